@@ -1,0 +1,113 @@
+"""The cluster's configuration as a value: what every node must agree on, without secrets.
+
+Parsed from TOML by `config`; travels in the total order as an entry."""
+
+import enum
+
+import msgspec
+
+
+class Confirms(enum.Enum):
+    """What an "off" of a device, twice seen, proves."""
+
+    HOST_OFF = "host-off"
+    OUTLET_OFF = "outlet-off"
+    STORAGE_CUT = "storage-cut"
+
+
+class Timing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """All in milliseconds of CLOCK_BOOTTIME."""
+
+    heartbeat_ms: int = 200
+    token_ms: int = 1000
+    grant_ms: int = 1500
+    silent_ms: int = 3000
+    write_ms: int = 6000
+    hold_ms: int = 60000
+    grace_ms: int = 20000
+    post_join_delay_ms: int = 30000
+    agent_timeout_ms: int = 30000
+    backoff_ms: int = 1000
+
+    @property
+    def detection_ms(self) -> int:
+        """Token plus consensus (1.2 x token), as corosync computes it."""
+        return self.token_ms * 22 // 10
+
+    @property
+    def bound_ms(self) -> int:
+        """Purge bound: write authority plus 5 % and two heartbeats for unequal clock rates."""
+        return self.write_ms + self.write_ms // 20 + 2 * self.heartbeat_ms
+
+
+class Level(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    devices: tuple[str, ...]
+
+
+class NodeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    id: int
+    name: str
+    votes: int = 1
+    addresses: tuple[str, ...] = ()
+    levels: tuple[Level, ...] = ()
+    manual: bool = False
+    """No fence devices: only an operator's word or a return under a new boot clears it."""
+
+
+class DeviceConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    name: str
+    agent: str
+    confirms: Confirms
+    parameters: dict[str, str] = {}
+    """Handed to the agent on stdin.  Never secrets: those are named by file."""
+    timeout_ms: int = 0
+    """Wall-clock limit of one agent call; 0 = the cluster's agent_timeout_ms."""
+    own_supply: bool = False
+    """The device does not lose its power with the host's outlets (else: to answer betrays a lie)."""
+
+
+class ClusterConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    name: str
+    version: int = 1
+    ring: str = "hub"
+    two_node: bool = False
+    naive: bool = False
+    """Protections off; accepted only by a lab on the hub ring."""
+    fence_action: str = "off"
+    """"off" or "reboot": whether plugs are switched on again once locks were cleaned up."""
+    timing: Timing = Timing()
+    nodes: tuple[NodeConfig, ...] = ()
+    """Sorted by id."""
+    devices: tuple[DeviceConfig, ...] = ()
+    """Sorted by name."""
+
+    def node(self, id: int) -> NodeConfig:
+        """Raises KeyError if no such node is configured."""
+        for node in self.nodes:
+            if node.id == id:
+                return node
+        raise KeyError(id)
+
+    def node_named(self, name: str) -> NodeConfig:
+        for node in self.nodes:
+            if node.name == name:
+                return node
+        raise KeyError(name)
+
+    def device(self, name: str) -> DeviceConfig:
+        for device in self.devices:
+            if device.name == name:
+                return device
+        raise KeyError(name)
+
+    def name_of(self, id: int) -> str:
+        """A node's name for messages; never raises."""
+        return next((node.name for node in self.nodes if node.id == id), f"node {id}")
+
+    @property
+    def votes(self) -> int:
+        return sum(node.votes for node in self.nodes)
+
+    @property
+    def majority(self) -> int:
+        return self.votes // 2 + 1

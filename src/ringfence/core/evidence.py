@@ -1,0 +1,51 @@
+"""Evidence: the typed record without which no victim is ever given up for fenced.
+
+An agent's exit status is a *claim*.  Evidence is what remains after a second, fresh look
+agreed and nothing contradicted it.  `Power.UNKNOWN` never reads as off."""
+
+import enum
+
+import msgspec
+
+from ringfence.core.ids import Life
+
+
+class Power(enum.Enum):
+    """What a fence agent said of a plug or host."""
+
+    ON = "on"
+    OFF = "off"
+    UNKNOWN = "unknown"
+
+
+class EvidenceKind(enum.Enum):
+    HOST_OFF = "host-off"
+    """Host power off (a BMC), seen by a second, fresh look."""
+    OUTLETS_OFF = "outlets-off"
+    """Every outlet that feeds the host is off, each seen by a second, fresh look."""
+    NEW_BOOT = "new-boot"
+    """The same machine came back under a new boot id."""
+    STORAGE_CUT = "storage-cut"
+    """A storage reservation was preempted and read back."""
+    VOLUMES_CLOSED = "volumes-closed"
+    """The life's own successor has verified that every data path of it is reaped."""
+    OPERATOR = "operator"
+    """A person's signed word."""
+    CLAIM = "claim"
+    """An agent's bare word.  Accepted only by a lab in naive mode; proves nothing."""
+
+
+CUTS = frozenset({EvidenceKind.HOST_OFF, EvidenceKind.OUTLETS_OFF, EvidenceKind.OPERATOR, EvidenceKind.CLAIM})
+"""Kinds after which the life must be silent for ever: to hear it again exposes a lie."""
+
+
+class Evidence(msgspec.Struct, frozen=True):
+    life: Life
+    kind: EvidenceKind
+    seen_by: int
+    """Node id of the witness."""
+    how: str
+    """One line for people: which device said what, or who signed."""
+    devices: tuple[str, ...] = ()
+    at_wall_ms: int = 0
+    """Wall-clock milliseconds at the witness; for people, never compared."""
