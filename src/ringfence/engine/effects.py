@@ -1,0 +1,96 @@
+"""Effects: orders that `Node.step` returns; the driver carries them out in order.
+
+`Keep` is a barrier: what follows it must not happen before it is on stable storage."""
+
+from typing import Any
+
+import msgspec
+
+from ringfence.engine.inputs import DiskState
+from ringfence.engine.orders import DriverOrder
+from ringfence.wire.client import Reply
+
+LOST = 0
+"""A deadline page's value for ever after: authority lost, fail writes."""
+LAPSED = 1
+"""A deadline in the past: authority lapsed, hold writes until it is renewed."""
+UNCHECKED = (1 << 64) - 1
+"""Naive mode: always valid."""
+
+
+class _Effect(msgspec.Struct, frozen=True):
+    pass
+
+
+class Multicast(_Effect, frozen=True):
+    payload: bytes
+
+
+class Keep(_Effect, frozen=True):
+    """Store on disk (write to a new file, fsync, rename, fsync the directory)."""
+
+    disk: DiskState
+
+
+class SetDeadline(_Effect, frozen=True):
+    """Store an aligned u64 in the authority page.  page: "grant", or "vg/NAME"."""
+
+    incarnation: int
+    page: str
+    deadline_ns: int
+
+
+class RunAgent(_Effect, frozen=True):
+    """Run a configured device's agent once.  Answer: inputs.AgentExited(run)."""
+
+    run: int
+    device: str
+    action: str
+    """off | on | status."""
+    timeout_ms: int
+    nodename: str
+
+
+class CancelAgent(_Effect, frozen=True):
+    """Kill the run's whole process group.  AgentExited still follows."""
+
+    run: int
+
+
+class DoOrder(_Effect, frozen=True):
+    """Carry out a storage or block order.  Answer: inputs.OrderDone(order)."""
+
+    order: int
+    body: DriverOrder
+
+
+class DropPaths(_Effect, frozen=True):
+    """Close every data path now, without flush; writes fail.  Answer: inputs.PathsDropped."""
+
+    generation: int
+
+
+class Answer(_Effect, frozen=True):
+    client: int
+    reply: Reply
+
+
+class Record(_Effect, frozen=True):
+    """Append an event to the history.  `kind` is a stable word; `fields` JSON-able."""
+
+    kind: str
+    what: str
+    """One line for people."""
+    fields: dict[str, Any]
+
+
+class Ended(_Effect, frozen=True):
+    """The daemon should end (clean leave done, or a state that must not go on)."""
+
+    reason: str
+    failed: bool = False
+
+
+Effect = (
+    Multicast | Keep | SetDeadline | RunAgent | CancelAgent | DoOrder | DropPaths | Answer | Record | Ended
+)

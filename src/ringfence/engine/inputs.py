@@ -1,0 +1,127 @@
+"""Inputs: past facts that reach `Node.step(now_ns, input)`."""
+
+from typing import Any
+
+import msgspec
+
+from ringfence.core.cluster import ClusterConfig
+from ringfence.core.evidence import Power
+from ringfence.core.ids import Epoch, Life
+from ringfence.wire.client import Request
+from ringfence.wire.entries import Incident
+
+
+class _Input(msgspec.Struct, frozen=True):
+    pass
+
+
+class DiskState(msgspec.Struct, frozen=True):
+    """What a node keeps on its own disk, written and read whole."""
+
+    epoch: Epoch = Epoch()
+    """Highest primary epoch this node took part in."""
+    incarnation: int = 0
+    """Last incarnation used under `boot`."""
+    boot: str = ""
+    victims: tuple[Life, ...] = ()
+
+
+class Started(_Input, frozen=True):
+    """First input of all.
+
+    `paths_reaped`: the block service has verified that no data path of an earlier daemon of this
+    boot is open (the driver closes them before it starts the engine)."""
+
+    config: ClusterConfig
+    node: int
+    machine: str
+    boot: str
+    disk: DiskState
+    paths_reaped: bool
+    config_digest: str = ""
+
+
+class ViewChanged(_Input, frozen=True):
+    """The ring's new view, in order relative to `Delivered`.
+
+    how: for each node that left, "leave" (the ring was told), "procdown" (its daemon ended, its host
+    is still in the ring) or "nodedown"."""
+
+    epoch: Epoch
+    members: tuple[int, ...]
+    joined: tuple[int, ...] = ()
+    left: tuple[int, ...] = ()
+    how: dict[int, str] = {}
+
+
+class Delivered(_Input, frozen=True):
+    """A payload in the total order, own ones included."""
+
+    sender: int
+    payload: bytes
+
+
+class RingLost(_Input, frozen=True):
+    """The ring itself (hub, corosync) is gone; the driver tries again and says so."""
+
+    reason: str
+
+
+class Tick(_Input, frozen=True):
+    """Time has passed; sent at least every heartbeat_ms."""
+
+
+class Asked(_Input, frozen=True):
+    """A client's request.  `client` is a connection number; `who` its credentials, for the record."""
+
+    client: int
+    request: Request
+    who: str = ""
+
+
+class ClientGone(_Input, frozen=True):
+    client: int
+
+
+class AgentExited(_Input, frozen=True):
+    """An agent run ended, one way or another (exit, time limit, cancelled, could not start)."""
+
+    run: int
+    power: Power
+    """For action "off"/"on": OFF/ON means the agent exited 0.  For "status": what it reports."""
+    words: str
+    took_ms: int
+    answered: bool = True
+    """False: the device was not reached or the agent ran into its limit."""
+
+
+class OrderDone(_Input, frozen=True):
+    """A driver order's answer; exactly one of answer and error (as RingfenceError.as_dict())."""
+
+    order: int
+    answer: Any = None
+    error: dict[str, Any] | None = None
+
+
+class PathsDropped(_Input, frozen=True):
+    """Answer to effects.DropPaths: every data path of this node is closed and its worker reaped."""
+
+    generation: int
+
+
+class PathIncident(_Input, frozen=True):
+    """The block service reports a refused or late write."""
+
+    incident: Incident
+
+
+class Wall(_Input, frozen=True):
+    """The wall clock, for records only."""
+
+    wall_ms: int
+
+
+Input = (
+    Started | ViewChanged | Delivered | RingLost | Tick | Asked | ClientGone | AgentExited | OrderDone
+    | PathsDropped | PathIncident | Wall
+)  # fmt: skip

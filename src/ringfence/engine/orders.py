@@ -1,0 +1,238 @@
+"""Orders: what a command (a generator in `commands`) asks for, one at a time, and the answers.
+
+A command is a pure coroutine: `answer = yield order`.  A failed order raises a RingfenceError at
+the yield.  Lock and ring orders are carried out by the engine itself; storage and block orders
+leave it as an effect (`effects.DoOrder`) and come back as an input (`inputs.OrderDone`).
+After a node went stale every running command gets LocksLost thrown in at its yield."""
+
+from collections.abc import Generator
+from typing import Any
+
+import msgspec
+
+from ringfence.core.ids import Token
+from ringfence.core.modes import Mode
+
+
+class _Order(msgspec.Struct, frozen=True, tag=True):
+    pass
+
+
+# -- answered by the engine --------------------------------------------------
+
+
+class Acquire(_Order, frozen=True):
+    """Take a lock through this node's cache.  Answer: Held.
+
+    Raises LockHeld (message names the holders) if wait_ms is 0 and it is held, TimedOut, NotFound
+    (lockspace not joined), Deadlock, LocksLost.  A transient lock is released when the command
+    ends, whatever way it ends; a persistent one stays under `key` (an activation)."""
+
+    lockspace: str
+    resource: str
+    mode: Mode
+    wait_ms: int | None = None
+    persistent: bool = False
+    what: str = ""
+    """For messages and `why`: "VG vg0", "LV vg0/vm1"."""
+
+
+class Held(msgspec.Struct, frozen=True):
+    lock: int
+    mode: Mode
+    token: Token
+    lvb: bytes | None
+    """The last committed 32-byte value, or None: not valid."""
+
+
+class Convert(_Order, frozen=True):
+    """Answer: Held."""
+
+    lock: int
+    mode: Mode
+    wait_ms: int | None = None
+
+
+class Release(_Order, frozen=True):
+    """With `lvb`: write the value block (the lock is held PW or EX).  Answer: None."""
+
+    lock: int
+    lvb: bytes | None = None
+
+
+class FindLock(_Order, frozen=True):
+    """This node's persistent lock on a resource.  Answer: Held or None."""
+
+    lockspace: str
+    resource: str
+
+
+class Holder(msgspec.Struct, frozen=True):
+    node: int
+    name: str
+    """The node's name."""
+    mode: Mode
+    token: Token
+    since_wall_ms: int
+
+
+class Holders(_Order, frozen=True):
+    """Who holds resources of a lockspace, cluster-wide.  Answer: dict[resource, tuple[Holder, ...]].
+
+    A lockspace that this node has not joined is answered too (the state is everywhere)."""
+
+    lockspace: str
+
+
+class JoinLockspace(_Order, frozen=True):
+    """Answer: None, when every ready member has acknowledged; at once if already joined."""
+
+    lockspace: str
+
+
+class LeaveLockspace(_Order, frozen=True):
+    """Answer: None.  Raises Refused while this node holds locks in it."""
+
+    lockspace: str
+
+
+class Joined(_Order, frozen=True):
+    """Lockspaces this node has joined.  Answer: tuple[str, ...]."""
+
+
+class LockspaceMembers(_Order, frozen=True):
+    """Answer: tuple[str, ...], names of the nodes that are in the lockspace."""
+
+    lockspace: str
+
+
+class Publish(_Order, frozen=True):
+    """Tell every node that a VG changed.  Answer: None, once this node has applied it."""
+
+    vg: str
+    seqno: int
+    crc: int
+    what: str
+
+
+class Identity(_Order, frozen=True):
+    """Answer: Whoami."""
+
+
+class Whoami(msgspec.Struct, frozen=True):
+    cluster: str
+    node: int
+    name: str
+    naive: bool
+    now_wall_s: int
+    """Wall clock, for creation_time in metadata."""
+    uuid_seeds: tuple[str, ...]
+    """Fresh random 32-character LVM2 uuids (chance comes in as an argument)."""
+
+
+# -- answered by the storage driver -------------------------------------------
+
+
+class ScanDevices(_Order, frozen=True):
+    """List the block devices and files that [devices] paths allow.  Answer: tuple[Device, ...]."""
+
+
+class Device(msgspec.Struct, frozen=True):
+    path: str
+    size_bytes: int
+    sector_bytes: int = 512
+
+
+class Read(msgspec.Struct, frozen=True):
+    path: str
+    offset_bytes: int
+    length_bytes: int
+
+
+class ReadBlocks(_Order, frozen=True):
+    """Read ranges, with direct I/O.  Answer: tuple[bytes | None, ...]; None where a read failed."""
+
+    reads: tuple[Read, ...]
+
+
+class Write(msgspec.Struct, frozen=True):
+    path: str
+    offset_bytes: int
+    data: bytes
+
+
+class WriteBlocks(_Order, frozen=True):
+    """Write ranges in order, direct, flushed before the answer.  Answer: None.
+
+    The storage guard for `guard` (a VG's name, or "" for grant authority alone) is asked before and
+    after each write; without authority: NoAuthority raised, and nothing further is written."""
+
+    writes: tuple[Write, ...]
+    guard: str = ""
+    what: str = ""
+    """Names the step for crash points: "pv-header", "text", "precommit", "commit"."""
+
+
+# -- answered by the block driver ----------------------------------------------
+
+
+class Extent(msgspec.Struct, frozen=True):
+    """A linear piece of an LV, in bytes."""
+
+    path: str
+    start_bytes: int
+    length_bytes: int
+
+
+class OpenPath(_Order, frozen=True):
+    """Make an active LV reachable.  Answer: Opened."""
+
+    vg: str
+    lv: str
+    uuid: str
+    extents: tuple[Extent, ...]
+    shared: bool
+    token: Token
+
+
+class Opened(msgspec.Struct, frozen=True):
+    path: str
+    """The Unix socket /run/ringfence/dev/VG/LV."""
+    uri: str
+    """nbd+unix:///LV?socket=PATH."""
+
+
+class ClosePath(_Order, frozen=True):
+    """Flush, end and reap the LV's worker.  Answer: None.  An unopened LV is closed already."""
+
+    vg: str
+    lv: str
+
+
+class OpenPaths(_Order, frozen=True):
+    """Answer: tuple[OpenVolume, ...]."""
+
+
+class OpenVolume(msgspec.Struct, frozen=True):
+    vg: str
+    lv: str
+    uuid: str
+    path: str
+    uri: str
+    connections: int = 0
+
+
+ENGINE_ORDERS = (
+    Acquire, Convert, Release, FindLock, Holders, JoinLockspace, LeaveLockspace, Joined, LockspaceMembers,
+    Publish, Identity,
+)  # fmt: skip
+StorageOrder = ScanDevices | ReadBlocks | WriteBlocks
+BlockOrder = OpenPath | ClosePath | OpenPaths
+DriverOrder = StorageOrder | BlockOrder
+Order = (
+    Acquire | Convert | Release | FindLock | Holders | JoinLockspace | LeaveLockspace | Joined
+    | LockspaceMembers | Publish | Identity | DriverOrder
+)  # fmt: skip
+
+Command = Generator[Order, Any, Any]
+"""A running command: yields orders, receives answers, returns the call's result (JSON-able)."""

@@ -1,0 +1,227 @@
+"""The client socket's language: one JSON object a line, both ways.
+
+A client sends `Request`s, each with an id of its own choice, unique per client run (a UUID);
+repeating an id whose reply was lost changes nothing twice.  The daemon answers each with one
+`Reply` whose `final` is true; calls that stream (events, lock with notices) send earlier
+replies with `final` false.  Ending the connection releases the connection's own locks."""
+
+from typing import Any
+
+import msgspec
+
+from ringfence.core.cluster import ClusterConfig
+
+
+class _Call(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields=True):
+    pass
+
+
+# -- asking ------------------------------------------------------------------
+
+
+class Status(_Call, frozen=True):
+    """This node, view, members, victims, lockspaces, authority, exports, incidents, blocked or not."""
+
+
+class Why(_Call, frozen=True):
+    """Why is TARGET stuck?  TARGET: VG/LV, LOCKSPACE/RESOURCE, a node, or "" for everything."""
+
+    target: str = ""
+
+
+class Locks(_Call, frozen=True):
+    lockspace: str = ""
+
+
+class Events(_Call, frozen=True):
+    """Recorded events, oldest first; with follow, then new ones until the client goes."""
+
+    follow: bool = False
+    since: int = 0
+    """Only events with a greater sequence number."""
+    limit: int = 1000
+
+
+class FenceHistory(_Call, frozen=True):
+    node: str = ""
+
+
+class FenceConfirm(_Call, frozen=True):
+    node: str
+    who: str
+    why: str
+
+
+class FenceTrust(_Call, frozen=True):
+    """End a device's quarantine by an operator's word."""
+
+    device: str
+    who: str
+
+
+class ConfigShow(_Call, frozen=True):
+    pass
+
+
+class ConfigApply(_Call, frozen=True):
+    config: ClusterConfig
+
+
+class Leave(_Call, frozen=True):
+    """Close all volumes, leave the cluster cleanly and end the daemon."""
+
+
+# -- locks -------------------------------------------------------------------
+
+
+class JoinSpace(_Call, frozen=True):
+    lockspace: str
+
+
+class LeaveSpace(_Call, frozen=True):
+    lockspace: str
+
+
+class Lock(_Call, frozen=True):
+    """Reply result: {"lock": id, "mode", "token", "lvb": base64 or null, "lvb_valid": bool}.
+
+    wait_ms: None waits for ever, 0 is a try-lock (NOQUEUE)."""
+
+    lockspace: str
+    resource: str
+    mode: str = "EX"
+    wait_ms: int | None = None
+    flags: int = 0
+    lvb: bytes | None = None
+    notices: bool = False
+    """Send non-final replies {"blocking": MODE} when somebody is kept waiting by this lock."""
+
+
+class Convert(_Call, frozen=True):
+    lock: int
+    mode: str
+    wait_ms: int | None = None
+    flags: int = 0
+    lvb: bytes | None = None
+
+
+class Unlock(_Call, frozen=True):
+    lock: int
+    flags: int = 0
+    lvb: bytes | None = None
+
+
+# -- volumes: LVM2's verbs ---------------------------------------------------
+
+
+class PvCreate(_Call, frozen=True):
+    devices: tuple[str, ...]
+    force: bool = False
+    metadata_size_bytes: int = 0
+
+
+class Pvs(_Call, frozen=True):
+    pass
+
+
+class VgCreate(_Call, frozen=True):
+    vg: str
+    devices: tuple[str, ...]
+    shared: bool = False
+    extent_size_bytes: int = 0
+    metadata_size_bytes: int = 0
+
+
+class VgRemove(_Call, frozen=True):
+    vg: str
+    force: bool = False
+    """Remove its LVs too."""
+
+
+class VgChange(_Call, frozen=True):
+    """vgchange --lockstart | --lockstop | --shared (locktype).  Empty `vg` = all shared VGs."""
+
+    action: str
+    """lockstart | lockstop."""
+    vg: str = ""
+
+
+class Vgs(_Call, frozen=True):
+    vg: str = ""
+
+
+class LvCreate(_Call, frozen=True):
+    """Exactly one of size_bytes and extents.  `percent` applies to extents: "VG" | "FREE" | ""."""
+
+    vg: str
+    lv: str = ""
+    """Empty: lvol0, lvol1, …"""
+    size_bytes: int = 0
+    extents: int = 0
+    percent: str = ""
+    activate: str = "ey"
+    """ey | sy | n."""
+    wait_ms: int | None = None
+
+
+class Lvs(_Call, frozen=True):
+    vg: str = ""
+    lv: str = ""
+
+
+class LvChange(_Call, frozen=True):
+    vg: str
+    lv: str
+    """Empty: every LV of the VG."""
+    activate: str
+    """ey | sy | n."""
+    wait_ms: int | None = 0
+    """How long to queue behind a holder; 0 = refuse at once, None = for ever."""
+
+
+class LvRemove(_Call, frozen=True):
+    vg: str
+    lv: str
+    force: bool = False
+
+
+Call = (
+    Status | Why | Locks | Events | FenceHistory | FenceConfirm | FenceTrust | ConfigShow | ConfigApply | Leave
+    | JoinSpace | LeaveSpace | Lock | Convert | Unlock
+    | PvCreate | Pvs | VgCreate | VgRemove | VgChange | Vgs | LvCreate | Lvs | LvChange | LvRemove
+)  # fmt: skip
+
+VOLUME_CALLS = (PvCreate, Pvs, VgCreate, VgRemove, VgChange, Vgs, LvCreate, Lvs, LvChange, LvRemove)
+
+
+class Request(msgspec.Struct, frozen=True):
+    id: str
+    call: Call
+
+
+class Reply(msgspec.Struct, frozen=True, omit_defaults=True):
+    id: str
+    result: Any = None
+    error: dict[str, Any] | None = None
+    """As RingfenceError.as_dict()."""
+    final: bool = True
+
+
+_request = msgspec.json.Decoder(Request)
+_reply = msgspec.json.Decoder(Reply)
+_encoder = msgspec.json.Encoder()
+
+
+def encode(message: Request | Reply) -> bytes:
+    """One line, newline included."""
+    return _encoder.encode(message) + b"\n"
+
+
+def decode_request(line: bytes) -> Request:
+    """Raises msgspec.MsgspecError."""
+    return _request.decode(line)
+
+
+def decode_reply(line: bytes) -> Reply:
+    """Raises msgspec.MsgspecError."""
+    return _reply.decode(line)

@@ -1,0 +1,192 @@
+"""Entries: what the ordered state applies.  One tagged union, `Entry`.
+
+A holder in the cluster state is a node, so a cluster lock is named by (lockspace, resource, node)."""
+
+from typing import Any
+
+import msgspec
+
+from ringfence.core.cluster import ClusterConfig
+from ringfence.core.evidence import Evidence
+from ringfence.core.ids import Life
+from ringfence.core.modes import Mode
+
+
+class _Entry(msgspec.Struct, frozen=True, tag=True):
+    pass
+
+
+class JoinLockspace(_Entry, frozen=True):
+    """The sender joins; complete when every ready member has sent its AckJoin."""
+
+    lockspace: str
+
+
+class AckJoin(_Entry, frozen=True):
+    lockspace: str
+    life: Life
+    """Whose join is acknowledged."""
+
+
+class LeaveLockspace(_Entry, frozen=True):
+    """The sender leaves cleanly; refused while it holds locks there."""
+
+    lockspace: str
+
+
+class LockRequest(_Entry, frozen=True):
+    """The sender's node wants a lock that it does not hold."""
+
+    lockspace: str
+    resource: str
+    mode: Mode
+    flags: int = 0
+    lvb: bytes | None = None
+
+
+class LockConvert(_Entry, frozen=True):
+    lockspace: str
+    resource: str
+    mode: Mode
+    flags: int = 0
+    lvb: bytes | None = None
+
+
+class LockUnlock(_Entry, frozen=True):
+    lockspace: str
+    resource: str
+    flags: int = 0
+    lvb: bytes | None = None
+
+
+class LockCancel(_Entry, frozen=True):
+    """Take back a waiting request or conversion.  Nothing happens if it was granted meanwhile."""
+
+    lockspace: str
+    resource: str
+
+
+class Retoken(_Entry, frozen=True):
+    """A grant that could not be reported in its own epoch asks for a token of this one."""
+
+    lockspace: str
+    resource: str
+
+
+class EvidenceSeen(_Entry, frozen=True):
+    evidence: Evidence
+
+
+class AttemptBegan(_Entry, frozen=True):
+    """The sender starts the victim's next fence level.  `level` counts from 0."""
+
+    life: Life
+    level: int
+    number: int
+    """Attempt number of this victim, from 1; a stale number is ignored."""
+
+
+class DeviceWord(msgspec.Struct, frozen=True):
+    """What one device said in an attempt, for `why` and the history."""
+
+    device: str
+    action: str
+    power: str
+    """on | off | unknown."""
+    words: str
+    """The agent's own last line, secrets masked."""
+    took_ms: int
+
+
+class AttemptEnded(_Entry, frozen=True):
+    """The sender's attempt ended.  `verdict` is one line; passed only with evidence beside it."""
+
+    life: Life
+    number: int
+    passed: bool
+    verdict: str
+    words: tuple[DeviceWord, ...] = ()
+    next_in_ms: int = 0
+    """How long the actor will wait before the next attempt (back-off)."""
+    contradicted: tuple[str, ...] = ()
+    """Devices whose claim of "off" a second look refuted."""
+
+
+class VictimDue(_Entry, frozen=True):
+    """The victim's grace period or post-join delay has lapsed on the sender's clock: fence it."""
+
+    life: Life
+
+
+class BoundPassed(_Entry, frozen=True):
+    """On the sender's clock, write authority of `life` must have run out."""
+
+    life: Life
+
+
+class Suspect(_Entry, frozen=True):
+    """`life`'s daemon was silent for silent_ms though its host is in the ring."""
+
+    life: Life
+
+
+class OperatorConfirms(_Entry, frozen=True):
+    """`fence confirm`: a person signs that the node's lives are off."""
+
+    node: int
+    who: str
+    why: str
+
+
+class QuarantineLifted(_Entry, frozen=True):
+    device: str
+    who: str
+
+
+class ConfigProposed(_Entry, frozen=True):
+    config: ClusterConfig
+
+
+class Goodbye(_Entry, frozen=True):
+    """The sender leaves the cluster cleanly: all volumes closed, no lock held."""
+
+    life: Life
+
+
+class VolumeNotice(_Entry, frozen=True):
+    """A VG changed: published after its commit, so that every node's view follows at once."""
+
+    vg: str
+    seqno: int
+    crc: int
+    what: str
+
+
+class Incident(msgspec.Struct, frozen=True):
+    """Something that must never pass silently: a lying fence, a refused or late write."""
+
+    kind: str
+    """fence-lied | fence-contradicted | write-refused | write-late."""
+    node: int
+    """The node that the incident is about."""
+    what: str
+    """One line for people."""
+    life: Life | None = None
+    device: str = ""
+    volume: str = ""
+    offset_bytes: int = 0
+    length_bytes: int = 0
+    at_wall_ms: int = 0
+
+
+class IncidentSeen(_Entry, frozen=True):
+    incident: Incident
+
+
+Entry = (
+    JoinLockspace | AckJoin | LeaveLockspace | LockRequest | LockConvert | LockUnlock | LockCancel | Retoken
+    | EvidenceSeen | AttemptBegan | AttemptEnded | VictimDue | BoundPassed | Suspect | OperatorConfirms
+    | QuarantineLifted | ConfigProposed | Goodbye | VolumeNotice | IncidentSeen
+)  # fmt: skip
+
+Json = dict[str, Any]
