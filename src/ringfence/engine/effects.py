@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from ringfence.core.cluster import ClusterConfig
 from ringfence.engine.inputs import DiskState
 from ringfence.engine.orders import DriverOrder
 from ringfence.wire.client import Reply
@@ -30,6 +31,12 @@ class Keep(_Effect, frozen=True):
     """Store on disk (write to a new file, fsync, rename, fsync the directory)."""
 
     disk: DiskState
+
+
+class KeepConfig(_Effect, frozen=True):
+    """An ordered entry changed the configuration: write it over this node's own file."""
+
+    config: ClusterConfig
 
 
 class SetDeadline(_Effect, frozen=True):
@@ -92,5 +99,5 @@ class Ended(_Effect, frozen=True):
 
 
 Effect = (
-    Multicast | Keep | SetDeadline | RunAgent | CancelAgent | DoOrder | DropPaths | Answer | Record | Ended
+    Multicast | Keep | KeepConfig | SetDeadline | RunAgent | CancelAgent | DoOrder | DropPaths | Answer | Record | Ended
 )

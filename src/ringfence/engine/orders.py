@@ -115,6 +115,10 @@ class Publish(_Order, frozen=True):
     what: str
 
 
+class SayGoodbye(_Order, frozen=True):
+    """Leave the cluster cleanly; no lock is held and no path open.  Answer: None, once applied."""
+
+
 class Identity(_Order, frozen=True):
     """Answer: Whoami."""
 
@@ -224,14 +228,14 @@ class OpenVolume(msgspec.Struct, frozen=True):
 
 ENGINE_ORDERS = (
     Acquire, Convert, Release, FindLock, Holders, JoinLockspace, LeaveLockspace, Joined, LockspaceMembers,
-    Publish, Identity,
+    Publish, SayGoodbye, Identity,
 )  # fmt: skip
 StorageOrder = ScanDevices | ReadBlocks | WriteBlocks
 BlockOrder = OpenPath | ClosePath | OpenPaths
 DriverOrder = StorageOrder | BlockOrder
 Order = (
     Acquire | Convert | Release | FindLock | Holders | JoinLockspace | LeaveLockspace | Joined
-    | LockspaceMembers | Publish | Identity | DriverOrder
+    | LockspaceMembers | Publish | SayGoodbye | Identity | DriverOrder
 )  # fmt: skip
 
 Command = Generator[Order, Any, Any]

@@ -33,6 +33,8 @@ class Ready(msgspec.Struct, frozen=True, tag=True):
     """Nodes whose daemon left while their host stayed, as this node's ring reported it."""
     config_version: int = 0
     config_digest: str = ""
+    wall_ms: int = 0
+    """The sender's wall clock; the ordered state's own idea of the date comes from these."""
 
 
 class Snapshot(msgspec.Struct, frozen=True, tag=True):
@@ -47,6 +49,7 @@ class Submitted(msgspec.Struct, frozen=True, tag=True):
 
     seq: int
     entry: Entry
+    wall_ms: int = 0
 
 
 Item = Heartbeat | Ready | Snapshot | Submitted
