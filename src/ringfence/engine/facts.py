@@ -1,0 +1,111 @@
+"""Facts: what `ClusterState` returns when it applies an entry.
+
+Every node computes the same facts at the same position; each acts on those that concern it."""
+
+from typing import Any
+
+import msgspec
+
+from ringfence.core.cluster import ClusterConfig
+from ringfence.core.ids import Life, Token
+from ringfence.locks.resource import Effect as LockEffect
+
+
+class _Fact(msgspec.Struct, frozen=True):
+    pass
+
+
+class LockFact(_Fact, frozen=True):
+    """A resource's effect for the node `effect.owner`; `token` belongs to a grant."""
+
+    lockspace: str
+    resource: str
+    effect: LockEffect
+    token: Token | None = None
+
+
+class Retokened(_Fact, frozen=True):
+    """A lock that this node was granted in an earlier epoch has a token of this one."""
+
+    lockspace: str
+    resource: str
+    node: int
+    token: Token
+
+
+class JoinSeen(_Fact, frozen=True):
+    """A node joined a lockspace; every other ready node must acknowledge it."""
+
+    lockspace: str
+    life: Life
+
+
+class JoinDone(_Fact, frozen=True):
+    lockspace: str
+    node: int
+
+
+class SpaceLeft(_Fact, frozen=True):
+    """The node left the lockspace; `refused` says why it did not."""
+
+    lockspace: str
+    node: int
+    refused: str = ""
+
+
+class AttemptGranted(_Fact, frozen=True):
+    """The actor's AttemptBegan was applied: it may run the level now."""
+
+    life: Life
+    actor: int
+    level: int
+    number: int
+
+
+class VictimGone(_Fact, frozen=True):
+    """No agent needs to run for this life any more (proven, purged or cleared)."""
+
+    life: Life
+
+
+class Left(_Fact, frozen=True):
+    """A clean goodbye was applied."""
+
+    node: int
+
+
+class Expelled(_Fact, frozen=True):
+    """The life was removed by an ordered entry (Suspect): it is stale from here on."""
+
+    life: Life
+
+
+class VgChanged(_Fact, frozen=True):
+    vg: str
+    seqno: int
+    crc: int
+    what: str
+    by: int
+
+
+class ConfigAccepted(_Fact, frozen=True):
+    config: ClusterConfig
+
+
+class ConfigRefused(_Fact, frozen=True):
+    node: int
+    why: str
+
+
+class Noted(_Fact, frozen=True):
+    """Worth a line in every node's history."""
+
+    kind: str
+    what: str
+    fields: dict[str, Any]
+
+
+Fact = (
+    LockFact | Retokened | JoinSeen | JoinDone | SpaceLeft | AttemptGranted | VictimGone | Left | Expelled
+    | VgChanged | ConfigAccepted | ConfigRefused | Noted
+)  # fmt: skip
