@@ -1,0 +1,379 @@
+"""The daemon's Unix socket: `wire.client` spoken to many clients at once.
+
+Promises: the kernel's word on who is asking (SO_PEERCRED) goes with every request; the socket is
+never open to the world, not even for an instant; a socket somebody listens on is never taken
+over; what one client sends or does not read is bounded, and costs only that client its
+connection.  Replies to a client that is gone are dropped.
+
+Decides nothing about requests: it hands each one to `on_request` and sends what it is given."""
+
+import asyncio
+import contextlib
+import errno
+import fcntl
+import grp
+import os
+import pwd
+import socket
+import struct
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from ringfence.core.errors import BadInput, ConfigError, Refused, RingfenceError, Unavailable
+from ringfence.wire.client import Reply, Request, decode_request, encode
+
+LINE_BYTES = 1 << 20
+"""Longest request line, newline included."""
+UNSENT_BYTES = 8 << 20
+"""A client that leaves more than this unread is dropped."""
+STALL_S = 10.0
+"""A client that reads nothing for this long, though there is something to read, is dropped."""
+UNANSWERED = 4096
+"""Requests of one connection that may be open at once."""
+CONNECTIONS = 2000
+
+_PEERCRED = struct.Struct("3i")
+
+
+class _IdOnly(msgspec.Struct, frozen=True):
+    id: str
+
+
+class ClientSocket:
+    """Serve one Unix socket.
+
+    Args:
+        path: where; its directory must exist.
+        on_request: called in the event loop with (client number, request, who is asking).  Every
+            request deserves exactly one `send` of a final reply, now or later.
+        on_gone: called once when a client's connection ended, whoever ended it.
+        group: name of the group that may connect besides root; "" leaves the process's own.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        on_request: Callable[[int, Request, str], None],
+        on_gone: Callable[[int], None],
+        *,
+        group: str = "",
+    ) -> None:
+        self.path = path
+        self._on_request = on_request
+        self._on_gone = on_gone
+        self._group = group
+        self._connections: dict[int, _Connection] = {}
+        self._last = 0  # client numbers are never reused within a daemon's run
+        self._lock_fd = -1
+        self._inode = 0
+        self._server: asyncio.Server | None = None
+
+    async def start(self) -> None:
+        """Listen.
+
+        Raises:
+            Refused: somebody listens there already; the message names the process.
+            ConfigError: the group does not exist, or the path is too long for a Unix socket.
+            Unavailable: the directory cannot be written."""
+        if len(os.fsencode(self.path)) >= 108:
+            raise ConfigError(f"socket path {self.path} is too long", next="use a shorter --root")
+        gid = _gid(self._group)
+        self._lock()
+        try:
+            listener = self._bind(gid)
+        except BaseException:
+            self._unlock()
+            raise
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_unix_server(lambda: _Connection(self), sock=listener, backlog=1024)
+
+    async def close(self) -> None:
+        """Stop listening, end every connection after what was already handed to it, remove the socket."""
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+            with contextlib.suppress(OSError):
+                # Somebody may have put another socket there; only ours goes.
+                if os.stat(self.path).st_ino == self._inode:
+                    os.unlink(self.path)
+        for connection in list(self._connections.values()):
+            connection.end()
+        for _ in range(20):  # let the last replies out; a client that does not read cannot hold us
+            if not self._connections:
+                break
+            await asyncio.sleep(0.01)
+        for connection in list(self._connections.values()):
+            connection.abort()
+        self._unlock()
+
+    def send(self, client: int, reply: Reply) -> bool:
+        """Queue a reply.  False: the client is gone (or has just been dropped for not reading)."""
+        connection = self._connections.get(client)
+        return connection is not None and connection.send(reply)
+
+    def drop(self, client: int) -> None:
+        """End a connection now; `on_gone` follows."""
+        connection = self._connections.get(client)
+        if connection is not None:
+            connection.abort()
+
+    @property
+    def clients(self) -> tuple[int, ...]:
+        return tuple(self._connections)
+
+    # -- making the socket --------------------------------------------------------
+
+    def _lock(self) -> None:
+        """Two that start at once must not both find the old socket stale and replace each other's."""
+        try:
+            fd = os.open(f"{self.path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise _cannot_make(self.path, error) from None
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            holder = os.pread(fd, 32, 0).decode(errors="replace").strip()
+            os.close(fd)
+            raise _running(self.path, holder) from None
+        os.ftruncate(fd, 0)
+        os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
+        self._lock_fd = fd
+
+    def _unlock(self) -> None:
+        if self._lock_fd >= 0:
+            os.close(self._lock_fd)
+            self._lock_fd = -1
+
+    def _bind(self, gid: int) -> socket.socket:
+        _clear_stale(self.path)
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            # Linux gives the new name the socket inode's mode: 0600 from the first instant, without
+            # touching the process's umask, which other threads may be using.
+            os.fchmod(listener.fileno(), 0o600)
+            listener.bind(os.fspath(self.path))
+            if gid >= 0:
+                os.chown(self.path, -1, gid)
+            os.chmod(self.path, 0o660)
+            listener.listen(1024)
+            listener.setblocking(False)
+            self._inode = os.stat(self.path).st_ino
+        except OSError as error:
+            listener.close()
+            raise _cannot_make(self.path, error) from None
+        return listener
+
+    # -- called by connections ----------------------------------------------------
+
+    def _joined(self, connection: "_Connection") -> int:
+        self._last += 1
+        self._connections[self._last] = connection
+        return self._last
+
+    def _left(self, client: int) -> None:
+        if self._connections.pop(client, None) is not None:
+            self._on_gone(client)
+
+    def _asked(self, client: int, request: Request, who: str) -> None:
+        self._on_request(client, request, who)
+
+
+class _Connection(asyncio.Protocol):
+    """One client."""
+
+    def __init__(self, server: ClientSocket) -> None:
+        self._server = server
+        self._client = 0
+        self._who = ""
+        self._transport: asyncio.Transport
+        self._partial = bytearray()
+        self._open: set[str] = set()  # request ids without a final reply; never iterated
+        self._queued_bytes = 0  # ever, so that what was taken is known while more is added
+        self._stall: asyncio.TimerHandle | None = None
+        self._ending = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        self._who = _credentials(transport.get_extra_info("socket"))
+        transport.set_write_buffer_limits(high=256 << 10)
+        if len(self._server._connections) >= CONNECTIONS:
+            self._refuse("", Refused("too many clients are connected", next="close some", retry=True))
+            return
+        self._client = self._server._joined(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._stall is not None:
+            self._stall.cancel()
+        self._server._left(self._client)
+
+    def eof_received(self) -> bool:
+        """The client sends no more and so is gone (half a line is nobody's request)."""
+        return False
+
+    def data_received(self, data: bytes) -> None:
+        start = 0
+        if self._ending:
+            return
+        while (end := data.find(b"\n", start)) >= 0:
+            line = bytes(self._partial) + data[start:end] if self._partial else data[start:end]
+            self._partial.clear()
+            start = end + 1
+            if len(line) >= LINE_BYTES:
+                self._too_long()
+            elif line.strip():
+                self._line(line)
+            if self._ending:
+                return
+        self._partial += data[start:]
+        if len(self._partial) >= LINE_BYTES:
+            self._too_long()
+
+    def _too_long(self) -> None:
+        self._partial.clear()
+        self._refuse("", BadInput(f"a request is longer than {LINE_BYTES} bytes", next="send less at once"))
+
+    def _line(self, line: bytes) -> None:
+        try:
+            request = decode_request(line)
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            self._unreadable(line, error)
+            return
+        if request.id in self._open:
+            # The first one's reply answers both; to run it twice is what the id is there to prevent.
+            return
+        if len(self._open) >= UNANSWERED:
+            what = f"{UNANSWERED} requests of this client are open"
+            busy = Refused(what, next="await some replies", retry=True)
+            self.send(Reply(request.id, error=busy.as_dict()))
+            return
+        self._open.add(request.id)
+        self._server._asked(self._client, request, self._who)
+
+    def _unreadable(self, line: bytes, why: Exception) -> None:
+        """A request with an id that we do not understand is answered; noise ends the connection."""
+        reason = str(why).splitlines()[0]
+        try:
+            id = msgspec.json.decode(line, type=_IdOnly).id
+        except (msgspec.MsgspecError, UnicodeDecodeError):
+            self._refuse("", BadInput(f"not a request: {reason}", next="send one JSON object a line"))
+            return
+        unknown = BadInput(f"unknown request: {reason}", next="is the client newer than the daemon?")
+        self.send(Reply(id, error=unknown.as_dict()))
+
+    def _refuse(self, id: str, error: RingfenceError) -> None:
+        """One clear reply, then the end of the connection."""
+        self.send(Reply(id, error=error.as_dict()))
+        self.end()
+
+    def send(self, reply: Reply) -> bool:
+        if self._transport.is_closing():
+            return False
+        if reply.final:
+            self._open.discard(reply.id)
+        line = encode(reply)
+        self._queued_bytes += len(line)
+        self._transport.write(line)
+        if self._transport.get_write_buffer_size() > UNSENT_BYTES:
+            self.abort()
+            return False
+        return True
+
+    def end(self) -> None:
+        """Close after what is queued; one that does not read is cut off by the stall timer."""
+        self._ending = True
+        if not self._transport.is_closing():
+            self._transport.close()
+            if self._stall is None and self._transport.get_write_buffer_size():
+                self._watch()
+
+    def abort(self) -> None:
+        self._ending = True
+        self._transport.abort()
+
+    def pause_writing(self) -> None:
+        if self._stall is None:
+            self._watch()
+
+    def resume_writing(self) -> None:
+        if self._stall is not None and not self._ending:
+            self._stall.cancel()
+            self._stall = None
+
+    @property
+    def _taken_bytes(self) -> int:
+        return self._queued_bytes - self._transport.get_write_buffer_size()
+
+    def _watch(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._stall = loop.call_later(STALL_S, self._stalled, self._taken_bytes)
+
+    def _stalled(self, before_bytes: int) -> None:
+        """Still not all read.  Progress since the last look keeps a merely slow client."""
+        if self._taken_bytes <= before_bytes:
+            self.abort()
+        else:
+            self._watch()
+
+
+def _credentials(sock: socket.socket) -> str:
+    raw = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEERCRED.size)
+    pid, uid, _ = _PEERCRED.unpack(raw)
+    return f"uid {uid} ({_user(uid)}) pid {pid}"
+
+
+_users: dict[int, str] = {}
+
+
+def _user(uid: int) -> str:
+    """The user's name; asked once per uid, for a name service may be slow."""
+    if uid not in _users:
+        try:
+            _users[uid] = pwd.getpwuid(uid).pw_name
+        except KeyError:
+            _users[uid] = "unknown"
+    return _users[uid]
+
+
+def _gid(group: str) -> int:
+    if not group:
+        return -1
+    try:
+        return grp.getgrnam(group).gr_gid
+    except KeyError:
+        raise ConfigError(f"no group {group!r} for the socket", next="create it or change it") from None
+
+
+def _clear_stale(path: Path) -> None:
+    """Remove what a daemon that is gone left behind.  Raises Refused if somebody listens."""
+    probe = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    probe.setblocking(False)  # a frozen daemon's full backlog must not hold us: it counts as listening
+    try:
+        probe.connect(os.fspath(path))
+        raw = probe.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEERCRED.size)
+        raise _running(path, str(_PEERCRED.unpack(raw)[0]))
+    except FileNotFoundError:
+        return
+    except ConnectionRefusedError:
+        if not path.is_socket():
+            raise Refused(f"{path} is in the way and no socket", next="move it away") from None
+        os.unlink(path)
+    except OSError as error:
+        if error.errno == errno.EAGAIN:
+            raise _running(path, "") from None
+        raise Unavailable(f"cannot use socket {path}: {error.strerror}", next="check its owner") from None
+    finally:
+        probe.close()
+
+
+def _cannot_make(path: Path, error: OSError) -> Unavailable:
+    return Unavailable(f"cannot make socket {path}: {error.strerror}", next="check the directory")
+
+
+def _running(path: Path, pid: str) -> Refused:
+    return Refused(
+        f"a daemon is already running on {path}" + (f", pid {pid}" if pid else ""),
+        next="stop that one first, or use another --root",
+    )

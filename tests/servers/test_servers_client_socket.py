@@ -1,0 +1,324 @@
+"""The client socket on a real Unix socket."""
+
+import asyncio
+import contextlib
+import json
+import os
+import shutil
+import socket
+import stat
+import subprocess
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ringfence.core.errors import ConfigError, Refused
+from ringfence.servers import client_socket
+from ringfence.servers.client_socket import ClientSocket
+from ringfence.wire.client import Reply, Request
+
+
+@pytest.fixture
+def place() -> Iterator[Path]:
+    where = Path(tempfile.mkdtemp(dir="/tmp", prefix="rf"))
+    yield where
+    shutil.rmtree(where)
+
+
+class Echo:
+    """Answers every request with its own id, unless told to stay silent."""
+
+    def __init__(self, path: Path, **options: Any) -> None:
+        self.server = ClientSocket(path, self.asked, self.left, **options)
+        self.asked_of: list[tuple[int, Request, str]] = []
+        self.gone: list[int] = []
+        self.silent = False
+
+    def asked(self, client: int, request: Request, who: str) -> None:
+        self.asked_of.append((client, request, who))
+        if not self.silent:
+            self.server.send(client, Reply(request.id, result={"you": who}))
+
+    def left(self, client: int) -> None:
+        self.gone.append(client)
+
+
+@contextlib.asynccontextmanager
+async def serving(path: Path, **options: Any) -> AsyncIterator[Echo]:
+    echo = Echo(path, **options)
+    await echo.server.start()
+    try:
+        yield echo
+    finally:
+        await echo.server.close()
+
+
+def status(id: str) -> bytes:
+    return json.dumps({"id": id, "call": {"type": "Status"}}).encode() + b"\n"
+
+
+async def until(true: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not true():  # noqa: ASYNC110 - what is awaited lies in another process or a callback
+            await asyncio.sleep(0.005)
+
+
+def run(body: Awaitable[None]) -> None:
+    async def whole() -> None:
+        await body
+
+    asyncio.run(whole())
+
+
+def test_a_request_comes_with_the_kernels_word_on_who_asks(place: Path) -> None:
+    async def body() -> None:
+        async with serving(place / "s") as echo:
+            reader, writer = await asyncio.open_unix_connection(place / "s")
+            writer.write(status("a1"))
+            reply = json.loads(await reader.readline())
+            assert reply["id"] == "a1"
+            assert reply["result"]["you"] == f"uid {os.getuid()} (root) pid {os.getpid()}"
+            writer.close()
+            await until(lambda: echo.gone == [1])
+
+    run(body())
+
+
+def test_half_lines_and_several_in_one_packet(place: Path) -> None:
+    async def body() -> None:
+        async with serving(place / "s") as echo:
+            reader, writer = await asyncio.open_unix_connection(place / "s")
+            whole = status("a") + b"\n" + status("b") + status("c")
+            for at in range(0, len(whole), 7):
+                writer.write(whole[at : at + 7])
+                await writer.drain()
+                await asyncio.sleep(0)
+            assert [json.loads(await reader.readline())["id"] for _ in range(3)] == ["a", "b", "c"]
+            writer.write(status("half")[:-5])
+            writer.close()
+            await until(lambda: bool(echo.gone))
+            assert len(echo.asked_of) == 3
+
+    run(body())
+
+
+def test_the_same_id_on_one_connection_runs_once(place: Path) -> None:
+    async def body() -> None:
+        async with serving(place / "s") as echo:
+            echo.silent = True
+            _, writer = await asyncio.open_unix_connection(place / "s")
+            writer.write(status("x") + status("x") + status("y"))
+            await until(lambda: len(echo.asked_of) == 2)
+            assert [request.id for _, request, _ in echo.asked_of] == ["x", "y"]
+            writer.close()
+
+    run(body())
+
+
+@pytest.mark.parametrize("noise", [b"hello\n", b"\xff\xfe\n", b"[1,2]\n", b"{}\n", b'{"id": 4}\n'])
+def test_garbage_gets_one_clear_error_and_the_end(place: Path, noise: bytes) -> None:
+    async def body() -> None:
+        async with serving(place / "s") as echo:
+            reader, writer = await asyncio.open_unix_connection(place / "s")
+            writer.write(noise + status("after"))
+            reply = json.loads(await reader.readline())
+            assert reply["error"]["code"] == "bad-input"
+            assert "not a request" in reply["error"]["message"]
+            assert await reader.read() == b""
+            assert not echo.asked_of
+            writer.close()
+
+    run(body())
+
+
+def test_an_unknown_call_is_refused_by_id_and_the_connection_lives(place: Path) -> None:
+    async def body() -> None:
+        async with serving(place / "s"):
+            reader, writer = await asyncio.open_unix_connection(place / "s")
+            writer.write(b'{"id": "n", "call": {"type": "Levitate"}}\n' + status("next"))
+            first, second = json.loads(await reader.readline()), json.loads(await reader.readline())
+            assert (first["id"], first["error"]["code"]) == ("n", "bad-input")
+            assert second["id"] == "next"
+            writer.close()
+
+    run(body())
+
+
+def test_a_line_over_the_limit_ends_the_connection(place: Path) -> None:
+    async def body() -> None:
+        async with serving(place / "s") as echo:
+            for ending in (b"", b"\n"):
+                reader, writer = await asyncio.open_unix_connection(place / "s", limit=4 << 20)
+                writer.write(b'{"id": "' + b"x" * client_socket.LINE_BYTES + ending)
+                reply = json.loads(await reader.readline())
+                assert "longer than 1048576 bytes" in reply["error"]["message"]
+                with contextlib.suppress(ConnectionResetError):
+                    assert await reader.read() == b""
+                writer.close()
+            assert not echo.asked_of
+
+    run(body())
+
+
+def test_a_client_that_never_reads_is_dropped_and_others_are_not(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client_socket, "STALL_S", 0.2)
+
+    async def body() -> None:
+        async with serving(place / "s") as echo:
+            deaf = socket.socket(socket.AF_UNIX)
+            deaf.connect(os.fspath(place / "s"))
+            reader, writer = await asyncio.open_unix_connection(place / "s")
+            writer.write(status("a"))
+            await reader.readline()
+            # Little enough to stay under the hard limit: only the stall can find it.
+            for _ in range(20):
+                echo.server.send(1, Reply("", result="x" * 100_000, final=False))
+            await until(lambda: echo.gone == [1])
+            # A flood reaches the hard limit at once, without waiting.
+            other = socket.socket(socket.AF_UNIX)
+            other.connect(os.fspath(place / "s"))
+            await until(lambda: 3 in echo.server.clients)
+            sent = [echo.server.send(3, Reply("", result="x" * 1_000_000, final=False)) for _ in range(12)]
+            assert sent[0]
+            assert not sent[-1]
+            await until(lambda: echo.gone == [1, 3])
+            assert not echo.server.send(3, Reply(""))
+            writer.write(status("b"))
+            assert json.loads(await reader.readline())["id"] == "b"
+            for sock in (deaf, other):
+                sock.close()
+            writer.close()
+
+    run(body())
+
+
+def test_a_slow_reader_gets_everything(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client_socket, "STALL_S", 0.3)
+
+    async def body() -> None:
+        async with serving(place / "s") as echo:
+            reader, writer = await asyncio.open_unix_connection(place / "s", limit=1 << 16)
+            await until(lambda: bool(echo.server.clients))
+            total = 0
+            for _ in range(30):
+                echo.server.send(1, Reply("", result="x" * 100_000, final=False))
+                total += len(b'{"id":"","result":"","final":false}\n') + 100_000
+            got = 0
+            while got < total:
+                await asyncio.sleep(0.01)
+                part = await reader.read(1 << 15)
+                assert part, "dropped though it reads"
+                got += len(part)
+            assert not echo.gone
+            writer.close()
+
+    run(body())
+
+
+def test_the_socket_is_never_open_to_the_world(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seen at the instant after bind, under the loosest umask."""
+    modes: list[int] = []
+    real = socket.socket.bind
+
+    class Spy(socket.socket):
+        def bind(self, address: Any) -> None:
+            real(self, address)
+            modes.append(stat.S_IMODE(os.stat(address).st_mode))
+
+    async def body() -> None:
+        old = os.umask(0)
+        try:
+            monkeypatch.setattr(client_socket.socket, "socket", Spy)
+            async with serving(place / "s", group="daemon"):
+                monkeypatch.undo()
+                assert modes == [0o600]
+                seen = os.stat(place / "s")
+                assert stat.S_IMODE(seen.st_mode) == 0o660
+                assert seen.st_gid == 1  # Debian: daemon
+        finally:
+            os.umask(old)
+        assert not (place / "s").exists()
+
+    run(body())
+
+
+def test_a_stale_socket_is_replaced(place: Path) -> None:
+    async def body() -> None:
+        old = socket.socket(socket.AF_UNIX)
+        old.bind(os.fspath(place / "s"))
+        old.listen()
+        old.close()
+        async with serving(place / "s"):
+            reader, writer = await asyncio.open_unix_connection(place / "s")
+            writer.write(status("a"))
+            assert json.loads(await reader.readline())["id"] == "a"
+            writer.close()
+
+    run(body())
+
+
+def test_whoever_listens_already_is_named_and_left_alone(place: Path) -> None:
+    """Once by our own lock, once by a stranger that knows no lock."""
+
+    async def body() -> None:
+        async with serving(place / "s"):
+            with pytest.raises(Refused, match=rf"already running on {place}/s, pid {os.getpid()}"):
+                await Echo(place / "s").server.start()
+            assert (place / "s").exists()
+        code = (
+            "import socket,sys; s=socket.socket(socket.AF_UNIX); s.bind(sys.argv[1]); s.listen(); "
+            "print('up', flush=True); sys.stdin.read()"
+        )
+        command = [sys.executable, "-c", code, os.fspath(place / "t")]
+        with subprocess.Popen(  # noqa: ASYNC220
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        ) as stranger:
+            assert stranger.stdout is not None
+            assert stranger.stdout.readline() == b"up\n"
+            with pytest.raises(Refused, match=f"already running on {place}/t, pid {stranger.pid}"):
+                await Echo(place / "t").server.start()
+            assert stranger.stdin is not None
+            stranger.stdin.close()
+
+    run(body())
+
+
+def test_bad_places_are_one_clear_line(place: Path) -> None:
+    async def body() -> None:
+        with pytest.raises(ConfigError, match="too long"):
+            await Echo(place / ("x" * 100)).server.start()
+        with pytest.raises(ConfigError, match="no group 'nobody-has-this'"):
+            await Echo(place / "s", group="nobody-has-this").server.start()
+        (place / "file").write_text("precious")
+        with pytest.raises(Refused, match="in the way"):
+            await Echo(place / "file").server.start()
+        assert (place / "file").read_text() == "precious"
+        with pytest.raises(Exception, match="cannot make socket"):
+            await Echo(place / "absent" / "s").server.start()
+
+    run(body())
+
+
+def test_five_hundred_clients_at_once(place: Path) -> None:
+    async def body() -> None:
+        async with serving(place / "s") as echo:
+            async def one(number: int) -> str:
+                reader, writer = await asyncio.open_unix_connection(place / "s")
+                writer.write(status(f"r{number}"))
+                reply = json.loads(await reader.readline())
+                await until(lambda: len(echo.server.clients) == 300)
+                writer.close()
+                return str(reply["id"])
+
+            # Both ends are in this process: 300 pairs stay under the usual 1024 descriptors.
+            ids = await asyncio.gather(*(one(number) for number in range(300)))
+            assert ids == [f"r{number}" for number in range(300)]
+            await until(lambda: len(echo.gone) == 300)
+
+    run(body())
