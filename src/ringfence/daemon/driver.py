@@ -1,0 +1,400 @@
+"""The event loop around the engine: feeds inputs, carries out effects in order, decides nothing.
+
+Everything that happens becomes an input in one queue; each input is one `step`; its effects are
+carried out in their order before the next input is looked at.  `Keep` is synchronous for that
+reason: nothing after it, in this step or a later one, happens before the disk has it.
+
+When the driver cannot trust its state any more (a step raised, the disk refuses to keep what must
+be kept) it takes away its own authority first (all pages LOST) and ends second.  Nothing is ever
+silently lost: what a driver task raises becomes the error answer of its order, or a log line and
+the end of the daemon."""
+
+import asyncio
+import time
+import traceback
+import uuid
+from collections import deque
+from collections.abc import Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import msgspec
+
+from ringfence.core.cluster import ClusterConfig
+from ringfence.core.errors import EXIT_FAILED, EXIT_OK, RingfenceError
+from ringfence.core.evidence import Power
+from ringfence.daemon.log import Log
+from ringfence.daemon.ports import Agents, Block, Clock, Engine, History, Kept, Pages, Ring, Storage
+from ringfence.daemon.queries import Queries
+from ringfence.daemon.replies import ReplyBook, Step
+from ringfence.engine import effects, inputs, orders
+from ringfence.engine.effects import Effect
+from ringfence.engine.inputs import Input
+from ringfence.servers.client_socket import ClientSocket
+from ringfence.wire import client as calls
+from ringfence.wire.client import Reply, Request
+
+SELF = 0
+"""The client number under which the driver itself asks; real clients count from 1."""
+SLICE_NS = 10_000_000
+"""How long the queue may hold the loop before sockets get their turn."""
+KEEP_SLOW_NS = 20_000_000
+LAG_LOGGED_S = 0.25
+WALL_EVERY_S = 1.0
+LEAVE_S = 15.0
+"""How long a clean leave may take before the daemon ends without one."""
+DROP_RETRY_S = 0.5
+
+
+class Ports(msgspec.Struct, frozen=True):
+    """The world, as `assemble` puts it together."""
+
+    clock: Clock
+    ring: Ring
+    agents: Agents
+    storage: Storage
+    block: Block
+    pages: Pages
+    kept: Kept
+    history: History
+    log: Log
+
+
+class Driver:
+    """One daemon's run.
+
+    Args:
+        engine: not yet started.
+        config: the cluster's configuration at the start (cadence of ticks, ConfigShow).
+        node: this node's name, for messages.
+    """
+
+    def __init__(self, engine: Engine, ports: Ports, config: ClusterConfig, node: str) -> None:
+        self._engine = engine
+        self._ports = ports
+        self._config = config
+        self._node = node
+        self._queue: deque[Input] = deque()
+        self._pumping = False
+        self._book = ReplyBook()
+        self._queries = Queries(ports.history, self._answer)
+        self._socket: ClientSocket | None = None
+        self._tasks: set[asyncio.Task[None]] = set()  # held so that none is collected; never iterated
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="storage")
+        self._dropping = 0
+        self._drop_running = False
+        self._tick_timer: asyncio.TimerHandle | None = None
+        self._due = 0.0
+        self._next_wall = 0.0
+        self._leaving = ""
+        self._ended: asyncio.Future[int]
+        self._over = False
+        self._history_failed = False
+        self.metrics = Metrics()
+
+    # -- life ---------------------------------------------------------------------
+
+    async def run(self, started: inputs.Started, socket: ClientSocket) -> int:
+        """Drive until the end.  Returns the exit code.  Whatever happens, pages are LOST after it."""
+        loop = asyncio.get_running_loop()
+        self._ended = loop.create_future()
+        self._socket = socket
+        try:
+            # Before the socket, which may bring a request at once: Started is the first input of all.
+            self._queue.extend((started, inputs.Wall(self._ports.clock.wall_ms())))
+            await socket.start()
+            self.feed()
+            self._due = loop.time()
+            self._tick()
+            await self._ports.block.start(self.feed)
+            await self._ports.ring.start(self.feed)
+            return await self._ended
+        finally:
+            self._over = True
+            self._ports.pages.lose_all()
+            await self._shut_down()
+
+    async def _shut_down(self) -> None:
+        if self._tick_timer is not None:
+            self._tick_timer.cancel()
+        clean = self._ended.done() and not self._ended.cancelled() and self._ended.result() == EXIT_OK
+        for task in sorted(self._tasks, key=lambda task: task.get_name()):
+            task.cancel()  # agents are killed with their run
+        if self._tasks:
+            await asyncio.wait(list(self._tasks), timeout=2)
+        assert self._socket is not None
+        for what, closing in (
+            ("ring", self._ports.ring.close(clean=clean)),
+            ("socket", self._socket.close()),
+            ("block", self._ports.block.close()),
+        ):
+            try:
+                await asyncio.wait_for(closing, 3)
+            except Exception as error:
+                self._note("ending", f"could not close the {what}: {error!r}")
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def leave(self, why: str) -> None:
+        """Leave the cluster cleanly if that can be had in time, and end.  Asked twice: end now."""
+        if self._leaving:
+            self._end(EXIT_FAILED, f"{why} again: not waiting for a clean leave")
+            return
+        self._leaving = f"leave-{uuid.uuid4()}"
+        self._note("leaving", f"{why}: leaving the cluster")
+        asyncio.get_running_loop().call_later(LEAVE_S, self._left_late)
+        self.asked(SELF, Request(self._leaving, calls.Leave()), why)
+
+    def _left_late(self) -> None:
+        self._end(EXIT_FAILED, f"no clean leave within {LEAVE_S:.0f} s; the others will see this host lost")
+
+    def fail(self, why: str) -> None:
+        """The state cannot be trusted any more: give up authority, then end."""
+        self._ports.pages.lose_all()
+        self._end(EXIT_FAILED, why)
+
+    def _end(self, code: int, why: str) -> None:
+        if not self._over:
+            self._over = True
+            self._note("ended", why)
+        if not self._ended.done():
+            self._ended.set_result(code)
+
+    # -- inputs -------------------------------------------------------------------
+
+    def feed(self, *facts: Input) -> None:
+        """Queue inputs, in order.  Called in the event loop, from anywhere, an effect's outcome included."""
+        self._queue.extend(facts)
+        if not self._pumping:
+            self._pumping = True
+            asyncio.get_running_loop().call_soon(self._pump)
+
+    def _pump(self) -> None:
+        began_ns = time.monotonic_ns()
+        while self._queue and not self._over:
+            self._step(self._queue.popleft())
+            if time.monotonic_ns() - began_ns > SLICE_NS:
+                break
+        if self._queue and not self._over:
+            asyncio.get_running_loop().call_soon(self._pump)
+        else:
+            self._pumping = False
+
+    def _step(self, fact: Input) -> None:
+        now_ns = self._ports.clock.boottime_ns()
+        try:
+            todo = self._engine.step(now_ns, fact)
+        except Exception as error:
+            self.fail(f"the engine failed at {type(fact).__name__}: {error!r}; its state may be wrong")
+            self._trace(error)
+            return
+        for effect in todo:
+            if self._over:
+                return  # nothing may follow a Keep that failed
+            try:
+                self._carry_out(effect, now_ns)
+            except Exception as error:
+                self.fail(f"cannot carry out {type(effect).__name__}: {error}")
+                if not isinstance(error, RingfenceError | OSError):
+                    self._trace(error)
+
+    def _tick(self) -> None:
+        loop = asyncio.get_running_loop()
+        lag_s = loop.time() - self._due
+        self.metrics.lagged(lag_s)
+        if lag_s > LAG_LOGGED_S:
+            self._note("lag", f"the event loop stood still for {lag_s * 1000:.0f} ms")
+        if loop.time() >= self._next_wall:
+            self._next_wall = loop.time() + WALL_EVERY_S
+            self.feed(inputs.Wall(self._ports.clock.wall_ms()))
+        self.feed(inputs.Tick())
+        every_s = self._config.timing.heartbeat_ms / 2000
+        self._due += every_s
+        if self._due < loop.time():
+            self._due = loop.time() + every_s  # missed ticks are not made up for
+        self._tick_timer = loop.call_at(self._due, self._tick)
+
+    def asked(self, client: int, request: Request, who: str) -> None:
+        """A client's request (the client socket's `on_request`)."""
+        if self._over:
+            return
+        step, reply = self._book.asked(client, request)
+        if reply is not None:
+            self._send(client, reply)
+        elif step is Step.RUN and not self._queries.answer(client, request, self._config):
+            self.feed(inputs.Asked(client, request, who))
+
+    def gone(self, client: int) -> None:
+        self._queries.gone(client)
+        self._book.gone(client)
+        self.feed(inputs.ClientGone(client))
+
+    # -- effects ------------------------------------------------------------------
+
+    def _carry_out(self, effect: Effect, now_ns: int) -> None:
+        match effect:
+            case effects.Multicast():
+                self._ports.ring.multicast(effect.payload)
+            case effects.SetDeadline():
+                self._ports.pages.set(effect.incarnation, effect.page, effect.deadline_ns)
+            case effects.Keep():
+                self._keep(effect)
+            case effects.KeepConfig():
+                self._config = effect.config
+                self._ports.kept.keep_config(effect.config)
+            case effects.Answer():
+                self._answer(effect.client, effect.reply)
+            case effects.Record():
+                self._record(effect, now_ns)
+            case effects.DoOrder():
+                self._spawn(self._order(effect), f"order {effect.order}")
+            case effects.RunAgent():
+                self._spawn(self._agent(effect, now_ns), f"agent {effect.run}")
+            case effects.CancelAgent():
+                self._ports.agents.cancel(effect.run)
+            case effects.DropPaths():
+                self._drop_paths(effect.generation)
+            case effects.Ended():
+                if effect.failed:
+                    self.fail(effect.reason)
+                else:
+                    self._end(EXIT_OK, effect.reason)
+
+    def _keep(self, effect: effects.Keep) -> None:
+        began_ns = time.monotonic_ns()
+        self._ports.kept.keep(effect.disk)
+        took_ns = time.monotonic_ns() - began_ns
+        self.metrics.kept(took_ns)
+        if took_ns > KEEP_SLOW_NS:
+            self._note("lag", f"keeping the state on disk took {took_ns // 1_000_000} ms")
+
+    def _record(self, effect: effects.Record, now_ns: int) -> None:
+        wall_ms = self._ports.clock.wall_ms()
+        self._ports.log.line(effect.kind, effect.what, wall_ms)
+        try:
+            seq = self._ports.history.append(effect.kind, effect.what, effect.fields, wall_ms, now_ns)
+        except RingfenceError as error:
+            if not self._history_failed:  # once; the log has the events
+                self._history_failed = True
+                self._note("history", f"events are not stored any more: {error}")
+            return
+        self._history_failed = False
+        self._queries.recorded(seq)
+
+    def _answer(self, client: int, reply: Reply) -> None:
+        if client == SELF:
+            if reply.error is not None and reply.id == self._leaving:
+                self._end(EXIT_FAILED, f"could not leave cleanly: {reply.error.get('message', '')}")
+            return
+        if isinstance(self._book.call(client, reply.id), calls.Status) and isinstance(reply.result, dict):
+            reply = msgspec.structs.replace(reply, result={**reply.result, "daemon": self.metrics.report()})
+        for one in self._book.answered(client, reply):
+            self._send(one, reply)
+
+    def _send(self, client: int, reply: Reply) -> None:
+        if self._socket is not None:
+            self._socket.send(client, reply)
+
+    # -- work that takes time -------------------------------------------------------
+
+    def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        task = asyncio.get_running_loop().create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._task_done)
+
+    def _task_done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self.fail(f"the driver failed in {task.get_name()}: {error!r}")
+            self._trace(error)
+
+    async def _order(self, effect: effects.DoOrder) -> None:
+        body = effect.body
+        try:
+            answer: Any
+            if isinstance(body, orders.StorageOrder):
+                loop = asyncio.get_running_loop()
+                answer = await loop.run_in_executor(self._pool, self._ports.storage.do, body)
+            else:
+                answer = await self._ports.block.do(body)
+        except RingfenceError as error:
+            self.feed(inputs.OrderDone(effect.order, error=error.as_dict()))
+        except Exception as error:
+            self._trace(error)
+            wrong = RingfenceError(f"{type(body).__name__} failed: {error!r}", next="see the daemon's log")
+            self.feed(inputs.OrderDone(effect.order, error=wrong.as_dict()))
+        else:
+            self.feed(inputs.OrderDone(effect.order, answer=answer))
+
+    async def _agent(self, effect: effects.RunAgent, ordered_ns: int) -> None:
+        late_ms = (self._ports.clock.boottime_ns() - ordered_ns) // 1_000_000
+        if late_ms > self._config.timing.token_ms:
+            # This process stood still between the engine's decision and now: others may have taken
+            # over, and what the decision rested on is old.  "off" must never be fired from the past.
+            words = f"not started: this host stood still for {late_ms} ms"
+            self.feed(inputs.AgentExited(effect.run, Power.UNKNOWN, words, 0, answered=False))
+            return
+        try:
+            self.feed(await self._ports.agents.run(effect))
+        except Exception as error:
+            self._trace(error)
+            words = f"the agent could not be run: {error!r}"
+            self.feed(inputs.AgentExited(effect.run, Power.UNKNOWN, words, 0, answered=False))
+
+    def _drop_paths(self, generation: int) -> None:
+        self._dropping = max(self._dropping, generation)
+        if not self._drop_running:
+            self._drop_running = True
+            self._spawn(self._drop_until_known(), "drop paths")
+
+    async def _drop_until_known(self) -> None:
+        """Never claims what the block service has not verified: tries for ever."""
+        said = ""
+        done = -1
+        while done != self._dropping:
+            generation = self._dropping
+            try:
+                await self._ports.block.drop_all()
+            except RingfenceError as error:
+                if str(error) != said:
+                    said = str(error)
+                    self._note("drop-paths", f"data paths are not yet known to be closed: {error}")
+                await asyncio.sleep(DROP_RETRY_S)
+            else:
+                done = generation
+                self.feed(inputs.PathsDropped(generation))
+        self._drop_running = False
+
+    # -- words ----------------------------------------------------------------------
+
+    def _note(self, kind: str, what: str) -> None:
+        self._ports.log.line(kind, what, self._ports.clock.wall_ms())
+
+    def _trace(self, error: BaseException) -> None:
+        for line in "".join(traceback.format_exception(error)).splitlines():
+            self._note("trace", line)
+
+
+class Metrics:
+    """How the loop fares; part of every Status reply."""
+
+    def __init__(self) -> None:
+        self._lag_ms = 0.0
+        self._lag_max_ms = 0.0
+        self._keep_max_ms = 0.0
+        self._keeps = 0
+
+    def lagged(self, lag_s: float) -> None:
+        self._lag_ms = lag_s * 1000
+        self._lag_max_ms = max(self._lag_max_ms, self._lag_ms)
+
+    def kept(self, took_ns: int) -> None:
+        self._keeps += 1
+        self._keep_max_ms = max(self._keep_max_ms, took_ns / 1e6)
+
+    def report(self) -> dict[str, Any]:
+        return {
+            "loop_lag_ms": round(self._lag_ms, 1),
+            "loop_lag_max_ms": round(self._lag_max_ms, 1),
+            "keep_max_ms": round(self._keep_max_ms, 1),
+            "keeps": self._keeps,
+        }

@@ -1,0 +1,92 @@
+"""What the driver needs of the world around it, as Protocols.
+
+The real ones are put together in `assemble`; tests put in smaller ones.  Every method here is
+called in the event loop; the ones that are not `async` must return at once (bounded, no network)
+unless said otherwise."""
+
+from typing import Any, Protocol
+
+from ringfence.core.cluster import ClusterConfig
+from ringfence.engine.effects import Effect, RunAgent
+from ringfence.engine.inputs import AgentExited, DiskState, Input
+from ringfence.engine.orders import BlockOrder, StorageOrder
+
+
+class Feed(Protocol):
+    def __call__(self, *facts: Input) -> None: ...
+
+
+class Engine(Protocol):
+    """`engine.node.Node`."""
+
+    def step(self, now_ns: int, input: Input) -> list[Effect]: ...
+
+
+class Clock(Protocol):
+    def boottime_ns(self) -> int: ...
+
+    def wall_ms(self) -> int: ...
+
+
+class Ring(Protocol):
+    async def start(self, feed: Feed) -> None:
+        """Returns at once; connects (again and again, if need be).  Views and payloads go to `feed`."""
+
+    def multicast(self, payload: bytes) -> None: ...
+
+    async def close(self, *, clean: bool) -> None:
+        """Leave the ring; clean: the engine has said goodbye."""
+
+
+class Agents(Protocol):
+    async def run(self, effect: RunAgent) -> AgentExited:
+        """One whole run, at its limit at the latest."""
+
+    def cancel(self, run: int) -> None: ...
+
+
+class Storage(Protocol):
+    """Blocking; called in a thread of its own."""
+
+    def do(self, order: StorageOrder) -> Any: ...
+
+
+class Block(Protocol):
+    """The host's block service, which is older than any daemon and outlives it."""
+
+    async def start(self, feed: Feed) -> None:
+        """Returns at once.  Incidents that the service reports go to `feed`."""
+
+    async def do(self, order: BlockOrder) -> Any: ...
+
+    async def drop_all(self) -> None:
+        """Returns only when every data path of this node is closed and its worker reaped.
+
+        Raises RingfenceError if that cannot be known."""
+
+    async def close(self) -> None: ...
+
+
+class Pages(Protocol):
+    """Authority deadlines in shared memory."""
+
+    def set(self, incarnation: int, page: str, deadline_ns: int) -> None: ...
+
+    def lose_all(self) -> None:
+        """Every page of this daemon's incarnations reads LOST from here on.  Never raises."""
+
+
+class Kept(Protocol):
+    def keep(self, disk: DiskState) -> None:
+        """On stable storage when this returns.  Synchronous on purpose: it is a barrier."""
+
+    def keep_config(self, config: ClusterConfig) -> None: ...
+
+
+class History(Protocol):
+    def append(self, kind: str, what: str, fields: dict[str, Any], wall_ms: int, boottime_ns: int) -> int:
+        """Returns the event's sequence number.  Raises RingfenceError if it cannot be stored."""
+
+    def events(self, since: int, limit: int) -> list[dict[str, Any]]: ...
+
+    def fences(self, node: str) -> list[dict[str, Any]]: ...
