@@ -116,7 +116,8 @@ def timeline(events: Sequence[dict[str, Any]], victim: int, frozen_ns: int, gran
         if at_ns is None:
             raise EventsMissing(f"no {kind!r} event about node {victim} between the freeze and the grant")
         stamps.append(at_ns)
-    return Timeline(*stamps, granted_ns)
+    frozen, suspected, evidence, purged = stamps
+    return Timeline(frozen, suspected, evidence, purged, granted_ns)
 
 
 COLUMNS = (
