@@ -55,16 +55,26 @@ class World:
     def wall_ms(self) -> int:
         return 1_700_000_000_000
 
-    # ring and block
-    async def start(self, feed: Feed) -> None:
-        self.feed = feed
+    # ring
+    on_input: Any = None
+
+    def feed(self, *facts: Input) -> None:
+        for fact in facts:
+            self.on_input(fact)
+
+    async def start(self) -> None:
+        pass
 
     def multicast(self, payload: bytes) -> None:
         self.done.append(payload)
 
-    async def close(self, *, clean: bool = False) -> None:
-        self.done.append(("closed", clean))
+    async def leave(self) -> None:
+        self.done.append(("closed", True))
 
+    async def stop(self) -> None:
+        self.done.append(("closed", False))
+
+    # block
     async def drop_all(self) -> None:
         if self.drop_failures:
             self.drop_failures -= 1

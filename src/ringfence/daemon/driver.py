@@ -24,12 +24,13 @@ from ringfence.core.cluster import ClusterConfig
 from ringfence.core.errors import EXIT_FAILED, EXIT_OK, RingfenceError
 from ringfence.core.evidence import Power
 from ringfence.daemon.log import Log
-from ringfence.daemon.ports import Agents, Block, Clock, Engine, History, Kept, Pages, Ring, Storage
+from ringfence.daemon.ports import Agents, Block, Clock, Engine, History, Kept, Pages, Storage
 from ringfence.daemon.queries import Queries
 from ringfence.daemon.replies import ReplyBook, Step
 from ringfence.engine import effects, inputs, orders
 from ringfence.engine.effects import Effect
 from ringfence.engine.inputs import Input
+from ringfence.ring.port import Ring
 from ringfence.servers.client_socket import ClientSocket
 from ringfence.wire import client as calls
 from ringfence.wire.client import Reply, Request
@@ -107,7 +108,8 @@ class Driver:
             self._due = loop.time()
             self._tick()
             await self._ports.block.start(self.feed)
-            await self._ports.ring.start(self.feed)
+            self._ports.ring.on_input = self._from_ring
+            await self._ports.ring.start()
             return await self._ended
         finally:
             self._over = True
@@ -124,7 +126,7 @@ class Driver:
             await asyncio.wait(list(self._tasks), timeout=2)
         assert self._socket is not None
         for what, closing in (
-            ("ring", self._ports.ring.close(clean=clean)),
+            ("ring", self._ports.ring.leave() if clean else self._ports.ring.stop()),
             ("socket", self._socket.close()),
             ("block", self._ports.block.close()),
         ):
@@ -167,6 +169,12 @@ class Driver:
         if not self._pumping:
             self._pumping = True
             asyncio.get_running_loop().call_soon(self._pump)
+
+    def _from_ring(self, fact: Input) -> None:
+        """At once, after what waits: so the ring feels how fast this node really is and can hold back."""
+        self._queue.append(fact)
+        while self._queue and not self._over:
+            self._step(self._queue.popleft())
 
     def _pump(self) -> None:
         began_ns = time.monotonic_ns()

@@ -1,6 +1,7 @@
 """What the driver needs of the world around it, as Protocols.
 
-The real ones are put together in `assemble`; tests put in smaller ones.  Every method here is
+The ring's is `ring.port.Ring`.  The real ones are put together in `assemble`; tests put in smaller
+ones.  Every method here is
 called in the event loop; the ones that are not `async` must return at once (bounded, no network)
 unless said otherwise."""
 
@@ -26,16 +27,6 @@ class Clock(Protocol):
     def boottime_ns(self) -> int: ...
 
     def wall_ms(self) -> int: ...
-
-
-class Ring(Protocol):
-    async def start(self, feed: Feed) -> None:
-        """Returns at once; connects (again and again, if need be).  Views and payloads go to `feed`."""
-
-    def multicast(self, payload: bytes) -> None: ...
-
-    async def close(self, *, clean: bool) -> None:
-        """Leave the ring; clean: the engine has said goodbye."""
 
 
 class Agents(Protocol):
