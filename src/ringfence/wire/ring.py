@@ -29,12 +29,16 @@ class Ready(msgspec.Struct, frozen=True, tag=True):
     victims: tuple[Life, ...] = ()
     closed: tuple[Life, ...] = ()
     """Earlier lives of this boot whose data paths this node has verified to be reaped."""
+    reaped: bool = True
+    """False: this node is stale and still drops data paths; it must not be admitted yet."""
     procdown: tuple[int, ...] = ()
     """Nodes whose daemon left while their host stayed, as this node's ring reported it."""
     config_version: int = 0
     config_digest: str = ""
     wall_ms: int = 0
     """The sender's wall clock; the ordered state's own idea of the date comes from these."""
+    fenced: tuple[Life, ...] = ()
+    """Lives that the sender's state has given up for fenced: whoever still lives one is stale."""
 
 
 class Snapshot(msgspec.Struct, frozen=True, tag=True):

@@ -1,0 +1,178 @@
+"""The readiness barrier: from every member's first word in a view to who carries the state.
+
+After each view every member multicasts `Ready`.  Once all were delivered, every member computes
+the same `Verdict` from the same words, so no second round is needed.
+
+What it promises: state is taken on only from members that took part in the last primary view
+anyone knows of, that agree among themselves, and that nobody has declared a victim.  Where that
+leaves nobody, nobody carries state, and the cluster may only begin afresh (with every absent node
+as a victim of unknown life).
+
+Rules that the safety model shows to be load-bearing: a later epoch on anyone's disk voids older
+state ("epoch not kept on disk": a token goes back in 6 steps); a victim that returns is stale
+("victim not stale on rejoin": two writers in 12)."""
+
+import msgspec
+
+from ringfence.core.cluster import ClusterConfig
+from ringfence.core.ids import Epoch, Life
+from ringfence.membership.quorum import is_primary, votes_of
+from ringfence.wire.ring import Ready
+
+
+class Verdict(msgspec.Struct, frozen=True):
+    """What a complete barrier means.  Every member computes the same one.
+
+    In a view that is not primary nobody takes, drops or begins anything: a suspended node keeps
+    its state, so `behind`, `stale` and `empty` are empty there and `carriers` only informs."""
+
+    primary: bool
+    carriers: tuple[int, ...] = ()
+    """Members whose state is the best: highest (primary epoch, position), digest agreed."""
+    behind: tuple[int, ...] = ()
+    """State of the same primary epoch at a lower position: takes the snapshot, keeps its life."""
+    stale: tuple[int, ...] = ()
+    """State of an earlier primary epoch, a minority's digest, or a life that is a victim or fenced:
+    drops its data paths and comes back as a new incarnation."""
+    empty: tuple[int, ...] = ()
+    """No state yet: takes the snapshot."""
+    fresh: bool = False
+    """Nobody carries state, and the cluster may form a new one now."""
+    divergent: bool = False
+    """Digests differ and no majority agrees: all freeze and shout.  Never primary."""
+    victims: tuple[Life, ...] = ()
+    """Every life that any member knows as a victim, sorted."""
+    sender: int | None = None
+    """The lowest carrier: multicasts the snapshot, if anybody needs it."""
+    procdown: tuple[int, ...] = ()
+    """Nodes whose daemon left while their host stayed, as every carrier's ring reported it."""
+    differs: tuple[int, ...] = ()
+    """Members with another configuration: not ready, no vote in this view, to be named."""
+
+
+class Barrier:
+    """Collects the `Ready` of every member of one view."""
+
+    def __init__(self, epoch: Epoch, members: tuple[int, ...]) -> None:
+        self.epoch = epoch
+        self.members = tuple(sorted(members))
+        self._words: dict[int, tuple[Life, Ready]] = {}
+
+    @property
+    def complete(self) -> bool:
+        return len(self._words) == len(self.members)
+
+    @property
+    def missing(self) -> tuple[int, ...]:
+        """Members whose Ready has not been delivered yet."""
+        return tuple(node for node in self.members if node not in self._words)
+
+    def life(self, node: int) -> Life | None:
+        """The life under which a member spoke in this barrier."""
+        word = self._words.get(node)
+        return word[0] if word else None
+
+    def ready(self, node: int) -> Ready | None:
+        word = self._words.get(node)
+        return word[1] if word else None
+
+    def add(self, node: int, life: Life, ready: Ready) -> None:
+        """Note a member's word.  Until the barrier is complete a later word replaces an earlier one
+        (the member went stale meanwhile); afterwards the verdict stands, whatever is said."""
+        if node in self.members and not self.complete:
+            self._words[node] = (life, ready)
+
+    def verdict(self, config: ClusterConfig) -> Verdict:
+        """Who carries the state, who takes it, who must start again.  Only once complete."""
+        assert self.complete, f"barrier {self.epoch} still misses {self.missing}"
+        victims = sorted({life for _, ready in self._words.values() for life in ready.victims})
+        differs = self._differs(config)
+        able = tuple(node for node in self.members if node not in differs)
+        struck = self._struck(victims)
+        top, divergent = self._best(tuple(node for node in able if node not in struck))
+        carriers = () if divergent or self._outdated(top) else top
+        primary = not divergent and is_primary(config, able, bool(carriers))
+        behind, stale, empty = self._roles(able, carriers, struck) if primary else ((), (), ())
+        return Verdict(
+            primary=primary,
+            carriers=carriers,
+            behind=behind,
+            stale=stale,
+            empty=empty,
+            fresh=primary and not carriers,
+            divergent=divergent,
+            victims=tuple(victims),
+            sender=carriers[0] if carriers and (behind or empty) else None,
+            procdown=self._procdown(carriers),
+            differs=differs,
+        )
+
+    def _struck(self, victims: list[Life]) -> tuple[int, ...]:
+        """Members whose present life somebody knows as a victim, or as fenced already."""
+        fenced = {life for _, ready in self._words.values() for life in ready.fenced}
+        return tuple(
+            node for node in self.members if self._words[node][0] in fenced or self._words[node][0] in victims
+        )
+
+    def _best(self, nodes: tuple[int, ...]) -> tuple[tuple[int, ...], bool]:
+        """Those with the highest (primary epoch, position) and the majority's digest; divergent?
+
+        Heads are counted, not votes: a vote says how much a node's presence weighs, not its memory."""
+        stateful = [(node, self._words[node][1]) for node in nodes if self._words[node][1].has_state]
+        if not stateful:
+            return (), False
+        best = max((ready.primary, ready.position) for _, ready in stateful)
+        top = [(node, ready.digest) for node, ready in stateful if (ready.primary, ready.position) == best]
+        digests = [digest for _, digest in top]
+        agreed = max(sorted(set(digests)), key=digests.count)
+        if digests.count(agreed) * 2 <= len(digests):
+            return (), True
+        return tuple(node for node, digest in top if digest == agreed), False
+
+    def _outdated(self, top: tuple[int, ...]) -> bool:
+        """Some member's disk has seen a later primary epoch than the best state went through."""
+        newest = max(ready.disk_epoch for _, ready in self._words.values())
+        return bool(top) and newest > self._words[top[0]][1].primary
+
+    def _roles(
+        self, able: tuple[int, ...], carriers: tuple[int, ...], struck: tuple[int, ...]
+    ) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
+        best = self._words[carriers[0]][1] if carriers else None
+        behind: list[int] = []
+        stale: list[int] = []
+        empty: list[int] = []
+        for node in able:
+            ready = self._words[node][1]
+            if node in carriers:
+                continue
+            if node in struck:
+                stale.append(node)
+            elif not ready.has_state:
+                empty.append(node)
+            elif best and ready.primary == best.primary and ready.position < best.position:
+                behind.append(node)
+            else:
+                stale.append(node)
+        return tuple(behind), tuple(stale), tuple(empty)
+
+    def _procdown(self, carriers: tuple[int, ...]) -> tuple[int, ...]:
+        if not carriers:
+            return ()
+        first = self._words[carriers[0]][1].procdown
+        return tuple(
+            sorted(node for node in first if all(node in self._words[c][1].procdown for c in carriers))
+        )
+
+    def _differs(self, config: ClusterConfig) -> tuple[int, ...]:
+        """Members whose configuration is not the carriers'; without state, not the most votes'."""
+        digests = {node: self._words[node][1].config_digest for node in self.members}
+        carriers, _ = self._best(self.members)
+        if carriers:
+            right = digests[carriers[0]]
+        else:
+            weights = [
+                (votes_of(config, [n for n in self.members if digests[n] == digests[node]]), -node)
+                for node in self.members
+            ]
+            right = digests[-max(weights)[1]]
+        return tuple(node for node in self.members if digests[node] != right)
