@@ -229,4 +229,5 @@ async def _tick_until_told(broker: Broker) -> None:
 
 
 def _log(line: str) -> None:
-    print(f"hub: {line}", file=sys.stderr, flush=True)
+    with contextlib.suppress(OSError):  # a full disk under the log must not end the ring
+        print(f"hub: {line}", file=sys.stderr, flush=True)

@@ -1,0 +1,21 @@
+from collections.abc import Iterator
+
+import pytest
+from ring_world import HubWorld
+
+ENGINES = {"hub": HubWorld}
+
+
+@pytest.fixture(params=sorted(ENGINES))
+def world(request: pytest.FixtureRequest) -> Iterator[HubWorld]:
+    """A ring of the engine under test; the contract suite runs on each."""
+    world = ENGINES[request.param]()
+    yield world
+    world.close()
+
+
+@pytest.fixture
+def hub() -> Iterator[HubWorld]:
+    world = HubWorld()
+    yield world
+    world.close()
