@@ -1,0 +1,128 @@
+"""Why a victim is not fenced yet, in lines for people.
+
+The commonest complaint about this field's tools is an opaque wait: "waiting for fencing" and
+nothing else.  So every victim can say since when, who acts, what failed and in which words, what
+is still missing, and what comes next.  Pure: dates come from the ordered state, in UTC."""
+
+from ringfence.core.cluster import ClusterConfig
+from ringfence.fencing.domain import Attempt, Domain, Victim
+
+
+def explain_victim(
+    config: ClusterConfig, domain: Domain, victim: Victim, ready: tuple[int, ...], now_wall_ms: int = 0
+) -> list[str]:
+    """All there is to say, the most important first.
+
+    Args:
+        ready: the view's ready members.
+        now_wall_ms: the date, to say how long ago; 0 = leave that out.
+    """
+    lines = [_since(config, victim, now_wall_ms)]
+    if victim.current is not None:
+        lines.append(_running(config, victim, victim.current))
+    lines += _failed(config, victim)
+    for device in _devices_of(config, victim):
+        if device in domain.quarantined:
+            why = domain.quarantined[device]
+            lines.append(f"{device} is quarantined: {why}; it is fired but not believed")
+    for evidence in victim.evidence:
+        if domain.counts(victim, evidence):
+            lines.append(f"evidence: {evidence.kind.value}: {evidence.how}")
+    missing = missing_of(config, domain, victim, ready)
+    if missing:
+        lines.append(f"still missing: {', '.join(missing)}")
+    if not domain.proven(victim):
+        lines.append(f"next: {next_step(config, domain, victim, ready)}")
+    return lines
+
+
+def missing_of(
+    config: ClusterConfig, domain: Domain, victim: Victim, ready: tuple[int, ...]
+) -> list[str]:
+    """What must come before the victim's locks are cleaned up."""
+    missing = [] if domain.proven(victim) else ["evidence"]
+    waiting = [config.name_of(node) for node in ready if node not in victim.bound]
+    if waiting and victim.life not in domain.purgeable(ready):
+        missing.append(f"purge bound on {', '.join(waiting)}")
+    return missing
+
+
+def next_step(config: ClusterConfig, domain: Domain, victim: Victim, ready: tuple[int, ...]) -> str:
+    """What will happen by itself, or what a person must do, to get evidence."""
+    name = config.name_of(victim.life.node)
+    levels = config.node(victim.life.node).levels if _configured(config, victim) else ()
+    if not victim.due:
+        wait_ms = config.timing.post_join_delay_ms if victim.life.unknown else config.timing.grace_ms
+        return f"{name} may come back by itself within {_seconds(wait_ms)}; then it is fenced"
+    if not levels:
+        return f"no fence devices: make sure that {name} is off, then: ringfence fence confirm {name}"
+    if victim.current is not None:
+        coming = victim.current.level + 1
+        rest = "the next member's turn, or another round"
+        if coming < len(levels):
+            rest = f"level {coming + 1} ({_names(config, victim, coming)})"
+        return f"if attempt {victim.current.number} fails: {rest}"
+    actor = domain.actor_for(victim, ready)
+    if actor is None:
+        return "no other member is ready: nobody can fence it"
+    level = victim.level % len(levels)
+    again = "again " if victim.round or any(one.level == level for one in victim.attempts) else ""
+    wait_ms = victim.attempts[-1].next_in_ms if victim.attempts else 0
+    when = f"in {_seconds(wait_ms)} " if wait_ms else ""
+    return f"level {level + 1} {again}{when}({_names(config, victim, level)}) by {config.name_of(actor)}"
+
+
+def clock(wall_ms: int) -> str:
+    """Time of day in UTC, as 12:00:01Z; "an unknown time" for 0."""
+    if not wall_ms:
+        return "an unknown time"
+    seconds = wall_ms // 1000 % 86400
+    return f"{seconds // 3600:02}:{seconds // 60 % 60:02}:{seconds % 60:02}Z"
+
+
+def _since(config: ClusterConfig, victim: Victim, now_wall_ms: int) -> str:
+    name = config.name_of(victim.life.node)
+    ago = ""
+    if now_wall_ms > victim.since_wall_ms > 0:
+        ago = f", {_seconds(now_wall_ms - victim.since_wall_ms)} ago"
+    reason = victim.reason or "no reason on record"
+    return f"{name} suspected since {clock(victim.since_wall_ms)}{ago} ({reason}; life {victim.life})"
+
+
+def _running(config: ClusterConfig, victim: Victim, attempt: Attempt) -> str:
+    return (
+        f"attempt {attempt.number}: {config.name_of(attempt.actor)} is running level {attempt.level + 1} "
+        f"({_names(config, victim, attempt.level)}) since {clock(attempt.began_wall_ms)}"
+    )
+
+
+def _failed(config: ClusterConfig, victim: Victim) -> list[str]:
+    """The last result of each level, lowest level first."""
+    last: dict[int, Attempt] = {}
+    for attempt in victim.attempts:
+        last[attempt.level] = attempt
+    return [
+        f"level {level + 1} {'passed' if attempt.passed else 'failed'} "
+        f"(attempt {attempt.number}, {config.name_of(attempt.actor)}): {attempt.verdict}"
+        for level, attempt in sorted(last.items())
+    ]
+
+
+def _configured(config: ClusterConfig, victim: Victim) -> bool:
+    return any(node.id == victim.life.node for node in config.nodes)
+
+
+def _devices_of(config: ClusterConfig, victim: Victim) -> list[str]:
+    if not _configured(config, victim):
+        return []
+    levels = config.node(victim.life.node).levels
+    return list(dict.fromkeys(device for level in levels for device in level.devices))
+
+
+def _names(config: ClusterConfig, victim: Victim, level: int) -> str:
+    levels = config.node(victim.life.node).levels if _configured(config, victim) else ()
+    return ", ".join(levels[level].devices) if level < len(levels) else "no devices"
+
+
+def _seconds(ms: int) -> str:
+    return f"{ms / 1000:.1f} s"
