@@ -258,6 +258,18 @@ class Domain(msgspec.Struct):
         untried = [node for node in able if node not in victim.tried]
         return next(iter(untried or able), None)
 
+    def ends_round(self, victim: Victim, ready: tuple[int, ...], levels: int) -> bool:
+        """Whether a failure of the running attempt means that every ready member has tried every
+        level: then comes the pause (`actor.backoff_ms`), which whoever is next must wait out."""
+        attempt = victim.current
+        return (
+            attempt is not None
+            and attempt.level + 1 >= levels
+            and all(
+                node == attempt.actor or node in victim.tried for node in ready if node != victim.life.node
+            )
+        )
+
     def began(self, life: Life, actor: int, level: int, number: int, wall_ms: int) -> bool:
         """A member starts the victim's next level.  Returns False for a stale or doubled word."""
         victim = self.victim(life)

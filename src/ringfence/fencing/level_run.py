@@ -94,6 +94,8 @@ class LevelRun:
         self._wall_ms = wall_ms
         self._words: list[DeviceWord] = []
         self._claims: list[str] = []
+        self._silent: list[str] = []
+        """Devices that were asked whether they contradict, and gave no answer."""
         self._step = _Step.OFF
         self._index = 0
         self._looks = 0
@@ -191,6 +193,8 @@ class LevelRun:
         if why:
             said = " and ".join(self._claims)
             return self._fail(f'{said} said "off", but {why}: claim refused', self._claims)
+        if power is Power.UNKNOWN:
+            self._silent.append(other.name)
         self._index += 1
         return self._next_cross()
 
@@ -223,8 +227,8 @@ class LevelRun:
             how = f'{", ".join(names)} said "off"; nobody looked again'
         else:
             how = f'{", ".join(names)} said "off", and a second look agrees'
-        if self._crosses and self._kind is EvidenceKind.OUTLETS_OFF:
-            how += f"; {', '.join(device.name for device in self._crosses)} went silent with them"
+        if self._silent and self._kind is EvidenceKind.OUTLETS_OFF:
+            how += f"; {', '.join(self._silent)} does not answer"
         evidence = Evidence(self._life, self._kind, self._seen_by, how, names, self._wall_ms)
         self.finished = Outcome(True, how, tuple(self._words), evidence)
 
