@@ -1,0 +1,305 @@
+"""The grammar of LVM2's metadata text: parse to a tree, print in LVM2's own layout.
+
+    file    = item*
+    item    = key "{" item* "}"  |  key "=" value
+    value   = scalar  |  "[" (scalar ("," scalar)*)? "]"
+    scalar  = integer | float | "string" | 'string' | word
+
+Nothing is dropped: keys, sections and numbers that this program knows nothing of come back from
+`print_text` as they were read, in their order.  Only comments and blank lines are not kept; those
+that LVM2 would write are written.  In a "string", backslash quotes a quotation mark or a backslash.
+Bytes that are not UTF-8 survive as surrogates.
+
+Source: libdm/libdm-config.c (_section, _value, _get_token, dm_escape_double_quotes) for the grammar;
+lib/format_text/export.c (_text_vg_export, _print_vg, _print_pv, _print_lv, out_areas) for the layout."""
+
+import re
+from collections.abc import Iterator
+
+import msgspec
+
+from ringfence.core.errors import Damaged
+
+_DEPTH = 24
+"""Sections nest five deep in real metadata; a bound keeps damaged text from exhausting the stack."""
+
+
+class Bare(msgspec.Struct, frozen=True):
+    """A number in a form of its own (float, hexadecimal, octal), kept as it stood."""
+
+    text: str
+
+
+Scalar = int | str | Bare
+Value = Scalar | tuple[Scalar, ...]
+
+
+class Section(msgspec.Struct, frozen=True):
+    """Items in the order of the text."""
+
+    items: "tuple[tuple[str, Value | Section], ...]" = ()
+
+    def get(self, key: str) -> "Value | Section | None":
+        return next((node for name, node in self.items if name == key), None)
+
+    def number(self, key: str) -> int | None:
+        value = self.get(key)
+        return value if isinstance(value, int) else None
+
+    def string(self, key: str) -> str | None:
+        value = self.get(key)
+        return value if isinstance(value, str) else None
+
+    def strings(self, key: str) -> tuple[str, ...]:
+        """A list of strings; a lone string counts as a list of one, as in LVM2."""
+        value = self.get(key)
+        if isinstance(value, str):
+            return (value,)
+        return tuple(one for one in value if isinstance(one, str)) if isinstance(value, tuple) else ()
+
+    def section(self, key: str) -> "Section | None":
+        value = self.get(key)
+        return value if isinstance(value, Section) else None
+
+    def sections(self) -> "tuple[tuple[str, Section], ...]":
+        return tuple((name, node) for name, node in self.items if isinstance(node, Section))
+
+    def put(self, key: str, node: "Value | Section") -> "Section":
+        """With `key` replaced where it stands, or added at the end."""
+        if self.get(key) is None:
+            return Section((*self.items, (key, node)))
+        return Section(tuple((name, node if name == key else old) for name, old in self.items))
+
+    def drop(self, key: str) -> "Section":
+        return Section(tuple(item for item in self.items if item[0] != key))
+
+
+# -- parsing -------------------------------------------------------------------
+
+_TOKEN = re.compile(
+    r"""[ \t\r\n\f\v]*(?:\#[^\n]*[ \t\r\n\f\v]*)*
+        (?: "(?P<string>[^"\\]*(?:\\.[^"\\]*)*)"
+          | '(?P<plain>[^']*)'
+          | (?P<mark>[={}\[\],])
+          | (?P<word>[^\s\#={}\[\],"']+)
+          | (?P<end>\Z)
+        )""",
+    re.VERBOSE | re.DOTALL,
+)
+_INTEGER = re.compile(r"(?:0|-?[1-9][0-9]*)\Z", re.ASCII)
+_NUMBER = re.compile(r"[+-]?(?:0[xX][0-9a-fA-F]+|[0-9]+(?:\.[0-9]*)?|\.[0-9]+)\Z", re.ASCII)
+_ESCAPED = re.compile(r'\\(["\\])')
+
+_Token = tuple[str, str, int]
+"""(kind, text, position)."""
+
+
+def parse_text(data: bytes, where: str) -> Section:
+    """Parse metadata text.
+
+    Args:
+        where: names the text's source in messages.
+
+    Raises:
+        Damaged: with the line where the text stops making sense."""
+    text = data.rstrip(b"\0").decode("utf-8", "surrogateescape")
+    return _Parser(text, where).file()
+
+
+class _Parser:
+    def __init__(self, text: str, where: str) -> None:
+        self._text = text
+        self._where = where
+        self._tokens = self._scan()
+        self._next = next(self._tokens)
+
+    def file(self) -> Section:
+        section = self._items(0)
+        if self._next[0] != "end":
+            raise self._error("a closing brace too many")
+        return section
+
+    def _scan(self) -> Iterator[_Token]:
+        position = 0
+        while True:
+            match = _TOKEN.match(self._text, position)
+            if match is None:
+                raise self._error("a string without an end", position)
+            kind = match.lastgroup
+            assert kind is not None
+            yield kind, match[kind], match.start(kind)
+            if kind == "end":
+                return
+            position = match.end()
+
+    def _error(self, what: str, position: int | None = None) -> Damaged:
+        at = self._next[2] if position is None else position
+        line = self._text.count("\n", 0, at) + 1
+        return Damaged(f"{self._where}: the metadata text is damaged in line {line}: {what}")
+
+    def _take(self) -> _Token:
+        token = self._next
+        if token[0] != "end":
+            self._next = next(self._tokens)
+        return token
+
+    def _items(self, depth: int) -> Section:
+        """Items up to a closing brace or the end, which is left for the caller."""
+        if depth > _DEPTH:
+            raise self._error("sections nest too deep")
+        items: list[tuple[str, Value | Section]] = []
+        while self._next[0] in ("word", "string", "plain"):
+            kind, raw, _ = self._take()
+            key = _unescape(raw) if kind == "string" else raw
+            items.append((key, self._node(key, depth)))
+        if self._next[0] == "mark" and self._next[1] != "}":
+            raise self._error(f"{self._next[1]!r} where a name should be")
+        return Section(tuple(items))
+
+    def _node(self, key: str, depth: int) -> "Value | Section":
+        kind, mark, _ = self._next
+        if kind == "mark" and mark == "{":
+            self._take()
+            section = self._items(depth + 1)
+            if self._take()[1:2] != ("}",):
+                raise self._error(f"section {key!r} has no end")
+            return section
+        if kind == "mark" and mark == "=":
+            self._take()
+            return self._value()
+        raise self._error(f"neither a value nor a section follows {key!r}")
+
+    def _value(self) -> Value:
+        if self._next[:2] != ("mark", "["):
+            return self._scalar()
+        self._take()
+        values: list[Scalar] = []
+        while self._next[:2] != ("mark", "]"):
+            values.append(self._scalar())
+            if self._next[:2] == ("mark", ","):
+                self._take()
+            elif self._next[:2] != ("mark", "]"):
+                raise self._error("a list without an end")
+        self._take()
+        return tuple(values)
+
+    def _scalar(self) -> Scalar:
+        kind, raw, _ = self._next
+        if kind in ("mark", "end"):
+            raise self._error("a value is missing")
+        self._take()
+        if kind == "string":
+            return _unescape(raw)
+        if kind == "word" and _INTEGER.match(raw) and len(raw) < 24:
+            return int(raw)
+        if kind == "word" and _NUMBER.match(raw):
+            return Bare(raw)
+        return raw
+
+
+def _unescape(raw: str) -> str:
+    return _ESCAPED.sub(r"\1", raw) if "\\" in raw else raw
+
+
+# -- printing --------------------------------------------------------------------
+
+_PLAIN_KEY = re.compile(r"[a-zA-Z0-9_+.@/-]+\Z", re.ASCII)
+_AREA_LISTS = ("stripes", "mirrors", "raids")
+"""Lists that LVM2 prints with one area, that is two values, a line."""
+
+
+def print_text(tree: Section, generator: str = "ringfence") -> bytes:
+    """The text as LVM2 lays it out on disk (no indentation), with its final newline and NUL.
+
+    `parse_text(print_text(tree), …) == tree` for every tree that `parse_text` can return."""
+    lines: list[str] = []
+    commented = False
+    for key, node in tree.items:
+        if isinstance(node, Section):
+            _print_vg(lines, key, node)
+            continue
+        if not commented:
+            commented = True
+            lines += [f"# Generated by {generator}", ""]
+        if key in ("description", "creation_host"):
+            lines.append("")
+        _print_value(lines, key, node)
+    lines += ["", "", ""]
+    return "\n".join(lines).encode("utf-8", "surrogateescape") + b"\0"
+
+
+def _print_vg(lines: list[str], name: str, vg: Section) -> None:
+    lines.append(f"{_key(name)} {{")
+    sections = False
+    for key, node in vg.items:
+        if not isinstance(node, Section):
+            _print_value(lines, key, node)
+            continue
+        sections = True
+        lines += ["", f"{_key(key)} {{"]
+        for child, body in node.items:
+            if isinstance(body, Section):
+                lines += ["", f"{_key(child)} {{"]
+                _print_member(lines, body)
+                lines.append("}")
+            else:
+                _print_value(lines, child, body)
+        lines.append("}")
+    lines += ["", "}"] if sections else ["}"]
+
+
+def _print_member(lines: list[str], member: Section) -> None:
+    """The inside of one PV or LV."""
+    is_pv = member.get("pe_start") is not None
+    segments = False
+    for key, node in member.items:
+        if isinstance(node, Section):
+            if not segments:
+                lines.append("")
+            segments = True
+            lines.append(f"{_key(key)} {{")
+            _print_segment(lines, node)
+            lines.append("}")
+            continue
+        if is_pv and key == "status":
+            lines.append("")
+        _print_value(lines, key, node)
+
+
+def _print_segment(lines: list[str], segment: Section) -> None:
+    for key, node in segment.items:
+        if isinstance(node, Section):
+            lines.append(f"{_key(key)} {{")
+            _print_segment(lines, node)
+            lines.append("}")
+        elif key in _AREA_LISTS and isinstance(node, tuple) and node:
+            lines += ["", f"{key} = ["]
+            rows = [node[at : at + 2] for at in range(0, len(node), 2)]
+            lines.append(",\n".join(", ".join(_scalar(one) for one in row) for row in rows))
+            lines.append("]")
+        else:
+            if key == "type":
+                lines.append("")
+            _print_value(lines, key, node)
+
+
+def _print_value(lines: list[str], key: str, value: Value) -> None:
+    if isinstance(value, tuple):
+        lines.append(f"{_key(key)} = [{', '.join(_scalar(one) for one in value)}]")
+    else:
+        lines.append(f"{_key(key)} = {_scalar(value)}")
+
+
+def _key(key: str) -> str:
+    return key if _PLAIN_KEY.match(key) else _quoted(key)
+
+
+def _scalar(value: Scalar) -> str:
+    if isinstance(value, Bare):
+        return value.text
+    return str(value) if isinstance(value, int) else _quoted(value)
+
+
+def _quoted(text: str) -> str:
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'

@@ -1,0 +1,69 @@
+"""Whose a VG is: may this cluster write it at all, and if not, what makes it so.
+
+Source: LVM2 lib/metadata/metadata.c (vg_read: _access_vg_clustered, _access_vg_lock_type,
+_access_vg_systemid), lib/locking/lvmlockd.c."""
+
+from ringfence.core.errors import Refused
+from ringfence.volumes.model import Vg
+
+DLM = "dlm"
+_ARGS_VERSION = "1.0.0"
+
+
+def lock_args_of(cluster: str) -> str:
+    """What `lock_args` says in a VG that is shared by this cluster."""
+    return f"{_ARGS_VERSION}:{cluster}"
+
+
+def is_ours(vg: Vg, cluster: str) -> bool:
+    """A shared VG of this cluster."""
+    return vg.lock_type == DLM and vg.lock_args.partition(":")[2] == cluster
+
+
+def check_ours(vg: Vg, cluster: str) -> None:
+    """Raises Refused unless the VG is shared by this cluster, naming the command that makes it so."""
+    name = vg.name
+    if "CLUSTERED" in vg.status:
+        raise Refused(
+            f"Cannot access clustered VG {name}: it was made for clvmd",
+            next=f"convert it with stock LVM2: vgchange --locktype none --lockopt force {name}",
+        )
+    if vg.system_id:
+        raise Refused(
+            f"Cannot access VG {name} with system ID {vg.system_id}: one host owns it",
+            next=f'on that host: vgchange --systemid "" {name}',
+        )
+    if vg.lock_type in ("", "none"):
+        raise Refused(
+            f"VG {name} is not shared",
+            next=f"make it so with stock LVM2, with its LVs inactive: vgchange --locktype dlm {name}",
+        )
+    if vg.lock_type != DLM:
+        raise Refused(
+            f"Cannot access VG {name} with lock type {vg.lock_type}: only {DLM} is served here",
+            next=f"where it is in use: vgchange --locktype {DLM} {name}",
+        )
+    theirs = vg.lock_args.partition(":")[2]
+    if theirs != cluster:
+        raise Refused(
+            f'VG {name} is shared by cluster "{theirs}", not by this one ("{cluster}")',
+            next="use it there; two clusters cannot lock against each other",
+        )
+
+
+def check_writable(vg: Vg) -> None:
+    """Raises Refused if the VG must not be changed as it is."""
+    if "EXPORTED" in vg.status:
+        raise Refused(f"Volume group {vg.name} is exported", next=f"stock LVM2: vgimport {vg.name}")
+    if not vg.writable:
+        raise Refused(f"Volume group {vg.name} is read-only", next=f"stock LVM2: vgchange -p rw {vg.name}")
+    if "RESIZEABLE" not in vg.status:
+        raise Refused(
+            f"Volume group {vg.name} is not resizeable", next=f"stock LVM2: vgchange -x y {vg.name}"
+        )
+    missing = [pv.name for pv in vg.pvs if pv.missing]
+    if missing:
+        raise Refused(
+            f"Cannot change VG {vg.name} while PVs are missing: {', '.join(missing)}",
+            next=f"stock LVM2: vgextend --restoremissing, or vgreduce --removemissing {vg.name}",
+        )

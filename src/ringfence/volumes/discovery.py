@@ -1,0 +1,191 @@
+"""From what was read of the disks to PVs and VGs: which texts count, which areas lag behind.
+
+Of all areas of a VG's PVs, the valid text with the highest seqno is the VG.  Areas that say less
+(an older text, a damaged one, nothing) lag: the next change writes them anew.
+
+Source: LVM2 lib/cache/lvmcache.c, lib/metadata/metadata.c (_vg_read)."""
+
+import msgspec
+
+from ringfence.core.errors import Damaged, NotFound, RingfenceError
+from ringfence.lvm2.area import MdaHeader
+from ringfence.lvm2.label import Area, PvLabel
+from ringfence.lvm2.names import without_dashes
+from ringfence.volumes.model import Pv, Vg
+
+
+class AreaOnDisk(msgspec.Struct, frozen=True):
+    """One metadata area as it was found."""
+
+    path: str
+    place: Area
+    header: MdaHeader | None
+    """None: damaged."""
+    vg: Vg | None = None
+    """The committed text; None if there is none or it is damaged."""
+    crc: int = 0
+    """The committed text's, if there is one that is valid."""
+    problem: str = ""
+    """Why header or text could not be read."""
+
+    @property
+    def empty(self) -> bool:
+        """In order, and without a VG."""
+        return self.header is not None and self.header.committed.empty
+
+    @property
+    def in_use(self) -> bool:
+        return self.header is None or not self.header.ignored
+
+
+class PvOnDisk(msgspec.Struct, frozen=True):
+    """A device with a PV label."""
+
+    path: str
+    device_bytes: int
+    start: bytes
+    """Its first sectors, label included."""
+    label: PvLabel
+    areas: tuple[AreaOnDisk, ...]
+
+
+class VgOnDisk(msgspec.Struct, frozen=True):
+    """A VG and the devices that it was found on."""
+
+    vg: Vg
+    crc: int
+    """Of its text."""
+    pvs: dict[str, PvOnDisk]
+    """By PV name ("pv0").  A PV that was not found is not there."""
+    areas: tuple[AreaOnDisk, ...]
+    """Every area in use on its PVs, damaged ones too."""
+
+    @property
+    def missing(self) -> tuple[Pv, ...]:
+        return tuple(pv for pv in self.vg.pvs if pv.name not in self.pvs)
+
+    @property
+    def lagging(self) -> tuple[AreaOnDisk, ...]:
+        return tuple(
+            area
+            for area in self.areas
+            if area.vg is None or (area.vg.seqno, area.crc) != (self.vg.seqno, self.crc)
+        )
+
+
+class Disks(msgspec.Struct, frozen=True):
+    """Everything that a scan found."""
+
+    pvs: tuple[PvOnDisk, ...]
+    vgs: tuple[VgOnDisk, ...]
+    """By name."""
+    bare: dict[str, int]
+    """Devices without a label: path -> size in bytes."""
+    problems: dict[str, str]
+    """Devices that could not be read or have a damaged label: path -> why."""
+    aliases: dict[str, str]
+    """Other names of a device -> the path that is used here."""
+    sizes: dict[str, int]
+
+    def pv_at(self, path: str) -> PvOnDisk | None:
+        return next((pv for pv in self.pvs if pv.path == path), None)
+
+    def vg_of(self, pv: PvOnDisk) -> VgOnDisk | None:
+        """The VG that lists this PV."""
+        return next((one for one in self.vgs if any(have is pv for have in one.pvs.values())), None)
+
+    def vg_named(self, name: str) -> VgOnDisk:
+        """Raises NotFound, or Damaged if two VGs bear the name or none of its texts is valid."""
+        found = [one for one in self.vgs if one.vg.name == name]
+        if len(found) > 1:
+            places = " and ".join(", ".join(pv.path for pv in one.pvs.values()) for one in found)
+            raise Damaged(
+                f'Multiple VGs found with the same name "{name}": on {places}',
+                next="rename one with stock LVM2: vgrename UUID NEWNAME",
+            )
+        if not found:
+            raise NotFound(f'Volume group "{name}" not found', next=self._where_else())
+        return found[0]
+
+    def _where_else(self) -> str:
+        problems = [
+            f"{path}: {why}" if path not in why else why for path, why in sorted(self.problems.items())
+        ]
+        problems += [area.problem for pv in self.pvs for area in pv.areas if area.problem]
+        if problems:
+            return f"note: {problems[0]}"
+        return "see: vgs; are its devices among [devices] paths?"
+
+
+def assemble(
+    pvs: tuple[PvOnDisk, ...],
+    bare: dict[str, int],
+    problems: dict[str, str],
+    aliases: dict[str, str],
+    sizes: dict[str, int],
+) -> Disks:
+    """Group the PVs into VGs.  A PV uuid that is on two devices is a problem of both."""
+    problems = dict(problems)
+    by_uuid: dict[str, PvOnDisk] = {}
+    for pv in pvs:
+        twin = by_uuid.setdefault(pv.label.uuid, pv)
+        if twin is not pv:
+            problems[pv.path] = (
+                f"{pv.path} has the same PV uuid as {twin.path}: a copy, or another path to it"
+            )
+    vgs = [_assemble_vg(uuid, pvs, by_uuid) for uuid in _vg_uuids(pvs)]
+    vgs.sort(key=lambda one: (one.vg.name, one.vg.uuid))
+    return Disks(pvs, tuple(vgs), bare, problems, aliases, sizes)
+
+
+def _vg_uuids(pvs: tuple[PvOnDisk, ...]) -> tuple[str, ...]:
+    uuids = dict.fromkeys(area.vg.uuid for pv in pvs for area in pv.areas if area.vg and area.in_use)
+    return tuple(uuids)
+
+
+def _assemble_vg(uuid: str, pvs: tuple[PvOnDisk, ...], by_uuid: dict[str, PvOnDisk]) -> VgOnDisk:
+    texts = [area for pv in pvs for area in pv.areas if area.vg and area.in_use and area.vg.uuid == uuid]
+    # Of two texts with the same seqno (a backup was restored over one of them) the same one must
+    # win on every host: the order of the areas' checksums is as good as any.
+    best = max(texts, key=lambda area: (area.vg.seqno if area.vg else 0, area.crc))
+    assert best.vg is not None
+    members = {}
+    for pv in best.vg.pvs:
+        found = by_uuid.get(_bare(pv.uuid))
+        if found is not None:
+            members[pv.name] = found
+    areas = tuple(area for pv in members.values() for area in pv.areas if area.in_use)
+    return VgOnDisk(best.vg, best.crc, members, areas)
+
+
+def _bare(uuid: str) -> str:
+    try:
+        return without_dashes(uuid)
+    except RingfenceError:
+        return uuid
+
+
+def check_complete(found: VgOnDisk, disks: Disks) -> None:
+    """Raises unless every PV of the VG is here, once, and none of its areas is another VG's."""
+    vg = found.vg
+    if found.missing:
+        missing = ", ".join(f"{pv.uuid} (last seen as {pv.device})" for pv in found.missing)
+        raise Damaged(
+            f"Cannot change VG {vg.name} while PVs are missing: {missing}",
+            next="make the device visible to this host: [devices] paths",
+        )
+    for name, pv in found.pvs.items():
+        for path, problem in disks.problems.items():
+            twin = disks.pv_at(path)
+            if twin is not None and twin.label.uuid == pv.label.uuid:
+                raise Damaged(
+                    problem, next=f"name only one of them in [devices] paths ({name} of VG {vg.name})"
+                )
+        foreign = [area.vg.name for area in pv.areas if area.vg and area.vg.uuid != vg.uuid]
+        if foreign:
+            raise Damaged(
+                f"{pv.path} is listed by VG {vg.name} but carries VG {foreign[0]}",
+                next=f"look at both with: pvck --dump metadata {pv.path}",
+            )
+    if not found.areas:
+        raise Damaged(f"VG {vg.name} has no metadata area in use")

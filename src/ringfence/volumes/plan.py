@@ -1,0 +1,187 @@
+"""Plans: a VG in, the VG as it should be out.  Nothing is written here.
+
+A shared VG is written as lvmlockd's users write it: status without WRITE and the flag
+WRITE_LOCKED in its stead (so that an LVM2 which knows no lvmlockd leaves it alone), lock_type
+"dlm", lock_args "1.0.0:CLUSTER", and lock_args "dlm" on every LV.  Keys come in LVM2's order.
+
+Source: LVM2 lib/format_text/export.c (_print_vg, _print_pv, _print_lv); seen in what it writes."""
+
+import msgspec
+
+from ringfence.core.errors import BadInput, NotFound, Refused
+from ringfence.lvm2.names import check_lv_name, check_vg_name
+from ringfence.lvm2.text import Section, Value
+from ringfence.volumes.access import DLM, lock_args_of
+from ringfence.volumes.allocate import allocate
+from ringfence.volumes.model import CONTENTS, SECTOR_BYTES, Lv, Stripe, Vg, read_vg
+
+
+class Maker(msgspec.Struct, frozen=True):
+    """Who changes what, for the text's description and the LV's creation record."""
+
+    what: str
+    """The command, as a person would type it."""
+    host: str
+    now_s: int
+
+
+class NewPv(msgspec.Struct, frozen=True):
+    """A PV for a new VG."""
+
+    uuid: str
+    """With dashes."""
+    device: str
+    device_bytes: int
+    data_start_bytes: int
+
+
+def create_vg(
+    name: str, uuid: str, cluster: str, pvs: tuple[NewPv, ...], extent_sectors: int, maker: Maker
+) -> Vg:
+    """A new shared VG without LVs, seqno 1.  Raises BadInput."""
+    check_vg_name(name)
+    members = tuple((f"pv{index}", _pv_section(pv, extent_sectors)) for index, pv in enumerate(pvs))
+    body = Section((
+        ("id", uuid),
+        ("seqno", 1),
+        ("format", "lvm2"),
+        ("status", ("RESIZEABLE", "READ")),
+        ("flags", ("WRITE_LOCKED",)),
+        ("lock_type", DLM),
+        ("lock_args", lock_args_of(cluster)),
+        ("extent_size", extent_sectors),
+        ("max_lv", 0),
+        ("max_pv", 0),
+        ("metadata_copies", 0),
+        ("physical_volumes", Section(members)),
+    ))  # fmt: skip
+    tree = Section(((name, body), ("contents", CONTENTS), ("version", 1)))
+    return read_vg(_signed(tree, maker), name)
+
+
+def _pv_section(pv: NewPv, extent_sectors: int) -> Section:
+    extents = (pv.device_bytes - pv.data_start_bytes) // (extent_sectors * SECTOR_BYTES)
+    if extents < 1:
+        raise BadInput(
+            f"{pv.device} is too small for even one extent of {extent_sectors * SECTOR_BYTES} bytes",
+            next="use a larger device, or a smaller --physicalextentsize",
+        )
+    return Section((
+        ("id", pv.uuid),
+        ("device", pv.device),
+        ("status", ("ALLOCATABLE",)),
+        ("flags", ()),
+        ("dev_size", pv.device_bytes // SECTOR_BYTES),
+        ("pe_start", pv.data_start_bytes // SECTOR_BYTES),
+        ("pe_count", extents),
+    ))  # fmt: skip
+
+
+def next_seqno(vg: Vg, seqno: int, maker: Maker) -> Vg:
+    """The VG as version `seqno`, signed by whoever changes it."""
+    assert seqno > vg.seqno
+    tree = vg.tree.put(vg.name, vg.body.put("seqno", seqno))
+    return vg.with_tree(_signed(tree, maker))
+
+
+def _signed(tree: Section, maker: Maker) -> Section:
+    for key, value in (
+        ("description", f"Write from {maker.what}."),
+        ("creation_host", maker.host),
+        ("creation_time", maker.now_s),
+    ):
+        tree = tree.put(key, value)
+    return tree
+
+
+def free_lv_name(vg: Vg) -> str:
+    """lvol0, lvol1, …: one behind the highest, as LVM2 does."""
+    numbers = [
+        int(lv.name[4:])
+        for lv in vg.lvs
+        if lv.name.startswith("lvol") and lv.name[4:].isascii() and lv.name[4:].isdigit()
+    ]
+    return f"lvol{max(numbers, default=-1) + 1}"
+
+
+def create_lv(vg: Vg, name: str, uuid: str, extents: int, maker: Maker) -> Vg:
+    """The VG with a new linear LV.  Raises BadInput, Refused.  The seqno is not touched."""
+    check_lv_name(name, vg.name)
+    if vg.lv(name) is not None:
+        raise BadInput(f'Logical Volume "{name}" already exists in volume group "{vg.name}"')
+    stripes = allocate(vg, extents)
+    items: list[tuple[str, Value | Section]] = [
+        ("id", uuid),
+        ("status", ("READ", "VISIBLE")),
+        ("flags", ("WRITE_LOCKED",)),
+        ("creation_time", maker.now_s),
+        ("creation_host", maker.host),
+        ("lock_args", DLM),
+        ("segment_count", len(stripes)),
+    ]
+    start = 0
+    for number, stripe in enumerate(stripes, 1):
+        items.append((f"segment{number}", _linear_segment(start, stripe)))
+        start += stripe.extent_count
+    lvs = vg.body.section("logical_volumes") or Section()
+    return vg.with_body(_with_lvs(vg.body, lvs.put(name, Section(tuple(items)))))
+
+
+def _linear_segment(start: int, stripe: Stripe) -> Section:
+    return Section((
+        ("start_extent", start),
+        ("extent_count", stripe.extent_count),
+        ("type", "striped"),
+        ("stripe_count", 1),
+        ("stripes", (stripe.pv, stripe.start_extent)),
+    ))  # fmt: skip
+
+
+def _with_lvs(body: Section, lvs: Section) -> Section:
+    """logical_volumes stands behind physical_volumes; without LVs LVM2 writes no such section."""
+    if not lvs.items:
+        return body.drop("logical_volumes")
+    if body.section("logical_volumes") is not None:
+        return body.put("logical_volumes", lvs)
+    items: list[tuple[str, Value | Section]] = []
+    for key, node in body.items:
+        items.append((key, node))
+        if key == "physical_volumes":
+            items.append(("logical_volumes", lvs))
+    return Section(tuple(items))
+
+
+def find_lv(vg: Vg, name: str) -> Lv:
+    """Raises NotFound, in LVM2's words."""
+    lv = vg.lv(name)
+    if lv is None:
+        raise NotFound(f'Failed to find logical volume "{vg.name}/{name}"', next=f"see: lvs {vg.name}")
+    return lv
+
+
+def users_of(vg: Vg, name: str) -> tuple[str, ...]:
+    """LVs whose segments name this one: a pool's thin LVs, an origin's snapshots, a mirror's top."""
+    return tuple(
+        lv.name for lv in vg.lvs if lv.name != name and any(name in segment.words for segment in lv.segments)
+    )
+
+
+def check_plain(vg: Vg, lv: Lv) -> None:
+    """Raises Refused unless the LV is a visible linear one that no other LV is made of."""
+    next_step = f"use stock LVM2 for it: VG {vg.name} can be used by both"
+    if not lv.visible:
+        raise Refused(f"Logical volume {vg.name}/{lv.name} is a hidden part of another", next=next_step)
+    if not lv.linear:
+        kinds = ", ".join(dict.fromkeys(segment.kind for segment in lv.segments))
+        raise Refused(f"Logical volume {vg.name}/{lv.name} is not linear (it is: {kinds})", next=next_step)
+    users = users_of(vg, lv.name)
+    if users:
+        raise Refused(f"Logical volume {vg.name}/{lv.name} is part of {', '.join(users)}", next=next_step)
+
+
+def remove_lv(vg: Vg, name: str) -> Vg:
+    """The VG without the LV.  Raises NotFound, Refused.  The seqno is not touched."""
+    check_plain(vg, find_lv(vg, name))
+    lvs = vg.body.section("logical_volumes")
+    assert lvs is not None
+    return vg.with_body(_with_lvs(vg.body, lvs.drop(name)))
