@@ -1,0 +1,220 @@
+"""What a complete barrier means: tables, and the same verdict whatever order the words came in."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ringfence.core.cluster import ClusterConfig, NodeConfig
+from ringfence.core.ids import Epoch, Life
+from ringfence.membership.barrier import Barrier, Verdict
+from ringfence.wire.ring import Ready
+
+
+def cluster(count: int, two_node: bool = False) -> ClusterConfig:
+    return ClusterConfig(
+        "c", two_node=two_node, nodes=tuple(NodeConfig(id, f"n{id}") for id in range(1, count + 1))
+    )
+
+
+def life(node: int, boot: str = "b1", incarnation: int = 1) -> Life:
+    return Life(node, f"m{node}", boot, incarnation)
+
+
+def has(epoch: int, position: int = 0, digest: str = "d", **more: object) -> Ready:
+    fields = {"disk_epoch": Epoch(epoch, 1), **more}
+    return Ready(has_state=True, primary=Epoch(epoch, 1), position=position, digest=digest, **fields)
+
+
+def none(disk: int = 0, **more: object) -> Ready:
+    on_disk = Epoch(disk, 1) if disk else Epoch()
+    return Ready(has_state=False, primary=Epoch(), position=0, digest="", disk_epoch=on_disk, **more)
+
+
+def verdict(words: dict[int, Ready], config: ClusterConfig | None = None) -> Verdict:
+    barrier = Barrier(Epoch(20, 1), tuple(words))
+    for node, ready in words.items():
+        assert not barrier.complete
+        barrier.add(node, life(node), ready)
+    assert barrier.complete
+    return barrier.verdict(config or cluster(3))
+
+
+TWO = cluster(2, two_node=True)
+A2 = life(2)
+
+TABLE = {
+    "equal members go on": (
+        {1: has(5, 9), 2: has(5, 9), 3: has(5, 9)}, None,
+        Verdict(primary=True, carriers=(1, 2, 3)),
+    ),
+    "a newcomer takes the snapshot": (
+        {1: none(), 2: has(5, 9), 3: has(5, 9)}, None,
+        Verdict(primary=True, carriers=(2, 3), empty=(1,), sender=2),
+    ),
+    "a lower position in the same primary epoch keeps its life": (
+        {1: has(5, 8), 2: has(5, 9)}, None,
+        Verdict(primary=True, carriers=(2,), behind=(1,), sender=2),
+    ),
+    "an earlier primary epoch is stale, however far it got": (
+        {1: has(4, 99), 2: has(5, 1)}, None,
+        Verdict(primary=True, carriers=(2,), stale=(1,)),
+    ),
+    "a minority's digest is stale": (
+        {1: has(5, 9, "x"), 2: has(5, 9), 3: has(5, 9)}, None,
+        Verdict(primary=True, carriers=(2, 3), stale=(1,)),
+    ),
+    "no majority among digests: all freeze": (
+        {1: has(5, 9, "x"), 2: has(5, 9, "y")}, None,
+        Verdict(primary=False, divergent=True),
+    ),
+    "a lower position does not vote on digests": (
+        {1: has(5, 8, "x"), 2: has(5, 8, "x"), 3: has(5, 9, "y")}, None,
+        Verdict(primary=True, carriers=(3,), behind=(1, 2), sender=3),
+    ),
+    "one of three is suspended and nobody takes or drops anything": (
+        {1: has(5, 9)}, None,
+        Verdict(primary=False, carriers=(1,)),
+    ),
+    "not primary: a stale member keeps its state": (
+        {1: has(4, 9), 2: has(5, 9)}, cluster(5),
+        Verdict(primary=False, carriers=(2,)),
+    ),
+    "first start: a majority without state begins": (
+        {1: none(), 2: none()}, None,
+        Verdict(primary=True, empty=(1, 2), fresh=True),
+    ),
+    "first start of two: both must be there": (
+        {1: none()}, TWO,
+        Verdict(primary=False),
+    ),
+    "first start of two, both there": (
+        {1: none(), 2: none()}, TWO,
+        Verdict(primary=True, empty=(1, 2), fresh=True),
+    ),
+    "the lone half of two goes on with state": (
+        {2: has(5, 9)}, TWO,
+        Verdict(primary=True, carriers=(2,)),
+    ),
+    "a later epoch on a restarted member's disk voids older state": (
+        {1: has(5, 9), 2: none(disk=6)}, None,
+        Verdict(primary=True, stale=(1,), empty=(2,), fresh=True),
+    ),
+    "the same in a lone half of two: nobody may act": (
+        {1: has(5, 9, disk_epoch=Epoch(6, 1))}, TWO,
+        Verdict(primary=False),
+    ),
+    "an older epoch on a newcomer's disk is history": (
+        {1: has(5, 9), 2: none(disk=4)}, None,
+        Verdict(primary=True, carriers=(1,), empty=(2,), sender=1),
+    ),
+    "a victim that returns with state is stale, though its epoch is later": (
+        {1: has(5, 9, victims=(A2,)), 2: has(5, 12)}, None,
+        Verdict(primary=True, carriers=(1,), stale=(2,), victims=(A2,)),
+    ),
+    "so is one that was given up for fenced": (
+        {1: has(5, 9, fenced=(A2,)), 2: has(5, 12)}, None,
+        Verdict(primary=True, carriers=(1,), stale=(2,)),
+    ),
+    "a victim's own later epoch still voids what is older": (
+        {1: has(5, 9, victims=(A2,)), 2: has(6, 1)}, None,
+        Verdict(primary=True, stale=(1, 2), fresh=True, victims=(A2,)),
+    ),
+    "another life of a victim's node is no victim": (
+        {1: has(5, 9, victims=(life(2, "b0"),)), 2: none()}, None,
+        Verdict(primary=True, carriers=(1,), empty=(2,), sender=1, victims=(life(2, "b0"),)),
+    ),
+    "victims are united and sorted; they make nobody else stale": (
+        {1: has(5, 9, victims=(life(3, "b3"),)), 2: has(5, 9, victims=(life(3, "b1"), life(3, "b3")))}, None,
+        Verdict(primary=True, carriers=(1, 2), victims=(life(3, "b1"), life(3, "b3"))),
+    ),
+    "a daemon's end counts only if every carrier's ring says so": (
+        {1: has(5, 9, procdown=(3, 4)), 2: has(5, 9, procdown=(3,)), 3: none()}, None,
+        Verdict(primary=True, carriers=(1, 2), empty=(3,), sender=1, procdown=(3,)),
+    ),
+    "another configuration than the carriers': named, not ready, no role": (
+        {1: none(config_digest="c1"), 2: has(5, config_digest="c2"), 3: has(5, config_digest="c2")}, None,
+        Verdict(primary=True, carriers=(2, 3), differs=(1,)),
+    ),
+    "who differs holds no vote in this view": (
+        {1: has(5, 9, config_digest="c1"), 2: none(config_digest="c2")}, None,
+        Verdict(primary=False, carriers=(1,), differs=(2,)),
+    ),
+    "without state the most votes are right": (
+        {1: none(config_digest="c1"), 2: none(config_digest="c2"), 3: none(config_digest="c2")}, None,
+        Verdict(primary=True, empty=(2, 3), fresh=True, differs=(1,)),
+    ),
+    "without state and even: the lowest is right, and alone": (
+        {1: none(config_digest="c1"), 2: none(config_digest="c2")}, None,
+        Verdict(primary=False, differs=(2,)),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", TABLE)
+def test_verdict(name: str):
+    words, config, expected = TABLE[name]
+    assert verdict(words, config) == expected
+
+
+def test_a_word_may_be_replaced_until_the_barrier_is_complete():
+    barrier = Barrier(Epoch(20, 1), (1, 2))
+    barrier.add(1, life(1), has(5, 9))
+    barrier.add(1, life(1, "b1", 2), none(disk=5))
+    assert (barrier.missing, barrier.life(1), barrier.life(2)) == ((2,), life(1, "b1", 2), None)
+    barrier.add(2, life(2), has(5, 9))
+    assert barrier.complete
+    first = barrier.verdict(cluster(3))
+    barrier.add(2, life(2, "b1", 2), none(disk=9))
+    assert barrier.verdict(cluster(3)) == first
+    assert barrier.ready(2) == has(5, 9)
+
+
+def test_strangers_do_not_complete_a_barrier():
+    barrier = Barrier(Epoch(20, 1), (1, 2))
+    barrier.add(3, life(3), none())
+    barrier.add(1, life(1), none())
+    assert not barrier.complete
+    with pytest.raises(AssertionError, match="still misses"):
+        barrier.verdict(cluster(3))
+
+
+epochs = st.integers(1, 3).map(lambda seq: Epoch(seq, 1))
+lives = st.builds(life, st.integers(1, 5), st.sampled_from(["b1", "b2"]))
+readies = st.builds(
+    Ready,
+    has_state=st.booleans(),
+    primary=epochs,
+    position=st.integers(0, 2),
+    digest=st.sampled_from(["x", "y"]),
+    disk_epoch=epochs,
+    victims=st.lists(lives, max_size=2).map(tuple),
+    fenced=st.lists(lives, max_size=1).map(tuple),
+    procdown=st.lists(st.integers(1, 5), max_size=2).map(tuple),
+    config_digest=st.sampled_from(["c", "c", "c", "d"]),
+)
+
+
+@given(st.dictionaries(st.integers(1, 5), readies, min_size=1), st.randoms(use_true_random=False))
+def test_the_verdict_is_one_of_all_and_its_roles_are_disjoint(words, random):
+    config = cluster(5)
+    first = verdict(words, config)
+    order = list(words)
+    random.shuffle(order)
+    assert verdict({node: words[node] for node in order}, config) == first
+    roles = [*first.carriers, *first.behind, *first.stale, *first.empty, *first.differs]
+    assert len(roles) == len(set(roles))
+    if first.primary:
+        assert sorted(roles) == sorted(words)
+        assert bool(first.carriers) != first.fresh
+        assert not first.divergent
+    else:
+        assert (first.behind, first.stale, first.empty) == ((), (), ())
+        assert (first.fresh, first.sender) == (False, None)
+    for node in first.carriers:
+        carried = words[node]
+        assert carried.has_state
+        assert all(other.disk_epoch <= carried.primary for other in words.values())
+        assert not any(life(node) in (*other.victims, *other.fenced) for other in words.values())
+        assert {words[other].digest for other in first.carriers} == {carried.digest}
+    for node in first.behind:
+        assert words[node].primary == words[first.carriers[0]].primary

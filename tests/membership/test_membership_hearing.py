@@ -1,0 +1,89 @@
+"""Bounds, silence, and a clock's gaps."""
+
+import pytest
+
+from ringfence.core.cluster import Timing
+from ringfence.core.ids import Life
+from ringfence.membership.hearing import Hearing
+
+MS = 1_000_000
+TIMING = Timing()
+BOUND = TIMING.bound_ms
+B1, B2, UNKNOWN = Life(2, "m", "b1", 1), Life(2, "m", "b2", 1), Life(2)
+
+
+def started(at_ms: int = 1000) -> Hearing:
+    hearing = Hearing(TIMING)
+    hearing.started(at_ms * MS)
+    return hearing
+
+
+def test_a_fresh_survivor_counts_as_having_heard_everyone_at_its_start():
+    hearing = started()
+    for life in (B1, UNKNOWN):
+        assert not hearing.bound_passed(life, (1000 + BOUND) * MS - 1, TIMING)
+        assert hearing.bound_passed(life, (1000 + BOUND) * MS, TIMING)
+
+
+def test_a_bound_without_a_start_is_a_bug():
+    with pytest.raises(AssertionError, match="started"):
+        Hearing().bound_passed(B1, 10**18, TIMING)
+
+
+def test_the_bound_counts_from_the_last_word():
+    hearing = started()
+    hearing.heard(B1, 5000 * MS)
+    hearing.heard(B1, 4000 * MS)
+    assert not hearing.bound_passed(B1, (5000 + BOUND) * MS - 1, TIMING)
+    assert hearing.bound_passed(B1, (5000 + BOUND) * MS, TIMING)
+    assert hearing.bound_left_ms(B1, 5000 * MS, TIMING) == BOUND
+    assert hearing.bound_left_ms(B1, (4999 + BOUND) * MS + 1, TIMING) == 1
+    assert hearing.bound_left_ms(B1, 10**18, TIMING) == 0
+
+
+def test_lives_are_heard_apart_but_an_unknown_one_may_be_any():
+    hearing = started()
+    hearing.heard(B2, 9000 * MS)
+    assert hearing.last_heard_ns(B1) == 1000 * MS
+    assert hearing.last_heard_ns(UNKNOWN) == 9000 * MS
+    assert hearing.last_heard_ns(Life(3)) == 1000 * MS
+    hearing.forget(B2)
+    assert hearing.last_heard_ns(UNKNOWN) == 1000 * MS
+
+
+def test_the_bound_is_longer_than_write_authority():
+    for timing in (TIMING, Timing(write_ms=1, heartbeat_ms=1), Timing(write_ms=100)):
+        assert timing.bound_ms > timing.write_ms
+
+
+def test_silence():
+    hearing = started()
+    hearing.heard(B1, 2000 * MS)
+    assert not hearing.silent(B1, 4999 * MS, 3000)
+    assert hearing.silent(B1, 5000 * MS, 3000)
+
+
+def test_calm_only_after_a_detection_time_without_a_gap():
+    hearing = started(0)
+    now_ms = 0
+    assert not hearing.calm(0, 2200)
+
+    def run(to_ms: int, step_ms: int) -> None:
+        nonlocal now_ms
+        while now_ms < to_ms:
+            now_ms += step_ms
+            hearing.ticked(now_ms * MS)
+
+    run(2000, 200)
+    assert not hearing.calm(now_ms * MS, 2200)
+    run(2200, 200)
+    assert hearing.calm(now_ms * MS, 2200)
+    run(2700, 500)  # just half a token: still no gap
+    assert hearing.calm(now_ms * MS, 2200)
+    assert not hearing.calm((now_ms + 501) * MS, 2200), "a gap is going on right now"
+    run(3201, 501)
+    assert hearing.last_gap_ns == 3201 * MS
+    run(3201 + 2000, 200)
+    assert not hearing.calm(now_ms * MS, 2200)
+    run(3201 + 2200, 200)
+    assert hearing.calm(now_ms * MS, 2200)
