@@ -59,6 +59,10 @@ TABLE = {
         {1: has(4, 99), 2: has(5, 1)}, None,
         Verdict(primary=True, carriers=(2,), stale=(1,)),
     ),
+    "an earlier primary epoch is stale, not behind, at a lower position too": (
+        {1: has(4, 8), 2: has(5, 9)}, None,
+        Verdict(primary=True, carriers=(2,), stale=(1,)),
+    ),
     "a minority's digest is stale": (
         {1: has(5, 9, "x"), 2: has(5, 9), 3: has(5, 9)}, None,
         Verdict(primary=True, carriers=(2, 3), stale=(1,)),

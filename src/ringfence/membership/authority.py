@@ -77,9 +77,8 @@ class Authority:
         Counters never repeat within a boot (they follow its clock), so that an echo meant for this
         node's last incarnation cannot be taken for one of ours."""
         self._counter = max(self._counter + 1, now_ns // NS_PER_MS)
-        if self._ready:
-            self._sent[self._counter] = now_ns
-            self._prune(now_ns)
+        self._sent[self._counter] = now_ns
+        self._prune(now_ns)
         return Heartbeat(counter=self._counter, echoes=dict(sorted(self._newest.items())))
 
     def heard(self, now_ns: int, node: int, heartbeat: Heartbeat) -> None:
