@@ -1,0 +1,221 @@
+"""The block service's language: one JSON object a line, both ways, and its worker's the same.
+
+On the control socket a client sends `Request`s and gets one `Reply` each, in whatever order they
+finish.  After `Watch` the service also sends a `Notice` for every incident that has not been
+acknowledged yet, then for each new one, until `Acknowledge`d: at least once, never lost.  Ending the
+connection closes no path.
+
+Between the service and a worker: the worker reads one `Order` on a socket pair and answers with
+`WorkerReady` or `WorkerFailed`, tells its connections and incidents, and ends after `EndWorker`.
+
+Pure: bytes in, values out."""
+
+from typing import Any
+
+import msgspec
+
+from ringfence.wire.entries import Incident
+
+MAX_LINE_BYTES = 4 << 20
+"""An LV of a hundred thousand extents still fits."""
+
+
+class Extent(msgspec.Struct, frozen=True):
+    """A linear piece of an LV, in bytes.  The LV is the extents one after the other."""
+
+    path: str
+    start_bytes: int
+    length_bytes: int
+
+
+class _Call(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields=True):
+    pass
+
+
+# -- asking ---------------------------------------------------------------------
+
+
+class Open(_Call, frozen=True):
+    """Start a worker for an LV.  Result: Path.  An LV that is open with the same order: its Path again."""
+
+    vg: str
+    lv: str
+    uuid: str
+    extents: tuple[Extent, ...]
+    pages: tuple[str, ...]
+    """Authority pages; a write needs all of them valid."""
+    shared: bool = False
+    readonly: bool = False
+    hold_ms: int = 60000
+    """How long a request waits on lapsed authority before it fails."""
+    node: int = 0
+    """This host's node id, for incidents."""
+
+
+class Close(_Call, frozen=True):
+    """Result: None, once the worker has answered what it had begun, was ended and reaped.
+
+    With `flush` the LV's devices are flushed first (also after a worker that failed)."""
+
+    vg: str
+    lv: str
+    flush: bool = True
+
+
+class DropAll(_Call, frozen=True):
+    """End every worker now, without flush.  Result: None, once all are reaped."""
+
+
+class List(_Call, frozen=True):
+    """Result: a list of Path."""
+
+
+class Watch(_Call, frozen=True):
+    """Send incidents on this connection.  Result: None."""
+
+
+class Acknowledge(_Call, frozen=True):
+    """These incidents are recorded elsewhere; forget them.  Result: None."""
+
+    ids: tuple[str, ...]
+
+
+Call = Open | Close | DropAll | List | Watch | Acknowledge
+
+
+class Request(msgspec.Struct, frozen=True):
+    id: int
+    call: Call
+
+
+# -- answers --------------------------------------------------------------------
+
+
+class Path(msgspec.Struct, frozen=True):
+    """An open LV, as the service sees it."""
+
+    vg: str
+    lv: str
+    uuid: str
+    path: str
+    """The Unix socket on which the LV is an NBD export."""
+    uri: str
+    size_bytes: int
+    shared: bool = False
+    readonly: bool = False
+    pid: int = 0
+    """The worker."""
+    connections: int = 0
+    direct: bool = True
+    """False: the file system has no direct I/O; writes are O_DSYNC through this host's page cache."""
+    failed: str = ""
+    """Why its worker ended by itself.  Reaped, but not closed: it waits for a Close."""
+
+
+class Reply(msgspec.Struct, frozen=True, tag=True, omit_defaults=True):
+    id: int
+    result: Any = None
+    error: dict[str, Any] | None = None
+    """As RingfenceError.as_dict()."""
+
+
+class Notice(msgspec.Struct, frozen=True, tag=True):
+    id: str
+    incident: Incident
+
+
+Answer = Reply | Notice
+
+
+# -- between the service and a worker ----------------------------------------------
+
+
+class Order(msgspec.Struct, frozen=True):
+    """All that a worker needs, its first line."""
+
+    open: Open
+    socket: str
+    incidents: str
+    """The append-only file that incidents go to before anybody is answered."""
+    lock_fd: int
+    """Kept open as long as the worker lives: nobody takes the service's lock before."""
+    group: int = -1
+    """The socket's group; -1: unchanged."""
+
+
+class WorkerReady(msgspec.Struct, frozen=True, tag=True):
+    direct: bool
+    block_bytes: int
+
+
+class WorkerFailed(msgspec.Struct, frozen=True, tag=True):
+    """The worker could not begin, or could not flush at its end.  It ends."""
+
+    error: dict[str, Any]
+
+
+class Connections(msgspec.Struct, frozen=True, tag=True):
+    count: int
+
+
+class IncidentStored(msgspec.Struct, frozen=True, tag=True):
+    """A worker's new incident.  `durable` false: the file refused it, this message is all there is."""
+
+    id: str
+    incident: Incident
+    durable: bool = True
+
+
+FromWorker = WorkerReady | WorkerFailed | Connections | IncidentStored
+
+
+class EndWorker(msgspec.Struct, frozen=True):
+    flush: bool = True
+
+
+_encoder = msgspec.json.Encoder()
+_request = msgspec.json.Decoder(Request)
+_answer: msgspec.json.Decoder[Answer] = msgspec.json.Decoder(Answer)
+_order = msgspec.json.Decoder(Order)
+_from_worker: msgspec.json.Decoder[FromWorker] = msgspec.json.Decoder(FromWorker)
+_end = msgspec.json.Decoder(EndWorker)
+
+
+def encode(message: Request | Answer | Order | FromWorker | EndWorker) -> bytes:
+    """One line, newline included."""
+    return _encoder.encode(message) + b"\n"
+
+
+def decode_request(line: bytes) -> Request:
+    """Raises msgspec.MsgspecError."""
+    return _request.decode(line)
+
+
+def decode_answer(line: bytes) -> Answer:
+    """Raises msgspec.MsgspecError."""
+    return _answer.decode(line)
+
+
+def decode_order(line: bytes) -> Order:
+    """Raises msgspec.MsgspecError."""
+    return _order.decode(line)
+
+
+def decode_from_worker(line: bytes) -> FromWorker:
+    """Raises msgspec.MsgspecError."""
+    return _from_worker.decode(line)
+
+
+def decode_end(line: bytes) -> EndWorker:
+    """Raises msgspec.MsgspecError."""
+    return _end.decode(line)
+
+
+def as_path(result: Any) -> Path:
+    """A Reply's result as a Path.  Raises msgspec.MsgspecError."""
+    return msgspec.convert(result, Path)
+
+
+def as_paths(result: Any) -> tuple[Path, ...]:
+    """A Reply's result as Paths.  Raises msgspec.MsgspecError."""
+    return msgspec.convert(result, tuple[Path, ...])
