@@ -145,6 +145,8 @@ class Device(msgspec.Struct, frozen=True):
     path: str
     size_bytes: int
     sector_bytes: int = 512
+    aliases: tuple[str, ...] = ()
+    """Other paths that lead to the same device."""
 
 
 class Read(msgspec.Struct, frozen=True):

@@ -1,0 +1,51 @@
+"""The volume commands, as pure generators over `engine.orders`: LVM2's verbs on shared VGs.
+
+A change goes: lock (lvm_global for what adds or removes PVs and VGs; the VG; the LV), read the
+headers again, check, plan, check again, write text, pre-commit, commit, publish, unlock.  What a
+command holds when it fails it takes back in reverse; transient locks end with the command anyway."""
+
+from collections.abc import Callable
+from typing import Any
+
+from ringfence.engine.commands.lv import lvchange, lvcreate, lvremove
+from ringfence.engine.commands.pvcreate import pvcreate
+from ringfence.engine.commands.report import lvs, pvs, vgs
+from ringfence.engine.commands.vg import autostart, vgchange, vgcreate, vgremove
+from ringfence.engine.orders import Command
+from ringfence.wire.client import (
+    VOLUME_CALLS,
+    LvChange,
+    LvCreate,
+    LvRemove,
+    Lvs,
+    PvCreate,
+    Pvs,
+    VgChange,
+    VgCreate,
+    VgRemove,
+    Vgs,
+)
+
+__all__ = [
+    "autostart", "command_for", "lvchange", "lvcreate", "lvremove", "lvs", "pvcreate", "pvs", "vgchange",
+    "vgcreate", "vgremove", "vgs",
+]  # fmt: skip
+
+_COMMANDS: dict[type, Callable[[Any], Command]] = {
+    PvCreate: pvcreate,
+    Pvs: pvs,
+    VgCreate: vgcreate,
+    VgRemove: vgremove,
+    VgChange: vgchange,
+    Vgs: vgs,
+    LvCreate: lvcreate,
+    Lvs: lvs,
+    LvChange: lvchange,
+    LvRemove: lvremove,
+}
+assert set(_COMMANDS) == set(VOLUME_CALLS)
+
+
+def command_for(call: Any) -> Command:
+    """The command that carries out one of `wire.client.VOLUME_CALLS`.  Raises KeyError for others."""
+    return _COMMANDS[type(call)](call)

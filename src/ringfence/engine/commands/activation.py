@@ -1,0 +1,183 @@
+"""Activation: this node holds an LV's lock, and a data path to it is open.
+
+The order is always: lock, then read where the LV is, then open; and back: close, which flushes and
+reaps, then unlock.  Whoever holds the LV's lock may trust its metadata: to change it takes EX."""
+
+from collections.abc import Generator
+from typing import Any
+
+from ringfence.core.errors import BadInput, NotFound, Refused, RingfenceError
+from ringfence.core.modes import Mode
+from ringfence.engine.commands.disks import find_vg
+from ringfence.engine.commands.locking import LockedVg, lock_vg, space_of, undo
+from ringfence.engine.orders import (
+    Acquire,
+    ClosePath,
+    Convert,
+    Extent,
+    FindLock,
+    Held,
+    Opened,
+    OpenPath,
+    OpenPaths,
+    OpenVolume,
+    Order,
+    Release,
+)
+from ringfence.volumes.discovery import VgOnDisk
+from ringfence.volumes.model import SECTOR_BYTES, Lv, Vg
+from ringfence.volumes.plan import check_plain, find_lv
+
+_MODES = {"ey": Mode.EX, "sy": Mode.PR, "n": Mode.UN}
+VG_WAIT_MS = 5000
+"""How long a command that must not wait for an LV still waits for its VG: changes are short."""
+
+
+def mode_named(activate: str) -> Mode:
+    """ey | sy | n.  Raises BadInput."""
+    if activate not in _MODES:
+        raise BadInput(f"activation {activate!r} is not known", next="give ey, sy or n")
+    return _MODES[activate]
+
+
+def vg_wait(wait_ms: int | None) -> int | None:
+    return None if wait_ms is None else max(wait_ms, VG_WAIT_MS)
+
+
+def extents_of(found: VgOnDisk, lv: Lv) -> tuple[Extent, ...]:
+    """A linear LV as pieces of devices.  Raises NotFound if a PV is missing."""
+    vg = found.vg
+    extents = []
+    for segment in lv.segments:
+        (stripe,) = segment.stripes
+        pv, have = vg.pv(stripe.pv), found.pvs.get(stripe.pv)
+        assert pv is not None
+        if have is None:
+            raise NotFound(
+                f"Cannot activate {vg.name}/{lv.name}: PV {pv.uuid} (last seen as {pv.device}) is missing",
+                next="make the device visible to this host: [devices] paths",
+            )
+        start = pv.start_sectors * SECTOR_BYTES + stripe.start_extent * vg.extent_bytes
+        extents.append(Extent(have.path, start, stripe.extent_count * vg.extent_bytes))
+    return tuple(extents)
+
+
+def _locate(vg: str, name: str, wait_ms: int | None) -> Generator[Order, Any, tuple[LockedVg, Lv]]:
+    """Look an LV up under its VG's lock, which is let go again at once."""
+    locked = yield from lock_vg(vg, Mode.PR, vg_wait(wait_ms))
+    try:
+        lv = find_lv(locked.found.vg, name)
+        check_plain(locked.found.vg, lv)
+    except RingfenceError as error:
+        yield from undo(error, Release(locked.held.lock))
+        raise
+    yield Release(locked.held.lock)
+    return locked, lv
+
+
+def activate(vg: str, name: str, mode: Mode, wait_ms: int | None) -> Generator[Order, Any, dict[str, Any]]:
+    """Lock and open.  An LV that is active in this mode already stays as it is.
+
+    Raises LockHeld (names the holder), TimedOut, NotFound, Refused (not a linear LV)."""
+    _, lv = yield from _locate(vg, name, wait_ms)
+    what = f"LV {vg}/{name}"
+    mine: Held | None = yield FindLock(space_of(vg), lv.uuid)
+    if mine is not None and mine.mode is mode:
+        volume = yield from find_open(vg, name)
+        if volume is not None:
+            return _answer(vg, lv, mine, volume)
+        return (yield from _open(vg, lv, mine, wait_ms))
+    if mine is not None:
+        return (yield from _change_mode(vg, lv, mine, mode, wait_ms))
+    held: Held = yield Acquire(space_of(vg), lv.uuid, mode, wait_ms, persistent=True, what=what)
+    try:
+        return (yield from _open(vg, lv, held, wait_ms))
+    except RingfenceError as error:
+        yield from undo(error, ClosePath(vg, name), Release(held.lock))
+        raise
+
+
+def _change_mode(
+    vg: str, lv: Lv, mine: Held, mode: Mode, wait_ms: int | None
+) -> Generator[Order, Any, dict[str, Any]]:
+    """Between EX and PR.  The path is closed while its lock is the weaker of the two."""
+    if mode > mine.mode:
+        held: Held = yield Convert(mine.lock, mode, wait_ms)
+        yield ClosePath(vg, lv.name)
+    else:
+        yield ClosePath(vg, lv.name)
+        held = yield Convert(mine.lock, mode, wait_ms)
+    try:
+        return (yield from _open(vg, lv, held, wait_ms))
+    except RingfenceError as error:
+        yield from undo(error, ClosePath(vg, lv.name), Release(held.lock))
+        raise
+
+
+def _open(vg: str, lv: Lv, held: Held, wait_ms: int | None) -> Generator[Order, Any, dict[str, Any]]:
+    """Read the LV's extents now that nobody else can change them, and open the path."""
+    locked, now = yield from _locate(vg, lv.name, wait_ms)
+    if now.uuid != lv.uuid:
+        raise Refused(f"LV {vg}/{lv.name} was removed and made anew meanwhile", next="try again", retry=True)
+    return (yield from open_path(locked.found, now, held))
+
+
+def open_path(found: VgOnDisk, lv: Lv, held: Held) -> Generator[Order, Any, dict[str, Any]]:
+    vg = found.vg.name
+    opened: Opened = yield OpenPath(
+        vg, lv.name, lv.uuid, extents_of(found, lv), shared=held.mode is not Mode.EX, token=held.token
+    )
+    return _answer(vg, lv, held, opened)
+
+
+def _answer(vg: str, lv: Lv, held: Held, path: Opened | OpenVolume) -> dict[str, Any]:
+    return {
+        "vg": vg,
+        "name": lv.name,
+        "uuid": lv.uuid,
+        "mode": held.mode.name,
+        "token": str(held.token),
+        "path": path.path,
+        "uri": path.uri,
+    }
+
+
+def find_open(vg: str, name: str) -> Generator[Order, Any, OpenVolume | None]:
+    volumes: tuple[OpenVolume, ...] = yield OpenPaths()
+    return next((one for one in volumes if (one.vg, one.lv) == (vg, name)), None)
+
+
+def deactivate(vg: str, name: str) -> Generator[Order, Any, dict[str, Any]]:
+    """Close, then unlock.  Needs no VG lock: what is open here names its own lock, and letting go
+    must be possible while a lockspace is frozen."""
+    volume = yield from find_open(vg, name)
+    if volume is not None:
+        uuid = volume.uuid
+    else:
+        _, found = yield from find_vg(vg)
+        uuid = find_lv(found.vg, name).uuid
+    yield ClosePath(vg, name)
+    mine: Held | None = yield FindLock(space_of(vg), uuid)
+    if mine is not None:
+        yield Release(mine.lock)
+    return {"vg": vg, "name": name, "uuid": uuid, "mode": Mode.UN.name, "was_active": mine is not None}
+
+
+def take_for_removal(vg: Vg, lv: Lv, *, force: bool) -> Generator[Order, Any, int]:
+    """EX on an LV that is to go; nothing waits.  Answer: the lock, to be released after the commit.
+
+    Raises Refused if the LV is active here (unless forced), LockHeld if it is elsewhere.  A path
+    that is open here stays open: the caller closes it once nothing can be refused any more."""
+    space = space_of(vg.name)
+    mine: Held | None = yield FindLock(space, lv.uuid)
+    if mine is None:
+        held: Held = yield Acquire(space, lv.uuid, Mode.EX, 0, what=f"LV {vg.name}/{lv.name}")
+        return held.lock
+    if not force:
+        raise Refused(
+            f"Logical volume {vg.name}/{lv.name} is active here",
+            next=f"lvchange -an {vg.name}/{lv.name}, or use --force",
+        )
+    if mine.mode is not Mode.EX:
+        yield Convert(mine.lock, Mode.EX, 0)
+    return mine.lock

@@ -1,0 +1,225 @@
+"""A VG's change on disk: text, pre-commit, commit, and its publication.
+
+What is true after a crash at each step stands in `lvm2.area`; in one sentence: readers see the old
+version up to the first header that names the new text in slot 0, and the new version from there.
+
+If the value block of the VG's lock was not valid, the last writer may be frozen in the middle of a
+change.  Then its place in the ring is not used again, its seqno neither, and what was written is
+read back."""
+
+from collections.abc import Generator
+from typing import Any
+
+import msgspec
+
+from ringfence.core.errors import Damaged, DeviceFailed, Refused
+from ringfence.engine.commands.disks import read_texts
+from ringfence.engine.commands.locking import LockedVg, Version, parse_lvb, print_lvb
+from ringfence.engine.orders import Order, Publish, Read, ReadBlocks, Release, Write, WriteBlocks
+from ringfence.lvm2.area import (
+    HEADER_BYTES,
+    MdaHeader,
+    RawLocn,
+    check_text,
+    place_text,
+    print_header,
+    text_writes,
+)
+from ringfence.lvm2.label import SECTOR_BYTES, mark_used
+from ringfence.lvm2.text import parse_text, print_text
+from ringfence.volumes.access import check_writable
+from ringfence.volumes.checks import check_vg
+from ringfence.volumes.discovery import AreaOnDisk, VgOnDisk, check_complete
+from ringfence.volumes.model import Vg
+from ringfence.volumes.plan import Maker, next_seqno
+
+
+class Change(msgspec.Struct, frozen=True):
+    """May begin: the VG under its lock, checked, and what to make of a writer before us."""
+
+    locked: LockedVg
+    doubtful: bool
+    """The value block was not valid, or speaks of another text than the disk."""
+    seqno: int
+    """Of the version that the change will write."""
+
+    @property
+    def vg(self) -> Vg:
+        return self.locked.found.vg
+
+
+class _Placed(msgspec.Struct, frozen=True):
+    area: AreaOnDisk
+    header: MdaHeader
+    slot: RawLocn
+
+
+class Prepared(msgspec.Struct, frozen=True):
+    """A new version, ready to be written."""
+
+    change: Change
+    vg: Vg
+    text: bytes
+    placed: tuple[_Placed, ...]
+    what: str
+
+
+def begin(locked: LockedVg) -> Generator[Order, Any, Change]:
+    """Check that the VG may be changed as it is found.  Raises Refused, Damaged."""
+    found = locked.found
+    vg = found.vg
+    check_complete(found, locked.disks)
+    check_writable(vg)
+    check_vg(vg)
+    known = parse_lvb(locked.held.lvb)
+    if known is not None and not known.removed and known.number > vg.seqno:
+        raise Damaged(
+            f"VG {vg.name} on disk is version {vg.seqno}, but version {known.number} was committed",
+            next="look for a device that this host reads differently; if a backup was restored: "
+            f"vgchange --lockstop {vg.name} on every host, then --lockstart",
+        )
+    doubtful = known is None or known.number != vg.seqno or known.crc not in (0, found.crc)
+    seqno = vg.seqno + 1
+    if doubtful:
+        seqno = max(seqno, 1 + (yield from _abandoned_seqno(found)))
+    return Change(locked, doubtful, seqno)
+
+
+def _abandoned_seqno(found: VgOnDisk) -> Generator[Order, Any, int]:
+    """The highest seqno among texts that were pre-committed and left so."""
+    wanted = [
+        (area.path, area.header, area.header.precommitted)
+        for area in found.areas
+        if area.header is not None and not area.header.precommitted.empty
+    ]
+    highest = 0
+    texts = yield from read_texts(wanted)
+    for (path, _, slot), data in zip(wanted, texts, strict=True):
+        try:
+            tree = parse_text(check_text(slot, data or b"", path), path)
+        except Damaged:
+            continue  # it never was written whole
+        highest = max([highest, *(body.number("seqno") or 0 for _, body in tree.sections())])
+    return highest
+
+
+def prepare(change: Change, planned: Vg, what: str) -> Prepared:
+    """Everything that can be refused about a planned VG, refused before anything is written.
+
+    Args:
+        what: the command in a few words, for the metadata's description and for people.
+
+    Raises:
+        Refused: an area is full.
+        Damaged: the VG as planned does not hold together."""
+    me = change.locked.me
+    new = next_seqno(planned, change.seqno, Maker(f"ringfence {what}", me.name, me.now_wall_s))
+    check_vg(new)
+    text = print_text(new.tree)
+    if parse_text(text, new.name) != new.tree:
+        raise Damaged(f"VG {new.name}: the new metadata does not read back as planned; nothing was written")
+    return Prepared(change, new, text, place(change.locked.found.areas, text, avoid=change.doubtful), what)
+
+
+def commit(prepared: Prepared) -> Generator[Order, Any, Vg]:
+    """Write the VG, publish it, and release the VG's lock with its new value.
+
+    Returns: the VG as it is on disk now.
+
+    Raises:
+        DeviceFailed, NoAuthority: old version or new, as the disks say."""
+    new, text, placed = prepared.vg, prepared.text, prepared.placed
+    locked = prepared.change.locked
+    yield from write_version(placed, text, new.name)
+    if prepared.change.doubtful:
+        yield from _read_back(placed, text)
+    # A crash between commit and labels leaves PVs without the flag that says they are in a VG.
+    yield from label_writes(locked.found, used=True)
+    yield from finish(locked, new, placed[0].slot.crc, prepared.what)
+    return new
+
+
+def finish(locked: LockedVg, vg: Vg, crc: int, what: str) -> Generator[Order, Any, None]:
+    """Tell everybody, then let the next one in."""
+    yield Publish(vg.name, vg.seqno, crc, f"{locked.me.name}: {what}")
+    yield Release(locked.held.lock, print_lvb(Version(vg.seqno, crc)))
+
+
+def place(areas: tuple[AreaOnDisk, ...], text: bytes, *, avoid: bool) -> tuple[_Placed, ...]:
+    """Choose the text's place in every area.  Raises Refused before anything is written."""
+    placed = []
+    for area in areas:
+        header = area.header or MdaHeader(area.place.offset_bytes, area.place.size_bytes)
+        placed.append(_Placed(area, header, place_text(header, text, area.path, avoid=avoid)))
+    return tuple(placed)
+
+
+def write_version(placed: tuple[_Placed, ...], text: bytes, vg: str) -> Generator[Order, Any, None]:
+    """The three steps, each on all areas before the next."""
+    pieces = [
+        Write(one.area.path, offset, data)
+        for one in placed
+        for offset, data in text_writes(one.header, one.slot, text)
+    ]
+    yield WriteBlocks(tuple(pieces), vg, "text")
+    # A damaged header has nothing to keep: it becomes an empty one with a pre-committed text.
+    yield WriteBlocks(
+        tuple(_header_write(one, one.header.committed, one.slot) for one in placed), vg, "precommit"
+    )
+    try:
+        yield WriteBlocks(tuple(_header_write(one, one.slot, RawLocn()) for one in placed), vg, "commit")
+    except DeviceFailed as error:
+        # One area that names the new text is enough: it is committed, and the others lag.
+        if not (yield from _committed_anywhere(placed)):
+            raise
+        if len(placed) == 1:
+            raise DeviceFailed(
+                f"{error.message}; VG {vg} was changed, but its device fails", next=error.next
+            ) from error
+
+
+def _header_write(one: _Placed, committed: RawLocn, precommitted: RawLocn) -> Write:
+    header = MdaHeader(one.header.start_bytes, one.header.size_bytes, committed, precommitted)
+    return Write(one.area.path, header.start_bytes, print_header(header))
+
+
+def _committed_anywhere(placed: tuple[_Placed, ...]) -> Generator[Order, Any, bool]:
+    blocks = yield ReadBlocks(
+        tuple(Read(one.area.path, one.header.start_bytes, HEADER_BYTES) for one in placed)
+    )
+    return any(
+        data == _header_write(one, one.slot, RawLocn()).data for one, data in zip(placed, blocks, strict=True)
+    )
+
+
+def _read_back(placed: tuple[_Placed, ...], text: bytes) -> Generator[Order, Any, None]:
+    headers = yield ReadBlocks(
+        tuple(Read(one.area.path, one.header.start_bytes, HEADER_BYTES) for one in placed)
+    )
+    texts = yield from read_texts([(one.area.path, one.header, one.slot) for one in placed])
+    for one, header, data in zip(placed, headers, texts, strict=True):
+        if header != _header_write(one, one.slot, RawLocn()).data or data != text:
+            raise DeviceFailed(
+                f"{one.area.path} does not return the metadata that was just written to it",
+                next="another host may have written to it: fence it, then look with vgck",
+                retry=True,
+            )
+
+
+def label_writes(found: VgOnDisk, *, used: bool) -> Generator[Order, Any, None]:
+    writes = []
+    for pv in found.pvs.values():
+        sector = mark_used(pv.start, pv.label, used)
+        if pv.label.flags_offset_bytes and pv.label.used is not used:
+            writes.append(Write(pv.path, pv.label.sector * SECTOR_BYTES, sector))
+    if writes:
+        yield WriteBlocks(tuple(writes), found.vg.name, "pv-header")
+
+
+def refuse_with_lvs(vg: Vg) -> None:
+    """Raises Refused while the VG has LVs."""
+    if vg.lvs:
+        raise Refused(
+            f'Volume group "{vg.name}" still contains {len(vg.lvs)} logical volume(s)',
+            next=f"remove them first, or: vgremove --force {vg.name}",
+        )

@@ -1,0 +1,145 @@
+"""Reading the disks: every device's label, its metadata areas, their texts.
+
+Three rounds of reads, each one order: first sectors, area headers, texts.  What cannot be read or
+does not hold together becomes a problem of its device, never a guess."""
+
+from collections.abc import Generator
+from typing import Any
+
+from ringfence.core.errors import Damaged, NotFound
+from ringfence.engine.orders import Device, Order, Read, ReadBlocks, ScanDevices
+from ringfence.lvm2.area import HEADER_BYTES, MdaHeader, RawLocn, check_text, parse_header, text_ranges
+from ringfence.lvm2.label import LABEL_SCAN_BYTES, Area, PvLabel, parse_label
+from ringfence.lvm2.text import parse_text
+from ringfence.volumes.discovery import AreaOnDisk, Disks, PvOnDisk, VgOnDisk, assemble
+from ringfence.volumes.model import Vg, read_vg
+
+_MOVED_TRIES = 3
+"""A text read without a lock may be overwritten between header and text; then look again."""
+
+
+def read_disks() -> Generator[Order, Any, Disks]:
+    """Scan and read everything."""
+    devices: tuple[Device, ...] = yield ScanDevices()
+    starts: tuple[bytes | None, ...] = yield ReadBlocks(
+        tuple(Read(device.path, 0, min(LABEL_SCAN_BYTES, device.size_bytes)) for device in devices)
+    )
+    labels: list[tuple[Device, bytes, PvLabel]] = []
+    bare: dict[str, int] = {}
+    problems: dict[str, str] = {}
+    for device, start in zip(devices, starts, strict=True):
+        if start is None:
+            problems[device.path] = f"{device.path} cannot be read"
+            continue
+        try:
+            label = parse_label(start, device.path)
+        except Damaged as error:
+            problems[device.path] = error.message
+            continue
+        if label is None:
+            bare[device.path] = device.size_bytes
+        else:
+            labels.append((device, start, label))
+    places = [(device.path, place) for device, _, label in labels for place in label.metadata_areas]
+    areas = yield from _read_areas(places)
+    pvs = tuple(
+        PvOnDisk(
+            device.path,
+            device.size_bytes,
+            start,
+            label,
+            tuple(area for area in areas if area.path == device.path),
+        )
+        for device, start, label in labels
+    )
+    aliases = {alias: device.path for device in devices for alias in device.aliases}
+    sizes = {device.path: device.size_bytes for device in devices}
+    return assemble(pvs, bare, problems, aliases, sizes)
+
+
+def _read_areas(places: list[tuple[str, Area]]) -> Generator[Order, Any, list[AreaOnDisk]]:
+    for _ in range(_MOVED_TRIES):
+        areas = yield from _read_areas_once(places)
+        if not any(area.header is not None and area.problem for area in areas):
+            break
+    return areas
+
+
+def _read_areas_once(places: list[tuple[str, Area]]) -> Generator[Order, Any, list[AreaOnDisk]]:
+    if not places:
+        return []
+    blocks: tuple[bytes | None, ...] = yield ReadBlocks(
+        tuple(Read(path, place.offset_bytes, HEADER_BYTES) for path, place in places)
+    )
+    headers = [_header(path, place, data) for (path, place), data in zip(places, blocks, strict=True)]
+    wanted = [
+        (area.path, area.header, area.header.committed)
+        for area in headers
+        if area.header is not None and area.in_use and not area.header.committed.empty
+    ]
+    texts = yield from read_texts(wanted)
+    found = iter(texts)
+    parsed: dict[bytes, Vg] = {}
+    areas = []
+    for area in headers:
+        if area.header is None or not area.in_use or area.header.committed.empty:
+            areas.append(area)
+        else:
+            areas.append(_with_text(area, area.header.committed, next(found), parsed))
+    return areas
+
+
+def _header(path: str, place: Area, data: bytes | None) -> AreaOnDisk:
+    if data is None:
+        return AreaOnDisk(path, place, None, problem=f"{path}: the metadata area cannot be read")
+    try:
+        return AreaOnDisk(path, place, parse_header(data, place, path))
+    except Damaged as error:
+        return AreaOnDisk(path, place, None, problem=error.message)
+
+
+def read_texts(
+    wanted: list[tuple[str, MdaHeader, RawLocn]],
+) -> Generator[Order, Any, list[bytes | None]]:
+    """The texts of slots, pieces joined, not yet verified; None where a read failed."""
+    if not wanted:
+        return []
+    ranges = [text_ranges(header, slot) for _, header, slot in wanted]
+    reads = [
+        Read(path, piece.offset_bytes, piece.size_bytes)
+        for (path, _, _), pieces in zip(wanted, ranges, strict=True)
+        for piece in pieces
+    ]
+    answers = iter((yield ReadBlocks(tuple(reads))))
+    texts: list[bytes | None] = []
+    for pieces in ranges:
+        parts = [next(answers) for _ in pieces]
+        texts.append(None if None in parts else b"".join(parts))
+    return texts
+
+
+def _with_text(area: AreaOnDisk, slot: RawLocn, data: bytes | None, parsed: dict[bytes, Vg]) -> AreaOnDisk:
+    """The area with its VG.  The areas of a VG bear the same text: it is parsed once."""
+    try:
+        if data is None:
+            raise Damaged(f"{area.path}: the metadata text cannot be read")
+        text = check_text(slot, data, area.path)
+        if text not in parsed:
+            parsed[text] = read_vg(parse_text(text, area.path), area.path)
+        return AreaOnDisk(area.path, area.place, area.header, parsed[text], slot.crc)
+    except Damaged as error:
+        return AreaOnDisk(area.path, area.place, area.header, problem=error.message)
+
+
+def find_vg(name: str) -> Generator[Order, Any, tuple[Disks, VgOnDisk]]:
+    """Raises NotFound, Damaged."""
+    disks = yield from read_disks()
+    return disks, disks.vg_named(name)
+
+
+def device_named(disks: Disks, path: str) -> str:
+    """A device as this host knows it.  Raises NotFound unless [devices] paths allow it."""
+    name = disks.aliases.get(path, path)
+    if name not in disks.sizes:
+        raise NotFound(f"Device {path} not found", next="is it there, and among [devices] paths?")
+    return name

@@ -1,0 +1,135 @@
+"""Lock names, and the lock value block (LVB) of a VG, as lvmlockd has them.
+
+Lockspace lvm_global, resource GLLK: which VGs and PVs there are.  Lockspace lvm_VG, resource VGLK:
+the VG's metadata; one resource for each LV, named by its uuid: who uses it.
+
+LVB, 32 bytes, little-endian: version u16 (0x0101), flags u16 (1 = the VG was removed), r_version u32
+(a VG's seqno, or a counter), then our own: CRC u32 of the metadata text (0 = whoever wrote it did
+not say), the rest zero.  An LVB that is not valid means that the last holder may have been stopped
+in the middle of a change.
+
+Source: LVM2 daemons/lvmlockd/lvmlockd-dlm.c, lvmlockd-internal.h (struct val_blk)."""
+
+import struct
+from collections.abc import Generator
+from typing import Any
+
+import msgspec
+
+from ringfence.core.errors import LocksLost, RingfenceError
+from ringfence.core.modes import Mode
+from ringfence.engine.commands.disks import find_vg
+from ringfence.engine.orders import Acquire, Held, Identity, Joined, JoinLockspace, Order, Release, Whoami
+from ringfence.volumes.access import check_ours
+from ringfence.volumes.discovery import Disks, VgOnDisk
+
+GLOBAL_SPACE = "lvm_global"
+GLOBAL_RESOURCE = "GLLK"
+VG_RESOURCE = "VGLK"
+REMOVED = 1
+
+_LVB = struct.Struct("<HHII")
+_LVB_BYTES = 32
+_LVB_VERSION = 0x0101
+
+
+def space_of(vg: str) -> str:
+    """A VG's lockspace."""
+    return f"lvm_{vg}"
+
+
+class Version(msgspec.Struct, frozen=True):
+    """What a value block says."""
+
+    number: int
+    crc: int = 0
+    removed: bool = False
+
+
+def print_lvb(version: Version) -> bytes:
+    flags = REMOVED if version.removed else 0
+    return _LVB.pack(_LVB_VERSION, flags, version.number & 0xFFFFFFFF, version.crc).ljust(_LVB_BYTES, b"\0")
+
+
+def parse_lvb(lvb: bytes | None) -> Version | None:
+    """None: not valid, never written, or of a version that is not known."""
+    if lvb is None or len(lvb) < _LVB.size:
+        return None
+    version, flags, number, crc = _LVB.unpack_from(lvb)
+    if version >> 8 != _LVB_VERSION >> 8:
+        return None
+    return Version(number, crc, bool(flags & REMOVED))
+
+
+def join(space: str) -> Generator[Order, Any, None]:
+    """Join a lockspace, unless this node is in it."""
+    joined: tuple[str, ...] = yield Joined()
+    if space not in joined:
+        yield JoinLockspace(space)
+
+
+def lock_global() -> Generator[Order, Any, Held]:
+    """Lock the set of VGs and PVs against other changes of it."""
+    yield from join(GLOBAL_SPACE)
+    held: Held = yield Acquire(GLOBAL_SPACE, GLOBAL_RESOURCE, Mode.EX, what="the global lock")
+    return held
+
+
+def unlock_global(held: Held) -> Generator[Order, Any, None]:
+    """After a change: count it."""
+    version = parse_lvb(held.lvb) or Version(0)
+    yield Release(held.lock, print_lvb(Version(version.number + 1)))
+
+
+class LockedVg(msgspec.Struct, frozen=True):
+    """A VG under its lock, read after the lock was granted."""
+
+    held: Held
+    disks: Disks
+    found: VgOnDisk
+    me: Whoami
+
+
+def lock_vg(name: str, mode: Mode, wait_ms: int | None = None) -> Generator[Order, Any, LockedVg]:
+    """Lock a shared VG of this cluster and read it.  Its lockspace is joined first, if need be.
+
+    Raises NotFound, Damaged, Refused (not ours), and what Acquire raises."""
+    me: Whoami = yield Identity()
+    joined: tuple[str, ...] = yield Joined()
+    if space_of(name) not in joined:
+        _, found = yield from find_vg(name)
+        check_ours(found.vg, me.cluster)
+        yield JoinLockspace(space_of(name))
+    held: Held = yield Acquire(space_of(name), VG_RESOURCE, mode, wait_ms, what=f"VG {name}")
+    try:
+        disks, found = yield from find_vg(name)
+        check_ours(found.vg, me.cluster)
+    except RingfenceError as error:
+        yield from undo(error, Release(held.lock))
+        raise
+    return LockedVg(held, disks, found, me)
+
+
+def undo(error: RingfenceError, *orders: Order) -> Generator[Order, Any, None]:
+    """Take back what a failed command had done.  The first error is the one to report.
+
+    After LocksLost there is nothing to take back: locks and data paths are gone already."""
+    if isinstance(error, LocksLost):
+        return
+    for order in orders:
+        try:
+            yield order
+        except LocksLost:
+            return
+        except RingfenceError:
+            continue
+
+
+def fresh_uuids(count: int) -> Generator[Order, Any, tuple[Whoami, list[str]]]:
+    """This node's identity, and random uuids with it (32 characters, no dashes)."""
+    me: Whoami = yield Identity()
+    uuids = list(me.uuid_seeds)
+    while len(uuids) < count:
+        more: Whoami = yield Identity()
+        uuids += more.uuid_seeds
+    return me, uuids

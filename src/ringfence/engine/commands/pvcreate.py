@@ -1,0 +1,139 @@
+"""pvcreate: a device becomes a PV.
+
+Header of the empty metadata area first, the label last: without its label the device is no PV, so
+a crash leaves no PV or the whole one.
+
+Default layout as LVM2's: the area begins at 4 KiB and reaches to where the data begins, at a
+multiple of 1 MiB.  Source: LVM2 lib/metadata/pv_manip.c, format-text.c (_text_pv_add_metadata_area)."""
+
+from collections.abc import Generator
+from typing import Any
+
+import msgspec
+
+from ringfence.core.errors import BadInput, Refused
+from ringfence.engine.commands.disks import device_named, read_disks
+from ringfence.engine.commands.locking import fresh_uuids, lock_global, unlock_global
+from ringfence.engine.orders import Command, Order, Read, ReadBlocks, Write, WriteBlocks
+from ringfence.lvm2.area import MdaHeader, print_header
+from ringfence.lvm2.label import LABEL_SCAN_BYTES, SECTOR_BYTES, Area, PvLabel, print_label
+from ringfence.volumes.discovery import Disks
+from ringfence.wire.client import PvCreate
+
+AREA_START_BYTES = 4096
+DATA_ALIGNMENT_BYTES = 1 << 20
+LARGEST_AREA_BYTES = 1 << 30
+
+_SIGNATURES = (
+    ("ext2/3/4", 0x438, b"\x53\xef"), ("xfs", 0, b"XFSB"), ("LUKS", 0, b"LUKS\xba\xbe"),
+    ("gpt", 512, b"EFI PART"), ("swap", 4086, b"SWAPSPACE2"), ("qcow2", 0, b"QFI\xfb"),
+    ("btrfs", 0x10040, b"_BHRfS_M"), ("dos", 510, b"\x55\xaa"), ("gfs2", 0x10000, b"\x01\x16\x19\x70"),
+    ("ocfs2", 0x800, b"OCFSV2"), ("drbd", 0x1000, b"\x83\x74\x02\x67"),
+)  # fmt: skip
+_SIGNATURES_END = 0x10048
+
+
+class PvPlan(msgspec.Struct, frozen=True):
+    """A PV to be made."""
+
+    path: str
+    label: PvLabel
+    writes: tuple[Write, ...]
+    """In order; the last one makes it a PV."""
+
+
+def pvcreate(call: PvCreate) -> Command:
+    if not call.devices:
+        raise BadInput("no device given", next="pvcreate DEVICE...")
+    held = yield from lock_global()
+    disks = yield from read_disks()
+    _, uuids = yield from fresh_uuids(len(call.devices))
+    plans = []
+    for path, uuid in zip(call.devices, uuids, strict=False):
+        plans.append((yield from plan_pv(disks, path, uuid, call.metadata_size_bytes, force=call.force)))
+    _refuse_twins([plan.path for plan in plans])
+    for plan in plans:
+        yield from make_pv(plan, guard="")
+    yield from unlock_global(held)
+    messages = [f'Physical volume "{plan.path}" successfully created.' for plan in plans]
+    return {"message": "\n".join(messages), "pvs": [plan.path for plan in plans]}
+
+
+def _refuse_twins(paths: list[str]) -> None:
+    for path in paths:
+        if paths.count(path) > 1:
+            raise BadInput(f"device {path} is named twice")
+
+
+def plan_pv(
+    disks: Disks, device: str, uuid: str, metadata_bytes: int, *, force: bool
+) -> Generator[Order, Any, PvPlan]:
+    """Check that the device may become a PV, and lay it out.  Raises BadInput, NotFound, Refused."""
+    path = device_named(disks, device)
+    _refuse_in_use(disks, path, force)
+    if not force and disks.pv_at(path) is None:
+        yield from _refuse_signatures(path, disks.sizes[path])
+    size = disks.sizes[path] // SECTOR_BYTES * SECTOR_BYTES
+    label = lay_out(path, size, uuid, metadata_bytes)
+    area = label.metadata_areas[0]
+    start = bytearray(LABEL_SCAN_BYTES)
+    sector = label.sector * SECTOR_BYTES
+    start[sector : sector + SECTOR_BYTES] = print_label(label)
+    writes = [
+        Write(path, area.offset_bytes, print_header(MdaHeader(area.offset_bytes, area.size_bytes))),
+        Write(path, 0, bytes(start)),
+    ]
+    return PvPlan(path, label, tuple(writes))
+
+
+def lay_out(path: str, size_bytes: int, uuid: str, metadata_bytes: int) -> PvLabel:
+    if metadata_bytes < 0 or metadata_bytes > LARGEST_AREA_BYTES:
+        raise BadInput(
+            f"metadata size {metadata_bytes} bytes cannot be",
+            next=f"give at most {LARGEST_AREA_BYTES >> 20}m",
+        )
+    end = AREA_START_BYTES + max(metadata_bytes, 1)
+    data_start = -(-end // DATA_ALIGNMENT_BYTES) * DATA_ALIGNMENT_BYTES
+    if size_bytes <= data_start:
+        raise BadInput(f"{path} is too small to be a PV: {size_bytes} bytes", next="use a larger device")
+    area = Area(AREA_START_BYTES, data_start - AREA_START_BYTES)
+    return PvLabel(uuid, size_bytes, (Area(data_start, 0),), (area,))
+
+
+def _refuse_in_use(disks: Disks, path: str, force: bool) -> None:
+    if path in disks.problems and not force:
+        raise Refused(f"cannot use {disks.problems[path]}", next="--force writes a new label over it")
+    pv = disks.pv_at(path)
+    if pv is None:
+        return
+    found = disks.vg_of(pv)
+    carried = [area.vg.name for area in pv.areas if area.vg is not None]
+    names = [found.vg.name] if found else carried
+    if names:
+        raise Refused(
+            f"cannot initialize physical volume {path}: it belongs to volume group {names[0]}",
+            next=f"vgremove {names[0]}, or choose another device",
+        )
+    if pv.label.used and not force and not any(area.empty for area in pv.areas):
+        raise Refused(
+            f"PV {path} is marked as used by a VG whose metadata was not found",
+            next="find the VG's other devices, or --force",
+        )
+    if not force and any(area.problem for area in pv.areas):
+        problem = next(area.problem for area in pv.areas if area.problem)
+        raise Refused(f"cannot use {problem}: a VG may be on it", next="repair it with pvck, or --force")
+
+
+def _refuse_signatures(path: str, size_bytes: int) -> Generator[Order, Any, None]:
+    """Data of something else would be lost."""
+    (start,) = yield ReadBlocks((Read(path, 0, min(_SIGNATURES_END, size_bytes)),))
+    for name, offset, magic in _SIGNATURES:
+        if start is not None and start[offset : offset + len(magic)] == magic:
+            raise Refused(
+                f"{name} signature detected on {path} at offset {offset}",
+                next="if its data may be lost: pvcreate --force",
+            )
+
+
+def make_pv(plan: PvPlan, guard: str) -> Generator[Order, Any, None]:
+    yield WriteBlocks(plan.writes, guard, "pv-header")

@@ -1,0 +1,275 @@
+"""vgcreate, vgremove, and a VG's lockspace: vgchange --lockstart, --lockstop, the start by itself.
+
+vgcreate, after a crash at each step:
+
+    PVs made (those that were none):      no VG; PVs without one
+    text, pre-commit:                     no VG
+    commit on the first area:             the VG, whole; other areas lag until the next change
+    labels marked "in a VG":              the VG (the mark is only a hint; the next change repairs it)
+
+vgremove, after a crash at each step:
+
+    labels no longer marked:              the VG
+    some areas emptied:                   the VG, as long as one area names it
+    all areas emptied:                    no VG; PVs without one"""
+
+from collections.abc import Generator
+from contextlib import suppress
+from typing import Any
+
+from ringfence.core.errors import BadInput, Damaged, NotFound, Refused, RingfenceError
+from ringfence.core.modes import Mode
+from ringfence.engine.commands.activation import take_for_removal
+from ringfence.engine.commands.commit import (
+    begin,
+    finish,
+    label_writes,
+    place,
+    refuse_with_lvs,
+    write_version,
+)
+from ringfence.engine.commands.disks import device_named, find_vg, read_disks
+from ringfence.engine.commands.locking import (
+    VG_RESOURCE,
+    LockedVg,
+    Version,
+    fresh_uuids,
+    join,
+    lock_global,
+    lock_vg,
+    print_lvb,
+    space_of,
+    undo,
+    unlock_global,
+)
+from ringfence.engine.commands.pvcreate import PvPlan, make_pv, plan_pv
+from ringfence.engine.orders import (
+    Acquire,
+    ClosePath,
+    Command,
+    FindLock,
+    Held,
+    Identity,
+    Joined,
+    JoinLockspace,
+    LeaveLockspace,
+    OpenPaths,
+    OpenVolume,
+    Order,
+    Publish,
+    Release,
+    Whoami,
+    Write,
+    WriteBlocks,
+)
+from ringfence.lvm2.area import MdaHeader, print_header
+from ringfence.lvm2.label import parse_label
+from ringfence.lvm2.names import check_vg_name, with_dashes
+from ringfence.lvm2.text import print_text
+from ringfence.volumes.access import check_ours, is_ours
+from ringfence.volumes.checks import check_vg
+from ringfence.volumes.discovery import AreaOnDisk, Disks, PvOnDisk, VgOnDisk
+from ringfence.volumes.model import Lv, Vg
+from ringfence.volumes.plan import Maker, NewPv, check_plain, create_vg
+from ringfence.volumes.sizes import check_extent_size
+from ringfence.wire.client import VgChange, VgCreate, VgRemove
+
+# -- vgcreate --------------------------------------------------------------------
+
+
+def vgcreate(call: VgCreate) -> Command:
+    check_vg_name(call.vg)
+    if not call.shared:
+        raise BadInput(
+            f"VG {call.vg} would not be shared: only shared VGs are made here",
+            next=f"vgcreate --shared {call.vg} DEVICE...",
+        )
+    if not call.devices:
+        raise BadInput("no device given", next=f"vgcreate --shared {call.vg} DEVICE...")
+    extent_sectors = check_extent_size(call.extent_size_bytes)
+    global_lock = yield from lock_global()
+    disks = yield from read_disks()
+    if any(found.vg.name == call.vg for found in disks.vgs):
+        raise BadInput(f'A volume group called "{call.vg}" already exists.', next="choose another name")
+    me, uuids = yield from fresh_uuids(1 + len(call.devices))
+    plans, members = yield from _members(disks, call, uuids[1:])
+    maker = Maker(f"ringfence vgcreate {call.vg}", me.name, me.now_wall_s)
+    vg = create_vg(call.vg, with_dashes(uuids[0]), me.cluster, members, extent_sectors, maker)
+    check_vg(vg)
+    yield from join(space_of(call.vg))
+    held: Held = yield Acquire(space_of(call.vg), VG_RESOURCE, Mode.EX, what=f"VG {call.vg}")
+    for plan in plans:
+        yield from make_pv(plan, guard=call.vg)
+    yield from _write_new(LockedVg(held, disks, _on_disk(vg, disks, plans), me), call)
+    yield from unlock_global(global_lock)
+    return {"message": f'Volume group "{call.vg}" successfully created', "vg": call.vg}
+
+
+def _members(
+    disks: Disks, call: VgCreate, uuids: list[str]
+) -> Generator[Order, Any, tuple[list[PvPlan], tuple[NewPv, ...]]]:
+    """PVs that must be made first, and all PVs of the new VG in the order given."""
+    plans, members, seen = [], [], []
+    for device, uuid in zip(call.devices, uuids, strict=False):
+        path = device_named(disks, device)
+        if path in seen:
+            raise BadInput(f"device {path} is named twice")
+        seen.append(path)
+        # Checks what pvcreate checks, too: in no other VG, nothing of anybody's on it.
+        plan = yield from plan_pv(disks, path, uuid, call.metadata_size_bytes, force=False)
+        pv = disks.pv_at(path)
+        label = pv.label if pv and any(area.empty and area.in_use for area in pv.areas) else plan.label
+        if label is plan.label:
+            plans.append(plan)
+        members.append(NewPv(with_dashes(label.uuid), path, label.device_bytes, label.data_start_bytes))
+    return plans, tuple(members)
+
+
+def _on_disk(vg: Vg, disks: Disks, plans: list[PvPlan]) -> VgOnDisk:
+    """The new VG on its PVs as they are once the plans are carried out."""
+    made = {plan.path: plan for plan in plans}
+    pvs: dict[str, PvOnDisk] = {}
+    for pv in vg.pvs:
+        plan = made.get(pv.device)
+        have = disks.pv_at(pv.device)
+        if plan is None:
+            assert have is not None
+            pvs[pv.name] = have
+            continue
+        where = plan.label.metadata_areas[0]
+        area = AreaOnDisk(plan.path, where, MdaHeader(where.offset_bytes, where.size_bytes))
+        start = plan.writes[-1].data
+        label = parse_label(start, plan.path)
+        assert label is not None
+        pvs[pv.name] = PvOnDisk(plan.path, label.device_bytes, start, label, (area,))
+    areas = tuple(area for one in pvs.values() for area in one.areas if area.in_use)
+    return VgOnDisk(vg, 0, pvs, areas)
+
+
+def _write_new(locked: LockedVg, call: VgCreate) -> Generator[Order, Any, None]:
+    found = locked.found
+    text = print_text(found.vg.tree)
+    left_over = any(area.header is not None and not area.header.precommitted.empty for area in found.areas)
+    placed = place(found.areas, text, avoid=left_over)
+    yield from write_version(placed, text, call.vg)
+    yield from label_writes(found, used=True)
+    yield from finish(locked, found.vg, placed[0].slot.crc, f"vgcreate {call.vg}")
+
+
+# -- vgremove --------------------------------------------------------------------
+
+
+def vgremove(call: VgRemove) -> Command:
+    global_lock = yield from lock_global()
+    locked = yield from lock_vg(call.vg, Mode.EX)
+    yield from begin(locked)
+    found = locked.found
+    vg = found.vg
+    if not call.force:
+        refuse_with_lvs(vg)
+    for lv in vg.lvs:
+        check_plain(vg, lv)
+    locks = yield from _take_all(vg, call.force)
+    try:
+        for lv in vg.lvs:
+            yield ClosePath(vg.name, lv.name)
+        yield from label_writes(found, used=False)
+        yield WriteBlocks(tuple(_emptied(area) for area in found.areas), vg.name, "commit")
+    except RingfenceError as error:
+        yield from undo(error, *(Release(lock) for lock in locks))
+        raise
+    yield Publish(vg.name, vg.seqno + 1, 0, f"{locked.me.name}: vgremove {vg.name}")
+    for lock in locks:
+        yield Release(lock)
+    yield Release(locked.held.lock, print_lvb(Version(vg.seqno + 1, 0, removed=True)))
+    with suppress(Refused):  # the VG is gone all the same; an empty lockspace does no harm
+        yield LeaveLockspace(space_of(vg.name))
+    yield from unlock_global(global_lock)
+    messages = [f'Logical volume "{lv.name}" successfully removed.' for lv in vg.lvs]
+    messages.append(f'Volume group "{vg.name}" successfully removed')
+    return {"message": "\n".join(messages), "vg": vg.name}
+
+
+def _take_all(vg: Vg, force: bool) -> Generator[Order, Any, list[int]]:
+    """EX on every LV."""
+    locks: list[int] = []
+    for lv in vg.lvs:
+        # If one is refused, the transient ones end with the command; what was active stays active.
+        locks.append((yield from take_for_removal(vg, lv, force=force)))
+    return locks
+
+
+def _emptied(area: AreaOnDisk) -> Write:
+    header = MdaHeader(area.place.offset_bytes, area.place.size_bytes)
+    return Write(area.path, header.start_bytes, print_header(header))
+
+
+# -- lockspaces ------------------------------------------------------------------
+
+
+def vgchange(call: VgChange) -> Command:
+    match call.action:
+        case "lockstart":
+            return (yield from _lockstart(call.vg))
+        case "lockstop":
+            return (yield from _lockstop(call.vg))
+    raise BadInput(f"vgchange: {call.action!r} is not known", next="give --lockstart or --lockstop")
+
+
+def _lockstart(name: str) -> Command:
+    me: Whoami = yield Identity()
+    if not name:
+        return (yield from autostart())
+    _, found = yield from find_vg(name)
+    check_ours(found.vg, me.cluster)
+    yield JoinLockspace(space_of(name))
+    return {"message": f"VG {name} starting dlm lockspace", "started": [name]}
+
+
+def autostart() -> Command:
+    """Join the lockspace of every VG that this cluster shares.  Run when the node becomes ready."""
+    me: Whoami = yield Identity()
+    disks = yield from read_disks()
+    names = [found.vg.name for found in disks.vgs if is_ours(found.vg, me.cluster)]
+    for name in dict.fromkeys(names):
+        yield from join(space_of(name))
+    return {
+        "message": "\n".join(f"VG {name} starting dlm lockspace" for name in names),
+        "started": names,
+    }
+
+
+def _lockstop(name: str) -> Command:
+    """Closes nothing: whoever stops a lockspace ends the use of its LVs first."""
+    me: Whoami = yield Identity()
+    joined: tuple[str, ...] = yield Joined()
+    if name:
+        names = [name] if space_of(name) in joined else []
+    else:
+        disks = yield from read_disks()
+        ours = dict.fromkeys(found.vg.name for found in disks.vgs if is_ours(found.vg, me.cluster))
+        names = [one for one in ours if space_of(one) in joined]
+    for one in names:
+        yield from _refuse_active(one)
+    for one in names:
+        yield LeaveLockspace(space_of(one))
+    return {"message": "", "stopped": names}
+
+
+def _refuse_active(name: str) -> Generator[Order, Any, None]:
+    opened: tuple[OpenVolume, ...] = yield OpenPaths()
+    active = [volume.lv for volume in opened if volume.vg == name]
+    try:
+        _, found = yield from find_vg(name)
+        lvs: tuple[Lv, ...] = found.vg.lvs
+    except (NotFound, Damaged):
+        lvs = ()  # its disks are gone; LeaveLockspace still refuses while locks are held
+    for lv in lvs:
+        held: Held | None = yield FindLock(space_of(name), lv.uuid)
+        if held is not None:
+            active.append(lv.name)
+    if active:
+        raise Refused(
+            f"VG {name} has active LVs here: {', '.join(dict.fromkeys(active))}",
+            next=f"lvchange -an {name}",
+        )

@@ -1,0 +1,154 @@
+"""One open device or file, read and written past the page cache.
+
+O_DIRECT wants offset, length and memory aligned to the device's logical block: buffers come from
+mmap, ranges are widened to whole blocks, and a write that does not fill its blocks reads them first.
+(Widening rewrites neighbours with what they were; areas of different writers never share a block.)
+A file system without O_DIRECT gets O_DSYNC instead, which is said once for each device: a write is
+then on stable storage when it returns, but reads may come from this host's cache, so such a file
+must not be shared between hosts.
+
+Source: open(2), BLKSSZGET and BLKGETSIZE64 in Linux include/uapi/linux/fs.h."""
+
+import errno
+import fcntl
+import mmap
+import os
+import stat
+import struct
+from types import TracebackType
+
+from ringfence.core.errors import DeviceFailed
+
+_BLKSSZGET = 0x1268
+_BLKGETSIZE64 = 0x80081272
+_SMALLEST_BLOCK = 512
+_LARGEST_BLOCK = 4096
+
+
+def size_and_block(path: str) -> tuple[int, int]:
+    """Size and logical block of a device or file, in bytes.  Raises OSError; ValueError for other kinds."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    try:
+        return _measure(fd)
+    finally:
+        os.close(fd)
+
+
+def _measure(fd: int) -> tuple[int, int]:
+    status = os.fstat(fd)
+    if stat.S_ISREG(status.st_mode):
+        return status.st_size, _SMALLEST_BLOCK
+    if not stat.S_ISBLK(status.st_mode):
+        raise ValueError("neither a regular file nor a block device")
+    block = struct.unpack("i", fcntl.ioctl(fd, _BLKSSZGET, b"\0" * 4))[0]
+    size = struct.unpack("Q", fcntl.ioctl(fd, _BLKGETSIZE64, b"\0" * 8))[0]
+    return size, block
+
+
+class DirectFile:
+    """An open device; a context manager.  All methods raise DeviceFailed, which names the device."""
+
+    def __init__(self, path: str, *, write: bool) -> None:
+        self.path = path
+        self.direct = True
+        """False: O_DSYNC, for want of O_DIRECT."""
+        mode = (os.O_RDWR if write else os.O_RDONLY) | os.O_CLOEXEC
+        try:
+            try:
+                self._fd = os.open(path, mode | os.O_DIRECT)
+            except OSError as error:
+                if error.errno != errno.EINVAL:
+                    raise
+                self._fd = os.open(path, mode | os.O_DSYNC)
+                self.direct = False
+        except OSError as error:
+            raise _failed(path, "open", error) from error
+        try:
+            self.size_bytes, self._block = _measure(self._fd)
+            if self.direct and self._block < _LARGEST_BLOCK:
+                self._block = self._working_block()
+        except (OSError, ValueError) as error:
+            os.close(self._fd)
+            raise _failed(path, "open", error) from error
+
+    def __enter__(self) -> "DirectFile":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        os.close(self._fd)
+
+    def _working_block(self) -> int:
+        """A file on a disk with 4 KiB blocks refuses smaller ones; its size does not tell."""
+        try:
+            with mmap.mmap(-1, _LARGEST_BLOCK) as buffer, memoryview(buffer)[: self._block] as view:
+                os.preadv(self._fd, [view], 0)
+        except OSError as error:
+            if error.errno != errno.EINVAL:
+                raise
+            return _LARGEST_BLOCK
+        return self._block
+
+    def read(self, offset_bytes: int, length_bytes: int) -> bytes:
+        """Exactly `length_bytes`.  Raises DeviceFailed, also where the device ends before that."""
+        first, last = self._widen(offset_bytes, length_bytes)
+        try:
+            data = self._read_blocks(first, last - first, needed=offset_bytes + length_bytes - first)
+        except OSError as error:
+            raise _failed(self.path, f"read {length_bytes} bytes at {offset_bytes} of", error) from error
+        start = offset_bytes - first
+        return data[start : start + length_bytes]
+
+    def write(self, offset_bytes: int, data: bytes) -> None:
+        """Write the bytes; they are on stable storage after `flush`."""
+        first, last = self._widen(offset_bytes, len(data))
+        try:
+            if offset_bytes + len(data) > self.size_bytes:
+                raise OSError(errno.ENOSPC, "beyond the end of the device")
+            if (first, last) != (offset_bytes, offset_bytes + len(data)):
+                old = self._read_blocks(first, last - first, needed=offset_bytes + len(data) - first)
+                start = offset_bytes - first
+                data = old[:start] + data + old[start + len(data) :]
+            self._write_blocks(first, data)
+        except OSError as error:
+            raise _failed(self.path, f"write {len(data)} bytes at {offset_bytes} of", error) from error
+
+    def flush(self) -> None:
+        try:
+            os.fsync(self._fd)
+        except OSError as error:
+            raise _failed(self.path, "flush", error) from error
+
+    def _widen(self, offset_bytes: int, length_bytes: int) -> tuple[int, int]:
+        block = self._block if self.direct else 1
+        return offset_bytes // block * block, -(-(offset_bytes + length_bytes) // block) * block
+
+    def _read_blocks(self, first: int, length: int, needed: int) -> bytes:
+        """Whole blocks; fewer only if the file ends behind what is needed."""
+        if length == 0:
+            return b""
+        with mmap.mmap(-1, length) as buffer, memoryview(buffer) as memory:
+            done = 0
+            while done < needed:
+                with memory[done:] as view:
+                    count = os.preadv(self._fd, [view], first + done)
+                if count == 0:
+                    raise OSError(errno.EIO, "the device ends there")
+                done += count
+            return bytes(memory[:done])
+
+    def _write_blocks(self, first: int, data: bytes) -> None:
+        if not data:
+            return
+        with mmap.mmap(-1, len(data)) as buffer, memoryview(buffer) as memory:
+            memory[:] = data
+            done = 0
+            while done < len(data):
+                with memory[done:] as view:
+                    done += os.pwritev(self._fd, [view], first + done)
+
+
+def _failed(path: str, what: str, error: Exception) -> DeviceFailed:
+    reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return DeviceFailed(f"cannot {what} {path}: {reason}", next="look at the device and the kernel's log")

@@ -1,0 +1,133 @@
+"""Carries out storage orders: each blocks until it is done, so `do` belongs in a worker thread.
+
+Promises, for every write order:
+- the guard is asked before each write and after it; once it says no, nothing further is written;
+- writes happen in the order given, and are flushed before the answer;
+- only devices that [devices] paths allow are opened.
+
+`CrashHook` is called around every write.  Tests raise from it, to stop the world at that write."""
+
+import enum
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from typing import Any
+
+from ringfence.core.errors import DeviceFailed, NotFound
+from ringfence.engine.orders import Device, Read, ReadBlocks, ScanDevices, StorageOrder, Write, WriteBlocks
+from ringfence.storage.direct import DirectFile
+from ringfence.storage.scan import scan_devices
+
+Guard = Callable[[str], None]
+"""Asked with a VG's name, or "" for grant authority alone.  Raises NoAuthority."""
+
+
+class Moment(enum.Enum):
+    BEFORE = "before"
+    AFTER = "after"
+
+
+CrashHook = Callable[[Moment, str, int, Write], None]
+"""(before or after, the order's `what`, index of the write in its order, the write)."""
+
+
+class Storage:
+    """One host's devices.  `do` may be called from several threads at once."""
+
+    def __init__(
+        self,
+        paths: Sequence[str],
+        guard: Guard,
+        crash_hook: CrashHook | None = None,
+        say: Callable[[str], None] | None = None,
+    ) -> None:
+        """
+        Args:
+            paths: globs of the devices and files that may be used ([devices] paths).
+            say: takes one line for people, once for each device that cannot be used directly.
+        """
+        self._paths = tuple(paths)
+        self._guard = guard
+        self._crash_hook = crash_hook
+        self._say = say
+        self._said: set[str] = set()
+        self._known: frozenset[str] = frozenset()
+
+    def do(self, order: StorageOrder) -> Any:
+        """Answers as `engine.orders` says.  Raises DeviceFailed, NoAuthority, NotFound."""
+        match order:
+            case ScanDevices():
+                return self._scan()
+            case ReadBlocks():
+                return self._read(order.reads)
+            case WriteBlocks():
+                return self._write(order)
+
+    def _scan(self) -> tuple[Device, ...]:
+        found = scan_devices(self._paths)
+        for path, why in found.refused.items():
+            self._tell(path, f"{path} is not used: {why}")
+        self._known = frozenset(device.path for device in found.devices)
+        return found.devices
+
+    def _read(self, reads: tuple[Read, ...]) -> tuple[bytes | None, ...]:
+        answers: list[bytes | None] = []
+        with ExitStack() as stack:
+            opened: dict[str, DirectFile | None] = {}
+            for read in reads:
+                if read.path not in opened:
+                    opened[read.path] = self._open_to_read(stack, read.path)
+                answers.append(_read_one(opened[read.path], read))
+        return tuple(answers)
+
+    def _open_to_read(self, stack: ExitStack, path: str) -> DirectFile | None:
+        try:
+            return stack.enter_context(self._open(path, write=False))
+        except DeviceFailed as error:
+            self._tell(path, error.message)
+            return None
+
+    def _write(self, order: WriteBlocks) -> None:
+        with ExitStack() as stack:
+            opened: dict[str, DirectFile] = {}
+            for write in order.writes:
+                if write.path not in opened:
+                    opened[write.path] = stack.enter_context(self._open(write.path, write=True))
+            for index, write in enumerate(order.writes):
+                self._guard(order.guard)
+                self._hook(Moment.BEFORE, order.what, index, write)
+                opened[write.path].write(write.offset_bytes, write.data)
+                self._hook(Moment.AFTER, order.what, index, write)
+                self._guard(order.guard)
+            for file in opened.values():
+                file.flush()
+
+    def _open(self, path: str, *, write: bool) -> DirectFile:
+        if path not in self._known:
+            self._scan()
+        if path not in self._known:
+            raise NotFound(f"{path} is not among the devices of this host", next="add it to [devices] paths")
+        file = DirectFile(path, write=write)
+        if not file.direct:
+            self._tell(
+                path,
+                f"{path} has no O_DIRECT: O_DSYNC is used; hosts must not share it",
+            )
+        return file
+
+    def _hook(self, moment: Moment, what: str, index: int, write: Write) -> None:
+        if self._crash_hook is not None:
+            self._crash_hook(moment, what, index, write)
+
+    def _tell(self, path: str, line: str) -> None:
+        if self._say is not None and path not in self._said:
+            self._said.add(path)
+            self._say(line)
+
+
+def _read_one(file: DirectFile | None, read: Read) -> bytes | None:
+    if file is None:
+        return None
+    try:
+        return file.read(read.offset_bytes, read.length_bytes)
+    except DeviceFailed:
+        return None

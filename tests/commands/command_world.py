@@ -1,0 +1,242 @@
+"""A small world for commands: a lock table in memory, real `Storage` on image files.
+
+Locks here never wait: a conflicting request is refused at once, as LockHeld where the command would
+not wait either and as TimedOut where it would.  Everything else is as `engine.orders` says."""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from ringfence.core.errors import DeviceFailed, LockHeld, NotFound, Refused, RingfenceError, TimedOut
+from ringfence.core.ids import Token
+from ringfence.core.modes import Mode
+from ringfence.engine import orders
+from ringfence.engine.commands import command_for
+from ringfence.lvm2.names import UUID_CHARACTERS
+from ringfence.storage import Storage
+from ringfence.storage.driver import CrashHook
+
+MIB = 1 << 20
+
+
+class Crash(Exception):
+    """The world ends at a write: nothing of the command runs any more."""
+
+
+class Resource:
+    def __init__(self) -> None:
+        self.held: dict[int, tuple[int, Mode, Token, bool]] = {}
+        """node -> (lock, mode, token, persistent)."""
+        self.lvb: bytes | None = None
+
+
+class World:
+    """What the nodes share: locks, notices, the disks."""
+
+    def __init__(
+        self, directory: Path, sizes_bytes: Sequence[int] = (64 * MIB,), cluster: str = "ring"
+    ) -> None:
+        self.directory = directory
+        self.cluster = cluster
+        self.images = []
+        for index, size in enumerate(sizes_bytes):
+            path = directory / f"disk{index}.img"
+            path.touch()
+            with path.open("r+b") as file:
+                file.truncate(size)
+            self.images.append(str(path))
+        self.members: dict[str, list[int]] = {}
+        self.frozen: set[str] = set()
+        self.resources: dict[tuple[str, str], Resource] = {}
+        self.position = 0
+        self.locks = 0
+        self.seeds = 0
+        self.published: list[orders.Publish] = []
+
+    def node(self, id: int = 1, **options: Any) -> "Node":
+        return Node(self, id, **options)
+
+    def purge(self, id: int) -> None:
+        """The node was fenced: its locks go; what it held EX leaves value blocks that are not valid."""
+        for (space, _), resource in self.resources.items():
+            if id in resource.held and resource.held.pop(id)[1] >= Mode.PW:
+                resource.lvb = None
+            if id in self.members.get(space, []):
+                self.members[space].remove(id)
+
+    def locks_of(self, id: int) -> list[tuple[str, str, Mode]]:
+        return [(*key, one.held[id][1]) for key, one in sorted(self.resources.items()) if id in one.held]
+
+
+COMPATIBLE = {Mode.PR: (Mode.NL, Mode.CR, Mode.PR), Mode.EX: (Mode.NL,)}
+
+
+class Node:
+    def __init__(
+        self,
+        world: World,
+        id: int,
+        crash_hook: CrashHook | None = None,
+        guard: Callable[[str], None] | None = None,
+        fail: Callable[[orders.Order], RingfenceError | None] | None = None,
+    ) -> None:
+        self.world = world
+        self.id = id
+        self.name = f"an-a01n0{id}"
+        self.fail = fail
+        self.guards: list[str] = []
+        self.storage = Storage(
+            [str(world.directory / "*.img")], guard or self.guards.append, crash_hook=crash_hook
+        )
+        self.open: dict[tuple[str, str], orders.OpenPath] = {}
+        self.trace: list[orders.Order] = []
+
+    def run(self, call: Any) -> Any:
+        return self.drive(command_for(call))
+
+    def drive(self, command: orders.Command) -> Any:
+        """Run a command to its end; its transient locks end with it.  After a Crash nothing does."""
+        self.trace = []
+        send: Callable[[], orders.Order] = lambda: next(command)  # noqa: E731
+        while True:
+            try:
+                order = send()
+            except StopIteration as stop:
+                self._end()
+                return stop.value
+            except RingfenceError:
+                self._end()
+                raise
+            self.trace.append(order)
+            try:
+                answer = self._do(order)
+            except RingfenceError as error:
+                send = lambda error=error: command.throw(error)  # noqa: E731
+            else:
+                send = lambda answer=answer: command.send(answer)  # noqa: E731
+
+    def _end(self) -> None:
+        for resource in self.world.resources.values():
+            if self.id in resource.held and not resource.held[self.id][3]:
+                del resource.held[self.id]
+
+    def _do(self, order: orders.Order) -> Any:
+        if self.fail is not None and (error := self.fail(order)) is not None:
+            raise error
+        if isinstance(order, orders.ScanDevices | orders.ReadBlocks | orders.WriteBlocks):
+            return self.storage.do(order)
+        return getattr(self, f"_do_{type(order).__name__}")(order)
+
+    def _do_Identity(self, order: orders.Identity) -> orders.Whoami:
+        seeds = []
+        for _ in range(3):
+            self.world.seeds += 1
+            digest = hashlib.sha256(str(self.world.seeds).encode()).digest()
+            seeds.append("".join(UUID_CHARACTERS[byte % len(UUID_CHARACTERS)] for byte in digest))
+        return orders.Whoami(self.world.cluster, self.id, self.name, False, 1_700_000_000, tuple(seeds))
+
+    def _do_Joined(self, order: orders.Joined) -> tuple[str, ...]:
+        return tuple(space for space, nodes in sorted(self.world.members.items()) if self.id in nodes)
+
+    def _do_JoinLockspace(self, order: orders.JoinLockspace) -> None:
+        nodes = self.world.members.setdefault(order.lockspace, [])
+        if self.id not in nodes:
+            nodes.append(self.id)
+
+    def _do_LeaveLockspace(self, order: orders.LeaveLockspace) -> None:
+        held = [
+            key
+            for key, one in self.world.resources.items()
+            if key[0] == order.lockspace and self.id in one.held
+        ]
+        if held:
+            raise Refused(f"{self.name} still holds locks in {order.lockspace}")
+        self.world.members[order.lockspace].remove(self.id)
+
+    def _do_LockspaceMembers(self, order: orders.LockspaceMembers) -> tuple[str, ...]:
+        return tuple(f"an-a01n0{id}" for id in self.world.members.get(order.lockspace, []))
+
+    def _resource(self, space: str, name: str) -> Resource:
+        if self.id not in self.world.members.get(space, []):
+            raise NotFound(f"lockspace {space} is not joined")
+        return self.world.resources.setdefault((space, name), Resource())
+
+    def _grant(self, resource: Resource, mode: Mode, persistent: bool) -> orders.Held:
+        self.world.locks += 1
+        self.world.position += 1
+        token = Token(1, 1, self.world.position)
+        resource.held[self.id] = (self.world.locks, mode, token, persistent)
+        return orders.Held(self.world.locks, mode, token, resource.lvb)
+
+    def _check(self, resource: Resource, space: str, mode: Mode, wait_ms: int | None, what: str) -> None:
+        if space in self.world.frozen:
+            raise TimedOut(f"{what}: lockspace {space} is frozen until a lost node is fenced")
+        for node, (_, held, _, _) in resource.held.items():
+            if node != self.id and held not in COMPATIBLE[mode]:
+                kind = LockHeld if wait_ms == 0 else TimedOut
+                raise kind(f"{what} is held {held.name} by an-a01n0{node}", node=f"an-a01n0{node}")
+
+    def _do_Acquire(self, order: orders.Acquire) -> orders.Held:
+        resource = self._resource(order.lockspace, order.resource)
+        assert self.id not in resource.held, f"{order} by a node that has it"
+        self._check(resource, order.lockspace, order.mode, order.wait_ms, order.what)
+        return self._grant(resource, order.mode, order.persistent)
+
+    def _find(self, lock: int) -> tuple[str, Resource]:
+        for (space, _), resource in self.world.resources.items():
+            if resource.held.get(self.id, (0,))[0] == lock:
+                return space, resource
+        raise NotFound(f"lock {lock} is not held")
+
+    def _do_Convert(self, order: orders.Convert) -> orders.Held:
+        space, resource = self._find(order.lock)
+        self._check(resource, space, order.mode, order.wait_ms, f"lock {order.lock}")
+        return self._grant(resource, order.mode, resource.held[self.id][3])
+
+    def _do_Release(self, order: orders.Release) -> None:
+        _, resource = self._find(order.lock)
+        if order.lvb is not None:
+            assert len(order.lvb) == 32
+            assert resource.held[self.id][1] >= Mode.PW
+            resource.lvb = order.lvb
+        del resource.held[self.id]
+
+    def _do_FindLock(self, order: orders.FindLock) -> orders.Held | None:
+        resource = self.world.resources.get((order.lockspace, order.resource))
+        if resource is None or self.id not in resource.held:
+            return None
+        lock, mode, token, persistent = resource.held[self.id]
+        return orders.Held(lock, mode, token, resource.lvb) if persistent else None
+
+    def _do_Holders(self, order: orders.Holders) -> dict[str, tuple[orders.Holder, ...]]:
+        return {
+            name: tuple(
+                orders.Holder(node, f"an-a01n0{node}", mode, token, 1_700_000_000_000)
+                for node, (_, mode, token, _) in sorted(resource.held.items())
+            )
+            for (space, name), resource in self.world.resources.items()
+            if space == order.lockspace and resource.held
+        }
+
+    def _do_Publish(self, order: orders.Publish) -> None:
+        self.world.published.append(order)
+
+    def _do_OpenPath(self, order: orders.OpenPath) -> orders.Opened:
+        if (order.vg, order.lv) in self.open:
+            raise DeviceFailed(f"{order.vg}/{order.lv} is open already")
+        self.open[order.vg, order.lv] = order
+        return self._path(order)
+
+    def _path(self, order: orders.OpenPath) -> orders.Opened:
+        path = f"/run/ringfence/dev/{order.vg}/{order.lv}"
+        return orders.Opened(path, f"nbd+unix:///{order.lv}?socket={path}")
+
+    def _do_ClosePath(self, order: orders.ClosePath) -> None:
+        self.open.pop((order.vg, order.lv), None)
+
+    def _do_OpenPaths(self, order: orders.OpenPaths) -> tuple[orders.OpenVolume, ...]:
+        return tuple(
+            orders.OpenVolume(one.vg, one.lv, one.uuid, self._path(one).path, self._path(one).uri)
+            for one in self.open.values()
+        )
