@@ -1,0 +1,36 @@
+"""Which lock modes agree with one another.
+
+The table is VMS's, as the Linux DLM has it (fs/dlm/lock.c, `__dlm_compat_matrix`); it is
+symmetric.  By what they shut out, the modes form a lattice: UN < NL < CR < {CW, PR} < PW < EX,
+where CW and PR shut out one another and PW is the weakest mode that stands in for both."""
+
+from ringfence.core.modes import Mode
+
+_EVERY = (Mode.UN, Mode.NL, Mode.CR, Mode.CW, Mode.PR, Mode.PW, Mode.EX)
+
+_AGREES: dict[Mode, tuple[Mode, ...]] = {
+    Mode.UN: _EVERY,
+    Mode.NL: _EVERY,
+    Mode.CR: (Mode.UN, Mode.NL, Mode.CR, Mode.CW, Mode.PR, Mode.PW),
+    Mode.CW: (Mode.UN, Mode.NL, Mode.CR, Mode.CW),
+    Mode.PR: (Mode.UN, Mode.NL, Mode.CR, Mode.PR),
+    Mode.PW: (Mode.UN, Mode.NL, Mode.CR),
+    Mode.EX: (Mode.UN, Mode.NL),
+}
+
+
+def compatible(a: Mode, b: Mode) -> bool:
+    """Whether two holders may hold these modes of one resource at the same time."""
+    return b in _AGREES[a]
+
+
+def supremum(a: Mode, b: Mode) -> Mode:
+    """The weakest mode that covers both: the greater, but PW for CW with PR."""
+    if {a, b} == {Mode.CW, Mode.PR}:
+        return Mode.PW
+    return max(a, b)
+
+
+def covers(held: Mode, wanted: Mode) -> bool:
+    """Whether a holder of `held` may act as if it held `wanted`."""
+    return supremum(held, wanted) is held

@@ -1,0 +1,83 @@
+"""Flags of lock operations, with the DLM's numbers, and which of them may go together.
+
+Source: Linux include/uapi/linux/dlmconstants.h; the checks are those of fs/dlm/lock.c
+`set_lock_args` and `set_unlock_args`."""
+
+import enum
+
+from ringfence.core.modes import Mode
+
+LVB_BYTES = 32
+
+
+class Flag(enum.IntFlag):
+    NOQUEUE = 0x1
+    """Refuse with EAGAIN rather than queue."""
+    CANCEL = 0x2
+    CONVERT = 0x4
+    VALBLK = 0x8
+    """Read the value block with the grant, or write it, as the pair of modes says."""
+    QUECVT = 0x10
+    """A conversion does not pass those that are queued (Davis 6-7)."""
+    IVVALBLK = 0x20
+    """Where the value block would be written, mark it as not valid instead."""
+    CONVDEADLK = 0x40
+    """Give up the held mode (to NL) rather than be refused with EDEADLK."""
+    PERSISTENT = 0x80
+    NODLCKWT = 0x100
+    """Queue a conversion even if it deadlocks; whoever asked sorts it out."""
+    NODLCKBLK = 0x200
+    EXPEDITE = 0x400
+    """Grant a new NL lock past every queue (Davis 6-11)."""
+    NOQUEUEBAST = 0x800
+    HEADQUE = 0x1000
+    """Queue at the head."""
+    NOORDER = 0x2000
+    """Grant as soon as nobody's held mode conflicts, whatever the queues' order."""
+    ORPHAN = 0x4000
+    ALTPR = 0x8000
+    ALTCW = 0x10000
+    FORCEUNLOCK = 0x20000
+    TIMEOUT = 0x40000
+    YIELDS = 0x1000000
+    """Not the DLM's.  A node's conversion for the sake of one of its waiting clients: the node withdraws
+    it when its held mode is in somebody's way, so it takes no part in deadlocks."""
+
+
+FOR_REQUEST = (
+    Flag.NOQUEUE | Flag.VALBLK | Flag.IVVALBLK | Flag.EXPEDITE | Flag.NOORDER | Flag.HEADQUE | Flag.NODLCKWT
+)
+FOR_CONVERT = (
+    Flag.NOQUEUE | Flag.CONVERT | Flag.VALBLK | Flag.IVVALBLK | Flag.QUECVT | Flag.NOORDER | Flag.HEADQUE
+    | Flag.CONVDEADLK | Flag.NODLCKWT | Flag.YIELDS
+)  # fmt: skip
+FOR_UNLOCK = Flag.VALBLK | Flag.IVVALBLK
+
+
+def _known(flags: int, allowed: Flag, lvb: bytes | None) -> bool:
+    return flags & ~allowed == 0 and (lvb is None or len(lvb) == LVB_BYTES)
+
+
+def valid_request(mode: Mode | None, flags: int, lvb: bytes | None) -> bool:
+    """Whether a new request may carry these flags.
+
+    EXPEDITE goes with NL only and not with NOQUEUE; whatever speaks of a conversion is refused."""
+    if mode is None or mode is Mode.UN or not _known(flags, FOR_REQUEST, lvb):
+        return False
+    return not flags & Flag.EXPEDITE or (mode is Mode.NL and not flags & Flag.NOQUEUE)
+
+
+def valid_convert(held: Mode, mode: Mode | None, flags: int, lvb: bytes | None) -> bool:
+    """Whether a conversion may carry these flags.
+
+    CONVDEADLK cannot go with NOQUEUE.  QUECVT needs a pair that goes up, or PR to CW (lock.c,
+    `__quecvt_compat_matrix`): any other conversion is granted at once and has nothing to queue for."""
+    if mode is None or mode is Mode.UN or not _known(flags, FOR_CONVERT, lvb):
+        return False
+    if flags & Flag.CONVDEADLK and flags & Flag.NOQUEUE:
+        return False
+    return not flags & Flag.QUECVT or mode > held or (held, mode) == (Mode.PR, Mode.CW)
+
+
+def valid_unlock(flags: int, lvb: bytes | None) -> bool:
+    return _known(flags, FOR_UNLOCK, lvb)

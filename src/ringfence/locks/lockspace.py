@@ -1,0 +1,164 @@
+"""A lockspace of the ordered state: its members, its resources, and what waits while it is frozen.
+
+Pure and serialisable; holders are node ids.  While a member's fate is unproven the caller defers
+operations instead of applying them, purges the victim once there is evidence, then resumes.
+Nothing is granted between the first and the last of these (design: lockspaces of a victim freeze).
+
+Resources are always walked in the order of their names: the order of a dict is not part of the
+state, and every node must give the same grants the same tokens."""
+
+import enum
+import errno
+from collections.abc import Collection
+
+import msgspec
+
+from ringfence.core.errors import BadInput
+from ringfence.core.modes import Mode
+from ringfence.locks.flags import Flag
+from ringfence.locks.resource import Cancelled, Effect, Refused, Resource, check
+
+NAME_BYTES = 64
+"""The DLM's limit for names of lockspaces and of resources (DLM_LOCKSPACE_LEN, DLM_RESNAME_MAXLEN)."""
+
+
+class OpKind(enum.Enum):
+    REQUEST = "request"
+    CONVERT = "convert"
+    UNLOCK = "unlock"
+    CANCEL = "cancel"
+
+
+class Op(msgspec.Struct, frozen=True):
+    kind: OpKind
+    resource: str
+    owner: int
+    mode: Mode | None = None
+    flags: int = 0
+    lvb: bytes | None = None
+    now_ms: int = 0
+
+
+def valid_name(name: str) -> bool:
+    return 1 <= len(name.encode("utf-8", "surrogatepass")) <= NAME_BYTES
+
+
+def check_names(lockspace: str, resource: str) -> None:
+    """Raises BadInput if either name is empty or longer than 64 bytes."""
+    for what, name in (("lockspace", lockspace), ("resource", resource)):
+        if not valid_name(name):
+            length = len(name.encode("utf-8", "surrogatepass"))
+            raise BadInput(
+                f"a {what} name has 1 to {NAME_BYTES} bytes, this one {length}: {name[:80]!r}",
+                next="choose a shorter name" if length else "give a name",
+            )
+
+
+class Lockspace(msgspec.Struct):
+    name: str
+    members: list[int] = []
+    """Sorted node ids."""
+    joining: dict[int, list[int]] = {}
+    """Node -> nodes whose acknowledgement of its join is missing."""
+    resources: dict[str, Resource] = {}
+    deferred: list[Op] = []
+
+    def apply(self, op: Op) -> list[tuple[str, Effect]]:
+        """Carry out an operation of a member while the lockspace runs."""
+        resource = self.resources.get(op.resource)
+        if resource is None:
+            if op.kind is OpKind.CANCEL:
+                return []
+            if op.kind is not OpKind.REQUEST:
+                return [(op.resource, Refused(op.owner, errno.ENOENT))]
+            if not valid_name(op.resource):
+                return [(op.resource, Refused(op.owner, errno.EINVAL))]
+            resource = self.resources[op.resource] = Resource(op.resource)
+        effects = _carry_out(resource, op)
+        self._drop_if_empty(resource)
+        return [(op.resource, effect) for effect in effects]
+
+    def defer(self, op: Op) -> list[tuple[str, Effect]]:
+        """Keep an operation for `resume`: the lockspace is frozen.
+
+        What cannot wait is answered now: a NOQUEUE operation (EAGAIN, with the holders in its way, if
+        any) and a CANCEL, which takes back the holder's deferred or queued operation."""
+        if op.kind is OpKind.CANCEL:
+            return self._cancel_frozen(op)
+        if self._deferred_of(op) is not None:
+            return [(op.resource, Refused(op.owner, errno.EBUSY))]
+        if op.flags & Flag.NOQUEUE and op.kind is not OpKind.UNLOCK:
+            return [(op.resource, Refused(op.owner, errno.EAGAIN, self._holders_in_the_way(op)))]
+        self.deferred.append(op)
+        return []
+
+    def resume(self, now_ms: int = 0) -> list[tuple[str, Effect]]:
+        """The lockspace runs again: grant what the purged left free, then replay what was deferred."""
+        answers: list[tuple[str, Effect]] = []
+        for name in sorted(self.resources):
+            answers += [(name, effect) for effect in self.resources[name].advance(now_ms)]
+        replay, self.deferred = self.deferred, []
+        for op in replay:
+            answers += self.apply(op)
+        return answers
+
+    def purge(self, nodes: Collection[int]) -> None:
+        """Lost nodes: their locks and requests vanish.  Nothing is granted until `resume`."""
+        self.deferred = [op for op in self.deferred if op.owner not in nodes]
+        for name in sorted(self.resources):
+            resource = self.resources[name]
+            resource.purge(nodes)
+            self._drop_if_empty(resource)
+
+    def _drop_if_empty(self, resource: Resource) -> None:
+        """The value block needs some lock to live, NL at least."""
+        if resource.empty:
+            del self.resources[resource.name]
+
+    def _deferred_of(self, op: Op) -> Op | None:
+        return next(
+            (one for one in self.deferred if (one.resource, one.owner) == (op.resource, op.owner)), None
+        )
+
+    def _cancel_frozen(self, op: Op) -> list[tuple[str, Effect]]:
+        resource = self.resources.get(op.resource)
+        deferred = self._deferred_of(op)
+        if deferred is not None and deferred.kind is not OpKind.UNLOCK:
+            self.deferred.remove(deferred)
+            lock = resource.find(op.owner) if resource else None
+            return [(op.resource, Cancelled(op.owner, lock.held if lock else Mode.UN))]
+        if resource is None:
+            return []
+        taken = resource.withdraw(op.owner)
+        self._drop_if_empty(resource)
+        return [(op.resource, effect) for effect in taken]
+
+    def _holders_in_the_way(self, op: Op) -> tuple[tuple[int, Mode], ...]:
+        resource = self.resources.get(op.resource)
+        if resource is None or op.mode is None:
+            return ()
+        return resource.holders_against(op.owner, op.mode)
+
+
+def _carry_out(resource: Resource, op: Op) -> list[Effect]:
+    if op.kind is OpKind.REQUEST:
+        return resource.request(op.owner, op.mode, op.flags, op.lvb, op.now_ms)
+    if op.kind is OpKind.CONVERT:
+        return resource.convert(op.owner, op.mode, op.flags, op.lvb, op.now_ms)
+    if op.kind is OpKind.UNLOCK:
+        return resource.unlock(op.owner, op.flags, op.lvb, op.now_ms)
+    return resource.cancel(op.owner, op.now_ms)
+
+
+def check_space(space: Lockspace, *, frozen: bool) -> None:
+    """Assert what must hold between entries.  A frozen lockspace may have grants pending."""
+    assert space.members == sorted(space.members)
+    for name, resource in space.resources.items():
+        assert resource.name == name
+        assert not resource.empty, f"{name} has no lock and is kept"
+        for queue in (resource.granted, resource.converting, resource.waiting):
+            for lock in queue:
+                assert lock.owner in space.members, f"{lock.owner} has a lock of {name} and is no member"
+        if not frozen:
+            check(resource)
+    assert frozen or not space.deferred

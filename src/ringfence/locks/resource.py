@@ -1,0 +1,404 @@
+"""A DLM resource: a granted, a converting and a waiting queue, and the lock value block (LVB).
+
+Pure and serialisable.  Each method takes one operation of one holder and returns, in order, what
+the caller must tell whom.  A lock is in one queue: granted (holds a mode), converting (holds one,
+wants another) or waiting (wants one).  Holders are numbers: nodes in the ordered state, clients'
+lock ids inside a node.  A holder has at most one lock of a resource and one operation in flight.
+
+What it promises: granted modes agree pairwise; whoever heads a queue is really blocked by somebody
+who has been told; every operation has one completion (Granted, Refused, Released or Cancelled);
+a refused operation changes nothing.  `check` asserts all of that.
+
+Rules: Davis, "VAXcluster Principles", ch. 6, in the numbering and reading of Linux fs/dlm/lock.c
+(`_can_be_granted`, `conversion_deadlock_detect`, `set_lvb_lock`, `modes_require_bast`)."""
+
+import errno
+from collections.abc import Collection
+
+import msgspec
+
+from ringfence.core.ids import Token
+from ringfence.core.modes import Mode
+from ringfence.locks.compat import compatible, covers, supremum
+from ringfence.locks.flags import LVB_BYTES, Flag, valid_convert, valid_request, valid_unlock
+
+EMPTY_LVB = bytes(LVB_BYTES)
+
+
+class Lock(msgspec.Struct):
+    owner: int
+    held: Mode = Mode.UN
+    """UN while it waits."""
+    wanted: Mode = Mode.UN
+    """UN once it is granted."""
+    flags: int = 0
+    """Of the operation in flight."""
+    token: Token | None = None
+    """Stamped by the caller on each grant."""
+    since_ms: int = 0
+    """When the present mode was granted; while waiting, when it was asked for."""
+    notified: Mode = Mode.UN
+    """The weakest mode that covers all it was told others want.  Reset by a grant."""
+    demoted: bool = False
+    """CONVDEADLK took its mode away; told with the grant."""
+
+
+class _Effect(msgspec.Struct, frozen=True, tag=True):
+    owner: int
+
+
+class Granted(_Effect, frozen=True):
+    mode: Mode
+    lvb: bytes | None = None
+    """The value read with this grant; None if nothing was read or it is not valid."""
+    lvb_valid: bool = True
+    demoted: bool = False
+
+
+class Queued(_Effect, frozen=True):
+    """Not a completion: one will follow."""
+
+    blockers: tuple[int, ...] = ()
+
+
+class Refused(_Effect, frozen=True):
+    """Nothing was changed.
+
+    errno: EAGAIN (NOQUEUE and it cannot be granted now), EDEADLK, EINVAL (flags, mode, or a second lock
+    of one holder), EBUSY (an operation is in flight), ENOENT (no such lock)."""
+
+    errno: int
+    blockers: tuple[tuple[int, Mode], ...] = ()
+    """Who is in the way, with the mode held; UN: it holds nothing and only queues ahead."""
+
+
+class Blocking(_Effect, frozen=True):
+    """The blocking notice (BAST): somebody wants a mode that this holder keeps from it.
+
+    UN takes back what was noticed before: nobody waits for this holder any more."""
+
+    wants: Mode
+
+
+class Released(_Effect, frozen=True):
+    pass
+
+
+class Cancelled(_Effect, frozen=True):
+    """The operation in flight was taken back; `held` as before it (UN: no lock)."""
+
+    held: Mode = Mode.UN
+
+
+Effect = Granted | Queued | Refused | Blocking | Released | Cancelled
+
+
+def reads_lvb(held: Mode, wanted: Mode) -> bool:
+    """A new lock and a conversion upward (or to the same mode) read; see `writes_lvb` first."""
+    return wanted >= held and not writes_lvb(held, wanted)
+
+
+def writes_lvb(held: Mode, wanted: Mode) -> bool:
+    """From PW or EX to the same mode or a lower one, or to nothing, the LVB is written.
+
+    With `reads_lvb` this is lock.c's `dlm_lvb_operations` in one line; EX to EX writes, PW to EX reads."""
+    return held >= Mode.PW and wanted <= held
+
+
+class Resource(msgspec.Struct):
+    name: str
+    granted: list[Lock] = []
+    converting: list[Lock] = []
+    waiting: list[Lock] = []
+    lvb: bytes = EMPTY_LVB
+    lvb_valid: bool = True
+    lvb_seq: int = 0
+    """Counts writes; a write is also all that makes the LVB valid again."""
+
+    # -- operations --------------------------------------------------------------
+
+    def request(
+        self, owner: int, mode: Mode | None, flags: int = 0, lvb: bytes | None = None, now_ms: int = 0
+    ) -> list[Effect]:
+        """A new lock.  Its value block can only be read, so `lvb` is ignored."""
+        present = self.find(owner)
+        if present is not None:
+            return [Refused(owner, errno.EINVAL if present.wanted is Mode.UN else errno.EBUSY)]
+        if not valid_request(mode, flags, lvb):
+            return [Refused(owner, errno.EINVAL)]
+        assert mode is not None
+        lock = Lock(owner, wanted=mode, flags=flags, since_ms=now_ms)
+        if self._grantable(lock, new=True):
+            return [self._grant(lock, now_ms), *self.advance(now_ms)]
+        if flags & Flag.NOQUEUE and not self._may_wait(lock):
+            return [Refused(owner, errno.EAGAIN, self._in_the_way(lock))]
+        self._enqueue(self.waiting, lock)
+        return [self._queued(lock), *self._notices()]
+
+    def convert(
+        self, owner: int, mode: Mode | None, flags: int = 0, lvb: bytes | None = None, now_ms: int = 0
+    ) -> list[Effect]:
+        """Change the mode of a granted lock."""
+        lock = self.find(owner)
+        if lock is None:
+            return [Refused(owner, errno.ENOENT)]
+        if lock.wanted is not Mode.UN:
+            return [Refused(owner, errno.EBUSY)]
+        if not valid_convert(lock.held, mode, flags, lvb):
+            return [Refused(owner, errno.EINVAL)]
+        assert mode is not None
+        lock.wanted, lock.flags = mode, flags
+        if self._grantable(lock, new=True):
+            self._write_lvb(lock.held, mode, flags, lvb)
+            return [self._grant(lock, now_ms), *self.advance(now_ms)]
+        refused = self._refuse_conversion(lock)
+        if refused is not None:
+            lock.wanted, lock.flags = Mode.UN, 0
+            return [refused]
+        if flags & Flag.CONVDEADLK and self._deadlocks(lock):
+            return self._demote(lock, now_ms)
+        self.granted.remove(lock)
+        self._enqueue(self.converting, lock)
+        return [self._queued(lock), *self._notices()]
+
+    def unlock(self, owner: int, flags: int = 0, lvb: bytes | None = None, now_ms: int = 0) -> list[Effect]:
+        """Give up a granted lock.  One that is queued is cancelled first."""
+        lock = self.find(owner)
+        if lock is None:
+            return [Refused(owner, errno.ENOENT)]
+        if lock.wanted is not Mode.UN:
+            return [Refused(owner, errno.EBUSY)]
+        if not valid_unlock(flags, lvb):
+            return [Refused(owner, errno.EINVAL)]
+        self._write_lvb(lock.held, Mode.UN, flags, lvb)
+        self.granted.remove(lock)
+        return [Released(owner), *self.advance(now_ms)]
+
+    def cancel(self, owner: int, now_ms: int = 0) -> list[Effect]:
+        """Take back what is queued; a conversion's held mode is kept.
+
+        Nothing happens if nothing is queued: the operation completed before the cancel arrived, and
+        that completion is its only one."""
+        taken = self.withdraw(owner)
+        return [*taken, *self.advance(now_ms)] if taken else []
+
+    def withdraw(self, owner: int) -> list[Effect]:
+        """`cancel` without letting anybody else go on (a frozen lockspace grants nothing)."""
+        lock = self.find(owner)
+        if lock is None or lock.wanted is Mode.UN:
+            return []
+        if lock.held is Mode.UN:
+            self.waiting.remove(lock)
+        else:
+            self.converting.remove(lock)
+            lock.wanted, lock.flags = Mode.UN, 0
+            self.granted.append(lock)
+        return [Cancelled(owner, lock.held)]
+
+    def purge(self, owners: Collection[int]) -> None:
+        """Lost holders: their locks and requests vanish.  Nothing is granted until `advance`.
+
+        A lost holder of PW or EX may have changed what the LVB describes, so it is no longer valid."""
+        for queue in (self.granted, self.converting, self.waiting):
+            for lock in [one for one in queue if one.owner in owners]:
+                queue.remove(lock)
+                if lock.held >= Mode.PW:
+                    self.lvb_valid = False
+
+    def advance(self, now_ms: int = 0) -> list[Effect]:
+        """Grant what can be granted, conversions first, then ask those in the way to give way."""
+        effects = self._grant_conversions(now_ms)
+        for lock in list(self.waiting):
+            if self._grantable(lock, new=False):
+                self.waiting.remove(lock)
+                effects.append(self._grant(lock, now_ms))
+        return effects + self._notices()
+
+    # -- reading -------------------------------------------------------------------
+
+    @property
+    def empty(self) -> bool:
+        return not (self.granted or self.converting or self.waiting)
+
+    def find(self, owner: int) -> Lock | None:
+        for queue in (self.granted, self.converting, self.waiting):
+            for lock in queue:
+                if lock.owner == owner:
+                    return lock
+        return None
+
+    def blockers(self, lock: Lock) -> list[Lock]:
+        """Who really blocks this queued lock: held modes that conflict, then those queued ahead."""
+        conflicts = self._conflicts(lock)
+        if lock.flags & Flag.NOORDER:
+            return conflicts
+        return conflicts + [one for one in self._ahead(lock) if one not in conflicts]
+
+    def holders_against(self, owner: int, mode: Mode) -> tuple[tuple[int, Mode], ...]:
+        """Who else holds a mode that conflicts with this one."""
+        return tuple((one.owner, one.held) for one in self._conflicts(Lock(owner, wanted=mode)))
+
+    # -- rules -----------------------------------------------------------------------
+
+    def _conflicts(self, lock: Lock) -> list[Lock]:
+        """A converting lock still counts at the mode that it holds."""
+        return [
+            other
+            for other in (*self.granted, *self.converting)
+            if other.owner != lock.owner and not compatible(other.held, lock.wanted)
+        ]
+
+    def _ahead(self, lock: Lock) -> list[Lock]:
+        """Those that the order of the queues puts before a lock, or would if it were queued now."""
+        queue = self.waiting if lock.held is Mode.UN else self.converting
+        if lock in queue:
+            before = queue[: queue.index(lock)]
+        else:
+            before = [] if lock.flags & Flag.HEADQUE else list(queue)
+        return self.converting + before if lock.held is Mode.UN else before
+
+    def _grantable(self, lock: Lock, *, new: bool) -> bool:
+        """The grant rule, in lock.c's order; `new`: asked just now, in no queue for it yet.
+
+        The rule for conversions during recovery (lock.c: order is lost, grant) has no place here:
+        recovery keeps the queues."""
+        if lock.flags & Flag.EXPEDITE:
+            return True  # 6-11; only new NL requests bear it
+        if self._conflicts(lock):
+            return False  # 6-3, 6-4
+        if new and lock.held is not Mode.UN:
+            # 6-5: in place, even past queued conversions; 6-7: unless QUECVT asks for order.
+            return not lock.flags & Flag.QUECVT or not self._ahead(lock)
+        if lock.flags & Flag.NOORDER:
+            return True
+        # 6-3: a queued conversion must head its queue.  6-4: a new request finds both queues empty;
+        # a queued one finds no conversion and heads the wait queue.
+        return not self._ahead(lock)
+
+    def _may_wait(self, lock: Lock) -> bool:
+        """Whether a NOQUEUE request that cannot be granted may wait all the same: never."""
+        return False
+
+    def _refuse_conversion(self, lock: Lock) -> Refused | None:
+        flags = lock.flags
+        if flags & Flag.NOQUEUE:
+            return None if self._may_wait(lock) else Refused(lock.owner, errno.EAGAIN, self._in_the_way(lock))
+        rivals = self._deadlocks(lock)
+        if rivals and not flags & Flag.CONVDEADLK:
+            return Refused(lock.owner, errno.EDEADLK, tuple((one.owner, one.held) for one in rivals))
+        return None
+
+    def _deadlocks(self, lock: Lock) -> list[Lock]:
+        """Queued conversions with which this new one would wait in a ring.
+
+        They go in order, so a deadlock is a later one whose held mode blocks an earlier one's wish
+        (lock.c compares every earlier converter's wish with the newcomer's held mode; with HEADQUE
+        the newcomer is the earlier one).  NODLCKWT on the newcomer lets it queue all the same."""
+        if lock.flags & (Flag.NODLCKWT | Flag.YIELDS):
+            return []
+        others = [one for one in self.converting if not one.flags & Flag.YIELDS]
+        if lock.flags & Flag.HEADQUE:
+            return [one for one in others if not compatible(one.held, lock.wanted)]
+        return [one for one in others if not compatible(lock.held, one.wanted)]
+
+    def _in_the_way(self, lock: Lock) -> tuple[tuple[int, Mode], ...]:
+        return tuple((one.owner, one.held) for one in self.blockers(lock))
+
+    # -- changes ---------------------------------------------------------------------
+
+    def _grant(self, lock: Lock, now_ms: int) -> Granted:
+        """Give the lock the mode that it wants; it is in no queue but, in place, the granted one."""
+        read = lock.flags & Flag.VALBLK and reads_lvb(lock.held, lock.wanted) and self.lvb_valid
+        effect = Granted(lock.owner, lock.wanted, self.lvb if read else None, self.lvb_valid, lock.demoted)
+        lock.held, lock.wanted, lock.flags = lock.wanted, Mode.UN, 0
+        lock.notified, lock.demoted = Mode.UN, False
+        lock.since_ms = max(lock.since_ms, now_ms)
+        if lock not in self.granted:
+            self.granted.append(lock)
+        return effect
+
+    def _grant_conversions(self, now_ms: int) -> list[Effect]:
+        effects: list[Effect] = []
+        again = True
+        while again:  # a grant may lower a mode (PR to CW), which lets one queued before it go
+            again = False
+            for lock in list(self.converting):
+                if self._grantable(lock, new=False):
+                    self.converting.remove(lock)
+                    effects.append(self._grant(lock, now_ms))
+                    again = True
+        return effects
+
+    def _demote(self, lock: Lock, now_ms: int) -> list[Effect]:
+        """CONVDEADLK: the held mode goes, those it blocked go first, then it is tried as if new."""
+        lock.held, lock.demoted, lock.notified = Mode.NL, True, Mode.UN
+        effects = self._grant_conversions(now_ms)
+        if self._grantable(lock, new=True):
+            return [*effects, self._grant(lock, now_ms), *self.advance(now_ms)]
+        self.granted.remove(lock)
+        self._enqueue(self.converting, lock)
+        return [*effects, self._queued(lock), *self.advance(now_ms)]
+
+    def _enqueue(self, queue: list[Lock], lock: Lock) -> None:
+        queue.insert(0 if lock.flags & Flag.HEADQUE else len(queue), lock)
+
+    def _queued(self, lock: Lock) -> Queued:
+        return Queued(lock.owner, tuple(one.owner for one in self.blockers(lock)))
+
+    def _write_lvb(self, held: Mode, wanted: Mode, flags: int, lvb: bytes | None) -> None:
+        if not writes_lvb(held, wanted):
+            return
+        if flags & Flag.IVVALBLK:
+            self.lvb_valid = False
+        elif flags & Flag.VALBLK and lvb is not None:
+            self.lvb, self.lvb_valid = lvb, True
+            self.lvb_seq += 1
+
+    def _wishes(self) -> list[tuple[int | None, Mode]]:
+        """What is waited for and by whom, in the queues' order."""
+        return [(lock.owner, lock.wanted) for lock in (*self.converting, *self.waiting)]
+
+    def _notices(self) -> list[Effect]:
+        """Tell every holder in somebody's way, once per wish that the earlier notices do not cover.
+
+        lock.c remembers only the highest mode told and special-cases PR against CW; their supremum
+        (PW) says the same.  A notice is taken back when the last wish behind it is gone."""
+        effects: list[Effect] = []
+        for lock in (*self.granted, *self.converting):
+            against = [
+                wanted
+                for owner, wanted in self._wishes()
+                if owner != lock.owner and not compatible(lock.held, wanted)
+            ]
+            if not against and lock.notified is not Mode.UN:
+                lock.notified = Mode.UN
+                effects.append(Blocking(lock.owner, Mode.UN))
+            for wanted in against:
+                if not covers(lock.notified, wanted):
+                    lock.notified = supremum(lock.notified, wanted)
+                    effects.append(Blocking(lock.owner, wanted))
+        return effects
+
+
+def check(resource: Resource) -> None:
+    """Assert what must hold between any two operations."""
+    holders = [*resource.granted, *resource.converting]
+    queued = [*resource.converting, *resource.waiting]
+    everyone = [*holders, *resource.waiting]
+    assert len({lock.owner for lock in everyone}) == len(everyone), "a holder has two locks"
+    assert len(resource.lvb) == LVB_BYTES
+    for lock in resource.granted:
+        assert lock.held is not Mode.UN, f"{lock.owner} is granted nothing"
+        assert lock.wanted is Mode.UN, f"{lock.owner} is granted and wants more"
+    for lock in queued:
+        assert lock.wanted is not Mode.UN, f"{lock.owner} is queued for nothing"
+    for number, lock in enumerate(holders):
+        for other in holders[number + 1 :]:
+            assert compatible(lock.held, other.held), f"{lock.owner} and {other.owner} hold conflicting modes"
+    for queue in (resource.converting, resource.waiting):
+        for lock in queue[:1]:
+            assert resource.blockers(lock), f"{lock.owner} heads a queue and nobody blocks it"
+    for lock in queued:
+        for other in holders:
+            if other.owner != lock.owner and not compatible(other.held, lock.wanted):
+                assert covers(other.notified, lock.wanted), f"{other.owner} blocks {lock.owner} untold"
