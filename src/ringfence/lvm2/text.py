@@ -224,7 +224,7 @@ def print_text(tree: Section, generator: str = "ringfence") -> bytes:
         if key in ("description", "creation_host"):
             lines.append("")
         _print_value(lines, key, node)
-    lines += ["", "", ""]
+    lines += ["", ""]
     return "\n".join(lines).encode("utf-8", "surrogateescape") + b"\0"
 
 
@@ -245,7 +245,10 @@ def _print_vg(lines: list[str], name: str, vg: Section) -> None:
             else:
                 _print_value(lines, child, body)
         lines.append("}")
-    lines += ["", "}"] if sections else ["}"]
+    if sections:
+        # LVM2 leaves a blank line where logical_volumes would be.
+        lines += [""] if vg.get("logical_volumes") is not None else ["", ""]
+    lines.append("}")
 
 
 def _print_member(lines: list[str], member: Section) -> None:
