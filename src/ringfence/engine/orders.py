@@ -226,6 +226,10 @@ class OpenVolume(msgspec.Struct, frozen=True):
     path: str
     uri: str
     connections: int = 0
+    direct: bool = True
+    """False: its file system has no direct I/O; writes are O_DSYNC."""
+    failed: str = ""
+    """Why its worker ended by itself; such a path is not closed until it is."""
 
 
 ENGINE_ORDERS = (

@@ -46,7 +46,9 @@ def load(path: Path, kind: type[T]) -> T | None:
     try:
         return msgspec.json.decode(data, type=kind)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise Damaged(f"{path} is damaged: {error}", next="restore it, or remove it if this host is new") from None
+        raise Damaged(
+            f"{path} is damaged: {error}", next="restore it, or remove it if this host is new"
+        ) from None
 
 
 def keep_bytes(path: Path, data: bytes, mode: int = 0o600) -> None:
@@ -65,7 +67,8 @@ def keep_bytes(path: Path, data: bytes, mode: int = 0o600) -> None:
         sync_directory(path.parent)
     except OSError as error:
         raise DeviceFailed(
-            f"cannot keep {path}: {error.strerror}", next=f"make room or mend the file system under {path.parent}"
+            f"cannot keep {path}: {error.strerror}",
+            next=f"make room or mend the file system under {path.parent}",
         ) from None
 
 

@@ -41,7 +41,7 @@ class Authority(enum.Enum):
 class _Page(ctypes.LittleEndianStructure):
     # ctypes copies an aligned 8-byte field in one instruction; struct's "<Q" goes byte by byte,
     # and a reader could see half of an old deadline and half of a new one.
-    _fields_ = [("deadline_ns", ctypes.c_uint64)]  # noqa: RUF012 (ctypes wants a list)
+    _fields_ = [("deadline_ns", ctypes.c_uint64)]
 
 
 def page_path(directory: Path, incarnation: int, page: str) -> Path:

@@ -1,0 +1,57 @@
+"""`python -m ringfence.block`: the block service, in the foreground until SIGTERM.
+
+    --root DIR                     all places below DIR (default /)
+    --socket --dev-dir --run-dir --incidents PATH    one place each
+    --group NAME                   group of the LVs' sockets (qemu, libvirt)"""
+
+import argparse
+import asyncio
+import grp
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+
+from ringfence.block.service import Places, Service
+from ringfence.core.errors import EXIT_OK, BadInput, RingfenceError
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Returns the exit code."""
+    parser = argparse.ArgumentParser(prog="ringfence block", description="serve active LVs as NBD exports")
+    parser.add_argument("--root", type=Path, default=Path("/"), help="all places below this directory")
+    parser.add_argument("--socket", type=Path, help="control socket")
+    parser.add_argument("--dev-dir", type=Path, help="where the LVs' sockets appear: DIR/VG/LV")
+    parser.add_argument("--run-dir", type=Path, help="where the lock file lies")
+    parser.add_argument("--incidents", type=Path, help="file of incidents not yet acknowledged")
+    parser.add_argument("--group", default="", help="group of the LVs' sockets")
+    asked = parser.parse_args(argv)
+    try:
+        places = Places.under(asked.root.absolute(), _group(asked.group))
+        given = {
+            "socket": asked.socket,
+            "dev": asked.dev_dir,
+            "run": asked.run_dir,
+            "incidents": asked.incidents,
+        }
+        changes = {name: path.absolute() for name, path in given.items() if path is not None}
+        asyncio.run(Service(msgspec.structs.replace(places, **changes)).run())
+    except RingfenceError as error:
+        print(f"ringfence block: {error}", file=sys.stderr)
+        return error.exit_code
+    return EXIT_OK
+
+
+def _group(name: str) -> int:
+    """Raises BadInput."""
+    if not name:
+        return -1
+    try:
+        return int(name) if name.isdecimal() else grp.getgrnam(name).gr_gid
+    except KeyError:
+        raise BadInput(f"there is no group {name}", next="make it, or leave --group out") from None
+
+
+if __name__ == "__main__":
+    sys.exit(main())

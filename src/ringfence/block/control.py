@@ -1,0 +1,202 @@
+"""The daemon's way to the block service (asyncio).
+
+A lost connection is made again; a request that was under way is then asked again, for every call of
+the service may be repeated: opening what is open, closing what is closed and dropping nothing change
+nothing.  If there is no service, the call raises Unavailable; nothing is taken for closed then."""
+
+import asyncio
+import contextlib
+import itertools
+from collections import deque
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from ringfence.core.errors import RingfenceError, Unavailable, from_dict
+from ringfence.engine.orders import Opened, OpenPath, OpenVolume
+from ringfence.wire import block as wire
+from ringfence.wire.entries import Incident
+
+TRIES = 2
+RETRY_S = 0.5
+REMEMBERED = 4096
+
+
+class BlockService:
+    """One host's block service.
+
+    Args:
+        socket: its control socket.
+        node: this host's node id, put into incidents.
+        hold_ms: how long requests wait on lapsed authority.
+    """
+
+    def __init__(self, socket: Path, node: int = 0, hold_ms: int = 60000) -> None:
+        self.socket = socket
+        self._node = node
+        self._hold_ms = hold_ms
+        self._link: _Link | None = None
+        self._linking = asyncio.Lock()
+
+    async def open(self, order: OpenPath, pages: Sequence[Path], readonly: bool = False) -> Opened:
+        """Start a worker for an LV.  Its writes need every one of `pages` valid.
+
+        Raises:
+            Refused: it is open in another way, failed, or was dropped meanwhile.
+            DeviceFailed, BadInput: its extents cannot be opened.
+            Unavailable: no block service, or no worker.
+        """
+        call = wire.Open(
+            order.vg,
+            order.lv,
+            order.uuid,
+            tuple(wire.Extent(one.path, one.start_bytes, one.length_bytes) for one in order.extents),
+            tuple(str(page) for page in pages),
+            shared=order.shared,
+            readonly=readonly,
+            hold_ms=self._hold_ms,
+            node=self._node,
+        )
+        path = wire.as_path(await self._ask(call))
+        return Opened(path.path, path.uri)
+
+    async def close(self, vg: str, lv: str, flush: bool = True) -> None:
+        """Returns when the worker is flushed, ended and reaped; at once if there is none.
+
+        Raises:
+            DeviceFailed: the flush failed (it is closed all the same), or (`retry`) the worker does not
+                end: it is not closed.
+            Unavailable: no block service; nothing is known.
+        """
+        await self._ask(wire.Close(vg, lv, flush))
+
+    async def drop_all(self) -> None:
+        """Returns when every worker is reaped; nothing was flushed.  Raises Unavailable: unknown."""
+        await self._ask(wire.DropAll())
+
+    async def list(self) -> tuple[OpenVolume, ...]:
+        """What is open.  Raises Unavailable."""
+        return tuple(
+            OpenVolume(
+                path.vg, path.lv, path.uuid, path.path, path.uri, path.connections, path.direct, path.failed
+            )
+            for path in await self.paths()
+        )
+
+    async def paths(self) -> tuple[wire.Path, ...]:
+        """As `list`, with all that the service knows (pid, direct or not, why it failed)."""
+        return wire.as_paths(await self._ask(wire.List()))
+
+    async def incidents(self) -> AsyncIterator[Incident]:
+        """Every incident that is not acknowledged, then each new one; for ever, across restarts.
+
+        An incident is acknowledged when the next one is asked for: record it first."""
+        done: deque[str] = deque(maxlen=REMEMBERED)
+        while True:
+            with contextlib.suppress(RingfenceError, OSError):
+                link = await _Link.connect(self.socket)
+                try:
+                    await link.ask(wire.Watch())
+                    while (notice := await link.notices.get()) is not None:
+                        if notice.id not in done:
+                            yield notice.incident
+                            done.append(notice.id)
+                        await link.ask(wire.Acknowledge((notice.id,)))
+                finally:
+                    await link.close()
+            await asyncio.sleep(RETRY_S)
+
+    async def aclose(self) -> None:
+        """End the connection.  Closes no path."""
+        if self._link is not None:
+            await self._link.close()
+            self._link = None
+
+    async def _ask(self, call: wire.Call) -> Any:
+        for attempt in range(TRIES):
+            async with self._linking:
+                if self._link is None or self._link.lost:
+                    self._link = await _Link.connect(self.socket)
+                link = self._link
+            try:
+                return await link.ask(call)
+            except ConnectionError:
+                if attempt + 1 == TRIES:
+                    raise _unavailable(self.socket, "it hung up") from None
+        raise AssertionError
+
+
+class _Link:
+    """One connection to the service."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._writer = writer
+        self._ids = itertools.count(1)
+        self._waiting: dict[int, asyncio.Future[Any]] = {}
+        self.notices: asyncio.Queue[wire.Notice | None] = asyncio.Queue()
+        """None: the connection ended."""
+        self.lost = False
+        self._reading = asyncio.create_task(self._read(reader))
+
+    @classmethod
+    async def connect(cls, socket: Path) -> "_Link":
+        """Raises Unavailable."""
+        try:
+            return cls(*await asyncio.open_unix_connection(str(socket), limit=wire.MAX_LINE_BYTES))
+        except OSError as error:
+            raise _unavailable(socket, error.strerror or str(error)) from None
+
+    async def ask(self, call: wire.Call) -> Any:
+        """Raises RingfenceError (the service's answer), ConnectionError (there will be none)."""
+        if self.lost:
+            raise ConnectionError
+        id = next(self._ids)
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._waiting[id] = future
+        try:
+            self._writer.write(wire.encode(wire.Request(id, call)))
+            await self._writer.drain()
+            return await future
+        finally:
+            self._waiting.pop(id, None)
+
+    async def _read(self, reader: asyncio.StreamReader) -> None:
+        try:
+            while line := await reader.readline():
+                self._heard(wire.decode_answer(line))
+        except (OSError, ValueError, msgspec.MsgspecError):
+            pass
+        finally:
+            self.lost = True
+            for future in self._waiting.values():
+                if not future.done():
+                    future.set_exception(ConnectionError())
+            self.notices.put_nowait(None)
+            self._writer.close()
+
+    def _heard(self, answer: wire.Answer) -> None:
+        if isinstance(answer, wire.Notice):
+            self.notices.put_nowait(answer)
+            return
+        future = self._waiting.get(answer.id)
+        if future is None or future.done():
+            return
+        if answer.error is not None:
+            future.set_exception(from_dict(answer.error))
+        else:
+            future.set_result(answer.result)
+
+    async def close(self) -> None:
+        self._reading.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._reading
+
+
+def _unavailable(socket: Path, why: str) -> Unavailable:
+    return Unavailable(
+        f"no block service answers on {socket}: {why}",
+        next="start it: ringfence block (systemctl start ringfence-block)",
+        retry=True,
+    )

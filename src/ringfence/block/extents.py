@@ -1,0 +1,144 @@
+"""An LV's bytes: its extents on files and block devices, one after the other.
+
+Direct I/O where the file system has it, so that nothing of ours stands in this host's page cache
+when the lock moves on; else O_DSYNC.  Short transfers are taken up again; a range never reaches
+beyond its extent."""
+
+import bisect
+import contextlib
+import errno
+import fcntl
+import mmap
+import os
+import stat
+import struct
+from collections.abc import Sequence
+
+from ringfence.core.errors import BadInput, DeviceFailed
+from ringfence.wire.block import Extent
+
+BLKSSZGET = 0x1268
+BLOCK_BYTES = (512, 4096)
+"""Granularities of direct I/O, tried in this order."""
+
+
+class Extents:
+    """An LV, open.  Safe for several threads: there is no position and no cache.
+
+    Raises:
+        BadInput: no extents, or extents that direct I/O cannot address.
+        DeviceFailed: a path cannot be opened or read, or ends before its extent.
+    """
+
+    def __init__(self, extents: Sequence[Extent], readonly: bool = False) -> None:
+        if not extents:
+            raise BadInput("an LV without extents cannot be opened")
+        self._fds: dict[str, int] = {}
+        self.direct = True
+        """False if any path has no direct I/O."""
+        self.block_bytes = BLOCK_BYTES[0]
+        """Offsets and lengths must be multiples of this."""
+        self._table: list[tuple[int, int, int]] = []
+        self._starts: list[int] = []
+        self.size_bytes = 0
+        try:
+            for extent in extents:
+                if extent.path not in self._fds:
+                    self._open(extent.path, readonly)
+                self._table.append((self._fds[extent.path], extent.start_bytes, extent.length_bytes))
+                self._starts.append(self.size_bytes)
+                self.size_bytes += extent.length_bytes
+            for extent in extents:
+                self._check(extent)
+        except BaseException:
+            self.close()
+            raise
+
+    def _open(self, path: str, readonly: bool) -> None:
+        access = (os.O_RDONLY if readonly else os.O_RDWR) | os.O_CLOEXEC
+        try:
+            try:
+                self._fds[path] = os.open(path, access | os.O_DIRECT)
+                self.block_bytes = max(self.block_bytes, _granularity(self._fds[path]))
+            except OSError as error:
+                if error.errno != errno.EINVAL:
+                    raise
+                if path in self._fds:
+                    os.close(self._fds.pop(path))
+                self._fds[path] = os.open(path, access | os.O_DSYNC)
+                self.direct = False
+        except OSError as error:
+            raise DeviceFailed(
+                f"cannot open {path}: {error.strerror}", next="check that the disk is there and readable"
+            ) from None
+
+    def _check(self, extent: Extent) -> None:
+        if (extent.start_bytes | extent.length_bytes) % self.block_bytes or extent.length_bytes <= 0:
+            raise BadInput(f"an extent on {extent.path} is not made of {self.block_bytes}-byte blocks")
+        end = os.lseek(self._fds[extent.path], 0, os.SEEK_END)
+        if extent.start_bytes < 0 or extent.start_bytes + extent.length_bytes > end:
+            raise DeviceFailed(f"{extent.path} ends at {end} bytes, before the LV does", next="run vgck")
+
+    def close(self) -> None:
+        while self._fds:
+            os.close(self._fds.popitem()[1])
+
+    def flush(self) -> None:
+        """Everything answered so far is on stable storage.  Raises OSError."""
+        for fd in self._fds.values():
+            os.fdatasync(fd)
+
+    def read(self, offset_bytes: int, into: memoryview) -> None:
+        """Fill `into`, which starts on a page boundary.  Raises OSError."""
+        while into:
+            fd, at, length = self._piece(offset_bytes, len(into))
+            read = os.preadv(fd, (into[:length],), at)
+            if read <= 0:
+                raise OSError(errno.EIO, "the device ended before the LV")
+            offset_bytes += read
+            into = into[read:]
+
+    def write(self, offset_bytes: int, data: memoryview, durable: bool) -> None:
+        """Write `data`, which starts on a page boundary.  With `durable`, to stable storage (FUA).
+
+        Raises OSError; how much of the range was written is then unknown."""
+        flags = os.RWF_DSYNC if durable else 0
+        while data:
+            fd, at, length = self._piece(offset_bytes, len(data))
+            wrote = os.pwritev(fd, (data[:length],), at, flags)
+            if wrote <= 0:
+                raise OSError(errno.EIO, "nothing was written")
+            offset_bytes += wrote
+            data = data[wrote:]
+
+    def _piece(self, offset_bytes: int, length_bytes: int) -> tuple[int, int, int]:
+        """(fd, offset there, bytes within this extent)."""
+        index = bisect.bisect_right(self._starts, offset_bytes) - 1 if len(self._starts) > 1 else 0
+        fd, start, length = self._table[index]
+        inside = offset_bytes - self._starts[index]
+        return fd, start + inside, min(length_bytes, length - inside)
+
+
+def flush_paths(paths: Sequence[str]) -> None:
+    """Flush devices whose worker is gone.  Raises OSError."""
+    for path in sorted(set(paths)):
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fdatasync(fd)
+        finally:
+            os.close(fd)
+
+
+def _granularity(fd: int) -> int:
+    """The smallest unit of direct I/O on an open file.  Raises OSError(EINVAL): there is none."""
+    if stat.S_ISBLK(os.fstat(fd).st_mode):
+        return max(BLOCK_BYTES[0], int(struct.unpack("i", fcntl.ioctl(fd, BLKSSZGET, bytes(4)))[0]))
+    with mmap.mmap(-1, BLOCK_BYTES[-1]) as page, memoryview(page) as view:
+        for size in BLOCK_BYTES[:-1]:
+            with contextlib.suppress(OSError), view[:size] as part:
+                os.preadv(fd, (part,), 0)
+                # A file system may allow a read that it would refuse at another offset.
+                os.preadv(fd, (part,), size)
+                return size
+        os.preadv(fd, (view,), 0)
+        return BLOCK_BYTES[-1]

@@ -1,0 +1,365 @@
+"""`ringfence block`: one service a host, older than any daemon and outliving it.
+
+It starts a worker per open LV, reaps it, and keeps incidents until somebody has recorded them.  A
+client that goes away closes nothing.  What it promises to its clients:
+
+- `Close` and `DropAll` are answered when the workers are reaped: from then on nothing of ours
+  writes through those paths.
+- An incident is told at least once to whoever watches, across restarts of both sides.
+- Of two services under one directory, the second refuses.  The lock that decides this is kept open
+  by every worker, so that a service which comes back after a crash starts only when no worker of
+  the old one is left (they end with it)."""
+
+import asyncio
+import contextlib
+import fcntl
+import os
+import signal
+import stat
+import sys
+import time
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import msgspec
+
+from ringfence.block.handle import Handle
+from ringfence.block.incident_file import IncidentFile, IncidentReader, compact
+from ringfence.core.errors import BadInput, DeviceFailed, Refused, RingfenceError, Unavailable
+from ringfence.host.notify import notify
+from ringfence.wire import block as wire
+from ringfence.wire.entries import Incident
+
+MAX_SOCKET_PATH_BYTES = 107
+LOCK_WAIT_S = 5.0
+"""How long the workers of a crashed service may take to end before we say so."""
+STOP_S = 10.0
+"""How long volumes may take to flush when the service is stopped."""
+
+
+class Places(msgspec.Struct, frozen=True):
+    """Where the service keeps what."""
+
+    socket: Path
+    dev: Path
+    run: Path
+    incidents: Path
+    group: int = -1
+    """Group of the LVs' sockets; -1: the service's own."""
+
+    @classmethod
+    def under(cls, root: Path, group: int = -1) -> "Places":
+        """The usual places: /run/ringfence and /var/lib/ringfence, below `root`."""
+        run = root / "run/ringfence"
+        return cls(run / "block", run / "dev", run, root / "var/lib/ringfence/incidents", group)
+
+
+class Service:
+    """Raises, on construction: Refused (another service), Unavailable, DeviceFailed."""
+
+    def __init__(self, places: Places) -> None:
+        self._places = places
+        self._handles: dict[str, Handle] = {}
+        self._busy: dict[str, asyncio.Lock] = {}
+        self._drops = 0
+        self._watchers: list[asyncio.StreamWriter] = []
+        self._tasks: set[asyncio.Task[None]] = set()  # held so that none is collected; never iterated
+        self._clients: list[asyncio.StreamWriter] = []
+        self._acknowledged: set[str] = set()
+        """By id, since the start: the file tells of them again when it is read."""
+        for directory in (places.run, places.dev, places.socket.parent, places.incidents.parent):
+            try:
+                directory.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                words = f"cannot make {directory}: {error.strerror}"
+                raise Unavailable(words, next="check its parent") from None
+        _check_length(places.socket)
+        self._lock_fd = _take_lock(places.run / "block.lock")
+        # From here on no worker lives but our own.
+        _remove_sockets(places.dev)
+        with contextlib.suppress(FileNotFoundError):
+            places.socket.unlink()
+        try:
+            self._open_incidents = compact(places.incidents)
+            self._reader = IncidentReader(places.incidents)
+            self._reader.new()
+            self._file = IncidentFile(places.incidents)
+        except OSError as error:
+            words = f"cannot open {places.incidents}: {error.strerror}"
+            raise DeviceFailed(words, next="make room for it") from None
+
+    # -- life ---------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Serve until SIGTERM or SIGINT; then flush and close every volume."""
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop.set)
+        old = os.umask(0o177)
+        try:
+            server = await asyncio.start_unix_server(
+                self._serve, str(self._places.socket), limit=wire.MAX_LINE_BYTES
+            )
+        except OSError as error:
+            raise Unavailable(f"cannot listen on {self._places.socket}: {error.strerror}") from None
+        finally:
+            os.umask(old)
+        notify("READY=1")
+        await stop.wait()
+        notify("STOPPING=1")
+        server.close()
+        await self._stop()
+        for writer in list(self._clients):
+            writer.close()
+        with contextlib.suppress(FileNotFoundError):
+            self._places.socket.unlink()
+
+    async def _stop(self) -> None:
+        self._drops += 1  # opens that still wait are refused
+        closing = [asyncio.ensure_future(self._close(name, True)) for name in list(self._handles)]
+        if closing:
+            done, _ = await asyncio.wait(closing, timeout=STOP_S)
+            for one in done:
+                if (error := one.exception()) is not None:
+                    _say(str(error))
+        for handle in list(self._handles.values()):
+            _say(f"{handle.name} did not close in {STOP_S:.0f} s: its worker is ended without flush")
+        await self._drop_all()
+
+    # -- clients ------------------------------------------------------------------
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._clients.append(writer)
+        try:
+            while line := await reader.readline():
+                try:
+                    request = wire.decode_request(line)
+                except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+                    refusal = BadInput(f"not a request of the block service's language: {error}")
+                    writer.write(wire.encode(wire.Reply(0, error=refusal.as_dict())))
+                    return  # what follows on this connection cannot be trusted
+                self._spawn(self._answer(request, writer, self._drops))
+        except (OSError, ValueError):
+            pass  # gone, or a line over the limit
+        finally:
+            self._clients.remove(writer)
+            if writer in self._watchers:
+                self._watchers.remove(writer)
+            with contextlib.suppress(OSError):
+                writer.close()
+
+    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.ensure_future(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _answer(self, request: wire.Request, writer: asyncio.StreamWriter, drops: int) -> None:
+        try:
+            result = await self._do(request.call, writer, drops)
+            reply = wire.Reply(request.id, result)
+        except RingfenceError as error:
+            reply = wire.Reply(request.id, error=error.as_dict())
+        except Exception as error:
+            _say(f"{type(request.call).__name__} failed: {error!r}")
+            failure = Unavailable(f"the block service failed: {error!r}", next="look at its log")
+            reply = wire.Reply(request.id, error=failure.as_dict())
+        with contextlib.suppress(OSError, RuntimeError):
+            writer.write(wire.encode(reply))
+            if isinstance(request.call, wire.Watch):
+                for id, incident in self._open_incidents.items():
+                    writer.write(wire.encode(wire.Notice(id, incident)))
+            await writer.drain()
+
+    async def _do(self, call: wire.Call, writer: asyncio.StreamWriter, drops: int) -> Any:
+        """`drops`: how often all was dropped before this request was read."""
+        if isinstance(call, wire.Open):
+            return await self._open(call, drops)
+        if isinstance(call, wire.Close):
+            return await self._close(_name(call.vg, call.lv), call.flush)
+        if isinstance(call, wire.DropAll):
+            return await self._drop_all()
+        if isinstance(call, wire.List):
+            return [handle.path for _, handle in sorted(self._handles.items())]
+        if isinstance(call, wire.Watch):
+            self._watchers.append(writer)
+            return None
+        return self._acknowledge(call.ids)
+
+    # -- paths --------------------------------------------------------------------
+
+    async def _open(self, call: wire.Open, drops: int) -> wire.Path:
+        name = _name(call.vg, call.lv)
+        socket_path = self._places.dev / call.vg / call.lv
+        _check_length(socket_path)
+        if not call.pages:
+            raise BadInput(f"{name} cannot be opened without an authority page")
+        async with self._busy.setdefault(name, asyncio.Lock()):
+            if drops != self._drops:
+                raise Refused(f"{name} was not opened: all paths were dropped meanwhile", retry=True)
+            there = self._handles.get(name)
+            if there is not None:
+                if there.order.open == call and not there.path.failed:
+                    return there.path
+                state = f"has failed ({there.path.failed})" if there.path.failed else "is open in another way"
+                raise Refused(f"{name} {state}", next=f"close {name} first")
+            handle = self._handle(call, socket_path)
+            self._handles[name] = handle
+            try:
+                socket_path.parent.mkdir(mode=0o755, exist_ok=True)
+                await handle.start()
+            except OSError as error:
+                self._handles.pop(name, None)
+                raise DeviceFailed(f"cannot make {socket_path.parent}: {error.strerror}") from None
+            except RingfenceError:
+                self._handles.pop(name, None)
+                raise
+            return handle.path
+
+    def _handle(self, call: wire.Open, socket_path: Path) -> Handle:
+        places = self._places
+        order = wire.Order(call, str(socket_path), str(places.incidents), self._lock_fd, places.group)
+        path = wire.Path(
+            call.vg,
+            call.lv,
+            call.uuid,
+            str(socket_path),
+            f"nbd+unix:///{quote(call.lv)}?socket={quote(str(socket_path))}",
+            sum(extent.length_bytes for extent in call.extents),
+            shared=call.shared,
+            readonly=call.readonly,
+        )
+        return Handle(order, path, self._told, self._gone)
+
+    async def _close(self, name: str, flush: bool) -> None:
+        async with self._busy.setdefault(name, asyncio.Lock()):
+            handle = self._handles.get(name)
+            if handle is None:
+                return
+            try:
+                await handle.end(flush)
+            finally:
+                if handle.gone and self._handles.get(name) is handle:
+                    del self._handles[name]
+            _remove(Path(handle.path.path))
+
+    async def _drop_all(self) -> None:
+        self._drops += 1
+        handles = list(self._handles.items())
+        for _, handle in handles:
+            handle.kill()
+        for name, handle in handles:
+            await handle.reaped()
+            if self._handles.get(name) is handle:
+                del self._handles[name]
+            _remove(Path(handle.path.path))
+
+    def _gone(self, handle: Handle) -> None:
+        """A worker was reaped.  What it stored but could not tell is read from the file."""
+        if handle.path.failed:
+            _say(f"{handle.name}: {handle.path.failed}")
+            _remove(Path(handle.path.path))
+        try:
+            for id, incident in self._reader.new():
+                if incident is not None:
+                    self._told(wire.IncidentStored(id, incident))
+        except OSError as error:
+            _say(f"cannot read {self._places.incidents}: {error.strerror}")
+
+    # -- incidents ------------------------------------------------------------------
+
+    def _told(self, stored: wire.IncidentStored) -> None:
+        if stored.id in self._open_incidents or stored.id in self._acknowledged:
+            return
+        self._open_incidents[stored.id] = stored.incident
+        _say(f"incident: {stored.incident.what}{'' if stored.durable else ' (could not be stored)'}")
+        line = wire.encode(wire.Notice(stored.id, stored.incident))
+        for writer in self._watchers:
+            with contextlib.suppress(OSError, RuntimeError):
+                writer.write(line)
+
+    def _acknowledge(self, ids: tuple[str, ...]) -> None:
+        for id in ids:
+            if self._open_incidents.pop(id, None) is not None:
+                self._acknowledged.add(id)
+                with contextlib.suppress(OSError):  # it will be told once more
+                    self._file.acknowledge(id)
+
+    @property
+    def open_incidents(self) -> dict[str, Incident]:
+        return dict(self._open_incidents)
+
+
+def _name(vg: str, lv: str) -> str:
+    """VG/LV.  Raises BadInput for what could not be one directory entry each."""
+    for word in (vg, lv):
+        if not word or word in (".", "..") or "/" in word or "\0" in word:
+            raise BadInput(f"{word!r} cannot be the name of a VG or LV")
+    return f"{vg}/{lv}"
+
+
+def _check_length(path: Path) -> None:
+    if len(os.fsencode(path)) > MAX_SOCKET_PATH_BYTES:
+        raise BadInput(
+            f"{path} is longer than a socket's path may be ({MAX_SOCKET_PATH_BYTES} bytes)",
+            next="use a --root with a shorter path",
+        )
+
+
+def _take_lock(path: Path) -> int:
+    """Returns the descriptor that holds it; workers inherit it."""
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise Unavailable(f"cannot open {path}: {error.strerror}", next="check the directory") from None
+    give_up = time.monotonic() + LOCK_WAIT_S
+    while True:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            break
+        except OSError:
+            pid = os.pread(fd, 32, 0).decode(errors="replace").strip()
+            if _is_alive(pid):
+                os.close(fd)
+                raise Refused(
+                    f"a block service is already running here, pid {pid}",
+                    next="stop that one first, or use another --root",
+                ) from None
+            if time.monotonic() > give_up:
+                os.close(fd)
+                raise Refused(
+                    f"workers of an earlier block service (pid {pid or 'unknown'}) are still alive",
+                    next=f"look who holds {path} (fuser -v) and whether a disk hangs",
+                    retry=True,
+                ) from None
+            time.sleep(0.02)
+    os.ftruncate(fd, 0)
+    os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
+    return fd
+
+
+def _is_alive(pid: str) -> bool:
+    """Whether a service of that pid runs (a number that was used again passes for one: say so, wait)."""
+    try:
+        command = Path(f"/proc/{int(pid)}/cmdline").read_bytes()
+    except (OSError, ValueError):
+        return False
+    return b"block" in command
+
+
+def _remove_sockets(dev: Path) -> None:
+    """Sockets on which nobody listens any more.  Anything else in there is not ours."""
+    for path in sorted(dev.glob("*/*")):
+        _remove(path)
+
+
+def _remove(path: Path) -> None:
+    with contextlib.suppress(OSError):
+        if stat.S_ISSOCK(path.lstat().st_mode):
+            path.unlink()
+
+
+def _say(words: str) -> None:
+    print(f"block: {words}", file=sys.stderr, flush=True)

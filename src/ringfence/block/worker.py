@@ -1,0 +1,211 @@
+"""The worker: the process that serves one open LV, and nothing else.
+
+    python -m ringfence.block.worker CHANNEL_FD SERVICE_PID
+
+Its first line on the channel (a socket pair with the service) is its `Order`.  It listens on the
+LV's socket with a thread a connection, and ends when told so, or with the service: a path that
+nobody could reap must not go on.  It keeps the service's lock open, so that no new service believes
+the host is free of workers while one lives.
+
+SIGTERM and SIGINT are the service's business: it ends its workers in order."""
+
+import contextlib
+import ctypes
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+import uuid
+from pathlib import Path
+from typing import BinaryIO
+
+import msgspec
+
+from ringfence.block.connection import Connection, Export
+from ringfence.block.extents import Extents
+from ringfence.block.gate import Gate
+from ringfence.block.incident_file import IncidentFile
+from ringfence.block.reports import Reports
+from ringfence.core.errors import DeviceFailed, RingfenceError, Unavailable
+from ringfence.host.clock import wall_ms
+from ringfence.host.pages import PageReader
+from ringfence.wire import block as wire
+
+PR_SET_PDEATHSIG = 1
+MAX_CONNECTIONS = 128
+DRAIN_S = 2.0
+"""How long clients may take to read their last answers at an orderly end."""
+
+
+class Worker:
+    def __init__(self, channel: socket.socket) -> None:
+        self._channel = channel
+        self._sending = threading.Lock()
+        self._lock = threading.Lock()
+        self._serving: dict[Connection, threading.Thread] = {}
+        self._ending = False
+
+    def run(self) -> int:
+        """Serve until the service says so.  Returns the exit code."""
+        lines = self._channel.makefile("rb")
+        try:
+            order = wire.decode_order(lines.readline())
+        except msgspec.MsgspecError as error:
+            self._tell(wire.WorkerFailed(Unavailable(f"the worker got no order: {error}").as_dict()))
+            return 1
+        try:
+            export, reports = self._prepare(order)
+            listener = _listen(order)
+        except RingfenceError as error:
+            self._tell(wire.WorkerFailed(error.as_dict()))
+            return 1
+        threading.Thread(target=self._accept, args=(listener, export), daemon=True).start()
+        self._tell(wire.WorkerReady(export.extents.direct, export.extents.block_bytes))
+        end = _last_word(lines)
+        if end is None:
+            return 1  # the service is gone
+        return self._end(end, order, listener, export, reports)
+
+    def _prepare(self, order: wire.Order) -> tuple[Export, Reports]:
+        opened = order.open
+        extents = Extents(opened.extents, opened.readonly)
+        gate = Gate([PageReader(Path(page)) for page in opened.pages], opened.hold_ms)
+        try:
+            file = IncidentFile(Path(order.incidents))
+        except OSError as error:
+            raise DeviceFailed(
+                f"cannot open {order.incidents}: {error.strerror}",
+                next="incidents must have a place before anybody writes",
+            ) from None
+        volume = f"{opened.vg}/{opened.lv}"
+        reports = Reports(volume, opened.node, uuid.uuid4().hex, file, self._tell, wall_ms)
+        return Export((opened.lv, volume, ""), extents, gate, reports, opened.readonly), reports
+
+    def _tell(self, message: wire.FromWorker) -> None:
+        with self._sending, contextlib.suppress(OSError):
+            self._channel.sendall(wire.encode(message))
+
+    # -- clients ----------------------------------------------------------------
+
+    def _accept(self, listener: socket.socket, export: Export) -> None:
+        while True:
+            try:
+                sock, _ = listener.accept()
+            except OSError:
+                if self._ending:
+                    return
+                time.sleep(0.1)  # out of file descriptors: some will be free again
+                continue
+            connection = Connection(sock, export)
+            thread = threading.Thread(target=self._serve, args=(connection,), daemon=True)
+            with self._lock:
+                if self._ending or len(self._serving) >= MAX_CONNECTIONS:
+                    sock.close()
+                    continue
+                self._serving[connection] = thread
+                thread.start()
+                self._tell(wire.Connections(len(self._serving)))
+
+    def _serve(self, connection: Connection) -> None:
+        try:
+            connection.run()
+        finally:
+            with self._lock:
+                del self._serving[connection]
+                self._tell(wire.Connections(len(self._serving)))
+
+    # -- the end ----------------------------------------------------------------
+
+    def _end(
+        self,
+        end: wire.EndWorker,
+        order: wire.Order,
+        listener: socket.socket,
+        export: Export,
+        reports: Reports,
+    ) -> int:
+        """Answer what was begun, flush, go.  What a client sends after this finds nobody."""
+        with self._lock:
+            self._ending = True
+            serving = list(self._serving.items())
+        export.gate.ending = True
+        with contextlib.suppress(OSError):
+            os.unlink(order.socket)
+        with contextlib.suppress(OSError):
+            listener.shutdown(socket.SHUT_RDWR)
+        self._hang_up([connection for connection, _ in serving], socket.SHUT_RD)
+        give_up = time.monotonic() + DRAIN_S
+        for _, thread in serving:
+            thread.join(max(0.0, give_up - time.monotonic()))
+        # A client that does not read its answer is cut off; a write on its way to the disk is not.
+        self._hang_up([connection for connection, thread in serving if thread.is_alive()], socket.SHUT_RDWR)
+        for _, thread in serving:
+            thread.join()
+        reports.close()
+        if end.flush and not export.readonly:
+            try:
+                export.extents.flush()
+            except OSError as error:
+                words = f"{order.open.vg}/{order.open.lv} could not be flushed: {error.strerror}"
+                failed = DeviceFailed(words, next="what was written last may be missing: check the disk")
+                self._tell(wire.WorkerFailed(failed.as_dict()))
+                return 1
+        return 0
+
+    @staticmethod
+    def _hang_up(connections: list[Connection], how: int) -> None:
+        for connection in connections:
+            with contextlib.suppress(OSError):
+                connection.sock.shutdown(how)
+
+
+def _listen(order: wire.Order) -> socket.socket:
+    """Raises Unavailable."""
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    try:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(order.socket)
+        old = os.umask(0o177)
+        try:
+            listener.bind(order.socket)
+        finally:
+            os.umask(old)
+        if order.group >= 0:
+            os.chown(order.socket, -1, order.group)
+        os.chmod(order.socket, 0o660)
+        listener.listen(MAX_CONNECTIONS)
+    except OSError as error:
+        listener.close()
+        raise Unavailable(
+            f"cannot listen on {order.socket}: {error.strerror or error}", next="check the directory"
+        ) from None
+    return listener
+
+
+def _last_word(lines: BinaryIO) -> wire.EndWorker | None:
+    """Wait for the service's order to end.  None: there is no service any more."""
+    try:
+        return wire.decode_end(lines.readline())
+    except (OSError, msgspec.MsgspecError):
+        return None
+
+
+
+
+def main(argv: list[str]) -> int:
+    channel_fd, service_pid = int(argv[0]), int(argv[1])
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) != 0 or os.getppid() != service_pid:
+        return 1  # the service ended before it could take us along
+    return Worker(socket.socket(fileno=channel_fd)).run()
+
+
+if __name__ == "__main__":
+    # No finalizers: threads that hold locks or buffers must not delay an end that was ordered.
+    code = main(sys.argv[1:])
+    sys.stderr.flush()
+    os._exit(code)
