@@ -51,7 +51,8 @@ class World:
         self.resources: dict[tuple[str, str], Resource] = {}
         self.position = 0
         self.locks = 0
-        self.seeds = 0
+        self.seeds: dict[int, int] = {}
+        """Each node draws from its own, so that what one asks does not change what another gets."""
         self.published: list[orders.Publish] = []
 
     def node(self, id: int = 1, **options: Any) -> "Node":
@@ -131,8 +132,8 @@ class Node:
     def _do_Identity(self, order: orders.Identity) -> orders.Whoami:
         seeds = []
         for _ in range(3):
-            self.world.seeds += 1
-            digest = hashlib.sha256(str(self.world.seeds).encode()).digest()
+            drawn = self.world.seeds[self.id] = self.world.seeds.get(self.id, 0) + 1
+            digest = hashlib.sha256(f"{self.id} {drawn}".encode()).digest()
             seeds.append("".join(UUID_CHARACTERS[byte % len(UUID_CHARACTERS)] for byte in digest))
         return orders.Whoami(self.world.cluster, self.id, self.name, False, 1_700_000_000, tuple(seeds))
 

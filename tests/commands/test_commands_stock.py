@@ -87,8 +87,19 @@ def test_stock_accepts_every_image_we_write(world: World, stock: Stock) -> None:
         assert f"{stock.image_of(loop)}:{ranges}" in mine["seg_pe_ranges"].split()
     assert [row["lv_name"] for row in theirs] == ["vm1", "vm2", "vm2"]
 
-    for row, mine in zip(stock.report("pvs", "-o", "+pe_start,dev_size,pv_uuid"), node.run(Pvs())["rows"], strict=True):
-        for field in ("vg_name", "pv_fmt", "pv_attr", "pv_size", "pv_free", "pe_start", "dev_size", "pv_uuid"):
+    for row, mine in zip(
+        stock.report("pvs", "-o", "+pe_start,dev_size,pv_uuid"), node.run(Pvs())["rows"], strict=True
+    ):
+        for field in (
+            "vg_name",
+            "pv_fmt",
+            "pv_attr",
+            "pv_size",
+            "pv_free",
+            "pe_start",
+            "dev_size",
+            "pv_uuid",
+        ):
             assert row[field] == str(mine[field]), field
 
     node.run(LvRemove("vg0", "vm1", force=True))
@@ -150,15 +161,16 @@ def test_our_texts_go_where_stock_would_put_them(world: World, stock: Stock) -> 
     stock.run("vgcreate", "-s", "64k", "vg0", loop, lvmlockd=False)
     places = []
     for round in range(60):
-        before = stock.headers(world.images[0])
         area = parse_area(world.images[0])
         stock.run("vgchange", "--addtag", f"tag{round}", "vg0", lvmlockd=False)
         after = parse_area(world.images[0])
         text = committed_text(world.images[0])
         # Where would we have put the very same text?
-        assert place_text(area, text, "x") == after.committed, (round, before)
+        assert place_text(area, text, "x") == after.committed, round
         places.append(after.committed.offset_bytes)
-    assert sum(later < earlier for earlier, later in zip(places, places[1:], strict=False)) >= 2, "no wrap seen"
+    assert sum(later < earlier for earlier, later in zip(places, places[1:], strict=False)) >= 2, (
+        "no wrap seen"
+    )
 
 
 def parse_area(image: str):  # type: ignore[no-untyped-def]
@@ -174,8 +186,12 @@ def share(image_texts: list[str], cluster: str) -> None:
     """What `vgchange --locktype dlm` does to the text of a local VG."""
     for image in image_texts:
         text = committed_text(image).decode()
-        text = text.replace('"READ", "WRITE"', '"READ"').replace("flags = []\nextent", 'flags = ["WRITE_LOCKED"]\nextent')
-        text = text.replace("extent_size", f'lock_type = "dlm"\nlock_args = "1.0.0:{cluster}"\nextent_size', 1)
+        text = text.replace('"READ", "WRITE"', '"READ"').replace(
+            "flags = []\nextent", 'flags = ["WRITE_LOCKED"]\nextent'
+        )
+        text = text.replace(
+            "extent_size", f'lock_type = "dlm"\nlock_args = "1.0.0:{cluster}"\nextent_size', 1
+        )
         rewrite_text(image, text.encode())
 
 
@@ -192,7 +208,9 @@ def test_a_stock_vg_is_refused_until_shared_then_changed_and_handed_back(world: 
     share(world.images, world.cluster)
     node.run(LvCreate("vg0", "new", extents=2))
     stock.run("vgck", "vg0")
-    names = {row["lv_name"]: row["seg_pe_ranges"] for row in stock.report("lvs", "-o", "lv_name,seg_pe_ranges")}
+    names = {
+        row["lv_name"]: row["seg_pe_ranges"] for row in stock.report("lvs", "-o", "lv_name,seg_pe_ranges")
+    }
     assert names == {"old": f"{loops[0]}:0-2", "new": f"{loops[0]}:3-4"}
 
 
@@ -309,5 +327,7 @@ def stock_change(stock: Stock, *words: str) -> None:
 
 def test_loop_devices_are_detached() -> None:
     """Runs last in this file: whatever the tests attached is gone."""
-    done = subprocess.run(["losetup", "--list", "--noheadings", "--output", "back-file"], capture_output=True, text=True)
+    done = subprocess.run(
+        ["losetup", "--list", "--noheadings", "--output", "back-file"], capture_output=True, text=True
+    )
     assert [line for line in done.stdout.splitlines() if "/tmp/rf" in line and "disk" in line] == []

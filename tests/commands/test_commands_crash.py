@@ -1,0 +1,272 @@
+"""A crash at every write of every command: stock LVM2 and our own reader see the old version or the
+new one, and the next host goes on from there."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from command_world import MIB, Crash, Node, World
+from stock_lvm import Stock
+
+from ringfence.core.errors import LockHeld, NoAuthority, RingfenceError
+from ringfence.engine.orders import Write, WriteBlocks
+from ringfence.storage import Moment
+from ringfence.wire.client import LvChange, LvCreate, LvRemove, Lvs, PvCreate, Pvs, VgCreate, VgRemove, Vgs
+
+SIZES = (8 * MIB, 8 * MIB)
+
+
+def blank(directory: Path, disks: int = 2) -> World:
+    """A world whose images are empty again, under the loop devices that they have."""
+    for image in directory.glob("*.img"):
+        with image.open("r+b") as file:
+            file.write(bytes(image.stat().st_size))
+    return World(directory, SIZES[:disks])
+
+
+def with_vg(world: World) -> Node:
+    node = world.node()
+    node.run(VgCreate("vg0", tuple(world.images), shared=True, extent_size_bytes=MIB))
+    node.run(LvCreate("vg0", "first", extents=2, activate="n"))
+    return node
+
+
+def one_pv(world: World) -> Node:
+    node = world.node()
+    node.run(PvCreate((world.images[0],)))
+    return node
+
+
+def nothing(world: World) -> Node:
+    return world.node()
+
+
+def make_vg(world: World) -> VgCreate:
+    return VgCreate("vg0", tuple(world.images), shared=True, extent_size_bytes=MIB)
+
+
+COMMANDS: dict[str, tuple[Callable[[World], Node], Callable[[World], Any]]] = {
+    "pvcreate": (nothing, lambda world: PvCreate((world.images[0],))),
+    "vgcreate": (one_pv, make_vg),
+    "lvcreate": (with_vg, lambda world: LvCreate("vg0", "vm1", extents=3)),
+    "lvcreate -an": (with_vg, lambda world: LvCreate("vg0", "vm1", extents=9, activate="n")),
+    "lvremove": (with_vg, lambda world: LvRemove("vg0", "first")),
+    "vgremove": (with_vg, lambda world: VgRemove("vg0", force=True)),
+}
+
+
+class CrashAt:
+    """Stops the world at one write; `torn` lets the first sectors of it reach the disk."""
+
+    def __init__(self, at: int, moment: Moment, torn: bool = False) -> None:
+        self.at, self.moment, self.torn = at, moment, torn
+        self.count = -1
+        self.writes: list[tuple[str, Write]] = []
+
+    def __call__(self, moment: Moment, what: str, index: int, write: Write) -> None:
+        if moment is Moment.BEFORE:
+            self.count += 1
+            self.writes.append((what, write))
+        if (self.count, moment) != (self.at, self.moment):
+            return
+        if self.torn:
+            part = write.data[: len(write.data) // 2 // 512 * 512]
+            with open(write.path, "r+b") as file:
+                file.seek(write.offset_bytes)
+                file.write(part)
+        raise Crash
+
+
+def stock_view(stock: Stock) -> Any:
+    vgs = stock.report("vgs", "-o", "vg_name,vg_uuid,vg_seqno,pv_count,lv_count,vg_free", quiet=False)
+    lvs = stock.report("lvs", "-o", "lv_name,lv_uuid,lv_size,seg_pe_ranges", quiet=False)
+    return sorted(map(str, vgs)), sorted(map(str, lvs))
+
+
+def own_view(world: World) -> Any:
+    node = world.node(2)
+    keep = ("vg_name", "vg_uuid", "vg_seqno", "lv_name", "lv_uuid", "lv_size", "vg_free", "seg_pe_ranges")
+    rows = [*node.run(Vgs())["rows"], *node.run(Lvs())["rows"]]
+    return [{key: row[key] for key in keep if key in row} for row in rows]
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_crash_at_every_write_leaves_old_or_new(directory: Path, stock: Stock, name: str) -> None:
+    setup, call = COMMANDS[name]
+    world = World(directory, SIZES)
+    stock.attach(*world.images)
+    node = setup(world)
+    before = stock_view(stock), own_view(world)
+    counter = CrashAt(-1, Moment.AFTER)
+    node.storage._crash_hook = counter
+    node.run(call(world))
+    after = stock_view(stock), own_view(world)
+    assert counter.count >= 1
+    assert (before == after) == (name == "pvcreate"), "a PV alone is in neither view"
+
+    seen = []
+    points = []
+    for at, (_, write) in enumerate(counter.writes):
+        points.append((at, Moment.BEFORE, False))
+        if len(write.data) >= 1024:  # a disk writes a sector whole or not at all
+            points.append((at, Moment.BEFORE, True))
+        points.append((at, Moment.AFTER, False))
+    for at, moment, torn in points:
+        world = blank(directory)
+        node = setup(world)
+        crash = CrashAt(at, moment, torn)
+        node.storage._crash_hook = crash
+        with pytest.raises(Crash):
+            node.run(call(world))
+        world.purge(1)
+        where = f"{name}: write {at} ({crash.writes[-1][0]}), {moment.value}, torn={torn}"
+        now = stock_view(stock), own_view(world)
+        assert now in (before, after), where
+        seen.append(now == after)
+        go_on(world, stock, where)
+    # The commit is one moment: once it is there, it stays there.
+    assert seen == sorted(seen)
+
+
+def go_on(world: World, stock: Stock, where: str) -> None:
+    """Another host does the next thing; afterwards nothing is left of the crash."""
+    node = world.node(2)
+    if not node.run(Vgs())["rows"]:
+        node.run(VgCreate("vg0", tuple(world.images), shared=True, extent_size_bytes=MIB))
+    node.run(LvCreate("vg0", "next", extents=1))
+    code, _, noise = stock.try_run("vgck", "vg0")
+    assert (code, noise) == (0, []), where
+    assert [row["vg_name"] for row in stock.report("pvs")] == ["vg0", "vg0"], where
+    with open(world.images[0], "rb") as one, open(world.images[1], "rb") as other:
+        slots = {(file.seek(4096), file.read(512))[1][56:] for file in (one, other)}
+    assert len(slots) == 1, f"{where}: the areas differ"
+    assert all(row["pv_in_use"] == "used" for row in node.run(Pvs())["rows"]), where
+
+
+@pytest.mark.parametrize("name", ["lvcreate", "lvremove"])
+@pytest.mark.parametrize("disks", [1, 2])
+def test_a_write_that_lands_late_spoils_nothing(directory: Path, stock: Stock, name: str, disks: int) -> None:
+    """A host freezes before a write, is fenced, and the write lands after another host's change.
+
+    The other host's version stays whole; only where a VG has one area alone can the late write
+    take its place, by an older version that is whole as well."""
+    _, call = COMMANDS[name]
+    counter = CrashAt(-1, Moment.AFTER)
+    for at in range(100):
+        world = blank(directory, disks)
+        stock.attach(*world.images)
+        node = world.node()
+        node.run(VgCreate("vg0", tuple(world.images), shared=True, extent_size_bytes=MIB))
+        node.run(LvCreate("vg0", "first", extents=2, activate="n"))
+        counter = CrashAt(at, Moment.BEFORE)
+        node.storage._crash_hook = counter
+        try:
+            node.run(call(world))
+            break
+        except Crash:
+            pass
+        world.purge(1)
+        other = world.node(2)
+        other.run(LvCreate("vg0", "other", extents=1, activate="n"))
+        mine = own_view(world)
+        what, late = counter.writes[-1]
+        with open(late.path, "r+b") as file:
+            file.seek(late.offset_bytes)
+            file.write(late.data)
+        stock.run("vgs", quiet=False)
+        (vg,) = stock.report("vgs", "-o", "vg_name,vg_seqno", quiet=False)
+        rows = own_view(world)
+        assert vg["vg_seqno"] == str(rows[0]["vg_seqno"]), f"write {at} ({what})"
+        if disks == 2 or what in ("text", "wipe"):
+            assert rows == mine, f"write {at} ({what})"
+        assert world.node(3).run(Vgs()).get("notes", [])[1:] == [], f"write {at} ({what})"
+    assert at >= 3 * disks
+
+
+@pytest.mark.parametrize("name", ["vgcreate", "lvcreate", "lvremove", "vgremove"])
+def test_without_authority_nothing_further_is_written(directory: Path, name: str) -> None:
+    """The guard says no at each of its calls in turn: old or new, and no write after the no."""
+    setup, call = COMMANDS[name]
+    for refuse_at in range(100):
+        world = blank(directory)
+        setup(world)
+        before = own_view(world)
+        calls = [0]
+        written_after = []
+
+        def guard(vg: str, calls: list[int] = calls, refuse_at: int = refuse_at) -> None:
+            calls[0] += 1
+            if calls[0] > refuse_at:
+                raise NoAuthority("authority has lapsed")
+
+        def watch(
+            moment: Moment, what: str, index: int, write: Write, calls: list[int] = calls,
+            refuse_at: int = refuse_at, seen: list[str] = written_after,
+        ) -> None:  # fmt: skip
+            if calls[0] > refuse_at:
+                seen.append(what)
+
+        node = world.node(1, guard=guard, crash_hook=watch)
+        try:
+            node.run(call(world))
+        except NoAuthority:
+            assert written_after == []
+        else:
+            break
+        assert world.locks_of(1) == [], "what was locked is let go"
+        assert node.open == {}
+        rows = own_view(world)
+        if rows != before:
+            # The guard asks again behind the commit: it was written all the same.
+            assert [row["vg_seqno"] for row in rows if "vg_seqno" in row] != [
+                row["vg_seqno"] for row in before if "vg_seqno" in row
+            ]
+    assert refuse_at > 4
+
+
+def test_every_failing_order_is_undone(directory: Path) -> None:
+    """Whatever order fails, the command leaves no lock, no open path, and the old version or the new."""
+    calls = {
+        "lvcreate": LvCreate("vg0", "vm1", extents=3),
+        "lvchange": LvChange("vg0", "first", "ey"),
+        "lvremove": LvRemove("vg0", "first"),
+    }
+    for name, call in calls.items():
+        for fail_at in range(100):
+            world = blank(directory)
+            with_vg(world)
+            before = own_view(world)
+            count = [-1]
+
+            def fail(order: Any, count: list[int] = count, fail_at: int = fail_at) -> RingfenceError | None:
+                count[0] += 1
+                return LockHeld("made to fail") if count[0] == fail_at else None
+
+            node = world.node(1, fail=fail)
+            try:
+                node.run(call)
+            except RingfenceError:
+                where = f"{name}, order {fail_at}: {node.trace}"
+                held = world.locks_of(1)
+                assert held == [], where
+                assert node.open == {}, where
+                committed = any(isinstance(one, WriteBlocks) and one.what == "commit" for one in node.trace)
+                if not committed:
+                    assert own_view(world) == before, where
+            else:
+                break
+        assert fail_at > 8, name
+
+
+def test_a_new_lv_that_cannot_be_opened_is_removed_again(world: World) -> None:
+    with_vg(world)
+
+    def fail(order: Any) -> RingfenceError | None:
+        return LockHeld("no worker to be had") if type(order).__name__ == "OpenPath" else None
+
+    node = world.node(1, fail=fail)
+    with pytest.raises(LockHeld, match="no worker to be had"):
+        node.run(LvCreate("vg0", "vm1", extents=1))
+    assert [row["lv_name"] for row in world.node(2).run(Lvs("vg0"))["rows"]] == ["first"]
+    assert world.locks_of(1) == []
