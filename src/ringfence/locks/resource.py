@@ -191,7 +191,7 @@ class Resource(msgspec.Struct):
             self.waiting.remove(lock)
         else:
             self.converting.remove(lock)
-            lock.wanted, lock.flags = Mode.UN, 0
+            lock.wanted, lock.flags, lock.demoted = Mode.UN, 0, False
             self.granted.append(lock)
         return [Cancelled(owner, lock.held)]
 

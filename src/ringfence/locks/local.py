@@ -1,0 +1,70 @@
+"""A resource inside a node: the same queues and rules, under the node's own cluster lock.
+
+It adds three things to `Resource`: nothing is granted above the ceiling (what the cluster lets this
+node hold), new requests wait while other nodes wait for this node, and what they want is a wish like
+any local one when it comes to blocking notices."""
+
+from ringfence.core.modes import Mode
+from ringfence.locks.compat import compatible, covers, supremum
+from ringfence.locks.flags import Flag
+from ringfence.locks.resource import Lock, Resource, reads_lvb
+
+
+class Local(Resource):
+    ceiling: Mode = Mode.UN
+    """The node's cluster lock; while that is being lowered, what it is lowered to."""
+    asked: Mode = Mode.UN
+    """The weakest mode that covers what other nodes wait for; UN: none does."""
+    serving: bool = False
+    """A cluster grant has just arrived: those who queued before it come before the other nodes."""
+    fresh: bool = False
+    """The value block was read from the cluster just now."""
+    queueing: bool = False
+    """The node itself waits in the cluster's queue."""
+
+    @property
+    def closed(self) -> bool:
+        """Other nodes come first: no new client is let in under the present ceiling."""
+        return not self.serving and not compatible(self.ceiling, self.asked)
+
+    def needed(self) -> Mode:
+        """The weakest cluster mode that covers what clients hold."""
+        needed = Mode.UN
+        for lock in (*self.granted, *self.converting):
+            needed = supremum(needed, lock.held)
+        return needed
+
+    def candidate(self) -> Lock | None:
+        """The queued lock that only the ceiling keeps from being granted, if any."""
+        for lock in (*self.converting, *self.waiting):
+            if self._lawful(lock, new=False) and not self._within(lock):
+                return lock
+        return None
+
+    def _grantable(self, lock: Lock, *, new: bool) -> bool:
+        return self._within(lock) and self._lawful(lock, new=new)
+
+    def _within(self, lock: Lock) -> bool:
+        """Whether the cluster lock covers the wish, its reading of the value block included.
+
+        Under NL and CR another node may hold PW or EX and write, so what is known here may be old."""
+        if not covers(self.ceiling, lock.wanted):
+            return False
+        reads = lock.flags & Flag.VALBLK and reads_lvb(lock.held, lock.wanted)
+        return self.fresh or not reads or self.ceiling >= Mode.CW
+
+    def _lawful(self, lock: Lock, *, new: bool) -> bool:
+        """Whether the rules alone allow it, the ceiling apart."""
+        if self.closed and lock.held is Mode.UN and not lock.flags & Flag.EXPEDITE:
+            return False
+        return super()._grantable(lock, new=new)
+
+    def _may_wait(self, lock: Lock) -> bool:
+        """A NOQUEUE request waits for the cluster's answer, if all depends on that alone.
+
+        Where the node queues in the cluster already, the answer would be a wait."""
+        return not self.queueing and not self._ahead(lock) and self._lawful(lock, new=True)
+
+    def _wishes(self) -> list[tuple[int | None, Mode]]:
+        outside: list[tuple[int | None, Mode]] = [(None, self.asked)] if self.asked is not Mode.UN else []
+        return super()._wishes() + outside

@@ -1,0 +1,348 @@
+"""One resource on one node: the node's cluster lock and the clients under it.
+
+Clients are granted by the resource's own rules as long as the cluster lock covers them; for more, the
+node asks the cluster, one operation at a time.  When the last client lets go the cluster lock is kept
+until another node asks for it, unless it must not be.
+
+What it promises, whatever crosses on the way:
+- the node's lock in the ordered state covers what its clients hold.  It is lowered only to what they
+  need, and from the moment that this is asked for nothing above it is granted here;
+- a node that is in others' way gives back what its clients do not need, and before it lets new clients
+  in; but a grant that it waited for first serves those who waited;
+- the value block: what a local holder of PW or EX wrote is written through with the next lowering.
+
+Clients never wait for the cluster to cancel: their request is gone at once, and a grant that arrives
+for nobody is kept or given back.
+
+A node's conversion is not always a client's.  If it speaks for a client that only waits, or if the
+node holds more than its clients need, the mode held is no reason to call it a deadlock: it bears
+YIELDS, and if that mode is in the way the node withdraws, lowers its lock and asks again."""
+
+import errno
+from collections.abc import Collection
+
+import msgspec
+
+from ringfence.core.ids import Token
+from ringfence.core.modes import Mode
+from ringfence.locks.compat import compatible, covers, supremum
+from ringfence.locks.flags import Flag
+from ringfence.locks.local import Local
+from ringfence.locks.lockspace import OpKind
+from ringfence.locks.outs import (
+    AskCluster,
+    ClientBlocking,
+    ClientCancelled,
+    ClientGranted,
+    ClientLost,
+    ClientRefused,
+    ClientReleased,
+    Out,
+)
+from ringfence.locks.resource import Blocking, Cancelled, Effect, Granted, Lock, Refused, Released
+
+PASSED_ON = Flag.NOQUEUE | Flag.NOORDER | Flag.HEADQUE
+PASSED_ON_CONVERTING = Flag.NODLCKWT | Flag.QUECVT
+
+
+class Outstanding(msgspec.Struct):
+    """The cluster operation whose answer this node waits for."""
+
+    kind: OpKind
+    mode: Mode
+    flags: int = 0
+    raises: bool = False
+    """It asks for more, or for a fresh value; else it gives back."""
+    client: int | None = None
+    """For whom it was asked; None once that client has withdrawn."""
+    cancelled: bool = False
+
+
+class NodeLock:
+    def __init__(self, lockspace: str, resource: str) -> None:
+        self.lockspace = lockspace
+        self.resource = resource
+        self.local = Local(resource)
+        self.held = Mode.UN
+        """The node's lock in the ordered state, as of the last answer."""
+        self.token: Token | None = None
+        self.keep = True
+        self.outstanding: Outstanding | None = None
+        self._unwritten = False
+        """A client wrote the value block (or spoiled it), and the cluster does not know yet."""
+        self._releasing: list[int] = []
+        """Clients to be told Released when the cluster lock is really given back."""
+
+    @property
+    def idle(self) -> bool:
+        """Nothing held, queued or outstanding: this object may be forgotten."""
+        return self.held is Mode.UN and self.outstanding is None and self.local.empty
+
+    @property
+    def releasing(self) -> list[int]:
+        return list(self._releasing)
+
+    # -- clients -----------------------------------------------------------------------
+
+    def request(
+        self, lock_id: int, mode: Mode, flags: int, lvb: bytes | None, keep: bool, now_ms: int
+    ) -> list[Out]:
+        self.keep = self.keep and keep
+        return self._tell(self.local.request(lock_id, mode, flags | Flag.VALBLK, lvb, now_ms)) + self._step()
+
+    def convert(self, lock_id: int, mode: Mode, flags: int, lvb: bytes | None, now_ms: int) -> list[Out]:
+        before = self._value()
+        outs = self._tell(self.local.convert(lock_id, mode, flags | Flag.VALBLK, lvb, now_ms))
+        self._note_write(before)
+        return outs + self._step()
+
+    def unlock(self, lock_id: int, flags: int, lvb: bytes | None) -> list[Out]:
+        before = self._value()
+        effects = self.local.unlock(lock_id, flags if lvb is None else flags | Flag.VALBLK, lvb)
+        self._note_write(before)
+        return self._tell(effects) + self._step()
+
+    def cancel(self, lock_id: int) -> list[Out]:
+        self._forget_client(lock_id)
+        return self._tell(self.local.cancel(lock_id)) + self._step()
+
+    def drop(self, lock_ids: Collection[int]) -> list[Out]:
+        """These clients are gone without a word; one that could write has spoiled the value block."""
+        before = self._value()
+        for lock_id in lock_ids:
+            self._forget_client(lock_id)
+        self._releasing = [one for one in self._releasing if one not in lock_ids]
+        self.local.purge(lock_ids)
+        self._note_write(before)
+        return self._step()
+
+    def adopt(self, mode: Mode, token: Token) -> list[Out]:
+        """A grant that nobody here asked for: give it back."""
+        self.held, self.token, self.keep = mode, token, False
+        self._settle_held()
+        return self._step()
+
+    def give_back(self) -> list[Out]:
+        """Keep the cluster lock no longer than clients need it."""
+        self.keep = False
+        return self._step()
+
+    def _forget_client(self, lock_id: int) -> None:
+        if self.outstanding is not None and self.outstanding.client == lock_id:
+            self.outstanding.client = None
+
+    # -- the cluster's answers -----------------------------------------------------------
+
+    def on_granted(self, mode: Mode, token: Token, lvb: bytes | None, lvb_valid: bool) -> list[Out]:
+        done = self._answered()
+        self.held, self.token = mode, token
+        if not self._unwritten:
+            self.local.lvb_valid = lvb_valid
+            if lvb is not None:
+                self.local.lvb = lvb
+        self._settle_held()
+        if not done.raises:
+            return self._step()
+        self.local.serving = self.local.fresh = True
+        outs = self._tell(self.local.advance())
+        self.local.serving = self.local.fresh = False
+        return outs + self._step()
+
+    def on_refused(self, number: int, holders: tuple[tuple[int, Mode], ...]) -> list[Out]:
+        done = self._answered()
+        if done.kind is not OpKind.REQUEST and number == errno.ENOENT:
+            return self.on_vanished() if done.kind is OpKind.CONVERT else self.on_released()
+        self._settle_held()
+        if number not in (errno.EAGAIN, errno.EDEADLK):
+            queued = [*self.local.converting, *self.local.waiting]
+            return [self._refuse(lock, number, holders) for lock in queued] + self._step()
+        lock = None if done.client is None else self.local.find(done.client)
+        if lock is None or lock.wanted is Mode.UN:
+            return self._step()
+        if number == errno.EDEADLK and lock.flags & Flag.CONVDEADLK:
+            # The cluster would have demoted the whole node; only this client offered its mode.
+            lock.held, lock.demoted, lock.notified = Mode.NL, True, Mode.UN
+            return self._step()
+        return [self._refuse(lock, number, holders), *self._step()]
+
+    def on_released(self) -> list[Out]:
+        self.outstanding = None
+        self.held, self.token = Mode.UN, None
+        self.local.asked = Mode.UN
+        self._settle_held()
+        return self._step()
+
+    def on_cancelled(self, held: Mode) -> list[Out]:
+        self._answered()
+        self.held = held
+        self._settle_held()
+        return self._step()
+
+    def on_blocking(self, wants: Mode) -> list[Out]:
+        """Another node waits for this one; UN: none does any more.
+
+        The notice may be about a grant that is on its way: it is remembered until then."""
+        if self.held is Mode.UN and self.outstanding is None:
+            return []
+        self.local.asked = Mode.UN if wants is Mode.UN else supremum(self.local.asked, wants)
+        return self._step()
+
+    def on_vanished(self) -> list[Out]:
+        """The cluster knows no lock of this node: whatever clients had is gone."""
+        local = self.local
+        outs: list[Out] = [
+            ClientLost(lock.owner) for lock in (*local.granted, *local.converting, *local.waiting)
+        ]
+        outs += [ClientReleased(lock_id) for lock_id in self._releasing]
+        self.local, self._releasing, self._unwritten = Local(self.resource), [], False
+        self.held, self.token, self.outstanding = Mode.UN, None, None
+        return outs
+
+    def _answered(self) -> Outstanding:
+        done, self.outstanding = self.outstanding, None
+        assert done is not None, f"an answer about {self.lockspace}/{self.resource} that nobody asked for"
+        self.local.queueing = False
+        return done
+
+    def _settle_held(self) -> None:
+        """The cluster lock is known again: the ceiling follows, and notices it satisfies are done with."""
+        self.local.ceiling = self.held
+        if compatible(self.held, self.local.asked):
+            self.local.asked = Mode.UN
+
+    # -- what to do next -------------------------------------------------------------------
+
+    def _step(self) -> list[Out]:
+        outs = self._tell(self.local.advance())
+        outs += self._ask() if self.outstanding is None else self._reconsider(self.outstanding)
+        outs += self._tell(self.local.advance())
+        if self._releasing and (self.outstanding is None or self.outstanding.raises):
+            outs += [ClientReleased(lock_id) for lock_id in self._releasing]
+            self._releasing = []
+        self._check()
+        return outs
+
+    def _ask(self) -> list[Out]:
+        """Nothing is outstanding: give back what others ask for, or ask for what clients want."""
+        local = self.local
+        if self._in_the_way():
+            return self._lower()
+        lock = local.candidate()
+        refused = self._refuse_hopeless(lock)
+        if refused:
+            return refused + self._tell(local.advance()) + self._ask()
+        if lock is not None:
+            return [self._raise(lock)]
+        queued = local.converting or local.waiting
+        if not self.keep and not queued and local.needed() is not self.held:
+            return self._lower()
+        return []
+
+    def _in_the_way(self) -> bool:
+        """Other nodes wait for something that no client here needs."""
+        return not compatible(self.held, self.local.asked) and self.local.needed() is not self.held
+
+    def _reconsider(self, outstanding: Outstanding) -> list[Out]:
+        """Take the outstanding request back if nobody here wants it any more, or if it must yield."""
+        if not outstanding.raises or outstanding.cancelled:
+            return []
+        local = self.local
+        local.serving = True  # others' wishes do not undo one that was sent before them
+        lock = local.candidate()
+        local.serving = False
+        still_wanted = lock is not None and self._target(lock) is outstanding.mode
+        must_yield = bool(outstanding.flags & Flag.YIELDS) and self._in_the_way()
+        if still_wanted and not must_yield:
+            return []
+        outstanding.cancelled = True
+        return [AskCluster(self.lockspace, self.resource, OpKind.CANCEL)]
+
+    def _refuse_hopeless(self, asked_for: Lock | None) -> list[Out]:
+        """NOQUEUE requests that waited for an answer which would not serve them now."""
+        return [
+            self._refuse(lock, errno.EAGAIN, ())
+            for lock in [*self.local.converting, *self.local.waiting]
+            if lock.flags & Flag.NOQUEUE and lock is not asked_for
+        ]
+
+    def _target(self, lock: Lock) -> Mode:
+        """What the node must hold for this client's sake.
+
+        A converting client's present mode counts too: it may cancel at any moment and go on with that.
+        (PR to CW thus asks for PW, which is as easy to get: nobody else can hold CW beside our PR.)"""
+        target = supremum(self.local.needed(), lock.wanted)
+        return self.held if covers(self.held, target) else target
+
+    def _raise(self, lock: Lock) -> AskCluster:
+        target = self._target(lock)
+        flags = Flag.VALBLK | (lock.flags & PASSED_ON)
+        if self.held is Mode.UN:
+            kind = OpKind.REQUEST
+            flags |= lock.flags & Flag.EXPEDITE
+        else:
+            kind = OpKind.CONVERT
+            if lock.held is Mode.UN or self.local.needed() is not self.held:
+                flags |= Flag.YIELDS
+            elif target is not self.held:
+                flags |= lock.flags & PASSED_ON_CONVERTING
+        self.outstanding = Outstanding(kind, target, flags, raises=True, client=lock.owner)
+        self.local.queueing = not flags & Flag.NOQUEUE
+        return AskCluster(self.lockspace, self.resource, kind, target, int(flags))
+
+    def _lower(self) -> list[Out]:
+        """Give back what clients do not need, with the value block if one of them wrote it."""
+        target = self.local.needed()
+        flags, lvb = 0, None
+        if self._unwritten:
+            flags, lvb = (Flag.VALBLK, self.local.lvb) if self.local.lvb_valid else (Flag.IVVALBLK, None)
+            self._unwritten = False
+        self.local.ceiling = target
+        kind = OpKind.UNLOCK if target is Mode.UN else OpKind.CONVERT
+        self.outstanding = Outstanding(kind, target, flags)
+        return [AskCluster(self.lockspace, self.resource, kind, target, int(flags), lvb)]
+
+    # -- helpers -----------------------------------------------------------------------------
+
+    def _value(self) -> tuple[int, bool]:
+        return (self.local.lvb_seq, self.local.lvb_valid)
+
+    def _note_write(self, before: tuple[int, bool]) -> None:
+        if self._value() != before:
+            assert self.held >= Mode.PW, "a client wrote what its node may not write"
+            self._unwritten = True
+
+    def _refuse(self, lock: Lock, number: int, holders: tuple[tuple[int, Mode], ...]) -> ClientRefused:
+        self.local.withdraw(lock.owner)
+        return ClientRefused(lock.owner, number, holders)
+
+    def _tell(self, effects: list[Effect]) -> list[Out]:
+        outs: list[Out] = []
+        for effect in effects:
+            if isinstance(effect, Granted):
+                outs.append(self._stamp(effect))
+            elif isinstance(effect, Refused):
+                outs.append(ClientRefused(effect.owner, effect.errno))
+            elif isinstance(effect, Blocking) and effect.wants is not Mode.UN:
+                outs.append(ClientBlocking(effect.owner, effect.wants))
+            elif isinstance(effect, Cancelled):
+                outs.append(ClientCancelled(effect.owner, effect.held))
+            elif isinstance(effect, Released):
+                if self.keep:
+                    outs.append(ClientReleased(effect.owner))
+                else:
+                    self._releasing.append(effect.owner)
+        return outs
+
+    def _stamp(self, effect: Granted) -> ClientGranted:
+        lock = self.local.find(effect.owner)
+        assert lock is not None
+        assert self.token is not None
+        lock.token = self.token
+        return ClientGranted(
+            effect.owner, effect.mode, self.token, effect.lvb, effect.lvb_valid, effect.demoted
+        )
+
+    def _check(self) -> None:
+        assert covers(self.held, self.local.needed()), "clients hold more than their node"
+        assert covers(self.local.ceiling, self.local.needed())
+        assert not self._unwritten or self.held >= Mode.PW

@@ -1,0 +1,232 @@
+"""This node's clients under this node's cluster locks: a table of `NodeLock`s.
+
+Pure, one instance a life of a node, not replicated.  Methods take what clients ask and what the
+ordered state answered, and return what must be sent and told, in order.  Each client operation has
+one completion: ClientGranted, ClientRefused, ClientReleased, ClientCancelled or ClientLost; except
+that a cancel which finds nothing to take back has none (the completion crossed it)."""
+
+import errno
+from collections.abc import Collection
+
+import msgspec
+
+from ringfence.core.ids import Token
+from ringfence.core.modes import Mode
+from ringfence.locks.lockspace import check_names
+from ringfence.locks.node_lock import NodeLock
+from ringfence.locks.outs import (
+    AskCluster,
+    ClientBlocking,
+    ClientCancelled,
+    ClientGranted,
+    ClientLost,
+    ClientRefused,
+    ClientReleased,
+    Out,
+)
+
+__all__ = [
+    "AskCluster",
+    "ClientBlocking",
+    "ClientCancelled",
+    "ClientGranted",
+    "ClientLost",
+    "ClientRefused",
+    "ClientReleased",
+    "NodeLocks",
+    "Out",
+    "Row",
+]
+
+
+class Row(msgspec.Struct, frozen=True):
+    """A line of `ringfence locks`.  A kept lock without clients has one row without a lock_id."""
+
+    lockspace: str
+    resource: str
+    lock_id: int | None
+    held: Mode
+    wanted: Mode
+    cluster_held: Mode
+    kept: bool
+    """The node holds more than its clients need."""
+    since_ms: int = 0
+    token: Token | None = None
+
+
+class NodeLocks:
+    def __init__(self) -> None:
+        self._locks: dict[tuple[str, str], NodeLock] = {}
+        self._where: dict[int, tuple[str, str]] = {}
+
+    # -- clients -----------------------------------------------------------------------
+
+    def request(
+        self,
+        lock_id: int,
+        lockspace: str,
+        resource: str,
+        mode: Mode,
+        *,
+        flags: int = 0,
+        lvb: bytes | None = None,
+        keep: bool = True,
+        now_ms: int = 0,
+    ) -> list[Out]:
+        """A client wants a lock; `lock_id` is new and chosen by the caller.
+
+        keep=False: this resource's cluster lock is given back with its last client.  That client is
+        told Released only when the cluster knows, so that whoever is told next can take the lock.
+
+        Raises BadInput for an impossible name."""
+        check_names(lockspace, resource)
+        if lock_id in self._where:
+            return [ClientRefused(lock_id, errno.EINVAL)]
+        where = (lockspace, resource)
+        lock = self._locks.setdefault(where, NodeLock(lockspace, resource))
+        self._where[lock_id] = where
+        return self._done(lock, lock.request(lock_id, mode, flags, lvb, keep, now_ms))
+
+    def convert(
+        self, lock_id: int, mode: Mode, *, flags: int = 0, lvb: bytes | None = None, now_ms: int = 0
+    ) -> list[Out]:
+        """Change a granted lock's mode.  From PW or EX to no higher mode, `lvb` is written."""
+        lock = self._of(lock_id)
+        if lock is None:
+            return [ClientRefused(lock_id, errno.ENOENT)]
+        return self._done(lock, lock.convert(lock_id, mode, flags, lvb, now_ms))
+
+    def unlock(self, lock_id: int, *, flags: int = 0, lvb: bytes | None = None) -> list[Out]:
+        """Release a granted lock; from PW or EX, `lvb` is written.  EBUSY while it waits or converts."""
+        lock = self._of(lock_id)
+        if lock is None:
+            return [ClientRefused(lock_id, errno.ENOENT)]
+        return self._done(lock, lock.unlock(lock_id, flags, lvb))
+
+    def cancel(self, lock_id: int) -> list[Out]:
+        """Take back a request or conversion that waits; the answer is at once."""
+        lock = self._of(lock_id)
+        return [] if lock is None else self._done(lock, lock.cancel(lock_id))
+
+    def drop(self, lock_ids: Collection[int]) -> list[Out]:
+        """A client ended without unlocking: its locks and requests vanish, and nothing is told to it.
+
+        Where one of them could write, the value block is no longer valid (the DLM's IVVALBLK)."""
+        outs: list[Out] = []
+        for where in sorted({self._where[one] for one in lock_ids if one in self._where}):
+            lock = self._locks[where]
+            gone = [one for one in lock_ids if self._where.get(one) == where]
+            for one in gone:
+                del self._where[one]
+            outs += self._done(lock, lock.drop(gone))
+        return outs
+
+    # -- the cluster's answers and notices ---------------------------------------------------
+
+    def on_granted(
+        self,
+        lockspace: str,
+        resource: str,
+        mode: Mode,
+        token: Token,
+        lvb: bytes | None,
+        lvb_valid: bool,
+        demoted: bool = False,
+    ) -> list[Out]:
+        """A grant to this node may be used now.  (`demoted` is never so: nodes do not offer it.)"""
+        lock = self._locks.get((lockspace, resource))
+        if lock is None:
+            lock = self._locks[lockspace, resource] = NodeLock(lockspace, resource)
+            return self._done(lock, lock.adopt(mode, token))
+        return self._done(lock, lock.on_granted(mode, token, lvb, lvb_valid))
+
+    def on_refused(
+        self, lockspace: str, resource: str, errno: int, blockers: tuple[tuple[int, Mode], ...]
+    ) -> list[Out]:
+        lock = self._locks.get((lockspace, resource))
+        if lock is None or lock.outstanding is None:
+            return []
+        return self._done(lock, lock.on_refused(errno, blockers))
+
+    def on_released(self, lockspace: str, resource: str) -> list[Out]:
+        lock = self._locks.get((lockspace, resource))
+        return [] if lock is None else self._done(lock, lock.on_released())
+
+    def on_cancelled(self, lockspace: str, resource: str, held: Mode) -> list[Out]:
+        lock = self._locks.get((lockspace, resource))
+        if lock is None or lock.outstanding is None:
+            return []
+        return self._done(lock, lock.on_cancelled(held))
+
+    def on_blocking(self, lockspace: str, resource: str, wants: Mode) -> list[Out]:
+        lock = self._locks.get((lockspace, resource))
+        return [] if lock is None else self._done(lock, lock.on_blocking(wants))
+
+    # -- this node's life ----------------------------------------------------------------------
+
+    def lost(self) -> list[Out]:
+        """This life is stale: everything is gone."""
+        outs: list[Out] = []
+        for where in sorted(self._locks):
+            outs += self._locks[where].on_vanished()
+        self._locks, self._where = {}, {}
+        return outs
+
+    def give_back(self, lockspace: str) -> list[Out]:
+        """The node is about to leave: kept locks are given back.  Ask `holds` after each answer."""
+        outs: list[Out] = []
+        for where in sorted(self._locks):
+            if where[0] == lockspace:
+                outs += self._done(self._locks[where], self._locks[where].give_back())
+        return outs
+
+    # -- reading -------------------------------------------------------------------------------
+
+    def holds(self, lockspace: str) -> bool:
+        """Whether this node has, or may be about to have, any cluster lock of the lockspace."""
+        return any(where[0] == lockspace for where in self._locks)
+
+    def clients(self, lockspace: str) -> list[int]:
+        """Lock ids of clients that hold or want something there."""
+        return sorted(lock_id for lock_id, where in self._where.items() if where[0] == lockspace)
+
+    def where(self, lock_id: int) -> tuple[str, str] | None:
+        """(lockspace, resource) of a lock id; None if there is no such lock."""
+        return self._where.get(lock_id)
+
+    def statistics(self, lockspace: str = "") -> list[Row]:
+        """Every client's lock, and every kept one, in the order of names and queues."""
+        rows: list[Row] = []
+        for where in sorted(self._locks):
+            if not lockspace or where[0] == lockspace:
+                rows += _rows(self._locks[where])
+        return rows
+
+    # -- helpers ---------------------------------------------------------------------------------
+
+    def _of(self, lock_id: int) -> NodeLock | None:
+        where = self._where.get(lock_id)
+        return None if where is None else self._locks[where]
+
+    def _done(self, lock: NodeLock, outs: list[Out]) -> list[Out]:
+        """Forget what has ended."""
+        for out in outs:
+            if isinstance(out, ClientReleased | ClientLost) or (
+                isinstance(out, ClientRefused | ClientCancelled) and lock.local.find(out.lock_id) is None
+            ):
+                self._where.pop(out.lock_id, None)
+        if lock.idle:
+            self._locks.pop((lock.lockspace, lock.resource), None)
+        return outs
+
+
+def _rows(lock: NodeLock) -> list[Row]:
+    local, names = lock.local, (lock.lockspace, lock.resource)
+    kept = local.needed() is not lock.held
+    rows = [
+        Row(*names, one.owner, one.held, one.wanted, lock.held, kept, one.since_ms, one.token)
+        for one in (*local.granted, *local.converting, *local.waiting)
+    ]
+    if not rows and lock.held is not Mode.UN:
+        rows.append(Row(*names, None, Mode.UN, Mode.UN, lock.held, True, 0, lock.token))
+    return rows

@@ -1,0 +1,68 @@
+"""What a node's locks ask of the cluster and tell its clients."""
+
+import msgspec
+
+from ringfence.core.ids import Token
+from ringfence.core.modes import Mode
+from ringfence.locks.lockspace import OpKind
+
+
+class _Out(msgspec.Struct, frozen=True):
+    pass
+
+
+class AskCluster(_Out, frozen=True):
+    """Send this operation of the node into the total order.
+
+    At most one is outstanding for each resource, a CANCEL of it apart.  REQUEST, CONVERT and UNLOCK
+    have one answer each; CANCEL has none of its own."""
+
+    lockspace: str
+    resource: str
+    kind: OpKind
+    mode: Mode = Mode.UN
+    flags: int = 0
+    lvb: bytes | None = None
+
+
+class ClientGranted(_Out, frozen=True):
+    lock_id: int
+    mode: Mode
+    token: Token
+    """The cluster grant's: clients of one node that follow one another under it share it."""
+    lvb: bytes | None = None
+    """The newest value; None if this grant reads none, or if it is not valid."""
+    lvb_valid: bool = True
+    demoted: bool = False
+
+
+class ClientRefused(_Out, frozen=True):
+    lock_id: int
+    errno: int
+    holders: tuple[tuple[int, Mode], ...] = ()
+    """Nodes in the way; empty if it is other clients of this node."""
+
+
+class ClientBlocking(_Out, frozen=True):
+    lock_id: int
+    wants: Mode
+
+
+class ClientReleased(_Out, frozen=True):
+    lock_id: int
+
+
+class ClientCancelled(_Out, frozen=True):
+    lock_id: int
+    held: Mode
+    """What it holds now; UN: nothing."""
+
+
+class ClientLost(_Out, frozen=True):
+    """The lock, held or waited for, is gone: this life is stale."""
+
+    lock_id: int
+
+
+ClientOut = ClientGranted | ClientRefused | ClientBlocking | ClientReleased | ClientCancelled | ClientLost
+Out = AskCluster | ClientOut
