@@ -137,6 +137,9 @@ class Blocking:
     async def drop_all(self) -> None:
         await self._world.drop_all()
 
+    def recorded(self, fields: dict[str, Any]) -> None:
+        pass
+
     async def close(self) -> None:
         pass
 

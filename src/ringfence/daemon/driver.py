@@ -286,6 +286,8 @@ class Driver:
                 self._note("history", f"events are not stored any more: {error}")
             return
         self._history_failed = False
+        if effect.kind == "incident":
+            self._ports.block.recorded(effect.fields)
         self._queries.recorded(seq)
 
     def _answer(self, client: int, reply: Reply) -> None:

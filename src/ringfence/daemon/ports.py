@@ -55,6 +55,9 @@ class Block(Protocol):
 
         Raises RingfenceError if that cannot be known."""
 
+    def recorded(self, fields: dict[str, Any]) -> None:
+        """The cluster has recorded this incident: it need not be told again."""
+
     async def close(self) -> None: ...
 
 
