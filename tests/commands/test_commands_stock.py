@@ -1,5 +1,6 @@
 """What we write, stock LVM2 accepts; what stock LVM2 writes, we read, change and hand back."""
 
+import itertools
 import re
 import subprocess
 
@@ -168,9 +169,7 @@ def test_our_texts_go_where_stock_would_put_them(world: World, stock: Stock) -> 
         # Where would we have put the very same text?
         assert place_text(area, text, "x") == after.committed, round
         places.append(after.committed.offset_bytes)
-    assert sum(later < earlier for earlier, later in zip(places, places[1:], strict=False)) >= 2, (
-        "no wrap seen"
-    )
+    assert sum(later < earlier for earlier, later in itertools.pairwise(places)) >= 2, "no wrap seen"
 
 
 def parse_area(image: str):  # type: ignore[no-untyped-def]
