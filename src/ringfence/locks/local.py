@@ -17,8 +17,8 @@ class Local(Resource):
     """The weakest mode that covers what other nodes wait for; UN: none does."""
     serving: bool = False
     """A cluster grant has just arrived: those who queued before it come before the other nodes."""
-    fresh: bool = False
-    """The value block was read from the cluster just now."""
+    fresh: list[int] = []
+    """Clients for whom the value block was just now read from the cluster, after they had asked."""
     queueing: bool = False
     """The node itself waits in the cluster's queue."""
 
@@ -51,7 +51,7 @@ class Local(Resource):
         if not covers(self.ceiling, lock.wanted):
             return False
         reads = lock.flags & Flag.VALBLK and reads_lvb(lock.held, lock.wanted)
-        return self.fresh or not reads or self.ceiling >= Mode.CW
+        return not reads or self.ceiling >= Mode.CW or lock.owner in self.fresh
 
     def _lawful(self, lock: Lock, *, new: bool) -> bool:
         """Whether the rules alone allow it, the ceiling apart."""

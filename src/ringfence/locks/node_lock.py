@@ -9,7 +9,9 @@ What it promises, whatever crosses on the way:
   need, and from the moment that this is asked for nothing above it is granted here;
 - a node that is in others' way gives back what its clients do not need, and before it lets new clients
   in; but a grant that it waited for first serves those who waited;
-- the value block: what a local holder of PW or EX wrote is written through with the next lowering.
+- the value block: what a client wrote is sent on at once, with the lowering if there is one, else by
+  itself (a conversion from PW to PW or EX to EX writes), and the writer is answered only when it is in
+  the ordered state: holders of NL or CR elsewhere may read it from then on.
 
 Clients never wait for the cluster to cancel: their request is gone at once, and a grant that arrives
 for nobody is kept or given back.
@@ -55,6 +57,8 @@ class Outstanding(msgspec.Struct):
     """It asks for more, or for a fresh value; else it gives back."""
     client: int | None = None
     """For whom it was asked; None once that client has withdrawn."""
+    readers: list[int] = []
+    """Clients that were queued when it was sent: its answer's value is new enough for them."""
     cancelled: bool = False
 
 
@@ -70,17 +74,13 @@ class NodeLock:
         self.outstanding: Outstanding | None = None
         self._unwritten = False
         """A client wrote the value block (or spoiled it), and the cluster does not know yet."""
-        self._releasing: list[int] = []
-        """Clients to be told Released when the cluster lock is really given back."""
+        self._withheld: list[ClientReleased | ClientGranted | ClientBlocking] = []
+        """Answers to be told when the cluster knows what was given back or written."""
 
     @property
     def idle(self) -> bool:
         """Nothing held, queued or outstanding: this object may be forgotten."""
         return self.held is Mode.UN and self.outstanding is None and self.local.empty
-
-    @property
-    def releasing(self) -> list[int]:
-        return list(self._releasing)
 
     # -- clients -----------------------------------------------------------------------
 
@@ -92,15 +92,13 @@ class NodeLock:
 
     def convert(self, lock_id: int, mode: Mode, flags: int, lvb: bytes | None, now_ms: int) -> list[Out]:
         before = self._value()
-        outs = self._tell(self.local.convert(lock_id, mode, flags | Flag.VALBLK, lvb, now_ms))
-        self._note_write(before)
-        return outs + self._step()
+        effects = self.local.convert(lock_id, mode, flags | Flag.VALBLK, lvb, now_ms)
+        return self._tell(effects, writer=self._writer(lock_id, before)) + self._step()
 
     def unlock(self, lock_id: int, flags: int, lvb: bytes | None) -> list[Out]:
         before = self._value()
         effects = self.local.unlock(lock_id, flags if lvb is None else flags | Flag.VALBLK, lvb)
-        self._note_write(before)
-        return self._tell(effects) + self._step()
+        return self._tell(effects, writer=self._writer(lock_id, before)) + self._step()
 
     def cancel(self, lock_id: int) -> list[Out]:
         self._forget_client(lock_id)
@@ -111,9 +109,9 @@ class NodeLock:
         before = self._value()
         for lock_id in lock_ids:
             self._forget_client(lock_id)
-        self._releasing = [one for one in self._releasing if one not in lock_ids]
+        self._withheld = [one for one in self._withheld if one.lock_id not in lock_ids]
         self.local.purge(lock_ids)
-        self._note_write(before)
+        self._writer(0, before)
         return self._step()
 
     def adopt(self, mode: Mode, token: Token) -> list[Out]:
@@ -128,8 +126,10 @@ class NodeLock:
         return self._step()
 
     def _forget_client(self, lock_id: int) -> None:
-        if self.outstanding is not None and self.outstanding.client == lock_id:
-            self.outstanding.client = None
+        outstanding = self.outstanding
+        if outstanding is not None:
+            outstanding.client = None if outstanding.client == lock_id else outstanding.client
+            outstanding.readers = [one for one in outstanding.readers if one != lock_id]
 
     # -- the cluster's answers -----------------------------------------------------------
 
@@ -143,9 +143,9 @@ class NodeLock:
         self._settle_held()
         if not done.raises:
             return self._step()
-        self.local.serving = self.local.fresh = True
+        self.local.serving, self.local.fresh = True, done.readers
         outs = self._tell(self.local.advance())
-        self.local.serving = self.local.fresh = False
+        self.local.serving, self.local.fresh = False, []
         return outs + self._step()
 
     def on_refused(self, number: int, holders: tuple[tuple[int, Mode], ...]) -> list[Out]:
@@ -193,8 +193,8 @@ class NodeLock:
         outs: list[Out] = [
             ClientLost(lock.owner) for lock in (*local.granted, *local.converting, *local.waiting)
         ]
-        outs += [ClientReleased(lock_id) for lock_id in self._releasing]
-        self.local, self._releasing, self._unwritten = Local(self.resource), [], False
+        outs += [one for one in self._withheld if isinstance(one, ClientReleased)]
+        self.local, self._withheld, self._unwritten = Local(self.resource), [], False
         self.held, self.token, self.outstanding = Mode.UN, None, None
         return outs
 
@@ -216,9 +216,9 @@ class NodeLock:
         outs = self._tell(self.local.advance())
         outs += self._ask() if self.outstanding is None else self._reconsider(self.outstanding)
         outs += self._tell(self.local.advance())
-        if self._releasing and (self.outstanding is None or self.outstanding.raises):
-            outs += [ClientReleased(lock_id) for lock_id in self._releasing]
-            self._releasing = []
+        if not self._unwritten and (self.outstanding is None or self.outstanding.raises):
+            outs += self._withheld
+            self._withheld = []
         self._check()
         return outs
 
@@ -226,16 +226,18 @@ class NodeLock:
         """Nothing is outstanding: give back what others ask for, or ask for what clients want."""
         local = self.local
         if self._in_the_way():
-            return self._lower()
+            return self._lower(local.needed())
+        queued = local.converting or local.waiting
+        if not self.keep and not queued and local.needed() is not self.held:
+            return self._lower(local.needed())
+        if self._unwritten:
+            return self._lower(self.held)
         lock = local.candidate()
         refused = self._refuse_hopeless(lock)
         if refused:
             return refused + self._tell(local.advance()) + self._ask()
         if lock is not None:
             return [self._raise(lock)]
-        queued = local.converting or local.waiting
-        if not self.keep and not queued and local.needed() is not self.held:
-            return self._lower()
         return []
 
     def _in_the_way(self) -> bool:
@@ -251,8 +253,7 @@ class NodeLock:
         lock = local.candidate()
         local.serving = False
         still_wanted = lock is not None and self._target(lock) is outstanding.mode
-        must_yield = bool(outstanding.flags & Flag.YIELDS) and self._in_the_way()
-        if still_wanted and not must_yield:
+        if still_wanted and not self._in_the_way():
             return []
         outstanding.cancelled = True
         return [AskCluster(self.lockspace, self.resource, OpKind.CANCEL)]
@@ -266,12 +267,12 @@ class NodeLock:
         ]
 
     def _target(self, lock: Lock) -> Mode:
-        """What the node must hold for this client's sake.
+        """What the node must hold for this client's sake, without giving up anything meanwhile.
 
-        A converting client's present mode counts too: it may cancel at any moment and go on with that.
-        (PR to CW thus asks for PW, which is as easy to get: nobody else can hold CW beside our PR.)"""
-        target = supremum(self.local.needed(), lock.wanted)
-        return self.held if covers(self.held, target) else target
+        What is held counts too: clients may be let in under it, or cancel a conversion and go on with
+        it, before the answer is here.  (PR to CW thus asks for PW, which is as easy to get: nobody else
+        can hold CW beside our PR.)"""
+        return supremum(self.held, lock.wanted)
 
     def _raise(self, lock: Lock) -> AskCluster:
         target = self._target(lock)
@@ -285,13 +286,13 @@ class NodeLock:
                 flags |= Flag.YIELDS
             elif target is not self.held:
                 flags |= lock.flags & PASSED_ON_CONVERTING
-        self.outstanding = Outstanding(kind, target, flags, raises=True, client=lock.owner)
+        queued = [one.owner for one in (*self.local.converting, *self.local.waiting)]
+        self.outstanding = Outstanding(kind, target, flags, True, lock.owner, queued)
         self.local.queueing = not flags & Flag.NOQUEUE
         return AskCluster(self.lockspace, self.resource, kind, target, int(flags))
 
-    def _lower(self) -> list[Out]:
-        """Give back what clients do not need, with the value block if one of them wrote it."""
-        target = self.local.needed()
+    def _lower(self, target: Mode) -> list[Out]:
+        """Give back what lies above `target`, and send on the value block if a client wrote it."""
         flags, lvb = 0, None
         if self._unwritten:
             flags, lvb = (Flag.VALBLK, self.local.lvb) if self.local.lvb_valid else (Flag.IVVALBLK, None)
@@ -306,31 +307,33 @@ class NodeLock:
     def _value(self) -> tuple[int, bool]:
         return (self.local.lvb_seq, self.local.lvb_valid)
 
-    def _note_write(self, before: tuple[int, bool]) -> None:
-        if self._value() != before:
-            assert self.held >= Mode.PW, "a client wrote what its node may not write"
-            self._unwritten = True
+    def _writer(self, lock_id: int, before: tuple[int, bool]) -> int | None:
+        """The client, if its operation changed the value block."""
+        if self._value() == before:
+            return None
+        assert self.held >= Mode.PW, "a client wrote what its node may not write"
+        self._unwritten = True
+        return lock_id
 
     def _refuse(self, lock: Lock, number: int, holders: tuple[tuple[int, Mode], ...]) -> ClientRefused:
         self.local.withdraw(lock.owner)
         return ClientRefused(lock.owner, number, holders)
 
-    def _tell(self, effects: list[Effect]) -> list[Out]:
+    def _tell(self, effects: list[Effect], writer: int | None = None) -> list[Out]:
         outs: list[Out] = []
         for effect in effects:
             if isinstance(effect, Granted):
-                outs.append(self._stamp(effect))
+                (self._withheld if effect.owner == writer else outs).append(self._stamp(effect))
             elif isinstance(effect, Refused):
                 outs.append(ClientRefused(effect.owner, effect.errno))
             elif isinstance(effect, Blocking) and effect.wants is not Mode.UN:
-                outs.append(ClientBlocking(effect.owner, effect.wants))
+                early = any(one.lock_id == effect.owner for one in self._withheld)
+                (self._withheld if early else outs).append(ClientBlocking(effect.owner, effect.wants))
             elif isinstance(effect, Cancelled):
                 outs.append(ClientCancelled(effect.owner, effect.held))
             elif isinstance(effect, Released):
-                if self.keep:
-                    outs.append(ClientReleased(effect.owner))
-                else:
-                    self._releasing.append(effect.owner)
+                at_once = self.keep and effect.owner != writer
+                (outs if at_once else self._withheld).append(ClientReleased(effect.owner))
         return outs
 
     def _stamp(self, effect: Granted) -> ClientGranted:

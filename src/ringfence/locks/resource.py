@@ -251,10 +251,7 @@ class Resource(msgspec.Struct):
     def _ahead(self, lock: Lock) -> list[Lock]:
         """Those that the order of the queues puts before a lock, or would if it were queued now."""
         queue = self.waiting if lock.held is Mode.UN else self.converting
-        if lock in queue:
-            before = queue[: queue.index(lock)]
-        else:
-            before = [] if lock.flags & Flag.HEADQUE else list(queue)
+        before = queue[: queue.index(lock) if lock in queue else self._place(queue, lock)]
         return self.converting + before if lock.held is Mode.UN else before
 
     def _grantable(self, lock: Lock, *, new: bool) -> bool:
@@ -340,7 +337,17 @@ class Resource(msgspec.Struct):
         return [*effects, self._queued(lock), *self.advance(now_ms)]
 
     def _enqueue(self, queue: list[Lock], lock: Lock) -> None:
-        queue.insert(0 if lock.flags & Flag.HEADQUE else len(queue), lock)
+        queue.insert(self._place(queue, lock), lock)
+
+    def _place(self, queue: list[Lock], lock: Lock) -> int:
+        """At the tail, or with HEADQUE at the head; YIELDS (a new request in truth) after all others."""
+        first, last = 0, len(queue)
+        yielding = [number for number, one in enumerate(queue) if one.flags & Flag.YIELDS]
+        if lock.flags & Flag.YIELDS:
+            first = yielding[0] if yielding else last
+        elif yielding:
+            last = yielding[0]
+        return first if lock.flags & Flag.HEADQUE else last
 
     def _queued(self, lock: Lock) -> Queued:
         return Queued(lock.owner, tuple(one.owner for one in self.blockers(lock)))
@@ -362,7 +369,8 @@ class Resource(msgspec.Struct):
         """Tell every holder in somebody's way, once per wish that the earlier notices do not cover.
 
         lock.c remembers only the highest mode told and special-cases PR against CW; their supremum
-        (PW) says the same.  A notice is taken back when the last wish behind it is gone."""
+        (PW) says the same.  When the strongest wish behind a notice is gone the notice is taken back,
+        and what is still waited for is told anew."""
         effects: list[Effect] = []
         for lock in (*self.granted, *self.converting):
             against = [
@@ -370,7 +378,10 @@ class Resource(msgspec.Struct):
                 for owner, wanted in self._wishes()
                 if owner != lock.owner and not compatible(lock.held, wanted)
             ]
-            if not against and lock.notified is not Mode.UN:
+            total = Mode.UN
+            for wanted in against:
+                total = supremum(total, wanted)
+            if not covers(total, lock.notified):
                 lock.notified = Mode.UN
                 effects.append(Blocking(lock.owner, Mode.UN))
             for wanted in against:

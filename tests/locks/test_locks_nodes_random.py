@@ -1,0 +1,406 @@
+"""One ordered lockspace and three nodes' locks, joined by queues, in any order of delivery.
+
+Every choice comes from one source, so that hypothesis can shrink it and a seed can replay it.
+Checked after every step: clients' beliefs agree pairwise across nodes; a value that is read is the
+last one written, or a value that was the last one since the read was asked for.  Checked when all
+is delivered: whoever still waits really waits for a holder.  At the end all clients let go, and
+everybody is served."""
+
+import random
+from collections import deque
+from collections.abc import Callable
+from errno import EAGAIN
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from ringfence.core.ids import Token
+from ringfence.core.modes import Mode
+from ringfence.locks.compat import compatible, covers
+from ringfence.locks.flags import Flag
+from ringfence.locks.lockspace import Lockspace, Op, OpKind, check_space
+from ringfence.locks.node_locks import (
+    AskCluster,
+    ClientBlocking,
+    ClientCancelled,
+    ClientGranted,
+    ClientLost,
+    ClientRefused,
+    ClientReleased,
+    NodeLocks,
+    Out,
+)
+from ringfence.locks.resource import EMPTY_LVB, Blocking, Cancelled, Granted, Refused, Released, Resource
+
+NODES = (1, 2, 3)
+MODES = (Mode.NL, Mode.CR, Mode.CW, Mode.PR, Mode.PW, Mode.EX)
+SPACE, NAME = "vg", "r"
+INVALID = None
+
+
+class Client:
+    def __init__(self, node: int, keep: bool) -> None:
+        self.node = node
+        self.keep = keep
+        self.held = Mode.UN
+        self.wanted = Mode.UN
+        self.flags = 0
+        self.releasing = False
+        self.told = Mode.UN
+        self.was = Mode.UN
+        self.asked_at = 0
+        self.wrote_at = 0
+
+
+class World:
+    def __init__(self, choose: Callable[[int], int]) -> None:
+        self.choose = choose
+        self.space = Lockspace(name=SPACE, members=list(NODES))
+        self.frozen = False
+        self.nodes = {node: NodeLocks() for node in NODES}
+        self.sent: dict[int, deque[AskCluster]] = {node: deque() for node in NODES}
+        self.answers: dict[int, deque[object]] = {node: deque() for node in NODES}
+        self.untold: dict[int, tuple[Granted, Token] | None] = dict.fromkeys(NODES)
+        self.clients: dict[int, Client] = {}
+        self.next_id = 0
+        self.position = 0
+        self.truths: list[bytes | None] = [EMPTY_LVB]
+        self.acknowledged = 0
+        """The newest value whose writer has been answered."""
+        self.seen: Resource | None = None
+        self.served = 0
+
+    # -- plumbing ------------------------------------------------------------------
+
+    def carry(self, node: int, outs: list[Out]) -> None:
+        for out in outs:
+            if isinstance(out, AskCluster):
+                self.sent[node].append(out)
+            else:
+                self.tell(out)
+        self.check()
+
+    def tell(self, out: Out) -> None:
+        assert not isinstance(out, AskCluster)
+        client = self.clients.get(out.lock_id)
+        assert client is not None, f"{out} for a lock that has ended"
+        match out:
+            case ClientGranted(mode=mode):
+                assert client.wanted is mode, f"{out} was not wanted"
+                self.acknowledged = max(self.acknowledged, client.wrote_at)
+                self.read(client, out)
+                client.held, client.wanted, client.told = mode, Mode.UN, Mode.UN
+                self.served += 1
+            case ClientRefused(errno=number):
+                assert client.wanted is not Mode.UN
+                if number == EAGAIN:
+                    assert client.flags & Flag.NOQUEUE
+                client.held, client.wanted = client.was, Mode.UN
+                if client.held is Mode.UN:
+                    del self.clients[out.lock_id]
+            case ClientReleased():
+                assert client.releasing
+                self.acknowledged = max(self.acknowledged, client.wrote_at)
+                del self.clients[out.lock_id]
+            case ClientCancelled(held=held):
+                assert held in (client.held, client.was), f"{out}, it held {client.was}"
+                client.held, client.wanted = held, Mode.UN
+                if held is Mode.UN:
+                    del self.clients[out.lock_id]
+            case ClientLost():
+                del self.clients[out.lock_id]
+            case ClientBlocking(wants=wants):
+                offered = client.flags & Flag.CONVDEADLK and client.wanted is not Mode.UN
+                assert offered or not compatible(client.held, wants), f"{out} for a holder of {client.held}"
+                client.told = max(client.told, wants)
+
+    def read(self, client: Client, out: ClientGranted) -> None:
+        was = Mode.NL if out.demoted else client.was
+        if out.mode < was or (was >= Mode.PW and out.mode <= was):
+            return  # such a conversion reads nothing
+        if out.mode >= Mode.CW:  # nobody else can write beside it
+            assert out.lvb == self.truths[-1], f"{out.lvb!r} read, {self.truths[-1]!r} written"
+        else:
+            assert out.lvb in self.truths[client.asked_at :]
+
+    def wrote(self, value: bytes | None, writer: Client | None = None) -> None:
+        self.truths.append(value)
+        if writer is not None:
+            writer.wrote_at = len(self.truths) - 1
+
+    # -- clients ---------------------------------------------------------------------
+
+    def request(self, node: int, mode: Mode, flags: int, keep: bool) -> None:
+        self.next_id += 1
+        client = self.clients[self.next_id] = Client(node, keep)
+        client.wanted, client.flags, client.asked_at = mode, flags, self.acknowledged
+        outs = self.nodes[node].request(self.next_id, SPACE, NAME, mode, flags=flags, keep=keep)
+        self.carry(node, outs)
+
+    def convert(self, lock_id: int, mode: Mode, flags: int, value: bytes | None) -> None:
+        client = self.clients[lock_id]
+        client.was = client.held
+        client.wanted, client.flags, client.asked_at = mode, flags, self.acknowledged
+        if value is not None and client.held >= Mode.PW and mode <= client.held:
+            self.wrote(value, client)
+        if mode < client.held and covers(client.held, mode):
+            client.held = mode  # it stops to rely on more as it asks
+            outs = self.nodes[client.node].convert(lock_id, mode, flags=flags, lvb=value)
+        else:
+            outs = self.nodes[client.node].convert(lock_id, mode, flags=flags, lvb=value)
+            if flags & Flag.CONVDEADLK and client.held is not Mode.UN:
+                client.held = Mode.NL  # it has offered its mode
+        self.carry(client.node, outs)
+
+    def unlock(self, lock_id: int, value: bytes | None, spoil: bool = False) -> None:
+        client = self.clients[lock_id]
+        if client.held >= Mode.PW and (spoil or value is not None):
+            self.wrote(INVALID if spoil else value, client)
+        client.held, client.releasing = Mode.UN, True
+        flags = Flag.IVVALBLK if spoil else 0
+        self.carry(client.node, self.nodes[client.node].unlock(lock_id, flags=flags, lvb=value))
+
+    def cancel(self, lock_id: int) -> None:
+        client = self.clients[lock_id]
+        waited = client.wanted is not Mode.UN and not (client.wanted <= client.was >= Mode.PW)
+        outs = self.nodes[client.node].cancel(lock_id)
+        assert any(isinstance(out, ClientCancelled) for out in outs) is waited
+        self.carry(client.node, outs)
+
+    def drop(self, lock_id: int) -> None:
+        client = self.clients.pop(lock_id)
+        row = next(row for row in self.nodes[client.node].statistics() if row.lock_id == lock_id)
+        if row.held >= Mode.PW:
+            self.wrote(INVALID)
+        self.carry(client.node, self.nodes[client.node].drop([lock_id]))
+
+    # -- the cluster -------------------------------------------------------------------
+
+    def order(self, node: int) -> None:
+        """The node's next operation takes its place in the total order."""
+        ask = self.sent[node].popleft()
+        op = Op(ask.kind, ask.resource, node, ask.mode, ask.flags, ask.lvb)
+        self.facts(self.space.defer(op) if self.frozen else self.space.apply(op))
+
+    def facts(self, effects: list[tuple[str, object]]) -> None:
+        for name, effect in effects:
+            token = None
+            if isinstance(effect, Granted):
+                self.position += 1
+                token = Token(1, 1, self.position)
+                lock = self.space.resources[name].find(effect.owner)
+                assert lock is not None
+                lock.token = token
+            self.answers[effect.owner].append((effect, token))  # type: ignore[attr-defined]
+        if self.space.resources.get(NAME) is not self.seen:  # dropped, and perhaps made anew
+            self.seen = self.space.resources.get(NAME)
+            self.wrote(EMPTY_LVB)
+        check_space(self.space, frozen=self.frozen)
+
+    def answer(self, node: int) -> None:
+        effect, token = self.answers[node].popleft()  # type: ignore[misc]
+        locks = self.nodes[node]
+        match effect:
+            case Granted():
+                assert self.untold[node] is None
+                self.untold[node] = (effect, token)
+            case Refused(errno=number, blockers=blockers):
+                self.carry(node, locks.on_refused(SPACE, NAME, number, blockers))
+            case Released():
+                self.carry(node, locks.on_released(SPACE, NAME))
+            case Cancelled(held=held):
+                self.carry(node, locks.on_cancelled(SPACE, NAME, held))
+            case Blocking(wants=wants):
+                self.carry(node, locks.on_blocking(SPACE, NAME, wants))
+
+    def report(self, node: int) -> None:
+        """A grant is told late: notices may have overtaken it."""
+        waiting = self.untold[node]
+        assert waiting is not None
+        self.untold[node] = None
+        effect, token = waiting
+        outs = self.nodes[node].on_granted(
+            SPACE, NAME, effect.mode, token, effect.lvb, effect.lvb_valid, effect.demoted
+        )
+        self.carry(node, outs)
+
+    def freeze(self) -> None:
+        self.frozen = True
+
+    def thaw(self) -> None:
+        self.frozen = False
+        self.facts(self.space.resume())
+
+    def lose(self, node: int) -> None:
+        """The node goes stale, is proven gone, and starts again as another life."""
+        self.carry(node, self.nodes[node].lost())
+        assert not [one for one in self.clients.values() if one.node == node]
+        resource = self.space.resources.get(NAME)
+        lock = resource.find(node) if resource else None
+        if lock is not None and lock.held >= Mode.PW:
+            self.wrote(INVALID)
+        self.nodes[node] = NodeLocks()
+        self.sent[node].clear()
+        self.answers[node].clear()
+        self.untold[node] = None
+        was_frozen, self.frozen = self.frozen, True
+        self.space.purge([node])
+        self.facts([])
+        if not was_frozen:
+            self.thaw()
+
+    # -- checks --------------------------------------------------------------------------
+
+    def check(self) -> None:
+        holding = [one for one in self.clients.values() if one.held is not Mode.UN]
+        for number, one in enumerate(holding):
+            for other in holding[number + 1 :]:
+                assert compatible(one.held, other.held), f"{one.held} beside {other.held}"
+
+    def deliver_all(self) -> None:
+        for _ in range(10_000):
+            busy = False
+            for node in NODES:
+                if self.sent[node]:
+                    busy = True
+                    self.order(node)
+                if self.untold[node] is not None:
+                    busy = True
+                    self.report(node)
+                if self.answers[node] and self.untold[node] is None:
+                    busy = True
+                    self.answer(node)
+            if not busy:
+                return
+        raise AssertionError("messages never end")
+
+    def quiet(self) -> None:
+        """All is delivered: somebody who waits, if anyone does, waits for a holder who was told."""
+        self.deliver_all()
+        waiting = [one for one in self.clients.values() if one.wanted is not Mode.UN]
+        holding = [one for one in self.clients.values() if one.held is not Mode.UN]
+        if waiting:
+            assert any(
+                one is not other and not compatible(one.held, other.wanted) and one.told is not Mode.UN
+                for one in holding
+                for other in waiting
+            ), "somebody waits for nobody"
+        assert not any(one.releasing for one in self.clients.values()), "a release never ends"
+
+    def drain(self) -> None:
+        """Everybody lets go: everybody is served."""
+        if self.frozen:
+            self.thaw()
+        for _ in range(200):
+            self.quiet()
+            if not self.clients:
+                break
+            idle = [key for key, one in self.clients.items() if one.wanted is Mode.UN]
+            for lock_id in idle:
+                self.unlock(lock_id, None)
+            if not idle:  # conversions that wait for one another because they asked for it
+                stuck = [key for key, one in self.clients.items() if one.held is not Mode.UN]
+                assert stuck, "all wait and nobody holds"
+                self.cancel(stuck[0])
+        assert not self.clients, "not everybody was served"
+        for node in NODES:
+            self.carry(node, self.nodes[node].give_back(SPACE))
+        self.deliver_all()
+        assert not self.space.resources
+        assert not any(locks.holds(SPACE) for locks in self.nodes.values())
+
+    # -- a run ---------------------------------------------------------------------------
+
+    def step(self) -> None:
+        choose = self.choose
+        action = choose(24)
+        node = NODES[choose(3)]
+        mine = [key for key, one in self.clients.items() if one.node == node and not one.releasing]
+        idle = [key for key in mine if self.clients[key].wanted is Mode.UN]
+        if action < 4:
+            if len(mine) < 4:
+                self.request(node, MODES[choose(6)], self.pick_flags(False), choose(4) > 0)
+        elif action < 7:
+            if idle:
+                lock_id = idle[choose(len(idle))]
+                held, mode = self.clients[lock_id].held, MODES[choose(6)]
+                self.convert(lock_id, mode, self.pick_flags(True, held, mode), self.value())
+        elif action < 10:
+            if idle:
+                self.unlock(idle[choose(len(idle))], self.value(), spoil=choose(8) == 0)
+        elif action < 11:
+            if mine:
+                self.cancel(mine[choose(len(mine))])
+        elif action < 15:
+            if self.sent[node]:
+                self.order(node)
+        elif action < 19:
+            if self.answers[node] and not (self.untold[node] and self.next_is_completion(node)):
+                self.answer(node)
+        elif action < 21:
+            if self.untold[node] is not None:
+                self.report(node)
+        elif action < 22:
+            if not self.frozen:
+                self.quiet()
+        elif choose(4) == 0:
+            self.rare(choose(4), node, mine)
+
+    def rare(self, which: int, node: int, mine: list[int]) -> None:
+        if which == 0:
+            self.thaw() if self.frozen else self.freeze()
+        elif which == 1:
+            self.lose(node)
+        elif mine:
+            self.drop(mine[0])
+
+    def next_is_completion(self, node: int) -> bool:
+        effect, _ = self.answers[node][0]  # type: ignore[misc]
+        return not isinstance(effect, Blocking)
+
+    def value(self) -> bytes | None:
+        return bytes([len(self.truths) % 251 + 1]) * 32 if self.choose(2) else None
+
+    def pick_flags(self, converting: bool, held: Mode = Mode.UN, mode: Mode = Mode.UN) -> int:
+        pick = self.choose(12)
+        if pick < 3:
+            return Flag.NOQUEUE
+        if pick == 3:
+            return Flag.NOORDER
+        if pick == 4:
+            return Flag.HEADQUE
+        if converting and pick == 5:
+            return Flag.CONVDEADLK
+        if converting and pick == 6:
+            return Flag.NODLCKWT
+        if converting and pick == 7 and mode > held:
+            return Flag.QUECVT
+        return 0
+
+
+def run(choose: Callable[[int], int], steps: int) -> World:
+    world = World(choose)
+    for _ in range(steps):
+        world.step()
+    world.drain()
+    return world
+
+
+@pytest.mark.parametrize("base", range(0, 800, 100))
+def test_any_order_of_delivery_keeps_the_promises(base: int) -> None:
+    served = 0
+    for seed in range(base, base + 100):
+        source = random.Random(seed)
+        try:
+            served += run(source.randrange, 150).served
+        except AssertionError as error:
+            raise AssertionError(f"seed {seed}: {error}") from error
+    assert served > 1000  # the runs do something
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.lists(st.integers(0, 255), max_size=400))
+def test_shrinkable_orders_of_delivery(numbers: list[int]) -> None:
+    source = iter(numbers)
+    run(lambda limit: next(source, 0) % limit, max(10, len(numbers) // 4))
