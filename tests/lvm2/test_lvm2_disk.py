@@ -210,20 +210,52 @@ def test_a_text_too_long_for_the_area_is_refused() -> None:
         place_text(area, text_of(521473), "/dev/x")
 
 
+@given(
+    st.integers(4, 200).map(lambda sectors: sectors * SECTOR_BYTES),
+    st.integers(0, 199),
+    st.floats(0, 1),
+    st.floats(0, 1),
+    st.floats(0, 1),
+)
+def test_an_unfinished_text_that_lands_late_spoils_nothing_if_there_is_room(
+    ring: int, first: int, committed: float, ours: float, theirs: float
+) -> None:
+    """However long it is: as long as both texts fit into the free part, they do not meet."""
+    area = header(size=HEADER_BYTES + ring)
+    limit = area.text_limit_bytes
+    before, late, new = (
+        text_of(max(3, int(limit * share)), 97 + n) for n, share in enumerate((committed, theirs, ours))
+    )
+    disk = bytearray(4096 + area.size_bytes)
+    start = RawLocn(HEADER_BYTES + first * SECTOR_BYTES % ring, len(before), crc32(before))
+    for offset, data in text_writes(area, start, before):
+        disk[offset : offset + len(data)] = data
+    area = header(size=area.size_bytes, committed=start)
+    unfinished = place_text(area, late, "x")
+    now = commit(disk, area, new, avoid=True)
+    for offset, data in text_writes(area, unfinished, late):
+        disk[offset : offset + len(data)] = data
+    assert read(disk, area) == before
+    padded = [-(-len(text) // SECTOR_BYTES) * SECTOR_BYTES for text in (before, late, new)]
+    if sum(padded) + SECTOR_BYTES <= ring:
+        assert read(disk, now) == new
+
+
 def test_the_place_of_an_unfinished_change_is_not_used_again() -> None:
-    area = header(committed=RawLocn(512, 1000, 1), precommitted=RawLocn(1536, 5000, 2))
-    assert place_text(area, text_of(900), "x").offset_bytes == 1536
-    assert place_text(area, text_of(900), "x", avoid=True).offset_bytes == 6656
-    unknown = header(committed=RawLocn(512, 1000, 1))
-    assert place_text(unknown, text_of(900), "x", avoid=True).offset_bytes == 2560
+    area = header(committed=RawLocn(5120, 1000, 1))
+    assert place_text(area, text_of(900), "x").offset_bytes == 6144
+    assert place_text(area, text_of(900), "x", avoid=True).offset_bytes == 4096
+    area = header(committed=RawLocn(512, 1000, 1))
+    assert place_text(area, text_of(900), "x", avoid=True).offset_bytes == area.size_bytes - 1024
 
 
 def test_a_ring_without_room_elsewhere_uses_the_place_again() -> None:
-    area = header(
-        size=HEADER_BYTES + 4096, committed=RawLocn(512, 1400, 1), precommitted=RawLocn(2048, 1400, 2)
-    )
+    area = header(size=HEADER_BYTES + 4096, committed=RawLocn(2048, 1536, 1))
     slot = place_text(area, text_of(1400), "x", avoid=True)
-    assert slot.offset_bytes == 2048, "the committed text must stay, whatever else"
+    assert slot.offset_bytes == 512
+    late = place_text(area, text_of(1500), "x")
+    assert late.offset_bytes == 3584
+    assert text_end(area, late) > slot.offset_bytes, "they meet: there is no better place"
 
 
 def test_a_text_that_does_not_match_its_slot_is_damaged() -> None:

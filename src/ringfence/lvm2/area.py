@@ -173,12 +173,19 @@ def place_text(header: MdaHeader, text: bytes, where: str, *, avoid: bool = Fals
     slot = _slot_at(header, next_place(header, header.committed), text)
     if not avoid:
         return slot
-    abandoned = header.precommitted
-    if abandoned.empty:
-        # Its text may still be on the way to the place that it chose; take it for as long as ours.
-        abandoned = slot
-    other = _slot_at(header, next_place(header, abandoned), text)
-    return slot if _overlap(header, other, header.committed) or _overlap(header, other, abandoned) else other
+    other = _slot_at(header, _farthest_place(header, len(text)), text)
+    return slot if _overlap(header, other, header.committed) else other
+
+
+def _farthest_place(header: MdaHeader, size_bytes: int) -> int:
+    """The end of the free part of the ring, just in front of the committed text.
+
+    An unfinished text begins where the free part begins; how long it is, or will be once a late
+    write lands, only its writer knows.  So this is the place that is safe from the longest one."""
+    committed = HEADER_BYTES if header.committed.empty else header.committed.offset_bytes
+    place = (committed - HEADER_BYTES - _padded(size_bytes)) % header.ring_bytes
+    place = HEADER_BYTES + place // SECTOR_BYTES * SECTOR_BYTES
+    return place - SECTOR_BYTES if header.size_bytes - place < SECTOR_BYTES else place
 
 
 def _slot_at(header: MdaHeader, place: int, text: bytes) -> RawLocn:
