@@ -83,7 +83,10 @@ class Gate:
                 raise Denied(errno.ESHUTDOWN, "the volume was closed while authority was lapsed")
             if state is Authority.LAPSED and self._now_ns() >= give_up_ns:
                 raise Denied(errno.EPERM, f"this host's authority was lapsed for over {self._hold_ms} ms")
-            if client_left(POLL_MS if state is Authority.LAPSED else 0):
+            left = client_left(POLL_MS if state is Authority.LAPSED else 0)
+            if self.ending:
+                continue  # our own end looks like the client's; it is told
+            if left:
                 raise ClientGone
             if state is Authority.VALID:
                 return
