@@ -125,7 +125,10 @@ class Member:
             by_socket[one]._read()
 
     def _read(self) -> None:
-        chunk = self._ours.recv(1 << 20)
+        try:
+            chunk = self._ours.recv(1 << 20)
+        except ConnectionResetError:  # killed before it had read its last order
+            chunk = b""
         if not chunk:
             self._family.remove(self)
         self._partial += chunk

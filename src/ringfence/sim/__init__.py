@@ -1,0 +1,1 @@
+"""The simulator: a whole cluster with its faults as one function of one integer."""

@@ -1,0 +1,93 @@
+"""What the parts of one node's engine share: the moment, the phase, the state, the way out."""
+
+import enum
+import hashlib
+from typing import Any
+
+import msgspec
+
+from ringfence.core.cluster import ClusterConfig
+from ringfence.core.ids import Epoch, Life
+from ringfence.engine.effects import Effect, Record
+from ringfence.engine.inputs import DiskState
+from ringfence.engine.outbox import Outbox
+from ringfence.engine.state import ClusterState
+from ringfence.membership.authority import Authority
+from ringfence.membership.hearing import Hearing
+from ringfence.wire.entries import Entry
+
+
+class Phase(enum.Enum):
+    """Where this node stands.  Only RUNNING applies entries and sends heartbeats."""
+
+    STARTING = "starting"
+    NO_RING = "no ring"
+    BARRIER = "barrier"
+    """In a view; not every member has said Ready."""
+    SUSPENDED = "suspended"
+    """The view is not primary: state is kept, nothing is applied, nothing renewed."""
+    JOINING = "joining"
+    """Waits for the snapshot."""
+    RUNNING = "running"
+    STALE = "stale"
+    """The cluster went on without this life: data paths are being dropped."""
+    SHUT_OUT = "shut out"
+    """Not admitted: given up for fenced, another machine, or another configuration."""
+
+
+class Context:
+    """Shared by the parts of one `Node`; owned by it."""
+
+    def __init__(self, config: ClusterConfig, me: int, life: Life, disk: DiskState) -> None:
+        self.config = config
+        self.me = me
+        self.life = life
+        self.disk = disk
+        self.now_ns = 0
+        self.wall_ms = 0
+        self.phase = Phase.STARTING
+        self.state: ClusterState | None = None
+        self.epoch = Epoch()
+        """The ring's present epoch; zero without a view."""
+        self.outbox = Outbox()
+        self.authority = Authority(config, me)
+        self.hearing = Hearing()
+        self.effects: list[Effect] = []
+
+    @property
+    def running(self) -> ClusterState | None:
+        """The state, if this node may act on it now."""
+        return self.state if self.phase is Phase.RUNNING else None
+
+    def out(self, effect: Effect) -> None:
+        self.effects.append(effect)
+
+    def submit(self, entry: Entry) -> None:
+        """Send an entry into the total order; it goes out when this node runs, once."""
+        self.outbox.submit(entry, self.wall_ms)
+
+    def record(self, kind: str, what: str, **fields: Any) -> None:
+        self.out(Record(kind, what, fields))
+
+    def name(self, node: int) -> str:
+        return self.config.name_of(node)
+
+    @property
+    def others_out(self) -> bool:
+        """The two-node rule: alone, and every other configured life is out or has evidence."""
+        return self.config.two_node and self.running is not None and self.running.others_out(self.me)
+
+    def deadlines_ns(self) -> tuple[int, int]:
+        """(grant, write) authority of this node, on its own clock; 0 = none."""
+        return self.authority.deadlines(self.others_out)
+
+    @property
+    def may_report(self) -> bool:
+        """Grant authority: a grant may be told to a client only now."""
+        return self.config.naive or self.now_ns < self.deadlines_ns()[0]
+
+
+def digest_of(value: msgspec.Struct) -> str:
+    """A short digest of a value that must be equal on all nodes."""
+    data = msgspec.msgpack.encode(value, order="deterministic")
+    return hashlib.blake2b(data, digest_size=12).hexdigest()

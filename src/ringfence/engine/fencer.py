@@ -1,0 +1,196 @@
+"""This node as an actor: starts fence attempts when it is its turn, and reports what came of them.
+
+An attempt begins with an ordered entry, so that all nodes know who acts; the agents run only after
+this node has seen its own entry applied.  The actor needs no authority (the lone half of two has
+none yet), but it must be a ready member of a primary view, hear its own heartbeats, and have had a
+clock without gaps for one detection time: a host that was frozen itself must not shoot."""
+
+import msgspec
+
+from ringfence.core.ids import Life
+from ringfence.engine.context import Context
+from ringfence.engine.effects import CancelAgent, RunAgent
+from ringfence.engine.facts import AttemptGranted
+from ringfence.engine.inputs import AgentExited
+from ringfence.fencing.actor import backoff_ms, may_start
+from ringfence.fencing.domain import Victim
+from ringfence.fencing.level_run import LevelRun, Run
+from ringfence.wire.entries import AttemptBegan, AttemptEnded, BoundPassed, EvidenceSeen, VictimDue
+
+
+class _Running(msgspec.Struct):
+    life: Life
+    number: int
+    run: LevelRun
+    live: list[int]
+    """Agent runs that have not exited."""
+
+
+class Fencer:
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._running: dict[Life, _Running] = {}
+        self._next_run = 1
+        self._not_before_ns: dict[Life, int] = {}
+        self._asked: dict[Life, int] = {}
+        """Attempt number that was asked for and has not been applied yet."""
+        self._seen_ns: dict[Life, int] = {}
+        """When this node first saw a victim that is not due."""
+        self._said: dict[tuple[str, Life], int] = {}
+        """Witness entries already submitted: (kind, life) -> epoch sequence."""
+
+    # -- every step --------------------------------------------------------------
+
+    def look(self, heartbeat_back: bool) -> None:
+        """Witness what time has brought, and start what is this node's turn to start."""
+        context = self._context
+        state = context.running
+        if state is None:
+            return
+        victims = state.victims()
+        self._forget([victim.life for victim in victims])
+        for victim in victims:
+            self._witness_bound(victim)
+            if not victim.due:
+                self._witness_due(victim)
+            elif not state.domain.proven(victim) and victim.current is None:
+                self._ask(victim, heartbeat_back)
+
+    def _forget(self, lives: list[Life]) -> None:
+        for table in (self._not_before_ns, self._asked, self._seen_ns):
+            for life in [one for one in table if one not in lives]:
+                del table[life]
+        self._said = {key: seq for key, seq in self._said.items() if key[1] in lives}
+
+    def _once(self, kind: str, life: Life) -> bool:
+        """True the first time in an epoch (an entry of an earlier epoch may have been lost)."""
+        if self._said.get((kind, life)) == self._context.epoch.seq:
+            return False
+        self._said[kind, life] = self._context.epoch.seq
+        return True
+
+    def _witness_bound(self, victim: Victim) -> None:
+        context = self._context
+        if context.me in victim.bound:
+            return
+        timing = context.config.timing
+        passed = context.config.naive or context.hearing.bound_passed(victim.life, context.now_ns, timing)
+        if passed and self._once(f"bound {victim.number} {victim.lied}", victim.life):
+            context.submit(BoundPassed(victim.life))
+
+    def _witness_due(self, victim: Victim) -> None:
+        context = self._context
+        assert context.state is not None
+        seen_ns = self._seen_ns.setdefault(victim.life, context.now_ns)
+        timing = context.config.timing
+        delay_ms = timing.post_join_delay_ms if victim.life.unknown else timing.grace_ms
+        if context.now_ns - seen_ns < delay_ms * 1_000_000 or context.me != context.state.ready[0]:
+            return
+        if self._once("due", victim.life):
+            context.submit(VictimDue(victim.life))
+
+    def _ask(self, victim: Victim, heartbeat_back: bool) -> None:
+        context, state = self._context, self._context.running
+        assert state is not None
+        levels = len(context.config.node(victim.life.node).levels)
+        number = victim.number + 1
+        if levels == 0 or self._asked.get(victim.life) == number:
+            return
+        if state.domain.actor_for(victim, state.ready) != context.me:
+            return
+        if context.now_ns < self._not_before_ns.get(victim.life, 0):
+            return
+        calm = context.hearing.calm(context.now_ns, context.config.timing.detection_ms)
+        if not may_start(ready=True, primary=True, heartbeat_back=heartbeat_back, calm=calm):
+            return
+        self._asked[victim.life] = number
+        context.submit(AttemptBegan(victim.life, victim.level % levels, number))
+
+    # -- an attempt of this node ---------------------------------------------------
+
+    def begin(self, fact: AttemptGranted) -> None:
+        context = self._context
+        run = LevelRun(context.config, fact.life, fact.level, self._next_run)
+        self._running[fact.life] = _Running(fact.life, fact.number, run, [])
+        self._start(self._running[fact.life], run.start())
+
+    def _start(self, running: _Running, runs: list[Run]) -> None:
+        nodename = self._context.name(running.life.node)
+        for one in runs:
+            self._next_run = max(self._next_run, one.run + 1)
+            running.live.append(one.run)
+            self._context.out(RunAgent(one.run, one.device, one.action, one.timeout_ms, nodename))
+        self._conclude(running)
+
+    def exited(self, exit: AgentExited) -> None:
+        for running in list(self._running.values()):
+            if exit.run in running.live:
+                running.live.remove(exit.run)
+                more = running.run.exited(exit.run, exit.power, exit.words, exit.took_ms, exit.answered)
+                self._start(running, more)
+                return
+
+    def heard(self, life: Life) -> None:
+        """The victim itself was heard: whatever an agent says of it now is contradicted."""
+        running = self._running.get(life)
+        if running is not None:
+            running.run.heard_victim()
+            self._conclude(running)
+
+    def _conclude(self, running: _Running) -> None:
+        outcome = running.run.finished
+        if outcome is None or running.life not in self._running:
+            return
+        del self._running[running.life]
+        self._cancel_live(running)
+        context = self._context
+        victim = self._victim(running.life)
+        timing = context.config.timing
+        wait_ms = 0
+        if victim is not None and not outcome.passed:
+            levels = len(context.config.node(running.life.node).levels)
+            if victim.current is not None and victim.current.level + 1 >= levels:
+                wait_ms = backoff_ms(victim.round, timing)
+            self._not_before_ns[running.life] = context.now_ns + wait_ms * 1_000_000
+        if outcome.evidence is not None:
+            evidence = msgspec.structs.replace(
+                outcome.evidence, seen_by=context.me, at_wall_ms=context.wall_ms
+            )
+            context.submit(EvidenceSeen(evidence))
+        context.submit(
+            AttemptEnded(
+                running.life,
+                running.number,
+                outcome.passed,
+                outcome.verdict,
+                outcome.words,
+                wait_ms,
+                outcome.contradicted,
+            )
+        )
+
+    def _victim(self, life: Life) -> Victim | None:
+        state = self._context.state
+        return next((one for one in state.domain.victims if one.life == life), None) if state else None
+
+    def cancel(self, life: Life) -> None:
+        """Evidence came from elsewhere, or the victim is gone: stop what still runs."""
+        running = self._running.get(life)
+        if running is not None and running.run.finished is None:
+            del self._running[life]
+            self._cancel_live(running)
+
+    def cancel_all(self) -> None:
+        """This node may not act any more."""
+        for life in list(self._running):
+            self.cancel(life)
+        self._asked = {}
+
+    def _cancel_live(self, running: _Running) -> None:
+        for run in running.live:
+            self._context.out(CancelAgent(run))
+        running.live = []
+
+    def view_changed(self) -> None:
+        """What was asked for in the old epoch is asked for again."""
+        self._asked = {}

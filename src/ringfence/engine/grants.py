@@ -1,0 +1,81 @@
+"""Between the ordered state and this node's clients: when a grant may be told.
+
+A grant is reported only in the epoch that made it, while its lockspace runs and this node has
+grant authority.  What a node delivered to itself is no commit: it may be alone in having seen it.
+A grant that could not be told in time asks for a token of the present epoch first."""
+
+import msgspec
+
+from ringfence.core.ids import Epoch, Token
+from ringfence.engine.context import Context
+from ringfence.engine.facts import LockFact, Retokened
+from ringfence.locks.node_locks import NodeLocks, Out
+from ringfence.locks.resource import Blocking, Cancelled, Granted, Refused, Released
+from ringfence.wire.entries import Retoken
+
+
+class _Waiting(msgspec.Struct):
+    effect: Granted
+    token: Token
+    asked: Epoch = Epoch()
+    """The epoch in which a newer token was asked for."""
+
+
+class Grants:
+    def __init__(self, context: Context, locks: NodeLocks) -> None:
+        self._context = context
+        self._locks = locks
+        self._waiting: dict[tuple[str, str], _Waiting] = {}
+
+    def take(self, fact: LockFact) -> list[Out]:
+        """An effect of the ordered state for this node."""
+        effect, where = fact.effect, (fact.lockspace, fact.resource)
+        if isinstance(effect, Granted):
+            assert fact.token is not None
+            self._waiting[where] = _Waiting(effect, fact.token)
+            return []
+        if isinstance(effect, Refused):
+            return self._locks.on_refused(*where, effect.errno, effect.blockers)
+        if isinstance(effect, Released):
+            self._waiting.pop(where, None)
+            return self._locks.on_released(*where)
+        if isinstance(effect, Cancelled):
+            return self._locks.on_cancelled(*where, effect.held)
+        if isinstance(effect, Blocking):
+            return self._locks.on_blocking(*where, effect.wants)
+        return []
+
+    def retokened(self, fact: Retokened) -> None:
+        waiting = self._waiting.get((fact.lockspace, fact.resource))
+        if waiting is not None:
+            waiting.token = fact.token
+
+    def tell(self) -> list[Out]:
+        """Report what may be reported now."""
+        state = self._context.running
+        if state is None or not self._waiting:
+            return []
+        outs: list[Out] = []
+        for where, waiting in list(self._waiting.items()):
+            if state.blocking(where[0]):
+                continue
+            if waiting.token.epoch != state.epoch:
+                if waiting.asked != state.epoch:
+                    waiting.asked = state.epoch
+                    self._context.submit(Retoken(*where))
+                continue
+            if not self._context.may_report:
+                continue
+            del self._waiting[where]
+            effect = waiting.effect
+            outs += self._locks.on_granted(
+                *where, effect.mode, waiting.token, effect.lvb, effect.lvb_valid, effect.demoted
+            )
+        return outs
+
+    def waiting(self) -> list[tuple[str, str]]:
+        """(lockspace, resource) of grants that are not told yet, for `why`."""
+        return list(self._waiting)
+
+    def clear(self) -> None:
+        self._waiting = {}

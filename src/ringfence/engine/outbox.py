@@ -1,0 +1,71 @@
+"""What this node still has to say: entries until they were applied, and this step's other items.
+
+Entries are numbered within a life and go out in order; what was not applied when a view changed is
+sent again in the next epoch (the ordered state counts each number once).  Everything that one step
+has to say leaves in one frame."""
+
+from ringfence.core.ids import Epoch, Life
+from ringfence.wire import ring
+from ringfence.wire.entries import Entry
+
+
+class Outbox:
+    def __init__(self) -> None:
+        self._seq = 0
+        self._waiting: list[ring.Submitted] = []
+        """Not yet applied, oldest first."""
+        self._sent = 0
+        """How many of `_waiting` were multicast in this epoch."""
+        self._items: list[ring.Item] = []
+        self._open = False
+
+    def submit(self, entry: Entry, wall_ms: int) -> int:
+        """Queue an entry; returns its number."""
+        self._seq += 1
+        self._waiting.append(ring.Submitted(self._seq, entry, wall_ms))
+        return self._seq
+
+    def say(self, item: ring.Item) -> None:
+        """Send an item that is no entry with this step's frame (ready, heartbeat, snapshot)."""
+        self._items.append(item)
+
+    def applied(self, seq: int) -> None:
+        """Everything up to `seq` was applied."""
+        before = len(self._waiting)
+        self._waiting = [one for one in self._waiting if one.seq > seq]
+        self._sent = max(0, self._sent - (before - len(self._waiting)))
+
+    def close(self) -> None:
+        """The view ended: entries wait, and all unapplied ones will be sent again."""
+        self._open = False
+        self._sent = 0
+        self._items = []
+
+    def open(self, applied_seq: int) -> None:
+        """This node runs in a new epoch; the state has applied its numbers up to `applied_seq`."""
+        self.applied(applied_seq)
+        self._open = True
+        self._sent = 0
+
+    def clear(self) -> None:
+        """A new life starts counting from one."""
+        self.close()
+        self._seq = 0
+        self._waiting = []
+
+    def frame(self, epoch: Epoch, life: Life) -> bytes | None:
+        """This step's frame, or None if there is nothing to say."""
+        items: list[ring.Item] = self._items
+        self._items = []
+        if self._open:
+            items = [*items, *self._waiting[self._sent :]]
+            self._sent = len(self._waiting)
+        return ring.encode(epoch, life, tuple(items)) if items else None
+
+    @property
+    def backlog(self) -> int:
+        return len(self._waiting)
+
+    def unapplied(self, kind: type) -> list[Entry]:
+        """Entries of a kind that were not applied yet."""
+        return [one.entry for one in self._waiting if isinstance(one.entry, kind)]

@@ -1,0 +1,244 @@
+"""What must always hold, looked at after every event.  The numbers are those of the architecture.
+
+The checkers see everything (frozen hosts, both sides of a cut, the true state of every switch) and
+use as little of the engine's own reasoning as they can: a planted bug must not blind them too."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from ringfence.core.evidence import Evidence, EvidenceKind
+from ringfence.core.ids import Epoch, Life, Token
+from ringfence.core.modes import Mode
+from ringfence.engine.context import digest_of
+from ringfence.engine.effects import Answer, Effect
+from ringfence.engine.state import ClusterState
+from ringfence.sim.host import Grip, Host, conflicts
+from ringfence.sim.power import PowerRoom
+from ringfence.sim.ring import SimRing
+from ringfence.sim.scheduler import Scheduler
+
+
+class SafetyViolation(Exception):
+    """An invariant does not hold."""
+
+
+@dataclass(frozen=True)
+class Glimpse:
+    """What a node's engine thinks."""
+
+    life: Life
+    running: ClusterState | None
+    """Its state, if it may act on it now."""
+    phase: str
+
+
+Look = Callable[[Host], Glimpse | None]
+
+
+@dataclass
+class _Told:
+    """Highest tokens that were told for one resource."""
+
+    by_mode: dict[Mode, tuple[Token, int]] = field(default_factory=dict)
+
+
+class Checkers:
+    """Args:
+    look: what a host's engine thinks; None if no daemon runs.
+    grips: what all clients believe.
+    lock_of: which (lockspace, resource) a client asked for in a request."""
+
+    def __init__(
+        self,
+        scheduler: Scheduler,
+        ring: SimRing,
+        power: PowerRoom,
+        hosts: list[Host],
+        look: Look,
+        grips: Callable[[], list[Grip]],
+        lock_of: Callable[[int, str], tuple[str, str] | None],
+    ) -> None:
+        self._scheduler, self._ring, self._power, self._hosts = scheduler, ring, power, hosts
+        self._look, self._grips, self._lock_of = look, grips, lock_of
+        self._digests: dict[int, tuple[Epoch, int, str]] = {}
+        self._told: dict[str, _Told] = {}
+        self._victim_since_ns: dict[tuple[Life, bool], int] = {}
+        self._fenced: list[tuple[Life, tuple[Evidence, ...]]] = []
+        self._strong: dict[int, tuple[Life, Epoch]] = {}
+        """The latest life of each node that ever had authority, and the epoch of that."""
+        self.signed: list[tuple[int, int]] = []
+        """(when, node): an operator has seen the host off and signed."""
+        self.late_writes = 0
+        self.lies_believed = 0
+
+    @property
+    def fenced(self) -> int:
+        """Lives given up for fenced."""
+        return len(self._fenced)
+
+    # -- at every event ------------------------------------------------------------
+
+    def beliefs(self) -> None:
+        """1: beliefs under valid authority are pairwise compatible, wherever they are held."""
+        grips = self._grips()
+        if len(grips) < 2:
+            return
+        resources: dict[tuple[str, str], list[Grip]] = {}
+        for grip in grips:
+            resources.setdefault((grip.lockspace, grip.resource), []).append(grip)
+        for (space, resource), held in resources.items():
+            for one, other in conflicts(held):
+                if one.valid and other.valid:
+                    raise SafetyViolation(
+                        f"1: {space}/{resource} is believed {one.mode.name} by {one.host.name} "
+                        f"({one.token}) and {other.mode.name} by {other.host.name} ({other.token}), "
+                        "both under valid authority"
+                    )
+
+    # -- after every step of an engine -----------------------------------------------
+
+    def stepped(self, host: Host, todo: list[Effect]) -> None:
+        glimpse = self._look(host)
+        if glimpse is None or glimpse.running is None:
+            self._digests.pop(host.node, None)
+            return
+        state = glimpse.running
+        self._same_digest(host, state)
+        self._note_victims(state)
+        self._evidence_fits(state)
+        self._note_strong(host, glimpse, state)
+        self._nobody_forgotten(host, state)
+        for effect in todo:
+            if isinstance(effect, Answer):
+                self._grant_may_be_told(host, state, effect)
+
+    def _same_digest(self, host: Host, state: ClusterState) -> None:
+        """6: ready members at the same position have the same digest."""
+        known = self._digests.get(host.node)
+        if known is None or known[:2] != (state.epoch, state.position):
+            known = (state.epoch, state.position, digest_of(state))
+            self._digests[host.node] = known
+        for node, other in self._digests.items():
+            differ = node != host.node and other[:2] == known[:2] and other != known
+            if differ and self._ring.together(node, host.node):
+                raise SafetyViolation(
+                    f"6: nodes {node} and {host.node} differ at {state.epoch}, position {state.position}"
+                )
+
+    def _note_victims(self, state: ClusterState) -> None:
+        for victim in state.domain.victims:
+            self._victim_since_ns.setdefault((victim.life, victim.lied), self._scheduler.now_ns)
+
+    def _evidence_fits(self, state: ClusterState) -> None:
+        """3: what a life was given up for is about that life, and newer than its loss."""
+        for record in state.domain.fenced:
+            key = (record.life, tuple(record.evidence))
+            if key in self._fenced:
+                continue
+            self._fenced.append(key)
+            if not any(self._stands(record.life, one) for one in record.evidence):
+                raise SafetyViolation(
+                    f"3: {record.life} was given up for fenced, but none of this is evidence for it: "
+                    f"{[one.how for one in record.evidence]}"
+                )
+            host = self._host(record.life.node)
+            if host.up and host.boot == record.life.boot:
+                self.lies_believed += 1
+
+    def _stands(self, life: Life, evidence: Evidence) -> bool:
+        host = self._host(life.node)
+        since_ns = max(
+            (at_ns for (one, _), at_ns in self._victim_since_ns.items() if one == life), default=None
+        )
+        if evidence.life != life or since_ns is None:
+            return False
+        match evidence.kind:
+            case EvidenceKind.NEW_BOOT:
+                return host.boot != life.boot
+            case EvidenceKind.VOLUMES_CLOSED:
+                return not any(self._grips_of(life))
+            case EvidenceKind.OPERATOR:
+                return any(node == life.node and at_ns >= since_ns for at_ns, node in self.signed)
+            case EvidenceKind.HOST_OFF | EvidenceKind.OUTLETS_OFF:
+                return all(
+                    any(at_ns >= since_ns and name == device for at_ns, name, _ in self._power.offs)
+                    for device in evidence.devices
+                )
+        return False
+
+    def _grips_of(self, life: Life) -> list[Grip]:
+        return [
+            grip
+            for grip in self._grips()
+            if grip.host.node == life.node
+            and (life.unknown or (grip.host.boot == life.boot and grip.incarnation == life.incarnation))
+            and grip.valid
+        ]
+
+    def _note_strong(self, host: Host, glimpse: Glimpse, state: ClusterState) -> None:
+        life = glimpse.life
+        if state.lives.get(host.node) == life and any(
+            host.valid(incarnation, page)
+            for incarnation, page in host.pages
+            if incarnation == life.incarnation
+        ):
+            self._strong[host.node] = (life, state.epoch)
+
+    def _nobody_forgotten(self, host: Host, state: ClusterState) -> None:
+        """10: whoever had authority is in, out cleanly, a victim, fenced, or followed by a later life."""
+        for node, (life, epoch) in self._strong.items():
+            if state.epoch <= epoch or node in state.lives or node in state.out:
+                continue
+            if any(victim.life.node == node for victim in state.domain.victims):
+                continue
+            if any(record.life == life for record in state.domain.fenced):
+                continue
+            raise SafetyViolation(f"10: {host.name} has forgotten {life}, which had authority in {epoch}")
+
+    def _grant_may_be_told(self, host: Host, state: ClusterState, answer: Answer) -> None:
+        result = answer.reply.result
+        if not isinstance(result, dict) or "token" not in result or "lock" not in result:
+            return
+        asked = self._lock_of(answer.client, answer.reply.id)
+        if asked is None:
+            return
+        space, resource = asked
+        for victim in state.domain.victims:
+            if victim.life.unknown or space in victim.lockspaces:
+                raise SafetyViolation(
+                    f"2: {host.name} tells of a grant in {space}, though {victim.life} is not fenced"
+                )
+        self._token_increases(host, space, resource, Mode[result["mode"]], Token.parse(result["token"]))
+
+    def _token_increases(self, host: Host, space: str, resource: str, mode: Mode, token: Token) -> None:
+        """7: a token is greater than every one told to another node for a conflicting mode."""
+        told = self._told.setdefault(f"{space}/{resource}", _Told())
+        for other_mode, (highest, node) in told.by_mode.items():
+            conflicting = mode is Mode.EX or other_mode is Mode.EX
+            if node != host.node and conflicting and token <= highest:
+                raise SafetyViolation(
+                    f"7: {host.name} is told token {token} for {space}/{resource}, "
+                    f"but node {node} was told {highest} before"
+                )
+        if mode not in told.by_mode or token > told.by_mode[mode][0]:
+            told.by_mode[mode] = (token, host.node)
+
+    # -- at every write -----------------------------------------------------------------
+
+    def landed(self, grip: Grip, late: bool) -> None:
+        """9: no write under a lock that went to another, but for the one in flight, which is reported."""
+        for other in self._grips():
+            if (other.lockspace, other.resource) != (grip.lockspace, grip.resource):
+                continue
+            if other.token <= grip.token or not any(conflicts([grip, other])):
+                continue
+            if late and not grip.valid:
+                self.late_writes += 1
+                continue
+            raise SafetyViolation(
+                f"9: a write of {grip.host.name} to {grip.resource} landed under {grip.token}, "
+                f"after {other.host.name} was told {other.token}"
+            )
+
+    def _host(self, node: int) -> Host:
+        return next(host for host in self._hosts if host.node == node)

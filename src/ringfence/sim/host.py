@@ -1,0 +1,377 @@
+"""A simulated host: clock, disk, authority pages, data paths, and the daemon around the real engine.
+
+It carries out the engine's effects in order, as `daemon.driver` does, with the same promises: what
+follows a Keep happens only if it was kept; pages read LOST once the daemon has ended (but not when
+it was killed); a new daemon starts only after every data path of the old one was reaped.  Between
+any two effects the host may freeze or lose power."""
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import msgspec
+
+from ringfence.core.cluster import ClusterConfig
+from ringfence.core.errors import Unavailable
+from ringfence.core.evidence import Power
+from ringfence.core.ids import Token
+from ringfence.core.modes import Mode
+from ringfence.engine import effects, inputs, orders
+from ringfence.engine.effects import LOST, Effect
+from ringfence.engine.inputs import DiskState, Input
+from ringfence.sim.power import PowerRoom
+from ringfence.sim.ring import Endpoint, SimRing
+from ringfence.sim.scheduler import MS, Scheduler, Timer
+from ringfence.wire.client import Reply
+
+
+class Engine(Protocol):
+    """`engine.node.Node`."""
+
+    def step(self, now_ns: int, input: Input) -> list[Effect]: ...
+
+
+class Watcher(Protocol):
+    """Who looks on: the checkers, and the clients that wait for replies."""
+
+    def stepped(self, host: "Host", fact: Input, todo: list[Effect]) -> None: ...
+
+    def answered(self, host: "Host", client: int, reply: Reply) -> None: ...
+
+    def ended(self, host: "Host", why: str) -> None:
+        """The daemon is gone (killed, ended, host off): its connections are closed."""
+
+    def reaped(self, host: "Host") -> None:
+        """Every data path of the host is closed; nobody on it believes to hold anything."""
+
+
+@dataclass(eq=False)
+class Daemon:
+    """One run of the daemon."""
+
+    engine: Engine
+    endpoint: Endpoint | None = None
+    inbox: deque[Input] = field(default_factory=deque)
+    """Inputs that wait while it is frozen."""
+    todo: deque[Effect] = field(default_factory=deque)
+    """Effects that wait while it is frozen: it stopped in the middle of a step."""
+    agents: dict[int, Timer] = field(default_factory=dict)
+    incarnation: int = 0
+    """Of its newest authority page."""
+    steps: int = 0
+
+
+class Host:
+    """Args:
+    make_engine: a new, unstarted engine.
+    rate: its clock's speed relative to true time."""
+
+    def __init__(
+        self,
+        scheduler: Scheduler,
+        ring: SimRing,
+        power: PowerRoom,
+        watcher: Watcher,
+        make_engine: Callable[[], Engine],
+        config: ClusterConfig,
+        node: int,
+        rate: float,
+    ) -> None:
+        self.node = node
+        self.name = config.name_of(node)
+        self.config = config
+        self.disk = DiskState()
+        self.daemon: Daemon | None = None
+        self.frozen = False
+        """The whole host; see `daemon_frozen` for the daemon alone."""
+        self.freezes = 0
+        self.daemon_frozen = False
+        self.up = False
+        self.boots = 0
+        self.pages: dict[tuple[int, str], int] = {}
+        self.fault: Callable[[], str] = lambda: ""
+        """Asked between effects: "", "freeze", "kill" or "power"."""
+        self._scheduler, self._ring, self._power, self._watcher = scheduler, ring, power, watcher
+        self._make_engine = make_engine
+        self._rate = rate
+        self._booted_ns = 0
+        self._asleep: list[Callable[[], None]] = []
+
+    # -- clock and power -----------------------------------------------------------
+
+    @property
+    def clock_ns(self) -> int:
+        """CLOCK_BOOTTIME: goes on while the host is frozen."""
+        return 1 + int((self._scheduler.now_ns - self._booted_ns) * self._rate)
+
+    @property
+    def boot(self) -> str:
+        return f"boot-{self.node}-{self.boots}"
+
+    def power_on(self) -> None:
+        """Boot, and start the daemon."""
+        assert not self.up
+        self.up = True
+        self.boots += 1
+        self.frozen = self.daemon_frozen = False
+        self.pages = {}
+        self._booted_ns = self._scheduler.now_ns
+        self.start_daemon()
+
+    def power_off(self) -> None:
+        """Everything in memory is gone at once."""
+        if not self.up:
+            return
+        self.up = False
+        self._asleep = []
+        self._end_daemon("nodedown", "its host lost power")
+        self.pages = {}
+        self._watcher.reaped(self)
+
+    # -- freezing --------------------------------------------------------------------
+
+    def freeze(self, daemon_only: bool = False) -> None:
+        if not self.up or self.frozen:
+            return
+        self._scheduler.note(f"{self.name} {'daemon ' if daemon_only else ''}frozen")
+        if daemon_only:
+            self.daemon_frozen = True
+        else:
+            self.frozen = True
+            self.freezes += 1
+        if self.daemon is not None and self.daemon.endpoint is not None:
+            self._ring.freeze(self.daemon.endpoint, with_host=not daemon_only)
+
+    def thaw(self) -> None:
+        if not self.up or not (self.frozen or self.daemon_frozen):
+            return
+        self._scheduler.note(f"{self.name} thawed")
+        self.frozen = self.daemon_frozen = False
+        asleep, self._asleep = self._asleep, []
+        for what in asleep:
+            self._scheduler.after(self._scheduler.between(0, 5), lambda what=what: self.awake(what))  # type: ignore[misc]
+        daemon = self.daemon
+        if daemon is None:
+            return
+        if daemon.endpoint is not None:
+            self._ring.thaw(daemon.endpoint)
+        self._go_on(daemon)
+
+    def awake(self, what: Callable[[], None]) -> None:
+        """Do something as soon as the host is awake; never, if it loses power first."""
+        if not self.up:
+            return
+        if self.frozen:
+            self._asleep.append(what)
+        else:
+            what()
+
+    # -- the daemon --------------------------------------------------------------------
+
+    def start_daemon(self) -> None:
+        """Reap what an earlier daemon left, then start."""
+        if not self.up or self.daemon is not None:
+            return
+        self._watcher.reaped(self)
+        for key in self.pages:
+            self.pages[key] = LOST
+        daemon = self.daemon = Daemon(self._make_engine())
+        self.daemon_frozen = False
+        self._scheduler.note(f"{self.name} daemon starts ({self.boot})")
+        started = inputs.Started(
+            self.config, self.node, f"machine-{self.node}", self.boot, self.disk, True, _digest(self.config)
+        )
+        self.feed(daemon, started)
+        self.feed(daemon, inputs.Wall(self._wall_ms()))
+        if self.daemon is daemon:
+            daemon.endpoint = self._ring.connect(self.node, lambda fact: self.feed(daemon, fact))
+            self._tick(daemon)
+
+    def kill_daemon(self) -> None:
+        """SIGKILL: no page is set, no word is said."""
+        self._end_daemon("procdown", "killed")
+
+    def _end_daemon(self, how: str, why: str) -> None:
+        daemon = self.daemon
+        if daemon is None:
+            return
+        self.daemon = None
+        self.daemon_frozen = False
+        self._scheduler.note(f"{self.name} daemon ended: {why}")
+        for timer in daemon.agents.values():
+            timer.cancel()
+        if daemon.endpoint is not None:
+            self._ring.close(daemon.endpoint, how)
+        self._watcher.ended(self, why)
+
+    def _tick(self, daemon: Daemon) -> None:
+        if self.daemon is not daemon:
+            return
+        every_ms = self.config.timing.heartbeat_ms / 2
+        if not self.frozen and not self.daemon_frozen:
+            self.feed(daemon, inputs.Tick())
+            if self._scheduler.chance(0.1):
+                self.feed(daemon, inputs.Wall(self._wall_ms()))
+        self._scheduler.after(
+            self._scheduler.delay_ms(every_ms * 0.8, every_ms * 2), lambda: self._tick(daemon)
+        )
+
+    def _wall_ms(self) -> int:
+        return 1_700_000_000_000 + self._scheduler.now_ns // MS
+
+    def feed(self, daemon: Daemon, fact: Input) -> None:
+        """An input for this very run of the daemon; dropped if it is over."""
+        if self.daemon is not daemon:
+            return
+        daemon.inbox.append(fact)
+        self._go_on(daemon)
+
+    def _go_on(self, daemon: Daemon) -> None:
+        """Effects left over from before a freeze first, then inputs."""
+        while self.daemon is daemon and not self.frozen and not self.daemon_frozen:
+            if daemon.todo:
+                self._carry_out(daemon, daemon.todo.popleft())
+            elif daemon.inbox:
+                fact = daemon.inbox.popleft()
+                todo = daemon.engine.step(self.clock_ns, fact)
+                daemon.steps += 1
+                self._watcher.stepped(self, fact, todo)
+                daemon.todo.extend(todo)
+            else:
+                return
+            if daemon.todo:
+                self._suffer()
+
+    def _suffer(self) -> None:
+        """In the middle of a step."""
+        match self.fault():
+            case "freeze":
+                self.freeze()
+            case "kill":
+                self.kill_daemon()
+            case "power":
+                self._power.cut(self.node)
+
+    # -- effects -------------------------------------------------------------------------
+
+    def _carry_out(self, daemon: Daemon, effect: Effect) -> None:
+        match effect:
+            case effects.Multicast(payload):
+                if daemon.endpoint is not None:
+                    self._ring.multicast(daemon.endpoint, payload)
+            case effects.SetDeadline(incarnation, page, deadline_ns):
+                daemon.incarnation = max(daemon.incarnation, incarnation)
+                if self.pages.get((incarnation, page)) != LOST:
+                    self.pages[incarnation, page] = deadline_ns
+            case effects.Keep(disk):
+                self.disk = msgspec.msgpack.decode(msgspec.msgpack.encode(disk), type=DiskState)
+            case effects.KeepConfig(config):
+                self.config = config
+            case effects.Answer(client, reply):
+                self._watcher.answered(self, client, reply)
+            case effects.Record(kind, what):
+                self._scheduler.note(f"{self.name} {kind}: {what}")
+            case effects.RunAgent(run=run):
+                daemon.agents[run] = self._power.run(
+                    effect, self.awake, lambda exited: self._later(daemon, exited, 1)
+                )
+            case effects.CancelAgent(run):
+                daemon.agents[run].cancel()
+                gone = inputs.AgentExited(run, Power.UNKNOWN, "cancelled", 0, answered=False)
+                self._later(daemon, gone, 20)
+            case effects.DropPaths(generation):
+                self._drop_paths(daemon, generation)
+            case effects.DoOrder(order, body):
+                self._later(daemon, _do(order, body), 10)
+            case effects.Ended(reason, failed):
+                for key in self.pages:
+                    self.pages[key] = LOST
+                self._end_daemon("procdown" if failed else "leave", reason)
+
+    def _later(self, daemon: Daemon, fact: Input, worst_ms: float) -> None:
+        self._scheduler.after(
+            self._scheduler.between(0, worst_ms), lambda: self.awake(lambda: self.feed(daemon, fact))
+        )
+
+    def _drop_paths(self, daemon: Daemon, generation: int) -> None:
+        def reap() -> None:
+            if self.daemon is daemon:
+                self._watcher.reaped(self)
+                self.feed(daemon, inputs.PathsDropped(generation))
+
+        self._scheduler.after(self._scheduler.between(1, 200), lambda: self.awake(reap))
+
+    # -- what data paths look at -----------------------------------------------------------
+
+    def valid(self, incarnation: int, page: str) -> bool:
+        """Whether a path of this host would let a write through now, frozen or not."""
+        return self.up and self.pages.get((incarnation, page), LOST) > self.clock_ns
+
+    def lost(self, incarnation: int, page: str) -> bool:
+        return self.pages.get((incarnation, page), LOST) == LOST
+
+
+def _digest(config: ClusterConfig) -> str:
+    return f"{config.name}-{config.version}"
+
+
+def _do(order: int, body: orders.DriverOrder) -> inputs.OrderDone:
+    """A host of this world has no block devices: what concerns them finds nothing."""
+    answer: Any = None
+    match body:
+        case orders.ScanDevices() | orders.OpenPaths():
+            answer = ()
+        case orders.ReadBlocks(reads):
+            answer = tuple(None for _ in reads)
+        case orders.WriteBlocks() | orders.OpenPath():
+            error = Unavailable("there are no block devices in this world", next="ask for locks instead")
+            return inputs.OrderDone(order, error=error.as_dict())
+        case orders.ClosePath():
+            pass
+    return inputs.OrderDone(order, answer=answer)
+
+
+@dataclass(eq=False)
+class Grip:
+    """What a client of a host believes: that it holds a lock.  True or not, it acts on it."""
+
+    host: Host
+    incarnation: int
+    client: int
+    lock: int
+    lockspace: str
+    resource: str
+    mode: Mode
+    token: Token
+
+    @property
+    def page(self) -> str:
+        vg = self.lockspace.removeprefix("lvm_")
+        return f"vg/{vg}" if vg != self.lockspace else "grant"
+
+    @property
+    def valid(self) -> bool:
+        """Believed under valid authority: it may write at this very moment (or right after a thaw)."""
+        return self.host.valid(self.incarnation, self.page)
+
+
+def conflicts(grips: list[Grip]) -> Iterator[tuple[Grip, Grip]]:
+    """Pairs of valid grips on one resource, by different hosts, that no lock manager may grant together."""
+    for index, one in enumerate(grips):
+        for other in grips[index + 1 :]:
+            if one.host is not other.host and not _compatible(one.mode, other.mode):
+                yield one, other
+
+
+def _compatible(one: Mode, other: Mode) -> bool:
+    """Davis, VAXcluster Principles, table 6-1; written down again here, to check the engine's own."""
+    allowed = {
+        Mode.NL: "NL CR CW PR PW EX",
+        Mode.CR: "NL CR CW PR PW",
+        Mode.CW: "NL CR CW",
+        Mode.PR: "NL CR PR",
+        Mode.PW: "NL CR",
+        Mode.EX: "NL",
+    }
+    return other.name in allowed[one].split()

@@ -1,0 +1,343 @@
+"""The simulated ring: total order with views, and an adversary inside.
+
+It keeps the promises of `ring.port` and no others.  Within them it does the worst that real rings
+were seen to do:
+
+* A frozen member is removed after the detection time.  What it had not read yet comes when it
+  thaws, up to an arbitrary point; what was sent meanwhile by others does not.
+* A removed member that thaws sees one of three things: its link has ended (the hub); a view of
+  itself alone and then the merged one, its own queued messages then reaching everybody, late; or
+  ("ghost") its own messages delivered to itself alone in the old view, before any of that.
+* While a loss is being detected a totem delivers nothing to anybody; a hub goes on.
+* Sides of a cut count their epochs apart, so that both may use one sequence number; the
+  representatives differ.
+* Each member gets what is ordered after a delay of its own, now and then a long one.
+
+Survivors of a view change have delivered the same payloads before it (virtual synchrony)."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from ringfence.core.ids import Epoch
+from ringfence.engine.inputs import Delivered, RingLost, ViewChanged
+from ringfence.sim.scheduler import MS, Scheduler, Timer
+
+RingInput = ViewChanged | Delivered | RingLost
+MAX_GHOSTS = 22
+
+
+@dataclass(eq=False)
+class Endpoint:
+    """One daemon's connection to the ring."""
+
+    node: int
+    deliver: Callable[[RingInput], None]
+    told: tuple[int, ...] = ()
+    """Members of the last view it was told."""
+    epoch: Epoch = field(default_factory=Epoch)
+    last_ns: int = 0
+    """When its last input is due: the next is not earlier."""
+    last_sent_ns: int = 0
+    frozen: bool = False
+    host_frozen: bool = False
+    open: bool = True
+    ended: str = ""
+    """How its connection ended, until the ring has removed it."""
+    member: bool = False
+    unread: list[RingInput] = field(default_factory=list)
+    """Waits in its socket while it is frozen."""
+    alone: bool = False
+    """It thawed, found everybody gone, and has not merged yet."""
+    ghosts: int = 0
+    """How many of its next own payloads only it will ever see."""
+    late: list[bytes] = field(default_factory=list)
+    """Sent while it was out without knowing; ordered after it is in again."""
+
+    @property
+    def lost(self) -> bool:
+        """In the view, but not really: the ring has yet to find out."""
+        return self.member and (self.host_frozen or not self.open)
+
+
+@dataclass(eq=False)
+class Side:
+    """One side of a cut (or the whole)."""
+
+    number: int
+    members: list[Endpoint] = field(default_factory=list)
+    waiting: list[tuple[Endpoint, bytes]] = field(default_factory=list)
+    """Not ordered while a loss is being detected."""
+    how: dict[int, str] = field(default_factory=dict)
+    forming: Timer | None = None
+    held: bool = False
+    """A member was lost and has not been removed yet (totem only)."""
+
+
+class SimRing:
+    """Args:
+    totem: True: behaves as corosync, False: as the hub."""
+
+    def __init__(self, scheduler: Scheduler, token_ms: int, totem: bool) -> None:
+        self._scheduler = scheduler
+        self._token_ms = token_ms
+        self.totem = totem
+        self.up = True
+        self._cut: list[list[int]] = []
+        self._sides: dict[int, Side] = {}
+        self._endpoints: dict[int, Endpoint] = {}
+        self._seen: dict[int, int] = {}
+        """Highest sequence each node knows, as corosync keeps it on disk."""
+        self.views = 0
+
+    @property
+    def detection_ms(self) -> float:
+        return self._token_ms * 2.2 + self._scheduler.between(-0.03, 0.03) * self._token_ms
+
+    # -- nodes -------------------------------------------------------------------
+
+    def connect(self, node: int, deliver: Callable[[RingInput], None]) -> Endpoint:
+        """A daemon starts; it is in a view after a while (or RingLost while the ring is down)."""
+        endpoint = Endpoint(node, deliver)
+        self._endpoints[node] = endpoint
+        self._scheduler.after(self._scheduler.between(1, 60), lambda: self._join(endpoint))
+        return endpoint
+
+    def _join(self, endpoint: Endpoint) -> None:
+        if not endpoint.open or endpoint.member:
+            return
+        if not self.up or endpoint.frozen:
+            self._scheduler.after(self._scheduler.between(20, 500), lambda: self._join(endpoint))
+            return
+        side = self._side_of(endpoint.node)
+        for older in [member for member in side.members if member.node == endpoint.node]:
+            self._remove(older, older.ended)
+        endpoint.member, endpoint.alone = True, False
+        side = self._side_of(endpoint.node)
+        side.members.append(endpoint)
+        if side.forming is None:
+            self._announce(side)
+        late, endpoint.late = endpoint.late, []
+        for payload in late:
+            self._order(side, endpoint, payload)
+
+    def multicast(self, endpoint: Endpoint, payload: bytes) -> None:
+        """As `ring.port.Ring.multicast`."""
+        scheduler = self._scheduler
+        if not endpoint.open or not endpoint.told:
+            return
+        delay_ms = scheduler.delay_ms(0.3, 20)
+        at_ns = max(endpoint.last_sent_ns, scheduler.now_ns + int(delay_ms * MS))
+        endpoint.last_sent_ns = at_ns
+        if endpoint.ghosts:
+            endpoint.ghosts -= 1
+            scheduler.note(f"ring: {endpoint.node} hears itself, and nobody else does")
+            self._give(endpoint, Delivered(endpoint.node, payload))
+        elif endpoint.member:
+            scheduler.at(at_ns, lambda: self._arrive(endpoint, payload))
+        elif endpoint.alone and scheduler.chance(0.5):
+            self._give(endpoint, Delivered(endpoint.node, payload))
+        elif self.totem and len(endpoint.late) < MAX_GHOSTS:
+            endpoint.late.append(payload)
+
+    def _arrive(self, endpoint: Endpoint, payload: bytes) -> None:
+        """A payload reaches the ring, if its sender is still in it.  (If it froze meanwhile, the
+        payload had left already.)"""
+        if endpoint.member:
+            self._order(self._side_of(endpoint.node), endpoint, payload)
+
+    def _order(self, side: Side, sender: Endpoint, payload: bytes) -> None:
+        if side.forming is not None or side.held:
+            side.waiting.append((sender, payload))
+            return
+        for member in side.members:
+            self._give(member, Delivered(sender.node, payload))
+
+    def _give(self, endpoint: Endpoint, fact: RingInput) -> None:
+        scheduler = self._scheduler
+        delay_ms = scheduler.delay_ms(0.2, 40)
+        endpoint.last_ns = max(endpoint.last_ns + 1, scheduler.now_ns + int(delay_ms * MS))
+        scheduler.at(endpoint.last_ns, lambda: self._read(endpoint, fact))
+
+    def _read(self, endpoint: Endpoint, fact: RingInput) -> None:
+        if not endpoint.open:
+            return
+        if endpoint.frozen or endpoint.unread:
+            endpoint.unread.append(fact)
+        else:
+            endpoint.deliver(fact)
+
+    # -- faults ------------------------------------------------------------------
+
+    def freeze(self, endpoint: Endpoint, with_host: bool) -> None:
+        """The daemon reads no more; with its host frozen too, the ring will find out."""
+        endpoint.frozen = True
+        endpoint.host_frozen = endpoint.host_frozen or with_host
+        if with_host and endpoint.member:
+            if self.totem:
+                self._side_of(endpoint.node).held = True
+            self._scheduler.after(self.detection_ms, lambda: self._detected(endpoint))
+
+    def _detected(self, endpoint: Endpoint) -> None:
+        if endpoint.host_frozen and endpoint.member:
+            self._remove(endpoint, "nodedown")
+            keep = self._scheduler.rng.randrange(len(endpoint.unread) + 1)
+            if self._scheduler.chance(0.5):
+                del endpoint.unread[keep:]
+
+    def thaw(self, endpoint: Endpoint) -> None:
+        """It reads on; if it was removed meanwhile it will find out, in one of three ways."""
+        scheduler = self._scheduler
+        if not endpoint.frozen:
+            return
+        endpoint.frozen = endpoint.host_frozen = False
+        if endpoint.member:
+            side = self._side_of(endpoint.node)
+            if side.held and not any(member.lost for member in side.members):
+                self._release(side)
+        elif not endpoint.told:
+            pass  # it was joining, or has lost the ring: it goes on with that
+        elif not self.totem or not self.up:
+            endpoint.unread.append(RingLost("removed while frozen"))
+            endpoint.told = ()
+            scheduler.after(scheduler.between(1, 100), lambda: self._join(endpoint))
+        else:
+            if scheduler.chance(0.6):
+                endpoint.ghosts = scheduler.rng.randrange(1, MAX_GHOSTS)
+            scheduler.after(scheduler.between(1, 80), lambda: self._alone(endpoint))
+        self._read_on(endpoint)
+
+    def _read_on(self, endpoint: Endpoint) -> None:
+        """Hand over what waited, one by one, in order; more may come in behind it meanwhile."""
+        if endpoint.frozen or not endpoint.open or not endpoint.unread:
+            return
+        endpoint.deliver(endpoint.unread.pop(0))
+        if endpoint.unread:
+            self._scheduler.after(self._scheduler.between(0, 0.2), lambda: self._read_on(endpoint))
+
+    def _alone(self, endpoint: Endpoint) -> None:
+        """A thawed totem member forms a ring of itself, then merges."""
+        if endpoint.frozen or endpoint.member or endpoint.alone or not endpoint.open or not endpoint.told:
+            return
+        if endpoint.unread:
+            self._scheduler.after(1, lambda: self._alone(endpoint))
+            return
+        endpoint.ghosts, endpoint.alone = 0, True
+        node = endpoint.node
+        seq = self._seen[node] = self._seen.get(node, 0) + 1
+        left = tuple(one for one in endpoint.told if one != node)
+        endpoint.epoch, endpoint.told = Epoch(seq, node), (node,)
+        how = dict.fromkeys(left, "nodedown")
+        self._give(endpoint, ViewChanged(endpoint.epoch, (node,), (), left, how))
+        self._scheduler.after(self._scheduler.between(0, 65), lambda: self._join(endpoint))
+
+    def close(self, endpoint: Endpoint, how: str) -> None:
+        """The daemon's connection ends.  how: leave, procdown, or nodedown (its host is off)."""
+        endpoint.open, endpoint.ended = False, how
+        if self._endpoints.get(endpoint.node) is endpoint:
+            del self._endpoints[endpoint.node]
+        if not endpoint.member:
+            return
+        scheduler = self._scheduler
+        if how == "leave":
+            self._remove(endpoint, how)
+            return
+        delay_ms = scheduler.between(1, 50)
+        if how == "nodedown" and self.totem:
+            self._side_of(endpoint.node).held = True
+            delay_ms = self.detection_ms
+        scheduler.after(delay_ms, lambda: self._remove(endpoint, how))
+
+    def _remove(self, endpoint: Endpoint, how: str) -> None:
+        if not endpoint.member:
+            return
+        side = self._side_of(endpoint.node)
+        side.members.remove(endpoint)
+        endpoint.member = False
+        side.waiting = [item for item in side.waiting if item[0] is not endpoint]
+        side.how[endpoint.node] = how
+        if side.forming is None and side.members:
+            self._announce(side)
+
+    def cut(self, groups: list[list[int]]) -> None:
+        """Part the nodes; each side finds out one detection time later."""
+        self._regroup(groups, self.detection_ms)
+
+    def heal(self) -> None:
+        self._regroup([], self._scheduler.between(10, 65))
+
+    @property
+    def whole(self) -> bool:
+        return not self._cut
+
+    def _regroup(self, groups: list[list[int]], delay_ms: float) -> None:
+        before = list(self._sides.values())
+        self._cut, self._sides = groups, {}
+        for old in before:
+            if old.forming is not None:
+                old.forming.cancel()
+            for member in old.members:
+                self._side_of(member.node).members.append(member)
+        for side in self._sides.values():
+            for old in before:
+                if any(member in side.members for member in old.members):
+                    side.how.update(old.how)
+                    side.waiting += [item for item in old.waiting if item[0] in side.members]
+            side.forming = self._scheduler.after(delay_ms, lambda side=side: self._formed(side))  # type: ignore[misc]
+
+    def _formed(self, side: Side) -> None:
+        side.forming = None
+        if side.members:
+            self._announce(side)
+
+    def lose(self) -> None:
+        """The ring itself ends (the hub is killed)."""
+        self.up = False
+        endpoints = list(self._endpoints.values())
+        self._sides = {}
+        for endpoint in endpoints:
+            if endpoint.member or endpoint.told:
+                endpoint.member, endpoint.alone, endpoint.told = False, False, ()
+                self._give(endpoint, RingLost("the hub is gone"))
+            self._scheduler.after(self._scheduler.between(20, 500), lambda e=endpoint: self._join(e))  # type: ignore[misc]
+
+    def restore(self) -> None:
+        self.up = True
+
+    # -- views -------------------------------------------------------------------
+
+    def _side_of(self, node: int) -> Side:
+        number = next((at for at, group in enumerate(self._cut, 1) if node in group), 0)
+        return self._sides.setdefault(number, Side(number))
+
+    def _announce(self, side: Side) -> None:
+        members = tuple(sorted(member.node for member in side.members))
+        seq = 1 + max(self._seen.get(node, 0) for node in members)
+        if not self.totem:  # the hub counts for all sides together
+            seq = 1 + max(self._seen.values(), default=0)
+        epoch = Epoch(seq, members[0])
+        self.views += 1
+        for member in side.members:
+            left = tuple(one for one in member.told if one not in members)
+            joined = tuple(one for one in members if one not in member.told)
+            how = {one: side.how.get(one, "nodedown") for one in left}
+            member.told, member.epoch, member.ghosts = members, epoch, 0
+            self._seen[member.node] = seq
+            self._give(member, ViewChanged(epoch, members, joined, left, how))
+        side.how = {}
+        self._scheduler.note(f"ring: view {epoch} of {members}")
+        side.held = self.totem and any(member.lost for member in side.members)
+        if not side.held:
+            self._release(side)
+
+    def _release(self, side: Side) -> None:
+        side.held = False
+        if side.forming is not None:
+            return
+        waiting, side.waiting = side.waiting, []
+        for sender, payload in waiting:
+            self._order(side, sender, payload)
+
+    def together(self, one: int, other: int) -> bool:
+        """Whether two nodes are members of the same view, as the ring sees it."""
+        a, b = self._endpoints.get(one), self._endpoints.get(other)
+        return a is not None and b is not None and a.member and b.member and a.epoch == b.epoch

@@ -1,0 +1,162 @@
+"""The simulated ring keeps the promises of `ring.port`, and breaks everything else.
+
+Members here echo numbers; random freezes, cuts and kills strike; then the logs are compared."""
+
+import pytest
+
+from ringfence.core.ids import Epoch
+from ringfence.engine.inputs import Delivered, RingLost, ViewChanged
+from ringfence.sim.ring import Endpoint, RingInput, SimRing
+from ringfence.sim.scheduler import Scheduler
+
+
+class Member:
+    def __init__(self, ring: SimRing, node: int) -> None:
+        self.log: list[RingInput] = []
+        self.sent = 0
+        self.node = node
+        self.endpoint: Endpoint = ring.connect(node, self.log.append)
+
+    def views(self) -> list[ViewChanged]:
+        return [fact for fact in self.log if isinstance(fact, ViewChanged)]
+
+    def by_epoch(self) -> dict[Epoch, list[Delivered]]:
+        """What was delivered in each view."""
+        found: dict[Epoch, list[Delivered]] = {}
+        epoch = None
+        for fact in self.log:
+            if isinstance(fact, ViewChanged):
+                epoch = fact.epoch
+                found[epoch] = []
+            elif isinstance(fact, RingLost):
+                epoch = None
+            else:
+                assert epoch is not None, "delivered outside of any view"
+                found[epoch].append(fact)
+        return found
+
+
+def play(seed: int, totem: bool) -> tuple[SimRing, list[Member]]:
+    """Three members multicast and suffer for a while, then all is mended and one more goes round."""
+    scheduler = Scheduler(seed)
+    ring = SimRing(scheduler, 400, totem)
+    members = [Member(ring, node) for node in (1, 2, 3)]
+
+    def chatter(member: Member) -> None:
+        if not member.endpoint.frozen:
+            member.sent += 1
+            epoch = member.views()[-1].epoch if member.views() else ""
+            ring.multicast(member.endpoint, f"{member.node}:{member.sent}:{epoch}".encode())
+        scheduler.after(scheduler.between(1, 30), lambda: chatter(member))
+
+    def suffer() -> None:
+        member = scheduler.rng.choice(members)
+        match scheduler.rng.randrange(4):
+            case 0:
+                ring.freeze(member.endpoint, with_host=scheduler.chance(0.7))
+                scheduler.after(scheduler.between(10, 3000), lambda: ring.thaw(member.endpoint))
+            case 1 if ring.whole:
+                ring.cut([[member.node], [one.node for one in members if one is not member]])
+                scheduler.after(scheduler.between(10, 3000), ring.heal)
+            case 2:
+                ring.lose()
+                scheduler.after(scheduler.between(10, 500), ring.restore)
+        if scheduler.now_ns < 20e9:
+            scheduler.after(scheduler.between(300, 3000), suffer)
+
+    for member in members:
+        chatter(member)
+    scheduler.after(2000, suffer)
+    while scheduler.now_ns < 40e9:
+        scheduler.step()
+    return ring, members
+
+
+SEEDS = [(seed, totem) for seed in range(6) for totem in (False, True)]
+
+
+@pytest.mark.parametrize(("seed", "totem"), SEEDS)
+def test_members_that_stay_together_deliver_the_same(seed: int, totem: bool) -> None:
+    _, members = play(seed, totem)
+    compared = 0
+    for one in members:
+        for other in members:
+            if one.node >= other.node:
+                continue
+            mine, theirs = one.by_epoch(), other.by_epoch()
+            after = dict(
+                zip([v.epoch for v in one.views()], [v.epoch for v in one.views()][1:], strict=False)
+            )
+            theirs_after = dict(
+                zip([v.epoch for v in other.views()], [v.epoch for v in other.views()][1:], strict=False)
+            )
+            for epoch in mine:
+                if epoch not in theirs:
+                    continue
+                a, b = mine[epoch], theirs[epoch]
+                if epoch in after and after[epoch] == theirs_after.get(epoch):
+                    assert a == b, f"{one.node} and {other.node} went on together from {epoch}"
+                    compared += len(a)
+                else:  # one was lost: it saw less, or itself alone at the end
+                    common = min(len(a), len(b))
+                    differing = next((i for i in range(common) if a[i] != b[i]), common)
+                    tails = a[differing:], b[differing:]
+                    assert any(
+                        all(fact.sender == member.node for fact in tail)
+                        for member, tail in zip((one, other), tails, strict=True)
+                    )
+    assert compared > 100
+
+
+@pytest.mark.parametrize(("seed", "totem"), SEEDS)
+def test_epochs_increase_and_views_name_oneself(seed: int, totem: bool) -> None:
+    _, members = play(seed, totem)
+    for member in members:
+        epochs = [view.epoch for view in member.views()]
+        assert epochs == sorted(set(epochs))
+        assert all(
+            member.node in view.members and view.epoch.rep == min(view.members) for view in member.views()
+        )
+        assert member.views()[-1].members == (1, 2, 3), "all is mended, and they are not together"
+        owners: dict[Epoch, tuple[int, ...]] = {}
+        for view in member.views():
+            assert owners.setdefault(view.epoch, view.members) == view.members
+
+
+@pytest.mark.parametrize(("seed", "totem"), SEEDS)
+def test_each_senders_order_is_kept_and_nothing_comes_twice(seed: int, totem: bool) -> None:
+    _, members = play(seed, totem)
+    for member in members:
+        for sender in (1, 2, 3):
+            numbers = [
+                int(fact.payload.split(b":")[1])
+                for fact in member.log
+                if isinstance(fact, Delivered) and fact.sender == sender
+            ]
+            assert numbers == sorted(set(numbers))
+
+
+def test_the_adversary_is_at_work() -> None:
+    """Ghosts, stale messages and lone views must all occur, or nothing is tested by them."""
+    ghosts = stale = alone = 0
+    for seed in range(6):
+        _, members = play(seed, True)
+        alone += sum(view.members == (member.node,) for member in members for view in member.views())
+        seen_at: dict[bytes, list[tuple[int, Epoch]]] = {}
+        for member in members:
+            for epoch, delivered in member.by_epoch().items():
+                for fact in delivered:
+                    seen_at.setdefault(fact.payload, []).append((member.node, epoch))
+        with_others = {view.epoch for member in members for view in member.views() if len(view.members) > 1}
+        for payload, places in seen_at.items():
+            sender, _, epoch_sent = payload.decode().split(":")
+            stale += any(node != int(sender) and str(epoch) != epoch_sent for node, epoch in places)
+            ghosts += len(places) == 1 and places[0][0] == int(sender) and places[0][1] in with_others
+    assert ghosts
+    assert stale
+    assert alone
+
+
+def test_same_seed_same_story() -> None:
+    first, again = play(3, True)[1], play(3, True)[1]
+    assert [member.log for member in first] == [member.log for member in again]
