@@ -43,6 +43,8 @@ class Context:
         self.me = me
         self.life = life
         self.disk = disk
+        self.keep = False
+        """`disk` has changed and must be kept before anything of this step is said."""
         self.now_ns = 0
         self.wall_ms = 0
         self.phase = Phase.STARTING
@@ -51,7 +53,9 @@ class Context:
         """The ring's present epoch; zero without a view."""
         self.outbox = Outbox()
         self.authority = Authority(config, me)
-        self.hearing = Hearing()
+        self.hearing = Hearing(config.timing)
+        self.left = False
+        """This life has left the cluster cleanly."""
         self.effects: list[Effect] = []
 
     @property
@@ -62,9 +66,11 @@ class Context:
     def out(self, effect: Effect) -> None:
         self.effects.append(effect)
 
-    def submit(self, entry: Entry) -> None:
-        """Send an entry into the total order; it goes out when this node runs, once."""
-        self.outbox.submit(entry, self.wall_ms)
+    def submit(self, entry: Entry) -> int:
+        """Send an entry into the total order; it goes out when this node runs, once.
+
+        Returns its number, for `outbox.waits`."""
+        return self.outbox.submit(entry, self.wall_ms)
 
     def record(self, kind: str, what: str, **fields: Any) -> None:
         self.out(Record(kind, what, fields))

@@ -99,5 +99,6 @@ class Ended(_Effect, frozen=True):
 
 
 Effect = (
-    Multicast | Keep | KeepConfig | SetDeadline | RunAgent | CancelAgent | DoOrder | DropPaths | Answer | Record | Ended
-)
+    Multicast | Keep | KeepConfig | SetDeadline | RunAgent | CancelAgent | DoOrder | DropPaths | Answer
+    | Record | Ended
+)  # fmt: skip

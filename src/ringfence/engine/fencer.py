@@ -31,7 +31,8 @@ class Fencer:
         self._context = context
         self._running: dict[Life, _Running] = {}
         self._next_run = 1
-        self._not_before_ns: dict[Life, int] = {}
+        self._paused: dict[Life, tuple[int, int]] = {}
+        """Victim -> (attempt number, until when): the pause after a round; every node waits it out."""
         self._asked: dict[Life, int] = {}
         """Attempt number that was asked for and has not been applied yet."""
         self._seen_ns: dict[Life, int] = {}
@@ -49,6 +50,7 @@ class Fencer:
             return
         victims = state.victims()
         self._forget([victim.life for victim in victims])
+        self._compare(victims)
         for victim in victims:
             self._witness_bound(victim)
             if not victim.due:
@@ -56,8 +58,28 @@ class Fencer:
             elif not state.domain.proven(victim) and victim.current is None:
                 self._ask(victim, heartbeat_back)
 
+    def _compare(self, victims: list[Victim]) -> None:
+        """What runs here and what the ordered state says of it must agree.
+
+        An attempt that was closed there (a lie was found out) stops here; one that stands open there
+        though it was given up here (this node was in no primary view for a while) ends there too."""
+        for life, running in list(self._running.items()):
+            current = next((one.current for one in victims if one.life == life), None)
+            if current is None or (current.actor, current.number) != (self._context.me, running.number):
+                self.cancel(life)
+        told = [
+            one.life for one in self._context.outbox.unapplied(AttemptEnded) if isinstance(one, AttemptEnded)
+        ]
+        for victim in victims:
+            current = victim.current
+            if current is None or current.actor != self._context.me:
+                continue
+            if victim.life not in self._running and victim.life not in told:
+                verdict = f"{self._context.name(self._context.me)} could not act for a while: given up"
+                self._context.submit(AttemptEnded(victim.life, current.number, False, verdict))
+
     def _forget(self, lives: list[Life]) -> None:
-        for table in (self._not_before_ns, self._asked, self._seen_ns):
+        for table in (self._paused, self._asked, self._seen_ns):
             for life in [one for one in table if one not in lives]:
                 del table[life]
         self._said = {key: seq for key, seq in self._said.items() if key[1] in lives}
@@ -98,7 +120,7 @@ class Fencer:
             return
         if state.domain.actor_for(victim, state.ready) != context.me:
             return
-        if context.now_ns < self._not_before_ns.get(victim.life, 0):
+        if self._pauses(victim):
             return
         calm = context.hearing.calm(context.now_ns, context.config.timing.detection_ms)
         if not may_start(ready=True, primary=True, heartbeat_back=heartbeat_back, calm=calm):
@@ -106,11 +128,27 @@ class Fencer:
         self._asked[victim.life] = number
         context.submit(AttemptBegan(victim.life, victim.level % levels, number))
 
+    def _pauses(self, victim: Victim) -> bool:
+        """The last attempt ended a round; whoever is next waits as long as its actor said."""
+        last = victim.attempts[-1] if victim.attempts else None
+        if last is None or not last.next_in_ms:
+            return False
+        now_ns = self._context.now_ns
+        number, until_ns = self._paused.get(victim.life, (0, 0))
+        if number != last.number:
+            until_ns = now_ns + last.next_in_ms * 1_000_000
+            self._paused[victim.life] = last.number, until_ns
+        return now_ns < until_ns
+
     # -- an attempt of this node ---------------------------------------------------
 
     def begin(self, fact: AttemptGranted) -> None:
         context = self._context
-        run = LevelRun(context.config, fact.life, fact.level, self._next_run)
+        assert context.state is not None
+        run = LevelRun(
+            context.config, fact.life, fact.level, self._next_run, seen_by=context.me,
+            wall_ms=context.wall_ms, quarantined=tuple(context.state.domain.quarantined),
+        )  # fmt: skip
         self._running[fact.life] = _Running(fact.life, fact.number, run, [])
         self._start(self._running[fact.life], run.start())
 
@@ -148,15 +186,14 @@ class Fencer:
         timing = context.config.timing
         wait_ms = 0
         if victim is not None and not outcome.passed:
+            assert context.state is not None
             levels = len(context.config.node(running.life.node).levels)
-            if victim.current is not None and victim.current.level + 1 >= levels:
+            if context.state.domain.ends_round(victim, context.state.ready, levels):
                 wait_ms = backoff_ms(victim.round, timing)
-            self._not_before_ns[running.life] = context.now_ns + wait_ms * 1_000_000
         if outcome.evidence is not None:
-            evidence = msgspec.structs.replace(
-                outcome.evidence, seen_by=context.me, at_wall_ms=context.wall_ms
+            context.submit(
+                EvidenceSeen(msgspec.structs.replace(outcome.evidence, at_wall_ms=context.wall_ms))
             )
-            context.submit(EvidenceSeen(evidence))
         context.submit(
             AttemptEnded(
                 running.life,

@@ -18,6 +18,8 @@ class Outbox:
         """How many of `_waiting` were multicast in this epoch."""
         self._items: list[ring.Item] = []
         self._open = False
+        self.just_applied: list[Entry] = []
+        """Entries that turned out to be applied when the outbox was opened last."""
 
     def submit(self, entry: Entry, wall_ms: int) -> int:
         """Queue an entry; returns its number."""
@@ -35,6 +37,10 @@ class Outbox:
         self._waiting = [one for one in self._waiting if one.seq > seq]
         self._sent = max(0, self._sent - (before - len(self._waiting)))
 
+    def waits(self, seq: int) -> bool:
+        """Whether an entry of this life has not been applied yet."""
+        return any(one.seq == seq for one in self._waiting)
+
     def close(self) -> None:
         """The view ended: entries wait, and all unapplied ones will be sent again."""
         self._open = False
@@ -43,6 +49,7 @@ class Outbox:
 
     def open(self, applied_seq: int) -> None:
         """This node runs in a new epoch; the state has applied its numbers up to `applied_seq`."""
+        self.just_applied = [one.entry for one in self._waiting if one.seq <= applied_seq]
         self.applied(applied_seq)
         self._open = True
         self._sent = 0
@@ -61,10 +68,6 @@ class Outbox:
             items = [*items, *self._waiting[self._sent :]]
             self._sent = len(self._waiting)
         return ring.encode(epoch, life, tuple(items)) if items else None
-
-    @property
-    def backlog(self) -> int:
-        return len(self._waiting)
 
     def unapplied(self, kind: type) -> list[Entry]:
         """Entries of a kind that were not applied yet."""

@@ -226,12 +226,15 @@ def _lockstart(name: str) -> Command:
     return {"message": f"VG {name} starting dlm lockspace", "started": [name]}
 
 
-def autostart() -> Command:
-    """Join the lockspace of every VG that this cluster shares.  Run when the node becomes ready."""
+def autostart(stopped: tuple[str, ...] = ()) -> Command:
+    """Join the lockspace of every VG that this cluster shares.  Run when the node becomes ready.
+
+    Args: stopped: VGs that were stopped here by hand; they are left alone."""
     me: Whoami = yield Identity()
     disks = yield from read_disks()
-    names = [found.vg.name for found in disks.vgs if is_ours(found.vg, me.cluster)]
-    for name in dict.fromkeys(names):
+    ours = [found.vg.name for found in disks.vgs if is_ours(found.vg, me.cluster)]
+    names = [name for name in dict.fromkeys(ours) if name not in stopped]
+    for name in names:
         yield from join(space_of(name))
     return {
         "message": "\n".join(f"VG {name} starting dlm lockspace" for name in names),

@@ -1,0 +1,422 @@
+"""This node's lock users: from a wish to one answer, with names, time limits and authority.
+
+Users are the volume commands and the clients' own locks.  Each lock id is one use; every operation
+on it ends in exactly one call of its `done`, with what is held now or with an error that says who
+is in the way.  Between them and the ordered state stand `NodeLocks` (which may grant at once under
+a kept cluster lock) and `Grants` (which holds a cluster grant back until it may be told).
+
+A local grant, too, is told only under grant authority: a node that was frozen wakes with a kept
+lock that may be somebody else's by now."""
+
+import errno
+from collections import deque
+from collections.abc import Callable
+
+import msgspec
+
+from ringfence.core.errors import (
+    BadInput,
+    Deadlock,
+    LockHeld,
+    LocksLost,
+    NotFound,
+    Refused,
+    RingfenceError,
+    TimedOut,
+)
+from ringfence.core.modes import Mode
+from ringfence.engine.context import Context
+from ringfence.engine.deadlines import VG_SPACE
+from ringfence.engine.facts import LockFact
+from ringfence.engine.grants import Grants
+from ringfence.engine.orders import Held
+from ringfence.locks.compat import compatible
+from ringfence.locks.flags import Flag
+from ringfence.locks.lockspace import OpKind
+from ringfence.locks.node_locks import (
+    AskCluster,
+    ClientBlocking,
+    ClientCancelled,
+    ClientGranted,
+    ClientLost,
+    ClientRefused,
+    ClientReleased,
+    NodeLocks,
+    Out,
+)
+from ringfence.wire import entries
+
+Done = Callable[[Held | None | RingfenceError], None]
+"""Called once with what is held now (None: nothing any more), or with why not."""
+
+TRY_MS = 5_000
+"""How long a try-lock may wait for the cluster's answer: it needs a round of the ring, no more."""
+KEPT_RESOURCES = ("GLLK", "VGLK")
+
+
+def is_kept(lockspace: str, resource: str) -> bool:
+    """Whether the node keeps its cluster lock after the last user.  Locks of LVs are never kept."""
+    return not lockspace.startswith(VG_SPACE) or resource in KEPT_RESOURCES
+
+
+class Use(msgspec.Struct):
+    lock: int
+    lockspace: str
+    resource: str
+    what: str
+    """For people: "LV vg0/vm1"."""
+    wanted: Mode
+    done: Done | None
+    """Of the operation in flight; None: nothing is in flight."""
+    deadline_ns: int | None = None
+    held: Held | None = None
+    trying: bool = False
+    persistent: bool = False
+    since_wall_ms: int = 0
+    on_blocking: Callable[[Mode], None] | None = None
+
+
+class Locker:
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self.node_locks = NodeLocks()
+        self.grants = Grants(context, self.node_locks)
+        self._uses: dict[int, Use] = {}
+        self._last = 0
+        self._outs: deque[Out] = deque()
+        self._working = False
+        self._untold: list[ClientGranted] = []
+        """Grants that NodeLocks has made and that may not be told yet, for want of authority."""
+
+    # -- users ---------------------------------------------------------------------
+
+    def acquire(
+        self,
+        lockspace: str,
+        resource: str,
+        mode: Mode,
+        wait_ms: int | None,
+        done: Done,
+        *,
+        what: str = "",
+        flags: int = 0,
+        persistent: bool = False,
+        on_blocking: Callable[[Mode], None] | None = None,
+    ) -> int:
+        """Ask for a lock.  Returns its id; `done` may have been called already.
+
+        Raises BadInput for an impossible name."""
+        self._last += 1
+        use = Use(
+            self._last, lockspace, resource, what or f"{lockspace}/{resource}", mode, done,
+            persistent=persistent, since_wall_ms=self._context.wall_ms, on_blocking=on_blocking,
+        )  # fmt: skip
+        if self._refuse_now(use, wait_ms):
+            return use.lock
+        self._uses[use.lock] = use
+        self._limit(use, wait_ms)
+        try:
+            outs = self.node_locks.request(
+                use.lock, lockspace, resource, mode, flags=self._flags(flags, wait_ms),
+                keep=is_kept(lockspace, resource), now_ms=self._context.wall_ms,
+            )  # fmt: skip
+        except BadInput:
+            del self._uses[use.lock]
+            raise
+        self.take(outs)
+        return use.lock
+
+    def convert(
+        self,
+        lock: int,
+        mode: Mode,
+        wait_ms: int | None,
+        done: Done,
+        *,
+        flags: int = 0,
+        lvb: bytes | None = None,
+    ) -> None:
+        use = self._uses.get(lock)
+        if use is None:
+            done(NotFound(f"lock {lock} is not held here", next="ringfence locks"))
+            return
+        if use.done is not None:
+            done(Refused(f"{use.what}: another operation on this lock is in flight", retry=True))
+            return
+        use.done, use.wanted, use.since_wall_ms = done, mode, self._context.wall_ms
+        if self._refuse_now(use, wait_ms):
+            return
+        self._limit(use, wait_ms)
+        flags = self._flags(flags, wait_ms)
+        self.take(self.node_locks.convert(lock, mode, flags=flags, lvb=lvb, now_ms=self._context.wall_ms))
+
+    def release(self, lock: int, done: Done, *, flags: int = 0, lvb: bytes | None = None) -> None:
+        use = self._uses.get(lock)
+        if use is None:
+            done(NotFound(f"lock {lock} is not held here", next="ringfence locks"))
+            return
+        if use.done is not None:
+            done(Refused(f"{use.what}: another operation on this lock is in flight", retry=True))
+            return
+        use.done, use.wanted, use.deadline_ns, use.persistent = done, Mode.UN, None, False
+        self.take(self.node_locks.unlock(lock, flags=flags, lvb=lvb))
+
+    def give_up(self, lock: int, why: RingfenceError) -> None:
+        """The user does not wait any longer; `done` gets `why`, unless its answer crosses this."""
+        use = self._uses.get(lock)
+        if use is None or use.done is None or use.wanted is Mode.UN:
+            return
+        self._give_up(use, why)
+
+    def drop(self, locks: list[int]) -> None:
+        """Their user is gone: no answer is given, and what they could write is no longer valid."""
+        known = [lock for lock in locks if self._uses.pop(lock, None) is not None]
+        self._untold = [one for one in self._untold if one.lock_id not in known]
+        if known:
+            self.take(self.node_locks.drop(known))
+
+    def leave_behind(self, locks: list[int]) -> None:
+        """A command ended without releasing these: they are released, whatever they wait for."""
+        for lock in locks:
+            use = self._uses.get(lock)
+            if use is None:
+                continue
+            if use.done is not None:
+                use.done = _nobody
+                self.give_up(lock, Refused("its command ended"))
+            if lock in self._uses and use.done is None:
+                self.release(lock, _nobody)
+            elif lock in self._uses:
+                self.drop([lock])
+
+    def find(self, lockspace: str, resource: str) -> Use | None:
+        """This node's persistent lock on a resource, once it is held."""
+        for use in self._uses.values():
+            if (
+                use.persistent
+                and use.held is not None
+                and (use.lockspace, use.resource) == (lockspace, resource)
+            ):
+                return use
+        return None
+
+    def use(self, lock: int) -> Use | None:
+        return self._uses.get(lock)
+
+    def persistent(self) -> list[Use]:
+        return [use for use in self._uses.values() if use.persistent]
+
+    def waiting(self) -> list[Use]:
+        """Uses that wait for a grant, oldest first, for `why`."""
+        return [use for use in self._uses.values() if use.done is not None and use.wanted is not Mode.UN]
+
+    # -- the cluster -----------------------------------------------------------------
+
+    def take_fact(self, fact: LockFact) -> None:
+        self.take(self.grants.take(fact))
+
+    def look(self) -> None:
+        """Tell what may be told now; end what has waited too long."""
+        self.take(self.grants.tell())
+        if self._untold and self._context.may_report:
+            untold, self._untold = self._untold, []
+            self.take(list(untold))
+        for use in list(self._uses.values()):
+            if use.deadline_ns is not None and self._context.now_ns >= use.deadline_ns:
+                use.deadline_ns = None
+                self._give_up(use, self._too_late(use))
+
+    def lost(self) -> None:
+        """This life is stale: every use ends, with LocksLost."""
+        self._untold = []
+        self.grants.clear()
+        self.take(self.node_locks.lost())
+        self._uses = {}
+
+    def take(self, outs: list[Out]) -> None:
+        """Carry out what NodeLocks wants sent and told, in order, also what that leads to."""
+        self._outs.extend(outs)
+        if self._working:
+            return
+        self._working = True
+        try:
+            while self._outs:
+                self._one(self._outs.popleft())
+        finally:
+            self._working = False
+
+    def _one(self, out: Out) -> None:
+        if isinstance(out, AskCluster):
+            self._context.submit(_entry(out))
+            return
+        use = self._uses.get(out.lock_id)
+        if use is None:
+            return  # dropped meanwhile
+        if isinstance(out, ClientGranted):
+            self._granted(use, out)
+        elif isinstance(out, ClientRefused):
+            self._ended(use, self._refusal(use, out))
+        elif isinstance(out, ClientReleased):
+            use.held = None
+            self._ended(use, None)
+        elif isinstance(out, ClientCancelled):
+            self._ended(use, self._too_late(use))
+        elif isinstance(out, ClientLost):
+            use.held = None
+            self._ended(use, lost_error(use.what, self._context.name(self._context.me)))
+        elif isinstance(out, ClientBlocking) and use.on_blocking is not None:
+            use.on_blocking(out.wants)
+
+    def _granted(self, use: Use, out: ClientGranted) -> None:
+        if not self._context.may_report:
+            self._untold.append(out)
+            return
+        use.held = Held(use.lock, out.mode, out.token, out.lvb if out.lvb_valid else None)
+        use.since_wall_ms = self._context.wall_ms
+        self._ended(use, use.held)
+
+    def _ended(self, use: Use, result: Held | None | RingfenceError) -> None:
+        done, use.done, use.deadline_ns = use.done, None, None
+        if use.held is None:
+            self._uses.pop(use.lock, None)
+        if done is not None:
+            done(result)
+
+    # -- time and words ----------------------------------------------------------------
+
+    def _flags(self, flags: int, wait_ms: int | None) -> int:
+        return flags | Flag.VALBLK | (Flag.NOQUEUE if wait_ms == 0 else 0)
+
+    def _limit(self, use: Use, wait_ms: int | None) -> None:
+        use.trying = wait_ms == 0
+        limit_ms = TRY_MS if wait_ms == 0 else wait_ms
+        use.deadline_ns = None if limit_ms is None else self._context.now_ns + limit_ms * 1_000_000
+
+    def _refuse_now(self, use: Use, wait_ms: int | None) -> bool:
+        """A try-lock is not kept waiting for a cluster that cannot answer."""
+        if wait_ms != 0:
+            return False
+        frozen = self._frozen(use)
+        if frozen:
+            error = Refused(f"{use.what}: {frozen}", next=_why(use), retry=True)
+            self._ended(use, error)
+            return True
+        return False
+
+    def _give_up(self, use: Use, why: RingfenceError) -> None:
+        """Cancel; the answer comes at once, or the operation's own answer is on its way."""
+        untold = next((one for one in self._untold if one.lock_id == use.lock), None)
+        if untold is not None:
+            # Granted here, but for want of authority never told: it goes back unused.
+            self._untold.remove(untold)
+            done, use.done = use.done, None
+            if use.held is None:
+                del self._uses[use.lock]
+                self.take(self.node_locks.drop([use.lock]))
+            if done is not None:
+                done(why)
+            return
+        done = use.done
+
+        def tell(result: Held | None | RingfenceError) -> None:
+            if done is not None:
+                done(why if isinstance(result, TimedOut) else result)
+
+        use.done = tell
+        self.take(self.node_locks.cancel(use.lock))
+
+    def _frozen(self, use: Use) -> str:
+        """Why nothing is granted in this lockspace now, or empty."""
+        context = self._context
+        state = context.running
+        if state is None:
+            return f"{context.name(context.me)} cannot act now: {context.phase.value}"
+        blocking = state.blocking(use.lockspace)
+        if blocking:
+            names = ", ".join(dict.fromkeys(context.name(victim.life.node) for victim in blocking))
+            return f"lockspace {use.lockspace} is frozen until {names} is fenced"
+        return ""
+
+    def _refusal(self, use: Use, out: ClientRefused) -> RingfenceError:
+        if out.errno == errno.EAGAIN:
+            return self._held_by(use, out.holders, LockHeld)
+        if out.errno == errno.EDEADLK:
+            return Deadlock(
+                f"{use.what}: to wait for it would be a deadlock", next="release a lock, then try again"
+            )
+        if out.errno == errno.ENOENT:
+            return NotFound(
+                f"{use.what}: {self._context.name(self._context.me)} is not in lockspace {use.lockspace}",
+                next=_join(use.lockspace),
+            )
+        if out.errno == errno.EINVAL:
+            return BadInput(f"{use.what}: these flags and modes do not go together", next="see dlm_lock(3)")
+        return Refused(f"{use.what}: {errno.errorcode.get(out.errno, out.errno)}", retry=True)
+
+    def _held_by(
+        self, use: Use, holders: tuple[tuple[int, Mode], ...], kind: type[RingfenceError]
+    ) -> RingfenceError:
+        if not holders:
+            return kind(
+                f"{use.what} is in use here, by another client of this node", next=_why(use), retry=True
+            )
+        node, mode = holders[0]
+        if mode is Mode.UN:
+            words = f"{self._context.name(node)} waits for it"
+        else:
+            words = f"held {mode.name} by {', '.join(self._context.name(one) for one, _ in holders)}"
+        return kind(f"{use.what} is {words}", node=self._context.name(node), next=_why(use), retry=True)
+
+    def _too_late(self, use: Use) -> RingfenceError:
+        frozen = self._frozen(use)
+        if frozen:
+            kind = Refused if use.trying else TimedOut
+            return kind(f"{use.what}: {frozen}", next=_why(use), retry=True, code=TimedOut.code)
+        return self._held_by(use, self._in_the_way(use), TimedOut)
+
+    def _in_the_way(self, use: Use) -> tuple[tuple[int, Mode], ...]:
+        state = self._context.state
+        space = state.lockspaces.get(use.lockspace) if state else None
+        resource = space.resources.get(use.resource) if space else None
+        if resource is None:
+            return ()
+        return tuple(
+            (lock.owner, lock.held)
+            for lock in (*resource.granted, *resource.converting)
+            if lock.owner != self._context.me and not compatible(lock.held, use.wanted)
+        )
+
+
+def lost_error(what: str, node: str) -> LocksLost:
+    return LocksLost(
+        f"{what}: {node} was given up by the cluster: its locks are lost and its volumes closed",
+        node=node,
+        next="ringfence status",
+    )
+
+
+def _entry(ask: AskCluster) -> entries.Entry:
+    where = (ask.lockspace, ask.resource)
+    if ask.kind is OpKind.REQUEST:
+        return entries.LockRequest(*where, ask.mode, ask.flags, ask.lvb)
+    if ask.kind is OpKind.CONVERT:
+        return entries.LockConvert(*where, ask.mode, ask.flags, ask.lvb)
+    if ask.kind is OpKind.UNLOCK:
+        return entries.LockUnlock(*where, ask.flags, ask.lvb)
+    return entries.LockCancel(*where)
+
+
+def _why(use: Use) -> str:
+    """`why` takes VG/LV as well as LOCKSPACE/RESOURCE."""
+    kind, _, name = use.what.partition(" ")
+    return f"ringfence why {name if kind == 'LV' else f'{use.lockspace}/{use.resource}'}"
+
+
+def _join(lockspace: str) -> str:
+    if lockspace.startswith(VG_SPACE):
+        return f"vgchange --lockstart {lockspace.removeprefix(VG_SPACE)}"
+    return f"join lockspace {lockspace} first"
+
+
+def _nobody(result: Held | None | RingfenceError) -> None:
+    """Nobody waits for this answer."""

@@ -1,0 +1,351 @@
+"""One node: `step(now_ns, input) -> effects`.  Everything that a daemon decides is decided here.
+
+Each step takes one past fact, lets the parts act on it, then looks round once: what may be told,
+who must be fenced, which deadlines moved, what there is to say.  All that it has to say leaves in
+one frame, last; what must be on disk before that is kept first.
+
+The parts: `views` (who is in, who may act), `state` (what all agree on), `locker` (locks of users
+here), `tasks` (volume commands), `fencer` (this node as the acting member), `deadlines` (authority
+pages), `requests` (clients)."""
+
+import msgspec
+
+from ringfence.core.errors import RingfenceError
+from ringfence.core.ids import Life
+from ringfence.engine import inputs
+from ringfence.engine.commands import autostart
+from ringfence.engine.context import Context, Phase
+from ringfence.engine.deadlines import Deadlines
+from ringfence.engine.effects import Effect, Ended, Keep, KeepConfig, Multicast, Record
+from ringfence.engine.facts import (
+    AttemptGranted,
+    ConfigAccepted,
+    ConfigRefused,
+    Expelled,
+    Fact,
+    JoinSeen,
+    Left,
+    LockFact,
+    Noted,
+    Retokened,
+    SpaceLeft,
+    VgChanged,
+    VictimGone,
+)
+from ringfence.engine.fencer import Fencer
+from ringfence.engine.inputs import DiskState, Input
+from ringfence.engine.locker import Locker, lost_error
+from ringfence.engine.reconcile import missed
+from ringfence.engine.requests import Requests
+from ringfence.engine.state import ClusterState
+from ringfence.engine.tasks import Tasks, joined
+from ringfence.engine.views import Views
+from ringfence.fencing.actor import heartbeat_back
+from ringfence.wire.entries import AckJoin, Incident, IncidentSeen, Suspect
+
+AUTOSTART_AGAIN_MS = 10_000
+
+
+class Node:
+    """The engine.  The first input must be `Started`."""
+
+    def __init__(self) -> None:
+        self._running: _Node | None = None
+
+    def step(self, now_ns: int, input: Input) -> list[Effect]:
+        """Take one fact; return what to do, in order.
+
+        Args:
+            now_ns: CLOCK_BOOTTIME; never goes back."""
+        if isinstance(input, inputs.Started):
+            assert self._running is None, "started twice"
+            self._running = _Node(now_ns, input)
+        assert self._running is not None, "Started comes first"
+        return self._running.step(now_ns, input)
+
+    @property
+    def context(self) -> Context:
+        """For checkers: read only."""
+        assert self._running is not None
+        return self._running.context
+
+    @property
+    def locker(self) -> Locker:
+        """For checkers: read only."""
+        assert self._running is not None
+        return self._running.locker
+
+
+class _Node:
+    def __init__(self, now_ns: int, started: inputs.Started) -> None:
+        disk = started.disk
+        again = disk.boot == started.boot
+        incarnation = disk.incarnation + 1 if again else 1
+        life = Life(started.node, started.machine, started.boot, incarnation)
+        disk = DiskState(disk.epoch, incarnation, started.boot, disk.victims)
+        context = self.context = Context(started.config, started.node, life, disk)
+        context.keep = True
+        context.hearing.started(now_ns)
+        self.locker = Locker(context)
+        self._tasks = Tasks(context, self.locker)
+        self._views = Views(context, self, drop_paths=not started.config.naive)
+        self._requests = Requests(context, self.locker, self._tasks, self._views)
+        self._fencer = Fencer(context)
+        self._deadlines = Deadlines(context)
+        self._sent_ns = 0
+        self._suspected: dict[Life, int] = {}
+        """Lives this node has called silent, with the epoch's sequence in which it did."""
+        self._incidents: list[Incident] = []
+        """Told by the block service, not yet in the ordered state."""
+        self._autostart = _Autostart()
+
+    # -- one step ---------------------------------------------------------------------
+
+    def step(self, now_ns: int, input: Input) -> list[Effect]:
+        context = self.context
+        context.now_ns = now_ns
+        context.hearing.ticked(now_ns)
+        self._take(input)
+        self._look_round()
+        effects, context.effects = context.effects, []
+        return effects
+
+    def _take(self, input: Input) -> None:
+        match input:
+            case inputs.Started():
+                self._started(input)
+            case inputs.ViewChanged():
+                self._views.view_changed(input)
+                self._fencer.view_changed()
+            case inputs.Delivered():
+                self._views.delivered(input.sender, input.payload)
+            case inputs.RingLost():
+                self._views.ring_lost(input)
+            case inputs.Asked():
+                self._requests.asked(input)
+            case inputs.ClientGone():
+                self._requests.client_gone(input.client)
+            case inputs.AgentExited():
+                self._fencer.exited(input)
+            case inputs.OrderDone():
+                self._tasks.order_done(input.order, input.answer, input.error)
+            case inputs.PathsDropped():
+                self._views.paths_dropped(input)
+            case inputs.PathIncident():
+                self._path_incident(input.incident)
+            case inputs.Wall():
+                self.context.wall_ms = input.wall_ms
+            case inputs.Tick():
+                pass
+
+    def _started(self, started: inputs.Started) -> None:
+        context = self.context
+        context.phase = Phase.NO_RING
+        context.record(
+            "started", f"{context.name(context.me)} starts as {context.life}", life=str(context.life)
+        )
+        if not started.paths_reaped:
+            context.phase = Phase.STALE
+            self._views.drop_paths()
+
+    def _look_round(self) -> None:
+        context = self.context
+        self.locker.look()
+        self._tasks.look()
+        self._requests.look()
+        self._look_for_silence()
+        self._fencer.look(self._heartbeat_back)
+        self._look_at_autostart()
+        self._tell_incidents()
+        if context.left:
+            return
+        self._deadlines.update(joined(context))
+        self._beat()
+        self._keep()
+        frame = context.outbox.frame(context.epoch, context.life)
+        if frame is not None:
+            context.out(Multicast(frame))
+
+    def _keep(self) -> None:
+        """What this step leads to stands on what is on disk: so that comes first of all."""
+        context = self.context
+        disk = context.disk
+        if context.running is not None:
+            state = context.running
+            victims = tuple(victim.life for victim in state.victims())
+            disk = DiskState(state.epoch, disk.incarnation, disk.boot, victims)
+        if disk != context.disk or context.keep:
+            context.disk, context.keep = disk, False
+            context.effects.insert(0, Keep(disk))
+
+    def _beat(self) -> None:
+        context = self.context
+        due_ns = self._sent_ns + context.config.timing.heartbeat_ms * 1_000_000
+        if context.running is not None and context.now_ns >= due_ns:
+            self._sent_ns = context.now_ns
+            context.outbox.say(context.authority.sent(context.now_ns))
+
+    @property
+    def _heartbeat_back(self) -> bool:
+        context = self.context
+        return heartbeat_back(context.authority.own_heartbeat_ns, context.now_ns, context.config.timing)
+
+    def _look_for_silence(self) -> None:
+        """The lowest ready member that is not silent itself calls out who is."""
+        context, state = self.context, self.context.running
+        if state is None or not self._heartbeat_back:
+            return
+        timing = context.config.timing
+        if not context.hearing.calm(context.now_ns, timing.detection_ms):
+            return
+        silent = [
+            life
+            for node, life in sorted(state.lives.items())
+            if node != context.me and context.hearing.silent(life, context.now_ns, timing.silent_ms)
+        ]
+        speaking = [node for node in state.ready if state.lives[node] not in silent]
+        if not silent or speaking[0] != context.me:
+            return
+        for life in silent:
+            if self._suspected.get(life) != context.epoch.seq:
+                self._suspected[life] = context.epoch.seq
+                context.submit(Suspect(life))
+
+    # -- volumes that start by themselves, incidents ---------------------------------------
+
+    def _look_at_autostart(self) -> None:
+        """This cluster's shared VGs start by themselves, once in each life, and when one is made."""
+        context, auto = self.context, self._autostart
+        if context.running is None or auto.runs or not (auto.due or context.now_ns >= auto.again_ns > 0):
+            return
+        auto.due, auto.again_ns, auto.runs = False, 0, True
+
+        def finished(result: object, error: RingfenceError | None) -> None:
+            auto.runs = False
+            if error is None:
+                auto.failed = ""
+                return
+            auto.again_ns = context.now_ns + AUTOSTART_AGAIN_MS * 1_000_000
+            if auto.failed != str(error):
+                auto.failed = str(error)
+                context.record("autostart-failed", f"shared VGs were not started: {error}; trying again")
+
+        self._tasks.start("autostart", autostart(tuple(self._requests.stopped)), finished)
+
+    def _path_incident(self, incident: Incident) -> None:
+        context = self.context
+        if incident.life is None:
+            incident = msgspec.structs.replace(incident, node=context.me, life=context.life)
+        self._incidents.append(incident)
+
+    def _tell_incidents(self) -> None:
+        """Into the ordered state as soon as this node runs; its own history has them at once if it does not."""
+        context = self.context
+        if not self._incidents:
+            return
+        if context.running is not None:
+            for incident in self._incidents:
+                context.submit(IncidentSeen(incident))
+            self._incidents = []
+
+    # -- what the views bring (Parts) ---------------------------------------------------------
+
+    def entered(self, before: ClusterState | None) -> None:
+        """This node runs in a new epoch; look again at what it may have missed."""
+        context = self.context
+        state = context.state
+        assert state is not None
+        self._configured()
+        self._sent_ns = 0
+        for name, space in sorted(state.lockspaces.items()):
+            for joiner, waiting_for in sorted(space.joining.items()):
+                if context.me in waiting_for and joiner in state.lives:
+                    context.submit(AckJoin(name, state.lives[joiner]))
+        if before is not None:
+            applied = context.outbox.just_applied
+            for fact in missed(before, state, context.me, applied):
+                self.locker.take_fact(fact)
+        if self._autostart.life != context.life:
+            self._autostart = _Autostart(context.life, due=True, runs=self._autostart.runs)
+
+    def interrupted(self) -> None:
+        self._fencer.cancel_all()
+
+    def lost(self, why: str) -> None:
+        context = self.context
+        self._deadlines.lose()
+        self.locker.lost()
+        self._tasks.lost()
+        self._requests.lost(lost_error("the request", context.name(context.me)))
+
+    def reborn(self) -> None:
+        self._deadlines.start()
+
+    def facts(self, facts: list[Fact]) -> None:
+        for fact in facts:
+            self._fact(fact)
+
+    def _fact(self, fact: Fact) -> None:
+        context = self.context
+        me = context.me
+        match fact:
+            case Noted():
+                context.out(Record(fact.kind, fact.what, fact.fields))
+            case LockFact():
+                if fact.effect.owner == me:
+                    self.locker.take_fact(fact)
+            case Retokened():
+                if fact.node == me:
+                    self.locker.grants.retokened(fact)
+            case JoinSeen():
+                if fact.life.node != me:
+                    context.submit(AckJoin(fact.lockspace, fact.life))
+            case SpaceLeft():
+                if fact.node == me:
+                    self._tasks.space_left(fact)
+            case AttemptGranted():
+                if fact.actor == me:
+                    self._fencer.begin(fact)
+            case VictimGone():
+                self._fencer.cancel(fact.life)
+            case Left():
+                if fact.node == me:
+                    self._left()
+            case Expelled():
+                if fact.life == context.life:
+                    self._views.go_stale("the others did not hear this node's daemon")
+            case VgChanged():
+                self._vg_changed(fact)
+            case ConfigAccepted():
+                context.config = fact.config
+                self._configured()
+                context.out(KeepConfig(fact.config))
+            case ConfigRefused():
+                if fact.node == me:
+                    self._requests.config_refused(fact)
+
+    def _configured(self) -> None:
+        context = self.context
+        context.authority.configured(context.config)
+        context.hearing.configured(context.config.timing)
+
+    def _vg_changed(self, fact: VgChanged) -> None:
+        """A VG that another node shares or changes starts here too, unless it was stopped by hand."""
+        if fact.by != self.context.me and f"lvm_{fact.vg}" not in joined(self.context):
+            self._autostart.due = True
+
+    def _left(self) -> None:
+        """The goodbye was applied: no authority, no more words; answer who asked, and end."""
+        context = self.context
+        context.left = True
+        self._deadlines.lose()
+        self._tasks.look()
+        context.out(Ended(f"{context.name(context.me)} left the cluster"))
+
+
+class _Autostart(msgspec.Struct):
+    life: Life | None = None
+    due: bool = False
+    runs: bool = False
+    again_ns: int = 0
+    failed: str = ""

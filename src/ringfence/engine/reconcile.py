@@ -1,0 +1,74 @@
+"""What a node missed when it took another's state but kept its life: its own locks, old against new.
+
+A member can be behind in the same primary epoch: it was cut off before the others delivered the
+last payloads of the view, and came back before they had formed another.  Its own requests may have
+been granted, refused, released or noticed in what it did not see.  The difference of the two states
+gives the same effects that the entries would have given."""
+
+import errno
+from collections.abc import Sequence
+
+from ringfence.core.modes import Mode
+from ringfence.engine.facts import LockFact
+from ringfence.engine.state import ClusterState
+from ringfence.locks.resource import Blocking, Cancelled, Granted, Lock, Refused, Released, Resource
+from ringfence.wire.entries import Entry, LockConvert, LockRequest
+
+
+def missed(before: ClusterState, after: ClusterState, me: int, applied: Sequence[Entry]) -> list[LockFact]:
+    """Lock effects for node `me` that lie between two states.
+
+    Args:
+        applied: own entries that `after` has applied and `before` had not.
+    """
+    facts: list[LockFact] = []
+    for where in sorted({*_mine(before, me), *_mine(after, me)}):
+        old, new = _lock(before, where, me), _lock(after, where, me)
+        facts += _difference(where, _resource(after, where), old, new)
+    asked = {(one.lockspace, one.resource) for one in applied if isinstance(one, LockRequest | LockConvert)}
+    answered = {(fact.lockspace, fact.resource) for fact in facts}
+    for where in sorted(asked - answered):
+        lock = _lock(after, where, me)
+        if lock is None or lock.wanted is Mode.UN:
+            # Asked, and neither granted nor queued: it was refused.
+            facts.append(LockFact(*where, Refused(me, errno.EAGAIN)))
+    return facts
+
+
+def _mine(state: ClusterState, me: int) -> list[tuple[str, str]]:
+    return [
+        (space, name)
+        for space in sorted(state.lockspaces)
+        for name, resource in sorted(state.lockspaces[space].resources.items())
+        if resource.find(me) is not None
+    ]
+
+
+def _resource(state: ClusterState, where: tuple[str, str]) -> Resource | None:
+    space = state.lockspaces.get(where[0])
+    return space.resources.get(where[1]) if space else None
+
+
+def _lock(state: ClusterState, where: tuple[str, str], me: int) -> Lock | None:
+    resource = _resource(state, where)
+    return resource.find(me) if resource else None
+
+
+def _difference(
+    where: tuple[str, str], resource: Resource | None, old: Lock | None, new: Lock | None
+) -> list[LockFact]:
+    if new is None:
+        assert old is not None
+        gone = Released(old.owner) if old.held is not Mode.UN else Cancelled(old.owner, Mode.UN)
+        return [LockFact(*where, gone)]
+    assert resource is not None
+    facts: list[LockFact] = []
+    if new.wanted is Mode.UN and (old is None or new.token != old.token):
+        value = resource.lvb if resource.lvb_valid else None
+        granted = Granted(new.owner, new.held, value, resource.lvb_valid)
+        facts.append(LockFact(*where, granted, new.token))
+    elif new.wanted is Mode.UN and old is not None and old.wanted is not Mode.UN:
+        facts.append(LockFact(*where, Cancelled(new.owner, new.held)))
+    if new.notified is not Mode.UN and (old is None or old.notified is not new.notified):
+        facts.append(LockFact(*where, Blocking(new.owner, new.notified)))
+    return facts

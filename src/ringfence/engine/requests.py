@@ -1,0 +1,272 @@
+"""Clients' requests: what each call does, and its one reply.
+
+Reports are answered at once from the state this node has.  What changes the cluster is an entry; its
+reply waits until this node has applied it.  Volume commands run as tasks."""
+
+from collections.abc import Callable, Generator
+from typing import Any
+
+import msgspec
+
+from ringfence.core.errors import BadInput, NotFound, Refused, RingfenceError
+from ringfence.engine import explain, reports
+from ringfence.engine.client_locks import ClientLocks
+from ringfence.engine.commands import command_for
+from ringfence.engine.commands.disks import find_vg
+from ringfence.engine.commands.locking import space_of
+from ringfence.engine.context import Context, Phase
+from ringfence.engine.effects import Answer
+from ringfence.engine.facts import ConfigRefused
+from ringfence.engine.inputs import Asked
+from ringfence.engine.leaving import leave
+from ringfence.engine.locker import Locker
+from ringfence.engine.orders import (
+    Command,
+    JoinLockspace,
+    LeaveLockspace,
+    OpenPaths,
+    OpenVolume,
+    Order,
+)
+from ringfence.engine.tasks import Tasks
+from ringfence.engine.views import Views
+from ringfence.volumes.plan import find_lv
+from ringfence.wire import client as calls
+from ringfence.wire import entries
+from ringfence.wire.client import Reply
+
+STANDING = (Phase.SUSPENDED, Phase.NO_RING, Phase.SHUT_OUT, Phase.STALE)
+"""Phases that do not pass by themselves within moments."""
+
+
+class _Pending(msgspec.Struct):
+    """An own entry whose application is awaited."""
+
+    seq: int
+    answer: Callable[[], None]
+
+
+class Requests:
+    def __init__(self, context: Context, locker: Locker, tasks: Tasks, views: Views) -> None:
+        self._context = context
+        self._locker = locker
+        self._tasks = tasks
+        self._views = views
+        self.locks = ClientLocks(context, locker)
+        self._pending: list[_Pending] = []
+        self._config_refused = ""
+        self.stopped: list[str] = []
+        """VGs that somebody stopped here by hand: they do not start by themselves."""
+
+    # -- inputs ------------------------------------------------------------------------
+
+    def asked(self, asked: Asked) -> None:
+        client, id, call = asked.client, asked.request.id, asked.request.call
+        try:
+            self._dispatch(client, id, call, asked.who)
+        except RingfenceError as error:
+            self._send(client, Reply(id, error=error.as_dict()))
+
+    def client_gone(self, client: int) -> None:
+        self._tasks.client_gone(client)
+        self.locks.gone(client)
+
+    def config_refused(self, fact: ConfigRefused) -> None:
+        self._config_refused = fact.why
+
+    def look(self) -> None:
+        """Answer what was waiting for its entry."""
+        applied = [one for one in self._pending if not self._context.outbox.waits(one.seq)]
+        self._pending = [one for one in self._pending if self._context.outbox.waits(one.seq)]
+        for one in applied:
+            one.answer()
+
+    def lost(self, error: RingfenceError) -> None:
+        """This life is stale; its entries will not be applied any more."""
+        pending, self._pending = self._pending, []
+        self._config_refused = error.message
+        for one in pending:
+            one.answer()
+        self._config_refused = ""
+        self.locks.lost()
+
+    # -- what each call does -----------------------------------------------------------------
+
+    def _dispatch(self, client: int, id: str, call: calls.Call, who: str) -> None:
+        match call:
+            case calls.Status():
+                self._run(client, id, call, self._status())
+            case calls.Why():
+                self._run(client, id, call, self._why(call.target))
+            case calls.Locks():
+                rows = self._locker.node_locks.statistics(call.lockspace)
+                result = reports.locks(self._context, call.lockspace, rows)
+                self._send(client, Reply(id, result=result))
+            case calls.FenceConfirm():
+                self._confirm(client, id, call, who)
+            case calls.FenceTrust():
+                self._trust(client, id, call, who)
+            case calls.ConfigApply():
+                self._apply_config(client, id, call)
+            case calls.Leave():
+                self.locks.drop_all()
+                persistent = [use.lock for use in self._locker.persistent()]
+                self._run(client, id, call, leave(persistent))
+            case calls.JoinSpace():
+                self._run(client, id, call, _join(call.lockspace))
+            case calls.LeaveSpace():
+                self._run(client, id, call, _leave_space(call.lockspace))
+            case calls.Lock():
+                self.locks.lock(client, id, call)
+            case calls.Convert():
+                self.locks.convert(client, id, call)
+            case calls.Unlock():
+                self.locks.unlock(client, id, call)
+            case _:
+                self._volume(client, id, call)
+
+    def _volume(self, client: int, id: str, call: Any) -> None:
+        if not isinstance(call, calls.VOLUME_CALLS):
+            raise BadInput(f"{type(call).__name__} is not answered here", next="see ringfence --help")
+        changes = not isinstance(call, calls.Pvs | calls.Vgs | calls.Lvs)
+        waits = getattr(call, "wait_ms", 0) is None
+        lets_go = isinstance(call, calls.LvChange) and call.activate == "n"
+        if changes and not waits and not lets_go:
+            self._must_act()
+        if isinstance(call, calls.VgChange) and call.vg:
+            self.stopped = [vg for vg in self.stopped if vg != call.vg]
+            if call.action == "lockstop":
+                self.stopped.append(call.vg)
+        self._run(client, id, call, command_for(call))
+
+    def _must_act(self) -> None:
+        """Raises Refused if this node cannot take part in anything for now."""
+        context = self._context
+        if context.phase in STANDING:
+            raise Refused(
+                f"{context.name(context.me)} cannot act now: {self._views.why}",
+                node=context.name(context.me),
+                next="ringfence why",
+                retry=True,
+            )
+
+    def _run(self, client: int, id: str, call: Any, command: Command) -> None:
+        def finished(result: Any, error: RingfenceError | None) -> None:
+            reply = Reply(id, error=error.as_dict()) if error is not None else Reply(id, result=result)
+            self._send(client, reply)
+
+        self._tasks.start(_named(call), command, finished, client)
+
+    # -- reports ---------------------------------------------------------------------------------
+
+    def _status(self) -> Command:
+        try:
+            volumes: tuple[OpenVolume, ...] = yield OpenPaths()
+            exports, trouble = [msgspec.to_builtins(volume) for volume in volumes], ""
+        except RingfenceError as error:
+            exports, trouble = [], str(error)
+        status = reports.status(self._context, exports)
+        status["why"] = self._views.why
+        if trouble:
+            status["block_service"] = trouble
+        return status
+
+    def _why(self, target: str) -> Command:
+        where = self._known(target)
+        if where is None and target.count("/") == 1:
+            where = yield from _resolve(target)
+        return explain.why(
+            self._context,
+            self._locker.node_locks,
+            self._locker.grants,
+            target,
+            resource=where,
+            barrier=self._views.barrier,
+            ring_reason=self._views.why,
+        )
+
+    def _known(self, target: str) -> tuple[str, str] | None:
+        """The resource behind VG/LV, if somebody here uses it or asks for it: no disk need be read."""
+        for use in (*self._locker.waiting(), *self._locker.persistent()):
+            if use.what == f"LV {target}":
+                return use.lockspace, use.resource
+        return None
+
+    # -- entries ------------------------------------------------------------------------------------
+
+    def _await(self, entry: entries.Entry, answer: Callable[[], None]) -> None:
+        self._pending.append(_Pending(self._context.submit(entry), answer))
+
+    def _confirm(self, client: int, id: str, call: calls.FenceConfirm, who: str) -> None:
+        context = self._context
+        self._must_act()
+        try:
+            node = context.config.node_named(call.node)
+        except KeyError:
+            raise NotFound(f"no node is called {call.node}", next="ringfence status") from None
+        state = context.state
+        lives = [victim.life for victim in state.victims() if victim.life.node == node.id] if state else []
+        if not lives:
+            raise Refused(
+                f"{node.name} is not waiting to be fenced: nothing to confirm", next="ringfence status"
+            )
+        name = f"{call.who} ({who})" if who and who != call.who else call.who
+
+        def answer() -> None:
+            left = [v.life for v in context.state.victims() if v.life in lives] if context.state else lives
+            result = {"node": node.name, "confirmed": [str(life) for life in lives], "waiting": len(left)}
+            self._send(client, Reply(id, result=result))
+
+        self._await(entries.OperatorConfirms(node.id, name, call.why), answer)
+
+    def _trust(self, client: int, id: str, call: calls.FenceTrust, who: str) -> None:
+        self._must_act()
+        state = self._context.state
+        if state is None or call.device not in state.domain.quarantined:
+            raise Refused(f"device {call.device} is not in quarantine", next="ringfence status")
+        name = f"{call.who} ({who})" if who and who != call.who else call.who
+        reply = Reply(id, result={"device": call.device})
+        self._await(entries.QuarantineLifted(call.device, name), lambda: self._send(client, reply))
+
+    def _apply_config(self, client: int, id: str, call: calls.ConfigApply) -> None:
+        self._must_act()
+
+        def answer() -> None:
+            why, self._config_refused = self._config_refused, ""
+            if why:
+                error = Refused(f"configuration not applied: {why}", next="ringfence config show")
+                self._send(client, Reply(id, error=error.as_dict()))
+            else:
+                self._send(client, Reply(id, result={"version": call.config.version}))
+
+        self._await(entries.ConfigProposed(call.config), answer)
+
+    def _send(self, client: int, reply: Reply) -> None:
+        self._context.out(Answer(client, reply))
+
+
+def _resolve(target: str) -> Generator[Order, Any, tuple[str, str] | None]:
+    """Look VG/LV up on the disks; anything else is taken for LOCKSPACE/RESOURCE."""
+    vg, _, lv = target.partition("/")
+    try:
+        _, found = yield from find_vg(vg)
+        return space_of(vg), find_lv(found.vg, lv).uuid
+    except RingfenceError:
+        return None
+
+
+def _join(lockspace: str) -> Command:
+    yield JoinLockspace(lockspace)
+    return {"joined": lockspace}
+
+
+def _leave_space(lockspace: str) -> Command:
+    yield LeaveLockspace(lockspace)
+    return {"left": lockspace}
+
+
+def _named(call: Any) -> str:
+    """For messages: "lvchange vg0/vm1"."""
+    verb = type(call).__name__.lower()
+    vg, lv = getattr(call, "vg", ""), getattr(call, "lv", "")
+    return f"{verb} {vg}{'/' if lv else ''}{lv}".strip()

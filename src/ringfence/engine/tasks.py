@@ -1,0 +1,320 @@
+"""Running commands: each a generator that yields orders; here the orders find their answers.
+
+Lock and ring orders are answered by this engine, storage and block orders leave it as effects.
+What a command waits for from the ordered state (its own entry applied, a lockspace joined) is looked
+at again after every step rather than awaited as a message, so that nothing is missed when this
+node had to take a snapshot meanwhile."""
+
+import hashlib
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from ringfence.core.errors import Refused, RingfenceError, TimedOut, from_dict
+from ringfence.core.modes import Mode
+from ringfence.engine import orders
+from ringfence.engine.context import Context
+from ringfence.engine.effects import DoOrder
+from ringfence.engine.facts import SpaceLeft
+from ringfence.engine.locker import Locker, lost_error
+from ringfence.lvm2.names import UUID_CHARACTERS
+from ringfence.wire import entries
+
+UUIDS = 4
+Finished = Callable[[Any, RingfenceError | None], None]
+
+
+class Task(msgspec.Struct):
+    number: int
+    what: str
+    command: orders.Command
+    finished: Finished
+    client: int | None
+    locks: list[int] = []
+    """Transient locks: released when the command ends, whatever way it ends."""
+    waits_for: orders.Order | None = None
+    lock: int = 0
+    """The lock whose operation it waits for; 0: none."""
+    seq: int = 0
+    """The own entry that must be applied; 0: none."""
+    refused: str = ""
+
+
+class Tasks:
+    def __init__(self, context: Context, locker: Locker) -> None:
+        self._context = context
+        self._locker = locker
+        self._tasks: dict[int, Task] = {}
+        self._last = 0
+        self._orders: dict[int, Task] = {}
+        self._last_order = 0
+        self._drawn = 0
+
+    def start(
+        self, what: str, command: orders.Command, finished: Finished, client: int | None = None
+    ) -> None:
+        """Run a command; `finished(result, error)` is called once."""
+        self._last += 1
+        task = Task(self._last, what, command, finished, client)
+        self._tasks[task.number] = task
+        self._advance(task, None, None)
+
+    def running(self) -> list[Task]:
+        return list(self._tasks.values())
+
+    # -- what happens -------------------------------------------------------------------
+
+    def order_done(self, order: int, answer: Any, error: dict[str, Any] | None) -> None:
+        task = self._orders.pop(order, None)
+        if task is not None:
+            self._advance(task, answer, from_dict(error) if error is not None else None)
+
+    def space_left(self, fact: SpaceLeft) -> None:
+        """The ordered state's answer to this node's wish to leave a lockspace."""
+        for task in self._tasks.values():
+            order = task.waits_for
+            if isinstance(order, orders.LeaveLockspace) and order.lockspace == fact.lockspace and task.seq:
+                task.refused = fact.refused
+
+    def client_gone(self, client: int) -> None:
+        """Its commands go on, but none of them waits for a lock on behalf of nobody."""
+        for task in list(self._tasks.values()):
+            if task.client != client:
+                continue
+            task.client = None
+            given_up = TimedOut("given up: the client went away", next="try again", retry=True)
+            if task.lock:
+                self._locker.give_up(task.lock, given_up)
+            elif isinstance(task.waits_for, orders.JoinLockspace):
+                self._advance(task, None, given_up)
+
+    def lost(self) -> None:
+        """This life is stale: every command learns it at its yield."""
+        for task in list(self._tasks.values()):
+            if task.number in self._tasks and isinstance(task.waits_for, orders.ENGINE_ORDERS):
+                error = lost_error(task.what, self._context.name(self._context.me))
+                self._advance(task, None, error)
+        for task in self._tasks.values():
+            task.refused = "stale"  # its storage or block order is still out; it learns it with the answer
+
+    def look(self) -> None:
+        """Go on with what has become true."""
+        for task in list(self._tasks.values()):
+            if task.number in self._tasks:
+                self._look(task)
+
+    # -- one command ----------------------------------------------------------------------
+
+    def _advance(self, task: Task, answer: Any, error: RingfenceError | None) -> None:
+        """Run the command up to its next order that cannot be answered at once."""
+        while True:
+            driven = task.waits_for is not None and not isinstance(task.waits_for, orders.ENGINE_ORDERS)
+            if driven and task.refused == "stale":
+                error = lost_error(task.what, self._context.name(self._context.me))
+            task.waits_for, task.lock, task.seq, task.refused = None, 0, 0, ""
+            try:
+                order = task.command.throw(error) if error is not None else task.command.send(answer)
+            except StopIteration as stop:
+                self._end(task, stop.value, None)
+                return
+            except RingfenceError as failed:
+                self._end(task, None, failed)
+                return
+            task.waits_for = order
+            try:
+                answered, answer = self._order(task, order)
+                error = None
+            except RingfenceError as failed:
+                answered, error = True, failed
+            if not answered:
+                return
+
+    def _end(self, task: Task, result: Any, error: RingfenceError | None) -> None:
+        del self._tasks[task.number]
+        self._locker.leave_behind(task.locks)
+        task.finished(result, error)
+
+    def _order(self, task: Task, order: orders.Order) -> tuple[bool, Any]:
+        """Returns (answered, answer); not answered: `_advance` is called later."""
+        if not isinstance(order, orders.ENGINE_ORDERS):
+            self._last_order += 1
+            self._orders[self._last_order] = task
+            self._context.out(DoOrder(self._last_order, order))
+            return False, None
+        match order:
+            case orders.Acquire() | orders.Convert() | orders.Release():
+                return self._lock_order(task, order)
+            case orders.FindLock():
+                use = self._locker.find(order.lockspace, order.resource)
+                return True, use.held if use else None
+            case orders.Holders():
+                return True, self._holders(order.lockspace)
+            case orders.Joined():
+                return True, tuple(joined(self._context))
+            case orders.LockspaceMembers():
+                return True, self._members(order.lockspace)
+            case orders.Identity():
+                return True, self._identity()
+            case _:
+                return self._ring_order(task, order)
+
+    def _lock_order(
+        self, task: Task, order: orders.Acquire | orders.Convert | orders.Release
+    ) -> tuple[bool, Any]:
+        """The answer may come within the call, or later through `_advance`."""
+        box: list[Any] = []
+        within = True
+
+        def done(result: orders.Held | None | RingfenceError) -> None:
+            if within:
+                box.append(result)
+            elif isinstance(result, RingfenceError):
+                self._forget(task, order)
+                self._advance(task, None, result)
+            else:
+                self._advance(task, result, None)
+
+        if isinstance(order, orders.Acquire):
+            lock = self._locker.acquire(
+                order.lockspace, order.resource, order.mode, order.wait_ms, done,
+                what=order.what, persistent=order.persistent,
+            )  # fmt: skip
+            if not order.persistent:
+                task.locks.append(lock)
+        elif isinstance(order, orders.Convert):
+            lock = order.lock
+            self._locker.convert(lock, order.mode, order.wait_ms, done)
+        else:
+            lock = order.lock
+            self._locker.release(lock, done, lvb=order.lvb)
+        within = False
+        if not box:
+            task.lock = lock
+            return False, None
+        if isinstance(box[0], RingfenceError):
+            self._forget(task, order)
+            raise box[0]
+        return True, box[0]
+
+    def _forget(self, task: Task, order: orders.Order) -> None:
+        """A refused Acquire leaves no lock behind."""
+        if isinstance(order, orders.Acquire):
+            task.locks = [lock for lock in task.locks if self._locker.use(lock) is not None]
+
+    def _ring_order(self, task: Task, order: orders.Order) -> tuple[bool, Any]:
+        context = self._context
+        if isinstance(order, orders.Publish):
+            task.seq = context.submit(entries.VolumeNotice(order.vg, order.seqno, order.crc, order.what))
+        elif isinstance(order, orders.SayGoodbye):
+            task.seq = context.submit(entries.Goodbye(context.life))
+        elif isinstance(order, orders.LeaveLockspace):
+            clients = self._locker.node_locks.clients(order.lockspace)
+            if clients:
+                raise Refused(
+                    f"lockspace {order.lockspace}: {context.name(context.me)} still has locks in use there",
+                    next=f"ringfence locks {order.lockspace}",
+                )
+            self._locker.take(self._locker.node_locks.give_back(order.lockspace))
+        self._look_order(task, order)
+        return self._holds_now(task, order)
+
+    def _look(self, task: Task) -> None:
+        order = task.waits_for
+        if order is None or task.lock or not isinstance(order, orders.ENGINE_ORDERS):
+            return
+        try:
+            self._look_order(task, order)
+            done, answer = self._holds_now(task, order)
+        except RingfenceError as error:
+            self._advance(task, None, error)
+            return
+        if done:
+            self._advance(task, answer, None)
+
+    def _look_order(self, task: Task, order: orders.Order) -> None:
+        """Submit what has to be submitted once something else is done."""
+        context = self._context
+        if isinstance(order, orders.JoinLockspace):
+            self._ask_to_join(order.lockspace)
+        elif isinstance(order, orders.LeaveLockspace) and not task.seq:
+            if not self._locker.node_locks.holds(order.lockspace):
+                task.seq = context.submit(entries.LeaveLockspace(order.lockspace))
+
+    def _holds_now(self, task: Task, order: orders.Order) -> tuple[bool, Any]:
+        context = self._context
+        if isinstance(order, orders.JoinLockspace):
+            return context.running is not None and order.lockspace in joined(context), None
+        if not task.seq or context.outbox.waits(task.seq):
+            return False, None
+        if isinstance(order, orders.LeaveLockspace) and task.refused:
+            raise Refused(
+                f"cannot leave: {task.refused}", next=f"ringfence why {order.lockspace}", retry=True
+            )
+        if isinstance(order, orders.SayGoodbye) and not context.left:
+            raise Refused(f"{context.name(context.me)} is still in a lockspace", next="ringfence locks")
+        return True, None
+
+    def _ask_to_join(self, lockspace: str) -> None:
+        context = self._context
+        state = context.running
+        if state is None or lockspace in joined(context):
+            return
+        space = state.lockspaces.get(lockspace)
+        asked = (
+            (lockspace, context.me) in state.pending_joins
+            or (space is not None and context.me in space.joining)
+            or entries.JoinLockspace(lockspace) in context.outbox.unapplied(entries.JoinLockspace)
+        )
+        if not asked:
+            context.submit(entries.JoinLockspace(lockspace))
+
+    # -- reading ----------------------------------------------------------------------------
+
+    def _holders(self, lockspace: str) -> dict[str, tuple[orders.Holder, ...]]:
+        state = self._context.state
+        space = state.lockspaces.get(lockspace) if state else None
+        found: dict[str, tuple[orders.Holder, ...]] = {}
+        for name in sorted(space.resources) if space else ():
+            assert space is not None
+            resource = space.resources[name]
+            holders = tuple(
+                orders.Holder(
+                    lock.owner, self._context.name(lock.owner), lock.held, lock.token, lock.since_ms
+                )
+                for lock in (*resource.granted, *resource.converting)
+                if lock.token is not None and lock.held is not Mode.UN
+            )
+            if holders:
+                found[name] = holders
+        return found
+
+    def _members(self, lockspace: str) -> tuple[str, ...]:
+        state = self._context.state
+        space = state.lockspaces.get(lockspace) if state else None
+        return tuple(self._context.name(node) for node in space.members) if space else ()
+
+    def _identity(self) -> orders.Whoami:
+        context = self._context
+        seeds = []
+        for _ in range(UUIDS):
+            self._drawn += 1
+            # Unique for ever: a life is never lived twice, and within it this counts up.
+            text = f"{context.config.name} {context.life} {context.life.boot} {context.now_ns} {self._drawn}"
+            digest = hashlib.sha256(text.encode()).digest()
+            seeds.append("".join(UUID_CHARACTERS[byte % len(UUID_CHARACTERS)] for byte in digest))
+        return orders.Whoami(
+            context.config.name, context.me, context.name(context.me), context.config.naive,
+            context.wall_ms // 1000, tuple(seeds),
+        )  # fmt: skip
+
+
+def joined(context: Context) -> list[str]:
+    """Lockspaces that this node is fully in, sorted."""
+    if context.state is None:
+        return []
+    return [
+        name
+        for name, space in sorted(context.state.lockspaces.items())
+        if context.me in space.members and context.me not in space.joining
+    ]

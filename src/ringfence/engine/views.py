@@ -1,0 +1,387 @@
+"""This node in the ring: views, the readiness barrier, who may act, snapshots, staleness.
+
+A view begins with one `Ready` from each member.  When the last of them was delivered every member
+computes the same verdict at the same place in the order: the members that carry the state go on,
+those without it wait for the snapshot, those whose state the cluster has gone past are stale.
+
+A stale node drops its data paths first and only then says Ready again, as a new incarnation: its
+next life must not begin while a writer of the old one may still run."""
+
+from typing import Protocol
+
+import msgspec
+
+from ringfence.core.ids import Epoch, Life
+from ringfence.engine.context import Context, Phase, digest_of
+from ringfence.engine.effects import DropPaths, Ended
+from ringfence.engine.facts import Fact
+from ringfence.engine.inputs import PathsDropped, RingLost, ViewChanged
+from ringfence.engine.state import ClusterState
+from ringfence.membership.authority import Authority
+from ringfence.membership.barrier import Barrier, Verdict
+from ringfence.wire import PROTOCOL, ring
+from ringfence.wire.ring import Frame, Heartbeat, Ready, Snapshot, Submitted
+
+Event = tuple[int, Life, ring.Item | None]
+"""(sender, its life, what it said), in the total order; None: the frame itself was heard."""
+
+
+class Parts(Protocol):
+    """What the rest of the engine does when this node's standing changes."""
+
+    def facts(self, facts: list[Fact]) -> None:
+        """Entries were applied."""
+
+    def entered(self, before: ClusterState | None) -> None:
+        """This node runs in a new epoch.  `before`: its own state, if it had to take another's."""
+
+    def interrupted(self) -> None:
+        """This node is ready no more; it may be again after the next barrier."""
+
+    def lost(self, why: str) -> None:
+        """This life is over for the cluster: locks, commands and authority go."""
+
+    def reborn(self) -> None:
+        """A new incarnation begins."""
+
+
+class Views:
+    def __init__(self, context: Context, parts: Parts, drop_paths: bool = True) -> None:
+        self._context = context
+        self._parts = parts
+        self._drop_paths = drop_paths
+        """False in a naive lab: a stale node notices nothing and goes on writing."""
+        self.barrier: Barrier | None = None
+        self.why = "waiting for the ring"
+        """What keeps this node from running, for people."""
+        self._primary = False
+        self._done = False
+        """This view's barrier is complete."""
+        self._procdown: set[int] = set()
+        """Nodes whose daemon ended while their host stayed, since the last primary view."""
+        self._buffer: list[Event] = []
+        """What was delivered since the point that the awaited snapshot stands for."""
+        self._generation = 0
+
+    # -- inputs --------------------------------------------------------------------
+
+    def view_changed(self, view: ViewChanged) -> None:
+        context = self._context
+        newest = max(context.epoch, context.disk.epoch, context.state.epoch if context.state else Epoch())
+        if view.epoch <= newest:
+            reason = f"the ring's epoch went back: {view.epoch} after {newest}"
+            context.out(Ended(f"{reason}; its state file was lost or another ring was joined", failed=True))
+            return
+        context.epoch = view.epoch
+        for node, how in sorted(view.how.items()):
+            (self._procdown.add if how == "procdown" else self._procdown.discard)(node)
+        self._stop()
+        self.barrier = Barrier(view.epoch, view.members)
+        self._done = self._primary = False
+        if context.phase is not Phase.STALE:
+            context.phase = Phase.BARRIER
+            self.why = "waiting for every member of the view to say that it is ready"
+        self._say_ready()
+
+    def ring_lost(self, lost: RingLost) -> None:
+        context = self._context
+        self._stop()
+        self.barrier = None
+        self._parts.interrupted()
+        if context.phase is not Phase.STALE:
+            context.phase = Phase.NO_RING
+            self.why = f"no ring: {lost.reason}"
+        context.record("ring-lost", f"the ring is gone: {lost.reason}")
+
+    def delivered(self, sender: int, payload: bytes) -> None:
+        context = self._context
+        if self.barrier is None:
+            return
+        try:
+            frame = ring.decode(payload)
+        except msgspec.MsgspecError as error:
+            context.record(
+                "bad-frame", f"a frame from {context.name(sender)} is unreadable: {error}", node=sender
+            )
+            return
+        if frame.protocol != PROTOCOL:
+            what = f"{context.name(sender)} speaks protocol {frame.protocol}, this node {PROTOCOL}: not heard"
+            context.record("bad-frame", what, node=sender)
+            return
+        if frame.epoch != context.epoch or frame.life.node != sender:
+            return
+        context.hearing.heard(frame.life, context.now_ns)
+        self._heard(sender, frame)
+
+    def paths_dropped(self, dropped: PathsDropped) -> None:
+        """Every data path of the stale life is closed: begin a new one."""
+        context = self._context
+        if dropped.generation != self._generation or context.phase is not Phase.STALE:
+            return
+        context.life = msgspec.structs.replace(context.life, incarnation=context.life.incarnation + 1)
+        context.disk = msgspec.structs.replace(context.disk, incarnation=context.life.incarnation)
+        context.keep = True
+        context.authority = Authority(context.config, context.me)
+        self._parts.reborn()
+        context.record("reborn", f"{context.name(context.me)} starts again as {context.life}")
+        if self.barrier is None:
+            context.phase, self.why = Phase.NO_RING, "no ring"
+            return
+        if not self._done:
+            context.phase = Phase.BARRIER
+        elif self._primary:
+            context.phase, self.why = Phase.JOINING, "waiting to be admitted again"
+        else:
+            context.phase = Phase.SUSPENDED
+        self._say_ready()
+
+    # -- going stale -----------------------------------------------------------------
+
+    def go_stale(self, why: str) -> None:
+        """The cluster has gone on without this life."""
+        context = self._context
+        context.record("stale", f"{context.name(context.me)} is stale: {why}", life=str(context.life))
+        context.phase, self.why = Phase.STALE, f"stale ({why}): waiting until every data path is closed"
+        self._parts.interrupted()
+        self._buffer = []
+        if not self._drop_paths:
+            return
+        context.state = None
+        context.authority.lost()
+        context.outbox.clear()
+        self._parts.lost(why)
+        self.drop_paths()
+
+    def drop_paths(self) -> None:
+        self._generation += 1
+        self._context.out(DropPaths(self._generation))
+
+    # -- the barrier -------------------------------------------------------------------
+
+    def _stop(self) -> None:
+        """The view is over."""
+        self._context.authority.suspended()
+        self._context.outbox.close()
+        self._buffer = []
+
+    def _say_ready(self) -> None:
+        context, state = self._context, self._context.state
+        carries = state is not None and context.phase is not Phase.STALE
+        lives = range(1, context.life.incarnation)
+        context.outbox.say(
+            Ready(
+                has_state=carries,
+                primary=state.epoch if state and carries else Epoch(),
+                position=state.position if state and carries else 0,
+                digest=digest_of(state) if state and carries else "",
+                disk_epoch=context.disk.epoch,
+                victims=context.disk.victims,
+                closed=tuple(msgspec.structs.replace(context.life, incarnation=one) for one in lives),
+                reaped=context.phase is not Phase.STALE,
+                procdown=tuple(sorted(self._procdown)),
+                config_version=context.config.version,
+                config_digest=digest_of(context.config),
+                wall_ms=context.wall_ms,
+                fenced=state.domain.fenced_lives() if state and carries else (),
+            )
+        )
+
+    def _heard(self, sender: int, frame: Frame) -> None:
+        """One frame of this view; its items in order.  Every member does the same at the same place."""
+        if self._done:
+            self._event(sender, frame.life, None)
+        for item in frame.items:
+            if self._done:
+                self._event(sender, frame.life, item)
+            else:
+                self._before(sender, frame.life, item)
+
+    def _event(self, sender: int, life: Life, item: ring.Item | None) -> None:
+        if self._context.phase is Phase.RUNNING:
+            self._apply(sender, life, item)
+        elif self._context.phase is Phase.JOINING:
+            self._waiting(sender, life, item)
+
+    def _before(self, sender: int, life: Life, item: ring.Item) -> None:
+        """The barrier is open.  Only Ready can come: nobody says anything else before it is complete."""
+        assert self.barrier is not None
+        if isinstance(item, Ready):
+            self.barrier.add(sender, life, item)
+            if self.barrier.complete:
+                self._conclude(self.barrier)
+
+    def _conclude(self, barrier: Barrier) -> None:
+        context = self._context
+        verdict = barrier.verdict(context.config)
+        self._done, self._primary = True, verdict.primary
+        if context.phase is Phase.STALE:
+            return  # it said so; it is admitted when it says Ready again
+        if not verdict.primary:
+            self._suspend(barrier, verdict)
+            return
+        me = context.me
+        if barrier.life(me) != context.life:
+            context.phase, self.why = Phase.JOINING, "waiting to be admitted"
+        elif me in verdict.stale:
+            self.go_stale(f"view {barrier.epoch} carries a later state, or has given this life up")
+        elif me in verdict.differs:
+            self._differs(barrier)
+        elif me in verdict.behind or me in verdict.empty:
+            if verdict.fresh:
+                self._enter(barrier, verdict, ClusterState(context.config))
+            else:
+                context.phase, self.why = Phase.JOINING, "waiting for the cluster's state"
+        else:
+            assert context.state is not None, "a carrier has state"
+            self._enter(barrier, verdict, context.state)
+
+    def _suspend(self, barrier: Barrier, verdict: Verdict) -> None:
+        context = self._context
+        context.phase = Phase.SUSPENDED
+        absent = [node.name for node in context.config.nodes if node.id not in barrier.members]
+        if verdict.divergent:
+            self.why = "the members' states differ and no majority agrees: all stand still"
+            context.record("divergent", self.why)
+        elif verdict.differs:
+            names = ", ".join(context.name(node) for node in verdict.differs)
+            self.why = f"no quorum: {names} has another configuration"
+        else:
+            self.why = f"no quorum: {', '.join(absent) or 'nobody carries the state'} missing"
+        self._parts.interrupted()
+        context.record("suspended", f"view {barrier.epoch} is not primary; {self.why}")
+
+    def _differs(self, barrier: Barrier) -> None:
+        """Another configuration than the cluster's: this node does not take part, and says why."""
+        context = self._context
+        what = (
+            f"{context.name(context.me)} has another configuration than the cluster "
+            f"(version {context.config.version}): it is not admitted; compare with: ringfence config show"
+        )
+        context.record("config-differs", what)
+        if context.state is not None:
+            self.go_stale("its configuration differs from the cluster's")
+        else:
+            context.phase, self.why = Phase.SHUT_OUT, what
+
+    def _enter(self, barrier: Barrier, verdict: Verdict, state: ClusterState) -> None:
+        """The view's first act, computed by everybody who has the state."""
+        context = self._context
+        context.state = state
+        returning = []
+        known = list(verdict.victims)
+        wall_ms = 0
+        for node in barrier.members:
+            life, ready = barrier.life(node), barrier.ready(node)
+            assert life is not None and ready is not None
+            may = ready.reaped and node not in verdict.stale and node not in verdict.differs
+            returning.append((life, may))
+            wall_ms = max(wall_ms, ready.wall_ms)
+            if verdict.fresh and node in verdict.stale and life not in known:
+                known.append(life)  # it may still write under what it once was granted
+        facts = state.enter_view(
+            barrier.epoch,
+            barrier.members,
+            tuple(returning),
+            tuple(known),
+            verdict.procdown,
+            wall_ms,
+            verdict.fresh,
+        )
+        if state.lives.get(context.me) != context.life:
+            self.go_stale(f"not admitted to view {barrier.epoch}")
+            return
+        self._procdown.clear()
+        self._run(None)
+        self._parts.facts(facts)
+        if verdict.sender == context.me:
+            waiting = (*verdict.behind, *verdict.empty)
+            self._send_snapshot([node for node in waiting if node in state.lives])
+            self._send_refusal([node for node in waiting if node not in state.lives])
+
+    def _run(self, before: ClusterState | None) -> None:
+        context = self._context
+        assert context.state is not None
+        context.phase, self.why = Phase.RUNNING, ""
+        context.authority.entered(context.epoch, context.state.ready)
+        context.outbox.open(context.state.senders[context.me].seq)
+        self._parts.entered(before)
+
+    # -- snapshots -----------------------------------------------------------------------
+
+    def _send_snapshot(self, targets: list[int]) -> None:
+        assert self._context.state is not None
+        if targets:
+            self._context.outbox.say(Snapshot(tuple(targets), self._context.state.encode()))
+
+    def _send_refusal(self, targets: list[int]) -> None:
+        """An empty snapshot: not admitted."""
+        if targets:
+            self._context.outbox.say(Snapshot(tuple(targets), b""))
+
+    def _waiting(self, sender: int, life: Life, item: ring.Item | None) -> None:
+        """The barrier is complete and this node has no state of this view."""
+        context = self._context
+        if isinstance(item, Snapshot):
+            if context.me in item.targets:
+                self._take_snapshot(item)
+        elif isinstance(item, Ready) and sender == context.me:
+            self._buffer = []  # the snapshot will stand for this very point
+        elif not isinstance(item, Heartbeat):
+            self._buffer.append((sender, life, item))
+
+    def _take_snapshot(self, snapshot: Snapshot) -> None:
+        context = self._context
+        if not snapshot.state:
+            context.phase, self.why = Phase.SHUT_OUT, "the cluster did not admit this node: see its events"
+            context.record("shut-out", f"{context.name(context.me)} was not admitted: {self.why}")
+            return
+        state = ClusterState.decode(snapshot.state)
+        if state.lives.get(context.me) != context.life:
+            return  # for an earlier incarnation of this node
+        before, context.state = context.state, state
+        if context.config != state.config:
+            context.config = state.config
+        buffered, self._buffer = self._buffer, []
+        self._procdown.clear()
+        self._run(before)
+        for sender, life, item in buffered:
+            if context.phase is not Phase.RUNNING:
+                return
+            self._apply(sender, life, item)
+
+    # -- running ---------------------------------------------------------------------------
+
+    def _apply(self, sender: int, life: Life, item: ring.Item | None) -> None:
+        context = self._context
+        state = context.state
+        assert state is not None
+        if item is None:
+            if state.is_fenced(life):
+                self._parts.facts(state.heard_fenced(life))
+            return
+        if isinstance(item, Submitted):
+            if state.fits(life, item.seq):
+                facts = state.apply(life, item.seq, item.entry, item.wall_ms)
+                if life == context.life:
+                    context.outbox.applied(item.seq)
+                context.authority.set_ready(state.ready)
+                self._parts.facts(facts)
+        elif isinstance(item, Heartbeat):
+            if state.lives.get(sender) == life:
+                context.authority.heard(context.now_ns, sender, item)
+        elif isinstance(item, Ready):
+            self._admit(life, item)
+
+    def _admit(self, life: Life, ready: Ready) -> None:
+        """A member says Ready again in this view: it was stale, and comes back as a new life."""
+        context, state = self._context, self._context.state
+        assert state is not None
+        if state.lives.get(life.node) == life or not ready.reaped:
+            return
+        admitted = ready.config_digest == digest_of(context.config)
+        facts = state.admit(life, ready.wall_ms) if admitted else []
+        context.authority.set_ready(state.ready)
+        self._parts.facts(facts)
+        others = [node for node in state.ready if node != life.node]
+        if context.phase is Phase.RUNNING and others and others[0] == context.me:
+            (self._send_snapshot if state.lives.get(life.node) == life else self._send_refusal)([life.node])
