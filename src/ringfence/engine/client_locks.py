@@ -37,7 +37,7 @@ class ClientLocks:
             if call.notices and box:
                 self._send(client, Reply(id, result={"blocking": wants.name, "lock": box[0]}, final=False))
 
-        def done(result: Held | None | RingfenceError) -> None:
+        def done(result: Held | RingfenceError | None) -> None:
             if isinstance(result, Held):
                 self._owned.setdefault(result.lock, _Owned(client, id, call.notices))
                 self._send(client, Reply(id, result=_told(result), final=not call.notices))
@@ -67,7 +67,7 @@ class ClientLocks:
         owned = self._mine(client, call.lock)
         answer = self._answer(client, id)
 
-        def done(result: Held | None | RingfenceError) -> None:
+        def done(result: Held | RingfenceError | None) -> None:
             if result is None:
                 self._owned.pop(call.lock, None)
                 if owned.notices:
@@ -99,7 +99,7 @@ class ClientLocks:
         self._owned = {}
 
     def _answer(self, client: int, id: str) -> Done:
-        def done(result: Held | None | RingfenceError) -> None:
+        def done(result: Held | RingfenceError | None) -> None:
             if isinstance(result, RingfenceError):
                 self._forget()
                 self._send(client, Reply(id, error=result.as_dict()))

@@ -94,6 +94,6 @@ class Context:
 
 
 def digest_of(value: msgspec.Struct) -> str:
-    """A short digest of a value that must be equal on all nodes."""
-    data = msgspec.msgpack.encode(value, order="deterministic")
+    """A short digest of a value that must be equal on all nodes, whatever order its dicts were filled in."""
+    data = msgspec.msgpack.encode(msgspec.to_builtins(value, str_keys=True), order="deterministic")
     return hashlib.blake2b(data, digest_size=12).hexdigest()

@@ -46,7 +46,7 @@ from ringfence.locks.node_locks import (
 )
 from ringfence.wire import entries
 
-Done = Callable[[Held | None | RingfenceError], None]
+Done = Callable[[Held | RingfenceError | None], None]
 """Called once with what is held now (None: nothing any more), or with why not."""
 
 TRY_MS = 5_000
@@ -275,7 +275,7 @@ class Locker:
         use.since_wall_ms = self._context.wall_ms
         self._ended(use, use.held)
 
-    def _ended(self, use: Use, result: Held | None | RingfenceError) -> None:
+    def _ended(self, use: Use, result: Held | RingfenceError | None) -> None:
         done, use.done, use.deadline_ns = use.done, None, None
         if use.held is None:
             self._uses.pop(use.lock, None)
@@ -318,7 +318,7 @@ class Locker:
             return
         done = use.done
 
-        def tell(result: Held | None | RingfenceError) -> None:
+        def tell(result: Held | RingfenceError | None) -> None:
             if done is not None:
                 done(why if isinstance(result, TimedOut) else result)
 
@@ -418,5 +418,5 @@ def _join(lockspace: str) -> str:
     return f"join lockspace {lockspace} first"
 
 
-def _nobody(result: Held | None | RingfenceError) -> None:
+def _nobody(result: Held | RingfenceError | None) -> None:
     """Nobody waits for this answer."""

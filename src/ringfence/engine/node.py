@@ -64,16 +64,9 @@ class Node:
         return self._running.step(now_ns, input)
 
     @property
-    def context(self) -> Context:
-        """For checkers: read only."""
-        assert self._running is not None
-        return self._running.context
-
-    @property
-    def locker(self) -> Locker:
-        """For checkers: read only."""
-        assert self._running is not None
-        return self._running.locker
+    def context(self) -> Context | None:
+        """For checkers, to read; None before the first input."""
+        return self._running.context if self._running is not None else None
 
 
 class _Node:
@@ -239,7 +232,7 @@ class _Node:
         self._incidents.append(incident)
 
     def _tell_incidents(self) -> None:
-        """Into the ordered state as soon as this node runs; its own history has them at once if it does not."""
+        """Into the ordered state as soon as this node runs."""
         context = self.context
         if not self._incidents:
             return

@@ -117,7 +117,7 @@ class ClusterState(msgspec.Struct):
         return self.config.name_of(node)
 
     def encode(self) -> bytes:
-        return msgspec.msgpack.encode(self, order="deterministic")
+        return msgspec.msgpack.encode(self)
 
     @classmethod
     def decode(cls, data: bytes) -> "ClusterState":

@@ -166,7 +166,7 @@ class Tasks:
         box: list[Any] = []
         within = True
 
-        def done(result: orders.Held | None | RingfenceError) -> None:
+        def done(result: orders.Held | RingfenceError | None) -> None:
             if within:
                 box.append(result)
             elif isinstance(result, RingfenceError):
@@ -237,9 +237,12 @@ class Tasks:
         context = self._context
         if isinstance(order, orders.JoinLockspace):
             self._ask_to_join(order.lockspace)
-        elif isinstance(order, orders.LeaveLockspace) and not task.seq:
-            if not self._locker.node_locks.holds(order.lockspace):
-                task.seq = context.submit(entries.LeaveLockspace(order.lockspace))
+        elif (
+            isinstance(order, orders.LeaveLockspace)
+            and not task.seq
+            and not self._locker.node_locks.holds(order.lockspace)
+        ):
+            task.seq = context.submit(entries.LeaveLockspace(order.lockspace))
 
     def _holds_now(self, task: Task, order: orders.Order) -> tuple[bool, Any]:
         context = self._context

@@ -272,7 +272,8 @@ class Views:
         wall_ms = 0
         for node in barrier.members:
             life, ready = barrier.life(node), barrier.ready(node)
-            assert life is not None and ready is not None
+            assert life is not None
+            assert ready is not None
             may = ready.reaped and node not in verdict.stale and node not in verdict.differs
             returning.append((life, may))
             wall_ms = max(wall_ms, ready.wall_ms)

@@ -87,7 +87,7 @@ def run(
         nodes: how many; 0 = as the seed says (2 to 4).
         steps: engine steps with faults, before the world is mended.
         make_engine: for tests; gets a number that may seed the engine's own chance."""
-    world = World(seed, nodes, make_engine or (lambda number: Node(number)))
+    world = World(seed, nodes, make_engine or (lambda number: Node()))
     report = Report(seed, len(world.hosts))
     try:
         world.suffer(steps)
