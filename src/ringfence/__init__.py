@@ -1,3 +1,18 @@
 """ringfence: clustered LVM for today.  See docs/ARCHITECTURE.md for the picture and the promise."""
 
+import os
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ringfence.client import Connection
+
 __version__ = "0.1.0"
+__all__ = ["__version__", "connect"]
+
+
+def connect(socket: str | os.PathLike[str] | None = None) -> "Connection":
+    """Connect to this host's daemon; see `ringfence.client.connect`."""
+    # Not at the top: every room imports this package, and pure ones must not drag in sockets.
+    from ringfence.client import connect
+
+    return connect(socket)
