@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 
-from ringfence.core.errors import BadInput, NotFound, RingfenceError
+from ringfence.core.errors import BadInput, NotFound, Refused, RingfenceError
 from ringfence.core.modes import Mode
 from ringfence.engine.context import Context
 from ringfence.engine.effects import Answer
@@ -83,13 +83,24 @@ class ClientLocks:
             del self._owned[lock]
         self._locker.drop(locks)
 
-    def drop_all(self) -> None:
-        """This node leaves the cluster: whoever still holds a lock is told that it is lost."""
-        for lock, owned in list(self._owned.items()):
-            del self._owned[lock]
-            self._locker.drop([lock])
-            if owned.notices:
-                self._send(owned.client, Reply(owned.request, result={"lost": True, "lock": lock}))
+    def end_all(self) -> None:
+        """This node leaves the cluster: nobody waits for a lock here any more.
+
+        A lock that a client holds is not taken from it: it would go on believing in it, under
+        authority that is still valid, while another node is granted the same.
+
+        Raises Refused while a client holds a lock."""
+        uses = [use for use in (self._locker.use(lock) for lock in list(self._owned)) if use is not None]
+        held = sorted({use.what for use in uses if use.held is not None})
+        if held:
+            raise Refused(
+                f"clients of this node still hold {', '.join(held)}",
+                next="end them or let them unlock (ringfence locks), then leave again",
+                retry=True,
+            )
+        leaving = Refused(f"{self._context.name(self._context.me)} leaves the cluster", retry=True)
+        for use in uses:
+            self._locker.give_up(use.lock, leaving)
 
     def lost(self) -> None:
         """This life is stale.  What was in flight has been answered; holders with notices are told."""

@@ -109,7 +109,7 @@ class Requests:
             case calls.ConfigApply():
                 self._apply_config(client, id, call)
             case calls.Leave():
-                self.locks.drop_all()
+                self.locks.end_all()
                 persistent = [use.lock for use in self._locker.persistent()]
                 self._run(client, id, call, leave(persistent))
             case calls.JoinSpace():

@@ -167,7 +167,8 @@ class ClusterState(msgspec.Struct):
             facts += self._meet(life, admitted)
         if fresh:
             for node_config in self.config.nodes:
-                if node_config.id not in members and not self._victims_of(node_config.id):
+                # Also where a disk remembers a victim of that node: it may have had a later life since.
+                if node_config.id not in members:
                     self._victim(Life(node_config.id), "absent when the cluster started", due=False)
                     facts.append(self._note_victim(Life(node_config.id), "absent when the cluster started"))
         self.domain.actor_gone(self.ready)

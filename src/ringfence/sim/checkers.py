@@ -6,7 +6,7 @@ use as little of the engine's own reasoning as they can: a planted bug must not 
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from ringfence.core.evidence import Evidence, EvidenceKind
+from ringfence.core.evidence import CUTS, Evidence, EvidenceKind
 from ringfence.core.ids import Epoch, Life, Token
 from ringfence.core.modes import Mode
 from ringfence.engine.context import digest_of
@@ -63,6 +63,8 @@ class Checkers:
         self._digests: dict[int, tuple[Epoch, int, str]] = {}
         self._told: dict[str, _Told] = {}
         self._victim_since_ns: dict[tuple[Life, bool], int] = {}
+        self._victim_since: dict[tuple[Life, bool], tuple[Epoch, int]] = {}
+        """Where in the total order a victim was first seen."""
         self._fenced: list[tuple[Life, tuple[Evidence, ...]]] = []
         self._strong: dict[int, tuple[Life, Epoch]] = {}
         """The latest life of each node that ever had authority, and the epoch of that."""
@@ -127,7 +129,9 @@ class Checkers:
 
     def _note_victims(self, state: ClusterState) -> None:
         for victim in state.domain.victims:
-            self._victim_since_ns.setdefault((victim.life, victim.lied), self._scheduler.now_ns)
+            key = (victim.life, victim.lied)
+            self._victim_since_ns.setdefault(key, self._scheduler.now_ns)
+            self._victim_since.setdefault(key, (state.epoch, state.position))
 
     def _evidence_fits(self, state: ClusterState) -> None:
         """3: what a life was given up for is about that life, and newer than its loss."""
@@ -142,7 +146,8 @@ class Checkers:
                     f"{[one.how for one in record.evidence]}"
                 )
             host = self._host(record.life.node)
-            if host.up and host.boot == record.life.boot:
+            cut = any(one.kind in CUTS for one in record.evidence)
+            if cut and host.up and host.boot == record.life.boot:
                 self.lies_believed += 1
 
     def _stands(self, life: Life, evidence: Evidence) -> bool:
@@ -150,13 +155,17 @@ class Checkers:
         since_ns = max(
             (at_ns for (one, _), at_ns in self._victim_since_ns.items() if one == life), default=None
         )
-        if evidence.life != life or since_ns is None:
+        if evidence.life != life:
             return False
         match evidence.kind:
+            # A return makes its victim and purges it within one entry: nobody saw it as a victim, and
+            # what it proves does not depend on when.
             case EvidenceKind.NEW_BOOT:
                 return host.boot != life.boot
             case EvidenceKind.VOLUMES_CLOSED:
                 return not any(self._grips_of(life))
+            case _ if since_ns is None:
+                return False
             case EvidenceKind.OPERATOR:
                 return any(node == life.node and at_ns >= since_ns for at_ns, node in self.signed)
             case EvidenceKind.HOST_OFF | EvidenceKind.OUTLETS_OFF:
@@ -191,7 +200,11 @@ class Checkers:
                 continue
             if any(victim.life.node == node for victim in state.domain.victims):
                 continue
-            if any(record.life == life for record in state.domain.fenced):
+            if any(
+                record.life == life
+                or (record.life.unknown and record.life.node == node and record.since > epoch)
+                for record in state.domain.fenced
+            ):
                 continue
             raise SafetyViolation(f"10: {host.name} has forgotten {life}, which had authority in {epoch}")
 
@@ -203,12 +216,15 @@ class Checkers:
         if asked is None:
             return
         space, resource = asked
+        token = Token.parse(result["token"])
         for victim in state.domain.victims:
-            if victim.life.unknown or space in victim.lockspaces:
+            # A node may serve its clients under a cluster lock that it had before the loss and keeps.
+            newer = (token.epoch, token.position) > self._victim_since[victim.life, victim.lied]
+            if newer and (victim.life.unknown or space in victim.lockspaces):
                 raise SafetyViolation(
-                    f"2: {host.name} tells of a grant in {space}, though {victim.life} is not fenced"
+                    f"2: {host.name} tells of grant {token} in {space}, though {victim.life} is not fenced"
                 )
-        self._token_increases(host, space, resource, Mode[result["mode"]], Token.parse(result["token"]))
+        self._token_increases(host, space, resource, Mode[result["mode"]], token)
 
     def _token_increases(self, host: Host, space: str, resource: str, mode: Mode, token: Token) -> None:
         """7: a token is greater than every one told to another node for a conflicting mode."""

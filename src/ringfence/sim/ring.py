@@ -292,6 +292,12 @@ class SimRing:
     def lose(self) -> None:
         """The ring itself ends (the hub is killed)."""
         self.up = False
+        for side in self._sides.values():
+            if side.forming is not None:
+                side.forming.cancel()
+            for member in side.members:  # also those whose end the ring had not noticed yet
+                if not member.open:
+                    member.member = False
         endpoints = list(self._endpoints.values())
         self._sides = {}
         for endpoint in endpoints:
