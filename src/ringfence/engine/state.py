@@ -97,6 +97,18 @@ class ClusterState(msgspec.Struct):
             if victim.life.unknown or lockspace in victim.lockspaces
         ]
 
+    def member(self, lockspace: str, node: int) -> bool:
+        """Whether the node's present life is in the lockspace.
+
+        A membership that a lost life of the node left behind is that life's until it is purged: what it
+        held there must not be taken for its successor's."""
+        space = self.lockspaces.get(lockspace)
+        if space is None or node not in space.members:
+            return False
+        return not any(
+            victim.life.node == node and lockspace in victim.lockspaces for victim in self.domain.victims
+        )
+
     def others_out(self, node: int) -> bool:
         """Every other configured life is cleanly out or has evidence (the lone half's rule)."""
         for other in self.config.nodes:
@@ -162,15 +174,24 @@ class ClusterState(msgspec.Struct):
                 facts += self._lose(life, f"its state was stale in view {epoch}", due=False)
         for life in known_victims:
             if not self._knows(life, arriving):
-                self._victim(life, "remembered on disk as not proven fenced", due=True)
+                # In no lockspace: had it been in one of this state's, the state would know it.
+                self._victim(life, "remembered on disk as not proven fenced", due=True, lockspaces=())
         for life, admitted in returning:
             facts += self._meet(life, admitted)
+        for victim in self.victims():
+            successor = self.lives.get(victim.life.node)
+            if successor is not None and not victim.lied and not victim.evidence:
+                facts += self._explain_by_return(victim, successor)
         if fresh:
             for node_config in self.config.nodes:
                 # Also where a disk remembers a victim of that node: it may have had a later life since.
-                if node_config.id not in members:
-                    self._victim(Life(node_config.id), "absent when the cluster started", due=False)
-                    facts.append(self._note_victim(Life(node_config.id), "absent when the cluster started"))
+                # Who is here but stale may still write under what it was granted before this state.
+                if node_config.id not in members or not may[node_config.id]:
+                    here = node_config.id in members
+                    reason = "stale" if here else "absent"
+                    reason = f"{reason} when the cluster started"
+                    self._victim(Life(node_config.id), reason, due=False, lockspaces=())
+                    facts.append(self._note_victim(Life(node_config.id), reason))
         self.domain.actor_gone(self.ready)
         return facts + self._settle()
 
@@ -287,19 +308,17 @@ class ClusterState(msgspec.Struct):
     def _lose(self, life: Life, reason: str, *, due: bool) -> list[Fact]:
         del self.lives[life.node]
         self.senders.pop(life.node, None)
+        self.pending_joins = [one for one in self.pending_joins if one[1] != life.node]
+        spaces = tuple(name for name in sorted(self.lockspaces) if self.member(name, life.node))
         facts: list[Fact] = []
         for lockspace in self.lockspaces.values():
             facts += self._acknowledged(lockspace, life.node)
-        self._victim(life, reason, due=due)
+        self._victim(life, reason, due=due, lockspaces=spaces)
         facts.append(self._note_victim(life, reason))
         return facts
 
-    def _victim(self, life: Life, reason: str, *, due: bool) -> None:
-        spaces = [] if life.unknown else [
-            name for name, space in sorted(self.lockspaces.items())
-            if life.node in space.members or life.node in space.joining
-        ]  # fmt: skip
-        self.domain.add(life, self.epoch, reason, due, spaces, self.wall_ms)
+    def _victim(self, life: Life, reason: str, *, due: bool, lockspaces: tuple[str, ...]) -> None:
+        self.domain.add(life, self.epoch, reason, due, lockspaces, self.wall_ms)
         self.frozen = [name for name in sorted(self.lockspaces) if self.blocking(name)]
 
     def _note_victim(self, life: Life, reason: str) -> Noted:
@@ -325,7 +344,7 @@ class ClusterState(msgspec.Struct):
 
     def _lock_op(self, life: Life, entry: Any, kind: OpKind) -> list[Fact]:
         space = self.lockspaces.get(entry.lockspace)
-        if space is None or life.node not in space.members:
+        if space is None or not self.member(space.name, life.node):
             return [self._no_space(entry, life.node)]
         op = Op(
             kind=kind,
@@ -379,7 +398,7 @@ class ClusterState(msgspec.Struct):
     def _retoken(self, life: Life, entry: entries.Retoken) -> list[Fact]:
         space = self.lockspaces.get(entry.lockspace)
         resource = space.resources.get(entry.resource) if space else None
-        lock = resource.find(life.node) if resource else None
+        lock = resource.find(life.node) if resource and self.member(entry.lockspace, life.node) else None
         if lock is None or lock.token is None:
             return []
         lock.token = self._next_token()
@@ -388,7 +407,7 @@ class ClusterState(msgspec.Struct):
     def _join(self, life: Life, entry: entries.JoinLockspace) -> list[Fact]:
         name = entry.lockspace
         space = self.lockspaces.get(name)
-        if space is not None and life.node in space.members and life.node not in space.joining:
+        if space is not None and self.member(name, life.node) and life.node not in space.joining:
             return [JoinDone(name, life.node)]
         if self.blocking(name) or (name, life.node) in self.pending_joins:
             if (name, life.node) not in self.pending_joins:
@@ -428,7 +447,7 @@ class ClusterState(msgspec.Struct):
     def _leave_space(self, life: Life, entry: entries.LeaveLockspace) -> list[Fact]:
         name, node = entry.lockspace, life.node
         space = self.lockspaces.get(name)
-        if space is None or node not in space.members:
+        if space is None or not self.member(name, node):
             return [SpaceLeft(name, node)]
         if self.blocking(name):
             return [SpaceLeft(name, node, f"lockspace {name} is frozen until a lost node is fenced")]
@@ -580,8 +599,9 @@ class ClusterState(msgspec.Struct):
 
     def _goodbye(self, life: Life, entry: entries.Goodbye) -> list[Fact]:
         node = life.node
-        if entry.life != life or any(node in space.members for space in self.lockspaces.values()):
+        if entry.life != life or any(self.member(name, node) for name in sorted(self.lockspaces)):
             return []
+        self.pending_joins = [one for one in self.pending_joins if one[1] != node]
         del self.lives[node]
         del self.senders[node]
         self.out[node] = life

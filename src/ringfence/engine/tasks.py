@@ -266,7 +266,7 @@ class Tasks:
         space = state.lockspaces.get(lockspace)
         asked = (
             (lockspace, context.me) in state.pending_joins
-            or (space is not None and context.me in space.joining)
+            or (space is not None and context.me in space.joining and state.member(lockspace, context.me))
             or entries.JoinLockspace(lockspace) in context.outbox.unapplied(entries.JoinLockspace)
         )
         if not asked:
@@ -319,5 +319,5 @@ def joined(context: Context) -> list[str]:
     return [
         name
         for name, space in sorted(context.state.lockspaces.items())
-        if context.me in space.members and context.me not in space.joining
+        if context.state.member(name, context.me) and context.me not in space.joining
     ]
