@@ -128,7 +128,11 @@ class LockHandle:
             if self._grant is None:
                 return
             call = calls.Unlock(self._grant.lock, lvb=lvb)
-            self._ask(new_id(), call, lock_limit_ms(0))
+            try:
+                self._ask(new_id(), call, lock_limit_ms(0))
+            except LocksLost:
+                self.close()
+                raise
             self.close()
 
     def wait_notice(self, timeout_ms: int | None = None) -> Notice | None:
@@ -165,11 +169,14 @@ class LockHandle:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if error is None:
-            self.release()
-        else:
-            with contextlib.suppress(RingfenceError):  # the first error is the one to tell
+        try:
+            if error is None:
                 self.release()
+            else:
+                with contextlib.suppress(RingfenceError):  # the first error is the one to tell
+                    self.release()
+        finally:
+            self.close()
 
     # -- used by Connection --------------------------------------------------------------
 

@@ -7,8 +7,8 @@ import socket
 import time
 from collections import deque
 
-from ringfence.client.messages import Lines, cannot_connect
-from ringfence.wire.client import Reply, Request, encode
+from ringfence.client.messages import Lines, cannot_connect, line_of
+from ringfence.wire.client import Reply, Request
 
 CONNECT_S = 10.0
 CHUNK_BYTES = 256 << 10
@@ -39,10 +39,11 @@ class Link:
             raise
 
     def send(self, request: Request, deadline_s: float | None = None) -> None:
-        """Raises Gone, Silence (the daemon reads nothing)."""
+        """Raises Gone, Silence (the daemon reads nothing), BadInput (too long)."""
+        line = line_of(request)
         try:
             self._socket.settimeout(_left(deadline_s))
-            self._socket.sendall(encode(request))
+            self._socket.sendall(line)
         except TimeoutError:
             raise Silence from None
         except OSError:

@@ -25,7 +25,7 @@ from ringfence.core.errors import (
 from ringfence.core.ids import Token
 from ringfence.core.modes import Mode
 from ringfence.wire import client as calls
-from ringfence.wire.client import Call, Reply, decode_reply
+from ringfence.wire.client import Call, Reply, Request, decode_reply, encode
 
 SOCKET = "/run/ringfence/socket"
 SOCKET_VARIABLE = "RINGFENCE_SOCKET"
@@ -33,6 +33,8 @@ PATH_BYTES = 108
 """A Unix socket's path, final NUL included (unix(7), sun_path)."""
 REPLY_BYTES = 64 << 20
 """Longest reply line that is read."""
+REQUEST_BYTES = 1 << 20
+"""Longest request line that the daemon reads; for a longer one it ends the connection."""
 RETRY_MS = 5000
 """How long a lost connection is tried again before a call is given up."""
 PATIENCE_MS = 30_000
@@ -73,6 +75,14 @@ def socket_path(given: str | os.PathLike[str] | None, environment: Mapping[str, 
 
 def new_id() -> str:
     return str(uuid.uuid4())
+
+
+def line_of(request: Request) -> bytes:
+    """Raises BadInput: to send what the daemon will not read would look like a lost connection."""
+    line = encode(request)
+    if len(line) >= REQUEST_BYTES:
+        raise BadInput(f"a request is longer than {REQUEST_BYTES} bytes", next="send less at once")
+    return line
 
 
 class Lines:

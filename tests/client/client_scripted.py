@@ -1,0 +1,118 @@
+"""A daemon's socket with scripted answers, on a real Unix socket, in a thread of its own."""
+
+import asyncio
+import contextlib
+import shutil
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from ringfence.servers.client_socket import ClientSocket
+from ringfence.wire import client as calls
+from ringfence.wire.client import Reply, Request
+
+Script = Callable[["Daemon", int, Request], None]
+
+
+class Daemon:
+    """`script` runs in the socket's own thread for each request; it may answer, drop or stay silent."""
+
+    def __init__(self, path: Path, script: Script) -> None:
+        self.path = path
+        self.script = script
+        self.asked: list[tuple[int, Request]] = []
+        self.gone: list[int] = []
+        self.changed = threading.Condition()
+        self._loop = asyncio.new_event_loop()
+        self._server: ClientSocket | None = None
+        self._thread = threading.Thread(target=self._loop.run_forever)
+        self._thread.start()
+        self._run(self._start())
+
+    async def _start(self) -> None:
+        self._server = ClientSocket(self.path, self._on_request, self._on_gone)
+        await self._server.start()
+
+    def _run(self, work: Any) -> None:
+        asyncio.run_coroutine_threadsafe(work, self._loop).result(10)
+
+    def _on_request(self, client: int, request: Request, who: str) -> None:
+        with self.changed:
+            self.asked.append((client, request))
+            self.changed.notify_all()
+        self.script(self, client, request)
+
+    def _on_gone(self, client: int) -> None:
+        with self.changed:
+            self.gone.append(client)
+            self.changed.notify_all()
+
+    # -- for scripts (in the socket's thread) --------------------------------------------
+
+    def reply(self, client: int, reply: Reply) -> None:
+        assert self._server is not None
+        self._server.send(client, reply)
+
+    def drop(self, client: int) -> None:
+        assert self._server is not None
+        self._server.drop(client)
+
+    # -- for tests -------------------------------------------------------------------------
+
+    def say(self, client: int, reply: Reply) -> None:
+        self._loop.call_soon_threadsafe(self.reply, client, reply)
+
+    def until(self, condition: Callable[[], bool]) -> None:
+        with self.changed:
+            assert self.changed.wait_for(condition, 10), f"asked {self.asked}, gone {self.gone}"
+
+    def stop(self) -> None:
+        assert self._server is not None
+        self._run(self._server.close())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(10)
+        self._loop.close()
+
+
+class LockTable:
+    """Grants everything at once, but for resources named `busy`, which nobody ever gets."""
+
+    def __init__(self) -> None:
+        self.last = 0
+        self.taken: dict[int, str] = {}
+        """Lock -> the request that took it."""
+
+    def __call__(self, daemon: Daemon, client: int, request: Request) -> None:
+        call = request.call
+        if isinstance(call, calls.Lock):
+            if call.resource == "busy":
+                return
+            self.last += 1
+            self.taken[self.last] = request.id
+            daemon.reply(client, Reply(request.id, self.grant(self.last, call.mode), final=False))
+        elif isinstance(call, calls.Convert):
+            daemon.reply(client, Reply(request.id, self.grant(call.lock, call.mode)))
+        elif isinstance(call, calls.Unlock):
+            daemon.reply(client, Reply(self.taken.pop(call.lock), {"released": True, "lock": call.lock}))
+            daemon.reply(client, Reply(request.id, {"released": True}))
+        else:
+            daemon.reply(client, Reply(request.id, {"call": type(call).__name__}))
+
+    def grant(self, lock: int, mode: str) -> dict[str, Any]:
+        lvb = "QUFB"  # b"AAA"
+        return {"lock": lock, "mode": mode, "token": f"3.1.{lock}", "lvb": lvb, "lvb_valid": True}
+
+
+@contextlib.contextmanager
+def daemon(script: Script) -> Iterator[Daemon]:
+    where = Path(tempfile.mkdtemp(dir="/tmp", prefix="rf"))
+    try:
+        one = Daemon(where / "socket", script)
+        try:
+            yield one
+        finally:
+            one.stop()
+    finally:
+        shutil.rmtree(where)

@@ -1,0 +1,177 @@
+"""The asyncio client against the real client socket with scripted answers."""
+
+import asyncio
+import contextlib
+from collections.abc import Iterator
+
+import pytest
+from client_scripted import Daemon, LockTable, daemon
+
+from ringfence.client import Notice
+from ringfence.client.aio import Connection, connect
+from ringfence.core import errors
+from ringfence.core.ids import Token
+from ringfence.core.modes import Mode
+from ringfence.wire import client as calls
+from ringfence.wire.client import Reply, Request
+
+
+@pytest.fixture
+def peer() -> Iterator[Daemon]:
+    with daemon(LockTable()) as one:
+        yield one
+
+
+async def until(one: Daemon, gone: int) -> None:
+    await asyncio.to_thread(one.until, lambda: len(one.gone) >= gone)
+
+
+def test_nobody_listens() -> None:
+    with pytest.raises(errors.Unavailable, match="no ringfence daemon listens"):
+        asyncio.run(connect("/tmp/rf-none"))
+
+
+def test_calls_overlap(peer: Daemon) -> None:
+    """The second answer comes first; each finds its caller."""
+
+    def script(one: Daemon, client: int, request: Request) -> None:
+        if len(one.asked) == 2:
+            for asker, asked in reversed(one.asked):
+                assert isinstance(asked.call, calls.Why)
+                one.reply(asker, Reply(asked.id, asked.call.target))
+
+    async def main(one: Daemon) -> None:
+        async with await connect(one.path) as ring:
+            assert list(await asyncio.gather(ring.why("a"), ring.why("b"))) == ["a", "b"]
+        with pytest.raises(errors.BadInput, match="closed"):
+            await ring.status()
+
+    with daemon(script) as one:
+        asyncio.run(main(one))
+
+
+def test_a_lost_reply_is_asked_for_again_under_the_same_id() -> None:
+    def script(one: Daemon, client: int, request: Request) -> None:
+        if len(one.asked) < 3:
+            one.drop(client)
+        else:
+            one.reply(client, Reply(request.id, "x" * (5 << 20)))
+
+    async def main(one: Daemon) -> None:
+        async with await connect(one.path) as ring:
+            assert len(await ring.call(calls.LvCreate("vg0", "vm1", extents=1))) == 5 << 20
+        assert len({request.id for _, request in one.asked}) == 1
+
+    with daemon(script) as one:
+        asyncio.run(main(one))
+
+
+def test_a_daemon_that_stays_away_and_one_that_is_silent() -> None:
+    def script(one: Daemon, client: int, request: Request) -> None:
+        if isinstance(request.call, calls.Status):
+            one.drop(client)
+        if isinstance(request.call, calls.Lvs):
+            one.reply(client, Reply(request.id, error=errors.Damaged("torn").as_dict()))
+
+    async def main(one: Daemon) -> None:
+        async with await connect(one.path, retry_ms=100) as ring:
+            with pytest.raises(errors.Unavailable, match="closed the connection before it answered"):
+                await ring.status()
+            with pytest.raises(errors.TimedOut, match="no answer to Vgs within 50 ms"):
+                await ring.call(calls.Vgs(), timeout_ms=50)
+            with pytest.raises(errors.Damaged):
+                await ring.call(calls.Lvs())
+            with pytest.raises(errors.BadInput):
+                await ring.call(calls.Lock("a", "b"))
+
+    with daemon(script) as one:
+        asyncio.run(main(one))
+
+
+def test_a_lock_s_life(peer: Daemon) -> None:
+    async def main() -> None:
+        async with await connect(peer.path) as ring:
+            async with await ring.lock("games", "chess", "EX", wait_ms=0) as lock:
+                assert (lock.mode, lock.token, lock.lvb) == (Mode.EX, Token(3, 1, 1), b"AAA")
+                assert await lock.convert("PR") == Token(3, 1, 1)
+                client, request = peer.asked[0]
+                peer.say(client, Reply(request.id, {"blocking": "CW", "lock": 1}, final=False))
+                assert await lock.wait_notice(10_000) == Notice(wants=Mode.CW)
+                assert lock.wanted is Mode.CW
+                assert await lock.wait_notice(10) is None
+            assert not lock.held
+            await lock.release()
+            await until(peer, 1)
+            assert await ring.status() == {"call": "Status"}
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("how", ["connection", "node"])
+def test_a_lost_lock(peer: Daemon, how: str) -> None:
+    async def main() -> None:
+        async with await connect(peer.path) as ring:
+            heard: asyncio.Queue[Notice] = asyncio.Queue()
+            lock = await ring.lock("games", "chess", on_notice=heard.put_nowait)
+            client, request = peer.asked[0]
+            if how == "node":
+                peer.say(client, Reply(request.id, {"lost": True, "lock": 1}))
+            else:
+                peer._loop.call_soon_threadsafe(peer.drop, client)
+            async with asyncio.timeout(10):
+                assert await heard.get() == Notice(lost=True)
+            assert not lock.held
+            for work in (lock.convert("PR"), lock.release()):
+                with pytest.raises(errors.LocksLost):
+                    await work
+            assert await ring.status()
+
+    asyncio.run(main())
+
+
+def test_a_cancelled_task_gives_up_its_wait_and_nothing_else(peer: Daemon) -> None:
+    async def main() -> None:
+        async with await connect(peer.path) as ring:
+            other = await ring.lock("games", "chess")
+            waiter = asyncio.create_task(ring.lock("games", "busy"))
+            await asyncio.to_thread(peer.until, lambda: len(peer.asked) == 2)
+            waiter.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await waiter
+            await until(peer, 1)
+            assert peer.gone == [peer.asked[1][0]]
+            assert other.held
+            await other.release()
+
+    asyncio.run(main())
+
+
+def test_events(peer: Daemon) -> None:
+    def script(one: Daemon, client: int, request: Request) -> None:
+        assert isinstance(request.call, calls.Events)
+        since = request.call.since
+        if not request.call.follow:
+            one.reply(client, Reply(request.id, {"events": [{"seq": since + 1}]}))
+            return
+        for seq in (since + 1, since + 2):
+            one.reply(client, Reply(request.id, {"event": {"seq": seq}}, final=False))
+        if since == 0:
+            one._loop.call_later(0.05, one.drop, client)
+
+    async def followed(ring: Connection) -> list[int]:
+        seen: list[int] = []
+        events = ring.events(follow=True)
+        async for event in events:
+            seen.append(event["seq"])
+            if len(seen) == 4:
+                break
+        await events.aclose()  # type: ignore[attr-defined]
+        return seen
+
+    async def main(one: Daemon) -> None:
+        async with await connect(one.path) as ring:
+            assert [event["seq"] async for event in ring.events(since=7)] == [8]
+            assert await followed(ring) == [1, 2, 3, 4]
+
+    with daemon(script) as one:
+        asyncio.run(main(one))

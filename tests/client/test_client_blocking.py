@@ -1,0 +1,440 @@
+"""The blocking client against the real client socket with scripted answers."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+
+import pytest
+from client_scripted import Daemon, LockTable, daemon
+
+import ringfence
+from ringfence.client import Connection, LockHandle, Notice
+from ringfence.client.messages import REPLY_BYTES, Lines
+from ringfence.core import errors
+from ringfence.core.ids import Token
+from ringfence.core.modes import Mode
+from ringfence.wire import client as calls
+from ringfence.wire.client import Reply, Request, encode
+
+
+@pytest.fixture
+def peer() -> Iterator[Daemon]:
+    with daemon(LockTable()) as one:
+        yield one
+
+
+def silent(one: Daemon, client: int, request: Request) -> None:
+    pass
+
+
+# -- reaching it -----------------------------------------------------------------
+
+
+def test_nobody_listens() -> None:
+    with tempfile.TemporaryDirectory(dir="/tmp", prefix="rf") as where:
+        with pytest.raises(errors.Unavailable, match=r"no ringfence daemon listens .*; start it") as caught:
+            ringfence.connect(f"{where}/socket")
+        assert caught.value.retry
+        left = socket.socket(socket.AF_UNIX)
+        left.bind(f"{where}/left")
+        left.close()
+        with pytest.raises(errors.Unavailable, match="no ringfence daemon listens"):
+            ringfence.connect(f"{where}/left")
+
+
+@pytest.mark.parametrize("path", ["", "/" + "x" * 107, "a\0b"])
+def test_impossible_path(path: str) -> None:
+    with pytest.raises(errors.BadInput, match="cannot be a Unix socket's path"):
+        ringfence.connect(path)
+
+
+def test_path_from_the_environment(peer: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RINGFENCE_SOCKET", str(peer.path))
+    with ringfence.connect() as ring:
+        assert ring.status() == {"call": "Status"}
+    with pytest.raises(errors.Unavailable):
+        ringfence.connect("/tmp/rf-none")  # the argument goes before the environment
+
+
+def test_importing_the_package_drags_in_no_sockets() -> None:
+    code = "import sys, ringfence.core.ids; sys.exit('ringfence.client' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+# -- calls -----------------------------------------------------------------------
+
+
+def test_calls_and_their_short_forms(peer: Daemon) -> None:
+    with ringfence.connect(peer.path) as ring:
+        ring.call(calls.LvCreate("vg0", "vm1", size_bytes=1 << 20))
+        ring.why("vg0/vm1")
+        ring.locks("vg")
+        ring.join("games")
+        ring.leave("games")
+    assert [request.call for _, request in peer.asked] == [
+        calls.LvCreate("vg0", "vm1", size_bytes=1 << 20),
+        calls.Why("vg0/vm1"),
+        calls.Locks("vg"),
+        calls.JoinSpace("games"),
+        calls.LeaveSpace("games"),
+    ]
+    assert len({request.id for _, request in peer.asked}) == 5
+    with pytest.raises(errors.BadInput, match="closed"):
+        ring.status()
+
+
+def test_errors_keep_their_kind() -> None:
+    def script(one: Daemon, client: int, request: Request) -> None:
+        held = errors.LockHeld("vg0/vm1 is held by an-a01n01", node="an-a01n01", next="wait", retry=True)
+        one.reply(client, Reply(request.id, error=held.as_dict()))
+
+    with daemon(script) as one, ringfence.connect(one.path) as ring:
+        with pytest.raises(errors.LockHeld, match="held by an-a01n01; wait") as caught:
+            ring.call(calls.LvChange("vg0", "vm1", "ey"))
+        assert (caught.value.node, caught.value.retry) == ("an-a01n01", True)
+
+
+def test_what_a_call_cannot_carry(peer: Daemon) -> None:
+    with ringfence.connect(peer.path) as ring:
+        for call in (calls.Lock("a", "b"), calls.Unlock(1), calls.Events(follow=True)):
+            with pytest.raises(errors.BadInput):
+                ring.call(call)
+    assert peer.asked == []
+
+
+def test_a_lost_reply_is_asked_for_again_under_the_same_id() -> None:
+    def script(one: Daemon, client: int, request: Request) -> None:
+        if len(one.asked) < 3:
+            one.drop(client)
+        else:
+            one.reply(client, Reply(request.id, "done"))
+
+    with daemon(script) as one, ringfence.connect(one.path) as ring:
+        assert ring.call(calls.LvCreate("vg0", "vm1", extents=1)) == "done"
+        assert len({request.id for _, request in one.asked}) == 1
+        assert len({client for client, _ in one.asked}) == 3
+
+
+def test_half_a_reply_is_no_reply() -> None:
+    """A server that vanishes in the middle of a line, and one that answers after it."""
+    with tempfile.TemporaryDirectory(dir="/tmp", prefix="rf") as where:
+        path = f"{where}/socket"
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(path)
+            listener.listen()
+            ids: list[str] = []
+
+            def serve() -> None:
+                for last in (False, True):
+                    peer, _ = listener.accept()
+                    with peer, peer.makefile("rb") as lines:
+                        request = calls.decode_request(lines.readline())
+                        ids.append(request.id)
+                        line = encode(Reply(request.id, {"n": 1}))
+                        peer.sendall(line if last else line[:-5])
+
+            thread = threading.Thread(target=serve)
+            thread.start()
+            with ringfence.connect(path) as ring:
+                assert ring.call(calls.Status()) == {"n": 1}
+            thread.join(10)
+        assert ids[0] == ids[1]
+
+
+def test_a_daemon_that_stays_away(peer: Daemon) -> None:
+    from ringfence.client import connect
+
+    def script(one: Daemon, client: int, request: Request) -> None:
+        one.drop(client)
+
+    with daemon(script) as one, connect(one.path, retry_ms=100) as ring:
+        with pytest.raises(errors.Unavailable, match="closed the connection before it answered"):
+            ring.status()
+        assert len(one.asked) >= 2
+
+
+def test_a_giant_reply() -> None:
+    def script(one: Daemon, client: int, request: Request) -> None:
+        one.reply(client, Reply(request.id, "x" * (5 << 20)))
+
+    with daemon(script) as one, ringfence.connect(one.path) as ring:
+        assert len(ring.call(calls.Lvs())) == 5 << 20
+
+
+def test_an_endless_reply_and_a_foreign_language_are_refused() -> None:
+    lines = Lines()
+    assert [lines.feed(b"x" * (1 << 20)) for _ in range(REPLY_BYTES >> 20)] == [[]] * (REPLY_BYTES >> 20)
+    with pytest.raises(errors.Unavailable, match="longer than 64 MiB"):
+        lines.feed(b"x")
+    with pytest.raises(errors.Unavailable, match="not in ringfence's language"):
+        Lines().feed(b"HTTP/1.1 400 Bad Request\r\n")
+
+
+def test_too_long_a_request_is_told_not_repeated(peer: Daemon) -> None:
+    with ringfence.connect(peer.path) as ring, pytest.raises(errors.BadInput, match="longer than"):
+        ring.call(calls.Why("x" * (2 << 20)))
+
+
+def test_a_timeout_leaves_no_answer_behind() -> None:
+    def script(one: Daemon, client: int, request: Request) -> None:
+        if not isinstance(request.call, calls.Vgs):
+            one.reply(client, Reply(request.id, "status"))
+
+    with daemon(script) as one, ringfence.connect(one.path) as ring:
+        with pytest.raises(errors.TimedOut, match="no answer to Vgs within 50 ms; it may still be"):
+            ring.call(calls.Vgs(), timeout_ms=50, id="mine")
+        first, request = one.asked[0]
+        assert request.id == "mine"
+        one.say(first, Reply("mine", "late"))
+        assert ring.call(calls.Status()) == "status"
+
+
+def test_threads_share_a_connection() -> None:
+    def script(one: Daemon, client: int, request: Request) -> None:
+        assert isinstance(request.call, calls.Why)
+        one.reply(client, Reply(request.id, request.call.target))
+
+    with daemon(script) as one, ringfence.connect(one.path) as ring:
+        wrong: list[str] = []
+
+        def ask(name: str) -> None:
+            wrong.extend(name for _ in range(50) if ring.why(name) != name)
+
+        threads = [threading.Thread(target=ask, args=(f"t{number}",)) for number in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(20)
+        assert wrong == []
+        assert len(one.asked) == 200
+
+
+# -- locks -------------------------------------------------------------------------
+
+
+def test_a_lock_s_life(peer: Daemon) -> None:
+    with ringfence.connect(peer.path) as ring:
+        with ring.lock("games", "chess", "EX", wait_ms=0) as lock:
+            assert (lock.mode, lock.token, lock.lvb, lock.held) == (Mode.EX, Token(3, 1, 1), b"AAA", True)
+            assert lock.convert(Mode.PR, lvb=b"b" * 32) == Token(3, 1, 1)
+            assert lock.mode is Mode.PR
+        assert (lock.held, lock.mode) == (False, Mode.UN)
+        lock.release()  # a second release does nothing
+        with pytest.raises(errors.BadInput, match="has been released"):
+            lock.convert("EX")
+        peer.until(lambda: len(peer.gone) == 1)
+        assert [type(request.call) for _, request in peer.asked] == [calls.Lock, calls.Convert, calls.Unlock]
+        assert peer.asked[1][1].call == calls.Convert(1, "PR", lvb=b"b" * 32)
+        with pytest.raises(errors.BadInput, match="no lock mode"):
+            ring.lock("games", "chess", "XX")
+
+
+def test_a_refused_lock_leaves_nothing_behind() -> None:
+    def script(one: Daemon, client: int, request: Request) -> None:
+        one.reply(client, Reply(request.id, error=errors.LockHeld("held by b").as_dict()))
+
+    with daemon(script) as one, ringfence.connect(one.path) as ring:
+        with pytest.raises(errors.LockHeld):
+            ring.lock("games", "chess", wait_ms=0)
+        one.until(lambda: len(one.gone) == 1)
+
+
+def test_the_end_of_the_connection_ends_its_locks(peer: Daemon) -> None:
+    with ringfence.connect(peer.path) as ring:
+        lock = ring.lock("games", "chess")
+    peer.until(lambda: len(peer.gone) == 2)
+    assert not lock.held
+
+
+@pytest.mark.parametrize("listening", [False, True])
+def test_a_lock_is_lost_with_its_connection(peer: Daemon, listening: bool) -> None:
+    told: list[Notice] = []
+    heard = threading.Event()
+
+    def on_notice(notice: Notice) -> None:
+        told.append(notice)
+        heard.set()
+
+    with ringfence.connect(peer.path) as ring:
+        lock = ring.lock("games", "chess", on_notice=on_notice if listening else None)
+        peer._loop.call_soon_threadsafe(peer.drop, peer.asked[0][0])
+        peer.until(lambda: len(peer.gone) == 1)
+        if listening:
+            assert heard.wait(10)
+            assert told == [Notice(lost=True)]
+        with pytest.raises(errors.LocksLost, match="games/chess is lost: the connection"):
+            lock.convert("PR")
+        assert not lock.held
+        with pytest.raises(errors.LocksLost):
+            lock.token  # noqa: B018
+        with pytest.raises(errors.LocksLost):
+            lock.release()
+        assert ring.status() == {"call": "Status"}  # only the lock is lost
+        assert [type(request.call) for _, request in peer.asked].count(calls.Convert) == 0
+
+
+@pytest.mark.parametrize("listening", [False, True])
+def test_notices(peer: Daemon, listening: bool) -> None:
+    told: list[Notice] = []
+    heard = threading.Semaphore(0)
+
+    def on_notice(notice: Notice) -> None:
+        told.append(notice)
+        heard.release()
+
+    with ringfence.connect(peer.path) as ring:
+        lock = ring.lock("games", "chess", "PR", on_notice=on_notice if listening else None)
+        client, request = peer.asked[0]
+
+        def next_notice() -> Notice | None:
+            if not listening:
+                return lock.wait_notice(10_000)
+            assert heard.acquire(timeout=10)
+            return told[-1]
+
+        peer.say(client, Reply(request.id, {"blocking": "CW", "lock": 1}, final=False))
+        assert next_notice() == Notice(wants=Mode.CW)
+        assert lock.wanted is Mode.CW
+        lock.convert("NL")
+        assert lock.wanted is None
+        peer.say(client, Reply(request.id, {"lost": True, "lock": 1}))
+        assert next_notice() == Notice(lost=True)
+        assert not lock.held
+        with pytest.raises(errors.LocksLost, match="this node's locks were lost"):
+            lock.release()
+    if not listening:
+        assert told == []
+
+
+def test_no_notice_within_the_timeout(peer: Daemon) -> None:
+    with ringfence.connect(peer.path) as ring, ring.lock("games", "chess") as lock:
+        assert lock.wait_notice(20) is None
+        assert lock.held
+
+
+def test_a_notice_s_thread_cannot_wait_for_itself(peer: Daemon) -> None:
+    caught: list[BaseException] = []
+    done = threading.Event()
+    held: list[LockHandle] = []
+
+    def on_notice(notice: Notice) -> None:
+        try:
+            held[0].release()
+        except errors.BadInput as error:
+            caught.append(error)
+        done.set()
+
+    with ringfence.connect(peer.path) as ring:
+        held.append(ring.lock("games", "chess", on_notice=on_notice))
+        client, request = peer.asked[0]
+        peer.say(client, Reply(request.id, {"blocking": "EX", "lock": 1}, final=False))
+        assert done.wait(10)
+        assert "another thread" in str(caught[0])
+        held[0].release()
+
+
+def test_a_daemon_that_knows_the_lock_no_more() -> None:
+    table = LockTable()
+
+    def script(one: Daemon, client: int, request: Request) -> None:
+        if isinstance(request.call, calls.Lock):
+            table(one, client, request)
+        else:
+            one.reply(client, Reply(request.id, error=errors.NotFound("no such lock").as_dict()))
+
+    with daemon(script) as one, ringfence.connect(one.path) as ring:
+        lock = ring.lock("games", "chess")
+        with pytest.raises(errors.LocksLost):
+            lock.release()
+        one.until(lambda: len(one.gone) == 1)
+
+
+def test_a_body_s_error_is_the_one_that_is_told(peer: Daemon) -> None:
+    def fail(ring: Connection) -> None:
+        with ring.lock("games", "chess"):
+            peer._loop.call_soon_threadsafe(peer.drop, peer.asked[0][0])
+            peer.until(lambda: len(peer.gone) == 1)
+            raise ZeroDivisionError
+
+    with ringfence.connect(peer.path) as ring:
+        with pytest.raises(ZeroDivisionError):
+            fail(ring)
+        assert ring.status()
+
+
+def test_a_frozen_daemon_does_not_hold_a_timed_wait_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ringfence.client.messages.PATIENCE_MS", 50)
+    with daemon(silent) as one, ringfence.connect(one.path) as ring:
+        with pytest.raises(errors.Unavailable, match="does not answer about games/chess"):
+            ring.lock("games", "chess", wait_ms=10)
+        one.until(lambda: len(one.gone) == 1)
+
+
+WAITER = """
+import ringfence, sys
+with ringfence.connect(sys.argv[1]) as ring:
+    with ring.lock("games", "chess") as other:
+        try:
+            ring.lock("games", "busy")
+        except KeyboardInterrupt:
+            print("given up", other.held, ring.status()["call"])
+"""
+
+
+def test_ctrl_c_gives_up_one_wait_and_nothing_else(peer: Daemon) -> None:
+    command = [sys.executable, "-c", WAITER, str(peer.path)]
+    waiter = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    try:
+        peer.until(lambda: len(peer.asked) == 2)
+        waiting = peer.asked[1][0]
+        os.kill(waiter.pid, signal.SIGINT)
+        out, _ = waiter.communicate(timeout=20)
+    finally:
+        waiter.kill()
+        waiter.wait()
+    assert (out, waiter.returncode) == ("given up True Status\n", 0)
+    peer.until(lambda: len(peer.gone) == 3)
+    assert peer.gone[0] == waiting
+
+
+# -- events --------------------------------------------------------------------------
+
+
+def test_recorded_events() -> None:
+    def script(one: Daemon, client: int, request: Request) -> None:
+        assert request.call == calls.Events(since=4, limit=10)
+        one.reply(client, Reply(request.id, {"events": [{"seq": 5}, {"seq": 6}]}))
+
+    with daemon(script) as one, ringfence.connect(one.path) as ring:
+        assert [event["seq"] for event in ring.events(since=4, limit=10)] == [5, 6]
+
+
+def test_followed_events_go_on_where_they_broke_off() -> None:
+    def script(one: Daemon, client: int, request: Request) -> None:
+        assert isinstance(request.call, calls.Events)
+        since = request.call.since
+        for seq in (since + 1, since + 2):
+            one.reply(client, Reply(request.id, {"event": {"seq": seq}}, final=False))
+        if since == 0:  # after what was sent is out
+            one._loop.call_later(0.05, one.drop, client)
+
+    with daemon(script) as one, ringfence.connect(one.path) as ring:
+        events = ring.events(follow=True)
+        assert [next(events)["seq"] for _ in range(4)] == [1, 2, 3, 4]
+        events.close()  # type: ignore[attr-defined]
+        one.until(lambda: len(one.gone) == 2)
+
+
+def test_sockets_are_closed(peer: Daemon) -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    with ringfence.connect(peer.path) as ring:
+        for _ in range(20):
+            with ring.lock("games", "chess"):
+                pass
+    peer.until(lambda: len(peer.gone) == 21)
+    assert len(os.listdir("/proc/self/fd")) <= before + 2  # the peer may be closing its last
