@@ -108,10 +108,25 @@ class Barrier:
         )
 
     def _struck(self, victims: list[Life]) -> tuple[int, ...]:
-        """Members whose present life somebody knows as a victim, or as fenced already."""
+        """Members whose present life somebody knows as a victim, or as fenced already.
+
+        What only a disk remembers does not strike a member that has been through a later primary view
+        than that disk: the view that called it a victim has ended, and whoever remembers it has begun a
+        new life since.  (Else the lost half of two, once fenced and back, would strike down the half
+        that went on.)"""
         fenced = {life for _, ready in self._words.values() for life in ready.fenced}
         return tuple(
-            node for node in self.members if self._words[node][0] in fenced or self._words[node][0] in victims
+            node
+            for node in self.members
+            if self._words[node][0] in fenced or (self._words[node][0] in victims and self._accused(node))
+        )
+
+    def _accused(self, node: int) -> bool:
+        life, word = self._words[node]
+        return any(
+            life in ready.victims
+            and (ready.has_state or not word.has_state or word.primary <= ready.disk_epoch)
+            for _, ready in self._words.values()
         )
 
     def _best(self, nodes: tuple[int, ...]) -> tuple[tuple[int, ...], bool]:

@@ -202,7 +202,7 @@ class Checkers:
                 continue
             if any(
                 record.life == life
-                or (record.life.unknown and record.life.node == node and record.since > epoch)
+                or (record.life.node == node and record.since > epoch and _follows(record.life, life))
                 for record in state.domain.fenced
             ):
                 continue
@@ -258,3 +258,14 @@ class Checkers:
 
     def _host(self, node: int) -> Host:
         return next(host for host in self._hosts if host.node == node)
+
+
+def _follows(later: Life, life: Life) -> bool:
+    """Whether `later` can only have begun after `life` was over, or stands for any life of its node."""
+    if later.unknown:
+        return True
+    return (_boot_number(later), later.incarnation) > (_boot_number(life), life.incarnation)
+
+
+def _boot_number(life: Life) -> int:
+    return int(life.boot.rpartition("-")[2])

@@ -142,7 +142,7 @@ class World:
             self.workload.lock_of,
         )
         for host in self.hosts:
-            scheduler.after(scheduler.between(0, 500), host.power_on)
+            scheduler.after(scheduler.between(0, 500), lambda host=host: self._boot(host))  # type: ignore[misc]
             scheduler.after(scheduler.between(500, 3000), lambda host=host: self._tend(host))  # type: ignore[misc]
         scheduler.note(f"seed {seed}: {len(ids)} nodes on a {'totem' if self.ring.totem else 'hub'}")
         self.nemesis = Nemesis(scheduler, self.ring, self.power, self.hosts, self._confirm, self._leave)
@@ -154,10 +154,11 @@ class World:
 
     def _gained_power(self, node: int) -> None:
         host = self._host(node)
-        self.scheduler.after(
-            self.scheduler.between(300, 3000),
-            lambda: host.power_on() if self.power.supplies[node].on and not host.up else None,
-        )
+        self.scheduler.after(self.scheduler.between(300, 3000), lambda: self._boot(host))
+
+    def _boot(self, host: Host) -> None:
+        if self.power.supplies[host.node].on and not host.up:  # it may have been cut meanwhile
+            host.power_on()
 
     def _tend(self, host: Host) -> None:
         """A host's init starts its daemon again; people switch hosts on again.  Both take their time."""
