@@ -17,7 +17,7 @@ class Local(Resource):
     """The weakest mode that covers what other nodes wait for; UN: none does."""
     serving: bool = False
     """A cluster grant has just arrived: those who queued before it come before the other nodes."""
-    fresh: list[int] = []
+    fresh: list[int] = []  # noqa: RUF012 (msgspec makes a new one for each)
     """Clients for whom the value block was just now read from the cluster, after they had asked."""
     queueing: bool = False
     """The node itself waits in the cluster's queue."""

@@ -16,9 +16,14 @@ What it promises, whatever crosses on the way:
 Clients never wait for the cluster to cancel: their request is gone at once, and a grant that arrives
 for nobody is kept or given back.
 
-A node's conversion is not always a client's.  If it speaks for a client that only waits, or if the
-node holds more than its clients need, the mode held is no reason to call it a deadlock: it bears
-YIELDS, and if that mode is in the way the node withdraws, lowers its lock and asks again."""
+A node's conversion is not always a client's.  A client that converts from CR or more keeps others out
+while it waits, and may deadlock with them.  If no client of the node does, or if the node holds more
+than its clients need, the mode held is no reason to call it a deadlock: the conversion bears YIELDS,
+and if that mode is in the way the node withdraws, lowers its lock and asks again.
+
+Why that ends: a node that withdrew for others lowers before it asks again, even if they have withdrawn
+meanwhile; having given back what it does not need, it is in nobody's way until a grant lets a client
+go on.  An EDEADLK takes a client's mode or its wish, so it cannot come back for the same one."""
 
 import errno
 from collections.abc import Collection
@@ -44,7 +49,8 @@ from ringfence.locks.outs import (
 from ringfence.locks.resource import Blocking, Cancelled, Effect, Granted, Lock, Refused, Released
 
 PASSED_ON = Flag.NOQUEUE | Flag.NOORDER | Flag.HEADQUE
-PASSED_ON_CONVERTING = Flag.NODLCKWT | Flag.QUECVT
+DEADLOCK = Flag.YIELDS | Flag.NODLCKWT
+"""What decides whether the cluster calls a node's conversion a deadlock."""
 
 
 class Outstanding(msgspec.Struct):
@@ -60,6 +66,8 @@ class Outstanding(msgspec.Struct):
     readers: list[int] = []
     """Clients that were queued when it was sent: its answer's value is new enough for them."""
     cancelled: bool = False
+    yielded: bool = False
+    """It was taken back for the sake of other nodes: lower before anything else is asked."""
 
 
 class NodeLock:
@@ -153,17 +161,27 @@ class NodeLock:
         if done.kind is not OpKind.REQUEST and number == errno.ENOENT:
             return self.on_vanished() if done.kind is OpKind.CONVERT else self.on_released()
         self._settle_held()
-        if number not in (errno.EAGAIN, errno.EDEADLK):
+        if number == errno.EDEADLK:
+            return self._deadlocked(holders)
+        if number != errno.EAGAIN:
             queued = [*self.local.converting, *self.local.waiting]
             return [self._refuse(lock, number, holders) for lock in queued] + self._step()
         lock = None if done.client is None else self.local.find(done.client)
         if lock is None or lock.wanted is Mode.UN:
             return self._step()
-        if number == errno.EDEADLK and lock.flags & Flag.CONVDEADLK:
+        return [self._refuse(lock, number, holders), *self._step()]
+
+    def _deadlocked(self, holders: tuple[tuple[int, Mode], ...]) -> list[Out]:
+        """The newest client whose own mode may be the reason gives way, not whoever heads the queue."""
+        guilty = self._at_stake()
+        if not guilty:
+            return self._step()
+        lock = guilty[-1]
+        if lock.flags & Flag.CONVDEADLK:
             # The cluster would have demoted the whole node; only this client offered its mode.
             lock.held, lock.demoted, lock.notified = Mode.NL, True, Mode.UN
             return self._step()
-        return [self._refuse(lock, number, holders), *self._step()]
+        return [self._refuse(lock, errno.EDEADLK, holders), *self._step()]
 
     def on_released(self) -> list[Out]:
         self.outstanding = None
@@ -173,10 +191,15 @@ class NodeLock:
         return self._step()
 
     def on_cancelled(self, held: Mode) -> list[Out]:
-        self._answered()
+        done = self._answered()
         self.held = held
         self._settle_held()
-        return self._step()
+        outs = self._tell(self.local.advance())
+        if done.yielded and self.local.needed() is not held:
+            # Those whom it yielded to may have withdrawn for this node's sake, so that nobody seems to
+            # wait for it now.  If both asked again at once, both would withdraw again, for ever.
+            outs += self._lower(self.local.needed())
+        return outs + self._step()
 
     def on_blocking(self, wants: Mode) -> list[Out]:
         """Another node waits for this one; UN: none does any more.
@@ -252,10 +275,12 @@ class NodeLock:
         local.serving = True  # others' wishes do not undo one that was sent before them
         lock = local.candidate()
         local.serving = False
-        still_wanted = lock is not None and self._target(lock) is outstanding.mode
-        if still_wanted and not self._in_the_way():
-            return []
-        outstanding.cancelled = True
+        yields = self._in_the_way()
+        if lock is not None and self._target(lock) is outstanding.mode and not yields:
+            converts = outstanding.kind is OpKind.CONVERT
+            if not converts or self._deadlock_flags() == outstanding.flags & DEADLOCK:
+                return []
+        outstanding.cancelled, outstanding.yielded = True, yields
         return [AskCluster(self.lockspace, self.resource, OpKind.CANCEL)]
 
     def _refuse_hopeless(self, asked_for: Lock | None) -> list[Out]:
@@ -282,14 +307,27 @@ class NodeLock:
             flags |= lock.flags & Flag.EXPEDITE
         else:
             kind = OpKind.CONVERT
-            if lock.held is Mode.UN or self.local.needed() is not self.held:
-                flags |= Flag.YIELDS
-            elif target is not self.held:
-                flags |= lock.flags & PASSED_ON_CONVERTING
+            flags |= self._deadlock_flags()
+            if target is not self.held and not flags & Flag.YIELDS:
+                flags |= lock.flags & Flag.QUECVT
         queued = [one.owner for one in (*self.local.converting, *self.local.waiting)]
         self.outstanding = Outstanding(kind, target, flags, True, lock.owner, queued)
         self.local.queueing = not flags & Flag.NOQUEUE
         return AskCluster(self.lockspace, self.resource, kind, target, int(flags))
+
+    def _at_stake(self) -> list[Lock]:
+        """Clients that wait with a mode in hand which others may wait for, oldest first.
+
+        NL is in nobody's way.  If the node holds more than it needs, it can give that back instead."""
+        if self.local.needed() is not self.held:
+            return []
+        return [lock for lock in self.local.converting if lock.held > Mode.NL]
+
+    def _deadlock_flags(self) -> int:
+        at_stake = self._at_stake()
+        if not at_stake:
+            return Flag.YIELDS
+        return Flag.NODLCKWT if all(lock.flags & Flag.NODLCKWT for lock in at_stake) else 0
 
     def _lower(self, target: Mode) -> list[Out]:
         """Give back what lies above `target`, and send on the value block if a client wrote it."""
