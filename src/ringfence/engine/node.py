@@ -146,12 +146,12 @@ class _Node:
         self.locker.look()
         self._tasks.look()
         self._requests.look()
+        if context.left:
+            return  # it is no member any more, and has no say in who is fenced
         self._look_for_silence()
         self._fencer.look(self._heartbeat_back)
         self._look_at_autostart()
         self._tell_incidents()
-        if context.left:
-            return
         self._deadlines.update(joined(context))
         self._beat()
         self._keep()

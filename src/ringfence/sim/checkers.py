@@ -62,8 +62,8 @@ class Checkers:
         self._look, self._grips, self._lock_of = look, grips, lock_of
         self._digests: dict[int, tuple[Epoch, int, str]] = {}
         self._told: dict[str, _Told] = {}
-        self._victim_since_ns: dict[tuple[Life, bool], int] = {}
-        self._victim_since: dict[tuple[Life, bool], tuple[Epoch, int]] = {}
+        self._victim_since_ns: dict[tuple[Life, bool, Epoch], int] = {}
+        self._victim_since: dict[tuple[Life, bool, Epoch], tuple[Epoch, int]] = {}
         """Where in the total order a victim was first seen."""
         self._fenced: list[tuple[Life, tuple[Evidence, ...]]] = []
         self._strong: dict[int, tuple[Life, Epoch]] = {}
@@ -129,7 +129,7 @@ class Checkers:
 
     def _note_victims(self, state: ClusterState) -> None:
         for victim in state.domain.victims:
-            key = (victim.life, victim.lied)
+            key = (victim.life, victim.lied, victim.since)
             self._victim_since_ns.setdefault(key, self._scheduler.now_ns)
             self._victim_since.setdefault(key, (state.epoch, state.position))
 
@@ -140,7 +140,7 @@ class Checkers:
             if key in self._fenced:
                 continue
             self._fenced.append(key)
-            if not any(self._stands(record.life, one) for one in record.evidence):
+            if not any(self._stands(record.life, one, record.since) for one in record.evidence):
                 raise SafetyViolation(
                     f"3: {record.life} was given up for fenced, but none of this is evidence for it: "
                     f"{[one.how for one in record.evidence]}"
@@ -150,10 +150,15 @@ class Checkers:
             if cut and host.up and host.boot == record.life.boot:
                 self.lies_believed += 1
 
-    def _stands(self, life: Life, evidence: Evidence) -> bool:
+    def _stands(self, life: Life, evidence: Evidence, since: Epoch) -> bool:
         host = self._host(life.node)
         since_ns = max(
-            (at_ns for (one, _), at_ns in self._victim_since_ns.items() if one == life), default=None
+            (
+                at_ns
+                for (one, _, epoch), at_ns in self._victim_since_ns.items()
+                if one == life and epoch == since
+            ),
+            default=None,
         )
         if evidence.life != life:
             return False
@@ -219,7 +224,7 @@ class Checkers:
         token = Token.parse(result["token"])
         for victim in state.domain.victims:
             # A node may serve its clients under a cluster lock that it had before the loss and keeps.
-            newer = (token.epoch, token.position) > self._victim_since[victim.life, victim.lied]
+            newer = (token.epoch, token.position) > self._victim_since[victim.life, victim.lied, victim.since]
             if newer and (victim.life.unknown or space in victim.lockspaces):
                 raise SafetyViolation(
                     f"2: {host.name} tells of grant {token} in {space}, though {victim.life} is not fenced"

@@ -127,6 +127,7 @@ class Workload:
 
     def _start_over(self, client: Client) -> None:
         client.generation += 1
+        client.in_flight = 0
         self._soon(client, self._next, 300)
 
     def _soon(self, client: Client, what: Callable[[Client], None], worst_ms: float = 30) -> None:
@@ -287,10 +288,11 @@ class Workload:
         freezes = client.host.freezes
 
         def land() -> None:
+            if client.generation != generation:
+                return  # its path was reaped: what was in flight is over, one way or the other
             client.in_flight -= 1
             self._land(grip, late=client.host.freezes != freezes)
-            if client.generation == generation:
-                self._plan_write(client)
+            self._plan_write(client)
 
         self._scheduler.after(self._scheduler.between(0.05, 1), lambda: client.host.awake(land))
 
