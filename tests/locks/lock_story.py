@@ -1,0 +1,382 @@
+"""Replays scenario files: commands, what came of each, and what then is true.
+
+A block is one command or more, `----`, one line for each thing that happened, and one for the state.
+Lines with `#` are for people.  REWRITE=1 records the second half anew; read the difference before you
+commit it.  Invariants are checked after every command, and words that the harness does not know are
+errors.
+
+scenarios/resource: one frozen or running lockspace, holders named by letters.
+
+    request a EX [FLAG ...] [lvb=WORD]     a new lock of resource r
+    convert a PR [FLAG ...] [lvb=WORD]     unlock a [FLAG ...] [lvb=WORD]     cancel a
+    freeze        operations are deferred       resume        replay them
+    purge a b     lost nodes (frozen only)
+
+scenarios/nodes: nodes n1, n2, n3 under one lockspace, clients named by letters.
+
+    request n1 a EX [FLAG ...] [keep=no]   convert, unlock, cancel, drop, as above, by client
+    lost n1       that life is stale          give_back n1     it is about to leave
+    purge n1      frozen, purged, resumed
+    slow          messages wait until told    order n1         its next operation is ordered
+    tell n1       its next answer arrives     fast             all are delivered, now and from now on
+
+State: granted, `>`: converting, `?`: waiting; the value block where it is not zeros; for nodes, their
+cluster lock, `kept` if it is more than clients need, and their clients."""
+
+import errno
+from collections import deque
+from pathlib import Path
+
+from ringfence.core.ids import Token
+from ringfence.core.modes import Mode
+from ringfence.locks.flags import LVB_BYTES, Flag
+from ringfence.locks.lockspace import Lockspace, Op, OpKind, check_space
+from ringfence.locks.node_locks import (
+    AskCluster,
+    ClientBlocking,
+    ClientCancelled,
+    ClientGranted,
+    ClientLost,
+    ClientRefused,
+    ClientReleased,
+    NodeLocks,
+    Out,
+)
+from ringfence.locks.resource import (
+    EMPTY_LVB,
+    Blocking,
+    Cancelled,
+    Effect,
+    Granted,
+    Queued,
+    Refused,
+    Released,
+    Resource,
+)
+
+NAME = "r"
+NOTHING = Resource(NAME)
+
+
+class BadCommand(Exception):
+    pass
+
+
+def to_lvb(word: str) -> bytes:
+    return word.encode().ljust(LVB_BYTES, b"\0")
+
+
+def lvb_word(value: bytes) -> str:
+    return value.rstrip(b"\0").decode() or "zeros"
+
+
+class Words:
+    """A command's words after its name: MODE, FLAGs and key=value."""
+
+    def __init__(self, words: list[str], keys: tuple[str, ...] = ("lvb",)) -> None:
+        self.mode: Mode | None = None
+        self.flags = 0
+        self.values: dict[str, str] = {}
+        for word in words:
+            key, equals, value = word.partition("=")
+            if equals and key in keys and value:
+                self.values[key] = value
+            elif word in Mode.__members__ and self.mode is None and word != "UN":
+                self.mode = Mode[word]
+            elif word in Flag.__members__:
+                self.flags |= Flag[word]
+            else:
+                raise BadCommand(f"what is {word!r}?")
+
+    @property
+    def lvb(self) -> bytes | None:
+        word = self.values.get("lvb")
+        return None if word is None else to_lvb(word)
+
+
+def value_of(lvb: bytes | None, valid: bool) -> str:
+    if not valid:
+        return " lvb not valid"
+    return "" if lvb is None or lvb == EMPTY_LVB else f" lvb={lvb_word(lvb)}"
+
+
+def error_name(number: int) -> str:
+    return "EDEADLK" if number == errno.EDEADLK else errno.errorcode[number]  # it has two names
+
+
+def flags_of(flags: int) -> str:
+    return " ".join(str(flag.name) for flag in Flag(flags))
+
+
+def joined(*words: str) -> str:
+    return " ".join(word for word in words if word)
+
+
+class ResourceStory:
+    def __init__(self) -> None:
+        self.space = Lockspace(name="space", members=list(range(1, 27)))
+        self.frozen = False
+
+    def do(self, line: str) -> list[str]:
+        name, *words = line.split()
+        if name in ("freeze", "resume", "purge"):
+            return self.rare(name, words)
+        if name not in ("request", "convert", "unlock", "cancel") or not words:
+            raise BadCommand(f"what is {line!r}?")
+        more = Words(words[1:])
+        op = Op(OpKind(name), NAME, self.number(words[0]), more.mode, more.flags, more.lvb)
+        told = self.space.defer(op) if self.frozen else self.space.apply(op)
+        return [self.say(effect) for _, effect in told]
+
+    def rare(self, name: str, words: list[str]) -> list[str]:
+        if name == "purge":
+            if not self.frozen:
+                raise BadCommand("purge a frozen lockspace")
+            self.space.purge([self.number(word) for word in words])
+            return []
+        if words:
+            raise BadCommand(f"{name} stands alone")
+        self.frozen = name == "freeze"
+        return [] if self.frozen else [self.say(effect) for _, effect in self.space.resume()]
+
+    def number(self, name: str) -> int:
+        if len(name) != 1 or not name.islower():
+            raise BadCommand(f"who is {name!r}?")
+        return ord(name) - ord("a") + 1
+
+    def name(self, owner: int) -> str:
+        return chr(ord("a") + owner - 1)
+
+    def say(self, effect: Effect) -> str:
+        who = self.name(effect.owner)
+        match effect:
+            case Granted():
+                value = value_of(effect.lvb, effect.lvb_valid)
+                return f"{who} granted {effect.mode.name}{value}{' demoted' if effect.demoted else ''}"
+            case Queued():
+                return joined(f"{who} queued behind", *map(self.name, effect.blockers))
+            case Refused():
+                behind = [f"{self.name(one)}:{mode.name}" for one, mode in effect.blockers]
+                return joined(f"{who} refused {error_name(effect.errno)}", *behind)
+            case Blocking():
+                return f"{who} blocking wants={effect.wants.name}"
+            case Released():
+                return f"{who} released"
+            case Cancelled():
+                return f"{who} cancelled holds={effect.held.name}"
+
+    def state(self) -> list[str]:
+        check_space(self.space, frozen=self.frozen)
+        return [joined("frozen:" if self.frozen else "", state_of(self.resource, self.name), self.deferred())]
+
+    @property
+    def resource(self) -> Resource:
+        return self.space.resources.get(NAME, NOTHING)
+
+    def deferred(self) -> str:
+        ops = [f"{self.name(op.owner)}:{op.kind.value}" for op in self.space.deferred]
+        return joined("| deferred", *ops) if ops else ""
+
+
+def state_of(resource: Resource, name: object) -> str:
+    assert callable(name)
+    words = [f"{name(one.owner)}:{one.held.name}" for one in resource.granted]
+    words += [f"{name(one.owner)}:{one.held.name}>{one.wanted.name}" for one in resource.converting]
+    words += [f"{name(one.owner)}?{one.wanted.name}" for one in resource.waiting]
+    value = value_of(resource.lvb, resource.lvb_valid)
+    return (" ".join(words) or "free") + (f" |{value}" if value else "")
+
+
+class NodesStory:
+    def __init__(self) -> None:
+        self.nodes = {f"n{number}": NodeLocks() for number in (1, 2, 3)}
+        self.space = Lockspace(name="space", members=[1, 2, 3])
+        self.sent: dict[str, deque[AskCluster]] = {node: deque() for node in self.nodes}
+        self.answers: dict[str, deque[tuple[Effect, Token | None]]] = {node: deque() for node in self.nodes}
+        self.clients: dict[str, tuple[str, int]] = {}
+        self.position = 0
+        self.slow = False
+        self.lines: list[str] = []
+
+    def do(self, line: str) -> list[str]:
+        name, *words = line.split()
+        self.lines = []
+        if name in ("slow", "fast"):
+            self.slow = name == "slow"
+        elif name in ("request", "convert", "unlock", "cancel", "drop"):
+            self.client(name, words)
+        elif name in ("order", "tell", "lost", "give_back", "purge") and len(words) == 1:
+            node = words[0]
+            if node not in self.nodes:
+                raise BadCommand(f"what is {node!r}?")
+            getattr(self, f"do_{name}")(node)
+        else:
+            raise BadCommand(f"what is {line!r}?")
+        if not self.slow:
+            self.deliver()
+        return self.lines
+
+    def client(self, name: str, words: list[str]) -> None:
+        if name == "request":
+            node, who, more = words[0], words[1], Words(words[2:], ("keep",))
+            if node not in self.nodes or who in self.clients or more.mode is None:
+                raise BadCommand(f"request {words}")
+            self.clients[who] = node, len(self.clients) + 1
+            keep = more.values.get("keep", "yes") == "yes"
+            outs = self.nodes[node].request(
+                self.clients[who][1], "space", NAME, more.mode, flags=more.flags, keep=keep
+            )
+            return self.carry(node, outs)
+        if not words or words[0] not in self.clients:
+            raise BadCommand(f"who is {words}?")
+        node, lock_id = self.clients[words[0]]
+        locks, more = self.nodes[node], Words(words[1:])
+        if name == "convert" and more.mode is not None:
+            return self.carry(node, locks.convert(lock_id, more.mode, flags=more.flags, lvb=more.lvb))
+        if name == "unlock":
+            return self.carry(node, locks.unlock(lock_id, flags=more.flags, lvb=more.lvb))
+        if words[1:]:
+            raise BadCommand(f"{name} takes one client")
+        return self.carry(node, locks.cancel(lock_id) if name == "cancel" else locks.drop([lock_id]))
+
+    # -- messages ----------------------------------------------------------------------
+
+    def carry(self, node: str, outs: list[Out]) -> None:
+        for out in outs:
+            if isinstance(out, AskCluster):
+                self.sent[node].append(out)
+                value = "" if out.lvb is None else f"lvb={lvb_word(out.lvb)}"
+                mode = "" if out.mode is Mode.UN else out.mode.name
+                words = joined(out.kind.value, mode, flags_of(out.flags & ~Flag.VALBLK), value)
+                self.lines.append(f"{node} asks: {words}")
+            else:
+                self.lines.append(self.say(out))
+
+    def do_order(self, node: str) -> None:
+        if not self.sent[node]:
+            raise BadCommand(f"{node} has sent nothing")
+        ask = self.sent[node].popleft()
+        op = Op(ask.kind, ask.resource, int(node[1:]), ask.mode, ask.flags, ask.lvb)
+        self.facts(self.space.apply(op))
+
+    def facts(self, told: list[tuple[str, Effect]]) -> None:
+        for _, effect in told:
+            token = None
+            if isinstance(effect, Granted):
+                self.position += 1
+                token = Token(1, 1, self.position)
+            self.answers[f"n{effect.owner}"].append((effect, token))
+        check_space(self.space, frozen=False)
+
+    def do_tell(self, node: str) -> None:
+        if not self.answers[node]:
+            raise BadCommand(f"nothing is on its way to {node}")
+        effect, token = self.answers[node].popleft()
+        locks, where = self.nodes[node], ("space", NAME)
+        match effect:
+            case Granted():
+                assert token is not None
+                outs = locks.on_granted(*where, effect.mode, token, effect.lvb, effect.lvb_valid)
+            case Refused():
+                outs = locks.on_refused(*where, effect.errno, effect.blockers)
+            case Released():
+                outs = locks.on_released(*where)
+            case Cancelled():
+                outs = locks.on_cancelled(*where, effect.held)
+            case Blocking():
+                outs = locks.on_blocking(*where, effect.wants)
+            case Queued():
+                return
+        self.carry(node, outs)
+
+    def deliver(self) -> None:
+        for _ in range(100):
+            busy = False
+            for node in self.nodes:
+                if self.sent[node]:
+                    busy = True
+                    self.do_order(node)
+                if self.answers[node]:
+                    busy = True
+                    self.do_tell(node)
+            if not busy:
+                return
+        raise AssertionError("messages never end")
+
+    def do_lost(self, node: str) -> None:
+        self.carry(node, self.nodes[node].lost())
+        self.nodes[node] = NodeLocks()
+        self.sent[node].clear()
+        self.answers[node].clear()
+
+    def do_give_back(self, node: str) -> None:
+        self.carry(node, self.nodes[node].give_back("space"))
+
+    def do_purge(self, node: str) -> None:
+        self.space.purge([int(node[1:])])
+        self.facts(self.space.resume())
+
+    # -- words ---------------------------------------------------------------------------
+
+    def name(self, lock_id: int) -> str:
+        return next(name for name, (_, number) in self.clients.items() if number == lock_id)
+
+    def say(self, out: Out) -> str:
+        assert not isinstance(out, AskCluster)
+        who = self.name(out.lock_id)
+        match out:
+            case ClientGranted():
+                value = value_of(out.lvb, out.lvb_valid)
+                demoted = " demoted" if out.demoted else ""
+                return f"{who} granted {out.mode.name} token={out.token.position}{value}{demoted}"
+            case ClientRefused():
+                behind = [f"n{node}:{mode.name}" for node, mode in out.holders]
+                return joined(f"{who} refused {error_name(out.errno)}", *behind)
+            case ClientBlocking():
+                return f"{who} blocking wants={out.wants.name}"
+            case ClientReleased():
+                return f"{who} released"
+            case ClientCancelled():
+                return f"{who} cancelled holds={out.held.name}"
+            case ClientLost():
+                return f"{who} lost"
+
+    def state(self) -> list[str]:
+        resource = self.space.resources.get(NAME, NOTHING)
+        lines = ["cluster " + state_of(resource, lambda owner: f"n{owner}")]
+        for node, locks in self.nodes.items():
+            rows = locks.statistics()
+            if not rows:
+                continue
+            words = [f"{node} {rows[0].cluster_held.name}{' kept' if rows[0].kept else ''}"]
+            for row in rows:
+                if row.lock_id is not None:
+                    held = "" if row.held is Mode.UN else f":{row.held.name}"
+                    sign = "?" if row.held is Mode.UN else ">"
+                    wanted = "" if row.wanted is Mode.UN else f"{sign}{row.wanted.name}"
+                    words.append(f"{self.name(row.lock_id)}{held}{wanted}")
+            lines.append(" ".join(words))
+        return lines
+
+
+Story = ResourceStory | NodesStory
+KINDS: dict[str, type[ResourceStory] | type[NodesStory]] = {"resource": ResourceStory, "nodes": NodesStory}
+
+
+def replay(path: Path) -> tuple[str, str]:
+    """The file as it is, and as it should be."""
+    text = path.read_text()
+    story: Story = KINDS[path.parent.name]()
+    blocks = []
+    for block in text.strip("\n").split("\n\n"):
+        head = block.split("\n----", 1)[0].splitlines()
+        lines: list[str] = []
+        commands = [line for line in head if line.strip() and not line.startswith("#")]
+        for command in commands:
+            try:
+                lines += story.do(command)
+                now = story.state()
+            except BadCommand as error:
+                raise BadCommand(f"{path.name}: {command}: {error}") from None
+        blocks.append("\n".join([*head, "----", *lines, *now]) if commands else "\n".join(head))
+    return text, "\n\n".join(blocks) + "\n"
