@@ -205,7 +205,8 @@ class Requests:
         except KeyError:
             raise NotFound(f"no node is called {call.node}", next="ringfence status") from None
         state = context.state
-        lives = [victim.life for victim in state.victims() if victim.life.node == node.id] if state else []
+        victims = [victim for victim in state.victims() if victim.life.node == node.id] if state else []
+        lives = [victim.life for victim in victims]
         if not lives:
             raise Refused(
                 f"{node.name} is not waiting to be fenced: nothing to confirm", next="ringfence status"
@@ -217,7 +218,8 @@ class Requests:
             result = {"node": node.name, "confirmed": [str(life) for life in lives], "waiting": len(left)}
             self._send(client, Reply(id, result=result))
 
-        self._await(entries.OperatorConfirms(node.id, name, call.why), answer)
+        shown = tuple((victim.life, victim.since) for victim in victims)
+        self._await(entries.OperatorConfirms(node.id, name, call.why, shown), answer)
 
     def _trust(self, client: int, id: str, call: calls.FenceTrust, who: str) -> None:
         self._must_act()

@@ -568,6 +568,8 @@ class ClusterState(msgspec.Struct):
     def _operator(self, life: Life, entry: entries.OperatorConfirms) -> list[Fact]:
         facts: list[Fact] = []
         for victim in self._victims_of(entry.node):
+            if entry.victims is not None and (victim.life, victim.since) not in entry.victims:
+                continue  # signed before this loss
             how = f"{entry.who} confirms that {self.name(entry.node)} is off: {entry.why}"
             facts += self._witness(
                 Evidence(victim.life, EvidenceKind.OPERATOR, life.node, how, (), self.wall_ms)

@@ -8,7 +8,7 @@ import msgspec
 
 from ringfence.core.cluster import ClusterConfig
 from ringfence.core.evidence import Evidence
-from ringfence.core.ids import Life
+from ringfence.core.ids import Epoch, Life
 from ringfence.core.modes import Mode
 
 
@@ -136,6 +136,9 @@ class OperatorConfirms(_Entry, frozen=True):
     node: int
     who: str
     why: str
+    victims: tuple[tuple[Life, Epoch], ...] | None = None
+    """The victims the person was shown, with the epoch since which each is one: the word may be applied
+    much later, and says nothing of a loss that came after it.  None: every one (a hand-made entry)."""
 
 
 class QuarantineLifted(_Entry, frozen=True):
