@@ -23,6 +23,7 @@ SEEDS = [
     16, 18, 44, 59,  # a node is back before its lost life was purged: whose lockspace, whose requests?
     124, 232,  # power fails under a write in flight
     35, 41, 318, 374,  # a person's word that is applied after a later loss
+    51, 220,  # two attempts side by side: whose agent was it that said "off"?
     416,  # the last ready member leaves
 ]  # fmt: skip
 

@@ -18,6 +18,11 @@ from ringfence.fencing.level_run import LevelRun, Run
 from ringfence.wire.entries import AttemptBegan, AttemptEnded, BoundPassed, EvidenceSeen, VictimDue
 
 
+RUNS_OF_AN_ATTEMPT = 1000
+"""Run ids are reserved by the block: attempts on several victims run side by side, and the "off" that
+one device acknowledged must never be taken for another device's second look."""
+
+
 class _Running(msgspec.Struct):
     life: Life
     number: int
@@ -149,13 +154,14 @@ class Fencer:
             context.config, fact.life, fact.level, self._next_run, seen_by=context.me,
             wall_ms=context.wall_ms, quarantined=tuple(context.state.domain.quarantined),
         )  # fmt: skip
+        self._next_run += RUNS_OF_AN_ATTEMPT
         self._running[fact.life] = _Running(fact.life, fact.number, run, [])
         self._start(self._running[fact.life], run.start())
 
     def _start(self, running: _Running, runs: list[Run]) -> None:
         nodename = self._context.name(running.life.node)
         for one in runs:
-            self._next_run = max(self._next_run, one.run + 1)
+            assert all(one.run not in other.live for other in self._running.values()), "one run, two attempts"
             running.live.append(one.run)
             self._context.out(RunAgent(one.run, one.device, one.action, one.timeout_ms, nodename))
         self._conclude(running)
