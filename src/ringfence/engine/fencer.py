@@ -17,7 +17,6 @@ from ringfence.fencing.domain import Victim
 from ringfence.fencing.level_run import LevelRun, Run
 from ringfence.wire.entries import AttemptBegan, AttemptEnded, BoundPassed, EvidenceSeen, VictimDue
 
-
 RUNS_OF_AN_ATTEMPT = 1000
 """Run ids are reserved by the block: attempts on several victims run side by side, and the "off" that
 one device acknowledged must never be taken for another device's second look."""
