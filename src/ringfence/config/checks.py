@@ -1,0 +1,194 @@
+"""What a configuration must satisfy as a whole, wherever it came from (a file, or another node).
+
+Each rule says what is wrong in the file's own words and what to change.  Why the timing rules are
+as they are: docs/ARCHITECTURE.md, authority."""
+
+import re
+from collections.abc import Sequence
+
+from ringfence.core.cluster import ClusterConfig, NodeConfig, Timing
+from ringfence.core.errors import ConfigError
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+"""Names become file names, words in messages and, the cluster's, LVM2 lock_args."""
+RINGS = ("hub",)
+ACTIONS = ("off", "reboot")
+LARGEST_ID = 65535
+LARGEST_MS = 24 * 3600 * 1000
+
+_SECRET = re.compile(
+    r"passw|secret|token|credential|api_?key|access_?key|private_?key|community", re.IGNORECASE
+)
+_BY_NAME = re.compile(r"_?(script|file|path)$", re.IGNORECASE)
+_OURS = ("action", "option", "nodename", "delay")
+
+
+def check_cluster(config: ClusterConfig, *, lab: bool) -> None:
+    """
+    Args:
+        lab: this host belongs to a lab; only there may protections be off.
+
+    Raises:
+        ConfigError: the first rule that is broken.
+    """
+    _check_cluster_table(config)
+    _check_nodes(config)
+    _check_devices(config)
+    check_timing(config.timing)
+    if config.naive and not lab:
+        raise ConfigError(
+            "[cluster] naive = true switches every protection off and is for labs only",
+            next="remove it; `ringfence lab up --naive` makes a lab with it",
+        )
+    if config.naive and config.ring != "hub":
+        raise ConfigError('[cluster] naive needs ring = "hub"', next="remove naive")
+
+
+def _check_cluster_table(config: ClusterConfig) -> None:
+    check_name("[cluster] name", config.name)
+    if config.version < 1:
+        raise ConfigError(f"[cluster] version = {config.version} cannot be", next="begin with 1")
+    if config.ring not in RINGS:
+        raise ConfigError(
+            f'[cluster] ring = "{config.ring}" is not served by this version', next=_one_of(RINGS)
+        )
+    if config.fence_action not in ACTIONS:
+        raise ConfigError(
+            f'[cluster] fence_action = "{config.fence_action}" is not known', next=_one_of(ACTIONS)
+        )
+
+
+def _check_nodes(config: ClusterConfig) -> None:
+    if not config.nodes:
+        raise ConfigError("no node is configured", next="add [node.NAME] with an id for every host")
+    seen: dict[int, str] = {}
+    names: list[str] = []
+    for node in config.nodes:
+        check_name(f"[node.{node.name}]", node.name)
+        if node.name in names:
+            raise ConfigError(f"node {node.name} is configured twice", next="remove one of the two")
+        names.append(node.name)
+        if not 1 <= node.id <= LARGEST_ID:
+            raise ConfigError(f"[node.{node.name}] id = {node.id} cannot be", next=f"give 1 to {LARGEST_ID}")
+        if node.id in seen:
+            raise ConfigError(
+                f"[node.{node.name}] id = {node.id} is {seen[node.id]}'s already",
+                next="give each node its own",
+            )
+        seen[node.id] = node.name
+        if node.votes < 0:
+            raise ConfigError(f"[node.{node.name}] votes = {node.votes} cannot be", next="give 0 or more")
+        _check_levels(config, node)
+    if config.votes < 1:
+        raise ConfigError("no node has a vote", next="give at least one node votes = 1")
+    if config.two_node and (len(config.nodes) != 2 or any(node.votes != 1 for node in config.nodes)):
+        raise ConfigError(
+            f"[cluster] two_node needs exactly two nodes with one vote each; there are {len(config.nodes)} "
+            f"nodes with {config.votes} votes",
+            next="remove two_node",
+        )
+
+
+def _check_levels(config: ClusterConfig, node: NodeConfig) -> None:
+    if node.manual and node.levels:
+        raise ConfigError(
+            f'[node.{node.name}] has fence = "manual" and fence levels', next="remove one of the two"
+        )
+    if not node.manual and not node.levels:
+        raise ConfigError(
+            f"[node.{node.name}] has no fence level: it could never be given up for fenced",
+            next=f'add [[node.{node.name}.level]] with devices, or fence = "manual" (a person confirms)',
+        )
+    for number, level in enumerate(node.levels, 1):
+        where = f"[[node.{node.name}.level]] number {number}"
+        if not level.devices:
+            raise ConfigError(
+                f"{where} has no devices", next='add devices = ["NAME", ...] or remove the level'
+            )
+        known = [device.name for device in config.devices]
+        for device in level.devices:
+            if device not in known:
+                raise ConfigError(
+                    f"{where} names device {device!r}, which is not configured",
+                    next=f"add [device.{device}], or use one of: {', '.join(known) or 'none yet'}",
+                )
+            if level.devices.count(device) > 1:
+                raise ConfigError(f"{where} names device {device!r} twice", next="remove one")
+
+
+def _check_devices(config: ClusterConfig) -> None:
+    for device in config.devices:
+        where = f"[device.{device.name}]"
+        check_name(where, device.name)
+        if not device.agent:
+            raise ConfigError(f"{where} agent is empty", next='name a fence agent, e.g. "fence_ipmilan"')
+        if not 0 <= device.timeout_ms <= LARGEST_MS:
+            raise ConfigError(
+                f"{where} timeout_ms = {device.timeout_ms} cannot be", next="give 0 for the default"
+            )
+        for key, value in device.parameters.items():
+            if key in _OURS:
+                raise ConfigError(
+                    f"{where} parameters may not set {key!r}", next="remove it: ringfence sets it"
+                )
+            if is_secret(key):
+                raise ConfigError(
+                    f"{where} parameters hold a secret ({key})",
+                    next=f"move it to secrets/{device.name} beside ringfence.toml as {key}=..., mode 0600",
+                )
+            if "\n" in key + value or "=" in key or not key:
+                raise ConfigError(
+                    f"{where} parameter {key!r} cannot be handed to an agent", next="use one line"
+                )
+
+
+def is_secret(key: str) -> bool:
+    """Whether a fence agent's parameter of this name is a secret, rather than a file that holds one."""
+    return _SECRET.search(key) is not None and _BY_NAME.search(key) is None
+
+
+def check_timing(timing: Timing) -> None:
+    positive = ("heartbeat_ms", "token_ms", "grant_ms", "silent_ms", "write_ms", "agent_timeout_ms")
+    for name in timing.__struct_fields__:
+        value = getattr(timing, name)
+        if not (1 if name in positive else 0) <= value <= LARGEST_MS:
+            raise ConfigError(f"[timing] {name} = {value} cannot be", next=f"give up to {LARGEST_MS}")
+    rules = (
+        (
+            timing.grant_ms < timing.detection_ms,
+            f"grant_ms = {timing.grant_ms} must be below the ring's detection time, 2.2 x token_ms = "
+            f"{timing.detection_ms}: or a node could still report grants after the others went on",
+            "lower grant_ms or raise token_ms",
+        ),
+        (
+            timing.write_ms >= timing.grant_ms,
+            f"write_ms = {timing.write_ms} must not be below grant_ms = {timing.grant_ms}",
+            "raise write_ms (default: 6000)",
+        ),
+        (
+            2 * timing.heartbeat_ms <= timing.grant_ms,
+            f"grant_ms = {timing.grant_ms} must be at least two heartbeats of {timing.heartbeat_ms}: or "
+            f"every late one stops the node",
+            "lower heartbeat_ms or raise grant_ms",
+        ),
+        (
+            timing.silent_ms > 2 * timing.heartbeat_ms,
+            f"silent_ms = {timing.silent_ms} must be above two heartbeats of {timing.heartbeat_ms}",
+            "raise silent_ms (default: 3000)",
+        ),
+    )
+    for holds, what, cure in rules:
+        if not holds:
+            raise ConfigError(f"[timing] {what}", next=cure)
+
+
+def check_name(where: str, name: str) -> None:
+    if not NAME.fullmatch(name):
+        raise ConfigError(
+            f"{where}: {name!r} cannot be a name",
+            next="use letters, digits, dot, dash and underscore, 63 at most",
+        )
+
+
+def _one_of(words: Sequence[str]) -> str:
+    return "give " + " or ".join(f'"{word}"' for word in words)

@@ -1,0 +1,8 @@
+"""The configuration's digest, as nodes compare it when they meet."""
+
+from ringfence.core.cluster import ClusterConfig
+from ringfence.engine.context import digest_of
+
+
+def digest(config: ClusterConfig) -> str:
+    return digest_of(config)

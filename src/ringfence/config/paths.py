@@ -1,0 +1,87 @@
+"""Where ringfence keeps what on a host.  One root moves everything (a lab host lives under its own)."""
+
+from pathlib import Path
+
+import msgspec
+
+
+class Paths(msgspec.Struct, frozen=True):
+    """All places below one root.  Nothing is created here."""
+
+    root: Path = Path("/")
+
+    # -- what the admin writes -------------------------------------------------
+
+    @property
+    def etc(self) -> Path:
+        return self.root / "etc/ringfence"
+
+    @property
+    def file(self) -> Path:
+        return self.etc / "ringfence.toml"
+
+    @property
+    def secrets(self) -> Path:
+        """One file a device: SECRETS/DEVICE, lines of key=value, mode 0600."""
+        return self.etc / "secrets"
+
+    # -- what must survive a reboot ----------------------------------------------
+
+    @property
+    def var(self) -> Path:
+        return self.root / "var/lib/ringfence"
+
+    @property
+    def disk_state(self) -> Path:
+        """What the engine keeps: highest primary epoch, incarnation, victims."""
+        return self.var / "state.json"
+
+    @property
+    def history(self) -> Path:
+        return self.var / "history.db"
+
+    @property
+    def incidents(self) -> Path:
+        """The block service's incidents that no daemon has recorded yet."""
+        return self.var / "incidents"
+
+    @property
+    def hub_state(self) -> Path:
+        """The hub's highest epoch."""
+        return self.var / "hub.epoch"
+
+    # -- what is gone after a reboot ---------------------------------------------
+
+    @property
+    def run(self) -> Path:
+        return self.root / "run/ringfence"
+
+    @property
+    def socket(self) -> Path:
+        """The daemon's client socket."""
+        return self.run / "socket"
+
+    @property
+    def block_socket(self) -> Path:
+        """The block service's control socket."""
+        return self.run / "block"
+
+    @property
+    def hub_socket(self) -> Path:
+        """Where a hub of this host's own listens, unless [hub] socket says otherwise."""
+        return self.run / "hub"
+
+    @property
+    def dev(self) -> Path:
+        """DEV/VG/LV is the socket of an active LV."""
+        return self.run / "dev"
+
+    @property
+    def authority(self) -> Path:
+        """Authority pages; see host.pages."""
+        return self.run / "authority"
+
+    @property
+    def lock(self) -> Path:
+        """Held by the one daemon of this root."""
+        return self.run / "daemon.lock"

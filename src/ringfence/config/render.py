@@ -1,0 +1,89 @@
+"""Values -> ringfence.toml.  What is at its default is left out; what is written loads back equal."""
+
+import re
+from typing import Any
+
+from ringfence.config.load import Loaded
+from ringfence.core.cluster import ClusterConfig, DeviceConfig, NodeConfig, Timing
+
+_BARE = re.compile(r"[A-Za-z0-9_-]+")
+_ESCAPES = {'"': '\\"', "\\": "\\\\", "\b": "\\b", "\t": "\\t", "\n": "\\n", "\f": "\\f", "\r": "\\r"}
+
+
+def render(config: Loaded | ClusterConfig) -> str:
+    """The file's text.  A bare ClusterConfig renders the part that all nodes share."""
+    loaded = config if isinstance(config, Loaded) else Loaded(config)
+    cluster = loaded.cluster
+    lines = ["[cluster]", *_pairs(name=cluster.name, version=cluster.version, ring=cluster.ring)]
+    lines += _pairs(two_node=cluster.two_node or None, naive=cluster.naive or None)
+    lines += _pairs(fence_action=cluster.fence_action if cluster.fence_action != "off" else None)
+    default = Timing()
+    timing = {name: getattr(cluster.timing, name) for name in Timing.__struct_fields__}
+    changed = {name: value for name, value in timing.items() if value != getattr(default, name)}
+    if changed:
+        lines += ["", "[timing]", *_pairs(**changed)]
+    for node in cluster.nodes:
+        lines += _node(node)
+    for device in cluster.devices:
+        lines += _device(device)
+    lines += _own(loaded)
+    return "\n".join(lines) + "\n"
+
+
+def _node(node: NodeConfig) -> list[str]:
+    name = _key(node.name)
+    lines = ["", f"[node.{name}]", *_pairs(id=node.id, votes=node.votes if node.votes != 1 else None)]
+    lines += _pairs(addresses=list(node.addresses) or None, fence="manual" if node.manual else None)
+    for level in node.levels:
+        lines += [f"[[node.{name}.level]]", *_pairs(devices=list(level.devices))]
+    return lines
+
+
+def _device(device: DeviceConfig) -> list[str]:
+    lines = ["", f"[device.{_key(device.name)}]"]
+    lines += _pairs(agent=device.agent, confirms=device.confirms.value)
+    lines += _pairs(timeout_ms=device.timeout_ms or None, own_supply=device.own_supply or None)
+    if device.parameters:
+        inner = ", ".join(f"{_key(key)} = {_value(value)}" for key, value in device.parameters.items())
+        lines.append(f"parameters = {{ {inner} }}")
+    return lines
+
+
+def _own(loaded: Loaded) -> list[str]:
+    """This host's own part."""
+    lines: list[str] = []
+    if loaded.devices_paths:
+        lines += ["", "[devices]", *_pairs(paths=list(loaded.devices_paths))]
+    if loaded.socket_group:
+        lines += ["", "[socket]", *_pairs(group=loaded.socket_group)]
+    if loaded.hub_socket is not None:
+        lines += ["", "[hub]", *_pairs(socket=str(loaded.hub_socket))]
+    if loaded.lab:
+        lines += ["", "[lab]", *_pairs(dir=loaded.lab_dir or None)]
+    return lines
+
+
+def _pairs(**values: Any) -> list[str]:
+    """None is left out."""
+    return [f"{_key(key)} = {_value(value)}" for key, value in values.items() if value is not None]
+
+
+def _key(name: str) -> str:
+    return name if _BARE.fullmatch(name) else _value(name)
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int):
+        return str(value)
+    if isinstance(value, list):
+        return f"[{', '.join(_value(one) for one in value)}]"
+    assert isinstance(value, str)
+    return f'"{"".join(_escaped(letter) for letter in value)}"'
+
+
+def _escaped(letter: str) -> str:
+    if letter in _ESCAPES:
+        return _ESCAPES[letter]
+    return letter if ord(letter) >= 32 and letter != "\x7f" else f"\\u{ord(letter):04x}"
