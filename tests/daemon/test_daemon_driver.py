@@ -89,6 +89,9 @@ class World:
         self.cancelled.append(run)
 
     # storage
+    def bound(self) -> Callable[[Any], Any]:
+        return self.do
+
     def do(self, order: Any) -> Any:
         return self.do_storage(order)
 

@@ -14,7 +14,7 @@ import time
 import traceback
 import uuid
 from collections import deque
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -24,7 +24,7 @@ from ringfence.core.cluster import ClusterConfig
 from ringfence.core.errors import EXIT_FAILED, EXIT_OK, RingfenceError
 from ringfence.core.evidence import Power
 from ringfence.daemon.log import Log
-from ringfence.daemon.ports import Agents, Block, Clock, Engine, History, Kept, Pages, Storage
+from ringfence.daemon.ports import Agents, Block, Clock, Engine, History, Kept, Pages, Storage, Watch
 from ringfence.daemon.queries import Queries
 from ringfence.daemon.replies import ReplyBook, Step
 from ringfence.engine import effects, inputs, orders
@@ -59,6 +59,7 @@ class Ports(msgspec.Struct, frozen=True):
     kept: Kept
     history: History
     log: Log
+    watch: Watch | None = None
 
 
 class Driver:
@@ -110,6 +111,8 @@ class Driver:
             await self._ports.block.start(self.feed)
             self._ports.ring.on_input = self._from_ring
             await self._ports.ring.start()
+            if self._ports.watch is not None:
+                self._ports.watch.ready()
             return await self._ended
         finally:
             self._over = True
@@ -158,6 +161,8 @@ class Driver:
         if not self._over:
             self._over = True
             self._note("ended", why)
+            if self._ports.watch is not None:
+                self._ports.watch.ending(why)
         if not self._ended.done():
             self._ended.set_result(code)
 
@@ -215,6 +220,8 @@ class Driver:
             self._next_wall = loop.time() + WALL_EVERY_S
             self.feed(inputs.Wall(self._ports.clock.wall_ms()))
         self.feed(inputs.Tick())
+        if self._ports.watch is not None:
+            self._ports.watch.alive()
         every_s = self._config.timing.heartbeat_ms / 2000
         self._due += every_s
         if self._due < loop.time():
@@ -254,7 +261,7 @@ class Driver:
             case effects.Record():
                 self._record(effect, now_ns)
             case effects.DoOrder():
-                self._spawn(self._order(effect), f"order {effect.order}")
+                self._spawn(self._order(effect, self._bound(effect.body)), f"order {effect.order}")
             case effects.RunAgent():
                 self._spawn(self._agent(effect, now_ns), f"agent {effect.run}")
             case effects.CancelAgent():
@@ -278,6 +285,8 @@ class Driver:
     def _record(self, effect: effects.Record, now_ns: int) -> None:
         wall_ms = self._ports.clock.wall_ms()
         self._ports.log.line(effect.kind, effect.what, wall_ms)
+        if self._ports.watch is not None:
+            self._ports.watch.recorded(effect.kind, effect.what)
         try:
             seq = self._ports.history.append(effect.kind, effect.what, effect.fields, wall_ms, now_ns)
         except RingfenceError as error:
@@ -317,15 +326,22 @@ class Driver:
             self.fail(f"the driver failed in {task.get_name()}: {error!r}")
             self._trace(error)
 
-    async def _order(self, effect: effects.DoOrder) -> None:
+    def _bound(self, body: orders.DriverOrder) -> Callable[[], Awaitable[Any]]:
+        """The order's work, under the authority of the life that gave it."""
+        if isinstance(body, orders.StorageOrder):
+            do, order = self._ports.storage.bound(), body
+            return lambda: asyncio.get_running_loop().run_in_executor(self._pool, do, order)
+        try:
+            work = self._ports.block.do(body)
+        except RingfenceError as error:
+            failed = error
+            return lambda: _fail(failed)
+        return lambda: work
+
+    async def _order(self, effect: effects.DoOrder, work: Callable[[], Awaitable[Any]]) -> None:
         body = effect.body
         try:
-            answer: Any
-            if isinstance(body, orders.StorageOrder):
-                loop = asyncio.get_running_loop()
-                answer = await loop.run_in_executor(self._pool, self._ports.storage.do, body)
-            else:
-                answer = await self._ports.block.do(body)
+            answer = await work()
         except RingfenceError as error:
             self.feed(inputs.OrderDone(effect.order, error=error.as_dict()))
         except Exception as error:
@@ -382,6 +398,10 @@ class Driver:
     def _trace(self, error: BaseException) -> None:
         for line in "".join(traceback.format_exception(error)).splitlines():
             self._note("trace", line)
+
+
+async def _fail(error: RingfenceError) -> None:
+    raise error
 
 
 class Metrics:

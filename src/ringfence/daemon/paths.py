@@ -5,7 +5,7 @@ set last."""
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +27,11 @@ class BlockPaths:
     """Fulfils `ports.Block`.
 
     Args:
-        keep: records an incident in this host's own history, if the cluster does not in time.
+        keep: records an incident in this host's own history, if the cluster does not in time.  False:
+            it could not; it is asked again, and the block service keeps the incident until then.
     """
 
-    def __init__(self, service: BlockService, pages: "DaemonPages", keep: Callable[[Incident], None]) -> None:
+    def __init__(self, service: BlockService, pages: "DaemonPages", keep: Callable[[Incident], bool]) -> None:
         self._service = service
         self._pages = pages
         self._keep = keep
@@ -41,14 +42,15 @@ class BlockPaths:
     async def start(self, feed: Feed) -> None:
         self._watching = asyncio.get_running_loop().create_task(self._watch(feed), name="block incidents")
 
-    async def do(self, order: BlockOrder) -> Any:
+    def do(self, order: BlockOrder) -> Coroutine[Any, Any, Any]:
+        """The page is chosen now, not when the coroutine runs: by then another life may have begun."""
         match order:
             case OpenPath():
-                return await self._service.open(order, [self._pages.write_page(order.vg)])
+                return self._service.open(order, [self._pages.write_page(order.vg)])
             case ClosePath():
-                return await self._service.close(order.vg, order.lv)
+                return self._service.close(order.vg, order.lv)
             case OpenPaths():
-                return await self._service.list()
+                return self._service.list()
 
     async def drop_all(self) -> None:
         await self._service.drop_all()
@@ -73,7 +75,8 @@ class BlockPaths:
             try:
                 await asyncio.wait_for(self._seen.wait(), RECORDED_S)
             except TimeoutError:
-                self._keep(incident)
+                while not self._keep(incident):  # noqa: ASYNC110 - nobody tells when a disk has room again
+                    await asyncio.sleep(RECORDED_S)
 
 
 def _same(incident: Incident, fields: dict[str, Any]) -> bool:
@@ -96,9 +99,19 @@ class DaemonPages:
     def lose_all(self) -> None:
         self._pages.lose_all()
 
-    def deadline_ns(self, page: str) -> int:
-        """What the storage guard reads; 0 (lost) before the engine has set anything."""
-        return 0 if self._incarnation is None else self._pages.deadline(self._incarnation, page)
+    @property
+    def incarnation(self) -> int | None:
+        """None before the engine has set anything."""
+        return self._incarnation
+
+    def reader(self) -> Callable[[str], int]:
+        """Reads deadlines of the incarnation that is current now, also when another has begun.
+
+        0 (lost) for a page that does not exist; all of them, before the engine has set anything."""
+        incarnation = self._incarnation
+        if incarnation is None:
+            return lambda page: 0
+        return lambda page: self._pages.deadline(incarnation, page)
 
     def write_page(self, vg: str) -> Path:
         """The page that a path of this VG needs.  Raises Refused before there is authority at all."""

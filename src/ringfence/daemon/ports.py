@@ -5,6 +5,7 @@ ones.  Every method here is
 called in the event loop; the ones that are not `async` must return at once (bounded, no network)
 unless said otherwise."""
 
+from collections.abc import Callable, Coroutine
 from typing import Any, Protocol
 
 from ringfence.core.cluster import ClusterConfig
@@ -37,9 +38,10 @@ class Agents(Protocol):
 
 
 class Storage(Protocol):
-    """Blocking; called in a thread of its own."""
+    def bound(self) -> Callable[[StorageOrder], Any]:
+        """What carries out an order of the life that is current now, and of no later one.
 
-    def do(self, order: StorageOrder) -> Any: ...
+        Blocking; called in a thread of its own."""
 
 
 class Block(Protocol):
@@ -48,7 +50,8 @@ class Block(Protocol):
     async def start(self, feed: Feed) -> None:
         """Returns at once.  Incidents that the service reports go to `feed`."""
 
-    async def do(self, order: BlockOrder) -> Any: ...
+    def do(self, order: BlockOrder) -> Coroutine[Any, Any, Any]:
+        """Bound at the call to the life that is current now.  May raise RingfenceError at once."""
 
     async def drop_all(self) -> None:
         """Returns only when every data path of this node is closed and its worker reaped.
@@ -59,6 +62,19 @@ class Block(Protocol):
         """The cluster has recorded this incident: it need not be told again."""
 
     async def close(self) -> None: ...
+
+
+class Watch(Protocol):
+    """The service manager.  No method blocks or raises."""
+
+    def ready(self) -> None: ...
+
+    def recorded(self, kind: str, what: str) -> None: ...
+
+    def alive(self) -> None:
+        """The loop has turned."""
+
+    def ending(self, why: str) -> None: ...
 
 
 class Pages(Protocol):

@@ -18,6 +18,7 @@ import socket
 import struct
 from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
 import msgspec
 
@@ -195,10 +196,10 @@ class _Connection(asyncio.Protocol):
         self._ending = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
-        self._who = _credentials(transport.get_extra_info("socket"))
-        transport.set_write_buffer_limits(high=256 << 10)
+        stream = cast(asyncio.Transport, transport)  # uvloop's is one by its methods alone
+        self._transport = stream
+        self._who = _credentials(stream.get_extra_info("socket"))
+        stream.set_write_buffer_limits(high=256 << 10)
         if len(self._server._connections) >= CONNECTIONS:
             self._refuse("", Refused("too many clients are connected", next="close some", retry=True))
             return

@@ -1,0 +1,263 @@
+"""Puts one host's daemon together and runs it: the real clock, ring, disks, block service and sockets.
+
+The order is the safety.  The lock comes before anything is read, so that two daemons of one root
+never share a life.  Whatever authority an earlier daemon left behind is taken away before its data
+paths are closed, and both before the engine begins.  What the state directory cannot keep now it
+could not keep later either: that is found out here, while nothing depends on it.
+
+The engine and the agents' runner come as arguments, so that tests can put scripted ones in."""
+
+import asyncio
+import contextlib
+import gc
+import importlib
+import shutil
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from ringfence.block.control import BlockService
+from ringfence.config import Loaded, Paths, digest, load, read_secrets, render
+from ringfence.core.cluster import ClusterConfig, DeviceConfig, NodeConfig
+from ringfence.core.errors import (
+    ConfigError,
+    DeviceFailed,
+    NoAuthority,
+    RingfenceError,
+    Unavailable,
+)
+from ringfence.daemon.driver import Driver, Ports
+from ringfence.daemon.lock import DaemonLock
+from ringfence.daemon.log import Log
+from ringfence.daemon.paths import BlockPaths, DaemonPages
+from ringfence.daemon.ports import Agents, Engine
+from ringfence.daemon.supervisor import Supervisor
+from ringfence.engine.inputs import DiskState, Started
+from ringfence.engine.orders import StorageOrder
+from ringfence.history.store import INCIDENT, History
+from ringfence.host import kept
+from ringfence.host.clock import HostClock, boottime_ns, wall_ms
+from ringfence.host.identity import boot_id, machine_id
+from ringfence.host.pages import Authority, Pages, state_of
+from ringfence.ring.hub_client import HubRing
+from ringfence.servers.client_socket import ClientSocket
+from ringfence.storage.driver import Storage
+from ringfence.wire.entries import Incident
+
+REAP_S = 5.0
+"""How long to wait for the block service at the start; later the engine goes on asking."""
+REAP_RETRY_S = 0.1
+ALL_INCARNATIONS = 1 << 63
+
+
+class Current:
+    """The configuration as it stands now: an ordered entry may change it while the daemon runs.
+
+    Fulfils `ports.Kept`."""
+
+    def __init__(self, paths: Paths, loaded: Loaded) -> None:
+        self._paths = paths
+        self._loaded = loaded
+
+    def device(self, name: str) -> DeviceConfig:
+        """Raises KeyError if no such device is configured."""
+        return self._loaded.cluster.device(name)
+
+    def secrets(self, name: str) -> dict[str, str]:
+        """Read afresh at each use: a password may be changed without a restart.  Raises ConfigError."""
+        return read_secrets(self._paths, name)
+
+    def keep(self, disk: DiskState) -> None:
+        kept.keep(self._paths.disk_state, disk)
+
+    def keep_config(self, config: ClusterConfig) -> None:
+        """Over this host's file; what is this host's own in it stays."""
+        self._loaded = msgspec.structs.replace(self._loaded, cluster=config)
+        kept.keep_bytes(self._paths.file, render(self._loaded).encode(), 0o644)
+
+
+class Makers(msgspec.Struct, frozen=True):
+    """The parts that tests replace."""
+
+    engine: Callable[[], Engine]
+    agents: Callable[[Current], Agents]
+
+
+def run(root: Path, node: str, makers: Makers) -> int:
+    """Run this root's daemon until it ends.  Returns the exit code.
+
+    Raises RingfenceError, one clear line, when it cannot start; nothing was changed then."""
+    paths = Paths(root)
+    loaded = load(paths)
+    me = _node_named(loaded.cluster, node)
+    for directory in (paths.var, paths.run):
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise Unavailable(
+                f"cannot make {directory}: {error.strerror}", next="check its parent's owner and mode"
+            ) from None
+    lock = DaemonLock(paths.lock)
+    try:
+        machine, boot = machine_id(root), boot_id(root)
+        disk = kept.load(paths.disk_state, DiskState) or DiskState()
+        kept.keep(paths.disk_state, disk)
+        _revoke(paths)
+        log = Log(node)
+        try:
+            with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+                return runner.run(_drive(paths, loaded, me, (machine, boot), disk, makers, log))
+        finally:
+            log.close()
+    finally:
+        lock.release()
+
+
+async def _drive(
+    paths: Paths,
+    loaded: Loaded,
+    me: NodeConfig,
+    identity: tuple[str, str],
+    disk: DiskState,
+    makers: Makers,
+    log: Log,
+) -> int:
+    def say(kind: str) -> Callable[[str], None]:
+        return lambda line: log.line(kind, line, wall_ms())
+
+    config = loaded.cluster
+    service = BlockService(paths.block_socket, me.id, config.timing.hold_ms)
+    history = History(paths.history, {one.id: one.name for one in config.nodes}, say("history"))
+    try:
+        reaped = await _reap(service, say("drop-paths"))
+        current = Current(paths, loaded)
+        pages = DaemonPages(Pages(paths.authority))
+        ports = Ports(
+            clock=HostClock(),
+            ring=HubRing(loaded.hub(paths), me.id, seen=disk.epoch.seq),
+            agents=makers.agents(current),
+            storage=LifeStorage(loaded.devices_paths, pages, say("storage")),
+            block=BlockPaths(service, pages, lambda incident: _keep_incident(history, incident)),
+            pages=pages,
+            kept=current,
+            history=history,
+            log=log,
+            watch=Supervisor(),
+        )
+        driver = Driver(makers.engine(), ports, config, me.name)
+        socket = ClientSocket(paths.socket, driver.asked, driver.gone, group=loaded.socket_group)
+        machine, boot = identity
+        started = Started(config, me.id, machine, boot, disk, reaped, digest(config))
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, driver.leave, number.name)
+        # All modules and tables made so far live as long as the daemon: a full collection would walk
+        # them while authority runs out.
+        gc.collect()
+        gc.freeze()
+        return await driver.run(started, socket)
+    finally:
+        history.close()
+
+
+class LifeStorage:
+    """Fulfils `ports.Storage`: each order is guarded by the pages of the life that gave it.
+
+    A thread may stand still in the middle of an order while its life goes stale and another begins;
+    the new life's authority says nothing about the old one's locks."""
+
+    def __init__(self, devices: tuple[str, ...], pages: DaemonPages, say: Callable[[str], None]) -> None:
+        self._devices = devices
+        self._pages = pages
+        self._say = say
+        self._said: set[str] = set()
+        self._life: int | None = None
+        self._storage: Storage | None = None
+
+    def bound(self) -> Callable[[StorageOrder], Any]:
+        if self._storage is None or self._life != self._pages.incarnation:
+            self._life = self._pages.incarnation
+            self._storage = Storage(self._devices, guard_of(self._pages), say=self._once)
+        return self._storage.do
+
+    def _once(self, line: str) -> None:
+        if line not in self._said:
+            self._said.add(line)
+            self._say(line)
+
+
+def guard_of(pages: DaemonPages) -> Callable[[str], None]:
+    """The storage guard of the life that is current now.  It raises NoAuthority."""
+    deadline_ns = pages.reader()
+
+    def guard(vg: str) -> None:
+        state = state_of(deadline_ns(f"vg/{vg}" if vg else "grant"), boottime_ns())
+        if state is not Authority.VALID:
+            what = f"VG {vg}" if vg else "grants"
+            raise NoAuthority(
+                f"this host's authority for {what} is {state.value}: nothing is written",
+                next="ringfence why",
+                retry=state is Authority.LAPSED,
+            )
+
+    return guard
+
+
+def _node_named(config: ClusterConfig, name: str) -> NodeConfig:
+    try:
+        return config.node_named(name)
+    except KeyError:
+        known = ", ".join(node.name for node in config.nodes)
+        raise ConfigError(f"no node is called {name!r}", next=f"choose one of: {known}") from None
+
+
+def _revoke(paths: Paths) -> None:
+    """No authority of an earlier daemon outlives this line.
+
+    A page that still is mapped somewhere reads lost through its mapping; the files go, for after a
+    reboot incarnations begin at 1 again and a page that is lost never becomes anything else."""
+    Pages(paths.authority).lose_before(ALL_INCARNATIONS)
+    try:
+        with contextlib.suppress(FileNotFoundError):
+            shutil.rmtree(paths.authority)
+    except OSError as error:
+        raise DeviceFailed(
+            f"cannot clear {paths.authority}: {error.strerror}", next="check its owner and mode"
+        ) from None
+
+
+async def _reap(service: BlockService, say: Callable[[str], None]) -> bool:
+    """Close what earlier daemons left open.  True only if the block service has verified it."""
+    trouble = f"the block service has not answered within {REAP_S:.0f} s"
+    try:
+        async with asyncio.timeout(REAP_S):
+            while True:
+                try:
+                    await service.drop_all()
+                    return True
+                except RingfenceError as error:
+                    trouble = str(error)
+                    await asyncio.sleep(REAP_RETRY_S)
+    except TimeoutError:
+        say(f"data paths of an earlier daemon are not known to be closed: {trouble}")
+        return False
+
+
+def _keep_incident(history: History, incident: Incident) -> bool:
+    try:
+        history.append(INCIDENT, incident.what, msgspec.to_builtins(incident), wall_ms(), boottime_ns())
+    except RingfenceError:
+        return False
+    return True
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """uvloop's where it is installed; the standard one is as good, only slower."""
+    try:
+        factory: Callable[[], asyncio.AbstractEventLoop] = importlib.import_module("uvloop").new_event_loop
+    except ImportError:
+        return None
+    return factory

@@ -1,0 +1,62 @@
+"""What the service manager hears of the daemon: ready, how it fares, that it still turns round.
+
+The watchdog is fed from the loop's own tick, so a loop that stands still goes unfed.  Words leave
+through a worker thread: a service manager that does not read must not hold the loop.
+
+Source: sd_notify(3), sd_watchdog_enabled(3)."""
+
+import asyncio
+import os
+import time
+from collections.abc import Callable, Mapping
+
+from ringfence.host.notify import notify
+
+STATUS_KINDS = (
+    "started", "ring-lost", "suspended", "config-differs", "shut-out", "stale", "reborn", "victim",
+    "lockspace-runs", "divergent", "left",
+)  # fmt: skip
+"""Events that change what an admin should read in `systemctl status`."""
+
+
+class Supervisor:
+    """Fulfils `ports.Watch`.
+
+    Args:
+        environment: where WATCHDOG_USEC and WATCHDOG_PID stand.
+        say: sends one message; may block.
+    """
+
+    def __init__(
+        self, environment: Mapping[str, str] = os.environ, say: Callable[[str], object] = notify
+    ) -> None:
+        self._say = say
+        self._every_s = _watchdog_s(environment) / 2
+        self._fed_s = 0.0
+
+    def ready(self) -> None:
+        self._later("READY=1")
+
+    def recorded(self, kind: str, what: str) -> None:
+        if kind in STATUS_KINDS:
+            self._later(f"STATUS={' '.join(what.split())}")
+
+    def alive(self) -> None:
+        now_s = time.monotonic()
+        if self._every_s and now_s - self._fed_s >= self._every_s:
+            self._fed_s = now_s
+            self._later("WATCHDOG=1")
+
+    def ending(self, why: str) -> None:
+        self._later(f"STOPPING=1\nSTATUS={' '.join(why.split())}")
+
+    def _later(self, words: str) -> None:
+        asyncio.get_running_loop().run_in_executor(None, self._say, words)
+
+
+def _watchdog_s(environment: Mapping[str, str]) -> float:
+    """0: nobody watches this process."""
+    limit_us, pid = environment.get("WATCHDOG_USEC", ""), environment.get("WATCHDOG_PID", "")
+    if not limit_us.isdecimal() or (pid and pid != str(os.getpid())):
+        return 0.0
+    return int(limit_us) / 1e6
