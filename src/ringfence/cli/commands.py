@@ -1,0 +1,95 @@
+"""`ringfence`: one table of commands, each loaded when it is used.
+
+A command's room is imported only to run it or to show its own help, so `ringfence --help` is quick
+and a room that cannot be imported breaks no other command."""
+
+import importlib
+from typing import NamedTuple
+
+import click
+
+import ringfence
+from ringfence.core.errors import Unavailable
+
+
+class Entry(NamedTuple):
+    section: str
+    where: str
+    """module:attribute of a click command."""
+    help: str
+
+
+CLUSTER, FENCING, VOLUMES, SERVICES = "Cluster", "Fencing", "Volumes", "Services and labs"
+
+COMMANDS: dict[str, Entry] = {
+    "status": Entry(CLUSTER, "ringfence.cli.observe:status",
+        "This node and its cluster; exit 1 if anything is blocked."),
+    "why": Entry(CLUSTER, "ringfence.cli.observe:why", "Why something is stuck, and what comes next."),
+    "events": Entry(CLUSTER, "ringfence.cli.observe:events", "What happened, with -f what happens."),
+    "locks": Entry(CLUSTER, "ringfence.cli.observe:locks", "Who holds what and who waits for it."),
+    "config": Entry(CLUSTER, "ringfence.cli.config:config", "Check, show or apply the configuration."),
+    "leave": Entry(CLUSTER, "ringfence.cli.config:leave", "Close all volumes and leave the cluster cleanly."),
+    "fence": Entry(FENCING, "ringfence.cli.fence:fence",
+        "Fence history; a person's word on hosts and devices."),
+    "pvcreate": Entry(VOLUMES, "ringfence.cli.volumes:pvcreate", "Make devices into PVs."),
+    "pvs": Entry(VOLUMES, "ringfence.cli.reports:pvs", "Report PVs."),
+    "vgcreate": Entry(VOLUMES, "ringfence.cli.volumes:vgcreate", "Make a shared VG."),
+    "vgchange": Entry(VOLUMES, "ringfence.cli.volumes:vgchange",
+        "Start or stop a VG's lockspace; (de)activate its LVs."),
+    "vgs": Entry(VOLUMES, "ringfence.cli.reports:vgs", "Report VGs."),
+    "vgremove": Entry(VOLUMES, "ringfence.cli.volumes:vgremove", "Remove VGs."),
+    "lvcreate": Entry(VOLUMES, "ringfence.cli.volumes:lvcreate", "Make an LV and activate it here."),
+    "lvs": Entry(VOLUMES, "ringfence.cli.reports:lvs", "Report LVs and which host holds them."),
+    "lvchange": Entry(VOLUMES, "ringfence.cli.volumes:lvchange", "Activate or deactivate LVs here."),
+    "lvremove": Entry(VOLUMES, "ringfence.cli.volumes:lvremove", "Remove LVs."),
+    "daemon": Entry(SERVICES, "ringfence.daemon.commands:daemon", "Run this host's daemon."),
+    "hub": Entry(SERVICES, "ringfence.ring.commands:hub", "Run the embedded ring's broker."),
+    "block": Entry(SERVICES, "ringfence.cli.services:block",
+        "Run the service that serves active LVs as NBD exports."),
+    "lab": Entry(SERVICES, "ringfence.lab.commands:lab", "A cluster of real processes on this host."),
+    "demo": Entry(SERVICES, "ringfence.lab.demo_commands:demo",
+        "The whole story on a lab, in under a minute."),
+    "sim": Entry(SERVICES, "ringfence.sim.commands:sim",
+        "Replay a simulated cluster with its faults from a seed."),
+}  # fmt: skip
+
+
+class LazyGroup(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        entry = COMMANDS.get(name)
+        return load(name, entry) if entry is not None else None
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        for section in dict.fromkeys(entry.section for entry in COMMANDS.values()):
+            rows = [(name, entry.help) for name, entry in COMMANDS.items() if entry.section == section]
+            with formatter.section(section):
+                formatter.write_dl(rows)
+
+
+def load(name: str, entry: Entry) -> click.Command:
+    """Raises Unavailable if the command's room is not installed."""
+    module, _, attribute = entry.where.partition(":")
+    try:
+        command = getattr(importlib.import_module(module), attribute)
+    except ModuleNotFoundError as error:
+        # Only what is wholly absent; an import that fails inside a room is a bug to be seen.
+        if error.name is None or not module.startswith(error.name):
+            raise
+        raise Unavailable(
+            f"`ringfence {name}` is not in this installation", next=f"install a ringfence that has {module}"
+        ) from None
+    assert isinstance(command, click.Command)
+    return command
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(ringfence.__version__, prog_name="ringfence")
+def root() -> None:
+    """Clustered LVM for today: several hosts share one set of disks safely.
+
+    Commands talk to this host's daemon through a socket: --socket, else $RINGFENCE_SOCKET, else
+    /run/ringfence/socket below --root.  Exit codes: 0 done, 3 bad command line, 5 refused or failed;
+    `status` exits with 1 when anything is blocked."""

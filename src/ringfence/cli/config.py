@@ -1,0 +1,142 @@
+"""config check, show, apply; leave."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+
+from ringfence.cli.answers import print_json
+from ringfence.cli.options import daemon_options, json_option, open_daemon, root_option
+from ringfence.client import Connection
+from ringfence.config import Loaded, Paths, digest, load, render
+from ringfence.core.cluster import ClusterConfig
+from ringfence.core.errors import Refused
+from ringfence.wire import client as calls
+
+
+@click.group()
+def config() -> None:
+    """Check, show or apply the configuration."""
+
+
+@config.command()
+@click.argument("file", type=click.Path(path_type=Path), required=False)
+@root_option
+@json_option
+def check(file: Path | None, root: Path | None, as_json: bool) -> None:
+    """Read FILE (default: this host's ringfence.toml) and say what is wrong with it.  Changes nothing."""
+    loaded, where = _load(file, root)
+    cluster = loaded.cluster
+    if as_json:
+        print_json(
+            {
+                "file": str(where),
+                "cluster": cluster.name,
+                "config": cluster.version,
+                "digest": digest(cluster),
+            }
+        )
+        return
+    nodes = ", ".join(node.name for node in cluster.nodes)
+    click.echo(f"{where}: good; cluster {cluster.name} version {cluster.version}, nodes {nodes}")
+    for line in _advice(cluster):
+        click.echo(f"  note: {line}")
+
+
+def _advice(cluster: ClusterConfig) -> list[str]:
+    """What is allowed and still worth a word."""
+    found = []
+    used = [device for node in cluster.nodes for level in node.levels for device in level.devices]
+    found += [
+        f"device {one.name} is in no level of any node" for one in cluster.devices if one.name not in used
+    ]
+    found += [
+        f"{node.name} is fenced by hand: a failure waits for a person"
+        for node in cluster.nodes
+        if node.manual
+    ]
+    if len(cluster.nodes) == 2 and not cluster.two_node:
+        found.append("two nodes without two_node: when one fails, the other has no majority and stops")
+    if cluster.naive:
+        found.append("naive: every protection is off")
+    return found
+
+
+@config.command()
+@click.option("--file", "from_file", is_flag=True, help="This host's file, without asking the daemon.")
+@daemon_options
+@json_option
+def show(from_file: bool, socket: str | None, root: Path | None, as_json: bool) -> None:
+    """The configuration that the cluster uses now, as TOML."""
+    if from_file:
+        loaded, _ = _load(None, root)
+        shown: Loaded | ClusterConfig = loaded
+        cluster = loaded.cluster
+    else:
+        with open_daemon(socket, root) as daemon:
+            shown = cluster = _running(daemon)
+    if as_json:
+        print_json({"config": msgspec.to_builtins(cluster), "digest": digest(cluster)})
+    else:
+        click.echo(render(shown), nl=False)
+
+
+@config.command("apply")
+@click.argument("file", type=click.Path(path_type=Path), required=False)
+@daemon_options
+@json_option
+def apply_file(file: Path | None, socket: str | None, root: Path | None, as_json: bool) -> None:
+    """Make FILE (default: this host's ringfence.toml) the configuration of all nodes, or of none.
+
+    The version is counted up by itself.  [devices], [socket] and [hub] are each host's own and stay."""
+    loaded, where = _load(file, root)
+    with open_daemon(socket, root) as daemon:
+        now = _running(daemon)
+        new = _next(loaded.cluster, now, where)
+        if new is None:
+            answer: dict[str, Any] = {"version": now.version, "changed": False}
+        else:
+            answer = {**daemon.call(calls.ConfigApply(new)), "changed": True}
+    version = answer["version"]
+    if as_json:
+        print_json({"config": version, "changed": answer["changed"]})
+    elif answer["changed"]:
+        click.echo(f"configuration version {version} is in force on all nodes")
+    else:
+        click.echo(f"nothing to do: version {version} says the same")
+
+
+def _next(wanted: ClusterConfig, now: ClusterConfig, where: Path) -> ClusterConfig | None:
+    """The configuration to propose; None: it is in force already."""
+    if msgspec.structs.replace(wanted, version=now.version) == now:
+        return None
+    if wanted.version > now.version + 1:
+        raise Refused(
+            f"{where}: version = {wanted.version}, but the cluster is at {now.version}",
+            next=f"set version = {now.version + 1}, or start from `ringfence config show`",
+        )
+    return msgspec.structs.replace(wanted, version=now.version + 1)
+
+
+def _running(daemon: Connection) -> ClusterConfig:
+    answer: dict[str, Any] = daemon.call(calls.ConfigShow())
+    return msgspec.convert(answer["config"], ClusterConfig)
+
+
+def _load(file: Path | None, root: Path | None) -> tuple[Loaded, Path]:
+    paths = Paths(root.absolute()) if root is not None else Paths()
+    return load(paths, file), file or paths.file
+
+
+@click.command()
+@daemon_options
+@json_option
+def leave(socket: str | None, root: Path | None, as_json: bool) -> None:
+    """Close all volumes, leave the cluster cleanly and end the daemon."""
+    with open_daemon(socket, root) as daemon:
+        answer = daemon.call(calls.Leave())
+    if as_json:
+        print_json(answer if isinstance(answer, dict) else {})
+    else:
+        click.echo("left the cluster")

@@ -1,0 +1,152 @@
+"""status, why, events, locks: what is, and why."""
+
+import contextlib
+import time
+from collections import deque
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ringfence.cli.answers import (
+    clock_time,
+    columns,
+    on_terminal,
+    one_line,
+    print_json,
+    print_json_line,
+)
+from ringfence.cli.options import daemon_options, json_option, open_daemon
+from ringfence.cli.status_view import print_rich, status_lines
+from ringfence.client import Connection
+from ringfence.core.errors import EXIT_OK
+
+EXIT_BLOCKED = 1
+PAGE = 1000
+
+
+@click.command()
+@daemon_options
+@json_option
+def status(socket: str | None, root: Path | None, as_json: bool) -> int:
+    """This node, its cluster, who must be fenced, what is frozen.
+
+    Exit 0: all is well; 1: something is blocked (`ringfence why` says what and why)."""
+    with open_daemon(socket, root) as daemon:
+        answer = daemon.status()
+    if as_json:
+        print_json(answer)
+    elif on_terminal():
+        print_rich(answer, _now_ms())
+    else:
+        for line in status_lines(answer, _now_ms()):
+            click.echo(line)
+    return EXIT_BLOCKED if answer.get("blocked") else EXIT_OK
+
+
+@click.command()
+@click.argument("target", default="")
+@daemon_options
+@json_option
+def why(target: str, socket: str | None, root: Path | None, as_json: bool) -> None:
+    """Why TARGET is stuck: who holds it, since when, which fence attempt runs, what comes next.
+
+    TARGET is VG/LV, LOCKSPACE/RESOURCE or a node; without it, everything that is stuck."""
+    with open_daemon(socket, root) as daemon:
+        answer: dict[str, Any] = daemon.why(target)
+    if as_json:
+        print_json(answer)
+        return
+    for line in answer.get("lines") or [f"{target or 'nothing'} is not stuck"]:
+        click.echo(line)
+
+
+# -- events -------------------------------------------------------------------
+
+
+@click.command()
+@click.option("-f", "--follow", is_flag=True, help="Then print new ones as they happen, until Ctrl-C.")
+@click.option(
+    "-n", "--last", type=click.IntRange(0), default=100, show_default=True, help="How many; 0: all."
+)
+@click.option("--since", type=click.IntRange(0), default=0, help="Only events after this sequence number.")
+@click.option("--kind", multiple=True, help="Only this kind (incident, victim, evidence, …); repeatable.")
+@daemon_options
+@json_option
+def events(
+    follow: bool, last: int, since: int, kind: tuple[str, ...],
+    socket: str | None, root: Path | None, as_json: bool,
+) -> None:  # fmt: skip
+    """What happened, oldest first, one line each.
+
+    With --json and -f: one object a line."""
+    with open_daemon(socket, root) as daemon:
+        found, newest = _recorded(daemon, since, last, kind)
+        if as_json and not follow:
+            print_json({"events": found})
+            return
+        for event in found:
+            _print_event(event, as_json)
+        if follow:
+            # Ctrl-C is how following ends, not a failure of it.
+            with contextlib.suppress(KeyboardInterrupt):
+                for event in daemon.events(follow=True, since=newest):
+                    if not kind or event["kind"] in kind:
+                        _print_event(event, as_json)
+
+
+def _recorded(
+    daemon: Connection, since: int, last: int, kinds: tuple[str, ...]
+) -> tuple[list[dict[str, Any]], int]:
+    """The last events, and the newest sequence number that was seen on the way."""
+    found: deque[dict[str, Any]] = deque(maxlen=last or None)
+    while True:
+        page = list(daemon.events(since=since, limit=PAGE))
+        found.extend(event for event in page if not kinds or event["kind"] in kinds)
+        if page:
+            since = max(since, int(page[-1]["seq"]))
+        if len(page) < PAGE:
+            return list(found), since
+
+
+def _print_event(event: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        print_json_line(event)
+        return
+    click.echo(event_line(event))
+
+
+def event_line(event: dict[str, Any]) -> str:
+    return (
+        f"{clock_time(event['wall_ms'])}  {event['seq']:>6}  {event['kind']:<14}  {one_line(event['what'])}"
+    )
+
+
+# -- locks --------------------------------------------------------------------
+
+
+@click.command()
+@click.argument("lockspace", default="")
+@daemon_options
+@json_option
+def locks(lockspace: str, socket: str | None, root: Path | None, as_json: bool) -> None:
+    """Who holds what in LOCKSPACE (default: in all), and who waits for it."""
+    with open_daemon(socket, root) as daemon:
+        answer: dict[str, Any] = daemon.locks(lockspace)
+    if as_json:
+        print_json(answer)
+        return
+    rows = [["LOCKSPACE", "RESOURCE", "NODE", "STATE", "MODE", "WANTS", "TOKEN", "SINCE"]]
+    rows += [_lock_row(lock) for lock in answer["locks"]]
+    for line in columns(rows):
+        click.echo(line)
+
+
+def _lock_row(lock: dict[str, Any]) -> list[str]:
+    since = lock.get("since_wall_ms") or 0
+    cells = ["lockspace", "resource", "name", "state", "mode", "wanted", "token"]
+    return [str(lock.get(cell) or "-") for cell in cells] + [clock_time(since)]
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000

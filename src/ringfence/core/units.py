@@ -1,0 +1,73 @@
+"""Sizes as LVM2 reads and prints them.
+
+Source: LVM2 lib/misc/lvm-string.c and tools/lvmcmdline.c (_size_arg) for input, libdm/libdm-string.c
+(dm_size_to_string) for output; lvmreport(7), "units"."""
+
+import re
+from decimal import Decimal
+
+from ringfence.core.errors import BadInput
+
+_LETTERS = "kmgtpe"
+_SIZE = re.compile(r"(\d+(?:\.\d*)?|\.\d+)\s*(?:([bskmgtpe])(?:i?b)?)?", re.IGNORECASE)
+_EXTENTS = re.compile(r"(\d+)(?:%([A-Za-z]+))?")
+LARGEST_BYTES = (1 << 63) - 1
+UNITS = "rRhHbBsSkKmMgGtTpPeE"
+READABLE = "r"
+"""LVM2's default: the largest unit that fits, `<` where two decimals rounded it up."""
+
+
+def parse_size(text: str, default_unit: str = "m") -> int:
+    """A size in bytes.  Units are base two whatever their case; without one it is MiB.
+
+    Raises BadInput for anything else, zero and less included."""
+    match = _SIZE.fullmatch(text.strip())
+    if match is None:
+        raise BadInput(f"{text!r} is not a size", next="give a number and a unit, for example 64m or 1.5g")
+    unit = (match[2] or default_unit).lower()
+    factor = {"b": 1, "s": 512}.get(unit) or 1 << 10 * (_LETTERS.index(unit) + 1)
+    size = Decimal(match[1]) * factor
+    if size != size.to_integral_value():
+        raise BadInput(f"{text} is not a whole number of bytes", next="give a coarser size")
+    if not 0 < size <= LARGEST_BYTES:
+        raise BadInput(f"size {text} cannot be", next="give a size above 0 and below 8e")
+    return int(size)
+
+
+def parse_extents(text: str) -> tuple[int, str]:
+    """`-l`'s argument: a number of extents, or (percentage, "VG" | "FREE").  Raises BadInput."""
+    match = _EXTENTS.fullmatch(text.strip())
+    if match is None:
+        raise BadInput(f"{text!r} is not a number of extents", next="give 25, 50%VG or 100%FREE")
+    count, percent = int(match[1]), (match[2] or "").upper()
+    if percent not in ("", "VG", "FREE"):
+        raise BadInput(f"percentages of {match[2]} are not served", next="give %VG or %FREE")
+    if count == 0:
+        raise BadInput("0 extents cannot be", next="give 1 or more")
+    return count, percent
+
+
+def format_size(size_bytes: int, unit: str = READABLE, *, suffix: bool = True) -> str:
+    """As `pvs --units UNIT` prints it.  Capital letters count in powers of 1000 (B and S do not differ)."""
+    assert unit in tuple(UNITS)
+    base = 1000 if unit.isupper() else 1024
+    letters = _LETTERS.upper() if unit.isupper() else _LETTERS
+    kind = unit.lower()
+    if kind in "bs":
+        divisor = 1 if kind == "b" else 512
+        # Always capital: lower-case b and s would look like "bits" and "seconds".
+        return f"{size_bytes // divisor}{kind.upper() if suffix else ''}"
+    if size_bytes == 0:
+        return f"0{(unit if kind not in 'rh' else ' ') if suffix else ''}"
+    if kind in "rh":
+        power = 0
+        while power < len(letters) and size_bytes >= base ** (power + 1):
+            power += 1
+        letter = letters[power - 1] if power else "B"
+    else:
+        power = _LETTERS.index(kind) + 1
+        letter = unit
+    exact = Decimal(size_bytes) / base**power
+    shown = f"{exact:.2f}" if power else str(size_bytes)
+    mark = "<" if kind == "r" and Decimal(shown) > exact else ""
+    return f"{mark}{shown}{letter if suffix else ''}"
