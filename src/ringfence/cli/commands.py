@@ -8,7 +8,6 @@ from typing import NamedTuple
 
 import click
 
-import ringfence
 from ringfence.core.errors import Unavailable
 
 
@@ -86,7 +85,7 @@ def load(name: str, entry: Entry) -> click.Command:
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(ringfence.__version__, prog_name="ringfence")
+@click.version_option(package_name="ringfence", prog_name="ringfence")
 def root() -> None:
     """Clustered LVM for today: several hosts share one set of disks safely.
 
