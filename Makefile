@@ -1,0 +1,75 @@
+# Everything below works from a clean clone with Python >= 3.11 and its venv module; nothing but
+# `make test` as root installs anything outside .venv.
+
+PYTHON ?= $(firstword $(foreach v,python3 python3.13 python3.12 python3.11,$(shell \
+	$(v) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && command -v $(v))))
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+
+.PHONY: help demo test check lint types unit packages lock man clean
+
+help:  ## What can be made
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: $(VENV)/.runtime  ## The story on a lab of real processes, in under a minute; no root needed
+	$(BIN)/ringfence demo
+
+test: $(VENV)/.dev packages lint types unit  ## Everything that CI checks; as root it installs packages.txt first
+
+check: $(VENV)/.dev lint types  ## Style, types, layers: the quick part of `make test`
+	$(BIN)/python -m pytest tests/test_layers.py
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check src tests
+
+types: $(VENV)/.dev
+	$(BIN)/mypy
+
+unit: $(VENV)/.dev
+	$(BIN)/python -m pytest
+
+# Debian packages whose tools the tests use.  One that is missing fails its tests; none is skipped.
+packages:
+	@wanted=$$(sed -e 's/#.*//' -e '/^ *$$/d' packages.txt); missing=; \
+	for one in $$wanted; do \
+		dpkg-query -W -f '$${Status}' $$one 2>/dev/null | grep -q 'ok installed' || missing="$$missing $$one"; \
+	done; \
+	if [ -z "$$missing" ]; then exit 0; fi; \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		echo "installing:$$missing"; \
+		apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends $$missing; \
+	else \
+		echo "tests that need these packages will fail; install them as root:$$missing" >&2; \
+	fi
+
+$(VENV)/bin/python:
+	@if [ -z "$(PYTHON)" ]; then echo "Python 3.11 or newer is needed; none was found (set PYTHON=...)" >&2; exit 1; fi
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+		echo "$(PYTHON) has no venv module; on Debian and Ubuntu: apt-get install python3-venv" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.runtime: requirements.lock pyproject.toml | $(VENV)/bin/python
+	$(PIP) install --require-hashes -r requirements.lock
+	$(PIP) install --no-build-isolation --no-deps -e .
+	@touch $@
+
+$(VENV)/.dev: requirements-dev.lock pyproject.toml | $(VENV)/bin/python
+	$(PIP) install --require-hashes -r requirements-dev.lock
+	$(PIP) install --no-build-isolation --no-deps -e .
+	@touch $@ $(VENV)/.runtime
+
+LOCK = uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+	--custom-compile-command 'make lock' pyproject.toml --group build
+
+lock:  ## Pin the dependencies anew (needs uv)
+	$(LOCK) -o requirements.lock
+	$(LOCK) --group dev -o requirements-dev.lock
+
+man: $(VENV)/.runtime  ## The man pages, into build/man
+	@mkdir -p build/man
+	$(BIN)/python packaging/man/page.py > build/man/ringfence.1
+	cp packaging/man/ringfence.toml.5 build/man/
+
+clean:  ## Remove what was made here
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

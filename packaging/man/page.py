@@ -1,0 +1,69 @@
+"""Prints ringfence(1), made from the commands' own help.
+
+    python packaging/man/page.py > ringfence.1"""
+
+import click
+
+from ringfence.cli.commands import COMMANDS, root
+from ringfence.core.errors import RingfenceError
+
+HEAD = r""".TH RINGFENCE 1 "" ringfence "User commands"
+.SH NAME
+ringfence \- clustered LVM: locks, fencing with evidence, shared volume groups
+.SH SYNOPSIS
+.B ringfence
+.I COMMAND
+.RI [ ARGUMENTS ]"""
+
+FOOT = r""".SH ENVIRONMENT
+.TP
+.B RINGFENCE_SOCKET
+The daemon's socket, where no \-\-socket is given.
+.SH EXIT STATUS
+0 done; 1 (status) something is blocked; 3 bad command line; 5 refused or failed.
+.SH FILES
+/etc/ringfence/ringfence.toml, /etc/ringfence/secrets/DEVICE, /var/lib/ringfence, /run/ringfence/socket,
+/run/ringfence/dev/VG/LV
+.SH SEE ALSO
+.BR ringfence.toml (5),
+.BR lvm (8)"""
+
+
+def page() -> str:
+    lines = [HEAD, ".SH DESCRIPTION", escape(root.help or ""), ".SH COMMANDS"]
+    for name in COMMANDS:
+        try:
+            command = root.get_command(click.Context(root), name)
+        except RingfenceError:
+            continue  # its room is not in this installation
+        assert command is not None
+        lines += section(command, f"ringfence {name}", name)
+    return "\n".join([*lines, FOOT, ""])
+
+
+def section(command: click.Command, words: str, name: str) -> list[str]:
+    context = click.Context(command, info_name=words)
+    usage = " ".join(command.collect_usage_pieces(context))
+    lines = [f".SS {escape(words)}", f".B {escape(words)}", escape(usage), ".PP", escape(command.help or "")]
+    for parameter in command.get_params(context):
+        record = parameter.get_help_record(context)
+        if record is not None and "--help" not in parameter.opts:
+            lines += [".TP", f".B {escape(record[0])}", escape(record[1])]
+    if isinstance(command, click.Group):
+        for sub in command.list_commands(context):
+            inner = command.get_command(context, sub)
+            assert inner is not None
+            lines += section(inner, f"{words} {sub}", sub)
+    return lines
+
+
+def escape(text: str) -> str:
+    """For roff: backslashes and dashes; a line must not begin with a control character."""
+    text = text.replace("\\", r"\e").replace("-", r"\-")
+    paragraphs = [" ".join(part.split()) for part in text.split("\n\n")]
+    safe = [r"\&" + part if part.startswith((".", "'")) else part for part in paragraphs if part]
+    return "\n.PP\n".join(safe)
+
+
+if __name__ == "__main__":
+    click.echo(page(), nl=False)
