@@ -1,0 +1,361 @@
+"""ringfence.toml: what is good loads and renders back equal; what is wrong is one line with a cure."""
+
+import os
+from pathlib import Path
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ringfence.config import Loaded, Paths, check_cluster, digest, load, parse, read_secrets, render
+from ringfence.core.cluster import ClusterConfig, Confirms, DeviceConfig, Level, NodeConfig, Timing
+from ringfence.core.errors import EXIT_FAILED, ConfigError
+
+GOOD = """
+[cluster]
+name = "an-a01"
+version = 3
+two_node = true
+
+[timing]
+write_ms = 4000
+
+[devices]
+paths = ["/dev/disk/by-id/wwn-*", "/tmp/disk.img"]
+
+[socket]
+group = "qemu"
+
+[node.an-a01n02]
+id = 2
+addresses = ["10.0.0.2"]
+fence = "manual"
+
+[node.an-a01n01]
+id = 1
+[[node.an-a01n01.level]]
+devices = ["bmc"]
+[[node.an-a01n01.level]]
+devices = ["pdu1", "pdu2"]
+
+[device.pdu1]
+agent = "fence_apc"
+confirms = "outlet-off"
+parameters = { plug = 3, ssh = true }
+
+[device.pdu2]
+agent = "fence_apc"
+confirms = "outlet-off"
+own_supply = true
+
+[device.bmc]
+agent = "fence_ipmilan"
+confirms = "host-off"
+timeout_ms = 9000
+parameters = { ip = "10.0.0.9", passwd_script = "/root/ask" }
+"""
+
+
+def test_every_field_arrives() -> None:
+    loaded = parse(GOOD)
+    assert loaded.devices_paths == ("/dev/disk/by-id/wwn-*", "/tmp/disk.img")
+    assert (loaded.socket_group, loaded.lab, loaded.hub_socket) == ("qemu", False, None)
+    assert loaded.cluster == ClusterConfig(
+        name="an-a01",
+        version=3,
+        two_node=True,
+        timing=Timing(write_ms=4000),
+        nodes=(
+            NodeConfig(1, "an-a01n01", levels=(Level(("bmc",)), Level(("pdu1", "pdu2")))),
+            NodeConfig(2, "an-a01n02", addresses=("10.0.0.2",), manual=True),
+        ),
+        devices=(
+            DeviceConfig(
+                "bmc",
+                "fence_ipmilan",
+                Confirms.HOST_OFF,
+                {"ip": "10.0.0.9", "passwd_script": "/root/ask"},
+                timeout_ms=9000,
+            ),
+            DeviceConfig("pdu1", "fence_apc", Confirms.OUTLET_OFF, {"plug": "3", "ssh": "1"}),
+            DeviceConfig("pdu2", "fence_apc", Confirms.OUTLET_OFF, own_supply=True),
+        ),
+    )
+
+
+def test_what_was_loaded_renders_to_the_same() -> None:
+    loaded = parse(GOOD)
+    assert parse(render(loaded)) == loaded
+    shared = parse(render(loaded.cluster))
+    assert shared == Loaded(loaded.cluster), "the shared part alone leaves the host's own part out"
+
+
+names = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,10}", fullmatch=True)
+texts = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\n"), max_size=12)
+
+
+@given(
+    names,
+    st.lists(names, min_size=1, max_size=4, unique=True),
+    texts,
+    st.booleans(),
+    st.lists(texts.map("/".__add__)),
+)
+def test_any_configuration_renders_back(
+    name: str, nodes: list[str], value: str, lab: bool, paths: list[str]
+) -> None:
+    device = DeviceConfig(name, "agent " + value, Confirms.STORAGE_CUT, {"ip": value, "a b": value})
+    cluster = ClusterConfig(
+        name,
+        nodes=tuple(NodeConfig(id, one, levels=(Level((name,)),)) for id, one in enumerate(nodes, 1)),
+        devices=(device,),
+        naive=lab,
+        fence_action="reboot",
+    )
+    loaded = Loaded(cluster, tuple(paths), "g", Path("/run/x y"), lab, "/tmp/lab" if lab else "")
+    assert parse(render(loaded)) == loaded
+
+
+def edit(old: str, new: str) -> str:
+    assert old in GOOD
+    return GOOD.replace(old, new)
+
+
+WRONG = {
+    "unknown table": (GOOD + "\n[nodes]\n", "unknown table [nodes]; did you mean node?"),
+    "unknown key": (
+        edit("two_node", "twonode"),
+        "[cluster] has an unknown key 'twonode'; did you mean two_node?",
+    ),
+    "unknown key in a node": (
+        edit("id = 2", "id = 2\nvote = 1"),
+        "[node.an-a01n02] has an unknown key 'vote'; did",
+    ),
+    "unknown key in timing": (
+        edit("write_ms", "write_sec"),
+        "[timing] has an unknown key 'write_sec'; did you",
+    ),
+    "unknown key in a level": (
+        edit('devices = ["bmc"]', 'device = ["bmc"]'),
+        "[[node.an-a01n01.level]] has an",
+    ),
+    "a node twice": (
+        GOOD + "[node.an-a01n01]\nid=5\n",
+        "line 43: node an-a01n01 is configured twice; remove one",
+    ),
+    "a device twice": (GOOD + "[device.bmc]\n", "device bmc is configured twice; remove one"),
+    "a key twice": (edit("id = 2", "id = 2\nid = 3"), "set a second time: id = 3; remove one"),
+    "a table twice": (GOOD + "[timing]\n", "timing"),
+    "an id twice": (edit("id = 2", "id = 1"), "id = 1 is an-a01n01's already; give each node its own"),
+    "no id": (edit("id = 2\n", ""), "[node.an-a01n02] has no id; add id = NUMBER"),
+    "id 0": (edit("id = 2", "id = 0"), "id = 0 cannot be"),
+    "id a string": (edit("id = 2", 'id = "2"'), "[node.an-a01n02] id is not a whole number; mend"),
+    "id true": (edit("id = 2", "id = true"), "id is not a whole number"),
+    "no nodes": ('[cluster]\nname = "x"\n', "no node is configured; add [node.NAME]"),
+    "no cluster": ("", "there is no [cluster]; add"),
+    "no cluster name": ("[cluster]\n", "[cluster] has no name; add"),
+    "bad node name": (GOOD + '[node."a b"]\nid = 3\nfence = "manual"\n', "'a b' cannot be a name; use"),
+    "a level without devices": (edit('devices = ["bmc"]', "devices = []"), "number 1 has no devices; add"),
+    "a level without a word": (edit('devices = ["bmc"]\n', ""), "number 1 has no devices; add"),
+    "an unknown device": (
+        edit('devices = ["bmc"]', 'devices = ["bmx"]'),
+        "'bmx', which is not configured; add",
+    ),
+    "a device twice in a level": (edit('"pdu1", "pdu2"', '"pdu1", "pdu1"'), "names device 'pdu1' twice"),
+    "level no table": (edit("id = 2", "id = 2\nlevel = 3"), "level is not a list of tables; write"),
+    "no levels": (
+        edit('fence = "manual"\n', ""),
+        "[node.an-a01n02] has no fence level: it could never be given up",
+    ),
+    "manual and levels": (
+        edit("id = 1", 'id = 1\nfence = "manual"'),
+        'has fence = "manual" and fence levels',
+    ),
+    "fence = other": (edit('"manual"', '"none"'), 'fence = "none" is not known'),
+    "two_node with three": (
+        GOOD + '[node.c]\nid = 3\nfence = "manual"\n',
+        "two_node needs exactly two nodes",
+    ),
+    "two_node with votes": (
+        edit("id = 2", "id = 2\nvotes = 2"),
+        "two_node needs exactly two nodes with one vote",
+    ),
+    "votes below 0": (edit("id = 2", "id = 2\nvotes = -1"), "votes = -1 cannot be"),
+    "no votes at all": (
+        edit("two_node = true", "")
+        .replace("id = 1", "id = 1\nvotes = 0")
+        .replace("id = 2", "id = 2\nvotes = 0"),
+        "no node has a vote",
+    ),
+    "grant >= detection": (
+        edit("write_ms = 4000", "grant_ms = 2200"),
+        "below the ring's detection time, 2.2 x",
+    ),
+    "write < grant": (
+        edit("write_ms = 4000", "write_ms = 1000"),
+        "write_ms = 1000 must not be below grant_ms",
+    ),
+    "heartbeat too slow": (edit("write_ms = 4000", "heartbeat_ms = 900"), "at least two heartbeats of 900"),
+    "silent too short": (edit("write_ms = 4000", "silent_ms = 400"), "silent_ms = 400 must be above two"),
+    "time 0": (edit("write_ms = 4000", "token_ms = 0"), "[timing] token_ms = 0 cannot be"),
+    "time negative": (edit("write_ms = 4000", "grace_ms = -1"), "[timing] grace_ms = -1 cannot be"),
+    "time a float": (edit("write_ms = 4000", "grace_ms = 1.5"), "grace_ms is not a whole number"),
+    "secret inline": (
+        edit("plug = 3", 'password = "x"'),
+        "hold a secret (password); move it to secrets/pdu1",
+    ),
+    "secret inline, old name": (edit("plug = 3", 'passwd = "x"'), "hold a secret (passwd)"),
+    "secret inline, snmp": (edit("plug = 3", 'community = "x"'), "hold a secret (community)"),
+    "action set": (edit("plug = 3", 'action = "on"'), "parameters may not set 'action'"),
+    "old option= set": (edit("plug = 3", 'option = "on"'), "parameters may not set 'option'"),
+    "parameter a list": (edit("plug = 3", "plug = [3]"), "plug is neither string nor number"),
+    "parameter of two lines": (edit("plug = 3", r'plug = "3\naction=on"'), "cannot be handed to an agent"),
+    "no agent": (edit('agent = "fence_ipmilan"\n', ""), "[device.bmc] has no agent"),
+    "no confirms": (
+        edit('confirms = "host-off"\n', ""),
+        '[device.bmc] has no confirms; add confirms = "host-off" or',
+    ),
+    "confirms other": (edit('"host-off"', '"off"'), 'confirms = "off" is not known; give "host-off" or'),
+    "naive outside a lab": (
+        edit("version = 3", "naive = true"),
+        "naive = true switches every protection off",
+    ),
+    "ring not served": (edit("version = 3", 'ring = "corosync"'), 'ring = "corosync" is not served by this'),
+    "fence_action other": (edit("version = 3", 'fence_action = "on"'), 'fence_action = "on" is not known'),
+    "version 0": (edit("version = 3", "version = 0"), "version = 0 cannot be"),
+    "paths not a list": (
+        edit('paths = ["/dev/disk/by-id/wwn-*", "/tmp/disk.img"]', 'paths = "/x"'),
+        "paths is not a",
+    ),
+    "paths relative": (edit('"/tmp/disk.img"', '"disk.img"'), "[devices] paths: 'disk.img' is not absolute"),
+    "hub relative": (GOOD + '[hub]\nsocket = "x"\n', "[hub] socket = 'x' is not absolute"),
+    "no TOML": ("[cluster\n", "line 1: "),
+    "a table that is none": ("cluster = 3\n", "[cluster] is not a table"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_what_is_wrong_is_one_line_with_a_cure(case: str) -> None:
+    text, expected = WRONG[case]
+    with pytest.raises(ConfigError) as caught:
+        parse(text, "/etc/ringfence/ringfence.toml")
+    line = str(caught.value)
+    assert expected in line
+    assert line.startswith("/etc/ringfence/ringfence.toml"), "the file is named"
+    assert "\n" not in line
+    assert caught.value.next
+    assert caught.value.exit_code == EXIT_FAILED
+
+
+def test_naive_only_in_a_lab_on_the_hub() -> None:
+    text = edit("version = 3", "naive = true") + '[lab]\ndir = "/tmp/lab"\n'
+    loaded = parse(text)
+    assert (loaded.cluster.naive, loaded.lab, loaded.lab_dir) == (True, True, "/tmp/lab")
+    with pytest.raises(ConfigError, match="for labs only"):
+        check_cluster(loaded.cluster, lab=False)
+
+
+def test_the_digest_knows_every_difference_and_no_order() -> None:
+    cluster = parse(GOOD).cluster
+    turned = parse(edit("plug = 3, ssh = true", "ssh = true, plug = 3")).cluster
+    assert digest(turned) == digest(cluster)
+    assert digest(msgspec.structs.replace(cluster, version=4)) != digest(cluster)
+    assert digest(parse(edit("plug = 3", "plug = 4")).cluster) != digest(cluster)
+
+
+# -- files --------------------------------------------------------------------
+
+
+@pytest.fixture
+def paths(tmp_path: Path) -> Paths:
+    found = Paths(tmp_path)
+    found.secrets.mkdir(parents=True)
+    found.file.write_text(GOOD)
+    return found
+
+
+def test_one_root_moves_everything(tmp_path: Path) -> None:
+    for root in (Path("/"), tmp_path):
+        paths = Paths(root)
+        places = [getattr(paths, name) for name, one in vars(Paths).items() if isinstance(one, property)]
+        assert all(place.is_relative_to(root) for place in places)
+        assert len(places) == len(set(places)) > 10
+    assert str(Paths().socket) == "/run/ringfence/socket"
+    assert str(Paths().file) == "/etc/ringfence/ringfence.toml"
+
+
+def test_load(paths: Paths) -> None:
+    loaded = load(paths)
+    assert loaded == parse(GOOD)
+    assert loaded.hub(paths) == paths.hub_socket
+
+
+def test_no_file(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"there is no .*/etc/ringfence/ringfence.toml; write it"):
+        load(Paths(tmp_path))
+
+
+def test_a_file_that_is_no_text(paths: Paths) -> None:
+    paths.file.write_bytes(b"\xff\xfe")
+    with pytest.raises(ConfigError, match="is not UTF-8"):
+        load(paths)
+
+
+def test_a_directory_instead_of_a_file(paths: Paths) -> None:
+    paths.file.unlink()
+    paths.file.mkdir()
+    with pytest.raises(ConfigError, match=r"cannot read .*Is a directory"):
+        load(paths)
+
+
+@pytest.mark.parametrize("mode", [0o644, 0o640, 0o604, 0o620])
+def test_a_secret_that_others_may_use_is_refused(paths: Paths, mode: int) -> None:
+    secret = paths.secrets / "bmc"
+    secret.write_text("password=x\n")
+    secret.chmod(mode)
+    with pytest.raises(ConfigError, match=rf"may use it \(mode 0{mode:o}\); chmod 600 {secret}"):
+        load(paths)
+    with pytest.raises(ConfigError, match="chmod 600"):
+        read_secrets(paths, "bmc")
+
+
+def test_secrets_are_read(paths: Paths) -> None:
+    secret = paths.secrets / "bmc"
+    secret.write_text("# the BMC's\n\npassword = a=b # c\nsnmp_priv_password=\n")
+    secret.chmod(0o600)
+    load(paths)
+    assert read_secrets(paths, "bmc") == {"password": "a=b # c", "snmp_priv_password": ""}
+    assert read_secrets(paths, "pdu1") == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("hunter2\n", "line 1 is not key=value"),
+        ("a=1\na=hunter2\n", "line 2: a stands there twice"),
+        ("a b=hunter2", "line 1 is not"),
+    ],
+)
+def test_a_wrong_secret_file_is_refused_without_quoting_it(paths: Paths, text: str, expected: str) -> None:
+    secret = paths.secrets / "bmc"
+    secret.write_text(text)
+    secret.chmod(0o600)
+    with pytest.raises(ConfigError) as caught:
+        read_secrets(paths, "bmc")
+    assert expected in str(caught.value)
+    assert "hunter2" not in str(caught.value)
+
+
+def test_a_secret_that_is_a_directory(paths: Paths) -> None:
+    os.mkdir(paths.secrets / "bmc", 0o700)
+    with pytest.raises(ConfigError, match="is not a file"):
+        read_secrets(paths, "bmc")
+
+
+def test_the_manual_page_s_example_is_good() -> None:
+    page = (Path(__file__).parents[2] / "packaging/man/ringfence.toml.5").read_text()
+    example = page.split(".nf\n")[1].split(".fi\n")[0]
+    assert parse(example).cluster.two_node
+    for name in Timing.__struct_fields__:
+        assert f"{name} ({getattr(Timing(), name)})" in page.replace("\n", " "), "its defaults are the code's"
