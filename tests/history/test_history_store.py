@@ -132,7 +132,6 @@ def test_a_damaged_file_is_set_aside_with_a_line(path: Path, damage: str) -> Non
     assert str(aside) in said[0]
     if damage != "other tables":  # SQLite could open that one, and has marked it so
         assert aside.read_bytes() == damaged, "nothing of it is lost"
-    assert aside.stat().st_size == len(damaged)
 
 
 def test_a_second_damaged_file_does_not_replace_the_first(path: Path) -> None:

@@ -1,0 +1,40 @@
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import msgspec
+import pytest
+from cli_daemon import CannedDaemon, canned_daemon
+
+from ringfence.cli import main
+
+
+class Ran(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        return msgspec.json.decode(self.out)
+
+
+Run = Callable[..., Ran]
+
+
+@pytest.fixture
+def daemon(monkeypatch: pytest.MonkeyPatch) -> Iterator[CannedDaemon]:
+    with canned_daemon() as one:
+        monkeypatch.setenv("RINGFENCE_SOCKET", str(one.path))
+        yield one
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Run:
+    """Run a command line in this process."""
+
+    def run(*words: str) -> Ran:
+        code = main(words)
+        out, err = capsys.readouterr()
+        return Ran(code, out, err)
+
+    return run

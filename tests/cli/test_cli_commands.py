@@ -1,0 +1,125 @@
+"""The table of commands: help without imports, rooms that are missing, wrong lines."""
+
+import subprocess
+import sys
+import time
+
+import click
+import pytest
+from conftest import Run
+
+from ringfence.cli import commands, main
+from ringfence.cli.commands import COMMANDS, Entry, load
+
+ROOMS = ("ring", "engine", "daemon", "block", "sim", "lab", "client", "config")
+
+
+def test_help_names_every_command_and_imports_no_room() -> None:
+    script = (
+        "import sys\nfrom ringfence.cli import main\nmain(['--help'])\n"
+        f"print([room for room in {ROOMS} if 'ringfence.' + room in sys.modules])"
+    )
+    begin = time.monotonic()
+    ran = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=20
+    )
+    took_s = time.monotonic() - begin
+    for name in COMMANDS:
+        assert f"\n  {name} " in ran.stdout
+    assert ran.stdout.endswith("[]\n")
+    assert took_s < 2, "far below 0.3 s on an idle machine; a bound that no busy one breaks"
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_help_and_the_table_s_line_is_short(name: str, run: Run) -> None:
+    entry = COMMANDS[name]
+    assert len(entry.help) < 70
+    assert entry.help.endswith(".")
+    try:
+        ran = run(name, "--help")
+        code, out = ran.code, ran.out
+    except SystemExit as ended:  # argparse's way
+        code, out = ended.code, "Usage: "
+    assert code == 0
+    assert "sage: " in out
+
+
+def test_a_room_that_is_not_installed(monkeypatch: pytest.MonkeyPatch, run: Run) -> None:
+    monkeypatch.setitem(COMMANDS, "gone", Entry(commands.SERVICES, "ringfence.gone.commands:gone", "Gone."))
+    ran = run("gone")
+    assert (ran.code, ran.out) == (5, "")
+    assert ran.err == (
+        "  `ringfence gone` is not in this installation; install a ringfence that has ringfence.gone.commands\n"
+    )
+    assert run("--help").code == 0
+
+
+def test_a_bug_in_a_room_is_not_hidden(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: pytest.TempPathFactory
+) -> None:
+    (tmp_path / "rf_broken_room.py").write_text("import nosuchmodule\n")  # type: ignore[operator]
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(ModuleNotFoundError, match="nosuchmodule"):
+        load("x", Entry("", "rf_broken_room:x", ""))
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["nosuch"], "ringfence: No such command 'nosuch'; see `ringfence --help`"),
+        (["status", "--nosuch"], "ringfence status: No such option '--nosuch'"),
+        (["fence", "nosuch"], "ringfence fence: No such command 'nosuch'"),
+        (["why", "a", "b"], "ringfence why: Got unexpected extra argument (b)"),
+        (["events", "-n", "x"], "ringfence events: Invalid value for '-n' / '--last'"),
+    ],
+)
+def test_a_wrong_line_is_3_and_one_line(run: Run, words: list[str], expected: str) -> None:
+    ran = run(*words)
+    assert (ran.code, ran.out) == (3, "")
+    assert ran.err.startswith("  " + expected)
+    assert ran.err.count("\n") == 1
+    as_json = run(*words, "--json")
+    assert as_json.code == 3
+    assert as_json.json["error"]["code"] == "bad-command"
+
+
+@pytest.mark.parametrize("words", [[], ["fence"], ["config"]])
+def test_a_group_alone_is_3_and_shows_its_help(run: Run, words: list[str]) -> None:
+    ran = run(*words)
+    assert (ran.code, ran.out) == (3, "")
+    assert "Usage: " in ran.err
+    assert "Commands:" in ran.err or "Fencing:" in ran.err
+
+
+def test_a_command_s_own_exit_code_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    @click.command()
+    def ten() -> None:
+        sys.exit(10)
+
+    monkeypatch.setattr(commands, "load", lambda name, entry: ten)
+    with pytest.raises(SystemExit) as ended:
+        main(["sim"])
+    assert ended.value.code == 10
+
+
+def test_completion_loads_nothing() -> None:
+    script = (
+        "import sys\nfrom ringfence.cli import main\n"
+        "try: main()\nfinally: print('ringfence.sim' in sys.modules)"
+    )
+    environment = {"_RINGFENCE_COMPLETE": "bash_complete", "COMP_WORDS": "ringfence lv", "COMP_CWORD": "1"}
+    ran = subprocess.run(
+        [sys.executable, "-c", script],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=False,
+    )
+    assert ran.stdout.splitlines() == [
+        "plain,lvcreate",
+        "plain,lvs",
+        "plain,lvchange",
+        "plain,lvremove",
+        "False",
+    ]

@@ -1,0 +1,225 @@
+"""pvs, vgs, lvs: LVM2's tables and JSON from the daemon's rows, and who holds an LV."""
+
+from typing import Any
+
+import pytest
+from cli_daemon import CannedDaemon
+from conftest import Run
+
+from ringfence.core.errors import NotFound
+from ringfence.wire import client as calls
+
+M = 1 << 20
+SINCE = 1_700_000_000_000  # 2023-11-14T22:13:20Z
+
+
+def lv(
+    name: str, vg: str = "vg0", size: int = 64 * M, holders: tuple[tuple[str, str], ...] = ()
+) -> dict[str, Any]:
+    row: dict[str, Any] = {
+        "lv_name": name, "vg_name": vg, "lv_attr": "-wi-a-----", "lv_size": size, "pool_lv": "", "origin": "",
+        "data_percent": "", "metadata_percent": "", "move_pv": "", "mirror_log": "", "copy_percent": "",
+        "convert_lv": "", "lv_uuid": "u-" + name, "lv_full_name": f"{vg}/{name}", "lv_path": "", "lv_uri": "",
+        "lv_active": "", "lv_lockargs": "dlm", "lv_tags": "a,b", "lv_time": 1_700_000_000, "lv_host": "h",
+        "lv_parents": "", "seg_count": 1, "segtype": "linear", "seg_pe_ranges": "/dev/sda:0-15",
+        "devices": "/dev/sda(0)",
+    }  # fmt: skip
+    row["lv_holders"] = [
+        {"node": node, "mode": mode, "token": "3.1.9", "since_wall_ms": SINCE} for node, mode in holders
+    ]
+    row["lv_holder"] = ",".join(f"{node}:{mode}" for node, mode in holders)
+    return row
+
+
+ROWS = [lv("vm2", size=2047 * M), lv("vm1", holders=(("an-a01n01", "EX"),)), lv("big", "avg", 5 << 30)]
+VG = {
+    "vg_name": "vg0", "pv_count": 1, "lv_count": 2, "snap_count": 0, "vg_attr": "wz--ns", "vg_size": 252 * M,
+    "vg_free": 0, "vg_fmt": "lvm2", "vg_uuid": "U", "vg_seqno": 7, "vg_shared": "shared", "vg_tags": "",
+}  # fmt: skip
+PVS = [
+    {
+        "pv_name": "/dev/loop0", "vg_name": "rfovg", "pv_fmt": "lvm2", "pv_attr": "a--", "pv_size": 5 * (1 << 30) - 4 * M,
+        "pv_free": 5 * (1 << 30) - 4 * M, "pv_used": 0, "pv_tags": "", "pv_mda_count": 1,
+    }
+]  # fmt: skip
+
+
+def answer(call: calls.Call) -> Any:
+    match call:
+        case calls.Lvs(vg, name):
+            rows = [row for row in ROWS if vg in ("", row["vg_name"]) and name in ("", row["lv_name"])]
+            if not rows:
+                raise NotFound(f'Volume group "{vg}" not found', next="see vgs")
+            return {"rows": rows, "stale": False}
+        case calls.Vgs():
+            return {"rows": [VG], "stale": True, "notes": ["WARNING: read without a lock"]}
+        case calls.Pvs():
+            return {"rows": PVS, "stale": False}
+    raise AssertionError(call)
+
+
+@pytest.fixture(autouse=True)
+def _answers(daemon: CannedDaemon) -> None:
+    daemon.answer = answer
+
+
+def test_lvs_has_lvm2_s_columns_and_the_holder(run: Run) -> None:
+    ran = run("lvs")
+    assert (ran.code, ran.err) == (0, "")
+    head, *rows = ran.out.splitlines()
+    assert head.split() == (
+        [
+            "LV",
+            "VG",
+            "Attr",
+            "LSize",
+            "Pool",
+            "Origin",
+            "Data%",
+            "Meta%",
+            "Move",
+            "Log",
+            "Cpy%Sync",
+            "Convert",
+            "Holder",
+        ]
+    )
+    assert [row.split() for row in rows] == [
+        ["big", "avg", "-wi-a-----", "5.00g"],
+        ["vm1", "vg0", "-wi-a-----", "64.00m", "an-a01n01:EX@2023-11-14T22:13:20Z"],
+        ["vm2", "vg0", "-wi-a-----", "<2.00g"],
+    ]
+    assert {len(line) for line in ran.out.splitlines()} == {len(head)}, "padded, as LVM2's"
+
+
+def test_pvs_line_is_stock_lvm2_s(run: Run) -> None:
+    """Both lines were printed by stock LVM2 2.03.16 for such a PV."""
+    assert run("pvs").out == (
+        "  PV         VG    Fmt  Attr PSize  PFree \n  /dev/loop0 rfovg lvm2 a--  <5.00g <5.00g\n"
+    )
+
+
+def test_numbers_are_right_under_left_headings(run: Run) -> None:
+    """As stock LVM2 printed `pvs -o pv_used,pv_tags,pv_mda_count,...` for an empty PV."""
+    assert (
+        run("pvs", "-o", "pv_used,pv_tags,pv_mda_count").out
+        == "  Used PV Tags #PMda\n    0               1\n"
+    )
+
+
+def test_json_is_lvm2_s_own_layout(run: Run) -> None:
+    """Printed by stock LVM2 2.03.16."""
+    assert run("pvs", "--reportformat", "json").out == (
+        "  {\n"
+        '      "report": [\n'
+        "          {\n"
+        '              "pv": [\n'
+        '                  {"pv_name":"/dev/loop0", "vg_name":"rfovg", "pv_fmt":"lvm2", "pv_attr":"a--", '
+        '"pv_size":"<5.00g", "pv_free":"<5.00g"}\n'
+        "              ]\n"
+        "          }\n"
+        "      ]\n"
+        "  }\n"
+    )
+    assert [one["lv_name"] for one in run("lvs", "--reportformat", "json").json["report"][0]["lv"]] == [
+        "big", "vm1", "vm2",
+    ]  # fmt: skip
+
+
+def test_json_std_has_types_and_a_version(run: Run) -> None:
+    ran = run("lvs", "--json", "-o", "lv_name,lv_size,seg_count,lv_tags,data_percent,lv_holder", "vg0/vm1")
+    assert ran.json == {
+        "version": 1,
+        "report": [
+            {
+                "lv": [
+                    {
+                        "lv_name": "vm1", "lv_size": "64.00m", "seg_count": 1, "lv_tags": ["a", "b"],
+                        "data_percent": None, "lv_holder": "an-a01n01:EX@2023-11-14T22:13:20Z",
+                    }
+                ]
+            }
+        ],
+        "log": [],
+    }  # fmt: skip
+    ran = run("lvs", "--json", "--units", "b", "--nosuffix", "-o", "size", "vg0/vm1")
+    assert ran.json["report"][0]["lv"] == [{"lv_size": 64 * M}]
+    ran = run("vgs", "--json")
+    assert ran.json["log"] == [{"log_type": "warn", "log_message": "WARNING: read without a lock"}]
+    assert ran.err == ""
+
+
+def test_names_choose(run: Run, daemon: CannedDaemon) -> None:
+    assert run("lvs", "--noheadings", "-o", "name", "vg0/vm1", "avg", "vg0/vm1").out == "  big\n  vm1\n"
+    assert daemon.calls == [calls.Lvs("vg0", "vm1"), calls.Lvs("avg"), calls.Lvs("vg0", "vm1")]
+
+
+def test_a_name_that_is_not_there_fails_the_rest_not(run: Run) -> None:
+    ran = run("lvs", "--noheadings", "-o", "name", "nosuch", "avg")
+    assert (ran.code, ran.out) == (5, "  big\n")
+    assert ran.err == '  Volume group "nosuch" not found; see vgs\n'
+    ran = run("lvs", "--json", "nosuch")
+    assert ran.code == 5
+    assert ran.json["error"]["code"] == "not-found"
+    ran = run("pvs", "/dev/nosuch")
+    assert (ran.code, ran.out) == (5, "")
+    assert 'Failed to find physical volume "/dev/nosuch"' in ran.err
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (["-o", "lv_name,vg_name"], "vm1 vg0"),
+        (["-o", "name,size"], "vm1 64.00m"),
+        (["-o", "lv_name", "-o", "+seg_pe_ranges,devices"], "vm1 /dev/sda:0-15 /dev/sda(0)"),
+        (["-o", "lv_name,lv_attr", "-o-attr"], "vm1"),
+        (["-o", "lv_name,lv_name"], "vm1"),
+        (["-o", "lv_name,size", "--units", "b"], "vm1 67108864B"),
+        (["-o", "lv_name,size", "--units", "k", "--nosuffix"], "vm1 65536.00"),
+        (["-o", "lv_name,lv_time"], "vm1 2023-11-14T22:13:20Z"),
+        (["-o", "lv_name,vg_name,lv_uuid", "--separator", ":"], "vm1:vg0:u-vm1"),
+    ],
+)
+def test_options(run: Run, options: list[str], expected: str) -> None:
+    ran = run("lvs", "--noheadings", *options, "vg0/vm1")
+    assert (ran.code, " ".join(ran.out.split())) == (0, expected)
+
+
+def test_sorting(run: Run) -> None:
+    def names(*options: str) -> list[str]:
+        return run("lvs", "--noheadings", "-o", "name", *options).out.split()
+
+    assert names("-O", "-lv_name") == ["vm2", "vm1", "big"]
+    assert names("-O", "size") == ["vm1", "vm2", "big"]
+    assert names("-O", "vg_name,-size") == ["big", "vm2", "vm1"]
+
+
+def test_notes_go_to_stderr(run: Run) -> None:
+    ran = run("vgs")
+    assert ran.out == ("  VG  #PV #LV #SN Attr   VSize   VFree\n  vg0   1   2   0 wz--ns 252.00m    0 \n")
+    assert ran.err == "  WARNING: read without a lock\n"
+
+
+def test_every_field_prints(run: Run) -> None:
+    for verb in ("pvs", "vgs", "lvs"):
+        for form in ("basic", "json", "json_std"):
+            assert run(verb, "-o", "all", "--reportformat", form).code == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "expected"),
+    [
+        (["lvs", "-o", "nosuch"], 5, "Unrecognised field: nosuch"),
+        (["pvs", "-o", "lv_name"], 5, "Unrecognised field: lv_name"),
+        (["lvs", "-O", "nosuch"], 5, "Unrecognised field: nosuch"),
+        (["lvs", "--units", "x"], 3, "--units x: give one of"),
+        (["lvs", "--reportformat", "xml"], 3, "'xml' is not one of"),
+        (["lvs", "--nosuch"], 3, "No such option"),
+    ],
+)
+def test_what_is_wrong_is_one_line(run: Run, words: list[str], code: int, expected: str) -> None:
+    ran = run(*words)
+    assert ran.code == code
+    assert expected in ran.err
+    assert ran.err.count("\n") == 1
+    assert ran.out == ""

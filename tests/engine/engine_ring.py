@@ -1,0 +1,287 @@
+"""Real engines over a ring in memory, with real storage: as small as a cluster can be.
+
+Everything that a node multicasts is delivered to all members at once and in one order; time moves
+only when a test says so.  A frozen node's inputs wait.  Power is a table of switches; agents answer
+from it, or lie as told."""
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from ringfence.core.cluster import ClusterConfig, Confirms, DeviceConfig, Level, NodeConfig, Timing
+from ringfence.core.errors import RingfenceError, from_dict
+from ringfence.core.evidence import Power
+from ringfence.core.ids import Epoch
+from ringfence.engine import effects, inputs, orders
+from ringfence.engine.inputs import DiskState, Input
+from ringfence.engine.node import Node
+from ringfence.storage import Storage
+from ringfence.wire.client import Reply, Request
+
+MS = 1_000_000
+TIMING = Timing(
+    heartbeat_ms=100, token_ms=500, grant_ms=700, silent_ms=1500, write_ms=2500, hold_ms=30000, grace_ms=4000,
+    post_join_delay_ms=4000, agent_timeout_ms=5000, backoff_ms=500,
+)  # fmt: skip
+TICK_MS = 50
+AGENT_MS = 200
+"""How long every run of an agent takes."""
+
+
+def config_of(count: int, **options: Any) -> ClusterConfig:
+    """`count` nodes an-a01nXX, each with a BMC level and a PDU level."""
+    nodes, devices = [], []
+    for id in range(1, count + 1):
+        name = f"an-a01n{id:02}"
+        levels = (Level((f"bmc{id}",)), Level((f"pdu{id}",)))
+        nodes.append(NodeConfig(id, name, levels=levels))
+        devices.append(DeviceConfig(f"bmc{id}", "fence_lab_bmc", Confirms.HOST_OFF))
+        devices.append(DeviceConfig(f"pdu{id}", "fence_lab_pdu", Confirms.OUTLET_OFF, own_supply=True))
+    devices.sort(key=lambda device: device.name)
+    return ClusterConfig(
+        "ring", two_node=count == 2, timing=TIMING, nodes=tuple(nodes), devices=tuple(devices), **options
+    )
+
+
+class Host:
+    def __init__(self, world: "World", id: int) -> None:
+        self.world = world
+        self.id = id
+        self.name = f"an-a01n{id:02}"
+        self.disk = DiskState()
+        self.boots = 1
+        self.node: Node | None = None
+        self.frozen = False
+        self.inbox: deque[Input] = deque()
+        self.pages: dict[tuple[int, str], int] = {}
+        self.paths: dict[tuple[str, str], orders.OpenPath] = {}
+        self.events: list[effects.Record] = []
+        self.replies: dict[str, list[Reply]] = {}
+        self.ended: effects.Ended | None = None
+        self.runs: list[effects.RunAgent] = []
+        """Agent runs that were started."""
+        self.storage = Storage([str(world.directory / "*.img")], lambda guard: None)
+
+    def start(self) -> None:
+        self.node = Node()
+        self.feed(
+            inputs.Started(
+                self.world.config,
+                self.id,
+                f"machine-{self.id}",
+                f"boot-{self.id}-{self.boots}",
+                self.disk,
+                True,
+            )
+        )
+
+    def feed(self, fact: Input) -> None:
+        """Inputs of a frozen host wait for its thaw."""
+        if self.node is None:
+            return
+        if self.frozen:
+            self.inbox.append(fact)
+            return
+        for effect in self.node.step(self.world.now_ns, fact):
+            self._carry_out(effect)
+
+    def _carry_out(self, effect: effects.Effect) -> None:
+        match effect:
+            case effects.Multicast():
+                self.world.queue.append((self.id, effect.payload))
+            case effects.Keep():
+                self.disk = effect.disk
+            case effects.SetDeadline():
+                self.pages[effect.incarnation, effect.page] = effect.deadline_ns
+            case effects.DoOrder():
+                self.world.later.append(lambda: self._order(effect))
+            case effects.DropPaths():
+                self.paths = {}
+                self.world.later.append(lambda: self.feed(inputs.PathsDropped(effect.generation)))
+            case effects.Answer():
+                self.replies.setdefault(effect.reply.id, []).append(effect.reply)
+            case effects.Record():
+                self.events.append(effect)
+            case effects.RunAgent():
+                self.runs.append(effect)
+                self.world.agents.append((self.world.now_ns + AGENT_MS * MS, self, effect))
+            case effects.Ended():
+                self.ended = effect
+
+    def _order(self, effect: effects.DoOrder) -> None:
+        try:
+            answer = self._do(effect.body)
+        except RingfenceError as error:
+            self.feed(inputs.OrderDone(effect.order, error=error.as_dict()))
+        else:
+            self.feed(inputs.OrderDone(effect.order, answer=answer))
+
+    def _do(self, body: orders.DriverOrder) -> Any:
+        match body:
+            case orders.OpenPath():
+                self.paths[body.vg, body.lv] = body
+                return orders.Opened(f"/dev/{body.vg}/{body.lv}", f"nbd+unix:///{body.lv}")
+            case orders.ClosePath():
+                self.paths.pop((body.vg, body.lv), None)
+                return None
+            case orders.OpenPaths():
+                return tuple(
+                    orders.OpenVolume(
+                        one.vg, one.lv, one.uuid, f"/dev/{one.vg}/{one.lv}", f"nbd+unix:///{one.lv}"
+                    )
+                    for one in self.paths.values()
+                )
+            case _:
+                return self.storage.do(body)
+
+    # -- what tests ask ------------------------------------------------------------
+
+    def ask(self, call: Any, client: int = 1, id: str = "") -> str:
+        """Send a request; returns its id."""
+        self.world.asked += 1
+        id = id or f"r{self.world.asked}"
+        self.feed(inputs.Asked(client, Request(id, call), "tester"))
+        self.world.run()
+        return id
+
+    def reply(self, id: str) -> Any:
+        """The last result of a request, its error raised; None while it waits."""
+        replies = self.replies.get(id)
+        if not replies:
+            return None
+        if replies[-1].error is not None:
+            raise from_dict(replies[-1].error)
+        return replies[-1].result
+
+    def do(self, call: Any, client: int = 1) -> Any:
+        """Ask, and demand the answer at once (no time passes)."""
+        id = self.ask(call, client)
+        assert id in self.replies, f"{call} waits"
+        return self.reply(id)
+
+    def may_write(self, page: str) -> bool:
+        """As the data path reads its page: the newest incarnation's."""
+        found = [deadline for (_, name), deadline in sorted(self.pages.items()) if name == page]
+        return bool(found) and found[-1] > self.world.now_ns
+
+    def kinds(self) -> list[str]:
+        return [event.kind for event in self.events]
+
+    @property
+    def running(self) -> bool:
+        return (
+            self.node is not None and self.node.context is not None and self.node.context.running is not None
+        )
+
+
+class World:
+    """Args: members: which hosts start at once (all, unless given)."""
+
+    def __init__(self, directory: Path, count: int, members: Sequence[int] = (), **options: Any) -> None:
+        self.directory = directory
+        self.config = config_of(count, **options)
+        self.now_ns = 1_000_000 * MS
+        self.queue: deque[tuple[int, bytes]] = deque()
+        self.later: deque[Callable[[], None]] = deque()
+        self.agents: list[tuple[int, Host, effects.RunAgent]] = []
+        self.asked = 0
+        self.seq = 0
+        self.members: tuple[int, ...] = ()
+        self.power = dict.fromkeys(range(1, count + 1), Power.ON)
+        self.says: dict[tuple[str, str], Power] = {}
+        """(device, action) -> what it answers whatever is true."""
+        self.image = directory / "disk.img"
+        self.image.touch()
+        with self.image.open("r+b") as file:
+            file.truncate(64 << 20)
+        self.hosts = {id: Host(self, id) for id in range(1, count + 1)}
+        for id in members or self.hosts:
+            self.hosts[id].start()
+        self.view(*(members or self.hosts))
+        self.run()
+
+    def view(self, *members: int, how: str = "nodedown") -> None:
+        """The ring forms a view; hosts that are not in it hear nothing of it."""
+        self.seq += 1
+        left = tuple(sorted(set(self.members) - set(members)))
+        joined = tuple(sorted(set(members) - set(self.members)))
+        self.members = tuple(sorted(members))
+        view = inputs.ViewChanged(
+            Epoch(self.seq, min(members)), self.members, joined, left, dict.fromkeys(left, how)
+        )
+        self.queue.clear()
+        for id in self.members:
+            self.hosts[id].feed(view)
+
+    def run(self) -> None:
+        """Deliver, and do what was ordered, until nothing is left to do."""
+        while self.queue or self.later:
+            if self.queue:
+                sender, payload = self.queue.popleft()
+                if sender in self.members:
+                    for id in self.members:
+                        self.hosts[id].feed(inputs.Delivered(sender, payload))
+            else:
+                self.later.popleft()()
+
+    def pass_ms(self, time_ms: int) -> None:
+        """Time passes, in ticks; frozen hosts do not notice."""
+        for _ in range(time_ms // TICK_MS):
+            self.now_ns += TICK_MS * MS
+            due = [one for one in self.agents if one[0] <= self.now_ns]
+            self.agents = [one for one in self.agents if one[0] > self.now_ns]
+            for _, host, run in due:
+                if host.node is not None:
+                    host.feed(self.agent(run))
+            for host in self.hosts.values():
+                if not host.frozen:
+                    host.feed(inputs.Tick())
+            self.run()
+
+    def until(self, true: Callable[[], bool], limit_ms: int = 30_000) -> int:
+        """Let time pass until something is true; returns how long it took."""
+        for passed_ms in range(0, limit_ms, TICK_MS):
+            if true():
+                return passed_ms
+            self.pass_ms(TICK_MS)
+        raise AssertionError(f"not true within {limit_ms} ms")
+
+    def freeze(self, id: int) -> None:
+        self.hosts[id].frozen = True
+
+    def thaw(self, id: int, *members: int) -> None:
+        """The host wakes, finds what came meanwhile, and is let into a view again."""
+        host = self.hosts[id]
+        host.frozen = False
+        host.feed(inputs.RingLost("the ring went on without this host"))
+        host.inbox.clear()
+        self.run()
+        if members:
+            self.view(*members)
+            self.run()
+
+    def agent(self, run: effects.RunAgent) -> inputs.AgentExited:
+        """A switch does as it is told and tells the truth, unless `says` has it lie."""
+        id = int(run.device[-1])
+        said = self.says.get((run.device, run.action))
+        if said is not None:
+            return inputs.AgentExited(run.run, said, "as scripted", 5, answered=said is not Power.UNKNOWN)
+        if run.action == "off":
+            self.power[id] = Power.OFF
+            self.cut(id)
+        return inputs.AgentExited(run.run, self.power[id] if run.action == "status" else Power.OFF, "done", 5)
+
+    def cut(self, id: int) -> None:
+        """The host loses power."""
+        host = self.hosts[id]
+        host.node, host.paths, host.pages, host.inbox = None, {}, {}, deque()
+        host.frozen = False
+
+    def boot(self, id: int, *members: int) -> None:
+        host = self.hosts[id]
+        self.power[id] = Power.ON
+        host.boots += 1
+        host.start()
+        self.view(*members)
+        self.run()

@@ -1,0 +1,115 @@
+"""What is not Python: make, locks, units, pages, completion, documents."""
+
+import configparser
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from ringfence.cli.commands import COMMANDS
+
+ROOT = Path(__file__).parents[2]
+
+
+def pinned(file: str) -> dict[str, str]:
+    lines = (ROOT / file).read_text().splitlines()
+    return dict(re.fullmatch(r"([\w.-]+)==([\w.]+).*", line).groups() for line in lines if "==" in line)  # type: ignore[union-attr]
+
+
+def wanted(*groups: str) -> list[str]:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    requirements = list(project["project"]["dependencies"])
+    for group in groups:
+        requirements += project["dependency-groups"][group]
+    return [re.match(r"[\w-]+", one)[0] for one in requirements]  # type: ignore[index]
+
+
+@pytest.mark.parametrize(
+    ("file", "groups"), [("requirements.lock", ["build"]), ("requirements-dev.lock", ["build", "dev"])]
+)
+def test_every_dependency_is_pinned_with_hashes(file: str, groups: list[str]) -> None:
+    pins = pinned(file)
+    assert set(wanted(*groups)) <= set(pins)
+    blocks = re.split(r"\n(?=[a-z])", (ROOT / file).read_text())
+    assert all("--hash=sha256:" in block for block in blocks if "==" in block.splitlines()[0])
+
+
+def test_both_locks_pin_the_same_versions() -> None:
+    runtime, dev = pinned("requirements.lock"), pinned("requirements-dev.lock")
+    assert runtime.items() <= dev.items()
+
+
+def test_the_daemon_needs_few_packages() -> None:
+    assert len(wanted()) <= 4
+
+
+def test_make_help_names_what_can_be_made() -> None:
+    said = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    for target in ("demo", "test", "check", "help"):
+        assert f"make {target}" in said
+
+
+def test_ci_runs_make_test() -> None:
+    assert os.access(ROOT / ".ci/run", os.X_OK)
+    assert "make test" in (ROOT / ".ci/run").read_text()
+
+
+def test_packages_have_a_name_and_a_reason() -> None:
+    lines = [line for line in (ROOT / "packages.txt").read_text().splitlines() if not line.startswith("#")]
+    assert lines
+    for line in lines:
+        assert re.fullmatch(r"[a-z0-9.+-]+ +# .+", line), line
+
+
+@pytest.mark.parametrize(
+    "unit", sorted((ROOT / "packaging/systemd").glob("*.service")), ids=lambda unit: unit.name
+)
+def test_units_call_commands_that_there_are(unit: Path) -> None:
+    parsed = configparser.ConfigParser(strict=False, interpolation=None)
+    parsed.optionxform = str  # type: ignore[assignment, method-assign]
+    parsed.read(unit)
+    binary, command, *options = parsed["Service"]["ExecStart"].split()
+    assert (binary, command in COMMANDS) == ("/usr/bin/ringfence", True)
+    shown = subprocess.run(
+        [sys.executable, "-m", "ringfence", command, "--help"], capture_output=True, text=True, check=True
+    ).stdout
+    for option in options:
+        if option.startswith("--"):
+            assert option in shown
+
+
+def test_completion_is_what_click_makes() -> None:
+    made = subprocess.run(
+        [sys.executable, "-c", "from ringfence.cli import main; main()"],
+        env={**os.environ, "_RINGFENCE_COMPLETE": "bash_source"},
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    kept = (ROOT / "packaging/ringfence.bash").read_text()
+    assert kept.split("\n", 1)[1].strip() == made.strip()
+    subprocess.run(["bash", "-n", ROOT / "packaging/ringfence.bash"], check=True)
+
+
+def test_the_man_page_has_every_command() -> None:
+    page = subprocess.run(
+        [sys.executable, ROOT / "packaging/man/page.py"], capture_output=True, text=True, check=True
+    ).stdout
+    for name in COMMANDS:
+        assert f".SS ringfence {name}\n" in page
+    assert page.startswith(".TH RINGFENCE 1")
+
+
+def test_documents_name_only_files_that_there_are() -> None:
+    for document in (ROOT / "README.md", *(ROOT / "docs").rglob("*.md")):
+        for link in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", document.read_text()):
+            assert (document.parent / link).exists(), (document, link)
+
+
+def test_readme_shows_only_commands_that_there_are() -> None:
+    for name in re.findall(r"^    ringfence (\w+)", (ROOT / "README.md").read_text(), re.MULTILINE):
+        assert name in COMMANDS
