@@ -106,6 +106,8 @@ class Host:
             case effects.RunAgent():
                 self.runs.append(effect)
                 self.world.agents.append((self.world.now_ns + AGENT_MS * MS, self, effect))
+            case effects.CancelAgent():
+                self.world.cancel(effect.run, self)
             case effects.Ended():
                 self.ended = effect
 
@@ -189,6 +191,8 @@ class World:
         self.seq = 0
         self.members: tuple[int, ...] = ()
         self.power = dict.fromkeys(range(1, count + 1), Power.ON)
+        self.unplugged: list[int] = []
+        """Hosts whose outlets are off."""
         self.says: dict[tuple[str, str], Power] = {}
         """(device, action) -> what it answers whatever is true."""
         self.image = directory / "disk.img"
@@ -261,14 +265,27 @@ class World:
             self.view(*members)
             self.run()
 
+    def cancel(self, run: int, host: Host) -> None:
+        """The agent is killed before it has done anything."""
+        for one in [one for one in self.agents if one[1] is host and one[2].run == run]:
+            self.agents.remove(one)
+            killed = inputs.AgentExited(run, Power.UNKNOWN, "killed", 1, answered=False)
+            self.later.append(lambda: host.feed(killed))
+
     def agent(self, run: effects.RunAgent) -> inputs.AgentExited:
-        """A switch does as it is told and tells the truth, unless `says` has it lie."""
+        """A switch does as it is told and tells the truth, unless `says` has it lie.
+
+        A BMC has no supply of its own: once the outlets are off it does not answer."""
         id = int(run.device[-1])
+        if run.device.startswith("bmc") and id in self.unplugged:
+            return inputs.AgentExited(run.run, Power.UNKNOWN, "no route to host", 5, answered=False)
         said = self.says.get((run.device, run.action))
         if said is not None:
             return inputs.AgentExited(run.run, said, "as scripted", 5, answered=said is not Power.UNKNOWN)
         if run.action == "off":
             self.power[id] = Power.OFF
+            if run.device.startswith("pdu"):
+                self.unplugged.append(id)
             self.cut(id)
         return inputs.AgentExited(run.run, self.power[id] if run.action == "status" else Power.OFF, "done", 5)
 
@@ -281,6 +298,7 @@ class World:
     def boot(self, id: int, *members: int) -> None:
         host = self.hosts[id]
         self.power[id] = Power.ON
+        self.unplugged = [one for one in self.unplugged if one != id]
         host.boots += 1
         host.start()
         self.view(*members)

@@ -9,13 +9,14 @@ from typing import Any
 import msgspec
 
 from ringfence.core.errors import BadInput, NotFound, Refused, RingfenceError
-from ringfence.engine import explain, reports
+from ringfence.engine import reports
 from ringfence.engine.client_locks import ClientLocks
 from ringfence.engine.commands import command_for
 from ringfence.engine.commands.disks import find_vg
 from ringfence.engine.commands.locking import space_of
 from ringfence.engine.context import Context, Phase
 from ringfence.engine.effects import Answer
+from ringfence.engine.explain import Explanation
 from ringfence.engine.facts import ConfigRefused
 from ringfence.engine.inputs import Asked
 from ringfence.engine.leaving import leave
@@ -165,8 +166,7 @@ class Requests:
             exports, trouble = [msgspec.to_builtins(volume) for volume in volumes], ""
         except RingfenceError as error:
             exports, trouble = [], str(error)
-        status = reports.status(self._context, exports)
-        status["why"] = self._views.why
+        status = reports.status(self._context, exports, self._views.barrier, self._views.why)
         if trouble:
             status["block_service"] = trouble
         return status
@@ -175,15 +175,8 @@ class Requests:
         where = self._known(target)
         if where is None and target.count("/") == 1:
             where = yield from _resolve(target)
-        return explain.why(
-            self._context,
-            self._locker.node_locks,
-            self._locker.grants,
-            target,
-            resource=where,
-            barrier=self._views.barrier,
-            ring_reason=self._views.why,
-        )
+        explanation = Explanation(self._context, self._locker, self._views.barrier, self._views.why)
+        return explanation.of(target, where)
 
     def _known(self, target: str) -> tuple[str, str] | None:
         """The resource behind VG/LV, if somebody here uses it or asks for it: no disk need be read."""

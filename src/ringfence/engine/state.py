@@ -621,6 +621,13 @@ class ClusterState(msgspec.Struct):
         return self._incident(entry.incident)
 
     def _incident(self, incident: Incident) -> list[Fact]:
+        """Record it; a device that repeats its lie about one life, round after round, counts once."""
+        repeats = incident.kind == "fence-contradicted" and any(
+            (one.kind, one.life, one.device) == (incident.kind, incident.life, incident.device)
+            for one in self.incidents
+        )
+        if repeats:
+            return []
         self.incidents = [*self.incidents, incident][-INCIDENTS_KEPT:]
         return [Noted("incident", incident.what, msgspec.to_builtins(incident))]
 

@@ -1,0 +1,272 @@
+"""Why is it stuck?  Lines for people, from whatever this node knows at the moment.
+
+For every wait the chain: who is in the way and since when, what is being done about it, what comes
+next, and what a person can do.  Most important first.  Where this node itself cannot act, that
+comes before anything else, for then all the rest is only its last news."""
+
+from typing import Any
+
+from ringfence.core.errors import NotFound
+from ringfence.core.modes import Mode
+from ringfence.engine.context import Context, Phase
+from ringfence.engine.deadlines import vg_of
+from ringfence.engine.locker import Locker, Use
+from ringfence.engine.reports import in_queues
+from ringfence.engine.state import ClusterState
+from ringfence.fencing.domain import Victim
+from ringfence.fencing.explain import clock, explain_victim
+from ringfence.locks.lockspace import Lockspace
+from ringfence.locks.resource import Lock
+from ringfence.membership.barrier import Barrier
+
+STUCK_ROUND = 1
+"""After so many rounds of every device a person is asked for: the devices alone may never do it."""
+
+
+class Explanation:
+    """One answer to `why`.
+
+    Args:
+        barrier: of the ring's present view; None without a ring.
+        ring_reason: what keeps this node from running, as `Views.why`."""
+
+    def __init__(self, context: Context, locker: Locker, barrier: Barrier | None, ring_reason: str) -> None:
+        self._context = context
+        self._locker = locker
+        self._barrier = barrier
+        self._ring_reason = ring_reason
+
+    def of(self, target: str, resource: tuple[str, str] | None) -> dict[str, Any]:
+        """Answer for a node, a lock or ("") everything.
+
+        Args:
+            resource: (lockspace, resource) behind the target, where the caller knows it (VG/LV).
+
+        Returns {"target", "stuck", "lines"}.  Raises NotFound."""
+        if not target:
+            lines = self._all()
+            return _answer(target, bool(lines), lines or ["nothing is stuck"])
+        node = next((one.id for one in self._context.config.nodes if one.name == target), None)
+        if node is not None:
+            return self._of_node(target, node)
+        return self._of_resource(target, *(resource or self._named(target)))
+
+    # -- everything ------------------------------------------------------------------------
+
+    def _all(self) -> list[str]:
+        lines = self._own_standing()
+        state = self._context.state
+        for victim in state.victims() if state else []:
+            lines += self._victim_lines(victim)
+        for name in state.frozen if state else []:
+            lines.append(self._frozen_line(name))
+        for use in self._locker.waiting():
+            lines.append(self._use_line(use))
+        return lines
+
+    def _own_standing(self) -> list[str]:
+        """Why this node itself cannot act; nothing if it can."""
+        context = self._context
+        me = context.name(context.me)
+        if context.phase is not Phase.RUNNING:
+            lines = [f"{me} cannot act ({context.phase.value}): {self._ring_reason}"]
+            if self._barrier is not None and not self._barrier.complete:
+                missing = ", ".join(context.name(node) for node in self._barrier.missing)
+                lines.append(f"view {self._barrier.epoch} waits for {missing} to say that it is ready")
+            return [*lines, f"next: {self._standing_step()}"]
+        if context.may_report:
+            return []
+        reason = f"no majority of {context.config.votes} votes has answered its heartbeats"
+        if context.config.two_node:
+            reason = "the other node does not answer, and is not proven fenced yet"
+        return [f"{me} has no authority: {reason}; nothing is granted here, writes are held once it runs out"]
+
+    def _standing_step(self) -> str:
+        match self._context.phase:
+            case Phase.STARTING | Phase.NO_RING:
+                return "it joins by itself when the ring is back; is `ringfence hub` running, and its socket?"
+            case Phase.BARRIER:
+                return "a member that does not speak is removed from the ring, or becomes a victim"
+            case Phase.SUSPENDED:
+                return "it goes on by itself when enough of the missing nodes are back"
+            case Phase.JOINING:
+                return "it goes on as soon as a ready member has sent the state"
+            case Phase.STALE:
+                return "it starts again by itself when its volumes are closed; is `ringfence block` running?"
+            case _:
+                return "see `ringfence events`; what was not admitted must be put right and restarted"
+
+    # -- a node ----------------------------------------------------------------------------------
+
+    def _of_node(self, target: str, node: int) -> dict[str, Any]:
+        context, state = self._context, self._context.state
+        lines = self._own_standing()
+        victims = [one for one in state.victims() if one.life.node == node] if state else []
+        for victim in victims:
+            lines += self._victim_lines(victim)
+            spaces = [name for name in (state.frozen if state else []) if _freezes(victim, name)]
+            if spaces:
+                lines.append(f"until then these lockspaces are frozen: {', '.join(spaces)}")
+        stuck = bool(lines)
+        if not victims:
+            lines.append(self._node_line(node))
+        if node == context.me:
+            lines += [self._use_line(use) for use in self._locker.waiting()]
+        return _answer(target, stuck or bool(self._locker.waiting() and node == context.me), lines)
+
+    def _node_line(self, node: int) -> str:
+        context, state = self._context, self._context.state
+        name = context.name(node)
+        if state is not None and node in state.lives:
+            return f"{name} is a ready member{self._heard(state, node)}: not stuck"
+        if self._barrier is not None and node in self._barrier.members:
+            return f"{name} is in the ring and not ready yet"
+        if state is not None and node in state.out:
+            return f"{name} left cleanly; it comes back when its daemon is started"
+        return f"{name} is not in the ring; nothing waits for it"
+
+    def _heard(self, state: ClusterState, node: int) -> str:
+        if node == self._context.me:
+            return ""
+        silent_ns = self._context.now_ns - self._context.hearing.last_heard_ns(state.lives[node])
+        return f", last heard {silent_ns / 1e9:.1f} s ago"
+
+    # -- a lock ----------------------------------------------------------------------------------
+
+    def _named(self, target: str) -> tuple[str, str]:
+        """LOCKSPACE/RESOURCE as it is.  Raises NotFound."""
+        lockspace, slash, resource = target.partition("/")
+        known = self._context.state.lockspaces if self._context.state else {}
+        asked = any(use.lockspace == lockspace for use in self._locker.waiting())
+        if not slash or not resource or (lockspace not in known and not asked):
+            raise NotFound(
+                f"{target}: no node, no volume of a readable VG and no lockspace has that name",
+                next="ringfence status; ringfence lvs; ringfence locks",
+            )
+        return lockspace, resource
+
+    def _of_resource(self, target: str, lockspace: str, resource: str) -> dict[str, Any]:
+        state = self._context.state
+        lines = self._own_standing()
+        standing = bool(lines)
+        space = state.lockspaces.get(lockspace) if state else None
+        queues = in_queues(space.resources[resource]) if space and resource in space.resources else []
+        holders = [lock for _, lock in queues if lock.held is not Mode.UN]
+        for lock in holders:
+            lines.append(self._holder_line(target, lock))
+        waiting = self._waiting_lines(target, lockspace, resource, space, queues)
+        lines += waiting
+        victims = state.blocking(lockspace) if state else []
+        if victims:
+            lines.append(self._frozen_line(lockspace))
+        for victim in victims:
+            lines += self._victim_lines(victim)
+        if waiting and not victims and not standing:
+            lines += self._who_lets_go(target, lockspace, holders)
+        if not holders and not waiting:
+            lines.append(f"{target}: nobody holds it and nobody waits for it")
+        return _answer(target, standing or bool(waiting) or bool(victims), lines)
+
+    def _holder_line(self, target: str, lock: Lock) -> str:
+        token = f", token {lock.token}" if lock.token else ""
+        name = self._context.name(lock.owner)
+        return f"{target} is held {lock.held.name} by {name} since {clock(lock.since_ms)}{token}"
+
+    def _waiting_lines(
+        self,
+        target: str,
+        lockspace: str,
+        resource: str,
+        space: Lockspace | None,
+        queues: list[tuple[str, Lock]],
+    ) -> list[str]:
+        lines = []
+        shown: list[int] = []
+        for queue, lock in queues:
+            if queue != "granted":
+                lines.append(self._wait_line(target, lock.owner, lock.wanted, lock.since_ms))
+                shown.append(lock.owner)
+        for op in space.deferred if space else []:
+            if op.resource == resource and op.mode is not None:
+                lines.append(self._wait_line(target, op.owner, op.mode, op.now_ms))
+                shown.append(op.owner)
+        for use in self._locker.waiting():
+            if (use.lockspace, use.resource) == (lockspace, resource) and self._context.me not in shown:
+                lines.append(self._use_line(use))
+        if (lockspace, resource) in self._locker.grants.waiting():
+            lines.append(
+                f"{target} is granted to {self._context.name(self._context.me)}, which may not use it yet: "
+                "that takes grant authority and a running lockspace"
+            )
+        return lines + self._joining_lines(lockspace, space)
+
+    def _wait_line(self, target: str, node: int, mode: Mode, since_ms: int) -> str:
+        return f"{self._context.name(node)} waits for {mode.name} on {target} since {clock(since_ms)}"
+
+    def _use_line(self, use: Use) -> str:
+        me = self._context.name(self._context.me)
+        what = f"{use.lockspace}/{use.resource}"
+        asked = f"{me} waits for {use.wanted.name} on {use.what or what} since {clock(use.since_wall_ms)}"
+        if use.deadline_ns is None:
+            return asked
+        left_ms = max(0, (use.deadline_ns - self._context.now_ns) // 1_000_000)
+        return f"{asked}, for {left_ms / 1000:.1f} s more"
+
+    def _joining_lines(self, lockspace: str, space: Lockspace | None) -> list[str]:
+        context, state = self._context, self._context.state
+        lines = []
+        for joiner, missing in sorted(space.joining.items()) if space else []:
+            names = ", ".join(context.name(node) for node in missing)
+            lines.append(f"{context.name(joiner)} joins {lockspace}: waits for the word of {names}")
+        for name, joiner in state.pending_joins if state else []:
+            if name == lockspace:
+                lines.append(f"{context.name(joiner)} joins {lockspace} when it runs again")
+        return lines
+
+    def _who_lets_go(self, target: str, lockspace: str, holders: list[Lock]) -> list[str]:
+        state = self._context.state
+        lines = []
+        for lock in holders:
+            if lock.owner == self._context.me or state is None or lock.owner not in state.lives:
+                continue
+            name = self._context.name(lock.owner)
+            line = f"{name} is a ready member{self._heard(state, lock.owner)}"
+            if vg_of(lockspace) is None:
+                lines.append(f"{line}; next: the wait ends when it lets go")
+            else:
+                lines.append(f"{line}; next: on {name}, ringfence lvchange -an {target}")
+        return lines
+
+    # -- victims ------------------------------------------------------------------------------------
+
+    def _frozen_line(self, lockspace: str) -> str:
+        state = self._context.state
+        assert state is not None
+        names = ", ".join(self._context.name(one.life.node) for one in state.blocking(lockspace))
+        return f"lockspace {lockspace} is frozen: nothing is granted in it until {names} is proven fenced"
+
+    def _victim_lines(self, victim: Victim) -> list[str]:
+        context, state = self._context, self._context.state
+        assert state is not None
+        lines = explain_victim(context.config, state.domain, victim, state.ready, context.wall_ms)
+        if context.running is not None and context.me not in victim.bound:
+            left_ms = context.hearing.bound_left_ms(victim.life, context.now_ns, context.config.timing)
+            lines.append(
+                f"purge bound: its write authority has run out in {left_ms / 1000:.1f} s "
+                f"on the clock of {context.name(context.me)}"
+            )
+        if victim.round >= STUCK_ROUND and not state.domain.proven(victim):
+            name = context.name(victim.life.node)
+            lines.append(
+                f"every device was tried {victim.round} times over: "
+                f"make sure that {name} is off, then: ringfence fence confirm {name}"
+            )
+        return lines
+
+
+def _freezes(victim: Victim, lockspace: str) -> bool:
+    return victim.life.unknown or lockspace in victim.lockspaces
+
+
+def _answer(target: str, stuck: bool, lines: list[str]) -> dict[str, Any]:
+    return {"target": target, "stuck": stuck, "lines": list(dict.fromkeys(lines))}

@@ -1,0 +1,214 @@
+"""What a node says of itself and of the cluster's locks: values for `status` and `locks`.
+
+Answered from the state that this node has, at once.  A node that is not running says so and shows the
+last state it had, marked as not current: nothing here may read as better than it is known to be."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import msgspec
+
+from ringfence.core.cluster import NodeConfig
+from ringfence.core.modes import Mode
+from ringfence.engine.context import Context, Phase
+from ringfence.engine.state import ClusterState
+from ringfence.fencing.domain import Victim
+from ringfence.fencing.explain import explain_victim
+from ringfence.locks.lockspace import Lockspace
+from ringfence.locks.node_locks import Row
+from ringfence.locks.resource import Lock, Resource
+from ringfence.membership.barrier import Barrier
+
+Json = dict[str, Any]
+
+
+def status(context: Context, exports: list[Json], barrier: Barrier | None, why: str) -> Json:
+    """This node, its view of the members, victims, lockspaces, its authority, its open volumes.
+
+    `blocked_by` has a line for everything that keeps somebody from going on; `blocked` is whether
+    there is any."""
+    state = context.state
+    victims = state.victims() if state else []
+    blocked_by = _blocked_by(context, why)
+    return {
+        "node": context.name(context.me),
+        "cluster": context.config.name,
+        "life": str(context.life),
+        "ready": context.running is not None,
+        "state": context.phase.value,
+        "why": why if context.phase is not Phase.RUNNING else "",
+        "epoch": str(context.epoch),
+        "primary": context.phase in (Phase.RUNNING, Phase.JOINING),
+        "two_node": context.config.two_node,
+        "naive": context.config.naive,
+        "members": [_member(context, node, barrier) for node in context.config.nodes],
+        "victims": [_victim(context, victim) for victim in victims],
+        "lockspaces": _lockspaces(state) if state else [],
+        "authority": _authority(context),
+        "exports": exports,
+        "quarantined": sorted(state.domain.quarantined) if state else [],
+        "incidents": [msgspec.to_builtins(incident) for incident in state.incidents] if state else [],
+        "config": {"version": context.config.version, "ring": context.config.ring},
+        "blocked": bool(blocked_by),
+        "blocked_by": blocked_by,
+    }
+
+
+def locks(context: Context, lockspace: str, rows: Iterable[Row]) -> Json:
+    """Cluster locks of `lockspace` ("" = of all), with this node's own clients under them.
+
+    current: whether the state is one that this node may act on now."""
+    state = context.state
+    found: list[Json] = []
+    for name in sorted(state.lockspaces) if state else []:
+        if state and lockspace in ("", name):
+            found += _locks_of(context, state, state.lockspaces[name])
+    own = [_client(row) for row in rows if row.lock_id is not None]
+    return {"locks": found, "clients": own, "current": context.running is not None}
+
+
+def _blocked_by(context: Context, why: str) -> list[str]:
+    if context.phase is not Phase.RUNNING:
+        return [f"{context.name(context.me)}: {why}"]
+    state = context.running
+    assert state is not None
+    found = [_blocked_by_victim(context, state, victim) for victim in state.victims()]
+    if not context.may_report:
+        found.append(f"{context.name(context.me)} has no authority: nothing is granted here")
+    return found
+
+
+def _blocked_by_victim(context: Context, state: ClusterState, victim: Victim) -> str:
+    name = context.name(victim.life.node)
+    spaces = ", ".join(one for one in state.frozen if victim in state.blocking(one)) or "no lockspace"
+    if state.domain.proven(victim):
+        return f"{name} is proven fenced, its authority runs out; frozen: {spaces}"
+    return f"{name} must be fenced; frozen: {spaces}"
+
+
+def _member(context: Context, node: NodeConfig, barrier: Barrier | None) -> Json:
+    state = context.state
+    life = state.lives.get(node.id) if state else None
+    if life is None and barrier is not None:
+        life = barrier.life(node.id)
+    return {
+        "node": node.id,
+        "name": node.name,
+        "votes": node.votes,
+        "life": str(life) if life else "-",
+        "state": _standing(context, node.id, barrier),
+    }
+
+
+def _standing(context: Context, node: int, barrier: Barrier | None) -> str:
+    state = context.state
+    here = barrier is not None and node in barrier.members
+    if state is not None and any(one.life.node == node for one in state.victims()):
+        return "to be fenced" if node not in state.lives else "ready, an earlier life to be fenced"
+    if state is not None and node in state.lives:
+        return "ready" if here and context.running is not None else "ready when last heard of"
+    if here:
+        return "in the ring, not ready"
+    if state is not None and node in state.out:
+        return "left"
+    return "absent"
+
+
+def _victim(context: Context, victim: Victim) -> Json:
+    state = context.state
+    assert state is not None
+    return {
+        "node": victim.life.node,
+        "name": context.name(victim.life.node),
+        "life": str(victim.life),
+        "since_wall_ms": victim.since_wall_ms,
+        "reason": victim.reason,
+        "due": victim.due,
+        "round": victim.round,
+        "attempts": victim.number,
+        "proven": state.domain.proven(victim),
+        "lied": victim.lied,
+        "lines": explain_victim(context.config, state.domain, victim, state.ready, context.wall_ms),
+    }
+
+
+def _lockspaces(state: ClusterState) -> list[Json]:
+    found = []
+    for name in sorted(state.lockspaces):
+        blocking = state.blocking(name)
+        found.append(
+            {
+                "name": name,
+                "members": [state.name(node) for node in state.lockspaces[name].members],
+                "frozen": bool(blocking),
+                "why": ", ".join(f"until {state.name(one.life.node)} is fenced" for one in blocking),
+            }
+        )
+    return found
+
+
+def _authority(context: Context) -> Json:
+    """Until when this node may report grants, and let writes through, on its own clock."""
+    grant_ns, write_ns = context.authority.grant_deadline_ns, context.authority.write_deadline_ns
+    if context.config.naive:
+        return {"grant": "unchecked", "write": "unchecked", "grant_left_ms": 0, "write_left_ms": 0}
+    report: Json = {}
+    for what, deadline_ns in (("grant", grant_ns), ("write", write_ns)):
+        left_ms = max(0, (deadline_ns - context.now_ns) // 1_000_000)
+        report[what] = "valid" if left_ms else "lapsed" if deadline_ns else "none"
+        report[f"{what}_left_ms"] = left_ms
+    return report
+
+
+def _locks_of(context: Context, state: ClusterState, space: Lockspace) -> list[Json]:
+    found: list[Json] = []
+    for name in sorted(space.resources):
+        resource: Resource = space.resources[name]
+        for queue, lock in in_queues(resource):
+            found.append(_lock(context, space.name, name, queue, lock))
+    for op in space.deferred:
+        row = _lock(context, space.name, op.resource, "frozen", Lock(op.owner, since_ms=op.now_ms))
+        found.append({**row, "wanted": op.mode.name if op.mode is not None else op.kind.value})
+    return found
+
+
+def in_queues(resource: Resource) -> list[tuple[str, Lock]]:
+    """(queue, lock), holders first, each queue in its order."""
+    queues = (
+        ("granted", resource.granted),
+        ("converting", resource.converting),
+        ("waiting", resource.waiting),
+    )
+    return [(name, lock) for name, queue in queues for lock in queue]
+
+
+def _lock(context: Context, space: str, resource: str, queue: str, lock: Lock) -> Json:
+    return {
+        "lockspace": space,
+        "resource": resource,
+        "node": lock.owner,
+        "name": context.name(lock.owner),
+        "mode": _mode(lock.held),
+        "wanted": _mode(lock.wanted),
+        "state": queue,
+        "token": str(lock.token) if lock.token else "",
+        "since_wall_ms": lock.since_ms,
+    }
+
+
+def _client(row: Row) -> Json:
+    return {
+        "lockspace": row.lockspace,
+        "resource": row.resource,
+        "lock": row.lock_id,
+        "mode": _mode(row.held),
+        "wanted": _mode(row.wanted),
+        "cluster_mode": _mode(row.cluster_held),
+        "kept": row.kept,
+        "token": str(row.token) if row.token else "",
+        "since_wall_ms": row.since_ms,
+    }
+
+
+def _mode(mode: Mode) -> str:
+    return "" if mode is Mode.UN else mode.name
