@@ -5,6 +5,7 @@ import os
 import signal
 import time
 
+import pytest
 from block_rig import Rig, Writing, eventually, process_state
 
 from ringfence.block.incident_file import IncidentReader
@@ -78,12 +79,9 @@ def test_reads_and_flushes_need_authority_too(block: Rig) -> None:
     block.lapse()
     with NbdClient(uri, timeout_s=30) as client:
         for call in (lambda: client.read(0, 4096), client.flush):
-            try:
+            with pytest.raises(OSError) as caught:
                 call()
-            except OSError as error:
-                assert error.errno == errno.EPERM
-            else:
-                raise AssertionError("went through without authority")
+            assert caught.value.errno == errno.EPERM
         block.renew()
         assert client.read(0, 4096) == bytes(4096)
         client.flush()
@@ -135,7 +133,8 @@ def test_a_worker_frozen_between_check_and_write_reports_its_late_write(freezabl
     assert [one.kind for one in told if one] == ["write-late"], "on the disk before the answer"
     assert refused(uri) == errno.EPERM
     late, second = freezable.incidents(2)
-    assert (late.kind, late.volume, late.offset_bytes, late.length_bytes) == ("write-late", "vg0/vm1", 12288, 8192)
+    assert (late.kind, late.volume) == ("write-late", "vg0/vm1")
+    assert (late.offset_bytes, late.length_bytes) == (12288, 8192)
     assert second.kind == "write-refused"
     assert freezable.on_disk(3 * 4096, 8192) == NEW * 2, "the test tests nothing: it never landed"
 
@@ -202,10 +201,9 @@ def test_a_looping_guest_does_not_flood(block: Rig) -> None:
     block.lose()
     with NbdClient(uri, timeout_s=30) as client:
         for number in range(500):
-            try:
+            with pytest.raises(OSError) as caught:
                 client.write(number * 4096, NEW)
-            except OSError as error:
-                assert error.errno == errno.EPERM
+            assert caught.value.errno == errno.EPERM
     block.ask(lambda service: service.close("vg0", "vm1"))  # what was gathered is told at the end
     first, *rest = block.incidents(2)
     assert (first.offset_bytes, first.length_bytes) == (0, 4096)

@@ -49,7 +49,8 @@ def test_a_room_that_is_not_installed(monkeypatch: pytest.MonkeyPatch, run: Run)
     ran = run("gone")
     assert (ran.code, ran.out) == (5, "")
     assert ran.err == (
-        "  `ringfence gone` is not in this installation; install a ringfence that has ringfence.gone.commands\n"
+        "  `ringfence gone` is not in this installation; "
+        "install a ringfence that has ringfence.gone.commands\n"
     )
     assert run("--help").code == 0
 

@@ -25,7 +25,8 @@ VICTIM = {
     "lines": ["level 1 (bmc) failed: no answer", "level 2 (pdu1, pdu2) is running"],
 }  # fmt: skip
 STATUS: dict[str, Any] = {
-    "node": "an-a01n02", "cluster": "an-a01", "ready": True, "state": "running", "epoch": "4.2", "primary": True,
+    "node": "an-a01n02", "cluster": "an-a01", "ready": True, "state": "running", "epoch": "4.2",
+    "primary": True,
     "members": [{"node": 2, "name": "an-a01n02", "life": "2/def.1", "state": "ready"}],
     "victims": [], "lockspaces": [{"name": "lvm_vg0", "members": ["an-a01n02"], "frozen": False, "why": ""}],
     "authority": {"grant": "valid", "write": "valid", "grant_left_ms": 1200, "write_left_ms": 5500},
@@ -382,7 +383,8 @@ def test_config_check(run: Run, file: Path) -> None:
     assert "note: two nodes without two_node" in ran.out
     as_json = run("config", "check", str(file), "--json").json
     assert as_json == {
-        "version": 1, "file": str(file), "cluster": "c", "config": 4, "digest": digest(parse(file.read_text()).cluster),
+        "version": 1, "file": str(file), "cluster": "c", "config": 4,
+        "digest": digest(parse(file.read_text()).cluster),
     }  # fmt: skip
 
 

@@ -38,7 +38,8 @@ VG = {
 }  # fmt: skip
 PVS = [
     {
-        "pv_name": "/dev/loop0", "vg_name": "rfovg", "pv_fmt": "lvm2", "pv_attr": "a--", "pv_size": 5 * (1 << 30) - 4 * M,
+        "pv_name": "/dev/loop0", "vg_name": "rfovg", "pv_fmt": "lvm2", "pv_attr": "a--",
+        "pv_size": 5 * (1 << 30) - 4 * M,
         "pv_free": 5 * (1 << 30) - 4 * M, "pv_used": 0, "pv_tags": "", "pv_mda_count": 1,
     }
 ]  # fmt: skip

@@ -4,6 +4,7 @@ Everything that a node multicasts is delivered to all members at once and in one
 only when a test says so.  A frozen node's inputs wait.  Power is a table of switches; agents answer
 from it, or lie as told."""
 
+import functools
 from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -270,7 +271,7 @@ class World:
         for one in [one for one in self.agents if one[1] is host and one[2].run == run]:
             self.agents.remove(one)
             killed = inputs.AgentExited(run, Power.UNKNOWN, "killed", 1, answered=False)
-            self.later.append(lambda: host.feed(killed))
+            self.later.append(functools.partial(host.feed, killed))
 
     def agent(self, run: effects.RunAgent) -> inputs.AgentExited:
         """A switch does as it is told and tells the truth, unless `says` has it lie.

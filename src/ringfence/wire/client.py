@@ -186,8 +186,8 @@ class LvRemove(_Call, frozen=True):
 
 
 Call = (
-    Status | Why | Locks | Events | FenceHistory | FenceConfirm | FenceTrust | ConfigShow | ConfigApply | Leave
-    | JoinSpace | LeaveSpace | Lock | Convert | Unlock
+    Status | Why | Locks | Events | FenceHistory | FenceConfirm | FenceTrust | ConfigShow | ConfigApply
+    | Leave | JoinSpace | LeaveSpace | Lock | Convert | Unlock
     | PvCreate | Pvs | VgCreate | VgRemove | VgChange | Vgs | LvCreate | Lvs | LvChange | LvRemove
 )  # fmt: skip
 
