@@ -104,7 +104,7 @@ def test_numbers_are_right_under_left_headings(run: Run) -> None:
     """As stock LVM2 printed `pvs -o pv_used,pv_tags,pv_mda_count,...` for an empty PV."""
     assert (
         run("pvs", "-o", "pv_used,pv_tags,pv_mda_count").out
-        == "  Used PV Tags #PMda\n    0               1\n"
+        == "  Used PV Tags #PMda\n    0              1\n"
     )
 
 

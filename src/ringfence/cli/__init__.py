@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 
 import click
+from click.utils import PacifyFlushWrapper
 
 from ringfence.cli.answers import json_asked, print_error
 from ringfence.cli.commands import root
@@ -42,6 +43,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The reader has seen enough (`ringfence events | head`).  Python must not say so at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_OK
+    except SystemExit:
+        if isinstance(sys.stdout, PacifyFlushWrapper):  # the same, as click puts it
+            return EXIT_OK
+        raise
     return code if isinstance(code, int) else EXIT_OK
 
 

@@ -70,4 +70,5 @@ def format_size(size_bytes: int, unit: str = READABLE, *, suffix: bool = True) -
     exact = Decimal(size_bytes) / base**power
     shown = f"{exact:.2f}" if power else str(size_bytes)
     mark = "<" if kind == "r" and Decimal(shown) > exact else ""
-    return f"{mark}{shown}{letter if suffix else ''}"
+    # A readable size without its letter could be anything: LVM2 keeps it whatever was asked.
+    return f"{mark}{shown}{letter if suffix or kind in 'rh' else ''}"
