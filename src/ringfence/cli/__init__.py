@@ -9,7 +9,6 @@ import sys
 from collections.abc import Sequence
 
 import click
-from click.utils import PacifyFlushWrapper
 
 from ringfence.cli.answers import json_asked, print_error
 from ringfence.cli.commands import root
@@ -40,14 +39,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (click.Abort, KeyboardInterrupt):
         return EXIT_INTERRUPTED
     except BrokenPipeError:
-        # The reader has seen enough (`ringfence events | head`).  Python must not say so at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return EXIT_OK
-    except SystemExit:
-        if isinstance(sys.stdout, PacifyFlushWrapper):  # the same, as click puts it
-            return EXIT_OK
+        return _reader_gone()
+    except SystemExit as ended:
+        if isinstance(ended.__context__, BrokenPipeError):  # the same, as click puts it
+            return _reader_gone()
         raise
     return code if isinstance(code, int) else EXIT_OK
+
+
+def _reader_gone() -> int:
+    """The reader has seen enough (`ringfence events | head`).  Python must not say so at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.__stdout__.fileno() if sys.__stdout__ else 1)
+    return EXIT_OK
 
 
 def _usage(error: click.UsageError) -> RingfenceError:

@@ -1,12 +1,10 @@
 """`ringfence daemon`: this host's daemon, in the foreground."""
 
-import sys
 from pathlib import Path
 
 import click
 
 from ringfence.agents.runner import AgentRunner
-from ringfence.core.errors import RingfenceError
 from ringfence.daemon.assemble import Current, Makers, run
 from ringfence.daemon.ports import Agents
 from ringfence.engine.node import Node
@@ -24,16 +22,12 @@ from ringfence.engine.node import Node
     show_default=True,
     help="Directory that stands for / in all paths of this host.",
 )
-def daemon(node: str, root: Path) -> None:
+def daemon(node: str, root: Path) -> int:
     """Run this host's daemon until SIGTERM, which leaves the cluster cleanly.
 
     Refuses to start twice under one root.  A host whose daemon is killed is fenced when its grace
     period (`timing.grace_ms`) has lapsed, unless the daemon is back before."""
-    try:
-        sys.exit(run(root.absolute(), node, Makers(Node, _agents)))
-    except RingfenceError as error:
-        click.echo(f"ringfence daemon: {error}", err=True)
-        sys.exit(error.exit_code)
+    return run(root.absolute(), node, Makers(Node, _agents))
 
 
 def _agents(current: Current) -> Agents:

@@ -1,0 +1,208 @@
+"""Runs fence agents: any executable that speaks FenceAgentAPI, once, to one of three results.
+
+Parameters, secrets and an explicit `action=` go to the agent's stdin; nothing goes into its command
+line or environment, where others could read it.  There is no default action, and never `option=`
+(today's agents ignore it and then reboot).  The agent runs in a session of its own, whose whole
+process group is killed when it ends and at its wall-clock limit at the latest: an ipmitool that
+outlives its agent could switch off a host that has long been up again.
+
+Exit codes mean: 0 done, or for `status` on; 2 for `status` off; anything else tells nothing, and
+nothing never reads as off.
+
+Source: FenceAgentAPI (ClusterLabs fence-agents, doc/FenceAgentAPI.md); lib/fencing.py for exit codes."""
+
+import asyncio
+import contextlib
+import os
+import re
+import shutil
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from ringfence.core.cluster import DeviceConfig
+from ringfence.core.errors import ConfigError, RingfenceError, Unavailable
+from ringfence.core.evidence import Power
+from ringfence.engine.effects import RunAgent
+from ringfence.engine.inputs import AgentExited
+
+ACTIONS = ("on", "off", "status")
+AGENT_PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
+"""Where agents are looked up by name, and what they may call themselves."""
+KEPT_BYTES = 4096
+"""Of each output stream, its end: that is where agents say what went wrong."""
+WORDS_CHARS = 300
+DRAIN_S = 0.5
+"""How long output is still read after the agent has ended: a stranger may hold the pipe open."""
+_STATUS_OFF = 2
+_UNPRINTABLE = re.compile(r"[^\x20-\x7e\xa0-\U0010ffff]+")
+
+
+class AgentRunner:
+    """Fulfils the daemon's `Agents`.
+
+    Args:
+        device: a configured device by name; raises KeyError.
+        secrets: its secret parameters, read afresh at each run; raises RingfenceError.
+    """
+
+    def __init__(
+        self, device: Callable[[str], DeviceConfig], secrets: Callable[[str], dict[str, str]]
+    ) -> None:
+        self._device = device
+        self._secrets = secrets
+        self._cancelled: set[int] = set()
+        self._live: dict[int, asyncio.Event] = {}
+
+    async def run(self, effect: RunAgent) -> AgentExited:
+        """One whole run, at its limit at the latest.  Never raises for what an agent does."""
+        began = time.monotonic()
+        stop = self._live[effect.run] = asyncio.Event()
+        try:
+            power, words, answered = await self._run(effect, stop)
+        except RingfenceError as error:
+            power, words, answered = Power.UNKNOWN, str(error), False
+        finally:
+            del self._live[effect.run]
+        return AgentExited(effect.run, power, words, round((time.monotonic() - began) * 1000), answered)
+
+    def cancel(self, run: int) -> None:
+        """Kill the run's process group; its AgentExited still follows."""
+        if run in self._live:
+            self._live[run].set()
+
+    async def _run(self, effect: RunAgent, stop: asyncio.Event) -> tuple[Power, str, bool]:
+        try:
+            device = self._device(effect.device)
+        except KeyError:
+            raise ConfigError(f"no device is called {effect.device}", next="ringfence config show") from None
+        secrets = self._secrets(effect.device)
+        stdin = request_of(device, secrets, effect.action, effect.nodename)
+        process = await _start(find_agent(device.agent))
+        out, err = _Tail(), _Tail()
+        work = asyncio.gather(_feed(process, stdin), out.read(process.stdout), err.read(process.stderr))
+        late = False
+        try:
+            ended = asyncio.ensure_future(process.wait())
+            stopped = asyncio.ensure_future(stop.wait())
+            try:
+                done, _ = await asyncio.wait(
+                    (ended, stopped), timeout=effect.timeout_ms / 1000, return_when=asyncio.FIRST_COMPLETED
+                )
+                late = ended not in done
+            finally:
+                stopped.cancel()
+        finally:
+            # The leader is a zombie at least until it is waited for, so this is its group and no other's.
+            _kill_group(process)
+            code = await process.wait()
+            with contextlib.suppress(TimeoutError, asyncio.CancelledError):
+                await asyncio.wait_for(work, DRAIN_S)
+            _close(process)
+        words = _clean(err.text() or out.text(), secrets)
+        if late:
+            why = "cancelled" if stop.is_set() else f"no answer within {effect.timeout_ms / 1000:g} s: killed"
+            return Power.UNKNOWN, f"{why}; {words}" if words else why, False
+        return _result(effect.action, code), words or f"exit code {code}", code in (0, _STATUS_OFF)
+
+
+def request_of(device: DeviceConfig, secrets: dict[str, str], action: str, nodename: str) -> bytes:
+    """What the agent reads on stdin.  Raises ConfigError for what could be read as something else."""
+    if action not in ACTIONS:
+        raise ConfigError(f"{action!r} is no action for a fence agent", next=f"one of {', '.join(ACTIONS)}")
+    given = {**device.parameters, **secrets}
+    for key in given:
+        if key in ("action", "option"):
+            raise ConfigError(
+                f"device {device.name}: {key} is not for parameters or secrets", next=f"remove {key}"
+            )
+    # The action comes last: of a key that stands twice agents take the last.
+    lines = {**given, "nodename": nodename, "action": action}
+    for key, value in lines.items():
+        if "\n" in f"{key}{value}" or "\0" in f"{key}{value}" or "=" in key:
+            raise ConfigError(
+                f"device {device.name}: {key.splitlines()[0] if key else 'a key'} is not one line",
+                next="remove the line break",
+            )
+    return "".join(f"{key}={value}\n" for key, value in lines.items()).encode()
+
+
+def find_agent(agent: str) -> str:
+    """The executable's path.  Raises Unavailable."""
+    if "/" in agent and not agent.startswith("/"):
+        raise Unavailable(f"fence agent {agent} is neither a name nor an absolute path", next="mend `agent`")
+    found = shutil.which(agent, path=AGENT_PATH)
+    if found is None:
+        there = Path(agent).exists() if agent.startswith("/") else False
+        what = "is not executable" if there else "is not installed on this host"
+        raise Unavailable(f"fence agent {agent} {what}", next="install it (Debian: fence-agents)")
+    return found
+
+
+def _result(action: str, code: int) -> Power:
+    if action == "status":
+        return {0: Power.ON, _STATUS_OFF: Power.OFF}.get(code, Power.UNKNOWN)
+    if code != 0:
+        return Power.UNKNOWN
+    return Power.OFF if action == "off" else Power.ON
+
+
+async def _start(path: str) -> asyncio.subprocess.Process:
+    try:
+        return await asyncio.create_subprocess_exec(
+            path,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            cwd="/",
+            env={"PATH": AGENT_PATH, "LC_ALL": "C.UTF-8"},
+            start_new_session=True,
+        )
+    except OSError as error:
+        raise Unavailable(f"fence agent {path} cannot be started: {error.strerror}") from None
+
+
+async def _feed(process: asyncio.subprocess.Process, data: bytes) -> None:
+    """An agent may end without reading."""
+    assert process.stdin is not None
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+        process.stdin.write(data)
+        await process.stdin.drain()
+    process.stdin.close()
+
+
+class _Tail:
+    """The end of a stream; all of it is read, so that a talkative agent never blocks."""
+
+    def __init__(self) -> None:
+        self._data = b""
+
+    async def read(self, stream: asyncio.StreamReader | None) -> None:
+        assert stream is not None
+        while chunk := await stream.read(65536):
+            self._data = (self._data + chunk)[-KEPT_BYTES:]
+
+    def text(self) -> str:
+        return self._data.decode(errors="replace")
+
+
+def _clean(text: str, secrets: dict[str, str]) -> str:
+    """One short line for people; no secret, nothing that a terminal would obey."""
+    for value in sorted(secrets.values(), key=len, reverse=True):
+        if value:
+            text = text.replace(value, "****")
+    lines = [_UNPRINTABLE.sub(" ", line).strip() for line in text.splitlines()]
+    return "; ".join(line for line in lines if line)[-WORDS_CHARS:]
+
+
+def _kill_group(process: asyncio.subprocess.Process) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
+
+
+def _close(process: asyncio.subprocess.Process) -> None:
+    """Let go of pipes that somebody else may hold open for ever."""
+    transport = getattr(process, "_transport", None)
+    if transport is not None:
+        transport.close()

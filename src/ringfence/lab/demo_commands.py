@@ -1,0 +1,36 @@
+"""`ringfence demo`."""
+
+import sys
+from pathlib import Path
+
+import click
+import msgspec
+
+from ringfence.core.errors import EXIT_FAILED, EXIT_OK
+from ringfence.lab.demo import ACTS, play
+from ringfence.lab.teller import RichTeller, Teller
+
+
+@click.command(epilog="Examples: ringfence demo; ringfence demo --json; ringfence demo --act lying --keep")
+@click.option("--act", "acts", type=click.Choice(ACTS), multiple=True, help="Only this act; repeatable.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.option(
+    "--dir",
+    "directory",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="Make the labs below this directory.  [default: the system's for temporary files]",
+)
+@click.option("--keep", is_flag=True, help="Leave the labs' files behind.")
+def demo(acts: tuple[str, ...], as_json: bool, directory: Path | None, keep: bool) -> int:
+    """The whole story on a lab of real processes on this host; needs no root.
+
+    A host freezes with a volume open; it is fenced; another goes on.  Then the fence device lies.
+    Then the same with protections off.  Exit 0: the first two acts lost nothing, and the third shows
+    what the protections are for; else 5."""
+    teller = Teller(None) if as_json else RichTeller() if sys.stdout.isatty() else Teller(sys.stdout)
+    report = play(acts or ACTS, teller, directory, keep)
+    if as_json:
+        click.echo(msgspec.json.format(msgspec.json.encode(report.as_dict()), indent=2).decode())
+    else:
+        teller.table(report)
+    return EXIT_OK if report.ok else EXIT_FAILED

@@ -1,0 +1,115 @@
+"""Where a lab keeps what, and what it keeps: one directory, one root per host below it."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from ringfence.config import Paths
+from ringfence.core.errors import BadInput, Unavailable
+
+SOCKET_BYTES = 107
+"""sun_path less its final zero (unix(7))."""
+LONGEST = "an-a01n16/run/ringfence/dev/vg0/lvol0-long-name"
+"""A socket path like the longest that a lab makes below its directory."""
+DEVICES = ("bmc", "pdu-a", "pdu-b")
+"""A host's fence devices: a BMC, and the two outlets of a PDU that feed it."""
+
+
+class Kept(msgspec.Struct, frozen=True):
+    """D/lab.json: what was started.  (pid, start time) names a process for ever."""
+
+    nodes: tuple[str, ...]
+    hub: tuple[int, int] = (0, 0)
+    power: tuple[int, int] = (0, 0)
+    naive: bool = False
+
+
+class Layout(msgspec.Struct, frozen=True):
+    dir: Path
+
+    @property
+    def disk(self) -> Path:
+        return self.dir / "disk.img"
+
+    @property
+    def file(self) -> Path:
+        return self.dir / "lab.json"
+
+    @property
+    def hub_socket(self) -> Path:
+        return self.dir / "hub"
+
+    @property
+    def hub_state(self) -> Path:
+        return self.dir / "hub.epoch"
+
+    @property
+    def power_socket(self) -> Path:
+        return self.dir / "power"
+
+    @property
+    def password_file(self) -> Path:
+        """Of all the lab's fence devices; mode 0600."""
+        return self.dir / "power.secret"
+
+    def agent(self, name: str) -> Path:
+        return self.dir / "agents" / f"fence_lab_{name}"
+
+    def log(self, name: str) -> Path:
+        return self.dir / f"{name}.log"
+
+    def root(self, node: str) -> Path:
+        return self.dir / node
+
+    def paths(self, node: str) -> Paths:
+        return Paths(self.root(node))
+
+    def init_socket(self, node: str) -> Path:
+        """Through which a host's init is asked to start programs."""
+        return self.root(node) / "run/init"
+
+    def keep(self, kept: Kept) -> None:
+        new = self.file.with_suffix(".new")
+        new.write_bytes(msgspec.json.encode(kept))
+        os.replace(new, self.file)
+
+    def kept(self) -> Kept:
+        """Raises Unavailable: there is no lab."""
+        try:
+            return msgspec.json.decode(self.file.read_bytes(), type=Kept)
+        except (OSError, msgspec.MsgspecError):
+            raise Unavailable(
+                f"there is no lab in {self.dir}", next=f"ringfence lab up --dir {self.dir}"
+            ) from None
+
+
+def layout(directory: Path) -> Layout:
+    """Raises BadInput if the directory's name is too long for the sockets below it."""
+    directory = directory.absolute()
+    too_long = len(os.fsencode(directory / LONGEST)) - SOCKET_BYTES
+    if too_long > 0:
+        raise BadInput(
+            f"{directory} is {too_long} bytes too long a name for the sockets below it",
+            next="choose a directory with a shorter path, for example below /tmp",
+        )
+    return Layout(directory)
+
+
+def node_names(count: int) -> tuple[str, ...]:
+    """an-a01n01, an-a01n02, …"""
+    return tuple(f"an-a01n{number:02}" for number in range(1, count + 1))
+
+
+def device_names(device: str) -> Sequence[str]:
+    """"pdu" stands for both outlets.  Raises BadInput."""
+    if device == "pdu":
+        return ("pdu-a", "pdu-b")
+    if device not in DEVICES:
+        raise BadInput(f"a lab host has no device {device!r}", next="one of bmc, pdu, pdu-a, pdu-b")
+    return (device,)
+
+
+Json = dict[str, Any]

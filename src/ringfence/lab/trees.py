@@ -1,0 +1,133 @@
+"""Process trees: what freezing a host, or cutting its power, does to all of its processes.
+
+A lab host is an init process that is a child subreaper, so every descendant stays below it, also
+one in a session of its own.  Signals go through pidfds, and only to a process whose start time is
+the one that was seen: a pid that was given to somebody else meanwhile is never hit.
+
+Source: proc(5) for /proc/PID/stat; prctl(2), PR_SET_CHILD_SUBREAPER."""
+
+import contextlib
+import ctypes
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from ringfence.core.errors import RingfenceError
+
+PR_SET_CHILD_SUBREAPER = 36
+STOPPED = "tT"
+GONE = "ZXx"
+LIMIT_S = 10.0
+POLL_S = 0.005
+
+
+class Process(msgspec.Struct, frozen=True):
+    pid: int
+    start: int
+    """Clock ticks after boot: with the pid it names one process for ever."""
+    parent: int = 0
+    state: str = ""
+
+
+def become_subreaper() -> None:
+    """Orphans below this process become its children.  Raises OSError."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER)")
+
+
+def process(pid: int) -> Process | None:
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return None
+    fields = text[text.rindex(")") + 2 :].split()
+    return Process(pid, int(fields[19]), int(fields[1]), fields[0])
+
+
+def alive(one: Process) -> bool:
+    """Whether this very process still runs (a zombie does not)."""
+    now = process(one.pid)
+    return now is not None and now.start == one.start and now.state not in GONE
+
+
+def tree(root: Process) -> list[Process]:
+    """The process and all its descendants, parents first; without zombies."""
+    children: dict[int, list[Process]] = {}
+    for name in os.listdir("/proc"):
+        one = process(int(name)) if name.isdigit() else None
+        if one is not None:
+            children.setdefault(one.parent, []).append(one)
+    now = process(root.pid)
+    if now is None or now.start != root.start:
+        return []
+    found, todo = [], [now]
+    while todo:
+        one = todo.pop(0)
+        if one.state not in GONE:
+            found.append(one)
+        todo += children.get(one.pid, [])
+    return found
+
+
+def freeze(root: Process) -> None:
+    """Stop all of it.  Returns when nothing new is left: two looks, every process stopped in both."""
+    _settle(root, signal.SIGSTOP, "freeze")
+
+
+def thaw(root: Process) -> None:
+    """Let all of it go on."""
+    for one in reversed(tree(root)):
+        send(one, signal.SIGCONT)
+
+
+def kill(root: Process) -> None:
+    """End all of it at once, as a loss of power does: stopped first, so that nothing is born meanwhile."""
+    freeze(root)
+    doomed = tree(root)
+    for one in reversed(doomed):
+        send(one, signal.SIGKILL)
+    _until(lambda: not any(alive(one) for one in doomed), "end", root)
+
+
+def send(one: Process, number: signal.Signals) -> None:
+    """Signal this very process, if it is still there."""
+    try:
+        fd = os.pidfd_open(one.pid)
+    except ProcessLookupError:
+        return
+    try:
+        now = process(one.pid)
+        if now is not None and now.start == one.start:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(fd, number)
+    finally:
+        os.close(fd)
+
+
+def _settle(root: Process, number: signal.Signals, what: str) -> None:
+    before: list[int] = []
+    give_up = time.monotonic() + LIMIT_S
+    while True:
+        found = tree(root)
+        if all(one.state in STOPPED for one in found) and [one.pid for one in found] == before:
+            return
+        for one in found:
+            if one.state not in STOPPED:
+                send(one, number)
+        before = [one.pid for one in found]
+        if time.monotonic() > give_up:
+            raise RingfenceError(f"the processes below {root.pid} do not {what}")
+        time.sleep(POLL_S)
+
+
+def _until(true: Callable[[], bool], what: str, root: Process) -> None:
+    give_up = time.monotonic() + LIMIT_S
+    while not true():
+        if time.monotonic() > give_up:
+            raise RingfenceError(f"the processes below {root.pid} do not {what}")
+        time.sleep(POLL_S)
