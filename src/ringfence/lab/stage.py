@@ -150,7 +150,7 @@ class Stage:
             data = file.read()
         vm.seen_bytes += len(data)
         whole, newline, vm.unread = (vm.unread + data).rpartition(b"\n")
-        for line in (whole + newline).splitlines():
+        for line in filter(None, (whole + newline).splitlines()):
             record = msgspec.json.decode(line, type=stamps.Record)
             if isinstance(record, Acknowledged):
                 vm.acknowledged += 1
