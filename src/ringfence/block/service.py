@@ -35,6 +35,8 @@ from ringfence.wire.entries import Incident
 MAX_SOCKET_PATH_BYTES = 107
 LOCK_WAIT_S = 5.0
 """How long the workers of a crashed service may take to end before we say so."""
+LAST_WORD_S = 0.1
+"""How long dropped volumes go on refusing what their clients ask."""
 STOP_S = 10.0
 """How long volumes may take to flush when the service is stopped."""
 
@@ -248,6 +250,10 @@ class Service:
     async def _drop_all(self) -> None:
         self._drops += 1
         handles = list(self._handles.items())
+        if any(handle.path.connections for _, handle in handles):
+            # Authority is lost by now.  What clients still ask is refused, and recorded, for a moment:
+            # better than silence, which a guest would take for a slow disk.
+            await asyncio.sleep(LAST_WORD_S)
         for _, handle in handles:
             handle.kill()
         for name, handle in handles:

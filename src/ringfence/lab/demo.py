@@ -53,7 +53,7 @@ def play(acts: Sequence[str], teller: Teller, parent: Path | None = None, keep: 
 @contextlib.contextmanager
 def _stage(directory: Path, teller: Teller, naive: bool = False) -> Iterator[Stage]:
     directory.mkdir(parents=True)
-    teller.say("a lab of two hosts starts: hub, power switches, two hosts, one disk image")
+    teller.say("a lab of two hosts starts: hub, power switches, two hosts, one shared disk image")
     lab = Lab.up(directory / "lab", 2, DISK_BYTES, naive=naive)
     try:
         stage = Stage(lab, teller, directory / "vms")
@@ -127,21 +127,24 @@ def _lying(directory: Path, teller: Teller) -> ActReport:
         teller.say(f"{two} thaws: it believes that it still holds {VOLUME}, and its VM writes on")
         stage.until("the lie is found out", lambda: events.look() or "fence-lied" in events.kinds(), 20)
         held = stage.look(third).acknowledged
-        stage.type(one, "status", may_fail=True)
+        teller.say(f"{one} must not write either, for now: its VM stands at {held} acknowledged writes")
+        stage.type(one, "why", VOLUME)
         stage.until(f"{two} is fenced", lambda: events.look() or "purged" in events.kinds(), 30)
         stage.let_write(third, WRITES_AFTER)
+        refused = stage.look(second).refused
         teller.say(
-            f"{one} goes on: its writes were held at {held} acknowledged ones until {two} was proven off; "
-            f"{stage.look(second).refused} writes of {two} were refused"
+            f"{one} goes on: {third.acknowledged} writes acknowledged; "
+            f"{refused} writes of {two} were refused before it lost power"
         )
         quarantined = stage.daemon(one).status()["quarantined"]
         stage.lab.lie(two, "bmc", "none")
         _return(stage, two, one)
+        stage.until(f"{two} reports its refused writes", lambda: not refused or _refusals(stage, one), 10)
         stage.stop_vm(third)
         verdict = stage.judge(one)
         _fill(act, verdict, stage, one)
         lied = [one for one in act.incidents if one["kind"] == "fence-lied"]
-        act.ok = _harmless(act, verdict) and bool(contradicted and lied and quarantined)
+        act.ok = _harmless(act, verdict) and bool(contradicted and lied and quarantined and refused)
         teller.say(
             f"{len(act.incidents)} incidents on record; quarantined: {', '.join(quarantined) or 'nothing'}; "
             f"{act.foreign_blocks} foreign blocks"
@@ -189,6 +192,10 @@ def _return(stage: Stage, node: str, other: str) -> None:
     stage.lab.power(node, "on")
     stage.teller.say(f"{node} is switched on again")
     stage.until(f"{node} is ready again", lambda: _ready(stage, node) and _ready(stage, other), 30)
+
+
+def _refusals(stage: Stage, node: str) -> bool:
+    return any(one["kind"] == "write-refused" for one in stage.incidents(node))
 
 
 def _ready(stage: Stage, node: str) -> bool:

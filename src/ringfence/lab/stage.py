@@ -80,12 +80,12 @@ class Stage:
         done = subprocess.run(
             _ringfence(words), env=self._env(node), text=True, capture_output=True, timeout=60, check=False
         )
-        lines = (done.stdout + done.stderr).strip().splitlines()
+        lines = (done.stdout + done.stderr).rstrip().splitlines()
         shown = " ".join(words).replace(str(self.lab.disk), "disk.img")
         self.teller.command(
             node,
             f"ringfence {shown}",
-            [line.strip().replace(str(self.lab.disk.parent), "…") for line in lines],
+            self._shown(lines),
             done.returncode,
         )
         if done.returncode and not may_fail:
@@ -94,13 +94,17 @@ class Stage:
             )
         return done
 
+    def _shown(self, lines: list[str]) -> list[str]:
+        """Less one indentation, and without the lab's own directory."""
+        return [line.removeprefix("  ").replace(str(self.lab.disk.parent), "…") for line in lines]
+
     def _env(self, node: str) -> dict[str, str]:
         return {**os.environ, **self.lab.env(node), "COLUMNS": "200"}
 
     # -- the volume ---------------------------------------------------------------------
 
     def make_volume(self, node: str, size: str) -> None:
-        self.type(node, "pvcreate", str(self.lab.disk))
+        """A shared VG on the disk, and an LV in it that `node` has active."""
         self.type(node, "vgcreate", "--shared", VG, str(self.lab.disk))
         self.type(node, "lvcreate", "-L", size, "-n", LV, VG)
 
@@ -197,7 +201,9 @@ class Stage:
         told.look()
         if asked.returncode:
             raise RingfenceError(f"{survivor} did not get {VOLUME}: {output.strip()}")
-        self.teller.command(survivor, f"# {' '.join(words[:2])} is done", output.strip().splitlines())
+        self.teller.command(
+            survivor, f"# {' '.join(words[:2])} is done", self._shown(output.rstrip().splitlines())
+        )
         number = next(one["node"] for one in daemon.status()["members"] if one["name"] == lost)
         return timeline(told.all, number, frozen_ns, granted_ns)
 
