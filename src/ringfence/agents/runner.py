@@ -17,9 +17,11 @@ import os
 import re
 import shutil
 import signal
+import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import IO
 
 from ringfence.core.cluster import DeviceConfig
 from ringfence.core.errors import ConfigError, RingfenceError, Unavailable
@@ -79,28 +81,10 @@ class AgentRunner:
             raise ConfigError(f"no device is called {effect.device}", next="ringfence config show") from None
         secrets = self._secrets(effect.device)
         stdin = request_of(device, secrets, effect.action, effect.nodename)
-        process = await _start(find_agent(device.agent))
-        out, err = _Tail(), _Tail()
-        work = asyncio.gather(_feed(process, stdin), out.read(process.stdout), err.read(process.stderr))
-        late = False
-        try:
-            ended = asyncio.ensure_future(process.wait())
-            stopped = asyncio.ensure_future(stop.wait())
-            try:
-                done, _ = await asyncio.wait(
-                    (ended, stopped), timeout=effect.timeout_ms / 1000, return_when=asyncio.FIRST_COMPLETED
-                )
-                late = ended not in done
-            finally:
-                stopped.cancel()
-        finally:
-            # The leader is a zombie at least until it is waited for, so this is its group and no other's.
-            _kill_group(process)
-            code = await process.wait()
-            with contextlib.suppress(TimeoutError, asyncio.CancelledError):
-                await asyncio.wait_for(work, DRAIN_S)
-            _close(process)
-        words = _clean(err.text() or out.text(), secrets)
+        with contextlib.closing(_Running(find_agent(device.agent))) as running:
+            late = await running.ended(stdin, stop, effect.timeout_ms / 1000)
+            code = await running.buried()
+            words = _clean(running.err.text() or running.out.text(), secrets)
         if late:
             why = "cancelled" if stop.is_set() else f"no answer within {effect.timeout_ms / 1000:g} s: killed"
             return Power.UNKNOWN, f"{why}; {words}" if words else why, False
@@ -148,43 +132,125 @@ def _result(action: str, code: int) -> Power:
     return Power.OFF if action == "off" else Power.ON
 
 
-async def _start(path: str) -> asyncio.subprocess.Process:
-    try:
-        return await asyncio.create_subprocess_exec(
-            path,
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            cwd="/",
-            env={"PATH": AGENT_PATH, "LC_ALL": "C.UTF-8"},
-            start_new_session=True,
-        )
-    except OSError as error:
-        raise Unavailable(f"fence agent {path} cannot be started: {error.strerror}") from None
+class _Running:
+    """One agent's process.  Not asyncio's own: that one calls a process ended only when everybody who
+    inherited its pipes has let go of them, which a stray child may never do."""
+
+    def __init__(self, path: str) -> None:
+        try:
+            self._process = subprocess.Popen(
+                [path],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                cwd="/",
+                env={"PATH": AGENT_PATH, "LC_ALL": "C.UTF-8"},
+                start_new_session=True,
+                bufsize=0,
+            )
+        except OSError as error:
+            raise Unavailable(f"fence agent {path} cannot be started: {error.strerror}") from None
+        self._pidfd = os.pidfd_open(self._process.pid)
+        self._loop = asyncio.get_running_loop()
+        self._over = asyncio.Event()
+        self._loop.add_reader(self._pidfd, self._over.set)
+        assert self._process.stdout is not None
+        assert self._process.stderr is not None
+        self.out, self.err = _Tail(self._process.stdout), _Tail(self._process.stderr)
+
+    async def ended(self, stdin: bytes, stop: asyncio.Event, limit_s: float) -> bool:
+        """Wait for its end, for `stop`, or for the limit.  Returns whether it had to be ended."""
+        assert self._process.stdin is not None
+        feeding = asyncio.ensure_future(_feed(self._process.stdin, stdin))
+        waits = [asyncio.ensure_future(one.wait()) for one in (self._over, stop)]
+        try:
+            await asyncio.wait(waits, timeout=limit_s, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in (feeding, *waits):
+                task.cancel()
+        return not self._over.is_set()
+
+    async def buried(self) -> int:
+        """Kill what is left of its group; its exit code, once its last words were read.
+
+        Until it is waited for, at least its zombie bears the group's number: it is nobody else's."""
+        self._kill_group()
+        await self._over.wait()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(DRAIN_S):
+                await self.out.over.wait()
+                await self.err.over.wait()
+        return self._bury()
+
+    def close(self) -> None:
+        """Also when the run was abandoned: nothing of it goes on."""
+        self._kill_group()
+        self._bury()
+        self.out.close()
+        self.err.close()
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+
+    def _kill_group(self) -> None:
+        if self._process.returncode is None:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+
+    def _bury(self) -> int:
+        if self._process.returncode is None:
+            self._process.wait()
+            self._loop.remove_reader(self._pidfd)
+            os.close(self._pidfd)
+        return self._process.returncode
 
 
-async def _feed(process: asyncio.subprocess.Process, data: bytes) -> None:
-    """An agent may end without reading."""
-    assert process.stdin is not None
-    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-        process.stdin.write(data)
-        await process.stdin.drain()
-    process.stdin.close()
+async def _feed(pipe: IO[bytes], data: bytes) -> None:
+    """An agent may end without reading, or read late."""
+    os.set_blocking(pipe.fileno(), False)
+    loop, fd = asyncio.get_running_loop(), pipe.fileno()
+    while data:
+        try:
+            data = data[os.write(fd, data) :]
+        except BlockingIOError:
+            room = asyncio.Event()
+            loop.add_writer(fd, room.set)
+            try:
+                await room.wait()
+            finally:
+                loop.remove_writer(fd)
+        except BrokenPipeError:
+            break
+    pipe.close()
 
 
 class _Tail:
     """The end of a stream; all of it is read, so that a talkative agent never blocks."""
 
-    def __init__(self) -> None:
+    def __init__(self, pipe: IO[bytes]) -> None:
+        self._pipe = pipe
         self._data = b""
+        self.over = asyncio.Event()
+        os.set_blocking(pipe.fileno(), False)
+        self._loop = asyncio.get_running_loop()
+        self._loop.add_reader(pipe.fileno(), self._more)
 
-    async def read(self, stream: asyncio.StreamReader | None) -> None:
-        assert stream is not None
-        while chunk := await stream.read(65536):
-            self._data = (self._data + chunk)[-KEPT_BYTES:]
+    def _more(self) -> None:
+        try:
+            chunk = os.read(self._pipe.fileno(), 65536)
+        except BlockingIOError:
+            return
+        self._data = (self._data + chunk)[-KEPT_BYTES:]
+        if not chunk:
+            self.close()
 
     def text(self) -> str:
         return self._data.decode(errors="replace")
+
+    def close(self) -> None:
+        if not self._pipe.closed:
+            self._loop.remove_reader(self._pipe.fileno())
+            self._pipe.close()
+        self.over.set()
 
 
 def _clean(text: str, secrets: dict[str, str]) -> str:
@@ -194,15 +260,3 @@ def _clean(text: str, secrets: dict[str, str]) -> str:
             text = text.replace(value, "****")
     lines = [_UNPRINTABLE.sub(" ", line).strip() for line in text.splitlines()]
     return "; ".join(line for line in lines if line)[-WORDS_CHARS:]
-
-
-def _kill_group(process: asyncio.subprocess.Process) -> None:
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, signal.SIGKILL)
-
-
-def _close(process: asyncio.subprocess.Process) -> None:
-    """Let go of pipes that somebody else may hold open for ever."""
-    transport = getattr(process, "_transport", None)
-    if transport is not None:
-        transport.close()

@@ -1,0 +1,252 @@
+"""The agents' runner, with real processes: what an agent is told, what it means, what is left of it."""
+
+import asyncio
+import os
+import shutil
+import stat
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from ringfence.agents.runner import AgentRunner, request_of
+from ringfence.core.cluster import Confirms, DeviceConfig
+from ringfence.core.errors import ConfigError
+from ringfence.core.evidence import Power
+from ringfence.engine.effects import RunAgent
+from ringfence.engine.inputs import AgentExited
+
+PASSWORD = "geheim-4711"
+Write = Callable[[str], Path]
+
+
+@pytest.fixture
+def agent(tmp_path: Path) -> Write:
+    """Writes an executable shell agent."""
+
+    def write(body: str) -> Path:
+        path = tmp_path / f"fence_{len(list(tmp_path.iterdir()))}"
+        path.write_text(f"#!/bin/sh\n{body}\n")
+        path.chmod(0o755)
+        return path
+
+    return write
+
+
+def runner_of(agent: Path | str, parameters: dict[str, str] | None = None) -> AgentRunner:
+    device = DeviceConfig("bmc", str(agent), Confirms.HOST_OFF, parameters or {"ip": "10.0.0.9", "plug": "3"})
+
+    def find(name: str) -> DeviceConfig:
+        return {"bmc": device}[name]
+
+    return AgentRunner(find, lambda name: {"password": PASSWORD})
+
+
+def run(agent: Path | str, action: str = "off", timeout_ms: int = 5000) -> AgentExited:
+    return asyncio.run(runner_of(agent).run(RunAgent(7, "bmc", action, timeout_ms, "an-a01n01")))
+
+
+def gone(pid_file: Path) -> bool:
+    """The process whose pid is in the file has ended (or is a zombie that init has yet to bury)."""
+    try:
+        state = Path(f"/proc/{int(pid_file.read_text())}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return True
+    return state in "ZX"
+
+
+def eventually(true: Callable[[], bool], limit_s: float = 5) -> None:
+    give_up = time.monotonic() + limit_s
+    while not true():
+        assert time.monotonic() < give_up
+        time.sleep(0.01)
+
+
+def test_everything_goes_to_stdin_and_the_action_is_the_last_word(agent: Write, tmp_path: Path) -> None:
+    path = agent(f'cd / && cat >"{tmp_path}/stdin"; echo "$#" >"{tmp_path}/argc"; env >"{tmp_path}/env"')
+    exited = run(path)
+    assert exited.power is Power.OFF
+    expected = f"ip=10.0.0.9\nplug=3\npassword={PASSWORD}\nnodename=an-a01n01\naction=off\n"
+    assert (tmp_path / "stdin").read_text() == expected
+    assert (tmp_path / "argc").read_text() == "0\n"
+    assert PASSWORD not in (tmp_path / "env").read_text()
+    assert "RINGFENCE" not in (tmp_path / "env").read_text()
+    assert "PWD=/\n" in (tmp_path / "env").read_text()
+
+
+@pytest.mark.parametrize(
+    ("action", "code", "power", "answered"),
+    [
+        ("off", 0, Power.OFF, True),
+        ("on", 0, Power.ON, True),
+        ("off", 1, Power.UNKNOWN, False),
+        ("off", 2, Power.UNKNOWN, True),
+        ("status", 0, Power.ON, True),
+        ("status", 2, Power.OFF, True),
+        ("status", 1, Power.UNKNOWN, False),
+        ("status", 3, Power.UNKNOWN, False),
+        ("status", 126, Power.UNKNOWN, False),
+    ],
+)
+def test_only_clear_exit_codes_mean_anything(
+    agent: Write, action: str, code: int, power: Power, answered: bool
+) -> None:
+    exited = run(agent(f"exit {code}"), action)
+    assert (exited.power, exited.answered) == (power, answered)
+
+
+def test_killed_by_a_signal_is_unknown(agent: Write) -> None:
+    assert run(agent("kill -9 $$"), "status").power is Power.UNKNOWN
+
+
+def test_the_limit_kills_the_whole_group(agent: Write, tmp_path: Path) -> None:
+    path = agent(f'sleep 60 & echo $! >"{tmp_path}/child"; sleep 60')
+    began = time.monotonic()
+    exited = run(path, timeout_ms=300)
+    assert time.monotonic() - began < 3
+    assert (exited.power, exited.answered) == (Power.UNKNOWN, False)
+    assert "no answer within 0.3 s" in exited.words
+    eventually(lambda: gone(tmp_path / "child"))
+
+
+def test_what_an_agent_leaves_behind_is_killed_too(agent: Write, tmp_path: Path) -> None:
+    """An ipmitool that outlives its agent could switch off a host that is long up again."""
+    path = agent(f'sleep 60 & echo $! >"{tmp_path}/child"; exit 0')
+    began = time.monotonic()
+    assert run(path).power is Power.OFF
+    assert time.monotonic() - began < 3
+    eventually(lambda: gone(tmp_path / "child"))
+
+
+def test_a_stranger_that_holds_the_pipe_delays_nothing(agent: Write, tmp_path: Path) -> None:
+    stranger = f'echo $$ >"{tmp_path}/stranger"; exec sleep 30'
+    path = agent(f"setsid sh -c '{stranger}' & echo said; sleep 0.2; exit 0")
+    try:
+        began = time.monotonic()
+        exited = run(path)
+        assert time.monotonic() - began < 5
+        assert exited.power is Power.OFF
+        assert "said" in exited.words
+    finally:
+        os.kill(int((tmp_path / "stranger").read_text()), 9)
+
+
+def test_a_talkative_agent_neither_blocks_nor_grows(agent: Write) -> None:
+    exited = run(agent("head -c 3000000 /dev/zero | tr '\\0' x; echo; echo the end; exit 2"), "status")
+    assert exited.power is Power.OFF
+    assert exited.words.endswith("the end")
+    assert len(exited.words) <= 300
+
+
+def test_words_hold_no_secret_and_nothing_that_a_terminal_obeys(agent: Write) -> None:
+    said = "\\033[2Jlogin with %s failed\\377\\r\\n"
+    exited = run(agent(f"read a; read b; read c; printf '{said}' \"$c\" >&2; exit 1"))
+    assert PASSWORD not in exited.words
+    assert "login with password=**** failed" in exited.words
+    assert exited.words.isprintable()
+
+
+def test_an_agent_that_does_not_read_is_no_trouble(agent: Write) -> None:
+    big = {"key": "x" * 200_000}
+    device_runner = runner_of(agent("exec <&-; exit 0"), big)
+    assert asyncio.run(device_runner.run(RunAgent(1, "bmc", "off", 5000, "n"))).power is Power.OFF
+
+
+@pytest.mark.parametrize("kind", ["missing", "not executable", "no interpreter", "by name", "relative"])
+def test_what_cannot_be_started_is_unknown(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "fence_x"
+    if kind != "missing":
+        path.write_text("#!/nowhere/sh\n")
+    if kind == "no interpreter":
+        path.chmod(stat.S_IRWXU)
+    name = {"by name": "fence_that_nobody_has", "relative": "./fence_x"}.get(kind, str(path))
+    exited = run(name)
+    assert (exited.power, exited.answered) == (Power.UNKNOWN, False)
+    assert "fence" in exited.words
+    assert "\n" not in exited.words
+
+
+def test_a_device_that_nobody_configured_is_unknown(agent: Write) -> None:
+    exited = asyncio.run(runner_of(agent("exit 0")).run(RunAgent(1, "pdu", "off", 1000, "n")))
+    assert (exited.power, exited.words) == (Power.UNKNOWN, "no device is called pdu; ringfence config show")
+
+
+@pytest.mark.parametrize(
+    ("parameters", "action"),
+    [
+        ({"ip": "x\naction=on"}, "off"),
+        ({"option": "off"}, "off"),
+        ({"action": "reboot"}, "off"),
+        ({"a=b": "c"}, "off"),
+        ({}, ""),
+        ({}, "reboot"),
+        ({}, "metadata"),
+    ],
+)
+def test_what_could_be_read_as_another_order_is_refused(parameters: dict[str, str], action: str) -> None:
+    device = DeviceConfig("bmc", "/bin/false", Confirms.HOST_OFF, parameters)
+    with pytest.raises(ConfigError):
+        request_of(device, {}, action, "n")
+
+
+def test_cancelled_ends_at_once_and_says_so(agent: Write, tmp_path: Path) -> None:
+    path = agent(f'echo $$ >"{tmp_path}/pid"; sleep 60')
+
+    async def story() -> AgentExited:
+        runner = runner_of(path)
+        task = asyncio.ensure_future(runner.run(RunAgent(3, "bmc", "off", 30_000, "n")))
+        await asyncio.to_thread(eventually, lambda: (tmp_path / "pid").exists())
+        runner.cancel(99)  # nobody's
+        runner.cancel(3)
+        return await asyncio.wait_for(task, 5)
+
+    exited = asyncio.run(story())
+    assert (exited.run, exited.power, exited.answered) == (3, Power.UNKNOWN, False)
+    assert "cancelled" in exited.words
+    eventually(lambda: gone(tmp_path / "pid"))
+
+
+def test_agents_run_side_by_side_and_the_loop_goes_on(agent: Write) -> None:
+    path = agent("sleep 0.5; exit 2")
+
+    async def story() -> tuple[list[AgentExited], float]:
+        runner = runner_of(path)
+        longest = 0.0
+
+        async def watch() -> None:
+            nonlocal longest
+            while True:
+                began = time.monotonic()
+                await asyncio.sleep(0.005)
+                longest = max(longest, time.monotonic() - began)
+
+        watcher = asyncio.ensure_future(watch())
+        runs = [runner.run(RunAgent(number, "bmc", "status", 5000, "n")) for number in range(6)]
+        exited = await asyncio.gather(*runs)
+        watcher.cancel()
+        return list(exited), longest
+
+    began = time.monotonic()
+    exited, longest = asyncio.run(story())
+    assert time.monotonic() - began < 2.5
+    assert [one.power for one in exited] == [Power.OFF] * 6
+    assert longest < 0.5, "no agent holds the loop until it ends"
+
+
+def test_a_stock_agent_is_understood(tmp_path: Path) -> None:
+    """fence_dummy of Debian's fence-agents: a file stands for the plug."""
+    path = shutil.which("fence_dummy", path="/usr/sbin:/usr/bin")
+    assert path is not None, "install packages.txt"
+    device = DeviceConfig(
+        "dummy", "fence_dummy", Confirms.HOST_OFF, {"type": "file", "status_file": str(tmp_path / "plug")}
+    )
+    runner = AgentRunner({"dummy": device}.__getitem__, lambda name: {})
+
+    def ask(action: str) -> AgentExited:
+        return asyncio.run(runner.run(RunAgent(1, "dummy", action, 20_000, "n")))
+
+    assert ask("on").power is Power.ON
+    assert ask("status").power is Power.ON
+    assert ask("off").power is Power.OFF
+    assert ask("status").power is Power.OFF
