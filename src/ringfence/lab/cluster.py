@@ -100,11 +100,10 @@ class Lab:
         kept = self._places.kept() if self._places.file.exists() else self._kept
         with contextlib.suppress(RingfenceError):
             ask(self._places.power_socket, {"order": "stop"}, 15.0)
-        for one in (kept.power, kept.hub):
-            if one[0] and (root := trees.process(one[0])) and root.start == one[1]:
-                trees.kill(root)
-                with contextlib.suppress(ChildProcessError):
-                    os.waitpid(one[0], 0)
+        _end(kept.power)  # first, for it could boot a host again
+        for node in kept.nodes:  # all off by now, unless the switch was gone already
+            _end(self._places.init_of(node) or (0, 0))
+        _end(kept.hub)
         for socket in (self._places.power_socket, self._places.hub_socket):
             socket.unlink(missing_ok=True)
 
@@ -299,6 +298,15 @@ def config_of(places: Layout, nodes: Sequence[str], timing: Timing, naive: bool)
         nodes=tuple(configs),
         devices=tuple(sorted(devices, key=lambda device: device.name)),
     )
+
+
+def _end(one: tuple[int, int]) -> None:
+    """Kill a process and all below it, if it is still the one that was started, and bury it."""
+    root = trees.process(one[0]) if one[0] else None
+    if root is not None and root.start == one[1]:
+        trees.kill(root)
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(root.pid, 0)
 
 
 def _write(path: Path, text: str, mode: int) -> None:

@@ -67,6 +67,16 @@ class Layout(msgspec.Struct, frozen=True):
     def paths(self, node: str) -> Paths:
         return Paths(self.root(node))
 
+    def init_file(self, node: str) -> Path:
+        """(pid, start time) of the host's init, as last booted."""
+        return self.root(node) / "init.json"
+
+    def init_of(self, node: str) -> tuple[int, int] | None:
+        try:
+            return msgspec.json.decode(self.init_file(node).read_bytes(), type=tuple[int, int])
+        except (OSError, msgspec.MsgspecError):
+            return None
+
     def init_socket(self, node: str) -> Path:
         """Through which a host's init is asked to start programs."""
         return self.root(node) / "run/init"

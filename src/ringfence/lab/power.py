@@ -234,6 +234,8 @@ class PowerSwitch:
             ],
         )
         host.init, host.frozen, host.boots = trees.process(pid), False, host.boots + 1
+        start = host.init.start if host.init else 0
+        self._places.init_file(host.name).write_bytes(msgspec.json.encode((pid, start)))
 
 
 def main(directory: str) -> None:

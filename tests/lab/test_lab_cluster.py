@@ -1,0 +1,377 @@
+"""The lab: real processes, power that cuts whole trees, devices that lie, and nothing left at the end."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from ringfence.client import connect
+from ringfence.core.errors import BadInput, Refused, RingfenceError, Unavailable
+from ringfence.lab import trees
+from ringfence.lab.cluster import Lab
+from ringfence.lab.power import LATE_S, Lie
+from ringfence.lab.trees import Process
+
+SIZE = 64 << 20
+ONE, TWO = "an-a01n01", "an-a01n02"
+
+
+@pytest.fixture
+def directory() -> Iterator[Path]:
+    path = Path(tempfile.mkdtemp(prefix="rflab", dir="/tmp"))
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def lab() -> Iterator[Lab]:
+    path = Path(tempfile.mkdtemp(prefix="rflab", dir="/tmp"))
+    made = Lab.up(path / "lab", 2, SIZE)
+    try:
+        yield made
+    finally:
+        made.down()
+        shutil.rmtree(path, ignore_errors=True)
+
+
+@pytest.fixture(autouse=True)
+def truthful(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Each test finds the module's lab whole: powered, thawed, on one ring, and nobody lies."""
+    yield
+    if "lab" in request.fixturenames:
+        made: Lab = request.getfixturevalue("lab")
+        made.heal()
+        for node in made.nodes:
+            for device in ("bmc", "pdu"):
+                made.lie(node, device, "none")
+            if made.status()["hosts"][node]["frozen"]:
+                made.thaw(node)
+        give_up = time.monotonic() + 30
+        while not ready(made):
+            assert time.monotonic() < give_up, made.status()
+            # A fencing that is under way may switch off what was just switched on: so do it again.
+            for node, host in made.status()["hosts"].items():
+                if host["power"] == "off":
+                    made.power(node, "on")
+            time.sleep(0.1)
+
+
+def ready(lab: Lab) -> bool:
+    try:
+        lab.wait_ready(0)
+    except Unavailable:
+        return False
+    return True
+
+
+def processes_of(directory: Path) -> list[int]:
+    """Whoever has the directory in its command line, but for ourselves."""
+    found = []
+    for name in os.listdir("/proc"):
+        if name.isdigit() and int(name) != os.getpid():
+            try:
+                words = Path(f"/proc/{name}/cmdline").read_bytes()
+            except OSError:
+                continue
+            if os.fsencode(directory) in words:
+                found.append(int(name))
+    return found
+
+
+def eventually(true: Callable[[], bool], limit_s: float = 10) -> None:
+    give_up = time.monotonic() + limit_s
+    while not true():
+        assert time.monotonic() < give_up
+        time.sleep(0.02)
+
+
+def agent(
+    lab: Lab, node: str, device: str, action: str, password: str = ""
+) -> subprocess.CompletedProcess[str]:
+    """As the daemon's runner would run it."""
+    directory = lab.disk.parent
+    kind, _, outlet = device.partition("-")
+    password = password or (directory / "power.secret").read_text().strip()
+    plug = f"{node}:{outlet}" if outlet else node
+    keys = f"ip={directory}/power\nplug={plug}\npassword={password}\nnodename={node}\naction={action}\n"
+    return subprocess.run(
+        [directory / "agents" / f"fence_lab_{kind}"], input=keys, text=True, capture_output=True, timeout=20,
+        check=False,
+    )  # fmt: skip
+
+
+def is_up(lab: Lab, node: str) -> bool:
+    init = lab.status()["hosts"][node]["init"]
+    return init is not None and trees.alive(Process(*init))
+
+
+# -- power ---------------------------------------------------------------------------
+
+
+def test_honest_devices_switch_and_tell(lab: Lab) -> None:
+    boot = lab.boot_id(ONE)
+    assert agent(lab, ONE, "bmc", "status").returncode == 0
+    assert agent(lab, ONE, "bmc", "off").returncode == 0
+    assert agent(lab, ONE, "bmc", "status").returncode == 2
+    assert agent(lab, ONE, "pdu-a", "status").returncode == 0, "an outlet that is on says so"
+    assert not is_up(lab, ONE)
+    assert is_up(lab, TWO)
+    assert agent(lab, ONE, "bmc", "on").returncode == 0
+    assert is_up(lab, ONE)
+    assert lab.boot_id(ONE) != boot
+
+
+def test_both_outlets_feed_a_host_and_its_bmc(lab: Lab) -> None:
+    assert agent(lab, ONE, "pdu-a", "off").returncode == 0
+    assert is_up(lab, ONE), "the other outlet still feeds it"
+    assert agent(lab, ONE, "bmc", "status").returncode == 0
+    assert agent(lab, ONE, "pdu-b", "off").returncode == 0
+    assert not is_up(lab, ONE)
+    dark = agent(lab, ONE, "bmc", "status")
+    assert dark.returncode == 1, "without power a BMC says nothing"
+    assert "Unable to connect" in dark.stderr
+    assert agent(lab, ONE, "pdu-a", "status").returncode == 2
+
+
+def test_power_cuts_the_whole_tree(lab: Lab, tmp_path: Path) -> None:
+    """Sessions of their own, orphans and a storm of forks: nothing survives, and nothing else is hit."""
+    storm = "for _ in range(40):\n  if os.fork() == 0: os.setsid(); time.sleep(60)"
+    script = f"import os, time\n{storm}\ntime.sleep(60)"
+    pids = [lab.spawn(ONE, [sys.executable, "-c", script]) for _ in range(3)]
+    orphan = lab.spawn(ONE, ["/bin/sh", "-c", f"(setsid sleep 60 & echo $! >{tmp_path}/orphan)"])
+    eventually(lambda: (tmp_path / "orphan").exists() and not lab.alive(ONE, orphan))
+    init = Process(*lab.status()["hosts"][ONE]["init"])
+    eventually(lambda: len(trees.tree(init)) > 120)
+    doomed = trees.tree(init)
+    sleeper = int((tmp_path / "orphan").read_text())
+    assert {*pids, sleeper} <= {one.pid for one in doomed}
+    bystanders = trees.tree(Process(*lab.status()["hosts"][TWO]["init"]))
+    lab.power(ONE, "off")
+    assert not any(trees.alive(one) for one in doomed)
+    assert all(trees.alive(one) for one in bystanders)
+
+
+def test_frozen_is_every_process_and_thawed_is_every_process(lab: Lab) -> None:
+    pid = lab.spawn(ONE, ["/bin/sh", "-c", "setsid sleep 60 & sleep 60"])
+    init = Process(*lab.status()["hosts"][ONE]["init"])
+    eventually(lambda: sum(one.parent == pid for one in trees.tree(init)) == 2)
+    lab.freeze(ONE)
+    assert all(one.state in trees.STOPPED for one in trees.tree(init))
+    assert lab.status()["hosts"][ONE]["frozen"]
+    lab.thaw(ONE)
+    eventually(lambda: not any(one.state in trees.STOPPED for one in trees.tree(init)))
+
+
+def test_a_pid_that_is_somebody_else_s_by_now_is_never_hit() -> None:
+    with subprocess.Popen(["sleep", "60"]) as sleeper:
+        found = trees.process(sleeper.pid)
+        assert found is not None
+        trees.send(Process(found.pid, found.start - 1), signal.SIGKILL)
+        assert trees.tree(Process(found.pid, found.start - 1)) == []
+        assert not trees.alive(Process(found.pid, found.start - 1))
+        assert trees.alive(found)
+        trees.kill(found)
+        assert sleeper.wait(5) == -signal.SIGKILL
+
+
+# -- lies ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("mode", "device", "off", "status", "up"),
+    [
+        (Lie.ACK_IGNORE, "bmc", 0, 0, True),
+        (Lie.PERFECT, "bmc", 0, 2, True),
+        (Lie.SAY_OFF, "bmc", 0, 2, True),
+        (Lie.NO_LOGIN, "bmc", 1, 1, True),
+        (Lie.UNREACHABLE, "bmc", 1, 1, True),
+        (Lie.ACK_IGNORE, "pdu-a", 0, 0, True),
+        (Lie.PERFECT, "pdu-a", 0, 2, True),
+    ],
+)
+def test_each_way_to_lie(lab: Lab, mode: Lie, device: str, off: int, status: int, up: bool) -> None:
+    lab.lie(ONE, device, mode.value)
+    before = agent(lab, ONE, device, "status").returncode
+    assert before == {Lie.SAY_OFF: 2}.get(mode, 0 if status in (0, 2) else 1), "what it says unasked"
+    assert agent(lab, ONE, device, "off").returncode == off
+    assert agent(lab, ONE, device, "status").returncode == status
+    assert is_up(lab, ONE) is up
+    assert is_up(lab, TWO)
+
+
+def test_late_says_done_and_does_it_later(lab: Lab) -> None:
+    lab.lie(ONE, "bmc", "late")
+    began = time.monotonic()
+    assert agent(lab, ONE, "bmc", "off").returncode == 0
+    assert time.monotonic() - began < LATE_S
+    assert is_up(lab, ONE)
+    eventually(lambda: not is_up(lab, ONE), LATE_S + 3)
+    assert time.monotonic() - began >= LATE_S
+
+
+def test_wrong_host_hits_the_neighbour_and_looks_at_it(lab: Lab) -> None:
+    lab.lie(ONE, "bmc", "wrong-host")
+    assert agent(lab, ONE, "bmc", "off").returncode == 0
+    assert agent(lab, ONE, "bmc", "status").returncode == 2
+    assert is_up(lab, ONE)
+    assert not is_up(lab, TWO)
+
+
+def test_hanging_never_answers(lab: Lab) -> None:
+    lab.lie(ONE, "bmc", "hang")
+    with subprocess.Popen(
+        [lab.disk.parent / "agents/fence_lab_bmc"], stdin=subprocess.PIPE, text=True
+    ) as asked:
+        assert asked.stdin is not None
+        asked.stdin.write(f"ip={lab.disk.parent}/power\nplug={ONE}\npassword=x\naction=status\n")
+        asked.stdin.close()
+        with pytest.raises(subprocess.TimeoutExpired):
+            asked.wait(0.7)
+        asked.kill()
+
+
+@pytest.mark.parametrize(
+    ("action", "password"), [("off", "wrong"), ("", ""), ("reboot", ""), ("explode", "")]
+)
+def test_an_agent_without_password_or_action_does_nothing(lab: Lab, action: str, password: str) -> None:
+    assert agent(lab, ONE, "bmc", action, password).returncode == 1
+    assert is_up(lab, ONE)
+
+
+def test_agents_describe_themselves(lab: Lab) -> None:
+    told = agent(lab, ONE, "pdu-a", "metadata")
+    assert told.returncode == 0
+    assert '<resource-agent name="fence_lab_pdu"' in told.stdout
+
+
+# -- up and down ---------------------------------------------------------------------------
+
+
+def test_a_cut_host_is_alone_and_comes_back(lab: Lab) -> None:
+    lab.lie(ONE, "bmc", "unreachable")
+    lab.lie(ONE, "pdu", "unreachable")
+    lab.lie(TWO, "bmc", "unreachable")
+    lab.lie(TWO, "pdu", "unreachable")
+    with connect(lab.socket(TWO)) as two:
+        lab.cut(TWO)
+        eventually(lambda: bool(two.status()["blocked"]))
+        lab.heal()
+        eventually(lambda: not two.status()["blocked"], 20)
+
+
+def test_secrets_are_for_their_user_alone(lab: Lab) -> None:
+    secret = (lab.disk.parent / "power.secret").read_text().strip()
+    for path in lab.disk.parent.rglob("*"):
+        if not path.is_file() or path.stat().st_size > 1 << 20:
+            continue
+        if secret.encode() in path.read_bytes():
+            assert path.stat().st_mode & 0o077 == 0, path
+
+
+def test_down_leaves_nothing_and_may_be_said_twice(directory: Path) -> None:
+    made = Lab.up(directory / "lab", 3, SIZE)
+    assert len(processes_of(directory)) >= 3 * 3 + 2
+    made.freeze(ONE)
+    made.power(TWO, "off")
+    Lab.open(directory / "lab").down()
+    assert processes_of(directory) == []
+    assert not list(directory.rglob("power")) or not (directory / "lab/power").exists()
+    made.down()
+
+
+def test_down_works_without_a_power_switch(directory: Path) -> None:
+    """The switch was killed by accident: its hosts end with the rest all the same."""
+    made = Lab.up(directory / "lab", 2, SIZE)
+    inits = [Process(*host["init"]) for host in made.status()["hosts"].values()]
+    os.kill(made._kept.power[0], signal.SIGKILL)
+    made.down()
+    assert not any(trees.alive(one) for one in inits)
+    assert processes_of(directory) == []
+
+
+def test_a_lab_that_does_not_come_up_leaves_nothing(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ringfence.lab.cluster.READY_S", -1.9)
+    with pytest.raises(Unavailable, match="did not get ready"):
+        Lab.up(directory / "lab", 2, SIZE)
+    assert processes_of(directory) == []
+
+
+def test_a_second_lab_in_one_directory_is_refused(lab: Lab) -> None:
+    with pytest.raises(Refused, match="a lab runs in"):
+        Lab.up(lab.disk.parent, 2, SIZE)
+    lab.wait_ready(5)
+
+
+def test_what_cannot_be_is_said_in_one_line(directory: Path) -> None:
+    with pytest.raises(BadInput, match="too long a name"):
+        Lab.up(directory / ("x" * 80), 2, SIZE)
+    with pytest.raises(BadInput, match="1 to 16 hosts"):
+        Lab.up(directory, 17, SIZE)
+    with pytest.raises(Unavailable, match="there is no lab in"):
+        Lab.open(directory)
+
+
+def test_hosts_devices_and_modes_are_checked(lab: Lab) -> None:
+    for act in (
+        lambda: lab.freeze("an-a01n09"),
+        lambda: lab.lie(ONE, "ups", "none"),
+        lambda: lab.lie(ONE, "bmc", "sometimes"),
+        lambda: lab.power(ONE, "maybe"),
+    ):
+        with pytest.raises(BadInput) as caught:
+            act()
+        assert "\n" not in str(caught.value)
+
+
+def test_the_command_line_drives_a_lab(directory: Path) -> None:
+    def ringfence(*words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "ringfence", *words], text=True, capture_output=True, timeout=60,
+            env={**os.environ, "RINGFENCE_LAB": str(directory / "lab")}, check=False,
+        )  # fmt: skip
+
+    try:
+        assert ringfence("lab", "up", "--nodes", "2", "--size", "64M").returncode == 0
+        env = ringfence("lab", "env", TWO).stdout
+        assert env == f"export RINGFENCE_SOCKET={directory}/lab/{TWO}/run/ringfence/socket\n"
+        assert ringfence("lab", "lie", ONE, "bmc", "perfect").returncode == 0
+        assert "bmc lies: perfect" in ringfence("lab", "status").stdout
+        assert ringfence("lab", "freeze", ONE).returncode == 0
+        assert '"frozen": true' in ringfence("lab", "status", "--json").stdout
+        assert ringfence("lab", "thaw", ONE).returncode == 0
+        again = ringfence("lab", "up")
+        assert (again.returncode, again.stderr.count("\n")) == (5, 1)
+        assert ringfence("lab", "lie", ONE, "bmc", "often").returncode == 3
+        assert ringfence("lab", "freeze", "nobody").returncode == 5
+    finally:
+        assert ringfence("lab", "down").returncode == 0
+    assert processes_of(directory) == []
+
+
+def test_nobody_special_can_have_a_lab(directory: Path) -> None:
+    """No root: whoever may run Python may have a cluster."""
+    directory.chmod(0o777)
+    script = (
+        "import sys; from pathlib import Path; from ringfence.lab.cluster import Lab; "
+        "lab = Lab.up(Path(sys.argv[1]), 2, 64 << 20); lab.power('an-a01n01', 'off'); "
+        "lab.down(); print('done')"
+    )
+    python = [sys.executable, "-c", script, str(directory / "lab")]
+    # Without its capabilities root is nobody special, and may still read an interpreter below /root.
+    plain = ["setpriv", "--bounding-set", "-all", "--inh-caps", "-all"] if os.getuid() == 0 else []
+    done = subprocess.run([*plain, *python], text=True, capture_output=True, timeout=60, check=False)
+    assert done.stdout == "done\n", done.stderr
+
+
+def test_errors_cross_the_sockets_as_they_were(lab: Lab) -> None:
+    with pytest.raises(RingfenceError):
+        lab.spawn(ONE, [])
