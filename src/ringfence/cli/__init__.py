@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import click
 
 from ringfence.cli.answers import json_asked, print_error
-from ringfence.cli.commands import root
+from ringfence.cli.commands import ReaderGone, root
 from ringfence.core.errors import EXIT_BAD_COMMAND, EXIT_FAILED, EXIT_OK, BadInput, RingfenceError
 
 EXIT_INTERRUPTED = 128 + signal.SIGINT
@@ -38,18 +38,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
         return EXIT_INTERRUPTED
-    except BrokenPipeError:
+    except (BrokenPipeError, ReaderGone):
         return _reader_gone()
-    except SystemExit as ended:
-        if isinstance(ended.__context__, BrokenPipeError):  # the same, as click puts it
-            return _reader_gone()
-        raise
     return code if isinstance(code, int) else EXIT_OK
 
 
 def _reader_gone() -> int:
     """The reader has seen enough (`ringfence events | head`).  Python must not say so at exit."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.__stdout__.fileno() if sys.__stdout__ else 1)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return EXIT_OK
 
 

@@ -4,7 +4,7 @@ A command's room is imported only to run it or to show its own help, so `ringfen
 and a room that cannot be imported breaks no other command."""
 
 import importlib
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import click
 from click.shell_completion import CompletionItem
@@ -54,6 +54,10 @@ COMMANDS: dict[str, Entry] = {
 }  # fmt: skip
 
 
+class ReaderGone(BaseException):
+    """Whoever read our output has seen enough."""
+
+
 class LazyGroup(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -67,6 +71,13 @@ class LazyGroup(click.Group):
             rows = [(name, entry.help) for name, entry in COMMANDS.items() if entry.section == section]
             with formatter.section(section):
                 formatter.write_dl(rows)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Raises ReaderGone in place of BrokenPipeError, which click would make a failure of."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            raise ReaderGone from None
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
         """Without loading any command: Tab must be quick, and work where a room is missing."""

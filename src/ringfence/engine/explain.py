@@ -252,7 +252,7 @@ class Explanation:
         if context.running is not None and context.me not in victim.bound:
             left_ms = context.hearing.bound_left_ms(victim.life, context.now_ns, context.config.timing)
             lines.append(
-                f"purge bound: its write authority has run out in {left_ms / 1000:.1f} s "
+                f"purge bound: in {left_ms / 1000:.1f} s its write authority must have run out, "
                 f"on the clock of {context.name(context.me)}"
             )
         if victim.round >= STUCK_ROUND and not state.domain.proven(victim):

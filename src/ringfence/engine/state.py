@@ -644,7 +644,7 @@ class ClusterState(msgspec.Struct):
         for name in thawed:
             space = self.lockspaces[name]
             facts.append(Noted("lockspace-runs", f"lockspace {name} goes on", {"lockspace": name}))
-            facts += self._stamp(space, space.resume())
+            facts += self._stamp(space, space.resume(self.wall_ms))
         facts += self._late_joins()
         return facts
 

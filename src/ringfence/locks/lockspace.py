@@ -16,7 +16,7 @@ import msgspec
 from ringfence.core.errors import BadInput
 from ringfence.core.modes import Mode
 from ringfence.locks.flags import Flag
-from ringfence.locks.resource import Cancelled, Effect, Refused, Resource, check
+from ringfence.locks.resource import Cancelled, Effect, Granted, Lock, Refused, Resource, check
 
 NAME_BYTES = 64
 """The DLM's limit for names of lockspaces and of resources (DLM_LOCKSPACE_LEN, DLM_RESNAME_MAXLEN)."""
@@ -99,8 +99,18 @@ class Lockspace(msgspec.Struct):
             answers += [(name, effect) for effect in self.resources[name].advance(now_ms)]
         replay, self.deferred = self.deferred, []
         for op in replay:
-            answers += self.apply(op)
+            effects = self.apply(op)
+            for name, effect in effects:
+                if isinstance(effect, Granted):
+                    # It waits since it was asked for, but holds only since now.
+                    self._holder(name, effect.owner).since_ms = max(op.now_ms, now_ms)
+            answers += effects
         return answers
+
+    def _holder(self, resource: str, owner: int) -> Lock:
+        lock = self.resources[resource].find(owner)
+        assert lock is not None, f"{owner} was granted {resource} and does not hold it"
+        return lock
 
     def purge(self, nodes: Collection[int]) -> None:
         """Lost nodes: their locks and requests vanish.  Nothing is granted until `resume`."""
