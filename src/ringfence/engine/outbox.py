@@ -37,6 +37,11 @@ class Outbox:
         self._waiting = [one for one in self._waiting if one.seq > seq]
         self._sent = max(0, self._sent - (before - len(self._waiting)))
 
+    def repeat(self, seq: int) -> None:
+        """Number `seq` came back and did not count: if an earlier one was lost on the way, say all again."""
+        if self._waiting and self._waiting[0].seq < seq:
+            self._sent = 0
+
     def waits(self, seq: int) -> bool:
         """Whether an entry of this life has not been applied yet."""
         return any(one.seq == seq for one in self._waiting)

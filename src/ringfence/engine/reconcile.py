@@ -11,8 +11,9 @@ from collections.abc import Sequence
 from ringfence.core.modes import Mode
 from ringfence.engine.facts import LockFact
 from ringfence.engine.state import ClusterState
+from ringfence.locks.lockspace import OpKind
 from ringfence.locks.resource import Blocking, Cancelled, Granted, Lock, Refused, Released, Resource
-from ringfence.wire.entries import Entry, LockConvert, LockRequest
+from ringfence.wire.entries import Entry, LockCancel, LockConvert, LockRequest
 
 
 def missed(before: ClusterState, after: ClusterState, me: int, applied: Sequence[Entry]) -> list[LockFact]:
@@ -26,13 +27,28 @@ def missed(before: ClusterState, after: ClusterState, me: int, applied: Sequence
         old, new = _lock(before, where, me), _lock(after, where, me)
         facts += _difference(where, _resource(after, where), old, new)
     asked = {(one.lockspace, one.resource) for one in applied if isinstance(one, LockRequest | LockConvert)}
+    asked |= _deferred(before, me)
+    cancelled = {(one.lockspace, one.resource) for one in applied if isinstance(one, LockCancel)}
     answered = {(fact.lockspace, fact.resource) for fact in facts}
-    for where in sorted(asked - answered):
+    for where in sorted(asked - answered - _deferred(after, me)):
         lock = _lock(after, where, me)
-        if lock is None or lock.wanted is Mode.UN:
-            # Asked, and neither granted nor queued: it was refused.
-            facts.append(LockFact(*where, Refused(me, errno.EAGAIN)))
+        if lock is not None and lock.wanted is not Mode.UN:
+            continue  # it waits
+        # Asked, and neither granted nor waiting: it was taken back or refused.
+        held = lock.held if lock else Mode.UN
+        took_back = where in cancelled
+        facts.append(LockFact(*where, Cancelled(me, held) if took_back else Refused(me, errno.EAGAIN)))
     return facts
+
+
+def _deferred(state: ClusterState, me: int) -> set[tuple[str, str]]:
+    """What `me` has asked for and a frozen lockspace keeps for later."""
+    return {
+        (name, op.resource)
+        for name, space in state.lockspaces.items()
+        for op in space.deferred
+        if op.owner == me and op.kind in (OpKind.REQUEST, OpKind.CONVERT)
+    }
 
 
 def _mine(state: ClusterState, me: int) -> list[tuple[str, str]]:

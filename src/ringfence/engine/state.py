@@ -328,9 +328,12 @@ class ClusterState(msgspec.Struct):
     # -- entries ---------------------------------------------------------------
 
     def fits(self, life: Life, seq: int) -> bool:
-        """Whether a submission counts: from an admitted life, and not applied before."""
+        """Whether a submission counts: from an admitted life, and the next of it.
+
+        One that was applied before does not, nor one that came though an earlier one was lost: that would
+        take the lost one for applied, and whoever waits for it would wait for ever."""
         sender = self.senders.get(life.node)
-        return sender is not None and sender.life == life and seq > sender.seq
+        return sender is not None and sender.life == life and seq == sender.seq + 1
 
     def apply(self, life: Life, seq: int, entry: Entry, wall_ms: int) -> list[Fact]:
         """Apply the next entry of the total order; the caller has asked `fits`."""

@@ -367,6 +367,8 @@ class Views:
                     context.outbox.applied(item.seq)
                 context.authority.set_ready(state.ready)
                 self._parts.facts(facts)
+            elif life == context.life:
+                context.outbox.repeat(item.seq)
         elif isinstance(item, Heartbeat):
             if state.lives.get(sender) == life:
                 context.authority.heard(context.now_ns, sender, item)
