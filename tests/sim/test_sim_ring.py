@@ -15,7 +15,14 @@ class Member:
         self.log: list[RingInput] = []
         self.sent = 0
         self.node = node
-        self.endpoint: Endpoint = ring.connect(node, self.log.append)
+        self.epoch = ""
+        """Of the latest view."""
+        self.endpoint: Endpoint = ring.connect(node, self._deliver)
+
+    def _deliver(self, fact: RingInput) -> None:
+        self.log.append(fact)
+        if isinstance(fact, ViewChanged):
+            self.epoch = str(fact.epoch)
 
     def views(self) -> list[ViewChanged]:
         return [fact for fact in self.log if isinstance(fact, ViewChanged)]
@@ -45,8 +52,7 @@ def play(seed: int, totem: bool) -> tuple[SimRing, list[Member]]:
     def chatter(member: Member) -> None:
         if not member.endpoint.frozen:
             member.sent += 1
-            epoch = member.views()[-1].epoch if member.views() else ""
-            ring.multicast(member.endpoint, f"{member.node}:{member.sent}:{epoch}".encode())
+            ring.multicast(member.endpoint, f"{member.node}:{member.sent}:{member.epoch}".encode())
         scheduler.after(scheduler.between(1, 30), lambda: chatter(member))
 
     def suffer() -> None:
