@@ -21,7 +21,7 @@ check: $(VENV)/.dev lint types  ## Style, types, layers: the quick part of `make
 	$(BIN)/python -m pytest tests/test_layers.py
 
 lint: $(VENV)/.dev
-	$(BIN)/ruff check src tests
+	$(BIN)/ruff check src tests bench
 
 types: $(VENV)/.dev
 	$(BIN)/mypy
