@@ -15,6 +15,8 @@ import uuid
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import msgspec
+
 from ringfence.client import connect
 from ringfence.config import Loaded, render
 from ringfence.core.cluster import ClusterConfig, Confirms, DeviceConfig, Level, NodeConfig, Timing
@@ -70,7 +72,8 @@ class Lab:
         try:
             lab._furnish(size_bytes, timing)
             progress(f"hub and power switches start in {places.dir}")
-            lab._start(timing.token_ms)
+            lab.start_hub(timing.token_ms)
+            lab._start_power()
             progress(f"{nodes} hosts boot")
             lab.wait_ready(READY_S + nodes, progress)
         except BaseException:
@@ -135,16 +138,25 @@ class Lab:
             ) from None
         places.keep(self._kept)
 
-    def _start(self, token_ms: int) -> None:
+    def start_hub(self, token_ms: int = TIMING.token_ms) -> None:
+        """Also one that was killed: it goes on with the epochs that it kept."""
         places = self._places
+        places.hub_socket.unlink(missing_ok=True)
         words = ["-m", "ringfence", "hub", "--socket", str(places.hub_socket)]
         words += ["--state", str(places.hub_state), "--token-ms", str(token_ms)]
         hub = self._run("hub", words)
-        self._remember(Kept(self.nodes, hub, (0, 0), self._kept.naive))
+        self._remember(msgspec.structs.replace(self._kept, hub=hub))
         self._until("the hub", places.hub_socket.exists, hub, "hub")
+
+    def _start_power(self) -> None:
+        places = self._places
         power = self._run("power", ["-m", "ringfence.lab.power", str(places.dir)])
-        self._remember(Kept(self.nodes, hub, power, self._kept.naive))
+        self._remember(msgspec.structs.replace(self._kept, power=power))
         self._until("the power switch", places.power_socket.exists, power, "power")
+
+    def kill_hub(self) -> None:
+        """End it as a crash would."""
+        _end(self._kept.hub)
 
     def _remember(self, kept: Kept) -> None:
         self._kept = kept

@@ -1,0 +1,85 @@
+"""A lab for tests of whole clusters, and commands typed on its hosts."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ringfence.lab.cluster import Lab
+
+ONE, TWO, THREE = "an-a01n01", "an-a01n02", "an-a01n03"
+SIZE = 256 << 20
+
+
+@contextmanager
+def running(nodes: int) -> Iterator[Lab]:
+    path = Path(tempfile.mkdtemp(prefix="rfcl", dir="/tmp"))
+    try:
+        lab = Lab.up(path / "lab", nodes, SIZE)
+        try:
+            yield lab
+        finally:
+            lab.down()
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def ringfence(lab: Lab, node: str, *words: str, timeout_s: float = 60) -> subprocess.CompletedProcess[str]:
+    """A command as its user types it on that host."""
+    return subprocess.run(
+        [sys.executable, "-m", "ringfence", *words], env={**os.environ, **lab.env(node)}, text=True,
+        capture_output=True, timeout=timeout_s, check=False,
+    )  # fmt: skip
+
+
+def done(lab: Lab, node: str, *words: str) -> str:
+    """The command must succeed; what it printed."""
+    ran = ringfence(lab, node, *words)
+    assert ran.returncode == 0, (words, ran.stdout, ran.stderr)
+    return ran.stdout
+
+
+def refused(lab: Lab, node: str, *words: str) -> str:
+    """The command must be refused, in one line."""
+    ran = ringfence(lab, node, *words)
+    assert (ran.returncode, ran.stdout) == (5, ""), (words, ran)
+    assert ran.stderr.count("\n") == 1, ran.stderr
+    return ran.stderr
+
+
+def report(lab: Lab, node: str, *words: str) -> list[dict[str, Any]]:
+    """Rows of pvs, vgs or lvs."""
+    told = json.loads(done(lab, node, *words, "--reportformat", "json"))["report"][0]
+    (rows,) = told.values()
+    return list(rows)
+
+
+def uri_of(lab: Lab, node: str, volume: str) -> str:
+    vg, lv = volume.split("/")
+    exports = json.loads(ringfence(lab, node, "status", "--json").stdout)["exports"]
+    return next(str(one["uri"]) for one in exports if (one["vg"], one["lv"]) == (vg, lv))
+
+
+def status(lab: Lab, node: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(ringfence(lab, node, "status", "--json").stdout)
+    return found
+
+
+def tool(*words: str | Path) -> str:
+    ran = subprocess.run(words, text=True, capture_output=True, timeout=60, check=False)
+    assert ran.returncode == 0, (words, ran.stdout, ran.stderr)
+    return ran.stdout
+
+
+def eventually(true: Callable[[], bool], limit_s: float = 15) -> None:
+    give_up = time.monotonic() + limit_s
+    while not true():
+        assert time.monotonic() < give_up
+        time.sleep(0.05)

@@ -1,0 +1,177 @@
+"""Failures of whole hosts and their parts, on clusters of real processes."""
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from cluster_lab import ONE, THREE, TWO, done, eventually, ringfence, running, status, tool, uri_of
+
+from ringfence.client import connect
+from ringfence.lab import trees
+from ringfence.lab.cluster import Lab
+from ringfence.lab.trees import Process
+
+
+@pytest.fixture
+def two() -> Iterator[Lab]:
+    with running(2) as lab:
+        yield lab
+
+
+@pytest.fixture
+def three() -> Iterator[Lab]:
+    with running(3) as lab:
+        yield lab
+
+
+def pid_of(lab: Lab, node: str, word: str) -> int:
+    """A process of the host with this word in its command line."""
+    init = Process(*lab.status()["hosts"][node]["init"])
+    for one in trees.tree(init):
+        if word in Path(f"/proc/{one.pid}/cmdline").read_bytes().decode().split("\0"):
+            return one.pid
+    raise AssertionError(f"{node} runs no {word}")
+
+
+def holder(lab: Lab, node: str) -> str:
+    (row,) = [one for one in _lvs(lab, node) if one]
+    return row
+
+
+def _lvs(lab: Lab, node: str) -> list[str]:
+    return done(lab, node, "lvs", "--noheadings", "-o", "lv_holder").split()
+
+
+def events(lab: Lab, node: str) -> list[str]:
+    with connect(lab.socket(node)) as daemon:
+        return [str(event["kind"]) for event in daemon.events()]
+
+
+def test_a_killed_daemon_s_host_is_fenced_when_its_grace_lapses(two: Lab) -> None:
+    done(two, ONE, "vgcreate", "--shared", "vg0", str(two.disk))
+    done(two, ONE, "lvcreate", "-L", "8M", "-n", "vm1", "vg0")
+    os.kill(pid_of(two, ONE, "daemon"), signal.SIGKILL)
+    eventually(lambda: status(two, TWO)["victims"] != [])
+    (victim,) = status(two, TWO)["victims"]
+    assert (victim["name"], victim["due"]) == (ONE, False), "its host is there: it has a grace period"
+    assert "may come back" in ringfence(two, TWO, "why", ONE).stdout
+    taken = ringfence(two, TWO, "lvchange", "-aey", "--wait", "40", "vg0/vm1")
+    assert taken.returncode == 0, taken.stderr
+    assert two.status()["hosts"][ONE]["power"] == "off"
+    kinds = events(two, TWO)
+    assert kinds.index("victim") < kinds.index("victim-due") < kinds.index("evidence") < kinds.index("purged")
+
+
+def test_without_its_hub_a_ring_stands_still_and_says_so(two: Lab) -> None:
+    done(two, ONE, "vgcreate", "--shared", "vg0", str(two.disk))
+    done(two, ONE, "lvcreate", "-L", "8M", "-n", "vm1", "vg0")
+    two.kill_hub()
+    eventually(lambda: ringfence(two, ONE, "status").returncode == 1)
+    said = ringfence(two, ONE, "status").stdout
+    assert "BLOCKED" in said
+    assert "ringfence hub" in ringfence(two, ONE, "why").stdout
+    eventually(lambda: status(two, ONE)["authority"]["write"] == "lapsed")
+    assert ringfence(two, TWO, "lvcreate", "-L", "8M", "-n", "vm2", "vg0", "--wait", "1").returncode == 5
+    two.start_hub()
+    two.wait_ready(20)
+    assert status(two, ONE)["victims"] == [], "nobody was lost: the state went on where it stood"
+    assert holder(two, TWO).startswith("an-a01n01:EX@")
+    done(two, TWO, "lvcreate", "-L", "8M", "-n", "vm2", "vg0")
+
+
+def test_a_cut_between_two_ends_with_one(two: Lab) -> None:
+    """Both halves shoot; whoever is faster goes on, and the other is off or out.  Never both."""
+    done(two, ONE, "vgcreate", "--shared", "vg0", str(two.disk))
+    done(two, ONE, "lvcreate", "-an", "-L", "8M", "-n", "vm1", "vg0")
+    two.cut(ONE)
+
+    def off() -> list[str]:
+        return [node for node, host in two.status()["hosts"].items() if host["power"] == "off"]
+
+    eventually(lambda: off() != [])
+    eventually(lambda: any(_settled(two, node) for node in two.nodes if node not in off()) or len(off()) == 2, 30)
+    two.heal()
+    alive = [node for node in two.nodes if node not in off()]
+    if alive:
+        (survivor,) = alive
+        assert ringfence(two, survivor, "lvchange", "-aey", "--wait", "20", "vg0/vm1").returncode == 0
+
+
+def _settled(lab: Lab, node: str) -> bool:
+    found = status(lab, node)
+    return bool(found["ready"]) and not found["victims"] and found["authority"]["grant"] == "valid"
+
+
+def test_a_minority_stands_still_and_is_fenced_by_the_majority(three: Lab) -> None:
+    done(three, THREE, "vgcreate", "--shared", "vg0", str(three.disk))
+    done(three, THREE, "lvcreate", "-L", "8M", "-n", "vm1", "vg0")
+    for device in ("bmc", "pdu"):
+        three.lie(THREE, device, "unreachable")
+    three.cut(THREE)
+    eventually(lambda: "no quorum" in status(three, THREE)["why"])
+    eventually(lambda: status(three, ONE)["victims"] != [])
+    waiting = ringfence(three, TWO, "lvchange", "-aey", "--wait", "6", "vg0/vm1")
+    assert waiting.returncode == 5, "no evidence, no lock"
+    said = ringfence(three, TWO, "why", "vg0/vm1").stdout
+    assert "still missing: evidence" in said
+    assert f"ringfence fence confirm {THREE}" in said, "after a round of every device a person is asked for"
+    three.lie(THREE, "pdu", "none")
+    taken = ringfence(three, TWO, "lvchange", "-aey", "--wait", "30", "vg0/vm1")
+    assert taken.returncode == 0, taken.stderr
+    assert three.status()["hosts"][THREE]["power"] == "off"
+
+
+def test_a_person_s_word_moves_the_lock_and_is_recorded(two: Lab) -> None:
+    done(two, ONE, "vgcreate", "--shared", "vg0", str(two.disk))
+    done(two, ONE, "lvcreate", "-L", "8M", "-n", "vm1", "vg0")
+    for device in ("bmc", "pdu"):
+        two.lie(ONE, device, "unreachable")
+    two.freeze(ONE)
+    eventually(lambda: status(two, TWO)["victims"] != [])
+    two.power(ONE, "off")
+    words = ("fence", "confirm", ONE, "--yes", "--who", "ann", "--why", "pulled both cables")
+    assert "confirmed by ann" in done(two, TWO, *words)
+    done(two, TWO, "lvchange", "-aey", "--wait", "20", "vg0/vm1")
+    told = done(two, TWO, "fence", "history", ONE)
+    assert "ann" in told
+    assert "pulled both cables" in told
+
+
+def test_a_host_that_comes_back_is_a_member_again_and_reads_what_was_written(two: Lab, tmp_path: Path) -> None:
+    done(two, ONE, "vgcreate", "--shared", "vg0", str(two.disk))
+    done(two, ONE, "lvcreate", "-L", "8M", "-n", "vm1", "vg0")
+    two.power(ONE, "off")
+    done(two, TWO, "lvchange", "-aey", "--wait", "30", "vg0/vm1")
+    (tmp_path / "in").write_bytes(b"\x11" * (8 << 20))
+    tool("nbdcopy", "--flush", tmp_path / "in", uri_of(two, TWO, "vg0/vm1"))
+    two.power(ONE, "on")
+    two.wait_ready(20)
+    done(two, TWO, "lvchange", "-an", "vg0/vm1")
+    done(two, ONE, "lvchange", "-aey", "vg0/vm1")
+    tool("nbdcopy", uri_of(two, ONE, "vg0/vm1"), tmp_path / "out")
+    assert (tmp_path / "out").read_bytes() == b"\x11" * (8 << 20)
+
+
+def test_a_stopped_daemon_s_writers_are_held(two: Lab) -> None:
+    """Only the daemon stands still; the block service and its clients run on, without authority."""
+    done(two, ONE, "vgcreate", "--shared", "vg0", str(two.disk))
+    done(two, ONE, "lvcreate", "-L", "8M", "-n", "vm1", "vg0")
+    pid = pid_of(two, ONE, "daemon")
+    uri = uri_of(two, ONE, "vg0/vm1")
+    os.kill(pid, signal.SIGSTOP)
+    taken = ringfence(two, TWO, "lvchange", "-aey", "--wait", "40", "vg0/vm1")
+    assert taken.returncode == 0, taken.stderr
+    assert two.status()["hosts"][ONE]["power"] == "off"
+    assert not Path(uri.partition("socket=")[2]).exists() or two.status()["hosts"][ONE]["power"] == "off"
+
+
+def test_the_last_host_to_leave_leaves_nothing_to_fence(two: Lab) -> None:
+    for node in (ONE, TWO):
+        done(two, node, "leave")
+    for node in (ONE, TWO):
+        two.power(node, "off")
+        two.power(node, "on")
+    two.wait_ready(20)
+    assert status(two, ONE)["victims"] == []
