@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from ringfence.agents import runner as module
 from ringfence.agents.runner import AgentRunner, request_of
 from ringfence.core.cluster import Confirms, DeviceConfig
 from ringfence.core.errors import ConfigError
@@ -153,18 +154,21 @@ def test_an_agent_that_does_not_read_is_no_trouble(agent: Write) -> None:
     assert asyncio.run(device_runner.run(RunAgent(1, "bmc", "off", 5000, "n"))).power is Power.OFF
 
 
-@pytest.mark.parametrize("kind", ["missing", "not executable", "no interpreter", "by name", "relative"])
+@pytest.mark.parametrize(
+    "kind", ["missing", "not executable", "no interpreter", "no shebang", "by name", "relative", "odd"]
+)
 def test_what_cannot_be_started_is_unknown(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "fence_x"
     if kind != "missing":
-        path.write_text("#!/nowhere/sh\n")
-    if kind == "no interpreter":
+        path.write_text("exit 0\n" if kind == "no shebang" else "#!/nowhere/sh\n")
+    if kind in ("no interpreter", "no shebang"):
         path.chmod(stat.S_IRWXU)
-    name = {"by name": "fence_that_nobody_has", "relative": "./fence_x"}.get(kind, str(path))
+    names = {"by name": "fence_that_nobody_has", "relative": "./fence_x", "odd": "/fence\x1b[2J\nx"}
+    name = names.get(kind, str(path))
     exited = run(name)
     assert (exited.power, exited.answered) == (Power.UNKNOWN, False)
     assert "fence" in exited.words
-    assert "\n" not in exited.words
+    assert exited.words.isprintable()
 
 
 def test_a_device_that_nobody_configured_is_unknown(agent: Write) -> None:
@@ -179,6 +183,10 @@ def test_a_device_that_nobody_configured_is_unknown(agent: Write) -> None:
         ({"option": "off"}, "off"),
         ({"action": "reboot"}, "off"),
         ({"a=b": "c"}, "off"),
+        ({"ip": "x\rplug=9"}, "off"),
+        ({" option": "reboot"}, "off"),
+        ({"#ip": "x"}, "off"),
+        ({"ip": "\udcff"}, "off"),
         ({}, ""),
         ({}, "reboot"),
         ({}, "metadata"),
@@ -205,6 +213,100 @@ def test_cancelled_ends_at_once_and_says_so(agent: Write, tmp_path: Path) -> Non
     assert (exited.run, exited.power, exited.answered) == (3, Power.UNKNOWN, False)
     assert "cancelled" in exited.words
     eventually(lambda: gone(tmp_path / "pid"))
+
+
+def test_cancelled_before_it_began_is_never_fired(agent: Write, tmp_path: Path) -> None:
+    """The order to run and the one to cancel may come in one turn of the loop."""
+    path = agent(f'touch "{tmp_path}/fired"')
+
+    async def story() -> AgentExited:
+        runner = runner_of(path)
+        task = asyncio.ensure_future(runner.run(RunAgent(3, "bmc", "off", 5000, "n")))
+        runner.cancel(3)
+        return await task
+
+    exited = asyncio.run(story())
+    assert (exited.run, exited.power, exited.answered) == (3, Power.UNKNOWN, False)
+    assert not (tmp_path / "fired").exists()
+
+
+def test_an_abandoned_run_is_killed(agent: Write, tmp_path: Path) -> None:
+    path = agent(f'sleep 60 & echo $! >"{tmp_path}/child"; echo $$ >"{tmp_path}/pid"; sleep 60')
+
+    async def story() -> None:
+        task = asyncio.ensure_future(runner_of(path).run(RunAgent(3, "bmc", "off", 30_000, "n")))
+        await asyncio.to_thread(eventually, lambda: (tmp_path / "pid").exists())
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(story())
+    eventually(lambda: gone(tmp_path / "pid") and gone(tmp_path / "child"))
+
+
+@pytest.mark.parametrize("how", ["limit", "abandoned"])
+def test_what_the_kernel_holds_holds_nobody(
+    agent: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    """Stands in for an agent in a call that nothing interrupts: its kill has no effect for a while."""
+    monkeypatch.setattr(module, "KILL_S", 0.1)
+    monkeypatch.setattr(module._Running, "_kill_group", lambda self: None)
+    path = agent(f'echo $$ >"{tmp_path}/pid"; exec sleep 1.5')
+
+    async def story() -> float:
+        run = runner_of(path).run(RunAgent(3, "bmc", "off", 200 if how == "limit" else 9000, "n"))
+        task = asyncio.ensure_future(run)
+        await asyncio.to_thread(eventually, lambda: (tmp_path / "pid").exists())
+        began = time.monotonic()
+        if how == "abandoned":
+            task.cancel()
+        (said,) = await asyncio.gather(task, return_exceptions=True)
+        took = time.monotonic() - began
+        if how == "limit":
+            assert isinstance(said, AgentExited)
+            assert (said.power, said.answered) == (Power.UNKNOWN, False)
+        pid = int((tmp_path / "pid").read_text())
+        await asyncio.to_thread(eventually, lambda: not Path(f"/proc/{pid}").exists())  # and is buried
+        return took
+
+    assert asyncio.run(story()) < 1.2
+
+
+def test_an_agent_that_cannot_be_watched_does_not_go_on(
+    agent: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(pid: int) -> int:
+        eventually(lambda: (tmp_path / "pid").exists())
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr(os, "pidfd_open", full)
+    exited = run(agent(f'echo $$ >"{tmp_path}/pid"; sleep 60'))
+    assert (exited.power, exited.answered) == (Power.UNKNOWN, False)
+    eventually(lambda: gone(tmp_path / "pid"))
+
+
+def test_no_part_of_a_secret_is_left_by_the_cut_or_by_quotes(agent: Write) -> None:
+    cut = f"printf '{PASSWORD}' >&2; head -c {4096 - len(PASSWORD) // 2} /dev/zero >&2; exit 1"
+    assert run(agent(cut)).words == "exit code 1"
+    device = DeviceConfig("bmc", str(agent("echo login abc123 >&2; exit 1")), Confirms.HOST_OFF)
+    runner = AgentRunner(lambda name: device, lambda name: {"password": '"abc123"'})
+    exited = asyncio.run(runner.run(RunAgent(1, "bmc", "off", 5000, "n")))
+    assert exited.words == "login ****"
+
+
+def test_many_short_runs_leave_nothing_open(agent: Write) -> None:
+    path = agent("exec <&-; exit 2")
+
+    async def story() -> tuple[int, int]:
+        runner, before = runner_of(path, {"key": "x" * 200_000}), len(os.listdir("/proc/self/fd"))
+        for _ in range(8):
+            runs = [runner.run(RunAgent(number, "bmc", "status", 5000, "n")) for number in range(8)]
+            assert {one.power for one in await asyncio.gather(*runs)} == {Power.OFF}
+        await asyncio.sleep(0)
+        return before, len(os.listdir("/proc/self/fd"))
+
+    before, after = asyncio.run(story())
+    assert after <= before
 
 
 def test_agents_run_side_by_side_and_the_loop_goes_on(agent: Write) -> None:

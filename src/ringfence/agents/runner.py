@@ -37,7 +37,12 @@ KEPT_BYTES = 4096
 WORDS_CHARS = 300
 DRAIN_S = 0.5
 """How long output is still read after the agent has ended: a stranger may hold the pipe open."""
+KILL_S = 1.0
+"""How long a killed agent is waited for: the kernel may hold it in a call that nothing interrupts."""
+CANCELLED_KEPT = 64
+MASK = "****"
 _STATUS_OFF = 2
+_KEY = re.compile(r"[A-Za-z0-9_-]+")
 _UNPRINTABLE = re.compile(r"[^\x20-\x7e\xa0-\U0010ffff]+")
 
 
@@ -54,17 +59,21 @@ class AgentRunner:
     ) -> None:
         self._device = device
         self._secrets = secrets
-        self._cancelled: set[int] = set()
+        self._cancelled: dict[int, None] = {}
+        """Runs cancelled before they began (the order to run is carried out a turn of the loop later)."""
         self._live: dict[int, asyncio.Event] = {}
 
     async def run(self, effect: RunAgent) -> AgentExited:
         """One whole run, at its limit at the latest.  Never raises for what an agent does."""
         began = time.monotonic()
+        if effect.run in self._cancelled:
+            del self._cancelled[effect.run]
+            return AgentExited(effect.run, Power.UNKNOWN, "cancelled before it began", 0, answered=False)
         stop = self._live[effect.run] = asyncio.Event()
         try:
             power, words, answered = await self._run(effect, stop)
         except RingfenceError as error:
-            power, words, answered = Power.UNKNOWN, str(error), False
+            power, words, answered = Power.UNKNOWN, _clean(str(error), {}), False
         finally:
             del self._live[effect.run]
         return AgentExited(effect.run, power, words, round((time.monotonic() - began) * 1000), answered)
@@ -73,6 +82,10 @@ class AgentRunner:
         """Kill the run's process group; its AgentExited still follows."""
         if run in self._live:
             self._live[run].set()
+            return
+        self._cancelled[run] = None
+        if len(self._cancelled) > CANCELLED_KEPT:
+            del self._cancelled[next(iter(self._cancelled))]
 
     async def _run(self, effect: RunAgent, stop: asyncio.Event) -> tuple[Power, str, bool]:
         try:
@@ -84,8 +97,8 @@ class AgentRunner:
         with contextlib.closing(_Running(find_agent(device.agent))) as running:
             late = await running.ended(stdin, stop, effect.timeout_ms / 1000)
             code = await running.buried()
-            words = _clean(running.err.text() or running.out.text(), secrets)
-        if late:
+            words = _clean(running.err.text(secrets) or running.out.text(secrets), secrets)
+        if late or code is None:
             why = "cancelled" if stop.is_set() else f"no answer within {effect.timeout_ms / 1000:g} s: killed"
             return Power.UNKNOWN, f"{why}; {words}" if words else why, False
         return _result(effect.action, code), words or f"exit code {code}", code in (0, _STATUS_OFF)
@@ -97,6 +110,11 @@ def request_of(device: DeviceConfig, secrets: dict[str, str], action: str, noden
         raise ConfigError(f"{action!r} is no action for a fence agent", next=f"one of {', '.join(ACTIONS)}")
     given = {**device.parameters, **secrets}
     for key in given:
+        if not _KEY.fullmatch(key):
+            raise ConfigError(
+                f"device {device.name}: {key!r} is no name of a parameter",
+                next="use letters, digits, _ and -",
+            )
         if key in ("action", "option"):
             raise ConfigError(
                 f"device {device.name}: {key} is not for parameters or secrets", next=f"remove {key}"
@@ -104,12 +122,15 @@ def request_of(device: DeviceConfig, secrets: dict[str, str], action: str, noden
     # The action comes last: of a key that stands twice agents take the last.
     lines = {**given, "nodename": nodename, "action": action}
     for key, value in lines.items():
-        if "\n" in f"{key}{value}" or "\0" in f"{key}{value}" or "=" in key:
+        # Stock agents do not take a carriage return for a line's end; other readers may.
+        if any(end in value for end in "\n\r\0"):
             raise ConfigError(
-                f"device {device.name}: {key.splitlines()[0] if key else 'a key'} is not one line",
-                next="remove the line break",
+                f"device {device.name}: the value of {key} is not one line", next="remove the line break"
             )
-    return "".join(f"{key}={value}\n" for key, value in lines.items()).encode()
+    try:
+        return "".join(f"{key}={value}\n" for key, value in lines.items()).encode()
+    except UnicodeEncodeError:
+        raise ConfigError(f"device {device.name}: a value is not UTF-8", next="mend its parameters") from None
 
 
 def find_agent(agent: str) -> str:
@@ -150,13 +171,29 @@ class _Running:
             )
         except OSError as error:
             raise Unavailable(f"fence agent {path} cannot be started: {error.strerror}") from None
-        self._pidfd = os.pidfd_open(self._process.pid)
         self._loop = asyncio.get_running_loop()
         self._over = asyncio.Event()
-        self._loop.add_reader(self._pidfd, self._over.set)
+        try:
+            self._pidfd = os.pidfd_open(self._process.pid)
+        except OSError as error:  # no descriptor left: an agent that cannot be watched must not run
+            self._kill_group()
+            for pipe in (self._process.stdin, self._process.stdout, self._process.stderr):
+                assert pipe is not None
+                pipe.close()
+            self._process.poll()  # else subprocess itself buries it at its next start
+            raise Unavailable(f"fence agent {path} cannot be watched: {error.strerror}") from None
+        self._loop.add_reader(self._pidfd, self._ended_now)
+        self._abandoned = False
         assert self._process.stdout is not None
         assert self._process.stderr is not None
         self.out, self.err = _Tail(self._process.stdout), _Tail(self._process.stderr)
+
+    def _ended_now(self) -> None:
+        self._loop.remove_reader(self._pidfd)
+        os.close(self._pidfd)
+        self._over.set()
+        if self._abandoned:
+            self._process.wait()
 
     async def ended(self, stdin: bytes, stop: asyncio.Event, limit_s: float) -> bool:
         """Wait for its end, for `stop`, or for the limit.  Returns whether it had to be ended."""
@@ -170,12 +207,15 @@ class _Running:
                 task.cancel()
         return not self._over.is_set()
 
-    async def buried(self) -> int:
+    async def buried(self) -> int | None:
         """Kill what is left of its group; its exit code, once its last words were read.
 
+        None: the kernel has not let go of it within KILL_S.
         Until it is waited for, at least its zombie bears the group's number: it is nobody else's."""
         self._kill_group()
-        await self._over.wait()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(KILL_S):
+                await self._over.wait()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(DRAIN_S):
                 await self.out.over.wait()
@@ -189,18 +229,22 @@ class _Running:
         self.out.close()
         self.err.close()
         assert self._process.stdin is not None
-        self._process.stdin.close()
+        if not self._process.stdin.closed:
+            self._loop.remove_writer(self._process.stdin.fileno())
+            self._process.stdin.close()
 
     def _kill_group(self) -> None:
         if self._process.returncode is None:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self._process.pid, signal.SIGKILL)
 
-    def _bury(self) -> int:
+    def _bury(self) -> int | None:
+        """Never waits: what the kernel still holds is buried when it lets go."""
+        if not self._over.is_set():
+            self._abandoned = True
+            return None
         if self._process.returncode is None:
             self._process.wait()
-            self._loop.remove_reader(self._pidfd)
-            os.close(self._pidfd)
         return self._process.returncode
 
 
@@ -217,7 +261,8 @@ async def _feed(pipe: IO[bytes], data: bytes) -> None:
             try:
                 await room.wait()
             finally:
-                loop.remove_writer(fd)
+                if not pipe.closed:  # else the number may be another's by now
+                    loop.remove_writer(fd)
         except BrokenPipeError:
             break
     pipe.close()
@@ -229,6 +274,7 @@ class _Tail:
     def __init__(self, pipe: IO[bytes]) -> None:
         self._pipe = pipe
         self._data = b""
+        self._cut = False
         self.over = asyncio.Event()
         os.set_blocking(pipe.fileno(), False)
         self._loop = asyncio.get_running_loop()
@@ -239,12 +285,16 @@ class _Tail:
             chunk = os.read(self._pipe.fileno(), 65536)
         except BlockingIOError:
             return
+        self._cut = self._cut or len(self._data) + len(chunk) > KEPT_BYTES
         self._data = (self._data + chunk)[-KEPT_BYTES:]
         if not chunk:
             self.close()
 
-    def text(self) -> str:
-        return self._data.decode(errors="replace")
+    def text(self, secrets: dict[str, str]) -> str:
+        """Of a cut stream, without what may be the rest of a secret that the cut went through."""
+        longest = max((len(value.encode()) for value in secrets.values()), default=0)
+        data = self._data[max(longest - 1, 0) :] if self._cut else self._data
+        return data.decode(errors="replace")
 
     def close(self) -> None:
         if not self._pipe.closed:
@@ -255,8 +305,14 @@ class _Tail:
 
 def _clean(text: str, secrets: dict[str, str]) -> str:
     """One short line for people; no secret, nothing that a terminal would obey."""
-    for value in sorted(secrets.values(), key=len, reverse=True):
-        if value:
-            text = text.replace(value, "****")
+    # Agents strip blanks and one pair of quotes: they may say a value with or without.
+    spoken = {form for value in secrets.values() for form in (value, value.strip(), _unquoted(value.strip()))}
+    known = sorted((form for form in spoken if form), key=lambda form: (-len(form), form))
+    if known:
+        text = re.sub("|".join(map(re.escape, known)), MASK, text)  # in one go: no mask is masked again
     lines = [_UNPRINTABLE.sub(" ", line).strip() for line in text.splitlines()]
     return "; ".join(line for line in lines if line)[-WORDS_CHARS:]
+
+
+def _unquoted(value: str) -> str:
+    return value[1:-1] if len(value) > 1 and value[0] == value[-1] == '"' else value
