@@ -106,8 +106,9 @@ def test_stock_lvm2_reads_what_the_cluster_wrote(lab: Lab) -> None:
     done(lab, TWO, "lvcreate", "-an", "-L", "8M", "-n", "vm2", "vg0")
     loop = tool("losetup", "-f", "--show", "--read-only", lab.disk).strip()
     try:
-        look = ["--devices", loop, "--nolocking", "--readonly"]
-        said = tool("lvs", "--noheadings", "-o", "lv_name,lv_size,seg_pe_ranges", "--units", "m", *look, "vg0")
+        look = ["--devices", loop, "--nolocking", "--config", "global{use_lvmlockd=1 activation=0}"]
+        fields = ["--noheadings", "-o", "lv_name,lv_size,seg_pe_ranges", "--units", "m"]
+        said = tool("lvs", *fields, *look, "vg0")
         assert [line.split() for line in said.splitlines()] == [
             ["vm1", "12.00m", f"{loop}:0-2"], ["vm2", "8.00m", f"{loop}:3-4"],
         ]  # fmt: skip
@@ -134,9 +135,8 @@ def test_real_clients_use_a_volume(lab: Lab, tmp_path: Path) -> None:
     tool("nbdcopy", uri, tmp_path / "out")
     assert (tmp_path / "out").read_bytes() == data
     assert "virtual size: 16 MiB" in tool("qemu-img", "info", "-f", "raw", uri)
-    said = tool(
-        "qemu-io", "-f", "raw", "-c", "write -P 0x5a -f 512 64k", "-c", "read -P 0x5a 512 64k", "-c", "flush", uri
-    )
+    writes = ["-c", "write -P 0x5a -f 512 64k", "-c", "read -P 0x5a 512 64k", "-c", "flush"]
+    said = tool("qemu-io", "-f", "raw", *writes, uri)
     assert "Pattern verification failed" not in said
     assert tool("qemu-img", "compare", "-f", "raw", "-F", "raw", uri, uri)
     done(lab, ONE, "lvchange", "-an", "vg0/vm1")

@@ -14,6 +14,8 @@ It behaves as totem does (corosync), so that what runs on it runs on the real ri
 * What was sent on a removed link and is not yet ordered is dropped with it.
 * `cut` partitions the ring, for tests: nothing is delivered until the loss is detected, then every
   part has its own views, epochs and order.  `heal` merges.
+* A broker that was there before (a number is on disk, or a node has seen one) gathers whoever was in
+  its ring before it announces the first view.
 * A slow member: everybody's sending waits for it, for one token time; then it is left behind, up to
   LIMIT_BYTES, and removed.
 
@@ -32,6 +34,9 @@ from ringfence.wire.hub import ToHub
 HIGH_WATER_BYTES = 4 << 20
 LOW_WATER_BYTES = 1 << 20
 LIMIT_BYTES = 64 << 20
+GATHER_MS = 1200
+"""How long a broker that came back waits before its first view: a little over the longest pause in which
+a node tries again.  Without it the first comer would see all the others lost."""
 
 _PING = wire.encode(wire.Ping())
 
@@ -104,6 +109,7 @@ class Broker:
         self._cut: tuple[tuple[int, ...], ...] = ()
         self._since_ping_ms = 0.0
         self._loop = asyncio.get_running_loop()
+        self._gathered = False
 
     # -- coming ------------------------------------------------------------------
 
@@ -124,6 +130,10 @@ class Broker:
         if (present := self._partitions.get(self._group_of(node))) is not None:
             self._flush(present)
         partition = self._partition_for(node)
+        if not self._gathered:
+            self._gathered = True
+            if self._epochs.seq:
+                partition.forming = self._loop.call_later(GATHER_MS / 1000, self._formed, partition)
         partition.members[node] = host
         host.daemon, host.told, host.lagging, host.silent_ms = link, (), False, 0.0
         if partition.forming is None:
