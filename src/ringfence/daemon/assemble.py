@@ -20,7 +20,7 @@ from typing import Any
 import msgspec
 
 from ringfence.block.control import BlockService
-from ringfence.config import Loaded, Paths, digest, load, read_secrets, render
+from ringfence.config import Loaded, Paths, load, read_secrets, render
 from ringfence.core.cluster import ClusterConfig, DeviceConfig, NodeConfig
 from ringfence.core.errors import (
     ConfigError,
@@ -150,7 +150,7 @@ async def _drive(
         driver = Driver(makers.engine(), ports, config, me.name)
         socket = ClientSocket(paths.socket, driver.asked, driver.gone, group=loaded.socket_group)
         machine, boot = identity
-        started = Started(config, me.id, machine, boot, disk, reaped, digest(config))
+        started = Started(config, me.id, machine, boot, disk, reaped)
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, driver.leave, number.name)

@@ -38,7 +38,6 @@ class Started(_Input, frozen=True):
     boot: str
     disk: DiskState
     paths_reaped: bool
-    config_digest: str = ""
 
 
 class ViewChanged(_Input, frozen=True):
