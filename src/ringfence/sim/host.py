@@ -180,7 +180,7 @@ class Host:
         self.daemon_frozen = False
         self._scheduler.note(f"{self.name} daemon starts ({self.boot})")
         started = inputs.Started(
-            self.config, self.node, f"machine-{self.node}", self.boot, self.disk, True, _digest(self.config)
+            self.config, self.node, f"machine-{self.node}", self.boot, self.disk, True
         )
         self.feed(daemon, started)
         self.feed(daemon, inputs.Wall(self._wall_ms()))
@@ -310,10 +310,6 @@ class Host:
 
     def lost(self, incarnation: int, page: str) -> bool:
         return self.pages.get((incarnation, page), LOST) == LOST
-
-
-def _digest(config: ClusterConfig) -> str:
-    return f"{config.name}-{config.version}"
 
 
 def _do(order: int, body: orders.DriverOrder) -> inputs.OrderDone:
