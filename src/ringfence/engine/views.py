@@ -12,10 +12,13 @@ from typing import Protocol
 import msgspec
 
 from ringfence.core.ids import Epoch, Life
+from ringfence.engine.apply import apply
+from ringfence.engine.arrivals import admit, enter_view, heard_fenced
 from ringfence.engine.context import Context, Phase, digest_of
 from ringfence.engine.effects import DropPaths, Ended
 from ringfence.engine.facts import Fact
 from ringfence.engine.inputs import PathsDropped, RingLost, ViewChanged
+from ringfence.engine.losses import is_fenced
 from ringfence.engine.state import ClusterState
 from ringfence.membership.authority import Authority
 from ringfence.membership.barrier import Barrier, Verdict
@@ -279,7 +282,8 @@ class Views:
             wall_ms = max(wall_ms, ready.wall_ms)
             if verdict.fresh and node in verdict.stale and life not in known:
                 known.append(life)  # it may still write under what it once was granted
-        facts = state.enter_view(
+        facts = enter_view(
+            state,
             barrier.epoch,
             barrier.members,
             tuple(returning),
@@ -357,12 +361,12 @@ class Views:
         state = context.state
         assert state is not None
         if item is None:
-            if state.is_fenced(life):
-                self._parts.facts(state.heard_fenced(life))
+            if is_fenced(state, life):
+                self._parts.facts(heard_fenced(state, life))
             return
         if isinstance(item, Submitted):
             if state.fits(life, item.seq):
-                facts = state.apply(life, item.seq, item.entry, item.wall_ms)
+                facts = apply(state, life, item.seq, item.entry, item.wall_ms)
                 if life == context.life:
                     context.outbox.applied(item.seq)
                 context.authority.set_ready(state.ready)
@@ -382,7 +386,7 @@ class Views:
         if state.lives.get(life.node) == life or not ready.reaped:
             return
         admitted = ready.config_digest == digest_of(context.config)
-        facts = state.admit(life, ready.wall_ms) if admitted else []
+        facts = admit(state, life, ready.wall_ms) if admitted else []
         context.authority.set_ready(state.ready)
         self._parts.facts(facts)
         others = [node for node in state.ready if node != life.node]

@@ -1,0 +1,216 @@
+"""Entries: how the ordered state changes with each.
+
+Every ready node applies the same entries at the same places, and gets the same facts."""
+
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from ringfence.core.evidence import Evidence, EvidenceKind
+from ringfence.core.ids import Life
+from ringfence.engine import spaces
+from ringfence.engine.facts import (
+    AttemptGranted,
+    ConfigAccepted,
+    ConfigRefused,
+    Expelled,
+    Fact,
+    Left,
+    Noted,
+    VgChanged,
+)
+from ringfence.engine.losses import lose, record_incident, settle, victim_for, witness
+from ringfence.engine.state import ClusterState, VgVersion
+from ringfence.wire import entries
+from ringfence.wire.entries import Entry, Incident
+
+
+def apply(state: ClusterState, life: Life, seq: int, entry: Entry, wall_ms: int) -> list[Fact]:
+    """Apply the next entry of the total order; the caller has asked `fits`."""
+    assert state.fits(life, seq)
+    state.senders[life.node].seq = seq
+    state.position += 1
+    state.wall_ms = max(state.wall_ms, wall_ms)
+    handler = _HANDLERS[type(entry)]
+    facts: list[Fact] = handler(state, life, entry)
+    return facts + settle(state)
+
+
+def _evidence(state: ClusterState, life: Life, entry: entries.EvidenceSeen) -> list[Fact]:
+    return witness(state, entry.evidence)
+
+
+def _began(state: ClusterState, life: Life, entry: entries.AttemptBegan) -> list[Fact]:
+    victim = victim_for(state, entry.life)
+    if victim is None or victim.current is not None or state.domain.proven(victim):
+        return []
+    if entry.number != victim.number + 1 or state.domain.actor_for(victim, state.ready) != life.node:
+        return []
+    state.domain.began(entry.life, life.node, entry.level, entry.number, state.wall_ms)
+    target = state.config.node(entry.life.node)
+    devices = list(target.levels[entry.level].devices)
+    what = (
+        f"{state.name(life.node)} starts attempt {entry.number} to fence {target.name}: "
+        f"level {entry.level + 1} ({', '.join(devices)})"
+    )
+    fields = {
+        "node": entry.life.node,
+        "life": str(entry.life),
+        "actor": life.node,
+        "level": entry.level + 1,
+        "number": entry.number,
+        "devices": devices,
+    }
+    return [
+        Noted("attempt", what, fields),
+        AttemptGranted(entry.life, life.node, entry.level, entry.number),
+    ]
+
+
+def _ended(state: ClusterState, life: Life, entry: entries.AttemptEnded) -> list[Fact]:
+    victim = victim_for(state, entry.life)
+    if victim is None or victim.current is None or victim.current.number != entry.number:
+        return []
+    if victim.current.actor != life.node:
+        return []
+    level = victim.current.level
+    state.domain.ended(
+        entry.life,
+        entry.number,
+        entry.passed,
+        entry.verdict,
+        entry.words,
+        entry.next_in_ms,
+        ready=state.ready,
+        levels=len(state.config.node(entry.life.node).levels),
+    )
+    fields = {
+        "node": entry.life.node,
+        "life": str(entry.life),
+        "actor": life.node,
+        "level": level + 1,
+        "number": entry.number,
+        "passed": entry.passed,
+        "words": [msgspec.to_builtins(word) for word in entry.words],
+    }
+    facts: list[Fact] = [Noted("attempt-ended", entry.verdict, fields)]
+    if entry.contradicted:
+        state.domain.contradicted(entry.contradicted)
+        incident = Incident(
+            kind="fence-contradicted",
+            node=entry.life.node,
+            what=entry.verdict,
+            life=entry.life,
+            device=", ".join(entry.contradicted),
+            at_wall_ms=state.wall_ms,
+        )
+        facts += record_incident(state, incident)
+    return facts
+
+
+def _due(state: ClusterState, life: Life, entry: entries.VictimDue) -> list[Fact]:
+    victim = victim_for(state, entry.life)
+    if victim is None or victim.due:
+        return []
+    victim.due = True
+    what = f"{state.name(entry.life.node)} did not come back in time: it will be fenced"
+    return [Noted("victim-due", what, {"node": entry.life.node, "life": str(entry.life)})]
+
+
+def _bound(state: ClusterState, life: Life, entry: entries.BoundPassed) -> list[Fact]:
+    state.domain.bound_passed(entry.life, life.node)
+    return []
+
+
+def _suspect(state: ClusterState, life: Life, entry: entries.Suspect) -> list[Fact]:
+    if state.lives.get(entry.life.node) != entry.life:
+        return []
+    reason = f"its daemon is silent, as {state.name(life.node)} found"
+    return [*lose(state, entry.life, reason, due=False), Expelled(entry.life)]
+
+
+def _operator(state: ClusterState, life: Life, entry: entries.OperatorConfirms) -> list[Fact]:
+    facts: list[Fact] = []
+    for victim in state.victims_of(entry.node):
+        if entry.victims is not None and (victim.life, victim.since) not in entry.victims:
+            continue  # signed before this loss
+        how = f"{entry.who} confirms that {state.name(entry.node)} is off: {entry.why}"
+        facts += witness(
+        state,
+            Evidence(victim.life, EvidenceKind.OPERATOR, life.node, how, (), state.wall_ms)
+        )
+    return facts
+
+
+def _trust(state: ClusterState, life: Life, entry: entries.QuarantineLifted) -> list[Fact]:
+    state.domain.release_quarantine(entry.device)
+    what = f"{entry.who} trusts {entry.device} again"
+    return [Noted("quarantine-lifted", what, {"device": entry.device, "who": entry.who})]
+
+
+def _config(state: ClusterState, life: Life, entry: entries.ConfigProposed) -> list[Fact]:
+    new, old = entry.config, state.config
+    why = ""
+    if new.version != old.version + 1:
+        why = f"version {new.version} offered, {old.version + 1} expected"
+    elif [(n.id, n.name) for n in new.nodes] != [(n.id, n.name) for n in old.nodes]:
+        why = "the set of nodes cannot change while the cluster runs"
+    elif (new.name, new.ring, new.naive) != (old.name, old.ring, old.naive):
+        why = "name, ring and naive cannot change while the cluster runs"
+    elif state.ready != tuple(node.id for node in old.nodes):
+        absent = [node.name for node in old.nodes if node.id not in state.lives]
+        why = f"all nodes must be ready; missing: {', '.join(absent)}"
+    if why:
+        return [ConfigRefused(life.node, why)]
+    state.config = new
+    what = f"{state.name(life.node)} applied configuration version {new.version}"
+    return [ConfigAccepted(new), Noted("config", what, {"version": new.version})]
+
+
+def _goodbye(state: ClusterState, life: Life, entry: entries.Goodbye) -> list[Fact]:
+    node = life.node
+    if entry.life != life or any(state.member(name, node) for name in sorted(state.lockspaces)):
+        return []
+    state.pending_joins = [one for one in state.pending_joins if one[1] != node]
+    del state.lives[node]
+    del state.senders[node]
+    state.out[node] = life
+    return [Noted("left", f"{state.name(node)} left the cluster", {"node": node}), Left(node)]
+
+
+def _volume(state: ClusterState, life: Life, entry: entries.VolumeNotice) -> list[Fact]:
+    state.vgs[entry.vg] = VgVersion(entry.seqno, entry.crc, entry.what, life.node)
+    fields = {"vg": entry.vg, "seqno": entry.seqno, "node": life.node}
+    return [
+        VgChanged(entry.vg, entry.seqno, entry.crc, entry.what, life.node),
+        Noted("vg-changed", f"{entry.what} ({entry.vg} seqno {entry.seqno})", fields),
+    ]
+
+
+def _incident_seen(state: ClusterState, life: Life, entry: entries.IncidentSeen) -> list[Fact]:
+    return record_incident(state, entry.incident)
+
+
+_HANDLERS: dict[type, Callable[[ClusterState, Life, Any], list[Fact]]] = {
+    entries.JoinLockspace: spaces.join,
+    entries.AckJoin: spaces.ack_join,
+    entries.LeaveLockspace: spaces.leave_space,
+    entries.LockRequest: spaces.lock_request,
+    entries.LockConvert: spaces.lock_convert,
+    entries.LockUnlock: spaces.lock_unlock,
+    entries.LockCancel: spaces.lock_cancel,
+    entries.Retoken: spaces.retoken,
+    entries.EvidenceSeen: _evidence,
+    entries.AttemptBegan: _began,
+    entries.AttemptEnded: _ended,
+    entries.VictimDue: _due,
+    entries.BoundPassed: _bound,
+    entries.Suspect: _suspect,
+    entries.OperatorConfirms: _operator,
+    entries.QuarantineLifted: _trust,
+    entries.ConfigProposed: _config,
+    entries.Goodbye: _goodbye,
+    entries.VolumeNotice: _volume,
+    entries.IncidentSeen: _incident_seen,
+}

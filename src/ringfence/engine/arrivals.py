@@ -1,0 +1,119 @@
+"""Arrivals: what a completed barrier, a late Ready, and a frame of a fenced life mean for the state."""
+
+from ringfence.core.ids import Epoch, Life
+from ringfence.engine.facts import Fact, Noted
+from ringfence.engine.losses import (
+    explain_by_return,
+    expose,
+    fenced_by,
+    lose,
+    make_victim,
+    note_victim,
+    settle,
+)
+from ringfence.engine.state import ClusterState, Sender
+
+
+def enter_view(
+    state: ClusterState,
+    epoch: Epoch,
+    members: tuple[int, ...],
+    returning: tuple[tuple[Life, bool], ...],
+    known_victims: tuple[Life, ...],
+    procdown: tuple[int, ...],
+    wall_ms: int,
+    fresh: bool,
+) -> list[Fact]:
+    """A primary view's barrier is complete.
+
+    Args:
+        returning: each member's life, and whether it may be admitted (False: it is stale, or its
+            configuration differs; its life is looked at, for it may expose a lie).
+        known_victims: the union of what the members' disks remember.
+        procdown: nodes whose daemon ended while their host stayed; they get a grace period.
+        fresh: the state was made just now; configured nodes that are absent may be alive somewhere.
+    """
+    state.epoch = epoch
+    state.wall_ms = max(state.wall_ms, wall_ms)
+    state.position += 1
+    facts: list[Fact] = []
+    arriving = {life.node: life for life, _ in returning}
+    may = {life.node: admitted for life, admitted in returning}
+    for node, life in sorted(state.lives.items()):
+        if node not in members:
+            ended = node in procdown
+            reason = f"its daemon ended, view {epoch}" if ended else f"lost from view {epoch}"
+            facts += lose(state, life, reason, due=not ended)
+        elif arriving[node] != life:
+            facts += lose(state, life, f"came back as another life in view {epoch}", due=False)
+        elif not may[node]:
+            facts += lose(state, life, f"its state was stale in view {epoch}", due=False)
+    for life in known_victims:
+        if not _knows(state, life, arriving):
+            # In no lockspace: had it been in one of this state's, the state would know it.
+            make_victim(state, life, "remembered on disk as not proven fenced", due=True, lockspaces=())
+    for life, admitted in returning:
+        facts += _meet(state, life, admitted)
+    for victim in state.victims():
+        successor = state.lives.get(victim.life.node)
+        if successor is not None and not victim.lied and not victim.evidence:
+            facts += explain_by_return(state, victim, successor)
+    if fresh:
+        for node_config in state.config.nodes:
+            # Also where a disk remembers a victim of that node: it may have had a later life since.
+            # Who is here but stale may still write under what it was granted before this state.
+            if node_config.id not in members or not may[node_config.id]:
+                here = node_config.id in members
+                reason = "stale" if here else "absent"
+                reason = f"{reason} when the cluster started"
+                make_victim(state, Life(node_config.id), reason, due=False, lockspaces=())
+                facts.append(note_victim(state, Life(node_config.id), reason))
+    state.domain.actor_gone(state.ready)
+    return facts + settle(state)
+
+
+def admit(state: ClusterState, life: Life, wall_ms: int) -> list[Fact]:
+    """A member that was not ready says Ready again in this view, as a fresh incarnation."""
+    state.wall_ms = max(state.wall_ms, wall_ms)
+    state.position += 1
+    return _meet(state, life, True) + settle(state)
+
+
+def heard_fenced(state: ClusterState, life: Life) -> list[Fact]:
+    """A frame of a life that is given up for fenced was delivered in this epoch."""
+    state.position += 1
+    return expose(state, life) + settle(state)
+
+
+def _meet(state: ClusterState, life: Life, may_enter: bool) -> list[Fact]:
+    if state.lives.get(life.node) == life:
+        return []
+    fenced = fenced_by(state, life)
+    if fenced is not None:
+        return expose(state, fenced)
+    if not may_enter or any(victim.life == life for victim in state.domain.victims):
+        return []
+    machine = state.enrolled.get(life.node, life.machine)
+    if machine != life.machine:
+        what = f"{state.name(life.node)} came from another machine than the one that joined first: refused"
+        return [Noted("clone-refused", what, {"node": life.node, "machine": life.machine})]
+    facts: list[Fact] = []
+    for victim in state.victims_of(life.node):
+        facts += explain_by_return(state, victim, life)
+    if any(victim.lied and victim.life.same_boot(life) for victim in state.victims_of(life.node)):
+        return facts  # it was given up for fenced and runs on: it stays out until it is fenced
+    state.enrolled[life.node] = life.machine
+    state.lives[life.node] = life
+    state.out.pop(life.node, None)
+    state.senders[life.node] = Sender(life, 0)
+    facts.append(Noted("joined", f"{state.name(life.node)} joined as {life}", {"node": life.node}))
+    return facts
+
+
+def _knows(state: ClusterState, life: Life, arriving: dict[int, Life]) -> bool:
+    """Whether the state can already say what became of a life that a disk remembers."""
+    if any(victim.life == life for victim in state.domain.victims):
+        return True
+    if any(record.life == life for record in state.domain.fenced):
+        return True
+    return arriving.get(life.node) == life and state.lives.get(life.node) == life

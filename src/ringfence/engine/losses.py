@@ -1,0 +1,177 @@
+"""Losses: who must be fenced, what proves an end, lies that come to light, and what is purged in the end.
+
+Recovery is not a protocol but two steps of the state: a loss freezes the lockspaces of the lost
+life; `settle` purges it as soon as there is evidence and every ready node says that its write
+authority must have run out, and lets what is free again go on."""
+
+import msgspec
+
+from ringfence.core.evidence import CUTS, Evidence, EvidenceKind
+from ringfence.core.ids import Life
+from ringfence.engine.facts import Fact, Noted, VictimGone
+from ringfence.engine.spaces import acknowledged, late_joins, stamp
+from ringfence.engine.state import INCIDENTS_KEPT, ClusterState
+from ringfence.fencing.domain import Victim
+from ringfence.wire.entries import Incident
+
+
+def is_fenced(state: ClusterState, life: Life) -> bool:
+    """Whether hearing this life, or its boot, means that a fence lied."""
+    return fenced_by(state, life) is not None
+
+
+def fenced_by(state: ClusterState, life: Life) -> Life | None:
+    for record in state.domain.fenced:
+        if record.life.same_boot(life) and any(one.kind in CUTS for one in record.evidence):
+            return record.life
+    for victim in state.domain.victims:
+        if victim.lied or not victim.life.same_boot(life):
+            continue
+        if any(one.kind in CUTS for one in victim.evidence):
+            return victim.life
+    return None
+
+
+def expose(state: ClusterState, life: Life) -> list[Fact]:
+    """A fenced life speaks: the fence was a lie.  Freeze, quarantine, fence again."""
+    devices = _devices_of_evidence(state, life)
+    lie = state.domain.spoke(life, state.wall_ms, state.epoch)
+    if lie is None:
+        return []
+    name = state.name(life.node)
+    what = (
+        f"{name} was given up for fenced ({', '.join(devices) or 'by word'}) and runs on under the same "
+        f"boot id {life.boot[:8]}: the fence lied"
+    )
+    incident = Incident(
+        kind="fence-lied",
+        node=life.node,
+        what=what,
+        life=life,
+        device=", ".join(devices),
+        at_wall_ms=state.wall_ms,
+    )
+    fields = {"node": life.node, "life": str(life), "devices": list(devices)}
+    return [
+        *record_incident(state, incident),
+        Noted("fence-lied", what, fields),
+        note_victim(state, life, "the fence lied"),
+    ]
+
+
+def _devices_of_evidence(state: ClusterState, life: Life) -> tuple[str, ...]:
+    """Devices behind the evidence that this life's end was believed on, in order."""
+    found: list[str] = []
+    records = [record.evidence for record in state.domain.fenced if record.life == life]
+    records += [victim.evidence for victim in state.domain.victims if victim.life == life]
+    for evidences in records:
+        for one in evidences:
+            found += [device for device in one.devices if device not in found]
+    return tuple(found)
+
+
+def explain_by_return(state: ClusterState, victim: Victim, life: Life) -> list[Fact]:
+    """A node's return may prove what became of its earlier lives."""
+    old = victim.life
+    if not old.unknown and old.machine == life.machine and old.boot != life.boot:
+        kind, how = EvidenceKind.NEW_BOOT, f"{state.name(life.node)} came back under a new boot id"
+    elif old.unknown or (old.same_boot(life) and old.incarnation < life.incarnation):
+        kind = EvidenceKind.VOLUMES_CLOSED
+        how = f"{state.name(life.node)} came back and has verified that every volume was closed"
+    else:
+        return []
+    evidence = Evidence(old, kind, life.node, how, (), state.wall_ms)
+    return witness(state, evidence)
+
+
+def lose(state: ClusterState, life: Life, reason: str, *, due: bool) -> list[Fact]:
+    del state.lives[life.node]
+    state.senders.pop(life.node, None)
+    state.pending_joins = [one for one in state.pending_joins if one[1] != life.node]
+    spaces = tuple(name for name in sorted(state.lockspaces) if state.member(name, life.node))
+    facts: list[Fact] = []
+    for lockspace in state.lockspaces.values():
+        facts += acknowledged(state, lockspace, life.node)
+    make_victim(state, life, reason, due=due, lockspaces=spaces)
+    facts.append(note_victim(state, life, reason))
+    return facts
+
+
+def make_victim(
+    state: ClusterState, life: Life, reason: str, *, due: bool, lockspaces: tuple[str, ...]
+) -> None:
+    state.domain.add(life, state.epoch, reason, due, lockspaces, state.wall_ms)
+    state.frozen = [name for name in sorted(state.lockspaces) if state.blocking(name)]
+
+
+def note_victim(state: ClusterState, life: Life, reason: str) -> Noted:
+    what = f"{state.name(life.node)} must be fenced: {reason}"
+    return Noted("victim", what, {"node": life.node, "life": str(life), "reason": reason})
+
+
+def witness(state: ClusterState, evidence: Evidence) -> list[Fact]:
+    if not state.domain.witness(evidence, naive=state.config.naive):
+        return []
+    fields = {
+        "node": evidence.life.node,
+        "life": str(evidence.life),
+        "evidence": evidence.kind.value,
+        "devices": list(evidence.devices),
+    }
+    facts: list[Fact] = [Noted("evidence", evidence.how, fields)]
+    victim = victim_for(state, evidence.life)
+    if victim is not None and state.domain.proven(victim):
+        facts.append(VictimGone(evidence.life))
+    return facts
+
+
+def victim_for(state: ClusterState, life: Life) -> Victim | None:
+    return next((victim for victim in state.domain.victims if victim.life == life), None)
+
+
+def record_incident(state: ClusterState, incident: Incident) -> list[Fact]:
+    """Record it; a device that repeats its lie about one life, round after round, counts once."""
+    repeats = incident.kind == "fence-contradicted" and any(
+        (one.kind, one.life, one.device) == (incident.kind, incident.life, incident.device)
+        for one in state.incidents
+    )
+    if repeats:
+        return []
+    state.incidents = [*state.incidents, incident][-INCIDENTS_KEPT:]
+    return [Noted("incident", incident.what, msgspec.to_builtins(incident))]
+
+
+def settle(state: ClusterState) -> list[Fact]:
+    """Purge what may be purged, then let every lockspace that is free again go on."""
+    facts: list[Fact] = []
+    for life in state.domain.purgeable(state.ready):
+        facts += _purge(state, life)
+    still = [name for name in sorted(state.lockspaces) if state.blocking(name)]
+    thawed = [name for name in state.frozen if name not in still and name in state.lockspaces]
+    state.frozen = still
+    for name in thawed:
+        space = state.lockspaces[name]
+        facts.append(Noted("lockspace-runs", f"lockspace {name} goes on", {"lockspace": name}))
+        facts += stamp(state, space, space.resume(state.wall_ms))
+    facts += late_joins(state)
+    return facts
+
+
+def _purge(state: ClusterState, life: Life) -> list[Fact]:
+    record = state.domain.purged(life)
+    facts: list[Fact] = []
+    for name in record.lockspaces:
+        space = state.lockspaces.get(name)
+        if space is None:
+            continue
+        # Effects of a purge are what the survivors may now do; they are computed by
+        # resume(), once the lockspace has no other victim.
+        space.purge([life.node])
+        if life.node in space.members:
+            space.members.remove(life.node)
+        space.joining.pop(life.node, None)
+        if not space.members:
+            del state.lockspaces[name]
+    what = f"{state.name(life.node)} is given up for fenced: its locks are cleaned up"
+    fields = {"node": life.node, "life": str(life), "lockspaces": list(record.lockspaces)}
+    return [*facts, Noted("purged", what, fields), VictimGone(life)]
