@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -32,12 +33,7 @@ def test_the_story_is_as_promised() -> None:
         assert done.returncode == 0, done.stderr + done.stdout
         assert done.stderr == ""
         assert os.listdir(directory) == [], "nothing is left"
-        mine = f"{directory}/rfdemo".encode()
-        for pid in filter(str.isdigit, os.listdir("/proc")):
-            try:
-                assert mine not in Path(f"/proc/{pid}/cmdline").read_bytes(), "nothing of it runs on"
-            except OSError:
-                continue
+        assert running_in(directory) == [], "nothing of it runs on"
     told = json.loads(done.stdout)
     honest, lying, naive = told["acts"]
     assert told["ok"] is True
@@ -64,6 +60,36 @@ def test_a_story_that_does_not_go_on_says_where_to_look() -> None:
     assert done.returncode == 5
     assert "too long a name" in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_interrupted_it_puts_everything_away(number: signal.Signals) -> None:
+    with tempfile.TemporaryDirectory(prefix="rf", dir="/tmp") as directory:
+        with subprocess.Popen(
+            [sys.executable, "-m", "ringfence", "demo", "--dir", directory], stdout=subprocess.PIPE, text=True
+        ) as story:
+            assert story.stdout is not None
+            for line in story.stdout:
+                if "lvcreate" in line:
+                    break
+            story.send_signal(number)
+            story.send_signal(number)  # an impatient user
+            assert story.wait(20) == 128 + signal.SIGINT
+        assert os.listdir(directory) == []
+        assert running_in(directory) == []
+
+
+def running_in(directory: str) -> list[str]:
+    """Command lines that name the directory."""
+    found = []
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            words = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
+        except OSError:
+            continue
+        if f"{directory}/rfdemo" in words:
+            found.append(words)
+    return found
 
 
 @pytest.mark.parametrize(

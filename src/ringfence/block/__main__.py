@@ -10,16 +10,17 @@ import grp
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 import msgspec
 
 from ringfence.block.service import Places, Service
-from ringfence.core.errors import EXIT_OK, BadInput, RingfenceError
+from ringfence.core.errors import EXIT_BAD_COMMAND, EXIT_OK, BadInput, RingfenceError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Returns the exit code."""
-    parser = argparse.ArgumentParser(prog="ringfence block", description="serve active LVs as NBD exports")
+    parser = _Parser(prog="ringfence block", description="serve active LVs as NBD exports")
     parser.add_argument("--root", type=Path, default=Path("/"), help="all places below this directory")
     parser.add_argument("--socket", type=Path, help="control socket")
     parser.add_argument("--dev-dir", type=Path, help="where the LVs' sockets appear: DIR/VG/LV")
@@ -41,6 +42,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"ringfence block: {error}", file=sys.stderr)
         return error.exit_code
     return EXIT_OK
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """One line, as all of ringfence's errors."""
+        self.exit(EXIT_BAD_COMMAND, f"  {self.prog}: {message}; see `{self.prog} --help`\n")
 
 
 def _group(name: str) -> int:

@@ -13,10 +13,4 @@ def block(ctx: click.Context) -> int:
     """Run the service that serves active LVs as NBD exports, in the foreground until SIGTERM.
 
     Options: `ringfence block --help`."""
-    try:
-        return main(ctx.args)
-    except SystemExit as error:
-        # argparse's 2 for a bad command line is our 3.
-        if error.code == 2:
-            raise SystemExit(3) from None
-        raise
+    return main(ctx.args)

@@ -22,6 +22,7 @@ from ringfence.config import Loaded, render
 from ringfence.core.cluster import ClusterConfig, Confirms, DeviceConfig, Level, NodeConfig, Timing
 from ringfence.core.errors import BadInput, Refused, RingfenceError, Unavailable
 from ringfence.lab import fence_agent, trees
+from ringfence.lab.interrupts import undisturbed
 from ringfence.lab.layout import DEVICES, Json, Kept, Layout, layout, node_names
 from ringfence.lab.line_socket import ask
 from ringfence.lab.trees import Process
@@ -99,7 +100,13 @@ class Lab:
             )
 
     def down(self) -> None:
-        """End everything; files stay.  May be called twice, and on a lab that came up by half."""
+        """End everything; files stay.  May be called twice, and on a lab that came up by half.
+
+        A second Ctrl-C waits until it is done: half of a cluster must not be left running."""
+        with undisturbed():
+            self._down()
+
+    def _down(self) -> None:
         kept = self._places.kept() if self._places.file.exists() else self._kept
         with contextlib.suppress(RingfenceError):
             ask(self._places.power_socket, {"order": "stop"}, 15.0)

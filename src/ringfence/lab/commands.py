@@ -12,6 +12,7 @@ from ringfence.core.cluster import Timing
 from ringfence.core.errors import BadInput
 from ringfence.core.units import parse_size
 from ringfence.lab.cluster import MOST_NODES, TIMING, Lab
+from ringfence.lab.interrupts import ended_like_ctrl_c
 from ringfence.lab.power import Lie
 
 C = TypeVar("C", bound=Callable[..., Any])
@@ -65,7 +66,8 @@ def up(nodes: int, directory: Path, size: str, naive: bool, slow: bool, as_json:
         if not as_json:
             click.echo(line)
 
-    made = Lab.up(directory, nodes, size_bytes, Timing() if slow else TIMING, naive, progress)
+    with ended_like_ctrl_c():
+        made = Lab.up(directory, nodes, size_bytes, Timing() if slow else TIMING, naive, progress)
     where = shlex.quote(str(directory))
     line = f'the disk is {made.disk}; next: eval "$(ringfence lab env {made.nodes[0]} --dir {where})"'
     _done(as_json, line, nodes=list(made.nodes), disk=str(made.disk), naive=naive)

@@ -8,6 +8,7 @@ import msgspec
 
 from ringfence.core.errors import EXIT_FAILED, EXIT_OK
 from ringfence.lab.demo import ACTS, play
+from ringfence.lab.interrupts import ended_like_ctrl_c
 from ringfence.lab.teller import RichTeller, Teller
 
 
@@ -28,7 +29,8 @@ def demo(acts: tuple[str, ...], as_json: bool, directory: Path | None, keep: boo
     Then the same with protections off.  Exit 0: the first two acts lost nothing, and the third shows
     what the protections are for; else 5."""
     teller = Teller(None) if as_json else RichTeller() if sys.stdout.isatty() else Teller(sys.stdout)
-    report = play(acts or ACTS, teller, directory, keep)
+    with ended_like_ctrl_c():
+        report = play(acts or ACTS, teller, directory, keep)
     if as_json:
         click.echo(msgspec.json.format(msgspec.json.encode(report.as_dict()), indent=2).decode())
     else:
