@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -167,6 +168,34 @@ def test_a_host_whose_daemon_stands_still_is_fenced(two: Lab) -> None:
     taken = ringfence(two, TWO, "lvchange", "-aey", "--wait", "40", "vg0/vm1")
     assert taken.returncode == 0, taken.stderr
     assert two.status()["hosts"][ONE]["power"] == "off"
+
+
+def test_a_volume_whose_worker_dies_is_opened_anew(two: Lab) -> None:
+    done(two, ONE, "vgcreate", "--shared", "vg0", str(two.disk))
+    done(two, ONE, "lvcreate", "-L", "8M", "-n", "vm1", "vg0")
+    os.kill(pid_of(two, ONE, "ringfence.block.worker"), signal.SIGKILL)
+    eventually(lambda: ringfence(two, ONE, "status").returncode == 1)
+    assert "vg0/vm1 is active here, but its worker ended" in ringfence(two, ONE, "why").stdout
+    done(two, ONE, "lvchange", "-aey", "vg0/vm1")
+    assert ringfence(two, ONE, "status").returncode == 0
+    assert "export-size: 8388608" in tool("nbdinfo", uri_of(two, ONE, "vg0/vm1"))
+
+
+def test_a_block_service_that_stands_still_or_is_gone_is_told(two: Lab) -> None:
+    done(two, ONE, "vgcreate", "--shared", "vg0", str(two.disk))
+    done(two, ONE, "lvcreate", "-L", "8M", "-n", "vm1", "vg0")
+    pid = pid_of(two, ONE, "ringfence.block")
+    os.kill(pid, signal.SIGSTOP)
+    for words in (("status",), ("why",), ("why", "vg0/vm1")):
+        assert "has not answered for 2 s" in ringfence(two, ONE, *words, timeout_s=10).stdout
+    os.kill(pid, signal.SIGKILL)
+    eventually(lambda: "no block service answers" in ringfence(two, ONE, "why").stdout)
+    assert ringfence(two, ONE, "lvchange", "-an", "vg0/vm1").returncode == 5, "what is open is not known"
+    again = [sys.executable, "-m", "ringfence.block", "--root", str(two.root(ONE))]
+    two.spawn(ONE, again)
+    eventually(lambda: ringfence(two, ONE, "status").returncode == 0)
+    done(two, ONE, "lvchange", "-aey", "vg0/vm1")
+    assert "export-size: 8388608" in tool("nbdinfo", uri_of(two, ONE, "vg0/vm1"))
 
 
 def test_the_last_host_to_leave_leaves_nothing_to_fence(two: Lab) -> None:

@@ -21,6 +21,8 @@ from ringfence.wire.entries import Incident
 
 TRIES = 2
 RETRY_S = 0.5
+LOOK_S = 2.0
+"""How long to wait for a mere look: who asks why something is stuck must not get stuck as well."""
 REMEMBERED = 4096
 
 
@@ -87,7 +89,15 @@ class BlockService:
 
     async def paths(self) -> tuple[wire.Path, ...]:
         """As `list`, with all that the service knows (pid, direct or not, why it failed)."""
-        return wire.as_paths(await self._ask(wire.List()))
+        try:
+            async with asyncio.timeout(LOOK_S):
+                return wire.as_paths(await self._ask(wire.List()))
+        except TimeoutError:
+            raise Unavailable(
+                f"the block service on {self.socket} has not answered for {LOOK_S:g} s",
+                next="look whether it is stopped or its disk hangs (systemctl status ringfence-block)",
+                retry=True,
+            ) from None
 
     async def incidents(self) -> AsyncIterator[Incident]:
         """Every incident that is not acknowledged, then each new one; for ever, across restarts.

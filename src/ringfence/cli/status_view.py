@@ -37,7 +37,7 @@ def remarks(status: Status) -> list[str]:
     if status.get("why"):
         found.append(one_line(str(status["why"])))
     if status.get("block_service"):
-        found.append(f"block service: {one_line(str(status['block_service']))}")
+        found.append(one_line(str(status["block_service"])))
     quarantined = [str(device) for device in status.get("quarantined") or []]
     if quarantined:
         found.append(

@@ -3,7 +3,7 @@
 Reports are answered at once from the state this node has.  What changes the cluster is an entry; its
 reply waits until this node has applied it.  Volume commands run as tasks."""
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable
 from typing import Any
 
 import msgspec
@@ -161,22 +161,30 @@ class Requests:
     # -- reports ---------------------------------------------------------------------------------
 
     def _status(self) -> Command:
-        try:
-            volumes: tuple[OpenVolume, ...] = yield OpenPaths()
-            exports, trouble = [msgspec.to_builtins(volume) for volume in volumes], ""
-        except RingfenceError as error:
-            exports, trouble = [], str(error)
+        volumes, trouble = yield from _open_paths()
+        exports = [msgspec.to_builtins(volume) for volume in volumes]
         status = reports.status(self._context, exports, self._views.barrier, self._views.why)
         if trouble:
             status["block_service"] = trouble
+        broken = [*_broken(volumes), *([trouble] if trouble else [])]
+        status["blocked_by"] += broken
+        status["blocked"] = bool(status["blocked_by"])
         return status
 
     def _why(self, target: str) -> Command:
+        volumes, trouble = yield from _open_paths()
         where = self._known(target)
         if where is None and target.count("/") == 1:
             where = yield from _resolve(target)
         explanation = Explanation(self._context, self._locker, self._views.barrier, self._views.why)
-        return explanation.of(target, where)
+        answer = explanation.of(target, where)
+        about_all = target in ("", self._context.name(self._context.me))
+        broken = _broken(volumes if about_all else [one for one in volumes if f"{one.vg}/{one.lv}" == target])
+        if broken or trouble:
+            said = answer["lines"] if answer["stuck"] or not about_all else []
+            answer["lines"] = [*broken, *([trouble] if trouble else []), *said]
+            answer["stuck"] = True
+        return answer
 
     def _known(self, target: str) -> tuple[str, str] | None:
         """The resource behind VG/LV, if somebody here uses it or asks for it: no disk need be read."""
@@ -238,6 +246,23 @@ class Requests:
 
     def _send(self, client: int, reply: Reply) -> None:
         self._context.out(Answer(client, reply))
+
+
+def _open_paths() -> Generator[Order, Any, tuple[tuple[OpenVolume, ...], str]]:
+    """This host's open volumes; and why they cannot be told, if so."""
+    try:
+        volumes: tuple[OpenVolume, ...] = yield OpenPaths()
+    except RingfenceError as error:
+        return (), f"block service: {error}"
+    return volumes, ""
+
+
+def _broken(volumes: Iterable[OpenVolume]) -> list[str]:
+    return [
+        f"{one.vg}/{one.lv} is active here, but {one.failed}; next: ringfence lvchange -aey {one.vg}/{one.lv}"
+        for one in volumes
+        if one.failed
+    ]
 
 
 def _resolve(target: str) -> Generator[Order, Any, tuple[str, str] | None]:

@@ -76,7 +76,8 @@ def _locate(vg: str, name: str, wait_ms: int | None) -> Generator[Order, Any, tu
 
 
 def activate(vg: str, name: str, mode: Mode, wait_ms: int | None) -> Generator[Order, Any, dict[str, Any]]:
-    """Lock and open.  An LV that is active in this mode already stays as it is.
+    """Lock and open.  An LV that is active in this mode already stays as it is,
+    unless its path has failed: then it is opened anew.
 
     Raises LockHeld (names the holder), TimedOut, NotFound, Refused (not a linear LV)."""
     _, lv = yield from _locate(vg, name, wait_ms)
@@ -84,8 +85,10 @@ def activate(vg: str, name: str, mode: Mode, wait_ms: int | None) -> Generator[O
     mine: Held | None = yield FindLock(space_of(vg), lv.uuid)
     if mine is not None and mine.mode is mode:
         volume = yield from find_open(vg, name)
-        if volume is not None:
+        if volume is not None and not volume.failed:
             return _answer(vg, lv, mine, volume)
+        if volume is not None:
+            yield ClosePath(vg, name)  # what is left of a path that has failed
         return (yield from _open(vg, lv, mine, wait_ms))
     if mine is not None:
         return (yield from _change_mode(vg, lv, mine, mode, wait_ms))

@@ -1,0 +1,161 @@
+"""`why` and `status`, in every standing of a node: never silent while something is stuck."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from engine_ring import Host, World
+
+from ringfence.core.errors import NotFound
+from ringfence.core.evidence import Power
+from ringfence.engine.inputs import RingLost
+from ringfence.wire import client as calls
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    world = World(tmp_path, 3)
+    world.pass_ms(1000)
+    one = world.hosts[1]
+    one.do(calls.VgCreate("vg0", (str(world.image),), shared=True))
+    world.pass_ms(200)
+    one.do(calls.LvCreate("vg0", "vm1", size_bytes=8 << 20))
+    world.pass_ms(200)
+    return world
+
+
+def why(host: Host, target: str = "") -> str:
+    """All lines; `stuck` must agree with them."""
+    id = host.ask(calls.Why(target))
+    host.world.pass_ms(100)
+    answer: dict[str, Any] = host.reply(id)
+    assert answer["target"] == target
+    assert answer["lines"]
+    return ("STUCK\n" if answer["stuck"] else "") + "\n".join(answer["lines"])
+
+
+def status(host: Host) -> dict[str, Any]:
+    found: dict[str, Any] = host.do(calls.Status())
+    assert found["blocked"] == bool(found["blocked_by"])
+    return found
+
+
+def test_in_peace_nothing_is_stuck(world: World) -> None:
+    for host in world.hosts.values():
+        assert why(host) == "nothing is stuck"
+        assert not status(host)["blocked"]
+    two = world.hosts[2]
+    assert "vg0/vm1 is held EX by an-a01n01" in why(two, "vg0/vm1")
+    assert "STUCK" not in why(two, "vg0/vm1")
+    assert "an-a01n01 is a ready member, last heard" in why(two, "an-a01n01")
+    assert [one["state"] for one in status(two)["members"]] == ["ready"] * 3
+
+
+def test_a_wait_behind_a_member_names_it_and_the_command_that_ends_it(world: World) -> None:
+    two = world.hosts[2]
+    two.ask(calls.LvChange("vg0", "vm1", "ey", wait_ms=None))
+    said = why(two, "vg0/vm1")
+    assert said.startswith("STUCK\nvg0/vm1 is held EX by an-a01n01 since")
+    assert "an-a01n02 waits for EX on" in said
+    assert "next: on an-a01n01, ringfence lvchange -an vg0/vm1" in said
+    assert "waits for EX on LV vg0/vm1" in why(two)
+    assert "waits for EX" in why(world.hosts[3], "vg0/vm1"), "the third host knows it too"
+
+
+def test_a_victim_is_explained_to_its_end(world: World) -> None:
+    two = world.hosts[2]
+    world.says["bmc1", "off"] = world.says["bmc1", "status"] = Power.UNKNOWN
+    world.says["pdu1", "off"] = Power.UNKNOWN
+    world.freeze(1)
+    world.view(2, 3)
+    world.run()
+    two.ask(calls.LvChange("vg0", "vm1", "ey", wait_ms=None))
+    for target in ("", "vg0/vm1", "an-a01n01"):
+        said = why(two, target)
+        assert "an-a01n01 suspected since" in said, target
+        assert "an-a01n02 is running level" in said or "next: level" in said, target
+        assert "frozen" in said, target
+    world.pass_ms(20_000)
+    assert "make sure that an-a01n01 is off, then: ringfence fence confirm an-a01n01" in why(two)
+    (victim,) = status(two)["victims"]
+    assert (victim["proven"], victim["lied"]) == (False, False)
+    assert victim["attempts"] > 3
+    assert status(two)["lockspaces"][-1]["frozen"]
+    del world.says["pdu1", "off"]
+    world.until(lambda: not two.node.context.state.victims())
+    assert why(two, "vg0/vm1").startswith("vg0/vm1 is held EX by an-a01n02")
+
+
+def test_evidence_is_there_and_the_bound_is_not(world: World) -> None:
+    two = world.hosts[2]
+    world.freeze(1)
+    world.view(2, 3)
+    world.until(lambda: "evidence" in two.kinds())
+    said = why(two)
+    assert "evidence: host-off" in said
+    assert "still missing: purge bound on" in said
+    assert "its write authority must have run out, on the clock of an-a01n02" in said
+
+
+def test_without_quorum_a_node_says_who_is_missing(world: World) -> None:
+    one = world.hosts[1]
+    world.view(1)
+    world.run()
+    for target in ("", "vg0/vm1", "an-a01n01", "an-a01n02"):
+        assert "an-a01n01 cannot act (suspended): no quorum: an-a01n02, an-a01n03 missing" in why(one, target)
+    found = status(one)
+    assert (found["ready"], found["primary"], found["blocked"]) == (False, False, True)
+    assert "when last heard of" in found["members"][0]["state"]
+
+
+def test_without_a_ring_a_node_says_so(world: World) -> None:
+    one = world.hosts[1]
+    one.feed(RingLost("the hub is gone; start it"))
+    said = why(one)
+    assert "cannot act (no ring): no ring: the hub is gone; start it" in said
+    assert "next: it joins by itself when the ring is back" in said
+    world.pass_ms(4000)
+    assert status(one)["authority"]["write"] == "lapsed"
+
+
+def test_a_barrier_names_who_has_not_spoken(world: World) -> None:
+    one = world.hosts[1]
+    world.freeze(3)
+    world.view(1, 2, 3)
+    world.run()
+    said = why(one)
+    assert "waits for an-a01n03 to say that it is ready" in said
+    assert "next:" in said
+
+
+def test_a_stale_node_says_what_it_waits_for(world: World) -> None:
+    one = world.hosts[1]
+    world.freeze(1)
+    world.says["bmc1", "off"] = world.says["bmc1", "status"] = Power.OFF  # it lies: the host lives
+    world.view(2, 3)
+    world.until(lambda: "purged" in world.hosts[2].kinds())
+    world.thaw(1, 1, 2, 3)
+    assert why(one).startswith("STUCK\nan-a01n01 cannot act (shut out): the cluster did not admit this node")
+    assert "the fence lied" in why(world.hosts[2])
+
+
+def test_what_nobody_knows_is_not_found(world: World) -> None:
+    for target in ("nobody", "vg0/nothing", "vg9/vm1", "a/b/c", "/", "vg0/"):
+        id = world.hosts[2].ask(calls.Why(target))
+        with pytest.raises(NotFound, match="no node, no volume"):
+            world.hosts[2].reply(id)
+
+
+def test_a_lock_of_a_program_is_explained_by_its_own_name(world: World) -> None:
+    one, two = world.hosts[1], world.hosts[2]
+    for host in (one, two):
+        host.ask(calls.JoinSpace("games"))
+    world.pass_ms(200)
+    one.ask(calls.Lock("games", "chess", "EX"))
+    two.ask(calls.Lock("games", "chess", "PR"), client=7)
+    said = why(two, "games/chess")
+    assert "games/chess is held EX by an-a01n01" in said
+    assert "an-a01n02 waits for PR on games/chess" in said
+    assert "next: the wait ends when it lets go" in said
+    (held,) = [one for one in two.do(calls.Locks("games"))["locks"] if one["state"] == "granted"]
+    assert (held["name"], held["mode"], held["wanted"]) == ("an-a01n01", "EX", "")
