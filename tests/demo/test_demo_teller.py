@@ -7,13 +7,14 @@ import pytest
 from ringfence.lab.demo_report import ActReport, DemoReport
 from ringfence.lab.teller import RichTeller, Teller
 
-REPORT = DemoReport([ActReport("honest", total_ms=2857, acknowledged_writes=588, ok=True), ActReport("naive")])
+HONEST = ActReport("honest", total_ms=2857, acknowledged_writes=588, ok=True)
+REPORT = DemoReport([HONEST, ActReport("naive")])
 
 
 def story(teller: Teller) -> None:
     teller.act("Act 1")
     teller.say("a lab starts")
-    teller.command("an-a01n02", "ringfence lvchange -aey vg0/vm1", ["LV vg0/vm1 is held EX by [an-a01n01]"], 5)
+    teller.command("an-a01n02", "ringfence lvchange -aey", ["LV vg0/vm1 is held EX by [an-a01n01]"], 5)
     teller.happened("fence-lied", "the fence lied")
     teller.table(REPORT)
     teller.verdict(False, "nothing was lost")
