@@ -8,7 +8,7 @@ import os
 import secrets
 import shlex
 import shutil
-import subprocess
+import signal
 import sys
 import time
 import uuid
@@ -108,6 +108,8 @@ class Lab:
 
     def _down(self) -> None:
         kept = self._places.kept() if self._places.file.exists() else self._kept
+        if kept.power[0]:
+            trees.send(Process(*kept.power), signal.SIGCONT)  # it may have been stopped, and is to answer
         with contextlib.suppress(RingfenceError):
             ask(self._places.power_socket, {"order": "stop"}, 15.0)
         _end(kept.power)  # first, for it could boot a host again
@@ -116,6 +118,10 @@ class Lab:
         _end(kept.hub)
         for socket in (self._places.power_socket, self._places.hub_socket):
             socket.unlink(missing_ok=True)
+        for node in kept.nodes:
+            for path in (self._places.root(node) / "run").rglob("*"):
+                if path.is_socket():
+                    path.unlink(missing_ok=True)
 
     def _furnish(self, size_bytes: int, timing: Timing) -> None:
         """Disk, agents, passwords, one configuration a host."""
@@ -151,14 +157,16 @@ class Lab:
         places.hub_socket.unlink(missing_ok=True)
         words = ["-m", "ringfence", "hub", "--socket", str(places.hub_socket)]
         words += ["--state", str(places.hub_state), "--token-ms", str(token_ms)]
-        hub = self._run("hub", words)
-        self._remember(msgspec.structs.replace(self._kept, hub=hub))
+        with undisturbed():  # what was started is written down before a Ctrl-C may end it all
+            hub = self._run("hub", words)
+            self._remember(msgspec.structs.replace(self._kept, hub=hub))
         self._until("the hub", places.hub_socket.exists, hub, "hub")
 
     def _start_power(self) -> None:
         places = self._places
-        power = self._run("power", ["-m", "ringfence.lab.power", str(places.dir)])
-        self._remember(msgspec.structs.replace(self._kept, power=power))
+        with undisturbed():
+            power = self._run("power", ["-m", "ringfence.lab.power", str(places.dir)])
+            self._remember(msgspec.structs.replace(self._kept, power=power))
         self._until("the power switch", places.power_socket.exists, power, "power")
 
     def kill_hub(self) -> None:
@@ -171,18 +179,22 @@ class Lab:
 
     def _run(self, name: str, words: list[str]) -> tuple[int, int]:
         """Start one of the lab's own processes; (pid, start time)."""
-        with self._places.log(name).open("ab") as log:
-            started = subprocess.Popen(
-                [sys.executable, *words],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
+        log = str(self._places.log(name))
+        pid = os.posix_spawn(
+            sys.executable,
+            [sys.executable, *words],
+            os.environ,
+            setsid=True,
+            setsigmask=[],  # the caller's blocked signals are not to be inherited
+            file_actions=[
+                (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+                (os.POSIX_SPAWN_OPEN, 1, log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644),
+                (os.POSIX_SPAWN_DUP2, 1, 2),
+            ],
+        )
         # It is this lab's `down` that ends it and buries it, in this process or in another.
-        started.returncode = 0
-        found = trees.process(started.pid)
-        return (started.pid, found.start if found else 0)
+        found = trees.process(pid)
+        return (pid, found.start if found else 0)
 
     def _until(self, what: str, true: Callable[[], bool], one: tuple[int, int], log: str) -> None:
         give_up = time.monotonic() + START_S
@@ -243,10 +255,11 @@ class Lab:
         self._order("thaw", node)
 
     def cut(self, node: str) -> None:
-        """Take the host's ring cable out."""
+        """Take the host's ring cable out; cables that are out already stay out."""
         number = self.nodes.index(self._known(node)) + 1
         with HubAdmin(self._places.hub_socket) as hub:
-            hub.cut([[number]])
+            others = [[one for one in group if one != number] for group in hub.status().groups]
+            hub.cut([*(group for group in others if group), [number]])
 
     def heal(self) -> None:
         """All ring cables are in again."""
@@ -266,7 +279,10 @@ class Lab:
     def spawn(
         self, node: str, argv: Sequence[str], out: Path | None = None, env: dict[str, str] | None = None
     ) -> int:
-        """Start a program in the host's own tree; its pid.  Raises Unavailable if the host does not run."""
+        """Start a program in the host's own tree; its pid.  Raises Unavailable if the host does not run,
+        Refused if it is frozen: it would start it when it thaws, when nobody waits for it any more."""
+        if self._report(node)["frozen"]:
+            raise Refused(f"{node} is frozen and starts nothing", next=f"ringfence lab thaw {node}")
         request: Json = {"argv": list(argv), "out": str(out) if out else "", "env": env or {}}
         return int(ask(self._places.init_socket(self._known(node)), request)["pid"])
 

@@ -91,6 +91,7 @@ class PowerSwitch:
             return self._device(request)
         order = request["order"]
         with self._one_at_a_time:
+            self.end_crashed()
             if order == "status":
                 return {"hosts": {host.name: self._report(host) for host in self._hosts.values()}}
             if order == "stop":
@@ -111,7 +112,9 @@ class PowerSwitch:
             elif order == "lie":
                 self._lie(host, request["device"], request["mode"])
             else:
-                raise BadInput(f"{host.name} is off: there is nothing to {order}", next="ringfence lab power")
+                state = "has crashed" if host.on else "is off"
+                what = f"{host.name} {state}: there is nothing to {order}"
+                raise BadInput(what, next="ringfence lab power")
             return self._report(host)
 
     def _switch(self, host: Host, to: str) -> None:
@@ -208,12 +211,31 @@ class PowerSwitch:
     def _obey(self, host: Host) -> None:
         """Make the host what its power says."""
         runs = host.init is not None and trees.alive(host.init)
-        if runs and not host.on:
+        if runs and host.on:
+            return
+        if runs:
             assert host.init is not None
             trees.kill(host.init)
-            host.init, host.frozen = None, False
-        elif host.on and not runs:
+        if not runs and host.init is not None:
+            self._end_strays()  # before anybody hears "off", or a new boot begins beside them
+        host.init, host.frozen = None, False
+        if host.on:
             self._boot(host)
+
+    def end_crashed(self) -> None:
+        """A host whose init has ended has crashed: powered, and nothing of it runs."""
+        with self._one_at_a_time:
+            for host in self._hosts.values():
+                if host.init is not None and not trees.alive(host.init):
+                    self._end_strays()
+                    host.init, host.frozen = None, False
+
+    def _end_strays(self) -> None:
+        """What an init leaves behind falls to this process, whose only other children are inits."""
+        inits = [host.init.pid for host in self._hosts.values() if host.init is not None]
+        while strays := [one for one in trees.children(os.getpid()) if one.pid not in inits]:
+            for stray in strays:
+                trees.kill(stray)
 
     def _boot(self, host: Host) -> None:
         root = self._places.root(host.name)
@@ -245,6 +267,8 @@ def main(directory: str) -> None:
     server = LineServer(places.power_socket, switch.asked)
     switch.boot_all()
     while not switch.over.wait(0.1):
+        with contextlib.suppress(RingfenceError):  # the kernel still holds one: tried again
+            switch.end_crashed()
         with contextlib.suppress(ChildProcessError):
             while os.waitpid(-1, os.WNOHANG)[0]:
                 pass

@@ -1,0 +1,192 @@
+"""What ends a host must end all of it, and what starts a lab must not be able to lose track of it."""
+
+import os
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from ringfence.core.errors import BadInput, Refused
+from ringfence.lab import trees
+from ringfence.lab.cluster import Lab
+from ringfence.lab.trees import Process
+from ringfence.ring.admin import HubAdmin
+
+SIZE = 64 << 20
+ONE, TWO, THREE = "an-a01n01", "an-a01n02", "an-a01n03"
+HEADLESS = """
+import ctypes, os, sys, threading, time
+
+def beat():
+    while True:
+        with open(sys.argv[1], "a") as file:
+            file.write("x")
+        time.sleep(0.01)
+
+threading.Thread(target=beat).start()
+ctypes.CDLL(None).syscall({"x86_64": 60}.get(os.uname().machine, 93), 0)  # exit of this thread alone
+"""
+
+
+@pytest.fixture
+def directory() -> Iterator[Path]:
+    path = Path(tempfile.mkdtemp(prefix="rflab", dir="/tmp"))
+    try:
+        yield path
+    finally:
+        for pid in processes_of(path):  # a test that failed leaves nothing either
+            found = trees.process(pid)
+            if found is not None:
+                trees.send(found, signal.SIGKILL)
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def processes_of(directory: Path) -> list[int]:
+    found = []
+    for name in os.listdir("/proc"):
+        if name.isdigit() and int(name) != os.getpid():
+            try:
+                words = Path(f"/proc/{name}/cmdline").read_bytes()
+            except OSError:
+                continue
+            if os.fsencode(directory) in words:
+                found.append(int(name))
+    return found
+
+
+def sockets_of(directory: Path) -> list[Path]:
+    return [path for path in directory.rglob("*") if path.is_socket()]
+
+
+def eventually(true: Callable[[], bool], limit_s: float = 10) -> None:
+    give_up = time.monotonic() + limit_s
+    while not true():
+        assert time.monotonic() < give_up
+        time.sleep(0.02)
+
+
+def test_threads_that_outlive_their_first_one_are_frozen_and_cut_too(directory: Path) -> None:
+    lab = Lab.up(directory / "lab", 1, SIZE)
+    beats = directory / "beats"
+    headless: Process | None = None
+
+    def more() -> int:
+        before = beats.stat().st_size
+        time.sleep(0.3)
+        return beats.stat().st_size - before
+
+    try:
+        pid = lab.spawn(ONE, [sys.executable, "-c", HEADLESS, str(beats)])
+        eventually(lambda: beats.exists() and f"{pid} (" in Path(f"/proc/{pid}/stat").read_text())
+        eventually(lambda: ") Z " in Path(f"/proc/{pid}/stat").read_text())
+        headless = trees.process(pid)
+        assert headless is not None
+        assert more() > 0
+        lab.freeze(ONE)
+        assert more() == 0
+        lab.thaw(ONE)
+        assert more() > 0
+        lab.power(ONE, "off")
+        assert more() == 0
+        assert not trees.alive(headless)
+    finally:
+        if headless is not None:
+            trees.send(headless, signal.SIGKILL)
+        lab.down()
+
+
+def test_a_host_whose_init_ends_has_crashed_and_nothing_of_it_runs_on(directory: Path) -> None:
+    lab = Lab.up(directory / "lab", 2, SIZE)
+    try:
+        boot = lab.boot_id(ONE)
+        init = Process(*lab.status()["hosts"][ONE]["init"])
+        tree, others = trees.tree(init), trees.tree(Process(*lab.status()["hosts"][TWO]["init"]))
+        assert len(tree) >= 3
+        trees.send(init, signal.SIGKILL)
+        eventually(lambda: not trees.alive(init))
+        assert lab.status()["hosts"][ONE]["init"] is None
+        assert not any(trees.alive(one) for one in tree), "who is told of it is told when it is over"
+        with pytest.raises(BadInput, match="has crashed"):
+            lab.freeze(ONE)
+        assert all(trees.alive(one) for one in others)
+        lab.power(ONE, "on")
+        assert lab.boot_id(ONE) != boot
+        assert lab.status()["hosts"][ONE]["boots"] == 2
+    finally:
+        lab.down()
+    assert processes_of(directory) == []
+
+
+def test_a_second_cut_leaves_the_first_one_cut(directory: Path) -> None:
+    lab = Lab.up(directory / "lab", 3, SIZE)
+    try:
+        for node in (ONE, TWO, ONE):
+            lab.cut(node)
+        with HubAdmin(lab._places.hub_socket) as hub:
+            assert sorted(hub.status().groups) == [(1,), (2,)]
+            lab.heal()
+            assert hub.status().groups == ()
+    finally:
+        lab.down()
+
+
+@pytest.mark.parametrize("nth", [1, 2])
+def test_ctrl_c_at_the_very_start_of_a_process_leaves_nothing(
+    directory: Path, monkeypatch: pytest.MonkeyPatch, nth: int
+) -> None:
+    """Between the start of the hub (1) or the power switch (2) and the note that it was started."""
+    real, started = trees.process, []
+
+    def interrupted(pid: int) -> Process | None:
+        if sys._getframe(1).f_code.co_name == "_run":
+            started.append(pid)
+            if len(started) == nth:
+                os.kill(os.getpid(), signal.SIGINT)
+        return real(pid)
+
+    monkeypatch.setattr(trees, "process", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        Lab.up(directory / "lab", 2, SIZE)
+    assert len(started) == nth
+    assert processes_of(directory) == []
+
+
+def test_what_a_lab_starts_has_no_signal_blocked(directory: Path) -> None:
+    lab = Lab.up(directory / "lab", 1, SIZE)
+    try:
+        for pid in (lab._kept.hub[0], lab._kept.power[0]):
+            status = Path(f"/proc/{pid}/status").read_text()
+            assert int(status.split("SigBlk:")[1].split()[0], 16) == 0
+    finally:
+        lab.down()
+
+
+def test_down_ends_what_is_stopped_and_removes_its_sockets(directory: Path) -> None:
+    lab = Lab.up(directory / "lab", 2, SIZE)
+    lab.freeze(ONE)
+    for pid in (lab._kept.power[0], lab._kept.hub[0]):
+        os.kill(pid, signal.SIGSTOP)
+    began = time.monotonic()
+    lab.down()
+    assert time.monotonic() - began < 10, "it waits for no answer from a process that is stopped"
+    assert processes_of(directory) == []
+    assert sockets_of(directory) == []
+
+
+def test_a_frozen_host_starts_nothing_later(directory: Path) -> None:
+    lab = Lab.up(directory / "lab", 1, SIZE)
+    try:
+        lab.freeze(ONE)
+        with pytest.raises(Refused, match="is frozen"):
+            lab.spawn(ONE, ["/bin/sh", "-c", f"touch {directory}/ran"])
+        lab.thaw(ONE)
+        pid = lab.spawn(ONE, ["/bin/true"])
+        eventually(lambda: not lab.alive(ONE, pid))
+        assert not (directory / "ran").exists()
+    finally:
+        lab.down()
