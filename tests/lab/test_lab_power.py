@@ -190,3 +190,17 @@ def test_a_frozen_host_starts_nothing_later(directory: Path) -> None:
         assert not (directory / "ran").exists()
     finally:
         lab.down()
+
+
+def test_a_child_that_a_look_has_missed_is_stopped_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Born after the second look's list was read, by a parent that read as stopped a moment later."""
+    parent, stopped = Process(10, 1, 1, "R"), Process(10, 1, 1, "T")
+    child, child_stopped = Process(11, 2, 10, "R"), Process(11, 2, 10, "T")
+    both = [stopped, child_stopped]
+    looks = iter([[parent], [stopped], [stopped, child], both, both])
+    told: list[int] = []
+    monkeypatch.setattr(trees, "tree", lambda root: next(looks))
+    monkeypatch.setattr(trees, "send", lambda one, number: told.append(one.pid))
+    trees.freeze(parent)
+    assert told == [10, 11]
+    assert list(looks) == []

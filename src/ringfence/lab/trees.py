@@ -134,16 +134,19 @@ def send(one: Process, number: signal.Signals) -> None:
 
 
 def _settle(root: Process, number: signal.Signals, what: str) -> None:
-    before: list[int] = []
+    before: list[int] | None = None
     give_up = time.monotonic() + LIMIT_S
     while True:
         found = tree(root)
-        if all(one.state in STOPPED for one in found) and [one.pid for one in found] == before:
+        settled = all(one.state in STOPPED for one in found)
+        if settled and [one.pid for one in found] == before:
             return
         for one in found:
             if one.state not in STOPPED:
                 send(one, number)
-        before = [one.pid for one in found]
+        # A look is not one instant: a child may be born after the list was read, by a parent that reads
+        # as stopped a moment later.  Only a second list, begun when all were stopped, has it too.
+        before = [one.pid for one in found] if settled else None
         if time.monotonic() > give_up:
             raise RingfenceError(f"the processes below {root.pid} do not {what}")
         time.sleep(POLL_S)
