@@ -105,6 +105,7 @@ def test_a_foreign_block_counts_as_reported_only_if_an_incident_covers_it() -> N
     late = {"kind": "write-late", "volume": "vg0/vm1", "offset_bytes": 8192, "length_bytes": 8192}
     assert reported(block, [late])
     assert not reported(block, [{**late, "length_bytes": 4096}])
+    assert not reported(block, [{**late, "kind": "write-refused"}]), "what was refused has not landed"
     assert not reported(block, [{**late, "volume": "vg0/vm2"}])
     assert not reported(block, [{"kind": "fence-lied"}])
     assert not DemoReport([]).ok

@@ -118,6 +118,16 @@ def test_without_a_ring_a_node_says_so(world: World) -> None:
     assert status(one)["authority"]["write"] == "lapsed"
 
 
+def test_a_node_without_news_does_not_say_that_nobody_holds_a_lock(world: World) -> None:
+    two = world.hosts[2]
+    two.do(calls.LvCreate("vg0", "vm2", size_bytes=8 << 20, activate="n"))
+    assert "nobody holds it" in why(two, "vg0/vm2")
+    two.feed(RingLost("the hub is gone"))
+    said = why(two, "vg0/vm2")
+    assert "nobody holds it" not in said
+    assert "who holds it is not known here" in said
+
+
 def test_a_barrier_names_who_has_not_spoken(world: World) -> None:
     one = world.hosts[1]
     world.freeze(3)

@@ -5,6 +5,7 @@ import shutil
 import signal
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 from ringfence.core.errors import BadInput, Refused
 from ringfence.lab import trees
 from ringfence.lab.cluster import Lab
+from ringfence.lab.interrupts import undisturbed
 from ringfence.lab.trees import Process
 from ringfence.ring.admin import HubAdmin
 
@@ -204,3 +206,26 @@ def test_a_child_that_a_look_has_missed_is_stopped_too(monkeypatch: pytest.Monke
     trees.freeze(parent)
     assert told == [10, 11]
     assert list(looks) == []
+
+
+def interrupted_work(done: list[str]) -> None:
+    with undisturbed():
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.05)
+        done.append("all")
+
+
+def test_what_must_not_be_interrupted_is_not_whatever_thread_takes_the_signal() -> None:
+    """With a thread that waits, a signal may be its: a mask of the main thread does not help then."""
+    over = threading.Event()
+    waiting = threading.Thread(target=over.wait)
+    waiting.start()
+    done: list[str] = []
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            interrupted_work(done)
+    finally:
+        over.set()
+        waiting.join()
+    assert done == ["all"]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler

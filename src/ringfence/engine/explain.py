@@ -164,7 +164,9 @@ class Explanation:
         if waiting and not victims and not standing:
             lines += self._who_lets_go(target, lockspace, holders)
         if not holders and not waiting:
-            lines.append(f"{target}: nobody holds it and nobody waits for it")
+            running = self._context.running is not None
+            said = "nobody holds it and nobody waits for it" if running else "who holds it is not known here"
+            lines.append(f"{target}: {said}")
         return _answer(target, standing or bool(waiting) or bool(victims), lines)
 
     def _holder_line(self, target: str, lock: Lock) -> str:

@@ -11,12 +11,30 @@ ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 @contextlib.contextmanager
 def undisturbed() -> Iterator[None]:
-    """Signals that would end this thread's work wait until the block is left."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, ENDINGS)
+    """Signals that would end this work are kept until the block is left, then raised again.
+
+    Not by a mask: that is one thread's, and where another thread takes the signal the handler still
+    runs in the main one."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    kept: list[int] = []
+
+    def keep(number: int, frame: FrameType | None) -> None:
+        kept.append(number)
+
+    before = {
+        number: signal.signal(number, keep)
+        for number in ENDINGS
+        if signal.getsignal(number) is not None
+    }
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        for again in dict.fromkeys(kept):
+            signal.raise_signal(again)
 
 
 @contextlib.contextmanager

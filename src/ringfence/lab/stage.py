@@ -248,10 +248,12 @@ class _Events:
 
 
 def reported(block: Foreign, incidents: list[dict[str, Any]]) -> bool:
-    """Whether an incident names the volume and a range that covers the block."""
+    """Whether an incident of a write that landed late names the volume and a range that covers the block.
+
+    (A refused write has not landed: its range explains no block.)"""
     end = block.offset_bytes + block.length_bytes
     return any(
-        one.get("kind") in ("write-late", "write-refused")
+        one.get("kind") == "write-late"
         and one.get("volume") == VOLUME
         and int(one["offset_bytes"]) <= block.offset_bytes
         and end <= int(one["offset_bytes"]) + int(one["length_bytes"])
