@@ -46,6 +46,12 @@ def done(lab: Lab, node: str, *words: str) -> str:
     return ran.stdout
 
 
+def make_volume(lab: Lab, node: str) -> None:
+    """vg0/vm1 of 8 MiB on the lab's disk, active on the host."""
+    done(lab, node, "vgcreate", "--shared", "vg0", str(lab.disk))
+    done(lab, node, "lvcreate", "-L", "8M", "-n", "vm1", "vg0")
+
+
 def refused(lab: Lab, node: str, *words: str) -> str:
     """The command must be refused, in one line."""
     ran = ringfence(lab, node, *words)

@@ -7,7 +7,19 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from cluster_lab import ONE, THREE, TWO, done, eventually, ringfence, running, status, tool, uri_of
+from cluster_lab import (
+    ONE,
+    THREE,
+    TWO,
+    done,
+    eventually,
+    make_volume,
+    ringfence,
+    running,
+    status,
+    tool,
+    uri_of,
+)
 
 from ringfence.client import connect
 from ringfence.lab import trees
@@ -51,8 +63,7 @@ def events(lab: Lab, node: str) -> list[str]:
 
 
 def test_a_killed_daemon_s_host_is_fenced_when_its_grace_lapses(two: Lab) -> None:
-    done(two, ONE, "vgcreate", "--shared", "vg0", str(two.disk))
-    done(two, ONE, "lvcreate", "-L", "8M", "-n", "vm1", "vg0")
+    make_volume(two, ONE)
     os.kill(pid_of(two, ONE, "daemon"), signal.SIGKILL)
     eventually(lambda: status(two, TWO)["victims"] != [])
     (victim,) = status(two, TWO)["victims"]
@@ -66,8 +77,7 @@ def test_a_killed_daemon_s_host_is_fenced_when_its_grace_lapses(two: Lab) -> Non
 
 
 def test_without_its_hub_a_ring_stands_still_and_says_so(two: Lab) -> None:
-    done(two, ONE, "vgcreate", "--shared", "vg0", str(two.disk))
-    done(two, ONE, "lvcreate", "-L", "8M", "-n", "vm1", "vg0")
+    make_volume(two, ONE)
     two.kill_hub()
     eventually(lambda: ringfence(two, ONE, "status").returncode == 1)
     said = ringfence(two, ONE, "status").stdout
@@ -110,8 +120,7 @@ def _settled(lab: Lab, node: str) -> bool:
 
 
 def test_a_minority_stands_still_and_is_fenced_by_the_majority(three: Lab) -> None:
-    done(three, THREE, "vgcreate", "--shared", "vg0", str(three.disk))
-    done(three, THREE, "lvcreate", "-L", "8M", "-n", "vm1", "vg0")
+    make_volume(three, THREE)
     for device in ("bmc", "pdu"):
         three.lie(THREE, device, "unreachable")
     three.cut(THREE)
@@ -129,8 +138,7 @@ def test_a_minority_stands_still_and_is_fenced_by_the_majority(three: Lab) -> No
 
 
 def test_a_person_s_word_moves_the_lock_and_is_recorded(two: Lab) -> None:
-    done(two, ONE, "vgcreate", "--shared", "vg0", str(two.disk))
-    done(two, ONE, "lvcreate", "-L", "8M", "-n", "vm1", "vg0")
+    make_volume(two, ONE)
     for device in ("bmc", "pdu"):
         two.lie(ONE, device, "unreachable")
     two.freeze(ONE)
@@ -145,8 +153,7 @@ def test_a_person_s_word_moves_the_lock_and_is_recorded(two: Lab) -> None:
 
 
 def test_a_host_that_comes_back_reads_what_was_written_meanwhile(two: Lab, tmp_path: Path) -> None:
-    done(two, ONE, "vgcreate", "--shared", "vg0", str(two.disk))
-    done(two, ONE, "lvcreate", "-L", "8M", "-n", "vm1", "vg0")
+    make_volume(two, ONE)
     two.power(ONE, "off")
     done(two, TWO, "lvchange", "-aey", "--wait", "30", "vg0/vm1")
     (tmp_path / "in").write_bytes(b"\x11" * (8 << 20))
@@ -161,8 +168,7 @@ def test_a_host_that_comes_back_reads_what_was_written_meanwhile(two: Lab, tmp_p
 
 def test_a_host_whose_daemon_stands_still_is_fenced(two: Lab) -> None:
     """Its links and its block service run on: only its silence on the ring tells."""
-    done(two, ONE, "vgcreate", "--shared", "vg0", str(two.disk))
-    done(two, ONE, "lvcreate", "-L", "8M", "-n", "vm1", "vg0")
+    make_volume(two, ONE)
     pid = pid_of(two, ONE, "daemon")
     os.kill(pid, signal.SIGSTOP)
     taken = ringfence(two, TWO, "lvchange", "-aey", "--wait", "40", "vg0/vm1")
@@ -171,8 +177,7 @@ def test_a_host_whose_daemon_stands_still_is_fenced(two: Lab) -> None:
 
 
 def test_a_volume_whose_worker_dies_is_opened_anew(two: Lab) -> None:
-    done(two, ONE, "vgcreate", "--shared", "vg0", str(two.disk))
-    done(two, ONE, "lvcreate", "-L", "8M", "-n", "vm1", "vg0")
+    make_volume(two, ONE)
     os.kill(pid_of(two, ONE, "ringfence.block.worker"), signal.SIGKILL)
     eventually(lambda: ringfence(two, ONE, "status").returncode == 1)
     assert "vg0/vm1 is active here, but its worker ended" in ringfence(two, ONE, "why").stdout
@@ -182,8 +187,7 @@ def test_a_volume_whose_worker_dies_is_opened_anew(two: Lab) -> None:
 
 
 def test_a_block_service_that_stands_still_or_is_gone_is_told(two: Lab) -> None:
-    done(two, ONE, "vgcreate", "--shared", "vg0", str(two.disk))
-    done(two, ONE, "lvcreate", "-L", "8M", "-n", "vm1", "vg0")
+    make_volume(two, ONE)
     pid = pid_of(two, ONE, "ringfence.block")
     os.kill(pid, signal.SIGSTOP)
     for words in (("status",), ("why",), ("why", "vg0/vm1")):

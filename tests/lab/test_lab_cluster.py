@@ -7,10 +7,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from lab_watch import eventually, processes_of
 
 from ringfence.client import connect
 from ringfence.core.errors import BadInput, Refused, RingfenceError, Unavailable
@@ -71,27 +72,6 @@ def ready(lab: Lab) -> bool:
     except Unavailable:
         return False
     return True
-
-
-def processes_of(directory: Path) -> list[int]:
-    """Whoever has the directory in its command line, but for ourselves."""
-    found = []
-    for name in os.listdir("/proc"):
-        if name.isdigit() and int(name) != os.getpid():
-            try:
-                words = Path(f"/proc/{name}/cmdline").read_bytes()
-            except OSError:
-                continue
-            if os.fsencode(directory) in words:
-                found.append(int(name))
-    return found
-
-
-def eventually(true: Callable[[], bool], limit_s: float = 10) -> None:
-    give_up = time.monotonic() + limit_s
-    while not true():
-        assert time.monotonic() < give_up
-        time.sleep(0.02)
 
 
 def agent(

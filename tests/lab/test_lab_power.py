@@ -7,10 +7,11 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from lab_watch import eventually, processes_of
 
 from ringfence.core.errors import BadInput, Refused
 from ringfence.lab import trees
@@ -48,28 +49,8 @@ def directory() -> Iterator[Path]:
         shutil.rmtree(path, ignore_errors=True)
 
 
-def processes_of(directory: Path) -> list[int]:
-    found = []
-    for name in os.listdir("/proc"):
-        if name.isdigit() and int(name) != os.getpid():
-            try:
-                words = Path(f"/proc/{name}/cmdline").read_bytes()
-            except OSError:
-                continue
-            if os.fsencode(directory) in words:
-                found.append(int(name))
-    return found
-
-
 def sockets_of(directory: Path) -> list[Path]:
     return [path for path in directory.rglob("*") if path.is_socket()]
-
-
-def eventually(true: Callable[[], bool], limit_s: float = 10) -> None:
-    give_up = time.monotonic() + limit_s
-    while not true():
-        assert time.monotonic() < give_up
-        time.sleep(0.02)
 
 
 def test_threads_that_outlive_their_first_one_are_frozen_and_cut_too(directory: Path) -> None:

@@ -12,7 +12,7 @@ from ringfence.engine.node import Node
 
 @click.command(
     epilog="Example: ringfence daemon --node an-a01n01\n\nThe block service (`ringfence block`) and, "
-    "on the hub ring, the hub (`ringfence hub`) run beside it; with systemd: ringfence.target."
+    "on the hub ring, the hub (`ringfence hub`) run beside it; with systemd: ringfence.service."
 )
 @click.option("--node", required=True, help="This host's name in ringfence.toml.")
 @click.option(

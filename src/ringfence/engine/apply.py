@@ -20,7 +20,7 @@ from ringfence.engine.facts import (
     Noted,
     VgChanged,
 )
-from ringfence.engine.losses import lose, record_incident, settle, victim_for, witness
+from ringfence.engine.losses import lose, record_incident, settle, witness
 from ringfence.engine.state import ClusterState, VgVersion
 from ringfence.wire import entries
 from ringfence.wire.entries import Entry, Incident
@@ -42,7 +42,7 @@ def _evidence(state: ClusterState, life: Life, entry: entries.EvidenceSeen) -> l
 
 
 def _began(state: ClusterState, life: Life, entry: entries.AttemptBegan) -> list[Fact]:
-    victim = victim_for(state, entry.life)
+    victim = state.domain.victim(entry.life)
     if victim is None or victim.current is not None or state.domain.proven(victim):
         return []
     if entry.number != victim.number + 1 or state.domain.actor_for(victim, state.ready) != life.node:
@@ -69,7 +69,7 @@ def _began(state: ClusterState, life: Life, entry: entries.AttemptBegan) -> list
 
 
 def _ended(state: ClusterState, life: Life, entry: entries.AttemptEnded) -> list[Fact]:
-    victim = victim_for(state, entry.life)
+    victim = state.domain.victim(entry.life)
     if victim is None or victim.current is None or victim.current.number != entry.number:
         return []
     if victim.current.actor != life.node:
@@ -110,7 +110,7 @@ def _ended(state: ClusterState, life: Life, entry: entries.AttemptEnded) -> list
 
 
 def _due(state: ClusterState, life: Life, entry: entries.VictimDue) -> list[Fact]:
-    victim = victim_for(state, entry.life)
+    victim = state.domain.victim(entry.life)
     if victim is None or victim.due:
         return []
     victim.due = True
@@ -132,7 +132,7 @@ def _suspect(state: ClusterState, life: Life, entry: entries.Suspect) -> list[Fa
 
 def _operator(state: ClusterState, life: Life, entry: entries.OperatorConfirms) -> list[Fact]:
     facts: list[Fact] = []
-    for victim in state.victims_of(entry.node):
+    for victim in state.domain.of_node(entry.node):
         if entry.victims is not None and (victim.life, victim.since) not in entry.victims:
             continue  # signed before this loss
         how = f"{entry.who} confirms that {state.name(entry.node)} is off: {entry.why}"

@@ -91,16 +91,16 @@ def _meet(state: ClusterState, life: Life, may_enter: bool) -> list[Fact]:
     fenced = fenced_by(state, life)
     if fenced is not None:
         return expose(state, fenced)
-    if not may_enter or any(victim.life == life for victim in state.domain.victims):
+    if not may_enter or state.domain.victim(life) is not None:
         return []
     machine = state.enrolled.get(life.node, life.machine)
     if machine != life.machine:
         what = f"{state.name(life.node)} came from another machine than the one that joined first: refused"
         return [Noted("clone-refused", what, {"node": life.node, "machine": life.machine})]
     facts: list[Fact] = []
-    for victim in state.victims_of(life.node):
+    for victim in state.domain.of_node(life.node):
         facts += explain_by_return(state, victim, life)
-    if any(victim.lied and victim.life.same_boot(life) for victim in state.victims_of(life.node)):
+    if any(victim.lied and victim.life.same_boot(life) for victim in state.domain.of_node(life.node)):
         return facts  # it was given up for fenced and runs on: it stays out until it is fenced
     state.enrolled[life.node] = life.machine
     state.lives[life.node] = life
@@ -112,7 +112,7 @@ def _meet(state: ClusterState, life: Life, may_enter: bool) -> list[Fact]:
 
 def _knows(state: ClusterState, life: Life, arriving: dict[int, Life]) -> bool:
     """Whether the state can already say what became of a life that a disk remembers."""
-    if any(victim.life == life for victim in state.domain.victims):
+    if state.domain.victim(life) is not None:
         return True
     if any(record.life == life for record in state.domain.fenced):
         return True

@@ -119,14 +119,10 @@ def witness(state: ClusterState, evidence: Evidence) -> list[Fact]:
         "devices": list(evidence.devices),
     }
     facts: list[Fact] = [Noted("evidence", evidence.how, fields)]
-    victim = victim_for(state, evidence.life)
+    victim = state.domain.victim(evidence.life)
     if victim is not None and state.domain.proven(victim):
         facts.append(VictimGone(evidence.life))
     return facts
-
-
-def victim_for(state: ClusterState, life: Life) -> Victim | None:
-    return next((victim for victim in state.domain.victims if victim.life == life), None)
 
 
 def record_incident(state: ClusterState, incident: Incident) -> list[Fact]:
@@ -159,7 +155,6 @@ def settle(state: ClusterState) -> list[Fact]:
 
 def _purge(state: ClusterState, life: Life) -> list[Fact]:
     record = state.domain.purged(life)
-    facts: list[Fact] = []
     for name in record.lockspaces:
         space = state.lockspaces.get(name)
         if space is None:
@@ -174,4 +169,4 @@ def _purge(state: ClusterState, life: Life) -> list[Fact]:
             del state.lockspaces[name]
     what = f"{state.name(life.node)} is given up for fenced: its locks are cleaned up"
     fields = {"node": life.node, "life": str(life), "lockspaces": list(record.lockspaces)}
-    return [*facts, Noted("purged", what, fields), VictimGone(life)]
+    return [Noted("purged", what, fields), VictimGone(life)]

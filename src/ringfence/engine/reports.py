@@ -22,14 +22,17 @@ from ringfence.membership.barrier import Barrier
 Json = dict[str, Any]
 
 
-def status(context: Context, exports: list[Json], barrier: Barrier | None, why: str) -> Json:
+def status(
+    context: Context, exports: list[Json], barrier: Barrier | None, why: str, broken: Iterable[str] = ()
+) -> Json:
     """This node, its view of the members, victims, lockspaces, its authority, its open volumes.
 
+    broken: what is wrong with those, a line each.
     `blocked_by` has a line for everything that keeps somebody from going on; `blocked` is whether
     there is any."""
     state = context.state
     victims = state.victims() if state else []
-    blocked_by = _blocked_by(context, why)
+    blocked_by = [*_blocked_by(context, why), *broken]
     return {
         "node": context.name(context.me),
         "cluster": context.config.name,

@@ -163,12 +163,10 @@ class Requests:
     def _status(self) -> Command:
         volumes, trouble = yield from _open_paths()
         exports = [msgspec.to_builtins(volume) for volume in volumes]
-        status = reports.status(self._context, exports, self._views.barrier, self._views.why)
+        broken = [*_broken(volumes), *([trouble] if trouble else [])]
+        status = reports.status(self._context, exports, self._views.barrier, self._views.why, broken)
         if trouble:
             status["block_service"] = trouble
-        broken = [*_broken(volumes), *([trouble] if trouble else [])]
-        status["blocked_by"] += broken
-        status["blocked"] = bool(status["blocked_by"])
         return status
 
     def _why(self, target: str) -> Command:

@@ -113,9 +113,6 @@ class ClusterState(msgspec.Struct):
         """Raises msgspec.MsgspecError."""
         return msgspec.msgpack.decode(data, type=cls)
 
-    def victims_of(self, node: int) -> list[Victim]:
-        return [victim for victim in self.victims() if victim.life.node == node]
-
     def fits(self, life: Life, seq: int) -> bool:
         """Whether a submission counts: from an admitted life, and the next of it.
 

@@ -7,7 +7,6 @@ import contextlib
 import os
 import secrets
 import shlex
-import shutil
 import signal
 import sys
 import time
@@ -23,8 +22,8 @@ from ringfence.core.cluster import ClusterConfig, Confirms, DeviceConfig, Level,
 from ringfence.core.errors import BadInput, Refused, RingfenceError, Unavailable
 from ringfence.lab import fence_agent, trees
 from ringfence.lab.interrupts import undisturbed
-from ringfence.lab.layout import DEVICES, Json, Kept, Layout, layout, node_names
-from ringfence.lab.line_socket import ask
+from ringfence.lab.layout import DEVICES, Kept, Layout, layout, node_names
+from ringfence.lab.line_socket import Json, ask
 from ringfence.lab.trees import Process
 from ringfence.ring.admin import HubAdmin
 
@@ -179,19 +178,7 @@ class Lab:
 
     def _run(self, name: str, words: list[str]) -> tuple[int, int]:
         """Start one of the lab's own processes; (pid, start time)."""
-        log = str(self._places.log(name))
-        pid = os.posix_spawn(
-            sys.executable,
-            [sys.executable, *words],
-            os.environ,
-            setsid=True,
-            setsigmask=[],  # the caller's blocked signals are not to be inherited
-            file_actions=[
-                (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
-                (os.POSIX_SPAWN_OPEN, 1, log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644),
-                (os.POSIX_SPAWN_DUP2, 1, 2),
-            ],
-        )
+        pid = trees.spawn([sys.executable, *words], self._places.log(name))
         # It is this lab's `down` that ends it and buries it, in this process or in another.
         found = trees.process(pid)
         return (pid, found.start if found else 0)
@@ -358,8 +345,3 @@ def _last_line(file: Path) -> str:
     except OSError:
         lines = []
     return lines[-1][:200] if lines else "its log is empty"
-
-
-def remove(directory: Path) -> None:
-    """A lab's files, once it is down."""
-    shutil.rmtree(directory, ignore_errors=True)

@@ -50,7 +50,9 @@ def lab() -> None:
 
 
 @lab.command()
-@click.option("--nodes", type=click.IntRange(1, MOST_NODES), default=2, show_default=True, help="Hosts.")
+@click.option(
+    "--nodes", type=click.IntRange(1, MOST_NODES), default=2, show_default=True, help="How many hosts."
+)
 @_dir
 @click.option("--size", default="256M", show_default=True, help="Size of the shared disk image.")
 @click.option("--naive", is_flag=True, help="Protections off: agents are believed, authority is not checked.")

@@ -14,7 +14,7 @@ from ringfence.core.errors import RingfenceError
 from ringfence.lab.cluster import Lab
 from ringfence.lab.demo_report import ActReport, DemoReport, EventsMissing
 from ringfence.lab.judge import Verdict
-from ringfence.lab.stage import VOLUME, Stage, newer, reported
+from ringfence.lab.stage import VOLUME, Stage, Vm, newer, reported
 from ringfence.lab.teller import Teller
 from ringfence.wire import client as calls
 
@@ -75,16 +75,14 @@ def _honest(directory: Path, teller: Teller) -> ActReport:
         one, two = stage.lab.nodes
         stage.make_volume(one, LV_SIZE)
         stage.type(two, "lvs", "-o", "+lv_holder")
-        first = stage.start_vm(one, "vm-a1")
-        stage.let_write(first, WRITES_BEFORE)
+        first = _writing(stage, one, "vm-a1", WRITES_BEFORE)
         teller.say(f"the VM on {one} has written {first.acknowledged} blocks, each acknowledged")
         stage.type(two, "lvchange", "-aey", VOLUME, may_fail=True)
         before = stage.token(one)
         stage.lab.lie(one, "bmc", "unreachable")
         teller.say(f"the BMC of {one} loses power")
         act.add_times(stage.take_over(two, one))
-        second = stage.start_vm(two, "vm-b1")
-        stage.let_write(second, WRITES_AFTER)
+        second = _writing(stage, two, "vm-b1", WRITES_AFTER)
         stage.stop_vm(second)
         verdict = stage.judge(two)
         act.tokens = [before, stage.token(two)]
@@ -104,13 +102,11 @@ def _lying(directory: Path, teller: Teller) -> ActReport:
     with _stage(directory, teller) as stage:
         one, two = stage.lab.nodes
         stage.make_volume(one, LV_SIZE)
-        first = stage.start_vm(one, "vm-a1")
-        stage.let_write(first, WRITES_BEFORE)
+        _writing(stage, one, "vm-a1", WRITES_BEFORE)
         teller.say(f'scene 1, a lie that is contradicted: the BMC of {one} will say "done" and do nothing')
         stage.lab.lie(one, "bmc", "ack-ignore")
         act.add_times(stage.take_over(two, one))
-        second = stage.start_vm(two, "vm-b1")
-        stage.let_write(second, WRITES_AFTER)
+        second = _writing(stage, two, "vm-b1", WRITES_AFTER)
         contradicted = [one for one in stage.incidents(two) if one["kind"] == "fence-contradicted"]
 
         stage.lab.lie(one, "bmc", "none")
@@ -120,8 +116,7 @@ def _lying(directory: Path, teller: Teller) -> ActReport:
         before = stage.token(two)
         act.add_times(stage.take_over(one, two))
         act.tokens = [before, stage.token(one)]
-        third = stage.start_vm(one, "vm-a2")
-        stage.let_write(third, WRITES_AFTER)
+        third = _writing(stage, one, "vm-a2", WRITES_AFTER)
         events = stage.watch(one)
         stage.lab.thaw(two)
         teller.say(f"{two} thaws: it believes that it still holds {VOLUME}, and its VM writes on")
@@ -159,14 +154,12 @@ def _naive(directory: Path, teller: Teller) -> ActReport:
     with _stage(directory, teller, naive=True) as stage:
         one, two = stage.lab.nodes
         stage.make_volume(one, LV_SIZE)
-        first = stage.start_vm(one, "vm-a1")
-        stage.let_write(first, WRITES_BEFORE)
+        first = _writing(stage, one, "vm-a1", WRITES_BEFORE)
         before = stage.token(one)
         stage.lab.lie(one, "bmc", "perfect")
         act.add_times(stage.take_over(two, one))
         act.tokens = [before, stage.token(two)]
-        second = stage.start_vm(two, "vm-b1")
-        stage.let_write(second, WRITES_AFTER)
+        second = _writing(stage, two, "vm-b1", WRITES_AFTER)
         stage.lab.thaw(one)
         teller.say(f"{one} thaws, and nothing stops its VM: two hosts write to {VOLUME}")
         stage.let_write(second, NAIVE_WRITES)
@@ -185,6 +178,13 @@ def _naive(directory: Path, teller: Teller) -> ActReport:
 
 _ACTS: dict[str, Callable[[Path, Teller], ActReport]] = {"honest": _honest, "lying": _lying, "naive": _naive}
 ACTS = tuple(_ACTS)
+
+
+def _writing(stage: Stage, node: str, tag: str, count: int) -> Vm:
+    """A new VM on the host, once so many of its writes are acknowledged."""
+    vm = stage.start_vm(node, tag)
+    stage.let_write(vm, count)
+    return vm
 
 
 def _return(stage: Stage, node: str, other: str) -> None:

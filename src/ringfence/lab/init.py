@@ -10,9 +10,9 @@ import time
 from pathlib import Path
 
 from ringfence.config import load
-from ringfence.lab.layout import Json, Layout
-from ringfence.lab.line_socket import LineServer
-from ringfence.lab.trees import become_subreaper
+from ringfence.lab.layout import Layout
+from ringfence.lab.line_socket import Json, LineServer
+from ringfence.lab.trees import become_subreaper, spawn
 from ringfence.ring.hostlink import HostLink
 
 
@@ -23,8 +23,8 @@ def main(directory: str, node: str) -> None:
     HostLink(loaded.hub(places.paths(node)), loaded.cluster.node_named(node).id).start()
     root, python = str(places.root(node)), sys.executable
     log = places.root(node)
-    _spawn([python, "-m", "ringfence.block", "--root", root], log / "block.log", {})
-    _spawn([python, "-m", "ringfence", "daemon", "--node", node, "--root", root], log / "daemon.log", {})
+    spawn([python, "-m", "ringfence.block", "--root", root], log / "block.log")
+    spawn([python, "-m", "ringfence", "daemon", "--node", node, "--root", root], log / "daemon.log")
     LineServer(places.init_socket(node), _asked)
     while True:
         try:
@@ -35,22 +35,7 @@ def main(directory: str, node: str) -> None:
 
 def _asked(request: Json) -> Json:
     out = Path(request["out"]) if request.get("out") else Path(os.devnull)
-    return {"pid": _spawn(list(request["argv"]), out, dict(request.get("env") or {}))}
-
-
-def _spawn(argv: list[str], out: Path, env: dict[str, str]) -> int:
-    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
-    return os.posix_spawn(
-        argv[0],
-        argv,
-        {**os.environ, **env},
-        setsid=True,
-        file_actions=[
-            (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
-            (os.POSIX_SPAWN_OPEN, 1, str(out), flags, 0o644),
-            (os.POSIX_SPAWN_DUP2, 1, 2),
-        ],
-    )
+    return {"pid": spawn(list(request["argv"]), out, dict(request.get("env") or {}))}
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
@@ -120,6 +119,3 @@ def device_names(device: str) -> Sequence[str]:
     if device not in DEVICES:
         raise BadInput(f"a lab host has no device {device!r}", next="one of bmc, pdu, pdu-a, pdu-b")
     return (device,)
-
-
-Json = dict[str, Any]

@@ -55,6 +55,7 @@ class LineServer:
         self._thread.start()
 
     def close(self) -> None:
+        """Returns when every request that was read has its answer."""
         self._server.shutdown()
         self._server.server_close()
         with contextlib.suppress(FileNotFoundError):
@@ -62,8 +63,6 @@ class LineServer:
 
 
 class _Server(socketserver.ThreadingUnixStreamServer):
-    daemon_threads = True
-    block_on_close = False
     request_queue_size = 64
 
 

@@ -13,7 +13,6 @@ import os
 import shutil
 import sys
 import threading
-import time
 import uuid
 from pathlib import Path
 
@@ -21,8 +20,8 @@ import msgspec
 
 from ringfence.core.errors import BadInput, RingfenceError
 from ringfence.lab import trees
-from ringfence.lab.layout import DEVICES, Json, Layout, device_names
-from ringfence.lab.line_socket import LineServer
+from ringfence.lab.layout import DEVICES, Layout, device_names
+from ringfence.lab.line_socket import Json, LineServer
 from ringfence.lab.trees import Process
 
 LATE_S = 3.0
@@ -243,18 +242,7 @@ class PowerSwitch:
         (root / "run").mkdir(parents=True)
         (root / "run/boot_id").write_text(f"{uuid.uuid4()}\n")
         argv = [sys.executable, "-m", "ringfence.lab.init", str(self._places.dir), host.name]
-        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
-        pid = os.posix_spawn(
-            argv[0],
-            argv,
-            os.environ,
-            setsid=True,
-            file_actions=[
-                (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
-                (os.POSIX_SPAWN_OPEN, 1, str(root / "init.log"), flags, 0o644),
-                (os.POSIX_SPAWN_DUP2, 1, 2),
-            ],
-        )
+        pid = trees.spawn(argv, root / "init.log")
         host.init, host.frozen, host.boots = trees.process(pid), False, host.boots + 1
         start = host.init.start if host.init else 0
         self._places.init_file(host.name).write_bytes(msgspec.json.encode((pid, start)))
@@ -272,8 +260,7 @@ def main(directory: str) -> None:
         with contextlib.suppress(ChildProcessError):
             while os.waitpid(-1, os.WNOHANG)[0]:
                 pass
-    time.sleep(0.1)  # the word that all is off goes out first
-    server.close()
+    server.close()  # once the word that all is off has gone out
 
 
 if __name__ == "__main__":

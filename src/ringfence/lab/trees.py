@@ -11,8 +11,9 @@ import ctypes
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import msgspec
 
@@ -65,6 +66,26 @@ def _state_of_threads(pid: int, state: str) -> str:
                 found.append(_fields(text)[0])
     living = [one for one in found if one not in GONE]
     return next((one for one in living if one not in STOPPED), living[0] if living else state)
+
+
+def spawn(argv: list[str], log: Path, env: Mapping[str, str] = MappingProxyType({})) -> int:
+    """Start a program in a session of its own, its output appended to `log`; its pid.
+
+    Args:
+        env: beside this process's own environment.
+
+    Raises OSError."""
+    return os.posix_spawn(
+        argv[0],
+        argv,
+        {**os.environ, **env},
+        setsid=True,
+        file_actions=[
+            (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+            (os.POSIX_SPAWN_OPEN, 1, str(log), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644),
+            (os.POSIX_SPAWN_DUP2, 1, 2),
+        ],
+    )
 
 
 def alive(one: Process) -> bool:
