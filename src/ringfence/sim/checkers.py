@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from ringfence.core.evidence import CUTS, Evidence, EvidenceKind
 from ringfence.core.ids import Epoch, Life, Token
 from ringfence.core.modes import Mode
+from ringfence.engine import invariants
 from ringfence.engine.context import digest_of
 from ringfence.engine.effects import Answer, Effect
 from ringfence.engine.state import ClusterState
@@ -105,7 +106,7 @@ class Checkers:
             self._digests.pop(host.node, None)
             return
         state = glimpse.running
-        self._same_digest(host, state)
+        self._sound_and_equal(host, state)
         self._note_victims(state)
         self._evidence_fits(state)
         self._note_strong(host, glimpse, state)
@@ -114,10 +115,14 @@ class Checkers:
             if isinstance(effect, Answer):
                 self._grant_may_be_told(host, state, effect)
 
-    def _same_digest(self, host: Host, state: ClusterState) -> None:
-        """6: ready members at the same position have the same digest."""
+    def _sound_and_equal(self, host: Host, state: ClusterState) -> None:
+        """6: ready members at the same position have the same digest; each state is sound in itself."""
         known = self._digests.get(host.node)
         if known is None or known[:2] != (state.epoch, state.position):
+            wrong = invariants.check(state)
+            if wrong:
+                where = f"{host.name} at {state.epoch}, position {state.position}"
+                raise SafetyViolation(f"state of {where}: {'; '.join(wrong)}")
             known = (state.epoch, state.position, digest_of(state))
             self._digests[host.node] = known
         for node, other in self._digests.items():
