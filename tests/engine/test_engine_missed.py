@@ -80,8 +80,32 @@ def test_a_submission_counts_only_as_the_next_one() -> None:
     """After a gap it would hide that an earlier one was lost."""
     life = Life(ME, "m", "b", 1)
     cluster = ClusterState(ClusterConfig("c"), senders={ME: Sender(life, 4)})
-    assert [cluster.fits(life, seq) for seq in (4, 5, 6)] == [False, True, False]
-    assert not cluster.fits(Life(ME, "m", "b", 2), 5)
+
+    def fits(seq: int, after: int, life: Life = life) -> bool:
+        return cluster.fits(life, ring.Submitted(seq, REQUEST, after=after))
+
+    assert [fits(seq, seq - 1) for seq in (4, 5, 6)] == [False, True, False]
+    assert not fits(5, 4, Life(ME, "m", "b", 2))
+    assert not fits(4, 4), "applied before"
+    assert fits(7, 4), "its sender has given 5 and 6 up"
+
+
+def test_what_only_its_sender_took_for_applied_is_waited_for_by_nothing() -> None:
+    """Seed 638: an entry was delivered to its sender alone, which then took another's state."""
+    life = Life(ME, "m", "b", 1)
+    outbox = Outbox()
+    outbox.open(0)
+    for entry in (REQUEST, CANCEL, UNLOCK):
+        outbox.submit(entry, 0)
+    outbox.applied(2)
+    outbox.close()
+    outbox.open(1)  # in the state that the cluster carried on, only the first one counted
+    payload = outbox.frame(Epoch(2, 1), life)
+    assert payload is not None
+    (item,) = ring.decode(payload).items
+    assert isinstance(item, ring.Submitted)
+    assert (item.seq, item.after) == (3, 1)
+    assert ClusterState(ClusterConfig("c"), senders={ME: Sender(life, 1)}).fits(life, item)
 
 
 def submitted(outbox: Outbox) -> list[int]:

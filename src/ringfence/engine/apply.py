@@ -23,17 +23,18 @@ from ringfence.engine.facts import (
 from ringfence.engine.losses import lose, record_incident, settle, witness
 from ringfence.engine.state import ClusterState, VgVersion
 from ringfence.wire import entries
-from ringfence.wire.entries import Entry, Incident
+from ringfence.wire.entries import Incident
+from ringfence.wire.ring import Submitted
 
 
-def apply(state: ClusterState, life: Life, seq: int, entry: Entry, wall_ms: int) -> list[Fact]:
+def apply(state: ClusterState, life: Life, item: Submitted) -> list[Fact]:
     """Apply the next entry of the total order; the caller has asked `fits`."""
-    assert state.fits(life, seq)
-    state.senders[life.node].seq = seq
+    assert state.fits(life, item)
+    state.senders[life.node].seq = item.seq
     state.position += 1
-    state.wall_ms = max(state.wall_ms, wall_ms)
-    handler = _HANDLERS[type(entry)]
-    facts: list[Fact] = handler(state, life, entry)
+    state.wall_ms = max(state.wall_ms, item.wall_ms)
+    handler = _HANDLERS[type(item.entry)]
+    facts: list[Fact] = handler(state, life, item.entry)
     return facts + settle(state)
 
 

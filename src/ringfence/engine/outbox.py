@@ -4,6 +4,8 @@ Entries are numbered within a life and go out in order; what was not applied whe
 sent again in the next epoch (the ordered state counts each number once).  Everything that one step
 has to say leaves in one frame."""
 
+import msgspec
+
 from ringfence.core.ids import Epoch, Life
 from ringfence.wire import ring
 from ringfence.wire.entries import Entry
@@ -14,6 +16,8 @@ class Outbox:
         self._seq = 0
         self._waiting: list[ring.Submitted] = []
         """Not yet applied, oldest first."""
+        self._base = 0
+        """The last number of this life that the state has applied."""
         self._sent = 0
         """How many of `_waiting` were multicast in this epoch."""
         self._items: list[ring.Item] = []
@@ -33,6 +37,7 @@ class Outbox:
 
     def applied(self, seq: int) -> None:
         """Everything up to `seq` was applied."""
+        self._base = seq
         before = len(self._waiting)
         self._waiting = [one for one in self._waiting if one.seq > seq]
         self._sent = max(0, self._sent - (before - len(self._waiting)))
@@ -62,7 +67,7 @@ class Outbox:
     def clear(self) -> None:
         """A new life starts counting from one."""
         self.close()
-        self._seq = 0
+        self._seq = self._base = 0
         self._waiting = []
 
     def frame(self, epoch: Epoch, life: Life) -> bytes | None:
@@ -70,9 +75,18 @@ class Outbox:
         items: list[ring.Item] = self._items
         self._items = []
         if self._open:
-            items = [*items, *self._waiting[self._sent :]]
+            items = [*items, *self._following()[self._sent :]]
             self._sent = len(self._waiting)
         return ring.encode(epoch, life, tuple(items)) if items else None
+
+    def _following(self) -> list[ring.Submitted]:
+        """What waits, each with the number it follows.
+
+        Not always one less: a node may have taken its own entry for applied, alone, in a state that the
+        cluster has not carried on; that entry is gone, and nothing may wait for it."""
+        before = [self._base, *(one.seq for one in self._waiting)]
+        pairs = zip(self._waiting, before, strict=False)
+        return [msgspec.structs.replace(one, after=after) for one, after in pairs]
 
     def unapplied(self, kind: type) -> list[Entry]:
         """Entries of a kind that were not applied yet."""

@@ -16,6 +16,7 @@ from ringfence.fencing.domain import Domain, Victim
 from ringfence.locks.lockspace import Lockspace
 from ringfence.wire import PROTOCOL
 from ringfence.wire.entries import Incident
+from ringfence.wire.ring import Submitted
 
 INCIDENTS_KEPT = 100
 
@@ -113,10 +114,10 @@ class ClusterState(msgspec.Struct):
         """Raises msgspec.MsgspecError."""
         return msgspec.msgpack.decode(data, type=cls)
 
-    def fits(self, life: Life, seq: int) -> bool:
-        """Whether a submission counts: from an admitted life, and the next of it.
+    def fits(self, life: Life, item: Submitted) -> bool:
+        """Whether a submission counts: from an admitted life, and right after the one it follows.
 
         One that was applied before does not, nor one that came though an earlier one was lost: that would
         take the lost one for applied, and whoever waits for it would wait for ever."""
         sender = self.senders.get(life.node)
-        return sender is not None and sender.life == life and seq == sender.seq + 1
+        return sender is not None and sender.life == life and sender.seq == item.after < item.seq

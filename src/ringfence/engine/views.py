@@ -365,8 +365,8 @@ class Views:
                 self._parts.facts(heard_fenced(state, life))
             return
         if isinstance(item, Submitted):
-            if state.fits(life, item.seq):
-                facts = apply(state, life, item.seq, item.entry, item.wall_ms)
+            if state.fits(life, item):
+                facts = apply(state, life, item)
                 if life == context.life:
                     context.outbox.applied(item.seq)
                 context.authority.set_ready(state.ready)

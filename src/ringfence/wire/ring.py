@@ -54,6 +54,8 @@ class Submitted(msgspec.Struct, frozen=True, tag=True):
     seq: int
     entry: Entry
     wall_ms: int = 0
+    after: int = 0
+    """The number of the sender's entry that must be the last one applied: none in between may be lost."""
 
 
 Item = Heartbeat | Ready | Snapshot | Submitted
