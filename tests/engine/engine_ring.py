@@ -191,6 +191,8 @@ class World:
         self.asked = 0
         self.seq = 0
         self.members: tuple[int, ...] = ()
+        self.stopped = False
+        """The ring stands still: frames wait, and nobody hears of it."""
         self.power = dict.fromkeys(range(1, count + 1), Power.ON)
         self.unplugged: list[int] = []
         """Hosts whose outlets are off."""
@@ -221,14 +223,20 @@ class World:
 
     def run(self) -> None:
         """Deliver, and do what was ordered, until nothing is left to do."""
-        while self.queue or self.later:
-            if self.queue:
+        while self.later or (self.queue and not self.stopped):
+            if self.queue and not self.stopped:
                 sender, payload = self.queue.popleft()
                 if sender in self.members:
                     for id in self.members:
                         self.hosts[id].feed(inputs.Delivered(sender, payload))
             else:
                 self.later.popleft()()
+
+    def go_on(self) -> None:
+        """The ring moves again, and delivers one member's backlog after the other's."""
+        self.stopped = False
+        self.queue = deque(sorted(self.queue, key=lambda one: one[0]))
+        self.run()
 
     def pass_ms(self, time_ms: int) -> None:
         """Time passes, in ticks; frozen hosts do not notice."""

@@ -184,3 +184,28 @@ def test_a_clean_leave_makes_no_victim(world: World) -> None:
     world.pass_ms(500)
     assert two.do(calls.LvChange("vg0", "vm1", "ey", wait_ms=0))["mode"] == "EX"
     assert two.may_write("vg/vg0")
+
+
+def test_a_ring_that_stood_still_makes_nobody_silent(world: World) -> None:
+    """A hub that was stopped and goes on delivers host 1's heartbeats before those of host 2."""
+    one, two = world.hosts[1], world.hosts[2]
+    lives = [one.node.context.life, two.node.context.life]
+    world.pass_ms(4000)
+    world.stopped = True
+    world.pass_ms(world.config.timing.silent_ms + 500)
+    world.go_on()
+    world.pass_ms(5000)
+    assert [one.node.context.life, two.node.context.life] == lives
+    assert "victim" not in one.kinds() + two.kinds()
+    assert one.may_write("vg/vg0")
+
+
+def test_a_daemon_that_falls_silent_in_a_ring_that_moves_is_called_out(world: World) -> None:
+    """Its host is in the ring, so only the heartbeats tell."""
+    one, two = world.hosts[1], world.hosts[2]
+    world.pass_ms(4000)
+    world.freeze(2)
+    timing = world.config.timing
+    took_ms = world.until(lambda: "victim" in one.kinds())
+    assert took_ms <= timing.silent_ms + timing.token_ms
+    assert [victim.life for victim in one.node.context.running.victims()] == [two.node.context.life]

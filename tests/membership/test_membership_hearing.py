@@ -87,3 +87,19 @@ def test_calm_only_after_a_detection_time_without_a_gap():
     assert not hearing.calm(now_ms * MS, 2200)
     run(3201 + 2200, 200)
     assert hearing.calm(now_ms * MS, 2200)
+
+
+def test_attentive_only_after_a_detection_time_of_own_echoes():
+    hearing = started(0)
+    for now_ms in range(0, 2400, 200):
+        assert not hearing.attentive(now_ms * MS, 2400)
+        hearing.echoed(now_ms * MS)
+    assert hearing.attentive(2400 * MS, 2400)
+    hearing.echoed(3200 * MS)  # exactly a token since the last one
+    assert hearing.attentive(3200 * MS, 2400)
+    hearing.echoed(4201 * MS)  # longer: the ring stood still
+    assert not hearing.attentive(4201 * MS, 2400)
+    for now_ms in range(4300, 6600, 100):
+        hearing.echoed(now_ms * MS)
+    assert not hearing.attentive(6600 * MS, 2400)
+    assert hearing.attentive(6601 * MS, 2400)

@@ -189,12 +189,13 @@ class _Node:
         if state is None or not self._heartbeat_back:
             return
         timing = context.config.timing
-        if not context.hearing.calm(context.now_ns, timing.detection_ms):
+        hearing, now_ns = context.hearing, context.now_ns
+        if not (hearing.calm(now_ns, timing.detection_ms) and hearing.attentive(now_ns, timing.detection_ms)):
             return
         silent = [
             life
             for node, life in sorted(state.lives.items())
-            if node != context.me and context.hearing.silent(life, context.now_ns, timing.silent_ms)
+            if node != context.me and hearing.silent(life, now_ns, timing.silent_ms)
         ]
         speaking = [node for node in state.ready if state.lives[node] not in silent]
         if not silent or speaking[0] != context.me:

@@ -376,6 +376,8 @@ class Views:
         elif isinstance(item, Heartbeat):
             if state.lives.get(sender) == life:
                 context.authority.heard(context.now_ns, sender, item)
+                if life == context.life:
+                    context.hearing.echoed(context.now_ns)
         elif isinstance(item, Ready):
             self._admit(life, item)
 

@@ -1,4 +1,4 @@
-"""Hearing: when this node last heard each life, and whether its own clock ran without a gap.
+"""Hearing: when this node last heard each life, and whether its own clock, and the ring, ran without a gap.
 
 A survivor may say "the purge bound of this life has passed" only when it has not heard it for the
 life's whole write authority plus a margin.  A survivor that starts counts as having heard every
@@ -23,6 +23,9 @@ class Hearing:
         self._ticked_ns = 0
         self.last_gap_ns = 0
         """When the latest gap between two ticks ended; the start counts as one."""
+        self._echoed_ns = 0
+        self._deaf_ns = 0
+        """When the latest gap between two own heartbeats that came back ended."""
 
     def configured(self, timing: Timing) -> None:
         self._timing = timing
@@ -30,7 +33,7 @@ class Hearing:
     def started(self, now_ns: int) -> None:
         """This node's engine starts: the floor under every life's last word."""
         self._started_ns = now_ns
-        self._ticked_ns = self.last_gap_ns = now_ns
+        self._ticked_ns = self.last_gap_ns = self._echoed_ns = self._deaf_ns = now_ns
 
     def heard(self, life: Life, now_ns: int) -> None:
         """Any frame of `life` was delivered.  Also call it for a member when it is lost from a view
@@ -75,6 +78,20 @@ class Hearing:
 
         Whoever just thawed has an old idea of who is lost, and must not fence on it."""
         return not self._gap(now_ns) and now_ns >= self.last_gap_ns + detection_ms * NS_PER_MS
+
+    def echoed(self, now_ns: int) -> None:
+        """An own heartbeat came back through the ring.  A token without one is a gap: the ring stood
+        still, or this node did not hear it."""
+        if now_ns - self._echoed_ns > self._timing.token_ms * NS_PER_MS:
+            self._deaf_ns = now_ns
+        self._echoed_ns = max(self._echoed_ns, now_ns)
+
+    def attentive(self, now_ns: int, detection_ms: int) -> bool:
+        """Own heartbeats came back without a gap for the last detection time.
+
+        When a ring that stood still goes on, it may deliver one member's backlog before another's:
+        for a moment the others seem silent that only were not delivered yet."""
+        return now_ns >= self._deaf_ns + detection_ms * NS_PER_MS
 
     def _gap(self, now_ns: int) -> bool:
         return (now_ns - self._ticked_ns) * 2 > self._timing.token_ms * NS_PER_MS
