@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from block_rig import MIB, Rig, Writing, eventually, process_state
 
-from ringfence.block.control import BlockService
+from ringfence.block.control import LOOK_S, BlockService
 from ringfence.core.errors import BadInput, DeviceFailed, Refused, RingfenceError, Unavailable
 from ringfence.engine.orders import Extent, OpenPath
 from ringfence.lab.nbd_client import NbdClient
@@ -146,6 +146,31 @@ def test_a_worker_that_does_not_end_is_not_closed(block: Rig) -> None:
         await service.aclose()
 
     asyncio.run(impatient())
+
+
+def test_a_service_that_stands_still_is_told_and_one_that_is_slow_is_waited_for(block: Rig) -> None:
+    block.open()
+    worker, service_pid = block.path().pid, block.service.pid
+    os.kill(worker, signal.SIGSTOP)
+    eventually(lambda: process_state(worker) == "T")
+    (volume,) = block.ask(lambda service: service.list())
+    assert volume.stopped == f"its worker, process {worker}, is stopped; next: kill -CONT {worker}"
+
+    async def slow() -> None:
+        service = BlockService(block.places.socket)
+        closing = asyncio.ensure_future(service.close("vg0", "vm1"))
+        await asyncio.sleep(2.5 * LOOK_S)
+        assert not closing.done(), "its worker stands still, the service does not"
+        os.kill(service_pid, signal.SIGSTOP)
+        with pytest.raises(Unavailable, match="has not answered for 2 s"):
+            await asyncio.wait_for(closing, 3 * LOOK_S)
+        os.kill(service_pid, signal.SIGCONT)
+        os.kill(worker, signal.SIGCONT)
+        await service.close("vg0", "vm1")
+        assert gone(worker)
+        await service.aclose()
+
+    asyncio.run(slow())
 
 
 def test_sigterm_flushes_and_closes_all(block: Rig) -> None:

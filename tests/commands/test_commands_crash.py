@@ -9,7 +9,8 @@ import pytest
 from command_world import MIB, Crash, Node, World
 from stock_lvm import Stock
 
-from ringfence.core.errors import LockHeld, NoAuthority, RingfenceError
+from ringfence.core.errors import LockHeld, NoAuthority, RingfenceError, Unavailable
+from ringfence.core.modes import Mode
 from ringfence.engine.orders import Write, WriteBlocks
 from ringfence.storage import Moment
 from ringfence.wire.client import LvChange, LvCreate, LvRemove, Lvs, PvCreate, Pvs, VgCreate, VgRemove, Vgs
@@ -269,3 +270,32 @@ def test_a_new_lv_that_cannot_be_opened_is_removed_again(world: World) -> None:
         node.run(LvCreate("vg0", "vm1", extents=1))
     assert [row["lv_name"] for row in world.node(2).run(Lvs("vg0"))["rows"]] == ["first"]
     assert world.locks_of(1) == []
+
+
+@pytest.mark.parametrize("call", [LvCreate("vg0", "vm1", extents=1), LvChange("vg0", "first", "ey")])
+def test_what_is_not_known_to_be_closed_keeps_its_lock(world: World, call: LvCreate | LvChange) -> None:
+    """The service stood still: the path may open yet, so nobody else may have the LV, nor its extents."""
+    with_vg(world)
+
+    def fail(order: Any) -> RingfenceError | None:
+        still = type(order).__name__ in ("OpenPath", "ClosePath")
+        return Unavailable("the block service has not answered") if still else None
+
+    with pytest.raises(Unavailable, match="has not answered"):
+        world.node(1, fail=fail).run(call)
+    name = call.lv
+    assert name in [row["lv_name"] for row in world.node(2).run(Lvs("vg0"))["rows"]]
+    assert [mode for _, _, mode in world.locks_of(1)] == [Mode.EX]
+    with pytest.raises(LockHeld):
+        world.node(2).run(LvChange("vg0", name, "ey", wait_ms=0))
+
+
+def test_a_report_is_given_when_the_block_service_is_not_there(world: World) -> None:
+    with_vg(world)
+
+    def fail(order: Any) -> RingfenceError | None:
+        return Unavailable("no block service answers") if type(order).__name__ == "OpenPaths" else None
+
+    answer = world.node(1, fail=fail).run(Lvs("vg0"))
+    assert [row["lv_name"] for row in answer["rows"]] == ["first"]
+    assert answer["notes"] == ["What is open on this host is not known: no block service answers"]

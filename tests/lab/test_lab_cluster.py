@@ -15,10 +15,10 @@ from lab_watch import eventually, processes_of
 
 from ringfence.client import connect
 from ringfence.core.errors import BadInput, Refused, RingfenceError, Unavailable
+from ringfence.host.processes import STOPPED, Process, process
 from ringfence.lab import trees
 from ringfence.lab.cluster import Lab
 from ringfence.lab.power import LATE_S, Lie
-from ringfence.lab.trees import Process
 
 SIZE = 64 << 20
 ONE, TWO = "an-a01n01", "an-a01n02"
@@ -145,15 +145,15 @@ def test_frozen_is_every_process_and_thawed_is_every_process(lab: Lab) -> None:
     init = Process(*lab.status()["hosts"][ONE]["init"])
     eventually(lambda: sum(one.parent == pid for one in trees.tree(init)) == 2)
     lab.freeze(ONE)
-    assert all(one.state in trees.STOPPED for one in trees.tree(init))
+    assert all(one.state in STOPPED for one in trees.tree(init))
     assert lab.status()["hosts"][ONE]["frozen"]
     lab.thaw(ONE)
-    eventually(lambda: not any(one.state in trees.STOPPED for one in trees.tree(init)))
+    eventually(lambda: not any(one.state in STOPPED for one in trees.tree(init)))
 
 
 def test_a_pid_that_is_somebody_else_s_by_now_is_never_hit() -> None:
     with subprocess.Popen(["sleep", "60"]) as sleeper:
-        found = trees.process(sleeper.pid)
+        found = process(sleeper.pid)
         assert found is not None
         trees.send(Process(found.pid, found.start - 1), signal.SIGKILL)
         assert trees.tree(Process(found.pid, found.start - 1)) == []

@@ -14,10 +14,10 @@ import pytest
 from lab_watch import eventually, processes_of
 
 from ringfence.core.errors import BadInput, Refused
+from ringfence.host.processes import Process, process
 from ringfence.lab import trees
 from ringfence.lab.cluster import Lab
 from ringfence.lab.interrupts import undisturbed
-from ringfence.lab.trees import Process
 from ringfence.ring.admin import HubAdmin
 
 SIZE = 64 << 20
@@ -43,7 +43,7 @@ def directory() -> Iterator[Path]:
         yield path
     finally:
         for pid in processes_of(path):  # a test that failed leaves nothing either
-            found = trees.process(pid)
+            found = process(pid)
             if found is not None:
                 trees.send(found, signal.SIGKILL)
         shutil.rmtree(path, ignore_errors=True)
@@ -67,7 +67,7 @@ def test_threads_that_outlive_their_first_one_are_frozen_and_cut_too(directory: 
         pid = lab.spawn(ONE, [sys.executable, "-c", HEADLESS, str(beats)])
         eventually(lambda: beats.exists() and f"{pid} (" in Path(f"/proc/{pid}/stat").read_text())
         eventually(lambda: ") Z " in Path(f"/proc/{pid}/stat").read_text())
-        headless = trees.process(pid)
+        headless = process(pid)
         assert headless is not None
         assert more() > 0
         lab.freeze(ONE)

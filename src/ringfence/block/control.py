@@ -2,7 +2,10 @@
 
 A lost connection is made again; a request that was under way is then asked again, for every call of
 the service may be repeated: opening what is open, closing what is closed and dropping nothing change
-nothing.  If there is no service, the call raises Unavailable; nothing is taken for closed then."""
+nothing.  If there is no service, the call raises Unavailable; nothing is taken for closed then.
+
+A slow answer is waited for as long as the service answers a mere look meanwhile.  One that does not
+even do that stands still: that raises Unavailable too, and what was asked may still be done later."""
 
 import asyncio
 import contextlib
@@ -82,22 +85,22 @@ class BlockService:
         """What is open.  Raises Unavailable."""
         return tuple(
             OpenVolume(
-                path.vg, path.lv, path.uuid, path.path, path.uri, path.connections, path.direct, path.failed
+                path.vg,
+                path.lv,
+                path.uuid,
+                path.path,
+                path.uri,
+                path.connections,
+                path.direct,
+                path.failed,
+                path.stopped,
             )
             for path in await self.paths()
         )
 
     async def paths(self) -> tuple[wire.Path, ...]:
         """As `list`, with all that the service knows (pid, direct or not, why it failed)."""
-        try:
-            async with asyncio.timeout(LOOK_S):
-                return wire.as_paths(await self._ask(wire.List()))
-        except TimeoutError:
-            raise Unavailable(
-                f"the block service on {self.socket} has not answered for {LOOK_S:g} s",
-                next="look whether it is stopped or its disk hangs (systemctl status ringfence-block)",
-                retry=True,
-            ) from None
+        return wire.as_paths(await self._ask(wire.List()))
 
     async def incidents(self) -> AsyncIterator[Incident]:
         """Every incident that is not acknowledged, then each new one; for ever, across restarts.
@@ -131,11 +134,27 @@ class BlockService:
                     self._link = await _Link.connect(self.socket)
                 link = self._link
             try:
-                return await link.ask(call)
+                return await self._answer(link, call)
             except ConnectionError:
                 if attempt + 1 == TRIES:
                     raise _unavailable(self.socket, "it hung up") from None
         raise AssertionError
+
+    async def _answer(self, link: "_Link", call: wire.Call) -> Any:
+        asked = asyncio.ensure_future(link.ask(call))
+        try:
+            while not (await asyncio.wait([asked], timeout=LOOK_S))[0]:
+                async with asyncio.timeout(0 if isinstance(call, wire.List) else LOOK_S):
+                    await link.ask(wire.List())
+            return asked.result()
+        except TimeoutError:
+            raise Unavailable(
+                f"the block service on {self.socket} has not answered for {LOOK_S:g} s",
+                next="look whether it is stopped or its disk hangs (systemctl status ringfence-block)",
+                retry=True,
+            ) from None
+        finally:
+            asked.cancel()
 
 
 class _Link:

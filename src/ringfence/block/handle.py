@@ -15,6 +15,7 @@ import msgspec
 
 from ringfence.block.extents import flush_paths
 from ringfence.core.errors import DeviceFailed, RingfenceError, Unavailable, from_dict
+from ringfence.host.processes import STOPPED, process
 from ringfence.wire import block as wire
 
 START_S = 30.0
@@ -97,6 +98,14 @@ class Handle:
     @property
     def name(self) -> str:
         return f"{self.path.vg}/{self.path.lv}"
+
+    def look(self) -> wire.Path:
+        """As it is at this moment."""
+        seen = process(self._process.pid) if self._process is not None and not self.gone else None
+        if seen is None or seen.state not in STOPPED:
+            return self.path
+        said = f"its worker, process {self.path.pid}, is stopped; next: kill -CONT {self.path.pid}"
+        return msgspec.structs.replace(self.path, stopped=said)
 
     def kill(self) -> None:
         """Reaches a stopped or stuck worker too; `reaped` says when it has taken effect."""

@@ -184,7 +184,7 @@ class Service:
         if isinstance(call, wire.DropAll):
             return await self._drop_all()
         if isinstance(call, wire.List):
-            return [handle.path for _, handle in sorted(self._handles.items())]
+            return [handle.look() for _, handle in sorted(self._handles.items())]
         if isinstance(call, wire.Watch):
             self._watchers.append(writer)
             return None

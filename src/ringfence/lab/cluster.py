@@ -20,11 +20,11 @@ from ringfence.client import connect
 from ringfence.config import Loaded, render
 from ringfence.core.cluster import ClusterConfig, Confirms, DeviceConfig, Level, NodeConfig, Timing
 from ringfence.core.errors import BadInput, Refused, RingfenceError, Unavailable
+from ringfence.host.processes import Process, process
 from ringfence.lab import fence_agent, trees
 from ringfence.lab.interrupts import undisturbed
 from ringfence.lab.layout import DEVICES, Kept, Layout, layout, node_names
 from ringfence.lab.line_socket import Json, ask
-from ringfence.lab.trees import Process
 from ringfence.ring.admin import HubAdmin
 
 MOST_NODES = 16
@@ -180,7 +180,7 @@ class Lab:
         """Start one of the lab's own processes; (pid, start time)."""
         pid = trees.spawn([sys.executable, *words], self._places.log(name))
         # It is this lab's `down` that ends it and buries it, in this process or in another.
-        found = trees.process(pid)
+        found = process(pid)
         return (pid, found.start if found else 0)
 
     def _until(self, what: str, true: Callable[[], bool], one: tuple[int, int], log: str) -> None:
@@ -324,7 +324,7 @@ def config_of(places: Layout, nodes: Sequence[str], timing: Timing, naive: bool)
 
 def _end(one: tuple[int, int]) -> None:
     """Kill a process and all below it, if it is still the one that was started, and bury it."""
-    root = trees.process(one[0]) if one[0] else None
+    root = process(one[0]) if one[0] else None
     if root is not None and root.start == one[1]:
         trees.kill(root)
         with contextlib.suppress(ChildProcessError):

@@ -19,10 +19,10 @@ from pathlib import Path
 import msgspec
 
 from ringfence.core.errors import BadInput, RingfenceError
+from ringfence.host.processes import Process, process
 from ringfence.lab import trees
 from ringfence.lab.layout import DEVICES, Layout, device_names
 from ringfence.lab.line_socket import Json, LineServer
-from ringfence.lab.trees import Process
 
 LATE_S = 3.0
 """How long after its word a device of mode `late` acts."""
@@ -243,7 +243,7 @@ class PowerSwitch:
         (root / "run/boot_id").write_text(f"{uuid.uuid4()}\n")
         argv = [sys.executable, "-m", "ringfence.lab.init", str(self._places.dir), host.name]
         pid = trees.spawn(argv, root / "init.log")
-        host.init, host.frozen, host.boots = trees.process(pid), False, host.boots + 1
+        host.init, host.frozen, host.boots = process(pid), False, host.boots + 1
         start = host.init.start if host.init else 0
         self._places.init_file(host.name).write_bytes(msgspec.json.encode((pid, start)))
 

@@ -4,7 +4,7 @@ A lab host is an init process that is a child subreaper, so every descendant sta
 one in a session of its own.  Signals go through pidfds, and only to a process whose start time is
 the one that was seen: a pid that was given to somebody else meanwhile is never hit.
 
-Source: proc(5) for /proc/PID/stat; prctl(2), PR_SET_CHILD_SUBREAPER."""
+Source: prctl(2), PR_SET_CHILD_SUBREAPER."""
 
 import contextlib
 import ctypes
@@ -15,23 +15,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 
-import msgspec
-
 from ringfence.core.errors import RingfenceError
+from ringfence.host.processes import GONE, STOPPED, Process, process
 
 PR_SET_CHILD_SUBREAPER = 36
-STOPPED = "tT"
-GONE = "ZXx"
 LIMIT_S = 10.0
 POLL_S = 0.005
-
-
-class Process(msgspec.Struct, frozen=True):
-    pid: int
-    start: int
-    """Clock ticks after boot: with the pid it names one process for ever."""
-    parent: int = 0
-    state: str = ""
 
 
 def become_subreaper() -> None:
@@ -39,33 +28,6 @@ def become_subreaper() -> None:
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER)")
-
-
-def process(pid: int) -> Process | None:
-    try:
-        text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return None
-    fields = _fields(text)
-    state = fields[0] if fields[0] not in GONE else _state_of_threads(pid, fields[0])
-    return Process(pid, int(fields[19]), int(fields[1]), state)
-
-
-def _fields(text: str) -> list[str]:
-    """Of a stat file, from the state on: the name before it may hold anything."""
-    return text[text.rindex(")") + 2 :].split()
-
-
-def _state_of_threads(pid: int, state: str) -> str:
-    """A process whose first thread has ended reads as a zombie while its other threads write on."""
-    found = []
-    with contextlib.suppress(OSError):
-        for thread in os.listdir(f"/proc/{pid}/task"):
-            with contextlib.suppress(OSError):
-                text = Path(f"/proc/{pid}/task/{thread}/stat").read_text(encoding="utf-8", errors="replace")
-                found.append(_fields(text)[0])
-    living = [one for one in found if one not in GONE]
-    return next((one for one in living if one not in STOPPED), living[0] if living else state)
 
 
 def spawn(argv: list[str], log: Path, env: Mapping[str, str] = MappingProxyType({})) -> int:

@@ -110,6 +110,8 @@ class Path(msgspec.Struct, frozen=True):
     """False: the file system has no direct I/O; writes are O_DSYNC through this host's page cache."""
     failed: str = ""
     """Why its worker ended by itself.  Reaped, but not closed: it waits for a Close."""
+    stopped: str = ""
+    """Why its worker stands still, and what to do."""
 
 
 class Reply(msgspec.Struct, frozen=True, tag=True, omit_defaults=True):

@@ -19,7 +19,17 @@ import msgspec
 from ringfence.core.errors import LocksLost, RingfenceError
 from ringfence.core.modes import Mode
 from ringfence.engine.commands.disks import find_vg
-from ringfence.engine.orders import Acquire, Held, Identity, Joined, JoinLockspace, Order, Release, Whoami
+from ringfence.engine.orders import (
+    Acquire,
+    ClosePath,
+    Held,
+    Identity,
+    Joined,
+    JoinLockspace,
+    Order,
+    Release,
+    Whoami,
+)
 from ringfence.volumes.access import check_ours
 from ringfence.volumes.discovery import Disks, VgOnDisk
 
@@ -110,19 +120,24 @@ def lock_vg(name: str, mode: Mode, wait_ms: int | None = None) -> Generator[Orde
     return LockedVg(held, disks, found, me)
 
 
-def undo(error: RingfenceError, *orders: Order) -> Generator[Order, Any, None]:
+def undo(error: RingfenceError, *orders: Order) -> Generator[Order, Any, bool]:
     """Take back what a failed command had done.  The first error is the one to report.
 
-    After LocksLost there is nothing to take back: locks and data paths are gone already."""
+    What is not known to be closed keeps its lock: after a ClosePath that failed nothing more is taken
+    back.  After LocksLost there is nothing to take back: locks and data paths are gone already.
+
+    Returns whether it came to the end."""
     if isinstance(error, LocksLost):
-        return
+        return False
     for order in orders:
         try:
             yield order
         except LocksLost:
-            return
+            return False
         except RingfenceError:
-            continue
+            if isinstance(order, ClosePath):
+                return False
+    return True
 
 
 def fresh_uuids(count: int) -> Generator[Order, Any, tuple[Whoami, list[str]]]:

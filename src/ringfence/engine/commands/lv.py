@@ -112,9 +112,10 @@ def _create_active(prepared: Prepared, found: VgOnDisk, lv: Lv) -> Generator[Ord
     try:
         return (yield from open_path(found, lv, held))
     except RingfenceError as error:
-        yield from undo(error, ClosePath(vg, lv.name))
-        if not isinstance(error, LocksLost):
+        if (yield from undo(error, ClosePath(vg, lv.name))):
             yield from _uncreate(vg, lv, held, error)
+        elif not isinstance(error, LocksLost):
+            raise _half_made(vg, lv, error, f"lvchange -an {vg}/{lv.name}") from error
         raise
 
 
@@ -126,12 +127,13 @@ def _uncreate(vg: str, lv: Lv, held: Held, error: RingfenceError) -> Generator[O
         yield from commit(prepare(change, remove_lv(change.vg, lv.name), f"lvremove {vg}/{lv.name}"))
     except RingfenceError as second:
         yield from undo(second, Release(held.lock))
-        raise type(error)(
-            f"Logical volume {vg}/{lv.name} was created, but not activated: {error.message}",
-            node=error.node,
-            next=f"lvchange -aey {vg}/{lv.name}",
-        ) from error
+        raise _half_made(vg, lv, error, f"lvchange -aey {vg}/{lv.name}") from error
     yield from undo(error, Release(held.lock))
+
+
+def _half_made(vg: str, lv: Lv, error: RingfenceError, next: str) -> RingfenceError:
+    message = f"Logical volume {vg}/{lv.name} was created, but not activated: {error.message}"
+    return type(error)(message, node=error.node, next=next)
 
 
 # -- lvremove --------------------------------------------------------------------

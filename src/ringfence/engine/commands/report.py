@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from ringfence.core.errors import LocksLost, NotFound, Refused
+from ringfence.core.errors import LocksLost, NotFound, Refused, Unavailable
 from ringfence.core.modes import Mode
 from ringfence.engine.commands.disks import read_disks
 from ringfence.engine.commands.locking import VG_RESOURCE, space_of
@@ -43,6 +43,7 @@ class _Seen(msgspec.Struct, frozen=True):
     disks: Disks
     unlocked: tuple[str, ...]
     """Shared VGs of ours that were read without a lock, each with the reason."""
+    notes: list[str] = []
 
 
 def pvs(call: Pvs) -> Command:
@@ -64,7 +65,11 @@ def lvs(call: Lvs) -> Command:
         found = seen.disks.vg_named(call.vg)
         if call.lv:
             find_lv(found.vg, call.lv)
-    volumes: tuple[OpenVolume, ...] = yield OpenPaths()
+    try:
+        volumes: tuple[OpenVolume, ...] = yield OpenPaths()
+    except Unavailable as error:
+        volumes = ()
+        seen.notes.append(f"What is open on this host is not known: {error.message}")
     rows: list[Row] = []
     for found in seen.disks.vgs:
         if call.vg in ("", found.vg.name):
@@ -74,7 +79,8 @@ def lvs(call: Lvs) -> Command:
 
 def _answer(rows: list[Row], seen: _Seen) -> dict[str, Any]:
     answer: dict[str, Any] = {"rows": rows, "stale": bool(seen.unlocked)}
-    notes = [*seen.unlocked, *(f"WARNING: {why}" for _, why in sorted(seen.disks.problems.items()))]
+    notes = [*seen.unlocked, *seen.notes]
+    notes += [f"WARNING: {why}" for _, why in sorted(seen.disks.problems.items())]
     notes += [f"WARNING: {area.problem}" for pv in seen.disks.pvs for area in pv.areas if area.problem]
     if notes:
         answer["notes"] = notes
