@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,9 +23,10 @@ from cluster_lab import (
 )
 
 from ringfence.client import connect
+from ringfence.host.processes import Process
 from ringfence.lab import trees
-from ringfence.lab.cluster import Lab
-from ringfence.lab.trees import Process
+from ringfence.lab.cluster import TIMING, Lab
+from ringfence.lab.layout import layout
 
 
 @pytest.fixture
@@ -197,7 +199,36 @@ def test_a_block_service_that_stands_still_or_is_gone_is_told(two: Lab) -> None:
     assert ringfence(two, ONE, "lvchange", "-an", "vg0/vm1").returncode == 5, "what is open is not known"
     again = [sys.executable, "-m", "ringfence.block", "--root", str(two.root(ONE))]
     two.spawn(ONE, again)
+    eventually(lambda: "its export is gone" in ringfence(two, ONE, "why").stdout)
+    assert "its export is gone" in ringfence(two, ONE, "why", "vg0/vm1").stdout
+    blocked = ringfence(two, ONE, "status")
+    assert (blocked.returncode, "its export is gone" in blocked.stdout) == (1, True)
+    done(two, ONE, "lvchange", "-aey", "vg0/vm1")
+    assert ringfence(two, ONE, "status").returncode == 0
+    worker = pid_of(two, ONE, "ringfence.block.worker")
+    os.kill(worker, signal.SIGSTOP)
+    eventually(lambda: f"process {worker}, is stopped; next: kill -CONT" in ringfence(two, ONE, "why").stdout)
+    os.kill(worker, signal.SIGCONT)
     eventually(lambda: ringfence(two, ONE, "status").returncode == 0)
+
+
+def test_a_hub_that_stood_still_costs_nobody_anything(two: Lab) -> None:
+    make_volume(two, ONE)
+    hub, _ = layout(two.disk.parent).kept().hub
+    worker = pid_of(two, ONE, "ringfence.block.worker")
+    silent_s = TIMING.silent_ms / 1000
+    time.sleep(silent_s)  # long enough in peace for everybody to trust what it hears
+    os.kill(hub, signal.SIGSTOP)
+    try:
+        time.sleep(silent_s + 1)
+        assert "its own heartbeats do not come back" in ringfence(two, ONE, "why").stdout
+    finally:
+        os.kill(hub, signal.SIGCONT)
+    time.sleep(silent_s)
+    events = done(two, TWO, "events", "--json")
+    assert '"kind":"victim"' not in events.replace(" ", "")
+    assert pid_of(two, ONE, "ringfence.block.worker") == worker
+    assert ringfence(two, ONE, "status").returncode == 0
     done(two, ONE, "lvchange", "-aey", "vg0/vm1")
     assert "export-size: 8388608" in tool("nbdinfo", uri_of(two, ONE, "vg0/vm1"))
 

@@ -3,11 +3,13 @@
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from engine_ring import Host, World
 
 from ringfence.core.errors import NotFound
 from ringfence.core.evidence import Power
+from ringfence.core.ids import Life
 from ringfence.engine.inputs import RingLost
 from ringfence.wire import client as calls
 
@@ -169,3 +171,61 @@ def test_a_lock_of_a_program_is_explained_by_its_own_name(world: World) -> None:
     assert "next: the wait ends when it lets go" in said
     (held,) = [one for one in two.do(calls.Locks("games"))["locks"] if one["state"] == "granted"]
     assert (held["name"], held["mode"], held["wanted"]) == ("an-a01n01", "EX", "")
+
+
+def test_a_command_for_a_volume_that_waits_for_its_vg_is_told(world: World) -> None:
+    two, three = world.hosts[2], world.hosts[3]
+    three.ask(calls.Lock("lvm_vg0", "VGLK"))
+    two.ask(calls.LvChange("vg0", "vm1", "ey", wait_ms=None))
+    said = why(two, "vg0/vm1")
+    assert said.startswith("STUCK\nvg0/vm1 is held EX by an-a01n01")
+    assert "an-a01n02 waits for PR on VG vg0 since" in said
+    assert "VG vg0 is held EX by an-a01n03 since" in said
+
+
+def test_a_volume_whose_export_is_gone_is_told(world: World) -> None:
+    one = world.hosts[1]
+    paths, one.paths = one.paths, {}
+    line = "vg0/vm1 is active here, but its export is gone: the block service was started anew; "
+    line += "next: ringfence lvchange -aey vg0/vm1"
+    assert why(one) == f"STUCK\n{line}"
+    assert line in why(one, "vg0/vm1")
+    assert "export" not in why(world.hosts[2], "vg0/vm1")
+    assert status(one)["blocked_by"] == [line]
+    one.paths = paths
+    assert why(one) == "nothing is stuck"
+    one.do(calls.LvChange("vg0", "vm1", "n"))
+    assert why(one) == "nothing is stuck"
+
+
+def test_heartbeats_that_do_not_come_back_point_at_the_ring(world: World) -> None:
+    one = world.hosts[1]
+    world.pass_ms(4000)
+    world.stopped = True
+    world.pass_ms(1000)
+    assert "an-a01n01 has no authority: its own heartbeats do not come back" in why(one)
+
+
+def test_a_node_that_was_taken_out_of_the_configuration_can_be_confirmed(tmp_path: Path) -> None:
+    """Two hosts lose power; one never comes back.  The other goes on when a person says so."""
+    world = World(tmp_path, 2)
+    world.pass_ms(1000)
+    for id in (1, 2):
+        world.cut(id)
+    world.boot(1, 1)
+    one = world.hosts[1]
+    said = why(one)
+    assert "no quorum: an-a01n02 missing" in said
+    assert "if an-a01n02 never comes back" in said
+    world.cut(1)
+    old = world.config
+    world.config = msgspec.structs.replace(old, two_node=False, nodes=old.nodes[:1], devices=old.devices[:1])
+    victims = (Life(2, "machine-2", "boot-2-1", 1),)
+    one.disk = msgspec.structs.replace(one.disk, victims=victims)  # it had seen the other go
+    world.boot(1, 1)
+    world.pass_ms(10_000)
+    assert one.running
+    assert "no fence devices: make sure that node-2 is off, then: ringfence fence confirm node-2" in why(one)
+    assert one.node.context.state.victims()
+    assert one.do(calls.FenceConfirm("node-2", "ann", "it burnt down"))["waiting"] == 0
+    world.until(lambda: not one.node.context.state.victims())

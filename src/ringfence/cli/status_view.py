@@ -36,8 +36,7 @@ def remarks(status: Status) -> list[str]:
         found.append("PROTECTIONS ARE OFF (naive): fence agents are believed, authority is not checked")
     if status.get("why"):
         found.append(one_line(str(status["why"])))
-    if status.get("block_service"):
-        found.append(one_line(str(status["block_service"])))
+    found += [one_line(str(line)) for line in status.get("broken") or []]
     quarantined = [str(device) for device in status.get("quarantined") or []]
     if quarantined:
         found.append(

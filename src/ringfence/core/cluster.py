@@ -101,8 +101,12 @@ class ClusterConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         raise KeyError(name)
 
     def name_of(self, id: int) -> str:
-        """A node's name for messages; never raises."""
-        return next((node.name for node in self.nodes if node.id == id), f"node {id}")
+        """A node's name for messages; never raises.  One that is not configured any more: "node-ID"."""
+        return next((node.name for node in self.nodes if node.id == id), f"node-{id}")
+
+    def levels_of(self, id: int) -> tuple[Level, ...]:
+        """A node's fence levels; none if it is not configured any more."""
+        return next((node.levels for node in self.nodes if node.id == id), ())
 
     @property
     def votes(self) -> int:

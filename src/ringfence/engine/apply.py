@@ -49,10 +49,9 @@ def _began(state: ClusterState, life: Life, entry: entries.AttemptBegan) -> list
     if entry.number != victim.number + 1 or state.domain.actor_for(victim, state.ready) != life.node:
         return []
     state.domain.began(entry.life, life.node, entry.level, entry.number, state.wall_ms)
-    target = state.config.node(entry.life.node)
-    devices = list(target.levels[entry.level].devices)
+    devices = list(state.config.levels_of(entry.life.node)[entry.level].devices)
     what = (
-        f"{state.name(life.node)} starts attempt {entry.number} to fence {target.name}: "
+        f"{state.name(life.node)} starts attempt {entry.number} to fence {state.name(entry.life.node)}: "
         f"level {entry.level + 1} ({', '.join(devices)})"
     )
     fields = {
@@ -84,7 +83,7 @@ def _ended(state: ClusterState, life: Life, entry: entries.AttemptEnded) -> list
         entry.words,
         entry.next_in_ms,
         ready=state.ready,
-        levels=len(state.config.node(entry.life.node).levels),
+        levels=len(state.config.levels_of(entry.life.node)),
     )
     fields = {
         "node": entry.life.node,
@@ -138,8 +137,7 @@ def _operator(state: ClusterState, life: Life, entry: entries.OperatorConfirms) 
             continue  # signed before this loss
         how = f"{entry.who} confirms that {state.name(entry.node)} is off: {entry.why}"
         facts += witness(
-        state,
-            Evidence(victim.life, EvidenceKind.OPERATOR, life.node, how, (), state.wall_ms)
+            state, Evidence(victim.life, EvidenceKind.OPERATOR, life.node, how, (), state.wall_ms)
         )
     return facts
 

@@ -8,11 +8,13 @@ from typing import Any
 
 from ringfence.core.errors import NotFound
 from ringfence.core.modes import Mode
+from ringfence.engine.commands.locking import VG_RESOURCE
 from ringfence.engine.context import Context, Phase
 from ringfence.engine.deadlines import vg_of
 from ringfence.engine.locker import Locker, Use
 from ringfence.engine.reports import in_queues
 from ringfence.engine.state import ClusterState
+from ringfence.fencing.actor import heartbeat_back
 from ringfence.fencing.domain import Victim
 from ringfence.fencing.explain import clock, explain_victim
 from ringfence.locks.lockspace import Lockspace
@@ -77,7 +79,9 @@ class Explanation:
         if context.may_report:
             return []
         reason = f"no majority of {context.config.votes} votes has answered its heartbeats"
-        if context.config.two_node:
+        if not heartbeat_back(context.authority.own_heartbeat_ns, context.now_ns, context.config.timing):
+            reason = "its own heartbeats do not come back: does the ring stand still (`ringfence hub`)?"
+        elif context.config.two_node:
             reason = "the other node does not answer, and is not proven fenced yet"
         return [f"{me} has no authority: {reason}; nothing is granted here, writes are held once it runs out"]
 
@@ -88,13 +92,25 @@ class Explanation:
             case Phase.BARRIER:
                 return "a member that does not speak is removed from the ring, or becomes a victim"
             case Phase.SUSPENDED:
-                return "it goes on by itself when enough of the missing nodes are back"
+                return self._how_quorum_comes_back()
             case Phase.JOINING:
                 return "it goes on as soon as a ready member has sent the state"
             case Phase.STALE:
                 return "it starts again by itself when its volumes are closed; is `ringfence block` running?"
             case _:
                 return "see `ringfence events`; what was not admitted must be put right and restarted"
+
+    def _how_quorum_comes_back(self) -> str:
+        step = "it goes on by itself when enough of the missing nodes are back"
+        if self._context.state is not None or self._barrier is None:
+            return step
+        # It was started without the others: what they last held, nobody here can know.
+        nodes = self._context.config.nodes
+        absent = ", ".join(node.name for node in nodes if node.id not in self._barrier.members)
+        return (
+            f"{step}; if {absent} never comes back, make sure that it is off, take it out of the "
+            "configuration on every node that is left, and restart their daemons"
+        )
 
     # -- a node ----------------------------------------------------------------------------------
 
@@ -155,6 +171,7 @@ class Explanation:
         for lock in holders:
             lines.append(self._holder_line(target, lock))
         waiting = self._waiting_lines(target, lockspace, resource, space, queues)
+        waiting += self._behind_its_vg(lockspace, resource)
         lines += waiting
         victims = state.blocking(lockspace) if state else []
         if victims:
@@ -214,6 +231,21 @@ class Explanation:
         left_ms = max(0, (use.deadline_ns - self._context.now_ns) // 1_000_000)
         return f"{asked}, for {left_ms / 1000:.1f} s more"
 
+    def _behind_its_vg(self, lockspace: str, resource: str) -> list[str]:
+        """What waits here for the VG's lock: a command for an LV takes that one first."""
+        vg, state = vg_of(lockspace), self._context.state
+        if vg is None or resource == VG_RESOURCE:
+            return []
+        where = (lockspace, VG_RESOURCE)
+        uses = [use for use in self._locker.waiting() if (use.lockspace, use.resource) == where]
+        if not uses:
+            return []
+        space = state.lockspaces.get(lockspace) if state else None
+        held = in_queues(space.resources[VG_RESOURCE]) if space and VG_RESOURCE in space.resources else []
+        others = [lock for _, lock in held if lock.held > Mode.NL and lock.owner != self._context.me]
+        lines = [self._use_line(use) for use in uses]
+        return lines + [self._holder_line(f"VG {vg}", lock) for lock in others]
+
     def _joining_lines(self, lockspace: str, space: Lockspace | None) -> list[str]:
         context, state = self._context, self._context.state
         lines = []
@@ -260,7 +292,7 @@ class Explanation:
         if victim.round >= STUCK_ROUND and not state.domain.proven(victim):
             name = context.name(victim.life.node)
             lines.append(
-                f"every device was tried {victim.round} times over: "
+                f"every device was tried {'once' if victim.round == 1 else f'{victim.round} times'}: "
                 f"make sure that {name} is off, then: ringfence fence confirm {name}"
             )
         return lines

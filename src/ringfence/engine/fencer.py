@@ -118,7 +118,7 @@ class Fencer:
     def _ask(self, victim: Victim, heartbeat_back: bool) -> None:
         context, state = self._context, self._context.running
         assert state is not None
-        levels = len(context.config.node(victim.life.node).levels)
+        levels = len(context.config.levels_of(victim.life.node))
         number = victim.number + 1
         if levels == 0 or self._asked.get(victim.life) == number:
             return
@@ -192,7 +192,7 @@ class Fencer:
         wait_ms = 0
         if victim is not None and not outcome.passed:
             assert context.state is not None
-            levels = len(context.config.node(running.life.node).levels)
+            levels = len(context.config.levels_of(running.life.node))
             if context.state.domain.ends_round(victim, context.state.ready, levels):
                 wait_ms = backoff_ms(victim.round, timing)
         if outcome.evidence is not None:

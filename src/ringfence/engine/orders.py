@@ -230,6 +230,8 @@ class OpenVolume(msgspec.Struct, frozen=True):
     """False: its file system has no direct I/O; writes are O_DSYNC."""
     failed: str = ""
     """Why its worker ended by itself; such a path is not closed until it is."""
+    stopped: str = ""
+    """Why its worker stands still, and what to do."""
 
 
 ENGINE_ORDERS = (

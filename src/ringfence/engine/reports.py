@@ -3,7 +3,7 @@
 Answered from the state that this node has, at once.  A node that is not running says so and shows the
 last state it had, marked as not current: nothing here may read as better than it is known to be."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import msgspec
@@ -23,7 +23,7 @@ Json = dict[str, Any]
 
 
 def status(
-    context: Context, exports: list[Json], barrier: Barrier | None, why: str, broken: Iterable[str] = ()
+    context: Context, exports: list[Json], barrier: Barrier | None, why: str, broken: Sequence[str] = ()
 ) -> Json:
     """This node, its view of the members, victims, lockspaces, its authority, its open volumes.
 
@@ -49,6 +49,7 @@ def status(
         "lockspaces": _lockspaces(state) if state else [],
         "authority": _authority(context),
         "exports": exports,
+        "broken": list(broken),
         "quarantined": sorted(state.domain.quarantined) if state else [],
         "incidents": [msgspec.to_builtins(incident) for incident in state.incidents] if state else [],
         "config": {"version": context.config.version, "ring": context.config.ring},

@@ -3,12 +3,13 @@
 Reports are answered at once from the state this node has.  What changes the cluster is an entry; its
 reply waits until this node has applied it.  Volume commands run as tasks."""
 
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator
 from typing import Any
 
 import msgspec
 
 from ringfence.core.errors import BadInput, NotFound, Refused, RingfenceError
+from ringfence.core.modes import Mode
 from ringfence.engine import reports
 from ringfence.engine.client_locks import ClientLocks
 from ringfence.engine.commands import command_for
@@ -161,28 +162,58 @@ class Requests:
     # -- reports ---------------------------------------------------------------------------------
 
     def _status(self) -> Command:
-        volumes, trouble = yield from _open_paths()
+        volumes, broken, trouble = yield from self._look_at_paths()
         exports = [msgspec.to_builtins(volume) for volume in volumes]
-        broken = [*_broken(volumes), *([trouble] if trouble else [])]
-        status = reports.status(self._context, exports, self._views.barrier, self._views.why, broken)
-        if trouble:
-            status["block_service"] = trouble
-        return status
+        wrong = [*broken.values(), *([trouble] if trouble else [])]
+        return reports.status(self._context, exports, self._views.barrier, self._views.why, wrong)
 
     def _why(self, target: str) -> Command:
-        volumes, trouble = yield from _open_paths()
+        _, broken, trouble = yield from self._look_at_paths()
         where = self._known(target)
         if where is None and target.count("/") == 1:
             where = yield from _resolve(target)
         explanation = Explanation(self._context, self._locker, self._views.barrier, self._views.why)
         answer = explanation.of(target, where)
         about_all = target in ("", self._context.name(self._context.me))
-        broken = _broken(volumes if about_all else [one for one in volumes if f"{one.vg}/{one.lv}" == target])
-        if broken or trouble:
+        lines = [line for name, line in broken.items() if about_all or name == target]
+        if trouble and (about_all or target in broken or "/" in target):
+            lines.append(trouble)
+        if lines:
             said = answer["lines"] if answer["stuck"] or not about_all else []
-            answer["lines"] = [*broken, *([trouble] if trouble else []), *said]
+            answer["lines"] = [*lines, *said]
             answer["stuck"] = True
         return answer
+
+    def _look_at_paths(self) -> Generator[Order, Any, tuple[tuple[OpenVolume, ...], dict[str, str], str]]:
+        """This host's open volumes; what is wrong with which (VG/LV -> line); or why nothing can be told."""
+        due = sorted(self._tasks.opened)
+        try:
+            volumes: tuple[OpenVolume, ...] = yield OpenPaths()
+        except RingfenceError as error:
+            return (), {}, f"block service: {error}"
+        broken = {f"{one.vg}/{one.lv}": one.failed for one in volumes if one.failed}
+        listed = [(one.vg, one.lv) for one in volumes]
+        for vg, lv in due:
+            if (vg, lv) not in listed and (vg, lv) in self._tasks.opened:
+                broken[f"{vg}/{lv}"] = "its export is gone: the block service was started anew"
+        lines = {
+            name: f"{name} is active here, but {what}; next: ringfence lvchange -a{self._how(name)} {name}"
+            for name, what in sorted(broken.items())
+        }
+        lines |= {
+            f"{one.vg}/{one.lv}": f"{one.vg}/{one.lv} is active here, but {one.stopped}"
+            for one in volumes
+            if one.stopped and not one.failed
+        }
+        return volumes, lines, ""
+
+    def _how(self, volume: str) -> str:
+        """How an LV is active here: ey or sy."""
+        shared = any(
+            use.what == f"LV {volume}" and use.held is not None and use.held.mode is not Mode.EX
+            for use in self._locker.persistent()
+        )
+        return "sy" if shared else "ey"
 
     def _known(self, target: str) -> tuple[str, str] | None:
         """The resource behind VG/LV, if somebody here uses it or asks for it: no disk need be read."""
@@ -199,26 +230,27 @@ class Requests:
     def _confirm(self, client: int, id: str, call: calls.FenceConfirm, who: str) -> None:
         context = self._context
         self._must_act()
-        try:
-            node = context.config.node_named(call.node)
-        except KeyError:
-            raise NotFound(f"no node is called {call.node}", next="ringfence status") from None
         state = context.state
-        victims = [victim for victim in state.victims() if victim.life.node == node.id] if state else []
+        # By name, so that one that is not configured any more is found as well.
+        victims = [
+            one for one in (state.victims() if state else []) if context.name(one.life.node) == call.node
+        ]
         lives = [victim.life for victim in victims]
         if not lives:
+            if all(node.name != call.node for node in context.config.nodes):
+                raise NotFound(f"no node is called {call.node}", next="ringfence status")
             raise Refused(
-                f"{node.name} is not waiting to be fenced: nothing to confirm", next="ringfence status"
+                f"{call.node} is not waiting to be fenced: nothing to confirm", next="ringfence status"
             )
         name = f"{call.who} ({who})" if who and who != call.who else call.who
 
         def answer() -> None:
             left = [v.life for v in context.state.victims() if v.life in lives] if context.state else lives
-            result = {"node": node.name, "confirmed": [str(life) for life in lives], "waiting": len(left)}
+            result = {"node": call.node, "confirmed": [str(life) for life in lives], "waiting": len(left)}
             self._send(client, Reply(id, result=result))
 
         shown = tuple((victim.life, victim.since) for victim in victims)
-        self._await(entries.OperatorConfirms(node.id, name, call.why, shown), answer)
+        self._await(entries.OperatorConfirms(lives[0].node, name, call.why, shown), answer)
 
     def _trust(self, client: int, id: str, call: calls.FenceTrust, who: str) -> None:
         self._must_act()
@@ -244,23 +276,6 @@ class Requests:
 
     def _send(self, client: int, reply: Reply) -> None:
         self._context.out(Answer(client, reply))
-
-
-def _open_paths() -> Generator[Order, Any, tuple[tuple[OpenVolume, ...], str]]:
-    """This host's open volumes; and why they cannot be told, if so."""
-    try:
-        volumes: tuple[OpenVolume, ...] = yield OpenPaths()
-    except RingfenceError as error:
-        return (), f"block service: {error}"
-    return volumes, ""
-
-
-def _broken(volumes: Iterable[OpenVolume]) -> list[str]:
-    return [
-        f"{one.vg}/{one.lv} is active here, but {one.failed}; next: ringfence lvchange -aey {one.vg}/{one.lv}"
-        for one in volumes
-        if one.failed
-    ]
 
 
 def _resolve(target: str) -> Generator[Order, Any, tuple[str, str] | None]:

@@ -50,6 +50,8 @@ class Tasks:
         self._orders: dict[int, Task] = {}
         self._last_order = 0
         self._drawn = 0
+        self.opened: set[tuple[str, str]] = set()
+        """(VG, LV) whose path was opened and not closed since: each ought to be in the service's list."""
 
     def start(
         self, what: str, command: orders.Command, finished: Finished, client: int | None = None
@@ -68,6 +70,8 @@ class Tasks:
     def order_done(self, order: int, answer: Any, error: dict[str, Any] | None) -> None:
         task = self._orders.pop(order, None)
         if task is not None:
+            if isinstance(task.waits_for, orders.OpenPath) and error is None and task.refused != "stale":
+                self.opened.add((task.waits_for.vg, task.waits_for.lv))
             self._advance(task, answer, from_dict(error) if error is not None else None)
 
     def space_left(self, fact: SpaceLeft) -> None:
@@ -90,7 +94,8 @@ class Tasks:
                 self._advance(task, None, given_up)
 
     def lost(self) -> None:
-        """This life is stale: every command learns it at its yield."""
+        """This life is stale: every command learns it at its yield, and every path is dropped."""
+        self.opened.clear()
         for task in list(self._tasks.values()):
             if task.number in self._tasks and isinstance(task.waits_for, orders.ENGINE_ORDERS):
                 error = lost_error(task.what, self._context.name(self._context.me))
@@ -138,6 +143,8 @@ class Tasks:
     def _order(self, task: Task, order: orders.Order) -> tuple[bool, Any]:
         """Returns (answered, answer); not answered: `_advance` is called later."""
         if not isinstance(order, orders.ENGINE_ORDERS):
+            if isinstance(order, orders.ClosePath):
+                self.opened.discard((order.vg, order.lv))
             self._last_order += 1
             self._orders[self._last_order] = task
             self._context.out(DoOrder(self._last_order, order))

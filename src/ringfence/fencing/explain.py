@@ -15,7 +15,7 @@ def explain_victim(
 
     Args:
         ready: the view's ready members.
-        now_wall_ms: the date, to say how long ago; 0 = leave that out.
+        now_wall_ms: the date, to say how long ago and how long still; 0 = leave that out.
     """
     lines = [_since(config, victim, now_wall_ms)]
     if victim.current is not None:
@@ -32,13 +32,11 @@ def explain_victim(
     if missing:
         lines.append(f"still missing: {', '.join(missing)}")
     if not domain.proven(victim):
-        lines.append(f"next: {next_step(config, domain, victim, ready)}")
+        lines.append(f"next: {next_step(config, domain, victim, ready, now_wall_ms)}")
     return lines
 
 
-def missing_of(
-    config: ClusterConfig, domain: Domain, victim: Victim, ready: tuple[int, ...]
-) -> list[str]:
+def missing_of(config: ClusterConfig, domain: Domain, victim: Victim, ready: tuple[int, ...]) -> list[str]:
     """What must come before the victim's locks are cleaned up."""
     missing = [] if domain.proven(victim) else ["evidence"]
     waiting = [config.name_of(node) for node in ready if node not in victim.bound]
@@ -47,13 +45,20 @@ def missing_of(
     return missing
 
 
-def next_step(config: ClusterConfig, domain: Domain, victim: Victim, ready: tuple[int, ...]) -> str:
+def next_step(
+    config: ClusterConfig, domain: Domain, victim: Victim, ready: tuple[int, ...], now_wall_ms: int = 0
+) -> str:
     """What will happen by itself, or what a person must do, to get evidence."""
     name = config.name_of(victim.life.node)
-    levels = config.node(victim.life.node).levels if _configured(config, victim) else ()
+    levels = config.levels_of(victim.life.node)
     if not victim.due:
         wait_ms = config.timing.post_join_delay_ms if victim.life.unknown else config.timing.grace_ms
-        return f"{name} may come back by itself within {_seconds(wait_ms)}; then it is fenced"
+        passed_ms = max(0, now_wall_ms - victim.since_wall_ms) if victim.since_wall_ms else 0
+        left_ms = max(0, wait_ms - passed_ms)
+        within = f"within {_seconds(left_ms)}" if left_ms else "any moment"
+        if not levels:
+            return f"{name} may come back by itself {within}; then a person is asked"
+        return f"{name} may come back by itself {within}; then it is fenced"
     if not levels:
         return f"no fence devices: make sure that {name} is off, then: ringfence fence confirm {name}"
     if victim.current is not None:
@@ -108,19 +113,13 @@ def _failed(config: ClusterConfig, victim: Victim) -> list[str]:
     ]
 
 
-def _configured(config: ClusterConfig, victim: Victim) -> bool:
-    return any(node.id == victim.life.node for node in config.nodes)
-
-
 def _devices_of(config: ClusterConfig, victim: Victim) -> list[str]:
-    if not _configured(config, victim):
-        return []
-    levels = config.node(victim.life.node).levels
+    levels = config.levels_of(victim.life.node)
     return list(dict.fromkeys(device for level in levels for device in level.devices))
 
 
 def _names(config: ClusterConfig, victim: Victim, level: int) -> str:
-    levels = config.node(victim.life.node).levels if _configured(config, victim) else ()
+    levels = config.levels_of(victim.life.node)
     return ", ".join(levels[level].devices) if level < len(levels) else "no devices"
 
 

@@ -80,12 +80,12 @@ class LevelRun:
         wall_ms: int = 0,
         quarantined: Collection[str] = (),
     ) -> None:
-        node = config.node(victim_life.node)
         self._config = config
         self._life = victim_life
-        self._name = node.name
-        self._devices = [config.device(name) for name in node.levels[level_index].devices]
-        assert self._devices, f"level {level_index + 1} of {node.name} has no devices"
+        self._name = config.name_of(victim_life.node)
+        level = config.levels_of(victim_life.node)[level_index]
+        self._devices = [config.device(name) for name in level.devices]
+        assert self._devices, f"level {level_index + 1} of {self._name} has no devices"
         self._kind = EvidenceKind.CLAIM if config.naive else _kind(self._devices)
         self._crosses = _crosses(config, victim_life.node, self._devices, self._kind)
         self._quarantined = [device.name for device in self._devices if device.name in quarantined]
@@ -251,7 +251,7 @@ def _crosses(
     if kind not in (EvidenceKind.HOST_OFF, EvidenceKind.OUTLETS_OFF):
         return []
     own = [device.name for device in devices]
-    names = dict.fromkeys(name for level in config.node(node).levels for name in level.devices)
+    names = dict.fromkeys(name for level in config.levels_of(node) for name in level.devices)
     others = [config.device(name) for name in names if name not in own]
     return [device for device in others if device.confirms is Confirms.HOST_OFF]
 
