@@ -111,9 +111,13 @@ def _meet(state: ClusterState, life: Life, may_enter: bool) -> list[Fact]:
 
 
 def _knows(state: ClusterState, life: Life, arriving: dict[int, Life]) -> bool:
-    """Whether the state can already say what became of a life that a disk remembers."""
+    """Whether the state can already say what became of a life that a disk remembers.
+
+    "Any life of this node" (unknown) was explained when the node was let in, with its present life: to
+    bring it up again would put in doubt what that life rightfully holds."""
     if state.domain.victim(life) is not None:
         return True
     if any(record.life == life for record in state.domain.fenced):
         return True
-    return arriving.get(life.node) == life and state.lives.get(life.node) == life
+    present = state.lives.get(life.node)
+    return present is not None and arriving.get(life.node) == present and (life.unknown or life == present)

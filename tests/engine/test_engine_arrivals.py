@@ -1,0 +1,52 @@
+"""What a member's disk remembers of the lost: never forgotten, never held against the living."""
+
+from pathlib import Path
+
+import msgspec
+import pytest
+from engine_ring import World
+
+from ringfence.core.ids import Life
+from ringfence.wire import client as calls
+
+UNKNOWN = Life(2)
+"""Any life of host 2."""
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    """Host 3 is gone and fenced; host 2 holds a lock."""
+    world = World(tmp_path, 3)
+    world.pass_ms(1000)
+    world.cut(3)
+    world.view(1, 2)
+    world.run()
+    world.until(lambda: not world.hosts[1].node.context.state.victims())
+    world.hosts[2].do(calls.JoinSpace("mine"))
+    world.hosts[2].do(calls.Lock("mine", "x"))
+    return world
+
+
+def boot_with_memory(world: World, *members: int) -> None:
+    three = world.hosts[3]
+    three.disk = msgspec.structs.replace(three.disk, victims=(UNKNOWN,))
+    world.boot(3, *members)
+
+
+def test_any_life_of_a_node_is_not_the_one_that_is_let_in(world: World) -> None:
+    one = world.hosts[1]
+    seen = len(one.events)
+    boot_with_memory(world, 1, 2, 3)
+    assert world.hosts[3].running
+    assert one.node.context.state.victims() == []
+    assert [event.kind for event in one.events[seen:] if event.kind in ("evidence", "purged")] == []
+    assert one.node.context.state.frozen == []
+
+
+def test_any_life_of_a_node_that_is_away_is_a_victim_again(world: World) -> None:
+    one = world.hosts[1]
+    world.cut(2)
+    world.view(1)  # no quorum: nothing is decided about host 2 yet
+    boot_with_memory(world, 1, 3)
+    assert UNKNOWN in [victim.life for victim in one.node.context.state.victims()]
+    assert "mine" in one.node.context.state.frozen
