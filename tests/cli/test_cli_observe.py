@@ -231,7 +231,7 @@ def test_following_shows_each_once_and_ctrl_c_is_no_failure(daemon: CannedDaemon
     assert all(one["version"] == 1 for one in seen)
 
 
-def test_a_reader_that_has_seen_enough_is_no_failure(daemon: CannedDaemon) -> None:
+def test_a_reader_that_has_seen_enough_ends_it_without_a_word(daemon: CannedDaemon) -> None:
     daemon.answer = history(2000)
     words = ("events", "-n", "0", "--socket", str(daemon.path))
     with ringfence(*words, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
@@ -240,7 +240,25 @@ def test_a_reader_that_has_seen_enough_is_no_failure(daemon: CannedDaemon) -> No
         process.stdout.readline()
         process.stdout.close()
         assert process.stderr.read() == ""
-        assert process.wait(10) == 0
+        assert process.wait(10) == 128 + signal.SIGPIPE, "as a shell has it of any tool"
+
+
+def test_an_answer_that_cannot_be_written_is_an_error(daemon: CannedDaemon) -> None:
+    daemon.answer = history(20)
+    words = ("events", "--socket", str(daemon.path))
+    full = os.open("/dev/full", os.O_WRONLY)
+    with ringfence(*words, stdout=full, stderr=subprocess.PIPE) as process:
+        os.close(full)
+        assert process.stderr is not None
+        assert process.stderr.read() == "  cannot write the answer: No space left on device\n"
+        assert process.wait(10) == 5
+
+
+def test_without_a_standard_output_the_exit_code_still_tells(daemon: CannedDaemon) -> None:
+    daemon.answer = history(20)
+    line = f"exec {sys.executable} -m ringfence events --socket {daemon.path} >&-"
+    ran = subprocess.run(["sh", "-c", line], capture_output=True, text=True, timeout=20, check=False)
+    assert (ran.returncode, ran.stderr) == (0, "")
 
 
 # -- locks, fence -------------------------------------------------------------------
@@ -286,6 +304,7 @@ def test_fence_confirm_is_never_unsigned(daemon: CannedDaemon, run: Run, words: 
 
 
 def test_fence_confirm_asks_nobody_where_nobody_is(daemon: CannedDaemon) -> None:
+    daemon.answer = lambda call: {"lines": ["n1 suspected since 12:00:00Z"]}
     with ringfence(
         "fence",
         "confirm",
@@ -298,7 +317,7 @@ def test_fence_confirm_asks_nobody_where_nobody_is(daemon: CannedDaemon) -> None
         assert process.stderr is not None
         assert "there is no terminal" in process.stderr.read()
     assert process.returncode == 5
-    assert daemon.calls == []
+    assert daemon.calls == [calls.Why("n1")], "a node that is not there is said first"
 
 
 @pytest.mark.parametrize(("word", "code"), [("n1", 0), ("yes", 5), ("N1", 5), ("", 5)])

@@ -67,7 +67,7 @@ def test_words_become_requests(daemon: CannedDaemon, run: Run, words: str, call:
         "lvchange -aey vg0/a/b",
         "lvchange -aey --wait soon vg0/vm1",
         "lvchange -aey --wait -1 vg0/vm1",
-        "lvremove vg0",
+        "lvremove vg0/",
         "vgchange vg0",
         "vgchange -an",
         "vgchange --lockstart -an vg0",
@@ -97,6 +97,15 @@ def test_lvcreate_prints_where_it_can_be_used(daemon: CannedDaemon, run: Run) ->
         "  nbd+unix:///vm1?socket=/run/ringfence/dev/vg0/vm1\n"
     )
     assert ran.err == "  Rounding up size to full physical extent 64.00 MiB\n"
+
+
+def test_lvremove_of_a_vg_removes_each_of_its_lvs(daemon: CannedDaemon, run: Run) -> None:
+    rows = [{"lv_name": "vm1"}, {"lv_name": "vm2"}]
+    daemon.answer = lambda call: {"rows": rows} if isinstance(call, calls.Lvs) else {"message": "removed"}
+    ran = run("lvremove", "-f", "vg0", "vg1/vm9")
+    assert (ran.code, ran.err) == (0, "")
+    removed = [calls.LvRemove("vg0", "vm1", True), calls.LvRemove("vg0", "vm2", True)]
+    assert daemon.calls == [calls.Lvs("vg0"), *removed, calls.LvRemove("vg1", "vm9", True)]
 
 
 def refuse(call: calls.Call) -> Any:

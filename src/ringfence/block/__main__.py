@@ -29,6 +29,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--group", default="", help="group of the LVs' sockets")
     asked = parser.parse_args(argv)
     try:
+        if not asked.root.is_dir():
+            raise BadInput(f"--root {asked.root} is not a directory", next="make it first")
         places = Places.under(asked.root.absolute(), _group(asked.group))
         given = {
             "socket": asked.socket,

@@ -1,8 +1,10 @@
 """The command line: words typed, tables printed, exit codes kept.
 
 Exit codes are LVM2's: 0 done, 3 bad command line, 5 refused or failed; `status` says 1 when anything
-is blocked.  An error is one line on stderr, or with --json one object on stdout."""
+is blocked.  130 and 141 are a shell's for Ctrl-C and for a reader that went away.  An error is one
+line on stderr, or with --json one object on stdout."""
 
+import errno
 import os
 import signal
 import sys
@@ -15,12 +17,15 @@ from ringfence.cli.commands import ReaderGone, root
 from ringfence.core.errors import EXIT_BAD_COMMAND, EXIT_FAILED, EXIT_OK, BadInput, RingfenceError
 
 EXIT_INTERRUPTED = 128 + signal.SIGINT
+EXIT_NO_READER = 128 + signal.SIGPIPE
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line.  Returns the exit code; prints everything there is to say."""
     words = list(sys.argv[1:] if argv is None else argv)
     as_json = json_asked(words)
+    if sys.stdout is None:  # closed (>&-): the exit code is still worth having
+        sys.stdout = os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
     try:
         code = root.main(words, prog_name="ringfence", standalone_mode=False)
         sys.stdout.flush()
@@ -39,14 +44,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (click.Abort, KeyboardInterrupt):
         return EXIT_INTERRUPTED
     except (BrokenPipeError, ReaderGone):
-        return _reader_gone()
+        # It has seen enough (`ringfence events | head`): as any tool that SIGPIPE ends.
+        _write_no_more()
+        return EXIT_NO_READER
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EIO, errno.EDQUOT, errno.EFBIG):
+            raise
+        _write_no_more()
+        print_error(RingfenceError(f"cannot write the answer: {error.strerror}"), False)
+        return EXIT_FAILED
     return code if isinstance(code, int) else EXIT_OK
 
 
-def _reader_gone() -> int:
-    """The reader has seen enough (`ringfence events | head`).  Python must not say so at exit."""
+def _write_no_more() -> None:
+    """What is left in Python's buffer cannot be written either, which it must not say at exit."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return EXIT_OK
 
 
 def _usage(error: click.UsageError) -> RingfenceError:

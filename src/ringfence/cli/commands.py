@@ -4,6 +4,8 @@ A command's room is imported only to run it or to show its own help, so `ringfen
 and a room that cannot be imported breaks no other command."""
 
 import importlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import click
@@ -58,6 +60,15 @@ class ReaderGone(BaseException):
     """Whoever read our output has seen enough."""
 
 
+@contextmanager
+def _reader_told() -> Iterator[None]:
+    """ReaderGone in place of BrokenPipeError, which click would make a failure of."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise ReaderGone from None
+
+
 class LazyGroup(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -72,12 +83,15 @@ class LazyGroup(click.Group):
             with formatter.section(section):
                 formatter.write_dl(rows)
 
+    def make_context(self, *args: Any, **options: Any) -> click.Context:
+        """Prints --help and --version.  Raises ReaderGone."""
+        with _reader_told():
+            return super().make_context(*args, **options)
+
     def invoke(self, ctx: click.Context) -> Any:
-        """Raises ReaderGone in place of BrokenPipeError, which click would make a failure of."""
-        try:
+        """Raises ReaderGone."""
+        with _reader_told():
             return super().invoke(ctx)
-        except BrokenPipeError:
-            raise ReaderGone from None
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
         """Without loading any command: Tab must be quick, and work where a room is missing."""

@@ -81,12 +81,12 @@ def _ask_word(daemon: Connection, node: str) -> None:
         BadInput: nobody is there to be asked.
         Refused: another word was typed; nothing was done.
     """
+    why = daemon.why(node)
     if not sys.stdin.isatty():
         raise BadInput(
             "fence confirm asks for a word and there is no terminal",
             next=f"ringfence fence confirm {node} --yes --who NAME --why REASON",
         )
-    why = daemon.why(node)
     for line in why.get("lines") or []:
         click.echo(f"  {line}", err=True)
     click.echo(

@@ -250,15 +250,19 @@ def lvchange(
 def lvremove(
     names: tuple[str, ...], force: bool, yes: bool, socket: str | None, root: Path | None, as_json: bool
 ) -> int:
-    """Remove LVs.  NAMES: VG/LV.  One that is active here needs --force or --yes."""
-    work: list[tuple[str, calls.Call]] = []
-    for name in names:
-        vg, lv = _split(name)
-        if not lv:
-            raise click.UsageError(f"{name!r} is not VG/LV")
-        work.append((name, calls.LvRemove(vg, lv, force or yes)))
+    """Remove LVs.  NAMES: VG/LV, or VG for all of its.  One that is active here needs --force or --yes."""
+    asked = [_split(name) for name in names]
     with open_daemon(socket, root) as daemon:
+        work: list[tuple[str, calls.Call]] = []
+        for vg, lv in asked:
+            for one in [lv] if lv else _lvs_of(daemon, vg):
+                work.append((f"{vg}/{one}", calls.LvRemove(vg, one, force or yes)))
         return _each(daemon, work, as_json)
+
+
+def _lvs_of(daemon: Connection, vg: str) -> list[str]:
+    answer: dict[str, Any] = daemon.call(calls.Lvs(vg))
+    return [str(row["lv_name"]) for row in answer["rows"]]
 
 
 def _split(name: str) -> tuple[str, str]:

@@ -48,10 +48,16 @@ class Explanation:
         if not target:
             lines = self._all()
             return _answer(target, bool(lines), lines or ["nothing is stuck"])
-        node = next((one.id for one in self._context.config.nodes if one.name == target), None)
+        known = [*(one.id for one in self._context.config.nodes), *self._victims_nodes()]
+        node = next((one for one in known if self._context.name(one) == target), None)
         if node is not None:
             return self._of_node(target, node)
         return self._of_resource(target, *(resource or self._named(target)))
+
+    def _victims_nodes(self) -> list[int]:
+        """Also of nodes that are not configured any more."""
+        state = self._context.state
+        return [victim.life.node for victim in state.victims()] if state else []
 
     # -- everything ------------------------------------------------------------------------
 

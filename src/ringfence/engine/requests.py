@@ -101,6 +101,7 @@ class Requests:
             case calls.Why():
                 self._run(client, id, call, self._why(call.target))
             case calls.Locks():
+                self._must_know(call.lockspace)
                 rows = self._locker.node_locks.statistics(call.lockspace)
                 result = reports.locks(self._context, call.lockspace, rows)
                 self._send(client, Reply(id, result=result))
@@ -141,6 +142,12 @@ class Requests:
                 self.stopped.append(call.vg)
         self._run(client, id, call, command_for(call))
 
+    def _must_know(self, lockspace: str) -> None:
+        """Raises NotFound for a lockspace that nobody is in ("": all are meant)."""
+        state = self._context.running
+        if lockspace and state is not None and lockspace not in state.lockspaces:
+            raise NotFound(f"there is no lockspace {lockspace}", next="ringfence locks")
+
     def _must_act(self) -> None:
         """Raises Refused if this node cannot take part in anything for now."""
         context = self._context
@@ -176,7 +183,7 @@ class Requests:
         answer = explanation.of(target, where)
         about_all = target in ("", self._context.name(self._context.me))
         lines = [line for name, line in broken.items() if about_all or name == target]
-        if trouble and (about_all or target in broken or "/" in target):
+        if trouble and (about_all or "/" in target):
             lines.append(trouble)
         if lines:
             said = answer["lines"] if answer["stuck"] or not about_all else []

@@ -149,7 +149,7 @@ def lvremove(call: LvRemove) -> Command:
         yield ClosePath(call.vg, call.lv)
         yield from commit(prepared)
     except RingfenceError as error:
-        yield from undo(error, Release(lock))
+        yield from undo(error, ClosePath(call.vg, call.lv), Release(lock))
         raise
     yield Release(lock)
     return {"message": f'Logical volume "{call.lv}" successfully removed.', "vg": call.vg, "name": call.lv}
