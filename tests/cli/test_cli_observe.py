@@ -18,6 +18,7 @@ from conftest import Run
 from ringfence.config import digest, parse
 from ringfence.core.cluster import ClusterConfig, NodeConfig
 from ringfence.core.errors import NotFound, Refused, from_dict
+from ringfence.host.clock import boottime_ns
 from ringfence.wire import client as calls
 
 VICTIM = {
@@ -291,9 +292,12 @@ def test_fence_history(daemon: CannedDaemon, run: Run) -> None:
 
 def test_fence_confirm_with_a_signed_word(daemon: CannedDaemon, run: Run) -> None:
     daemon.answer = lambda call: {"node": "n1", "confirmed": ["1/abc.1"], "waiting": 0}
+    before_ns = boottime_ns()
     ran = run("fence", "confirm", "n1", "--yes", "--who", "digimer", "--why", "cable pulled")
     assert (ran.code, ran.out) == (0, "n1: confirmed by digimer; recorded\n")
-    assert daemon.calls == [calls.FenceConfirm("n1", "digimer", "cable pulled")]
+    (call,) = daemon.calls
+    assert call == calls.FenceConfirm("n1", "digimer", "cable pulled", call.signed_ns)
+    assert before_ns < call.signed_ns < boottime_ns()
 
 
 @pytest.mark.parametrize("words", [["--yes"], ["--yes", "--who", "x"], ["--yes", "--why", "x"]])

@@ -6,6 +6,8 @@ import msgspec
 import pytest
 from engine_ring import World
 
+from ringfence.core.errors import Refused
+from ringfence.core.evidence import Power
 from ringfence.core.ids import Life
 from ringfence.wire import client as calls
 
@@ -50,3 +52,22 @@ def test_any_life_of_a_node_that_is_away_is_a_victim_again(world: World) -> None
     boot_with_memory(world, 1, 3)
     assert UNKNOWN in [victim.life for victim in one.node.context.state.victims()]
     assert "mine" in one.node.context.state.frozen
+
+
+def test_a_word_that_was_signed_before_the_loss_is_not_taken_for_it(world: World) -> None:
+    """A daemon that stood still finds it in its socket, after the news of the loss."""
+    one = world.hosts[1]
+    world.says["bmc2", "off"] = world.says["pdu2", "off"] = Power.UNKNOWN
+    signed_ns = world.now_ns
+    boot_with_memory(world, 1, 2, 3)
+    world.pass_ms(1000)
+    world.freeze(2)
+    world.view(1, 3)
+    world.run()
+    with pytest.raises(Refused, match="an-a01n02 was lost after this was signed"):
+        one.do(calls.FenceConfirm("an-a01n02", "ann", "it was dark", signed_ns))
+    assert one.node.context.state.victims()[0].evidence == []
+    world.pass_ms(1000)
+    answer = one.do(calls.FenceConfirm("an-a01n02", "ann", "it is dark", world.now_ns))
+    assert answer["confirmed"]
+    world.until(lambda: one.node.context.state.victims() == [])

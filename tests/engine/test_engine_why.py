@@ -227,5 +227,5 @@ def test_a_node_that_was_taken_out_of_the_configuration_can_be_confirmed(tmp_pat
     assert one.running
     assert "no fence devices: make sure that node-2 is off, then: ringfence fence confirm node-2" in why(one)
     assert one.node.context.state.victims()
-    assert one.do(calls.FenceConfirm("node-2", "ann", "it burnt down"))["waiting"] == 0
+    assert one.do(calls.FenceConfirm("node-2", "ann", "it burnt down", world.now_ns))["waiting"] == 0
     world.until(lambda: not one.node.context.state.victims())

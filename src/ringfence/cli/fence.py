@@ -13,6 +13,7 @@ from ringfence.cli.observe import event_line
 from ringfence.cli.options import daemon_options, json_option, open_daemon
 from ringfence.client import Connection
 from ringfence.core.errors import BadInput, Refused
+from ringfence.host.clock import boottime_ns
 from ringfence.wire import client as calls
 
 
@@ -64,7 +65,7 @@ def confirm(
         if not yes:
             _ask_word(daemon, node)
             reason = reason or click.prompt("How do you know", err=True)
-        call = calls.FenceConfirm(node, who or _user(), reason)
+        call = calls.FenceConfirm(node, who or _user(), reason, boottime_ns())
         answer: dict[str, Any] = daemon.call(call)
     if as_json:
         print_json(answer)

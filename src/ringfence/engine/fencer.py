@@ -7,7 +7,7 @@ clock without gaps for one detection time: a host that was frozen itself must no
 
 import msgspec
 
-from ringfence.core.ids import Life
+from ringfence.core.ids import Epoch, Life
 from ringfence.engine.context import Context
 from ringfence.engine.effects import CancelAgent, RunAgent
 from ringfence.engine.facts import AttemptGranted
@@ -39,12 +39,16 @@ class Fencer:
         """Victim -> (attempt number, until when): the pause after a round; every node waits it out."""
         self._asked: dict[Life, int] = {}
         """Attempt number that was asked for and has not been applied yet."""
-        self._seen_ns: dict[Life, int] = {}
-        """When this node first saw a victim that is not due."""
+        self._seen_ns: dict[tuple[Life, Epoch], int] = {}
+        """When this node first saw a victim of that loss."""
         self._said: dict[tuple[str, Life], int] = {}
         """Witness entries already submitted: (kind, life) -> epoch sequence."""
 
     # -- every step --------------------------------------------------------------
+
+    def seen_ns(self, victim: Victim) -> int:
+        """When this node first saw this victim of this loss; now, if it has not looked yet."""
+        return self._seen_ns.get((victim.life, victim.since), self._context.now_ns)
 
     def look(self, heartbeat_back: bool) -> None:
         """Witness what time has brought, and start what is this node's turn to start."""
@@ -56,6 +60,7 @@ class Fencer:
         self._forget([victim.life for victim in victims])
         self._compare(victims)
         for victim in victims:
+            self._seen_ns.setdefault((victim.life, victim.since), context.now_ns)
             self._witness_bound(victim)
             if not victim.due:
                 self._witness_due(victim)
@@ -83,7 +88,8 @@ class Fencer:
                 self._context.submit(AttemptEnded(victim.life, current.number, False, verdict))
 
     def _forget(self, lives: list[Life]) -> None:
-        for table in (self._paused, self._asked, self._seen_ns):
+        self._seen_ns = {key: at_ns for key, at_ns in self._seen_ns.items() if key[0] in lives}
+        for table in (self._paused, self._asked):
             for life in [one for one in table if one not in lives]:
                 del table[life]
         self._said = {key: seq for key, seq in self._said.items() if key[1] in lives}
@@ -107,7 +113,7 @@ class Fencer:
     def _witness_due(self, victim: Victim) -> None:
         context = self._context
         assert context.state is not None
-        seen_ns = self._seen_ns.setdefault(victim.life, context.now_ns)
+        seen_ns = self.seen_ns(victim)
         timing = context.config.timing
         delay_ms = timing.post_join_delay_ms if victim.life.unknown else timing.grace_ms
         if context.now_ns - seen_ns < delay_ms * 1_000_000 or context.me != context.state.ready[0]:

@@ -82,8 +82,8 @@ class _Node:
         self.locker = Locker(context)
         self._tasks = Tasks(context, self.locker)
         self._views = Views(context, self, drop_paths=not started.config.naive)
-        self._requests = Requests(context, self.locker, self._tasks, self._views)
         self._fencer = Fencer(context)
+        self._requests = Requests(context, self.locker, self._tasks, self._views, self._fencer)
         self._deadlines = Deadlines(context)
         self._sent_ns = 0
         self._suspected: dict[Life, int] = {}

@@ -19,6 +19,7 @@ from ringfence.engine.context import Context, Phase
 from ringfence.engine.effects import Answer
 from ringfence.engine.explain import Explanation
 from ringfence.engine.facts import ConfigRefused
+from ringfence.engine.fencer import Fencer
 from ringfence.engine.inputs import Asked
 from ringfence.engine.leaving import leave
 from ringfence.engine.locker import Locker
@@ -49,11 +50,14 @@ class _Pending(msgspec.Struct):
 
 
 class Requests:
-    def __init__(self, context: Context, locker: Locker, tasks: Tasks, views: Views) -> None:
+    def __init__(
+        self, context: Context, locker: Locker, tasks: Tasks, views: Views, fencer: Fencer
+    ) -> None:
         self._context = context
         self._locker = locker
         self._tasks = tasks
         self._views = views
+        self._fencer = fencer
         self.locks = ClientLocks(context, locker)
         self._pending: list[_Pending] = []
         self._config_refused = ""
@@ -248,6 +252,13 @@ class Requests:
                 raise NotFound(f"no node is called {call.node}", next="ringfence status")
             raise Refused(
                 f"{call.node} is not waiting to be fenced: nothing to confirm", next="ringfence status"
+            )
+        if any(call.signed_ns <= self._fencer.seen_ns(victim) for victim in victims):
+            raise Refused(
+                f"{call.node} was lost after this was signed: the word may be about another moment",
+                node=call.node,
+                next="look at the machine again, then sign again",
+                retry=True,
             )
         name = f"{call.who} ({who})" if who and who != call.who else call.who
 

@@ -174,9 +174,8 @@ class World:
         others = [host for host in self.hosts if host is not victim and host.daemon is not None]
         if others and not victim.up:
             self.checkers.signed.append((self.scheduler.now_ns, victim.node))
-            self._order(
-                self.scheduler.rng.choice(others), calls.FenceConfirm(victim.name, "sim", "unplugged")
-            )
+            host = self.scheduler.rng.choice(others)
+            self._order(host, calls.FenceConfirm(victim.name, "sim", "unplugged", host.clock_ns))
 
     def _leave(self, host: Host) -> None:
         self._order(host, calls.Leave())

@@ -47,9 +47,14 @@ class FenceHistory(_Call, frozen=True):
 
 
 class FenceConfirm(_Call, frozen=True):
+    """A person's word that a host is off."""
+
     node: str
     who: str
     why: str
+    signed_ns: int
+    """CLOCK_BOOTTIME of this host when the person said so.  A daemon that stood still may read it much
+    later, and must not take it for word of a loss that came in between."""
 
 
 class FenceTrust(_Call, frozen=True):
