@@ -209,3 +209,27 @@ def test_a_daemon_that_falls_silent_in_a_ring_that_moves_is_called_out(world: Wo
     took_ms = world.until(lambda: "victim" in one.kinds())
     assert took_ms <= timing.silent_ms + timing.token_ms
     assert [victim.life for victim in one.node.context.running.victims()] == [two.node.context.life]
+
+
+def test_two_that_called_each_other_victims_begin_anew_together(world: World) -> None:
+    """Each was alone for a while, and no device worked: neither state may be carried on."""
+    one, two = world.hosts[1], world.hosts[2]
+    for device in ("bmc1", "pdu1", "bmc2", "pdu2"):
+        world.says[device, "off"] = world.says[device, "status"] = Power.UNKNOWN
+    for frozen, alone in ((2, 1), (1, 2)):
+        world.freeze(frozen)
+        world.hosts[alone].frozen = False
+        world.hosts[alone].inbox.clear()
+        world.view(alone)
+        world.run()
+        world.pass_ms(500)
+    assert [life.node for life in one.disk.victims] == [2]
+    assert [life.node for life in two.disk.victims] == [1]
+    world.thaw(1)
+    world.view(1, 2)
+    world.until(lambda: one.running and two.running)
+    assert {"stale", "reborn"} <= set(one.kinds()) & set(two.kinds())
+    assert one.paths == {}
+    world.until(lambda: one.node.context.state.victims() == [])
+    world.pass_ms(1000)
+    assert one.do(calls.LvChange("vg0", "vm1", "ey", wait_ms=0))["mode"] == "EX"

@@ -121,7 +121,19 @@ TABLE = {
     ),
     "a victim's own later epoch still voids what is older": (
         {1: has(5, 9, victims=(A2,)), 2: has(6, 1)}, None,
-        Verdict(primary=True, stale=(1, 2), fresh=True, victims=(A2,)),
+        Verdict(primary=True, stale=(1, 2), fresh=True, again=True, victims=(A2,)),
+    ),
+    "two that call each other victims: nobody begins before all have spoken again": (
+        {1: has(5, 9, victims=(A2,)), 2: has(6, 1, victims=(life(1),))}, TWO,
+        Verdict(primary=True, stale=(1, 2), fresh=True, again=True, victims=(life(1), A2)),
+    ),
+    "all have yet to close what they had open": (
+        {1: none(reaped=False), 2: none(reaped=False)}, TWO,
+        Verdict(primary=True, empty=(1, 2), fresh=True, again=True),
+    ),
+    "one that has closed its paths can begin": (
+        {1: none(reaped=False), 2: none()}, TWO,
+        Verdict(primary=True, empty=(1, 2), fresh=True),
     ),
     "another life of a victim's node is no victim": (
         {1: has(5, 9, victims=(life(2, "b0"),)), 2: none()}, None,

@@ -216,6 +216,9 @@ class Views:
     def _conclude(self, barrier: Barrier) -> None:
         context = self._context
         verdict = barrier.verdict(context.config)
+        if verdict.again:
+            self._begin_again(barrier, verdict)
+            return
         self._done, self._primary = True, verdict.primary
         if context.phase is Phase.STALE:
             return  # it said so; it is admitted when it says Ready again
@@ -237,6 +240,21 @@ class Views:
         else:
             assert context.state is not None, "a carrier has state"
             self._enter(barrier, verdict, context.state)
+
+    def _begin_again(self, barrier: Barrier, verdict: Verdict) -> None:
+        """Nobody of this view can go on, nor begin: it has a second barrier, at the same place for all.
+
+        Who is stale speaks when its data paths are closed, as its next life."""
+        context = self._context
+        self.barrier = Barrier(barrier.epoch, barrier.members)
+        if context.phase is Phase.STALE or barrier.life(context.me) != context.life:
+            return
+        if context.me in verdict.stale:
+            self.go_stale(f"no member of view {barrier.epoch} carries a state that holds")
+            return
+        self._differs(barrier)
+        if context.phase is Phase.SHUT_OUT:
+            self._say_ready()
 
     def _suspend(self, barrier: Barrier, verdict: Verdict) -> None:
         context = self._context

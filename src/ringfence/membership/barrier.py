@@ -38,6 +38,9 @@ class Verdict(msgspec.Struct, frozen=True):
     """No state yet: takes the snapshot."""
     fresh: bool = False
     """Nobody carries state, and the cluster may form a new one now."""
+    again: bool = False
+    """Fresh, but nobody can begin: all are stale, or have yet to close their data paths.  (Two nodes
+    that called each other victims.)  Every member speaks once more, as whoever it is by then."""
     divergent: bool = False
     """Digests differ and no majority agrees: all freeze and shout.  Never primary."""
     victims: tuple[Life, ...] = ()
@@ -93,13 +96,15 @@ class Barrier:
         carriers = () if divergent or self._outdated(top) else top
         primary = not divergent and is_primary(config, able, bool(carriers))
         behind, stale, empty = self._roles(able, carriers, struck) if primary else ((), (), ())
+        fresh = primary and not carriers
         return Verdict(
             primary=primary,
             carriers=carriers,
             behind=behind,
             stale=stale,
             empty=empty,
-            fresh=primary and not carriers,
+            fresh=fresh,
+            again=fresh and not any(self._words[node][1].reaped for node in empty),
             divergent=divergent,
             victims=tuple(victims),
             sender=carriers[0] if carriers and (behind or empty) else None,
