@@ -402,7 +402,9 @@ def test_garbage_on_the_control_socket(block: Rig, garbage: bytes) -> None:
 
 
 def test_a_root_that_is_too_long(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "ringfence.block", "--root", str(tmp_path / ("d" * 100))]
+    root = tmp_path / ("d" * 100)
+    root.mkdir()
+    command = [sys.executable, "-m", "ringfence.block", "--root", str(root)]
     said = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
     assert said.returncode == 5
     assert "longer than a socket's path may be" in said.stderr

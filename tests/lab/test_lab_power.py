@@ -15,7 +15,7 @@ from lab_watch import eventually, processes_of
 
 from ringfence.core.errors import BadInput, Refused
 from ringfence.host.processes import Process, process
-from ringfence.lab import trees
+from ringfence.lab import cluster, trees
 from ringfence.lab.cluster import Lab
 from ringfence.lab.interrupts import undisturbed
 from ringfence.ring.admin import HubAdmin
@@ -123,7 +123,7 @@ def test_ctrl_c_at_the_very_start_of_a_process_leaves_nothing(
     directory: Path, monkeypatch: pytest.MonkeyPatch, nth: int
 ) -> None:
     """Between the start of the hub (1) or the power switch (2) and the note that it was started."""
-    real, started = trees.process, []
+    real, started = cluster.process, []
 
     def interrupted(pid: int) -> Process | None:
         if sys._getframe(1).f_code.co_name == "_run":
@@ -132,7 +132,7 @@ def test_ctrl_c_at_the_very_start_of_a_process_leaves_nothing(
                 os.kill(os.getpid(), signal.SIGINT)
         return real(pid)
 
-    monkeypatch.setattr(trees, "process", interrupted)
+    monkeypatch.setattr(cluster, "process", interrupted)
     with pytest.raises(KeyboardInterrupt):
         Lab.up(directory / "lab", 2, SIZE)
     assert len(started) == nth
