@@ -244,9 +244,13 @@ class Workload:
         """Join, lock, unlock, again and again until it worked once; see `probed`."""
         client.probed = False
 
-        def again(client: Client) -> None:
-            self.ask(client, calls.JoinSpace(space), joined)
-            self._soon(client, lambda client: None if client.questions else again(client), 3000)
+        def again() -> None:
+            """Whatever became of the last time: its daemon may have left, or started anew, since."""
+            if client.probed:
+                return
+            if client.host.daemon is not None and not client.questions:
+                self.ask(client, calls.JoinSpace(space), joined)
+            self._scheduler.after(self._scheduler.between(1, 3000), lambda: client.host.awake(again))
 
         def joined(reply: Reply) -> None:
             if reply.error is None:
@@ -257,7 +261,7 @@ class Workload:
                 client.probed = True
                 self.ask(client, calls.Unlock(int(reply.result["lock"])), lambda reply: None)
 
-        again(client)
+        again()
 
     def probed(self, client: Client) -> bool:
         return client.probed and not client.questions
