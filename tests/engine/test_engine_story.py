@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from engine_ring import World
 
-from ringfence.core.errors import LockHeld, LocksLost, Refused, TimedOut
+from ringfence.core.errors import LockHeld, LocksLost, Refused, RingfenceError, TimedOut
 from ringfence.core.evidence import Power
 from ringfence.core.ids import Token
 from ringfence.core.modes import Mode
@@ -233,3 +233,31 @@ def test_two_that_called_each_other_victims_begin_anew_together(world: World) ->
     world.until(lambda: one.node.context.state.victims() == [])
     world.pass_ms(1000)
     assert one.do(calls.LvChange("vg0", "vm1", "ey", wait_ms=0))["mode"] == "EX"
+
+
+def test_a_lock_that_a_node_merely_keeps_makes_no_try_fail(world: World) -> None:
+    one, two = world.hosts[1], world.hosts[2]
+    for host in (one, two):
+        host.do(calls.JoinSpace("games"))
+    used = one.do(calls.Lock("games", "chess"))
+    with pytest.raises(LockHeld, match="held EX by an-a01n01"):
+        two.do(calls.Lock("games", "chess", wait_ms=0))
+    one.do(calls.Unlock(used["lock"]))
+    assert two.do(calls.Lock("games", "chess", wait_ms=0))["mode"] == "EX"
+
+
+def test_a_try_against_a_node_that_does_not_answer_is_refused_and_names_it(world: World) -> None:
+    one, two = world.hosts[1], world.hosts[2]
+    for host in (one, two):
+        host.do(calls.JoinSpace("games"))
+    one.do(calls.Unlock(one.do(calls.Lock("games", "chess"))["lock"]))
+    world.pass_ms(4000)
+    world.freeze(1)
+    for device in ("bmc1", "pdu1"):
+        world.says[device, "off"] = Power.UNKNOWN
+    asked = two.ask(calls.Lock("games", "chess", wait_ms=0))
+    took_ms = world.until(lambda: asked in two.replies)
+    with pytest.raises(RingfenceError, match="frozen until an-a01n01") as refused:
+        two.reply(asked)
+    assert refused.value.retry
+    assert took_ms <= 5000

@@ -284,7 +284,7 @@ class NodesStory:
             case Cancelled():
                 outs = locks.on_cancelled(*where, effect.held)
             case Blocking():
-                outs = locks.on_blocking(*where, effect.wants)
+                outs = locks.on_blocking(*where, effect.wants, effect.tries)
             case Queued():
                 return
         self.carry(node, outs)

@@ -222,8 +222,8 @@ class World:
                 self.carry(node, locks.on_released(SPACE, NAME))
             case Cancelled(held=held):
                 self.carry(node, locks.on_cancelled(SPACE, NAME, held))
-            case Blocking(wants=wants):
-                self.carry(node, locks.on_blocking(SPACE, NAME, wants))
+            case Blocking(wants=wants, tries=tries):
+                self.carry(node, locks.on_blocking(SPACE, NAME, wants, tries))
 
     def report(self, node: int) -> None:
         """A grant is told late: notices may have overtaken it."""
@@ -336,11 +336,23 @@ class World:
                 assert stuck, "all wait and nobody holds"
                 self.cancel(stuck[0])
         assert not self.clients, "not everybody was served"
+        self.try_what_is_kept()
         for node in NODES:
             self.carry(node, self.nodes[node].give_back(SPACE))
         self.deliver_all()
         assert not self.space.resources
         assert not any(locks.holds(SPACE) for locks in self.nodes.values())
+
+    def try_what_is_kept(self) -> None:
+        """Nobody uses the resource: whatever nodes keep of it makes no try fail."""
+        for _ in range(3):
+            served = self.served
+            node = NODES[self.choose(3)]
+            self.request(node, MODES[self.choose(6)], Flag.NOQUEUE, True)
+            self.deliver_all()
+            assert self.served == served + 1, "a try was refused for a lock that nobody uses"
+            self.unlock(self.next_id, None)
+            self.deliver_all()
 
     # -- a run ---------------------------------------------------------------------------
 

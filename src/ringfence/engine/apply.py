@@ -199,6 +199,7 @@ _HANDLERS: dict[type, Callable[[ClusterState, Life, Any], list[Fact]]] = {
     entries.LockConvert: spaces.lock_convert,
     entries.LockUnlock: spaces.lock_unlock,
     entries.LockCancel: spaces.lock_cancel,
+    entries.LockBusy: spaces.lock_busy,
     entries.Retoken: spaces.retoken,
     entries.EvidenceSeen: _evidence,
     entries.AttemptBegan: _began,

@@ -282,8 +282,12 @@ class Explanation:
     def _frozen_line(self, lockspace: str) -> str:
         state = self._context.state
         assert state is not None
-        names = ", ".join(self._context.name(one.life.node) for one in state.blocking(lockspace))
-        return f"lockspace {lockspace} is frozen: nothing is granted in it until {names} is proven fenced"
+        blocking = state.blocking(lockspace)
+        names = ", ".join(dict.fromkeys(self._context.name(one.life.node) for one in blocking))
+        until = f"{names} is proven fenced"
+        if all(state.domain.proven(one) for one in blocking):
+            until = f"the write authority of {names}, proven fenced, has run out"
+        return f"lockspace {lockspace} is frozen: nothing is granted in it until {until}"
 
     def _victim_lines(self, victim: Victim) -> list[str]:
         context, state = self._context, self._context.state

@@ -42,7 +42,7 @@ class Grants:
         if isinstance(effect, Cancelled):
             return self._locks.on_cancelled(*where, effect.held)
         if isinstance(effect, Blocking):
-            return self._locks.on_blocking(*where, effect.wants)
+            return self._locks.on_blocking(*where, effect.wants, effect.tries)
         return []
 
     def retokened(self, fact: Retokened) -> None:

@@ -372,7 +372,13 @@ class Locker:
         if frozen:
             kind = Refused if use.trying else TimedOut
             return kind(f"{use.what}: {frozen}", next=_why(use), retry=True, code=TimedOut.code)
-        return self._held_by(use, self._in_the_way(use), TimedOut)
+        holders = self._in_the_way(use)
+        if use.trying and holders:
+            names = ", ".join(self._context.name(node) for node, _ in holders)
+            node = self._context.name(holders[0][0])
+            words = f"{use.what}: {names} does not answer whether it needs its lock"
+            return Refused(words, node=node, next=_why(use), retry=True, code=TimedOut.code)
+        return self._held_by(use, holders, TimedOut)
 
     def _in_the_way(self, use: Use) -> tuple[tuple[int, Mode], ...]:
         state = self._context.state
@@ -403,6 +409,8 @@ def _entry(ask: AskCluster) -> entries.Entry:
         return entries.LockConvert(*where, ask.mode, ask.flags, ask.lvb)
     if ask.kind is OpKind.UNLOCK:
         return entries.LockUnlock(*where, ask.flags, ask.lvb)
+    if ask.kind is OpKind.BUSY:
+        return entries.LockBusy(*where)
     return entries.LockCancel(*where)
 
 

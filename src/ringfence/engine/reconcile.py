@@ -87,4 +87,6 @@ def _difference(
         facts.append(LockFact(*where, Cancelled(new.owner, new.held)))
     if new.notified is not Mode.UN and (old is None or old.notified is not new.notified):
         facts.append(LockFact(*where, Blocking(new.owner, new.notified)))
+    if new.tried is not Mode.UN and (old is None or old.tried is not new.tried):
+        facts.append(LockFact(*where, Blocking(new.owner, new.tried, tries=True)))
     return facts

@@ -69,6 +69,12 @@ def lock_cancel(state: ClusterState, life: Life, entry: entries.LockCancel) -> l
     return _lock_op(state, life, entry, OpKind.CANCEL)
 
 
+def lock_busy(state: ClusterState, life: Life, entry: entries.LockBusy) -> list[Fact]:
+    if not state.member(entry.lockspace, life.node):
+        return []  # it was purged meanwhile; nobody waits for this answer
+    return _lock_op(state, life, entry, OpKind.BUSY)
+
+
 def retoken(state: ClusterState, life: Life, entry: entries.Retoken) -> list[Fact]:
     space = state.lockspaces.get(entry.lockspace)
     resource = space.resources.get(entry.resource) if space else None

@@ -113,7 +113,7 @@ class PowerSwitch:
             else:
                 state = "has crashed" if host.on else "is off"
                 what = f"{host.name} {state}: there is nothing to {order}"
-                raise BadInput(what, next="ringfence lab power")
+                raise BadInput(what, next=f"ringfence lab power {host.name} on")
             return self._report(host)
 
     def _switch(self, host: Host, to: str) -> None:

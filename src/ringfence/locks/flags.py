@@ -42,14 +42,19 @@ class Flag(enum.IntFlag):
     YIELDS = 0x1000000
     """Not the DLM's.  A node's conversion for the sake of one of its waiting clients: the node withdraws
     it when its held mode is in somebody's way, so it takes no part in deadlocks."""
+    TRY = 0x2000000
+    """Not the DLM's, and only beside NOQUEUE.  A node's try for a client, where nodes keep locks that
+    nobody uses: it waits, if nobody else does, until every holder in its way has given back or said
+    that a client needs it."""
 
 
 FOR_REQUEST = (
     Flag.NOQUEUE | Flag.VALBLK | Flag.IVVALBLK | Flag.EXPEDITE | Flag.NOORDER | Flag.HEADQUE | Flag.NODLCKWT
+    | Flag.TRY
 )
 FOR_CONVERT = (
     Flag.NOQUEUE | Flag.CONVERT | Flag.VALBLK | Flag.IVVALBLK | Flag.QUECVT | Flag.NOORDER | Flag.HEADQUE
-    | Flag.CONVDEADLK | Flag.NODLCKWT | Flag.YIELDS
+    | Flag.CONVDEADLK | Flag.NODLCKWT | Flag.YIELDS | Flag.TRY
 )  # fmt: skip
 FOR_UNLOCK = Flag.VALBLK | Flag.IVVALBLK
 

@@ -15,6 +15,8 @@ class Local(Resource):
     """The node's cluster lock; while that is being lowered, what it is lowered to."""
     asked: Mode = Mode.UN
     """The weakest mode that covers what other nodes wait for; UN: none does."""
+    noticed: Mode = Mode.UN
+    """The same without mere tries: of a try that may be refused its holders are not told (lock.c)."""
     serving: bool = False
     """A cluster grant has just arrived: those who queued before it come before the other nodes."""
     fresh: list[int] = []  # noqa: RUF012 (msgspec makes a new one for each)
@@ -65,6 +67,8 @@ class Local(Resource):
         Where the node queues in the cluster already, the answer would be a wait."""
         return not self.queueing and not self._ahead(lock) and self._lawful(lock, new=True)
 
-    def _wishes(self) -> list[tuple[int | None, Mode]]:
-        outside: list[tuple[int | None, Mode]] = [(None, self.asked)] if self.asked is not Mode.UN else []
+    def _wishes(self) -> list[tuple[int | None, Mode, bool]]:
+        outside: list[tuple[int | None, Mode, bool]] = []
+        if self.noticed is not Mode.UN:
+            outside.append((None, self.noticed, False))
         return super()._wishes() + outside

@@ -27,6 +27,8 @@ class OpKind(enum.Enum):
     CONVERT = "convert"
     UNLOCK = "unlock"
     CANCEL = "cancel"
+    BUSY = "busy"
+    """What the owner holds is needed: tries that it is in the way of are refused."""
 
 
 class Op(msgspec.Struct, frozen=True):
@@ -67,7 +69,7 @@ class Lockspace(msgspec.Struct):
         """Carry out an operation of a member while the lockspace runs."""
         resource = self.resources.get(op.resource)
         if resource is None:
-            if op.kind is OpKind.CANCEL:
+            if op.kind in (OpKind.CANCEL, OpKind.BUSY):
                 return []
             if op.kind is not OpKind.REQUEST:
                 return [(op.resource, Refused(op.owner, errno.ENOENT))]
@@ -82,9 +84,11 @@ class Lockspace(msgspec.Struct):
         """Keep an operation for `resume`: the lockspace is frozen.
 
         What cannot wait is answered now: a NOQUEUE operation (EAGAIN, with the holders in its way, if
-        any) and a CANCEL, which takes back the holder's deferred or queued operation."""
+        any), a CANCEL, which takes back the holder's deferred or queued operation, and BUSY."""
         if op.kind is OpKind.CANCEL:
             return self._cancel_frozen(op)
+        if op.kind is OpKind.BUSY:
+            return self._busy_frozen(op)
         if self._deferred_of(op) is not None:
             return [(op.resource, Refused(op.owner, errno.EBUSY))]
         if op.flags & Flag.NOQUEUE and op.kind is not OpKind.UNLOCK:
@@ -143,6 +147,14 @@ class Lockspace(msgspec.Struct):
         self._drop_if_empty(resource)
         return [(op.resource, effect) for effect in taken]
 
+    def _busy_frozen(self, op: Op) -> list[tuple[str, Effect]]:
+        resource = self.resources.get(op.resource)
+        if resource is None:
+            return []
+        refused = resource.refuse_tries(op.owner)
+        self._drop_if_empty(resource)
+        return [(op.resource, effect) for effect in refused]
+
     def _holders_in_the_way(self, op: Op) -> tuple[tuple[int, Mode], ...]:
         resource = self.resources.get(op.resource)
         if resource is None or op.mode is None:
@@ -157,6 +169,8 @@ def _carry_out(resource: Resource, op: Op) -> list[Effect]:
         return resource.convert(op.owner, op.mode, op.flags, op.lvb, op.now_ms)
     if op.kind is OpKind.UNLOCK:
         return resource.unlock(op.owner, op.flags, op.lvb, op.now_ms)
+    if op.kind is OpKind.BUSY:
+        return resource.busy(op.owner, op.now_ms)
     return resource.cancel(op.owner, op.now_ms)
 
 

@@ -80,6 +80,8 @@ class NodeLock:
         self.token: Token | None = None
         self.keep = True
         self.outstanding: Outstanding | None = None
+        self._tried = Mode.UN
+        """What other nodes try for, and have not been told that it is needed here."""
         self._unwritten = False
         """A client wrote the value block (or spoiled it), and the cluster does not know yet."""
         self._withheld: list[ClientReleased | ClientGranted | ClientBlocking] = []
@@ -186,7 +188,7 @@ class NodeLock:
     def on_released(self) -> list[Out]:
         self.outstanding = None
         self.held, self.token = Mode.UN, None
-        self.local.asked = Mode.UN
+        self._nobody_asks()
         self._settle_held()
         return self._step()
 
@@ -201,13 +203,19 @@ class NodeLock:
             outs += self._lower(self.local.needed())
         return outs + self._step()
 
-    def on_blocking(self, wants: Mode) -> list[Out]:
+    def on_blocking(self, wants: Mode, tries: bool = False) -> list[Out]:
         """Another node waits for this one; UN: none does any more.
 
         The notice may be about a grant that is on its way: it is remembered until then."""
         if self.held is Mode.UN and self.outstanding is None:
             return []
-        self.local.asked = Mode.UN if wants is Mode.UN else supremum(self.local.asked, wants)
+        local = self.local
+        if wants is Mode.UN:
+            self._nobody_asks()
+        elif tries:
+            local.asked, self._tried = supremum(local.asked, wants), supremum(self._tried, wants)
+        else:
+            local.asked, local.noticed = supremum(local.asked, wants), supremum(local.noticed, wants)
         return self._step()
 
     def on_vanished(self) -> list[Out]:
@@ -231,14 +239,17 @@ class NodeLock:
         """The cluster lock is known again: the ceiling follows, and notices it satisfies are done with."""
         self.local.ceiling = self.held
         if compatible(self.held, self.local.asked):
-            self.local.asked = Mode.UN
+            self._nobody_asks()
+
+    def _nobody_asks(self) -> None:
+        self.local.asked = self.local.noticed = self._tried = Mode.UN
 
     # -- what to do next -------------------------------------------------------------------
 
     def _step(self) -> list[Out]:
         outs = self._tell(self.local.advance())
         outs += self._ask() if self.outstanding is None else self._reconsider(self.outstanding)
-        outs += self._tell(self.local.advance())
+        outs += self._tell(self.local.advance()) + self._say_busy()
         if not self._unwritten and (self.outstanding is None or self.outstanding.raises):
             outs += self._withheld
             self._withheld = []
@@ -262,6 +273,13 @@ class NodeLock:
         if lock is not None:
             return [self._raise(lock)]
         return []
+
+    def _say_busy(self) -> list[Out]:
+        """A try by another node waits for our word: clients here need what it is refused for."""
+        if compatible(self.local.needed(), self._tried):
+            return []
+        self._tried = Mode.UN
+        return [AskCluster(self.lockspace, self.resource, OpKind.BUSY)]
 
     def _in_the_way(self) -> bool:
         """Other nodes wait for something that no client here needs."""
@@ -302,6 +320,8 @@ class NodeLock:
     def _raise(self, lock: Lock) -> AskCluster:
         target = self._target(lock)
         flags = Flag.VALBLK | (lock.flags & PASSED_ON)
+        if flags & Flag.NOQUEUE and self.keep:
+            flags |= Flag.TRY
         if self.held is Mode.UN:
             kind = OpKind.REQUEST
             flags |= lock.flags & Flag.EXPEDITE
@@ -334,7 +354,9 @@ class NodeLock:
         flags, lvb = 0, None
         if self._unwritten:
             flags, lvb = (Flag.VALBLK, self.local.lvb) if self.local.lvb_valid else (Flag.IVVALBLK, None)
-            self._unwritten = False
+            self._tried = Mode.UN
+        """What other nodes try for, and have not been told that it is needed here."""
+        self._unwritten = False
         self.local.ceiling = target
         kind = OpKind.UNLOCK if target is Mode.UN else OpKind.CONVERT
         self.outstanding = Outstanding(kind, target, flags)

@@ -158,9 +158,9 @@ class NodeLocks:
             return []
         return self._done(lock, lock.on_cancelled(held))
 
-    def on_blocking(self, lockspace: str, resource: str, wants: Mode) -> list[Out]:
+    def on_blocking(self, lockspace: str, resource: str, wants: Mode, tries: bool = False) -> list[Out]:
         lock = self._locks.get((lockspace, resource))
-        return [] if lock is None else self._done(lock, lock.on_blocking(wants))
+        return [] if lock is None else self._done(lock, lock.on_blocking(wants, tries))
 
     # -- this node's life ----------------------------------------------------------------------
 

@@ -14,8 +14,8 @@ class _Out(msgspec.Struct, frozen=True):
 class AskCluster(_Out, frozen=True):
     """Send this operation of the node into the total order.
 
-    At most one is outstanding for each resource, a CANCEL of it apart.  REQUEST, CONVERT and UNLOCK
-    have one answer each; CANCEL has none of its own."""
+    At most one is outstanding for each resource, CANCEL and BUSY apart.  REQUEST, CONVERT and UNLOCK
+    have one answer each; CANCEL and BUSY have none of their own."""
 
     lockspace: str
     resource: str

@@ -39,6 +39,8 @@ class Lock(msgspec.Struct):
     """When the present mode was granted; while waiting, when it was asked for."""
     notified: Mode = Mode.UN
     """The weakest mode that covers all it was told others want.  Reset by a grant."""
+    tried: Mode = Mode.UN
+    """The same for tries."""
     demoted: bool = False
     """CONVDEADLK took its mode away; told with the grant."""
 
@@ -78,6 +80,8 @@ class Blocking(_Effect, frozen=True):
     UN takes back what was noticed before: nobody waits for this holder any more."""
 
     wants: Mode
+    tries: bool = False
+    """It is a try: answer with `busy` if the mode held is needed."""
 
 
 class Released(_Effect, frozen=True):
@@ -195,6 +199,20 @@ class Resource(msgspec.Struct):
             self.granted.append(lock)
         return [Cancelled(owner, lock.held)]
 
+    def busy(self, owner: int, now_ms: int = 0) -> list[Effect]:
+        """A holder needs what it holds: tries that it is in the way of are refused."""
+        refused = self.refuse_tries(owner)
+        return [*refused, *self.advance(now_ms)] if refused else []
+
+    def refuse_tries(self, owner: int) -> list[Effect]:
+        """`busy` without letting anybody else go on."""
+        effects: list[Effect] = []
+        for lock in [one for one in (*self.converting, *self.waiting) if one.flags & Flag.TRY]:
+            if any(holder.owner == owner for holder in self._conflicts(lock)):
+                effects.append(Refused(lock.owner, errno.EAGAIN, self._in_the_way(lock)))
+                self.withdraw(lock.owner)
+        return effects
+
     def purge(self, owners: Collection[int]) -> None:
         """Lost holders: their locks and requests vanish.  Nothing is granted until `advance`.
 
@@ -273,8 +291,8 @@ class Resource(msgspec.Struct):
         return not self._ahead(lock)
 
     def _may_wait(self, lock: Lock) -> bool:
-        """Whether a NOQUEUE request that cannot be granted may wait all the same: never."""
-        return False
+        """Whether a NOQUEUE request that cannot be granted may wait all the same: a try, if nobody does."""
+        return bool(lock.flags & Flag.TRY) and not self.converting and not self.waiting
 
     def _refuse_conversion(self, lock: Lock) -> Refused | None:
         flags = lock.flags
@@ -308,7 +326,7 @@ class Resource(msgspec.Struct):
         read = lock.flags & Flag.VALBLK and reads_lvb(lock.held, lock.wanted) and self.lvb_valid
         effect = Granted(lock.owner, lock.wanted, self.lvb if read else None, self.lvb_valid, lock.demoted)
         lock.held, lock.wanted, lock.flags = lock.wanted, Mode.UN, 0
-        lock.notified, lock.demoted = Mode.UN, False
+        lock.notified, lock.tried, lock.demoted = Mode.UN, Mode.UN, False
         lock.since_ms = max(lock.since_ms, now_ms)
         if lock not in self.granted:
             self.granted.append(lock)
@@ -361,12 +379,15 @@ class Resource(msgspec.Struct):
             self.lvb, self.lvb_valid = lvb, True
             self.lvb_seq += 1
 
-    def _wishes(self) -> list[tuple[int | None, Mode]]:
-        """What is waited for and by whom, in the queues' order."""
-        return [(lock.owner, lock.wanted) for lock in (*self.converting, *self.waiting)]
+    def _wishes(self) -> list[tuple[int | None, Mode, bool]]:
+        """What is waited for and by whom, in the queues' order, and whether it is a try."""
+        queued = (*self.converting, *self.waiting)
+        return [(lock.owner, lock.wanted, bool(lock.flags & Flag.TRY)) for lock in queued]
 
     def _notices(self) -> list[Effect]:
         """Tell every holder in somebody's way, once per wish that the earlier notices do not cover.
+
+        A try is told apart from a wish that waits: the one is answered, for the other clients are asked.
 
         lock.c remembers only the highest mode told and special-cases PR against CW; their supremum
         (PW) says the same.  When the strongest wish behind a notice is gone the notice is taken back,
@@ -374,21 +395,32 @@ class Resource(msgspec.Struct):
         effects: list[Effect] = []
         for lock in (*self.granted, *self.converting):
             against = [
-                wanted
-                for owner, wanted in self._wishes()
+                (wanted, tries)
+                for owner, wanted, tries in self._wishes()
                 if owner != lock.owner and not compatible(lock.held, wanted)
             ]
-            total = Mode.UN
-            for wanted in against:
-                total = supremum(total, wanted)
-            if not covers(total, lock.notified):
-                lock.notified = Mode.UN
+            if not (
+                covers(_total(against, tries=False), lock.notified)
+                and covers(_total(against, tries=True), lock.tried)
+            ):
+                lock.notified = lock.tried = Mode.UN
                 effects.append(Blocking(lock.owner, Mode.UN))
-            for wanted in against:
-                if not covers(lock.notified, wanted):
-                    lock.notified = supremum(lock.notified, wanted)
-                    effects.append(Blocking(lock.owner, wanted))
+            for wanted, tries in against:
+                if not covers(lock.tried if tries else lock.notified, wanted):
+                    if tries:
+                        lock.tried = supremum(lock.tried, wanted)
+                    else:
+                        lock.notified = supremum(lock.notified, wanted)
+                    effects.append(Blocking(lock.owner, wanted, tries))
         return effects
+
+
+def _total(against: list[tuple[Mode, bool]], *, tries: bool) -> Mode:
+    total = Mode.UN
+    for wanted, is_try in against:
+        if is_try is tries:
+            total = supremum(total, wanted)
+    return total
 
 
 def check(resource: Resource) -> None:
@@ -412,4 +444,5 @@ def check(resource: Resource) -> None:
     for lock in queued:
         for other in holders:
             if other.owner != lock.owner and not compatible(other.held, lock.wanted):
-                assert covers(other.notified, lock.wanted), f"{other.owner} blocks {lock.owner} untold"
+                told = other.tried if lock.flags & Flag.TRY else other.notified
+                assert covers(told, lock.wanted), f"{other.owner} blocks {lock.owner} untold"

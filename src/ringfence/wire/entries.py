@@ -66,6 +66,13 @@ class LockCancel(_Entry, frozen=True):
     resource: str
 
 
+class LockBusy(_Entry, frozen=True):
+    """The sender's clients need what it holds: tries of other nodes that it is in the way of are refused."""
+
+    lockspace: str
+    resource: str
+
+
 class Retoken(_Entry, frozen=True):
     """A grant that could not be reported in its own epoch asks for a token of this one."""
 
@@ -187,9 +194,9 @@ class IncidentSeen(_Entry, frozen=True):
 
 
 Entry = (
-    JoinLockspace | AckJoin | LeaveLockspace | LockRequest | LockConvert | LockUnlock | LockCancel | Retoken
-    | EvidenceSeen | AttemptBegan | AttemptEnded | VictimDue | BoundPassed | Suspect | OperatorConfirms
-    | QuarantineLifted | ConfigProposed | Goodbye | VolumeNotice | IncidentSeen
+    JoinLockspace | AckJoin | LeaveLockspace | LockRequest | LockConvert | LockUnlock | LockCancel | LockBusy
+    | Retoken | EvidenceSeen | AttemptBegan | AttemptEnded | VictimDue | BoundPassed | Suspect
+    | OperatorConfirms | QuarantineLifted | ConfigProposed | Goodbye | VolumeNotice | IncidentSeen
 )  # fmt: skip
 
 Json = dict[str, Any]
