@@ -273,7 +273,8 @@ def test_locks(daemon: CannedDaemon, run: Run) -> None:
     waits = {**lock, "name": "an-a01n02", "mode": "", "wanted": "EX", "state": "waiting", "token": ""}
     daemon.answer = lambda call: {"locks": [lock, waits]}
     head, first, second = run("locks", "lvm_vg0").out.splitlines()
-    assert head.split() == ["LOCKSPACE", "RESOURCE", "NODE", "STATE", "MODE", "WANTS", "TOKEN", "SINCE"]
+    columns = ["LOCKSPACE", "RESOURCE", "NODE", "STATE", "MODE", "WANTS", "TOKEN", "SINCE", "BEHIND"]
+    assert head.split() == columns
     assert first.split()[:7] == ["lvm_vg0", "u1", "an-a01n01", "granted", "EX", "-", "3.1.9"]
     assert second.split()[:7] == ["lvm_vg0", "u1", "an-a01n02", "waiting", "-", "EX", "-"]
     assert daemon.calls == [calls.Locks("lvm_vg0")]

@@ -122,7 +122,30 @@ def event_line(event: dict[str, Any]) -> str:
     )
 
 
-# -- locks --------------------------------------------------------------------
+# -- lockspaces, locks --------------------------------------------------------------------
+
+
+@click.command()
+@daemon_options
+@json_option
+def lockspaces(socket: str | None, root: Path | None, as_json: bool) -> None:
+    """The lockspaces: who is in them, who joins, how many locks there are, what they wait for."""
+    with open_daemon(socket, root) as daemon:
+        answer = daemon.status()
+    if as_json:
+        print_json({"node": answer["node"], "ready": answer["ready"], "lockspaces": answer["lockspaces"]})
+        return
+    rows = [["LOCKSPACE", "MEMBERS", "RESOURCES", "LOCKS", "STATE"]]
+    for one in answer["lockspaces"]:
+        state = f"frozen {one['why']}" if one["frozen"] else "runs"
+        if one["joining"]:
+            state += f"; joining: {', '.join(one['joining'])}"
+        members = ",".join(one["members"])
+        rows.append([one["name"], members, str(one["resources"]), str(one["locks"]), state])
+    for line in columns(rows):
+        click.echo(line)
+    if not answer["ready"]:
+        click.echo(f"  not current: {answer['node']} is {answer['state']}", err=True)
 
 
 @click.command()
@@ -130,13 +153,15 @@ def event_line(event: dict[str, Any]) -> str:
 @daemon_options
 @json_option
 def locks(lockspace: str, socket: str | None, root: Path | None, as_json: bool) -> None:
-    """Who holds what in LOCKSPACE (default: in all), and who waits for it."""
+    """Who holds what in LOCKSPACE (default: in all), who waits for it, and behind whom.
+
+    STATE kept: this node has it from an earlier use and gives it back when it is asked."""
     with open_daemon(socket, root) as daemon:
         answer: dict[str, Any] = daemon.locks(lockspace)
     if as_json:
         print_json(answer)
         return
-    rows = [["LOCKSPACE", "RESOURCE", "NODE", "STATE", "MODE", "WANTS", "TOKEN", "SINCE"]]
+    rows = [["LOCKSPACE", "RESOURCE", "NODE", "STATE", "MODE", "WANTS", "TOKEN", "SINCE", "BEHIND"]]
     rows += [_lock_row(lock) for lock in answer["locks"]]
     for line in columns(rows):
         click.echo(line)
@@ -145,7 +170,8 @@ def locks(lockspace: str, socket: str | None, root: Path | None, as_json: bool) 
 def _lock_row(lock: dict[str, Any]) -> list[str]:
     since = lock.get("since_wall_ms") or 0
     cells = ["lockspace", "resource", "name", "state", "mode", "wanted", "token"]
-    return [str(lock.get(cell) or "-") for cell in cells] + [clock_time(since)]
+    behind = ",".join(lock.get("behind") or []) or "-"
+    return [str(lock.get(cell) or "-") for cell in cells] + [clock_time(since).replace(" ", "T"), behind]
 
 
 def _now_ms() -> int:

@@ -99,6 +99,10 @@ class LockHandle:
         self._drain()
         return self._wanted
 
+    def fileno(self) -> int:
+        """The connection's descriptor.  The lock lives as long as any process has it open."""
+        return self._link.fileno()
+
     # -- operations ------------------------------------------------------------------
 
     def convert(

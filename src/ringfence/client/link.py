@@ -74,6 +74,9 @@ class Link:
         poll.register(self._socket, select.POLLIN)
         return bool(poll.poll(0))
 
+    def fileno(self) -> int:
+        return self._socket.fileno()
+
     def shut(self) -> None:
         """End the connection; a thread in `receive` wakes up with Gone."""
         try:

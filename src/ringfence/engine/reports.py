@@ -63,10 +63,16 @@ def locks(context: Context, lockspace: str, rows: Iterable[Row]) -> Json:
 
     current: whether the state is one that this node may act on now."""
     state = context.state
+    rows = list(rows)
     found: list[Json] = []
     for name in sorted(state.lockspaces) if state else []:
         if state and lockspace in ("", name):
             found += _locks_of(context, state, state.lockspaces[name])
+    kept = [(row.lockspace, row.resource) for row in rows if row.lock_id is None]
+    for one in found:
+        mine = one["node"] == context.me and one["state"] == "granted"
+        if mine and (one["lockspace"], one["resource"]) in kept:
+            one["state"] = "kept"
     own = [_client(row) for row in rows if row.lock_id is not None]
     return {"locks": found, "clients": own, "current": context.running is not None}
 
@@ -144,6 +150,9 @@ def _lockspaces(state: ClusterState) -> list[Json]:
             {
                 "name": name,
                 "members": [state.name(node) for node in state.lockspaces[name].members],
+                "joining": [state.name(node) for node in sorted(state.lockspaces[name].joining)],
+                "resources": len(state.lockspaces[name].resources),
+                "locks": sum(len(in_queues(one)) for one in state.lockspaces[name].resources.values()),
                 "frozen": bool(blocking),
                 "why": ", ".join(f"until {state.name(one.life.node)} is fenced" for one in blocking),
             }
@@ -169,10 +178,15 @@ def _locks_of(context: Context, state: ClusterState, space: Lockspace) -> list[J
     for name in sorted(space.resources):
         resource: Resource = space.resources[name]
         for queue, lock in in_queues(resource):
-            found.append(_lock(context, space.name, name, queue, lock))
+            row = _lock(context, space.name, name, queue, lock)
+            if queue != "granted":
+                row["behind"] = [context.name(one.owner) for one in resource.blockers(lock)]
+            found.append(row)
     for op in space.deferred:
         row = _lock(context, space.name, op.resource, "frozen", Lock(op.owner, since_ms=op.now_ms))
-        found.append({**row, "wanted": op.mode.name if op.mode is not None else op.kind.value})
+        wanted = op.mode.name if op.mode is not None else op.kind.value
+        victims = [context.name(one.life.node) for one in state.blocking(space.name)]
+        found.append({**row, "wanted": wanted, "behind": list(dict.fromkeys(victims))})
     return found
 
 
@@ -197,6 +211,7 @@ def _lock(context: Context, space: str, resource: str, queue: str, lock: Lock) -
         "state": queue,
         "token": str(lock.token) if lock.token else "",
         "since_wall_ms": lock.since_ms,
+        "behind": [],
     }
 
 

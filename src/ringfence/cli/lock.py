@@ -1,0 +1,148 @@
+"""`ringfence lock`: hold a lock of the cluster while a command runs, in the manner of flock(1)."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import click
+
+from ringfence.cli.answers import print_error, print_json
+from ringfence.cli.options import daemon_options, json_option, open_daemon
+from ringfence.client import LockHandle
+from ringfence.client.messages import Notice, lock_lost
+from ringfence.core.errors import EXIT_FAILED, EXIT_OK, LockHeld, RingfenceError, TimedOut
+from ringfence.core.modes import Mode
+
+MODES = [mode.name for mode in Mode if mode is not Mode.UN]
+NOT_IN_TIME = (LockHeld.code, TimedOut.code)
+EXIT_CANNOT_RUN = 126
+EXIT_NOT_FOUND = 127
+FORWARDED = (signal.SIGTERM, signal.SIGHUP)
+
+
+@click.command()
+@click.argument("lockspace")
+@click.argument("resource")
+@click.argument("command", nargs=-1, type=click.UNPROCESSED)
+@click.option("-m", "--mode", type=click.Choice(MODES, case_sensitive=False), default="EX", show_default=True)
+@click.option("-n", "--nonblock", is_flag=True, help="Fail rather than wait.")
+@click.option("-w", "--wait", type=click.FloatRange(0), metavar="SECONDS", help="Wait no longer than this.")
+@click.option(
+    "-E", "--conflict-exit-code", "conflict", type=click.IntRange(0, 255), default=1, show_default=True,
+    help="Exit code when the lock was not had in time.",
+)  # fmt: skip
+@daemon_options
+@json_option
+def lock(
+    lockspace: str, resource: str, command: tuple[str, ...], mode: str, nonblock: bool, wait: float | None,
+    conflict: int, socket: str | None, root: Path | None, as_json: bool,
+) -> int:  # fmt: skip
+    """Hold a lock while COMMAND runs; without one, until Ctrl-C.
+
+    \b
+    ringfence lock games chess -- ./move           waits for the lock, then runs ./move
+    ringfence lock games chess -n -m PR -- ./look  shared, and now or never
+    ringfence lock games chess -w 5                holds it until Ctrl-C
+
+    COMMAND finds the fencing token in $RINGFENCE_TOKEN, the lock's name in $RINGFENCE_LOCKSPACE and
+    $RINGFENCE_RESOURCE.  Its exit code is this one's.  It keeps the lock even if this process is killed
+    (it inherits the connection).  If the lock is lost it gets SIGTERM, and the exit code is 5."""
+    if nonblock and wait is not None:
+        raise click.UsageError("-n and -w do not go together")
+    wait_ms = 0 if nonblock else None if wait is None else round(wait * 1000)
+    lost = threading.Event()
+    running: list[subprocess.Popen[bytes]] = []
+
+    def noticed(notice: Notice) -> None:
+        if notice.lost:
+            lost.set()
+            for process in running:
+                process.terminate()
+
+    with open_daemon(socket, root) as daemon:
+        daemon.join(lockspace)
+        try:
+            held = daemon.lock(lockspace, resource, mode.upper(), wait_ms=wait_ms, on_notice=noticed)
+        except RingfenceError as error:
+            if error.code not in NOT_IN_TIME:
+                raise
+            print_error(error, as_json)
+            return conflict
+        with held:
+            if not command:
+                _tell(held, as_json)
+                _until_ctrl_c(lost)
+                code = EXIT_OK
+            else:
+                code = _run(held, command, running, lost)
+            if lost.is_set():
+                raise lock_lost(held.what, "this node was given up by the cluster, or its daemon ended")
+            return code
+
+
+def _tell(held: LockHandle, as_json: bool) -> None:
+    told = {"lockspace": held.lockspace, "resource": held.resource, "mode": held.mode.name}
+    if as_json:
+        print_json({**told, "token": str(held.token)})
+    else:
+        click.echo(f"{held.what} is held {held.mode.name}, token {held.token}; Ctrl-C releases it")
+    sys.stdout.flush()
+
+
+def _until_ctrl_c(lost: threading.Event) -> None:
+    over = threading.Event()
+    with _handled((signal.SIGINT, *FORWARDED), lambda number: over.set()):
+        while not (over.wait(0.1) or lost.is_set()):
+            pass
+
+
+def _run(
+    held: LockHandle,
+    command: Sequence[str],
+    running: list[subprocess.Popen[bytes]],
+    lost: threading.Event,
+) -> int:
+    """The command's exit code, as a shell has it."""
+    env = {
+        **os.environ,
+        "RINGFENCE_LOCKSPACE": held.lockspace,
+        "RINGFENCE_RESOURCE": held.resource,
+        "RINGFENCE_TOKEN": str(held.token),
+    }
+
+    def forward(number: int) -> None:
+        """Who ends this process means the command.  Ctrl-C reaches that from the terminal."""
+        for process in running if number != signal.SIGINT else []:
+            process.send_signal(number)
+
+    with _handled((signal.SIGINT, *FORWARDED), forward):
+        try:
+            process = subprocess.Popen(command, env=env, pass_fds=(held.fileno(),))
+        except OSError as error:
+            not_there = isinstance(error, FileNotFoundError)
+            words = RingfenceError(f"cannot run {command[0]}: {error.strerror}", next="check its name")
+            print_error(words, False)
+            return EXIT_NOT_FOUND if not_there else EXIT_CANNOT_RUN
+        running.append(process)
+        if lost.is_set():
+            process.terminate()
+        code = process.wait()
+    if lost.is_set():
+        return EXIT_FAILED
+    return code if code >= 0 else 128 - code
+
+
+@contextmanager
+def _handled(numbers: Sequence[signal.Signals], handle: Callable[[int], None]) -> Iterator[None]:
+    """These signals call `handle`.  (A handler, unlike SIG_IGN, is not inherited by the command.)"""
+    before = {number: signal.signal(number, lambda number, frame: handle(number)) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, old in before.items():
+            signal.signal(number, old)

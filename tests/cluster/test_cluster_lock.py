@@ -1,0 +1,138 @@
+"""`ringfence lock` on a cluster of real processes: what flock(1) promises, and a token."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from cluster_lab import ONE, TWO, done, eventually, ringfence, running
+
+from ringfence.core.ids import Token
+from ringfence.lab.cluster import Lab
+
+
+@pytest.fixture(scope="module")
+def two() -> Iterator[Lab]:
+    with running(2) as lab:
+        yield lab
+
+
+def start(lab: Lab, node: str, *words: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "ringfence", "lock", *words], env={**os.environ, **lab.env(node)}, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+
+
+def test_the_command_runs_under_the_lock_and_knows_its_token(two: Lab) -> None:
+    script = 'echo "$RINGFENCE_LOCKSPACE $RINGFENCE_RESOURCE $RINGFENCE_TOKEN"; exit 7'
+    tokens = []
+    for node in (ONE, TWO):
+        ran = ringfence(two, node, "lock", "games", "chess", "--", "sh", "-c", script)
+        assert (ran.returncode, ran.stderr) == (7, "")
+        lockspace, resource, token = ran.stdout.split()
+        assert (lockspace, resource) == ("games", "chess")
+        tokens.append(Token.parse(token))
+    assert tokens[0] < tokens[1]
+
+
+def test_no_two_hosts_are_inside_at_the_same_time(two: Lab, tmp_path: Path) -> None:
+    """Both count in a file without any lock but ours."""
+    (tmp_path / "n").write_text("0")
+    loop = f'for i in 1 2 3; do read n <{tmp_path}/n; sleep 0.05; echo $((n+1)) >{tmp_path}/n; done'
+    counting = [start(two, node, "games", "count", "--", "bash", "-c", loop) for node in (ONE, TWO, ONE, TWO)]
+    for one in counting:
+        assert one.wait(60) == 0, one.stderr
+    assert (tmp_path / "n").read_text() == "12\n"
+
+
+def test_a_lock_that_is_held_elsewhere(two: Lab) -> None:
+    with start(two, ONE, "games", "go", "-m", "pr") as holder:
+        assert holder.stdout is not None
+        assert "games/go is held PR, token" in holder.stdout.readline()
+        assert ringfence(two, TWO, "lock", "games", "go", "-n", "-m", "PR", "--", "true").returncode == 0
+        ran = ringfence(two, TWO, "lock", "games", "go", "-n", "--", "echo", "inside")
+        assert (ran.returncode, ran.stdout) == (1, "")
+        assert f"held PR by {ONE}" in ran.stderr
+        begin = time.monotonic()
+        ran = ringfence(two, TWO, "lock", "games", "go", "-w", "0.5", "-E", "9", "--", "echo", "inside")
+        assert (ran.returncode, ran.stdout) == (9, "")
+        assert time.monotonic() - begin >= 0.5
+        waiting = start(two, TWO, "games", "go", "--", "echo", "inside")
+        eventually(lambda: f" {ONE}\n" in done(two, TWO, "locks", "games"))
+        rows = json.loads(done(two, TWO, "locks", "games", "--json"))["locks"]
+        assert [(row["name"], row["behind"]) for row in rows if row["wanted"]] == [(TWO, [ONE])]
+        holder.send_signal(signal.SIGINT)
+        assert holder.wait(10) == 0
+        assert waiting.communicate(timeout=20) == ("inside\n", "")
+    eventually(lambda: " kept " in done(two, TWO, "locks", "games"))
+
+
+def test_a_command_keeps_its_lock_when_the_one_that_took_it_is_killed(two: Lab, tmp_path: Path) -> None:
+    script = f"echo $$ >{tmp_path}/pid; exec sleep 60"
+    holder = start(two, ONE, "games", "orphan", "--", "sh", "-c", script)
+    eventually(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text().strip() != "")
+    holder.kill()
+    holder.wait()
+    try:
+        ran = ringfence(two, TWO, "lock", "games", "orphan", "-w", "1", "--", "true")
+        assert ran.returncode == 1
+    finally:
+        os.kill(int((tmp_path / "pid").read_text()), signal.SIGKILL)
+    eventually(lambda: ringfence(two, TWO, "lock", "games", "orphan", "-n", "--", "true").returncode == 0)
+
+
+def test_sigterm_ends_the_command_then_the_lock(two: Lab, tmp_path: Path) -> None:
+    script = f"echo x >{tmp_path}/started; exec sleep 60"
+    holder = start(two, ONE, "games", "term", "--", "sh", "-c", script)
+    eventually(lambda: (tmp_path / "started").exists())
+    holder.send_signal(signal.SIGTERM)
+    assert holder.wait(10) == 128 + signal.SIGTERM
+    assert ringfence(two, TWO, "lock", "games", "term", "-n", "--", "true").returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (["games", "x", "--", "/nonexistent/command"], 127, "cannot run /nonexistent/command"),
+        (["games", "x", "--", "/etc/passwd"], 126, "cannot run /etc/passwd"),
+        (["games", "x", "-n", "-w", "1"], 3, "-n and -w do not go together"),
+        (["games", "x" * 65, "--", "true"], 5, "1 to 64 bytes"),
+        (["games", "x", "-m", "XX"], 3, "XX"),
+    ],
+)
+def test_what_cannot_be(two: Lab, words: list[str], code: int, said: str) -> None:
+    ran = ringfence(two, ONE, "lock", *words)
+    assert (ran.returncode, ran.stdout) == (code, "")
+    assert said in ran.stderr
+    assert ran.stderr.count("\n") == 1
+
+
+def test_lockspaces(two: Lab) -> None:
+    done(two, ONE, "lock", "games", "chess", "--", "true")
+    lines = done(two, ONE, "lockspaces").splitlines()
+    assert lines[0].split() == ["LOCKSPACE", "MEMBERS", "RESOURCES", "LOCKS", "STATE"]
+    (row,) = [line.split() for line in lines[1:] if line.startswith("games ")]
+    assert (row[1], row[-1]) == (f"{ONE},{TWO}", "runs")
+    found = json.loads(done(two, ONE, "lockspaces", "--json"))["lockspaces"]
+    assert [one["name"] for one in found if one["resources"]] == ["games"]
+
+
+def test_a_lock_that_is_lost_ends_its_command() -> None:
+    """Its host is taken for silent while it stands still, and wakes as another life."""
+    with running(2) as lab:
+        holder = start(lab, ONE, "games", "chess", "--", "sleep", "60")
+        eventually(lambda: "chess" in done(lab, TWO, "locks"))
+        for device in (f"bmc-{ONE}", f"pdu-a-{ONE}", f"pdu-b-{ONE}"):
+            lab.lie(ONE, device.removesuffix(f"-{ONE}"), "perfect")
+        lab.freeze(ONE)
+        done(lab, TWO, "lock", "games", "chess", "--", "true")  # waits until the first host is given up
+        lab.thaw(ONE)
+        assert holder.wait(30) == 5
+        assert holder.stderr is not None
+        assert "the lock of games/chess is lost" in holder.stderr.read()
