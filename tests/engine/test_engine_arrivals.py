@@ -71,3 +71,19 @@ def test_a_word_that_was_signed_before_the_loss_is_not_taken_for_it(world: World
     answer = one.do(calls.FenceConfirm("an-a01n02", "ann", "it is dark", world.now_ns))
     assert answer["confirmed"]
     world.until(lambda: one.node.context.state.victims() == [])
+
+
+def test_a_device_that_lied_is_not_believed_after_a_cold_start(world: World) -> None:
+    one, two = world.hosts[1], world.hosts[2]
+    lied = (("bmc2", "vouched for what was not so"),)
+    for host in (one, two):
+        world.cut(host.id)
+        host.disk = msgspec.structs.replace(host.disk, quarantined=lied if host is two else ())
+    world.boot(1, 1)
+    world.boot(2, 1, 2)
+    assert one.node.context.state.domain.quarantined == dict(lied)
+    assert one.disk.quarantined == lied
+    world.until(lambda: one.node.context.may_report)
+    one.do(calls.FenceTrust("bmc2", "ann"))
+    world.pass_ms(200)
+    assert one.disk.quarantined == two.disk.quarantined == ()

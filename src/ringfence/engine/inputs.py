@@ -24,6 +24,8 @@ class DiskState(msgspec.Struct, frozen=True):
     """Last incarnation used under `boot`."""
     boot: str = ""
     victims: tuple[Life, ...] = ()
+    quarantined: tuple[tuple[str, str], ...] = ()
+    """Devices that were caught lying, each with why."""
 
 
 class Started(_Input, frozen=True):

@@ -75,7 +75,7 @@ class _Node:
         again = disk.boot == started.boot
         incarnation = disk.incarnation + 1 if again else 1
         life = Life(started.node, started.machine, started.boot, incarnation)
-        disk = DiskState(disk.epoch, incarnation, started.boot, disk.victims)
+        disk = msgspec.structs.replace(disk, incarnation=incarnation, boot=started.boot)
         context = self.context = Context(started.config, started.node, life, disk)
         context.keep = True
         context.hearing.started(now_ns)
@@ -166,7 +166,8 @@ class _Node:
         if context.running is not None:
             state = context.running
             victims = tuple(victim.life for victim in state.victims())
-            disk = DiskState(state.epoch, disk.incarnation, disk.boot, victims)
+            liars = tuple(sorted(state.domain.quarantined.items()))
+            disk = DiskState(state.epoch, disk.incarnation, disk.boot, victims, liars)
         if disk != context.disk or context.keep:
             context.disk, context.keep = disk, False
             context.effects.insert(0, Keep(disk))

@@ -186,6 +186,7 @@ class Views:
                 config_digest=digest_of(context.config),
                 wall_ms=context.wall_ms,
                 fenced=state.domain.fenced_lives() if state and carries else (),
+                quarantined=context.disk.quarantined,
             )
         )
 
@@ -297,6 +298,8 @@ class Views:
             assert ready is not None
             may = ready.reaped and node not in verdict.stale and node not in verdict.differs
             returning.append((life, may))
+            if verdict.fresh:
+                state.domain.remember_liars(ready.quarantined)
             wall_ms = max(wall_ms, ready.wall_ms)
             if verdict.fresh and node in verdict.stale and life not in known:
                 known.append(life)  # it may still write under what it once was granted

@@ -11,7 +11,7 @@ is a victim again, and the devices that vouched for it are believed no more.
 Source: topology and takeover as in cman's fenced and dlm_controld (the lowest node acts, then the
 next, levels in order, for ever); what is new is that success is a record, not an exit status."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 
 import msgspec
 
@@ -243,6 +243,11 @@ class Domain(msgspec.Struct):
             return []
         attempt = self._attempt_of(victim, evidence)
         return attempt.covers if attempt else []
+
+    def remember_liars(self, quarantined: Iterable[tuple[str, str]]) -> None:
+        """What a disk knows of devices that were caught lying, for a state that begins afresh."""
+        for device, why in quarantined:
+            self.quarantined.setdefault(device, why)
 
     def release_quarantine(self, device: str) -> None:
         """A drill passed, or an operator trusts the device again.  What it said stays void."""
