@@ -7,7 +7,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: help demo test check lint types unit packages lock man clean
+.PHONY: help demo test check lint types unit packages lock man clean mutants
 
 help:  ## What can be made
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -16,6 +16,9 @@ demo: $(VENV)/.runtime  ## The story on a lab of real processes, in under a minu
 	$(BIN)/ringfence demo
 
 test: $(VENV)/.dev packages lint types unit  ## Everything that CI checks; as root it installs packages.txt first
+
+mutants: $(VENV)/.dev  ## Take one safety rule after the other out, and see the simulator find it
+	$(BIN)/python -m ringfence.sim.mutants
 
 check: $(VENV)/.dev lint types  ## Style, types, layers: the quick part of `make test`
 	$(BIN)/python -m pytest tests/test_layers.py

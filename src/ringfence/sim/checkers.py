@@ -67,6 +67,8 @@ class Checkers:
         self._victim_since: dict[tuple[Life, bool, Epoch], tuple[Epoch, int]] = {}
         """Where in the total order a victim was first seen."""
         self._fenced: list[tuple[Life, tuple[Evidence, ...]]] = []
+        self._exposed: set[str] = set()
+        """Devices behind a lie that came to light (nobody trusts one again here)."""
         self._strong: dict[int, tuple[Life, Epoch]] = {}
         """The latest life of each node that ever had authority, and the epoch of that."""
         self.signed: list[tuple[int, int]] = []
@@ -109,6 +111,7 @@ class Checkers:
         self._sound_and_equal(host, state)
         self._note_victims(state)
         self._evidence_fits(state)
+        self._fenced_stay_out(state)
         self._note_strong(host, glimpse, state)
         self._nobody_forgotten(host, state)
         for effect in todo:
@@ -145,6 +148,8 @@ class Checkers:
             if key in self._fenced:
                 continue
             self._fenced.append(key)
+            if not any(self._believable(one) for one in record.evidence):
+                raise SafetyViolation(f"3: {record.life} was given up on the word of an exposed liar")
             if not any(self._stands(record.life, one, record.since) for one in record.evidence):
                 raise SafetyViolation(
                     f"3: {record.life} was given up for fenced, but none of this is evidence for it: "
@@ -154,6 +159,20 @@ class Checkers:
             cut = any(one.kind in CUTS for one in record.evidence)
             if cut and host.up and host.boot == record.life.boot:
                 self.lies_believed += 1
+        for incident in state.incidents:
+            if incident.kind == "fence-lied":
+                self._exposed.update(incident.device.split(", "))
+
+    def _fenced_stay_out(self, state: ClusterState) -> None:
+        """3: a boot that was given up for cut off is no member, whatever incarnation it calls itself."""
+        for record in state.domain.fenced:
+            for life in state.lives.values():
+                if record.life.same_boot(life) and any(one.kind in CUTS for one in record.evidence):
+                    raise SafetyViolation(f"3: {life} is a member, though {record.life} was fenced")
+
+    def _believable(self, evidence: Evidence) -> bool:
+        """Not on the word of a device that was exposed as a liar before."""
+        return not any(device in self._exposed for device in evidence.devices)
 
     def _stands(self, life: Life, evidence: Evidence, since: Epoch) -> bool:
         host = self._host(life.node)

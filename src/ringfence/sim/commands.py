@@ -1,9 +1,12 @@
 """`ringfence sim`: replay one seed, or look for a bad one."""
 
 import sys
+from contextlib import nullcontext
 
 import click
 
+from ringfence.sim.mutants import MUTANTS, planted
+from ringfence.sim.nemesis import Faults
 from ringfence.sim.world import STEPS, Outcome, Report, run
 
 EXITS = {Outcome.OK: 0, Outcome.SAFETY: 10, Outcome.LIVENESS: 11, Outcome.CRASH: 12}
@@ -18,15 +21,27 @@ EXITS = {Outcome.OK: 0, Outcome.SAFETY: 10, Outcome.LIVENESS: 11, Outcome.CRASH:
     "--steps", type=click.IntRange(1), default=STEPS, show_default=True, help="Engine steps with faults."
 )
 @click.option("--seeds", type=click.IntRange(1), default=1, help="Try this many seeds, from SEED on.")
+@click.option(
+    "--faults", type=click.Choice([one.value for one in Faults]), default="swarm", show_default=True,
+    help="swarm: a handful of kinds by chance; liar: hosts given up on a lie come back.",
+)  # fmt: skip
+@click.option("--mutant", type=click.Choice(list(MUTANTS)), help="Take this rule out of the engine first.")
 @click.option("--trace/--no-trace", default=False, help="Print the end of the story even if all is well.")
-def sim(seed: int, nodes: int, steps: int, seeds: int, trace: bool) -> None:
+def sim(
+    seed: int, nodes: int, steps: int, seeds: int, faults: str, mutant: str | None, trace: bool
+) -> None:
     """Replay a whole cluster with its faults from one number.
 
     Exit 0: every invariant held and every request was answered.  10: safety, 11: liveness, 12: the
     engine crashed."""
-    for number in range(seed, seed + seeds):
+    with planted(mutant) if mutant else nullcontext():
+        _replay(range(seed, seed + seeds), nodes, steps, Faults(faults), trace)
+
+
+def _replay(seeds: range, nodes: int, steps: int, faults: Faults, trace: bool) -> None:
+    for number in seeds:
         click.echo(f"seed {number}")
-        report = run(number, nodes, steps)
+        report = run(number, nodes, steps, faults=faults)
         if trace or report.outcome is not Outcome.OK:
             for line in report.trace:
                 click.echo(line)

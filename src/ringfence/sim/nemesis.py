@@ -7,6 +7,7 @@ together."""
 
 import enum
 from collections.abc import Callable
+from functools import partial
 
 from ringfence.sim.host import Host
 from ringfence.sim.power import Manner, PowerRoom
@@ -44,11 +45,23 @@ WEIGHTS = {
     Fault.LEAVE: 1,
 }
 FAILING = (Manner.UNREACHABLE, Manner.HANGS, Manner.CONTRADICTED, Manner.HONEST)
+LIE_PACE_MS = 5000
 LYING = (Manner.LIES, Manner.LATE, Manner.WRONG_HOST, Manner.HONEST)
+
+
+class Faults(enum.Enum):
+    """Which faults a world suffers."""
+
+    SWARM = "swarm"
+    """A handful of kinds, by chance."""
+    LIAR = "liar"
+    """The story of the lie, again and again: a host's devices claim that it is off, and it is only
+    frozen, or cut off with its clients at work; it comes back at the worst moments."""
 
 
 class Nemesis:
     """Args:
+    faults: the plan.
     confirm: an operator signs that a node is off (through any daemon that runs).
     leave: ask a host's daemon for a clean leave."""
 
@@ -60,28 +73,40 @@ class Nemesis:
         hosts: list[Host],
         confirm: Callable[[Host], None],
         leave: Callable[[Host], None],
+        faults: Faults = Faults.SWARM,
     ) -> None:
         self._scheduler, self._ring, self._power, self._hosts = scheduler, ring, power, hosts
         self._confirm, self._leave = confirm, leave
         self.active = True
         self.counts: dict[str, int] = {}
-        rng = scheduler.rng
-        self.enabled = [fault for fault in Fault if scheduler.chance(0.5)] or [Fault.FREEZE_HOST]
-        if len(hosts) == 2 and Fault.CUT in self.enabled and Fault.DEVICES_LIE in self.enabled:
-            self.enabled.remove(rng.choice([Fault.CUT, Fault.DEVICES_LIE]))
-        self._pace_ms = rng.choice([400, 1500, 4000])
+        self.enabled: list[Fault] = []
+        self._pace_ms = LIE_PACE_MS
+        if faults is Faults.SWARM:
+            self._choose_swarm()
         scheduler.note(
-            f"nemesis: {' '.join(fault.value for fault in self.enabled)}, every {self._pace_ms} ms"
+            f"nemesis: {' '.join(fault.value for fault in self.enabled) or faults.value}, "
+            f"every {self._pace_ms} ms"
         )
         for host in hosts:
             host.fault = self._mid_step
         self._plan()
+
+    def _choose_swarm(self) -> None:
+        scheduler, hosts, rng = self._scheduler, self._hosts, self._scheduler.rng
+        self.enabled = [fault for fault in Fault if scheduler.chance(0.5)] or [Fault.FREEZE_HOST]
+        if len(hosts) == 2 and Fault.CUT in self.enabled and Fault.DEVICES_LIE in self.enabled:
+            self.enabled.remove(rng.choice([Fault.CUT, Fault.DEVICES_LIE]))
+        self._pace_ms = rng.choice([400, 1500, 4000])
 
     def _plan(self) -> None:
         self._scheduler.after(self._scheduler.between(0.1, 2) * self._pace_ms, self._strike)
 
     def _strike(self) -> None:
         if not self.active:
+            return
+        if not self.enabled:
+            self._lie(self._scheduler.rng.choice(self._hosts))
+            self._plan()
             return
         weights = [WEIGHTS[fault] for fault in self.enabled]
         fault = self._scheduler.rng.choices(self.enabled, weights)[0]
@@ -117,6 +142,33 @@ class Nemesis:
                 self._leave(host)
             case Fault.MID_STEP:
                 pass  # strikes by itself, between two effects
+
+    def _lie(self, host: Host) -> None:
+        """The others give this host up wrongly; it comes back before or after they acted on that."""
+        if not self._ring.whole or any(one.frozen for one in self._hosts):
+            return
+        rng = self._scheduler.rng
+        self.counts["lie"] = self.counts.get("lie", 0) + 1
+        for device in self._power.devices.values():
+            device.manner = Manner.LIES if device.node == host.node else Manner.HONEST
+        away_ms = self._scheduler.between(700, rng.choice([2500, 4500, 7000]))
+        others = [one for one in self._hosts if one is not host]
+        # With two nodes the design promises nothing for a lie in a partition, or before a loss of both.
+        story = rng.choice(["frozen", "cut off", "silent", "alone"] if len(others) > 1 else ["frozen"])
+        self._scheduler.note(f"nemesis: {host.name} is {story}, its devices lie")
+        if story == "cut off":
+            self._ring.cut([[host.node], [one.node for one in others]])
+            self._scheduler.after(away_ms, self._ring.heal)
+        else:
+            host.freeze(story == "silent")
+            self._scheduler.after(away_ms, host.thaw)
+        if story == "silent":  # its daemon alone; and the view changes for another reason
+            self._scheduler.after(away_ms * self._scheduler.between(0.6, 1.1), rng.choice(others).kill_daemon)
+        if story == "alone":  # those who gave it up are gone when it comes back
+            for one in others:
+                gone_ms = away_ms * self._scheduler.between(0.7, 1)
+                self._scheduler.after(gone_ms, partial(self._power.cut, one.node))
+        self._scheduler.after(away_ms + self._scheduler.between(0, 1500), self._power.calm)
 
     def _mid_step(self) -> str:
         if not self.active or Fault.MID_STEP not in self.enabled or not self._scheduler.chance(0.0007):

@@ -19,7 +19,7 @@ from ringfence.engine.inputs import Input
 from ringfence.engine.node import Node
 from ringfence.sim.checkers import Checkers, Glimpse, SafetyViolation
 from ringfence.sim.host import Engine, Host
-from ringfence.sim.nemesis import Nemesis
+from ringfence.sim.nemesis import Faults, Nemesis
 from ringfence.sim.power import PowerRoom, device_configs, levels
 from ringfence.sim.ring import SimRing
 from ringfence.sim.scheduler import MS, Scheduler
@@ -79,15 +79,20 @@ class LivenessViolation(Exception):
 
 
 def run(
-    seed: int, nodes: int = 0, steps: int = STEPS, make_engine: Callable[[int], Engine] | None = None
+    seed: int,
+    nodes: int = 0,
+    steps: int = STEPS,
+    make_engine: Callable[[int], Engine] | None = None,
+    faults: Faults = Faults.SWARM,
 ) -> Report:
     """Replay the story of one seed.
 
     Args:
         nodes: how many; 0 = as the seed says (2 to 4).
         steps: engine steps with faults, before the world is mended.
+        faults: which kinds strike.
         make_engine: for tests; gets a number that may seed the engine's own chance."""
-    world = World(seed, nodes, make_engine or (lambda number: Node()))
+    world = World(seed, nodes, make_engine or (lambda number: Node()), faults)
     report = Report(seed, len(world.hosts))
     try:
         world.suffer(steps)
@@ -105,7 +110,9 @@ def run(
 
 
 class World:
-    def __init__(self, seed: int, nodes: int, make_engine: Callable[[int], Engine]) -> None:
+    def __init__(
+        self, seed: int, nodes: int, make_engine: Callable[[int], Engine], faults: Faults = Faults.SWARM
+    ) -> None:
         scheduler = self.scheduler = Scheduler(seed)
         rng = scheduler.rng
         ids = list(range(1, (nodes or rng.choice([2, 3, 3, 4])) + 1))
@@ -145,7 +152,9 @@ class World:
             scheduler.after(scheduler.between(0, 500), lambda host=host: self._boot(host))  # type: ignore[misc]
             scheduler.after(scheduler.between(500, 3000), lambda host=host: self._tend(host))  # type: ignore[misc]
         scheduler.note(f"seed {seed}: {len(ids)} nodes on a {'totem' if self.ring.totem else 'hub'}")
-        self.nemesis = Nemesis(scheduler, self.ring, self.power, self.hosts, self._confirm, self._leave)
+        self.nemesis = Nemesis(
+            scheduler, self.ring, self.power, self.hosts, self._confirm, self._leave, faults
+        )
 
     # -- power, init, operators -----------------------------------------------------
 
