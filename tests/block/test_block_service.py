@@ -409,3 +409,11 @@ def test_a_root_that_is_too_long(tmp_path: Path) -> None:
     assert said.returncode == 5
     assert "longer than a socket's path may be" in said.stderr
     assert said.stderr.count("\n") == 1
+
+
+def test_a_root_that_is_not_there_is_not_made(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "ringfence.block", "--root", str(tmp_path / "typo")]
+    said = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    assert said.returncode == 5
+    assert f"--root {tmp_path}/typo is not a directory" in said.stderr
+    assert list(tmp_path.iterdir()) == []

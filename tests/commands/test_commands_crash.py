@@ -290,6 +290,19 @@ def test_what_is_not_known_to_be_closed_keeps_its_lock(world: World, call: LvCre
         world.node(2).run(LvChange("vg0", name, "ey", wait_ms=0))
 
 
+def test_an_lv_whose_path_does_not_close_is_neither_removed_nor_let_go(world: World) -> None:
+    with_vg(world)
+    world.node(1).run(LvChange("vg0", "first", "ey"))
+
+    def fail(order: Any) -> RingfenceError | None:
+        return Unavailable("has not answered") if type(order).__name__ == "ClosePath" else None
+
+    with pytest.raises(Unavailable, match="has not answered"):
+        world.node(1, fail=fail).run(LvRemove("vg0", "first", force=True))
+    assert [row["lv_name"] for row in world.node(2).run(Lvs("vg0"))["rows"]] == ["first"]
+    assert [mode for _, _, mode in world.locks_of(1)] == [Mode.EX]
+
+
 def test_a_report_is_given_when_the_block_service_is_not_there(world: World) -> None:
     with_vg(world)
 

@@ -49,6 +49,7 @@ REQUEST, CANCEL, UNLOCK = LockRequest("s", "r", Mode.EX), LockCancel("s", "r"), 
         (state([MINE], deferred=(CONVERTS,)), state([MINE]), (CANCEL,), Cancelled),
         (state([MINE], deferred=(CONVERTS,)), state([MINE]), (), Refused),
         (state([MINE]), state([Lock(ME, Mode.PR, token=OLD, notified=Mode.EX)]), (), Blocking),
+        (state([MINE]), state([Lock(ME, Mode.PR, token=OLD, tried=Mode.EX)]), (), Blocking),
     ],
 )
 def test_each_end_of_an_operation_is_told(
@@ -56,6 +57,9 @@ def test_each_end_of_an_operation_is_told(
 ) -> None:
     facts = missed(before, after, ME, applied)
     assert [(one.lockspace, one.resource, type(one.effect)) for one in facts] == [("s", "r", effect)]
+    if effect is Blocking:
+        tried = after.lockspaces["s"].resources["r"].granted[0].tried
+        assert facts[0].effect == Blocking(ME, Mode.EX, tries=tried is Mode.EX)
     if effect is Refused:
         assert facts[0].effect == Refused(ME, errno.EAGAIN)
 

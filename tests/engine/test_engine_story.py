@@ -246,6 +246,19 @@ def test_a_lock_that_a_node_merely_keeps_makes_no_try_fail(world: World) -> None
     assert two.do(calls.Lock("games", "chess", wait_ms=0))["mode"] == "EX"
 
 
+def test_a_try_whose_holder_is_not_heard_is_refused_and_names_it(world: World) -> None:
+    one, two = world.hosts[1], world.hosts[2]
+    for host in (one, two):
+        host.do(calls.JoinSpace("games"))
+    one.do(calls.Unlock(one.do(calls.Lock("games", "chess"))["lock"]))
+    world.stopped = True
+    asked = two.ask(calls.Lock("games", "chess", wait_ms=0))
+    took_ms = world.until(lambda: asked in two.replies)
+    assert took_ms <= 5000
+    with pytest.raises(Refused, match="games/chess: an-a01n01 does not answer whether it needs its lock"):
+        two.reply(asked)
+
+
 def test_a_try_against_a_node_that_does_not_answer_is_refused_and_names_it(world: World) -> None:
     one, two = world.hosts[1], world.hosts[2]
     for host in (one, two):

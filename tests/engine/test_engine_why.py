@@ -97,6 +97,7 @@ def test_evidence_is_there_and_the_bound_is_not(world: World) -> None:
     assert "evidence: host-off" in said
     assert "still missing: purge bound on" in said
     assert "its write authority must have run out, on the clock of an-a01n02" in said
+    assert "until the write authority of an-a01n01, proven fenced, has run out" in said
 
 
 def test_without_quorum_a_node_says_who_is_missing(world: World) -> None:
@@ -198,6 +199,11 @@ def test_a_volume_whose_export_is_gone_is_told(world: World) -> None:
     assert why(one) == "nothing is stuck"
 
 
+def test_locks_of_a_lockspace_that_is_not_there(world: World) -> None:
+    with pytest.raises(NotFound, match="there is no lockspace nope"):
+        world.hosts[1].do(calls.Locks("nope"))
+
+
 def test_heartbeats_that_do_not_come_back_point_at_the_ring(world: World) -> None:
     one = world.hosts[1]
     world.pass_ms(4000)
@@ -227,5 +233,6 @@ def test_a_node_that_was_taken_out_of_the_configuration_can_be_confirmed(tmp_pat
     assert one.running
     assert "no fence devices: make sure that node-2 is off, then: ringfence fence confirm node-2" in why(one)
     assert one.node.context.state.victims()
+    assert "no fence devices" in why(one, "node-2")
     assert one.do(calls.FenceConfirm("node-2", "ann", "it burnt down", world.now_ns))["waiting"] == 0
     world.until(lambda: not one.node.context.state.victims())

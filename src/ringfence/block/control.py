@@ -144,7 +144,9 @@ class BlockService:
         asked = asyncio.ensure_future(link.ask(call))
         try:
             while not (await asyncio.wait([asked], timeout=LOOK_S))[0]:
-                async with asyncio.timeout(0 if isinstance(call, wire.List) else LOOK_S):
+                if isinstance(call, wire.List):
+                    raise TimeoutError
+                async with asyncio.timeout(LOOK_S):
                     await link.ask(wire.List())
             return asked.result()
         except TimeoutError:

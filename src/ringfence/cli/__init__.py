@@ -18,6 +18,7 @@ from ringfence.core.errors import EXIT_BAD_COMMAND, EXIT_FAILED, EXIT_OK, BadInp
 
 EXIT_INTERRUPTED = 128 + signal.SIGINT
 EXIT_NO_READER = 128 + signal.SIGPIPE
+NOT_WRITTEN = (errno.ENOSPC, errno.EIO, errno.EDQUOT, errno.EFBIG)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -48,7 +49,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         _write_no_more()
         return EXIT_NO_READER
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EIO, errno.EDQUOT, errno.EFBIG):
+        # An error that names a file is not about the answer.
+        if error.filename is not None or error.errno not in NOT_WRITTEN:
             raise
         _write_no_more()
         print_error(RingfenceError(f"cannot write the answer: {error.strerror}"), False)

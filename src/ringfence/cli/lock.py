@@ -55,12 +55,13 @@ def lock(
     if nonblock and wait is not None:
         raise click.UsageError("-n and -w do not go together")
     wait_ms = 0 if nonblock else None if wait is None else round(wait * 1000)
-    lost = threading.Event()
+    lost, over = threading.Event(), threading.Event()
     running: list[subprocess.Popen[bytes]] = []
 
     def noticed(notice: Notice) -> None:
         if notice.lost:
             lost.set()
+            over.set()
             for process in running:
                 process.terminate()
 
@@ -76,7 +77,7 @@ def lock(
         with held:
             if not command:
                 _tell(held, as_json)
-                _until_ctrl_c(lost)
+                _until(over)
                 code = EXIT_OK
             else:
                 code = _run(held, command, running, lost)
@@ -94,11 +95,10 @@ def _tell(held: LockHandle, as_json: bool) -> None:
     sys.stdout.flush()
 
 
-def _until_ctrl_c(lost: threading.Event) -> None:
-    over = threading.Event()
+def _until(over: threading.Event) -> None:
+    """Ctrl-C, or what else ends a process, sets it too."""
     with _handled((signal.SIGINT, *FORWARDED), lambda number: over.set()):
-        while not (over.wait(0.1) or lost.is_set()):
-            pass
+        over.wait()
 
 
 def _run(

@@ -253,7 +253,7 @@ class Views:
         if context.me in verdict.stale:
             self.go_stale(f"no member of view {barrier.epoch} carries a state that holds")
             return
-        self._differs(barrier)
+        self._differs(barrier)  # nobody else is left: whoever could begin would have begun
         if context.phase is Phase.SHUT_OUT:
             self._say_ready()
 

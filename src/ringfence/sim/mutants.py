@@ -341,13 +341,13 @@ def _() -> list[Change]:
         state = self._context.running
         for waiting in self._waiting.values() if state is not None else ():
             if waiting.token.epoch != state.epoch:
-                waiting.token = _InThisView(waiting.token, state.epoch)
+                waiting.token = _disguised(waiting.token, state.epoch)
         return real(self)
 
     return [(Grants, "tell", tell)]
 
 
-def _InThisView(token: Token, epoch: Epoch) -> Any:
+def _disguised(token: Token, epoch: Epoch) -> Any:
     """The old token, which says that it is of this epoch."""
 
     class Disguised(Token, frozen=True):
