@@ -109,7 +109,7 @@ class Driver:
             self._due = loop.time()
             self._tick()
             await self._ports.block.start(self.feed)
-            self._ports.ring.on_input = self._from_ring
+            self._ports.ring.on_input = self._at_once
             await self._ports.ring.start()
             if self._ports.watch is not None:
                 self._ports.watch.ready()
@@ -175,8 +175,8 @@ class Driver:
             self._pumping = True
             asyncio.get_running_loop().call_soon(self._pump)
 
-    def _from_ring(self, fact: Input) -> None:
-        """At once, after what waits: so the ring feels how fast this node really is and can hold back."""
+    def _at_once(self, fact: Input) -> None:
+        """Now, after what waits: so whoever sends feels how fast this node really is and can hold back."""
         self._queue.append(fact)
         while self._queue and not self._over:
             self._step(self._queue.popleft())
@@ -231,6 +231,9 @@ class Driver:
     def asked(self, client: int, request: Request, who: str) -> None:
         """A client's request (the client socket's `on_request`)."""
         if self._over:
+            return
+        if isinstance(request.call, calls.LOCK_CALLS):
+            self._at_once(inputs.Asked(client, request, who))  # never repeated: it ends with its connection
             return
         step, reply = self._book.asked(client, request)
         if reply is not None:

@@ -3,7 +3,7 @@
 A repeat of a request that still runs attaches to it; a repeat of one that is finished gets the
 same reply again.  Ids are the client's choice (a UUID) and stand above connections, for the usual
 reason to repeat is that the connection broke.  Locks are the exception: they belong to their
-connection and went with it, so their ids count within the connection only.
+connection and went with it, so there is nothing to repeat and they are not kept here.
 
 Reports (status, lvs, …) are not kept once answered: to ask again is to be told what is true now."""
 
@@ -18,7 +18,7 @@ from ringfence.wire.client import Call, Reply, Request
 
 KEPT = 512
 
-CONNECTION_CALLS = (calls.Lock, calls.Convert, calls.Unlock, calls.Events)
+CONNECTION_CALLS = (*calls.LOCK_CALLS, calls.Events)
 REPORTS = (
     calls.Status, calls.Why, calls.Locks, calls.Events, calls.FenceHistory, calls.ConfigShow,
     calls.Pvs, calls.Vgs, calls.Lvs,

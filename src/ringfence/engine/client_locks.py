@@ -28,6 +28,15 @@ class ClientLocks:
         self._locker = locker
         self._owned: dict[int, _Owned] = {}
 
+    def asked(self, client: int, id: str, call: calls.LockCall) -> None:
+        """Raises RingfenceError for what is refused at once."""
+        if isinstance(call, calls.Lock):
+            self.lock(client, id, call)
+        elif isinstance(call, calls.Unlock):
+            self.unlock(client, id, call)
+        else:
+            self.convert(client, id, call)
+
     def lock(self, client: int, id: str, call: calls.Lock) -> None:
         """Raises BadInput for a mode or a name that cannot be."""
         mode = _mode(call.mode)

@@ -56,6 +56,8 @@ class Context:
         self.hearing = Hearing(config.timing)
         self.left = False
         """This life has left the cluster cleanly."""
+        self.only_locks = False
+        """This step has touched nothing but locks: see `Node.step`."""
         self.effects: list[Effect] = []
 
     @property
@@ -83,9 +85,13 @@ class Context:
         """The two-node rule: alone, and every other configured life is out or has evidence."""
         return self.config.two_node and self.running is not None and self.running.others_out(self.me)
 
+    def renew(self) -> None:
+        """Bring the deadlines up to date with what was heard, and with who is out."""
+        self.authority.deadlines(self.others_out)
+
     def deadlines_ns(self) -> tuple[int, int]:
-        """(grant, write) authority of this node, on its own clock; 0 = none."""
-        return self.authority.deadlines(self.others_out)
+        """(grant, write) authority of this node, on its own clock, as last renewed; 0 = none."""
+        return self.authority.grant_deadline_ns, self.authority.write_deadline_ns
 
     @property
     def may_report(self) -> bool:

@@ -54,7 +54,7 @@ class Fencer:
         """Witness what time has brought, and start what is this node's turn to start."""
         context = self._context
         state = context.running
-        if state is None:
+        if state is None or not (state.domain.victims or self._running or self._seen_ns):
             return
         victims = state.victims()
         self._forget([victim.life for victim in victims])

@@ -139,6 +139,8 @@ def record_incident(state: ClusterState, incident: Incident) -> list[Fact]:
 
 def settle(state: ClusterState) -> list[Fact]:
     """Purge what may be purged, then let every lockspace that is free again go on."""
+    if not (state.domain.victims or state.frozen or state.pending_joins):
+        return []
     facts: list[Fact] = []
     for life in state.domain.purgeable(state.ready):
         facts += _purge(state, life)

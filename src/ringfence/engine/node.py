@@ -2,7 +2,8 @@
 
 Each step takes one past fact, lets the parts act on it, then looks round once: what may be told,
 who must be fenced, which deadlines moved, what there is to say.  All that it has to say leaves in
-one frame, last; what must be on disk before that is kept first.
+one frame, last; what must be on disk before that is kept first.  After a step that touched nothing
+but locks there is nothing else to look at: whatever time alone brings, the next tick finds.
 
 The parts: `views` (who is in, who may act), `state` (what all agree on), `locker` (locks of users
 here), `tasks` (volume commands), `fencer` (this node as the acting member), `deadlines` (authority
@@ -98,24 +99,35 @@ class _Node:
         context = self.context
         context.now_ns = now_ns
         context.hearing.ticked(now_ns)
+        context.only_locks = True
         self._take(input)
-        self._look_round()
+        if context.only_locks and not self._tasks.busy and not self._requests.busy:
+            self.locker.look()
+        else:
+            self._look_round()
+        if not context.left:
+            frame = context.outbox.frame(context.epoch, context.life)
+            if frame is not None:
+                context.out(Multicast(frame))
         effects, context.effects = context.effects, []
         return effects
 
     def _take(self, input: Input) -> None:
+        if isinstance(input, inputs.Asked):
+            self._requests.asked(input)
+            return
+        if isinstance(input, inputs.Delivered):
+            self._views.delivered(input.sender, input.payload)
+            return
+        self.context.only_locks = False
         match input:
             case inputs.Started():
                 self._started(input)
             case inputs.ViewChanged():
                 self._views.view_changed(input)
                 self._fencer.view_changed()
-            case inputs.Delivered():
-                self._views.delivered(input.sender, input.payload)
             case inputs.RingLost():
                 self._views.ring_lost(input)
-            case inputs.Asked():
-                self._requests.asked(input)
             case inputs.ClientGone():
                 self._requests.client_gone(input.client)
             case inputs.AgentExited():
@@ -143,6 +155,7 @@ class _Node:
 
     def _look_round(self) -> None:
         context = self.context
+        context.renew()
         self.locker.look()
         self._tasks.look()
         self._requests.look()
@@ -155,9 +168,6 @@ class _Node:
         self._deadlines.update(joined(context))
         self._beat()
         self._keep()
-        frame = context.outbox.frame(context.epoch, context.life)
-        if frame is not None:
-            context.out(Multicast(frame))
 
     def _keep(self) -> None:
         """What this step leads to stands on what is on disk: so that comes first of all."""
@@ -283,12 +293,14 @@ class _Node:
     def _fact(self, fact: Fact) -> None:
         context = self.context
         me = context.me
+        if isinstance(fact, LockFact):
+            if fact.effect.owner == me:
+                self.locker.take_fact(fact)
+            return
+        context.only_locks = False
         match fact:
             case Noted():
                 context.out(Record(fact.kind, fact.what, fact.fields))
-            case LockFact():
-                if fact.effect.owner == me:
-                    self.locker.take_fact(fact)
             case Retokened():
                 if fact.node == me:
                     self.locker.grants.retokened(fact)

@@ -69,6 +69,10 @@ class Requests:
     def asked(self, asked: Asked) -> None:
         client, id, call = asked.client, asked.request.id, asked.request.call
         try:
+            if isinstance(call, calls.LOCK_CALLS):
+                self.locks.asked(client, id, call)
+                return
+            self._context.only_locks = False
             self._dispatch(client, id, call, asked.who)
         except RingfenceError as error:
             self._send(client, Reply(id, error=error.as_dict()))
@@ -79,6 +83,11 @@ class Requests:
 
     def config_refused(self, fact: ConfigRefused) -> None:
         self._config_refused = fact.why
+
+    @property
+    def busy(self) -> bool:
+        """Whether somebody waits until an entry was applied."""
+        return bool(self._pending)
 
     def look(self) -> None:
         """Answer what was waiting for its entry."""
@@ -123,12 +132,6 @@ class Requests:
                 self._run(client, id, call, _join(call.lockspace))
             case calls.LeaveSpace():
                 self._run(client, id, call, _leave_space(call.lockspace))
-            case calls.Lock():
-                self.locks.lock(client, id, call)
-            case calls.Convert():
-                self.locks.convert(client, id, call)
-            case calls.Unlock():
-                self.locks.unlock(client, id, call)
             case _:
                 self._volume(client, id, call)
 

@@ -62,6 +62,11 @@ class Tasks:
         self._tasks[task.number] = task
         self._advance(task, None, None)
 
+    @property
+    def busy(self) -> bool:
+        """Whether a command runs, and may wait for something."""
+        return bool(self._tasks)
+
     def running(self) -> list[Task]:
         return list(self._tasks.values())
 

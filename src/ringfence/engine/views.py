@@ -23,6 +23,7 @@ from ringfence.engine.state import ClusterState
 from ringfence.membership.authority import Authority
 from ringfence.membership.barrier import Barrier, Verdict
 from ringfence.wire import PROTOCOL, ring
+from ringfence.wire.entries import LOCK_ENTRIES
 from ringfence.wire.ring import Frame, Heartbeat, Ready, Snapshot, Submitted
 
 Event = tuple[int, Life, ring.Item | None]
@@ -98,6 +99,7 @@ class Views:
 
     def delivered(self, sender: int, payload: bytes) -> None:
         context = self._context
+        context.only_locks = False
         if self.barrier is None:
             return
         try:
@@ -113,6 +115,7 @@ class Views:
             return
         if frame.epoch != context.epoch or frame.life.node != sender:
             return
+        context.only_locks = context.phase is Phase.RUNNING and all(_of_locks(item) for item in frame.items)
         context.hearing.heard(frame.life, context.now_ns)
         self._heard(sender, frame)
 
@@ -415,3 +418,7 @@ class Views:
         others = [node for node in state.ready if node != life.node]
         if context.phase is Phase.RUNNING and others and others[0] == context.me:
             (self._send_snapshot if state.lives.get(life.node) == life else self._send_refusal)([life.node])
+
+
+def _of_locks(item: ring.Item) -> bool:
+    return isinstance(item, Submitted) and isinstance(item.entry, LOCK_ENTRIES)

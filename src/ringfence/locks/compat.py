@@ -19,6 +19,14 @@ _AGREES: dict[Mode, tuple[Mode, ...]] = {
 }
 
 
+def _weakest_over(a: Mode, b: Mode) -> Mode:
+    return Mode.PW if {a, b} == {Mode.CW, Mode.PR} else max(a, b)
+
+
+_SUPREMUM = {(a, b): _weakest_over(a, b) for a in _EVERY for b in _EVERY}
+"""A table, for these three are asked a dozen times for each lock."""
+
+
 def compatible(a: Mode, b: Mode) -> bool:
     """Whether two holders may hold these modes of one resource at the same time."""
     return b in _AGREES[a]
@@ -26,11 +34,9 @@ def compatible(a: Mode, b: Mode) -> bool:
 
 def supremum(a: Mode, b: Mode) -> Mode:
     """The weakest mode that covers both: the greater, but PW for CW with PR."""
-    if {a, b} == {Mode.CW, Mode.PR}:
-        return Mode.PW
-    return max(a, b)
+    return _SUPREMUM[a, b]
 
 
 def covers(held: Mode, wanted: Mode) -> bool:
     """Whether a holder of `held` may act as if it held `wanted`."""
-    return supremum(held, wanted) is held
+    return _SUPREMUM[held, wanted] is held

@@ -196,6 +196,9 @@ Call = (
     | PvCreate | Pvs | VgCreate | VgRemove | VgChange | Vgs | LvCreate | Lvs | LvChange | LvRemove
 )  # fmt: skip
 
+LockCall = Lock | Convert | Unlock
+LOCK_CALLS = (Lock, Convert, Unlock)
+"""Calls about a connection's own locks."""
 VOLUME_CALLS = (PvCreate, Pvs, VgCreate, VgRemove, VgChange, Vgs, LvCreate, Lvs, LvChange, LvRemove)
 
 

@@ -199,4 +199,7 @@ Entry = (
     | OperatorConfirms | QuarantineLifted | ConfigProposed | Goodbye | VolumeNotice | IncidentSeen
 )  # fmt: skip
 
+LOCK_ENTRIES = (LockRequest, LockConvert, LockUnlock, LockCancel, LockBusy)
+"""Those that change nothing but a resource's queues."""
+
 Json = dict[str, Any]
