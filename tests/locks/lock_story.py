@@ -29,7 +29,7 @@ from pathlib import Path
 
 from ringfence.core.ids import Token
 from ringfence.core.modes import Mode
-from ringfence.locks.flags import LVB_BYTES, Flag
+from ringfence.locks.flags import FLAGS, LVB_BYTES, Flag
 from ringfence.locks.lockspace import Lockspace, Op, OpKind, check_space
 from ringfence.locks.node_locks import (
     AskCluster,
@@ -83,8 +83,8 @@ class Words:
                 self.values[key] = value
             elif word in Mode.__members__ and self.mode is None and word != "UN":
                 self.mode = Mode[word]
-            elif word in Flag.__members__:
-                self.flags |= Flag[word]
+            elif word in FLAGS:
+                self.flags |= FLAGS[word]
             else:
                 raise BadCommand(f"what is {word!r}?")
 
@@ -105,7 +105,7 @@ def error_name(number: int) -> str:
 
 
 def flags_of(flags: int) -> str:
-    return " ".join(str(flag.name) for flag in Flag(flags))
+    return " ".join(name for name, flag in FLAGS.items() if flags & flag)
 
 
 def joined(*words: str) -> str:

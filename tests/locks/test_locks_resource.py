@@ -100,7 +100,7 @@ def test_the_value_block_table() -> None:
 
 @pytest.mark.parametrize("held", MODES)
 @pytest.mark.parametrize("flags", [0, Flag.VALBLK, Flag.IVVALBLK])
-def test_unlock_and_the_value_block(held: Mode, flags: Flag) -> None:
+def test_unlock_and_the_value_block(held: Mode, flags: int) -> None:
     resource = Resource("r")
     resource.request(2, Mode.NL)
     resource.request(1, held)

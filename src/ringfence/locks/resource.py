@@ -225,8 +225,8 @@ class Resource(msgspec.Struct):
 
     def advance(self, now_ms: int = 0) -> list[Effect]:
         """Grant what can be granted, conversions first, then ask those in the way to give way."""
-        effects = self._grant_conversions(now_ms)
-        for lock in list(self.waiting):
+        effects = self._grant_conversions(now_ms) if self.converting else []
+        for lock in list(self.waiting) if self.waiting else ():
             if self._grantable(lock, new=False):
                 self.waiting.remove(lock)
                 effects.append(self._grant(lock, now_ms))
@@ -381,6 +381,8 @@ class Resource(msgspec.Struct):
 
     def _wishes(self) -> list[tuple[int | None, Mode, bool]]:
         """What is waited for and by whom, in the queues' order, and whether it is a try."""
+        if not (self.converting or self.waiting):
+            return []
         queued = (*self.converting, *self.waiting)
         return [(lock.owner, lock.wanted, bool(lock.flags & Flag.TRY)) for lock in queued]
 
@@ -393,10 +395,13 @@ class Resource(msgspec.Struct):
         (PW) says the same.  When the strongest wish behind a notice is gone the notice is taken back,
         and what is still waited for is told anew."""
         effects: list[Effect] = []
-        for lock in (*self.granted, *self.converting):
+        wishes = self._wishes()
+        for lock in (*self.granted, *self.converting) if self.converting else self.granted:
+            if not wishes and lock.notified is Mode.UN and lock.tried is Mode.UN:
+                continue
             against = [
                 (wanted, tries)
-                for owner, wanted, tries in self._wishes()
+                for owner, wanted, tries in wishes
                 if owner != lock.owner and not compatible(lock.held, wanted)
             ]
             if not (
