@@ -10,7 +10,6 @@ The engine and the agents' runner come as arguments, so that tests can put scrip
 import asyncio
 import contextlib
 import gc
-import importlib
 import shutil
 import signal
 from collections.abc import Callable
@@ -38,7 +37,7 @@ from ringfence.daemon.supervisor import Supervisor
 from ringfence.engine.inputs import DiskState, Started
 from ringfence.engine.orders import StorageOrder
 from ringfence.history.store import INCIDENT, History
-from ringfence.host import kept
+from ringfence.host import kept, loop
 from ringfence.host.clock import HostClock, boottime_ns, wall_ms
 from ringfence.host.identity import boot_id, machine_id
 from ringfence.host.pages import Authority, Pages, state_of
@@ -108,8 +107,7 @@ def run(root: Path, node: str, makers: Makers) -> int:
         _revoke(paths)
         log = Log(node)
         try:
-            with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-                return runner.run(_drive(paths, loaded, me, (machine, boot), disk, makers, log))
+            return loop.run(_drive(paths, loaded, me, (machine, boot), disk, makers, log))
         finally:
             log.close()
     finally:
@@ -151,9 +149,8 @@ async def _drive(
         socket = ClientSocket(paths.socket, driver.asked, driver.gone, group=loaded.socket_group)
         machine, boot = identity
         started = Started(config, me.id, machine, boot, disk, reaped)
-        loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, driver.leave, number.name)
+            asyncio.get_running_loop().add_signal_handler(number, driver.leave, number.name)
         # All modules and tables made so far live as long as the daemon: a full collection would walk
         # them while authority runs out.
         gc.collect()
@@ -252,12 +249,3 @@ def _keep_incident(history: History, incident: Incident) -> bool:
     except RingfenceError:
         return False
     return True
-
-
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """uvloop's where it is installed; the standard one is as good, only slower."""
-    try:
-        factory: Callable[[], asyncio.AbstractEventLoop] = importlib.import_module("uvloop").new_event_loop
-    except ImportError:
-        return None
-    return factory

@@ -203,7 +203,7 @@ class Broker:
             start += len(run)
             for member in partition.members.values():
                 if member.daemon is not None:
-                    member.daemon.send(frame)
+                    member.daemon.send_now(frame)
         self._mind_slow(partition)
 
     def _mind_slow(self, partition: Partition) -> None:

@@ -1,12 +1,12 @@
 """`ringfence hub`: the embedded ring's broker, in the foreground."""
 
-import asyncio
 import sys
 from pathlib import Path
 
 import click
 
 from ringfence.core.errors import RingfenceError
+from ringfence.host import loop
 from ringfence.ring.hub import serve
 
 
@@ -24,7 +24,7 @@ def hub(socket: Path, state: Path, token_ms: int) -> None:
     A host that is silent for 2.2 token times is removed from the ring.  Keep the state file: it
     makes epochs increase for ever."""
     try:
-        asyncio.run(serve(socket, state, token_ms, ready=lambda: click.echo(f"hub ready on {socket}")))
+        loop.run(serve(socket, state, token_ms, ready=lambda: click.echo(f"hub ready on {socket}")))
     except RingfenceError as error:
         click.echo(f"ringfence: {error}", err=True)
         sys.exit(error.exit_code)

@@ -191,7 +191,7 @@ class HubRing:
         if self._link is None:
             return
         for run in wire.batches(waiting):
-            self._link.send(wire.encode(wire.Send(run)))
+            self._link.send_now(wire.encode(wire.Send(run)))
 
     # -- what the hub says ---------------------------------------------------------
 
@@ -199,7 +199,10 @@ class HubRing:
         match message:
             case wire.Deliver(items):
                 self._in.extend(Delivered(sender, payload) for sender, payload in items)
-                self._schedule()
+                if self._pumping:
+                    self._schedule()
+                else:
+                    self._pump()
             case wire.Ping():
                 if self._link is not None:
                     self._link.send(wire.encode(wire.Pong()))

@@ -14,7 +14,7 @@ from typing import Generic, TypeVar
 
 from ringfence.wire.hub import FrameError, Frames
 
-_READ_BYTES = 256 << 10
+_READ_BYTES = 64 << 10  # more would have the allocator map and unmap memory at each read
 _WRITE_BYTES = 1 << 20
 _WRITE_FRAMES = 64
 _SOCKET_BUFFER_BYTES = 1 << 20
@@ -104,6 +104,16 @@ class Link(Generic[T]):
         self._out.append(memoryview(frame))
         self.buffered_bytes += len(frame)
         self._soon()
+
+    def send_now(self, frame: bytes) -> None:
+        """`send`, without waiting for what else this turn may bring."""
+        if self.closed or self._finishing or self._mute:
+            return
+        self._out.append(memoryview(frame))
+        self.buffered_bytes += len(frame)
+        if not self._flushing:
+            self._flushing = True
+            self._flush()
 
     def _soon(self) -> None:
         if not self._flushing:
