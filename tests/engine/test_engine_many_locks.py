@@ -33,8 +33,8 @@ def host_state(host: Host) -> Any:
     return host.node.context.state
 
 
-def take(host: Host, name: str, client: int = 1, wait_ms: int | None = None) -> str:
-    return host.ask(calls.Lock(SPACE, name, "EX", wait_ms), client)
+def take(host: Host, name: str, client: int = 1, wait_ms: int | None = None, mode: str = "EX") -> str:
+    return host.ask(calls.Lock(SPACE, name, mode, wait_ms), client)
 
 
 def names(count: int) -> list[str]:
@@ -44,7 +44,7 @@ def names(count: int) -> list[str]:
 def test_a_client_that_ends_with_many_locks_lets_go_of_all(world: World) -> None:
     first, second = world.hosts.values()
     for name in names(MANY):
-        assert first.reply(take(first, name))["mode"] == "EX"
+        assert first.reply(take(first, name, mode="PR"))["mode"] == "PR"
     first.feed(inputs.ClientGone(1))
     world.run()
     assert first.do(calls.Locks(SPACE), client=2)["clients"] == []
