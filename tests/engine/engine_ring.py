@@ -15,6 +15,7 @@ from ringfence.core.errors import RingfenceError, from_dict
 from ringfence.core.evidence import Power
 from ringfence.core.ids import Epoch
 from ringfence.engine import effects, inputs, orders
+from ringfence.engine.context import AT_ONCE
 from ringfence.engine.inputs import DiskState, Input
 from ringfence.engine.node import Node
 from ringfence.storage import Storage
@@ -65,7 +66,7 @@ class Host:
         self.storage = Storage([str(world.directory / "*.img")], lambda guard: None)
 
     def start(self) -> None:
-        self.node = Node()
+        self.node = Node(self.world.at_once)
         self.feed(
             inputs.Started(
                 self.world.config,
@@ -102,6 +103,8 @@ class Host:
                 self.world.later.append(lambda: self.feed(inputs.PathsDropped(effect.generation)))
             case effects.Answer():
                 self.replies.setdefault(effect.reply.id, []).append(effect.reply)
+            case effects.CallAgain():
+                self.world.later.append(lambda: self.feed(inputs.CalledAgain()))
             case effects.Record():
                 self.events.append(effect)
             case effects.RunAgent():
@@ -179,10 +182,20 @@ class Host:
 
 
 class World:
-    """Args: members: which hosts start at once (all, unless given)."""
+    """Args:
+    members: which hosts start at once (all, unless given).
+    at_once: see `Node`."""
 
-    def __init__(self, directory: Path, count: int, members: Sequence[int] = (), **options: Any) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        count: int,
+        members: Sequence[int] = (),
+        at_once: int = AT_ONCE,
+        **options: Any,
+    ) -> None:
         self.directory = directory
+        self.at_once = at_once
         self.config = config_of(count, **options)
         self.now_ns = 1_000_000 * MS
         self.queue: deque[tuple[int, bytes]] = deque()

@@ -97,7 +97,7 @@ def test_a_submission_counts_only_as_the_next_one() -> None:
 def test_what_only_its_sender_took_for_applied_is_waited_for_by_nothing() -> None:
     """Seed 638: an entry was delivered to its sender alone, which then took another's state."""
     life = Life(ME, "m", "b", 1)
-    outbox = Outbox()
+    outbox = Outbox(256)
     outbox.open(0)
     for entry in (REQUEST, CANCEL, UNLOCK):
         outbox.submit(entry, 0)
@@ -119,7 +119,7 @@ def submitted(outbox: Outbox) -> list[int]:
 
 
 def test_what_was_lost_on_the_way_is_said_again() -> None:
-    outbox = Outbox()
+    outbox = Outbox(256)
     outbox.open(0)
     for entry in (REQUEST, CANCEL):
         outbox.submit(entry, 0)

@@ -310,7 +310,8 @@ class NodesStory:
         self.answers[node].clear()
 
     def do_give_back(self, node: str) -> None:
-        self.carry(node, self.nodes[node].give_back("space"))
+        for name in self.nodes[node].resources("space"):
+            self.carry(node, self.nodes[node].give_back("space", name))
 
     def do_purge(self, node: str) -> None:
         self.space.purge([int(node[1:])])

@@ -338,7 +338,8 @@ class World:
         assert not self.clients, "not everybody was served"
         self.try_what_is_kept()
         for node in NODES:
-            self.carry(node, self.nodes[node].give_back(SPACE))
+            for name in self.nodes[node].resources(SPACE):
+                self.carry(node, self.nodes[node].give_back(SPACE, name))
         self.deliver_all()
         assert not self.space.resources
         assert not any(locks.holds(SPACE) for locks in self.nodes.values())

@@ -261,6 +261,8 @@ class Driver:
                 self._ports.kept.keep_config(effect.config)
             case effects.Answer():
                 self._answer(effect.client, effect.reply)
+            case effects.CallAgain():
+                asyncio.get_running_loop().call_soon(self.feed, inputs.CalledAgain())
             case effects.Record():
                 self._record(effect, now_ns)
             case effects.DoOrder():

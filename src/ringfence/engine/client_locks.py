@@ -15,8 +15,7 @@ from ringfence.wire import client as calls
 from ringfence.wire.client import Reply
 
 
-class _Owned(msgspec.Struct):
-    client: int
+class _Owned(msgspec.Struct, gc=False):
     request: str
     """The request that took it: notices go out under its id."""
     notices: bool
@@ -26,7 +25,9 @@ class ClientLocks:
     def __init__(self, context: Context, locker: Locker) -> None:
         self._context = context
         self._locker = locker
-        self._owned: dict[int, _Owned] = {}
+        self._owned: dict[int, dict[int, _Owned]] = {}
+        """Client -> its locks."""
+        locker.on_blocking = self._blocking
 
     def asked(self, client: int, id: str, call: calls.LockCall) -> None:
         """Raises RingfenceError for what is refused at once."""
@@ -40,26 +41,21 @@ class ClientLocks:
     def lock(self, client: int, id: str, call: calls.Lock) -> None:
         """Raises BadInput for a mode or a name that cannot be."""
         mode = _mode(call.mode)
-        box: list[int] = []
-
-        def blocking(wants: Mode) -> None:
-            if call.notices and box:
-                self._send(client, Reply(id, result={"blocking": wants.name, "lock": box[0]}, final=False))
+        lock = 0  # not known yet
 
         def done(result: Held | RingfenceError | None) -> None:
             if isinstance(result, Held):
-                self._owned.setdefault(result.lock, _Owned(client, id, call.notices))
+                self._owns(client, result.lock, id, call.notices)
                 self._send(client, Reply(id, result=_told(result), final=not call.notices))
             elif isinstance(result, RingfenceError):
-                self._forget()
+                self._forget(client, lock)
                 self._send(client, Reply(id, error=result.as_dict()))
 
         lock = self._locker.acquire(
-            call.lockspace, call.resource, mode, call.wait_ms, done, flags=call.flags, on_blocking=blocking
+            call.lockspace, call.resource, mode, call.wait_ms, done, flags=call.flags, client=client
         )
-        box.append(lock)
         if self._locker.use(lock) is not None:
-            self._owned.setdefault(lock, _Owned(client, id, call.notices))
+            self._owns(client, lock, id, call.notices)
 
     def convert(self, client: int, id: str, call: calls.Convert) -> None:
         self._mine(client, call.lock)
@@ -67,18 +63,18 @@ class ClientLocks:
             call.lock,
             _mode(call.mode),
             call.wait_ms,
-            self._answer(client, id),
+            self._answer(client, id, call.lock),
             flags=call.flags,
             lvb=call.lvb,
         )
 
     def unlock(self, client: int, id: str, call: calls.Unlock) -> None:
         owned = self._mine(client, call.lock)
-        answer = self._answer(client, id)
+        answer = self._answer(client, id, call.lock)
 
         def done(result: Held | RingfenceError | None) -> None:
             if result is None:
-                self._owned.pop(call.lock, None)
+                self._forget(client, call.lock)
                 if owned.notices:
                     self._send(client, Reply(owned.request, result={"released": True, "lock": call.lock}))
             answer(result)
@@ -87,10 +83,7 @@ class ClientLocks:
 
     def gone(self, client: int) -> None:
         """The connection ended; so do its locks."""
-        locks = [lock for lock, owned in self._owned.items() if owned.client == client]
-        for lock in locks:
-            del self._owned[lock]
-        self._locker.drop(locks)
+        self._locker.drop(list(self._owned.pop(client, ())))
 
     def end_all(self) -> None:
         """This node leaves the cluster: nobody waits for a lock here any more.
@@ -99,7 +92,8 @@ class ClientLocks:
         authority that is still valid, while another node is granted the same.
 
         Raises Refused while a client holds a lock."""
-        uses = [use for use in (self._locker.use(lock) for lock in list(self._owned)) if use is not None]
+        locks = [lock for owned in self._owned.values() for lock in owned]
+        uses = [use for use in map(self._locker.use, locks) if use is not None]
         held = sorted({use.what for use in uses if use.held is not None})
         if held:
             raise Refused(
@@ -113,15 +107,23 @@ class ClientLocks:
 
     def lost(self) -> None:
         """This life is stale.  What was in flight has been answered; holders with notices are told."""
-        for lock, owned in self._owned.items():
-            if owned.notices:
-                self._send(owned.client, Reply(owned.request, result={"lost": True, "lock": lock}))
+        for client, locks in self._owned.items():
+            for lock, owned in locks.items():
+                if owned.notices:
+                    self._send(client, Reply(owned.request, result={"lost": True, "lock": lock}))
         self._owned = {}
 
-    def _answer(self, client: int, id: str) -> Done:
+    def _blocking(self, client: int, lock: int, wants: Mode) -> None:
+        owned = self._owned.get(client, {}).get(lock)
+        if owned is not None and owned.notices:
+            reply = Reply(owned.request, result={"blocking": wants.name, "lock": lock}, final=False)
+            self._send(client, reply)
+
+    def _answer(self, client: int, id: str, lock: int) -> Done:
         def done(result: Held | RingfenceError | None) -> None:
             if isinstance(result, RingfenceError):
-                self._forget()
+                if self._locker.use(lock) is None:
+                    self._forget(client, lock)
                 self._send(client, Reply(id, error=result.as_dict()))
             else:
                 self._send(client, Reply(id, result=_told(result) if result else {"released": True}))
@@ -129,13 +131,21 @@ class ClientLocks:
         return done
 
     def _mine(self, client: int, lock: int) -> _Owned:
-        owned = self._owned.get(lock)
-        if owned is None or owned.client != client:
+        owned = self._owned.get(client, {}).get(lock)
+        if owned is None:
             raise NotFound(f"lock {lock} is not one of this connection's", next="ringfence locks")
         return owned
 
-    def _forget(self) -> None:
-        self._owned = {lock: one for lock, one in self._owned.items() if self._locker.use(lock) is not None}
+    def _owns(self, client: int, lock: int, request: str, notices: bool) -> None:
+        locks = self._owned.setdefault(client, {})
+        if lock not in locks:
+            locks[lock] = _Owned(request, notices)
+
+    def _forget(self, client: int, lock: int) -> None:
+        locks = self._owned.get(client, {})
+        locks.pop(lock, None)
+        if not locks:
+            self._owned.pop(client, None)
 
     def _send(self, client: int, reply: Reply) -> None:
         self._context.out(Answer(client, reply))

@@ -16,6 +16,10 @@ from ringfence.membership.authority import Authority
 from ringfence.membership.hearing import Hearing
 from ringfence.wire.entries import Entry
 
+AT_ONCE = 256
+"""How many locks one step handles at most: each costs some 20 us, and nothing may hold a daemon's event
+loop for 20 ms."""
+
 
 class Phase(enum.Enum):
     """Where this node stands.  Only RUNNING applies entries and sends heartbeats."""
@@ -38,11 +42,14 @@ class Phase(enum.Enum):
 class Context:
     """Shared by the parts of one `Node`; owned by it."""
 
-    def __init__(self, config: ClusterConfig, me: int, life: Life, disk: DiskState) -> None:
+    def __init__(
+        self, config: ClusterConfig, me: int, life: Life, disk: DiskState, at_once: int = AT_ONCE
+    ) -> None:
         self.config = config
         self.me = me
         self.life = life
         self.disk = disk
+        self.at_once = at_once
         self.keep = False
         """`disk` has changed and must be kept before anything of this step is said."""
         self.now_ns = 0
@@ -51,13 +58,15 @@ class Context:
         self.state: ClusterState | None = None
         self.epoch = Epoch()
         """The ring's present epoch; zero without a view."""
-        self.outbox = Outbox()
+        self.outbox = Outbox(at_once)
         self.authority = Authority(config, me)
         self.hearing = Hearing(config.timing)
         self.left = False
         """This life has left the cluster cleanly."""
         self.only_locks = False
         """This step has touched nothing but locks: see `Node.step`."""
+        self.more = False
+        """There is more to do than fits into this step."""
         self.effects: list[Effect] = []
 
     @property

@@ -82,6 +82,12 @@ class Answer(_Effect, frozen=True):
     reply: Reply
 
 
+class CallAgain(_Effect, frozen=True):
+    """There is more to do than one step should do: call again soon, but let others have their turn.
+
+    At most one is out.  Answer: inputs.CalledAgain."""
+
+
 class Record(_Effect, frozen=True):
     """Append an event to the history.  `kind` is a stable word; `fields` JSON-able."""
 
@@ -100,5 +106,5 @@ class Ended(_Effect, frozen=True):
 
 Effect = (
     Multicast | Keep | KeepConfig | SetDeadline | RunAgent | CancelAgent | DoOrder | DropPaths | Answer
-    | Record | Ended
+    | CallAgain | Record | Ended
 )  # fmt: skip

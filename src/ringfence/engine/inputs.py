@@ -116,6 +116,10 @@ class PathIncident(_Input, frozen=True):
     incident: Incident
 
 
+class CalledAgain(_Input, frozen=True):
+    """Answer to effects.CallAgain: others have had their turn."""
+
+
 class Wall(_Input, frozen=True):
     """The wall clock, for records only."""
 
@@ -124,5 +128,5 @@ class Wall(_Input, frozen=True):
 
 Input = (
     Started | ViewChanged | Delivered | RingLost | Tick | Asked | ClientGone | AgentExited | OrderDone
-    | PathsDropped | PathIncident | Wall
+    | PathsDropped | PathIncident | CalledAgain | Wall
 )  # fmt: skip

@@ -11,6 +11,7 @@ lock that may be somebody else's by now."""
 import errno
 from collections import deque
 from collections.abc import Callable
+from heapq import heapify, heappop, heappush
 
 import msgspec
 
@@ -51,6 +52,8 @@ Done = Callable[[Held | RingfenceError | None], None]
 
 TRY_MS = 5_000
 """How long a try-lock may wait for the cluster's answer: it needs a round of the ring, no more."""
+PLAIN_HEAP = 256
+"""Time limits that are over and still in the heap are not worth a look while there are no more than these."""
 KEPT_RESOURCES = ("GLLK", "VGLK")
 
 
@@ -59,21 +62,25 @@ def is_kept(lockspace: str, resource: str) -> bool:
     return not lockspace.startswith(VG_SPACE) or resource in KEPT_RESOURCES
 
 
-class Use(msgspec.Struct):
+class Use(msgspec.Struct, gc=False):
     lock: int
     lockspace: str
     resource: str
-    what: str
-    """For people: "LV vg0/vm1"."""
+    named: str
+    """For people, "LV vg0/vm1"; empty: lockspace and resource say it all."""
     wanted: Mode
     done: Done | None
     """Of the operation in flight; None: nothing is in flight."""
     deadline_ns: int | None = None
     held: Held | None = None
     trying: bool = False
-    persistent: bool = False
     since_wall_ms: int = 0
-    on_blocking: Callable[[Mode], None] | None = None
+    client: int = 0
+    """The connection it belongs to; 0: none, it is a command's."""
+
+    @property
+    def what(self) -> str:
+        return self.named or f"{self.lockspace}/{self.resource}"
 
 
 class Locker:
@@ -81,11 +88,18 @@ class Locker:
         self._context = context
         self.node_locks = NodeLocks()
         self.grants = Grants(context, self.node_locks)
+        self.on_blocking: Callable[[int, int, Mode], None] = _unheard
+        """Called with a client, its lock and the mode that somebody wants."""
         self._uses: dict[int, Use] = {}
+        self._persistent: dict[int, Use] = {}
+        self._limits: list[tuple[int, int]] = []
+        """A heap of (deadline_ns, lock), with entries of operations that ended long ago."""
         self._last = 0
+        self._dropped: deque[int] = deque()
+        """Locks whose users are gone, to be dropped little by little."""
         self._outs: deque[Out] = deque()
         self._working = False
-        self._untold: list[ClientGranted] = []
+        self._untold: dict[int, ClientGranted] = {}
         """Grants that NodeLocks has made and that may not be told yet, for want of authority."""
 
     # -- users ---------------------------------------------------------------------
@@ -101,19 +115,23 @@ class Locker:
         what: str = "",
         flags: int = 0,
         persistent: bool = False,
-        on_blocking: Callable[[Mode], None] | None = None,
+        client: int = 0,
     ) -> int:
         """Ask for a lock.  Returns its id; `done` may have been called already.
+
+        client: to whom blocking notices go (`on_blocking`).
 
         Raises BadInput for an impossible name."""
         self._last += 1
         use = Use(
-            self._last, lockspace, resource, what or f"{lockspace}/{resource}", mode, done,
-            persistent=persistent, since_wall_ms=self._context.wall_ms, on_blocking=on_blocking,
+            self._last, lockspace, resource, what, mode, done,
+            since_wall_ms=self._context.wall_ms, client=client,
         )  # fmt: skip
         if self._refuse_now(use, wait_ms):
             return use.lock
         self._uses[use.lock] = use
+        if persistent:
+            self._persistent[use.lock] = use
         self._limit(use, wait_ms)
         try:
             outs = self.node_locks.request(
@@ -121,9 +139,10 @@ class Locker:
                 keep=is_kept(lockspace, resource), now_ms=self._context.wall_ms,
             )  # fmt: skip
         except BadInput:
-            del self._uses[use.lock]
+            self._forget(use.lock)
             raise
         self.take(outs)
+        self._watch(use)
         return use.lock
 
     def convert(
@@ -149,6 +168,7 @@ class Locker:
         self._limit(use, wait_ms)
         flags = self._flags(flags, wait_ms)
         self.take(self.node_locks.convert(lock, mode, flags=flags, lvb=lvb, now_ms=self._context.wall_ms))
+        self._watch(use)
 
     def release(self, lock: int, done: Done, *, flags: int = 0, lvb: bytes | None = None) -> None:
         use = self._uses.get(lock)
@@ -158,7 +178,8 @@ class Locker:
         if use.done is not None:
             done(Refused(f"{use.what}: another operation on this lock is in flight", retry=True))
             return
-        use.done, use.wanted, use.deadline_ns, use.persistent = done, Mode.UN, None, False
+        use.done, use.wanted, use.deadline_ns = done, Mode.UN, None
+        self._persistent.pop(lock, None)
         self.take(self.node_locks.unlock(lock, flags=flags, lvb=lvb))
 
     def give_up(self, lock: int, why: RingfenceError) -> None:
@@ -169,11 +190,17 @@ class Locker:
         self._give_up(use, why)
 
     def drop(self, locks: list[int]) -> None:
-        """Their user is gone: no answer is given, and what they could write is no longer valid."""
-        known = [lock for lock in locks if self._uses.pop(lock, None) is not None]
-        self._untold = [one for one in self._untold if one.lock_id not in known]
-        if known:
-            self.take(self.node_locks.drop(known))
+        """Their user is gone: no answer is given, and what they could write is no longer valid.
+
+        A thousand of them are let go in several steps."""
+        self._dropped.extend(lock for lock in locks if self._forget(lock))
+        self._drop_some()
+
+    def _drop_some(self) -> None:
+        if self._dropped:
+            some = [self._dropped.popleft() for _ in range(min(len(self._dropped), self._context.at_once))]
+            self._context.more = bool(self._dropped) or self._context.more
+            self.take(self.node_locks.drop(some))
 
     def leave_behind(self, locks: list[int]) -> None:
         """A command ended without releasing these: they are released, whatever they wait for."""
@@ -191,12 +218,8 @@ class Locker:
 
     def find(self, lockspace: str, resource: str) -> Use | None:
         """This node's persistent lock on a resource, once it is held."""
-        for use in self._uses.values():
-            if (
-                use.persistent
-                and use.held is not None
-                and (use.lockspace, use.resource) == (lockspace, resource)
-            ):
+        for use in self._persistent.values():
+            if use.held is not None and (use.lockspace, use.resource) == (lockspace, resource):
                 return use
         return None
 
@@ -204,7 +227,7 @@ class Locker:
         return self._uses.get(lock)
 
     def persistent(self) -> list[Use]:
-        return [use for use in self._uses.values() if use.persistent]
+        return list(self._persistent.values())
 
     def waiting(self) -> list[Use]:
         """Uses that wait for a grant, oldest first, for `why`."""
@@ -219,19 +242,23 @@ class Locker:
         """Tell what may be told now; end what has waited too long."""
         self.take(self.grants.tell())
         if self._untold and self._context.may_report:
-            untold, self._untold = self._untold, []
-            self.take(list(untold))
-        for use in list(self._uses.values()):
-            if use.deadline_ns is not None and self._context.now_ns >= use.deadline_ns:
+            untold, self._untold = self._untold, {}
+            self.take(list(untold.values()))
+        self._drop_some()
+        while self._limits and self._limits[0][0] <= self._context.now_ns:
+            deadline_ns, lock = heappop(self._limits)
+            use = self._uses.get(lock)
+            if use is not None and use.deadline_ns == deadline_ns:
                 use.deadline_ns = None
                 self._give_up(use, self._too_late(use))
 
     def lost(self) -> None:
         """This life is stale: every use ends, with LocksLost."""
-        self._untold = []
+        self._untold = {}
         self.grants.clear()
         self.take(self.node_locks.lost())
-        self._uses = {}
+        self._uses, self._persistent, self._limits = {}, {}, []
+        self._dropped.clear()
 
     def take(self, outs: list[Out]) -> None:
         """Carry out what NodeLocks wants sent and told, in order, also what that leads to."""
@@ -264,12 +291,12 @@ class Locker:
         elif isinstance(out, ClientLost):
             use.held = None
             self._ended(use, lost_error(use.what, self._context.name(self._context.me)))
-        elif isinstance(out, ClientBlocking) and use.on_blocking is not None:
-            use.on_blocking(out.wants)
+        elif isinstance(out, ClientBlocking) and use.client:
+            self.on_blocking(use.client, use.lock, out.wants)
 
     def _granted(self, use: Use, out: ClientGranted) -> None:
         if not self._context.may_report:
-            self._untold.append(out)
+            self._untold[out.lock_id] = out
             return
         use.held = Held(use.lock, out.mode, out.token, out.lvb if out.lvb_valid else None)
         use.since_wall_ms = self._context.wall_ms
@@ -278,9 +305,15 @@ class Locker:
     def _ended(self, use: Use, result: Held | RingfenceError | None) -> None:
         done, use.done, use.deadline_ns = use.done, None, None
         if use.held is None:
-            self._uses.pop(use.lock, None)
+            self._forget(use.lock)
         if done is not None:
             done(result)
+
+    def _forget(self, lock: int) -> bool:
+        """Returns whether there was such a use."""
+        self._persistent.pop(lock, None)
+        self._untold.pop(lock, None)
+        return self._uses.pop(lock, None) is not None
 
     # -- time and words ----------------------------------------------------------------
 
@@ -291,6 +324,19 @@ class Locker:
         use.trying = wait_ms == 0
         limit_ms = TRY_MS if wait_ms == 0 else wait_ms
         use.deadline_ns = None if limit_ms is None else self._context.now_ns + limit_ms * 1_000_000
+
+    def _watch(self, use: Use) -> None:
+        """Note the time limit of what is still in flight."""
+        if use.deadline_ns is None:
+            return
+        heappush(self._limits, (use.deadline_ns, use.lock))
+        if len(self._limits) > PLAIN_HEAP + 2 * len(self._uses):
+            self._limits = [one for one in self._limits if self._limit_of(one[1]) == one[0]]
+            heapify(self._limits)
+
+    def _limit_of(self, lock: int) -> int | None:
+        use = self._uses.get(lock)
+        return use.deadline_ns if use is not None else None
 
     def _refuse_now(self, use: Use, wait_ms: int | None) -> bool:
         """A try-lock is not kept waiting for a cluster that cannot answer."""
@@ -305,13 +351,11 @@ class Locker:
 
     def _give_up(self, use: Use, why: RingfenceError) -> None:
         """Cancel; the answer comes at once, or the operation's own answer is on its way."""
-        untold = next((one for one in self._untold if one.lock_id == use.lock), None)
-        if untold is not None:
+        if self._untold.pop(use.lock, None) is not None:
             # Granted here, but for want of authority never told: it goes back unused.
-            self._untold.remove(untold)
             done, use.done = use.done, None
             if use.held is None:
-                del self._uses[use.lock]
+                self._forget(use.lock)
                 self.take(self.node_locks.drop([use.lock]))
             if done is not None:
                 done(why)
@@ -424,6 +468,10 @@ def _join(lockspace: str) -> str:
     if lockspace.startswith(VG_SPACE):
         return f"vgchange --lockstart {lockspace.removeprefix(VG_SPACE)}"
     return f"join lockspace {lockspace} first"
+
+
+def _unheard(client: int, lock: int, wants: Mode) -> None:
+    """Nobody listens to blocking notices."""
 
 
 def _nobody(result: Held | RingfenceError | None) -> None:

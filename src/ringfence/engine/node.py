@@ -2,7 +2,8 @@
 
 Each step takes one past fact, lets the parts act on it, then looks round once: what may be told,
 who must be fenced, which deadlines moved, what there is to say.  All that it has to say leaves in
-one frame, last; what must be on disk before that is kept first.  After a step that touched nothing
+one frame, last; what must be on disk before that is kept first.  What is too much for one step goes on in
+the next: the driver is asked to call again.  After a step that touched nothing
 but locks there is nothing else to look at: whatever time alone brings, the next tick finds.
 
 The parts: `views` (who is in, who may act), `state` (what all agree on), `locker` (locks of users
@@ -15,9 +16,9 @@ from ringfence.core.errors import RingfenceError
 from ringfence.core.ids import Life
 from ringfence.engine import inputs
 from ringfence.engine.commands import autostart
-from ringfence.engine.context import Context, Phase
+from ringfence.engine.context import AT_ONCE, Context, Phase
 from ringfence.engine.deadlines import Deadlines
-from ringfence.engine.effects import Effect, Ended, Keep, KeepConfig, Multicast, Record
+from ringfence.engine.effects import CallAgain, Effect, Ended, Keep, KeepConfig, Multicast, Record
 from ringfence.engine.facts import (
     AttemptGranted,
     ConfigAccepted,
@@ -48,9 +49,13 @@ AUTOSTART_AGAIN_MS = 10_000
 
 
 class Node:
-    """The engine.  The first input must be `Started`."""
+    """The engine.  The first input must be `Started`.
 
-    def __init__(self) -> None:
+    Args:
+        at_once: how many locks one step handles at most, where an event concerns many."""
+
+    def __init__(self, at_once: int = AT_ONCE) -> None:
+        self._at_once = at_once
         self._running: _Node | None = None
 
     def step(self, now_ns: int, input: Input) -> list[Effect]:
@@ -60,7 +65,7 @@ class Node:
             now_ns: CLOCK_BOOTTIME; never goes back."""
         if isinstance(input, inputs.Started):
             assert self._running is None, "started twice"
-            self._running = _Node(now_ns, input)
+            self._running = _Node(now_ns, input, self._at_once)
         assert self._running is not None, "Started comes first"
         return self._running.step(now_ns, input)
 
@@ -71,13 +76,13 @@ class Node:
 
 
 class _Node:
-    def __init__(self, now_ns: int, started: inputs.Started) -> None:
+    def __init__(self, now_ns: int, started: inputs.Started, at_once: int) -> None:
         disk = started.disk
         again = disk.boot == started.boot
         incarnation = disk.incarnation + 1 if again else 1
         life = Life(started.node, started.machine, started.boot, incarnation)
         disk = msgspec.structs.replace(disk, incarnation=incarnation, boot=started.boot)
-        context = self.context = Context(started.config, started.node, life, disk)
+        context = self.context = Context(started.config, started.node, life, disk, at_once)
         context.keep = True
         context.hearing.started(now_ns)
         self.locker = Locker(context)
@@ -87,6 +92,8 @@ class _Node:
         self._requests = Requests(context, self.locker, self._tasks, self._views, self._fencer)
         self._deadlines = Deadlines(context)
         self._sent_ns = 0
+        self._called = False
+        """The driver was asked to call again, and has not yet."""
         self._suspected: dict[Life, int] = {}
         """Lives this node has called silent, with the epoch's sequence in which it did."""
         self._incidents: list[Incident] = []
@@ -99,7 +106,7 @@ class _Node:
         context = self.context
         context.now_ns = now_ns
         context.hearing.ticked(now_ns)
-        context.only_locks = True
+        context.only_locks, context.more = True, False
         self._take(input)
         if context.only_locks and not self._tasks.busy and not self._requests.busy:
             self.locker.look()
@@ -109,6 +116,9 @@ class _Node:
             frame = context.outbox.frame(context.epoch, context.life)
             if frame is not None:
                 context.out(Multicast(frame))
+            if (context.more or context.outbox.more) and not self._called:
+                self._called = True
+                context.out(CallAgain())
         effects, context.effects = context.effects, []
         return effects
 
@@ -140,6 +150,8 @@ class _Node:
                 self._path_incident(input.incident)
             case inputs.Wall():
                 self.context.wall_ms = input.wall_ms
+            case inputs.CalledAgain():
+                self._called = False
             case inputs.Tick():
                 pass
 

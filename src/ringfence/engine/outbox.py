@@ -2,7 +2,10 @@
 
 Entries are numbered within a life and go out in order; what was not applied when a view changed is
 sent again in the next epoch (the ordered state counts each number once).  Everything that one step
-has to say leaves in one frame."""
+has to say leaves in one frame; but of many entries no more than a receiver can apply in one step."""
+
+from collections import deque
+from itertools import chain
 
 import msgspec
 
@@ -12,14 +15,17 @@ from ringfence.wire.entries import Entry
 
 
 class Outbox:
-    def __init__(self) -> None:
+    """Args: at_once: the most entries in a frame; every member applies a whole frame in one step."""
+
+    def __init__(self, at_once: int) -> None:
+        self._at_once = at_once
         self._seq = 0
-        self._waiting: list[ring.Submitted] = []
-        """Not yet applied, oldest first."""
+        self._sent: deque[ring.Submitted] = deque()
+        """Multicast in this epoch and not yet applied, oldest first."""
+        self._unsent: deque[ring.Submitted] = deque()
+        """Those that follow.  Together they are numbered without a gap up to `_seq`."""
         self._base = 0
         """The last number of this life that the state has applied."""
-        self._sent = 0
-        """How many of `_waiting` were multicast in this epoch."""
         self._items: list[ring.Item] = []
         self._open = False
         self.just_applied: list[Entry] = []
@@ -28,66 +34,83 @@ class Outbox:
     def submit(self, entry: Entry, wall_ms: int) -> int:
         """Queue an entry; returns its number."""
         self._seq += 1
-        self._waiting.append(ring.Submitted(self._seq, entry, wall_ms))
+        self._unsent.append(ring.Submitted(self._seq, entry, wall_ms))
         return self._seq
 
     def say(self, item: ring.Item) -> None:
         """Send an item that is no entry with this step's frame (ready, heartbeat, snapshot)."""
         self._items.append(item)
 
-    def applied(self, seq: int) -> None:
-        """Everything up to `seq` was applied."""
+    def applied(self, seq: int) -> list[Entry]:
+        """Everything up to `seq` was applied.  Returns what of it had been waiting here."""
         self._base = seq
-        before = len(self._waiting)
-        self._waiting = [one for one in self._waiting if one.seq > seq]
-        self._sent = max(0, self._sent - (before - len(self._waiting)))
+        done = []
+        for waiting in (self._sent, self._unsent):
+            while waiting and waiting[0].seq <= seq:
+                done.append(waiting.popleft().entry)
+        return done
 
     def repeat(self, seq: int) -> None:
         """Number `seq` came back and did not count: if an earlier one was lost on the way, say all again."""
-        if self._waiting and self._waiting[0].seq < seq:
-            self._sent = 0
+        if self._sent and self._sent[0].seq < seq:
+            self._unsend()
 
     def waits(self, seq: int) -> bool:
         """Whether an entry of this life has not been applied yet."""
-        return any(one.seq == seq for one in self._waiting)
+        first = self._first()
+        return first is not None and first.seq <= seq <= self._seq
+
+    @property
+    def more(self) -> bool:
+        """Whether there is more to say than went into this step's frame."""
+        return self._open and bool(self._unsent)
 
     def close(self) -> None:
         """The view ended: entries wait, and all unapplied ones will be sent again."""
         self._open = False
-        self._sent = 0
+        self._unsend()
         self._items = []
 
     def open(self, applied_seq: int) -> None:
         """This node runs in a new epoch; the state has applied its numbers up to `applied_seq`."""
-        self.just_applied = [one.entry for one in self._waiting if one.seq <= applied_seq]
-        self.applied(applied_seq)
+        self.just_applied = self.applied(applied_seq)
         self._open = True
-        self._sent = 0
+        self._unsend()
 
     def clear(self) -> None:
         """A new life starts counting from one."""
         self.close()
         self._seq = self._base = 0
-        self._waiting = []
+        self._unsent.clear()
 
     def frame(self, epoch: Epoch, life: Life) -> bytes | None:
         """This step's frame, or None if there is nothing to say."""
         items: list[ring.Item] = self._items
         self._items = []
         if self._open:
-            items = [*items, *self._following()[self._sent :]]
-            self._sent = len(self._waiting)
+            while self._unsent and len(items) < self._at_once:
+                items.append(self._send())
         return ring.encode(epoch, life, tuple(items)) if items else None
 
-    def _following(self) -> list[ring.Submitted]:
-        """What waits, each with the number it follows.
+    def _send(self) -> ring.Submitted:
+        """The next one, with the number it follows.
 
         Not always one less: a node may have taken its own entry for applied, alone, in a state that the
         cluster has not carried on; that entry is gone, and nothing may wait for it."""
-        before = [self._base, *(one.seq for one in self._waiting)]
-        pairs = zip(self._waiting, before, strict=False)
-        return [msgspec.structs.replace(one, after=after) for one, after in pairs]
+        after = self._sent[-1].seq if self._sent else self._base
+        one = msgspec.structs.replace(self._unsent.popleft(), after=after)
+        self._sent.append(one)
+        return one
+
+    def _unsend(self) -> None:
+        self._unsent.extendleft(reversed(self._sent))
+        self._sent.clear()
+
+    def _first(self) -> ring.Submitted | None:
+        if self._sent:
+            return self._sent[0]
+        return self._unsent[0] if self._unsent else None
 
     def unapplied(self, kind: type) -> list[Entry]:
         """Entries of a kind that were not applied yet."""
-        return [one.entry for one in self._waiting if isinstance(one.entry, kind)]
+        return [one.entry for one in chain(self._sent, self._unsent) if isinstance(one.entry, kind)]

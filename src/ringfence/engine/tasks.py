@@ -38,6 +38,8 @@ class Task(msgspec.Struct):
     """The lock whose operation it waits for; 0: none."""
     seq: int = 0
     """The own entry that must be applied; 0: none."""
+    kept: list[str] = []
+    """Resources of the lockspace to be left that are still to be given back."""
     refused: str = ""
 
 
@@ -227,7 +229,7 @@ class Tasks:
                     f"lockspace {order.lockspace}: {context.name(context.me)} still has locks in use there",
                     next=f"ringfence locks {order.lockspace}",
                 )
-            self._locker.take(self._locker.node_locks.give_back(order.lockspace))
+            task.kept = self._locker.node_locks.resources(order.lockspace)
         self._look_order(task, order)
         return self._holds_now(task, order)
 
@@ -249,12 +251,14 @@ class Tasks:
         context = self._context
         if isinstance(order, orders.JoinLockspace):
             self._ask_to_join(order.lockspace)
-        elif (
-            isinstance(order, orders.LeaveLockspace)
-            and not task.seq
-            and not self._locker.node_locks.holds(order.lockspace)
-        ):
-            task.seq = context.submit(entries.LeaveLockspace(order.lockspace))
+        elif isinstance(order, orders.LeaveLockspace) and not task.seq:
+            locks = self._locker.node_locks
+            some, task.kept = task.kept[-context.at_once :], task.kept[: -context.at_once]
+            for resource in some:
+                self._locker.take(locks.give_back(order.lockspace, resource))
+            context.more = bool(task.kept) or context.more
+            if not locks.holds(order.lockspace):
+                task.seq = context.submit(entries.LeaveLockspace(order.lockspace))
 
     def _holds_now(self, task: Task, order: orders.Order) -> tuple[bool, Any]:
         context = self._context

@@ -56,8 +56,10 @@ class Row(msgspec.Struct, frozen=True):
 
 class NodeLocks:
     def __init__(self) -> None:
-        self._locks: dict[tuple[str, str], NodeLock] = {}
-        self._where: dict[int, tuple[str, str]] = {}
+        self._spaces: dict[str, dict[str, NodeLock]] = {}
+        """Lockspace -> resource -> this node's lock; no lockspace without any."""
+        self._of: dict[int, NodeLock] = {}
+        """Lock id -> what it is a lock of."""
 
     # -- clients -----------------------------------------------------------------------
 
@@ -80,45 +82,47 @@ class NodeLocks:
 
         Raises BadInput for an impossible name."""
         check_names(lockspace, resource)
-        if lock_id in self._where:
+        if lock_id in self._of:
             return [ClientRefused(lock_id, errno.EINVAL)]
-        where = (lockspace, resource)
-        lock = self._locks.setdefault(where, NodeLock(lockspace, resource))
-        self._where[lock_id] = where
+        lock = self._of[lock_id] = self._find(lockspace, resource) or self._new(lockspace, resource)
         return self._done(lock, lock.request(lock_id, mode, flags, lvb, keep, now_ms))
 
     def convert(
         self, lock_id: int, mode: Mode, *, flags: int = 0, lvb: bytes | None = None, now_ms: int = 0
     ) -> list[Out]:
         """Change a granted lock's mode.  From PW or EX to no higher mode, `lvb` is written."""
-        lock = self._of(lock_id)
+        lock = self._of.get(lock_id)
         if lock is None:
             return [ClientRefused(lock_id, errno.ENOENT)]
         return self._done(lock, lock.convert(lock_id, mode, flags, lvb, now_ms))
 
     def unlock(self, lock_id: int, *, flags: int = 0, lvb: bytes | None = None) -> list[Out]:
         """Release a granted lock; from PW or EX, `lvb` is written.  EBUSY while it waits or converts."""
-        lock = self._of(lock_id)
+        lock = self._of.get(lock_id)
         if lock is None:
             return [ClientRefused(lock_id, errno.ENOENT)]
         return self._done(lock, lock.unlock(lock_id, flags, lvb))
 
     def cancel(self, lock_id: int) -> list[Out]:
         """Take back a request or conversion that waits; the answer is at once."""
-        lock = self._of(lock_id)
+        lock = self._of.get(lock_id)
         return [] if lock is None else self._done(lock, lock.cancel(lock_id))
 
     def drop(self, lock_ids: Collection[int]) -> list[Out]:
         """A client ended without unlocking: its locks and requests vanish, and nothing is told to it.
 
         Where one of them could write, the value block is no longer valid (the DLM's IVVALBLK)."""
+        gone: dict[tuple[str, str], list[int]] = {}
+        for one in lock_ids:
+            lock = self._of.get(one)
+            if lock is not None:
+                gone.setdefault((lock.lockspace, lock.resource), []).append(one)
         outs: list[Out] = []
-        for where in sorted({self._where[one] for one in lock_ids if one in self._where}):
-            lock = self._locks[where]
-            gone = [one for one in lock_ids if self._where.get(one) == where]
-            for one in gone:
-                del self._where[one]
-            outs += self._done(lock, lock.drop(gone))
+        for where in sorted(gone):
+            lock = self._spaces[where[0]][where[1]]
+            for one in gone[where]:
+                del self._of[one]
+            outs += self._done(lock, lock.drop(gone[where]))
         return outs
 
     # -- the cluster's answers and notices ---------------------------------------------------
@@ -134,32 +138,32 @@ class NodeLocks:
         demoted: bool = False,
     ) -> list[Out]:
         """A grant to this node may be used now.  (`demoted` is never so: nodes do not offer it.)"""
-        lock = self._locks.get((lockspace, resource))
+        lock = self._find(lockspace, resource)
         if lock is None:
-            lock = self._locks[lockspace, resource] = NodeLock(lockspace, resource)
+            lock = self._new(lockspace, resource)
             return self._done(lock, lock.adopt(mode, token))
         return self._done(lock, lock.on_granted(mode, token, lvb, lvb_valid))
 
     def on_refused(
         self, lockspace: str, resource: str, errno: int, blockers: tuple[tuple[int, Mode], ...]
     ) -> list[Out]:
-        lock = self._locks.get((lockspace, resource))
+        lock = self._find(lockspace, resource)
         if lock is None or lock.outstanding is None:
             return []
         return self._done(lock, lock.on_refused(errno, blockers))
 
     def on_released(self, lockspace: str, resource: str) -> list[Out]:
-        lock = self._locks.get((lockspace, resource))
+        lock = self._find(lockspace, resource)
         return [] if lock is None else self._done(lock, lock.on_released())
 
     def on_cancelled(self, lockspace: str, resource: str, held: Mode) -> list[Out]:
-        lock = self._locks.get((lockspace, resource))
+        lock = self._find(lockspace, resource)
         if lock is None or lock.outstanding is None:
             return []
         return self._done(lock, lock.on_cancelled(held))
 
     def on_blocking(self, lockspace: str, resource: str, wants: Mode, tries: bool = False) -> list[Out]:
-        lock = self._locks.get((lockspace, resource))
+        lock = self._find(lockspace, resource)
         return [] if lock is None else self._done(lock, lock.on_blocking(wants, tries))
 
     # -- this node's life ----------------------------------------------------------------------
@@ -167,46 +171,55 @@ class NodeLocks:
     def lost(self) -> list[Out]:
         """This life is stale: everything is gone."""
         outs: list[Out] = []
-        for where in sorted(self._locks):
-            outs += self._locks[where].on_vanished()
-        self._locks, self._where = {}, {}
+        used = {(lock.lockspace, lock.resource): lock for lock in self._of.values()}
+        for where in sorted(used):
+            outs += used[where].on_vanished()
+        self._spaces, self._of = {}, {}
         return outs
 
-    def give_back(self, lockspace: str) -> list[Out]:
-        """The node is about to leave: kept locks are given back.  Ask `holds` after each answer."""
-        outs: list[Out] = []
-        for where in sorted(self._locks):
-            if where[0] == lockspace:
-                outs += self._done(self._locks[where], self._locks[where].give_back())
-        return outs
+    def give_back(self, lockspace: str, resource: str) -> list[Out]:
+        """The node is about to leave: a kept lock is given back.  Ask `holds` after each answer."""
+        lock = self._find(lockspace, resource)
+        return [] if lock is None else self._done(lock, lock.give_back())
 
     # -- reading -------------------------------------------------------------------------------
 
     def holds(self, lockspace: str) -> bool:
         """Whether this node has, or may be about to have, any cluster lock of the lockspace."""
-        return any(where[0] == lockspace for where in self._locks)
+        return lockspace in self._spaces
+
+    def resources(self, lockspace: str) -> list[str]:
+        """The resources of which this node has, or may be about to have, a cluster lock."""
+        return list(self._spaces.get(lockspace, ()))
 
     def clients(self, lockspace: str) -> list[int]:
         """Lock ids of clients that hold or want something there."""
-        return sorted(lock_id for lock_id, where in self._where.items() if where[0] == lockspace)
+        return sorted(lock_id for lock_id, lock in self._of.items() if lock.lockspace == lockspace)
 
     def where(self, lock_id: int) -> tuple[str, str] | None:
         """(lockspace, resource) of a lock id; None if there is no such lock."""
-        return self._where.get(lock_id)
+        lock = self._of.get(lock_id)
+        return None if lock is None else (lock.lockspace, lock.resource)
 
     def statistics(self, lockspace: str = "") -> list[Row]:
         """Every client's lock, and every kept one, in the order of names and queues."""
         rows: list[Row] = []
-        for where in sorted(self._locks):
-            if not lockspace or where[0] == lockspace:
-                rows += _rows(self._locks[where])
+        for name in sorted(self._spaces):
+            if lockspace in ("", name):
+                for _, lock in sorted(self._spaces[name].items()):
+                    rows += _rows(lock)
         return rows
 
     # -- helpers ---------------------------------------------------------------------------------
 
-    def _of(self, lock_id: int) -> NodeLock | None:
-        where = self._where.get(lock_id)
-        return None if where is None else self._locks[where]
+    def _find(self, lockspace: str, resource: str) -> NodeLock | None:
+        space = self._spaces.get(lockspace)
+        return None if space is None else space.get(resource)
+
+    def _new(self, lockspace: str, resource: str) -> NodeLock:
+        lock = NodeLock(lockspace, resource)
+        self._spaces.setdefault(lockspace, {})[resource] = lock
+        return lock
 
     def _done(self, lock: NodeLock, outs: list[Out]) -> list[Out]:
         """Forget what has ended."""
@@ -214,9 +227,13 @@ class NodeLocks:
             if isinstance(out, ClientReleased | ClientLost) or (
                 isinstance(out, ClientRefused | ClientCancelled) and lock.local.find(out.lock_id) is None
             ):
-                self._where.pop(out.lock_id, None)
+                self._of.pop(out.lock_id, None)
         if lock.idle:
-            self._locks.pop((lock.lockspace, lock.resource), None)
+            space = self._spaces.get(lock.lockspace, {})
+            if space.get(lock.resource) is lock:
+                del space[lock.resource]
+                if not space:
+                    del self._spaces[lock.lockspace]
         return outs
 
 

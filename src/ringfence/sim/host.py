@@ -270,6 +270,8 @@ class Host:
                 self.config = config
             case effects.Answer(client, reply):
                 self._watcher.answered(self, client, reply)
+            case effects.CallAgain():
+                self._later(daemon, inputs.CalledAgain(), 1)
             case effects.Record(kind, what):
                 self._scheduler.note(f"{self.name} {kind}: {what}")
             case effects.RunAgent(run=run):

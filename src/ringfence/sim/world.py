@@ -92,7 +92,7 @@ def run(
         steps: engine steps with faults, before the world is mended.
         faults: which kinds strike.
         make_engine: for tests; gets a number that may seed the engine's own chance."""
-    world = World(seed, nodes, make_engine or (lambda number: Node()), faults)
+    world = World(seed, nodes, make_engine or (lambda number: Node(at_once=2 + number % 3)), faults)
     report = Report(seed, len(world.hosts))
     try:
         world.suffer(steps)
