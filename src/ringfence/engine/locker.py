@@ -49,6 +49,9 @@ from ringfence.wire import entries
 Done = Callable[[Held | RingfenceError | None], None]
 """Called once with what is held now (None: nothing any more), or with why not."""
 
+OnBlocking = Callable[[Mode, bool], None]
+"""Called when somebody is kept waiting: for which mode, and whether it is a try (see `Locker.busy`)."""
+
 TRY_MS = 5_000
 """How long a try-lock may wait for the cluster's answer: it needs a round of the ring, no more."""
 KEPT_RESOURCES = ("GLLK", "VGLK")
@@ -73,7 +76,7 @@ class Use(msgspec.Struct):
     trying: bool = False
     persistent: bool = False
     since_wall_ms: int = 0
-    on_blocking: Callable[[Mode], None] | None = None
+    on_blocking: OnBlocking | None = None
 
 
 class Locker:
@@ -101,9 +104,12 @@ class Locker:
         what: str = "",
         flags: int = 0,
         persistent: bool = False,
-        on_blocking: Callable[[Mode], None] | None = None,
+        cached: bool = False,
+        on_blocking: OnBlocking | None = None,
     ) -> int:
         """Ask for a lock.  Returns its id; `done` may have been called already.
+
+        cached: its user may keep it unused, and answers notices at once: with a release or with `busy`.
 
         Raises BadInput for an impossible name."""
         self._last += 1
@@ -118,7 +124,7 @@ class Locker:
         try:
             outs = self.node_locks.request(
                 use.lock, lockspace, resource, mode, flags=self._flags(flags, wait_ms),
-                keep=is_kept(lockspace, resource), now_ms=self._context.wall_ms,
+                keep=is_kept(lockspace, resource), cached=cached, now_ms=self._context.wall_ms,
             )  # fmt: skip
         except BadInput:
             del self._uses[use.lock]
@@ -160,6 +166,10 @@ class Locker:
             return
         use.done, use.wanted, use.deadline_ns, use.persistent = done, Mode.UN, None, False
         self.take(self.node_locks.unlock(lock, flags=flags, lvb=lvb))
+
+    def busy(self, lock: int) -> None:
+        """A cached lock is in use: who tries for it is refused."""
+        self.take(self.node_locks.busy(lock))
 
     def give_up(self, lock: int, why: RingfenceError) -> None:
         """The user does not wait any longer; `done` gets `why`, unless its answer crosses this."""
@@ -265,7 +275,7 @@ class Locker:
             use.held = None
             self._ended(use, lost_error(use.what, self._context.name(self._context.me)))
         elif isinstance(out, ClientBlocking) and use.on_blocking is not None:
-            use.on_blocking(out.wants)
+            use.on_blocking(out.wants, out.tries)
 
     def _granted(self, use: Use, out: ClientGranted) -> None:
         if not self._context.may_report:
