@@ -115,7 +115,7 @@ class ClientLocks:
         use = self._locker.use(lock)
         assert use is not None, "a lock of a connection that the locker does not know"
         if converting or use.held is None:
-            self._locker.give_up(lock, Refused(f"{use.what} is not waited for any more", code="cancelled"))
+            self._locker.give_up(lock, Refused(f"{use.what} is not waited for any more"))
             return
         self._disown(client, lock)
         self._locker.leave_behind([lock])
