@@ -37,9 +37,9 @@ def test_a_wait_is_taken_back_without_ending_the_connection(world: World) -> Non
     assert one.do(calls.Cancel(raises), client=7) == {"cancelled": True}
     with pytest.raises(Refused):
         one.reply(raises)
-    assert [row["held"] for row in one.do(calls.Locks("games"))["locks"] if row["resource"] == "chess"][:2] == [
-        "PR", "PR",
-    ]  # fmt: skip
+    with pytest.raises(LockHeld, match="in use here"):
+        one.do(calls.Lock("games", "chess", "CW", wait_ms=0), client=9)
+    assert one.do(calls.Convert(held, "NL"), client=7)["mode"] == "NL"
 
 
 def test_an_unlock_may_be_quiet(world: World) -> None:
