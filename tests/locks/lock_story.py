@@ -14,7 +14,8 @@ scenarios/resource: one frozen or running lockspace, holders named by letters.
 
 scenarios/nodes: nodes n1, n2, n3 under one lockspace, clients named by letters.
 
-    request n1 a EX [FLAG ...] [keep=no]   convert, unlock, cancel, drop, as above, by client
+    request n1 a EX [FLAG ...] [keep=no] [cached=yes]
+    convert, unlock, cancel, drop    as above, by client        busy a    a caches its lock and uses it
     lost n1       that life is stale          give_back n1     it is about to leave
     purge n1      frozen, purged, resumed
     slow          messages wait until told    order n1         its next operation is ordered
@@ -203,7 +204,7 @@ class NodesStory:
         self.lines = []
         if name in ("slow", "fast"):
             self.slow = name == "slow"
-        elif name in ("request", "convert", "unlock", "cancel", "drop"):
+        elif name in ("request", "convert", "unlock", "cancel", "drop", "busy"):
             self.client(name, words)
         elif name in ("order", "tell", "lost", "give_back", "purge") and len(words) == 1:
             node = words[0]
@@ -218,14 +219,15 @@ class NodesStory:
 
     def client(self, name: str, words: list[str]) -> None:
         if name == "request":
-            node, who, more = words[0], words[1], Words(words[2:], ("keep",))
+            node, who, more = words[0], words[1], Words(words[2:], ("keep", "cached"))
             if node not in self.nodes or who in self.clients or more.mode is None:
                 raise BadCommand(f"request {words}")
             self.clients[who] = node, len(self.clients) + 1
             keep = more.values.get("keep", "yes") == "yes"
             outs = self.nodes[node].request(
-                self.clients[who][1], "space", NAME, more.mode, flags=more.flags, keep=keep
-            )
+                self.clients[who][1], "space", NAME, more.mode, flags=more.flags, keep=keep,
+                cached=more.values.get("cached") == "yes",
+            )  # fmt: skip
             return self.carry(node, outs)
         if not words or words[0] not in self.clients:
             raise BadCommand(f"who is {words}?")
@@ -237,7 +239,8 @@ class NodesStory:
             return self.carry(node, locks.unlock(lock_id, flags=more.flags, lvb=more.lvb))
         if words[1:]:
             raise BadCommand(f"{name} takes one client")
-        return self.carry(node, locks.cancel(lock_id) if name == "cancel" else locks.drop([lock_id]))
+        do = {"cancel": locks.cancel, "busy": locks.busy, "drop": lambda one: locks.drop([one])}[name]
+        return self.carry(node, do(lock_id))
 
     # -- messages ----------------------------------------------------------------------
 
@@ -334,7 +337,7 @@ class NodesStory:
                 behind = [f"n{node}:{mode.name}" for node, mode in out.holders]
                 return joined(f"{who} refused {error_name(out.errno)}", *behind)
             case ClientBlocking():
-                return f"{who} blocking wants={out.wants.name}"
+                return f"{who} blocking {'tries' if out.tries else 'wants'}={out.wants.name}"
             case ClientReleased():
                 return f"{who} released"
             case ClientCancelled():

@@ -60,11 +60,16 @@ class Client:
         self.was = Mode.UN
         self.asked_at = 0
         self.wrote_at = 0
+        self.cached = False
+        self.asked = False
+        """Somebody tries for what it may not be using: it owes an answer."""
 
 
 class World:
-    def __init__(self, choose: Callable[[int], int]) -> None:
+    def __init__(self, choose: Callable[[int], int], caching: bool = False) -> None:
         self.choose = choose
+        self.caching = caching
+        """Some clients cache their locks."""
         self.space = Lockspace(name=SPACE, members=list(NODES))
         self.frozen = False
         self.nodes = {node: NodeLocks() for node in NODES}
@@ -80,6 +85,8 @@ class World:
         self.seen: Resource | None = None
         self.served = 0
         self.delivered = 0
+        self.uses = True
+        """Clients that cache may be using their locks."""
 
     # -- plumbing ------------------------------------------------------------------
 
@@ -120,10 +127,14 @@ class World:
                     del self.clients[out.lock_id]
             case ClientLost():
                 del self.clients[out.lock_id]
-            case ClientBlocking(wants=wants):
+            case ClientBlocking(wants=wants, tries=tries):
                 offered = client.flags & Flag.CONVDEADLK and client.wanted is not Mode.UN
                 assert offered or not compatible(client.held, wants), f"{out} for a holder of {client.held}"
-                client.told = max(client.told, wants)
+                if tries:
+                    assert client.cached, "a client is told of a mere try"
+                    client.asked = True
+                else:
+                    client.told = max(client.told, wants)
 
     def read(self, client: Client, out: ClientGranted) -> None:
         was = Mode.NL if out.demoted else client.was
@@ -145,8 +156,25 @@ class World:
         self.next_id += 1
         client = self.clients[self.next_id] = Client(node, keep)
         client.wanted, client.flags, client.asked_at = mode, flags, self.acknowledged
-        outs = self.nodes[node].request(self.next_id, SPACE, NAME, mode, flags=flags, keep=keep)
+        client.cached = self.caching and self.choose(2) == 0
+        outs = self.nodes[node].request(
+            self.next_id, SPACE, NAME, mode, flags=flags, keep=keep, cached=client.cached
+        )
         self.carry(node, outs)
+
+    def answer_tries(self, *, uses: bool) -> bool:
+        """Clients that cache say what they were asked: they use the lock, or give it up."""
+        asked = [key for key, one in self.clients.items() if one.asked and not one.releasing]
+        for lock_id in asked:
+            if lock_id not in self.clients:
+                continue
+            client = self.clients[lock_id]
+            client.asked = False
+            if client.wanted is not Mode.UN or (uses and self.choose(2)):
+                self.carry(client.node, self.nodes[client.node].busy(lock_id))
+            else:
+                self.unlock(lock_id, None)
+        return bool(asked)
 
     def convert(self, lock_id: int, mode: Mode, flags: int, value: bytes | None) -> None:
         client = self.clients[lock_id]
@@ -291,7 +319,7 @@ class World:
                 for node in NODES:
                     while self.move(node, self.report) or self.move(node, self.answer):
                         pass
-            if self.delivered == before:
+            if self.delivered == before and not self.answer_tries(uses=self.uses):
                 return
         raise AssertionError("messages never end")
 
@@ -337,6 +365,8 @@ class World:
                 self.cancel(stuck[0])
         assert not self.clients, "not everybody was served"
         self.try_what_is_kept()
+        if self.caching:
+            self.try_what_is_cached()
         for node in NODES:
             for name in self.nodes[node].resources(SPACE):
                 self.carry(node, self.nodes[node].give_back(SPACE, name))
@@ -355,10 +385,30 @@ class World:
             self.unlock(self.next_id, None)
             self.deliver_all()
 
+    def try_what_is_cached(self) -> None:
+        """Clients hold the resource and do not use it: that makes no try fail either."""
+        self.uses = False
+        for _ in range(4):
+            node = NODES[self.choose(3)]
+            self.next_id += 1
+            client = self.clients[self.next_id] = Client(node, True)
+            client.cached, client.wanted, client.flags = True, MODES[self.choose(6)], Flag.NOQUEUE
+            served = self.served
+            self.carry(node, self.nodes[node].request(
+                self.next_id, SPACE, NAME, client.wanted, flags=Flag.NOQUEUE, cached=True
+            ))  # fmt: skip
+            self.deliver_all()
+            assert self.served == served + 1, "a try was refused for what clients merely cache"
+        for lock_id in list(self.clients):
+            self.unlock(lock_id, None)
+        self.deliver_all()
+
     # -- a run ---------------------------------------------------------------------------
 
     def step(self) -> None:
         choose = self.choose
+        if self.caching and choose(4) == 0:
+            self.answer_tries(uses=True)
         action = choose(24)
         node = NODES[choose(3)]
         mine = [key for key, one in self.clients.items() if one.node == node and not one.releasing]
@@ -424,8 +474,8 @@ class World:
         return 0
 
 
-def run(choose: Callable[[int], int], steps: int) -> World:
-    world = World(choose)
+def run(choose: Callable[[int], int], steps: int, caching: bool = False) -> World:
+    world = World(choose, caching)
     for _ in range(steps):
         world.step()
     world.drain()
@@ -442,6 +492,17 @@ def test_any_order_of_delivery_keeps_the_promises(base: int) -> None:
         except AssertionError as error:
             raise AssertionError(f"seed {seed}: {error}") from error
     assert served > 1000  # the runs do something
+
+
+@pytest.mark.parametrize("base", range(0, 400, 100))
+def test_the_same_where_clients_cache(base: int) -> None:
+    served = 0
+    for seed in range(base, base + 100):
+        try:
+            served += run(random.Random(seed).randrange, 200, caching=True).served
+        except AssertionError as error:
+            raise AssertionError(f"seed {seed}: {error}") from error
+    assert served > 1000
 
 
 @pytest.mark.parametrize("seed", [89, 629, 2164, 2803])

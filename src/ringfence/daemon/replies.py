@@ -14,11 +14,10 @@ import msgspec
 
 from ringfence.core.errors import BadInput
 from ringfence.wire import client as calls
-from ringfence.wire.client import Call, Reply, Request
+from ringfence.wire.client import CONNECTION_CALLS, Call, Reply, Request
 
 KEPT = 512
 
-CONNECTION_CALLS = (*calls.LOCK_CALLS, calls.Events)
 REPORTS = (
     calls.Status, calls.Why, calls.Locks, calls.Events, calls.FenceHistory, calls.ConfigShow,
     calls.Pvs, calls.Vgs, calls.Lvs,
@@ -53,6 +52,8 @@ class ReplyBook:
 
     def asked(self, client: int, request: Request) -> tuple[Step, Reply | None]:
         """A request arrived.  With DONE comes the reply to send back."""
+        if isinstance(request.call, calls.Unlock) and request.call.quiet:
+            return Step.RUN, None  # no reply is awaited; an error finds its way by the client's number
         key = _key(client, request)
         finished = self._finished.get(key)
         if finished is not None:

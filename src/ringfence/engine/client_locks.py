@@ -19,14 +19,18 @@ class _Owned(msgspec.Struct, gc=False):
     request: str
     """The request that took it: notices go out under its id."""
     notices: bool
+    lock: int = 0
+    """0: it is being asked for."""
+    converting: str = ""
+    """The request of the conversion in flight."""
 
 
 class ClientLocks:
     def __init__(self, context: Context, locker: Locker) -> None:
         self._context = context
         self._locker = locker
-        self._owned: dict[int, dict[int, _Owned]] = {}
-        """Client -> its locks."""
+        self._clients: dict[int, dict[int, _Owned]] = {}
+        """What each connection holds and waits for, oldest first."""
         locker.on_blocking = self._blocking
 
     def asked(self, client: int, id: str, call: calls.LockCall) -> None:
@@ -35,38 +39,49 @@ class ClientLocks:
             self.lock(client, id, call)
         elif isinstance(call, calls.Unlock):
             self.unlock(client, id, call)
-        else:
+        elif isinstance(call, calls.Convert):
             self.convert(client, id, call)
+        elif isinstance(call, calls.Cancel):
+            self.cancel(client, id, call)
+        else:
+            self.busy(client, id, call)
 
     def lock(self, client: int, id: str, call: calls.Lock) -> None:
         """Raises BadInput for a mode or a name that cannot be."""
         mode = _mode(call.mode)
-        lock = 0  # not known yet
+        owned = _Owned(id, call.notices or call.cached)
 
         def done(result: Held | RingfenceError | None) -> None:
             if isinstance(result, Held):
-                self._owns(client, result.lock, id, call.notices)
-                self._send(client, Reply(id, result=_told(result), final=not call.notices))
+                self._own(client, result.lock, owned)
+                told = _told(result)
+                if call.cached:
+                    told["incarnation"] = self._context.life.incarnation
+                self._send(client, Reply(id, result=told, final=not owned.notices))
             elif isinstance(result, RingfenceError):
-                self._forget(client, lock)
+                self._disown(client, owned.lock)
                 self._send(client, Reply(id, error=result.as_dict()))
 
         lock = self._locker.acquire(
-            call.lockspace, call.resource, mode, call.wait_ms, done, flags=call.flags, client=client
-        )
+            call.lockspace, call.resource, mode, call.wait_ms, done,
+            flags=call.flags, client=client, cached=call.cached,
+        )  # fmt: skip
         if self._locker.use(lock) is not None:
-            self._owns(client, lock, id, call.notices)
+            self._own(client, lock, owned)
 
     def convert(self, client: int, id: str, call: calls.Convert) -> None:
-        self._mine(client, call.lock)
-        self._locker.convert(
-            call.lock,
-            _mode(call.mode),
-            call.wait_ms,
-            self._answer(client, id, call.lock),
-            flags=call.flags,
-            lvb=call.lvb,
-        )
+        owned = self._mine(client, call.lock)
+        answer = self._answer(client, id, call.lock)
+        mode = _mode(call.mode)
+        if not owned.converting:
+            owned.converting = id
+
+        def done(result: Held | RingfenceError | None) -> None:
+            if owned.converting == id:
+                owned.converting = ""
+            answer(result)
+
+        self._locker.convert(call.lock, mode, call.wait_ms, done, flags=call.flags, lvb=call.lvb)
 
     def unlock(self, client: int, id: str, call: calls.Unlock) -> None:
         owned = self._mine(client, call.lock)
@@ -74,16 +89,43 @@ class ClientLocks:
 
         def done(result: Held | RingfenceError | None) -> None:
             if result is None:
-                self._forget(client, call.lock)
+                self._disown(client, call.lock)
                 if owned.notices:
                     self._send(client, Reply(owned.request, result={"released": True, "lock": call.lock}))
-            answer(result)
+            if result is not None or not call.quiet:
+                answer(result)
 
         self._locker.release(call.lock, done, flags=call.flags, lvb=call.lvb)
 
+    def cancel(self, client: int, id: str, call: calls.Cancel) -> None:
+        """An operation that waits ends with an error; what a Lock got meanwhile is released."""
+        cancelled = False
+        for lock, owned in reversed(self._clients.get(client, {}).items()):
+            if call.request in (owned.request, owned.converting):
+                cancelled = True
+                self._take_back(client, lock, owned, call.request == owned.converting)
+                break
+        self._send(client, Reply(id, result={"cancelled": cancelled}))
+
+    def _take_back(self, client: int, lock: int, owned: _Owned, converting: bool) -> None:
+        use = self._locker.use(lock)
+        assert use is not None, "a lock of a connection that the locker does not know"
+        if converting or use.held is None:
+            self._locker.give_up(lock, Refused(f"{use.what} is not waited for any more"))
+            return
+        self._disown(client, lock)
+        self._locker.leave_behind([lock])
+        if owned.notices:
+            self._send(client, Reply(owned.request, result={"released": True, "lock": lock}))
+
+    def busy(self, client: int, id: str, call: calls.Busy) -> None:
+        self._mine(client, call.lock)
+        self._locker.busy(call.lock)
+        self._send(client, Reply(id, result={}))
+
     def gone(self, client: int) -> None:
         """The connection ended; so do its locks."""
-        self._locker.drop(list(self._owned.pop(client, ())))
+        self._locker.drop(list(self._clients.pop(client, {})))
 
     def end_all(self) -> None:
         """This node leaves the cluster: nobody waits for a lock here any more.
@@ -92,7 +134,7 @@ class ClientLocks:
         authority that is still valid, while another node is granted the same.
 
         Raises Refused while a client holds a lock."""
-        locks = [lock for owned in self._owned.values() for lock in owned]
+        locks = [lock for owned in self._clients.values() for lock in owned]
         uses = [use for use in map(self._locker.use, locks) if use is not None]
         held = sorted({use.what for use in uses if use.held is not None})
         if held:
@@ -106,46 +148,47 @@ class ClientLocks:
             self._locker.give_up(use.lock, leaving)
 
     def lost(self) -> None:
-        """This life is stale.  What was in flight has been answered; holders with notices are told."""
-        for client, locks in self._owned.items():
+        """This life is stale.  What was in flight has been answered; every holder is told."""
+        for client, locks in self._clients.items():
             for lock, owned in locks.items():
-                if owned.notices:
-                    self._send(client, Reply(owned.request, result={"lost": True, "lock": lock}))
-        self._owned = {}
+                self._send(client, Reply(owned.request, result={"lost": True, "lock": lock}))
+        self._clients = {}
 
-    def _blocking(self, client: int, lock: int, wants: Mode) -> None:
-        owned = self._owned.get(client, {}).get(lock)
-        if owned is not None and owned.notices:
-            reply = Reply(owned.request, result={"blocking": wants.name, "lock": lock}, final=False)
-            self._send(client, reply)
+    def _blocking(self, client: int, lock: int, wants: Mode, tries: bool) -> None:
+        owned = self._clients.get(client, {}).get(lock)
+        if owned is not None and owned.notices and owned.lock:
+            told: dict[str, Any] = {"blocking": wants.name, "lock": lock}
+            if tries:
+                told["tries"] = True
+            self._send(client, Reply(owned.request, result=told, final=False))
 
     def _answer(self, client: int, id: str, lock: int) -> Done:
         def done(result: Held | RingfenceError | None) -> None:
             if isinstance(result, RingfenceError):
                 if self._locker.use(lock) is None:
-                    self._forget(client, lock)
+                    self._disown(client, lock)
                 self._send(client, Reply(id, error=result.as_dict()))
             else:
                 self._send(client, Reply(id, result=_told(result) if result else {"released": True}))
 
         return done
 
+    def _own(self, client: int, lock: int, owned: _Owned) -> None:
+        owned.lock = lock
+        self._clients.setdefault(client, {})[lock] = owned
+
+    def _disown(self, client: int, lock: int) -> None:
+        locks = self._clients.get(client)
+        if locks is not None:
+            locks.pop(lock, None)
+            if not locks:
+                del self._clients[client]
+
     def _mine(self, client: int, lock: int) -> _Owned:
-        owned = self._owned.get(client, {}).get(lock)
+        owned = self._clients.get(client, {}).get(lock)
         if owned is None:
             raise NotFound(f"lock {lock} is not one of this connection's", next="ringfence locks")
         return owned
-
-    def _owns(self, client: int, lock: int, request: str, notices: bool) -> None:
-        locks = self._owned.setdefault(client, {})
-        if lock not in locks:
-            locks[lock] = _Owned(request, notices)
-
-    def _forget(self, client: int, lock: int) -> None:
-        locks = self._owned.get(client, {})
-        locks.pop(lock, None)
-        if not locks:
-            self._owned.pop(client, None)
 
     def _send(self, client: int, reply: Reply) -> None:
         self._context.out(Answer(client, reply))

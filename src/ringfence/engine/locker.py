@@ -50,6 +50,10 @@ from ringfence.wire import entries
 Done = Callable[[Held | RingfenceError | None], None]
 """Called once with what is held now (None: nothing any more), or with why not."""
 
+OnBlocking = Callable[[int, int, Mode, bool], None]
+"""Called when a client's lock keeps somebody waiting: client, lock, for which mode, and whether it is a
+try (see `Locker.busy`)."""
+
 TRY_MS = 5_000
 """How long a try-lock may wait for the cluster's answer: it needs a round of the ring, no more."""
 PLAIN_HEAP = 256
@@ -88,7 +92,7 @@ class Locker:
         self._context = context
         self.node_locks = NodeLocks()
         self.grants = Grants(context, self.node_locks)
-        self.on_blocking: Callable[[int, int, Mode], None] = _unheard
+        self.on_blocking: OnBlocking = _unheard
         """Called with a client, its lock and the mode that somebody wants."""
         self._uses: dict[int, Use] = {}
         self._persistent: dict[int, Use] = {}
@@ -116,10 +120,12 @@ class Locker:
         flags: int = 0,
         persistent: bool = False,
         client: int = 0,
+        cached: bool = False,
     ) -> int:
         """Ask for a lock.  Returns its id; `done` may have been called already.
 
         client: to whom blocking notices go (`on_blocking`).
+        cached: its user may keep it unused, and answers notices at once: with a release or with `busy`.
 
         Raises BadInput for an impossible name."""
         self._last += 1
@@ -136,7 +142,7 @@ class Locker:
         try:
             outs = self.node_locks.request(
                 use.lock, lockspace, resource, mode, flags=self._flags(flags, wait_ms),
-                keep=is_kept(lockspace, resource), now_ms=self._context.wall_ms,
+                keep=is_kept(lockspace, resource), cached=cached, now_ms=self._context.wall_ms,
             )  # fmt: skip
         except BadInput:
             self._forget(use.lock)
@@ -181,6 +187,10 @@ class Locker:
         use.done, use.wanted, use.deadline_ns = done, Mode.UN, None
         self._persistent.pop(lock, None)
         self.take(self.node_locks.unlock(lock, flags=flags, lvb=lvb))
+
+    def busy(self, lock: int) -> None:
+        """A cached lock is in use: who tries for it is refused."""
+        self.take(self.node_locks.busy(lock))
 
     def give_up(self, lock: int, why: RingfenceError) -> None:
         """The user does not wait any longer; `done` gets `why`, unless its answer crosses this."""
@@ -292,7 +302,7 @@ class Locker:
             use.held = None
             self._ended(use, lost_error(use.what, self._context.name(self._context.me)))
         elif isinstance(out, ClientBlocking) and use.client:
-            self.on_blocking(use.client, use.lock, out.wants)
+            self.on_blocking(use.client, use.lock, out.wants, out.tries)
 
     def _granted(self, use: Use, out: ClientGranted) -> None:
         if not self._context.may_report:
@@ -470,7 +480,7 @@ def _join(lockspace: str) -> str:
     return f"join lockspace {lockspace} first"
 
 
-def _unheard(client: int, lock: int, wants: Mode) -> None:
+def _unheard(client: int, lock: int, wants: Mode, tries: bool) -> None:
     """Nobody listens to blocking notices."""
 
 

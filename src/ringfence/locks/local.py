@@ -1,8 +1,9 @@
 """A resource inside a node: the same queues and rules, under the node's own cluster lock.
 
-It adds three things to `Resource`: nothing is granted above the ceiling (what the cluster lets this
-node hold), new requests wait while other nodes wait for this node, and what they want is a wish like
-any local one when it comes to blocking notices."""
+It adds four things to `Resource`: nothing is granted above the ceiling (what the cluster lets this
+node hold), new requests wait while other nodes wait for this node, what they want is a wish like any
+local one when it comes to blocking notices, and a client that caches may not be using what it holds: a
+try, by a client or another node, is refused for its sake only after it has been asked."""
 
 from ringfence.core.modes import Mode
 from ringfence.locks.compat import compatible, covers, supremum
@@ -17,6 +18,10 @@ class Local(Resource):
     """The weakest mode that covers what other nodes wait for; UN: none does."""
     noticed: Mode = Mode.UN
     """The same without mere tries: of a try that may be refused its holders are not told (lock.c)."""
+    tried: Mode = Mode.UN
+    """What other nodes try for, and have not been told that it is needed here."""
+    caching: tuple[int, ...] = ()
+    """Clients that may keep a lock unused; asked with a notice of a try, they release or say `busy`."""
     serving: bool = False
     """A cluster grant has just arrived: those who queued before it come before the other nodes."""
     fresh: list[int] = []  # noqa: RUF012 (msgspec makes a new one for each)
@@ -35,6 +40,11 @@ class Local(Resource):
         for lock in (*self.granted, *self.converting):
             needed = supremum(needed, lock.held)
         return needed
+
+    def awaits_word(self, lock: Lock) -> bool:
+        """Whether only clients that cache are in this one's way: they have been asked."""
+        conflicts = self._conflicts(lock)
+        return bool(conflicts) and all(one.owner in self.caching for one in conflicts)
 
     def candidate(self) -> Lock | None:
         """The queued lock that only the ceiling keeps from being granted, if any."""
@@ -57,18 +67,24 @@ class Local(Resource):
 
     def _lawful(self, lock: Lock, *, new: bool) -> bool:
         """Whether the rules alone allow it, the ceiling apart."""
-        if self.closed and lock.held is Mode.UN and not lock.flags & Flag.EXPEDITE:
-            return False
-        return super()._grantable(lock, new=new)
+        return not self._shut(lock) and super()._grantable(lock, new=new)
+
+    def _shut(self, lock: Lock) -> bool:
+        return self.closed and lock.held is Mode.UN and not lock.flags & Flag.EXPEDITE
 
     def _may_wait(self, lock: Lock) -> bool:
         """A NOQUEUE request waits for the cluster's answer, if all depends on that alone.
 
-        Where the node queues in the cluster already, the answer would be a wait."""
-        return not self.queueing and not self._ahead(lock) and self._lawful(lock, new=True)
+        Where the node queues in the cluster already, the answer would be a wait.  It also waits for the
+        word of clients that cache."""
+        if self.queueing or self._ahead(lock) or self._shut(lock):
+            return False
+        return self._lawful(lock, new=True) or self.awaits_word(lock)
 
     def _wishes(self) -> list[tuple[int | None, Mode, bool]]:
         outside: list[tuple[int | None, Mode, bool]] = []
         if self.noticed is not Mode.UN:
             outside.append((None, self.noticed, False))
+        if self.caching and self.awaits_word(Lock(-1, wanted=self.tried)):
+            outside.append((None, self.tried, True))
         return super()._wishes() + outside

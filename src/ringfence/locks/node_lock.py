@@ -80,8 +80,6 @@ class NodeLock:
         self.token: Token | None = None
         self.keep = True
         self.outstanding: Outstanding | None = None
-        self._tried = Mode.UN
-        """What other nodes try for, and have not been told that it is needed here."""
         self._unwritten = False
         """A client wrote the value block (or spoiled it), and the cluster does not know yet."""
         self._withheld: list[ClientReleased | ClientGranted | ClientBlocking] = []
@@ -95,14 +93,16 @@ class NodeLock:
     # -- clients -----------------------------------------------------------------------
 
     def request(
-        self, lock_id: int, mode: Mode, flags: int, lvb: bytes | None, keep: bool, now_ms: int
+        self, lock_id: int, mode: Mode, flags: int, lvb: bytes | None, keep: bool, cached: bool, now_ms: int
     ) -> list[Out]:
         self.keep = self.keep and keep
-        return self._tell(self.local.request(lock_id, mode, flags | Flag.VALBLK, lvb, now_ms)) + self._step()
+        if cached:
+            self.local.caching = (*self.local.caching, lock_id)
+        return self._tell(self.local.request(lock_id, mode, _tries(flags), lvb, now_ms)) + self._step()
 
     def convert(self, lock_id: int, mode: Mode, flags: int, lvb: bytes | None, now_ms: int) -> list[Out]:
         before = self._value()
-        effects = self.local.convert(lock_id, mode, flags | Flag.VALBLK, lvb, now_ms)
+        effects = self.local.convert(lock_id, mode, _tries(flags), lvb, now_ms)
         return self._tell(effects, writer=self._writer(lock_id, before)) + self._step()
 
     def unlock(self, lock_id: int, flags: int, lvb: bytes | None) -> list[Out]:
@@ -113,6 +113,14 @@ class NodeLock:
     def cancel(self, lock_id: int) -> list[Out]:
         self._forget_client(lock_id)
         return self._tell(self.local.cancel(lock_id)) + self._step()
+
+    def busy(self, lock_id: int) -> list[Out]:
+        """A client that caches does use its lock: tries that it is in the way of fail."""
+        outs = self._tell(self.local.busy(lock_id))
+        lock = self.local.find(lock_id)
+        if lock is not None and not compatible(lock.held, self.local.tried):
+            outs += self._busy()
+        return outs + self._step()
 
     def drop(self, lock_ids: Collection[int]) -> list[Out]:
         """These clients are gone without a word; one that could write has spoiled the value block."""
@@ -213,7 +221,7 @@ class NodeLock:
         if wants is Mode.UN:
             self._nobody_asks()
         elif tries:
-            local.asked, self._tried = supremum(local.asked, wants), supremum(self._tried, wants)
+            local.asked, local.tried = supremum(local.asked, wants), supremum(local.tried, wants)
         else:
             local.asked, local.noticed = supremum(local.asked, wants), supremum(local.noticed, wants)
         return self._step()
@@ -242,11 +250,13 @@ class NodeLock:
             self._nobody_asks()
 
     def _nobody_asks(self) -> None:
-        self.local.asked = self.local.noticed = self._tried = Mode.UN
+        self.local.asked = self.local.noticed = self.local.tried = Mode.UN
 
     # -- what to do next -------------------------------------------------------------------
 
     def _step(self) -> list[Out]:
+        if self.local.caching:
+            self.local.caching = tuple(one for one in self.local.caching if self.local.find(one))
         outs = self._tell(self.local.advance())
         outs += self._ask() if self.outstanding is None else self._reconsider(self.outstanding)
         outs += self._tell(self.local.advance()) + self._say_busy()
@@ -276,9 +286,13 @@ class NodeLock:
 
     def _say_busy(self) -> list[Out]:
         """A try by another node waits for our word: clients here need what it is refused for."""
-        if compatible(self.local.needed(), self._tried):
+        tried = self.local.tried
+        if compatible(self.local.needed(), tried) or self.local.awaits_word(Lock(-1, wanted=tried)):
             return []
-        self._tried = Mode.UN
+        return self._busy()
+
+    def _busy(self) -> list[Out]:
+        self.local.tried = Mode.UN
         return [AskCluster(self.lockspace, self.resource, OpKind.BUSY)]
 
     def _in_the_way(self) -> bool:
@@ -306,7 +320,7 @@ class NodeLock:
         return [
             self._refuse(lock, errno.EAGAIN, ())
             for lock in [*self.local.converting, *self.local.waiting]
-            if lock.flags & Flag.NOQUEUE and lock is not asked_for
+            if lock.flags & Flag.NOQUEUE and lock is not asked_for and not self.local.awaits_word(lock)
         ]
 
     def _target(self, lock: Lock) -> Mode:
@@ -354,9 +368,7 @@ class NodeLock:
         flags, lvb = 0, None
         if self._unwritten:
             flags, lvb = (Flag.VALBLK, self.local.lvb) if self.local.lvb_valid else (Flag.IVVALBLK, None)
-            self._tried = Mode.UN
-        """What other nodes try for, and have not been told that it is needed here."""
-        self._unwritten = False
+            self._unwritten = False
         self.local.ceiling = target
         kind = OpKind.UNLOCK if target is Mode.UN else OpKind.CONVERT
         self.outstanding = Outstanding(kind, target, flags)
@@ -386,9 +398,12 @@ class NodeLock:
                 (self._withheld if effect.owner == writer else outs).append(self._stamp(effect))
             elif isinstance(effect, Refused):
                 outs.append(ClientRefused(effect.owner, effect.errno))
-            elif isinstance(effect, Blocking) and effect.wants is not Mode.UN:
+            elif isinstance(effect, Blocking):
+                if effect.wants is Mode.UN or (effect.tries and effect.owner not in self.local.caching):
+                    continue  # of a mere try only those are told who can do something about it
                 early = any(one.lock_id == effect.owner for one in self._withheld)
-                (self._withheld if early else outs).append(ClientBlocking(effect.owner, effect.wants))
+                notice = ClientBlocking(effect.owner, effect.wants, effect.tries)
+                (self._withheld if early else outs).append(notice)
             elif isinstance(effect, Cancelled):
                 outs.append(ClientCancelled(effect.owner, effect.held))
             elif isinstance(effect, Released):
@@ -409,3 +424,8 @@ class NodeLock:
         assert covers(self.held, self.local.needed()), "clients hold more than their node"
         assert covers(self.local.ceiling, self.local.needed())
         assert not self._unwritten or self.held >= Mode.PW
+
+
+def _tries(flags: int) -> int:
+    """A client's flags inside its node: it reads the value block, and NOQUEUE asks those who cache."""
+    return flags | Flag.VALBLK | (Flag.TRY if flags & Flag.NOQUEUE else 0)

@@ -73,9 +73,13 @@ class NodeLocks:
         flags: int = 0,
         lvb: bytes | None = None,
         keep: bool = True,
+        cached: bool = False,
         now_ms: int = 0,
     ) -> list[Out]:
         """A client wants a lock; `lock_id` is new and chosen by the caller.
+
+        cached=True: once granted the client may not be using it.  It makes no try fail before it has been
+        asked (ClientBlocking with `tries`) and has said `busy`.
 
         keep=False: this resource's cluster lock is given back with its last client.  That client is
         told Released only when the cluster knows, so that whoever is told next can take the lock.
@@ -85,7 +89,7 @@ class NodeLocks:
         if lock_id in self._of:
             return [ClientRefused(lock_id, errno.EINVAL)]
         lock = self._of[lock_id] = self._find(lockspace, resource) or self._new(lockspace, resource)
-        return self._done(lock, lock.request(lock_id, mode, flags, lvb, keep, now_ms))
+        return self._done(lock, lock.request(lock_id, mode, flags, lvb, keep, cached, now_ms))
 
     def convert(
         self, lock_id: int, mode: Mode, *, flags: int = 0, lvb: bytes | None = None, now_ms: int = 0
@@ -102,6 +106,11 @@ class NodeLocks:
         if lock is None:
             return [ClientRefused(lock_id, errno.ENOENT)]
         return self._done(lock, lock.unlock(lock_id, flags, lvb))
+
+    def busy(self, lock_id: int) -> list[Out]:
+        """A client that caches uses its lock: refuse those who try for it."""
+        lock = self._of.get(lock_id)
+        return [] if lock is None else self._done(lock, lock.busy(lock_id))
 
     def cancel(self, lock_id: int) -> list[Out]:
         """Take back a request or conversion that waits; the answer is at once."""

@@ -46,6 +46,8 @@ class ClientRefused(_Out, frozen=True):
 class ClientBlocking(_Out, frozen=True):
     lock_id: int
     wants: Mode
+    tries: bool = False
+    """Only for a client that caches its lock: release it, or say `busy`."""
 
 
 class ClientReleased(_Out, frozen=True):

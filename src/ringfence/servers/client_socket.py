@@ -23,7 +23,7 @@ from typing import cast
 import msgspec
 
 from ringfence.core.errors import BadInput, ConfigError, Refused, RingfenceError, Unavailable
-from ringfence.wire.client import Reply, Request, decode_request, encode
+from ringfence.wire.client import Lock, Reply, Request, Unlock, decode_request, encode
 
 LINE_BYTES = 1 << 20
 """Longest request line, newline included."""
@@ -194,6 +194,7 @@ class _Connection(asyncio.Protocol):
         self._queued_bytes = 0  # ever, so that what was taken is known while more is added
         self._stall: asyncio.TimerHandle | None = None
         self._ending = False
+        self._caches = False  # such a client believes in its locks until it reads; see `pause_writing`
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         stream = cast(asyncio.Transport, transport)  # uvloop's is one by its methods alone
@@ -250,7 +251,10 @@ class _Connection(asyncio.Protocol):
             busy = Refused(what, next="await some replies", retry=True)
             self.send(Reply(request.id, error=busy.as_dict()))
             return
-        self._open.add(request.id)
+        if not (isinstance(request.call, Unlock) and request.call.quiet):
+            self._open.add(request.id)
+        if isinstance(request.call, Lock) and request.call.cached:
+            self._caches = True
         self._server._asked(self._client, request, self._who)
 
     def _unreadable(self, line: bytes, why: Exception) -> None:
@@ -277,7 +281,7 @@ class _Connection(asyncio.Protocol):
         line = encode(reply)
         self._queued_bytes += len(line)
         self._transport.write(line)
-        if self._transport.get_write_buffer_size() > UNSENT_BYTES:
+        if self._transport.get_write_buffer_size() > UNSENT_BYTES and not self._caches:
             self.abort()
             return False
         return True
@@ -295,10 +299,19 @@ class _Connection(asyncio.Protocol):
         self._transport.abort()
 
     def pause_writing(self) -> None:
-        if self._stall is None:
+        """The client does not read.
+
+        One that caches locks is not dropped for it: they would go to others while, thawed, it goes on
+        under what it has not yet read.  It is read no more instead, and so gets no further answers;
+        what it may still be told is one notice a lock."""
+        if self._caches:
+            self._transport.pause_reading()
+        elif self._stall is None:
             self._watch()
 
     def resume_writing(self) -> None:
+        if self._caches:
+            self._transport.resume_reading()
         if self._stall is not None and not self._ending:
             self._stall.cancel()
             self._stall = None

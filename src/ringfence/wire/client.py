@@ -1,9 +1,10 @@
 """The client socket's language: one JSON object a line, both ways.
 
 A client sends `Request`s, each with an id of its own choice, unique per client run (a UUID);
-repeating an id whose reply was lost changes nothing twice.  The daemon answers each with one
-`Reply` whose `final` is true; calls that stream (events, lock with notices) send earlier
-replies with `final` false.  Ending the connection releases the connection's own locks."""
+repeating an id whose reply was lost changes nothing twice.  Ids of `CONNECTION_CALLS` need only be
+unique within their connection: a counter will do.  The daemon answers each with one `Reply` whose
+`final` is true (but for an `Unlock` that asked for silence); calls that stream (events, lock with
+notices) send earlier replies with `final` false.  Ending the connection releases its own locks."""
 
 from typing import Any
 
@@ -99,7 +100,12 @@ class Lock(_Call, frozen=True):
     flags: int = 0
     lvb: bytes | None = None
     notices: bool = False
-    """Send non-final replies {"blocking": MODE} when somebody is kept waiting by this lock."""
+    """Send non-final replies {"blocking": MODE, "lock": id} when somebody is kept waiting by this lock."""
+    cached: bool = False
+    """The client may keep the lock after use, and answers notices (which this implies) at once: it
+    unlocks if it does not use the lock, else it says `Busy` to {"blocking": MODE, "lock": id, "tries": true}
+    and unlocks after use.  The result has "incarnation" as well: it may use what it keeps only while that
+    incarnation's page "grant" (host.pages; `authority` beside the socket) says that authority is valid."""
 
 
 class Convert(_Call, frozen=True):
@@ -114,6 +120,24 @@ class Unlock(_Call, frozen=True):
     lock: int
     flags: int = 0
     lvb: bytes | None = None
+    quiet: bool = False
+    """No reply unless it fails.  What this connection asks for next comes after it all the same."""
+
+
+class Cancel(_Call, frozen=True):
+    """Take back what a Lock or Convert of this connection waits for; that one ends with an error.
+
+    If it was answered meanwhile: what a Lock was granted is released, a conversion stands.
+    Reply result: {"cancelled": bool}; false: nothing to take back was found."""
+
+    request: str
+    """Its id."""
+
+
+class Busy(_Call, frozen=True):
+    """This connection uses a cached lock: tries that it is in the way of are refused."""
+
+    lock: int
 
 
 # -- volumes: LVM2's verbs ---------------------------------------------------
@@ -192,13 +216,15 @@ class LvRemove(_Call, frozen=True):
 
 Call = (
     Status | Why | Locks | Events | FenceHistory | FenceConfirm | FenceTrust | ConfigShow | ConfigApply
-    | Leave | JoinSpace | LeaveSpace | Lock | Convert | Unlock
+    | Leave | JoinSpace | LeaveSpace | Lock | Convert | Unlock | Cancel | Busy
     | PvCreate | Pvs | VgCreate | VgRemove | VgChange | Vgs | LvCreate | Lvs | LvChange | LvRemove
 )  # fmt: skip
 
-LockCall = Lock | Convert | Unlock
-LOCK_CALLS = (Lock, Convert, Unlock)
+LockCall = Lock | Convert | Unlock | Cancel | Busy
+LOCK_CALLS = (Lock, Convert, Unlock, Cancel, Busy)
 """Calls about a connection's own locks."""
+CONNECTION_CALLS = (*LOCK_CALLS, Events)
+"""They belong to their connection and end with it."""
 VOLUME_CALLS = (PvCreate, Pvs, VgCreate, VgRemove, VgChange, Vgs, LvCreate, Lvs, LvChange, LvRemove)
 
 

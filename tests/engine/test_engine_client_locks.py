@@ -1,0 +1,102 @@
+"""Locks of connections: waits that are taken back, silent unlocks, locks that clients cache."""
+
+from pathlib import Path
+
+import pytest
+from engine_ring import World
+
+from ringfence.core.errors import LockHeld, NotFound, Refused, RingfenceError
+from ringfence.core.evidence import Power
+from ringfence.wire import client as calls
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    world = World(tmp_path, 2)
+    world.pass_ms(1000)
+    return world
+
+
+def test_a_wait_is_taken_back_without_ending_the_connection(world: World) -> None:
+    one = world.hosts[1]
+    one.do(calls.JoinSpace("games"))
+    held = one.do(calls.Lock("games", "chess"), client=7)["lock"]
+    waits = one.ask(calls.Lock("games", "chess"), client=8)
+    assert one.do(calls.Cancel(waits), client=9) == {"cancelled": False}, "it is another connection's"
+    assert one.do(calls.Cancel(waits), client=8) == {"cancelled": True}
+    with pytest.raises(Refused, match="not waited for any more"):
+        one.reply(waits)
+    assert one.do(calls.Cancel(waits), client=8) == {"cancelled": False}
+    taken = one.ask(calls.Lock("games", "go"), client=8)
+    assert one.reply(taken)["mode"] == "EX"
+    assert one.do(calls.Cancel(taken), client=8) == {"cancelled": True}, "its grant crossed this"
+    assert one.do(calls.Lock("games", "go", wait_ms=0), client=7)
+    assert one.do(calls.Convert(held, "PR"), client=7)["mode"] == "PR"
+    assert one.do(calls.Lock("games", "chess", "PR"), client=8)
+    raises = one.ask(calls.Convert(held, "EX"), client=7)
+    assert one.do(calls.Cancel(raises), client=7) == {"cancelled": True}
+    with pytest.raises(Refused):
+        one.reply(raises)
+    with pytest.raises(LockHeld, match="in use here"):
+        one.do(calls.Lock("games", "chess", "CW", wait_ms=0), client=9)
+    assert one.do(calls.Convert(held, "NL"), client=7)["mode"] == "NL"
+
+
+def test_an_unlock_may_be_quiet(world: World) -> None:
+    one, two = world.hosts[1], world.hosts[2]
+    for host in (one, two):
+        host.do(calls.JoinSpace("games"))
+    lock = one.do(calls.Lock("games", "chess"))["lock"]
+    id = one.ask(calls.Unlock(lock, quiet=True))
+    assert id not in one.replies
+    assert two.do(calls.Lock("games", "chess", wait_ms=0))
+    id = one.ask(calls.Unlock(lock, quiet=True))
+    with pytest.raises(NotFound, match="not one of this connection's"):
+        one.reply(id)
+
+
+def test_a_lock_that_a_client_merely_caches_makes_no_try_fail(world: World) -> None:
+    one, two = world.hosts[1], world.hosts[2]
+    for host in (one, two):
+        host.do(calls.JoinSpace("games"))
+    taken = one.ask(calls.Lock("games", "chess", "PR", cached=True), client=7)
+    grant = one.reply(taken)
+    assert one.pages[grant["incarnation"], "grant"] > world.now_ns
+    for host, client in ((one, 8), (two, 8)):
+        tries = host.ask(calls.Lock("games", "chess", wait_ms=0), client)
+        assert tries not in host.replies
+        assert one.reply(taken) == {"blocking": "EX", "lock": grant["lock"], "tries": True}
+        one.do(calls.Busy(grant["lock"]), client=7)
+        with pytest.raises(LockHeld):
+            host.reply(tries)
+    tries = two.ask(calls.Lock("games", "chess", wait_ms=0), client=8)
+    one.ask(calls.Unlock(grant["lock"], quiet=True), client=7)
+    assert one.reply(taken) == {"released": True, "lock": grant["lock"]}
+    assert two.reply(tries)["mode"] == "EX"
+
+
+def test_a_client_that_caches_and_does_not_answer_is_given_five_seconds(world: World) -> None:
+    one = world.hosts[1]
+    one.do(calls.JoinSpace("games"))
+    one.do(calls.Lock("games", "chess", cached=True), client=7)
+    tries = one.ask(calls.Lock("games", "chess", wait_ms=0), client=8)
+    assert world.until(lambda: tries in one.replies) >= 4900
+    with pytest.raises(RingfenceError, match="in use here, by another client of this node"):
+        one.reply(tries)
+
+
+def test_a_holder_that_asked_for_no_notices_is_told_that_its_lock_is_lost(world: World) -> None:
+    one = world.hosts[1]
+    one.do(calls.JoinSpace("games"))
+    taken = one.ask(calls.Lock("games", "chess"), client=7)
+    lock = one.reply(taken)["lock"]
+    for device in ("bmc1", "pdu1", "bmc2", "pdu2"):
+        world.says[device, "off"] = world.says[device, "status"] = Power.UNKNOWN
+    world.view(2)
+    world.run()
+    world.pass_ms(1000)
+    world.view(1, 2)
+    world.run()
+    assert one.reply(taken) == {"lost": True, "lock": lock}
+    with pytest.raises(NotFound):
+        one.do(calls.Convert(lock, "PR"), client=7)
