@@ -18,6 +18,7 @@ from ringfence.engine import effects, inputs, orders
 from ringfence.engine.inputs import DiskState, Input
 from ringfence.engine.node import Node
 from ringfence.storage import Storage
+from ringfence.wire import SPEAKS, Speaks
 from ringfence.wire.client import Reply, Request
 
 MS = 1_000_000
@@ -52,6 +53,7 @@ class Host:
         self.name = f"an-a01n{id:02}"
         self.disk = DiskState()
         self.boots = 1
+        self.speaks = SPEAKS
         self.node: Node | None = None
         self.frozen = False
         self.inbox: deque[Input] = deque()
@@ -74,6 +76,7 @@ class Host:
                 f"boot-{self.id}-{self.boots}",
                 self.disk,
                 True,
+                self.speaks,
             )
         )
 
@@ -179,9 +182,19 @@ class Host:
 
 
 class World:
-    """Args: members: which hosts start at once (all, unless given)."""
+    """Args:
+    members: which hosts start at once (all, unless given).
+    speaks: the protocols of all of them."""
 
-    def __init__(self, directory: Path, count: int, members: Sequence[int] = (), **options: Any) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        count: int,
+        members: Sequence[int] = (),
+        *,
+        speaks: Speaks = SPEAKS,
+        **options: Any,
+    ) -> None:
         self.directory = directory
         self.config = config_of(count, **options)
         self.now_ns = 1_000_000 * MS
@@ -204,6 +217,7 @@ class World:
             file.truncate(64 << 20)
         self.hosts = {id: Host(self, id) for id in range(1, count + 1)}
         for id in members or self.hosts:
+            self.hosts[id].speaks = speaks
             self.hosts[id].start()
         self.view(*(members or self.hosts))
         self.run()

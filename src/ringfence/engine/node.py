@@ -77,7 +77,7 @@ class _Node:
         incarnation = disk.incarnation + 1 if again else 1
         life = Life(started.node, started.machine, started.boot, incarnation)
         disk = msgspec.structs.replace(disk, incarnation=incarnation, boot=started.boot)
-        context = self.context = Context(started.config, started.node, life, disk)
+        context = self.context = Context(started.config, started.node, life, disk, started.speaks)
         context.keep = True
         context.hearing.started(now_ns)
         self.locker = Locker(context)
@@ -106,7 +106,7 @@ class _Node:
         else:
             self._look_round()
         if not context.left:
-            frame = context.outbox.frame(context.epoch, context.life)
+            frame = context.outbox.frame(context.epoch, context.life, context.protocol)
             if frame is not None:
                 context.out(Multicast(frame))
         effects, context.effects = context.effects, []

@@ -70,14 +70,14 @@ class Outbox:
         self._seq = self._base = 0
         self._waiting = []
 
-    def frame(self, epoch: Epoch, life: Life) -> bytes | None:
+    def frame(self, epoch: Epoch, life: Life, protocol: int = 1) -> bytes | None:
         """This step's frame, or None if there is nothing to say."""
         items: list[ring.Item] = self._items
         self._items = []
         if self._open:
             items = [*items, *self._following()[self._sent :]]
             self._sent = len(self._waiting)
-        return ring.encode(epoch, life, tuple(items)) if items else None
+        return ring.encode(epoch, life, tuple(items), protocol) if items else None
 
     def _following(self) -> list[ring.Submitted]:
         """What waits, each with the number it follows.
