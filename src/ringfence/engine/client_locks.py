@@ -9,10 +9,12 @@ from ringfence.core.errors import BadInput, NotFound, Refused, RingfenceError
 from ringfence.core.modes import Mode
 from ringfence.engine.context import Context
 from ringfence.engine.effects import Answer
-from ringfence.engine.locker import Done, Locker
+from ringfence.engine.locker import Done, Locker, Owner
 from ringfence.engine.orders import Held
 from ringfence.wire import client as calls
 from ringfence.wire.client import Reply
+
+OWNER_BYTES = 64
 
 
 class _Owned(msgspec.Struct):
@@ -27,19 +29,22 @@ class ClientLocks:
         self._context = context
         self._locker = locker
         self._owned: dict[int, _Owned] = {}
+        self._owners: dict[int, Owner] = {}
+        """Connection -> on whose behalf it takes locks, where a request does not say."""
 
-    def asked(self, client: int, id: str, call: calls.LockCall) -> None:
+    def asked(self, client: int, id: str, call: calls.LockCall, who: str) -> None:
         """Raises RingfenceError for what is refused at once."""
         if isinstance(call, calls.Lock):
-            self.lock(client, id, call)
+            self.lock(client, id, call, who)
         elif isinstance(call, calls.Unlock):
             self.unlock(client, id, call)
         else:
             self.convert(client, id, call)
 
-    def lock(self, client: int, id: str, call: calls.Lock) -> None:
+    def lock(self, client: int, id: str, call: calls.Lock, who: str) -> None:
         """Raises BadInput for a mode or a name that cannot be."""
         mode = _mode(call.mode)
+        owner = self._owner(client, call.owner, who)
         box: list[int] = []
 
         def blocking(wants: Mode) -> None:
@@ -55,8 +60,9 @@ class ClientLocks:
                 self._send(client, Reply(id, error=result.as_dict()))
 
         lock = self._locker.acquire(
-            call.lockspace, call.resource, mode, call.wait_ms, done, flags=call.flags, on_blocking=blocking
-        )
+            call.lockspace, call.resource, mode, call.wait_ms, done, flags=call.flags, on_blocking=blocking,
+            owner=owner, deadlock=call.deadlock,
+        )  # fmt: skip
         box.append(lock)
         if self._locker.use(lock) is not None:
             self._owned.setdefault(lock, _Owned(client, id, call.notices))
@@ -70,6 +76,7 @@ class ClientLocks:
             self._answer(client, id),
             flags=call.flags,
             lvb=call.lvb,
+            deadlock=call.deadlock,
         )
 
     def unlock(self, client: int, id: str, call: calls.Unlock) -> None:
@@ -87,6 +94,7 @@ class ClientLocks:
 
     def gone(self, client: int) -> None:
         """The connection ended; so do its locks."""
+        self._owners.pop(client, None)
         locks = [lock for lock, owned in self._owned.items() if owned.client == client]
         for lock in locks:
             del self._owned[lock]
@@ -117,6 +125,16 @@ class ClientLocks:
             if owned.notices:
                 self._send(owned.client, Reply(owned.request, result={"lost": True, "lock": lock}))
         self._owned = {}
+
+    def _owner(self, client: int, name: str, who: str) -> Owner:
+        """Raises BadInput for a name that is too long to be told to every node."""
+        if name:
+            if len(name.encode("utf-8", "surrogatepass")) > OWNER_BYTES:
+                raise BadInput(f"an owner's name has at most {OWNER_BYTES} bytes", next="shorten it")
+            return Owner(name, who, named=True)
+        if client not in self._owners:
+            self._owners[client] = Owner(f"connection {client}", who)
+        return self._owners[client]
 
     def _answer(self, client: int, id: str) -> Done:
         def done(result: Held | RingfenceError | None) -> None:

@@ -10,7 +10,7 @@ lock that may be somebody else's by now."""
 
 import errno
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import msgspec
 
@@ -59,6 +59,16 @@ def is_kept(lockspace: str, resource: str) -> bool:
     return not lockspace.startswith(VG_SPACE) or resource in KEPT_RESOURCES
 
 
+class Owner(msgspec.Struct, frozen=True):
+    """On whose behalf a lock is held or asked for: while it waits for one it lets go of no other."""
+
+    name: str
+    who: str = ""
+    """For people: the client's process, or the command."""
+    named: bool = False
+    """Its clients gave it this name, which means the same owner on every node."""
+
+
 class Use(msgspec.Struct):
     lock: int
     lockspace: str
@@ -74,6 +84,11 @@ class Use(msgspec.Struct):
     persistent: bool = False
     since_wall_ms: int = 0
     on_blocking: Callable[[Mode], None] | None = None
+    owner: Owner | None = None
+    deadlock: bool = False
+    """The operation in flight is rather refused than left to wait in a ring."""
+    operation: int = 0
+    """Given when a search for deadlocks first sees this grant or this wish; 0 before."""
 
 
 class Locker:
@@ -85,6 +100,8 @@ class Locker:
         self._last = 0
         self._outs: deque[Out] = deque()
         self._working = False
+        self.seeking: dict[int, None] = {}
+        """Locks whose operation in flight is rather refused than left to wait in a ring."""
         self._untold: list[ClientGranted] = []
         """Grants that NodeLocks has made and that may not be told yet, for want of authority."""
 
@@ -102,6 +119,8 @@ class Locker:
         flags: int = 0,
         persistent: bool = False,
         on_blocking: Callable[[Mode], None] | None = None,
+        owner: Owner | None = None,
+        deadlock: bool = False,
     ) -> int:
         """Ask for a lock.  Returns its id; `done` may have been called already.
 
@@ -109,12 +128,13 @@ class Locker:
         self._last += 1
         use = Use(
             self._last, lockspace, resource, what or f"{lockspace}/{resource}", mode, done,
-            persistent=persistent, since_wall_ms=self._context.wall_ms, on_blocking=on_blocking,
+            persistent=persistent, since_wall_ms=self._context.wall_ms, on_blocking=on_blocking, owner=owner,
         )  # fmt: skip
         if self._refuse_now(use, wait_ms):
             return use.lock
         self._uses[use.lock] = use
         self._limit(use, wait_ms)
+        self._seek(use, deadlock)
         try:
             outs = self.node_locks.request(
                 use.lock, lockspace, resource, mode, flags=self._flags(flags, wait_ms),
@@ -122,6 +142,7 @@ class Locker:
             )  # fmt: skip
         except BadInput:
             del self._uses[use.lock]
+            self._seek(use, False)
             raise
         self.take(outs)
         return use.lock
@@ -135,7 +156,10 @@ class Locker:
         *,
         flags: int = 0,
         lvb: bytes | None = None,
+        owner: Owner | None = None,
+        deadlock: bool = False,
     ) -> None:
+        """Change a lock's mode; on behalf of `owner`, if another than it was taken for."""
         use = self._uses.get(lock)
         if use is None:
             done(NotFound(f"lock {lock} is not held here", next="ringfence locks"))
@@ -144,9 +168,11 @@ class Locker:
             done(Refused(f"{use.what}: another operation on this lock is in flight", retry=True))
             return
         use.done, use.wanted, use.since_wall_ms = done, mode, self._context.wall_ms
+        use.owner, use.operation = owner or use.owner, 0
         if self._refuse_now(use, wait_ms):
             return
         self._limit(use, wait_ms)
+        self._seek(use, deadlock)
         flags = self._flags(flags, wait_ms)
         self.take(self.node_locks.convert(lock, mode, flags=flags, lvb=lvb, now_ms=self._context.wall_ms))
 
@@ -171,6 +197,8 @@ class Locker:
     def drop(self, locks: list[int]) -> None:
         """Their user is gone: no answer is given, and what they could write is no longer valid."""
         known = [lock for lock in locks if self._uses.pop(lock, None) is not None]
+        for lock in known:
+            self.seeking.pop(lock, None)
         self._untold = [one for one in self._untold if one.lock_id not in known]
         if known:
             self.take(self.node_locks.drop(known))
@@ -203,6 +231,10 @@ class Locker:
     def use(self, lock: int) -> Use | None:
         return self._uses.get(lock)
 
+    def uses(self) -> Iterable[Use]:
+        """Every lock that is held or asked for here."""
+        return self._uses.values()
+
     def persistent(self) -> list[Use]:
         return [use for use in self._uses.values() if use.persistent]
 
@@ -231,7 +263,7 @@ class Locker:
         self._untold = []
         self.grants.clear()
         self.take(self.node_locks.lost())
-        self._uses = {}
+        self._uses, self.seeking = {}, {}
 
     def take(self, outs: list[Out]) -> None:
         """Carry out what NodeLocks wants sent and told, in order, also what that leads to."""
@@ -276,7 +308,9 @@ class Locker:
         self._ended(use, use.held)
 
     def _ended(self, use: Use, result: Held | RingfenceError | None) -> None:
-        done, use.done, use.deadline_ns = use.done, None, None
+        done, use.done, use.deadline_ns, use.operation = use.done, None, None, 0
+        if use.deadlock:
+            self._seek(use, False)
         if use.held is None:
             self._uses.pop(use.lock, None)
         if done is not None:
@@ -291,6 +325,13 @@ class Locker:
         use.trying = wait_ms == 0
         limit_ms = TRY_MS if wait_ms == 0 else wait_ms
         use.deadline_ns = None if limit_ms is None else self._context.now_ns + limit_ms * 1_000_000
+
+    def _seek(self, use: Use, deadlock: bool) -> None:
+        use.deadlock = deadlock and not use.trying
+        if use.deadlock:
+            self.seeking[use.lock] = None
+        else:
+            self.seeking.pop(use.lock, None)
 
     def _refuse_now(self, use: Use, wait_ms: int | None) -> bool:
         """A try-lock is not kept waiting for a cluster that cannot answer."""
@@ -310,6 +351,7 @@ class Locker:
             # Granted here, but for want of authority never told: it goes back unused.
             self._untold.remove(untold)
             done, use.done = use.done, None
+            self._seek(use, False)
             if use.held is None:
                 del self._uses[use.lock]
                 self.take(self.node_locks.drop([use.lock]))

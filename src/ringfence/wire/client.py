@@ -12,8 +12,9 @@ import msgspec
 from ringfence.core.cluster import ClusterConfig
 
 
-class _Call(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields=True):
-    pass
+class _Call(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields=True, omit_defaults=True):
+    """A daemon refuses fields that it does not know: what asks for them would not be done.  Those that
+    have their default are not sent, so that a newer client's calls are an older daemon's too."""
 
 
 # -- asking ------------------------------------------------------------------
@@ -31,6 +32,12 @@ class Why(_Call, frozen=True):
 
 class Locks(_Call, frozen=True):
     lockspace: str = ""
+
+
+class Deadlocks(_Call, frozen=True):
+    """Look, on all nodes, for clients that wait for one another in a ring.
+
+    Reply result: {"deadlocks": [{"lines": [str], "ring": [{"waiter", "behind"}]}]}."""
 
 
 class Events(_Call, frozen=True):
@@ -100,6 +107,11 @@ class Lock(_Call, frozen=True):
     lvb: bytes | None = None
     notices: bool = False
     """Send non-final replies {"blocking": MODE} when somebody is kept waiting by this lock."""
+    deadlock: bool = False
+    """Refuse it (deadlock) rather than let it wait in a ring, if it is the newest there that asks so."""
+    owner: str = ""
+    """What ties locks together in the search for such rings, on any node: who waits for one lets go of no
+    other of the same owner.  Empty: the connection."""
 
 
 class Convert(_Call, frozen=True):
@@ -108,6 +120,8 @@ class Convert(_Call, frozen=True):
     wait_ms: int | None = None
     flags: int = 0
     lvb: bytes | None = None
+    deadlock: bool = False
+    """As in `Lock`; the old mode is kept."""
 
 
 class Unlock(_Call, frozen=True):
@@ -191,8 +205,8 @@ class LvRemove(_Call, frozen=True):
 
 
 Call = (
-    Status | Why | Locks | Events | FenceHistory | FenceConfirm | FenceTrust | ConfigShow | ConfigApply
-    | Leave | JoinSpace | LeaveSpace | Lock | Convert | Unlock
+    Status | Why | Locks | Deadlocks | Events | FenceHistory | FenceConfirm | FenceTrust | ConfigShow
+    | ConfigApply | Leave | JoinSpace | LeaveSpace | Lock | Convert | Unlock
     | PvCreate | Pvs | VgCreate | VgRemove | VgChange | Vgs | LvCreate | Lvs | LvChange | LvRemove
 )  # fmt: skip
 
