@@ -260,6 +260,8 @@ def test_a_ring_that_was_never_there_at_one_moment(world: World) -> None:
     one, two, three = world.hosts.values()
     hold(one, FIRST, "a")
     held = hold(two, FIRST, "b")
+    lock(three, FIRST, "b", client=4)
+    lock(three, FIRST, "a", client=5)
     waiting = lock(two, FIRST, "a", wait_ms=60_000)
     context = one.node.context
     real = context.submit
@@ -276,17 +278,15 @@ def test_a_ring_that_was_never_there_at_one_moment(world: World) -> None:
     assert told
     # Host 2's picture is out.  Its client gives up and lets go; another takes b, and host 1 waits for it.
     two.feed(ClientGone(1))
+    three.feed(ClientGone(4))
     world.run()
     assert two.reply(waiting) is None
-    again = hold(two, FIRST, "b", client=3)
-    assert again != held
+    assert hold(two, FIRST, "b", client=3) != held
     lock(one, FIRST, "b")
     context.submit = real
     # Now host 1 answers, with what is true of it by now.
-    one.node._running._deadlocks.sought(
-        deadlocks.DeadlockSought(told[0].by, told[0].number)
-    )
-    one.feed(ClientGone(77))
+    one.node._running.facts([DeadlockSought(told[0].by, told[0].number)])
+    one.feed(Tick())
     world.run()
     world.pass_ms(500)
     assert three.reply(asked)["deadlocks"] == []
@@ -305,6 +305,25 @@ def test_members_that_leave_end_a_search(world: World) -> None:
     world.run()
     world.pass_ms(500)
     assert len(one.reply(asked)["deadlocks"]) == 1
+
+
+def test_a_member_that_is_another_life_by_now_is_not_waited_for(world: World) -> None:
+    one = world.hosts[1]
+    world.freeze(3)
+    asked = one.ask(calls.Deadlocks(), client=5)
+    world.cut(3)
+    world.boot(3, 1, 2, 3)
+    world.pass_ms(500)
+    assert one.reply(asked) == {"deadlocks": []}
+
+
+def test_a_silent_member_that_was_removed_is_not_waited_for(world: World) -> None:
+    one = world.hosts[1]
+    world.freeze(3)
+    asked = one.ask(calls.Deadlocks(), client=5)
+    world.pass_ms(5000)
+    assert 3 not in one.node.context.state.lives
+    assert one.reply(asked) == {"deadlocks": []}
 
 
 def test_a_search_that_nobody_answers_says_who(world: World) -> None:

@@ -19,7 +19,6 @@ from typing import Any
 import msgspec
 
 from ringfence.core.errors import Deadlock, Refused, RingfenceError, TimedOut
-from ringfence.core.ids import Epoch
 from ringfence.core.modes import Mode
 from ringfence.engine.context import Context
 from ringfence.engine.facts import DeadlockSought, WaitsTold
@@ -41,7 +40,6 @@ Told = Callable[[list[Ring] | RingfenceError], None]
 
 
 class _Search(msgspec.Struct):
-    epoch: Epoch
     number: int
     awaited: list[int] | None = None
     """Nodes that have yet to answer; None: the search itself is not applied yet."""
@@ -115,9 +113,9 @@ class Deadlocks:
         """Go on with a search, begin one that is due, answer who has waited too long."""
         context = self._context
         search, state = self._search, context.running
-        if search is not None and (state is None or context.epoch != search.epoch):
-            search = self._search = None  # who was to answer is no more in one view with this node
-        if search is not None and state is not None and search.awaited is not None:
+        if state is None:
+            search = self._search = None  # the view ended: some may be other lives in the next
+        elif search is not None and search.awaited is not None:
             search.awaited = [node for node in search.awaited if node in state.lives]
             if not search.awaited:
                 self._conclude(search)
@@ -147,7 +145,7 @@ class Deadlocks:
 
     def _begin(self, before: list[Link] | None) -> None:
         self._last += 1
-        self._search = _Search(self._context.epoch, self._last, before=before)
+        self._search = _Search(self._last, before=before)
         self._context.submit(SearchDeadlock(self._last))
 
     def _conclude(self, search: _Search) -> None:
