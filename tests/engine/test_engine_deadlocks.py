@@ -9,6 +9,7 @@ from engine_ring import Host, World
 from ringfence.core.errors import BadInput, Deadlock, Refused, TimedOut
 from ringfence.core.evidence import Power
 from ringfence.engine import deadlocks
+from ringfence.engine.facts import DeadlockSought
 from ringfence.engine.inputs import ClientGone, RingLost, Tick
 from ringfence.wire import Speaks
 from ringfence.wire import client as calls

@@ -65,24 +65,28 @@ Ring = tuple[Link, ...]
 def links(picture: Picture) -> list[Link]:
     """Everything that waits for something that is in the picture, in the order of nodes and locks."""
     seen = [Seen(node, lock) for node in sorted(picture) for lock in picture[node]]
-    places: dict[tuple[str, str], list[Seen]] = {}
+    holders: dict[tuple[str, str], list[Seen]] = {}
+    known: dict[tuple[int, int], Seen] = {}
+    heads: dict[tuple[str, str, int], Seen] = {}
     for one in seen:
-        places.setdefault(one.place, []).append(one)
-    return [
-        Link(waiter, other)
-        for waiter in seen
-        if waiter.lock.wanted is not Mode.UN
-        for other in places[waiter.place]
-        if other is not waiter and _blocks(other, waiter)
-    ]
-
-
-def _blocks(other: Seen, waiter: Seen) -> bool:
-    if not compatible(other.lock.held, waiter.lock.wanted):
-        return True
-    if other.node == waiter.node:
-        return other.lock.lock in waiter.lock.behind
-    return other.lock.heads and other.node in waiter.lock.after
+        known[one.node, one.lock.lock] = one
+        if one.lock.held > Mode.NL:
+            holders.setdefault(one.place, []).append(one)
+        if one.lock.heads:
+            heads[(*one.place, one.node)] = one
+    found = []
+    for waiter in [one for one in seen if one.lock.wanted is not Mode.UN]:
+        lock = waiter.lock
+        against = [
+            other
+            for other in holders.get(waiter.place, [])
+            if other is not waiter and not compatible(other.lock.held, lock.wanted)
+        ]
+        ahead = [known.get((waiter.node, one)) for one in lock.behind]
+        ahead += [heads.get((*waiter.place, node)) for node in lock.after]
+        against += [one for one in ahead if one is not None and one not in against]
+        found += [Link(waiter, other) for other in against]
+    return found
 
 
 def served_before(resource: Resource | None, node: int, place: Place) -> tuple[int, ...]:
