@@ -19,6 +19,7 @@ from ringfence.engine.context import AT_ONCE
 from ringfence.engine.inputs import DiskState, Input
 from ringfence.engine.node import Node
 from ringfence.storage import Storage
+from ringfence.wire import SPEAKS, Speaks
 from ringfence.wire.client import Reply, Request
 
 MS = 1_000_000
@@ -53,6 +54,7 @@ class Host:
         self.name = f"an-a01n{id:02}"
         self.disk = DiskState()
         self.boots = 1
+        self.speaks = SPEAKS
         self.node: Node | None = None
         self.frozen = False
         self.inbox: deque[Input] = deque()
@@ -75,6 +77,7 @@ class Host:
                 f"boot-{self.id}-{self.boots}",
                 self.disk,
                 True,
+                self.speaks,
             )
         )
 
@@ -184,7 +187,8 @@ class Host:
 class World:
     """Args:
     members: which hosts start at once (all, unless given).
-    at_once: see `Node`."""
+    at_once: see `Node`.
+    speaks: the protocols of all of them."""
 
     def __init__(
         self,
@@ -192,6 +196,8 @@ class World:
         count: int,
         members: Sequence[int] = (),
         at_once: int = AT_ONCE,
+        *,
+        speaks: Speaks = SPEAKS,
         **options: Any,
     ) -> None:
         self.directory = directory
@@ -217,6 +223,7 @@ class World:
             file.truncate(64 << 20)
         self.hosts = {id: Host(self, id) for id in range(1, count + 1)}
         for id in members or self.hosts:
+            self.hosts[id].speaks = speaks
             self.hosts[id].start()
         self.view(*(members or self.hosts))
         self.run()

@@ -27,6 +27,7 @@ cluster lock, `kept` if it is more than clients need, and their clients."""
 import errno
 from collections import deque
 from pathlib import Path
+from typing import Protocol
 
 from ringfence.core.ids import Token
 from ringfence.core.modes import Mode
@@ -363,14 +364,19 @@ class NodesStory:
         return lines
 
 
-Story = ResourceStory | NodesStory
 KINDS: dict[str, type[ResourceStory] | type[NodesStory]] = {"resource": ResourceStory, "nodes": NodesStory}
 
 
-def replay(path: Path) -> tuple[str, str]:
+class Replayed(Protocol):
+    def do(self, line: str) -> list[str]: ...
+
+    def state(self) -> list[str]: ...
+
+
+def replay(path: Path, story: Replayed | None = None) -> tuple[str, str]:
     """The file as it is, and as it should be."""
     text = path.read_text()
-    story: Story = KINDS[path.parent.name]()
+    story = story or KINDS[path.parent.name]()
     blocks = []
     for block in text.strip("\n").split("\n\n"):
         head = block.split("\n----", 1)[0].splitlines()

@@ -3,10 +3,12 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from ringfence.core.cluster import ClusterConfig, NodeConfig
 from ringfence.core.ids import Epoch, Life
 from ringfence.membership.barrier import Barrier, Verdict
+from ringfence.wire import Speaks
 from ringfence.wire.ring import Ready
 
 
@@ -41,6 +43,7 @@ def verdict(words: dict[int, Ready], config: ClusterConfig | None = None) -> Ver
 
 TWO = cluster(2, two_node=True)
 A2 = life(2)
+OLD, NEW = {"speaks": Speaks(1, 1)}, {"speaks": Speaks(1, 2)}
 
 TABLE = {
     "equal members go on": (
@@ -163,6 +166,42 @@ TABLE = {
         {1: none(config_digest="c1"), 2: none(config_digest="c2")}, None,
         Verdict(primary=False, differs=(2,)),
     ),
+    "the carried state's protocol stays while one cannot do more": (
+        {1: has(5, **OLD), 2: has(5, **NEW), 3: has(5, **NEW)}, None,
+        Verdict(primary=True, carriers=(1, 2, 3)),
+    ),
+    "it is raised when every configured node can do more": (
+        {1: has(5, **NEW), 2: has(5, **NEW), 3: none(**NEW)}, None,
+        Verdict(primary=True, carriers=(1, 2), empty=(3,), sender=1, protocol=2),
+    ),
+    "not while one of them is away": (
+        {1: has(5, **NEW), 2: has(5, **NEW)}, None,
+        Verdict(primary=True, carriers=(1, 2)),
+    ),
+    "who does not speak it has no role": (
+        {1: has(5, protocol=2, **NEW), 2: has(5, protocol=2, **NEW), 3: none(**OLD)}, None,
+        Verdict(primary=True, carriers=(1, 2), protocol=2, foreign=(3,)),
+    ),
+    "and no vote": (
+        {1: has(5, protocol=2, **NEW), 3: none(**OLD)}, None,
+        Verdict(primary=False, carriers=(1,), protocol=2, foreign=(3,)),
+    ),
+    "it is never lowered while a state is carried": (
+        {1: has(5, protocol=2, **NEW), 2: none(**OLD), 3: none(**OLD)}, None,
+        Verdict(primary=False, carriers=(1,), protocol=2, foreign=(2, 3)),
+    ),
+    "without state it is what most votes speak, the newest of that": (
+        {1: none(**OLD), 2: none(**NEW), 3: none(speaks=Speaks(2, 3))}, None,
+        Verdict(primary=True, empty=(2, 3), fresh=True, protocol=2, foreign=(1,)),
+    ),
+    "a fresh start may go back": (
+        {1: none(**OLD), 2: none(disk=5, **NEW), 3: none(**NEW)}, None,
+        Verdict(primary=True, empty=(1, 2, 3), fresh=True),
+    ),
+    "what is raised is spoken by all": (
+        {1: has(5, **NEW), 2: has(5, **NEW), 3: none(speaks=Speaks(3, 4))}, None,
+        Verdict(primary=True, carriers=(1, 2), foreign=(3,)),
+    ),
 }  # fmt: skip
 
 
@@ -207,7 +246,8 @@ readies = st.builds(
     fenced=st.lists(lives, max_size=1).map(tuple),
     procdown=st.lists(st.integers(1, 5), max_size=2).map(tuple),
     config_digest=st.sampled_from(["c", "c", "c", "d"]),
-)
+    speaks=st.sampled_from([Speaks(1, 2), Speaks(1, 2), Speaks(1, 1), Speaks(2, 2)]),
+).map(lambda ready: replace(ready, protocol=ready.speaks.high, digest=f"{ready.digest}{ready.speaks.high}"))
 
 
 @given(st.dictionaries(st.integers(1, 5), readies, min_size=1), st.randoms(use_true_random=False))
@@ -217,7 +257,7 @@ def test_the_verdict_is_one_of_all_and_its_roles_are_disjoint(words, random):
     order = list(words)
     random.shuffle(order)
     assert verdict({node: words[node] for node in order}, config) == first
-    roles = [*first.carriers, *first.behind, *first.stale, *first.empty, *first.differs]
+    roles = [*first.carriers, *first.behind, *first.stale, *first.empty, *first.differs, *first.foreign]
     assert len(roles) == len(set(roles))
     if first.primary:
         assert sorted(roles) == sorted(words)
@@ -226,8 +266,12 @@ def test_the_verdict_is_one_of_all_and_its_roles_are_disjoint(words, random):
     else:
         assert (first.behind, first.stale, first.empty) == ((), (), ())
         assert (first.fresh, first.sender) == (False, None)
+    for node in roles:
+        ready = words[node]
+        assert (first.protocol in ready.speaks) or node in (*first.foreign, *first.differs)
     for node in first.carriers:
         carried = words[node]
+        assert first.protocol >= carried.protocol
         assert carried.has_state
         assert all(other.disk_epoch <= carried.primary for other in words.values())
         for other in words.values():

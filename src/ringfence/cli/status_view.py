@@ -24,6 +24,8 @@ def headline(status: Status) -> tuple[str, str]:
     primary = "primary" if status.get("primary") else "not primary"
     where = f"{status['node']} in cluster {status['cluster']}"
     line = f"{where}: {state}, {primary}, epoch {status.get('epoch', '-')}"
+    if status.get("protocol"):
+        line += f", protocol {status['protocol']}"
     if status.get("blocked"):
         return f"{line} - BLOCKED, see `ringfence why`", "bold red"
     return line, "bold green" if status.get("ready") else "bold yellow"
@@ -36,7 +38,8 @@ def remarks(status: Status) -> list[str]:
         found.append("PROTECTIONS ARE OFF (naive): fence agents are believed, authority is not checked")
     if status.get("why"):
         found.append(one_line(str(status["why"])))
-    found += [one_line(str(line)) for line in status.get("broken") or []]
+    for key in ("broken", "refused"):
+        found += [one_line(str(line)) for line in status.get(key) or []]
     quarantined = [str(device) for device in status.get("quarantined") or []]
     if quarantined:
         found.append(

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from ringfence.host.notify import notify
 
 STATUS_KINDS = (
-    "started", "ring-lost", "suspended", "config-differs", "shut-out", "stale", "reborn", "victim",
+    "started", "ring-lost", "suspended", "shut-out", "not-admitted", "protocol", "stale", "reborn", "victim",
     "lockspace-runs", "divergent", "left",
 )  # fmt: skip
 """Events that change what an admin should read in `systemctl status`."""

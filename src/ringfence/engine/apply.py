@@ -14,11 +14,13 @@ from ringfence.engine.facts import (
     AttemptGranted,
     ConfigAccepted,
     ConfigRefused,
+    DeadlockSought,
     Expelled,
     Fact,
     Left,
     Noted,
     VgChanged,
+    WaitsTold,
 )
 from ringfence.engine.losses import lose, record_incident, settle, witness
 from ringfence.engine.state import ClusterState, VgVersion
@@ -191,6 +193,14 @@ def _incident_seen(state: ClusterState, life: Life, entry: entries.IncidentSeen)
     return record_incident(state, entry.incident)
 
 
+def _search(state: ClusterState, life: Life, entry: entries.SearchDeadlock) -> list[Fact]:
+    return [DeadlockSought(life, entry.number)]
+
+
+def _waits(state: ClusterState, life: Life, entry: entries.Waits) -> list[Fact]:
+    return [WaitsTold(entry.by, entry.number, life.node, entry.locks)]
+
+
 _HANDLERS: dict[type, Callable[[ClusterState, Life, Any], list[Fact]]] = {
     entries.JoinLockspace: spaces.join,
     entries.AckJoin: spaces.ack_join,
@@ -213,4 +223,6 @@ _HANDLERS: dict[type, Callable[[ClusterState, Life, Any], list[Fact]]] = {
     entries.Goodbye: _goodbye,
     entries.VolumeNotice: _volume,
     entries.IncidentSeen: _incident_seen,
+    entries.SearchDeadlock: _search,
+    entries.Waits: _waits,
 }

@@ -9,10 +9,12 @@ from ringfence.core.errors import BadInput, NotFound, Refused, RingfenceError
 from ringfence.core.modes import Mode
 from ringfence.engine.context import Context
 from ringfence.engine.effects import Answer
-from ringfence.engine.locker import Done, Locker
+from ringfence.engine.locker import Done, Locker, Owner
 from ringfence.engine.orders import Held
 from ringfence.wire import client as calls
 from ringfence.wire.client import Reply
+
+OWNER_BYTES = 64
 
 
 class _Owned(msgspec.Struct, gc=False):
@@ -31,12 +33,14 @@ class ClientLocks:
         self._locker = locker
         self._clients: dict[int, dict[int, _Owned]] = {}
         """What each connection holds and waits for, oldest first."""
+        self._owners: dict[int, Owner] = {}
+        """Connection -> on whose behalf it takes locks, where a request does not say."""
         locker.on_blocking = self._blocking
 
-    def asked(self, client: int, id: str, call: calls.LockCall) -> None:
+    def asked(self, client: int, id: str, call: calls.LockCall, who: str) -> None:
         """Raises RingfenceError for what is refused at once."""
         if isinstance(call, calls.Lock):
-            self.lock(client, id, call)
+            self.lock(client, id, call, who)
         elif isinstance(call, calls.Unlock):
             self.unlock(client, id, call)
         elif isinstance(call, calls.Convert):
@@ -46,10 +50,11 @@ class ClientLocks:
         else:
             self.busy(client, id, call)
 
-    def lock(self, client: int, id: str, call: calls.Lock) -> None:
+    def lock(self, client: int, id: str, call: calls.Lock, who: str) -> None:
         """Raises BadInput for a mode or a name that cannot be."""
         mode = _mode(call.mode)
         owned = _Owned(id, call.notices or call.cached)
+        owner = self._owner(client, call.owner, who)
 
         def done(result: Held | RingfenceError | None) -> None:
             if isinstance(result, Held):
@@ -64,7 +69,7 @@ class ClientLocks:
 
         lock = self._locker.acquire(
             call.lockspace, call.resource, mode, call.wait_ms, done,
-            flags=call.flags, client=client, cached=call.cached,
+            flags=call.flags, client=client, cached=call.cached, owner=owner, deadlock=call.deadlock,
         )  # fmt: skip
         if self._locker.use(lock) is not None:
             self._own(client, lock, owned)
@@ -81,7 +86,9 @@ class ClientLocks:
                 owned.converting = ""
             answer(result)
 
-        self._locker.convert(call.lock, mode, call.wait_ms, done, flags=call.flags, lvb=call.lvb)
+        self._locker.convert(
+            call.lock, mode, call.wait_ms, done, flags=call.flags, lvb=call.lvb, deadlock=call.deadlock
+        )
 
     def unlock(self, client: int, id: str, call: calls.Unlock) -> None:
         owned = self._mine(client, call.lock)
@@ -125,6 +132,7 @@ class ClientLocks:
 
     def gone(self, client: int) -> None:
         """The connection ended; so do its locks."""
+        self._owners.pop(client, None)
         self._locker.drop(list(self._clients.pop(client, {})))
 
     def end_all(self) -> None:
@@ -161,6 +169,16 @@ class ClientLocks:
             if tries:
                 told["tries"] = True
             self._send(client, Reply(owned.request, result=told, final=False))
+
+    def _owner(self, client: int, name: str, who: str) -> Owner:
+        """Raises BadInput for a name that is too long to be told to every node."""
+        if name:
+            if len(name.encode("utf-8", "surrogatepass")) > OWNER_BYTES:
+                raise BadInput(f"an owner's name has at most {OWNER_BYTES} bytes", next="shorten it")
+            return Owner(name, who, named=True)
+        if client not in self._owners:
+            self._owners[client] = Owner(f"connection {client}", who)
+        return self._owners[client]
 
     def _answer(self, client: int, id: str, lock: int) -> Done:
         def done(result: Held | RingfenceError | None) -> None:

@@ -14,6 +14,7 @@ from ringfence.engine.outbox import Outbox
 from ringfence.engine.state import ClusterState
 from ringfence.membership.authority import Authority
 from ringfence.membership.hearing import Hearing
+from ringfence.wire import SPEAKS, Speaks
 from ringfence.wire.entries import Entry
 
 AT_ONCE = 256
@@ -36,18 +37,25 @@ class Phase(enum.Enum):
     STALE = "stale"
     """The cluster went on without this life: data paths are being dropped."""
     SHUT_OUT = "shut out"
-    """Not admitted: given up for fenced, another machine, or another configuration."""
+    """Not admitted: given up for fenced, another machine, another configuration or protocol."""
 
 
 class Context:
     """Shared by the parts of one `Node`; owned by it."""
 
     def __init__(
-        self, config: ClusterConfig, me: int, life: Life, disk: DiskState, at_once: int = AT_ONCE
+        self,
+        config: ClusterConfig,
+        me: int,
+        life: Life,
+        disk: DiskState,
+        speaks: Speaks = SPEAKS,
+        at_once: int = AT_ONCE,
     ) -> None:
         self.config = config
         self.me = me
         self.life = life
+        self.speaks = speaks
         self.disk = disk
         self.at_once = at_once
         self.keep = False
@@ -68,11 +76,18 @@ class Context:
         self.more = False
         """There is more to do than fits into this step."""
         self.effects: list[Effect] = []
+        self.refused: dict[int, str] = {}
+        """Members of the present view that are not admitted, and why."""
 
     @property
     def running(self) -> ClusterState | None:
         """The state, if this node may act on it now."""
         return self.state if self.phase is Phase.RUNNING else None
+
+    @property
+    def protocol(self) -> int:
+        """What this node speaks now; while it may not act, the oldest that it can."""
+        return self.state.protocol if self.state is not None and self.running else self.speaks.low
 
     def out(self, effect: Effect) -> None:
         self.effects.append(effect)

@@ -68,6 +68,7 @@ class Explanation:
             lines += self._victim_lines(victim)
         for name in state.frozen if state else []:
             lines.append(self._frozen_line(name))
+        lines += [why for node, why in sorted(self._context.refused.items()) if node != self._context.me]
         for use in self._locker.waiting():
             lines.append(self._use_line(use))
         return lines
@@ -129,7 +130,7 @@ class Explanation:
             spaces = [name for name in (state.frozen if state else []) if _freezes(victim, name)]
             if spaces:
                 lines.append(f"until then these lockspaces are frozen: {', '.join(spaces)}")
-        stuck = bool(lines)
+        stuck = bool(lines) or node in context.refused
         if not victims:
             lines.append(self._node_line(node))
         if node == context.me:
@@ -142,7 +143,7 @@ class Explanation:
         if state is not None and node in state.lives:
             return f"{name} is a ready member{self._heard(state, node)}: not stuck"
         if self._barrier is not None and node in self._barrier.members:
-            return f"{name} is in the ring and not ready yet"
+            return context.refused.get(node, f"{name} is in the ring and not ready yet")
         if state is not None and node in state.out:
             return f"{name} left cleanly; it comes back when its daemon is started"
         return f"{name} is not in the ring; nothing waits for it"

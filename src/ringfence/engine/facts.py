@@ -9,6 +9,7 @@ import msgspec
 from ringfence.core.cluster import ClusterConfig
 from ringfence.core.ids import Life, Token
 from ringfence.locks.resource import Effect as LockEffect
+from ringfence.wire.entries import ClientLock
 
 
 class _Fact(msgspec.Struct, frozen=True):
@@ -97,6 +98,22 @@ class ConfigRefused(_Fact, frozen=True):
     why: str
 
 
+class DeadlockSought(_Fact, frozen=True):
+    """Every node tells `by` of its own waits, as they are now."""
+
+    by: Life
+    number: int
+
+
+class WaitsTold(_Fact, frozen=True):
+    """A node's answer to a search of `by`."""
+
+    by: Life
+    number: int
+    node: int
+    locks: tuple[ClientLock, ...]
+
+
 class Noted(_Fact, frozen=True):
     """Worth a line in every node's history."""
 
@@ -107,5 +124,5 @@ class Noted(_Fact, frozen=True):
 
 Fact = (
     LockFact | Retokened | JoinSeen | JoinDone | SpaceLeft | AttemptGranted | VictimGone | Left | Expelled
-    | VgChanged | ConfigAccepted | ConfigRefused | Noted
+    | VgChanged | ConfigAccepted | ConfigRefused | DeadlockSought | WaitsTold | Noted
 )  # fmt: skip

@@ -7,6 +7,7 @@ import msgspec
 from ringfence.core.cluster import ClusterConfig
 from ringfence.core.evidence import Power
 from ringfence.core.ids import Epoch, Life
+from ringfence.wire import SPEAKS, Speaks
 from ringfence.wire.client import Request
 from ringfence.wire.entries import Incident
 
@@ -40,6 +41,7 @@ class Started(_Input, frozen=True):
     boot: str
     disk: DiskState
     paths_reaped: bool
+    speaks: Speaks = SPEAKS
 
 
 class ViewChanged(_Input, frozen=True):

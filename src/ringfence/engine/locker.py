@@ -10,7 +10,7 @@ lock that may be somebody else's by now."""
 
 import errno
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from heapq import heapify, heappop, heappush
 
 import msgspec
@@ -66,6 +66,16 @@ def is_kept(lockspace: str, resource: str) -> bool:
     return not lockspace.startswith(VG_SPACE) or resource in KEPT_RESOURCES
 
 
+class Owner(msgspec.Struct, frozen=True):
+    """On whose behalf a lock is held or asked for: while it waits for one it lets go of no other."""
+
+    name: str
+    who: str = ""
+    """For people: the client's process, or the command."""
+    named: bool = False
+    """Its clients gave it this name, which means the same owner on every node."""
+
+
 class Use(msgspec.Struct, gc=False):
     lock: int
     lockspace: str
@@ -81,6 +91,11 @@ class Use(msgspec.Struct, gc=False):
     since_wall_ms: int = 0
     client: int = 0
     """The connection it belongs to; 0: none, it is a command's."""
+    owner: Owner | None = None
+    deadlock: bool = False
+    """The operation in flight is rather refused than left to wait in a ring."""
+    operation: int = 0
+    """Given when a search for deadlocks first sees this grant or this wish; 0 before."""
 
     @property
     def what(self) -> str:
@@ -103,6 +118,8 @@ class Locker:
         """Locks whose users are gone, to be dropped little by little."""
         self._outs: deque[Out] = deque()
         self._working = False
+        self.seeking: dict[int, None] = {}
+        """Locks whose operation in flight is rather refused than left to wait in a ring."""
         self._untold: dict[int, ClientGranted] = {}
         """Grants that NodeLocks has made and that may not be told yet, for want of authority."""
 
@@ -121,6 +138,8 @@ class Locker:
         persistent: bool = False,
         client: int = 0,
         cached: bool = False,
+        owner: Owner | None = None,
+        deadlock: bool = False,
     ) -> int:
         """Ask for a lock.  Returns its id; `done` may have been called already.
 
@@ -131,7 +150,7 @@ class Locker:
         self._last += 1
         use = Use(
             self._last, lockspace, resource, what, mode, done,
-            since_wall_ms=self._context.wall_ms, client=client,
+            since_wall_ms=self._context.wall_ms, client=client, owner=owner,
         )  # fmt: skip
         if self._refuse_now(use, wait_ms):
             return use.lock
@@ -139,6 +158,7 @@ class Locker:
         if persistent:
             self._persistent[use.lock] = use
         self._limit(use, wait_ms)
+        self._seek(use, deadlock)
         try:
             outs = self.node_locks.request(
                 use.lock, lockspace, resource, mode, flags=self._flags(flags, wait_ms),
@@ -160,7 +180,10 @@ class Locker:
         *,
         flags: int = 0,
         lvb: bytes | None = None,
+        owner: Owner | None = None,
+        deadlock: bool = False,
     ) -> None:
+        """Change a lock's mode; on behalf of `owner`, if another than it was taken for."""
         use = self._uses.get(lock)
         if use is None:
             done(NotFound(f"lock {lock} is not held here", next="ringfence locks"))
@@ -169,9 +192,11 @@ class Locker:
             done(Refused(f"{use.what}: another operation on this lock is in flight", retry=True))
             return
         use.done, use.wanted, use.since_wall_ms = done, mode, self._context.wall_ms
+        use.owner, use.operation = owner or use.owner, 0
         if self._refuse_now(use, wait_ms):
             return
         self._limit(use, wait_ms)
+        self._seek(use, deadlock)
         flags = self._flags(flags, wait_ms)
         self.take(self.node_locks.convert(lock, mode, flags=flags, lvb=lvb, now_ms=self._context.wall_ms))
         self._watch(use)
@@ -236,6 +261,10 @@ class Locker:
     def use(self, lock: int) -> Use | None:
         return self._uses.get(lock)
 
+    def uses(self) -> Iterable[Use]:
+        """Every lock that is held or asked for here."""
+        return self._uses.values()
+
     def persistent(self) -> list[Use]:
         return list(self._persistent.values())
 
@@ -267,7 +296,7 @@ class Locker:
         self._untold = {}
         self.grants.clear()
         self.take(self.node_locks.lost())
-        self._uses, self._persistent, self._limits = {}, {}, []
+        self._uses, self._persistent, self._limits, self.seeking = {}, {}, [], {}
         self._dropped.clear()
 
     def take(self, outs: list[Out]) -> None:
@@ -313,7 +342,9 @@ class Locker:
         self._ended(use, use.held)
 
     def _ended(self, use: Use, result: Held | RingfenceError | None) -> None:
-        done, use.done, use.deadline_ns = use.done, None, None
+        done, use.done, use.deadline_ns, use.operation = use.done, None, None, 0
+        if use.deadlock:
+            self._seek(use, False)
         if use.held is None:
             self._forget(use.lock)
         if done is not None:
@@ -323,6 +354,7 @@ class Locker:
         """Returns whether there was such a use."""
         self._persistent.pop(lock, None)
         self._untold.pop(lock, None)
+        self.seeking.pop(lock, None)
         return self._uses.pop(lock, None) is not None
 
     # -- time and words ----------------------------------------------------------------
@@ -348,6 +380,13 @@ class Locker:
         use = self._uses.get(lock)
         return use.deadline_ns if use is not None else None
 
+    def _seek(self, use: Use, deadlock: bool) -> None:
+        use.deadlock = deadlock and not use.trying
+        if use.deadlock:
+            self.seeking[use.lock] = None
+        else:
+            self.seeking.pop(use.lock, None)
+
     def _refuse_now(self, use: Use, wait_ms: int | None) -> bool:
         """A try-lock is not kept waiting for a cluster that cannot answer."""
         if wait_ms != 0:
@@ -364,6 +403,7 @@ class Locker:
         if self._untold.pop(use.lock, None) is not None:
             # Granted here, but for want of authority never told: it goes back unused.
             done, use.done = use.done, None
+            self._seek(use, False)
             if use.held is None:
                 self._forget(use.lock)
                 self.take(self.node_locks.drop([use.lock]))

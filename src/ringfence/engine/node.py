@@ -8,7 +8,7 @@ but locks there is nothing else to look at: whatever time alone brings, the next
 
 The parts: `views` (who is in, who may act), `state` (what all agree on), `locker` (locks of users
 here), `tasks` (volume commands), `fencer` (this node as the acting member), `deadlines` (authority
-pages), `requests` (clients)."""
+pages), `deadlocks` (clients that wait in a ring), `requests` (clients)."""
 
 import msgspec
 
@@ -18,11 +18,13 @@ from ringfence.engine import inputs
 from ringfence.engine.commands import autostart
 from ringfence.engine.context import AT_ONCE, Context, Phase
 from ringfence.engine.deadlines import Deadlines
+from ringfence.engine.deadlocks import Deadlocks
 from ringfence.engine.effects import CallAgain, Effect, Ended, Keep, KeepConfig, Multicast, Record
 from ringfence.engine.facts import (
     AttemptGranted,
     ConfigAccepted,
     ConfigRefused,
+    DeadlockSought,
     Expelled,
     Fact,
     JoinSeen,
@@ -33,6 +35,7 @@ from ringfence.engine.facts import (
     SpaceLeft,
     VgChanged,
     VictimGone,
+    WaitsTold,
 )
 from ringfence.engine.fencer import Fencer
 from ringfence.engine.inputs import DiskState, Input
@@ -82,14 +85,17 @@ class _Node:
         incarnation = disk.incarnation + 1 if again else 1
         life = Life(started.node, started.machine, started.boot, incarnation)
         disk = msgspec.structs.replace(disk, incarnation=incarnation, boot=started.boot)
-        context = self.context = Context(started.config, started.node, life, disk, at_once)
+        context = self.context = Context(started.config, started.node, life, disk, started.speaks, at_once)
         context.keep = True
         context.hearing.started(now_ns)
         self.locker = Locker(context)
         self._tasks = Tasks(context, self.locker)
         self._views = Views(context, self, drop_paths=not started.config.naive)
         self._fencer = Fencer(context)
-        self._requests = Requests(context, self.locker, self._tasks, self._views, self._fencer)
+        self._deadlocks = Deadlocks(context, self.locker)
+        self._requests = Requests(
+            context, self.locker, self._tasks, self._views, self._fencer, self._deadlocks
+        )
         self._deadlines = Deadlines(context)
         self._sent_ns = 0
         self._called = False
@@ -113,7 +119,7 @@ class _Node:
         else:
             self._look_round()
         if not context.left:
-            frame = context.outbox.frame(context.epoch, context.life)
+            frame = context.outbox.frame(context.epoch, context.life, context.protocol)
             if frame is not None:
                 context.out(Multicast(frame))
             if (context.more or context.outbox.more) and not self._called:
@@ -171,6 +177,7 @@ class _Node:
         self.locker.look()
         self._tasks.look()
         self._requests.look()
+        self._deadlocks.look()
         if context.left:
             return  # it is no member any more, and has no say in who is fenced
         self._look_for_silence()
@@ -293,7 +300,9 @@ class _Node:
         self._deadlines.lose()
         self.locker.lost()
         self._tasks.lost()
-        self._requests.lost(lost_error("the request", context.name(context.me)))
+        error = lost_error("the request", context.name(context.me))
+        self._requests.lost(error)
+        self._deadlocks.lost(error)
 
     def reborn(self) -> None:
         self._deadlines.start()
@@ -316,6 +325,10 @@ class _Node:
             case Retokened():
                 if fact.node == me:
                     self.locker.grants.retokened(fact)
+            case DeadlockSought():
+                self._deadlocks.sought(fact)
+            case WaitsTold():
+                self._deadlocks.answered(fact)
             case JoinSeen():
                 if fact.life.node != me:
                     context.submit(AckJoin(fact.lockspace, fact.life))

@@ -83,14 +83,14 @@ class Outbox:
         self._seq = self._base = 0
         self._unsent.clear()
 
-    def frame(self, epoch: Epoch, life: Life) -> bytes | None:
+    def frame(self, epoch: Epoch, life: Life, protocol: int = 1) -> bytes | None:
         """This step's frame, or None if there is nothing to say."""
         items: list[ring.Item] = self._items
         self._items = []
         if self._open:
             while self._unsent and len(items) < self._at_once:
                 items.append(self._send())
-        return ring.encode(epoch, life, tuple(items)) if items else None
+        return ring.encode(epoch, life, tuple(items), protocol) if items else None
 
     def _send(self) -> ring.Submitted:
         """The next one, with the number it follows.

@@ -42,6 +42,8 @@ def status(
         "why": why if context.phase is not Phase.RUNNING else "",
         "epoch": str(context.epoch),
         "primary": context.phase in (Phase.RUNNING, Phase.JOINING),
+        "protocol": state.protocol if state else None,
+        "speaks": {"low": context.speaks.low, "high": context.speaks.high},
         "two_node": context.config.two_node,
         "naive": context.config.naive,
         "members": [_member(context, node, barrier) for node in context.config.nodes],
@@ -50,6 +52,7 @@ def status(
         "authority": _authority(context),
         "exports": exports,
         "broken": list(broken),
+        "refused": [context.refused[node] for node in sorted(context.refused) if node != context.me],
         "quarantined": sorted(state.domain.quarantined) if state else [],
         "incidents": [msgspec.to_builtins(incident) for incident in state.incidents] if state else [],
         "config": {"version": context.config.version, "ring": context.config.ring},
@@ -118,7 +121,7 @@ def _standing(context: Context, node: int, barrier: Barrier | None) -> str:
     if state is not None and node in state.lives:
         return "ready" if here and context.running is not None else "ready when last heard of"
     if here:
-        return "in the ring, not ready"
+        return "in the ring, not admitted" if node in context.refused else "in the ring, not ready"
     if state is not None and node in state.out:
         return "left"
     return "absent"

@@ -10,12 +10,13 @@ import msgspec
 
 from ringfence.core.errors import BadInput, NotFound, Refused, RingfenceError
 from ringfence.core.modes import Mode
-from ringfence.engine import reports
+from ringfence.engine import deadlocks, reports
 from ringfence.engine.client_locks import ClientLocks
 from ringfence.engine.commands import command_for
 from ringfence.engine.commands.disks import find_vg
 from ringfence.engine.commands.locking import space_of
 from ringfence.engine.context import Context, Phase
+from ringfence.engine.deadlocks import Deadlocks
 from ringfence.engine.effects import Answer
 from ringfence.engine.explain import Explanation
 from ringfence.engine.facts import ConfigRefused
@@ -33,6 +34,7 @@ from ringfence.engine.orders import (
 )
 from ringfence.engine.tasks import Tasks
 from ringfence.engine.views import Views
+from ringfence.locks.deadlock import Ring
 from ringfence.volumes.plan import find_lv
 from ringfence.wire import client as calls
 from ringfence.wire import entries
@@ -51,13 +53,20 @@ class _Pending(msgspec.Struct):
 
 class Requests:
     def __init__(
-        self, context: Context, locker: Locker, tasks: Tasks, views: Views, fencer: Fencer
+        self,
+        context: Context,
+        locker: Locker,
+        tasks: Tasks,
+        views: Views,
+        fencer: Fencer,
+        deadlocks: Deadlocks,
     ) -> None:
         self._context = context
         self._locker = locker
         self._tasks = tasks
         self._views = views
         self._fencer = fencer
+        self._deadlocks = deadlocks
         self.locks = ClientLocks(context, locker)
         self._pending: list[_Pending] = []
         self._config_refused = ""
@@ -70,7 +79,7 @@ class Requests:
         client, id, call = asked.client, asked.request.id, asked.request.call
         try:
             if isinstance(call, calls.LOCK_CALLS):
-                self.locks.asked(client, id, call)
+                self.locks.asked(client, id, call, asked.who)
                 return
             self._context.only_locks = False
             self._dispatch(client, id, call, asked.who)
@@ -118,6 +127,9 @@ class Requests:
                 rows = self._locker.node_locks.statistics(call.lockspace)
                 result = reports.locks(self._context, call.lockspace, rows)
                 self._send(client, Reply(id, result=result))
+            case calls.Deadlocks():
+                self._must_act()
+                self._deadlocks.ask(lambda found: self._send(client, self._rings(id, found)))
             case calls.FenceConfirm():
                 self._confirm(client, id, call, who)
             case calls.FenceTrust():
@@ -235,6 +247,11 @@ class Requests:
             if use.what == f"LV {target}":
                 return use.lockspace, use.resource
         return None
+
+    def _rings(self, id: str, found: list[Ring] | RingfenceError) -> Reply:
+        if isinstance(found, RingfenceError):
+            return Reply(id, error=found.as_dict())
+        return Reply(id, result=deadlocks.report(self._context, found))
 
     # -- entries ------------------------------------------------------------------------------------
 

@@ -14,7 +14,6 @@ from ringfence.core.cluster import ClusterConfig
 from ringfence.core.ids import Epoch, Life
 from ringfence.fencing.domain import Domain, Victim
 from ringfence.locks.lockspace import Lockspace
-from ringfence.wire import PROTOCOL
 from ringfence.wire.entries import Incident
 from ringfence.wire.ring import Submitted
 
@@ -37,7 +36,8 @@ class Sender(msgspec.Struct):
 
 class ClusterState(msgspec.Struct):
     config: ClusterConfig
-    protocol: int = PROTOCOL
+    protocol: int = 1
+    """What is spoken in the view of `epoch`; never lowered."""
     epoch: Epoch = Epoch()
     """The last primary epoch that this state went through."""
     position: int = 0

@@ -17,7 +17,7 @@ from ringfence.engine import orders
 from ringfence.engine.context import Context
 from ringfence.engine.effects import DoOrder
 from ringfence.engine.facts import SpaceLeft
-from ringfence.engine.locker import Locker, lost_error
+from ringfence.engine.locker import Locker, Owner, lost_error
 from ringfence.lvm2.names import UUID_CHARACTERS
 from ringfence.wire import entries
 
@@ -31,6 +31,7 @@ class Task(msgspec.Struct):
     command: orders.Command
     finished: Finished
     client: int | None
+    owner: Owner
     locks: list[int] = []
     """Transient locks: released when the command ends, whatever way it ends."""
     waits_for: orders.Order | None = None
@@ -60,7 +61,7 @@ class Tasks:
     ) -> None:
         """Run a command; `finished(result, error)` is called once."""
         self._last += 1
-        task = Task(self._last, what, command, finished, client)
+        task = Task(self._last, what, command, finished, client, Owner(f"command {self._last}", what))
         self._tasks[task.number] = task
         self._advance(task, None, None)
 
@@ -192,13 +193,13 @@ class Tasks:
         if isinstance(order, orders.Acquire):
             lock = self._locker.acquire(
                 order.lockspace, order.resource, order.mode, order.wait_ms, done,
-                what=order.what, persistent=order.persistent,
+                what=order.what, persistent=order.persistent, owner=task.owner,
             )  # fmt: skip
             if not order.persistent:
                 task.locks.append(lock)
         elif isinstance(order, orders.Convert):
             lock = order.lock
-            self._locker.convert(lock, order.mode, order.wait_ms, done)
+            self._locker.convert(lock, order.mode, order.wait_ms, done, owner=task.owner)
         else:
             lock = order.lock
             self._locker.release(lock, done, lvb=order.lvb)

@@ -16,13 +16,14 @@ from ringfence.engine.apply import apply
 from ringfence.engine.arrivals import admit, enter_view, heard_fenced
 from ringfence.engine.context import Context, Phase, digest_of
 from ringfence.engine.effects import DropPaths, Ended
-from ringfence.engine.facts import Fact
+from ringfence.engine.facts import Fact, Noted
 from ringfence.engine.inputs import PathsDropped, RingLost, ViewChanged
 from ringfence.engine.losses import is_fenced
+from ringfence.engine.refusals import refusals
 from ringfence.engine.state import ClusterState
 from ringfence.membership.authority import Authority
 from ringfence.membership.barrier import Barrier, Verdict
-from ringfence.wire import PROTOCOL, ring
+from ringfence.wire import ring
 from ringfence.wire.entries import LOCK_ENTRIES
 from ringfence.wire.ring import Frame, Heartbeat, Ready, Snapshot, Submitted
 
@@ -77,6 +78,7 @@ class Views:
             context.out(Ended(f"{reason}; its state file was lost or another ring was joined", failed=True))
             return
         context.epoch = view.epoch
+        context.refused = {}
         for node, how in sorted(view.how.items()):
             (self._procdown.add if how == "procdown" else self._procdown.discard)(node)
         self._stop()
@@ -103,15 +105,11 @@ class Views:
         if self.barrier is None:
             return
         try:
-            frame = ring.decode(payload)
+            frame = ring.decode(payload, context.speaks)
         except msgspec.MsgspecError as error:
             context.record(
                 "bad-frame", f"a frame from {context.name(sender)} is unreadable: {error}", node=sender
             )
-            return
-        if frame.protocol != PROTOCOL:
-            what = f"{context.name(sender)} speaks protocol {frame.protocol}, this node {PROTOCOL}: not heard"
-            context.record("bad-frame", what, node=sender)
             return
         if frame.epoch != context.epoch or frame.life.node != sender:
             return
@@ -190,6 +188,8 @@ class Views:
                 wall_ms=context.wall_ms,
                 fenced=state.domain.fenced_lives() if state and carries else (),
                 quarantined=context.disk.quarantined,
+                speaks=context.speaks,
+                protocol=state.protocol if state and carries else context.speaks.low,
             )
         )
 
@@ -224,6 +224,7 @@ class Views:
             self._begin_again(barrier, verdict)
             return
         self._done, self._primary = True, verdict.primary
+        context.refused = refusals(context, barrier, verdict)
         if context.phase is Phase.STALE:
             return  # it said so; it is admitted when it says Ready again
         if not verdict.primary:
@@ -234,11 +235,11 @@ class Views:
             context.phase, self.why = Phase.JOINING, "waiting to be admitted"
         elif me in verdict.stale:
             self.go_stale(f"view {barrier.epoch} carries a later state, or has given this life up")
-        elif me in verdict.differs:
-            self._differs(barrier)
+        elif me in context.refused:
+            self._shut_out()
         elif me in verdict.behind or me in verdict.empty:
             if verdict.fresh:
-                self._enter(barrier, verdict, ClusterState(context.config))
+                self._enter(barrier, verdict, ClusterState(context.config, verdict.protocol))
             else:
                 context.phase, self.why = Phase.JOINING, "waiting for the cluster's state"
         else:
@@ -256,7 +257,8 @@ class Views:
         if context.me in verdict.stale:
             self.go_stale(f"no member of view {barrier.epoch} carries a state that holds")
             return
-        self._differs(barrier)  # nobody else is left: whoever could begin would have begun
+        context.refused = refusals(context, barrier, verdict)
+        self._shut_out()  # nobody else is left: whoever could begin would have begun
         if context.phase is Phase.SHUT_OUT:
             self._say_ready()
 
@@ -267,24 +269,20 @@ class Views:
         if verdict.divergent:
             self.why = "the members' states differ and no majority agrees: all stand still"
             context.record("divergent", self.why)
-        elif verdict.differs:
-            names = ", ".join(context.name(node) for node in verdict.differs)
-            self.why = f"no quorum: {names} has another configuration"
+        elif context.refused:
+            self.why = f"no quorum: {'; '.join(context.refused.values())}"
         else:
             self.why = f"no quorum: {', '.join(absent) or 'nobody carries the state'} missing"
         self._parts.interrupted()
         context.record("suspended", f"view {barrier.epoch} is not primary; {self.why}")
 
-    def _differs(self, barrier: Barrier) -> None:
-        """Another configuration than the cluster's: this node does not take part, and says why."""
+    def _shut_out(self) -> None:
+        """This node does not take part, and says why."""
         context = self._context
-        what = (
-            f"{context.name(context.me)} has another configuration than the cluster "
-            f"(version {context.config.version}): it is not admitted; compare with: ringfence config show"
-        )
-        context.record("config-differs", what)
+        what = context.refused[context.me]
+        context.record("shut-out", what)
         if context.state is not None:
-            self.go_stale("its configuration differs from the cluster's")
+            self.go_stale(what)
         else:
             context.phase, self.why = Phase.SHUT_OUT, what
 
@@ -299,7 +297,7 @@ class Views:
             life, ready = barrier.life(node), barrier.ready(node)
             assert life is not None
             assert ready is not None
-            may = ready.reaped and node not in verdict.stale and node not in verdict.differs
+            may = ready.reaped and node not in verdict.stale and node not in context.refused
             returning.append((life, may))
             if verdict.fresh:
                 state.domain.remember_liars(ready.quarantined)
@@ -320,6 +318,12 @@ class Views:
             self.go_stale(f"not admitted to view {barrier.epoch}")
             return
         self._procdown.clear()
+        if not verdict.fresh and state.protocol != verdict.protocol:
+            what = f"all nodes can: protocol {verdict.protocol} is spoken from view {barrier.epoch} on"
+            facts.append(Noted("protocol", what, {"protocol": verdict.protocol}))
+        state.protocol = verdict.protocol
+        for node, why in sorted(context.refused.items()):
+            facts.append(Noted("not-admitted", why, {"node": node}))
         self._run(None)
         self._parts.facts(facts)
         if verdict.sender == context.me:
@@ -361,7 +365,8 @@ class Views:
     def _take_snapshot(self, snapshot: Snapshot) -> None:
         context = self._context
         if not snapshot.state:
-            context.phase, self.why = Phase.SHUT_OUT, "the cluster did not admit this node: see its events"
+            generic = "the cluster did not admit this node: see its events"
+            context.phase, self.why = Phase.SHUT_OUT, context.refused.get(context.me, generic)
             context.record("shut-out", f"{context.name(context.me)} was not admitted: {self.why}")
             return
         state = ClusterState.decode(snapshot.state)
@@ -411,7 +416,7 @@ class Views:
         assert state is not None
         if state.lives.get(life.node) == life or not ready.reaped:
             return
-        admitted = ready.config_digest == digest_of(context.config)
+        admitted = ready.config_digest == digest_of(context.config) and state.protocol in ready.speaks
         facts = admit(state, life, ready.wall_ms) if admitted else []
         context.authority.set_ready(state.ready)
         self._parts.facts(facts)

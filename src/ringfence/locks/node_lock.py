@@ -70,6 +70,17 @@ class Outstanding(msgspec.Struct):
     """It was taken back for the sake of other nodes: lower before anything else is asked."""
 
 
+class Place(msgspec.Struct, frozen=True):
+    """Where a client's wish stands on its node."""
+
+    heads: bool
+    """The node asks the cluster for its sake."""
+    behind: tuple[int, ...]
+    """Clients queued right before it; those who will not wait, or pass the order, and who is before them."""
+    shut_out: bool
+    """Other nodes wait for this one, and no new client comes before them."""
+
+
 class NodeLock:
     def __init__(self, lockspace: str, resource: str) -> None:
         self.lockspace = lockspace
@@ -373,6 +384,19 @@ class NodeLock:
         kind = OpKind.UNLOCK if target is Mode.UN else OpKind.CONVERT
         self.outstanding = Outstanding(kind, target, flags)
         return [AskCluster(self.lockspace, self.resource, kind, target, int(flags), lvb)]
+
+    def place(self, lock_id: int) -> Place:
+        """Of a client that waits."""
+        lock = self.local.find(lock_id)
+        assert lock is not None
+        behind: list[int] = []
+        for one in reversed(self.local.queued_ahead(lock)):
+            behind.append(one.owner)
+            if not one.flags & (Flag.NOQUEUE | Flag.NOORDER):
+                break
+        asked = self.outstanding
+        heads = asked is not None and asked.raises and asked.client == lock_id
+        return Place(heads, tuple(behind), lock.held is Mode.UN and self.local.closed)
 
     # -- helpers -----------------------------------------------------------------------------
 

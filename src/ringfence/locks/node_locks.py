@@ -13,7 +13,7 @@ import msgspec
 from ringfence.core.ids import Token
 from ringfence.core.modes import Mode
 from ringfence.locks.lockspace import check_names
-from ringfence.locks.node_lock import NodeLock
+from ringfence.locks.node_lock import NodeLock, Place
 from ringfence.locks.outs import (
     AskCluster,
     ClientBlocking,
@@ -24,6 +24,7 @@ from ringfence.locks.outs import (
     ClientReleased,
     Out,
 )
+from ringfence.locks.resource import Lock
 
 __all__ = [
     "AskCluster",
@@ -35,6 +36,7 @@ __all__ = [
     "ClientReleased",
     "NodeLocks",
     "Out",
+    "Place",
     "Row",
 ]
 
@@ -209,6 +211,22 @@ class NodeLocks:
         """(lockspace, resource) of a lock id; None if there is no such lock."""
         lock = self._of.get(lock_id)
         return None if lock is None else (lock.lockspace, lock.resource)
+
+    def find(self, lock_id: int) -> Lock | None:
+        """A client's lock or request."""
+        lock = self._of.get(lock_id)
+        return lock.local.find(lock_id) if lock is not None else None
+
+    def place(self, lock_id: int) -> Place:
+        """Where the wish of a client that waits stands."""
+        return self._of[lock_id].place(lock_id)
+
+    def wanted_by_others(self, lock_id: int) -> bool:
+        """Whether anybody, here or on another node, waits for the resource of a client's lock."""
+        lock = self._of.get(lock_id)
+        return lock is not None and (
+            bool(lock.local.converting or lock.local.waiting) or lock.local.asked is not Mode.UN
+        )
 
     def statistics(self, lockspace: str = "") -> list[Row]:
         """Every client's lock, and every kept one, in the order of names and queues."""

@@ -248,9 +248,11 @@ class Resource(msgspec.Struct):
     def blockers(self, lock: Lock) -> list[Lock]:
         """Who really blocks this queued lock: held modes that conflict, then those queued ahead."""
         conflicts = self._conflicts(lock)
-        if lock.flags & Flag.NOORDER:
-            return conflicts
-        return conflicts + [one for one in self._ahead(lock) if one not in conflicts]
+        return conflicts + [one for one in self.queued_ahead(lock) if one not in conflicts]
+
+    def queued_ahead(self, lock: Lock) -> list[Lock]:
+        """Those that the order of the queues puts before this queued lock."""
+        return [] if lock.flags & Flag.NOORDER else self._ahead(lock)
 
     def holders_against(self, owner: int, mode: Mode) -> tuple[tuple[int, Mode], ...]:
         """Who else holds a mode that conflicts with this one."""

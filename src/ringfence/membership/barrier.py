@@ -51,6 +51,10 @@ class Verdict(msgspec.Struct, frozen=True):
     """Nodes whose daemon left while their host stayed, as every carrier's ring reported it."""
     differs: tuple[int, ...] = ()
     """Members with another configuration: not ready, no vote in this view, to be named."""
+    protocol: int = 1
+    """What is spoken in this view."""
+    foreign: tuple[int, ...] = ()
+    """Members that do not speak it: not ready, no vote in this view, to be named."""
 
 
 class Barrier:
@@ -90,8 +94,10 @@ class Barrier:
         assert self.complete, f"barrier {self.epoch} still misses {self.missing}"
         victims = sorted({life for _, ready in self._words.values() for life in ready.victims})
         differs = self._differs(config)
-        able = tuple(node for node in self.members if node not in differs)
+        alike = tuple(node for node in self.members if node not in differs)
         struck = self._struck(victims)
+        protocol = self._protocol(config, alike, struck)
+        able = tuple(node for node in alike if protocol in self._words[node][1].speaks)
         top, divergent = self._best(tuple(node for node in able if node not in struck))
         carriers = () if divergent or self._outdated(top) else top
         primary = not divergent and is_primary(config, able, bool(carriers))
@@ -110,6 +116,8 @@ class Barrier:
             sender=carriers[0] if carriers and (behind or empty) else None,
             procdown=self._procdown(carriers),
             differs=differs,
+            protocol=protocol,
+            foreign=tuple(node for node in alike if node not in able),
         )
 
     def _struck(self, victims: list[Life]) -> tuple[int, ...]:
@@ -182,6 +190,25 @@ class Barrier:
         return tuple(
             sorted(node for node in first if all(node in self._words[c][1].procdown for c in carriers))
         )
+
+    def _protocol(self, config: ClusterConfig, alike: tuple[int, ...], struck: tuple[int, ...]) -> int:
+        """What is spoken: as the carried state is written, unless all can do more.
+
+        All are the *configured* nodes: one that is away for its own upgrade must not find, when it is
+        back, that the others went on without it.  A protocol is never lowered while a state is carried:
+        what was ordered in it could not be understood.  Where nobody carries state it is the one that
+        has the most votes, the newest of those."""
+        speaks = {node: self._words[node][1].speaks for node in alike}
+        carriers, _ = self._best(tuple(node for node in alike if node not in struck))
+        if not carriers or self._outdated(carriers):
+            offered = sorted({one.high for one in speaks.values()})
+            return max(offered, key=lambda p: (votes_of(config, [n for n in alike if p in speaks[n]]), p))
+        active = self._words[carriers[0]][1].protocol
+        complete = all(node.id in alike for node in config.nodes)
+        common = min(one.high for one in speaks.values())
+        if complete and common > active and all(common in one for one in speaks.values()):
+            return common
+        return active
 
     def _differs(self, config: ClusterConfig) -> tuple[int, ...]:
         """Members whose configuration is not the carriers'; without state, not the most votes'."""

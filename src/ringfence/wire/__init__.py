@@ -1,6 +1,28 @@
 """Every message and entry as a versioned value.  Pure: bytes in, values out, and back.
 
 `entries` are what the cluster state applies; `ring` is how they travel between nodes; `client`,
-`block` and `hub` are the local sockets' languages.  PROTOCOL is announced by every node."""
+`block` and `hub` are the local sockets' languages.
 
-PROTOCOL = 1
+Nodes of several versions of ringfence may be in one cluster: each announces which protocols it
+speaks, and all speak one of them.  What is promised between protocols stands in docs/formats/wire.md."""
+
+import msgspec
+
+
+class Speaks(msgspec.Struct, frozen=True, array_like=True):
+    """The protocols that a node speaks, both ends included.  One that does not say so speaks the first."""
+
+    low: int = 1
+    high: int = 1
+
+    def __contains__(self, protocol: int) -> bool:
+        return self.low <= protocol <= self.high
+
+    def __str__(self) -> str:
+        return f"protocol {self.low}" if self.low == self.high else f"protocols {self.low} to {self.high}"
+
+
+SPEAKS = Speaks(1, 2)
+"""Of this ringfence."""
+DEADLOCKS = 2
+"""From here on: `SearchDeadlock` and `Waits`."""

@@ -13,8 +13,9 @@ import msgspec
 from ringfence.core.cluster import ClusterConfig
 
 
-class _Call(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields=True):
-    pass
+class _Call(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields=True, omit_defaults=True):
+    """A daemon refuses fields that it does not know: what asks for them would not be done.  Those that
+    have their default are not sent, so that a newer client's calls are an older daemon's too."""
 
 
 # -- asking ------------------------------------------------------------------
@@ -32,6 +33,12 @@ class Why(_Call, frozen=True):
 
 class Locks(_Call, frozen=True):
     lockspace: str = ""
+
+
+class Deadlocks(_Call, frozen=True):
+    """Look, on all nodes, for clients that wait for one another in a ring.
+
+    Reply result: {"deadlocks": [{"lines": [str], "ring": [{"waiter", "behind"}]}]}."""
 
 
 class Events(_Call, frozen=True):
@@ -106,6 +113,11 @@ class Lock(_Call, frozen=True):
     unlocks if it does not use the lock, else it says `Busy` to {"blocking": MODE, "lock": id, "tries": true}
     and unlocks after use.  The result has "incarnation" as well: it may use what it keeps only while that
     incarnation's page "grant" (host.pages; `authority` beside the socket) says that authority is valid."""
+    deadlock: bool = False
+    """Refuse it (deadlock) rather than let it wait in a ring, if it is the newest there that asks so."""
+    owner: str = ""
+    """What ties locks together in the search for such rings, on any node: who waits for one lets go of no
+    other of the same owner.  Empty: the connection."""
 
 
 class Convert(_Call, frozen=True):
@@ -114,6 +126,8 @@ class Convert(_Call, frozen=True):
     wait_ms: int | None = None
     flags: int = 0
     lvb: bytes | None = None
+    deadlock: bool = False
+    """As in `Lock`; the old mode is kept."""
 
 
 class Unlock(_Call, frozen=True):
@@ -215,8 +229,8 @@ class LvRemove(_Call, frozen=True):
 
 
 Call = (
-    Status | Why | Locks | Events | FenceHistory | FenceConfirm | FenceTrust | ConfigShow | ConfigApply
-    | Leave | JoinSpace | LeaveSpace | Lock | Convert | Unlock | Cancel | Busy
+    Status | Why | Locks | Deadlocks | Events | FenceHistory | FenceConfirm | FenceTrust | ConfigShow
+    | ConfigApply | Leave | JoinSpace | LeaveSpace | Lock | Convert | Unlock | Cancel | Busy
     | PvCreate | Pvs | VgCreate | VgRemove | VgChange | Vgs | LvCreate | Lvs | LvChange | LvRemove
 )  # fmt: skip
 

@@ -193,10 +193,55 @@ class IncidentSeen(_Entry, frozen=True):
     incident: Incident
 
 
+class ClientLock(msgspec.Struct, frozen=True, array_like=True):
+    """One client's lock, or its request for one, as its node knows it; for a search for deadlocks."""
+
+    lockspace: str
+    resource: str
+    lock: int
+    """Its id on its node."""
+    operation: int
+    """Another number after every grant and every new wish: equal in two pictures means that nothing moved."""
+    owner: str
+    """What ties locks together: who waits for one lets go of no other of the same owner."""
+    named: bool
+    """The owner's name was given by the client, and means the same one on every node."""
+    who: str
+    """For people: the client's process, or the command."""
+    held: Mode
+    wanted: Mode
+    """UN: it does not wait."""
+    since_ms: int
+    refusable: bool = False
+    """It would rather be refused than wait in a ring."""
+    heads: bool = False
+    """It is for its sake that the node waits in the cluster's queue."""
+    behind: tuple[int, ...] = ()
+    """The locks of its node that are queued right before it."""
+    after: tuple[int, ...] = ()
+    """The nodes that are served before it, whose own wishes keep it waiting."""
+
+
+class SearchDeadlock(_Entry, frozen=True):
+    """The sender looks for clients that wait in a ring: every ready node answers with `Waits`."""
+
+    number: int
+
+
+class Waits(_Entry, frozen=True):
+    """The answer: this node's clients that wait, and what those hold for which others wait."""
+
+    by: Life
+    """Who searches."""
+    number: int
+    locks: tuple[ClientLock, ...] = ()
+
+
 Entry = (
     JoinLockspace | AckJoin | LeaveLockspace | LockRequest | LockConvert | LockUnlock | LockCancel | LockBusy
     | Retoken | EvidenceSeen | AttemptBegan | AttemptEnded | VictimDue | BoundPassed | Suspect
     | OperatorConfirms | QuarantineLifted | ConfigProposed | Goodbye | VolumeNotice | IncidentSeen
+    | SearchDeadlock | Waits
 )  # fmt: skip
 
 LOCK_ENTRIES = (LockRequest, LockConvert, LockUnlock, LockCancel, LockBusy)

@@ -1,10 +1,13 @@
 """Frames: what nodes multicast to each other.  MessagePack; every frame bears its sender's life,
-the protocol version and the epoch it was sent in, so that a receiver can drop what is stale."""
+the protocol it is written in and the epoch it was sent in, so that a receiver can drop what is stale.
+
+A frame's shape and `Ready` are understood by every ringfence, whatever else it speaks: in them nodes
+find out which protocol they have in common."""
 
 import msgspec
 
 from ringfence.core.ids import Epoch, Life
-from ringfence.wire import PROTOCOL
+from ringfence.wire import SPEAKS, Speaks
 from ringfence.wire.entries import Entry
 
 
@@ -41,6 +44,9 @@ class Ready(msgspec.Struct, frozen=True, tag=True):
     """Lives that the sender's state has given up for fenced: whoever still lives one is stale."""
     quarantined: tuple[tuple[str, str], ...] = ()
     """Devices that this node's disk remembers as liars, each with why; for a state that begins afresh."""
+    speaks: Speaks = Speaks()
+    protocol: int = 1
+    """What is spoken in the state that it carries; without state it says nothing."""
 
 
 class Snapshot(msgspec.Struct, frozen=True, tag=True):
@@ -70,14 +76,41 @@ class Frame(msgspec.Struct, frozen=True, array_like=True):
     items: tuple[Item, ...]
 
 
+class _Envelope(msgspec.Struct, frozen=True, array_like=True):
+    """A frame whose items may be of a protocol that this ringfence does not know."""
+
+    protocol: int
+    epoch: Epoch
+    life: Life
+    items: tuple[msgspec.Raw, ...]
+
+
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(Frame)
+_envelope = msgspec.msgpack.Decoder(_Envelope)
+_ready = msgspec.msgpack.Decoder(Ready)
 
 
-def encode(epoch: Epoch, life: Life, items: tuple[Item, ...]) -> bytes:
-    return _encoder.encode(Frame(PROTOCOL, epoch, life, items))
+def encode(epoch: Epoch, life: Life, items: tuple[Item, ...], protocol: int = 1) -> bytes:
+    return _encoder.encode(Frame(protocol, epoch, life, items))
 
 
-def decode(payload: bytes) -> Frame:
-    """Raises msgspec.MsgspecError on anything that is not a frame."""
-    return _decoder.decode(payload)
+def decode(payload: bytes, speaks: Speaks = SPEAKS) -> Frame:
+    """A frame; of one in a protocol that `speaks` does not include, only what every node understands.
+
+    Raises msgspec.MsgspecError on anything that is not a frame."""
+    try:
+        frame = _decoder.decode(payload)
+        if frame.protocol in speaks:
+            return frame
+    except msgspec.MsgspecError:
+        if _envelope.decode(payload).protocol in speaks:
+            raise
+    envelope = _envelope.decode(payload)
+    words: list[Item] = []
+    for raw in envelope.items:
+        try:
+            words.append(_ready.decode(raw))
+        except msgspec.MsgspecError:
+            continue  # another item, in words that are not ours
+    return Frame(envelope.protocol, envelope.epoch, envelope.life, tuple(words))

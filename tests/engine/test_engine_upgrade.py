@@ -1,0 +1,144 @@
+"""Rolling upgrade: nodes that speak different protocols in one cluster."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from engine_ring import World
+
+from ringfence.core.errors import Refused
+from ringfence.wire import Speaks
+from ringfence.wire import client as calls
+
+OLD, NEW, NEWER = Speaks(1, 1), Speaks(1, 2), Speaks(2, 3)
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    world = World(tmp_path, 3, speaks=OLD)
+    world.pass_ms(1000)
+    return world
+
+
+def stop(world: World, id: int, rest: tuple[int, ...]) -> None:
+    """Its daemon leaves cleanly."""
+    host = world.hosts[id]
+    for space in list(host.node.context.state.lockspaces):
+        host.do(calls.LeaveSpace(space))
+    host.do(calls.Leave())
+    host.node = None
+    world.view(*rest, how="leave")
+    world.run()
+
+
+def restart(world: World, id: int, speaks: Speaks) -> None:
+    rest = tuple(one for one in world.members if one != id)
+    stop(world, id, rest)
+    world.hosts[id].speaks = speaks
+    world.hosts[id].start()
+    world.view(*rest, id)
+    world.run()
+    world.pass_ms(500)
+
+
+def protocols(world: World) -> list[int | None]:
+    """What each host that runs speaks."""
+    hosts = [host for host in world.hosts.values() if host.node]
+    return [host.node.context.state.protocol if host.running else None for host in hosts]
+
+
+def test_the_cluster_speaks_the_new_protocol_when_the_last_node_can(world: World) -> None:
+    one = world.hosts[1]
+    one.do(calls.JoinSpace("games"))
+    held = one.ask(calls.Lock("games", "chess"))
+    for id, expected in ((2, 1), (3, 1)):
+        restart(world, id, NEW)
+        assert protocols(world) == [expected] * 3
+    one.do(calls.Unlock(one.reply(held)["lock"]))
+    stop(world, 1, (2, 3))
+    assert protocols(world) == [1, 1], "the node that is away may be back as it was"
+    one.speaks = NEW
+    one.start()
+    world.view(1, 2, 3)
+    world.run()
+    assert protocols(world) == [2, 2, 2]
+    assert [host.kinds().count("protocol") for host in world.hosts.values()] == [0, 1, 1]
+    assert one.do(calls.Status())["protocol"] == 2
+
+
+def test_one_that_is_too_old_is_told_so_and_stays_out(world: World) -> None:
+    for id in (1, 2, 3):
+        restart(world, id, NEW)
+    restart(world, 3, OLD)
+    one, three = world.hosts[1], world.hosts[3]
+    assert protocols(world) == [2, 2, None]
+    reason = (
+        "an-a01n03 speaks protocol 1 and the cluster protocol 2 (its members can: protocols 1 to 2): "
+        "it is not admitted; upgrade ringfence on an-a01n03 to one that speaks protocol 2"
+    )
+    found: dict[str, Any] = three.do(calls.Status())
+    assert (found["state"], found["why"], found["blocked"]) == ("shut out", reason, True)
+    assert reason in "\n".join(three.do(calls.Why())["lines"])
+    told = one.do(calls.Status())
+    assert (told["refused"], told["ready"], told["blocked"]) == ([reason], True, False)
+    assert told["members"][2]["state"] == "in the ring, not admitted"
+    assert one.do(calls.Why())["lines"] == [reason]
+    assert one.do(calls.Why("an-a01n03")) == {"target": "an-a01n03", "stuck": True, "lines": [reason]}
+    assert "not-admitted" in one.kinds()
+    # The others go on, at their own protocol, and with their own quorum only.
+    one.do(calls.JoinSpace("games"))
+    assert one.do(calls.Lock("games", "chess"))["mode"] == "EX"
+    with pytest.raises(Refused, match="cannot act now: an-a01n03 speaks protocol 1"):
+        three.do(calls.FenceTrust("bmc1", "ann"))
+    restart_shut_out(world, 3, NEW)
+    assert protocols(world) == [2, 2, 2]
+    assert one.do(calls.Why())["lines"] == ["nothing is stuck"]
+
+
+def restart_shut_out(world: World, id: int, speaks: Speaks) -> None:
+    rest = tuple(one for one in world.members if one != id)
+    world.hosts[id].node = None
+    world.view(*rest, how="leave")
+    world.run()
+    world.hosts[id].speaks = speaks
+    world.hosts[id].start()
+    world.view(*rest, id)
+    world.run()
+    world.pass_ms(500)
+
+
+def test_one_that_is_too_new_waits_for_the_others(world: World) -> None:
+    restart(world, 3, NEWER)
+    assert protocols(world) == [1, 1, None]
+    (line,) = world.hosts[1].do(calls.Status())["refused"]
+    assert line.startswith("an-a01n03 speaks protocols 2 to 3 and the cluster protocol 1")
+    assert line.endswith("upgrade an-a01n01, an-a01n02 first, or start an older ringfence there")
+
+
+def test_who_does_not_speak_it_gives_no_quorum(world: World) -> None:
+    """Two of three are in the ring, and only one of them counts."""
+    for id in (1, 2, 3):
+        restart(world, id, NEW)
+    restart(world, 3, OLD)
+    world.cut(2)
+    world.view(1, 3)
+    world.run()
+    one = world.hosts[1]
+    assert not one.running
+    why = one.do(calls.Status())["why"]
+    assert "no quorum: an-a01n03 speaks protocol 1 and the cluster protocol 2" in why
+
+
+def test_a_fresh_start_speaks_what_most_can(tmp_path: Path) -> None:
+    world = World(tmp_path, 3, members=(1, 2), speaks=NEW)
+    world.pass_ms(1000)
+    assert protocols(world) == [2, 2]
+    world.cut(1)
+    world.cut(2)
+    for host in world.hosts.values():
+        host.speaks = OLD
+        host.boots += 1
+        host.start()
+    world.view(1, 2, 3)
+    world.run()
+    assert protocols(world) == [1, 1, 1], "a power loss of all is how a cluster goes back"
