@@ -6,8 +6,9 @@ from contextlib import nullcontext
 import click
 
 from ringfence.sim.mutants import MUTANTS, planted
-from ringfence.sim.nemesis import Faults
-from ringfence.sim.world import STEPS, Outcome, Report, run
+from ringfence.sim.plans import Faults
+from ringfence.sim.scenario import STEPS
+from ringfence.sim.world import Outcome, Report, run
 
 EXITS = {Outcome.OK: 0, Outcome.SAFETY: 10, Outcome.LIVENESS: 11, Outcome.CRASH: 12}
 
@@ -55,7 +56,8 @@ def _summary(report: Report) -> str:
     counts = ", ".join(f"{value} {name}" for name, value in report.counts.items())
     faults = ", ".join(f"{value} {name}" for name, value in report.faults.items())
     lines = [
-        f"{report.nodes} nodes, {report.steps} steps, {report.simulated_s:.0f} s simulated; {counts}",
+        f"{report.scenario.nodes} nodes, {report.steps} steps, {report.simulated_s:.0f} s simulated",
+        counts,
         f"faults: {faults or 'none'}; well again after {report.settled_ms / 1000:.1f} s",
         f"trace {report.digest}",
         report.outcome.value.upper() + (f": {report.what}" if report.what else ""),

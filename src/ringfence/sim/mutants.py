@@ -30,7 +30,7 @@ from ringfence.membership import barrier, quorum
 from ringfence.membership.authority import Authority
 from ringfence.membership.barrier import Barrier, Verdict
 from ringfence.membership.hearing import Hearing
-from ringfence.sim.nemesis import Faults
+from ringfence.sim.plans import Faults
 from ringfence.sim.world import Outcome, run
 from ringfence.wire import ring
 from ringfence.wire.ring import Heartbeat, Submitted
