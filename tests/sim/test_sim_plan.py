@@ -8,7 +8,7 @@ import pytest
 from ringfence.sim.faults import Cut, Devices, Fault, FreezeHost, PowerOff, Sign, parse_fault
 from ringfence.sim.plans import Faults, draw_plan
 from ringfence.sim.power import Manner
-from ringfence.sim.scenario import Kept, draw_scenario, read, write
+from ringfence.sim.scenario import Kept, Recipe, read, write
 from ringfence.sim.world import play
 
 PLANS = [(seed, nodes, faults) for seed in range(3) for nodes in (2, 3, 5) for faults in Faults]
@@ -28,7 +28,7 @@ def test_what_is_written_is_read(seed: int, nodes: int, faults: Faults) -> None:
 
 
 def test_a_plan_that_was_played_replays_from_its_text() -> None:
-    report = play(draw_scenario(7, steps=1500))
+    report = play(Recipe(seed=7, steps=1500).scenario())
     assert len(report.scenario.plan or ()) > 10
     kept = Kept(scenario=report.scenario, about="A story.\n\nIt ends well.")
     lasting = msgspec.structs.replace(kept.scenario, lasts_ms=report.suffered_ms)
@@ -41,7 +41,8 @@ def test_a_plan_that_was_played_replays_from_its_text() -> None:
 
 def test_a_fault_less_leaves_the_others_as_they_are() -> None:
     plan = tuple(islice(draw_plan(3, 3, Faults.SWARM), 12))
-    shorter = msgspec.structs.replace(draw_scenario(3, 3), plan=plan[1:], lasts_ms=plan[-1].at_ms + 1)
+    scenario = Recipe(seed=3, nodes=3).scenario()
+    shorter = msgspec.structs.replace(scenario, plan=plan[1:], lasts_ms=plan[-1].at_ms + 1)
     assert play(shorter).scenario.plan == plan[1:]
 
 

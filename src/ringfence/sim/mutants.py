@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, NamedTuple
 
 import click
@@ -68,6 +68,11 @@ def planted(name: str) -> Iterator[None]:
     finally:
         for owner, attribute, real in reversed(before):
             setattr(owner, attribute, real)
+
+
+def engine(mutant: str) -> AbstractContextManager[None]:
+    """The engine as that mutant; "": as it is."""
+    return planted(mutant) if mutant else nullcontext()
 
 
 class Found(NamedTuple):

@@ -16,6 +16,7 @@ The file form is read by people and kept by tests: parameters, then the faults, 
 
 import random
 from collections.abc import Iterator
+from itertools import islice
 
 import msgspec
 
@@ -24,6 +25,8 @@ from ringfence.sim.plans import Faults, draw_plan
 
 STEPS = 4000
 RINGS = ("hub", "totem")
+BY_SEED = (Faults.SWARM, Faults.SWARM, Faults.LIAR)
+AFTERMATH_MS = 3000
 RULER = "----"
 
 
@@ -59,14 +62,41 @@ class Kept(msgspec.Struct, frozen=True, kw_only=True):
     """How, as `Report.failure` says."""
 
 
-def draw_scenario(
-    seed: int, nodes: int = 0, steps: int = STEPS, faults: Faults = Faults.SWARM
-) -> Scenario:
-    """Args:
-    nodes: 0 = as the seed says (2 to 4)."""
-    rng = random.Random(f"{seed}/scenario")
-    drawn, ring = rng.choice([2, 3, 3, 4]), rng.choice(RINGS)
-    return Scenario(seed=seed, nodes=nodes or drawn, ring=ring, steps=steps, faults=faults)
+class Recipe(msgspec.Struct, frozen=True, kw_only=True):
+    """A scenario by its seed: what is not said here, the seed says."""
+
+    seed: int
+    nodes: int = 0
+    """0: 2 to 4."""
+    steps: int = STEPS
+    strikes: int = 0
+    """End soon after so many faults, instead of after `steps`."""
+    faults: Faults | None = None
+    mutant: str = ""
+
+    def scenario(self) -> Scenario:
+        rng = random.Random(f"{self.seed}/scenario")
+        nodes, ring, faults = rng.choice([2, 3, 3, 4]), rng.choice(RINGS), rng.choice(BY_SEED)
+        drawn = Scenario(
+            seed=self.seed,
+            nodes=self.nodes or nodes,
+            ring=ring,
+            steps=self.steps,
+            faults=self.faults or faults,
+        )
+        if not self.strikes:
+            return drawn
+        plan = tuple(islice(drawn.faults_to_come(), self.strikes))
+        return msgspec.structs.replace(drawn, plan=plan, lasts_ms=plan[-1].at_ms + AFTERMATH_MS)
+
+    def command(self) -> str:
+        """What to type, to see it again."""
+        words = ["ringfence", "sim", str(self.seed)]
+        for word in ("nodes", "steps", "strikes", "faults", "mutant"):
+            value = getattr(self, word)
+            if value != getattr(_PLAIN, word):
+                words += [f"--{word}", str(value.value if isinstance(value, Faults) else value)]
+        return " ".join(words)
 
 
 def write(kept: Kept) -> str:
@@ -108,4 +138,5 @@ def read(text: str) -> Kept:
     return Kept(scenario=scenario, about="\n".join(about), **kept)
 
 
+_PLAIN = Recipe(seed=0)
 _PARAMETERS = ("seed", "nodes", "ring", "clients", "lasts_ms")

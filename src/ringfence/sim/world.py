@@ -28,7 +28,7 @@ from ringfence.sim.nemesis import Nemesis
 from ringfence.sim.plans import Faults
 from ringfence.sim.power import PowerRoom, device_configs, levels
 from ringfence.sim.ring import SimRing
-from ringfence.sim.scenario import STEPS, Scenario, draw_scenario
+from ringfence.sim.scenario import STEPS, Recipe, Scenario
 from ringfence.sim.scheduler import MS, Scheduler
 from ringfence.sim.workload import Workload
 from ringfence.wire import client as calls
@@ -101,16 +101,16 @@ def run(
     nodes: int = 0,
     steps: int = STEPS,
     make_engine: Callable[[int], Engine] | None = None,
-    faults: Faults = Faults.SWARM,
+    faults: Faults | None = None,
 ) -> Report:
     """Replay the story of one seed.
 
     Args:
         nodes: how many; 0 = as the seed says (2 to 4).
         steps: engine steps with faults, before the world is mended.
-        faults: which kinds strike.
+        faults: which kinds strike; None = as the seed says.
         make_engine: for tests; gets a number that may seed the engine's own chance."""
-    return play(draw_scenario(seed, nodes, steps, faults), make_engine)
+    return play(Recipe(seed=seed, nodes=nodes, steps=steps, faults=faults).scenario(), make_engine)
 
 
 def play(scenario: Scenario, make_engine: Callable[[int], Engine] | None = None) -> Report:
