@@ -9,41 +9,41 @@ import sys
 import pytest
 
 from ringfence.sim.mutants import MUTANTS, hunt, planted
-from ringfence.sim.nemesis import Faults
+from ringfence.sim.plans import Faults
 from ringfence.sim.world import Outcome, run
 
 FEW = range(1, 11)
 SWARM, LIAR = Faults.SWARM, Faults.LIAR
 FOUND_BY: dict[str, tuple[Faults, int]] = {
     "no-evidence": (SWARM, 1),
-    "no-bound": (LIAR, 6),
-    "bound-at-once": (LIAR, 5),
-    "bound-without-ears": (LIAR, 1),
-    "bound-of-one": (SWARM, 8),
-    "any-evidence": (SWARM, 10),
-    "claims-count": (SWARM, 2),
+    "no-bound": (LIAR, 1),
+    "bound-at-once": (LIAR, 1),
+    "bound-without-ears": (SWARM, 1),
+    "bound-of-one": (LIAR, 5),
+    "claims-count": (SWARM, 1),
     "liars-believed": (LIAR, 1),
     "lies-unheard": (LIAR, 1),
-    "authority-for-ever": (LIAR, 2),
-    "authority-of-one": (LIAR, 6),
-    "authority-from-receipt": (LIAR, 5),
-    "no-grant-authority": (LIAR, 2),
-    "alone-without-evidence": (LIAR, 6),
-    "cold-start": (SWARM, 1),
-    "half-is-primary": (LIAR, 19),
-    "alone-without-state": (LIAR, 19),
-    "unknown-again": (SWARM, 29),
+    "authority-for-ever": (LIAR, 1),
+    "authority-of-one": (LIAR, 23),
+    "authority-from-receipt": (LIAR, 7),
+    "no-grant-authority": (LIAR, 23),
+    "alone-without-evidence": (LIAR, 35),
+    "cold-start": (LIAR, 2),
+    "half-is-primary": (SWARM, 10),
+    "alone-without-state": (SWARM, 10),
+    "unknown-again": (SWARM, 17),
     "stale-keeps-locks": (LIAR, 1),
     "no-freeze": (SWARM, 1),
     "grants-untold": (SWARM, 1),
     "tokens-repeat": (SWARM, 1),
     "no-notices": (SWARM, 1),
-    "purge-for-all": (SWARM, 33),
-    "one-life-a-node": (SWARM, 1),
+    "purge-for-all": (LIAR, 5),
+    "one-life-a-node": (LIAR, 1),
 }
 UNFOUND = (
     "no-epoch-on-disk", "victims-carry", "victims-forgotten", "no-second-barrier", "old-words", "gaps-pass",
     "repeats-apply", "join-at-once", "old-grants-told", "old-frames-heard",
+    "any-evidence",
 )  # fmt: skip
 """What the simulator does not reach yet, or only by luck: to be found, or to be shown to be one rule
 twice.  Tests of their own rooms guard these rules meanwhile."""
@@ -78,7 +78,7 @@ def test_the_engine_itself_stands_the_lie(seed: int) -> None:
 
 
 def test_a_mutant_is_replayed_by_name() -> None:
-    command = [sys.executable, "-m", "ringfence", "sim", "6", "--faults", "liar", "--mutant", "no-bound"]
+    command = [sys.executable, "-m", "ringfence", "sim", "1", "--faults", "liar", "--mutant", "no-bound"]
     ran = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert ran.returncode == 10
     assert "SAFETY: 1: " in ran.stdout

@@ -92,6 +92,8 @@ class Host:
         self.daemon_frozen = False
         self.up = False
         self.boots = 0
+        self.neglected_until_ns = 0
+        """Nobody switches it on, or starts its daemon, before that."""
         self.pages: dict[tuple[int, str], int] = {}
         self.fault: Callable[[], str] = lambda: ""
         """Asked between effects: "", "freeze", "kill" or "power"."""

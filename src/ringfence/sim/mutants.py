@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, NamedTuple
 
 import click
@@ -30,7 +30,7 @@ from ringfence.membership import barrier, quorum
 from ringfence.membership.authority import Authority
 from ringfence.membership.barrier import Barrier, Verdict
 from ringfence.membership.hearing import Hearing
-from ringfence.sim.nemesis import Faults
+from ringfence.sim.plans import Faults
 from ringfence.sim.world import Outcome, run
 from ringfence.wire import ring
 from ringfence.wire.ring import Heartbeat, Submitted
@@ -68,6 +68,11 @@ def planted(name: str) -> Iterator[None]:
     finally:
         for owner, attribute, real in reversed(before):
             setattr(owner, attribute, real)
+
+
+def engine(mutant: str) -> AbstractContextManager[None]:
+    """The engine as that mutant; "": as it is."""
+    return planted(mutant) if mutant else nullcontext()
 
 
 class Found(NamedTuple):

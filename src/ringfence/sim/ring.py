@@ -128,13 +128,13 @@ class SimRing:
         delay_ms = scheduler.delay_ms(0.3, 20)
         at_ns = max(endpoint.last_sent_ns, scheduler.now_ns + int(delay_ms * MS))
         endpoint.last_sent_ns = at_ns
-        if endpoint.ghosts:
+        if endpoint.ghosts and not endpoint.late:  # each sender's order is kept
             endpoint.ghosts -= 1
             scheduler.note(f"ring: {endpoint.node} hears itself, and nobody else does")
             self._give(endpoint, Delivered(endpoint.node, payload))
         elif endpoint.member:
             scheduler.at(at_ns, lambda: self._arrive(endpoint, payload))
-        elif endpoint.alone and scheduler.chance(0.5):
+        elif endpoint.alone and not endpoint.late and scheduler.chance(0.5):
             self._give(endpoint, Delivered(endpoint.node, payload))
         elif self.totem and len(endpoint.late) < MAX_GHOSTS:
             endpoint.late.append(payload)

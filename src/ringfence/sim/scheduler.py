@@ -1,7 +1,10 @@
-"""Simulated time and the one source of chance: what happens next, and when.
+"""Simulated time and chance: what happens next, and when.
 
 Everything that happens in a world is an event here.  Two events at the same instant happen in the
-order in which they were planned, so one seed gives one story."""
+order in which they were planned, so one seed gives one story.
+
+Each part of a world has a stream of chance of its own: a fault more or less, or a client that asks
+once more, does not change what the others draw."""
 
 import hashlib
 import heapq
@@ -26,13 +29,30 @@ class Timer:
         self.cancelled = True
 
 
-class Scheduler:
+class Chance:
+    """One stream of chance."""
+
+    def __init__(self, rng: random.Random) -> None:
+        self.rng = rng
+
+    def chance(self, probability: float) -> bool:
+        return self.rng.random() < probability
+
+    def between(self, low: float, high: float) -> float:
+        return self.rng.uniform(low, high)
+
+    def delay_ms(self, typical_ms: float, worst_ms: float) -> float:
+        """Mostly about typical, now and then anything up to worst."""
+        if self.rng.random() < 0.02:
+            return self.rng.uniform(typical_ms, worst_ms)
+        return self.rng.uniform(typical_ms / 2, typical_ms * 2)
+
+
+class _Timeline:
     """Events in the order of time; the trace of what they did."""
 
-    def __init__(self, seed: int) -> None:
-        self.rng = random.Random(seed)
+    def __init__(self) -> None:
         self.now_ns = 0
-        self.events = 0
         self.trace: deque[str] = deque(maxlen=TRACE_KEPT)
         self._digest = hashlib.blake2b(digest_size=12)
         self._heap: list[tuple[int, int, Timer]] = []
@@ -53,7 +73,6 @@ class Scheduler:
             at_ns, _, timer = heapq.heappop(self._heap)
             if not timer.cancelled:
                 self.now_ns = at_ns
-                self.events += 1
                 timer.run()
                 return True
         return False
@@ -69,16 +88,34 @@ class Scheduler:
         """Of the whole trace so far: equal for equal seeds, on any machine."""
         return self._digest.hexdigest()
 
-    # -- chance ------------------------------------------------------------------
 
-    def chance(self, probability: float) -> bool:
-        return self.rng.random() < probability
+class Scheduler(Chance):
+    """Simulated time, as one part of a world sees it: with the part's own stream of chance.
 
-    def between(self, low: float, high: float) -> float:
-        return self.rng.uniform(low, high)
+    Args:
+        timeline: shared by all parts; made by `stream`."""
 
-    def delay_ms(self, typical_ms: float, worst_ms: float) -> float:
-        """Mostly about typical, now and then anything up to worst."""
-        if self.rng.random() < 0.02:
-            return self.rng.uniform(typical_ms, worst_ms)
-        return self.rng.uniform(typical_ms / 2, typical_ms * 2)
+    def __init__(self, seed: int, name: str = "world", timeline: _Timeline | None = None) -> None:
+        super().__init__(random.Random(f"{seed}/{name}"))
+        self._seed = seed
+        self._timeline = timeline or _Timeline()
+        self.after, self.at = self._timeline.after, self._timeline.at
+        self.note, self.step = self._timeline.note, self._timeline.step
+
+    def stream(self, name: str) -> "Scheduler":
+        """For another part of the same world."""
+        return Scheduler(self._seed, name, self._timeline)
+
+    @property
+    def now_ns(self) -> int:
+        return self._timeline.now_ns
+
+    @property
+    def trace(self) -> deque[str]:
+        """Its last lines."""
+        return self._timeline.trace
+
+    @property
+    def digest(self) -> str:
+        """Of the whole trace so far: equal for equal seeds, on any machine."""
+        return self._timeline.digest

@@ -1,15 +1,19 @@
 """A whole cluster with its faults, as one function of one integer.
 
-`run(seed)` builds hosts with the real engine in them, lets clients work and faults strike, and
-looks at the invariants after every event.  Then the faults stop, everything is mended, and every
-request must be answered in bounded time (invariant 11).
+`run(seed)` draws a scenario and plays it: it builds hosts with the real engine in them, lets clients
+work and faults strike, and looks at the invariants after every event.  Then the faults stop, everything
+is mended, and every request must be answered in bounded time (invariant 11).
 
 Only faults that the design survives are injected, so that red always means a bug."""
 
 import enum
+import re
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
+
+import msgspec
 
 from ringfence.core.cluster import ClusterConfig, NodeConfig, Timing
 from ringfence.core.modes import Mode
@@ -18,16 +22,18 @@ from ringfence.engine.effects import Effect
 from ringfence.engine.inputs import Input
 from ringfence.engine.node import Node
 from ringfence.sim.checkers import Checkers, Glimpse, SafetyViolation
+from ringfence.sim.faults import Arena
 from ringfence.sim.host import Engine, Host
-from ringfence.sim.nemesis import Faults, Nemesis
+from ringfence.sim.nemesis import Nemesis
+from ringfence.sim.plans import Faults
 from ringfence.sim.power import PowerRoom, device_configs, levels
 from ringfence.sim.ring import SimRing
+from ringfence.sim.scenario import STEPS, Recipe, Scenario
 from ringfence.sim.scheduler import MS, Scheduler
 from ringfence.sim.workload import Workload
 from ringfence.wire import client as calls
 from ringfence.wire.client import Reply, Request
 
-STEPS = 4000
 TIMING = Timing(
     heartbeat_ms=200,
     token_ms=400,
@@ -57,21 +63,33 @@ class Outcome(enum.Enum):
 class Report:
     """How a run went."""
 
-    seed: int
-    nodes: int
+    scenario: Scenario
+    """With the faults that have struck as its plan: that replays it."""
     outcome: Outcome = Outcome.OK
     what: str = ""
     steps: int = 0
     """Engine steps, all nodes together."""
+    suffered_ms: int = 0
+    """How long faults struck, in simulated time."""
+    mended: bool = False
+    """The run has come so far that faults had stopped."""
     simulated_s: float = 0.0
     settled_ms: float = 0.0
     """How long it took after the last fault until all was well."""
     counts: dict[str, int] = field(default_factory=dict)
     faults: dict[str, int] = field(default_factory=dict)
     digest: str = ""
-    """Of the whole trace: equal for equal seeds."""
+    """Of the whole trace: equal for equal scenarios."""
     trace: list[str] = field(default_factory=list)
     """Its last lines."""
+
+    @property
+    def failure(self) -> str:
+        """The class of what went wrong, or "": the outcome and the invariant's number, or the error."""
+        if self.outcome is Outcome.OK:
+            return ""
+        first = re.match(r"\w+", self.what)
+        return f"{self.outcome.value} {first[0] if first else '?'}"
 
 
 class LivenessViolation(Exception):
@@ -83,19 +101,24 @@ def run(
     nodes: int = 0,
     steps: int = STEPS,
     make_engine: Callable[[int], Engine] | None = None,
-    faults: Faults = Faults.SWARM,
+    faults: Faults | None = None,
 ) -> Report:
     """Replay the story of one seed.
 
     Args:
         nodes: how many; 0 = as the seed says (2 to 4).
         steps: engine steps with faults, before the world is mended.
-        faults: which kinds strike.
+        faults: which kinds strike; None = as the seed says.
         make_engine: for tests; gets a number that may seed the engine's own chance."""
-    world = World(seed, nodes, make_engine or (lambda number: Node(at_once=2 + number % 3)), faults)
-    report = Report(seed, len(world.hosts))
+    return play(Recipe(seed=seed, nodes=nodes, steps=steps, faults=faults).scenario(), make_engine)
+
+
+def play(scenario: Scenario, make_engine: Callable[[int], Engine] | None = None) -> Report:
+    """Replay a scenario: the same story whenever it is played."""
+    world = World(scenario, make_engine or (lambda number: Node(at_once=2 + number % 3)))
+    report = Report(scenario)
     try:
-        world.suffer(steps)
+        world.suffer()
         world.mend()
     except SafetyViolation as violation:
         report.outcome, report.what = Outcome.SAFETY, str(violation)
@@ -110,34 +133,23 @@ def run(
 
 
 class World:
-    def __init__(
-        self, seed: int, nodes: int, make_engine: Callable[[int], Engine], faults: Faults = Faults.SWARM
-    ) -> None:
-        scheduler = self.scheduler = Scheduler(seed)
-        rng = scheduler.rng
-        ids = list(range(1, (nodes or rng.choice([2, 3, 3, 4])) + 1))
+    def __init__(self, scenario: Scenario, make_engine: Callable[[int], Engine]) -> None:
+        self.scenario = scenario
+        scheduler = self.scheduler = Scheduler(scenario.seed)
+        ids = list(range(1, scenario.nodes + 1))
         self.config = _config(ids)
-        self.ring = SimRing(scheduler, TIMING.token_ms, totem=scheduler.chance(0.5))
-        self.power = PowerRoom(scheduler, ids, self._lost_power, self._gained_power)
+        self.ring = SimRing(scheduler.stream("ring"), TIMING.token_ms, totem=scenario.ring == "totem")
+        self.power = PowerRoom(scheduler.stream("power"), ids, self._lost_power, self._gained_power)
         self.steps = 0
         self._admin = ADMIN
         self._mended_ns = 0
         self._settled_ns = 0
-        self.hosts = [
-            Host(
-                scheduler,
-                self.ring,
-                self.power,
-                self,
-                lambda: make_engine(rng.randrange(1 << 32)),
-                self.config,
-                node,
-                rate=scheduler.between(0.99, 1.01),
-            )
-            for node in ids
-        ]
+        self.hosts = [self._make_host(node, make_engine) for node in ids]
         self.workload = Workload(
-            scheduler, self.hosts, per_host=2, landed=lambda g, late: checkers.landed(g, late)
+            scheduler.stream("workload"),
+            self.hosts,
+            per_host=scenario.clients,
+            landed=lambda grip, late: checkers.landed(grip, late),
         )
         checkers = self.checkers = Checkers(
             scheduler,
@@ -148,12 +160,28 @@ class World:
             lambda: self.workload.grips,
             self.workload.lock_of,
         )
-        for host in self.hosts:
-            scheduler.after(scheduler.between(0, 500), lambda host=host: self._boot(host))  # type: ignore[misc]
-            scheduler.after(scheduler.between(500, 3000), lambda host=host: self._tend(host))  # type: ignore[misc]
-        scheduler.note(f"seed {seed}: {len(ids)} nodes on a {'totem' if self.ring.totem else 'hub'}")
-        self.nemesis = Nemesis(
-            scheduler, self.ring, self.power, self.hosts, self._confirm, self._leave, faults
+        self._init = {host: scheduler.stream(f"init {host.node}") for host in self.hosts}
+        for host, init in self._init.items():
+            init.after(init.between(0, 500), partial(self._boot, host))
+            init.after(init.between(500, 3000), partial(self._tend_again, host))
+        scheduler.note(f"seed {scenario.seed}: {scenario.nodes} nodes on a {scenario.ring}")
+        arena = Arena(
+            scheduler, self.ring, self.power, {host.node: host for host in self.hosts},
+            sign=self._sign, leave=self._leave, tend=self._tend,
+        )  # fmt: skip
+        self.nemesis = Nemesis(arena, scenario.faults_to_come())
+
+    def _make_host(self, node: int, make_engine: Callable[[int], Engine]) -> Host:
+        scheduler = self.scheduler.stream(f"host {node}")
+        return Host(
+            scheduler,
+            self.ring,
+            self.power,
+            self,
+            lambda: make_engine(scheduler.rng.randrange(1 << 32)),
+            self.config,
+            node,
+            rate=scheduler.between(0.99, 1.01),
         )
 
     # -- power, init, operators -----------------------------------------------------
@@ -163,28 +191,39 @@ class World:
 
     def _gained_power(self, node: int) -> None:
         host = self._host(node)
-        self.scheduler.after(self.scheduler.between(300, 3000), lambda: self._boot(host))
+        init = self._init[host]
+        init.after(init.between(300, 3000), lambda: self._boot(host))
 
     def _boot(self, host: Host) -> None:
         if self.power.supplies[host.node].on and not host.up:  # it may have been cut meanwhile
             host.power_on()
 
     def _tend(self, host: Host) -> None:
-        """A host's init starts its daemon again; people switch hosts on again.  Both take their time."""
+        """What a host's init does for its daemon, and people for the host."""
+        if self.scheduler.now_ns < host.neglected_until_ns and not self._mended_ns:
+            return
         if not host.up and not self.power.supplies[host.node].on:
             self.power.restore(host.node)
         elif host.up and not host.frozen and host.daemon is None:
             host.start_daemon()
-        longest_ms = 1500 if self._mended_ns else self.scheduler.rng.choice([1000, 3000, 9000])
-        self.scheduler.after(self.scheduler.between(200, longest_ms), lambda: self._tend(host))
+
+    def _tend_again(self, host: Host) -> None:
+        """Both take their time."""
+        self._tend(host)
+        init = self._init[host]
+        longest_ms = 1500 if self._mended_ns else init.rng.choice([1000, 3000, 9000])
+        init.after(init.between(200, longest_ms), lambda: self._tend_again(host))
 
     def _confirm(self, victim: Host) -> None:
-        """Sign, at some other host, that `victim` is off; it is."""
+        """Sign, at some other host, that `victim` is off."""
         others = [host for host in self.hosts if host is not victim and host.daemon is not None]
-        if others and not victim.up:
+        if others:
+            self._sign(victim, self.scheduler.rng.choice(others))
+
+    def _sign(self, victim: Host, desk: Host) -> None:
+        if not victim.up and desk.daemon is not None:
             self.checkers.signed.append((self.scheduler.now_ns, victim.node))
-            host = self.scheduler.rng.choice(others)
-            self._order(host, calls.FenceConfirm(victim.name, "sim", "unplugged", host.clock_ns))
+            self._order(desk, calls.FenceConfirm(victim.name, "sim", "unplugged", desk.clock_ns))
 
     def _leave(self, host: Host) -> None:
         self._order(host, calls.Leave())
@@ -220,9 +259,12 @@ class World:
         assert self.scheduler.step(), "a world always has a next tick"
         self.checkers.beliefs()
 
-    def suffer(self, steps: int) -> None:
-        """Faults strike until the engines have made this many steps."""
-        while self.steps < steps:
+    def suffer(self) -> None:
+        """Faults strike, for as long as the scenario says."""
+        scenario = self.scenario
+        while self.scheduler.now_ns < scenario.lasts_ms * MS or (
+            not scenario.lasts_ms and self.steps < scenario.steps
+        ):
             self._event()
 
     def mend(self) -> None:
@@ -295,12 +337,15 @@ class World:
         return "; ".join([*parts, *asked[:4]])
 
     def describe(self, report: Report) -> None:
+        report.scenario = msgspec.structs.replace(self.scenario, plan=tuple(self.nemesis.struck))
         report.steps = self.steps
+        report.mended = self._mended_ns > 0
+        report.suffered_ms = -(-(self._mended_ns or self.scheduler.now_ns) // MS)
         report.simulated_s = self.scheduler.now_ns / 1e9
         report.settled_ms = max(0, self._settled_ns - self._mended_ns) / MS
         report.digest = self.scheduler.digest
         report.trace = list(self.scheduler.trace)
-        report.faults = dict(sorted(self.nemesis.counts.items()))
+        report.faults = self.nemesis.counts
         report.counts = {
             "views": self.ring.views,
             "grants": self.workload.granted,

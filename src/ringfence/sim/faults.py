@@ -1,0 +1,262 @@
+"""Faults as data: what goes wrong in a world, when, and with which parameters.
+
+A plan is a list of these, one a line in a scenario file:
+
+    12.345 freeze-host node=2 for_ms=3000
+
+Whatever is left to chance is a parameter, drawn with the plan: so a plan can lose a fault without
+changing what the others do.  A new kind is a class here with its `strike`, and a draw in `plans`.
+
+A fault that finds nothing to do (its host is off already) does nothing: which of them come at a good
+moment is the business of chance, or of whoever writes the plan."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Self, get_origin, get_type_hints
+
+import msgspec
+
+from ringfence.sim.host import Host
+from ringfence.sim.power import Manner, PowerRoom
+from ringfence.sim.ring import SimRing
+from ringfence.sim.scheduler import MS, Scheduler
+
+
+@dataclass(frozen=True)
+class Arena:
+    """What faults can get at.
+
+    Attributes:
+        sign: an operator signs, at the daemon of the second host, that the first host is off.
+        leave: ask a host's daemon for a clean leave.
+        tend: switch a host on, or start its daemon, if that is what it lacks."""
+
+    scheduler: Scheduler
+    ring: SimRing
+    power: PowerRoom
+    hosts: dict[int, Host]
+    sign: Callable[[Host, Host], None]
+    leave: Callable[[Host], None]
+    tend: Callable[[Host], None]
+
+    def neglect(self, host: Host, for_ms: int) -> None:
+        """Nobody switches the host on, or starts its daemon, for so long; then somebody does at once.
+        0: sooner or later."""
+        if for_ms:
+            host.neglected_until_ns = self.scheduler.now_ns + for_ms * MS
+            self.scheduler.after(for_ms, lambda: self.tend(host))
+
+
+HOSTS = ("node", "desk")
+"""Fields that name a host."""
+
+
+class Fault(msgspec.Struct, frozen=True, kw_only=True):
+    """A kind of fault, its tag being its word in scenario files; an instance is one of a plan."""
+
+    at_ms: int = 0
+    """Since the world began (in a draw: since its story began)."""
+
+    def strike(self, arena: Arena) -> None:
+        raise NotImplementedError
+
+    @property
+    def kind(self) -> str:
+        return str(self.__struct_config__.tag)
+
+    def later(self, by_ms: int) -> Self:
+        return msgspec.structs.replace(self, at_ms=self.at_ms + by_ms)
+
+    def without(self, node: int) -> Self | None:
+        """The same in a world in which that host does not exist and later ones have moved up; None: it
+        was about that host, or would be about nobody."""
+        changes: dict[str, Any] = {}
+        for field, value in _values(self).items():
+            if field in HOSTS:
+                if value == node:
+                    return None
+                changes[field] = value - (value > node)
+            elif field == "nodes":
+                changes[field] = tuple(one - (one > node) for one in value if one != node)
+                if not changes[field]:
+                    return None
+        return msgspec.structs.replace(self, **changes)
+
+    def __str__(self) -> str:
+        words = [f"{self.at_ms / 1000:.3f} {self.kind}"]
+        defaults = {field.name: field.default for field in msgspec.structs.fields(self)}
+        for field, value in _values(self).items():
+            if value == defaults[field]:
+                continue
+            if isinstance(value, tuple):
+                value = ",".join(str(one) for one in value)
+            words.append(f"{field}={value.value if isinstance(value, Manner) else value}")
+        return " ".join(words)
+
+
+def parse_fault(line: str) -> Fault:
+    """Read one line.  Raises ValueError with what is wrong with it."""
+    at_s, _, rest = line.strip().partition(" ")
+    kind, *words = rest.split()
+    kinds = {str(one.__struct_config__.tag): one for one in Fault.__subclasses__()}
+    cls = kinds.get(kind)
+    if cls is None:
+        raise ValueError(f"no fault is called {kind!r}; there are: {', '.join(sorted(kinds))}")
+    hints = get_type_hints(cls)
+    values: dict[str, Any] = {"type": kind, "at_ms": round(float(at_s) * 1000)}
+    for word in words:
+        field, equals, text = word.partition("=")
+        if not equals or field not in cls.__struct_fields__:
+            raise ValueError(f"{kind} has no parameter {word!r}")
+        values[field] = text.split(",") if get_origin(hints[field]) is tuple else text
+    try:
+        return msgspec.convert(values, cls, strict=False)
+    except msgspec.ValidationError as error:
+        raise ValueError(f"{line.strip()!r}: {error}") from error
+
+
+def _values(fault: Fault) -> dict[str, Any]:
+    return {field: getattr(fault, field) for field in fault.__struct_fields__ if field != "at_ms"}
+
+
+# -- hosts and daemons ------------------------------------------------------------------
+
+
+class FreezeHost(Fault, frozen=True, tag="freeze-host"):
+    node: int
+    for_ms: int
+
+    def strike(self, arena: Arena) -> None:
+        arena.hosts[self.node].freeze()
+        arena.scheduler.after(self.for_ms, arena.hosts[self.node].thaw)
+
+
+class FreezeDaemon(Fault, frozen=True, tag="freeze-daemon"):
+    node: int
+    for_ms: int
+
+    def strike(self, arena: Arena) -> None:
+        arena.hosts[self.node].freeze(daemon_only=True)
+        arena.scheduler.after(self.for_ms, arena.hosts[self.node].thaw)
+
+
+class KillDaemon(Fault, frozen=True, tag="kill-daemon"):
+    """Its host's init starts it again, sooner or later."""
+
+    node: int
+    for_ms: int = 0
+    """How long it stays away; 0: as it comes."""
+
+    def strike(self, arena: Arena) -> None:
+        host = arena.hosts[self.node]
+        if host.daemon is not None and not host.frozen:
+            arena.neglect(host, self.for_ms)
+            host.kill_daemon()
+
+
+class PowerOff(Fault, frozen=True, tag="power-off"):
+    nodes: tuple[int, ...]
+    for_ms: int = 0
+    """How long they stay off; 0: as it comes."""
+
+    def strike(self, arena: Arena) -> None:
+        for node in self.nodes:
+            arena.neglect(arena.hosts[node], self.for_ms)
+            arena.power.cut(node)
+
+
+class MidStep(Fault, frozen=True, tag="mid-step"):
+    """Between two effects of one step of the engine."""
+
+    node: int
+    skip: int
+    """So many chances to strike are let pass first."""
+    how: str
+    """As `Host.fault`: freeze, kill or power."""
+    for_ms: int = 0
+    """How long a freeze lasts."""
+
+    def strike(self, arena: Arena) -> None:
+        host, left = arena.hosts[self.node], self.skip
+
+        def fault() -> str:
+            nonlocal left
+            left -= 1
+            if left >= 0:
+                return ""
+            host.fault = lambda: ""
+            arena.scheduler.note(f"nemesis: {self.how} of {host.name} in the middle of a step")
+            if self.how == "freeze":
+                arena.scheduler.after(self.for_ms, host.thaw)
+            return self.how
+
+        host.fault = fault
+
+
+# -- the ring ---------------------------------------------------------------------------
+
+
+class Cut(Fault, frozen=True, tag="cut"):
+    """The ring is parted: these hosts on one side, the others on the other."""
+
+    nodes: tuple[int, ...]
+    for_ms: int
+
+    def strike(self, arena: Arena) -> None:
+        here = [node for node in self.nodes if node in arena.hosts]
+        there = [node for node in arena.hosts if node not in here]
+        if here and there and arena.ring.whole:
+            arena.ring.cut([here, there])
+            arena.scheduler.after(self.for_ms, arena.ring.heal)
+
+
+class RingLost(Fault, frozen=True, tag="ring-lost"):
+    for_ms: int
+
+    def strike(self, arena: Arena) -> None:
+        arena.ring.lose()
+        arena.scheduler.after(self.for_ms, arena.ring.restore)
+
+
+# -- fence devices and people ----------------------------------------------------------------
+
+
+class Devices(Fault, frozen=True, tag="devices"):
+    """A host's fence devices behave like this from now on; one that is not named stays as it is."""
+
+    node: int
+    bmc: Manner | None = None
+    a: Manner | None = None
+    b: Manner | None = None
+
+    def strike(self, arena: Arena) -> None:
+        named = {f"bmc{self.node}": self.bmc, f"pdu{self.node}a": self.a, f"pdu{self.node}b": self.b}
+        for name, manner in named.items():
+            if manner is not None:
+                arena.power.devices[name].manner = manner
+
+
+class Calm(Fault, frozen=True, tag="calm"):
+    """All devices are honest again."""
+
+    def strike(self, arena: Arena) -> None:
+        arena.power.calm()
+
+
+class Sign(Fault, frozen=True, tag="sign"):
+    """An honest operator signs that a host is off, if it is."""
+
+    node: int
+    desk: int
+    """The host at whose daemon this is said."""
+
+    def strike(self, arena: Arena) -> None:
+        if not arena.hosts[self.node].up:
+            arena.sign(arena.hosts[self.node], arena.hosts[self.desk])
+
+
+class Leave(Fault, frozen=True, tag="leave"):
+    node: int
+
+    def strike(self, arena: Arena) -> None:
+        arena.leave(arena.hosts[self.node])

@@ -1,0 +1,206 @@
+"""Plans of faults, drawn from a seed.
+
+A plan is a sequence of stories, each of one fault or a few that belong together, of which the design
+says that it survives them.  With two nodes and no slots a lie of a fence device during a partition is
+outside of that; there the two are never drawn together."""
+
+import enum
+import random
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from ringfence.sim.faults import (
+    Calm,
+    Cut,
+    Devices,
+    Fault,
+    FreezeDaemon,
+    FreezeHost,
+    KillDaemon,
+    Leave,
+    MidStep,
+    PowerOff,
+    RingLost,
+    Sign,
+)
+from ringfence.sim.power import Manner
+from ringfence.sim.scheduler import Chance
+
+
+class Faults(enum.Enum):
+    """Which faults a world suffers."""
+
+    SWARM = "swarm"
+    """A handful of kinds, by chance: each seed enables its own (swarm testing: Groce et al., ISSTA
+    2012), so that rare combinations are not drowned by common ones."""
+    LIAR = "liar"
+    """The story of the lie, again and again: a host's devices claim that it is off, and it is only
+    frozen, or cut off with its clients at work; it comes back at the worst moments."""
+
+
+Nodes = tuple[int, ...]
+Draw = Callable[[Chance, Nodes], list[Fault]]
+
+
+@dataclass(frozen=True)
+class Swarm:
+    """A story that a swarm may enable."""
+
+    weight: int
+    draw: Draw
+
+
+SWARM: dict[str, Swarm] = {}
+LIE_PACE_MS = 5000
+
+
+def _swarm(name: str, weight: int) -> Callable[[Draw], Draw]:
+    def add(draw: Draw) -> Draw:
+        assert name not in SWARM
+        SWARM[name] = Swarm(weight, draw)
+        return draw
+
+    return add
+
+
+def draw_plan(seed: int, nodes: int, faults: Faults) -> Iterator[Fault]:
+    """The plan of a seed, in the order of time, without end; the same for the same arguments."""
+    chance = Chance(random.Random(f"{seed}/{faults.value}"))
+    ids = tuple(range(1, nodes + 1))
+    stories = _liar(chance, ids) if faults is Faults.LIAR else _swarm_of(chance, ids)
+    pending: list[Fault] = []
+    for at_ms, story in stories:
+        ready = [one for one in pending if one.at_ms <= at_ms]
+        yield from ready
+        pending = sorted([*pending[len(ready) :], *(one.later(at_ms) for one in story)], key=_when)
+
+
+def _when(fault: Fault) -> int:
+    return fault.at_ms
+
+
+# -- a swarm ----------------------------------------------------------------------------
+
+
+def _swarm_of(chance: Chance, nodes: Nodes) -> Iterator[tuple[int, list[Fault]]]:
+    enabled = [name for name in SWARM if chance.chance(0.5)] or ["freeze-host"]
+    if len(nodes) == 2 and "cut" in enabled and "devices-lie" in enabled:
+        enabled.remove(chance.rng.choice(["cut", "devices-lie"]))
+    pace_ms = chance.rng.choice([400, 1500, 4000])
+    weights = [SWARM[name].weight for name in enabled]
+    at_ms = 0
+    while True:
+        at_ms += int(chance.between(0.1, 2) * pace_ms)
+        yield at_ms, SWARM[chance.rng.choices(enabled, weights)[0]].draw(chance, nodes)
+
+
+@_swarm("freeze-host", 8)
+def _(chance: Chance, nodes: Nodes) -> list[Fault]:
+    return [FreezeHost(node=chance.rng.choice(nodes), for_ms=_freeze_ms(chance))]
+
+
+@_swarm("freeze-daemon", 3)
+def _(chance: Chance, nodes: Nodes) -> list[Fault]:
+    return [FreezeDaemon(node=chance.rng.choice(nodes), for_ms=_freeze_ms(chance))]
+
+
+def _freeze_ms(chance: Chance) -> int:
+    return chance.rng.randrange(10, chance.rng.choice([300, 3000, 12000]))
+
+
+@_swarm("kill-daemon", 4)
+def _(chance: Chance, nodes: Nodes) -> list[Fault]:
+    return [KillDaemon(node=chance.rng.choice(nodes))]
+
+
+@_swarm("power-off", 3)
+def _(chance: Chance, nodes: Nodes) -> list[Fault]:
+    return [PowerOff(nodes=(chance.rng.choice(nodes),))]
+
+
+@_swarm("power-off-all", 1)
+def _(chance: Chance, nodes: Nodes) -> list[Fault]:
+    return [PowerOff(nodes=nodes)]
+
+
+@_swarm("cut", 6)
+def _(chance: Chance, nodes: Nodes) -> list[Fault]:
+    here = chance.rng.sample(nodes, chance.rng.randrange(1, len(nodes)))
+    return [Cut(nodes=tuple(sorted(here)), for_ms=chance.rng.randrange(100, 10000))]
+
+
+@_swarm("ring-lost", 1)
+def _(chance: Chance, nodes: Nodes) -> list[Fault]:
+    return [RingLost(for_ms=chance.rng.randrange(100, 8000))]
+
+
+@_swarm("devices-fail", 4)
+def _(chance: Chance, nodes: Nodes) -> list[Fault]:
+    failing = (Manner.UNREACHABLE, Manner.HANGS, Manner.CONTRADICTED, Manner.HONEST)
+    return [_spoiled(chance, nodes, failing)]
+
+
+@_swarm("devices-lie", 4)
+def _(chance: Chance, nodes: Nodes) -> list[Fault]:
+    return [_spoiled(chance, nodes, (Manner.LIES, Manner.LATE, Manner.WRONG_HOST, Manner.HONEST))]
+
+
+def _spoiled(chance: Chance, nodes: Nodes, manners: tuple[Manner, ...]) -> Devices:
+    bmc, a, b = (chance.rng.choice(manners) if chance.chance(0.6) else None for _ in range(3))
+    return Devices(node=chance.rng.choice(nodes), bmc=bmc, a=a, b=b)
+
+
+@_swarm("mid-step", 3)
+def _(chance: Chance, nodes: Nodes) -> list[Fault]:
+    how = chance.rng.choice(["freeze", "kill", "power"])
+    skip, for_ms = chance.rng.randrange(600), chance.rng.randrange(10, 8000)
+    return [MidStep(node=chance.rng.choice(nodes), skip=skip, how=how, for_ms=for_ms)]
+
+
+@_swarm("operator", 1)
+def _(chance: Chance, nodes: Nodes) -> list[Fault]:
+    """An honest operator: pulls the plug, then signs."""
+    node, desk = chance.rng.sample(nodes, 2)
+    return [PowerOff(nodes=(node,)), Sign(at_ms=chance.rng.randrange(500, 2000), node=node, desk=desk)]
+
+
+@_swarm("leave", 1)
+def _(chance: Chance, nodes: Nodes) -> list[Fault]:
+    return [Leave(node=chance.rng.choice(nodes))]
+
+
+# -- the lie, again and again --------------------------------------------------------------
+
+
+def _liar(chance: Chance, nodes: Nodes) -> Iterator[tuple[int, list[Fault]]]:
+    at_ms = 0
+    while True:
+        at_ms += int(chance.between(0.1, 2) * LIE_PACE_MS)
+        story = _lie(chance, nodes)
+        yield at_ms, story
+        at_ms += max(one.at_ms for one in story)  # one lie at a time
+
+
+def _lie(chance: Chance, nodes: Nodes) -> list[Fault]:
+    """The others give a host up wrongly; it comes back before or after they acted on that."""
+    rng = chance.rng
+    node = rng.choice(nodes)
+    others = [one for one in nodes if one != node]
+    away_ms = rng.randrange(700, rng.choice([2500, 4500, 7000]))
+    faults: list[Fault] = [Devices(node=node, bmc=Manner.LIES, a=Manner.LIES, b=Manner.LIES)]
+    # With two nodes the design promises nothing for a lie in a partition, or before a loss of both.
+    how = rng.choice(["frozen", "cut off", "silent", "alone"] if len(others) > 1 else ["frozen"])
+    match how:
+        case "cut off":
+            faults.append(Cut(nodes=(node,), for_ms=away_ms))
+        case "silent":  # its daemon alone; and the view changes for another reason
+            faults.append(FreezeDaemon(node=node, for_ms=away_ms))
+            killed_ms = int(away_ms * chance.between(0.6, 1.1))
+            faults.append(KillDaemon(at_ms=killed_ms, node=rng.choice(others)))
+        case _:
+            faults.append(FreezeHost(node=node, for_ms=away_ms))
+    if how == "alone":  # those who gave it up are gone when it comes back
+        for one in others:
+            faults.append(PowerOff(at_ms=int(away_ms * chance.between(0.7, 1)), nodes=(one,)))
+    faults.append(Calm(at_ms=away_ms + rng.randrange(1500)))
+    return sorted(faults, key=_when)

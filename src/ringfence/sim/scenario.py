@@ -1,0 +1,142 @@
+"""What a run is a function of, drawn from a seed or written down.
+
+The file form is read by people and kept by tests: parameters, then the faults, one a line.
+
+    # Which bug it was, and how it shows.
+    mutant no-bound
+    fails safety 1
+    seed 6
+    nodes 3
+    ring totem
+    clients 2
+    lasts_ms 9000
+    ----
+    1.200 devices node=2 bmc=lies a=lies b=lies
+    1.200 freeze-host node=2 for_ms=2900"""
+
+import random
+from collections.abc import Iterator
+from itertools import islice
+
+import msgspec
+
+from ringfence.sim.faults import Fault, parse_fault
+from ringfence.sim.plans import Faults, draw_plan
+
+STEPS = 4000
+RINGS = ("hub", "totem")
+BY_SEED = (Faults.SWARM, Faults.SWARM, Faults.LIAR)
+AFTERMATH_MS = 3000
+RULER = "----"
+
+
+class Scenario(msgspec.Struct, frozen=True, kw_only=True):
+    seed: int
+    """Of everything but the faults: delays, what clients do, clocks."""
+    nodes: int
+    ring: str
+    clients: int = 2
+    """On each host."""
+    steps: int = STEPS
+    """Engine steps with faults, before the world is mended; not looked at if there is `lasts_ms`."""
+    lasts_ms: int = 0
+    """Simulated time with faults.  (Steps are no good measure for a plan that is to be kept: what an
+    engine does in one step changes.)"""
+    faults: Faults = Faults.SWARM
+    """What kind of plan to draw, where there is none."""
+    plan: tuple[Fault, ...] | None = None
+    """In the order of time; None: drawn, without end."""
+
+    def faults_to_come(self) -> Iterator[Fault]:
+        return draw_plan(self.seed, self.nodes, self.faults) if self.plan is None else iter(self.plan)
+
+
+class Kept(msgspec.Struct, frozen=True, kw_only=True):
+    """A scenario with its story, as a file keeps it."""
+
+    scenario: Scenario
+    about: str = ""
+    mutant: str = ""
+    """The rule that must be taken out of the engine for it to fail; "": it failed as the engine was."""
+    fails: str = ""
+    """How, as `Report.failure` says."""
+
+
+class Recipe(msgspec.Struct, frozen=True, kw_only=True):
+    """A scenario by its seed: what is not said here, the seed says."""
+
+    seed: int
+    nodes: int = 0
+    """0: 2 to 4."""
+    steps: int = STEPS
+    strikes: int = 0
+    """End soon after so many faults, instead of after `steps`."""
+    faults: Faults | None = None
+    mutant: str = ""
+
+    def scenario(self) -> Scenario:
+        rng = random.Random(f"{self.seed}/scenario")
+        nodes, ring, faults = rng.choice([2, 3, 3, 4]), rng.choice(RINGS), rng.choice(BY_SEED)
+        drawn = Scenario(
+            seed=self.seed,
+            nodes=self.nodes or nodes,
+            ring=ring,
+            steps=self.steps,
+            faults=self.faults or faults,
+        )
+        if not self.strikes:
+            return drawn
+        plan = tuple(islice(drawn.faults_to_come(), self.strikes))
+        return msgspec.structs.replace(drawn, plan=plan, lasts_ms=plan[-1].at_ms + AFTERMATH_MS)
+
+    def command(self) -> str:
+        """What to type, to see it again."""
+        words = ["ringfence", "sim", str(self.seed)]
+        for word in ("nodes", "steps", "strikes", "faults", "mutant"):
+            value = getattr(self, word)
+            if value != getattr(_PLAIN, word):
+                words += [f"--{word}", str(value.value if isinstance(value, Faults) else value)]
+        return " ".join(words)
+
+
+def write(kept: Kept) -> str:
+    scenario = kept.scenario
+    assert scenario.plan is not None, "only a plan that was played can be written down"
+    lines = [f"# {line}".rstrip() for line in kept.about.splitlines()]
+    for word in ("mutant", "fails"):
+        if getattr(kept, word):
+            lines.append(f"{word} {getattr(kept, word)}")
+    lines += [f"{word} {getattr(scenario, word)}" for word in _PARAMETERS]
+    return "\n".join([*lines, RULER, *(str(fault) for fault in scenario.plan)]) + "\n"
+
+
+def read(text: str) -> Kept:
+    """Raises ValueError with what is wrong with the text."""
+    head, ruler, tail = text.partition(f"{RULER}\n")
+    if not ruler:
+        raise ValueError(f"no line {RULER!r} between the parameters and the faults")
+    about, words = [], {}
+    for line in head.splitlines():
+        if line.startswith("#"):
+            about.append(line[1:].strip())
+        elif line.strip():
+            word, _, value = line.partition(" ")
+            words[word] = value.strip()
+    kept = {word: words.pop(word) for word in ("mutant", "fails") if word in words}
+    unknown = sorted({*words} - {*_PARAMETERS})
+    if unknown:
+        raise ValueError(f"no parameter is called {unknown[0]!r}; there are: {', '.join(_PARAMETERS)}")
+    plan = [parse_fault(line) for line in tail.splitlines() if line.strip() and not line.startswith("#")]
+    plan.sort(key=lambda fault: fault.at_ms)
+    try:
+        scenario = msgspec.convert({**words, "plan": ()}, Scenario, strict=False)
+    except msgspec.ValidationError as error:
+        raise ValueError(str(error)) from error
+    scenario = msgspec.structs.replace(scenario, plan=tuple(plan))
+    if scenario.ring not in RINGS or scenario.nodes < 2 or scenario.clients < 1:
+        raise ValueError(f"ring is one of {', '.join(RINGS)}; there are 2 nodes or more, each with a client")
+    return Kept(scenario=scenario, about="\n".join(about), **kept)
+
+
+_PLAIN = Recipe(seed=0)
+_PARAMETERS = ("seed", "nodes", "ring", "clients", "lasts_ms")
