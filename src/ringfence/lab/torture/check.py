@@ -200,34 +200,31 @@ def tokens(grants: Sequence[Grant]) -> list[str]:
 def values(readings: Sequence[Reading], spans: Sequence[Span]) -> list[str]:
     """One line for each reading that returned what it should not."""
     found = []
-    possible, last = {ZEROES}, None
+    possible, known_ns = {ZEROES}, 0
     for one in sorted(readings, key=lambda reading: (reading.grant.token, reading.grant.granted_ns)):
-        if one.value is not None and one.value not in possible:
-            if one.value == ZEROES and last is not None and _may_end(last, one, spans):
-                last = None
-            else:
+        if one.value is not None:
+            ended = one.value == ZEROES and _unheld(spans, known_ns, one.grant.granted_ns)
+            if one.value not in possible and not ended:
                 told = " or ".join(sorted(map(_short, possible)))
                 found.append(
                     f"{one.grant.client} read {_short(one.value)} with token {one.grant.token}, not {told}"
                 )
-        if one.value is not None:
-            possible = {one.value}
-        if one.written is not None:
-            possible = {one.written} if one.acknowledged_ns else {*possible, one.written}
-            last = one if one.acknowledged_ns or last is None else last
+            possible, known_ns = {one.value}, one.grant.granted_ns
+        if one.acknowledged_ns and one.written is not None:
+            possible, known_ns = {one.written}, one.acknowledged_ns
+        elif one.written is not None:
+            possible = {*possible, one.written}
     return found
 
 
-def _may_end(last: Reading, now: Reading, spans: Sequence[Span]) -> bool:
-    """Whether there was an instant between a write and a reading at which nobody held any lock."""
-    reached_ns = last.acknowledged_ns or last.grant.granted_ns
+def _unheld(spans: Sequence[Span], from_ns: int, to_ns: int) -> bool:
+    """Whether there was an instant between the two at which nobody is known to have held any lock."""
+    reached_ns = from_ns
     for span in sorted(spans, key=lambda one: one.began_ns):
-        if span.began_ns > reached_ns:
-            return True
+        if span.began_ns > reached_ns or reached_ns >= to_ns:
+            break
         reached_ns = max(reached_ns, span.ended_ns)
-        if reached_ns >= now.grant.granted_ns:
-            return False
-    return True
+    return reached_ns < to_ns
 
 
 def _short(value: str) -> str:

@@ -30,7 +30,7 @@ KEEP_S = 0.4
 """How often the mending hands look round."""
 AGAIN_S = 0.5
 TRUST_EVERY_S = 3.0
-ASK_MS = 1500
+ASK_MS = 700
 DAEMON, BLOCK = "ringfence daemon --node", "ringfence.block --root"
 """What is in the command lines of a host's services."""
 
@@ -120,7 +120,7 @@ class Hands:
             self._say(f"not done: {fault}: {error.message}")
             return
         self._say(str(fault))
-        kind = fault.way or fault.kind.value
+        kind = f"{fault.kind.value} {fault.way}".strip()
         self.faults[kind] = self.faults.get(kind, 0) + 1
         if undo is not None:
             self._at(time.monotonic() + fault.for_ms / 1000, lambda: self._undo(undo))
@@ -220,7 +220,7 @@ class Hands:
             self._trust([node for node, host in hosts.items() if host["init"] and not host["frozen"]])
 
     def _keep_host(self, node: str, host: Json) -> None:
-        if self._overdue(node, host["init"] is None, 1.0, 5.0):
+        if self._overdue(node, host["init"] is None, 0.5, 3.0):
             with contextlib.suppress(RingfenceError):
                 self._lab.power(node, "on")
             return

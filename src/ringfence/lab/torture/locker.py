@@ -36,7 +36,8 @@ from ringfence.lab.torture.names import COUNTER, RESOURCES, SPACES
 
 MODES = {"EX": 6, "PR": 5, "PW": 2, "CW": 2, "CR": 2}
 WAITS_MS = (None, None, 0, 400, 2500)
-USE_MS = 6.0
+USE_MS = (4.0, 4.0, 4.0, 4.0, 60.0)
+"""At most; one in a few is long enough to be met by a freeze."""
 REST_MS = 30.0
 AWAY_S = 0.15
 
@@ -177,9 +178,9 @@ class Locker:
             self._lost(op, hold, "authority")
             raise LocksLost("authority is lost")
         if before is Authority.LAPSED:
-            self._rest(USE_MS)
+            self._rest(REST_MS)
             return
-        self._rest(USE_MS)
+        self._rest(self._rng.choice(USE_MS))
         ended_ns = boottime_ns()
         deadline_ns = hold.deadline_ns()
         after = After(state_of(deadline_ns, ended_ns).value)

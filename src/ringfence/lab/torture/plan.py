@@ -50,7 +50,7 @@ LYING = ("perfect", "perfect", "late", "say-off", "wrong-host", "ack-ignore")
 FAILING = ("unreachable", "hang", "no-login")
 SHORT_MS, LONG_MS = (200, 1500), (4000, 9000)
 """Around the detection time and the authority's; well beyond both."""
-GAPS_MS = (200, 1500, 4000, 6500)
+GAPS_MS = (200, 1500, 5000, 9000)
 """Before the next story: in the middle of this one, or when it may be over."""
 
 
