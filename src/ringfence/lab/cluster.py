@@ -168,6 +168,10 @@ class Lab:
             self._remember(msgspec.structs.replace(self._kept, power=power))
         self._until("the power switch", places.power_socket.exists, power, "power")
 
+    def hub(self) -> Process:
+        """As it was started last; it may have ended."""
+        return Process(*self._kept.hub)
+
     def kill_hub(self) -> None:
         """End it as a crash would."""
         _end(self._kept.hub)

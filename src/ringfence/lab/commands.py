@@ -14,6 +14,7 @@ from ringfence.core.units import parse_size
 from ringfence.lab.cluster import MOST_NODES, TIMING, Lab
 from ringfence.lab.interrupts import ended_like_ctrl_c
 from ringfence.lab.power import Lie
+from ringfence.lab.torture.commands import torture
 
 C = TypeVar("C", bound=Callable[..., Any])
 WAYS = [lie.value for lie in Lie]
@@ -164,3 +165,6 @@ def down(directory: Path, as_json: bool) -> None:
     """End all of it; the files stay."""
     Lab.open(directory).down()
     _done(as_json, f"nothing of it runs any more; its files are in {directory}")
+
+
+lab.add_command(torture)

@@ -2,12 +2,17 @@
 
 It holds the host's own link to the hub (as long as it answers, the host lives), starts the block
 service and the daemon, starts further programs when asked, and buries orphans.  It starts nothing
-again by itself: what ends stays ended until the host is booted."""
+again by itself: what ends stays ended until the host is booted, and is noted in ROOT/ended.log with its
+exit code (a signal's is negative)."""
 
 import os
+import shlex
 import sys
+import threading
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 from ringfence.config import load
 from ringfence.lab.layout import Layout
@@ -23,19 +28,44 @@ def main(directory: str, node: str) -> None:
     HostLink(loaded.hub(places.paths(node)), loaded.cluster.node_named(node).id).start()
     root, python = str(places.root(node)), sys.executable
     log = places.root(node)
-    spawn([python, "-m", "ringfence.block", "--root", root], log / "block.log")
-    spawn([python, "-m", "ringfence", "daemon", "--node", node, "--root", root], log / "daemon.log")
-    LineServer(places.init_socket(node), _asked)
+    programs = _Programs(places.ended(node))
+    programs.start([python, "-m", "ringfence.block", "--root", root], log / "block.log")
+    programs.start([python, "-m", "ringfence", "daemon", "--node", node, "--root", root], log / "daemon.log")
+    LineServer(places.init_socket(node), programs.asked)
     while True:
+        programs.bury()
+
+
+class _Programs:
+    """What this init has started; orphans are none of it."""
+
+    def __init__(self, log: Path) -> None:
+        self._log = log
+        self._words: dict[int, str] = {}
+        self._starting = threading.Lock()
+
+    def asked(self, request: Json) -> Json:
+        out = Path(request["out"]) if request.get("out") else Path(os.devnull)
+        return {"pid": self.start(list(request["argv"]), out, dict(request.get("env") or {}))}
+
+    def start(self, argv: list[str], out: Path, env: Mapping[str, str] = MappingProxyType({})) -> int:
+        with self._starting:
+            pid = spawn(argv, out, env)
+            self._words[pid] = shlex.join(argv)
+            return pid
+
+    def bury(self) -> None:
+        """Wait for the next that ends."""
         try:
-            os.wait()
+            pid, status = os.wait()
         except ChildProcessError:
             time.sleep(0.05)
-
-
-def _asked(request: Json) -> Json:
-    out = Path(request["out"]) if request.get("out") else Path(os.devnull)
-    return {"pid": spawn(list(request["argv"]), out, dict(request.get("env") or {}))}
+            return
+        with self._starting:  # else it may have ended before its start was noted
+            words = self._words.pop(pid, None)
+        if words is not None:
+            with self._log.open("a") as file:
+                file.write(f"{os.waitstatus_to_exitcode(status)} {words}\n")
 
 
 if __name__ == "__main__":

@@ -76,6 +76,10 @@ class Layout(msgspec.Struct, frozen=True):
         except (OSError, msgspec.MsgspecError):
             return None
 
+    def ended(self, node: str) -> Path:
+        """Exit codes and words of programs that ended while the host ran."""
+        return self.root(node) / "ended.log"
+
     def init_socket(self, node: str) -> Path:
         """Through which a host's init is asked to start programs."""
         return self.root(node) / "run/init"

@@ -1,0 +1,128 @@
+"""What goes wrong in a torture run, and when: a pure function of the seed.
+
+Kinds are dealt from a shuffled deck, so that a run of a few minutes has them all, in an order of its
+own.  A lie comes with what makes it matter: the host that is "off" is frozen, or cut off with its
+clients at work, and comes back.  With two hosts fence devices fail but do not lie (see "Two nodes" in
+docs/ARCHITECTURE.md)."""
+
+import enum
+import random
+from collections.abc import Callable, Iterator, Sequence
+
+import msgspec
+
+
+class Kind(enum.Enum):
+    FREEZE_HOST = "freeze-host"
+    FREEZE_DAEMON = "freeze-daemon"
+    FREEZE_HUB = "freeze-hub"
+    KILL_DAEMON = "kill-daemon"
+    KILL_BLOCK = "kill-block"
+    KILL_CLIENT = "kill-client"
+    KILL_HUB = "kill-hub"
+    CUT = "cut"
+    POWER_OFF = "power-off"
+    POWER_OFF_ALL = "power-off-all"
+    DEVICE = "device"
+    """A fence device fails or lies."""
+
+
+class Fault(msgspec.Struct, frozen=True):
+    at_ms: int
+    """After the start."""
+    kind: Kind
+    for_ms: int = 0
+    """Until it is mended; 0: at once, by whoever starts what has ended."""
+    node: str = ""
+    """"": the hub, or all hosts."""
+    device: str = ""
+    way: str = ""
+    """As `power.Lie`."""
+
+    def __str__(self) -> str:
+        words = [self.kind.value, self.node, self.device, self.way]
+        until = f" for {self.for_ms / 1000:.1f} s" if self.for_ms else ""
+        return f"{self.at_ms / 1000:7.1f} s  {' '.join(word for word in words if word)}{until}"
+
+
+OF_ALL = (Kind.FREEZE_HUB, Kind.KILL_HUB, Kind.POWER_OFF_ALL)
+LYING = ("perfect", "perfect", "late", "say-off", "wrong-host", "ack-ignore")
+FAILING = ("unreachable", "hang", "no-login")
+SHORT_MS, LONG_MS = (200, 1500), (4000, 9000)
+"""Around the detection time and the authority's; well beyond both."""
+GAPS_MS = (200, 1500, 5000, 9000)
+"""Before the next story: in the middle of this one, or when it may be over."""
+
+
+Story = Callable[[random.Random, int, str], list[Fault]]
+"""(rng, at_ms, a host) -> its faults."""
+
+
+def plan(seed: int, duration_ms: int, nodes: Sequence[str]) -> tuple[Fault, ...]:
+    """In the order of time."""
+    rng = random.Random(f"torture {seed}")
+    faults: list[Fault] = []
+    at_ms = 1500
+    for story in _deal(rng, lies=len(nodes) > 2):
+        if at_ms >= duration_ms:
+            break
+        faults += story(rng, at_ms, rng.choice(nodes))
+        at_ms += int(rng.choice(GAPS_MS) * rng.uniform(0.7, 1.3))
+    return tuple(sorted(faults, key=lambda fault: fault.at_ms))
+
+
+def _deal(rng: random.Random, lies: bool) -> Iterator[Story]:
+    deck = [story for story, count in DECK for _ in range(count) if lies or story is not _lie]
+    while True:
+        rng.shuffle(deck)
+        yield from deck
+
+
+def _one(kind: Kind, *spans_ms: tuple[int, int]) -> Story:
+    """One fault, mended after a time from one of the spans; without spans by whoever starts things again."""
+
+    def story(rng: random.Random, at_ms: int, node: str) -> list[Fault]:
+        for_ms = rng.randint(*rng.choice(spans_ms)) if spans_ms else 0
+        return [Fault(at_ms, kind, for_ms, "" if kind in OF_ALL else node)]
+
+    return story
+
+
+def _lie(rng: random.Random, at_ms: int, node: str) -> list[Fault]:
+    """Given up on a lie, it comes back: before its fate is decided, or after its locks have moved."""
+    away_ms = rng.randint(*rng.choice(((1500, 4000), (4000, 8000))))
+    kind = rng.choice((Kind.FREEZE_HOST, Kind.FREEZE_HOST, Kind.FREEZE_DAEMON, Kind.CUT))
+    devices = ("bmc", "pdu") if rng.random() < 0.4 else ("bmc",)
+    lies = [
+        Fault(at_ms, Kind.DEVICE, away_ms + rng.randint(500, 4000), node, device, rng.choice(LYING))
+        for device in devices
+    ]
+    return [*lies, Fault(at_ms + 50, kind, away_ms, node)]
+
+
+def _fail(rng: random.Random, at_ms: int, node: str) -> list[Fault]:
+    """Devices do not answer for a while, and the host must be fenced."""
+    away_ms = rng.randint(3000, 7000)
+    fails = [
+        Fault(at_ms, Kind.DEVICE, away_ms, node, device, rng.choice(FAILING))
+        for device in rng.sample(("bmc", "pdu"), rng.randint(1, 2))
+    ]
+    kind = rng.choice((Kind.FREEZE_HOST, Kind.POWER_OFF, Kind.CUT))
+    return [*fails, Fault(at_ms + 50, kind, 0 if kind is Kind.POWER_OFF else away_ms, node)]
+
+
+DECK: tuple[tuple[Story, int], ...] = (
+    (_lie, 4),
+    (_fail, 2),
+    (_one(Kind.FREEZE_HOST, SHORT_MS, LONG_MS), 3),
+    (_one(Kind.FREEZE_DAEMON, SHORT_MS, LONG_MS), 2),
+    (_one(Kind.CUT, SHORT_MS, LONG_MS), 2),
+    (_one(Kind.KILL_DAEMON), 2),
+    (_one(Kind.KILL_CLIENT), 2),
+    (_one(Kind.KILL_BLOCK), 1),
+    (_one(Kind.POWER_OFF), 1),
+    (_one(Kind.POWER_OFF_ALL), 1),
+    (_one(Kind.KILL_HUB, SHORT_MS), 1),
+    (_one(Kind.FREEZE_HUB, SHORT_MS), 1),
+)
+"""Stories, and how many of each are in the deck."""

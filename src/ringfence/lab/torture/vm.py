@@ -1,0 +1,144 @@
+"""A torture client that writes: `python -m ringfence.lab.torture.vm ROOT LOGS CLIENT NODE SEED`.
+
+It activates one of the LVs exclusively, writes stamped blocks to it for a while (`lab.workload`), each
+stint under a tag and with a log of its own, and deactivates it.  One such client a host.
+
+SIGTERM: the stint ends, and the client when what it asked for is answered."""
+
+import contextlib
+import random
+import signal
+import sys
+import time
+from pathlib import Path
+from types import FrameType
+
+from ringfence.client import Connection, connect
+from ringfence.config import Paths
+from ringfence.core.errors import RingfenceError
+from ringfence.host.clock import boottime_ns
+from ringfence.lab.nbd_client import NbdClient
+from ringfence.lab.torture.history import (
+    Asked,
+    Granted,
+    HistoryWriter,
+    Lost,
+    Refused,
+    Released,
+    Releasing,
+    Started,
+)
+from ringfence.lab.torture.names import LV_SPACE, LVS, SLOTS, VG
+from ringfence.lab.workload import Stop, Writer
+from ringfence.wire import client as calls
+
+STINTS_S = (0.5, 4.0)
+WRITES_PER_S = 120.0
+WAITS_MS = (None, None, 0, 3000)
+AWAY_S = 0.2
+REST_S = 0.3
+
+
+class Vm:
+    def __init__(self, root: Path, logs: Path, client: str, node: str, seed: int) -> None:
+        self._paths = Paths(root)
+        self._logs = logs
+        self._client = client
+        self._node = node
+        self._rng = random.Random(seed)
+        self._history = HistoryWriter(logs / f"{client}.jsonl")
+        self._history.append(Started(client, node, boottime_ns()))
+        self._ops = 0
+        self._writing = False
+        self.stopping = False
+
+    def stop(self) -> None:
+        """From a signal handler.  Raises Stop in the middle of a stint, and nowhere else."""
+        self.stopping = True
+        self.end_stint()
+
+    def end_stint(self) -> None:
+        if self._writing:
+            raise Stop
+
+    def run(self) -> None:
+        while not self.stopping:
+            try:
+                with connect(self._paths.socket, retry_ms=0) as daemon:
+                    self._tidy(daemon)
+                    while not self.stopping:
+                        self._stint(daemon)
+                        time.sleep(self._rng.uniform(0, REST_S))
+            except RingfenceError:
+                time.sleep(AWAY_S)
+
+    def _tidy(self, daemon: Connection) -> None:
+        """Whatever an earlier client of this host left open is nobody's."""
+        for lv in LVS:
+            with contextlib.suppress(RingfenceError):
+                daemon.call(calls.LvChange(VG, lv, "n", 0))
+
+    def _stint(self, daemon: Connection) -> None:
+        """Raises RingfenceError."""
+        self._ops += 1
+        op, lv, wait_ms = self._ops, self._rng.choice(LVS), self._rng.choice(WAITS_MS)
+        self._history.append(Asked(op, LV_SPACE, lv, "EX", wait_ms, boottime_ns()))
+        try:
+            daemon.call(calls.LvChange(VG, lv, "ey", wait_ms))
+            uri, token = _opened(daemon, lv)
+        except RingfenceError as error:
+            self._history.append(Refused(op, error.code, boottime_ns()))
+            with contextlib.suppress(RingfenceError):
+                daemon.call(calls.LvChange(VG, lv, "n", 0))
+            raise
+        self._history.append(Granted(op, "EX", token, boottime_ns()))
+        self._write(uri, token, f"{lv}.{self._client}.{op}")
+        self._history.append(Releasing(op, boottime_ns()))
+        try:
+            daemon.call(calls.LvChange(VG, lv, "n", 0))
+        except RingfenceError as error:
+            self._history.append(Lost(op, error.code, boottime_ns()))
+            raise
+        self._history.append(Released(op, boottime_ns()))
+
+    def _write(self, uri: str, token: str, name: str) -> None:
+        lv, _, tag = name.partition(".")
+        log = self._logs / "writes" / f"{lv}.{tag}.jsonl"
+        writer = Writer(lambda: NbdClient(uri), log, tag, token, SLOTS, rate=WRITES_PER_S)
+        with contextlib.suppress(Stop):
+            try:
+                self._writing = True
+                signal.setitimer(signal.ITIMER_REAL, self._rng.uniform(*STINTS_S))
+                if not self.stopping:
+                    writer.run()
+            finally:
+                self._writing = False
+                signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+def _opened(daemon: Connection, lv: str) -> tuple[str, str]:
+    """(URI, token) of an LV that is open here.  Raises RingfenceError: it is not, any more."""
+    for one in daemon.status()["exports"]:
+        if (one["vg"], one["lv"]) == (VG, lv):
+            for lock in daemon.locks(LV_SPACE)["clients"]:
+                if lock["resource"] == one["uuid"] and lock["mode"] == "EX" and lock["token"]:
+                    return str(one["uri"]), str(lock["token"])
+    raise RingfenceError(f"{VG}/{lv} is not open here any more", retry=True)
+
+
+def main(root: str, logs: str, client: str, node: str, seed: str) -> None:
+    vm = Vm(Path(root), Path(logs), client, node, int(seed))
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        vm.stop()
+
+    def end_stint(number: int, frame: FrameType | None) -> None:
+        vm.end_stint()
+
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGALRM, end_stint)
+    vm.run()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

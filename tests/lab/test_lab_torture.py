@@ -1,0 +1,64 @@
+"""`ringfence lab torture` for real: it finds what it must, and leaves nothing behind."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from lab_watch import eventually, processes_of
+
+
+@pytest.fixture
+def directory() -> Iterator[Path]:
+    path = Path(tempfile.mkdtemp(prefix="rft", dir="/tmp"))
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def torture(directory: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "ringfence", "lab", "torture", "--dir", str(directory), *words],
+        text=True, capture_output=True, timeout=110, check=False,
+    )  # fmt: skip
+
+
+def test_a_short_run_keeps_its_promises_and_leaves_nothing(directory: Path) -> None:
+    ran = torture(directory, "--minutes", "0.3", "--seed", "7")
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    first, *lines = ran.stdout.splitlines()
+    assert first == lines[-1] == "seed 7: ringfence lab torture --minutes 0.3 --seed 7 --nodes 3"
+    told = dict(
+        line.rsplit(maxsplit=1) for line in lines if line.startswith(("grants ", "writes ", "fenced "))
+    )
+    assert all(int(count) > 0 for count in told.values()), told
+    assert len(told) == 3
+    assert list(directory.iterdir()) == []
+    assert processes_of(directory) == []
+
+
+def test_without_protections_the_same_lies_are_found_out(directory: Path) -> None:
+    """The control of the experiment: what is checked can fail."""
+    ran = torture(directory, "--minutes", "0.5", "--seed", "7", "--naive", "--json")
+    report = json.loads(ran.stdout)
+    assert (ran.returncode, report["outcome"]) == (10, "safety"), ran.stdout
+    assert report["violations"]
+    assert (Path(report["directory"]) / "lab/an-a01n01/daemon.log").exists()
+    assert processes_of(directory) == []
+
+
+def test_ctrl_c_leaves_nothing(directory: Path) -> None:
+    words = [sys.executable, "-m", "ringfence", "lab", "torture", "--dir", str(directory)]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as running:
+        eventually(lambda: len(processes_of(directory)) > 12, 30)
+        os.kill(running.pid, signal.SIGINT)
+        assert running.wait(30) == 130
+    assert processes_of(directory) == []
+    assert list(directory.iterdir()) == []

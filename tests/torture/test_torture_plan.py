@@ -1,0 +1,47 @@
+"""The plan of faults: all kinds, from the seed alone, each mended or nobody's to mend."""
+
+import pytest
+
+from ringfence.lab.layout import device_names
+from ringfence.lab.power import Lie
+from ringfence.lab.torture.plan import LYING, OF_ALL, Kind, plan
+
+NODES = ("an-a01n01", "an-a01n02", "an-a01n03")
+THREE_MINUTES_MS = 180_000
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_three_minutes_have_every_kind_and_every_host(seed: int) -> None:
+    faults = plan(seed, THREE_MINUTES_MS, NODES)
+    assert len(faults) >= 30
+    assert {fault.kind for fault in faults} == set(Kind)
+    assert {fault.node for fault in faults} == {"", *NODES}
+    assert any(fault.way in LYING for fault in faults)
+    assert [fault.at_ms for fault in faults] == sorted(fault.at_ms for fault in faults)
+
+
+def test_a_fault_says_whom_it_hits_and_when_it_is_over() -> None:
+    for fault in plan(3, THREE_MINUTES_MS, NODES):
+        assert (fault.node == "") == (fault.kind in OF_ALL), fault
+        lasting = fault.kind.value.startswith(("freeze", "cut", "device", "kill-hub"))
+        assert (fault.for_ms > 0) == lasting, fault
+        if fault.kind is Kind.DEVICE:
+            assert Lie(fault.way) is not Lie.NONE
+            assert device_names(fault.device)
+
+
+def test_the_same_seed_the_same_plan_and_another_another() -> None:
+    assert plan(7, THREE_MINUTES_MS, NODES) == plan(7, THREE_MINUTES_MS, NODES)
+    assert plan(7, THREE_MINUTES_MS, NODES) != plan(8, THREE_MINUTES_MS, NODES)
+
+
+def test_a_shorter_run_begins_alike() -> None:
+    short = plan(7, 30_000, NODES)
+    assert short
+    assert set(short) <= set(plan(7, THREE_MINUTES_MS, NODES))
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_devices_of_two_hosts_do_not_lie(seed: int) -> None:
+    """The design promises nothing for that; see ARCHITECTURE, "Two nodes"."""
+    assert not any(fault.way in LYING for fault in plan(seed, THREE_MINUTES_MS, NODES[:2]))
