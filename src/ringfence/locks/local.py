@@ -8,7 +8,7 @@ try, by a client or another node, is refused for its sake only after it has been
 from ringfence.core.modes import Mode
 from ringfence.locks.compat import compatible, covers, supremum
 from ringfence.locks.flags import Flag
-from ringfence.locks.resource import Lock, Resource, reads_lvb
+from ringfence.locks.resource import Granted, Lock, Resource, reads_lvb
 
 
 class Local(Resource):
@@ -45,6 +45,21 @@ class Local(Resource):
         """Whether only clients that cache are in this one's way: they have been asked."""
         conflicts = self._conflicts(lock)
         return bool(conflicts) and all(one.owner in self.caching for one in conflicts)
+
+    def take_alone(self, owner: int, mode: Mode, now_ms: int) -> Granted | None:
+        """`request` where there is no other lock: nothing but the ceiling can be in its way.
+
+        None: the ceiling is."""
+        lock = Lock(owner, wanted=mode, flags=Flag.VALBLK, since_ms=now_ms)
+        return self._grant(lock, now_ms) if mode is not Mode.UN and self._within(lock) else None
+
+    def leave_alone(self, owner: int) -> bool:
+        """`unlock` of the only lock there is, which writes no value block.  False: it is not that."""
+        only = self.granted[0] if len(self.granted) == 1 else None
+        if only is None or only.owner != owner or self.converting or self.waiting:
+            return False
+        self.granted = []
+        return True
 
     def candidate(self) -> Lock | None:
         """The queued lock that only the ceiling keeps from being granted, if any."""

@@ -49,6 +49,8 @@ from ringfence.locks.outs import (
 from ringfence.locks.resource import Blocking, Cancelled, Effect, Granted, Lock, Refused, Released
 
 PASSED_ON = Flag.NOQUEUE | Flag.NOORDER | Flag.HEADQUE
+PLAIN = Flag.NOQUEUE | Flag.VALBLK
+"""Flags that mean nothing where nobody is in the way."""
 DEADLOCK = Flag.YIELDS | Flag.NODLCKWT
 """What decides whether the cluster calls a node's conversion a deadlock."""
 
@@ -107,6 +109,10 @@ class NodeLock:
         self, lock_id: int, mode: Mode, flags: int, lvb: bytes | None, keep: bool, cached: bool, now_ms: int
     ) -> list[Out]:
         self.keep = self.keep and keep
+        if self._at_rest and self.local.empty and not cached and not flags & ~PLAIN:
+            granted = self.local.take_alone(lock_id, mode, now_ms)
+            if granted is not None:
+                return [self._stamp(granted)]
         if cached:
             self.local.caching = (*self.local.caching, lock_id)
         return self._tell(self.local.request(lock_id, mode, _tries(flags), lvb, now_ms)) + self._step()
@@ -117,6 +123,8 @@ class NodeLock:
         return self._tell(effects, writer=self._writer(lock_id, before)) + self._step()
 
     def unlock(self, lock_id: int, flags: int, lvb: bytes | None) -> list[Out]:
+        if self._at_rest and lvb is None and not flags and self.local.leave_alone(lock_id):
+            return [ClientReleased(lock_id)]
         before = self._value()
         effects = self.local.unlock(lock_id, flags if lvb is None else flags | Flag.VALBLK, lvb)
         return self._tell(effects, writer=self._writer(lock_id, before)) + self._step()
@@ -264,6 +272,16 @@ class NodeLock:
         self.local.asked = self.local.noticed = self.local.tried = Mode.UN
 
     # -- what to do next -------------------------------------------------------------------
+
+    @property
+    def _at_rest(self) -> bool:
+        """Nobody else asks, and nothing is under way: whoever comes or goes alone changes nothing more."""
+        return (
+            self.outstanding is None
+            and self.local.asked is Mode.UN
+            and self.keep
+            and not (self._unwritten or self._withheld or self.local.caching)
+        )
 
     def _step(self) -> list[Out]:
         if self.local.caching:
