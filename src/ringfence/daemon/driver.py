@@ -249,6 +249,9 @@ class Driver:
     # -- effects ------------------------------------------------------------------
 
     def _carry_out(self, effect: Effect, now_ns: int) -> None:
+        if isinstance(effect, effects.Answer):  # by far the most frequent
+            self._answer(effect.client, effect.reply)
+            return
         match effect:
             case effects.Multicast():
                 self._ports.ring.multicast(effect.payload)
@@ -259,8 +262,6 @@ class Driver:
             case effects.KeepConfig():
                 self._config = effect.config
                 self._ports.kept.keep_config(effect.config)
-            case effects.Answer():
-                self._answer(effect.client, effect.reply)
             case effects.CallAgain():
                 asyncio.get_running_loop().call_soon(self.feed, inputs.CalledAgain())
             case effects.Record():
@@ -305,6 +306,9 @@ class Driver:
         self._queries.recorded(seq)
 
     def _answer(self, client: int, reply: Reply) -> None:
+        if client != SELF and not self._book.expects(client, reply.id):
+            self._send(client, reply)
+            return
         if client == SELF:
             if reply.error is not None and reply.id == self._leaving:
                 self._end(EXIT_FAILED, f"could not leave cleanly: {reply.error.get('message', '')}")

@@ -73,6 +73,10 @@ class ReplyBook:
         running = self._find(client, id)
         return running[1].call if running else None
 
+    def expects(self, client: int, id: str) -> bool:
+        """Whether a reply to (client, id) is to go through `answered`."""
+        return bool(self._running) and self._find(client, id) is not None
+
     def answered(self, client: int, reply: Reply) -> list[int]:
         """A reply for the request that runs under `client`.  Returns whom to send it to."""
         found = self._find(client, reply.id)
