@@ -280,6 +280,38 @@ def test_locks(daemon: CannedDaemon, run: Run) -> None:
     assert daemon.calls == [calls.Locks("lvm_vg0")]
 
 
+def test_locks_with_clients_and_what_they_wait_for(daemon: CannedDaemon, run: Run) -> None:
+    client = {
+        "lockspace": "games", "resource": "chess", "lock": 7, "mode": "", "wanted": "EX",
+        "since_wall_ms": 1_700_000_000_000, "who": "uid 0 (root) pid 812",
+    }  # fmt: skip
+    waits = {"lines": ["pid 812 waits for EX on games/chess", "behind pid 9, which holds EX"]}
+    answer = {"node": "an-a01n02", "locks": [], "clients": [client], "waits": [waits], "current": False}
+    daemon.answer = lambda call: answer
+    ran = run("locks")
+    _, blank, title, head, row, blank_too, waiting, first, second = ran.out.splitlines()
+    assert (blank, title, blank_too, waiting) == ("", "clients of an-a01n02:", "", "waits:")
+    assert head.split() == ["LOCKSPACE", "RESOURCE", "LOCK", "MODE", "WANTS", "SINCE", "WHO"]
+    assert row.split()[:5] == ["games", "chess", "7", "-", "EX"]
+    assert row.endswith("uid 0 (root) pid 812")
+    assert (first, second) == ("  " + waits["lines"][0], "    " + waits["lines"][1])
+    assert "not current: an-a01n02 cannot act now" in ran.err
+    assert run("locks", "--json").json == {"version": 1, **answer}
+
+
+def test_deadlocks(daemon: CannedDaemon, run: Run) -> None:
+    daemon.answer = lambda call: {"deadlocks": []}
+    ran = run("locks", "--deadlocks")
+    assert (ran.code, ran.out) == (0, "no deadlock\n")
+    daemon.answer = lambda call: {"deadlocks": [{"lines": ["a waits for b", "b waits for a"], "ring": []}]}
+    ran = run("locks", "--deadlocks")
+    assert ran.code == 1
+    assert ran.out.splitlines()[:3] == ["deadlock 1:", "  a waits for b", "  b waits for a"]
+    assert run("locks", "--deadlocks", "--json").json["deadlocks"][0]["ring"] == []
+    assert daemon.calls == [calls.Deadlocks()] * 3
+    assert run("locks", "games", "--deadlocks").code == 3
+
+
 def test_fence_history(daemon: CannedDaemon, run: Run) -> None:
     words = [{"device": "bmc", "action": "off", "words": "timed\nout"}]
     ended = {**event(7, "attempt-ended"), "fields": {"words": words}}

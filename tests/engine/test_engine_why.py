@@ -169,9 +169,123 @@ def test_a_lock_of_a_program_is_explained_by_its_own_name(world: World) -> None:
     said = why(two, "games/chess")
     assert "games/chess is held EX by an-a01n01" in said
     assert "an-a01n02 waits for PR on games/chess" in said
-    assert "next: the wait ends when it lets go" in said
+    assert "(tester), behind an-a01n01, which holds EX" in said
+    assert "next: the wait ends when it lets go; `ringfence locks` there says who" in said
+    assert "on an-a01n01, tester holds it EX since" in why(one, "games/chess")
     (held,) = [one for one in two.do(calls.Locks("games"))["locks"] if one["state"] == "granted"]
     assert (held["name"], held["mode"], held["wanted"]) == ("an-a01n01", "EX", "")
+
+
+def test_a_lock_that_is_only_kept_is_told_apart(world: World) -> None:
+    one, two = world.hosts[1], world.hosts[2]
+    one.do(calls.JoinSpace("games"))
+    world.pass_ms(200)
+    one.do(calls.Unlock(one.do(calls.Lock("games", "chess"))["lock"]))
+    said = why(one, "games/chess")
+    assert "STUCK" not in said
+    assert "an-a01n01 keeps it from an earlier use: nobody holds it there" in said
+    assert "keeps" not in why(two, "games/chess"), "that only the node itself can know"
+
+
+def chain(host: Host, lockspace: str = "") -> list[list[str]]:
+    return [wait["lines"] for wait in host.do(calls.Locks(lockspace))["waits"]]
+
+
+def test_chains_of_waits_go_on_across_resources(world: World) -> None:
+    one, two = world.hosts[1], world.hosts[2]
+    for host in (one, two):
+        host.do(calls.JoinSpace("games"))
+    world.pass_ms(200)
+    two.do(calls.Lock("games", "go"), client=3)
+    one.do(calls.Lock("games", "chess", owner="first"), client=1)
+    one.ask(calls.Lock("games", "go", owner="first"), client=2)
+    one.ask(calls.Lock("games", "chess", "PR"), client=4)
+    one.ask(calls.Lock("games", "chess", "CR"), client=5)
+    assert chain(one) == [
+        ["tester (first) waits for EX on games/go", "behind an-a01n02, which holds EX"],
+        [
+            "tester waits for PR on games/chess",
+            "behind tester (first) on an-a01n01, which holds EX and waits for EX on games/go",
+            "behind an-a01n02, which holds EX",
+        ],
+        [
+            "tester waits for CR on games/chess",
+            "behind tester (first) on an-a01n01, which holds EX and waits for EX on games/go",
+            "behind an-a01n02, which holds EX",
+        ],
+    ]
+    assert chain(two) == []
+    assert chain(one, "lvm_vg0") == []
+    (reported,) = [wait["chain"] for wait in one.do(calls.Locks("games"))["waits"][:1]]
+    assert [(step["name"], step["mode"], step["lock"]) for step in reported] == [("an-a01n02", "EX", None)]
+    clients = one.do(calls.Locks("games"))["clients"]
+    assert {client["who"] for client in clients} == {"tester", "tester (first)"}
+    said = why(one, "games/chess")
+    assert said.count("waits for") >= 4
+    assert "behind an-a01n02, which holds EX" in said
+
+
+def test_a_chain_tells_that_its_end_waits_too(world: World) -> None:
+    one, two, three = world.hosts[1], world.hosts[2], world.hosts[3]
+    for host in (one, two, three):
+        host.do(calls.JoinSpace("games"))
+    world.pass_ms(200)
+    two.do(calls.Lock("games", "go"), client=3)
+    three.do(calls.Lock("games", "chess"))
+    two.ask(calls.Lock("games", "chess"), client=3)
+    one.ask(calls.Lock("games", "go"))
+    assert chain(one) == [
+        [
+            "tester waits for EX on games/go",
+            "behind an-a01n02, which holds EX; some of its clients wait: EX on games/chess",
+        ]
+    ]
+
+
+def test_a_chain_on_one_node_that_closes_is_a_ring(world: World) -> None:
+    one = world.hosts[1]
+    one.do(calls.JoinSpace("games"))
+    world.pass_ms(200)
+    one.do(calls.Lock("games", "go"), client=1)
+    one.do(calls.Lock("games", "chess"), client=2)
+    one.ask(calls.Lock("games", "chess"), client=1)
+    one.ask(calls.Lock("games", "go"), client=2)
+    for lines in chain(one):
+        assert len(lines) == 3
+        assert lines[-1].endswith("this closes a ring: nobody in it can go on")
+
+
+def test_a_chain_that_ends_at_a_victim(world: World) -> None:
+    one, two = world.hosts[1], world.hosts[2]
+    for host in (one, two):
+        host.do(calls.JoinSpace("games"))
+    world.pass_ms(200)
+    two.do(calls.Lock("games", "go"), client=3)
+    one.ask(calls.Lock("games", "go"))
+    world.says["bmc2", "off"] = world.says["pdu2", "off"] = Power.UNKNOWN
+    world.freeze(2)
+    world.view(1, 3)
+    world.run()
+    ((_, end),) = chain(one, "games")
+    assert end == "behind an-a01n02; lockspace games is frozen until it is fenced"
+
+
+def test_a_lockspace_is_explained(world: World) -> None:
+    one, two = world.hosts[1], world.hosts[2]
+    one.do(calls.JoinSpace("games"))
+    world.pass_ms(200)
+    assert why(one, "games") == "lockspace games runs; in it: an-a01n01"
+    world.says["bmc1", "off"] = world.says["pdu1", "off"] = Power.UNKNOWN
+    world.freeze(1)
+    world.view(2, 3)
+    world.run()
+    two.ask(calls.JoinSpace("games"))
+    said = why(two, "games")
+    assert said.startswith("STUCK\nlockspace games is frozen")
+    assert "an-a01n02 joins games when it runs again" in said
+    (space,) = [one for one in status(two)["lockspaces"] if one["name"] == "games"]
+    assert (space["members"], space["pending"]) == (["an-a01n01"], ["an-a01n02"])
+    assert space["why"] == "until an-a01n01 is fenced"
 
 
 def test_a_command_for_a_volume_that_waits_for_its_vg_is_told(world: World) -> None:

@@ -20,6 +20,7 @@ from ringfence.cli.options import daemon_options, json_option, open_daemon
 from ringfence.cli.status_view import print_rich, status_lines
 from ringfence.client import Connection
 from ringfence.core.errors import EXIT_OK
+from ringfence.wire import client as calls
 
 EXIT_BLOCKED = 1
 PAGE = 1000
@@ -140,6 +141,8 @@ def lockspaces(socket: str | None, root: Path | None, as_json: bool) -> None:
         state = f"frozen {one['why']}" if one["frozen"] else "runs"
         if one["joining"]:
             state += f"; joining: {', '.join(one['joining'])}"
+        if one.get("pending"):
+            state += f"; join when it runs again: {', '.join(one['pending'])}"
         members = ",".join(one["members"])
         rows.append([one["name"], members, str(one["resources"]), str(one["locks"]), state])
     for line in columns(rows):
@@ -150,28 +153,77 @@ def lockspaces(socket: str | None, root: Path | None, as_json: bool) -> None:
 
 @click.command()
 @click.argument("lockspace", default="")
+@click.option("--deadlocks", is_flag=True, help="Ask every node for clients that wait in a ring.")
 @daemon_options
 @json_option
-def locks(lockspace: str, socket: str | None, root: Path | None, as_json: bool) -> None:
+def locks(lockspace: str, deadlocks: bool, socket: str | None, root: Path | None, as_json: bool) -> int:
     """Who holds what in LOCKSPACE (default: in all), who waits for it, and behind whom.
 
-    STATE kept: this node has it from an earlier use and gives it back when it is asked."""
+    STATE kept: this node has it from an earlier use and gives it back when it is asked.  Below: the
+    clients of this node, and for each that waits the chain of those in its way.  Where that chain leads
+    to another node it ends, for that node alone knows its clients.
+
+    --deadlocks asks all of them, of all lockspaces.  Exit 0: no deadlock; 1: there are some."""
+    if deadlocks and lockspace:
+        raise click.UsageError("--deadlocks looks through all lockspaces")
     with open_daemon(socket, root) as daemon:
-        answer: dict[str, Any] = daemon.locks(lockspace)
+        answer = daemon.call(calls.Deadlocks()) if deadlocks else daemon.locks(lockspace)
     if as_json:
         print_json(answer)
-        return
+    elif deadlocks:
+        _print_deadlocks(answer["deadlocks"])
+    else:
+        _print_locks(answer)
+    return EXIT_BLOCKED if answer.get("deadlocks") else EXIT_OK
+
+
+def _print_deadlocks(found: list[dict[str, Any]]) -> None:
+    for number, ring in enumerate(found, 1):
+        click.echo(f"deadlock {number}:")
+        for line in ring["lines"]:
+            click.echo(f"  {one_line(line)}")
+    click.echo("no deadlock" if not found else "each ends when one of its waits is given up")
+
+
+def _print_locks(answer: dict[str, Any]) -> None:
     rows = [["LOCKSPACE", "RESOURCE", "NODE", "STATE", "MODE", "WANTS", "TOKEN", "SINCE", "BEHIND"]]
     rows += [_lock_row(lock) for lock in answer["locks"]]
     for line in columns(rows):
         click.echo(line)
+    if answer.get("clients"):
+        click.echo(f"\nclients of {answer['node']}:")
+        rows = [["LOCKSPACE", "RESOURCE", "LOCK", "MODE", "WANTS", "SINCE", "WHO"]]
+        rows += [_client_row(client) for client in answer["clients"]]
+        for line in columns(rows):
+            click.echo(f"  {line}")
+    if answer.get("waits"):
+        click.echo("\nwaits:")
+    for wait in answer.get("waits") or []:
+        first, *rest = wait["lines"]
+        click.echo(f"  {one_line(first)}")
+        for line in rest:
+            click.echo(f"    {one_line(line)}")
+    if not answer.get("current", True):
+        click.echo(f"  not current: {answer['node']} cannot act now (ringfence why)", err=True)
 
 
 def _lock_row(lock: dict[str, Any]) -> list[str]:
-    since = lock.get("since_wall_ms") or 0
     cells = ["lockspace", "resource", "name", "state", "mode", "wanted", "token"]
     behind = ",".join(lock.get("behind") or []) or "-"
-    return [str(lock.get(cell) or "-") for cell in cells] + [clock_time(since).replace(" ", "T"), behind]
+    return [*_cells(lock, cells), _since(lock), behind]
+
+
+def _client_row(client: dict[str, Any]) -> list[str]:
+    cells = _cells(client, ["lockspace", "resource", "lock", "mode", "wanted"])
+    return [*cells, _since(client), str(client.get("who") or "-")]
+
+
+def _cells(row: dict[str, Any], names: list[str]) -> list[str]:
+    return [one_line(str(row.get(name) or "-")) for name in names]
+
+
+def _since(row: dict[str, Any]) -> str:
+    return clock_time(row.get("since_wall_ms") or 0).replace(" ", "T")
 
 
 def _now_ms() -> int:

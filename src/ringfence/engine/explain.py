@@ -8,6 +8,7 @@ from typing import Any
 
 from ringfence.core.errors import NotFound
 from ringfence.core.modes import Mode
+from ringfence.engine.chains import Chains, who
 from ringfence.engine.commands.locking import VG_RESOURCE
 from ringfence.engine.context import Context, Phase
 from ringfence.engine.deadlines import vg_of
@@ -37,6 +38,7 @@ class Explanation:
         self._locker = locker
         self._barrier = barrier
         self._ring_reason = ring_reason
+        self._chains = Chains(context, locker)
 
     def of(self, target: str, resource: tuple[str, str] | None) -> dict[str, Any]:
         """Answer for a node, a lock or ("") everything.
@@ -48,10 +50,13 @@ class Explanation:
         if not target:
             lines = self._all()
             return _answer(target, bool(lines), lines or ["nothing is stuck"])
+        state = self._context.state
         known = [*(one.id for one in self._context.config.nodes), *self._victims_nodes()]
         node = next((one for one in known if self._context.name(one) == target), None)
         if node is not None:
             return self._of_node(target, node)
+        if resource is None and state is not None and target in state.lockspaces:
+            return self._of_space(target, state.lockspaces[target])
         return self._of_resource(target, *(resource or self._named(target)))
 
     def _victims_nodes(self) -> list[int]:
@@ -154,14 +159,34 @@ class Explanation:
         silent_ns = self._context.now_ns - self._context.hearing.last_heard_ns(state.lives[node])
         return f", last heard {silent_ns / 1e9:.1f} s ago"
 
+    # -- a lockspace -----------------------------------------------------------------------------
+
+    def _of_space(self, name: str, space: Lockspace) -> dict[str, Any]:
+        context, state = self._context, self._context.state
+        assert state is not None
+        lines = self._own_standing()
+        victims = state.blocking(name)
+        if victims:
+            lines.append(self._frozen_line(name))
+        for victim in victims:
+            lines += self._victim_lines(victim)
+        lines += self._joining_lines(name, space)
+        lines += [self._use_line(use) for use in self._locker.waiting() if use.lockspace == name]
+        stuck = bool(lines)
+        if not stuck:
+            members = ", ".join(context.name(node) for node in space.members)
+            lines.append(f"lockspace {name} runs; in it: {members}")
+        return _answer(name, stuck, lines)
+
     # -- a lock ----------------------------------------------------------------------------------
 
     def _named(self, target: str) -> tuple[str, str]:
         """LOCKSPACE/RESOURCE as it is.  Raises NotFound."""
-        lockspace, slash, resource = target.partition("/")
-        known = self._context.state.lockspaces if self._context.state else {}
-        asked = any(use.lockspace == lockspace for use in self._locker.waiting())
-        if not slash or not resource or (lockspace not in known and not asked):
+        known = [*(self._context.state.lockspaces if self._context.state else {})]
+        known += [use.lockspace for use in self._locker.waiting()]
+        lockspace = max((name for name in known if target.startswith(f"{name}/")), key=len, default="")
+        resource = target.removeprefix(f"{lockspace}/")
+        if not lockspace or not resource:
             raise NotFound(
                 f"{target}: no node, no volume of a readable VG and no lockspace has that name",
                 next="ringfence status; ringfence lvs; ringfence locks",
@@ -177,6 +202,7 @@ class Explanation:
         holders = [lock for _, lock in queues if lock.held is not Mode.UN]
         for lock in holders:
             lines.append(self._holder_line(target, lock))
+        lines += self._clients_lines(lockspace, resource)
         waiting = self._waiting_lines(target, lockspace, resource, space, queues)
         waiting += self._behind_its_vg(lockspace, resource)
         lines += waiting
@@ -198,6 +224,18 @@ class Explanation:
         name = self._context.name(lock.owner)
         return f"{target} is held {lock.held.name} by {name} since {clock(lock.since_ms)}{token}"
 
+    def _clients_lines(self, lockspace: str, resource: str) -> list[str]:
+        """Who of this node's clients holds it; what another node's do, only that one can tell."""
+        me = self._context.name(self._context.me)
+        lines = []
+        for row in self._locker.node_locks.rows(lockspace, resource):
+            use = self._locker.use(row.lock_id) if row.lock_id is not None else None
+            if row.lock_id is None:
+                lines.append(f"{me} keeps it from an earlier use: nobody holds it there")
+            elif use is not None and row.held is not Mode.UN:
+                lines.append(f"on {me}, {who(use)} holds it {row.held.name} since {clock(row.since_ms)}")
+        return lines
+
     def _waiting_lines(
         self,
         target: str,
@@ -206,19 +244,16 @@ class Explanation:
         space: Lockspace | None,
         queues: list[tuple[str, Lock]],
     ) -> list[str]:
-        lines = []
-        shown: list[int] = []
+        here = (lockspace, resource)
+        uses = [use for use in self._locker.waiting() if (use.lockspace, use.resource) == here]
+        lines = [self._use_line(use) for use in uses]
+        shown = [self._context.me] if uses else []
         for queue, lock in queues:
-            if queue != "granted":
+            if queue != "granted" and lock.owner not in shown:
                 lines.append(self._wait_line(target, lock.owner, lock.wanted, lock.since_ms))
-                shown.append(lock.owner)
         for op in space.deferred if space else []:
-            if op.resource == resource and op.mode is not None:
+            if op.resource == resource and op.mode is not None and op.owner not in shown:
                 lines.append(self._wait_line(target, op.owner, op.mode, op.now_ms))
-                shown.append(op.owner)
-        for use in self._locker.waiting():
-            if (use.lockspace, use.resource) == (lockspace, resource) and self._context.me not in shown:
-                lines.append(self._use_line(use))
         if (lockspace, resource) in self._locker.grants.waiting():
             lines.append(
                 f"{target} is granted to {self._context.name(self._context.me)}, which may not use it yet: "
@@ -230,13 +265,13 @@ class Explanation:
         return f"{self._context.name(node)} waits for {mode.name} on {target} since {clock(since_ms)}"
 
     def _use_line(self, use: Use) -> str:
+        """A wish of this node's client, and the chain of those who are in its way."""
         me = self._context.name(self._context.me)
-        what = f"{use.lockspace}/{use.resource}"
-        asked = f"{me} waits for {use.wanted.name} on {use.what or what} since {clock(use.since_wall_ms)}"
-        if use.deadline_ns is None:
-            return asked
-        left_ms = max(0, (use.deadline_ns - self._context.now_ns) // 1_000_000)
-        return f"{asked}, for {left_ms / 1000:.1f} s more"
+        asked = f"{me} waits for {use.wanted.name} on {use.what} since {clock(use.since_wall_ms)}"
+        if use.deadline_ns is not None:
+            left_ms = max(0, (use.deadline_ns - self._context.now_ns) // 1_000_000)
+            asked = f"{asked}, for {left_ms / 1000:.1f} s more"
+        return ", ".join([f"{asked} ({who(use)})", *self._chains.lines(use)])
 
     def _behind_its_vg(self, lockspace: str, resource: str) -> list[str]:
         """What waits here for the VG's lock: a command for an LV takes that one first."""
@@ -273,7 +308,7 @@ class Explanation:
             name = self._context.name(lock.owner)
             line = f"{name} is a ready member{self._heard(state, lock.owner)}"
             if vg_of(lockspace) is None:
-                lines.append(f"{line}; next: the wait ends when it lets go")
+                lines.append(f"{line}; next: the wait ends when it lets go; `ringfence locks` there says who")
             else:
                 lines.append(f"{line}; next: on {name}, ringfence lvchange -an {target}")
         return lines

@@ -3,14 +3,16 @@
 Answered from the state that this node has, at once.  A node that is not running says so and shows the
 last state it had, marked as not current: nothing here may read as better than it is known to be."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 
 from ringfence.core.cluster import NodeConfig
 from ringfence.core.modes import Mode
+from ringfence.engine.chains import Chains, who
 from ringfence.engine.context import Context, Phase
+from ringfence.engine.locker import Locker
 from ringfence.engine.state import ClusterState
 from ringfence.fencing.domain import Victim
 from ringfence.fencing.explain import explain_victim
@@ -61,12 +63,13 @@ def status(
     }
 
 
-def locks(context: Context, lockspace: str, rows: Iterable[Row]) -> Json:
+def locks(context: Context, lockspace: str, locker: Locker) -> Json:
     """Cluster locks of `lockspace` ("" = of all), with this node's own clients under them.
 
+    waits: for each of those that waits, who is in its way, and what that one waits for itself.
     current: whether the state is one that this node may act on now."""
     state = context.state
-    rows = list(rows)
+    rows = locker.node_locks.statistics(lockspace)
     found: list[Json] = []
     for name in sorted(state.lockspaces) if state else []:
         if state and lockspace in ("", name):
@@ -76,8 +79,12 @@ def locks(context: Context, lockspace: str, rows: Iterable[Row]) -> Json:
         mine = one["node"] == context.me and one["state"] == "granted"
         if mine and (one["lockspace"], one["resource"]) in kept:
             one["state"] = "kept"
-    own = [_client(row) for row in rows if row.lock_id is not None]
-    return {"locks": found, "clients": own, "current": context.running is not None}
+    own = [_client(row, locker) for row in rows if row.lock_id is not None]
+    chains = Chains(context, locker)
+    waits = [chains.report(use) for use in locker.waiting() if lockspace in ("", use.lockspace)]
+    current = context.running is not None
+    node = context.name(context.me)
+    return {"node": node, "locks": found, "clients": own, "waits": waits, "current": current}
 
 
 def _blocked_by(context: Context, why: str) -> list[str]:
@@ -154,6 +161,7 @@ def _lockspaces(state: ClusterState) -> list[Json]:
                 "name": name,
                 "members": [state.name(node) for node in state.lockspaces[name].members],
                 "joining": [state.name(node) for node in sorted(state.lockspaces[name].joining)],
+                "pending": [state.name(node) for space, node in state.pending_joins if space == name],
                 "resources": len(state.lockspaces[name].resources),
                 "locks": sum(len(in_queues(one)) for one in state.lockspaces[name].resources.values()),
                 "frozen": bool(blocking),
@@ -218,11 +226,13 @@ def _lock(context: Context, space: str, resource: str, queue: str, lock: Lock) -
     }
 
 
-def _client(row: Row) -> Json:
+def _client(row: Row, locker: Locker) -> Json:
+    use = locker.use(row.lock_id) if row.lock_id is not None else None
     return {
         "lockspace": row.lockspace,
         "resource": row.resource,
         "lock": row.lock_id,
+        "who": who(use) if use is not None else "",
         "mode": _mode(row.held),
         "wanted": _mode(row.wanted),
         "cluster_mode": _mode(row.cluster_held),

@@ -124,8 +124,7 @@ class Requests:
                 self._run(client, id, call, self._why(call.target))
             case calls.Locks():
                 self._must_know(call.lockspace)
-                rows = self._locker.node_locks.statistics(call.lockspace)
-                result = reports.locks(self._context, call.lockspace, rows)
+                result = reports.locks(self._context, call.lockspace, self._locker)
                 self._send(client, Reply(id, result=result))
             case calls.Deadlocks():
                 self._must_act()

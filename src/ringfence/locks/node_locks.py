@@ -221,6 +221,12 @@ class NodeLocks:
         """Where the wish of a client that waits stands."""
         return self._of[lock_id].place(lock_id)
 
+    def blockers(self, lock_id: int) -> list[Lock]:
+        """Clients of this node that are in the way of one that waits."""
+        lock = self._of(lock_id)
+        mine = lock.local.find(lock_id) if lock is not None else None
+        return lock.local.blockers(mine) if lock and mine and mine.wanted is not Mode.UN else []
+
     def wanted_by_others(self, lock_id: int) -> bool:
         """Whether anybody, here or on another node, waits for the resource of a client's lock."""
         lock = self._of.get(lock_id)
@@ -236,6 +242,11 @@ class NodeLocks:
                 for _, lock in sorted(self._spaces[name].items()):
                     rows += _rows(lock)
         return rows
+
+    def rows(self, lockspace: str, resource: str) -> list[Row]:
+        """`statistics` of one resource."""
+        lock = self._locks.get((lockspace, resource))
+        return _rows(lock) if lock is not None else []
 
     # -- helpers ---------------------------------------------------------------------------------
 
