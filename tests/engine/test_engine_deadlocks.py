@@ -47,7 +47,7 @@ def hold(host: Host, space: str, name: str, mode: str = "EX", client: int = 1, *
 def found(host: Host) -> list[list[str]]:
     """The rings that `locks --deadlocks` tells, each as lines."""
     id = host.ask(calls.Deadlocks(), client=99)
-    host.world.pass_ms(200)
+    host.world.pass_ms(deadlocks.CONFIRM_MS + 200)
     reply = host.reply(id)
     assert reply is not None
     for ring in reply["deadlocks"]:

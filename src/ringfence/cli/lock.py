@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import threading
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,11 +16,11 @@ from ringfence.cli.answers import print_error, print_json
 from ringfence.cli.options import daemon_options, json_option, open_daemon
 from ringfence.client import LockHandle
 from ringfence.client.messages import Notice, lock_lost
-from ringfence.core.errors import EXIT_FAILED, EXIT_OK, LockHeld, RingfenceError, TimedOut
+from ringfence.core.errors import EXIT_FAILED, EXIT_OK, Deadlock, LockHeld, RingfenceError, TimedOut
 from ringfence.core.modes import Mode
 
 MODES = [mode.name for mode in Mode if mode is not Mode.UN]
-NOT_IN_TIME = (LockHeld.code, TimedOut.code)
+NOT_IN_TIME = (LockHeld.code, TimedOut.code, Deadlock.code)
 EXIT_CANNOT_RUN = 126
 EXIT_NOT_FOUND = 127
 FORWARDED = (signal.SIGTERM, signal.SIGHUP)
@@ -36,11 +37,15 @@ FORWARDED = (signal.SIGTERM, signal.SIGHUP)
     "-E", "--conflict-exit-code", "conflict", type=click.IntRange(0, 255), default=1, show_default=True,
     help="Exit code when the lock was not had in time.",
 )  # fmt: skip
+@click.option("-D", "--deadlock", is_flag=True, help="Fail rather than wait in a ring with others.")
+@click.option(
+    "--owner", envvar="RINGFENCE_OWNER", default="", help="Whose lock it is; default: whoever runs this."
+)
 @daemon_options
 @json_option
 def lock(
     lockspace: str, resource: str, command: tuple[str, ...], mode: str, nonblock: bool, wait: float | None,
-    conflict: int, socket: str | None, root: Path | None, as_json: bool,
+    conflict: int, deadlock: bool, owner: str, socket: str | None, root: Path | None, as_json: bool,
 ) -> int:  # fmt: skip
     """Hold a lock while COMMAND runs; without one, until Ctrl-C.
 
@@ -51,10 +56,14 @@ def lock(
 
     COMMAND finds the fencing token in $RINGFENCE_TOKEN, the lock's name in $RINGFENCE_LOCKSPACE and
     $RINGFENCE_RESOURCE.  Its exit code is this one's.  It keeps the lock even if this process is killed
-    (it inherits the connection).  If the lock is lost it gets SIGTERM, and the exit code is 5."""
+    (it inherits the connection).  If the lock is lost it gets SIGTERM, and the exit code is 5.
+
+    With -D, a wait that would never end, because others (on any host) wait for one another in a ring, ends
+    as one that was not in time.  COMMAND's own `ringfence lock` belong to it by $RINGFENCE_OWNER."""
     if nonblock and wait is not None:
         raise click.UsageError("-n and -w do not go together")
     wait_ms = 0 if nonblock else None if wait is None else round(wait * 1000)
+    owner = owner or f"lock-{uuid.uuid4().hex[:16]}"
     lost, over = threading.Event(), threading.Event()
     running: list[subprocess.Popen[bytes]] = []
 
@@ -68,7 +77,10 @@ def lock(
     with open_daemon(socket, root) as daemon:
         daemon.join(lockspace)
         try:
-            held = daemon.lock(lockspace, resource, mode.upper(), wait_ms=wait_ms, on_notice=noticed)
+            held = daemon.lock(
+                lockspace, resource, mode.upper(), wait_ms=wait_ms, deadlock=deadlock, owner=owner,
+                on_notice=noticed,
+            )  # fmt: skip
         except RingfenceError as error:
             if error.code not in NOT_IN_TIME:
                 raise
@@ -80,7 +92,7 @@ def lock(
                 _until(over)
                 code = EXIT_OK
             else:
-                code = _run(held, command, running, lost)
+                code = _run(held, command, owner, running, lost)
             if lost.is_set():
                 raise lock_lost(held.what, "this node was given up by the cluster, or its daemon ended")
             return code
@@ -104,6 +116,7 @@ def _until(over: threading.Event) -> None:
 def _run(
     held: LockHandle,
     command: Sequence[str],
+    owner: str,
     running: list[subprocess.Popen[bytes]],
     lost: threading.Event,
 ) -> int:
@@ -113,6 +126,7 @@ def _run(
         "RINGFENCE_LOCKSPACE": held.lockspace,
         "RINGFENCE_RESOURCE": held.resource,
         "RINGFENCE_TOKEN": str(held.token),
+        "RINGFENCE_OWNER": owner,
     }
 
     def forward(number: int) -> None:

@@ -254,11 +254,15 @@ class Connection:
         *,
         wait_ms: int | None = None,
         flags: int = 0,
+        deadlock: bool = False,
+        owner: str = "",
         on_notice: OnNotice | None = None,
     ) -> "LockHandle":
         """As the blocking `Connection.lock`; `on_notice` is called in the event loop.  To cancel the
         task that waits here gives the wait up."""
-        call = calls.Lock(lockspace, resource, mode_name(mode), wait_ms, flags, notices=True)
+        call = calls.Lock(
+            lockspace, resource, mode_name(mode), wait_ms, flags, notices=True, deadlock=deadlock, owner=owner
+        )
         link = await self._another()
         key = id(link)
         handle = LockHandle(link, lockspace, resource, on_notice, lambda: self._forget(key))

@@ -184,6 +184,8 @@ class Connection:
         *,
         wait_ms: int | None = None,
         flags: int = 0,
+        deadlock: bool = False,
+        owner: str = "",
         on_notice: OnNotice | None = None,
     ) -> LockHandle:
         """Take a lock; returns when it is granted.
@@ -191,11 +193,18 @@ class Connection:
         Args:
             wait_ms: None waits for ever, 0 is a try-lock.  Ctrl-C gives the wait up.
             flags: the DLM's (`ringfence.locks.flags.Flag`).
+            deadlock: raise Deadlock rather than wait in a ring with others (of any node), if this is the
+                newest wait there of those that ask so.
+            owner: a name of at most 64 bytes for whoever lets go of none of its locks while it waits for
+                another: give all of them the same, and another to each thread.  Without it every lock
+                stands for itself, and only conversions can be seen to wait in a ring.
             on_notice: called in a thread of its own when somebody is kept waiting by this lock, and
                 when it is lost.
 
         Raises LockHeld, TimedOut, LocksLost (the daemon ended meanwhile; ask again), and others."""
-        call = calls.Lock(lockspace, resource, mode_name(mode), wait_ms, flags, notices=True)
+        call = calls.Lock(
+            lockspace, resource, mode_name(mode), wait_ms, flags, notices=True, deadlock=deadlock, owner=owner
+        )
         link = self._another()
         key = id(link)
         handle = LockHandle(link, lockspace, resource, on_notice, lambda: self._forget(key))

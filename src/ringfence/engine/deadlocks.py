@@ -3,9 +3,10 @@
 The ordered state knows nodes; which client waits on which other, each node alone can tell.  So a
 search is an entry; every ready node answers, once it has applied it, with a picture of its own
 waits; whoever searches joins them (`locks.deadlock`).  Where that shows a ring a second picture is
-taken: only what stands in both is one, for the first is not of one instant.  All answers come in the
-order of entries, so a search needs no time limit of its own: it ends with the view it began in, and
-begins anew in the next.
+taken: only what stands in both is one, for the first is not of one instant.  (And somewhat later, for
+a client may have been asked for a lock that it merely caches, and be about to give it back.)  All
+answers come in the order of entries, so a search needs no time limit of its own: it ends with the view
+it began in, and begins anew in the next.
 
 Who asked for it (`seeking`) is refused with Deadlock if it is the newest in its ring of those who did.
 Each node refuses its own clients only: the newest one's own node searches too.  A search costs an
@@ -31,6 +32,8 @@ AFTER_MS = 1_000
 """How long a wait lasts before it is looked for a ring."""
 PAUSE_MS = 16_000
 """At least as often it is looked again: somebody else may have closed a ring since."""
+CONFIRM_MS = 300
+"""How long after the first picture the second is taken."""
 ANSWER_MS = 10_000
 """How long who asks for a report is kept waiting."""
 LOCKS_TOLD = 10_000
@@ -40,7 +43,11 @@ Told = Callable[[list[Ring] | RingfenceError], None]
 
 
 class _Search(msgspec.Struct):
-    number: int
+    due_ns: int
+    number: int = 0
+    """0: not begun."""
+    first: int = 0
+    """The number of its first picture."""
     awaited: list[int] | None = None
     """Nodes that have yet to answer; None: the search itself is not applied yet."""
     picture: dict[int, tuple[ClientLock, ...]] = {}
@@ -51,6 +58,8 @@ class _Search(msgspec.Struct):
 class _Asked(msgspec.Struct):
     told: Told
     until_ns: int
+    after: int
+    """Only a later search than this answers: an earlier one may have looked before there was a ring."""
 
 
 class _Seeker(msgspec.Struct):
@@ -80,7 +89,7 @@ class Deadlocks:
                 f"the cluster speaks protocol {state.protocol}, and looks for deadlocks from {DEADLOCKS} on",
                 next="upgrade every configured node: see ringfence status",
             )
-        self._asked.append(_Asked(told, self._context.now_ns + ANSWER_MS * 1_000_000))
+        self._asked.append(_Asked(told, self._context.now_ns + ANSWER_MS * 1_000_000, self._last))
 
     def lost(self, error: RingfenceError) -> None:
         """This life is stale."""
@@ -115,6 +124,10 @@ class Deadlocks:
         search, state = self._search, context.running
         if state is None:
             search = self._search = None  # the view ended: some may be other lives in the next
+        elif search is not None and not search.number and search.due_ns <= context.now_ns:
+            self._last += 1
+            search.number, search.first = self._last, search.first or self._last
+            context.submit(SearchDeadlock(search.number))
         elif search is not None and search.awaited is not None:
             search.awaited = [node for node in search.awaited if node in state.lives]
             if not search.awaited:
@@ -122,7 +135,8 @@ class Deadlocks:
         self._expire()
         can = state is not None and state.protocol >= DEADLOCKS
         if self._search is None and can and (self._asked or self._due()):
-            self._begin(None)
+            self._search = _Search(context.now_ns)
+            self.look()
 
     def _due(self) -> bool:
         now_ns, seeking = self._context.now_ns, self._locker.seeking
@@ -143,16 +157,12 @@ class Deadlocks:
 
     # -- a search ------------------------------------------------------------------------
 
-    def _begin(self, before: list[Link] | None) -> None:
-        self._last += 1
-        self._search = _Search(self._last, before=before)
-        self._context.submit(SearchDeadlock(self._last))
-
     def _conclude(self, search: _Search) -> None:
         found = links(search.picture)
         if search.before is None:
             if rings(found):
-                self._begin(found)
+                due_ns = self._context.now_ns + CONFIRM_MS * 1_000_000
+                self._search = _Search(due_ns, first=search.first, before=found)
                 return
             confirmed = []
         else:
@@ -163,7 +173,8 @@ class Deadlocks:
             if seeker.due_ns <= now_ns:
                 seeker.pause_ms = min(2 * seeker.pause_ms, PAUSE_MS)
                 seeker.due_ns = now_ns + seeker.pause_ms * 1_000_000
-        asked, self._asked = self._asked, []
+        asked = [one for one in self._asked if one.after < search.first]
+        self._asked = [one for one in self._asked if one not in asked]
         for one in asked:
             one.told(confirmed)
         for ring in confirmed:

@@ -223,7 +223,7 @@ class NodeLocks:
 
     def blockers(self, lock_id: int) -> list[Lock]:
         """Clients of this node that are in the way of one that waits."""
-        lock = self._of(lock_id)
+        lock = self._of.get(lock_id)
         mine = lock.local.find(lock_id) if lock is not None else None
         return lock.local.blockers(mine) if lock and mine and mine.wanted is not Mode.UN else []
 
@@ -245,7 +245,7 @@ class NodeLocks:
 
     def rows(self, lockspace: str, resource: str) -> list[Row]:
         """`statistics` of one resource."""
-        lock = self._locks.get((lockspace, resource))
+        lock = self._find(lockspace, resource)
         return _rows(lock) if lock is not None else []
 
     # -- helpers ---------------------------------------------------------------------------------
