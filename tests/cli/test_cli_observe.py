@@ -291,7 +291,7 @@ def test_locks_with_clients_and_what_they_wait_for(daemon: CannedDaemon, run: Ru
     ran = run("locks")
     _, blank, title, head, row, blank_too, waiting, first, second = ran.out.splitlines()
     assert (blank, title, blank_too, waiting) == ("", "clients of an-a01n02:", "", "waits:")
-    assert head.split() == ["LOCKSPACE", "RESOURCE", "LOCK", "MODE", "WANTS", "SINCE", "WHO"]
+    assert head.split() == ["LOCKSPACE", "RESOURCE", "LOCK", "MODE", "WANTS", "SINCE", "OWNER", "WHO"]
     assert row.split()[:5] == ["games", "chess", "7", "-", "EX"]
     assert row.endswith("uid 0 (root) pid 812")
     assert (first, second) == ("  " + waits["lines"][0], "    " + waits["lines"][1])

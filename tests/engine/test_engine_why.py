@@ -10,7 +10,7 @@ from engine_ring import Host, World
 from ringfence.core.errors import NotFound
 from ringfence.core.evidence import Power
 from ringfence.core.ids import Life
-from ringfence.engine.inputs import RingLost
+from ringfence.engine.inputs import ClientGone, RingLost
 from ringfence.wire import client as calls
 
 
@@ -170,6 +170,8 @@ def test_a_lock_of_a_program_is_explained_by_its_own_name(world: World) -> None:
     assert "games/chess is held EX by an-a01n01" in said
     assert "an-a01n02 waits for PR on games/chess" in said
     assert "(tester), behind an-a01n01, which holds EX" in said
+    said = "an-a01n02 waits for PR on games/chess since an unknown time, behind an-a01n01"
+    assert said in why(world.hosts[3], "games/chess"), "the third host knows the nodes"
     assert "next: the wait ends when it lets go; `ringfence locks` there says who" in said
     assert "on an-a01n01, tester holds it EX since" in why(one, "games/chess")
     (held,) = [one for one in two.do(calls.Locks("games"))["locks"] if one["state"] == "granted"]
@@ -202,15 +204,15 @@ def test_chains_of_waits_go_on_across_resources(world: World) -> None:
     one.ask(calls.Lock("games", "chess", "PR"), client=4)
     one.ask(calls.Lock("games", "chess", "CR"), client=5)
     assert chain(one) == [
-        ["tester (first) waits for EX on games/go", "behind an-a01n02, which holds EX"],
+        ["tester waits for EX on games/go", "behind an-a01n02, which holds EX"],
         [
             "tester waits for PR on games/chess",
-            "behind tester (first) on an-a01n01, which holds EX and waits for EX on games/go",
+            "behind tester on an-a01n01, which holds EX and waits for EX on games/go",
             "behind an-a01n02, which holds EX",
         ],
         [
             "tester waits for CR on games/chess",
-            "behind tester (first) on an-a01n01, which holds EX and waits for EX on games/go",
+            "behind tester on an-a01n01, which holds EX and waits for EX on games/go",
             "behind an-a01n02, which holds EX",
         ],
     ]
@@ -219,7 +221,7 @@ def test_chains_of_waits_go_on_across_resources(world: World) -> None:
     (reported,) = [wait["chain"] for wait in one.do(calls.Locks("games"))["waits"][:1]]
     assert [(step["name"], step["mode"], step["lock"]) for step in reported] == [("an-a01n02", "EX", None)]
     clients = one.do(calls.Locks("games"))["clients"]
-    assert {client["who"] for client in clients} == {"tester", "tester (first)"}
+    assert {(client["who"], client["owner"]) for client in clients} == {("tester", ""), ("tester", "first")}
     said = why(one, "games/chess")
     assert said.count("waits for") >= 4
     assert "behind an-a01n02, which holds EX" in said
@@ -275,6 +277,12 @@ def test_a_lockspace_is_explained(world: World) -> None:
     one.do(calls.JoinSpace("games"))
     world.pass_ms(200)
     assert why(one, "games") == "lockspace games runs; in it: an-a01n01"
+    one.do(calls.Lock("games", "chess"), client=1)
+    gone = one.ask(calls.Lock("games", "chess"), client=2)
+    runs, waits = why(one, "games").splitlines()[1:]
+    assert (runs, "waits for EX on games/chess" in waits) == ("lockspace games runs; in it: an-a01n01", True)
+    one.feed(ClientGone(2))
+    assert gone not in one.replies
     world.says["bmc1", "off"] = world.says["pdu1", "off"] = Power.UNKNOWN
     world.freeze(1)
     world.view(2, 3)

@@ -192,7 +192,7 @@ def _print_locks(answer: dict[str, Any]) -> None:
         click.echo(line)
     if answer.get("clients"):
         click.echo(f"\nclients of {answer['node']}:")
-        rows = [["LOCKSPACE", "RESOURCE", "LOCK", "MODE", "WANTS", "SINCE", "WHO"]]
+        rows = [["LOCKSPACE", "RESOURCE", "LOCK", "MODE", "WANTS", "SINCE", "OWNER", "WHO"]]
         rows += [_client_row(client) for client in answer["clients"]]
         for line in columns(rows):
             click.echo(f"  {line}")
@@ -215,7 +215,7 @@ def _lock_row(lock: dict[str, Any]) -> list[str]:
 
 def _client_row(client: dict[str, Any]) -> list[str]:
     cells = _cells(client, ["lockspace", "resource", "lock", "mode", "wanted"])
-    return [*cells, _since(client), str(client.get("who") or "-")]
+    return [*cells, _since(client), *_cells(client, ["owner", "who"])]
 
 
 def _cells(row: dict[str, Any], names: list[str]) -> list[str]:

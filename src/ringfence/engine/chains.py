@@ -175,7 +175,4 @@ def _waits_of_nodes(context: Context) -> dict[int, list[str]]:
 
 def who(use: Use) -> str:
     """The client's process, or the command."""
-    if use.owner is None:
-        return "this node"
-    name = f" ({use.owner.name})" if use.owner.named else ""
-    return f"{use.owner.who or use.owner.name}{name}"
+    return (use.owner.who or use.owner.name) if use.owner is not None else "this node"

@@ -165,18 +165,16 @@ class Explanation:
         context, state = self._context, self._context.state
         assert state is not None
         lines = self._own_standing()
+        members = f"in it: {', '.join(context.name(node) for node in space.members)}"
         victims = state.blocking(name)
-        if victims:
-            lines.append(self._frozen_line(name))
+        how = self._frozen_line(name) if victims else f"lockspace {name} runs"
+        lines.append(f"{how}; {members}")
+        quiet = len(lines) == 1 and not victims
         for victim in victims:
             lines += self._victim_lines(victim)
-        lines += self._joining_lines(name, space)
-        lines += [self._use_line(use) for use in self._locker.waiting() if use.lockspace == name]
-        stuck = bool(lines)
-        if not stuck:
-            members = ", ".join(context.name(node) for node in space.members)
-            lines.append(f"lockspace {name} runs; in it: {members}")
-        return _answer(name, stuck, lines)
+        waiting = self._joining_lines(name, space)
+        waiting += [self._use_line(use) for use in self._locker.waiting() if use.lockspace == name]
+        return _answer(name, bool(waiting) or not quiet, [*lines, *waiting])
 
     # -- a lock ----------------------------------------------------------------------------------
 
@@ -250,7 +248,10 @@ class Explanation:
         shown = [self._context.me] if uses else []
         for queue, lock in queues:
             if queue != "granted" and lock.owner not in shown:
-                lines.append(self._wait_line(target, lock.owner, lock.wanted, lock.since_ms))
+                line = self._wait_line(target, lock.owner, lock.wanted, lock.since_ms)
+                behind = space.resources[resource].blockers(lock) if space else []
+                names = dict.fromkeys(self._context.name(one.owner) for one in behind)
+                lines.append(f"{line}, behind {', '.join(names)}" if names else line)
         for op in space.deferred if space else []:
             if op.resource == resource and op.mode is not None and op.owner not in shown:
                 lines.append(self._wait_line(target, op.owner, op.mode, op.now_ms))

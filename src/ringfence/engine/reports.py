@@ -233,6 +233,7 @@ def _client(row: Row, locker: Locker) -> Json:
         "resource": row.resource,
         "lock": row.lock_id,
         "who": who(use) if use is not None else "",
+        "owner": use.owner.name if use is not None and use.owner is not None and use.owner.named else "",
         "mode": _mode(row.held),
         "wanted": _mode(row.wanted),
         "cluster_mode": _mode(row.cluster_held),
