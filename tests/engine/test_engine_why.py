@@ -170,8 +170,8 @@ def test_a_lock_of_a_program_is_explained_by_its_own_name(world: World) -> None:
     assert "games/chess is held EX by an-a01n01" in said
     assert "an-a01n02 waits for PR on games/chess" in said
     assert "(tester), behind an-a01n01, which holds EX" in said
-    said = "an-a01n02 waits for PR on games/chess since an unknown time, behind an-a01n01"
-    assert said in why(world.hosts[3], "games/chess"), "the third host knows the nodes"
+    line = "an-a01n02 waits for PR on games/chess since an unknown time, behind an-a01n01"
+    assert line in why(world.hosts[3], "games/chess"), "the third host knows the nodes"
     assert "next: the wait ends when it lets go; `ringfence locks` there says who" in said
     assert "on an-a01n01, tester holds it EX since" in why(one, "games/chess")
     (held,) = [one for one in two.do(calls.Locks("games"))["locks"] if one["state"] == "granted"]

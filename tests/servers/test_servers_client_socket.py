@@ -139,10 +139,14 @@ def test_an_unknown_call_is_refused_by_id_and_the_connection_lives(place: Path) 
     async def body() -> None:
         async with serving(place / "s"):
             reader, writer = await asyncio.open_unix_connection(place / "s")
-            writer.write(b'{"id": "n", "call": {"type": "Levitate"}}\n' + status("next"))
-            first, second = json.loads(await reader.readline()), json.loads(await reader.readline())
+            field = b'{"id": "f", "call": {"type": "Unlock", "lock": 4, "mood": "soft"}}\n'
+            writer.write(b'{"id": "n", "call": {"type": "Levitate"}}\n' + field + status("next"))
+            first, second, third = [json.loads(await reader.readline()) for _ in range(3)]
             assert (first["id"], first["error"]["code"]) == ("n", "bad-input")
-            assert second["id"] == "next"
+            assert (second["id"], second["error"]["code"]) == ("f", "bad-input")
+            assert "unknown field `mood`" in second["error"]["message"]
+            assert second["error"]["next"] == "is the client newer than the daemon?"
+            assert third["id"] == "next"
             writer.close()
 
     run(body())

@@ -77,7 +77,7 @@ def show(from_file: bool, socket: str | None, root: Path | None, as_json: bool) 
         with open_daemon(socket, root) as daemon:
             shown = cluster = _running(daemon)
     if as_json:
-        print_json({"config": msgspec.to_builtins(cluster), "digest": digest(cluster)})
+        print_json({"config": _whole(cluster), "digest": digest(cluster)})
     else:
         click.echo(render(shown), nl=False)
 
@@ -140,3 +140,12 @@ def leave(socket: str | None, root: Path | None, as_json: bool) -> None:
         print_json(answer if isinstance(answer, dict) else {})
     else:
         click.echo("left the cluster")
+
+
+def _whole(value: Any) -> Any:
+    """With every key, also those that have their default."""
+    if isinstance(value, msgspec.Struct):
+        return {name: _whole(getattr(value, name)) for name in value.__struct_fields__}
+    if isinstance(value, tuple):
+        return [_whole(one) for one in value]
+    return msgspec.to_builtins(value)

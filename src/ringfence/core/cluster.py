@@ -1,6 +1,8 @@
 """The cluster's configuration as a value: what every node must agree on, without secrets.
 
-Parsed from TOML by `config`; travels in the total order as an entry."""
+Parsed from TOML by `config`; travels in the total order as an entry.  What has its default is not
+written, so that nodes whose version has one key more still have one configuration (and one digest)
+with those that do not know it."""
 
 import enum
 
@@ -15,7 +17,7 @@ class Confirms(enum.Enum):
     STORAGE_CUT = "storage-cut"
 
 
-class Timing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Timing(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """All in milliseconds of CLOCK_BOOTTIME."""
 
     heartbeat_ms: int = 200
@@ -40,11 +42,11 @@ class Timing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return self.write_ms + self.write_ms // 20 + 2 * self.heartbeat_ms
 
 
-class Level(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Level(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     devices: tuple[str, ...]
 
 
-class NodeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class NodeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     id: int
     name: str
     votes: int = 1
@@ -54,7 +56,7 @@ class NodeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """No fence devices: only an operator's word or a return under a new boot clears it."""
 
 
-class DeviceConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class DeviceConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     name: str
     agent: str
     confirms: Confirms
@@ -66,7 +68,7 @@ class DeviceConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The device does not lose its power with the host's outlets (else: to answer betrays a lie)."""
 
 
-class ClusterConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class ClusterConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     name: str
     version: int = 1
     ring: str = "hub"

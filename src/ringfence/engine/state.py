@@ -34,7 +34,10 @@ class Sender(msgspec.Struct):
     seq: int
 
 
-class ClusterState(msgspec.Struct):
+class ClusterState(msgspec.Struct, omit_defaults=True):
+    """What has its default is not written: a field that a newer protocol needs leaves the bytes, and the
+    digest, of the older one as they were."""
+
     config: ClusterConfig
     protocol: int = 1
     """What is spoken in the view of `epoch`; never lowered."""

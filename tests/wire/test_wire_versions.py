@@ -1,0 +1,166 @@
+"""What older nodes and clients have said is still understood, and the other way round.
+
+`samples.txt` has a frame for each item and entry, as it was written when its protocol came up.  A sample is
+never recorded anew: what no longer reads as it did needs a new protocol (docs/formats/wire.md).  REWRITE=1
+adds those that are missing."""
+
+import os
+from pathlib import Path
+from typing import Any, get_args
+
+import msgspec
+import pytest
+
+from ringfence.core.cluster import ClusterConfig, NodeConfig, Timing
+from ringfence.core.errors import RingfenceError, from_dict
+from ringfence.core.evidence import Evidence, EvidenceKind
+from ringfence.core.ids import Epoch, Life, Token
+from ringfence.core.modes import Mode
+from ringfence.engine.context import digest_of
+from ringfence.engine.state import ClusterState
+from ringfence.wire import DEADLOCKS, SPEAKS, Speaks, entries, ring
+from ringfence.wire import client as calls
+from ringfence.wire.client import Reply, Request
+
+FILE = Path(__file__).parent / "samples.txt"
+EPOCH, LIFE = Epoch(7, 2), Life(2, "machine", "boot", 3)
+OTHER = Life(1, "m1", "b1", 1)
+CONFIG = ClusterConfig("ring", nodes=(NodeConfig(1, "n1"), NodeConfig(2, "n2", votes=2)))
+WHERE = ("games", "chess")
+CLIENT_LOCK = entries.ClientLock(
+    *WHERE, 5, 9, "job", True, "pid 7", Mode.PR, Mode.EX, 1_700, True, True, (4,), (1, 3)
+)
+LVB = bytes(range(32))
+
+SAMPLES: dict[str, Any] = {
+    "Heartbeat": ring.Heartbeat(5, {1: 4, 3: 9}),
+    "Ready": ring.Ready(
+        True, EPOCH, 12, "digest", EPOCH, (OTHER,), (LIFE,), False, (3,), 4, "config", 1_700, (OTHER,),
+        (("bmc", "lied"),), Speaks(1, 2), 2,
+    ),
+    "Snapshot": ring.Snapshot((1, 3), b"state"),
+    "JoinLockspace": entries.JoinLockspace("games"),
+    "AckJoin": entries.AckJoin("games", OTHER),
+    "LeaveLockspace": entries.LeaveLockspace("games"),
+    "LockRequest": entries.LockRequest(*WHERE, Mode.EX, 9, LVB),
+    "LockConvert": entries.LockConvert(*WHERE, Mode.PR, 8, LVB),
+    "LockUnlock": entries.LockUnlock(*WHERE, 8, LVB),
+    "LockCancel": entries.LockCancel(*WHERE),
+    "LockBusy": entries.LockBusy(*WHERE),
+    "Retoken": entries.Retoken(*WHERE),
+    "EvidenceSeen": entries.EvidenceSeen(
+        Evidence(OTHER, EvidenceKind.HOST_OFF, 2, "seen off", ("bmc1",), 1_700)
+    ),
+    "AttemptBegan": entries.AttemptBegan(OTHER, 1, 3),
+    "AttemptEnded": entries.AttemptEnded(
+        OTHER, 3, True, "passed", (entries.DeviceWord("bmc1", "off", "off", "done", 4),), 100, ("pdu1",)
+    ),
+    "VictimDue": entries.VictimDue(OTHER),
+    "BoundPassed": entries.BoundPassed(OTHER),
+    "Suspect": entries.Suspect(OTHER),
+    "OperatorConfirms": entries.OperatorConfirms(1, "ann", "cable", ((OTHER, EPOCH),)),
+    "QuarantineLifted": entries.QuarantineLifted("bmc1", "ann"),
+    "ConfigProposed": entries.ConfigProposed(CONFIG),
+    "Goodbye": entries.Goodbye(LIFE),
+    "VolumeNotice": entries.VolumeNotice("vg0", 4, 77, "lvcreate"),
+    "IncidentSeen": entries.IncidentSeen(
+        entries.Incident("write-late", 1, "late", OTHER, "bmc1", "vg0/vm1", 512, 4096, 1_700)
+    ),
+    "SearchDeadlock": entries.SearchDeadlock(4),
+    "Waits": entries.Waits(LIFE, 4, (CLIENT_LOCK,)),
+}  # fmt: skip
+NEW = {"SearchDeadlock": DEADLOCKS, "Waits": DEADLOCKS}
+"""Entries that came with a later protocol than the first."""
+
+
+def recorded() -> dict[str, bytes]:
+    lines = FILE.read_text().splitlines() if FILE.exists() else []
+    return {name: bytes.fromhex(data) for name, data in (line.split() for line in lines)}
+
+
+def frame(name: str) -> bytes:
+    item = SAMPLES[name]
+    if not isinstance(item, ring.Heartbeat | ring.Ready | ring.Snapshot):
+        item = ring.Submitted(6, item, 1_700, 5)
+    return ring.encode(EPOCH, LIFE, (item,), NEW.get(name, 1))
+
+
+def test_each_item_and_entry_has_a_sample() -> None:
+    kinds = {kind.__name__ for kind in (*get_args(ring.Item), *get_args(entries.Entry))}
+    assert kinds - {"Submitted"} - SAMPLES.keys() == set(), "give the new entry a sample, and its protocol"
+    missing = [name for name in SAMPLES if name not in recorded()]
+    if os.environ.get("REWRITE") and missing:
+        with FILE.open("a") as file:
+            file.writelines(f"{name} {frame(name).hex()}\n" for name in missing)
+    assert [name for name in SAMPLES if name not in recorded()] == []
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+def test_what_was_said_is_still_understood(name: str) -> None:
+    old = ring.decode(recorded()[name], SPEAKS)
+    assert old == ring.decode(frame(name), SPEAKS)
+
+
+@pytest.mark.parametrize("name", NEW)
+def test_an_older_node_is_not_told_what_it_cannot_know(name: str) -> None:
+    assert ring.decode(frame(name), Speaks(1, NEW[name] - 1)).items == ()
+
+
+def test_a_state_that_does_not_use_what_is_new_has_the_old_digest() -> None:
+    """A field with its default is not there at all: one more does not divide a cluster."""
+
+    class Newer(ClusterState, omit_defaults=True):
+        news: str = ""
+
+    state = {"config": CONFIG, "epoch": EPOCH, "position": 4, "lives": {2: LIFE}}
+    assert digest_of(Newer(**state)) == digest_of(ClusterState(**state))  # type: ignore[arg-type]
+    assert digest_of(Newer(**state, news="some")) != digest_of(ClusterState(**state))  # type: ignore[arg-type]
+
+
+def test_one_more_key_at_its_default_is_the_same_configuration() -> None:
+    class NewerTiming(Timing, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+        patience_ms: int = 5
+
+    newer = msgspec.structs.replace(CONFIG, timing=NewerTiming(token_ms=900))
+    older = msgspec.structs.replace(CONFIG, timing=Timing(token_ms=900))
+    assert digest_of(newer) == digest_of(older)
+    assert msgspec.msgpack.decode(msgspec.msgpack.encode(newer), type=ClusterConfig) == older
+
+
+# -- clients -----------------------------------------------------------------------------
+
+
+def test_a_newer_client_that_asks_for_nothing_new_is_understood() -> None:
+    """Options that it does not use are not on the line."""
+    line = calls.encode(Request("i", calls.Lock("games", "chess", wait_ms=5)))
+    words = msgspec.json.decode(line)["call"]
+    assert words == {"type": "Lock", "lockspace": "games", "resource": "chess", "wait_ms": 5}
+
+
+def test_an_older_client_that_says_everything_is_understood() -> None:
+    """Before defaults were left out, all of them were on the line."""
+    call = {"type": "Lock", "lockspace": "games", "resource": "chess", "mode": "PR", "wait_ms": None,
+            "flags": 0, "lvb": None, "notices": True}  # fmt: skip
+    request = calls.decode_request(msgspec.json.encode({"id": "i", "call": call}))
+    assert request.call == calls.Lock("games", "chess", "PR", notices=True)
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        ({"type": "Levitate"}, "Invalid value 'Levitate'"),
+        ({"type": "Lock", "lockspace": "g", "resource": "r", "mood": "soft"}, "unknown field `mood`"),
+        ({"type": "Lock", "lockspace": "g"}, "missing required field `resource`"),
+    ],
+)
+def test_what_a_newer_client_asks_for_and_we_do_not_have_is_an_error(call: Any, said: str) -> None:
+    with pytest.raises(msgspec.MsgspecError, match=said):
+        calls.decode_request(msgspec.json.encode({"id": "i", "call": call}))
+
+
+def test_a_newer_daemon_may_say_more() -> None:
+    line = b'{"id": "i", "result": {"lock": 1, "mood": "fine"}, "final": true, "cost_us": 4}'
+    assert calls.decode_reply(line) == Reply("i", result={"lock": 1, "mood": "fine"})
+    error = from_dict({"code": "out-of-cheese", "message": "no", "redo": "from start"})
+    assert (type(error), error.code) == (RingfenceError, "out-of-cheese")
+    assert Token.parse("3.1.9") == Token(3, 1, 9)
