@@ -211,7 +211,11 @@ class World:
         return metadata
 
     def _grips(self) -> list[Grip]:
-        return [*self.workload.grips, *(grip for host in self.hosts for grip in host.block.grips)]
+        grips = self.workload.grips
+        for host in self.hosts:
+            if host.block.open:
+                grips += host.block.grips
+        return grips
 
     def _only_quorum(self, fault: Fault) -> bool:
         """Whether this fault leaves no side with a majority."""
