@@ -312,3 +312,42 @@ def test_a_report_is_given_when_the_block_service_is_not_there(world: World) -> 
     answer = world.node(1, fail=fail).run(Lvs("vg0"))
     assert [row["lv_name"] for row in answer["rows"]] == ["first"]
     assert answer["notes"] == ["What is open on this host is not known: no block service answers"]
+
+
+def test_a_vg_that_is_half_removed_does_not_come_back_older(directory: Path) -> None:
+    """One area lags behind by a change whose writer was stopped between two commits."""
+    world = blank(directory)
+    with_vg(world)
+    crash = CrashAt(-1, Moment.AFTER)
+    world.node(1, crash_hook=crash).run(LvRemove("vg0", "first"))
+    commits = [at for at, (what, _) in enumerate(crash.writes) if what == "commit"]
+    for at in range(100):
+        world = blank(directory)
+        with_vg(world)
+        with pytest.raises(Crash):
+            world.node(1, crash_hook=CrashAt(commits[0], Moment.AFTER)).run(LvRemove("vg0", "first"))
+        world.purge(1)
+        try:
+            world.node(2, crash_hook=CrashAt(at, Moment.AFTER)).run(VgRemove("vg0"))
+            break
+        except Crash:
+            world.purge(2)
+        rows = world.node(3).run(Vgs())["rows"]
+        assert [row["vg_seqno"] for row in rows] in ([], [3]), f"after write {at}"
+    assert at >= 2
+
+
+def test_a_pv_that_is_made_anew_is_whole_or_none(directory: Path) -> None:
+    """Its area was smaller before, or elsewhere."""
+    old = PvCreate((str(directory / "disk0.img"),), metadata_size_bytes=3 * MIB)
+    for at in range(100):
+        world = blank(directory)
+        world.node().run(old)
+        try:
+            world.node(1, crash_hook=CrashAt(at, Moment.AFTER)).run(PvCreate(old.devices))
+            break
+        except Crash:
+            world.purge(1)
+        assert "notes" not in world.node(2).run(Pvs()), f"after write {at}"
+        world.node(2).run(PvCreate(old.devices))
+    assert at >= 2

@@ -274,3 +274,19 @@ def test_a_try_against_a_node_that_does_not_answer_is_refused_and_names_it(world
         two.reply(asked)
     assert refused.value.retry
     assert took_ms <= 5000
+
+
+def test_a_holder_is_not_told_that_it_is_in_the_way_before_it_is_told_that_it_holds(world: World) -> None:
+    """The grant waits for authority; the next client of the same node asks meanwhile."""
+    one = world.hosts[1]
+    one.do(calls.JoinSpace("app"))
+    kept = one.do(calls.Lock("app", "leader"), client=2)
+    one.do(calls.Unlock(kept["lock"]), client=2)
+    world.stopped = True
+    world.pass_ms(1000)
+    first = one.ask(calls.Lock("app", "leader", notices=True), client=3)
+    one.ask(calls.Lock("app", "leader"), client=4)
+    assert first not in one.replies
+    world.go_on()
+    world.pass_ms(200)
+    assert [next(iter(reply.result)) for reply in one.replies[first]] == ["lock", "blocking"]

@@ -57,7 +57,7 @@ def play(seed: int, totem: bool) -> tuple[SimRing, list[Member]]:
 
     def suffer() -> None:
         member = scheduler.rng.choice(members)
-        match scheduler.rng.randrange(4):
+        match scheduler.rng.randrange(7):
             case 0:
                 ring.freeze(member.endpoint, with_host=scheduler.chance(0.7))
                 scheduler.after(scheduler.between(10, 3000), lambda: ring.thaw(member.endpoint))
@@ -67,6 +67,14 @@ def play(seed: int, totem: bool) -> tuple[SimRing, list[Member]]:
             case 2:
                 ring.lose()
                 scheduler.after(scheduler.between(10, 500), ring.restore)
+            case 3 if ring.whole:
+                ring.deafen(member.node, [one.node for one in members if one is not member])
+                scheduler.after(scheduler.between(10, 6000), ring.heal)
+            case 4:
+                ring.stick(*sorted(scheduler.rng.sample((1, 2, 3), 2)))
+                scheduler.after(scheduler.between(10, 3000), ring.unstick)
+            case 5:
+                ring.slow_ms = scheduler.between(0, 800)
         if scheduler.now_ns < 20e9:
             scheduler.after(scheduler.between(300, 3000), suffer)
 
@@ -166,3 +174,82 @@ def test_the_adversary_is_at_work() -> None:
 def test_same_seed_same_story() -> None:
     first, again = play(3, True)[1], play(3, True)[1]
     assert [member.log for member in first] == [member.log for member in again]
+
+
+# -- shapes of partitions ------------------------------------------------------------------
+
+
+def in_peace(totem: bool) -> tuple[Scheduler, SimRing, list[Member]]:
+    """Three members in one view, each of which says something every 50 ms."""
+    scheduler = Scheduler(1)
+    ring = SimRing(scheduler, 400, totem)
+    members = [Member(ring, node) for node in (1, 2, 3)]
+
+    def chatter(member: Member) -> None:
+        member.sent += 1
+        ring.multicast(member.endpoint, f"{member.node}:{member.sent}:{member.epoch}".encode())
+        scheduler.after(50, lambda: chatter(member))
+
+    for member in members:
+        chatter(member)
+    until(scheduler, 1000)
+    for member in members:
+        member.log.clear()
+    return scheduler, ring, members
+
+
+def until(scheduler: Scheduler, at_ms: int) -> None:
+    while scheduler.now_ns < at_ms * 1_000_000:
+        scheduler.step()
+
+
+def test_with_one_path_cut_two_hear_nothing_and_nobody_is_told() -> None:
+    scheduler, ring, (one, two, three) = in_peace(True)
+    ring.stick(1, 3)
+    until(scheduler, 1100)
+    heard = len(one.log), len(three.log)
+    until(scheduler, 4000)
+    assert (len(one.log), len(three.log)) == heard
+    assert {fact.sender for fact in two.log[-20:] if isinstance(fact, Delivered)} == {2}
+    ring.unstick()
+    until(scheduler, 5000)
+    assert not any(member.views() for member in (one, two, three)), "a view changed"
+    shortest = min(len(member.log) for member in (one, two, three)) - 20
+    assert one.log[:shortest] == two.log[:shortest] == three.log[:shortest]
+    assert {fact.sender for fact in one.log[-20:] if isinstance(fact, Delivered)} == {1, 2, 3}
+
+
+def test_a_member_that_receives_nothing_makes_the_others_form_again_and_again() -> None:
+    scheduler, ring, (one, two, three) = in_peace(True)
+    ring.deafen(2, [1, 3])
+    until(scheduler, 1000 + int(1.5 * ring.detection_ms))
+    assert not any(member.views() for member in (one, two, three)), "it is found out late"
+    until(scheduler, 20_000)
+    assert [view.members for view in two.views()] == [(2,)]
+    assert {view.members for view in one.views()} == {(1, 3)}
+    assert len(one.views()) > 2
+    assert [view.epoch for view in one.views()] == [view.epoch for view in three.views()]
+    ring.heal()
+    until(scheduler, 21_000)
+    assert {member.views()[-1].members for member in (one, two, three)} == {(1, 2, 3)}
+
+
+@pytest.mark.parametrize("totem", [True, False])
+def test_a_switch_that_is_back_in_time_is_a_view_of_the_same_members(totem: bool) -> None:
+    scheduler, ring, members = in_peace(totem)
+    ring.cut([[1], [2], [3]])
+    until(scheduler, 1300)
+    ring.heal()
+    until(scheduler, 3000)
+    for member in members:
+        assert [(view.members, view.joined, view.left) for view in member.views()] == [((1, 2, 3), (), ())]
+
+
+def test_a_slow_ring_keeps_the_order() -> None:
+    scheduler, ring, (one, two, three) = in_peace(True)
+    ring.slow_ms = 800
+    until(scheduler, 9000)
+    shortest = min(len(member.log) for member in (one, two, three))
+    assert shortest > 100
+    assert one.log[:shortest] == two.log[:shortest] == three.log[:shortest]
+    assert not one.views()

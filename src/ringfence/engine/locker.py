@@ -120,8 +120,9 @@ class Locker:
         self._working = False
         self.seeking: dict[int, None] = {}
         """Locks whose operation in flight is rather refused than left to wait in a ring."""
-        self._untold: dict[int, ClientGranted] = {}
-        """Grants that NodeLocks has made and that may not be told yet, for want of authority."""
+        self._untold: dict[int, list[ClientGranted | ClientBlocking]] = {}
+        """Grants that NodeLocks has made and that may not be told yet, for want of authority; behind each
+        the notices that its user must not hear before it."""
 
     # -- users ---------------------------------------------------------------------
 
@@ -282,7 +283,7 @@ class Locker:
         self.take(self.grants.tell())
         if self._untold and self._context.may_report:
             untold, self._untold = self._untold, {}
-            self.take(list(untold.values()))
+            self.take([out for outs in untold.values() for out in outs])
         self._drop_some()
         while self._limits and self._limits[0][0] <= self._context.now_ns:
             deadline_ns, lock = heappop(self._limits)
@@ -331,11 +332,14 @@ class Locker:
             use.held = None
             self._ended(use, lost_error(use.what, self._context.name(self._context.me)))
         elif isinstance(out, ClientBlocking) and use.client:
-            self.on_blocking(use.client, use.lock, out.wants, out.tries)
+            if use.lock in self._untold:
+                self._untold[use.lock].append(out)
+            else:
+                self.on_blocking(use.client, use.lock, out.wants, out.tries)
 
     def _granted(self, use: Use, out: ClientGranted) -> None:
         if not self._context.may_report:
-            self._untold[out.lock_id] = out
+            self._untold[out.lock_id] = [out]
             return
         use.held = Held(use.lock, out.mode, out.token, out.lvb if out.lvb_valid else None)
         use.since_wall_ms = self._context.wall_ms

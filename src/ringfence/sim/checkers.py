@@ -1,7 +1,23 @@
 """What must always hold, looked at after every event.  The numbers are those of the architecture.
 
 The checkers see everything (frozen hosts, both sides of a cut, the true state of every switch) and
-use as little of the engine's own reasoning as they can: a planted bug must not blind them too."""
+use as little of the engine's own reasoning as they can: a planted bug must not blind them too.
+
+    1   beliefs under valid authority are compatible        `beliefs` (clients and open paths)
+    2   no grant between a loss and the evidence for it      `_grant_may_be_told`, `_nothing_granted`
+    3   evidence fits what it is evidence for                `_evidence_fits`, `_fenced_stay_out`
+    4   who blocks the head of a queue has been told         `engine.invariants` on the state; lazy clients
+                                                             (`workload`) give back only when told, so that
+                                                             a notice that is lost shows as a breach of 11
+    5   a value block is the last one written, or not valid  `counters`
+    6   equal positions, equal digests                       `_sound_and_equal`
+    7   tokens increase                                      `_token_increases`
+    8   metadata is one committed version                    `metadata`, `volumes` (what reports say)
+    9   no write of a fenced life but the one in flight      `landed`, `path_landed`
+    10  a victim is never forgotten                          `_nobody_forgotten`
+    11  every request is answered in bounded time            `world.World.mend`
+
+And where only quorum was lost and came back, nobody goes stale: `_nobody_stale`."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -13,14 +29,16 @@ from ringfence.engine import invariants
 from ringfence.engine.context import digest_of
 from ringfence.engine.effects import Answer, Effect
 from ringfence.engine.state import ClusterState
-from ringfence.sim.host import Grip, Host, conflicts
+from ringfence.locks.resource import Resource
+from ringfence.sim.counters import Counters
+from ringfence.sim.grips import Grip, compatible, conflicts
+from ringfence.sim.host import Host
+from ringfence.sim.metadata import Metadata
+from ringfence.sim.paths import Landed
 from ringfence.sim.power import PowerRoom
 from ringfence.sim.ring import SimRing
+from ringfence.sim.safety import SafetyViolation
 from ringfence.sim.scheduler import Scheduler
-
-
-class SafetyViolation(Exception):
-    """An invariant does not hold."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +51,9 @@ class Glimpse:
     phase: str
 
 
+DIGEST_EVERY = 4
+"""States that differ once go on differing: not every position need be compared."""
+PLACES_KEPT = 50
 Look = Callable[[Host], Glimpse | None]
 
 
@@ -46,8 +67,10 @@ class _Told:
 class Checkers:
     """Args:
     look: what a host's engine thinks; None if no daemon runs.
-    grips: what all clients believe.
-    lock_of: which (lockspace, resource) a client asked for in a request."""
+    grips: what all clients and open paths believe.
+    lock_of: which (lockspace, resource) a client asked for in a request.
+    counted: the (lockspace, resource)s whose value blocks `counters` follows.
+    only_quorum: whether nothing has struck so far but the loss of quorum, on all sides at once."""
 
     def __init__(
         self,
@@ -58,10 +81,24 @@ class Checkers:
         look: Look,
         grips: Callable[[], list[Grip]],
         lock_of: Callable[[int, str], tuple[str, str] | None],
+        metadata: Metadata,
+        counters: Counters,
+        counted: tuple[tuple[str, str], ...],
+        only_quorum: Callable[[], bool],
     ) -> None:
         self._scheduler, self._ring, self._power, self._hosts = scheduler, ring, power, hosts
         self._look, self._grips, self._lock_of = look, grips, lock_of
+        self._metadata, self._counters, self._counted = metadata, counters, counted
+        self._only_quorum = only_quorum
+        self._host_of = {host.node: host for host in hosts}
+        self._suspects: list[tuple[Grip, Grip]] = []
+        """Pairs of beliefs that must not be valid at once."""
+        self._believed: list[Grip] = []
+        self._modes: list[Mode] = []
+        self._blocks: dict[tuple[int, tuple[str, str]], Resource | None] = {}
         self._digests: dict[int, tuple[Epoch, int, str]] = {}
+        self._sound: dict[tuple[Epoch, int], None] = {}
+        """Where a state was found sound; that the others' are the same is what their digests say."""
         self._told: dict[str, _Told] = {}
         self._victim_since_ns: dict[tuple[Life, bool, Epoch], int] = {}
         self._victim_since: dict[tuple[Life, bool, Epoch], tuple[Epoch, int]] = {}
@@ -86,30 +123,36 @@ class Checkers:
     def beliefs(self) -> None:
         """1: beliefs under valid authority are pairwise compatible, wherever they are held."""
         grips = self._grips()
-        if len(grips) < 2:
-            return
-        resources: dict[tuple[str, str], list[Grip]] = {}
-        for grip in grips:
-            resources.setdefault((grip.lockspace, grip.resource), []).append(grip)
-        for (space, resource), held in resources.items():
-            for one, other in conflicts(held):
-                if one.valid and other.valid:
-                    raise SafetyViolation(
-                        f"1: {space}/{resource} is believed {one.mode.name} by {one.host.name} "
-                        f"({one.token}) and {other.mode.name} by {other.host.name} ({other.token}), "
-                        "both under valid authority"
-                    )
+        modes = [grip.mode for grip in grips]
+        if grips != self._believed or modes != self._modes:
+            self._believed, self._modes = grips, modes
+            resources: dict[tuple[str, str], list[Grip]] = {}
+            for grip in grips:
+                resources.setdefault((grip.lockspace, grip.resource), []).append(grip)
+            self._suspects = [pair for held in resources.values() for pair in conflicts(held)]
+        for one, other in self._suspects:
+            if one.valid and other.valid:
+                raise SafetyViolation(
+                    f"1: {one.lockspace}/{one.resource} is believed {one.mode.name} by {one.host.name} "
+                    f"({one.token}) and {other.mode.name} by {other.host.name} ({other.token}), "
+                    "both under valid authority"
+                )
 
     # -- after every step of an engine -----------------------------------------------
 
     def stepped(self, host: Host, todo: list[Effect]) -> None:
         glimpse = self._look(host)
+        if glimpse is not None and glimpse.phase == "stale":
+            self._nobody_stale(host)
         if glimpse is None or glimpse.running is None:
             self._digests.pop(host.node, None)
             return
         state = glimpse.running
-        self._sound_and_equal(host, state)
+        changed = self._sound_and_equal(host, state)
         self._note_victims(state)
+        if changed:
+            self._nothing_granted(host, state)
+            self._fresh_blocks(host, state)
         self._evidence_fits(state)
         self._fenced_stay_out(state)
         self._note_strong(host, glimpse, state)
@@ -118,22 +161,65 @@ class Checkers:
             if isinstance(effect, Answer):
                 self._grant_may_be_told(host, state, effect)
 
-    def _sound_and_equal(self, host: Host, state: ClusterState) -> None:
-        """6: ready members at the same position have the same digest; each state is sound in itself."""
+    def _nobody_stale(self, host: Host) -> None:
+        """Where all sides lost quorum at once and it came back, nobody has missed anything."""
+        if self._only_quorum():
+            raise SafetyViolation(f"quorum: {host.name} went stale, though nobody went on without it")
+
+    def _sound_and_equal(self, host: Host, state: ClusterState) -> bool:
+        """6: ready members at the same position have the same digest; each state is sound in itself.
+
+        Returns whether the state is another than at this node's last step."""
         known = self._digests.get(host.node)
-        if known is None or known[:2] != (state.epoch, state.position):
+        place = state.epoch, state.position
+        if known is not None and known[:2] == place:
+            return False
+        if place not in self._sound:
             wrong = invariants.check(state)
             if wrong:
                 where = f"{host.name} at {state.epoch}, position {state.position}"
                 raise SafetyViolation(f"state of {where}: {'; '.join(wrong)}")
-            known = (state.epoch, state.position, digest_of(state))
-            self._digests[host.node] = known
+            self._sound[place] = None
+            if len(self._sound) > PLACES_KEPT:
+                del self._sound[next(iter(self._sound))]
+        due = known is None or state.epoch != known[0] or state.position % DIGEST_EVERY == 0
+        digest = digest_of(state) if due else ""
+        self._digests[host.node] = (*place, digest)
+        if not due:
+            return True
         for node, other in self._digests.items():
-            differ = node != host.node and other[:2] == known[:2] and other != known
+            differ = node != host.node and other[:2] == place and other[2] not in ("", digest)
             if differ and self._ring.together(node, host.node):
                 raise SafetyViolation(
                     f"6: nodes {node} and {host.node} differ at {state.epoch}, position {state.position}"
                 )
+        return True
+
+    def _nothing_granted(self, host: Host, state: ClusterState) -> None:
+        """2: what is held in a frozen lockspace was granted before the loss that froze it."""
+        for victim in state.domain.victims:
+            since = self._victim_since[victim.life, victim.lied, victim.since]
+            for name, space in state.lockspaces.items():
+                if not victim.life.unknown and name not in victim.lockspaces:
+                    continue
+                for resource in space.resources.values():
+                    for lock in (*resource.granted, *resource.converting):
+                        token = lock.token
+                        if token is not None and (token.epoch, token.position) > since:
+                            raise SafetyViolation(
+                                f"2: {host.name} has granted {name}/{resource.name} to node {lock.owner} "
+                                f"({token}), though {victim.life} is not fenced"
+                            )
+
+    def _fresh_blocks(self, host: Host, state: ClusterState) -> None:
+        """When a value block begins anew, for want of any lock that keeps it."""
+        for where in self._counted:
+            space = state.lockspaces.get(where[0])
+            resource = space.resources.get(where[1]) if space is not None else None
+            before = self._blocks.get((host.node, where))
+            if resource is None or (resource is not before and resource.lvb_seq == 0):
+                self._counters.fresh(*where, self._scheduler.now_ns)
+            self._blocks[host.node, where] = resource
 
     def _note_victims(self, state: ClusterState) -> None:
         for victim in state.domain.victims:
@@ -259,8 +345,7 @@ class Checkers:
         """7: a token is greater than every one told to another node for a conflicting mode."""
         told = self._told.setdefault(f"{space}/{resource}", _Told())
         for other_mode, (highest, node) in told.by_mode.items():
-            conflicting = mode is Mode.EX or other_mode is Mode.EX
-            if node != host.node and conflicting and token <= highest:
+            if node != host.node and not compatible(mode, other_mode) and token <= highest:
                 raise SafetyViolation(
                     f"7: {host.name} is told token {token} for {space}/{resource}, "
                     f"but node {node} was told {highest} before"
@@ -285,8 +370,21 @@ class Checkers:
                 f"after {other.host.name} was told {other.token}"
             )
 
+    def path_landed(self, write: Landed) -> None:
+        """9 for an open LV; and what was written belongs to it, as the disks say."""
+        grip = write.path.grip
+        self.landed(grip, write.late)
+        if write.late and not grip.valid:
+            return
+        holder = self._metadata.holder(write.disk, write.at_bytes)
+        if holder != grip.resource:
+            raise SafetyViolation(
+                f"9: a write of {grip.host.name} to LV {grip.resource} landed at byte {write.at_bytes} of "
+                f"{write.disk}, which belongs to {holder or 'no LV'}"
+            )
+
     def _host(self, node: int) -> Host:
-        return next(host for host in self._hosts if host.node == node)
+        return self._host_of[node]
 
 
 def _follows(later: Life, life: Life) -> bool:

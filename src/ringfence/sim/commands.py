@@ -38,7 +38,7 @@ Examples:
     help="Play this scenario file instead of a seed.",
 )  # fmt: skip
 @click.option(
-    "--nodes", type=click.IntRange(2, 16), help="How many hosts.  [default: as the seed says, 2 to 4]"
+    "--nodes", type=click.IntRange(2, 16), help="How many hosts.  [default: as the seed says, mostly 2 to 5]"
 )
 @click.option(
     "--steps", type=click.IntRange(1), default=STEPS, show_default=True, help="Engine steps with faults."

@@ -10,16 +10,18 @@ changing what the others do.  A new kind is a class here with its `strike`, and 
 A fault that finds nothing to do (its host is off already) does nothing: which of them come at a good
 moment is the business of chance, or of whoever writes the plan."""
 
+import enum
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Self, get_origin, get_type_hints
 
 import msgspec
 
-from ringfence.sim.host import Host
+from ringfence.sim.host import Host, OwnDisk
 from ringfence.sim.power import Manner, PowerRoom
 from ringfence.sim.ring import SimRing
 from ringfence.sim.scheduler import MS, Scheduler
+from ringfence.sim.storage import Trouble
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,7 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True):
                 continue
             if isinstance(value, tuple):
                 value = ",".join(str(one) for one in value)
-            words.append(f"{field}={value.value if isinstance(value, Manner) else value}")
+            words.append(f"{field}={value.value if isinstance(value, enum.Enum) else value}")
         return " ".join(words)
 
 
@@ -193,6 +195,80 @@ class MidStep(Fault, frozen=True, tag="mid-step"):
         host.fault = fault
 
 
+class WallJump(Fault, frozen=True, tag="wall-jump"):
+    """Somebody sets a host's wall clock.  (CLOCK_BOOTTIME is set by nobody: after a suspend it has gone
+    on, which is a host that was frozen.)"""
+
+    node: int
+    by_ms: int
+
+    def strike(self, arena: Arena) -> None:
+        arena.hosts[self.node].wall_off_ms += self.by_ms
+
+
+# -- disks ------------------------------------------------------------------------------
+
+
+class OwnDiskFault(Fault, frozen=True, tag="own-disk"):
+    """The disk on which a host's daemon keeps its state."""
+
+    node: int
+    how: OwnDisk
+    for_ms: int
+
+    def strike(self, arena: Arena) -> None:
+        host = arena.hosts[self.node]
+        host.own_disk = self.how
+        arena.scheduler.after(self.for_ms, lambda: setattr(host, "own_disk", OwnDisk.GOOD))
+
+
+class SharedDisk(Fault, frozen=True, tag="shared-disk"):
+    """One host's way to one of the shared disks."""
+
+    node: int
+    disk: str
+    how: Trouble
+    for_ms: int
+
+    def strike(self, arena: Arena) -> None:
+        storage = arena.hosts[self.node].storage
+        storage.suffer(self.how, (self.disk,))
+        arena.scheduler.after(self.for_ms, lambda: storage.suffer(Trouble.NONE, ()))
+
+
+class MidWrite(Fault, frozen=True, tag="mid-write"):
+    """While one of a daemon's own writes to a shared disk is in flight.  Power loss tears it."""
+
+    node: int
+    skip: int
+    """So many writes are let pass first."""
+    how: str
+    """freeze, kill or power."""
+    for_ms: int = 0
+    """How long a freeze lasts."""
+
+    def strike(self, arena: Arena) -> None:
+        host, left = arena.hosts[self.node], self.skip
+
+        def fault() -> None:
+            nonlocal left
+            left -= 1
+            if left >= 0:
+                return
+            host.storage.fault = lambda: None
+            arena.scheduler.note(f"nemesis: {self.how} of {host.name} in the middle of a write")
+            match self.how:
+                case "freeze":
+                    host.freeze()
+                    arena.scheduler.after(self.for_ms, host.thaw)
+                case "kill":
+                    host.kill_daemon()
+                case "power":
+                    arena.power.cut(self.node)
+
+        host.storage.fault = fault
+
+
 # -- the ring ---------------------------------------------------------------------------
 
 
@@ -210,6 +286,52 @@ class Cut(Fault, frozen=True, tag="cut"):
             arena.scheduler.after(self.for_ms, arena.ring.heal)
 
 
+class SwitchOff(Fault, frozen=True, tag="switch-off"):
+    """A switch reboots: everybody is alone for a while."""
+
+    for_ms: int
+
+    def strike(self, arena: Arena) -> None:
+        if arena.ring.whole:
+            arena.ring.cut([[node] for node in arena.hosts])
+            arena.scheduler.after(self.for_ms, arena.ring.heal)
+
+
+class Deaf(Fault, frozen=True, tag="deaf"):
+    """A host still sends, and receives nothing."""
+
+    node: int
+    for_ms: int
+
+    def strike(self, arena: Arena) -> None:
+        if arena.ring.whole:
+            arena.ring.deafen(self.node, [node for node in arena.hosts if node != self.node])
+            arena.scheduler.after(self.for_ms, arena.ring.heal)
+
+
+class PathCut(Fault, frozen=True, tag="path-cut"):
+    """The path between two hosts is cut, and both still reach a third."""
+
+    nodes: tuple[int, ...]
+    for_ms: int
+
+    def strike(self, arena: Arena) -> None:
+        if len(self.nodes) == 2 and len(arena.hosts) > 2:
+            arena.ring.stick(*self.nodes)
+            arena.scheduler.after(self.for_ms, arena.ring.unstick)
+
+
+class SlowRing(Fault, frozen=True, tag="slow-ring"):
+    """Deliveries take up to so long, each as it comes."""
+
+    worst_ms: int
+    for_ms: int
+
+    def strike(self, arena: Arena) -> None:
+        arena.ring.slow_ms = self.worst_ms
+        arena.scheduler.after(self.for_ms, lambda: setattr(arena.ring, "slow_ms", 0))
+
+
 class RingLost(Fault, frozen=True, tag="ring-lost"):
     for_ms: int
 
@@ -219,6 +341,18 @@ class RingLost(Fault, frozen=True, tag="ring-lost"):
 
 
 # -- fence devices and people ----------------------------------------------------------------
+
+
+class Unplug(Fault, frozen=True, tag="unplug"):
+    """Both plugs of a host are pulled: its BMC dies with it, and only the outlets can tell."""
+
+    node: int
+    for_ms: int = 0
+
+    def strike(self, arena: Arena) -> None:
+        arena.neglect(arena.hosts[self.node], self.for_ms)
+        for outlet in "ab":
+            arena.power.switch(self.node, outlet, False)
 
 
 class Devices(Fault, frozen=True, tag="devices"):

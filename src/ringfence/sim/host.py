@@ -5,26 +5,31 @@ follows a Keep happens only if it was kept; pages read LOST once the daemon has 
 it was killed); a new daemon starts only after every data path of the old one was reaped.  Between
 any two effects the host may freeze or lose power."""
 
+import enum
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from functools import partial
+from typing import Protocol
 
 import msgspec
 
 from ringfence.core.cluster import ClusterConfig
-from ringfence.core.errors import Unavailable
+from ringfence.core.errors import RingfenceError
 from ringfence.core.evidence import Power
-from ringfence.core.ids import Token
-from ringfence.core.modes import Mode
 from ringfence.engine import effects, inputs, orders
 from ringfence.engine.effects import LOST, Effect
 from ringfence.engine.inputs import DiskState, Input
+from ringfence.sim.disk import Disks
+from ringfence.sim.grips import Grip
+from ringfence.sim.paths import BlockService, Landed
 from ringfence.sim.power import PowerRoom
 from ringfence.sim.ring import Endpoint, SimRing
 from ringfence.sim.scheduler import MS, Scheduler, Timer
+from ringfence.sim.storage import Storage
 from ringfence.wire import SPEAKS
 from ringfence.wire.client import Reply
+from ringfence.wire.entries import Incident
 
 
 class Engine(Protocol):
@@ -45,6 +50,18 @@ class Watcher(Protocol):
 
     def reaped(self, host: "Host") -> None:
         """Every data path of the host is closed; nobody on it believes to hold anything."""
+
+    def landed(self, write: Landed) -> None:
+        """A guest's write reached a disk."""
+
+
+class OwnDisk(enum.Enum):
+    """How the disk behaves on which a host's daemon keeps its state."""
+
+    GOOD = "good"
+    SLOW = "slow"
+    """Keeping takes seconds, and the daemon does nothing else meanwhile."""
+    FAILS = "fails"
 
 
 @dataclass(eq=False)
@@ -76,6 +93,7 @@ class Host:
         watcher: Watcher,
         make_engine: Callable[[], Engine],
         config: ClusterConfig,
+        disks: Disks,
         node: int,
         rate: float,
     ) -> None:
@@ -97,6 +115,11 @@ class Host:
         self.pages: dict[tuple[int, str], int] = {}
         self.fault: Callable[[], str] = lambda: ""
         """Asked between effects: "", "freeze", "kill" or "power"."""
+        self.own_disk = OwnDisk.GOOD
+        self.wall_off_ms = 0
+        """By how much its wall clock is wrong."""
+        self.storage = Storage(scheduler, disks, self.awake)
+        self.block = BlockService(scheduler, self, watcher.landed, self.report_late)
         self._scheduler, self._ring, self._power, self._watcher = scheduler, ring, power, watcher
         self._make_engine = make_engine
         self._rate = rate
@@ -130,9 +153,10 @@ class Host:
             return
         self.up = False
         self._asleep = []
+        self.storage.stop(power=True)
         self._end_daemon("nodedown", "its host lost power")
         self.pages = {}
-        self._watcher.reaped(self)
+        self._reap()
 
     # -- freezing --------------------------------------------------------------------
 
@@ -178,9 +202,8 @@ class Host:
         """Reap what an earlier daemon left, then start."""
         if not self.up or self.daemon is not None:
             return
-        self._watcher.reaped(self)
-        for key in self.pages:
-            self.pages[key] = LOST
+        self._reap()
+        self._lose_pages()
         daemon = self.daemon = Daemon(self._make_engine())
         self.daemon_frozen = False
         self._scheduler.note(f"{self.name} daemon starts ({self.boot})")
@@ -204,6 +227,7 @@ class Host:
         self.daemon = None
         self.daemon_frozen = False
         self._scheduler.note(f"{self.name} daemon ended: {why}")
+        self.storage.stop(power=False)
         for timer in daemon.agents.values():
             timer.cancel()
         if daemon.endpoint is not None:
@@ -223,7 +247,7 @@ class Host:
         )
 
     def _wall_ms(self) -> int:
-        return 1_700_000_000_000 + self._scheduler.now_ns // MS
+        return 1_700_000_000_000 + self._scheduler.now_ns // MS + self.wall_off_ms
 
     def feed(self, daemon: Daemon, fact: Input) -> None:
         """An input for this very run of the daemon; dropped if it is over."""
@@ -269,8 +293,8 @@ class Host:
                 daemon.incarnation = max(daemon.incarnation, incarnation)
                 if self.pages.get((incarnation, page)) != LOST:
                     self.pages[incarnation, page] = deadline_ns
-            case effects.Keep(disk):
-                self.disk = msgspec.msgpack.decode(msgspec.msgpack.encode(disk), type=DiskState)
+            case effects.Keep():
+                self._keep(daemon, effect)
             case effects.KeepConfig(config):
                 self.config = config
             case effects.Answer(client, reply):
@@ -290,11 +314,61 @@ class Host:
             case effects.DropPaths(generation):
                 self._drop_paths(daemon, generation)
             case effects.DoOrder(order, body):
-                self._later(daemon, _do(order, body), 10)
+                self._do(daemon, order, body)
             case effects.Ended(reason, failed):
-                for key in self.pages:
-                    self.pages[key] = LOST
+                self._lose_pages()
                 self._end_daemon("procdown" if failed else "leave", reason)
+
+    def _keep(self, daemon: Daemon, effect: effects.Keep) -> None:
+        """What follows happens only if it was kept; a daemon that cannot keep its state ends."""
+        match self.own_disk:
+            case OwnDisk.GOOD:
+                self.disk = msgspec.msgpack.decode(msgspec.msgpack.encode(effect.disk), type=DiskState)
+            case OwnDisk.FAILS:
+                self._lose_pages()
+                self._end_daemon("procdown", "its disk refuses to keep its state")
+            case OwnDisk.SLOW:
+                self.own_disk = OwnDisk.GOOD
+                daemon.todo.appendleft(effect)
+                self.freeze(daemon_only=True)
+                self._scheduler.after(self._scheduler.between(50, 5000), self.thaw)
+
+    def _lose_pages(self) -> None:
+        for key in self.pages:
+            self.pages[key] = LOST
+
+    def _reap(self) -> None:
+        self.block.reap()
+        self._watcher.reaped(self)
+
+    def _do(self, daemon: Daemon, order: int, body: orders.DriverOrder) -> None:
+        """Under the authority of the life that gave the order, whatever life it is when it is done."""
+        incarnation = daemon.incarnation
+        if isinstance(body, orders.StorageOrder):
+            guard = partial(self.valid, incarnation)
+            self.storage.do(order, body, guard, lambda done: self.feed(daemon, done))
+            return
+
+        def done(answer: object) -> None:
+            if isinstance(answer, RingfenceError):
+                self._later(daemon, inputs.OrderDone(order, error=answer.as_dict()), 5)
+            else:
+                self._later(daemon, inputs.OrderDone(order, answer=answer), 5)
+
+        def start() -> None:
+            if self.daemon is daemon:
+                self.block.do(body, incarnation, done)
+
+        self._scheduler.after(self._scheduler.between(0, 10), lambda: self.awake(start))
+
+    def report_late(self, grip: Grip) -> None:
+        """The check after a write failed: it may have landed late, and must not pass silently."""
+        if self.daemon is not None:
+            what = f"a write to {grip.resource} may have landed after authority lapsed"
+            volume = f"{grip.lockspace}/{grip.resource}"
+            self.feed(
+                self.daemon, inputs.PathIncident(Incident("write-late", self.node, what, volume=volume))
+            )
 
     def _later(self, daemon: Daemon, fact: Input, worst_ms: float) -> None:
         self._scheduler.after(
@@ -304,7 +378,7 @@ class Host:
     def _drop_paths(self, daemon: Daemon, generation: int) -> None:
         def reap() -> None:
             if self.daemon is daemon:
-                self._watcher.reaped(self)
+                self._reap()
                 self.feed(daemon, inputs.PathsDropped(generation))
 
         self._scheduler.after(self._scheduler.between(1, 200), lambda: self.awake(reap))
@@ -317,64 +391,3 @@ class Host:
 
     def lost(self, incarnation: int, page: str) -> bool:
         return self.pages.get((incarnation, page), LOST) == LOST
-
-
-def _do(order: int, body: orders.DriverOrder) -> inputs.OrderDone:
-    """A host of this world has no block devices: what concerns them finds nothing."""
-    answer: Any = None
-    match body:
-        case orders.ScanDevices() | orders.OpenPaths():
-            answer = ()
-        case orders.ReadBlocks(reads):
-            answer = tuple(None for _ in reads)
-        case orders.WriteBlocks() | orders.OpenPath():
-            error = Unavailable("there are no block devices in this world", next="ask for locks instead")
-            return inputs.OrderDone(order, error=error.as_dict())
-        case orders.ClosePath():
-            pass
-    return inputs.OrderDone(order, answer=answer)
-
-
-@dataclass(eq=False)
-class Grip:
-    """What a client of a host believes: that it holds a lock.  True or not, it acts on it."""
-
-    host: Host
-    incarnation: int
-    client: int
-    lock: int
-    lockspace: str
-    resource: str
-    mode: Mode
-    token: Token
-
-    @property
-    def page(self) -> str:
-        vg = self.lockspace.removeprefix("lvm_")
-        return f"vg/{vg}" if vg != self.lockspace else "grant"
-
-    @property
-    def valid(self) -> bool:
-        """Believed under valid authority: it may write at this very moment (or right after a thaw)."""
-        return self.host.valid(self.incarnation, self.page)
-
-
-def conflicts(grips: list[Grip]) -> Iterator[tuple[Grip, Grip]]:
-    """Pairs of valid grips on one resource, by different hosts, that no lock manager may grant together."""
-    for index, one in enumerate(grips):
-        for other in grips[index + 1 :]:
-            if one.host is not other.host and not _compatible(one.mode, other.mode):
-                yield one, other
-
-
-def _compatible(one: Mode, other: Mode) -> bool:
-    """Davis, VAXcluster Principles, table 6-1; written down again here, to check the engine's own."""
-    allowed = {
-        Mode.NL: "NL CR CW PR PW EX",
-        Mode.CR: "NL CR CW PR PW",
-        Mode.CW: "NL CR CW",
-        Mode.PR: "NL CR PR",
-        Mode.PW: "NL CR",
-        Mode.EX: "NL",
-    }
-    return other.name in allowed[one].split()

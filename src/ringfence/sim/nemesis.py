@@ -40,3 +40,4 @@ class Nemesis:
         self._active = False
         for host in self._arena.hosts.values():
             host.fault = lambda: ""
+            host.storage.fault = lambda: None

@@ -1,17 +1,19 @@
 """Plans of faults, drawn from a seed.
 
 A plan is a sequence of stories, each of one fault or a few that belong together, of which the design
-says that it survives them.  With two nodes and no slots a lie of a fence device during a partition is
-outside of that; there the two are never drawn together."""
+says that it survives them.  With two nodes and no slots a lie of a fence device during a partition, or
+before the survivor is lost in its turn, is outside of that; there the two are never drawn together."""
 
 import enum
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from ringfence.sim.disk import DISKS
 from ringfence.sim.faults import (
     Calm,
     Cut,
+    Deaf,
     Devices,
     Fault,
     FreezeDaemon,
@@ -19,12 +21,22 @@ from ringfence.sim.faults import (
     KillDaemon,
     Leave,
     MidStep,
+    MidWrite,
+    OwnDiskFault,
+    PathCut,
     PowerOff,
     RingLost,
+    SharedDisk,
     Sign,
+    SlowRing,
+    SwitchOff,
+    Unplug,
+    WallJump,
 )
+from ringfence.sim.host import OwnDisk
 from ringfence.sim.power import Manner
 from ringfence.sim.scheduler import Chance
+from ringfence.sim.storage import Trouble
 
 
 class Faults(enum.Enum):
@@ -51,7 +63,14 @@ class Swarm:
 
 
 SWARM: dict[str, Swarm] = {}
+BEYOND_TWO = (
+    "cut", "switch-off", "halves", "deaf",
+    "power-off", "power-off-all", "unplug", "operator", "kill-daemon", "own-disk", "mid-step", "mid-write",
+)  # fmt: skip
+"""What parts two nodes, or takes one away while the other, given up on a lie, is about to come back."""
 LIE_PACE_MS = 5000
+ONLY_QUORUM = 0.04
+"""How often nothing strikes but the loss of quorum, on all sides at once: then nobody may go stale."""
 
 
 def _swarm(name: str, weight: int) -> Callable[[Draw], Draw]:
@@ -84,8 +103,12 @@ def _when(fault: Fault) -> int:
 
 def _swarm_of(chance: Chance, nodes: Nodes) -> Iterator[tuple[int, list[Fault]]]:
     enabled = [name for name in SWARM if chance.chance(0.5)] or ["freeze-host"]
-    if len(nodes) == 2 and "cut" in enabled and "devices-lie" in enabled:
-        enabled.remove(chance.rng.choice(["cut", "devices-lie"]))
+    if chance.chance(ONLY_QUORUM):
+        enabled = ["switch-off", "halves"]
+    if len(nodes) == 2 and "devices-lie" in enabled:
+        beyond = [name for name in enabled if name in BEYOND_TWO]
+        gone = chance.rng.choice([["devices-lie"], beyond])
+        enabled = [name for name in enabled if name not in gone]
     pace_ms = chance.rng.choice([400, 1500, 4000])
     weights = [SWARM[name].weight for name in enabled]
     at_ms = 0
@@ -134,6 +157,39 @@ def _(chance: Chance, nodes: Nodes) -> list[Fault]:
     return [RingLost(for_ms=chance.rng.randrange(100, 8000))]
 
 
+@_swarm("switch-off", 2)
+def _(chance: Chance, nodes: Nodes) -> list[Fault]:
+    return [SwitchOff(for_ms=_cut_ms(chance))]
+
+
+@_swarm("halves", 2)
+def _(chance: Chance, nodes: Nodes) -> list[Fault]:
+    """No side has a majority (but of two nodes)."""
+    if len(nodes) % 2:
+        return [SwitchOff(for_ms=_cut_ms(chance))]
+    here = chance.rng.sample(nodes, len(nodes) // 2)
+    return [Cut(nodes=tuple(sorted(here)), for_ms=_cut_ms(chance))]
+
+
+def _cut_ms(chance: Chance) -> int:
+    return chance.rng.randrange(50, chance.rng.choice([1000, 3000, 9000]))
+
+
+@_swarm("deaf", 2)
+def _(chance: Chance, nodes: Nodes) -> list[Fault]:
+    return [Deaf(node=chance.rng.choice(nodes), for_ms=chance.rng.randrange(300, 12000))]
+
+
+@_swarm("path-cut", 3)
+def _(chance: Chance, nodes: Nodes) -> list[Fault]:
+    return [PathCut(nodes=tuple(sorted(chance.rng.sample(nodes, 2))), for_ms=_cut_ms(chance))]
+
+
+@_swarm("slow-ring", 3)
+def _(chance: Chance, nodes: Nodes) -> list[Fault]:
+    return [SlowRing(worst_ms=chance.rng.choice([50, 200, 800]), for_ms=chance.rng.randrange(300, 6000))]
+
+
 @_swarm("devices-fail", 4)
 def _(chance: Chance, nodes: Nodes) -> list[Fault]:
     failing = (Manner.UNREACHABLE, Manner.HANGS, Manner.CONTRADICTED, Manner.HONEST)
@@ -148,6 +204,38 @@ def _(chance: Chance, nodes: Nodes) -> list[Fault]:
 def _spoiled(chance: Chance, nodes: Nodes, manners: tuple[Manner, ...]) -> Devices:
     bmc, a, b = (chance.rng.choice(manners) if chance.chance(0.6) else None for _ in range(3))
     return Devices(node=chance.rng.choice(nodes), bmc=bmc, a=a, b=b)
+
+
+@_swarm("unplug", 2)
+def _(chance: Chance, nodes: Nodes) -> list[Fault]:
+    return [Unplug(node=chance.rng.choice(nodes))]
+
+
+@_swarm("wall-jump", 1)
+def _(chance: Chance, nodes: Nodes) -> list[Fault]:
+    by_ms = chance.rng.choice([-1, 1]) * chance.rng.randrange(1, 10 ** chance.rng.randrange(2, 8))
+    return [WallJump(node=chance.rng.choice(nodes), by_ms=by_ms)]
+
+
+@_swarm("own-disk", 2)
+def _(chance: Chance, nodes: Nodes) -> list[Fault]:
+    how = chance.rng.choice([OwnDisk.SLOW, OwnDisk.SLOW, OwnDisk.FAILS])
+    return [OwnDiskFault(node=chance.rng.choice(nodes), how=how, for_ms=chance.rng.randrange(100, 3000))]
+
+
+@_swarm("shared-disk", 4)
+def _(chance: Chance, nodes: Nodes) -> list[Fault]:
+    how = chance.rng.choice([Trouble.SLOW, Trouble.WRITES_FAIL, Trouble.READS_FAIL])
+    for_ms = chance.rng.randrange(20, chance.rng.choice([300, 5000]))
+    node, disk = chance.rng.choice(nodes), chance.rng.choice(DISKS)
+    return [SharedDisk(node=node, disk=disk, how=how, for_ms=for_ms)]
+
+
+@_swarm("mid-write", 5)
+def _(chance: Chance, nodes: Nodes) -> list[Fault]:
+    how = chance.rng.choice(["freeze", "kill", "power"])
+    skip, for_ms = chance.rng.randrange(12), chance.rng.randrange(10, 8000)
+    return [MidWrite(node=chance.rng.choice(nodes), skip=skip, how=how, for_ms=for_ms)]
 
 
 @_swarm("mid-step", 3)

@@ -11,7 +11,12 @@ were seen to do:
 * While a loss is being detected a totem delivers nothing to anybody; a hub goes on.
 * Sides of a cut count their epochs apart, so that both may use one sequence number; the
   representatives differ.
-* Each member gets what is ordered after a delay of its own, now and then a long one.
+* Each member gets what is ordered after a delay of its own, now and then a long one; a ring that is slow
+  delays everything for longer.
+* A path between two members is cut, and both still reach a third: those two are delivered nothing and
+  send nothing until it heals; no view changes and nobody is told.  The third goes on.
+* A member that can send but not receive is found out late, and the ring of the others forms anew again and
+  again, with the same members.
 
 Survivors of a view change have delivered the same payloads before it (virtual synchrony)."""
 
@@ -37,6 +42,8 @@ class Endpoint:
     epoch: Epoch = field(default_factory=Epoch)
     last_ns: int = 0
     """When its last input is due: the next is not earlier."""
+    dropped_ns: int = -1
+    """What was due until then, and it has not read, never comes."""
     last_sent_ns: int = 0
     frozen: bool = False
     host_frozen: bool = False
@@ -52,6 +59,9 @@ class Endpoint:
     """How many of its next own payloads only it will ever see."""
     late: list[bytes] = field(default_factory=list)
     """Sent while it was out without knowing; ordered after it is in again."""
+    undelivered: list[RingInput] = field(default_factory=list)
+    """Waits in the ring while a path to it is cut."""
+    unsent: list[bytes] = field(default_factory=list)
 
     @property
     def lost(self) -> bool:
@@ -87,6 +97,10 @@ class SimRing:
         self._endpoints: dict[int, Endpoint] = {}
         self._seen: dict[int, int] = {}
         """Highest sequence each node knows, as corosync keeps it on disk."""
+        self._stuck: tuple[int, ...] = ()
+        """Nodes between which a path is cut."""
+        self.slow_ms = 0.0
+        """How long deliveries may take in a ring that is slow; 0: it is not."""
         self.views = 0
 
     @property
@@ -105,7 +119,7 @@ class SimRing:
     def _join(self, endpoint: Endpoint) -> None:
         if not endpoint.open or endpoint.member:
             return
-        if not self.up or endpoint.frozen:
+        if not self.up or endpoint.frozen or endpoint.node in self._stuck:
             self._scheduler.after(self._scheduler.between(20, 500), lambda: self._join(endpoint))
             return
         side = self._side_of(endpoint.node)
@@ -124,6 +138,9 @@ class SimRing:
         """As `ring.port.Ring.multicast`."""
         scheduler = self._scheduler
         if not endpoint.open or not endpoint.told:
+            return
+        if endpoint.node in self._stuck:
+            endpoint.unsent.append(payload)
             return
         delay_ms = scheduler.delay_ms(0.3, 20)
         at_ns = max(endpoint.last_sent_ns, scheduler.now_ns + int(delay_ms * MS))
@@ -154,12 +171,16 @@ class SimRing:
 
     def _give(self, endpoint: Endpoint, fact: RingInput) -> None:
         scheduler = self._scheduler
-        delay_ms = scheduler.delay_ms(0.2, 40)
+        if endpoint.node in self._stuck and endpoint.member:
+            endpoint.undelivered.append(fact)
+            return
+        slow = self.slow_ms and scheduler.chance(0.3)
+        delay_ms = scheduler.between(0, self.slow_ms) if slow else scheduler.delay_ms(0.2, 40)
         endpoint.last_ns = max(endpoint.last_ns + 1, scheduler.now_ns + int(delay_ms * MS))
         scheduler.at(endpoint.last_ns, lambda: self._read(endpoint, fact))
 
     def _read(self, endpoint: Endpoint, fact: RingInput) -> None:
-        if not endpoint.open:
+        if not endpoint.open or self._scheduler.now_ns <= endpoint.dropped_ns:
             return
         if endpoint.frozen or endpoint.unread:
             endpoint.unread.append(fact)
@@ -173,6 +194,7 @@ class SimRing:
         endpoint.frozen = True
         endpoint.host_frozen = endpoint.host_frozen or with_host
         if with_host and endpoint.member:
+            self.unstick()
             if self.totem:
                 self._side_of(endpoint.node).held = True
             self._scheduler.after(self.detection_ms, lambda: self._detected(endpoint))
@@ -183,6 +205,7 @@ class SimRing:
             keep = self._scheduler.rng.randrange(len(endpoint.unread) + 1)
             if self._scheduler.chance(0.5):
                 del endpoint.unread[keep:]
+                endpoint.dropped_ns = endpoint.last_ns  # and what was still on its way behind that
 
     def thaw(self, endpoint: Endpoint) -> None:
         """It reads on; if it was removed meanwhile it will find out, in one of three ways."""
@@ -198,7 +221,7 @@ class SimRing:
             pass  # it was joining, or has lost the ring: it goes on with that
         elif not self.totem or not self.up:
             endpoint.unread.append(RingLost("removed while frozen"))
-            endpoint.told = ()
+            endpoint.told, endpoint.dropped_ns = (), endpoint.last_ns
             scheduler.after(scheduler.between(1, 100), lambda: self._join(endpoint))
         else:
             if scheduler.chance(0.6):
@@ -237,6 +260,7 @@ class SimRing:
             del self._endpoints[endpoint.node]
         if not endpoint.member:
             return
+        self.unstick()
         scheduler = self._scheduler
         if how == "leave":
             self._remove(endpoint, how)
@@ -265,11 +289,48 @@ class SimRing:
     def heal(self) -> None:
         self._regroup([], self._scheduler.between(10, 65))
 
+    def deafen(self, node: int, others: list[int]) -> None:
+        """Cut what the others send to this node, and not what it sends to them."""
+        self._regroup([[node], others], 2 * self.detection_ms)
+        if self.totem:
+            self._form_again(self._cut, others[0])
+
+    def _form_again(self, cut: list[list[int]], node: int) -> None:
+        def form() -> None:
+            if self._cut is not cut or not self.up:
+                return
+            side = self._side_of(node)
+            if side.forming is None and side.members:
+                side.forming = self._scheduler.after(self.detection_ms, lambda: self._formed(side))
+            self._form_again(cut, node)
+
+        self._scheduler.after(self._scheduler.between(3, 6) * self.detection_ms, form)
+
+    def stick(self, one: int, other: int) -> None:
+        """Cut the path between two nodes that both reach a third: nothing passes to or from either."""
+        self.unstick()
+        if self.whole and self.up and not any(end.lost for end in self._endpoints.values()):
+            self._stuck = (one, other)
+
+    def unstick(self) -> None:
+        stuck, self._stuck = self._stuck, ()
+        for node in stuck:
+            endpoint = self._endpoints.get(node)
+            if endpoint is None:
+                continue
+            facts, endpoint.undelivered = endpoint.undelivered, []
+            payloads, endpoint.unsent = endpoint.unsent, []
+            for fact in facts:
+                self._give(endpoint, fact)
+            for payload in payloads:
+                self.multicast(endpoint, payload)
+
     @property
     def whole(self) -> bool:
         return not self._cut
 
     def _regroup(self, groups: list[list[int]], delay_ms: float) -> None:
+        self.unstick()
         before = list(self._sides.values())
         self._cut, self._sides = groups, {}
         for old in before:
@@ -291,6 +352,7 @@ class SimRing:
 
     def lose(self) -> None:
         """The ring itself ends (the hub is killed)."""
+        self.unstick()
         self.up = False
         for side in self._sides.values():
             if side.forming is not None:

@@ -24,6 +24,9 @@ from ringfence.sim.faults import Fault, parse_fault
 from ringfence.sim.plans import Faults, draw_plan
 
 STEPS = 4000
+NODES = (2, 2, 3, 3, 3, 4, 4, 5)
+MANY = 0.04
+"""How seldom a seed has more than a few nodes: the more there are, the less happens in as many steps."""
 RINGS = ("hub", "totem")
 BY_SEED = (Faults.SWARM, Faults.SWARM, Faults.LIAR)
 AFTERMATH_MS = 3000
@@ -67,7 +70,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True):
 
     seed: int
     nodes: int = 0
-    """0: 2 to 4."""
+    """0: mostly 2 to 5, seldom up to 16."""
     steps: int = STEPS
     strikes: int = 0
     """End soon after so many faults, instead of after `steps`."""
@@ -76,7 +79,9 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True):
 
     def scenario(self) -> Scenario:
         rng = random.Random(f"{self.seed}/scenario")
-        nodes, ring, faults = rng.choice([2, 3, 3, 4]), rng.choice(RINGS), rng.choice(BY_SEED)
+        nodes, ring, faults = rng.choice(NODES), rng.choice(RINGS), rng.choice(BY_SEED)
+        if rng.random() < MANY:
+            nodes = rng.randrange(max(NODES) + 1, 17)
         drawn = Scenario(
             seed=self.seed,
             nodes=self.nodes or nodes,

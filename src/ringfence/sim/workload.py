@@ -1,9 +1,14 @@
-"""Simulated clients: they ask for locks, believe what they are told, and write.
+"""Simulated clients: they ask for locks, convert them, count in value blocks, believe what they are told,
+and write.
 
 A client that was told of a grant acts on it until it gives it back, or until a look at the
 authority page says that all is lost.  It writes whenever the page lets it; a write is checked, is
-in flight for a moment, lands, and is checked again, as in `block.nbd`."""
+in flight for a moment, lands, and is checked again, as in `block.nbd`.  While a conversion is under
+way it believes only what both modes allow.
 
+Some are lazy: they hold until they are told that somebody waits (a blocking notice)."""
+
+import base64
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,14 +16,17 @@ from typing import Any
 from ringfence.core.ids import Token
 from ringfence.core.modes import Mode
 from ringfence.engine import inputs
-from ringfence.sim.host import Grip, Host
+from ringfence.locks.flags import Flag
+from ringfence.sim.counters import Counters, Write
+from ringfence.sim.grips import Grip, weaker
+from ringfence.sim.host import Host
 from ringfence.sim.scheduler import Scheduler
 from ringfence.wire import client as calls
 from ringfence.wire.client import Call, Reply, Request
-from ringfence.wire.entries import Incident
 
-SPACES = {"lvm_vg0": ("vm1", "vm2"), "app": ("leader",)}
-MODES = {Mode.EX: 6, Mode.PR: 3, Mode.PW: 1, Mode.CR: 1}
+SPACES = {"lvm_vg0": ("vm1", "vm2"), "app": ("leader", "count", "count")}
+COUNTERS = (("app", "count"),)
+MODES = {Mode.EX: 6, Mode.PR: 3, Mode.PW: 1, Mode.CR: 1, Mode.CW: 1, Mode.NL: 1}
 Landed = Callable[[Grip, bool], None]
 
 
@@ -29,8 +37,8 @@ class Question:
     call: Call
     asked_ns: int
     then: Callable[[Reply], None]
-    patient: bool
-    """It has no time limit of its own: it must be answered in the end."""
+    where: tuple[str, str] | None = None
+    """The (lockspace, resource) of the lock that it asks for or converts."""
 
 
 @dataclass(eq=False)
@@ -39,9 +47,13 @@ class Client:
 
     number: int
     host: Host
+    idle: "Callable[[Client], None]"
+    """What it does next when it has nothing to wait for."""
     joined: list[str] = field(default_factory=list)
     questions: dict[str, Question] = field(default_factory=dict)
     grip: Grip | None = None
+    lazy: str = ""
+    """The request whose notices it waits for before it gives its lock back."""
     in_flight: int = 0
     probed: bool = False
     generation: int = 0
@@ -58,14 +70,33 @@ class Workload:
         self._scheduler = scheduler
         self._landed = landed
         self._requests = 0
-        self.clients = [
-            Client(host.node * 100 + number, host) for host in hosts for number in range(per_host)
-        ]
-        self.granted = self.refused = self.written = self.held_back = 0
+        self._sessions = 0
+        self.counters = Counters()
+        self.clients: list[Client] = []
+        self._numbered: dict[int, Client] = {}
+        self.granted = self.refused = self.written = self.held_back = self.converted = self.deadlocks = 0
         self.busy = True
         """False: nobody asks for anything new."""
-        for client in self.clients:
-            self._soon(client, self._next)
+        for host in hosts:
+            for _ in range(per_host):
+                self.add(host, self._next)
+
+    def add(self, host: Host, idle: Callable[[Client], None]) -> Client:
+        """One more client; `idle` is called whenever it has nothing to do."""
+        client = Client(0, host, idle)
+        self._number(client)
+        self.clients.append(client)
+        self.rest(client, 30)
+        return client
+
+    def _number(self, client: Client) -> None:
+        """A connection of its own."""
+        self._numbered.pop(client.number, None)
+        client.number = client.number + 1000 if client.number else 100 + len(self.clients)
+        self._numbered[client.number] = client
+
+    def rest(self, client: Client, worst_ms: float = 300) -> None:
+        self._soon(client, client.idle, worst_ms)
 
     @property
     def grips(self) -> list[Grip]:
@@ -76,37 +107,42 @@ class Workload:
 
     def lock_of(self, number: int, request: str) -> tuple[str, str] | None:
         """(lockspace, resource) that an unanswered request asks a lock of."""
-        for client in self.clients:
-            question = client.questions.get(request) if client.number == number else None
-            if question is not None and isinstance(question.call, calls.Lock):
-                return question.call.lockspace, question.call.resource
-        return None
+        client = self._numbered.get(number)
+        question = client.questions.get(request) if client is not None else None
+        return question.where if question is not None else None
 
     # -- asking --------------------------------------------------------------------
 
     def ask(
-        self, client: Client, call: Call, then: Callable[[Reply], None], patient: bool = True
-    ) -> Question | None:
-        """Send a request, if there is a daemon to take it."""
+        self,
+        client: Client,
+        call: Call,
+        then: Callable[[Reply], None],
+        where: tuple[str, str] | None = None,
+    ) -> None:
+        """Send a request, if there is a daemon to take it.  `then` may be called before this returns."""
         daemon = client.host.daemon
         if daemon is None:
-            self._soon(client, self._next, 300)
-            return None
+            self.rest(client)
+            return
         self._requests += 1
         request = Request(f"q{self._requests}", call)
-        question = Question(call, self._scheduler.now_ns, then, patient)
-        client.questions[request.id] = question
+        client.questions[request.id] = Question(call, self._scheduler.now_ns, then, where)
+        if isinstance(call, calls.Lock):
+            client.lazy = request.id if call.notices else ""
         host = client.host
         host.awake(lambda: host.feed(daemon, inputs.Asked(client.number, request, "sim")))
-        return question
 
     def answered(self, host: Host, number: int, reply: Reply) -> None:
-        client = next((one for one in self.clients if one.number == number), None)
-        if client is None or not reply.final:
+        client = self._numbered.get(number)
+        if client is None:
             return
         question = client.questions.pop(reply.id, None)
         if question is not None:
             question.then(reply)
+        elif reply.id == client.lazy and isinstance(reply.result, dict) and "blocking" in reply.result:
+            client.lazy = ""
+            self._give_back_soon(client, 100)
 
     def ended(self, host: Host) -> None:
         """The host's daemon is gone: what was asked is void, what is held is still believed."""
@@ -114,21 +150,32 @@ class Workload:
             if client.host is host:
                 client.questions.clear()
                 client.joined = []
+                client.lazy = ""
                 if client.grip is None:
                     self._start_over(client)
+                else:
+                    self._give_back_soon(client, 3000)
 
     def reaped(self, host: Host) -> None:
         for client in self.clients:
             if client.host is host:
-                client.grip = None
-                client.joined = []
+                self._abandon(client)
                 client.questions.clear()
                 self._start_over(client)
+
+    def _abandon(self, client: Client) -> None:
+        """It holds nothing any more, and has not given it back."""
+        if client.grip is not None:
+            if (client.grip.lockspace, client.grip.resource) in COUNTERS:
+                self.counters.lost(client.grip)
+            client.grip = None
+        client.joined = []
+        client.lazy = ""
 
     def _start_over(self, client: Client) -> None:
         client.generation += 1
         client.in_flight = 0
-        self._soon(client, self._next, 300)
+        self.rest(client)
 
     def _soon(self, client: Client, what: Callable[[Client], None], worst_ms: float = 30) -> None:
         generation = client.generation
@@ -152,7 +199,7 @@ class Workload:
         if client.grip is not None:
             return
         if not self.busy:
-            self._soon(client, self._next, 400)
+            self.rest(client, 400)
             return
         rng = self._scheduler.rng
         space = rng.choice(sorted(SPACES))
@@ -160,75 +207,153 @@ class Workload:
             self.ask(client, calls.JoinSpace(space), lambda reply: self._after_join(client, space, reply))
             return
         mode = rng.choices(list(MODES), list(MODES.values()))[0]
-        wait_ms = rng.choice([None, None, 0, rng.randrange(100, 4000)])
-        self.lock(client, space, rng.choice(SPACES[space]), mode, wait_ms)
+        where = space, rng.choice(SPACES[space])
+        flags = Flag.EXPEDITE if mode is Mode.NL else rng.choice([0, 0, 0, Flag.HEADQUE, Flag.NOORDER])
+        lazy = self._scheduler.chance(0.1)
+        wait_ms = None if flags & Flag.EXPEDITE else rng.choice([None, None, 0, rng.randrange(100, 4000)])
+        asked_ns = self._scheduler.now_ns
+        call = calls.Lock(*where, mode.name, wait_ms, int(flags), notices=lazy)
+        self.ask(client, call, lambda reply: self._after_lock(client, where, asked_ns, reply), where)
 
     def _after_join(self, client: Client, space: str, reply: Reply) -> None:
         if reply.error is None:
             client.joined.append(space)
-        self._soon(client, self._next)
+        self.rest(client, 30)
 
-    def lock(
-        self, client: Client, space: str, resource: str, mode: Mode, wait_ms: int | None
-    ) -> Question | None:
-        call = calls.Lock(space, resource, mode.name, wait_ms)
-        return self.ask(client, call, lambda reply: self._after_lock(client, call, reply))
-
-    def _after_lock(self, client: Client, call: calls.Lock, reply: Reply) -> None:
+    def _after_lock(self, client: Client, where: tuple[str, str], asked_ns: int, reply: Reply) -> None:
         if reply.error is not None:
             self.refused += 1
+            client.lazy = ""
             if reply.error.get("code") in ("not-found", "locks-lost"):
                 client.joined = []
-            self._soon(client, self._next, 500)
+            self.rest(client, 500)
             return
-        self._believe(client, call.lockspace, call.resource, reply.result)
-        hold_ms = self._scheduler.delay_ms(300, 8000)
-        generation = client.generation
-        self._scheduler.after(hold_ms, lambda: client.host.awake(lambda: self._done(client, generation)))
-        self._plan_write(client)
-
-    def _believe(self, client: Client, space: str, resource: str, result: Any) -> None:
         self.granted += 1
         daemon = client.host.daemon
         assert daemon is not None
-        client.grip = Grip(
-            client.host,
-            daemon.incarnation,
-            client.number,
-            int(result["lock"]),
-            space,
-            resource,
-            Mode[result["mode"]],
-            Token.parse(result["token"]),
-        )
-        self._scheduler.note(f"{client.host.name} {space}/{resource} {result['mode']} {result['token']}")
+        result = reply.result
+        self._sessions += 1
+        grip = client.grip = Grip(
+            client.host, daemon.incarnation, client.number, int(result["lock"]), *where,
+            Mode[result["mode"]], Token.parse(result["token"]), self._sessions,
+        )  # fmt: skip
+        self._told(grip, Mode.UN, asked_ns, result)
+        self._plan_write(client)
+        if not client.lazy:
+            self._give_back_soon(client, 300)
+        elif not self.busy:
+            self._patience(client)
+
+    def _told(self, grip: Grip, before: Mode, asked_ns: int, result: Any) -> None:
+        name = f"{grip.lockspace}/{grip.resource}"
+        self._scheduler.note(f"{grip.host.name} {name} {grip.mode.name} {grip.token}")
+        writes = before >= Mode.PW and grip.mode <= before
+        if (grip.lockspace, grip.resource) in COUNTERS and grip.mode >= before and not writes:
+            lvb = base64.b64decode(result["lvb"]) if result["lvb"] is not None else None
+            self.counters.read(grip, grip.mode, asked_ns, self._scheduler.now_ns, lvb)
+
+    def _give_back_soon(self, client: Client, typical_ms: float) -> None:
+        generation = client.generation
+        delay_ms = self._scheduler.delay_ms(typical_ms, 8000)
+        self._scheduler.after(delay_ms, lambda: client.host.awake(lambda: self._done(client, generation)))
+
+    def _patience(self, client: Client) -> None:
+        """The lazy hold for ever, if nobody waits for them; but the story must end."""
+        if client.lazy and client.grip is not None:
+            client.lazy = ""
+            self._give_back_soon(client, 300)
+
+    def let_go(self) -> None:
+        """Nobody waits for anything: who was lazy gives back by itself."""
+        for client in self.clients:
+            self._patience(client)
 
     def _done(self, client: Client, generation: int) -> None:
         """It has held the lock for long enough: convert it, vanish, or give it back."""
         grip = client.grip
-        if client.generation != generation or grip is None:
+        if client.generation != generation or grip is None or client.questions:
             return
         if client.host.daemon is None or client.in_flight:  # paths flush before a lock is given up
-            self._scheduler.after(50, lambda: client.host.awake(lambda: self._done(client, generation)))
+            self._give_back_soon(client, 50)
             return
-        client.grip = None  # no belief from here on, whatever becomes of the request
-        if self._scheduler.chance(0.05):
+        if self.busy and self._scheduler.chance(0.3):
+            self._convert(client, grip)
+        elif self._scheduler.chance(0.05):
             self._vanish(client)
         else:
-            self.ask(client, calls.Unlock(grip.lock), lambda reply: self._after_unlock(client, reply))
+            self._unlock(client, grip)
 
-    def _after_unlock(self, client: Client, reply: Reply) -> None:
-        if reply.error is not None:
-            client.joined = []
-        self._soon(client, self._next, 300)
+    def _unlock(self, client: Client, grip: Grip) -> None:
+        flags, lvb, write = self._count(grip, Mode.UN)
+        client.grip = None  # no belief from here on, whatever becomes of the request
+
+        def then(reply: Reply) -> None:
+            if reply.error is not None:
+                client.joined = []
+            elif write is not None:
+                self.counters.done(write, self._scheduler.now_ns)
+            self.rest(client)
+
+        self.ask(client, calls.Unlock(grip.lock, flags, lvb), then)
+
+    def _count(self, grip: Grip, wanted: Mode) -> tuple[int, bytes | None, Write | None]:
+        """Write the value block where this operation can: flags, block, and the write."""
+        writes = grip.mode >= Mode.PW and wanted <= grip.mode
+        if (grip.lockspace, grip.resource) not in COUNTERS or not writes or self._scheduler.chance(0.2):
+            return 0, None, None
+        if self._scheduler.chance(0.05):
+            write, _ = self.counters.begin(grip, self._scheduler.now_ns, spoil=True)
+            return int(Flag.IVVALBLK), None, write
+        write, lvb = self.counters.begin(grip, self._scheduler.now_ns)
+        return int(Flag.VALBLK), lvb, write
+
+    def _convert(self, client: Client, grip: Grip) -> None:
+        rng = self._scheduler.rng
+        before, wanted = (
+            grip.mode,
+            rng.choice([Mode.NL, Mode.CR, Mode.CW, Mode.PR, Mode.PW, Mode.EX, Mode.EX]),
+        )
+        flags, lvb, write = self._count(grip, wanted)
+        wait_ms = rng.choice([None, None, 0, rng.randrange(100, 4000)])
+        if wait_ms is None and wanted > before and self._scheduler.chance(0.2):
+            flags |= Flag.CONVDEADLK
+        grip.mode = Mode.NL if flags & Flag.CONVDEADLK else weaker(before, wanted)
+        asked_ns = self._scheduler.now_ns
+
+        def then(reply: Reply) -> None:
+            if client.grip is not grip:
+                return
+            if reply.error is not None:
+                code = reply.error.get("code")
+                self.deadlocks += code == "deadlock"
+                if code in ("not-found", "locks-lost"):
+                    grip.mode = before
+                    self._abandon(client)
+                    self._start_over(client)
+                    return
+                grip.mode = weaker(grip.mode, before) if flags & Flag.CONVDEADLK else before
+                self._give_back_soon(client, 100)
+                return
+            self.converted += 1
+            self._sessions += 1
+            grip.session = self._sessions
+            grip.mode, grip.token = Mode[reply.result["mode"]], Token.parse(reply.result["token"])
+            if write is not None:
+                self.counters.done(write, self._scheduler.now_ns)
+            self._told(grip, before, asked_ns, reply.result)
+            self._give_back_soon(client, 300)
+
+        call = calls.Convert(grip.lock, wanted.name, wait_ms, int(flags), lvb)
+        self.ask(client, call, then, (grip.lockspace, grip.resource))
 
     def _vanish(self, client: Client) -> None:
         daemon = client.host.daemon
         assert daemon is not None
         client.questions.clear()
-        client.host.feed(daemon, inputs.ClientGone(client.number))
-        client.number += 1000
-        client.joined = []
+        gone = client.number
+        self._number(client)
+        self._abandon(client)
+        client.host.feed(daemon, inputs.ClientGone(gone))
         self._start_over(client)
 
     # -- when all is mended ------------------------------------------------------------
@@ -239,6 +364,7 @@ class Workload:
             client.generation += 1
             client.questions.clear()
             client.grip = None
+            client.lazy = ""
 
     def probe(self, client: Client, space: str, resource: str, mode: Mode) -> None:
         """Join, lock, unlock, again and again until it worked once; see `probed`."""
@@ -280,9 +406,11 @@ class Workload:
         if client.generation != generation or grip is None:
             return
         if client.host.lost(grip.incarnation, grip.page):
-            client.grip = None  # all is lost, and the client is told so by its path
-            client.joined = []
+            self._abandon(client)  # all is lost, and the client is told so by its path
             self._start_over(client)
+            return
+        if grip.mode not in (Mode.EX, Mode.PW):
+            self._plan_write(client)
             return
         if not grip.valid:
             self.held_back += 1
@@ -295,24 +423,10 @@ class Workload:
             if client.generation != generation:
                 return  # its path was reaped: what was in flight is over, one way or the other
             client.in_flight -= 1
-            self._land(grip, late=client.host.freezes != freezes)
+            self.written += 1
+            self._landed(grip, client.host.freezes != freezes)
+            if not grip.valid:
+                client.host.report_late(grip)
             self._plan_write(client)
 
         self._scheduler.after(self._scheduler.between(0.05, 1), lambda: client.host.awake(land))
-
-    def _land(self, grip: Grip, late: bool) -> None:
-        if grip.mode not in (Mode.EX, Mode.PW):
-            return
-        self.written += 1
-        self._landed(grip, late)
-        if not grip.valid:
-            self._report(grip)
-
-    def _report(self, grip: Grip) -> None:
-        """The check after the write failed: it may have landed late, and must not pass silently."""
-        daemon = grip.host.daemon
-        if daemon is None:
-            return
-        what = f"a write to {grip.resource} may have landed after authority lapsed"
-        incident = Incident("write-late", grip.host.node, what, volume=f"{grip.lockspace}/{grip.resource}")
-        grip.host.feed(daemon, inputs.PathIncident(incident))

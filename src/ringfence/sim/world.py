@@ -21,16 +21,23 @@ from ringfence.engine import inputs
 from ringfence.engine.effects import Effect
 from ringfence.engine.inputs import Input
 from ringfence.engine.node import Node
-from ringfence.sim.checkers import Checkers, Glimpse, SafetyViolation
-from ringfence.sim.faults import Arena
-from ringfence.sim.host import Engine, Host
+from ringfence.sim.checkers import Checkers, Glimpse
+from ringfence.sim.disk import blank_disks, make_small_pvs
+from ringfence.sim.faults import Arena, Cut, Fault, SwitchOff
+from ringfence.sim.grips import Grip
+from ringfence.sim.host import Engine, Host, OwnDisk
+from ringfence.sim.metadata import Metadata
 from ringfence.sim.nemesis import Nemesis
+from ringfence.sim.paths import Landed
 from ringfence.sim.plans import Faults
 from ringfence.sim.power import PowerRoom, device_configs, levels
 from ringfence.sim.ring import SimRing
+from ringfence.sim.safety import SafetyViolation
 from ringfence.sim.scenario import STEPS, Recipe, Scenario
 from ringfence.sim.scheduler import MS, Scheduler
-from ringfence.sim.workload import Workload
+from ringfence.sim.storage import Trouble
+from ringfence.sim.volumes import Admins
+from ringfence.sim.workload import COUNTERS, Workload
 from ringfence.wire import client as calls
 from ringfence.wire.client import Reply, Request
 
@@ -49,6 +56,7 @@ TIMING = Timing(
 SETTLE_MS = 120_000
 """Within this long after the last fault everything must be well again."""
 ADMIN = 9_000_000
+DISK_BYTES = 5 << 18
 
 
 class Outcome(enum.Enum):
@@ -106,7 +114,7 @@ def run(
     """Replay the story of one seed.
 
     Args:
-        nodes: how many; 0 = as the seed says (2 to 4).
+        nodes: how many; 0 = as the seed says (mostly 2 to 5).
         steps: engine steps with faults, before the world is mended.
         faults: which kinds strike; None = as the seed says.
         make_engine: for tests; gets a number that may seed the engine's own chance."""
@@ -144,6 +152,7 @@ class World:
         self._admin = ADMIN
         self._mended_ns = 0
         self._settled_ns = 0
+        self.metadata = self._make_disks()
         self.hosts = [self._make_host(node, make_engine) for node in ids]
         self.workload = Workload(
             scheduler.stream("workload"),
@@ -151,14 +160,22 @@ class World:
             per_host=scenario.clients,
             landed=lambda grip, late: checkers.landed(grip, late),
         )
+        volumes = scheduler.stream("volumes")
+        self.admins = Admins(
+            volumes, self.workload, self.hosts, self.metadata, pace_ms=volumes.rng.choice([600, 3000, 20000])
+        )
         checkers = self.checkers = Checkers(
             scheduler,
             self.ring,
             self.power,
             self.hosts,
             look,
-            lambda: self.workload.grips,
+            self._grips,
             self.workload.lock_of,
+            self.metadata,
+            self.workload.counters,
+            COUNTERS,
+            lambda: all(self._only_quorum(fault) for fault in self.nemesis.struck),
         )
         self._init = {host: scheduler.stream(f"init {host.node}") for host in self.hosts}
         for host, init in self._init.items():
@@ -180,8 +197,32 @@ class World:
             self,
             lambda: make_engine(scheduler.rng.randrange(1 << 32)),
             self.config,
+            self.metadata.disks,
             node,
-            rate=scheduler.between(0.99, 1.01),
+            rate=scheduler.between(0.98, 1.02),
+        )
+
+    def _make_disks(self) -> Metadata:
+        disks = blank_disks(DISK_BYTES)
+        if self.scheduler.chance(0.5):
+            make_small_pvs(disks)
+        metadata = Metadata(disks)
+        disks.wrote = lambda what: metadata.look()
+        return metadata
+
+    def _grips(self) -> list[Grip]:
+        grips = self.workload.grips
+        for host in self.hosts:
+            if host.block.open:
+                grips += host.block.grips
+        return grips
+
+    def _only_quorum(self, fault: Fault) -> bool:
+        """Whether this fault leaves no side with a majority."""
+        if len(self.hosts) == 2:
+            return False
+        return isinstance(fault, SwitchOff) or (
+            isinstance(fault, Cut) and 2 * len(fault.nodes) == len(self.hosts)
         )
 
     # -- power, init, operators -----------------------------------------------------
@@ -253,6 +294,9 @@ class World:
     def reaped(self, host: Host) -> None:
         self.workload.reaped(host)
 
+    def landed(self, write: Landed) -> None:
+        self.checkers.path_landed(write)
+
     # -- the story ----------------------------------------------------------------------
 
     def _event(self) -> None:
@@ -274,14 +318,17 @@ class World:
         self.nemesis.stop()
         self.ring.restore()
         self.ring.heal()
+        self.ring.slow_ms = 0
         self.power.calm()
         for host in self.hosts:
+            host.own_disk = OwnDisk.GOOD
+            host.storage.suffer(Trouble.NONE, ())
             host.thaw()
         self.scheduler.after(SETTLE_MS / 4, self._operator_helps)
         self.workload.busy = False
-        self._until(
-            lambda: not self.workload.unanswered() and not self.workload.grips, "requests are not answered"
-        )
+        self._until(lambda: not self.workload.unanswered(), "requests are not answered")
+        self.workload.let_go()
+        self._until(lambda: not self.workload.unanswered() and not self._grips(), "locks are not given back")
         self._until(lambda: all(self._well(host) for host in self.hosts), "not every node is ready")
         self.workload.quiet()
         for host in self.hosts:
@@ -334,7 +381,8 @@ class World:
             f"{client.host.name} {type(question.call).__name__} since {question.asked_ns / 1e9:.3f}"
             for client, question in self.workload.unanswered()
         ]
-        return "; ".join([*parts, *asked[:4]])
+        held = [f"{grip.host.name} holds {grip.lockspace}/{grip.resource}" for grip in self._grips()]
+        return "; ".join([*parts, *asked[:4], *held[:4]])
 
     def describe(self, report: Report) -> None:
         report.scenario = msgspec.structs.replace(self.scenario, plan=tuple(self.nemesis.struck))
@@ -355,6 +403,11 @@ class World:
             "late writes": self.checkers.late_writes,
             "lies believed": self.checkers.lies_believed,
             "fenced": self.checkers.fenced,
+            "conversions": self.workload.converted,
+            "deadlocks": self.workload.deadlocks,
+            "value blocks read": self.workload.counters.reads,
+            "volume commands": self.admins.done,
+            "VG versions": self.metadata.commits,
         }
 
 

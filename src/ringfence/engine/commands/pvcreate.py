@@ -1,7 +1,8 @@
 """pvcreate: a device becomes a PV.
 
 Header of the empty metadata area first, the label last: without its label the device is no PV, so
-a crash leaves no PV or the whole one.
+a crash leaves no PV or the whole one.  A PV that is there already loses its label before that: its
+area may be elsewhere, or of another size.
 
 Default layout as LVM2's: the area begins at 4 KiB and reaches to where the data begins, at a
 multiple of 1 MiB.  Source: LVM2 lib/metadata/pv_manip.c, format-text.c (_text_pv_add_metadata_area)."""
@@ -83,6 +84,8 @@ def plan_pv(
         Write(path, area.offset_bytes, print_header(MdaHeader(area.offset_bytes, area.size_bytes))),
         Write(path, 0, bytes(start)),
     ]
+    if disks.pv_at(path) is not None:
+        writes.insert(0, Write(path, 0, bytes(LABEL_SCAN_BYTES)))
     return PvPlan(path, label, tuple(writes))
 
 

@@ -10,7 +10,8 @@ vgcreate, after a crash at each step:
 vgremove, after a crash at each step:
 
     labels no longer marked:              the VG
-    some areas emptied:                   the VG, as long as one area names it
+    some areas emptied:                   the VG, as long as one area names it; those that lag are
+                                          emptied first, so that no older version comes back
     all areas emptied:                    no VG; PVs without one"""
 
 from collections.abc import Generator
@@ -174,7 +175,9 @@ def vgremove(call: VgRemove) -> Command:
         for lv in vg.lvs:
             yield ClosePath(vg.name, lv.name)
         yield from label_writes(found, used=False)
-        yield WriteBlocks(tuple(_emptied(area) for area in found.areas), vg.name, "commit")
+        lagging = found.lagging
+        areas = sorted(found.areas, key=lambda area: area not in lagging)
+        yield WriteBlocks(tuple(_emptied(area) for area in areas), vg.name, "commit")
     except RingfenceError as error:
         yield from undo(error, *(Release(lock) for lock in locks))
         raise

@@ -1,0 +1,144 @@
+"""A host's block service: open LVs with their guests, which write whenever they are let.
+
+As the real one it is older than any daemon: a path outlives the daemon that opened it, and holds,
+goes on or fails by the authority page of the life that opened it.  A write is checked, is in flight
+for a moment, lands, and is checked again."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from ringfence.core.errors import Refused
+from ringfence.core.modes import Mode
+from ringfence.engine import orders
+from ringfence.sim.grips import Grip, Holder
+from ringfence.sim.scheduler import Scheduler
+
+Done = Callable[[object], None]
+
+
+@dataclass(eq=False)
+class OpenLv:
+    """An open path; its grip is what its guest believes."""
+
+    order: orders.OpenPath
+    grip: Grip
+    in_flight: int = 0
+    closing: bool = False
+
+
+@dataclass(frozen=True)
+class Landed:
+    """A write of a guest reached the disk."""
+
+    path: OpenLv
+    late: bool
+    """Its host froze on the way."""
+    disk: str
+    at_bytes: int
+
+
+class BlockService:
+    """Args:
+    host: whose; asked for its pages, its freezes, and to be awake.
+    landed: told of every write that reaches a disk.
+    report: tells the daemon, if one runs, of a write that may have landed late."""
+
+    def __init__(
+        self,
+        scheduler: Scheduler,
+        host: Holder,
+        landed: Callable[[Landed], None],
+        report: Callable[[Grip], None],
+    ) -> None:
+        self._scheduler, self._host = scheduler, host
+        self._landed, self._report = landed, report
+        self.open: dict[tuple[str, str], OpenLv] = {}
+
+    @property
+    def grips(self) -> list[Grip]:
+        return [path.grip for path in self.open.values()]
+
+    def reap(self) -> None:
+        """Every path is closed, without flush; what was in flight is over, one way or the other."""
+        self.open = {}
+
+    # -- orders --------------------------------------------------------------------
+
+    def do(self, body: orders.BlockOrder, incarnation: int, done: Done) -> None:
+        """`done` gets the answer, or the error."""
+        match body:
+            case orders.OpenPath():
+                self._open(body, incarnation, done)
+            case orders.ClosePath():
+                self._close((body.vg, body.lv), done)
+            case orders.OpenPaths():
+                done(tuple(_listed(path.order) for path in self.open.values()))
+
+    def _open(self, order: orders.OpenPath, incarnation: int, done: Done) -> None:
+        key = order.vg, order.lv
+        if key in self.open:
+            done(Refused(f"{order.vg}/{order.lv} is open already", next="close it first"))
+            return
+        mode = Mode.PR if order.shared else Mode.EX
+        grip = Grip(self._host, incarnation, 0, 0, f"lvm_{order.vg}", order.uuid, mode, order.token)
+        if self._host.lost(grip.incarnation, grip.page):
+            done(Refused(f"{order.vg}/{order.lv} was not opened: all paths were dropped meanwhile"))
+            return
+        path = self.open[key] = OpenLv(order, grip)
+        self._scheduler.note(f"{self._host.name} opens {order.vg}/{order.lv} {mode.name} {order.token}")
+        if mode is Mode.EX:
+            self._plan_write(path)
+        listed = _listed(order)
+        done(orders.Opened(listed.path, listed.uri))
+
+    def _close(self, key: tuple[str, str], done: Done) -> None:
+        """Flush first: what is in flight lands before the answer."""
+        path = self.open.get(key)
+        if path is None:
+            done(None)
+            return
+        path.closing = True
+        if path.in_flight:
+            self._soon(lambda: self._close(key, done), 5)
+            return
+        del self.open[key]
+        done(None)
+
+    # -- a guest -------------------------------------------------------------------
+
+    def _soon(self, what: Callable[[], None], typical_ms: float) -> None:
+        delay_ms = self._scheduler.delay_ms(typical_ms, typical_ms * 10)
+        self._scheduler.after(delay_ms, lambda: self._host.awake(what))
+
+    def _is_open(self, path: OpenLv) -> bool:
+        return self.open.get((path.order.vg, path.order.lv)) is path
+
+    def _plan_write(self, path: OpenLv) -> None:
+        self._soon(lambda: self._write(path), 60)
+
+    def _write(self, path: OpenLv) -> None:
+        if not self._is_open(path) or path.closing:
+            return
+        if not path.grip.valid:  # held, or failed; the guest tries again
+            self._plan_write(path)
+            return
+        path.in_flight += 1
+        freezes = self._host.freezes
+
+        def land() -> None:
+            if not self._is_open(path):
+                return
+            path.in_flight -= 1
+            extent = self._scheduler.rng.choice(path.order.extents)
+            late = self._host.freezes != freezes
+            self._landed(Landed(path, late, extent.path, extent.start_bytes))
+            if not path.grip.valid:
+                self._report(path.grip)
+            self._plan_write(path)
+
+        self._soon(land, 0.5)
+
+
+def _listed(order: orders.OpenPath) -> orders.OpenVolume:
+    path = f"/run/ringfence/dev/{order.vg}/{order.lv}"
+    return orders.OpenVolume(order.vg, order.lv, order.uuid, path, f"nbd+unix:///{order.lv}?socket={path}")

@@ -1,0 +1,167 @@
+"""A host's storage driver, as `storage.driver` is one: one order after the other, each write guarded.
+
+The guard is asked before each write and after it, and between the two the write is in flight.  What a
+host's freeze or end makes of that is what real ones make of it:
+
+* Power loss tears it (`Disk.tear`).
+* SIGKILL of the daemon lets it end or not begin; nothing after it happens.
+* A freeze: a piece of text lands when the host thaws, for its thread stood still before the system call.
+  A header was with the disk already and lands at once.  (A header that lands after its writer was fenced
+  on a lie is the one write in flight that no check can stop: only power or the storage closes that gap.)"""
+
+import enum
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from ringfence.core.errors import DeviceFailed, NoAuthority, RingfenceError
+from ringfence.engine import inputs, orders
+from ringfence.sim.disk import Disk, Disks
+from ringfence.sim.scheduler import Scheduler
+
+HEADERS = ("precommit", "commit", "pv-header")
+SLOWEST_MS = 4000
+
+
+class Trouble(enum.Enum):
+    """What a host's way to the disks does."""
+
+    NONE = "none"
+    SLOW = "slow"
+    WRITES_FAIL = "writes-fail"
+    """An error; the bytes may be there all the same, or some of them."""
+    READS_FAIL = "reads-fail"
+
+
+@dataclass(eq=False)
+class _Job:
+    order: int
+    body: orders.StorageOrder
+    valid: Callable[[str], bool]
+    """The guard of the life that gave the order."""
+    done: Callable[[inputs.OrderDone], None]
+    writes: deque[orders.Write] = field(default_factory=deque)
+
+
+class Storage:
+    """Args: awake: as `Host.awake`, of the host whose storage this is."""
+
+    def __init__(
+        self, scheduler: Scheduler, disks: Disks, awake: Callable[[Callable[[], None]], None]
+    ) -> None:
+        self._scheduler, self._disks, self._awake = scheduler, disks, awake
+        self._jobs: deque[_Job] = deque()
+        self._in_flight: orders.Write | None = None
+        self.trouble = Trouble.NONE
+        self._sick: tuple[str, ...] = ()
+        self.troubled_ns = -1
+        """When trouble last began or ended."""
+        self.fault: Callable[[], None] = lambda: None
+        """Called whenever a write is in flight."""
+
+    def suffer(self, trouble: Trouble, disks: tuple[str, ...]) -> None:
+        """Trouble with these disks, or (NONE) the end of it."""
+        self.trouble, self._sick, self.troubled_ns = trouble, disks, self._scheduler.now_ns
+
+    def do(
+        self,
+        order: int,
+        body: orders.StorageOrder,
+        valid: Callable[[str], bool],
+        done: Callable[[inputs.OrderDone], None],
+    ) -> None:
+        writes = deque(body.writes) if isinstance(body, orders.WriteBlocks) else deque()
+        self._jobs.append(_Job(order, body, valid, done, writes))
+        if len(self._jobs) == 1:
+            self._later(self._jobs[0], self._work)
+
+    def stop(self, power: bool) -> None:
+        """The daemon is gone, with or without its host."""
+        self._jobs.clear()
+        write, self._in_flight = self._in_flight, None
+        if write is None:
+            return
+        if power:
+            self._disk(write).tear(write.offset_bytes, write.data, self._scheduler)
+        elif self._scheduler.chance(0.5):
+            self._disk(write).write(write.offset_bytes, write.data)
+        self._disks.wrote("cut short")
+
+    # -- one order -----------------------------------------------------------------
+
+    def _later(self, job: _Job, what: Callable[[_Job], None], frozen_too: bool = False) -> None:
+        def go_on() -> None:
+            if self._jobs and self._jobs[0] is job:
+                what(job)
+
+        slow = self.trouble is Trouble.SLOW and self._scheduler.chance(0.3)
+        delay_ms = self._scheduler.between(100, SLOWEST_MS) if slow else self._scheduler.delay_ms(0.5, 20)
+        self._scheduler.after(delay_ms, go_on if frozen_too else lambda: self._awake(go_on))
+
+    def _work(self, job: _Job) -> None:
+        body = job.body
+        if isinstance(body, orders.ScanDevices):
+            disks = self._disks.disks.values()
+            self._end(job, tuple(orders.Device(disk.path, disk.size_bytes) for disk in disks))
+        elif isinstance(body, orders.ReadBlocks):
+            self._end(job, tuple(self._read(read) for read in body.reads))
+        elif job.writes:
+            self._begin_write(job, body)
+        else:
+            self._end(job, None)
+
+    def _read(self, read: orders.Read) -> bytes | None:
+        if self.trouble is Trouble.READS_FAIL and read.path in self._sick:
+            return None
+        disk = self._disks.disks.get(read.path)
+        return disk.read(read.offset_bytes, read.length_bytes) if disk else None
+
+    def _begin_write(self, job: _Job, body: orders.WriteBlocks) -> None:
+        if self._refused(job, body):
+            return
+        write = job.writes.popleft()
+        if self.trouble is Trouble.WRITES_FAIL and write.path in self._sick:
+            self._fail_write(job, body, write)
+            return
+        self._in_flight = write
+        self._later(job, lambda job: self._land(job, body), frozen_too=body.what in HEADERS)
+        self.fault()
+
+    def _land(self, job: _Job, body: orders.WriteBlocks) -> None:
+        write, self._in_flight = self._in_flight, None
+        assert write is not None
+        self._disk(write).write(write.offset_bytes, write.data)
+        self._disks.wrote(body.what)
+        self._awake(lambda: self._landed(job, body))
+
+    def _landed(self, job: _Job, body: orders.WriteBlocks) -> None:
+        if self._jobs and self._jobs[0] is job and not self._refused(job, body):
+            self._later(job, self._work)
+
+    def _refused(self, job: _Job, body: orders.WriteBlocks) -> bool:
+        if job.valid(f"vg/{body.guard}" if body.guard else "grant"):
+            return False
+        self._end(job, NoAuthority("this host's authority has run out: nothing is written", retry=True))
+        return True
+
+    def _fail_write(self, job: _Job, body: orders.WriteBlocks, write: orders.Write) -> None:
+        match self._scheduler.rng.randrange(3):
+            case 0:
+                self._disk(write).write(write.offset_bytes, write.data)
+            case 1:
+                self._disk(write).tear(write.offset_bytes, write.data, self._scheduler)
+        self._disks.wrote(body.what)
+        self._end(job, DeviceFailed(f"cannot write to {write.path}: I/O error", next="look at the disk"))
+
+    def _end(self, job: _Job, answer: Any) -> None:
+        self._jobs.popleft()
+        if self._jobs:
+            self._later(self._jobs[0], self._work)
+        if isinstance(answer, RingfenceError):
+            job.done(inputs.OrderDone(job.order, error=answer.as_dict()))
+        else:
+            job.done(inputs.OrderDone(job.order, answer=answer))
+
+    def _disk(self, write: orders.Write) -> Disk:
+        return self._disks.disks[write.path]
