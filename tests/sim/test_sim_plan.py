@@ -28,7 +28,7 @@ def test_what_is_written_is_read(seed: int, nodes: int, faults: Faults) -> None:
 
 
 def test_a_plan_that_was_played_replays_from_its_text() -> None:
-    report = play(Recipe(seed=7, steps=1500).scenario())
+    report = play(Recipe(seed=7, strikes=12).scenario())
     assert len(report.scenario.plan or ()) > 10
     kept = Kept(scenario=report.scenario, about="A story.\n\nIt ends well.")
     lasting = msgspec.structs.replace(kept.scenario, lasts_ms=report.suffered_ms)

@@ -109,7 +109,7 @@ def _swarm_of(chance: Chance, nodes: Nodes) -> Iterator[tuple[int, list[Fault]]]
         beyond = [name for name in enabled if name in BEYOND_TWO]
         gone = chance.rng.choice([["devices-lie"], beyond])
         enabled = [name for name in enabled if name not in gone]
-    pace_ms = chance.rng.choice([400, 1500, 4000])
+    pace_ms = chance.rng.choice([400, 1500, 4000] if len(nodes) <= 5 else [400])
     weights = [SWARM[name].weight for name in enabled]
     at_ms = 0
     while True:

@@ -25,8 +25,8 @@ from ringfence.sim.plans import Faults, draw_plan
 
 STEPS = 4000
 NODES = (2, 2, 3, 3, 3, 4, 4, 5)
-MANY = 0.04
-"""How seldom a seed has more than a few nodes: the more there are, the less happens in as many steps."""
+MANY = 0.03
+"""How seldom a seed has more than a few nodes: what happens costs by their square."""
 RINGS = ("hub", "totem")
 BY_SEED = (Faults.SWARM, Faults.SWARM, Faults.LIAR)
 AFTERMATH_MS = 3000
@@ -72,6 +72,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True):
     nodes: int = 0
     """0: mostly 2 to 5, seldom up to 16."""
     steps: int = STEPS
+    """Of up to 7 nodes; the more there are, the less happens in as many steps."""
     strikes: int = 0
     """End soon after so many faults, instead of after `steps`."""
     faults: Faults | None = None
@@ -81,12 +82,14 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True):
         rng = random.Random(f"{self.seed}/scenario")
         nodes, ring, faults = rng.choice(NODES), rng.choice(RINGS), rng.choice(BY_SEED)
         if rng.random() < MANY:
-            nodes = rng.randrange(max(NODES) + 1, 17)
+            nodes, faults = rng.randrange(max(NODES) + 1, 17), Faults.SWARM
+        nodes = self.nodes or nodes
         drawn = Scenario(
             seed=self.seed,
-            nodes=self.nodes or nodes,
+            nodes=nodes,
             ring=ring,
-            steps=self.steps,
+            clients=2 if nodes <= max(NODES) else 1,
+            steps=self.steps * max(1, nodes // 4),
             faults=self.faults or faults,
         )
         if not self.strikes:

@@ -161,9 +161,8 @@ class World:
             landed=lambda grip, late: checkers.landed(grip, late),
         )
         volumes = scheduler.stream("volumes")
-        self.admins = Admins(
-            volumes, self.workload, self.hosts, self.metadata, pace_ms=volumes.rng.choice([600, 3000, 20000])
-        )
+        pace_ms = volumes.rng.choice([600, 3000, 10000]) * max(1, scenario.nodes / 3)
+        self.admins = Admins(volumes, self.workload, self.hosts, self.metadata, pace_ms)
         checkers = self.checkers = Checkers(
             scheduler,
             self.ring,
