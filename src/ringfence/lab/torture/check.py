@@ -71,7 +71,7 @@ class Reading(msgspec.Struct, frozen=True):
 
 
 class Span(msgspec.Struct, frozen=True):
-    """An operation that held some mode, NL at least, from one instant to another."""
+    """An operation that is known to have held some mode, NL at least, from one instant to another."""
 
     began_ns: int
     ended_ns: int
@@ -267,15 +267,12 @@ def _read(log: Log, stories: dict[tuple[str, str], Story], counters: Sequence[st
                 if op.asked.wait_ms is None:
                     longest_ns = max(longest_ns, event.at_ns - op.asked.at_ns)
                 _granted(op, log, event)
-            case Refused():
-                if op.span is not None:  # the old mode stays
-                    op.span = msgspec.structs.replace(op.span, ended_ns=event.at_ns)
             case Used():
-                op.story.uses.append(_use(log, event))
+                _used(op, log, event)
             case Releasing() | Lost():
                 _over(op)
-            case Released():
-                pass
+            case Refused() | Released():
+                pass  # a node that is cut off refuses, too: that says nothing of what is still held
     for op in ops.values():
         _over(op)
     return longest_ns // 1_000_000
@@ -301,6 +298,14 @@ def _granted(op: _Op, log: Log, event: Granted) -> None:
     op.story.grants.append(grant)
     if op.counts and not compatible(mode, Mode.PW):
         op.story.readings.append(Reading(grant, event.value))
+
+
+def _used(op: _Op, log: Log, event: Used) -> None:
+    if op.span is None:
+        raise ValueError(f"{log.client}: a use without a lock: {event}")
+    use = _use(log, event)
+    op.story.uses.append(use)
+    op.span = msgspec.structs.replace(op.span, ended_ns=max(op.span.ended_ns, use.sure_ns))
 
 
 def _over(op: _Op) -> None:

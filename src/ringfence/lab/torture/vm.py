@@ -17,7 +17,7 @@ from ringfence.client import Connection, connect
 from ringfence.config import Paths
 from ringfence.core.errors import RingfenceError
 from ringfence.host.clock import boottime_ns
-from ringfence.lab.nbd_client import NbdClient
+from ringfence.lab.nbd_client import NbdClient, parse_uri
 from ringfence.lab.torture.history import (
     Asked,
     Granted,
@@ -32,8 +32,11 @@ from ringfence.lab.torture.names import LV_SPACE, LVS, SLOTS, VG
 from ringfence.lab.workload import Stop, Writer
 from ringfence.wire import client as calls
 
-STINTS_S = (0.5, 4.0)
+STINTS = (60, 500)
+"""Writes.  Not a time: a VM that was frozen does not end when it thaws, it writes on."""
 WRITES_PER_S = 120.0
+GONE_S = 3
+"""How long a volume may be away before the client gives it up."""
 WAITS_MS = (None, None, 0, 3000)
 AWAY_S = 0.2
 REST_S = 0.3
@@ -49,17 +52,23 @@ class Vm:
         self._history = HistoryWriter(logs / f"{client}.jsonl")
         self._history.append(Started(client, node, boottime_ns()))
         self._ops = 0
-        self._writing = False
+        self._writing: Path | None = None
+        """The volume's socket, in the middle of a stint."""
+        self._gone_s = 0
         self.stopping = False
 
     def stop(self) -> None:
-        """From a signal handler.  Raises Stop in the middle of a stint, and nowhere else."""
+        """From a signal handler.  Raises Stop in the middle of a stint."""
         self.stopping = True
-        self.end_stint()
-
-    def end_stint(self) -> None:
-        if self._writing:
+        if self._writing is not None:
             raise Stop
+
+    def look(self) -> None:
+        """From a signal handler, every second.  Raises Stop if the volume was closed under the stint."""
+        if self._writing is not None:
+            self._gone_s = 0 if self._writing.exists() else self._gone_s + 1
+            if self._gone_s >= GONE_S:
+                raise Stop
 
     def run(self) -> None:
         while not self.stopping:
@@ -107,13 +116,11 @@ class Vm:
         writer = Writer(lambda: NbdClient(uri), log, tag, token, SLOTS, rate=WRITES_PER_S)
         with contextlib.suppress(Stop):
             try:
-                self._writing = True
-                signal.setitimer(signal.ITIMER_REAL, self._rng.uniform(*STINTS_S))
+                self._gone_s, self._writing = 0, Path(parse_uri(uri)[0])
                 if not self.stopping:
-                    writer.run()
+                    writer.run(self._rng.randint(*STINTS))
             finally:
-                self._writing = False
-                signal.setitimer(signal.ITIMER_REAL, 0)
+                self._writing = None
 
 
 def _opened(daemon: Connection, lv: str) -> tuple[str, str]:
@@ -132,12 +139,14 @@ def main(root: str, logs: str, client: str, node: str, seed: str) -> None:
     def stop(number: int, frame: FrameType | None) -> None:
         vm.stop()
 
-    def end_stint(number: int, frame: FrameType | None) -> None:
-        vm.end_stint()
+    def look(number: int, frame: FrameType | None) -> None:
+        vm.look()
 
     signal.signal(signal.SIGTERM, stop)
-    signal.signal(signal.SIGALRM, end_stint)
+    signal.signal(signal.SIGALRM, look)
+    signal.setitimer(signal.ITIMER_REAL, 1.0, 1.0)
     vm.run()
+    signal.setitimer(signal.ITIMER_REAL, 0)  # its handler goes before the interpreter does
 
 
 if __name__ == "__main__":
