@@ -34,7 +34,9 @@ def test_a_short_run_keeps_its_promises_and_leaves_nothing(directory: Path) -> N
     ran = torture(directory, "--minutes", "0.3", "--seed", "7")
     assert ran.returncode == 0, ran.stdout + ran.stderr
     first, *lines = ran.stdout.splitlines()
-    assert first == lines[-1] == "seed 7: ringfence lab torture --minutes 0.3 --seed 7 --nodes 3"
+    assert (
+        first == lines[-1] == "seed 7: ringfence lab torture --minutes 0.3 --seed 7 --nodes 3 --faults swarm"
+    )
     told = dict(
         line.rsplit(maxsplit=1) for line in lines if line.startswith(("grants ", "writes ", "fenced "))
     )
@@ -46,7 +48,7 @@ def test_a_short_run_keeps_its_promises_and_leaves_nothing(directory: Path) -> N
 
 def test_without_protections_the_same_lies_are_found_out(directory: Path) -> None:
     """The control of the experiment: what is checked can fail."""
-    ran = torture(directory, "--minutes", "0.5", "--seed", "7", "--naive", "--json")
+    ran = torture(directory, "--minutes", "0.7", "--faults", "liar", "--naive", "--json")
     report = json.loads(ran.stdout)
     assert (ran.returncode, report["outcome"]) == (10, "safety"), ran.stdout
     assert report["violations"]

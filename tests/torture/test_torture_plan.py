@@ -2,9 +2,10 @@
 
 import pytest
 
+from ringfence.core.errors import BadInput
 from ringfence.lab.layout import device_names
 from ringfence.lab.power import Lie
-from ringfence.lab.torture.plan import LYING, OF_ALL, Kind, plan
+from ringfence.lab.torture.plan import LYING, OF_ALL, Faults, Kind, plan
 
 NODES = ("an-a01n01", "an-a01n02", "an-a01n03")
 THREE_MINUTES_MS = 180_000
@@ -45,3 +46,14 @@ def test_a_shorter_run_begins_alike() -> None:
 def test_devices_of_two_hosts_do_not_lie(seed: int) -> None:
     """The design promises nothing for that; see ARCHITECTURE, "Two nodes"."""
     assert not any(fault.way in LYING for fault in plan(seed, THREE_MINUTES_MS, NODES[:2]))
+    with pytest.raises(BadInput, match="two hosts"):
+        plan(seed, THREE_MINUTES_MS, NODES[:2], Faults.LIAR)
+
+
+def test_a_liar_s_stories_do_not_meet() -> None:
+    """Each has its end: else another fault could hide what a lie does."""
+    over_ms = 0
+    for fault in plan(1, THREE_MINUTES_MS, NODES, Faults.LIAR):
+        if fault.kind is Kind.DEVICE and fault.device == "bmc":
+            assert fault.at_ms > over_ms
+        over_ms = max(over_ms, fault.at_ms + fault.for_ms)

@@ -10,12 +10,13 @@ import msgspec
 from ringfence.lab.cluster import MOST_NODES
 from ringfence.lab.interrupts import ended_like_ctrl_c
 from ringfence.lab.torture import run
+from ringfence.lab.torture.plan import Faults
 from ringfence.lab.torture.report import Report, lines
 
 
 @click.command(
     epilog="Examples: ringfence lab torture --minutes 3 --seed 7; ringfence lab torture --seed 7 --keep "
-    "--dir /tmp; ringfence lab torture --minutes 0.5 --seed 3 --naive"
+    "--dir /tmp; ringfence lab torture --minutes 0.5 --faults liar --naive"
 )
 @click.option("--minutes", type=click.FloatRange(0.1), default=3.0, show_default=True, help="Of faults.")
 @click.option(
@@ -23,6 +24,13 @@ from ringfence.lab.torture.report import Report, lines
 )
 @click.option(
     "--nodes", type=click.IntRange(2, MOST_NODES), default=3, show_default=True, help="How many hosts."
+)
+@click.option(
+    "--faults",
+    type=click.Choice([one.value for one in Faults]),
+    default=Faults.SWARM.value,
+    show_default=True,
+    help="swarm: all kinds; liar: hosts given up on a lie come back, one after the other.",
 )
 @click.option("--naive", is_flag=True, help="Protections off: agents are believed, authority is not checked.")
 @click.option(
@@ -34,7 +42,14 @@ from ringfence.lab.torture.report import Report, lines
 @click.option("--keep", is_flag=True, help="Leave the run's directory behind; it stays anyway on failure.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def torture(
-    minutes: float, seed: int, nodes: int, naive: bool, directory: Path | None, keep: bool, as_json: bool
+    minutes: float,
+    seed: int,
+    nodes: int,
+    faults: str,
+    naive: bool,
+    directory: Path | None,
+    keep: bool,
+    as_json: bool,
 ) -> int:
     """Torment a lab of real processes, and hold what its clients saw against what was promised.
 
@@ -46,8 +61,8 @@ def torture(
     Faults come at the seed's times, but processes run as they like: a seed does not repeat a run to the
     letter.  Exit 0: all as promised.  10: safety, 11: liveness, 12: something crashed."""
     words = ["ringfence", "lab", "torture", "--minutes", f"{minutes:g}", "--seed", str(seed)]
-    words += ["--nodes", str(nodes)] + (["--naive"] if naive else [])
-    report = Report(seed, shlex.join(words), minutes, nodes, naive)
+    words += ["--nodes", str(nodes), "--faults", faults] + (["--naive"] if naive else [])
+    report = Report(seed, shlex.join(words), minutes, nodes, Faults(faults), naive)
 
     def say(line: str) -> None:
         if not as_json:

@@ -68,7 +68,7 @@ class Hands:
         self._lying: dict[str, int] = {}
         """Device -> how many faults keep it from the truth."""
         self._trusted_s = 0.0
-        self.faults: dict[str, int] = {}
+        self.struck: dict[str, int] = {}
         """Kind -> how many took place."""
         self.patient = True
         """False: what is missing is started at once."""
@@ -121,7 +121,7 @@ class Hands:
             return
         self._say(str(fault))
         kind = f"{fault.kind.value} {fault.way}".strip()
-        self.faults[kind] = self.faults.get(kind, 0) + 1
+        self.struck[kind] = self.struck.get(kind, 0) + 1
         if undo is not None:
             self._at(time.monotonic() + fault.for_ms / 1000, lambda: self._undo(undo))
 

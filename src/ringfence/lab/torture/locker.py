@@ -39,6 +39,8 @@ WAITS_MS = (None, None, 0, 400, 2500)
 USE_MS = (4.0, 4.0, 4.0, 4.0, 60.0)
 """At most; one in a few is long enough to be met by a freeze."""
 REST_MS = 30.0
+TURNS = (1, 2, 4, 40)
+"""Uses of one lock."""
 AWAY_S = 0.15
 
 
@@ -93,9 +95,9 @@ class Locker:
         op, hold = self._request(opened, space, self._rng.choice(RESOURCES), mode)
         if hold is None:
             return
-        for _ in range(self._rng.randint(1, 4)):
+        for _ in range(self._rng.choice(TURNS)):
             self._use(op, hold)
-            if self._rng.random() < 0.25:
+            if self._rng.random() < 0.15:
                 self._convert(op, hold, self._rng.choice(list(MODES)), self._rng.choice((None, 0, 400)))
         self._release(op, hold)
 

@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator, Sequence
 
 import msgspec
 
+from ringfence.core.errors import BadInput
+
 
 class Kind(enum.Enum):
     FREEZE_HOST = "freeze-host"
@@ -52,27 +54,52 @@ SHORT_MS, LONG_MS = (200, 1500), (4000, 9000)
 """Around the detection time and the authority's; well beyond both."""
 GAPS_MS = (200, 1500, 5000, 9000)
 """Before the next story: in the middle of this one, or when it may be over."""
+CALM_MS = 3000
+"""Between two lies: the liar's victim is fenced in earnest, boots and takes part."""
+FEWEST_FOR_LIES = 3
 
 
 Story = Callable[[random.Random, int, str], list[Fault]]
 """(rng, at_ms, a host) -> its faults."""
 
 
-def plan(seed: int, duration_ms: int, nodes: Sequence[str]) -> tuple[Fault, ...]:
-    """In the order of time."""
-    rng = random.Random(f"torture {seed}")
-    faults: list[Fault] = []
+class Faults(enum.Enum):
+    """Which stories a run has."""
+
+    SWARM = "swarm"
+    """All kinds, also in the middle of one another."""
+    LIAR = "liar"
+    """Lies alone, one after the other, each to its end."""
+
+
+def plan(
+    seed: int, duration_ms: int, nodes: Sequence[str], faults: Faults = Faults.SWARM
+) -> tuple[Fault, ...]:
+    """In the order of time.  Raises BadInput: two hosts and lies."""
+    if faults is Faults.LIAR and len(nodes) < FEWEST_FOR_LIES:
+        raise BadInput(
+            "with two hosts the design promises nothing for lies in a partition",
+            next=f"--nodes {FEWEST_FOR_LIES}",
+        )
+    rng = random.Random(f"torture {faults.value} {seed}")
+    found: list[Fault] = []
     at_ms = 1500
-    for story in _deal(rng, lies=len(nodes) > 2):
+    for story in _deal(rng, faults, lies=len(nodes) >= FEWEST_FOR_LIES):
         if at_ms >= duration_ms:
             break
-        faults += story(rng, at_ms, rng.choice(nodes))
-        at_ms += int(rng.choice(GAPS_MS) * rng.uniform(0.7, 1.3))
-    return tuple(sorted(faults, key=lambda fault: fault.at_ms))
+        told = story(rng, at_ms, rng.choice(nodes))
+        found += told
+        if faults is Faults.LIAR:
+            at_ms = max(fault.at_ms + fault.for_ms for fault in told) + CALM_MS
+        else:
+            at_ms += int(rng.choice(GAPS_MS) * rng.uniform(0.7, 1.3))
+    return tuple(sorted(found, key=lambda fault: fault.at_ms))
 
 
-def _deal(rng: random.Random, lies: bool) -> Iterator[Story]:
+def _deal(rng: random.Random, faults: Faults, lies: bool) -> Iterator[Story]:
     deck = [story for story, count in DECK for _ in range(count) if lies or story is not _lie]
+    if faults is Faults.LIAR:
+        deck = [_lie]
     while True:
         rng.shuffle(deck)
         yield from deck

@@ -1,7 +1,8 @@
 """Liveness: when all is mended, everything must come about in bounded time.
 
 Every host gets ready, every client is answered, and every host gets every lock and every volume once.
-Other hosts may still be on the way back meanwhile, so what is refused is asked again until the bound."""
+Other hosts may still be on the way back meanwhile, so what is refused is asked again until the bound.
+The first thing that does not come about ends the demands: the rest would wait for the same."""
 
 import contextlib
 import time
@@ -40,9 +41,7 @@ class Recovery:
         for node in self._lab.nodes:
             self._in_time(f"{node} is ready", partial(_check_ready, self._lab, node))
         self.well_ms = round((time.monotonic() - began_s) * 1000)
-        self._hands.end_clients()
-        if not self._hands.keep_until(lambda: not self._hands.clients_run(), BOUND_S):
-            self._late(*(f"{name} is answered" for name in self._hands.clients_run()))
+        self.end_clients(BOUND_S)
         for node in self._lab.nodes:
             for space in SPACES:
                 for resource in (*RESOURCES, COUNTER):
@@ -50,6 +49,12 @@ class Recovery:
                     self._in_time(f"{node} gets {space}/{resource}", take)
             for lv in LVS:
                 self._in_time(f"{node} gets {VG}/{lv}", partial(_open, self._lab.socket(node), lv))
+
+    def end_clients(self, bound_s: float) -> None:
+        """Each ends when what it asked for is answered."""
+        self._hands.end_clients()
+        if not self._hands.keep_until(lambda: not self._hands.clients_run(), bound_s):
+            self._late(*(f"{name} is answered" for name in self._hands.clients_run()))
 
     def _in_time(self, what: str, act: Callable[[], None]) -> None:
         def done() -> bool:
@@ -59,13 +64,12 @@ class Recovery:
                 return False
             return True
 
-        if not self._hands.keep_until(done, BOUND_S):
+        if not self.late and not self._hands.keep_until(done, BOUND_S):
             self._late(what)
 
     def _late(self, *what: str) -> None:
-        if not self.late:  # for whoever looks into it: what the cluster says while it is so
-            for node in self._lab.nodes:
-                self._why(node)
+        for node in self._lab.nodes:  # for whoever looks into it: what the cluster says while it is so
+            self._why(node)
         self.late += [f"not within {BOUND_S:.0f} s: {one}" for one in what]
 
     def _why(self, node: str) -> None:

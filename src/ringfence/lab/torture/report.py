@@ -5,6 +5,7 @@ import enum
 import msgspec
 
 from ringfence.lab.torture.check import Verdict
+from ringfence.lab.torture.plan import Faults
 from ringfence.lab.torture.volumes import VolumeVerdict
 
 
@@ -25,10 +26,12 @@ class Report(msgspec.Struct):
     command: str
     minutes: float
     nodes: int
+    faults: Faults
     naive: bool
     directory: str = ""
     """Where everything lies; "": nothing was kept."""
-    faults: dict[str, int] = {}
+    struck: dict[str, int] = {}
+    """Kind of fault -> how many took place."""
     fences: int = 0
     """Lives that were given up for fenced."""
     lies: int = 0
@@ -96,8 +99,8 @@ def _rows(report: Report) -> list[tuple[str, object]]:
         ("  refused", sum(one.refused for one in volumes)),
         ("  late, and reported", sum(one.reported for one in volumes)),
         ("  late, cut before the report", sum(one.unreported for one in volumes)),
-        ("faults", sum(report.faults.values())),
-        *((f"  {kind}", count) for kind, count in sorted(report.faults.items())),
+        ("faults", sum(report.struck.values())),
+        *((f"  {kind}", count) for kind, count in sorted(report.struck.items())),
         ("fenced", report.fences),
         ("lies found out", report.lies),
         ("well again after", f"{report.well_ms / 1000:.1f} s"),

@@ -39,6 +39,7 @@ from ringfence.wire import client as calls
 
 DISK_BYTES = 128 << 20
 PROGRESS_S = 5.0
+NAIVE_BOUND_S = 10.0
 LOCKERS = 2
 """On each host."""
 BLOCK_BYTES = 4096
@@ -50,7 +51,7 @@ def torture(report: Report, parent: Path | None, keep: bool, say: Say) -> None:
     """Run and judge; fills the report.
 
     Args:
-        report: seed, minutes, nodes, naive are its parameters.
+        report: seed, minutes, nodes, faults, naive are its parameters.
         parent: where the run's directory is made; None: the system's place for such.
         keep: leave the directory behind in any case.  Otherwise it stays if something is wrong.
 
@@ -94,12 +95,9 @@ class _Run:
             hands = self._hands(lab)
             self._suffer(lab, hands)
             hands.mend()
-            self._say("all is mended; every host must get every lock and volume")
-            recovery = Recovery(lab, hands, self._say)
-            recovery.demand()
-            report.late, report.well_ms = recovery.late, recovery.well_ms
+            self._recover(Recovery(lab, hands, self._say))
             finals = self._read_volumes(lab)
-            report.faults = hands.faults
+            report.struck = hands.struck
         finally:
             lab.down()
         self._judge(lab, finals)
@@ -121,7 +119,7 @@ class _Run:
 
     def _suffer(self, lab: Lab, hands: Hands) -> None:
         report = self._report
-        faults = plan(report.seed, int(report.minutes * 60_000), lab.nodes)
+        faults = plan(report.seed, int(report.minutes * 60_000), lab.nodes, report.faults)
         text = "".join(f"{fault}\n" for fault in faults)
         (self._directory / "plan").write_text(text)
         self._say_line(f"{len(faults)} faults, in seconds after the clients' start:\n{text.rstrip()}")
@@ -135,15 +133,23 @@ class _Run:
             self._told_s = now_s
             self._say(f"so far {progress}")
 
+    def _recover(self, recovery: Recovery) -> None:
+        report = self._report
+        if report.naive:  # a host that is given up on a lie stays as it is: nothing is promised
+            recovery.end_clients(NAIVE_BOUND_S)
+            return
+        self._say("all is mended; every host must get every lock and volume")
+        recovery.demand()
+        report.late, report.well_ms = recovery.late, recovery.well_ms
+
     def _read_volumes(self, lab: Lab) -> dict[str, tuple[Found, ...]]:
-        """What each of them holds at last, as far as it can be had."""
-        finals = {}
+        """What each of them holds at last, as far as any host can read it."""
+        finals: dict[str, tuple[Found, ...]] = {}
         for lv in LVS:
-            with contextlib.suppress(RingfenceError, OSError), connect(lab.socket(lab.nodes[0])) as daemon:
-                daemon.call(calls.LvChange(VG, lv, "ey", ASK_MS), timeout_ms=2 * ASK_MS)
-                uris = [one["uri"] for one in daemon.status()["exports"] if one["lv"] == lv]
-                with NbdClient(uris[0], timeout_s=ASK_MS / 1000) as client:
-                    finals[lv] = stamps.snapshot(client.read, SLOTS, BLOCK_BYTES)
+            for node in lab.nodes:
+                with contextlib.suppress(RingfenceError, OSError, LookupError):
+                    finals.setdefault(lv, _read(lab.socket(node), lv))
+                    break
         return finals
 
     # -- the verdict ------------------------------------------------------------------------
@@ -161,3 +167,15 @@ class _Run:
                 report.volumes[lv] = check_volume(f"{VG}/{lv}", logs, finals[lv], evidence.incidents)
             else:
                 report.late.append(f"{VG}/{lv} cannot be read at the end")
+
+
+def _read(socket: Path, lv: str) -> tuple[Found, ...]:
+    """Raises RingfenceError, OSError; LookupError: it is closed again already."""
+    with connect(socket) as daemon:
+        daemon.call(calls.LvChange(VG, lv, "ey", ASK_MS), timeout_ms=2 * ASK_MS)
+        try:
+            uris = [one["uri"] for one in daemon.status()["exports"] if (one["vg"], one["lv"]) == (VG, lv)]
+            with NbdClient(uris[0], timeout_s=ASK_MS / 1000) as client:
+                return stamps.snapshot(client.read, SLOTS, BLOCK_BYTES)
+        finally:
+            daemon.call(calls.LvChange(VG, lv, "n", 0), timeout_ms=ASK_MS)
