@@ -8,7 +8,7 @@ from engine_ring import Host, World
 
 from ringfence.core.errors import BadInput, Deadlock, Refused, TimedOut
 from ringfence.core.evidence import Power
-from ringfence.engine import deadlocks
+from ringfence.engine import deadlocks, pictures
 from ringfence.engine.facts import DeadlockSought
 from ringfence.engine.inputs import ClientGone, RingLost, Tick
 from ringfence.wire import Speaks
@@ -116,6 +116,23 @@ def test_only_the_newest_of_those_who_ask_is_refused(world: World) -> None:
     world.pass_ms(deadlocks.PAUSE_MS)
     assert _refused(one, first)
     assert two.reply(second) is None
+
+
+def test_a_node_with_very_many_locks_answers_in_slices(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, two, _ = world.hosts.values()
+    for number in range(40):
+        hold(one, FIRST, f"x{number}", client=100 + number)
+    monkeypatch.setattr(pictures, "SLICE", 10)
+    hold(one, FIRST, "a")
+    hold(two, FIRST, "b")
+    lock(one, FIRST, "b")
+    lock(two, FIRST, "a")
+    asked = two.ask(calls.Deadlocks(), client=9)
+    assert two.reply(asked) is None, "the first slice is not all"
+    world.pass_ms(1500)
+    assert len(two.reply(asked)["deadlocks"]) == 1
 
 
 def test_clients_of_one_node(world: World) -> None:

@@ -13,7 +13,6 @@ Each node refuses its own clients only: the newest one's own node searches too. 
 entry, and an answer from each node, so none begins before somebody has waited for AFTER_MS, there is
 one at a time a node, and who waits on is looked for ever more seldom."""
 
-import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -23,10 +22,11 @@ from ringfence.core.errors import Deadlock, Refused, RingfenceError, TimedOut
 from ringfence.core.modes import Mode
 from ringfence.engine.context import Context
 from ringfence.engine.facts import DeadlockSought, WaitsTold
-from ringfence.engine.locker import Locker, Use
-from ringfence.locks.deadlock import Link, Ring, Seen, links, rings, served_before, unchanged, victim
+from ringfence.engine.locker import Locker
+from ringfence.engine.pictures import Pictures
+from ringfence.locks.deadlock import Link, Ring, Seen, links, rings, unchanged, victim
 from ringfence.wire import DEADLOCKS
-from ringfence.wire.entries import ClientLock, SearchDeadlock, Waits
+from ringfence.wire.entries import ClientLock, SearchDeadlock
 
 AFTER_MS = 1_000
 """How long a wait lasts before it is looked for a ring."""
@@ -36,8 +36,6 @@ CONFIRM_MS = 300
 """How long after the first picture the second is taken."""
 ANSWER_MS = 10_000
 """How long who asks for a report is kept waiting."""
-LOCKS_TOLD = 10_000
-"""A node tells of no more locks.  What is left out may hide a ring, and makes up none."""
 
 Told = Callable[[list[Ring] | RingfenceError], None]
 
@@ -74,7 +72,7 @@ class Deadlocks:
         self._context = context
         self._locker = locker
         self._last = 0
-        self._operations = itertools.count(1)
+        self._pictures = Pictures(context, locker)
         self._search: _Search | None = None
         self._asked: list[_Asked] = []
         self._seekers: dict[int, _Seeker] = {}
@@ -106,7 +104,7 @@ class Deadlocks:
         assert state is not None
         if search is not None and fact.by == context.life and fact.number == search.number:
             search.awaited = list(state.ready)
-        context.submit(Waits(fact.by, fact.number, self._picture()))
+        self._pictures.ask(fact.by, fact.number)
 
     def answered(self, fact: WaitsTold) -> None:
         search = self._search
@@ -122,6 +120,7 @@ class Deadlocks:
         """Go on with a search, begin one that is due, answer who has waited too long."""
         context = self._context
         search, state = self._search, context.running
+        self._pictures.go_on()
         if state is None:
             search = self._search = None  # the view ended: some may be other lives in the next
         elif search is not None and not search.number and search.due_ns <= context.now_ns:
@@ -194,46 +193,6 @@ class Deadlocks:
             retry=True,
         )
         self._locker.give_up(use.lock, error)
-
-    # -- this node's picture ---------------------------------------------------------------
-
-    def _picture(self) -> tuple[ClientLock, ...]:
-        """Who waits here, and what the same owners hold that others wait for.
-
-        Who merely tries is left out: it is answered without delay.  An owner with a name may wait on
-        another node."""
-        locks = self._locker.node_locks
-        waiting = [use for use in self._locker.waiting() if not use.trying and use.owner is not None]
-        owners = {use.owner.name for use in waiting if use.owner is not None}
-        seen = {use.lock for use in waiting}
-        holding = [
-            use
-            for use in self._locker.uses()
-            if use.owner is not None and (use.owner.named or use.owner.name in owners)
-            if use.lock not in seen and use.held is not None and locks.wanted_by_others(use.lock)
-        ]
-        told = [self._told(use) for use in (*waiting, *holding)[:LOCKS_TOLD]]
-        return tuple(one for one in told if one is not None)
-
-    def _told(self, use: Use) -> ClientLock | None:
-        context, locks, owner = self._context, self._locker.node_locks, use.owner
-        lock, state = locks.find(use.lock), context.state
-        assert owner is not None
-        assert state is not None
-        if lock is None:
-            return None  # its end is on its way
-        use.operation = use.operation or next(self._operations)
-        one = ClientLock(
-            use.lockspace, use.resource, use.lock, use.operation, owner.name, owner.named, owner.who,
-            lock.held, lock.wanted, use.since_wall_ms, use.deadlock,
-        )  # fmt: skip
-        if lock.wanted is Mode.UN or use.trying:
-            return msgspec.structs.replace(one, wanted=Mode.UN)
-        place = locks.place(use.lock)
-        space = state.lockspaces.get(use.lockspace)
-        resource = space.resources.get(use.resource) if space is not None else None
-        after = served_before(resource, context.me, place)
-        return msgspec.structs.replace(one, heads=place.heads, behind=place.behind, after=after)
 
 
 # -- words -------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ lock that may be somebody else's by now."""
 
 import errno
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from heapq import heapify, heappop, heappush
 
 import msgspec
@@ -262,9 +262,9 @@ class Locker:
     def use(self, lock: int) -> Use | None:
         return self._uses.get(lock)
 
-    def uses(self) -> Iterable[Use]:
-        """Every lock that is held or asked for here."""
-        return self._uses.values()
+    def uses(self) -> list[Use]:
+        """Every lock that is held or asked for here, as of now."""
+        return list(self._uses.values())
 
     def persistent(self) -> list[Use]:
         return list(self._persistent.values())

@@ -27,7 +27,6 @@ from ringfence.sim.power import PowerRoom
 from ringfence.sim.ring import Endpoint, SimRing
 from ringfence.sim.scheduler import MS, Scheduler, Timer
 from ringfence.sim.storage import Storage
-from ringfence.wire import SPEAKS
 from ringfence.wire.client import Reply
 from ringfence.wire.entries import Incident
 
@@ -101,8 +100,6 @@ class Host:
         self.name = config.name_of(node)
         self.config = config
         self.disk = DiskState()
-        self.speaks = SPEAKS
-        """Of the ringfence that is installed here; a daemon takes it when it starts."""
         self.daemon: Daemon | None = None
         self.frozen = False
         """The whole host; see `daemon_frozen` for the daemon alone."""
@@ -208,7 +205,7 @@ class Host:
         self.daemon_frozen = False
         self._scheduler.note(f"{self.name} daemon starts ({self.boot})")
         started = inputs.Started(
-            self.config, self.node, f"machine-{self.node}", self.boot, self.disk, True, self.speaks
+            self.config, self.node, f"machine-{self.node}", self.boot, self.disk, True
         )
         self.feed(daemon, started)
         self.feed(daemon, inputs.Wall(self._wall_ms()))
