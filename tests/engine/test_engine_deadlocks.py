@@ -270,6 +270,37 @@ def test_a_ring_that_dissolves_between_the_pictures_is_none(
     assert two.reply(waiting)["mode"] == "EX"
 
 
+def test_another_ring_in_the_second_picture_is_not_the_first(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may be one that never was, as the first may have been."""
+    one, two = world.hosts[1], world.hosts[2]
+
+    def make_ring(clients: tuple[int, int]) -> None:
+        for client, name in zip(clients, "ab", strict=True):
+            hold(one, FIRST, name, client=client)
+        for client, name in zip(clients, "ba", strict=True):
+            lock(one, FIRST, name, client=client)
+
+    make_ring((1, 2))
+    real, seen = deadlocks.rings, []
+
+    def rings(links: Any) -> Any:
+        world.stopped = not seen
+        seen.append(real(links))
+        return seen[-1]
+
+    monkeypatch.setattr(deadlocks, "rings", rings)
+    asked = two.ask(calls.Deadlocks())
+    for client in (1, 2):
+        one.feed(ClientGone(client))
+    make_ring((3, 4))  # under the locks that the node has kept
+    world.go_on()
+    world.pass_ms(500)
+    assert two.reply(asked)["deadlocks"] == []
+    assert len(found(two)) == 1
+
+
 def test_a_ring_that_was_never_there_at_one_moment(world: World) -> None:
     """Each node's picture is true when it is made; together they show a ring that never was.
 

@@ -57,6 +57,11 @@ class Link(msgspec.Struct, frozen=True):
     waiter: Seen
     blocker: Seen
 
+    @property
+    def held(self) -> bool:
+        """For what the blocker holds, not for its place in a queue alone."""
+        return not compatible(self.blocker.lock.held, self.waiter.lock.wanted)
+
 
 Ring = tuple[Link, ...]
 """Each blocker's owner is the next link's waiter; the last one's is the first's."""
@@ -112,14 +117,26 @@ def unchanged(first: Sequence[Link], second: Sequence[Link]) -> list[Link]:
 def rings(found: Sequence[Link]) -> list[Ring]:
     """One ring, a shortest, through the newest waiter of each set of owners that are caught together.
 
-    There may be more in such a set: they are found when this one is broken and it is looked again."""
+    Of what is held, if there is one: whoever is merely queued between those would be refused for nothing,
+    and they be caught as before.  There may be more rings in a set: they are found when this one is
+    broken and it is looked again."""
+    knots = _knots(found)
+    held = [_shortest(inside) for inside in _inside([link for link in found if link.held])]
+    done = {knots[ring[0].waiter.owner] for ring in held}
+    return held + [
+        _shortest(inside) for inside in _inside(found) if knots[inside[0].waiter.owner] not in done
+    ]
+
+
+def _inside(found: Sequence[Link]) -> list[list[Link]]:
+    """For each set of owners that are caught together, the links among them."""
     knots = _knots(found)
     caught: dict[int, list[Link]] = {}
     for link in found:
         knot = knots[link.waiter.owner]
         if knots.get(link.blocker.owner) == knot:
             caught.setdefault(knot, []).append(link)
-    return [_shortest(inside) for inside in caught.values()]
+    return list(caught.values())
 
 
 def victim(ring: Ring) -> Seen | None:
