@@ -2,18 +2,19 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cluster_lab import ONE, TWO, done, eventually, ringfence, running
 
-from ringfence.client import LockHandle, connect
-from ringfence.core.errors import Deadlock
 from ringfence.lab.cluster import Lab
+from ringfence.wire import client as calls
+from ringfence.wire.client import Reply, Request
 
 
 @pytest.fixture(scope="module")
@@ -73,28 +74,41 @@ def test_the_one_that_asked_so_is_refused_and_the_other_goes_on(two: Lab, tmp_pa
     assert "deadlock" in done(two, TWO, "events", "--kind", "deadlock")
 
 
+class Program:
+    """One connection, spoken to line by line."""
+
+    def __init__(self, lab: Lab, node: str) -> None:
+        self._socket = socket.socket(socket.AF_UNIX)
+        self._socket.connect(lab.env(node)["RINGFENCE_SOCKET"])
+        self._lines = self._socket.makefile("rb")
+        self._last = 0
+
+    def send(self, call: calls.Call) -> None:
+        self._last += 1
+        self._socket.sendall(calls.encode(Request(str(self._last), call)))
+
+    def reply(self) -> Reply:
+        return calls.decode_reply(self._lines.readline())
+
+    def ask(self, call: calls.Call) -> Any:
+        self.send(call)
+        reply = self.reply()
+        assert reply.error is None, reply.error
+        return reply.result
+
+
 def test_conversions_of_two_hosts(two: Lab) -> None:
     """Both read and want to write: the later one is refused at once, by the rule of one resource."""
-    refused: list[str] = []
-
-    def convert(lock: LockHandle, node: str) -> None:
-        try:
-            lock.convert("EX", wait_ms=20_000)
-        except Deadlock:
-            refused.append(node)
-            lock.release()
-
-    with connect(two.env(ONE)["RINGFENCE_SOCKET"]) as one, connect(two.env(TWO)["RINGFENCE_SOCKET"]) as other:
-        locks = []
-        for daemon in (one, other):
-            daemon.join("games")
-            locks.append(daemon.lock("games", "e", "PR"))
-        threads = [
-            threading.Thread(target=convert, args=pair) for pair in zip(locks, (ONE, TWO), strict=True)
-        ]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join(30)
-        assert len(refused) == 1
-        assert sorted(lock.mode.name for lock in locks) == ["EX", "UN"]
+    one, other = Program(two, ONE), Program(two, TWO)
+    locks = []
+    for program in (one, other):
+        program.ask(calls.JoinSpace("games"))
+        locks.append(program.ask(calls.Lock("games", "e", "PR"))["lock"])
+    one.send(calls.Convert(locks[0], "EX"))
+    eventually(lambda: " converting " in done(two, TWO, "locks", "games"))
+    other.send(calls.Convert(locks[1], "EX"))
+    refused = other.reply().error
+    assert refused is not None
+    assert refused["code"] == "deadlock"
+    other.ask(calls.Unlock(locks[1]))
+    assert one.reply().result["mode"] == "EX"
