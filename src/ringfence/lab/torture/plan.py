@@ -48,7 +48,9 @@ class Fault(msgspec.Struct, frozen=True):
 
 
 OF_ALL = (Kind.FREEZE_HUB, Kind.KILL_HUB, Kind.POWER_OFF_ALL)
-LYING = ("perfect", "perfect", "late", "say-off", "wrong-host", "ack-ignore")
+LYING = ("perfect", "perfect", "perfect", "say-off", "late", "wrong-host", "ack-ignore")
+AWAY = (Kind.FREEZE_HOST, Kind.FREEZE_HOST, Kind.CUT, Kind.CUT, Kind.FREEZE_DAEMON)
+"""What makes a lie matter: others give the host up though it is there."""
 FAILING = ("unreachable", "hang", "no-login")
 SHORT_MS, LONG_MS = (200, 1500), (4000, 9000)
 """Around the detection time and the authority's; well beyond both."""
@@ -117,14 +119,13 @@ def _one(kind: Kind, *spans_ms: tuple[int, int]) -> Story:
 
 def _lie(rng: random.Random, at_ms: int, node: str) -> list[Fault]:
     """Given up on a lie, it comes back: before its fate is decided, or after its locks have moved."""
-    away_ms = rng.randint(*rng.choice(((1500, 4000), (4000, 8000))))
-    kind = rng.choice((Kind.FREEZE_HOST, Kind.FREEZE_HOST, Kind.FREEZE_DAEMON, Kind.CUT))
+    away_ms = rng.randint(*rng.choice(((1500, 4000), (4500, 7500), (4500, 7500))))
     devices = ("bmc", "pdu") if rng.random() < 0.4 else ("bmc",)
     lies = [
-        Fault(at_ms, Kind.DEVICE, away_ms + rng.randint(500, 4000), node, device, rng.choice(LYING))
+        Fault(at_ms, Kind.DEVICE, away_ms + rng.randint(300, 2500), node, device, rng.choice(LYING))
         for device in devices
     ]
-    return [*lies, Fault(at_ms + 50, kind, away_ms, node)]
+    return [*lies, Fault(at_ms + 50, rng.choice(AWAY), away_ms, node)]
 
 
 def _fail(rng: random.Random, at_ms: int, node: str) -> list[Fault]:

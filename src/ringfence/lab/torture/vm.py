@@ -15,7 +15,7 @@ from types import FrameType
 
 from ringfence.client import Connection, connect
 from ringfence.config import Paths
-from ringfence.core.errors import RingfenceError
+from ringfence.core.errors import LockHeld, RingfenceError, TimedOut
 from ringfence.host.clock import boottime_ns
 from ringfence.lab.nbd_client import NbdClient, parse_uri
 from ringfence.lab.torture.history import (
@@ -32,14 +32,15 @@ from ringfence.lab.torture.names import LV_SPACE, LVS, SLOTS, VG
 from ringfence.lab.workload import Stop, Writer
 from ringfence.wire import client as calls
 
-STINTS = (60, 500)
+STINTS = (60, 900)
 """Writes.  Not a time: a VM that was frozen does not end when it thaws, it writes on."""
 WRITES_PER_S = 120.0
 GONE_S = 3
 """How long a volume may be away before the client gives it up."""
-WAITS_MS = (None, None, 0, 3000)
+WAITS_MS = (None, None, None, 0, 3000)
 AWAY_S = 0.2
-REST_S = 0.3
+REST_S = 0.1
+"""Between two stints: little, so that whatever is hit is in the middle of one."""
 
 
 class Vm:
@@ -97,6 +98,8 @@ class Vm:
             uri, token = _opened(daemon, lv)
         except RingfenceError as error:
             self._history.append(Refused(op, error.code, boottime_ns()))
+            if isinstance(error, LockHeld | TimedOut):
+                return
             with contextlib.suppress(RingfenceError):
                 daemon.call(calls.LvChange(VG, lv, "n", 0))
             raise
