@@ -19,7 +19,7 @@ VG = "vg1"
 LVS = ("lv0", "lv1", "lv2", "lv3")
 EXTENT_BYTES = 16 << 10
 VERBS = {
-    "create": 6, "activate": 8, "shared": 3, "deactivate": 6, "remove": 3, "list": 4, "groups": 2,
+    "create": 10, "activate": 8, "shared": 3, "deactivate": 6, "remove": 7, "list": 2, "groups": 2,
     "lockstart": 1, "lockstop": 1, "vgcreate": 1, "vgremove": 0.3, "pvcreate": 0.3,
 }  # fmt: skip
 
