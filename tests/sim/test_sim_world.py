@@ -80,7 +80,7 @@ def test_where_one_side_goes_on_the_other_is_lost() -> None:
     plan = (Cut(at_ms=3000, nodes=(1,), for_ms=1000),)
     world = World(Scenario(seed=1, nodes=3, ring="hub", lasts_ms=16_000, plan=plan), lambda number: Node())
     world.checkers._only_quorum = lambda: True
-    with pytest.raises(SafetyViolation, match="quorum: .* is a victim"):
+    with pytest.raises(SafetyViolation, match=r"quorum: .* is a victim"):
         world.suffer()
 
 

@@ -81,6 +81,21 @@ class Admins:
             case _:
                 return calls.VgChange(verb, VG)
 
+    def probe(self, host: Host) -> None:
+        """When all is mended: the host lists the VG as it is on the disks.  Raises SafetyViolation."""
+        committed = self._metadata.named(VG)
+        if committed is None or host.daemon is None:
+            return
+
+        def then(reply: Reply) -> None:
+            rows = reply.result["rows"] if reply.error is None else []
+            if [row["vg_seqno"] for row in rows] != [committed.seqno]:
+                said = rows or reply.error
+                raise SafetyViolation(f"8: {host.name} lists {said}, not version {committed.seqno}")
+
+        client = next(one for one in self.clients if one.host is host)
+        self._workload.ask(client, calls.Vgs(VG), then)
+
     def _ask(self, client: Client, call: Call, then: Callable[[Reply], None] = lambda reply: None) -> None:
         def answered(reply: Reply) -> None:
             if reply.error is None:
