@@ -17,7 +17,8 @@ use as little of the engine's own reasoning as they can: a planted bug must not 
     10  a victim is never forgotten                          `_nobody_forgotten`
     11  every request is answered in bounded time            `world.World.mend`
 
-And where only quorum was lost and came back, nobody goes stale: `_nobody_stale`."""
+And where only quorum was lost and came back, nobody goes stale (`_nobody_stale`) nor must be fenced
+(`_note_victims`)."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -224,6 +225,8 @@ class Checkers:
     def _note_victims(self, state: ClusterState) -> None:
         for victim in state.domain.victims:
             key = (victim.life, victim.lied, victim.since)
+            if key not in self._victim_since and not victim.life.unknown and self._only_quorum():
+                raise SafetyViolation(f"quorum: {victim.life} is a victim, though nobody was lost")
             self._victim_since_ns.setdefault(key, self._scheduler.now_ns)
             self._victim_since.setdefault(key, (state.epoch, state.position))
 

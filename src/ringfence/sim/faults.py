@@ -246,9 +246,15 @@ class MidWrite(Fault, frozen=True, tag="mid-write"):
     """freeze, kill or power."""
     for_ms: int = 0
     """How long a freeze lasts."""
+    within_ms: int = 0
+    """If it has not come to that by then, it does not strike at all; 0: it waits for ever."""
 
     def strike(self, arena: Arena) -> None:
         host, left = arena.hosts[self.node], self.skip
+
+        def forget() -> None:
+            if host.storage.fault is fault:
+                host.storage.fault = lambda: None
 
         def fault() -> None:
             nonlocal left
@@ -267,6 +273,8 @@ class MidWrite(Fault, frozen=True, tag="mid-write"):
                     arena.power.cut(self.node)
 
         host.storage.fault = fault
+        if self.within_ms:
+            arena.scheduler.after(self.within_ms, forget)
 
 
 # -- the ring ---------------------------------------------------------------------------

@@ -277,10 +277,14 @@ def _lie(chance: Chance, nodes: Nodes) -> list[Fault]:
     away_ms = rng.randrange(700, rng.choice([2500, 4500, 7000]))
     faults: list[Fault] = [Devices(node=node, bmc=Manner.LIES, a=Manner.LIES, b=Manner.LIES)]
     # With two nodes the design promises nothing for a lie in a partition, or before a loss of both.
-    how = rng.choice(["frozen", "cut off", "silent", "alone"] if len(others) > 1 else ["frozen"])
+    stories = ["frozen", "writing", "cut off", "silent", "alone"]
+    how = rng.choice(stories if len(others) > 1 else stories[:1])
     match how:
         case "cut off":
             faults.append(Cut(nodes=(node,), for_ms=away_ms))
+        case "writing":  # a piece of its metadata is in flight
+            skip = rng.randrange(3)
+            faults.append(MidWrite(node=node, skip=skip, how="freeze", for_ms=away_ms, within_ms=1000))
         case "silent":  # its daemon alone; and the view changes for another reason
             faults.append(FreezeDaemon(node=node, for_ms=away_ms))
             killed_ms = int(away_ms * chance.between(0.6, 1.1))

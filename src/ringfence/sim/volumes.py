@@ -19,7 +19,7 @@ VG = "vg1"
 LVS = ("lv0", "lv1", "lv2", "lv3")
 EXTENT_BYTES = 16 << 10
 VERBS = {
-    "create": 6, "activate": 8, "shared": 3, "deactivate": 6, "remove": 3, "list": 4, "groups": 2,
+    "create": 10, "activate": 8, "shared": 3, "deactivate": 6, "remove": 7, "list": 2, "groups": 2,
     "lockstart": 1, "lockstop": 1, "vgcreate": 1, "vgremove": 0.3, "pvcreate": 0.3,
 }  # fmt: skip
 
@@ -80,6 +80,21 @@ class Admins:
                 return calls.PvCreate(self._devices[:1])
             case _:
                 return calls.VgChange(verb, VG)
+
+    def probe(self, host: Host) -> None:
+        """When all is mended: the host lists the VG as it is on the disks.  Raises SafetyViolation."""
+        committed = self._metadata.named(VG)
+        if committed is None or host.daemon is None:
+            return
+
+        def then(reply: Reply) -> None:
+            rows = reply.result["rows"] if reply.error is None else []
+            if [row["vg_seqno"] for row in rows] != [committed.seqno]:
+                said = rows or reply.error
+                raise SafetyViolation(f"8: {host.name} lists {said}, not version {committed.seqno}")
+
+        client = next(one for one in self.clients if one.host is host)
+        self._workload.ask(client, calls.Vgs(VG), then)
 
     def _ask(self, client: Client, call: Call, then: Callable[[Reply], None] = lambda reply: None) -> None:
         def answered(reply: Reply) -> None:

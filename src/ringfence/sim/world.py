@@ -332,6 +332,8 @@ class World:
         self.workload.quiet()
         for host in self.hosts:
             self._probe(host)
+            self.admins.probe(host)
+            self._until(lambda: not self.workload.unanswered(), f"{host.name} does not list the VG")
         self._settled_ns = self.scheduler.now_ns
 
     def _operator_helps(self) -> None:

@@ -1,0 +1,203 @@
+"""A simulated host: its clock, its disk, and the guests of its open volumes."""
+
+
+import pytest
+
+from ringfence.core.cluster import ClusterConfig, NodeConfig
+from ringfence.core.ids import Token
+from ringfence.engine import effects, inputs, orders
+from ringfence.engine.effects import Effect
+from ringfence.engine.inputs import DiskState, Input
+from ringfence.sim.disk import blank_disks
+from ringfence.sim.host import Host, OwnDisk
+from ringfence.sim.paths import Landed
+from ringfence.sim.power import PowerRoom
+from ringfence.sim.ring import SimRing
+from ringfence.sim.scheduler import Scheduler
+from ringfence.wire.client import Reply
+
+S = 1_000_000_000
+
+
+class Puppet:
+    """An engine that wants what it is told to want with its next step."""
+
+    def __init__(self) -> None:
+        self.wants: list[Effect] = []
+        self.facts: list[Input] = []
+
+    def step(self, now_ns: int, input: Input) -> list[Effect]:
+        self.facts.append(input)
+        wants, self.wants = self.wants, []
+        return wants
+
+
+class Stage:
+    """One host, and who looks on."""
+
+    def __init__(self, rate: float = 1.0) -> None:
+        self.scheduler = Scheduler(1)
+        self.ends: list[str] = []
+        self.writes: list[Landed] = []
+        self.engines: list[Puppet] = []
+        ring = SimRing(self.scheduler, 400, True)
+        power = PowerRoom(self.scheduler, [1, 2], lambda node: self.host.power_off(), lambda node: None)
+        config = ClusterConfig(name="sim", nodes=(NodeConfig(1, "n1"), NodeConfig(2, "n2")))
+        disks = blank_disks(1 << 20)
+        self.host = Host(self.scheduler, ring, power, self, self._engine, config, disks, 1, rate)
+
+    def _engine(self) -> Puppet:
+        self.engines.append(Puppet())
+        return self.engines[-1]
+
+    def stepped(self, host: Host, fact: Input, todo: list[Effect]) -> None: ...
+
+    def answered(self, host: Host, client: int, reply: Reply) -> None: ...
+
+    def ended(self, host: Host, why: str) -> None:
+        self.ends.append(why)
+
+    def reaped(self, host: Host) -> None: ...
+
+    def landed(self, write: Landed) -> None:
+        self.writes.append(write)
+
+    def run(self, until_s: float) -> None:
+        while self.scheduler.now_ns < until_s * S:
+            self.scheduler.step()
+
+    def want(self, *wants: Effect) -> None:
+        self.engines[-1].wants = list(wants)
+        assert self.host.daemon is not None
+        self.host.feed(self.host.daemon, inputs.Tick())
+
+
+def test_the_clock_runs_at_its_rate_goes_on_in_a_freeze_and_begins_with_each_boot() -> None:
+    stage = Stage(rate=1.02)
+    host = stage.host
+    host.power_on()
+    stage.run(10)
+    assert host.clock_ns == pytest.approx(10.2 * S, rel=0.01)
+    host.freeze()
+    stage.run(20)
+    assert host.clock_ns == pytest.approx(20.4 * S, rel=0.01)
+    boot = host.boot
+    host.power_off()
+    host.power_on()
+    assert host.clock_ns < S
+    assert host.boot != boot
+
+
+def test_a_wall_clock_that_is_set_moves_nothing_else() -> None:
+    stage = Stage()
+    stage.host.power_on()
+    stage.run(5)
+    before = stage.host.clock_ns
+    stage.host.wall_off_ms = -3_600_000
+    assert stage.host.clock_ns == before
+    stage.run(20)
+    walls = [fact.wall_ms for fact in stage.engines[0].facts if isinstance(fact, inputs.Wall)]
+    assert walls[0] > walls[-1]
+
+
+def test_a_disk_that_refuses_ends_the_daemon_with_its_pages_lost() -> None:
+    stage = Stage()
+    stage.host.power_on()
+    stage.host.own_disk = OwnDisk.FAILS
+    stage.want(effects.SetDeadline(1, "grant", 99 * S), effects.Keep(DiskState(incarnation=7)))
+    assert stage.host.daemon is None
+    assert stage.ends == ["its disk refuses to keep its state"]
+    assert not stage.host.valid(1, "grant")
+    assert stage.host.disk.incarnation == 0
+
+
+def test_what_follows_a_keep_waits_for_a_slow_disk() -> None:
+    stage = Stage()
+    stage.host.power_on()
+    stage.host.own_disk = OwnDisk.SLOW
+    stage.want(effects.Keep(DiskState(incarnation=7)), effects.SetDeadline(1, "grant", 99 * S))
+    assert stage.host.disk.incarnation == 0
+    assert not stage.host.valid(1, "grant")
+    stage.run(6)
+    assert stage.host.disk.incarnation == 7
+    assert stage.host.valid(1, "grant")
+
+
+# -- open volumes -----------------------------------------------------------------------
+
+OPEN = orders.OpenPath("vg1", "lv0", "uuid", (orders.Extent("/dev/sim0", 0, 4096),), False, Token(1, 1, 5))
+
+
+def opened(stage: Stage, deadline_ns: int = 10 * S) -> None:
+    stage.host.power_on()
+    stage.want(effects.SetDeadline(1, "vg/vg1", deadline_ns), effects.DoOrder(1, OPEN))
+    stage.run(1)
+    assert stage.host.block.grips
+
+
+def answers(stage: Stage) -> list[inputs.OrderDone]:
+    return [fact for fact in stage.engines[-1].facts if isinstance(fact, inputs.OrderDone)]
+
+
+def test_a_guest_writes_while_its_page_lets_it() -> None:
+    stage = Stage()
+    opened(stage)
+    stage.run(20)
+    assert len(stage.writes) > 20
+    assert not any(write.late for write in stage.writes)
+    last = len(stage.writes)
+    stage.want(effects.SetDeadline(1, "vg/vg1", 30 * S))
+    stage.run(25)
+    assert len(stage.writes) > last, "it was held, and went on"
+
+
+def test_a_write_in_flight_at_a_freeze_lands_late_and_is_told() -> None:
+    stage = Stage()
+    opened(stage)
+    while not any(path.in_flight for path in stage.host.block.open.values()):
+        stage.scheduler.step()
+    stage.host.freeze()
+    before = len(stage.writes)
+    stage.run(30)
+    assert len(stage.writes) == before
+    stage.host.thaw()
+    stage.run(31)
+    assert [write.late for write in stage.writes[before:]] == [True]
+    assert any(isinstance(fact, inputs.PathIncident) for fact in stage.engines[-1].facts)
+
+
+def test_a_path_outlives_the_daemon_and_ends_before_the_next_begins() -> None:
+    stage = Stage()
+    opened(stage)
+    stage.host.kill_daemon()
+    before = len(stage.writes)
+    stage.run(5)
+    assert len(stage.writes) > before
+    stage.host.start_daemon()
+    assert stage.host.block.grips == []
+
+
+@pytest.mark.parametrize("close", [True, False])
+def test_a_path_is_closed_once_nothing_is_in_flight(close: bool) -> None:
+    stage = Stage()
+    opened(stage)
+    while not any(path.in_flight for path in stage.host.block.open.values()):
+        stage.scheduler.step()
+    before = len(stage.writes)
+    stage.want(effects.DoOrder(2, orders.ClosePath("vg1", "lv0")) if close else effects.DropPaths(1))
+    while stage.host.block.grips:
+        stage.scheduler.step()
+    if close:
+        assert len(stage.writes) == before + 1, "it was flushed"
+    stage.run(5)
+    assert len(stage.writes) <= before + 5
+    assert [fact.error for fact in answers(stage)] == [None] * (2 if close else 1)
+
+
+def test_a_life_that_has_lost_everything_opens_nothing() -> None:
+    stage = Stage()
+    stage.host.power_on()
+    stage.want(effects.SetDeadline(1, "vg/vg1", effects.LOST), effects.DoOrder(1, OPEN))
+    stage.run(1)
+    assert answers(stage)[0].error is not None
+    assert stage.host.block.grips == []
