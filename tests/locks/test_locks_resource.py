@@ -120,8 +120,8 @@ def test_a_lost_holder_and_the_value_block(held: Mode) -> None:
     assert resource.lvb_valid is (held < Mode.PW)
 
 
-@pytest.mark.parametrize("name", ["", "x" * 65, "é" * 33])
-def test_names(name: str) -> None:
+@pytest.mark.parametrize("name", ["", "x" * 65, "é" * 33, "\\", "\\x4", "\\x41", "a b", "\udc80", "a\n"])
+def test_what_is_not_the_text_of_a_name(name: str) -> None:
     with pytest.raises(BadInput):
         check_names("space", name)
     space = Lockspace(name="space", members=[1])

@@ -14,12 +14,10 @@ from collections.abc import Collection
 import msgspec
 
 from ringfence.core.errors import BadInput
+from ringfence.core.locknames import lockspace_name, resource_name
 from ringfence.core.modes import Mode
 from ringfence.locks.flags import Flag
 from ringfence.locks.resource import Cancelled, Effect, Granted, Lock, Refused, Resource, check
-
-NAME_BYTES = 64
-"""The DLM's limit for names of lockspaces and of resources (DLM_LOCKSPACE_LEN, DLM_RESNAME_MAXLEN)."""
 
 
 class OpKind(enum.Enum):
@@ -41,19 +39,19 @@ class Op(msgspec.Struct, frozen=True):
     now_ms: int = 0
 
 
-def valid_name(name: str) -> bool:
-    return 1 <= len(name.encode("utf-8", "surrogatepass")) <= NAME_BYTES
+def valid_name(resource: str) -> bool:
+    """Whether this is the text of a resource's name (core.locknames), and not just a way to write it."""
+    try:
+        return resource_name(resource) == resource
+    except BadInput:
+        return False
 
 
 def check_names(lockspace: str, resource: str) -> None:
-    """Raises BadInput if either name is empty or longer than 64 bytes."""
-    for what, name in (("lockspace", lockspace), ("resource", resource)):
-        if not valid_name(name):
-            length = len(name.encode("utf-8", "surrogatepass"))
-            raise BadInput(
-                f"a {what} name has 1 to {NAME_BYTES} bytes, this one {length}: {name[:80]!r}",
-                next="choose a shorter name" if length else "give a name",
-            )
+    """Raises BadInput unless both are the texts of names (core.locknames)."""
+    for text, name in ((lockspace, lockspace_name(lockspace)), (resource, resource_name(resource))):
+        if text != name:
+            raise BadInput(f"{text!r} is not how this name is written", next=f"write {name}")
 
 
 class Lockspace(msgspec.Struct):
