@@ -161,7 +161,8 @@ def locks(lockspace: str, deadlocks: bool, socket: str | None, root: Path | None
 
     STATE kept: this node has it from an earlier use and gives it back when it is asked.  Below: the
     clients of this node, and for each that waits the chain of those in its way.  Where that chain leads
-    to another node it ends, for that node alone knows its clients.
+    to another node it ends, for that node alone knows its clients.  An orphan is what a client left when it
+    ended (PERSISTENT); `ringfence lockspace purge` lets go of it.
 
     --deadlocks asks all of them, of all lockspaces.  Exit 0: no deadlock; 1: there are some."""
     if deadlocks and lockspace:
@@ -192,7 +193,7 @@ def _print_locks(answer: dict[str, Any]) -> None:
         click.echo(line)
     if answer.get("clients"):
         click.echo(f"\nclients of {answer['node']}:")
-        rows = [["LOCKSPACE", "RESOURCE", "LOCK", "MODE", "WANTS", "SINCE", "OWNER", "WHO"]]
+        rows = [["LOCKSPACE", "RESOURCE", "LOCK", "STATE", "MODE", "WANTS", "SINCE", "OWNER", "WHO"]]
         rows += [_client_row(client) for client in answer["clients"]]
         for line in columns(rows):
             click.echo(f"  {line}")
@@ -214,7 +215,7 @@ def _lock_row(lock: dict[str, Any]) -> list[str]:
 
 
 def _client_row(client: dict[str, Any]) -> list[str]:
-    cells = _cells(client, ["lockspace", "resource", "lock", "mode", "wanted"])
+    cells = _cells(client, ["lockspace", "resource", "lock", "state", "mode", "wanted"])
     return [*cells, _since(client), *_cells(client, ["owner", "who"])]
 
 

@@ -332,7 +332,7 @@ class NodeLocks:
     def rows(self, lockspace: str, resource: str) -> list[Row]:
         """`statistics` of one resource."""
         lock = self._find(lockspace, resource)
-        return _rows(lock) if lock is not None else []
+        return self._rows(lock) if lock is not None else []
 
     # -- helpers ---------------------------------------------------------------------------------
 
