@@ -74,17 +74,17 @@ def lockspace_name(text: str) -> str:
     """The one text of the lockspace's name that was written down as `text`.
 
     Raises BadInput if it cannot be read, is empty, or is longer than 64 bytes."""
+    if _PLAIN.fullmatch(text) is not None and "/" not in text:
+        return text
     return _canonical("lockspace", text).replace("/", "\\x2f")
 
 
 def resource_name(text: str) -> str:
     """The one text of the resource's name that was written down as `text`.  Raises as `lockspace_name`."""
-    return _canonical("resource", text)
+    return text if _PLAIN.fullmatch(text) is not None else _canonical("resource", text)
 
 
 def _canonical(what: str, text: str) -> str:
-    if _PLAIN.fullmatch(text) is not None:
-        return text
     name = unescape(text)
     if not 1 <= len(name) <= NAME_BYTES:
         raise BadInput(

@@ -49,9 +49,9 @@ def valid_name(resource: str) -> bool:
 
 def check_names(lockspace: str, resource: str) -> None:
     """Raises BadInput unless both are the texts of names (core.locknames)."""
-    for text, name in ((lockspace, lockspace_name(lockspace)), (resource, resource_name(resource))):
-        if text != name:
-            raise BadInput(f"{text!r} is not how this name is written", next=f"write {name}")
+    names = lockspace_name(lockspace), resource_name(resource)
+    if names != (lockspace, resource):
+        raise BadInput("a name is not written as it should be", next=f"write {' and '.join(names)}")
 
 
 class Lockspace(msgspec.Struct):

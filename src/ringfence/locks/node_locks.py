@@ -101,7 +101,8 @@ class NodeLocks:
         if lock_id in self._of or flags & NODES_OWN:
             return [ClientRefused(lock_id, errno.EINVAL)]
         lock = self._of[lock_id] = self._find(lockspace, resource) or self._new(lockspace, resource)
-        self._persist(lock_id, flags)
+        if flags & Flag.PERSISTENT:
+            self._persistent[lock_id] = False
         outs = lock.request(lock_id, mode, flags & ~CLIENTS_OWN, lvb, keep, cached, now_ms)
         return self._done(lock, outs)
 
@@ -352,7 +353,8 @@ class NodeLocks:
                 isinstance(out, ClientRefused | ClientCancelled) and not lock.knows(out.lock_id)
             ):
                 self._of.pop(out.lock_id, None)
-                self._persistent.pop(out.lock_id, None)
+                if self._persistent:
+                    self._persistent.pop(out.lock_id, None)
         if lock.idle:
             space = self._spaces.get(lock.lockspace, {})
             if space.get(lock.resource) is lock:

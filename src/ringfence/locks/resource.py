@@ -145,7 +145,7 @@ class Resource(msgspec.Struct):
             return [Refused(owner, errno.EINVAL)]
         assert mode is not None
         lock = Lock(owner, wanted=mode, flags=flags, since_ms=now_ms)
-        granted = self._choice(lock, new=True)
+        granted = mode if self._grantable(lock, new=True) else self._alternative_now(lock, new=True)
         if granted is not Mode.UN:
             return [self._grant(lock, granted, now_ms), *self.advance(now_ms)]
         if flags & Flag.NOQUEUE and not self._may_wait(lock):
@@ -169,7 +169,7 @@ class Resource(msgspec.Struct):
         granted = mode if self._grantable(lock, new=True) else Mode.UN
         rivals = self._deadlocks(lock) if granted is Mode.UN and not flags & Flag.NOQUEUE else []
         if granted is Mode.UN and not rivals:
-            granted = self._choice(lock, new=True)
+            granted = self._alternative_now(lock, new=True)
         if granted is not Mode.UN:
             self._write_lvb(lock.held, granted, flags, lvb)
             return [self._grant(lock, granted, now_ms), *self.advance(now_ms)]
@@ -200,7 +200,7 @@ class Resource(msgspec.Struct):
             return self.cancel(owner, now_ms) or [Refused(owner, errno.EBUSY)]
         if lock.wanted is not Mode.UN and not flags & Flag.FORCEUNLOCK:
             return [Refused(owner, errno.EBUSY)]
-        effects = self.withdraw(owner)
+        effects = self.withdraw(owner) if lock.wanted is not Mode.UN else []
         if lock.held is not Mode.UN:
             self._write_lvb(lock.held, Mode.UN, flags, lvb)
             self.granted.remove(lock)
@@ -336,8 +336,10 @@ class Resource(msgspec.Struct):
 
     def _choice(self, lock: Lock, *, new: bool) -> Mode:
         """The mode that can be granted now: the one wanted, else the alternative; UN: neither."""
-        if self._grantable(lock, new=new):
-            return lock.wanted
+        return lock.wanted if self._grantable(lock, new=new) else self._alternative_now(lock, new=new)
+
+    def _alternative_now(self, lock: Lock, *, new: bool) -> Mode:
+        """The alternative, if there is one that can be granted now."""
         instead = self.alternative(lock, new=new)
         if instead is Mode.UN or not self._settles(lock, new=new):
             return Mode.UN
@@ -386,8 +388,7 @@ class Resource(msgspec.Struct):
 
     def _grant(self, lock: Lock, mode: Mode, now_ms: int) -> Granted:
         """Give the lock this mode; it is in no queue but, in place, the granted one."""
-        read = lock.flags & Flag.VALBLK and reads_lvb(lock.held, mode) and self.lvb_valid
-        lvb = self.lvb if read else None
+        lvb = self.lvb if lock.flags & Flag.VALBLK and reads_lvb(lock.held, mode) and self.lvb_valid else None
         altmode = mode is not lock.wanted
         effect = Granted(lock.owner, mode, lvb, self.lvb_valid, lock.demoted, altmode)
         lock.held, lock.wanted, lock.flags = mode, Mode.UN, 0
