@@ -88,6 +88,15 @@ def test_an_adopter_hears_who_waits(world: World) -> None:
     assert two.reply(waiting)["mode"] == "PR"
 
 
+def test_who_waits_behind_an_orphan_is_told_so(world: World) -> None:
+    one = world.hosts[1]
+    lock(one, ALICE, flags=Flag.PERSISTENT)
+    gone(one, ALICE)
+    one.ask(calls.Lock("games", "chess", "PR"), BOB)
+    (wait,) = one.do(calls.Locks("games"))["waits"]
+    assert wait["lines"][1] == "behind an orphan on an-a01n01, which holds EX"
+
+
 # -- taking back -------------------------------------------------------------------------
 
 

@@ -84,6 +84,11 @@ def resource_name(text: str) -> str:
     return text if _PLAIN.fullmatch(text) is not None else _canonical("resource", text)
 
 
+def is_literal(name: str) -> bool:
+    """Whether the text of a name is its own UTF-8, and no longer than names are: anybody can read it."""
+    return "\\" not in name and len(name.encode()) <= NAME_BYTES
+
+
 def _canonical(what: str, text: str) -> str:
     name = unescape(text)
     if not 1 <= len(name) <= NAME_BYTES:

@@ -69,6 +69,8 @@ class ClientLocks:
                 self._send(client, Reply(id, error=result.as_dict()))
 
         where = lockspace_name(call.lockspace), resource_name(call.resource)
+        for name in where:
+            self._context.check_name(name)
         lock = self._locker.acquire(
             *where, mode, call.wait_ms, done,
             flags=call.flags, client=client, cached=call.cached, owner=owner, deadlock=call.deadlock,

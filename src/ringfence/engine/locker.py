@@ -58,6 +58,9 @@ TRY_MS = 5_000
 """How long a try-lock may wait for the cluster's answer: it needs a round of the ring, no more."""
 PLAIN_HEAP = 256
 """Time limits that are over and still in the heap are not worth a look while there are no more than these."""
+NEWER_FLAGS = Flag.NOQUEUEBAST | Flag.ALTPR | Flag.ALTCW
+"""What a node that speaks an older protocol would refuse (wire.WHOLE_DLM); without them a client is served
+all the same: another node's clients miss a notice, and of PR and CW it waits for the one that it wants."""
 KEPT_RESOURCES = ("GLLK", "VGLK")
 
 
@@ -359,7 +362,7 @@ class Locker:
 
     def _one(self, out: Out) -> None:
         if isinstance(out, AskCluster):
-            self._context.submit(_entry(out))
+            self._context.submit(_entry(out, whole=self._context.speaks_whole_dlm))
             return
         use = self._uses.get(out.lock_id)
         if use is None:
@@ -574,8 +577,11 @@ def lost_error(what: str, node: str) -> LocksLost:
     )
 
 
-def _entry(ask: AskCluster) -> entries.Entry:
+def _entry(ask: AskCluster, *, whole: bool) -> entries.Entry:
+    """Args: whole: the cluster knows every flag."""
     where = (ask.lockspace, ask.resource)
+    if not whole:
+        ask = msgspec.structs.replace(ask, flags=ask.flags & ~NEWER_FLAGS)
     if ask.kind is OpKind.REQUEST:
         return entries.LockRequest(*where, ask.mode, ask.flags, ask.lvb)
     if ask.kind is OpKind.CONVERT:

@@ -89,6 +89,4 @@ def _difference(
         facts.append(LockFact(*where, Blocking(new.owner, new.notified)))
     if new.tried is not Mode.UN and (old is None or old.tried is not new.tried):
         facts.append(LockFact(*where, Blocking(new.owner, new.tried, tries=True)))
-    if new.nudged is not Mode.UN and (old is None or old.nudged is not new.nudged):
-        facts.append(LockFact(*where, Blocking(new.owner, new.nudged, once=True)))
     return facts

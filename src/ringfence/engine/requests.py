@@ -142,7 +142,9 @@ class Requests:
                 persistent = [use.lock for use in self._locker.persistent()]
                 self._run(client, id, call, leave(persistent))
             case calls.JoinSpace():
-                self._run(client, id, call, _join(lockspace_name(call.lockspace)))
+                lockspace = lockspace_name(call.lockspace)
+                self._context.check_name(lockspace)
+                self._run(client, id, call, _join(lockspace))
             case calls.LeaveSpace():
                 lockspace = lockspace_name(call.lockspace)
                 self._run(client, id, call, self._leave_space(lockspace, force=call.force))

@@ -10,7 +10,7 @@ after it has been asked."""
 from ringfence.core.modes import Mode
 from ringfence.locks.compat import compatible, covers, supremum
 from ringfence.locks.flags import Flag
-from ringfence.locks.resource import Granted, Lock, Resource, reads_lvb
+from ringfence.locks.resource import Effect, Granted, Lock, Resource, reads_lvb
 
 
 class Local(Resource):
@@ -34,6 +34,9 @@ class Local(Resource):
     """Clients whose wish the cluster could not grant at once: they take the alternative that they named."""
     holding: bool = False
     """The minimum hold time runs: under the present ceiling new clients are let in though others wait."""
+
+    nudged: dict[int, Mode] = {}  # noqa: RUF012
+    """The weakest mode that covers what each client was told of as refused, until its next grant."""
 
     @property
     def closed(self) -> bool:
@@ -68,6 +71,18 @@ class Local(Resource):
         self.granted = []
         return True
 
+    def nudge(self, wants: Mode, asker: int | None = None) -> list[Effect]:
+        """Each client hears of a mode once until its next grant, as of any (lock.c, `lkb_highbast`).
+
+        It is remembered here, not in the ordered state: there it would cost every lock a field."""
+        told: list[Effect] = []
+        for effect in super().nudge(wants, asker):
+            before = self.nudged.get(effect.owner, Mode.UN)
+            if not covers(before, wants):
+                self.nudged[effect.owner] = supremum(before, wants)
+                told.append(effect)
+        return told
+
     def candidate(self) -> tuple[Lock, Mode] | None:
         """The queued lock that only the ceiling keeps from being granted, if any, and in which mode."""
         for lock in (*self.converting, *self.waiting):
@@ -75,6 +90,11 @@ class Local(Resource):
             if mode is not Mode.UN:
                 return lock, mode
         return None
+
+    def _grant(self, lock: Lock, mode: Mode, now_ms: int) -> Granted:
+        if self.nudged:
+            self.nudged.pop(lock.owner, None)
+        return super()._grant(lock, mode, now_ms)
 
     def _grantable(self, lock: Lock, *, new: bool) -> bool:
         return self._within(lock) and not self._must_give_way(lock, new=new) and self._lawful(lock, new=new)

@@ -14,7 +14,7 @@ from collections.abc import Collection
 import msgspec
 
 from ringfence.core.errors import BadInput
-from ringfence.core.locknames import lockspace_name, resource_name
+from ringfence.core.locknames import NAME_BYTES, lockspace_name, resource_name
 from ringfence.core.modes import Mode
 from ringfence.locks.flags import Flag
 from ringfence.locks.resource import Cancelled, Effect, Granted, Lock, Refused, Resource, check
@@ -40,7 +40,10 @@ class Op(msgspec.Struct, frozen=True):
 
 
 def valid_name(resource: str) -> bool:
-    """Whether this is the text of a resource's name (core.locknames), and not just a way to write it."""
+    """Whether the ordered state takes this for a resource's name: its text (core.locknames), or what an older
+    node sends, which knows names of printable text only and asks for no more than 64 bytes of it."""
+    if 1 <= len(resource.encode("utf-8", "surrogatepass")) <= NAME_BYTES:
+        return True
     try:
         return resource_name(resource) == resource
     except BadInput:

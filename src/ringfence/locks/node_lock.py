@@ -354,6 +354,8 @@ class NodeLock:
         if self.local.settled:
             queued = [lock.owner for lock in (*self.local.converting, *self.local.waiting)]
             self.local.settled = [one for one in self.local.settled if one in queued]
+        if self.local.nudged:
+            self.local.nudged = {one: mode for one, mode in self.local.nudged.items() if self.local.find(one)}
         self._check()
         return outs
 

@@ -48,8 +48,6 @@ class Lock(msgspec.Struct):
     """The weakest mode that covers all it was told others want.  Reset by a grant."""
     tried: Mode = Mode.UN
     """The same for tries."""
-    nudged: Mode = Mode.UN
-    """The same for what was refused with NOQUEUEBAST: told once, and nobody waits."""
     demoted: bool = False
     """CONVDEADLK took its mode away; told with the grant."""
 
@@ -75,7 +73,7 @@ class Queued(_Effect, frozen=True):
 
 
 class Refused(_Effect, frozen=True):
-    """Nothing was changed, but for what NOQUEUEBAST has others remember.
+    """Nothing was changed.
 
     errno: EAGAIN (NOQUEUE and it cannot be granted now), EDEADLK, EINVAL (flags, mode, or a second lock
     of one holder), EBUSY (an operation is in flight), ENOENT (no such lock)."""
@@ -264,15 +262,12 @@ class Resource(msgspec.Struct):
     def nudge(self, wants: Mode, asker: int | None = None) -> list[Effect]:
         """Tell those who hold what conflicts that somebody wanted this and was refused (NOQUEUEBAST).
 
-        Once a mode until their next grant, as for any notice (lock.c, `lkb_highbast`)."""
-        effects: list[Effect] = []
-        for lock in (*self.granted, *self.converting):
-            if lock.owner == asker or compatible(lock.held, wants):
-                continue
-            if not covers(supremum(lock.notified, lock.nudged), wants):
-                lock.nudged = supremum(lock.nudged, wants)
-                effects.append(Blocking(lock.owner, wants, once=True))
-        return effects
+        Not those who were told that somebody waits for as much."""
+        return [
+            Blocking(lock.owner, wants, once=True)
+            for lock in (*self.granted, *self.converting)
+            if lock.owner != asker and not compatible(lock.held, wants) and not covers(lock.notified, wants)
+        ]
 
     # -- reading -------------------------------------------------------------------
 
@@ -392,8 +387,7 @@ class Resource(msgspec.Struct):
         altmode = mode is not lock.wanted
         effect = Granted(lock.owner, mode, lvb, self.lvb_valid, lock.demoted, altmode)
         lock.held, lock.wanted, lock.flags = mode, Mode.UN, 0
-        lock.notified = lock.tried = lock.nudged = Mode.UN
-        lock.demoted = False
+        lock.notified, lock.tried, lock.demoted = Mode.UN, Mode.UN, False
         lock.since_ms = max(lock.since_ms, now_ms)
         if lock not in self.granted:
             self.granted.append(lock)
