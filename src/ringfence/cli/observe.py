@@ -20,6 +20,7 @@ from ringfence.cli.options import daemon_options, json_option, open_daemon
 from ringfence.cli.status_view import print_rich, status_lines
 from ringfence.client import Connection
 from ringfence.core.errors import EXIT_OK
+from ringfence.core.locknames import unescape
 from ringfence.wire import client as calls
 
 EXIT_BLOCKED = 1
@@ -168,7 +169,7 @@ def locks(lockspace: str, deadlocks: bool, socket: str | None, root: Path | None
     if deadlocks and lockspace:
         raise click.UsageError("--deadlocks looks through all lockspaces")
     with open_daemon(socket, root) as daemon:
-        answer = daemon.call(calls.Deadlocks()) if deadlocks else daemon.locks(lockspace)
+        answer = daemon.call(calls.Deadlocks()) if deadlocks else daemon.locks(unescape(lockspace))
     if as_json:
         print_json(answer)
     elif deadlocks:

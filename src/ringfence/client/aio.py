@@ -204,8 +204,8 @@ class Connection:
     async def why(self, target: str = "") -> Any:
         return await self.call(calls.Why(target))
 
-    async def locks(self, lockspace: str = "") -> Any:
-        return await self.call(calls.Locks(lockspace))
+    async def locks(self, lockspace: str | bytes = "") -> Any:
+        return await self.call(calls.Locks(text_of(lockspace)))
 
     async def join(self, lockspace: str | bytes) -> Any:
         return await self.call(calls.JoinSpace(text_of(lockspace)))

@@ -134,8 +134,8 @@ class Connection:
         """Why TARGET is stuck: VG/LV, LOCKSPACE/RESOURCE, a node; "" for everything."""
         return self.call(calls.Why(target))
 
-    def locks(self, lockspace: str = "") -> Any:
-        return self.call(calls.Locks(lockspace))
+    def locks(self, lockspace: str | bytes = "") -> Any:
+        return self.call(calls.Locks(text_of(lockspace)))
 
     def join(self, lockspace: str | bytes) -> Any:
         """Join a lockspace; returns when every ready member has acknowledged it."""
