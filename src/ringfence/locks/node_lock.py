@@ -147,7 +147,10 @@ class NodeLock:
         outs = self._interrupt(lock_id) if flags & Flag.FORCEUNLOCK else []
         before = self._value()
         effects = self.local.unlock(lock_id, flags if lvb is None else flags | Flag.VALBLK, lvb)
-        return outs + self._tell(effects, writer=self._writer(lock_id, before)) + self._step()
+        writer = self._writer(lock_id, before)
+        if outs:
+            writer = lock_id  # what it wrote is on its way yet
+        return outs + self._tell(effects, writer) + self._step()
 
     def cancel(self, lock_id: int) -> list[Out]:
         lock = self.local.find(lock_id)
