@@ -282,17 +282,21 @@ def test_locks(daemon: CannedDaemon, run: Run) -> None:
 
 def test_locks_with_clients_and_what_they_wait_for(daemon: CannedDaemon, run: Run) -> None:
     client = {
-        "lockspace": "games", "resource": "chess", "lock": 7, "mode": "", "wanted": "EX",
+        "lockspace": "games", "resource": "chess", "lock": 7, "state": "waiting", "mode": "", "wanted": "EX",
         "since_wall_ms": 1_700_000_000_000, "who": "uid 0 (root) pid 812",
     }  # fmt: skip
     waits = {"lines": ["pid 812 waits for EX on games/chess", "behind pid 9, which holds EX"]}
-    answer = {"node": "an-a01n02", "locks": [], "clients": [client], "waits": [waits], "current": False}
+    orphan = {**client, "lock": 6, "state": "orphan", "mode": "EX", "wanted": "", "who": ""}
+    found = {"locks": [], "clients": [client, orphan], "waits": [waits]}
+    answer = {"node": "an-a01n02", **found, "current": False}
     daemon.answer = lambda call: answer
     ran = run("locks")
-    _, blank, title, head, row, blank_too, waiting, first, second = ran.out.splitlines()
+    _, blank, title, head, row, left, blank_too, waiting, first, second = ran.out.splitlines()
     assert (blank, title, blank_too, waiting) == ("", "clients of an-a01n02:", "", "waits:")
-    assert head.split() == ["LOCKSPACE", "RESOURCE", "LOCK", "MODE", "WANTS", "SINCE", "OWNER", "WHO"]
-    assert row.split()[:5] == ["games", "chess", "7", "-", "EX"]
+    columns = ["LOCKSPACE", "RESOURCE", "LOCK", "STATE", "MODE", "WANTS", "SINCE", "OWNER", "WHO"]
+    assert head.split() == columns
+    assert row.split()[:6] == ["games", "chess", "7", "waiting", "-", "EX"]
+    assert left.split()[:6] == ["games", "chess", "6", "orphan", "EX", "-"]
     assert row.endswith("uid 0 (root) pid 812")
     assert (first, second) == ("  " + waits["lines"][0], "    " + waits["lines"][1])
     assert "not current: an-a01n02 cannot act now" in ran.err
@@ -310,6 +314,28 @@ def test_deadlocks(daemon: CannedDaemon, run: Run) -> None:
     assert run("locks", "--deadlocks", "--json").json["deadlocks"][0]["ring"] == []
     assert daemon.calls == [calls.Deadlocks()] * 3
     assert run("locks", "games", "--deadlocks").code == 3
+
+
+def test_lockspace(daemon: CannedDaemon, run: Run) -> None:
+    daemon.answer = lambda call: {"joined": call.lockspace}
+    assert run("lockspace", "join", r"a b\xff").out == "joined a\\x20b\\xff\n"
+    daemon.answer = lambda call: {"left": call.lockspace, "lost": 2}
+    assert run("lockspace", "leave", "games", "--force").out == "left games; locks taken away: 2\n"
+    assert run("lockspace", "leave", "games", "--json").json == {"version": 1, "left": "games", "lost": 2}
+    daemon.answer = lambda call: {"purged": 1}
+    assert run("lockspace", "purge", "games").out == "orphans let go: 1\n"
+    assert daemon.calls == [
+        calls.JoinSpace(r"a\x20b\xff"),
+        calls.LeaveSpace("games", force=True),
+        calls.LeaveSpace("games"),
+        calls.PurgeOrphans("games"),
+    ]
+
+
+def test_a_name_that_cannot_be(daemon: CannedDaemon, run: Run) -> None:
+    ran = run("lockspace", "join", "a\\b")
+    assert (ran.code, daemon.calls) == (5, [])
+    assert "a backslash alone" in ran.err
 
 
 def test_fence_history(daemon: CannedDaemon, run: Run) -> None:

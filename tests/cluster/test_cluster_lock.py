@@ -123,6 +123,30 @@ def test_lockspaces(two: Lab) -> None:
     assert [one["name"] for one in found if one["resources"]] == ["games"]
 
 
+def test_a_name_of_any_content_is_one_lock_on_all_hosts(two: Lab) -> None:
+    script = 'printf "%s %s" "$RINGFENCE_LOCKSPACE" "$RINGFENCE_RESOURCE"'
+    for written in (r"a\x20/\xff", r"\x61\x20\x2f\xff", os.fsdecode(b"a /\xff")):
+        ran = ringfence(two, TWO, "lock", "games", written, "--", "sh", "-c", script)
+        assert (ran.returncode, ran.stdout) == (0, r"games a\x20/\xff"), ran.stderr
+    with start(two, ONE, "games", "a /\\xff") as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline().startswith(r"games/a\x20/\xff is held EX")
+        ran = ringfence(two, TWO, "lock", "games", os.fsdecode(b"a /\xff"), "-n", "--", "true")
+        assert (ran.returncode, rf"games/a\x20/\xff is held EX by {ONE}" in ran.stderr) == (1, True)
+        holder.send_signal(signal.SIGINT)
+
+
+def test_leaving_a_lockspace_by_force_ends_the_command(two: Lab, tmp_path: Path) -> None:
+    script = f"echo x >{tmp_path}/started; exec sleep 60"
+    holder = start(two, ONE, "music", "organ", "--", "sh", "-c", script)
+    eventually(lambda: (tmp_path / "started").exists())
+    ran = ringfence(two, ONE, "lockspace", "leave", "music")
+    assert (ran.returncode, "still has locks in use" in ran.stderr) == (5, True)
+    assert done(two, ONE, "lockspace", "leave", "music", "--force") == "left music; locks taken away: 1\n"
+    assert holder.wait(20) == 5
+    assert ringfence(two, TWO, "lock", "music", "organ", "-n", "--", "true").returncode == 0
+
+
 def test_a_lock_that_is_lost_ends_its_command() -> None:
     """Its host is taken for silent while it stands still, and wakes as another life."""
     with running(2) as lab:

@@ -42,8 +42,9 @@ def config_of(count: int, **options: Any) -> ClusterConfig:
         devices.append(DeviceConfig(f"bmc{id}", "fence_lab_bmc", Confirms.HOST_OFF))
         devices.append(DeviceConfig(f"pdu{id}", "fence_lab_pdu", Confirms.OUTLET_OFF, own_supply=True))
     devices.sort(key=lambda device: device.name)
+    options.setdefault("timing", TIMING)
     return ClusterConfig(
-        "ring", two_node=count == 2, timing=TIMING, nodes=tuple(nodes), devices=tuple(devices), **options
+        "ring", two_node=count == 2, nodes=tuple(nodes), devices=tuple(devices), **options
     )
 
 

@@ -192,6 +192,7 @@ def test_a_reader_that_is_not_let_in_under_its_nodes_lock(world: World) -> None:
     hold(one, FIRST, "a", "PR", client=1)
     hold(one, FIRST, "b", client=2)
     writer = lock(two, FIRST, "a", "EX")
+    world.pass_ms(100)  # the minimum hold time is over
     reader = lock(one, FIRST, "a", "PR", client=2)
     last = lock(one, FIRST, "b", client=1, deadlock=True)
     assert len(found(two)) == 1

@@ -60,7 +60,7 @@ def test_leaving_a_lockspace_gives_back_every_kept_lock(world: World) -> None:
     assert len(host_state(first).lockspaces[SPACE].resources) == MANY, "kept"
     left = first.ask(calls.LeaveSpace(SPACE))
     world.pass_ms(100)
-    assert first.reply(left) == {"left": SPACE}
+    assert first.reply(left) == {"left": SPACE, "lost": 0}
     assert not host_state(first).lockspaces[SPACE].resources
 
 

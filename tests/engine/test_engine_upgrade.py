@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 from engine_ring import World
 
-from ringfence.core.errors import Refused
+from ringfence.core.errors import LockHeld, Refused
+from ringfence.locks.flags import Flag
 from ringfence.wire import Speaks
 from ringfence.wire import client as calls
 
@@ -39,6 +40,29 @@ def restart(world: World, id: int, speaks: Speaks) -> None:
     world.view(*rest, id)
     world.run()
     world.pass_ms(500)
+
+
+def test_what_older_nodes_do_not_know_is_not_asked_of_them(world: World) -> None:
+    """Flags are left out where a client can do without, names are refused."""
+    for host in world.hosts.values():
+        host.do(calls.JoinSpace("games"))
+    restart(world, 2, NEW)
+    one, two = world.hosts[1], world.hosts[2]
+    two.do(calls.JoinSpace("games"))
+    with pytest.raises(Refused, match="needs protocol 2"):
+        two.do(calls.Lock("games", "a b"))
+    with pytest.raises(Refused, match="needs protocol 2"):
+        two.do(calls.JoinSpace("a/b"))
+    two.do(calls.Lock("games", "Straße"))
+    held = one.do(calls.Lock("games", "chess", "CW"))
+    with pytest.raises(LockHeld):
+        two.do(calls.Lock("games", "chess", "PR", wait_ms=0, flags=Flag.NOQUEUEBAST))
+    waits = two.ask(calls.Lock("games", "chess", "PR", flags=Flag.ALTCW))
+    resource = one.node.context.state.lockspaces["games"].resources["chess"]
+    flags = [lock.flags for lock in (*resource.converting, *resource.waiting)]
+    assert not any(one & (Flag.NOQUEUEBAST | Flag.ALTCW) for one in flags)
+    one.do(calls.Unlock(held["lock"]))
+    assert two.reply(waits)["mode"] in ("PR", "CW")
 
 
 def protocols(world: World) -> list[int | None]:

@@ -8,7 +8,7 @@ errors.
 scenarios/resource: one frozen or running lockspace, holders named by letters.
 
     request a EX [FLAG ...] [lvb=WORD]     a new lock of resource r
-    convert a PR [FLAG ...] [lvb=WORD]     unlock a [FLAG ...] [lvb=WORD]     cancel a
+    convert a PR [FLAG ...] [lvb=WORD]     unlock a [FLAG ...] [lvb=WORD]     cancel a     busy a
     freeze        operations are deferred       resume        replay them
     purge a b     lost nodes (frozen only)
 
@@ -16,10 +16,13 @@ scenarios/nodes: nodes n1, n2, n3 under one lockspace, clients named by letters.
 
     request n1 a EX [FLAG ...] [keep=no] [cached=yes]
     convert, unlock, cancel, drop    as above, by client        busy a    a caches its lock and uses it
+    end a         its client ends             adopt n1 b EX [FLAG ...]     an orphan, if there is one
+    hold 20       minimum hold times are 20 from now on                    wait 5    time passes
     lost n1       that life is stale          give_back n1     it is about to leave
     purge n1      frozen, purged, resumed
     slow          messages wait until told    order n1         its next operation is ordered
-    tell n1       its next answer arrives     fast             all are delivered, now and from now on
+    tell n1       its next answer arrives     overtake n1      a notice arrives before a grant does
+                                              fast             all are delivered, now and from now on
 
 State: granted, `>`: converting, `?`: waiting; the value block where it is not zeros; for nodes, their
 cluster lock, `kept` if it is more than clients need, and their clients."""
@@ -110,6 +113,10 @@ def flags_of(flags: int) -> str:
     return " ".join(name for name, flag in FLAGS.items() if flags & flag)
 
 
+def marks_of(grant: Granted | ClientGranted) -> str:
+    return f"{' demoted' if grant.demoted else ''}{' altmode' if grant.altmode else ''}"
+
+
 def joined(*words: str) -> str:
     return " ".join(word for word in words if word)
 
@@ -123,7 +130,7 @@ class ResourceStory:
         name, *words = line.split()
         if name in ("freeze", "resume", "purge"):
             return self.rare(name, words)
-        if name not in ("request", "convert", "unlock", "cancel") or not words:
+        if name not in ("request", "convert", "unlock", "cancel", "busy") or not words:
             raise BadCommand(f"what is {line!r}?")
         more = Words(words[1:])
         op = Op(OpKind(name), NAME, self.number(words[0]), more.mode, more.flags, more.lvb)
@@ -154,14 +161,14 @@ class ResourceStory:
         match effect:
             case Granted():
                 value = value_of(effect.lvb, effect.lvb_valid)
-                return f"{who} granted {effect.mode.name}{value}{' demoted' if effect.demoted else ''}"
+                return f"{who} granted {effect.mode.name}{value}{marks_of(effect)}"
             case Queued():
                 return joined(f"{who} queued behind", *map(self.name, effect.blockers))
             case Refused():
                 behind = [f"{self.name(one)}:{mode.name}" for one, mode in effect.blockers]
                 return joined(f"{who} refused {error_name(effect.errno)}", *behind)
             case Blocking():
-                return f"{who} blocking wants={effect.wants.name}"
+                return f"{who} blocking wants={effect.wants.name}{' once' if effect.once else ''}"
             case Released():
                 return f"{who} released"
             case Cancelled():
@@ -196,7 +203,10 @@ class NodesStory:
         self.sent: dict[str, deque[AskCluster]] = {node: deque() for node in self.nodes}
         self.answers: dict[str, deque[tuple[Effect, Token | None]]] = {node: deque() for node in self.nodes}
         self.clients: dict[str, tuple[str, int]] = {}
+        self.lock_id = 0
         self.position = 0
+        self.hold_ms = 0
+        self.now_ms = 0
         self.slow = False
         self.lines: list[str] = []
 
@@ -205,9 +215,13 @@ class NodesStory:
         self.lines = []
         if name in ("slow", "fast"):
             self.slow = name == "slow"
-        elif name in ("request", "convert", "unlock", "cancel", "drop", "busy"):
+        elif name in ("request", "convert", "unlock", "cancel", "drop", "busy", "end"):
             self.client(name, words)
-        elif name in ("order", "tell", "lost", "give_back", "purge") and len(words) == 1:
+        elif name == "adopt" and len(words) >= 3:
+            self.adopt(*words)
+        elif name in ("hold", "wait") and len(words) == 1 and words[0].isdecimal():
+            self.time(name, int(words[0]))
+        elif name in ("order", "tell", "overtake", "lost", "give_back", "purge") and len(words) == 1:
             node = words[0]
             if node not in self.nodes:
                 raise BadCommand(f"what is {node!r}?")
@@ -223,7 +237,8 @@ class NodesStory:
             node, who, more = words[0], words[1], Words(words[2:], ("keep", "cached"))
             if node not in self.nodes or who in self.clients or more.mode is None:
                 raise BadCommand(f"request {words}")
-            self.clients[who] = node, len(self.clients) + 1
+            self.lock_id += 1
+            self.clients[who] = node, self.lock_id
             keep = more.values.get("keep", "yes") == "yes"
             outs = self.nodes[node].request(
                 self.clients[who][1], "space", NAME, more.mode, flags=more.flags, keep=keep,
@@ -240,8 +255,35 @@ class NodesStory:
             return self.carry(node, locks.unlock(lock_id, flags=more.flags, lvb=more.lvb))
         if words[1:]:
             raise BadCommand(f"{name} takes one client")
-        do = {"cancel": locks.cancel, "busy": locks.busy, "drop": lambda one: locks.drop([one])}[name]
+        do = {
+            "cancel": locks.cancel,
+            "busy": locks.busy,
+            "drop": lambda one: locks.drop([one]),
+            "end": lambda one: locks.client_ended([one]),
+        }[name]
         return self.carry(node, do(lock_id))
+
+    def adopt(self, node: str, who: str, *words: str) -> None:
+        more = Words(list(words))
+        if node not in self.nodes or who in self.clients or more.mode is None:
+            raise BadCommand(f"adopt {node} {who} {words}")
+        outs = self.nodes[node].adopt("space", NAME, more.mode, flags=more.flags)
+        first = outs[0]
+        if isinstance(first, ClientRefused):
+            self.lines.append(f"{who} refused {error_name(first.errno)}")
+            return
+        assert isinstance(first, ClientGranted)
+        del self.clients[self.name(first.lock_id)]
+        self.clients[who] = node, first.lock_id
+        self.carry(node, outs)
+
+    def time(self, name: str, time_ms: int) -> None:
+        if name == "hold":
+            self.hold_ms = time_ms
+            return
+        self.now_ms += time_ms
+        for locks in self.nodes.values():
+            locks.time_passes(self.now_ms)
 
     # -- messages ----------------------------------------------------------------------
 
@@ -280,7 +322,10 @@ class NodesStory:
         match effect:
             case Granted():
                 assert token is not None
-                outs = locks.on_granted(*where, effect.mode, token, effect.lvb, effect.lvb_valid)
+                until_ms = self.now_ms + self.hold_ms if self.hold_ms else 0
+                outs = locks.on_granted(
+                    *where, effect.mode, token, effect.lvb, effect.lvb_valid, hold_until_ms=until_ms
+                )
             case Refused():
                 outs = locks.on_refused(*where, effect.errno, effect.blockers)
             case Released():
@@ -288,10 +333,18 @@ class NodesStory:
             case Cancelled():
                 outs = locks.on_cancelled(*where, effect.held)
             case Blocking():
-                outs = locks.on_blocking(*where, effect.wants, effect.tries)
+                outs = locks.on_blocking(*where, effect.wants, effect.tries, effect.once)
             case Queued():
                 return
         self.carry(node, outs)
+
+    def do_overtake(self, node: str) -> None:
+        """A grant is told only under authority; notices do not wait for that."""
+        late = self.answers[node]
+        if len(late) < 2 or not isinstance(late[0][0], Granted) or not isinstance(late[1][0], Blocking):
+            raise BadCommand(f"no notice about a grant is on its way to {node}")
+        late[0], late[1] = late[1], late[0]
+        self.do_tell(node)
 
     def deliver(self) -> None:
         for _ in range(100):
@@ -332,8 +385,7 @@ class NodesStory:
         match out:
             case ClientGranted():
                 value = value_of(out.lvb, out.lvb_valid)
-                demoted = " demoted" if out.demoted else ""
-                return f"{who} granted {out.mode.name} token={out.token.position}{value}{demoted}"
+                return f"{who} granted {out.mode.name} token={out.token.position}{value}{marks_of(out)}"
             case ClientRefused():
                 behind = [f"n{node}:{mode.name}" for node, mode in out.holders]
                 return joined(f"{who} refused {error_name(out.errno)}", *behind)
@@ -359,7 +411,8 @@ class NodesStory:
                     held = "" if row.held is Mode.UN else f":{row.held.name}"
                     sign = "?" if row.held is Mode.UN else ">"
                     wanted = "" if row.wanted is Mode.UN else f"{sign}{row.wanted.name}"
-                    words.append(f"{self.name(row.lock_id)}{held}{wanted}")
+                    orphan = " (orphan)" if row.orphan else ""
+                    words.append(f"{self.name(row.lock_id)}{held}{wanted}{orphan}")
             lines.append(" ".join(words))
         return lines
 

@@ -120,13 +120,22 @@ def test_a_lost_holder_and_the_value_block(held: Mode) -> None:
     assert resource.lvb_valid is (held < Mode.PW)
 
 
-@pytest.mark.parametrize("name", ["", "x" * 65, "é" * 33])
-def test_names(name: str) -> None:
+@pytest.mark.parametrize("name", ["", "x" * 65, "é" * 33, "\\", "\\x4", "\\x41", "a b", "\udc80", "a\n"])
+def test_what_is_not_the_text_of_a_name(name: str) -> None:
     with pytest.raises(BadInput):
         check_names("space", name)
+
+
+@pytest.mark.parametrize("name", ["", "x" * 65, "\\x00" * 65, "\\" * 129])
+def test_what_the_ordered_state_takes_for_no_name(name: str) -> None:
     space = Lockspace(name="space", members=[1])
     assert space.apply(Op(OpKind.REQUEST, name, 1, Mode.NL)) == [(name, Refused(1, errno.EINVAL))]
     assert space.resources == {}
+
+
+def test_the_ordered_state_takes_the_text_of_any_name() -> None:
+    space = Lockspace(name="space", members=[1])
+    assert space.apply(Op(OpKind.REQUEST, "\\xff" * 64, 1, Mode.NL)) == [("\\xff" * 64, Granted(1, Mode.NL))]
 
 
 # -- random operations -------------------------------------------------------------

@@ -17,6 +17,7 @@ from ringfence.cli.options import daemon_options, json_option, open_daemon
 from ringfence.client import LockHandle
 from ringfence.client.messages import Notice, lock_lost
 from ringfence.core.errors import EXIT_FAILED, EXIT_OK, Deadlock, LockHeld, RingfenceError, TimedOut
+from ringfence.core.locknames import unescape
 from ringfence.core.modes import Mode
 
 MODES = [mode.name for mode in Mode if mode is not Mode.UN]
@@ -59,7 +60,9 @@ def lock(
     (it inherits the connection).  If the lock is lost it gets SIGTERM, and the exit code is 5.
 
     With -D, a wait that would never end, because others (on any host) wait for one another in a ring, ends
-    as one that was not in time.  COMMAND's own `ringfence lock` belong to it by $RINGFENCE_OWNER."""
+    as one that was not in time.  COMMAND's own `ringfence lock` belong to it by $RINGFENCE_OWNER.
+
+    Names have 1 to 64 bytes of any content; write \\xHH for a byte and \\\\ for a backslash."""
     if nonblock and wait is not None:
         raise click.UsageError("-n and -w do not go together")
     wait_ms = 0 if nonblock else None if wait is None else round(wait * 1000)
@@ -75,12 +78,12 @@ def lock(
                 process.terminate()
 
     with open_daemon(socket, root) as daemon:
-        daemon.join(lockspace)
+        daemon.join(unescape(lockspace))
         try:
+            names = unescape(lockspace), unescape(resource)
             held = daemon.lock(
-                lockspace, resource, mode.upper(), wait_ms=wait_ms, deadlock=deadlock, owner=owner,
-                on_notice=noticed,
-            )  # fmt: skip
+                *names, mode.upper(), wait_ms=wait_ms, deadlock=deadlock, owner=owner, on_notice=noticed
+            )
         except RingfenceError as error:
             if error.code not in NOT_IN_TIME:
                 raise

@@ -20,6 +20,7 @@ from ringfence.cli.options import daemon_options, json_option, open_daemon
 from ringfence.cli.status_view import print_rich, status_lines
 from ringfence.client import Connection
 from ringfence.core.errors import EXIT_OK
+from ringfence.core.locknames import unescape
 from ringfence.wire import client as calls
 
 EXIT_BLOCKED = 1
@@ -161,13 +162,14 @@ def locks(lockspace: str, deadlocks: bool, socket: str | None, root: Path | None
 
     STATE kept: this node has it from an earlier use and gives it back when it is asked.  Below: the
     clients of this node, and for each that waits the chain of those in its way.  Where that chain leads
-    to another node it ends, for that node alone knows its clients.
+    to another node it ends, for that node alone knows its clients.  An orphan is what a client left when it
+    ended (PERSISTENT); `ringfence lockspace purge` lets go of it.
 
     --deadlocks asks all of them, of all lockspaces.  Exit 0: no deadlock; 1: there are some."""
     if deadlocks and lockspace:
         raise click.UsageError("--deadlocks looks through all lockspaces")
     with open_daemon(socket, root) as daemon:
-        answer = daemon.call(calls.Deadlocks()) if deadlocks else daemon.locks(lockspace)
+        answer = daemon.call(calls.Deadlocks()) if deadlocks else daemon.locks(unescape(lockspace))
     if as_json:
         print_json(answer)
     elif deadlocks:
@@ -192,7 +194,7 @@ def _print_locks(answer: dict[str, Any]) -> None:
         click.echo(line)
     if answer.get("clients"):
         click.echo(f"\nclients of {answer['node']}:")
-        rows = [["LOCKSPACE", "RESOURCE", "LOCK", "MODE", "WANTS", "SINCE", "OWNER", "WHO"]]
+        rows = [["LOCKSPACE", "RESOURCE", "LOCK", "STATE", "MODE", "WANTS", "SINCE", "OWNER", "WHO"]]
         rows += [_client_row(client) for client in answer["clients"]]
         for line in columns(rows):
             click.echo(f"  {line}")
@@ -214,7 +216,7 @@ def _lock_row(lock: dict[str, Any]) -> list[str]:
 
 
 def _client_row(client: dict[str, Any]) -> list[str]:
-    cells = _cells(client, ["lockspace", "resource", "lock", "mode", "wanted"])
+    cells = _cells(client, ["lockspace", "resource", "lock", "state", "mode", "wanted"])
     return [*cells, _since(client), *_cells(client, ["owner", "who"])]
 
 

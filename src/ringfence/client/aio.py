@@ -39,6 +39,7 @@ from ringfence.client.messages import (
 )
 from ringfence.core.errors import LocksLost, RingfenceError, Unavailable
 from ringfence.core.ids import Token
+from ringfence.core.locknames import text_of
 from ringfence.core.modes import Mode
 from ringfence.wire import client as calls
 from ringfence.wire.client import Call, Reply, Request
@@ -203,14 +204,14 @@ class Connection:
     async def why(self, target: str = "") -> Any:
         return await self.call(calls.Why(target))
 
-    async def locks(self, lockspace: str = "") -> Any:
-        return await self.call(calls.Locks(lockspace))
+    async def locks(self, lockspace: str | bytes = "") -> Any:
+        return await self.call(calls.Locks(text_of(lockspace)))
 
-    async def join(self, lockspace: str) -> Any:
-        return await self.call(calls.JoinSpace(lockspace))
+    async def join(self, lockspace: str | bytes) -> Any:
+        return await self.call(calls.JoinSpace(text_of(lockspace)))
 
-    async def leave(self, lockspace: str) -> Any:
-        return await self.call(calls.LeaveSpace(lockspace))
+    async def leave(self, lockspace: str | bytes, *, force: bool = False) -> Any:
+        return await self.call(calls.LeaveSpace(text_of(lockspace), force))
 
     # -- events --------------------------------------------------------------------
 
@@ -248,8 +249,8 @@ class Connection:
 
     async def lock(
         self,
-        lockspace: str,
-        resource: str,
+        lockspace: str | bytes,
+        resource: str | bytes,
         mode: Mode | str = Mode.EX,
         *,
         wait_ms: int | None = None,
@@ -260,6 +261,7 @@ class Connection:
     ) -> "LockHandle":
         """As the blocking `Connection.lock`; `on_notice` is called in the event loop.  To cancel the
         task that waits here gives the wait up."""
+        lockspace, resource = text_of(lockspace), text_of(resource)
         call = calls.Lock(
             lockspace, resource, mode_name(mode), wait_ms, flags, notices=True, deadlock=deadlock, owner=owner
         )

@@ -28,6 +28,7 @@ from ringfence.client.messages import (
     socket_path,
 )
 from ringfence.core.errors import RingfenceError, Unavailable
+from ringfence.core.locknames import text_of
 from ringfence.core.modes import Mode
 from ringfence.wire import client as calls
 from ringfence.wire.client import Call, Request
@@ -133,15 +134,15 @@ class Connection:
         """Why TARGET is stuck: VG/LV, LOCKSPACE/RESOURCE, a node; "" for everything."""
         return self.call(calls.Why(target))
 
-    def locks(self, lockspace: str = "") -> Any:
-        return self.call(calls.Locks(lockspace))
+    def locks(self, lockspace: str | bytes = "") -> Any:
+        return self.call(calls.Locks(text_of(lockspace)))
 
-    def join(self, lockspace: str) -> Any:
+    def join(self, lockspace: str | bytes) -> Any:
         """Join a lockspace; returns when every ready member has acknowledged it."""
-        return self.call(calls.JoinSpace(lockspace))
+        return self.call(calls.JoinSpace(text_of(lockspace)))
 
-    def leave(self, lockspace: str) -> Any:
-        return self.call(calls.LeaveSpace(lockspace))
+    def leave(self, lockspace: str | bytes, *, force: bool = False) -> Any:
+        return self.call(calls.LeaveSpace(text_of(lockspace), force))
 
     # -- events --------------------------------------------------------------------
 
@@ -178,8 +179,8 @@ class Connection:
 
     def lock(
         self,
-        lockspace: str,
-        resource: str,
+        lockspace: str | bytes,
+        resource: str | bytes,
         mode: Mode | str = Mode.EX,
         *,
         wait_ms: int | None = None,
@@ -191,6 +192,7 @@ class Connection:
         """Take a lock; returns when it is granted.
 
         Args:
+            lockspace, resource: 1 to 64 bytes of any content; a str stands for its UTF-8.
             wait_ms: None waits for ever, 0 is a try-lock.  Ctrl-C gives the wait up.
             flags: the DLM's (`ringfence.locks.flags.Flag`).
             deadlock: raise Deadlock rather than wait in a ring with others (of any node), if this is the
@@ -202,6 +204,7 @@ class Connection:
                 when it is lost.
 
         Raises LockHeld, TimedOut, LocksLost (the daemon ended meanwhile; ask again), and others."""
+        lockspace, resource = text_of(lockspace), text_of(resource)
         call = calls.Lock(
             lockspace, resource, mode_name(mode), wait_ms, flags, notices=True, deadlock=deadlock, owner=owner
         )

@@ -15,6 +15,7 @@ RINGS = ("hub",)
 ACTIONS = ("off", "reboot")
 LARGEST_ID = 65535
 LARGEST_MS = 24 * 3600 * 1000
+LARGEST_HOLD_MS = 1000
 
 _SECRET = re.compile(
     r"passw|secret|token|credential|api_?key|access_?key|private_?key|community", re.IGNORECASE
@@ -153,6 +154,11 @@ def check_timing(timing: Timing) -> None:
         value = getattr(timing, name)
         if not (1 if name in positive else 0) <= value <= LARGEST_MS:
             raise ConfigError(f"[timing] {name} = {value} cannot be", next=f"give up to {LARGEST_MS}")
+    if timing.min_hold_ms > LARGEST_HOLD_MS:
+        raise ConfigError(
+            f"[timing] min_hold_ms = {timing.min_hold_ms} lets other nodes wait for too long",
+            next=f"give up to {LARGEST_HOLD_MS}; 0 switches it off",
+        )
     rules = (
         (
             timing.grant_ms < timing.detection_ms,

@@ -2,7 +2,7 @@
 
     [cluster]  name version ring two_node fence_action naive
     [timing]   heartbeat_ms token_ms grant_ms silent_ms write_ms hold_ms grace_ms post_join_delay_ms
-               agent_timeout_ms backoff_ms
+               agent_timeout_ms backoff_ms min_hold_ms
     [node.NAME]            id votes addresses fence = "manual"
     [[node.NAME.level]]    devices
     [device.NAME]          agent confirms parameters timeout_ms own_supply

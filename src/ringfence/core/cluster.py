@@ -30,6 +30,8 @@ class Timing(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
     post_join_delay_ms: int = 30000
     agent_timeout_ms: int = 30000
     backoff_ms: int = 1000
+    min_hold_ms: int = 10
+    """How long a node that was just given a lock serves its own clients before it gives way to others."""
 
     @property
     def detection_ms(self) -> int:

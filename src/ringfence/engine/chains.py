@@ -96,7 +96,8 @@ class Chains:
                     step, lockspace=wish.lockspace, resource=wish.resource, wanted=wish.wanted
                 )
             return step, wish
-        return None, None
+        orphan = blockers[0]  # nobody stands behind it, and it waits for nothing
+        return Step(self._context.me, "an orphan", orphan.owner, orphan.held), None
 
     def _wish_of(self, lock: Lock, use: Use) -> Use | None:
         if lock.wanted is not Mode.UN:

@@ -5,7 +5,8 @@ from typing import Any
 
 import msgspec
 
-from ringfence.core.errors import BadInput, NotFound, Refused, RingfenceError
+from ringfence.core.errors import BadInput, LocksLost, NotFound, Refused, RingfenceError
+from ringfence.core.locknames import lockspace_name, resource_name
 from ringfence.core.modes import Mode
 from ringfence.engine.context import Context
 from ringfence.engine.effects import Answer
@@ -67,8 +68,11 @@ class ClientLocks:
                 self._disown(client, owned.lock)
                 self._send(client, Reply(id, error=result.as_dict()))
 
+        where = lockspace_name(call.lockspace), resource_name(call.resource)
+        for name in where:
+            self._context.check_name(name)
         lock = self._locker.acquire(
-            call.lockspace, call.resource, mode, call.wait_ms, done,
+            *where, mode, call.wait_ms, done,
             flags=call.flags, client=client, cached=call.cached, owner=owner, deadlock=call.deadlock,
         )  # fmt: skip
         if self._locker.use(lock) is not None:
@@ -134,6 +138,26 @@ class ClientLocks:
         """The connection ended; so do its locks."""
         self._owners.pop(client, None)
         self._locker.drop(list(self._clients.pop(client, {})))
+
+    def take_away(self, lockspace: str) -> int:
+        """This node leaves a lockspace by force: clients are told that their locks are lost, then they are.
+
+        Returns how many had one.  Raises Refused, with nothing done, if not only clients have."""
+        me = self._context.name(self._context.me)
+        lost = LocksLost(f"{me} leaves lockspace {lockspace} by force: its locks there are lost", node=me)
+        held: list[tuple[int, _Owned]] = []
+        mine: list[int] = []
+        for client, locks in self._clients.items():
+            for lock, owned in locks.items():
+                use = self._locker.use(lock)
+                if use is not None and use.lockspace == lockspace:
+                    mine.append(lock)
+                    held += [(client, owned)] if use.held is not None else []
+        self._locker.take_away(lockspace, mine, lost)
+        for client, owned in held:
+            self._disown(client, owned.lock)
+            self._send(client, Reply(owned.request, result={"lost": True, "lock": owned.lock}))
+        return len(mine)
 
     def end_all(self) -> None:
         """This node leaves the cluster: nobody waits for a lock here any more.
@@ -230,4 +254,6 @@ def _told(held: Held) -> dict[str, Any]:
         "token": str(held.token),
         "lvb": lvb,
         "lvb_valid": held.lvb is not None,
+        "demoted": held.demoted,
+        "altmode": held.altmode,
     }

@@ -7,14 +7,16 @@ from typing import Any
 import msgspec
 
 from ringfence.core.cluster import ClusterConfig
+from ringfence.core.errors import Refused
 from ringfence.core.ids import Epoch, Life
+from ringfence.core.locknames import is_literal
 from ringfence.engine.effects import Effect, Record
 from ringfence.engine.inputs import DiskState
 from ringfence.engine.outbox import Outbox
 from ringfence.engine.state import ClusterState
 from ringfence.membership.authority import Authority
 from ringfence.membership.hearing import Hearing
-from ringfence.wire import SPEAKS, Speaks
+from ringfence.wire import SPEAKS, WHOLE_DLM, Speaks
 from ringfence.wire.entries import Entry
 
 AT_ONCE = 256
@@ -88,6 +90,20 @@ class Context:
     def protocol(self) -> int:
         """What this node speaks now; while it may not act, the oldest that it can."""
         return self.state.protocol if self.state is not None and self.running else self.speaks.low
+
+    @property
+    def speaks_whole_dlm(self) -> bool:
+        """Whether every node that has the state knows all flags and names (it may be known to this one)."""
+        return self.state is not None and self.state.protocol >= WHOLE_DLM
+
+    def check_name(self, name: str) -> None:
+        """Raises Refused for a lockspace or resource that older nodes would take for another, or for none."""
+        if not self.speaks_whole_dlm and not is_literal(name):
+            raise Refused(
+                f"{name}: a name with bytes that are not written as they are needs protocol {WHOLE_DLM}",
+                next="upgrade every node (ringfence status), or choose another name",
+                retry=True,
+            )
 
     def out(self, effect: Effect) -> None:
         self.effects.append(effect)

@@ -7,6 +7,7 @@ comes before anything else, for then all the rest is only its last news."""
 from typing import Any
 
 from ringfence.core.errors import NotFound
+from ringfence.core.locknames import lockspace_name, resource_name
 from ringfence.core.modes import Mode
 from ringfence.engine.chains import Chains, who
 from ringfence.engine.commands.locking import VG_RESOURCE
@@ -179,12 +180,13 @@ class Explanation:
     # -- a lock ----------------------------------------------------------------------------------
 
     def _named(self, target: str) -> tuple[str, str]:
-        """LOCKSPACE/RESOURCE as it is.  Raises NotFound."""
-        known = [*(self._context.state.lockspaces if self._context.state else {})]
-        known += [use.lockspace for use in self._locker.waiting()]
-        lockspace = max((name for name in known if target.startswith(f"{name}/")), key=len, default="")
-        resource = target.removeprefix(f"{lockspace}/")
-        if not lockspace or not resource:
+        """LOCKSPACE/RESOURCE as it is, in any way to write it.  Raises NotFound, BadInput."""
+        lockspace, slash, resource = target.partition("/")
+        if slash and lockspace and resource:
+            lockspace, resource = lockspace_name(lockspace), resource_name(resource)
+        known = self._context.state.lockspaces if self._context.state else {}
+        asked = any(use.lockspace == lockspace for use in self._locker.waiting())
+        if not slash or not resource or (lockspace not in known and not asked):
             raise NotFound(
                 f"{target}: no node, no volume of a readable VG and no lockspace has that name",
                 next="ringfence status; ringfence lvs; ringfence locks",

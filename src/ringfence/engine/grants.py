@@ -42,7 +42,7 @@ class Grants:
         if isinstance(effect, Cancelled):
             return self._locks.on_cancelled(*where, effect.held)
         if isinstance(effect, Blocking):
-            return self._locks.on_blocking(*where, effect.wants, effect.tries)
+            return self._locks.on_blocking(*where, effect.wants, effect.tries, effect.once)
         return []
 
     def retokened(self, fact: Retokened) -> None:
@@ -69,9 +69,15 @@ class Grants:
             del self._waiting[where]
             effect = waiting.effect
             outs += self._locks.on_granted(
-                *where, effect.mode, waiting.token, effect.lvb, effect.lvb_valid, effect.demoted
-            )
+                *where, effect.mode, waiting.token, effect.lvb, effect.lvb_valid, effect.demoted,
+                hold_until_ms=self._hold_until_ms(),
+            )  # fmt: skip
         return outs
+
+    def _hold_until_ms(self) -> int:
+        """The end of the minimum hold time that begins now, on this node's clock; 0: there is none."""
+        hold_ms = self._context.config.timing.min_hold_ms
+        return self._context.now_ns // 1_000_000 + hold_ms if hold_ms else 0
 
     def waiting(self) -> list[tuple[str, str]]:
         """(lockspace, resource) of grants that are not told yet, for `why`."""

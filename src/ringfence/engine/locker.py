@@ -32,7 +32,7 @@ from ringfence.engine.facts import LockFact
 from ringfence.engine.grants import Grants
 from ringfence.engine.orders import Held
 from ringfence.locks.compat import compatible
-from ringfence.locks.flags import Flag
+from ringfence.locks.flags import Flag, valid_unlock
 from ringfence.locks.lockspace import OpKind
 from ringfence.locks.node_locks import (
     AskCluster,
@@ -58,6 +58,9 @@ TRY_MS = 5_000
 """How long a try-lock may wait for the cluster's answer: it needs a round of the ring, no more."""
 PLAIN_HEAP = 256
 """Time limits that are over and still in the heap are not worth a look while there are no more than these."""
+NEWER_FLAGS = Flag.NOQUEUEBAST | Flag.ALTPR | Flag.ALTCW
+"""What a node that speaks an older protocol would refuse (wire.WHOLE_DLM); without them a client is served
+all the same: another node's clients miss a notice, and of PR and CW it waits for the one that it wants."""
 KEPT_RESOURCES = ("GLLK", "VGLK")
 
 
@@ -113,6 +116,8 @@ class Locker:
         self._persistent: dict[int, Use] = {}
         self._limits: list[tuple[int, int]] = []
         """A heap of (deadline_ns, lock), with entries of operations that ended long ago."""
+        self.leaving: list[str] = []
+        """Lockspaces that this node is about to leave: nothing new is asked for there."""
         self._last = 0
         self._dropped: deque[int] = deque()
         """Locks whose users are gone, to be dropped little by little."""
@@ -146,6 +151,7 @@ class Locker:
 
         client: to whom blocking notices go (`on_blocking`).
         cached: its user may keep it unused, and answers notices at once: with a release or with `busy`.
+        With Flag.ORPHAN it takes over one that its client left behind on this node, and has its id.
 
         Raises BadInput for an impossible name."""
         self._last += 1
@@ -154,6 +160,9 @@ class Locker:
             since_wall_ms=self._context.wall_ms, client=client, owner=owner,
         )  # fmt: skip
         if self._refuse_now(use, wait_ms):
+            return use.lock
+        if flags & Flag.ORPHAN:
+            self._adopt(use, flags)
             return use.lock
         self._uses[use.lock] = use
         if persistent:
@@ -203,13 +212,26 @@ class Locker:
         self._watch(use)
 
     def release(self, lock: int, done: Done, *, flags: int = 0, lvb: bytes | None = None) -> None:
+        """Let go of a lock.  What is in flight is in the way, but with Flag.FORCEUNLOCK ends first.
+
+        With Flag.CANCEL only what is in flight is taken back; `done` gets what is held then, if anything."""
         use = self._uses.get(lock)
         if use is None:
             done(NotFound(f"lock {lock} is not held here", next="ringfence locks"))
             return
-        if use.done is not None:
+        waits = use.done is not None and use.wanted is not Mode.UN
+        if flags & Flag.CANCEL and waits and valid_unlock(flags, lvb):
+            self._give_up(use, not_waited_for(use))
+            done(use.held)
+            return
+        if use.done is not None and not (flags & Flag.FORCEUNLOCK and waits):
             done(Refused(f"{use.what}: another operation on this lock is in flight", retry=True))
             return
+        if waits and valid_unlock(flags, lvb):
+            broken_off, use.done = use.done, None
+            self._untold.pop(lock, None)
+            assert broken_off is not None
+            broken_off(not_waited_for(use))
         use.done, use.wanted, use.deadline_ns = done, Mode.UN, None
         self._persistent.pop(lock, None)
         self.take(self.node_locks.unlock(lock, flags=flags, lvb=lvb))
@@ -228,7 +250,7 @@ class Locker:
     def drop(self, locks: list[int]) -> None:
         """Their user is gone: no answer is given, and what they could write is no longer valid.
 
-        A thousand of them are let go in several steps."""
+        What bears Flag.PERSISTENT stays, as an orphan.  A thousand of them are let go in several steps."""
         self._dropped.extend(lock for lock in locks if self._forget(lock))
         self._drop_some()
 
@@ -236,7 +258,33 @@ class Locker:
         if self._dropped:
             some = [self._dropped.popleft() for _ in range(min(len(self._dropped), self._context.at_once))]
             self._context.more = bool(self._dropped) or self._context.more
-            self.take(self.node_locks.drop(some))
+            self.take(self.node_locks.client_ended(some))
+
+    def purge_orphans(self, lockspace: str, resource: str = "") -> int:
+        """Let go of what clients left behind, as if it had not been persistent.  Returns how many."""
+        orphans = self.node_locks.orphans(lockspace, resource)
+        self.take(self.node_locks.drop(orphans))
+        return len(orphans)
+
+    def take_away(self, lockspace: str, locks: list[int], why: RingfenceError) -> None:
+        """End these locks and the orphans of a lockspace under their users, who get `why` for what is in
+        flight; what they could write is no longer valid.
+
+        Raises Refused, with nothing done, if anybody else has a lock there: a volume command could be
+        writing under it."""
+        uses = [use for use in self._uses.values() if use.lockspace == lockspace]
+        others = [use.what for use in uses if use.lock not in locks]
+        if others:
+            raise Refused(
+                f"lockspace {lockspace}: {', '.join(sorted(set(others)))} is in use by volumes of this node",
+                next="deactivate them (ringfence lvchange -an), then leave again",
+            )
+        orphans = self.node_locks.orphans(lockspace)
+        for use in uses:
+            self._forget(use.lock)
+            if use.done is not None:
+                use.done(why)
+        self.take(self.node_locks.drop([*locks, *orphans]))
 
     def leave_behind(self, locks: list[int]) -> None:
         """A command ended without releasing these: they are released, whatever they wait for."""
@@ -314,7 +362,7 @@ class Locker:
 
     def _one(self, out: Out) -> None:
         if isinstance(out, AskCluster):
-            self._context.submit(_entry(out))
+            self._context.submit(_entry(out, whole=self._context.speaks_whole_dlm))
             return
         use = self._uses.get(out.lock_id)
         if use is None:
@@ -327,7 +375,8 @@ class Locker:
             use.held = None
             self._ended(use, None)
         elif isinstance(out, ClientCancelled):
-            self._ended(use, self._too_late(use))
+            if use.wanted is not Mode.UN:  # else it was broken off by a release, and answered
+                self._ended(use, self._too_late(use))
         elif isinstance(out, ClientLost):
             use.held = None
             self._ended(use, lost_error(use.what, self._context.name(self._context.me)))
@@ -341,9 +390,26 @@ class Locker:
         if not self._context.may_report:
             self._untold[out.lock_id] = [out]
             return
-        use.held = Held(use.lock, out.mode, out.token, out.lvb if out.lvb_valid else None)
+        lvb = out.lvb if out.lvb_valid else None
+        use.held = Held(use.lock, out.mode, out.token, lvb, out.demoted, out.altmode)
         use.since_wall_ms = self._context.wall_ms
         self._ended(use, use.held)
+
+    def _adopt(self, use: Use, flags: int) -> None:
+        """The answer is at once: nobody else can have what an orphan holds."""
+        if not self._context.may_report:
+            me = self._context.name(self._context.me)
+            self._ended(use, Refused(f"{use.what}: {me} has no authority now", next=_why(use), retry=True))
+            return
+        outs = self.node_locks.adopt(use.lockspace, use.resource, use.wanted, flags=flags)
+        first = outs[0]
+        if isinstance(first, ClientRefused):
+            self._ended(use, _no_orphan(use, first.errno))
+            return
+        assert isinstance(first, ClientGranted)
+        use.lock = first.lock_id
+        self._uses[use.lock] = use
+        self.take(outs)
 
     def _ended(self, use: Use, result: Held | RingfenceError | None) -> None:
         done, use.done, use.deadline_ns, use.operation = use.done, None, None, 0
@@ -364,6 +430,9 @@ class Locker:
     # -- time and words ----------------------------------------------------------------
 
     def _flags(self, flags: int, wait_ms: int | None) -> int:
+        """A flag TIMEOUT says what a time limit says better; without one it is refused as it always is."""
+        if wait_ms:
+            flags &= ~Flag.TIMEOUT
         return flags | Flag.VALBLK | (Flag.NOQUEUE if wait_ms == 0 else 0)
 
     def _limit(self, use: Use, wait_ms: int | None) -> None:
@@ -392,7 +461,12 @@ class Locker:
             self.seeking.pop(use.lock, None)
 
     def _refuse_now(self, use: Use, wait_ms: int | None) -> bool:
-        """A try-lock is not kept waiting for a cluster that cannot answer."""
+        """Nobody is kept waiting by a node that leaves, nor a try-lock for a cluster that cannot answer."""
+        if use.lockspace in self.leaving and use.held is None:
+            me = self._context.name(self._context.me)
+            left = Refused(f"{use.what}: {me} leaves the lockspace", next=_join(use.lockspace), retry=True)
+            self._ended(use, left)
+            return True
         if wait_ms != 0:
             return False
         frozen = self._frozen(use)
@@ -491,6 +565,10 @@ class Locker:
         )
 
 
+def not_waited_for(use: Use) -> Refused:
+    return Refused(f"{use.what} is not waited for any more")
+
+
 def lost_error(what: str, node: str) -> LocksLost:
     return LocksLost(
         f"{what}: {node} was given up by the cluster: its locks are lost and its volumes closed",
@@ -499,8 +577,11 @@ def lost_error(what: str, node: str) -> LocksLost:
     )
 
 
-def _entry(ask: AskCluster) -> entries.Entry:
+def _entry(ask: AskCluster, *, whole: bool) -> entries.Entry:
+    """Args: whole: the cluster knows every flag."""
     where = (ask.lockspace, ask.resource)
+    if not whole:
+        ask = msgspec.structs.replace(ask, flags=ask.flags & ~NEWER_FLAGS)
     if ask.kind is OpKind.REQUEST:
         return entries.LockRequest(*where, ask.mode, ask.flags, ask.lvb)
     if ask.kind is OpKind.CONVERT:
@@ -510,6 +591,15 @@ def _entry(ask: AskCluster) -> entries.Entry:
     if ask.kind is OpKind.BUSY:
         return entries.LockBusy(*where)
     return entries.LockCancel(*where)
+
+
+def _no_orphan(use: Use, number: int) -> RingfenceError:
+    if number == errno.EAGAIN:
+        return LockHeld(
+            f"{use.what}: no orphan here is {use.wanted.name}, those there are have other modes",
+            next=f"ringfence locks {use.lockspace}",
+        )
+    return NotFound(f"{use.what}: there is no orphan of it here", next=f"ringfence locks {use.lockspace}")
 
 
 def _why(use: Use) -> str:

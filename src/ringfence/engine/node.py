@@ -112,6 +112,7 @@ class _Node:
         context = self.context
         context.now_ns = now_ns
         context.hearing.ticked(now_ns)
+        self.locker.node_locks.time_passes(now_ns // 1_000_000)
         context.only_locks, context.more = True, False
         self._take(input)
         if context.only_locks and not self._tasks.busy and not self._requests.busy:

@@ -43,6 +43,10 @@ class Held(msgspec.Struct, frozen=True):
     token: Token
     lvb: bytes | None
     """The last committed 32-byte value, or None: not valid."""
+    demoted: bool = False
+    """The mode held was given up (CONVDEADLK) while this one was waited for."""
+    altmode: bool = False
+    """It is the alternative (ALTPR, ALTCW), not the mode that was wanted."""
 
 
 class Convert(_Order, frozen=True):

@@ -238,9 +238,18 @@ def _client(row: Row, locker: Locker) -> Json:
         "wanted": _mode(row.wanted),
         "cluster_mode": _mode(row.cluster_held),
         "kept": row.kept,
+        "state": _state(row),
         "token": str(row.token) if row.token else "",
         "since_wall_ms": row.since_ms,
     }
+
+
+def _state(row: Row) -> str:
+    if row.orphan:
+        return "orphan"
+    if row.wanted is Mode.UN:
+        return "granted"
+    return "waiting" if row.held is Mode.UN else "converting"
 
 
 def _mode(mode: Mode) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from ringfence.core.errors import BadInput, NotFound, Refused, RingfenceError
+from ringfence.core.locknames import lockspace_name, resource_name
 from ringfence.core.modes import Mode
 from ringfence.engine import deadlocks, reports
 from ringfence.engine.client_locks import ClientLocks
@@ -123,8 +124,9 @@ class Requests:
             case calls.Why():
                 self._run(client, id, call, self._why(call.target))
             case calls.Locks():
-                self._must_know(call.lockspace)
-                result = reports.locks(self._context, call.lockspace, self._locker)
+                lockspace = lockspace_name(call.lockspace) if call.lockspace else ""
+                self._must_know(lockspace)
+                result = reports.locks(self._context, lockspace, self._locker)
                 self._send(client, Reply(id, result=result))
             case calls.Deadlocks():
                 self._must_act()
@@ -140,9 +142,16 @@ class Requests:
                 persistent = [use.lock for use in self._locker.persistent()]
                 self._run(client, id, call, leave(persistent))
             case calls.JoinSpace():
-                self._run(client, id, call, _join(call.lockspace))
+                lockspace = lockspace_name(call.lockspace)
+                self._context.check_name(lockspace)
+                self._run(client, id, call, _join(lockspace))
             case calls.LeaveSpace():
-                self._run(client, id, call, _leave_space(call.lockspace))
+                lockspace = lockspace_name(call.lockspace)
+                self._run(client, id, call, self._leave_space(lockspace, force=call.force))
+            case calls.PurgeOrphans():
+                resource = resource_name(call.resource) if call.resource else ""
+                purged = self._locker.purge_orphans(lockspace_name(call.lockspace), resource)
+                self._send(client, Reply(id, result={"purged": purged}))
             case _:
                 self._volume(client, id, call)
 
@@ -159,6 +168,34 @@ class Requests:
             if call.action == "lockstop":
                 self.stopped.append(call.vg)
         self._run(client, id, call, command_for(call))
+
+    def _leave_space(self, lockspace: str, *, force: bool) -> Command:
+        lost = 0
+        if force:
+            volumes: tuple[OpenVolume, ...] = yield OpenPaths()
+            used = [f"{one.vg}/{one.lv}" for one in volumes if space_of(one.vg) == lockspace]
+            if used:
+                raise Refused(
+                    f"lockspace {lockspace}: {', '.join(used)} is open here, which no force will close",
+                    next="ringfence lvchange -an, then leave again",
+                )
+            self._must_run(lockspace)
+            lost = self.locks.take_away(lockspace)
+        yield LeaveLockspace(lockspace)
+        return {"left": lockspace, "lost": lost}
+
+    def _must_run(self, lockspace: str) -> None:
+        """Raises Refused unless what is let go of there goes to others at once."""
+        context = self._context
+        state = context.running
+        if state is None:
+            raise Refused(f"{context.name(context.me)} cannot act now", next="ringfence why", retry=True)
+        blocking = state.blocking(lockspace)
+        if blocking:
+            names = ", ".join(dict.fromkeys(context.name(one.life.node) for one in blocking))
+            raise Refused(
+                f"lockspace {lockspace} is frozen until {names} is fenced", next="ringfence why", retry=True
+            )
 
     def _must_know(self, lockspace: str) -> None:
         """Raises NotFound for a lockspace that nobody is in ("": all are meant)."""
@@ -328,11 +365,6 @@ def _resolve(target: str) -> Generator[Order, Any, tuple[str, str] | None]:
 def _join(lockspace: str) -> Command:
     yield JoinLockspace(lockspace)
     return {"joined": lockspace}
-
-
-def _leave_space(lockspace: str) -> Command:
-    yield LeaveLockspace(lockspace)
-    return {"left": lockspace}
 
 
 def _named(call: Any) -> str:

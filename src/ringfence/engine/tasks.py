@@ -125,7 +125,10 @@ class Tasks:
             driven = task.waits_for is not None and not isinstance(task.waits_for, orders.ENGINE_ORDERS)
             if driven and task.refused == "stale":
                 error = lost_error(task.what, self._context.name(self._context.me))
+            leaves = isinstance(task.waits_for, orders.LeaveLockspace)
             task.waits_for, task.lock, task.seq, task.refused = None, 0, 0, ""
+            if leaves:
+                self._locker.leaving = self._leaving()
             try:
                 order = task.command.throw(error) if error is not None else task.command.send(answer)
             except StopIteration as stop:
@@ -142,6 +145,11 @@ class Tasks:
                 answered, error = True, failed
             if not answered:
                 return
+
+    def _leaving(self) -> list[str]:
+        """Lockspaces that some command is about to leave."""
+        waits_for = [task.waits_for for task in self._tasks.values()]
+        return [order.lockspace for order in waits_for if isinstance(order, orders.LeaveLockspace)]
 
     def _end(self, task: Task, result: Any, error: RingfenceError | None) -> None:
         del self._tasks[task.number]
@@ -230,6 +238,7 @@ class Tasks:
                     f"lockspace {order.lockspace}: {context.name(context.me)} still has locks in use there",
                     next=f"ringfence locks {order.lockspace}",
                 )
+            self._locker.leaving = self._leaving()
             task.kept = self._locker.node_locks.resources(order.lockspace)
         self._look_order(task, order)
         return self._holds_now(task, order)

@@ -14,6 +14,7 @@ class Flag:
     NOQUEUE = 0x1
     """Refuse with EAGAIN rather than queue."""
     CANCEL = 0x2
+    """Of an unlock: take back what waits or converts; nothing held is given up."""
     CONVERT = 0x4
     VALBLK = 0x8
     """Read the value block with the grant, or write it, as the pair of modes says."""
@@ -24,21 +25,29 @@ class Flag:
     CONVDEADLK = 0x40
     """Give up the held mode (to NL) rather than be refused with EDEADLK."""
     PERSISTENT = 0x80
+    """The lock stays as an orphan if its client ends without unlocking it."""
     NODLCKWT = 0x100
     """Queue a conversion even if it deadlocks; whoever asked sorts it out."""
     NODLCKBLK = 0x200
+    """Taken and of no effect, as in the DLM."""
     EXPEDITE = 0x400
     """Grant a new NL lock past every queue (Davis 6-11)."""
     NOQUEUEBAST = 0x800
+    """Beside NOQUEUE: if it is refused, those in its way hear of it all the same."""
     HEADQUE = 0x1000
     """Queue at the head."""
     NOORDER = 0x2000
     """Grant as soon as nobody's held mode conflicts, whatever the queues' order."""
     ORPHAN = 0x4000
+    """Take over an orphan of this name and mode."""
     ALTPR = 0x8000
+    """Where the mode wanted cannot be granted at once, PR will do."""
     ALTCW = 0x10000
+    """Where the mode wanted cannot be granted at once, CW will do."""
     FORCEUNLOCK = 0x20000
+    """Unlock also what waits or converts."""
     TIMEOUT = 0x40000
+    """Deprecated in the DLM; here only beside a time limit of the request, which is what counts."""
     YIELDS = 0x1000000
     """Not the DLM's.  A node's conversion for the sake of one of its waiting clients: the node withdraws
     it when its held mode is in somebody's way, so it takes no part in deadlocks."""
@@ -51,15 +60,22 @@ class Flag:
 FLAGS: dict[str, int] = {name: value for name, value in vars(Flag).items() if name.isupper()}
 """By name."""
 
-FOR_REQUEST = (
-    Flag.NOQUEUE | Flag.VALBLK | Flag.IVVALBLK | Flag.EXPEDITE | Flag.NOORDER | Flag.HEADQUE | Flag.NODLCKWT
-    | Flag.TRY
-)
-FOR_CONVERT = (
-    Flag.NOQUEUE | Flag.CONVERT | Flag.VALBLK | Flag.IVVALBLK | Flag.QUECVT | Flag.NOORDER | Flag.HEADQUE
-    | Flag.CONVDEADLK | Flag.NODLCKWT | Flag.YIELDS | Flag.TRY
+ALTERNATIVES = Flag.ALTPR | Flag.ALTCW
+NODES_OWN = Flag.YIELDS | Flag.TRY
+"""What only a node may say to the cluster, and no client to its node."""
+CLIENTS_OWN = Flag.PERSISTENT | Flag.ORPHAN
+"""What concerns a client and its node alone: the cluster's holders are nodes, which do not end like that."""
+
+_LOCKING = (
+    Flag.NOQUEUE | Flag.VALBLK | Flag.IVVALBLK | Flag.PERSISTENT | Flag.NODLCKWT | Flag.NODLCKBLK
+    | Flag.NOQUEUEBAST | Flag.HEADQUE | Flag.NOORDER | Flag.ORPHAN | Flag.ALTPR | Flag.ALTCW
+    | Flag.FORCEUNLOCK | Flag.TRY
 )  # fmt: skip
-FOR_UNLOCK = Flag.VALBLK | Flag.IVVALBLK
+"""What the DLM takes with any request or conversion, though it may mean nothing there."""
+FOR_REQUEST = _LOCKING | Flag.EXPEDITE
+FOR_CONVERT = _LOCKING | Flag.CONVERT | Flag.QUECVT | Flag.CONVDEADLK | Flag.YIELDS
+FOR_UNLOCK = Flag.CANCEL | Flag.VALBLK | Flag.IVVALBLK | Flag.FORCEUNLOCK
+_BOTH_WAYS = Flag.CANCEL | Flag.FORCEUNLOCK
 
 
 def _known(flags: int, allowed: int, lvb: bytes | None) -> bool:
@@ -69,7 +85,8 @@ def _known(flags: int, allowed: int, lvb: bytes | None) -> bool:
 def valid_request(mode: Mode | None, flags: int, lvb: bytes | None) -> bool:
     """Whether a new request may carry these flags.
 
-    EXPEDITE goes with NL only and not with NOQUEUE; whatever speaks of a conversion is refused."""
+    EXPEDITE goes with NL only and not with NOQUEUE; QUECVT, CONVDEADLK and CONVERT speak of a conversion;
+    CANCEL is for unlocking.  TIMEOUT is refused: rules know no time (callers have `wait_ms`)."""
     if mode is None or mode is Mode.UN or not _known(flags, FOR_REQUEST, lvb):
         return False
     return not flags & Flag.EXPEDITE or (mode is Mode.NL and not flags & Flag.NOQUEUE)
@@ -78,8 +95,9 @@ def valid_request(mode: Mode | None, flags: int, lvb: bytes | None) -> bool:
 def valid_convert(held: Mode, mode: Mode | None, flags: int, lvb: bytes | None) -> bool:
     """Whether a conversion may carry these flags.
 
-    CONVDEADLK cannot go with NOQUEUE.  QUECVT needs a pair that goes up, or PR to CW (lock.c,
-    `__quecvt_compat_matrix`): any other conversion is granted at once and has nothing to queue for."""
+    EXPEDITE is for new locks.  CONVDEADLK cannot go with NOQUEUE.  QUECVT needs a pair that goes up, or PR
+    to CW (lock.c, `__quecvt_compat_matrix`): any other conversion is granted at once and has nothing to
+    queue for."""
     if mode is None or mode is Mode.UN or not _known(flags, FOR_CONVERT, lvb):
         return False
     if flags & Flag.CONVDEADLK and flags & Flag.NOQUEUE:
@@ -88,4 +106,17 @@ def valid_convert(held: Mode, mode: Mode | None, flags: int, lvb: bytes | None) 
 
 
 def valid_unlock(flags: int, lvb: bytes | None) -> bool:
-    return _known(flags, FOR_UNLOCK, lvb)
+    """Whether an unlock may carry these flags: to take back and to give up are two things."""
+    return _known(flags, FOR_UNLOCK, lvb) and flags & _BOTH_WAYS != _BOTH_WAYS
+
+
+def alternative(wanted: Mode, flags: int) -> Mode:
+    """The mode that may be granted in place of the one wanted; UN: none.
+
+    With both flags ALTPR comes first, but for who wants PR already (lock.c, `can_be_granted`).  NL and CR
+    have none: PR and CW shut out more, and can never be granted where they cannot."""
+    if wanted <= Mode.CR:
+        return Mode.UN
+    if flags & Flag.ALTPR and wanted is not Mode.PR:
+        return Mode.PR
+    return Mode.CW if flags & Flag.ALTCW and wanted is not Mode.CW else Mode.UN

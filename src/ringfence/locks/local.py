@@ -1,14 +1,16 @@
 """A resource inside a node: the same queues and rules, under the node's own cluster lock.
 
-It adds four things to `Resource`: nothing is granted above the ceiling (what the cluster lets this
-node hold), new requests wait while other nodes wait for this node, what they want is a wish like any
-local one when it comes to blocking notices, and a client that caches may not be using what it holds: a
-try, by a client or another node, is refused for its sake only after it has been asked."""
+It adds five things to `Resource`: nothing is granted above the ceiling (what the cluster lets this
+node hold), new requests wait while other nodes wait for this node (for its minimum hold time excepted),
+what those want is a wish like any local one when it comes to blocking notices, an alternative mode is
+not taken only because the ceiling is too low for the one wanted (the cluster is asked first), and a client
+that caches may not be using what it holds: a try, by a client or another node, is refused for its sake only
+after it has been asked."""
 
 from ringfence.core.modes import Mode
 from ringfence.locks.compat import compatible, covers, supremum
 from ringfence.locks.flags import Flag
-from ringfence.locks.resource import Granted, Lock, Resource, reads_lvb
+from ringfence.locks.resource import Effect, Granted, Lock, Resource, reads_lvb
 
 
 class Local(Resource):
@@ -28,10 +30,18 @@ class Local(Resource):
     """Clients for whom the value block was just now read from the cluster, after they had asked."""
     queueing: bool = False
     """The node itself waits in the cluster's queue."""
+    settled: list[int] = []  # noqa: RUF012
+    """Clients whose wish the cluster could not grant at once: they take the alternative that they named."""
+    holding: bool = False
+    """The minimum hold time runs: under the present ceiling new clients are let in though others wait."""
+
+    nudged: dict[int, Mode] = {}  # noqa: RUF012
+    """The weakest mode that covers what each client was told of as refused, until its next grant."""
 
     @property
     def closed(self) -> bool:
-        """Other nodes come first: no new client is let in under the present ceiling."""
+        """Other nodes come first: nothing is asked of the cluster for new clients, and unless `holding`,
+        none is let in under the present ceiling."""
         return not self.serving and not compatible(self.ceiling, self.asked)
 
     def needed(self) -> Mode:
@@ -51,7 +61,7 @@ class Local(Resource):
 
         None: the ceiling is."""
         lock = Lock(owner, wanted=mode, flags=Flag.VALBLK, since_ms=now_ms)
-        return self._grant(lock, now_ms) if mode is not Mode.UN and self._within(lock) else None
+        return self._grant(lock, mode, now_ms) if mode is not Mode.UN and self._within(lock) else None
 
     def leave_alone(self, owner: int) -> bool:
         """`unlock` of the only lock there is, which writes no value block.  False: it is not that."""
@@ -61,15 +71,36 @@ class Local(Resource):
         self.granted = []
         return True
 
-    def candidate(self) -> Lock | None:
-        """The queued lock that only the ceiling keeps from being granted, if any."""
+    def nudge(self, wants: Mode, asker: int | None = None) -> list[Effect]:
+        """Each client hears of a mode once until its next grant, as of any (lock.c, `lkb_highbast`).
+
+        It is remembered here, not in the ordered state: there it would cost every lock a field."""
+        told: list[Effect] = []
+        for effect in super().nudge(wants, asker):
+            before = self.nudged.get(effect.owner, Mode.UN)
+            if not covers(before, wants):
+                self.nudged[effect.owner] = supremum(before, wants)
+                told.append(effect)
+        return told
+
+    def candidate(self) -> tuple[Lock, Mode] | None:
+        """The queued lock that only the ceiling keeps from being granted, if any, and in which mode."""
         for lock in (*self.converting, *self.waiting):
-            if self._lawful(lock, new=False) and not self._within(lock):
-                return lock
+            mode = self._lacks(lock, new=False)
+            if mode is not Mode.UN:
+                return lock, mode
         return None
 
+    def _grant(self, lock: Lock, mode: Mode, now_ms: int) -> Granted:
+        if self.nudged:
+            self.nudged.pop(lock.owner, None)
+        return super()._grant(lock, mode, now_ms)
+
     def _grantable(self, lock: Lock, *, new: bool) -> bool:
-        return self._within(lock) and self._lawful(lock, new=new)
+        return self._within(lock) and not self._must_give_way(lock, new=new) and self._lawful(lock, new=new)
+
+    def _settles(self, lock: Lock, *, new: bool) -> bool:
+        return lock.owner in self.settled or not self._lawful(lock, new=new)
 
     def _within(self, lock: Lock) -> bool:
         """Whether the cluster lock covers the wish, its reading of the value block included.
@@ -80,12 +111,43 @@ class Local(Resource):
         reads = lock.flags & Flag.VALBLK and reads_lvb(lock.held, lock.wanted)
         return not reads or self.ceiling >= Mode.CW or lock.owner in self.fresh
 
+    def _must_give_way(self, lock: Lock, *, new: bool) -> bool:
+        """Other nodes come before this client: it is new, or queued with nothing in hand but NL.
+
+        Such a conversion would go before requests of others in one flat queue, too, but not before their
+        conversions; two clients here that take turns would keep those out for ever."""
+        if self.holding:
+            return False
+        return self._shut(lock) or (self.closed and lock.held is Mode.NL and not new)
+
     def _lawful(self, lock: Lock, *, new: bool) -> bool:
         """Whether the rules alone allow it, the ceiling apart."""
-        return not self._shut(lock) and super()._grantable(lock, new=new)
+        return super()._grantable(lock, new=new)
 
     def _shut(self, lock: Lock) -> bool:
+        """Other nodes come before this new client."""
         return self.closed and lock.held is Mode.UN and not lock.flags & Flag.EXPEDITE
+
+    def _lacks(self, lock: Lock, *, new: bool) -> Mode:
+        """The mode, wanted or alternative, that the node's lock must cover to grant it; UN: none would do."""
+        if self._shut(lock):
+            return Mode.UN
+        modes = [lock.wanted]
+        instead = self.alternative(lock)
+        if instead is not Mode.UN:
+            modes.insert(0 if lock.owner in self.settled else 1, instead)
+        wanted = lock.wanted
+        for mode in modes:
+            lock.wanted = mode
+            lawful, within = self._lawful(lock, new=new), self._within(lock)
+            lock.wanted = wanted
+            if lawful:
+                return Mode.UN if within else mode
+        return Mode.UN
+
+    def either_will_do(self, lock: Lock) -> bool:
+        """Of PR and CW neither stands in for the other: who settles may have whichever comes first."""
+        return not covers(lock.wanted, self.alternative(lock)) and self._lawful(lock, new=False)
 
     def _may_wait(self, lock: Lock) -> bool:
         """A NOQUEUE request waits for the cluster's answer, if all depends on that alone.
@@ -94,7 +156,7 @@ class Local(Resource):
         word of clients that cache."""
         if self.queueing or self._ahead(lock) or self._shut(lock):
             return False
-        return self._lawful(lock, new=True) or self.awaits_word(lock)
+        return self._lacks(lock, new=True) is not Mode.UN or self.awaits_word(lock)
 
     def _wishes(self) -> list[tuple[int | None, Mode, bool]]:
         outside: list[tuple[int | None, Mode, bool]] = []

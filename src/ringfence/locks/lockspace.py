@@ -14,12 +14,10 @@ from collections.abc import Collection
 import msgspec
 
 from ringfence.core.errors import BadInput
+from ringfence.core.locknames import NAME_BYTES, lockspace_name, resource_name
 from ringfence.core.modes import Mode
 from ringfence.locks.flags import Flag
 from ringfence.locks.resource import Cancelled, Effect, Granted, Lock, Refused, Resource, check
-
-NAME_BYTES = 64
-"""The DLM's limit for names of lockspaces and of resources (DLM_LOCKSPACE_LEN, DLM_RESNAME_MAXLEN)."""
 
 
 class OpKind(enum.Enum):
@@ -41,19 +39,22 @@ class Op(msgspec.Struct, frozen=True):
     now_ms: int = 0
 
 
-def valid_name(name: str) -> bool:
-    return 1 <= len(name.encode("utf-8", "surrogatepass")) <= NAME_BYTES
+def valid_name(resource: str) -> bool:
+    """Whether the ordered state takes this for a resource's name: its text (core.locknames), or what an older
+    node sends, which knows names of printable text only and asks for no more than 64 bytes of it."""
+    if 1 <= len(resource.encode("utf-8", "surrogatepass")) <= NAME_BYTES:
+        return True
+    try:
+        return resource_name(resource) == resource
+    except BadInput:
+        return False
 
 
 def check_names(lockspace: str, resource: str) -> None:
-    """Raises BadInput if either name is empty or longer than 64 bytes."""
-    for what, name in (("lockspace", lockspace), ("resource", resource)):
-        if not valid_name(name):
-            length = len(name.encode("utf-8", "surrogatepass"))
-            raise BadInput(
-                f"a {what} name has 1 to {NAME_BYTES} bytes, this one {length}: {name[:80]!r}",
-                next="choose a shorter name" if length else "give a name",
-            )
+    """Raises BadInput unless both are the texts of names (core.locknames)."""
+    names = lockspace_name(lockspace), resource_name(resource)
+    if names != (lockspace, resource):
+        raise BadInput("a name is not written as it should be", next=f"write {' and '.join(names)}")
 
 
 class Lockspace(msgspec.Struct):

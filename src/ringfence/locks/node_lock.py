@@ -13,6 +13,12 @@ What it promises, whatever crosses on the way:
   itself (a conversion from PW to PW or EX to EX writes), and the writer is answered only when it is in
   the ordered state: holders of NL or CR elsewhere may read it from then on.
 
+A client that names an alternative mode (ALTPR, ALTCW) has the one it wants tried first (NOQUEUE); once
+that was refused it settles for the alternative, and waits for that.
+
+A hand-over from another node starts a minimum hold time: until it is over, clients that ask here meanwhile
+are served before that other node, as long as one is always there.  Nothing is kept for its sake.
+
 Clients never wait for the cluster to cancel: their request is gone at once, and a grant that arrives
 for nobody is kept or given back.
 
@@ -33,7 +39,7 @@ import msgspec
 from ringfence.core.ids import Token
 from ringfence.core.modes import Mode
 from ringfence.locks.compat import compatible, covers, supremum
-from ringfence.locks.flags import Flag
+from ringfence.locks.flags import ALTERNATIVES, Flag, valid_unlock
 from ringfence.locks.local import Local
 from ringfence.locks.lockspace import OpKind
 from ringfence.locks.outs import (
@@ -48,7 +54,7 @@ from ringfence.locks.outs import (
 )
 from ringfence.locks.resource import Blocking, Cancelled, Effect, Granted, Lock, Refused, Released
 
-PASSED_ON = Flag.NOQUEUE | Flag.NOORDER | Flag.HEADQUE
+PASSED_ON = Flag.NOQUEUE | Flag.NOQUEUEBAST | Flag.NOORDER | Flag.HEADQUE
 PLAIN = Flag.NOQUEUE | Flag.VALBLK
 """Flags that mean nothing where nobody is in the way."""
 DEADLOCK = Flag.YIELDS | Flag.NODLCKWT
@@ -93,6 +99,10 @@ class NodeLock:
         self.token: Token | None = None
         self.keep = True
         self.outstanding: Outstanding | None = None
+        self.hold_until_ms = 0
+        """The end of its minimum hold time, on the caller's clock."""
+        self._refused_early = Mode.UN
+        """What others were refused (NOQUEUEBAST) for the sake of a grant that is on its way."""
         self._unwritten = False
         """A client wrote the value block (or spoiled it), and the cluster does not know yet."""
         self._withheld: list[ClientReleased | ClientGranted | ClientBlocking] = []
@@ -102,6 +112,11 @@ class NodeLock:
     def idle(self) -> bool:
         """Nothing held, queued or outstanding: this object may be forgotten."""
         return self.held is Mode.UN and self.outstanding is None and self.local.empty
+
+    def knows(self, lock_id: int) -> bool:
+        """Whether a client has, wants, or was not yet told that it gave back, a lock of this."""
+        releasing = any(isinstance(one, ClientReleased) and one.lock_id == lock_id for one in self._withheld)
+        return releasing or self.local.find(lock_id) is not None
 
     # -- clients -----------------------------------------------------------------------
 
@@ -125,11 +140,22 @@ class NodeLock:
     def unlock(self, lock_id: int, flags: int, lvb: bytes | None) -> list[Out]:
         if self._at_rest and lvb is None and not flags and self.local.leave_alone(lock_id):
             return [ClientReleased(lock_id)]
+        if not valid_unlock(flags, lvb):
+            return [ClientRefused(lock_id, errno.EINVAL)]
+        if flags & Flag.CANCEL:
+            return self.cancel(lock_id) or [ClientRefused(lock_id, errno.EBUSY)]
+        outs = self._interrupt(lock_id) if flags & Flag.FORCEUNLOCK else []
         before = self._value()
         effects = self.local.unlock(lock_id, flags if lvb is None else flags | Flag.VALBLK, lvb)
-        return self._tell(effects, writer=self._writer(lock_id, before)) + self._step()
+        writer = self._writer(lock_id, before)
+        if outs:
+            writer = lock_id  # what it wrote is on its way yet
+        return outs + self._tell(effects, writer) + self._step()
 
     def cancel(self, lock_id: int) -> list[Out]:
+        lock = self.local.find(lock_id)
+        if lock is None or lock.wanted is Mode.UN:
+            return []
         self._forget_client(lock_id)
         return self._tell(self.local.cancel(lock_id)) + self._step()
 
@@ -151,6 +177,12 @@ class NodeLock:
         self._writer(0, before)
         return self._step()
 
+    def orphan(self, lock_id: int) -> list[Out]:
+        """Its client has ended, and it stays: what it waited for is taken back, and nobody is told."""
+        self._interrupt(lock_id)
+        outs = self.cancel(lock_id)
+        return [one for one in outs if not isinstance(one, ClientCancelled) or one.lock_id != lock_id]
+
     def adopt(self, mode: Mode, token: Token) -> list[Out]:
         """A grant that nobody here asked for: give it back."""
         self.held, self.token, self.keep = mode, token, False
@@ -162,6 +194,16 @@ class NodeLock:
         self.keep = False
         return self._step()
 
+    def _interrupt(self, lock_id: int) -> list[Out]:
+        """The client's operation in flight counts no more; one that is done but for its answer is said
+        to be taken back, for what comes next undoes it."""
+        self._forget_client(lock_id)
+        untold = [one for one in self._withheld if isinstance(one, ClientGranted) and one.lock_id == lock_id]
+        if not untold:
+            return []
+        self._withheld = [one for one in self._withheld if one.lock_id != lock_id]
+        return [ClientCancelled(lock_id, untold[0].mode)]
+
     def _forget_client(self, lock_id: int) -> None:
         outstanding = self.outstanding
         if outstanding is not None:
@@ -170,8 +212,13 @@ class NodeLock:
 
     # -- the cluster's answers -----------------------------------------------------------
 
-    def on_granted(self, mode: Mode, token: Token, lvb: bytes | None, lvb_valid: bool) -> list[Out]:
+    def on_granted(
+        self, mode: Mode, token: Token, lvb: bytes | None, lvb_valid: bool, hold_until_ms: int = 0
+    ) -> list[Out]:
         done = self._answered()
+        if done.raises and self.held < Mode.CR:
+            # Not at each conversion upward: those who wait would never have their turn.
+            self.hold_until_ms, self.local.holding = hold_until_ms, hold_until_ms > 0
         self.held, self.token = mode, token
         if not self._unwritten:
             self.local.lvb_valid = lvb_valid
@@ -183,6 +230,9 @@ class NodeLock:
         self.local.serving, self.local.fresh = True, done.readers
         outs = self._tell(self.local.advance())
         self.local.serving, self.local.fresh = False, []
+        if self._refused_early is not Mode.UN:
+            outs += self._tell(self.local.nudge(self._refused_early))
+            self._refused_early = Mode.UN
         return outs + self._step()
 
     def on_refused(self, number: int, holders: tuple[tuple[int, Mode], ...]) -> list[Out]:
@@ -197,6 +247,9 @@ class NodeLock:
             return [self._refuse(lock, number, holders) for lock in queued] + self._step()
         lock = None if done.client is None else self.local.find(done.client)
         if lock is None or lock.wanted is Mode.UN:
+            return self._step()
+        if self.local.alternative(lock) is not Mode.UN and lock.owner not in self.local.settled:
+            self.local.settled.append(lock.owner)
             return self._step()
         return [self._refuse(lock, number, holders), *self._step()]
 
@@ -230,13 +283,21 @@ class NodeLock:
             outs += self._lower(self.local.needed())
         return outs + self._step()
 
-    def on_blocking(self, wants: Mode, tries: bool = False) -> list[Out]:
-        """Another node waits for this one; UN: none does any more.
+    def hold_ends(self) -> None:
+        """The minimum hold time is over."""
+        self.hold_until_ms, self.local.holding = 0, False
+
+    def on_blocking(self, wants: Mode, tries: bool = False, once: bool = False) -> list[Out]:
+        """Another node waits for this one, or was refused for its sake (`once`); UN: none waits any more.
 
         The notice may be about a grant that is on its way: it is remembered until then."""
         if self.held is Mode.UN and self.outstanding is None:
             return []
         local = self.local
+        if once:
+            if self.outstanding is not None and self.outstanding.raises:
+                self._refused_early = supremum(self._refused_early, wants)
+            return self._tell(local.nudge(wants))
         if wants is Mode.UN:
             self._nobody_asks()
         elif tries:
@@ -253,6 +314,7 @@ class NodeLock:
         ]
         outs += [one for one in self._withheld if isinstance(one, ClientReleased)]
         self.local, self._withheld, self._unwritten = Local(self.resource), [], False
+        self.hold_until_ms, self._refused_early = 0, Mode.UN
         self.held, self.token, self.outstanding = Mode.UN, None, None
         return outs
 
@@ -292,6 +354,11 @@ class NodeLock:
         if not self._unwritten and (self.outstanding is None or self.outstanding.raises):
             outs += self._withheld
             self._withheld = []
+        if self.local.settled:
+            queued = [lock.owner for lock in (*self.local.converting, *self.local.waiting)]
+            self.local.settled = [one for one in self.local.settled if one in queued]
+        if self.local.nudged:
+            self.local.nudged = {one: mode for one, mode in self.local.nudged.items() if self.local.find(one)}
         self._check()
         return outs
 
@@ -305,13 +372,11 @@ class NodeLock:
             return self._lower(local.needed())
         if self._unwritten:
             return self._lower(self.held)
-        lock = local.candidate()
-        refused = self._refuse_hopeless(lock)
+        candidate = local.candidate()
+        refused = self._refuse_hopeless(candidate[0] if candidate else None)
         if refused:
             return refused + self._tell(local.advance()) + self._ask()
-        if lock is not None:
-            return [self._raise(lock)]
-        return []
+        return [self._raise(*candidate)] if candidate else []
 
     def _say_busy(self) -> list[Out]:
         """A try by another node waits for our word: clients here need what it is refused for."""
@@ -334,10 +399,10 @@ class NodeLock:
             return []
         local = self.local
         local.serving = True  # others' wishes do not undo one that was sent before them
-        lock = local.candidate()
+        candidate = local.candidate()
         local.serving = False
         yields = self._in_the_way()
-        if lock is not None and self._target(lock) is outstanding.mode and not yields:
+        if candidate is not None and self._target(*candidate) is outstanding.mode and not yields:
             converts = outstanding.kind is OpKind.CONVERT
             if not converts or self._deadlock_flags() == outstanding.flags & DEADLOCK:
                 return []
@@ -352,17 +417,26 @@ class NodeLock:
             if lock.flags & Flag.NOQUEUE and lock is not asked_for and not self.local.awaits_word(lock)
         ]
 
-    def _target(self, lock: Lock) -> Mode:
-        """What the node must hold for this client's sake, without giving up anything meanwhile.
+    def _target(self, lock: Lock, mode: Mode) -> Mode:
+        """What the node must hold for a client to have this mode, without giving up anything meanwhile.
 
         What is held counts too: clients may be let in under it, or cancel a conversion and go on with
         it, before the answer is here.  (PR to CW thus asks for PW, which is as easy to get: nobody else
         can hold CW beside our PR.)"""
-        return supremum(self.held, lock.wanted)
+        if mode is not lock.wanted and self.local.either_will_do(lock):
+            mode = lock.wanted
+        return supremum(self.held, mode)
 
-    def _raise(self, lock: Lock) -> AskCluster:
-        target = self._target(lock)
+    def _raise(self, lock: Lock, mode: Mode) -> AskCluster:
+        """Ask for what the client wants, or at the second attempt for its alternative."""
+        target = self._target(lock, mode)
         flags = Flag.VALBLK | (lock.flags & PASSED_ON)
+        if not flags & Flag.NOQUEUE:
+            flags &= ~Flag.NOQUEUEBAST
+            if self.local.alternative(lock) is not Mode.UN and lock.owner not in self.local.settled:
+                flags |= Flag.NOQUEUE if mode is lock.wanted else 0
+        if mode is not lock.wanted and self.local.either_will_do(lock):
+            flags |= lock.flags & ALTERNATIVES
         if flags & Flag.NOQUEUE and self.keep:
             flags |= Flag.TRY
         if self.held is Mode.UN:
@@ -431,6 +505,7 @@ class NodeLock:
 
     def _refuse(self, lock: Lock, number: int, holders: tuple[tuple[int, Mode], ...]) -> ClientRefused:
         self.local.withdraw(lock.owner)
+        self._forget_client(lock.owner)
         return ClientRefused(lock.owner, number, holders)
 
     def _tell(self, effects: list[Effect], writer: int | None = None) -> list[Out]:
@@ -439,6 +514,10 @@ class NodeLock:
             if isinstance(effect, Granted):
                 (self._withheld if effect.owner == writer else outs).append(self._stamp(effect))
             elif isinstance(effect, Refused):
+                lock = self.local.find(effect.owner)
+                if lock is None or lock.wanted is Mode.UN:
+                    # The cluster's answer, if one is on its way, must not be taken for that to its next wish.
+                    self._forget_client(effect.owner)
                 outs.append(ClientRefused(effect.owner, effect.errno))
             elif isinstance(effect, Blocking):
                 if effect.wants is Mode.UN or (effect.tries and effect.owner not in self.local.caching):
@@ -459,8 +538,9 @@ class NodeLock:
         assert self.token is not None
         lock.token = self.token
         return ClientGranted(
-            effect.owner, effect.mode, self.token, effect.lvb, effect.lvb_valid, effect.demoted
-        )
+            effect.owner, effect.mode, self.token, effect.lvb, effect.lvb_valid,
+            effect.demoted, effect.altmode,
+        )  # fmt: skip
 
     def _check(self) -> None:
         assert covers(self.held, self.local.needed()), "clients hold more than their node"

@@ -3,15 +3,20 @@
 Pure, one instance a life of a node, not replicated.  Methods take what clients ask and what the
 ordered state answered, and return what must be sent and told, in order.  Each client operation has
 one completion: ClientGranted, ClientRefused, ClientReleased, ClientCancelled or ClientLost; except
-that a cancel which finds nothing to take back has none (the completion crossed it)."""
+that a cancel which finds nothing to take back has none (the completion crossed it).
+
+A client that ends without unlocking leaves its PERSISTENT locks behind as *orphans*: they count as
+before, until somebody adopts them (ORPHAN) or they are purged.  They end with this life of the node."""
 
 import errno
+from collections import deque
 from collections.abc import Collection
 
 import msgspec
 
 from ringfence.core.ids import Token
 from ringfence.core.modes import Mode
+from ringfence.locks.flags import CLIENTS_OWN, NODES_OWN, Flag
 from ringfence.locks.lockspace import check_names
 from ringfence.locks.node_lock import NodeLock, Place
 from ringfence.locks.outs import (
@@ -54,6 +59,7 @@ class Row(msgspec.Struct, frozen=True):
     """The node holds more than its clients need."""
     since_ms: int = 0
     token: Token | None = None
+    orphan: bool = False
 
 
 class NodeLocks:
@@ -62,6 +68,10 @@ class NodeLocks:
         """Lockspace -> resource -> this node's lock; no lockspace without any."""
         self._of: dict[int, NodeLock] = {}
         """Lock id -> what it is a lock of."""
+        self._persistent: dict[int, bool] = {}
+        """Lock ids that bear PERSISTENT -> whether they are orphans; in the order of their becoming one."""
+        self._holding: deque[tuple[int, NodeLock]] = deque()
+        """(end, lock) of the minimum hold times that run."""
 
     # -- clients -----------------------------------------------------------------------
 
@@ -88,10 +98,35 @@ class NodeLocks:
 
         Raises BadInput for an impossible name."""
         check_names(lockspace, resource)
-        if lock_id in self._of:
+        if lock_id in self._of or flags & NODES_OWN:
             return [ClientRefused(lock_id, errno.EINVAL)]
         lock = self._of[lock_id] = self._find(lockspace, resource) or self._new(lockspace, resource)
-        return self._done(lock, lock.request(lock_id, mode, flags, lvb, keep, cached, now_ms))
+        if flags & Flag.PERSISTENT:
+            self._persistent[lock_id] = False
+        outs = lock.request(lock_id, mode, flags & ~CLIENTS_OWN, lvb, keep, cached, now_ms)
+        return self._done(lock, outs)
+
+    def adopt(self, lockspace: str, resource: str, mode: Mode, *, flags: int = 0) -> list[Out]:
+        """Take over an orphan (ORPHAN), PERSISTENT again or not; its lock id stands in the first answer.
+
+        Refused, with 0 for a lock id: EAGAIN if orphans of this name have other modes, ENOENT if there is
+        none (lock.c, `dlm_user_adopt_orphan`).  Who waits for it is told anew.
+
+        Raises BadInput for an impossible name."""
+        check_names(lockspace, resource)
+        found = self.orphans(lockspace, resource)
+        if not found:
+            return [ClientRefused(0, errno.ENOENT)]
+        for lock_id in found:
+            lock = self.find(lock_id)
+            assert lock is not None
+            assert lock.token is not None
+            if lock.held is mode:
+                del self._persistent[lock_id]
+                self._persist(lock_id, flags)
+                wants = [] if lock.notified is Mode.UN else [ClientBlocking(lock_id, lock.notified)]
+                return [ClientGranted(lock_id, mode, lock.token), *wants]
+        return [ClientRefused(0, errno.EAGAIN)]
 
     def convert(
         self, lock_id: int, mode: Mode, *, flags: int = 0, lvb: bytes | None = None, now_ms: int = 0
@@ -100,10 +135,18 @@ class NodeLocks:
         lock = self._of.get(lock_id)
         if lock is None:
             return [ClientRefused(lock_id, errno.ENOENT)]
-        return self._done(lock, lock.convert(lock_id, mode, flags, lvb, now_ms))
+        if flags & NODES_OWN:
+            return [ClientRefused(lock_id, errno.EINVAL)]
+        outs = lock.convert(lock_id, mode, flags & ~CLIENTS_OWN, lvb, now_ms)
+        if outs[:1] not in ([ClientRefused(lock_id, errno.EINVAL)], [ClientRefused(lock_id, errno.EBUSY)]):
+            self._persist(lock_id, flags)  # the last operation's flags count (lock.c, `lkb_exflags`)
+        return self._done(lock, outs)
 
     def unlock(self, lock_id: int, *, flags: int = 0, lvb: bytes | None = None) -> list[Out]:
-        """Release a granted lock; from PW or EX, `lvb` is written.  EBUSY while it waits or converts."""
+        """Release a granted lock; from PW or EX, `lvb` is written.  EBUSY while it waits or converts.
+
+        With FORCEUNLOCK also then; the operation in flight is answered first (ClientCancelled).  With
+        CANCEL it is `cancel`, and EBUSY if there is nothing to take back."""
         lock = self._of.get(lock_id)
         if lock is None:
             return [ClientRefused(lock_id, errno.ENOENT)]
@@ -120,7 +163,7 @@ class NodeLocks:
         return [] if lock is None else self._done(lock, lock.cancel(lock_id))
 
     def drop(self, lock_ids: Collection[int]) -> list[Out]:
-        """A client ended without unlocking: its locks and requests vanish, and nothing is told to it.
+        """These locks and requests vanish, and nothing is told to their clients.
 
         Where one of them could write, the value block is no longer valid (the DLM's IVVALBLK)."""
         gone: dict[tuple[str, str], list[int]] = {}
@@ -133,8 +176,25 @@ class NodeLocks:
             lock = self._spaces[where[0]][where[1]]
             for one in gone[where]:
                 del self._of[one]
+                self._persistent.pop(one, None)
             outs += self._done(lock, lock.drop(gone[where]))
         return outs
+
+    def client_ended(self, lock_ids: Collection[int]) -> list[Out]:
+        """A client ended without unlocking: persistent locks become orphans, what else it had is dropped.
+
+        What an orphan still converted to is taken back."""
+        outs: list[Out] = []
+        orphans: list[int] = []
+        for lock_id in sorted(one for one in lock_ids if one in self._persistent):
+            lock, mine = self._of.get(lock_id), self.find(lock_id)
+            if lock is None or mine is None or mine.held is Mode.UN:
+                continue
+            orphans.append(lock_id)
+            del self._persistent[lock_id]
+            self._persistent[lock_id] = True
+            outs += lock.orphan(lock_id)
+        return outs + self.drop([one for one in lock_ids if one not in orphans])
 
     # -- the cluster's answers and notices ---------------------------------------------------
 
@@ -147,13 +207,20 @@ class NodeLocks:
         lvb: bytes | None,
         lvb_valid: bool,
         demoted: bool = False,
+        *,
+        hold_until_ms: int = 0,
     ) -> list[Out]:
-        """A grant to this node may be used now.  (`demoted` is never so: nodes do not offer it.)"""
+        """A grant to this node may be used now.  (`demoted` is never so: nodes do not offer it.)
+
+        hold_until_ms: until when this node may serve its own clients before others, see `time_passes`."""
         lock = self._find(lockspace, resource)
         if lock is None:
             lock = self._new(lockspace, resource)
             return self._done(lock, lock.adopt(mode, token))
-        return self._done(lock, lock.on_granted(mode, token, lvb, lvb_valid))
+        outs = lock.on_granted(mode, token, lvb, lvb_valid, hold_until_ms)
+        if hold_until_ms and lock.hold_until_ms == hold_until_ms:
+            self._holding.append((hold_until_ms, lock))
+        return self._done(lock, outs)
 
     def on_refused(
         self, lockspace: str, resource: str, errno: int, blockers: tuple[tuple[int, Mode], ...]
@@ -173,9 +240,19 @@ class NodeLocks:
             return []
         return self._done(lock, lock.on_cancelled(held))
 
-    def on_blocking(self, lockspace: str, resource: str, wants: Mode, tries: bool = False) -> list[Out]:
+    def on_blocking(
+        self, lockspace: str, resource: str, wants: Mode, tries: bool = False, once: bool = False
+    ) -> list[Out]:
         lock = self._find(lockspace, resource)
-        return [] if lock is None else self._done(lock, lock.on_blocking(wants, tries))
+        return [] if lock is None else self._done(lock, lock.on_blocking(wants, tries, once))
+
+    def time_passes(self, now_ms: int) -> None:
+        """End the minimum hold times that are over.  Call it before anything else that happens at `now_ms`;
+        nothing becomes due by it, so it need not be called for its own sake."""
+        while self._holding and self._holding[0][0] <= now_ms:
+            end_ms, lock = self._holding.popleft()
+            if lock.hold_until_ms == end_ms:
+                lock.hold_ends()
 
     # -- this node's life ----------------------------------------------------------------------
 
@@ -185,7 +262,8 @@ class NodeLocks:
         used = {(lock.lockspace, lock.resource): lock for lock in self._of.values()}
         for where in sorted(used):
             outs += used[where].on_vanished()
-        self._spaces, self._of = {}, {}
+        self._spaces, self._of, self._persistent = {}, {}, {}
+        self._holding.clear()
         return outs
 
     def give_back(self, lockspace: str, resource: str) -> list[Out]:
@@ -206,6 +284,15 @@ class NodeLocks:
     def clients(self, lockspace: str) -> list[int]:
         """Lock ids of clients that hold or want something there."""
         return sorted(lock_id for lock_id, lock in self._of.items() if lock.lockspace == lockspace)
+
+    def orphans(self, lockspace: str, resource: str = "") -> list[int]:
+        """Lock ids without a client there, the first orphaned first; resource "": of all."""
+        found = [(lock_id, self._of[lock_id]) for lock_id, orphan in self._persistent.items() if orphan]
+        return [
+            lock_id
+            for lock_id, lock in found
+            if lock.lockspace == lockspace and resource in ("", lock.resource)
+        ]
 
     def where(self, lock_id: int) -> tuple[str, str] | None:
         """(lockspace, resource) of a lock id; None if there is no such lock."""
@@ -240,13 +327,13 @@ class NodeLocks:
         for name in sorted(self._spaces):
             if lockspace in ("", name):
                 for _, lock in sorted(self._spaces[name].items()):
-                    rows += _rows(lock)
+                    rows += self._rows(lock)
         return rows
 
     def rows(self, lockspace: str, resource: str) -> list[Row]:
         """`statistics` of one resource."""
         lock = self._find(lockspace, resource)
-        return _rows(lock) if lock is not None else []
+        return self._rows(lock) if lock is not None else []
 
     # -- helpers ---------------------------------------------------------------------------------
 
@@ -263,9 +350,11 @@ class NodeLocks:
         """Forget what has ended."""
         for out in outs:
             if isinstance(out, ClientReleased | ClientLost) or (
-                isinstance(out, ClientRefused | ClientCancelled) and lock.local.find(out.lock_id) is None
+                isinstance(out, ClientRefused | ClientCancelled) and not lock.knows(out.lock_id)
             ):
                 self._of.pop(out.lock_id, None)
+                if self._persistent:
+                    self._persistent.pop(out.lock_id, None)
         if lock.idle:
             space = self._spaces.get(lock.lockspace, {})
             if space.get(lock.resource) is lock:
@@ -274,14 +363,22 @@ class NodeLocks:
                     del self._spaces[lock.lockspace]
         return outs
 
+    def _persist(self, lock_id: int, flags: int) -> None:
+        if flags & Flag.PERSISTENT:
+            self._persistent[lock_id] = False
+        else:
+            self._persistent.pop(lock_id, None)
 
-def _rows(lock: NodeLock) -> list[Row]:
-    local, names = lock.local, (lock.lockspace, lock.resource)
-    kept = local.needed() is not lock.held
-    rows = [
-        Row(*names, one.owner, one.held, one.wanted, lock.held, kept, one.since_ms, one.token)
-        for one in (*local.granted, *local.converting, *local.waiting)
-    ]
-    if not rows and lock.held is not Mode.UN:
-        rows.append(Row(*names, None, Mode.UN, Mode.UN, lock.held, True, 0, lock.token))
-    return rows
+    def _rows(self, lock: NodeLock) -> list[Row]:
+        local, names = lock.local, (lock.lockspace, lock.resource)
+        kept = local.needed() is not lock.held
+        rows = [
+            Row(
+                *names, one.owner, one.held, one.wanted, lock.held, kept, one.since_ms, one.token,
+                self._persistent.get(one.owner, False),
+            )
+            for one in (*local.granted, *local.converting, *local.waiting)
+        ]  # fmt: skip
+        if not rows and lock.held is not Mode.UN:
+            rows.append(Row(*names, None, Mode.UN, Mode.UN, lock.held, True, 0, lock.token))
+        return rows

@@ -34,6 +34,8 @@ class ClientGranted(_Out, frozen=True):
     """The newest value; None if this grant reads none, or if it is not valid."""
     lvb_valid: bool = True
     demoted: bool = False
+    altmode: bool = False
+    """It is the alternative that the client named, not the mode that it wanted."""
 
 
 class ClientRefused(_Out, frozen=True):

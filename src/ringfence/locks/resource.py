@@ -20,7 +20,14 @@ import msgspec
 from ringfence.core.ids import Token
 from ringfence.core.modes import Mode
 from ringfence.locks.compat import compatible, covers, supremum
-from ringfence.locks.flags import LVB_BYTES, Flag, valid_convert, valid_request, valid_unlock
+from ringfence.locks.flags import (
+    LVB_BYTES,
+    Flag,
+    alternative,
+    valid_convert,
+    valid_request,
+    valid_unlock,
+)
 
 EMPTY_LVB = bytes(LVB_BYTES)
 
@@ -55,6 +62,8 @@ class Granted(_Effect, frozen=True):
     """The value read with this grant; None if nothing was read or it is not valid."""
     lvb_valid: bool = True
     demoted: bool = False
+    altmode: bool = False
+    """It is the alternative mode, not the one that was wanted."""
 
 
 class Queued(_Effect, frozen=True):
@@ -82,6 +91,8 @@ class Blocking(_Effect, frozen=True):
     wants: Mode
     tries: bool = False
     """It is a try: answer with `busy` if the mode held is needed."""
+    once: bool = False
+    """It was refused (NOQUEUEBAST): nobody waits for an answer, and nothing will take this back."""
 
 
 class Released(_Effect, frozen=True):
@@ -132,10 +143,11 @@ class Resource(msgspec.Struct):
             return [Refused(owner, errno.EINVAL)]
         assert mode is not None
         lock = Lock(owner, wanted=mode, flags=flags, since_ms=now_ms)
-        if self._grantable(lock, new=True):
-            return [self._grant(lock, now_ms), *self.advance(now_ms)]
+        granted = mode if self._grantable(lock, new=True) else self._alternative_now(lock, new=True)
+        if granted is not Mode.UN:
+            return [self._grant(lock, granted, now_ms), *self.advance(now_ms)]
         if flags & Flag.NOQUEUE and not self._may_wait(lock):
-            return [Refused(owner, errno.EAGAIN, self._in_the_way(lock))]
+            return self._refuse(lock)
         self._enqueue(self.waiting, lock)
         return [self._queued(lock), *self._notices()]
 
@@ -152,31 +164,45 @@ class Resource(msgspec.Struct):
             return [Refused(owner, errno.EINVAL)]
         assert mode is not None
         lock.wanted, lock.flags = mode, flags
-        if self._grantable(lock, new=True):
-            self._write_lvb(lock.held, mode, flags, lvb)
-            return [self._grant(lock, now_ms), *self.advance(now_ms)]
-        refused = self._refuse_conversion(lock)
-        if refused is not None:
+        granted = mode if self._grantable(lock, new=True) else Mode.UN
+        rivals = self._deadlocks(lock) if granted is Mode.UN and not flags & Flag.NOQUEUE else []
+        if granted is Mode.UN and not rivals:
+            granted = self._alternative_now(lock, new=True)
+        if granted is not Mode.UN:
+            self._write_lvb(lock.held, granted, flags, lvb)
+            return [self._grant(lock, granted, now_ms), *self.advance(now_ms)]
+        refused: list[Effect] = []
+        if rivals and not flags & Flag.CONVDEADLK:
+            refused = [Refused(owner, errno.EDEADLK, tuple((one.owner, one.held) for one in rivals))]
+        elif flags & Flag.NOQUEUE and not self._may_wait(lock):
+            refused = self._refuse(lock)
+        if refused:
             lock.wanted, lock.flags = Mode.UN, 0
-            return [refused]
-        if flags & Flag.CONVDEADLK and self._deadlocks(lock):
+            return refused
+        if rivals:
             return self._demote(lock, now_ms)
         self.granted.remove(lock)
         self._enqueue(self.converting, lock)
         return [self._queued(lock), *self._notices()]
 
     def unlock(self, owner: int, flags: int = 0, lvb: bytes | None = None, now_ms: int = 0) -> list[Effect]:
-        """Give up a granted lock.  One that is queued is cancelled first."""
+        """Give up a granted lock; with FORCEUNLOCK also one that is queued, whose operation is cancelled.
+
+        With CANCEL it is `cancel`, but to find nothing queued is an error (EBUSY, as lock.c has it)."""
         lock = self.find(owner)
         if lock is None:
             return [Refused(owner, errno.ENOENT)]
-        if lock.wanted is not Mode.UN:
-            return [Refused(owner, errno.EBUSY)]
         if not valid_unlock(flags, lvb):
             return [Refused(owner, errno.EINVAL)]
-        self._write_lvb(lock.held, Mode.UN, flags, lvb)
-        self.granted.remove(lock)
-        return [Released(owner), *self.advance(now_ms)]
+        if flags & Flag.CANCEL:
+            return self.cancel(owner, now_ms) or [Refused(owner, errno.EBUSY)]
+        if lock.wanted is not Mode.UN and not flags & Flag.FORCEUNLOCK:
+            return [Refused(owner, errno.EBUSY)]
+        effects = self.withdraw(owner) if lock.wanted is not Mode.UN else []
+        if lock.held is not Mode.UN:
+            self._write_lvb(lock.held, Mode.UN, flags, lvb)
+            self.granted.remove(lock)
+        return [*effects, Released(owner), *self.advance(now_ms)]
 
     def cancel(self, owner: int, now_ms: int = 0) -> list[Effect]:
         """Take back what is queued; a conversion's held mode is kept.
@@ -209,7 +235,7 @@ class Resource(msgspec.Struct):
         effects: list[Effect] = []
         for lock in [one for one in (*self.converting, *self.waiting) if one.flags & Flag.TRY]:
             if any(holder.owner == owner for holder in self._conflicts(lock)):
-                effects.append(Refused(lock.owner, errno.EAGAIN, self._in_the_way(lock)))
+                effects += self._refuse(lock)
                 self.withdraw(lock.owner)
         return effects
 
@@ -227,10 +253,21 @@ class Resource(msgspec.Struct):
         """Grant what can be granted, conversions first, then ask those in the way to give way."""
         effects = self._grant_conversions(now_ms) if self.converting else []
         for lock in list(self.waiting) if self.waiting else ():
-            if self._grantable(lock, new=False):
+            mode = self._choice(lock, new=False)
+            if mode is not Mode.UN:
                 self.waiting.remove(lock)
-                effects.append(self._grant(lock, now_ms))
+                effects += self._grant_queued(lock, mode, now_ms)
         return effects + self._notices()
+
+    def nudge(self, wants: Mode, asker: int | None = None) -> list[Effect]:
+        """Tell those who hold what conflicts that somebody wanted this and was refused (NOQUEUEBAST).
+
+        Not those who were told that somebody waits for as much."""
+        return [
+            Blocking(lock.owner, wants, once=True)
+            for lock in (*self.granted, *self.converting)
+            if lock.owner != asker and not compatible(lock.held, wants) and not covers(lock.notified, wants)
+        ]
 
     # -- reading -------------------------------------------------------------------
 
@@ -292,18 +329,39 @@ class Resource(msgspec.Struct):
         # a queued one finds no conversion and heads the wait queue.
         return not self._ahead(lock)
 
+    def _choice(self, lock: Lock, *, new: bool) -> Mode:
+        """The mode that can be granted now: the one wanted, else the alternative; UN: neither."""
+        return lock.wanted if self._grantable(lock, new=new) else self._alternative_now(lock, new=new)
+
+    def _alternative_now(self, lock: Lock, *, new: bool) -> Mode:
+        """The alternative, if there is one that can be granted now."""
+        instead = self.alternative(lock, new=new)
+        if instead is Mode.UN or not self._settles(lock, new=new):
+            return Mode.UN
+        wanted, lock.wanted = lock.wanted, instead
+        grantable = self._grantable(lock, new=new)
+        lock.wanted = wanted
+        return instead if grantable else Mode.UN
+
+    def alternative(self, lock: Lock, *, new: bool = False) -> Mode:
+        """What will do in place of the mode wanted, if anything.
+
+        Nothing will, for who is queued and could write: to come down from PW or EX writes the value block,
+        and the value that came with the conversion is not kept."""
+        return alternative(lock.wanted, lock.flags) if new or lock.held < Mode.PW else Mode.UN
+
+    def _settles(self, lock: Lock, *, new: bool) -> bool:
+        """Whether the alternative comes into question, once the mode wanted could not be granted."""
+        return True
+
     def _may_wait(self, lock: Lock) -> bool:
         """Whether a NOQUEUE request that cannot be granted may wait all the same: a try, if nobody does."""
         return bool(lock.flags & Flag.TRY) and not self.converting and not self.waiting
 
-    def _refuse_conversion(self, lock: Lock) -> Refused | None:
-        flags = lock.flags
-        if flags & Flag.NOQUEUE:
-            return None if self._may_wait(lock) else Refused(lock.owner, errno.EAGAIN, self._in_the_way(lock))
-        rivals = self._deadlocks(lock)
-        if rivals and not flags & Flag.CONVDEADLK:
-            return Refused(lock.owner, errno.EDEADLK, tuple((one.owner, one.held) for one in rivals))
-        return None
+    def _refuse(self, lock: Lock) -> list[Effect]:
+        refused = Refused(lock.owner, errno.EAGAIN, self._in_the_way(lock))
+        told = self.nudge(lock.wanted, lock.owner) if lock.flags & Flag.NOQUEUEBAST else []
+        return [refused, *told]
 
     def _deadlocks(self, lock: Lock) -> list[Lock]:
         """Queued conversions with which this new one would wait in a ring.
@@ -323,16 +381,30 @@ class Resource(msgspec.Struct):
 
     # -- changes ---------------------------------------------------------------------
 
-    def _grant(self, lock: Lock, now_ms: int) -> Granted:
-        """Give the lock the mode that it wants; it is in no queue but, in place, the granted one."""
-        read = lock.flags & Flag.VALBLK and reads_lvb(lock.held, lock.wanted) and self.lvb_valid
-        effect = Granted(lock.owner, lock.wanted, self.lvb if read else None, self.lvb_valid, lock.demoted)
-        lock.held, lock.wanted, lock.flags = lock.wanted, Mode.UN, 0
+    def _grant(self, lock: Lock, mode: Mode, now_ms: int) -> Granted:
+        """Give the lock this mode; it is in no queue but, in place, the granted one."""
+        lvb = self.lvb if lock.flags & Flag.VALBLK and reads_lvb(lock.held, mode) and self.lvb_valid else None
+        altmode = mode is not lock.wanted
+        effect = Granted(lock.owner, mode, lvb, self.lvb_valid, lock.demoted, altmode)
+        lock.held, lock.wanted, lock.flags = mode, Mode.UN, 0
         lock.notified, lock.tried, lock.demoted = Mode.UN, Mode.UN, False
         lock.since_ms = max(lock.since_ms, now_ms)
         if lock not in self.granted:
             self.granted.append(lock)
         return effect
+
+    def _grant_queued(self, lock: Lock, mode: Mode, now_ms: int) -> list[Effect]:
+        """Who was told of a wish that ends with its alternative, and would still be in its way, is told so.
+
+        (Of one that is granted as it is, nobody is.)  What others wait for is then told anew."""
+        wanted = lock.wanted
+        effects: list[Effect] = [self._grant(lock, mode, now_ms)]
+        if mode is not wanted:
+            for other in (*self.granted, *self.converting):
+                if other is not lock and not compatible(other.held, wanted):
+                    other.notified = other.tried = Mode.UN
+                    effects.append(Blocking(other.owner, Mode.UN))
+        return effects
 
     def _grant_conversions(self, now_ms: int) -> list[Effect]:
         effects: list[Effect] = []
@@ -340,9 +412,10 @@ class Resource(msgspec.Struct):
         while again:  # a grant may lower a mode (PR to CW), which lets one queued before it go
             again = False
             for lock in list(self.converting):
-                if self._grantable(lock, new=False):
+                mode = self._choice(lock, new=False)
+                if mode is not Mode.UN:
                     self.converting.remove(lock)
-                    effects.append(self._grant(lock, now_ms))
+                    effects += self._grant_queued(lock, mode, now_ms)
                     again = True
         return effects
 
@@ -351,7 +424,7 @@ class Resource(msgspec.Struct):
         lock.held, lock.demoted, lock.notified = Mode.NL, True, Mode.UN
         effects = self._grant_conversions(now_ms)
         if self._grantable(lock, new=True):
-            return [*effects, self._grant(lock, now_ms), *self.advance(now_ms)]
+            return [*effects, self._grant(lock, lock.wanted, now_ms), *self.advance(now_ms)]
         self.granted.remove(lock)
         self._enqueue(self.converting, lock)
         return [*effects, self._queued(lock), *self.advance(now_ms)]

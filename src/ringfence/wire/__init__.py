@@ -26,3 +26,6 @@ SPEAKS = Speaks(1, 2)
 """Of this ringfence."""
 DEADLOCKS = 2
 """From here on: `SearchDeadlock` and `Waits`."""
+WHOLE_DLM = 2
+"""From here on: between nodes the flags NOQUEUEBAST, ALTPR and ALTCW, and names that are not written as they
+are (core.locknames)."""

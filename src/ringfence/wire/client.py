@@ -92,11 +92,26 @@ class JoinSpace(_Call, frozen=True):
 
 
 class LeaveSpace(_Call, frozen=True):
+    """Refused while anybody has a lock there.  With force, clients' locks and orphans are taken away first:
+    their holders are told {"lost": true}, and what they could write is no longer valid.  Never what
+    volumes use."""
+
     lockspace: str
+    force: bool = False
+
+
+class PurgeOrphans(_Call, frozen=True):
+    """Let go of what clients of this node left behind (PERSISTENT), in one resource or in all ("").
+
+    Reply result: {"purged": count}."""
+
+    lockspace: str
+    resource: str = ""
 
 
 class Lock(_Call, frozen=True):
-    """Reply result: {"lock": id, "mode", "token", "lvb": base64 or null, "lvb_valid": bool}.
+    """Reply result: {"lock": id, "mode", "token", "lvb": base64 or null, "lvb_valid", "demoted", "altmode"};
+    the last two: the mode held was given up meanwhile; the mode granted is the alternative.
 
     wait_ms: None waits for ever, 0 is a try-lock (NOQUEUE)."""
 
@@ -230,7 +245,7 @@ class LvRemove(_Call, frozen=True):
 
 Call = (
     Status | Why | Locks | Deadlocks | Events | FenceHistory | FenceConfirm | FenceTrust | ConfigShow
-    | ConfigApply | Leave | JoinSpace | LeaveSpace | Lock | Convert | Unlock | Cancel | Busy
+    | ConfigApply | Leave | JoinSpace | LeaveSpace | PurgeOrphans | Lock | Convert | Unlock | Cancel | Busy
     | PvCreate | Pvs | VgCreate | VgRemove | VgChange | Vgs | LvCreate | Lvs | LvChange | LvRemove
 )  # fmt: skip
 

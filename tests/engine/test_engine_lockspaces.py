@@ -1,0 +1,148 @@
+"""Lockspaces: join, leave, leave by force, and what a lost node stops."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from engine_ring import Host, World
+
+from ringfence.core.errors import LocksLost, NotFound, Refused
+from ringfence.core.evidence import Power
+from ringfence.engine.inputs import ClientGone
+from ringfence.locks.flags import Flag
+from ringfence.wire import client as calls
+
+ALICE, BOB = 11, 12
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    world = World(tmp_path, 3)
+    world.pass_ms(1000)
+    return world
+
+
+def join(world: World, name: str, *nodes: int) -> None:
+    for node in nodes:
+        assert world.hosts[node].do(calls.JoinSpace(name)) == {"joined": name}
+
+
+def lock(host: Host, client: int, mode: str = "EX", name: str = "chess", **more: Any) -> Any:
+    return host.do(calls.Lock("games", name, mode, notices=True, **more), client)
+
+
+def spaces(host: Host) -> dict[str, Any]:
+    return {one["name"]: one for one in host.do(calls.Status())["lockspaces"]}
+
+
+def test_a_lockspace_lasts_from_the_first_join_to_the_last_leave(world: World) -> None:
+    one, two = world.hosts[1], world.hosts[2]
+    join(world, "games", 1, 2)
+    assert spaces(one)["games"]["members"] == ["an-a01n01", "an-a01n02"]
+    with pytest.raises(NotFound, match="not in lockspace games"):
+        lock(world.hosts[3], ALICE)
+    one.do(calls.LeaveSpace("games"))
+    assert spaces(two)["games"]["members"] == ["an-a01n02"]
+    with pytest.raises(NotFound, match="not in lockspace games"):
+        lock(one, ALICE)
+    assert two.do(calls.LeaveSpace("games"))["left"] == "games"
+    assert "games" not in spaces(one)
+    assert two.do(calls.LeaveSpace("games")) == {"left": "games", "lost": 0}
+
+
+def test_a_clean_leave_waits_for_no_client_and_gives_back_what_is_kept(world: World) -> None:
+    one, two = world.hosts[1], world.hosts[2]
+    join(world, "games", 1, 2)
+    mine = lock(one, ALICE)["lock"]
+    with pytest.raises(Refused, match="still has locks in use"):
+        one.do(calls.LeaveSpace("games"))
+    one.do(calls.Unlock(mine), ALICE)
+    one.do(calls.LeaveSpace("games"))
+    lock(two, BOB, wait_ms=0)
+
+
+def test_nobody_gets_a_lock_while_the_node_leaves(world: World) -> None:
+    """Else it would be kept after use, and the leave would never end."""
+    one = world.hosts[1]
+    join(world, "games", 1, 2)
+    one.do(calls.Unlock(lock(one, ALICE)["lock"]), ALICE)
+    world.stopped = True
+    leaving = one.ask(calls.LeaveSpace("games"))
+    with pytest.raises(Refused, match="an-a01n01 leaves the lockspace"):
+        lock(one, ALICE)
+    world.go_on()
+    assert one.reply(leaving)["left"] == "games"
+    join(world, "games", 1)
+    lock(one, ALICE)
+
+
+def test_by_force_clients_lose_their_locks(world: World) -> None:
+    one, two = world.hosts[1], world.hosts[2]
+    join(world, "games", 1, 2)
+    lock(two, BOB, "NL")
+    id = one.ask(calls.Lock("games", "chess", notices=True), ALICE)
+    lost = one.reply(id)["lock"]
+    waits = one.ask(calls.Lock("games", "chess", "PR"), ALICE + 1)
+    lock(one, ALICE + 2, "PR", "go", flags=Flag.PERSISTENT)
+    one.feed(ClientGone(ALICE + 2))
+    elsewhere = two.ask(calls.Lock("games", "chess", "PR"), BOB + 1)
+    assert one.do(calls.LeaveSpace("games", force=True)) == {"left": "games", "lost": 2}
+    assert one.replies[id][-1].result == {"lost": True, "lock": lost}
+    with pytest.raises(LocksLost, match="leaves lockspace games by force"):
+        one.reply(waits)
+    with pytest.raises(NotFound):
+        one.do(calls.Unlock(lost), ALICE)
+    assert not two.reply(elsewhere)["lvb_valid"], "its client might have written"
+    assert lock(two, BOB + 2, name="go")["mode"] == "EX"
+    assert spaces(two)["games"]["members"] == ["an-a01n02"]
+
+
+def test_no_force_moves_a_volume(world: World) -> None:
+    one = world.hosts[1]
+    one.do(calls.VgCreate("vg0", (str(world.image),), shared=True))
+    world.pass_ms(200)
+    one.do(calls.LvCreate("vg0", "vm1", size_bytes=8 << 20))
+    with pytest.raises(Refused, match="vg0/vm1 is open here, which no force will close"):
+        one.do(calls.LeaveSpace("lvm_vg0", force=True))
+    one.paths.clear()  # the block service was restarted; the activation stands
+    with pytest.raises(Refused, match="LV vg0/vm1 is in use by volumes of this node"):
+        one.do(calls.LeaveSpace("lvm_vg0", force=True))
+    one.do(calls.LvChange("vg0", "vm1", "n"))
+    assert one.do(calls.LeaveSpace("lvm_vg0", force=True))["left"] == "lvm_vg0"
+
+
+def test_a_frozen_lockspace_is_not_left(world: World) -> None:
+    one = world.hosts[1]
+    join(world, "games", 1, 2)
+    lock(one, ALICE)
+    world.says["bmc2", "off"] = world.says["pdu2", "off"] = Power.UNKNOWN
+    world.freeze(2)
+    world.view(1, 3)
+    world.run()
+    with pytest.raises(Refused, match="frozen until an-a01n02 is fenced"):
+        one.do(calls.LeaveSpace("games", force=True))
+    assert [row["state"] for row in one.do(calls.Locks("games"))["clients"]] == ["granted"]
+
+
+def test_a_lost_node_stops_only_the_lockspaces_it_was_in(world: World) -> None:
+    one, three = world.hosts[1], world.hosts[3]
+    join(world, "games", 1, 2, 3)
+    join(world, "music", 1, 3)
+    world.says["bmc2", "off"] = world.says["pdu2", "off"] = Power.UNKNOWN
+    world.freeze(2)
+    world.view(1, 3)
+    world.run()
+    world.pass_ms(200)
+    assert {name: space["frozen"] for name, space in spaces(one).items() if not name.startswith("lvm_")} == {
+        "games": True,
+        "music": False,
+    }
+    stuck = one.ask(calls.Lock("games", "chess"), ALICE)
+    mine = one.do(calls.Lock("music", "organ"), ALICE)
+    one.do(calls.Unlock(mine["lock"]), ALICE)
+    theirs = three.ask(calls.Lock("music", "organ"), BOB)
+    world.pass_ms(100)
+    assert three.reply(theirs)["mode"] == "EX"
+    assert one.reply(stuck) is None
+    del world.says["bmc2", "off"], world.says["pdu2", "off"]
+    world.until(lambda: one.reply(stuck) is not None, 60_000)
