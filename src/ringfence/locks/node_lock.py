@@ -180,7 +180,9 @@ class NodeLock:
     def orphan(self, lock_id: int) -> list[Out]:
         """Its client has ended, and it stays: what it waited for is taken back, and nobody is told."""
         self._interrupt(lock_id)
-        outs = self.cancel(lock_id)
+        self.local.caching = tuple(one for one in self.local.caching if one != lock_id)
+        # Whoever tries for it gets an answer: nobody is left to be asked whether it is in use.
+        outs = self._tell([*self.local.cancel(lock_id), *self.local.busy(lock_id)]) + self._step()
         return [one for one in outs if not isinstance(one, ClientCancelled) or one.lock_id != lock_id]
 
     def adopt(self, mode: Mode, token: Token) -> list[Out]:
@@ -512,6 +514,8 @@ class NodeLock:
         outs: list[Out] = []
         for effect in effects:
             if isinstance(effect, Granted):
+                if self.outstanding is not None:  # granted by other means than its answer: see below
+                    self._forget_client(effect.owner)
                 (self._withheld if effect.owner == writer else outs).append(self._stamp(effect))
             elif isinstance(effect, Refused):
                 lock = self.local.find(effect.owner)
