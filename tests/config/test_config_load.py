@@ -200,6 +200,7 @@ WRONG = {
     "silent too short": (edit("write_ms = 4000", "silent_ms = 400"), "silent_ms = 400 must be above two"),
     "time 0": (edit("write_ms = 4000", "token_ms = 0"), "[timing] token_ms = 0 cannot be"),
     "time negative": (edit("write_ms = 4000", "grace_ms = -1"), "[timing] grace_ms = -1 cannot be"),
+    "held too long": (edit("write_ms = 4000", "min_hold_ms = 1001"), "min_hold_ms = 1001 lets other"),
     "time a float": (edit("write_ms = 4000", "grace_ms = 1.5"), "grace_ms is not a whole number"),
     "secret inline": (
         edit("plug = 3", 'password = "x"'),
