@@ -43,6 +43,8 @@ class Client(msgspec.Struct):
     node: str
     name: str
     module: str
+    more: tuple[str, ...] = ()
+    """Arguments of its own."""
     pid: int = 0
     starts: int = 0
 
@@ -257,7 +259,14 @@ class Hands:
         client.starts += 1
         name = f"{client.name}.{client.starts}"
         seed = self._rng.randrange(1 << 30)
-        words = [str(self._lab.root(client.node)), str(self._histories), name, client.node, str(seed)]
+        words = [
+            str(self._lab.root(client.node)),
+            str(self._histories),
+            name,
+            client.node,
+            str(seed),
+            *client.more,
+        ]
         log = self._histories / f"{name}.out"
         client.pid = self._spawn(client.node, ["-m", client.module, *words], log)
 

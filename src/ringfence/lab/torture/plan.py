@@ -48,9 +48,21 @@ class Fault(msgspec.Struct, frozen=True):
 
 
 OF_ALL = (Kind.FREEZE_HUB, Kind.KILL_HUB, Kind.POWER_OFF_ALL)
-LYING = ("perfect", "perfect", "perfect", "say-off", "late", "wrong-host", "ack-ignore")
-AWAY = (Kind.FREEZE_HOST, Kind.FREEZE_HOST, Kind.CUT, Kind.CUT, Kind.FREEZE_DAEMON)
-"""What makes a lie matter: others give the host up though it is there."""
+LIES = (
+    (Kind.FREEZE_HOST, "perfect"),
+    (Kind.FREEZE_HOST, "perfect"),
+    (Kind.FREEZE_HOST, "perfect"),
+    (Kind.FREEZE_HOST, "say-off"),
+    (Kind.FREEZE_HOST, "wrong-host"),
+    (Kind.FREEZE_HOST, "ack-ignore"),
+    (Kind.FREEZE_DAEMON, "perfect"),
+    (Kind.CUT, "perfect"),
+    (Kind.CUT, "perfect"),
+    (Kind.CUT, "say-off"),
+    (Kind.CUT, "late"),
+)
+"""Why the others give a host up that is there, and what its BMC says."""
+LYING = tuple(dict.fromkeys(way for _, way in LIES))
 FAILING = ("unreachable", "hang", "no-login")
 SHORT_MS, LONG_MS = (200, 1500), (4000, 9000)
 """Around the detection time and the authority's; well beyond both."""
@@ -101,7 +113,7 @@ def plan(
 def _deal(rng: random.Random, faults: Faults, lies: bool) -> Iterator[Story]:
     deck = [story for story, count in DECK for _ in range(count) if lies or story is not _lie]
     if faults is Faults.LIAR:
-        deck = [_lie]
+        deck = [_lie_of(kind, way) for kind, way in LIES]
     while True:
         rng.shuffle(deck)
         yield from deck
@@ -118,14 +130,22 @@ def _one(kind: Kind, *spans_ms: tuple[int, int]) -> Story:
 
 
 def _lie(rng: random.Random, at_ms: int, node: str) -> list[Fault]:
+    return _lie_of(*rng.choice(LIES))(rng, at_ms, node)
+
+
+def _lie_of(kind: Kind, way: str) -> Story:
     """Given up on a lie, it comes back: before its fate is decided, or after its locks have moved."""
-    away_ms = rng.randint(*rng.choice(((1500, 4000), (4500, 7500), (4500, 7500))))
-    devices = ("bmc", "pdu") if rng.random() < 0.4 else ("bmc",)
-    lies = [
-        Fault(at_ms, Kind.DEVICE, away_ms + rng.randint(300, 2500), node, device, rng.choice(LYING))
-        for device in devices
-    ]
-    return [*lies, Fault(at_ms + 50, rng.choice(AWAY), away_ms, node)]
+
+    def story(rng: random.Random, at_ms: int, node: str) -> list[Fault]:
+        away_ms = rng.randint(*rng.choice(((1500, 4000), (4500, 7500), (4500, 7500))))
+        ways = {"bmc": way, **({"pdu": rng.choice(LYING)} if rng.random() < 0.4 else {})}
+        lies = [
+            Fault(at_ms, Kind.DEVICE, away_ms + rng.randint(300, 2500), node, device, lie)
+            for device, lie in ways.items()
+        ]
+        return [*lies, Fault(at_ms + 50, kind, away_ms, node)]
+
+    return story
 
 
 def _fail(rng: random.Random, at_ms: int, node: str) -> list[Fault]:

@@ -114,7 +114,8 @@ class _Run:
         for number, node in enumerate(lab.nodes, 1):
             for letter in "abcdefgh"[:LOCKERS]:
                 clients.append(Client(node, f"n{number}{letter}", "ringfence.lab.torture.locker"))
-            clients.append(Client(node, f"n{number}v", "ringfence.lab.torture.vm"))
+            for letter, lv in zip("vwxyz", LVS, strict=False):
+                clients.append(Client(node, f"n{number}{letter}", "ringfence.lab.torture.vm", (lv,)))
         return Hands(lab, self._report.seed, clients, self._histories, self._say)
 
     def _suffer(self, lab: Lab, hands: Hands) -> None:

@@ -1,7 +1,8 @@
-"""A torture client that writes: `python -m ringfence.lab.torture.vm ROOT LOGS CLIENT NODE SEED`.
+"""A torture client that writes: `python -m ringfence.lab.torture.vm ROOT LOGS CLIENT NODE SEED LV`.
 
-It activates one of the LVs exclusively, writes stamped blocks to it for a while (`lab.workload`), each
-stint under a tag and with a log of its own, and deactivates it.  One such client a host.
+It activates its LV exclusively, writes stamped blocks to it for a while (`lab.workload`), each stint
+under a tag and with a log of its own, and deactivates it.  One such client a host and LV, so that every
+LV has somebody who writes and others who wait.
 
 SIGTERM: the stint ends, and the client when what it asked for is answered."""
 
@@ -28,13 +29,13 @@ from ringfence.lab.torture.history import (
     Releasing,
     Started,
 )
-from ringfence.lab.torture.names import LV_SPACE, LVS, SLOTS, VG
+from ringfence.lab.torture.names import LV_SPACE, SLOTS, VG
 from ringfence.lab.workload import Stop, Writer
 from ringfence.wire import client as calls
 
-STINTS = (60, 900)
+STINTS = (40, 500)
 """Writes.  Not a time: a VM that was frozen does not end when it thaws, it writes on."""
-WRITES_PER_S = 120.0
+WRITES_PER_S = 80.0
 GONE_S = 3
 """How long a volume may be away before the client gives it up."""
 WAITS_MS = (None, None, None, 0, 3000)
@@ -44,11 +45,11 @@ REST_S = 0.1
 
 
 class Vm:
-    def __init__(self, root: Path, logs: Path, client: str, node: str, seed: int) -> None:
+    def __init__(self, root: Path, logs: Path, client: str, node: str, seed: int, lv: str) -> None:
         self._paths = Paths(root)
         self._logs = logs
         self._client = client
-        self._node = node
+        self._lv = lv
         self._rng = random.Random(seed)
         self._history = HistoryWriter(logs / f"{client}.jsonl")
         self._history.append(Started(client, node, boottime_ns()))
@@ -83,15 +84,14 @@ class Vm:
                 time.sleep(AWAY_S)
 
     def _tidy(self, daemon: Connection) -> None:
-        """Whatever an earlier client of this host left open is nobody's."""
-        for lv in LVS:
-            with contextlib.suppress(RingfenceError):
-                daemon.call(calls.LvChange(VG, lv, "n", 0))
+        """What an earlier client of this host left open is nobody's."""
+        with contextlib.suppress(RingfenceError):
+            daemon.call(calls.LvChange(VG, self._lv, "n", 0))
 
     def _stint(self, daemon: Connection) -> None:
         """Raises RingfenceError."""
         self._ops += 1
-        op, lv, wait_ms = self._ops, self._rng.choice(LVS), self._rng.choice(WAITS_MS)
+        op, lv, wait_ms = self._ops, self._lv, self._rng.choice(WAITS_MS)
         self._history.append(Asked(op, LV_SPACE, lv, "EX", wait_ms, boottime_ns()))
         try:
             daemon.call(calls.LvChange(VG, lv, "ey", wait_ms))
@@ -104,7 +104,7 @@ class Vm:
                 daemon.call(calls.LvChange(VG, lv, "n", 0))
             raise
         self._history.append(Granted(op, "EX", token, boottime_ns()))
-        self._write(uri, token, f"{lv}.{self._client}.{op}")
+        self._write(uri, token, f"{self._client}.{op}")
         self._history.append(Releasing(op, boottime_ns()))
         try:
             daemon.call(calls.LvChange(VG, lv, "n", 0))
@@ -113,9 +113,8 @@ class Vm:
             raise
         self._history.append(Released(op, boottime_ns()))
 
-    def _write(self, uri: str, token: str, name: str) -> None:
-        lv, _, tag = name.partition(".")
-        log = self._logs / "writes" / f"{lv}.{tag}.jsonl"
+    def _write(self, uri: str, token: str, tag: str) -> None:
+        log = self._logs / "writes" / f"{self._lv}.{tag}.jsonl"
         writer = Writer(lambda: NbdClient(uri), log, tag, token, SLOTS, rate=WRITES_PER_S)
         with contextlib.suppress(Stop):
             try:
@@ -136,8 +135,8 @@ def _opened(daemon: Connection, lv: str) -> tuple[str, str]:
     raise RingfenceError(f"{VG}/{lv} is not open here any more", retry=True)
 
 
-def main(root: str, logs: str, client: str, node: str, seed: str) -> None:
-    vm = Vm(Path(root), Path(logs), client, node, int(seed))
+def main(root: str, logs: str, client: str, node: str, seed: str, lv: str) -> None:
+    vm = Vm(Path(root), Path(logs), client, node, int(seed), lv)
 
     def stop(number: int, frame: FrameType | None) -> None:
         vm.stop()
