@@ -194,6 +194,21 @@ def test_a_path_is_closed_once_nothing_is_in_flight(close: bool) -> None:
     assert [fact.error for fact in answers(stage)] == [None] * (2 if close else 1)
 
 
+def test_a_worker_that_does_not_end_is_neither_closed_nor_dropped() -> None:
+    stage = Stage()
+    opened(stage)
+    stage.host.block.stuck = True
+    stage.want(effects.DoOrder(2, orders.ClosePath("vg1", "lv0")), effects.DropPaths(1))
+    stage.run(3)
+    assert answers(stage)[-1].error is not None
+    assert stage.host.block.grips
+    assert not any(isinstance(fact, inputs.PathsDropped) for fact in stage.engines[-1].facts)
+    stage.host.block.stuck = False
+    stage.run(4)
+    assert stage.host.block.grips == []
+    assert any(isinstance(fact, inputs.PathsDropped) for fact in stage.engines[-1].facts)
+
+
 def test_a_life_that_has_lost_everything_opens_nothing() -> None:
     stage = Stage()
     stage.host.power_on()

@@ -240,7 +240,9 @@ class NodeLock:
     def on_refused(self, number: int, holders: tuple[tuple[int, Mode], ...]) -> list[Out]:
         done = self._answered()
         if done.kind is not OpKind.REQUEST and number == errno.ENOENT:
-            return self.on_vanished() if done.kind is OpKind.CONVERT else self.on_released()
+            if done.kind is OpKind.CONVERT:
+                return self.on_vanished()
+            return [*self._answer_withheld(known=not self._writes(done)), *self.on_released()]
         self._settle_held()
         if number == errno.EDEADLK:
             return self._deadlocked(holders)
@@ -314,11 +316,22 @@ class NodeLock:
         outs: list[Out] = [
             ClientLost(lock.owner) for lock in (*local.granted, *local.converting, *local.waiting)
         ]
-        outs += [one for one in self._withheld if isinstance(one, ClientReleased)]
-        self.local, self._withheld, self._unwritten = Local(self.resource), [], False
+        outs += self._answer_withheld(known=not self._writes(self.outstanding))
+        self.local, self._unwritten = Local(self.resource), False
         self.hold_until_ms, self._refused_early = 0, Mode.UN
         self.held, self.token, self.outstanding = Mode.UN, None, None
         return outs
+
+    def _writes(self, outstanding: Outstanding | None) -> bool:
+        """What a client wrote is not known to be in the ordered state: it waits here, or was on its way."""
+        under_way = outstanding is not None and outstanding.flags & (Flag.VALBLK | Flag.IVVALBLK)
+        return self._unwritten or bool(under_way and outstanding and not outstanding.raises)
+
+    def _answer_withheld(self, known: bool) -> list[Out]:
+        """Those whose lock is gone are told so; that all is well only if nothing that they wrote is lost."""
+        withheld, self._withheld = self._withheld, []
+        released = [one for one in withheld if isinstance(one, ClientReleased)]
+        return list(released) if known else [ClientLost(one.lock_id) for one in released]
 
     def _answered(self) -> Outstanding:
         done, self.outstanding = self.outstanding, None

@@ -277,6 +277,18 @@ class MidWrite(Fault, frozen=True, tag="mid-write"):
             arena.scheduler.after(self.within_ms, forget)
 
 
+class StuckPaths(Fault, frozen=True, tag="stuck-paths"):
+    """The workers of a host's open volumes do not end when they are told to."""
+
+    node: int
+    for_ms: int
+
+    def strike(self, arena: Arena) -> None:
+        block = arena.hosts[self.node].block
+        block.stuck = True
+        arena.scheduler.after(self.for_ms, lambda: setattr(block, "stuck", False))
+
+
 # -- the ring ---------------------------------------------------------------------------
 
 

@@ -374,9 +374,13 @@ class Host:
 
     def _drop_paths(self, daemon: Daemon, generation: int) -> None:
         def reap() -> None:
-            if self.daemon is daemon:
-                self._reap()
-                self.feed(daemon, inputs.PathsDropped(generation))
+            if self.daemon is not daemon:
+                return
+            if self.block.stuck and self.block.open:  # nothing is claimed that is not known
+                self._drop_paths(daemon, generation)
+                return
+            self._reap()
+            self.feed(daemon, inputs.PathsDropped(generation))
 
         self._scheduler.after(self._scheduler.between(1, 200), lambda: self.awake(reap))
 

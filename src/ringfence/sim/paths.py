@@ -7,7 +7,7 @@ for a moment, lands, and is checked again."""
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ringfence.core.errors import Refused
+from ringfence.core.errors import DeviceFailed, Refused
 from ringfence.core.modes import Mode
 from ringfence.engine import orders
 from ringfence.sim.grips import Grip, Holder
@@ -53,6 +53,8 @@ class BlockService:
         self._scheduler, self._host = scheduler, host
         self._landed, self._report = landed, report
         self.open: dict[tuple[str, str], OpenLv] = {}
+        self.stuck = False
+        """Its workers do not end when they are told to, and go on."""
 
     @property
     def grips(self) -> list[Grip]:
@@ -96,6 +98,10 @@ class BlockService:
         path = self.open.get(key)
         if path is None:
             done(None)
+            return
+        if self.stuck:
+            words = f"{key[0]}/{key[1]} is not closed yet: its worker does not end"
+            done(DeviceFailed(words, next="ask again", retry=True))
             return
         path.closing = True
         if path.in_flight:

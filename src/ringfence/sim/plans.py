@@ -29,6 +29,7 @@ from ringfence.sim.faults import (
     SharedDisk,
     Sign,
     SlowRing,
+    StuckPaths,
     SwitchOff,
     Unplug,
     WallJump,
@@ -229,6 +230,11 @@ def _(chance: Chance, nodes: Nodes) -> list[Fault]:
     for_ms = chance.rng.randrange(20, chance.rng.choice([300, 5000]))
     node, disk = chance.rng.choice(nodes), chance.rng.choice(DISKS)
     return [SharedDisk(node=node, disk=disk, how=how, for_ms=for_ms)]
+
+
+@_swarm("stuck-paths", 2)
+def _(chance: Chance, nodes: Nodes) -> list[Fault]:
+    return [StuckPaths(node=chance.rng.choice(nodes), for_ms=chance.rng.randrange(100, 8000))]
 
 
 @_swarm("mid-write", 5)

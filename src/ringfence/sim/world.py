@@ -321,6 +321,7 @@ class World:
         self.power.calm()
         for host in self.hosts:
             host.own_disk = OwnDisk.GOOD
+            host.block.stuck = False
             host.storage.suffer(Trouble.NONE, ())
             host.thaw()
         self.scheduler.after(SETTLE_MS / 4, self._operator_helps)
