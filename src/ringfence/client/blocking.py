@@ -1,40 +1,55 @@
 """The blocking client: `connect()` and what it returns.
 
-    with ringfence.connect() as ring:
-        ring.join("games")
-        with ring.lock("games", "chess", "EX", wait_ms=5000) as lock:
-            store(lock.token, ...)
+    ring = ringfence.connect()
+    space = ring.lockspace("games")
+    with space.lock("chess", "EX", wait_ms=5000) as lock:
+        store(lock.token, ...)
 
-Every method raises the errors of `ringfence.core.errors`; each says what to do next."""
+Every method raises the errors of `ringfence.core.errors`; each says what to do next.
 
+All threads and all their locks share one connection to the daemon (`link.Link`), and a second one for
+locks about which something may be told while nobody asks: those with `on_blocking` or `on_lost`, and
+cached ones.  What a process unlocks and then asks for thus reaches the daemon in that order."""
+
+import contextlib
 import os
+import queue
+import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
-from ringfence.client.handle import LockHandle, OnNotice
+from ringfence.client.cache import Cache
+from ringfence.client.held import OnBlocking, OnLost
 from ringfence.client.link import Gone, Link, Silence, deadline
+from ringfence.client.lock import Lock
 from ringfence.client.messages import (
     RETRY_MS,
+    check_cached,
     check_plain,
     closed,
     connection_lost,
-    mode_name,
+    forked,
+    mode_of,
     new_id,
     no_answer,
+    not_granted,
     result_of,
     socket_path,
 )
-from ringfence.core.errors import RingfenceError, Unavailable
-from ringfence.core.locknames import text_of
+from ringfence.core.errors import Unavailable
 from ringfence.core.modes import Mode
 from ringfence.wire import client as calls
 from ringfence.wire.client import Call, Request
 
 PAUSE_S = 0.05
 """Between two attempts to reach a daemon that went away; it doubles, up to a second."""
+
+
+CLOSED_HERE = "its connection was closed"
 
 
 def connect(socket: str | os.PathLike[str] | None = None, *, retry_ms: int = RETRY_MS) -> "Connection":
@@ -44,8 +59,11 @@ def connect(socket: str | os.PathLike[str] | None = None, *, retry_ms: int = RET
         socket: its Unix socket; default: $RINGFENCE_SOCKET, else /run/ringfence/socket.
         retry_ms: how long a call goes on trying after the connection broke under it.
 
+    Returns: a Connection, which any number of threads may share.  A child process needs its own.
+
     Raises:
-        Unavailable: nobody listens there, or this user may not.
+        Unavailable: nobody listens there (start the daemon), or this user may not (join the group that
+            owns the socket).
         BadInput: no Unix socket can have this path."""
     return Connection(socket_path(socket, os.environ), retry_ms)
 
@@ -53,18 +71,36 @@ def connect(socket: str | os.PathLike[str] | None = None, *, retry_ms: int = RET
 class Connection:
     """A daemon's client.  A context manager: leaving it releases all locks that were taken with it.
 
-    Safe for several threads: a lock around the one socket that `call` uses lets one call at a time
-    through.  Locks and followed events have sockets of their own and do not wait for it."""
+    Safe for several threads."""
 
     def __init__(self, path: str, retry_ms: int = RETRY_MS) -> None:
         self.path = path
         self._retry_ms = retry_ms
-        self._one_at_a_time = threading.Lock()
+        self._pid = os.getpid()
         self._closed = False
-        self._handles: dict[int, LockHandle] = {}
-        self._link: Link | None = Link(path)
+        self._opening = threading.Lock()
+        self._link = Link(path)
+        self._listening: tuple[Link, Cache] | None = None
+        self._callbacks: queue.SimpleQueue[Callable[[], object] | None] | None = None
 
     # -- calls ---------------------------------------------------------------------
+
+    def lockspace(self, name: str) -> "Lockspace":
+        """Join a lockspace; the first to join creates it.
+
+        Args:
+            name: 1 to 64 bytes.
+
+        Returns: when every ready member of the cluster has acknowledged the join.
+
+        Raises:
+            Refused: this node cannot act now; `ringfence why` tells what it waits for.
+            BadInput: a name that cannot be.
+            Unavailable: the daemon went away and did not come back within retry_ms.
+
+        Source: Linux libdlm dlm_create_lockspace(3)."""
+        self.call(calls.JoinSpace(name))
+        return Lockspace(self, name)
 
     def call(self, call: Call, *, timeout_ms: int | None = None, id: str = "") -> Any:
         """Send any request of `wire.client` that has one answer, and return its result.
@@ -79,30 +115,18 @@ class Connection:
         check_plain(call)
         request = Request(id or new_id(), call)
         limit = deadline(timeout_ms)
-        with self._one_at_a_time:
-            try:
-                return self._exchange(request, limit)
-            except Silence:
-                self._hang_up()
-                raise no_answer(call, timeout_ms or 0) from None
-            except RingfenceError:
-                raise
-            except BaseException:  # Ctrl-C: an answer that nobody waits for must not be read later
-                self._hang_up()
-                raise
+        try:
+            return self._exchange(request, limit)
+        except Silence:
+            raise no_answer(call, timeout_ms or 0) from None
 
     def _exchange(self, request: Request, limit: float | None) -> Any:
         pause_s, give_up = PAUSE_S, deadline(self._retry_ms)
         while True:
             try:
-                link = self._open()
-                link.send(request, limit)
-                reply = link.receive(limit)
-                while reply.id not in (request.id, ""):  # "": a word about the whole connection
-                    reply = link.receive(limit)
+                return result_of(self.link().ask(request, limit))
             except (Gone, Unavailable) as error:
                 # Gone: the daemon went away.  Unavailable with retry: it is not back yet.
-                self._hang_up()
                 if isinstance(error, Unavailable) and not error.retry:
                     raise
                 if give_up is None or time.monotonic() + pause_s > give_up:
@@ -111,20 +135,6 @@ class Connection:
                     raise Silence from None
                 time.sleep(pause_s)
                 pause_s = min(2 * pause_s, 1.0)
-                continue
-            return result_of(reply)
-
-    def _open(self) -> Link:
-        if self._closed:
-            raise closed(self.path)
-        if self._link is None:
-            self._link = Link(self.path)
-        return self._link
-
-    def _hang_up(self) -> None:
-        if self._link is not None:
-            self._link.close()
-            self._link = None
 
     def status(self) -> dict[str, Any]:
         """The node, its view, victims, lockspaces, authority, open volumes, incidents."""
@@ -134,15 +144,8 @@ class Connection:
         """Why TARGET is stuck: VG/LV, LOCKSPACE/RESOURCE, a node; "" for everything."""
         return self.call(calls.Why(target))
 
-    def locks(self, lockspace: str | bytes = "") -> Any:
-        return self.call(calls.Locks(text_of(lockspace)))
-
-    def join(self, lockspace: str | bytes) -> Any:
-        """Join a lockspace; returns when every ready member has acknowledged it."""
-        return self.call(calls.JoinSpace(text_of(lockspace)))
-
-    def leave(self, lockspace: str | bytes, *, force: bool = False) -> Any:
-        return self.call(calls.LeaveSpace(text_of(lockspace), force))
+    def locks(self, lockspace: str = "") -> Any:
+        return self.call(calls.Locks(lockspace))
 
     # -- events --------------------------------------------------------------------
 
@@ -157,11 +160,13 @@ class Connection:
         while True:
             link = None
             try:
-                link = self._another()
+                self._check()
+                link = Link(self.path)
                 request = Request(new_id(), calls.Events(follow=True, since=since, limit=limit))
+                answer = link.expect(request.id)
                 link.send(request)
                 while True:
-                    event = _object(result_of(link.receive()))["event"]
+                    event = _object(result_of(link.wait(answer)))["event"]
                     give_up = None
                     since = max(since, int(event["seq"]))
                     yield event
@@ -173,66 +178,66 @@ class Connection:
                 time.sleep(PAUSE_S)
             finally:
                 if link is not None:
-                    link.close()
+                    link.end(CLOSED_HERE)
 
-    # -- locks -----------------------------------------------------------------------
+    # -- used by Lockspace -----------------------------------------------------------
 
-    def lock(
-        self,
-        lockspace: str | bytes,
-        resource: str | bytes,
-        mode: Mode | str = Mode.EX,
-        *,
-        wait_ms: int | None = None,
-        flags: int = 0,
-        deadlock: bool = False,
-        owner: str = "",
-        on_notice: OnNotice | None = None,
-    ) -> LockHandle:
-        """Take a lock; returns when it is granted.
+    def link(self) -> Link:
+        """The shared connection, made anew if it has ended.  Raises Unavailable, BadInput."""
+        if self._link.ended:  # also in a child process, and when this was closed
+            self._check()
+            with self._opening:
+                if self._link.ended:
+                    self._link = self._opened(Link(self.path))
+        return self._link
 
-        Args:
-            lockspace, resource: 1 to 64 bytes of any content; a str stands for its UTF-8.
-            wait_ms: None waits for ever, 0 is a try-lock.  Ctrl-C gives the wait up.
-            flags: the DLM's (`ringfence.locks.flags.Flag`).
-            deadlock: raise Deadlock rather than wait in a ring with others (of any node), if this is the
-                newest wait there of those that ask so.
-            owner: a name of at most 64 bytes for whoever lets go of none of its locks while it waits for
-                another: give all of them the same, and another to each thread.  Without it every lock
-                stands for itself, and only conversions can be seen to wait in a ring.
-            on_notice: called in a thread of its own when somebody is kept waiting by this lock, and
-                when it is lost.
+    def listening(self) -> tuple[Link, Cache]:
+        """The connection that a thread listens to, and what is cached on it: both end together."""
+        found = self._listening
+        if found is not None and not found[0].ended:
+            return found
+        self._check()
+        with self._opening:
+            if self._listening is None or self._listening[0].ended:
+                link = self._opened(Link(self.path, listens=True))
+                self._listening = link, Cache(self.path, _teller(link))
+            return self._listening
 
-        Raises LockHeld, TimedOut, LocksLost (the daemon ended meanwhile; ask again), and others."""
-        lockspace, resource = text_of(lockspace), text_of(resource)
-        call = calls.Lock(
-            lockspace, resource, mode_name(mode), wait_ms, flags, notices=True, deadlock=deadlock, owner=owner
-        )
-        link = self._another()
-        key = id(link)
-        handle = LockHandle(link, lockspace, resource, on_notice, lambda: self._forget(key))
-        self._handles[key] = handle
-        handle.acquire(call)
-        return handle
+    def _opened(self, link: Link) -> Link:
+        if self._closed:  # by another thread, just now
+            link.end(CLOSED_HERE)
+            raise closed(self.path)
+        return link
 
-    def _forget(self, key: int) -> None:
-        self._handles.pop(key, None)
+    def later(self, callback: Callable[[], object]) -> None:
+        """Have it called in the callbacks' thread, in order."""
+        with self._opening:
+            if self._callbacks is None:
+                self._callbacks = queue.SimpleQueue()
+                target, name = partial(_call_each, self._callbacks), "ringfence callbacks"
+                threading.Thread(target=target, name=name, daemon=True).start()
+        self._callbacks.put(callback)
 
-    def _another(self) -> Link:
+    def _check(self) -> None:
         if self._closed:
             raise closed(self.path)
-        return Link(self.path)
+        if self._pid != os.getpid():
+            raise forked(self.path)
 
     # -- its end ---------------------------------------------------------------------
 
     def close(self) -> None:
         """End it: all locks taken with it are released (value blocks that they could have written are
-        no longer valid; to keep those, release the locks first)."""
-        self._closed = True
-        for handle in list(self._handles.values()):
-            handle.close()
-        with self._one_at_a_time:
-            self._hang_up()
+        no longer valid; to keep those, unlock first)."""
+        with self._opening:
+            self._closed = True
+        self._link.end(CLOSED_HERE)
+        if self._listening is not None:
+            link, cache = self._listening
+            cache.give_all_back()
+            link.end(CLOSED_HERE)
+        if self._callbacks is not None:
+            self._callbacks.put(None)
 
     def __enter__(self) -> Self:
         return self
@@ -241,6 +246,142 @@ class Connection:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+class Lockspace:
+    """A lockspace that this node has joined.  Made by `Connection.lockspace`; safe for several threads."""
+
+    def __init__(self, connection: Connection, name: str) -> None:
+        self.name = name
+        self._connection = connection
+
+    def lock(
+        self,
+        resource: str,
+        mode: Mode | str = Mode.EX,
+        *,
+        wait_ms: int | None = None,
+        flags: int = 0,
+        cached: bool = False,
+        on_blocking: OnBlocking | None = None,
+        on_lost: OnLost | None = None,
+    ) -> Lock:
+        """Take a lock; returns when it is granted.
+
+        Ctrl-C gives the wait up, and nothing else.  Locks of one process are independent of one another:
+        two of one resource compete like those of two processes.
+
+        Args:
+            resource: 1 to 64 bytes.
+            mode: NL, CR, CW, PR (shared), PW or EX (exclusive).
+            wait_ms: None waits for ever, 0 does not queue.
+            flags: the DLM's (`ringfence.locks.flags.Flag`).
+            cached: keep the lock after use, so that the next `lock` of this resource and mode by this
+                process asks nobody.  It goes back as soon as somebody else asks for it.  CW, PR, PW and EX
+                only, and no flags.  Its mode stays, its token and value block are those of the grant.
+            on_blocking: called with a mode when somebody is kept waiting for it by this lock.
+            on_lost: called when the lock is gone: stop using what it protects, at once.  Both are called
+                in a thread of their own, and may unlock or convert.
+
+        Returns: the lock, held.  Use it as a context manager, or `unlock` it.
+
+        Raises:
+            LockHeld: wait_ms is 0 and somebody holds it; the message names the node.
+            TimedOut: not granted within wait_ms; ask again, or see `ringfence why`.
+            Refused: the lockspace is frozen and wait_ms is 0, or the cluster cannot act.
+            LocksLost: the daemon ended meanwhile; ask again once it is back.
+            Unavailable: no daemon, or one that does not answer.
+            BadInput, NotFound: names, modes or flags that cannot be; a lockspace that is not joined.
+
+        Source: Linux dlm_lock(3); Davis, VAXcluster Principles, ch. 6."""
+        wanted = mode_of(mode)
+        lock = Lock(self.name, resource, on_blocking, on_lost, self._connection.later)
+        try:
+            if cached:
+                self._cached(lock, wanted, wait_ms, flags)
+            else:
+                self._plain(lock, wanted, wait_ms, flags, on_blocking is not None or on_lost is not None)
+        except BaseException:
+            lock.abandon()  # Ctrl-C, just now
+            raise
+        return lock
+
+    def try_lock(
+        self,
+        resource: str,
+        mode: Mode | str = Mode.EX,
+        *,
+        flags: int = 0,
+        cached: bool = False,
+        on_blocking: OnBlocking | None = None,
+        on_lost: OnLost | None = None,
+    ) -> Lock:
+        """Take a lock now or never: `lock` with wait_ms=0.
+
+        What others merely keep (a node after its last client, a client that caches) is not in the way:
+        they are asked, and given five seconds to answer.
+
+        Raises LockHeld, which names the holder, and what `lock` raises.
+
+        Source: Linux dlm_lock(3), LKF_NOQUEUE."""
+        return self.lock(
+            resource, mode, wait_ms=0, flags=flags, cached=cached, on_blocking=on_blocking, on_lost=on_lost
+        )
+
+    def leave(self) -> None:
+        """This node leaves the lockspace.
+
+        Raises Refused while locks are held in it: unlock them first."""
+        self._connection.call(calls.LeaveSpace(self.name))
+
+    def _plain(self, lock: Lock, mode: Mode, wait_ms: int | None, flags: int, listens: bool) -> None:
+        connection = self._connection
+        call = calls.Lock(self.name, lock.resource, mode.name, wait_ms, flags, notices=listens)
+        _twice(
+            lambda: lock.acquire(connection.listening()[0] if listens else connection.link(), call), lock
+        )
+
+    def _cached(self, lock: Lock, mode: Mode, wait_ms: int | None, flags: int) -> None:
+        lock.link, cache = self._connection.listening()
+        if cache.take(self.name, lock.resource, mode, lock):
+            return
+        check_cached(mode, flags)
+        call = calls.Lock(self.name, lock.resource, mode.name, wait_ms, cached=True)
+
+        def ask() -> None:
+            link, cache = self._connection.listening()
+            lock.acquire(link, call, cache.new(self.name, lock.resource, mode, lock))
+
+        _twice(ask, lock)
+
+
+def _twice(ask: Callable[[], None], lock: Lock) -> None:
+    """Again on a new connection, if the daemon was started anew and the old one could not even carry it."""
+    try:
+        ask()
+    except Gone:
+        try:
+            ask()
+        except Gone:
+            raise not_granted(lock.what) from None
+
+
+def _teller(link: Link) -> Callable[[Call], None]:
+    def tell(call: Call) -> None:
+        with contextlib.suppress(Gone):  # the locks went with it
+            if isinstance(call, calls.Unlock):
+                link.holders.pop(call.lock, None)
+            link.tell(call)
+
+    return tell
+
+
+def _call_each(callbacks: "queue.SimpleQueue[Callable[[], object] | None]") -> None:
+    while (callback := callbacks.get()) is not None:
+        try:
+            callback()
+        except Exception:  # as an uncaught error in a thread is told, but the next one is called
+            threading.excepthook(threading.ExceptHookArgs((*sys.exc_info(), threading.current_thread())))
 
 
 def _object(result: Any) -> dict[str, Any]:
