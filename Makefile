@@ -68,6 +68,7 @@ LOCK = uv pip compile --quiet --universal --python-version 3.11 --generate-hashe
 lock:  ## Pin the dependencies anew (needs uv)
 	$(LOCK) -o requirements.lock
 	$(LOCK) --group dev -o requirements-dev.lock
+	$(LOCK) --group bench -o requirements-bench.lock
 
 man: $(VENV)/.runtime  ## The man pages, into build/man
 	@mkdir -p build/man

@@ -241,7 +241,14 @@ def test_a_word_that_comes_with_the_grant_is_heard(peer: Daemon, space: Lockspac
 # -- threads, interrupts, children ---------------------------------------------------
 
 
-def test_a_thread_that_waits_keeps_nobody_from_asking(peer: Daemon, space: Lockspace) -> None:
+@pytest.fixture
+def shared(space: Lockspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All threads on one connection."""
+    link = space._connection.link()
+    monkeypatch.setattr(space._connection, "link_for", lambda lockspace, resource: link)
+
+
+def test_a_thread_that_waits_keeps_nobody_from_asking(peer: Daemon, space: Lockspace, shared: None) -> None:
     """It leads, and hands out what the others are told; when it is done another one leads."""
     outcome: list[BaseException] = []
 
@@ -263,7 +270,7 @@ def test_a_thread_that_waits_keeps_nobody_from_asking(peer: Daemon, space: Locks
     in_threads(4, lambda: [space.lock("chess").unlock(wait=True) for _ in range(50)])
 
 
-def test_the_leader_s_end_wakes_another(peer: Daemon, space: Lockspace) -> None:
+def test_the_leader_s_end_wakes_another(peer: Daemon, space: Lockspace, shared: None) -> None:
     """Two wait, nobody else asks: when the leader has its answer the other one reads."""
     results: list[str] = []
 
@@ -284,6 +291,36 @@ def test_the_leader_s_end_wakes_another(peer: Daemon, space: Lockspace) -> None:
     for thread in threads:
         thread.join(10)
     assert results == [request.id for _, request in waiting]
+
+
+def test_what_one_thread_unlocks_another_asks_for_after_it(peer: Daemon, space: Lockspace) -> None:
+    """The unlock is not waited for; so that the other's try does not overtake it, it takes the same way."""
+    space.lock("chess").unlock()
+    first, _ = asked(peer)
+    in_threads(1, lambda: space.try_lock("chess").unlock())
+    assert asked(peer)[0] == first
+    space.lock("other").unlock(wait=True)  # its answer tells that all before was seen
+    in_threads(1, lambda: space.try_lock("chess"))
+    assert asked(peer)[0] != first
+
+
+def test_many_unlocks_without_a_question_are_asked_about(
+    peer: Daemon, space: Lockspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ringfence.client.blocking.UNSEEN", 10)
+    locks = [space.lock(f"r{number}") for number in range(30)]
+    for lock in locks:
+        lock.unlock()
+    assert len(peer.calls(calls.Cancel)) == 2
+    assert len(peer.calls(calls.Unlock)) >= 22
+
+
+def test_a_thread_s_connection_goes_to_the_next(peer: Daemon, space: Lockspace) -> None:
+    held: list[Lock] = []
+    for number in range(5):
+        in_threads(1, lambda number=number: held.append(space.lock(f"r{number}")))
+    assert len({client for client, _ in peer.asked}) == 2
+    assert all(lock.held for lock in held)
 
 
 def test_one_handle_in_two_threads(peer: Daemon, space: Lockspace) -> None:

@@ -7,9 +7,12 @@
 
 Every method raises the errors of `ringfence.core.errors`; each says what to do next.
 
-All threads and all their locks share one connection to the daemon (`link.Link`), and a second one for
-locks about which something may be told while nobody asks: those with `on_blocking` or `on_lost`, and
-cached ones.  What a process unlocks and then asks for thus reaches the daemon in that order."""
+Each thread has a connection to the daemon (`link.Link`) that carries all its locks: of threads that share
+one, those that wait would have to wake one another.  One more, with a thread that listens, is for locks
+about which something may be told while nobody asks: those with `on_blocking` or `on_lost`, and cached ones.
+
+An unlock is not waited for, and yet whatever thread asks for the resource next comes after it: it uses
+the connection of that unlock, until the daemon is known to have seen it."""
 
 import contextlib
 import os
@@ -17,6 +20,7 @@ import queue
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from functools import partial
 from types import TracebackType
@@ -50,6 +54,8 @@ PAUSE_S = 0.05
 
 
 CLOSED_HERE = "its connection was closed"
+UNSEEN = 1000
+"""So many unlocks are remembered at most; then the daemon is asked whether it has seen them."""
 
 
 def connect(socket: str | os.PathLike[str] | None = None, *, retry_ms: int = RETRY_MS) -> "Connection":
@@ -79,9 +85,15 @@ class Connection:
         self._pid = os.getpid()
         self._closed = False
         self._opening = threading.Lock()
-        self._link = Link(path)
+        self._seats = threading.local()
+        self._free: list[Link] = []
+        """Of threads that have ended."""
+        self._links: weakref.WeakSet[Link] = weakref.WeakSet()
+        self._unlocked: dict[tuple[str, str], tuple[Link, int]] = {}
+        """Unlocks that the daemon may not have seen yet: where they went, and their ids."""
         self._listening: tuple[Link, Cache] | None = None
         self._callbacks: queue.SimpleQueue[Callable[[], object] | None] | None = None
+        self.link()
 
     # -- calls ---------------------------------------------------------------------
 
@@ -183,13 +195,40 @@ class Connection:
     # -- used by Lockspace -----------------------------------------------------------
 
     def link(self) -> Link:
-        """The shared connection, made anew if it has ended.  Raises Unavailable, BadInput."""
-        if self._link.ended:  # also in a child process, and when this was closed
-            self._check()
+        """This thread's connection, made anew if it has ended.  Raises Unavailable, BadInput."""
+        seat: _Seat | None = getattr(self._seats, "seat", None)
+        if seat is not None and not seat.link.ended:
+            return seat.link
+        self._check()
+        link = self._free.pop() if self._free else None
+        if link is None or link.ended:
             with self._opening:
-                if self._link.ended:
-                    self._link = self._opened(Link(self.path))
-        return self._link
+                link = self._opened(Link(self.path))
+        self._seats.seat = _Seat(link, self._free)
+        return link
+
+    def link_for(self, lockspace: str, resource: str) -> Link:
+        """The connection on which a request comes after this process's unlocks of the resource."""
+        last = self._unlocked.get((lockspace, resource))
+        if last is not None:
+            link, id = last
+            if link.answered < id and not link.ended:
+                return link
+            self._unlocked.pop((lockspace, resource), None)
+        return self.link()
+
+    def unlocked(self, lockspace: str, resource: str, link: Link, id: str) -> None:
+        """Remember an unlock that is not answered."""
+        self._unlocked[lockspace, resource] = link, int(id)
+        if len(self._unlocked) > UNSEEN:
+            for where, (link, sent) in list(self._unlocked.items()):
+                if link.answered > sent or link.ended:
+                    self._unlocked.pop(where, None)
+            if len(self._unlocked) > UNSEEN // 2:  # nothing was asked since: so ask
+                for link in dict.fromkeys(link for link, _ in list(self._unlocked.values())):
+                    with contextlib.suppress(Gone):
+                        link.ask(Request(link.new_id(), calls.Cancel("")))
+                self._unlocked.clear()
 
     def listening(self) -> tuple[Link, Cache]:
         """The connection that a thread listens to, and what is cached on it: both end together."""
@@ -207,6 +246,7 @@ class Connection:
         if self._closed:  # by another thread, just now
             link.end(CLOSED_HERE)
             raise closed(self.path)
+        self._links.add(link)
         return link
 
     def later(self, callback: Callable[[], object]) -> None:
@@ -231,10 +271,10 @@ class Connection:
         no longer valid; to keep those, unlock first)."""
         with self._opening:
             self._closed = True
-        self._link.end(CLOSED_HERE)
+            links = list(self._links)
         if self._listening is not None:
-            link, cache = self._listening
-            cache.give_all_back()
+            self._listening[1].give_all_back()
+        for link in links:
             link.end(CLOSED_HERE)
         if self._callbacks is not None:
             self._callbacks.put(None)
@@ -295,7 +335,7 @@ class Lockspace:
 
         Source: Linux dlm_lock(3); Davis, VAXcluster Principles, ch. 6."""
         wanted = mode_of(mode)
-        lock = Lock(self.name, resource, on_blocking, on_lost, self._connection.later)
+        lock = Lock(self.name, resource, on_blocking, on_lost, self._connection)
         try:
             if cached:
                 self._cached(lock, wanted, wait_ms, flags)
@@ -337,9 +377,14 @@ class Lockspace:
     def _plain(self, lock: Lock, mode: Mode, wait_ms: int | None, flags: int, listens: bool) -> None:
         connection = self._connection
         call = calls.Lock(self.name, lock.resource, mode.name, wait_ms, flags, notices=listens)
-        _twice(
-            lambda: lock.acquire(connection.listening()[0] if listens else connection.link(), call), lock
-        )
+
+        def ask() -> None:
+            if listens:
+                lock.acquire(connection.listening()[0], call)
+            else:
+                lock.acquire(connection.link_for(self.name, lock.resource), call)
+
+        _twice(ask, lock)
 
     def _cached(self, lock: Lock, mode: Mode, wait_ms: int | None, flags: int) -> None:
         lock.link, cache = self._connection.listening()
@@ -364,6 +409,20 @@ def _twice(ask: Callable[[], None], lock: Lock) -> None:
             ask()
         except Gone:
             raise not_granted(lock.what) from None
+
+
+class _Seat:
+    """A thread's hold on its connection: when the thread ends, another one may have it."""
+
+    __slots__ = ("_free", "link")
+
+    def __init__(self, link: Link, free: list[Link]) -> None:
+        self.link = link
+        self._free = free
+
+    def __del__(self) -> None:
+        if not self.link.ended:
+            self._free.append(self.link)
 
 
 def _teller(link: Link) -> Callable[[Call], None]:

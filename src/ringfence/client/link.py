@@ -1,9 +1,9 @@
-"""One connection to the daemon, shared by many threads: requests out, replies to whoever waits for them.
+"""One connection to the daemon: requests out, replies to whoever waits for them.
 
-Whoever waits reads, for itself and for the others (one leads, the rest follow; when the leader has its
-own reply it wakes one that goes on).  So a thread that waits long for a lock keeps nobody from asking,
-and one that is alone waits in the kernel and nowhere else.  A listening link is read by a thread of its
-own instead, so that notices are heard while nobody waits.
+Many threads may use one.  Whoever waits reads, for itself and for the others (one leads, the rest follow;
+when the leader has its own reply it wakes one that goes on).  So a thread that waits long for a lock keeps
+nobody from asking, and one that is alone waits in the kernel and nowhere else.  A listening link is read
+by a thread of its own instead, so that notices are heard while nobody waits.
 
 A link ends when the connection does, or when the daemon takes nothing for `STUCK_S`.
 
@@ -75,6 +75,8 @@ class Link:
         """Why it ended; empty while it is alive."""
         self.holders: dict[int, Holder] = {}
         """Of each lock that this connection has."""
+        self.answered = 0
+        """The highest id for which a lock was granted: the daemon has seen all that was sent before."""
         self._answers: dict[str, Answer] = {}
         self._ids = itertools.count(1)
         self._lines = Lines()

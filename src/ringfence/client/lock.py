@@ -4,7 +4,7 @@ import contextlib
 import threading
 from collections.abc import Callable
 from types import TracebackType
-from typing import Self
+from typing import Protocol, Self
 
 from ringfence.client.cache import Entry
 from ringfence.client.held import HeldLock, OnBlocking, OnLost
@@ -31,8 +31,16 @@ from ringfence.wire.client import Request
 SETTLE_MS = 1000
 """How long an interrupted conversion waits to learn which mode it ended with."""
 
-Later = Callable[[Callable[[], object]], None]
-"""Has something called in a thread that may wait."""
+
+class Keeper(Protocol):
+    """Whoever made the lock."""
+
+    def later(self, callback: Callable[[], object]) -> None:
+        """Have it called in a thread that may wait."""
+
+    def unlocked(self, lockspace: str, resource: str, link: Link, id: str) -> None:
+        """An unlock was sent that is not answered."""
+
 
 
 class Lock(HeldLock):
@@ -46,10 +54,10 @@ class Lock(HeldLock):
         resource: str,
         on_blocking: OnBlocking | None,
         on_lost: OnLost | None,
-        later: Later,
+        keeper: Keeper,
     ) -> None:
         super().__init__(lockspace, resource, on_blocking, on_lost)
-        self._later = later
+        self._keeper = keeper
         self._one_at_a_time = threading.RLock()
         self.link: Link | None = None
         """Through which it is held."""
@@ -181,6 +189,7 @@ class Lock(HeldLock):
             link.send(request)
             sent = True
             grant = grant_of(result_of(link.wait(answer, deadline(lock_limit_ms(call.wait_ms)))))
+            link.answered = max(link.answered, int(request.id))
             if entry is not None:
                 entry.cache.granted(entry, grant, self)
             else:
@@ -254,7 +263,7 @@ class Lock(HeldLock):
         if self._lost:
             self._grant = None
             return
-        # On a listening link a quiet one might come after what is asked for next, on the other link.
+        # A listening link is not where the next request for the resource goes.
         quiet = not wait and not link.listens
         request = Request(link.new_id(), calls.Unlock(lock, lvb=lvb, quiet=quiet))
         answer = link.expect(request.id)
@@ -262,7 +271,9 @@ class Lock(HeldLock):
             link.send(request)
             self._grant = None
             link.holders.pop(lock, None)
-            if not quiet and link.wait(answer, deadline(lock_limit_ms(0))).error is not None:
+            if quiet:
+                self._keeper.unlocked(self.lockspace, self.resource, link, request.id)
+            elif link.wait(answer, deadline(lock_limit_ms(0))).error is not None:
                 self._lost = NODE_LOST
         except Gone:
             self._grant, self._lost = None, self._lost or link.ended
@@ -283,4 +294,4 @@ class Lock(HeldLock):
             self._lost = self._lost or link.ended
 
     def _call(self, callback: Callable[..., object], *words: Mode) -> None:
-        self._later(lambda: callback(*words))
+        self._keeper.later(lambda: callback(*words))
