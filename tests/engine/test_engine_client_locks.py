@@ -27,6 +27,7 @@ def test_a_wait_is_taken_back_without_ending_the_connection(world: World) -> Non
     with pytest.raises(Refused, match="not waited for any more"):
         one.reply(waits)
     assert one.do(calls.Cancel(waits), client=8) == {"cancelled": False}
+    assert one.do(calls.Cancel(""), client=7) == {"cancelled": False}
     taken = one.ask(calls.Lock("games", "go"), client=8)
     assert one.reply(taken)["mode"] == "EX"
     assert one.do(calls.Cancel(taken), client=8) == {"cancelled": True}, "its grant crossed this"

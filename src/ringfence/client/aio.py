@@ -206,6 +206,8 @@ class Lockspace:
         wait_ms: int | None = None,
         flags: int = 0,
         cached: bool = False,
+        deadlock: bool = False,
+        owner: str = "",
         on_blocking: OnBlocking | None = None,
         on_lost: OnLost | None = None,
     ) -> "Lock":
@@ -216,6 +218,10 @@ class Lockspace:
         lock = Lock(self.name, resource, on_blocking, on_lost)
         if cached:
             check_cached(wanted, flags)
+        call = calls.Lock(
+            self.name, resource, wanted.name, wait_ms, flags, cached=cached, deadlock=deadlock, owner=owner,
+            notices=on_blocking is not None or on_lost is not None,
+        )  # fmt: skip
         for last in (False, True):
             link = await self._connection.link()
             entry = None
@@ -224,10 +230,6 @@ class Lockspace:
                 if link.cache.take(self.name, resource, wanted, lock):
                     return lock
                 entry = link.cache.new(self.name, resource, wanted, lock)
-            notices = on_blocking is not None or on_lost is not None
-            call = calls.Lock(
-                self.name, resource, wanted.name, wait_ms, flags, notices=notices, cached=cached
-            )
             try:
                 await lock.acquire(link, call, entry)
             except Gone:  # nothing was sent: the daemon has been started anew
@@ -244,13 +246,15 @@ class Lockspace:
         *,
         flags: int = 0,
         cached: bool = False,
+        owner: str = "",
         on_blocking: OnBlocking | None = None,
         on_lost: OnLost | None = None,
     ) -> "Lock":
         """As the blocking `Lockspace.try_lock`: now or never."""
         return await self.lock(
-            resource, mode, wait_ms=0, flags=flags, cached=cached, on_blocking=on_blocking, on_lost=on_lost
-        )
+            resource, mode, wait_ms=0, flags=flags, cached=cached, owner=owner,
+            on_blocking=on_blocking, on_lost=on_lost,
+        )  # fmt: skip
 
     async def leave(self) -> None:
         """This node leaves the lockspace.  Raises Refused while locks are held in it."""
@@ -274,7 +278,13 @@ class Lock(HeldLock):
         return self._grant is not None and not self._lost
 
     async def convert(
-        self, mode: Mode | str, *, wait_ms: int | None = None, flags: int = 0, lvb: bytes | None = None
+        self,
+        mode: Mode | str,
+        *,
+        wait_ms: int | None = None,
+        flags: int = 0,
+        lvb: bytes | None = None,
+        deadlock: bool = False,
     ) -> Token:
         """As the blocking `Lock.convert`: cancelled while it waits, it is taken back."""
         wanted = mode_of(mode)
@@ -285,7 +295,7 @@ class Lock(HeldLock):
                 raise BadInput(
                     f"{self.what} is cached: its mode stays", next="unlock it and ask for the other mode"
                 )
-            await self._convert(calls.Convert(grant.lock, wanted.name, wait_ms, flags, lvb))
+            await self._convert(calls.Convert(grant.lock, wanted.name, wait_ms, flags, lvb, deadlock))
             return self._granted().token
 
     async def unlock(self, *, lvb: bytes | None = None, wait: bool = False) -> None:

@@ -54,6 +54,8 @@ PAUSE_S = 0.05
 
 
 CLOSED_HERE = "its connection was closed"
+NOTHING = "0"
+"""No request has this id: to cancel it only asks whether the daemon is there."""
 UNSEEN = 1000
 """So many unlocks are remembered at most; then the daemon is asked whether it has seen them."""
 
@@ -227,7 +229,7 @@ class Connection:
             if len(self._unlocked) > UNSEEN // 2:  # nothing was asked since: so ask
                 for link in dict.fromkeys(link for link, _ in list(self._unlocked.values())):
                     with contextlib.suppress(Gone):
-                        link.ask(Request(link.new_id(), calls.Cancel("")))
+                        link.ask(Request(link.new_id(), calls.Cancel(NOTHING)))
                 self._unlocked.clear()
 
     def listening(self) -> tuple[Link, Cache]:
@@ -303,6 +305,8 @@ class Lockspace:
         wait_ms: int | None = None,
         flags: int = 0,
         cached: bool = False,
+        deadlock: bool = False,
+        owner: str = "",
         on_blocking: OnBlocking | None = None,
         on_lost: OnLost | None = None,
     ) -> Lock:
@@ -319,6 +323,8 @@ class Lockspace:
             cached: keep the lock after use, so that the next `lock` of this resource and mode by this
                 process asks nobody.  It goes back as soon as somebody else asks for it.  CW, PR, PW and EX
                 only, and no flags.  Its mode stays, its token and value block are those of the grant.
+            deadlock: refuse it rather than let it wait in a ring with others, if it is the newest there.
+            owner: what ties locks together in such a ring, on any node; default: the thread's connection.
             on_blocking: called with a mode when somebody is kept waiting for it by this lock.
             on_lost: called when the lock is gone: stop using what it protects, at once.  Both are called
                 in a thread of their own, and may unlock or convert.
@@ -328,6 +334,7 @@ class Lockspace:
         Raises:
             LockHeld: wait_ms is 0 and somebody holds it; the message names the node.
             TimedOut: not granted within wait_ms; ask again, or see `ringfence why`.
+            Deadlock: with `deadlock`: the message names the ring; unlock what you hold, then try again.
             Refused: the lockspace is frozen and wait_ms is 0, or the cluster cannot act.
             LocksLost: the daemon ended meanwhile; ask again once it is back.
             Unavailable: no daemon, or one that does not answer.
@@ -336,11 +343,15 @@ class Lockspace:
         Source: Linux dlm_lock(3); Davis, VAXcluster Principles, ch. 6."""
         wanted = mode_of(mode)
         lock = Lock(self.name, resource, on_blocking, on_lost, self._connection)
+        call = calls.Lock(
+            self.name, resource, wanted.name, wait_ms, flags, cached=cached, deadlock=deadlock, owner=owner,
+            notices=on_blocking is not None or on_lost is not None,
+        )  # fmt: skip
         try:
             if cached:
-                self._cached(lock, wanted, wait_ms, flags)
+                self._cached(lock, wanted, call)
             else:
-                self._plain(lock, wanted, wait_ms, flags, on_blocking is not None or on_lost is not None)
+                self._plain(lock, call)
         except BaseException:
             lock.abandon()  # Ctrl-C, just now
             raise
@@ -353,6 +364,7 @@ class Lockspace:
         *,
         flags: int = 0,
         cached: bool = False,
+        owner: str = "",
         on_blocking: OnBlocking | None = None,
         on_lost: OnLost | None = None,
     ) -> Lock:
@@ -365,8 +377,9 @@ class Lockspace:
 
         Source: Linux dlm_lock(3), LKF_NOQUEUE."""
         return self.lock(
-            resource, mode, wait_ms=0, flags=flags, cached=cached, on_blocking=on_blocking, on_lost=on_lost
-        )
+            resource, mode, wait_ms=0, flags=flags, cached=cached, owner=owner,
+            on_blocking=on_blocking, on_lost=on_lost,
+        )  # fmt: skip
 
     def leave(self) -> None:
         """This node leaves the lockspace.
@@ -374,24 +387,22 @@ class Lockspace:
         Raises Refused while locks are held in it: unlock them first."""
         self._connection.call(calls.LeaveSpace(self.name))
 
-    def _plain(self, lock: Lock, mode: Mode, wait_ms: int | None, flags: int, listens: bool) -> None:
+    def _plain(self, lock: Lock, call: calls.Lock) -> None:
         connection = self._connection
-        call = calls.Lock(self.name, lock.resource, mode.name, wait_ms, flags, notices=listens)
 
         def ask() -> None:
-            if listens:
+            if call.notices:
                 lock.acquire(connection.listening()[0], call)
             else:
                 lock.acquire(connection.link_for(self.name, lock.resource), call)
 
         _twice(ask, lock)
 
-    def _cached(self, lock: Lock, mode: Mode, wait_ms: int | None, flags: int) -> None:
+    def _cached(self, lock: Lock, mode: Mode, call: calls.Lock) -> None:
         lock.link, cache = self._connection.listening()
         if cache.take(self.name, lock.resource, mode, lock):
             return
-        check_cached(mode, flags)
-        call = calls.Lock(self.name, lock.resource, mode.name, wait_ms, cached=True)
+        check_cached(mode, call.flags)
 
         def ask() -> None:
             link, cache = self._connection.listening()

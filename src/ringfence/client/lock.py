@@ -79,7 +79,13 @@ class Lock(HeldLock):
     # -- operations --------------------------------------------------------------------
 
     def convert(
-        self, mode: Mode | str, *, wait_ms: int | None = None, flags: int = 0, lvb: bytes | None = None
+        self,
+        mode: Mode | str,
+        *,
+        wait_ms: int | None = None,
+        flags: int = 0,
+        lvb: bytes | None = None,
+        deadlock: bool = False,
     ) -> Token:
         """Change the mode, in place or by queueing.
 
@@ -90,6 +96,7 @@ class Lock(HeldLock):
             wait_ms: None waits for ever, 0 does not queue.
             flags: the DLM's (`ringfence.locks.flags.Flag`).
             lvb: 32 bytes, written if the lock holds PW or EX and does not go up.
+            deadlock: as in `Lockspace.lock`.
 
         Returns: the token of the new grant.
 
@@ -109,7 +116,7 @@ class Lock(HeldLock):
                 raise BadInput(
                     f"{self.what} is cached: its mode stays", next="unlock it and ask for the other mode"
                 )
-            self._convert(calls.Convert(grant.lock, wanted.name, wait_ms, flags, lvb))
+            self._convert(calls.Convert(grant.lock, wanted.name, wait_ms, flags, lvb, deadlock))
             return self._granted().token
 
     def unlock(self, *, lvb: bytes | None = None, wait: bool = False) -> None:

@@ -112,7 +112,7 @@ class ClientLocks:
         """An operation that waits ends with an error; what a Lock got meanwhile is released."""
         cancelled = False
         for lock, owned in reversed(self._clients.get(client, {}).items()):
-            if call.request in (owned.request, owned.converting):
+            if call.request in (owned.request, owned.converting or owned.request):
                 cancelled = True
                 self._take_back(client, lock, owned, call.request == owned.converting)
                 break
