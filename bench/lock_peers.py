@@ -5,12 +5,14 @@ A server is a process (or a lab) under a scratch directory, on Unix sockets or f
 interface, with the package's defaults but for where its files lie.  A client locks and unlocks by name."""
 
 import contextlib
+import importlib.util
 import os
 import pwd
 import shutil
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -254,6 +256,69 @@ def zookeeper(directory: Path) -> Iterator[dict[str, Any]]:
         yield {"port": port}
 
 
+# -- sanlock -----------------------------------------------------------------------------------
+
+
+class Sanlock:
+    """Disk leases in a file; a lease that is held is tried again every millisecond."""
+
+    def __init__(self, where: dict[str, Any], node: int) -> None:
+        os.environ.update(where["environment"])
+        self._sanlock = _sanlock_module()
+        self._file = where["file"]
+        self._process = self._sanlock.register()
+
+    def lock(self, name: str) -> None:
+        while True:
+            with contextlib.suppress(self._sanlock.SanlockException):
+                self._sanlock.acquire(b"bench", name.encode(), self._place(name), slkfd=self._process)
+                return
+            time.sleep(0.001)
+
+    def unlock(self, name: str) -> None:
+        self._sanlock.release(b"bench", name.encode(), self._place(name), slkfd=self._process)
+
+    def _place(self, name: str) -> list[tuple[str, int]]:
+        return [(self._file, (1 + LEASES.index(name)) << 20)]
+
+
+LEASES = ["uncontended", "directed", "contended", *(f"own-{p}-{t}" for p in range(8) for t in range(8))]
+
+
+@contextlib.contextmanager
+def sanlock(directory: Path) -> Iterator[dict[str, Any]]:
+    """Its daemon without a watchdog: to join its lockspace takes 20 s."""
+    program, module = _program("sanlock"), _sanlock_module()
+    environment = {"SANLOCK_RUN_DIR": str(directory), "SANLOCK_PRIVILEGED": "0"}
+    os.environ.update(environment)
+    file = directory / "leases"
+    with file.open("wb") as leases:
+        leases.truncate((1 + len(LEASES)) << 20)
+    words = ["daemon", "-D", "-w", "0", "-h", "0", "-l", "0"]
+    with _server(program, *words, log=directory / "log"):
+        _until(lambda: _accepts(directory / "sanlock.sock"), "sanlock")
+        module.write_lockspace(b"bench", str(file))
+        for number, name in enumerate(LEASES, 1):
+            module.write_resource(b"bench", name.encode(), [(str(file), number << 20)])
+        module.add_lockspace(b"bench", 1, str(file))
+        yield {"environment": environment, "file": str(file)}
+
+
+def _sanlock_module() -> Any:
+    """Debian's, which belongs to Debian's interpreter: it serves another one of the same version."""
+    found = sorted(Path("/usr/lib/python3/dist-packages").glob("sanlock.*.so"))
+    tag = f".cpython-{sys.version_info.major}{sys.version_info.minor}-"
+    for path in found:
+        if tag in path.name:
+            spec = importlib.util.spec_from_file_location("sanlock", path)
+            assert spec is not None
+            assert spec.loader is not None
+            module = importlib.util.module_from_spec(spec)
+            spec.loader.exec_module(module)
+            return module
+    raise Missing("no python3-sanlock for this interpreter")
+
+
 # -- processes -----------------------------------------------------------------------------------
 
 SERVERS: dict[str, Callable[[Path], contextlib.AbstractContextManager[dict[str, Any]]]] = {
@@ -262,6 +327,7 @@ SERVERS: dict[str, Callable[[Path], contextlib.AbstractContextManager[dict[str, 
     "postgresql": postgres,
     "etcd": etcd,
     "zookeeper": zookeeper,
+    "sanlock": sanlock,
 }
 CLIENTS: dict[str, Callable[[dict[str, Any], int], Client]] = {
     "ringfence": Ringfence,
@@ -270,6 +336,7 @@ CLIENTS: dict[str, Callable[[dict[str, Any], int], Client]] = {
     "postgresql": Postgres,
     "etcd": Etcd,
     "zookeeper": Zookeeper,
+    "sanlock": Sanlock,
 }
 
 

@@ -47,7 +47,7 @@ def crowd(
 
     def work(number: int) -> None:
         client = shared or CLIENTS[system](where, node)
-        name = f"own-{os.getpid()}-{number}"
+        name = f"own-{node}-{number}"
         assert time.monotonic_ns() < from_ns, "connecting took too long"
         time.sleep((from_ns - time.monotonic_ns()) / 1e9)
         done = 0

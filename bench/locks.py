@@ -28,7 +28,9 @@ from lock_peers import SERVERS, Missing
 from lock_work import Worker, hand_overs, in_turns, ping_pong, throughput
 
 OURS, CACHED = "ringfence", "ringfence cached"
-PEERS = ("postgresql", "redis", "zookeeper", "etcd")
+PEERS = ("postgresql", "redis", "zookeeper", "etcd", "sanlock")
+SLOW = ("sanlock",)
+"""A tenth of the pairs, or it would take a minute a round."""
 WORDS = {
     "pair": "lock + unlock, uncontended, us",
     "hand_over": "hand-over to one that waits, us",
@@ -43,7 +45,7 @@ class Sizes:
     """How much is measured in a round."""
 
     def __init__(self, quick: bool) -> None:
-        self.pairs = 300 if quick else 3000
+        self.pairs = 300 if quick else 2000
         self.hand_overs = 10 if quick else 30
         self.queued_s = 0.12
         """How long a waiter has waited: etcd takes 98 ms more if it is less than 100."""
@@ -65,8 +67,9 @@ def us(took_ns: list[int]) -> Found:
 
 def pair(system: str, where: Found, sizes: Sizes) -> Found:
     with Worker(system, where) as worker:
-        worker.ask("pairs", max(20, sizes.pairs // 10))  # caches, prepared statements
-        return us(worker.ask("pairs", sizes.pairs if system in (OURS, CACHED) else sizes.pairs // 3))
+        count = sizes.pairs // 30 if system in SLOW else sizes.pairs
+        worker.ask("pairs", max(5, count // 10))  # caches, prepared statements
+        return us(worker.ask("pairs", count))
 
 
 def hand_over(system: str, where: Found, sizes: Sizes) -> Found:

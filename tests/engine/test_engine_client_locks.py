@@ -86,6 +86,22 @@ def test_a_client_that_caches_and_does_not_answer_is_given_five_seconds(world: W
         one.reply(tries)
 
 
+def test_a_client_that_stands_still_is_told_each_thing_once(world: World) -> None:
+    one = world.hosts[1]
+    one.do(calls.JoinSpace("games"))
+    taken = one.ask(calls.Lock("games", "chess", cached=True), client=7)
+    for _ in range(3):
+        tries = one.ask(calls.Lock("games", "chess", wait_ms=0), client=8)
+        world.until(lambda tries=tries: tries in one.replies)
+        waits = one.ask(calls.Lock("games", "chess", wait_ms=100), client=8)
+        world.until(lambda waits=waits: waits in one.replies)
+    assert [reply.result.get("tries", False) for reply in one.replies[taken][1:]] == [True, False]
+    one.do(calls.Busy(one.replies[taken][0].result["lock"]), client=7)
+    one.ask(calls.Lock("games", "chess", wait_ms=0), client=8)
+    assert one.reply(taken)["tries"]
+    assert len(one.replies[taken]) == 4
+
+
 def test_a_holder_that_asked_for_no_notices_is_told_that_its_lock_is_lost(world: World) -> None:
     one = world.hosts[1]
     one.do(calls.JoinSpace("games"))
