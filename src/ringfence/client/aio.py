@@ -43,6 +43,7 @@ from ringfence.client.messages import (
 )
 from ringfence.core.errors import BadInput, NotFound, RingfenceError, Unavailable
 from ringfence.core.ids import Token
+from ringfence.core.locknames import text_of
 from ringfence.core.modes import Mode
 from ringfence.wire import client as calls
 from ringfence.wire.client import Call, Request
@@ -74,9 +75,9 @@ class Connection:
 
     # -- calls ---------------------------------------------------------------------
 
-    async def lockspace(self, name: str) -> "Lockspace":
+    async def lockspace(self, name: str | bytes) -> "Lockspace":
         """Join a lockspace; as the blocking `Connection.lockspace`."""
-        await self.call(calls.JoinSpace(name))
+        await self.call(calls.JoinSpace(text_of(name)))
         return Lockspace(self, name)
 
     async def call(self, call: Call, *, timeout_ms: int | None = None, id: str = "") -> Any:
@@ -139,8 +140,8 @@ class Connection:
     async def why(self, target: str = "") -> Any:
         return await self.call(calls.Why(target))
 
-    async def locks(self, lockspace: str = "") -> Any:
-        return await self.call(calls.Locks(lockspace))
+    async def locks(self, lockspace: str | bytes = "") -> Any:
+        return await self.call(calls.Locks(text_of(lockspace)))
 
     # -- events --------------------------------------------------------------------
 
@@ -194,13 +195,13 @@ class Connection:
 class Lockspace:
     """A lockspace that this node has joined; see `ringfence.client.blocking.Lockspace`."""
 
-    def __init__(self, connection: Connection, name: str) -> None:
-        self.name = name
+    def __init__(self, connection: Connection, name: str | bytes) -> None:
+        self.name = text_of(name)
         self._connection = connection
 
     async def lock(
         self,
-        resource: str,
+        resource: str | bytes,
         mode: Mode | str = Mode.EX,
         *,
         wait_ms: int | None = None,
@@ -214,7 +215,7 @@ class Lockspace:
         """As the blocking `Lockspace.lock`; the callbacks are called in the event loop and must not block.
 
         To cancel the task that waits here gives the wait up."""
-        wanted = mode_of(mode)
+        wanted, resource = mode_of(mode), text_of(resource)
         lock = Lock(self.name, resource, on_blocking, on_lost)
         if cached:
             check_cached(wanted, flags)
@@ -241,7 +242,7 @@ class Lockspace:
 
     async def try_lock(
         self,
-        resource: str,
+        resource: str | bytes,
         mode: Mode | str = Mode.EX,
         *,
         flags: int = 0,
@@ -256,9 +257,9 @@ class Lockspace:
             on_blocking=on_blocking, on_lost=on_lost,
         )  # fmt: skip
 
-    async def leave(self) -> None:
-        """This node leaves the lockspace.  Raises Refused while locks are held in it."""
-        await self._connection.call(calls.LeaveSpace(self.name))
+    async def leave(self, *, force: bool = False) -> None:
+        """As the blocking `Lockspace.leave`: refused while locks are held in it, unless by force."""
+        await self._connection.call(calls.LeaveSpace(self.name, force))
 
 
 class Lock(HeldLock):
