@@ -29,7 +29,8 @@ from ringfence.wire.client import Call, Reply, Request
 
 CONNECT_S = 10.0
 STUCK_S = 30
-CHUNK_BYTES = 256 << 10
+CHUNK_BYTES = 16 << 10
+"""Small enough for malloc to have it at hand: each read makes a buffer of this size first."""
 _TIMEVAL = struct.Struct("@ll")
 
 
@@ -80,6 +81,8 @@ class Link:
         self._answers: dict[str, Answer] = {}
         self._ids = itertools.count(1)
         self._lines = Lines()
+        self._undigested = False
+        """Something may have been read and not handed out: an interrupt came in between."""
         self._sending = threading.Lock()
         self._reading = threading.RLock()
         self._socket = _connected(path)
@@ -150,9 +153,8 @@ class Link:
         """Read what the daemon has said meanwhile, without waiting."""
         try:
             if self._reading.acquire(blocking=False):
-                with contextlib.suppress(BlockingIOError):
-                    while not self.ended:
-                        self._read_now(socket.MSG_DONTWAIT)
+                while not self.ended and (self._undigested or self._poll.poll(0)):
+                    self._read_now()
         finally:
             try:
                 self._let_go()
@@ -207,38 +209,31 @@ class Link:
 
     def _read(self, deadline_s: float | None) -> None:
         """Wait for bytes and hand out what they say.  Raises Silence."""
-        if deadline_s is not None and not self._lines.chunks:
+        if deadline_s is not None and not self._undigested:
             left_ms = max(0.0, deadline_s - time.monotonic()) * 1000
             if not self._poll.poll(left_ms):
                 raise Silence
-        self._read_now(0)
+        self._read_now()
 
-    def _read_now(self, flags: int) -> None:
-        """The reader's lock is held.  Raises BlockingIOError if `flags` say so and there is nothing."""
+    def _read_now(self) -> None:
+        """The reader's lock is held."""
         lines = self._lines
         try:
-            if not self._digest() and not lines.over:
+            if not self._undigested and not lines.over:
+                self._undigested = True
                 lines.chunks.extend(
-                    zip(lines.numbers, map(self._socket.recv, (CHUNK_BYTES,), (flags,)), strict=False)
+                    zip(lines.numbers, map(self._socket.recv, (CHUNK_BYTES,)), strict=False)
                 )
-                self._digest()
-        except BlockingIOError:
-            raise
+            while (reply := lines.next()) is not None:
+                self._hand_out(reply)
+                lines.seen()
+            self._undigested = False
         except OSError:
             self.end(CLOSED)
         except Unavailable as error:
             self.end(str(error))
         if lines.over:
             self.end(CLOSED)
-
-    def _digest(self) -> bool:
-        """Hand out what has arrived; whether there was anything."""
-        found = False
-        while (reply := self._lines.next()) is not None:
-            self._hand_out(reply)
-            self._lines.seen()
-            found = True
-        return found
 
     def _hand_out(self, reply: Reply) -> None:
         if not reply.id:  # a word about the whole connection, which ends with it
