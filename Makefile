@@ -7,7 +7,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: help demo test check lint types unit packages lock man clean mutants
+.PHONY: help demo test check lint types unit packages lock man clean mutants bench
 
 help:  ## What can be made
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -32,9 +32,14 @@ types: $(VENV)/.dev
 unit: $(VENV)/.dev
 	$(BIN)/python -m pytest
 
+bench: PACKAGES = packages-bench.txt
+bench: $(VENV)/.bench packages  ## Locks beside Redis, etcd, ZooKeeper, PostgreSQL; as root it installs packages-bench.txt
+	$(BIN)/python bench/locks.py --plot docs/locks.svg
+
 # Debian packages whose tools the tests use.  One that is missing fails its tests; none is skipped.
+PACKAGES = packages.txt
 packages:
-	@wanted=$$(sed -e 's/#.*//' -e '/^ *$$/d' packages.txt); missing=; \
+	@wanted=$$(sed -e 's/#.*//' -e '/^ *$$/d' $(PACKAGES)); missing=; \
 	for one in $$wanted; do \
 		dpkg-query -W -f '$${Status}' $$one 2>/dev/null | grep -q 'ok installed' || missing="$$missing $$one"; \
 	done; \
@@ -43,7 +48,7 @@ packages:
 		echo "installing:$$missing"; \
 		apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends $$missing; \
 	else \
-		echo "tests that need these packages will fail; install them as root:$$missing" >&2; \
+		echo "what needs these packages will fail; install them as root:$$missing" >&2; \
 	fi
 
 $(VENV)/bin/python:
@@ -62,12 +67,17 @@ $(VENV)/.dev: requirements-dev.lock pyproject.toml | $(VENV)/bin/python
 	$(PIP) install --no-build-isolation --no-deps -e .
 	@touch $@ $(VENV)/.runtime
 
+$(VENV)/.bench: requirements-bench.lock $(VENV)/.runtime
+	$(PIP) install --require-hashes -r requirements-bench.lock
+	@touch $@
+
 LOCK = uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	--custom-compile-command 'make lock' pyproject.toml --group build
 
 lock:  ## Pin the dependencies anew (needs uv)
 	$(LOCK) -o requirements.lock
 	$(LOCK) --group dev -o requirements-dev.lock
+	$(LOCK) --group bench -o requirements-bench.lock
 
 man: $(VENV)/.runtime  ## The man pages, into build/man
 	@mkdir -p build/man

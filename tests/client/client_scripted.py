@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from ringfence.core import errors
 from ringfence.servers.client_socket import ClientSocket
 from ringfence.wire import client as calls
 from ringfence.wire.client import Reply, Request
@@ -68,6 +69,16 @@ class Daemon:
         with self.changed:
             assert self.changed.wait_for(condition, 10), f"asked {self.asked}, gone {self.gone}"
 
+    def calls(self, kind: type[Any]) -> list[Any]:
+        """What it was asked of that kind, so far."""
+        with self.changed:
+            return [request.call for _, request in self.asked if isinstance(request.call, kind)]
+
+    def end(self, client: int) -> None:
+        """Drop the connection, as a daemon that ends does."""
+        self._loop.call_soon_threadsafe(self.drop, client)
+        self.until(lambda: client in self.gone)
+
     def stop(self) -> None:
         assert self._server is not None
         self._run(self._server.close())
@@ -81,22 +92,46 @@ class LockTable:
 
     def __init__(self) -> None:
         self.last = 0
-        self.taken: dict[int, str] = {}
+        self.taken: dict[int, calls.Lock] = {}
+        self.requests: dict[int, str] = {}
         """Lock -> the request that took it."""
+        self.clients: dict[int, int] = {}
+        self.waiting: list[str] = []
 
     def __call__(self, daemon: Daemon, client: int, request: Request) -> None:
         call = request.call
         if isinstance(call, calls.Lock):
             if call.resource == "busy":
+                self.waiting.append(request.id)
                 return
             self.last += 1
-            self.taken[self.last] = request.id
-            daemon.reply(client, Reply(request.id, self.grant(self.last, call.mode), final=False))
+            self.taken[self.last], self.requests[self.last] = call, request.id
+            self.clients[self.last] = client
+            told = self.grant(self.last, call.mode) | ({"incarnation": 1} if call.cached else {})
+            daemon.reply(client, Reply(request.id, told, final=not (call.notices or call.cached)))
         elif isinstance(call, calls.Convert):
+            if call.mode == "CW":
+                self.waiting.append(request.id)
+                return
             daemon.reply(client, Reply(request.id, self.grant(call.lock, call.mode)))
         elif isinstance(call, calls.Unlock):
-            daemon.reply(client, Reply(self.taken.pop(call.lock), {"released": True, "lock": call.lock}))
-            daemon.reply(client, Reply(request.id, {"released": True}))
+            lock = self.taken.pop(call.lock, None)
+            if lock is None:
+                unknown = errors.NotFound("no such lock")
+                daemon.reply(client, Reply(request.id, error=unknown.as_dict()))
+                return
+            if lock.notices or lock.cached:
+                released = {"released": True, "lock": call.lock}
+                daemon.reply(client, Reply(self.requests[call.lock], released))
+            if not call.quiet:
+                daemon.reply(client, Reply(request.id, {"released": True}))
+        elif isinstance(call, calls.Cancel):
+            cancelled = call.request in self.waiting
+            if cancelled:
+                self.waiting.remove(call.request)
+                gone = errors.Refused("not waited for any more")
+                daemon.reply(client, Reply(call.request, error=gone.as_dict()))
+            daemon.reply(client, Reply(request.id, {"cancelled": cancelled}))
         else:
             daemon.reply(client, Reply(request.id, {"call": type(call).__name__}))
 

@@ -2,13 +2,13 @@
 
 import asyncio
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
+from typing import Any
 
 import pytest
 from client_scripted import Daemon, LockTable, daemon
 
-from ringfence.client import Notice
-from ringfence.client.aio import Connection, connect
+from ringfence.client.aio import Connection, Lockspace, connect
 from ringfence.core import errors
 from ringfence.core.ids import Token
 from ringfence.core.modes import Mode
@@ -20,10 +20,6 @@ from ringfence.wire.client import Reply, Request
 def peer() -> Iterator[Daemon]:
     with daemon(LockTable()) as one:
         yield one
-
-
-async def until(one: Daemon, gone: int) -> None:
-    await asyncio.to_thread(one.until, lambda: len(one.gone) >= gone)
 
 
 def test_nobody_listens() -> None:
@@ -90,19 +86,25 @@ def test_a_daemon_that_stays_away_and_one_that_is_silent() -> None:
 
 def test_a_lock_s_life(peer: Daemon) -> None:
     async def main() -> None:
+        heard: asyncio.Queue[Mode] = asyncio.Queue()
         async with await connect(peer.path) as ring:
-            async with await ring.lock("games", "chess", "EX", wait_ms=0) as lock:
+            space = await ring.lockspace("games")
+            async with await space.try_lock("chess", "EX", on_blocking=heard.put_nowait) as lock:
                 assert (lock.mode, lock.token, lock.lvb) == (Mode.EX, Token(3, 1, 1), b"AAA")
                 assert await lock.convert("PR") == Token(3, 1, 1)
-                client, request = peer.asked[0]
+                client, request = peer.asked[1]
                 peer.say(client, Reply(request.id, {"blocking": "CW", "lock": 1}, final=False))
-                assert await lock.wait_notice(10_000) == Notice(wants=Mode.CW)
-                assert lock.wanted is Mode.CW
-                assert await lock.wait_notice(10) is None
+                async with asyncio.timeout(10):
+                    assert await heard.get() is Mode.CW
             assert not lock.held
-            await lock.release()
-            await until(peer, 1)
+            await lock.unlock()
+            other = await space.lock("chess")
+            with pytest.raises(errors.BadInput, match="32 bytes"):
+                await other.unlock(lvb=b"short")
+            await other.unlock(lvb=b"v" * 32)
             assert await ring.status() == {"call": "Status"}
+            assert peer.calls(calls.Unlock) == [calls.Unlock(1, quiet=True), calls.Unlock(2, lvb=b"v" * 32)]
+        assert len({client for client, _ in peer.asked}) == 1
 
     asyncio.run(main())
 
@@ -111,37 +113,71 @@ def test_a_lock_s_life(peer: Daemon) -> None:
 def test_a_lost_lock(peer: Daemon, how: str) -> None:
     async def main() -> None:
         async with await connect(peer.path) as ring:
-            heard: asyncio.Queue[Notice] = asyncio.Queue()
-            lock = await ring.lock("games", "chess", on_notice=heard.put_nowait)
-            client, request = peer.asked[0]
+            space = await ring.lockspace("games")
+            lost = asyncio.Event()
+            lock = await space.lock("chess", on_lost=lost.set)
+            client, request = peer.asked[1]
             if how == "node":
                 peer.say(client, Reply(request.id, {"lost": True, "lock": 1}))
             else:
                 peer._loop.call_soon_threadsafe(peer.drop, client)
             async with asyncio.timeout(10):
-                assert await heard.get() == Notice(lost=True)
+                await lost.wait()
             assert not lock.held
-            for work in (lock.convert("PR"), lock.release()):
+            for work in (lock.convert("PR"), lock.unlock()):
                 with pytest.raises(errors.LocksLost):
                     await work
-            assert await ring.status()
+            assert (await space.lock("chess")).held
 
     asyncio.run(main())
 
 
-def test_a_cancelled_task_gives_up_its_wait_and_nothing_else(peer: Daemon) -> None:
+def test_a_cancelled_task_takes_its_wait_back_and_nothing_else(peer: Daemon) -> None:
+    async def cancelled(work: Coroutine[Any, Any, Any], kind: type[Any], count: int) -> None:
+        waiter = asyncio.create_task(work)
+        await asyncio.to_thread(peer.until, lambda: len(peer.calls(kind)) == count)
+        waiter.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await waiter
+
     async def main() -> None:
         async with await connect(peer.path) as ring:
-            other = await ring.lock("games", "chess")
-            waiter = asyncio.create_task(ring.lock("games", "busy"))
-            await asyncio.to_thread(peer.until, lambda: len(peer.asked) == 2)
-            waiter.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await waiter
-            await until(peer, 1)
-            assert peer.gone == [peer.asked[1][0]]
-            assert other.held
-            await other.release()
+            space = await ring.lockspace("games")
+            other = await space.lock("chess")
+            await cancelled(space.lock("busy"), calls.Lock, 2)
+            await cancelled(other.convert("CW"), calls.Convert, 1)
+            assert (other.held, other.mode) == (True, Mode.EX)
+            await other.unlock(wait=True)
+            ids = {type(request.call): request.id for _, request in peer.asked}
+            taken_back = [call.request for call in peer.calls(calls.Cancel)]
+            assert taken_back == [ids[calls.Lock], ids[calls.Convert]]
+            assert peer.gone == []
+
+    asyncio.run(main())
+
+
+def test_cancelled_at_any_moment(peer: Daemon) -> None:
+    """What was granted meanwhile is taken back or unlocked."""
+
+    async def use(space: Lockspace) -> None:
+        async with await space.lock("chess"):
+            await asyncio.sleep(0)
+
+    async def main() -> None:
+        async with await connect(peer.path) as ring:
+            space = await ring.lockspace("games")
+            for number in range(200):
+                task = asyncio.create_task(use(space))
+                for _ in range(number % 20):
+                    await asyncio.sleep(0)
+                task.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await task
+            await ring.status()
+        table = peer.script
+        assert isinstance(table, LockTable)
+        taken_back = {call.request for call in peer.calls(calls.Cancel)}
+        assert [lock for lock in table.taken if table.requests[lock] not in taken_back] == []
 
     asyncio.run(main())
 

@@ -1,7 +1,5 @@
 """The blocking client against the real client socket with scripted answers."""
 
-import os
-import signal
 import socket
 import subprocess
 import sys
@@ -13,11 +11,8 @@ import pytest
 from client_scripted import Daemon, LockTable, daemon
 
 import ringfence
-from ringfence.client import Connection, LockHandle, Notice
 from ringfence.client.messages import REPLY_BYTES, Lines
 from ringfence.core import errors
-from ringfence.core.ids import Token
-from ringfence.core.modes import Mode
 from ringfence.wire import client as calls
 from ringfence.wire.client import Reply, Request, encode
 
@@ -74,8 +69,7 @@ def test_calls_and_their_short_forms(peer: Daemon) -> None:
         ring.call(calls.LvCreate("vg0", "vm1", size_bytes=1 << 20))
         ring.why("vg0/vm1")
         ring.locks("vg")
-        ring.join("games")
-        ring.leave("games")
+        ring.lockspace("games").leave()
     assert [request.call for _, request in peer.asked] == [
         calls.LvCreate("vg0", "vm1", size_bytes=1 << 20),
         calls.Why("vg0/vm1"),
@@ -168,11 +162,30 @@ def test_a_giant_reply() -> None:
 
 def test_an_endless_reply_and_a_foreign_language_are_refused() -> None:
     lines = Lines()
-    assert [lines.feed(b"x" * (1 << 20)) for _ in range(REPLY_BYTES >> 20)] == [[]] * (REPLY_BYTES >> 20)
+    for _ in range(REPLY_BYTES >> 20):
+        lines.feed(b"x" * (1 << 20))
+        assert lines.next() is None
+    lines.feed(b"x")
     with pytest.raises(errors.Unavailable, match="longer than 64 MiB"):
-        lines.feed(b"x")
+        lines.next()
+    foreign = Lines()
+    foreign.feed(b"HTTP/1.1 400 Bad Request\r\n")
     with pytest.raises(errors.Unavailable, match="not in ringfence's language"):
-        Lines().feed(b"HTTP/1.1 400 Bad Request\r\n")
+        foreign.next()
+
+
+def test_lines_come_in_pieces_of_any_size() -> None:
+    replies = [Reply(str(number), {"x": "y" * (number % 7)}) for number in range(40)]
+    stream = b"".join(encode(reply) for reply in replies)
+    for size in (1, 2, 3, 17, 64, 1000, len(stream)):
+        lines, found = Lines(), []
+        for start in range(0, len(stream), size):
+            lines.feed(stream[start : start + size])
+            while (reply := lines.next()) is not None:
+                assert lines.next() == reply  # until it is seen
+                lines.seen()
+                found.append(reply)
+        assert found == replies
 
 
 def test_too_long_a_request_is_told_not_repeated(peer: Daemon) -> None:
@@ -214,194 +227,6 @@ def test_threads_share_a_connection() -> None:
         assert len(one.asked) == 200
 
 
-# -- locks -------------------------------------------------------------------------
-
-
-def test_a_lock_s_life(peer: Daemon) -> None:
-    with ringfence.connect(peer.path) as ring:
-        with ring.lock("games", "chess", "EX", wait_ms=0) as lock:
-            assert (lock.mode, lock.token, lock.lvb, lock.held) == (Mode.EX, Token(3, 1, 1), b"AAA", True)
-            assert lock.convert(Mode.PR, lvb=b"b" * 32) == Token(3, 1, 1)
-            assert lock.mode is Mode.PR
-        assert (lock.held, lock.mode) == (False, Mode.UN)
-        lock.release()  # a second release does nothing
-        with pytest.raises(errors.BadInput, match="has been released"):
-            lock.convert("EX")
-        peer.until(lambda: len(peer.gone) == 1)
-        assert [type(request.call) for _, request in peer.asked] == [calls.Lock, calls.Convert, calls.Unlock]
-        assert peer.asked[1][1].call == calls.Convert(1, "PR", lvb=b"b" * 32)
-        with pytest.raises(errors.BadInput, match="no lock mode"):
-            ring.lock("games", "chess", "XX")
-
-
-def test_a_refused_lock_leaves_nothing_behind() -> None:
-    def script(one: Daemon, client: int, request: Request) -> None:
-        one.reply(client, Reply(request.id, error=errors.LockHeld("held by b").as_dict()))
-
-    with daemon(script) as one, ringfence.connect(one.path) as ring:
-        with pytest.raises(errors.LockHeld):
-            ring.lock("games", "chess", wait_ms=0)
-        one.until(lambda: len(one.gone) == 1)
-
-
-def test_the_end_of_the_connection_ends_its_locks(peer: Daemon) -> None:
-    with ringfence.connect(peer.path) as ring:
-        lock = ring.lock("games", "chess")
-    peer.until(lambda: len(peer.gone) == 2)
-    assert not lock.held
-
-
-@pytest.mark.parametrize("listening", [False, True])
-def test_a_lock_is_lost_with_its_connection(peer: Daemon, listening: bool) -> None:
-    told: list[Notice] = []
-    heard = threading.Event()
-
-    def on_notice(notice: Notice) -> None:
-        told.append(notice)
-        heard.set()
-
-    with ringfence.connect(peer.path) as ring:
-        lock = ring.lock("games", "chess", on_notice=on_notice if listening else None)
-        peer._loop.call_soon_threadsafe(peer.drop, peer.asked[0][0])
-        peer.until(lambda: len(peer.gone) == 1)
-        if listening:
-            assert heard.wait(10)
-            assert told == [Notice(lost=True)]
-        with pytest.raises(errors.LocksLost, match="games/chess is lost: the connection"):
-            lock.convert("PR")
-        assert not lock.held
-        with pytest.raises(errors.LocksLost):
-            lock.token  # noqa: B018
-        with pytest.raises(errors.LocksLost):
-            lock.release()
-        assert ring.status() == {"call": "Status"}  # only the lock is lost
-        assert [type(request.call) for _, request in peer.asked].count(calls.Convert) == 0
-
-
-@pytest.mark.parametrize("listening", [False, True])
-def test_notices(peer: Daemon, listening: bool) -> None:
-    told: list[Notice] = []
-    heard = threading.Semaphore(0)
-
-    def on_notice(notice: Notice) -> None:
-        told.append(notice)
-        heard.release()
-
-    with ringfence.connect(peer.path) as ring:
-        lock = ring.lock("games", "chess", "PR", on_notice=on_notice if listening else None)
-        client, request = peer.asked[0]
-
-        def next_notice() -> Notice | None:
-            if not listening:
-                return lock.wait_notice(10_000)
-            assert heard.acquire(timeout=10)
-            return told[-1]
-
-        peer.say(client, Reply(request.id, {"blocking": "CW", "lock": 1}, final=False))
-        assert next_notice() == Notice(wants=Mode.CW)
-        assert lock.wanted is Mode.CW
-        lock.convert("NL")
-        assert lock.wanted is None
-        peer.say(client, Reply(request.id, {"lost": True, "lock": 1}))
-        assert next_notice() == Notice(lost=True)
-        assert not lock.held
-        with pytest.raises(errors.LocksLost, match="this node's locks were lost"):
-            lock.release()
-    if not listening:
-        assert told == []
-
-
-def test_no_notice_within_the_timeout(peer: Daemon) -> None:
-    with ringfence.connect(peer.path) as ring, ring.lock("games", "chess") as lock:
-        assert lock.wait_notice(20) is None
-        assert lock.held
-
-
-def test_a_notice_s_thread_cannot_wait_for_itself(peer: Daemon) -> None:
-    caught: list[BaseException] = []
-    done = threading.Event()
-    held: list[LockHandle] = []
-
-    def on_notice(notice: Notice) -> None:
-        try:
-            held[0].release()
-        except errors.BadInput as error:
-            caught.append(error)
-        done.set()
-
-    with ringfence.connect(peer.path) as ring:
-        held.append(ring.lock("games", "chess", on_notice=on_notice))
-        client, request = peer.asked[0]
-        peer.say(client, Reply(request.id, {"blocking": "EX", "lock": 1}, final=False))
-        assert done.wait(10)
-        assert "another thread" in str(caught[0])
-        held[0].release()
-
-
-def test_a_daemon_that_knows_the_lock_no_more() -> None:
-    table = LockTable()
-
-    def script(one: Daemon, client: int, request: Request) -> None:
-        if isinstance(request.call, calls.Lock):
-            table(one, client, request)
-        else:
-            one.reply(client, Reply(request.id, error=errors.NotFound("no such lock").as_dict()))
-
-    with daemon(script) as one, ringfence.connect(one.path) as ring:
-        lock = ring.lock("games", "chess")
-        with pytest.raises(errors.LocksLost):
-            lock.release()
-        one.until(lambda: len(one.gone) == 1)
-
-
-def test_a_body_s_error_is_the_one_that_is_told(peer: Daemon) -> None:
-    def fail(ring: Connection) -> None:
-        with ring.lock("games", "chess"):
-            peer._loop.call_soon_threadsafe(peer.drop, peer.asked[0][0])
-            peer.until(lambda: len(peer.gone) == 1)
-            raise ZeroDivisionError
-
-    with ringfence.connect(peer.path) as ring:
-        with pytest.raises(ZeroDivisionError):
-            fail(ring)
-        assert ring.status()
-
-
-def test_a_frozen_daemon_does_not_hold_a_timed_wait_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ringfence.client.messages.PATIENCE_MS", 50)
-    with daemon(silent) as one, ringfence.connect(one.path) as ring:
-        with pytest.raises(errors.Unavailable, match="does not answer about games/chess"):
-            ring.lock("games", "chess", wait_ms=10)
-        one.until(lambda: len(one.gone) == 1)
-
-
-WAITER = """
-import ringfence, sys
-with ringfence.connect(sys.argv[1]) as ring:
-    with ring.lock("games", "chess") as other:
-        try:
-            ring.lock("games", "busy")
-        except KeyboardInterrupt:
-            print("given up", other.held, ring.status()["call"])
-"""
-
-
-def test_ctrl_c_gives_up_one_wait_and_nothing_else(peer: Daemon) -> None:
-    command = [sys.executable, "-c", WAITER, str(peer.path)]
-    waiter = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    try:
-        peer.until(lambda: len(peer.asked) == 2)
-        waiting = peer.asked[1][0]
-        os.kill(waiter.pid, signal.SIGINT)
-        out, _ = waiter.communicate(timeout=20)
-    finally:
-        waiter.kill()
-        waiter.wait()
-    assert (out, waiter.returncode) == ("given up True Status\n", 0)
-    peer.until(lambda: len(peer.gone) == 3)
-    assert peer.gone[0] == waiting
-
-
 # -- events --------------------------------------------------------------------------
 
 
@@ -428,13 +253,3 @@ def test_followed_events_go_on_where_they_broke_off() -> None:
         assert [next(events)["seq"] for _ in range(4)] == [1, 2, 3, 4]
         events.close()  # type: ignore[attr-defined]
         one.until(lambda: len(one.gone) == 2)
-
-
-def test_sockets_are_closed(peer: Daemon) -> None:
-    before = len(os.listdir("/proc/self/fd"))
-    with ringfence.connect(peer.path) as ring:
-        for _ in range(20):
-            with ring.lock("games", "chess"):
-                pass
-    peer.until(lambda: len(peer.gone) == 21)
-    assert len(os.listdir("/proc/self/fd")) <= before + 2  # the peer may be closing its last

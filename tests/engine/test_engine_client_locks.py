@@ -27,6 +27,7 @@ def test_a_wait_is_taken_back_without_ending_the_connection(world: World) -> Non
     with pytest.raises(Refused, match="not waited for any more"):
         one.reply(waits)
     assert one.do(calls.Cancel(waits), client=8) == {"cancelled": False}
+    assert one.do(calls.Cancel(""), client=7) == {"cancelled": False}
     taken = one.ask(calls.Lock("games", "go"), client=8)
     assert one.reply(taken)["mode"] == "EX"
     assert one.do(calls.Cancel(taken), client=8) == {"cancelled": True}, "its grant crossed this"
@@ -83,6 +84,22 @@ def test_a_client_that_caches_and_does_not_answer_is_given_five_seconds(world: W
     assert world.until(lambda: tries in one.replies) >= 4900
     with pytest.raises(RingfenceError, match="in use here, by another client of this node"):
         one.reply(tries)
+
+
+def test_a_client_that_stands_still_is_told_each_thing_once(world: World) -> None:
+    one = world.hosts[1]
+    one.do(calls.JoinSpace("games"))
+    taken = one.ask(calls.Lock("games", "chess", cached=True), client=7)
+    for _ in range(3):
+        tries = one.ask(calls.Lock("games", "chess", wait_ms=0), client=8)
+        world.until(lambda tries=tries: tries in one.replies)
+        waits = one.ask(calls.Lock("games", "chess", wait_ms=100), client=8)
+        world.until(lambda waits=waits: waits in one.replies)
+    assert [reply.result.get("tries", False) for reply in one.replies[taken][1:]] == [True, False]
+    one.do(calls.Busy(one.replies[taken][0].result["lock"]), client=7)
+    one.ask(calls.Lock("games", "chess", wait_ms=0), client=8)
+    assert one.reply(taken)["tries"]
+    assert len(one.replies[taken]) == 4
 
 
 def test_a_holder_that_asked_for_no_notices_is_told_that_its_lock_is_lost(world: World) -> None:

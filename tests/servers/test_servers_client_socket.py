@@ -19,7 +19,7 @@ import pytest
 from ringfence.core.errors import ConfigError, Refused
 from ringfence.servers import client_socket
 from ringfence.servers.client_socket import ClientSocket
-from ringfence.wire.client import Reply, Request
+from ringfence.wire.client import Lock, Reply, Request, encode
 
 
 @pytest.fixture
@@ -198,6 +198,47 @@ def test_a_client_that_never_reads_is_dropped_and_others_are_not(
             for sock in (deaf, other):
                 sock.close()
             writer.close()
+
+    run(body())
+
+
+def test_a_client_that_caches_locks_is_not_dropped_but_read_no_more(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It believes in its locks until it reads: they must not be released because it stands still."""
+    monkeypatch.setattr(client_socket, "STALL_S", 0.1)
+
+    async def body() -> None:
+        async with serving(place / "s") as echo:
+            reader, writer = await asyncio.open_unix_connection(place / "s", limit=1 << 16)
+            writer.write(encode(Request("1", Lock("games", "chess", cached=True))))
+            await reader.readline()
+            for _ in range(12):
+                echo.server.send(1, Reply("1", result="x" * 1_000_000, final=False))
+            writer.write(status("later"))
+            await asyncio.sleep(0.5)  # several stalls' worth
+            assert not echo.gone
+            assert len(echo.asked_of) == 1
+            got = b""
+            while b'"id":"later"' not in got:
+                got = got[-100:] + await reader.read(1 << 16)
+            writer.close()
+            await until(lambda: echo.gone == [1])
+
+    run(body())
+
+
+def test_a_client_that_caches_and_dies_while_it_owes_us_reading_is_gone(place: Path) -> None:
+    async def body() -> None:
+        async with serving(place / "s") as echo:
+            client = socket.socket(socket.AF_UNIX)
+            client.connect(os.fspath(place / "s"))
+            client.sendall(encode(Request("1", Lock("games", "chess", cached=True))))
+            await until(lambda: len(echo.asked_of) == 1)
+            for _ in range(12):
+                echo.server.send(1, Reply("1", result="x" * 1_000_000, final=False))
+            client.close()
+            await until(lambda: echo.gone == [1])
 
     run(body())
 

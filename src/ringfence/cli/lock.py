@@ -14,8 +14,8 @@ import click
 
 from ringfence.cli.answers import print_error, print_json
 from ringfence.cli.options import daemon_options, json_option, open_daemon
-from ringfence.client import LockHandle
-from ringfence.client.messages import Notice, lock_lost
+from ringfence.client import Lock
+from ringfence.client.messages import lock_lost
 from ringfence.core.errors import EXIT_FAILED, EXIT_OK, Deadlock, LockHeld, RingfenceError, TimedOut
 from ringfence.core.locknames import unescape
 from ringfence.core.modes import Mode
@@ -70,20 +70,19 @@ def lock(
     lost, over = threading.Event(), threading.Event()
     running: list[subprocess.Popen[bytes]] = []
 
-    def noticed(notice: Notice) -> None:
-        if notice.lost:
-            lost.set()
-            over.set()
-            for process in running:
-                process.terminate()
+    def on_lost() -> None:
+        lost.set()
+        over.set()
+        for process in running:
+            process.terminate()
 
     with open_daemon(socket, root) as daemon:
-        daemon.join(unescape(lockspace))
+        space = daemon.lockspace(unescape(lockspace))
         try:
-            names = unescape(lockspace), unescape(resource)
-            held = daemon.lock(
-                *names, mode.upper(), wait_ms=wait_ms, deadlock=deadlock, owner=owner, on_notice=noticed
-            )
+            held = space.lock(
+                unescape(resource), mode.upper(), wait_ms=wait_ms, deadlock=deadlock, owner=owner,
+                on_lost=on_lost,
+            )  # fmt: skip
         except RingfenceError as error:
             if error.code not in NOT_IN_TIME:
                 raise
@@ -101,7 +100,7 @@ def lock(
             return code
 
 
-def _tell(held: LockHandle, as_json: bool) -> None:
+def _tell(held: Lock, as_json: bool) -> None:
     told = {"lockspace": held.lockspace, "resource": held.resource, "mode": held.mode.name}
     if as_json:
         print_json({**told, "token": str(held.token)})
@@ -117,7 +116,7 @@ def _until(over: threading.Event) -> None:
 
 
 def _run(
-    held: LockHandle,
+    held: Lock,
     command: Sequence[str],
     owner: str,
     running: list[subprocess.Popen[bytes]],

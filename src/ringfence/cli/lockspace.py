@@ -6,7 +6,7 @@ import click
 
 from ringfence.cli.answers import print_json
 from ringfence.cli.options import daemon_options, json_option, open_daemon
-from ringfence.core.locknames import lockspace_name, resource_name, unescape
+from ringfence.core.locknames import lockspace_name, resource_name
 from ringfence.wire import client as calls
 
 
@@ -24,7 +24,7 @@ def lockspace() -> None:
 def join(name: str, socket: str | None, root: Path | None, as_json: bool) -> None:
     """Join the lockspace NAME, which is made if there is none."""
     with open_daemon(socket, root) as daemon:
-        answer = daemon.join(unescape(name))
+        answer = daemon.call(calls.JoinSpace(lockspace_name(name)))
     if as_json:
         print_json(answer)
     else:
@@ -47,7 +47,7 @@ def leave(name: str, force: bool, socket: str | None, root: Path | None, as_json
     With --force clients are told that their locks are lost, and what they could write counts as not valid.
     Whoever does not listen may go on as if it held its lock: end such programs instead, if you can."""
     with open_daemon(socket, root) as daemon:
-        answer = daemon.leave(unescape(name), force=force)
+        answer = daemon.call(calls.LeaveSpace(lockspace_name(name), force))
     if as_json:
         print_json(answer)
         return

@@ -1,7 +1,7 @@
 """The Python API: `connect` blocks, `ringfence.client.aio.connect` is for asyncio."""
 
 from ringfence.client.blocking import Connection, connect
-from ringfence.client.handle import LockHandle
-from ringfence.client.messages import Notice
+from ringfence.client.lock import Lock
+from ringfence.client.lockspace import Lockspace
 
-__all__ = ["Connection", "LockHandle", "Notice", "connect"]
+__all__ = ["Connection", "Lock", "Lockspace", "connect"]

@@ -1,40 +1,59 @@
 """The blocking client: `connect()` and what it returns.
 
-    with ringfence.connect() as ring:
-        ring.join("games")
-        with ring.lock("games", "chess", "EX", wait_ms=5000) as lock:
-            store(lock.token, ...)
+    ring = ringfence.connect()
+    space = ring.lockspace("games")
+    with space.lock("chess", "EX", wait_ms=5000) as lock:
+        store(lock.token, ...)
 
-Every method raises the errors of `ringfence.core.errors`; each says what to do next."""
+Every method raises the errors of `ringfence.core.errors`; each says what to do next.
 
+Each thread has a connection to the daemon (`link.Link`) that carries all its locks: of threads that share
+one, those that wait would have to wake one another.  One more, with a thread that listens, is for locks
+about which something may be told while nobody asks: those with `on_blocking` or `on_lost`, and cached ones.
+
+An unlock is not waited for, and yet whatever thread asks for the resource next comes after it: it uses
+the connection of that unlock, until the daemon is known to have seen it."""
+
+import contextlib
 import os
+import queue
+import sys
 import threading
 import time
-from collections.abc import Iterator
+import weakref
+from collections.abc import Callable, Iterator
+from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
-from ringfence.client.handle import LockHandle, OnNotice
+from ringfence.client.cache import Cache
 from ringfence.client.link import Gone, Link, Silence, deadline
+from ringfence.client.lockspace import Lockspace
 from ringfence.client.messages import (
     RETRY_MS,
     check_plain,
     closed,
     connection_lost,
-    mode_name,
+    forked,
     new_id,
     no_answer,
     result_of,
     socket_path,
 )
-from ringfence.core.errors import RingfenceError, Unavailable
+from ringfence.core.errors import Unavailable
 from ringfence.core.locknames import text_of
-from ringfence.core.modes import Mode
 from ringfence.wire import client as calls
 from ringfence.wire.client import Call, Request
 
 PAUSE_S = 0.05
 """Between two attempts to reach a daemon that went away; it doubles, up to a second."""
+
+
+CLOSED_HERE = "its connection was closed"
+NOTHING = "0"
+"""No request has this id: to cancel it only asks whether the daemon is there."""
+UNSEEN = 1000
+"""So many unlocks are remembered at most; then the daemon is asked whether it has seen them."""
 
 
 def connect(socket: str | os.PathLike[str] | None = None, *, retry_ms: int = RETRY_MS) -> "Connection":
@@ -44,8 +63,11 @@ def connect(socket: str | os.PathLike[str] | None = None, *, retry_ms: int = RET
         socket: its Unix socket; default: $RINGFENCE_SOCKET, else /run/ringfence/socket.
         retry_ms: how long a call goes on trying after the connection broke under it.
 
+    Returns: a Connection, which any number of threads may share.  A child process needs its own.
+
     Raises:
-        Unavailable: nobody listens there, or this user may not.
+        Unavailable: nobody listens there (start the daemon), or this user may not (join the group that
+            owns the socket).
         BadInput: no Unix socket can have this path."""
     return Connection(socket_path(socket, os.environ), retry_ms)
 
@@ -53,18 +75,42 @@ def connect(socket: str | os.PathLike[str] | None = None, *, retry_ms: int = RET
 class Connection:
     """A daemon's client.  A context manager: leaving it releases all locks that were taken with it.
 
-    Safe for several threads: a lock around the one socket that `call` uses lets one call at a time
-    through.  Locks and followed events have sockets of their own and do not wait for it."""
+    Safe for several threads."""
 
     def __init__(self, path: str, retry_ms: int = RETRY_MS) -> None:
         self.path = path
         self._retry_ms = retry_ms
-        self._one_at_a_time = threading.Lock()
+        self._pid = os.getpid()
         self._closed = False
-        self._handles: dict[int, LockHandle] = {}
-        self._link: Link | None = Link(path)
+        self._opening = threading.Lock()
+        self._seats = threading.local()
+        self._free: list[Link] = []
+        """Of threads that have ended."""
+        self._links: weakref.WeakSet[Link] = weakref.WeakSet()
+        self._unlocked: dict[tuple[str, str], tuple[Link, int]] = {}
+        """Unlocks that the daemon may not have seen yet: where they went, and their ids."""
+        self._listening: tuple[Link, Cache] | None = None
+        self._callbacks: queue.SimpleQueue[Callable[[], object] | None] | None = None
+        self.link()
 
     # -- calls ---------------------------------------------------------------------
+
+    def lockspace(self, name: str | bytes) -> Lockspace:
+        """Join a lockspace; the first to join creates it.
+
+        Args:
+            name: 1 to 64 bytes of any content; a str stands for its UTF-8.
+
+        Returns: when every ready member of the cluster has acknowledged the join.
+
+        Raises:
+            Refused: this node cannot act now; `ringfence why` tells what it waits for.
+            BadInput: a name that cannot be.
+            Unavailable: the daemon went away and did not come back within retry_ms.
+
+        Source: Linux libdlm dlm_create_lockspace(3)."""
+        self.call(calls.JoinSpace(text_of(name)))
+        return Lockspace(self, name)
 
     def call(self, call: Call, *, timeout_ms: int | None = None, id: str = "") -> Any:
         """Send any request of `wire.client` that has one answer, and return its result.
@@ -79,30 +125,18 @@ class Connection:
         check_plain(call)
         request = Request(id or new_id(), call)
         limit = deadline(timeout_ms)
-        with self._one_at_a_time:
-            try:
-                return self._exchange(request, limit)
-            except Silence:
-                self._hang_up()
-                raise no_answer(call, timeout_ms or 0) from None
-            except RingfenceError:
-                raise
-            except BaseException:  # Ctrl-C: an answer that nobody waits for must not be read later
-                self._hang_up()
-                raise
+        try:
+            return self._exchange(request, limit)
+        except Silence:
+            raise no_answer(call, timeout_ms or 0) from None
 
     def _exchange(self, request: Request, limit: float | None) -> Any:
         pause_s, give_up = PAUSE_S, deadline(self._retry_ms)
         while True:
             try:
-                link = self._open()
-                link.send(request, limit)
-                reply = link.receive(limit)
-                while reply.id not in (request.id, ""):  # "": a word about the whole connection
-                    reply = link.receive(limit)
+                return result_of(self.link().ask(request, limit))
             except (Gone, Unavailable) as error:
                 # Gone: the daemon went away.  Unavailable with retry: it is not back yet.
-                self._hang_up()
                 if isinstance(error, Unavailable) and not error.retry:
                     raise
                 if give_up is None or time.monotonic() + pause_s > give_up:
@@ -111,20 +145,6 @@ class Connection:
                     raise Silence from None
                 time.sleep(pause_s)
                 pause_s = min(2 * pause_s, 1.0)
-                continue
-            return result_of(reply)
-
-    def _open(self) -> Link:
-        if self._closed:
-            raise closed(self.path)
-        if self._link is None:
-            self._link = Link(self.path)
-        return self._link
-
-    def _hang_up(self) -> None:
-        if self._link is not None:
-            self._link.close()
-            self._link = None
 
     def status(self) -> dict[str, Any]:
         """The node, its view, victims, lockspaces, authority, open volumes, incidents."""
@@ -136,13 +156,6 @@ class Connection:
 
     def locks(self, lockspace: str | bytes = "") -> Any:
         return self.call(calls.Locks(text_of(lockspace)))
-
-    def join(self, lockspace: str | bytes) -> Any:
-        """Join a lockspace; returns when every ready member has acknowledged it."""
-        return self.call(calls.JoinSpace(text_of(lockspace)))
-
-    def leave(self, lockspace: str | bytes, *, force: bool = False) -> Any:
-        return self.call(calls.LeaveSpace(text_of(lockspace), force))
 
     # -- events --------------------------------------------------------------------
 
@@ -157,11 +170,13 @@ class Connection:
         while True:
             link = None
             try:
-                link = self._another()
+                self._check()
+                link = Link(self.path)
                 request = Request(new_id(), calls.Events(follow=True, since=since, limit=limit))
+                answer = link.expect(request.id)
                 link.send(request)
                 while True:
-                    event = _object(result_of(link.receive()))["event"]
+                    event = _object(result_of(link.wait(answer)))["event"]
                     give_up = None
                     since = max(since, int(event["seq"]))
                     yield event
@@ -173,66 +188,94 @@ class Connection:
                 time.sleep(PAUSE_S)
             finally:
                 if link is not None:
-                    link.close()
+                    link.end(CLOSED_HERE)
 
-    # -- locks -----------------------------------------------------------------------
+    # -- used by Lockspace -----------------------------------------------------------
 
-    def lock(
-        self,
-        lockspace: str | bytes,
-        resource: str | bytes,
-        mode: Mode | str = Mode.EX,
-        *,
-        wait_ms: int | None = None,
-        flags: int = 0,
-        deadlock: bool = False,
-        owner: str = "",
-        on_notice: OnNotice | None = None,
-    ) -> LockHandle:
-        """Take a lock; returns when it is granted.
+    def link(self) -> Link:
+        """This thread's connection, made anew if it has ended.  Raises Unavailable, BadInput."""
+        seat: _Seat | None = getattr(self._seats, "seat", None)
+        if seat is not None and not seat.link.ended:
+            return seat.link
+        self._check()
+        link = self._free.pop() if self._free else None
+        if link is None or link.ended:
+            with self._opening:
+                link = self._opened(Link(self.path))
+        self._seats.seat = _Seat(link, self._free)
+        return link
 
-        Args:
-            lockspace, resource: 1 to 64 bytes of any content; a str stands for its UTF-8.
-            wait_ms: None waits for ever, 0 is a try-lock.  Ctrl-C gives the wait up.
-            flags: the DLM's (`ringfence.locks.flags.Flag`).
-            deadlock: raise Deadlock rather than wait in a ring with others (of any node), if this is the
-                newest wait there of those that ask so.
-            owner: a name of at most 64 bytes for whoever lets go of none of its locks while it waits for
-                another: give all of them the same, and another to each thread.  Without it every lock
-                stands for itself, and only conversions can be seen to wait in a ring.
-            on_notice: called in a thread of its own when somebody is kept waiting by this lock, and
-                when it is lost.
+    def link_for(self, lockspace: str, resource: str) -> Link:
+        """The connection on which a request comes after this process's unlocks of the resource."""
+        last = self._unlocked.get((lockspace, resource))
+        if last is not None:
+            link, id = last
+            if link.answered < id and not link.ended:
+                return link
+            self._unlocked.pop((lockspace, resource), None)
+        return self.link()
 
-        Raises LockHeld, TimedOut, LocksLost (the daemon ended meanwhile; ask again), and others."""
-        lockspace, resource = text_of(lockspace), text_of(resource)
-        call = calls.Lock(
-            lockspace, resource, mode_name(mode), wait_ms, flags, notices=True, deadlock=deadlock, owner=owner
-        )
-        link = self._another()
-        key = id(link)
-        handle = LockHandle(link, lockspace, resource, on_notice, lambda: self._forget(key))
-        self._handles[key] = handle
-        handle.acquire(call)
-        return handle
+    def unlocked(self, lockspace: str, resource: str, link: Link, id: str) -> None:
+        """Remember an unlock that is not answered."""
+        self._unlocked[lockspace, resource] = link, int(id)
+        if len(self._unlocked) > UNSEEN:
+            for where, (link, sent) in list(self._unlocked.items()):
+                if link.answered > sent or link.ended:
+                    self._unlocked.pop(where, None)
+            if len(self._unlocked) > UNSEEN // 2:  # nothing was asked since: so ask
+                for link in dict.fromkeys(link for link, _ in list(self._unlocked.values())):
+                    with contextlib.suppress(Gone):
+                        link.ask(Request(link.new_id(), calls.Cancel(NOTHING)))
+                self._unlocked.clear()
 
-    def _forget(self, key: int) -> None:
-        self._handles.pop(key, None)
+    def listening(self) -> tuple[Link, Cache]:
+        """The connection that a thread listens to, and what is cached on it: both end together."""
+        found = self._listening
+        if found is not None and not found[0].ended:
+            return found
+        self._check()
+        with self._opening:
+            if self._listening is None or self._listening[0].ended:
+                link = self._opened(Link(self.path, listens=True))
+                self._listening = link, Cache(self.path, _teller(link))
+            return self._listening
 
-    def _another(self) -> Link:
+    def _opened(self, link: Link) -> Link:
+        if self._closed:  # by another thread, just now
+            link.end(CLOSED_HERE)
+            raise closed(self.path)
+        self._links.add(link)
+        return link
+
+    def later(self, callback: Callable[[], object]) -> None:
+        """Have it called in the callbacks' thread, in order."""
+        with self._opening:
+            if self._callbacks is None:
+                self._callbacks = queue.SimpleQueue()
+                target, name = partial(_call_each, self._callbacks), "ringfence callbacks"
+                threading.Thread(target=target, name=name, daemon=True).start()
+        self._callbacks.put(callback)
+
+    def _check(self) -> None:
         if self._closed:
             raise closed(self.path)
-        return Link(self.path)
+        if self._pid != os.getpid():
+            raise forked(self.path)
 
     # -- its end ---------------------------------------------------------------------
 
     def close(self) -> None:
         """End it: all locks taken with it are released (value blocks that they could have written are
-        no longer valid; to keep those, release the locks first)."""
-        self._closed = True
-        for handle in list(self._handles.values()):
-            handle.close()
-        with self._one_at_a_time:
-            self._hang_up()
+        no longer valid; to keep those, unlock first)."""
+        with self._opening:
+            self._closed = True
+            links = list(self._links)
+        if self._listening is not None:
+            self._listening[1].give_all_back()
+        for link in links:
+            link.end(CLOSED_HERE)
+        if self._callbacks is not None:
+            self._callbacks.put(None)
 
     def __enter__(self) -> Self:
         return self
@@ -241,6 +284,38 @@ class Connection:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+class _Seat:
+    """A thread's hold on its connection: when the thread ends, another one may have it."""
+
+    __slots__ = ("_free", "link")
+
+    def __init__(self, link: Link, free: list[Link]) -> None:
+        self.link = link
+        self._free = free
+
+    def __del__(self) -> None:
+        if not self.link.ended:
+            self._free.append(self.link)
+
+
+def _teller(link: Link) -> Callable[[Call], None]:
+    def tell(call: Call) -> None:
+        with contextlib.suppress(Gone):  # the locks went with it
+            if isinstance(call, calls.Unlock):
+                link.holders.pop(call.lock, None)
+            link.tell(call)
+
+    return tell
+
+
+def _call_each(callbacks: "queue.SimpleQueue[Callable[[], object] | None]") -> None:
+    while (callback := callbacks.get()) is not None:
+        try:
+            callback()
+        except Exception:  # as an uncaught error in a thread is told, but the next one is called
+            threading.excepthook(threading.ExceptHookArgs((*sys.exc_info(), threading.current_thread())))
 
 
 def _object(result: Any) -> dict[str, Any]:

@@ -1,17 +1,37 @@
-"""One blocking Unix-socket connection: requests out, replies in.
+"""One connection to the daemon: requests out, replies to whoever waits for them.
 
-Not safe for two threads at once; whoever owns it holds a lock around it."""
+Many threads may use one.  Whoever waits reads, for itself and for the others (one leads, the rest follow;
+when the leader has its own reply it wakes one that goes on).  So a thread that waits long for a lock keeps
+nobody from asking, and one that is alone waits in the kernel and nowhere else.  A listening link is read
+by a thread of its own instead, so that notices are heard while nobody waits.
 
+A link ends when the connection does, or when the daemon takes nothing for `STUCK_S`.
+
+An interrupt (Ctrl-C, any exception of a signal handler) may strike after any call, and costs the waiter
+its own request and nothing else: what a system call did is kept by the C code that made it (the `map`
+in `_send` and `_read`), so that it is known whether a line is out and no byte that came in is lost."""
+
+import contextlib
+import itertools
+import os
 import select
 import socket
+import struct
+import threading
 import time
+import weakref
 from collections import deque
+from typing import Any, Protocol
 
-from ringfence.client.messages import Lines, cannot_connect, line_of
-from ringfence.wire.client import Reply, Request
+from ringfence.client.messages import CLOSED, INTERRUPTED, Lines, cannot_connect, forked, line_of
+from ringfence.core.errors import Unavailable
+from ringfence.wire.client import Call, Reply, Request
 
 CONNECT_S = 10.0
-CHUNK_BYTES = 256 << 10
+STUCK_S = 30
+CHUNK_BYTES = 16 << 10
+"""Small enough for malloc to have it at hand: each read makes a buffer of this size first."""
+_TIMEVAL = struct.Struct("@ll")
 
 
 class Silence(Exception):
@@ -19,79 +39,296 @@ class Silence(Exception):
 
 
 class Gone(Exception):
-    """The other side closed the connection, or it broke."""
+    """The link has ended."""
+
+
+class Holder(Protocol):
+    """Whoever is to be told what becomes of a lock.  Called by the thread that reads: it must not wait."""
+
+    def told(self, lock: int, result: dict[str, Any]) -> None:
+        """A later word about the lock: {"blocking": …}, {"lost": …} or {"released": …}."""
+
+    def lose(self, why: str) -> None:
+        """The link ended, and the lock with it."""
+
+
+class Answer:
+    """Where the replies to one request arrive."""
+
+    __slots__ = ("holder", "replies", "wake")
+
+    def __init__(self, holder: Holder | None) -> None:
+        self.replies: deque[Reply] = deque()
+        self.holder = holder
+        self.wake = threading.Lock()
+        self.wake.acquire()
 
 
 class Link:
-    def __init__(self, path: str) -> None:
-        """Raises Unavailable, with what to do next."""
+    """Args: path: the daemon's socket.  listens: a thread reads it as long as it lives.
+
+    Raises Unavailable, with what to do next."""
+
+    def __init__(self, path: str, *, listens: bool = False) -> None:
+        self.path = path
+        self.listens = listens
+        self.ended = ""
+        """Why it ended; empty while it is alive."""
+        self.holders: dict[int, Holder] = {}
+        """Of each lock that this connection has."""
+        self.answered = 0
+        """The highest id for which a lock was granted: the daemon has seen all that was sent before."""
+        self._answers: dict[str, Answer] = {}
+        self._ids = itertools.count(1)
         self._lines = Lines()
-        self._replies: deque[Reply] = deque()
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._undigested = False
+        """Something may have been read and not handed out: an interrupt came in between."""
+        self._sending = threading.Lock()
+        self._reading = threading.RLock()
+        self._socket = _connected(path)
+        self._poll = select.poll()
+        self._poll.register(self._socket, select.POLLIN)
+        _links.add(self)
+        if listens:
+            threading.Thread(target=self._listen, name="ringfence notices", daemon=True).start()
+
+    # -- asking ----------------------------------------------------------------------
+
+    def new_id(self) -> str:
+        """For calls that belong to this connection: a number is enough."""
+        return str(next(self._ids))
+
+    def ask(self, request: Request, deadline_s: float | None = None) -> Reply:
+        """Send, and wait for the one reply.  Raises Gone, Silence, BadInput (too long)."""
+        answer = self.expect(request.id)
         try:
-            self._socket.settimeout(CONNECT_S)
-            self._socket.connect(path)
-        except OSError as error:
-            self._socket.close()
-            raise cannot_connect(path, error) from None
-        except BaseException:  # Ctrl-C while it connects
-            self._socket.close()
-            raise
+            self.send(request)
+            return self.wait(answer, deadline_s)
+        finally:
+            self.forget(request.id)
 
-    def send(self, request: Request, deadline_s: float | None = None) -> None:
-        """Raises Gone, Silence (the daemon reads nothing), BadInput (too long)."""
-        line = line_of(request)
-        try:
-            self._socket.settimeout(_left(deadline_s))
-            self._socket.sendall(line)
-        except TimeoutError:
-            raise Silence from None
-        except OSError:
-            raise Gone from None
+    def expect(self, id: str, holder: Holder | None = None) -> Answer:
+        """Replies to that id are had from `wait` until `forget`.
 
-    def receive(self, deadline_s: float | None = None) -> Reply:
-        """The next reply.  A reply that is already here is returned even after the deadline.
+        `holder` is registered by whoever reads the grant, before any later word about the lock is read."""
+        answer = self._answers[id] = Answer(holder)
+        return answer
 
-        Raises Gone, Silence; Unavailable if this is not the daemon's language."""
-        while not self._replies:
-            try:
-                self._socket.settimeout(_left(deadline_s))
-                data = self._socket.recv(CHUNK_BYTES)
-            except TimeoutError:
-                raise Silence from None
-            except OSError:
-                raise Gone from None
-            if not data:
+    def send(self, request: Request) -> None:
+        """Raises Gone, BadInput (too long)."""
+        self._send(line_of(request))
+
+    def tell(self, call: Call) -> None:
+        """Send what nobody waits for the answer of.  Raises Gone."""
+        self._send(line_of(Request(self.new_id(), call)))
+
+    def forget(self, id: str) -> None:
+        """Nobody waits for this one's replies any more."""
+        self._answers.pop(id, None)
+
+    def wait(self, answer: Answer, deadline_s: float | None = None) -> Reply:
+        """The next reply; one that is here already is returned even after the deadline.
+
+        Raises Gone, Silence."""
+        while not answer.replies:
+            if self.ended:
+                self._hand_over(answer)
                 raise Gone
-            self._replies.extend(self._lines.feed(data))
-        return self._replies.popleft()
+            leads = False
+            try:
+                leads = self._reading.acquire(blocking=False)
+                while leads and not answer.replies and not self.ended:
+                    self._read(deadline_s)
+            finally:
+                try:
+                    self._let_go()
+                except BaseException:
+                    self._let_go()
+                    raise
+            if not leads:
+                self._follow(answer, deadline_s)
+        return answer.replies.popleft()
 
-    def ready(self) -> bool:
-        """Whether `receive` would return (or raise Gone) at once, but for half a line."""
-        if self._replies or self._socket.fileno() < 0:
-            return True
-        poll = select.poll()
-        poll.register(self._socket, select.POLLIN)
-        return bool(poll.poll(0))
+    def look(self) -> None:
+        """Read what the daemon has said meanwhile, without waiting."""
+        try:
+            if self._reading.acquire(blocking=False):
+                while not self.ended and (self._undigested or self._poll.poll(0)):
+                    self._read_now()
+        finally:
+            try:
+                self._let_go()
+            except BaseException:
+                self._let_go()
+                raise
+
+    # -- its end -----------------------------------------------------------------------
+
+    def end(self, why: str) -> None:
+        """Close it.  Whoever waits is woken with Gone; the holders of its locks lose them."""
+        if self.ended:
+            return
+        self.ended = why
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)  # whoever reads wakes up
+        for answer in list(self._answers.values()):
+            _wake(answer)
+        for lock in list(self.holders):
+            holder = self.holders.pop(lock, None)
+            if holder is not None:
+                holder.lose(why)
+        self._close()
 
     def fileno(self) -> int:
         return self._socket.fileno()
 
-    def shut(self) -> None:
-        """End the connection; a thread in `receive` wakes up with Gone."""
-        try:
-            self._socket.shutdown(socket.SHUT_RDWR)
-        except OSError:
-            return
-
-    def close(self) -> None:
+    def leave_to_parent(self) -> None:
+        """In a child process: the connection is the parent's, and must end when that one does."""
+        self.ended = forked(self.path).message
         self._socket.close()
+
+    # -- helpers ---------------------------------------------------------------------------
+
+    def _send(self, line: bytes) -> None:
+        if self.ended:  # in a child process the next line might wait for ever
+            raise Gone
+        with self._sending:
+            sent: list[int] = []
+            try:
+                while (size := sum(sent)) < len(line):
+                    sent.extend(map(self._socket.send, (line[size:] if size else line,)))
+                return
+            except OSError:
+                why = CLOSED
+            except BaseException:
+                if 0 < sum(sent) < len(line):  # nobody could go on from half a line
+                    self.end(INTERRUPTED)
+                raise
+        self.end(why)
+        raise Gone
+
+    def _read(self, deadline_s: float | None) -> None:
+        """Wait for bytes and hand out what they say.  Raises Silence."""
+        if deadline_s is not None and not self._undigested:
+            left_ms = max(0.0, deadline_s - time.monotonic()) * 1000
+            if not self._poll.poll(left_ms):
+                raise Silence
+        self._read_now()
+
+    def _read_now(self) -> None:
+        """The reader's lock is held."""
+        lines = self._lines
+        try:
+            if not self._undigested and not lines.over:
+                self._undigested = True
+                lines.chunks.extend(
+                    zip(lines.numbers, map(self._socket.recv, (CHUNK_BYTES,)), strict=False)
+                )
+            while (reply := lines.next()) is not None:
+                self._hand_out(reply)
+                lines.seen()
+            self._undigested = False
+        except OSError:
+            self.end(CLOSED)
+        except Unavailable as error:
+            self.end(str(error))
+        if lines.over:
+            self.end(CLOSED)
+
+    def _hand_out(self, reply: Reply) -> None:
+        if not reply.id:  # a word about the whole connection, which ends with it
+            for answer in list(self._answers.values()):
+                answer.replies.append(reply)
+                _wake(answer)
+            return
+        result = reply.result
+        lock = result.get("lock") if isinstance(result, dict) else None
+        if lock in self.holders and "mode" not in result:
+            self.holders[lock].told(lock, result)
+        elif reply.id in self._answers:
+            waiting = self._answers[reply.id]
+            if lock is not None and waiting.holder is not None:
+                self.holders[lock] = waiting.holder
+            waiting.replies.append(reply)
+            _wake(waiting)
+
+    def _let_go(self) -> None:
+        """Lead no more, if this one did."""
+        with contextlib.suppress(RuntimeError):
+            self._reading.release()
+        self._hand_over()
+
+    def _hand_over(self, leaving: Answer | None = None) -> None:
+        """Let another one lead, if there is one."""
+        if self.ended:
+            self._close()
+        for answer in list(self._answers.values()) if self._answers else ():
+            if answer is not leaving and not answer.replies and _wake(answer):
+                return
+
+    def _follow(self, answer: Answer, deadline_s: float | None) -> None:
+        """Sleep until the reply is here, or the leader has gone."""
+        try:
+            left_s = -1.0 if deadline_s is None else max(0.0, deadline_s - time.monotonic())
+            if not answer.wake.acquire(timeout=left_s) and not answer.replies:
+                raise Silence
+        except BaseException:
+            self._hand_over(answer)  # it may have been this one's turn to lead
+            raise
+
+    def _listen(self) -> None:
+        with self._reading:
+            try:
+                while not self.ended:
+                    self._read(None)
+            finally:
+                self.end(CLOSED)
+        self._close()
+
+    def _close(self) -> None:
+        """Give the descriptor back, unless somebody reads from it: that one does it then."""
+        if self._reading.acquire(blocking=False):
+            try:
+                self._socket.close()
+            finally:
+                self._reading.release()
 
 
 def deadline(limit_ms: int | None) -> float | None:
     return None if limit_ms is None else time.monotonic() + limit_ms / 1000
 
 
-def _left(deadline_s: float | None) -> float | None:
-    # Never 0: that would mean "do not block" rather than "time is over".
-    return None if deadline_s is None else max(0.0001, deadline_s - time.monotonic())
+def _connected(path: str) -> socket.socket:
+    made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        made.settimeout(CONNECT_S)
+        made.connect(path)
+        made.settimeout(None)
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _TIMEVAL.pack(STUCK_S, 0))
+    except OSError as error:
+        made.close()
+        raise cannot_connect(path, error) from None
+    except BaseException:  # Ctrl-C while it connects
+        made.close()
+        raise
+    return made
+
+
+def _wake(answer: Answer) -> bool:
+    """Whether it was asleep (or about to be)."""
+    try:
+        answer.wake.release()
+    except RuntimeError:
+        return False
+    return True
+
+
+_links: "weakref.WeakSet[Link]" = weakref.WeakSet()
+
+
+def _leave_all_to_parent() -> None:
+    for link in list(_links):
+        link.leave_to_parent()
+
+
+os.register_at_fork(after_in_child=_leave_all_to_parent)

@@ -2,10 +2,12 @@
 
 Requests are `wire.client`'s, one JSON object a line, each with a UUID for an id.  An id is kept when
 a request is sent again on a new connection, so that a change whose reply was lost is not made twice.
-Locks are the exception: they end with their connection, and so cannot be sent again."""
+Locks are the exception: they end with their connection, and so cannot be sent again; their requests
+are numbered."""
 
 import base64
 import errno
+import itertools
 import os
 import uuid
 from collections.abc import Mapping
@@ -16,7 +18,6 @@ import msgspec
 from ringfence.core.errors import (
     BadInput,
     LocksLost,
-    NotFound,
     RingfenceError,
     TimedOut,
     Unavailable,
@@ -24,6 +25,7 @@ from ringfence.core.errors import (
 )
 from ringfence.core.ids import Token
 from ringfence.core.modes import Mode
+from ringfence.locks.flags import LVB_BYTES
 from ringfence.wire import client as calls
 from ringfence.wire.client import Call, Reply, Request, decode_reply, encode
 
@@ -40,7 +42,10 @@ RETRY_MS = 5000
 PATIENCE_MS = 30_000
 """How much longer than its own `wait_ms` a lock may take before the daemon counts as frozen."""
 
-CONNECTION_OWNED = (calls.Lock, calls.Convert, calls.Unlock)
+CLOSED = "the connection to the daemon ended"
+INTERRUPTED = "the connection to the daemon was interrupted in the middle of a request"
+NODE_LOST = "this node's locks were lost"
+SILENT = "the daemon does not answer"
 
 
 class Grant(msgspec.Struct, frozen=True):
@@ -49,15 +54,8 @@ class Grant(msgspec.Struct, frozen=True):
     token: Token
     lvb: bytes | None
     """None: nothing is known of the value block, or it is not valid."""
-
-
-class Notice(msgspec.Struct, frozen=True):
-    """Something happened to a lock that is held."""
-
-    wants: Mode | None = None
-    """Somebody is kept waiting and wants this mode."""
-    lost: bool = False
-    """The lock is gone: stop using what it protects, at once."""
+    incarnation: int = 0
+    """Of a cached lock: whose authority page says whether it may be used."""
 
 
 def socket_path(given: str | os.PathLike[str] | None, environment: Mapping[str, str]) -> str:
@@ -86,26 +84,62 @@ def line_of(request: Request) -> bytes:
 
 
 class Lines:
-    """Bytes in, replies out; what is incomplete waits for more."""
+    """Bytes in, replies out; what is incomplete waits for more.
+
+    An interrupt (Ctrl-C) may strike between any two steps.  Each step is one assignment, and what was not
+    finished is done again: a reply may be seen twice, none is lost."""
 
     def __init__(self) -> None:
-        self._partial = bytearray()
+        self.chunks: list[tuple[int, bytes]] = []
+        """What arrived, numbered upward.  An empty one is the end."""
+        self.numbers = itertools.count(1)
+        self._state = (b"", 0, 0)
+        """Bytes with whole lines in them, where the next one begins, the number of their last chunk."""
+        self._scanned = 0
+        """Number of the last chunk that is known to hold no end of a line."""
 
-    def feed(self, data: bytes) -> list[Reply]:
-        """Raises Unavailable if this is not the daemon's language."""
-        searched = len(self._partial)
-        self._partial += data
-        replies: list[Reply] = []
-        start = 0
-        while (end := self._partial.find(b"\n", max(start, searched))) >= 0:
-            replies.append(_decode(bytes(self._partial[start:end])))
-            start = end + 1
-        del self._partial[:start]
-        if len(self._partial) > REPLY_BYTES:
-            raise Unavailable(
-                f"the daemon's reply is longer than {REPLY_BYTES >> 20} MiB", next="ask for less at once"
-            )
-        return replies
+    def feed(self, data: bytes) -> None:
+        self.chunks.append((next(self.numbers), data))
+
+    @property
+    def over(self) -> bool:
+        """No more will arrive."""
+        return bool(self.chunks) and not self.chunks[-1][1]
+
+    def next(self) -> Reply | None:
+        """The next whole reply, if there is one; the same again until `seen`.
+
+        Raises Unavailable if this is not the daemon's language."""
+        data, at, _ = self._state
+        end = data.find(b"\n", at)
+        if end < 0:
+            if not self._join():
+                return None
+            data, at, _ = self._state
+            end = data.find(b"\n", at)
+        return _decode(data[at:end])
+
+    def seen(self) -> None:
+        """The reply that `next` told has been dealt with."""
+        data, at, last = self._state
+        self._state = (data, data.find(b"\n", at) + 1, last)
+
+    def _join(self) -> bool:
+        """Whether what arrived ends a line."""
+        data, at, last = self._state
+        fresh = [chunk for chunk in self.chunks if chunk[0] > last]
+        for position, (number, chunk) in enumerate(fresh, 1):
+            if number > self._scanned and b"\n" in chunk:
+                self._state = (b"".join([data[at:], *(one for _, one in fresh[:position])]), 0, number)
+                self.chunks = fresh[position:]
+                return True
+        if fresh:
+            self._scanned = fresh[-1][0]
+            if sum(len(chunk) for _, chunk in fresh) > REPLY_BYTES:
+                raise Unavailable(
+                    f"the daemon's reply is longer than {REPLY_BYTES >> 20} MiB", next="ask for less at once"
+                )
+        return False
 
 
 def _decode(line: bytes) -> Reply:
@@ -134,6 +168,7 @@ def grant_of(result: Any) -> Grant:
             Mode[result["mode"]],
             Token.parse(result["token"]),
             None if lvb is None or not result["lvb_valid"] else base64.b64decode(lvb),
+            int(result.get("incarnation", 0)),
         )
     except (KeyError, TypeError, ValueError):
         raise Unavailable(
@@ -142,29 +177,32 @@ def grant_of(result: Any) -> Grant:
         ) from None
 
 
-def notice_of(result: Any) -> Notice | None:
-    """A later reply to a lock's request; None for the release that this client asked for."""
-    if isinstance(result, dict):
-        if result.get("lost"):
-            return Notice(lost=True)
-        wants = result.get("blocking")
-        if isinstance(wants, str) and wants in Mode.__members__:
-            return Notice(wants=Mode[wants])
-    return None
-
-
-def mode_name(mode: Mode | str) -> str:
+def mode_of(mode: Mode | str) -> Mode:
     """Raises BadInput.  The daemon would say so too, but later."""
-    name = mode.name if isinstance(mode, Mode) else mode.upper()
-    if name not in Mode.__members__ or name == Mode.UN.name:
+    known = mode if isinstance(mode, Mode) else Mode.__members__.get(mode.upper(), Mode.UN)
+    if known is Mode.UN:
         raise BadInput(f"{mode!r} is no lock mode", next="give NL, CR, CW, PR, PW or EX")
-    return name
+    return known
+
+
+def check_cached(mode: Mode, flags: int) -> None:
+    """Raises BadInput.  Under NL and CR others may write the value block while it is kept."""
+    if flags or mode < Mode.CW:
+        raise BadInput(
+            "a cached lock is CW, PR, PW or EX and has no flags", next="take it without cached=True"
+        )
+
+
+def check_lvb(lvb: bytes | None) -> None:
+    """Raises BadInput for what is no value block."""
+    if lvb is not None and len(lvb) != LVB_BYTES:
+        raise BadInput(f"a value block has {LVB_BYTES} bytes, not {len(lvb)}")
 
 
 def check_plain(call: Call) -> None:
     """Raises BadInput for what `call` cannot carry: it answers once and may be sent again."""
-    if isinstance(call, CONNECTION_OWNED):
-        raise BadInput("locks belong to a connection of their own", next="use Connection.lock()")
+    if isinstance(call, calls.LOCK_CALLS):
+        raise BadInput("locks are not taken by a plain call", next="use Lockspace.lock()")
     if isinstance(call, calls.Events) and call.follow:
         raise BadInput("a call has one answer, and followed events have many", next="use Connection.events()")
 
@@ -218,11 +256,27 @@ def lock_lost(what: str, why: str) -> LocksLost:
     )
 
 
-def as_lock_error(error: RingfenceError, what: str) -> RingfenceError:
-    """On a lock's own connection "no such lock" means that the daemon dropped it."""
-    if isinstance(error, NotFound):
-        return lock_lost(what, "the daemon knows it no more")
-    return error
+def not_granted(what: str) -> LocksLost:
+    return LocksLost(
+        f"the daemon ended while {what} was asked for",
+        next="ask for the lock again once it is back",
+        retry=True,
+    )
+
+
+def silent(what: str) -> Unavailable:
+    return Unavailable(
+        f"the daemon does not answer about {what}; it is not waited for any more",
+        next="look at the daemon's process and its log",
+        retry=True,
+    )
+
+
+def forked(path: str) -> BadInput:
+    return BadInput(
+        f"this connection to {path} was made before the fork and belongs to the parent process",
+        next="call connect() in the child",
+    )
 
 
 def ended(what: str) -> BadInput:

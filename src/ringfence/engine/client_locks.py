@@ -16,6 +16,7 @@ from ringfence.wire import client as calls
 from ringfence.wire.client import Reply
 
 OWNER_BYTES = 64
+WAITED, TRIED = 1, 2
 
 
 class _Owned(msgspec.Struct, gc=False):
@@ -26,6 +27,10 @@ class _Owned(msgspec.Struct, gc=False):
     """0: it is being asked for."""
     converting: str = ""
     """The request of the conversion in flight."""
+    cached: bool = False
+    unanswered: int = 0
+    """What a client that caches was told and has not answered (a bit each): it is not told again, so that
+    one that stands still is owed no more than two words a lock."""
 
 
 class ClientLocks:
@@ -54,7 +59,7 @@ class ClientLocks:
     def lock(self, client: int, id: str, call: calls.Lock, who: str) -> None:
         """Raises BadInput for a mode or a name that cannot be."""
         mode = _mode(call.mode)
-        owned = _Owned(id, call.notices or call.cached)
+        owned = _Owned(id, call.notices or call.cached, cached=call.cached)
         owner = self._owner(client, call.owner, who)
 
         def done(result: Held | RingfenceError | None) -> None:
@@ -112,7 +117,7 @@ class ClientLocks:
         """An operation that waits ends with an error; what a Lock got meanwhile is released."""
         cancelled = False
         for lock, owned in reversed(self._clients.get(client, {}).items()):
-            if call.request in (owned.request, owned.converting):
+            if call.request in (owned.request, owned.converting or owned.request):
                 cancelled = True
                 self._take_back(client, lock, owned, call.request == owned.converting)
                 break
@@ -130,7 +135,7 @@ class ClientLocks:
             self._send(client, Reply(owned.request, result={"released": True, "lock": lock}))
 
     def busy(self, client: int, id: str, call: calls.Busy) -> None:
-        self._mine(client, call.lock)
+        self._mine(client, call.lock).unanswered &= ~TRIED
         self._locker.busy(call.lock)
         self._send(client, Reply(id, result={}))
 
@@ -188,7 +193,10 @@ class ClientLocks:
 
     def _blocking(self, client: int, lock: int, wants: Mode, tries: bool) -> None:
         owned = self._clients.get(client, {}).get(lock)
-        if owned is not None and owned.notices and owned.lock:
+        word = TRIED if tries else WAITED
+        if owned is not None and owned.notices and owned.lock and not owned.unanswered & word:
+            if owned.cached:
+                owned.unanswered |= word
             told: dict[str, Any] = {"blocking": wants.name, "lock": lock}
             if tries:
                 told["tries"] = True

@@ -139,11 +139,15 @@ class Pages:
 def _make(path: Path, first_ns: int) -> None:
     """A page appears whole, with its first deadline: an empty one would read as lost for ever.
 
-    All 4096 bytes are written, or a full disk would show later as SIGBUS at a store."""
+    All 4096 bytes are written, or a full disk would show later as SIGBUS at a store.  Whoever may use the
+    daemon's socket must be able to read it, whatever this process's umask: it is a time, and no secret."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    for directory in (path.parent, path.parent.parent):
+        directory.chmod(0o755)
     new = path.with_name(path.name + ".new")
     fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
     try:
+        os.fchmod(fd, 0o644)
         data = first_ns.to_bytes(8, "little").ljust(PAGE_BYTES, b"\0")
         if os.write(fd, data) != PAGE_BYTES:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

@@ -422,6 +422,7 @@ class NodeLock:
             if not converts or self._deadlock_flags() == outstanding.flags & DEADLOCK:
                 return []
         outstanding.cancelled, outstanding.yielded = True, yields
+        local.queueing = False
         return [AskCluster(self.lockspace, self.resource, OpKind.CANCEL)]
 
     def _refuse_hopeless(self, asked_for: Lock | None) -> list[Out]:

@@ -281,9 +281,11 @@ class _Connection(asyncio.Protocol):
         line = encode(reply)
         self._queued_bytes += len(line)
         self._transport.write(line)
-        if self._transport.get_write_buffer_size() > UNSENT_BYTES and not self._caches:
-            self.abort()
-            return False
+        if self._transport.get_write_buffer_size() > UNSENT_BYTES:
+            if not self._caches:
+                self.abort()
+                return False
+            self._transport.pause_reading()
         return True
 
     def end(self) -> None:
@@ -302,15 +304,13 @@ class _Connection(asyncio.Protocol):
         """The client does not read.
 
         One that caches locks is not dropped for it: they would go to others while, thawed, it goes on
-        under what it has not yet read.  It is read no more instead, and so gets no further answers;
-        what it may still be told is one notice a lock."""
-        if self._caches:
-            self._transport.pause_reading()
-        elif self._stall is None:
+        under what it has not yet read.  It is read no more instead when too much is unsent (`send`), and
+        so gets no further answers; what it is told unasked is bounded by its locks."""
+        if self._stall is None and not self._caches:
             self._watch()
 
     def resume_writing(self) -> None:
-        if self._caches:
+        if self._caches and not self._ending:
             self._transport.resume_reading()
         if self._stall is not None and not self._ending:
             self._stall.cancel()

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ringfence.client import Connection, LockHandle, connect
+from ringfence.client import Connection, Lock, Lockspace, connect
 from ringfence.config import Paths
 from ringfence.core.errors import LocksLost
 from ringfence.host.pages import PageReader, page_path
@@ -19,7 +19,7 @@ JOIN_MS = 5000
 class Hold:
     """A lock that is ours as far as we were told."""
 
-    def __init__(self, handle: LockHandle, page: PageReader) -> None:
+    def __init__(self, handle: Lock, page: PageReader) -> None:
         self._handle = handle
         self._page = page
 
@@ -40,11 +40,6 @@ class Hold:
     def held(self) -> bool:
         return self._handle.held
 
-    @property
-    def wanted(self) -> bool:
-        """Whether somebody is kept waiting by it."""
-        return self._handle.wanted is not None
-
     def deadline_ns(self) -> int:
         """Of its grant authority (`host.pages`)."""
         return self._page.deadline_ns()
@@ -54,10 +49,10 @@ class Hold:
         self._handle.convert(mode, wait_ms=wait_ms, lvb=writes)
 
     def release(self) -> None:
-        self._handle.release()
+        self._handle.unlock()
 
     def close(self) -> None:
-        self._handle.close()
+        self._handle.abandon()
 
 
 class Dlm:
@@ -73,9 +68,9 @@ class Dlm:
     def lock(self, space: str, resource: str, mode: str, wait_ms: int | None) -> Hold:
         """Raises RingfenceError; LocksLost also if the daemon's life changed meanwhile."""
         before = self._incarnation()
-        handle = self._connection.lock(space, resource, mode, wait_ms=wait_ms)
+        handle = Lockspace(self._connection, space).lock(resource, mode, wait_ms=wait_ms)
         if self._incarnation() != before:
-            handle.close()
+            handle.abandon()
             raise LocksLost(f"{space}/{resource} was asked of one life of the daemon, granted by the next")
         return Hold(handle, PageReader(page_path(self._paths.authority, before, "grant")))
 

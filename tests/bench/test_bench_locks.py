@@ -1,0 +1,52 @@
+"""The bench of locks: that it runs, on ours alone and for seconds; and that its goals are told honestly."""
+
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+BENCH = Path(__file__).parents[2] / "bench/locks.py"
+
+
+@pytest.fixture(scope="module")
+def bench() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("bench_locks", BENCH)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_a_quick_look_at_ours() -> None:
+    before = sorted(Path("/tmp").glob("rfb*"))
+    ran = subprocess.run(
+        [sys.executable, BENCH, "--quick", "--only", "ringfence", "--no-scale", "--json"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert ran.returncode == 0, ran.stderr
+    found = json.loads(ran.stdout)["measures"]
+    assert sorted(found) == ["crowd", "hand_over", "pair", "turns"]
+    assert sorted(found["pair"]) == ["limit", "limit, one CPU", "ringfence", "ringfence cached"]
+    assert all(0 < one["p50"] <= one["p99"] for one in found["pair"].values())
+    assert found["turns"]["ringfence"]["p50"] > 0
+    assert sorted(Path("/tmp").glob("rfb*")) == before, "it leaves nothing behind"
+
+
+def test_goals(bench: ModuleType) -> None:
+    found = {
+        "pair": {"ringfence": {"p50": 100.0}, "redis": {"p50": 201.0}, "postgresql": {"p50": 90.0}},
+        "crowd": {"ringfence": {"p50": 1300}, "postgresql": {"p50": 1000}},
+        "turns": {"ringfence": {"p50": 5, "smaller_share": 0.1}},
+    }
+    told = {one["goal"]: one["met"] for one in bench.goals(found, {"joiner": {"failed": "no"}})}
+    assert told == {
+        "pair : redis's": True,
+        "pair : postgresql's": False,
+        "64 clients : postgresql's": True,
+        "two in a tight loop: smaller share of grants": False,
+    }
