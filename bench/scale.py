@@ -3,15 +3,17 @@
     python bench/scale.py [--locks N] [--waiters W] [--memory N] [--only NAME] [--json]
 
 Real engines in one process, over a ring that is a list: what is measured is what the daemon's event loop
-would be held for, step by step.  A step is one `Node.step`, with the frame that it leaves.  `purge`: a
-node holds N locks, two others keep as many between them and wait for W of the first's; it loses power, a
-person confirms it, its bound passes.  `joiner`: a node that was switched off comes back and takes the
-state of N locks.  `memory`: bytes a lock, by the growth of the process, for each level of the table: the
+would be held for, step by step, in CPU time of this thread.  A step is one `Node.step`, with the frame
+that it leaves.  `purge`: a node holds N locks, two others keep a tenth as many between them and wait for
+W of the first's; it loses power, a person confirms it, its bound passes.  `joiner`: a node that had left
+comes back and takes the state of N locks.  `memory`: bytes a lock, by the growth of the process, for
+each level of the table: the
 ordered state, a node's locks, a client's.
 
 Goals (issue 3): purge <= 0.3 s and no step over 20 ms; joiner <= 1 s; memory <= 600 bytes a level."""
 
 import argparse
+import functools
 import gc
 import json
 import statistics
@@ -36,12 +38,16 @@ from ringfence.engine.spaces import lock_request
 from ringfence.engine.state import ClusterState
 from ringfence.locks.lockspace import Lockspace
 from ringfence.locks.node_locks import AskCluster, NodeLocks
+from ringfence.locks.resource import EMPTY_LVB
 from ringfence.wire import client as calls
 from ringfence.wire import entries
 from ringfence.wire.client import Reply, Request
 
 MS = 1_000_000
 SPACE = "apps"
+SAME_MS = 100
+"""Locks that are taken at one time of the wall clock, which the daemon reads once a second."""
+TOKEN = Token(1, 1, 1)
 TIMING = Timing(
     heartbeat_ms=100, token_ms=500, grant_ms=700, silent_ms=60_000, write_ms=2500, hold_ms=30_000,
     grace_ms=4000, post_join_delay_ms=4000, agent_timeout_ms=5000, backoff_ms=500,
@@ -57,16 +63,14 @@ class Host:
         self.answered = 0
         self.steps_s: list[float] = []
         """How long each step took, since `watch`."""
-        self.longest = ""
+        self.worst_s, self.longest = 0.0, ""
 
     def start(self) -> None:
         self.boots += 1
         self.node = Node()
-        self.feed(
-            inputs.Started(
-                self.cluster.config, self.id, f"machine-{self.id}", f"boot-{self.id}-{self.boots}", self.disk, True
-            )
-        )  # fmt: skip
+        boot = f"boot-{self.id}-{self.boots}"
+        config = self.cluster.config
+        self.feed(inputs.Started(config, self.id, f"machine-{self.id}", boot, self.disk, True))
 
     def watch(self) -> None:
         self.steps_s, self.longest = [], ""
@@ -74,10 +78,10 @@ class Host:
     def feed(self, fact: Input) -> None:
         if self.node is None:
             return
-        began_s = time.perf_counter()
+        began_s = time.thread_time()
         todo = self.node.step(self.cluster.now_ns, fact)
-        took_s = time.perf_counter() - began_s
-        if not self.steps_s or took_s > max(self.steps_s[-1:], default=0) and took_s > self.worst_s:
+        took_s = time.thread_time() - began_s
+        if not self.steps_s or (took_s > max(self.steps_s[-1:], default=0) and took_s > self.worst_s):
             self.longest = type(fact).__name__
         self.worst_s = max(took_s, self.worst_s) if self.steps_s else took_s
         self.steps_s.append(took_s)
@@ -87,23 +91,23 @@ class Host:
                     self.cluster.queue.append((self.id, effect.payload))
                     self.cluster.payload_bytes = max(self.cluster.payload_bytes, len(effect.payload))
                 case effects.CallAgain():
-                    self.cluster.later.append(lambda: self.feed(inputs.CalledAgain()))
+                    self.later(inputs.CalledAgain())
                 case effects.Keep():
                     self.disk = effect.disk
                 case effects.Answer():
                     self.answered += 1
                     self.replies[effect.reply.id] = effect.reply
                 case effects.RunAgent():
-                    failed = inputs.AgentExited(effect.run, Power.UNKNOWN, "no", 1, answered=False)
-                    self.cluster.later.append(lambda: self.feed(failed))
+                    self.later(inputs.AgentExited(effect.run, Power.UNKNOWN, "no", 1, answered=False))
                 case effects.DropPaths():
-                    gone = inputs.PathsDropped(effect.generation)
-                    self.cluster.later.append(lambda: self.feed(gone))
+                    self.later(inputs.PathsDropped(effect.generation))
                 case effects.DoOrder():
-                    done = inputs.OrderDone(effect.order, answer=())
-                    self.cluster.later.append(lambda: self.feed(done))
+                    self.later(inputs.OrderDone(effect.order, answer=()))
                 case effects.Ended():
-                    raise AssertionError(effect.reason)
+                    self.node = None
+
+    def later(self, fact: Input) -> None:
+        self.cluster.later.append(functools.partial(self.feed, fact))
 
     def ask(self, call: Any, client: int = 1) -> str:
         self.cluster.asked += 1
@@ -204,9 +208,12 @@ def purge(locks: int, waiters: int) -> dict[str, Any]:
     one, two, three = cluster.hosts.values()
     held = names(locks)
     cluster.take(one, held)
-    kept = cluster.take(two, names(locks // 2, "kept2")) + cluster.take(three, names(locks // 2, "kept3"))
+    kept = cluster.take(two, names(locks // 20, "kept2")) + cluster.take(three, names(locks // 20, "kept3"))
     assert all(id in {**two.replies, **three.replies} for id in kept)
-    asked = {two.id: cluster.take(two, held[: waiters // 2]), three.id: cluster.take(three, held[waiters // 2 : waiters])}
+    asked = {
+        two.id: cluster.take(two, held[: waiters // 2]),
+        three.id: cluster.take(three, held[waiters // 2 : waiters]),
+    }
     tokens = _tokens(cluster, ("kept2", "kept3"))
     cluster.pass_ms(500)
     one.node = None
@@ -248,17 +255,14 @@ def joiner(locks: int) -> dict[str, Any]:
     cluster.take(one, names(locks // 2, "one"))
     cluster.take(two, names(locks - locks // 2, "two"))
     three.ask(calls.Leave())
-    try:
-        cluster.pass_ms(200)
-    except AssertionError:
-        pass  # it ended
-    three.node = None
+    cluster.pass_ms(200)
+    assert three.node is None, "it did not leave"
     cluster.view(1, 2)
     cluster.run()
     cluster.pass_ms(200)
     three.start()
     cluster.watch()
-    began_s = time.perf_counter()
+    began_s = time.thread_time()
     cluster.view(1, 2, 3)
     cluster.run()
     cluster.pass_ms(50)
@@ -268,7 +272,7 @@ def joiner(locks: int) -> dict[str, Any]:
     return {
         "locks": locks,
         "seconds": sender["seconds"] + taker["seconds"],
-        "all_three_s": time.perf_counter() - began_s,
+        "all_three_s": time.thread_time() - began_s,
         "sender": sender,
         "joiner": taker,
         "largest_payload_bytes": cluster.payload_bytes,
@@ -305,7 +309,7 @@ def client_end(locks: int) -> dict[str, Any]:
 def step(locks: int) -> dict[str, Any]:
     """Microseconds of engine for lock and unlock: under a kept lock, and through the ring, beside others."""
     cluster = Cluster(2)
-    one, two = cluster.hosts.values()
+    one, _ = cluster.hosts.values()
     cluster.take(one, names(locks, "others"))
     found: dict[str, list[float]] = {"kept": [], "ring": []}
     for number in range(2000):
@@ -333,20 +337,22 @@ def ordered(count: int) -> Any:
     state = ClusterState(config, epoch=Epoch(1, 1), lives={1: life}, wall_ms=1_700_000_000_000)
     state.lockspaces[SPACE] = Lockspace(SPACE, members=[1])
     for number in range(count):
-        state.wall_ms += 1
+        state.wall_ms += number % SAME_MS == 0
         state.position += 1
         lock_request(state, life, entries.LockRequest(SPACE, f"r-{number:08}", Mode.EX))
     return state
 
 
 def node_level(count: int) -> Any:
-    """A node's kept locks, each with one holding client."""
+    """A node's locks, each with one holding client.  Tokens are those of the ordered state."""
     locks = NodeLocks()
+    now_ms = 1_700_000_000_000
     for number in range(count):
         name = f"r-{number:08}"
-        (ask,) = locks.request(number + 1, SPACE, name, Mode.EX, now_ms=1_700_000_000_000 + number)
+        now_ms += number % SAME_MS == 0
+        (ask,) = locks.request(number + 1, SPACE, name, Mode.EX, now_ms=now_ms)
         assert isinstance(ask, AskCluster)
-        locks.on_granted(SPACE, name, Mode.EX, Token(1, 1, number), bytes(32), True)
+        locks.on_granted(SPACE, name, Mode.EX, TOKEN, EMPTY_LVB, True)
     return locks
 
 
@@ -359,9 +365,9 @@ def client_level(count: int) -> Any:
     owned = ClientLocks(context, locker)
     for number in range(count):
         name = f"r-{number:08}"
-        owned.lock(number % 100, f"{number}", calls.Lock(SPACE, name, "EX"))
+        owned.lock(number % 100, f"{number}", calls.Lock(SPACE, name, "EX"), "bench")
         context.outbox.applied(number + 1)
-        locker.take(locker.node_locks.on_granted(SPACE, name, Mode.EX, Token(1, 1, number), bytes(32), True))
+        locker.take(locker.node_locks.on_granted(SPACE, name, Mode.EX, TOKEN, EMPTY_LVB, True))
         context.effects.clear()
     return locker, owned
 

@@ -66,6 +66,8 @@ class Host:
         self.ended: effects.Ended | None = None
         self.runs: list[effects.RunAgent] = []
         """Agent runs that were started."""
+        self.held: list[Callable[[], None]] | None = None
+        """If a list: the engine's calls for more time wait there until `go_on`."""
         self.storage = Storage([str(world.directory / "*.img")], lambda guard: None)
 
     def start(self) -> None:
@@ -108,7 +110,8 @@ class Host:
             case effects.Answer():
                 self.replies.setdefault(effect.reply.id, []).append(effect.reply)
             case effects.CallAgain():
-                self.world.later.append(lambda: self.feed(inputs.CalledAgain()))
+                again = functools.partial(self.feed, inputs.CalledAgain())
+                (self.world.later if self.held is None else self.held).append(again)
             case effects.Record():
                 self.events.append(effect)
             case effects.RunAgent():
@@ -144,6 +147,12 @@ class Host:
                 )
             case _:
                 return self.storage.do(body)
+
+    def go_on(self) -> None:
+        """Do what was held, and hold nothing any more."""
+        self.world.later.extend(self.held or ())
+        self.held = None
+        self.world.run()
 
     # -- what tests ask ------------------------------------------------------------
 

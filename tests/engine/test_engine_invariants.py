@@ -44,8 +44,10 @@ def _future_token(state: ClusterState) -> None:
 
 
 def _two_holders(state: ClusterState) -> None:
-    granted = state.lockspaces["lvm_vg0"].resources[lv(state)].granted
-    granted.append(type(granted[0])(2, granted[0].held, token=granted[0].token))
+    resource = state.lockspaces["lvm_vg0"].resources.open(lv(state))
+    assert resource is not None
+    held = resource.granted[0]
+    resource.granted = (held, type(held)(2, held.held, token=held.token))
 
 
 def _not_frozen(state: ClusterState) -> None:

@@ -6,11 +6,20 @@ from typing import Any
 import pytest
 from engine_ring import Host, World
 
+from ringfence.core.cluster import ClusterConfig
+from ringfence.core.errors import LocksLost
 from ringfence.core.ids import Epoch, Life
+from ringfence.core.modes import Mode
 from ringfence.engine import inputs
+from ringfence.engine.digest import digest_of_state
 from ringfence.engine.outbox import Outbox
+from ringfence.engine.snapshot import Gathering, split
+from ringfence.engine.state import ClusterState
+from ringfence.locks.lockspace import Lockspace, check_space
+from ringfence.locks.resource import Lock, Resource
 from ringfence.wire import client as calls
 from ringfence.wire import entries, ring
+from ringfence.wire.client import Request
 
 SPACE = "apps"
 AT_ONCE = 3
@@ -98,3 +107,220 @@ def test_time_limits_end_in_their_order_however_many_ended_before(world: World) 
     world.pass_ms(59_000)
     with pytest.raises(Exception, match="held EX"):
         second.reply(patient)
+
+
+def test_who_loses_many_locks_tells_every_holder(world: World) -> None:
+    first, _ = world.hosts.values()
+    held = [take(first, name) for name in names(MANY)]
+    assert all(first.reply(id)["mode"] == "EX" for id in held)
+    waits = take(first, "r00", client=2)
+    world.freeze(1)
+    world.view(2)
+    world.run()
+    world.thaw(1, 1, 2)
+    world.run()
+    assert "stale" in first.kinds()
+    assert all(first.reply(id).get("lost") for id in held)
+    with pytest.raises(LocksLost):
+        first.reply(waits)
+
+
+# -- slices -------------------------------------------------------------------------------
+
+
+def three(tmp_path: Path, at_once: int = AT_ONCE) -> World:
+    """Three nodes in the lockspace; n1 holds many locks, n2 keeps one."""
+    (tmp_path / str(at_once)).mkdir()
+    world = World(tmp_path / str(at_once), 3, at_once=at_once)
+    for host in world.hosts.values():
+        host.ask(calls.JoinSpace(SPACE))
+    world.pass_ms(300)
+    for name in names(MANY):
+        assert world.hosts[1].reply(take(world.hosts[1], name))["mode"] == "EX"
+    second = world.hosts[2]
+    second.do(calls.Unlock(second.reply(take(second, "own"))["lock"]))
+    return world
+
+
+def waiters(world: World) -> dict[int, list[str]]:
+    return {id: [take(world.hosts[id], name) for name in names(MANY)[id - 2 :: 2]] for id in (2, 3)}
+
+
+def lose_first(world: World) -> None:
+    """n1 loses power, and a person says so; its bound has not passed yet."""
+    world.cut(1)
+    world.view(2, 3)
+    world.run()
+    world.pass_ms(300)
+    world.hosts[2].do(calls.FenceConfirm("an-a01n01", "tester", "unplugged", world.now_ns), client=9)
+
+
+def digests(world: World, *ids: int) -> set[tuple[int, str]]:
+    states = [host_state(world.hosts[id]) for id in ids]
+    return {(state.position, digest_of_state(state)) for state in states}
+
+
+def until_middle(world: World, host: Host) -> None:
+    """Let time pass until that host is in the middle of the purge; it is held there."""
+    host.held = []
+    world.until(lambda: not settled(host))
+
+
+def settled(host: Host) -> bool:
+    assert host.node is not None
+    assert host.node.context is not None
+    return host.node.context.settled
+
+
+def test_it_makes_no_difference_how_the_slices_fall(tmp_path: Path) -> None:
+    """The same story in slices of one lock, of three, and whole: one state, and the same tokens."""
+    ends = []
+    for at_once in (1, AT_ONCE, 10_000):
+        world = three(tmp_path, at_once)
+        asked = waiters(world)
+        lose_first(world)
+        world.pass_ms(5_000)
+        told = [world.hosts[id].reply(one)["token"] for id in asked for one in asked[id]]
+        ((_, digest),) = digests(world, 2, 3)
+        ends.append((told, digest))
+    assert ends[0] == ends[1] == ends[2]
+
+
+def test_what_is_delivered_during_a_purge_comes_after_it(tmp_path: Path) -> None:
+    world = three(tmp_path)
+    asked = waiters(world)
+    lose_first(world)
+    second, third = world.hosts[2], world.hosts[3]
+    until_middle(world, second)
+    # The third is through; what it asks for next must find all of the purge done, on both.
+    new = take(third, "own")
+    other = take(third, "r00", client=2)
+    position = host_state(second).position
+    assert third.reply(asked[3][-1])["mode"] == "EX"
+    assert host_state(third).position > position
+    assert not settled(second)
+    assert second.reply(asked[2][-1]) is None, "its turn has not come"
+    world.pass_ms(100)
+    assert host_state(second).position == position, "ticks and heartbeats move nothing"
+    second.go_on()
+    assert second.reply(asked[2][-1])["mode"] == "EX"
+    world.pass_ms(100)
+    assert third.reply(new)["mode"] == "EX", "kept by the second, and given back"
+    assert third.reply(other) is None, "behind its waiter"
+    assert len(digests(world, 2, 3)) == 1
+
+
+def test_a_view_that_comes_during_a_purge_waits_for_its_end(tmp_path: Path) -> None:
+    world = three(tmp_path)
+    asked = waiters(world)
+    lose_first(world)
+    second, third = world.hosts[2], world.hosts[3]
+    until_middle(world, second)
+    world.view(2, 3)
+    world.run()
+    assert not settled(second)
+    assert not third.running, "the second has not said Ready: it is still in the old view"
+    second.go_on()
+    world.pass_ms(300)
+    assert third.running
+    assert second.running
+    assert [world.hosts[id].reply(one)["mode"] for id in asked for one in asked[id]] == ["EX"] * MANY
+    assert len(digests(world, 2, 3)) == 1
+
+
+def test_heartbeats_are_heard_during_a_purge(tmp_path: Path) -> None:
+    """Else a long purge would cost a node its authority."""
+    world = three(tmp_path)
+    waiters(world)
+    lose_first(world)
+    second = world.hosts[2]
+    until_middle(world, second)
+    world.pass_ms(1_500)
+    assert not settled(second)
+    assert second.may_write("grant")
+    second.go_on()
+
+
+def test_the_loss_of_the_ring_during_a_purge_waits_for_its_end(tmp_path: Path) -> None:
+    """What came before the loss was delivered to all: it counts."""
+    world = three(tmp_path)
+    waiters(world)
+    lose_first(world)
+    second = world.hosts[2]
+    until_middle(world, second)
+    second.feed(inputs.RingLost("gone"))
+    assert second.running
+    second.go_on()
+    assert settled(second)
+    assert not second.running
+    world.view(2, 3)
+    world.run()
+    world.pass_ms(300)
+    assert len(digests(world, 2, 3)) == 1
+
+
+def test_pieces_of_two_snapshots_do_not_mix() -> None:
+    state = ClusterState(ClusterConfig("c"), lockspaces={SPACE: Lockspace(SPACE)})
+    for name in names(5):
+        state.lockspaces[SPACE].resources.put(Resource(name, (Lock(1, Mode.EX),)))
+    pieces = list(split(state, (2,), 2))
+    assert [(one.number, one.last, bool(one.state)) for one in pieces] == [
+        (0, False, False), (1, False, False), (2, False, False), (3, False, False), (4, True, False),
+    ]  # fmt: skip
+    gathering = Gathering()
+    for one in (*pieces[:2], *pieces[3:], *pieces[1:]):
+        assert gathering.add(one) is None, "not from its beginning"
+    *most, last = pieces
+    assert [gathering.add(one) for one in (*pieces[:3], *most)] == [None] * 7
+    whole = gathering.add(last)
+    assert whole is not None
+    assert digest_of_state(whole) == digest_of_state(state)
+    (one,) = split(state, (2,), 5)
+    assert gathering.add(one) is not None, "what fits is sent whole"
+
+
+def test_the_state_comes_in_pieces_and_from_another_if_its_sender_is_lost(tmp_path: Path) -> None:
+    world = three(tmp_path)
+    first, third = world.hosts[1], world.hosts[3]
+    third.do(calls.Leave())
+    world.cut(3)
+    world.view(1, 2)
+    world.run()
+    world.pass_ms(300)
+    first.held = []
+    world.boot(3, 1, 2, 3)
+    assert first.held, "it has said a piece, and has more to say"
+    assert not third.running
+    world.cut(1)
+    world.view(2, 3)
+    world.run()
+    world.pass_ms(300)
+    assert third.running
+    assert len(digests(world, 2, 3)) == 1
+    assert len(host_state(third).lockspaces[SPACE].resources) == MANY + 1
+    check_space(host_state(third).lockspaces[SPACE], frozen=True)
+
+
+def test_who_was_behind_takes_the_state_and_learns_what_it_missed(tmp_path: Path) -> None:
+    """In pieces, too; and what is said after the first of them is applied after the last."""
+    world = three(tmp_path)
+    first, second, third = world.hosts.values()
+    waiting = [take(second, name) for name in names(MANY)[:5]]
+    held = [row["lock"] for row in first.do(calls.Locks(SPACE))["clients"][:5]]
+    for lock in held:
+        first.feed(inputs.Asked(1, Request(f"u{lock}", calls.Unlock(lock)), "tester"))
+    payloads = [payload for _, payload in world.queue]
+    for payload in payloads:  # delivered to two of three, then the view ends
+        first.feed(inputs.Delivered(1, payload))
+        third.feed(inputs.Delivered(1, payload))
+    world.view(1, 2, 3)
+    first.held = []
+    world.run()
+    assert first.held
+    assert not second.running
+    late = take(third, "late")
+    first.go_on()
+    world.pass_ms(300)
+    assert [second.reply(one)["mode"] for one in waiting] == ["EX"] * 5
+    assert third.reply(late)["mode"] == "EX"
+    assert len(digests(world, 1, 2, 3)) == 1

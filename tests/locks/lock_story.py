@@ -29,6 +29,8 @@ cluster lock, `kept` if it is more than clients need, and their clients."""
 
 import errno
 from collections import deque
+from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Protocol
 
@@ -61,6 +63,16 @@ from ringfence.locks.resource import (
 
 NAME = "r"
 NOTHING = Resource(NAME)
+
+
+def run_out(work: Iterator[None]) -> None:
+    """What may go on little by little is done at once."""
+    for _ in work:
+        pass
+
+
+def all_of(work: Iterator[list[tuple[str, Effect]]]) -> list[tuple[str, Effect]]:
+    return list(chain.from_iterable(work))
 
 
 class BadCommand(Exception):
@@ -141,12 +153,13 @@ class ResourceStory:
         if name == "purge":
             if not self.frozen:
                 raise BadCommand("purge a frozen lockspace")
-            self.space.purge([self.number(word) for word in words])
+            for word in words:
+                run_out(self.space.purge(self.number(word)))
             return []
         if words:
             raise BadCommand(f"{name} stands alone")
         self.frozen = name == "freeze"
-        return [] if self.frozen else [self.say(effect) for _, effect in self.space.resume()]
+        return [] if self.frozen else [self.say(effect) for _, effect in all_of(self.space.resume())]
 
     def number(self, name: str) -> int:
         if len(name) != 1 or not name.islower():
@@ -183,7 +196,7 @@ class ResourceStory:
         return self.space.resources.get(NAME, NOTHING)
 
     def deferred(self) -> str:
-        ops = [f"{self.name(op.owner)}:{op.kind.value}" for op in self.space.deferred]
+        ops = [f"{self.name(op.owner)}:{op.kind.value}" for op in self.space.deferred.values()]
         return joined("| deferred", *ops) if ops else ""
 
 
@@ -361,7 +374,8 @@ class NodesStory:
         raise AssertionError("messages never end")
 
     def do_lost(self, node: str) -> None:
-        self.carry(node, self.nodes[node].lost())
+        mine = [lock_id for where, lock_id in self.clients.values() if where == node]
+        self.carry(node, self.nodes[node].lost(mine))
         self.nodes[node] = NodeLocks()
         self.sent[node].clear()
         self.answers[node].clear()
@@ -371,8 +385,8 @@ class NodesStory:
             self.carry(node, self.nodes[node].give_back("space", name))
 
     def do_purge(self, node: str) -> None:
-        self.space.purge([int(node[1:])])
-        self.facts(self.space.resume())
+        run_out(self.space.purge(int(node[1:])))
+        self.facts(all_of(self.space.resume()))
 
     # -- words ---------------------------------------------------------------------------
 

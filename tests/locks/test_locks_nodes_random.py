@@ -17,6 +17,7 @@ from errno import EAGAIN, ENOENT
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from lock_story import all_of, run_out
 
 from ringfence.core.ids import Token
 from ringfence.core.modes import Mode
@@ -336,11 +337,13 @@ class World:
 
     def thaw(self) -> None:
         self.frozen = False
-        self.facts(self.space.resume())
+        self.facts(all_of(self.space.resume()))
 
     def lose(self, node: int) -> None:
         """The node goes stale, is proven gone, and starts again as another life."""
-        self.carry(node, self.nodes[node].lost())
+        mine = [key for key, one in (*self.clients.items(), *self.orphans.items()) if one.node == node]
+        self.carry(node, self.nodes[node].lost(mine))
+        self.nodes[node].clear()
         assert not [one for one in (*self.clients.values(), *self.orphans.values()) if one.node == node]
         resource = self.space.resources.get(NAME)
         lock = resource.find(node) if resource else None
@@ -351,7 +354,7 @@ class World:
         self.answers[node].clear()
         self.untold[node] = None
         was_frozen, self.frozen = self.frozen, True
-        self.space.purge([node])
+        run_out(self.space.purge(node))
         self.facts([])
         if not was_frozen:
             self.thaw()

@@ -16,7 +16,7 @@ from ringfence.core.errors import RingfenceError, from_dict
 from ringfence.core.evidence import Evidence, EvidenceKind
 from ringfence.core.ids import Epoch, Life, Token
 from ringfence.core.modes import Mode
-from ringfence.engine.context import digest_of
+from ringfence.engine.digest import digest_of, digest_of_state
 from ringfence.engine.state import ClusterState
 from ringfence.wire import DEADLOCKS, SPEAKS, Speaks, entries, ring
 from ringfence.wire import client as calls
@@ -113,8 +113,8 @@ def test_a_state_that_does_not_use_what_is_new_has_the_old_digest() -> None:
         news: str = ""
 
     state = {"config": CONFIG, "epoch": EPOCH, "position": 4, "lives": {2: LIFE}}
-    assert digest_of(Newer(**state)) == digest_of(ClusterState(**state))  # type: ignore[arg-type]
-    assert digest_of(Newer(**state, news="some")) != digest_of(ClusterState(**state))  # type: ignore[arg-type]
+    assert digest_of_state(Newer(**state)) == digest_of_state(ClusterState(**state))  # type: ignore[arg-type]
+    assert digest_of_state(Newer(**state, news="some")) != digest_of_state(ClusterState(**state))  # type: ignore[arg-type]
 
 
 def test_one_more_key_at_its_default_is_the_same_configuration() -> None:

@@ -1,7 +1,7 @@
 """The configuration's digest, as nodes compare it when they meet."""
 
 from ringfence.core.cluster import ClusterConfig
-from ringfence.engine.context import digest_of
+from ringfence.engine.digest import digest_of
 
 
 def digest(config: ClusterConfig) -> str:

@@ -40,7 +40,7 @@ class Epoch(msgspec.Struct, frozen=True, order=True, array_like=True):
         return f"{self.seq}.{self.rep}"
 
 
-class Token(msgspec.Struct, frozen=True, order=True, array_like=True):
+class Token(msgspec.Struct, frozen=True, order=True, array_like=True, gc=False):
     """A fencing token: where in the total order a grant was made.  Orders by its parts."""
 
     seq: int

@@ -22,7 +22,7 @@ from ringfence.engine.facts import (
     VgChanged,
     WaitsTold,
 )
-from ringfence.engine.losses import lose, record_incident, settle, witness
+from ringfence.engine.losses import lose, record_incident, witness
 from ringfence.engine.state import ClusterState, VgVersion
 from ringfence.wire import entries
 from ringfence.wire.entries import Incident
@@ -30,14 +30,14 @@ from ringfence.wire.ring import Submitted
 
 
 def apply(state: ClusterState, life: Life, item: Submitted) -> list[Fact]:
-    """Apply the next entry of the total order; the caller has asked `fits`."""
+    """Apply the next entry of the total order; the caller has asked `fits`, and then runs `settle`."""
     assert state.fits(life, item)
     state.senders[life.node].seq = item.seq
     state.position += 1
     state.wall_ms = max(state.wall_ms, item.wall_ms)
     handler = _HANDLERS[type(item.entry)]
     facts: list[Fact] = handler(state, life, item.entry)
-    return facts + settle(state)
+    return facts
 
 
 def _evidence(state: ClusterState, life: Life, entry: entries.EvidenceSeen) -> list[Fact]:

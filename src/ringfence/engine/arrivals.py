@@ -1,4 +1,6 @@
-"""Arrivals: what a completed barrier, a late Ready, and a frame of a fenced life mean for the state."""
+"""Arrivals: what a completed barrier, a late Ready, and a frame of a fenced life mean for the state.
+
+After each of them the caller runs `losses.settle`."""
 
 from ringfence.core.ids import Epoch, Life
 from ringfence.engine.facts import Fact, Noted
@@ -9,7 +11,6 @@ from ringfence.engine.losses import (
     lose,
     make_victim,
     note_victim,
-    settle,
 )
 from ringfence.engine.state import ClusterState, Sender
 
@@ -69,20 +70,20 @@ def enter_view(
                 make_victim(state, Life(node_config.id), reason, due=False, lockspaces=())
                 facts.append(note_victim(state, Life(node_config.id), reason))
     state.domain.actor_gone(state.ready)
-    return facts + settle(state)
+    return facts
 
 
 def admit(state: ClusterState, life: Life, wall_ms: int) -> list[Fact]:
     """A member that was not ready says Ready again in this view, as a fresh incarnation."""
     state.wall_ms = max(state.wall_ms, wall_ms)
     state.position += 1
-    return _meet(state, life, True) + settle(state)
+    return _meet(state, life, True)
 
 
 def heard_fenced(state: ClusterState, life: Life) -> list[Fact]:
     """A frame of a life that is given up for fenced was delivered in this epoch."""
     state.position += 1
-    return expose(state, life) + settle(state)
+    return expose(state, life)
 
 
 def _meet(state: ClusterState, life: Life, may_enter: bool) -> list[Fact]:

@@ -39,6 +39,8 @@ class ClientLocks:
         self._locker = locker
         self._clients: dict[int, dict[int, _Owned]] = {}
         """What each connection holds and waits for, oldest first."""
+        self._lost: list[tuple[int, dict[int, _Owned]]] = []
+        """The same of a life that is over: each of these is still to be told."""
         self._owners: dict[int, Owner] = {}
         """Connection -> on whose behalf it takes locks, where a request does not say."""
         locker.on_blocking = self._blocking
@@ -186,10 +188,21 @@ class ClientLocks:
 
     def lost(self) -> None:
         """This life is stale.  What was in flight has been answered; every holder is told."""
-        for client, locks in self._clients.items():
-            for lock, owned in locks.items():
-                self._send(client, Reply(owned.request, result={"lost": True, "lock": lock}))
+        self._lost += self._clients.items()
         self._clients = {}
+        self.look()
+
+    def look(self) -> None:
+        """Tell some of those who have lost their locks."""
+        for _ in range(self._context.at_once):
+            while self._lost and not self._lost[-1][1]:
+                self._lost.pop()
+            if not self._lost:
+                return
+            client, locks = self._lost[-1]
+            lock, owned = locks.popitem()
+            self._send(client, Reply(owned.request, result={"lost": True, "lock": lock}))
+        self._context.more = True
 
     def _blocking(self, client: int, lock: int, wants: Mode, tries: bool) -> None:
         owned = self._clients.get(client, {}).get(lock)

@@ -1,10 +1,7 @@
 """What the parts of one node's engine share: the moment, the phase, the state, the way out."""
 
 import enum
-import hashlib
 from typing import Any
-
-import msgspec
 
 from ringfence.core.cluster import ClusterConfig
 from ringfence.core.errors import Refused
@@ -19,7 +16,7 @@ from ringfence.membership.hearing import Hearing
 from ringfence.wire import SPEAKS, WHOLE_DLM, Speaks
 from ringfence.wire.entries import Entry
 
-AT_ONCE = 256
+AT_ONCE = 128
 """How many locks one step handles at most: each costs some 20 us, and nothing may hold a daemon's event
 loop for 20 ms."""
 
@@ -75,8 +72,12 @@ class Context:
         """This life has left the cluster cleanly."""
         self.only_locks = False
         """This step has touched nothing but locks: see `Node.step`."""
+        self.budget = 0
+        """How many more locks this step may handle, where an event concerns many."""
         self.more = False
         """There is more to do than fits into this step."""
+        self.settled = True
+        """False: the state is in the middle of an entry that concerns many locks."""
         self.effects: list[Effect] = []
         self.refused: dict[int, str] = {}
         """Members of the present view that are not admitted, and why."""
@@ -137,9 +138,3 @@ class Context:
     def may_report(self) -> bool:
         """Grant authority: a grant may be told to a client only now."""
         return self.config.naive or self.now_ns < self.deadlines_ns()[0]
-
-
-def digest_of(value: msgspec.Struct) -> str:
-    """A short digest of a value that must be equal on all nodes, whatever order its dicts were filled in."""
-    data = msgspec.msgpack.encode(msgspec.to_builtins(value, str_keys=True), order="deterministic")
-    return hashlib.blake2b(data, digest_size=12).hexdigest()

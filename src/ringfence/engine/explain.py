@@ -254,7 +254,7 @@ class Explanation:
                 behind = space.resources[resource].blockers(lock) if space else []
                 names = dict.fromkeys(self._context.name(one.owner) for one in behind)
                 lines.append(f"{line}, behind {', '.join(names)}" if names else line)
-        for op in space.deferred if space else []:
+        for op in space.deferred.values() if space else ():
             if op.resource == resource and op.mode is not None and op.owner not in shown:
                 lines.append(self._wait_line(target, op.owner, op.mode, op.now_ms))
         if (lockspace, resource) in self._locker.grants.waiting():

@@ -12,6 +12,7 @@ import errno
 from collections import deque
 from collections.abc import Callable
 from heapq import heapify, heappop, heappush
+from typing import Any
 
 import msgspec
 
@@ -61,6 +62,8 @@ PLAIN_HEAP = 256
 NEWER_FLAGS = Flag.NOQUEUEBAST | Flag.ALTPR | Flag.ALTCW
 """What a node that speaks an older protocol would refuse (wire.WHOLE_DLM); without them a client is served
 all the same: another node's clients miss a notice, and of PR and CW it waits for the one that it wants."""
+FREED = 16
+"""How many table rows go for one lock that a step may handle."""
 KEPT_RESOURCES = ("GLLK", "VGLK")
 
 
@@ -121,6 +124,8 @@ class Locker:
         self._last = 0
         self._dropped: deque[int] = deque()
         """Locks whose users are gone, to be dropped little by little."""
+        self._gone: list[dict[Any, Any]] = []
+        """Tables of a life that is over, emptied little by little."""
         self._outs: deque[Out] = deque()
         self._working = False
         self.seeking: dict[int, None] = {}
@@ -250,15 +255,20 @@ class Locker:
     def drop(self, locks: list[int]) -> None:
         """Their user is gone: no answer is given, and what they could write is no longer valid.
 
-        What bears Flag.PERSISTENT stays, as an orphan.  A thousand of them are let go in several steps."""
-        self._dropped.extend(lock for lock in locks if self._forget(lock))
+        What bears Flag.PERSISTENT stays, as an orphan.  A thousand of them are let go in several steps; what
+        is in flight is forgotten at once."""
+        for lock in locks:
+            use = self._uses.get(lock)
+            if use is not None and use.done is not None:
+                use.done = _nobody
+        self._dropped.extend(locks)
         self._drop_some()
 
     def _drop_some(self) -> None:
         if self._dropped:
             some = [self._dropped.popleft() for _ in range(min(len(self._dropped), self._context.at_once))]
             self._context.more = bool(self._dropped) or self._context.more
-            self.take(self.node_locks.client_ended(some))
+            self.take(self.node_locks.client_ended([lock for lock in some if self._forget(lock)]))
 
     def purge_orphans(self, lockspace: str, resource: str = "") -> int:
         """Let go of what clients left behind, as if it had not been persistent.  Returns how many."""
@@ -273,6 +283,8 @@ class Locker:
         Raises Refused, with nothing done, if anybody else has a lock there: a volume command could be
         writing under it."""
         uses = [use for use in self._uses.values() if use.lockspace == lockspace]
+        gone = set(self._dropped)
+        locks = [*locks, *(use.lock for use in uses if use.lock in gone)]
         others = [use.what for use in uses if use.lock not in locks]
         if others:
             raise Refused(
@@ -333,6 +345,8 @@ class Locker:
             untold, self._untold = self._untold, {}
             self.take([out for outs in untold.values() for out in outs])
         self._drop_some()
+        if self._gone:
+            self._free_some()
         while self._limits and self._limits[0][0] <= self._context.now_ns:
             deadline_ns, lock = heappop(self._limits)
             use = self._uses.get(lock)
@@ -341,12 +355,23 @@ class Locker:
                 self._give_up(use, self._too_late(use))
 
     def lost(self) -> None:
-        """This life is stale: every use ends, with LocksLost."""
+        """This life is stale: every use ends, with LocksLost for what is in flight."""
         self._untold = {}
         self.grants.clear()
-        self.take(self.node_locks.lost())
+        self.take(self.node_locks.lost([use.lock for use in self._uses.values() if use.done is not None]))
+        self._gone += [self._uses, *self.node_locks.clear()]
         self._uses, self._persistent, self._limits, self.seeking = {}, {}, [], {}
         self._dropped.clear()
+
+    def _free_some(self) -> None:
+        """To give back the memory of a hundred thousand locks takes a while, too."""
+        for _ in range(self._context.at_once * FREED):
+            while self._gone and not self._gone[-1]:
+                self._gone.pop()
+            if not self._gone:
+                return
+            self._gone[-1].popitem()
+        self._context.more = True
 
     def take(self, outs: list[Out]) -> None:
         """Carry out what NodeLocks wants sent and told, in order, also what that leads to."""

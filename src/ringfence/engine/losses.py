@@ -4,6 +4,8 @@ Recovery is not a protocol but two steps of the state: a loss freezes the locksp
 life; `settle` purges it as soon as there is evidence and every ready node says that its write
 authority must have run out, and lets what is free again go on."""
 
+from collections.abc import Iterator
+
 import msgspec
 
 from ringfence.core.evidence import CUTS, Evidence, EvidenceKind
@@ -137,38 +139,39 @@ def record_incident(state: ClusterState, incident: Incident) -> list[Fact]:
     return [Noted("incident", incident.what, msgspec.to_builtins(incident))]
 
 
-def settle(state: ClusterState) -> list[Fact]:
-    """Purge what may be purged, then let every lockspace that is free again go on."""
-    if not (state.domain.victims or state.frozen or state.pending_joins):
-        return []
-    facts: list[Fact] = []
+def settle(state: ClusterState) -> Iterator[list[Fact]]:
+    """Purge what may be purged, then let every lockspace that is free again go on.
+
+    After each entry, to its end before the next one.  A lost node may have had a hundred thousand locks:
+    each item is what came of one of them, or of some, and the caller may do other things in between."""
     for life in state.domain.purgeable(state.ready):
-        facts += _purge(state, life)
+        yield from _purge(state, life)
     still = [name for name in sorted(state.lockspaces) if state.blocking(name)]
     thawed = [name for name in state.frozen if name not in still and name in state.lockspaces]
     state.frozen = still
     for name in thawed:
         space = state.lockspaces[name]
-        facts.append(Noted("lockspace-runs", f"lockspace {name} goes on", {"lockspace": name}))
-        facts += stamp(state, space, space.resume(state.wall_ms))
-    facts += late_joins(state)
-    return facts
+        yield [Noted("lockspace-runs", f"lockspace {name} goes on", {"lockspace": name})]
+        for answers in space.resume(state.wall_ms):
+            yield stamp(state, space, answers)
+    yield late_joins(state)
 
 
-def _purge(state: ClusterState, life: Life) -> list[Fact]:
+def _purge(state: ClusterState, life: Life) -> Iterator[list[Fact]]:
     record = state.domain.purged(life)
-    for name in record.lockspaces:
-        space = state.lockspaces.get(name)
-        if space is None:
-            continue
-        # Effects of a purge are what the survivors may now do; they are computed by
-        # resume(), once the lockspace has no other victim.
-        space.purge([life.node])
+    what = f"{state.name(life.node)} is given up for fenced: its locks are cleaned up"
+    fields = {"node": life.node, "life": str(life), "lockspaces": list(record.lockspaces)}
+    spaces = [state.lockspaces[name] for name in record.lockspaces if name in state.lockspaces]
+    for space in spaces:
+        # At once: with the victim gone, nobody could tell its membership from its successor's.
         if life.node in space.members:
             space.members.remove(life.node)
         space.joining.pop(life.node, None)
         if not space.members:
-            del state.lockspaces[name]
-    what = f"{state.name(life.node)} is given up for fenced: its locks are cleaned up"
-    fields = {"node": life.node, "life": str(life), "lockspaces": list(record.lockspaces)}
-    return [Noted("purged", what, fields), VictimGone(life)]
+            del state.lockspaces[space.name]
+    yield [Noted("purged", what, fields), VictimGone(life)]
+    for space in spaces:
+        # Effects of a purge are what the survivors may now do; they are computed by
+        # resume(), once the lockspace has no other victim.
+        for _ in space.purge(life.node):
+            yield []

@@ -10,6 +10,8 @@ The parts: `views` (who is in, who may act), `state` (what all agree on), `locke
 here), `tasks` (volume commands), `fencer` (this node as the acting member), `deadlines` (authority
 pages), `deadlocks` (clients that wait in a ring), `requests` (clients)."""
 
+from collections.abc import Iterator
+
 import msgspec
 
 from ringfence.core.errors import RingfenceError
@@ -114,6 +116,7 @@ class _Node:
         context.hearing.ticked(now_ns)
         self.locker.node_locks.time_passes(now_ns // 1_000_000)
         context.only_locks, context.more = True, False
+        context.budget = context.at_once
         self._take(input)
         if context.only_locks and not self._tasks.busy and not self._requests.busy:
             self.locker.look()
@@ -134,17 +137,14 @@ class _Node:
             self._requests.asked(input)
             return
         if isinstance(input, inputs.Delivered):
-            self._views.delivered(input.sender, input.payload)
+            self._views.from_ring(input)
             return
         self.context.only_locks = False
         match input:
             case inputs.Started():
                 self._started(input)
-            case inputs.ViewChanged():
-                self._views.view_changed(input)
-                self._fencer.view_changed()
-            case inputs.RingLost():
-                self._views.ring_lost(input)
+            case inputs.ViewChanged() | inputs.RingLost():
+                self._views.from_ring(input)
             case inputs.ClientGone():
                 self._requests.client_gone(input.client)
             case inputs.AgentExited():
@@ -159,6 +159,7 @@ class _Node:
                 self.context.wall_ms = input.wall_ms
             case inputs.CalledAgain():
                 self._called = False
+                self._views.go_on()
             case inputs.Tick():
                 pass
 
@@ -275,7 +276,10 @@ class _Node:
 
     # -- what the views bring (Parts) ---------------------------------------------------------
 
-    def entered(self, before: ClusterState | None) -> None:
+    def view_began(self) -> None:
+        self._fencer.view_changed()
+
+    def entered(self, before: ClusterState | None) -> Iterator[list[Fact]]:
         """This node runs in a new epoch; look again at what it may have missed."""
         context = self.context
         state = context.state
@@ -286,12 +290,11 @@ class _Node:
             for joiner, waiting_for in sorted(space.joining.items()):
                 if context.me in waiting_for and joiner in state.lives:
                     context.submit(AckJoin(name, state.lives[joiner]))
-        if before is not None:
-            applied = context.outbox.just_applied
-            for fact in missed(before, state, context.me, applied):
-                self.locker.take_fact(fact)
         if self._autostart.life != context.life:
             self._autostart = _Autostart(context.life, due=True, runs=self._autostart.runs)
+        if before is None:
+            return iter(())
+        return missed(before, state, context.me, context.outbox.just_applied)
 
     def interrupted(self) -> None:
         self._fencer.cancel_all()

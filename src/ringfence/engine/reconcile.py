@@ -6,30 +6,32 @@ been granted, refused, released or noticed in what it did not see.  The differen
 gives the same effects that the entries would have given."""
 
 import errno
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from ringfence.core.modes import Mode
-from ringfence.engine.facts import LockFact
+from ringfence.engine.facts import Fact, LockFact
 from ringfence.engine.state import ClusterState
 from ringfence.locks.lockspace import OpKind
 from ringfence.locks.resource import Blocking, Cancelled, Granted, Lock, Refused, Released, Resource
 from ringfence.wire.entries import Entry, LockCancel, LockConvert, LockRequest
 
 
-def missed(before: ClusterState, after: ClusterState, me: int, applied: Sequence[Entry]) -> list[LockFact]:
-    """Lock effects for node `me` that lie between two states.
+def missed(
+    before: ClusterState, after: ClusterState, me: int, applied: Sequence[Entry]
+) -> Iterator[list[Fact]]:
+    """Lock effects for node `me` that lie between two states; each item is about one resource.
 
     Args:
         applied: own entries that `after` has applied and `before` had not.
     """
-    facts: list[LockFact] = []
-    for where in sorted({*_mine(before, me), *_mine(after, me)}):
-        old, new = _lock(before, where, me), _lock(after, where, me)
-        facts += _difference(where, _resource(after, where), old, new)
+    answered: set[tuple[str, str]] = set()
+    for where in _mine(before, after, me):
+        found = _difference(where, _resource(after, where), _lock(before, where, me), _lock(after, where, me))
+        answered |= {where} if found else set()
+        yield found
     asked = {(one.lockspace, one.resource) for one in applied if isinstance(one, LockRequest | LockConvert)}
     asked |= _deferred(before, me)
     cancelled = {(one.lockspace, one.resource) for one in applied if isinstance(one, LockCancel)}
-    answered = {(fact.lockspace, fact.resource) for fact in facts}
     for where in sorted(asked - answered - _deferred(after, me)):
         lock = _lock(after, where, me)
         if lock is not None and lock.wanted is not Mode.UN:
@@ -37,8 +39,7 @@ def missed(before: ClusterState, after: ClusterState, me: int, applied: Sequence
         # Asked, and neither granted nor waiting: it was taken back or refused.
         held = lock.held if lock else Mode.UN
         took_back = where in cancelled
-        facts.append(LockFact(*where, Cancelled(me, held) if took_back else Refused(me, errno.EAGAIN)))
-    return facts
+        yield [LockFact(*where, Cancelled(me, held) if took_back else Refused(me, errno.EAGAIN))]
 
 
 def _deferred(state: ClusterState, me: int) -> set[tuple[str, str]]:
@@ -46,18 +47,19 @@ def _deferred(state: ClusterState, me: int) -> set[tuple[str, str]]:
     return {
         (name, op.resource)
         for name, space in state.lockspaces.items()
-        for op in space.deferred
+        for op in space.deferred.values()
         if op.owner == me and op.kind in (OpKind.REQUEST, OpKind.CONVERT)
     }
 
 
-def _mine(state: ClusterState, me: int) -> list[tuple[str, str]]:
-    return [
-        (space, name)
-        for space in sorted(state.lockspaces)
-        for name, resource in sorted(state.lockspaces[space].resources.items())
-        if resource.find(me) is not None
-    ]
+def _mine(before: ClusterState, after: ClusterState, me: int) -> Iterator[tuple[str, str]]:
+    """Where `me` has a lock in either state, each once."""
+    for state in (before, after):
+        for name, space in sorted(state.lockspaces.items()):
+            for resource in space.resources.of(me):
+                where = (name, resource.name)
+                if state is before or _lock(before, where, me) is None:
+                    yield where
 
 
 def _resource(state: ClusterState, where: tuple[str, str]) -> Resource | None:
@@ -72,13 +74,13 @@ def _lock(state: ClusterState, where: tuple[str, str], me: int) -> Lock | None:
 
 def _difference(
     where: tuple[str, str], resource: Resource | None, old: Lock | None, new: Lock | None
-) -> list[LockFact]:
+) -> list[Fact]:
     if new is None:
         assert old is not None
         gone = Released(old.owner) if old.held is not Mode.UN else Cancelled(old.owner, Mode.UN)
         return [LockFact(*where, gone)]
     assert resource is not None
-    facts: list[LockFact] = []
+    facts: list[Fact] = []
     if new.wanted is Mode.UN and (old is None or new.token != old.token):
         value = resource.lvb if resource.lvb_valid else None
         granted = Granted(new.owner, new.held, value, resource.lvb_valid)

@@ -163,7 +163,7 @@ def _lockspaces(state: ClusterState) -> list[Json]:
                 "joining": [state.name(node) for node in sorted(state.lockspaces[name].joining)],
                 "pending": [state.name(node) for space, node in state.pending_joins if space == name],
                 "resources": len(state.lockspaces[name].resources),
-                "locks": sum(len(in_queues(one)) for one in state.lockspaces[name].resources.values()),
+                "locks": state.lockspaces[name].resources.locks,
                 "frozen": bool(blocking),
                 "why": ", ".join(f"until {state.name(one.life.node)} is fenced" for one in blocking),
             }
@@ -193,7 +193,7 @@ def _locks_of(context: Context, state: ClusterState, space: Lockspace) -> list[J
             if queue != "granted":
                 row["behind"] = [context.name(one.owner) for one in resource.blockers(lock)]
             found.append(row)
-    for op in space.deferred:
+    for op in space.deferred.values():
         row = _lock(context, space.name, op.resource, "frozen", Lock(op.owner, since_ms=op.now_ms))
         wanted = op.mode.name if op.mode is not None else op.kind.value
         victims = [context.name(one.life.node) for one in state.blocking(space.name)]

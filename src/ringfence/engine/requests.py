@@ -105,6 +105,7 @@ class Requests:
         self._pending = [one for one in self._pending if self._context.outbox.waits(one.seq)]
         for one in applied:
             one.answer()
+        self.locks.look()
 
     def lost(self, error: RingfenceError) -> None:
         """This life is stale; its entries will not be applied any more."""

@@ -77,7 +77,7 @@ def lock_busy(state: ClusterState, life: Life, entry: entries.LockBusy) -> list[
 
 def retoken(state: ClusterState, life: Life, entry: entries.Retoken) -> list[Fact]:
     space = state.lockspaces.get(entry.lockspace)
-    resource = space.resources.get(entry.resource) if space else None
+    resource = space.resources.open(entry.resource) if space else None
     lock = resource.find(life.node) if resource and state.member(entry.lockspace, life.node) else None
     if lock is None or lock.token is None:
         return []
@@ -136,7 +136,7 @@ def leave_space(state: ClusterState, life: Life, entry: entries.LeaveLockspace) 
         return [SpaceLeft(name, node)]
     if state.blocking(name):
         return [SpaceLeft(name, node, f"lockspace {name} is frozen until a lost node is fenced")]
-    if any(resource.find(node) is not None for resource in space.resources.values()):
+    if any(space.resources.of(node)):
         return [SpaceLeft(name, node, f"{state.name(node)} still holds locks in {name}")]
     space.members.remove(node)
     facts = acknowledged(state, space, node)

@@ -8,12 +8,16 @@ dates come with the entries, and time itself reaches the state only as facts tha
 What changes it: `apply` (entries, with `spaces` for locks), `arrivals` (views), `losses` (who must be
 fenced, and what becomes of what they held)."""
 
+from typing import Any
+
 import msgspec
 
 from ringfence.core.cluster import ClusterConfig
 from ringfence.core.ids import Epoch, Life
 from ringfence.fencing.domain import Domain, Victim
 from ringfence.locks.lockspace import Lockspace
+from ringfence.locks.resource import Resource
+from ringfence.locks.table import Resources
 from ringfence.wire.entries import Incident
 from ringfence.wire.ring import Submitted
 
@@ -102,6 +106,11 @@ class ClusterState(msgspec.Struct, omit_defaults=True):
                 return False
         return True
 
+    @property
+    def unsettled(self) -> bool:
+        """Whether `losses.settle` may find anything to do."""
+        return bool(self.domain.victims or self.frozen or self.pending_joins)
+
     def lied(self, lockspace: str) -> bool:
         """A life that was given up for fenced is alive: writes under this lockspace must wait."""
         return any(victim.lied for victim in self.blocking(lockspace))
@@ -110,12 +119,12 @@ class ClusterState(msgspec.Struct, omit_defaults=True):
         return self.config.name_of(node)
 
     def encode(self) -> bytes:
-        return msgspec.msgpack.encode(self)
+        return msgspec.msgpack.encode(self, enc_hook=_encode_resources)
 
     @classmethod
     def decode(cls, data: bytes) -> "ClusterState":
         """Raises msgspec.MsgspecError."""
-        return msgspec.msgpack.decode(data, type=cls)
+        return msgspec.msgpack.decode(data, type=cls, dec_hook=_decode_resources)
 
     def fits(self, life: Life, item: Submitted) -> bool:
         """Whether a submission counts: from an admitted life, and right after the one it follows.
@@ -124,3 +133,13 @@ class ClusterState(msgspec.Struct, omit_defaults=True):
         take the lost one for applied, and whoever waits for it would wait for ever."""
         sender = self.senders.get(life.node)
         return sender is not None and sender.life == life and sender.seq == item.after < item.seq
+
+
+def _encode_resources(value: Any) -> dict[str, Resource]:
+    assert isinstance(value, Resources)
+    return dict(value)
+
+
+def _decode_resources(type: type, value: Any) -> Resources:
+    assert type is Resources
+    return Resources(msgspec.convert(value, dict[str, Resource]).values())

@@ -5,8 +5,15 @@ computes the same verdict at the same place in the order: the members that carry
 those without it wait for the snapshot, those whose state the cluster has gone past are stale.
 
 A stale node drops its data paths first and only then says Ready again, as a new incarnation: its
-next life must not begin while a writer of the old one may still run."""
+next life must not begin while a writer of the old one may still run.
 
+What concerns many locks at once (a purge, a snapshot) is work that goes on in slices.  Until it is
+done everything else that the ring delivers waits behind it, in its order, as if the ring were slow; so
+it makes no difference how the slices fall.  Only heartbeats are heard at once: they change no state."""
+
+from collections import deque
+from collections.abc import Iterator
+from itertools import chain
 from typing import Protocol
 
 import msgspec
@@ -14,12 +21,14 @@ import msgspec
 from ringfence.core.ids import Epoch, Life
 from ringfence.engine.apply import apply
 from ringfence.engine.arrivals import admit, enter_view, heard_fenced
-from ringfence.engine.context import Context, Phase, digest_of
+from ringfence.engine.context import Context, Phase
+from ringfence.engine.digest import digest_of, digest_of_state
 from ringfence.engine.effects import DropPaths, Ended
 from ringfence.engine.facts import Fact, Noted
-from ringfence.engine.inputs import PathsDropped, RingLost, ViewChanged
-from ringfence.engine.losses import is_fenced
+from ringfence.engine.inputs import Delivered, PathsDropped, RingLost, ViewChanged
+from ringfence.engine.losses import is_fenced, settle
 from ringfence.engine.refusals import refusals
+from ringfence.engine.snapshot import Gathering, split
 from ringfence.engine.state import ClusterState
 from ringfence.membership.authority import Authority
 from ringfence.membership.barrier import Barrier, Verdict
@@ -29,6 +38,8 @@ from ringfence.wire.ring import Frame, Heartbeat, Ready, Snapshot, Submitted
 
 Event = tuple[int, Life, ring.Item | None]
 """(sender, its life, what it said), in the total order; None: the frame itself was heard."""
+Work = Iterator[list[Fact]]
+"""What an event leads to, slice by slice."""
 
 
 class Parts(Protocol):
@@ -37,7 +48,10 @@ class Parts(Protocol):
     def facts(self, facts: list[Fact]) -> None:
         """Entries were applied."""
 
-    def entered(self, before: ClusterState | None) -> None:
+    def view_began(self) -> None:
+        """What was said in the old epoch will be said again."""
+
+    def entered(self, before: ClusterState | None) -> Work:
         """This node runs in a new epoch.  `before`: its own state, if it had to take another's."""
 
     def interrupted(self) -> None:
@@ -66,12 +80,62 @@ class Views:
         """Nodes whose daemon ended while their host stayed, since the last primary view."""
         self._buffer: list[Event] = []
         """What was delivered since the point that the awaited snapshot stands for."""
+        self._gathering = Gathering()
+        self._work: Work | None = None
+        self._behind: deque[Event] = deque()
+        """What this view's members said, and waits for the work."""
+        self._after: deque[ViewChanged | RingLost | Delivered] = deque()
+        """From the end of this view on."""
         self._generation = 0
 
     # -- inputs --------------------------------------------------------------------
 
-    def view_changed(self, view: ViewChanged) -> None:
+    @property
+    def busy(self) -> bool:
+        """Whether the state is between two entries, or behind what was delivered."""
+        return self._work is not None or bool(self._behind or self._after)
+
+    def from_ring(self, fact: ViewChanged | RingLost | Delivered) -> None:
+        busy = self.busy
+        if self._after or (busy and not isinstance(fact, Delivered)):
+            self._after.append(fact)
+        else:
+            self._take(fact)
+        if not busy:
+            self.go_on()  # else the driver was asked to call again
+
+    def go_on(self) -> None:
+        """Work off what this step may, of what has begun and of what waits behind it."""
         context = self._context
+        while self.busy and context.budget > 0:
+            context.budget -= 1
+            if self._work is not None:
+                self._slice(self._work)
+            elif self._behind:
+                self._do(*self._behind.popleft())
+            else:
+                self._take(self._after.popleft())
+        context.more = context.more or self.busy
+        context.settled = self._work is None
+
+    def _slice(self, work: Work) -> None:
+        facts = next(work, None)
+        if facts is not None:
+            self._parts.facts(facts)
+        elif self._work is work:
+            self._work = None
+
+    def _take(self, fact: ViewChanged | RingLost | Delivered) -> None:
+        if isinstance(fact, Delivered):
+            self._delivered(fact.sender, fact.payload)
+        elif isinstance(fact, ViewChanged):
+            self._view_changed(fact)
+        else:
+            self._ring_lost(fact)
+
+    def _view_changed(self, view: ViewChanged) -> None:
+        context = self._context
+        self._parts.view_began()
         newest = max(context.epoch, context.disk.epoch, context.state.epoch if context.state else Epoch())
         if view.epoch <= newest:
             reason = f"the ring's epoch went back: {view.epoch} after {newest}"
@@ -89,7 +153,7 @@ class Views:
             self.why = "waiting for every member of the view to say that it is ready"
         self._say_ready()
 
-    def ring_lost(self, lost: RingLost) -> None:
+    def _ring_lost(self, lost: RingLost) -> None:
         context = self._context
         self._stop()
         self.barrier = None
@@ -99,7 +163,7 @@ class Views:
             self.why = f"no ring: {lost.reason}"
         context.record("ring-lost", f"the ring is gone: {lost.reason}")
 
-    def delivered(self, sender: int, payload: bytes) -> None:
+    def _delivered(self, sender: int, payload: bytes) -> None:
         context = self._context
         context.only_locks = False
         if self.barrier is None:
@@ -113,7 +177,8 @@ class Views:
             return
         if frame.epoch != context.epoch or frame.life.node != sender:
             return
-        context.only_locks = context.phase is Phase.RUNNING and all(_of_locks(item) for item in frame.items)
+        only_locks = context.phase is Phase.RUNNING and not self.busy
+        context.only_locks = only_locks and all(_of_locks(item) for item in frame.items)
         context.hearing.heard(frame.life, context.now_ns)
         self._heard(sender, frame)
 
@@ -147,7 +212,7 @@ class Views:
         context.record("stale", f"{context.name(context.me)} is stale: {why}", life=str(context.life))
         context.phase, self.why = Phase.STALE, f"stale ({why}): waiting until every data path is closed"
         self._parts.interrupted()
-        self._buffer = []
+        self._buffer, self._work = [], None
         if not self._drop_paths:
             return
         context.state = None
@@ -166,7 +231,7 @@ class Views:
         """The view is over."""
         self._context.authority.suspended()
         self._context.outbox.close()
-        self._buffer = []
+        self._buffer, self._gathering = [], Gathering()
 
     def _say_ready(self) -> None:
         context, state = self._context, self._context.state
@@ -177,7 +242,7 @@ class Views:
                 has_state=carries,
                 primary=state.epoch if state and carries else Epoch(),
                 position=state.position if state and carries else 0,
-                digest=digest_of(state) if state and carries else "",
+                digest=digest_of_state(state) if state and carries else "",
                 disk_epoch=context.disk.epoch,
                 victims=context.disk.victims,
                 closed=tuple(msgspec.structs.replace(context.life, incarnation=one) for one in lives),
@@ -204,6 +269,12 @@ class Views:
                 self._before(sender, frame.life, item)
 
     def _event(self, sender: int, life: Life, item: ring.Item | None) -> None:
+        if self.busy and not (isinstance(item, Heartbeat) and self._context.phase is Phase.RUNNING):
+            self._behind.append((sender, life, item))
+        else:
+            self._do(sender, life, item)
+
+    def _do(self, sender: int, life: Life, item: ring.Item | None) -> None:
         if self._context.phase is Phase.RUNNING:
             self._apply(sender, life, item)
         elif self._context.phase is Phase.JOINING:
@@ -324,32 +395,35 @@ class Views:
         state.protocol = verdict.protocol
         for node, why in sorted(context.refused.items()):
             facts.append(Noted("not-admitted", why, {"node": node}))
-        self._run(None)
+        waiting = (*verdict.behind, *verdict.empty) if verdict.sender == context.me else ()
+        lives = [life for life, _ in returning if life.node in waiting]
+        self._work = chain(self._run(None), settle(state), self._answer(lives))
         self._parts.facts(facts)
-        if verdict.sender == context.me:
-            waiting = (*verdict.behind, *verdict.empty)
-            self._send_snapshot([node for node in waiting if node in state.lives])
-            self._send_refusal([node for node in waiting if node not in state.lives])
 
-    def _run(self, before: ClusterState | None) -> None:
+    def _run(self, before: ClusterState | None) -> Work:
         context = self._context
         assert context.state is not None
         context.phase, self.why = Phase.RUNNING, ""
         context.authority.entered(context.epoch, context.state.ready)
         context.outbox.open(context.state.senders[context.me].seq)
-        self._parts.entered(before)
+        return self._parts.entered(before)
 
     # -- snapshots -----------------------------------------------------------------------
 
-    def _send_snapshot(self, targets: list[int]) -> None:
-        assert self._context.state is not None
+    def _answer(self, waiting: list[Life]) -> Work:
+        """The state for those who were admitted, one piece a step; an empty snapshot for the others."""
+        context, state = self._context, self._context.state
+        assert state is not None
+        targets = tuple(life.node for life in waiting if state.lives.get(life.node) == life)
+        refused = tuple(life.node for life in waiting if life.node not in targets)
+        if refused:
+            context.outbox.say(Snapshot(refused, b""))
         if targets:
-            self._context.outbox.say(Snapshot(tuple(targets), self._context.state.encode()))
-
-    def _send_refusal(self, targets: list[int]) -> None:
-        """An empty snapshot: not admitted."""
-        if targets:
-            self._context.outbox.say(Snapshot(tuple(targets), b""))
+            for piece in split(state, targets, context.at_once):
+                context.outbox.say(piece)
+                if piece.piece and not piece.last:
+                    context.budget = 0
+                yield []
 
     def _waiting(self, sender: int, life: Life, item: ring.Item | None) -> None:
         """The barrier is complete and this node has no state of this view."""
@@ -364,24 +438,21 @@ class Views:
 
     def _take_snapshot(self, snapshot: Snapshot) -> None:
         context = self._context
-        if not snapshot.state:
+        if not snapshot.state and not snapshot.piece:
             generic = "the cluster did not admit this node: see its events"
             context.phase, self.why = Phase.SHUT_OUT, context.refused.get(context.me, generic)
             context.record("shut-out", f"{context.name(context.me)} was not admitted: {self.why}")
             return
-        state = ClusterState.decode(snapshot.state)
-        if state.lives.get(context.me) != context.life:
-            return  # for an earlier incarnation of this node
+        state = self._gathering.add(snapshot)
+        if state is None or state.lives.get(context.me) != context.life:
+            return  # there is more to come, or it is for an earlier incarnation of this node
         before, context.state = context.state, state
         if context.config != state.config:
             context.config = state.config
-        buffered, self._buffer = self._buffer, []
+        self._behind.extendleft(reversed(self._buffer))
+        self._buffer = []
         self._procdown.clear()
-        self._run(before)
-        for sender, life, item in buffered:
-            if context.phase is not Phase.RUNNING:
-                return
-            self._apply(sender, life, item)
+        self._work = self._run(before)
 
     # -- running ---------------------------------------------------------------------------
 
@@ -391,7 +462,9 @@ class Views:
         assert state is not None
         if item is None:
             if is_fenced(state, life):
-                self._parts.facts(heard_fenced(state, life))
+                facts = heard_fenced(state, life)
+                self._work = settle(state)
+                self._parts.facts(facts)
             return
         if isinstance(item, Submitted):
             if state.fits(life, item):
@@ -399,6 +472,8 @@ class Views:
                 if life == context.life:
                     context.outbox.applied(item.seq)
                 context.authority.set_ready(state.ready)
+                if state.unsettled:
+                    self._work = settle(state)
                 self._parts.facts(facts)
             elif life == context.life:
                 context.outbox.repeat(item.seq)
@@ -419,10 +494,10 @@ class Views:
         admitted = ready.config_digest == digest_of(context.config) and state.protocol in ready.speaks
         facts = admit(state, life, ready.wall_ms) if admitted else []
         context.authority.set_ready(state.ready)
-        self._parts.facts(facts)
         others = [node for node in state.ready if node != life.node]
-        if context.phase is Phase.RUNNING and others and others[0] == context.me:
-            (self._send_snapshot if state.lives.get(life.node) == life else self._send_refusal)([life.node])
+        waiting = [life] if others and others[0] == context.me else []
+        self._work = chain(settle(state), self._answer(waiting))
+        self._parts.facts(facts)
 
 
 def _of_locks(item: ring.Item) -> bool:

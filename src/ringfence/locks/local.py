@@ -13,7 +13,7 @@ from ringfence.locks.flags import Flag
 from ringfence.locks.resource import Effect, Granted, Lock, Resource, reads_lvb
 
 
-class Local(Resource):
+class Local(Resource, gc=False):
     ceiling: Mode = Mode.UN
     """The node's cluster lock; while that is being lowered, what it is lowered to."""
     asked: Mode = Mode.UN
@@ -26,16 +26,16 @@ class Local(Resource):
     """Clients that may keep a lock unused; asked with a notice of a try, they release or say `busy`."""
     serving: bool = False
     """A cluster grant has just arrived: those who queued before it come before the other nodes."""
-    fresh: list[int] = []  # noqa: RUF012 (msgspec makes a new one for each)
+    fresh: tuple[int, ...] = ()
     """Clients for whom the value block was just now read from the cluster, after they had asked."""
     queueing: bool = False
     """The node itself waits in the cluster's queue."""
-    settled: list[int] = []  # noqa: RUF012
+    settled: tuple[int, ...] = ()
     """Clients whose wish the cluster could not grant at once: they take the alternative that they named."""
     holding: bool = False
     """The minimum hold time runs: under the present ceiling new clients are let in though others wait."""
 
-    nudged: dict[int, Mode] = {}  # noqa: RUF012
+    nudged: dict[int, Mode] | None = None
     """The weakest mode that covers what each client was told of as refused, until its next grant."""
 
     @property
@@ -68,7 +68,7 @@ class Local(Resource):
         only = self.granted[0] if len(self.granted) == 1 else None
         if only is None or only.owner != owner or self.converting or self.waiting:
             return False
-        self.granted = []
+        self.granted = ()
         return True
 
     def nudge(self, wants: Mode, asker: int | None = None) -> list[Effect]:
@@ -77,6 +77,7 @@ class Local(Resource):
         It is remembered here, not in the ordered state: there it would cost every lock a field."""
         told: list[Effect] = []
         for effect in super().nudge(wants, asker):
+            self.nudged = self.nudged or {}
             before = self.nudged.get(effect.owner, Mode.UN)
             if not covers(before, wants):
                 self.nudged[effect.owner] = supremum(before, wants)

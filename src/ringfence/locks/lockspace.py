@@ -2,14 +2,15 @@
 
 Pure and serialisable; holders are node ids.  While a member's fate is unproven the caller defers
 operations instead of applying them, purges the victim once there is evidence, then resumes.
+Purge and resume go on little by little, and nothing else may be done to the lockspace meanwhile.
 Nothing is granted between the first and the last of these (design: lockspaces of a victim freeze).
 
-Resources are always walked in the order of their names: the order of a dict is not part of the
+Whoever may grant walks resources in the order of their names: the order of a dict is not part of the
 state, and every node must give the same grants the same tokens."""
 
 import enum
 import errno
-from collections.abc import Collection
+from collections.abc import Iterator
 
 import msgspec
 
@@ -18,6 +19,7 @@ from ringfence.core.locknames import NAME_BYTES, lockspace_name, resource_name
 from ringfence.core.modes import Mode
 from ringfence.locks.flags import Flag
 from ringfence.locks.resource import Cancelled, Effect, Granted, Lock, Refused, Resource, check
+from ringfence.locks.table import Resources, check_table
 
 
 class OpKind(enum.Enum):
@@ -63,12 +65,13 @@ class Lockspace(msgspec.Struct):
     """Sorted node ids."""
     joining: dict[int, list[int]] = {}
     """Node -> nodes whose acknowledgement of its join is missing."""
-    resources: dict[str, Resource] = {}
-    deferred: list[Op] = []
+    resources: Resources = msgspec.field(default_factory=Resources)
+    deferred: dict[tuple[str, int], Op] = {}
+    """(resource, owner) -> its operation, in the order of asking."""
 
     def apply(self, op: Op) -> list[tuple[str, Effect]]:
         """Carry out an operation of a member while the lockspace runs."""
-        resource = self.resources.get(op.resource)
+        resource = self.resources.open(op.resource)
         if resource is None:
             if op.kind in (OpKind.CANCEL, OpKind.BUSY):
                 return []
@@ -76,7 +79,7 @@ class Lockspace(msgspec.Struct):
                 return [(op.resource, Refused(op.owner, errno.ENOENT))]
             if not valid_name(op.resource):
                 return [(op.resource, Refused(op.owner, errno.EINVAL))]
-            resource = self.resources[op.resource] = Resource(op.resource)
+            resource = self.resources.add(Resource(op.resource))
         effects = _carry_out(resource, op)
         self._drop_if_empty(resource)
         return [(op.resource, effect) for effect in effects]
@@ -90,56 +93,50 @@ class Lockspace(msgspec.Struct):
             return self._cancel_frozen(op)
         if op.kind is OpKind.BUSY:
             return self._busy_frozen(op)
-        if self._deferred_of(op) is not None:
+        if (op.resource, op.owner) in self.deferred:
             return [(op.resource, Refused(op.owner, errno.EBUSY))]
         if op.flags & Flag.NOQUEUE and op.kind is not OpKind.UNLOCK:
             return [(op.resource, Refused(op.owner, errno.EAGAIN, self._holders_in_the_way(op)))]
-        self.deferred.append(op)
+        self.deferred[op.resource, op.owner] = op
         return []
 
-    def resume(self, now_ms: int = 0) -> list[tuple[str, Effect]]:
-        """The lockspace runs again: grant what the purged left free, then replay what was deferred."""
-        answers: list[tuple[str, Effect]] = []
-        for name in sorted(self.resources):
-            answers += [(name, effect) for effect in self.resources[name].advance(now_ms)]
-        replay, self.deferred = self.deferred, []
-        for op in replay:
+    def resume(self, now_ms: int = 0) -> Iterator[list[tuple[str, Effect]]]:
+        """The lockspace runs again: grant what the purged left free, then replay what was deferred.
+
+        To be run to its end.  Each item is what came of one resource, which is open until the next."""
+        for resource in self.resources.stirred():
+            yield [(resource.name, effect) for effect in resource.advance(now_ms)]
+        replay, self.deferred = self.deferred, {}
+        for op in replay.values():
             effects = self.apply(op)
             for name, effect in effects:
                 if isinstance(effect, Granted):
                     # It waits since it was asked for, but holds only since now.
                     self._holder(name, effect.owner).since_ms = max(op.now_ms, now_ms)
-            answers += effects
-        return answers
+            yield effects
 
     def _holder(self, resource: str, owner: int) -> Lock:
         lock = self.resources[resource].find(owner)
         assert lock is not None, f"{owner} was granted {resource} and does not hold it"
         return lock
 
-    def purge(self, nodes: Collection[int]) -> None:
-        """Lost nodes: their locks and requests vanish.  Nothing is granted until `resume`."""
-        self.deferred = [op for op in self.deferred if op.owner not in nodes]
-        for name in sorted(self.resources):
-            resource = self.resources[name]
-            resource.purge(nodes)
-            self._drop_if_empty(resource)
+    def purge(self, node: int) -> Iterator[None]:
+        """A lost node: its locks and requests vanish.  Nothing is granted until `resume`.
+
+        To be run to its end."""
+        self.deferred = {where: op for where, op in self.deferred.items() if op.owner != node}
+        return self.resources.purge(node)
 
     def _drop_if_empty(self, resource: Resource) -> None:
         """The value block needs some lock to live, NL at least."""
         if resource.empty:
-            del self.resources[resource.name]
-
-    def _deferred_of(self, op: Op) -> Op | None:
-        return next(
-            (one for one in self.deferred if (one.resource, one.owner) == (op.resource, op.owner)), None
-        )
+            self.resources.drop(resource.name)
 
     def _cancel_frozen(self, op: Op) -> list[tuple[str, Effect]]:
-        resource = self.resources.get(op.resource)
-        deferred = self._deferred_of(op)
+        resource = self.resources.open(op.resource)
+        deferred = self.deferred.get((op.resource, op.owner))
         if deferred is not None and deferred.kind is not OpKind.UNLOCK:
-            self.deferred.remove(deferred)
+            del self.deferred[op.resource, op.owner]
             lock = resource.find(op.owner) if resource else None
             return [(op.resource, Cancelled(op.owner, lock.held if lock else Mode.UN))]
         if resource is None:
@@ -149,7 +146,7 @@ class Lockspace(msgspec.Struct):
         return [(op.resource, effect) for effect in taken]
 
     def _busy_frozen(self, op: Op) -> list[tuple[str, Effect]]:
-        resource = self.resources.get(op.resource)
+        resource = self.resources.open(op.resource)
         if resource is None:
             return []
         refused = resource.refuse_tries(op.owner)
@@ -186,4 +183,5 @@ def check_space(space: Lockspace, *, frozen: bool) -> None:
                 assert lock.owner in space.members, f"{lock.owner} has a lock of {name} and is no member"
         if not frozen:
             check(resource)
+    check_table(space.resources)
     assert frozen or not space.deferred

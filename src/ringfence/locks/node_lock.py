@@ -71,7 +71,7 @@ class Outstanding(msgspec.Struct):
     """It asks for more, or for a fresh value; else it gives back."""
     client: int | None = None
     """For whom it was asked; None once that client has withdrawn."""
-    readers: list[int] = []
+    readers: tuple[int, ...] = ()
     """Clients that were queued when it was sent: its answer's value is new enough for them."""
     cancelled: bool = False
     yielded: bool = False
@@ -90,9 +90,13 @@ class Place(msgspec.Struct, frozen=True):
 
 
 class NodeLock:
+    __slots__ = (
+        "_refused_early", "_unwritten", "_withheld", "held", "hold_until_ms", "keep", "local", "lockspace",
+        "outstanding", "token",
+    )  # fmt: skip
+
     def __init__(self, lockspace: str, resource: str) -> None:
         self.lockspace = lockspace
-        self.resource = resource
         self.local = Local(resource)
         self.held = Mode.UN
         """The node's lock in the ordered state, as of the last answer."""
@@ -105,8 +109,12 @@ class NodeLock:
         """What others were refused (NOQUEUEBAST) for the sake of a grant that is on its way."""
         self._unwritten = False
         """A client wrote the value block (or spoiled it), and the cluster does not know yet."""
-        self._withheld: list[ClientReleased | ClientGranted | ClientBlocking] = []
+        self._withheld: tuple[ClientReleased | ClientGranted | ClientBlocking, ...] = ()
         """Answers to be told when the cluster knows what was given back or written."""
+
+    @property
+    def resource(self) -> str:
+        return self.local.name
 
     @property
     def idle(self) -> bool:
@@ -172,7 +180,7 @@ class NodeLock:
         before = self._value()
         for lock_id in lock_ids:
             self._forget_client(lock_id)
-        self._withheld = [one for one in self._withheld if one.lock_id not in lock_ids]
+        self._withheld = tuple(one for one in self._withheld if one.lock_id not in lock_ids)
         self.local.purge(lock_ids)
         self._writer(0, before)
         return self._step()
@@ -203,14 +211,14 @@ class NodeLock:
         untold = [one for one in self._withheld if isinstance(one, ClientGranted) and one.lock_id == lock_id]
         if not untold:
             return []
-        self._withheld = [one for one in self._withheld if one.lock_id != lock_id]
+        self._withheld = tuple(one for one in self._withheld if one.lock_id != lock_id)
         return [ClientCancelled(lock_id, untold[0].mode)]
 
     def _forget_client(self, lock_id: int) -> None:
         outstanding = self.outstanding
         if outstanding is not None:
             outstanding.client = None if outstanding.client == lock_id else outstanding.client
-            outstanding.readers = [one for one in outstanding.readers if one != lock_id]
+            outstanding.readers = tuple(one for one in outstanding.readers if one != lock_id)
 
     # -- the cluster's answers -----------------------------------------------------------
 
@@ -231,7 +239,7 @@ class NodeLock:
             return self._step()
         self.local.serving, self.local.fresh = True, done.readers
         outs = self._tell(self.local.advance())
-        self.local.serving, self.local.fresh = False, []
+        self.local.serving, self.local.fresh = False, ()
         if self._refused_early is not Mode.UN:
             outs += self._tell(self.local.nudge(self._refused_early))
             self._refused_early = Mode.UN
@@ -253,7 +261,7 @@ class NodeLock:
         if lock is None or lock.wanted is Mode.UN:
             return self._step()
         if self.local.alternative(lock) is not Mode.UN and lock.owner not in self.local.settled:
-            self.local.settled.append(lock.owner)
+            self.local.settled += (lock.owner,)
             return self._step()
         return [self._refuse(lock, number, holders), *self._step()]
 
@@ -329,7 +337,7 @@ class NodeLock:
 
     def _answer_withheld(self, known: bool) -> list[Out]:
         """Those whose lock is gone are told so; that all is well only if nothing that they wrote is lost."""
-        withheld, self._withheld = self._withheld, []
+        withheld, self._withheld = self._withheld, ()
         released = [one for one in withheld if isinstance(one, ClientReleased)]
         return list(released) if known else [ClientLost(one.lock_id) for one in released]
 
@@ -368,10 +376,10 @@ class NodeLock:
         outs += self._tell(self.local.advance()) + self._say_busy()
         if not self._unwritten and (self.outstanding is None or self.outstanding.raises):
             outs += self._withheld
-            self._withheld = []
+            self._withheld = ()
         if self.local.settled:
             queued = [lock.owner for lock in (*self.local.converting, *self.local.waiting)]
-            self.local.settled = [one for one in self.local.settled if one in queued]
+            self.local.settled = tuple(one for one in self.local.settled if one in queued)
         if self.local.nudged:
             self.local.nudged = {one: mode for one, mode in self.local.nudged.items() if self.local.find(one)}
         self._check()
@@ -463,7 +471,7 @@ class NodeLock:
             flags |= self._deadlock_flags()
             if target is not self.held and not flags & Flag.YIELDS:
                 flags |= lock.flags & Flag.QUECVT
-        queued = [one.owner for one in (*self.local.converting, *self.local.waiting)]
+        queued = tuple(one.owner for one in (*self.local.converting, *self.local.waiting))
         self.outstanding = Outstanding(kind, target, flags, True, lock.owner, queued)
         self.local.queueing = not flags & Flag.NOQUEUE
         return AskCluster(self.lockspace, self.resource, kind, target, int(flags))
@@ -530,7 +538,7 @@ class NodeLock:
             if isinstance(effect, Granted):
                 if self.outstanding is not None:  # granted by other means than its answer: see below
                     self._forget_client(effect.owner)
-                (self._withheld if effect.owner == writer else outs).append(self._stamp(effect))
+                self._say(outs, self._stamp(effect), later=effect.owner == writer)
             elif isinstance(effect, Refused):
                 lock = self.local.find(effect.owner)
                 if lock is None or lock.wanted is Mode.UN:
@@ -542,13 +550,21 @@ class NodeLock:
                     continue  # of a mere try only those are told who can do something about it
                 early = any(one.lock_id == effect.owner for one in self._withheld)
                 notice = ClientBlocking(effect.owner, effect.wants, effect.tries)
-                (self._withheld if early else outs).append(notice)
+                self._say(outs, notice, later=early)
             elif isinstance(effect, Cancelled):
                 outs.append(ClientCancelled(effect.owner, effect.held))
             elif isinstance(effect, Released):
                 at_once = self.keep and effect.owner != writer
-                (outs if at_once else self._withheld).append(ClientReleased(effect.owner))
+                self._say(outs, ClientReleased(effect.owner), later=not at_once)
         return outs
+
+    def _say(
+        self, outs: list[Out], out: ClientReleased | ClientGranted | ClientBlocking, *, later: bool
+    ) -> None:
+        if later:
+            self._withheld += (out,)
+        else:
+            outs.append(out)
 
     def _stamp(self, effect: Granted) -> ClientGranted:
         lock = self.local.find(effect.owner)

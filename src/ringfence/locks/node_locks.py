@@ -10,7 +10,8 @@ before, until somebody adopts them (ORPHAN) or they are purged.  They end with t
 
 import errno
 from collections import deque
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
+from typing import Any
 
 import msgspec
 
@@ -256,15 +257,20 @@ class NodeLocks:
 
     # -- this node's life ----------------------------------------------------------------------
 
-    def lost(self) -> list[Out]:
-        """This life is stale: everything is gone."""
+    def lost(self, lock_ids: Iterable[int]) -> list[Out]:
+        """This life is stale: tell these locks, and others of the same resources.  `clear` follows."""
         outs: list[Out] = []
-        used = {(lock.lockspace, lock.resource): lock for lock in self._of.values()}
-        for where in sorted(used):
-            outs += used[where].on_vanished()
+        for lock_id in lock_ids:
+            lock = self._of.get(lock_id)
+            outs += lock.on_vanished() if lock is not None else []
+        return outs
+
+    def clear(self) -> list[dict[Any, Any]]:
+        """Forget everything.  Returns the tables, to be emptied by whoever has the time."""
+        tables: list[dict[Any, Any]] = [self._of, *self._spaces.values()]
         self._spaces, self._of, self._persistent = {}, {}, {}
         self._holding.clear()
-        return outs
+        return tables
 
     def give_back(self, lockspace: str, resource: str) -> list[Out]:
         """The node is about to leave: a kept lock is given back.  Ask `holds` after each answer."""

@@ -32,7 +32,7 @@ from ringfence.locks.flags import (
 EMPTY_LVB = bytes(LVB_BYTES)
 
 
-class Lock(msgspec.Struct):
+class Lock(msgspec.Struct, gc=False, omit_defaults=True):
     owner: int
     held: Mode = Mode.UN
     """UN while it waits."""
@@ -120,15 +120,17 @@ def writes_lvb(held: Mode, wanted: Mode) -> bool:
     return held >= Mode.PW and wanted <= held
 
 
-class Resource(msgspec.Struct):
+class Resource(msgspec.Struct, gc=False, omit_defaults=True):
     name: str
-    granted: list[Lock] = []
-    converting: list[Lock] = []
-    waiting: list[Lock] = []
+    granted: tuple[Lock, ...] = ()
+    converting: tuple[Lock, ...] = ()
+    waiting: tuple[Lock, ...] = ()
     lvb: bytes = EMPTY_LVB
     lvb_valid: bool = True
     lvb_seq: int = 0
     """Counts writes; a write is also all that makes the LVB valid again."""
+    stirred: bool = False
+    """Something left a queue and nobody was let go on: `advance` is due."""
 
     # -- operations --------------------------------------------------------------
 
@@ -148,7 +150,7 @@ class Resource(msgspec.Struct):
             return [self._grant(lock, granted, now_ms), *self.advance(now_ms)]
         if flags & Flag.NOQUEUE and not self._may_wait(lock):
             return self._refuse(lock)
-        self._enqueue(self.waiting, lock)
+        self.waiting = self._enqueued(self.waiting, lock)
         return [self._queued(lock), *self._notices()]
 
     def convert(
@@ -181,8 +183,8 @@ class Resource(msgspec.Struct):
             return refused
         if rivals:
             return self._demote(lock, now_ms)
-        self.granted.remove(lock)
-        self._enqueue(self.converting, lock)
+        self.granted = _without(self.granted, lock)
+        self.converting = self._enqueued(self.converting, lock)
         return [self._queued(lock), *self._notices()]
 
     def unlock(self, owner: int, flags: int = 0, lvb: bytes | None = None, now_ms: int = 0) -> list[Effect]:
@@ -201,7 +203,7 @@ class Resource(msgspec.Struct):
         effects = self.withdraw(owner) if lock.wanted is not Mode.UN else []
         if lock.held is not Mode.UN:
             self._write_lvb(lock.held, Mode.UN, flags, lvb)
-            self.granted.remove(lock)
+            self.granted = _without(self.granted, lock)
         return [*effects, Released(owner), *self.advance(now_ms)]
 
     def cancel(self, owner: int, now_ms: int = 0) -> list[Effect]:
@@ -218,11 +220,12 @@ class Resource(msgspec.Struct):
         if lock is None or lock.wanted is Mode.UN:
             return []
         if lock.held is Mode.UN:
-            self.waiting.remove(lock)
+            self.waiting = _without(self.waiting, lock)
         else:
-            self.converting.remove(lock)
+            self.converting = _without(self.converting, lock)
             lock.wanted, lock.flags, lock.demoted = Mode.UN, 0, False
-            self.granted.append(lock)
+            self.granted = (*self.granted, lock)
+        self.stirred = True
         return [Cancelled(owner, lock.held)]
 
     def busy(self, owner: int, now_ms: int = 0) -> list[Effect]:
@@ -243,19 +246,24 @@ class Resource(msgspec.Struct):
         """Lost holders: their locks and requests vanish.  Nothing is granted until `advance`.
 
         A lost holder of PW or EX may have changed what the LVB describes, so it is no longer valid."""
-        for queue in (self.granted, self.converting, self.waiting):
-            for lock in [one for one in queue if one.owner in owners]:
-                queue.remove(lock)
-                if lock.held >= Mode.PW:
-                    self.lvb_valid = False
+        gone = [one for one in self.granted + self.converting + self.waiting if one.owner in owners]
+        if not gone:
+            return
+        if any(one.held >= Mode.PW for one in gone):
+            self.lvb_valid = False
+        self.granted = tuple(one for one in self.granted if one.owner not in owners)
+        self.converting = tuple(one for one in self.converting if one.owner not in owners)
+        self.waiting = tuple(one for one in self.waiting if one.owner not in owners)
+        self.stirred = True
 
     def advance(self, now_ms: int = 0) -> list[Effect]:
         """Grant what can be granted, conversions first, then ask those in the way to give way."""
+        self.stirred = False
         effects = self._grant_conversions(now_ms) if self.converting else []
-        for lock in list(self.waiting) if self.waiting else ():
+        for lock in self.waiting:
             mode = self._choice(lock, new=False)
             if mode is not Mode.UN:
-                self.waiting.remove(lock)
+                self.waiting = _without(self.waiting, lock)
                 effects += self._grant_queued(lock, mode, now_ms)
         return effects + self._notices()
 
@@ -287,9 +295,9 @@ class Resource(msgspec.Struct):
         conflicts = self._conflicts(lock)
         return conflicts + [one for one in self.queued_ahead(lock) if one not in conflicts]
 
-    def queued_ahead(self, lock: Lock) -> list[Lock]:
+    def queued_ahead(self, lock: Lock) -> tuple[Lock, ...]:
         """Those that the order of the queues puts before this queued lock."""
-        return [] if lock.flags & Flag.NOORDER else self._ahead(lock)
+        return () if lock.flags & Flag.NOORDER else self._ahead(lock)
 
     def holders_against(self, owner: int, mode: Mode) -> tuple[tuple[int, Mode], ...]:
         """Who else holds a mode that conflicts with this one."""
@@ -305,7 +313,7 @@ class Resource(msgspec.Struct):
             if other.owner != lock.owner and not compatible(other.held, lock.wanted)
         ]
 
-    def _ahead(self, lock: Lock) -> list[Lock]:
+    def _ahead(self, lock: Lock) -> tuple[Lock, ...]:
         """Those that the order of the queues puts before a lock, or would if it were queued now."""
         queue = self.waiting if lock.held is Mode.UN else self.converting
         before = queue[: queue.index(lock) if lock in queue else self._place(queue, lock)]
@@ -390,7 +398,7 @@ class Resource(msgspec.Struct):
         lock.notified, lock.tried, lock.demoted = Mode.UN, Mode.UN, False
         lock.since_ms = max(lock.since_ms, now_ms)
         if lock not in self.granted:
-            self.granted.append(lock)
+            self.granted = (*self.granted, lock)
         return effect
 
     def _grant_queued(self, lock: Lock, mode: Mode, now_ms: int) -> list[Effect]:
@@ -411,10 +419,10 @@ class Resource(msgspec.Struct):
         again = True
         while again:  # a grant may lower a mode (PR to CW), which lets one queued before it go
             again = False
-            for lock in list(self.converting):
+            for lock in self.converting:
                 mode = self._choice(lock, new=False)
                 if mode is not Mode.UN:
-                    self.converting.remove(lock)
+                    self.converting = _without(self.converting, lock)
                     effects += self._grant_queued(lock, mode, now_ms)
                     again = True
         return effects
@@ -425,14 +433,15 @@ class Resource(msgspec.Struct):
         effects = self._grant_conversions(now_ms)
         if self._grantable(lock, new=True):
             return [*effects, self._grant(lock, lock.wanted, now_ms), *self.advance(now_ms)]
-        self.granted.remove(lock)
-        self._enqueue(self.converting, lock)
+        self.granted = _without(self.granted, lock)
+        self.converting = self._enqueued(self.converting, lock)
         return [*effects, self._queued(lock), *self.advance(now_ms)]
 
-    def _enqueue(self, queue: list[Lock], lock: Lock) -> None:
-        queue.insert(self._place(queue, lock), lock)
+    def _enqueued(self, queue: tuple[Lock, ...], lock: Lock) -> tuple[Lock, ...]:
+        place = self._place(queue, lock)
+        return (*queue[:place], lock, *queue[place:])
 
-    def _place(self, queue: list[Lock], lock: Lock) -> int:
+    def _place(self, queue: tuple[Lock, ...], lock: Lock) -> int:
         """At the tail, or with HEADQUE at the head; YIELDS (a new request in truth) after all others."""
         first, last = 0, len(queue)
         yielding = [number for number, one in enumerate(queue) if one.flags & Flag.YIELDS]
@@ -493,6 +502,10 @@ class Resource(msgspec.Struct):
                         lock.notified = supremum(lock.notified, wanted)
                     effects.append(Blocking(lock.owner, wanted, tries))
         return effects
+
+
+def _without(queue: tuple[Lock, ...], lock: Lock) -> tuple[Lock, ...]:
+    return tuple(one for one in queue if one is not lock) if len(queue) > 1 else ()
 
 
 def _total(against: list[tuple[Mode, bool]], *, tries: bool) -> Mode:

@@ -27,7 +27,7 @@ from ringfence.core.evidence import CUTS, Evidence, EvidenceKind
 from ringfence.core.ids import Epoch, Life, Token
 from ringfence.core.modes import Mode
 from ringfence.engine import invariants
-from ringfence.engine.context import digest_of
+from ringfence.engine.digest import digest_of_state
 from ringfence.engine.effects import Answer, Effect
 from ringfence.engine.state import ClusterState
 from ringfence.locks.resource import Resource
@@ -50,6 +50,8 @@ class Glimpse:
     running: ClusterState | None
     """Its state, if it may act on it now."""
     phase: str
+    settled: bool = True
+    """Its state is not in the middle of an entry."""
 
 
 DIGEST_EVERY = 4
@@ -149,10 +151,11 @@ class Checkers:
             self._digests.pop(host.node, None)
             return
         state = glimpse.running
-        changed = self._sound_and_equal(host, state)
+        changed = glimpse.settled and self._sound_and_equal(host, state)
         self._note_victims(state)
         if changed:
             self._nothing_granted(host, state)
+        if changed or not glimpse.settled:
             self._fresh_blocks(host, state)
         self._evidence_fits(state)
         self._fenced_stay_out(state)
@@ -184,7 +187,7 @@ class Checkers:
             if len(self._sound) > PLACES_KEPT:
                 del self._sound[next(iter(self._sound))]
         due = known is None or state.epoch != known[0] or state.position % DIGEST_EVERY == 0
-        digest = digest_of(state) if due else ""
+        digest = digest_of_state(state) if due else ""
         self._digests[host.node] = (*place, digest)
         if not due:
             return True

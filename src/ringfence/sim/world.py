@@ -419,7 +419,7 @@ def look(host: Host) -> Glimpse | None:
     if daemon is None or not isinstance(daemon.engine, Node) or daemon.engine.context is None:
         return None
     context = daemon.engine.context
-    return Glimpse(context.life, context.running, context.phase.value)
+    return Glimpse(context.life, context.running, context.phase.value, context.settled)
 
 
 def _config(ids: list[int]) -> ClusterConfig:

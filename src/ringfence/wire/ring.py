@@ -50,10 +50,16 @@ class Ready(msgspec.Struct, frozen=True, tag=True):
 
 
 class Snapshot(msgspec.Struct, frozen=True, tag=True):
-    """The whole state as of the sender's position just after the targets were admitted."""
+    """The state as of the sender's position just after the targets were admitted, whole or in pieces.
+
+    Neither `state` nor `piece`: the targets are not admitted."""
 
     targets: tuple[int, ...]
     state: bytes
+    piece: bytes = b""
+    number: int = 0
+    """Of the piece, from 0."""
+    last: bool = False
 
 
 class Submitted(msgspec.Struct, frozen=True, tag=True):

@@ -1,0 +1,22 @@
+"""Digests of what must be equal on all nodes, whatever order its dicts were filled in."""
+
+import hashlib
+from typing import Any
+
+import msgspec
+
+from ringfence.engine.state import ClusterState
+
+
+def digest_of(value: Any) -> str:
+    data = msgspec.msgpack.encode(msgspec.to_builtins(value, str_keys=True), order="deterministic")
+    return hashlib.blake2b(data, digest_size=12).hexdigest()
+
+
+def digest_of_state(state: ClusterState) -> str:
+    """Of a state with any number of locks, at once: their sums are kept up to date by `locks.table`."""
+    spaces = [
+        (name, space.members, space.joining, list(space.deferred.values()), space.resources.digest())
+        for name, space in sorted(state.lockspaces.items())
+    ]
+    return digest_of((msgspec.structs.replace(state, lockspaces={}), spaces))

@@ -1,0 +1,61 @@
+"""The ordered state in pieces, for a member that has to take it.
+
+The first piece is the state without its resources; the others bring some of those each.  A state that
+fits into one piece is sent whole.  The sender's state must not change between the first piece and the
+last, and whoever gathers them takes none from the middle of another's: `Snapshot` numbers them."""
+
+from collections.abc import Iterator
+
+import msgspec
+
+from ringfence.engine.state import ClusterState
+from ringfence.locks.resource import Resource
+from ringfence.locks.table import Resources
+from ringfence.wire.ring import Snapshot
+
+_Piece = dict[str, list[Resource]]
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(_Piece)
+
+
+def split(state: ClusterState, targets: tuple[int, ...], count: int) -> Iterator[Snapshot]:
+    """Args: count: how many resources a piece has at most."""
+    if sum(len(space.resources) for space in state.lockspaces.values()) <= count:
+        yield Snapshot(targets, state.encode())
+        return
+    spaces = {
+        name: msgspec.structs.replace(space, resources=Resources())
+        for name, space in state.lockspaces.items()
+    }
+    yield Snapshot(targets, b"", msgspec.structs.replace(state, lockspaces=spaces).encode())
+    number = 0
+    for name, space in state.lockspaces.items():
+        for some in space.resources.slices(count):
+            number += 1
+            yield Snapshot(targets, b"", _encoder.encode({name: some}), number)
+    yield Snapshot(targets, b"", _encoder.encode({}), number + 1, last=True)
+
+
+class Gathering:
+    """What has come of a snapshot."""
+
+    def __init__(self) -> None:
+        self._state: ClusterState | None = None
+        self._next = 0
+
+    def add(self, piece: Snapshot) -> ClusterState | None:
+        """Returns the state with its last piece.  Raises msgspec.MsgspecError."""
+        if piece.state:
+            return ClusterState.decode(piece.state)
+        if piece.number == 0:
+            self._state, self._next = ClusterState.decode(piece.piece), 0
+        elif self._state is None or piece.number != self._next:
+            self._state = None  # the beginning was for an earlier life of this node, or another's
+            return None
+        else:
+            for name, resources in _decoder.decode(piece.piece).items():
+                table = self._state.lockspaces[name].resources
+                for resource in resources:
+                    table.put(resource)
+        self._next += 1
+        return self._state if piece.last else None

@@ -1,0 +1,224 @@
+"""The resources of a lockspace: by name, apart for each node that is alone on them, and summed up.
+
+A lockspace may have a million resources, of which most have one lock, kept by one node.  So that
+nothing which concerns all of them has to look at each:
+
+- resources on which a node is alone stand in a table of that node, which a purge drops in one piece;
+  of the others there is an index by node;
+- each table carries the sum of the digests of what is in it, so the digest of all is a few additions;
+- those that changed while nothing could be granted are noted: only they are looked at when it goes on.
+
+A resource is changed only between `open` and the next `open` of another one: while it is open it is
+in no table and in no sum.  The last few stay open, for who uses one uses it again."""
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping
+from heapq import heapify, heappop
+from itertools import chain, islice
+
+import msgspec
+
+from ringfence.locks.resource import Resource
+
+LEFT_OPEN = 128
+FREED_AT_ONCE = 64
+_SUM = 1 << 128
+
+_encode = msgspec.msgpack.Encoder().encode
+
+
+class _Part:
+    __slots__ = ("locks", "resources", "sum")
+
+    def __init__(self) -> None:
+        self.resources: dict[str, Resource] = {}
+        self.locks = 0
+        self.sum = 0
+
+
+class Resources(Mapping[str, Resource]):
+    """Reads as a mapping from name to resource, in no order that means anything."""
+
+    def __init__(self, resources: Iterable[Resource] = ()) -> None:
+        self._open: dict[str, Resource] = {}
+        self._alone: dict[int, _Part] = {}
+        self._shared = _Part()
+        self._shared_by: dict[int, dict[str, None]] = {}
+        """Node -> names of the shared resources on which it has a lock."""
+        self._stirred: dict[str, None] = {}
+        """Names of closed resources that are stirred, or were."""
+        for resource in resources:
+            self.put(resource)
+
+    # -- reading -------------------------------------------------------------------
+
+    def __getitem__(self, name: str) -> Resource:
+        found = self._open.get(name)
+        if found is None:
+            part = self._part_of(name)
+            if part is None:
+                raise KeyError(name)
+            found = part.resources[name]
+        return found
+
+    def __iter__(self) -> Iterator[str]:
+        return chain(self._open, *(part.resources for part in self._parts()))
+
+    def __len__(self) -> int:
+        return len(self._open) + sum(len(part.resources) for part in self._parts())
+
+    @property
+    def locks(self) -> int:
+        """How many locks there are, of all resources."""
+        return sum(_locks(one) for one in self._open.values()) + sum(part.locks for part in self._parts())
+
+    def of(self, node: int) -> Iterator[Resource]:
+        """Resources on which a node has a lock.  None may be changed meanwhile."""
+        self._close_all()
+        alone = self._alone.get(node)
+        if alone is not None:
+            yield from alone.resources.values()
+        for name in self._shared_by.get(node, ()):
+            yield self._shared.resources[name]
+
+    def digest(self) -> str:
+        """Equal where the resources are equal, whatever order they came in."""
+        self._close_all()
+        return f"{sum(part.sum for part in self._parts()) % _SUM:032x}"
+
+    def slices(self, count: int) -> Iterator[list[Resource]]:
+        """All resources, `count` at a time.  None may be changed meanwhile."""
+        self._close_all()
+        every = chain.from_iterable(part.resources.values() for part in self._parts())
+        while some := list(islice(every, count)):
+            yield some
+
+    # -- changing ------------------------------------------------------------------
+
+    def open(self, name: str) -> Resource | None:
+        """The resource, to be changed before another one is opened."""
+        found = self._open.get(name)
+        if found is not None:
+            return found
+        part = self._part_of(name)
+        if part is None:
+            return None
+        self._make_room()
+        found = self._open[name] = part.resources.pop(name)
+        part.sum -= _digest(found)
+        part.locks -= _locks(found)
+        if part is self._shared:
+            for owner in _owners(found):
+                self._unindex(owner, name)
+        return found
+
+    def add(self, resource: Resource) -> Resource:
+        """A new one, open, of a name that is not there yet."""
+        self._make_room()
+        self._open[resource.name] = resource
+        return resource
+
+    def put(self, resource: Resource) -> None:
+        """A new one, closed: it came with its locks."""
+        owners = _owners(resource)
+        if len(owners) == 1:
+            part = self._alone.get(owners[0])
+            if part is None:
+                part = self._alone[owners[0]] = _Part()
+        else:
+            part = self._shared
+            for owner in owners:
+                self._shared_by.setdefault(owner, {})[resource.name] = None
+        part.resources[resource.name] = resource
+        part.sum += _digest(resource)
+        part.locks += _locks(resource)
+        if resource.stirred:
+            self._stirred[resource.name] = None
+
+    def drop(self, name: str) -> None:
+        """Forget an open one that has no lock any more."""
+        del self._open[name]
+
+    def purge(self, node: int) -> Iterator[None]:
+        """A lost node's locks and requests vanish, little by little: to be run to its end.
+
+        Nothing is granted before `stirred` tells who is to be looked at."""
+        self._close_all()
+        alone = self._alone.pop(node, None)
+        for name in list(self._shared_by.get(node, ())):
+            resource = self.open(name)
+            assert resource is not None
+            resource.purge((node,))
+            if resource.empty:
+                self.drop(name)
+            yield
+        # Gone already; only the memory is left to be given back.
+        while alone is not None and alone.resources:
+            for _ in range(min(FREED_AT_ONCE, len(alone.resources))):
+                alone.resources.popitem()
+            yield
+
+    def stirred(self) -> Iterator[Resource]:
+        """Open each resource that was changed while nothing could be granted, in the order of names."""
+        self._close_all()
+        names, self._stirred = list(self._stirred), {}
+        heapify(names)
+        while names:
+            resource = self.open(heappop(names))
+            if resource is not None and resource.stirred:
+                yield resource
+
+    # -- helpers -------------------------------------------------------------------
+
+    def _parts(self) -> Iterable[_Part]:
+        return (*self._alone.values(), self._shared)
+
+    def _part_of(self, name: str) -> _Part | None:
+        for part in self._alone.values():
+            if name in part.resources:
+                return part
+        return self._shared if name in self._shared.resources else None
+
+    def _make_room(self) -> None:
+        if len(self._open) >= LEFT_OPEN:
+            self._close_all()
+
+    def _close_all(self) -> None:
+        closing, self._open = self._open, {}
+        for resource in closing.values():
+            self.put(resource)
+
+    def _unindex(self, owner: int, name: str) -> None:
+        names = self._shared_by.get(owner, {})
+        names.pop(name, None)
+        if not names:
+            self._shared_by.pop(owner, None)
+
+
+def _digest(resource: Resource) -> int:
+    return int.from_bytes(hashlib.blake2b(_encode(resource), digest_size=16).digest(), "big")
+
+
+def _owners(resource: Resource) -> list[int]:
+    """Nodes that have a lock of it, each once."""
+    everyone = resource.granted + resource.converting + resource.waiting
+    if len(everyone) == 1:
+        return [everyone[0].owner]
+    return list(dict.fromkeys([one.owner for one in everyone]))
+
+
+def _locks(resource: Resource) -> int:
+    return len(resource.granted) + len(resource.converting) + len(resource.waiting)
+
+
+def check_table(resources: Resources) -> None:
+    """Assert that the sums and indexes say what a look at every resource says."""
+    anew = Resources(resources.values())
+    assert resources.digest() == anew.digest(), "the digest is not that of the resources"
+    assert resources.locks == anew.locks
+    assert set(resources._alone) >= set(anew._alone)
+    for node, part in resources._alone.items():
+        there = anew._alone.get(node, _Part()).resources
+        assert part.resources.keys() == there.keys(), f"not alone, or not all: node {node}"
+    assert resources._shared_by == anew._shared_by, "the index of shared resources is wrong"
+    assert anew._stirred.keys() <= resources._stirred.keys(), "stirred, and not noted"
