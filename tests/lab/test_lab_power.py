@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from lab_watch import eventually, processes_of
 
-from ringfence.core.errors import BadInput, Refused
+from ringfence.core.errors import BadInput, Refused, RingfenceError
 from ringfence.host.processes import Process, process
 from ringfence.lab import cluster, trees
 from ringfence.lab.cluster import Lab
@@ -187,6 +187,22 @@ def test_a_child_that_a_look_has_missed_is_stopped_too(monkeypatch: pytest.Monke
     trees.freeze(parent)
     assert told == [10, 11]
     assert list(looks) == []
+
+
+def test_a_parent_in_vfork_counts_as_stopped_with_its_child(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A daemon that was frozen while it started an agent could never be powered off."""
+    parent, child = Process(10, 1, 1, "D"), Process(11, 2, 10, "T")
+    images = {10: b"daemon", 11: b"daemon"}
+    told: list[int] = []
+    monkeypatch.setattr(trees, "tree", lambda root: [parent, child])
+    monkeypatch.setattr(trees, "send", lambda one, number: told.append(one.pid))
+    monkeypatch.setattr(trees, "_image", lambda one: images[one.pid])
+    trees.freeze(parent)
+    assert told == [10], "it is told once more, and obeys when it wakes up"
+    images[11] = b"agent"  # it has called exec: the parent sleeps for another reason, and is waited for
+    monkeypatch.setattr(trees, "LIMIT_S", 0.05)
+    with pytest.raises(RingfenceError, match="do not freeze"):
+        trees.freeze(parent)
 
 
 def interrupted_work(done: list[str]) -> None:

@@ -13,6 +13,9 @@ from pathlib import Path
 import pytest
 from lab_watch import eventually, processes_of
 
+from ringfence.host.processes import process
+from ringfence.lab import trees
+
 
 @pytest.fixture
 def directory() -> Iterator[Path]:
@@ -20,6 +23,10 @@ def directory() -> Iterator[Path]:
     try:
         yield path
     finally:
+        for pid in processes_of(path):  # a run that was ended for its time leaves nothing either
+            found = process(pid)
+            if found is not None:
+                trees.send(found, signal.SIGKILL)
         shutil.rmtree(path, ignore_errors=True)
 
 

@@ -121,7 +121,7 @@ def _settle(root: Process, number: signal.Signals, what: str) -> None:
     give_up = time.monotonic() + LIMIT_S
     while True:
         found = tree(root)
-        settled = all(one.state in STOPPED for one in found)
+        settled = all(one.state in STOPPED or _waits_for_child(one, found) for one in found)
         if settled and [one.pid for one in found] == before:
             return
         for one in found:
@@ -133,6 +133,21 @@ def _settle(root: Process, number: signal.Signals, what: str) -> None:
         if time.monotonic() > give_up:
             raise RingfenceError(f"the processes below {root.pid} do not {what}")
         time.sleep(POLL_S)
+
+
+def _waits_for_child(one: Process, found: list[Process]) -> bool:
+    """A parent in vfork(2), which posix_spawn uses, sleeps uninterruptibly until its child has called
+    exec; that child, stopped before it, still is the parent's image.  It runs no more than the child does."""
+    return one.state == "D" and any(
+        child.parent == one.pid and child.state in STOPPED and _image(child) == _image(one) for child in found
+    )
+
+
+def _image(one: Process) -> bytes:
+    """b"" for one that has ended."""
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{one.pid}/cmdline").read_bytes()
+    return b""
 
 
 def _until(true: Callable[[], bool], what: str, root: Process) -> None:
