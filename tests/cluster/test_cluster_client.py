@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from cluster_lab import ONE, TWO, done, eventually, running
@@ -156,6 +157,8 @@ def test_a_client_that_stands_still_keeps_what_it_caches(
         assert holder.stdout is not None
         assert holder.stdout.readline() == "1\n"
         holder.send_signal(signal.SIGSTOP)
+        stat = Path(f"/proc/{holder.pid}/stat")
+        eventually(lambda: ") T " in stat.read_text())  # all of its threads
         try:
             began = time.monotonic()
             with pytest.raises(RingfenceError, match=r"in use here, by another client"):
