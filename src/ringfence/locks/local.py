@@ -24,25 +24,24 @@ class Local(Resource, gc=False):
     """What other nodes try for, and have not been told that it is needed here."""
     caching: tuple[int, ...] = ()
     """Clients that may keep a lock unused; asked with a notice of a try, they release or say `busy`."""
-    serving: bool = False
-    """A cluster grant has just arrived: those who queued before it come before the other nodes."""
-    fresh: tuple[int, ...] = ()
-    """Clients for whom the value block was just now read from the cluster, after they had asked."""
+    fresh: tuple[int, ...] | None = None
+    """A cluster grant has just arrived: those who queued before it come before the other nodes, and for
+    these clients the value block was read after they had asked."""
     queueing: bool = False
     """The node itself waits in the cluster's queue."""
     settled: tuple[int, ...] = ()
     """Clients whose wish the cluster could not grant at once: they take the alternative that they named."""
-    holding: bool = False
-    """The minimum hold time runs: under the present ceiling new clients are let in though others wait."""
-
+    hold_until_ms: int = 0
+    """The end of the minimum hold time, on the caller's clock: until it is set to 0, new clients are let in
+    under the present ceiling though others wait."""
     nudged: dict[int, Mode] | None = None
     """The weakest mode that covers what each client was told of as refused, until its next grant."""
 
     @property
     def closed(self) -> bool:
-        """Other nodes come first: nothing is asked of the cluster for new clients, and unless `holding`,
-        none is let in under the present ceiling."""
-        return not self.serving and not compatible(self.ceiling, self.asked)
+        """Other nodes come first: nothing is asked of the cluster for new clients, and but for the minimum hold
+        time none is let in under the present ceiling."""
+        return self.fresh is None and not compatible(self.ceiling, self.asked)
 
     def needed(self) -> Mode:
         """The weakest cluster mode that covers what clients hold."""
@@ -110,14 +109,14 @@ class Local(Resource, gc=False):
         if not covers(self.ceiling, lock.wanted):
             return False
         reads = lock.flags & Flag.VALBLK and reads_lvb(lock.held, lock.wanted)
-        return not reads or self.ceiling >= Mode.CW or lock.owner in self.fresh
+        return not reads or self.ceiling >= Mode.CW or lock.owner in (self.fresh or ())
 
     def _must_give_way(self, lock: Lock, *, new: bool) -> bool:
         """Other nodes come before this client: it is new, or queued with nothing in hand but NL.
 
         Such a conversion would go before requests of others in one flat queue, too, but not before their
         conversions; two clients here that take turns would keep those out for ever."""
-        if self.holding:
+        if self.hold_until_ms:
             return False
         return self._shut(lock) or (self.closed and lock.held is Mode.NL and not new)
 

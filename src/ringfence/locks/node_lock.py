@@ -74,6 +74,8 @@ class Outstanding(msgspec.Struct):
     readers: tuple[int, ...] = ()
     """Clients that were queued when it was sent: its answer's value is new enough for them."""
     cancelled: bool = False
+    refused_early: Mode = Mode.UN
+    """What others were refused (NOQUEUEBAST) for the sake of this grant."""
     yielded: bool = False
     """It was taken back for the sake of other nodes: lower before anything else is asked."""
 
@@ -89,28 +91,20 @@ class Place(msgspec.Struct, frozen=True):
     """Other nodes wait for this one, and no new client comes before them."""
 
 
-class NodeLock:
-    __slots__ = (
-        "_refused_early", "_unwritten", "_withheld", "held", "hold_until_ms", "keep", "local", "lockspace",
-        "outstanding", "token",
-    )  # fmt: skip
+class NodeLock(msgspec.Struct, gc=False, eq=False):
+    """A struct for its size: a node may keep a million of these."""
 
-    def __init__(self, lockspace: str, resource: str) -> None:
-        self.lockspace = lockspace
-        self.local = Local(resource)
-        self.held = Mode.UN
-        """The node's lock in the ordered state, as of the last answer."""
-        self.token: Token | None = None
-        self.keep = True
-        self.outstanding: Outstanding | None = None
-        self.hold_until_ms = 0
-        """The end of its minimum hold time, on the caller's clock."""
-        self._refused_early = Mode.UN
-        """What others were refused (NOQUEUEBAST) for the sake of a grant that is on its way."""
-        self._unwritten = False
-        """A client wrote the value block (or spoiled it), and the cluster does not know yet."""
-        self._withheld: tuple[ClientReleased | ClientGranted | ClientBlocking, ...] = ()
-        """Answers to be told when the cluster knows what was given back or written."""
+    lockspace: str
+    local: Local
+    held: Mode = Mode.UN
+    """The node's lock in the ordered state, as of the last answer."""
+    token: Token | None = None
+    keep: bool = True
+    outstanding: Outstanding | None = None
+    _unwritten: bool = False
+    """A client wrote the value block (or spoiled it), and the cluster does not know yet."""
+    _withheld: tuple[ClientReleased | ClientGranted | ClientBlocking, ...] = ()
+    """Answers to be told when the cluster knows what was given back or written."""
 
     @property
     def resource(self) -> str:
@@ -228,7 +222,7 @@ class NodeLock:
         done = self._answered()
         if done.raises and self.held < Mode.CR:
             # Not at each conversion upward: those who wait would never have their turn.
-            self.hold_until_ms, self.local.holding = hold_until_ms, hold_until_ms > 0
+            self.local.hold_until_ms = hold_until_ms
         self.held, self.token = mode, token
         if not self._unwritten:
             self.local.lvb_valid = lvb_valid
@@ -237,12 +231,11 @@ class NodeLock:
         self._settle_held()
         if not done.raises:
             return self._step()
-        self.local.serving, self.local.fresh = True, done.readers
+        self.local.fresh = done.readers
         outs = self._tell(self.local.advance())
-        self.local.serving, self.local.fresh = False, ()
-        if self._refused_early is not Mode.UN:
-            outs += self._tell(self.local.nudge(self._refused_early))
-            self._refused_early = Mode.UN
+        self.local.fresh = None
+        if done.refused_early is not Mode.UN:
+            outs += self._tell(self.local.nudge(done.refused_early))
         return outs + self._step()
 
     def on_refused(self, number: int, holders: tuple[tuple[int, Mode], ...]) -> list[Out]:
@@ -297,7 +290,7 @@ class NodeLock:
 
     def hold_ends(self) -> None:
         """The minimum hold time is over."""
-        self.hold_until_ms, self.local.holding = 0, False
+        self.local.hold_until_ms = 0
 
     def on_blocking(self, wants: Mode, tries: bool = False, once: bool = False) -> list[Out]:
         """Another node waits for this one, or was refused for its sake (`once`); UN: none waits any more.
@@ -307,8 +300,9 @@ class NodeLock:
             return []
         local = self.local
         if once:
-            if self.outstanding is not None and self.outstanding.raises:
-                self._refused_early = supremum(self._refused_early, wants)
+            asked = self.outstanding
+            if asked is not None and asked.raises:
+                asked.refused_early = supremum(asked.refused_early, wants)
             return self._tell(local.nudge(wants))
         if wants is Mode.UN:
             self._nobody_asks()
@@ -326,7 +320,6 @@ class NodeLock:
         ]
         outs += self._answer_withheld(known=not self._writes(self.outstanding))
         self.local, self._unwritten = Local(self.resource), False
-        self.hold_until_ms, self._refused_early = 0, Mode.UN
         self.held, self.token, self.outstanding = Mode.UN, None, None
         return outs
 
@@ -421,9 +414,9 @@ class NodeLock:
         if not outstanding.raises or outstanding.cancelled:
             return []
         local = self.local
-        local.serving = True  # others' wishes do not undo one that was sent before them
+        local.fresh = ()  # others' wishes do not undo one that was sent before them
         candidate = local.candidate()
-        local.serving = False
+        local.fresh = None
         yields = self._in_the_way()
         if candidate is not None and self._target(*candidate) is outstanding.mode and not yields:
             converts = outstanding.kind is OpKind.CONVERT

@@ -18,6 +18,7 @@ import msgspec
 from ringfence.core.ids import Token
 from ringfence.core.modes import Mode
 from ringfence.locks.flags import CLIENTS_OWN, NODES_OWN, Flag
+from ringfence.locks.local import Local
 from ringfence.locks.lockspace import check_names
 from ringfence.locks.node_lock import NodeLock, Place
 from ringfence.locks.outs import (
@@ -219,7 +220,7 @@ class NodeLocks:
             lock = self._new(lockspace, resource)
             return self._done(lock, lock.adopt(mode, token))
         outs = lock.on_granted(mode, token, lvb, lvb_valid, hold_until_ms)
-        if hold_until_ms and lock.hold_until_ms == hold_until_ms:
+        if hold_until_ms and lock.local.hold_until_ms == hold_until_ms:
             self._holding.append((hold_until_ms, lock))
         return self._done(lock, outs)
 
@@ -252,7 +253,7 @@ class NodeLocks:
         nothing becomes due by it, so it need not be called for its own sake."""
         while self._holding and self._holding[0][0] <= now_ms:
             end_ms, lock = self._holding.popleft()
-            if lock.hold_until_ms == end_ms:
+            if lock.local.hold_until_ms == end_ms:
                 lock.hold_ends()
 
     # -- this node's life ----------------------------------------------------------------------
@@ -348,7 +349,7 @@ class NodeLocks:
         return None if space is None else space.get(resource)
 
     def _new(self, lockspace: str, resource: str) -> NodeLock:
-        lock = NodeLock(lockspace, resource)
+        lock = NodeLock(lockspace, Local(resource))
         self._spaces.setdefault(lockspace, {})[resource] = lock
         return lock
 
