@@ -25,7 +25,7 @@ def test_parameters_first_and_no_replay_line_if_all_is_well(capsys: pytest.Captu
 @pytest.mark.parametrize(
     ("words", "code", "what"),
     [
-        (["1", "--faults", "liar", "--mutant", "no-bound"], 10, "SAFETY: 1: "),
+        (["9", "--faults", "liar", "--mutant", "no-bound"], 10, "SAFETY: 1: "),
         (["1", "--mutant", "grants-untold", "--strikes", "2"], 11, "LIVENESS: 11: "),
     ],
 )
@@ -77,11 +77,11 @@ def test_one_seed_is_one_story_four_times(capsys: pytest.CaptureFixture[str]) ->
 def test_two_stories_have_their_exit_code(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    real, rates = Host.__init__, iter(range(1, 100))
+    real, made = Host.__init__, iter(range(1, 100))
 
     def differs(self: Host, *arguments: object, **more: object) -> None:
         real(self, *arguments, **more)  # type: ignore[arg-type]
-        self._rate = 1 + next(rates) / 1e4
+        self.name += f" ({next(made)})"
 
     monkeypatch.setattr(Host, "__init__", differs)
     assert main(["sim", "1", *SHORT, "--twice"]) == 13
@@ -89,10 +89,10 @@ def test_two_stories_have_their_exit_code(
 
 
 def test_values_for_programs(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["sim", "1", "--faults", "liar", "--mutant", "no-bound", "--json"]) == 10
+    assert main(["sim", "9", "--faults", "liar", "--mutant", "no-bound", "--json"]) == 10
     told = json.loads(capsys.readouterr().out)
     assert told["failure"] == "safety 1"
-    assert told["replay"] == "ringfence sim 1 --faults liar --mutant no-bound"
+    assert told["replay"] == "ringfence sim 9 --faults liar --mutant no-bound"
     assert sum(told["faults"].values()) == len(told["plan"]) > 0
 
 
@@ -100,7 +100,7 @@ def test_what_was_shrunk_is_replayed_from_its_file(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = str(tmp_path / "no-bound.txt")
-    words = ["1", "--faults", "liar", "--mutant", "no-bound", "--shrink", "--out", file]
+    words = ["9", "--faults", "liar", "--mutant", "no-bound", "--shrink", "--out", file]
     assert main(["sim", *words]) == 10
     assert main(["sim", "--replay", file, "--mutant", "no-bound"]) == 10
     assert main(["sim", "--replay", file]) == 0
@@ -116,9 +116,9 @@ def test_many_seeds_add_up(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_the_first_seed_that_fails_ends_a_search_and_is_shrunk(capsys: pytest.CaptureFixture[str]) -> None:
     words = ["--seeds", "100", "--faults", "liar", "--mutant", "no-bound", "--processes", "1"]
-    assert main(["sim", "1", *words, "--limit", "5"]) == 10
+    assert main(["sim", "9", *words, "--limit", "5"]) == 10
     said = capsys.readouterr().out
-    assert "replay: ringfence sim 1 --faults liar --mutant no-bound" in said
+    assert "replay: ringfence sim 9 --faults liar --mutant no-bound" in said
     assert "shrunk to " in said
     assert "freeze-host" in said
 
