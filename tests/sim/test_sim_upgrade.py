@@ -39,7 +39,7 @@ class _Installed(Node):
 
 def test_every_seed_ends_well_and_some_end_upgraded() -> None:
     raised = 0
-    for seed in range(1, 9):
+    for seed in range(9, 17):
         cluster = Cluster()
         report = run(seed, make_engine=cluster.engine)
         assert report.outcome is Outcome.OK, (seed, report.what)
