@@ -18,6 +18,7 @@ from ringfence.block.control import LOOK_S, BlockService
 from ringfence.core.errors import BadInput, DeviceFailed, Refused, RingfenceError, Unavailable
 from ringfence.engine.orders import Extent, OpenPath
 from ringfence.lab.nbd_client import NbdClient
+from ringfence.wire.block import Path as OpenPathRow
 from ringfence.wire.entries import Incident
 
 
@@ -86,6 +87,30 @@ def test_drop_all_reaps_stopped_workers_too(block: Rig) -> None:
     assert block.paths() == ()
     assert list(block.places.dev.glob("*/*")) == []
     block.open()  # and life goes on
+
+
+def test_a_daemon_that_was_succeeded_opens_and_closes_nothing_more(block: Rig) -> None:
+    """What it had asked for before it was killed may be read only after its successor has looked."""
+    block.open()
+    page = block.pages.path(1, "vg/vg0")
+
+    async def succeed() -> tuple[OpenPathRow, list[BaseException | object]]:
+        first, second = BlockService(block.places.socket), BlockService(block.places.socket)
+        await first.list()
+        (left,) = await second.take_over()
+        late = [first.open(block.order("vm2", MIB, MIB), [page]), first.close("vg0", "vm1"), first.drop_all()]
+        results = await asyncio.gather(*late, return_exceptions=True)
+        await second.open(block.order("vm3", MIB, 2 * MIB), [page])
+        for service in (first, second):
+            await service.aclose()
+        return left, list(results)
+
+    left, results = asyncio.run(succeed())
+    assert (left.lv, left.pages, left.token) == ("vm1", (str(page),), str(block.order().token))
+    for result in results:
+        assert isinstance(result, Refused)
+        assert "a later daemon has taken over" in str(result)
+    assert [path.lv for path in block.paths()] == ["vm1", "vm3"]
 
 
 def test_an_open_that_is_under_way_is_dropped_with_the_rest(block: Rig) -> None:

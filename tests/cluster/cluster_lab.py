@@ -12,17 +12,20 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ringfence.lab.cluster import Lab
+from ringfence.core.cluster import Timing
+from ringfence.host.processes import Process
+from ringfence.lab import trees
+from ringfence.lab.cluster import TIMING, Lab
 
 ONE, TWO, THREE = "an-a01n01", "an-a01n02", "an-a01n03"
 SIZE = 256 << 20
 
 
 @contextmanager
-def running(nodes: int) -> Iterator[Lab]:
+def running(nodes: int, timing: Timing = TIMING) -> Iterator[Lab]:
     path = Path(tempfile.mkdtemp(prefix="rfcl", dir="/tmp"))
     try:
-        lab = Lab.up(path / "lab", nodes, SIZE)
+        lab = Lab.up(path / "lab", nodes, SIZE, timing)
         try:
             yield lab
         finally:
@@ -76,6 +79,15 @@ def uri_of(lab: Lab, node: str, volume: str) -> str:
 def status(lab: Lab, node: str) -> dict[str, Any]:
     found: dict[str, Any] = json.loads(ringfence(lab, node, "status", "--json").stdout)
     return found
+
+
+def pid_of(lab: Lab, node: str, word: str) -> int:
+    """A process of the host with this word in its command line."""
+    init = Process(*lab.status()["hosts"][node]["init"])
+    for one in trees.tree(init):
+        if word in Path(f"/proc/{one.pid}/cmdline").read_bytes().decode().split("\0"):
+            return one.pid
+    raise AssertionError(f"{node} runs no {word}")
 
 
 def tool(*words: str | Path) -> str:

@@ -15,6 +15,7 @@ from cluster_lab import (
     done,
     eventually,
     make_volume,
+    pid_of,
     ringfence,
     running,
     status,
@@ -23,8 +24,6 @@ from cluster_lab import (
 )
 
 from ringfence.client import connect
-from ringfence.host.processes import Process
-from ringfence.lab import trees
 from ringfence.lab.cluster import TIMING, Lab
 from ringfence.lab.layout import layout
 
@@ -39,15 +38,6 @@ def two() -> Iterator[Lab]:
 def three() -> Iterator[Lab]:
     with running(3) as lab:
         yield lab
-
-
-def pid_of(lab: Lab, node: str, word: str) -> int:
-    """A process of the host with this word in its command line."""
-    init = Process(*lab.status()["hosts"][node]["init"])
-    for one in trees.tree(init):
-        if word in Path(f"/proc/{one.pid}/cmdline").read_bytes().decode().split("\0"):
-            return one.pid
-    raise AssertionError(f"{node} runs no {word}")
 
 
 def holder(lab: Lab, node: str) -> str:

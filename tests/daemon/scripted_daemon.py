@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from ringfence.core.errors import RingfenceError
 from ringfence.core.evidence import Power
 from ringfence.core.ids import Epoch, Token
@@ -23,6 +25,7 @@ class Script:
         self._asked: dict[int, inputs.Asked] = {}
         self._incarnation = 0
         self._reaped = False
+        self._left_open: list[Any] = []
         self._heard: list[str] = []
         self._root = ""
 
@@ -31,6 +34,7 @@ class Script:
             case inputs.Started():
                 self._incarnation = input.disk.incarnation + 1 if input.disk.boot == input.boot else 1
                 self._reaped = input.paths_reaped
+                self._left_open = [msgspec.to_builtins(one) for one in input.left_open]
                 until = now_ns + 3600 * 10**9
                 return [
                     effects.Keep(DiskState(Epoch(7, 1), self._incarnation, input.boot)),
@@ -59,6 +63,7 @@ class Script:
         target = call.target if isinstance(call, calls.Why) else ""
         if target not in ("open", "write"):
             facts = {"incarnation": self._incarnation, "reaped": self._reaped, "heard": self._heard}
+            facts["left_open"] = self._left_open
             return [effects.Answer(asked.client, Reply(asked.request.id, result=facts))]
         self._asked[len(self._asked) + 1] = asked
         body: Any

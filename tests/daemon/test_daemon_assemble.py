@@ -19,7 +19,7 @@ import pytest
 
 from ringfence.config import Paths
 from ringfence.daemon.supervisor import Supervisor
-from ringfence.host.pages import LOST_NS, PageReader
+from ringfence.host.pages import LOST_NS, PageReader, Pages
 from ringfence.wire import client as calls
 
 CONFIG = """
@@ -145,21 +145,62 @@ def test_a_second_daemon_is_refused_and_the_first_goes_on(host: Host) -> None:
     assert host.facts()["incarnation"] == 1  # neither its pages nor its paths were touched
 
 
-def test_what_a_killed_daemon_left_open_is_closed_before_the_next_begins(host: Host) -> None:
+def killed_with_an_open_volume(host: Host) -> PageReader:
+    """Returns the page of the volume, whose authority goes on until its deadline."""
     host.block()
     daemon = host.daemon()
     assert "nbd+unix" in host.ask(calls.Why("open"))["answer"]
-    volume = host.paths.dev / "vg0/vm1"
     page = PageReader(host.paths.authority / "1/vg.vg0")
     host.kill(daemon)
-    assert volume.is_socket()  # the path outlives its daemon, by its authority's time
     assert page.deadline_ns() != LOST_NS
+    return page
+
+
+def test_what_a_killed_daemon_left_open_is_left_to_the_next(host: Host) -> None:
+    page = killed_with_an_open_volume(host)
+    deadline_ns, grant = page.deadline_ns(), PageReader(host.paths.authority / "1/grant")
     host.daemon()
-    assert host.facts()["incarnation"] == 2
-    assert host.facts()["reaped"] is True
-    assert not volume.exists()
-    assert page.deadline_ns() == LOST_NS
+    facts = host.facts()
+    assert (facts["incarnation"], facts["reaped"]) == (2, False)
+    (left,) = facts["left_open"]
+    lock = {"lockspace": "lvm_vg0", "resource": "u-1", "mode": 5, "token": [7, 1, 1]}
+    assert (left["vg"], left["lv"], left["lock"], left["pages"]) == ("vg0", "vm1", lock, [[1, "vg/vg0"]])
+    assert (host.paths.dev / "vg0/vm1").is_socket()
+    assert page.deadline_ns() == deadline_ns
+    assert grant.deadline_ns() == LOST_NS, "what the dead daemon's clients held is over"
+    assert not grant.path.exists()
+
+
+def closed(host: Host, page: PageReader) -> bool:
+    """Nothing is left of the first daemon's volume or authority."""
+    facts = host.facts()
+    volume = host.paths.dev / "vg0/vm1"
+    return facts["reaped"] and not facts["left_open"] and not volume.exists() and not page.deadline_ns()
+
+
+def test_a_volume_whose_authority_was_lost_is_closed_before_the_next_begins(host: Host) -> None:
+    page = killed_with_an_open_volume(host)
+    Pages(host.paths.authority).set(1, "vg/vg0", LOST_NS)
+    host.daemon()
+    assert closed(host, page)
+    assert "its authority was lost" in host.log.read_text()
     assert host.ask(calls.Why("write")) == {"answer": "None"}
+
+
+def test_a_volume_that_a_daemon_without_memory_finds_is_closed(host: Host) -> None:
+    """Its state file is gone: incarnations begin anew, and could be taken for those of before."""
+    page = killed_with_an_open_volume(host)
+    host.paths.disk_state.unlink()
+    host.daemon()
+    assert host.facts()["incarnation"] == 1
+    assert closed(host, page)
+
+
+def test_a_volume_of_the_boot_before_is_closed(host: Host) -> None:
+    page = killed_with_an_open_volume(host)
+    (host.root / "run/boot_id").write_text("boot-2\n")
+    host.daemon()
+    assert closed(host, page)
 
 
 def test_without_a_block_service_nothing_is_taken_for_closed(host: Host) -> None:

@@ -14,6 +14,7 @@ from ringfence.core.cluster import ClusterConfig, Confirms, DeviceConfig, Level,
 from ringfence.core.errors import RingfenceError, from_dict
 from ringfence.core.evidence import Power
 from ringfence.core.ids import Epoch
+from ringfence.core.modes import Mode
 from ringfence.engine import effects, inputs, orders
 from ringfence.engine.context import AT_ONCE
 from ringfence.engine.inputs import DiskState, Input
@@ -21,6 +22,7 @@ from ringfence.engine.node import Node
 from ringfence.storage import Storage
 from ringfence.wire import SPEAKS, Speaks
 from ringfence.wire.client import Reply, Request
+from ringfence.wire.ring import OpenLock
 
 MS = 1_000_000
 TIMING = Timing(
@@ -61,6 +63,8 @@ class Host:
         self.inbox: deque[Input] = deque()
         self.pages: dict[tuple[int, str], int] = {}
         self.paths: dict[tuple[str, str], orders.OpenPath] = {}
+        self.opened_by: dict[tuple[str, str], int] = {}
+        """The incarnation under whose page a path is open."""
         self.events: list[effects.Record] = []
         self.replies: dict[str, list[Reply]] = {}
         self.ended: effects.Ended | None = None
@@ -70,7 +74,7 @@ class Host:
         """If a list: the engine's calls for more time wait there until `go_on`."""
         self.storage = Storage([str(world.directory / "*.img")], lambda guard: None)
 
-    def start(self) -> None:
+    def start(self, left_open: tuple[inputs.LeftOpen, ...] = ()) -> None:
         self.node = Node(self.world.at_once)
         self.feed(
             inputs.Started(
@@ -79,10 +83,26 @@ class Host:
                 f"machine-{self.id}",
                 f"boot-{self.id}-{self.boots}",
                 self.disk,
-                True,
+                not left_open,
                 self.speaks,
+                left_open,
             )
         )
+
+    def kill(self) -> None:
+        """The daemon is killed; its paths and their pages stay."""
+        self.node, self.inbox = None, deque()
+
+    def left_open(self) -> tuple[inputs.LeftOpen, ...]:
+        """What a new daemon finds open."""
+        return tuple(
+            inputs.LeftOpen(
+                one.vg, one.lv,
+                OpenLock(f"lvm_{one.vg}", one.uuid, Mode.PR if one.shared else Mode.EX, one.token),
+                ((self.opened_by[one.vg, one.lv], f"vg/{one.vg}"),),
+            )
+            for one in self.paths.values()
+        )  # fmt: skip
 
     def feed(self, fact: Input) -> None:
         """Inputs of a frozen host wait for its thaw."""
@@ -134,6 +154,7 @@ class Host:
         match body:
             case orders.OpenPath():
                 self.paths[body.vg, body.lv] = body
+                self.opened_by[body.vg, body.lv] = self.node.context.life.incarnation
                 return orders.Opened(f"/dev/{body.vg}/{body.lv}", f"nbd+unix:///{body.lv}")
             case orders.ClosePath():
                 self.paths.pop((body.vg, body.lv), None)
@@ -255,12 +276,14 @@ class World:
         """Deliver, and do what was ordered, until nothing is left to do."""
         while self.later or (self.queue and not self.stopped):
             if self.queue and not self.stopped:
-                sender, payload = self.queue.popleft()
-                if sender in self.members:
-                    for id in self.members:
-                        self.hosts[id].feed(inputs.Delivered(sender, payload))
+                self.deliver(*self.queue.popleft())
             else:
                 self.later.popleft()()
+
+    def deliver(self, sender: int, payload: bytes) -> None:
+        if sender in self.members:
+            for id in self.members:
+                self.hosts[id].feed(inputs.Delivered(sender, payload))
 
     def go_on(self) -> None:
         """The ring moves again, and delivers one member's backlog after the other's."""

@@ -42,6 +42,7 @@ def test_every_kind_of_evidence_has_a_rule_and_a_reason():
         (K.NEW_BOOT, True, True, True),
         (K.OPERATOR, True, True, True),
         (K.VOLUMES_CLOSED, True, False, True),
+        (K.ADOPTED, False, False, False),
         (K.CLAIM, False, False, True),
     ],
 )
@@ -236,6 +237,22 @@ def test_an_attempt_of_a_member_that_left_is_closed():
     assert victim.attempts[-1].verdict == "the acting member left"
     assert domain.actor_for(victim, (2, 4)) == 2
     assert not domain.ended(B1, 1, True, "too late", ready=(2, 4), levels=2)
+
+
+def test_an_adopted_life_is_over_and_remembered():
+    domain = Domain()
+    domain.add(B1, Epoch(2, 1), "its daemon ended", False, ["lvm_vg0"], 0)
+    record = domain.adopted(B1, about(K.ADOPTED))
+    assert (record.lockspaces, domain.victims) == (["lvm_vg0"], [])
+    assert domain.fenced_lives() == (B1,)
+    assert domain.add(B1, Epoch(3, 1), "remembered on disk", True, [], 0) is None
+    assert domain.spoke(life_named("3/b1.2"), 0, Epoch(3, 1)) is None, "no fence has lied"
+
+
+def test_nobody_is_adopted_once_he_is_due():
+    domain = lost()
+    with pytest.raises(AssertionError, match="too late"):
+        domain.adopted(B1, about(K.ADOPTED))
 
 
 def test_refuted_claims_are_counted_not_quarantined():

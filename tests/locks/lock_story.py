@@ -10,7 +10,7 @@ scenarios/resource: one frozen or running lockspace, holders named by letters.
     request a EX [FLAG ...] [lvb=WORD]     a new lock of resource r
     convert a PR [FLAG ...] [lvb=WORD]     unlock a [FLAG ...] [lvb=WORD]     cancel a     busy a
     freeze        operations are deferred       resume        replay them
-    purge a b     lost nodes (frozen only)
+    purge a b     lost nodes (frozen only)     spare a       lost, but for what it holds (frozen only)
 
 scenarios/nodes: nodes n1, n2, n3 under one lockspace, clients named by letters.
 
@@ -19,7 +19,7 @@ scenarios/nodes: nodes n1, n2, n3 under one lockspace, clients named by letters.
     end a         its client ends             adopt n1 b EX [FLAG ...]     an orphan, if there is one
     hold 20       minimum hold times are 20 from now on                    wait 5    time passes
     lost n1       that life is stale          give_back n1     it is about to leave
-    purge n1      frozen, purged, resumed
+    purge n1      frozen, purged, resumed     restore a      its node's next life goes on with it alone
     slow          messages wait until told    order n1         its next operation is ordered
     tell n1       its next answer arrives     overtake n1      a notice arrives before a grant does
                                               fast             all are delivered, now and from now on
@@ -140,7 +140,7 @@ class ResourceStory:
 
     def do(self, line: str) -> list[str]:
         name, *words = line.split()
-        if name in ("freeze", "resume", "purge"):
+        if name in ("freeze", "resume", "purge", "spare"):
             return self.rare(name, words)
         if name not in ("request", "convert", "unlock", "cancel", "busy") or not words:
             raise BadCommand(f"what is {line!r}?")
@@ -150,11 +150,11 @@ class ResourceStory:
         return [self.say(effect) for _, effect in told]
 
     def rare(self, name: str, words: list[str]) -> list[str]:
-        if name == "purge":
+        if name in ("purge", "spare"):
             if not self.frozen:
                 raise BadCommand("purge a frozen lockspace")
             for word in words:
-                run_out(self.space.purge(self.number(word)))
+                run_out(self.space.purge(self.number(word), [NAME] if name == "spare" else []))
             return []
         if words:
             raise BadCommand(f"{name} stands alone")
@@ -239,6 +239,8 @@ class NodesStory:
             if node not in self.nodes:
                 raise BadCommand(f"what is {node!r}?")
             getattr(self, f"do_{name}")(node)
+        elif name == "restore" and len(words) == 1 and words[0] in self.clients:
+            self.restore(words[0])
         else:
             raise BadCommand(f"what is {line!r}?")
         if not self.slow:
@@ -379,6 +381,21 @@ class NodesStory:
         self.nodes[node] = NodeLocks()
         self.sent[node].clear()
         self.answers[node].clear()
+
+    def restore(self, who: str) -> None:
+        node, lock_id = self.clients[who]
+        rows = [row for row in self.nodes[node].statistics() if row.lock_id == lock_id]
+        self.nodes[node] = NodeLocks()
+        self.sent[node].clear()
+        self.answers[node].clear()
+        run_out(self.space.purge(int(node[1:]), [NAME]))
+        told = all_of(self.space.resume())
+        held = self.space.resources[NAME].find(int(node[1:]))
+        assert held is not None
+        self.carry(node, self.nodes[node].restore(lock_id, "space", NAME, rows[0].held, held))
+        if held.notified is not Mode.UN:
+            self.carry(node, self.nodes[node].on_blocking("space", NAME, held.notified))
+        self.facts(told)
 
     def do_give_back(self, node: str) -> None:
         for name in self.nodes[node].resources("space"):

@@ -13,7 +13,7 @@ from ringfence.sim.plans import Faults
 from ringfence.sim.world import Outcome, run
 
 FEW = range(1, 11)
-SWARM, LIAR = Faults.SWARM, Faults.LIAR
+SWARM, LIAR, RESTARTS = Faults.SWARM, Faults.LIAR, Faults.RESTARTS
 FOUND_BY: dict[str, tuple[Faults, int]] = {
     "no-evidence": (SWARM, 1),
     "no-bound": (LIAR, 1),
@@ -39,6 +39,11 @@ FOUND_BY: dict[str, tuple[Faults, int]] = {
     "no-notices": (SWARM, 1),
     "purge-for-all": (LIAR, 5),
     "one-life-a-node": (LIAR, 1),
+    "adopt-unshown": (RESTARTS, 3),
+    "adopt-nothing": (RESTARTS, 1),
+    "open-is-closed": (RESTARTS, 1),
+    "refused-keeps-volumes": (RESTARTS, 6),
+    "adopted-lapse": (RESTARTS, 1),
 }
 UNFOUND = (
     "no-epoch-on-disk", "victims-carry", "victims-forgotten", "no-second-barrier", "old-words", "gaps-pass",

@@ -63,6 +63,7 @@ class BlockService:
             readonly=readonly,
             hold_ms=self._hold_ms,
             node=self._node,
+            token=str(order.token),
         )
         path = wire.as_path(await self._ask(call))
         return Opened(path.path, path.uri)
@@ -80,6 +81,12 @@ class BlockService:
     async def drop_all(self) -> None:
         """Returns when every worker is reaped; nothing was flushed.  Raises Unavailable: unknown."""
         await self._ask(wire.DropAll())
+
+    async def take_over(self) -> tuple[wire.Path, ...]:
+        """What earlier daemons left open; from now on nothing is done for them any more.
+
+        Raises Unavailable: unknown."""
+        return wire.as_paths(await self._ask(wire.TakeOver()))
 
     async def list(self) -> tuple[OpenVolume, ...]:
         """What is open.  Raises Unavailable."""

@@ -66,6 +66,9 @@ class Service:
         self._handles: dict[str, Handle] = {}
         self._busy: dict[str, asyncio.Lock] = {}
         self._drops = 0
+        self._connections = 0
+        self._floor = 0
+        """Connections below this number belong to a daemon that was succeeded."""
         self._watchers: list[asyncio.StreamWriter] = []
         self._tasks: set[asyncio.Task[None]] = set()  # held so that none is collected; never iterated
         self._clients: list[asyncio.StreamWriter] = []
@@ -135,6 +138,8 @@ class Service:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._clients.append(writer)
+        self._connections += 1
+        number = self._connections
         try:
             while line := await reader.readline():
                 try:
@@ -143,7 +148,7 @@ class Service:
                     refusal = BadInput(f"not a request of the block service's language: {error}")
                     writer.write(wire.encode(wire.Reply(0, error=refusal.as_dict())))
                     return  # what follows on this connection cannot be trusted
-                self._spawn(self._answer(request, writer, self._drops))
+                self._spawn(self._answer(request, writer, number, self._drops))
         except (OSError, ValueError):
             pass  # gone, or a line over the limit
         finally:
@@ -158,9 +163,11 @@ class Service:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _answer(self, request: wire.Request, writer: asyncio.StreamWriter, drops: int) -> None:
+    async def _answer(
+        self, request: wire.Request, writer: asyncio.StreamWriter, number: int, drops: int
+    ) -> None:
         try:
-            result = await self._do(request.call, writer, drops)
+            result = await self._do(request.call, writer, number, drops)
             reply = wire.Reply(request.id, result)
         except RingfenceError as error:
             reply = wire.Reply(request.id, error=error.as_dict())
@@ -175,14 +182,20 @@ class Service:
                     writer.write(wire.encode(wire.Notice(id, incident)))
             await writer.drain()
 
-    async def _do(self, call: wire.Call, writer: asyncio.StreamWriter, drops: int) -> Any:
-        """`drops`: how often all was dropped before this request was read."""
+    async def _do(self, call: wire.Call, writer: asyncio.StreamWriter, number: int, drops: int) -> Any:
+        """Args:
+        number: of the connection that asks.
+        drops: how often all was dropped before this request was read."""
+        self._check_current(number)
         if isinstance(call, wire.Open):
-            return await self._open(call, drops)
+            return await self._open(call, number, drops)
         if isinstance(call, wire.Close):
             return await self._close(_name(call.vg, call.lv), call.flush)
         if isinstance(call, wire.DropAll):
             return await self._drop_all()
+        if isinstance(call, wire.TakeOver):
+            self._floor = number
+            return [handle.look() for _, handle in sorted(self._handles.items())]
         if isinstance(call, wire.List):
             return [handle.look() for _, handle in sorted(self._handles.items())]
         if isinstance(call, wire.Watch):
@@ -190,15 +203,20 @@ class Service:
             return None
         return self._acknowledge(call.ids)
 
+    def _check_current(self, number: int) -> None:
+        if number < self._floor:
+            raise Refused("a later daemon has taken over", next="let this one end: one daemon a host")
+
     # -- paths --------------------------------------------------------------------
 
-    async def _open(self, call: wire.Open, drops: int) -> wire.Path:
+    async def _open(self, call: wire.Open, number: int, drops: int) -> wire.Path:
         name = _name(call.vg, call.lv)
         socket_path = self._places.dev / call.vg / call.lv
         _check_length(socket_path)
         if not call.pages:
             raise BadInput(f"{name} cannot be opened without an authority page")
         async with self._busy.setdefault(name, asyncio.Lock()):
+            self._check_current(number)
             if drops != self._drops:
                 raise Refused(f"{name} was not opened: all paths were dropped meanwhile", retry=True)
             there = self._handles.get(name)
@@ -232,6 +250,8 @@ class Service:
             sum(extent.length_bytes for extent in call.extents),
             shared=call.shared,
             readonly=call.readonly,
+            pages=call.pages,
+            token=call.token,
         )
         return Handle(order, path, self._told, self._gone)
 

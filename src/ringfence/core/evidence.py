@@ -29,6 +29,9 @@ class EvidenceKind(enum.Enum):
     """A storage reservation was preempted and read back."""
     VOLUMES_CLOSED = "volumes-closed"
     """The life's own successor has verified that every data path of it is reaped."""
+    ADOPTED = "adopted"
+    """Its own successor, in the same boot, goes on with its open volumes: nothing that held a lock ended.
+    Never witnessed: the ordered state itself makes it."""
     OPERATOR = "operator"
     """A person's signed word."""
     CLAIM = "claim"

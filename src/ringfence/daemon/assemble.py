@@ -1,16 +1,16 @@
 """Puts one host's daemon together and runs it: the real clock, ring, disks, block service and sockets.
 
 The order is the safety.  The lock comes before anything is read, so that two daemons of one root
-never share a life.  Whatever authority an earlier daemon left behind is taken away before its data
-paths are closed, and both before the engine begins.  What the state directory cannot keep now it
+never share a life.  Then the block service does nothing more for an earlier daemon, and says what that
+has left open (`daemon.inheritance`).  Whatever authority does not belong to a path that may be adopted
+is taken away; if any path may not be, all authority is, and then all paths are closed.  All this before
+the engine begins.  What the state directory cannot keep now it
 could not keep later either: that is found out here, while nothing depends on it.
 
 The engine and the agents' runner come as arguments, so that tests can put scripted ones in."""
 
 import asyncio
-import contextlib
 import gc
-import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -23,12 +23,12 @@ from ringfence.config import Loaded, Paths, load, read_secrets, render
 from ringfence.core.cluster import ClusterConfig, DeviceConfig, NodeConfig
 from ringfence.core.errors import (
     ConfigError,
-    DeviceFailed,
     NoAuthority,
     RingfenceError,
     Unavailable,
 )
 from ringfence.daemon.driver import Driver, Ports
+from ringfence.daemon.inheritance import reap, revoke, take_over
 from ringfence.daemon.lock import DaemonLock
 from ringfence.daemon.log import Log
 from ringfence.daemon.paths import BlockPaths, DaemonPages
@@ -45,11 +45,6 @@ from ringfence.ring.hub_client import HubRing
 from ringfence.servers.client_socket import ClientSocket
 from ringfence.storage.driver import Storage
 from ringfence.wire.entries import Incident
-
-REAP_S = 5.0
-"""How long to wait for the block service at the start; later the engine goes on asking."""
-REAP_RETRY_S = 0.1
-ALL_INCARNATIONS = 1 << 63
 
 
 class Current:
@@ -104,7 +99,6 @@ def run(root: Path, node: str, makers: Makers) -> int:
         machine, boot = machine_id(root), boot_id(root)
         disk = kept.load(paths.disk_state, DiskState) or DiskState()
         kept.keep(paths.disk_state, disk)
-        _revoke(paths)
         log = Log(node)
         try:
             return loop.run(_drive(paths, loaded, me, (machine, boot), disk, makers, log))
@@ -130,7 +124,11 @@ async def _drive(
     service = BlockService(paths.block_socket, me.id, config.timing.hold_ms)
     history = History(paths.history, {one.id: one.name for one in config.nodes}, say("history"))
     try:
-        reaped = await _reap(service, say("drop-paths"))
+        same_boot = disk.boot == identity[1]
+        last = disk.incarnation if same_boot and not config.naive else 0
+        left_open = await take_over(service, paths.authority, last, say("drop-paths"))
+        revoke(paths.authority, [page for one in left_open for page in one.pages])
+        reaped = not left_open and await reap(service, say("drop-paths"))
         current = Current(paths, loaded)
         pages = DaemonPages(Pages(paths.authority))
         ports = Ports(
@@ -148,7 +146,7 @@ async def _drive(
         driver = Driver(makers.engine(), ports, config, me.name)
         socket = ClientSocket(paths.socket, driver.asked, driver.gone, group=loaded.socket_group)
         machine, boot = identity
-        started = Started(config, me.id, machine, boot, disk, reaped)
+        started = Started(config, me.id, machine, boot, disk, reaped, left_open=left_open)
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, driver.leave, number.name)
         # All modules and tables made so far live as long as the daemon: a full collection would walk
@@ -209,38 +207,6 @@ def _node_named(config: ClusterConfig, name: str) -> NodeConfig:
     except KeyError:
         known = ", ".join(node.name for node in config.nodes)
         raise ConfigError(f"no node is called {name!r}", next=f"choose one of: {known}") from None
-
-
-def _revoke(paths: Paths) -> None:
-    """No authority of an earlier daemon outlives this line.
-
-    A page that still is mapped somewhere reads lost through its mapping; the files go, for after a
-    reboot incarnations begin at 1 again and a page that is lost never becomes anything else."""
-    Pages(paths.authority).lose_before(ALL_INCARNATIONS)
-    try:
-        with contextlib.suppress(FileNotFoundError):
-            shutil.rmtree(paths.authority)
-    except OSError as error:
-        raise DeviceFailed(
-            f"cannot clear {paths.authority}: {error.strerror}", next="check its owner and mode"
-        ) from None
-
-
-async def _reap(service: BlockService, say: Callable[[str], None]) -> bool:
-    """Close what earlier daemons left open.  True only if the block service has verified it."""
-    trouble = f"the block service has not answered within {REAP_S:.0f} s"
-    try:
-        async with asyncio.timeout(REAP_S):
-            while True:
-                try:
-                    await service.drop_all()
-                    return True
-                except RingfenceError as error:
-                    trouble = str(error)
-                    await asyncio.sleep(REAP_RETRY_S)
-    except TimeoutError:
-        say(f"data paths of an earlier daemon are not known to be closed: {trouble}")
-        return False
 
 
 def _keep_incident(history: History, incident: Incident) -> bool:

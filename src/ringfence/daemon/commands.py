@@ -26,7 +26,8 @@ def daemon(node: str, root: Path) -> int:
     """Run this host's daemon until SIGTERM, which leaves the cluster cleanly.
 
     Refuses to start twice under one root.  A host whose daemon is killed is fenced when its grace
-    period (`timing.grace_ms`) has lapsed, unless the daemon is back before."""
+    period (`timing.grace_ms`) has lapsed, unless the daemon is back before: then it goes on with the
+    volumes that are open, and nobody who uses them notices."""
     return run(root.absolute(), node, Makers(Node, _agents))
 
 

@@ -93,7 +93,7 @@ class DaemonPages:
         self._incarnation: int | None = None
 
     def set(self, incarnation: int, page: str, deadline_ns: int) -> None:
-        self._incarnation = incarnation
+        self._incarnation = max(self._incarnation or 0, incarnation)  # pages of earlier ones may be inherited
         self._pages.set(incarnation, page, deadline_ns)
 
     def lose_all(self) -> None:

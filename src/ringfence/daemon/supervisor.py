@@ -14,7 +14,7 @@ from ringfence.host.notify import notify
 
 STATUS_KINDS = (
     "started", "ring-lost", "suspended", "shut-out", "not-admitted", "protocol", "stale", "reborn", "victim",
-    "lockspace-runs", "divergent", "left",
+    "adopted", "lockspace-runs", "divergent", "left",
 )  # fmt: skip
 """Events that change what an admin should read in `systemctl status`."""
 

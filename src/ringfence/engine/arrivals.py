@@ -2,7 +2,11 @@
 
 After each of them the caller runs `losses.settle`."""
 
+from collections.abc import Mapping
+from types import MappingProxyType
+
 from ringfence.core.ids import Epoch, Life
+from ringfence.engine.adoption import adopt
 from ringfence.engine.facts import Fact, Noted
 from ringfence.engine.losses import (
     explain_by_return,
@@ -13,6 +17,9 @@ from ringfence.engine.losses import (
     note_victim,
 )
 from ringfence.engine.state import ClusterState, Sender
+from ringfence.wire.ring import OpenLock
+
+NOTHING_SHOWN: Mapping[int, tuple[OpenLock, ...]] = MappingProxyType({})
 
 
 def enter_view(
@@ -24,6 +31,7 @@ def enter_view(
     procdown: tuple[int, ...],
     wall_ms: int,
     fresh: bool,
+    shown: Mapping[int, tuple[OpenLock, ...]] = NOTHING_SHOWN,
 ) -> list[Fact]:
     """A primary view's barrier is complete.
 
@@ -33,6 +41,7 @@ def enter_view(
         known_victims: the union of what the members' disks remember.
         procdown: nodes whose daemon ended while their host stayed; they get a grace period.
         fresh: the state was made just now; configured nodes that are absent may be alive somewhere.
+        shown: what data paths of its earlier life a member's new daemon has found open.
     """
     state.epoch = epoch
     state.wall_ms = max(state.wall_ms, wall_ms)
@@ -54,7 +63,7 @@ def enter_view(
             # In no lockspace: had it been in one of this state's, the state would know it.
             make_victim(state, life, "remembered on disk as not proven fenced", due=True, lockspaces=())
     for life, admitted in returning:
-        facts += _meet(state, life, admitted)
+        facts += _meet(state, life, admitted, shown.get(life.node, ()))
     for victim in state.victims():
         successor = state.lives.get(victim.life.node)
         if successor is not None and not victim.lied and not victim.evidence:
@@ -77,7 +86,7 @@ def admit(state: ClusterState, life: Life, wall_ms: int) -> list[Fact]:
     """A member that was not ready says Ready again in this view, as a fresh incarnation."""
     state.wall_ms = max(state.wall_ms, wall_ms)
     state.position += 1
-    return _meet(state, life, True)
+    return _meet(state, life, True, ())
 
 
 def heard_fenced(state: ClusterState, life: Life) -> list[Fact]:
@@ -86,7 +95,9 @@ def heard_fenced(state: ClusterState, life: Life) -> list[Fact]:
     return expose(state, life)
 
 
-def _meet(state: ClusterState, life: Life, may_enter: bool) -> list[Fact]:
+def _meet(
+    state: ClusterState, life: Life, may_enter: bool, shown: tuple[OpenLock, ...]
+) -> list[Fact]:
     if state.lives.get(life.node) == life:
         return []
     fenced = fenced_by(state, life)
@@ -99,6 +110,10 @@ def _meet(state: ClusterState, life: Life, may_enter: bool) -> list[Fact]:
         what = f"{state.name(life.node)} came from another machine than the one that joined first: refused"
         return [Noted("clone-refused", what, {"node": life.node, "machine": life.machine})]
     facts: list[Fact] = []
+    if shown:
+        adopted, facts = adopt(state, life, shown)
+        if not adopted:
+            return facts
     for victim in state.domain.of_node(life.node):
         facts += explain_by_return(state, victim, life)
     if any(victim.lied and victim.life.same_boot(life) for victim in state.domain.of_node(life.node)):

@@ -8,7 +8,7 @@ from ringfence.core.errors import Refused
 from ringfence.core.ids import Epoch, Life
 from ringfence.core.locknames import is_literal
 from ringfence.engine.effects import Effect, Record
-from ringfence.engine.inputs import DiskState
+from ringfence.engine.inputs import DiskState, LeftOpen
 from ringfence.engine.outbox import Outbox
 from ringfence.engine.state import ClusterState
 from ringfence.membership.authority import Authority
@@ -68,6 +68,8 @@ class Context:
         self.outbox = Outbox(at_once)
         self.authority = Authority(config, me)
         self.hearing = Hearing(config.timing)
+        self.left_open: tuple[LeftOpen, ...] = ()
+        """Data paths of an earlier life, whose adoption is not decided yet."""
         self.left = False
         """This life has left the cluster cleanly."""
         self.only_locks = False

@@ -1,7 +1,10 @@
 """The authority pages: what each data path of this node may read as its deadline.
 
 One page for grants and one per VG whose lockspace this node has joined.  A page is LOST for ever
-once this life is stale; LAPSED holds writes until the page is renewed."""
+once this life is stale; LAPSED holds writes until the page is renewed.  Volumes that were adopted look
+at pages of earlier incarnations: from the adoption on these say what this life's own page says."""
+
+from collections.abc import Collection
 
 from ringfence.engine.context import Context, Phase
 from ringfence.engine.effects import LAPSED, LOST, UNCHECKED, SetDeadline
@@ -20,7 +23,13 @@ def vg_of(lockspace: str) -> str | None:
 class Deadlines:
     def __init__(self, context: Context) -> None:
         self._context = context
-        self._written: dict[str, int] = {}
+        self._written: dict[tuple[int, str], int] = {}
+        self._inherited: tuple[tuple[int, str], ...] = ()
+        """Pages of earlier incarnations under which volumes of this life are open."""
+
+    def inherit(self, pages: Collection[tuple[int, str]]) -> None:
+        """(incarnation, page): they stand as they are until their volumes are adopted."""
+        self._inherited = tuple(sorted(set(pages)))
 
     def update(self, joined: list[str]) -> None:
         """Bring the pages up to date.  `joined`: lockspaces of this node."""
@@ -40,22 +49,35 @@ class Deadlines:
                 self._write(page, UNCHECKED)
             elif context.state is not None and context.state.lied(lockspace):
                 self._write(page, LAPSED)
+                self._write_inherited(page, LAPSED)
             else:
                 self._write(page, max(write_ns, LAPSED))
-        for page in [one for one in self._written if one not in wanted]:
-            self._write(page, LAPSED)
-            del self._written[page]
+                if write_ns:  # until then what the earlier life had earned holds on
+                    self._write_inherited(page, write_ns)
+        for one in [one for one in self._written if one[1] not in wanted]:
+            self._set(one, LAPSED)
+            del self._written[one]
 
     def lose(self) -> None:
         """This life has lost everything: every page says so for ever."""
-        for page in sorted({"grant", *self._written}):
-            self._write(page, LOST)
+        mine = (self._context.life.incarnation, "grant")
+        for one in sorted({mine, *self._written, *self._inherited}):
+            self._set(one, LOST)
 
     def start(self) -> None:
         """A new incarnation has pages of its own."""
-        self._written = {}
+        self._written, self._inherited = {}, ()
 
     def _write(self, page: str, deadline_ns: int) -> None:
+        self._set((self._context.life.incarnation, page), deadline_ns)
+
+    def _write_inherited(self, page: str, deadline_ns: int) -> None:
+        if not self._context.left_open:
+            for one in self._inherited:
+                if one[1] == page:
+                    self._set(one, deadline_ns)
+
+    def _set(self, page: tuple[int, str], deadline_ns: int) -> None:
         if self._written.get(page) != deadline_ns:
             self._written[page] = deadline_ns
-            self._context.out(SetDeadline(self._context.life.incarnation, page, deadline_ns))
+            self._context.out(SetDeadline(*page, deadline_ns))

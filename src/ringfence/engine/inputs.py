@@ -10,6 +10,7 @@ from ringfence.core.ids import Epoch, Life
 from ringfence.wire import SPEAKS, Speaks
 from ringfence.wire.client import Request
 from ringfence.wire.entries import Incident
+from ringfence.wire.ring import OpenLock
 
 
 class _Input(msgspec.Struct, frozen=True):
@@ -29,11 +30,23 @@ class DiskState(msgspec.Struct, frozen=True):
     """Devices that were caught lying, each with why."""
 
 
+class LeftOpen(msgspec.Struct, frozen=True):
+    """A data path that an earlier daemon of this boot left open."""
+
+    vg: str
+    lv: str
+    lock: OpenLock
+    """What it was opened under."""
+    pages: tuple[tuple[int, str], ...]
+    """(incarnation, page): the authority pages that it looks at.  None of them is lost."""
+
+
 class Started(_Input, frozen=True):
     """First input of all.
 
     `paths_reaped`: the block service has verified that no data path of an earlier daemon of this
-    boot is open (the driver closes them before it starts the engine)."""
+    boot is open (the driver closes them before it starts the engine).
+    `left_open`: if not reaped, all that are open, where that is known and all of them may be adopted."""
 
     config: ClusterConfig
     node: int
@@ -42,6 +55,7 @@ class Started(_Input, frozen=True):
     disk: DiskState
     paths_reaped: bool
     speaks: Speaks = SPEAKS
+    left_open: tuple[LeftOpen, ...] = ()
 
 
 class ViewChanged(_Input, frozen=True):

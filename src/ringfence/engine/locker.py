@@ -46,7 +46,9 @@ from ringfence.locks.node_locks import (
     NodeLocks,
     Out,
 )
+from ringfence.locks.resource import Lock
 from ringfence.wire import entries
+from ringfence.wire.ring import OpenLock
 
 Done = Callable[[Held | RingfenceError | None], None]
 """Called once with what is held now (None: nothing any more), or with why not."""
@@ -185,6 +187,20 @@ class Locker:
         self.take(outs)
         self._watch(use)
         return use.lock
+
+    def restore(self, one: OpenLock, held: Lock, what: str) -> None:
+        """An activation of an earlier life goes on in this one.
+
+        Args:
+            held: the node's lock in the ordered state."""
+        assert held.token is not None
+        self._last += 1
+        use = Use(
+            self._last, one.lockspace, one.resource, what, one.mode, None,
+            held=Held(self._last, one.mode, held.token, None), since_wall_ms=held.since_ms,
+        )  # fmt: skip
+        self._uses[use.lock] = self._persistent[use.lock] = use
+        self.take(self.node_locks.restore(use.lock, one.lockspace, one.resource, one.mode, held))
 
     def convert(
         self,

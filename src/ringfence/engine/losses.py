@@ -4,7 +4,7 @@ Recovery is not a protocol but two steps of the state: a loss freezes the locksp
 life; `settle` purges it as soon as there is evidence and every ready node says that its write
 authority must have run out, and lets what is free again go on."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import msgspec
 
@@ -14,6 +14,7 @@ from ringfence.engine.facts import Fact, Noted, VictimGone
 from ringfence.engine.spaces import acknowledged, late_joins, stamp
 from ringfence.engine.state import INCIDENTS_KEPT, ClusterState
 from ringfence.fencing.domain import Victim
+from ringfence.locks.lockspace import Lockspace
 from ringfence.wire.entries import Incident
 
 
@@ -164,14 +165,30 @@ def _purge(state: ClusterState, life: Life) -> Iterator[list[Fact]]:
     spaces = [state.lockspaces[name] for name in record.lockspaces if name in state.lockspaces]
     for space in spaces:
         # At once: with the victim gone, nobody could tell its membership from its successor's.
-        if life.node in space.members:
-            space.members.remove(life.node)
-        space.joining.pop(life.node, None)
-        if not space.members:
-            del state.lockspaces[space.name]
+        _leave(state, space, life.node)
     yield [Noted("purged", what, fields), VictimGone(life)]
     for space in spaces:
         # Effects of a purge are what the survivors may now do; they are computed by
         # resume(), once the lockspace has no other victim.
         for _ in space.purge(life.node):
             yield []
+
+
+def _leave(state: ClusterState, space: Lockspace, node: int) -> None:
+    if node in space.members:
+        space.members.remove(node)
+    space.joining.pop(node, None)
+    if not space.members:
+        del state.lockspaces[space.name]
+
+
+def clean_up(
+    state: ClusterState, node: int, lockspaces: Sequence[str], kept: Sequence[tuple[str, str]]
+) -> None:
+    """Take a node's locks and memberships away, at once; but not the locks (LOCKSPACE, RESOURCE) it keeps."""
+    for space in [state.lockspaces[name] for name in lockspaces if name in state.lockspaces]:
+        keep = [resource for lockspace, resource in kept if lockspace == space.name]
+        if not keep:
+            _leave(state, space, node)
+        for _ in space.purge(node, keep):
+            pass

@@ -42,7 +42,7 @@ from ringfence.engine.facts import (
 from ringfence.engine.fencer import Fencer
 from ringfence.engine.inputs import DiskState, Input
 from ringfence.engine.locker import Locker, lost_error
-from ringfence.engine.reconcile import missed
+from ringfence.engine.reconcile import missed, noticed
 from ringfence.engine.requests import Requests
 from ringfence.engine.state import ClusterState
 from ringfence.engine.tasks import Tasks, joined
@@ -169,7 +169,10 @@ class _Node:
         context.record(
             "started", f"{context.name(context.me)} starts as {context.life}", life=str(context.life)
         )
-        if not started.paths_reaped:
+        if started.left_open:
+            context.left_open = started.left_open
+            self._deadlines.inherit([page for one in started.left_open for page in one.pages])
+        elif not started.paths_reaped:
             context.phase = Phase.STALE
             self._views.drop_paths()
 
@@ -290,11 +293,25 @@ class _Node:
             for joiner, waiting_for in sorted(space.joining.items()):
                 if context.me in waiting_for and joiner in state.lives:
                     context.submit(AckJoin(name, state.lives[joiner]))
+        if context.left_open:
+            self._adopted(state)
         if self._autostart.life != context.life:
             self._autostart = _Autostart(context.life, due=True, runs=self._autostart.runs)
         if before is None:
             return iter(())
         return missed(before, state, context.me, context.outbox.just_applied)
+
+    def _adopted(self, state: ClusterState) -> None:
+        """The volumes that the earlier life left open are this life's now, and so are their locks."""
+        context = self.context
+        left_open, context.left_open = context.left_open, ()
+        for one in left_open:
+            held = state.lockspaces[one.lock.lockspace].resources[one.lock.resource].find(context.me)
+            assert held is not None, f"{one.vg}/{one.lv} was adopted without its lock"
+            self.locker.restore(one.lock, held, f"LV {one.vg}/{one.lv}")
+            self._tasks.opened.add((one.vg, one.lv))
+        for fact in noticed(state, context.me):
+            self.locker.take_fact(fact)
 
     def interrupted(self) -> None:
         self._fencer.cancel_all()

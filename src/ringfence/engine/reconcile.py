@@ -42,6 +42,20 @@ def missed(
         yield [LockFact(*where, Cancelled(me, held) if took_back else Refused(me, errno.EAGAIN))]
 
 
+def noticed(state: ClusterState, me: int) -> list[LockFact]:
+    """What others want of the locks that node `me` had under an earlier life, and that life was told."""
+    facts: list[LockFact] = []
+    for name, space in sorted(state.lockspaces.items()):
+        for resource in space.resources.of(me):
+            lock = resource.find(me)
+            assert lock is not None
+            if lock.notified is not Mode.UN:
+                facts.append(LockFact(name, resource.name, Blocking(me, lock.notified)))
+            if lock.tried is not Mode.UN:
+                facts.append(LockFact(name, resource.name, Blocking(me, lock.tried, tries=True)))
+    return facts
+
+
 def _deferred(state: ClusterState, me: int) -> set[tuple[str, str]]:
     """What `me` has asked for and a frozen lockspace keeps for later."""
     return {

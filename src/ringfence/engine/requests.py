@@ -139,6 +139,7 @@ class Requests:
             case calls.ConfigApply():
                 self._apply_config(client, id, call)
             case calls.Leave():
+                self._must_have_taken_over()
                 self.locks.end_all()
                 persistent = [use.lock for use in self._locker.persistent()]
                 self._run(client, id, call, leave(persistent))
@@ -164,6 +165,8 @@ class Requests:
         lets_go = isinstance(call, calls.LvChange) and call.activate == "n"
         if changes and not waits and not lets_go:
             self._must_act()
+        if lets_go:
+            self._must_have_taken_over()
         if isinstance(call, calls.VgChange) and call.vg:
             self.stopped = [vg for vg in self.stopped if vg != call.vg]
             if call.action == "lockstop":
@@ -210,6 +213,18 @@ class Requests:
         if context.phase in STANDING:
             raise Refused(
                 f"{context.name(context.me)} cannot act now: {self._views.why}",
+                node=context.name(context.me),
+                next="ringfence why",
+                retry=True,
+            )
+
+    def _must_have_taken_over(self) -> None:
+        """Raises Refused while the locks of open volumes are not this life's own: it could release none."""
+        context = self._context
+        if context.left_open:
+            names = ", ".join(f"{one.vg}/{one.lv}" for one in context.left_open)
+            raise Refused(
+                f"{context.name(context.me)} was started anew and waits to take over {names}",
                 node=context.name(context.me),
                 next="ringfence why",
                 retry=True,

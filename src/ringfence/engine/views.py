@@ -219,6 +219,7 @@ class Views:
         context.authority.lost()
         context.outbox.clear()
         self._parts.lost(why)
+        context.left_open = ()
         self.drop_paths()
 
     def drop_paths(self) -> None:
@@ -236,7 +237,8 @@ class Views:
     def _say_ready(self) -> None:
         context, state = self._context, self._context.state
         carries = state is not None and context.phase is not Phase.STALE
-        lives = range(1, context.life.incarnation)
+        left_open = context.left_open
+        lives = range(1, 1 if left_open else context.life.incarnation)
         context.outbox.say(
             Ready(
                 has_state=carries,
@@ -246,7 +248,8 @@ class Views:
                 disk_epoch=context.disk.epoch,
                 victims=context.disk.victims,
                 closed=tuple(msgspec.structs.replace(context.life, incarnation=one) for one in lives),
-                reaped=context.phase is not Phase.STALE,
+                reaped=context.phase is not Phase.STALE and not left_open,
+                shown=tuple(one.lock for one in left_open),
                 procdown=tuple(sorted(self._procdown)),
                 config_version=context.config.version,
                 config_digest=digest_of(context.config),
@@ -328,6 +331,9 @@ class Views:
         if context.me in verdict.stale:
             self.go_stale(f"no member of view {barrier.epoch} carries a state that holds")
             return
+        if context.left_open:
+            self.go_stale("nobody is left who knows whose the open volumes are")
+            return
         context.refused = refusals(context, barrier, verdict)
         self._shut_out()  # nobody else is left: whoever could begin would have begun
         if context.phase is Phase.SHUT_OUT:
@@ -352,7 +358,7 @@ class Views:
         context = self._context
         what = context.refused[context.me]
         context.record("shut-out", what)
-        if context.state is not None:
+        if context.state is not None or context.left_open:
             self.go_stale(what)
         else:
             context.phase, self.why = Phase.SHUT_OUT, what
@@ -362,13 +368,17 @@ class Views:
         context = self._context
         context.state = state
         returning = []
+        shown = {}
         known = list(verdict.victims)
         wall_ms = 0
         for node in barrier.members:
             life, ready = barrier.life(node), barrier.ready(node)
             assert life is not None
             assert ready is not None
-            may = ready.reaped and node not in verdict.stale and node not in context.refused
+            # In a state that begins afresh nobody holds anything, so there is nothing to adopt.
+            shown[node] = () if verdict.fresh else ready.shown
+            able = ready.reaped or bool(shown[node])
+            may = able and node not in verdict.stale and node not in context.refused
             returning.append((life, may))
             if verdict.fresh:
                 state.domain.remember_liars(ready.quarantined)
@@ -384,6 +394,7 @@ class Views:
             verdict.procdown,
             wall_ms,
             verdict.fresh,
+            shown,
         )
         if state.lives.get(context.me) != context.life:
             self.go_stale(f"not admitted to view {barrier.epoch}")
@@ -438,6 +449,9 @@ class Views:
 
     def _take_snapshot(self, snapshot: Snapshot) -> None:
         context = self._context
+        if not snapshot.state and not snapshot.piece and context.left_open:
+            self.go_stale("the cluster does not let it go on with the open volumes")
+            return
         if not snapshot.state and not snapshot.piece:
             generic = "the cluster did not admit this node: see its events"
             context.phase, self.why = Phase.SHUT_OUT, context.refused.get(context.me, generic)

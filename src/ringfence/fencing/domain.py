@@ -5,7 +5,8 @@ ordered state calls while it applies entries.  Pure: no clock, no randomness; da
 
 What it promises: a life leaves the victims only through `purged`, and that only after evidence
 that counts, and (unless its own successor closed its volumes) after every ready member has said
-that the life's write authority must have run out.  A life that speaks after its power was "cut"
+that the life's write authority must have run out; or through `adopted`, before anybody has begun to
+do anything about it.  A life that speaks after its power was "cut"
 is a victim again, and the devices that vouched for it are believed no more.
 
 Source: topology and takeover as in cman's fenced and dlm_controld (the lowest node acts, then the
@@ -77,7 +78,7 @@ class Victim(msgspec.Struct):
 
 
 class FencedRecord(msgspec.Struct):
-    """A life given up for fenced; kept, so that a word from it exposes the lie."""
+    """A life that is over (given up for fenced, or adopted); kept, so that a word from it is noticed."""
 
     life: Life
     evidence: list[Evidence]
@@ -377,6 +378,18 @@ class Domain(msgspec.Struct):
         assert victim is not None, f"{life} is no victim"
         assert self.proven(victim), f"{life} is purged without evidence"
         record = self._record(victim)
+        return self._given_up(victim, record)
+
+    def adopted(self, life: Life, evidence: Evidence) -> FencedRecord:
+        """Its successor goes on with its volumes: it need not be fenced, and never comes back itself."""
+        victim = self.victim(life)
+        assert victim is not None, f"{life} is no victim"
+        late = victim.due or victim.lied or bool(victim.evidence)
+        assert not late, f"{life} is adopted too late"
+        victim.evidence = [evidence]
+        return self._given_up(victim, self._record(victim))
+
+    def _given_up(self, victim: Victim, record: FencedRecord) -> FencedRecord:
         self.victims = [other for other in self.victims if other is not victim]
         self.fenced = _pruned([*self.fenced, record])
         return record

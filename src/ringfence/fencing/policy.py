@@ -30,6 +30,9 @@ POLICY: dict[EvidenceKind, Rule] = {
         True, False, False, "its successor has verified that every data path is reaped; not believed of a "
         "life whose locks have moved on already, for it may have written since",
     ),
+    EvidenceKind.ADOPTED: Rule(
+        False, False, False, "the ordered state alone can tell whether a successor may go on with its volumes"
+    ),
     EvidenceKind.CLAIM: Rule(False, False, True, "an agent's bare word proves nothing"),
 }  # fmt: skip
 

@@ -21,6 +21,7 @@ import errno
 import mmap
 import os
 import sys
+from collections.abc import Collection
 from pathlib import Path
 
 from ringfence.core.errors import BadInput, DeviceFailed
@@ -54,6 +55,16 @@ def page_path(directory: Path, incarnation: int, page: str) -> Path:
     if room != "vg" or not name or "/" in name or "\0" in name:
         raise BadInput(f"no such authority page: {page!r}")
     return directory / str(incarnation) / f"vg.{name}"
+
+
+def page_of(directory: Path, path: Path) -> tuple[int, str] | None:
+    """(incarnation, page) of a page's file: the inverse of `page_path`.  None for any other path."""
+    incarnation, vg = path.parent.name, path.name.removeprefix("vg.")
+    if not incarnation.isdecimal():
+        return None
+    page = "grant" if path.name == "grant" else f"vg/{vg}"
+    found = int(incarnation), page
+    return found if vg and page_path(directory, *found) == path else None
 
 
 def state_of(deadline_ns: int, now_ns: int) -> Authority:
@@ -109,13 +120,17 @@ class Pages:
         for view in self._pages.values():
             view.deadline_ns = LOST_NS
 
-    def lose_before(self, incarnation: int) -> None:
-        """Take what is left of earlier incarnations' authority away (their daemons are gone)."""
+    def lose_before(self, incarnation: int, kept: Collection[tuple[int, str]] = ()) -> None:
+        """Take what is left of earlier incarnations' authority away (their daemons are gone).
+
+        Args:
+            kept: (incarnation, page) of those that stand as they are."""
+        stay = [self.path(*page) for page in kept]
         with contextlib.suppress(FileNotFoundError):
             for old in sorted(self._directory.iterdir()):
                 if old.name.isdecimal() and int(old.name) < incarnation:
                     for path in sorted(old.iterdir()):
-                        if not path.name.endswith(".new"):
+                        if not path.name.endswith(".new") and path not in stay:
                             self._open(path, LOST_NS).deadline_ns = LOST_NS
 
     def _open(self, path: Path, first_ns: int) -> _Page:

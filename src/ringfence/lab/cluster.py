@@ -277,6 +277,12 @@ class Lab:
         request: Json = {"argv": list(argv), "out": str(out) if out else "", "env": env or {}}
         return int(ask(self._places.init_socket(self._known(node)), request)["pid"])
 
+    def start_daemon(self, node: str) -> int:
+        """Start the host's daemon again, as its service manager would; its pid.  Raises as `spawn`."""
+        root = self.root(node)
+        argv = [sys.executable, "-m", "ringfence", "daemon", "--node", node, "--root", str(root)]
+        return self.spawn(node, argv, root / "daemon.log")
+
     def alive(self, node: str, pid: int) -> bool:
         """Whether the host runs this process."""
         init = self._report(node)["init"]

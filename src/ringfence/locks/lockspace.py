@@ -10,7 +10,7 @@ state, and every node must give the same grants the same tokens."""
 
 import enum
 import errno
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 import msgspec
 
@@ -120,12 +120,17 @@ class Lockspace(msgspec.Struct):
         assert lock is not None, f"{owner} was granted {resource} and does not hold it"
         return lock
 
-    def purge(self, node: int) -> Iterator[None]:
+    def purge(self, node: int, keep: Collection[str] = ()) -> Iterator[None]:
         """A lost node: its locks and requests vanish.  Nothing is granted until `resume`.
 
+        Of the resources to `keep` it keeps what it holds, and only its wishes vanish.
         To be run to its end."""
         self.deferred = {where: op for where, op in self.deferred.items() if op.owner != node}
-        return self.resources.purge(node)
+        spared = [self.resources.take(name) for name in keep]
+        yield from self.resources.purge(node)
+        for resource in spared:
+            resource.withdraw(node)
+            self.resources.put(resource)
 
     def _drop_if_empty(self, resource: Resource) -> None:
         """The value block needs some lock to live, NL at least."""

@@ -193,6 +193,15 @@ class NodeLock(msgspec.Struct, gc=False, eq=False):
         self._settle_held()
         return self._step()
 
+    def restore(self, lock_id: int, mode: Mode, held: Lock) -> list[Out]:
+        """A client of an earlier life goes on.  What the value block says is not known here."""
+        self.held, self.token, self.keep = held.held, held.token, False
+        mine = Lock(lock_id, held=mode, token=held.token, since_ms=held.since_ms)
+        self.local.granted = (*self.local.granted, mine)
+        self.local.lvb_valid = False
+        self._settle_held()
+        return self._step()
+
     def give_back(self) -> list[Out]:
         """Keep the cluster lock no longer than clients need it."""
         self.keep = False

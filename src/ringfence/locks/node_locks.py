@@ -130,6 +130,15 @@ class NodeLocks:
                 return [ClientGranted(lock_id, mode, lock.token), *wants]
         return [ClientRefused(0, errno.EAGAIN)]
 
+    def restore(self, lock_id: int, lockspace: str, resource: str, mode: Mode, held: Lock) -> list[Out]:
+        """What a client held under an earlier life of this node it still holds.
+
+        Args:
+            held: the node's lock in the ordered state, which is not kept after its last client."""
+        assert self._find(lockspace, resource) is None
+        lock = self._of[lock_id] = self._new(lockspace, resource)
+        return self._done(lock, lock.restore(lock_id, mode, held))
+
     def convert(
         self, lock_id: int, mode: Mode, *, flags: int = 0, lvb: bytes | None = None, now_ms: int = 0
     ) -> list[Out]:

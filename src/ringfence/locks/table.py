@@ -139,6 +139,13 @@ class Resources(Mapping[str, Resource]):
         """Forget an open one that has no lock any more."""
         del self._open[name]
 
+    def take(self, name: str) -> Resource:
+        """Out of the table, to be `put` back."""
+        resource = self.open(name)
+        assert resource is not None
+        del self._open[name]
+        return resource
+
     def purge(self, node: int) -> Iterator[None]:
         """A lost node's locks and requests vanish, little by little: to be run to its end.
 

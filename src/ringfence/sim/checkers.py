@@ -17,8 +17,8 @@ use as little of the engine's own reasoning as they can: a planted bug must not 
     10  a victim is never forgotten                          `_nobody_forgotten`
     11  every request is answered in bounded time            `world.World.mend`
 
-And where only quorum was lost and came back, nobody goes stale (`_nobody_stale`) nor must be fenced
-(`_note_victims`)."""
+Volumes that a later life adopts have its authority (`_adopted_go_on`).  And where only quorum was lost and
+came back, nobody goes stale (`_nobody_stale`) nor must be fenced (`_note_victims`)."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -119,7 +119,12 @@ class Checkers:
     @property
     def fenced(self) -> int:
         """Lives given up for fenced."""
-        return len(self._fenced)
+        return len(self._fenced) - self.adopted
+
+    @property
+    def adopted(self) -> int:
+        """Lives whose volumes a later one of the same boot went on with."""
+        return sum(any(one.kind is EvidenceKind.ADOPTED for one in found) for _, found in self._fenced)
 
     # -- at every event ------------------------------------------------------------
 
@@ -161,6 +166,7 @@ class Checkers:
         self._fenced_stay_out(state)
         self._note_strong(host, glimpse, state)
         self._nobody_forgotten(host, state)
+        self._adopted_go_on(host, glimpse)
         for effect in todo:
             if isinstance(effect, Answer):
                 self._grant_may_be_told(host, state, effect)
@@ -242,7 +248,7 @@ class Checkers:
             self._fenced.append(key)
             if not any(self._believable(one) for one in record.evidence):
                 raise SafetyViolation(f"3: {record.life} was given up on the word of an exposed liar")
-            if not any(self._stands(record.life, one, record.since) for one in record.evidence):
+            if not any(self._stands(state, record.life, one, record.since) for one in record.evidence):
                 raise SafetyViolation(
                     f"3: {record.life} was given up for fenced, but none of this is evidence for it: "
                     f"{[one.how for one in record.evidence]}"
@@ -266,7 +272,7 @@ class Checkers:
         """Not on the word of a device that was exposed as a liar before."""
         return not any(device in self._exposed for device in evidence.devices)
 
-    def _stands(self, life: Life, evidence: Evidence, since: Epoch) -> bool:
+    def _stands(self, state: ClusterState, life: Life, evidence: Evidence, since: Epoch) -> bool:
         host = self._host(life.node)
         since_ns = max(
             (
@@ -285,6 +291,8 @@ class Checkers:
                 return host.boot != life.boot
             case EvidenceKind.VOLUMES_CLOSED:
                 return not any(self._grips_of(life))
+            case EvidenceKind.ADOPTED:
+                return all(_is_held(state, grip) for grip in [*host.block.grips, *self._grips_of(life)])
             case _ if since_ns is None:
                 return False
             case EvidenceKind.OPERATOR:
@@ -313,6 +321,12 @@ class Checkers:
             if incarnation == life.incarnation
         ):
             self._strong[host.node] = (life, state.epoch)
+
+    def _adopted_go_on(self, host: Host, glimpse: Glimpse) -> None:
+        """Where this life has authority for a VG, so have the volumes of it that an earlier one opened."""
+        for grip in host.block.grips:
+            if host.valid(glimpse.life.incarnation, grip.page) and not grip.valid:
+                raise SafetyViolation(f"adopted: {grip.resource} is held on {host.name}, which has authority")
 
     def _nobody_forgotten(self, host: Host, state: ClusterState) -> None:
         """10: whoever had authority is in, out cleanly, a victim, fenced, or followed by a later life."""
@@ -391,6 +405,14 @@ class Checkers:
 
     def _host(self, node: int) -> Host:
         return self._host_of[node]
+
+
+def _is_held(state: ClusterState, grip: Grip) -> bool:
+    """Whether the ordered state has the lock that an open path rests on."""
+    space = state.lockspaces.get(grip.lockspace)
+    resource = space.resources.get(grip.resource) if space is not None else None
+    held = [*resource.granted, *resource.converting] if resource is not None else []
+    return any(lock.owner == grip.host.node and lock.held >= grip.mode for lock in held)
 
 
 def _follows(later: Life, life: Life) -> bool:

@@ -46,8 +46,8 @@ Examples:
 @click.option("--strikes", type=click.IntRange(1), help="End after so many faults, not after --steps.")
 @click.option(
     "--faults", type=click.Choice([one.value for one in Faults]),
-    help="swarm: a handful of kinds by chance; liar: hosts given up on a lie come back.  "
-    "[default: as the seed says]",
+    help="swarm: a handful of kinds by chance; liar: hosts given up on a lie come back; restarts: daemons "
+    "are killed and come back.  [default: as the seed says]",
 )  # fmt: skip
 @click.option(
     "--mutant", type=click.Choice(list(MUTANTS)), metavar="NAME",

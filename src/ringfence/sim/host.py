@@ -2,12 +2,13 @@
 
 It carries out the engine's effects in order, as `daemon.driver` does, with the same promises: what
 follows a Keep happens only if it was kept; pages read LOST once the daemon has ended (but not when
-it was killed); a new daemon starts only after every data path of the old one was reaped.  Between
+it was killed); a new daemon is shown the data paths that the old one left open, if all of them may be
+adopted, and starts only after they were reaped otherwise.  Between
 any two effects the host may freeze or lose power."""
 
 import enum
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Protocol
@@ -29,6 +30,7 @@ from ringfence.sim.scheduler import MS, Scheduler, Timer
 from ringfence.sim.storage import Storage
 from ringfence.wire.client import Reply
 from ringfence.wire.entries import Incident
+from ringfence.wire.ring import OpenLock
 
 
 class Engine(Protocol):
@@ -48,7 +50,7 @@ class Watcher(Protocol):
         """The daemon is gone (killed, ended, host off): its connections are closed."""
 
     def reaped(self, host: "Host") -> None:
-        """Every data path of the host is closed; nobody on it believes to hold anything."""
+        """No client of the host believes to hold anything: it was told so, or is gone."""
 
     def landed(self, write: Landed) -> None:
         """A guest's write reached a disk."""
@@ -196,22 +198,42 @@ class Host:
     # -- the daemon --------------------------------------------------------------------
 
     def start_daemon(self) -> None:
-        """Reap what an earlier daemon left, then start."""
+        """Look at what an earlier daemon left, and reap it if it may not be adopted, then start."""
         if not self.up or self.daemon is not None:
             return
-        self._reap()
-        self._lose_pages()
+        left_open = self._left_open()
+        self._lose_pages([page for one in left_open for page in one.pages])
+        if left_open:
+            self._watcher.reaped(self)
+        else:
+            self._reap()
         daemon = self.daemon = Daemon(self._make_engine())
         self.daemon_frozen = False
         self._scheduler.note(f"{self.name} daemon starts ({self.boot})")
         started = inputs.Started(
-            self.config, self.node, f"machine-{self.node}", self.boot, self.disk, True
+            self.config, self.node, f"machine-{self.node}", self.boot, self.disk, not left_open,
+            left_open=left_open,
         )
         self.feed(daemon, started)
         self.feed(daemon, inputs.Wall(self._wall_ms()))
         if self.daemon is daemon:
             daemon.endpoint = self._ring.connect(self.node, lambda fact: self.feed(daemon, fact))
             self._tick(daemon)
+
+    def _left_open(self) -> tuple[inputs.LeftOpen, ...]:
+        """As `daemon.inheritance.take_over` finds it."""
+        paths = list(self.block.open.values())
+        if any(self.lost(path.grip.incarnation, path.grip.page) for path in paths):
+            return ()
+        return tuple(
+            inputs.LeftOpen(
+                path.order.vg,
+                path.order.lv,
+                OpenLock(path.grip.lockspace, path.grip.resource, path.grip.mode, path.grip.token),
+                ((path.grip.incarnation, path.grip.page),),
+            )
+            for path in paths
+        )
 
     def kill_daemon(self) -> None:
         """SIGKILL: no page is set, no word is said."""
@@ -330,9 +352,10 @@ class Host:
                 self.freeze(daemon_only=True)
                 self._scheduler.after(self._scheduler.between(50, 5000), self.thaw)
 
-    def _lose_pages(self) -> None:
+    def _lose_pages(self, kept: Collection[tuple[int, str]] = ()) -> None:
         for key in self.pages:
-            self.pages[key] = LOST
+            if key not in kept:
+                self.pages[key] = LOST
 
     def _reap(self) -> None:
         self.block.reap()

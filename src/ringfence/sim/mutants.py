@@ -16,11 +16,14 @@ import click
 import msgspec
 
 from ringfence.core.ids import Epoch, Life, Token
-from ringfence.engine import arrivals, losses, spaces, views
+from ringfence.engine import adoption, arrivals, losses, spaces, views
+from ringfence.engine import node as engine_node
 from ringfence.engine.context import Context
+from ringfence.engine.deadlines import Deadlines
 from ringfence.engine.facts import Fact, JoinDone, LockFact
 from ringfence.engine.fencer import Fencer
 from ringfence.engine.grants import Grants
+from ringfence.engine.inputs import PathsDropped
 from ringfence.engine.state import ClusterState
 from ringfence.fencing.domain import Domain, Victim
 from ringfence.fencing.level_run import LevelRun
@@ -323,6 +326,57 @@ class _Deaf:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._parts, name)
+
+
+# -- daemons that come back -----------------------------------------------------------------
+
+
+@_mutant("adopt-unshown", "a life that comes back adopts all that the earlier one had, not what it shows")
+def _() -> list[Change]:
+    return [(adoption, "clean_up", lambda state, node, lockspaces, kept: None)]
+
+
+@_mutant("adopt-nothing", "a life that comes back loses the locks under its open volumes")
+def _() -> list[Change]:
+    def clean_up(state: ClusterState, node: int, lockspaces: Any, kept: Any) -> None:
+        losses.clean_up(state, node, lockspaces, ())
+
+    return [(adoption, "clean_up", clean_up), (engine_node._Node, "_adopted", _forget_volumes)]
+
+
+@_mutant("open-is-closed", "a daemon says that all is closed, whatever it has found open")
+def _() -> list[Change]:
+    real = views.Views._say_ready
+
+    def say_ready(self: Any) -> None:
+        self._context.left_open = ()
+        real(self)
+
+    return [(views.Views, "_say_ready", say_ready)]
+
+
+@_mutant("refused-keeps-volumes", "whoever may not adopt neither closes nor revokes what it has found open")
+def _() -> list[Change]:
+    real = Deadlines.lose
+
+    def drop_paths(self: Any) -> None:
+        self._generation += 1
+        self.paths_dropped(PathsDropped(self._generation))
+
+    def lose(self: Any) -> None:
+        self._inherited = ()
+        real(self)
+
+    return [(views.Views, "drop_paths", drop_paths), (Deadlines, "lose", lose)]
+
+
+@_mutant("adopted-lapse", "the authority of adopted volumes is never renewed")
+def _() -> list[Change]:
+    return [(Deadlines, "inherit", lambda self, pages: None)]
+
+
+def _forget_volumes(self: Any, state: ClusterState) -> None:
+    self.context.left_open = ()
 
 
 # -- locks ------------------------------------------------------------------------------------

@@ -49,6 +49,9 @@ class Faults(enum.Enum):
     LIAR = "liar"
     """The story of the lie, again and again: a host's devices claim that it is off, and it is only
     frozen, or cut off with its clients at work; it comes back at the worst moments."""
+    RESTARTS = "restarts"
+    """Daemons are killed and come back, to the volumes that they left open: soon or late, killed again
+    in the middle of taking over, while others fail."""
 
 
 Nodes = tuple[int, ...]
@@ -70,6 +73,7 @@ BEYOND_TWO = (
 )  # fmt: skip
 """What parts two nodes, or takes one away while the other, given up on a lie, is about to come back."""
 LIE_PACE_MS = 5000
+RESTART_PACE_MS = 5000
 ONLY_QUORUM = 0.04
 """How often nothing strikes but the loss of quorum, on all sides at once: then nobody may go stale."""
 
@@ -87,7 +91,8 @@ def draw_plan(seed: int, nodes: int, faults: Faults) -> Iterator[Fault]:
     """The plan of a seed, in the order of time, without end; the same for the same arguments."""
     chance = Chance(random.Random(f"{seed}/{faults.value}"))
     ids = tuple(range(1, nodes + 1))
-    stories = _liar(chance, ids) if faults is Faults.LIAR else _swarm_of(chance, ids)
+    draw = {Faults.SWARM: _swarm_of, Faults.LIAR: _liar, Faults.RESTARTS: _restarts}[faults]
+    stories = draw(chance, ids)
     pending: list[Fault] = []
     for at_ms, story in stories:
         ready = [one for one in pending if one.at_ms <= at_ms]
@@ -301,4 +306,43 @@ def _lie(chance: Chance, nodes: Nodes) -> list[Fault]:
         for one in others:
             faults.append(PowerOff(at_ms=int(away_ms * chance.between(0.7, 1)), nodes=(one,)))
     faults.append(Calm(at_ms=away_ms + rng.randrange(1500)))
+    return sorted(faults, key=_when)
+
+
+# -- daemons that come back -------------------------------------------------------------------
+
+
+def _restarts(chance: Chance, nodes: Nodes) -> Iterator[tuple[int, list[Fault]]]:
+    at_ms = 0
+    while True:
+        at_ms += int(chance.between(0.2, 2) * RESTART_PACE_MS)
+        yield at_ms, _restart(chance, nodes)
+
+
+def _restart(chance: Chance, nodes: Nodes) -> list[Fault]:
+    """A daemon is killed, and back after a while; one story in three goes no further."""
+    rng = chance.rng
+    node = rng.choice(nodes)
+    others = [one for one in nodes if one != node]
+    away_ms = rng.randrange(20, rng.choice([300, 2000, 8000]))
+    faults: list[Fault] = [KillDaemon(node=node, for_ms=away_ms)]
+    moment_ms = int(away_ms * chance.between(0.5, 1.5))
+    match rng.choice(["", "", "", "again", "again", "frozen", "cut off", "other", "other", "all"]):
+        case "again":  # from its first step on to well after its adoption
+            skip = rng.randrange(rng.choice([12, 60]))
+            faults.append(MidStep(at_ms=away_ms, node=node, skip=skip, how="kill"))
+        case "frozen":
+            faults.append(FreezeHost(at_ms=moment_ms, node=node, for_ms=_freeze_ms(chance)))
+        case "cut off":
+            faults.append(Cut(at_ms=moment_ms, nodes=(node,), for_ms=_cut_ms(chance)))
+        case "other":
+            other = rng.choice(others)
+            fall: Fault = rng.choice([
+                KillDaemon(node=other, for_ms=rng.randrange(20, 4000)),
+                FreezeHost(node=other, for_ms=_freeze_ms(chance)),
+                PowerOff(nodes=(other,)),
+            ])  # fmt: skip
+            faults.append(fall.later(moment_ms))
+        case "all":
+            faults += [KillDaemon(at_ms=rng.randrange(300), node=one, for_ms=away_ms) for one in others]
     return sorted(faults, key=_when)

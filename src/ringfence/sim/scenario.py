@@ -29,6 +29,8 @@ MANY = 0.03
 """How seldom a seed has more than a few nodes: what happens costs by their square."""
 RINGS = ("hub", "totem")
 BY_SEED = (Faults.SWARM, Faults.SWARM, Faults.LIAR)
+RESTARTS = 0.2
+"""How often it is restarts instead of a swarm."""
 AFTERMATH_MS = 3000
 RULER = "----"
 
@@ -83,6 +85,8 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True):
         nodes, ring, faults = rng.choice(NODES), rng.choice(RINGS), rng.choice(BY_SEED)
         if rng.random() < MANY:
             nodes, faults = rng.randrange(max(NODES) + 1, 17), Faults.SWARM
+        if faults is Faults.SWARM and rng.random() < RESTARTS:
+            faults = Faults.RESTARTS
         nodes = self.nodes or nodes
         drawn = Scenario(
             seed=self.seed,

@@ -405,6 +405,7 @@ class World:
             "late writes": self.checkers.late_writes,
             "lies believed": self.checkers.lies_believed,
             "fenced": self.checkers.fenced,
+            "adopted": self.checkers.adopted,
             "conversions": self.workload.converted,
             "deadlocks": self.workload.deadlocks,
             "value blocks read": self.workload.counters.reads,

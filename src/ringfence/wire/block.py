@@ -50,6 +50,8 @@ class Open(_Call, frozen=True):
     """How long a request waits on lapsed authority before it fails."""
     node: int = 0
     """This host's node id, for incidents."""
+    token: str = ""
+    """Of the lock it is opened under; for the daemon that comes next."""
 
 
 class Close(_Call, frozen=True):
@@ -70,6 +72,13 @@ class List(_Call, frozen=True):
     """Result: a list of Path."""
 
 
+class TakeOver(_Call, frozen=True):
+    """A new daemon begins.  Result: a list of Path, all that is open.
+
+    What an earlier connection asks for from now on is refused: its daemon is gone, and an Open that is
+    read late would open what nobody knows of."""
+
+
 class Watch(_Call, frozen=True):
     """Send incidents on this connection.  Result: None."""
 
@@ -80,7 +89,7 @@ class Acknowledge(_Call, frozen=True):
     ids: tuple[str, ...]
 
 
-Call = Open | Close | DropAll | List | Watch | Acknowledge
+Call = Open | Close | DropAll | List | TakeOver | Watch | Acknowledge
 
 
 class Request(msgspec.Struct, frozen=True):
@@ -112,6 +121,10 @@ class Path(msgspec.Struct, frozen=True):
     """Why its worker ended by itself.  Reaped, but not closed: it waits for a Close."""
     stopped: str = ""
     """Why its worker stands still, and what to do."""
+    pages: tuple[str, ...] = ()
+    """The authority pages it was opened with."""
+    token: str = ""
+    """Of the lock it was opened under."""
 
 
 class Reply(msgspec.Struct, frozen=True, tag=True, omit_defaults=True):

@@ -6,7 +6,8 @@ find out which protocol they have in common."""
 
 import msgspec
 
-from ringfence.core.ids import Epoch, Life
+from ringfence.core.ids import Epoch, Life, Token
+from ringfence.core.modes import Mode
 from ringfence.wire import SPEAKS, Speaks
 from ringfence.wire.entries import Entry
 
@@ -17,6 +18,15 @@ class Heartbeat(msgspec.Struct, frozen=True, tag=True):
     counter: int
     echoes: dict[int, int]
     """Newest heartbeat counter seen in this view from each ready member, by node id."""
+
+
+class OpenLock(msgspec.Struct, frozen=True):
+    """A data path that a new daemon found open, as the lock that it was opened under."""
+
+    lockspace: str
+    resource: str
+    mode: Mode
+    token: Token
 
 
 class Ready(msgspec.Struct, frozen=True, tag=True):
@@ -33,7 +43,9 @@ class Ready(msgspec.Struct, frozen=True, tag=True):
     closed: tuple[Life, ...] = ()
     """Earlier lives of this boot whose data paths this node has verified to be reaped."""
     reaped: bool = True
-    """False: this node is stale and still drops data paths; it must not be admitted yet."""
+    """False: data paths of an earlier life of this node are open; it must not be admitted yet."""
+    shown: tuple[OpenLock, ...] = ()
+    """With `reaped` False: all that are open.  It may be admitted if these locks can become its own."""
     procdown: tuple[int, ...] = ()
     """Nodes whose daemon left while their host stayed, as this node's ring reported it."""
     config_version: int = 0
