@@ -39,8 +39,8 @@ class Local(Resource, gc=False):
 
     @property
     def closed(self) -> bool:
-        """Other nodes come first: nothing is asked of the cluster for new clients, and but for the minimum hold
-        time none is let in under the present ceiling."""
+        """Other nodes come first: nothing is asked of the cluster for new clients, and but for the minimum
+        hold time none is let in under the present ceiling."""
         return self.fresh is None and not compatible(self.ceiling, self.asked)
 
     def needed(self) -> Mode:
