@@ -166,7 +166,11 @@ def test_a_write_in_flight_at_a_freeze_lands_late_and_is_told() -> None:
     assert any(isinstance(fact, inputs.PathIncident) for fact in stage.engines[-1].facts)
 
 
-def test_a_path_outlives_the_daemon_and_ends_before_the_next_begins() -> None:
+def started(stage: Stage) -> inputs.Started:
+    return next(fact for fact in stage.engines[-1].facts if isinstance(fact, inputs.Started))
+
+
+def test_a_path_outlives_the_daemon_and_is_shown_to_the_next() -> None:
     stage = Stage()
     opened(stage)
     stage.host.kill_daemon()
@@ -174,6 +178,20 @@ def test_a_path_outlives_the_daemon_and_ends_before_the_next_begins() -> None:
     stage.run(5)
     assert len(stage.writes) > before
     stage.host.start_daemon()
+    assert [(one.vg, one.lv) for one in started(stage).left_open] == [("vg1", "lv0")]
+    assert not started(stage).paths_reaped
+    assert stage.host.block.grips
+
+
+def test_a_path_that_has_lost_its_authority_ends_before_the_next_daemon_begins() -> None:
+    stage = Stage()
+    opened(stage)
+    stage.want(effects.SetDeadline(1, "vg/vg1", effects.LOST))
+    stage.run(2)
+    stage.host.kill_daemon()
+    stage.host.start_daemon()
+    assert started(stage).left_open == ()
+    assert started(stage).paths_reaped
     assert stage.host.block.grips == []
 
 

@@ -44,8 +44,6 @@ class Ready(msgspec.Struct, frozen=True, tag=True):
     """Earlier lives of this boot whose data paths this node has verified to be reaped."""
     reaped: bool = True
     """False: data paths of an earlier life of this node are open; it must not be admitted yet."""
-    shown: tuple[OpenLock, ...] = ()
-    """With `reaped` False: all that are open.  It may be admitted if these locks can become its own."""
     procdown: tuple[int, ...] = ()
     """Nodes whose daemon left while their host stayed, as this node's ring reported it."""
     config_version: int = 0
@@ -59,6 +57,8 @@ class Ready(msgspec.Struct, frozen=True, tag=True):
     speaks: Speaks = Speaks()
     protocol: int = 1
     """What is spoken in the state that it carries; without state it says nothing."""
+    shown: tuple[OpenLock, ...] = ()
+    """With `reaped` False: all that are open.  It may be admitted if these locks can become its own."""
 
 
 class Snapshot(msgspec.Struct, frozen=True, tag=True):
