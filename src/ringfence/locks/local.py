@@ -7,10 +7,32 @@ not taken only because the ceiling is too low for the one wanted (the cluster is
 that caches may not be using what it holds: a try, by a client or another node, is refused for its sake only
 after it has been asked."""
 
+import msgspec
+
 from ringfence.core.modes import Mode
 from ringfence.locks.compat import compatible, covers, supremum
 from ringfence.locks.flags import Flag
+from ringfence.locks.lockspace import OpKind
 from ringfence.locks.resource import Effect, Granted, Lock, Resource, reads_lvb
+
+
+class Outstanding(msgspec.Struct):
+    """The cluster operation whose answer this node waits for."""
+
+    kind: OpKind
+    mode: Mode
+    flags: int = 0
+    raises: bool = False
+    """It asks for more, or for a fresh value; else it gives back."""
+    client: int | None = None
+    """For whom it was asked; None once that client has withdrawn."""
+    readers: tuple[int, ...] = ()
+    """Clients that were queued when it was sent: its answer's value is new enough for them."""
+    cancelled: bool = False
+    refused_early: Mode = Mode.UN
+    """What others were refused (NOQUEUEBAST) for the sake of this grant."""
+    yielded: bool = False
+    """It was taken back for the sake of other nodes: lower before anything else is asked."""
 
 
 class Local(Resource, gc=False):
@@ -27,8 +49,7 @@ class Local(Resource, gc=False):
     fresh: tuple[int, ...] | None = None
     """A cluster grant has just arrived: those who queued before it come before the other nodes, and for
     these clients the value block was read after they had asked."""
-    queueing: bool = False
-    """The node itself waits in the cluster's queue."""
+    outstanding: Outstanding | None = None
     settled: tuple[int, ...] = ()
     """Clients whose wish the cluster could not grant at once: they take the alternative that they named."""
     hold_until_ms: int = 0
@@ -36,6 +57,12 @@ class Local(Resource, gc=False):
     under the present ceiling though others wait."""
     nudged: dict[int, Mode] | None = None
     """The weakest mode that covers what each client was told of as refused, until its next grant."""
+
+    @property
+    def queueing(self) -> bool:
+        """Whether the node itself waits in the cluster's queue."""
+        asked = self.outstanding
+        return asked is not None and asked.raises and not (asked.cancelled or asked.flags & Flag.NOQUEUE)
 
     @property
     def closed(self) -> bool:

@@ -40,7 +40,7 @@ from ringfence.core.ids import Token
 from ringfence.core.modes import Mode
 from ringfence.locks.compat import compatible, covers, supremum
 from ringfence.locks.flags import ALTERNATIVES, Flag, valid_unlock
-from ringfence.locks.local import Local
+from ringfence.locks.local import Local, Outstanding
 from ringfence.locks.lockspace import OpKind
 from ringfence.locks.outs import (
     AskCluster,
@@ -59,25 +59,6 @@ PLAIN = Flag.NOQUEUE | Flag.VALBLK
 """Flags that mean nothing where nobody is in the way."""
 DEADLOCK = Flag.YIELDS | Flag.NODLCKWT
 """What decides whether the cluster calls a node's conversion a deadlock."""
-
-
-class Outstanding(msgspec.Struct):
-    """The cluster operation whose answer this node waits for."""
-
-    kind: OpKind
-    mode: Mode
-    flags: int = 0
-    raises: bool = False
-    """It asks for more, or for a fresh value; else it gives back."""
-    client: int | None = None
-    """For whom it was asked; None once that client has withdrawn."""
-    readers: tuple[int, ...] = ()
-    """Clients that were queued when it was sent: its answer's value is new enough for them."""
-    cancelled: bool = False
-    refused_early: Mode = Mode.UN
-    """What others were refused (NOQUEUEBAST) for the sake of this grant."""
-    yielded: bool = False
-    """It was taken back for the sake of other nodes: lower before anything else is asked."""
 
 
 class Place(msgspec.Struct, frozen=True):
@@ -100,7 +81,6 @@ class NodeLock(msgspec.Struct, gc=False, eq=False):
     """The node's lock in the ordered state, as of the last answer."""
     token: Token | None = None
     keep: bool = True
-    outstanding: Outstanding | None = None
     _unwritten: bool = False
     """A client wrote the value block (or spoiled it), and the cluster does not know yet."""
     _withheld: tuple[ClientReleased | ClientGranted | ClientBlocking, ...] = ()
@@ -113,7 +93,7 @@ class NodeLock(msgspec.Struct, gc=False, eq=False):
     @property
     def idle(self) -> bool:
         """Nothing held, queued or outstanding: this object may be forgotten."""
-        return self.held is Mode.UN and self.outstanding is None and self.local.empty
+        return self.held is Mode.UN and self.local.outstanding is None and self.local.empty
 
     def knows(self, lock_id: int) -> bool:
         """Whether a client has, wants, or was not yet told that it gave back, a lock of this."""
@@ -218,7 +198,7 @@ class NodeLock(msgspec.Struct, gc=False, eq=False):
         return [ClientCancelled(lock_id, untold[0].mode)]
 
     def _forget_client(self, lock_id: int) -> None:
-        outstanding = self.outstanding
+        outstanding = self.local.outstanding
         if outstanding is not None:
             outstanding.client = None if outstanding.client == lock_id else outstanding.client
             outstanding.readers = tuple(one for one in outstanding.readers if one != lock_id)
@@ -280,7 +260,7 @@ class NodeLock(msgspec.Struct, gc=False, eq=False):
         return [self._refuse(lock, errno.EDEADLK, holders), *self._step()]
 
     def on_released(self) -> list[Out]:
-        self.outstanding = None
+        self.local.outstanding = None
         self.held, self.token = Mode.UN, None
         self._nobody_asks()
         self._settle_held()
@@ -305,11 +285,11 @@ class NodeLock(msgspec.Struct, gc=False, eq=False):
         """Another node waits for this one, or was refused for its sake (`once`); UN: none waits any more.
 
         The notice may be about a grant that is on its way: it is remembered until then."""
-        if self.held is Mode.UN and self.outstanding is None:
+        if self.held is Mode.UN and self.local.outstanding is None:
             return []
         local = self.local
         if once:
-            asked = self.outstanding
+            asked = self.local.outstanding
             if asked is not None and asked.raises:
                 asked.refused_early = supremum(asked.refused_early, wants)
             return self._tell(local.nudge(wants))
@@ -327,9 +307,9 @@ class NodeLock(msgspec.Struct, gc=False, eq=False):
         outs: list[Out] = [
             ClientLost(lock.owner) for lock in (*local.granted, *local.converting, *local.waiting)
         ]
-        outs += self._answer_withheld(known=not self._writes(self.outstanding))
+        outs += self._answer_withheld(known=not self._writes(self.local.outstanding))
         self.local, self._unwritten = Local(self.resource), False
-        self.held, self.token, self.outstanding = Mode.UN, None, None
+        self.held, self.token = Mode.UN, None
         return outs
 
     def _writes(self, outstanding: Outstanding | None) -> bool:
@@ -344,9 +324,8 @@ class NodeLock(msgspec.Struct, gc=False, eq=False):
         return list(released) if known else [ClientLost(one.lock_id) for one in released]
 
     def _answered(self) -> Outstanding:
-        done, self.outstanding = self.outstanding, None
+        done, self.local.outstanding = self.local.outstanding, None
         assert done is not None, f"an answer about {self.lockspace}/{self.resource} that nobody asked for"
-        self.local.queueing = False
         return done
 
     def _settle_held(self) -> None:
@@ -364,7 +343,7 @@ class NodeLock(msgspec.Struct, gc=False, eq=False):
     def _at_rest(self) -> bool:
         """Nobody else asks, and nothing is under way: whoever comes or goes alone changes nothing more."""
         return (
-            self.outstanding is None
+            self.local.outstanding is None
             and self.local.asked is Mode.UN
             and self.keep
             and not (self._unwritten or self._withheld or self.local.caching)
@@ -374,9 +353,9 @@ class NodeLock(msgspec.Struct, gc=False, eq=False):
         if self.local.caching:
             self.local.caching = tuple(one for one in self.local.caching if self.local.find(one))
         outs = self._tell(self.local.advance())
-        outs += self._ask() if self.outstanding is None else self._reconsider(self.outstanding)
+        outs += self._ask() if self.local.outstanding is None else self._reconsider(self.local.outstanding)
         outs += self._tell(self.local.advance()) + self._say_busy()
-        if not self._unwritten and (self.outstanding is None or self.outstanding.raises):
+        if not self._unwritten and (self.local.outstanding is None or self.local.outstanding.raises):
             outs += self._withheld
             self._withheld = ()
         if self.local.settled:
@@ -432,7 +411,6 @@ class NodeLock(msgspec.Struct, gc=False, eq=False):
             if not converts or self._deadlock_flags() == outstanding.flags & DEADLOCK:
                 return []
         outstanding.cancelled, outstanding.yielded = True, yields
-        local.queueing = False
         return [AskCluster(self.lockspace, self.resource, OpKind.CANCEL)]
 
     def _refuse_hopeless(self, asked_for: Lock | None) -> list[Out]:
@@ -474,8 +452,7 @@ class NodeLock(msgspec.Struct, gc=False, eq=False):
             if target is not self.held and not flags & Flag.YIELDS:
                 flags |= lock.flags & Flag.QUECVT
         queued = tuple(one.owner for one in (*self.local.converting, *self.local.waiting))
-        self.outstanding = Outstanding(kind, target, flags, True, lock.owner, queued)
-        self.local.queueing = not flags & Flag.NOQUEUE
+        self.local.outstanding = Outstanding(kind, target, flags, True, lock.owner, queued)
         return AskCluster(self.lockspace, self.resource, kind, target, int(flags))
 
     def _at_stake(self) -> list[Lock]:
@@ -500,7 +477,7 @@ class NodeLock(msgspec.Struct, gc=False, eq=False):
             self._unwritten = False
         self.local.ceiling = target
         kind = OpKind.UNLOCK if target is Mode.UN else OpKind.CONVERT
-        self.outstanding = Outstanding(kind, target, flags)
+        self.local.outstanding = Outstanding(kind, target, flags)
         return [AskCluster(self.lockspace, self.resource, kind, target, int(flags), lvb)]
 
     def place(self, lock_id: int) -> Place:
@@ -512,7 +489,7 @@ class NodeLock(msgspec.Struct, gc=False, eq=False):
             behind.append(one.owner)
             if not one.flags & (Flag.NOQUEUE | Flag.NOORDER):
                 break
-        asked = self.outstanding
+        asked = self.local.outstanding
         heads = asked is not None and asked.raises and asked.client == lock_id
         return Place(heads, tuple(behind), lock.held is Mode.UN and self.local.closed)
 
@@ -538,7 +515,7 @@ class NodeLock(msgspec.Struct, gc=False, eq=False):
         outs: list[Out] = []
         for effect in effects:
             if isinstance(effect, Granted):
-                if self.outstanding is not None:  # granted by other means than its answer: see below
+                if self.local.outstanding is not None:  # granted by other means than its answer: see below
                     self._forget_client(effect.owner)
                 self._say(outs, self._stamp(effect), later=effect.owner == writer)
             elif isinstance(effect, Refused):

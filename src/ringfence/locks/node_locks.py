@@ -237,7 +237,7 @@ class NodeLocks:
         self, lockspace: str, resource: str, errno: int, blockers: tuple[tuple[int, Mode], ...]
     ) -> list[Out]:
         lock = self._find(lockspace, resource)
-        if lock is None or lock.outstanding is None:
+        if lock is None or lock.local.outstanding is None:
             return []
         return self._done(lock, lock.on_refused(errno, blockers))
 
@@ -247,7 +247,7 @@ class NodeLocks:
 
     def on_cancelled(self, lockspace: str, resource: str, held: Mode) -> list[Out]:
         lock = self._find(lockspace, resource)
-        if lock is None or lock.outstanding is None:
+        if lock is None or lock.local.outstanding is None:
             return []
         return self._done(lock, lock.on_cancelled(held))
 
