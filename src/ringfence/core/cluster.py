@@ -30,7 +30,7 @@ class Timing(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
     post_join_delay_ms: int = 30000
     agent_timeout_ms: int = 30000
     backoff_ms: int = 1000
-    min_hold_ms: int = 10
+    min_hold_ms: int = 1
     """How long a node that was just given a lock serves its own clients before it gives way to others."""
 
     @property
