@@ -128,6 +128,20 @@ def test_cancel_takes_back_a_conversion_and_no_more(world: World) -> None:
         one.do(calls.Unlock(mine, flags=Flag.CANCEL | Flag.FORCEUNLOCK), ALICE)
 
 
+@pytest.mark.parametrize("wrong", [{"flags": Flag.CANCEL | Flag.FORCEUNLOCK}, {"flags": Flag.QUECVT},
+                                   {"flags": Flag.FORCEUNLOCK, "lvb": b"short"}])  # fmt: skip
+def test_an_unlock_that_cannot_be_leaves_what_is_in_flight_alone(world: World, wrong: dict[str, Any]) -> None:
+    one, two = world.hosts[1], world.hosts[2]
+    mine = lock(one, ALICE, "PR")["lock"]
+    theirs = lock(two, BOB, "PR")["lock"]
+    converting = one.ask(calls.Convert(mine, "EX"), ALICE)
+    with pytest.raises(BadInput, match="do not go together"):
+        one.do(calls.Unlock(mine, **wrong), ALICE)
+    assert one.reply(converting) is None
+    two.do(calls.Unlock(theirs), BOB)
+    assert one.reply(converting)["mode"] == "EX"
+
+
 # -- other flags -------------------------------------------------------------------------
 
 
