@@ -142,6 +142,25 @@ def test_an_unlock_that_cannot_be_leaves_what_is_in_flight_alone(world: World, w
     assert one.reply(converting)["mode"] == "EX"
 
 
+@pytest.mark.parametrize("node", [1, 2])
+@pytest.mark.parametrize("how", ["cancelled", "late"])
+def test_who_gave_up_its_mode_and_then_the_wait_is_told_what_it_holds(
+    world: World, node: int, how: str
+) -> None:
+    one, other = world.hosts[1], world.hosts[node]
+    mine, theirs = lock(one, ALICE, "PR")["lock"], lock(other, BOB, "PR")["lock"]
+    first = other.ask(calls.Convert(theirs, "EX"), BOB)
+    mine_raises = one.ask(calls.Convert(mine, "EX", wait_ms=500, flags=Flag.CONVDEADLK), ALICE)
+    assert other.reply(first)["mode"] == "EX"
+    if how == "cancelled":
+        assert one.do(calls.Cancel(mine_raises), ALICE) == {"cancelled": True}
+    world.pass_ms(1000)
+    (answer,) = one.replies[mine_raises]
+    assert answer.error is not None
+    assert (answer.result["mode"], answer.result["demoted"]) == ("NL", True)
+    assert one.do(calls.Unlock(mine), ALICE)
+
+
 # -- other flags -------------------------------------------------------------------------
 
 

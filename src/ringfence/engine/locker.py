@@ -402,8 +402,12 @@ class Locker:
             use.held = None
             self._ended(use, None)
         elif isinstance(out, ClientCancelled):
-            if use.wanted is not Mode.UN:  # else it was broken off by a release, and answered
-                self._ended(use, self._too_late(use))
+            if use.wanted is Mode.UN:
+                return  # it was broken off by a release, and answered
+            if use.held is not None and use.held.mode is not out.held:
+                # While it waited its mode was given up (CONVDEADLK), and does not come back.
+                use.held = msgspec.structs.replace(use.held, mode=out.held, lvb=None, demoted=True)
+            self._ended(use, self._too_late(use))
         elif isinstance(out, ClientLost):
             use.held = None
             self._ended(use, lost_error(use.what, self._context.name(self._context.me)))
