@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ringfence.core import errors
+from ringfence.locks.flags import Flag
 from ringfence.servers.client_socket import ClientSocket
 from ringfence.wire import client as calls
 from ringfence.wire.client import Reply, Request
@@ -112,6 +113,10 @@ class LockTable:
         elif isinstance(call, calls.Convert):
             if call.mode == "CW":
                 self.waiting.append(request.id)
+                return
+            if call.flags & Flag.CONVDEADLK:  # it gives up its mode, and gets none in time
+                late = errors.TimedOut("held EX by another")
+                daemon.reply(client, Reply(request.id, self.grant(call.lock, "NL"), late.as_dict()))
                 return
             daemon.reply(client, Reply(request.id, self.grant(call.lock, call.mode)))
         elif isinstance(call, calls.Unlock):

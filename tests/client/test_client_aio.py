@@ -12,6 +12,7 @@ from ringfence.client.aio import Connection, Lockspace, connect
 from ringfence.core import errors
 from ringfence.core.ids import Token
 from ringfence.core.modes import Mode
+from ringfence.locks.flags import Flag
 from ringfence.wire import client as calls
 from ringfence.wire.client import Reply, Request
 
@@ -82,6 +83,18 @@ def test_a_daemon_that_stays_away_and_one_that_is_silent() -> None:
 
     with daemon(script) as one:
         asyncio.run(main(one))
+
+
+def test_who_gave_its_mode_up_for_a_conversion_that_failed_knows(peer: Daemon) -> None:
+    async def main() -> None:
+        async with await connect(peer.path) as ring:
+            space = await ring.lockspace("games")
+            async with await space.lock("chess", "PR") as lock:
+                with pytest.raises(errors.TimedOut):
+                    await lock.convert("EX", wait_ms=1000, flags=Flag.CONVDEADLK)
+                assert (lock.held, lock.mode) == (True, Mode.NL)
+
+    asyncio.run(main())
 
 
 def test_a_lock_s_life(peer: Daemon) -> None:

@@ -15,6 +15,7 @@ from ringfence.client import Lock, Lockspace
 from ringfence.core import errors
 from ringfence.core.ids import Token
 from ringfence.core.modes import Mode
+from ringfence.locks.flags import Flag
 from ringfence.wire import client as calls
 from ringfence.wire.client import Reply, Request
 
@@ -63,6 +64,13 @@ def test_a_lock_s_life(peer: Daemon, space: Lockspace) -> None:
     ]
     with pytest.raises(errors.BadInput, match="no lock mode"):
         space.lock("chess", "XX")
+
+
+def test_who_gave_its_mode_up_for_a_conversion_that_failed_knows(space: Lockspace) -> None:
+    with space.lock("chess", "PR") as lock:
+        with pytest.raises(errors.TimedOut):
+            lock.convert("EX", wait_ms=1000, flags=Flag.CONVDEADLK)
+        assert (lock.held, lock.mode) == (True, Mode.NL)
 
 
 def test_a_value_block_is_written_before_unlock_returns(peer: Daemon, space: Lockspace) -> None:

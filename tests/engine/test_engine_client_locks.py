@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from engine_ring import World
 
-from ringfence.core.errors import LockHeld, NotFound, Refused, RingfenceError
+from ringfence.core.errors import LockHeld, NotFound, Refused, RingfenceError, TimedOut
 from ringfence.core.evidence import Power
 from ringfence.wire import client as calls
 
@@ -117,3 +117,23 @@ def test_a_holder_that_asked_for_no_notices_is_told_that_its_lock_is_lost(world:
     assert one.reply(taken) == {"lost": True, "lock": lock}
     with pytest.raises(NotFound):
         one.do(calls.Convert(lock, "PR"), client=7)
+
+
+def test_who_gives_up_waiting_without_authority_believes_in_no_more_than_its_node_has(world: World) -> None:
+    one, two = world.hosts[1], world.hosts[2]
+    for host in (one, two):
+        host.do(calls.JoinSpace("games"))
+    held = one.do(calls.Lock("games", "chess"))["lock"]
+    world.stopped = True  # until authority has lapsed
+    world.pass_ms(1000)
+    lowers = one.ask(calls.Convert(held, "PR", wait_ms=200))
+    assert one.reply(lowers)["mode"] == "PR", "less than it held: that may be told at any time"
+    again = one.ask(calls.Convert(held, "PR", wait_ms=200))
+    raises = one.ask(calls.Lock("games", "go", "PR", wait_ms=200))
+    world.pass_ms(500)
+    for waits in (again, raises):
+        with pytest.raises(TimedOut):
+            one.reply(waits)
+    world.go_on()
+    world.pass_ms(500)
+    assert two.do(calls.Lock("games", "chess", "PR"))["mode"] == "PR"

@@ -245,6 +245,24 @@ def test_who_waits_for_a_victim_waits_in_no_ring(world: World) -> None:
     assert one.reply(waiting) is None
 
 
+def test_a_conversion_that_a_freeze_puts_off_is_behind_no_request(world: World) -> None:
+    one, two = world.hosts[1], world.hosts[2]
+    reads = hold(one, FIRST, "a", "PR")
+    writes = lock(two, FIRST, "a", deadlock=True)
+    for device in ("bmc3", "pdu3"):
+        world.says[device, "off"] = Power.UNKNOWN
+    world.cut(3)
+    world.view(1, 2)
+    world.run()
+    world.pass_ms(300)
+    raises = one.ask(calls.Convert(reads, "EX", deadlock=True))
+    assert found(two) == [], "once nothing is frozen it goes first"
+    world.pass_ms(3 * deadlocks.AFTER_MS)
+    assert (one.reply(raises), two.reply(writes)) == (None, None)
+    one.do(calls.FenceConfirm("an-a01n03", "op", "pulled the plug", world.now_ns))
+    world.until(lambda: one.reply(raises) is not None)
+
+
 def test_a_ring_that_dissolves_between_the_pictures_is_none(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:

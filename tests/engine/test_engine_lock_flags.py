@@ -128,6 +128,39 @@ def test_cancel_takes_back_a_conversion_and_no_more(world: World) -> None:
         one.do(calls.Unlock(mine, flags=Flag.CANCEL | Flag.FORCEUNLOCK), ALICE)
 
 
+@pytest.mark.parametrize("wrong", [{"flags": Flag.CANCEL | Flag.FORCEUNLOCK}, {"flags": Flag.QUECVT},
+                                   {"flags": Flag.FORCEUNLOCK, "lvb": b"short"}])  # fmt: skip
+def test_an_unlock_that_cannot_be_leaves_what_is_in_flight_alone(world: World, wrong: dict[str, Any]) -> None:
+    one, two = world.hosts[1], world.hosts[2]
+    mine = lock(one, ALICE, "PR")["lock"]
+    theirs = lock(two, BOB, "PR")["lock"]
+    converting = one.ask(calls.Convert(mine, "EX"), ALICE)
+    with pytest.raises(BadInput, match="do not go together"):
+        one.do(calls.Unlock(mine, **wrong), ALICE)
+    assert one.reply(converting) is None
+    two.do(calls.Unlock(theirs), BOB)
+    assert one.reply(converting)["mode"] == "EX"
+
+
+@pytest.mark.parametrize("node", [1, 2])
+@pytest.mark.parametrize("how", ["cancelled", "late"])
+def test_who_gave_up_its_mode_and_then_the_wait_is_told_what_it_holds(
+    world: World, node: int, how: str
+) -> None:
+    one, other = world.hosts[1], world.hosts[node]
+    mine, theirs = lock(one, ALICE, "PR")["lock"], lock(other, BOB, "PR")["lock"]
+    first = other.ask(calls.Convert(theirs, "EX"), BOB)
+    mine_raises = one.ask(calls.Convert(mine, "EX", wait_ms=500, flags=Flag.CONVDEADLK), ALICE)
+    assert other.reply(first)["mode"] == "EX"
+    if how == "cancelled":
+        assert one.do(calls.Cancel(mine_raises), ALICE) == {"cancelled": True}
+    world.pass_ms(1000)
+    (answer,) = one.replies[mine_raises]
+    assert answer.error is not None
+    assert (answer.result["mode"], answer.result["demoted"]) == ("NL", True)
+    assert one.do(calls.Unlock(mine), ALICE)
+
+
 # -- other flags -------------------------------------------------------------------------
 
 

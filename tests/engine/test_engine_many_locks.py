@@ -11,6 +11,7 @@ from ringfence.core.errors import LocksLost
 from ringfence.core.ids import Epoch, Life
 from ringfence.core.modes import Mode
 from ringfence.engine import inputs
+from ringfence.engine.context import Phase
 from ringfence.engine.digest import digest_of_state
 from ringfence.engine.outbox import Outbox
 from ringfence.engine.snapshot import Gathering, split
@@ -324,3 +325,36 @@ def test_who_was_behind_takes_the_state_and_learns_what_it_missed(tmp_path: Path
     assert [second.reply(one)["mode"] for one in waiting] == ["EX"] * 5
     assert third.reply(late)["mode"] == "EX"
     assert len(digests(world, 1, 2, 3)) == 1
+
+
+def test_a_view_that_was_put_off_is_on_disk_before_anything_is_said_in_it(tmp_path: Path) -> None:
+    """All of it in one step that ends with another node's locks."""
+    world = World(tmp_path, 3, at_once=1)
+    for host in world.hosts.values():
+        host.ask(calls.JoinSpace(SPACE))
+    world.pass_ms(300)
+    first, second, third = world.hosts.values()
+    for name in names(MANY):
+        take(third, name)
+    world.cut(3)
+    world.view(1, 2)
+    world.run()
+    first.held = []
+    world.until(lambda: bool(first.held))  # in the middle of the purge
+    world.view(1, 2)
+    world.run()
+    assert first.node is not None
+    assert first.node.context is not None
+    while first.node.context.phase is not Phase.BARRIER:
+        first.held.pop(0)()
+        world.run()
+    first.node.context.at_once = 100
+    take(first, "mine")
+    take(second, "theirs")
+    assert first.disk.epoch < second.disk.epoch
+    (again,) = first.held
+    first.held = []
+    again()
+    assert first.running
+    assert first.disk.epoch == second.disk.epoch
+    assert [sender for sender, _ in world.queue] == [1], "its own request for a lock"

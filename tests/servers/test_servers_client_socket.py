@@ -19,7 +19,7 @@ import pytest
 from ringfence.core.errors import ConfigError, Refused
 from ringfence.servers import client_socket
 from ringfence.servers.client_socket import ClientSocket
-from ringfence.wire.client import Lock, Reply, Request, encode
+from ringfence.wire.client import Busy, Cancel, Lock, Reply, Request, Unlock, encode
 
 
 @pytest.fixture
@@ -261,6 +261,25 @@ def test_a_slow_reader_gets_everything(place: Path, monkeypatch: pytest.MonkeyPa
                 assert part, "dropped though it reads"
                 got += len(part)
             assert not echo.gone
+            writer.close()
+
+    run(body())
+
+
+def test_at_its_limit_a_client_can_still_let_go(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client_socket, "UNANSWERED", 2)
+
+    async def body() -> None:
+        async with serving(place / "s") as echo:
+            echo.silent = True
+            reader, writer = await asyncio.open_unix_connection(place / "s")
+            for number in range(3):
+                writer.write(encode(Request(str(number), Lock("games", f"r{number}", notices=True))))
+            refused = json.loads(await reader.readline())
+            assert (refused["id"], refused["error"]["code"]) == ("2", "refused")
+            for number, call in enumerate((Unlock(7, quiet=True), Busy(7), Cancel("1"), Unlock(7))):
+                writer.write(encode(Request(f"let go {number}", call)))
+            await until(lambda: len(echo.asked_of) == 6)
             writer.close()
 
     run(body())

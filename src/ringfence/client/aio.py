@@ -375,7 +375,7 @@ class Lock(HeldLock):
             replies = link.start(request)
             try:
                 async with asyncio.timeout(None if limit_ms is None else limit_ms / 1000):
-                    self._grant = grant_of(result_of(await next_of(replies)))
+                    self._converted(await next_of(replies))
             except (Gone, RingfenceError):
                 raise
             except BaseException as error:  # the time limit, a cancelled task
@@ -397,7 +397,7 @@ class Lock(HeldLock):
         try:
             link.tell(calls.Cancel(id))
             async with asyncio.timeout(SETTLE_S):
-                self._grant = grant_of(result_of(await next_of(replies)))
+                self._converted(await next_of(replies))
         except RingfenceError:
             return
         except BaseException:  # nobody knows what is held now: nothing, then

@@ -3,9 +3,10 @@
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from ringfence.client.messages import NODE_LOST, Grant, ended, lock_lost
+from ringfence.client.messages import NODE_LOST, Grant, ended, grant_of, lock_lost, result_of
 from ringfence.core.ids import Token
 from ringfence.core.modes import Mode
+from ringfence.wire.client import Reply
 
 if TYPE_CHECKING:
     from ringfence.client.cache import Entry
@@ -84,6 +85,13 @@ class HeldLock:
         self._lost = why
         if self._on_lost is not None and self._grant is not None:
             self._call(self._on_lost)
+
+    def _converted(self, reply: Reply) -> None:
+        """A conversion's answer.  One that failed, too, says what is held if that is not what was held before
+        (CONVDEADLK).  Raises its error."""
+        if reply.error is None or reply.result is not None:
+            self._grant = grant_of(reply.result)
+        result_of(reply)
 
     def _call(self, callback: Callable[..., object], *words: Mode) -> None:
         """Somewhere it may wait."""

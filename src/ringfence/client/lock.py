@@ -101,7 +101,8 @@ class Lock(HeldLock):
         Returns: the token of the new grant.
 
         Raises:
-            LockHeld, TimedOut, Deadlock: the old mode is kept; unlock and ask anew, or go on without.
+            LockHeld, TimedOut, Deadlock: the old mode is kept; unlock and ask anew, or go on without.  With
+                CONVDEADLK it may be gone: `mode` tells.
             LocksLost: there is no lock any more; stop using what it protects.
             BadInput: a mode or flags that cannot be, or the lock is cached: unlock it and ask for the
                 other mode.
@@ -233,7 +234,7 @@ class Lock(HeldLock):
         try:
             try:
                 link.send(request)
-                self._grant = grant_of(result_of(link.wait(answer, deadline(lock_limit_ms(call.wait_ms)))))
+                self._converted(link.wait(answer, deadline(lock_limit_ms(call.wait_ms))))
             except (Gone, RingfenceError):
                 raise
             except BaseException as error:  # Silence, Ctrl-C
@@ -256,7 +257,7 @@ class Lock(HeldLock):
             cancel = Request(link.new_id(), calls.Cancel(id))
             found = result_of(link.ask(cancel, deadline(SETTLE_MS)))["cancelled"]
             if found or answer.replies:  # else the daemon was never asked
-                self._grant = grant_of(result_of(link.wait(answer, deadline(SETTLE_MS))))
+                self._converted(link.wait(answer, deadline(SETTLE_MS)))
         except RingfenceError:
             return
         except BaseException:  # nobody knows what is held now: nothing, then

@@ -228,9 +228,12 @@ class ClientLocks:
     def _answer(self, client: int, id: str, lock: int) -> Done:
         def done(result: Held | RingfenceError | None) -> None:
             if isinstance(result, RingfenceError):
-                if self._locker.use(lock) is None:
+                use = self._locker.use(lock)
+                if use is None:
                     self._disown(client, lock)
-                self._send(client, Reply(id, error=result.as_dict()))
+                # Not the mode that it held when it asked: so it is told what it holds.
+                demoted = use.held if use is not None and use.held is not None and use.held.demoted else None
+                self._send(client, Reply(id, _told(demoted) if demoted else None, result.as_dict()))
             else:
                 self._send(client, Reply(id, result=_told(result) if result else {"released": True}))
 

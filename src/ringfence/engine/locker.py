@@ -32,7 +32,7 @@ from ringfence.engine.deadlines import VG_SPACE
 from ringfence.engine.facts import LockFact
 from ringfence.engine.grants import Grants
 from ringfence.engine.orders import Held
-from ringfence.locks.compat import compatible
+from ringfence.locks.compat import compatible, covers
 from ringfence.locks.flags import Flag, valid_unlock
 from ringfence.locks.lockspace import OpKind
 from ringfence.locks.node_locks import (
@@ -240,18 +240,20 @@ class Locker:
         if use is None:
             done(NotFound(f"lock {lock} is not held here", next="ringfence locks"))
             return
+        if not valid_unlock(flags, lvb):
+            done(_wrong_flags(use))
+            return
         waits = use.done is not None and use.wanted is not Mode.UN
-        if flags & Flag.CANCEL and waits and valid_unlock(flags, lvb):
+        if flags & Flag.CANCEL and waits:
             self._give_up(use, not_waited_for(use))
             done(use.held)
             return
         if use.done is not None and not (flags & Flag.FORCEUNLOCK and waits):
             done(Refused(f"{use.what}: another operation on this lock is in flight", retry=True))
             return
-        if waits and valid_unlock(flags, lvb):
+        if use.done is not None:
             broken_off, use.done = use.done, None
             self._untold.pop(lock, None)
-            assert broken_off is not None
             broken_off(not_waited_for(use))
         use.done, use.wanted, use.deadline_ns = done, Mode.UN, None
         self._persistent.pop(lock, None)
@@ -416,8 +418,12 @@ class Locker:
             use.held = None
             self._ended(use, None)
         elif isinstance(out, ClientCancelled):
-            if use.wanted is not Mode.UN:  # else it was broken off by a release, and answered
-                self._ended(use, self._too_late(use))
+            if use.wanted is Mode.UN:
+                return  # it was broken off by a release, and answered
+            if use.held is not None and use.held.mode is not out.held:
+                # While it waited its mode was given up (CONVDEADLK), and does not come back.
+                use.held = msgspec.structs.replace(use.held, mode=out.held, lvb=None, demoted=True)
+            self._ended(use, self._too_late(use))
         elif isinstance(out, ClientLost):
             use.held = None
             self._ended(use, lost_error(use.what, self._context.name(self._context.me)))
@@ -428,7 +434,7 @@ class Locker:
                 self.on_blocking(use.client, use.lock, out.wants, out.tries)
 
     def _granted(self, use: Use, out: ClientGranted) -> None:
-        if not self._context.may_report:
+        if not (self._context.may_report or _gives_up(use, out.mode)):
             self._untold[out.lock_id] = [out]
             return
         lvb = out.lvb if out.lvb_valid else None
@@ -563,7 +569,7 @@ class Locker:
                 next=_join(use.lockspace),
             )
         if out.errno == errno.EINVAL:
-            return BadInput(f"{use.what}: these flags and modes do not go together", next="see dlm_lock(3)")
+            return _wrong_flags(use)
         return Refused(f"{use.what}: {errno.errorcode.get(out.errno, out.errno)}", retry=True)
 
     def _held_by(
@@ -606,8 +612,19 @@ class Locker:
         )
 
 
+def _gives_up(use: Use, mode: Mode) -> bool:
+    """To tell of less than its user believes to hold needs no authority, and may not be put off: if that user
+    stopped waiting it would go on believing in the old mode, and another node be granted what agrees with
+    the new one."""
+    return use.held is not None and use.held.mode is not mode and covers(use.held.mode, mode)
+
+
 def not_waited_for(use: Use) -> Refused:
     return Refused(f"{use.what} is not waited for any more")
+
+
+def _wrong_flags(use: Use) -> BadInput:
+    return BadInput(f"{use.what}: these flags and modes do not go together", next="see dlm_lock(3)")
 
 
 def lost_error(what: str, node: str) -> LocksLost:

@@ -165,6 +165,7 @@ class Views:
 
     def _delivered(self, sender: int, payload: bytes) -> None:
         context = self._context
+        nothing_else = context.only_locks and context.phase is Phase.RUNNING and not self.busy
         context.only_locks = False
         if self.barrier is None:
             return
@@ -177,8 +178,7 @@ class Views:
             return
         if frame.epoch != context.epoch or frame.life.node != sender:
             return
-        only_locks = context.phase is Phase.RUNNING and not self.busy
-        context.only_locks = only_locks and all(_of_locks(item) for item in frame.items)
+        context.only_locks = nothing_else and all(_of_locks(item) for item in frame.items)
         context.hearing.heard(frame.life, context.now_ns)
         self._heard(sender, frame)
 

@@ -102,6 +102,8 @@ def served_before(resource: Resource | None, node: int, place: Place) -> tuple[i
     mine = resource.find(node) if resource is not None and (place.heads or place.shut_out) else None
     if resource is None or mine is None:
         return ()
+    if place.heads and mine.wanted is Mode.UN:
+        return ()  # what the node asked is not in the queue: on its way, put off by a freeze, or granted
     if mine.wanted is not Mode.UN:
         return tuple(one.owner for one in resource.queued_ahead(mine)) if place.heads else ()
     queued = (*resource.converting, *resource.waiting)

@@ -23,7 +23,7 @@ from typing import cast
 import msgspec
 
 from ringfence.core.errors import BadInput, ConfigError, Refused, RingfenceError, Unavailable
-from ringfence.wire.client import Lock, Reply, Request, Unlock, decode_request, encode
+from ringfence.wire.client import Busy, Cancel, Lock, Reply, Request, Unlock, decode_request, encode
 
 LINE_BYTES = 1 << 20
 """Longest request line, newline included."""
@@ -32,7 +32,11 @@ UNSENT_BYTES = 8 << 20
 STALL_S = 10.0
 """A client that reads nothing for this long, though there is something to read, is dropped."""
 UNANSWERED = 4096
-"""Requests of one connection that may be open at once."""
+"""Requests of one connection that may be open at once; a lock whose holder hears notices is one until its
+end."""
+LETS_GO = (Unlock, Cancel, Busy)
+"""Never refused for that: a client that is at the limit must be able to give back what others wait for, and
+believes that it has, for a quiet unlock is not answered."""
 CONNECTIONS = 2000
 
 _PEERCRED = struct.Struct("3i")
@@ -246,7 +250,7 @@ class _Connection(asyncio.Protocol):
         if request.id in self._open:
             # The first one's reply answers both; to run it twice is what the id is there to prevent.
             return
-        if len(self._open) >= UNANSWERED:
+        if len(self._open) >= UNANSWERED and not isinstance(request.call, LETS_GO):
             what = f"{UNANSWERED} requests of this client are open"
             busy = Refused(what, next="await some replies", retry=True)
             self.send(Reply(request.id, error=busy.as_dict()))

@@ -266,7 +266,8 @@ class Reply(msgspec.Struct, frozen=True, omit_defaults=True):
     id: str
     result: Any = None
     error: dict[str, Any] | None = None
-    """As RingfenceError.as_dict()."""
+    """As RingfenceError.as_dict().  Beside it, `result` says what a failed Convert left held, if that is not
+    the old mode: CONVDEADLK gave it up."""
     final: bool = True
 
 
