@@ -23,7 +23,7 @@ from typing import cast
 import msgspec
 
 from ringfence.core.errors import BadInput, ConfigError, Refused, RingfenceError, Unavailable
-from ringfence.wire.client import Lock, Reply, Request, Unlock, decode_request, encode
+from ringfence.wire.client import Busy, Cancel, Lock, Reply, Request, Unlock, decode_request, encode
 
 LINE_BYTES = 1 << 20
 """Longest request line, newline included."""
@@ -32,7 +32,9 @@ UNSENT_BYTES = 8 << 20
 STALL_S = 10.0
 """A client that reads nothing for this long, though there is something to read, is dropped."""
 UNANSWERED = 4096
-"""Requests of one connection that may be open at once."""
+"""Requests of one connection that may be open at once.  A lock that was granted, and of which more may be
+told, is none of them; and what lets go of something is never refused for their number."""
+LETS_GO = (Unlock, Cancel, Busy)
 CONNECTIONS = 2000
 
 _PEERCRED = struct.Struct("3i")
@@ -191,6 +193,7 @@ class _Connection(asyncio.Protocol):
         self._transport: asyncio.Transport
         self._partial = bytearray()
         self._open: set[str] = set()  # request ids without a final reply; never iterated
+        self._asking: set[str] = set()  # those of them that end with their first reply: locks with notices
         self._queued_bytes = 0  # ever, so that what was taken is known while more is added
         self._stall: asyncio.TimerHandle | None = None
         self._ending = False
@@ -246,15 +249,16 @@ class _Connection(asyncio.Protocol):
         if request.id in self._open:
             # The first one's reply answers both; to run it twice is what the id is there to prevent.
             return
-        if len(self._open) >= UNANSWERED:
+        if len(self._open) >= UNANSWERED and not isinstance(request.call, LETS_GO):
             what = f"{UNANSWERED} requests of this client are open"
             busy = Refused(what, next="await some replies", retry=True)
             self.send(Reply(request.id, error=busy.as_dict()))
             return
         if not (isinstance(request.call, Unlock) and request.call.quiet):
             self._open.add(request.id)
-        if isinstance(request.call, Lock) and request.call.cached:
-            self._caches = True
+        if isinstance(request.call, Lock) and (request.call.cached or request.call.notices):
+            self._asking.add(request.id)
+            self._caches = self._caches or request.call.cached
         self._server._asked(self._client, request, self._who)
 
     def _unreadable(self, line: bytes, why: Exception) -> None:
@@ -276,8 +280,9 @@ class _Connection(asyncio.Protocol):
     def send(self, reply: Reply) -> bool:
         if self._transport.is_closing():
             return False
-        if reply.final:
+        if reply.final or (self._asking and reply.id in self._asking):
             self._open.discard(reply.id)
+            self._asking.discard(reply.id)
         line = encode(reply)
         self._queued_bytes += len(line)
         self._transport.write(line)
