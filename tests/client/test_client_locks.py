@@ -528,3 +528,17 @@ def eventually(true: Callable[[], bool]) -> None:
     raise AssertionError
 
 
+
+
+@pytest.mark.parametrize("wait_ms", [30 * 86_400_000, 10**18])
+def test_a_wait_may_be_longer_than_the_system_counts(peer: Daemon, space: Lockspace, wait_ms: int) -> None:
+    """poll(2) takes milliseconds as an int, threads no more than `threading.TIMEOUT_MAX` seconds."""
+    for listening in (None, lambda: None):
+        with space.lock("chess", wait_ms=wait_ms, on_lost=listening) as lock:
+            assert lock.held
+
+
+def test_an_owner_that_is_no_text(peer: Daemon, space: Lockspace) -> None:
+    with pytest.raises(errors.BadInput, match="is no text"):
+        space.lock("chess", owner="\udcff")
+    space.lock("chess").unlock()

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from engine_ring import World
 
-from ringfence.core.errors import LockHeld, NotFound, Refused, RingfenceError, TimedOut
+from ringfence.core.errors import BadInput, LockHeld, NotFound, Refused, RingfenceError, TimedOut
 from ringfence.core.evidence import Power
 from ringfence.wire import client as calls
 
@@ -54,6 +54,22 @@ def test_an_unlock_may_be_quiet(world: World) -> None:
     id = one.ask(calls.Unlock(lock, quiet=True))
     with pytest.raises(NotFound, match="not one of this connection's"):
         one.reply(id)
+
+
+def test_who_is_in_the_way_is_named_as_it_is(world: World) -> None:
+    one, two = world.hosts[1], world.hosts[2]
+    for host in (one, two):
+        host.do(calls.JoinSpace("games"))
+    one.do(calls.Lock("games", "chess", "PR"), client=7)
+    two.ask(calls.Lock("games", "chess", "EX"), client=7)
+    world.pass_ms(100)
+    for wait_ms in (0, 50):
+        late = one.ask(calls.Lock("games", "chess", "PR", wait_ms=wait_ms), client=8)
+        world.until(lambda late=late: late in one.replies)
+        with pytest.raises(RingfenceError, match="an-a01n02 waits for it"):
+            one.reply(late)
+    with pytest.raises(BadInput, match="-1 ms"):
+        one.do(calls.Lock("games", "go", wait_ms=-1), client=8)
 
 
 def test_a_lock_that_a_client_merely_caches_makes_no_try_fail(world: World) -> None:

@@ -228,6 +228,35 @@ def test_a_client_that_caches_locks_is_not_dropped_but_read_no_more(
     run(body())
 
 
+def test_locks_that_are_held_are_no_open_requests(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They ended what a client may ask, its unlocks included: nobody else ever got them."""
+    monkeypatch.setattr(client_socket, "UNANSWERED", 4)
+
+    async def body() -> None:
+        async with serving(place / "s") as echo:
+            echo.silent = True
+            reader, writer = await asyncio.open_unix_connection(place / "s")
+            for number in range(20):
+                call = Lock("games", f"r{number}", cached=number % 2 == 0, notices=True)
+                writer.write(encode(Request(str(number), call)))
+                await until(lambda: len(echo.asked_of) == number + 1)  # noqa: B023
+                echo.server.send(1, Reply(str(number), result={"lock": number}, final=False))
+            for number in range(4):  # the same of those that wait is too much
+                writer.write(encode(Request(f"w{number}", Lock("games", "chess", notices=True))))
+            writer.write(encode(Request("more", Lock("games", "chess"))))
+            for number, call in enumerate((Unlock(1), Unlock(2, quiet=True), Cancel("w1"), Busy(4))):
+                writer.write(encode(Request(f"let {number} go", call)))
+            await until(lambda: len(echo.asked_of) == 28)
+            assert [type(request.call) for _, request, _ in echo.asked_of[24:]] == [
+                Unlock, Unlock, Cancel, Busy,
+            ]  # fmt: skip
+            replies = [json.loads(await reader.readline()) for _ in range(21)]
+            assert [reply["id"] for reply in replies if "error" in reply] == ["more"]
+            writer.close()
+
+    run(body())
+
+
 def test_a_client_that_caches_and_dies_while_it_owes_us_reading_is_gone(place: Path) -> None:
     async def body() -> None:
         async with serving(place / "s") as echo:

@@ -1,5 +1,6 @@
 """`ringfence lock`: hold a lock of the cluster while a command runs, in the manner of flock(1)."""
 
+import math
 import os
 import signal
 import subprocess
@@ -65,6 +66,8 @@ def lock(
     Names have 1 to 64 bytes of any content; write \\xHH for a byte and \\\\ for a backslash."""
     if nonblock and wait is not None:
         raise click.UsageError("-n and -w do not go together")
+    if wait is not None and not math.isfinite(wait):
+        raise click.UsageError(f"-w {wait}: no number of seconds; to wait for ever leave it out")
     wait_ms = 0 if nonblock else None if wait is None else round(wait * 1000)
     owner = owner or f"lock-{uuid.uuid4().hex[:16]}"
     lost, over = threading.Event(), threading.Event()

@@ -31,6 +31,8 @@ CONNECT_S = 10.0
 STUCK_S = 30
 CHUNK_BYTES = 16 << 10
 """Small enough for malloc to have it at hand: each read makes a buffer of this size first."""
+POLL_MS = 24 * 3_600_000
+"""poll(2) takes an int: who waits longer asks again."""
 _TIMEVAL = struct.Struct("@ll")
 
 
@@ -211,7 +213,9 @@ class Link:
         """Wait for bytes and hand out what they say.  Raises Silence."""
         if deadline_s is not None and not self._undigested:
             left_ms = max(0.0, deadline_s - time.monotonic()) * 1000
-            if not self._poll.poll(left_ms):
+            if not self._poll.poll(min(left_ms, POLL_MS)):
+                if left_ms > POLL_MS:
+                    return  # and ask again
                 raise Silence
         self._read_now()
 
@@ -269,7 +273,9 @@ class Link:
     def _follow(self, answer: Answer, deadline_s: float | None) -> None:
         """Sleep until the reply is here, or the leader has gone."""
         try:
-            left_s = -1.0 if deadline_s is None else max(0.0, deadline_s - time.monotonic())
+            left_s = -1.0
+            if deadline_s is not None:
+                left_s = min(max(0.0, deadline_s - time.monotonic()), threading.TIMEOUT_MAX)
             if not answer.wake.acquire(timeout=left_s) and not answer.replies:
                 raise Silence
         except BaseException:

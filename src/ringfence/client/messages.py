@@ -77,7 +77,10 @@ def new_id() -> str:
 
 def line_of(request: Request) -> bytes:
     """Raises BadInput: to send what the daemon will not read would look like a lost connection."""
-    line = encode(request)
+    try:
+        line = encode(request)
+    except UnicodeEncodeError as error:
+        raise BadInput(f"{error.object!r} is no text", next="give text that UTF-8 can write") from None
     if len(line) >= REQUEST_BYTES:
         raise BadInput(f"a request is longer than {REQUEST_BYTES} bytes", next="send less at once")
     return line

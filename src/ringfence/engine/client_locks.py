@@ -61,6 +61,7 @@ class ClientLocks:
     def lock(self, client: int, id: str, call: calls.Lock, who: str) -> None:
         """Raises BadInput for a mode or a name that cannot be."""
         mode = _mode(call.mode)
+        _check_wait(call.wait_ms)
         owned = _Owned(id, call.notices or call.cached, cached=call.cached)
         owner = self._owner(client, call.owner, who)
 
@@ -89,6 +90,7 @@ class ClientLocks:
         owned = self._mine(client, call.lock)
         answer = self._answer(client, id, call.lock)
         mode = _mode(call.mode)
+        _check_wait(call.wait_ms)
         if not owned.converting:
             owned.converting = id
 
@@ -258,6 +260,11 @@ class ClientLocks:
 
     def _send(self, client: int, reply: Reply) -> None:
         self._context.out(Answer(client, reply))
+
+
+def _check_wait(wait_ms: int | None) -> None:
+    if wait_ms is not None and wait_ms < 0:
+        raise BadInput(f"to wait for {wait_ms} ms cannot be", next="give 0 to try, or none to wait for ever")
 
 
 def _mode(name: str) -> Mode:

@@ -46,7 +46,7 @@ from ringfence.locks.node_locks import (
     NodeLocks,
     Out,
 )
-from ringfence.locks.resource import Lock
+from ringfence.locks.resource import Lock, Resource
 from ringfence.wire import entries
 from ringfence.wire.ring import OpenLock
 
@@ -575,6 +575,11 @@ class Locker:
     def _held_by(
         self, use: Use, holders: tuple[tuple[int, Mode], ...], kind: type[RingfenceError]
     ) -> RingfenceError:
+        if not holders and not self._in_the_way_here(use):
+            holders = self._others_waiting(use)
+            if not holders and kind is TimedOut:
+                words = f"{use.what}: the cluster has not answered yet"
+                return kind(words, next=_why(use), retry=True)
         if not holders:
             return kind(
                 f"{use.what} is in use here, by another client of this node", next=_why(use), retry=True
@@ -600,9 +605,7 @@ class Locker:
         return self._held_by(use, holders, TimedOut)
 
     def _in_the_way(self, use: Use) -> tuple[tuple[int, Mode], ...]:
-        state = self._context.state
-        space = state.lockspaces.get(use.lockspace) if state else None
-        resource = space.resources.get(use.resource) if space else None
+        resource = self._resource(use)
         if resource is None:
             return ()
         return tuple(
@@ -610,6 +613,27 @@ class Locker:
             for lock in (*resource.granted, *resource.converting)
             if lock.owner != self._context.me and not compatible(lock.held, use.wanted)
         )
+
+    def _in_the_way_here(self, use: Use) -> bool:
+        """Whether a client of this node holds what conflicts, or waits where no other node does."""
+        rows = self.node_locks.rows(use.lockspace, use.resource)
+        others = [row for row in rows if row.lock_id not in (None, use.lock)]
+        if any(not compatible(row.held, use.wanted) for row in others):
+            return True
+        return not self._others_waiting(use) and any(row.wanted is not Mode.UN for row in others)
+
+    def _others_waiting(self, use: Use) -> tuple[tuple[int, Mode], ...]:
+        """Other nodes that may come before it, though nobody's lock is in its way."""
+        resource = self._resource(use)
+        if resource is None:
+            return ()
+        queued = (*resource.converting, *resource.waiting)
+        return tuple((lock.owner, Mode.UN) for lock in queued if lock.owner != self._context.me)
+
+    def _resource(self, use: Use) -> Resource | None:
+        state = self._context.state
+        space = state.lockspaces.get(use.lockspace) if state else None
+        return space.resources.get(use.resource) if space else None
 
 
 def _gives_up(use: Use, mode: Mode) -> bool:

@@ -32,8 +32,8 @@ UNSENT_BYTES = 8 << 20
 STALL_S = 10.0
 """A client that reads nothing for this long, though there is something to read, is dropped."""
 UNANSWERED = 4096
-"""Requests of one connection that may be open at once; a lock whose holder hears notices is one until its
-end."""
+"""Requests of one connection that may be open at once.  A lock that was granted, and of which more may be
+told, is none of them."""
 LETS_GO = (Unlock, Cancel, Busy)
 """Never refused for that: a client that is at the limit must be able to give back what others wait for, and
 believes that it has, for a quiet unlock is not answered."""
@@ -195,6 +195,7 @@ class _Connection(asyncio.Protocol):
         self._transport: asyncio.Transport
         self._partial = bytearray()
         self._open: set[str] = set()  # request ids without a final reply; never iterated
+        self._asking: set[str] = set()  # those of them that end with their first reply: locks with notices
         self._queued_bytes = 0  # ever, so that what was taken is known while more is added
         self._stall: asyncio.TimerHandle | None = None
         self._ending = False
@@ -257,8 +258,9 @@ class _Connection(asyncio.Protocol):
             return
         if not (isinstance(request.call, Unlock) and request.call.quiet):
             self._open.add(request.id)
-        if isinstance(request.call, Lock) and request.call.cached:
-            self._caches = True
+        if isinstance(request.call, Lock) and (request.call.cached or request.call.notices):
+            self._asking.add(request.id)
+            self._caches = self._caches or request.call.cached
         self._server._asked(self._client, request, self._who)
 
     def _unreadable(self, line: bytes, why: Exception) -> None:
@@ -280,8 +282,9 @@ class _Connection(asyncio.Protocol):
     def send(self, reply: Reply) -> bool:
         if self._transport.is_closing():
             return False
-        if reply.final:
+        if reply.final or (self._asking and reply.id in self._asking):
             self._open.discard(reply.id)
+            self._asking.discard(reply.id)
         line = encode(reply)
         self._queued_bytes += len(line)
         self._transport.write(line)
