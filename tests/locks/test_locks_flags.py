@@ -23,8 +23,8 @@ PAIRS = [
 ]
 
 NEVER = {
-    "request": {"CANCEL", "CONVERT", "QUECVT", "CONVDEADLK", "TIMEOUT"},
-    "convert": {"CANCEL", "EXPEDITE", "TIMEOUT"},
+    "request": {"CANCEL", "CONVERT", "QUECVT", "CONVDEADLK", "TIMEOUT", "DEMOTED"},
+    "convert": {"CANCEL", "EXPEDITE", "TIMEOUT", "DEMOTED"},
     "unlock": set(FLAGS) - {"CANCEL", "VALBLK", "IVVALBLK", "FORCEUNLOCK"},
 }
 NOT_TOGETHER = {

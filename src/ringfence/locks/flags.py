@@ -55,6 +55,8 @@ class Flag:
     """Not the DLM's, and only beside NOQUEUE.  A node's try for a client, where nodes keep locks that
     nobody uses: it waits, if nobody else does, until every holder in its way has given back or said
     that a client needs it."""
+    DEMOTED = 0x4000000
+    """Not the DLM's, and nobody may ask for it: CONVDEADLK took the mode of the conversion that bears it."""
 
 
 FLAGS: dict[str, int] = {name: value for name, value in vars(Flag).items() if name.isupper()}

@@ -255,7 +255,8 @@ class NodeLock(msgspec.Struct, gc=False, eq=False):
         lock = guilty[-1]
         if lock.flags & Flag.CONVDEADLK:
             # The cluster would have demoted the whole node; only this client offered its mode.
-            lock.held, lock.demoted, lock.notified = Mode.NL, True, Mode.UN
+            lock.held, lock.notified = Mode.NL, Mode.UN
+            lock.flags |= Flag.DEMOTED
             return self._step()
         return [self._refuse(lock, errno.EDEADLK, holders), *self._step()]
 

@@ -48,8 +48,6 @@ class Lock(msgspec.Struct, gc=False, omit_defaults=True):
     """The weakest mode that covers all it was told others want.  Reset by a grant."""
     tried: Mode = Mode.UN
     """The same for tries."""
-    demoted: bool = False
-    """CONVDEADLK took its mode away; told with the grant."""
 
 
 class _Effect(msgspec.Struct, frozen=True, tag=True):
@@ -223,7 +221,7 @@ class Resource(msgspec.Struct, gc=False, omit_defaults=True):
             self.waiting = _without(self.waiting, lock)
         else:
             self.converting = _without(self.converting, lock)
-            lock.wanted, lock.flags, lock.demoted = Mode.UN, 0, False
+            lock.wanted, lock.flags = Mode.UN, 0
             self.granted = (*self.granted, lock)
         self.stirred = True
         return [Cancelled(owner, lock.held)]
@@ -393,9 +391,10 @@ class Resource(msgspec.Struct, gc=False, omit_defaults=True):
         """Give the lock this mode; it is in no queue but, in place, the granted one."""
         lvb = self.lvb if lock.flags & Flag.VALBLK and reads_lvb(lock.held, mode) and self.lvb_valid else None
         altmode = mode is not lock.wanted
-        effect = Granted(lock.owner, mode, lvb, self.lvb_valid, lock.demoted, altmode)
+        demoted = bool(lock.flags & Flag.DEMOTED)
+        effect = Granted(lock.owner, mode, lvb, self.lvb_valid, demoted, altmode)
         lock.held, lock.wanted, lock.flags = mode, Mode.UN, 0
-        lock.notified, lock.tried, lock.demoted = Mode.UN, Mode.UN, False
+        lock.notified = lock.tried = Mode.UN
         lock.since_ms = max(lock.since_ms, now_ms)
         if lock not in self.granted:
             self.granted = (*self.granted, lock)
@@ -429,7 +428,8 @@ class Resource(msgspec.Struct, gc=False, omit_defaults=True):
 
     def _demote(self, lock: Lock, now_ms: int) -> list[Effect]:
         """CONVDEADLK: the held mode goes, those it blocked go first, then it is tried as if new."""
-        lock.held, lock.demoted, lock.notified = Mode.NL, True, Mode.UN
+        lock.held, lock.notified = Mode.NL, Mode.UN
+        lock.flags |= Flag.DEMOTED
         effects = self._grant_conversions(now_ms)
         if self._grantable(lock, new=True):
             return [*effects, self._grant(lock, lock.wanted, now_ms), *self.advance(now_ms)]
