@@ -1,5 +1,7 @@
 """Request ids: what repeats see."""
 
+import pytest
+
 from ringfence.daemon.replies import ReplyBook, Step
 from ringfence.wire import client as calls
 from ringfence.wire.client import Reply, Request
@@ -47,9 +49,10 @@ def test_an_id_used_for_something_else_is_refused() -> None:
     assert reply.error is not None
 
 
-def test_reports_are_asked_anew_once_answered() -> None:
+@pytest.mark.parametrize("call", [calls.Status(), calls.Deadlocks()])
+def test_reports_are_asked_anew_once_answered(call: calls.Call) -> None:
     book = ReplyBook()
-    ask = Request("s", calls.Status())
+    ask = Request("s", call)
     book.asked(1, ask)
     book.answered(1, Reply("s", result="old"))
     assert book.asked(1, ask) == (Step.RUN, None)

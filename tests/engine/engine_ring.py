@@ -58,6 +58,8 @@ class Host:
         self.disk = DiskState()
         self.boots = 1
         self.speaks = SPEAKS
+        self.reaped = True
+        """Whether every data path of the last life is known to be closed when it starts."""
         self.node: Node | None = None
         self.frozen = False
         self.inbox: deque[Input] = deque()
@@ -83,7 +85,7 @@ class Host:
                 f"machine-{self.id}",
                 f"boot-{self.id}-{self.boots}",
                 self.disk,
-                not left_open,
+                self.reaped and not left_open,
                 self.speaks,
                 left_open,
             )

@@ -9,6 +9,7 @@ from engine_ring import World
 from ringfence.core.errors import Refused
 from ringfence.core.evidence import Power
 from ringfence.core.ids import Life
+from ringfence.engine.inputs import Delivered
 from ringfence.wire import client as calls
 
 UNKNOWN = Life(2)
@@ -87,3 +88,21 @@ def test_a_device_that_lied_is_not_believed_after_a_cold_start(world: World) -> 
     one.do(calls.FenceTrust("bmc2", "ann"))
     world.pass_ms(200)
     assert one.disk.quarantined == two.disk.quarantined == ()
+
+
+def test_who_was_not_admitted_with_open_paths_comes_in_once_they_are_closed(tmp_path: Path) -> None:
+    """They close between the barrier's end and what the carrier says after it."""
+    world = World(tmp_path, 3, members=(1, 2))
+    world.pass_ms(1000)
+    three = world.hosts[3]
+    three.reaped = False
+    three.start()
+    world.view(1, 2, 3)
+    for sender, payload in [world.queue.popleft() for _ in world.members]:  # each says that it is ready
+        for host in world.hosts.values():
+            host.feed(Delivered(sender, payload))
+    world.stopped = True
+    world.run()
+    assert "reborn" in three.kinds()
+    world.go_on()
+    assert three.running

@@ -153,3 +153,40 @@ def test_who_gives_up_waiting_without_authority_believes_in_no_more_than_its_nod
     world.go_on()
     world.pass_ms(500)
     assert two.do(calls.Lock("games", "chess", "PR"))["mode"] == "PR"
+
+
+@pytest.mark.parametrize(
+    ("first", "then", "left"), [("PR", "EX", "PR"), ("PR", "CW", "CR"), ("CW", "PR", "CR")]
+)
+def test_a_conversion_that_was_never_told_is_undone(world: World, first: str, then: str, left: str) -> None:
+    one = world.hosts[1]
+    one.do(calls.JoinSpace("games"))
+    held = one.do(calls.Lock("games", "chess"))["lock"]
+    one.do(calls.Convert(held, first))
+    world.stopped = True  # until authority has lapsed; the node still has EX
+    world.pass_ms(1000)
+    converts = one.ask(calls.Convert(held, then, wait_ms=200))
+    world.pass_ms(500)
+    (answer,) = one.replies[converts]
+    assert answer.error is not None
+    told = answer.result["mode"] if answer.result else first
+    row = one.do(calls.Locks("games"))["clients"][0]
+    assert (told, row["mode"]) == (left, left)
+    world.go_on()
+    world.pass_ms(500)
+    assert one.do(calls.Convert(held, "EX"))["mode"] == "EX"
+
+
+def test_the_time_limit_of_a_conversion_that_was_never_told_ends_with_it(world: World) -> None:
+    one = world.hosts[1]
+    one.do(calls.JoinSpace("games"))
+    held = one.do(calls.Lock("games", "chess"))["lock"]
+    one.do(calls.Convert(held, "PR"))
+    world.stopped = True
+    world.pass_ms(1000)
+    converts = one.ask(calls.Convert(held, "EX", wait_ms=500))
+    assert one.do(calls.Cancel(converts)) == {"cancelled": True}
+    world.pass_ms(1000)
+    world.go_on()
+    world.pass_ms(500)
+    assert one.do(calls.Unlock(held)) == {"released": True}

@@ -52,7 +52,10 @@ class Lockspace:
                 process asks nobody.  It goes back as soon as somebody else asks for it.  CW, PR, PW and EX
                 only, and no flags.  Its mode stays, its token and value block are those of the grant.
             deadlock: refuse it rather than let it wait in a ring with others, if it is the newest there.
-            owner: what ties locks together in such a ring, on any node; default: the thread's connection.
+            owner: what ties locks together in such a ring, on any node: locks of one owner wait for one
+                another's end.  Default: the connection, which is the thread's; but locks that are cached or
+                have callbacks, and all of `ringfence.client.aio`, share one.  Where threads or tasks share it
+                and use `deadlock`, give each a name of its own, or one may be refused for another's lock.
             on_blocking: called with a mode when somebody is kept waiting for it by this lock.
             on_lost: called when the lock is gone: stop using what it protects, at once.  Both are called
                 in a thread of their own, and may unlock or convert.

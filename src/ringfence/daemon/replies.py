@@ -3,7 +3,7 @@
 A repeat of a request that still runs attaches to it; a repeat of one that is finished gets the
 same reply again.  Ids are the client's choice (a UUID) and stand above connections, for the usual
 reason to repeat is that the connection broke.  Locks are the exception: they belong to their
-connection and went with it, so there is nothing to repeat and they are not kept here.
+connection and went with it, so there is nothing to repeat and they do not come here.
 
 Reports (status, lvs, …) are not kept once answered: to ask again is to be told what is true now."""
 
@@ -19,7 +19,7 @@ from ringfence.wire.client import CONNECTION_CALLS, Call, Reply, Request
 KEPT = 512
 
 REPORTS = (
-    calls.Status, calls.Why, calls.Locks, calls.Events, calls.FenceHistory, calls.ConfigShow,
+    calls.Status, calls.Why, calls.Locks, calls.Deadlocks, calls.Events, calls.FenceHistory, calls.ConfigShow,
     calls.Pvs, calls.Vgs, calls.Lvs,
 )  # fmt: skip
 
@@ -52,8 +52,6 @@ class ReplyBook:
 
     def asked(self, client: int, request: Request) -> tuple[Step, Reply | None]:
         """A request arrived.  With DONE comes the reply to send back."""
-        if isinstance(request.call, calls.Unlock) and request.call.quiet:
-            return Step.RUN, None  # no reply is awaited; an error finds its way by the client's number
         key = _key(client, request)
         finished = self._finished.get(key)
         if finished is not None:

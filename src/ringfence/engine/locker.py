@@ -434,6 +434,8 @@ class Locker:
                 self.on_blocking(use.client, use.lock, out.wants, out.tries)
 
     def _granted(self, use: Use, out: ClientGranted) -> None:
+        if use.done is None:
+            return  # of a conversion that was undone: its user knows what it holds
         if not (self._context.may_report or _gives_up(use, out.mode)):
             self._untold[out.lock_id] = [out]
             return
@@ -527,11 +529,13 @@ class Locker:
         """Cancel; the answer comes at once, or the operation's own answer is on its way."""
         if self._untold.pop(use.lock, None) is not None:
             # Granted here, but for want of authority never told: it goes back unused.
-            done, use.done = use.done, None
+            done, use.done, use.deadline_ns = use.done, None, None
             self._seek(use, False)
             if use.held is None:
                 self._forget(use.lock)
                 self.take(self.node_locks.drop([use.lock]))
+            else:
+                self._undo(use, use.held)
             if done is not None:
                 done(why)
             return
@@ -543,6 +547,18 @@ class Locker:
 
         use.done = tell
         self.take(self.node_locks.cancel(use.lock))
+
+    def _undo(self, use: Use, held: Held) -> None:
+        """Bring a conversion that was never told back to what its user believes in.
+
+        Of PR and CW that could mean to wait for others: then to CR, which both cover."""
+        lock = self.node_locks.find(use.lock)
+        if lock is None or lock.held is held.mode:
+            return
+        back = held.mode if covers(lock.held, held.mode) else Mode.CR
+        if back is not held.mode:
+            use.held = msgspec.structs.replace(held, mode=back, lvb=None, demoted=True)
+        self.take(self.node_locks.convert(use.lock, back))
 
     def _frozen(self, use: Use) -> str:
         """Why nothing is granted in this lockspace now, or empty."""

@@ -407,7 +407,8 @@ class Views:
         for node, why in sorted(context.refused.items()):
             facts.append(Noted("not-admitted", why, {"node": node}))
         waiting = (*verdict.behind, *verdict.empty) if verdict.sender == context.me else ()
-        lives = [life for life, _ in returning if life.node in waiting]
+        # Who has yet to close its data paths asks again as its next life, and this would answer that.
+        lives = [life for life, may in returning if may and life.node in waiting]
         self._work = chain(self._run(None), settle(state), self._answer(lives))
         self._parts.facts(facts)
 
