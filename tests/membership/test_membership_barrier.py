@@ -122,6 +122,14 @@ TABLE = {
         {1: has(5, 9, fenced=(A2,)), 2: has(5, 12)}, None,
         Verdict(primary=True, carriers=(1,), stale=(2,)),
     ),
+    "a disk remembers what was given up in the very view that a member carries": (
+        {1: none(disk=5, fenced=(A2,)), 2: has(5, 9)}, None,
+        Verdict(primary=True, stale=(2,), empty=(1,), fresh=True),
+    ),
+    "and not what an earlier view has given up": (
+        {1: none(disk=4, fenced=(A2,)), 2: has(5, 9)}, None,
+        Verdict(primary=True, carriers=(2,), empty=(1,), sender=2),
+    ),
     "a victim's own later epoch still voids what is older": (
         {1: has(5, 9, victims=(A2,)), 2: has(6, 1)}, None,
         Verdict(primary=True, stale=(1, 2), fresh=True, again=True, victims=(A2,)),
@@ -275,10 +283,9 @@ def test_the_verdict_is_one_of_all_and_its_roles_are_disjoint(words, random):
         assert carried.has_state
         assert all(other.disk_epoch <= carried.primary for other in words.values())
         for other in words.values():
-            assert life(node) not in other.fenced
             # What only a disk remembers is overtaken by a later primary view that the member was in.
             if other.has_state or other.disk_epoch >= carried.primary:
-                assert life(node) not in other.victims
+                assert life(node) not in (*other.victims, *other.fenced)
         assert {words[other].digest for other in first.carriers} == {carried.digest}
     for node in first.behind:
         assert words[node].primary == words[first.carriers[0]].primary

@@ -28,6 +28,8 @@ class DiskState(msgspec.Struct, frozen=True):
     victims: tuple[Life, ...] = ()
     quarantined: tuple[tuple[str, str], ...] = ()
     """Devices that were caught lying, each with why."""
+    fenced: tuple[Life, ...] = ()
+    """Lives that were given up for fenced: what they held may be others' since."""
 
 
 class LeftOpen(msgspec.Struct, frozen=True):

@@ -201,7 +201,8 @@ class _Node:
             state = context.running
             victims = tuple(victim.life for victim in state.victims())
             liars = tuple(sorted(state.domain.quarantined.items()))
-            disk = DiskState(state.epoch, disk.incarnation, disk.boot, victims, liars)
+            fenced = state.domain.fenced_lives()
+            disk = DiskState(state.epoch, disk.incarnation, disk.boot, victims, liars, fenced)
         if disk != context.disk or context.keep:
             context.disk, context.keep = disk, False
             context.effects.insert(0, Keep(disk))

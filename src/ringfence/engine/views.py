@@ -254,7 +254,7 @@ class Views:
                 config_version=context.config.version,
                 config_digest=digest_of(context.config),
                 wall_ms=context.wall_ms,
-                fenced=state.domain.fenced_lives() if state and carries else (),
+                fenced=state.domain.fenced_lives() if state and carries else context.disk.fenced,
                 quarantined=context.disk.quarantined,
                 speaks=context.speaks,
                 protocol=state.protocol if state and carries else context.speaks.low,

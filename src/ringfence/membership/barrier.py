@@ -95,7 +95,7 @@ class Barrier:
         victims = sorted({life for _, ready in self._words.values() for life in ready.victims})
         differs = self._differs(config)
         alike = tuple(node for node in self.members if node not in differs)
-        struck = self._struck(victims)
+        struck = self._struck()
         protocol = self._protocol(config, alike, struck)
         able = tuple(node for node in alike if protocol in self._words[node][1].speaks)
         top, divergent = self._best(tuple(node for node in able if node not in struck))
@@ -120,24 +120,19 @@ class Barrier:
             foreign=tuple(node for node in alike if node not in able),
         )
 
-    def _struck(self, victims: list[Life]) -> tuple[int, ...]:
+    def _struck(self) -> tuple[int, ...]:
         """Members whose present life somebody knows as a victim, or as fenced already.
 
         What only a disk remembers does not strike a member that has been through a later primary view
-        than that disk: the view that called it a victim has ended, and whoever remembers it has begun a
-        new life since.  (Else the lost half of two, once fenced and back, would strike down the half
-        that went on.)"""
-        fenced = {life for _, ready in self._words.values() for life in ready.fenced}
-        return tuple(
-            node
-            for node in self.members
-            if self._words[node][0] in fenced or (self._words[node][0] in victims and self._accused(node))
-        )
+        than that disk: the view that gave it up has ended, and whoever remembers it has begun a new life
+        since.  (Else the lost half of two, once fenced and back, would strike down the half that went on.)
+        In the same primary view it does: a life can be given up, and purged, while the view goes on."""
+        return tuple(node for node in self.members if self._accused(node))
 
     def _accused(self, node: int) -> bool:
         life, word = self._words[node]
         return any(
-            life in ready.victims
+            (life in ready.victims or life in ready.fenced)
             and (ready.has_state or not word.has_state or word.primary <= ready.disk_epoch)
             for _, ready in self._words.values()
         )

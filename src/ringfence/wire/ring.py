@@ -51,7 +51,8 @@ class Ready(msgspec.Struct, frozen=True, tag=True):
     wall_ms: int = 0
     """The sender's wall clock; the ordered state's own idea of the date comes from these."""
     fenced: tuple[Life, ...] = ()
-    """Lives that the sender's state has given up for fenced: whoever still lives one is stale."""
+    """Lives that the sender's state (or its disk, if it has none) has given up for fenced: whoever still
+    lives one is stale."""
     quarantined: tuple[tuple[str, str], ...] = ()
     """Devices that this node's disk remembers as liars, each with why; for a state that begins afresh."""
     speaks: Speaks = Speaks()
