@@ -7,18 +7,26 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: help demo test check lint types unit packages lock man clean mutants bench
+.PHONY: help demo test check lint types unit packages lock man clean mutants bench sim sim-soak
 
 help:  ## What can be made
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(VENV)/.runtime  ## The story on a lab of real processes, in under a minute; no root needed
 	$(BIN)/ringfence demo
 
 test: $(VENV)/.dev packages lint types unit  ## Everything that CI checks; as root it installs packages.txt first
 
+SEEDS ?= 500
+sim: $(VENV)/.dev  ## The simulator on SEEDS=500 seeds, each with 10 faults (part of `make test`)
+	$(BIN)/ringfence sim 1 --seeds $(SEEDS) --strikes 10
+
+MINUTES ?= 10
+sim-soak: $(VENV)/.dev  ## The simulator for MINUTES=10, on seeds that nobody has tried
+	$(BIN)/ringfence sim $$(date +%s) --minutes $(MINUTES)
+
 mutants: $(VENV)/.dev  ## Take one safety rule after the other out, and see the simulator find it
-	$(BIN)/python -m ringfence.sim.mutants
+	$(BIN)/python -m ringfence.sim.hunt
 
 check: $(VENV)/.dev lint types  ## Style, types, layers: the quick part of `make test`
 	$(BIN)/python -m pytest tests/test_layers.py

@@ -9,9 +9,11 @@ from ringfence.sim.faults import Cut, Devices, Fault, FreezeHost, PowerOff, Sign
 from ringfence.sim.plans import Faults, draw_plan
 from ringfence.sim.power import Manner
 from ringfence.sim.scenario import Kept, Recipe, read, write
+from ringfence.sim.stories import STORIES
 from ringfence.sim.world import play
 
-PLANS = [(seed, nodes, faults) for seed in range(3) for nodes in (2, 3, 5) for faults in Faults]
+ENDLESS = [one for one in Faults if one is not Faults.STORY]
+PLANS = [(seed, nodes, faults) for seed in range(3) for nodes in (2, 3, 5) for faults in ENDLESS]
 
 
 @pytest.mark.parametrize(("seed", "nodes", "faults"), PLANS)
@@ -25,6 +27,17 @@ def test_a_plan_comes_from_the_seed_alone_and_in_order(seed: int, nodes: int, fa
 def test_what_is_written_is_read(seed: int, nodes: int, faults: Faults) -> None:
     for fault in islice(draw_plan(seed, nodes, faults), 200):
         assert parse_fault(str(fault)) == fault
+
+
+@pytest.mark.parametrize("name", STORIES)
+def test_a_story_comes_from_the_seed_alone_and_is_written_and_read(name: str) -> None:
+    for seed in range(20):
+        scenario = Recipe(seed=seed, story=name).scenario()
+        assert scenario == Recipe(seed=seed, story=name).scenario()
+        assert scenario.nodes in STORIES[name].nodes
+        assert scenario.ring in STORIES[name].rings
+        kept = read(write(Kept(scenario=scenario))).scenario
+        assert kept.plan == scenario.plan == tuple(sorted(kept.plan or (), key=lambda one: one.at_ms))
 
 
 def test_a_plan_that_was_played_replays_from_its_text() -> None:

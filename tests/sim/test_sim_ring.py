@@ -61,7 +61,7 @@ def play(seed: int, totem: bool) -> tuple[SimRing, list[Member]]:
             case 0:
                 ring.freeze(member.endpoint, with_host=scheduler.chance(0.7))
                 scheduler.after(scheduler.between(10, 3000), lambda: ring.thaw(member.endpoint))
-            case 1 if ring.whole:
+            case 1 if not ring.parts:
                 ring.cut([[member.node], [one.node for one in members if one is not member]])
                 scheduler.after(scheduler.between(10, 3000), ring.heal)
             case 2:

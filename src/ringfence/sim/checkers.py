@@ -73,6 +73,7 @@ class Checkers:
     grips: what all clients and open paths believe.
     lock_of: which (lockspace, resource) a client asked for in a request.
     counted: the (lockspace, resource)s whose value blocks `counters` follows.
+    joining: which lockspace a client asked to join in a request.
     only_quorum: whether nothing has struck so far but the loss of quorum, on all sides at once."""
 
     def __init__(
@@ -84,13 +85,15 @@ class Checkers:
         look: Look,
         grips: Callable[[], list[Grip]],
         lock_of: Callable[[int, str], tuple[str, str] | None],
+        joining: Callable[[int, str], str | None],
         metadata: Metadata,
         counters: Counters,
         counted: tuple[tuple[str, str], ...],
         only_quorum: Callable[[], bool],
     ) -> None:
         self._scheduler, self._ring, self._power, self._hosts = scheduler, ring, power, hosts
-        self._look, self._grips, self._lock_of = look, grips, lock_of
+        self._look, self._grips = look, grips
+        self._lock_of, self._joining = lock_of, joining
         self._metadata, self._counters, self._counted = metadata, counters, counted
         self._only_quorum = only_quorum
         self._host_of = {host.node: host for host in hosts}
@@ -106,6 +109,8 @@ class Checkers:
         self._victim_since_ns: dict[tuple[Life, bool, Epoch], int] = {}
         self._victim_since: dict[tuple[Life, bool, Epoch], tuple[Epoch, int]] = {}
         """Where in the total order a victim was first seen."""
+        self._called: dict[Life, Epoch] = {}
+        """Every life that ever was a victim, and in which view first."""
         self._fenced: list[tuple[Life, tuple[Evidence, ...]]] = []
         self._exposed: set[str] = set()
         """Devices behind a lie that came to light (nobody trusts one again here)."""
@@ -164,12 +169,15 @@ class Checkers:
             self._fresh_blocks(host, state)
         self._evidence_fits(state)
         self._fenced_stay_out(state)
+        self._victims_stay_out(host, state)
         self._note_strong(host, glimpse, state)
         self._nobody_forgotten(host, state)
         self._adopted_go_on(host, glimpse)
         for effect in todo:
             if isinstance(effect, Answer):
                 self._grant_may_be_told(host, state, effect)
+                if host.valid(glimpse.life.incarnation, "grant"):
+                    self._join_is_known(host, state, effect)
 
     def _nobody_stale(self, host: Host) -> None:
         """Where all sides lost quorum at once and it came back, nobody has missed anything."""
@@ -238,6 +246,8 @@ class Checkers:
                 raise SafetyViolation(f"quorum: {victim.life} is a victim, though nobody was lost")
             self._victim_since_ns.setdefault(key, self._scheduler.now_ns)
             self._victim_since.setdefault(key, (state.epoch, state.position))
+            if victim.life not in self._called and self._established(state.epoch):
+                self._called[victim.life] = state.epoch
 
     def _evidence_fits(self, state: ClusterState) -> None:
         """3: what a life was given up for is about that life, and newer than its loss."""
@@ -267,6 +277,22 @@ class Checkers:
             for life in state.lives.values():
                 if record.life.same_boot(life) and any(one.kind in CUTS for one in record.evidence):
                     raise SafetyViolation(f"3: {life} is a member, though {record.life} was fenced")
+
+    def _established(self, epoch: Epoch) -> bool:
+        """Whether a majority runs in this view: what one node alone has begun, nobody else need know."""
+        glimpses = [glimpse for host in self._hosts if (glimpse := self._look(host)) is not None]
+        here = [one for one in glimpses if one.running is not None and one.running.epoch == epoch]
+        return 2 * len(here) > len(self._hosts)
+
+    def _victims_stay_out(self, host: Host, state: ClusterState) -> None:
+        """10: a life that was a victim is no member of a later view.  (With two nodes each half may have
+        called the other one a victim, and one of them is right.)"""
+        if len(self._hosts) == 2:
+            return
+        for life in state.lives.values():
+            epoch = self._called.get(life)
+            if epoch is not None and state.epoch > epoch:
+                raise SafetyViolation(f"10: {host.name} has {life} as a member, a victim since {epoch}")
 
     def _believable(self, evidence: Evidence) -> bool:
         """Not on the word of a device that was exposed as a liar before."""
@@ -342,6 +368,21 @@ class Checkers:
             ):
                 continue
             raise SafetyViolation(f"10: {host.name} has forgotten {life}, which had authority in {epoch}")
+
+    def _join_is_known(self, host: Host, state: ClusterState, answer: Answer) -> None:
+        """10: a node with authority that is told that it is in a lockspace is known there to every ready
+        member: each of them may be the one that carries the state on."""
+        name = self._joining(answer.client, answer.reply.id)
+        if name is None or answer.reply.error is not None:
+            return
+        for node in state.ready:
+            glimpse = self._look(self._host_of[node])
+            other = glimpse.running if glimpse is not None else None
+            if other is None or other.epoch != state.epoch:
+                continue
+            space = other.lockspaces.get(name)
+            if space is None or host.node not in space.members:
+                raise SafetyViolation(f"10: {host.name} is told that it is in {name}, but not node {node}")
 
     def _grant_may_be_told(self, host: Host, state: ClusterState, answer: Answer) -> None:
         result = answer.reply.result

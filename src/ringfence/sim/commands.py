@@ -14,6 +14,7 @@ from ringfence.sim.mutants import MUTANTS, engine
 from ringfence.sim.plans import Faults
 from ringfence.sim.scenario import STEPS, Recipe, read
 from ringfence.sim.shrink import Shrinker
+from ringfence.sim.stories import STORIES
 from ringfence.sim.twice import tell_twice
 from ringfence.sim.world import Outcome, Report, play
 
@@ -47,8 +48,11 @@ Examples:
 @click.option(
     "--faults", type=click.Choice([one.value for one in Faults]),
     help="swarm: a handful of kinds by chance; liar: hosts given up on a lie come back; restarts: daemons "
-    "are killed and come back.  [default: as the seed says]",
+    "are killed and come back; story: one directed story.  [default: as the seed says]",
 )  # fmt: skip
+@click.option(
+    "--story", type=click.Choice(sorted(STORIES)), metavar="NAME", help="This directed story, once."
+)
 @click.option(
     "--mutant", type=click.Choice(list(MUTANTS)), metavar="NAME",
     help="Take this rule out of the engine first (the names: make mutants).",
@@ -72,6 +76,7 @@ def sim(
     steps: int,
     strikes: int | None,
     faults: str | None,
+    story: str | None,
     mutant: str | None,
     trace: bool,
     twice: bool,
@@ -103,7 +108,7 @@ def sim(
         raise click.UsageError("give a SEED, or --replay FILE; see: ringfence sim --help")
     recipe = Recipe(
         seed=seed, nodes=nodes or 0, steps=steps, strikes=strikes or 0,
-        faults=Faults(faults) if faults else None, mutant=mutant or "",
+        faults=Faults(faults) if faults else None, story=story or "", mutant=mutant or "",
     )  # fmt: skip
     if twice:
         return _twice(recipe, say)

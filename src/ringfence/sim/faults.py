@@ -22,6 +22,7 @@ from ringfence.sim.power import Manner, PowerRoom
 from ringfence.sim.ring import SimRing
 from ringfence.sim.scheduler import MS, Scheduler
 from ringfence.sim.storage import Trouble
+from ringfence.wire.ring import Ready, decode
 
 
 @dataclass(frozen=True)
@@ -29,17 +30,23 @@ class Arena:
     """What faults can get at.
 
     Attributes:
-        sign: an operator signs, at the daemon of the second host, that the first host is off.
+        sign: an operator signs, at the daemon of the second host, that the first host is off; the word
+            gets there so many ms later.
         leave: ask a host's daemon for a clean leave.
-        tend: switch a host on, or start its daemon, if that is what it lacks."""
+        tend: boot a host, or start its daemon, if that is what it lacks."""
 
     scheduler: Scheduler
     ring: SimRing
     power: PowerRoom
     hosts: dict[int, Host]
-    sign: Callable[[Host, Host], None]
+    sign: Callable[[Host, Host, int], None]
     leave: Callable[[Host], None]
     tend: Callable[[Host], None]
+
+    def part(self, parts: list[list[int]], for_ms: int) -> None:
+        """Cut the ring; it heals in the end, if it is not cut otherwise meanwhile."""
+        self.ring.cut(parts)
+        self.scheduler.after(for_ms, lambda: self.ring.heal() if self.ring.parts is parts else None)
 
     def neglect(self, host: Host, for_ms: int) -> None:
         """Nobody switches the host on, or starts its daemon, for so long; then somebody does at once.
@@ -127,10 +134,15 @@ def _values(fault: Fault) -> dict[str, Any]:
 class FreezeHost(Fault, frozen=True, tag="freeze-host"):
     node: int
     for_ms: int
+    forgets: bool = False
+    """What its daemon has not read when the ring removes it never comes."""
 
     def strike(self, arena: Arena) -> None:
-        arena.hosts[self.node].freeze()
-        arena.scheduler.after(self.for_ms, arena.hosts[self.node].thaw)
+        host = arena.hosts[self.node]
+        host.freeze()
+        if host.frozen and host.daemon is not None and host.daemon.endpoint is not None:
+            host.daemon.endpoint.forgets = self.forgets
+        arena.scheduler.after(self.for_ms, host.thaw)
 
 
 class FreezeDaemon(Fault, frozen=True, tag="freeze-daemon"):
@@ -193,6 +205,24 @@ class MidStep(Fault, frozen=True, tag="mid-step"):
             return self.how
 
         host.fault = fault
+
+
+class FreezeReady(Fault, frozen=True, tag="freeze-ready"):
+    """The host freezes in the next barrier: it has said Ready, and has not heard the others' words."""
+
+    node: int
+    for_ms: int
+
+    def strike(self, arena: Arena) -> None:
+        host = arena.hosts[self.node]
+
+        def sent(payload: bytes) -> None:
+            if any(isinstance(item, Ready) for item in decode(payload).items):
+                host.sent = lambda payload: None
+                host.freeze()
+                arena.scheduler.after(self.for_ms, host.thaw)
+
+        host.sent = sent
 
 
 class WallJump(Fault, frozen=True, tag="wall-jump"):
@@ -301,9 +331,8 @@ class Cut(Fault, frozen=True, tag="cut"):
     def strike(self, arena: Arena) -> None:
         here = [node for node in self.nodes if node in arena.hosts]
         there = [node for node in arena.hosts if node not in here]
-        if here and there and arena.ring.whole:
-            arena.ring.cut([here, there])
-            arena.scheduler.after(self.for_ms, arena.ring.heal)
+        if here and there:
+            arena.part([here, there], self.for_ms)
 
 
 class SwitchOff(Fault, frozen=True, tag="switch-off"):
@@ -312,9 +341,7 @@ class SwitchOff(Fault, frozen=True, tag="switch-off"):
     for_ms: int
 
     def strike(self, arena: Arena) -> None:
-        if arena.ring.whole:
-            arena.ring.cut([[node] for node in arena.hosts])
-            arena.scheduler.after(self.for_ms, arena.ring.heal)
+        arena.part([[node] for node in arena.hosts], self.for_ms)
 
 
 class Deaf(Fault, frozen=True, tag="deaf"):
@@ -403,10 +430,12 @@ class Sign(Fault, frozen=True, tag="sign"):
     node: int
     desk: int
     """The host at whose daemon this is said."""
+    slow_ms: int = 0
+    """The word takes so long from the signing to the daemon (the command stood still)."""
 
     def strike(self, arena: Arena) -> None:
         if not arena.hosts[self.node].up:
-            arena.sign(arena.hosts[self.node], arena.hosts[self.desk])
+            arena.sign(arena.hosts[self.node], arena.hosts[self.desk], self.slow_ms)
 
 
 class Leave(Fault, frozen=True, tag="leave"):

@@ -119,6 +119,8 @@ class Host:
         """By how much its wall clock is wrong."""
         self.storage = Storage(scheduler, disks, self.awake)
         self.block = BlockService(scheduler, self, watcher.landed, self.report_late)
+        self.sent: Callable[[bytes], None] = lambda payload: None
+        """Told what its daemon has just multicast."""
         self._scheduler, self._ring, self._power, self._watcher = scheduler, ring, power, watcher
         self._make_engine = make_engine
         self._rate = rate
@@ -308,6 +310,7 @@ class Host:
             case effects.Multicast(payload):
                 if daemon.endpoint is not None:
                     self._ring.multicast(daemon.endpoint, payload)
+                    self.sent(payload)
             case effects.SetDeadline(incarnation, page, deadline_ns):
                 daemon.incarnation = max(daemon.incarnation, incarnation)
                 if self.pages.get((incarnation, page)) != LOST:

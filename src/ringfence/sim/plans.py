@@ -52,6 +52,8 @@ class Faults(enum.Enum):
     RESTARTS = "restarts"
     """Daemons are killed and come back, to the volumes that they left open: soon or late, killed again
     in the middle of taking over, while others fail."""
+    STORY = "story"
+    """One of `stories`, once, and then peace."""
 
 
 Nodes = tuple[int, ...]
@@ -89,6 +91,7 @@ def _swarm(name: str, weight: int) -> Callable[[Draw], Draw]:
 
 def draw_plan(seed: int, nodes: int, faults: Faults) -> Iterator[Fault]:
     """The plan of a seed, in the order of time, without end; the same for the same arguments."""
+    assert faults is not Faults.STORY, "a story has an end: see `stories`"
     chance = Chance(random.Random(f"{seed}/{faults.value}"))
     ids = tuple(range(1, nodes + 1))
     draw = {Faults.SWARM: _swarm_of, Faults.LIAR: _liar, Faults.RESTARTS: _restarts}[faults]

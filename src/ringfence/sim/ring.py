@@ -47,6 +47,8 @@ class Endpoint:
     last_sent_ns: int = 0
     frozen: bool = False
     host_frozen: bool = False
+    forgets: bool = False
+    """When it is removed while frozen, all that it has not read is lost."""
     open: bool = True
     ended: str = ""
     """How its connection ended, until the ring has removed it."""
@@ -151,7 +153,7 @@ class SimRing:
             self._give(endpoint, Delivered(endpoint.node, payload))
         elif endpoint.member:
             scheduler.at(at_ns, lambda: self._arrive(endpoint, payload))
-        elif endpoint.alone and not endpoint.late and scheduler.chance(0.5):
+        elif endpoint.alone and not endpoint.late and scheduler.chance(0.9):
             self._give(endpoint, Delivered(endpoint.node, payload))
         elif self.totem and len(endpoint.late) < MAX_GHOSTS:
             endpoint.late.append(payload)
@@ -203,8 +205,8 @@ class SimRing:
         if endpoint.host_frozen and endpoint.member:
             self._remove(endpoint, "nodedown")
             keep = self._scheduler.rng.randrange(len(endpoint.unread) + 1)
-            if self._scheduler.chance(0.5):
-                del endpoint.unread[keep:]
+            if self._scheduler.chance(0.5) or endpoint.forgets:
+                del endpoint.unread[0 if endpoint.forgets else keep :]
                 endpoint.dropped_ns = endpoint.last_ns  # and what was still on its way behind that
 
     def thaw(self, endpoint: Endpoint) -> None:
@@ -251,6 +253,10 @@ class SimRing:
         endpoint.epoch, endpoint.told = Epoch(seq, node), (node,)
         how = dict.fromkeys(left, "nodedown")
         self._give(endpoint, ViewChanged(endpoint.epoch, (node,), (), left, how))
+        if self._scheduler.chance(0.5):  # what it had queued is delivered here, or in the merged view
+            for payload in endpoint.late:
+                self._give(endpoint, Delivered(node, payload))
+            endpoint.late = []
         self._scheduler.after(self._scheduler.between(0, 65), lambda: self._join(endpoint))
 
     def close(self, endpoint: Endpoint, how: str) -> None:
@@ -287,7 +293,8 @@ class SimRing:
         self._regroup(groups, self.detection_ms)
 
     def heal(self) -> None:
-        self._regroup([], self._scheduler.between(10, 65))
+        if self._cut:
+            self._regroup([], self._scheduler.between(10, 65))
 
     def deafen(self, node: int, others: list[int]) -> None:
         """Cut what the others send to this node, and not what it sends to them."""
@@ -328,6 +335,11 @@ class SimRing:
     @property
     def whole(self) -> bool:
         return not self._cut
+
+    @property
+    def parts(self) -> list[list[int]]:
+        """As `cut` was told; empty: it is whole."""
+        return self._cut
 
     def _regroup(self, groups: list[list[int]], delay_ms: float) -> None:
         self.unstick()

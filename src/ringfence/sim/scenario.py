@@ -22,16 +22,18 @@ import msgspec
 
 from ringfence.sim.faults import Fault, parse_fault
 from ringfence.sim.plans import Faults, draw_plan
+from ringfence.sim.stories import RINGS, STORIES, draw_story
 
 STEPS = 4000
 NODES = (2, 2, 3, 3, 3, 4, 4, 5)
 MANY = 0.03
 """How seldom a seed has more than a few nodes: what happens costs by their square."""
-RINGS = ("hub", "totem")
-BY_SEED = (Faults.SWARM, Faults.SWARM, Faults.LIAR)
+BY_SEED = (Faults.SWARM, Faults.SWARM, Faults.LIAR, Faults.STORY)
 RESTARTS = 0.2
 """How often it is restarts instead of a swarm."""
-AFTERMATH_MS = 3000
+AFTERMATH_MS = 4000
+BRISK_MS = 8000
+"""With `strikes`, the last fault of a swarm strikes before that."""
 RULER = "----"
 
 
@@ -78,15 +80,23 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True):
     strikes: int = 0
     """End soon after so many faults, instead of after `steps`."""
     faults: Faults | None = None
+    story: str = ""
+    """Which of `stories`, if faults is STORY (or not said)."""
     mutant: str = ""
 
     def scenario(self) -> Scenario:
         rng = random.Random(f"{self.seed}/scenario")
         nodes, ring, faults = rng.choice(NODES), rng.choice(RINGS), rng.choice(BY_SEED)
-        if rng.random() < MANY:
+        if rng.random() < MANY and not self.strikes:
             nodes, faults = rng.randrange(max(NODES) + 1, 17), Faults.SWARM
+        if self.strikes and faults is Faults.STORY:
+            faults = Faults.SWARM  # a story has faults of its own number
         if faults is Faults.SWARM and rng.random() < RESTARTS:
             faults = Faults.RESTARTS
+        faults = Faults.STORY if self.story else self.faults or faults
+        if faults is Faults.STORY:
+            story = STORIES[self.story or rng.choice(sorted(STORIES))]
+            nodes, ring = rng.choice(story.nodes), rng.choice(story.rings)
         nodes = self.nodes or nodes
         drawn = Scenario(
             seed=self.seed,
@@ -94,21 +104,33 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True):
             ring=ring,
             clients=2 if nodes <= max(NODES) else 1,
             steps=self.steps * max(1, nodes // 4),
-            faults=self.faults or faults,
+            faults=faults,
         )
-        if not self.strikes:
-            return drawn
-        plan = tuple(islice(drawn.faults_to_come(), self.strikes))
-        return msgspec.structs.replace(drawn, plan=plan, lasts_ms=plan[-1].at_ms + AFTERMATH_MS)
+        if faults is Faults.STORY:
+            return _planned(drawn, draw_story(self.seed, drawn.nodes, story))
+        if self.strikes:
+            plan = tuple(islice(drawn.faults_to_come(), self.strikes))
+            return _planned(drawn, _brisk(plan) if faults is Faults.SWARM else plan)
+        return drawn
 
     def command(self) -> str:
         """What to type, to see it again."""
         words = ["ringfence", "sim", str(self.seed)]
-        for word in ("nodes", "steps", "strikes", "faults", "mutant"):
+        for word in ("nodes", "steps", "strikes", "faults", "story", "mutant"):
             value = getattr(self, word)
             if value != getattr(_PLAIN, word):
                 words += [f"--{word}", str(value.value if isinstance(value, Faults) else value)]
         return " ".join(words)
+
+
+def _brisk(plan: tuple[Fault, ...]) -> tuple[Fault, ...]:
+    """The same faults without long waits between them."""
+    shorter = min(1.0, BRISK_MS / plan[-1].at_ms)
+    return tuple(msgspec.structs.replace(fault, at_ms=int(fault.at_ms * shorter)) for fault in plan)
+
+
+def _planned(scenario: Scenario, plan: tuple[Fault, ...]) -> Scenario:
+    return msgspec.structs.replace(scenario, plan=plan, lasts_ms=plan[-1].at_ms + AFTERMATH_MS)
 
 
 def write(kept: Kept) -> str:

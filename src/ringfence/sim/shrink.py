@@ -44,6 +44,7 @@ class Shrinker:
 
     def shrink(self) -> Report:
         """Returns the smallest run found that fails in the same way."""
+        self._fails(plan=())
         before = None
         while before != self._size and not self._late:
             before = self._size

@@ -111,6 +111,13 @@ class Workload:
         question = client.questions.get(request) if client is not None else None
         return question.where if question is not None else None
 
+    def joining(self, number: int, request: str) -> str | None:
+        """The lockspace that an unanswered request asks to join."""
+        client = self._numbered.get(number)
+        question = client.questions.get(request) if client is not None else None
+        call = question.call if question is not None else None
+        return call.lockspace if isinstance(call, calls.JoinSpace) else None
+
     # -- asking --------------------------------------------------------------------
 
     def ask(

@@ -25,7 +25,7 @@ from ringfence.sim.checkers import Checkers, Glimpse
 from ringfence.sim.disk import blank_disks, make_small_pvs
 from ringfence.sim.faults import Arena, Cut, Fault, SwitchOff
 from ringfence.sim.grips import Grip
-from ringfence.sim.host import Engine, Host, OwnDisk
+from ringfence.sim.host import Daemon, Engine, Host, OwnDisk
 from ringfence.sim.metadata import Metadata
 from ringfence.sim.nemesis import Nemesis
 from ringfence.sim.paths import Landed
@@ -171,6 +171,7 @@ class World:
             look,
             self._grips,
             self.workload.lock_of,
+            self.workload.joining,
             self.metadata,
             self.workload.counters,
             COUNTERS,
@@ -183,7 +184,7 @@ class World:
         scheduler.note(f"seed {scenario.seed}: {scenario.nodes} nodes on a {scenario.ring}")
         arena = Arena(
             scheduler, self.ring, self.power, {host.node: host for host in self.hosts},
-            sign=self._sign, leave=self._leave, tend=self._tend,
+            sign=self._sign, leave=self._leave, tend=self._revive,
         )  # fmt: skip
         self.nemesis = Nemesis(arena, scenario.faults_to_come())
 
@@ -247,6 +248,10 @@ class World:
         elif host.up and not host.frozen and host.daemon is None:
             host.start_daemon()
 
+    def _revive(self, host: Host) -> None:
+        self._tend(host)
+        self._boot(host)
+
     def _tend_again(self, host: Host) -> None:
         """Both take their time."""
         self._tend(host)
@@ -258,22 +263,24 @@ class World:
         """Sign, at some other host, that `victim` is off."""
         others = [host for host in self.hosts if host is not victim and host.daemon is not None]
         if others:
-            self._sign(victim, self.scheduler.rng.choice(others))
+            self._sign(victim, self.scheduler.rng.choice(others), slow_ms=0)
 
-    def _sign(self, victim: Host, desk: Host) -> None:
-        if not victim.up and desk.daemon is not None:
+    def _sign(self, victim: Host, desk: Host, slow_ms: int) -> None:
+        daemon = desk.daemon
+        if not victim.up and daemon is not None:
             self.checkers.signed.append((self.scheduler.now_ns, victim.node))
-            self._order(desk, calls.FenceConfirm(victim.name, "sim", "unplugged", desk.clock_ns))
+            call = calls.FenceConfirm(victim.name, "sim", "unplugged", desk.clock_ns)
+            self.scheduler.after(slow_ms, lambda: self._order(desk, daemon, call))
 
     def _leave(self, host: Host) -> None:
-        self._order(host, calls.Leave())
+        if host.daemon is not None:
+            self._order(host, host.daemon, calls.Leave())
 
-    def _order(self, host: Host, call: calls.Call) -> None:
-        daemon = host.daemon
-        if daemon is not None:
-            self._admin += 1
-            asked = inputs.Asked(self._admin, Request(f"admin{self._admin}", call), "sim")
-            host.awake(lambda: host.feed(daemon, asked))
+    def _order(self, host: Host, daemon: Daemon, call: calls.Call) -> None:
+        """Ask this very run of a daemon for something."""
+        self._admin += 1
+        asked = inputs.Asked(self._admin, Request(f"admin{self._admin}", call), "sim")
+        host.awake(lambda: host.feed(daemon, asked))
 
     def _host(self, node: int) -> Host:
         return next(host for host in self.hosts if host.node == node)

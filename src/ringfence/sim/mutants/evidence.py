@@ -1,0 +1,104 @@
+"""Without a rule about evidence, or about the purge bound."""
+
+from typing import Any
+
+import msgspec
+
+from ringfence.core.cluster import Timing
+from ringfence.core.evidence import EvidenceKind
+from ringfence.core.ids import Life
+from ringfence.engine import arrivals, views
+from ringfence.engine.fencer import Fencer
+from ringfence.fencing import domain, policy
+from ringfence.fencing.domain import Domain
+from ringfence.fencing.level_run import LevelRun
+from ringfence.membership.hearing import Hearing
+from ringfence.sim.mutants.table import Change, mutant
+
+
+@mutant("no-evidence", "a victim is purged without evidence")
+def _() -> list[Change]:
+    return [(Domain, "proven", lambda self, victim: True)]
+
+
+@mutant("no-bound", "a victim is purged before its write authority has run out")
+def _() -> list[Change]:
+    def purgeable(self: Domain, ready: tuple[int, ...]) -> list[Life]:
+        return [victim.life for victim in self.victims if self.proven(victim)]
+
+    return [(Domain, "purgeable", purgeable)]
+
+
+@mutant("bound-at-once", "every survivor says at once that the bound has passed")
+def _() -> list[Change]:
+    return [(Hearing, "bound_passed", lambda self, life, now_ns, timing: True)]
+
+
+@mutant("bound-without-ears", "the bound counts from this node's start, whatever it heard since")
+def _() -> list[Change]:
+    return [(Hearing, "last_heard_ns", lambda self, life: self._started_ns)]
+
+
+@mutant("bound-of-one", "the bound of any one survivor is enough")
+def _() -> list[Change]:
+    def purgeable(self: Domain, ready: tuple[int, ...]) -> list[Life]:
+        return [one.life for one in self.victims if self.proven(one) and (one.bound or not ready)]
+
+    return [(Domain, "purgeable", purgeable)]
+
+
+@mutant("any-evidence", "evidence about one life of a node counts for all of them")
+def _() -> list[Change]:
+    real = Domain.witness
+
+    def witness(self: Domain, evidence: Any, *, naive: bool = False) -> bool:
+        for victim in self.of_node(evidence.life.node):
+            real(self, msgspec.structs.replace(evidence, life=victim.life), naive=naive)
+        return True
+
+    return [(Domain, "witness", witness)]
+
+
+@mutant("claims-count", "an agent's word counts without a second look")
+def _() -> list[Change]:
+    return [(LevelRun, "_look_ended", lambda self, power: self._next_device())]
+
+
+@mutant("liars-believed", "what a quarantined device says still counts")
+def _() -> list[Change]:
+    real = LevelRun._pass
+
+    def passes(self: LevelRun) -> None:
+        self._quarantined = []
+        real(self)
+
+    return [(Domain, "counts", lambda self, victim, evidence: True), (LevelRun, "_pass", passes)]
+
+
+@mutant("lies-unheard", "a fenced life that speaks is not taken for a lie")
+def _() -> list[Change]:
+    return [
+        (views, "is_fenced", lambda state, life: False),
+        (arrivals, "fenced_by", lambda state, life: None),
+    ]
+
+
+@mutant("old-words", "a person's word counts for a loss that came after it", story="slow-word")
+def _() -> list[Change]:
+    return [(Fencer, "seen_ns", lambda self, victim: 0)]
+
+
+@mutant("bound-early", "the bound is said to have passed in half of the time")
+def _() -> list[Change]:
+    def bound_passed(self: Hearing, life: Life, now_ns: int, timing: Timing) -> bool:
+        return now_ns >= self.last_heard_ns(life) + timing.bound_ms * 500_000
+
+    return [(Hearing, "bound_passed", bound_passed)]
+
+
+@mutant("closed-after-lies", "that its volumes are closed clears a life about which a fence has lied")
+def _() -> list[Change]:
+    def accepts(kind: EvidenceKind, *, lied: bool, naive: bool) -> bool:
+        return policy.accepts(kind, lied=False, naive=naive)
+
+    return [(domain, "accepts", accepts)]

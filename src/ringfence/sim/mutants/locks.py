@@ -1,0 +1,102 @@
+"""Without a rule about lockspaces, grants, value blocks and blocking notices."""
+
+from collections import deque
+from collections.abc import Collection, Iterator
+from typing import Any
+
+from ringfence.core.ids import Life, Token
+from ringfence.core.modes import Mode
+from ringfence.engine import losses, spaces, views
+from ringfence.engine.facts import Fact, JoinDone, LockFact
+from ringfence.engine.grants import Grants
+from ringfence.engine.state import ClusterState
+from ringfence.fencing.domain import Domain, Victim
+from ringfence.locks.lockspace import Lockspace
+from ringfence.locks.resource import Blocking, Resource
+from ringfence.sim.mutants.table import Change, mutant
+
+
+@mutant("no-freeze", "a victim freezes nothing")
+def _() -> list[Change]:
+    return [(ClusterState, "blocking", lambda self, lockspace: [])]
+
+
+@mutant("grants-untold", "grants are never told")
+def _() -> list[Change]:
+    return [(Grants, "tell", lambda self: [])]
+
+
+@mutant("tokens-repeat", "two grants may bear one token")
+def _() -> list[Change]:
+    def next_token(state: ClusterState) -> Token:
+        return Token(state.epoch.seq, state.epoch.rep, state.position // 8)
+
+    return [(spaces, "_next_token", next_token)]
+
+
+@mutant("join-at-once", "a node is in a lockspace before the others have acknowledged it")
+def _() -> list[Change]:
+    def enter(state: ClusterState, name: str, life: Life) -> list[Fact]:
+        space = state.lockspaces.setdefault(name, Lockspace(name=name))
+        space.members = sorted({*space.members, life.node})
+        return [JoinDone(name, life.node)]
+
+    return [(spaces, "_enter_space", enter)]
+
+
+@mutant("no-notices", "blocking notices are forgotten")
+def _() -> list[Change]:
+    real = Grants.take
+
+    def take(self: Grants, fact: LockFact) -> list[Any]:
+        return [] if isinstance(fact.effect, Blocking) else real(self, fact)
+
+    return [(Grants, "take", take)]
+
+
+@mutant("purge-for-all", "a victim's end purges the locks of whoever else is not ready")
+def _() -> list[Change]:
+    def settle(state: ClusterState) -> Iterator[list[Fact]]:
+        gone = [victim.life.node for victim in state.victims()]
+        if gone and state.domain.purgeable(state.ready):
+            for name in sorted(state.lockspaces):
+                for node in gone:
+                    deque(state.lockspaces[name].purge(node), maxlen=0)
+        return losses.settle(state)
+
+    return [(views, "settle", settle)]
+
+
+@mutant("one-life-a-node", "a victim's earlier and later lives are one and the same")
+def _() -> list[Change]:
+    def victim(self: Domain, life: Life) -> Victim | None:
+        return next((one for one in self.victims if one.life.node == life.node), None)
+
+    return [(Domain, "victim", victim)]
+
+
+@mutant("values-unwritten", "an unlock does not write the value block")
+def _() -> list[Change]:
+    return [(Resource, "_write_lvb", lambda self, held, wanted, flags, lvb: None)]
+
+
+@mutant("values-of-readers", "whoever unlocks writes the value block, a reader too")
+def _() -> list[Change]:
+    def write(self: Resource, held: Mode, wanted: Mode, flags: int, lvb: bytes | None) -> None:
+        if wanted is Mode.UN and held in (Mode.PR, Mode.CR):
+            self.lvb, self.lvb_seq = bytes(len(self.lvb)), self.lvb_seq + 1
+        real(self, held, wanted, flags, lvb)
+
+    real = Resource._write_lvb
+    return [(Resource, "_write_lvb", write)]
+
+
+@mutant("values-stay-valid", "a lost writer leaves the value block valid")
+def _() -> list[Change]:
+    def purge(self: Resource, owners: Collection[int]) -> None:
+        valid = self.lvb_valid
+        real(self, owners)
+        self.lvb_valid = valid
+
+    real = Resource.purge
+    return [(Resource, "purge", purge)]

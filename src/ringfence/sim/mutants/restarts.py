@@ -1,0 +1,58 @@
+"""Without a rule about daemons that come back to the volumes that they left open."""
+
+from typing import Any
+
+from ringfence.engine import adoption, losses, views
+from ringfence.engine import node as engine_node
+from ringfence.engine.deadlines import Deadlines
+from ringfence.engine.inputs import PathsDropped
+from ringfence.engine.state import ClusterState
+from ringfence.sim.mutants.table import Change, mutant
+
+
+@mutant("adopt-unshown", "a life that comes back adopts all that the earlier one had, not what it shows")
+def _() -> list[Change]:
+    return [(adoption, "clean_up", lambda state, node, lockspaces, kept: None)]
+
+
+@mutant("adopt-nothing", "a life that comes back loses the locks under its open volumes")
+def _() -> list[Change]:
+    def clean_up(state: ClusterState, node: int, lockspaces: Any, kept: Any) -> None:
+        losses.clean_up(state, node, lockspaces, ())
+
+    return [(adoption, "clean_up", clean_up), (engine_node._Node, "_adopted", _forget_volumes)]
+
+
+@mutant("open-is-closed", "a daemon says that all is closed, whatever it has found open")
+def _() -> list[Change]:
+    real = views.Views._say_ready
+
+    def say_ready(self: Any) -> None:
+        self._context.left_open = ()
+        real(self)
+
+    return [(views.Views, "_say_ready", say_ready)]
+
+
+@mutant("refused-keeps-volumes", "whoever may not adopt neither closes nor revokes what it has found open")
+def _() -> list[Change]:
+    real = Deadlines.lose
+
+    def drop_paths(self: Any) -> None:
+        self._generation += 1
+        self.paths_dropped(PathsDropped(self._generation))
+
+    def lose(self: Any) -> None:
+        self._inherited = ()
+        real(self)
+
+    return [(views.Views, "drop_paths", drop_paths), (Deadlines, "lose", lose)]
+
+
+@mutant("adopted-lapse", "the authority of adopted volumes is never renewed")
+def _() -> list[Change]:
+    return [(Deadlines, "inherit", lambda self, pages: None)]
+
+
+def _forget_volumes(self: Any, state: ClusterState) -> None:
+    self.context.left_open = ()

@@ -1,0 +1,146 @@
+"""Without a rule about views, the barrier, who carries the state and what a disk remembers."""
+
+from typing import Any
+
+import msgspec
+
+from ringfence.core.ids import Life
+from ringfence.engine import arrivals, losses, views
+from ringfence.engine.state import ClusterState
+from ringfence.membership import barrier, quorum
+from ringfence.membership.barrier import Barrier, Verdict
+from ringfence.sim.mutants.table import Change, mutant
+from ringfence.wire import ring
+
+
+@mutant("no-epoch-on-disk", "a later epoch on a disk does not void an older state", story="later-epoch")
+def _() -> list[Change]:
+    return [(Barrier, "_outdated", lambda self, top: False)]
+
+
+@mutant("victims-forgotten", "victims that only disks remember are forgotten", story="suspected")
+def _() -> list[Change]:
+    return [_no_memory(victims=())]
+
+
+@mutant(
+    "fenced-forgotten", "lives given up for fenced that only disks remember are forgotten", story="suspected"
+)
+def _() -> list[Change]:
+    return [_no_memory(fenced=())]
+
+
+def _no_memory(**forgotten: Any) -> Change:
+    real = Barrier.add
+
+    def add(self: Barrier, node: int, life: Life, ready: ring.Ready) -> None:
+        real(self, node, life, ready if ready.has_state else msgspec.structs.replace(ready, **forgotten))
+
+    return Barrier, "add", add
+
+
+@mutant("cold-start", "who is absent when the cluster begins is no victim", story="cold-start")
+def _() -> list[Change]:
+    real = losses.make_victim
+
+    def make_victim(state: ClusterState, life: Life, reason: str, **more: Any) -> None:
+        if not life.unknown:
+            real(state, life, reason, **more)
+
+    return [(arrivals, "make_victim", make_victim)]
+
+
+@mutant("victims-carry", "a victim that returns carries its state on", story="frozen-half")
+def _() -> list[Change]:
+    return [(Barrier, "_struck", lambda self: ())]
+
+
+@mutant("half-is-primary", "half of the votes is enough")
+def _() -> list[Change]:
+    def is_primary(config: Any, members: Any, carries_state: bool) -> bool:
+        return bool(quorum.votes_of(config, members) * 2 >= config.votes)
+
+    return [(barrier, "is_primary", is_primary)]
+
+
+@mutant("alone-without-state", "one of two begins alone, without state")
+def _() -> list[Change]:
+    real = quorum.is_primary
+
+    def is_primary(config: Any, members: Any, carries_state: bool) -> bool:
+        return real(config, members, True)
+
+    return [(barrier, "is_primary", is_primary)]
+
+
+@mutant("no-second-barrier", "who can neither go on nor begin waits to be admitted", story="each-other")
+def _() -> list[Change]:
+    real = Barrier.verdict
+
+    def verdict(self: Barrier, config: Any) -> Verdict:
+        return msgspec.structs.replace(real(self, config), again=False)
+
+    return [(Barrier, "verdict", verdict)]
+
+
+@mutant("unknown-again", "a memory of an unknown life is held against the present one")
+def _() -> list[Change]:
+    def knows(state: ClusterState, life: Life, arriving: dict[int, Life]) -> bool:
+        known = state.domain.victim(life) is not None
+        return known or any(record.life == life for record in state.domain.fenced)
+
+    return [(arrivals, "_knows", knows)]
+
+
+@mutant("stale-keeps-locks", "a stale node's clients are not told that their locks are lost")
+def _() -> list[Change]:
+    real = views.Views.go_stale
+
+    def go_stale(self: Any, why: str) -> None:
+        self._parts, parts = _Deaf(self._parts), self._parts
+        try:
+            real(self, why)
+        finally:
+            self._parts = parts
+
+    return [(views.Views, "go_stale", go_stale)]
+
+
+class _Deaf:
+    """Parts that are not told that this life is lost."""
+
+    def __init__(self, parts: Any) -> None:
+        self._parts = parts
+
+    def lost(self, why: str) -> None:
+        pass
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._parts, name)
+
+
+@mutant("barrier-of-most", "the barrier does not wait for the last member")
+def _() -> list[Change]:
+    def complete(self: Barrier) -> bool:
+        return len(self._words) >= max(1, len(self.members) - 1)
+
+    def verdict(self: Barrier, config: Any) -> Verdict:
+        spoke = Barrier(self.epoch, tuple(self._words))
+        spoke._words = self._words
+        return real(spoke, config)
+
+    real = Barrier.verdict
+    return [(Barrier, "complete", property(complete)), (Barrier, "verdict", verdict)]
+
+
+@mutant("empty-carries", "a member without state is taken for the best carrier")
+def _() -> list[Change]:
+    real = Barrier.verdict
+
+    def verdict(self: Barrier, config: Any) -> Verdict:
+        found = real(self, config)
+        if found.carriers and found.empty:
+            return msgspec.structs.replace(found, carriers=(), empty=self.members, behind=(), fresh=True)
+        return found
+
+    return [(Barrier, "verdict", verdict)]

@@ -1,0 +1,178 @@
+"""Stories: the few faults, at the right moments, that reach a rule which chance alone seldom needs.
+
+Each is told once, in a world that is at work; then there is peace.  Moments and lengths vary with the
+seed: what is too early or too late by a little is another story.  Whoever finds a rule that no story
+needs writes one; a mutant without that rule shows that it is reached."""
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from ringfence.sim.faults import (
+    Calm,
+    Cut,
+    Devices,
+    Fault,
+    FreezeDaemon,
+    FreezeHost,
+    FreezeReady,
+    KillDaemon,
+    PowerOff,
+    Sign,
+    SwitchOff,
+)
+from ringfence.sim.power import Manner
+from ringfence.sim.scheduler import Chance
+
+RINGS = ("hub", "totem")
+Draw = Callable[[Chance, list[int]], list[Fault]]
+
+
+@dataclass(frozen=True)
+class Story:
+    draw: Draw
+    """From chance and the ids of the hosts, in an order by chance."""
+    nodes: tuple[int, ...]
+    """How many hosts it may be told of."""
+    rings: tuple[str, ...]
+
+
+STORIES: dict[str, Story] = {}
+
+
+def _story(name: str, nodes: tuple[int, ...], rings: tuple[str, ...] = RINGS) -> Callable[[Draw], Draw]:
+    def add(draw: Draw) -> Draw:
+        assert name not in STORIES
+        STORIES[name] = Story(draw, nodes, rings)
+        return draw
+
+    return add
+
+
+def draw_story(seed: int, nodes: int, story: Story) -> tuple[Fault, ...]:
+    """The plan of a seed: the story, once all hosts are at work."""
+    chance = Chance(random.Random(f"{seed}/story"))
+    ids = list(range(1, nodes + 1))
+    chance.rng.shuffle(ids)
+    begins_ms = chance.rng.randrange(4000, 8000)
+    faults = [fault.later(begins_ms) for fault in story.draw(chance, ids)]
+    return tuple(sorted(faults, key=lambda fault: fault.at_ms))
+
+
+def _all(node: int, manner: Manner) -> Devices:
+    return Devices(node=node, bmc=manner, a=manner, b=manner)
+
+
+@_story("later-epoch", nodes=(3,))
+def _(chance: Chance, nodes: list[int]) -> list[Fault]:
+    """A newcomer is let in by one who forgets it, in a view that the third never heard begin.
+
+    `c` has said that it is ready, and freezes; the newcomer `a` is at work in the view; then `b` dies and
+    comes back to `c`, who carries a state without the newcomer.  Only the disk of `b` knows better."""
+    a, b, c = nodes
+    rng = chance.rng
+    back_ms = rng.randrange(5000, 8000)
+    return [
+        PowerOff(nodes=(a,), for_ms=back_ms),
+        FreezeReady(at_ms=back_ms, node=c, for_ms=rng.randrange(950, 1300)),
+        KillDaemon(at_ms=back_ms + rng.randrange(300, 850), node=b, for_ms=rng.randrange(50, 400)),
+        Cut(at_ms=back_ms + rng.randrange(300, 850), nodes=(a,), for_ms=8000),
+    ]
+
+
+@_story("each-other", nodes=(2,))
+def _(chance: Chance, nodes: list[int]) -> list[Fault]:
+    """Two that were parted for just long enough to call each other victims."""
+    return [
+        *(_all(node, Manner.UNREACHABLE) for node in nodes),
+        Cut(nodes=(1,), for_ms=chance.rng.randrange(900, 2500)),
+    ]
+
+
+@_story("lie-apart", nodes=(2,))
+def _(chance: Chance, nodes: list[int]) -> list[Fault]:
+    """Two are parted, and one half is given up on a lie; it cannot fence the other one."""
+    a, b = nodes
+    return [
+        _all(a, Manner.UNREACHABLE),
+        _all(b, Manner.LIES),
+        Cut(nodes=(a,), for_ms=chance.rng.randrange(5000, 8000)),
+    ]
+
+
+@_story("slow-word", nodes=(3, 4))
+def _(chance: Chance, nodes: list[int]) -> list[Fault]:
+    """A person's word about a loss reaches the daemon after the next loss of the same host."""
+    a, b, *_ = nodes
+    rng = chance.rng
+    off_ms, signed_ms = rng.randrange(2500, 5000), rng.randrange(1200, 2000)
+    lost_ms = off_ms + rng.randrange(3500, 6000)
+    return [
+        _all(a, Manner.UNREACHABLE),
+        PowerOff(nodes=(a,), for_ms=off_ms),
+        Sign(at_ms=signed_ms, node=a, desk=b, slow_ms=lost_ms - signed_ms + rng.randrange(900, 2500)),
+        FreezeHost(at_ms=lost_ms, node=a, for_ms=rng.randrange(4000, 8000)),
+    ]
+
+
+@_story("suspected", nodes=(3,))
+def _(chance: Chance, nodes: list[int]) -> list[Fault]:
+    """One was called silent, and perhaps given up on a lie, in a view that goes on; all who know that are
+    gone or have forgotten when it comes back."""
+    a, b, c = nodes
+    rng = chance.rng
+    gone_ms = rng.randrange(6500, 9000)
+    return [
+        _all(b, rng.choice([Manner.LIES, Manner.UNREACHABLE])),
+        FreezeDaemon(node=b, for_ms=gone_ms + 1300),
+        FreezeHost(at_ms=gone_ms, node=b, for_ms=rng.randrange(1000, 1400), forgets=True),
+        KillDaemon(at_ms=gone_ms + rng.randrange(300, 700), node=a, for_ms=rng.randrange(50, 300)),
+        Cut(at_ms=gone_ms + rng.randrange(300, 700), nodes=(c,), for_ms=6000),
+        Calm(at_ms=gone_ms + 7000),
+    ]
+
+
+@_story("frozen-half", nodes=(2,), rings=("totem",))
+def _(chance: Chance, nodes: list[int]) -> list[Fault]:
+    """One of two was given up on a lie, and wakes in a view of itself alone."""
+    a, _ = nodes
+    away_ms = chance.rng.randrange(3800, 7000)
+    return [
+        _all(a, Manner.LIES),
+        FreezeHost(node=a, for_ms=away_ms),
+        Calm(at_ms=away_ms + chance.rng.randrange(1500)),
+    ]
+
+
+@_story("cold-start", nodes=(3, 4))
+def _(chance: Chance, nodes: list[int]) -> list[Fault]:
+    """Most lose power; one of the others is cut off with its locks when the rest begins afresh."""
+    a, *others = nodes
+    rng = chance.rng
+    return [
+        _all(a, Manner.UNREACHABLE),
+        Cut(nodes=(a,), for_ms=rng.randrange(4000, 9000)),
+        PowerOff(nodes=tuple(others), for_ms=rng.randrange(50, 600)),
+    ]
+
+
+@_story("all-apart", nodes=(3, 4), rings=("totem",))
+def _(chance: Chance, nodes: list[int]) -> list[Fault]:
+    """No view is primary any more, nor any other, until all meet again; one has missed the end of the
+    last primary one, and has heard itself alone instead."""
+    rng = chance.rng
+    deaf_ms = rng.choice([0, rng.randrange(100), rng.randrange(900)])
+    frozen_ms = rng.randrange(900, 1300)
+    apart_ms = deaf_ms + rng.randrange(0, 850)
+    return [
+        FreezeDaemon(node=nodes[0], for_ms=deaf_ms + frozen_ms),
+        FreezeHost(at_ms=deaf_ms, node=nodes[0], for_ms=frozen_ms),
+        SwitchOff(at_ms=apart_ms, for_ms=max(100, deaf_ms + frozen_ms - apart_ms + rng.randrange(50, 300))),
+    ]
+
+
+@_story("quorum-gone", nodes=(4,))
+def _(chance: Chance, nodes: list[int]) -> list[Fault]:
+    """Two and two for a while, without any other change."""
+    a, b, *_ = nodes
+    return [Cut(nodes=(a, b), for_ms=chance.rng.randrange(500, 3000))]
