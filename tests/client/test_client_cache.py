@@ -231,3 +231,34 @@ def test_the_asyncio_client_caches_too(peer: Daemon, pages: Pages) -> None:
             await (await space.lock("go", cached=True)).unlock()
 
     asyncio.run(main())
+
+
+def test_an_unlock_that_is_refused_leaves_the_other_uses_their_lock(peer: Daemon, space: Lockspace) -> None:
+    """The end of the `with` unlocks again: that released the lock under them, and they were not told."""
+    other = space.lock("chess", "PR", cached=True)
+    with pytest.raises(errors.BadInput, match="shared by other uses"), space.lock(
+        "chess", "PR", cached=True
+    ) as lock:
+        lock.unlock(wait=True)
+    space.lock("go").unlock(wait=True)  # what was sent before has arrived
+    assert [call.lock for call in peer.calls(calls.Unlock)] == [2]
+    assert other.held
+    other.unlock(wait=True)
+    assert [call.lock for call in peer.calls(calls.Unlock)] == [2, 1]
+
+
+def test_an_asyncio_unlock_that_is_refused_leaves_the_other_uses_their_lock(
+    peer: Daemon, pages: Pages
+) -> None:
+    async def body() -> None:
+        async with await aio.connect(peer.path) as ring:
+            space = await ring.lockspace("games")
+            other = await space.lock("chess", "PR", cached=True)
+            with pytest.raises(errors.BadInput, match="shared by other uses"):
+                async with await space.lock("chess", "PR", cached=True) as lock:
+                    await lock.unlock(wait=True)
+            await (await space.lock("go")).unlock(wait=True)
+            assert [call.lock for call in peer.calls(calls.Unlock)] == [2]
+            assert other.held
+
+    asyncio.run(body())

@@ -415,3 +415,10 @@ def test_five_hundred_clients_at_once(place: Path) -> None:
             await until(lambda: len(echo.gone) == 300)
 
     run(body())
+
+
+def test_the_unit_allows_for_all_clients_and_the_daemon_s_own_files() -> None:
+    """Without a file descriptor to keep its state with, a daemon ends."""
+    unit = Path(__file__).parents[2] / "packaging" / "systemd" / "ringfence.service"
+    limit = next(line for line in unit.read_text().splitlines() if line.startswith("LimitNOFILE="))
+    assert int(limit.partition("=")[2]) >= 2 * client_socket.CONNECTIONS

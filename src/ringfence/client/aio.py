@@ -305,13 +305,14 @@ class Lock(HeldLock):
         async with self._one_at_a_time:
             if self._grant is None:
                 return
-            entry, self._entry = self._entry, None
+            entry = self._entry
             if entry is not None and lvb is None and not wait:
-                self._grant = None
                 entry.cache.done(entry, self)
+                self._grant = self._entry = None
             else:
                 if entry is not None:
                     entry.cache.take_out(entry)
+                    self._entry = None  # not before: a second attempt would unlock under the other uses
                 await self._release(self._grant.lock, lvb, wait or lvb is not None)
             if self._lost:
                 raise lock_lost(self.what, self._lost)

@@ -141,13 +141,17 @@ class Lock(HeldLock):
         with self._one_at_a_time:
             if self._grant is None:
                 return
-            entry, self._entry = self._entry, None
+            # The entry is let go of last: without it, a second attempt (after Ctrl-C, or BadInput) would
+            # unlock under the other uses.
+            entry = self._entry
             if entry is not None and (lvb is not None or wait):
                 entry.cache.take_out(entry)
+                self._entry = None
                 self._release(self._grant.lock, lvb, True)
             elif entry is not None:
-                self._grant = None
                 entry.cache.done(entry, self)
+                self._grant = None
+                self._entry = None
             else:
                 self._look()
                 self._release(self._grant.lock, lvb, wait or lvb is not None)
