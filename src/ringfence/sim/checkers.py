@@ -400,7 +400,18 @@ class Checkers:
                 raise SafetyViolation(
                     f"2: {host.name} tells of grant {token} in {space}, though {victim.life} is not fenced"
                 )
-        self._token_increases(host, space, resource, Mode[result["mode"]], token)
+        mode = Mode[result["mode"]]
+        if not self._believes_already(host, answer.client, int(result["lock"]), mode, token):
+            self._token_increases(host, space, resource, mode, token)
+
+    def _believes_already(self, host: Host, client: int, lock: int, mode: Mode, token: Token) -> bool:
+        """Whether a client is told of no more than it believes to hold already, by the same grant: a
+        conversion downward that is answered late gives nothing."""
+        return any(
+            all(compatible(mode, other) for other in Mode if compatible(grip.mode, other))
+            for grip in self._grips()
+            if (grip.host, grip.client, grip.lock, grip.token) == (host, client, lock, token)
+        )
 
     def _token_increases(self, host: Host, space: str, resource: str, mode: Mode, token: Token) -> None:
         """7: a token is greater than every one told to another node for a conflicting mode."""
