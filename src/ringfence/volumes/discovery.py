@@ -7,7 +7,7 @@ Source: LVM2 lib/cache/lvmcache.c, lib/metadata/metadata.c (_vg_read)."""
 
 import msgspec
 
-from ringfence.core.errors import Damaged, NotFound, RingfenceError
+from ringfence.core.errors import Damaged, DeviceFailed, NotFound, RingfenceError
 from ringfence.lvm2.area import MdaHeader
 from ringfence.lvm2.label import Area, PvLabel
 from ringfence.lvm2.names import without_dashes
@@ -20,13 +20,15 @@ class AreaOnDisk(msgspec.Struct, frozen=True):
     path: str
     place: Area
     header: MdaHeader | None
-    """None: damaged."""
+    """None: damaged, or unread."""
     vg: Vg | None = None
     """The committed text; None if there is none or it is damaged."""
     crc: int = 0
     """The committed text's, if there is one that is valid."""
     problem: str = ""
     """Why header or text could not be read."""
+    unread: bool = False
+    """The device did not give it: nobody knows what it holds, so nothing may be written over it."""
 
     @property
     def empty(self) -> bool:
@@ -166,8 +168,15 @@ def _bare(uuid: str) -> str:
 
 
 def check_complete(found: VgOnDisk, disks: Disks) -> None:
-    """Raises unless every PV of the VG is here, once, and none of its areas is another VG's."""
+    """Raises unless every PV of the VG is here, once, every area of it was read, and none is another VG's."""
     vg = found.vg
+    unread = next((area for area in found.areas if area.unread), None)
+    if unread is not None:  # it may hold a later version, and where its text lies is not known
+        raise DeviceFailed(
+            f"Cannot change VG {vg.name}: {unread.problem}",
+            next="look at the device and its paths (dmesg), then try again",
+            retry=True,
+        )
     if found.missing:
         missing = ", ".join(f"{pv.uuid} (last seen as {pv.device})" for pv in found.missing)
         raise Damaged(

@@ -65,7 +65,7 @@ class Prepared(msgspec.Struct, frozen=True):
 
 
 def begin(locked: LockedVg) -> Generator[Order, Any, Change]:
-    """Check that the VG may be changed as it is found.  Raises Refused, Damaged."""
+    """Check that the VG may be changed as it is found.  Raises Refused, Damaged, DeviceFailed."""
     found = locked.found
     vg = found.vg
     check_complete(found, locked.disks)
@@ -149,6 +149,7 @@ def place(areas: tuple[AreaOnDisk, ...], text: bytes, *, avoid: bool) -> tuple[_
     """Choose the text's place in every area.  Raises Refused before anything is written."""
     placed = []
     for area in areas:
+        assert not area.unread, "to take its ring for empty would be to write over the committed text"
         header = area.header or MdaHeader(area.place.offset_bytes, area.place.size_bytes)
         placed.append(_Placed(area, header, place_text(header, text, area.path, avoid=avoid)))
     return tuple(placed)

@@ -91,7 +91,7 @@ def _read_areas_once(places: list[tuple[str, Area]]) -> Generator[Order, Any, li
 
 def _header(path: str, place: Area, data: bytes | None) -> AreaOnDisk:
     if data is None:
-        return AreaOnDisk(path, place, None, problem=f"{path}: the metadata area cannot be read")
+        return AreaOnDisk(path, place, None, problem=f"{path}: the metadata area cannot be read", unread=True)
     try:
         return AreaOnDisk(path, place, parse_header(data, place, path))
     except Damaged as error:
@@ -120,9 +120,10 @@ def read_texts(
 
 def _with_text(area: AreaOnDisk, slot: RawLocn, data: bytes | None, parsed: dict[bytes, Vg]) -> AreaOnDisk:
     """The area with its VG.  The areas of a VG bear the same text: it is parsed once."""
+    if data is None:
+        problem = f"{area.path}: the metadata text cannot be read"
+        return AreaOnDisk(area.path, area.place, area.header, problem=problem, unread=True)
     try:
-        if data is None:
-            raise Damaged(f"{area.path}: the metadata text cannot be read")
         text = check_text(slot, data, area.path)
         if text not in parsed:
             parsed[text] = read_vg(parse_text(text, area.path), area.path)
