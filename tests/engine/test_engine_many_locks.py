@@ -270,14 +270,35 @@ def test_pieces_of_two_snapshots_do_not_mix() -> None:
     ]  # fmt: skip
     gathering = Gathering()
     for one in (*pieces[:2], *pieces[3:], *pieces[1:]):
-        assert gathering.add(one) is None, "not from its beginning"
+        assert gathering.add(1, one) is None, "not from its beginning"
     *most, last = pieces
-    assert [gathering.add(one) for one in (*pieces[:3], *most)] == [None] * 7
-    whole = gathering.add(last)
+    assert [gathering.add(1, one) for one in (*pieces[:3], *most)] == [None] * 7
+    whole = gathering.add(1, last)
     assert whole is not None
     assert digest_of_state(whole) == digest_of_state(state)
+    assert gathering.add(1, last) is None, "it was the last"
     (one,) = split(state, (2,), 5)
-    assert gathering.add(one) is not None, "what fits is sent whole"
+    assert gathering.add(1, one) is not None, "what fits is sent whole"
+
+
+def test_pieces_of_two_senders_do_not_mix() -> None:
+    """Whoever begins first, and however they alternate: each one's state is its own."""
+    states = []
+    for mode in (Mode.EX, Mode.PR):
+        state = ClusterState(ClusterConfig("c"), lockspaces={SPACE: Lockspace(SPACE)})
+        for name in names(5):
+            state.lockspaces[SPACE].resources.put(Resource(name, (Lock(1, mode),)))
+        states.append(state)
+    first, second = (list(split(state, (3,), 2)) for state in states)
+    gathering = Gathering()
+    found = []
+    for one, other in zip(first, second, strict=True):
+        found += [gathering.add(1, one), gathering.add(2, other)]
+    assert found[:-2] == [None] * 8
+    assert [digest_of_state(one) for one in found[-2:]] == [digest_of_state(one) for one in states]
+    for one in first[:2]:
+        gathering.add(1, one)
+    assert [gathering.add(2, one) for one in first[2:]] == [None] * 3, "begun by another"
 
 
 def test_the_state_comes_in_pieces_and_from_another_if_its_sender_is_lost(tmp_path: Path) -> None:

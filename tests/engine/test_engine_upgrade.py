@@ -1,12 +1,15 @@
 """Rolling upgrade: nodes that speak different protocols in one cluster."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from engine_ring import World
 
 from ringfence.core.errors import LockHeld, Refused
+from ringfence.engine.context import AT_ONCE
 from ringfence.locks.flags import Flag
 from ringfence.wire import Speaks
 from ringfence.wire import client as calls
@@ -151,6 +154,74 @@ def test_who_does_not_speak_it_gives_no_quorum(world: World) -> None:
     assert not one.running
     why = one.do(calls.Status())["why"]
     assert "no quorum: an-a01n03 speaks protocol 1 and the cluster protocol 2" in why
+
+
+def rewrite(world: World, sender: int, change: Callable[[dict[str, Any]], None]) -> None:
+    """From now on the items of one host's frames are changed on their way."""
+    deliver = world.deliver
+
+    def changed(who: int, payload: bytes) -> None:
+        if who == sender:
+            frame = msgspec.msgpack.decode(payload)
+            for item in frame[3]:
+                change(item)
+            payload = msgspec.msgpack.encode(frame)
+        deliver(who, payload)
+
+    world.deliver = changed  # type: ignore[method-assign]
+
+
+def test_one_that_does_not_say_what_it_speaks_has_no_part_in_anything(world: World) -> None:
+    """As before ranges were announced; its frames are called protocol 1 all the same."""
+
+    def silence(item: dict[str, Any]) -> None:
+        if item["type"] == "Ready":
+            del item["speaks"], item["protocol"]
+
+    rewrite(world, 3, silence)
+    restart(world, 3, OLD)
+    one = world.hosts[1]
+    assert protocols(world) == [1, 1, None]
+    (line,) = one.do(calls.Status())["refused"]
+    assert line.startswith("an-a01n03 does not say which protocols it speaks")
+    assert one.do(calls.Why("an-a01n03"))["lines"] == [line]
+    one.do(calls.JoinSpace("games"))
+    assert one.do(calls.Lock("games", "chess"))["mode"] == "EX"
+    world.cut(2)
+    world.view(1, 3)
+    world.run()
+    assert not one.running, "it has no vote"
+    assert f"no quorum: {line}" in one.do(calls.Status())["why"]
+
+
+@pytest.mark.parametrize("at_once", [AT_ONCE, 2])
+def test_who_cannot_read_the_state_stays_out_and_says_why(tmp_path: Path, at_once: int) -> None:
+    """Whole or in pieces; it is not fenced for that."""
+    world = World(tmp_path, 3, at_once=at_once)
+    world.pass_ms(1000)
+    one, three = world.hosts[1], world.hosts[3]
+    one.do(calls.JoinSpace("games"))
+    for number in range(5):
+        one.do(calls.Lock("games", f"r{number}"))
+
+    def spoil(item: dict[str, Any]) -> None:
+        for field in ("state", "piece"):
+            if item["type"] == "Snapshot" and item[field]:
+                state = msgspec.msgpack.decode(item[field])
+                item[field] = msgspec.msgpack.encode({**state, "lockspaces": 7, "games": 7})
+
+    rewrite(world, 1, spoil)
+    restart(world, 3, NEW)
+    world.pass_ms(6_000)
+    assert [host.running for host in world.hosts.values()] == [True, True, False]
+    found = three.do(calls.Status())
+    assert found["state"] == "shut out"
+    assert found["why"].startswith("the cluster's state cannot be read by this version of ringfence (")
+    assert found["why"].endswith("an-a01n03 stays out; install the version of the other nodes there")
+    assert found["why"] in "\n".join(three.do(calls.Why())["lines"])
+    assert three.kinds().count("shut-out") == 1
+    assert not one.node.context.state.victims()
+    assert one.do(calls.Lock("games", "chess"))["mode"] == "EX"
 
 
 def test_a_fresh_start_speaks_what_most_can(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ import msgspec
 import pytest
 
 from ringfence.core.ids import Epoch, Life
-from ringfence.wire import SPEAKS, Speaks, ring
+from ringfence.wire import SPEAKS, UNSAID, Speaks, ring
 from ringfence.wire.ring import Frame, Heartbeat, Ready
 
 EPOCH, LIFE = Epoch(3, 1), Life(1, "machine", "boot", 1)
@@ -33,12 +33,14 @@ def test_an_entry_of_another_protocol_is_not_taken_for_ours() -> None:
     assert ring.decode(frame(9, Heartbeat(5, {})), SPEAKS).items == ()
 
 
-def test_one_that_does_not_say_what_it_speaks_speaks_the_first() -> None:
+def test_what_a_node_speaks_is_always_said_and_silence_is_not_the_first_protocol() -> None:
+    assert b"speaks" in ring.encode(EPOCH, LIFE, (msgspec.structs.replace(READY, speaks=UNSAID),))
     words = msgspec.to_builtins(READY)
     del words["speaks"], words["protocol"]
     (ready,) = ring.decode(frame(1, words), SPEAKS).items
     assert isinstance(ready, Ready)
-    assert (ready.speaks, ready.protocol) == (Speaks(1, 1), 1)
+    assert (ready.speaks, ready.protocol) == (UNSAID, 1)
+    assert 1 not in ready.speaks
 
 
 @pytest.mark.parametrize(

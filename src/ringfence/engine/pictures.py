@@ -43,12 +43,11 @@ class Pictures:
         self._answers: list[_Answer] = []
 
     def ask(self, by: Life, number: int) -> None:
-        """A search was applied: answer it."""
+        """A search was applied: answer it, beginning with this step's `go_on`."""
         self._answers.append(_Answer(by, number, self._rows()))
-        self.go_on()
 
     def go_on(self) -> None:
-        """One slice of each; what is complete is sent."""
+        """One slice of each; what is complete is sent.  Once a step, and the rest in the next."""
         if self._context.running is None:
             self._answers = []  # the searches have ended with their view
         for answer in list(self._answers):
@@ -62,6 +61,7 @@ class Pictures:
             else:
                 self._answers.remove(answer)
                 self._context.submit(Waits(answer.by, answer.number, tuple(answer.told[:LOCKS_TOLD])))
+        self._context.more = self._context.more or bool(self._answers)
 
     def _rows(self) -> Iterator[ClientLock | None]:
         """Lock by lock, what is told of it: nothing, most often."""

@@ -4,6 +4,7 @@ Every member says the same of every other: so whoever is asked can tell."""
 
 from ringfence.engine.context import Context
 from ringfence.membership.barrier import Barrier, Verdict
+from ringfence.wire import UNSAID
 
 
 def refusals(context: Context, barrier: Barrier, verdict: Verdict) -> dict[int, str]:
@@ -26,6 +27,11 @@ def _foreign(context: Context, barrier: Barrier, verdict: Verdict, node: int) ->
     others = [one for one in barrier.members if one not in (*verdict.differs, *verdict.foreign)]
     speaks = {one: word.speaks for one in (node, *others) if (word := barrier.ready(one)) is not None}
     mine, protocol = speaks[node], verdict.protocol
+    if mine == UNSAID:
+        return (
+            f"{context.name(node)} does not say which protocols it speaks: its ringfence is too old to be in "
+            "one cluster with this one; it is not admitted; stop it there, upgrade it, start it again"
+        )
     if mine.high < protocol:
         step = f"upgrade ringfence on {context.name(node)} to one that speaks protocol {protocol}"
     else:

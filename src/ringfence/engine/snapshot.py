@@ -36,26 +36,35 @@ def split(state: ClusterState, targets: tuple[int, ...], count: int) -> Iterator
     yield Snapshot(targets, b"", _encoder.encode({}), number + 1, last=True)
 
 
+class _Begun(msgspec.Struct):
+    state: ClusterState
+    next: int = 1
+    """The number of the piece that must come now."""
+
+
 class Gathering:
-    """What has come of a snapshot."""
+    """What has come of snapshots, sender by sender: a node that begins a new life while one member still
+    tells the old one what it missed may hear another member in between."""
 
     def __init__(self) -> None:
-        self._state: ClusterState | None = None
-        self._next = 0
+        self._begun: dict[int, _Begun] = {}
 
-    def add(self, piece: Snapshot) -> ClusterState | None:
-        """Returns the state with its last piece.  Raises msgspec.MsgspecError."""
+    def add(self, sender: int, piece: Snapshot) -> ClusterState | None:
+        """Returns the state with its last piece.  Raises msgspec.MsgspecError: it is written otherwise."""
         if piece.state:
             return ClusterState.decode(piece.state)
+        begun = self._begun.pop(sender, None)
         if piece.number == 0:
-            self._state, self._next = ClusterState.decode(piece.piece), 0
-        elif self._state is None or piece.number != self._next:
-            self._state = None  # the beginning was for an earlier life of this node, or another's
+            self._begun[sender] = _Begun(ClusterState.decode(piece.piece))
             return None
-        else:
-            for name, resources in _decoder.decode(piece.piece).items():
-                table = self._state.lockspaces[name].resources
-                for resource in resources:
-                    table.put(resource)
-        self._next += 1
-        return self._state if piece.last else None
+        if begun is None or piece.number != begun.next:
+            return None  # the beginning was for an earlier life of this node
+        for name, resources in _decoder.decode(piece.piece).items():
+            table = begun.state.lockspaces[name].resources
+            for resource in resources:
+                table.put(resource)
+        if piece.last:
+            return begun.state
+        begun.next += 1
+        self._begun[sender] = begun
+        return None

@@ -33,7 +33,7 @@ from ringfence.engine.state import ClusterState
 from ringfence.membership.authority import Authority
 from ringfence.membership.barrier import Barrier, Verdict
 from ringfence.wire import ring
-from ringfence.wire.entries import LOCK_ENTRIES
+from ringfence.wire.entries import LOCK_ENTRIES, Goodbye
 from ringfence.wire.ring import Frame, Heartbeat, Ready, Snapshot, Submitted
 
 Event = tuple[int, Life, ring.Item | None]
@@ -442,13 +442,13 @@ class Views:
         context = self._context
         if isinstance(item, Snapshot):
             if context.me in item.targets:
-                self._take_snapshot(item)
+                self._take_snapshot(sender, item)
         elif isinstance(item, Ready) and sender == context.me:
             self._buffer = []  # the snapshot will stand for this very point
         elif not isinstance(item, Heartbeat):
             self._buffer.append((sender, life, item))
 
-    def _take_snapshot(self, snapshot: Snapshot) -> None:
+    def _take_snapshot(self, sender: int, snapshot: Snapshot) -> None:
         context = self._context
         if not snapshot.state and not snapshot.piece and context.left_open:
             self.go_stale("the cluster does not let it go on with the open volumes")
@@ -458,7 +458,11 @@ class Views:
             context.phase, self.why = Phase.SHUT_OUT, context.refused.get(context.me, generic)
             context.record("shut-out", f"{context.name(context.me)} was not admitted: {self.why}")
             return
-        state = self._gathering.add(snapshot)
+        try:
+            state = self._gathering.add(sender, snapshot)
+        except msgspec.MsgspecError as error:
+            self._unreadable(error)
+            return
         if state is None or state.lives.get(context.me) != context.life:
             return  # there is more to come, or it is for an earlier incarnation of this node
         before, context.state = context.state, state
@@ -468,6 +472,20 @@ class Views:
         self._buffer = []
         self._procdown.clear()
         self._work = self._run(before)
+
+    def _unreadable(self, error: msgspec.MsgspecError) -> None:
+        """Admitted, but to something that it does not understand.
+
+        It goes at once, for to the others it would be silent, and be fenced; it has joined nothing yet."""
+        context = self._context
+        me = context.name(context.me)
+        context.refused[context.me] = (
+            f"the cluster's state cannot be read by this version of ringfence ({error}): {me} stays out; "
+            "install the version of the other nodes there"
+        )
+        self._shut_out()
+        if context.phase is Phase.SHUT_OUT:
+            context.outbox.say(Submitted(1, Goodbye(context.life), context.wall_ms))
 
     # -- running ---------------------------------------------------------------------------
 

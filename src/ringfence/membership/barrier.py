@@ -17,6 +17,7 @@ import msgspec
 from ringfence.core.cluster import ClusterConfig
 from ringfence.core.ids import Epoch, Life
 from ringfence.membership.quorum import is_primary, votes_of
+from ringfence.wire import UNSAID
 from ringfence.wire.ring import Ready
 
 
@@ -54,7 +55,7 @@ class Verdict(msgspec.Struct, frozen=True):
     protocol: int = 1
     """What is spoken in this view."""
     foreign: tuple[int, ...] = ()
-    """Members that do not speak it: not ready, no vote in this view, to be named."""
+    """Members that do not speak it, or do not say: not ready, no vote in this view, to be named."""
 
 
 class Barrier:
@@ -93,14 +94,17 @@ class Barrier:
         """Who carries the state, who takes it, who must start again.  Only once complete."""
         assert self.complete, f"barrier {self.epoch} still misses {self.missing}"
         victims = sorted({life for _, ready in self._words.values() for life in ready.victims})
-        differs = self._differs(config)
-        alike = tuple(node for node in self.members if node not in differs)
+        mute = tuple(node for node in self.members if self._words[node][1].speaks == UNSAID)
+        differs = self._differs(config, tuple(node for node in self.members if node not in mute))
+        alike = tuple(node for node in self.members if node not in (*differs, *mute))
         struck = self._struck()
         protocol = self._protocol(config, alike, struck)
         able = tuple(node for node in alike if protocol in self._words[node][1].speaks)
         top, divergent = self._best(tuple(node for node in able if node not in struck))
         carriers = () if divergent or self._outdated(top) else top
-        primary = not divergent and is_primary(config, able, bool(carriers))
+        # Beside a state that cannot be understood none may be begun: whoever has it may go on with it.
+        unknown = any(self._words[node][1].has_state for node in mute)
+        primary = not divergent and bool(carriers or not unknown) and is_primary(config, able, bool(carriers))
         behind, stale, empty = self._roles(able, carriers, struck) if primary else ((), (), ())
         fresh = primary and not carriers
         return Verdict(
@@ -117,7 +121,7 @@ class Barrier:
             procdown=self._procdown(carriers),
             differs=differs,
             protocol=protocol,
-            foreign=tuple(node for node in alike if node not in able),
+            foreign=tuple(node for node in self.members if node not in (*differs, *able)),
         )
 
     def _struck(self) -> tuple[int, ...]:
@@ -205,16 +209,16 @@ class Barrier:
             return common
         return active
 
-    def _differs(self, config: ClusterConfig) -> tuple[int, ...]:
-        """Members whose configuration is not the carriers'; without state, not the most votes'."""
-        digests = {node: self._words[node][1].config_digest for node in self.members}
-        carriers, _ = self._best(self.members)
+    def _differs(self, config: ClusterConfig, nodes: tuple[int, ...]) -> tuple[int, ...]:
+        """Those whose configuration is not the carriers'; without state, not the most votes'."""
+        digests = {node: self._words[node][1].config_digest for node in nodes}
+        carriers, _ = self._best(nodes)
         if carriers:
             right = digests[carriers[0]]
         else:
             weights = [
-                (votes_of(config, [n for n in self.members if digests[n] == digests[node]]), -node)
-                for node in self.members
+                (votes_of(config, [n for n in nodes if digests[n] == digests[node]]), -node)
+                for node in nodes
             ]
             right = digests[-max(weights)[1]]
-        return tuple(node for node in self.members if digests[node] != right)
+        return tuple(node for node in nodes if digests[node] != right)

@@ -10,10 +10,10 @@ import msgspec
 
 
 class Speaks(msgspec.Struct, frozen=True, array_like=True):
-    """The protocols that a node speaks, both ends included.  One that does not say so speaks the first."""
+    """The protocols that a node speaks, both ends included."""
 
-    low: int = 1
-    high: int = 1
+    low: int
+    high: int
 
     def __contains__(self, protocol: int) -> bool:
         return self.low <= protocol <= self.high
@@ -24,6 +24,9 @@ class Speaks(msgspec.Struct, frozen=True, array_like=True):
 
 SPEAKS = Speaks(1, 2)
 """Of this ringfence."""
+UNSAID = Speaks(0, 0)
+"""Of a node that says nothing of it: it is from before there was more than one.  It calls its protocol 1, but
+its state and digests are others than those of protocol 1 as it is now."""
 DEADLOCKS = 2
 """From here on: `SearchDeadlock` and `Waits`."""
 WHOLE_DLM = 2

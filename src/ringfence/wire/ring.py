@@ -8,7 +8,7 @@ import msgspec
 
 from ringfence.core.ids import Epoch, Life, Token
 from ringfence.core.modes import Mode
-from ringfence.wire import SPEAKS, Speaks
+from ringfence.wire import SPEAKS, UNSAID, Speaks
 from ringfence.wire.entries import Entry
 
 
@@ -55,7 +55,8 @@ class Ready(msgspec.Struct, frozen=True, tag=True):
     lives one is stale."""
     quarantined: tuple[tuple[str, str], ...] = ()
     """Devices that this node's disk remembers as liars, each with why; for a state that begins afresh."""
-    speaks: Speaks = Speaks()
+    speaks: Speaks = UNSAID
+    """Always written: a node that says nothing of it has no part in anything."""
     protocol: int = 1
     """What is spoken in the state that it carries; without state it says nothing."""
     shown: tuple[OpenLock, ...] = ()
