@@ -67,8 +67,9 @@ def test_an_orphan_is_purged(world: World) -> None:
     lock(one, ALICE, flags=Flag.PERSISTENT)
     lock(one, ALICE, name="go", flags=Flag.PERSISTENT)
     gone(one, ALICE)
-    with pytest.raises(Refused, match="still has locks in use"):
+    with pytest.raises(Refused, match=r"left orphans on an-a01n01 \(2\)") as refused:
         one.do(calls.LeaveSpace("games"))
+    assert "ringfence lockspace purge games" in refused.value.next
     assert one.do(calls.PurgeOrphans("games", "go")) == {"purged": 1}
     assert rows(one) == [("chess", "EX", "orphan")]
     assert one.do(calls.PurgeOrphans("games")) == {"purged": 1}

@@ -42,7 +42,8 @@ def join(name: str, socket: str | None, root: Path | None, as_json: bool) -> Non
 def leave(name: str, force: bool, socket: str | None, root: Path | None, as_json: bool) -> None:
     """Leave the lockspace NAME.
 
-    It is refused while anybody on this node has a lock there, and while the lockspace is frozen.
+    It is refused while anybody on this node has a lock there, and while the lockspace is frozen.  What
+    clients merely cache is asked back first; orphans are let go of by `ringfence lockspace purge`.
 
     With --force clients are told that their locks are lost, and what they could write counts as not valid.
     Whoever does not listen may go on as if it held its lock: end such programs instead, if you can."""

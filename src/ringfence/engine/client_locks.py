@@ -2,6 +2,8 @@
 
 import base64
 import itertools
+from collections import deque
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -11,8 +13,9 @@ from ringfence.core.locknames import lockspace_name, resource_name
 from ringfence.core.modes import Mode
 from ringfence.engine.context import Context
 from ringfence.engine.effects import Answer
-from ringfence.engine.locker import Done, Locker, Owner
+from ringfence.engine.locker import TRY_MS, Done, Locker, Owner, Use
 from ringfence.engine.orders import Held
+from ringfence.fencing.explain import clock
 from ringfence.wire import client as calls
 from ringfence.wire.client import Reply
 
@@ -20,6 +23,8 @@ OWNER_BYTES = 64
 OWNERS_KEPT = 100
 """Of one connection: the oldest names are made anew, should they come again."""
 WAITED, TRIED = 1, 2
+SHOWN = 4
+"""So many of the locks in the way of a leave are named."""
 
 
 class _Owned(msgspec.Struct, gc=False):
@@ -34,6 +39,19 @@ class _Owned(msgspec.Struct, gc=False):
     unanswered: int = 0
     """What a client that caches was told and has not answered (a bit each): it is not told again, so that
     one that stands still is owed no more than two words a lock."""
+    asked_ms: int = 0
+    """When it was last told, on the wall clock."""
+    needed: bool = False
+    """It has said `Busy` since this node last wanted to leave."""
+
+
+class Recall(msgspec.Struct):
+    """What clients cache, asked back because this node wants to leave."""
+
+    unasked: deque[tuple[int, int]]
+    """(connection, lock)."""
+    owed: deque[tuple[int, int]]
+    until_ns: int
 
 
 class ClientLocks:
@@ -143,7 +161,9 @@ class ClientLocks:
             self._send(client, Reply(owned.request, result={"released": True, "lock": lock}))
 
     def busy(self, client: int, id: str, call: calls.Busy) -> None:
-        self._mine(client, call.lock).unanswered &= ~TRIED
+        owned = self._mine(client, call.lock)
+        owned.unanswered &= ~TRIED
+        owned.needed = True
         self._locker.busy(call.lock)
         self._send(client, Reply(id, result={}))
 
@@ -178,19 +198,93 @@ class ClientLocks:
         A lock that a client holds is not taken from it: it would go on believing in it, under
         authority that is still valid, while another node is granted the same.
 
-        Raises Refused while a client holds a lock."""
-        locks = [lock for owned in self._clients.values() for lock in owned]
-        uses = [use for use in map(self._locker.use, locks) if use is not None]
-        held = sorted({use.what for use in uses if use.held is not None})
+        Raises Refused, with nothing done, while a client holds a lock that it does not merely cache."""
+        mine = [(owned, use) for _, owned, use in self._uses()]
+        held = [use for owned, use in mine if use.held is not None and not _may_come_back(owned, use)]
         if held:
-            raise Refused(
-                f"clients of this node still hold {', '.join(held)}",
-                next="end them or let them unlock (ringfence locks), then leave again",
-                retry=True,
-            )
+            raise in_use(self._context, held)
         leaving = Refused(f"{self._context.name(self._context.me)} leaves the cluster", retry=True)
-        for use in uses:
+        for _, use in mine:
             self._locker.give_up(use.lock, leaving)
+
+    def recall(self, lockspaces: Sequence[str], *, for_good: bool) -> Recall:
+        """Begin to ask for what clients cache there, as for a try's sake: see `recalled`.
+
+        Raises Refused, with nothing done, if anybody has a lock there that it does not merely cache; where
+        the node leaves `for_good`, who waits was refused already, and is waited for."""
+        recall = Recall(deque(), deque(), self._context.now_ns + TRY_MS * 1_000_000)
+        used: list[Use] = []
+        for client, owned, use in self._uses():
+            if use.lockspace not in lockspaces:
+                continue
+            if _may_come_back(owned, use):
+                recall.unasked.append((client, use.lock))
+            elif use.held is None and for_good:
+                recall.owed.append((client, use.lock))
+            else:
+                used.append(use)
+        if used:
+            raise in_use(self._context, used)
+        return recall
+
+    def recalled(self, recall: Recall) -> bool:
+        """Whether all of it is back; ask again after every step.
+
+        Raises Refused if one of them is in use, or was not given back within the time of a try."""
+        for _ in range(min(len(recall.unasked), self._context.at_once)):
+            client, lock = one = recall.unasked.popleft()
+            owned, use = self._clients.get(client, {}).get(lock), self._locker.use(lock)
+            if owned is not None and use is not None:
+                recall.owed.append(one)
+                owned.needed = False
+                if use.done is None:
+                    self._blocking(client, lock, Mode.EX, tries=True)
+        if recall.unasked or self._locker.dropping:
+            self._context.more = True
+            return False
+        late = self._context.now_ns >= recall.until_ns
+        while recall.owed:
+            client, lock = recall.owed[0]
+            owned = self._clients.get(client, {}).get(lock)
+            if owned is not None and (owned.needed or late):
+                raise self._kept_back(recall)
+            if owned is not None:
+                return False
+            recall.owed.popleft()
+        return True
+
+    def _kept_back(self, recall: Recall) -> Refused:
+        needed: list[Use] = []
+        silent: list[Use] = []
+        for client, lock in recall.owed:
+            owned, use = self._clients.get(client, {}).get(lock), self._locker.use(lock)
+            if owned is not None and use is not None:
+                (needed if owned.needed else silent).append(use)
+        if needed:
+            return in_use(self._context, needed)
+        return Refused(
+            f"no answer came whether these cached locks are in use: {_listed(silent)}",
+            next="end their clients (ringfence locks), then leave again",
+            retry=True,
+        )
+
+    def _uses(self) -> Iterator[tuple[int, _Owned, Use]]:
+        for client, locks in self._clients.items():
+            for lock, owned in locks.items():
+                use = self._locker.use(lock)
+                if use is not None:
+                    yield client, owned, use
+
+    def cached_line(self, use: Use) -> str:
+        """For `why`: that a lock is cached, and what its client was told; empty: it is not."""
+        owned = self._clients.get(use.client, {}).get(use.lock)
+        if owned is None or not owned.cached:
+            return ""
+        if owned.unanswered & TRIED:
+            return f"it caches it, and has not answered since {clock(owned.asked_ms)} whether it needs it"
+        if owned.unanswered:
+            return f"it caches it, and was asked for it at {clock(owned.asked_ms)}"
+        return "it caches it: it is asked when somebody wants it"
 
     def lost(self) -> None:
         """This life is stale.  What was in flight has been answered; every holder is told."""
@@ -216,6 +310,7 @@ class ClientLocks:
         if owned is not None and owned.notices and owned.lock and not owned.unanswered & word:
             if owned.cached:
                 owned.unanswered |= word
+                owned.asked_ms = self._context.wall_ms
             told: dict[str, Any] = {"blocking": wants.name, "lock": lock}
             if tries:
                 told["tries"] = True
@@ -276,6 +371,28 @@ def _named(client: int, name: str, thread: str, who: str) -> Owner:
     if name:
         return Owner(name, who, named=True)
     return Owner(f"thread {thread}" if thread else f"connection {client}", who)
+
+
+def in_use(context: Context, uses: Sequence[Use]) -> Refused:
+    return Refused(
+        f"{context.name(context.me)} still has locks in use: {_listed(uses)}",
+        next="end their clients or let them unlock (ringfence locks), then leave again",
+        retry=True,
+    )
+
+
+def _listed(uses: Sequence[Use]) -> str:
+    """Which locks, and whose they are."""
+    names = [f"{use.what} ({use.owner.who})" if use.owner and use.owner.who else use.what for use in uses]
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return f"{', '.join(sorted(names)[:SHOWN])}{more}"
+
+
+def _may_come_back(owned: _Owned, use: Use) -> bool:
+    """Whether it is merely cached, as far as is known here, or is being released already."""
+    if use.done is None:
+        return owned.cached and use.held is not None
+    return use.wanted is Mode.UN
 
 
 def _check_wait(wait_ms: int | None) -> None:

@@ -10,6 +10,7 @@ from ringfence.core.errors import NotFound
 from ringfence.core.locknames import lockspace_name, resource_name
 from ringfence.core.modes import Mode
 from ringfence.engine.chains import Chains, who
+from ringfence.engine.client_locks import ClientLocks
 from ringfence.engine.commands.locking import VG_RESOURCE
 from ringfence.engine.context import Context, Phase
 from ringfence.engine.deadlines import vg_of
@@ -34,9 +35,17 @@ class Explanation:
         barrier: of the ring's present view; None without a ring.
         ring_reason: what keeps this node from running, as `Views.why`."""
 
-    def __init__(self, context: Context, locker: Locker, barrier: Barrier | None, ring_reason: str) -> None:
+    def __init__(
+        self,
+        context: Context,
+        locker: Locker,
+        clients: ClientLocks,
+        barrier: Barrier | None,
+        ring_reason: str,
+    ) -> None:
         self._context = context
         self._locker = locker
+        self._clients = clients
         self._barrier = barrier
         self._ring_reason = ring_reason
         self._chains = Chains(context, locker)
@@ -232,8 +241,17 @@ class Explanation:
             use = self._locker.use(row.lock_id) if row.lock_id is not None else None
             if row.lock_id is None:
                 lines.append(f"{me} keeps it from an earlier use: nobody holds it there")
+            elif row.orphan:
+                since = clock(row.since_ms)
+                purge = f"ringfence lockspace purge {lockspace} {resource}"
+                lines.append(
+                    f"on {me}, an orphan holds it {row.held.name} since {since}: its client ended; "
+                    f"next: take it over there (flag ORPHAN), or: {purge}"
+                )
             elif use is not None and row.held is not Mode.UN:
-                lines.append(f"on {me}, {who(use)} holds it {row.held.name} since {clock(row.since_ms)}")
+                line = f"on {me}, {who(use)} holds it {row.held.name} since {clock(row.since_ms)}"
+                cached = self._clients.cached_line(use)
+                lines.append(f"{line}; {cached}" if cached else line)
         return lines
 
     def _waiting_lines(

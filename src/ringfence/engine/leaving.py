@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from ringfence.engine.orders import (
     ClosePath,
     Command,
+    GiveBack,
     Joined,
     LeaveLockspace,
     OpenPaths,
@@ -17,14 +18,18 @@ from ringfence.engine.orders import (
 
 
 def leave(locks: Sequence[int]) -> Command:
-    """Args: locks: this node's persistent locks (activations)."""
+    """Args: locks: this node's persistent locks (activations).
+
+    Whoever still uses a lock is found out while nothing is closed yet."""
+    joined: tuple[str, ...] = yield Joined()
+    yield GiveBack(joined, for_good=True)
     volumes: tuple[OpenVolume, ...] = yield OpenPaths()
     for volume in volumes:
         yield ClosePath(volume.vg, volume.lv)
     for lock in locks:
         yield Release(lock)
-    joined: tuple[str, ...] = yield Joined()
+    joined = yield Joined()
     for lockspace in joined:
-        yield LeaveLockspace(lockspace)
+        yield LeaveLockspace(lockspace, for_good=True)
     yield SayGoodbye()
     return {"message": "left the cluster", "closed": [f"{one.vg}/{one.lv}" for one in volumes]}

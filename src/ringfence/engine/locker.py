@@ -288,6 +288,11 @@ class Locker:
             self._context.more = bool(self._dropped) or self._context.more
             self.take(self.node_locks.client_ended([lock for lock in some if self._forget(lock)]))
 
+    @property
+    def dropping(self) -> bool:
+        """Whether locks of clients that are gone are still to be let go of."""
+        return bool(self._dropped)
+
     def purge_orphans(self, lockspace: str, resource: str = "") -> int:
         """Let go of what clients left behind, as if it had not been persistent.  Returns how many."""
         orphans = self.node_locks.orphans(lockspace, resource)

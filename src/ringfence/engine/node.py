@@ -17,6 +17,7 @@ import msgspec
 from ringfence.core.errors import RingfenceError
 from ringfence.core.ids import Life
 from ringfence.engine import inputs
+from ringfence.engine.client_locks import ClientLocks
 from ringfence.engine.commands import autostart
 from ringfence.engine.context import AT_ONCE, Context, Phase
 from ringfence.engine.deadlines import Deadlines
@@ -91,12 +92,13 @@ class _Node:
         context.keep = True
         context.hearing.started(now_ns)
         self.locker = Locker(context)
-        self._tasks = Tasks(context, self.locker)
+        clients = ClientLocks(context, self.locker)
+        self._tasks = Tasks(context, self.locker, clients)
         self._views = Views(context, self, drop_paths=not started.config.naive)
         self._fencer = Fencer(context)
         self._deadlocks = Deadlocks(context, self.locker)
         self._requests = Requests(
-            context, self.locker, self._tasks, self._views, self._fencer, self._deadlocks
+            context, self.locker, clients, self._tasks, self._views, self._fencer, self._deadlocks
         )
         self._deadlines = Deadlines(context)
         self._sent_ns = 0

@@ -94,10 +94,23 @@ class JoinLockspace(_Order, frozen=True):
     lockspace: str
 
 
+class GiveBack(_Order, frozen=True):
+    """Have clients give back what they cache in lockspaces and do not use.  Answer: None, when they have;
+    until the command ends nothing new is asked for there.
+
+    Raises Refused while a client uses a lock there, or does not answer."""
+
+    lockspaces: tuple[str, ...]
+    for_good: bool = False
+    """The node leaves the cluster: whoever waited was refused, and need only hear of it."""
+
+
 class LeaveLockspace(_Order, frozen=True):
     """Answer: None.  Raises Refused while this node holds locks in it."""
 
     lockspace: str
+    for_good: bool = False
+    """The node leaves the cluster: its orphans end here, as they would with its daemon."""
 
 
 class Joined(_Order, frozen=True):
@@ -239,14 +252,14 @@ class OpenVolume(msgspec.Struct, frozen=True):
 
 
 ENGINE_ORDERS = (
-    Acquire, Convert, Release, FindLock, Holders, JoinLockspace, LeaveLockspace, Joined, LockspaceMembers,
-    Publish, SayGoodbye, Identity,
+    Acquire, Convert, Release, FindLock, Holders, JoinLockspace, GiveBack, LeaveLockspace, Joined,
+    LockspaceMembers, Publish, SayGoodbye, Identity,
 )  # fmt: skip
 StorageOrder = ScanDevices | ReadBlocks | WriteBlocks
 BlockOrder = OpenPath | ClosePath | OpenPaths
 DriverOrder = StorageOrder | BlockOrder
 Order = (
-    Acquire | Convert | Release | FindLock | Holders | JoinLockspace | LeaveLockspace | Joined
+    Acquire | Convert | Release | FindLock | Holders | JoinLockspace | GiveBack | LeaveLockspace | Joined
     | LockspaceMembers | Publish | SayGoodbye | Identity | DriverOrder
 )  # fmt: skip
 

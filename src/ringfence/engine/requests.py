@@ -27,6 +27,7 @@ from ringfence.engine.leaving import leave
 from ringfence.engine.locker import Locker
 from ringfence.engine.orders import (
     Command,
+    GiveBack,
     JoinLockspace,
     LeaveLockspace,
     OpenPaths,
@@ -57,6 +58,7 @@ class Requests:
         self,
         context: Context,
         locker: Locker,
+        locks: ClientLocks,
         tasks: Tasks,
         views: Views,
         fencer: Fencer,
@@ -68,7 +70,7 @@ class Requests:
         self._views = views
         self._fencer = fencer
         self._deadlocks = deadlocks
-        self.locks = ClientLocks(context, locker)
+        self.locks = locks
         self._pending: list[_Pending] = []
         self._config_refused = ""
         self.stopped: list[str] = []
@@ -152,7 +154,9 @@ class Requests:
                 self._run(client, id, call, self._leave_space(lockspace, force=call.force))
             case calls.PurgeOrphans():
                 resource = resource_name(call.resource) if call.resource else ""
-                purged = self._locker.purge_orphans(lockspace_name(call.lockspace), resource)
+                lockspace = lockspace_name(call.lockspace)
+                self._must_know(lockspace)
+                purged = self._locker.purge_orphans(lockspace, resource)
                 self._send(client, Reply(id, result={"purged": purged}))
             case _:
                 self._volume(client, id, call)
@@ -174,6 +178,7 @@ class Requests:
         self._run(client, id, call, command_for(call))
 
     def _leave_space(self, lockspace: str, *, force: bool) -> Command:
+        self._must_know(lockspace)
         lost = 0
         if force:
             volumes: tuple[OpenVolume, ...] = yield OpenPaths()
@@ -185,6 +190,8 @@ class Requests:
                 )
             self._must_run(lockspace)
             lost = self.locks.take_away(lockspace)
+        else:
+            yield GiveBack((lockspace,))
         yield LeaveLockspace(lockspace)
         return {"left": lockspace, "lost": lost}
 
@@ -250,7 +257,9 @@ class Requests:
         where = self._known(target)
         if where is None and target.count("/") == 1:
             where = yield from _resolve(target)
-        explanation = Explanation(self._context, self._locker, self._views.barrier, self._views.why)
+        explanation = Explanation(
+            self._context, self._locker, self.locks, self._views.barrier, self._views.why
+        )
         answer = explanation.of(target, where)
         about_all = target in ("", self._context.name(self._context.me))
         lines = [line for name, line in broken.items() if about_all or name == target]

@@ -14,6 +14,7 @@ import msgspec
 from ringfence.core.errors import Refused, RingfenceError, TimedOut, from_dict
 from ringfence.core.modes import Mode
 from ringfence.engine import orders
+from ringfence.engine.client_locks import ClientLocks, Recall, in_use
 from ringfence.engine.context import Context
 from ringfence.engine.effects import DoOrder
 from ringfence.engine.facts import SpaceLeft
@@ -41,13 +42,17 @@ class Task(msgspec.Struct):
     """The own entry that must be applied; 0: none."""
     kept: list[str] = []
     """Resources of the lockspace to be left that are still to be given back."""
+    leaves: tuple[str, ...] = ()
+    """Lockspaces in which nothing new is asked for until the command ends."""
+    recall: Recall | None = None
     refused: str = ""
 
 
 class Tasks:
-    def __init__(self, context: Context, locker: Locker) -> None:
+    def __init__(self, context: Context, locker: Locker, clients: ClientLocks) -> None:
         self._context = context
         self._locker = locker
+        self._clients = clients
         self._tasks: dict[int, Task] = {}
         self._last = 0
         self._orders: dict[int, Task] = {}
@@ -149,10 +154,13 @@ class Tasks:
     def _leaving(self) -> list[str]:
         """Lockspaces that some command is about to leave."""
         waits_for = [task.waits_for for task in self._tasks.values()]
-        return [order.lockspace for order in waits_for if isinstance(order, orders.LeaveLockspace)]
+        leaving = [order.lockspace for order in waits_for if isinstance(order, orders.LeaveLockspace)]
+        return leaving + [name for task in self._tasks.values() for name in task.leaves]
 
     def _end(self, task: Task, result: Any, error: RingfenceError | None) -> None:
         del self._tasks[task.number]
+        if task.leaves:
+            self._locker.leaving = self._leaving()
         self._locker.leave_behind(task.locks)
         task.finished(result, error)
 
@@ -231,17 +239,31 @@ class Tasks:
             task.seq = context.submit(entries.VolumeNotice(order.vg, order.seqno, order.crc, order.what))
         elif isinstance(order, orders.SayGoodbye):
             task.seq = context.submit(entries.Goodbye(context.life))
+        elif isinstance(order, orders.GiveBack):
+            task.recall = self._clients.recall(order.lockspaces, for_good=order.for_good)
+            task.leaves += order.lockspaces
+            self._locker.leaving = self._leaving()
         elif isinstance(order, orders.LeaveLockspace):
-            clients = self._locker.node_locks.clients(order.lockspace)
-            if clients:
-                raise Refused(
-                    f"lockspace {order.lockspace}: {context.name(context.me)} still has locks in use there",
-                    next=f"ringfence locks {order.lockspace}",
-                )
+            if order.for_good:
+                self._locker.purge_orphans(order.lockspace)
+            self._check_unused(order.lockspace)
             self._locker.leaving = self._leaving()
             task.kept = self._locker.node_locks.resources(order.lockspace)
         self._look_order(task, order)
         return self._holds_now(task, order)
+
+    def _check_unused(self, lockspace: str) -> None:
+        """Raises Refused while anybody has a lock there, be it an orphan's."""
+        locks = self._locker.node_locks.clients(lockspace)
+        uses = [use for use in map(self._locker.use, locks) if use is not None]
+        if uses:
+            raise in_use(self._context, uses)
+        if locks:
+            me = self._context.name(self._context.me)
+            raise Refused(
+                f"lockspace {lockspace}: clients that ended left orphans on {me} ({len(locks)})",
+                next=f"ringfence lockspace purge {lockspace}, then leave again",
+            )
 
     def _look(self, task: Task) -> None:
         order = task.waits_for
@@ -274,6 +296,9 @@ class Tasks:
         context = self._context
         if isinstance(order, orders.JoinLockspace):
             return context.running is not None and order.lockspace in joined(context), None
+        if isinstance(order, orders.GiveBack):
+            assert task.recall is not None
+            return self._clients.recalled(task.recall), None
         if not task.seq or context.outbox.waits(task.seq):
             return False, None
         if isinstance(order, orders.LeaveLockspace) and task.refused:

@@ -81,7 +81,9 @@ class ConfigApply(_Call, frozen=True):
 
 
 class Leave(_Call, frozen=True):
-    """Close all volumes, leave the cluster cleanly and end the daemon."""
+    """Close all volumes, leave the cluster cleanly and end the daemon; orphans end with it.
+
+    Refused, with nothing closed, while a client has a lock that it does not merely cache (see `Lock`)."""
 
 
 # -- locks -------------------------------------------------------------------
@@ -92,9 +94,10 @@ class JoinSpace(_Call, frozen=True):
 
 
 class LeaveSpace(_Call, frozen=True):
-    """Refused while anybody has a lock there.  With force, clients' locks and orphans are taken away first:
-    their holders are told {"lost": true}, and what they could write is no longer valid.  Never what
-    volumes use."""
+    """Refused while anybody has a lock there; what is merely cached (see `Lock`) is asked back first.
+
+    With force, clients' locks and orphans are taken away first: their holders are told {"lost": true}, and
+    what they could write is no longer valid.  Never what volumes use."""
 
     lockspace: str
     force: bool = False
