@@ -224,3 +224,30 @@ def test_events(peer: Daemon) -> None:
 
     with daemon(script) as one:
         asyncio.run(main(one))
+
+
+def test_a_task_s_locks_bear_its_name(peer: Daemon) -> None:
+    async def take(space: Lockspace, name: str) -> None:
+        await space.lock(name, "PR")
+        await space.try_lock(name, "PR", on_lost=lambda: None)
+
+    async def main() -> None:
+        async with await connect(peer.path) as ring:
+            space = await ring.lockspace("games")
+            await take(space, "0")
+            for number in range(1, 4):  # one after the other: each may be where the last one was in memory
+                await asyncio.create_task(take(space, str(number)))
+            await asyncio.gather(take(space, "4"), take(space, "5"))
+            await take(space, "0")
+            await space.lock("6", cached=True)
+            await space.lock("7", owner="job 7")
+
+    asyncio.run(main())
+    names: dict[str, set[str]] = {}
+    for call in peer.calls(calls.Lock):
+        names.setdefault(call.resource, set()).add(call.thread)
+    assert names.pop("6") == {""}, "a cached lock stands for itself"
+    assert names.pop("7") == names["0"]
+    assert [len(found) for found in names.values()] == [1] * 6
+    assert len(set().union(*names.values())) == 6
+    assert [call.owner for call in peer.calls(calls.Lock) if call.owner] == ["job 7"]

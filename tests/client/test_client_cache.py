@@ -61,6 +61,20 @@ def test_the_second_use_asks_nobody(peer: Daemon, space: Lockspace) -> None:
     assert peer.calls(calls.Unlock) == []
 
 
+def test_it_is_not_used_for_another_owner(peer: Daemon, space: Lockspace) -> None:
+    """The daemon would go on taking it for the first one's."""
+    first = space.lock("chess", "PR", cached=True, owner="one")
+    space.lock("chess", "PR", cached=True, owner="one").unlock()
+    assert len(peer.calls(calls.Lock)) == 1
+    space.lock("chess", "PR", cached=True).unlock()  # beside it
+    assert [call.owner for call in peer.calls(calls.Lock)] == ["one", ""]
+    peer.until(lambda: peer.calls(calls.Unlock) == [calls.Unlock(2, quiet=True)])
+    first.unlock()
+    space.lock("chess", "PR", cached=True, owner="two")  # in its place
+    assert peer.calls(calls.Lock)[2].owner == "two"
+    peer.until(lambda: calls.Unlock(1, quiet=True) in peer.calls(calls.Unlock))
+
+
 def test_it_goes_back_at_once_when_somebody_asks_and_it_is_not_used(peer: Daemon, space: Lockspace) -> None:
     space.lock("chess", cached=True).unlock()
     say(peer, blocking="PR", tries=True)

@@ -58,7 +58,7 @@ def test_a_lock_s_life(peer: Daemon, space: Lockspace) -> None:
         lock.convert("EX")
     peer.until(lambda: len(peer.asked) == 4)
     assert [request.call for _, request in peer.asked[1:]] == [
-        calls.Lock("games", "chess", "EX", 0),
+        calls.Lock("games", "chess", "EX", 0, thread=peer.calls(calls.Lock)[0].thread),
         calls.Convert(1, "PR", lvb=b"b" * 32),
         calls.Unlock(1, quiet=True),
     ]
@@ -540,6 +540,49 @@ def test_a_wait_may_be_longer_than_the_system_counts(peer: Daemon, space: Locksp
     for listening in (None, lambda: None):
         with space.lock("chess", wait_ms=wait_ms, on_lost=listening) as lock:
             assert lock.held
+
+
+def test_a_thread_s_locks_bear_its_name_on_any_connection(peer: Daemon, space: Lockspace) -> None:
+    def take(name: str) -> None:
+        space.lock(name, "PR")
+        space.lock(name, "PR", on_lost=lambda: None)
+        space.try_lock(name, "PR", on_blocking=lambda wants: None)
+
+    take("main")
+    for name in ("first", "second"):  # the second has the connection of the first, and is not the first
+        other = threading.Thread(target=take, args=(name,))
+        other.start()
+        other.join()
+    take("main")
+    with ringfence.connect(peer.path) as another:
+        another.lockspace("games").lock("another")
+    names = {name: [call.thread for call in peer.calls(calls.Lock) if call.resource == name]
+             for name in ("main", "first", "second", "another")}  # fmt: skip
+    assert {name: len(set(found)) for name, found in names.items()} == dict.fromkeys(names, 1)
+    assert len({found[0] for found in names.values()}) == 4
+    assert all(0 < len(found[0]) <= 64 for found in names.values())
+    with peer.changed:
+        used = {client for client, request in peer.asked if getattr(request.call, "resource", "") == "main"}
+    assert len(used) == 2, "the thread's own connection, and the one that is listened to"
+
+
+def test_a_thread_s_name_stays_when_the_unlock_of_another_leads_the_request(
+    peer: Daemon, space: Lockspace
+) -> None:
+    """The request goes where the unlock went: over the other thread's connection, in the own name."""
+    space.lock("warm up").unlock()
+    other = threading.Thread(target=lambda: space.lock("chess").unlock())
+    other.start()
+    other.join()
+    space.lock("chess")
+    first, second, third = peer.calls(calls.Lock)
+    assert first.thread == third.thread != second.thread
+
+
+def test_an_owner_that_is_named(peer: Daemon, space: Lockspace) -> None:
+    space.lock("chess", owner="job 7")
+    space.lock("go", owner="job 7", cached=True)
+    assert [call.owner for call in peer.calls(calls.Lock)] == ["job 7", "job 7"]
 
 
 def test_an_owner_that_is_no_text(peer: Daemon, space: Lockspace) -> None:

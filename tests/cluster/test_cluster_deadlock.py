@@ -1,10 +1,12 @@
 """Programs on two hosts that wait for one another: told by `locks --deadlocks`, ended for who asks so."""
 
+import asyncio
 import json
 import os
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,9 @@ from typing import Any
 import pytest
 from cluster_lab import ONE, TWO, done, eventually, ringfence, running
 
+import ringfence as api
+from ringfence.client import Lockspace, aio
+from ringfence.core.errors import Deadlock
 from ringfence.lab.cluster import Lab
 from ringfence.wire import client as calls
 from ringfence.wire.client import Reply, Request
@@ -112,3 +117,67 @@ def test_conversions_of_two_hosts(two: Lab) -> None:
     assert refused["code"] == "deadlock"
     other.ask(calls.Unlock(locks[1]))
     assert one.reply().result["mode"] == "EX"
+
+
+def test_threads_whose_locks_are_on_two_connections(two: Lab) -> None:
+    """Each holds one that it would be told the loss of, and waits for a plain one."""
+    both = threading.Barrier(2)
+    ended: list[str] = []
+
+    def nest(space: Lockspace, first: str, second: str) -> None:
+        with space.lock(first, on_lost=lambda: None):
+            both.wait(20)
+            try:
+                with space.lock(second, wait_ms=30_000, deadlock=True):
+                    ended.append("both")
+            except Deadlock:
+                ended.append("refused")
+
+    rings = [api.connect(two.env(node)["RINGFENCE_SOCKET"]) for node in (ONE, TWO)]
+    try:
+        spaces = [ring.lockspace("games") for ring in rings]
+        threads = [
+            threading.Thread(target=nest, args=(space, *names))
+            for space, names in zip(spaces, (("f1", "f2"), ("f2", "f1")), strict=True)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        for ring in rings:
+            ring.close()
+    assert ended == ["refused", "both"]
+
+
+def test_tasks_that_share_a_connection_make_no_ring_up(two: Lab) -> None:
+    """One holds and waits for nothing, another waits: nobody is refused."""
+
+    async def take(space: aio.Lockspace, name: str, held: asyncio.Event, go_on: asyncio.Event) -> None:
+        async with await space.lock(name, wait_ms=30_000, deadlock=True):
+            held.set()
+            await go_on.wait()
+
+    async def main() -> None:
+        async with (
+            await aio.connect(two.env(ONE)["RINGFENCE_SOCKET"]) as one,
+            await aio.connect(two.env(TWO)["RINGFENCE_SOCKET"]) as other,
+            asyncio.TaskGroup() as tasks,
+        ):
+            spaces = [await ring.lockspace("games") for ring in (one, other)]
+            held, go_on = [asyncio.Event(), asyncio.Event()], asyncio.Event()
+            for space, name, event in zip(spaces, ("g1", "g2"), held, strict=True):
+                tasks.create_task(take(space, name, event, go_on))
+            for event in held:
+                await event.wait()
+            for space, name in zip(spaces, ("g2", "g1"), strict=True):
+                tasks.create_task(take(space, name, asyncio.Event(), go_on))
+            for node, name in ((ONE, "g2"), (TWO, "g1")):
+                waits = f"waits for EX on games/{name}"
+                await asyncio.to_thread(
+                    eventually, lambda: waits in done(two, node, "why", f"games/{name}")  # noqa: B023
+                )
+            assert await asyncio.to_thread(deadlocks, two, ONE) == []
+            go_on.set()
+
+    asyncio.run(main())

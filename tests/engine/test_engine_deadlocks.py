@@ -218,6 +218,63 @@ def test_an_owner_ties_connections_together_on_any_node(world: World) -> None:
         one.do(calls.Lock(FIRST, "z", owner="x" * 65))
 
 
+def test_a_thread_s_connections_are_one_owner(world: World) -> None:
+    """A client has a connection for locks that it is told about, and others for the rest."""
+    one, two, _ = world.hosts.values()
+    for host, mine in ((one, "a"), (two, "b")):
+        hold(host, FIRST, mine, client=1, thread="t", notices=True)
+        hold(host, SECOND, mine, client=2, thread="t")
+    lock(one, FIRST, "b", client=2, thread="t")
+    assert found(one) == []
+    second = lock(two, FIRST, "a", client=3, thread="t", deadlock=True)
+    ((first, other),) = found(one)
+    assert "tester on an-a01n0" in first
+    assert "tester on an-a01n0" in other
+    world.pass_ms(deadlocks.AFTER_MS + 500)
+    assert _refused(two, second)
+
+
+def test_threads_that_share_a_connection_are_two_owners(world: World) -> None:
+    one, two, _ = world.hosts.values()
+    hold(one, FIRST, "a", thread="holds")
+    hold(two, FIRST, "b")
+    lock(one, FIRST, "b", thread="waits")
+    second = lock(two, FIRST, "a", deadlock=True)
+    assert found(one) == []
+    world.pass_ms(deadlocks.PAUSE_MS)
+    assert two.reply(second) is None, "who holds it waits for nothing"
+    with pytest.raises(BadInput, match="at most 64 bytes"):
+        one.do(calls.Lock(FIRST, "z", thread="x" * 65))
+
+
+@pytest.mark.parametrize("thread", ["", "t"])
+def test_a_cached_lock_stands_for_itself(world: World, thread: str) -> None:
+    """It may be of no use to who asked for it first, or be another one's by now."""
+    one, two, _ = world.hosts.values()
+    hold(one, FIRST, "a", cached=True, thread=thread)
+    hold(one, FIRST, "c", thread=thread)
+    hold(two, FIRST, "b")
+    lock(one, FIRST, "b", thread=thread)
+    lock(two, FIRST, "a")
+    assert found(one) == []
+    hold(one, FIRST, "d", cached=True, owner="job 7")
+    hold(two, FIRST, "e", client=3)
+    lock(one, FIRST, "e", client=2, owner="job 7")
+    lock(two, FIRST, "d", client=3)
+    assert len(found(one)) == 1, "its users have named their owner"
+
+
+def test_more_names_than_are_remembered(world: World) -> None:
+    one, two, _ = world.hosts.values()
+    hold(one, FIRST, "a", thread="t")
+    for number in range(150):
+        hold(one, SECOND, f"{number}", thread=f"t{number}")
+    hold(two, FIRST, "b")
+    lock(one, FIRST, "b", thread="t")
+    lock(two, FIRST, "a")
+    assert len(found(one)) == 1
+
+
 def test_a_lock_that_its_owner_holds_already(world: World) -> None:
     one = world.hosts[1]
     hold(one, FIRST, "a", owner="me", client=1)

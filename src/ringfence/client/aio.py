@@ -41,6 +41,7 @@ from ringfence.client.messages import (
     silent,
     socket_path,
 )
+from ringfence.client.owners import TaskNames
 from ringfence.core.errors import BadInput, NotFound, RingfenceError, Unavailable
 from ringfence.core.ids import Token
 from ringfence.core.locknames import text_of
@@ -67,6 +68,8 @@ class Connection:
 
     def __init__(self, path: str, link: AsyncLink, retry_ms: int) -> None:
         self.path = path
+        self.names = TaskNames()
+        """Used by Lockspace."""
         self._link = link
         self._retry_ms = retry_ms
         self._pid = os.getpid()
@@ -213,6 +216,7 @@ class Lockspace:
         on_lost: OnLost | None = None,
     ) -> "Lock":
         """As the blocking `Lockspace.lock`; the callbacks are called in the event loop and must not block.
+        The default owner is the task that calls this; what `asyncio.gather` takes, each of its own tasks has.
 
         To cancel the task that waits here gives the wait up."""
         wanted, resource = mode_of(mode), text_of(resource)
@@ -222,15 +226,16 @@ class Lockspace:
         call = calls.Lock(
             self.name, resource, wanted.name, wait_ms, flags, cached=cached, deadlock=deadlock, owner=owner,
             notices=on_blocking is not None or on_lost is not None,
+            thread="" if cached else self._connection.names.own(),
         )  # fmt: skip
         for last in (False, True):
             link = await self._connection.link()
             entry = None
             if cached:
                 lock.link = link
-                if link.cache.take(self.name, resource, wanted, lock):
+                if link.cache.take(self.name, resource, wanted, owner, lock):
                     return lock
-                entry = link.cache.new(self.name, resource, wanted, lock)
+                entry = link.cache.new(self.name, resource, wanted, owner, lock)
             try:
                 await lock.acquire(link, call, entry)
             except Gone:  # nothing was sent: the daemon has been started anew

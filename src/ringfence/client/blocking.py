@@ -40,6 +40,7 @@ from ringfence.client.messages import (
     result_of,
     socket_path,
 )
+from ringfence.client.owners import ThreadNames
 from ringfence.core.errors import Unavailable
 from ringfence.core.locknames import text_of
 from ringfence.wire import client as calls
@@ -79,6 +80,8 @@ class Connection:
 
     def __init__(self, path: str, retry_ms: int = RETRY_MS) -> None:
         self.path = path
+        self.names = ThreadNames()
+        """Used by Lockspace."""
         self._retry_ms = retry_ms
         self._pid = os.getpid()
         self._closed = False

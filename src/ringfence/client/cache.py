@@ -33,12 +33,18 @@ Send = Callable[[Call], None]
 class Entry:
     """A lock that the daemon granted with `cached`.  Fulfils `link.Holder`."""
 
-    __slots__ = ("cache", "grant", "key", "lost", "mode", "page", "returned", "shared", "unwanted", "users")
+    __slots__ = (
+        "cache", "grant", "key", "lost", "mode", "owner", "page", "returned", "shared", "unwanted", "users",
+    )  # fmt: skip
 
-    def __init__(self, cache: "Cache", key: tuple[str, str], mode: Mode, first: HeldLock) -> None:
+    def __init__(
+        self, cache: "Cache", key: tuple[str, str], mode: Mode, owner: str, first: HeldLock
+    ) -> None:
         self.cache = cache
         self.key = key
         self.mode = mode
+        self.owner = owner
+        """Whom its users have named, each the same one; empty: nobody."""
         self.shared = compatible(mode, mode)
         self.users: list[HeldLock] = [first]
         self.grant: Grant | None = None
@@ -70,14 +76,15 @@ class Cache:
 
     # -- uses --------------------------------------------------------------------------
 
-    def take(self, lockspace: str, resource: str, mode: Mode, user: HeldLock) -> bool:
+    def take(self, lockspace: str, resource: str, mode: Mode, owner: str, user: HeldLock) -> bool:
         """Let it use the kept lock; False if the daemon must be asked."""
         with self._mutex:
             entry = self._entries.get((lockspace, resource))
             if entry is None or entry.unwanted or (entry.users and not entry.shared):
                 return False
             valid = entry.page is not None and _now_ns(_CLOCK) < entry.page.deadline_ns()
-            if valid and entry.mode is mode and entry.grant is not None:
+            same = entry.mode is mode and entry.owner == owner
+            if valid and same and entry.grant is not None:
                 user.use(entry, entry.grant)  # first: whoever is interrupted now can say that it is done
                 entry.users.append(user)
                 return True
@@ -87,9 +94,9 @@ class Cache:
         self._give_back(back)
         return False
 
-    def new(self, lockspace: str, resource: str, mode: Mode, first: HeldLock) -> Entry:
+    def new(self, lockspace: str, resource: str, mode: Mode, owner: str, first: HeldLock) -> Entry:
         """For a lock that the daemon is asked for."""
-        return Entry(self, (lockspace, resource), mode, first)
+        return Entry(self, (lockspace, resource), mode, owner, first)
 
     def granted(self, entry: Entry, grant: Grant, first: HeldLock) -> None:
         """It is kept from now on, unless another one of its name is kept already."""

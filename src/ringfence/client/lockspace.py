@@ -52,10 +52,10 @@ class Lockspace:
                 process asks nobody.  It goes back as soon as somebody else asks for it.  CW, PR, PW and EX
                 only, and no flags.  Its mode stays, its token and value block are those of the grant.
             deadlock: refuse it rather than let it wait in a ring with others, if it is the newest there.
-            owner: what ties locks together in such a ring, on any node: locks of one owner wait for one
-                another's end.  Default: the connection, which is the thread's; but locks that are cached or
-                have callbacks, and all of `ringfence.client.aio`, share one.  Where threads or tasks share it
-                and use `deadlock`, give each a name of its own, or one may be refused for another's lock.
+            owner: what ties locks together in such a ring, on any node: who waits for one lets go of no
+                other.  Default: the thread that calls this, even if another one converts or unlocks.  A
+                cached lock outlives its uses, and stands for itself: a ring through one that is in use is
+                found only if its users name an owner.
             on_blocking: called with a mode when somebody is kept waiting for it by this lock.
             on_lost: called when the lock is gone: stop using what it protects, at once.  Both are called
                 in a thread of their own, and may unlock or convert.
@@ -77,6 +77,7 @@ class Lockspace:
         call = calls.Lock(
             self.name, resource, wanted.name, wait_ms, flags, cached=cached, deadlock=deadlock, owner=owner,
             notices=on_blocking is not None or on_lost is not None,
+            thread="" if cached else self._connection.names.own(),
         )  # fmt: skip
         try:
             if cached:
@@ -136,13 +137,13 @@ class Lockspace:
 
     def _cached(self, lock: Lock, mode: Mode, call: calls.Lock) -> None:
         lock.link, cache = self._connection.listening()
-        if cache.take(self.name, lock.resource, mode, lock):
+        if cache.take(self.name, lock.resource, mode, call.owner, lock):
             return
         check_cached(mode, call.flags)
 
         def ask() -> None:
             link, cache = self._connection.listening()
-            lock.acquire(link, call, cache.new(self.name, lock.resource, mode, lock))
+            lock.acquire(link, call, cache.new(self.name, lock.resource, mode, call.owner, lock))
 
         _twice(ask, lock)
 

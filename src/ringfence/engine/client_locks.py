@@ -1,6 +1,7 @@
 """Locks of client connections: they live and end with their connection."""
 
 import base64
+import itertools
 from typing import Any
 
 import msgspec
@@ -16,6 +17,8 @@ from ringfence.wire import client as calls
 from ringfence.wire.client import Reply
 
 OWNER_BYTES = 64
+OWNERS_KEPT = 100
+"""Of one connection: the oldest names are made anew, should they come again."""
 WAITED, TRIED = 1, 2
 
 
@@ -41,8 +44,9 @@ class ClientLocks:
         """What each connection holds and waits for, oldest first."""
         self._lost: list[tuple[int, dict[int, _Owned]]] = []
         """The same of a life that is over: each of these is still to be told."""
-        self._owners: dict[int, Owner] = {}
-        """Connection -> on whose behalf it takes locks, where a request does not say."""
+        self._owners: dict[int, dict[tuple[str, str], Owner]] = {}
+        """Connection -> on whose behalf it takes locks, by the owner or the thread that its requests name."""
+        self._cached = itertools.count(1)
         locker.on_blocking = self._blocking
 
     def asked(self, client: int, id: str, call: calls.LockCall, who: str) -> None:
@@ -63,7 +67,7 @@ class ClientLocks:
         mode = _mode(call.mode)
         _check_wait(call.wait_ms)
         owned = _Owned(id, call.notices or call.cached, cached=call.cached)
-        owner = self._owner(client, call.owner, who)
+        owner = self._owner(client, call, who)
 
         def done(result: Held | RingfenceError | None) -> None:
             if isinstance(result, Held):
@@ -217,15 +221,19 @@ class ClientLocks:
                 told["tries"] = True
             self._send(client, Reply(owned.request, result=told, final=False))
 
-    def _owner(self, client: int, name: str, who: str) -> Owner:
+    def _owner(self, client: int, call: calls.Lock, who: str) -> Owner:
         """Raises BadInput for a name that is too long to be told to every node."""
-        if name:
-            if len(name.encode("utf-8", "surrogatepass")) > OWNER_BYTES:
-                raise BadInput(f"an owner's name has at most {OWNER_BYTES} bytes", next="shorten it")
-            return Owner(name, who, named=True)
-        if client not in self._owners:
-            self._owners[client] = Owner(f"connection {client}", who)
-        return self._owners[client]
+        if call.cached and not call.owner:
+            return Owner(f"cached lock {next(self._cached)}", who)
+        known = self._owners.setdefault(client, {})
+        key = (call.owner, "" if call.owner else call.thread)
+        owner = known.get(key)
+        if owner is None:
+            owner = _named(client, *key, who)
+            if len(known) >= OWNERS_KEPT:
+                del known[next(iter(known))]
+            known[key] = owner
+        return owner
 
     def _answer(self, client: int, id: str, lock: int) -> Done:
         def done(result: Held | RingfenceError | None) -> None:
@@ -260,6 +268,14 @@ class ClientLocks:
 
     def _send(self, client: int, reply: Reply) -> None:
         self._context.out(Answer(client, reply))
+
+
+def _named(client: int, name: str, thread: str, who: str) -> Owner:
+    if len((name or thread).encode("utf-8", "surrogatepass")) > OWNER_BYTES:
+        raise BadInput(f"an owner's name has at most {OWNER_BYTES} bytes", next="shorten it")
+    if name:
+        return Owner(name, who, named=True)
+    return Owner(f"thread {thread}" if thread else f"connection {client}", who)
 
 
 def _check_wait(wait_ms: int | None) -> None:

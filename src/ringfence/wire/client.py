@@ -132,7 +132,10 @@ class Lock(_Call, frozen=True):
     """Refuse it (deadlock) rather than let it wait in a ring, if it is the newest there that asks so."""
     owner: str = ""
     """What ties locks together in the search for such rings, on any node: who waits for one lets go of no
-    other of the same owner.  Empty: the connection."""
+    other of the same owner.  Empty: the thread; but a cached lock, which outlives its uses, is on its own."""
+    thread: str = ""
+    """Which of a client's threads (or tasks) asks, where one has locks on several connections or several
+    have on one: a name that nobody else on this node has.  Empty: the connection."""
 
 
 class Convert(_Call, frozen=True):
