@@ -96,7 +96,7 @@ class Lock(HeldLock):
             wait_ms: None waits for ever, 0 does not queue.
             flags: the DLM's (`ringfence.locks.flags.Flag`).
             lvb: 32 bytes, written if the lock holds PW or EX and does not go up.
-            deadlock: as in `Lockspace.lock`.
+            deadlock: as in `Lockspace.lock`, on behalf of the owner that the lock was taken for.
 
         Returns: the token of the new grant.
 

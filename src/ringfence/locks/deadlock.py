@@ -31,7 +31,7 @@ from ringfence.wire.entries import ClientLock
 Picture = Mapping[int, Sequence[ClientLock]]
 """Node -> what it told."""
 Owner = tuple[int, str]
-"""(node, connection), or (0, name) for an owner that clients have named."""
+"""(node, thread, connection or cached lock), or (0, name) for an owner that clients have named."""
 
 
 class Seen(msgspec.Struct, frozen=True):

@@ -148,7 +148,7 @@ class Convert(_Call, frozen=True):
     flags: int = 0
     lvb: bytes | None = None
     deadlock: bool = False
-    """As in `Lock`; the old mode is kept."""
+    """As in `Lock`, and with the owner of that one; the old mode is kept."""
 
 
 class Unlock(_Call, frozen=True):
