@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from ringfence.client.aio_link import AsyncLink, Replies, next_of
+from ringfence.client.aio_owners import TaskNames
 from ringfence.client.cache import Entry
 from ringfence.client.held import HeldLock, OnBlocking, OnLost
 from ringfence.client.link import Gone
@@ -41,7 +42,6 @@ from ringfence.client.messages import (
     silent,
     socket_path,
 )
-from ringfence.client.owners import TaskNames
 from ringfence.core.errors import BadInput, NotFound, RingfenceError, Unavailable
 from ringfence.core.ids import Token
 from ringfence.core.locknames import text_of
@@ -216,7 +216,8 @@ class Lockspace:
         on_lost: OnLost | None = None,
     ) -> "Lock":
         """As the blocking `Lockspace.lock`; the callbacks are called in the event loop and must not block.
-        The default owner is the task that calls this; what `asyncio.gather` takes, each of its own tasks has.
+        The default owner is the task that calls this.  `asyncio.gather` makes others, and so does `wait_for`
+        before Python 3.12: what these take is not the caller's, unless an owner is named.
 
         To cancel the task that waits here gives the wait up."""
         wanted, resource = mode_of(mode), text_of(resource)

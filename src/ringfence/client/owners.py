@@ -7,19 +7,16 @@ process or another one.
 A cached lock goes from user to user, and the daemon hears of none but the first: it bears nobody's name
 and stands for itself.  So a ring through one may be missed, and none is made up."""
 
-import asyncio
 import itertools
-import secrets
+import os
 import threading
-import weakref
-from typing import Any
 
 
-class _Names:
+class Names:
     """Of one Connection.  A child process cannot use its parent's, and so gives none of its names."""
 
     def __init__(self) -> None:
-        self._prefix = secrets.token_hex(8)
+        self._prefix = os.urandom(8).hex()
         self._numbers = itertools.count(1)
 
     def new(self) -> str:
@@ -27,7 +24,7 @@ class _Names:
         return f"{self._prefix}-{next(self._numbers)}"
 
 
-class ThreadNames(_Names):
+class ThreadNames(Names):
     def __init__(self) -> None:
         super().__init__()
         self._local = threading.local()
@@ -38,20 +35,4 @@ class ThreadNames(_Names):
             name: str = self._local.name
         except AttributeError:
             name = self._local.name = self.new()
-        return name
-
-
-class TaskNames(_Names):
-    def __init__(self) -> None:
-        super().__init__()
-        # Not a context variable: a task inherits those of the one that began it.
-        self._tasks: weakref.WeakKeyDictionary[asyncio.Task[Any], str] = weakref.WeakKeyDictionary()
-
-    def own(self) -> str:
-        """The task's that calls."""
-        task = asyncio.current_task()
-        assert task is not None, "nothing but a task awaits a lock"
-        name = self._tasks.get(task)
-        if name is None:
-            name = self._tasks[task] = self.new()
         return name
