@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from cluster_lab import ONE, TWO, done, eventually, ringfence, running
 
+from ringfence.client import connect
 from ringfence.core.ids import Token
 from ringfence.lab.cluster import Lab
 
@@ -111,6 +112,30 @@ def test_what_cannot_be(two: Lab, words: list[str], code: int, said: str) -> Non
     assert (ran.returncode, ran.stdout) == (code, "")
     assert said in ran.stderr
     assert ran.stderr.count("\n") == 1
+
+
+def test_a_command_that_cannot_be_run_is_told_as_asked(two: Lab) -> None:
+    ran = ringfence(two, ONE, "lock", "--json", "games", "x", "--", "/nonexistent/command")
+    assert (ran.returncode, ran.stderr) == (127, "")
+    assert "cannot run /nonexistent/command" in json.loads(ran.stdout)["error"]["message"]
+
+
+def test_a_lockspace_that_does_not_exist(two: Lab) -> None:
+    for verb in ("leave", "purge"):
+        ran = ringfence(two, ONE, "lockspace", verb, "nosuch")
+        assert (ran.returncode, ran.stdout) == (5, "")
+        assert "there is no lockspace nosuch" in ran.stderr
+
+
+def test_a_lock_that_is_merely_cached_does_not_keep_a_host_from_leaving(two: Lab) -> None:
+    done(two, ONE, "lockspace", "join", "cards")
+    with connect(two.socket(ONE)) as ring:
+        with ring.lockspace("cards").lock("ace", cached=True):
+            ran = ringfence(two, ONE, "lockspace", "leave", "cards")
+            assert (ran.returncode, "still has locks in use: cards/ace" in ran.stderr) == (5, True)
+        with ring.lockspace("cards").lock("king", cached=True):
+            pass
+        assert done(two, ONE, "lockspace", "leave", "cards") == "left cards\n"
 
 
 def test_lockspaces(two: Lab) -> None:

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import resource
 import shutil
 import signal
 import socket
@@ -136,6 +137,19 @@ def test_a_daemon_starts_and_sigterm_is_a_clean_leave(host: Host) -> None:
     assert daemon.wait(20) == 0
     assert page.deadline_ns() == LOST_NS
     assert not host.paths.socket.exists()
+
+
+def test_a_daemon_may_open_as_many_files_as_it_is_allowed(host: Host) -> None:
+    """At the usual 1024 its clients could leave none for what it keeps and for fence agents."""
+    host.block()
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (512, hard))
+    try:
+        daemon = host.daemon()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    most = 65536 if hard == resource.RLIM_INFINITY else min(65536, hard)
+    assert resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE) == (most, hard)
 
 
 def test_a_second_daemon_is_refused_and_the_first_goes_on(host: Host) -> None:

@@ -196,7 +196,7 @@ def test_timeout_is_the_time_limit_or_nothing(world: World) -> None:
 
 def test_what_is_for_nodes_to_say_no_client_may(world: World) -> None:
     for flags in (Flag.TRY, Flag.YIELDS):
-        with pytest.raises(BadInput, match="do not go together"):
+        with pytest.raises(BadInput, match="not all known here"):
             lock(world.hosts[1], ALICE, flags=flags)
 
 
@@ -272,3 +272,38 @@ def test_a_node_serves_its_own_for_the_minimum_hold_time_and_no_longer(
             world.run()
     streaks = "".join("x" if client == 5 else "." for client in turns).split("x")[1:-1]
     assert {len(streak) for streak in streaks} == ({1} if min_hold_ms == 0 else {4})
+
+
+# -- what no client may ask for ------------------------------------------------------------
+
+
+@pytest.mark.parametrize("flags", [-1, 1 << 40, 0x80000, Flag.YIELDS, Flag.TRY, Flag.DEMOTED])
+def test_flags_that_nobody_knows_are_refused(world: World, flags: int) -> None:
+    one = world.hosts[1]
+    mine = lock(one, ALICE)["lock"]
+    for call in (
+        calls.Lock("games", "go", flags=flags),
+        calls.Convert(mine, "PR", flags=flags),
+        calls.Unlock(mine, flags=flags),
+    ):
+        with pytest.raises(BadInput, match="flags"):
+            one.do(call, ALICE)
+    assert rows(one) == [("chess", "EX", "granted")]
+
+
+@pytest.mark.parametrize(
+    ("mode", "flags"),
+    [("NL", 0), ("CR", 0), ("EX", Flag.PERSISTENT), ("EX", Flag.ORPHAN), ("PR", Flag.ALTCW), ("EX", -1)],
+)
+def test_what_cannot_be_cached_is_refused(world: World, mode: str, flags: int) -> None:
+    one = world.hosts[1]
+    with pytest.raises(BadInput):
+        one.do(calls.Lock("games", "chess", mode, flags=flags, cached=True), ALICE)
+    assert rows(one) == []
+    assert one.do(calls.Lock("games", "chess", "CW", flags=Flag.VALBLK, cached=True), ALICE)
+
+
+@pytest.mark.parametrize("lvb", [bytes(32), b"", bytes(33)])
+def test_a_new_lock_writes_no_value_block(world: World, lvb: bytes) -> None:
+    with pytest.raises(BadInput, match="writes no value block"):
+        world.hosts[1].do(calls.Lock("games", "chess", lvb=lvb), ALICE)

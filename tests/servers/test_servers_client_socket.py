@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import os
+import resource
 import shutil
 import socket
 import stat
@@ -415,6 +416,27 @@ def test_five_hundred_clients_at_once(place: Path) -> None:
             await until(lambda: len(echo.gone) == 300)
 
     run(body())
+
+
+@pytest.mark.parametrize(("soft", "most"), [(64, 32), (300, 150), (1024, 768), (8192, 2000), (-1, 2000)])
+def test_a_low_limit_of_open_files_leaves_some_to_the_daemon(
+    place: Path, monkeypatch: pytest.MonkeyPatch, soft: int, most: int
+) -> None:
+    """Without one to keep its state with it ends, and without one for a fence agent it proves nothing."""
+    monkeypatch.setattr(resource, "getrlimit", lambda what: (soft, -1))
+    assert client_socket.most_connections() == most
+
+    async def body() -> None:
+        async with serving(place / "s") as echo:
+            streams = [await asyncio.open_unix_connection(place / "s") for _ in range(most)]
+            await until(lambda: len(echo.server.clients) == most)
+            refused, last = await asyncio.open_unix_connection(place / "s")
+            assert "too many clients" in json.loads(await refused.readline())["error"]["message"]
+            for _, writer in [*streams, (refused, last)]:
+                writer.close()
+
+    if most < 200:  # both ends are in this process
+        run(body())
 
 
 def test_the_unit_allows_for_all_clients_and_the_daemon_s_own_files() -> None:

@@ -97,7 +97,7 @@ def lock(
                 _until(over)
                 code = EXIT_OK
             else:
-                code = _run(held, command, owner, running, lost)
+                code = _run(held, command, owner, running, lost, as_json)
             if lost.is_set():
                 raise lock_lost(held.what, "this node was given up by the cluster, or its daemon ended")
             return code
@@ -124,6 +124,7 @@ def _run(
     owner: str,
     running: list[subprocess.Popen[bytes]],
     lost: threading.Event,
+    as_json: bool,
 ) -> int:
     """The command's exit code, as a shell has it."""
     env = {
@@ -145,7 +146,7 @@ def _run(
         except OSError as error:
             not_there = isinstance(error, FileNotFoundError)
             words = RingfenceError(f"cannot run {command[0]}: {error.strerror}", next="check its name")
-            print_error(words, False)
+            print_error(words, as_json)
             return EXIT_NOT_FOUND if not_there else EXIT_CANNOT_RUN
         running.append(process)
         if lost.is_set():

@@ -11,6 +11,7 @@ The engine and the agents' runner come as arguments, so that tests can put scrip
 
 import asyncio
 import gc
+import resource
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -45,6 +46,9 @@ from ringfence.ring.hub_client import HubRing
 from ringfence.servers.client_socket import ClientSocket
 from ringfence.storage.driver import Storage
 from ringfence.wire.entries import Incident
+
+FILES = 65536
+"""Descriptors that a daemon asks for, where its hard limit allows so many."""
 
 
 class Current:
@@ -84,6 +88,7 @@ def run(root: Path, node: str, makers: Makers) -> int:
     """Run this root's daemon until it ends.  Returns the exit code.
 
     Raises RingfenceError, one clear line, when it cannot start; nothing was changed then."""
+    allow_files()
     paths = Paths(root)
     loaded = load(paths)
     me = _node_named(loaded.cluster, node)
@@ -106,6 +111,17 @@ def run(root: Path, node: str, makers: Makers) -> int:
             log.close()
     finally:
         lock.release()
+
+
+def allow_files() -> None:
+    """Raise the soft limit of open files towards the hard one.
+
+    Each client takes one, and at the usual 1024 clients alone could leave none to keep the state with and
+    to start fence agents."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = FILES if hard == resource.RLIM_INFINITY else min(FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 async def _drive(

@@ -16,6 +16,7 @@ from ringfence.engine.effects import Answer
 from ringfence.engine.locker import TRY_MS, Done, Locker, Owner, Use
 from ringfence.engine.orders import Held
 from ringfence.fencing.explain import clock
+from ringfence.locks.flags import FOR_CLIENTS, Flag
 from ringfence.wire import client as calls
 from ringfence.wire.client import Reply
 
@@ -81,9 +82,16 @@ class ClientLocks:
             self.busy(client, id, call)
 
     def lock(self, client: int, id: str, call: calls.Lock, who: str) -> None:
-        """Raises BadInput for a mode or a name that cannot be."""
+        """Raises BadInput for a mode, flags or a name that cannot be."""
         mode = _mode(call.mode)
         _check_wait(call.wait_ms)
+        _check_flags(call.flags)
+        if call.cached and (call.flags & ~Flag.VALBLK or mode <= Mode.CR):
+            raise BadInput(
+                "a cached lock is CW, PR, PW or EX and has no flags", next="take it without cached"
+            )
+        if call.lvb is not None:
+            raise BadInput("a new lock writes no value block", next="give it when you convert or unlock")
         owned = _Owned(id, call.notices or call.cached, cached=call.cached)
         owner = self._owner(client, call, who)
 
@@ -113,6 +121,7 @@ class ClientLocks:
         answer = self._answer(client, id, call.lock)
         mode = _mode(call.mode)
         _check_wait(call.wait_ms)
+        _check_flags(call.flags)
         if not owned.converting:
             owned.converting = id
 
@@ -128,6 +137,7 @@ class ClientLocks:
     def unlock(self, client: int, id: str, call: calls.Unlock) -> None:
         owned = self._mine(client, call.lock)
         answer = self._answer(client, id, call.lock)
+        _check_flags(call.flags)
 
         def done(result: Held | RingfenceError | None) -> None:
             if result is None:
@@ -398,6 +408,11 @@ def _may_come_back(owned: _Owned, use: Use) -> bool:
 def _check_wait(wait_ms: int | None) -> None:
     if wait_ms is not None and wait_ms < 0:
         raise BadInput(f"to wait for {wait_ms} ms cannot be", next="give 0 to try, or none to wait for ever")
+
+
+def _check_flags(flags: int) -> None:
+    if flags & ~FOR_CLIENTS:
+        raise BadInput(f"flags {flags:#x} are not all known here", next="see dlm_lock(3)")
 
 
 def _mode(name: str) -> Mode:

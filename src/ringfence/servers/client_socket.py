@@ -14,6 +14,7 @@ import fcntl
 import grp
 import os
 import pwd
+import resource
 import socket
 import struct
 from collections.abc import Callable
@@ -38,6 +39,8 @@ LETS_GO = (Unlock, Cancel, Busy)
 """Never refused for that: a client that is at the limit must be able to give back what others wait for, and
 believes that it has, for a quiet unlock is not answered."""
 CONNECTIONS = 2000
+OWN_FILES = 256
+"""Descriptors that are left to the daemon itself where its limit is too low for so many connections."""
 
 _PEERCRED = struct.Struct("3i")
 
@@ -74,6 +77,8 @@ class ClientSocket:
         self._lock_fd = -1
         self._inode = 0
         self._server: asyncio.Server | None = None
+        self.most = most_connections()
+        """Connections at once; what comes beyond is refused."""
 
     async def start(self) -> None:
         """Listen.
@@ -185,6 +190,14 @@ class ClientSocket:
         self._on_request(client, request, who)
 
 
+def most_connections() -> int:
+    """As many as this process's limit of open files leaves room for; it must be raised before."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY:
+        return CONNECTIONS
+    return min(CONNECTIONS, max(soft - OWN_FILES, soft // 2))
+
+
 class _Connection(asyncio.Protocol):
     """One client."""
 
@@ -206,7 +219,7 @@ class _Connection(asyncio.Protocol):
         self._transport = stream
         self._who = _credentials(stream.get_extra_info("socket"))
         stream.set_write_buffer_limits(high=256 << 10)
-        if len(self._server._connections) >= CONNECTIONS:
+        if len(self._server._connections) >= self._server.most:
             self._refuse("", Refused("too many clients are connected", next="close some", retry=True))
             return
         self._client = self._server._joined(self)

@@ -124,13 +124,16 @@ class Lock(_Call, frozen=True):
     wait_ms: int | None = None
     flags: int = 0
     lvb: bytes | None = None
+    """Refused: a value block is written by `Convert` and `Unlock`."""
     notices: bool = False
     """Send non-final replies {"blocking": MODE, "lock": id} when somebody is kept waiting by this lock."""
     cached: bool = False
     """The client may keep the lock after use, and answers notices (which this implies) at once: it
     unlocks if it does not use the lock, else it says `Busy` to {"blocking": MODE, "lock": id, "tries": true}
     and unlocks after use.  The result has "incarnation" as well: it may use what it keeps only while that
-    incarnation's page "grant" (host.pages; `authority` beside the socket) says that authority is valid."""
+    incarnation's page "grant" (host.pages; `authority` beside the socket) says that authority is valid.
+
+    Only CW, PR, PW and EX can be cached, and without flags."""
     deadlock: bool = False
     """Refuse it (deadlock) rather than let it wait in a ring, if it is the newest there that asks so."""
     owner: str = ""
