@@ -310,6 +310,9 @@ class NodeLocks:
             if lock.lockspace == lockspace and resource in ("", lock.resource)
         ]
 
+    def is_orphan(self, lock_id: int) -> bool:
+        return self._persistent.get(lock_id, False)
+
     def where(self, lock_id: int) -> tuple[str, str] | None:
         """(lockspace, resource) of a lock id; None if there is no such lock."""
         lock = self._of.get(lock_id)
