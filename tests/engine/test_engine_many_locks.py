@@ -7,7 +7,7 @@ import pytest
 from engine_ring import Host, World
 
 from ringfence.core.cluster import ClusterConfig
-from ringfence.core.errors import LocksLost
+from ringfence.core.errors import LocksLost, Refused
 from ringfence.core.ids import Epoch, Life
 from ringfence.core.modes import Mode
 from ringfence.engine import inputs
@@ -16,6 +16,7 @@ from ringfence.engine.digest import digest_of_state
 from ringfence.engine.outbox import Outbox
 from ringfence.engine.snapshot import Gathering, split
 from ringfence.engine.state import ClusterState
+from ringfence.locks.flags import Flag
 from ringfence.locks.lockspace import Lockspace, check_space
 from ringfence.locks.resource import Lock, Resource
 from ringfence.wire import client as calls
@@ -60,6 +61,70 @@ def test_a_client_that_ends_with_many_locks_lets_go_of_all(world: World) -> None
     assert first.do(calls.Locks(SPACE), client=2)["clients"] == []
     waiting = [take(second, name) for name in names(MANY)]
     assert [second.reply(one)["mode"] for one in waiting] == ["EX"] * MANY
+
+
+def test_many_orphans_are_purged_but_not_one_that_is_taken_over_meanwhile(world: World) -> None:
+    first, second = world.hosts.values()
+    for name in names(MANY):
+        first.do(calls.Lock(SPACE, name, flags=Flag.PERSISTENT))
+    first.feed(inputs.ClientGone(1))
+    world.run()
+    first.held, world.stopped = [], True  # a frame's step does a slice, too
+    asked = first.ask(calls.PurgeOrphans(SPACE), client=2)
+    assert first.reply(asked) is None, "most are still there"
+    kept = names(MANY)[-1]
+    assert first.do(calls.Lock(SPACE, kept, flags=Flag.ORPHAN), client=3)["mode"] == "EX"
+    world.stopped = False
+    first.go_on()
+    assert first.reply(asked) == {"purged": MANY}
+    (row,) = first.do(calls.Locks(SPACE), client=2)["clients"]
+    assert (row["resource"], row["state"]) == (kept, "granted")
+    waiting = [take(second, name) for name in names(MANY)]
+    assert [bool(second.reply(one)) for one in waiting] == [True] * (MANY - 1) + [False]
+
+
+def test_a_lockspace_with_many_locks_is_left_by_force(world: World) -> None:
+    """In the middle of it a client may still let go of what it has, and gets nothing new."""
+    first, second = world.hosts.values()
+    taken = [take(first, name) for name in names(MANY)]
+    locks = [first.reply(one)["lock"] for one in taken]
+    orphan = first.do(calls.Lock(SPACE, "orphan", flags=Flag.PERSISTENT), client=4)["lock"]
+    first.feed(inputs.ClientGone(4))
+    world.run()
+    waits = [take(second, name) for name in names(MANY)]
+    late = first.ask(calls.Convert(locks[-2], "PR"))
+    assert first.reply(late)["mode"] == "PR"
+    first.held, world.stopped = [], True
+    left = first.ask(calls.LeaveSpace(SPACE, force=True), client=2)
+    rows = first.do(calls.Locks(SPACE), client=2)["clients"]
+    assert 0 < len(rows) < MANY
+    first.do(calls.Unlock(locks[-1]))
+    with pytest.raises(Refused, match="leaves the lockspace"):
+        first.do(calls.Lock(SPACE, "new"), client=3)
+    with pytest.raises(Refused, match="leaves the lockspace"):
+        first.do(calls.Lock(SPACE, "orphan", flags=Flag.ORPHAN), client=3)
+    assert first.reply(left) is None
+    world.stopped = False
+    first.go_on()
+    world.pass_ms(100)
+    assert first.reply(left) == {"left": SPACE, "lost": MANY}
+    told = [first.replies[one][-1].result for one in taken]
+    assert told[:-1] == [{"lost": True, "lock": lock} for lock in locks[:-1]]
+    assert told[-1]["mode"] == "EX", "it was let go of, not lost"
+    assert [second.reply(one)["mode"] for one in waits] == ["EX"] * MANY
+    assert orphan not in [row["lock"] for row in first.do(calls.Locks(), client=2)["clients"]]
+
+
+def test_a_clean_leave_takes_many_orphans_along(world: World) -> None:
+    first, second = world.hosts.values()
+    for name in names(MANY):
+        first.do(calls.Lock(SPACE, name, flags=Flag.PERSISTENT))
+    first.feed(inputs.ClientGone(1))
+    world.run()
+    left = first.ask(calls.Leave(), client=2)
+    assert first.reply(left)["message"] == "left the cluster"
+    assert SPACE in host_state(second).lockspaces
+    assert not host_state(second).lockspaces[SPACE].resources
 
 
 def test_leaving_a_lockspace_gives_back_every_kept_lock(world: World) -> None:

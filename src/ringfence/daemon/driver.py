@@ -176,7 +176,9 @@ class Driver:
             asyncio.get_running_loop().call_soon(self._pump)
 
     def _at_once(self, fact: Input) -> None:
-        """Now, after what waits: so whoever sends feels how fast this node really is and can hold back."""
+        """Now, after what waits: so whoever sends feels how fast this node really is and can hold back.
+
+        Steps do not nest: no port calls back from within what an effect makes it do (`Ring.on_input`)."""
         self._queue.append(fact)
         while self._queue and not self._over:
             self._step(self._queue.popleft())

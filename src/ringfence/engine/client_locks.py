@@ -183,23 +183,25 @@ class ClientLocks:
         self._locker.drop(list(self._clients.pop(client, {})))
 
     def take_away(self, lockspace: str) -> int:
-        """This node leaves a lockspace by force: clients are told that their locks are lost, then they are.
+        """This node leaves a lockspace by force: clients are told that their locks are lost, and they are.
 
-        Returns how many had one.  Raises Refused, with nothing done, if not only clients have."""
+        Returns how many there are; if they are many, it goes on in later steps (`Locker.ends`).
+
+        Raises Refused, with nothing done, if not only clients have."""
         me = self._context.name(self._context.me)
         lost = LocksLost(f"{me} leaves lockspace {lockspace} by force: its locks there are lost", node=me)
-        held: list[tuple[int, _Owned]] = []
-        mine: list[int] = []
-        for client, locks in self._clients.items():
-            for lock, owned in locks.items():
-                use = self._locker.use(lock)
-                if use is not None and use.lockspace == lockspace:
-                    mine.append(lock)
-                    held += [(client, owned)] if use.held is not None else []
-        self._locker.take_away(lockspace, mine, lost)
-        for client, owned in held:
-            self._disown(client, owned.lock)
-            self._send(client, Reply(owned.request, result={"lost": True, "lock": owned.lock}))
+
+        def taken(use: Use) -> None:
+            owned = self._clients.get(use.client, {}).get(use.lock)
+            if use.done is not None:
+                use.done(lost)
+            if owned is not None and use.held is not None:
+                self._disown(use.client, use.lock)
+                self._send(use.client, Reply(owned.request, result={"lost": True, "lock": use.lock}))
+
+        uses = [self._locker.use(lock) for locks in self._clients.values() for lock in locks]
+        mine = [use.lock for use in uses if use is not None and use.lockspace == lockspace]
+        self._locker.take_away(lockspace, mine, taken)
         return len(mine)
 
     def end_all(self) -> None:

@@ -9,6 +9,7 @@ A local grant, too, is told only under grant authority: a node that was frozen w
 lock that may be somebody else's by now."""
 
 import errno
+import functools
 from collections import deque
 from collections.abc import Callable
 from heapq import heapify, heappop, heappush
@@ -110,6 +111,16 @@ class Use(msgspec.Struct, gc=False):
         return self.named or f"{self.lockspace}/{self.resource}"
 
 
+class _Ending(msgspec.Struct):
+    """Locks that end little by little, whatever their users want."""
+
+    lockspace: str
+    locks: deque[int]
+    taken: Callable[[Use], None] | None = None
+    """None: orphans are purged, those that nobody has taken over meanwhile."""
+    ended: Callable[[], None] | None = None
+
+
 class Locker:
     def __init__(self, context: Context) -> None:
         self._context = context
@@ -126,6 +137,7 @@ class Locker:
         self._last = 0
         self._dropped: deque[int] = deque()
         """Locks whose users are gone, to be dropped little by little."""
+        self._endings: deque[_Ending] = deque()
         self._gone: list[dict[Any, Any]] = []
         """Tables of a life that is over, emptied little by little."""
         self._outs: deque[Out] = deque()
@@ -293,33 +305,72 @@ class Locker:
         """Whether locks of clients that are gone are still to be let go of."""
         return bool(self._dropped)
 
-    def purge_orphans(self, lockspace: str, resource: str = "") -> int:
-        """Let go of what clients left behind, as if it had not been persistent.  Returns how many."""
-        orphans = self.node_locks.orphans(lockspace, resource)
-        self.take(self.node_locks.drop(orphans))
-        return len(orphans)
+    def purge_orphans(
+        self, lockspace: str, resource: str = "", ended: Callable[[int], None] | None = None
+    ) -> None:
+        """Let go of what clients left behind, as if it had not been persistent; resource "": of all.
 
-    def take_away(self, lockspace: str, locks: list[int], why: RingfenceError) -> None:
-        """End these locks and the orphans of a lockspace under their users, who get `why` for what is in
-        flight; what they could write is no longer valid.
+        A thousand take several steps; `ended` is called with how many there were when all are gone."""
+        orphans = self.node_locks.orphans(lockspace, resource)
+        told = functools.partial(ended, len(orphans)) if ended is not None else None
+        self._endings.append(_Ending(lockspace, deque(orphans), ended=told))
+        self._end_some()
+
+    def take_away(self, lockspace: str, locks: list[int], taken: Callable[[Use], None]) -> None:
+        """End these locks and the orphans of a lockspace under their users; what they could write is no
+        longer valid.  A thousand take several steps (`ends`), in which nothing new may be asked for.
+
+        Args:
+            taken: called with each use as it ends; it answers what is in flight.
 
         Raises Refused, with nothing done, if anybody else has a lock there: a volume command could be
         writing under it."""
         uses = [use for use in self._uses.values() if use.lockspace == lockspace]
-        gone = set(self._dropped)
-        locks = [*locks, *(use.lock for use in uses if use.lock in gone)]
-        others = [use.what for use in uses if use.lock not in locks]
+        may_end = {*locks, *self._dropped}
+        others = [use.what for use in uses if use.lock not in may_end]
         if others:
             raise Refused(
                 f"lockspace {lockspace}: {', '.join(sorted(set(others)))} is in use by volumes of this node",
                 next="deactivate them (ringfence lvchange -an), then leave again",
             )
-        orphans = self.node_locks.orphans(lockspace)
-        for use in uses:
-            self._forget(use.lock)
-            if use.done is not None:
-                use.done(why)
-        self.take(self.node_locks.drop([*locks, *orphans]))
+        ending = deque([*(use.lock for use in uses), *self.node_locks.orphans(lockspace)])
+        self._endings.append(_Ending(lockspace, ending, taken))
+        self._end_some()
+
+    def ends(self, lockspace: str) -> bool:
+        """Whether locks there are being purged or taken away."""
+        return any(one.lockspace == lockspace for one in self._endings)
+
+    def ending(self, lockspace: str) -> set[int]:
+        """Which those are."""
+        return {
+            lock
+            for one in self._endings
+            for lock in one.locks
+            if one.lockspace == lockspace and self._will_end(one, lock)
+        }
+
+    def _will_end(self, ending: _Ending, lock: int) -> bool:
+        return ending.taken is not None or self.node_locks.is_orphan(lock)
+
+    def _end_some(self) -> None:
+        budget = self._context.at_once
+        while self._endings and (budget > 0 or not self._endings[0].locks):
+            one = self._endings[0]
+            some = [one.locks.popleft() for _ in range(min(len(one.locks), budget))]
+            budget -= len(some)
+            some = [lock for lock in some if self._will_end(one, lock)]
+            for lock in some:
+                use = self._uses.get(lock)
+                self._forget(lock)
+                if use is not None and one.taken is not None:
+                    one.taken(use)
+            self.take(self.node_locks.drop(some))
+            if not one.locks:
+                self._endings.popleft()
+                if one.ended is not None:
+                    one.ended()
+        self._context.more = bool(self._endings) or self._context.more
 
     def leave_behind(self, locks: list[int]) -> None:
         """A command ended without releasing these: they are released, whatever they wait for."""
@@ -368,6 +419,8 @@ class Locker:
             untold, self._untold = self._untold, {}
             self.take([out for outs in untold.values() for out in outs])
         self._drop_some()
+        if self._endings:
+            self._end_some()
         if self._gone:
             self._free_some()
         while self._limits and self._limits[0][0] <= self._context.now_ns:
@@ -385,6 +438,10 @@ class Locker:
         self._gone += [self._uses, *self.node_locks.clear()]
         self._uses, self._persistent, self._limits, self.seeking = {}, {}, [], {}
         self._dropped.clear()
+        endings, self._endings = self._endings, deque()
+        for one in endings:
+            if one.ended is not None:
+                one.ended()  # with this life, as everything else here
 
     def _free_some(self) -> None:
         """To give back the memory of a hundred thousand locks takes a while, too."""

@@ -156,8 +156,11 @@ class Requests:
                 resource = resource_name(call.resource) if call.resource else ""
                 lockspace = lockspace_name(call.lockspace)
                 self._must_know(lockspace)
-                purged = self._locker.purge_orphans(lockspace, resource)
-                self._send(client, Reply(id, result={"purged": purged}))
+                self._locker.purge_orphans(
+                    lockspace,
+                    resource,
+                    lambda purged: self._send(client, Reply(id, result={"purged": purged})),
+                )
             case _:
                 self._volume(client, id, call)
 

@@ -253,8 +253,9 @@ class Tasks:
         return self._holds_now(task, order)
 
     def _check_unused(self, lockspace: str) -> None:
-        """Raises Refused while anybody has a lock there, be it an orphan's."""
-        locks = self._locker.node_locks.clients(lockspace)
+        """Raises Refused while anybody has a lock there that is not about to end, be it an orphan's."""
+        ending = self._locker.ending(lockspace)
+        locks = [lock for lock in self._locker.node_locks.clients(lockspace) if lock not in ending]
         uses = [use for use in map(self._locker.use, locks) if use is not None]
         if uses:
             raise in_use(self._context, uses)
@@ -284,6 +285,8 @@ class Tasks:
         if isinstance(order, orders.JoinLockspace):
             self._ask_to_join(order.lockspace)
         elif isinstance(order, orders.LeaveLockspace) and not task.seq:
+            if self._locker.ends(order.lockspace):
+                return
             locks = self._locker.node_locks
             some, task.kept = task.kept[-context.at_once :], task.kept[: -context.at_once]
             for resource in some:

@@ -9,8 +9,10 @@ A client that ends without unlocking leaves its PERSISTENT locks behind as *orph
 before, until somebody adopts them (ORPHAN) or they are purged.  They end with this life of the node."""
 
 import errno
+from bisect import insort
 from collections import deque
 from collections.abc import Collection, Iterable
+from operator import itemgetter
 from typing import Any
 
 import msgspec
@@ -73,7 +75,7 @@ class NodeLocks:
         self._persistent: dict[int, bool] = {}
         """Lock ids that bear PERSISTENT -> whether they are orphans; in the order of their becoming one."""
         self._holding: deque[tuple[int, NodeLock]] = deque()
-        """(end, lock) of the minimum hold times that run."""
+        """(end, lock) of the minimum hold times that run, the next to end first."""
 
     # -- clients -----------------------------------------------------------------------
 
@@ -230,7 +232,7 @@ class NodeLocks:
             return self._done(lock, lock.adopt(mode, token))
         outs = lock.on_granted(mode, token, lvb, lvb_valid, hold_until_ms)
         if hold_until_ms and lock.local.hold_until_ms == hold_until_ms:
-            self._holding.append((hold_until_ms, lock))
+            self._hold(hold_until_ms, lock)
         return self._done(lock, outs)
 
     def on_refused(
@@ -310,6 +312,9 @@ class NodeLocks:
             if lock.lockspace == lockspace and resource in ("", lock.resource)
         ]
 
+    def is_orphan(self, lock_id: int) -> bool:
+        return self._persistent.get(lock_id, False)
+
     def where(self, lock_id: int) -> tuple[str, str] | None:
         """(lockspace, resource) of a lock id; None if there is no such lock."""
         lock = self._of.get(lock_id)
@@ -361,6 +366,13 @@ class NodeLocks:
         lock = NodeLock(lockspace, Local(resource))
         self._spaces.setdefault(lockspace, {})[resource] = lock
         return lock
+
+    def _hold(self, end_ms: int, lock: NodeLock) -> None:
+        """It ends last; but not for a moment after the configured time was made shorter."""
+        if self._holding and end_ms < self._holding[-1][0]:
+            insort(self._holding, (end_ms, lock), key=itemgetter(0))
+        else:
+            self._holding.append((end_ms, lock))
 
     def _done(self, lock: NodeLock, outs: list[Out]) -> list[Out]:
         """Forget what has ended."""

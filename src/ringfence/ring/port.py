@@ -19,14 +19,17 @@ OnInput = Callable[[RingInput], None]
 class Ring(Protocol):
     on_input: OnInput
     """Called in the event loop, in the ring's order.  Must return soon: time it takes is time in
-    which the ring looks silent to the others."""
+    which the ring looks silent to the others.
+
+    Never called from within `multicast`, nor from within itself: the driver steps the engine in it at once,
+    and multicasts in the middle of a step's effects."""
 
     async def start(self) -> None:
         """Begin to connect, and go on for ever.  Returns at once; the first `ViewChanged` says that
         this node is in, `RingLost` that it is not (or no longer)."""
 
     def multicast(self, payload: bytes) -> None:
-        """Send to all members, this one too.  Returns at once.
+        """Send to all members, this one too.  Returns at once; its own delivery comes later.
 
         While the ring is absent the payload is dropped, silently: the engine submits again after
         the next view.  Raises BadInput if it is larger than the ring can carry in one piece."""

@@ -57,6 +57,8 @@ class ClientSocket:
         on_request: called in the event loop with (client number, request, who is asking).  Every
             request deserves exactly one `send` of a final reply, now or later.
         on_gone: called once when a client's connection ended, whoever ended it.
+            Neither is ever called from within `send` or `drop`: the driver steps the engine in them, and
+            sends in the middle of a step's effects.
         group: name of the group that may connect besides root; "" leaves the process's own.
     """
 
