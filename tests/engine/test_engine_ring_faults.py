@@ -416,3 +416,67 @@ def test_who_is_back_within_its_time_is_not_fenced(tmp_path: Path) -> None:
     world.pass_ms(10_000)
     assert all_is_well(world)
     assert [host.runs for host in world.hosts.values()] == [[], [], []]
+
+
+def stop(world: World, id: int) -> None:
+    """A clean leave, as `ringfence leave` asks for."""
+    host = world.hosts[id]
+    left = host.ask(calls.Leave())
+    world.until(lambda: host.ended is not None)
+    assert host.reply(left)["message"] == "left the cluster"
+    rest = tuple(one for one in world.members if one != id)
+    world.view(*rest, how="leave")
+    world.run()
+
+
+def power_on(world: World, *members: int) -> None:
+    for id in members:
+        world.hosts[id].boots += 1
+        world.hosts[id].start()
+    world.view(*members)
+    world.run()
+
+
+@pytest.mark.parametrize("stays_off", [1, 2])
+def test_after_a_clean_stop_nobody_is_fenced_who_stays_off(tmp_path: Path, stays_off: int) -> None:
+    """All stop, one after the other; at the next start one is absent, and is left alone."""
+    world = make(tmp_path, 4)
+    for id in (1, 2):
+        stop(world, id)  # then the others have no quorum, and are switched off
+    for id in (1, 2, 3, 4):
+        world.cut(id)
+    world.members = ()
+    power_on(world, *(one for one in (1, 2, 3, 4) if one != stays_off))
+    three = world.hosts[3]
+    assert all_is_well(world)
+    world.pass_ms(3 * TIMING.post_join_delay_ms)
+    assert [host.runs for host in world.hosts.values()] == [[], [], [], []]
+    assert three.do(calls.Status())["members"][stays_off - 1]["state"] == "left"
+    assert three.do(calls.LvChange("vg0", f"vm{stays_off}", "ey", wait_ms=0))["mode"] == "EX"
+    assert f"an-a01n0{stays_off} left cleanly; it comes back when" in why(three, f"an-a01n0{stays_off}")
+
+
+def test_a_clean_stop_is_over_when_the_node_is_back(tmp_path: Path) -> None:
+    """Node 1 left, and came back while node 3 was off: what node 3 remembers is no longer so."""
+    world = make(tmp_path, 3)
+    stop(world, 1)
+    world.cut(3)
+    world.view(2)
+    world.run()
+    world.hosts[1].boots += 1
+    world.hosts[1].start()
+    world.view(1, 2)
+    world.until(lambda: all_is_well(world))
+    world.power[3] = Power.ON
+    world.hosts[1].do(calls.LvChange("vg0", "vm1", "ey", wait_ms=0))
+    dead_devices(world, 1)
+    world.part((1,), (2,))
+    world.run()
+    world.cut(2)
+    world.hosts[2].boots += 1
+    world.hosts[3].boots += 1
+    world.hosts[2].start()
+    world.hosts[3].start()
+    world.part((1,), (2, 3))
+    world.run()
+    assert victims(world.hosts[3]) == [1], "it is alive, and may have its volume open"

@@ -205,7 +205,8 @@ class _Node:
             victims = tuple(victim.life for victim in state.victims())
             liars = tuple(sorted(state.domain.quarantined.items()))
             fenced = state.domain.fenced_lives()
-            disk = DiskState(state.epoch, disk.incarnation, disk.boot, victims, liars, fenced)
+            out = tuple(life for _, life in sorted(state.out.items()))
+            disk = DiskState(state.epoch, disk.incarnation, disk.boot, victims, liars, fenced, out)
         if disk != context.disk or context.keep:
             context.disk, context.keep = disk, False
             context.effects.insert(0, Keep(disk))

@@ -265,6 +265,7 @@ class Views:
                 fenced=state.domain.fenced_lives() if state and carries else context.disk.fenced,
                 quarantined=context.disk.quarantined,
                 speaks=context.speaks,
+                out=context.disk.out,
                 protocol=state.protocol if state and carries else context.speaks.low,
             )
         )
@@ -403,6 +404,7 @@ class Views:
             wall_ms,
             verdict.fresh,
             shown,
+            verdict.out,
         )
         if state.lives.get(context.me) != context.life:
             self.go_stale(f"not admitted to view {barrier.epoch}")
