@@ -1,0 +1,125 @@
+"""A lab's network: a namespace a host, and one more that is the switch between them.
+
+All in namespaces of the process that makes it; nothing in the host's own.  The switch has a bridge for
+each link, and on it a port a host; host number N has the address 10.77.LINK.N there, on LINK0, LINK1, ….
+Cuts are elements of a set in the switch's nftables: pairs of ports between which no packet passes, in that
+direction.  ARP does pass, for a cut in one direction must not become one in both a while later."""
+
+from collections.abc import Iterable, Sequence
+
+import msgspec
+
+from ringfence.lab.namespaces import Namespace, run_in
+
+RULES = """
+table bridge cuts {
+  set cut { type ifname . ifname; }
+  chain forward { type filter hook forward priority 0; ether type ip iifname . oifname @cut drop; }
+}
+"""
+
+Cut = tuple[int, int, int]
+"""(from host number, to host number, link): what the second is not to hear."""
+
+
+class Network:
+    """Holds the namespaces of hosts 1 … `hosts` until `close`; what runs in one keeps it a while longer.
+
+    Raises Refused (without root), Unavailable; nothing is left then."""
+
+    def __init__(self, hosts: int, links: int = 1) -> None:
+        self.links = links
+        self._held: list[Namespace] = []
+        try:
+            self.switch = self._new()
+            self.hosts = {number: self._new() for number in range(1, hosts + 1)}
+            self._wire()
+        except BaseException:
+            self.close()
+            raise
+
+    def _new(self) -> Namespace:
+        self._held.append(Namespace())
+        return self._held[-1]
+
+    def _wire(self) -> None:
+        lines = []
+        for link in range(self.links):
+            lines.append(f"link add br{link} up type bridge")
+            for number, host in self.hosts.items():
+                name = port(number, link)
+                lines.append(f"link add {name} type veth peer name link{link} netns {host.path}")
+                lines.append(f"link set {name} master br{link} up")
+        self.switch.run(["ip", "-batch", "-"], "\n".join(lines))
+        self.switch.run(["nft", "-f", "-"], RULES)
+        for number, host in self.hosts.items():
+            lines = []
+            for link in range(self.links):
+                lines.append(f"addr add {address(number, link)}/24 dev link{link}")
+                lines.append(f"link set link{link} up")
+            host.run(["ip", "-batch", "-"], "\n".join(lines))
+
+    def close(self) -> None:
+        for one in self._held:
+            one.close()
+        self._held = []
+
+
+class Cables:
+    """What passes through a switch; also through another process's (its path is all that is needed)."""
+
+    def __init__(self, switch: str, hosts: Sequence[int], links: int = 1) -> None:
+        self._switch = switch
+        self._hosts = hosts
+        self._links = range(links)
+
+    def cuts(self) -> frozenset[Cut]:
+        told = msgspec.json.decode(self._nft("-j", "list", "set", "bridge", "cuts", "cut"))
+        found = next(one["set"] for one in told["nftables"] if "set" in one)
+        return frozenset(_cut_of(*one["concat"]) for one in found.get("elem", ()))
+
+    def cut(self, cuts: Iterable[Cut]) -> None:
+        """Beside those that are cut already.  One change: no packet passes between two of them."""
+        elements = [f'"{port(one, link)}" . "{port(other, link)}"' for one, other, link in cuts]
+        if elements:
+            self._change(f"add element bridge cuts cut {{ {', '.join(elements)} }}")
+
+    def heal(self) -> None:
+        self._change("flush set bridge cuts cut")
+
+    def _change(self, line: str) -> None:
+        self._nft("-f", "-", stdin=line + "\n")
+
+    def _nft(self, *words: str, stdin: str = "") -> str:
+        return run_in(self._switch, ["nft", *words], stdin)
+
+    # -- kinds of cuts -----------------------------------------------------------------
+
+    def out_of(self, number: int) -> list[Cut]:
+        """What the host sends is heard by nobody."""
+        return [(number, other, link) for link in self._links for other in self._hosts if other != number]
+
+    def into(self, number: int) -> list[Cut]:
+        """The host hears nothing."""
+        return [(other, one, link) for one, other, link in self.out_of(number)]
+
+    def around(self, number: int) -> list[Cut]:
+        return self.out_of(number) + self.into(number)
+
+    def between(self, one: int, other: int) -> list[Cut]:
+        """Both go on to hear everybody else."""
+        return [(*pair, link) for link in self._links for pair in ((one, other), (other, one))]
+
+
+def port(number: int, link: int) -> str:
+    """The name of the switch's end of a cable."""
+    return f"n{number}.{link}"
+
+
+def address(number: int, link: int = 0) -> str:
+    return f"10.77.{link}.{number}"
+
+
+def _cut_of(source: str, target: str) -> Cut:
+    (one, link), (other, _) = (name[1:].split(".") for name in (source, target))
+    return int(one), int(other), int(link)
