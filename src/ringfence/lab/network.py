@@ -6,7 +6,7 @@ Cuts are elements of a set in the switch's nftables: pairs of ports between whic
 direction.  ARP does pass, for a cut in one direction must not become one in both a while later."""
 
 import enum
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import msgspec
 
@@ -110,6 +110,16 @@ def cuts_between(
     pairs = [(one, other) for one in ones for other in others if one != other]
     found = [(one, other, link) for one, other in pairs for link in links if way is not Way.INBOUND]
     return found + [(other, one, link) for one, other in pairs for link in links if way is not Way.OUTBOUND]
+
+
+def cuts_apart(
+    groups: Iterable[Iterable[int]], hosts: Iterable[int], links: Sequence[int] = (0,)
+) -> list[Cut]:
+    """Between all groups; hosts in none of them are one more."""
+    parts = [list(group) for group in groups]
+    parts.append([one for one in hosts if not any(one in part for part in parts)])
+    pairs = [(part, later) for at, part in enumerate(parts) for later in parts[at + 1 :]]
+    return [cut for part, later in pairs for cut in cuts_between(part, later, links)]
 
 
 def port(number: int, link: int) -> str:

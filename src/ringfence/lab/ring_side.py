@@ -17,7 +17,7 @@ from ringfence.lab import trees
 from ringfence.lab.corosync import SHARED, CorosyncFiles, check_programs, new_key
 from ringfence.lab.layout import Kept, Layout
 from ringfence.lab.namespaces import Namespace
-from ringfence.lab.network import Cables, Cut, Way, address, cuts_between
+from ringfence.lab.network import Cables, Cut, Way, address, cuts_apart, cuts_between
 from ringfence.ring.admin import HubAdmin
 
 
@@ -111,7 +111,7 @@ class HubSide:
 
     def cuts(self) -> list[Cut]:
         with HubAdmin(self._places.hub_socket) as hub:
-            return _between_groups(hub.status().groups, self._numbers, 1)
+            return cuts_apart(hub.status().groups, self._numbers)
 
     def clear(self) -> None:
         self._places.hub_socket.unlink(missing_ok=True)
@@ -163,7 +163,7 @@ class CorosyncSide:
         self._cables().cut(cuts_between([number], others, links, way))
 
     def partition(self, groups: Sequence[Sequence[int]]) -> None:
-        self._cables().cut(_between_groups(groups, self._numbers, len(self._links)))
+        self._cables().cut(cuts_apart(groups, self._numbers, self._links))
 
     def heal(self) -> None:
         self._cables().heal()
@@ -199,17 +199,3 @@ class CorosyncSide:
                 if one is not None and ours.search(Path(f"/proc/{pid}/cmdline").read_bytes()):
                     found.append(one)
         return found
-
-
-def _between_groups(groups: Sequence[Sequence[int]], numbers: Iterable[int], links: int) -> list[Cut]:
-    if not groups:
-        return []
-    of = {number: at for at, group in enumerate(groups) for number in group}
-    others = [number for number in numbers if number not in of]
-    parts = [*groups, others]
-    return [
-        cut
-        for at, part in enumerate(parts)
-        for later in parts[at + 1 :]
-        for cut in cuts_between(part, later, range(links))
-    ]
