@@ -55,6 +55,7 @@ def status(
         "authority": _authority(context),
         "exports": exports,
         "broken": list(broken),
+        "remarks": [context.ring_remark] if context.ring_remark else [],
         "refused": [context.refused[node] for node in sorted(context.refused) if node != context.me],
         "quarantined": sorted(state.domain.quarantined) if state else [],
         "incidents": [msgspec.to_builtins(incident) for incident in state.incidents] if state else [],
