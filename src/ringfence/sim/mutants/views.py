@@ -149,3 +149,10 @@ def _() -> list[Change]:
 @mutant("late-words", "what a parted ring delivers to one side alone is taken in", story="parted-again")
 def _() -> list[Change]:
     return [(views.Views, "_moves", property(lambda self: True))]
+
+
+@mutant(
+    "first-come", "two of three that find each other first go on without the third", story="parted-again"
+)
+def _() -> list[Change]:
+    return [(views.Views, "_awaited", lambda self, members: "")]
