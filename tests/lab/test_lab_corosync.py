@@ -99,7 +99,7 @@ def state(lab: Lab, node: str) -> str:
 def given_up(lab: Lab, node: str) -> bool:
     """Whether the last that is told of a failure of it is that its locks are cleaned up."""
     with connect(lab.socket(TWO), retry_ms=0) as daemon:
-        events = daemon.events()
+        events = list(daemon.events())
     told = [one["kind"] for one in events if one["fields"].get("node") == lab.number(node)]
     return [kind for kind in told if kind in ("victim", "purged", "joined")][-1:] == ["purged"]
 
