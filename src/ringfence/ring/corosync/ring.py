@@ -237,10 +237,12 @@ class CorosyncRing:
         until = loop.time() + SLICE_S
         self._turning = False
         try:
-            while loop.time() < until:
+            while True:
                 if self._in:
                     self.on_input(self._in.popleft())
                 elif not self._take_one():
+                    return
+                if loop.time() >= until:
                     return
         except Gone as error:
             self._gone(error)
