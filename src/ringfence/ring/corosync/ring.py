@@ -14,16 +14,15 @@ What corosync says of quorum comes beside the order, up to 10 ms after the chang
 import asyncio
 import contextlib
 import os
-import secrets
 import threading
 from collections import deque
 from collections.abc import Callable
 
 from ringfence.core.cluster import Timing
 from ringfence.core.errors import BadInput, RingfenceError
-from ringfence.engine.inputs import Delivered, QuorumSaid, RingLost, RingRemarked
+from ringfence.engine.inputs import Delivered, QuorumSaid, RingLost, RingRemarked, ViewChanged
 from ringfence.host.clock import boottime_ns
-from ringfence.ring.corosync.exchange import Confchg, Exchange, RingFormed, View
+from ringfence.ring.corosync.exchange import Confchg, Exchange, RingFormed
 from ringfence.ring.corosync.pieces import Rejoiner, messages
 from ringfence.ring.corosync.pulse import Pulse
 from ringfence.ring.corosync.session import Gone, Session
@@ -107,7 +106,7 @@ class CorosyncRing:
             raise BadInput(
                 f"a message of {len(payload)} bytes is over the ring's limit of {MAX_PAYLOAD_BYTES}"
             )
-        if self._view is None or self._out_bytes > UNSENT_LIMIT_BYTES:
+        if not self._in_view or self._out_bytes > UNSENT_LIMIT_BYTES:
             self.dropped += 1
             return
         self._out.append(payload)
@@ -312,8 +311,8 @@ class CorosyncRing:
             if view is not None:
                 self._enter(view)
             return
-        if exchange.view is None or message.view != exchange.view.id or sender not in exchange.view.members:
-            return
+        if exchange.view is None:
+            return  # of a view that is over
         if isinstance(message, Batch):
             self._in.extend(Delivered(sender.node, payload) for payload in message.payloads)
         elif isinstance(message, Piece) and (payload := self._rejoiner.add(sender, message)) is not None:
@@ -322,8 +321,8 @@ class CorosyncRing:
     # -- changes and views -----------------------------------------------------------------
 
     @property
-    def _view(self) -> View | None:
-        return self._exchange.view if self._exchange is not None else None
+    def _in_view(self) -> bool:
+        return self._exchange is not None and self._exchange.view is not None
 
     def _view_over(self) -> None:
         """What waits was meant for a view that is over; the engine says it again."""
@@ -364,7 +363,7 @@ class CorosyncRing:
         self._beating = loop.call_later(self._timing.token_ms / 8000, self._beat)
 
     def _say_hello(self, exchange: Exchange) -> None:
-        hello = exchange.hello(secrets.randbits(63))
+        hello = exchange.hello()
         if hello is not None:
             self._messages.append(encode(hello))
             self._send()
@@ -384,11 +383,11 @@ class CorosyncRing:
                 "stopped, or something else has joined the group"
             )
 
-    def _enter(self, view: View) -> None:
+    def _enter(self, view: ViewChanged) -> None:
         self._change_over()
         self._told = ""
-        self.seen = view.changed.epoch.seq
-        self._in.append(view.changed)
+        self.seen = view.epoch.seq
+        self._in.append(view)
 
     # -- what goes ---------------------------------------------------------------------------
 
@@ -400,14 +399,14 @@ class CorosyncRing:
     def _send(self) -> None:
         """Send what waits, in as few messages as can be, as far as corosync takes them."""
         self._sending = False
-        session, view = self._session, self._view
+        session = self._session
         if session is None:
             return
         try:
             while self._in_flight < IN_FLIGHT:
-                if not self._messages and self._out and view is not None:
+                if not self._messages and self._out:
                     waiting, self._out, self._out_bytes = self._out, [], 0
-                    self._messages.extend(messages(view.id, waiting))
+                    self._messages.extend(messages(waiting))
                 if not self._messages:
                     return
                 if not session.mcast(self._messages[0]):
