@@ -59,8 +59,8 @@ _SORTS = {
         "ilo_ssh imm ipmilan ipmilanplus redfish rsa rsb"
     ),
     Sort.MANAGER: (
-        "bladecenter cisco_ucs hpblade ibmblade ilo_moonshot intelmodular ldom lpar pve rhevm vbox virsh virt "
-        "vmware_rest vmware_soap xenapi xvm"
+        "bladecenter cisco_ucs hpblade ibmblade ilo_moonshot intelmodular ldom lpar pve rhevm vbox virsh "
+        "virt vmware_rest vmware_soap xenapi xvm"
     ),
     Sort.OUTLET: (
         "apc apc_snmp cdu cyberpower_ssh eaton_snmp emerson eps ipdu lindypdu netio raritan raritan_px3 "
@@ -68,24 +68,20 @@ _SORTS = {
     ),
     Sort.STORAGE: "brocade cisco_mds mpath sanbox2 scsi",
 }
-_COMMUNITY = (
-    "apc_snmp",
-    "cisco_mds",
-    "eaton_snmp",
-    "emerson",
-    "ibmblade",
-    "intelmodular",
-    "ipdu",
-    "lindypdu",
-    "tripplite_snmp",
-)
-_NONE = ("mpath", "scsi", "virt", "xvm")
+_SECRETS = {
+    "community": "apc_snmp cisco_mds eaton_snmp emerson ibmblade intelmodular ipdu lindypdu tripplite_snmp",
+    "": "mpath scsi virt xvm",
+}
+"""Where it is not "password"."""
+
+
+def _secrets(name: str) -> tuple[str, ...]:
+    found = next((key for key, names in _SECRETS.items() if name in names.split()), "password")
+    return (found,) if found else ()
+
 
 STOCK = {
-    f"fence_{name}": StockAgent(
-        sort,
-        ("community",) if name in _COMMUNITY else () if name in _NONE else ("password",),
-    )
+    f"fence_{name}": StockAgent(sort, _secrets(name))
     for sort, names in _SORTS.items()
     for name in names.split()
 }
