@@ -224,11 +224,11 @@ WRONG_NODES = {
     "n1=10.0.0.1/24": "'10.0.0.1/24' is no address",
     "n1=10.0.0.1:5405": "'10.0.0.1:5405' is no address",
     "n1=10.0.0.1,": "n1: '' is no address",
-    "n1=host_x": "'host_x' is no address",
+    "n1=_x": "'_x' is no address",
     "n1=fe80::1%eth0": "means something else on every host",
     "n1=127.0.0.1": "127.0.0.1 is no address at which other hosts reach it",
     "n1=10.0.0.1,fd00::1 n2=10.0.0.2": "n2 and n1 do not have as many addresses: 1, 2",
-    "n1=10.0.0.1 n2=fd00::2": "link 0 has IPv4 and IPv6 addresses (10.0.0.1, fd00::2)",
+    "n1=h n2=10.0.0.1 n3=fd00::2": "link 0 has IPv4 and IPv6 addresses (10.0.0.1, fd00::2)",
     "n1=10.0.0.1,10.0.0.2,10.0.0.3,10.0.0.4,10.0.0.5,10.0.0.6,10.0.0.7,10.0.0.8,10.0.0.9": "at most 8 links",
 }
 WRONG_FENCES = {
