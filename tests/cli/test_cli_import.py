@@ -181,7 +181,7 @@ BROKEN = {
     "blank in an address": (cluster(one_node("", 'name="n.x y" nodeid="1"')), "n: 'n.x y' is no address"),
     "not utf-8": (b"totem {\n name: \xff\n}", "f is not UTF-8; save it as UTF-8"),
     "prose": (b"Dear admin,\nplease.\n", "f is neither cluster.conf, corosync.conf nor dlm.conf"),
-    "huge": (b"<" + b" " * (1 << 20), "that is no configuration"),
+    "huge": (b"<" + b" " * (1 << 20), "f is larger than any configuration"),
     "billion laughs": (
         f'<?xml version="1.0"?><!DOCTYPE c [<!ENTITY l0 "ha">{LAUGHS}]><cluster name="&l9;"/>'.encode(),
         "f line 1 declares a document type or an entity: not read; remove the declaration",

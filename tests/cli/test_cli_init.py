@@ -130,13 +130,28 @@ def test_a_password_goes_from_its_file_to_secrets_alone(run: Run, here: Path, pa
         assert PASSWORD not in ran.out + ran.err
     out = here / "alteeve"
     holding = [path for path in out.rglob("*") if path.is_file() and PASSWORD in path.read_text("latin-1")]
-    assert {path.name for path in holding} == {"ipmilan-n1", "apc-snmp-n1", "apc-snmp-n1-2"}
+    assert {path.name for path in holding} == {"ipmilan-n1"}
     assert all(stat.S_IMODE(path.stat().st_mode) == 0o600 for path in holding)
     as_host = Paths(here / "host")
     as_host.etc.mkdir(parents=True)
     (out / "secrets").rename(as_host.secrets)
     assert read_secrets(as_host, "ipmilan-n1") == {"password": PASSWORD}
     assert read_secrets(as_host, "ipmilan-n2") == {}
+
+
+def test_passwords_go_to_who_asks_for_them(run: Run, here: Path, password: Path) -> None:
+    """The narrower word first; a community, which travels in clear, only to the device that is named."""
+    for name in ("n2", "apc"):
+        (here / name).write_text(f"of {name}\n")
+        (here / name).chmod(0o600)
+    words = [str(password), "n2=n2", "apc-snmp-n1-2=apc"]
+    assert run(*FENCED, *(f"--password-file={word}" for word in words)).code == 0
+    assert {path.name: path.read_text().splitlines()[1] for path in (here / "alteeve/secrets").iterdir()} == {
+        "ipmilan-n1": f"password={PASSWORD}",
+        "ipmilan-n2": "password=of n2",
+        "apc-snmp-n1": "#community=",
+        "apc-snmp-n1-2": "community=of apc",
+    }
 
 
 @pytest.mark.parametrize("umask", [0o000, 0o077])
@@ -287,7 +302,7 @@ def test_a_password_file_that_will_not_do(run: Run, here: Path, text: bytes, mod
 
 
 def test_a_password_that_nobody_asks_for_is_refused(run: Run, password: Path) -> None:
-    assert "no fence device asks for one" in run(*TWO, "--password-file", str(password)).err
+    assert "no fence device asks for a password" in run(*TWO, "--password-file", str(password)).err
     assert "a second one" in run(*FENCED, *("--password-file", str(password)) * 2).err
     assert "cannot read nowhere: No such file" in run(*FENCED, "--password-file", "nowhere").err
 

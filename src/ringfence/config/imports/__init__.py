@@ -17,10 +17,11 @@ from ringfence.config.setup.plan import timing_for
 from ringfence.core.cluster import ClusterConfig, Confirms, NodeConfig, Timing
 from ringfence.core.errors import BadInput, ConfigError
 
-__all__ = ["carry_over"]
+__all__ = ["LARGEST_BYTES", "carry_over"]
 
 CLUSTER_CONF, COROSYNC_CONF, DLM_CONF = "cluster.conf", "corosync.conf", "dlm.conf"
 LARGEST_BYTES = 1 << 20
+"""Of a file; nobody need read more of it."""
 _SECTION = re.compile(r"^\s*[a-z]+\s*\{", re.MULTILINE)
 _DLM = re.compile(
     r"^\s*((device|connect|unfence|fence_all|unfence_all|lockspace|master)\s|[a-z_]+\s*=)", re.MULTILINE
@@ -54,7 +55,7 @@ def carry_over(
 
 def _kind(file: str, data: bytes) -> str:
     if len(data) > LARGEST_BYTES:
-        raise ConfigError(f"{file} has {len(data)} bytes: that is no configuration", next="name another file")
+        raise ConfigError(f"{file} is larger than any configuration", next="name another file")
     # UTF-16, too, begins with <, between or before zeros; what encoding it is the XML says itself.
     if data.lstrip(b"\xef\xbb\xbf\xff\xfe\0 \t\r\n").startswith(b"<"):
         return CLUSTER_CONF

@@ -191,8 +191,8 @@ def _by_name(config: ClusterConfig) -> list[str]:
     if not names:
         return []
     return [
-        f"addresses by name ({names[0]}, ...): corosync looks them up when it starts, so every host should have "
-        f"them in its /etc/hosts"
+        f"addresses by name ({names[0]}, ...): corosync looks them up when it starts, so every host should "
+        f"have them in its /etc/hosts"
     ]
 
 
