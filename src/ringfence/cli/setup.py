@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import click
-import msgspec
 
 from ringfence.cli.answers import columns, print_json
 from ringfence.cli.options import json_option
@@ -77,7 +76,7 @@ def _output_options(command: C) -> C:
 @click.option("--fence", "fences", multiple=True, metavar="NODE[:LEVEL]=AGENT[,KEY=VALUE...]",
     help="A fence device of NODE; repeat it.  Without any a person must confirm each failure.")  # fmt: skip
 @click.option("--password-file", "passwords", multiple=True, metavar="[NAME=]FILE",
-    help="The fence devices' password, or that of a node's or device NAME alone: FILE's first line.")  # fmt: skip
+    help="The fence devices' password, or that of a node or device alone: FILE's first line.")  # fmt: skip
 @_output_options
 def init(
     name: str,
