@@ -93,8 +93,8 @@ def _begin(config: ClusterConfig) -> str:
     if len(config.nodes) == 1:
         return "One host needs nobody else."
     return (
-        f"All within {config.timing.post_join_delay_ms // 1000} s of each other: once a majority is there for "
-        f"so long, whoever is still absent is fenced."
+        f"All within {config.timing.post_join_delay_ms // 1000} s of each other: once a majority is there "
+        f"for so long, whoever is still absent is fenced."
     )
 
 
