@@ -34,14 +34,12 @@ go on.  An EDEADLK takes a client's mode or its wish, so it cannot come back for
 import errno
 from collections.abc import Collection
 
-import msgspec
-
 from ringfence.core.ids import Token
 from ringfence.core.modes import Mode
 from ringfence.locks.compat import compatible, covers, supremum
 from ringfence.locks.flags import ALTERNATIVES, Flag, valid_unlock
-from ringfence.locks.local import Local, Outstanding
-from ringfence.locks.lockspace import OpKind
+from ringfence.locks.holdings import Holding, Place
+from ringfence.locks.local import Local
 from ringfence.locks.outs import (
     AskCluster,
     ClientBlocking,
@@ -52,7 +50,17 @@ from ringfence.locks.outs import (
     ClientReleased,
     Out,
 )
-from ringfence.locks.resource import Blocking, Cancelled, Effect, Granted, Lock, Refused, Released
+from ringfence.locks.queues import (
+    Blocking,
+    Cancelled,
+    Effect,
+    Granted,
+    Lock,
+    OpKind,
+    Outstanding,
+    Refused,
+    Released,
+)
 
 PASSED_ON = Flag.NOQUEUE | Flag.NOQUEUEBAST | Flag.NOORDER | Flag.HEADQUE
 PLAIN = Flag.NOQUEUE | Flag.VALBLK
@@ -61,31 +69,7 @@ DEADLOCK = Flag.YIELDS | Flag.NODLCKWT
 """What decides whether the cluster calls a node's conversion a deadlock."""
 
 
-class Place(msgspec.Struct, frozen=True):
-    """Where a client's wish stands on its node."""
-
-    heads: bool
-    """The node asks the cluster for its sake."""
-    behind: tuple[int, ...]
-    """Clients queued right before it; those who will not wait, or pass the order, and who is before them."""
-    shut_out: bool
-    """Other nodes wait for this one, and no new client comes before them."""
-
-
-class NodeLock(msgspec.Struct, gc=False, eq=False):
-    """A struct for its size: a node may keep a million of these."""
-
-    lockspace: str
-    local: Local
-    held: Mode = Mode.UN
-    """The node's lock in the ordered state, as of the last answer."""
-    token: Token | None = None
-    keep: bool = True
-    _unwritten: bool = False
-    """A client wrote the value block (or spoiled it), and the cluster does not know yet."""
-    _withheld: tuple[ClientReleased | ClientGranted | ClientBlocking, ...] = ()
-    """Answers to be told when the cluster knows what was given back or written."""
-
+class NodeLock(Holding):
     @property
     def resource(self) -> str:
         return self.local.name

@@ -15,14 +15,13 @@ from collections.abc import Collection, Iterable
 from operator import itemgetter
 from typing import Any
 
-import msgspec
-
 from ringfence.core.ids import Token
 from ringfence.core.modes import Mode
 from ringfence.locks.flags import CLIENTS_OWN, NODES_OWN, Flag
+from ringfence.locks.holdings import Place, Row
 from ringfence.locks.local import Local
 from ringfence.locks.lockspace import check_names
-from ringfence.locks.node_lock import NodeLock, Place
+from ringfence.locks.node_lock import NodeLock
 from ringfence.locks.outs import (
     AskCluster,
     ClientBlocking,
@@ -33,7 +32,7 @@ from ringfence.locks.outs import (
     ClientReleased,
     Out,
 )
-from ringfence.locks.resource import Lock
+from ringfence.locks.queues import Lock
 
 __all__ = [
     "AskCluster",
@@ -48,22 +47,6 @@ __all__ = [
     "Place",
     "Row",
 ]
-
-
-class Row(msgspec.Struct, frozen=True):
-    """A line of `ringfence locks`.  A kept lock without clients has one row without a lock_id."""
-
-    lockspace: str
-    resource: str
-    lock_id: int | None
-    held: Mode
-    wanted: Mode
-    cluster_held: Mode
-    kept: bool
-    """The node holds more than its clients need."""
-    since_ms: int = 0
-    token: Token | None = None
-    orphan: bool = False
 
 
 class NodeLocks:
