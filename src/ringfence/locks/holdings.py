@@ -21,6 +21,8 @@ class Holding(msgspec.Struct, gc=False, eq=False):
     """The node's lock in the ordered state, as of the last answer."""
     token: Token | None = None
     keep: bool = True
+    contended: bool = False
+    """It had to wait for what it holds: others want it, too, and may be about to ask again."""
     _unwritten: bool = False
     """A client wrote the value block (or spoiled it), and the cluster does not know yet."""
     _withheld: tuple[ClientReleased | ClientGranted | ClientBlocking, ...] = ()

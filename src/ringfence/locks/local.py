@@ -10,7 +10,7 @@ after it has been asked."""
 from ringfence.core.modes import Mode
 from ringfence.locks.compat import compatible, covers, supremum
 from ringfence.locks.flags import Flag
-from ringfence.locks.queues import Effect, Granted, LocalQueues, Lock
+from ringfence.locks.queues import EMPTY_LVB, Effect, Granted, LocalQueues, Lock
 from ringfence.locks.resource import Resource, reads_lvb
 
 
@@ -26,6 +26,11 @@ class Local(Resource, LocalQueues):
         """Other nodes come first: nothing is asked of the cluster for new clients, and but for the minimum
         hold time none is let in under the present ceiling."""
         return self.fresh is None and not compatible(self.ceiling, self.asked)
+
+    @property
+    def plain(self) -> bool:
+        """There is no value block that anybody could miss."""
+        return self.lvb_valid and self.lvb == EMPTY_LVB
 
     def needed(self) -> Mode:
         """The weakest cluster mode that covers what clients hold."""

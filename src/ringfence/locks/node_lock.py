@@ -9,6 +9,9 @@ What it promises, whatever crosses on the way:
   need, and from the moment that this is asked for nothing above it is granted here;
 - a node that is in others' way gives back what its clients do not need, and before it lets new clients
   in; but a grant that it waited for first serves those who waited;
+- a lock that the node had to wait for is given back with its last client, unasked: the next request, here
+  or there, is ordered among the nodes, so that two clients in a tight loop take turns.  It is kept all
+  the same while it has a value block, which would be lost with the last lock;
 - the value block: what a client wrote is sent on at once, with the lowering if there is one, else by
   itself (a conversion from PW to PW or EX to EX writes), and the writer is answered only when it is in
   the ordered state: holders of NL or CR elsewhere may read it from then on.
@@ -196,7 +199,7 @@ class NodeLock(Holding):
         if done.raises and self.held < Mode.CR:
             # Not at each conversion upward: those who wait would never have their turn.
             self.local.hold_until_ms = hold_until_ms
-        self.held, self.token = mode, token
+        self.held, self.token, self.contended = mode, token, done.queued
         if not self._unwritten:
             self.local.lvb_valid = lvb_valid
             if lvb is not None:
@@ -210,6 +213,11 @@ class NodeLock(Holding):
         if done.refused_early is not Mode.UN:
             outs += self._tell(self.local.nudge(done.refused_early))
         return outs + self._step()
+
+    def on_queued(self) -> None:
+        """What the node asked for has to wait for others."""
+        if self.local.outstanding is not None:
+            self.local.outstanding.queued = True
 
     def on_refused(self, number: int, holders: tuple[tuple[int, Mode], ...]) -> list[Out]:
         done = self._answered()
@@ -246,7 +254,7 @@ class NodeLock(Holding):
 
     def on_released(self) -> list[Out]:
         self.local.outstanding = None
-        self.held, self.token = Mode.UN, None
+        self.held, self.token, self.contended = Mode.UN, None, False
         self._nobody_asks()
         self._settle_held()
         return self._step()
@@ -294,7 +302,7 @@ class NodeLock(Holding):
         ]
         outs += self._answer_withheld(known=not self._writes(self.local.outstanding))
         self.local, self._unwritten = Local(self.resource), False
-        self.held, self.token = Mode.UN, None
+        self.held, self.token, self.contended = Mode.UN, None, False
         return outs
 
     def _writes(self, outstanding: Outstanding | None) -> bool:
@@ -331,6 +339,7 @@ class NodeLock(Holding):
             self.local.outstanding is None
             and self.local.asked is Mode.UN
             and self.keep
+            and not self.contended
             and not (self._unwritten or self._withheld or self.local.caching)
         )
 
@@ -359,6 +368,8 @@ class NodeLock(Holding):
         queued = local.converting or local.waiting
         if not self.keep and not queued and local.needed() is not self.held:
             return self._lower(local.needed())
+        if self.contended and local.empty and local.plain:
+            return self._lower(Mode.UN)
         if self._unwritten:
             return self._lower(self.held)
         candidate = local.candidate()
@@ -544,6 +555,7 @@ class NodeLock(Holding):
         assert covers(self.held, self.local.needed()), "clients hold more than their node"
         assert covers(self.local.ceiling, self.local.needed())
         assert not self._unwritten or self.held >= Mode.PW
+        assert not self.contended or self.held is not Mode.UN
 
 
 def _tries(flags: int) -> int:

@@ -218,6 +218,12 @@ class NodeLocks:
             self._hold(hold_until_ms, lock)
         return self._done(lock, outs)
 
+    def on_queued(self, lockspace: str, resource: str) -> None:
+        """What this node asked for has to wait for others."""
+        lock = self._find(lockspace, resource)
+        if lock is not None:
+            lock.on_queued()
+
     def on_refused(
         self, lockspace: str, resource: str, errno: int, blockers: tuple[tuple[int, Mode], ...]
     ) -> list[Out]:

@@ -127,6 +127,8 @@ class Outstanding(msgspec.Struct):
     cancelled: bool = False
     refused_early: Mode = Mode.UN
     """What others were refused (NOQUEUEBAST) for the sake of this grant."""
+    queued: bool = False
+    """Others were in its way, so that it had to wait."""
     yielded: bool = False
     """It was taken back for the sake of other nodes: lower before anything else is asked."""
 
