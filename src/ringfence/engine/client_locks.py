@@ -10,7 +10,7 @@ import msgspec
 
 from ringfence.core.errors import BadInput, LocksLost, NotFound, Refused, RingfenceError
 from ringfence.core.locknames import lockspace_name, resource_name
-from ringfence.core.modes import Mode
+from ringfence.core.modes import MODE_NAMES, MODES, Mode
 from ringfence.engine.context import Context
 from ringfence.engine.effects import Answer
 from ringfence.engine.locker import TRY_MS, Locker
@@ -401,11 +401,8 @@ def _check_flags(flags: int) -> None:
 
 
 def _mode(name: str) -> Mode:
-    try:
-        mode = Mode[name]
-    except KeyError:
-        mode = Mode.UN
-    if mode is Mode.UN:
+    mode = MODES.get(name)
+    if mode is None:
         raise BadInput(f"{name!r} is no lock mode", next="give NL, CR, CW, PR, PW or EX")
     return mode
 
@@ -414,7 +411,7 @@ def _told(held: Held) -> dict[str, Any]:
     lvb = base64.b64encode(held.lvb).decode() if held.lvb is not None else None
     return {
         "lock": held.lock,
-        "mode": held.mode.name,
+        "mode": MODE_NAMES[held.mode],
         "token": str(held.token),
         "lvb": lvb,
         "lvb_valid": held.lvb is not None,

@@ -84,10 +84,14 @@ class NodeLocks:
         told Released only when the cluster knows, so that whoever is told next can take the lock.
 
         Raises BadInput for an impossible name."""
-        check_names(lockspace, resource)
+        lock = self._find(lockspace, resource)
+        if lock is None:
+            check_names(lockspace, resource)
         if lock_id in self._of or flags & NODES_OWN:
             return [ClientRefused(lock_id, errno.EINVAL)]
-        lock = self._of[lock_id] = self._find(lockspace, resource) or self._new(lockspace, resource)
+        if lock is None:
+            lock = self._new(lockspace, resource)
+        self._of[lock_id] = lock
         if flags & Flag.PERSISTENT:
             self._persistent[lock_id] = False
         outs = lock.request(lock_id, mode, flags & ~CLIENTS_OWN, lvb, keep, cached, now_ms)
