@@ -22,7 +22,7 @@ def config() -> None:
 
 @config.command()
 @click.argument("file", type=click.Path(path_type=Path), required=False)
-@click.option("--ring", metavar="NAME", help="Also refuse a cluster on another ring than this (hub, corosync).")
+@click.option("--ring", metavar="NAME", help="Also refuse a cluster on another ring (hub, corosync).")
 @root_option
 @json_option
 def check(file: Path | None, ring: str | None, root: Path | None, as_json: bool) -> None:

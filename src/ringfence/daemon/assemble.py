@@ -89,7 +89,7 @@ def run(root: Path, node: str, makers: Makers) -> int:
     """Run this root's daemon until it ends.  Returns the exit code.
 
     Raises RingfenceError, one clear line, when it cannot start; nothing was changed then."""
-    faulthandler.enable()  # the service manager's watchdog ends a loop that stands still by SIGABRT: say where
+    faulthandler.enable()  # a watchdog ends a loop that stands still by SIGABRT: say where
     allow_files()
     paths = Paths(root)
     loaded = load(paths)

@@ -43,7 +43,7 @@ KEEP_SLOW_NS = 20_000_000
 LAG_LOGGED_S = 0.25
 WALL_EVERY_S = 1.0
 LEAVE_S = 30.0
-"""How long a clean leave may take before the daemon ends without one.  The unit's TimeoutStopSec is longer."""
+"""How long a clean leave may take before the daemon ends without one; the unit's TimeoutStopSec is longer."""
 LEAVE_RETRY_S = 0.5
 NO_LEAVE = "this host ends without a clean leave, and the others will fence it"
 DROP_RETRY_S = 0.5
@@ -149,7 +149,7 @@ class Driver:
         that loses it, and is told.  What is in the way otherwise (a command that runs, a lockspace that is
         frozen) is waited for."""
         if self._leaving:
-            self._end(EXIT_FAILED, f"{why} again: {NO_LEAVE}")
+            self._end(EXIT_FAILED, f"{why} again: {NO_LEAVE}", "no-leave")
             return
         self._leave_asked(calls.Leave(), why)
         self._note("leaving", f"{why}: leaving the cluster")
@@ -168,17 +168,17 @@ class Driver:
 
     def _left_late(self) -> None:
         trouble = self._in_the_way or "nobody said what is in the way"
-        self._end(EXIT_FAILED, f"no clean leave within {LEAVE_S:g} s ({trouble}): {NO_LEAVE}")
+        self._end(EXIT_FAILED, f"no clean leave within {LEAVE_S:g} s ({trouble}): {NO_LEAVE}", "no-leave")
 
     def fail(self, why: str) -> None:
         """The state cannot be trusted any more: give up authority, then end."""
         self._ports.pages.lose_all()
         self._end(EXIT_FAILED, why)
 
-    def _end(self, code: int, why: str) -> None:
+    def _end(self, code: int, why: str, kind: str = "failed") -> None:
         if not self._over:
             self._over = True
-            self._note("ended", why)
+            self._note("ended" if code == EXIT_OK else kind, why)
             if self._ports.watch is not None:
                 self._ports.watch.ending(why)
         if not self._ended.done():
@@ -310,7 +310,9 @@ class Driver:
 
     def _record(self, effect: effects.Record, now_ns: int) -> None:
         wall_ms = self._ports.clock.wall_ms()
-        self._ports.log.line(effect.kind, effect.what, wall_ms)
+        node = effect.fields.get("node")
+        about = self._config.name_of(node) if isinstance(node, int) else ""
+        self._ports.log.line(effect.kind, effect.what, wall_ms, effect.fields, about)
         if self._ports.watch is not None:
             self._ports.watch.recorded(effect.kind, effect.what)
         try:
