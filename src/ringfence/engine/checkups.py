@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from ringfence.core.errors import Refused, RingfenceError
+from ringfence.core.errors import Refused, RingfenceError, TimedOut
 from ringfence.engine.context import Context
 from ringfence.engine.facts import HostHeard, HostsAsked
 from ringfence.engine.orders import Command, LookAtHost
@@ -99,7 +99,7 @@ class Checkups:
         late = self._context.now_ns >= question.asked_ns + ANSWER_MS * 1_000_000
         if late or (question.awaited is not None and not awaited):
             self._question = None
-            found = self._checkup(question, awaited)
+            found = self._checkup(question, awaited) if question.awaited is not None else _not_back()
             for told in question.told:
                 told(found)
 
@@ -112,6 +112,10 @@ class Checkups:
             tuple(self._context.name(node) for node in rest if node in awaited),
             tuple(self._context.name(node) for node in rest if node not in awaited),
         )
+
+
+def _not_back() -> RingfenceError:
+    return TimedOut("checkup: the ring has not brought the question back", next="ringfence why", retry=True)
 
 
 def _look() -> Command:

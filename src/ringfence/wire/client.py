@@ -259,8 +259,9 @@ class LvRemove(_Call, frozen=True):
 
 
 Call = (
-    Status | Why | Locks | Deadlocks | Checkup | Events | FenceHistory | FenceConfirm | FenceTrust | ConfigShow
-    | ConfigApply | Leave | JoinSpace | LeaveSpace | PurgeOrphans | Lock | Convert | Unlock | Cancel | Busy
+    Status | Why | Locks | Deadlocks | Checkup | Events | FenceHistory | FenceConfirm | FenceTrust
+    | ConfigShow | ConfigApply | Leave | JoinSpace | LeaveSpace | PurgeOrphans
+    | Lock | Convert | Unlock | Cancel | Busy
     | PvCreate | Pvs | VgCreate | VgRemove | VgChange | Vgs | LvCreate | Lvs | LvChange | LvRemove
 )  # fmt: skip
 
