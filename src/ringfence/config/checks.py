@@ -11,7 +11,7 @@ from ringfence.core.errors import ConfigError
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 """Names become file names, words in messages and, the cluster's, LVM2 lock_args."""
-RINGS = ("hub",)
+RINGS = ("hub", "corosync")
 ACTIONS = ("off", "reboot")
 LARGEST_ID = 65535
 LARGEST_MS = 24 * 3600 * 1000

@@ -44,6 +44,7 @@ from ringfence.host.clock import HostClock, boottime_ns, wall_ms
 from ringfence.host.identity import boot_id, machine_id
 from ringfence.host.pages import Authority, Pages, state_of
 from ringfence.ring.hub_client import HubRing
+from ringfence.ring.port import Ring
 from ringfence.servers.client_socket import ClientSocket
 from ringfence.storage.driver import Storage
 from ringfence.wire.entries import Incident
@@ -150,7 +151,7 @@ async def _drive(
         pages = DaemonPages(Pages(paths.authority))
         ports = Ports(
             clock=HostClock(),
-            ring=HubRing(loaded.hub(paths), me.id, seen=disk.epoch.seq),
+            ring=_ring(paths, loaded, me, disk),
             agents=makers.agents(current),
             storage=LifeStorage(loaded.devices_paths, pages, say("storage")),
             block=BlockPaths(service, pages, lambda incident: _keep_incident(history, incident)),
@@ -174,6 +175,15 @@ async def _drive(
         return await driver.run(started, socket)
     finally:
         history.close()
+
+
+def _ring(paths: Paths, loaded: Loaded, me: NodeConfig, disk: DiskState) -> Ring:
+    """Raises Unavailable if what the ring needs is not on this host."""
+    if loaded.cluster.ring == "hub":
+        return HubRing(loaded.hub(paths), me.id, seen=disk.epoch.seq)
+    from ringfence.ring.corosync import CorosyncRing  # needs libraries that only its users have
+
+    return CorosyncRing(me.id, loaded.cluster.timing, seen=disk.epoch.seq)
 
 
 class LifeStorage:

@@ -28,6 +28,16 @@ STUCK_ROUND = 1
 """After so many rounds of every device a person is asked for: the devices alone may never do it."""
 
 
+_RING_IS_BACK = {
+    "hub": "is `ringfence hub` running, and its socket?",
+    "corosync": "does corosync run (`systemctl status corosync`)?",
+}
+_RING_STANDS_STILL = {
+    "hub": "does the ring stand still (`ringfence hub`)?",
+    "corosync": "corosync does not deliver them (is it stopped, or the path between two nodes cut? "
+    "`corosync-cfgtool -s` on every node)",
+}
+
 class Explanation:
     """One answer to `why`.
 
@@ -98,11 +108,18 @@ class Explanation:
                 missing = ", ".join(context.name(node) for node in self._barrier.missing)
                 lines.append(f"view {self._barrier.epoch} waits for {missing} to say that it is ready")
             return [*lines, f"next: {self._standing_step()}"]
+        if context.vetoed:
+            return [
+                f"{me} may not act: corosync says that it is not quorate, though by ringfence's own count it "
+                "is; nothing is granted and nobody fenced here, writes are held once its authority runs out",
+                "next: see corosync's votes (`corosync-quorumtool -s`); with wait_for_all it waits until "
+                "every node was there once",
+            ]
         if context.may_report:
             return []
         reason = f"no majority of {context.config.votes} votes has answered its heartbeats"
         if not heartbeat_back(context.authority.own_heartbeat_ns, context.now_ns, context.config.timing):
-            reason = "its own heartbeats do not come back: does the ring stand still (`ringfence hub`)?"
+            reason = f"its own heartbeats do not come back: {_RING_STANDS_STILL[context.config.ring]}"
         elif context.config.two_node:
             reason = "the other node does not answer, and is not proven fenced yet"
         return [f"{me} has no authority: {reason}; nothing is granted here, writes are held once it runs out"]
@@ -110,7 +127,7 @@ class Explanation:
     def _standing_step(self) -> str:
         match self._context.phase:
             case Phase.STARTING | Phase.NO_RING:
-                return "it joins by itself when the ring is back; is `ringfence hub` running, and its socket?"
+                return f"it joins by itself when the ring is back; {_RING_IS_BACK[self._context.config.ring]}"
             case Phase.BARRIER:
                 return "a member that does not speak is removed from the ring, or becomes a victim"
             case Phase.SUSPENDED:

@@ -86,6 +86,20 @@ class RingLost(_Input, frozen=True):
     reason: str
 
 
+class QuorumSaid(_Input, frozen=True):
+    """What the ring's own quorum service says (corosync's votequorum), beside the order and a moment late.
+
+    It can only forbid.  Until it has said anything it does not."""
+
+    quorate: bool
+
+
+class RingRemarked(_Input, frozen=True):
+    """What a person should know of the ring though it works; empty: nothing (any more)."""
+
+    what: str
+
+
 class Tick(_Input, frozen=True):
     """Time has passed; sent at least every heartbeat_ms."""
 
@@ -145,6 +159,6 @@ class Wall(_Input, frozen=True):
 
 
 Input = (
-    Started | ViewChanged | Delivered | RingLost | Tick | Asked | ClientGone | AgentExited | OrderDone
-    | PathsDropped | PathIncident | CalledAgain | Wall
+    Started | ViewChanged | Delivered | RingLost | QuorumSaid | RingRemarked | Tick | Asked | ClientGone
+    | AgentExited | OrderDone | PathsDropped | PathIncident | CalledAgain | Wall
 )  # fmt: skip

@@ -153,6 +153,10 @@ class _Node:
                 self._started(input)
             case inputs.ViewChanged() | inputs.RingLost():
                 self._views.from_ring(input)
+            case inputs.QuorumSaid():
+                self._quorum_said(input.quorate)
+            case inputs.RingRemarked():
+                self._ring_remarked(input.what)
             case inputs.ClientGone():
                 self._requests.client_gone(input.client)
             case inputs.AgentExited():
@@ -183,6 +187,24 @@ class _Node:
         elif not started.paths_reaped:
             context.phase = Phase.STALE
             self._views.drop_paths()
+
+    def _quorum_said(self, quorate: bool) -> None:
+        """Nothing is undone by a veto, and nothing is granted by its end: deadlines stand, then go on."""
+        context = self.context
+        if context.vetoed != quorate:
+            return
+        context.vetoed = not quorate
+        if quorate:
+            context.record("quorate", f"{context.config.ring} says that this node is quorate again")
+        else:
+            self._fencer.cancel_all()
+            what = "this node is not quorate: it renews, grants and fences nothing"
+            context.record("not-quorate", f"{context.config.ring} says that {what}")
+
+    def _ring_remarked(self, what: str) -> None:
+        self.context.ring_remark = what
+        if what:
+            self.context.record("ring-remark", what)
 
     def _look_round(self) -> None:
         context = self.context

@@ -54,6 +54,7 @@ def status(
         "authority": _authority(context),
         "exports": exports,
         "broken": list(broken),
+        "remarks": [context.ring_remark] if context.ring_remark else [],
         "refused": [context.refused[node] for node in sorted(context.refused) if node != context.me],
         "quarantined": sorted(state.domain.quarantined) if state else [],
         "incidents": [msgspec.to_builtins(incident) for incident in state.incidents] if state else [],
@@ -93,7 +94,10 @@ def _blocked_by(context: Context, why: str) -> list[str]:
     state = context.running
     assert state is not None
     found = [_blocked_by_victim(context, state, victim) for victim in state.victims()]
-    if not context.may_report:
+    if context.vetoed:
+        what = "says that it is not quorate: nothing is granted and nobody is fenced here"
+        found.append(f"{context.name(context.me)}: {context.config.ring} {what}")
+    elif not context.may_report:
         found.append(f"{context.name(context.me)} has no authority: nothing is granted here")
     return found
 
