@@ -57,7 +57,7 @@ class DirectoryFacts(_Part, frozen=True):
 
 class CorosyncFacts(_Part, frozen=True):
     conf: str = ""
-    """Digest of corosync.conf; empty: there is none."""
+    """Digest of what matters in corosync.conf; empty: there is none that can be read."""
     key: str = ""
     """Fingerprint of the authkey; empty: there is none, or it could not be read."""
     key_file: FileFacts | None = None

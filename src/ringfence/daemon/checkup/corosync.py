@@ -7,9 +7,12 @@ import hmac
 import re
 from pathlib import Path
 
+import msgspec
+
 from ringfence.config import Paths
+from ringfence.config.corosync_conf import CorosyncConf, differences, parse_corosync
 from ringfence.core.cluster import ClusterConfig
-from ringfence.core.errors import RingfenceError
+from ringfence.core.errors import ConfigError, RingfenceError
 from ringfence.daemon.checkup.files import file_facts
 from ringfence.host.probes import tool
 from ringfence.wire.checkup import CorosyncFacts
@@ -18,23 +21,40 @@ TOOL_S = 2.0
 _MEMBER = re.compile(r"^runtime\.members\.(\d+)\.status \(str\) = joined$", re.M)
 _TOKEN = re.compile(r"^runtime\.config\.totem\.token \(u32\) = (\d+)$", re.M)
 _QUORATE = re.compile(r"^Quorate:\s+(Yes|No)\s*$", re.M)
-_SECURE = re.compile(r"^\s*(secauth:\s*on|crypto_(cipher|hash):\s*(?!none\b)\S+)", re.M | re.I)
 
 
 def corosync_facts(paths: Paths, cluster: ClusterConfig) -> CorosyncFacts:
     directory = paths.root / "etc/corosync"
-    text, key = _read(directory / "corosync.conf"), _read(directory / "authkey")
+    conf, disagreements = _conf(directory / "corosync.conf", cluster)
+    try:
+        key = (directory / "authkey").read_bytes()
+    except OSError:
+        key = b""
     members, quorate, token_ms, trouble = _asked()
     return CorosyncFacts(
-        conf=_digest(text) if text is not None else "",
+        conf=_digest(conf) if conf is not None else "",
         key=_fingerprint(key) if key else "",
         key_file=file_facts(directory / "authkey"),
-        encrypted=text is not None and _SECURE.search(text.decode(errors="replace")) is not None,
+        encrypted=conf is not None and conf.encrypted,
+        differences=disagreements,
         members=members,
         quorate=quorate,
         token_ms=token_ms,
         trouble=trouble,
     )
+
+
+def _conf(path: Path, cluster: ClusterConfig) -> tuple[CorosyncConf | None, tuple[str, ...]]:
+    """What the file says, if it says anything; and where that disagrees with ringfence.toml."""
+    try:
+        conf = parse_corosync(path.read_text(encoding="utf-8", errors="replace"), str(path))
+    except FileNotFoundError:
+        return None, (f"there is no {path}",)
+    except OSError as error:
+        return None, (f"cannot read {path}: {error.strerror}",)
+    except ConfigError as error:
+        return None, (str(error),)
+    return conf, tuple(differences(cluster, conf))
 
 
 def _asked() -> tuple[tuple[int, ...] | None, bool | None, int | None, str]:
@@ -58,15 +78,9 @@ def read_runtime(runtime: str, quorum: str) -> tuple[tuple[int, ...] | None, boo
     )
 
 
-def _read(path: Path) -> bytes | None:
-    try:
-        return path.read_bytes()
-    except OSError:
-        return None
-
-
-def _digest(data: bytes) -> str:
-    return hashlib.blake2b(data, digest_size=8).hexdigest()
+def _digest(conf: CorosyncConf) -> str:
+    """Of what corosync makes of the file: comments, paths and logging may differ from host to host."""
+    return hashlib.blake2b(msgspec.msgpack.encode(conf), digest_size=8).hexdigest()
 
 
 def _fingerprint(key: bytes) -> str:

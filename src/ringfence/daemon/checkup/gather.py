@@ -4,9 +4,9 @@ import asyncio
 import os
 from collections.abc import Callable
 from functools import partial
+from importlib.metadata import version
 from typing import Any
 
-import ringfence
 from ringfence.config import Loaded, Paths, digest, parse
 from ringfence.core.cluster import ClusterConfig
 from ringfence.core.errors import ConfigError
@@ -80,7 +80,7 @@ def gather(
         unseen.append(f"disks: {scan.trouble}")
     return HostFacts(
         node=node,
-        version=ringfence.__version__,
+        version=version("ringfence"),
         user=os.geteuid(),
         root=str(paths.root),
         lab=lab,
