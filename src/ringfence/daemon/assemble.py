@@ -29,6 +29,7 @@ from ringfence.core.errors import (
     RingfenceError,
     Unavailable,
 )
+from ringfence.daemon.checkup import HostLook
 from ringfence.daemon.driver import Driver, Ports
 from ringfence.daemon.inheritance import reap, revoke, take_over
 from ringfence.daemon.lock import DaemonLock
@@ -161,6 +162,7 @@ async def _drive(
             history=history,
             log=log,
             watch=Supervisor(),
+            look=HostLook(paths, me.name),
         )
         driver = Driver(makers.engine(), ports, config, me.name)
         socket = ClientSocket(paths.socket, driver.asked, driver.gone, group=loaded.socket_group)

@@ -21,10 +21,10 @@ from typing import Any
 import msgspec
 
 from ringfence.core.cluster import ClusterConfig
-from ringfence.core.errors import EXIT_FAILED, EXIT_OK, RingfenceError
+from ringfence.core.errors import EXIT_FAILED, EXIT_OK, RingfenceError, Unavailable
 from ringfence.core.evidence import Power
 from ringfence.daemon.log import Log
-from ringfence.daemon.ports import Agents, Block, Clock, Engine, History, Kept, Pages, Storage, Watch
+from ringfence.daemon.ports import Agents, Block, Clock, Engine, History, Kept, Look, Pages, Storage, Watch
 from ringfence.daemon.queries import Queries
 from ringfence.daemon.replies import ReplyBook, Step
 from ringfence.engine import effects, inputs, orders
@@ -33,6 +33,7 @@ from ringfence.engine.inputs import Input
 from ringfence.ring.port import Ring
 from ringfence.servers.client_socket import ClientSocket
 from ringfence.wire import client as calls
+from ringfence.wire.checkup import HostFacts
 from ringfence.wire.client import Reply, Request
 
 SELF = 0
@@ -62,6 +63,7 @@ class Ports(msgspec.Struct, frozen=True):
     history: History
     log: Log
     watch: Watch | None = None
+    look: Look | None = None
 
 
 class Driver:
@@ -362,6 +364,8 @@ class Driver:
         if isinstance(body, orders.StorageOrder):
             do, order = self._ports.storage.bound(), body
             return lambda: asyncio.get_running_loop().run_in_executor(self._pool, do, order)
+        if isinstance(body, orders.LookAtHost):
+            return self._look
         try:
             work = self._ports.block.do(body)
         except RingfenceError as error:
@@ -381,6 +385,11 @@ class Driver:
             self.feed(inputs.OrderDone(effect.order, error=wrong.as_dict()))
         else:
             self.feed(inputs.OrderDone(effect.order, answer=answer))
+
+    async def _look(self) -> HostFacts:
+        if self._ports.look is None:
+            raise Unavailable("this daemon does not look at its host")
+        return await self._ports.look.look(self._config)
 
     async def _agent(self, effect: effects.RunAgent, ordered_ns: int) -> None:
         late_ms = (self._ports.clock.boottime_ns() - ordered_ns) // 1_000_000

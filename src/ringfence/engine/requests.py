@@ -12,6 +12,7 @@ from ringfence.core.errors import BadInput, NotFound, Refused, RingfenceError
 from ringfence.core.locknames import lockspace_name, resource_name
 from ringfence.core.modes import Mode
 from ringfence.engine import deadlocks, reports
+from ringfence.engine.checkups import Checkups
 from ringfence.engine.client_locks import ClientLocks
 from ringfence.engine.commands import command_for
 from ringfence.engine.commands.disks import find_vg
@@ -40,6 +41,7 @@ from ringfence.locks.deadlock import Ring
 from ringfence.volumes.plan import find_lv
 from ringfence.wire import client as calls
 from ringfence.wire import entries
+from ringfence.wire.checkup import Checkup
 from ringfence.wire.client import Reply
 
 STANDING = (Phase.SUSPENDED, Phase.NO_RING, Phase.SHUT_OUT, Phase.STALE)
@@ -63,6 +65,7 @@ class Requests:
         views: Views,
         fencer: Fencer,
         deadlocks: Deadlocks,
+        checkups: Checkups,
     ) -> None:
         self._context = context
         self._locker = locker
@@ -70,6 +73,7 @@ class Requests:
         self._views = views
         self._fencer = fencer
         self._deadlocks = deadlocks
+        self._checkups = checkups
         self.locks = locks
         self._pending: list[_Pending] = []
         self._config_refused = ""
@@ -134,6 +138,9 @@ class Requests:
             case calls.Deadlocks():
                 self._must_act()
                 self._deadlocks.ask(lambda found: self._send(client, self._rings(id, found)))
+            case calls.Checkup():
+                self._must_act()
+                self._checkups.ask(lambda found: self._send(client, _told(id, found)))
             case calls.FenceConfirm():
                 self._confirm(client, id, call, who)
             case calls.FenceTrust():
@@ -398,6 +405,12 @@ def _resolve(target: str) -> Generator[Order, Any, tuple[str, str] | None]:
 def _join(lockspace: str) -> Command:
     yield JoinLockspace(lockspace)
     return {"joined": lockspace}
+
+
+def _told(id: str, found: Checkup | RingfenceError) -> Reply:
+    if isinstance(found, RingfenceError):
+        return Reply(id, error=found.as_dict())
+    return Reply(id, result=msgspec.to_builtins(found))
 
 
 def _named(call: Any) -> str:
