@@ -143,6 +143,12 @@ class Views:
             return
         context.epoch = view.epoch
         context.refused = {}
+        before = self.barrier.members if self.barrier is not None else ()
+        gone = [view.how.get(node, "nodedown") for node in before if node not in view.members]
+        nobody_new = all(node in before for node in view.members)
+        context.hearing.ring_formed(
+            context.now_ns, without_cause=nobody_new and ("nodedown" in gone or not gone)
+        )
         for node, how in sorted(view.how.items()):
             (self._procdown.add if how == "procdown" else self._procdown.discard)(node)
         self._stop()
@@ -156,6 +162,8 @@ class Views:
     def _ring_lost(self, lost: RingLost) -> None:
         context = self._context
         self._stop()
+        if self.barrier is not None:
+            context.hearing.ring_formed(context.now_ns, without_cause=True)
         self.barrier = None
         self._parts.interrupted()
         if context.phase is not Phase.STALE:
@@ -257,6 +265,7 @@ class Views:
                 fenced=state.domain.fenced_lives() if state and carries else context.disk.fenced,
                 quarantined=context.disk.quarantined,
                 speaks=context.speaks,
+                out=context.disk.out,
                 protocol=state.protocol if state and carries else context.speaks.low,
             )
         )
@@ -395,6 +404,7 @@ class Views:
             wall_ms,
             verdict.fresh,
             shown,
+            verdict.out,
         )
         if state.lives.get(context.me) != context.life:
             self.go_stale(f"not admitted to view {barrier.epoch}")

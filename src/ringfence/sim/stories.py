@@ -17,6 +17,7 @@ from ringfence.sim.faults import (
     FreezeHost,
     FreezeReady,
     KillDaemon,
+    Leave,
     PowerOff,
     Sign,
     SwitchOff,
@@ -153,6 +154,23 @@ def _(chance: Chance, nodes: list[int]) -> list[Fault]:
         _all(a, Manner.UNREACHABLE),
         Cut(nodes=(a,), for_ms=rng.randrange(4000, 9000)),
         PowerOff(nodes=tuple(others), for_ms=rng.randrange(50, 600)),
+    ]
+
+
+@_story("left-and-back", nodes=(3,))
+def _(chance: Chance, nodes: list[int]) -> list[Fault]:
+    """One leaves cleanly, and comes back while another is off; then it is cut off with its locks, and that
+    other one, whose disk remembers it as cleanly out, is among those who begin afresh."""
+    a, b, c = nodes
+    rng = chance.rng
+    off_ms, back_ms = rng.randrange(100, 1500), rng.randrange(5000, 10000)
+    cut_ms = off_ms + back_ms - rng.randrange(100, 1000)
+    return [
+        Leave(node=a),
+        PowerOff(at_ms=off_ms, nodes=(c,), for_ms=back_ms),
+        _all(a, Manner.UNREACHABLE).later(cut_ms),
+        Cut(at_ms=cut_ms, nodes=(a,), for_ms=9000),
+        PowerOff(at_ms=cut_ms + rng.randrange(50, 600), nodes=(b,), for_ms=rng.randrange(300, 900)),
     ]
 
 
