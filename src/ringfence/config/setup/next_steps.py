@@ -52,7 +52,8 @@ def _steps(plan: Plan, where: str) -> Iterator[list[str]]:
     if plan.imported:
         yield [
             "On every host: stop the old cluster software and keep it from starting (cman, rgmanager, "
-            "clvmd, dlm, lvmlockd, whatever there is): it and ringfence at once on one volume group destroy volumes.",
+            "clvmd, dlm, lvmlockd, whatever there is): it and ringfence at once on one volume group destroy "
+            "volumes.",
         ]
     yield [
         "From here, copy the files. They hold the keys of the cluster: let nobody else read this directory.",
