@@ -12,8 +12,9 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 help:  ## What can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: $(VENV)/.runtime  ## The story on a lab of real processes, in under a minute; no root needed
-	$(BIN)/ringfence demo
+RING ?= hub
+demo: $(VENV)/.runtime  ## The story on a lab of real processes, in under a minute; RING=corosync needs root
+	$(BIN)/ringfence demo --ring $(RING)
 
 test: $(VENV)/.dev packages lint types unit  ## Everything that CI checks; as root it installs packages.txt first
 
