@@ -119,6 +119,10 @@ class Rig:
         """A file of the host, also when it is off."""
         return self._beside("cat", path)
 
+    def old_journal(self) -> str:
+        """The journal of the host, also when it is off."""
+        return self._beside("journalctl", "--directory=/var/log/journal", "--no-pager", "--quiet")
+
     def stop_witness(self) -> None:
         self._witness[1].send_signal(signal.SIGSTOP)
 
