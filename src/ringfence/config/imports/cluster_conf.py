@@ -19,7 +19,7 @@ _WHY = {
     "quorumd": "a quorum disk's vote is not counted; its heuristics have no counterpart",
     "multicast": "knet speaks to each host by itself",
     "altmulticast": "knet speaks to each host by itself",
-    "unfence": "ringfence switches nothing on at boot: do that yourself",
+    "unfence": "nothing is switched on at boot: do that yourself",
     "logging": "it says nothing of the cluster",
     "dlm": "it is about the kernel's DLM, which ringfence does not use",
     "gfs_controld": "there is no cluster file system here",

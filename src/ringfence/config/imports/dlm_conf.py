@@ -20,8 +20,8 @@ _WHY = {
     "enable_quorum_lockspace": "only a majority runs lockspaces, always",
     "repeat_failed_fencing": "fencing is tried again until it succeeds, always",
     "enable_concurrent_fencing": "victims are fenced one after another",
-    "unfence": "ringfence switches nothing on at boot: do that yourself",
-    "unfence_all": "ringfence switches nothing on at boot: do that yourself",
+    "unfence": "nothing is switched on at boot: do that yourself",
+    "unfence_all": "nothing is switched on at boot: do that yourself",
     "lockspace": "every member knows every lock: there is no master to choose",
     "master": "every member knows every lock: there is no master to choose",
 }

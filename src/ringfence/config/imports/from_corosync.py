@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from ringfence.config.checks import is_secret
-from ringfence.config.corosync_conf import PROVIDER, Section, parse_sections, read_corosync
+from ringfence.config.corosync_conf import PROVIDER, Section, parse_sections, read_corosync, whole
 from ringfence.config.imports.found import Found
 from ringfence.core.cluster import NodeConfig
 from ringfence.core.errors import ConfigError
@@ -14,7 +14,7 @@ _OURS = {
         "token", "token_coefficient",
     ),
     "nodelist": (),
-    "quorum": ("provider", "two_node", "expected_votes"),
+    "quorum": ("provider", "two_node", "wait_for_all", "expected_votes"),
     "node": ("nodeid", "name", "quorum_votes", *(f"ring{link}_addr" for link in range(8))),
 }  # fmt: skip
 _WHY = {
@@ -24,11 +24,10 @@ _WHY = {
     "key": "init makes a new key",
     "rrp_mode": "knet looks after several links by itself",
     "logging": "it says nothing of the cluster",
-    "device": "a quorum device's vote is not counted by ringfence: nodes alone have votes",
-    "wait_for_all": "ringfence has its own rule for a first start; two_node brings wait_for_all with it",
+    "device": "its vote is not counted: only nodes have votes",
     "auto_tie_breaker": "half of the votes is no majority to ringfence, whoever is in it",
-    "last_man_standing": "votes are counted as they are configured, not as they are left",
-    "allow_downscale": "votes are counted as they are configured, not as they are left",
+    "last_man_standing": "votes are counted as they are configured",
+    "allow_downscale": "votes are counted as they are configured",
     "uidgid": "Pacemaker and others keep their own files in uidgid.d",
 }
 _UNKNOWN = "ringfence has no word for it"
@@ -53,9 +52,16 @@ def read_corosync_conf(file: str, text: str) -> Found:
             raise ConfigError(f"{file}: node {node.id} has no ring0_addr", next="add it")
     if conf.provider != PROVIDER:
         notes.append(f"{file}: there is no quorum provider; here it is {PROVIDER}")
+    if conf.wait_for_all != conf.two_node:
+        notes.append(
+            f"{file}: quorum wait_for_all {int(conf.wait_for_all)}: it goes with two_node, and with it alone"
+        )
+    votes, expected = sum(node.votes for node in conf.nodes), whole(tree, "quorum").get("expected_votes")
+    if expected not in ("", str(votes)):
+        notes.append(f"{file}: quorum expected_votes {expected}: the nodes have {votes}, which counts")
     if conf.transport != "knet" or not conf.encrypted:
         was = f"{conf.transport}, {'' if conf.encrypted else 'not '}encrypted"
-        notes.append(f"{file}: transport {was}; here it is knet, encrypted, so all hosts must change at once")
+        notes.append(f"{file}: transport {was}; here knet, encrypted: all hosts change at once")
     said_token = any(section.get("token") for section in tree.inner("totem"))
     return Found(
         name=conf.cluster_name,
@@ -86,6 +92,6 @@ def _notes(tree: Section, file: str) -> Iterator[str]:
 
 def _unknown(section: Section, known: tuple[str, ...], where: str) -> Iterator[str]:
     for key, value in section.keys:
-        if key not in known and not (key in ("key", "wait_for_all") and value in ("", "0")):
+        if key not in known:
             shown = "" if key == "key" or is_secret(key) else f" {value}"
             yield f"{where} {key}{shown}: {_WHY.get(key, _UNKNOWN)}"

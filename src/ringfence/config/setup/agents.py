@@ -5,6 +5,7 @@ their holder still writes.  Agents that prove nothing are named with the reason.
 
 Source: the agents' own metadata and descriptions, ClusterLabs fence-agents 4.12."""
 
+import difflib
 import enum
 from collections.abc import Mapping
 
@@ -58,9 +59,8 @@ _SORTS = {
         "ilo_ssh imm ipmilan ipmilanplus redfish rsa rsb"
     ),
     Sort.MANAGER: (
-        "aws azure_arm bladecenter cisco_ucs docker gce hpblade ibmblade ibmz ilo_moonshot intelmodular "
-        "kubevirt ldom lpar openstack ovirt pve rhevm vbox virsh virt vmware vmware_rest vmware_soap "
-        "vmware_vcloud xenapi xvm zvmip"
+        "bladecenter cisco_ucs hpblade ibmblade ilo_moonshot intelmodular ldom lpar pve rhevm vbox virsh "
+        "virt vmware_rest vmware_soap xenapi xvm"
     ),
     Sort.OUTLET: (
         "apc apc_snmp cdu cyberpower_ssh eaton_snmp emerson eps ipdu lindypdu netio raritan raritan_px3 "
@@ -68,23 +68,20 @@ _SORTS = {
     ),
     Sort.STORAGE: "brocade cisco_mds mpath sanbox2 scsi",
 }
-_COMMUNITY = (
-    "apc_snmp",
-    "cisco_mds",
-    "eaton_snmp",
-    "emerson",
-    "ibmblade",
-    "intelmodular",
-    "ipdu",
-    "tripplite_snmp",
-)
-_NONE = ("docker", "mpath", "scsi", "virt", "xvm")
+_SECRETS = {
+    "community": "apc_snmp cisco_mds eaton_snmp emerson ibmblade intelmodular ipdu lindypdu tripplite_snmp",
+    "": "mpath scsi virt xvm",
+}
+"""Where it is not "password"."""
+
+
+def _secrets(name: str) -> tuple[str, ...]:
+    found = next((key for key, names in _SECRETS.items() if name in names.split()), "password")
+    return (found,) if found else ()
+
 
 STOCK = {
-    f"fence_{name}": StockAgent(
-        sort,
-        ("community",) if name in _COMMUNITY else () if name in _NONE else ("password",),
-    )
+    f"fence_{name}": StockAgent(sort, _secrets(name))
     for sort, names in _SORTS.items()
     for name in names.split()
 }
@@ -132,8 +129,10 @@ def confirms_of(agent: str, said: Mapping[str, Confirms], how_to_say: str) -> Co
         raise BadInput(f"{name} proves nothing: {NO_PROOF[name]}", next="name a device that switches power")
     stock = STOCK.get(name)
     if stock is None:
-        words = "|".join(one.value for one in Confirms)
+        near = difflib.get_close_matches(f"fence_{name.removeprefix('fence_')}", STOCK, 1)
+        cure = how_to_say.format(words="|".join(one.value for one in Confirms), agent=name)
         raise BadInput(
-            f"what an off of {name} proves is not known", next=how_to_say.format(words=words, agent=name)
+            f"what an off of {name} proves is not known",
+            next=f"did you mean {near[0]}? else {cure}" if near else cure,
         )
     return stock.confirms

@@ -38,7 +38,7 @@ def levels_of(words: Sequence[str], nodes: Sequence[str]) -> dict[str, list[list
         level = level or len(mine) + 1
         if level > len(mine) + 1:
             raise BadInput(
-                f"--fence {node}:{level} comes before level {len(mine) + 1}", next="number levels from 1"
+                f"--fence {node}:{level}: there is no level {len(mine) + 1} yet", next="number levels from 1"
             )
         if level == len(mine) + 1:
             mine.append([])
@@ -61,7 +61,7 @@ def _word(word: str) -> tuple[str, int, Use]:
             last = next(reversed(parameters), "plug")
             raise BadInput(
                 f"--fence {head}: {pair!r} is not KEY=VALUE",
-                next=f"for another {last} repeat the whole word: --fence {node}:1={agent},...,{last}={pair}",
+                next=f"for another {last} repeat the word: --fence {node}:LEVEL={agent},...,{last}={pair}",
             )
         if key in parameters:
             raise BadInput(f"--fence {head}: {key} stands there twice", next="give it once")

@@ -51,9 +51,8 @@ def _steps(plan: Plan, where: str) -> Iterator[list[str]]:
         ]
     if plan.imported:
         yield [
-            "On every host: stop the old cluster software and keep it from starting (cman, rgmanager, "
-            "clvmd, dlm, lvmlockd, whatever there is): it and ringfence at once on one volume group destroy "
-            "volumes.",
+            "On every host: stop the old cluster software and keep it from starting (cman, rgmanager, clvmd, "
+            "dlm, lvmlockd, whatever there is): it and ringfence at once on one VG destroy volumes.",
         ]
     yield [
         "From here, copy the files. They hold the keys of the cluster: let nobody else read this directory.",
@@ -77,9 +76,10 @@ def _steps(plan: Plan, where: str) -> Iterator[list[str]]:
         "ringfence status",
     ]
     yield [
-        "Fencing: believe it when you have seen it. With nothing precious running, crash one host "
-        "(`echo c > /proc/sysrq-trigger` on it) and watch on another one until it is given up for fenced.",
-        "ringfence events -f",
+        "Fencing: believe it when you have seen it. With nothing precious running, crash one host, and watch "
+        "on another until it is given up for fenced; `why` says what is still missing.",
+        f"echo c > /proc/sysrq-trigger    # on {config.nodes[-1].name}",
+        "ringfence events -f    # on another",
         f"ringfence why {config.nodes[-1].name}",
     ]
 

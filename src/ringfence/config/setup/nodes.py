@@ -41,8 +41,9 @@ def check_links(nodes: Sequence[NodeConfig]) -> None:
     first = nodes[0]
     for node in nodes:
         if len(node.addresses) != len(first.addresses):
+            counts = f"{len(node.addresses)}, {len(first.addresses)}"
             raise BadInput(
-                f"{node.name} has {len(node.addresses)} addresses, {first.name} {len(first.addresses)}",
+                f"{node.name} and {first.name} do not have as many addresses: {counts}",
                 next="give every host one address for each link, in the links' order",
             )
         if len(node.addresses) > MOST_LINKS:
