@@ -149,6 +149,4 @@ def with_last(facts: ClusterFacts, **more: Any) -> ClusterFacts:
 def slower(facts: ClusterFacts, name: str, rate: float) -> ClusterFacts:
     """In the second round the host's clock has counted `rate` of the time."""
     first = next(one.facts for one in facts.rounds[0].hosts if one.name == name)
-    return with_host(
-        facts, name, (1,), boottime_ns=first.boottime_ns + round(STRETCH_MS * MS * rate)
-    )
+    return with_host(facts, name, (1,), boottime_ns=first.boottime_ns + round(STRETCH_MS * MS * rate))

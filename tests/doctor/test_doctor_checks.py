@@ -305,6 +305,4 @@ def test_a_filter_decides_by_its_first_rule_that_matches(rules: list[str], accep
 
 def test_device_facts_tell_the_agents_own_words() -> None:
     (found,) = [one for one in judge(PLANTED["device-fails"][1](sound())) if one.id == "device-fails"]
-    assert found.what == (
-        "bmc2 (fences n2), asked from n1: Failed: Unable to obtain correct plug status"
-    )
+    assert found.what == ("bmc2 (fences n2), asked from n1: Failed: Unable to obtain correct plug status")
