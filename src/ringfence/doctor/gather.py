@@ -14,7 +14,7 @@ from ringfence.client import Connection, connect
 from ringfence.config import Loaded, Paths, parse
 from ringfence.core.cluster import ClusterConfig
 from ringfence.core.errors import RingfenceError
-from ringfence.daemon.checkup import gather as look_at_host
+from ringfence.daemon.checkup import look_at_host
 from ringfence.doctor.devices import ask_devices
 from ringfence.doctor.facts import ClusterFacts, DaemonFacts
 from ringfence.doctor.mapper import mapped_volumes

@@ -42,9 +42,7 @@ KINDS = (DOWN, NOT_READY, BLOCKED, ABSENT, SILENT, NAIVE, VERSIONS)
 def check(facts: ClusterFacts) -> Iterator[Finding]:
     daemon = facts.daemon
     if daemon is None:
-        mend = "systemctl start ringfence; then journalctl -u ringfence"
-        if facts.lab:
-            mend = f"ringfence daemon --node {facts.me} --root {facts.own.root}"
+        mend = _start(facts, facts.me)
         yield DOWN.at(facts.me, f"{facts.me}: {facts.daemon_trouble}", mend)
     elif not daemon.ready:
         yield NOT_READY.at(facts.me, f"{facts.me}: {daemon.why}", "ringfence why")
@@ -52,7 +50,7 @@ def check(facts: ClusterFacts) -> Iterator[Finding]:
         yield BLOCKED.at(facts.me, line, "ringfence why")
     last = facts.rounds[-1] if facts.rounds else None
     for name in last.absent if last is not None else ():
-        yield ABSENT.at(name, f"{name} is not ready", "systemctl start ringfence, and see ringfence why here")
+        yield ABSENT.at(name, f"{name} is not ready", _start(facts, name))
     failed = [one.node for one in facts.hosts if one.unseen and not one.boottime_ns]
     for name in [*(last.silent if last is not None else ()), *failed]:
         yield SILENT.at(
@@ -64,3 +62,10 @@ def check(facts: ClusterFacts) -> Iterator[Finding]:
     if len(versions) > 1:
         told = ", ".join(f"{one.node} {one.version}" for one in facts.hosts)
         yield VERSIONS.at("", f"ringfence is of different versions: {told}", "upgrade the older ones")
+
+
+def _start(facts: ClusterFacts, name: str) -> str:
+    if facts.lab:
+        directory = facts.own.root.rpartition("/")[0]
+        return f"ringfence lab start {name} daemon --dir {directory}; then ringfence why"
+    return "systemctl start ringfence; then ringfence why, and journalctl -u ringfence"

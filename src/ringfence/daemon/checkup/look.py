@@ -39,11 +39,11 @@ class HostLook:
     async def look(self, running: ClusterConfig) -> HostFacts:
         """Args: running: the configuration that the daemon has now."""
         async with self._looking:
-            look = partial(gather, self._paths, self._node, running)
+            look = partial(look_at_host, self._paths, self._node, running)
             return await asyncio.get_running_loop().run_in_executor(None, look)
 
 
-def gather(
+def look_at_host(
     paths: Paths, node: str, running: ClusterConfig | None = None, probes: Probes = _SHARED
 ) -> HostFacts:
     """Look at everything; returns within 2 x LIMIT_S, and never raises for what it finds.
