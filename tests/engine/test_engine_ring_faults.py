@@ -480,3 +480,39 @@ def test_a_clean_stop_is_over_when_the_node_is_back(tmp_path: Path) -> None:
     world.part((1,), (2, 3))
     world.run()
     assert victims(world.hosts[3]) == [1], "it is alive, and may have its volume open"
+
+
+# -- the end of a view --------------------------------------------------------------------------------
+
+
+def test_what_a_parted_ring_delivers_late_is_not_taken_in(tmp_path: Path) -> None:
+    """Each of two sides is delivered, at the end, what its own members sent behind a gap: not the same."""
+    world = make(tmp_path, 4)
+    world.pass_ms(1000)
+    for host in world.hosts.values():
+        host.do(calls.JoinSpace("games"))
+    world.pass_ms(200)
+    before = [host.node.context.state.position for host in world.hosts.values()]
+    world.stopped = True
+    for id in (1, 3):
+        world.hosts[id].ask(calls.Lock("games", "chess"), client=id)
+    waiting = list(world.queue)  # later ones are sent when no token comes any more, and stay at home
+    world.pass_ms(TIMING.detection_ms)
+    world.queue.clear()
+    for side in ((1, 2), (3, 4)):
+        world.sides = [side]
+        for sender, payload in waiting:
+            if sender in side:
+                world.deliver(sender, payload)
+    world.stopped = False
+    assert [host.node.context.state.position for host in world.hosts.values()] == before
+    world.part((1, 2), (3, 4))
+    world.run()
+    world.pass_ms(500)
+    world.view(1, 2, 3, 4)
+    world.run()
+    world.pass_ms(500)
+    assert all_is_well(world), "their states differ, and no majority agrees"
+    queues = world.hosts[2].node.context.state.lockspaces["games"].resources["chess"]
+    assert [lock.owner for lock in queues.granted] == [1]
+    assert [lock.owner for lock in queues.waiting] == [3]

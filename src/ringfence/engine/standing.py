@@ -29,9 +29,9 @@ def standing(context: Context, barrier: Barrier | None, ring_reason: str) -> lis
                 lines.append(_no_delivery(context, context.hearing.view_ns))
         return [*lines, *_authority_left(context), f"next: {_next_step(context, barrier)}"]
     if context.vetoed:
-        what = "says that it is not quorate, though by ringfence's own count it is"
         return [
-            f"{me} may not act: {context.config.ring} {what}: nothing is granted and nobody is fenced here",
+            f"{me} may not act: {context.config.ring} says that it is not quorate, though by ringfence's own "
+            "count it is; nothing is granted and nobody fenced here",
             *_authority_left(context),
             "next: see corosync's votes (`corosync-quorumtool -s`); with wait_for_all it waits until every "
             "node was there once",
@@ -114,8 +114,10 @@ def _authority_left(context: Context) -> list[str]:
 def _next_step(context: Context, barrier: Barrier | None) -> str:
     match context.phase:
         case Phase.STARTING | Phase.NO_RING:
-            is_it = "is corosync running here?" if context.config.ring == "corosync" else ""
-            return f"it joins by itself when the ring is back; {is_it or _look_at_ring(context.config)}"
+            hint = _look_at_ring(context.config)
+            if context.config.ring == "corosync":
+                hint = "does corosync run (`systemctl status corosync`)?"
+            return f"it joins by itself when the ring is back; {hint}"
         case Phase.BARRIER:
             if barrier is not None and context.me in barrier.missing:
                 return _look_at_ring(context.config)

@@ -9,7 +9,13 @@ next life must not begin while a writer of the old one may still run.
 
 What concerns many locks at once (a purge, a snapshot) is work that goes on in slices.  Until it is
 done everything else that the ring delivers waits behind it, in its order, as if the ring were slow; so
-it makes no difference how the slices fall.  Only heartbeats are heard at once: they change no state."""
+it makes no difference how the slices fall.  Only heartbeats are heard at once: they change no state.
+
+A ring that is parted may deliver to each side, at the end of the view and long after, what that side's
+own members sent behind a message that it has missed (Moser et al., Extended Virtual Synchrony, ICDCS
+1994, 2.1: the transitional configuration; corosync does not tell of it).  Two sides that took it in would
+have two states at one position.  So what is delivered when no own word of the last `grant_ms` has come back
+waits until one does; with the end of the view it is forgotten, and said again in the next."""
 
 from collections import deque
 from collections.abc import Iterator
@@ -84,6 +90,8 @@ class Views:
         self._work: Work | None = None
         self._behind: deque[Event] = deque()
         """What this view's members said, and waits for the work."""
+        self._unsure: list[Event] = []
+        """What they said, and perhaps not all of them were told."""
         self._after: deque[ViewChanged | RingLost | Delivered] = deque()
         """From the end of this view on."""
         self._generation = 0
@@ -220,7 +228,7 @@ class Views:
         context.record("stale", f"{context.name(context.me)} is stale: {why}", life=str(context.life))
         context.phase, self.why = Phase.STALE, f"stale ({why}): waiting until every data path is closed"
         self._parts.interrupted()
-        self._buffer, self._work = [], None
+        self._buffer, self._unsure, self._work = [], [], None
         if not self._drop_paths:
             return
         context.state = None
@@ -241,6 +249,7 @@ class Views:
         self._context.authority.suspended()
         self._context.outbox.close()
         self._buffer, self._gathering = [], Gathering()
+        self._unsure = []
 
     def _say_ready(self) -> None:
         context, state = self._context, self._context.state
@@ -281,10 +290,22 @@ class Views:
                 self._before(sender, frame.life, item)
 
     def _event(self, sender: int, life: Life, item: ring.Item | None) -> None:
-        if self.busy and not (isinstance(item, Heartbeat) and self._context.phase is Phase.RUNNING):
+        running = self._context.phase is Phase.RUNNING
+        if running and isinstance(item, Heartbeat):
+            self._do(sender, life, item)
+        elif running and (self._unsure or not self._moves):
+            self._unsure.append((sender, life, item))
+        elif self.busy:
             self._behind.append((sender, life, item))
         else:
             self._do(sender, life, item)
+
+    @property
+    def _moves(self) -> bool:
+        """Whether the ring moves: a word that this node sent in this view within `grant_ms` came back."""
+        context = self._context
+        back_ns = max(context.authority.own_heartbeat_ns, context.hearing.view_ns)
+        return context.now_ns - back_ns < context.config.timing.grant_ms * 1_000_000
 
     def _do(self, sender: int, life: Life, item: ring.Item | None) -> None:
         if self._context.phase is Phase.RUNNING:
@@ -525,6 +546,9 @@ class Views:
                 context.authority.heard(context.now_ns, sender, item)
                 if life == context.life:
                     context.hearing.echoed(context.now_ns)
+                    if self._unsure and self._moves:
+                        self._behind.extend(self._unsure)
+                        self._unsure = []
         elif isinstance(item, Ready):
             self._admit(life, item)
 

@@ -11,6 +11,9 @@ were seen to do:
 * While a loss is being detected a totem delivers nothing to anybody; a hub goes on.
 * Sides of a cut count their epochs apart, so that both may use one sequence number; the
   representatives differ.
+* A totem that is parted does not end at once.  For a moment the token still goes round while messages
+  between the sides are lost.  A side delivers no message behind a gap, until it forms a view of its own:
+  then, before that view, those of its own members.  So each side's last messages may be others.
 * Each member gets what is ordered after a delay of its own, now and then a long one; a ring that is slow
   delays everything for longer.
 * A path between two members is cut, and both still reach a third: those two are delivered nothing and
@@ -29,6 +32,7 @@ from ringfence.sim.scheduler import MS, Scheduler, Timer
 
 RingInput = ViewChanged | Delivered | RingLost
 MAX_GHOSTS = 22
+RAGGED_MS = 50
 
 
 @dataclass(eq=False)
@@ -64,6 +68,8 @@ class Endpoint:
     undelivered: list[RingInput] = field(default_factory=list)
     """Waits in the ring while a path to it is cut."""
     unsent: list[bytes] = field(default_factory=list)
+    gap: list[tuple[int, bytes]] = field(default_factory=list)
+    """(sender, payload): what it has missed at a cut, and what came behind that."""
 
     @property
     def lost(self) -> bool:
@@ -99,6 +105,8 @@ class SimRing:
         self._endpoints: dict[int, Endpoint] = {}
         self._seen: dict[int, int] = {}
         """Highest sequence each node knows, as corosync keeps it on disk."""
+        self._ragged_ns = 0
+        """Until then the token passes the cut, and nothing else does."""
         self._stuck: tuple[int, ...] = ()
         """Nodes between which a path is cut."""
         self.slow_ms = 0.0
@@ -165,11 +173,24 @@ class SimRing:
             self._order(self._side_of(endpoint.node), endpoint, payload)
 
     def _order(self, side: Side, sender: Endpoint, payload: bytes) -> None:
+        if self._scheduler.now_ns < self._ragged_ns and not any(one.held for one in self._sides.values()):
+            self._order_raggedly(side, sender, payload)
+            return
         if side.forming is not None or side.held:
             side.waiting.append((sender, payload))
             return
         for member in side.members:
             self._give(member, Delivered(sender.node, payload))
+
+    def _order_raggedly(self, side: Side, sender: Endpoint, payload: bytes) -> None:
+        for other in self._sides.values():
+            for member in other.members:
+                if sender.node not in member.told:
+                    continue
+                if member.gap or other is not side:
+                    member.gap.append((sender.node, payload))
+                else:
+                    self._give(member, Delivered(sender.node, payload))
 
     def _give(self, endpoint: Endpoint, fact: RingInput) -> None:
         scheduler = self._scheduler
@@ -291,6 +312,8 @@ class SimRing:
     def cut(self, groups: list[list[int]]) -> None:
         """Part the nodes; each side finds out one detection time later."""
         self._regroup(groups, self.detection_ms)
+        if self.totem and self._scheduler.chance(0.5):
+            self._ragged_ns = self._scheduler.now_ns + int(self._scheduler.between(0, RAGGED_MS) * MS)
 
     def heal(self) -> None:
         if self._cut:
@@ -396,6 +419,11 @@ class SimRing:
             seq = 1 + max(self._seen.values(), default=0)
         epoch = Epoch(seq, members[0])
         self.views += 1
+        for member in side.members:
+            gap, member.gap = member.gap, []
+            for sender, payload in gap:
+                if sender in members:
+                    self._give(member, Delivered(sender, payload))
         for member in side.members:
             left = tuple(one for one in member.told if one not in members)
             joined = tuple(one for one in members if one not in member.told)

@@ -194,3 +194,18 @@ def _(chance: Chance, nodes: list[int]) -> list[Fault]:
     """Two and two for a while, without any other change."""
     a, b, *_ = nodes
     return [Cut(nodes=(a, b), for_ms=chance.rng.randrange(500, 3000))]
+
+
+@_story("parted-again", nodes=(3, 4), rings=("totem",))
+def _(chance: Chance, nodes: list[int]) -> list[Fault]:
+    """Nobody has a majority, again and again; each time the last messages may be told to some alone."""
+    a, b, *_ = nodes
+    rng = chance.rng
+    faults: list[Fault] = []
+    for number in range(4):
+        at_ms, for_ms = 5000 * number + rng.randrange(1000), rng.randrange(1000, 3000)
+        if len(nodes) == 4 and chance.chance(0.5):
+            faults.append(Cut(at_ms=at_ms, nodes=(a, b), for_ms=for_ms))
+        else:
+            faults.append(SwitchOff(at_ms=at_ms, for_ms=for_ms))
+    return faults

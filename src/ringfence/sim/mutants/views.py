@@ -144,3 +144,8 @@ def _() -> list[Change]:
         return found
 
     return [(Barrier, "verdict", verdict)]
+
+
+@mutant("late-words", "what a parted ring delivers to one side alone is taken in", story="parted-again")
+def _() -> list[Change]:
+    return [(views.Views, "_moves", property(lambda self: True))]
