@@ -123,6 +123,8 @@ class Checkers:
         """In which lockspaces a victim was, as far as any state has known."""
         self._due_ns: dict[int, tuple[Epoch, int]] = {}
         """Since when a node has had somebody to fence in a view."""
+        self._held: dict[tuple[Life, bool, Epoch], dict[tuple[str, str, int], Mode]] = {}
+        """Which locks there were when a victim was first seen, by (lockspace, resource, node)."""
         self._called: dict[Life, Epoch] = {}
         """Every life that ever was a victim, and in which view first."""
         self._fenced: list[tuple[Life, tuple[Evidence, ...]]] = []
@@ -233,14 +235,17 @@ class Checkers:
     def _nothing_granted(self, host: Host, state: ClusterState) -> None:
         """2: what is held in a frozen lockspace was granted before the loss that froze it."""
         for victim in state.domain.victims:
-            since = self._victim_since[victim.life, victim.lied, victim.since]
+            key = (victim.life, victim.lied, victim.since)
+            since, before = self._victim_since[key], self._held[key]
             for name, space in state.lockspaces.items():
                 if not victim.life.unknown and name not in victim.lockspaces:
                     continue
                 for resource in space.resources.values():
                     for lock in (*resource.granted, *resource.converting):
                         token = lock.token
-                        if token is not None and (token.epoch, token.position) > since:
+                        # One that was not told in time gets a later token, and is no new grant.
+                        newer = token is not None and (token.epoch, token.position) > since
+                        if newer and before.get((name, resource.name, lock.owner)) is not lock.held:
                             raise SafetyViolation(
                                 f"2: {host.name} has granted {name}/{resource.name} to node {lock.owner} "
                                 f"({token}), though {victim.life} is not fenced"
@@ -263,6 +268,7 @@ class Checkers:
                 raise SafetyViolation(f"quorum: {victim.life} is a victim, though nobody was lost")
             if key not in self._victim_since_ns:
                 self._is_silent(victim)
+                self._held[key] = _locks(state)
             self._victim_since_ns.setdefault(key, self._scheduler.now_ns)
             self._victim_since.setdefault(key, (state.epoch, state.position))
             if victim.life not in self._called and self._established(state.epoch):
@@ -286,7 +292,7 @@ class Checkers:
             self._spaces[key] = spaces
 
     def _is_fenced_soon(self, host: Host, state: ClusterState) -> None:
-        """11: where nothing strikes, and devices that can be reached are honest, evidence is there in time."""
+        """11: where nothing strikes and devices are honest, evidence is there in time."""
         if not state.domain.victims:
             self._due_ns.pop(host.node, None)
             return
@@ -512,6 +518,15 @@ class Checkers:
 
     def _host(self, node: int) -> Host:
         return self._host_of[node]
+
+
+def _locks(state: ClusterState) -> dict[tuple[str, str, int], Mode]:
+    return {
+        (name, resource.name, lock.owner): lock.held
+        for name, space in state.lockspaces.items()
+        for resource in space.resources.values()
+        for lock in (*resource.granted, *resource.converting)
+    }
 
 
 def _is_held(state: ClusterState, grip: Grip) -> bool:

@@ -230,6 +230,23 @@ class FreezeReady(Fault, frozen=True, tag="freeze-ready"):
         host.sent = sent
 
 
+class FreezeRenewed(Fault, frozen=True, tag="freeze-renewed"):
+    """The host freezes when its authority has just been renewed: it has as much of it as it can have."""
+
+    node: int
+    for_ms: int
+
+    def strike(self, arena: Arena) -> None:
+        host = arena.hosts[self.node]
+
+        def renewed() -> None:
+            host.renewed = lambda: None
+            host.freeze()
+            arena.scheduler.after(self.for_ms, host.thaw)
+
+        host.renewed = renewed
+
+
 class ClockRate(Fault, frozen=True, tag="clock-rate"):
     """A host's clock goes at another speed from now on, within what the purge bound allows for."""
 
@@ -429,7 +446,7 @@ class FreezeRing(Fault, frozen=True, tag="freeze-ring"):
     def strike(self, arena: Arena) -> None:
         endpoint = arena.ring.numb(self.node)
         if endpoint is not None:
-            arena.scheduler.after(self.for_ms, lambda: endpoint.numb and arena.ring.thaw(endpoint))
+            arena.scheduler.after(self.for_ms, lambda: arena.ring.wake(endpoint))
 
 
 class RingStill(Fault, frozen=True, tag="ring-still"):

@@ -238,6 +238,10 @@ class SimRing:
         endpoint.numb = True
         return endpoint
 
+    def wake(self, endpoint: Endpoint) -> None:
+        if endpoint.numb:
+            self.thaw(endpoint)
+
     def thaw(self, endpoint: Endpoint) -> None:
         """It reads on; if it was removed meanwhile it will find out, in one of three ways."""
         scheduler = self._scheduler

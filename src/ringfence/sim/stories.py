@@ -18,6 +18,7 @@ from ringfence.sim.faults import (
     FreezeDaemon,
     FreezeHost,
     FreezeReady,
+    FreezeRenewed,
     KillDaemon,
     LockStop,
     PowerOff,
@@ -188,11 +189,12 @@ def _(chance: Chance, nodes: list[int]) -> list[Fault]:
     when they last heard it."""
     a, b, c = nodes
     rng = chance.rng
-    gone_ms = rng.randrange(950, 1500)
+    gone_ms = rng.randrange(910, 960)
     return [
         _all(a, Manner.LIES),
-        FreezeHost(node=a, for_ms=rng.randrange(3000, 6000)),
-        *(KillDaemon(at_ms=gone_ms, node=one, for_ms=rng.randrange(20, 150)) for one in (b, c)),
+        ClockRate(node=a, off_ppm=-20_000),
+        FreezeRenewed(node=a, for_ms=rng.randrange(3000, 6000)),
+        *(KillDaemon(at_ms=gone_ms, node=one, for_ms=rng.randrange(10, 30)) for one in (b, c)),
         Calm(at_ms=7000),
     ]
 
@@ -206,24 +208,22 @@ def _(chance: Chance, nodes: list[int]) -> list[Fault]:
     return [
         _all(a, Manner.LIES),
         FreezeHost(node=a, for_ms=away_ms),
-        FreezeReady(at_ms=away_ms - 1, node=c, for_ms=rng.randrange(600, 1200)),
+        FreezeDaemon(at_ms=away_ms - rng.randrange(20), node=c, for_ms=rng.randrange(600, 1300)),
         Calm(at_ms=away_ms + 3000),
     ]
 
 
 @_story("clocks", nodes=(2, 3))
 def _(chance: Chance, nodes: list[int]) -> list[Fault]:
-    """Clocks are as unequal as they may be, and one is given up on a lie, again and again."""
+    """Clocks are as unequal as they may be, and one is given up on a lie."""
     a, *others = nodes
-    faults: list[Fault] = [ClockRate(node=a, off_ppm=-20_000)]
-    faults += [ClockRate(node=one, off_ppm=20_000) for one in others]
-    for round_ms in range(0, 40_000, 10_000):
-        faults += [
-            _all(a, Manner.LIES).later(round_ms),
-            FreezeHost(at_ms=round_ms, node=a, for_ms=chance.rng.randrange(3800, 5000)),
-            Calm(at_ms=round_ms + 5000),
-        ]
-    return faults
+    return [
+        ClockRate(node=a, off_ppm=-20_000),
+        *(ClockRate(node=one, off_ppm=20_000) for one in others),
+        _all(a, Manner.LIES),
+        FreezeRenewed(node=a, for_ms=chance.rng.randrange(3000, 5000)),
+        Calm(at_ms=5000),
+    ]
 
 
 @_story("newcomer-elsewhere", nodes=(3, 4))

@@ -283,7 +283,8 @@ class Workload:
                 self._give_back_soon(client, 300)
                 return
             if reply.error["code"] in ("not-found", "lock-held"):
-                raise SafetyViolation(f"orphan: {client.host.name} has lost {where}: {reply.error['message']}")
+                what = f"{client.host.name} has lost {'/'.join(where)}: {reply.error['message']}"
+                raise SafetyViolation(f"orphan: {what}")
             client.grip = None
             self._orphans.append(orphan)
             self.rest(client)
@@ -308,7 +309,8 @@ class Workload:
             if reply.error is None and left:
                 purge()
                 return
-            if reply.error is None and self.litters(host) and all(one.host is not host for one in self._orphans):
+            here = any(one.host is host for one in self._orphans)
+            if reply.error is None and self.litters(host) and not here:
                 self._littered.remove(host)
             self.rest(client)
 
@@ -327,7 +329,8 @@ class Workload:
         """A try may fail for somebody's sake, and not because a node keeps a lock that nobody uses."""
         assert reply.error is not None
         sure_ns = self._scheduler.now_ns - SURE_MS * MS
-        if reply.error["code"] != "lock-held" or max(self._viewed_ns(), self._orphaned_ns.get(where, 0)) > sure_ns:
+        known_ns = max(self._viewed_ns(), self._orphaned_ns.get(where, 0))
+        if reply.error["code"] != "lock-held" or known_ns > sure_ns:
             return
         for other in self.clients:
             if other is not client and (other.uses == where or other.used_ns.get(where, 0) > sure_ns):
