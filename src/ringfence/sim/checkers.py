@@ -177,10 +177,11 @@ class Checkers:
             self._digests.pop(host.node, None)
             return
         state = glimpse.running
-        changed = glimpse.settled and self._sound_and_equal(host, state)
         self._note_victims(state)
+        self._nobody_forgotten(host, state)
         if glimpse.settled:
             self._note_spaces(host, state)
+        changed = glimpse.settled and self._sound_and_equal(host, state)
         self._is_fenced_soon(host, state)
         if changed:
             self._nothing_granted(host, state)
@@ -190,7 +191,6 @@ class Checkers:
         self._fenced_stay_out(state)
         self._victims_stay_out(host, state)
         self._note_strong(host, glimpse, state)
-        self._nobody_forgotten(host, state)
         self._adopted_go_on(host, glimpse)
         for effect in todo:
             if isinstance(effect, Answer):

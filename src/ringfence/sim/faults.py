@@ -231,18 +231,22 @@ class FreezeReady(Fault, frozen=True, tag="freeze-ready"):
 
 
 class FreezeRenewed(Fault, frozen=True, tag="freeze-renewed"):
-    """The host freezes when its authority has just been renewed: it has as much of it as it can have."""
+    """The host freezes as soon as it has nearly as much authority as it can have."""
 
     node: int
     for_ms: int
+    within_ms: int = 20
+    """So far from what it would have had at the sending of its heartbeat."""
 
     def strike(self, arena: Arena) -> None:
         host = arena.hosts[self.node]
 
-        def renewed() -> None:
-            host.renewed = lambda: None
-            host.freeze()
-            arena.scheduler.after(self.for_ms, host.thaw)
+        def renewed(deadline_ns: int) -> None:
+            left_ms = (deadline_ns - host.clock_ns) / MS
+            if host.config.timing.write_ms - self.within_ms <= left_ms <= host.config.timing.write_ms:
+                host.renewed = lambda deadline_ns: None
+                host.freeze()
+                arena.scheduler.after(self.for_ms, host.thaw)
 
         host.renewed = renewed
 

@@ -126,8 +126,8 @@ class Host:
         self.block = BlockService(scheduler, self, watcher.landed, self.report_late)
         self.sent: Callable[[bytes], None] = lambda payload: None
         """Told what its daemon has just multicast."""
-        self.renewed: Callable[[], None] = lambda: None
-        """Told that a page was set."""
+        self.renewed: Callable[[int], None] = lambda deadline_ns: None
+        """Told what a page was set to."""
         self._scheduler, self._ring, self._power, self._watcher = scheduler, ring, power, watcher
         self._make_engine = make_engine
         self._rate = rate
@@ -329,7 +329,7 @@ class Host:
                 daemon.incarnation = max(daemon.incarnation, incarnation)
                 if self.pages.get((incarnation, page)) != LOST:
                     self.pages[incarnation, page] = deadline_ns
-                self.renewed()
+                self.renewed(deadline_ns)
             case effects.Keep():
                 self._keep(daemon, effect)
             case effects.KeepConfig(config):

@@ -45,4 +45,4 @@ class Nemesis:
             host.fault = lambda: ""
             host.storage.fault = lambda: None
             host.sent = lambda payload: None
-            host.renewed = lambda: None
+            host.renewed = lambda deadline_ns: None

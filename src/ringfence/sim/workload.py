@@ -193,6 +193,7 @@ class Workload:
         self.orphans_end(host)
 
     def reaped(self, host: Host) -> None:
+        self.orphans_end(host)
         for client in self.clients:
             if client.host is host:
                 self._abandon(client)

@@ -168,7 +168,9 @@ def _() -> list[Change]:
 
     def enter_view(state: ClusterState, epoch: Any, members: tuple[int, ...], *more: Any) -> Any:
         if any(node not in state.lives for node in members):
-            state.domain.victims = [one for one in state.domain.victims if one.life.node in members]
+            for victim in [one for one in state.victims() if one.life.node not in members]:
+                state.domain.victims.remove(victim)
+                losses.clean_up(state, victim.life.node, victim.lockspaces, ())
         return real(state, epoch, members, *more)
 
     return [(views, "enter_view", enter_view)]
