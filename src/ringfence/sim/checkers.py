@@ -119,8 +119,10 @@ class Checkers:
         self._victim_since_ns: dict[tuple[Life, bool, Epoch], int] = {}
         self._victim_since: dict[tuple[Life, bool, Epoch], tuple[Epoch, int]] = {}
         """Where in the total order a victim was first seen."""
-        self._spaces: dict[tuple[Life, bool, Epoch], frozenset[str]] = {}
+        self._spaces: dict[tuple[Life, bool], tuple[tuple[Epoch, int], frozenset[str]]] = {}
         """In which lockspaces a victim was, as far as any state has known."""
+        self._top = Epoch(), 0
+        """The latest (epoch, position) of any state."""
         self._due_ns: dict[int, tuple[Epoch, int]] = {}
         """Since when a node has had somebody to fence in a view."""
         self._held: dict[tuple[Life, bool, Epoch], dict[tuple[str, str, int], Mode]] = {}
@@ -280,16 +282,18 @@ class Checkers:
             raise SafetyViolation(f"suspicion: {victim.life} is called silent, and is not")
 
     def _note_spaces(self, host: Host, state: ClusterState) -> None:
-        """10: where a victim was is not forgotten while it is one."""
+        """10: where a victim was is not forgotten while it is one, unless the state begins afresh."""
+        if state.epoch > self._top[0] and state.position < self._top[1]:
+            self._spaces.clear()
+        self._top = max(self._top, (state.epoch, state.position))
         for victim in state.domain.victims:
-            key = (victim.life, victim.lied, victim.since)
-            spaces = frozenset(victim.lockspaces)
-            known = self._spaces.get(key, spaces)
-            place = (state.epoch, state.position)
-            if known - spaces and self._victim_since[key] <= place:
+            spaces, place = frozenset(victim.lockspaces), (state.epoch, state.position)
+            since, known = self._spaces.get((victim.life, victim.lied), (place, spaces))
+            if known - spaces and since <= place:
                 forgotten = ", ".join(sorted(known - spaces))
                 raise SafetyViolation(f"10: {host.name} has forgotten that {victim.life} was in {forgotten}")
-            self._spaces[key] = spaces
+            if since <= place:
+                self._spaces[victim.life, victim.lied] = place, spaces
 
     def _is_fenced_soon(self, host: Host, state: ClusterState) -> None:
         """11: where nothing strikes and devices are honest, evidence is there in time."""

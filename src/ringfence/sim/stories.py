@@ -276,3 +276,15 @@ def _(chance: Chance, nodes: list[int]) -> list[Fault]:
 def _(chance: Chance, nodes: list[int]) -> list[Fault]:
     """One of two loses power for good: the other has no authority, and must fence it all the same."""
     return [PowerOff(nodes=(nodes[0],), for_ms=40_000), Calm(at_ms=30_000)]
+
+
+@_story("others-come", nodes=(5,))
+def _(chance: Chance, nodes: list[int]) -> list[Fault]:
+    """A host cannot be fenced; meanwhile another one goes, and comes back."""
+    a, b, *_ = nodes
+    rng = chance.rng
+    return [
+        _all(a, Manner.UNREACHABLE),
+        FreezeHost(node=a, for_ms=rng.randrange(6000, 9000)),
+        KillDaemon(at_ms=rng.randrange(1000, 1500), node=b, for_ms=rng.randrange(200, 2500)),
+    ]

@@ -162,7 +162,7 @@ def _() -> list[Change]:
     return [(views.Views, "_view_changed", view_changed), (views.Views, "_enter", enter)]
 
 
-@mutant("majority-forgets", "who must be fenced is forgotten when others come in")
+@mutant("majority-forgets", "who must be fenced is forgotten when others come in", story="others-come")
 def _() -> list[Change]:
     real = arrivals.enter_view
 
