@@ -286,6 +286,8 @@ class Checkers:
         if state.epoch > self._top[0] and state.position < self._top[1]:
             self._spaces.clear()
         self._top = max(self._top, (state.epoch, state.position))
+        for life in state.lives.values():  # (one half of two may have called it a victim, and is out itself)
+            self._spaces.pop((life, False), None)
         for victim in state.domain.victims:
             spaces, place = frozenset(victim.lockspaces), (state.epoch, state.position)
             since, known = self._spaces.get((victim.life, victim.lied), (place, spaces))
