@@ -109,8 +109,17 @@ def test_a_disk_whose_label_is_damaged(paths: Paths, tmp_path: Path) -> None:
     assert "wrong checksum" in disk.trouble
 
 
+def test_a_disk_that_this_user_may_not_read_is_not_called_broken(
+    paths: Paths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    facts = look.look_at_host(paths, "n1", None, Probes())
+    assert (facts.disks[0].trouble, facts.disks[0].pv) == ("", "")
+    assert facts.unseen == (f"disk {tmp_path / 'disk.img'}: this user may not read it",)
+
+
 def test_a_disk_that_hangs_is_a_trouble_of_its_own(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
-    def hangs(disk: DiskFacts) -> DiskFacts:
+    def hangs(disk: DiskFacts, *, read: bool) -> DiskFacts:
         time.sleep(5)
         return disk
 
