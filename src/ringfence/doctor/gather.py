@@ -49,7 +49,9 @@ def gather(paths: Paths, socket_path: str, progress: Progress = lambda line: Non
             me = str(status["node"])
             devices = ask_devices(paths, running, unseen, progress)
             rounds = [first] if first is not None else []
-            if first is not None:
+            if first is not None and first.alone:
+                unseen.append("other hosts: this one is no ready member, and cannot ask them")
+            elif first is not None:
                 time.sleep(max(0.0, began_s + STRETCH_S - time.monotonic()))
                 second = asked.checkup("comparing hosts again")
                 rounds += [second] if second is not None else []
