@@ -149,11 +149,11 @@ def test_a_disk_and_its_multipath_device_have_one_name(text: str, number: str) -
 
 
 MOUNTS = """\
-22 1 254:0 / / rw - ext4 /dev/vda rw
-30 22 0:5 / /run rw shared:2 - tmpfs tmpfs rw
-31 22 0:9 / /var/lib/ring\\040fence rw - nfs4 server:/x rw
 32 30 0:6 / /run/a rw - ext4 /dev/vdb rw
 33 30 0:7 / /run/a rw - xfs /dev/vdc rw
+30 22 0:5 / /run rw shared:2 - tmpfs tmpfs rw
+31 22 0:9 / /var/lib/ring\\040fence rw - nfs4 server:/x rw
+22 1 254:0 / / rw - ext4 /dev/vda rw
 """
 
 
@@ -258,21 +258,27 @@ def test_sockets_on_which_nobody_listens(paths: Paths) -> None:
 def test_a_worker_whose_service_is_gone(paths: Paths) -> None:
     """Known by its command line, its service's pid and the lock that it holds open."""
     code = "import sys; print(flush=True); sys.stdin.read()"
+    nobody = 2**22 + 5
+    started: list[subprocess.Popen[bytes]] = []
+
+    def worker(service: int, *holds: int) -> int:
+        words = [sys.executable, "-c", code, "ringfence.block.worker", "9", str(service)]
+        one = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, pass_fds=holds)
+        started.append(one)
+        assert one.stdout is not None
+        one.stdout.readline()
+        return one.pid
+
     with (paths.run / "block.lock").open("w") as lock:
-        words = [sys.executable, "-c", code, "ringfence.block.worker", "9", str(2**22 + 5)]
-        worker = subprocess.Popen(
-            words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, pass_fds=(lock.fileno(),)
-        )
-        other = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         try:
-            for one in (worker, other):
-                assert one.stdout is not None
-                one.stdout.readline()
+            lonely = worker(nobody, lock.fileno())
+            worker(nobody)  # of another root
+            worker(lonely, lock.fileno())  # its service lives: a process with "block" in its command
             found = [one.what for one in leftovers.leftovers(paths) if one.kind == "worker"]
         finally:
-            for one in (worker, other):
+            for one in started:
                 one.communicate()
-    assert found == [str(worker.pid)]
+    assert found == [str(lonely)]
 
 
 def test_shared_memory_of_the_dead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
