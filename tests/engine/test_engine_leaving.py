@@ -111,6 +111,29 @@ def test_nothing_is_closed_by_a_leave_that_a_client_is_in_the_way_of(world: Worl
     assert list(one.paths) == [("vg0", "vm1")]
 
 
+def test_by_force_volumes_are_closed_and_then_clients_lose_their_locks(world: World) -> None:
+    one, two = world.hosts[1], world.hosts[2]
+    one.do(calls.VgCreate("vg0", (str(world.image),), shared=True))
+    world.pass_ms(200)
+    one.do(calls.LvCreate("vg0", "vm1", size_bytes=8 << 20))
+    two.do(calls.Lock("games", "chess", "NL"), CAROL)
+    held = one.ask(calls.Lock("games", "chess"), ALICE)
+    lock = one.reply(held)["lock"]
+    with pytest.raises(Refused, match="games/chess"):
+        one.do(calls.Leave())
+    one.ask(calls.Leave(force=True))
+    world.pass_ms(200)
+    assert one.ended is not None
+    assert not one.ended.failed
+    assert not one.paths
+    assert one.reply(held) == {"lost": True, "lock": lock}
+    world.view(2)
+    world.run()
+    assert two.node.context.state.victims() == []
+    assert not two.do(calls.Lock("games", "chess"), CAROL)["lvb_valid"], "its client might have written"
+    two.do(calls.LvChange("vg0", "vm1", activate="ey"))
+
+
 def test_many_cached_locks_are_asked_for_in_slices(tmp_path: Path) -> None:
     world = World(tmp_path, 1, at_once=10)
     world.pass_ms(1000)

@@ -57,7 +57,9 @@ class CorosyncMember(Member):
 class CorosyncWorld:
     """Nodes 1 to `nodes`.  A node's corosync starts with its daemon, unless it runs already."""
 
-    def __init__(self, token_ms: int = TOKEN_MS, nodes: int = 3, transport: str = "udpu") -> None:
+    def __init__(
+        self, token_ms: int = TOKEN_MS, nodes: int = 3, transport: str = "udpu", two_node: bool = False
+    ) -> None:
         self.dir = Path(tempfile.mkdtemp(dir="/tmp", prefix="rf"))
         self.log = self.dir / "log"
         self.token_ms = token_ms
@@ -70,15 +72,17 @@ class CorosyncWorld:
         self.cables = Cables(self.network.switch.path)
         self.corosyncs: dict[int, LoneCorosync] = {}
         try:
-            self._configure(transport)
+            self._configure(transport, two_node)
         except BaseException:
             self.close()
             raise
 
-    def _configure(self, transport: str) -> None:
+    def _configure(self, transport: str, two_node: bool) -> None:
         hosts = self.network.hosts
         configs = tuple(NodeConfig(one, f"n{one}", addresses=(address(one),), manual=True) for one in hosts)
-        config = ClusterConfig("ring", ring="corosync", timing=self.timing, nodes=configs)
+        config = ClusterConfig(
+            "ring", ring="corosync", two_node=two_node, timing=self.timing, nodes=configs
+        )
         key = new_key()
         for number, host in hosts.items():
             files = CorosyncFiles(self.dir / f"n{number}")
@@ -89,11 +93,11 @@ class CorosyncWorld:
     def detection_s(self) -> float:
         return self.token_ms * 2.2 / 1000
 
-    def member(self, node: int, host: bool = True) -> CorosyncMember:
+    def member(self, node: int, host: bool = True, timing: Timing | None = None) -> CorosyncMember:
         corosync = self.corosyncs[node]
         if not corosync.pid:
             corosync.start()
-        member = CorosyncMember(self, node, self.timing)
+        member = CorosyncMember(self, node, timing or self.timing)
         self.members.append(member)
         self._speaking.append(member)
         return member

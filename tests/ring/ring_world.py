@@ -156,6 +156,16 @@ class Member(Watched):
         """Payloads "NODE:0" .. "NODE:count-1", padded."""
         self.order("burst", count, size_bytes)
 
+    def trickle(self, count: int) -> None:
+        """The same, each in a turn of the loop of its own, so that no two can share a message."""
+        self.order("trickle", count)
+
+    def longest_lag_ms(self) -> float:
+        """For how long its event loop stood still, at most, since this was asked last."""
+        asked = sum(event[0] == "lag" for event in self.events)
+        self.order("lag")
+        return self.wait(lambda events: [e for e in events if e[0] == "lag"][asked:], "its lag")[0][1]
+
     def leave(self) -> None:
         self.order("leave")
         os.waitpid(self.pid, 0)
@@ -242,6 +252,17 @@ async def _member_main(ring: Ring, pipe: socket.socket) -> None:
         await ring.leave()
         ended.set()
 
+    async def trickle(count: int) -> None:
+        for number in range(count):
+            ring.multicast(f"{node}:{number}".encode())
+            await asyncio.sleep(0.0005)
+
+    async def watch() -> None:
+        while True:
+            before = loop.time()
+            await asyncio.sleep(0.005)
+            longest[:] = [max([*longest, (loop.time() - before) * 1000 - 5])]
+
     def obey() -> None:
         for line in pipe.recv(65536).splitlines():
             match json.loads(line):
@@ -250,11 +271,16 @@ async def _member_main(ring: Ring, pipe: socket.socket) -> None:
                 case ["burst", count, size]:
                     for number in range(count):
                         ring.multicast(f"{node}:{number}".encode().ljust(size, b"."))
+                case ["trickle", count]:
+                    tasks.append(asyncio.create_task(trickle(count)))
+                case ["lag"]:
+                    pipe.sendall(json.dumps(["lag", longest.pop() if longest else 0.0]).encode() + b"\n")
                 case ["leave"]:
                     tasks.append(asyncio.create_task(leave()))
 
     node = getattr(ring, "node", 0)
-    tasks: list[asyncio.Task[None]] = []
+    longest: list[float] = []
+    tasks: list[asyncio.Task[None]] = [asyncio.create_task(watch())]
     ring.on_input = on_input
     loop.add_reader(pipe, obey)
     await ring.start()

@@ -227,7 +227,7 @@ def read_corosync(tree: Section, file: str = "corosync.conf") -> CorosyncConf:
     """Sections that stand twice are read as one, as corosync does.
 
     Raises ConfigError: a number that is none."""
-    totem, quorum = _whole(tree, "totem"), _whole(tree, "quorum")
+    totem, quorum = whole(tree, "totem"), whole(tree, "quorum")
     nodes = [node for part in tree.inner("nodelist") for node in part.inner("node")]
     token_ms = _number(file, totem, "token", DEFAULT_TOKEN_MS)
     if len(nodes) > 2:
@@ -249,7 +249,8 @@ def read_corosync(tree: Section, file: str = "corosync.conf") -> CorosyncConf:
     )
 
 
-def _whole(tree: Section, name: str) -> Section:
+def whole(tree: Section, name: str) -> Section:
+    """All sections of that name as one; empty if there is none."""
     parts = list(tree.inner(name))
     keys = [pair for part in parts for pair in part.keys]
     return Section(name, tuple(keys), tuple(inner for part in parts for inner in part.sections))

@@ -10,6 +10,7 @@ could not keep later either: that is found out here, while nothing depends on it
 The engine and the agents' runner come as arguments, so that tests can put scripted ones in."""
 
 import asyncio
+import faulthandler
 import gc
 import resource
 import signal
@@ -90,6 +91,7 @@ def run(root: Path, node: str, makers: Makers) -> int:
     """Run this root's daemon until it ends.  Returns the exit code.
 
     Raises RingfenceError, one clear line, when it cannot start; nothing was changed then."""
+    faulthandler.enable()  # a watchdog ends a loop that stands still by SIGABRT: say where
     allow_files()
     paths = Paths(root)
     loaded = load(paths)

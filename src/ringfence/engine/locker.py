@@ -33,9 +33,9 @@ from ringfence.engine.deadlines import VG_SPACE
 from ringfence.engine.facts import LockFact
 from ringfence.engine.grants import Grants
 from ringfence.engine.orders import Held
+from ringfence.engine.uses import Done, Owner, Use
 from ringfence.locks.compat import compatible, covers
 from ringfence.locks.flags import Flag, valid_unlock
-from ringfence.locks.lockspace import OpKind
 from ringfence.locks.node_locks import (
     AskCluster,
     ClientBlocking,
@@ -47,12 +47,10 @@ from ringfence.locks.node_locks import (
     NodeLocks,
     Out,
 )
+from ringfence.locks.queues import OpKind
 from ringfence.locks.resource import Lock, Resource
 from ringfence.wire import entries
 from ringfence.wire.ring import OpenLock
-
-Done = Callable[[Held | RingfenceError | None], None]
-"""Called once with what is held now (None: nothing any more), or with why not."""
 
 OnBlocking = Callable[[int, int, Mode, bool], None]
 """Called when a client's lock keeps somebody waiting: client, lock, for which mode, and whether it is a
@@ -73,42 +71,6 @@ KEPT_RESOURCES = ("GLLK", "VGLK")
 def is_kept(lockspace: str, resource: str) -> bool:
     """Whether the node keeps its cluster lock after the last user.  Locks of LVs are never kept."""
     return not lockspace.startswith(VG_SPACE) or resource in KEPT_RESOURCES
-
-
-class Owner(msgspec.Struct, frozen=True):
-    """On whose behalf a lock is held or asked for: while it waits for one it lets go of no other."""
-
-    name: str
-    who: str = ""
-    """For people: the client's process, or the command."""
-    named: bool = False
-    """Its clients gave it this name, which means the same owner on every node."""
-
-
-class Use(msgspec.Struct, gc=False):
-    lock: int
-    lockspace: str
-    resource: str
-    named: str
-    """For people, "LV vg0/vm1"; empty: lockspace and resource say it all."""
-    wanted: Mode
-    done: Done | None
-    """Of the operation in flight; None: nothing is in flight."""
-    deadline_ns: int | None = None
-    held: Held | None = None
-    trying: bool = False
-    since_wall_ms: int = 0
-    client: int = 0
-    """The connection it belongs to; 0: none, it is a command's."""
-    owner: Owner | None = None
-    deadlock: bool = False
-    """The operation in flight is rather refused than left to wait in a ring."""
-    operation: int = 0
-    """Given when a search for deadlocks first sees this grant or this wish; 0 before."""
-
-    @property
-    def what(self) -> str:
-        return self.named or f"{self.lockspace}/{self.resource}"
 
 
 class _Ending(msgspec.Struct):

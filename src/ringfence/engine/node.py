@@ -53,6 +53,7 @@ from ringfence.engine.state import ClusterState
 from ringfence.engine.tasks import Tasks, joined
 from ringfence.engine.views import Views
 from ringfence.fencing.actor import heartbeat_back
+from ringfence.membership.quorum import is_primary
 from ringfence.wire.entries import AckJoin, Incident, IncidentSeen, Suspect
 
 AUTOSTART_AGAIN_MS = 10_000
@@ -233,7 +234,8 @@ class _Node:
             victims = tuple(victim.life for victim in state.victims())
             liars = tuple(sorted(state.domain.quarantined.items()))
             fenced = state.domain.fenced_lives()
-            disk = DiskState(state.epoch, disk.incarnation, disk.boot, victims, liars, fenced)
+            out = tuple(life for _, life in sorted(state.out.items()))
+            disk = DiskState(state.epoch, disk.incarnation, disk.boot, victims, liars, fenced, out)
         if disk != context.disk or context.keep:
             context.disk, context.keep = disk, False
             context.effects.insert(0, Keep(disk))
@@ -251,7 +253,10 @@ class _Node:
         return heartbeat_back(context.authority.own_heartbeat_ns, context.now_ns, context.config.timing)
 
     def _look_for_silence(self) -> None:
-        """The lowest ready member that is not silent itself calls out who is."""
+        """The lowest ready member that is not silent itself calls out who is.
+
+        Not without a majority that speaks.  Of three members two of which do not reach one another, the
+        ring delivers to the third its own words alone; it would have both fenced, and stand alone then."""
         context, state = self.context, self.context.running
         if state is None or not self._heartbeat_back:
             return
@@ -265,7 +270,7 @@ class _Node:
             if node != context.me and hearing.silent(life, now_ns, timing.silent_ms)
         ]
         speaking = [node for node in state.ready if state.lives[node] not in silent]
-        if not silent or speaking[0] != context.me:
+        if not silent or speaking[0] != context.me or not is_primary(context.config, speaking, True):
             return
         for life in silent:
             if self._suspected.get(life) != context.epoch.seq:

@@ -148,9 +148,10 @@ class Requests:
                 self._apply_config(client, id, call)
             case calls.Leave():
                 self._must_have_taken_over()
-                self.locks.end_all()
+                if not call.force:
+                    self.locks.end_all()
                 persistent = [use.lock for use in self._locker.persistent()]
-                self._run(client, id, call, leave(persistent))
+                self._run(client, id, call, leave(persistent, self._taken_away if call.force else None))
             case calls.JoinSpace():
                 lockspace = lockspace_name(call.lockspace)
                 self._context.check_name(lockspace)
@@ -197,12 +198,16 @@ class Requests:
                     f"lockspace {lockspace}: {', '.join(used)} is open here, which no force will close",
                     next="ringfence lvchange -an, then leave again",
                 )
-            self._must_run(lockspace)
-            lost = self.locks.take_away(lockspace)
+            lost = self._taken_away(lockspace)
         else:
             yield GiveBack((lockspace,))
         yield LeaveLockspace(lockspace)
         return {"left": lockspace, "lost": lost}
+
+    def _taken_away(self, lockspace: str) -> int:
+        """How many locks clients lose by it.  Raises Refused."""
+        self._must_run(lockspace)
+        return self.locks.take_away(lockspace)
 
     def _must_run(self, lockspace: str) -> None:
         """Raises Refused unless what is let go of there goes to others at once."""

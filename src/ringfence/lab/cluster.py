@@ -22,13 +22,12 @@ from ringfence.host.processes import STOPPED, Process, process
 from ringfence.lab import trees
 from ringfence.lab.furnish import furnish
 from ringfence.lab.interrupts import undisturbed
-from ringfence.lab.layout import Kept, Layout, Ring, layout, node_names
+from ringfence.lab.layout import HUB, Kept, Layout, Ring, layout, node_names
 from ringfence.lab.line_socket import Json, ask
 from ringfence.lab.network import Way
 from ringfence.lab.parts import Part
 from ringfence.lab.ring_side import ring_side
 
-HUB = Ring()
 MOST_NODES = 16
 TIMING = Timing(
     heartbeat_ms=100, token_ms=500, grant_ms=700, silent_ms=1500, write_ms=2500, hold_ms=30000,
@@ -79,7 +78,7 @@ class Lab:
         lab._side.check()
         try:
             furnish(places, lab._kept, lab._side, size_bytes, timing)
-            progress(f"{lab._side.carrier} and power switches start in {places.dir}")
+            progress(f"{lab.carrier_name} and power switches start in {places.dir}")
             lab.start_carrier(timing.token_ms)
             lab._start_power()
             progress(f"{nodes} hosts boot")
@@ -144,6 +143,11 @@ class Lab:
             power = self._run("power", ["-m", "ringfence.lab.power", str(places.dir)])
             self._remember(msgspec.structs.replace(self._kept, power=power))
         self._until("the power switch", places.power_socket.exists, power, "power")
+
+    @property
+    def carrier_name(self) -> str:
+        """"hub" or "switch"."""
+        return self._side.carrier
 
     def carrier(self) -> Process:
         """The hub or the switch, as it was started last; it may have ended."""

@@ -8,20 +8,18 @@ from typing import Any, TypeVar
 import click
 import msgspec
 
-from ringfence.config.corosync_conf import MOST_LINKS, TRANSPORTS
 from ringfence.core.cluster import Timing
 from ringfence.core.errors import BadInput
 from ringfence.core.units import parse_size
-from ringfence.lab.cluster import HUB, MOST_NODES, TIMING, Lab
+from ringfence.lab.cluster import MOST_NODES, TIMING, Lab
 from ringfence.lab.interrupts import ended_like_ctrl_c
-from ringfence.lab.layout import RINGS, Ring
 from ringfence.lab.network import Way
 from ringfence.lab.parts import Part
 from ringfence.lab.power import Lie
+from ringfence.lab.ring_options import chosen, ring_options
 from ringfence.lab.torture.commands import torture
 
 C = TypeVar("C", bound=Callable[..., Any])
-KNET = TRANSPORTS[0]
 WAYS = [lie.value for lie in Lie]
 
 
@@ -68,17 +66,7 @@ def lab() -> None:
 @click.option("--size", default="256M", show_default=True, help="Size of the shared disk image.")
 @click.option("--naive", is_flag=True, help="Protections off: agents are believed, authority is not checked.")
 @click.option("--slow", is_flag=True, help="With the times of a real cluster, not the lab's quicker ones.")
-@click.option(
-    "--ring",
-    type=click.Choice(RINGS),
-    default=HUB.name,
-    show_default=True,
-    help="hub: embedded.  corosync: one a host, each in a network namespace; needs root.",
-)
-@click.option(
-    "--transport", type=click.Choice(TRANSPORTS), help="Of corosync; knet encrypts.  [default: knet]"
-)
-@click.option("--links", type=click.IntRange(1, MOST_LINKS), help="Of knet: networks.  [default: 1]")
+@ring_options
 @_json
 def up(
     nodes: int,
@@ -92,9 +80,7 @@ def up(
     as_json: bool,
 ) -> None:
     """Make a lab and return when all its hosts are ready."""
-    if ring == HUB.name and (transport or links):
-        raise BadInput("--transport and --links are corosync's", next="--ring corosync")
-    chosen = Ring(ring, transport or KNET, links or 1)
+    on = chosen(ring, transport, links, naive)
     size_bytes = parse_size(size)
     if size_bytes < 8 << 20:
         raise BadInput(f"a disk of {size} has no room for a volume group", next="--size 256M")
@@ -104,7 +90,7 @@ def up(
             click.echo(line)
 
     with ended_like_ctrl_c():
-        made = Lab.up(directory, nodes, size_bytes, Timing() if slow else TIMING, naive, progress, chosen)
+        made = Lab.up(directory, nodes, size_bytes, Timing() if slow else TIMING, naive, progress, on)
     where = shlex.quote(str(directory))
     line = f'the disk is {made.disk}; next: eval "$(ringfence lab env {made.nodes[0]} --dir {where})"'
     _done(as_json, line, nodes=list(made.nodes), disk=str(made.disk), naive=naive, ring=ring)
@@ -128,7 +114,7 @@ def status(directory: Path, as_json: bool) -> None:
     """Which hosts have power, which are frozen, what is cut, which devices lie."""
     opened = Lab.open(directory)
     found = opened.status()
-    carrier = "switch" if opened.ring.is_corosync else "hub"
+    carrier = opened.carrier_name
     found["cuts"] = opened.cuts() if found[carrier] else []
     for name, host in found["hosts"].items():
         host["services"] = opened.parts(name) if host["init"] else {}

@@ -33,12 +33,22 @@ class Ring(msgspec.Struct, frozen=True):
     def is_corosync(self) -> bool:
         return self.name == "corosync"
 
+    @property
+    def words(self) -> list[str]:
+        """The options of a command that make it this one; none for the default."""
+        names = ("ring", "transport", "links")
+        pairs = zip(names, msgspec.structs.astuple(self), msgspec.structs.astuple(Ring()), strict=True)
+        return [word for name, mine, usual in pairs if mine != usual for word in (f"--{name}", str(mine))]
+
+
+HUB = Ring()
+
 
 class Kept(msgspec.Struct, frozen=True):
     """D/lab.json: what was started.  (pid, start time) names a process for ever."""
 
     nodes: tuple[str, ...]
-    ring: Ring = Ring()
+    ring: Ring = HUB
     carrier: tuple[int, int] = (0, 0)
     """The hub, or the switch."""
     power: tuple[int, int] = (0, 0)

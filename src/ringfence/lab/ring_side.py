@@ -14,9 +14,8 @@ from ringfence.core.cluster import ClusterConfig
 from ringfence.core.errors import BadInput, Refused, RingfenceError, Unavailable
 from ringfence.host.processes import Process, process
 from ringfence.lab import trees
-from ringfence.lab.corosync import SHARED, CorosyncFiles, check_programs, new_key
+from ringfence.lab.corosync import SHARED, CorosyncFiles, check_host, new_key
 from ringfence.lab.layout import Kept, Layout
-from ringfence.lab.namespaces import Namespace
 from ringfence.lab.network import Cables, Cut, Way, address, cuts_apart, cuts_between
 from ringfence.ring.admin import HubAdmin
 
@@ -128,14 +127,13 @@ class CorosyncSide:
         self._links = range(kept.ring.links)
 
     def check(self) -> None:
-        check_programs()
+        check_host()
         for hidden in (Path("/run"), SHARED):
             if self._places.dir.is_relative_to(hidden):
                 raise BadInput(
                     f"{self._places.dir} lies below {hidden}, of which each host on corosync has its own",
                     next="choose a directory below /tmp",
                 )
-        Namespace().close()
 
     def configured(self, config: ClusterConfig) -> ClusterConfig:
         nodes = [

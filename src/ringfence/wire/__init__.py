@@ -34,3 +34,5 @@ WHOLE_DLM = 2
 are (core.locknames)."""
 CHECKUPS = 3
 """From here on: `AskHosts` and `HostSays`."""
+CLEAN_STOP = 3
+"""From here on: a state that begins afresh believes disks about who has left cleanly."""

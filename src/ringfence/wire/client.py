@@ -89,7 +89,11 @@ class ConfigApply(_Call, frozen=True):
 class Leave(_Call, frozen=True):
     """Close all volumes, leave the cluster cleanly and end the daemon; orphans end with it.
 
-    Refused, with nothing closed, while a client has a lock that it does not merely cache (see `Lock`)."""
+    Refused, with nothing closed, while a client has a lock that it does not merely cache (see `Lock`).  With
+    force (which only the daemon itself asks for, when it must end) clients' locks are taken away after the
+    volumes are closed, as `LeaveSpace` does it."""
+
+    force: bool = False
 
 
 # -- locks -------------------------------------------------------------------

@@ -23,6 +23,7 @@ from ringfence.lab import trees
 from ringfence.lab.cluster import Lab
 from ringfence.lab.layout import DEVICES
 from ringfence.lab.line_socket import Json
+from ringfence.lab.network import Way
 from ringfence.lab.parts import Part
 from ringfence.lab.torture.plan import Fault, Kind
 from ringfence.wire import client as calls
@@ -32,6 +33,7 @@ KEEP_S = 0.4
 AGAIN_S = 0.5
 TRUST_EVERY_S = 3.0
 ASK_MS = 700
+WAYS = {Kind.CUT_IN: Way.INBOUND, Kind.CUT_OUT: Way.OUTBOUND}
 
 Say = Callable[[str], None]
 
@@ -153,9 +155,13 @@ class Hands:
                 self._kill_client(node)
             case Kind.KILL_HUB:
                 lab.kill_carrier()
-                return self._start_hub
-            case Kind.CUT:
-                lab.cut(node)
+                return self._start_carrier
+            case Kind.FREEZE_COROSYNC:
+                return self._stop(lab.part(node, Part.COROSYNC))
+            case Kind.KILL_COROSYNC:
+                lab.kill(node, Part.COROSYNC)
+            case Kind.CUT | Kind.CUT_IN | Kind.CUT_OUT | Kind.CUT_PAIR:
+                lab.cut(node, fault.other, WAYS.get(fault.kind, Way.BOTH))
                 return lab.heal
             case Kind.POWER_OFF:
                 lab.power(node, "off")
@@ -166,7 +172,7 @@ class Hands:
                 return self._spoil(node, fault.device, fault.way)
         return None
 
-    def _start_hub(self) -> None:
+    def _start_carrier(self) -> None:
         if not trees.alive(self._lab.carrier()):
             self._lab.start_carrier()
 
@@ -202,7 +208,7 @@ class Hands:
         self.patient = False
         for one in self._stopped:
             trees.send(one, signal.SIGCONT)
-        self._start_hub()
+        self._start_carrier()
         self._lab.heal()
         self._lying = {}
         for node, host in self._lab.status()["hosts"].items():

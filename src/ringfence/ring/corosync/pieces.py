@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from ringfence.wire.corosync import Batch, Piece, Process, encode
 
-BATCH_BYTES = 32 << 10
+BATCH_BYTES = 16 << 10
 """What waits is put into one message up to about this size; larger ones gain nothing (measured)."""
 PIECE_BYTES = 256 << 10
 """Well below what corosync takes as one atomic message (1,047,552 bytes)."""

@@ -245,6 +245,7 @@ class CorosyncRing:
         except Gone as error:
             self._gone(error)
         finally:
+            self._look_at_change()
             if self._in:
                 self._turn_soon()
 
@@ -263,7 +264,6 @@ class CorosyncRing:
         if session is None or exchange is None:
             return False
         if not session.dispatch():
-            self._look_at_change(exchange)
             return False
         facts, session.facts = session.facts, []
         for fact in facts:
@@ -331,9 +331,10 @@ class CorosyncRing:
             timer.cancel()
         self._timers = []
 
-    def _look_at_change(self, exchange: Exchange) -> None:
-        """All that had come is taken in: answer the change that is the last of it."""
-        if exchange.view is not None or self._timers:
+    def _look_at_change(self) -> None:
+        """What had come is taken in: answer the change that is the last of it."""
+        exchange = self._exchange
+        if exchange is None or exchange.view is not None or not exchange.members or self._timers:
             return
         loop = asyncio.get_running_loop()
         self._timers = [
