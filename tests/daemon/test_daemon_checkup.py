@@ -109,8 +109,17 @@ def test_a_disk_whose_label_is_damaged(paths: Paths, tmp_path: Path) -> None:
     assert "wrong checksum" in disk.trouble
 
 
+def test_a_disk_that_this_user_may_not_read_is_not_called_broken(
+    paths: Paths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    facts = look.look_at_host(paths, "n1", None, Probes())
+    assert (facts.disks[0].trouble, facts.disks[0].pv) == ("", "")
+    assert facts.unseen == (f"disk {tmp_path / 'disk.img'}: this user may not read it",)
+
+
 def test_a_disk_that_hangs_is_a_trouble_of_its_own(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
-    def hangs(disk: DiskFacts) -> DiskFacts:
+    def hangs(disk: DiskFacts, *, read: bool) -> DiskFacts:
         time.sleep(5)
         return disk
 
@@ -140,11 +149,11 @@ def test_a_disk_and_its_multipath_device_have_one_name(text: str, number: str) -
 
 
 MOUNTS = """\
-22 1 254:0 / / rw - ext4 /dev/vda rw
-30 22 0:5 / /run rw shared:2 - tmpfs tmpfs rw
-31 22 0:9 / /var/lib/ring\\040fence rw - nfs4 server:/x rw
 32 30 0:6 / /run/a rw - ext4 /dev/vdb rw
 33 30 0:7 / /run/a rw - xfs /dev/vdc rw
+30 22 0:5 / /run rw shared:2 - tmpfs tmpfs rw
+31 22 0:9 / /var/lib/ring\\040fence rw - nfs4 server:/x rw
+22 1 254:0 / / rw - ext4 /dev/vda rw
 """
 
 
@@ -249,21 +258,27 @@ def test_sockets_on_which_nobody_listens(paths: Paths) -> None:
 def test_a_worker_whose_service_is_gone(paths: Paths) -> None:
     """Known by its command line, its service's pid and the lock that it holds open."""
     code = "import sys; print(flush=True); sys.stdin.read()"
+    nobody = 2**22 + 5
+    started: list[subprocess.Popen[bytes]] = []
+
+    def worker(service: int, *holds: int) -> int:
+        words = [sys.executable, "-c", code, "ringfence.block.worker", "9", str(service)]
+        one = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, pass_fds=holds)
+        started.append(one)
+        assert one.stdout is not None
+        one.stdout.readline()
+        return one.pid
+
     with (paths.run / "block.lock").open("w") as lock:
-        words = [sys.executable, "-c", code, "ringfence.block.worker", "9", str(2**22 + 5)]
-        worker = subprocess.Popen(
-            words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, pass_fds=(lock.fileno(),)
-        )
-        other = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         try:
-            for one in (worker, other):
-                assert one.stdout is not None
-                one.stdout.readline()
+            lonely = worker(nobody, lock.fileno())
+            worker(nobody)  # of another root
+            worker(lonely, lock.fileno())  # its service lives: a process with "block" in its command
             found = [one.what for one in leftovers.leftovers(paths) if one.kind == "worker"]
         finally:
-            for one in (worker, other):
+            for one in started:
                 one.communicate()
-    assert found == [str(worker.pid)]
+    assert found == [str(lonely)]
 
 
 def test_shared_memory_of_the_dead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

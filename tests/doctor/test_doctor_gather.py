@@ -1,10 +1,14 @@
 """What doctor finds out by itself: device-mapper's volumes, fence devices, a host without a daemon."""
 
+import os
 from pathlib import Path
+
+import pytest
 
 from ringfence.config import Paths
 from ringfence.core.cluster import ClusterConfig, Confirms, DeviceConfig, Level, NodeConfig
 from ringfence.core.evidence import Power
+from ringfence.doctor.checks import judge
 from ringfence.doctor.devices import ask_devices
 from ringfence.doctor.gather import gather
 from ringfence.doctor.mapper import Mapped, volumes
@@ -72,4 +76,17 @@ def test_without_daemon_or_configuration_it_says_so(tmp_path: Path) -> None:
     assert facts.daemon is None
     assert str(paths.socket) in facts.daemon_trouble
     assert facts.own.file_trouble == f"there is no {paths.file}"
-    assert any(line.startswith("other hosts: ") for line in facts.unseen)
+    assert any(line.startswith("the daemon and other hosts: ") for line in facts.unseen)
+    assert "daemon-down" in [one.id for one in judge(facts)]
+
+
+def test_who_may_not_ask_the_daemon_does_not_call_it_down(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = Paths(tmp_path)
+    paths.run.mkdir(parents=True)
+    paths.socket.touch()
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    facts = gather(paths, str(paths.socket))
+    assert "daemon-down" not in [one.id for one in judge(facts)]
+    assert any(line.startswith("the daemon and other hosts: ") for line in facts.unseen)

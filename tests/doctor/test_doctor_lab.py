@@ -206,7 +206,7 @@ def test_a_daemon_that_was_killed(lab: Lab) -> None:
         lab.start(THREE, Part.DAEMON)
         lab.wait_ready(30)
     assert told(judge(here)) == [("daemon-down", THREE), ("stale-socket", THREE)]
-    assert [line.partition(":")[0] for line in here.unseen] == ["other hosts"]
+    assert [line.partition(":")[0] for line in here.unseen] == ["the daemon and other hosts"]
     assert ("host-absent", THREE) in told(elsewhere)
 
 

@@ -7,7 +7,7 @@ import msgspec
 import pytest
 from engine_ring import World
 
-from ringfence.core.errors import LocksLost, Refused, TimedOut
+from ringfence.core.errors import LocksLost, Refused, RingfenceError, TimedOut
 from ringfence.core.evidence import Power
 from ringfence.engine import checkups
 from ringfence.engine.inputs import RingLost
@@ -101,9 +101,13 @@ def test_a_ring_that_stands_still_is_told(world: World) -> None:
         world.hosts[1].reply(id)
 
 
-def test_a_node_without_a_ring_refuses(world: World) -> None:
+def test_a_node_without_a_ring_looks_at_itself_alone(world: World) -> None:
     world.hosts[1].feed(RingLost("cable"))
-    with pytest.raises(Refused, match="cannot act now"):
+    found = told(world.hosts[1].do(calls.Checkup()))
+    assert [one.node for one in found.hosts] == [1]
+    assert (found.silent, found.absent, found.alone) == ((), (), True)
+    world.hosts[1].looks = None
+    with pytest.raises(RingfenceError, match="it cannot look"):
         world.hosts[1].do(calls.Checkup())
 
 

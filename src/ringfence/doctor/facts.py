@@ -58,7 +58,7 @@ class ClusterFacts(msgspec.Struct, frozen=True):
     """As the daemon runs with it; without a daemon as the file says."""
     daemon: DaemonFacts | None = None
     daemon_trouble: str = ""
-    """Why the daemon could not be asked."""
+    """Why the daemon does not answer; empty where it does, or where this user may not ask it."""
     rounds: tuple[Checkup, ...] = ()
     """What all hosts said, twice; one or none where they could not be asked."""
     wall_at_boot_ms: float = 0.0

@@ -3,6 +3,7 @@
 Where no daemon answers, this host is looked at without one.  Every question has its time limit; what was
 not answered is said, never guessed."""
 
+import os
 import socket
 import time
 from collections.abc import Callable
@@ -48,7 +49,9 @@ def gather(paths: Paths, socket_path: str, progress: Progress = lambda line: Non
             me = str(status["node"])
             devices = ask_devices(paths, running, unseen, progress)
             rounds = [first] if first is not None else []
-            if first is not None:
+            if first is not None and first.alone:
+                unseen.append("other hosts: this one is no ready member, and cannot ask them")
+            elif first is not None:
                 time.sleep(max(0.0, began_s + STRETCH_S - time.monotonic()))
                 second = asked.checkup("comparing hosts again")
                 rounds += [second] if second is not None else []
@@ -56,8 +59,8 @@ def gather(paths: Paths, socket_path: str, progress: Progress = lambda line: Non
         trouble = ""
     except RingfenceError as error:
         me, own, daemon, rounds = _my_name(paths, loaded), None, None, []
-        trouble = error.message
-        unseen.append(f"other hosts: {trouble}")
+        trouble = error.message if _may_ask(socket_path) else ""
+        unseen.append(f"the daemon and other hosts: {error.message}")
         devices = ask_devices(paths, cluster, unseen, progress) if cluster is not None else ()
     if own is None:
         own = look_at_host(paths, me)
@@ -135,6 +138,11 @@ def _file(paths: Paths) -> Loaded | None:
         return parse(paths.file.read_text(encoding="utf-8"), str(paths.file))
     except (OSError, UnicodeDecodeError, RingfenceError):
         return None
+
+
+def _may_ask(socket_path: str) -> bool:
+    """False: this user may not use the daemon's socket, which says nothing about the daemon."""
+    return not os.path.lexists(socket_path) or os.access(socket_path, os.R_OK | os.W_OK)
 
 
 def _my_name(paths: Paths, loaded: Loaded | None) -> str:

@@ -41,11 +41,14 @@ class Checkups:
         self._question: _Question | None = None
 
     def ask(self, told: Told) -> None:
-        """`told` is called once, with what all hosts said.
+        """`told` is called once, with what all hosts said; by a node that is not ready, its own alone.
 
         Raises Refused while the cluster's protocol does not have it."""
         state = self._context.running
-        if state is not None and state.protocol < CHECKUPS:
+        if state is None:
+            self._look_here(told)
+            return
+        if state.protocol < CHECKUPS:
             raise Refused(
                 f"the cluster speaks protocol {state.protocol}, and compares hosts from {CHECKUPS} on",
                 next="upgrade every configured node: see ringfence status",
@@ -56,6 +59,17 @@ class Checkups:
         self._last += 1
         self._question = _Question(self._last, self._context.now_ns, [told])
         self._context.submit(AskHosts(self._last))
+
+    def _look_here(self, told: Told) -> None:
+        """This node cannot ask the others now; what its own host looks like is the more worth knowing."""
+        context = self._context
+        asked_ns = context.now_ns
+
+        def looked(found: HostFacts, error: RingfenceError | None) -> None:
+            own = HostAnswer(context.me, context.name(context.me), found, context.now_ns)
+            told(error if error is not None else Checkup(asked_ns, (own,), alone=True))
+
+        self._tasks.start("checkup", _look(), looked)
 
     def lost(self, error: RingfenceError) -> None:
         """This life is stale."""

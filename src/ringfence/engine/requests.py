@@ -139,7 +139,6 @@ class Requests:
                 self._must_act()
                 self._deadlocks.ask(lambda found: self._send(client, self._rings(id, found)))
             case calls.Checkup():
-                self._must_act()
                 self._checkups.ask(lambda found: self._send(client, _told(id, found)))
             case calls.FenceConfirm():
                 self._confirm(client, id, call, who)

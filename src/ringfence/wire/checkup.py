@@ -156,3 +156,5 @@ class Checkup(msgspec.Struct, frozen=True):
     """Ready nodes that did not answer in time."""
     absent: tuple[str, ...] = ()
     """Configured nodes that are not ready."""
+    alone: bool = False
+    """Nobody else was asked: this node is no ready member itself."""

@@ -28,9 +28,9 @@ def listed(patterns: Sequence[str]) -> tuple[DiskFacts, ...]:
     return tuple([*usable, *(DiskFacts(path, trouble=why) for path, why in found.refused.items())][:MOST])
 
 
-def disk_facts(disk: DiskFacts) -> DiskFacts:
+def disk_facts(disk: DiskFacts, *, read: bool = True) -> DiskFacts:
     """Read past the page cache: what another host wrote is what is compared.  Raises RingfenceError."""
-    if disk.trouble:
+    if disk.trouble or not read:
         return disk
     pv = label = text = trouble = ""
     with DirectFile(disk.path, write=False) as file:

@@ -72,10 +72,12 @@ def look_at_host(
         looks["lvm"] = lvm_facts
     if not lab:
         looks["watchdog"] = watchdog_facts
+    hidden = [disk.path for disk in disks if not disk.trouble and not os.access(disk.path, os.R_OK)]
     for disk in disks:
-        looks[f"disk {disk.path}"] = partial(disk_facts, disk)
+        looks[f"disk {disk.path}"] = partial(disk_facts, disk, read=disk.path not in hidden)
     found = probes.all(looks, LIMIT_S)
     unseen = [f"{name}: {one.trouble}" for name, one in found.items() if one.trouble and name[:5] != "disk "]
+    unseen += [f"disk {path}: this user may not read it" for path in hidden]
     if scan.trouble:
         unseen.append(f"disks: {scan.trouble}")
     return HostFacts(

@@ -41,10 +41,10 @@ KINDS = (DOWN, NOT_READY, BLOCKED, ABSENT, SILENT, NAIVE, VERSIONS)
 
 def check(facts: ClusterFacts) -> Iterator[Finding]:
     daemon = facts.daemon
-    if daemon is None:
+    if facts.daemon_trouble:
         mend = _start(facts, facts.me)
         yield DOWN.at(facts.me, f"{facts.me}: {facts.daemon_trouble}", mend)
-    elif not daemon.ready:
+    elif daemon is not None and not daemon.ready:
         yield NOT_READY.at(facts.me, f"{facts.me}: {daemon.why}", "ringfence why")
     for line in daemon.blocked_by if daemon is not None and daemon.ready else ():
         yield BLOCKED.at(facts.me, line, "ringfence why")
