@@ -93,8 +93,9 @@ def test_a_loop_that_stands_still_is_ended_by_the_watchdog(rig: Rig) -> None:
     assert "most recent call first" in rig.journal("--unit", "ringfence"), "it says where it stood"
 
 
-def test_a_stop_leaves_the_cluster(rig: Rig) -> None:
-    rig.systemctl("stop", "guest", "ringfence")
+@pytest.mark.parametrize("unit", ["ringfence", "ringfence-block"])
+def test_a_stop_leaves_the_cluster(rig: Rig, unit: str) -> None:
+    rig.systemctl("stop", "guest", unit)
     left_cleanly(rig)
     assert rig.show("ringfence", "ActiveState") == "inactive"
     assert not rig.run("find", "/run/ringfence/dev", "-type", "s")
@@ -149,6 +150,17 @@ def test_a_block_service_that_is_restarted_takes_the_locks_of_its_volumes_along(
     rig.until(lambda: rig.run(*LVS).strip() == "", "the lock to be free")
     assert written(rig)[-1].startswith("error")
     assert not rig.events("victim-due")
+
+
+def test_a_block_service_that_is_late_is_waited_for(rig: Rig) -> None:
+    rig.systemctl("stop", "guest", "ringfence-block")
+    late = "test -e /run/once || { touch /run/once; exit 1; }"
+    drop_in = f"[Service]\nExecStartPre=/bin/sh -c '{late}'\n"
+    rig.write("/run/systemd/system/ringfence-block.service.d/late.conf", drop_in)
+    rig.systemctl("daemon-reload")
+    rig.systemctl("start", "ringfence")
+    rig.until(lambda: rig.members() == {"n1": "ready", "n2": "ready"}, "the daemon to be back")
+    rig.run("ringfence", "lvchange", "-aey", "vg0/vm1")
 
 
 def test_a_hub_is_not_started_where_the_ring_is_another(rig: Rig) -> None:

@@ -13,9 +13,10 @@ from ringfence.core.locknames import lockspace_name, resource_name
 from ringfence.core.modes import Mode
 from ringfence.engine import deadlocks, reports
 from ringfence.engine.client_locks import ClientLocks
-from ringfence.engine.commands import command_for
+from ringfence.engine.commands import command_for, lvs
 from ringfence.engine.commands.disks import find_vg
 from ringfence.engine.commands.locking import space_of
+from ringfence.engine.commands.report import Broken
 from ringfence.engine.context import Context, Phase
 from ringfence.engine.deadlocks import Deadlocks
 from ringfence.engine.effects import Answer
@@ -179,7 +180,9 @@ class Requests:
             self.stopped = [vg for vg in self.stopped if vg != call.vg]
             if call.action == "lockstop":
                 self.stopped.append(call.vg)
-        self._run(client, id, call, command_for(call))
+        # What a path's state is, only this node's tasks know; who else asks gets what the locks say.
+        command = lvs(call, self._broken()) if isinstance(call, calls.Lvs) else command_for(call)
+        self._run(client, id, call, command)
 
     def _leave_space(self, lockspace: str, *, force: bool) -> Command:
         self._must_know(lockspace)
@@ -281,26 +284,32 @@ class Requests:
 
     def _look_at_paths(self) -> Generator[Order, Any, tuple[tuple[OpenVolume, ...], dict[str, str], str]]:
         """This host's open volumes; what is wrong with which (VG/LV -> line); or why nothing can be told."""
-        due = sorted(self._tasks.opened)
+        broken = self._broken()
         try:
             volumes: tuple[OpenVolume, ...] = yield OpenPaths()
         except RingfenceError as error:
             return (), {}, f"block service: {error}"
-        broken = {f"{one.vg}/{one.lv}": one.failed for one in volumes if one.failed}
-        listed = [(one.vg, one.lv) for one in volumes]
-        for vg, lv in due:
-            if (vg, lv) not in listed and (vg, lv) in self._tasks.opened:
-                broken[f"{vg}/{lv}"] = "its export is gone: the block service was started anew"
-        lines = {
-            name: f"{name} is active here, but {what}; next: ringfence lvchange -a{self._how(name)} {name}"
-            for name, what in sorted(broken.items())
-        }
-        lines |= {
-            f"{one.vg}/{one.lv}": f"{one.vg}/{one.lv} is active here, but {one.stopped}"
-            for one in volumes
-            if one.stopped and not one.failed
-        }
-        return volumes, lines, ""
+        return volumes, broken(volumes), ""
+
+    def _broken(self) -> Broken:
+        """To be asked for before the block service is; tells what is wrong with what it then lists."""
+        due = sorted(self._tasks.opened)
+
+        def broken(volumes: tuple[OpenVolume, ...]) -> dict[str, str]:
+            wrong = {f"{one.vg}/{one.lv}": one.failed for one in volumes if one.failed}
+            listed = [(one.vg, one.lv) for one in volumes]
+            for vg, lv in due:
+                if (vg, lv) not in listed and (vg, lv) in self._tasks.opened:
+                    wrong[f"{vg}/{lv}"] = "its export is gone: the block service was started anew"
+            lines = {
+                name: f"{name} is active here, but {what}; "
+                f"next: ringfence lvchange -a{self._how(name)} {name}"
+                for name, what in sorted(wrong.items())
+            }
+            stopped = {f"{one.vg}/{one.lv}": one.stopped for one in volumes if one.stopped and not one.failed}
+            return lines | {name: f"{name} is active here, but {what}" for name, what in stopped.items()}
+
+        return broken
 
     def _how(self, volume: str) -> str:
         """How an LV is active here: ey or sy."""
