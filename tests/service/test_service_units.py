@@ -130,6 +130,20 @@ def test_a_shutdown_stops_machines_first_and_leaves_cleanly(rig: Rig) -> None:
     assert "ordering cycle" not in rig.old_journal()
 
 
+def test_the_ring_and_the_disks_outlast_the_daemon(rig: Rig) -> None:
+    rig.systemctl("start", "corosync", "multipathd")
+    daemon = rig.pid()
+    rig.systemctl("restart", "corosync")
+    assert rig.pid() == daemon
+    rig.systemctl("--no-block", "poweroff")
+    rig.until(rig.off, "the end of the shutdown")
+    said = rig.old_journal()
+    order = ("guest", "ringfence", "ringfence-block", "multipathd")
+    stopped = [said.rindex(f"Stopped {unit}.service") for unit in order]
+    assert stopped == sorted(stopped)
+    assert said.rindex("Stopped ringfence.service") < said.rindex("Stopped corosync.service")
+
+
 def test_a_leave_that_cannot_be_had_does_not_hang_the_shutdown(rig: Rig) -> None:
     """The other node stands still: its fate is unknown, and nothing can be left."""
     rig.stop_witness()

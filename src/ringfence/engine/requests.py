@@ -19,7 +19,7 @@ from ringfence.engine.commands.locking import space_of
 from ringfence.engine.commands.report import Broken
 from ringfence.engine.context import Context, Phase
 from ringfence.engine.deadlocks import Deadlocks
-from ringfence.engine.effects import Answer
+from ringfence.engine.effects import Answer, Ended
 from ringfence.engine.explain import Explanation
 from ringfence.engine.facts import ConfigRefused
 from ringfence.engine.fencer import Fencer
@@ -52,6 +52,10 @@ class _Pending(msgspec.Struct):
 
     seq: int
     answer: Callable[[], None]
+
+
+OUTSIDE = (Phase.STARTING, Phase.NO_RING, Phase.SUSPENDED)
+"""Whoever has no state there was never let in, and has nothing that others would miss."""
 
 
 class Requests:
@@ -142,11 +146,7 @@ class Requests:
             case calls.ConfigApply():
                 self._apply_config(client, id, call)
             case calls.Leave():
-                self._must_have_taken_over()
-                if not call.force:
-                    self.locks.end_all()
-                persistent = [use.lock for use in self._locker.persistent()]
-                self._run(client, id, call, leave(persistent, self._taken_away if call.force else None))
+                self._leave(client, id, call)
             case calls.JoinSpace():
                 lockspace = lockspace_name(call.lockspace)
                 self._context.check_name(lockspace)
@@ -183,6 +183,19 @@ class Requests:
         # What a path's state is, only this node's tasks know; who else asks gets what the locks say.
         command = lvs(call, self._broken()) if isinstance(call, calls.Lvs) else command_for(call)
         self._run(client, id, call, command)
+
+    def _leave(self, client: int, id: str, call: calls.Leave) -> None:
+        context = self._context
+        self._must_have_taken_over()
+        if context.state is None and context.phase in OUTSIDE:
+            words = f"{context.name(context.me)} was not in the cluster: there is nothing to leave"
+            self._send(client, Reply(id, result={"message": words, "closed": [], "lost": 0}))
+            context.out(Ended(words))
+            return
+        if not call.force:
+            self.locks.end_all()
+        persistent = [use.lock for use in self._locker.persistent()]
+        self._run(client, id, call, leave(persistent, self._taken_away if call.force else None))
 
     def _leave_space(self, lockspace: str, *, force: bool) -> Command:
         self._must_know(lockspace)
