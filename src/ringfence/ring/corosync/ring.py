@@ -21,8 +21,10 @@ from collections.abc import Callable
 from ringfence.core.cluster import Timing
 from ringfence.core.errors import BadInput, RingfenceError
 from ringfence.engine.inputs import Delivered, QuorumSaid, RingLost, RingRemarked, ViewChanged
+from ringfence.host.clock import boottime_ns
 from ringfence.ring.corosync.exchange import Confchg, Exchange, RingFormed
 from ringfence.ring.corosync.pieces import Rejoiner, messages
+from ringfence.ring.corosync.pulse import Pulse
 from ringfence.ring.corosync.session import Gone, Session
 from ringfence.ring.corosync.times import compare, unsafe
 from ringfence.ring.port import OnInput, RingInput
@@ -66,6 +68,8 @@ class CorosyncRing:
         self.foreign = 0
         """Messages in the group that were not ours."""
         self._timing = timing
+        self._pulse = Pulse(timing.token_ms // 2, boottime_ns())
+        self._beating: asyncio.TimerHandle | None = None
         self._session: Session | None = None
         self._exchange: Exchange | None = None
         self._rejoiner = Rejoiner()
@@ -91,6 +95,7 @@ class CorosyncRing:
     async def start(self) -> None:
         """Begin to connect; returns at once."""
         assert self._task is None, "started twice"
+        self._beat()
         self._task = asyncio.create_task(self._keep_connected(), name=f"corosync ring of node {self.node}")
 
     def multicast(self, payload: bytes) -> None:
@@ -128,6 +133,8 @@ class CorosyncRing:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
             self._task = None
+        if self._beating is not None:
+            self._beating.cancel()
         self._drop()
         self._in.clear()
 
@@ -337,11 +344,23 @@ class CorosyncRing:
         exchange = self._exchange
         if exchange is None or exchange.view is not None or not exchange.members or self._timers:
             return
-        loop = asyncio.get_running_loop()
+        loop, patience_s = asyncio.get_running_loop(), self._patience_s(exchange)
         self._timers = [
-            loop.call_later(DOUBT_S if exchange.doubtful else 0, self._say_hello, exchange),
-            loop.call_later(EXCHANGE_S, self._name_who_is_missing, exchange),
+            loop.call_later(patience_s, self._say_hello, exchange),
+            loop.call_later(patience_s + EXCHANGE_S, self._name_who_is_missing, exchange),
         ]
+
+    def _patience_s(self, exchange: Exchange) -> float:
+        """How long the change may turn out to be another than it looks."""
+        detection_ms = self._timing.detection_ms
+        if exchange.alone and self._pulse.stood_still(boottime_ns(), detection_ms):
+            return detection_ms / 1000
+        return DOUBT_S if exchange.doubtful else 0
+
+    def _beat(self) -> None:
+        self._pulse.beat(boottime_ns())
+        loop = asyncio.get_running_loop()
+        self._beating = loop.call_later(self._timing.token_ms / 8000, self._beat)
 
     def _say_hello(self, exchange: Exchange) -> None:
         hello = exchange.hello()
