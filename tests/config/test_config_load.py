@@ -223,6 +223,10 @@ WRONG = {
         "naive = true switches every protection off",
     ),
     "ring not served": (edit("version = 3", 'ring = "totem"'), 'ring = "totem" is not served by this'),
+    "naive over corosync": (
+        edit("version = 3", 'naive = true\nring = "corosync"') + "\n[lab]\n",
+        'naive needs ring = "hub"',
+    ),
     "fence_action other": (edit("version = 3", 'fence_action = "on"'), 'fence_action = "on" is not known'),
     "version 0": (edit("version = 3", "version = 0"), "version = 0 cannot be"),
     "paths not a list": (

@@ -159,19 +159,21 @@ def test_a_second_daemon_is_refused_and_the_first_goes_on(host: Host) -> None:
     assert host.facts()["incarnation"] == 1  # neither its pages nor its paths were touched
 
 
-def killed_with_an_open_volume(host: Host) -> PageReader:
+def killed_with_an_open_volume(host: Host, number: signal.Signals = signal.SIGKILL) -> PageReader:
     """Returns the page of the volume, whose authority goes on until its deadline."""
     host.block()
     daemon = host.daemon()
     assert "nbd+unix" in host.ask(calls.Why("open"))["answer"]
     page = PageReader(host.paths.authority / "1/vg.vg0")
-    host.kill(daemon)
+    daemon.send_signal(number)
+    assert daemon.wait(20) == -number
     assert page.deadline_ns() != LOST_NS
     return page
 
 
-def test_what_a_killed_daemon_left_open_is_left_to_the_next(host: Host) -> None:
-    page = killed_with_an_open_volume(host)
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGHUP], ids=["a crash", "a restart"])
+def test_what_a_killed_daemon_left_open_is_left_to_the_next(host: Host, number: signal.Signals) -> None:
+    page = killed_with_an_open_volume(host, number)
     deadline_ns, grant = page.deadline_ns(), PageReader(host.paths.authority / "1/grant")
     host.daemon()
     facts = host.facts()
@@ -293,6 +295,14 @@ def test_the_service_manager_hears_ready_status_watchdog_and_the_end(host: Host)
         daemon.send_signal(signal.SIGTERM)
         hear("STOPPING=1")
         assert daemon.wait(20) == 0
+
+
+def test_a_loop_that_is_ended_by_the_watchdog_says_where_it_stood(host: Host) -> None:
+    host.block()
+    daemon = host.daemon()
+    daemon.send_signal(signal.SIGABRT)
+    assert daemon.wait(20) == -signal.SIGABRT
+    assert "most recent call first" in host.log.read_text()
 
 
 def test_a_watchdog_of_another_process_is_not_fed() -> None:

@@ -44,7 +44,7 @@ def test_both_locks_pin_the_same_versions() -> None:
 
 
 def test_the_daemon_needs_few_packages() -> None:
-    assert len(wanted()) <= 4
+    assert len(wanted()) <= 5
 
 
 def test_make_help_names_what_can_be_made() -> None:

@@ -1,9 +1,10 @@
 from collections.abc import Iterator
 
 import pytest
+from corosync_world import CorosyncWorld
 from ring_world import HubWorld
 
-ENGINES = {"hub": HubWorld}
+ENGINES = {"hub": HubWorld, "corosync": CorosyncWorld}
 
 
 @pytest.fixture(params=sorted(ENGINES))

@@ -20,12 +20,12 @@ from pathlib import Path
 from typing import Any
 
 from ringfence.core.ids import Epoch
-from ringfence.engine.inputs import Delivered, RingLost, ViewChanged
+from ringfence.engine.inputs import Delivered, QuorumSaid, RingLost, RingRemarked, ViewChanged
 from ringfence.ring.admin import HubAdmin
 from ringfence.ring.hostlink import HostLink
 from ringfence.ring.hub import serve
 from ringfence.ring.hub_client import HubRing
-from ringfence.ring.port import Ring
+from ringfence.ring.port import Ring, RingInput
 
 TOKEN_MS = 400
 PATIENCE_S = 20.0
@@ -68,78 +68,27 @@ def reap(pid: int) -> int:
     return 0
 
 
-class Member:
-    """One node's daemon (and host, if it has one), each a process."""
+class Watched:
+    """What one node's ring told it, and how to wait for it."""
 
-    def __init__(
-        self, make_ring: Callable[[], Ring], node: int, log: Path, host_pid: int, family: "list[Member]"
-    ) -> None:
+    def __init__(self, node: int) -> None:
         self.node = node
-        self._family = family
-        self.host_pid = host_pid
         self.events: list[Event] = []
-        self._ours, theirs = socket.socketpair()
-        self._partial = b""
-        self.pid = fork(lambda: asyncio.run(_member_main(make_ring(), theirs)), log)
-        theirs.close()
-
-    # -- orders
-
-    def order(self, *words: Any) -> None:
-        self._ours.sendall(json.dumps(words).encode() + b"\n")
-
-    def send(self, text: str) -> None:
-        self.order("send", text)
-
-    def burst(self, count: int, size_bytes: int = 10) -> None:
-        """Payloads "NODE:0" .. "NODE:count-1", padded."""
-        self.order("burst", count, size_bytes)
-
-    def leave(self) -> None:
-        self.order("leave")
-        os.waitpid(self.pid, 0)
-
-    def freeze(self, host_too: bool = True) -> None:
-        os.kill(self.pid, signal.SIGSTOP)
-        if self.host_pid and host_too:
-            os.kill(self.host_pid, signal.SIGSTOP)
-
-    def thaw(self) -> None:
-        os.kill(self.pid, signal.SIGCONT)
-        if self.host_pid:
-            os.kill(self.host_pid, signal.SIGCONT)
-
-    def kill(self) -> None:
-        reap(self.pid)
-
-    def kill_host(self) -> None:
-        reap(self.host_pid)
-
-    # -- what it saw
 
     def poll(self, timeout_s: float = 0.0) -> None:
-        """Read what any member has to tell: one that is not read blocks, and looks frozen."""
-        by_socket = {member._ours: member for member in self._family}
-        ready, _, _ = select.select(list(by_socket), [], [], timeout_s)
-        for one in ready:
-            by_socket[one]._read()
+        """Let `events` grow, for up to this long."""
+        raise NotImplementedError
 
-    def _read(self) -> None:
-        try:
-            chunk = self._ours.recv(1 << 20)
-        except ConnectionResetError:  # killed before it had read its last order
-            chunk = b""
-        if not chunk:
-            self._family.remove(self)
-        self._partial += chunk
-        *lines, self._partial = self._partial.split(b"\n")
-        self.events += [_event(json.loads(line)) for line in lines]
+    @property
+    def now_s(self) -> float:
+        """The clock that the ring's times are told by."""
+        return time.monotonic()
 
     def wait(self, seen: Callable[[list[Event]], Any], what: str = "") -> Any:
         """Poll until `seen(events)` is true; returns its value."""
-        until = time.monotonic() + PATIENCE_S
+        until = self.now_s + PATIENCE_S
         while not (value := seen(self.events)):
-            assert time.monotonic() < until, f"node {self.node} never saw {what}: {self.events[-5:]}"
+            assert self.now_s < until, f"node {self.node} never saw {what}: {self.events[-5:]}"
             self.poll(0.05)
         return value
 
@@ -178,7 +127,89 @@ class Member:
         """Views and payloads from the view with `epoch` on, in order, without what is relative to
         the receiver."""
         start = next(i for i, e in enumerate(self.events) if e[0] == "view" and e[1] == epoch)
-        return [e[:3] if e[0] == "view" else e for e in self.events[start:] if e[0] != "lost"]
+        return [e[:3] if e[0] == "view" else e for e in self.events[start:] if e[0] in ("view", "got")]
+
+
+class Member(Watched):
+    """One node's daemon, a process; and its host, if that is one."""
+
+    def __init__(
+        self, make_ring: Callable[[], Ring], node: int, log: Path, host_pid: int, family: "list[Member]"
+    ) -> None:
+        super().__init__(node)
+        self._family = family
+        self.host_pid = host_pid
+        self._ours, theirs = socket.socketpair()
+        self._partial = b""
+        self.pid = fork(lambda: asyncio.run(_member_main(make_ring(), theirs)), log)
+        theirs.close()
+
+    # -- orders
+
+    def order(self, *words: Any) -> None:
+        self._ours.sendall(json.dumps(words).encode() + b"\n")
+
+    def send(self, text: str) -> None:
+        self.order("send", text)
+
+    def burst(self, count: int, size_bytes: int = 10) -> None:
+        """Payloads "NODE:0" .. "NODE:count-1", padded."""
+        self.order("burst", count, size_bytes)
+
+    def trickle(self, count: int) -> None:
+        """The same, each in a turn of the loop of its own, so that no two can share a message."""
+        self.order("trickle", count)
+
+    def longest_lag_ms(self) -> float:
+        """For how long its event loop stood still, at most, since this was asked last."""
+        asked = sum(event[0] == "lag" for event in self.events)
+        self.order("lag")
+        return self.wait(lambda events: [e for e in events if e[0] == "lag"][asked:], "its lag")[0][1]
+
+    def leave(self) -> None:
+        self.order("leave")
+        os.waitpid(self.pid, 0)
+
+    def freeze(self, host_too: bool = True) -> None:
+        os.kill(self.pid, signal.SIGSTOP)
+        if self.host_pid and host_too:
+            os.kill(self.host_pid, signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        os.kill(self.pid, signal.SIGCONT)
+        if self.host_pid:
+            os.kill(self.host_pid, signal.SIGCONT)
+
+    def kill(self) -> None:
+        reap(self.pid)
+
+    def kill_host(self) -> None:
+        reap(self.host_pid)
+
+    def power_off(self) -> None:
+        """The worst order: the daemon's end is told first."""
+        self.kill()
+        self.kill_host()
+
+    # -- what it saw
+
+    def poll(self, timeout_s: float = 0.0) -> None:
+        """Read what any member has to tell: one that is not read blocks, and looks frozen."""
+        by_socket = {member._ours: member for member in self._family}
+        ready, _, _ = select.select(list(by_socket), [], [], timeout_s)
+        for one in ready:
+            by_socket[one]._read()
+
+    def _read(self) -> None:
+        try:
+            chunk = self._ours.recv(1 << 20)
+        except ConnectionResetError:  # killed before it had read its last order
+            chunk = b""
+        if not chunk:
+            self._family.remove(self)
+        self._partial += chunk
+        *lines, self._partial = self._partial.split(b"\n")
+        self.events += [_event(json.loads(line)) for line in lines]
 
     def close(self) -> None:
         reap(self.pid)
@@ -201,7 +232,7 @@ async def _member_main(ring: Ring, pipe: socket.socket) -> None:
     epoch = 0
     pipe.setblocking(True)
 
-    def on_input(fact: ViewChanged | Delivered | RingLost) -> None:
+    def on_input(fact: RingInput) -> None:
         nonlocal epoch
         match fact:
             case ViewChanged(number, members, joined, left, how):
@@ -211,11 +242,26 @@ async def _member_main(ring: Ring, pipe: socket.socket) -> None:
                 line = ["got", sender, payload[:40].decode().strip(".")]
             case RingLost(reason):
                 line = ["lost", reason]
+            case QuorumSaid(quorate):
+                line = ["quorum", quorate]
+            case RingRemarked(what):
+                line = ["remark", what]
         pipe.sendall(json.dumps(line).encode() + b"\n")
 
     async def leave() -> None:
         await ring.leave()
         ended.set()
+
+    async def trickle(count: int) -> None:
+        for number in range(count):
+            ring.multicast(f"{node}:{number}".encode())
+            await asyncio.sleep(0.0005)
+
+    async def watch() -> None:
+        while True:
+            before = loop.time()
+            await asyncio.sleep(0.005)
+            longest[:] = [max([*longest, (loop.time() - before) * 1000 - 5])]
 
     def obey() -> None:
         for line in pipe.recv(65536).splitlines():
@@ -225,11 +271,16 @@ async def _member_main(ring: Ring, pipe: socket.socket) -> None:
                 case ["burst", count, size]:
                     for number in range(count):
                         ring.multicast(f"{node}:{number}".encode().ljust(size, b"."))
+                case ["trickle", count]:
+                    tasks.append(asyncio.create_task(trickle(count)))
+                case ["lag"]:
+                    pipe.sendall(json.dumps(["lag", longest.pop() if longest else 0.0]).encode() + b"\n")
                 case ["leave"]:
                     tasks.append(asyncio.create_task(leave()))
 
     node = getattr(ring, "node", 0)
-    tasks: list[asyncio.Task[None]] = []
+    longest: list[float] = []
+    tasks: list[asyncio.Task[None]] = [asyncio.create_task(watch())]
     ring.on_input = on_input
     loop.add_reader(pipe, obey)
     await ring.start()

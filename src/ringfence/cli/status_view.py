@@ -38,7 +38,7 @@ def remarks(status: Status) -> list[str]:
         found.append("PROTECTIONS ARE OFF (naive): fence agents are believed, authority is not checked")
     if status.get("why"):
         found.append(one_line(str(status["why"])))
-    for key in ("broken", "refused"):
+    for key in ("remarks", "broken", "refused"):
         found += [one_line(str(line)) for line in status.get(key) or []]
     quarantined = [str(device) for device in status.get("quarantined") or []]
     if quarantined:

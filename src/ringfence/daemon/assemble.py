@@ -10,6 +10,7 @@ could not keep later either: that is found out here, while nothing depends on it
 The engine and the agents' runner come as arguments, so that tests can put scripted ones in."""
 
 import asyncio
+import faulthandler
 import gc
 import resource
 import signal
@@ -28,6 +29,7 @@ from ringfence.core.errors import (
     RingfenceError,
     Unavailable,
 )
+from ringfence.daemon.checkup import HostLook
 from ringfence.daemon.driver import Driver, Ports
 from ringfence.daemon.inheritance import reap, revoke, take_over
 from ringfence.daemon.lock import DaemonLock
@@ -43,6 +45,7 @@ from ringfence.host.clock import HostClock, boottime_ns, wall_ms
 from ringfence.host.identity import boot_id, machine_id
 from ringfence.host.pages import Authority, Pages, state_of
 from ringfence.ring.hub_client import HubRing
+from ringfence.ring.port import Ring
 from ringfence.servers.client_socket import ClientSocket
 from ringfence.storage.driver import Storage
 from ringfence.wire.entries import Incident
@@ -88,6 +91,7 @@ def run(root: Path, node: str, makers: Makers) -> int:
     """Run this root's daemon until it ends.  Returns the exit code.
 
     Raises RingfenceError, one clear line, when it cannot start; nothing was changed then."""
+    faulthandler.enable()  # a watchdog ends a loop that stands still by SIGABRT: say where
     allow_files()
     paths = Paths(root)
     loaded = load(paths)
@@ -149,7 +153,7 @@ async def _drive(
         pages = DaemonPages(Pages(paths.authority))
         ports = Ports(
             clock=HostClock(),
-            ring=HubRing(loaded.hub(paths), me.id, seen=disk.epoch.seq),
+            ring=_ring(paths, loaded, me, disk),
             agents=makers.agents(current),
             storage=LifeStorage(loaded.devices_paths, pages, say("storage")),
             block=BlockPaths(service, pages, lambda incident: _keep_incident(history, incident)),
@@ -158,6 +162,7 @@ async def _drive(
             history=history,
             log=log,
             watch=Supervisor(),
+            look=HostLook(paths, me.name),
         )
         driver = Driver(makers.engine(), ports, config, me.name)
         socket = ClientSocket(paths.socket, driver.asked, driver.gone, group=loaded.socket_group)
@@ -172,6 +177,15 @@ async def _drive(
         return await driver.run(started, socket)
     finally:
         history.close()
+
+
+def _ring(paths: Paths, loaded: Loaded, me: NodeConfig, disk: DiskState) -> Ring:
+    """Raises Unavailable if what the ring needs is not on this host."""
+    if loaded.cluster.ring == "hub":
+        return HubRing(loaded.hub(paths), me.id, seen=disk.epoch.seq)
+    from ringfence.ring.corosync import CorosyncRing  # needs libraries that only its users have
+
+    return CorosyncRing(me.id, loaded.cluster.timing, seen=disk.epoch.seq)
 
 
 class LifeStorage:

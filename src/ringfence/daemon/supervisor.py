@@ -1,6 +1,7 @@
 """What the service manager hears of the daemon: ready, how it fares, that it still turns round.
 
-The watchdog is fed from the loop's own tick, so a loop that stands still goes unfed.  Words leave
+The watchdog is fed from the loop's own tick, so a loop that stands still goes unfed: it is killed, and
+started anew, between three quarters of the limit and the whole of it after it stopped.  Words leave
 through a worker thread: a service manager that does not read must not hold the loop.
 
 Source: sd_notify(3), sd_watchdog_enabled(3)."""
@@ -31,7 +32,7 @@ class Supervisor:
         self, environment: Mapping[str, str] = os.environ, say: Callable[[str], object] = notify
     ) -> None:
         self._say = say
-        self._every_s = _watchdog_s(environment) / 2
+        self._every_s = _watchdog_s(environment) / 4
         self._fed_s = 0.0
 
     def ready(self) -> None:

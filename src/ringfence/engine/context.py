@@ -68,6 +68,11 @@ class Context:
         self.outbox = Outbox(at_once)
         self.authority = Authority(config, me)
         self.hearing = Hearing(config.timing)
+        self.vetoed = False
+        """The ring's own quorum service says "not quorate": this node renews and reports nothing and fences
+        nobody, whatever its own count of votes says."""
+        self.ring_remark = ""
+        """What a person should know of the ring though it works."""
         self.left_open: tuple[LeftOpen, ...] = ()
         """Data paths of an earlier life, whose adoption is not decided yet."""
         self.left = False
@@ -80,6 +85,9 @@ class Context:
         """There is more to do than fits into this step."""
         self.settled = True
         """False: the state is in the middle of an entry that concerns many locks."""
+        self.discarded: list[dict[Any, Any]] = []
+        """Tables that nobody needs any more, emptied little by little (`Locker.look`): to give back the
+        memory of a hundred thousand locks takes a while, too."""
         self.effects: list[Effect] = []
         self.refused: dict[int, str] = {}
         """Members of the present view that are not admitted, and why."""
@@ -129,8 +137,9 @@ class Context:
         return self.config.two_node and self.running is not None and self.running.others_out(self.me)
 
     def renew(self) -> None:
-        """Bring the deadlines up to date with what was heard, and with who is out."""
-        self.authority.deadlines(self.others_out)
+        """Bring the deadlines up to date with what was heard and who is out; under a veto they stand."""
+        if not self.vetoed:
+            self.authority.deadlines(self.others_out)
 
     def deadlines_ns(self) -> tuple[int, int]:
         """(grant, write) authority of this node, on its own clock, as last renewed; 0 = none."""
@@ -139,4 +148,4 @@ class Context:
     @property
     def may_report(self) -> bool:
         """Grant authority: a grant may be told to a client only now."""
-        return self.config.naive or self.now_ns < self.deadlines_ns()[0]
+        return self.config.naive or (not self.vetoed and self.now_ns < self.deadlines_ns()[0])

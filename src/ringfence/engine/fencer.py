@@ -126,7 +126,7 @@ class Fencer:
         assert state is not None
         levels = len(context.config.levels_of(victim.life.node))
         number = victim.number + 1
-        if levels == 0 or self._asked.get(victim.life) == number:
+        if context.vetoed or levels == 0 or self._asked.get(victim.life) == number:
             return
         if state.domain.actor_for(victim, state.ready) != context.me:
             return
@@ -155,6 +155,8 @@ class Fencer:
     def begin(self, fact: AttemptGranted) -> None:
         context = self._context
         assert context.state is not None
+        if context.vetoed:
+            return  # asked for before the veto; the next look gives it up
         run = LevelRun(
             context.config, fact.life, fact.level, self._next_run, seen_by=context.me,
             wall_ms=context.wall_ms, quarantined=tuple(context.state.domain.quarantined),

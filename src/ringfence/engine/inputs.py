@@ -30,6 +30,8 @@ class DiskState(msgspec.Struct, frozen=True):
     """Devices that were caught lying, each with why."""
     fenced: tuple[Life, ...] = ()
     """Lives that were given up for fenced: what they held may be others' since."""
+    out: tuple[Life, ...] = ()
+    """Lives that had left cleanly, and whose nodes had not come back, in the state of `epoch`."""
 
 
 class LeftOpen(msgspec.Struct, frozen=True):
@@ -84,6 +86,20 @@ class RingLost(_Input, frozen=True):
     """The ring itself (hub, corosync) is gone; the driver tries again and says so."""
 
     reason: str
+
+
+class QuorumSaid(_Input, frozen=True):
+    """What the ring's own quorum service says (corosync's votequorum), beside the order and a moment late.
+
+    It can only forbid.  Until it has said anything it does not."""
+
+    quorate: bool
+
+
+class RingRemarked(_Input, frozen=True):
+    """What a person should know of the ring though it works; empty: nothing (any more)."""
+
+    what: str
 
 
 class Tick(_Input, frozen=True):
@@ -145,6 +161,6 @@ class Wall(_Input, frozen=True):
 
 
 Input = (
-    Started | ViewChanged | Delivered | RingLost | Tick | Asked | ClientGone | AgentExited | OrderDone
-    | PathsDropped | PathIncident | CalledAgain | Wall
+    Started | ViewChanged | Delivered | RingLost | QuorumSaid | RingRemarked | Tick | Asked | ClientGone
+    | AgentExited | OrderDone | PathsDropped | PathIncident | CalledAgain | Wall
 )  # fmt: skip

@@ -10,9 +10,9 @@ to anybody else (own delivery is no commit)."""
 from collections.abc import Callable
 from typing import Protocol
 
-from ringfence.engine.inputs import Delivered, RingLost, ViewChanged
+from ringfence.engine.inputs import Delivered, QuorumSaid, RingLost, RingRemarked, ViewChanged
 
-RingInput = ViewChanged | Delivered | RingLost
+RingInput = ViewChanged | Delivered | RingLost | QuorumSaid | RingRemarked
 OnInput = Callable[[RingInput], None]
 
 
