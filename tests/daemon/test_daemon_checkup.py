@@ -275,6 +275,8 @@ def test_a_worker_whose_service_is_gone(paths: Paths) -> None:
             worker(nobody)  # of another root
             worker(lonely, lock.fileno())  # its service lives: a process with "block" in its command
             found = [one.what for one in leftovers.leftovers(paths) if one.kind == "worker"]
+            (paths.run / "block.lock").write_text(f"{lonely}\n")
+            assert leftovers.leftovers(paths) == (), "a service that lives"
         finally:
             for one in started:
                 one.communicate()
