@@ -106,6 +106,7 @@ install-files: man  ## What a package has beside the Python package, below DESTD
 	$(INSTALL) packaging/sysusers.conf $(DESTDIR)$(PREFIX)/lib/sysusers.d/ringfence.conf
 	$(INSTALL) packaging/tmpfiles.conf $(DESTDIR)$(PREFIX)/lib/tmpfiles.d/ringfence.conf
 	$(INSTALL) packaging/90-ringfence.preset $(DESTDIR)$(PREFIX)/lib/systemd/system-preset/90-ringfence.preset
+	$(INSTALL) packaging/needrestart.conf $(DESTDIR)/etc/needrestart/conf.d/ringfence.conf
 	$(INSTALL) packaging/ringfence.bash $(DESTDIR)$(PREFIX)/share/bash-completion/completions/ringfence
 	$(INSTALL) build/man/ringfence.1 $(DESTDIR)$(PREFIX)/share/man/man1/ringfence.1
 	$(INSTALL) build/man/ringfence.toml.5 $(DESTDIR)$(PREFIX)/share/man/man5/ringfence.toml.5

@@ -79,6 +79,7 @@ def test_storage_fencing_a_manual_host_and_two_plugs_in_one_call(run: Run, here:
         (7, 1, True),
     ]
     assert cluster.nodes[1].levels == (Level(("fc",)), Level(("pdu-s2", "pdu-s2-2")))
+    assert cluster.device("fc").parameters["login"] == "fence", "the device's own go before the node's"
     assert cluster.device("scsi").confirms is Confirms.STORAGE_CUT
     assert [cluster.device(name).parameters["port"] for name in ("pdu-s2", "pdu-s2-2")] == ["5", "6"]
     assert cluster.fence_action == "off", "one of its methods left the host off"
@@ -174,10 +175,13 @@ LAUGHS = "".join(f'<!ENTITY l{n + 1} "{f"&l{n};" * 10}">' for n in range(9))
 BROKEN = {
     "empty": (b"", "f is empty"),
     "blank": (b" \n\n", "f is empty"),
-    "bytes": (b"\x7fELF\x01\x00\x00", "f is no text"),
+    "bytes": (b"\x7fELF\x01\x00\x00", "f line 1 holds control characters"),
+    "escapes": (b"totem {\n cluster_name: \x1b[2J\n}", "f line 2 holds control characters"),
+    "line break in a name": (cluster(one_node("", 'name="n.x&#10;y" nodeid="1"')), "f line 1 holds control"),
+    "blank in an address": (cluster(one_node("", 'name="n.x y" nodeid="1"')), "n: 'n.x y' is no address"),
     "not utf-8": (b"totem {\n name: \xff\n}", "f is not UTF-8; save it as UTF-8"),
     "prose": (b"Dear admin,\nplease.\n", "f is neither cluster.conf, corosync.conf nor dlm.conf"),
-    "huge": (b"<" + b" " * (1 << 20), "that is no configuration"),
+    "huge": (b"<" + b" " * (1 << 20), "f is larger than any configuration"),
     "billion laughs": (
         f'<?xml version="1.0"?><!DOCTYPE c [<!ENTITY l0 "ha">{LAUGHS}]><cluster name="&l9;"/>'.encode(),
         "f line 1 declares a document type or an entity: not read; remove the declaration",

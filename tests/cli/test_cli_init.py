@@ -130,13 +130,28 @@ def test_a_password_goes_from_its_file_to_secrets_alone(run: Run, here: Path, pa
         assert PASSWORD not in ran.out + ran.err
     out = here / "alteeve"
     holding = [path for path in out.rglob("*") if path.is_file() and PASSWORD in path.read_text("latin-1")]
-    assert {path.name for path in holding} == {"ipmilan-n1", "apc-snmp-n1", "apc-snmp-n1-2"}
+    assert {path.name for path in holding} == {"ipmilan-n1"}
     assert all(stat.S_IMODE(path.stat().st_mode) == 0o600 for path in holding)
     as_host = Paths(here / "host")
     as_host.etc.mkdir(parents=True)
     (out / "secrets").rename(as_host.secrets)
     assert read_secrets(as_host, "ipmilan-n1") == {"password": PASSWORD}
     assert read_secrets(as_host, "ipmilan-n2") == {}
+
+
+def test_passwords_go_to_who_asks_for_them(run: Run, here: Path, password: Path) -> None:
+    """The narrower word first; a community, which travels in clear, only to the device that is named."""
+    for name in ("n2", "apc"):
+        (here / name).write_text(f"of {name}\n")
+        (here / name).chmod(0o600)
+    words = [str(password), "n2=n2", "apc-snmp-n1-2=apc"]
+    assert run(*FENCED, *(f"--password-file={word}" for word in words)).code == 0
+    assert {path.name: path.read_text().splitlines()[1] for path in (here / "alteeve/secrets").iterdir()} == {
+        "ipmilan-n1": f"password={PASSWORD}",
+        "ipmilan-n2": "password=of n2",
+        "apc-snmp-n1": "#community=",
+        "apc-snmp-n1-2": "community=of apc",
+    }
 
 
 @pytest.mark.parametrize("umask", [0o000, 0o077])
@@ -224,11 +239,11 @@ WRONG_NODES = {
     "n1=10.0.0.1/24": "'10.0.0.1/24' is no address",
     "n1=10.0.0.1:5405": "'10.0.0.1:5405' is no address",
     "n1=10.0.0.1,": "n1: '' is no address",
-    "n1=host_x": "'host_x' is no address",
+    "n1=_x": "'_x' is no address",
     "n1=fe80::1%eth0": "means something else on every host",
     "n1=127.0.0.1": "127.0.0.1 is no address at which other hosts reach it",
     "n1=10.0.0.1,fd00::1 n2=10.0.0.2": "n2 and n1 do not have as many addresses: 1, 2",
-    "n1=10.0.0.1 n2=fd00::2": "link 0 has IPv4 and IPv6 addresses (10.0.0.1, fd00::2)",
+    "n1=h n2=10.0.0.1 n3=fd00::2": "link 0 has IPv4 and IPv6 addresses (10.0.0.1, fd00::2)",
     "n1=10.0.0.1,10.0.0.2,10.0.0.3,10.0.0.4,10.0.0.5,10.0.0.6,10.0.0.7,10.0.0.8,10.0.0.9": "at most 8 links",
 }
 WRONG_FENCES = {
@@ -287,7 +302,7 @@ def test_a_password_file_that_will_not_do(run: Run, here: Path, text: bytes, mod
 
 
 def test_a_password_that_nobody_asks_for_is_refused(run: Run, password: Path) -> None:
-    assert "no fence device asks for one" in run(*TWO, "--password-file", str(password)).err
+    assert "no fence device asks for a password" in run(*TWO, "--password-file", str(password)).err
     assert "a second one" in run(*FENCED, *("--password-file", str(password)) * 2).err
     assert "cannot read nowhere: No such file" in run(*FENCED, "--password-file", "nowhere").err
 

@@ -108,6 +108,25 @@ def test_all_are_suspended_then_everybody_goes_on(
     assert why(world.hosts[1]) == "nothing is stuck"
 
 
+def test_two_of_three_that_find_each_other_first_wait_for_the_third(tmp_path: Path) -> None:
+    """After an outage links come up one by one; for a moment there is a majority without host 3."""
+    world = make(tmp_path, 3)
+    before = lives(world)
+    world.outage()
+    world.run()
+    world.pass_ms(1000)
+    for _ in range(3):
+        world.part((1, 2), (3,))
+        world.run()
+        world.pass_ms(TIMING.token_ms - 50)
+        assert not any(host.running for host in world.hosts.values())
+    world.view(1, 2, 3)
+    world.run()
+    world.pass_ms(200)
+    assert all_is_well(world)
+    assert lives(world) == before
+
+
 def test_a_minority_that_is_back_before_it_was_fenced_begins_a_new_life(tmp_path: Path) -> None:
     """1|2 and heal: the majority went on without host 1, which drops its volumes, and is let in again."""
     world = make(tmp_path, 3)
@@ -160,7 +179,9 @@ def test_no_victim_is_forgotten_by_a_view_that_finds_its_quorum_elsewhere(tmp_pa
         world.hosts[id].start()
     world.part((1, 2), (3, 4, 5))
     world.run()
-    world.pass_ms(100)
+    said = why(three)
+    assert "waiting a moment for an-a01n01, an-a01n02, for the ring is just coming together again" in said
+    world.pass_ms(TIMING.token_ms)
     assert [victims(world.hosts[id]) for id in (3, 4, 5)] == [[1, 2]] * 3
     asked = world.hosts[4].ask(calls.LvChange("vg0", "vm1", "ey", wait_ms=None))
     world.until(lambda: asked in world.hosts[4].replies)

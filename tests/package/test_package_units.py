@@ -25,7 +25,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     command.parent.mkdir()
     command.write_text("#!/bin/sh\n")
     command.chmod(0o755)
-    (root / "etc").mkdir()
+    (root / "etc").mkdir(exist_ok=True)
     return root
 
 

@@ -80,9 +80,7 @@ class CorosyncWorld:
     def _configure(self, transport: str, two_node: bool) -> None:
         hosts = self.network.hosts
         configs = tuple(NodeConfig(one, f"n{one}", addresses=(address(one),), manual=True) for one in hosts)
-        config = ClusterConfig(
-            "ring", ring="corosync", two_node=two_node, timing=self.timing, nodes=configs
-        )
+        config = ClusterConfig("ring", ring="corosync", two_node=two_node, timing=self.timing, nodes=configs)
         key = new_key()
         for number, host in hosts.items():
             files = CorosyncFiles(self.dir / f"n{number}")

@@ -34,6 +34,16 @@ echo 11111111111111111111111111111111 >"$root/etc/machine-id"
 echo 22222222222222222222222222222222 >"$root/srv/n2/etc/machine-id"
 echo boot-of-n2 >"$root/srv/n2/run/boot_id"
 
+# What only has to be there for the order.
+for name in corosync multipathd; do
+	cat >"$root/etc/systemd/system/$name.service" <<E
+[Service]
+Type=oneshot
+RemainAfterExit=yes
+ExecStart=/bin/true
+E
+done
+
 cat >"$root/etc/systemd/system/guest.service" <<E
 [Unit]
 Description=a virtual machine, as far as a service manager can tell

@@ -93,8 +93,9 @@ def test_a_loop_that_stands_still_is_ended_by_the_watchdog(rig: Rig) -> None:
     assert "most recent call first" in rig.journal("--unit", "ringfence"), "it says where it stood"
 
 
-def test_a_stop_leaves_the_cluster(rig: Rig) -> None:
-    rig.systemctl("stop", "guest", "ringfence")
+@pytest.mark.parametrize("unit", ["ringfence", "ringfence-block"])
+def test_a_stop_leaves_the_cluster(rig: Rig, unit: str) -> None:
+    rig.systemctl("stop", "guest", unit)
     left_cleanly(rig)
     assert rig.show("ringfence", "ActiveState") == "inactive"
     assert not rig.run("find", "/run/ringfence/dev", "-type", "s")
@@ -129,6 +130,20 @@ def test_a_shutdown_stops_machines_first_and_leaves_cleanly(rig: Rig) -> None:
     assert "ordering cycle" not in rig.old_journal()
 
 
+def test_the_ring_and_the_disks_outlast_the_daemon(rig: Rig) -> None:
+    rig.systemctl("start", "corosync", "multipathd")
+    daemon = rig.pid()
+    rig.systemctl("restart", "corosync")
+    assert rig.pid() == daemon
+    rig.systemctl("--no-block", "poweroff")
+    rig.until(rig.off, "the end of the shutdown")
+    said = rig.old_journal()
+    order = ("guest", "ringfence", "ringfence-block", "multipathd")
+    stopped = [said.rindex(f"Stopped {unit}.service") for unit in order]
+    assert stopped == sorted(stopped)
+    assert said.rindex("Stopped ringfence.service") < said.rindex("Stopped corosync.service")
+
+
 def test_a_leave_that_cannot_be_had_does_not_hang_the_shutdown(rig: Rig) -> None:
     """The other node stands still: its fate is unknown, and nothing can be left."""
     rig.stop_witness()
@@ -149,6 +164,17 @@ def test_a_block_service_that_is_restarted_takes_the_locks_of_its_volumes_along(
     rig.until(lambda: rig.run(*LVS).strip() == "", "the lock to be free")
     assert written(rig)[-1].startswith("error")
     assert not rig.events("victim-due")
+
+
+def test_a_block_service_that_is_late_is_waited_for(rig: Rig) -> None:
+    rig.systemctl("stop", "guest", "ringfence-block")
+    late = "test -e /run/once || { touch /run/once; exit 1; }"
+    drop_in = f"[Service]\nExecStartPre=/bin/sh -c '{late}'\n"
+    rig.write("/run/systemd/system/ringfence-block.service.d/late.conf", drop_in)
+    rig.systemctl("daemon-reload")
+    rig.systemctl("start", "ringfence")
+    rig.until(lambda: rig.members() == {"n1": "ready", "n2": "ready"}, "the daemon to be back")
+    rig.run("ringfence", "lvchange", "-aey", "vg0/vm1")
 
 
 def test_a_hub_is_not_started_where_the_ring_is_another(rig: Rig) -> None:

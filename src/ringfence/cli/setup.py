@@ -8,14 +8,23 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import click
-import msgspec
 
 from ringfence.cli.answers import columns, print_json
 from ringfence.cli.options import json_option
-from ringfence.config.imports import carry_over
-from ringfence.config.setup import Plan, files_of, kept_from, nodes_of, plan_of, write
-from ringfence.config.setup.fence_words import levels_of
-from ringfence.config.setup.files import KEY_BYTES, File
+from ringfence.config.imports import LARGEST_BYTES, carry_over
+from ringfence.config.setup import (
+    EVERY,
+    KEY_BYTES,
+    File,
+    Plan,
+    files_of,
+    kept_from,
+    levels_of,
+    nodes_of,
+    plan_of,
+    with_passwords,
+    write,
+)
 from ringfence.core.cluster import ClusterConfig, Confirms, NodeConfig
 from ringfence.core.errors import BadInput, ConfigError
 
@@ -66,8 +75,8 @@ def _output_options(command: C) -> C:
 @click.argument("nodes", nargs=-1, required=True, metavar="NODE...")
 @click.option("--fence", "fences", multiple=True, metavar="NODE[:LEVEL]=AGENT[,KEY=VALUE...]",
     help="A fence device of NODE; repeat it.  Without any a person must confirm each failure.")  # fmt: skip
-@click.option("--password-file", "passwords", multiple=True, metavar="[NODE=]FILE",
-    help="The fence devices' password (of NODE's alone): FILE's first line.")  # fmt: skip
+@click.option("--password-file", "passwords", multiple=True, metavar="[NAME=]FILE",
+    help="The fence devices' password, or that of a node or device alone: FILE's first line.")  # fmt: skip
 @_output_options
 def init(
     name: str,
@@ -80,8 +89,8 @@ def init(
     found = nodes_of(nodes)
     config = ClusterConfig(name, ring="corosync", two_node=len(found) == 2, nodes=found)
     levels = levels_of(fences, [node.name for node in found])
-    plan = _with_passwords(plan_of(config, levels, _disks(disks)), passwords)
-    _deliver(plan, [], **output)
+    plan = plan_of(config, levels, _disks(disks))
+    _deliver(with_passwords(plan, _passwords(passwords, plan)), [], **output)
 
 
 @click.command("import", help=IMPORT_HELP)
@@ -123,37 +132,17 @@ def _confirms(said: Sequence[str]) -> dict[str, Confirms]:
     return found
 
 
-def _with_passwords(plan: Plan, words: Sequence[str]) -> Plan:
-    """Fill in what devices ask for; a word with a node's name goes before one without."""
-    names = [node.name for node in plan.config.nodes]
+def _passwords(words: Sequence[str], plan: Plan) -> dict[str, str]:
+    """By node, by device, or by EVERY."""
+    names = [*(node.name for node in plan.config.nodes), *(device.name for device in plan.config.devices)]
     found: dict[str, str] = {}
     for word in words:
-        node, equals, file = word.partition("=")
-        node, file = (node, file) if equals and node in names else ("", word)
-        if node in found:
-            raise BadInput(f"--password-file {word}: a second one", next="give one, or one for each node")
-        found[node] = _password(Path(file))
-    if not found:
-        return plan
-    filled, used = [], []
-    for secret in plan.secrets:
-        # A device in several levels asks for one password: the node of the first counts.
-        node = next(
-            node.name for node in plan.config.nodes for one in node.levels if secret.device in one.devices
-        )
-        key = node if node in found else ""
-        if secret.missing and key in found:
-            used.append(key)
-            values = {secret.missing[0]: found[key]}
-            secret = msgspec.structs.replace(secret, values=values, missing=secret.missing[1:])
-        filled.append(secret)
-    for node in found:
-        if node not in used:
-            of = f" of {node}" if node else ""
-            raise BadInput(
-                f"--password-file: no fence device{of} asks for one", next="give --fence, or leave it out"
-            )
-    return msgspec.structs.replace(plan, secrets=tuple(filled))
+        name, equals, file = word.partition("=")
+        name, file = (name, file) if equals and name in names else (EVERY, word)
+        if name in found:
+            raise BadInput(f"--password-file {word}: a second one", next="give one for each node or device")
+        found[name] = _password(Path(file))
+    return found
 
 
 def _password(file: Path) -> str:
@@ -167,19 +156,16 @@ def _password(file: Path) -> str:
         raise BadInput(f"{file} is not UTF-8") from None
     if stat.S_ISREG(status.st_mode) and status.st_mode & 0o077:
         raise BadInput(f"{file} holds a password and others may use it", next=f"chmod 600 {file}")
-    if (
-        not lines
-        or not lines[0]
-        or lines[0] != lines[0].strip()
-        or any(ord(letter) < 32 for letter in lines[0])
-    ):
+    password = lines[0] if lines else ""
+    if not password or password != password.strip() or not password.isprintable():
         raise BadInput(f"{file}: its first line is no password", next="one line, without blanks at its ends")
-    return lines[0]
+    return password
 
 
 def _read(file: Path) -> bytes:
     try:
-        return file.read_bytes()
+        with file.open("rb") as open_file:
+            return open_file.read(LARGEST_BYTES + 1)
     except OSError as error:
         raise ConfigError(f"cannot read {file}: {error.strerror}") from None
 

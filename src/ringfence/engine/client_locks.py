@@ -163,7 +163,9 @@ class ClientLocks:
     def gone(self, client: int) -> None:
         """The connection ended; so do its locks."""
         self._owners.pop(client, None)
-        self._locker.drop(list(self._clients.pop(client, {})))
+        locks = self._clients.pop(client, {})
+        self._locker.drop(locks)
+        self._context.discarded.append(locks)
 
     def take_away(self, lockspace: str) -> int:
         """This node leaves a lockspace by force: clients are told that their locks are lost, and they are.

@@ -11,9 +11,8 @@ lock that may be somebody else's by now."""
 import errno
 import functools
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from heapq import heapify, heappop, heappush
-from typing import Any
 
 import msgspec
 
@@ -91,6 +90,8 @@ class Locker:
         self.on_blocking: OnBlocking = _unheard
         """Called with a client, its lock and the mode that somebody wants."""
         self._uses: dict[int, Use] = {}
+        self._in_flight: dict[int, Use] = {}
+        """Those whose operation was not answered at once; some may have been since."""
         self._persistent: dict[int, Use] = {}
         self._limits: list[tuple[int, int]] = []
         """A heap of (deadline_ns, lock), with entries of operations that ended long ago."""
@@ -100,8 +101,6 @@ class Locker:
         self._dropped: deque[int] = deque()
         """Locks whose users are gone, to be dropped little by little."""
         self._endings: deque[_Ending] = deque()
-        self._gone: list[dict[Any, Any]] = []
-        """Tables of a life that is over, emptied little by little."""
         self._outs: deque[Out] = deque()
         self._working = False
         self.seeking: dict[int, None] = {}
@@ -232,6 +231,7 @@ class Locker:
         use.done, use.wanted, use.deadline_ns = done, Mode.UN, None
         self._persistent.pop(lock, None)
         self.take(self.node_locks.unlock(lock, flags=flags, lvb=lvb))
+        self._watch(use)
 
     def busy(self, lock: int) -> None:
         """A cached lock is in use: who tries for it is refused."""
@@ -244,15 +244,14 @@ class Locker:
             return
         self._give_up(use, why)
 
-    def drop(self, locks: list[int]) -> None:
+    def drop(self, locks: Collection[int]) -> None:
         """Their user is gone: no answer is given, and what they could write is no longer valid.
 
         What bears Flag.PERSISTENT stays, as an orphan.  A thousand of them are let go in several steps; what
         is in flight is forgotten at once."""
-        for lock in locks:
-            use = self._uses.get(lock)
-            if use is not None and use.done is not None:
-                use.done = _nobody
+        for lock in [lock for lock in self._in_flight if lock in locks]:
+            if self._in_flight[lock].done is not None:
+                self._in_flight[lock].done = _nobody
         self._dropped.extend(locks)
         self._drop_some()
 
@@ -383,7 +382,7 @@ class Locker:
         self._drop_some()
         if self._endings:
             self._end_some()
-        if self._gone:
+        if self._context.discarded:
             self._free_some()
         while self._limits and self._limits[0][0] <= self._context.now_ns:
             deadline_ns, lock = heappop(self._limits)
@@ -396,8 +395,9 @@ class Locker:
         """This life is stale: every use ends, with LocksLost for what is in flight."""
         self._untold = {}
         self.grants.clear()
-        self.take(self.node_locks.lost([use.lock for use in self._uses.values() if use.done is not None]))
-        self._gone += [self._uses, *self.node_locks.clear()]
+        in_flight, self._in_flight = self._in_flight, {}
+        self.take(self.node_locks.lost([use.lock for use in in_flight.values() if use.done is not None]))
+        self._context.discarded += [self._uses, *self.node_locks.clear()]
         self._uses, self._persistent, self._limits, self.seeking = {}, {}, [], {}
         self._dropped.clear()
         endings, self._endings = self._endings, deque()
@@ -406,13 +406,13 @@ class Locker:
                 one.ended()  # with this life, as everything else here
 
     def _free_some(self) -> None:
-        """To give back the memory of a hundred thousand locks takes a while, too."""
+        discarded = self._context.discarded
         for _ in range(self._context.at_once * FREED):
-            while self._gone and not self._gone[-1]:
-                self._gone.pop()
-            if not self._gone:
+            while discarded and not discarded[-1]:
+                discarded.pop()
+            if not discarded:
                 return
-            self._gone[-1].popitem()
+            discarded[-1].popitem()
         self._context.more = True
 
     def take(self, outs: list[Out]) -> None:
@@ -486,6 +486,8 @@ class Locker:
 
     def _ended(self, use: Use, result: Held | RingfenceError | None) -> None:
         done, use.done, use.deadline_ns, use.operation = use.done, None, None, 0
+        if self._in_flight:
+            self._in_flight.pop(use.lock, None)
         if use.deadlock:
             self._seek(use, False)
         if use.held is None:
@@ -497,6 +499,7 @@ class Locker:
         """Returns whether there was such a use."""
         self._persistent.pop(lock, None)
         self._untold.pop(lock, None)
+        self._in_flight.pop(lock, None)
         self.seeking.pop(lock, None)
         return self._uses.pop(lock, None) is not None
 
@@ -514,7 +517,9 @@ class Locker:
         use.deadline_ns = None if limit_ms is None else self._context.now_ns + limit_ms * 1_000_000
 
     def _watch(self, use: Use) -> None:
-        """Note the time limit of what is still in flight."""
+        """Note what is still in flight, and its time limit."""
+        if use.done is not None:
+            self._in_flight[use.lock] = use
         if use.deadline_ns is None:
             return
         heappush(self._limits, (use.deadline_ns, use.lock))

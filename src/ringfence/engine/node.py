@@ -210,6 +210,7 @@ class _Node:
     def _look_round(self) -> None:
         context = self.context
         context.renew()
+        self._views.look()
         self.locker.look()
         self._tasks.look()
         self._requests.look()

@@ -80,6 +80,10 @@ class Views:
         self.why = "waiting for the ring"
         """What keeps this node from running, for people."""
         self._primary = False
+        self._regains = False
+        """Since this node ran last it had no ring, or no quorum."""
+        self._ready_ns = 0
+        """When to say Ready, if that waits; 0: it does not."""
         self._done = False
         """This view's barrier is complete."""
         self._procdown: set[int] = set()
@@ -165,7 +169,29 @@ class Views:
         if context.phase is not Phase.STALE:
             context.phase = Phase.BARRIER
             self.why = "waiting for every member of the view to say that it is ready"
-        self._say_ready()
+        absent = self._awaited(view.members)
+        if absent:
+            self._ready_ns = context.now_ns + context.config.timing.token_ms * 1_000_000
+            self.why = f"waiting a moment for {absent}, for the ring is just coming together again"
+        else:
+            self._say_ready()
+
+    def _awaited(self, members: tuple[int, ...]) -> str:
+        """Names of those whom this node waits for before it says Ready.
+
+        When a network is back its links come up one after the other: two of three may be a majority for some
+        tenths of a second before the third is there, who has lost nothing.  So nobody who has been without
+        quorum goes on without the others of the last primary view before a token has passed."""
+        state = self._context.state
+        if not self._regains or state is None:
+            return ""
+        return ", ".join(state.name(node) for node in state.ready if node not in members)
+
+    def look(self) -> None:
+        """Every step: say Ready, if that was waited with for long enough."""
+        if self._ready_ns and self._context.now_ns >= self._ready_ns:
+            self.why = "waiting for every member of the view to say that it is ready"
+            self._say_ready()
 
     def _ring_lost(self, lost: RingLost) -> None:
         context = self._context
@@ -174,6 +200,7 @@ class Views:
             context.hearing.ring_formed(context.now_ns, without_cause=True)
         self.barrier = None
         self._parts.interrupted()
+        self._regains = True
         if context.phase is not Phase.STALE:
             context.phase = Phase.NO_RING
             self.why = f"no ring: {lost.reason}"
@@ -231,6 +258,8 @@ class Views:
         self._buffer, self._unsure, self._work = [], [], None
         if not self._drop_paths:
             return
+        if context.state is not None:
+            context.discarded += context.state.clear()
         context.state = None
         context.authority.lost()
         context.outbox.clear()
@@ -250,8 +279,10 @@ class Views:
         self._context.outbox.close()
         self._buffer, self._gathering = [], Gathering()
         self._unsure = []
+        self._ready_ns = 0
 
     def _say_ready(self) -> None:
+        self._ready_ns = 0
         context, state = self._context, self._context.state
         carries = state is not None and context.phase is not Phase.STALE
         left_open = context.left_open
@@ -372,6 +403,7 @@ class Views:
     def _suspend(self, barrier: Barrier, verdict: Verdict) -> None:
         context = self._context
         context.phase = Phase.SUSPENDED
+        self._regains = True
         absent = [node.name for node in context.config.nodes if node.id not in barrier.members]
         if verdict.divergent:
             self.why = "the members' states differ and no majority agrees: all stand still"
@@ -447,6 +479,7 @@ class Views:
         context = self._context
         assert context.state is not None
         context.phase, self.why = Phase.RUNNING, ""
+        self._regains = False
         context.authority.entered(context.epoch, context.state.ready)
         context.outbox.open(context.state.senders[context.me].seq)
         return self._parts.entered(before)

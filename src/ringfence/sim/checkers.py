@@ -472,12 +472,12 @@ class Checkers:
             self._token_increases(host, space, resource, mode, token)
 
     def _believes_already(self, host: Host, client: int, lock: int, mode: Mode, token: Token) -> bool:
-        """Whether a client is told of no more than it believes to hold already, by the same grant: a
-        conversion downward that is answered late gives nothing."""
+        """Whether a client is told of no more than it believes to hold already: a conversion downward that is
+        answered late gives nothing.  (The token may be a later one of its node's: as stale as its own.)"""
         return any(
             all(compatible(mode, other) for other in Mode if compatible(grip.mode, other))
             for grip in self._grips()
-            if (grip.host, grip.client, grip.lock, grip.token) == (host, client, lock, token)
+            if (grip.host, grip.client, grip.lock) == (host, client, lock) and grip.token <= token
         )
 
     def _token_increases(self, host: Host, space: str, resource: str, mode: Mode, token: Token) -> None:

@@ -14,6 +14,7 @@ were seen to do:
 * A totem that is parted does not end at once.  For a moment the token still goes round while messages
   between the sides are lost.  A side delivers no message behind a gap, until it forms a view of its own:
   then, before that view, those of its own members.  So each side's last messages may be others.
+* When it is mended, two sides may find each other some tenths of a second before the rest does.
 * Each member gets what is ordered after a delay of its own, now and then a long one; a ring that is slow
   delays everything for longer.
 * A path between two members is cut, and both still reach a third: those two are delivered nothing and
@@ -358,7 +359,20 @@ class SimRing:
             self._ragged_ns = self._scheduler.now_ns + int(self._scheduler.between(0, RAGGED_MS) * MS)
 
     def heal(self) -> None:
-        if self._cut:
+        if not self._cut:
+            return
+        parts = list(self._cut)
+        if self.totem and len(parts) > 2 and self._scheduler.chance(0.5):
+            self._scheduler.rng.shuffle(parts)
+            parts = [parts[0] + parts[1], *parts[2:]]
+            self._regroup(parts, self._scheduler.between(10, 65))
+            late_ms = self._scheduler.between(70, 300)
+            self._scheduler.after(late_ms, lambda: self._heal_rest(parts))
+        else:
+            self._heal_rest(self._cut)
+
+    def _heal_rest(self, parts: list[list[int]]) -> None:
+        if self._cut is parts:
             self._regroup([], self._scheduler.between(10, 65))
 
     def deafen(self, node: int, others: list[int]) -> None:

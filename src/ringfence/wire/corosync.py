@@ -3,19 +3,15 @@
 Four bytes, "rfc" and the version, then one tagged MessagePack array:
 
 Hello   what each member says after every change of who is in; all of them together make a view
-Batch   payloads of one view, in their order
+Batch   payloads, in their order
 Piece   a part of one payload that is larger than a message may be
 
-A `Batch` or a `Piece` bears the view that it was sent in.  Whoever delivers it in another one drops it:
-all who are in a view together stand at the same place of the total order, so they drop the same.
+Neither `Batch` nor `Piece` needs to say in which view it was sent: see `ring.corosync.exchange`.
 
 Anybody whom corosync lets in can speak in the group.  `decode` refuses what is not ours; whoever
 refuses drops it and goes on.
 
 Pure: bytes in, values out."""
-
-import hashlib
-from collections.abc import Mapping
 
 import msgspec
 
@@ -51,19 +47,15 @@ class Hello(_Message, frozen=True, tag=1):
     """Of the group, sorted, the sender too.  With `ring` it says which change this is about."""
     seen: int
     """Highest epoch sequence that the sender knows, from its disk or from a view."""
-    nonce: int
-    """Chance: no two views have the same id, though their members and numbers be equal."""
 
 
 class Batch(_Message, frozen=True, tag=2):
-    view: bytes
     payloads: tuple[bytes, ...]
 
 
 class Piece(_Message, frozen=True, tag=3):
     """The parts of a payload follow one another; nothing else of that sender comes between."""
 
-    view: bytes
     number: int
     """From 0."""
     last: bool
@@ -98,11 +90,3 @@ def decode(data: bytes) -> Message:
     if isinstance(message, Hello) and not 0 <= message.seen <= LARGEST_SEQ:
         raise NotOurs(f"it claims the epoch sequence {message.seen}")
     return message
-
-
-def view_id(words: Mapping[Process, Hello]) -> bytes:
-    """Of the view that these hellos make: 8 bytes, the same for whoever has the same hellos."""
-    digest = hashlib.blake2b(digest_size=8)
-    for process in sorted(words):
-        digest.update(_encoder.encode((process, words[process])))
-    return digest.digest()

@@ -12,15 +12,16 @@ from ringfence.config.imports.cluster_conf import read_cluster_conf
 from ringfence.config.imports.dlm_conf import add_dlm_conf
 from ringfence.config.imports.found import Found, Uses, proving, short_names
 from ringfence.config.imports.from_corosync import read_corosync_conf
-from ringfence.config.setup.nodes import check_links
+from ringfence.config.setup.nodes import address_of, check_links
 from ringfence.config.setup.plan import timing_for
-from ringfence.core.cluster import ClusterConfig, Confirms, Timing
+from ringfence.core.cluster import ClusterConfig, Confirms, NodeConfig, Timing
 from ringfence.core.errors import BadInput, ConfigError
 
-__all__ = ["carry_over"]
+__all__ = ["LARGEST_BYTES", "carry_over"]
 
 CLUSTER_CONF, COROSYNC_CONF, DLM_CONF = "cluster.conf", "corosync.conf", "dlm.conf"
 LARGEST_BYTES = 1 << 20
+"""Of a file; nobody need read more of it."""
 _SECTION = re.compile(r"^\s*[a-z]+\s*\{", re.MULTILINE)
 _DLM = re.compile(
     r"^\s*((device|connect|unfence|fence_all|unfence_all|lockspace|master)\s|[a-z_]+\s*=)", re.MULTILINE
@@ -54,7 +55,7 @@ def carry_over(
 
 def _kind(file: str, data: bytes) -> str:
     if len(data) > LARGEST_BYTES:
-        raise ConfigError(f"{file} has {len(data)} bytes: that is no configuration", next="name another file")
+        raise ConfigError(f"{file} is larger than any configuration", next="name another file")
     # UTF-16, too, begins with <, between or before zeros; what encoding it is the XML says itself.
     if data.lstrip(b"\xef\xbb\xbf\xff\xfe\0 \t\r\n").startswith(b"<"):
         return CLUSTER_CONF
@@ -71,8 +72,11 @@ def _text(file: str, data: bytes) -> str:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError:
         raise ConfigError(f"{file} is not UTF-8", next="save it as UTF-8") from None
-    if "\0" in text or not text.strip():
-        raise ConfigError(f"{file} is {'no text' if text.strip() else 'empty'}", next="name another file")
+    if not text.strip():
+        raise ConfigError(f"{file} is empty", next="name another file")
+    for number, line in enumerate(text.split("\n"), 1):
+        if not line.rstrip("\r").replace("\t", " ").isprintable():
+            raise ConfigError(f"{file} line {number} holds control characters", next="remove them")
     return text
 
 
@@ -93,6 +97,11 @@ def _read(kinds: Mapping[str, tuple[str, bytes]]) -> Found:
     return found
 
 
+def _reachable(node: NodeConfig) -> NodeConfig:
+    addresses = tuple(address_of(node.name, one) for one in node.addresses)
+    return msgspec.structs.replace(node, addresses=addresses)
+
+
 def _cluster(found: Found, name: str) -> ClusterConfig:
     timing = timing_for(found.token_ms) if found.token_ms else Timing()
     if found.post_join_delay_ms:
@@ -100,7 +109,7 @@ def _cluster(found: Found, name: str) -> ClusterConfig:
     name = name or found.name
     if not name:
         raise BadInput("the files give the cluster no name", next="--name NAME")
-    nodes = tuple(sorted(found.nodes, key=lambda node: node.id))
+    nodes = tuple(_reachable(node) for node in sorted(found.nodes, key=lambda node: node.id))
     check_links(nodes)
     return ClusterConfig(
         name,

@@ -1,11 +1,11 @@
 """What the importers find, in ringfence's words, and what they share."""
 
-import ipaddress
 from collections.abc import Iterator, Mapping, Sequence
 
 import msgspec
 
 from ringfence.config.setup.agents import NO_PROOF, OLD_WORDS, Sort, base_name, confirms_of, stock_agent
+from ringfence.config.setup.nodes import family
 from ringfence.config.setup.plan import Use
 from ringfence.core.cluster import Confirms, NodeConfig
 
@@ -40,7 +40,7 @@ class Found(msgspec.Struct, frozen=True):
 def short_names(found: Found) -> Found:
     """Nodes by the short names that hosts have for themselves (`hostname -s`), where those differ; their
     full names stay addresses.  A node that is an IP address gets "node" and its id."""
-    short = [f"node{node.id}" if _is_ip(node.name) else node.name.split(".")[0] for node in found.nodes]
+    short = [f"node{node.id}" if family(node.name) else node.name.split(".")[0] for node in found.nodes]
     if len(set(short)) < len(short):
         return found
     renamed = [(node, name) for node, name in zip(found.nodes, short, strict=True) if node.name != name]
@@ -56,14 +56,6 @@ def short_names(found: Found) -> Found:
               for node, name in renamed),
         ),
     )  # fmt: skip
-
-
-def _is_ip(text: str) -> bool:
-    try:
-        ipaddress.ip_address(text)
-    except ValueError:
-        return False
-    return True
 
 
 def proving(

@@ -1,5 +1,6 @@
 """XML of strangers -> elements.  A document type, and with it any entity, is refused: a few lines of them
-can expand to gigabytes or name files of this host."""
+can expand to gigabytes or name files of this host.  So are control characters, which would go on to terminals
+and to other files."""
 
 from xml.etree.ElementTree import Element, TreeBuilder
 from xml.parsers import expat
@@ -24,6 +25,10 @@ def parse_xml(file: str, data: bytes) -> Element:
         depth += 1
         if depth > DEEPEST:
             raise ConfigError(f"{file} line {parser.CurrentLineNumber} is nested too deep", next="mend it")
+        if not all(value.isprintable() for value in attributes.values()):
+            raise ConfigError(
+                f"{file} line {parser.CurrentLineNumber} holds control characters", next="remove them"
+            )
         builder.start(tag, attributes)
 
     def end(tag: str) -> None:

@@ -21,9 +21,10 @@ def next_steps(plan: Plan, where: str) -> str:
         head, *commands = step
         lines += ["", *_wrapped(f"{number}. {head}", "   ")]
         lines += [f"       {command}" for command in commands]
-    lines += ["", "What to know before you trust it"]
-    for warning in plan.warnings or ["Nothing that these files could tell."]:
-        lines += _wrapped(f"- {warning}", "  ")
+    if plan.warnings:
+        lines += ["", "What to know before you trust it"]
+    for warning in plan.warnings:
+        lines += _wrapped(f"- {warning}.", "  ")
     return "\n".join(lines) + "\n"
 
 
@@ -75,6 +76,8 @@ def _steps(plan: Plan, where: str) -> Iterator[list[str]]:
         "ringfence doctor",
         "ringfence status",
     ]
+    if len(config.nodes) == 1:
+        return
     yield [
         "Fencing: believe it when you have seen it. With nothing precious running, crash one host, and watch "
         "on another until it is given up for fenced; `why` says what is still missing.",

@@ -10,7 +10,7 @@ from ringfence.core.cluster import NodeConfig
 from ringfence.core.errors import BadInput
 
 _HOST = re.compile(
-    r"(?=.{1,253}$)[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?)*"
+    r"(?=.{1,253}$)[A-Za-z0-9]([\w-]{0,61}[A-Za-z0-9])?(\.[A-Za-z0-9]([\w-]{0,61}[A-Za-z0-9])?)*", re.ASCII
 )
 _EXAMPLE = "write NAME=ADDRESS, e.g. n1=10.0.0.1, or n1=10.0.0.1,10.1.0.1 for two links"
 
@@ -48,12 +48,13 @@ def check_links(nodes: Sequence[NodeConfig]) -> None:
             )
         if len(node.addresses) > MOST_LINKS:
             raise BadInput(f"corosync has at most {MOST_LINKS} links, not {len(node.addresses)}")
-        for link, address in enumerate(node.addresses):
-            if {_family(address), _family(first.addresses[link])} == {4, 6}:
-                raise BadInput(
-                    f"link {link} has IPv4 and IPv6 addresses ({first.addresses[link]}, {address})",
-                    next="give one kind a link",
-                )
+    for link in range(len(first.addresses)):
+        kinds = {family(node.addresses[link]): node.addresses[link] for node in nodes}
+        if 4 in kinds and 6 in kinds:
+            raise BadInput(
+                f"link {link} has IPv4 and IPv6 addresses ({kinds[4]}, {kinds[6]})",
+                next="give one kind a link",
+            )
 
 
 def _node(id: int, word: str) -> NodeConfig:
@@ -86,9 +87,9 @@ def address_of(node: str, text: str) -> str:
     return str(address)
 
 
-def _family(address: str) -> int:
-    """0: a host name."""
+def family(address: str) -> int | None:
+    """4, 6, or None for a host name."""
     try:
         return ipaddress.ip_address(address).version
     except ValueError:
-        return 0
+        return None

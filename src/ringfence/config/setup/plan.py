@@ -7,6 +7,7 @@ import msgspec
 from ringfence.config.checks import check_cluster, is_secret
 from ringfence.config.corosync_conf import render_corosync
 from ringfence.config.setup.agents import Sort, base_name, stock_agent
+from ringfence.config.setup.nodes import family
 from ringfence.core.cluster import ClusterConfig, Confirms, DeviceConfig, Level, Timing
 from ringfence.core.errors import BadInput
 
@@ -58,7 +59,7 @@ class Plan(msgspec.Struct, frozen=True):
     @property
     def warnings(self) -> list[str]:
         """What the user must know before he trusts it."""
-        return [*_unfenced(self.config), *_fenced_badly(self.config)]
+        return [*_unfenced(self.config), *_fenced_badly(self.config), *_by_name(self.config)]
 
 
 def plan_of(
@@ -182,6 +183,16 @@ def _unfenced(config: ClusterConfig) -> list[str]:
         f"NO FENCE DEVICE: {', '.join(names)}. When such a host fails, everything that it held stays blocked "
         f"until a person has made sure that it is off and says so (`ringfence fence confirm NODE`), or until "
         f"it has booted again. Nothing moves by itself"
+    ]
+
+
+def _by_name(config: ClusterConfig) -> list[str]:
+    names = [one for node in config.nodes for one in node.addresses if family(one) is None]
+    if not names:
+        return []
+    return [
+        f"addresses by name ({names[0]}, ...): corosync looks them up when it starts, so every host should "
+        f"have them in its /etc/hosts"
     ]
 
 

@@ -31,7 +31,7 @@ class Kept(msgspec.Struct, frozen=True):
         filled = []
         for secret in plan.secrets:
             values = {**self.secrets.get(secret.device, {}), **secret.values}
-            missing = tuple(key for key in secret.missing if key not in values) if not values else ()
+            missing = () if values else secret.missing
             filled.append(msgspec.structs.replace(secret, values=values, missing=missing))
         return msgspec.structs.replace(plan, secrets=tuple(filled))
 
@@ -41,8 +41,15 @@ def kept_from(out: Path, force: bool) -> Kept:
 
     Raises:
         Refused: it is there and `force` was not given, or it is something else.
-        BadInput: its place cannot be written.
+        BadInput: its place cannot be read or written.
     """
+    try:
+        return _kept_from(out, force)
+    except OSError as error:
+        raise BadInput(f"cannot read {out}: {error.strerror}", next="choose another --out") from None
+
+
+def _kept_from(out: Path, force: bool) -> Kept:
     if not out.exists():
         if not out.absolute().parent.is_dir():
             raise BadInput(f"there is no directory {out.absolute().parent}", next="make it, or another --out")

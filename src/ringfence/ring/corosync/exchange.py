@@ -12,19 +12,20 @@ processes).  One that was said for an earlier change with equal ring and members
 one; then it does so for everybody, and what it says is still true, for its sender has seen no view since.
 
 Between a change and the last hello there is no view.  What is delivered then was sent in an earlier one
-(nobody has the new one yet), so everybody drops it.
+(nobody has the new one yet), so everybody drops it.  After the last hello nothing of an earlier view can
+come: what a member has sent before its hello is delivered before its hello.  So what was sent in a view is
+delivered in it or not at all.  (A thawed member may be alone in delivering it: own delivery is no commit.)
 
 A member that dies in the exchange ends it: its end is another change.  One that stands still keeps all
 waiting until it is removed or goes on; `waiting_for` names it.
 
 Pure: no clock, no chance; facts in, at the place where they stand in the order."""
 
-from collections.abc import Iterable
 from typing import NamedTuple
 
 from ringfence.core.ids import Epoch
 from ringfence.engine.inputs import ViewChanged
-from ringfence.wire.corosync import Hello, Process, RingId, view_id
+from ringfence.wire.corosync import Hello, Process, RingId
 
 LEAVE, NODEDOWN, PROCDOWN = 2, 3, 5
 """Reasons, as corosync numbers them (corosync/cpg.h)."""
@@ -48,12 +49,6 @@ class RingFormed(NamedTuple):
     nodes: tuple[int, ...]
 
 
-class View(NamedTuple):
-    id: bytes
-    members: tuple[Process, ...]
-    changed: ViewChanged
-
-
 class Exchange:
     """One process in one group, from its own join on.
 
@@ -64,7 +59,7 @@ class Exchange:
     def __init__(self, me: Process, seen: int) -> None:
         self.me = me
         self.seen = seen
-        self.view: View | None = None
+        self.view: ViewChanged | None = None
         """None: a change has come, and not every member has spoken."""
         self.members: tuple[Process, ...] = ()
         self._ring: RingId | None = None
@@ -113,16 +108,21 @@ class Exchange:
         A corosync that ends in good order reports its processes' ends first, and leaves the ring next."""
         return any(_how(reason) == "procdown" and node in self._nodes for node, reason in self._gone.items())
 
+    @property
+    def alone(self) -> bool:
+        """All others of the last view have gone."""
+        return self.members == (self.me,) and len(self._told) > 1
+
     # -- the exchange ------------------------------------------------------------------
 
-    def hello(self, nonce: int) -> Hello | None:
+    def hello(self) -> Hello | None:
         """What is to be said now; None if nothing is, or if it was said."""
         if self._said or self._ring is None or self.out:
             return None
         self._said = True
-        return Hello(self._ring, self.members, self.seen, nonce)
+        return Hello(self._ring, self.members, self.seen)
 
-    def heard(self, sender: Process, hello: Hello) -> View | None:
+    def heard(self, sender: Process, hello: Hello) -> ViewChanged | None:
         """A hello was delivered.  Returns the view, if it was the last that was missing."""
         if self.view is not None or sender not in self.members:
             return None
@@ -142,20 +142,17 @@ class Exchange:
     def _answers(self, hello: Hello | None) -> bool:
         return hello is not None and hello.ring == self._ring and hello.members == self.members
 
-    def _computed(self) -> View:
+    def _computed(self) -> ViewChanged:
         assert self._ring is not None, "hellos bear a ring"
         nodes = {process.node: process for process in self.members}
         seq = 1 + max(self._ring.seq, *(hello.seen for hello in self._words.values()))
         present = tuple(sorted(nodes))
         left = tuple(node for node in sorted(self._told) if node not in nodes or node in self._gone)
         joined = tuple(node for node in present if node not in self._told or node in self._gone)
-        changed = ViewChanged(Epoch(seq, present[0]), present, joined, left, self._hows(left))
+        how = {node: self._how_left(node) for node in left}
         self.seen = seq
         self._told, self._gone = nodes, {}
-        return View(view_id(self._words), self.members, changed)
-
-    def _hows(self, left: Iterable[int]) -> dict[int, str]:
-        return {node: self._how_left(node) for node in left}
+        return ViewChanged(Epoch(seq, present[0]), present, joined, left, how)
 
     def _how_left(self, node: int) -> str:
         """A daemon's end is "procdown" only while its host is in the totem ring."""

@@ -12,27 +12,27 @@ PIECE_BYTES = 256 << 10
 """Well below what corosync takes as one atomic message (1,047,552 bytes)."""
 
 
-def messages(view: bytes, payloads: list[bytes]) -> Iterator[bytes]:
+def messages(payloads: list[bytes]) -> Iterator[bytes]:
     """Encoded messages that carry these payloads, in their order."""
     run: list[bytes] = []
     size = 0
     for payload in payloads:
         if run and size + len(payload) > BATCH_BYTES:
-            yield encode(Batch(view, tuple(run)))
+            yield encode(Batch(tuple(run)))
             run, size = [], 0
         if len(payload) > PIECE_BYTES:
-            yield from _split(view, payload)
+            yield from _split(payload)
         else:
             run.append(payload)
             size += len(payload)
     if run:
-        yield encode(Batch(view, tuple(run)))
+        yield encode(Batch(tuple(run)))
 
 
-def _split(view: bytes, payload: bytes) -> Iterator[bytes]:
+def _split(payload: bytes) -> Iterator[bytes]:
     for number, start in enumerate(range(0, len(payload), PIECE_BYTES)):
         last = start + PIECE_BYTES >= len(payload)
-        yield encode(Piece(view, number, last, payload[start : start + PIECE_BYTES]))
+        yield encode(Piece(number, last, payload[start : start + PIECE_BYTES]))
 
 
 class Rejoiner:

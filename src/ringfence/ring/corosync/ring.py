@@ -14,16 +14,17 @@ What corosync says of quorum comes beside the order, up to 10 ms after the chang
 import asyncio
 import contextlib
 import os
-import secrets
 import threading
 from collections import deque
 from collections.abc import Callable
 
 from ringfence.core.cluster import Timing
 from ringfence.core.errors import BadInput, RingfenceError
-from ringfence.engine.inputs import Delivered, QuorumSaid, RingLost, RingRemarked
-from ringfence.ring.corosync.exchange import Confchg, Exchange, RingFormed, View
+from ringfence.engine.inputs import Delivered, QuorumSaid, RingLost, RingRemarked, ViewChanged
+from ringfence.host.clock import boottime_ns
+from ringfence.ring.corosync.exchange import Confchg, Exchange, RingFormed
 from ringfence.ring.corosync.pieces import Rejoiner, messages
+from ringfence.ring.corosync.pulse import Pulse
 from ringfence.ring.corosync.session import Gone, Session
 from ringfence.ring.corosync.times import compare, unsafe
 from ringfence.ring.port import OnInput, RingInput
@@ -67,6 +68,8 @@ class CorosyncRing:
         self.foreign = 0
         """Messages in the group that were not ours."""
         self._timing = timing
+        self._pulse = Pulse(timing.token_ms // 2, boottime_ns())
+        self._beating: asyncio.TimerHandle | None = None
         self._session: Session | None = None
         self._exchange: Exchange | None = None
         self._rejoiner = Rejoiner()
@@ -92,6 +95,7 @@ class CorosyncRing:
     async def start(self) -> None:
         """Begin to connect; returns at once."""
         assert self._task is None, "started twice"
+        self._beat()
         self._task = asyncio.create_task(self._keep_connected(), name=f"corosync ring of node {self.node}")
 
     def multicast(self, payload: bytes) -> None:
@@ -102,7 +106,7 @@ class CorosyncRing:
             raise BadInput(
                 f"a message of {len(payload)} bytes is over the ring's limit of {MAX_PAYLOAD_BYTES}"
             )
-        if self._view is None or self._out_bytes > UNSENT_LIMIT_BYTES:
+        if not self._in_view or self._out_bytes > UNSENT_LIMIT_BYTES:
             self.dropped += 1
             return
         self._out.append(payload)
@@ -129,6 +133,8 @@ class CorosyncRing:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
             self._task = None
+        if self._beating is not None:
+            self._beating.cancel()
         self._drop()
         self._in.clear()
 
@@ -237,10 +243,12 @@ class CorosyncRing:
         until = loop.time() + SLICE_S
         self._turning = False
         try:
-            while loop.time() < until:
+            while True:
                 if self._in:
                     self.on_input(self._in.popleft())
                 elif not self._take_one():
+                    return
+                if loop.time() >= until:
                     return
         except Gone as error:
             self._gone(error)
@@ -303,8 +311,8 @@ class CorosyncRing:
             if view is not None:
                 self._enter(view)
             return
-        if exchange.view is None or message.view != exchange.view.id or sender not in exchange.view.members:
-            return
+        if exchange.view is None:
+            return  # of a view that is over
         if isinstance(message, Batch):
             self._in.extend(Delivered(sender.node, payload) for payload in message.payloads)
         elif isinstance(message, Piece) and (payload := self._rejoiner.add(sender, message)) is not None:
@@ -313,8 +321,8 @@ class CorosyncRing:
     # -- changes and views -----------------------------------------------------------------
 
     @property
-    def _view(self) -> View | None:
-        return self._exchange.view if self._exchange is not None else None
+    def _in_view(self) -> bool:
+        return self._exchange is not None and self._exchange.view is not None
 
     def _view_over(self) -> None:
         """What waits was meant for a view that is over; the engine says it again."""
@@ -336,14 +344,26 @@ class CorosyncRing:
         exchange = self._exchange
         if exchange is None or exchange.view is not None or not exchange.members or self._timers:
             return
-        loop = asyncio.get_running_loop()
+        loop, patience_s = asyncio.get_running_loop(), self._patience_s(exchange)
         self._timers = [
-            loop.call_later(DOUBT_S if exchange.doubtful else 0, self._say_hello, exchange),
-            loop.call_later(EXCHANGE_S, self._name_who_is_missing, exchange),
+            loop.call_later(patience_s, self._say_hello, exchange),
+            loop.call_later(patience_s + EXCHANGE_S, self._name_who_is_missing, exchange),
         ]
 
+    def _patience_s(self, exchange: Exchange) -> float:
+        """How long the change may turn out to be another than it looks."""
+        detection_ms = self._timing.detection_ms
+        if exchange.alone and self._pulse.stood_still(boottime_ns(), detection_ms):
+            return detection_ms / 1000
+        return DOUBT_S if exchange.doubtful else 0
+
+    def _beat(self) -> None:
+        self._pulse.beat(boottime_ns())
+        loop = asyncio.get_running_loop()
+        self._beating = loop.call_later(self._timing.token_ms / 8000, self._beat)
+
     def _say_hello(self, exchange: Exchange) -> None:
-        hello = exchange.hello(secrets.randbits(63))
+        hello = exchange.hello()
         if hello is not None:
             self._messages.append(encode(hello))
             self._send()
@@ -363,11 +383,11 @@ class CorosyncRing:
                 "stopped, or something else has joined the group"
             )
 
-    def _enter(self, view: View) -> None:
+    def _enter(self, view: ViewChanged) -> None:
         self._change_over()
         self._told = ""
-        self.seen = view.changed.epoch.seq
-        self._in.append(view.changed)
+        self.seen = view.epoch.seq
+        self._in.append(view)
 
     # -- what goes ---------------------------------------------------------------------------
 
@@ -379,14 +399,14 @@ class CorosyncRing:
     def _send(self) -> None:
         """Send what waits, in as few messages as can be, as far as corosync takes them."""
         self._sending = False
-        session, view = self._session, self._view
+        session = self._session
         if session is None:
             return
         try:
             while self._in_flight < IN_FLIGHT:
-                if not self._messages and self._out and view is not None:
+                if not self._messages and self._out:
                     waiting, self._out, self._out_bytes = self._out, [], 0
-                    self._messages.extend(messages(view.id, waiting))
+                    self._messages.extend(messages(waiting))
                 if not self._messages:
                     return
                 if not session.mcast(self._messages[0]):

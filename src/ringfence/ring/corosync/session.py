@@ -85,9 +85,7 @@ class Session:
         deliver = ffi.callback("cpg_deliver_fn_t", self._delivered)
         confchg = ffi.callback("cpg_confchg_fn_t", self._confchg)
         totem = ffi.callback("cpg_totem_confchg_fn_t", self._totem)
-        model = ffi.new(
-            "cpg_model_v1_data_t *", (MODEL_V1, deliver, confchg, totem, INITIAL_TOTEM_CONF)
-        )
+        model = ffi.new("cpg_model_v1_data_t *", (MODEL_V1, deliver, confchg, totem, INITIAL_TOTEM_CONF))
         self._kept += [deliver, confchg, totem, model]
         handle = ffi.new("cpg_handle_t *")
         self._check(cpg.cpg_model_initialize(handle, MODEL_V1, model, ffi.NULL))
@@ -227,4 +225,3 @@ class Session:
 
     def _notified(self, handle: int, quorate: int, ring_seq: int, n: int, nodes: Any) -> None:
         self.quorate = bool(quorate)
-

@@ -222,3 +222,10 @@ def _fits(counts: Callable[[int, int, int], bool]) -> Change:
         return sender is not None and sender.life == life and counts(item.after, item.seq, sender.seq)
 
     return ClusterState, "fits", fits
+
+
+@mutant(
+    "first-come", "two of three that find each other first go on without the third", story="parted-again"
+)
+def _() -> list[Change]:
+    return [(views.Views, "_awaited", lambda self, members: "")]
