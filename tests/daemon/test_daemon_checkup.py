@@ -1,5 +1,7 @@
 """What a host tells of itself: read from what tools print and files hold, small, and without a secret."""
 
+import asyncio
+import contextlib
 import os
 import socket
 import subprocess
@@ -16,7 +18,7 @@ from ringfence.daemon.checkup import corosync, disks, files, leftovers, look, lv
 from ringfence.host.probes import Probes
 from ringfence.lvm2.label import Area, PvLabel, print_label
 from ringfence.lvm2.text import parse_text
-from ringfence.wire.checkup import DiskFacts
+from ringfence.wire.checkup import DiskFacts, HostFacts
 
 FILE = """
 [cluster]
@@ -116,6 +118,37 @@ def test_a_disk_that_this_user_may_not_read_is_not_called_broken(
     facts = look.look_at_host(paths, "n1", None, Probes())
     assert (facts.disks[0].trouble, facts.disks[0].pv) == ("", "")
     assert facts.unseen == (f"disk {tmp_path / 'disk.img'}: this user may not read it",)
+
+
+def test_a_daemon_looks_off_its_loop_and_does_not_wait_for_it_at_its_end(
+    paths: Paths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster = parse(paths.file.read_text()).cluster
+    turns = 0
+
+    async def looked() -> HostFacts:
+        nonlocal turns
+        looking = asyncio.ensure_future(look.HostLook(paths, "n1").look(cluster))
+        while not looking.done():
+            turns += 1
+            await asyncio.sleep(0)
+        return looking.result()
+
+    assert asyncio.run(looked()).machine == "aaaa"
+    assert turns > 1
+
+    def hangs(*words: object) -> HostFacts:
+        time.sleep(5)
+        return HostFacts()
+
+    async def ended() -> None:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(look.HostLook(paths, "n1").look(cluster), 0.1)
+
+    monkeypatch.setattr(look, "look_at_host", hangs)
+    began = time.monotonic()
+    asyncio.run(ended())
+    assert time.monotonic() - began < 4
 
 
 def test_a_disk_that_hangs_is_a_trouble_of_its_own(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -275,6 +308,8 @@ def test_a_worker_whose_service_is_gone(paths: Paths) -> None:
             worker(nobody)  # of another root
             worker(lonely, lock.fileno())  # its service lives: a process with "block" in its command
             found = [one.what for one in leftovers.leftovers(paths) if one.kind == "worker"]
+            (paths.run / "block.lock").write_text(f"{lonely}\n")
+            assert leftovers.leftovers(paths) == (), "a service that lives"
         finally:
             for one in started:
                 one.communicate()

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -197,17 +198,20 @@ def test_a_copy_of_the_disk_on_one_host(lab: Lab) -> None:
 
 
 def test_a_daemon_that_was_killed(lab: Lab) -> None:
-    """Its socket stays.  Asked there, this host is seen alone; asked elsewhere, it is absent."""
-    lab.kill(THREE, Part.DAEMON)
-    try:
-        here = gather(paths(lab, THREE), os.fspath(lab.socket(THREE)))
-        elsewhere = examined(lab)
-    finally:
-        lab.start(THREE, Part.DAEMON)
-        lab.wait_ready(30)
-    assert told(judge(here)) == [("daemon-down", THREE), ("stale-socket", THREE)]
+    """Its socket stays.  Asked there, this host is seen alone; asked elsewhere, it is absent.
+
+    Its fence devices hang meanwhile, or it would be switched off after its grace period."""
+    with lying(lab, THREE, "bmc", "hang"), lying(lab, THREE, "pdu", "hang"):
+        lab.kill(THREE, Part.DAEMON)
+        try:
+            here = gather(paths(lab, THREE), os.fspath(lab.socket(THREE)))
+            elsewhere = told(examined(lab))
+        finally:
+            lab.start(THREE, Part.DAEMON)
+            lab.wait_ready(60)
+    assert set(told(judge(here))) == {(id, THREE) for id in ("daemon-down", "stale-socket", "device-fails")}
     assert [line.partition(":")[0] for line in here.unseen] == ["the daemon and other hosts"]
-    assert ("host-absent", THREE) in told(elsewhere)
+    assert ("host-absent", THREE) in elsewhere
 
 
 def test_a_stale_socket_on_another_host(lab: Lab) -> None:
@@ -264,3 +268,19 @@ def test_files_of_corosync_that_differ(corosync_lab: Lab) -> None:
         ("corosync-key-open", THREE),
     ]
 
+
+
+def test_a_host_that_is_cut_off_says_what_it_sees_of_itself() -> None:
+    """Its fence devices hang, so that it stays as it is: suspended."""
+    with made_lab(Ring("corosync"), 3) as lab:
+        for device in ("bmc", "pdu"):
+            lab.lie(THREE, device, "hang")
+        lab.cut(THREE)
+        give_up = time.monotonic() + 30
+        while ("not-ready", THREE) not in (found := told(examined(lab, THREE))):
+            assert time.monotonic() < give_up, found
+        assert ("corosync-not-quorate", THREE) in found
+        elsewhere = told(examined(lab))
+    assert ("host-absent", THREE) in elsewhere
+    assert ("blocked", ONE) in elsewhere
+    assert ("device-fails", ONE) in elsewhere

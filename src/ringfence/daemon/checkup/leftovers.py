@@ -67,8 +67,12 @@ def _listens(path: Path) -> bool:
 def _lonely_workers(paths: Paths) -> Iterator[int]:
     """Workers of this root whose service has ended: they hold the service's lock, so none can start.
 
-    A worker's last word is the pid of the service that started it (block.handle)."""
+    A worker's last word is the pid of the service that started it (block.handle).  A service that lives
+    has the lock itself: then there are none, and no need to look at every process."""
     lock = str(paths.run / "block.lock")
+    with contextlib.suppress(OSError, ValueError):
+        if _serves(int(Path(lock).read_text())):
+            return
     for entry in sorted(PROC.iterdir()):
         if not entry.name.isdecimal():
             continue

@@ -1,10 +1,13 @@
 """All looks at this host, at once, joined into one HostFacts."""
 
 import asyncio
+import contextlib
+import functools
+import importlib.metadata
 import os
+import threading
 from collections.abc import Callable
 from functools import partial
-from importlib.metadata import version
 from typing import Any
 
 from ringfence.config import Loaded, Paths, digest, parse
@@ -29,7 +32,9 @@ _SHARED = Probes()
 
 
 class HostLook:
-    """A daemon's way to look: off its event loop, one at a time."""
+    """A daemon's way to look: off its event loop, one at a time.
+
+    The thread is nobody's: a daemon that ends meanwhile does not wait for it, as it would for an executor's."""
 
     def __init__(self, paths: Paths, node: str) -> None:
         self._paths = paths
@@ -39,8 +44,28 @@ class HostLook:
     async def look(self, running: ClusterConfig) -> HostFacts:
         """Args: running: the configuration that the daemon has now."""
         async with self._looking:
-            look = partial(look_at_host, self._paths, self._node, running)
-            return await asyncio.get_running_loop().run_in_executor(None, look)
+            loop = asyncio.get_running_loop()
+            found: asyncio.Future[HostFacts] = loop.create_future()
+
+            def tell(facts: HostFacts | Exception) -> None:
+                if found.cancelled():
+                    return
+                if isinstance(facts, Exception):
+                    found.set_exception(facts)
+                else:
+                    found.set_result(facts)
+
+            def look() -> None:
+                facts: HostFacts | Exception
+                try:
+                    facts = look_at_host(self._paths, self._node, running)
+                except Exception as error:  # the driver makes an answer of it
+                    facts = error
+                with contextlib.suppress(RuntimeError):  # the loop has ended
+                    loop.call_soon_threadsafe(tell, facts)
+
+            threading.Thread(target=look, name="checkup", daemon=True).start()
+            return await found
 
 
 def look_at_host(
@@ -82,7 +107,7 @@ def look_at_host(
         unseen.append(f"disks: {scan.trouble}")
     return HostFacts(
         node=node,
-        version=version("ringfence"),
+        version=_version(),
         user=os.geteuid(),
         root=str(paths.root),
         lab=lab,
@@ -104,6 +129,14 @@ def look_at_host(
         leftovers=found["leftovers"].value or (),
         unseen=tuple(unseen),
     )
+
+
+@functools.cache
+def _version() -> str:
+    try:
+        return importlib.metadata.version("ringfence")
+    except importlib.metadata.PackageNotFoundError:
+        return ""
 
 
 def _value(found: dict[str, Outcome[Any]], name: str) -> Any:

@@ -17,10 +17,15 @@ TOOL_S = 2.0
 
 def watchdog_facts() -> WatchdogFacts:
     device = next((name for name in NAMES if Path(name).exists()), "")
-    identity = ""
-    with contextlib.suppress(OSError):
-        identity = (CLASS / "watchdog0/identity").read_text().strip()
-    return WatchdogFacts(device, identity, _holder() if device else "", _service_us())
+    open_ = bool(device) and _told("state") != "inactive"
+    return WatchdogFacts(device, _told("identity"), _holder() if open_ else "", _service_us())
+
+
+def _told(name: str) -> str:
+    try:
+        return (CLASS / "watchdog0" / name).read_text().strip()
+    except OSError:
+        return ""
 
 
 def _service_us() -> int | None:

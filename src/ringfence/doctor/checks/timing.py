@@ -60,7 +60,7 @@ def check(facts: ClusterFacts) -> Iterator[Finding]:
     if facts.devices and timing.bound_ms > fence_ms:
         what = (
             f"failover takes about {timing.bound_ms} ms (write_ms, its margin); detection and a first-level "
-            f"fence would be over in about {fence_ms} ms"
+            f"fence may be over after {fence_ms} ms"
         )
         yield BOUND.at("", what, "nothing, or lower [timing] write_ms; then ringfence config apply")
     if cluster.two_node:
