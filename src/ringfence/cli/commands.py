@@ -34,6 +34,8 @@ COMMANDS: dict[str, Entry] = {
     "why": Entry(CLUSTER, "ringfence.cli.observe:why", "Why something is stuck, and what comes next."),
     "events": Entry(CLUSTER, "ringfence.cli.observe:events", "What happened, with -f what happens."),
     "lock": Entry(CLUSTER, "ringfence.cli.lock:lock", "Hold a lock while a command runs, as flock(1) does."),
+    "doctor": Entry(CLUSTER, "ringfence.doctor.commands:doctor",
+        "What is wrong, why it matters, what mends it."),
     "lockspace": Entry(CLUSTER, "ringfence.cli.lockspace:lockspace", "Join or leave one; let go of orphans."),
     "lockspaces": Entry(CLUSTER, "ringfence.cli.observe:lockspaces", "The lockspaces, and who is in them."),
     "locks": Entry(CLUSTER, "ringfence.cli.observe:locks", "Who holds what and who waits for it."),

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from ringfence.config.corosync_conf import PORT
 from ringfence.config.setup.plan import Plan
-from ringfence.core.cluster import NodeConfig
+from ringfence.core.cluster import ClusterConfig, NodeConfig
 
 WIDTH = 100
 UNITS = "corosync ringfence-block ringfence"
@@ -17,7 +17,8 @@ def next_steps(plan: Plan, where: str) -> str:
     lines = [
         f"Cluster {config.name}: from these files to a cluster that runs. As root; docs/SETUP.md says more."
     ]
-    for number, step in enumerate(_steps(plan, where), 1):
+    steps = [*_prepare(plan, where), *_copy_all(plan, where), *_start(plan.config), *_fencing(plan.config)]
+    for number, step in enumerate(steps, 1):
         head, *commands = step
         lines += ["", *_wrapped(f"{number}. {head}", "   ")]
         lines += [f"       {command}" for command in commands]
@@ -28,10 +29,8 @@ def next_steps(plan: Plan, where: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _steps(plan: Plan, where: str) -> Iterator[list[str]]:
-    config = plan.config
-    hosts = ", ".join(node.name for node in config.nodes)
-    place = shlex.quote(where)
+def _prepare(plan: Plan, where: str) -> Iterator[list[str]]:
+    hosts = ", ".join(node.name for node in plan.config.nodes)
     missing = [secret for secret in plan.secrets if secret.missing]
     if missing:
         yield [
@@ -55,10 +54,17 @@ def _steps(plan: Plan, where: str) -> Iterator[list[str]]:
             "On every host: stop the old cluster software and keep it from starting (cman, rgmanager, clvmd, "
             "dlm, lvmlockd, whatever there is): it and ringfence at once on one VG destroy volumes.",
         ]
+
+
+def _copy_all(plan: Plan, where: str) -> Iterator[list[str]]:
+    place = shlex.quote(where)
     yield [
         "From here, copy the files. They hold the keys of the cluster: let nobody else read this directory.",
-        *(command for node in config.nodes for command in _copy(node, place, bool(plan.secrets))),
+        *(command for node in plan.config.nodes for command in _copy(node, place, bool(plan.secrets))),
     ]
+
+
+def _start(config: ClusterConfig) -> Iterator[list[str]]:
     links = len(config.nodes[0].addresses)
     ports = f"{PORT}" if links == 1 else f"{PORT}-{PORT + links - 1}"
     yield [
@@ -66,8 +72,8 @@ def _steps(plan: Plan, where: str) -> Iterator[list[str]]:
         f"firewall-cmd --permanent --add-port={ports}/udp && firewall-cmd --reload    # or your own way",
     ]
     yield [
-        "On every host, in any order: start. Whoever is first waits for the others. (Restart, for your "
-        "distribution may have started corosync already, without these files.)",
+        f"On every host: start. {_begin(config)} (Restart, for your distribution may have started corosync "
+        f"already, without these files.)",
         f"systemctl enable {UNITS}",
         "systemctl restart corosync && systemctl start ringfence",
     ]
@@ -76,15 +82,32 @@ def _steps(plan: Plan, where: str) -> Iterator[list[str]]:
         "ringfence doctor",
         "ringfence status",
     ]
+
+
+def _fencing(config: ClusterConfig) -> Iterator[list[str]]:
     if len(config.nodes) == 1:
         return
+    after = ""
+    if config.devices and config.fence_action == "off":
+        after = ' It stays off then; fence_action = "reboot" in ringfence.toml switches it on again.'
     yield [
-        "Fencing: believe it when you have seen it. With nothing precious running, crash one host, and watch "
-        "on another until it is given up for fenced; `why` says what is still missing.",
+        f"Fencing: believe it when you have seen it. With nothing precious running, crash one host, and "
+        f"watch on another until it is given up for fenced; `why` says what is still missing.{after}",
         f"echo c > /proc/sysrq-trigger    # on {config.nodes[-1].name}",
         "ringfence events -f    # on another",
         f"ringfence why {config.nodes[-1].name}",
     ]
+
+
+def _begin(config: ClusterConfig) -> str:
+    if config.two_node:
+        return "In any order: the first waits for the second."
+    if len(config.nodes) == 1:
+        return "One host needs nobody else."
+    return (
+        f"All within {config.timing.post_join_delay_ms // 1000} s of each other: once a majority is there "
+        f"for so long, whoever is still absent is fenced."
+    )
 
 
 def _copy(node: NodeConfig, place: str, secrets: bool) -> Iterator[str]:
