@@ -32,6 +32,16 @@ totem {
     crypto_hash: sha256
     token: 1000
     token_coefficient: 0
+    interface {
+        linknumber: 0
+        knet_ping_interval: 100
+        knet_ping_timeout: 200
+    }
+    interface {
+        linknumber: 1
+        knet_ping_interval: 100
+        knet_ping_timeout: 200
+    }
 }
 
 nodelist {

@@ -21,6 +21,7 @@ from ringfence.engine.inputs import DiskState, Input
 from ringfence.engine.node import Node
 from ringfence.storage import Storage
 from ringfence.wire import SPEAKS, Speaks
+from ringfence.wire.checkup import HostFacts
 from ringfence.wire.client import Reply, Request
 from ringfence.wire.ring import OpenLock
 
@@ -74,6 +75,10 @@ class Host:
         """Agent runs that were started."""
         self.held: list[Callable[[], None]] | None = None
         """If a list: the engine's calls for more time wait there until `go_on`."""
+        self.looks: HostFacts | None = HostFacts(node=self.name)
+        """What it looks like; None: that cannot be found out."""
+        self.hanging = False
+        """To look at it takes for ever."""
         self.storage = Storage([str(world.directory / "*.img")], lambda guard: None)
 
     def start(self, left_open: tuple[inputs.LeftOpen, ...] = ()) -> None:
@@ -146,6 +151,8 @@ class Host:
                 self.ended = effect
 
     def _order(self, effect: effects.DoOrder) -> None:
+        if isinstance(effect.body, orders.LookAtHost) and self.hanging:
+            return
         try:
             answer = self._do(effect.body)
         except RingfenceError as error:
@@ -162,6 +169,10 @@ class Host:
             case orders.ClosePath():
                 self.paths.pop((body.vg, body.lv), None)
                 return None
+            case orders.LookAtHost():
+                if self.looks is None:
+                    raise RingfenceError("it cannot look")
+                return self.looks
             case orders.OpenPaths():
                 return tuple(
                     orders.OpenVolume(

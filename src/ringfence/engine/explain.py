@@ -14,10 +14,11 @@ from ringfence.engine.client_locks import ClientLocks
 from ringfence.engine.commands.locking import VG_RESOURCE
 from ringfence.engine.context import Context
 from ringfence.engine.deadlines import vg_of
-from ringfence.engine.locker import Locker, Use
+from ringfence.engine.locker import Locker
 from ringfence.engine.reports import in_queues
 from ringfence.engine.standing import restless, standing
 from ringfence.engine.state import ClusterState
+from ringfence.engine.uses import Use
 from ringfence.fencing.domain import Victim
 from ringfence.fencing.explain import clock, explain_victim
 from ringfence.locks.lockspace import Lockspace

@@ -8,7 +8,8 @@ but locks there is nothing else to look at: whatever time alone brings, the next
 
 The parts: `views` (who is in, who may act), `state` (what all agree on), `locker` (locks of users
 here), `tasks` (volume commands), `fencer` (this node as the acting member), `deadlines` (authority
-pages), `deadlocks` (clients that wait in a ring), `requests` (clients)."""
+pages), `deadlocks` (clients that wait in a ring), `checkups` (what all hosts look like),
+`requests` (clients)."""
 
 from collections.abc import Iterator
 
@@ -17,6 +18,7 @@ import msgspec
 from ringfence.core.errors import RingfenceError
 from ringfence.core.ids import Life
 from ringfence.engine import inputs
+from ringfence.engine.checkups import Checkups
 from ringfence.engine.client_locks import ClientLocks
 from ringfence.engine.commands import autostart
 from ringfence.engine.context import AT_ONCE, Context, Phase
@@ -30,6 +32,8 @@ from ringfence.engine.facts import (
     DeadlockSought,
     Expelled,
     Fact,
+    HostHeard,
+    HostsAsked,
     JoinSeen,
     Left,
     LockFact,
@@ -98,9 +102,11 @@ class _Node:
         self._views = Views(context, self, drop_paths=not started.config.naive)
         self._fencer = Fencer(context)
         self._deadlocks = Deadlocks(context, self.locker)
+        self._checkups = Checkups(context, self._tasks)
         self._requests = Requests(
-            context, self.locker, clients, self._tasks, self._views, self._fencer, self._deadlocks
-        )
+            context, self.locker, clients, self._tasks, self._views, self._fencer, self._deadlocks,
+            self._checkups,
+        )  # fmt: skip
         self._deadlines = Deadlines(context)
         self._sent_ns = 0
         self._called = False
@@ -209,6 +215,7 @@ class _Node:
         self._tasks.look()
         self._requests.look()
         self._deadlocks.look()
+        self._checkups.look()
         if context.left:
             return  # it is no member any more, and has no say in who is fenced
         self._look_for_silence()
@@ -355,6 +362,7 @@ class _Node:
         error = lost_error("the request", context.name(context.me))
         self._requests.lost(error)
         self._deadlocks.lost(error)
+        self._checkups.lost(error)
 
     def reborn(self) -> None:
         self._deadlines.start()
@@ -381,6 +389,10 @@ class _Node:
                 self._deadlocks.sought(fact)
             case WaitsTold():
                 self._deadlocks.answered(fact)
+            case HostsAsked():
+                self._checkups.asked(fact)
+            case HostHeard():
+                self._checkups.heard(fact)
             case JoinSeen():
                 if fact.life.node != me:
                     context.submit(AckJoin(fact.lockspace, fact.life))

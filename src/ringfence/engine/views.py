@@ -264,6 +264,8 @@ class Views:
         self._buffer, self._unsure, self._work = [], [], None
         if not self._drop_paths:
             return
+        if context.state is not None:
+            context.discarded += context.state.clear()
         context.state = None
         context.authority.lost()
         context.outbox.clear()

@@ -32,5 +32,7 @@ DEADLOCKS = 2
 WHOLE_DLM = 2
 """From here on: between nodes the flags NOQUEUEBAST, ALTPR and ALTCW, and names that are not written as they
 are (core.locknames)."""
+CHECKUPS = 3
+"""From here on: `AskHosts` and `HostSays`."""
 CLEAN_STOP = 3
 """From here on: a state that begins afresh believes disks about who has left cleanly."""
