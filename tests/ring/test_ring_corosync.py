@@ -175,6 +175,18 @@ def test_corosync_that_is_stopped_in_good_order_is_a_node_that_is_down() -> None
         world.close()
 
 
+def test_daemons_end_is_told_when_its_host_could_have_been_lost_with_it(
+    ring: CorosyncWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert corosync_ring.DOUBT_S > 0.03, "a corosync that ends takes up to 13 ms to leave the ring"
+    monkeypatch.setattr(corosync_ring, "DOUBT_S", 1.5)
+    one, two = ring.ring(1, 2)
+    killed = time.monotonic()
+    two.kill()
+    assert one.wait_view(1, after=one.epoch)[5] == {2: "procdown"}
+    assert time.monotonic() - killed > 1.4
+
+
 def test_corosync_without_its_memory_goes_on_above_what_the_nodes_saw(ring: CorosyncWorld) -> None:
     one, two = ring.ring(1, 2)
     for _ in range(3):
