@@ -41,7 +41,7 @@ types: $(VENV)/.dev
 unit: $(VENV)/.dev
 	$(BIN)/python -m pytest
 
-faults-long: $(VENV)/.dev packages  ## Faults on many hosts or with very many locks; minutes; needs root
+faults-long: $(VENV)/.dev packages  ## Faults beside very many locks; minutes; needs root
 	$(BIN)/python -m pytest -m long --timeout 900 tests/faults
 
 service-test: $(VENV)/.dev  ## The units under a real systemd, in namespaces of its own; needs root (part of `make test`)
