@@ -16,7 +16,7 @@ from ringfence.lab.stage import VOLUME, newer
 
 FLOOD = Path(__file__).parent / "faults_flood.py"
 SILENCE = ("do not come back from the ring", "nothing passes in it", "does not deliver this node's own words")
-"""How a host says that its corosync delivers nothing: in a view, in none, and before it can tell them apart."""
+"""How a host says that its corosync delivers nothing: in a view, in none, and before it can tell."""
 DETECTION_S = TIMING.detection_ms / 1000
 
 
