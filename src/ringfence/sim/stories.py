@@ -24,6 +24,7 @@ from ringfence.sim.faults import (
     PowerOff,
     RingStill,
     Sign,
+    SlowRing,
     SwitchOff,
 )
 from ringfence.sim.power import Manner
@@ -288,3 +289,15 @@ def _(chance: Chance, nodes: list[int]) -> list[Fault]:
         FreezeHost(node=a, for_ms=rng.randrange(6000, 9000)),
         KillDaemon(at_ms=rng.randrange(1000, 1500), node=b, for_ms=rng.randrange(200, 2500)),
     ]
+
+
+@_story("late-words", nodes=(3, 4))
+def _(chance: Chance, nodes: list[int]) -> list[Fault]:
+    """Views change again and again in a ring that is slow: much of what is said in one comes in another."""
+    rng = chance.rng
+    faults: list[Fault] = [SlowRing(worst_ms=rng.choice([20, 60, 200]), for_ms=12_000)]
+    for at_ms in range(200, 11_000, 700):
+        one = rng.choice(nodes)
+        kill = KillDaemon(at_ms=at_ms, node=one, for_ms=rng.randrange(10, 100))
+        faults.append(kill if chance.chance(0.4) else SwitchOff(at_ms=at_ms, for_ms=rng.randrange(50, 400)))
+    return faults
