@@ -84,7 +84,7 @@ def _() -> list[Change]:
     return [(Barrier, "verdict", verdict)]
 
 
-@mutant("unknown-again", "a memory of an unknown life is held against the present one")
+@mutant("unknown-again", "a memory of an unknown life is held against the present one", story="old-memory")
 def _() -> list[Change]:
     def knows(state: ClusterState, life: Life, arriving: dict[int, Life]) -> bool:
         known = state.domain.victim(life) is not None
