@@ -361,8 +361,8 @@ def _(chance: Chance, nodes: list[int]) -> list[Fault]:
 
 @_story("was-away", nodes=(3,))
 def _(chance: Chance, nodes: list[int]) -> list[Fault]:
-    """One was parted from the others; when it is back one of these is given up on a lie, whom it has not heard
-    for long."""
+    """One was parted from the others; when it is back one of these is given up on a lie, and it has not
+    heard that one for long."""
     a, _, c = nodes
     away_ms = chance.rng.randrange(4000, 6000)
     return [

@@ -100,7 +100,11 @@ def _() -> list[Change]:
     return [(Hearing, "bound_passed", bound_passed)]
 
 
-@mutant("closed-after-lies", "that its volumes are closed clears a life about which a fence has lied")
+@mutant(
+    "closed-after-lies",
+    "that its volumes are closed clears a life about which a fence has lied",
+    story="quick-lie",
+)
 def _() -> list[Change]:
     def accepts(kind: EvidenceKind, *, lied: bool, naive: bool) -> bool:
         return policy.accepts(kind, lied=False, naive=naive)
