@@ -7,13 +7,14 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: help demo test check lint types unit packages lock man clean mutants bench sim sim-soak
+.PHONY: help demo test check lint types unit packages lock man clean mutants bench sim sim-soak install-files service-test
 
 help:  ## What can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: $(VENV)/.runtime  ## The story on a lab of real processes, in under a minute; no root needed
-	$(BIN)/ringfence demo
+RING ?= hub
+demo: $(VENV)/.runtime  ## The story on a lab of real processes, in under a minute; RING=corosync needs root
+	$(BIN)/ringfence demo --ring $(RING)
 
 test: $(VENV)/.dev packages lint types unit  ## Everything that CI checks; as root it installs packages.txt first
 
@@ -39,6 +40,9 @@ types: $(VENV)/.dev
 
 unit: $(VENV)/.dev
 	$(BIN)/python -m pytest
+
+service-test: $(VENV)/.dev  ## The units under a real systemd, in namespaces of its own; needs root (part of `make test`)
+	$(BIN)/python -m pytest tests/service
 
 bench: PACKAGES = packages-bench.txt
 bench: $(VENV)/.bench packages  ## Locks beside Redis, etcd, ZooKeeper, PostgreSQL; as root it installs packages-bench.txt
@@ -91,6 +95,21 @@ man: $(VENV)/.runtime  ## The man pages, into build/man
 	@mkdir -p build/man
 	$(BIN)/python packaging/man/page.py > build/man/ringfence.1
 	cp packaging/man/ringfence.toml.5 build/man/
+
+DESTDIR ?=
+PREFIX ?= /usr
+INSTALL = install -D -m 644
+install-files: man  ## What a package has beside the Python package, below DESTDIR (docs/PACKAGING.md)
+	for unit in packaging/systemd/*.service; do \
+		$(INSTALL) $$unit $(DESTDIR)$(PREFIX)/lib/systemd/system/$${unit##*/} || exit; \
+	done
+	$(INSTALL) packaging/sysusers.conf $(DESTDIR)$(PREFIX)/lib/sysusers.d/ringfence.conf
+	$(INSTALL) packaging/tmpfiles.conf $(DESTDIR)$(PREFIX)/lib/tmpfiles.d/ringfence.conf
+	$(INSTALL) packaging/90-ringfence.preset $(DESTDIR)$(PREFIX)/lib/systemd/system-preset/90-ringfence.preset
+	$(INSTALL) packaging/needrestart.conf $(DESTDIR)/etc/needrestart/conf.d/ringfence.conf
+	$(INSTALL) packaging/ringfence.bash $(DESTDIR)$(PREFIX)/share/bash-completion/completions/ringfence
+	$(INSTALL) build/man/ringfence.1 $(DESTDIR)$(PREFIX)/share/man/man1/ringfence.1
+	$(INSTALL) build/man/ringfence.toml.5 $(DESTDIR)$(PREFIX)/share/man/man5/ringfence.toml.5
 
 clean:  ## Remove what was made here
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

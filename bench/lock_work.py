@@ -36,6 +36,18 @@ def pairs(client: Client, count: int) -> list[int]:
     return took
 
 
+def new_names(client: Client, count: int) -> list[int]:
+    """As `pairs`, each with a name that nobody has used before."""
+    took = []
+    for number in range(count):
+        name = f"new-{time.monotonic_ns()}-{number}"
+        began = time.perf_counter_ns()
+        client.lock(name)
+        client.unlock(name)
+        took.append(time.perf_counter_ns() - began)
+    return took
+
+
 def crowd(
     where: dict[str, Any], node: int, system: str, threads: int, from_ns: int, until_ns: int
 ) -> int:
@@ -85,6 +97,9 @@ def serve(system: str, where: dict[str, Any], node: int) -> None:
         if word == "pairs":
             assert client is not None
             answer = pairs(client, *rest)
+        elif word == "new":
+            assert client is not None
+            answer = new_names(client, *rest)
         elif word == "tight":
             assert client is not None
             answer = tight(client, *rest)

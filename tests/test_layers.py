@@ -16,7 +16,7 @@ PACKAGE = Path(ringfence.__file__).parent
 
 ROWS: tuple[tuple[str, ...], ...] = (
     ("cli",),
-    ("lab",),
+    ("lab", "doctor"),
     ("daemon", "client", "sim"),
     ("ring", "agents", "block", "servers"),
     ("storage", "host", "config", "history"),

@@ -20,7 +20,7 @@ FOOT = r""".SH ENVIRONMENT
 .B RINGFENCE_SOCKET
 The daemon's socket, where no \-\-socket is given.
 .SH EXIT STATUS
-0 done; 1 (status) something is blocked; 3 bad command line; 5 refused or failed.
+0 done; 1 (status) something is blocked, (doctor) warnings; 2 (doctor) errors; 3 bad command line; 5 refused or failed.
 .SH FILES
 /etc/ringfence/ringfence.toml, /etc/ringfence/secrets/DEVICE, /var/lib/ringfence, /run/ringfence/socket,
 /run/ringfence/dev/VG/LV
@@ -60,9 +60,15 @@ def section(command: click.Command, words: str, name: str) -> list[str]:
 def escape(text: str) -> str:
     """For roff: backslashes and dashes; a line must not begin with a control character."""
     text = text.replace("\\", r"\e").replace("-", r"\-")
-    paragraphs = [" ".join(part.split()) for part in text.split("\n\n")]
-    safe = [r"\&" + part if part.startswith((".", "'")) else part for part in paragraphs if part]
-    return "\n.PP\n".join(safe)
+    return "\n.PP\n".join(_paragraph(part) for part in text.split("\n\n") if part.strip())
+
+
+def _paragraph(text: str) -> str:
+    r"""One that begins with \b keeps its lines, as click has it."""
+    keep = text.startswith("\b\n")
+    lines = text[2:].splitlines() if keep else [" ".join(text.split())]
+    safe = [r"\&" + line if line.startswith((".", "'")) else line for line in lines]
+    return "\n".join([".nf", *safe, ".fi"] if keep else safe)
 
 
 if __name__ == "__main__":

@@ -463,6 +463,10 @@ def test_config_check(run: Run, file: Path) -> None:
     assert ran.code == 0
     assert ran.out.splitlines()[0] == f"{file}: good; cluster c version 4, nodes n1, n2"
     assert "note: two nodes without two_node" in ran.out
+    assert run("config", "check", str(file), "--ring", "hub").code == 0
+    other = run("config", "check", str(file), "--ring", "corosync")
+    assert (other.code, other.out) == (5, "")
+    assert "is on the ring hub, not on corosync" in other.err
     as_json = run("config", "check", str(file), "--json").json
     assert as_json == {
         "version": 1, "file": str(file), "cluster": "c", "config": 4,

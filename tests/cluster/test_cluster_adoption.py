@@ -11,6 +11,7 @@ from cluster_lab import ONE, TWO, done, eventually, pid_of, refused, running, st
 
 from ringfence.lab import stamps
 from ringfence.lab.cluster import TIMING, Lab
+from ringfence.lab.parts import Part
 from ringfence.lab.stage import VOLUME, Stage, Vm
 from ringfence.lab.teller import Teller
 
@@ -42,7 +43,7 @@ def answers(lab: Lab) -> bool:
 
 
 def start(stage: Stage) -> None:
-    stage.lab.start_daemon(ONE)
+    stage.lab.start(ONE, Part.DAEMON)
     eventually(lambda: answers(stage.lab))
 
 

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import resource
 import shutil
 import signal
@@ -19,7 +20,8 @@ from typing import Any
 import pytest
 
 from ringfence.config import Paths
-from ringfence.daemon.supervisor import Supervisor
+from ringfence.core.cluster import Timing
+from ringfence.daemon.supervisor import Supervisor, misfit
 from ringfence.host.pages import LOST_NS, PageReader, Pages
 from ringfence.wire import client as calls
 
@@ -159,19 +161,21 @@ def test_a_second_daemon_is_refused_and_the_first_goes_on(host: Host) -> None:
     assert host.facts()["incarnation"] == 1  # neither its pages nor its paths were touched
 
 
-def killed_with_an_open_volume(host: Host) -> PageReader:
+def killed_with_an_open_volume(host: Host, number: signal.Signals = signal.SIGKILL) -> PageReader:
     """Returns the page of the volume, whose authority goes on until its deadline."""
     host.block()
     daemon = host.daemon()
     assert "nbd+unix" in host.ask(calls.Why("open"))["answer"]
     page = PageReader(host.paths.authority / "1/vg.vg0")
-    host.kill(daemon)
+    daemon.send_signal(number)
+    assert daemon.wait(20) == -number
     assert page.deadline_ns() != LOST_NS
     return page
 
 
-def test_what_a_killed_daemon_left_open_is_left_to_the_next(host: Host) -> None:
-    page = killed_with_an_open_volume(host)
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGHUP], ids=["a crash", "a restart"])
+def test_what_a_killed_daemon_left_open_is_left_to_the_next(host: Host, number: signal.Signals) -> None:
+    page = killed_with_an_open_volume(host, number)
     deadline_ns, grant = page.deadline_ns(), PageReader(host.paths.authority / "1/grant")
     host.daemon()
     facts = host.facts()
@@ -293,6 +297,34 @@ def test_the_service_manager_hears_ready_status_watchdog_and_the_end(host: Host)
         daemon.send_signal(signal.SIGTERM)
         hear("STOPPING=1")
         assert daemon.wait(20) == 0
+
+
+def test_a_loop_that_is_ended_by_the_watchdog_says_where_it_stood(host: Host) -> None:
+    host.block()
+    daemon = host.daemon()
+    daemon.send_signal(signal.SIGABRT)
+    assert daemon.wait(20) == -signal.SIGABRT
+    assert "most recent call first" in host.log.read_text()
+
+
+@pytest.mark.parametrize(
+    ("limit_s", "timing", "said"),
+    [
+        (8, Timing(), ""),
+        (0, Timing(grace_ms=1000), ""),
+        (8, Timing(grace_ms=12000), "make it 7 at most"),
+        (8, Timing(write_ms=7000), "make it 9.33333 at least"),
+    ],
+)
+def test_a_watchdog_that_does_not_fit_the_timing_is_told(limit_s: int, timing: Timing, said: str) -> None:
+    found = misfit(timing, {"WATCHDOG_USEC": str(limit_s * 1_000_000)})
+    assert (said in found) if said else found == ""
+
+
+def test_the_unit_s_watchdog_fits_the_default_timing() -> None:
+    unit = Path(__file__).parents[2] / "packaging/systemd/ringfence.service"
+    (limit_s,) = re.findall(r"^WatchdogSec=(\d+)$", unit.read_text(), re.MULTILINE)
+    assert misfit(Timing(), {"WATCHDOG_USEC": f"{limit_s}000000"}) == ""
 
 
 def test_a_watchdog_of_another_process_is_not_fed() -> None:

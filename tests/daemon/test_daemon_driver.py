@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from ringfence.core.cluster import ClusterConfig, Timing
-from ringfence.core.errors import DeviceFailed, NoAuthority, Unavailable
+from ringfence.core.errors import DeviceFailed, NoAuthority, Refused, Unavailable
 from ringfence.core.evidence import Power
 from ringfence.core.ids import Epoch
 from ringfence.daemon import driver as driver_module
@@ -469,6 +469,25 @@ def test_a_clean_leave_ends_with_0(place: Path) -> None:
     asyncio.run(body())
 
 
+def test_a_leave_that_is_refused_is_asked_for_again_by_force(place: Path) -> None:
+    def answer(fact: Input) -> list[Effect]:
+        if not isinstance(fact, inputs.Asked) or not isinstance(fact.request.call, calls.Leave):
+            return []
+        if fact.request.call.force:
+            return [effects.Answer(fact.client, Reply(fact.request.id)), effects.Ended("left the cluster")]
+        error = Refused("n1 still has locks in use").as_dict()
+        return [effects.Answer(fact.client, Reply(fact.request.id, error=error))]
+
+    async def body() -> None:
+        async with running(place, answer) as one:
+            one.driver.leave("SIGTERM")
+            code, log = await one.end()
+            assert code == 0
+            assert "not yet: n1 still has locks in use" in log
+
+    asyncio.run(body())
+
+
 def test_a_leave_that_is_refused_or_late_ends_with_5(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(driver_module, "LEAVE_S", 0.1)
 
@@ -485,6 +504,8 @@ def test_a_leave_that_is_refused_or_late_ends_with_5(place: Path, monkeypatch: p
                 code, log = await one.end()
                 assert code == 5
                 assert words in log
+                assert " no-leave no clean leave within 0.1 s" in log
+                assert "the others will fence it" in log
                 assert ("closed", False) in one.world.done
 
     asyncio.run(body())

@@ -52,6 +52,18 @@ def test_the_story_is_as_promised() -> None:
     assert naive["lost_writes"] > 0
 
 
+def test_the_lie_is_found_out_on_corosync_too() -> None:
+    with tempfile.TemporaryDirectory(prefix="rf", dir="/tmp") as directory:
+        done = demo(Path(directory), "--json", "--ring", "corosync", "--act", "lying")
+        assert done.returncode == 0, done.stderr + done.stdout
+        assert os.listdir(directory) == running_in(directory) == []
+    (lying,) = json.loads(done.stdout)["acts"]
+    assert set(lying) == ACT_FIELDS
+    assert lying["lost_writes"] == lying["unreported_foreign_blocks"] == 0
+    kinds = {one["kind"] for one in lying["incidents"]}
+    assert {"fence-contradicted", "fence-lied", "write-refused"} <= kinds
+
+
 def test_a_story_that_does_not_go_on_says_where_to_look() -> None:
     with tempfile.TemporaryDirectory(prefix="rf", dir="/tmp") as directory:
         long = Path(directory) / ("x" * 90)

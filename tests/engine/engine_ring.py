@@ -21,6 +21,7 @@ from ringfence.engine.inputs import DiskState, Input
 from ringfence.engine.node import Node
 from ringfence.storage import Storage
 from ringfence.wire import SPEAKS, Speaks
+from ringfence.wire.checkup import HostFacts
 from ringfence.wire.client import Reply, Request
 from ringfence.wire.ring import OpenLock
 
@@ -74,6 +75,10 @@ class Host:
         """Agent runs that were started."""
         self.held: list[Callable[[], None]] | None = None
         """If a list: the engine's calls for more time wait there until `go_on`."""
+        self.looks: HostFacts | None = HostFacts(node=self.name)
+        """What it looks like; None: that cannot be found out."""
+        self.hanging = False
+        """To look at it takes for ever."""
         self.storage = Storage([str(world.directory / "*.img")], lambda guard: None)
 
     def start(self, left_open: tuple[inputs.LeftOpen, ...] = ()) -> None:
@@ -138,13 +143,16 @@ class Host:
                 self.events.append(effect)
             case effects.RunAgent():
                 self.runs.append(effect)
-                self.world.agents.append((self.world.now_ns + AGENT_MS * MS, self, effect))
+                took_ms = self.world.slow.get(effect.device, AGENT_MS)
+                self.world.agents.append((self.world.now_ns + took_ms * MS, self, effect))
             case effects.CancelAgent():
                 self.world.cancel(effect.run, self)
             case effects.Ended():
                 self.ended = effect
 
     def _order(self, effect: effects.DoOrder) -> None:
+        if isinstance(effect.body, orders.LookAtHost) and self.hanging:
+            return
         try:
             answer = self._do(effect.body)
         except RingfenceError as error:
@@ -161,6 +169,10 @@ class Host:
             case orders.ClosePath():
                 self.paths.pop((body.vg, body.lv), None)
                 return None
+            case orders.LookAtHost():
+                if self.looks is None:
+                    raise RingfenceError("it cannot look")
+                return self.looks
             case orders.OpenPaths():
                 return tuple(
                     orders.OpenVolume(
@@ -243,6 +255,15 @@ class World:
         self.asked = 0
         self.seq = 0
         self.members: tuple[int, ...] = ()
+        """Of the view that was formed last."""
+        self.sides: list[tuple[int, ...]] = []
+        """Members of all views there are: more than one while the ring is parted."""
+        self.told: dict[int, tuple[int, ...]] = {}
+        """Members of the last view that each host was told."""
+        self.stuck: tuple[int, ...] = ()
+        """Hosts between which a path is cut: nothing is delivered to them, and what they say waits."""
+        self.waiting: list[tuple[int, inputs.Delivered]] = []
+        self.unsent: list[tuple[int, bytes]] = []
         self.stopped = False
         """The ring stands still: frames wait, and nobody hears of it."""
         self.power = dict.fromkeys(range(1, count + 1), Power.ON)
@@ -250,6 +271,8 @@ class World:
         """Hosts whose outlets are off."""
         self.says: dict[tuple[str, str], Power] = {}
         """(device, action) -> what it answers whatever is true."""
+        self.slow: dict[str, int] = {}
+        """Device -> how long each of its runs takes, in ms, where that is not AGENT_MS."""
         self.image = directory / "disk.img"
         self.image.touch()
         with self.image.open("r+b") as file:
@@ -263,29 +286,57 @@ class World:
 
     def view(self, *members: int, how: str = "nodedown") -> None:
         """The ring forms a view; hosts that are not in it hear nothing of it."""
-        self.seq += 1
-        left = tuple(sorted(set(self.members) - set(members)))
-        joined = tuple(sorted(set(members) - set(self.members)))
-        self.members = tuple(sorted(members))
-        view = inputs.ViewChanged(
-            Epoch(self.seq, min(members)), self.members, joined, left, dict.fromkeys(left, how)
-        )
+        self.part(members, how=how)
+
+    def part(self, *sides: tuple[int, ...], how: str = "nodedown") -> None:
+        """The ring forms a view of each side at once."""
         self.queue.clear()
-        for id in self.members:
-            self.hosts[id].feed(view)
+        self.sides = [tuple(sorted(members)) for members in sides if members]
+        for members in self.sides:
+            self.seq += 1
+            self.members = members
+            epoch = Epoch(self.seq, members[0])
+            for id in members:
+                told = self.told.get(id, ())
+                joined = tuple(one for one in members if one not in told)
+                left = tuple(one for one in told if one not in members)
+                self.told[id] = members
+                self.hosts[id].feed(
+                    inputs.ViewChanged(epoch, members, joined, left, dict.fromkeys(left, how))
+                )
+
+    def outage(self) -> None:
+        """Nobody reaches anybody."""
+        self.part(*((id,) for id, host in self.hosts.items() if host.node is not None))
 
     def run(self) -> None:
         """Deliver, and do what was ordered, until nothing is left to do."""
         while self.later or (self.queue and not self.stopped):
             if self.queue and not self.stopped:
-                self.deliver(*self.queue.popleft())
+                sender, payload = self.queue.popleft()
+                if sender in self.stuck:
+                    self.unsent.append((sender, payload))
+                else:
+                    self.deliver(sender, payload)
             else:
                 self.later.popleft()()
 
     def deliver(self, sender: int, payload: bytes) -> None:
-        if sender in self.members:
-            for id in self.members:
-                self.hosts[id].feed(inputs.Delivered(sender, payload))
+        for id in next((side for side in self.sides if sender in side), ()):
+            fact = inputs.Delivered(sender, payload)
+            if id in self.stuck:
+                self.waiting.append((id, fact))
+            else:
+                self.hosts[id].feed(fact)
+
+    def mend(self) -> None:
+        """The path that was cut is there again: what waited comes, in its order."""
+        self.stuck, waiting, self.waiting = (), self.waiting, []
+        for id, fact in waiting:
+            self.hosts[id].feed(fact)
+        self.queue.extend(self.unsent)
+        self.unsent = []
+        self.run()
 
     def go_on(self) -> None:
         """The ring moves again, and delivers one member's backlog after the other's."""

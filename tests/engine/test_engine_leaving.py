@@ -111,6 +111,51 @@ def test_nothing_is_closed_by_a_leave_that_a_client_is_in_the_way_of(world: Worl
     assert list(one.paths) == [("vg0", "vm1")]
 
 
+@pytest.mark.parametrize("alone", [True, False], ids=["no quorum", "no ring"])
+def test_who_never_got_in_has_nothing_to_leave(tmp_path: Path, alone: bool) -> None:
+    world = World(tmp_path, 3, members=(1,) if alone else (2,))
+    one = world.hosts[1]
+    if not alone:
+        one.start()
+    leaving = one.ask(calls.Leave())
+    assert "there is nothing to leave" in one.reply(leaving)["message"]
+    assert one.ended is not None
+    assert not one.ended.failed
+
+
+def test_who_was_in_and_has_lost_the_others_is_not_out(tmp_path: Path) -> None:
+    world = World(tmp_path, 3)
+    world.pass_ms(1000)
+    world.view(1)
+    world.run()
+    world.hosts[1].ask(calls.Leave(force=True))
+    world.pass_ms(5000)
+    assert world.hosts[1].ended is None
+
+
+def test_by_force_volumes_are_closed_and_then_clients_lose_their_locks(world: World) -> None:
+    one, two = world.hosts[1], world.hosts[2]
+    one.do(calls.VgCreate("vg0", (str(world.image),), shared=True))
+    world.pass_ms(200)
+    one.do(calls.LvCreate("vg0", "vm1", size_bytes=8 << 20))
+    two.do(calls.Lock("games", "chess", "NL"), CAROL)
+    held = one.ask(calls.Lock("games", "chess"), ALICE)
+    lock = one.reply(held)["lock"]
+    with pytest.raises(Refused, match="games/chess"):
+        one.do(calls.Leave())
+    one.ask(calls.Leave(force=True))
+    world.pass_ms(200)
+    assert one.ended is not None
+    assert not one.ended.failed
+    assert not one.paths
+    assert one.reply(held) == {"lost": True, "lock": lock}
+    world.view(2)
+    world.run()
+    assert two.node.context.state.victims() == []
+    assert not two.do(calls.Lock("games", "chess"), CAROL)["lvb_valid"], "its client might have written"
+    two.do(calls.LvChange("vg0", "vm1", activate="ey"))
+
+
 def test_many_cached_locks_are_asked_for_in_slices(tmp_path: Path) -> None:
     world = World(tmp_path, 1, at_once=10)
     world.pass_ms(1000)

@@ -197,7 +197,7 @@ def test_one_that_does_not_say_what_it_speaks_has_no_part_in_anything(world: Wor
 @pytest.mark.parametrize("at_once", [AT_ONCE, 2])
 def test_who_cannot_read_the_state_stays_out_and_says_why(tmp_path: Path, at_once: int) -> None:
     """Whole or in pieces; it is not fenced for that."""
-    world = World(tmp_path, 3, at_once=at_once)
+    world = World(tmp_path, 3, at_once=at_once, speaks=NEW)
     world.pass_ms(1000)
     one, three = world.hosts[1], world.hosts[3]
     one.do(calls.JoinSpace("games"))

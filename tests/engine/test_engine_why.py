@@ -315,7 +315,13 @@ def test_a_volume_whose_export_is_gone_is_told(world: World) -> None:
     assert line in why(one, "vg0/vm1")
     assert "export" not in why(world.hosts[2], "vg0/vm1")
     assert status(one)["blocked_by"] == [line]
+    reported = one.do(calls.Lvs())
+    (row,) = reported["rows"]
+    assert (row["lv_attr"], row["lv_active"]) == ("-wi-X-----", "unknown")
+    assert reported["notes"] == [f"WARNING: {line}"]
+    assert world.hosts[2].do(calls.Lvs())["rows"][0]["lv_active"] == ""
     one.paths = paths
+    assert one.do(calls.Lvs())["rows"][0]["lv_active"] == "active"
     assert why(one) == "nothing is stuck"
     one.do(calls.LvChange("vg0", "vm1", "n"))
     assert why(one) == "nothing is stuck"
@@ -331,7 +337,7 @@ def test_heartbeats_that_do_not_come_back_point_at_the_ring(world: World) -> Non
     world.pass_ms(4000)
     world.stopped = True
     world.pass_ms(1000)
-    assert "an-a01n01 has no authority: its own heartbeats do not come back" in why(one)
+    assert "an-a01n01 has no authority: messages of an-a01n01 do not come back from the ring" in why(one)
 
 
 def test_a_node_that_was_taken_out_of_the_configuration_can_be_confirmed(tmp_path: Path) -> None:

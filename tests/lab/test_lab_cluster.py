@@ -18,6 +18,8 @@ from ringfence.core.errors import BadInput, Refused, RingfenceError, Unavailable
 from ringfence.host.processes import STOPPED, Process, process
 from ringfence.lab import trees
 from ringfence.lab.cluster import Lab
+from ringfence.lab.network import Way
+from ringfence.lab.parts import Part
 from ringfence.lab.power import LATE_S, Lie
 
 SIZE = 64 << 20
@@ -246,6 +248,21 @@ def test_a_cut_host_is_alone_and_comes_back(lab: Lab) -> None:
         eventually(lambda: bool(two.status()["blocked"]))
         lab.heal()
         eventually(lambda: not two.status()["blocked"], 20)
+
+
+def test_the_hub_says_what_it_cannot_cut(lab: Lab) -> None:
+    for act in (
+        lambda: lab.cut(ONE, way=Way.INBOUND),
+        lambda: lab.cut(ONE, link=0),
+        lambda: lab.freeze(ONE, Part.COROSYNC),
+    ):
+        with pytest.raises((Refused, BadInput), match="hub") as caught:
+            act()
+        assert "--ring corosync" in str(caught.value.next)
+    assert lab.cuts() == []
+    lab.freeze(ONE, Part.DAEMON)
+    assert lab.parts(ONE) == {"block": "runs", "daemon": "frozen"}
+    lab.thaw(ONE, Part.DAEMON)
 
 
 def test_secrets_are_for_their_user_alone(lab: Lab) -> None:

@@ -17,7 +17,7 @@ from ringfence.core.cluster import ClusterConfig, NodeConfig, Timing
 from ringfence.core.errors import Unavailable
 from ringfence.lab.corosync import SHARED, CorosyncFiles, LoneCorosync, new_key
 from ringfence.lab.namespaces import Namespace
-from ringfence.lab.network import Cables, Network, address
+from ringfence.lab.network import Cables, Network, Way, address, cuts_between
 
 HOSTS, LINKS = (1, 2, 3), 2
 
@@ -31,7 +31,7 @@ def network() -> Iterator[Network]:
 
 @pytest.fixture
 def cables(network: Network) -> Iterator[Cables]:
-    found = Cables(network.switch.path, HOSTS, LINKS)
+    found = Cables(network.switch.path)
     yield found
     found.heal()
 
@@ -62,18 +62,20 @@ ALL = {(one, other) for one in HOSTS for other in HOSTS if one != other}
 
 
 @pytest.mark.parametrize(
-    ("what", "lost"),
+    ("others", "way", "lost"),
     [
-        ("around", {(1, 2), (1, 3), (2, 1), (3, 1)}),
-        ("out_of", {(1, 2), (1, 3)}),
-        ("into", {(2, 1), (3, 1)}),
-        ("between", {(1, 2), (2, 1)}),
+        ((2, 3), Way.BOTH, {(1, 2), (1, 3), (2, 1), (3, 1)}),
+        ((2, 3), Way.OUTBOUND, {(1, 2), (1, 3)}),
+        ((2, 3), Way.INBOUND, {(2, 1), (3, 1)}),
+        ((2,), Way.BOTH, {(1, 2), (2, 1)}),
+        ((3,), Way.INBOUND, {(3, 1)}),
     ],
 )
 def test_a_cut_stops_what_it_names_and_nothing_else(
-    network: Network, cables: Cables, what: str, lost: set[tuple[int, int]]
+    network: Network, cables: Cables, others: tuple[int, ...], way: Way, lost: set[tuple[int, int]]
 ) -> None:
-    cuts = cables.between(1, 2) if what == "between" else getattr(cables, what)(1)
+    cuts = cuts_between([1], others, range(LINKS), way)
+    assert {cut[:2] for cut in cuts} == lost
     assert heard(network) == ALL
     cables.cut(cuts)
     cables.cut(cuts)  # what is cut is cut
@@ -85,7 +87,7 @@ def test_a_cut_stops_what_it_names_and_nothing_else(
 
 
 def test_one_link_of_two(network: Network, cables: Cables) -> None:
-    cables.cut([one for one in cables.around(1) if one[2] == 0])
+    cables.cut(cuts_between([1], [2, 3], [0]))
     assert heard(network) == {(2, 3), (3, 2)}
     assert heard(network, 1) == ALL
 
@@ -94,7 +96,7 @@ def test_networks_do_not_meet_and_nothing_stands_outside(network: Network) -> No
     before = links()
     other = Network(2)
     try:
-        Cables(other.switch.path, (1, 2)).cut([(1, 2, 0)])
+        Cables(other.switch.path).cut([(1, 2, 0)])
         assert heard(network) == ALL
         assert links() == before
     finally:

@@ -142,7 +142,7 @@ def test_ctrl_c_at_the_very_start_of_a_process_leaves_nothing(
 def test_what_a_lab_starts_has_no_signal_blocked(directory: Path) -> None:
     lab = Lab.up(directory / "lab", 1, SIZE)
     try:
-        for pid in (lab._kept.hub[0], lab._kept.power[0]):
+        for pid in (lab._kept.carrier[0], lab._kept.power[0]):
             status = Path(f"/proc/{pid}/status").read_text()
             assert int(status.split("SigBlk:")[1].split()[0], 16) == 0
     finally:
@@ -152,7 +152,7 @@ def test_what_a_lab_starts_has_no_signal_blocked(directory: Path) -> None:
 def test_down_ends_what_is_stopped_and_removes_its_sockets(directory: Path) -> None:
     lab = Lab.up(directory / "lab", 2, SIZE)
     lab.freeze(ONE)
-    for pid in (lab._kept.power[0], lab._kept.hub[0]):
+    for pid in (lab._kept.power[0], lab._kept.carrier[0]):
         os.kill(pid, signal.SIGSTOP)
     began = time.monotonic()
     lab.down()

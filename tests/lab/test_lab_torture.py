@@ -53,6 +53,24 @@ def test_a_short_run_keeps_its_promises_and_leaves_nothing(directory: Path) -> N
     assert processes_of(directory) == []
 
 
+def test_a_short_run_on_corosync_keeps_the_same_promises(directory: Path) -> None:
+    ran = torture(directory, "--minutes", "0.2", "--seed", "3", "--ring", "corosync", "--json")
+    report = json.loads(ran.stdout)
+    assert (ran.returncode, report["outcome"]) == (0, "ok"), ran.stdout
+    assert report["ring"] == {"name": "corosync", "transport": "knet", "links": 1}
+    assert report["locks"]["grants"] > 0
+    assert sum(one["acknowledged"] for one in report["volumes"].values()) > 0
+    assert sum(report["struck"].values()) > 0
+    assert list(directory.iterdir()) == []
+    assert processes_of(directory) == []
+
+
+def test_protections_are_off_on_the_hub_alone(directory: Path) -> None:
+    ran = torture(directory, "--ring", "corosync", "--naive")
+    assert (ran.returncode, ran.stderr.count("\n")) == (5, 1), ran.stderr
+    assert "--ring hub" in ran.stderr
+
+
 def test_without_protections_the_same_lies_are_found_out(directory: Path) -> None:
     """The control of the experiment: what is checked can fail."""
     ran = torture(directory, "--minutes", "0.7", "--seed", "2", "--faults", "liar", "--naive", "--json")

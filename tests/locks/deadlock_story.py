@@ -22,7 +22,7 @@ from ringfence.core.modes import Mode
 from ringfence.locks.deadlock import Link, Ring, Seen, links, rings, served_before, unchanged, victim
 from ringfence.locks.lockspace import Lockspace, Op
 from ringfence.locks.node_locks import AskCluster, NodeLocks, Out
-from ringfence.locks.resource import Blocking, Cancelled, Effect, Granted, Refused, Released
+from ringfence.locks.resource import Blocking, Cancelled, Effect, Granted, Queued, Refused, Released
 from ringfence.wire.entries import ClientLock
 
 SPACE = "space"
@@ -126,6 +126,8 @@ class DeadlockStory:
                 return locks.on_cancelled(*where, effect.held)
             case Blocking():
                 return locks.on_blocking(*where, effect.wants, effect.tries)
+            case Queued():
+                locks.on_queued(*where)
         return []
 
     # -- pictures ----------------------------------------------------------------------------

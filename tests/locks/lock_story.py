@@ -350,6 +350,7 @@ class NodesStory:
             case Blocking():
                 outs = locks.on_blocking(*where, effect.wants, effect.tries, effect.once)
             case Queued():
+                locks.on_queued(*where)
                 return
         self.carry(node, outs)
 

@@ -42,6 +42,7 @@ from ringfence.locks.resource import (
     Cancelled,
     Effect,
     Granted,
+    Queued,
     Refused,
     Released,
     Resource,
@@ -309,6 +310,8 @@ class World:
                 assert self.untold[node] is None
                 assert token is not None
                 self.untold[node] = (effect, token)
+            case Queued():
+                locks.on_queued(SPACE, NAME)
             case Refused(errno=number, blockers=blockers):
                 self.carry(node, locks.on_refused(SPACE, NAME, number, blockers))
             case Released():

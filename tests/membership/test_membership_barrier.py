@@ -45,6 +45,7 @@ def verdict(words: dict[int, Ready], config: ClusterConfig | None = None) -> Ver
 TWO = cluster(2, two_node=True)
 A2 = life(2)
 OLD, NEW = {"speaks": Speaks(1, 1)}, {"speaks": Speaks(1, 2)}
+STOPS = {"speaks": Speaks(1, 3)}
 
 TABLE = {
     "equal members go on": (
@@ -206,6 +207,26 @@ TABLE = {
     "a fresh start may go back": (
         {1: none(**OLD), 2: none(disk=5, **NEW), 3: none(**NEW)}, None,
         Verdict(primary=True, empty=(1, 2, 3), fresh=True),
+    ),
+    "a fresh start knows who had left cleanly": (
+        {1: none(5, out=(A2,), **STOPS), 3: none(5, out=(A2,), **STOPS)}, None,
+        Verdict(primary=True, empty=(1, 3), fresh=True, protocol=3, out=(A2,)),
+    ),
+    "from those who know of the highest epoch": (
+        {1: none(5, out=(A2,), **STOPS), 3: none(4, **STOPS)}, None,
+        Verdict(primary=True, empty=(1, 3), fresh=True, protocol=3, out=(A2,)),
+    ),
+    "not from who has missed its return": (
+        {1: none(5, **STOPS), 3: none(4, out=(A2,), **STOPS)}, None,
+        Verdict(primary=True, empty=(1, 3), fresh=True, protocol=3),
+    ),
+    "nor if one that came as far has seen it let in again": (
+        {1: none(5, out=(A2,), **STOPS), 3: none(5, **STOPS)}, None,
+        Verdict(primary=True, empty=(1, 3), fresh=True, protocol=3),
+    ),
+    "nor where one would not understand": (
+        {1: none(5, out=(A2,), **STOPS), 3: none(5, **NEW)}, None,
+        Verdict(primary=True, empty=(1, 3), fresh=True, protocol=2),
     ),
     "what is raised is spoken by all": (
         {1: has(5, **NEW), 2: has(5, **NEW), 3: none(speaks=Speaks(3, 4))}, None,

@@ -103,3 +103,15 @@ def test_attentive_only_after_a_detection_time_of_own_echoes():
         hearing.echoed(now_ms * MS)
     assert not hearing.attentive(6600 * MS, 2400)
     assert hearing.attentive(6601 * MS, 2400)
+
+
+def test_a_ring_that_forms_anew_again_and_again_is_restless_for_a_while():
+    hearing = started(0)
+    for now_ms in (1000, 9000, 12_000):
+        assert hearing.restless(now_ms * MS) == (0, 0.0)
+        hearing.ring_formed(now_ms * MS, without_cause=True)
+        hearing.ring_formed(now_ms * MS + 1, without_cause=False)
+        assert hearing.view_ns == now_ms * MS + 1
+    assert hearing.restless(12_000 * MS) == (3, 30.0)
+    assert hearing.restless(30_999 * MS) == (3, 30.0)
+    assert hearing.restless(31_000 * MS) == (0, 0.0), "the first was 30 tokens ago"

@@ -12,7 +12,7 @@ from ring_world import TOKEN_MS, Member, reap
 from ringfence.core.cluster import ClusterConfig, NodeConfig, Timing
 from ringfence.lab.corosync import CorosyncFiles, LoneCorosync, new_key
 from ringfence.lab.namespaces import enter
-from ringfence.lab.network import Cables, Network, address
+from ringfence.lab.network import Cables, Network, address, cuts_apart
 from ringfence.ring.port import Ring
 
 
@@ -70,7 +70,7 @@ class CorosyncWorld:
         self.members: list[Member] = []
         self._speaking: list[Member] = []
         self.network = Network(nodes)
-        self.cables = Cables(self.network.switch.path, list(self.network.hosts))
+        self.cables = Cables(self.network.switch.path)
         self.corosyncs: dict[int, LoneCorosync] = {}
         try:
             self._configure(transport, two_node)
@@ -129,15 +129,7 @@ class CorosyncWorld:
                 corosync.start()
 
     def cut(self, *groups: tuple[int, ...]) -> None:
-        cuts = [
-            cut
-            for group in groups
-            for one in group
-            for other in self.network.hosts
-            if other not in group
-            for cut in self.cables.between(one, other)
-        ]
-        self.cables.cut(dict.fromkeys(cuts))
+        self.cables.cut(cuts_apart(groups, self.network.hosts))
 
     def heal(self) -> None:
         self.cables.heal()

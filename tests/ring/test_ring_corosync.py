@@ -271,6 +271,41 @@ def test_what_a_removed_member_had_sent_is_dropped_wherever_it_comes_out(ring: C
         assert not any(e[0] == "got" and e[2].startswith("3:") for e in member.events)
 
 
+@pytest.fixture
+def pair() -> Iterator[CorosyncWorld]:
+    """Whose links take their time to come back."""
+    world = CorosyncWorld(nodes=2, transport="knet", token_ms=500)
+    yield world
+    world.close()
+
+
+def test_host_that_stood_still_does_not_take_itself_for_the_last_one(pair: CorosyncWorld) -> None:
+    """One of two would be primary so, and a stranger to the other, who went on."""
+    one, two = pair.ring(1, 2)
+    old = two.epoch
+    two.freeze()
+    alone = one.wait_view(1, after=old)[1]
+    while_s([one], 2.5)  # until its links are down, too
+    two.thaw()
+    for member in (one, two):
+        member.wait_view(1, 2, after=alone)
+    assert [view[2] for view in two.views if view[1] > old] == [(1, 2)]
+
+
+def test_host_that_is_alone_in_earnest_hears_so_a_detection_time_after_it_stood_still(
+    pair: CorosyncWorld,
+) -> None:
+    one, two = pair.ring(1, 2)
+    old = two.epoch
+    two.freeze()
+    while_s([one], 2.5)  # until its links are down, too
+    one.power_off()
+    two.thaw()
+    began_s = time.monotonic()
+    two.wait_view(2, after=old)
+    assert time.monotonic() - began_s < 4 * pair.detection_s
+
+
 # -- quorum ------------------------------------------------------------------------------------
 
 

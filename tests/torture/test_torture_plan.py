@@ -5,25 +5,28 @@ import pytest
 from ringfence.core.errors import BadInput
 from ringfence.lab.layout import device_names
 from ringfence.lab.power import Lie
-from ringfence.lab.torture.plan import LYING, OF_ALL, Faults, Kind, plan
+from ringfence.lab.torture.plan import LYING, OF_ALL, OF_COROSYNC, OF_HUB, Faults, Kind, plan
 
 NODES = ("an-a01n01", "an-a01n02", "an-a01n03")
 THREE_MINUTES_MS = 180_000
 
 
+@pytest.mark.parametrize("corosync", [False, True])
 @pytest.mark.parametrize("seed", range(20))
-def test_three_minutes_have_every_kind_and_every_host(seed: int) -> None:
-    faults = plan(seed, THREE_MINUTES_MS, NODES)
+def test_three_minutes_have_every_kind_and_every_host(seed: int, corosync: bool) -> None:
+    faults = plan(seed, THREE_MINUTES_MS, NODES, corosync=corosync)
     assert len(faults) >= 30
-    assert {fault.kind for fault in faults} == set(Kind)
+    assert {fault.kind for fault in faults} == set(Kind) - set(OF_HUB if corosync else OF_COROSYNC)
     assert {fault.node for fault in faults} == {"", *NODES}
     assert any(fault.way in LYING for fault in faults)
     assert [fault.at_ms for fault in faults] == sorted(fault.at_ms for fault in faults)
 
 
-def test_a_fault_says_whom_it_hits_and_when_it_is_over() -> None:
-    for fault in plan(3, THREE_MINUTES_MS, NODES):
+@pytest.mark.parametrize("corosync", [False, True])
+def test_a_fault_says_whom_it_hits_and_when_it_is_over(corosync: bool) -> None:
+    for fault in plan(3, THREE_MINUTES_MS, NODES, corosync=corosync):
         assert (fault.node == "") == (fault.kind in OF_ALL), fault
+        assert (fault.other in set(NODES) - {fault.node}) == (fault.kind is Kind.CUT_PAIR), fault
         lasting = fault.kind.value.startswith(("freeze", "cut", "device", "kill-hub"))
         assert (fault.for_ms > 0) == lasting, fault
         if fault.kind is Kind.DEVICE:

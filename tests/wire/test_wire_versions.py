@@ -18,7 +18,7 @@ from ringfence.core.ids import Epoch, Life, Token
 from ringfence.core.modes import Mode
 from ringfence.engine.digest import digest_of, digest_of_state
 from ringfence.engine.state import ClusterState
-from ringfence.wire import DEADLOCKS, SPEAKS, Speaks, entries, ring
+from ringfence.wire import CHECKUPS, DEADLOCKS, SPEAKS, Speaks, checkup, entries, ring
 from ringfence.wire import client as calls
 from ringfence.wire.client import Reply, Request
 
@@ -31,6 +31,16 @@ CLIENT_LOCK = entries.ClientLock(
     *WHERE, 5, 9, "job", True, "pid 7", Mode.PR, Mode.EX, 1_700, True, True, (4,), (1, 3)
 )
 LVB = bytes(range(32))
+FILE_FACTS = checkup.FileFacts("/etc/x", "file", 0o600, 1, 2, "why")
+HOST = checkup.HostFacts(
+    "n2", "1.2", 3, "/", True, "machine", "boot", 5, 6, "running", "file", "trouble", (FILE_FACTS,),
+    (FILE_FACTS,), 4, checkup.DirectoryFacts("/var", "ext4", 7, 8, True, "why"),
+    (checkup.DiskFacts("/dev/a", 9, True, "pv", "label", "text", "wwid", "why"),),
+    checkup.CorosyncFacts("conf", "key", FILE_FACTS, True, ("line",), (1, 2), True, 1000, "why"),
+    checkup.LvmFacts("2.03", {"a/b": "1"}, ("pv",), "why"),
+    checkup.WatchdogFacts("/dev/watchdog", "soft", "pid 1", 10), (checkup.Leftover("socket", "/run/x"),),
+    ("line",),
+)  # fmt: skip
 
 SAMPLES: dict[str, Any] = {
     "Heartbeat": ring.Heartbeat(5, {1: 4, 3: 9}),
@@ -68,8 +78,10 @@ SAMPLES: dict[str, Any] = {
     ),
     "SearchDeadlock": entries.SearchDeadlock(4),
     "Waits": entries.Waits(LIFE, 4, (CLIENT_LOCK,)),
+    "AskHosts": entries.AskHosts(4),
+    "HostSays": entries.HostSays(LIFE, 4, HOST),
 }  # fmt: skip
-NEW = {"SearchDeadlock": DEADLOCKS, "Waits": DEADLOCKS}
+NEW = {"SearchDeadlock": DEADLOCKS, "Waits": DEADLOCKS, "AskHosts": CHECKUPS, "HostSays": CHECKUPS}
 """Entries that came with a later protocol than the first."""
 
 

@@ -21,18 +21,24 @@ class Entry(NamedTuple):
     help: str
 
 
-CLUSTER, FENCING, VOLUMES, SERVICES = "Cluster", "Fencing", "Volumes", "Services and labs"
+SETUP, CLUSTER, FENCING = "Set-up", "Cluster", "Fencing"
+VOLUMES, SERVICES = "Volumes", "Services and labs"
 
 COMMANDS: dict[str, Entry] = {
+    "init": Entry(SETUP, "ringfence.cli.setup:init", "Write the files of a new cluster, a directory a host."),
+    "import": Entry(SETUP, "ringfence.cli.setup:import_",
+        "The same from a cluster.conf, corosync.conf or dlm.conf."),
+    "config": Entry(SETUP, "ringfence.cli.config:config", "Check, show or apply the configuration."),
     "status": Entry(CLUSTER, "ringfence.cli.observe:status",
         "This node and its cluster; exit 1 if anything is blocked."),
     "why": Entry(CLUSTER, "ringfence.cli.observe:why", "Why something is stuck, and what comes next."),
     "events": Entry(CLUSTER, "ringfence.cli.observe:events", "What happened, with -f what happens."),
     "lock": Entry(CLUSTER, "ringfence.cli.lock:lock", "Hold a lock while a command runs, as flock(1) does."),
+    "doctor": Entry(CLUSTER, "ringfence.doctor.commands:doctor",
+        "What is wrong, why it matters, what mends it."),
     "lockspace": Entry(CLUSTER, "ringfence.cli.lockspace:lockspace", "Join or leave one; let go of orphans."),
     "lockspaces": Entry(CLUSTER, "ringfence.cli.observe:lockspaces", "The lockspaces, and who is in them."),
     "locks": Entry(CLUSTER, "ringfence.cli.observe:locks", "Who holds what and who waits for it."),
-    "config": Entry(CLUSTER, "ringfence.cli.config:config", "Check, show or apply the configuration."),
     "leave": Entry(CLUSTER, "ringfence.cli.config:leave", "Close all volumes and leave the cluster cleanly."),
     "fence": Entry(FENCING, "ringfence.cli.fence:fence",
         "Fence history; a person's word on hosts and devices."),

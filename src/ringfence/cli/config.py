@@ -22,12 +22,15 @@ def config() -> None:
 
 @config.command()
 @click.argument("file", type=click.Path(path_type=Path), required=False)
+@click.option("--ring", metavar="NAME", help="Also refuse a cluster on another ring (hub, corosync).")
 @root_option
 @json_option
-def check(file: Path | None, root: Path | None, as_json: bool) -> None:
+def check(file: Path | None, ring: str | None, root: Path | None, as_json: bool) -> None:
     """Read FILE (default: this host's ringfence.toml) and say what is wrong with it.  Changes nothing."""
     loaded, where = _load(file, root)
     cluster = loaded.cluster
+    if ring is not None and ring != cluster.ring:
+        raise Refused(f"{where}: cluster {cluster.name} is on the ring {cluster.ring}, not on {ring}")
     if as_json:
         print_json(
             {

@@ -278,12 +278,12 @@ class Lock(HeldLock):
         # A listening link is not where the next request for the resource goes.
         quiet = not wait and not link.listens
         request = Request(link.new_id(), calls.Unlock(lock, lvb=lvb, quiet=quiet))
-        answer = link.expect(request.id)
+        answer = None if quiet else link.expect(request.id)
         try:
             link.send(request)
             self._grant = None
             link.holders.pop(lock, None)
-            if quiet:
+            if answer is None:
                 self._keeper.unlocked(self.lockspace, self.resource, link, request.id)
             elif link.wait(answer, deadline(lock_limit_ms(0))).error is not None:
                 self._lost = NODE_LOST

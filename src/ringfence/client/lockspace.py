@@ -9,7 +9,7 @@ from ringfence.client.link import Gone
 from ringfence.client.lock import Lock
 from ringfence.client.messages import check_cached, mode_of, not_granted
 from ringfence.core.locknames import text_of
-from ringfence.core.modes import Mode
+from ringfence.core.modes import MODE_NAMES, Mode
 from ringfence.wire import client as calls
 
 if TYPE_CHECKING:
@@ -75,7 +75,8 @@ class Lockspace:
         wanted, resource = mode_of(mode), _text_of(resource)
         lock = Lock(self.name, resource, on_blocking, on_lost, self._connection)
         call = calls.Lock(
-            self.name, resource, wanted.name, wait_ms, flags, cached=cached, deadlock=deadlock, owner=owner,
+            self.name, resource, MODE_NAMES[wanted], wait_ms, flags,
+            cached=cached, deadlock=deadlock, owner=owner,
             notices=on_blocking is not None or on_lost is not None,
             thread="" if cached else self._connection.names.own(),
         )  # fmt: skip

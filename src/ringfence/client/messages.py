@@ -24,7 +24,7 @@ from ringfence.core.errors import (
     from_dict,
 )
 from ringfence.core.ids import Token
-from ringfence.core.modes import Mode
+from ringfence.core.modes import MODES, Mode
 from ringfence.locks.flags import LVB_BYTES
 from ringfence.wire import client as calls
 from ringfence.wire.client import Call, Reply, Request, decode_reply, encode
@@ -130,6 +130,12 @@ class Lines:
     def _join(self) -> bool:
         """Whether what arrived ends a line."""
         data, at, last = self._state
+        if at == len(data) and len(self.chunks) == 1:  # nearly always
+            number, chunk = self.chunks[0]
+            if number > last and chunk.endswith(b"\n"):
+                self._state = (chunk, 0, number)
+                self.chunks = []
+                return True
         fresh = [chunk for chunk in self.chunks if chunk[0] > last]
         for position, (number, chunk) in enumerate(fresh, 1):
             if number > self._scanned and b"\n" in chunk:
@@ -168,7 +174,7 @@ def grant_of(result: Any) -> Grant:
         lvb = result["lvb"]
         return Grant(
             int(result["lock"]),
-            Mode[result["mode"]],
+            MODES[result["mode"]],
             Token.parse(result["token"]),
             None if lvb is None or not result["lvb_valid"] else base64.b64decode(lvb),
             int(result.get("incarnation", 0)),
@@ -182,7 +188,7 @@ def grant_of(result: Any) -> Grant:
 
 def mode_of(mode: Mode | str) -> Mode:
     """Raises BadInput.  The daemon would say so too, but later."""
-    known = mode if isinstance(mode, Mode) else Mode.__members__.get(mode.upper(), Mode.UN)
+    known = mode if isinstance(mode, Mode) else MODES.get(mode) or MODES.get(mode.upper(), Mode.UN)
     if known is Mode.UN:
         raise BadInput(f"{mode!r} is no lock mode", next="give NL, CR, CW, PR, PW or EX")
     return known

@@ -4,10 +4,23 @@ Promises: a file that is wrong is refused with one line that names the file, the
 nothing is guessed, no key is ignored.  What was loaded renders to a file that loads the same."""
 
 from ringfence.config.checks import check_cluster
+from ringfence.config.corosync_conf import differences, parse_corosync, render_corosync
 from ringfence.config.digest import digest
 from ringfence.config.load import Loaded, load, parse
 from ringfence.config.paths import Paths
 from ringfence.config.render import render
 from ringfence.config.secrets import read_secrets
 
-__all__ = ["Loaded", "Paths", "check_cluster", "digest", "load", "parse", "read_secrets", "render"]
+__all__ = [
+    "Loaded",
+    "Paths",
+    "check_cluster",
+    "differences",
+    "digest",
+    "load",
+    "parse",
+    "parse_corosync",
+    "read_secrets",
+    "render",
+    "render_corosync",
+]

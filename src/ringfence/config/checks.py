@@ -21,7 +21,7 @@ _SECRET = re.compile(
     r"passw|secret|token|credential|api_?key|access_?key|private_?key|community", re.IGNORECASE
 )
 _BY_NAME = re.compile(r"_?(script|file|path)$", re.IGNORECASE)
-_OURS = ("action", "option", "nodename", "delay")
+_OURS = ("action", "option", "nodename")
 
 
 def check_cluster(config: ClusterConfig, *, lab: bool) -> None:
@@ -126,6 +126,13 @@ def _check_devices(config: ClusterConfig) -> None:
         if not 0 <= device.timeout_ms <= LARGEST_MS:
             raise ConfigError(
                 f"{where} timeout_ms = {device.timeout_ms} cannot be", next="give 0 for the default"
+            )
+        limit_ms = device.timeout_ms or config.timing.agent_timeout_ms
+        delay = device.parameters.get("delay", "")  # whole seconds, before it switches off
+        if delay.isascii() and delay.isdigit() and int(delay) * 1000 >= limit_ms:
+            raise ConfigError(
+                f"{where} delay = {delay} s leaves no time: a call is ended after {limit_ms} ms",
+                next="lower it, or raise timeout_ms",
             )
         for key, value in device.parameters.items():
             if key in _OURS:

@@ -30,6 +30,9 @@ QUICK_TOKEN_MS = 500
 """Below it knet's links flap unless they are pinged more often than its own arithmetic says."""
 QUICK_PING_MS = 100
 QUICK_PING_TIMEOUT_MS = 1000
+PINGS_A_TOKEN = 10
+"""knet leaves a dead link that it used after 4 to 5 times its ping timeout (seen), by default half the token:
+then a lost cable costs nearly the detection time, and under load a host.  With these, about a token."""
 DEFAULT_TOKEN_MS = 3000
 DEFAULT_COEFFICIENT_MS = 650
 
@@ -108,8 +111,8 @@ def render_corosync(config: ClusterConfig, options: Options = Options()) -> str:
         totem += [("keyfile", options.keyfile)] if options.keyfile else []
     totem += [("token", str(config.timing.token_ms)), ("token_coefficient", "0")]
     interfaces: list[Section] = []
-    if options.transport == "knet" and config.timing.token_ms < QUICK_TOKEN_MS:
-        interfaces = [_quick(link) for link in range(links)]
+    if options.transport == "knet":
+        interfaces = [_pinged(link, *pings) for link in range(links) for pings in _pings(config, links)]
     quorum = [("provider", PROVIDER)]
     quorum += [("two_node", "1"), ("wait_for_all", "1")] if config.two_node else []
     logging = [("to_syslog", "yes")]
@@ -159,8 +162,18 @@ def _node(node: NodeConfig) -> Section:
     return Section("node", tuple(keys))
 
 
-def _quick(link: int) -> Section:
-    pings = (("knet_ping_interval", QUICK_PING_MS), ("knet_ping_timeout", QUICK_PING_TIMEOUT_MS))
+def _pings(config: ClusterConfig, links: int) -> list[tuple[int, int]]:
+    """(interval, timeout) in ms, if knet's own arithmetic will not do."""
+    token_ms = config.timing.token_ms
+    if token_ms < QUICK_TOKEN_MS:
+        return [(QUICK_PING_MS, QUICK_PING_TIMEOUT_MS)]
+    if links > 1 and token_ms >= PINGS_A_TOKEN * QUICK_PING_MS:
+        return [(token_ms // PINGS_A_TOKEN, 2 * token_ms // PINGS_A_TOKEN)]
+    return []
+
+
+def _pinged(link: int, interval_ms: int, timeout_ms: int) -> Section:
+    pings = (("knet_ping_interval", interval_ms), ("knet_ping_timeout", timeout_ms))
     return Section("interface", (("linknumber", str(link)), *((key, str(value)) for key, value in pings)))
 
 
@@ -227,7 +240,7 @@ def read_corosync(tree: Section, file: str = "corosync.conf") -> CorosyncConf:
     """Sections that stand twice are read as one, as corosync does.
 
     Raises ConfigError: a number that is none."""
-    totem, quorum = _whole(tree, "totem"), _whole(tree, "quorum")
+    totem, quorum = whole(tree, "totem"), whole(tree, "quorum")
     nodes = [node for part in tree.inner("nodelist") for node in part.inner("node")]
     token_ms = _number(file, totem, "token", DEFAULT_TOKEN_MS)
     if len(nodes) > 2:
@@ -249,7 +262,8 @@ def read_corosync(tree: Section, file: str = "corosync.conf") -> CorosyncConf:
     )
 
 
-def _whole(tree: Section, name: str) -> Section:
+def whole(tree: Section, name: str) -> Section:
+    """All sections of that name as one; empty if there is none."""
     parts = list(tree.inner(name))
     keys = [pair for part in parts for pair in part.keys]
     return Section(name, tuple(keys), tuple(inner for part in parts for inner in part.sections))

@@ -48,6 +48,11 @@ def read_secrets(paths: Paths, device: str) -> dict[str, str]:
     path = secret_file(paths, device)
     if not check_secret_file(path) and not path.exists():
         return {}
+    return parse_secrets(path)
+
+
+def parse_secrets(path: Path) -> dict[str, str]:
+    """As `read_secrets`, for any file; does not look at its mode."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except OSError as error:

@@ -12,3 +12,8 @@ class Mode(enum.IntEnum):
     PR = 3
     PW = 4
     EX = 5
+
+
+MODE_NAMES: dict[Mode, str] = {mode: mode.name for mode in Mode}
+MODES: dict[str, Mode] = {name: mode for mode, name in MODE_NAMES.items() if name != "UN"}
+"""By name, those that can be asked for.  A table: to ask the enum itself takes ten times as long."""

@@ -10,6 +10,7 @@ could not keep later either: that is found out here, while nothing depends on it
 The engine and the agents' runner come as arguments, so that tests can put scripted ones in."""
 
 import asyncio
+import faulthandler
 import gc
 import resource
 import signal
@@ -28,13 +29,14 @@ from ringfence.core.errors import (
     RingfenceError,
     Unavailable,
 )
+from ringfence.daemon.checkup import HostLook
 from ringfence.daemon.driver import Driver, Ports
 from ringfence.daemon.inheritance import reap, revoke, take_over
 from ringfence.daemon.lock import DaemonLock
 from ringfence.daemon.log import Log
 from ringfence.daemon.paths import BlockPaths, DaemonPages
 from ringfence.daemon.ports import Agents, Engine
-from ringfence.daemon.supervisor import Supervisor
+from ringfence.daemon.supervisor import Supervisor, misfit
 from ringfence.engine.inputs import DiskState, Started
 from ringfence.engine.orders import StorageOrder
 from ringfence.history.store import INCIDENT, History
@@ -89,6 +91,7 @@ def run(root: Path, node: str, makers: Makers) -> int:
     """Run this root's daemon until it ends.  Returns the exit code.
 
     Raises RingfenceError, one clear line, when it cannot start; nothing was changed then."""
+    faulthandler.enable()  # a watchdog ends a loop that stands still by SIGABRT: say where
     allow_files()
     paths = Paths(root)
     loaded = load(paths)
@@ -159,7 +162,10 @@ async def _drive(
             history=history,
             log=log,
             watch=Supervisor(),
+            look=HostLook(paths, me.name),
         )
+        if wrong := misfit(config.timing):
+            say("watchdog")(wrong)
         driver = Driver(makers.engine(), ports, config, me.name)
         socket = ClientSocket(paths.socket, driver.asked, driver.gone, group=loaded.socket_group)
         machine, boot = identity

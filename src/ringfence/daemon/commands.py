@@ -25,6 +25,10 @@ from ringfence.engine.node import Node
 def daemon(node: str, root: Path) -> int:
     """Run this host's daemon until SIGTERM, which leaves the cluster cleanly.
 
+    SIGTERM is an order: volumes are closed, and clients that still hold locks lose them.  To start the
+    daemon anew and keep both the volumes and the cluster, send SIGHUP (as `systemctl restart ringfence`
+    does): it ends at once, as by a crash.
+
     Refuses to start twice under one root.  A host whose daemon is killed is fenced when its grace
     period (`timing.grace_ms`) has lapsed, unless the daemon is back before: then it goes on with the
     volumes that are open, and nobody who uses them notices."""

@@ -21,10 +21,10 @@ from typing import Any
 import msgspec
 
 from ringfence.core.cluster import ClusterConfig
-from ringfence.core.errors import EXIT_FAILED, EXIT_OK, RingfenceError
+from ringfence.core.errors import EXIT_FAILED, EXIT_OK, RingfenceError, Unavailable
 from ringfence.core.evidence import Power
 from ringfence.daemon.log import Log
-from ringfence.daemon.ports import Agents, Block, Clock, Engine, History, Kept, Pages, Storage, Watch
+from ringfence.daemon.ports import Agents, Block, Clock, Engine, History, Kept, Look, Pages, Storage, Watch
 from ringfence.daemon.queries import Queries
 from ringfence.daemon.replies import ReplyBook, Step
 from ringfence.engine import effects, inputs, orders
@@ -33,6 +33,7 @@ from ringfence.engine.inputs import Input
 from ringfence.ring.port import Ring
 from ringfence.servers.client_socket import ClientSocket
 from ringfence.wire import client as calls
+from ringfence.wire.checkup import HostFacts
 from ringfence.wire.client import Reply, Request
 
 SELF = 0
@@ -42,8 +43,10 @@ SLICE_NS = 10_000_000
 KEEP_SLOW_NS = 20_000_000
 LAG_LOGGED_S = 0.25
 WALL_EVERY_S = 1.0
-LEAVE_S = 15.0
-"""How long a clean leave may take before the daemon ends without one."""
+LEAVE_S = 30.0
+"""How long a clean leave may take before the daemon ends without one; the unit's TimeoutStopSec is longer."""
+LEAVE_RETRY_S = 0.5
+NO_LEAVE = "this host ends without a clean leave, and the others will fence it"
 DROP_RETRY_S = 0.5
 
 
@@ -60,6 +63,7 @@ class Ports(msgspec.Struct, frozen=True):
     history: History
     log: Log
     watch: Watch | None = None
+    look: Look | None = None
 
 
 class Driver:
@@ -89,6 +93,7 @@ class Driver:
         self._due = 0.0
         self._next_wall = 0.0
         self._leaving = ""
+        self._in_the_way = ""
         self._ended: asyncio.Future[int]
         self._over = False
         self._history_failed = False
@@ -140,27 +145,42 @@ class Driver:
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     def leave(self, why: str) -> None:
-        """Leave the cluster cleanly if that can be had in time, and end.  Asked twice: end now."""
+        """Leave the cluster cleanly if that can be had in time, and end.  Asked twice: end now.
+
+        It is an order: what clients merely cache is asked back first, and whoever still uses a lock after
+        that loses it, and is told.  What is in the way otherwise (a command that runs, a lockspace that is
+        frozen) is waited for."""
         if self._leaving:
-            self._end(EXIT_FAILED, f"{why} again: not waiting for a clean leave")
+            self._end(EXIT_FAILED, f"{why} again: {NO_LEAVE}", "no-leave")
             return
-        self._leaving = f"leave-{uuid.uuid4()}"
+        self._leave_asked(calls.Leave(), why)
         self._note("leaving", f"{why}: leaving the cluster")
         asyncio.get_running_loop().call_later(LEAVE_S, self._left_late)
-        self.asked(SELF, Request(self._leaving, calls.Leave()), why)
+
+    def _leave_asked(self, call: calls.Leave, why: str) -> None:
+        self._leaving = f"leave-{uuid.uuid4()}"
+        self.asked(SELF, Request(self._leaving, call), why)
+
+    def _leave_refused(self, trouble: str) -> None:
+        if trouble != self._in_the_way:
+            self._in_the_way = trouble
+            self._note("leaving", f"not yet: {trouble}")
+        by_force = calls.Leave(force=True)
+        asyncio.get_running_loop().call_later(LEAVE_RETRY_S, self._leave_asked, by_force, "leaving")
 
     def _left_late(self) -> None:
-        self._end(EXIT_FAILED, f"no clean leave within {LEAVE_S:.0f} s; the others will see this host lost")
+        trouble = self._in_the_way or "nobody said what is in the way"
+        self._end(EXIT_FAILED, f"no clean leave within {LEAVE_S:g} s ({trouble}): {NO_LEAVE}", "no-leave")
 
     def fail(self, why: str) -> None:
         """The state cannot be trusted any more: give up authority, then end."""
         self._ports.pages.lose_all()
         self._end(EXIT_FAILED, why)
 
-    def _end(self, code: int, why: str) -> None:
+    def _end(self, code: int, why: str, kind: str = "failed") -> None:
         if not self._over:
             self._over = True
-            self._note("ended", why)
+            self._note("ended" if code == EXIT_OK else kind, why)
             if self._ports.watch is not None:
                 self._ports.watch.ending(why)
         if not self._ended.done():
@@ -292,7 +312,9 @@ class Driver:
 
     def _record(self, effect: effects.Record, now_ns: int) -> None:
         wall_ms = self._ports.clock.wall_ms()
-        self._ports.log.line(effect.kind, effect.what, wall_ms)
+        node = effect.fields.get("node")
+        about = self._config.name_of(node) if isinstance(node, int) else ""
+        self._ports.log.line(effect.kind, effect.what, wall_ms, effect.fields, about)
         if self._ports.watch is not None:
             self._ports.watch.recorded(effect.kind, effect.what)
         try:
@@ -313,7 +335,7 @@ class Driver:
             return
         if client == SELF:
             if reply.error is not None and reply.id == self._leaving:
-                self._end(EXIT_FAILED, f"could not leave cleanly: {reply.error.get('message', '')}")
+                self._leave_refused(str(reply.error.get("message", "")))
             return
         if isinstance(self._book.call(client, reply.id), calls.Status) and isinstance(reply.result, dict):
             reply = msgspec.structs.replace(reply, result={**reply.result, "daemon": self.metrics.report()})
@@ -342,6 +364,8 @@ class Driver:
         if isinstance(body, orders.StorageOrder):
             do, order = self._ports.storage.bound(), body
             return lambda: asyncio.get_running_loop().run_in_executor(self._pool, do, order)
+        if isinstance(body, orders.LookAtHost):
+            return self._look
         try:
             work = self._ports.block.do(body)
         except RingfenceError as error:
@@ -361,6 +385,11 @@ class Driver:
             self.feed(inputs.OrderDone(effect.order, error=wrong.as_dict()))
         else:
             self.feed(inputs.OrderDone(effect.order, answer=answer))
+
+    async def _look(self) -> HostFacts:
+        if self._ports.look is None:
+            raise Unavailable("this daemon does not look at its host")
+        return await self._ports.look.look(self._config)
 
     async def _agent(self, effect: effects.RunAgent, ordered_ns: int) -> None:
         late_ms = (self._ports.clock.boottime_ns() - ordered_ns) // 1_000_000

@@ -12,6 +12,7 @@ from ringfence.core.cluster import ClusterConfig
 from ringfence.engine.effects import Effect, RunAgent
 from ringfence.engine.inputs import AgentExited, DiskState, Input
 from ringfence.engine.orders import BlockOrder, StorageOrder
+from ringfence.wire.checkup import HostFacts
 
 
 class Feed(Protocol):
@@ -62,6 +63,11 @@ class Block(Protocol):
         """The cluster has recorded this incident: it need not be told again."""
 
     async def close(self) -> None: ...
+
+
+class Look(Protocol):
+    async def look(self, running: ClusterConfig) -> HostFacts:
+        """What this host looks like; within some seconds, whatever hangs."""
 
 
 class Watch(Protocol):

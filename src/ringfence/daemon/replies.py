@@ -19,8 +19,8 @@ from ringfence.wire.client import CONNECTION_CALLS, Call, Reply, Request
 KEPT = 512
 
 REPORTS = (
-    calls.Status, calls.Why, calls.Locks, calls.Deadlocks, calls.Events, calls.FenceHistory, calls.ConfigShow,
-    calls.Pvs, calls.Vgs, calls.Lvs,
+    calls.Status, calls.Why, calls.Locks, calls.Deadlocks, calls.Checkup, calls.Events, calls.FenceHistory,
+    calls.ConfigShow, calls.Pvs, calls.Vgs, calls.Lvs,
 )  # fmt: skip
 
 

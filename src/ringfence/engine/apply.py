@@ -17,6 +17,8 @@ from ringfence.engine.facts import (
     DeadlockSought,
     Expelled,
     Fact,
+    HostHeard,
+    HostsAsked,
     Left,
     Noted,
     VgChanged,
@@ -201,6 +203,14 @@ def _waits(state: ClusterState, life: Life, entry: entries.Waits) -> list[Fact]:
     return [WaitsTold(entry.by, entry.number, life.node, entry.locks)]
 
 
+def _ask_hosts(state: ClusterState, life: Life, entry: entries.AskHosts) -> list[Fact]:
+    return [HostsAsked(life, entry.number)]
+
+
+def _host_says(state: ClusterState, life: Life, entry: entries.HostSays) -> list[Fact]:
+    return [HostHeard(entry.by, entry.number, life.node, entry.facts)]
+
+
 _HANDLERS: dict[type, Callable[[ClusterState, Life, Any], list[Fact]]] = {
     entries.JoinLockspace: spaces.join,
     entries.AckJoin: spaces.ack_join,
@@ -225,4 +235,6 @@ _HANDLERS: dict[type, Callable[[ClusterState, Life, Any], list[Fact]]] = {
     entries.IncidentSeen: _incident_seen,
     entries.SearchDeadlock: _search,
     entries.Waits: _waits,
+    entries.AskHosts: _ask_hosts,
+    entries.HostSays: _host_says,
 }

@@ -32,6 +32,7 @@ def enter_view(
     wall_ms: int,
     fresh: bool,
     shown: Mapping[int, tuple[OpenLock, ...]] = NOTHING_SHOWN,
+    out: tuple[Life, ...] = (),
 ) -> list[Fact]:
     """A primary view's barrier is complete.
 
@@ -42,6 +43,7 @@ def enter_view(
         procdown: nodes whose daemon ended while their host stayed; they get a grace period.
         fresh: the state was made just now; configured nodes that are absent may be alive somewhere.
         shown: what data paths of its earlier life a member's new daemon has found open.
+        out: fresh: lives that had left cleanly before, and have not been back since.
     """
     state.epoch = epoch
     state.wall_ms = max(state.wall_ms, wall_ms)
@@ -69,7 +71,10 @@ def enter_view(
         if successor is not None and not victim.lied and not victim.evidence:
             facts += explain_by_return(state, victim, successor)
     if fresh:
+        state.out = {life.node: life for life in out if life.node not in members}
         for node_config in state.config.nodes:
+            if node_config.id in state.out:
+                continue
             # Also where a disk remembers a victim of that node: it may have had a later life since.
             # Who is here but stale may still write under what it was granted before this state.
             if node_config.id not in members or not may[node_config.id]:

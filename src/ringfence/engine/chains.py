@@ -10,7 +10,8 @@ import msgspec
 
 from ringfence.core.modes import Mode
 from ringfence.engine.context import Context
-from ringfence.engine.locker import Locker, Use
+from ringfence.engine.locker import Locker
+from ringfence.engine.uses import Use
 from ringfence.locks.resource import Lock
 
 Json = dict[str, Any]

@@ -10,11 +10,12 @@ import msgspec
 
 from ringfence.core.errors import BadInput, LocksLost, NotFound, Refused, RingfenceError
 from ringfence.core.locknames import lockspace_name, resource_name
-from ringfence.core.modes import Mode
+from ringfence.core.modes import MODE_NAMES, MODES, Mode
 from ringfence.engine.context import Context
 from ringfence.engine.effects import Answer
-from ringfence.engine.locker import TRY_MS, Done, Locker, Owner, Use
+from ringfence.engine.locker import TRY_MS, Locker
 from ringfence.engine.orders import Held
+from ringfence.engine.uses import Done, Owned, Owner, Use
 from ringfence.fencing.explain import clock
 from ringfence.locks.flags import FOR_CLIENTS, Flag
 from ringfence.wire import client as calls
@@ -26,24 +27,6 @@ OWNERS_KEPT = 100
 WAITED, TRIED = 1, 2
 SHOWN = 4
 """So many of the locks in the way of a leave are named."""
-
-
-class _Owned(msgspec.Struct, gc=False):
-    request: str
-    """The request that took it: notices go out under its id."""
-    notices: bool
-    lock: int = 0
-    """0: it is being asked for."""
-    converting: str = ""
-    """The request of the conversion in flight."""
-    cached: bool = False
-    unanswered: int = 0
-    """What a client that caches was told and has not answered (a bit each): it is not told again, so that
-    one that stands still is owed no more than two words a lock."""
-    asked_ms: int = 0
-    """When it was last told, on the wall clock."""
-    needed: bool = False
-    """It has said `Busy` since this node last wanted to leave."""
 
 
 class Recall(msgspec.Struct):
@@ -59,9 +42,9 @@ class ClientLocks:
     def __init__(self, context: Context, locker: Locker) -> None:
         self._context = context
         self._locker = locker
-        self._clients: dict[int, dict[int, _Owned]] = {}
+        self._clients: dict[int, dict[int, Owned]] = {}
         """What each connection holds and waits for, oldest first."""
-        self._lost: list[tuple[int, dict[int, _Owned]]] = []
+        self._lost: list[tuple[int, dict[int, Owned]]] = []
         """The same of a life that is over: each of these is still to be told."""
         self._owners: dict[int, dict[tuple[str, str], Owner]] = {}
         """Connection -> on whose behalf it takes locks, by the owner or the thread that its requests name."""
@@ -92,7 +75,7 @@ class ClientLocks:
             )
         if call.lvb is not None:
             raise BadInput("a new lock writes no value block", next="give it when you convert or unlock")
-        owned = _Owned(id, call.notices or call.cached, cached=call.cached)
+        owned = Owned(id, call.notices or call.cached, cached=call.cached)
         owner = self._owner(client, call, who)
 
         def done(result: Held | RingfenceError | None) -> None:
@@ -107,13 +90,14 @@ class ClientLocks:
                 self._send(client, Reply(id, error=result.as_dict()))
 
         where = lockspace_name(call.lockspace), resource_name(call.resource)
-        for name in where:
-            self._context.check_name(name)
+        if not self._context.speaks_whole_dlm:
+            for name in where:
+                self._context.check_name(name)
         lock = self._locker.acquire(
             *where, mode, call.wait_ms, done,
             flags=call.flags, client=client, cached=call.cached, owner=owner, deadlock=call.deadlock,
         )  # fmt: skip
-        if self._locker.use(lock) is not None:
+        if not owned.lock and self._locker.use(lock) is not None:
             self._own(client, lock, owned)
 
     def convert(self, client: int, id: str, call: calls.Convert) -> None:
@@ -159,7 +143,7 @@ class ClientLocks:
                 break
         self._send(client, Reply(id, result={"cancelled": cancelled}))
 
-    def _take_back(self, client: int, lock: int, owned: _Owned, converting: bool) -> None:
+    def _take_back(self, client: int, lock: int, owned: Owned, converting: bool) -> None:
         use = self._locker.use(lock)
         assert use is not None, "a lock of a connection that the locker does not know"
         if converting or use.held is None:
@@ -180,7 +164,9 @@ class ClientLocks:
     def gone(self, client: int) -> None:
         """The connection ended; so do its locks."""
         self._owners.pop(client, None)
-        self._locker.drop(list(self._clients.pop(client, {})))
+        locks = self._clients.pop(client, {})
+        self._locker.drop(locks)
+        self._context.discarded.append(locks)
 
     def take_away(self, lockspace: str) -> int:
         """This node leaves a lockspace by force: clients are told that their locks are lost, and they are.
@@ -280,7 +266,7 @@ class ClientLocks:
             retry=True,
         )
 
-    def _uses(self) -> Iterator[tuple[int, _Owned, Use]]:
+    def _uses(self) -> Iterator[tuple[int, Owned, Use]]:
         for client, locks in self._clients.items():
             for lock, owned in locks.items():
                 use = self._locker.use(lock)
@@ -356,7 +342,7 @@ class ClientLocks:
 
         return done
 
-    def _own(self, client: int, lock: int, owned: _Owned) -> None:
+    def _own(self, client: int, lock: int, owned: Owned) -> None:
         owned.lock = lock
         self._clients.setdefault(client, {})[lock] = owned
 
@@ -367,7 +353,7 @@ class ClientLocks:
             if not locks:
                 del self._clients[client]
 
-    def _mine(self, client: int, lock: int) -> _Owned:
+    def _mine(self, client: int, lock: int) -> Owned:
         owned = self._clients.get(client, {}).get(lock)
         if owned is None:
             raise NotFound(f"lock {lock} is not one of this connection's", next="ringfence locks")
@@ -400,7 +386,7 @@ def _listed(uses: Sequence[Use]) -> str:
     return f"{', '.join(sorted(names)[:SHOWN])}{more}"
 
 
-def _may_come_back(owned: _Owned, use: Use) -> bool:
+def _may_come_back(owned: Owned, use: Use) -> bool:
     """Whether it is merely cached, as far as is known here, or is being released already."""
     if use.done is None:
         return owned.cached and use.held is not None
@@ -418,11 +404,8 @@ def _check_flags(flags: int) -> None:
 
 
 def _mode(name: str) -> Mode:
-    try:
-        mode = Mode[name]
-    except KeyError:
-        mode = Mode.UN
-    if mode is Mode.UN:
+    mode = MODES.get(name)
+    if mode is None:
         raise BadInput(f"{name!r} is no lock mode", next="give NL, CR, CW, PR, PW or EX")
     return mode
 
@@ -431,7 +414,7 @@ def _told(held: Held) -> dict[str, Any]:
     lvb = base64.b64encode(held.lvb).decode() if held.lvb is not None else None
     return {
         "lock": held.lock,
-        "mode": held.mode.name,
+        "mode": MODE_NAMES[held.mode],
         "token": str(held.token),
         "lvb": lvb,
         "lvb_valid": held.lvb is not None,

@@ -85,6 +85,9 @@ class Context:
         """There is more to do than fits into this step."""
         self.settled = True
         """False: the state is in the middle of an entry that concerns many locks."""
+        self.discarded: list[dict[Any, Any]] = []
+        """Tables that nobody needs any more, emptied little by little (`Locker.look`): to give back the
+        memory of a hundred thousand locks takes a while, too."""
         self.effects: list[Effect] = []
         self.refused: dict[int, str] = {}
         """Members of the present view that are not admitted, and why."""

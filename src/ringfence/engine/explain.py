@@ -12,12 +12,13 @@ from ringfence.core.modes import Mode
 from ringfence.engine.chains import Chains, who
 from ringfence.engine.client_locks import ClientLocks
 from ringfence.engine.commands.locking import VG_RESOURCE
-from ringfence.engine.context import Context, Phase
+from ringfence.engine.context import Context
 from ringfence.engine.deadlines import vg_of
-from ringfence.engine.locker import Locker, Use
+from ringfence.engine.locker import Locker
 from ringfence.engine.reports import in_queues
+from ringfence.engine.standing import restless, standing
 from ringfence.engine.state import ClusterState
-from ringfence.fencing.actor import heartbeat_back
+from ringfence.engine.uses import Use
 from ringfence.fencing.domain import Victim
 from ringfence.fencing.explain import clock, explain_victim
 from ringfence.locks.lockspace import Lockspace
@@ -27,16 +28,6 @@ from ringfence.membership.barrier import Barrier
 STUCK_ROUND = 1
 """After so many rounds of every device a person is asked for: the devices alone may never do it."""
 
-
-_RING_IS_BACK = {
-    "hub": "is `ringfence hub` running, and its socket?",
-    "corosync": "does corosync run (`systemctl status corosync`)?",
-}
-_RING_STANDS_STILL = {
-    "hub": "does the ring stand still (`ringfence hub`)?",
-    "corosync": "corosync does not deliver them (is it stopped, or the path between two nodes cut? "
-    "`corosync-cfgtool -s` on every node)",
-}
 
 class Explanation:
     """One answer to `why`.
@@ -87,7 +78,7 @@ class Explanation:
     # -- everything ------------------------------------------------------------------------
 
     def _all(self) -> list[str]:
-        lines = self._own_standing()
+        lines = [*self._own_standing(), *restless(self._context)]
         state = self._context.state
         for victim in state.victims() if state else []:
             lines += self._victim_lines(victim)
@@ -99,63 +90,13 @@ class Explanation:
         return lines
 
     def _own_standing(self) -> list[str]:
-        """Why this node itself cannot act; nothing if it can."""
-        context = self._context
-        me = context.name(context.me)
-        if context.phase is not Phase.RUNNING:
-            lines = [f"{me} cannot act ({context.phase.value}): {self._ring_reason}"]
-            if self._barrier is not None and not self._barrier.complete:
-                missing = ", ".join(context.name(node) for node in self._barrier.missing)
-                lines.append(f"view {self._barrier.epoch} waits for {missing} to say that it is ready")
-            return [*lines, f"next: {self._standing_step()}"]
-        if context.vetoed:
-            return [
-                f"{me} may not act: corosync says that it is not quorate, though by ringfence's own count it "
-                "is; nothing is granted and nobody fenced here, writes are held once its authority runs out",
-                "next: see corosync's votes (`corosync-quorumtool -s`); with wait_for_all it waits until "
-                "every node was there once",
-            ]
-        if context.may_report:
-            return []
-        reason = f"no majority of {context.config.votes} votes has answered its heartbeats"
-        if not heartbeat_back(context.authority.own_heartbeat_ns, context.now_ns, context.config.timing):
-            reason = f"its own heartbeats do not come back: {_RING_STANDS_STILL[context.config.ring]}"
-        elif context.config.two_node:
-            reason = "the other node does not answer, and is not proven fenced yet"
-        return [f"{me} has no authority: {reason}; nothing is granted here, writes are held once it runs out"]
-
-    def _standing_step(self) -> str:
-        match self._context.phase:
-            case Phase.STARTING | Phase.NO_RING:
-                return f"it joins by itself when the ring is back; {_RING_IS_BACK[self._context.config.ring]}"
-            case Phase.BARRIER:
-                return "a member that does not speak is removed from the ring, or becomes a victim"
-            case Phase.SUSPENDED:
-                return self._how_quorum_comes_back()
-            case Phase.JOINING:
-                return "it goes on as soon as a ready member has sent the state"
-            case Phase.STALE:
-                return "it starts again by itself when its volumes are closed; is `ringfence block` running?"
-            case _:
-                return "see `ringfence events`; what was not admitted must be put right and restarted"
-
-    def _how_quorum_comes_back(self) -> str:
-        step = "it goes on by itself when enough of the missing nodes are back"
-        if self._context.state is not None or self._barrier is None:
-            return step
-        # It was started without the others: what they last held, nobody here can know.
-        nodes = self._context.config.nodes
-        absent = ", ".join(node.name for node in nodes if node.id not in self._barrier.members)
-        return (
-            f"{step}; if {absent} never comes back, make sure that it is off, take it out of the "
-            "configuration on every node that is left, and restart their daemons"
-        )
+        return standing(self._context, self._barrier, self._ring_reason)
 
     # -- a node ----------------------------------------------------------------------------------
 
     def _of_node(self, target: str, node: int) -> dict[str, Any]:
         context, state = self._context, self._context.state
-        lines = self._own_standing()
+        lines = [*self._own_standing(), *(restless(context) if node == context.me else [])]
         victims = [one for one in state.victims() if one.life.node == node] if state else []
         for victim in victims:
             lines += self._victim_lines(victim)

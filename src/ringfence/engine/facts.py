@@ -9,6 +9,7 @@ import msgspec
 from ringfence.core.cluster import ClusterConfig
 from ringfence.core.ids import Life, Token
 from ringfence.locks.resource import Effect as LockEffect
+from ringfence.wire.checkup import HostFacts
 from ringfence.wire.entries import ClientLock
 
 
@@ -114,6 +115,22 @@ class WaitsTold(_Fact, frozen=True):
     locks: tuple[ClientLock, ...]
 
 
+class HostsAsked(_Fact, frozen=True):
+    """Every node tells `by` what its host looks like."""
+
+    by: Life
+    number: int
+
+
+class HostHeard(_Fact, frozen=True):
+    """A node's answer to `by`, who had asked."""
+
+    by: Life
+    number: int
+    node: int
+    facts: HostFacts
+
+
 class Noted(_Fact, frozen=True):
     """Worth a line in every node's history."""
 
@@ -124,5 +141,5 @@ class Noted(_Fact, frozen=True):
 
 Fact = (
     LockFact | Retokened | JoinSeen | JoinDone | SpaceLeft | AttemptGranted | VictimGone | Left | Expelled
-    | VgChanged | ConfigAccepted | ConfigRefused | DeadlockSought | WaitsTold | Noted
+    | VgChanged | ConfigAccepted | ConfigRefused | DeadlockSought | WaitsTold | HostsAsked | HostHeard | Noted
 )  # fmt: skip

@@ -10,7 +10,7 @@ from ringfence.core.ids import Epoch, Token
 from ringfence.engine.context import Context
 from ringfence.engine.facts import LockFact, Retokened
 from ringfence.locks.node_locks import NodeLocks, Out
-from ringfence.locks.resource import Blocking, Cancelled, Granted, Refused, Released
+from ringfence.locks.resource import Blocking, Cancelled, Granted, Queued, Refused, Released
 from ringfence.wire.entries import Retoken
 
 
@@ -33,6 +33,9 @@ class Grants:
         if isinstance(effect, Granted):
             assert fact.token is not None
             self._waiting[where] = _Waiting(effect, fact.token)
+            return []
+        if isinstance(effect, Queued):
+            self._locks.on_queued(*where)
             return []
         if isinstance(effect, Refused):
             return self._locks.on_refused(*where, effect.errno, effect.blockers)

@@ -30,6 +30,8 @@ class DiskState(msgspec.Struct, frozen=True):
     """Devices that were caught lying, each with why."""
     fenced: tuple[Life, ...] = ()
     """Lives that were given up for fenced: what they held may be others' since."""
+    out: tuple[Life, ...] = ()
+    """Lives that had left cleanly, and whose nodes had not come back, in the state of `epoch`."""
 
 
 class LeftOpen(msgspec.Struct, frozen=True):

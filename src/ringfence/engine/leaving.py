@@ -2,7 +2,7 @@
 
 Only who has done all of that is cleanly out; anything less is a victim to the others, and rightly."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from ringfence.engine.orders import (
     ClosePath,
@@ -17,12 +17,17 @@ from ringfence.engine.orders import (
 )
 
 
-def leave(locks: Sequence[int]) -> Command:
-    """Args: locks: this node's persistent locks (activations).
+def leave(locks: Sequence[int], take_away: Callable[[str], int] | None = None) -> Command:
+    """Whoever still uses a lock is found out while nothing is closed yet; unless it is taken away.
 
-    Whoever still uses a lock is found out while nothing is closed yet."""
+    Args:
+        locks: this node's persistent locks (activations).
+        take_away: takes all locks in a lockspace from their clients, who are told; the number of them.
+    """
+    lost = 0
     joined: tuple[str, ...] = yield Joined()
-    yield GiveBack(joined, for_good=True)
+    if take_away is None:
+        yield GiveBack(joined, for_good=True)
     volumes: tuple[OpenVolume, ...] = yield OpenPaths()
     for volume in volumes:
         yield ClosePath(volume.vg, volume.lv)
@@ -30,6 +35,9 @@ def leave(locks: Sequence[int]) -> Command:
         yield Release(lock)
     joined = yield Joined()
     for lockspace in joined:
+        if take_away is not None:
+            lost += take_away(lockspace)
         yield LeaveLockspace(lockspace, for_good=True)
     yield SayGoodbye()
-    return {"message": "left the cluster", "closed": [f"{one.vg}/{one.lv}" for one in volumes]}
+    closed = [f"{one.vg}/{one.lv}" for one in volumes]
+    return {"message": "left the cluster", "closed": closed, "lost": lost}

@@ -11,9 +11,8 @@ lock that may be somebody else's by now."""
 import errno
 import functools
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from heapq import heapify, heappop, heappush
-from typing import Any
 
 import msgspec
 
@@ -33,9 +32,9 @@ from ringfence.engine.deadlines import VG_SPACE
 from ringfence.engine.facts import LockFact
 from ringfence.engine.grants import Grants
 from ringfence.engine.orders import Held
+from ringfence.engine.uses import Done, Owner, Use
 from ringfence.locks.compat import compatible, covers
 from ringfence.locks.flags import Flag, valid_unlock
-from ringfence.locks.lockspace import OpKind
 from ringfence.locks.node_locks import (
     AskCluster,
     ClientBlocking,
@@ -47,12 +46,10 @@ from ringfence.locks.node_locks import (
     NodeLocks,
     Out,
 )
+from ringfence.locks.queues import OpKind
 from ringfence.locks.resource import Lock, Resource
 from ringfence.wire import entries
 from ringfence.wire.ring import OpenLock
-
-Done = Callable[[Held | RingfenceError | None], None]
-"""Called once with what is held now (None: nothing any more), or with why not."""
 
 OnBlocking = Callable[[int, int, Mode, bool], None]
 """Called when a client's lock keeps somebody waiting: client, lock, for which mode, and whether it is a
@@ -75,42 +72,6 @@ def is_kept(lockspace: str, resource: str) -> bool:
     return not lockspace.startswith(VG_SPACE) or resource in KEPT_RESOURCES
 
 
-class Owner(msgspec.Struct, frozen=True):
-    """On whose behalf a lock is held or asked for: while it waits for one it lets go of no other."""
-
-    name: str
-    who: str = ""
-    """For people: the client's process, or the command."""
-    named: bool = False
-    """Its clients gave it this name, which means the same owner on every node."""
-
-
-class Use(msgspec.Struct, gc=False):
-    lock: int
-    lockspace: str
-    resource: str
-    named: str
-    """For people, "LV vg0/vm1"; empty: lockspace and resource say it all."""
-    wanted: Mode
-    done: Done | None
-    """Of the operation in flight; None: nothing is in flight."""
-    deadline_ns: int | None = None
-    held: Held | None = None
-    trying: bool = False
-    since_wall_ms: int = 0
-    client: int = 0
-    """The connection it belongs to; 0: none, it is a command's."""
-    owner: Owner | None = None
-    deadlock: bool = False
-    """The operation in flight is rather refused than left to wait in a ring."""
-    operation: int = 0
-    """Given when a search for deadlocks first sees this grant or this wish; 0 before."""
-
-    @property
-    def what(self) -> str:
-        return self.named or f"{self.lockspace}/{self.resource}"
-
-
 class _Ending(msgspec.Struct):
     """Locks that end little by little, whatever their users want."""
 
@@ -129,6 +90,8 @@ class Locker:
         self.on_blocking: OnBlocking = _unheard
         """Called with a client, its lock and the mode that somebody wants."""
         self._uses: dict[int, Use] = {}
+        self._in_flight: dict[int, Use] = {}
+        """Those whose operation was not answered at once; some may have been since."""
         self._persistent: dict[int, Use] = {}
         self._limits: list[tuple[int, int]] = []
         """A heap of (deadline_ns, lock), with entries of operations that ended long ago."""
@@ -138,8 +101,6 @@ class Locker:
         self._dropped: deque[int] = deque()
         """Locks whose users are gone, to be dropped little by little."""
         self._endings: deque[_Ending] = deque()
-        self._gone: list[dict[Any, Any]] = []
-        """Tables of a life that is over, emptied little by little."""
         self._outs: deque[Out] = deque()
         self._working = False
         self.seeking: dict[int, None] = {}
@@ -270,6 +231,7 @@ class Locker:
         use.done, use.wanted, use.deadline_ns = done, Mode.UN, None
         self._persistent.pop(lock, None)
         self.take(self.node_locks.unlock(lock, flags=flags, lvb=lvb))
+        self._watch(use)
 
     def busy(self, lock: int) -> None:
         """A cached lock is in use: who tries for it is refused."""
@@ -282,15 +244,14 @@ class Locker:
             return
         self._give_up(use, why)
 
-    def drop(self, locks: list[int]) -> None:
+    def drop(self, locks: Collection[int]) -> None:
         """Their user is gone: no answer is given, and what they could write is no longer valid.
 
         What bears Flag.PERSISTENT stays, as an orphan.  A thousand of them are let go in several steps; what
         is in flight is forgotten at once."""
-        for lock in locks:
-            use = self._uses.get(lock)
-            if use is not None and use.done is not None:
-                use.done = _nobody
+        for lock in [lock for lock in self._in_flight if lock in locks]:
+            if self._in_flight[lock].done is not None:
+                self._in_flight[lock].done = _nobody
         self._dropped.extend(locks)
         self._drop_some()
 
@@ -414,14 +375,16 @@ class Locker:
 
     def look(self) -> None:
         """Tell what may be told now; end what has waited too long."""
-        self.take(self.grants.tell())
+        outs = self.grants.tell()
+        if outs:
+            self.take(outs)
         if self._untold and self._context.may_report:
             untold, self._untold = self._untold, {}
             self.take([out for outs in untold.values() for out in outs])
         self._drop_some()
         if self._endings:
             self._end_some()
-        if self._gone:
+        if self._context.discarded:
             self._free_some()
         while self._limits and self._limits[0][0] <= self._context.now_ns:
             deadline_ns, lock = heappop(self._limits)
@@ -434,8 +397,9 @@ class Locker:
         """This life is stale: every use ends, with LocksLost for what is in flight."""
         self._untold = {}
         self.grants.clear()
-        self.take(self.node_locks.lost([use.lock for use in self._uses.values() if use.done is not None]))
-        self._gone += [self._uses, *self.node_locks.clear()]
+        in_flight, self._in_flight = self._in_flight, {}
+        self.take(self.node_locks.lost([use.lock for use in in_flight.values() if use.done is not None]))
+        self._context.discarded += [self._uses, *self.node_locks.clear()]
         self._uses, self._persistent, self._limits, self.seeking = {}, {}, [], {}
         self._dropped.clear()
         endings, self._endings = self._endings, deque()
@@ -444,13 +408,13 @@ class Locker:
                 one.ended()  # with this life, as everything else here
 
     def _free_some(self) -> None:
-        """To give back the memory of a hundred thousand locks takes a while, too."""
+        discarded = self._context.discarded
         for _ in range(self._context.at_once * FREED):
-            while self._gone and not self._gone[-1]:
-                self._gone.pop()
-            if not self._gone:
+            while discarded and not discarded[-1]:
+                discarded.pop()
+            if not discarded:
                 return
-            self._gone[-1].popitem()
+            discarded[-1].popitem()
         self._context.more = True
 
     def take(self, outs: list[Out]) -> None:
@@ -524,6 +488,8 @@ class Locker:
 
     def _ended(self, use: Use, result: Held | RingfenceError | None) -> None:
         done, use.done, use.deadline_ns, use.operation = use.done, None, None, 0
+        if self._in_flight:
+            self._in_flight.pop(use.lock, None)
         if use.deadlock:
             self._seek(use, False)
         if use.held is None:
@@ -535,6 +501,7 @@ class Locker:
         """Returns whether there was such a use."""
         self._persistent.pop(lock, None)
         self._untold.pop(lock, None)
+        self._in_flight.pop(lock, None)
         self.seeking.pop(lock, None)
         return self._uses.pop(lock, None) is not None
 
@@ -552,7 +519,9 @@ class Locker:
         use.deadline_ns = None if limit_ms is None else self._context.now_ns + limit_ms * 1_000_000
 
     def _watch(self, use: Use) -> None:
-        """Note the time limit of what is still in flight."""
+        """Note what is still in flight, and its time limit."""
+        if use.done is not None:
+            self._in_flight[use.lock] = use
         if use.deadline_ns is None:
             return
         heappush(self._limits, (use.deadline_ns, use.lock))
@@ -568,7 +537,7 @@ class Locker:
         use.deadlock = deadlock and not use.trying
         if use.deadlock:
             self.seeking[use.lock] = None
-        else:
+        elif self.seeking:
             self.seeking.pop(use.lock, None)
 
     def _refuse_now(self, use: Use, wait_ms: int | None) -> bool:

@@ -8,7 +8,8 @@ but locks there is nothing else to look at: whatever time alone brings, the next
 
 The parts: `views` (who is in, who may act), `state` (what all agree on), `locker` (locks of users
 here), `tasks` (volume commands), `fencer` (this node as the acting member), `deadlines` (authority
-pages), `deadlocks` (clients that wait in a ring), `requests` (clients)."""
+pages), `deadlocks` (clients that wait in a ring), `checkups` (what all hosts look like),
+`requests` (clients)."""
 
 from collections.abc import Iterator
 
@@ -17,6 +18,7 @@ import msgspec
 from ringfence.core.errors import RingfenceError
 from ringfence.core.ids import Life
 from ringfence.engine import inputs
+from ringfence.engine.checkups import Checkups
 from ringfence.engine.client_locks import ClientLocks
 from ringfence.engine.commands import autostart
 from ringfence.engine.context import AT_ONCE, Context, Phase
@@ -30,6 +32,8 @@ from ringfence.engine.facts import (
     DeadlockSought,
     Expelled,
     Fact,
+    HostHeard,
+    HostsAsked,
     JoinSeen,
     Left,
     LockFact,
@@ -49,6 +53,7 @@ from ringfence.engine.state import ClusterState
 from ringfence.engine.tasks import Tasks, joined
 from ringfence.engine.views import Views
 from ringfence.fencing.actor import heartbeat_back
+from ringfence.membership.quorum import is_primary
 from ringfence.wire.entries import AckJoin, Incident, IncidentSeen, Suspect
 
 AUTOSTART_AGAIN_MS = 10_000
@@ -97,9 +102,11 @@ class _Node:
         self._views = Views(context, self, drop_paths=not started.config.naive)
         self._fencer = Fencer(context)
         self._deadlocks = Deadlocks(context, self.locker)
+        self._checkups = Checkups(context, self._tasks)
         self._requests = Requests(
-            context, self.locker, clients, self._tasks, self._views, self._fencer, self._deadlocks
-        )
+            context, self.locker, clients, self._tasks, self._views, self._fencer, self._deadlocks,
+            self._checkups,
+        )  # fmt: skip
         self._deadlines = Deadlines(context)
         self._sent_ns = 0
         self._called = False
@@ -203,10 +210,12 @@ class _Node:
     def _look_round(self) -> None:
         context = self.context
         context.renew()
+        self._views.look()
         self.locker.look()
         self._tasks.look()
         self._requests.look()
         self._deadlocks.look()
+        self._checkups.look()
         if context.left:
             return  # it is no member any more, and has no say in who is fenced
         self._look_for_silence()
@@ -226,7 +235,8 @@ class _Node:
             victims = tuple(victim.life for victim in state.victims())
             liars = tuple(sorted(state.domain.quarantined.items()))
             fenced = state.domain.fenced_lives()
-            disk = DiskState(state.epoch, disk.incarnation, disk.boot, victims, liars, fenced)
+            out = tuple(life for _, life in sorted(state.out.items()))
+            disk = DiskState(state.epoch, disk.incarnation, disk.boot, victims, liars, fenced, out)
         if disk != context.disk or context.keep:
             context.disk, context.keep = disk, False
             context.effects.insert(0, Keep(disk))
@@ -244,7 +254,10 @@ class _Node:
         return heartbeat_back(context.authority.own_heartbeat_ns, context.now_ns, context.config.timing)
 
     def _look_for_silence(self) -> None:
-        """The lowest ready member that is not silent itself calls out who is."""
+        """The lowest ready member that is not silent itself calls out who is.
+
+        Not without a majority that speaks.  Of three members two of which do not reach one another, the
+        ring delivers to the third its own words alone; it would have both fenced, and stand alone then."""
         context, state = self.context, self.context.running
         if state is None or not self._heartbeat_back:
             return
@@ -258,7 +271,7 @@ class _Node:
             if node != context.me and hearing.silent(life, now_ns, timing.silent_ms)
         ]
         speaking = [node for node in state.ready if state.lives[node] not in silent]
-        if not silent or speaking[0] != context.me:
+        if not silent or speaking[0] != context.me or not is_primary(context.config, speaking, True):
             return
         for life in silent:
             if self._suspected.get(life) != context.epoch.seq:
@@ -349,6 +362,7 @@ class _Node:
         error = lost_error("the request", context.name(context.me))
         self._requests.lost(error)
         self._deadlocks.lost(error)
+        self._checkups.lost(error)
 
     def reborn(self) -> None:
         self._deadlines.start()
@@ -375,6 +389,10 @@ class _Node:
                 self._deadlocks.sought(fact)
             case WaitsTold():
                 self._deadlocks.answered(fact)
+            case HostsAsked():
+                self._checkups.asked(fact)
+            case HostHeard():
+                self._checkups.heard(fact)
             case JoinSeen():
                 if fact.life.node != me:
                     context.submit(AckJoin(fact.lockspace, fact.life))

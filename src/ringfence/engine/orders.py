@@ -251,13 +251,20 @@ class OpenVolume(msgspec.Struct, frozen=True):
     """Why its worker stands still, and what to do."""
 
 
+# -- answered by the driver itself -----------------------------------------------
+
+
+class LookAtHost(_Order, frozen=True):
+    """Find out what this host looks like.  Answer: HostFacts, within some seconds; it changes nothing."""
+
+
 ENGINE_ORDERS = (
     Acquire, Convert, Release, FindLock, Holders, JoinLockspace, GiveBack, LeaveLockspace, Joined,
     LockspaceMembers, Publish, SayGoodbye, Identity,
 )  # fmt: skip
 StorageOrder = ScanDevices | ReadBlocks | WriteBlocks
 BlockOrder = OpenPath | ClosePath | OpenPaths
-DriverOrder = StorageOrder | BlockOrder
+DriverOrder = StorageOrder | BlockOrder | LookAtHost
 Order = (
     Acquire | Convert | Release | FindLock | Holders | JoinLockspace | GiveBack | LeaveLockspace | Joined
     | LockspaceMembers | Publish | SayGoodbye | Identity | DriverOrder

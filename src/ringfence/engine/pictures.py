@@ -13,7 +13,8 @@ import msgspec
 from ringfence.core.ids import Life
 from ringfence.core.modes import Mode
 from ringfence.engine.context import Context
-from ringfence.engine.locker import Locker, Use
+from ringfence.engine.locker import Locker
+from ringfence.engine.uses import Use
 from ringfence.locks.deadlock import served_before
 from ringfence.wire.entries import ClientLock, Waits
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from ringfence.core.modes import Mode
 from ringfence.engine.facts import Fact, LockFact
 from ringfence.engine.state import ClusterState
-from ringfence.locks.lockspace import OpKind
+from ringfence.locks.queues import OpKind
 from ringfence.locks.resource import Blocking, Cancelled, Granted, Lock, Refused, Released, Resource
 from ringfence.wire.entries import Entry, LockCancel, LockConvert, LockRequest
 

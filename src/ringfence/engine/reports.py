@@ -13,6 +13,7 @@ from ringfence.core.modes import Mode
 from ringfence.engine.chains import Chains, who
 from ringfence.engine.context import Context, Phase
 from ringfence.engine.locker import Locker
+from ringfence.engine.standing import restless, standing
 from ringfence.engine.state import ClusterState
 from ringfence.fencing.domain import Victim
 from ringfence.fencing.explain import explain_victim
@@ -34,7 +35,7 @@ def status(
     there is any."""
     state = context.state
     victims = state.victims() if state else []
-    blocked_by = [*_blocked_by(context, why), *broken]
+    blocked_by = [*_blocked_by(context, barrier, why), *broken]
     return {
         "node": context.name(context.me),
         "cluster": context.config.name,
@@ -88,18 +89,12 @@ def locks(context: Context, lockspace: str, locker: Locker) -> Json:
     return {"node": node, "locks": found, "clients": own, "waits": waits, "current": current}
 
 
-def _blocked_by(context: Context, why: str) -> list[str]:
-    if context.phase is not Phase.RUNNING:
-        return [f"{context.name(context.me)}: {why}"]
+def _blocked_by(context: Context, barrier: Barrier | None, why: str) -> list[str]:
     state = context.running
-    assert state is not None
+    if state is None:
+        return [f"{context.name(context.me)}: {why}", *restless(context)]
     found = [_blocked_by_victim(context, state, victim) for victim in state.victims()]
-    if context.vetoed:
-        what = "says that it is not quorate: nothing is granted and nobody is fenced here"
-        found.append(f"{context.name(context.me)}: {context.config.ring} {what}")
-    elif not context.may_report:
-        found.append(f"{context.name(context.me)} has no authority: nothing is granted here")
-    return found
+    return [*found, *standing(context, barrier, why)[:1], *restless(context)]
 
 
 def _blocked_by_victim(context: Context, state: ClusterState, victim: Victim) -> str:

@@ -12,13 +12,15 @@ from ringfence.core.errors import BadInput, NotFound, Refused, RingfenceError
 from ringfence.core.locknames import lockspace_name, resource_name
 from ringfence.core.modes import Mode
 from ringfence.engine import deadlocks, reports
+from ringfence.engine.checkups import Checkups
 from ringfence.engine.client_locks import ClientLocks
-from ringfence.engine.commands import command_for
+from ringfence.engine.commands import command_for, lvs
 from ringfence.engine.commands.disks import find_vg
 from ringfence.engine.commands.locking import space_of
+from ringfence.engine.commands.report import Broken
 from ringfence.engine.context import Context, Phase
 from ringfence.engine.deadlocks import Deadlocks
-from ringfence.engine.effects import Answer
+from ringfence.engine.effects import Answer, Ended
 from ringfence.engine.explain import Explanation
 from ringfence.engine.facts import ConfigRefused
 from ringfence.engine.fencer import Fencer
@@ -40,6 +42,7 @@ from ringfence.locks.deadlock import Ring
 from ringfence.volumes.plan import find_lv
 from ringfence.wire import client as calls
 from ringfence.wire import entries
+from ringfence.wire.checkup import Checkup
 from ringfence.wire.client import Reply
 
 STANDING = (Phase.SUSPENDED, Phase.NO_RING, Phase.SHUT_OUT, Phase.STALE)
@@ -53,6 +56,10 @@ class _Pending(msgspec.Struct):
     answer: Callable[[], None]
 
 
+OUTSIDE = (Phase.STARTING, Phase.NO_RING, Phase.SUSPENDED)
+"""Whoever has no state there was never let in, and has nothing that others would miss."""
+
+
 class Requests:
     def __init__(
         self,
@@ -63,6 +70,7 @@ class Requests:
         views: Views,
         fencer: Fencer,
         deadlocks: Deadlocks,
+        checkups: Checkups,
     ) -> None:
         self._context = context
         self._locker = locker
@@ -70,6 +78,7 @@ class Requests:
         self._views = views
         self._fencer = fencer
         self._deadlocks = deadlocks
+        self._checkups = checkups
         self.locks = locks
         self._pending: list[_Pending] = []
         self._config_refused = ""
@@ -134,6 +143,8 @@ class Requests:
             case calls.Deadlocks():
                 self._must_act()
                 self._deadlocks.ask(lambda found: self._send(client, self._rings(id, found)))
+            case calls.Checkup():
+                self._checkups.ask(lambda found: self._send(client, _told(id, found)))
             case calls.FenceConfirm():
                 self._confirm(client, id, call, who)
             case calls.FenceTrust():
@@ -141,10 +152,7 @@ class Requests:
             case calls.ConfigApply():
                 self._apply_config(client, id, call)
             case calls.Leave():
-                self._must_have_taken_over()
-                self.locks.end_all()
-                persistent = [use.lock for use in self._locker.persistent()]
-                self._run(client, id, call, leave(persistent))
+                self._leave(client, id, call)
             case calls.JoinSpace():
                 lockspace = lockspace_name(call.lockspace)
                 self._context.check_name(lockspace)
@@ -178,7 +186,22 @@ class Requests:
             self.stopped = [vg for vg in self.stopped if vg != call.vg]
             if call.action == "lockstop":
                 self.stopped.append(call.vg)
-        self._run(client, id, call, command_for(call))
+        # What a path's state is, only this node's tasks know; who else asks gets what the locks say.
+        command = lvs(call, self._broken()) if isinstance(call, calls.Lvs) else command_for(call)
+        self._run(client, id, call, command)
+
+    def _leave(self, client: int, id: str, call: calls.Leave) -> None:
+        context = self._context
+        self._must_have_taken_over()
+        if context.state is None and context.phase in OUTSIDE:
+            words = f"{context.name(context.me)} was not in the cluster: there is nothing to leave"
+            self._send(client, Reply(id, result={"message": words, "closed": [], "lost": 0}))
+            context.out(Ended(words))
+            return
+        if not call.force:
+            self.locks.end_all()
+        persistent = [use.lock for use in self._locker.persistent()]
+        self._run(client, id, call, leave(persistent, self._taken_away if call.force else None))
 
     def _leave_space(self, lockspace: str, *, force: bool) -> Command:
         self._must_know(lockspace)
@@ -191,12 +214,16 @@ class Requests:
                     f"lockspace {lockspace}: {', '.join(used)} is open here, which no force will close",
                     next="ringfence lvchange -an, then leave again",
                 )
-            self._must_run(lockspace)
-            lost = self.locks.take_away(lockspace)
+            lost = self._taken_away(lockspace)
         else:
             yield GiveBack((lockspace,))
         yield LeaveLockspace(lockspace)
         return {"left": lockspace, "lost": lost}
+
+    def _taken_away(self, lockspace: str) -> int:
+        """How many locks clients lose by it.  Raises Refused."""
+        self._must_run(lockspace)
+        return self.locks.take_away(lockspace)
 
     def _must_run(self, lockspace: str) -> None:
         """Raises Refused unless what is let go of there goes to others at once."""
@@ -276,26 +303,32 @@ class Requests:
 
     def _look_at_paths(self) -> Generator[Order, Any, tuple[tuple[OpenVolume, ...], dict[str, str], str]]:
         """This host's open volumes; what is wrong with which (VG/LV -> line); or why nothing can be told."""
-        due = sorted(self._tasks.opened)
+        broken = self._broken()
         try:
             volumes: tuple[OpenVolume, ...] = yield OpenPaths()
         except RingfenceError as error:
             return (), {}, f"block service: {error}"
-        broken = {f"{one.vg}/{one.lv}": one.failed for one in volumes if one.failed}
-        listed = [(one.vg, one.lv) for one in volumes]
-        for vg, lv in due:
-            if (vg, lv) not in listed and (vg, lv) in self._tasks.opened:
-                broken[f"{vg}/{lv}"] = "its export is gone: the block service was started anew"
-        lines = {
-            name: f"{name} is active here, but {what}; next: ringfence lvchange -a{self._how(name)} {name}"
-            for name, what in sorted(broken.items())
-        }
-        lines |= {
-            f"{one.vg}/{one.lv}": f"{one.vg}/{one.lv} is active here, but {one.stopped}"
-            for one in volumes
-            if one.stopped and not one.failed
-        }
-        return volumes, lines, ""
+        return volumes, broken(volumes), ""
+
+    def _broken(self) -> Broken:
+        """To be asked for before the block service is; tells what is wrong with what it then lists."""
+        due = sorted(self._tasks.opened)
+
+        def broken(volumes: tuple[OpenVolume, ...]) -> dict[str, str]:
+            wrong = {f"{one.vg}/{one.lv}": one.failed for one in volumes if one.failed}
+            listed = [(one.vg, one.lv) for one in volumes]
+            for vg, lv in due:
+                if (vg, lv) not in listed and (vg, lv) in self._tasks.opened:
+                    wrong[f"{vg}/{lv}"] = "its export is gone: the block service was started anew"
+            lines = {
+                name: f"{name} is active here, but {what}; "
+                f"next: ringfence lvchange -a{self._how(name)} {name}"
+                for name, what in sorted(wrong.items())
+            }
+            stopped = {f"{one.vg}/{one.lv}": one.stopped for one in volumes if one.stopped and not one.failed}
+            return lines | {name: f"{name} is active here, but {what}" for name, what in stopped.items()}
+
+        return broken
 
     def _how(self, volume: str) -> str:
         """How an LV is active here: ey or sy."""
@@ -393,6 +426,12 @@ def _resolve(target: str) -> Generator[Order, Any, tuple[str, str] | None]:
 def _join(lockspace: str) -> Command:
     yield JoinLockspace(lockspace)
     return {"joined": lockspace}
+
+
+def _told(id: str, found: Checkup | RingfenceError) -> Reply:
+    if isinstance(found, RingfenceError):
+        return Reply(id, error=found.as_dict())
+    return Reply(id, result=msgspec.to_builtins(found))
 
 
 def _named(call: Any) -> str:

@@ -6,7 +6,8 @@ from typing import Any
 from ringfence.core.ids import Life, Token
 from ringfence.engine.facts import Fact, JoinDone, JoinSeen, LockFact, Retokened, SpaceLeft
 from ringfence.engine.state import ClusterState
-from ringfence.locks.lockspace import Lockspace, Op, OpKind
+from ringfence.locks.lockspace import Lockspace, Op
+from ringfence.locks.queues import OpKind
 from ringfence.locks.resource import Effect as LockEffect
 from ringfence.locks.resource import Granted, Refused
 from ringfence.wire import entries

@@ -65,6 +65,10 @@ class ClusterState(msgspec.Struct, omit_defaults=True):
     vgs: dict[str, VgVersion] = {}
     incidents: list[Incident] = []
 
+    def clear(self) -> list[dict[Any, Any]]:
+        """Forget every lock.  Returns the tables, to be emptied by whoever has the time."""
+        return [table for space in self.lockspaces.values() for table in space.resources.clear()]
+
     # -- reading ---------------------------------------------------------------
 
     @property

@@ -18,7 +18,8 @@ from ringfence.engine.client_locks import ClientLocks, Recall, in_use
 from ringfence.engine.context import Context
 from ringfence.engine.effects import DoOrder
 from ringfence.engine.facts import SpaceLeft
-from ringfence.engine.locker import Locker, Owner, lost_error
+from ringfence.engine.locker import Locker, lost_error
+from ringfence.engine.uses import Owner
 from ringfence.lvm2.names import UUID_CHARACTERS
 from ringfence.wire import entries
 

@@ -9,7 +9,13 @@ next life must not begin while a writer of the old one may still run.
 
 What concerns many locks at once (a purge, a snapshot) is work that goes on in slices.  Until it is
 done everything else that the ring delivers waits behind it, in its order, as if the ring were slow; so
-it makes no difference how the slices fall.  Only heartbeats are heard at once: they change no state."""
+it makes no difference how the slices fall.  Only heartbeats are heard at once: they change no state.
+
+A ring that is parted may deliver to each side, at the end of the view and long after, what that side's
+own members sent behind a message that it has missed (Moser et al., Extended Virtual Synchrony, ICDCS
+1994, 2.1: the transitional configuration; corosync does not tell of it).  Two sides that took it in would
+have two states at one position.  So what is delivered when no own word of the last `grant_ms` has come back
+waits until one does; with the end of the view it is forgotten, and said again in the next."""
 
 from collections import deque
 from collections.abc import Iterator
@@ -32,12 +38,15 @@ from ringfence.engine.snapshot import Gathering, split
 from ringfence.engine.state import ClusterState
 from ringfence.membership.authority import Authority
 from ringfence.membership.barrier import Barrier, Verdict
+from ringfence.membership.quorum import is_primary
 from ringfence.wire import ring
 from ringfence.wire.entries import LOCK_ENTRIES, Goodbye
 from ringfence.wire.ring import Frame, Heartbeat, Ready, Snapshot, Submitted
 
 Event = tuple[int, Life, ring.Item | None]
 """(sender, its life, what it said), in the total order; None: the frame itself was heard."""
+LOSS_DETECTIONS = 2
+"""A ring that has delivered nothing for longer than so many detection times has not just lost a member."""
 Work = Iterator[list[Fact]]
 """What an event leads to, slice by slice."""
 
@@ -74,6 +83,10 @@ class Views:
         self.why = "waiting for the ring"
         """What keeps this node from running, for people."""
         self._primary = False
+        self._regains = False
+        """Since this node ran last it had no ring, no quorum, or a ring that delivered nothing."""
+        self._ready_ns = 0
+        """When to say Ready, if that waits; 0: it does not."""
         self._done = False
         """This view's barrier is complete."""
         self._procdown: set[int] = set()
@@ -84,6 +97,8 @@ class Views:
         self._work: Work | None = None
         self._behind: deque[Event] = deque()
         """What this view's members said, and waits for the work."""
+        self._unsure: list[Event] = []
+        """What they said, and perhaps not all of them were told."""
         self._after: deque[ViewChanged | RingLost | Delivered] = deque()
         """From the end of this view on."""
         self._generation = 0
@@ -143,6 +158,15 @@ class Views:
             return
         context.epoch = view.epoch
         context.refused = {}
+        silent_ms = (context.now_ns - self._back_ns) // 1_000_000
+        if silent_ms > LOSS_DETECTIONS * context.config.timing.detection_ms:
+            self._regains = True
+        before = self.barrier.members if self.barrier is not None else ()
+        gone = [view.how.get(node, "nodedown") for node in before if node not in view.members]
+        nobody_new = all(node in before for node in view.members)
+        context.hearing.ring_formed(
+            context.now_ns, without_cause=nobody_new and ("nodedown" in gone or not gone)
+        )
         for node, how in sorted(view.how.items()):
             (self._procdown.add if how == "procdown" else self._procdown.discard)(node)
         self._stop()
@@ -151,13 +175,38 @@ class Views:
         if context.phase is not Phase.STALE:
             context.phase = Phase.BARRIER
             self.why = "waiting for every member of the view to say that it is ready"
-        self._say_ready()
+        absent = self._awaited(view.members)
+        if absent:
+            self._ready_ns = context.now_ns + context.config.timing.token_ms * 1_000_000
+            self.why = f"waiting a moment for {absent}, for the ring is just coming together again"
+        else:
+            self._say_ready()
+
+    def _awaited(self, members: tuple[int, ...]) -> str:
+        """Names of those whom this node waits for before it says Ready.
+
+        When a network is back its links come up one after the other: two of three may be a majority for some
+        tenths of a second before the third is there, who has lost nothing.  So nobody who has been without
+        quorum goes on without the others of the last primary view before a token has passed."""
+        state = self._context.state
+        if not self._regains or state is None or not is_primary(state.config, members, True):
+            return ""
+        return ", ".join(state.name(node) for node in state.ready if node not in members)
+
+    def look(self) -> None:
+        """Every step: say Ready, if that was waited with for long enough."""
+        if self._ready_ns and self._context.now_ns >= self._ready_ns:
+            self.why = "waiting for every member of the view to say that it is ready"
+            self._say_ready()
 
     def _ring_lost(self, lost: RingLost) -> None:
         context = self._context
         self._stop()
+        if self.barrier is not None:
+            context.hearing.ring_formed(context.now_ns, without_cause=True)
         self.barrier = None
         self._parts.interrupted()
+        self._regains = True
         if context.phase is not Phase.STALE:
             context.phase = Phase.NO_RING
             self.why = f"no ring: {lost.reason}"
@@ -212,9 +261,11 @@ class Views:
         context.record("stale", f"{context.name(context.me)} is stale: {why}", life=str(context.life))
         context.phase, self.why = Phase.STALE, f"stale ({why}): waiting until every data path is closed"
         self._parts.interrupted()
-        self._buffer, self._work = [], None
+        self._buffer, self._unsure, self._work = [], [], None
         if not self._drop_paths:
             return
+        if context.state is not None:
+            context.discarded += context.state.clear()
         context.state = None
         context.authority.lost()
         context.outbox.clear()
@@ -233,8 +284,11 @@ class Views:
         self._context.authority.suspended()
         self._context.outbox.close()
         self._buffer, self._gathering = [], Gathering()
+        self._unsure = []
+        self._ready_ns = 0
 
     def _say_ready(self) -> None:
+        self._ready_ns = 0
         context, state = self._context, self._context.state
         carries = state is not None and context.phase is not Phase.STALE
         left_open = context.left_open
@@ -257,6 +311,7 @@ class Views:
                 fenced=state.domain.fenced_lives() if state and carries else context.disk.fenced,
                 quarantined=context.disk.quarantined,
                 speaks=context.speaks,
+                out=context.disk.out,
                 protocol=state.protocol if state and carries else context.speaks.low,
             )
         )
@@ -272,10 +327,26 @@ class Views:
                 self._before(sender, frame.life, item)
 
     def _event(self, sender: int, life: Life, item: ring.Item | None) -> None:
-        if self.busy and not (isinstance(item, Heartbeat) and self._context.phase is Phase.RUNNING):
+        running = self._context.phase is Phase.RUNNING
+        if running and isinstance(item, Heartbeat):
+            self._do(sender, life, item)
+        elif running and (self._unsure or not self._moves):
+            self._unsure.append((sender, life, item))
+        elif self.busy:
             self._behind.append((sender, life, item))
         else:
             self._do(sender, life, item)
+
+    @property
+    def _moves(self) -> bool:
+        """Whether the ring moves: a word that this node sent in this view within `grant_ms` came back."""
+        context = self._context
+        return context.now_ns - self._back_ns < context.config.timing.grant_ms * 1_000_000
+
+    @property
+    def _back_ns(self) -> int:
+        """When this node sent the last word of this view that came back to it, or began the view."""
+        return max(self._context.authority.own_heartbeat_ns, self._context.hearing.view_ns)
 
     def _do(self, sender: int, life: Life, item: ring.Item | None) -> None:
         if self._context.phase is Phase.RUNNING:
@@ -342,6 +413,7 @@ class Views:
     def _suspend(self, barrier: Barrier, verdict: Verdict) -> None:
         context = self._context
         context.phase = Phase.SUSPENDED
+        self._regains = True
         absent = [node.name for node in context.config.nodes if node.id not in barrier.members]
         if verdict.divergent:
             self.why = "the members' states differ and no majority agrees: all stand still"
@@ -395,6 +467,7 @@ class Views:
             wall_ms,
             verdict.fresh,
             shown,
+            verdict.out,
         )
         if state.lives.get(context.me) != context.life:
             self.go_stale(f"not admitted to view {barrier.epoch}")
@@ -416,6 +489,7 @@ class Views:
         context = self._context
         assert context.state is not None
         context.phase, self.why = Phase.RUNNING, ""
+        self._regains = False
         context.authority.entered(context.epoch, context.state.ready)
         context.outbox.open(context.state.senders[context.me].seq)
         return self._parts.entered(before)
@@ -515,6 +589,9 @@ class Views:
                 context.authority.heard(context.now_ns, sender, item)
                 if life == context.life:
                     context.hearing.echoed(context.now_ns)
+                    if self._unsure and self._moves:
+                        self._behind.extend(self._unsure)
+                        self._unsure = []
         elif isinstance(item, Ready):
             self._admit(life, item)
 

@@ -1,31 +1,32 @@
-"""A lab: a whole cluster of real processes on this host, one directory, no root.
+"""A lab: a whole cluster of real processes on this host, in one directory.
 
-One hub, one power switch, and per host an init with a block service and a daemon below it.  The
-lab's own commands reach hosts only as a data centre's hands would: power, cables, a debugger's stop."""
+One hub, one power switch, and per host an init with a block service and a daemon below it.  On corosync
+(`--ring corosync`, needs root) there is a network switch instead of the hub, and each init has a corosync,
+too.  The lab's own commands reach hosts only as a data centre's hands would: power, cables, a debugger's
+stop."""
 
 import contextlib
 import os
-import secrets
-import shlex
 import signal
 import sys
 import time
-import uuid
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import msgspec
 
 from ringfence.client import connect
-from ringfence.config import Loaded, render
-from ringfence.core.cluster import ClusterConfig, Confirms, DeviceConfig, Level, NodeConfig, Timing
+from ringfence.core.cluster import Timing
 from ringfence.core.errors import BadInput, Refused, RingfenceError, Unavailable
-from ringfence.host.processes import Process, process
-from ringfence.lab import fence_agent, trees
+from ringfence.host.processes import STOPPED, Process, process
+from ringfence.lab import trees
+from ringfence.lab.furnish import furnish
 from ringfence.lab.interrupts import undisturbed
-from ringfence.lab.layout import DEVICES, Kept, Layout, layout, node_names
+from ringfence.lab.layout import HUB, Kept, Layout, Ring, layout, node_names
 from ringfence.lab.line_socket import Json, ask
-from ringfence.ring.admin import HubAdmin
+from ringfence.lab.network import Way
+from ringfence.lab.parts import Part
+from ringfence.lab.ring_side import ring_side
 
 MOST_NODES = 16
 TIMING = Timing(
@@ -47,7 +48,9 @@ class Lab:
     def __init__(self, places: Layout, kept: Kept) -> None:
         self._places = places
         self._kept = kept
+        self._side = ring_side(places, kept)
         self.nodes = kept.nodes
+        self.ring = kept.ring
 
     # -- up and down ----------------------------------------------------------------------
 
@@ -60,19 +63,23 @@ class Lab:
         timing: Timing = TIMING,
         naive: bool = False,
         progress: Progress = lambda line: None,
+        ring: Ring = HUB,
     ) -> "Lab":
         """Make a lab and return when every host is ready.  Whatever goes wrong, nothing is left running.
 
         Raises RingfenceError."""
         if not 1 <= nodes <= MOST_NODES:
             raise BadInput(f"a lab has 1 to {MOST_NODES} hosts, not {nodes}", next="--nodes 2")
+        if naive and ring != HUB:
+            raise BadInput("protections are off only in a lab on the hub", next="--ring hub")
         places = layout(directory)
         cls._refuse_second(places)
-        lab = cls(places, Kept(node_names(nodes), naive=naive))
+        lab = cls(places, Kept(node_names(nodes), ring, naive=naive))
+        lab._side.check()
         try:
-            lab._furnish(size_bytes, timing)
-            progress(f"hub and power switches start in {places.dir}")
-            lab.start_hub(timing.token_ms)
+            furnish(places, lab._kept, lab._side, size_bytes, timing)
+            progress(f"{lab.carrier_name} and power switches start in {places.dir}")
+            lab.start_carrier(timing.token_ms)
             lab._start_power()
             progress(f"{nodes} hosts boot")
             lab.wait_ready(READY_S + nodes, progress)
@@ -91,7 +98,7 @@ class Lab:
     def _refuse_second(places: Layout) -> None:
         if places.file.exists():
             kept = places.kept()
-            if any(trees.alive(Process(*one)) for one in (kept.hub, kept.power) if one[0]):
+            if any(trees.alive(Process(*one)) for one in (kept.carrier, kept.power) if one[0]):
                 raise Refused(f"a lab runs in {places.dir}", next=f"ringfence lab down --dir {places.dir}")
         if places.disk.exists():
             raise Refused(
@@ -114,52 +121,21 @@ class Lab:
         _end(kept.power)  # first, for it could boot a host again
         for node in kept.nodes:  # all off by now, unless the switch was gone already
             _end(self._places.init_of(node) or (0, 0))
-        _end(kept.hub)
-        for socket in (self._places.power_socket, self._places.hub_socket):
-            socket.unlink(missing_ok=True)
+        _end(kept.carrier)
+        self._side.clear()
+        self._places.power_socket.unlink(missing_ok=True)
         for node in kept.nodes:
             for path in (self._places.root(node) / "run").rglob("*"):
                 if path.is_socket():
                     path.unlink(missing_ok=True)
 
-    def _furnish(self, size_bytes: int, timing: Timing) -> None:
-        """Disk, agents, passwords, one configuration a host."""
-        places = self._places
-        try:
-            places.dir.mkdir(parents=True, exist_ok=True)
-            with places.disk.open("xb") as disk:
-                disk.truncate(size_bytes)
-            password = secrets.token_hex(12)
-            _write(places.password_file, f"{password}\n", 0o600)
-            for name in ("bmc", "pdu"):
-                words = [sys.executable, "-I", "-S", os.path.abspath(fence_agent.__file__), name]
-                _write(places.agent(name), f"#!/bin/sh\nexec {shlex.join(words)}\n", 0o755)
-            config = config_of(places, self.nodes, timing, self._kept.naive)
-            for node in self.nodes:
-                paths, root = places.paths(node), places.root(node)
-                loaded = Loaded(
-                    config, (str(places.disk),), "", places.hub_socket, lab=True, lab_dir=str(places.dir)
-                )
-                _write(paths.file, render(loaded), 0o644)
-                _write(root / "etc/machine-id", f"{uuid.uuid4().hex}\n", 0o444)
-                for device in config.devices:
-                    _write(paths.secrets / device.name, f"password={password}\n", 0o600)
-        except OSError as error:
-            raise Unavailable(
-                f"cannot make a lab in {places.dir}: {error}", next="choose another --dir"
-            ) from None
-        places.keep(self._kept)
-
-    def start_hub(self, token_ms: int = TIMING.token_ms) -> None:
-        """Also one that was killed: it goes on with the epochs that it kept."""
-        places = self._places
-        places.hub_socket.unlink(missing_ok=True)
-        words = ["-m", "ringfence", "hub", "--socket", str(places.hub_socket)]
-        words += ["--state", str(places.hub_state), "--token-ms", str(token_ms)]
+    def start_carrier(self, token_ms: int = TIMING.token_ms) -> None:
+        """The hub, or the switch.  Also a hub that was killed: it goes on with the epochs that it kept."""
+        name, words = self._side.carrier, self._side.words(token_ms)
         with undisturbed():  # what was started is written down before a Ctrl-C may end it all
-            hub = self._run("hub", words)
-            self._remember(msgspec.structs.replace(self._kept, hub=hub))
-        self._until("the hub", places.hub_socket.exists, hub, "hub")
+            carrier = self._run(name, words)
+            self._remember(msgspec.structs.replace(self._kept, carrier=carrier))
+        self._until(f"the {name}", self._side.works, carrier, name)
 
     def _start_power(self) -> None:
         places = self._places
@@ -168,13 +144,18 @@ class Lab:
             self._remember(msgspec.structs.replace(self._kept, power=power))
         self._until("the power switch", places.power_socket.exists, power, "power")
 
-    def hub(self) -> Process:
-        """As it was started last; it may have ended."""
-        return Process(*self._kept.hub)
+    @property
+    def carrier_name(self) -> str:
+        """"hub" or "switch"."""
+        return self._side.carrier
 
-    def kill_hub(self) -> None:
+    def carrier(self) -> Process:
+        """The hub or the switch, as it was started last; it may have ended."""
+        return Process(*self._kept.carrier)
+
+    def kill_carrier(self) -> None:
         """End it as a crash would."""
-        _end(self._kept.hub)
+        _end(self._kept.carrier)
 
     def _remember(self, kept: Kept) -> None:
         self._kept = kept
@@ -238,24 +219,58 @@ class Lab:
 
     # -- what can be done to hosts ---------------------------------------------------------------
 
-    def freeze(self, node: str) -> None:
-        """Stop every process of the host."""
-        self._order("freeze", node)
+    def freeze(self, node: str, part: Part | None = None) -> None:
+        """Stop every process of the host, or one service of it with what that started."""
+        if part is None:
+            self._order("freeze", node)
+        else:
+            trees.freeze(self.part(node, part))
 
-    def thaw(self, node: str) -> None:
-        self._order("thaw", node)
+    def thaw(self, node: str, part: Part | None = None) -> None:
+        if part is None:
+            self._order("thaw", node)
+        else:
+            trees.thaw(self.part(node, part))
 
-    def cut(self, node: str) -> None:
-        """Take the host's ring cable out; cables that are out already stay out."""
-        number = self.nodes.index(self._known(node)) + 1
-        with HubAdmin(self._places.hub_socket) as hub:
-            others = [[one for one in group if one != number] for group in hub.status().groups]
-            hub.cut([*(group for group in others if group), [number]])
+    def kill(self, node: str, part: Part) -> None:
+        """SIGKILL to one service of the host, to nothing below it.  Nobody starts it again: see `start`."""
+        trees.send(self.part(node, part), signal.SIGKILL)
+
+    def start(self, node: str, part: Part) -> int:
+        """Start a service of the host again, as its service manager would; its pid.
+
+        Raises as `spawn`; Refused: it runs."""
+        with contextlib.suppress(Unavailable):
+            self.part(node, part)
+            raise Refused(f"{part.value} runs on {node}", next=f"ringfence lab kill {node} {part.value}")
+        return self.spawn(node, part.argv(self._places, node), self.root(node) / part.log)
+
+    def cut(self, node: str, other: str = "", way: Way = Way.BOTH, link: int | None = None) -> None:
+        """Let packets of the host be lost; what is cut already stays cut.
+
+        Args:
+            other: only those from and to this host; both go on to hear the rest.
+            way: INBOUND: those to `node`.  OUTBOUND: those from it.
+            link: only on this link.
+
+        Raises Refused: the hub can only cut a host off from all others, both ways."""
+        others = [other] if other else [one for one in self.nodes if one != node]
+        self._side.cut(self.number(node), [self.number(one) for one in others], way, link)
+
+    def partition(self, *groups: Sequence[str]) -> None:
+        """Cut the ring into these groups in one step; hosts in none of them form one more together."""
+        self._side.partition([[self.number(node) for node in group] for group in groups])
 
     def heal(self) -> None:
-        """All ring cables are in again."""
-        with HubAdmin(self._places.hub_socket) as hub:
-            hub.heal()
+        """All cables are in again."""
+        self._side.heal()
+
+    def cuts(self) -> list[Json]:
+        """[{"from", "to", "link"}]: what does not pass."""
+        return [
+            {"from": self.nodes[one - 1], "to": self.nodes[other - 1], "link": link}
+            for one, other, link in self._side.cuts()
+        ]
 
     def power(self, node: str, to: str) -> None:
         """"on" or "off", by hand: chassis and both outlets."""
@@ -277,23 +292,54 @@ class Lab:
         request: Json = {"argv": list(argv), "out": str(out) if out else "", "env": env or {}}
         return int(ask(self._places.init_socket(self._known(node)), request)["pid"])
 
-    def start_daemon(self, node: str) -> int:
-        """Start the host's daemon again, as its service manager would; its pid.  Raises as `spawn`."""
-        root = self.root(node)
-        argv = [sys.executable, "-m", "ringfence", "daemon", "--node", node, "--root", str(root)]
-        return self.spawn(node, argv, root / "daemon.log")
-
     def alive(self, node: str, pid: int) -> bool:
         """Whether the host runs this process."""
+        return any(one.pid == pid for one in self.tree(node))
+
+    def tree(self, node: str) -> list[Process]:
+        """All that the host runs; nothing if it is off."""
         init = self._report(node)["init"]
-        return init is not None and any(one.pid == pid for one in trees.tree(Process(*init)))
+        return trees.tree(Process(*init)) if init is not None else []
+
+    @property
+    def services(self) -> list[Part]:
+        """Of each host."""
+        return [part for part in Part if part is not Part.COROSYNC or self.ring.is_corosync]
+
+    def part(self, node: str, part: Part) -> Process:
+        """Raises Unavailable: it does not run.  BadInput: no host of this lab has it."""
+        self._has(part)
+        for one in self.tree(node):
+            if part.words in trees.command(one.pid):
+                return one
+        raise Unavailable(f"{part.value} does not run on {node}", next="ringfence lab status")
+
+    def parts(self, node: str) -> dict[str, str]:
+        """Service -> "runs", "frozen" or "ended"."""
+        found = dict.fromkeys((part.value for part in self.services), "ended")
+        for one in self.tree(node):
+            command = trees.command(one.pid)
+            for part in self.services:
+                if part.words in command:
+                    found[part.value] = "frozen" if one.state in STOPPED else "runs"
+        return found
+
+    def _has(self, part: Part) -> None:
+        if part not in self.services:
+            raise BadInput(
+                f"this lab's ring is the hub: no host has {part.value}",
+                next="make a lab with --ring corosync",
+            )
 
     def status(self) -> Json:
-        """{"dir", "naive", "hub", "power", "hosts": {name: {power, frozen, boots, outlets, lies, …}}}."""
+        """{"dir", "naive", "ring", "hub" or "switch", "power", "hosts": {name: {power, frozen, …}}}."""
         kept = self._places.kept()
-        up = {name: trees.alive(Process(*one)) for name, one in (("hub", kept.hub), ("power", kept.power))}
+        processes = ((self._side.carrier, kept.carrier), ("power", kept.power))
+        up = {name: trees.alive(Process(*one)) for name, one in processes}
         hosts = ask(self._places.power_socket, {"order": "status"})["hosts"] if up["power"] else {}
-        return {"dir": str(self._places.dir), "naive": kept.naive, **up, "hosts": hosts}
+        return {
+            "dir": str(self._places.dir), "naive": kept.naive, "ring": kept.ring.name, **up, "hosts": hosts,
+        }  # fmt: skip
 
     # -- helpers -------------------------------------------------------------------------------
 
@@ -304,32 +350,14 @@ class Lab:
         report: Json = ask(self._places.power_socket, {"order": "status"})["hosts"][self._known(node)]
         return report
 
+    def number(self, node: str) -> int:
+        """Its node id."""
+        return self.nodes.index(self._known(node)) + 1
+
     def _known(self, node: str) -> str:
         if node not in self.nodes:
             raise BadInput(f"the lab has no host {node}", next=f"one of {', '.join(self.nodes)}")
         return node
-
-
-def config_of(places: Layout, nodes: Sequence[str], timing: Timing, naive: bool) -> ClusterConfig:
-    """Level 1 is each host's BMC, level 2 both its outlets."""
-    configs, devices = [], []
-    for number, node in enumerate(nodes, 1):
-        names = [f"{device}-{node}" for device in DEVICES]
-        configs.append(NodeConfig(number, node, levels=(Level((names[0],)), Level((names[1], names[2])))))
-        where = {"ip": str(places.power_socket)}
-        bmc, pdu = str(places.agent("bmc")), str(places.agent("pdu"))
-        devices.append(DeviceConfig(names[0], bmc, Confirms.HOST_OFF, {**where, "plug": node}))
-        for name, outlet in ((names[1], "a"), (names[2], "b")):
-            plug = {**where, "plug": f"{node}:{outlet}"}
-            devices.append(DeviceConfig(name, pdu, Confirms.OUTLET_OFF, plug, own_supply=True))
-    return ClusterConfig(
-        "lab",
-        two_node=len(nodes) == 2,
-        naive=naive,
-        timing=timing,
-        nodes=tuple(configs),
-        devices=tuple(sorted(devices, key=lambda device: device.name)),
-    )
 
 
 def _end(one: tuple[int, int]) -> None:
@@ -339,14 +367,6 @@ def _end(one: tuple[int, int]) -> None:
         trees.kill(root)
         with contextlib.suppress(ChildProcessError):
             os.waitpid(root.pid, 0)
-
-
-def _write(path: Path, text: str, mode: int) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-    with os.fdopen(fd, "w") as file:
-        file.write(text)
-    os.chmod(path, mode)
 
 
 def _last_line(file: Path) -> str:

@@ -13,7 +13,10 @@ from ringfence.core.errors import BadInput
 from ringfence.core.units import parse_size
 from ringfence.lab.cluster import MOST_NODES, TIMING, Lab
 from ringfence.lab.interrupts import ended_like_ctrl_c
+from ringfence.lab.network import Way
+from ringfence.lab.parts import Part
 from ringfence.lab.power import Lie
+from ringfence.lab.ring_options import chosen, ring_options
 from ringfence.lab.torture.commands import torture
 
 C = TypeVar("C", bound=Callable[..., Any])
@@ -47,10 +50,15 @@ def _done(as_json: bool, line: str, **answer: Any) -> None:
     'eval "$(ringfence lab env an-a01n01 --dir /tmp/lab)"; ringfence status'
 )
 def lab() -> None:
-    """A cluster of real processes on this host, with power switches that can lie; needs no root."""
+    """A cluster of real processes on this host, with power switches that can lie.
+
+    Needs no root on the embedded ring; on corosync it does, for network namespaces."""
 
 
-@lab.command()
+@lab.command(
+    epilog="Examples: ringfence lab up --dir /tmp/lab; "
+    "ringfence lab up --ring corosync --nodes 3 --dir /tmp/lab"
+)
 @click.option(
     "--nodes", type=click.IntRange(1, MOST_NODES), default=2, show_default=True, help="How many hosts."
 )
@@ -58,9 +66,21 @@ def lab() -> None:
 @click.option("--size", default="256M", show_default=True, help="Size of the shared disk image.")
 @click.option("--naive", is_flag=True, help="Protections off: agents are believed, authority is not checked.")
 @click.option("--slow", is_flag=True, help="With the times of a real cluster, not the lab's quicker ones.")
+@ring_options
 @_json
-def up(nodes: int, directory: Path, size: str, naive: bool, slow: bool, as_json: bool) -> None:
+def up(
+    nodes: int,
+    directory: Path,
+    size: str,
+    naive: bool,
+    slow: bool,
+    ring: str,
+    transport: str | None,
+    links: int | None,
+    as_json: bool,
+) -> None:
     """Make a lab and return when all its hosts are ready."""
+    on = chosen(ring, transport, links, naive)
     size_bytes = parse_size(size)
     if size_bytes < 8 << 20:
         raise BadInput(f"a disk of {size} has no room for a volume group", next="--size 256M")
@@ -70,10 +90,10 @@ def up(nodes: int, directory: Path, size: str, naive: bool, slow: bool, as_json:
             click.echo(line)
 
     with ended_like_ctrl_c():
-        made = Lab.up(directory, nodes, size_bytes, Timing() if slow else TIMING, naive, progress)
+        made = Lab.up(directory, nodes, size_bytes, Timing() if slow else TIMING, naive, progress, on)
     where = shlex.quote(str(directory))
     line = f'the disk is {made.disk}; next: eval "$(ringfence lab env {made.nodes[0]} --dir {where})"'
-    _done(as_json, line, nodes=list(made.nodes), disk=str(made.disk), naive=naive)
+    _done(as_json, line, nodes=list(made.nodes), disk=str(made.disk), naive=naive, ring=ring)
 
 
 @lab.command()
@@ -91,35 +111,78 @@ def env(node: str, directory: Path, as_json: bool) -> None:
 @_dir
 @_json
 def status(directory: Path, as_json: bool) -> None:
-    """Which hosts have power, which are frozen, which devices lie."""
-    found = Lab.open(directory).status()
+    """Which hosts have power, which are frozen, what is cut, which devices lie."""
+    opened = Lab.open(directory)
+    found = opened.status()
+    carrier = opened.carrier_name
+    found["cuts"] = opened.cuts() if found[carrier] else []
+    for name, host in found["hosts"].items():
+        host["services"] = opened.parts(name) if host["init"] else {}
     if as_json:
         _done(True, "", **found)
         return
-    for name in ("hub", "power"):
+    for name in (carrier, "power"):
         click.echo(f"{name:<12} {'runs' if found[name] else 'DOWN'}")
     for name, host in found["hosts"].items():
         state = "frozen" if host["frozen"] else host["power"]
-        lies = ", ".join(f"{device} lies: {lie}" for device, lie in host["lies"].items())
         outlets = " ".join(f"{outlet} {to}" for outlet, to in host["outlets"].items())
-        click.echo(f"{name:<12} {state:<7} chassis {host['chassis']}, {outlets}{'; ' if lies else ''}{lies}")
+        more = [f"{device} lies: {lie}" for device, lie in host["lies"].items()]
+        if not host["frozen"]:
+            more += [f"{part} {how}" for part, how in host["services"].items() if how != "runs"]
+        told = f"chassis {host['chassis']}, {outlets}{'; ' if more else ''}{', '.join(more)}"
+        click.echo(f"{name:<12} {state:<7} {told}")
+    for cut in found["cuts"]:
+        where = f" on link {cut['link']}" if opened.ring.links > 1 else ""
+        click.echo(f"cut: {cut['from']} -> {cut['to']}{where}")
     if found["naive"]:
         click.echo("PROTECTIONS ARE OFF (naive)")
 
 
-def _host_command(name: str, help: str, act: Callable[[Lab, str], None], done: str) -> None:
-    @lab.command(name, help=help)
+def _host_command(
+    name: str, help: str, act: Callable[[Lab, str, Part | None], None], done: str
+) -> None:
+    example = f"ringfence lab {name} an-a01n01"
+
+    @lab.command(name, help=help, epilog=f"Examples: {example}; {example} --only daemon")
     @click.argument("node")
+    @click.option(
+        "--only", type=click.Choice([part.value for part in Part]), help="Only this service of the host."
+    )
     @_dir
     @_json
-    def command(node: str, directory: Path, as_json: bool) -> None:
-        act(Lab.open(directory), node)
-        _done(as_json, f"{node} {done}", node=node)
+    def command(node: str, only: str | None, directory: Path, as_json: bool) -> None:
+        act(Lab.open(directory), node, Part(only) if only else None)
+        what = f"{only} on {node}" if only else node
+        _done(as_json, f"{what} {done}", node=node, only=only)
 
 
 _host_command("freeze", "Stop every process of NODE (SIGSTOP).", Lab.freeze, "is frozen")
 _host_command("thaw", "Let NODE go on.", Lab.thaw, "goes on")
-_host_command("cut", "Take NODE's ring cable out.", Lab.cut, "is cut off from the ring")
+
+
+@lab.command(
+    epilog="Examples: ringfence lab cut an-a01n01; ringfence lab cut an-a01n01 --from an-a01n03; "
+    "ringfence lab cut an-a01n01 --inbound; ringfence lab cut an-a01n01 --link 0"
+)
+@click.argument("node")
+@click.option("--from", "other", default="", help="Only from this host; both still reach all others.")
+@click.option("--inbound", "way", flag_value=Way.INBOUND.value, help="NODE hears nothing, and is heard.")
+@click.option("--outbound", "way", flag_value=Way.OUTBOUND.value, help="NODE hears, and is not heard.")
+@click.option("--link", type=click.IntRange(0), help="Only on this link (a lab with --links).")
+@_dir
+@_json
+def cut(
+    node: str, other: str, way: str | None, link: int | None, directory: Path, as_json: bool
+) -> None:
+    """Cut NODE off from the ring, beside what is cut already.
+
+    In a lab on the hub only wholly: from all others, in both directions."""
+    opened = Lab.open(directory)
+    opened.cut(node, other, Way(way) if way else Way.BOTH, link)
+    whom = f"from {other}" if other else "from the ring"
+    how = f", {way}" if way else ""
+    where = f" on link {link}" if link is not None else ""
+    _done(as_json, f"{node} is cut off {whom}{how}{where}", node=node, cuts=opened.cuts())
 
 
 @lab.command()
@@ -129,6 +192,30 @@ def heal(directory: Path, as_json: bool) -> None:
     """Put all ring cables in again."""
     Lab.open(directory).heal()
     _done(as_json, "the ring is whole again")
+
+
+@lab.command(
+    epilog="Example: ringfence lab kill an-a01n01 corosync; ringfence lab start an-a01n01 corosync"
+)
+@click.argument("node")
+@click.argument("service", type=click.Choice([part.value for part in Part]))
+@_dir
+@_json
+def kill(node: str, service: str, directory: Path, as_json: bool) -> None:
+    """Kill one SERVICE of NODE (SIGKILL); nobody starts it again."""
+    Lab.open(directory).kill(node, Part(service))
+    _done(as_json, f"{service} on {node} is killed", node=node, service=service)
+
+
+@lab.command(epilog="Example: ringfence lab start an-a01n01 daemon")
+@click.argument("node")
+@click.argument("service", type=click.Choice([part.value for part in Part]))
+@_dir
+@_json
+def start(node: str, service: str, directory: Path, as_json: bool) -> None:
+    """Start one SERVICE of NODE that has ended."""
+    pid = Lab.open(directory).start(node, Part(service))
+    _done(as_json, f"{service} on {node} runs", node=node, service=service, pid=pid)
 
 
 @lab.command()

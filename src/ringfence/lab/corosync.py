@@ -10,6 +10,7 @@ import msgspec
 from ringfence.config.corosync_conf import Options, render_corosync
 from ringfence.core.cluster import ClusterConfig
 from ringfence.core.errors import Unavailable
+from ringfence.lab.namespaces import Namespace
 from ringfence.lab.trees import spawn
 
 SHARED = Path("/dev/shm")
@@ -59,13 +60,14 @@ def new_key() -> bytes:
     return os.urandom(KEY_BYTES)
 
 
-def check_programs() -> None:
-    """Raises Unavailable: names what is not installed."""
+def check_host() -> None:
+    """Raises Unavailable: names what is not installed; Refused: not root."""
     missing = {name: package for name, package in PROGRAMS.items() if shutil.which(name) is None}
     if missing:
         raise Unavailable(
             f"not installed: {', '.join(missing)}", next=f"apt-get install {' '.join(missing.values())}"
         )
+    Namespace().close()
 
 
 def remove_leftovers(pid: int) -> None:

@@ -14,6 +14,7 @@ from ringfence.core.errors import RingfenceError
 from ringfence.lab.cluster import Lab
 from ringfence.lab.demo_report import ActReport, DemoReport, EventsMissing
 from ringfence.lab.judge import Verdict
+from ringfence.lab.layout import HUB, Ring
 from ringfence.lab.stage import VOLUME, Stage, Vm, newer, reported
 from ringfence.lab.teller import Teller
 from ringfence.wire import client as calls
@@ -25,17 +26,24 @@ WRITES_AFTER = 200
 NAIVE_WRITES = 800
 
 
-def play(acts: Sequence[str], teller: Teller, parent: Path | None = None, keep: bool = False) -> DemoReport:
+def play(
+    acts: Sequence[str],
+    teller: Teller,
+    parent: Path | None = None,
+    keep: bool = False,
+    ring: Ring = HUB,
+) -> DemoReport:
     """Play acts by name ("honest", "lying", "naive"), each on a lab of its own.
 
     Args:
+        ring: of the labs; the naive act's is the hub in any case.
         parent: where the labs' directory is made; None = the system's place for such.
         keep: leave the directory (hosts' logs, histories, the disk) behind.  After an error it stays.
 
     Raises RingfenceError: the story did not go on; it names where the logs are."""
     directory = Path(tempfile.mkdtemp(prefix="rfdemo", dir=parent))
     try:
-        report = DemoReport([_ACTS[name](directory / name, teller) for name in acts])
+        report = DemoReport([_ACTS[name](directory / name, teller, ring) for name in acts])
     except EventsMissing as error:
         raise RingfenceError(str(error), next=f"the hosts' logs are in {directory}") from None
     except RingfenceError as error:
@@ -51,10 +59,11 @@ def play(acts: Sequence[str], teller: Teller, parent: Path | None = None, keep: 
 
 
 @contextlib.contextmanager
-def _stage(directory: Path, teller: Teller, naive: bool = False) -> Iterator[Stage]:
+def _stage(directory: Path, teller: Teller, ring: Ring, naive: bool = False) -> Iterator[Stage]:
     directory.mkdir(parents=True)
-    teller.say("a lab of two hosts starts: hub, power switches, two hosts, one shared disk image")
-    lab = Lab.up(directory / "lab", 2, DISK_BYTES, naive=naive)
+    carrier = "a network, a corosync a host" if ring.is_corosync else "hub"
+    teller.say(f"a lab of two hosts starts: {carrier}, power switches, two hosts, one shared disk image")
+    lab = Lab.up(directory / "lab", 2, DISK_BYTES, naive=naive, ring=ring)
     try:
         stage = Stage(lab, teller, directory / "vms")
         try:
@@ -68,10 +77,10 @@ def _stage(directory: Path, teller: Teller, naive: bool = False) -> Iterator[Sta
         lab.down()
 
 
-def _honest(directory: Path, teller: Teller) -> ActReport:
+def _honest(directory: Path, teller: Teller, ring: Ring) -> ActReport:
     teller.act("Act 1: an honest fence")
     act = ActReport("honest")
-    with _stage(directory, teller) as stage:
+    with _stage(directory, teller, ring) as stage:
         one, two = stage.lab.nodes
         stage.make_volume(one, LV_SIZE)
         stage.type(two, "lvs", "-o", "+lv_holder")
@@ -96,10 +105,10 @@ def _honest(directory: Path, teller: Teller) -> ActReport:
     return act
 
 
-def _lying(directory: Path, teller: Teller) -> ActReport:
+def _lying(directory: Path, teller: Teller, ring: Ring) -> ActReport:
     teller.act("Act 2: a fence that lies")
     act = ActReport("lying")
-    with _stage(directory, teller) as stage:
+    with _stage(directory, teller, ring) as stage:
         one, two = stage.lab.nodes
         stage.make_volume(one, LV_SIZE)
         _writing(stage, one, "vm-a1", WRITES_BEFORE)
@@ -148,10 +157,12 @@ def _lying(directory: Path, teller: Teller) -> ActReport:
     return act
 
 
-def _naive(directory: Path, teller: Teller) -> ActReport:
+def _naive(directory: Path, teller: Teller, ring: Ring) -> ActReport:
     teller.act("Act 3: the same lie with protections off (--naive)")
     act = ActReport("naive")
-    with _stage(directory, teller, naive=True) as stage:
+    if ring != HUB:
+        teller.say("this act runs on the hub: nobody gets protections off on a ring of many hosts")
+    with _stage(directory, teller, HUB, naive=True) as stage:
         one, two = stage.lab.nodes
         stage.make_volume(one, LV_SIZE)
         first = _writing(stage, one, "vm-a1", WRITES_BEFORE)
@@ -176,7 +187,8 @@ def _naive(directory: Path, teller: Teller) -> ActReport:
     return act
 
 
-_ACTS: dict[str, Callable[[Path, Teller], ActReport]] = {"honest": _honest, "lying": _lying, "naive": _naive}
+Act = Callable[[Path, Teller, Ring], ActReport]
+_ACTS: dict[str, Act] = {"honest": _honest, "lying": _lying, "naive": _naive}
 ACTS = tuple(_ACTS)
 
 

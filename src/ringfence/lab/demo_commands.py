@@ -9,10 +9,14 @@ import msgspec
 from ringfence.core.errors import EXIT_FAILED, EXIT_OK
 from ringfence.lab.demo import ACTS, play
 from ringfence.lab.interrupts import ended_like_ctrl_c
+from ringfence.lab.ring_options import chosen, ring_options
 from ringfence.lab.teller import RichTeller, Teller
 
 
-@click.command(epilog="Examples: ringfence demo; ringfence demo --json; ringfence demo --act lying --keep")
+@click.command(
+    epilog="Examples: ringfence demo; ringfence demo --json; ringfence demo --act lying --keep; "
+    "ringfence demo --ring corosync"
+)
 @click.option("--act", "acts", type=click.Choice(ACTS), multiple=True, help="Only this act; repeatable.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.option(
@@ -22,15 +26,25 @@ from ringfence.lab.teller import RichTeller, Teller
     help="Make the labs below this directory.  [default: the system's for temporary files]",
 )
 @click.option("--keep", is_flag=True, help="Leave the labs' files behind.")
-def demo(acts: tuple[str, ...], as_json: bool, directory: Path | None, keep: bool) -> int:
-    """The whole story on a lab of real processes on this host; needs no root.
+@ring_options
+def demo(
+    acts: tuple[str, ...],
+    as_json: bool,
+    directory: Path | None,
+    keep: bool,
+    ring: str,
+    transport: str | None,
+    links: int | None,
+) -> int:
+    """The whole story on a lab of real processes on this host; on the hub it needs no root.
 
     A host freezes with a volume open; it is fenced; another goes on.  Then the fence device lies.
     Then the same with protections off.  Exit 0: the first two acts lost nothing, and the third shows
     what the protections are for; else 5."""
+    on = chosen(ring, transport, links)
     teller = Teller(None) if as_json else RichTeller() if sys.stdout.isatty() else Teller(sys.stdout)
     with ended_like_ctrl_c():
-        report = play(acts or ACTS, teller, directory, keep)
+        report = play(acts or ACTS, teller, directory, keep, on)
     if as_json:
         click.echo(msgspec.json.format(msgspec.json.encode(report.as_dict()), indent=2).decode())
     else:

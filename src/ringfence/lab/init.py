@@ -1,9 +1,9 @@
 """A lab host's init: `python -m ringfence.lab.init DIR NODE`, the root of all processes of that host.
 
-It holds the host's own link to the hub (as long as it answers, the host lives), starts the block
-service and the daemon, starts further programs when asked, and buries orphans.  It starts nothing
-again by itself: what ends stays ended until the host is booted, and is noted in ROOT/ended.log with its
-exit code (a signal's is negative)."""
+It holds the host's own link to the hub (as long as it answers, the host lives), or starts a corosync in
+the host's own network; starts the block service and the daemon, further programs when asked, and buries
+orphans.  It starts nothing again by itself: what ends stays ended until the host is booted, and is noted in
+ROOT/ended.log with its exit code (a signal's is negative)."""
 
 import os
 import shlex
@@ -15,25 +15,43 @@ from pathlib import Path
 from types import MappingProxyType
 
 from ringfence.config import load
+from ringfence.core.errors import Unavailable
+from ringfence.lab.corosync import remove_leftovers
 from ringfence.lab.layout import Layout
 from ringfence.lab.line_socket import Json, LineServer
+from ringfence.lab.namespaces import enter, private_mounts
+from ringfence.lab.parts import Part
 from ringfence.lab.trees import become_subreaper, spawn
 from ringfence.ring.hostlink import HostLink
 
 
 def main(directory: str, node: str) -> None:
     places = Layout(Path(directory))
+    on_corosync = places.kept().ring.is_corosync
+    if on_corosync:
+        _move_in(places, node)  # before there are threads, which would stay outside
     become_subreaper()
-    loaded = load(places.paths(node))
-    HostLink(loaded.hub(places.paths(node)), loaded.cluster.node_named(node).id).start()
-    root, python = str(places.root(node)), sys.executable
-    log = places.root(node)
     programs = _Programs(places.ended(node))
-    programs.start([python, "-m", "ringfence.block", "--root", root], log / "block.log")
-    programs.start([python, "-m", "ringfence", "daemon", "--node", node, "--root", root], log / "daemon.log")
+    parts = [Part.BLOCK, Part.DAEMON]
+    if on_corosync:
+        parts.insert(0, Part.COROSYNC)
+    else:
+        loaded = load(places.paths(node))
+        HostLink(loaded.hub(places.paths(node)), loaded.cluster.node_named(node).id).start()
+    for part in parts:
+        programs.start(part.argv(places, node), places.root(node) / part.log)
     LineServer(places.init_socket(node), programs.asked)
     while True:
         programs.bury()
+
+
+def _move_in(places: Layout, node: str) -> None:
+    """Into the host's own network, /run and /dev/shm: all that runs below this init is there."""
+    wires = places.wires()
+    if wires is None:
+        raise Unavailable("the lab's switch does not run", next="ringfence lab down, and up")
+    enter(wires.hosts[node])
+    private_mounts(places.root(node) / "run")
 
 
 class _Programs:
@@ -64,6 +82,7 @@ class _Programs:
         with self._starting:  # else it may have ended before its start was noted
             words = self._words.pop(pid, None)
         if words is not None:
+            remove_leftovers(pid)  # else each corosync that is killed fills more of the host's /dev/shm
             with self._log.open("a") as file:
                 file.write(f"{os.waitstatus_to_exitcode(status)} {words}\n")
 

@@ -17,13 +17,51 @@ DEVICES = ("bmc", "pdu-a", "pdu-b")
 """A host's fence devices: a BMC, and the two outlets of a PDU that feed it."""
 
 
+RINGS = ("hub", "corosync")
+
+
+class Ring(msgspec.Struct, frozen=True):
+    """By what the hosts of a lab hear one another."""
+
+    name: str = "hub"
+    transport: str = "knet"
+    """Of corosync."""
+    links: int = 1
+    """Of corosync: separate networks from each host to each."""
+
+    @property
+    def is_corosync(self) -> bool:
+        return self.name == "corosync"
+
+    @property
+    def words(self) -> list[str]:
+        """The options of a command that make it this one; none for the default."""
+        names = ("ring", "transport", "links")
+        pairs = zip(names, msgspec.structs.astuple(self), msgspec.structs.astuple(Ring()), strict=True)
+        return [word for name, mine, usual in pairs if mine != usual for word in (f"--{name}", str(mine))]
+
+
+HUB = Ring()
+
+
 class Kept(msgspec.Struct, frozen=True):
     """D/lab.json: what was started.  (pid, start time) names a process for ever."""
 
     nodes: tuple[str, ...]
-    hub: tuple[int, int] = (0, 0)
+    ring: Ring = HUB
+    carrier: tuple[int, int] = (0, 0)
+    """The hub, or the switch."""
     power: tuple[int, int] = (0, 0)
     naive: bool = False
+
+
+class Wires(msgspec.Struct, frozen=True):
+    """D/network.json: the network namespaces, as paths that are good while the switch runs."""
+
+    switch: str
+    hosts: dict[str, str]
+    inodes: tuple[int, ...]
+    """Of all of them: by these a process in one is known when the switch has ended."""
 
 
 class Layout(msgspec.Struct, frozen=True):
@@ -44,6 +82,17 @@ class Layout(msgspec.Struct, frozen=True):
     @property
     def hub_state(self) -> Path:
         return self.dir / "hub.epoch"
+
+    @property
+    def network_file(self) -> Path:
+        """Of a lab on corosync; there once its switch works."""
+        return self.dir / "network.json"
+
+    def wires(self) -> Wires | None:
+        try:
+            return msgspec.json.decode(self.network_file.read_bytes(), type=Wires)
+        except (OSError, msgspec.MsgspecError):
+            return None
 
     @property
     def power_socket(self) -> Path:
@@ -85,9 +134,15 @@ class Layout(msgspec.Struct, frozen=True):
         return self.root(node) / "run/init"
 
     def keep(self, kept: Kept) -> None:
-        new = self.file.with_suffix(".new")
-        new.write_bytes(msgspec.json.encode(kept))
-        os.replace(new, self.file)
+        self._write(self.file, kept)
+
+    def keep_wires(self, wires: Wires) -> None:
+        self._write(self.network_file, wires)
+
+    def _write(self, file: Path, value: msgspec.Struct) -> None:
+        new = file.with_suffix(".new")
+        new.write_bytes(msgspec.json.encode(value))
+        os.replace(new, file)
 
     def kept(self) -> Kept:
         """Raises Unavailable: there is no lab."""

@@ -42,7 +42,7 @@ class Namespace:
         if isinstance(found, OSError):
             raise Refused(
                 f"network namespaces cannot be made here: {found.strerror}",
-                next="become root (CAP_SYS_ADMIN)",
+                next="become root (CAP_SYS_ADMIN), or --ring hub",
             )
         self._fd = found
         self.run(["ip", "link", "set", "lo", "up"])

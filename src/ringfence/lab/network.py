@@ -5,6 +5,7 @@ each link, and on it a port a host; host number N has the address 10.77.LINK.N t
 Cuts are elements of a set in the switch's nftables: pairs of ports between which no packet passes, in that
 direction.  ARP does pass, for a cut in one direction must not become one in both a while later."""
 
+import enum
 from collections.abc import Iterable, Sequence
 
 import msgspec
@@ -20,6 +21,16 @@ table bridge cuts {
 
 Cut = tuple[int, int, int]
 """(from host number, to host number, link): what the second is not to hear."""
+
+
+class Way(enum.Enum):
+    """Which packets of a host are lost."""
+
+    BOTH = "both"
+    INBOUND = "inbound"
+    """It sends, and hears nothing."""
+    OUTBOUND = "outbound"
+    """It hears, and nobody hears it."""
 
 
 class Network:
@@ -68,10 +79,8 @@ class Network:
 class Cables:
     """What passes through a switch; also through another process's (its path is all that is needed)."""
 
-    def __init__(self, switch: str, hosts: Sequence[int], links: int = 1) -> None:
+    def __init__(self, switch: str) -> None:
         self._switch = switch
-        self._hosts = hosts
-        self._links = range(links)
 
     def cuts(self) -> frozenset[Cut]:
         told = msgspec.json.decode(self._nft("-j", "list", "set", "bridge", "cuts", "cut"))
@@ -93,22 +102,24 @@ class Cables:
     def _nft(self, *words: str, stdin: str = "") -> str:
         return run_in(self._switch, ["nft", *words], stdin)
 
-    # -- kinds of cuts -----------------------------------------------------------------
 
-    def out_of(self, number: int) -> list[Cut]:
-        """What the host sends is heard by nobody."""
-        return [(number, other, link) for link in self._links for other in self._hosts if other != number]
+def cuts_between(
+    ones: Iterable[int], others: Iterable[int], links: Iterable[int], way: Way = Way.BOTH
+) -> list[Cut]:
+    """Whatever `ones` and `others` send one another; `way` as `ones` see it."""
+    pairs = [(one, other) for one in ones for other in others if one != other]
+    found = [(one, other, link) for one, other in pairs for link in links if way is not Way.INBOUND]
+    return found + [(other, one, link) for one, other in pairs for link in links if way is not Way.OUTBOUND]
 
-    def into(self, number: int) -> list[Cut]:
-        """The host hears nothing."""
-        return [(other, one, link) for one, other, link in self.out_of(number)]
 
-    def around(self, number: int) -> list[Cut]:
-        return self.out_of(number) + self.into(number)
-
-    def between(self, one: int, other: int) -> list[Cut]:
-        """Both go on to hear everybody else."""
-        return [(*pair, link) for link in self._links for pair in ((one, other), (other, one))]
+def cuts_apart(
+    groups: Iterable[Iterable[int]], hosts: Iterable[int], links: Sequence[int] = (0,)
+) -> list[Cut]:
+    """Between all groups; hosts in none of them are one more."""
+    parts = [list(group) for group in groups]
+    parts.append([one for one in hosts if not any(one in part for part in parts)])
+    pairs = [(part, later) for at, part in enumerate(parts) for later in parts[at + 1 :]]
+    return [cut for part, later in pairs for cut in cuts_between(part, later, links)]
 
 
 def port(number: int, link: int) -> str:

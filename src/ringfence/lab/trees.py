@@ -143,6 +143,11 @@ def _waits_for_child(one: Process, found: list[Process]) -> bool:
     )
 
 
+def command(pid: int) -> str:
+    """Its words, joined by spaces; "" for one that has ended."""
+    return _image(Process(pid, 0)).replace(b"\0", b" ").decode(errors="replace")
+
+
 def _image(one: Process) -> bytes:
     """b"" for one that has ended."""
     with contextlib.suppress(OSError):

@@ -24,7 +24,7 @@ import msgspec
 
 from ringfence.core.modes import Mode
 from ringfence.locks.compat import compatible
-from ringfence.locks.node_lock import Place
+from ringfence.locks.holdings import Place
 from ringfence.locks.resource import Resource
 from ringfence.wire.entries import ClientLock
 

@@ -3,6 +3,8 @@
 Source: Linux include/uapi/linux/dlmconstants.h; the checks are those of fs/dlm/lock.c
 `set_lock_args` and `set_unlock_args`."""
 
+from typing import Final
+
 from ringfence.core.modes import Mode
 
 LVB_BYTES = 32
@@ -11,51 +13,51 @@ LVB_BYTES = 32
 class Flag:
     """Plain numbers: they are tested a dozen times for each lock, and an enum's `&` is ten times slower."""
 
-    NOQUEUE = 0x1
+    NOQUEUE: Final = 0x1
     """Refuse with EAGAIN rather than queue."""
-    CANCEL = 0x2
+    CANCEL: Final = 0x2
     """Of an unlock: take back what waits or converts; nothing held is given up."""
-    CONVERT = 0x4
-    VALBLK = 0x8
+    CONVERT: Final = 0x4
+    VALBLK: Final = 0x8
     """Read the value block with the grant, or write it, as the pair of modes says."""
-    QUECVT = 0x10
+    QUECVT: Final = 0x10
     """A conversion does not pass those that are queued (Davis 6-7)."""
-    IVVALBLK = 0x20
+    IVVALBLK: Final = 0x20
     """Where the value block would be written, mark it as not valid instead."""
-    CONVDEADLK = 0x40
+    CONVDEADLK: Final = 0x40
     """Give up the held mode (to NL) rather than be refused with EDEADLK."""
-    PERSISTENT = 0x80
+    PERSISTENT: Final = 0x80
     """The lock stays as an orphan if its client ends without unlocking it."""
-    NODLCKWT = 0x100
+    NODLCKWT: Final = 0x100
     """Queue a conversion even if it deadlocks; whoever asked sorts it out."""
-    NODLCKBLK = 0x200
+    NODLCKBLK: Final = 0x200
     """Taken and of no effect, as in the DLM."""
-    EXPEDITE = 0x400
+    EXPEDITE: Final = 0x400
     """Grant a new NL lock past every queue (Davis 6-11)."""
-    NOQUEUEBAST = 0x800
+    NOQUEUEBAST: Final = 0x800
     """Beside NOQUEUE: if it is refused, those in its way hear of it all the same."""
-    HEADQUE = 0x1000
+    HEADQUE: Final = 0x1000
     """Queue at the head."""
-    NOORDER = 0x2000
+    NOORDER: Final = 0x2000
     """Grant as soon as nobody's held mode conflicts, whatever the queues' order."""
-    ORPHAN = 0x4000
+    ORPHAN: Final = 0x4000
     """Take over an orphan of this name and mode."""
-    ALTPR = 0x8000
+    ALTPR: Final = 0x8000
     """Where the mode wanted cannot be granted at once, PR will do."""
-    ALTCW = 0x10000
+    ALTCW: Final = 0x10000
     """Where the mode wanted cannot be granted at once, CW will do."""
-    FORCEUNLOCK = 0x20000
+    FORCEUNLOCK: Final = 0x20000
     """Unlock also what waits or converts."""
-    TIMEOUT = 0x40000
+    TIMEOUT: Final = 0x40000
     """Deprecated in the DLM; here only beside a time limit of the request, which is what counts."""
-    YIELDS = 0x1000000
+    YIELDS: Final = 0x1000000
     """Not the DLM's.  A node's conversion for the sake of one of its waiting clients: the node withdraws
     it when its held mode is in somebody's way, so it takes no part in deadlocks."""
-    TRY = 0x2000000
+    TRY: Final = 0x2000000
     """Not the DLM's, and only beside NOQUEUE.  A node's try for a client, where nodes keep locks that
     nobody uses: it waits, if nobody else does, until every holder in its way has given back or said
     that a client needs it."""
-    DEMOTED = 0x4000000
+    DEMOTED: Final = 0x4000000
     """Not the DLM's, and nobody may ask for it: CONVDEADLK took the mode of the conversion that bears it."""
 
 

@@ -7,57 +7,14 @@ not taken only because the ceiling is too low for the one wanted (the cluster is
 that caches may not be using what it holds: a try, by a client or another node, is refused for its sake only
 after it has been asked."""
 
-import msgspec
-
 from ringfence.core.modes import Mode
 from ringfence.locks.compat import compatible, covers, supremum
 from ringfence.locks.flags import Flag
-from ringfence.locks.lockspace import OpKind
-from ringfence.locks.resource import Effect, Granted, Lock, Resource, reads_lvb
+from ringfence.locks.queues import EMPTY_LVB, Effect, Granted, LocalQueues, Lock
+from ringfence.locks.resource import Resource, reads_lvb
 
 
-class Outstanding(msgspec.Struct):
-    """The cluster operation whose answer this node waits for."""
-
-    kind: OpKind
-    mode: Mode
-    flags: int = 0
-    raises: bool = False
-    """It asks for more, or for a fresh value; else it gives back."""
-    client: int | None = None
-    """For whom it was asked; None once that client has withdrawn."""
-    readers: tuple[int, ...] = ()
-    """Clients that were queued when it was sent: its answer's value is new enough for them."""
-    cancelled: bool = False
-    refused_early: Mode = Mode.UN
-    """What others were refused (NOQUEUEBAST) for the sake of this grant."""
-    yielded: bool = False
-    """It was taken back for the sake of other nodes: lower before anything else is asked."""
-
-
-class Local(Resource, gc=False):
-    ceiling: Mode = Mode.UN
-    """The node's cluster lock; while that is being lowered, what it is lowered to."""
-    asked: Mode = Mode.UN
-    """The weakest mode that covers what other nodes wait for; UN: none does."""
-    noticed: Mode = Mode.UN
-    """The same without mere tries: of a try that may be refused its holders are not told (lock.c)."""
-    tried: Mode = Mode.UN
-    """What other nodes try for, and have not been told that it is needed here."""
-    caching: tuple[int, ...] = ()
-    """Clients that may keep a lock unused; asked with a notice of a try, they release or say `busy`."""
-    fresh: tuple[int, ...] | None = None
-    """A cluster grant has just arrived: those who queued before it come before the other nodes, and for
-    these clients the value block was read after they had asked."""
-    outstanding: Outstanding | None = None
-    settled: tuple[int, ...] = ()
-    """Clients whose wish the cluster could not grant at once: they take the alternative that they named."""
-    hold_until_ms: int = 0
-    """The end of the minimum hold time, on the caller's clock: until it is set to 0, new clients are let in
-    under the present ceiling though others wait."""
-    nudged: dict[int, Mode] | None = None
-    """The weakest mode that covers what each client was told of as refused, until its next grant."""
-
+class Local(Resource, LocalQueues):
     @property
     def queueing(self) -> bool:
         """Whether the node itself waits in the cluster's queue."""
@@ -69,6 +26,11 @@ class Local(Resource, gc=False):
         """Other nodes come first: nothing is asked of the cluster for new clients, and but for the minimum
         hold time none is let in under the present ceiling."""
         return self.fresh is None and not compatible(self.ceiling, self.asked)
+
+    @property
+    def plain(self) -> bool:
+        """There is no value block that anybody could miss."""
+        return self.lvb_valid and self.lvb == EMPTY_LVB
 
     def needed(self) -> Mode:
         """The weakest cluster mode that covers what clients hold."""

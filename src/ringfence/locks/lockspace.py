@@ -8,7 +8,6 @@ Nothing is granted between the first and the last of these (design: lockspaces o
 Whoever may grant walks resources in the order of their names: the order of a dict is not part of the
 state, and every node must give the same grants the same tokens."""
 
-import enum
 import errno
 from collections.abc import Collection, Iterator
 
@@ -18,17 +17,9 @@ from ringfence.core.errors import BadInput
 from ringfence.core.locknames import NAME_BYTES, lockspace_name, resource_name
 from ringfence.core.modes import Mode
 from ringfence.locks.flags import Flag
-from ringfence.locks.resource import Cancelled, Effect, Granted, Lock, Refused, Resource, check
+from ringfence.locks.queues import Cancelled, Effect, Granted, Lock, OpKind, Refused
+from ringfence.locks.resource import Resource, check
 from ringfence.locks.table import Resources, check_table
-
-
-class OpKind(enum.Enum):
-    REQUEST = "request"
-    CONVERT = "convert"
-    UNLOCK = "unlock"
-    CANCEL = "cancel"
-    BUSY = "busy"
-    """What the owner holds is needed: tries that it is in the way of are refused."""
 
 
 class Op(msgspec.Struct, frozen=True):

@@ -9,6 +9,9 @@ What it promises, whatever crosses on the way:
   need, and from the moment that this is asked for nothing above it is granted here;
 - a node that is in others' way gives back what its clients do not need, and before it lets new clients
   in; but a grant that it waited for first serves those who waited;
+- a lock that the node had to wait for is given back with its last client, unasked: the next request, here
+  or there, is ordered among the nodes, so that two clients in a tight loop take turns.  It is kept all
+  the same while it has a value block, which would be lost with the last lock;
 - the value block: what a client wrote is sent on at once, with the lowering if there is one, else by
   itself (a conversion from PW to PW or EX to EX writes), and the writer is answered only when it is in
   the ordered state: holders of NL or CR elsewhere may read it from then on.
@@ -34,14 +37,12 @@ go on.  An EDEADLK takes a client's mode or its wish, so it cannot come back for
 import errno
 from collections.abc import Collection
 
-import msgspec
-
 from ringfence.core.ids import Token
 from ringfence.core.modes import Mode
 from ringfence.locks.compat import compatible, covers, supremum
 from ringfence.locks.flags import ALTERNATIVES, Flag, valid_unlock
-from ringfence.locks.local import Local, Outstanding
-from ringfence.locks.lockspace import OpKind
+from ringfence.locks.holdings import Holding, Place
+from ringfence.locks.local import Local
 from ringfence.locks.outs import (
     AskCluster,
     ClientBlocking,
@@ -52,7 +53,17 @@ from ringfence.locks.outs import (
     ClientReleased,
     Out,
 )
-from ringfence.locks.resource import Blocking, Cancelled, Effect, Granted, Lock, Refused, Released
+from ringfence.locks.queues import (
+    Blocking,
+    Cancelled,
+    Effect,
+    Granted,
+    Lock,
+    OpKind,
+    Outstanding,
+    Refused,
+    Released,
+)
 
 PASSED_ON = Flag.NOQUEUE | Flag.NOQUEUEBAST | Flag.NOORDER | Flag.HEADQUE
 PLAIN = Flag.NOQUEUE | Flag.VALBLK
@@ -61,31 +72,7 @@ DEADLOCK = Flag.YIELDS | Flag.NODLCKWT
 """What decides whether the cluster calls a node's conversion a deadlock."""
 
 
-class Place(msgspec.Struct, frozen=True):
-    """Where a client's wish stands on its node."""
-
-    heads: bool
-    """The node asks the cluster for its sake."""
-    behind: tuple[int, ...]
-    """Clients queued right before it; those who will not wait, or pass the order, and who is before them."""
-    shut_out: bool
-    """Other nodes wait for this one, and no new client comes before them."""
-
-
-class NodeLock(msgspec.Struct, gc=False, eq=False):
-    """A struct for its size: a node may keep a million of these."""
-
-    lockspace: str
-    local: Local
-    held: Mode = Mode.UN
-    """The node's lock in the ordered state, as of the last answer."""
-    token: Token | None = None
-    keep: bool = True
-    _unwritten: bool = False
-    """A client wrote the value block (or spoiled it), and the cluster does not know yet."""
-    _withheld: tuple[ClientReleased | ClientGranted | ClientBlocking, ...] = ()
-    """Answers to be told when the cluster knows what was given back or written."""
-
+class NodeLock(Holding):
     @property
     def resource(self) -> str:
         return self.local.name
@@ -212,7 +199,7 @@ class NodeLock(msgspec.Struct, gc=False, eq=False):
         if done.raises and self.held < Mode.CR:
             # Not at each conversion upward: those who wait would never have their turn.
             self.local.hold_until_ms = hold_until_ms
-        self.held, self.token = mode, token
+        self.held, self.token, self.contended = mode, token, done.queued
         if not self._unwritten:
             self.local.lvb_valid = lvb_valid
             if lvb is not None:
@@ -226,6 +213,11 @@ class NodeLock(msgspec.Struct, gc=False, eq=False):
         if done.refused_early is not Mode.UN:
             outs += self._tell(self.local.nudge(done.refused_early))
         return outs + self._step()
+
+    def on_queued(self) -> None:
+        """What the node asked for has to wait for others."""
+        if self.local.outstanding is not None:
+            self.local.outstanding.queued = True
 
     def on_refused(self, number: int, holders: tuple[tuple[int, Mode], ...]) -> list[Out]:
         done = self._answered()
@@ -262,7 +254,7 @@ class NodeLock(msgspec.Struct, gc=False, eq=False):
 
     def on_released(self) -> list[Out]:
         self.local.outstanding = None
-        self.held, self.token = Mode.UN, None
+        self.held, self.token, self.contended = Mode.UN, None, False
         self._nobody_asks()
         self._settle_held()
         return self._step()
@@ -310,7 +302,7 @@ class NodeLock(msgspec.Struct, gc=False, eq=False):
         ]
         outs += self._answer_withheld(known=not self._writes(self.local.outstanding))
         self.local, self._unwritten = Local(self.resource), False
-        self.held, self.token = Mode.UN, None
+        self.held, self.token, self.contended = Mode.UN, None, False
         return outs
 
     def _writes(self, outstanding: Outstanding | None) -> bool:
@@ -347,6 +339,7 @@ class NodeLock(msgspec.Struct, gc=False, eq=False):
             self.local.outstanding is None
             and self.local.asked is Mode.UN
             and self.keep
+            and not self.contended
             and not (self._unwritten or self._withheld or self.local.caching)
         )
 
@@ -375,6 +368,8 @@ class NodeLock(msgspec.Struct, gc=False, eq=False):
         queued = local.converting or local.waiting
         if not self.keep and not queued and local.needed() is not self.held:
             return self._lower(local.needed())
+        if self.contended and local.empty and local.plain:
+            return self._lower(Mode.UN)
         if self._unwritten:
             return self._lower(self.held)
         candidate = local.candidate()
@@ -560,6 +555,7 @@ class NodeLock(msgspec.Struct, gc=False, eq=False):
         assert covers(self.held, self.local.needed()), "clients hold more than their node"
         assert covers(self.local.ceiling, self.local.needed())
         assert not self._unwritten or self.held >= Mode.PW
+        assert not self.contended or self.held is not Mode.UN
 
 
 def _tries(flags: int) -> int:

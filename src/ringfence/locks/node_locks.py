@@ -15,14 +15,13 @@ from collections.abc import Collection, Iterable
 from operator import itemgetter
 from typing import Any
 
-import msgspec
-
 from ringfence.core.ids import Token
 from ringfence.core.modes import Mode
 from ringfence.locks.flags import CLIENTS_OWN, NODES_OWN, Flag
+from ringfence.locks.holdings import Place, Row
 from ringfence.locks.local import Local
 from ringfence.locks.lockspace import check_names
-from ringfence.locks.node_lock import NodeLock, Place
+from ringfence.locks.node_lock import NodeLock
 from ringfence.locks.outs import (
     AskCluster,
     ClientBlocking,
@@ -33,7 +32,7 @@ from ringfence.locks.outs import (
     ClientReleased,
     Out,
 )
-from ringfence.locks.resource import Lock
+from ringfence.locks.queues import Lock
 
 __all__ = [
     "AskCluster",
@@ -48,22 +47,6 @@ __all__ = [
     "Place",
     "Row",
 ]
-
-
-class Row(msgspec.Struct, frozen=True):
-    """A line of `ringfence locks`.  A kept lock without clients has one row without a lock_id."""
-
-    lockspace: str
-    resource: str
-    lock_id: int | None
-    held: Mode
-    wanted: Mode
-    cluster_held: Mode
-    kept: bool
-    """The node holds more than its clients need."""
-    since_ms: int = 0
-    token: Token | None = None
-    orphan: bool = False
 
 
 class NodeLocks:
@@ -101,10 +84,14 @@ class NodeLocks:
         told Released only when the cluster knows, so that whoever is told next can take the lock.
 
         Raises BadInput for an impossible name."""
-        check_names(lockspace, resource)
+        lock = self._find(lockspace, resource)
+        if lock is None:
+            check_names(lockspace, resource)
         if lock_id in self._of or flags & NODES_OWN:
             return [ClientRefused(lock_id, errno.EINVAL)]
-        lock = self._of[lock_id] = self._find(lockspace, resource) or self._new(lockspace, resource)
+        if lock is None:
+            lock = self._new(lockspace, resource)
+        self._of[lock_id] = lock
         if flags & Flag.PERSISTENT:
             self._persistent[lock_id] = False
         outs = lock.request(lock_id, mode, flags & ~CLIENTS_OWN, lvb, keep, cached, now_ms)
@@ -234,6 +221,12 @@ class NodeLocks:
         if hold_until_ms and lock.local.hold_until_ms == hold_until_ms:
             self._hold(hold_until_ms, lock)
         return self._done(lock, outs)
+
+    def on_queued(self, lockspace: str, resource: str) -> None:
+        """What this node asked for has to wait for others."""
+        lock = self._find(lockspace, resource)
+        if lock is not None:
+            lock.on_queued()
 
     def on_refused(
         self, lockspace: str, resource: str, errno: int, blockers: tuple[tuple[int, Mode], ...]
@@ -377,8 +370,8 @@ class NodeLocks:
     def _done(self, lock: NodeLock, outs: list[Out]) -> list[Out]:
         """Forget what has ended."""
         for out in outs:
-            if isinstance(out, ClientReleased | ClientLost) or (
-                isinstance(out, ClientRefused | ClientCancelled) and not lock.knows(out.lock_id)
+            if isinstance(out, (ClientReleased, ClientLost)) or (
+                isinstance(out, (ClientRefused, ClientCancelled)) and not lock.knows(out.lock_id)
             ):
                 self._of.pop(out.lock_id, None)
                 if self._persistent:

@@ -4,7 +4,7 @@ import msgspec
 
 from ringfence.core.ids import Token
 from ringfence.core.modes import Mode
-from ringfence.locks.lockspace import OpKind
+from ringfence.locks.queues import OpKind
 
 
 class _Out(msgspec.Struct, frozen=True):

@@ -15,9 +15,6 @@ Rules: Davis, "VAXcluster Principles", ch. 6, in the numbering and reading of Li
 import errno
 from collections.abc import Collection
 
-import msgspec
-
-from ringfence.core.ids import Token
 from ringfence.core.modes import Mode
 from ringfence.locks.compat import compatible, covers, supremum
 from ringfence.locks.flags import (
@@ -28,82 +25,23 @@ from ringfence.locks.flags import (
     valid_request,
     valid_unlock,
 )
+from ringfence.locks.queues import (
+    EMPTY_LVB,
+    Blocking,
+    Cancelled,
+    Effect,
+    Granted,
+    Lock,
+    Queued,
+    Queues,
+    Refused,
+    Released,
+)
 
-EMPTY_LVB = bytes(LVB_BYTES)
-
-
-class Lock(msgspec.Struct, gc=False, omit_defaults=True):
-    owner: int
-    held: Mode = Mode.UN
-    """UN while it waits."""
-    wanted: Mode = Mode.UN
-    """UN once it is granted."""
-    flags: int = 0
-    """Of the operation in flight."""
-    token: Token | None = None
-    """Stamped by the caller on each grant."""
-    since_ms: int = 0
-    """When the present mode was granted; while waiting, when it was asked for."""
-    notified: Mode = Mode.UN
-    """The weakest mode that covers all it was told others want.  Reset by a grant."""
-    tried: Mode = Mode.UN
-    """The same for tries."""
-
-
-class _Effect(msgspec.Struct, frozen=True, tag=True):
-    owner: int
-
-
-class Granted(_Effect, frozen=True):
-    mode: Mode
-    lvb: bytes | None = None
-    """The value read with this grant; None if nothing was read or it is not valid."""
-    lvb_valid: bool = True
-    demoted: bool = False
-    altmode: bool = False
-    """It is the alternative mode, not the one that was wanted."""
-
-
-class Queued(_Effect, frozen=True):
-    """Not a completion: one will follow."""
-
-    blockers: tuple[int, ...] = ()
-
-
-class Refused(_Effect, frozen=True):
-    """Nothing was changed.
-
-    errno: EAGAIN (NOQUEUE and it cannot be granted now), EDEADLK, EINVAL (flags, mode, or a second lock
-    of one holder), EBUSY (an operation is in flight), ENOENT (no such lock)."""
-
-    errno: int
-    blockers: tuple[tuple[int, Mode], ...] = ()
-    """Who is in the way, with the mode held; UN: it holds nothing and only queues ahead."""
-
-
-class Blocking(_Effect, frozen=True):
-    """The blocking notice (BAST): somebody wants a mode that this holder keeps from it.
-
-    UN takes back what was noticed before: nobody waits for this holder any more."""
-
-    wants: Mode
-    tries: bool = False
-    """It is a try: answer with `busy` if the mode held is needed."""
-    once: bool = False
-    """It was refused (NOQUEUEBAST): nobody waits for an answer, and nothing will take this back."""
-
-
-class Released(_Effect, frozen=True):
-    pass
-
-
-class Cancelled(_Effect, frozen=True):
-    """The operation in flight was taken back; `held` as before it (UN: no lock)."""
-
-    held: Mode = Mode.UN
-
-
-Effect = Granted | Queued | Refused | Blocking | Released | Cancelled
+__all__ = [
+    "EMPTY_LVB", "Blocking", "Cancelled", "Effect", "Granted", "Lock", "Queued", "Refused", "Released",
+    "Resource", "check", "reads_lvb", "writes_lvb",
+]  # fmt: skip
 
 
 def reads_lvb(held: Mode, wanted: Mode) -> bool:
@@ -118,18 +56,7 @@ def writes_lvb(held: Mode, wanted: Mode) -> bool:
     return held >= Mode.PW and wanted <= held
 
 
-class Resource(msgspec.Struct, gc=False, omit_defaults=True):
-    name: str
-    granted: tuple[Lock, ...] = ()
-    converting: tuple[Lock, ...] = ()
-    waiting: tuple[Lock, ...] = ()
-    lvb: bytes = EMPTY_LVB
-    lvb_valid: bool = True
-    lvb_seq: int = 0
-    """Counts writes; a write is also all that makes the LVB valid again."""
-    stirred: bool = False
-    """Something left a queue and nobody was let go on: `advance` is due."""
-
+class Resource(Queues):
     # -- operations --------------------------------------------------------------
 
     def request(

@@ -15,6 +15,7 @@ import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from heapq import heapify, heappop
 from itertools import chain, islice
+from typing import Any
 
 import msgspec
 
@@ -145,6 +146,14 @@ class Resources(Mapping[str, Resource]):
         assert resource is not None
         del self._open[name]
         return resource
+
+    def clear(self) -> list[dict[Any, Any]]:
+        """Forget everything.  Returns the tables, to be emptied by whoever has the time."""
+        tables: list[dict[Any, Any]] = [self._open, self._stirred, *self._shared_by.values()]
+        tables += [part.resources for part in self._parts()]
+        self._open, self._stirred, self._shared_by = {}, {}, {}
+        self._alone, self._shared = {}, _Part()
+        return tables
 
     def purge(self, node: int) -> Iterator[None]:
         """A lost node's locks and requests vanish, little by little: to be run to its end.

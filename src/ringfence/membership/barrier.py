@@ -17,7 +17,7 @@ import msgspec
 from ringfence.core.cluster import ClusterConfig
 from ringfence.core.ids import Epoch, Life
 from ringfence.membership.quorum import is_primary, votes_of
-from ringfence.wire import UNSAID
+from ringfence.wire import CLEAN_STOP, UNSAID
 from ringfence.wire.ring import Ready
 
 
@@ -42,6 +42,8 @@ class Verdict(msgspec.Struct, frozen=True):
     again: bool = False
     """Fresh, but nobody can begin: all are stale, or have yet to close their data paths.  (Two nodes
     that called each other victims.)  Every member speaks once more, as whoever it is by then."""
+    out: tuple[Life, ...] = ()
+    """Fresh: lives that had left cleanly before, and have not been let in again since, sorted."""
     divergent: bool = False
     """Digests differ and no majority agrees: all freeze and shout.  Never primary."""
     victims: tuple[Life, ...] = ()
@@ -114,6 +116,7 @@ class Barrier:
             stale=stale,
             empty=empty,
             fresh=fresh,
+            out=self._out() if fresh and protocol >= CLEAN_STOP else (),
             again=fresh and not any(self._words[node][1].reaped for node in empty),
             divergent=divergent,
             victims=tuple(victims),
@@ -160,6 +163,16 @@ class Barrier:
         """Some member's disk has seen a later primary epoch than the best state went through."""
         newest = max(ready.disk_epoch for _, ready in self._words.values())
         return bool(top) and newest > self._words[top[0]][1].primary
+
+    def _out(self) -> tuple[Life, ...]:
+        """Who had left cleanly before all that carried state were lost, and has not been back since.
+
+        Whoever is let in again has authority only once a majority has kept that on disk.  One of these is
+        here, for here is a majority too: with the highest epoch of all, or with the same as others that
+        had not come so far.  So all who know of the highest epoch must agree."""
+        newest = max(ready.disk_epoch for _, ready in self._words.values())
+        told = [ready.out for _, ready in self._words.values() if ready.disk_epoch == newest]
+        return tuple(sorted(life for life in told[0] if all(life in out for out in told)))
 
     def _roles(
         self, able: tuple[int, ...], carriers: tuple[int, ...], struck: tuple[int, ...]

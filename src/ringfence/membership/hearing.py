@@ -7,10 +7,16 @@ fresh survivor's bound is zero).
 
 Time is an argument: nanoseconds of CLOCK_BOOTTIME, which goes on while the host sleeps."""
 
+from collections import deque
+
 from ringfence.core.cluster import Timing
 from ringfence.core.ids import Life
 
 NS_PER_MS = 1_000_000
+RESTLESS = 3
+"""So often within so many tokens a ring re-forms only if something is wrong with it: one failure is found
+once, and a member that cannot receive is found again and again, every four tokens or so."""
+RESTLESS_TOKENS = 30
 
 
 class Hearing:
@@ -26,6 +32,10 @@ class Hearing:
         self._echoed_ns = 0
         self._deaf_ns = 0
         """When the latest gap between two own heartbeats that came back ended."""
+        self.view_ns = 0
+        """When the ring's present view began; the start of this node before the first."""
+        self._reforms_ns: deque[int] = deque(maxlen=100)
+        """When the ring formed anew, or was lost, though nobody joined and no daemon ended."""
 
     def configured(self, timing: Timing) -> None:
         self._timing = timing
@@ -33,7 +43,7 @@ class Hearing:
     def started(self, now_ns: int) -> None:
         """This node's engine starts: the floor under every life's last word."""
         self._started_ns = now_ns
-        self._ticked_ns = self.last_gap_ns = self._echoed_ns = self._deaf_ns = now_ns
+        self._ticked_ns = self.last_gap_ns = self._echoed_ns = self._deaf_ns = self.view_ns = now_ns
 
     def heard(self, life: Life, now_ns: int) -> None:
         """Any frame of `life` was delivered.  Also call it for a member when it is lost from a view
@@ -92,6 +102,21 @@ class Hearing:
         When a ring that stood still goes on, it may deliver one member's backlog before another's:
         for a moment the others seem silent that only were not delivered yet."""
         return now_ns >= self._deaf_ns + detection_ms * NS_PER_MS
+
+    def ring_formed(self, now_ns: int, *, without_cause: bool) -> None:
+        """The ring formed anew, or was lost.
+
+        Args:
+            without_cause: nobody joined, and no daemon ended: messages were lost, or a host."""
+        self.view_ns = now_ns
+        if without_cause:
+            self._reforms_ns.append(now_ns)
+
+    def restless(self, now_ns: int) -> tuple[int, float]:
+        """(how often the ring re-formed without cause, in how many seconds); (0, 0.0): as it should."""
+        over_ms = RESTLESS_TOKENS * self._timing.token_ms
+        times = sum(now_ns - at_ns < over_ms * NS_PER_MS for at_ns in self._reforms_ns)
+        return (times, over_ms / 1000) if times >= RESTLESS else (0, 0.0)
 
     def _gap(self, now_ns: int) -> bool:
         return (now_ns - self._ticked_ns) * 2 > self._timing.token_ms * NS_PER_MS

@@ -187,23 +187,34 @@ class Broker:
             if partition.pending_bytes > HIGH_WATER_BYTES:
                 self._press(partition)
         elif not partition.flushing:
+            # The first at once: it may be all there is.  The rest of this turn together.
             partition.flushing = True
-            self._loop.call_soon(self._flush, partition)
+            self._loop.call_soon(self._turn_over, partition)
+            self._flush(partition)
+
+    def _turn_over(self, partition: Partition) -> None:
+        partition.flushing = False
+        self._flush(partition)
 
     def _flush(self, partition: Partition) -> None:
-        """Deliver what waits, in one frame or a few, to all members alike."""
-        partition.flushing = False
+        """Deliver what waits, in one frame or a few, to all members alike.
+
+        Whoever sent it is served last: what others do about it (be granted what it gave back) waits for
+        the frame; it has a reply of its own less often."""
         if partition.forming is not None or not partition.pending:
             return
         items, partition.pending, partition.pending_bytes = partition.pending, [], 0
         partition.delivered += len(items)
+        sender = items[-1][0]
+        links = [one.daemon for node, one in partition.members.items() if one.daemon and node != sender]
+        if sender in partition.members and (own := partition.members[sender].daemon) is not None:
+            links.append(own)
         start = 0
         for run in wire.batches([payload for _, payload in items]):
             frame = wire.encode(wire.Deliver(tuple(items[start : start + len(run)])))
             start += len(run)
-            for member in partition.members.values():
-                if member.daemon is not None:
-                    member.daemon.send_now(frame)
+            for link in links:
+                link.send_now(frame)
         self._mind_slow(partition)
 
     def _mind_slow(self, partition: Partition) -> None:

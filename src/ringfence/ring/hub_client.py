@@ -52,6 +52,8 @@ class HubRing:
         self._link: Link[FromHub] | None = None
         self._in_view = False
         self._out: list[bytes] = []
+        self._sending = False
+        """Something was sent in this turn of the loop; what follows it goes out together."""
         self._in: deque[RingInput] = deque()
         self._pumping = False
         self._ended: asyncio.Future[str] | None = None
@@ -79,9 +81,13 @@ class HubRing:
         if link is None or not self._in_view or link.buffered_bytes > UNSENT_LIMIT_BYTES:
             self.dropped += 1
             return
-        if not self._out:
-            asyncio.get_running_loop().call_soon(self._send_waiting)
-        self._out.append(payload)
+        if self._sending:
+            self._out.append(payload)
+            return
+        # The first at once: it may be all there is.  The rest of this turn together.
+        self._sending = True
+        asyncio.get_running_loop().call_soon(self._send_waiting)
+        link.send_now(wire.encode(wire.Send((payload,))))
 
     async def leave(self) -> None:
         """Tell the hub, wait until it has answered (2 s at most), and stop."""
@@ -188,6 +194,7 @@ class HubRing:
 
     def _send_waiting(self) -> None:
         waiting, self._out = self._out, []
+        self._sending = False
         if self._link is None:
             return
         for run in wire.batches(waiting):

@@ -27,6 +27,8 @@ class LvHere(msgspec.Struct, frozen=True):
     uri: str = ""
     connections: int = 0
     active: bool = False
+    broken: bool = False
+    """It ought to be open here, and cannot be used."""
 
 
 def vg_attr(vg: Vg, partial: bool) -> str:
@@ -50,7 +52,7 @@ def lv_attr(vg: Vg, lv: Lv, here: LvHere, partial: bool) -> str:
         "w" if lv.writable else "r",
         policy,
         "m" if "FIXED_MINOR" in lv.status else "-",
-        "a" if here.active else "-",
+        "X" if here.broken else "a" if here.active else "-",
         "o" if here.connections else "-",
         "-",
         "-",
@@ -173,7 +175,7 @@ def lv_row(found: VgOnDisk, lv: Lv, here: LvHere) -> Row:
         "lv_full_name": f"{vg.name}/{lv.name}",
         "lv_path": here.path,
         "lv_uri": here.uri,
-        "lv_active": "active" if here.active else "",
+        "lv_active": "unknown" if here.broken else "active" if here.active else "",
         "lv_holder": ",".join(f"{one['node']}:{one['mode']}" for one in here.holders),
         "lv_holders": list(here.holders),
         "lv_lockargs": lv.lock_args,

@@ -41,6 +41,12 @@ class Deadlocks(_Call, frozen=True):
     Reply result: {"deadlocks": [{"lines": [str], "ring": [{"waiter", "behind"}]}]}."""
 
 
+class Checkup(_Call, frozen=True):
+    """Ask every host what it looks like; `ringfence doctor` judges.
+
+    Reply result: `checkup.Checkup`."""
+
+
 class Events(_Call, frozen=True):
     """Recorded events, oldest first; with follow, then new ones until the client goes."""
 
@@ -83,7 +89,11 @@ class ConfigApply(_Call, frozen=True):
 class Leave(_Call, frozen=True):
     """Close all volumes, leave the cluster cleanly and end the daemon; orphans end with it.
 
-    Refused, with nothing closed, while a client has a lock that it does not merely cache (see `Lock`)."""
+    Refused, with nothing closed, while a client has a lock that it does not merely cache (see `Lock`).  With
+    force (which only the daemon itself asks for, when it must end) clients' locks are taken away after the
+    volumes are closed, as `LeaveSpace` does it."""
+
+    force: bool = False
 
 
 # -- locks -------------------------------------------------------------------
@@ -253,8 +263,9 @@ class LvRemove(_Call, frozen=True):
 
 
 Call = (
-    Status | Why | Locks | Deadlocks | Events | FenceHistory | FenceConfirm | FenceTrust | ConfigShow
-    | ConfigApply | Leave | JoinSpace | LeaveSpace | PurgeOrphans | Lock | Convert | Unlock | Cancel | Busy
+    Status | Why | Locks | Deadlocks | Checkup | Events | FenceHistory | FenceConfirm | FenceTrust
+    | ConfigShow | ConfigApply | Leave | JoinSpace | LeaveSpace | PurgeOrphans
+    | Lock | Convert | Unlock | Cancel | Busy
     | PvCreate | Pvs | VgCreate | VgRemove | VgChange | Vgs | LvCreate | Lvs | LvChange | LvRemove
 )  # fmt: skip
 

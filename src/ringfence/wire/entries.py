@@ -10,6 +10,7 @@ from ringfence.core.cluster import ClusterConfig
 from ringfence.core.evidence import Evidence
 from ringfence.core.ids import Epoch, Life
 from ringfence.core.modes import Mode
+from ringfence.wire.checkup import HostFacts
 
 
 class _Entry(msgspec.Struct, frozen=True, tag=True):
@@ -237,11 +238,26 @@ class Waits(_Entry, frozen=True):
     locks: tuple[ClientLock, ...] = ()
 
 
+class AskHosts(_Entry, frozen=True):
+    """Somebody at the sender looks for what is wrong: every ready node answers with `HostSays`."""
+
+    number: int
+
+
+class HostSays(_Entry, frozen=True):
+    """The answer: what the sender's host looks like."""
+
+    by: Life
+    """Who asked."""
+    number: int
+    facts: HostFacts
+
+
 Entry = (
     JoinLockspace | AckJoin | LeaveLockspace | LockRequest | LockConvert | LockUnlock | LockCancel | LockBusy
     | Retoken | EvidenceSeen | AttemptBegan | AttemptEnded | VictimDue | BoundPassed | Suspect
     | OperatorConfirms | QuarantineLifted | ConfigProposed | Goodbye | VolumeNotice | IncidentSeen
-    | SearchDeadlock | Waits
+    | SearchDeadlock | Waits | AskHosts | HostSays
 )  # fmt: skip
 
 LOCK_ENTRIES = (LockRequest, LockConvert, LockUnlock, LockCancel, LockBusy)

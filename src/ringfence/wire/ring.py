@@ -61,6 +61,8 @@ class Ready(msgspec.Struct, frozen=True, tag=True):
     """What is spoken in the state that it carries; without state it says nothing."""
     shown: tuple[OpenLock, ...] = ()
     """With `reaped` False: all that are open.  It may be admitted if these locks can become its own."""
+    out: tuple[Life, ...] = ()
+    """Lives that had left cleanly by the time of `disk_epoch`, as the sender's disk knows."""
 
 
 class Snapshot(msgspec.Struct, frozen=True, tag=True):

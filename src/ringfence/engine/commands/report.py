@@ -4,7 +4,7 @@ A report never hangs: where a VG's lock is not granted in time (a writer is at w
 lockspace is frozen) or its lockspace is not joined, the answer is what the disks say without a
 lock.  That is still one committed version of each VG; `stale` says that it may not be the newest."""
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from typing import Any
 
 import msgspec
@@ -59,7 +59,11 @@ def vgs(call: Vgs) -> Command:
     return _answer(vg_rows(found), seen)
 
 
-def lvs(call: Lvs) -> Command:
+Broken = Callable[[tuple[OpenVolume, ...]], dict[str, str]]
+"""What is wrong with this host's data paths, given those that are open: VG/LV -> a line."""
+
+
+def lvs(call: Lvs, broken: Broken = lambda volumes: {}) -> Command:
     seen = yield from _read(call.vg)
     if call.vg:
         found = seen.disks.vg_named(call.vg)
@@ -70,10 +74,15 @@ def lvs(call: Lvs) -> Command:
     except Unavailable as error:
         volumes = ()
         seen.notes.append(f"What is open on this host is not known: {error.message}")
+        wrong: dict[str, str] = {}
+    else:
+        wrong = broken(volumes)
     rows: list[Row] = []
     for found in seen.disks.vgs:
         if call.vg in ("", found.vg.name):
-            rows += yield from _lv_rows(found, call.lv, volumes)
+            rows += yield from _lv_rows(found, call.lv, volumes, tuple(wrong))
+    told = [row["lv_full_name"] for row in rows]
+    seen.notes.extend(f"WARNING: {line}" for name, line in wrong.items() if name in told)
     return _answer(rows, seen)
 
 
@@ -114,14 +123,18 @@ def _read(only: str) -> Generator[Order, Any, _Seen]:
     return _Seen(disks, tuple(unlocked))
 
 
-def _lv_rows(found: VgOnDisk, only: str, volumes: tuple[OpenVolume, ...]) -> Generator[Order, Any, list[Row]]:
+def _lv_rows(
+    found: VgOnDisk, only: str, volumes: tuple[OpenVolume, ...], wrong: tuple[str, ...]
+) -> Generator[Order, Any, list[Row]]:
     holders: dict[str, tuple[Holder, ...]] = yield Holders(space_of(found.vg.name))
     rows = []
     for lv in found.vg.lvs:
         if lv.visible and only in ("", lv.name):
             mine: Held | None = yield FindLock(space_of(found.vg.name), lv.uuid)
             volume = next((one for one in volumes if one.uuid == lv.uuid), None)
-            rows.append(lv_row(found, lv, _here(lv, holders, mine, volume)))
+            here = _here(lv, holders, mine, volume)
+            broken = f"{found.vg.name}/{lv.name}" in wrong
+            rows.append(lv_row(found, lv, msgspec.structs.replace(here, broken=broken)))
     return rows
 
 

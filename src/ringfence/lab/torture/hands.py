@@ -23,6 +23,8 @@ from ringfence.lab import trees
 from ringfence.lab.cluster import Lab
 from ringfence.lab.layout import DEVICES
 from ringfence.lab.line_socket import Json
+from ringfence.lab.network import Way
+from ringfence.lab.parts import Part
 from ringfence.lab.torture.plan import Fault, Kind
 from ringfence.wire import client as calls
 
@@ -31,8 +33,7 @@ KEEP_S = 0.4
 AGAIN_S = 0.5
 TRUST_EVERY_S = 3.0
 ASK_MS = 700
-DAEMON, BLOCK = "ringfence daemon --node", "ringfence.block --root"
-"""What is in the command lines of a host's services."""
+WAYS = {Kind.CUT_IN: Way.INBOUND, Kind.CUT_OUT: Way.OUTBOUND}
 
 Say = Callable[[str], None]
 
@@ -143,20 +144,24 @@ class Hands:
                 lab.freeze(node)
                 return lambda: lab.thaw(node)
             case Kind.FREEZE_DAEMON:
-                return self._stop(self._service(node, DAEMON))
+                return self._stop(lab.part(node, Part.DAEMON))
             case Kind.FREEZE_HUB:
-                return self._stop(lab.hub())
+                return self._stop(lab.carrier())
             case Kind.KILL_DAEMON:
-                trees.send(self._service(node, DAEMON), signal.SIGKILL)
+                lab.kill(node, Part.DAEMON)
             case Kind.KILL_BLOCK:
-                trees.send(self._service(node, BLOCK), signal.SIGKILL)
+                lab.kill(node, Part.BLOCK)
             case Kind.KILL_CLIENT:
                 self._kill_client(node)
             case Kind.KILL_HUB:
-                lab.kill_hub()
-                return self._start_hub
-            case Kind.CUT:
-                lab.cut(node)
+                lab.kill_carrier()
+                return self._start_carrier
+            case Kind.FREEZE_COROSYNC:
+                return self._stop(lab.part(node, Part.COROSYNC))
+            case Kind.KILL_COROSYNC:
+                lab.kill(node, Part.COROSYNC)
+            case Kind.CUT | Kind.CUT_IN | Kind.CUT_OUT | Kind.CUT_PAIR:
+                lab.cut(node, fault.other, WAYS.get(fault.kind, Way.BOTH))
                 return lab.heal
             case Kind.POWER_OFF:
                 lab.power(node, "off")
@@ -167,9 +172,9 @@ class Hands:
                 return self._spoil(node, fault.device, fault.way)
         return None
 
-    def _start_hub(self) -> None:
-        if not trees.alive(self._lab.hub()):
-            self._lab.start_hub()
+    def _start_carrier(self) -> None:
+        if not trees.alive(self._lab.carrier()):
+            self._lab.start_carrier()
 
     def _stop(self, one: Process) -> Callable[[], None]:
         trees.send(one, signal.SIGSTOP)
@@ -189,7 +194,7 @@ class Hands:
 
     def _kill_client(self, node: str) -> None:
         """Raises Unavailable: none runs there."""
-        tree = {one.pid: one for one in self._tree(node)}
+        tree = {one.pid: one for one in self._lab.tree(node)}
         lockers = [one for one in self._clients if one.node == node and one.pid in tree]
         if not lockers:
             raise Unavailable(f"no client runs on {node}")
@@ -203,7 +208,7 @@ class Hands:
         self.patient = False
         for one in self._stopped:
             trees.send(one, signal.SIGCONT)
-        self._start_hub()
+        self._start_carrier()
         self._lab.heal()
         self._lying = {}
         for node, host in self._lab.status()["hosts"].items():
@@ -228,15 +233,12 @@ class Hands:
             return
         if host["init"] is None or host["frozen"]:
             return
-        lines = {one.pid: _command(one.pid) for one in trees.tree(Process(*host["init"]))}
-        root = str(self._lab.root(node))
-        for words, argv, log in (
-            (DAEMON, ["-m", "ringfence", "daemon", "--node", node, "--root", root], "daemon.log"),
-            (BLOCK, ["-m", "ringfence.block", "--root", root], "block.log"),
-        ):
-            ended = not any(words in line for line in lines.values())
-            if self._overdue(f"{node} {words}", ended, 0.1, 3.0):
-                self._spawn(node, argv, self._lab.root(node) / log)
+        lines = {one.pid: trees.command(one.pid) for one in trees.tree(Process(*host["init"]))}
+        for part in self._lab.services:
+            ended = not any(part.words in line for line in lines.values())
+            if self._overdue(f"{node} {part.value}", ended, 0.1, 3.0):
+                with contextlib.suppress(RingfenceError):
+                    self._lab.start(node, part)
         for client in self._clients:
             ended = client.node == node and client.module not in lines.get(client.pid, "")
             if self.wanted and self._overdue(f"{node} {client.name}", ended, 0.0, 1.0):
@@ -307,24 +309,6 @@ class Hands:
     def _running(self) -> list[Process]:
         found = []
         for node in self._lab.nodes:
-            lines = {one.pid: one for one in self._tree(node)}
+            lines = {one.pid: one for one in self._lab.tree(node)}
             found += [lines[client.pid] for client in self._clients if client.pid in lines]
         return found
-
-    def _tree(self, node: str) -> list[Process]:
-        init = self._lab.status()["hosts"][node]["init"]
-        return trees.tree(Process(*init)) if init is not None else []
-
-    def _service(self, node: str, words: str) -> Process:
-        """Raises Unavailable: it does not run."""
-        for one in self._tree(node):
-            if words in _command(one.pid):
-                return one
-        raise Unavailable(f"{words} does not run on {node}")
-
-
-def _command(pid: int) -> str:
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-    except OSError:
-        return ""

@@ -23,6 +23,13 @@ class Kind(enum.Enum):
     KILL_CLIENT = "kill-client"
     KILL_HUB = "kill-hub"
     CUT = "cut"
+    CUT_IN = "cut-inbound"
+    """The host sends, and hears nothing.  These and the following only on corosync."""
+    CUT_OUT = "cut-outbound"
+    CUT_PAIR = "cut-pair"
+    """Two hosts do not hear one another; both hear everybody else."""
+    FREEZE_COROSYNC = "freeze-corosync"
+    KILL_COROSYNC = "kill-corosync"
     POWER_OFF = "power-off"
     POWER_OFF_ALL = "power-off-all"
     DEVICE = "device"
@@ -40,13 +47,17 @@ class Fault(msgspec.Struct, frozen=True):
     device: str = ""
     way: str = ""
     """As `power.Lie`."""
+    other: str = ""
+    """The second host of a pair."""
 
     def __str__(self) -> str:
-        words = [self.kind.value, self.node, self.device, self.way]
+        words = [self.kind.value, self.node, self.other, self.device, self.way]
         until = f" for {self.for_ms / 1000:.1f} s" if self.for_ms else ""
         return f"{self.at_ms / 1000:7.1f} s  {' '.join(word for word in words if word)}{until}"
 
 
+OF_HUB = (Kind.FREEZE_HUB, Kind.KILL_HUB)
+OF_COROSYNC = (Kind.CUT_IN, Kind.CUT_OUT, Kind.CUT_PAIR, Kind.FREEZE_COROSYNC, Kind.KILL_COROSYNC)
 OF_ALL = (Kind.FREEZE_HUB, Kind.KILL_HUB, Kind.POWER_OFF_ALL)
 LIES = (
     (Kind.FREEZE_HOST, "perfect"),
@@ -75,6 +86,8 @@ FEWEST_FOR_LIES = 3
 
 Story = Callable[[random.Random, int, str], list[Fault]]
 """(rng, at_ms, a host) -> its faults."""
+Deck = tuple[tuple[Story, int], ...]
+"""Stories, and how many of each are in it."""
 
 
 class Faults(enum.Enum):
@@ -87,9 +100,18 @@ class Faults(enum.Enum):
 
 
 def plan(
-    seed: int, duration_ms: int, nodes: Sequence[str], faults: Faults = Faults.SWARM
+    seed: int,
+    duration_ms: int,
+    nodes: Sequence[str],
+    faults: Faults = Faults.SWARM,
+    corosync: bool = False,
 ) -> tuple[Fault, ...]:
-    """In the order of time.  Raises BadInput: two hosts and lies."""
+    """In the order of time.
+
+    Args:
+        corosync: is the ring; else it is the hub.
+
+    Raises BadInput: two hosts and lies."""
     if faults is Faults.LIAR and len(nodes) < FEWEST_FOR_LIES:
         raise BadInput(
             "with two hosts the design promises nothing for lies in a partition",
@@ -98,7 +120,8 @@ def plan(
     rng = random.Random(f"torture {faults.value} {seed}")
     found: list[Fault] = []
     at_ms = 1500
-    for story in _deal(rng, faults, lies=len(nodes) >= FEWEST_FOR_LIES):
+    deck = COMMON + (_corosync_deck(nodes) if corosync else HUB_DECK)
+    for story in _deal(rng, faults, deck, lies=len(nodes) >= FEWEST_FOR_LIES):
         if at_ms >= duration_ms:
             break
         told = story(rng, at_ms, rng.choice(nodes))
@@ -110,13 +133,13 @@ def plan(
     return tuple(sorted(found, key=lambda fault: fault.at_ms))
 
 
-def _deal(rng: random.Random, faults: Faults, lies: bool) -> Iterator[Story]:
-    deck = [story for story, count in DECK for _ in range(count) if lies or story is not _lie]
+def _deal(rng: random.Random, faults: Faults, deck: Deck, lies: bool) -> Iterator[Story]:
+    stories = [story for story, count in deck for _ in range(count) if lies or story is not _lie]
     if faults is Faults.LIAR:
-        deck = [_lie_of(kind, way) for kind, way in LIES]
+        stories = [_lie_of(kind, way) for kind, way in LIES]
     while True:
-        rng.shuffle(deck)
-        yield from deck
+        rng.shuffle(stories)
+        yield from stories
 
 
 def _one(kind: Kind, *spans_ms: tuple[int, int]) -> Story:
@@ -159,7 +182,17 @@ def _fail(rng: random.Random, at_ms: int, node: str) -> list[Fault]:
     return [*fails, Fault(at_ms + 50, kind, 0 if kind is Kind.POWER_OFF else away_ms, node)]
 
 
-DECK: tuple[tuple[Story, int], ...] = (
+def _pair(nodes: Sequence[str], *spans_ms: tuple[int, int]) -> Story:
+    """With three hosts corosync may deliver nothing to two of them until it is over, and say so to nobody."""
+
+    def story(rng: random.Random, at_ms: int, node: str) -> list[Fault]:
+        other = rng.choice([one for one in nodes if one != node])
+        return [Fault(at_ms, Kind.CUT_PAIR, rng.randint(*rng.choice(spans_ms)), node, other=other)]
+
+    return story
+
+
+COMMON: Deck = (
     (_lie, 4),
     (_fail, 2),
     (_one(Kind.FREEZE_HOST, SHORT_MS, LONG_MS), 3),
@@ -170,7 +203,18 @@ DECK: tuple[tuple[Story, int], ...] = (
     (_one(Kind.KILL_BLOCK), 1),
     (_one(Kind.POWER_OFF), 1),
     (_one(Kind.POWER_OFF_ALL), 1),
+)
+HUB_DECK: Deck = (
     (_one(Kind.KILL_HUB, SHORT_MS), 1),
     (_one(Kind.FREEZE_HUB, SHORT_MS), 1),
 )
-"""Stories, and how many of each are in the deck."""
+
+
+def _corosync_deck(nodes: Sequence[str]) -> Deck:
+    return (
+        (_one(Kind.CUT_IN, SHORT_MS, LONG_MS), 1),
+        (_one(Kind.CUT_OUT, SHORT_MS, LONG_MS), 1),
+        (_pair(nodes, SHORT_MS, LONG_MS), 2),
+        (_one(Kind.FREEZE_COROSYNC, SHORT_MS, LONG_MS), 2),
+        (_one(Kind.KILL_COROSYNC), 1),
+    )

@@ -4,6 +4,7 @@ import enum
 
 import msgspec
 
+from ringfence.lab.layout import HUB, Ring
 from ringfence.lab.torture.check import Verdict
 from ringfence.lab.torture.plan import Faults
 from ringfence.lab.torture.volumes import VolumeVerdict
@@ -28,6 +29,7 @@ class Report(msgspec.Struct):
     nodes: int
     faults: Faults
     naive: bool
+    ring: Ring = HUB
     directory: str = ""
     """Where everything lies; "": nothing was kept."""
     struck: dict[str, int] = {}

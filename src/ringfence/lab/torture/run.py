@@ -51,7 +51,7 @@ def torture(report: Report, parent: Path | None, keep: bool, say: Say) -> None:
     """Run and judge; fills the report.
 
     Args:
-        report: seed, minutes, nodes, faults, naive are its parameters.
+        report: seed, minutes, nodes, faults, naive, ring are its parameters.
         parent: where the run's directory is made; None: the system's place for such.
         keep: leave the directory behind in any case.  Otherwise it stays if something is wrong.
 
@@ -88,7 +88,9 @@ class _Run:
     def all(self) -> None:
         """Raises RingfenceError."""
         report = self._report
-        lab = Lab.up(self._directory / "lab", report.nodes, DISK_BYTES, naive=report.naive)
+        lab = Lab.up(
+            self._directory / "lab", report.nodes, DISK_BYTES, naive=report.naive, ring=report.ring
+        )
         finals: dict[str, tuple[Found, ...]] = {}
         try:
             self._furnish(lab)
@@ -120,7 +122,8 @@ class _Run:
 
     def _suffer(self, lab: Lab, hands: Hands) -> None:
         report = self._report
-        faults = plan(report.seed, int(report.minutes * 60_000), lab.nodes, report.faults)
+        duration_ms = int(report.minutes * 60_000)
+        faults = plan(report.seed, duration_ms, lab.nodes, report.faults, lab.ring.is_corosync)
         text = "".join(f"{fault}\n" for fault in faults)
         (self._directory / "plan").write_text(text)
         self._say_line(f"{len(faults)} faults, in seconds after the clients' start:\n{text.rstrip()}")

@@ -108,6 +108,11 @@ class Exchange:
         A corosync that ends in good order reports its processes' ends first, and leaves the ring next."""
         return any(_how(reason) == "procdown" and node in self._nodes for node, reason in self._gone.items())
 
+    @property
+    def alone(self) -> bool:
+        """All others of the last view have gone."""
+        return self.members == (self.me,) and len(self._told) > 1
+
     # -- the exchange ------------------------------------------------------------------
 
     def hello(self) -> Hello | None:

@@ -1,4 +1,5 @@
-"""Without a rule about daemons that come back to the volumes that they left open."""
+"""Without a rule about nodes that come back: to the volumes that they left open, or to a cluster that
+begins afresh."""
 
 from typing import Any
 
@@ -7,6 +8,7 @@ from ringfence.engine import node as engine_node
 from ringfence.engine.deadlines import Deadlines
 from ringfence.engine.inputs import PathsDropped
 from ringfence.engine.state import ClusterState
+from ringfence.membership.barrier import Barrier
 from ringfence.sim.mutants.table import Change, mutant
 
 
@@ -52,6 +54,14 @@ def _() -> list[Change]:
 @mutant("adopted-lapse", "the authority of adopted volumes is never renewed")
 def _() -> list[Change]:
     return [(Deadlines, "inherit", lambda self, pages: None)]
+
+
+@mutant("left-for-ever", "who once left cleanly is out for good, whatever came since", story="left-and-back")
+def _() -> list[Change]:
+    def out(self: Any) -> Any:
+        return tuple(sorted({life for _, ready in self._words.values() for life in ready.out}))
+
+    return [(Barrier, "_out", out)]
 
 
 def _forget_volumes(self: Any, state: ClusterState) -> None:

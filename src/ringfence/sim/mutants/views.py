@@ -1,5 +1,6 @@
 """Without a rule about views, the barrier, who carries the state and what a disk remembers."""
 
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -144,3 +145,87 @@ def _() -> list[Change]:
         return found
 
     return [(Barrier, "verdict", verdict)]
+
+
+@mutant("late-words", "what a parted ring delivers to one side alone is taken in", story="parted-again")
+def _() -> list[Change]:
+    return [(views.Views, "_moves", property(lambda self: True))]
+
+
+@mutant("lost-from-last-view", "lost is who was in the last view, primary or not", story="majorities")
+def _() -> list[Change]:
+    def view_changed(self: Any, view: Any) -> None:
+        self.last = self.barrier.members if self.barrier is not None else view.members
+        real_changed(self, view)
+
+    def enter(self: Any, known: Barrier, verdict: Verdict, state: ClusterState) -> None:
+        for node in [node for node in state.lives if node not in (*known.members, *self.last)]:
+            del state.lives[node]
+        real_enter(self, known, verdict, state)
+
+    real_changed, real_enter = views.Views._view_changed, views.Views._enter
+    return [(views.Views, "_view_changed", view_changed), (views.Views, "_enter", enter)]
+
+
+@mutant("majority-forgets", "who must be fenced is forgotten when others come in", story="others-come")
+def _() -> list[Change]:
+    real = arrivals.enter_view
+
+    def enter_view(state: ClusterState, epoch: Any, members: tuple[int, ...], *more: Any) -> Any:
+        if any(node not in state.lives for node in members):
+            for victim in [one for one in state.victims() if one.life.node not in members]:
+                state.domain.victims.remove(victim)
+                losses.clean_up(state, victim.life.node, victim.lockspaces, ())
+        return real(state, epoch, members, *more)
+
+    return [(views, "enter_view", enter_view)]
+
+
+@mutant(
+    "old-frames-heard",
+    "frames of earlier views are heard, and what is submitted counts whatever its number",
+)
+def _() -> list[Change]:
+    return [old_frames(), _fits(lambda after, seq, applied: True)]
+
+
+@mutant("gaps-pass", "what is submitted counts though what came before it was lost; and old frames are heard")
+def _() -> list[Change]:
+    return [old_frames(), _fits(lambda after, seq, applied: seq > applied)]
+
+
+@mutant("repeats-apply", "what is submitted counts as often as it comes; and old frames are heard")
+def _() -> list[Change]:
+    return [old_frames(), _fits(lambda after, seq, applied: after <= applied)]
+
+
+def old_frames(*kinds: type) -> Change:
+    """Frames of earlier views are heard, or (with `kinds`) these items of them."""
+    real = views.Views._delivered
+
+    def delivered(self: Any, sender: int, payload: bytes) -> None:
+        context = self._context
+        frame = ring.decode(payload, context.speaks)
+        if frame.epoch < context.epoch:
+            items = tuple(item for item in frame.items if not kinds or isinstance(item, kinds))
+            payload = ring.encode(context.epoch, frame.life, items, context.protocol)
+        real(self, sender, payload)
+
+    return views.Views, "_delivered", delivered
+
+
+def _fits(counts: Callable[[int, int, int], bool]) -> Change:
+    """Args: counts: told the number that a submission follows, its own, and the last one applied."""
+
+    def fits(self: ClusterState, life: Life, item: ring.Submitted) -> bool:
+        sender = self.senders.get(life.node)
+        return sender is not None and sender.life == life and counts(item.after, item.seq, sender.seq)
+
+    return ClusterState, "fits", fits
+
+
+@mutant(
+    "first-come", "two of three that find each other first go on without the third", story="parted-again"
+)
+def _() -> list[Change]:
+    return [(views.Views, "_awaited", lambda self, members: "")]

@@ -1,0 +1,232 @@
+"""What is to be set up: one configuration for all hosts, and the devices' secrets apart from it."""
+
+from collections.abc import Mapping, Sequence
+
+import msgspec
+
+from ringfence.config.checks import check_cluster, is_secret
+from ringfence.config.corosync_conf import render_corosync
+from ringfence.config.setup.agents import Sort, base_name, stock_agent
+from ringfence.config.setup.nodes import family
+from ringfence.core.cluster import ClusterConfig, Confirms, DeviceConfig, Level, Timing
+from ringfence.core.errors import BadInput
+
+OTHER_WAYS = ("identity_file", "password_script", "passwd_script")
+"""With one of these an agent asks for no password."""
+RESERVED = ("secrets", "NEXT.txt")
+"""What stands beside the hosts' directories."""
+
+
+class Use(msgspec.Struct, frozen=True):
+    """One device as one level of one node uses it."""
+
+    device: str
+    """The name it should have."""
+    agent: str
+    parameters: dict[str, str]
+    """Secrets included."""
+    confirms: Confirms
+
+
+class Secret(msgspec.Struct, frozen=True):
+    """A device's secrets file."""
+
+    device: str
+    about: str
+    values: dict[str, str]
+    missing: tuple[str, ...] = ()
+    """Keys that a person must fill in."""
+
+    @property
+    def text(self) -> str:
+        lines = [f"# {self.about}: key=value lines, for its owner's eyes alone"]
+        lines += [f"{key}={value}" for key, value in self.values.items()]
+        lines += [f"#{key}=" for key in self.missing]
+        return "\n".join(lines) + "\n"
+
+
+class Plan(msgspec.Struct, frozen=True):
+    config: ClusterConfig
+    disks: tuple[str, ...] = ()
+    """Globs of what may carry volumes."""
+    secrets: tuple[Secret, ...] = ()
+    """Sorted by device; a device without any has none."""
+    imported: bool = False
+    """The hosts run, or ran, another cluster software."""
+
+    @property
+    def warnings(self) -> list[str]:
+        """What the user must know before he trusts it."""
+        config = self.config
+        return [*_unfenced(config), *_fenced_badly(config), *_slow(config.timing), *_by_name(config)]
+
+
+def plan_of(
+    config: ClusterConfig,
+    levels: Mapping[str, Sequence[Sequence[Use]]],
+    disks: Sequence[str] = (),
+    imported: bool = False,
+) -> Plan:
+    """Name the devices and part them from their secrets.
+
+    Args:
+        config: without devices and levels; nodes with addresses.
+        levels: by node name; a node without any stays fenced by hand.
+        imported: the devices worked as they are described, so no secret is missing.
+
+    Raises:
+        BadInput: the whole is no cluster that ringfence and corosync would run.
+    """
+    names = _names(levels)
+    devices: dict[str, DeviceConfig] = {}
+    secrets: dict[str, Secret] = {}
+    nodes = []
+    for node in config.nodes:
+        if node.name in RESERVED:
+            raise BadInput(f"a host cannot be called {node.name} here", next="set it up under another name")
+        mine = []
+        for number, level in enumerate(levels.get(node.name, ()), 1):
+            used = []
+            for use in level:
+                name = names[node.name, _key(use)]
+                used.append(name)
+                devices.setdefault(name, _device(name, use))
+                secret = _secret(name, use, f"{base_name(use.agent)}, level {number} of {node.name}")
+                if secret is not None and (secret.values or not imported):
+                    secrets.setdefault(name, secret)
+            mine.append(Level(tuple(used)))
+        nodes.append(msgspec.structs.replace(node, levels=tuple(mine), manual=not mine))
+    whole = msgspec.structs.replace(
+        config, nodes=tuple(nodes), devices=tuple(devices[name] for name in sorted(devices))
+    )
+    check_cluster(whole, lab=False)
+    render_corosync(whole)  # refuses what corosync would
+    return Plan(whole, tuple(disks), tuple(secrets[name] for name in sorted(secrets)), imported)
+
+
+def timing_for(token_ms: int) -> Timing:
+    """The usual times, but for what a quick token asks for: grants must end before the ring notices."""
+    usual = Timing(token_ms=token_ms)
+    grant_ms = min(usual.grant_ms, token_ms * 3 // 2)
+    return msgspec.structs.replace(
+        usual,
+        grant_ms=grant_ms,
+        heartbeat_ms=min(usual.heartbeat_ms, max(1, grant_ms // 3)),
+    )
+
+
+# -- devices --------------------------------------------------------------------
+
+
+def _key(use: Use) -> tuple[str, ...]:
+    return (use.device, use.agent, *(f"{key}={value}" for key, value in sorted(use.parameters.items())))
+
+
+def _names(levels: Mapping[str, Sequence[Sequence[Use]]]) -> dict[tuple[str, tuple[str, ...]], str]:
+    """(node, use) -> device.  What several nodes use with other parameters (an outlet each) becomes one
+    device a node; what all use alike stays one."""
+    uses = [(node, use) for node, mine in levels.items() for level in mine for use in level]
+    kinds: dict[str, list[tuple[str, ...]]] = {}
+    for _, use in uses:
+        known = kinds.setdefault(use.device, [])
+        if _key(use) not in known:
+            known.append(_key(use))
+    found: dict[tuple[str, ...], str] = {}
+    for node, use in uses:
+        if _key(use) in found:
+            continue
+        name = use.device
+        if len(kinds[use.device]) > 1 and not name.endswith(f"-{node}"):
+            name = f"{name}-{node}"
+        number, wanted = 1, name
+        while name in found.values():
+            number += 1
+            name = f"{wanted}-{number}"
+        found[_key(use)] = name
+    return {(node, _key(use)): found[_key(use)] for node, use in uses}
+
+
+def _device(name: str, use: Use) -> DeviceConfig:
+    open_ = {key: value for key, value in use.parameters.items() if not is_secret(key)}
+    stock = stock_agent(use.agent)
+    return DeviceConfig(
+        name, use.agent, use.confirms, open_, own_supply=stock is not None and stock.own_supply
+    )
+
+
+def _secret(name: str, use: Use, about: str) -> Secret | None:
+    values = {key: value for key, value in use.parameters.items() if is_secret(key)}
+    stock = stock_agent(use.agent)
+    missing = (
+        () if values or use.parameters.keys() & set(OTHER_WAYS) else stock.secrets if stock else ("password",)
+    )
+    if not values and not missing:
+        return None
+    for key, value in values.items():
+        if value != value.strip() or "\n" in value or "\r" in value:
+            raise BadInput(
+                f"{name}: its {key} has blanks at its ends or a line break", next="change it there"
+            )
+    return Secret(name, about, values, missing)
+
+
+# -- warnings -------------------------------------------------------------------
+
+
+def _unfenced(config: ClusterConfig) -> list[str]:
+    names = [node.name for node in config.nodes if node.manual]
+    if not names or len(config.nodes) == 1:
+        return []
+    return [
+        f"NO FENCE DEVICE: {', '.join(names)}. When such a host fails, everything that it held stays blocked "
+        f"until a person has made sure that it is off and says so (`ringfence fence confirm NODE`), or until "
+        f"it has booted again. Nothing moves by itself"
+    ]
+
+
+def _slow(timing: Timing) -> list[str]:
+    if timing.write_ms >= timing.detection_ms:
+        return []
+    return [
+        f"a token of {timing.token_ms} ms is slow: a host that hears nobody holds its writes after "
+        f"{timing.write_ms / 1000:g} s, but the others notice it after {timing.detection_ms / 1000:g} s; "
+        f"1000 ms is usual (token in corosync.conf, token_ms in ringfence.toml)"
+    ]
+
+
+def _by_name(config: ClusterConfig) -> list[str]:
+    names = [one for node in config.nodes for one in node.addresses if family(one) is None]
+    if not names:
+        return []
+    return [
+        f"addresses by name ({names[0]}, ...): corosync looks them up when it starts, so every host should "
+        f"have them in its /etc/hosts"
+    ]
+
+
+def _fenced_badly(config: ClusterConfig) -> list[str]:
+    found = []
+    stock = {device.name: stock_agent(device.agent) for device in config.devices}
+    inside = [name for name, agent in stock.items() if agent is not None and agent.sort is Sort.BMC]
+    lonely = [
+        node.name
+        for node in config.nodes
+        if node.levels and all(name in inside for level in node.levels for name in level.devices)
+    ]
+    if lonely:
+        found.append(
+            f"{', '.join(lonely)}: a management controller alone. A host that loses its power takes its "
+            f"controller with it: nothing can be proven, and the others wait for a person. A switched outlet "
+            f"as second level ends that"
+        )
+    for device in config.devices:
+        if base_name(device.agent) == "fence_redfish" and "systems_uri" not in device.parameters:
+            found.append(
+                f"{device.name}: fence_redfish without systems_uri switches the last system of its list, "
+                f"whichever that is; add systems_uri"
+            )
+    if config.two_node and config.devices:
+        found.append(
+            "two nodes are safe against one lying fence device at a time, not against two; three nodes are"
+        )
+    return found

@@ -1,0 +1,55 @@
+"""Asks every fence device for its status, all at once, as the daemon would: by `agents.runner`.
+
+Only `status`, never anything else.  From this host alone: many a device has one session, and if all
+hosts asked at once, sound ones would fail."""
+
+import asyncio
+import os
+from collections.abc import Callable
+
+from ringfence.agents.runner import AgentRunner, find_agent
+from ringfence.config import Paths, read_secrets
+from ringfence.core.cluster import ClusterConfig
+from ringfence.core.errors import RingfenceError
+from ringfence.doctor.facts import DeviceFacts
+from ringfence.engine.effects import RunAgent
+
+LIMIT_MS = 15_000
+"""At most so long for one device, whatever its own limit."""
+AT_ONCE = 16
+
+
+def ask_devices(
+    paths: Paths, cluster: ClusterConfig, unseen: list[str], progress: Callable[[str], None]
+) -> tuple[DeviceFacts, ...]:
+    """One run for each device in a level of a node.  What this user may not ask goes to `unseen`."""
+    whose = [(name, node.name) for node in cluster.nodes for level in node.levels for name in level.devices]
+    wanted: dict[str, str] = {}
+    for name, node in whose:
+        secret = paths.secrets / name
+        if os.geteuid() != 0 and not os.access(secret, os.R_OK):
+            unseen.append(f"device {name}: only root may read its secrets")
+        else:
+            wanted.setdefault(name, node)
+    if wanted:
+        progress(f"asking {len(wanted)} fence devices for their status")
+    return asyncio.run(_ask_all(paths, cluster, wanted))
+
+
+async def _ask_all(paths: Paths, cluster: ClusterConfig, wanted: dict[str, str]) -> tuple[DeviceFacts, ...]:
+    runner = AgentRunner(cluster.device, lambda name: read_secrets(paths, name))
+    gate = asyncio.Semaphore(AT_ONCE)
+
+    async def ask(number: int, name: str, node: str) -> DeviceFacts:
+        device = cluster.device(name)
+        try:
+            find_agent(device.agent)
+        except RingfenceError as error:
+            return DeviceFacts(name, node, agent_missing=error.message)
+        limit_ms = min(device.timeout_ms or cluster.timing.agent_timeout_ms, LIMIT_MS)
+        async with gate:
+            done = await runner.run(RunAgent(number, name, "status", limit_ms, node))
+        return DeviceFacts(name, node, "", done.power, done.words, done.took_ms)
+
+    asked = [ask(number, name, node) for number, (name, node) in enumerate(wanted.items(), 1)]
+    return tuple(await asyncio.gather(*asked))

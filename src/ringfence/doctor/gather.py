@@ -1,0 +1,150 @@
+"""Looks: asks this host's daemon, through it all hosts, then the fence devices, then all hosts again.
+
+Where no daemon answers, this host is looked at without one.  Every question has its time limit; what was
+not answered is said, never guessed."""
+
+import os
+import socket
+import time
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from ringfence.client import Connection, connect
+from ringfence.config import Loaded, Paths, parse
+from ringfence.core.cluster import ClusterConfig
+from ringfence.core.errors import RingfenceError
+from ringfence.daemon.checkup import look_at_host
+from ringfence.doctor.devices import ask_devices
+from ringfence.doctor.facts import ClusterFacts, DaemonFacts
+from ringfence.doctor.mapper import mapped_volumes
+from ringfence.host.clock import boottime_ns, wall_ms
+from ringfence.wire import client as calls
+from ringfence.wire.checkup import Checkup
+
+ANSWER_MS = 5_000
+"""For what a daemon answers from its own state."""
+CHECKUP_MS = 15_000
+"""Longer than the engine waits for hosts (engine.checkups)."""
+STRETCH_S = 2.0
+"""At least so far apart are the two rounds: clocks' rates are told the better, the longer it is."""
+
+Progress = Callable[[str], None]
+
+
+def gather(paths: Paths, socket_path: str, progress: Progress = lambda line: None) -> ClusterFacts:
+    """Everything that can be found out from this host, in some seconds.  Changes nothing."""
+    unseen: list[str] = []
+    loaded = _file(paths)
+    cluster = loaded.cluster if loaded is not None else None
+    try:
+        with connect(socket_path, retry_ms=0) as connection:
+            asked = _Asked(connection, unseen, progress)
+            status = asked.status()
+            running = cluster = asked.config()
+            daemon = asked.daemon(status)
+            first = asked.checkup("comparing hosts")
+            began_s = time.monotonic()
+            me = str(status["node"])
+            devices = ask_devices(paths, running, unseen, progress)
+            rounds = [first] if first is not None else []
+            if first is not None and first.alone:
+                unseen.append("other hosts: this one is no ready member, and cannot ask them")
+            elif first is not None:
+                time.sleep(max(0.0, began_s + STRETCH_S - time.monotonic()))
+                second = asked.checkup("comparing hosts again")
+                rounds += [second] if second is not None else []
+        own = next((one.facts for one in rounds[-1].hosts if one.name == me), None) if rounds else None
+        trouble = ""
+    except RingfenceError as error:
+        me, own, daemon, rounds = _my_name(paths, loaded), None, None, []
+        trouble = error.message if _may_ask(socket_path) else ""
+        unseen.append(f"the daemon and other hosts: {error.message}")
+        devices = ask_devices(paths, cluster, unseen, progress) if cluster is not None else ()
+    if own is None:
+        own = look_at_host(paths, me)
+    for host in rounds[-1].hosts if rounds else ():
+        unseen += [f"{host.name}: {line}" for line in host.facts.unseen]
+    if not rounds:
+        unseen += [f"{me}: {line}" for line in own.unseen]
+        if own.user != 0:
+            unseen.append(f"{me}: run as root to see what only root may (secrets, disks, who holds what)")
+    return ClusterFacts(
+        me=me,
+        own=own,
+        cluster=cluster,
+        daemon=daemon,
+        daemon_trouble=trouble,
+        rounds=tuple(rounds),
+        wall_at_boot_ms=wall_ms() - boottime_ns() / 1e6,
+        devices=devices,
+        mapped=mapped_volumes() if not own.lab else (),
+        unseen=tuple(dict.fromkeys(unseen)),
+    )
+
+
+class _Asked:
+    """This host's daemon, with a limit to each question."""
+
+    def __init__(self, connection: Connection, unseen: list[str], progress: Progress) -> None:
+        self._connection = connection
+        self._unseen = unseen
+        self._progress = progress
+
+    def status(self) -> dict[str, Any]:
+        answer: dict[str, Any] = self._connection.call(calls.Status(), timeout_ms=ANSWER_MS)
+        return answer
+
+    def config(self) -> ClusterConfig:
+        answer = self._connection.call(calls.ConfigShow(), timeout_ms=ANSWER_MS)
+        return msgspec.convert(answer["config"], ClusterConfig)
+
+    def daemon(self, status: dict[str, Any]) -> DaemonFacts:
+        ready = [int(one["node"]) for one in status["members"] if one["state"] == "ready"]
+        spaces = [str(one["name"]) for one in status["lockspaces"]]
+        return DaemonFacts(
+            ready=bool(status["ready"]),
+            why=str(status["why"]),
+            members=tuple(ready),
+            blocked_by=tuple(status["blocked_by"]),
+            quarantined=tuple(status["quarantined"]),
+            shared_vgs=tuple(name.removeprefix("lvm_") for name in spaces if name.startswith("lvm_")),
+            locked=self._locked(str(status["node"])),
+        )
+
+    def _locked(self, me: str) -> tuple[str, ...] | None:
+        try:
+            answer = self._connection.call(calls.Locks(), timeout_ms=ANSWER_MS)
+        except RingfenceError as error:
+            self._unseen.append(f"locks of LVs: {error.message}")
+            return None
+        return tuple(str(one["resource"]) for one in answer["locks"] if one["name"] == me)
+
+    def checkup(self, words: str) -> Checkup | None:
+        """None: hosts cannot be compared now; `unseen` says why."""
+        self._progress(words)
+        try:
+            answer = self._connection.call(calls.Checkup(), timeout_ms=CHECKUP_MS)
+            return msgspec.convert(answer, Checkup)
+        except (RingfenceError, msgspec.ValidationError) as error:
+            self._unseen.append(f"other hosts: {getattr(error, 'message', None) or error}")
+            return None
+
+
+def _file(paths: Paths) -> Loaded | None:
+    """None: it cannot be used, which the look at this host tells."""
+    try:
+        return parse(paths.file.read_text(encoding="utf-8"), str(paths.file))
+    except (OSError, UnicodeDecodeError, RingfenceError):
+        return None
+
+
+def _may_ask(socket_path: str) -> bool:
+    """False: this user may not use the daemon's socket, which says nothing about the daemon."""
+    return not os.path.lexists(socket_path) or os.access(socket_path, os.R_OK | os.W_OK)
+
+
+def _my_name(paths: Paths, loaded: Loaded | None) -> str:
+    """As the unit file gives it: the host's short name; of a lab's host, its directory's."""
+    return paths.root.name if loaded is not None and loaded.lab else socket.gethostname().partition(".")[0]

@@ -1,0 +1,56 @@
+"""What a node has of one resource, and what is told of it; values, apart from the rules, as in `queues`."""
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from ringfence.core.ids import Token
+from ringfence.core.modes import Mode
+from ringfence.locks.outs import ClientBlocking, ClientGranted, ClientReleased
+
+if TYPE_CHECKING:
+    from ringfence.locks.local import Local
+
+
+class Holding(msgspec.Struct, gc=False, eq=False):
+    """A struct for its size: a node may keep a million of these."""
+
+    lockspace: str
+    local: "Local"
+    held: Mode = Mode.UN
+    """The node's lock in the ordered state, as of the last answer."""
+    token: Token | None = None
+    keep: bool = True
+    contended: bool = False
+    """It had to wait for what it holds: others want it, too, and may be about to ask again."""
+    _unwritten: bool = False
+    """A client wrote the value block (or spoiled it), and the cluster does not know yet."""
+    _withheld: tuple[ClientReleased | ClientGranted | ClientBlocking, ...] = ()
+    """Answers to be told when the cluster knows what was given back or written."""
+
+
+class Place(msgspec.Struct, frozen=True):
+    """Where a client's wish stands on its node."""
+
+    heads: bool
+    """The node asks the cluster for its sake."""
+    behind: tuple[int, ...]
+    """Clients queued right before it; those who will not wait, or pass the order, and who is before them."""
+    shut_out: bool
+    """Other nodes wait for this one, and no new client comes before them."""
+
+
+class Row(msgspec.Struct, frozen=True):
+    """A line of `ringfence locks`.  A kept lock without clients has one row without a lock_id."""
+
+    lockspace: str
+    resource: str
+    lock_id: int | None
+    held: Mode
+    wanted: Mode
+    cluster_held: Mode
+    kept: bool
+    """The node holds more than its clients need."""
+    since_ms: int = 0
+    token: Token | None = None
+    orphan: bool = False

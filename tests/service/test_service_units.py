@@ -1,0 +1,198 @@
+"""The packaged units under a real systemd: what a restart, the watchdog, a stop and a shutdown do to volumes.
+
+Needs root, as a packager's or an admin's machine gives it."""
+
+import os
+import time
+from collections.abc import Iterator
+
+import pytest
+from service_rig import Rig
+
+from ringfence.daemon.journal_fields import MESSAGE_IDS
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="boots a systemd in namespaces of its own")
+
+LVS = ("ringfence", "lvs", "--noheadings", "-o", "lv_holder", "vg0/vm1")
+ADOPTED_S = 20.0
+"""The grace period by default."""
+
+
+@pytest.fixture
+def rig() -> Iterator[Rig]:
+    """Two nodes are up, and a guest writes to vg0/vm1 on the first."""
+    rig = Rig()
+    try:
+        rig.systemctl("start", "ringfence-hub", "ringfence")
+        rig.start_witness()
+        rig.run("ringfence", "vgcreate", "--shared", "vg0", "/srv/disk")
+        rig.run("ringfence", "lvcreate", "-L", "8M", "-n", "vm1", "vg0")
+        rig.systemctl("start", "guest")
+        rig.until(lambda: len(written(rig)) > 3, "the guest's first writes")
+        yield rig
+    finally:
+        rig.end()
+
+
+def written(rig: Rig) -> list[str]:
+    return rig.run("sh", "-c", "cat /srv/guest.log 2>/dev/null || true").splitlines()
+
+
+def goes_on(rig: Rig) -> None:
+    """The guest writes, has never been refused, and nobody thinks of fencing."""
+    before = len(written(rig))
+    rig.until(lambda: len(written(rig)) > before + 5, "the guest to go on")
+    assert not [line for line in written(rig) if line.startswith("error")]
+    assert rig.members() == {"n1": "ready", "n2": "ready"}
+    assert not rig.events("victim-due", "purged", "left")
+
+
+def adopted(rig: Rig) -> None:
+    rig.until(lambda: rig.events("adopted"), "the next daemon to adopt the volume")
+    goes_on(rig)
+    assert rig.run(*LVS).split()[0].startswith("n1:EX")
+
+
+def left_cleanly(rig: Rig) -> None:
+    """Nobody was fenced or suspected, and what the first node had is the second's for the asking."""
+    rig.until(lambda: rig.events("left"), "the leave")
+    assert not rig.events("victim", "victim-due", "purged")
+    assert rig.members()["n1"] != "ready"
+    taken = rig.ask_witness("lvchange", "-aey", "vg0/vm1")
+    assert "error" not in taken, taken
+
+
+def test_a_restart_leaves_volumes_alone(rig: Rig) -> None:
+    block, daemon = rig.show("ringfence-block", "MainPID"), rig.pid()
+    rig.systemctl("restart", "ringfence")
+    assert rig.pid() not in (0, daemon)
+    adopted(rig)
+    assert rig.show("ringfence-block", "MainPID") == block
+    assert rig.show("ringfence", "Result") == "success"
+
+
+def test_a_daemon_that_is_killed_is_started_again(rig: Rig) -> None:
+    rig.run("kill", "-KILL", str(rig.pid()))
+    adopted(rig)
+    _, entry = rig.entries("RINGFENCE_KIND=started", f"MESSAGE_ID={MESSAGE_IDS['started']}")
+    assert entry["MESSAGE"].startswith("started: n1 starts as 1/")
+    assert (entry["PRIORITY"], entry["RINGFENCE_HOST"]) == ("5", "n1")
+    assert entry["RINGFENCE_LIFE"].endswith(".2")
+    assert entry["_SYSTEMD_UNIT"] == "ringfence.service"
+
+
+def test_a_loop_that_stands_still_is_ended_by_the_watchdog(rig: Rig) -> None:
+    daemon = rig.pid()
+    began = time.monotonic()
+    rig.run("kill", "-STOP", str(daemon))
+    rig.until(lambda: rig.pid() not in (0, daemon), "another daemon")
+    assert time.monotonic() - began > 6, "within its write authority it may still come back by itself"
+    adopted(rig)
+    assert time.monotonic() - began < ADOPTED_S
+    assert "Watchdog timeout" in rig.journal("--unit", "ringfence")
+    assert "most recent call first" in rig.journal("--unit", "ringfence"), "it says where it stood"
+
+
+@pytest.mark.parametrize("unit", ["ringfence", "ringfence-block"])
+def test_a_stop_leaves_the_cluster(rig: Rig, unit: str) -> None:
+    rig.systemctl("stop", "guest", unit)
+    left_cleanly(rig)
+    assert rig.show("ringfence", "ActiveState") == "inactive"
+    assert not rig.run("find", "/run/ringfence/dev", "-type", "s")
+
+
+def test_who_has_left_by_hand_is_not_started_again(rig: Rig) -> None:
+    rig.systemctl("stop", "guest")
+    rig.run("ringfence", "leave")
+    rig.until(lambda: rig.show("ringfence", "ActiveState") == "inactive")
+    left_cleanly(rig)
+    assert rig.show("ringfence", "NRestarts") == "0"
+
+
+def test_a_client_that_holds_a_lock_is_not_in_the_way_of_a_stop(rig: Rig) -> None:
+    rig.run("systemd-run", "--unit", "holder", "ringfence", "lock", "games", "chess", "--", "sleep", "600")
+    rig.until(lambda: "chess" in rig.run("ringfence", "locks", check=False), "the lock")
+    rig.systemctl("stop", "ringfence")
+    left_cleanly(rig)
+    assert "still has locks in use: games/chess" in rig.journal("--unit", "ringfence")
+    rig.until(lambda: rig.show("holder", "ActiveState") != "active", "the holder to be told")
+
+
+def test_a_shutdown_stops_machines_first_and_leaves_cleanly(rig: Rig) -> None:
+    rig.systemctl("enable", "ringfence")
+    began = time.monotonic()
+    rig.systemctl("--no-block", "poweroff")
+    rig.until(rig.off, "the end of the shutdown")
+    assert time.monotonic() - began < 20
+    assert rig.events("left")  # the hub went down with the host: the witness can do no more than remember
+    assert not rig.events("victim", "victim-due", "purged")
+    assert rig.read("/srv/guest.log").splitlines()[-1] == "shut down"
+    assert "ordering cycle" not in rig.old_journal()
+
+
+def test_the_ring_and_the_disks_outlast_the_daemon(rig: Rig) -> None:
+    rig.systemctl("start", "corosync", "multipathd")
+    daemon = rig.pid()
+    rig.systemctl("restart", "corosync")
+    assert rig.pid() == daemon
+    rig.systemctl("--no-block", "poweroff")
+    rig.until(rig.off, "the end of the shutdown")
+    said = rig.old_journal()
+    order = ("guest", "ringfence", "ringfence-block", "multipathd")
+    stopped = [said.rindex(f"Stopped {unit}.service") for unit in order]
+    assert stopped == sorted(stopped)
+    assert said.rindex("Stopped ringfence.service") < said.rindex("Stopped corosync.service")
+
+
+def test_a_leave_that_cannot_be_had_does_not_hang_the_shutdown(rig: Rig) -> None:
+    """The other node stands still: its fate is unknown, and nothing can be left."""
+    rig.stop_witness()
+    rig.until(lambda: "victim" in rig.journal("--unit", "ringfence"), "the loss of the other node")
+    began = time.monotonic()
+    rig.run("systemctl", "stop", "ringfence", check=False)
+    assert 25 < time.monotonic() - began < 50
+    assert rig.show("ringfence", "ActiveState") == "failed"
+    said = rig.journal("--unit", "ringfence")
+    assert "ends without a clean leave, and the others will fence it" in said
+    assert rig.show("ringfence", "NRestarts") == "0"
+
+
+def test_a_hub_that_is_restarted_is_waited_for(rig: Rig) -> None:
+    daemon, hub = rig.pid(), rig.show("ringfence-hub", "MainPID")
+    rig.systemctl("restart", "ringfence-hub")
+    assert rig.show("ringfence-hub", "MainPID") != hub
+    rig.until(lambda: rig.members() == {"n1": "ready", "n2": "ready"}, "the ring to be back")
+    goes_on(rig)
+    assert rig.pid() == daemon
+
+
+def test_a_block_service_that_is_restarted_takes_the_locks_of_its_volumes_along(rig: Rig) -> None:
+    rig.systemctl("restart", "ringfence-block")
+    rig.until(lambda: rig.events("evidence"), "the next daemon")
+    assert rig.events("evidence")[0]["fields"]["evidence"] == "volumes-closed"
+    rig.until(lambda: rig.run(*LVS).strip() == "", "the lock to be free")
+    assert written(rig)[-1].startswith("error")
+    assert not rig.events("victim-due")
+
+
+def test_a_block_service_that_is_late_is_waited_for(rig: Rig) -> None:
+    rig.systemctl("stop", "guest", "ringfence-block")
+    late = "test -e /run/once || { touch /run/once; exit 1; }"
+    drop_in = f"[Service]\nExecStartPre=/bin/sh -c '{late}'\n"
+    rig.write("/run/systemd/system/ringfence-block.service.d/late.conf", drop_in)
+    rig.systemctl("daemon-reload")
+    rig.systemctl("start", "ringfence")
+    rig.until(lambda: rig.members() == {"n1": "ready", "n2": "ready"}, "the daemon to be back")
+    rig.run("ringfence", "lvchange", "-aey", "vg0/vm1")
+
+
+def test_a_hub_is_not_started_where_the_ring_is_another(rig: Rig) -> None:
+    said = rig.run("ringfence", "config", "check", "--ring", "corosync", check=False)
+    assert said == ""
+    drop_in = "[Service]\nExecCondition=\nExecCondition=/usr/bin/ringfence config check --ring corosync\n"
+    rig.write("/run/systemd/system/ringfence-hub.service.d/other.conf", drop_in)
+    rig.systemctl("daemon-reload")
+    rig.systemctl("stop", "ringfence", "ringfence-hub")
+    rig.systemctl("start", "ringfence-hub")
+    assert rig.show("ringfence-hub", "Result") == "exec-condition"
+    assert rig.show("ringfence-hub", "ActiveState") == "inactive"
