@@ -46,7 +46,7 @@ def test_under_a_veto_nothing_is_granted_and_authority_runs_out_and_then_all_goe
     why = one.do(calls.Why(""))
     assert why["stuck"]
     assert "an-a01n01 may not act: corosync says that it is not quorate" in why["lines"][0]
-    assert "corosync-quorumtool -s" in why["lines"][-1]
+    assert any("corosync-quorumtool -s" in line for line in why["lines"])
     veto(world, 1, 2, 3, quorate=True)
     world.pass_ms(500)
     assert one.reply(asked) is not None
