@@ -21,10 +21,10 @@ were seen to do:
   send nothing until it heals; no view changes and nobody is told.  The third goes on.
 * A member that can send but not receive is found out late, and the ring of the others forms anew again and
   again, with the same members.
-* A totem has a quorum service, which speaks beside the order, up to 10 ms after the view it speaks of.
 * The ring's own process on one host stands still, and the daemon there does not notice: what it sends is
   taken and waits.  If the others have removed it meanwhile, it sees what a thawed host sees.
 * A hub that stood still goes on with one member's backlog before another's.
+* A totem has a quorum service, which speaks beside the order, up to 10 ms after the view it speaks of.
 
 Survivors of a view change have delivered the same payloads before it (virtual synchrony)."""
 
