@@ -291,19 +291,24 @@ class World:
     def part(self, *sides: tuple[int, ...], how: str = "nodedown") -> None:
         """The ring forms a view of each side at once."""
         self.queue.clear()
-        self.sides = [tuple(sorted(members)) for members in sides if members]
-        for members in self.sides:
-            self.seq += 1
-            self.members = members
-            epoch = Epoch(self.seq, members[0])
-            for id in members:
-                told = self.told.get(id, ())
-                joined = tuple(one for one in members if one not in told)
-                left = tuple(one for one in told if one not in members)
-                self.told[id] = members
-                self.hosts[id].feed(
-                    inputs.ViewChanged(epoch, members, joined, left, dict.fromkeys(left, how))
-                )
+        self.sides = []
+        for members in sides:
+            if members:
+                self.joined(*members, how=how)
+
+    def joined(self, *members: int, how: str = "nodedown") -> None:
+        """These form a view beside those that there are."""
+        self.seq += 1
+        self.members = tuple(sorted(members))
+        self.sides.append(self.members)
+        epoch = Epoch(self.seq, self.members[0])
+        for id in self.members:
+            told = self.told.get(id, ())
+            joined = tuple(one for one in members if one not in told)
+            left = tuple(one for one in told if one not in members)
+            self.told[id] = self.members
+            view = inputs.ViewChanged(epoch, self.members, joined, left, dict.fromkeys(left, how))
+            self.hosts[id].feed(view)
 
     def outage(self) -> None:
         """Nobody reaches anybody."""

@@ -42,11 +42,11 @@ def test_under_a_veto_nothing_is_granted_and_authority_runs_out_and_then_all_goe
     assert not one.may_write("grant")
     assert one.reply(asked) is None
     found = one.do(calls.Status())
-    assert "an-a01n01: corosync says that it is not quorate" in found["blocked_by"][0]
+    assert "an-a01n01 may not act: corosync says that it is not quorate" in found["blocked_by"][0]
     why = one.do(calls.Why(""))
     assert why["stuck"]
     assert "an-a01n01 may not act: corosync says that it is not quorate" in why["lines"][0]
-    assert "corosync-quorumtool -s" in why["lines"][1]
+    assert any("corosync-quorumtool -s" in line for line in why["lines"])
     veto(world, 1, 2, 3, quorate=True)
     world.pass_ms(500)
     assert one.reply(asked) is not None
@@ -130,5 +130,7 @@ def test_ring_that_does_not_deliver_is_said(world: World) -> None:
     one = world.hosts[1]
     world.stopped = True
     world.pass_ms(TIMING.grant_ms + 200)
-    (line,) = one.do(calls.Why(""))["lines"]
-    assert "its own heartbeats do not come back: corosync does not deliver them" in line
+    said = "\n".join(one.do(calls.Why(""))["lines"])
+    assert "an-a01n01 has no authority" in said
+    assert "corosync" in said
+    assert "deliver" in said

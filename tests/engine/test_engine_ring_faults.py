@@ -366,10 +366,11 @@ def test_of_two_that_are_parted_exactly_the_one_without_a_delay_survives(tmp_pat
     assert one.may_write(PAGE), "writes that were held meanwhile go on"
     assert before[0] in one.paths
     assert all_is_well(world)
-    world.power[2] = Power.ON  # it boots while they are still parted
+    world.power[2] = Power.ON  # it boots while they are still parted; host 1 is told nothing of that
     two.boots += 1
     two.start()
-    world.outage()
+    world.sides = [(1,)]
+    world.joined(2)
     world.run()
     world.pass_ms(10_000)
     assert not two.running
@@ -377,9 +378,12 @@ def test_of_two_that_are_parted_exactly_the_one_without_a_delay_survives(tmp_pat
     assert two.runs[-1].device in ("bmc1", "pdu1"), "what it began before it was fenced, and nothing since"
     assert world.power[1] is Power.ON
     assert one.may_write(PAGE)
+    assert two.disk.epoch > one.disk.epoch, "its half had an epoch of its own"
     world.view(1, 2)
     world.until(lambda: all_is_well(world))
     assert one.may_write(PAGE)
+    assert one.node.context.life.incarnation == 1, "the loser's memory struck down who went on"
+    assert before[0] in one.paths
 
 
 def test_of_two_that_nobody_can_fence_both_block_and_say_so(tmp_path: Path) -> None:

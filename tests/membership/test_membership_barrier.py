@@ -208,6 +208,22 @@ TABLE = {
         {1: none(**OLD), 2: none(disk=5, **NEW), 3: none(**NEW)}, None,
         Verdict(primary=True, empty=(1, 2, 3), fresh=True),
     ),
+    "the half of two that lost, and is back, says nothing against the one that went on": (
+        {1: has(5, 9), 2: none(6, victims=(life(1),))}, TWO,
+        Verdict(primary=True, carriers=(1,), empty=(2,), sender=1, victims=(life(1),)),
+    ),
+    "unless it had proof, and may have granted": (
+        {1: has(5, 9), 2: none(6, victims=(life(1),), fenced=(life(1),))}, TWO,
+        Verdict(primary=True, stale=(1,), empty=(2,), fresh=True, victims=(life(1),)),
+    ),
+    "or suspected an earlier life": (
+        {1: has(5, 9), 2: none(6, victims=(life(1, "b0"),))}, TWO,
+        Verdict(primary=True, stale=(1,), empty=(2,), fresh=True, victims=(life(1, "b0"),)),
+    ),
+    "of three none acts alone": (
+        {1: has(5, 9), 2: none(6, victims=(life(1),))}, None,
+        Verdict(primary=True, stale=(1,), empty=(2,), fresh=True, victims=(life(1),)),
+    ),
     "a fresh start knows who had left cleanly": (
         {1: none(5, out=(A2,), **STOPS), 3: none(5, out=(A2,), **STOPS)}, None,
         Verdict(primary=True, empty=(1, 3), fresh=True, protocol=3, out=(A2,)),

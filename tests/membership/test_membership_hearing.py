@@ -113,5 +113,8 @@ def test_a_ring_that_forms_anew_again_and_again_is_restless_for_a_while():
         hearing.ring_formed(now_ms * MS + 1, without_cause=False)
         assert hearing.view_ns == now_ms * MS + 1
     assert hearing.restless(12_000 * MS) == (3, 30.0)
-    assert hearing.restless(30_999 * MS) == (3, 30.0)
-    assert hearing.restless(31_000 * MS) == (0, 0.0), "the first was 30 tokens ago"
+    assert hearing.restless(21_999 * MS) == (3, 30.0)
+    assert hearing.restless(22_000 * MS) == (0, 0.0), "nothing for 10 tokens: it is over"
+    hearing.ring_formed(30_999 * MS, without_cause=True)
+    assert hearing.restless(30_999 * MS) == (4, 30.0)
+    assert hearing.restless(31_000 * MS) == (3, 30.0), "the first was 30 tokens ago"

@@ -73,7 +73,7 @@ class SimWorld:
     def __init__(self, totem: bool) -> None:
         self.scheduler = Scheduler(1)
         self.scheduler.at(0, self._beat)
-        self.network = SimRing(self.scheduler.stream("ring"), TOKEN_MS, totem)
+        self.network = SimRing(self.scheduler.stream("ring"), TOKEN_MS, totem, nodes=3)
 
     def _beat(self) -> None:
         """Time goes on though nothing happens."""

@@ -39,7 +39,7 @@ class Member:
                 found[epoch] = []
             elif isinstance(fact, RingLost):
                 epoch = None
-            else:
+            elif isinstance(fact, Delivered):
                 assert epoch is not None, "delivered outside of any view"
                 found[epoch].append(fact)
         return found

@@ -67,6 +67,8 @@ class Barrier:
         self.epoch = epoch
         self.members = tuple(sorted(members))
         self._words: dict[int, tuple[Life, Ready]] = {}
+        self._void: tuple[int, ...] = ()
+        """Members whose disks say nothing against anybody."""
 
     @property
     def complete(self) -> bool:
@@ -99,6 +101,7 @@ class Barrier:
         mute = tuple(node for node in self.members if self._words[node][1].speaks == UNSAID)
         differs = self._differs(config, tuple(node for node in self.members if node not in mute))
         alike = tuple(node for node in self.members if node not in (*differs, *mute))
+        self._void = self._lost_halves(config)
         struck = self._struck()
         protocol = self._protocol(config, alike, struck)
         able = tuple(node for node in alike if protocol in self._words[node][1].speaks)
@@ -127,6 +130,21 @@ class Barrier:
             foreign=tuple(node for node in self.members if node not in (*differs, *able)),
         )
 
+    def _lost_halves(self, config: ClusterConfig) -> tuple[int, ...]:
+        """Of two that were parted, the one that comes back without state and had only suspected the other.
+
+        Alone with a victim that was not proven fenced it had no authority, so it granted nothing in the
+        epoch that its disk remembers, and that may well be the higher one: each half has its own.  Else a
+        half that lost would strike down the one that went on, with all that is written there."""
+        if not config.two_node:
+            return ()
+        lives = [life for life, word in self._words.values() if word.has_state]
+        return tuple(
+            node
+            for node, (_, word) in self._words.items()
+            if not word.has_state and any(one in word.victims and one not in word.fenced for one in lives)
+        )
+
     def _struck(self) -> tuple[int, ...]:
         """Members whose present life somebody knows as a victim, or as fenced already.
 
@@ -141,7 +159,8 @@ class Barrier:
         return any(
             (life in ready.victims or life in ready.fenced)
             and (ready.has_state or not word.has_state or word.primary <= ready.disk_epoch)
-            for _, ready in self._words.values()
+            for accuser, (_, ready) in self._words.items()
+            if accuser not in self._void
         )
 
     def _best(self, nodes: tuple[int, ...]) -> tuple[tuple[int, ...], bool]:
@@ -161,7 +180,8 @@ class Barrier:
 
     def _outdated(self, top: tuple[int, ...]) -> bool:
         """Some member's disk has seen a later primary epoch than the best state went through."""
-        newest = max(ready.disk_epoch for _, ready in self._words.values())
+        known = [ready.disk_epoch for node, (_, ready) in self._words.items() if node not in self._void]
+        newest = max(known, default=Epoch())
         return bool(top) and newest > self._words[top[0]][1].primary
 
     def _out(self) -> tuple[Life, ...]:

@@ -17,6 +17,8 @@ RESTLESS = 3
 """So often within so many tokens a ring re-forms only if something is wrong with it: one failure is found
 once, and a member that cannot receive is found again and again, every four tokens or so."""
 RESTLESS_TOKENS = 30
+CALM_TOKENS = 10
+"""After so many without one more it is over."""
 
 
 class Hearing:
@@ -115,8 +117,10 @@ class Hearing:
     def restless(self, now_ns: int) -> tuple[int, float]:
         """(how often the ring re-formed without cause, in how many seconds); (0, 0.0): as it should."""
         over_ms = RESTLESS_TOKENS * self._timing.token_ms
-        times = sum(now_ns - at_ns < over_ms * NS_PER_MS for at_ns in self._reforms_ns)
-        return (times, over_ms / 1000) if times >= RESTLESS else (0, 0.0)
+        ago_ms = [(now_ns - at_ns) / NS_PER_MS for at_ns in self._reforms_ns]
+        times = sum(one < over_ms for one in ago_ms)
+        goes_on = times >= RESTLESS and ago_ms[-1] < CALM_TOKENS * self._timing.token_ms
+        return (times, over_ms / 1000) if goes_on else (0, 0.0)
 
     def _gap(self, now_ns: int) -> bool:
         return (now_ns - self._ticked_ns) * 2 > self._timing.token_ms * NS_PER_MS

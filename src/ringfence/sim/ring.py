@@ -25,6 +25,7 @@ were seen to do:
 * The ring's own process on one host stands still, and the daemon there does not notice: what it sends is
   taken and waits.  If the others have removed it meanwhile, it sees what a thawed host sees.
 * A hub that stood still goes on with one member's backlog before another's.
+* A totem has a quorum service, which speaks beside the order, up to 10 ms after the view it speaks of.
 
 Survivors of a view change have delivered the same payloads before it (virtual synchrony)."""
 
@@ -32,10 +33,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from ringfence.core.ids import Epoch
-from ringfence.engine.inputs import Delivered, RingLost, ViewChanged
+from ringfence.engine.inputs import Delivered, QuorumSaid, RingLost, ViewChanged
 from ringfence.sim.scheduler import MS, Scheduler, Timer
 
-RingInput = ViewChanged | Delivered | RingLost
+RingInput = ViewChanged | Delivered | RingLost | QuorumSaid
 MAX_GHOSTS = 22
 RAGGED_MS = 50
 PAUSE_MS = 700
@@ -107,12 +108,17 @@ class Side:
 
 class SimRing:
     """Args:
-    totem: True: behaves as corosync, False: as the hub."""
+    totem: True: behaves as corosync, False: as the hub.
+    nodes: how many a totem's quorum service counts with; 0: it has none."""
 
-    def __init__(self, scheduler: Scheduler, token_ms: int, totem: bool) -> None:
+    def __init__(self, scheduler: Scheduler, token_ms: int, totem: bool, nodes: int = 0) -> None:
         self._scheduler = scheduler
         self._token_ms = token_ms
         self.totem = totem
+        self._nodes = nodes
+        self._met = False
+        """All nodes were in one view once: with two, one is enough from then on (wait_for_all)."""
+        self._late = scheduler.stream("quorum")
         self.up = True
         self._cut: list[list[int]] = []
         self._sides: dict[int, Side] = {}
@@ -314,6 +320,7 @@ class SimRing:
         endpoint.epoch, endpoint.told = Epoch(seq, node), (node,)
         how = dict.fromkeys(left, "nodedown")
         self._give(endpoint, ViewChanged(endpoint.epoch, (node,), (), left, how))
+        self._count_votes(endpoint)
         if self._scheduler.chance(0.5):  # what it had queued is delivered here, or in the merged view
             for payload in endpoint.late:
                 self._give(endpoint, Delivered(node, payload))
@@ -510,11 +517,20 @@ class SimRing:
             member.told, member.epoch, member.ghosts = members, epoch, 0
             self._seen[member.node] = seq
             self._give(member, ViewChanged(epoch, members, joined, left, how))
+            self._count_votes(member)
         side.how = {}
         self._scheduler.note(f"ring: view {epoch} of {members}")
         side.held = self.totem and any(member.lost for member in side.members)
         if not side.held:
             self._release(side)
+
+    def _count_votes(self, endpoint: Endpoint) -> None:
+        if not self.totem or not self._nodes:
+            return
+        here = len(endpoint.told)
+        self._met = self._met or here == self._nodes
+        said = QuorumSaid(2 * here > self._nodes or (self._nodes == 2 and self._met))
+        self._late.after(self._late.between(0, 10), lambda: self._read(endpoint, said))
 
     def _release(self, side: Side) -> None:
         side.held = False

@@ -144,7 +144,9 @@ class World:
         scheduler = self.scheduler = Scheduler(scenario.seed)
         ids = list(range(1, scenario.nodes + 1))
         self.config = _config(ids)
-        self.ring = SimRing(scheduler.stream("ring"), TIMING.token_ms, totem=scenario.ring == "totem")
+        self.ring = SimRing(
+            scheduler.stream("ring"), TIMING.token_ms, totem=scenario.ring == "totem", nodes=len(ids)
+        )
         self.power = PowerRoom(scheduler.stream("power"), ids, self._lost_power, self._gained_power)
         self.steps = 0
         self._admin = ADMIN
