@@ -1,4 +1,4 @@
-"""What a node has of one resource, and what is told of it; values, apart from the rules, as in `queues`."""
+"""What a node has of one resource, and what is told of it: values.  The rules are `node_lock`'s."""
 
 from typing import TYPE_CHECKING
 
