@@ -55,6 +55,7 @@ def test_cman_s_cluster_conf(run: Run, here: Path) -> None:
     assert not (out / "secrets/pdu1-an-a07n01").exists(), "it had none, and worked"
     corosync = parse_corosync((out / "an-a07n02/corosync.conf").read_text())
     assert differences(cluster, corosync) == []
+    assert "WARNING: a token of 5000 ms is slow: a host that hears nobody holds its writes" in ran.out
     assert said(ran.out) == [
         "cluster.conf: cman transport=udpu: here it is knet, encrypted",
         "cluster.conf: totem rrp_mode=passive: knet looks after several links by itself",

@@ -333,6 +333,20 @@ def test_next_txt_can_be_typed_as_it_stands(run: Run, here: Path) -> None:
     assert set(enabled) - {"corosync"} <= units
 
 
+@pytest.mark.parametrize(
+    ("hosts", "says"),
+    [
+        (1, "One host needs nobody else."),
+        (2, "In any order: the first waits for the second."),
+        (3, "All within 30 s of each other: once a majority is there for so long, whoever is still"),
+    ],
+)
+def test_next_txt_says_how_to_begin(run: Run, here: Path, hosts: int, says: str) -> None:
+    """Of three hosts that are started slowly, one after another, the last would be fenced."""
+    assert run("init", "--name", "a", *(f"n{id}=10.0.0.{id}" for id in range(1, hosts + 1))).code == 0
+    assert says in " ".join((here / "a/NEXT.txt").read_text().split())
+
+
 ALONE = """mount --bind "$1" /etc/corosync && hostname "$2" && exec corosync -t"""
 
 

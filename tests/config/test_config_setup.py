@@ -103,7 +103,6 @@ def test_times_fit_every_token_that_corosync_takes(token_ms: int) -> None:
     timing = timing_for(token_ms)
     nodes = nodes_of(["n1=10.0.0.1"])
     check_cluster(ClusterConfig("a", nodes=nodes, timing=timing), lab=False)
-    assert timing.write_ms > timing.detection_ms
 
 
 def test_the_usual_token_has_the_usual_times() -> None:

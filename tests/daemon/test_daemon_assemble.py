@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import resource
 import shutil
 import signal
@@ -19,7 +20,8 @@ from typing import Any
 import pytest
 
 from ringfence.config import Paths
-from ringfence.daemon.supervisor import Supervisor
+from ringfence.core.cluster import Timing
+from ringfence.daemon.supervisor import Supervisor, misfit
 from ringfence.host.pages import LOST_NS, PageReader, Pages
 from ringfence.wire import client as calls
 
@@ -303,6 +305,26 @@ def test_a_loop_that_is_ended_by_the_watchdog_says_where_it_stood(host: Host) ->
     daemon.send_signal(signal.SIGABRT)
     assert daemon.wait(20) == -signal.SIGABRT
     assert "most recent call first" in host.log.read_text()
+
+
+@pytest.mark.parametrize(
+    ("limit_s", "timing", "said"),
+    [
+        (8, Timing(), ""),
+        (0, Timing(grace_ms=1000), ""),
+        (8, Timing(grace_ms=12000), "make it 7 at most"),
+        (8, Timing(write_ms=7000), "make it 9.33333 at least"),
+    ],
+)
+def test_a_watchdog_that_does_not_fit_the_timing_is_told(limit_s: int, timing: Timing, said: str) -> None:
+    found = misfit(timing, {"WATCHDOG_USEC": str(limit_s * 1_000_000)})
+    assert (said in found) if said else found == ""
+
+
+def test_the_unit_s_watchdog_fits_the_default_timing() -> None:
+    unit = Path(__file__).parents[2] / "packaging/systemd/ringfence.service"
+    (limit_s,) = re.findall(r"^WatchdogSec=(\d+)$", unit.read_text(), re.MULTILINE)
+    assert misfit(Timing(), {"WATCHDOG_USEC": f"{limit_s}000000"}) == ""
 
 
 def test_a_watchdog_of_another_process_is_not_fed() -> None:

@@ -233,7 +233,12 @@ def test_a_path_between_two_of_three_is_cut(tmp_path: Path) -> None:
     assert writing(world) == []
     world.pass_ms(20_000)
     assert [victims(host) for host in world.hosts.values()] == [[], [], []], "one alone had the others fenced"
+    world.part((1, 2), (3,))  # mended, two of them find each other first
+    world.run()
+    world.pass_ms(200)
     world.mend()
+    world.view(1, 2, 3)
+    world.run()
     world.pass_ms(1000)
     assert all_is_well(world)
     assert lives(world) == before

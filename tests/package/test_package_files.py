@@ -102,6 +102,7 @@ def test_the_man_page_has_every_command() -> None:
     for name in COMMANDS:
         assert f".SS ringfence {name}\n" in page
     assert page.startswith(".TH RINGFENCE 1")
+    assert "\n.nf\nExamples:\n  ringfence init \\-\\-name alteeve n1=10.0.0.1 n2=10.0.0.2\n" in page
 
 
 def test_documents_name_only_files_that_there_are() -> None:

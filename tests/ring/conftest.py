@@ -1,14 +1,12 @@
 from collections.abc import Iterator
 
 import pytest
-from corosync_world import CorosyncWorld
+from ring_engines import ENGINES, AnyWorld
 from ring_world import HubWorld
 
-ENGINES = {"hub": HubWorld, "corosync": CorosyncWorld}
 
-
-@pytest.fixture(params=sorted(ENGINES))
-def world(request: pytest.FixtureRequest) -> Iterator[HubWorld]:
+@pytest.fixture(params=ENGINES)
+def world(request: pytest.FixtureRequest) -> Iterator[AnyWorld]:
     """A ring of the engine under test; the contract suite runs on each."""
     world = ENGINES[request.param]()
     yield world

@@ -4,6 +4,7 @@ import os
 import shutil
 import signal
 import tempfile
+import time
 from pathlib import Path
 
 from ring_world import TOKEN_MS, Member, reap
@@ -86,6 +87,10 @@ class CorosyncWorld:
             files = CorosyncFiles(self.dir / f"n{number}")
             files.write(config, transport, key)
             self.corosyncs[number] = LoneCorosync(files, host.path, self.dir / f"run{number}")
+
+    @property
+    def now_s(self) -> float:
+        return time.monotonic()
 
     @property
     def detection_s(self) -> float:

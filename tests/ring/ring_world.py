@@ -71,6 +71,9 @@ def reap(pid: int) -> int:
 class Watched:
     """What one node's ring told it, and how to wait for it."""
 
+    survives_its_host = True
+    """Its host's end leaves the daemon running, where both are processes."""
+
     def __init__(self, node: int) -> None:
         self.node = node
         self.events: list[Event] = []
@@ -298,6 +301,10 @@ class HubWorld:
         self.hub_pid = 0
         self._strays: list[int] = []
         self.start_hub()
+
+    @property
+    def now_s(self) -> float:
+        return time.monotonic()
 
     @property
     def detection_s(self) -> float:

@@ -1,11 +1,9 @@
 """What every ring engine must do for the engine above it (`ring.port`)."""
 
-import time
-
-from ring_world import HubWorld
+from ring_engines import AnyWorld
 
 
-def test_all_members_deliver_everything_in_one_order_the_sender_too(world: HubWorld) -> None:
+def test_all_members_deliver_everything_in_one_order_the_sender_too(world: AnyWorld) -> None:
     members = world.ring(1, 2, 3)
     for member in members:
         member.burst(300)
@@ -20,7 +18,7 @@ def test_all_members_deliver_everything_in_one_order_the_sender_too(world: HubWo
         assert own == [f"{sender}:{number}" for number in range(300)]
 
 
-def test_views_stand_at_the_same_place_in_the_order(world: HubWorld) -> None:
+def test_views_stand_at_the_same_place_in_the_order(world: AnyWorld) -> None:
     one, two = world.ring(1, 2)
     start = one.epoch
     for member in (one, two):
@@ -43,7 +41,7 @@ def test_views_stand_at_the_same_place_in_the_order(world: HubWorld) -> None:
     assert three_saw == story[at : at + len(three_saw)]
 
 
-def test_view_says_who_joined_and_who_left(world: HubWorld) -> None:
+def test_view_says_who_joined_and_who_left(world: AnyWorld) -> None:
     one, two = world.ring(1, 2)
     _, epoch, _, joined, left, how = one.wait_view(1, 2)
     assert (joined, left, how) == ((2,), (), {})
@@ -56,7 +54,7 @@ def test_view_says_who_joined_and_who_left(world: HubWorld) -> None:
     assert later.rep == 2
 
 
-def test_epochs_increase_over_cut_heal_and_restart(world: HubWorld) -> None:
+def test_epochs_increase_over_cut_heal_and_restart(world: AnyWorld) -> None:
     one, two, three = world.ring(1, 2, 3)
     whole = one.epoch
     world.cut((1,), (2, 3))
@@ -80,7 +78,7 @@ def test_epochs_increase_over_cut_heal_and_restart(world: HubWorld) -> None:
         assert seqs == sorted(set(seqs)), "an epoch came twice or went back"
 
 
-def test_sides_of_a_cut_do_not_hear_each_other_and_have_orders_of_their_own(world: HubWorld) -> None:
+def test_sides_of_a_cut_do_not_hear_each_other_and_have_orders_of_their_own(world: AnyWorld) -> None:
     one, two, three = world.ring(1, 2, 3)
     whole = one.epoch
     world.cut((1,), (2, 3))
@@ -102,13 +100,13 @@ def test_sides_of_a_cut_do_not_hear_each_other_and_have_orders_of_their_own(worl
     assert two.wait_view(1, 2, 3, after=whole)[3] == (1,)
 
 
-def test_frozen_host_is_removed_in_time_and_told_when_it_thaws(world: HubWorld) -> None:
+def test_frozen_host_is_removed_in_time_and_told_when_it_thaws(world: AnyWorld) -> None:
     one, two, three = world.ring(1, 2, 3, host=True)
     before = one.epoch
-    frozen_at = time.monotonic()
+    frozen_at = world.now_s
     three.freeze()
     how = two.wait_view(1, 2, after=before)[5]
-    took_s = time.monotonic() - frozen_at
+    took_s = world.now_s - frozen_at
     assert how == {3: "nodedown"}
     assert world.detection_s * 0.7 < took_s < world.detection_s * 2
     one.send("meanwhile")
@@ -121,21 +119,22 @@ def test_frozen_host_is_removed_in_time_and_told_when_it_thaws(world: HubWorld) 
     assert not any(event[0] == "got" and event[2] == "meanwhile" for event in three.events)
 
 
-def test_daemon_that_ends_while_its_host_lives_is_procdown(world: HubWorld) -> None:
+def test_daemon_that_ends_while_its_host_lives_is_procdown(world: AnyWorld) -> None:
     one, two = world.ring(1, 2, host=True)
     two.kill()
     assert one.wait_view(1, after=one.epoch)[5] == {2: "procdown"}
 
 
-def test_host_that_ends_takes_its_daemon_along(world: HubWorld) -> None:
+def test_host_that_ends_takes_its_daemon_along(world: AnyWorld) -> None:
     one, two = world.ring(1, 2, host=True)
     before = one.epoch
     two.kill_host()
     assert one.wait_view(1, after=before)[5] == {2: "nodedown"}
-    two.wait_lost()
+    if two.survives_its_host:
+        two.wait_lost()
 
 
-def test_power_cut_is_nodedown_whichever_process_ends_first(world: HubWorld) -> None:
+def test_power_cut_is_nodedown_whichever_process_ends_first(world: AnyWorld) -> None:
     one, two = world.ring(1, 2, host=True)
     before = one.epoch
     two.power_off()
@@ -143,7 +142,7 @@ def test_power_cut_is_nodedown_whichever_process_ends_first(world: HubWorld) -> 
     assert one.views[-1][2] == (1,)
 
 
-def test_payload_without_a_view_is_dropped_and_nobody_is_harmed(world: HubWorld) -> None:
+def test_payload_without_a_view_is_dropped_and_nobody_is_harmed(world: AnyWorld) -> None:
     (one,) = world.ring(1)
     world.lose()
     one.wait_lost()

@@ -157,6 +157,15 @@ def test_a_leave_that_cannot_be_had_does_not_hang_the_shutdown(rig: Rig) -> None
     assert rig.show("ringfence", "NRestarts") == "0"
 
 
+def test_a_hub_that_is_restarted_is_waited_for(rig: Rig) -> None:
+    daemon, hub = rig.pid(), rig.show("ringfence-hub", "MainPID")
+    rig.systemctl("restart", "ringfence-hub")
+    assert rig.show("ringfence-hub", "MainPID") != hub
+    rig.until(lambda: rig.members() == {"n1": "ready", "n2": "ready"}, "the ring to be back")
+    goes_on(rig)
+    assert rig.pid() == daemon
+
+
 def test_a_block_service_that_is_restarted_takes_the_locks_of_its_volumes_along(rig: Rig) -> None:
     rig.systemctl("restart", "ringfence-block")
     rig.until(lambda: rig.events("evidence"), "the next daemon")

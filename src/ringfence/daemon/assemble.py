@@ -36,7 +36,7 @@ from ringfence.daemon.lock import DaemonLock
 from ringfence.daemon.log import Log
 from ringfence.daemon.paths import BlockPaths, DaemonPages
 from ringfence.daemon.ports import Agents, Engine
-from ringfence.daemon.supervisor import Supervisor
+from ringfence.daemon.supervisor import Supervisor, misfit
 from ringfence.engine.inputs import DiskState, Started
 from ringfence.engine.orders import StorageOrder
 from ringfence.history.store import INCIDENT, History
@@ -164,6 +164,8 @@ async def _drive(
             watch=Supervisor(),
             look=HostLook(paths, me.name),
         )
+        if wrong := misfit(config.timing):
+            say("watchdog")(wrong)
         driver = Driver(makers.engine(), ports, config, me.name)
         socket = ClientSocket(paths.socket, driver.asked, driver.gone, group=loaded.socket_group)
         machine, boot = identity

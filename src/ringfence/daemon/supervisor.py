@@ -11,6 +11,7 @@ import os
 import time
 from collections.abc import Callable, Mapping
 
+from ringfence.core.cluster import Timing
 from ringfence.host.notify import notify
 
 STATUS_KINDS = (
@@ -18,6 +19,8 @@ STATUS_KINDS = (
     "adopted", "lockspace-runs", "divergent", "left",
 )  # fmt: skip
 """Events that change what an admin should read in `systemctl status`."""
+START_S = 5.0
+"""How long a daemon may take from its end by the watchdog until it is ready again."""
 
 
 class Supervisor:
@@ -32,7 +35,7 @@ class Supervisor:
         self, environment: Mapping[str, str] = os.environ, say: Callable[[str], object] = notify
     ) -> None:
         self._say = say
-        self._every_s = _watchdog_s(environment) / 4
+        self._every_s = watchdog_s(environment) / 4
         self._fed_s = 0.0
 
     def ready(self) -> None:
@@ -55,7 +58,20 @@ class Supervisor:
         asyncio.get_running_loop().run_in_executor(None, self._say, words)
 
 
-def _watchdog_s(environment: Mapping[str, str]) -> float:
+def misfit(timing: Timing, environment: Mapping[str, str] = os.environ) -> str:
+    """Why the watchdog's limit does not fit this timing; "" if it does, or there is none."""
+    limit_s = watchdog_s(environment)
+    most_s, least_s = timing.grace_ms / 1000 - START_S, timing.write_ms / 1000 * 4 / 3
+    if limit_s and limit_s > most_s:
+        why = f"grace_ms = {timing.grace_ms}: the next daemon comes too late to go on with the volumes"
+        return f"WatchdogSec={limit_s:g} does not fit {why}; make it {most_s:g} at most"
+    if 0 < limit_s < least_s:
+        why = f"write_ms = {timing.write_ms}: a loop that stood still so long might go on by itself"
+        return f"WatchdogSec={limit_s:g} does not fit {why}; make it {least_s:g} at least"
+    return ""
+
+
+def watchdog_s(environment: Mapping[str, str]) -> float:
     """0: nobody watches this process."""
     limit_us, pid = environment.get("WATCHDOG_USEC", ""), environment.get("WATCHDOG_PID", "")
     if not limit_us.isdecimal() or (pid and pid != str(os.getpid())):

@@ -90,13 +90,14 @@ class ClientLocks:
                 self._send(client, Reply(id, error=result.as_dict()))
 
         where = lockspace_name(call.lockspace), resource_name(call.resource)
-        for name in where:
-            self._context.check_name(name)
+        if not self._context.speaks_whole_dlm:
+            for name in where:
+                self._context.check_name(name)
         lock = self._locker.acquire(
             *where, mode, call.wait_ms, done,
             flags=call.flags, client=client, cached=call.cached, owner=owner, deadlock=call.deadlock,
         )  # fmt: skip
-        if self._locker.use(lock) is not None:
+        if not owned.lock and self._locker.use(lock) is not None:
             self._own(client, lock, owned)
 
     def convert(self, client: int, id: str, call: calls.Convert) -> None:

@@ -375,7 +375,9 @@ class Locker:
 
     def look(self) -> None:
         """Tell what may be told now; end what has waited too long."""
-        self.take(self.grants.tell())
+        outs = self.grants.tell()
+        if outs:
+            self.take(outs)
         if self._untold and self._context.may_report:
             untold, self._untold = self._untold, {}
             self.take([out for outs in untold.values() for out in outs])
@@ -535,7 +537,7 @@ class Locker:
         use.deadlock = deadlock and not use.trying
         if use.deadlock:
             self.seeking[use.lock] = None
-        else:
+        elif self.seeking:
             self.seeking.pop(use.lock, None)
 
     def _refuse_now(self, use: Use, wait_ms: int | None) -> bool:

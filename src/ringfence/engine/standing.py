@@ -25,7 +25,7 @@ def standing(context: Context, barrier: Barrier | None, ring_reason: str) -> lis
         if barrier is not None and not barrier.complete:
             missing = ", ".join(context.name(node) for node in barrier.missing)
             lines.append(f"view {barrier.epoch} waits for {missing} to say that it is ready")
-            if context.me in barrier.missing:
+            if _unheard(context, barrier):
                 lines.append(_no_delivery(context, context.hearing.view_ns))
         return [*lines, *_authority_left(context), f"next: {_next_step(context, barrier)}"]
     if context.vetoed:
@@ -55,6 +55,12 @@ def restless(context: Context) -> list[str]:
         f"the ring re-formed {times} times in {over_s:.0f} s, and nobody joined it or ended: messages get "
         f"lost, or a node sends and does not receive; next: {_look_at_ring(context.config)}"
     ]
+
+
+def _unheard(context: Context, barrier: Barrier) -> bool:
+    """This node's own word in the barrier ought to have come back."""
+    detection_ns = context.config.timing.detection_ms * 1_000_000
+    return context.me in barrier.missing and context.now_ns - context.hearing.view_ns > detection_ns
 
 
 def _no_delivery(context: Context, since_ns: int) -> str:
@@ -119,7 +125,7 @@ def _next_step(context: Context, barrier: Barrier | None) -> str:
                 hint = "does corosync run (`systemctl status corosync`)?"
             return f"it joins by itself when the ring is back; {hint}"
         case Phase.BARRIER:
-            if barrier is not None and context.me in barrier.missing:
+            if barrier is not None and _unheard(context, barrier):
                 return _look_at_ring(context.config)
             return "a member that does not speak is removed from the ring, or becomes a victim"
         case Phase.SUSPENDED:

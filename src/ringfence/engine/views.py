@@ -38,12 +38,15 @@ from ringfence.engine.snapshot import Gathering, split
 from ringfence.engine.state import ClusterState
 from ringfence.membership.authority import Authority
 from ringfence.membership.barrier import Barrier, Verdict
+from ringfence.membership.quorum import is_primary
 from ringfence.wire import ring
 from ringfence.wire.entries import LOCK_ENTRIES, Goodbye
 from ringfence.wire.ring import Frame, Heartbeat, Ready, Snapshot, Submitted
 
 Event = tuple[int, Life, ring.Item | None]
 """(sender, its life, what it said), in the total order; None: the frame itself was heard."""
+LOSS_DETECTIONS = 2
+"""A ring that has delivered nothing for longer than so many detection times has not just lost a member."""
 Work = Iterator[list[Fact]]
 """What an event leads to, slice by slice."""
 
@@ -81,7 +84,7 @@ class Views:
         """What keeps this node from running, for people."""
         self._primary = False
         self._regains = False
-        """Since this node ran last it had no ring, or no quorum."""
+        """Since this node ran last it had no ring, no quorum, or a ring that delivered nothing."""
         self._ready_ns = 0
         """When to say Ready, if that waits; 0: it does not."""
         self._done = False
@@ -155,6 +158,9 @@ class Views:
             return
         context.epoch = view.epoch
         context.refused = {}
+        silent_ms = (context.now_ns - self._back_ns) // 1_000_000
+        if silent_ms > LOSS_DETECTIONS * context.config.timing.detection_ms:
+            self._regains = True
         before = self.barrier.members if self.barrier is not None else ()
         gone = [view.how.get(node, "nodedown") for node in before if node not in view.members]
         nobody_new = all(node in before for node in view.members)
@@ -183,7 +189,7 @@ class Views:
         tenths of a second before the third is there, who has lost nothing.  So nobody who has been without
         quorum goes on without the others of the last primary view before a token has passed."""
         state = self._context.state
-        if not self._regains or state is None:
+        if not self._regains or state is None or not is_primary(state.config, members, True):
             return ""
         return ", ".join(state.name(node) for node in state.ready if node not in members)
 
@@ -335,8 +341,12 @@ class Views:
     def _moves(self) -> bool:
         """Whether the ring moves: a word that this node sent in this view within `grant_ms` came back."""
         context = self._context
-        back_ns = max(context.authority.own_heartbeat_ns, context.hearing.view_ns)
-        return context.now_ns - back_ns < context.config.timing.grant_ms * 1_000_000
+        return context.now_ns - self._back_ns < context.config.timing.grant_ms * 1_000_000
+
+    @property
+    def _back_ns(self) -> int:
+        """When this node sent the last word of this view that came back to it, or began the view."""
+        return max(self._context.authority.own_heartbeat_ns, self._context.hearing.view_ns)
 
     def _do(self, sender: int, life: Life, item: ring.Item | None) -> None:
         if self._context.phase is Phase.RUNNING:

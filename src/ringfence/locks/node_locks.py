@@ -370,8 +370,8 @@ class NodeLocks:
     def _done(self, lock: NodeLock, outs: list[Out]) -> list[Out]:
         """Forget what has ended."""
         for out in outs:
-            if isinstance(out, ClientReleased | ClientLost) or (
-                isinstance(out, ClientRefused | ClientCancelled) and not lock.knows(out.lock_id)
+            if isinstance(out, (ClientReleased, ClientLost)) or (
+                isinstance(out, (ClientRefused, ClientCancelled)) and not lock.knows(out.lock_id)
             ):
                 self._of.pop(out.lock_id, None)
                 if self._persistent:

@@ -362,7 +362,9 @@ class SimRing:
         if not self._cut:
             return
         parts = list(self._cut)
-        if self.totem and len(parts) > 2 and self._scheduler.chance(0.5):
+        # Sides that have not yet found out that they are apart do not form a part of a ring first.
+        apart = all(side.forming is None for side in self._sides.values())
+        if self.totem and apart and len(parts) > 2 and self._scheduler.chance(0.5):
             self._scheduler.rng.shuffle(parts)
             parts = [parts[0] + parts[1], *parts[2:]]
             self._regroup(parts, self._scheduler.between(10, 65))

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from ringfence.config.corosync_conf import PORT
 from ringfence.config.setup.plan import Plan
-from ringfence.core.cluster import NodeConfig
+from ringfence.core.cluster import ClusterConfig, NodeConfig
 
 WIDTH = 100
 UNITS = "corosync ringfence-block ringfence"
@@ -66,8 +66,8 @@ def _steps(plan: Plan, where: str) -> Iterator[list[str]]:
         f"firewall-cmd --permanent --add-port={ports}/udp && firewall-cmd --reload    # or your own way",
     ]
     yield [
-        "On every host, in any order: start. Whoever is first waits for the others. (Restart, for your "
-        "distribution may have started corosync already, without these files.)",
+        f"On every host: start. {_begin(config)} (Restart, for your distribution may have started corosync "
+        f"already, without these files.)",
         f"systemctl enable {UNITS}",
         "systemctl restart corosync && systemctl start ringfence",
     ]
@@ -85,6 +85,17 @@ def _steps(plan: Plan, where: str) -> Iterator[list[str]]:
         "ringfence events -f    # on another",
         f"ringfence why {config.nodes[-1].name}",
     ]
+
+
+def _begin(config: ClusterConfig) -> str:
+    if config.two_node:
+        return "In any order: the first waits for the second."
+    if len(config.nodes) == 1:
+        return "One host needs nobody else."
+    return (
+        f"All within {config.timing.post_join_delay_ms // 1000} s of each other: once a majority is there "
+        f"for so long, whoever is still absent is fenced."
+    )
 
 
 def _copy(node: NodeConfig, place: str, secrets: bool) -> Iterator[str]:

@@ -11,8 +11,6 @@ from ringfence.config.setup.nodes import family
 from ringfence.core.cluster import ClusterConfig, Confirms, DeviceConfig, Level, Timing
 from ringfence.core.errors import BadInput
 
-FENCE_MS = 3800
-"""What the default write authority leaves for an agent, above the ring's detection."""
 OTHER_WAYS = ("identity_file", "password_script", "passwd_script")
 """With one of these an agent asks for no password."""
 RESERVED = ("secrets", "NEXT.txt")
@@ -59,7 +57,8 @@ class Plan(msgspec.Struct, frozen=True):
     @property
     def warnings(self) -> list[str]:
         """What the user must know before he trusts it."""
-        return [*_unfenced(self.config), *_fenced_badly(self.config), *_by_name(self.config)]
+        config = self.config
+        return [*_unfenced(config), *_fenced_badly(config), *_slow(config.timing), *_by_name(config)]
 
 
 def plan_of(
@@ -106,14 +105,13 @@ def plan_of(
 
 
 def timing_for(token_ms: int) -> Timing:
-    """Times that fit a token: grants end before the ring notices, writes go on until it has been fenced."""
+    """The usual times, but for what a quick token asks for: grants must end before the ring notices."""
     usual = Timing(token_ms=token_ms)
     grant_ms = min(usual.grant_ms, token_ms * 3 // 2)
     return msgspec.structs.replace(
         usual,
         grant_ms=grant_ms,
         heartbeat_ms=min(usual.heartbeat_ms, max(1, grant_ms // 3)),
-        write_ms=max(usual.write_ms, usual.detection_ms + FENCE_MS),
     )
 
 
@@ -183,6 +181,16 @@ def _unfenced(config: ClusterConfig) -> list[str]:
         f"NO FENCE DEVICE: {', '.join(names)}. When such a host fails, everything that it held stays blocked "
         f"until a person has made sure that it is off and says so (`ringfence fence confirm NODE`), or until "
         f"it has booted again. Nothing moves by itself"
+    ]
+
+
+def _slow(timing: Timing) -> list[str]:
+    if timing.write_ms >= timing.detection_ms:
+        return []
+    return [
+        f"a token of {timing.token_ms} ms is slow: a host that hears nobody holds its writes after "
+        f"{timing.write_ms / 1000:g} s, but the others notice it after {timing.detection_ms / 1000:g} s; "
+        f"1000 ms is usual (token in corosync.conf, token_ms in ringfence.toml)"
     ]
 
 

@@ -35,7 +35,9 @@ LONGEST_RETRY_S = 1.0
 ANSWER_S = 2.0
 """After this long corosync is said not to answer; it is waited for none the less."""
 EXCHANGE_S = 1.0
-"""After this long those who have not said hello are named."""
+"""After this long without a view those who have not said hello are named."""
+RESTLESS = 3
+"""So many rings, and no view: the ring itself is at fault, not one who does not answer."""
 DOUBT_S = 0.05
 """How long a daemon's end may turn out to be its host's (`Exchange.doubtful`)."""
 LEAVE_TIMEOUT_S = 2.0
@@ -84,6 +86,10 @@ class CorosyncRing:
         self._turning = False
         self._timers: list[asyncio.TimerHandle] = []
         """Of the present change."""
+        self._overdue: asyncio.TimerHandle | None = None
+        """Runs from the end of the last view on, whatever changes meanwhile."""
+        self._formed = 0
+        """How often corosync's ring has formed since."""
         self._ended: asyncio.Future[str] | None = None
         self._told = ""
         """The last RingLost's reason; "" while in a view."""
@@ -217,6 +223,7 @@ class CorosyncRing:
 
     def _drop(self) -> None:
         self._change_over()
+        self._view_came()
         self._clear_out()
         session, self._session, self._exchange = self._session, None, None
         if session is None:
@@ -279,6 +286,7 @@ class CorosyncRing:
                 self._confchg(exchange, fact)
             elif isinstance(fact, RingFormed):
                 exchange.ring_formed(fact)
+                self._formed += 1
                 self._view_over()
             else:
                 self._message(exchange, *fact)
@@ -339,16 +347,21 @@ class CorosyncRing:
             timer.cancel()
         self._timers = []
 
+    def _view_came(self) -> None:
+        self._formed = 0
+        if self._overdue is not None:
+            self._overdue.cancel()
+            self._overdue = None
+
     def _look_at_change(self) -> None:
         """What had come is taken in: answer the change that is the last of it."""
         exchange = self._exchange
         if exchange is None or exchange.view is not None or not exchange.members or self._timers:
             return
         loop, patience_s = asyncio.get_running_loop(), self._patience_s(exchange)
-        self._timers = [
-            loop.call_later(patience_s, self._say_hello, exchange),
-            loop.call_later(patience_s + EXCHANGE_S, self._name_who_is_missing, exchange),
-        ]
+        self._timers = [loop.call_later(patience_s, self._say_hello, exchange)]
+        if self._overdue is None:
+            self._overdue = loop.call_later(patience_s + EXCHANGE_S, self._name_who_is_missing, exchange)
 
     def _patience_s(self, exchange: Exchange) -> float:
         """How long the change may turn out to be another than it looks."""
@@ -369,6 +382,14 @@ class CorosyncRing:
             self._send()
 
     def _name_who_is_missing(self, exchange: Exchange) -> None:
+        loop = asyncio.get_running_loop()
+        self._overdue = loop.call_later(EXCHANGE_S, self._name_who_is_missing, exchange)
+        if self._formed >= RESTLESS:
+            self._lost(
+                "corosync's ring forms anew again and again, and nothing passes in it; look whether every "
+                "node reaches every other, in both directions (`corosync-cfgtool -n` on each)"
+            )
+            return
         missing = exchange.waiting_for
         mine = exchange.me in missing
         names = " and ".join(f"node {one.node} (process {one.pid})" for one in missing if one != exchange.me)
@@ -385,6 +406,7 @@ class CorosyncRing:
 
     def _enter(self, view: ViewChanged) -> None:
         self._change_over()
+        self._view_came()
         self._told = ""
         self.seen = view.epoch.seq
         self._in.append(view)
