@@ -6,8 +6,8 @@
 Each round measures every system, one after the other, in the other order every second round; what is told
 are medians of rounds, and ratios.  `limit` is a ping-pong of 64 bytes over a Unix socket between two blocking
 Python processes, on one CPU and where the scheduler likes.  ringfence is a lab of two hosts on the hub
-ring, `ringfence corosync` one on corosync (needs root); hand-overs go between the two.  What is not installed is
-left out, and said so.  Absolute figures belong to the machine; ratios hold."""
+ring, `ringfence corosync` one on corosync (needs root); hand-overs go between the two.  What is not
+installed is left out, and said so.  Absolute figures belong to the machine; ratios hold."""
 
 import argparse
 import contextlib
