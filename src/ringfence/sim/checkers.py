@@ -14,11 +14,14 @@ use as little of the engine's own reasoning as they can: a planted bug must not 
     7   tokens increase                                      `_token_increases`
     8   metadata is one committed version                    `metadata`, `volumes` (what reports say)
     9   no write of a fenced life but the one in flight      `landed`, `path_landed`
-    10  a victim is never forgotten                          `_nobody_forgotten`
-    11  every request is answered in bounded time            `world.World.mend`
+    10  a victim is never forgotten, nor where it was        `_nobody_forgotten`, `_note_spaces`
+    11  every request is answered in bounded time            `world.World.mend`; and who cannot be heard is
+                                                             fenced in bounded time (`_is_fenced_soon`)
 
-Volumes that a later life adopts have its authority (`_adopted_go_on`).  And where only quorum was lost and
-came back, nobody goes stale (`_nobody_stale`) nor must be fenced (`_note_victims`)."""
+Volumes that a later life adopts have its authority (`_adopted_go_on`).  Where only quorum was lost and came
+back, nobody goes stale (`_nobody_stale`) nor must be fenced (`_note_victims`).  Nobody is called silent who
+is not (`_is_silent`), no try fails for want of a use (`workload`), and what a client leaves behind is there
+until somebody takes it (`workload`)."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -30,15 +33,16 @@ from ringfence.engine import invariants
 from ringfence.engine.digest import digest_of_state
 from ringfence.engine.effects import Answer, Effect
 from ringfence.engine.state import ClusterState
+from ringfence.fencing.domain import Victim
 from ringfence.locks.resource import Resource
 from ringfence.sim.counters import Counters
 from ringfence.sim.grips import Grip, compatible, conflicts
 from ringfence.sim.host import Host
 from ringfence.sim.metadata import Metadata
 from ringfence.sim.paths import Landed
-from ringfence.sim.power import PowerRoom
+from ringfence.sim.power import Manner, PowerRoom
 from ringfence.sim.ring import SimRing
-from ringfence.sim.safety import SafetyViolation
+from ringfence.sim.safety import LivenessViolation, SafetyViolation
 from ringfence.sim.scheduler import Scheduler
 
 
@@ -57,6 +61,10 @@ class Glimpse:
 DIGEST_EVERY = 4
 """States that differ once go on differing: not every position need be compared."""
 PLACES_KEPT = 50
+SPOKE_MS = 3000
+"""Who has spoken all along for so long is not silent."""
+FENCED_S = 20
+"""So long after the last fault, and in one view, who must be fenced is, if it can be."""
 Look = Callable[[Host], Glimpse | None]
 
 
@@ -74,7 +82,8 @@ class Checkers:
     lock_of: which (lockspace, resource) a client asked for in a request.
     counted: the (lockspace, resource)s whose value blocks `counters` follows.
     joining: which lockspace a client asked to join in a request.
-    only_quorum: whether nothing has struck so far but the loss of quorum, on all sides at once."""
+    only_quorum: whether nothing has struck so far but the loss of quorum, on all sides at once.
+    struck_ns: when the last fault struck."""
 
     def __init__(
         self,
@@ -90,12 +99,13 @@ class Checkers:
         counters: Counters,
         counted: tuple[tuple[str, str], ...],
         only_quorum: Callable[[], bool],
+        struck_ns: Callable[[], int],
     ) -> None:
         self._scheduler, self._ring, self._power, self._hosts = scheduler, ring, power, hosts
         self._look, self._grips = look, grips
         self._lock_of, self._joining = lock_of, joining
         self._metadata, self._counters, self._counted = metadata, counters, counted
-        self._only_quorum = only_quorum
+        self._only_quorum, self._struck_ns = only_quorum, struck_ns
         self._host_of = {host.node: host for host in hosts}
         self._suspects: list[tuple[Grip, Grip]] = []
         """Pairs of beliefs that must not be valid at once."""
@@ -109,6 +119,14 @@ class Checkers:
         self._victim_since_ns: dict[tuple[Life, bool, Epoch], int] = {}
         self._victim_since: dict[tuple[Life, bool, Epoch], tuple[Epoch, int]] = {}
         """Where in the total order a victim was first seen."""
+        self._spaces: dict[tuple[Life, bool], tuple[tuple[Epoch, int], frozenset[str]]] = {}
+        """In which lockspaces a victim was, as far as any state has known."""
+        self._top = Epoch(), 0
+        """The latest (epoch, position) of any state."""
+        self._due_ns: dict[int, tuple[Epoch, int]] = {}
+        """Since when a node has had somebody to fence in a view."""
+        self._held: dict[tuple[Life, bool, Epoch], dict[tuple[str, str, int], Mode]] = {}
+        """Which locks there were when a victim was first seen, by (lockspace, resource, node)."""
         self._called: dict[Life, Epoch] = {}
         """Every life that ever was a victim, and in which view first."""
         self._fenced: list[tuple[Life, tuple[Evidence, ...]]] = []
@@ -161,8 +179,12 @@ class Checkers:
             self._digests.pop(host.node, None)
             return
         state = glimpse.running
-        changed = glimpse.settled and self._sound_and_equal(host, state)
         self._note_victims(state)
+        self._nobody_forgotten(host, state)
+        if glimpse.settled:
+            self._note_spaces(host, state)
+        changed = glimpse.settled and self._sound_and_equal(host, state)
+        self._is_fenced_soon(host, state)
         if changed:
             self._nothing_granted(host, state)
         if changed or not glimpse.settled:
@@ -171,7 +193,6 @@ class Checkers:
         self._fenced_stay_out(state)
         self._victims_stay_out(host, state)
         self._note_strong(host, glimpse, state)
-        self._nobody_forgotten(host, state)
         self._adopted_go_on(host, glimpse)
         for effect in todo:
             if isinstance(effect, Answer):
@@ -216,14 +237,17 @@ class Checkers:
     def _nothing_granted(self, host: Host, state: ClusterState) -> None:
         """2: what is held in a frozen lockspace was granted before the loss that froze it."""
         for victim in state.domain.victims:
-            since = self._victim_since[victim.life, victim.lied, victim.since]
+            key = (victim.life, victim.lied, victim.since)
+            since, before = self._victim_since[key], self._held[key]
             for name, space in state.lockspaces.items():
                 if not victim.life.unknown and name not in victim.lockspaces:
                     continue
                 for resource in space.resources.values():
                     for lock in (*resource.granted, *resource.converting):
                         token = lock.token
-                        if token is not None and (token.epoch, token.position) > since:
+                        # One that was not told in time gets a later token, and is no new grant.
+                        newer = token is not None and (token.epoch, token.position) > since
+                        if newer and before.get((name, resource.name, lock.owner)) is not lock.held:
                             raise SafetyViolation(
                                 f"2: {host.name} has granted {name}/{resource.name} to node {lock.owner} "
                                 f"({token}), though {victim.life} is not fenced"
@@ -244,10 +268,53 @@ class Checkers:
             key = (victim.life, victim.lied, victim.since)
             if key not in self._victim_since and not victim.life.unknown and self._only_quorum():
                 raise SafetyViolation(f"quorum: {victim.life} is a victim, though nobody was lost")
+            if key not in self._victim_since_ns:
+                self._is_silent(victim)
+                self._held[key] = _locks(state)
             self._victim_since_ns.setdefault(key, self._scheduler.now_ns)
             self._victim_since.setdefault(key, (state.epoch, state.position))
             if victim.life not in self._called and self._established(state.epoch):
                 self._called[victim.life] = state.epoch
+
+    def _is_silent(self, victim: Victim) -> None:
+        """Who is called silent has not spoken all the time."""
+        if "silent" in victim.reason and self._ring.spoke_all_along(victim.life.node, SPOKE_MS):
+            raise SafetyViolation(f"suspicion: {victim.life} is called silent, and is not")
+
+    def _note_spaces(self, host: Host, state: ClusterState) -> None:
+        """10: where a victim was is not forgotten while it is one, unless the state begins afresh."""
+        if state.epoch > self._top[0] and state.position < self._top[1]:
+            self._spaces.clear()
+        self._top = max(self._top, (state.epoch, state.position))
+        for life in state.lives.values():  # (one half of two may have called it a victim, and is out itself)
+            self._spaces.pop((life, False), None)
+        for victim in state.domain.victims:
+            spaces, place = frozenset(victim.lockspaces), (state.epoch, state.position)
+            since, known = self._spaces.get((victim.life, victim.lied), (place, spaces))
+            if known - spaces and since <= place:
+                forgotten = ", ".join(sorted(known - spaces))
+                raise SafetyViolation(f"10: {host.name} has forgotten that {victim.life} was in {forgotten}")
+            if since <= place:
+                self._spaces[victim.life, victim.lied] = place, spaces
+
+    def _is_fenced_soon(self, host: Host, state: ClusterState) -> None:
+        """11: where nothing strikes and devices are honest, evidence is there in time."""
+        if not state.domain.victims:
+            self._due_ns.pop(host.node, None)
+            return
+        now_ns = self._scheduler.now_ns
+        epoch, since_ns = self._due_ns.get(host.node, (None, now_ns))
+        if epoch != state.epoch:
+            self._due_ns[host.node] = state.epoch, now_ns
+            return
+        if now_ns - max(since_ns, self._struck_ns()) < FENCED_S * 10**9:
+            return
+        for victim in state.domain.victims:
+            devices = [one for one in self._power.devices.values() if one.node == victim.life.node]
+            honest = all(one.manner is Manner.HONEST for one in devices)
+            trusted = not any(one.name in state.domain.quarantined for one in devices)
+            if honest and trusted and not state.domain.proven(victim):
+                raise LivenessViolation(f"11: {victim.life} is not fenced, though it could be")
 
     def _evidence_fits(self, state: ClusterState) -> None:
         """3: what a life was given up for is about that life, and newer than its loss."""
@@ -457,6 +524,15 @@ class Checkers:
 
     def _host(self, node: int) -> Host:
         return self._host_of[node]
+
+
+def _locks(state: ClusterState) -> dict[tuple[str, str, int], Mode]:
+    return {
+        (name, resource.name, lock.owner): lock.held
+        for name, space in state.lockspaces.items()
+        for resource in space.resources.values()
+        for lock in (*resource.granted, *resource.converting)
+    }
 
 
 def _is_held(state: ClusterState, grip: Grip) -> bool:

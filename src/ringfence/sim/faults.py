@@ -33,6 +33,8 @@ class Arena:
         sign: an operator signs, at the daemon of the second host, that the first host is off; the word
             gets there so many ms later.
         leave: ask a host's daemon for a clean leave.
+        stop: ask a host's daemon to leave the lockspace of the volume group.
+        replace: another machine takes a host's place, under its node id, for so many ms.
         tend: boot a host, or start its daemon, if that is what it lacks."""
 
     scheduler: Scheduler
@@ -41,6 +43,8 @@ class Arena:
     hosts: dict[int, Host]
     sign: Callable[[Host, Host, int], None]
     leave: Callable[[Host], None]
+    stop: Callable[[Host], None]
+    replace: Callable[[Host, int], None]
     tend: Callable[[Host], None]
 
     def part(self, parts: list[list[int]], for_ms: int) -> None:
@@ -56,6 +60,7 @@ class Arena:
             self.scheduler.after(for_ms, lambda: self.tend(host))
 
 
+JUMP_EVERY_MS = 6000
 HOSTS = ("node", "desk")
 """Fields that name a host."""
 
@@ -225,9 +230,65 @@ class FreezeReady(Fault, frozen=True, tag="freeze-ready"):
         host.sent = sent
 
 
+class FreezeRenewed(Fault, frozen=True, tag="freeze-renewed"):
+    """The host freezes as soon as it has nearly as much authority as it can have."""
+
+    node: int
+    for_ms: int
+    within_ms: int = 20
+    """So far from what it would have had at the sending of its heartbeat."""
+
+    def strike(self, arena: Arena) -> None:
+        host = arena.hosts[self.node]
+
+        def renewed(deadline_ns: int) -> None:
+            left_ms = (deadline_ns - host.clock_ns) / MS
+            if host.config.timing.write_ms - self.within_ms <= left_ms <= host.config.timing.write_ms:
+                host.renewed = lambda deadline_ns: None
+                host.freeze()
+                arena.scheduler.after(self.for_ms, host.thaw)
+
+        host.renewed = renewed
+
+
+class ClockRate(Fault, frozen=True, tag="clock-rate"):
+    """A host's clock goes at another speed from now on, within what the purge bound allows for."""
+
+    node: int
+    off_ppm: int
+
+    def strike(self, arena: Arena) -> None:
+        arena.hosts[self.node].drift(rate=1 + self.off_ppm / 1e6)
+
+
+class ClockJump(Fault, frozen=True, tag="clock-jump"):
+    """CLOCK_BOOTTIME is set forward a little (after a suspend it is set by a clock that knows no better).
+
+    Seldom: what the purge bound allows for unequal clocks is for one jump within it."""
+
+    node: int
+    by_ms: int
+
+    def strike(self, arena: Arena) -> None:
+        host, now_ns = arena.hosts[self.node], arena.scheduler.now_ns
+        if now_ns - host.jumped_ns > JUMP_EVERY_MS * MS:
+            host.jumped_ns = now_ns
+            host.drift(ahead_ns=self.by_ms * MS)
+
+
+class AnotherMachine(Fault, frozen=True, tag="another-machine"):
+    """Somebody puts another machine, with a disk of its own, in the place of a host that hangs."""
+
+    node: int
+    for_ms: int
+
+    def strike(self, arena: Arena) -> None:
+        if arena.hosts[self.node].frozen:
+            arena.replace(arena.hosts[self.node], self.for_ms)
+
+
 class WallJump(Fault, frozen=True, tag="wall-jump"):
-    """Somebody sets a host's wall clock.  (CLOCK_BOOTTIME is set by nobody: after a suspend it has gone
-    on, which is a host that was frozen.)"""
+    """Somebody sets a host's wall clock."""
 
     node: int
     by_ms: int
@@ -369,7 +430,7 @@ class PathCut(Fault, frozen=True, tag="path-cut"):
 
 
 class SlowRing(Fault, frozen=True, tag="slow-ring"):
-    """Deliveries take up to so long, each as it comes."""
+    """Deliveries take up to so long, each as it comes, and so does what is sent, now and then."""
 
     worst_ms: int
     for_ms: int
@@ -377,6 +438,29 @@ class SlowRing(Fault, frozen=True, tag="slow-ring"):
     def strike(self, arena: Arena) -> None:
         arena.ring.slow_ms = self.worst_ms
         arena.scheduler.after(self.for_ms, lambda: setattr(arena.ring, "slow_ms", 0))
+
+
+class FreezeRing(Fault, frozen=True, tag="freeze-ring"):
+    """The ring's own process on a host stands still (corosync is stopped): its daemon notices nothing, and
+    whatever it sends is taken."""
+
+    node: int
+    for_ms: int
+
+    def strike(self, arena: Arena) -> None:
+        endpoint = arena.ring.numb(self.node)
+        if endpoint is not None:
+            arena.scheduler.after(self.for_ms, lambda: arena.ring.wake(endpoint))
+
+
+class RingStill(Fault, frozen=True, tag="ring-still"):
+    """The hub stands still, and goes on where it was."""
+
+    for_ms: int
+
+    def strike(self, arena: Arena) -> None:
+        arena.ring.stand_still()
+        arena.scheduler.after(self.for_ms, arena.ring.go_on)
 
 
 class RingLost(Fault, frozen=True, tag="ring-lost"):
@@ -443,3 +527,12 @@ class Leave(Fault, frozen=True, tag="leave"):
 
     def strike(self, arena: Arena) -> None:
         arena.leave(arena.hosts[self.node])
+
+
+class LockStop(Fault, frozen=True, tag="lock-stop"):
+    """An operator stops the volume group on a host."""
+
+    node: int
+
+    def strike(self, arena: Arena) -> None:
+        arena.stop(arena.hosts[self.node])

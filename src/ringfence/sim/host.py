@@ -84,7 +84,8 @@ class Daemon:
 class Host:
     """Args:
     make_engine: a new, unstarted engine.
-    rate: its clock's speed relative to true time."""
+    rate: its clock's speed relative to true time.
+    machine: its machine identity; "": the one that belongs to the node."""
 
     def __init__(
         self,
@@ -97,8 +98,10 @@ class Host:
         disks: Disks,
         node: int,
         rate: float,
+        machine: str = "",
     ) -> None:
         self.node = node
+        self._machine = machine or f"machine-{node}"
         self.name = config.name_of(node)
         self.config = config
         self.disk = DiskState()
@@ -115,16 +118,21 @@ class Host:
         self.fault: Callable[[], str] = lambda: ""
         """Asked between effects: "", "freeze", "kill" or "power"."""
         self.own_disk = OwnDisk.GOOD
+        self.jumped_ns = -1 << 60
+        """When its clock last jumped."""
         self.wall_off_ms = 0
         """By how much its wall clock is wrong."""
         self.storage = Storage(scheduler, disks, self.awake)
         self.block = BlockService(scheduler, self, watcher.landed, self.report_late)
         self.sent: Callable[[bytes], None] = lambda payload: None
         """Told what its daemon has just multicast."""
+        self.renewed: Callable[[int], None] = lambda deadline_ns: None
+        """Told what a page was set to."""
         self._scheduler, self._ring, self._power, self._watcher = scheduler, ring, power, watcher
         self._make_engine = make_engine
         self._rate = rate
-        self._booted_ns = 0
+        self._clock_set = 0, 1
+        """(true time, what its clock read then)."""
         self._asleep: list[Callable[[], None]] = []
 
     # -- clock and power -----------------------------------------------------------
@@ -132,7 +140,13 @@ class Host:
     @property
     def clock_ns(self) -> int:
         """CLOCK_BOOTTIME: goes on while the host is frozen."""
-        return 1 + int((self._scheduler.now_ns - self._booted_ns) * self._rate)
+        at_ns, read_ns = self._clock_set
+        return read_ns + int((self._scheduler.now_ns - at_ns) * self._rate)
+
+    def drift(self, rate: float = 0, ahead_ns: int = 0) -> None:
+        """From now on its clock goes at another rate (0: the same), or is further ahead."""
+        self._clock_set = self._scheduler.now_ns, self.clock_ns + ahead_ns
+        self._rate = rate or self._rate
 
     @property
     def boot(self) -> str:
@@ -145,7 +159,7 @@ class Host:
         self.boots += 1
         self.frozen = self.daemon_frozen = False
         self.pages = {}
-        self._booted_ns = self._scheduler.now_ns
+        self._clock_set = self._scheduler.now_ns, 1
         self.start_daemon()
 
     def power_off(self) -> None:
@@ -213,7 +227,7 @@ class Host:
         self.daemon_frozen = False
         self._scheduler.note(f"{self.name} daemon starts ({self.boot})")
         started = inputs.Started(
-            self.config, self.node, f"machine-{self.node}", self.boot, self.disk, not left_open,
+            self.config, self.node, self._machine, self.boot, self.disk, not left_open,
             left_open=left_open,
         )
         self.feed(daemon, started)
@@ -315,6 +329,7 @@ class Host:
                 daemon.incarnation = max(daemon.incarnation, incarnation)
                 if self.pages.get((incarnation, page)) != LOST:
                     self.pages[incarnation, page] = deadline_ns
+                self.renewed(deadline_ns)
             case effects.Keep():
                 self._keep(daemon, effect)
             case effects.KeepConfig(config):

@@ -15,6 +15,8 @@ class Nemesis:
         self._plan = iter(plan)
         self._active = True
         self.struck: list[Fault] = []
+        self.struck_ns = 0
+        """When the last fault struck."""
         self._await_next()
 
     @property
@@ -32,6 +34,7 @@ class Nemesis:
         if not self._active:
             return
         self.struck.append(fault)
+        self.struck_ns = self._arena.scheduler.now_ns
         self._arena.scheduler.note(f"nemesis: {fault}")
         fault.strike(self._arena)
         self._await_next()
@@ -42,3 +45,4 @@ class Nemesis:
             host.fault = lambda: ""
             host.storage.fault = lambda: None
             host.sent = lambda payload: None
+            host.renewed = lambda deadline_ns: None

@@ -12,12 +12,15 @@ from dataclasses import dataclass
 from ringfence.sim.disk import DISKS
 from ringfence.sim.faults import (
     Calm,
+    ClockJump,
+    ClockRate,
     Cut,
     Deaf,
     Devices,
     Fault,
     FreezeDaemon,
     FreezeHost,
+    FreezeRing,
     KillDaemon,
     Leave,
     MidStep,
@@ -26,6 +29,7 @@ from ringfence.sim.faults import (
     PathCut,
     PowerOff,
     RingLost,
+    RingStill,
     SharedDisk,
     Sign,
     SlowRing,
@@ -70,7 +74,7 @@ class Swarm:
 
 SWARM: dict[str, Swarm] = {}
 BEYOND_TWO = (
-    "cut", "switch-off", "halves", "deaf",
+    "cut", "switch-off", "halves", "deaf", "freeze-ring",
     "power-off", "power-off-all", "unplug", "operator", "kill-daemon", "own-disk", "mid-step", "mid-write",
 )  # fmt: skip
 """What parts two nodes, or takes one away while the other, given up on a lie, is about to come back."""
@@ -199,6 +203,16 @@ def _(chance: Chance, nodes: Nodes) -> list[Fault]:
     return [SlowRing(worst_ms=chance.rng.choice([50, 200, 800]), for_ms=chance.rng.randrange(300, 6000))]
 
 
+@_swarm("freeze-ring", 2)
+def _(chance: Chance, nodes: Nodes) -> list[Fault]:
+    return [FreezeRing(node=chance.rng.choice(nodes), for_ms=_freeze_ms(chance))]
+
+
+@_swarm("ring-still", 2)
+def _(chance: Chance, nodes: Nodes) -> list[Fault]:
+    return [RingStill(for_ms=chance.rng.randrange(50, chance.rng.choice([1000, 4000])))]
+
+
 @_swarm("devices-fail", 4)
 def _(chance: Chance, nodes: Nodes) -> list[Fault]:
     failing = (Manner.UNREACHABLE, Manner.HANGS, Manner.CONTRADICTED, Manner.HONEST)
@@ -224,6 +238,14 @@ def _(chance: Chance, nodes: Nodes) -> list[Fault]:
 def _(chance: Chance, nodes: Nodes) -> list[Fault]:
     by_ms = chance.rng.choice([-1, 1]) * chance.rng.randrange(1, 10 ** chance.rng.randrange(2, 8))
     return [WallJump(node=chance.rng.choice(nodes), by_ms=by_ms)]
+
+
+@_swarm("clock", 2)
+def _(chance: Chance, nodes: Nodes) -> list[Fault]:
+    node = chance.rng.choice(nodes)
+    if chance.chance(0.5):
+        return [ClockJump(node=node, by_ms=chance.rng.randrange(1, 100))]
+    return [ClockRate(node=node, off_ppm=chance.rng.randrange(-20_000, 20_001))]
 
 
 @_swarm("own-disk", 2)

@@ -11,12 +11,16 @@ were seen to do:
 * While a loss is being detected a totem delivers nothing to anybody; a hub goes on.
 * Sides of a cut count their epochs apart, so that both may use one sequence number; the
   representatives differ.
-* Each member gets what is ordered after a delay of its own, now and then a long one; a ring that is slow
-  delays everything for longer.
+* Each member gets what is ordered after a delay of its own, now and then a long one.  A ring that is slow
+  delays everything for longer, also on its way to the ring: what was said in one view is then ordered in
+  another.
 * A path between two members is cut, and both still reach a third: those two are delivered nothing and
   send nothing until it heals; no view changes and nobody is told.  The third goes on.
 * A member that can send but not receive is found out late, and the ring of the others forms anew again and
   again, with the same members.
+* The ring's own process on one host stands still, and the daemon there does not notice: what it sends is
+  taken and waits.  If the others have removed it meanwhile, it sees what a thawed host sees.
+* A hub that stood still goes on with one member's backlog before another's.
 
 Survivors of a view change have delivered the same payloads before it (virtual synchrony)."""
 
@@ -29,6 +33,8 @@ from ringfence.sim.scheduler import MS, Scheduler, Timer
 
 RingInput = ViewChanged | Delivered | RingLost
 MAX_GHOSTS = 22
+PAUSE_MS = 700
+"""A daemon that works says something more often than that."""
 
 
 @dataclass(eq=False)
@@ -64,6 +70,13 @@ class Endpoint:
     undelivered: list[RingInput] = field(default_factory=list)
     """Waits in the ring while a path to it is cut."""
     unsent: list[bytes] = field(default_factory=list)
+    spoke_ns: int = 0
+    paused_ns: int = 0
+    """When it last spoke after it had not for a while."""
+    displaced: "Endpoint | None" = None
+    """Another machine's, that was known by this node's id when this one connected."""
+    numb: bool = False
+    """The ring's process on its host is frozen, and not the daemon."""
 
     @property
     def lost(self) -> bool:
@@ -103,7 +116,10 @@ class SimRing:
         """Nodes between which a path is cut."""
         self.slow_ms = 0.0
         """How long deliveries may take in a ring that is slow; 0: it is not."""
+        self._still = False
         self.views = 0
+        self.viewed_ns = 0
+        """When the last of them began."""
 
     @property
     def detection_ms(self) -> float:
@@ -113,7 +129,7 @@ class SimRing:
 
     def connect(self, node: int, deliver: Callable[[RingInput], None]) -> Endpoint:
         """A daemon starts; it is in a view after a while (or RingLost while the ring is down)."""
-        endpoint = Endpoint(node, deliver)
+        endpoint = Endpoint(node, deliver, displaced=self._endpoints.get(node))
         self._endpoints[node] = endpoint
         self._scheduler.after(self._scheduler.between(1, 60), lambda: self._join(endpoint))
         return endpoint
@@ -121,12 +137,12 @@ class SimRing:
     def _join(self, endpoint: Endpoint) -> None:
         if not endpoint.open or endpoint.member:
             return
-        if not self.up or endpoint.frozen or endpoint.node in self._stuck:
+        if not self.up or self._still or endpoint.frozen or endpoint.node in self._stuck:
             self._scheduler.after(self._scheduler.between(20, 500), lambda: self._join(endpoint))
             return
         side = self._side_of(endpoint.node)
         for older in [member for member in side.members if member.node == endpoint.node]:
-            self._remove(older, older.ended)
+            self._remove(older, older.ended or "nodedown")
         endpoint.member, endpoint.alone = True, False
         side = self._side_of(endpoint.node)
         side.members.append(endpoint)
@@ -141,10 +157,14 @@ class SimRing:
         scheduler = self._scheduler
         if not endpoint.open or not endpoint.told:
             return
-        if endpoint.node in self._stuck:
+        if endpoint.numb or endpoint.node in self._stuck:
             endpoint.unsent.append(payload)
             return
-        delay_ms = scheduler.delay_ms(0.3, 20)
+        if scheduler.now_ns - endpoint.spoke_ns > PAUSE_MS * MS:
+            endpoint.paused_ns = scheduler.now_ns
+        endpoint.spoke_ns = scheduler.now_ns
+        slow = self.slow_ms and scheduler.chance(0.1)
+        delay_ms = scheduler.between(0, self.slow_ms) if slow else scheduler.delay_ms(0.3, 20)
         at_ns = max(endpoint.last_sent_ns, scheduler.now_ns + int(delay_ms * MS))
         endpoint.last_sent_ns = at_ns
         if endpoint.ghosts and not endpoint.late:  # each sender's order is kept
@@ -165,7 +185,7 @@ class SimRing:
             self._order(self._side_of(endpoint.node), endpoint, payload)
 
     def _order(self, side: Side, sender: Endpoint, payload: bytes) -> None:
-        if side.forming is not None or side.held:
+        if side.forming is not None or side.held or self._still:
             side.waiting.append((sender, payload))
             return
         for member in side.members:
@@ -202,18 +222,34 @@ class SimRing:
             self._scheduler.after(self.detection_ms, lambda: self._detected(endpoint))
 
     def _detected(self, endpoint: Endpoint) -> None:
-        if endpoint.host_frozen and endpoint.member:
+        if self._still:
+            self._scheduler.after(20, lambda: self._detected(endpoint))
+        elif endpoint.host_frozen and endpoint.member:
             self._remove(endpoint, "nodedown")
             keep = self._scheduler.rng.randrange(len(endpoint.unread) + 1)
             if self._scheduler.chance(0.5) or endpoint.forgets:
                 del endpoint.unread[0 if endpoint.forgets else keep :]
                 endpoint.dropped_ns = endpoint.last_ns  # and what was still on its way behind that
 
+    def numb(self, node: int) -> Endpoint | None:
+        """Freeze the ring's process on a host, and not its daemon, until `thaw`; None: nothing to freeze."""
+        endpoint = self._endpoints.get(node)
+        if endpoint is None or endpoint.frozen or not self.up:
+            return None
+        self.freeze(endpoint, with_host=True)
+        endpoint.numb = True
+        return endpoint
+
+    def wake(self, endpoint: Endpoint) -> None:
+        if endpoint.numb:
+            self.thaw(endpoint)
+
     def thaw(self, endpoint: Endpoint) -> None:
         """It reads on; if it was removed meanwhile it will find out, in one of three ways."""
         scheduler = self._scheduler
         if not endpoint.frozen:
             return
+        endpoint.numb = False
         endpoint.frozen = endpoint.host_frozen = False
         if endpoint.member:
             side = self._side_of(endpoint.node)
@@ -229,6 +265,9 @@ class SimRing:
             if scheduler.chance(0.6):
                 endpoint.ghosts = scheduler.rng.randrange(1, MAX_GHOSTS)
             scheduler.after(scheduler.between(1, 80), lambda: self._alone(endpoint))
+        unsent, endpoint.unsent = endpoint.unsent, []
+        for payload in unsent:
+            self.multicast(endpoint, payload)
         self._read_on(endpoint)
 
     def _read_on(self, endpoint: Endpoint) -> None:
@@ -264,6 +303,8 @@ class SimRing:
         endpoint.open, endpoint.ended = False, how
         if self._endpoints.get(endpoint.node) is endpoint:
             del self._endpoints[endpoint.node]
+            if endpoint.displaced is not None and endpoint.displaced.open:
+                self._endpoints[endpoint.node] = endpoint.displaced
         if not endpoint.member:
             return
         self.unstick()
@@ -279,6 +320,9 @@ class SimRing:
 
     def _remove(self, endpoint: Endpoint, how: str) -> None:
         if not endpoint.member:
+            return
+        if self._still:
+            self._scheduler.after(20, lambda: self._remove(endpoint, how))
             return
         side = self._side_of(endpoint.node)
         side.members.remove(endpoint)
@@ -318,6 +362,24 @@ class SimRing:
         self.unstick()
         if self.whole and self.up and not any(end.lost for end in self._endpoints.values()):
             self._stuck = (one, other)
+
+    def stand_still(self) -> None:
+        """The hub reads and sends nothing, and nobody is told.  (A totem whose members all hear nothing is
+        one that is cut: see `cut`.)"""
+        if not self.totem:
+            self._still = True
+
+    def go_on(self) -> None:
+        """It reads one link after the other, each to its end."""
+        if not self._still:
+            return
+        self._still = False
+        for side in self._sides.values():
+            order = [member.node for member in side.members]
+            self._scheduler.rng.shuffle(order)
+            side.waiting.sort(key=lambda item: order.index(item[0].node) if item[0].node in order else -1)
+            if not side.held:
+                self._release(side)
 
     def unstick(self) -> None:
         stuck, self._stuck = self._stuck, ()
@@ -365,7 +427,7 @@ class SimRing:
     def lose(self) -> None:
         """The ring itself ends (the hub is killed)."""
         self.unstick()
-        self.up = False
+        self.up = self._still = False
         for side in self._sides.values():
             if side.forming is not None:
                 side.forming.cancel()
@@ -396,6 +458,7 @@ class SimRing:
             seq = 1 + max(self._seen.values(), default=0)
         epoch = Epoch(seq, members[0])
         self.views += 1
+        self.viewed_ns = self._scheduler.now_ns
         for member in side.members:
             left = tuple(one for one in member.told if one not in members)
             joined = tuple(one for one in members if one not in member.told)
@@ -416,6 +479,14 @@ class SimRing:
         waiting, side.waiting = side.waiting, []
         for sender, payload in waiting:
             self._order(side, sender, payload)
+
+    def spoke_all_along(self, node: int, for_ms: float) -> bool:
+        """Whether this node's daemon has said something again and again for so long, and was in the ring."""
+        endpoint, now_ns = self._endpoints.get(node), self._scheduler.now_ns
+        if endpoint is None or not endpoint.member or endpoint.numb or node in self._stuck:
+            return False
+        speaks = now_ns - endpoint.spoke_ns < PAUSE_MS * MS
+        return speaks and now_ns - endpoint.paused_ns > for_ms * MS
 
     def together(self, one: int, other: int) -> bool:
         """Whether two nodes are members of the same view, as the ring sees it."""

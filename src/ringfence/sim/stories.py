@@ -9,16 +9,22 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ringfence.sim.faults import (
+    AnotherMachine,
     Calm,
+    ClockRate,
     Cut,
     Devices,
     Fault,
     FreezeDaemon,
     FreezeHost,
     FreezeReady,
+    FreezeRenewed,
     KillDaemon,
+    LockStop,
     PowerOff,
+    RingStill,
     Sign,
+    SlowRing,
     SwitchOff,
 )
 from ringfence.sim.power import Manner
@@ -176,3 +182,194 @@ def _(chance: Chance, nodes: list[int]) -> list[Fault]:
     """Two and two for a while, without any other change."""
     a, b, *_ = nodes
     return [Cut(nodes=(a, b), for_ms=chance.rng.randrange(500, 3000))]
+
+
+@_story("quick-return", nodes=(3,))
+def _(chance: Chance, nodes: list[int]) -> list[Fault]:
+    """One is given up on a lie, and those who did that start anew right after: they remember whom, and not
+    when they last heard it."""
+    a, b, c = nodes
+    rng = chance.rng
+    gone_ms = rng.randrange(910, 960)
+    return [
+        _all(a, Manner.LIES),
+        ClockRate(node=a, off_ppm=-20_000),
+        FreezeRenewed(node=a, for_ms=rng.randrange(3000, 6000)),
+        *(KillDaemon(at_ms=gone_ms, node=one, for_ms=rng.randrange(10, 30)) for one in (b, c)),
+        Calm(at_ms=7000),
+    ]
+
+
+@_story("slow-barrier", nodes=(3,))
+def _(chance: Chance, nodes: list[int]) -> list[Fault]:
+    """One was given up on a lie and is back, and the barrier of the view in which it is takes long."""
+    a, _, c = nodes
+    rng = chance.rng
+    away_ms = rng.randrange(3800, 6000)
+    return [
+        _all(a, Manner.LIES),
+        FreezeHost(node=a, for_ms=away_ms),
+        FreezeDaemon(at_ms=away_ms - rng.randrange(20), node=c, for_ms=rng.randrange(600, 1300)),
+        Calm(at_ms=away_ms + 3000),
+    ]
+
+
+@_story("clocks", nodes=(2, 3))
+def _(chance: Chance, nodes: list[int]) -> list[Fault]:
+    """Clocks are as unequal as they may be, and one is given up on a lie."""
+    a, *others = nodes
+    return [
+        ClockRate(node=a, off_ppm=-20_000),
+        *(ClockRate(node=one, off_ppm=20_000) for one in others),
+        _all(a, Manner.LIES),
+        FreezeRenewed(node=a, for_ms=chance.rng.randrange(3000, 5000)),
+        Calm(at_ms=5000),
+    ]
+
+
+@_story("newcomer-elsewhere", nodes=(3, 4))
+def _(chance: Chance, nodes: list[int]) -> list[Fault]:
+    """A host hangs and cannot be fenced; somebody puts another machine in its place."""
+    a, *_ = nodes
+    rng = chance.rng
+    off_ms, there_ms = rng.randrange(1200, 3000), rng.randrange(3000, 6000)
+    return [
+        _all(a, Manner.UNREACHABLE),
+        FreezeHost(node=a, for_ms=off_ms + there_ms + rng.randrange(500, 3000)),
+        AnotherMachine(at_ms=off_ms, node=a, for_ms=there_ms),
+    ]
+
+
+@_story("stopped", nodes=(2, 3))
+def _(chance: Chance, nodes: list[int]) -> list[Fault]:
+    """A host cannot be fenced; on the others somebody stops the volume group, and starts it again."""
+    a, *others = nodes
+    rng = chance.rng
+    faults: list[Fault] = [_all(a, Manner.UNREACHABLE), FreezeHost(node=a, for_ms=rng.randrange(8000, 14000))]
+    for at_ms in range(1500, 9000, 500):
+        faults += [LockStop(at_ms=at_ms + rng.randrange(200), node=one) for one in others]
+    return sorted(faults, key=lambda fault: fault.at_ms)
+
+
+@_story("majorities", nodes=(4,))
+def _(chance: Chance, nodes: list[int]) -> list[Fault]:
+    """Quorum is lost, and comes back with others: of the last who had it one is missing."""
+    a, b, *others = nodes
+    rng = chance.rng
+    apart_ms = rng.randrange(1500, 4000)
+    alone_ms = rng.randrange(2000, 5000)
+    return [
+        _all(a, Manner.UNREACHABLE),
+        Cut(nodes=(b, *others[:1]), for_ms=apart_ms),
+        Cut(at_ms=apart_ms - 200, nodes=(a,), for_ms=alone_ms + 3000),
+        FreezeHost(at_ms=apart_ms + alone_ms, node=others[1], for_ms=rng.randrange(20, 1500)),
+    ]
+
+
+@_story("hub-stood-still", nodes=(2, 3, 4), rings=("hub",))
+def _(chance: Chance, nodes: list[int]) -> list[Fault]:
+    """The hub stands still, again and again, and then delivers one member's backlog before another's."""
+    rng = chance.rng
+    return [RingStill(at_ms=at_ms, for_ms=rng.randrange(1400, 4000)) for at_ms in range(0, 30_000, 6000)]
+
+
+@_story("alone-for-long", nodes=(2,))
+def _(chance: Chance, nodes: list[int]) -> list[Fault]:
+    """One of two loses power for good: the other has no authority, and must fence it all the same."""
+    return [PowerOff(nodes=(nodes[0],), for_ms=40_000), Calm(at_ms=30_000)]
+
+
+@_story("others-come", nodes=(5,))
+def _(chance: Chance, nodes: list[int]) -> list[Fault]:
+    """A host cannot be fenced; meanwhile another one goes, and comes back."""
+    a, b, *_ = nodes
+    rng = chance.rng
+    return [
+        _all(a, Manner.UNREACHABLE),
+        FreezeHost(node=a, for_ms=rng.randrange(6000, 9000)),
+        KillDaemon(at_ms=rng.randrange(1000, 1500), node=b, for_ms=rng.randrange(200, 2500)),
+    ]
+
+
+@_story("late-words", nodes=(3, 4))
+def _(chance: Chance, nodes: list[int]) -> list[Fault]:
+    """Views change again and again in a ring that is slow: much of what is said in one comes in another."""
+    rng = chance.rng
+    faults: list[Fault] = [SlowRing(worst_ms=rng.choice([20, 60, 200]), for_ms=12_000)]
+    for at_ms in range(200, 11_000, 700):
+        one = rng.choice(nodes)
+        kill = KillDaemon(at_ms=at_ms, node=one, for_ms=rng.randrange(10, 100))
+        faults.append(kill if chance.chance(0.4) else SwitchOff(at_ms=at_ms, for_ms=rng.randrange(50, 400)))
+    return faults
+
+
+@_story("quick-boots", nodes=(3, 4), rings=("hub",))
+def _(chance: Chance, nodes: list[int]) -> list[Fault]:
+    """A host loses power, is back and loses it again, before its first life can be given up; a person's word
+    is about that one."""
+    a, b, *_ = nodes
+    rng = chance.rng
+    off_ms = rng.randrange(400, 700)
+    lost_ms = off_ms + rng.randrange(150, 500)
+    signed_ms = rng.randrange(150, off_ms - 50)
+    return [
+        _all(a, Manner.UNREACHABLE),
+        PowerOff(nodes=(a,), for_ms=off_ms),
+        Sign(at_ms=signed_ms, node=a, desk=b, slow_ms=lost_ms - signed_ms + rng.randrange(100, 800)),
+        PowerOff(at_ms=lost_ms, nodes=(a,), for_ms=rng.randrange(4000, 8000)),
+    ]
+
+
+@_story("old-memory", nodes=(2,))
+def _(chance: Chance, nodes: list[int]) -> list[Fault]:
+    """Two were parted and called each other victims; one goes on, and the other comes back with nothing but
+    its memory of that."""
+    _, b = nodes
+    rng = chance.rng
+    return [
+        *(_all(node, Manner.UNREACHABLE) for node in nodes),
+        Cut(nodes=(1,), for_ms=rng.randrange(2500, 4000)),
+        PowerOff(at_ms=rng.randrange(1200, 2400), nodes=(b,), for_ms=rng.randrange(1500, 4000)),
+    ]
+
+
+@_story("contradicted", nodes=(2, 3))
+def _(chance: Chance, nodes: list[int]) -> list[Fault]:
+    """Devices say that they have done it, and say themselves that they have not."""
+    a, *_ = nodes
+    return [
+        _all(a, Manner.CONTRADICTED),
+        FreezeHost(node=a, for_ms=chance.rng.randrange(2000, 8000)),
+        Calm(at_ms=6000),
+    ]
+
+
+@_story("quick-lie", nodes=(3, 4), rings=("hub",))
+def _(chance: Chance, nodes: list[int]) -> list[Fault]:
+    """A host lost power and is back; its next life is called fenced on a lie, and heard again, before the
+    first can be given up."""
+    a, *_ = nodes
+    rng = chance.rng
+    off_ms = rng.randrange(300, 500)
+    return [
+        _all(a, Manner.LIES),
+        PowerOff(nodes=(a,), for_ms=off_ms),
+        FreezeHost(at_ms=off_ms + rng.randrange(80, 250), node=a, for_ms=rng.randrange(1200, 1700)),
+        Calm(at_ms=6000),
+    ]
+
+
+@_story("was-away", nodes=(3,))
+def _(chance: Chance, nodes: list[int]) -> list[Fault]:
+    """One was parted from the others; when it is back one of these is given up on a lie, and it has not
+    heard that one for long."""
+    a, _, c = nodes
+    away_ms = chance.rng.randrange(4000, 6000)
+    return [
+        _all(a, Manner.LIES),
+        _all(c, Manner.UNREACHABLE),
+        ClockRate(node=a, off_ppm=-20_000),
+        Cut(nodes=(c,), for_ms=away_ms),
+        FreezeRenewed(at_ms=away_ms - chance.rng.randrange(100, 700), node=a, for_ms=5000),
+        Calm(at_ms=away_ms + 7000),
+    ]

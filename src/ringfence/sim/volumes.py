@@ -39,7 +39,9 @@ class Admins:
     def _next(self, client: Client) -> None:
         host = client.host
         if not self._workload.busy:
-            if host.block.open:
+            if self._workload.litters(host):
+                self._workload.sweep(client)
+            elif host.block.open:
                 self._ask(client, calls.LvChange(VG, "", "n"))
             else:
                 self._workload.rest(client, 400)

@@ -20,12 +20,15 @@ from ringfence.locks.flags import Flag
 from ringfence.sim.counters import Counters, Write
 from ringfence.sim.grips import Grip, weaker
 from ringfence.sim.host import Host
-from ringfence.sim.scheduler import Scheduler
+from ringfence.sim.safety import SafetyViolation
+from ringfence.sim.scheduler import MS, Scheduler
 from ringfence.wire import client as calls
 from ringfence.wire.client import Call, Reply, Request
 
 SPACES = {"lvm_vg0": ("vm1", "vm2"), "app": ("leader", "count", "count")}
 COUNTERS = (("app", "count"),)
+SURE_MS = 3000
+"""Nobody had to do with a resource for so long: then no word of theirs about it is on its way any more."""
 MODES = {Mode.EX: 6, Mode.PR: 3, Mode.PW: 1, Mode.CR: 1, Mode.CW: 1, Mode.NL: 1}
 Landed = Callable[[Grip, bool], None]
 
@@ -52,6 +55,12 @@ class Client:
     joined: list[str] = field(default_factory=list)
     questions: dict[str, Question] = field(default_factory=dict)
     grip: Grip | None = None
+    persistent: bool = False
+    """If it ends without a word, its lock stays."""
+    uses: tuple[str, str] | None = None
+    """The (lockspace, resource) that it asked a lock of, and has or awaits."""
+    used_ns: dict[tuple[str, str], int] = field(default_factory=dict)
+    """When it last ceased to use others."""
     lazy: str = ""
     """The request whose notices it waits for before it gives its lock back."""
     in_flight: int = 0
@@ -64,11 +73,27 @@ class Workload:
     """All clients of a world.
 
     Args:
-        landed: told of every write that reaches the disk, and whether its host froze on the way."""
+        landed: told of every write that reaches the disk, and whether its host froze on the way.
+        viewed_ns: when the ring's last view began."""
 
-    def __init__(self, scheduler: Scheduler, hosts: list[Host], per_host: int, landed: Landed) -> None:
+    def __init__(
+        self,
+        scheduler: Scheduler,
+        hosts: list[Host],
+        per_host: int,
+        landed: Landed,
+        viewed_ns: Callable[[], int],
+    ) -> None:
         self._scheduler = scheduler
         self._landed = landed
+        self._viewed_ns = viewed_ns
+        self._orphans: list[Grip] = []
+        """Locks whose clients have ended, and which hold all the same."""
+        self._littered: list[Host] = []
+        """Hosts whose daemons may have orphans, known or not."""
+        self._orphaned_ns: dict[tuple[str, str], int] = {}
+        """When an orphan of this resource was last seen."""
+        self.adopted = 0
         self._requests = 0
         self._sessions = 0
         self.counters = Counters()
@@ -96,11 +121,14 @@ class Workload:
         self._numbered[client.number] = client
 
     def rest(self, client: Client, worst_ms: float = 300) -> None:
+        if client.uses is not None:
+            client.used_ns[client.uses] = self._scheduler.now_ns
+            client.uses = None
         self._soon(client, client.idle, worst_ms)
 
     @property
     def grips(self) -> list[Grip]:
-        return [client.grip for client in self.clients if client.grip is not None]
+        return [client.grip for client in self.clients if client.grip is not None] + self._orphans
 
     def unanswered(self) -> list[tuple[Client, Question]]:
         return [(client, one) for client in self.clients for one in client.questions.values()]
@@ -162,8 +190,10 @@ class Workload:
                     self._start_over(client)
                 else:
                     self._give_back_soon(client, 3000)
+        self.orphans_end(host)
 
     def reaped(self, host: Host) -> None:
+        self.orphans_end(host)
         for client in self.clients:
             if client.host is host:
                 self._abandon(client)
@@ -206,21 +236,109 @@ class Workload:
         if client.grip is not None:
             return
         if not self.busy:
-            self.rest(client, 400)
+            if self.litters(client.host):
+                self.sweep(client)
+            else:
+                self.rest(client, 400)
             return
         rng = self._scheduler.rng
         space = rng.choice(sorted(SPACES))
         if space not in client.joined:
             self.ask(client, calls.JoinSpace(space), lambda reply: self._after_join(client, space, reply))
             return
+        orphan = next((one for one in self._orphans if one.host is client.host), None)
+        if orphan is not None and self._scheduler.chance(0.5):
+            self._adopt(client, orphan)
+            return
+        if client.host in self._littered and self._scheduler.chance(0.1):
+            self.sweep(client)
+            return
         mode = rng.choices(list(MODES), list(MODES.values()))[0]
         where = space, rng.choice(SPACES[space])
         flags = Flag.EXPEDITE if mode is Mode.NL else rng.choice([0, 0, 0, Flag.HEADQUE, Flag.NOORDER])
+        flags |= rng.choice([0, 0, 0, 0, Flag.ALTPR, Flag.ALTCW])
+        client.persistent = self._scheduler.chance(0.2)
+        if client.persistent:
+            flags |= Flag.PERSISTENT
+        client.uses = where
         lazy = self._scheduler.chance(0.1)
         wait_ms = None if flags & Flag.EXPEDITE else rng.choice([None, None, 0, rng.randrange(100, 4000)])
         asked_ns = self._scheduler.now_ns
         call = calls.Lock(*where, mode.name, wait_ms, int(flags), notices=lazy)
         self.ask(client, call, lambda reply: self._after_lock(client, where, asked_ns, reply), where)
+
+    def _adopt(self, client: Client, orphan: Grip) -> None:
+        """Take over what a client of this host has left behind."""
+        self._orphans.remove(orphan)
+        client.grip, client.persistent = orphan, True
+        client.uses = where = orphan.lockspace, orphan.resource
+        orphan.client = client.number
+
+        def then(reply: Reply) -> None:
+            if client.grip is not orphan:
+                return
+            if reply.error is None:
+                orphan.lock = int(reply.result["lock"])
+                self.adopted += 1
+                self._plan_write(client)
+                self._give_back_soon(client, 300)
+                return
+            if reply.error["code"] in ("not-found", "lock-held"):
+                what = f"{client.host.name} has lost {'/'.join(where)}: {reply.error['message']}"
+                raise SafetyViolation(f"orphan: {what}")
+            client.grip = None
+            self._orphans.append(orphan)
+            self.rest(client)
+
+        call = calls.Lock(*where, orphan.mode.name, 0, int(Flag.ORPHAN | Flag.PERSISTENT))
+        self.ask(client, call, then)
+
+    def litters(self, host: Host) -> bool:
+        """Whether its daemon may have orphans."""
+        return host in self._littered
+
+    def sweep(self, client: Client) -> None:
+        """Purge what clients of the host have left behind."""
+        host, left = client.host, sorted(SPACES)
+
+        def purge() -> None:
+            space = left.pop()
+            self.orphans_end(host, space)
+            self.ask(client, calls.PurgeOrphans(space), then)
+
+        def then(reply: Reply) -> None:
+            if reply.error is None and left:
+                purge()
+                return
+            here = any(one.host is host for one in self._orphans)
+            if reply.error is None and self.litters(host) and not here:
+                self._littered.remove(host)
+            self.rest(client)
+
+        purge()
+
+    def orphans_end(self, host: Host, space: str = "") -> None:
+        """Nobody relies any more on what clients of this host have left behind ("": in any lockspace)."""
+        for one in [one for one in self._orphans if one.host is host and space in ("", one.lockspace)]:
+            self._orphans.remove(one)
+            where = one.lockspace, one.resource
+            self._orphaned_ns[where] = self._scheduler.now_ns
+            if where in COUNTERS:
+                self.counters.lost(one)
+
+    def _fair(self, client: Client, where: tuple[str, str], reply: Reply) -> None:
+        """A try may fail for somebody's sake, and not because a node keeps a lock that nobody uses."""
+        assert reply.error is not None
+        sure_ns = self._scheduler.now_ns - SURE_MS * MS
+        known_ns = max(self._viewed_ns(), self._orphaned_ns.get(where, 0))
+        if reply.error["code"] != "lock-held" or known_ns > sure_ns:
+            return
+        for other in self.clients:
+            if other is not client and (other.uses == where or other.used_ns.get(where, 0) > sure_ns):
+                return
+        if all((one.lockspace, one.resource) != where for one in self._orphans):
+            what = f"{client.host.name} is refused {'/'.join(where)}: {reply.error['message']}"
+            raise SafetyViolation(f"try: {what}, though nobody uses it")
 
     def _after_join(self, client: Client, space: str, reply: Reply) -> None:
         if reply.error is None:
@@ -230,6 +348,7 @@ class Workload:
     def _after_lock(self, client: Client, where: tuple[str, str], asked_ns: int, reply: Reply) -> None:
         if reply.error is not None:
             self.refused += 1
+            self._fair(client, where, reply)
             client.lazy = ""
             if reply.error.get("code") in ("not-found", "locks-lost"):
                 client.joined = []
@@ -324,7 +443,13 @@ class Workload:
         wait_ms = rng.choice([None, None, 0, rng.randrange(100, 4000)])
         if wait_ms is None and wanted > before and self._scheduler.chance(0.2):
             flags |= Flag.CONVDEADLK
+        if client.persistent:
+            flags |= Flag.PERSISTENT
         grip.mode = Mode.NL if flags & Flag.CONVDEADLK else weaker(before, wanted)
+        if before < Mode.PW and self._scheduler.chance(0.1):
+            flag, instead = rng.choice([(Flag.ALTPR, Mode.PR), (Flag.ALTCW, Mode.CW)])
+            flags |= flag
+            grip.mode = weaker(grip.mode, instead)
         asked_ns = self._scheduler.now_ns
 
         def then(reply: Reply) -> None:
@@ -352,13 +477,33 @@ class Workload:
 
         call = calls.Convert(grip.lock, wanted.name, wait_ms, int(flags), lvb)
         self.ask(client, call, then, (grip.lockspace, grip.resource))
+        if wait_ms != 0 and self._scheduler.chance(0.1):
+            self._soon(client, lambda client: self._break_off(client, grip), 400)
+
+    def _break_off(self, client: Client, grip: Grip) -> None:
+        """It gives back what it had, if it still waits for more."""
+        if client.grip is not grip or not client.questions or client.in_flight:
+            return
+
+        def then(reply: Reply) -> None:
+            if reply.error is not None:
+                client.joined = []
+            self.rest(client)
+
+        client.grip = None
+        self.ask(client, calls.Unlock(grip.lock, int(Flag.FORCEUNLOCK)), then)
 
     def _vanish(self, client: Client) -> None:
-        daemon = client.host.daemon
+        daemon, grip = client.host.daemon, client.grip
         assert daemon is not None
         client.questions.clear()
         gone = client.number
         self._number(client)
+        if client.persistent and grip is not None:
+            client.grip = None
+            self._orphans.append(grip)
+            if client.host not in self._littered:
+                self._littered.append(client.host)
         self._abandon(client)
         client.host.feed(daemon, inputs.ClientGone(gone))
         self._start_over(client)

@@ -32,11 +32,11 @@ from ringfence.sim.paths import Landed
 from ringfence.sim.plans import Faults
 from ringfence.sim.power import PowerRoom, device_configs, levels
 from ringfence.sim.ring import SimRing
-from ringfence.sim.safety import SafetyViolation
+from ringfence.sim.safety import LivenessViolation, SafetyViolation
 from ringfence.sim.scenario import STEPS, Recipe, Scenario
 from ringfence.sim.scheduler import MS, Scheduler
 from ringfence.sim.storage import Trouble
-from ringfence.sim.volumes import Admins
+from ringfence.sim.volumes import VG, Admins
 from ringfence.sim.workload import COUNTERS, Workload
 from ringfence.wire import client as calls
 from ringfence.wire.client import Reply, Request
@@ -57,6 +57,8 @@ SETTLE_MS = 120_000
 """Within this long after the last fault everything must be well again."""
 ADMIN = 9_000_000
 DISK_BYTES = 5 << 18
+ANOTHERS_BOOTS = 1000
+"""So that no boot of it is one of the machine that it replaces."""
 
 
 class Outcome(enum.Enum):
@@ -98,10 +100,6 @@ class Report:
             return ""
         first = re.match(r"\w+", self.what)
         return f"{self.outcome.value} {first[0] if first else '?'}"
-
-
-class LivenessViolation(Exception):
-    """Invariant 11 does not hold."""
 
 
 def run(
@@ -159,6 +157,7 @@ class World:
             self.hosts,
             per_host=scenario.clients,
             landed=lambda grip, late: checkers.landed(grip, late),
+            viewed_ns=lambda: self.ring.viewed_ns,
         )
         volumes = scheduler.stream("volumes")
         pace_ms = volumes.rng.choice([600, 3000, 10000]) * max(1, scenario.nodes / 3)
@@ -176,6 +175,7 @@ class World:
             self.workload.counters,
             COUNTERS,
             lambda: all(self._only_quorum(fault) for fault in self.nemesis.struck),
+            lambda: max(self.nemesis.struck_ns, self._mended_ns),
         )
         self._init = {host: scheduler.stream(f"init {host.node}") for host in self.hosts}
         for host, init in self._init.items():
@@ -184,7 +184,7 @@ class World:
         scheduler.note(f"seed {scenario.seed}: {scenario.nodes} nodes on a {scenario.ring}")
         arena = Arena(
             scheduler, self.ring, self.power, {host.node: host for host in self.hosts},
-            sign=self._sign, leave=self._leave, tend=self._revive,
+            sign=self._sign, leave=self._leave, stop=self._stop, replace=self._replace, tend=self._revive,
         )  # fmt: skip
         self.nemesis = Nemesis(arena, scenario.faults_to_come())
 
@@ -201,6 +201,18 @@ class World:
             node,
             rate=scheduler.between(0.98, 1.02),
         )
+
+    def _replace(self, host: Host, for_ms: int) -> None:
+        """Another machine under a host's node id, which the checkers know nothing of."""
+        scheduler = self.scheduler.stream(f"replacement of host {host.node}")
+        other = Host(
+            scheduler, self.ring, self.power, _Nobody(), Node, self.config, self.metadata.disks, host.node,
+            rate=1, machine=f"another-{host.node}",
+        )  # fmt: skip
+        other.boots = ANOTHERS_BOOTS
+        scheduler.note(f"another machine is {host.name} now")
+        other.power_on()
+        scheduler.after(for_ms, other.power_off)
 
     def _make_disks(self) -> Metadata:
         disks = blank_disks(DISK_BYTES)
@@ -274,7 +286,12 @@ class World:
 
     def _leave(self, host: Host) -> None:
         if host.daemon is not None:
+            self.workload.orphans_end(host)
             self._order(host, host.daemon, calls.Leave())
+
+    def _stop(self, host: Host) -> None:
+        if host.daemon is not None:
+            self._order(host, host.daemon, calls.VgChange("lockstop", VG))
 
     def _order(self, host: Host, daemon: Daemon, call: calls.Call) -> None:
         """Ask this very run of a daemon for something."""
@@ -324,6 +341,7 @@ class World:
         self.nemesis.stop()
         self.ring.restore()
         self.ring.heal()
+        self.ring.go_on()
         self.ring.slow_ms = 0
         self.power.calm()
         for host in self.hosts:
@@ -331,6 +349,8 @@ class World:
             host.block.stuck = False
             host.storage.suffer(Trouble.NONE, ())
             host.thaw()
+            if host.daemon is not None and host.daemon.endpoint is not None:
+                self.ring.thaw(host.daemon.endpoint)
         self.scheduler.after(SETTLE_MS / 4, self._operator_helps)
         self.workload.busy = False
         self._until(lambda: not self.workload.unanswered(), "requests are not answered")
@@ -415,10 +435,25 @@ class World:
             "adopted": self.checkers.adopted,
             "conversions": self.workload.converted,
             "deadlocks": self.workload.deadlocks,
+            "orphans adopted": self.workload.adopted,
             "value blocks read": self.workload.counters.reads,
             "volume commands": self.admins.done,
             "VG versions": self.metadata.commits,
         }
+
+
+class _Nobody:
+    """Watches a host that no client uses."""
+
+    def stepped(self, host: Host, fact: Input, todo: list[Effect]) -> None: ...
+
+    def answered(self, host: Host, client: int, reply: Reply) -> None: ...
+
+    def ended(self, host: Host, why: str) -> None: ...
+
+    def reaped(self, host: Host) -> None: ...
+
+    def landed(self, write: Landed) -> None: ...
 
 
 def look(host: Host) -> Glimpse | None:
