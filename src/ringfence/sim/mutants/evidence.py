@@ -7,7 +7,7 @@ import msgspec
 from ringfence.core.cluster import Timing
 from ringfence.core.evidence import EvidenceKind
 from ringfence.core.ids import Life
-from ringfence.engine import arrivals, views
+from ringfence.engine import arrivals, losses, views
 from ringfence.engine.fencer import Fencer
 from ringfence.fencing import domain, policy
 from ringfence.fencing.domain import Domain
@@ -36,10 +36,14 @@ def _() -> list[Change]:
 
 @mutant("bound-without-ears", "the bound counts from this node's start, whatever it heard since")
 def _() -> list[Change]:
-    return [(Hearing, "last_heard_ns", lambda self, life: self._started_ns)]
+    def bound_passed(self: Hearing, life: Life, now_ns: int, timing: Timing) -> bool:
+        assert self._started_ns is not None
+        return now_ns >= self._started_ns + timing.bound_ms * 1_000_000
+
+    return [(Hearing, "bound_passed", bound_passed)]
 
 
-@mutant("bound-of-one", "the bound of any one survivor is enough")
+@mutant("bound-of-one", "the bound of any one survivor is enough", story="was-away")
 def _() -> list[Change]:
     def purgeable(self: Domain, ready: tuple[int, ...]) -> list[Life]:
         return [one.life for one in self.victims if self.proven(one) and (one.bound or not ready)]
@@ -47,7 +51,7 @@ def _() -> list[Change]:
     return [(Domain, "purgeable", purgeable)]
 
 
-@mutant("any-evidence", "evidence about one life of a node counts for all of them")
+@mutant("any-evidence", "evidence about one life of a node counts for all of them", story="quick-lie")
 def _() -> list[Change]:
     real = Domain.witness
 
@@ -59,7 +63,7 @@ def _() -> list[Change]:
     return [(Domain, "witness", witness)]
 
 
-@mutant("claims-count", "an agent's word counts without a second look")
+@mutant("claims-count", "an agent's word counts without a second look", story="contradicted")
 def _() -> list[Change]:
     return [(LevelRun, "_look_ended", lambda self, power: self._next_device())]
 
@@ -96,9 +100,59 @@ def _() -> list[Change]:
     return [(Hearing, "bound_passed", bound_passed)]
 
 
-@mutant("closed-after-lies", "that its volumes are closed clears a life about which a fence has lied")
+@mutant(
+    "closed-after-lies",
+    "that its volumes are closed clears a life about which a fence has lied",
+    story="quick-lie",
+)
 def _() -> list[Change]:
     def accepts(kind: EvidenceKind, *, lied: bool, naive: bool) -> bool:
         return policy.accepts(kind, lied=False, naive=naive)
 
     return [(domain, "accepts", accepts)]
+
+
+@mutant("any-machine", "another machine's boot counts as a host's restart", story="newcomer-elsewhere")
+def _() -> list[Change]:
+    def by_return(state: Any, victim: Any, life: Life) -> Any:
+        return real_return(state, victim, msgspec.structs.replace(life, machine=victim.life.machine))
+
+    def meet(state: Any, life: Life, *more: Any) -> Any:
+        if life.node not in state.lives:
+            state.enrolled.pop(life.node, None)
+        return real_meet(state, life, *more)
+
+    real_return, real_meet = losses.explain_by_return, arrivals._meet
+    return [(arrivals, "explain_by_return", by_return), (arrivals, "_meet", meet)]
+
+
+@mutant("fresh-ears", "for who starts anew all bounds have passed", story="quick-return")
+def _() -> list[Change]:
+    def bound_passed(self: Hearing, life: Life, now_ns: int, timing: Timing) -> bool:
+        return self.last_heard_ns(life) == self._started_ns or real(self, life, now_ns, timing)
+
+    real = Hearing.bound_passed
+    return [(Hearing, "bound_passed", bound_passed)]
+
+
+@mutant("bound-without-margin", "the purge bound allows nothing for unequal clocks", story="clocks")
+def _() -> list[Change]:
+    def bound_passed(self: Hearing, life: Life, now_ns: int, timing: Timing) -> bool:
+        return now_ns >= self.last_heard_ns(life) + timing.write_ms * 1_000_000
+
+    return [(Hearing, "bound_passed", bound_passed)]
+
+
+@mutant("deaf-suspects", "who has not heard itself may call others silent", story="hub-stood-still")
+def _() -> list[Change]:
+    return [(Hearing, "attentive", lambda self, now_ns, detection_ms: True)]
+
+
+@mutant("agents-need-authority", "nobody fences without authority of its own", story="alone-for-long")
+def _() -> list[Change]:
+    def ask(self: Any, victim: Any, heartbeat_back: bool) -> None:
+        if self._context.may_report:
+            real(self, victim, heartbeat_back)
+
+    real = Fencer._ask
+    return [(Fencer, "_ask", ask)]

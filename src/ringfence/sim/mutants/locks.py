@@ -4,16 +4,23 @@ from collections import deque
 from collections.abc import Collection, Iterator
 from typing import Any
 
+import msgspec
+
 from ringfence.core.ids import Life, Token
 from ringfence.core.modes import Mode
+from ringfence.engine import apply as engine_apply
 from ringfence.engine import losses, spaces, views
 from ringfence.engine.facts import Fact, JoinDone, LockFact
 from ringfence.engine.grants import Grants
 from ringfence.engine.state import ClusterState
 from ringfence.fencing.domain import Domain, Victim
+from ringfence.locks.flags import Flag
 from ringfence.locks.lockspace import Lockspace
+from ringfence.locks.node_lock import NodeLock
 from ringfence.locks.resource import Blocking, Resource
 from ringfence.sim.mutants.table import Change, mutant
+from ringfence.wire.entries import LeaveLockspace
+from ringfence.wire.ring import Submitted
 
 
 @mutant("no-freeze", "a victim freezes nothing")
@@ -67,7 +74,7 @@ def _() -> list[Change]:
     return [(views, "settle", settle)]
 
 
-@mutant("one-life-a-node", "a victim's earlier and later lives are one and the same")
+@mutant("one-life-a-node", "a victim's earlier and later lives are one and the same", story="quick-boots")
 def _() -> list[Change]:
     def victim(self: Domain, life: Life) -> Victim | None:
         return next((one for one in self.victims if one.life.node == life.node), None)
@@ -83,7 +90,7 @@ def _() -> list[Change]:
 @mutant("values-of-readers", "whoever unlocks writes the value block, a reader too")
 def _() -> list[Change]:
     def write(self: Resource, held: Mode, wanted: Mode, flags: int, lvb: bytes | None) -> None:
-        if wanted is Mode.UN and held in (Mode.PR, Mode.CR):
+        if type(self) is Resource and wanted is Mode.UN and held in (Mode.PR, Mode.CR):
             self.lvb, self.lvb_seq = bytes(len(self.lvb)), self.lvb_seq + 1
         real(self, held, wanted, flags, lvb)
 
@@ -100,3 +107,45 @@ def _() -> list[Change]:
 
     real = Resource.purge
     return [(Resource, "purge", purge)]
+
+
+@mutant("old-grants-told", "a grant is told in a later view with the token of its own", story="all-apart")
+def _() -> list[Change]:
+    def tell(self: Any) -> list[Any]:
+        state, outs = self._context.running, []
+        for where, waiting in list(self._waiting.items()):
+            if state is not None and not state.blocking(where[0]) and self._context.may_report:
+                del self._waiting[where]
+                effect = waiting.effect
+                outs += self._locks.on_granted(
+                    *where, effect.mode, waiting.token, effect.lvb, effect.lvb_valid, effect.demoted
+                )
+        return outs
+
+    return [(Grants, "tell", tell)]
+
+
+@mutant("lockstop-forgets", "who leaves a lockspace forgets which victims were in it", story="stopped")
+def _() -> list[Change]:
+    def apply(state: ClusterState, life: Life, item: Submitted) -> list[Fact]:
+        if isinstance(item.entry, LeaveLockspace):
+            name = item.entry.lockspace
+            for victim in [one for one in state.domain.victims if name in one.lockspaces]:
+                victim.lockspaces.remove(name)
+                state.lockspaces[name].members.remove(victim.life.node)
+        return real(state, life, item)
+
+    real = engine_apply.apply
+    return [(views, "apply", apply)]
+
+
+@mutant("cache-answers-try", "a try fails for the sake of a lock that a node keeps and nobody uses")
+def _() -> list[Change]:
+    def ask(self: NodeLock, lock: Any, mode: Mode) -> Any:
+        asked = real(self, lock, mode)
+        assert self.local.outstanding is not None
+        self.local.outstanding.flags &= ~Flag.TRY
+        return msgspec.structs.replace(asked, flags=asked.flags & ~Flag.TRY)
+
+    real = NodeLock._raise
+    return [(NodeLock, "_raise", ask)]

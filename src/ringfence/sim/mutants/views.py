@@ -5,6 +5,7 @@ from typing import Any
 import msgspec
 
 from ringfence.core.ids import Life
+from ringfence.engine import apply as engine_apply
 from ringfence.engine import arrivals, losses, views
 from ringfence.engine.state import ClusterState
 from ringfence.membership import barrier, quorum
@@ -83,7 +84,7 @@ def _() -> list[Change]:
     return [(Barrier, "verdict", verdict)]
 
 
-@mutant("unknown-again", "a memory of an unknown life is held against the present one")
+@mutant("unknown-again", "a memory of an unknown life is held against the present one", story="old-memory")
 def _() -> list[Change]:
     def knows(state: ClusterState, life: Life, arriving: dict[int, Life]) -> bool:
         known = state.domain.victim(life) is not None
@@ -144,3 +145,70 @@ def _() -> list[Change]:
         return found
 
     return [(Barrier, "verdict", verdict)]
+
+
+@mutant("lost-from-last-view", "lost is who was in the last view, primary or not", story="majorities")
+def _() -> list[Change]:
+    def view_changed(self: Any, view: Any) -> None:
+        self.last = self.barrier.members if self.barrier is not None else view.members
+        real_changed(self, view)
+
+    def enter(self: Any, known: Barrier, verdict: Verdict, state: ClusterState) -> None:
+        for node in [node for node in state.lives if node not in (*known.members, *self.last)]:
+            del state.lives[node]
+        real_enter(self, known, verdict, state)
+
+    real_changed, real_enter = views.Views._view_changed, views.Views._enter
+    return [(views.Views, "_view_changed", view_changed), (views.Views, "_enter", enter)]
+
+
+@mutant("majority-forgets", "who must be fenced is forgotten when others come in", story="others-come")
+def _() -> list[Change]:
+    real = arrivals.enter_view
+
+    def enter_view(state: ClusterState, epoch: Any, members: tuple[int, ...], *more: Any) -> Any:
+        if any(node not in state.lives for node in members):
+            for victim in [one for one in state.victims() if one.life.node not in members]:
+                state.domain.victims.remove(victim)
+                losses.clean_up(state, victim.life.node, victim.lockspaces, ())
+        return real(state, epoch, members, *more)
+
+    return [(views, "enter_view", enter_view)]
+
+
+@mutant(
+    "old-frames-heard",
+    "frames of earlier views are heard; what is submitted counts before the barrier, and whatever its number",
+    story="all-apart",
+)
+def _() -> list[Change]:
+    def before(self: Any, sender: int, life: Life, item: ring.Item) -> None:
+        context = self._context
+        if isinstance(item, ring.Submitted) and context.state is not None and context.state.fits(life, item):
+            self._parts.facts(engine_apply.apply(context.state, life, item))
+            if life == context.life:
+                context.outbox.applied(item.seq)
+        else:
+            real(self, sender, life, item)
+
+    def fits(self: ClusterState, life: Life, item: ring.Submitted) -> bool:
+        sender = self.senders.get(life.node)
+        return sender is not None and sender.life == life
+
+    real = views.Views._before
+    return [old_frames(), (views.Views, "_before", before), (ClusterState, "fits", fits)]
+
+
+def old_frames(*kinds: type) -> Change:
+    """Frames of earlier views are heard, or (with `kinds`) these items of them."""
+    real = views.Views._delivered
+
+    def delivered(self: Any, sender: int, payload: bytes) -> None:
+        context = self._context
+        frame = ring.decode(payload, context.speaks)
+        if frame.epoch < context.epoch:
+            items = tuple(item for item in frame.items if not kinds or isinstance(item, kinds))
+            payload = ring.encode(context.epoch, frame.life, items, context.protocol)
+        real(self, sender, payload)
+
+    return views.Views, "_delivered", delivered
