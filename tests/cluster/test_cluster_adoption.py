@@ -1,7 +1,5 @@
 """A daemon's death is not its host's: `kill -9`, while a machine writes through its volume."""
 
-import os
-import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -35,7 +33,7 @@ def stage(lab: Lab, tmp_path: Path) -> Iterator[Stage]:
 
 def kill(stage: Stage) -> None:
     stage.close()
-    os.kill(pid_of(stage.lab, ONE, "daemon"), signal.SIGKILL)
+    stage.lab.kill(ONE, Part.DAEMON)
 
 
 def answers(lab: Lab) -> bool:

@@ -327,3 +327,18 @@ def test_shared_memory_of_the_dead(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     for name in names:
         (tmp_path / name).touch()
     assert [path.name for path in leftovers._dead_memory()] == sorted(names[:2])
+
+
+@pytest.mark.parametrize(
+    ("name", "text"), [("dm/uuid", "mpath-3600a"), ("device/wwid", "naa.600a"), ("wwid", "x")]
+)
+def test_a_disks_own_name_is_where_the_kernel_keeps_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, text: str
+) -> None:
+    number = os.stat("/dev/null").st_rdev
+    file = tmp_path / f"{os.major(number)}:{os.minor(number)}" / name
+    file.parent.mkdir(parents=True)
+    file.write_text(f"{text}\n")
+    monkeypatch.setattr(disks, "BLOCK_DEVICES", tmp_path)
+    assert disks._wwid("/dev/null") == ("" if text == "x" else "600a")
+    assert disks._wwid("/dev/zero") == ""

@@ -14,8 +14,6 @@ from ringfence.daemon.journal_fields import MESSAGE_IDS
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="boots a systemd in namespaces of its own")
 
 LVS = ("ringfence", "lvs", "--noheadings", "-o", "lv_holder", "vg0/vm1")
-ADOPTED_S = 20.0
-"""The grace period by default."""
 
 
 @pytest.fixture
@@ -87,8 +85,7 @@ def test_a_loop_that_stands_still_is_ended_by_the_watchdog(rig: Rig) -> None:
     rig.run("kill", "-STOP", str(daemon))
     rig.until(lambda: rig.pid() not in (0, daemon), "another daemon")
     assert time.monotonic() - began > 6, "within its write authority it may still come back by itself"
-    adopted(rig)
-    assert time.monotonic() - began < ADOPTED_S
+    adopted(rig)  # which is refused after the grace period
     assert "Watchdog timeout" in rig.journal("--unit", "ringfence")
     assert "most recent call first" in rig.journal("--unit", "ringfence"), "it says where it stood"
 

@@ -88,6 +88,31 @@ def test_the_clock_runs_at_its_rate_goes_on_in_a_freeze_and_begins_with_each_boo
     assert host.boot != boot
 
 
+def test_a_clock_that_goes_at_another_rate_or_is_set_forward_never_goes_back() -> None:
+    stage = Stage()
+    host = stage.host
+    host.power_on()
+    stage.run(10)
+    before_ns = host.clock_ns
+    host.drift(rate=1.02)
+    assert host.clock_ns == pytest.approx(before_ns, abs=1000)
+    stage.run(20)
+    assert host.clock_ns == pytest.approx(before_ns + 10.2 * S, rel=0.01)
+    before_ns = host.clock_ns
+    host.drift(ahead_ns=S // 10)
+    assert host.clock_ns == before_ns + S // 10
+
+
+def test_who_asks_to_be_told_hears_of_every_page_that_is_set() -> None:
+    stage = Stage()
+    stage.host.power_on()
+    told: list[int] = []
+    stage.host.renewed = told.append
+    stage.want(effects.SetDeadline(1, "grant", 5 * S), effects.SetDeadline(1, "vg/vg0", 7 * S))
+    stage.run(1)
+    assert told == [5 * S, 7 * S]
+
+
 def test_a_wall_clock_that_is_set_moves_nothing_else() -> None:
     stage = Stage()
     stage.host.power_on()

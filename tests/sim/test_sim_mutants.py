@@ -3,6 +3,7 @@
 `scenarios/*.txt`: a shrunk story for each mutant (made by `python -m ringfence.sim.hunt --keep`), and
 for bugs that the engine had.  The whole engine stands each of them; the mutant falls."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
+from ringfence.sim.hunt import RECORD, Found, known, markdown, record
 from ringfence.sim.mutants import MUTANTS, planted
 from ringfence.sim.plans import Faults
 from ringfence.sim.scenario import Kept, Scenario, read
@@ -61,8 +63,31 @@ def test_the_engine_itself_stands_the_lie(seed: int) -> None:
 
 
 def test_a_mutant_is_looked_for_and_survivors_are_an_error() -> None:
-    command = [sys.executable, "-m", "ringfence.sim.hunt", "--seeds", "3", "--processes", "1"]
+    command = [sys.executable, "-m", "ringfence.sim.hunt", "--seeds", "3", "--jobs", "1"]
     ran = subprocess.run([*command, "no-freeze"], capture_output=True, text=True, timeout=60, check=False)
     assert ran.returncode == 0, ran.stderr
     assert "1 of 1 mutants found" in ran.stdout
-    assert "ringfence sim 1 --faults swarm --mutant no-freeze" in ran.stdout
+    assert re.search(r"ringfence sim \d+ --\w+ [\w-]+ --mutant no-freeze", ran.stdout), ran.stdout
+
+
+def test_where_each_was_found_is_remembered() -> None:
+    """`make mutants` looks there first, and so takes minutes."""
+    for name in MUTANTS:
+        recipe = known(name)
+        assert recipe is not None, f"look for {name} (ringfence.sim.hunt), and add it to {RECORD}"
+        plan = Found(name, recipe, "", 0, 0).plan
+        assert MUTANTS[name].story in ("", plan), f"{RECORD} knows {name} from another plan"
+
+
+def test_what_was_found_is_written_as_a_table() -> None:
+    found = [
+        Found("no-bound", known("no-bound"), "safety 1", 1, 0.5),
+        Found("no-freeze", None, "", 800, 100.0),
+        Found("deaf-suspects", known("deaf-suspects"), "safety suspicion", 2, 1.0),
+    ]
+    text = markdown(found, "2 of 3 mutants found.")
+    assert text.count("\n| ") == 4
+    assert "| invariant 1 |" in text
+    assert "| **survived** |" in text
+    assert "| suspicion |" in text
+    assert [line.split()[0] for line in record(found).splitlines()] == ["deaf-suspects", "no-bound"]

@@ -2,6 +2,8 @@
 
 Members here echo numbers; random freezes, cuts and kills strike; then the logs are compared."""
 
+from itertools import pairwise
+
 import pytest
 
 from ringfence.core.ids import Epoch
@@ -50,14 +52,14 @@ def play(seed: int, totem: bool) -> tuple[SimRing, list[Member]]:
     members = [Member(ring, node) for node in (1, 2, 3)]
 
     def chatter(member: Member) -> None:
-        if not member.endpoint.frozen:
+        if member.endpoint.numb or not member.endpoint.frozen:
             member.sent += 1
             ring.multicast(member.endpoint, f"{member.node}:{member.sent}:{member.epoch}".encode())
         scheduler.after(scheduler.between(1, 30), lambda: chatter(member))
 
     def suffer() -> None:
         member = scheduler.rng.choice(members)
-        match scheduler.rng.randrange(7):
+        match scheduler.rng.randrange(9):
             case 0:
                 ring.freeze(member.endpoint, with_host=scheduler.chance(0.7))
                 scheduler.after(scheduler.between(10, 3000), lambda: ring.thaw(member.endpoint))
@@ -75,6 +77,12 @@ def play(seed: int, totem: bool) -> tuple[SimRing, list[Member]]:
                 scheduler.after(scheduler.between(10, 3000), ring.unstick)
             case 5:
                 ring.slow_ms = scheduler.between(0, 800)
+            case 6:
+                ring.stand_still()
+                scheduler.after(scheduler.between(10, 4000), ring.go_on)
+            case 7:
+                numb = ring.numb(member.node)
+                scheduler.after(scheduler.between(10, 3000), lambda: numb and ring.wake(numb))
         if scheduler.now_ns < 20e9:
             scheduler.after(scheduler.between(300, 3000), suffer)
 
@@ -151,8 +159,8 @@ def test_each_senders_order_is_kept_and_nothing_comes_twice(seed: int, totem: bo
 
 
 def test_the_adversary_is_at_work() -> None:
-    """Ghosts, stale messages and lone views must all occur, or nothing is tested by them."""
-    ghosts = stale = alone = 0
+    """Ghosts, stale and lost messages and lone views must all occur, or nothing is tested by them."""
+    ghosts = stale = alone = lost = 0
     for seed in range(6):
         _, members = play(seed, True)
         alone += sum(view.members == (member.node,) for member in members for view in member.views())
@@ -161,6 +169,7 @@ def test_the_adversary_is_at_work() -> None:
             for epoch, delivered in member.by_epoch().items():
                 for fact in delivered:
                     seen_at.setdefault(fact.payload, []).append((member.node, epoch))
+        lost += sum(member.sent for member in members) - len(seen_at)
         with_others = {view.epoch for member in members for view in member.views() if len(view.members) > 1}
         for payload, places in seen_at.items():
             sender, _, epoch_sent = payload.decode().split(":")
@@ -169,6 +178,7 @@ def test_the_adversary_is_at_work() -> None:
     assert ghosts
     assert stale
     assert alone
+    assert lost
 
 
 def test_same_seed_same_story() -> None:
@@ -253,3 +263,47 @@ def test_a_slow_ring_keeps_the_order() -> None:
     assert shortest > 100
     assert one.log[:shortest] == two.log[:shortest] == three.log[:shortest]
     assert not one.views()
+
+
+def test_a_hub_that_stood_still_delivers_one_backlog_before_another() -> None:
+    scheduler, ring, (one, two, three) = in_peace(False)
+    ring.stand_still()
+    until(scheduler, 1050)
+    heard = len(one.log)
+    until(scheduler, 5000)
+    assert len(one.log) == heard, "it stands still"
+    ring.go_on()
+    until(scheduler, 5040)
+    assert one.log == two.log == three.log
+    senders = [fact.sender for fact in one.log[heard:] if isinstance(fact, Delivered)]
+    assert len(senders) > 200
+    assert sum(a != b for a, b in pairwise(senders)) < 10
+    until(scheduler, 6000)
+    assert not any(member.views() for member in (one, two, three)), "nobody is told"
+
+
+def test_a_ring_process_that_stands_still_takes_what_is_sent_and_delivers_it_late() -> None:
+    scheduler, ring, (one, two, three) = in_peace(True)
+    numb = ring.numb(1)
+    assert numb is not None
+    until(scheduler, 1500)
+    assert not any(fact.sender == 1 for fact in two.log[3:] if isinstance(fact, Delivered))
+    ring.wake(numb)
+    until(scheduler, 3000)
+    assert not any(member.views() for member in (one, two, three)), "it was back in time"
+    said = [fact.payload for fact in two.log if isinstance(fact, Delivered) and fact.sender == 1]
+    assert len(said) > 30, "nothing of it is lost"
+    assert said == [fact.payload for fact in three.log if isinstance(fact, Delivered) and fact.sender == 1]
+
+
+def test_a_ring_process_that_stands_still_for_long_is_lost_and_its_daemon_hears_of_it_late() -> None:
+    scheduler, ring, (one, two, _) = in_peace(True)
+    numb = ring.numb(1)
+    assert numb is not None
+    until(scheduler, 3000)
+    assert [view.members for view in two.views()] == [(2, 3)]
+    assert not one.views(), "the daemon of the first notices nothing"
+    ring.wake(numb)
+    until(scheduler, 5000)
+    assert [view.members for view in one.views()] == [(1,), (1, 2, 3)]
+    assert two.views()[-1].members == (1, 2, 3)

@@ -8,11 +8,12 @@ import sys
 import pytest
 
 from ringfence.engine.node import Node
-from ringfence.sim.faults import Cut, Fault, SwitchOff
+from ringfence.sim.faults import AnotherMachine, Cut, Devices, Fault, FreezeHost, SwitchOff
 from ringfence.sim.plans import Faults
+from ringfence.sim.power import Manner
 from ringfence.sim.safety import SafetyViolation
 from ringfence.sim.scenario import Scenario
-from ringfence.sim.world import Outcome, World, play, run
+from ringfence.sim.world import Outcome, World, look, play, run
 
 
 @pytest.mark.parametrize("faults", Faults)
@@ -34,7 +35,7 @@ def test_work_is_done_and_faults_strike(nodes: int) -> None:
 @pytest.mark.parametrize("ring", ["hub", "totem"])
 def test_in_peace_everything_works_and_nothing_is_lost(ring: str) -> None:
     """Nobody is fenced, nobody stale; value blocks stay valid once written; reports are looked at."""
-    world = World(Scenario(seed=4, nodes=3, ring=ring, lasts_ms=40_000, plan=()), lambda number: Node())
+    world = World(Scenario(seed=4, nodes=3, ring=ring, lasts_ms=60_000, plan=()), lambda number: Node())
     world.suffer()
     world.mend()
     counters, admins = world.workload.counters, world.admins
@@ -45,6 +46,10 @@ def test_in_peace_everything_works_and_nothing_is_lost(ring: str) -> None:
     assert world.metadata.commits > 3
     assert world.workload.unanswered() == []
     assert world.checkers.late_writes == 0
+
+
+def test_what_clients_leave_behind_is_taken_over() -> None:
+    assert sum(run(seed).counts["orphans adopted"] for seed in (1, 2, 3)) > 0
 
 
 def test_reports_of_volumes_are_compared_with_the_disks() -> None:
@@ -106,3 +111,23 @@ def test_one_seed_is_one_story_whatever_the_hash_seed() -> None:
     ]
     assert said[0] == said[1]
     assert said[0].strip() == run(12, steps=1500).digest
+
+
+def test_another_machine_in_a_hosts_place_proves_nothing_about_it() -> None:
+    away = Manner.UNREACHABLE
+    plan = (
+        Devices(at_ms=3900, node=2, bmc=away, a=away, b=away),
+        FreezeHost(at_ms=4000, node=2, for_ms=9000),
+        AnotherMachine(at_ms=6000, node=2, for_ms=5000),
+    )
+    scenario = Scenario(seed=3, nodes=3, ring="hub", lasts_ms=11_000, plan=plan)
+    world = World(scenario, lambda number: Node())
+    world.suffer()
+    assert any("came from another machine" in line for line in world.scheduler.trace)
+    glimpse = look(world.hosts[0])
+    assert glimpse is not None
+    state = glimpse.running
+    assert state is not None
+    assert [victim.life.boot for victim in state.domain.victims] == ["boot-2-1"]
+    assert not any(state.domain.proven(victim) for victim in state.domain.victims)
+    world.mend()

@@ -36,52 +36,52 @@ Progress = Callable[[str], None]
 def gather(paths: Paths, socket_path: str, progress: Progress = lambda line: None) -> ClusterFacts:
     """Everything that can be found out from this host, in some seconds.  Changes nothing."""
     unseen: list[str] = []
-    loaded = _file(paths)
-    cluster = loaded.cluster if loaded is not None else None
     try:
         with connect(socket_path, retry_ms=0) as connection:
-            asked = _Asked(connection, unseen, progress)
-            status = asked.status()
-            running = cluster = asked.config()
-            daemon = asked.daemon(status)
-            first = asked.checkup("comparing hosts")
-            began_s = time.monotonic()
-            me = str(status["node"])
-            devices = ask_devices(paths, running, unseen, progress)
-            rounds = [first] if first is not None else []
-            if first is not None and first.alone:
-                unseen.append("other hosts: this one is no ready member, and cannot ask them")
-            elif first is not None:
-                time.sleep(max(0.0, began_s + STRETCH_S - time.monotonic()))
-                second = asked.checkup("comparing hosts again")
-                rounds += [second] if second is not None else []
-        own = next((one.facts for one in rounds[-1].hosts if one.name == me), None) if rounds else None
-        trouble = ""
+            facts = _through(_Asked(connection, unseen, progress), paths, unseen, progress)
     except RingfenceError as error:
-        me, own, daemon, rounds = _my_name(paths, loaded), None, None, []
-        trouble = error.message if _may_ask(socket_path) else ""
         unseen.append(f"the daemon and other hosts: {error.message}")
-        devices = ask_devices(paths, cluster, unseen, progress) if cluster is not None else ()
-    if own is None:
-        own = look_at_host(paths, me)
-    for host in rounds[-1].hosts if rounds else ():
+        facts = _without(paths, unseen, progress)
+        if _may_ask(socket_path):
+            facts = msgspec.structs.replace(facts, daemon_trouble=error.message)
+    for host in facts.rounds[-1].hosts if facts.rounds else ():
         unseen += [f"{host.name}: {line}" for line in host.facts.unseen]
-    if not rounds:
-        unseen += [f"{me}: {line}" for line in own.unseen]
-        if own.user != 0:
-            unseen.append(f"{me}: run as root to see what only root may (secrets, disks, who holds what)")
-    return ClusterFacts(
-        me=me,
-        own=own,
-        cluster=cluster,
-        daemon=daemon,
-        daemon_trouble=trouble,
-        rounds=tuple(rounds),
+    if not facts.rounds:
+        unseen += [f"{facts.me}: {line}" for line in facts.own.unseen]
+        if facts.own.user != 0:
+            unseen.append(f"{facts.me}: run as root to see what only root may (secrets, who holds what)")
+    return msgspec.structs.replace(
+        facts,
         wall_at_boot_ms=wall_ms() - boottime_ns() / 1e6,
-        devices=devices,
-        mapped=mapped_volumes() if not own.lab else (),
+        mapped=mapped_volumes() if not facts.own.lab else (),
         unseen=tuple(dict.fromkeys(unseen)),
     )
+
+
+def _through(asked: "_Asked", paths: Paths, unseen: list[str], progress: Progress) -> ClusterFacts:
+    """With what the daemon says, and all hosts through it.  Raises RingfenceError if it goes silent."""
+    status, cluster = asked.status(), asked.config()
+    daemon, me = asked.daemon(status), str(status["node"])
+    rounds = [asked.checkup("comparing hosts")]
+    began_s = time.monotonic()
+    devices = ask_devices(paths, cluster, unseen, progress)
+    if rounds[0] is not None and rounds[0].alone:
+        unseen.append("other hosts: this one is no ready member, and cannot ask them")
+    elif rounds[0] is not None:
+        time.sleep(max(0.0, began_s + STRETCH_S - time.monotonic()))
+        rounds.append(asked.checkup("comparing hosts again"))
+    told = tuple(one for one in rounds if one is not None)
+    own = next((one.facts for one in told[-1].hosts if one.name == me), None) if told else None
+    return ClusterFacts(me, own or look_at_host(paths, me), cluster, daemon, rounds=told, devices=devices)
+
+
+def _without(paths: Paths, unseen: list[str], progress: Progress) -> ClusterFacts:
+    """This host alone, and the fence devices that its file names."""
+    loaded = _file(paths)
+    cluster = loaded.cluster if loaded is not None else None
+    me = _my_name(paths, loaded)
+    devices = ask_devices(paths, cluster, unseen, progress) if cluster is not None else ()
+    return ClusterFacts(me, look_at_host(paths, me), cluster, devices=devices)
 
 
 class _Asked:

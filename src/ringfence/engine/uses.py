@@ -1,4 +1,4 @@
-"""What users of locks have here: values only, apart from those who act on them, as in `locks.queues`."""
+"""What users of locks have here: values.  `locker` and `client_locks` act on them."""
 
 from collections.abc import Callable
 

@@ -234,16 +234,14 @@ class Lab:
 
     def kill(self, node: str, part: Part) -> None:
         """SIGKILL to one service of the host, to nothing below it.  Nobody starts it again: see `start`."""
-        trees.send(self.part(node, part), signal.SIGKILL)
+        trees.end(self.part(node, part))
 
     def start(self, node: str, part: Part) -> int:
         """Start a service of the host again, as its service manager would; its pid.
 
         Raises as `spawn`; Refused: it runs."""
-        with contextlib.suppress(Unavailable):
-            self.part(node, part)
-            raise Refused(f"{part.value} runs on {node}", next=f"ringfence lab kill {node} {part.value}")
-        return self.spawn(node, part.argv(self._places, node), self.root(node) / part.log)
+        self._has(part)
+        return self.spawn(node, part.argv(self._places, node), self.root(node) / part.log, once=True)
 
     def cut(self, node: str, other: str = "", way: Way = Way.BOTH, link: int | None = None) -> None:
         """Let packets of the host be lost; what is cut already stays cut.
@@ -283,13 +281,21 @@ class Lab:
         self._order("lie", node, device=device, mode=mode)
 
     def spawn(
-        self, node: str, argv: Sequence[str], out: Path | None = None, env: dict[str, str] | None = None
+        self,
+        node: str,
+        argv: Sequence[str],
+        out: Path | None = None,
+        env: dict[str, str] | None = None,
+        once: bool = False,
     ) -> int:
         """Start a program in the host's own tree; its pid.  Raises Unavailable if the host does not run,
-        Refused if it is frozen: it would start it when it thaws, when nobody waits for it any more."""
+        Refused if it is frozen: it would start it when it thaws, when nobody waits for it any more.
+
+        Args:
+            once: Refused, too, if one that was started with these words has not ended."""
         if self._report(node)["frozen"]:
             raise Refused(f"{node} is frozen and starts nothing", next=f"ringfence lab thaw {node}")
-        request: Json = {"argv": list(argv), "out": str(out) if out else "", "env": env or {}}
+        request: Json = {"argv": list(argv), "out": str(out) if out else "", "env": env or {}, "once": once}
         return int(ask(self._places.init_socket(self._known(node)), request)["pid"])
 
     def alive(self, node: str, pid: int) -> bool:

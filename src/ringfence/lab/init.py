@@ -15,7 +15,8 @@ from pathlib import Path
 from types import MappingProxyType
 
 from ringfence.config import load
-from ringfence.core.errors import Unavailable
+from ringfence.core.errors import Refused, Unavailable
+from ringfence.host.processes import GONE, process
 from ringfence.lab.corosync import remove_leftovers
 from ringfence.lab.layout import Layout
 from ringfence.lab.line_socket import Json, LineServer
@@ -63,8 +64,15 @@ class _Programs:
         self._starting = threading.Lock()
 
     def asked(self, request: Json) -> Json:
-        out = Path(request["out"]) if request.get("out") else Path(os.devnull)
-        return {"pid": self.start(list(request["argv"]), out, dict(request.get("env") or {}))}
+        argv, out = list(request["argv"]), Path(request["out"]) if request.get("out") else Path(os.devnull)
+        if request.get("once") and self._runs(shlex.join(argv)):
+            raise Refused("it runs already", next="ringfence lab status")
+        return {"pid": self.start(argv, out, dict(request.get("env") or {}))}
+
+    def _runs(self, words: str) -> bool:
+        with self._starting:
+            found = [process(pid) for pid, one in self._words.items() if one == words]
+        return any(one is not None and one.state not in GONE for one in found)
 
     def start(self, argv: list[str], out: Path, env: Mapping[str, str] = MappingProxyType({})) -> int:
         with self._starting:

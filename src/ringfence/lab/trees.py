@@ -101,6 +101,12 @@ def kill(root: Process) -> None:
     _until(lambda: not any(alive(one) for one in doomed), "end", root)
 
 
+def end(one: Process) -> None:
+    """Kill this process alone, and return when it has ended."""
+    send(one, signal.SIGKILL)
+    _until(lambda: not alive(one), "end", one)
+
+
 def send(one: Process, number: signal.Signals) -> None:
     """Signal this very process, if it is still there."""
     try:

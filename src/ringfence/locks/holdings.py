@@ -1,5 +1,6 @@
-"""What a node has of one resource, and what is told of it; values, apart from the rules, as in `queues`."""
+"""What a node has of one resource, and what is told of it: values.  The rules are `node_lock`'s."""
 
+import enum
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -12,6 +13,18 @@ if TYPE_CHECKING:
     from ringfence.locks.local import Local
 
 
+class Keep(enum.Enum):
+    """For how long a node has a cluster lock that its clients do not need."""
+
+    UNTIL_ASKED = "until asked"
+    """Until another node asks for it."""
+    UNTIL_UNUSED = "until unused"
+    """Until its last client has gone.  The node had to wait for it: others want it, too, and may be about to
+    ask again."""
+    NEVER = "never"
+    """Its clients are told that they have released it when the cluster knows."""
+
+
 class Holding(msgspec.Struct, gc=False, eq=False):
     """A struct for its size: a node may keep a million of these."""
 
@@ -20,9 +33,7 @@ class Holding(msgspec.Struct, gc=False, eq=False):
     held: Mode = Mode.UN
     """The node's lock in the ordered state, as of the last answer."""
     token: Token | None = None
-    keep: bool = True
-    contended: bool = False
-    """It had to wait for what it holds: others want it, too, and may be about to ask again."""
+    keep: Keep = Keep.UNTIL_ASKED
     _unwritten: bool = False
     """A client wrote the value block (or spoiled it), and the cluster does not know yet."""
     _withheld: tuple[ClientReleased | ClientGranted | ClientBlocking, ...] = ()

@@ -41,7 +41,7 @@ from ringfence.core.ids import Token
 from ringfence.core.modes import Mode
 from ringfence.locks.compat import compatible, covers, supremum
 from ringfence.locks.flags import ALTERNATIVES, Flag, valid_unlock
-from ringfence.locks.holdings import Holding, Place
+from ringfence.locks.holdings import Holding, Keep, Place
 from ringfence.locks.local import Local
 from ringfence.locks.outs import (
     AskCluster,
@@ -92,7 +92,8 @@ class NodeLock(Holding):
     def request(
         self, lock_id: int, mode: Mode, flags: int, lvb: bytes | None, keep: bool, cached: bool, now_ms: int
     ) -> list[Out]:
-        self.keep = self.keep and keep
+        if not keep:
+            self.keep = Keep.NEVER
         if self._at_rest and self.local.empty and not cached and not flags & ~PLAIN:
             granted = self.local.take_alone(lock_id, mode, now_ms)
             if granted is not None:
@@ -156,13 +157,13 @@ class NodeLock(Holding):
 
     def adopt(self, mode: Mode, token: Token) -> list[Out]:
         """A grant that nobody here asked for: give it back."""
-        self.held, self.token, self.keep = mode, token, False
+        self.held, self.token, self.keep = mode, token, Keep.NEVER
         self._settle_held()
         return self._step()
 
     def restore(self, lock_id: int, mode: Mode, held: Lock) -> list[Out]:
         """A client of an earlier life goes on.  What the value block says is not known here."""
-        self.held, self.token, self.keep = held.held, held.token, False
+        self.held, self.token, self.keep = held.held, held.token, Keep.NEVER
         mine = Lock(lock_id, held=mode, token=held.token, since_ms=held.since_ms)
         self.local.granted = (*self.local.granted, mine)
         self.local.lvb_valid = False
@@ -171,7 +172,7 @@ class NodeLock(Holding):
 
     def give_back(self) -> list[Out]:
         """Keep the cluster lock no longer than clients need it."""
-        self.keep = False
+        self.keep = Keep.NEVER
         return self._step()
 
     def _interrupt(self, lock_id: int) -> list[Out]:
@@ -199,7 +200,9 @@ class NodeLock(Holding):
         if done.raises and self.held < Mode.CR:
             # Not at each conversion upward: those who wait would never have their turn.
             self.local.hold_until_ms = hold_until_ms
-        self.held, self.token, self.contended = mode, token, done.queued
+        self.held, self.token = mode, token
+        if self.keep is not Keep.NEVER:
+            self.keep = Keep.UNTIL_UNUSED if done.queued else Keep.UNTIL_ASKED
         if not self._unwritten:
             self.local.lvb_valid = lvb_valid
             if lvb is not None:
@@ -254,7 +257,7 @@ class NodeLock(Holding):
 
     def on_released(self) -> list[Out]:
         self.local.outstanding = None
-        self.held, self.token, self.contended = Mode.UN, None, False
+        self.held, self.token = Mode.UN, None
         self._nobody_asks()
         self._settle_held()
         return self._step()
@@ -302,7 +305,7 @@ class NodeLock(Holding):
         ]
         outs += self._answer_withheld(known=not self._writes(self.local.outstanding))
         self.local, self._unwritten = Local(self.resource), False
-        self.held, self.token, self.contended = Mode.UN, None, False
+        self.held, self.token = Mode.UN, None
         return outs
 
     def _writes(self, outstanding: Outstanding | None) -> bool:
@@ -338,8 +341,7 @@ class NodeLock(Holding):
         return (
             self.local.outstanding is None
             and self.local.asked is Mode.UN
-            and self.keep
-            and not self.contended
+            and self.keep is Keep.UNTIL_ASKED
             and not (self._unwritten or self._withheld or self.local.caching)
         )
 
@@ -366,9 +368,9 @@ class NodeLock(Holding):
         if self._in_the_way():
             return self._lower(local.needed())
         queued = local.converting or local.waiting
-        if not self.keep and not queued and local.needed() is not self.held:
+        if self.keep is Keep.NEVER and not queued and local.needed() is not self.held:
             return self._lower(local.needed())
-        if self.contended and local.empty and local.plain:
+        if self.keep is Keep.UNTIL_UNUSED and self.held is not Mode.UN and local.empty and local.plain:
             return self._lower(Mode.UN)
         if self._unwritten:
             return self._lower(self.held)
@@ -437,7 +439,7 @@ class NodeLock(Holding):
                 flags |= Flag.NOQUEUE if mode is lock.wanted else 0
         if mode is not lock.wanted and self.local.either_will_do(lock):
             flags |= lock.flags & ALTERNATIVES
-        if flags & Flag.NOQUEUE and self.keep:
+        if flags & Flag.NOQUEUE and self.keep is not Keep.NEVER:
             flags |= Flag.TRY
         if self.held is Mode.UN:
             kind = OpKind.REQUEST
@@ -529,7 +531,7 @@ class NodeLock(Holding):
             elif isinstance(effect, Cancelled):
                 outs.append(ClientCancelled(effect.owner, effect.held))
             elif isinstance(effect, Released):
-                at_once = self.keep and effect.owner != writer
+                at_once = self.keep is not Keep.NEVER and effect.owner != writer
                 self._say(outs, ClientReleased(effect.owner), later=not at_once)
         return outs
 
@@ -555,7 +557,6 @@ class NodeLock(Holding):
         assert covers(self.held, self.local.needed()), "clients hold more than their node"
         assert covers(self.local.ceiling, self.local.needed())
         assert not self._unwritten or self.held >= Mode.PW
-        assert not self.contended or self.held is not Mode.UN
 
 
 def _tries(flags: int) -> int:

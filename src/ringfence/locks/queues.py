@@ -1,7 +1,7 @@
-"""What a resource consists of, and what is said about it: values.  The rules are `resource`'s and `local`'s.
+"""What a resource consists of, and what is said about it: values.
 
-They stand apart from the rules so that those can be compiled: mypyc drops a class's options and the types
-of its fields, which msgspec needs."""
+The rules are `resource`'s and `local`'s.  What is here is also what the ordered state's bytes and digest
+are made of (`Lock`, `Queues`): docs/formats/wire.md says what may be changed about it."""
 
 import enum
 

@@ -430,7 +430,7 @@ class PathCut(Fault, frozen=True, tag="path-cut"):
 
 
 class SlowRing(Fault, frozen=True, tag="slow-ring"):
-    """Deliveries take up to so long, each as it comes."""
+    """Deliveries take up to so long, each as it comes, and so does what is sent, now and then."""
 
     worst_ms: int
     for_ms: int

@@ -15,8 +15,9 @@ were seen to do:
   between the sides are lost.  A side delivers no message behind a gap, until it forms a view of its own:
   then, before that view, those of its own members.  So each side's last messages may be others.
 * When it is mended, two sides may find each other some tenths of a second before the rest does.
-* Each member gets what is ordered after a delay of its own, now and then a long one; a ring that is slow
-  delays everything for longer.
+* Each member gets what is ordered after a delay of its own, now and then a long one.  A ring that is slow
+  delays everything for longer, also on its way to the ring: what was said in one view is then ordered in
+  another.
 * A path between two members is cut, and both still reach a third: those two are delivered nothing and
   send nothing until it heals; no view changes and nobody is told.  The third goes on.
 * A member that can send but not receive is found out late, and the ring of the others forms anew again and
@@ -177,7 +178,8 @@ class SimRing:
         if scheduler.now_ns - endpoint.spoke_ns > PAUSE_MS * MS:
             endpoint.paused_ns = scheduler.now_ns
         endpoint.spoke_ns = scheduler.now_ns
-        delay_ms = scheduler.delay_ms(0.3, 20)
+        slow = self.slow_ms and scheduler.chance(0.1)
+        delay_ms = scheduler.between(0, self.slow_ms) if slow else scheduler.delay_ms(0.3, 20)
         at_ns = max(endpoint.last_sent_ns, scheduler.now_ns + int(delay_ms * MS))
         endpoint.last_sent_ns = at_ns
         if endpoint.ghosts and not endpoint.late:  # each sender's order is kept
@@ -506,7 +508,7 @@ class SimRing:
         for member in side.members:
             gap, member.gap = member.gap, []
             for sender, payload in gap:
-                if sender in members:
+                if sender in members and member.told:  # else it has lost the ring since
                     self._give(member, Delivered(sender, payload))
         for member in side.members:
             left = tuple(one for one in member.told if one not in members)

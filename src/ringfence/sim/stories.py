@@ -25,6 +25,7 @@ from ringfence.sim.faults import (
     PowerOff,
     RingStill,
     Sign,
+    SlowRing,
     SwitchOff,
 )
 from ringfence.sim.power import Manner
@@ -320,4 +321,88 @@ def _(chance: Chance, nodes: list[int]) -> list[Fault]:
         _all(a, Manner.UNREACHABLE),
         FreezeHost(node=a, for_ms=rng.randrange(6000, 9000)),
         KillDaemon(at_ms=rng.randrange(1000, 1500), node=b, for_ms=rng.randrange(200, 2500)),
+    ]
+
+
+@_story("late-words", nodes=(3, 4))
+def _(chance: Chance, nodes: list[int]) -> list[Fault]:
+    """Views change again and again in a ring that is slow: much of what is said in one comes in another."""
+    rng = chance.rng
+    faults: list[Fault] = [SlowRing(worst_ms=rng.choice([20, 60, 200]), for_ms=12_000)]
+    for at_ms in range(200, 11_000, 700):
+        one = rng.choice(nodes)
+        kill = KillDaemon(at_ms=at_ms, node=one, for_ms=rng.randrange(10, 100))
+        faults.append(kill if chance.chance(0.4) else SwitchOff(at_ms=at_ms, for_ms=rng.randrange(50, 400)))
+    return faults
+
+
+@_story("quick-boots", nodes=(3, 4), rings=("hub",))
+def _(chance: Chance, nodes: list[int]) -> list[Fault]:
+    """A host loses power, is back and loses it again, before its first life can be given up; a person's word
+    is about that one."""
+    a, b, *_ = nodes
+    rng = chance.rng
+    off_ms = rng.randrange(400, 700)
+    lost_ms = off_ms + rng.randrange(150, 500)
+    signed_ms = rng.randrange(150, off_ms - 50)
+    return [
+        _all(a, Manner.UNREACHABLE),
+        PowerOff(nodes=(a,), for_ms=off_ms),
+        Sign(at_ms=signed_ms, node=a, desk=b, slow_ms=lost_ms - signed_ms + rng.randrange(100, 800)),
+        PowerOff(at_ms=lost_ms, nodes=(a,), for_ms=rng.randrange(4000, 8000)),
+    ]
+
+
+@_story("old-memory", nodes=(2,))
+def _(chance: Chance, nodes: list[int]) -> list[Fault]:
+    """Two were parted and called each other victims; one goes on, and the other comes back with nothing but
+    its memory of that."""
+    _, b = nodes
+    rng = chance.rng
+    return [
+        *(_all(node, Manner.UNREACHABLE) for node in nodes),
+        Cut(nodes=(1,), for_ms=rng.randrange(2500, 4000)),
+        PowerOff(at_ms=rng.randrange(1200, 2400), nodes=(b,), for_ms=rng.randrange(1500, 4000)),
+    ]
+
+
+@_story("contradicted", nodes=(2, 3))
+def _(chance: Chance, nodes: list[int]) -> list[Fault]:
+    """Devices say that they have done it, and say themselves that they have not."""
+    a, *_ = nodes
+    return [
+        _all(a, Manner.CONTRADICTED),
+        FreezeHost(node=a, for_ms=chance.rng.randrange(2000, 8000)),
+        Calm(at_ms=6000),
+    ]
+
+
+@_story("quick-lie", nodes=(3, 4), rings=("hub",))
+def _(chance: Chance, nodes: list[int]) -> list[Fault]:
+    """A host lost power and is back; its next life is called fenced on a lie, and heard again, before the
+    first can be given up."""
+    a, *_ = nodes
+    rng = chance.rng
+    off_ms = rng.randrange(300, 500)
+    return [
+        _all(a, Manner.LIES),
+        PowerOff(nodes=(a,), for_ms=off_ms),
+        FreezeHost(at_ms=off_ms + rng.randrange(80, 250), node=a, for_ms=rng.randrange(1200, 1700)),
+        Calm(at_ms=6000),
+    ]
+
+
+@_story("was-away", nodes=(3,))
+def _(chance: Chance, nodes: list[int]) -> list[Fault]:
+    """One was parted from the others; when it is back one of these is given up on a lie, and it has not
+    heard that one for long."""
+    a, _, c = nodes
+    away_ms = chance.rng.randrange(4000, 6000)
+    return [
+        _all(a, Manner.LIES),
+        _all(c, Manner.UNREACHABLE),
+        ClockRate(node=a, off_ppm=-20_000),
+        Cut(nodes=(c,), for_ms=away_ms),
+        FreezeRenewed(at_ms=away_ms - chance.rng.randrange(100, 700), node=a, for_ms=5000),
+        Calm(at_ms=away_ms + 7000),
     ]

@@ -15,6 +15,7 @@ _OURS = {
     ),
     "nodelist": (),
     "quorum": ("provider", "two_node", "wait_for_all", "expected_votes"),
+    "interface": ("linknumber", "knet_ping_interval", "knet_ping_timeout"),  # written anew, from the token
     "node": ("nodeid", "name", "quorum_votes", *(f"ring{link}_addr" for link in range(8))),
 }  # fmt: skip
 _WHY = {
@@ -86,7 +87,7 @@ def _notes(tree: Section, file: str) -> Iterator[str]:
         for inner in section.sections:
             if (section.name, inner.name) == ("nodelist", "node"):
                 yield from _unknown(inner, _OURS["node"], f"{file}: node {inner.get('nodeid') or '?'}")
-            else:
+            elif any(key not in _OURS.get(inner.name, ()) for key, _ in inner.keys):
                 yield f"{file}: {section.name} {inner.name}: {_WHY.get(inner.name, _UNKNOWN)}"
 
 

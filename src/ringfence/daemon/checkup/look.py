@@ -34,7 +34,7 @@ _SHARED = Probes()
 class HostLook:
     """A daemon's way to look: off its event loop, one at a time.
 
-    The thread is nobody's: a daemon that ends meanwhile does not wait for it, as it would for an executor's."""
+    The thread is nobody's: a daemon that ends does not wait for it, as it would for an executor's."""
 
     def __init__(self, paths: Paths, node: str) -> None:
         self._paths = paths

@@ -4,14 +4,16 @@ A mutant that no seed finds is a defect of the simulator.  Most rules are those 
 which knows for each how few steps lead to two writers without it.  `ringfence sim SEED --mutant NAME`
 replays one; `make mutants` (see `hunt`) looks for each and says which seed found it, and how soon.
 
-Not here, because no story reaches them yet, or because they stand twice:
+Where a rule stands twice, a mutant takes both out and says so.  Of those, one stands three times
+(`old-frames-heard`): an entry of an earlier view is stopped by the epoch in its frame; by the barrier, before
+which nothing but Ready counts, for each member's own frames of the earlier view come before its Ready; and by
+its number, an entry counting right after the one that it follows.  So what a gap or a repetition alone would
+do cannot be seen: no ring that keeps the order of a sender brings either.
 
-* An entry or a heartbeat of an earlier view is stopped by the epoch in its frame, and again by its number
-  (an entry counts right after the one that it follows; an echo counts only if the heartbeat is remembered).
-  Without either one the other holds; without both nothing was found in some dozens of runs.
-* A grant that could not be told in its own view gets a token of the next one (`engine.grants`).  What the
-  state has carried on is still granted, and whoever gets it later gets a later token; so the old token
-  would do, unless members of one view had applied different entries in it."""
+Not here, for they are not built: the rules of the model about marks on disks.  "An actor's receipt alone
+counts" is `bound-of-one`, "two nodes purge without evidence" is `no-evidence`, "a value block from the wrong
+holder" is `values-of-readers`, "the empty joiner sends the state" is `empty-carries`, "a readiness check is
+skipped" is `barrier-of-most`."""
 
 from ringfence.sim.mutants import authority, evidence, locks, restarts, views
 from ringfence.sim.mutants.table import MUTANTS, engine, planted

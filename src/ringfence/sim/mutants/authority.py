@@ -26,7 +26,11 @@ def _() -> list[Change]:
     return [(Authority, "base_ns", lambda self, others_out: max(self._echoed.values(), default=0))]
 
 
-@mutant("authority-from-receipt", "authority counts from the echo's receipt, not from the sending")
+@mutant(
+    "authority-from-receipt",
+    "authority counts from the echo's receipt, not from the sending",
+    story="clocks",
+)
 def _() -> list[Change]:
     real = Authority.heard
 
@@ -38,7 +42,7 @@ def _() -> list[Change]:
     return [(Authority, "heard", heard)]
 
 
-@mutant("no-grant-authority", "grants are told without grant authority")
+@mutant("no-grant-authority", "grants are told without grant authority", story="frozen-half")
 def _() -> list[Change]:
     return [(Context, "may_report", property(lambda self: True))]
 
@@ -52,7 +56,7 @@ def _() -> list[Change]:
     return [(ClusterState, "others_out", lambda self, me: True)]
 
 
-@mutant("one-page", "two incarnations share one authority page")
+@mutant("one-page", "two incarnations share one authority page", story="restarts")
 def _() -> list[Change]:
     def to_first(self: Deadlines, page: tuple[int, str], deadline_ns: int) -> None:
         real(self, (1, page[1]), deadline_ns)

@@ -36,10 +36,14 @@ def _() -> list[Change]:
 
 @mutant("bound-without-ears", "the bound counts from this node's start, whatever it heard since")
 def _() -> list[Change]:
-    return [(Hearing, "last_heard_ns", lambda self, life: self._started_ns)]
+    def bound_passed(self: Hearing, life: Life, now_ns: int, timing: Timing) -> bool:
+        assert self._started_ns is not None
+        return now_ns >= self._started_ns + timing.bound_ms * 1_000_000
+
+    return [(Hearing, "bound_passed", bound_passed)]
 
 
-@mutant("bound-of-one", "the bound of any one survivor is enough")
+@mutant("bound-of-one", "the bound of any one survivor is enough", story="was-away")
 def _() -> list[Change]:
     def purgeable(self: Domain, ready: tuple[int, ...]) -> list[Life]:
         return [one.life for one in self.victims if self.proven(one) and (one.bound or not ready)]
@@ -47,7 +51,7 @@ def _() -> list[Change]:
     return [(Domain, "purgeable", purgeable)]
 
 
-@mutant("any-evidence", "evidence about one life of a node counts for all of them")
+@mutant("any-evidence", "evidence about one life of a node counts for all of them", story="quick-lie")
 def _() -> list[Change]:
     real = Domain.witness
 
@@ -59,7 +63,7 @@ def _() -> list[Change]:
     return [(Domain, "witness", witness)]
 
 
-@mutant("claims-count", "an agent's word counts without a second look")
+@mutant("claims-count", "an agent's word counts without a second look", story="contradicted")
 def _() -> list[Change]:
     return [(LevelRun, "_look_ended", lambda self, power: self._next_device())]
 
@@ -96,7 +100,11 @@ def _() -> list[Change]:
     return [(Hearing, "bound_passed", bound_passed)]
 
 
-@mutant("closed-after-lies", "that its volumes are closed clears a life about which a fence has lied")
+@mutant(
+    "closed-after-lies",
+    "that its volumes are closed clears a life about which a fence has lied",
+    story="quick-lie",
+)
 def _() -> list[Change]:
     def accepts(kind: EvidenceKind, *, lied: bool, naive: bool) -> bool:
         return policy.accepts(kind, lied=False, naive=naive)

@@ -74,7 +74,7 @@ def _() -> list[Change]:
     return [(views, "settle", settle)]
 
 
-@mutant("one-life-a-node", "a victim's earlier and later lives are one and the same")
+@mutant("one-life-a-node", "a victim's earlier and later lives are one and the same", story="quick-boots")
 def _() -> list[Change]:
     def victim(self: Domain, life: Life) -> Victim | None:
         return next((one for one in self.victims if one.life.node == life.node), None)

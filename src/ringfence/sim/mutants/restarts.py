@@ -25,7 +25,7 @@ def _() -> list[Change]:
     return [(adoption, "clean_up", clean_up), (engine_node._Node, "_adopted", _forget_volumes)]
 
 
-@mutant("open-is-closed", "a daemon says that all is closed, whatever it has found open")
+@mutant("open-is-closed", "a daemon says that all is closed, whatever it has found open", story="restarts")
 def _() -> list[Change]:
     real = views.Views._say_ready
 

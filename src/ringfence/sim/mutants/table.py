@@ -12,7 +12,7 @@ class Mutant(NamedTuple):
     what: str
     """The rule that is missing."""
     story: str
-    """Which of `stories` reaches it; "": chance does, sooner or later."""
+    """Which of `stories`, or which kind of plan, reaches it; "": any does, sooner or later."""
     changes: Callable[[], list[Change]]
 
 

@@ -1,11 +1,11 @@
 """Without a rule about views, the barrier, who carries the state and what a disk remembers."""
 
-from collections.abc import Callable
 from typing import Any
 
 import msgspec
 
 from ringfence.core.ids import Life
+from ringfence.engine import apply as engine_apply
 from ringfence.engine import arrivals, losses, views
 from ringfence.engine.state import ClusterState
 from ringfence.membership import barrier, quorum
@@ -84,7 +84,7 @@ def _() -> list[Change]:
     return [(Barrier, "verdict", verdict)]
 
 
-@mutant("unknown-again", "a memory of an unknown life is held against the present one")
+@mutant("unknown-again", "a memory of an unknown life is held against the present one", story="old-memory")
 def _() -> list[Change]:
     def knows(state: ClusterState, life: Life, arriving: dict[int, Life]) -> bool:
         known = state.domain.victim(life) is not None
@@ -183,20 +183,25 @@ def _() -> list[Change]:
 
 @mutant(
     "old-frames-heard",
-    "frames of earlier views are heard, and what is submitted counts whatever its number",
+    "frames of earlier views are heard; what is submitted counts before the barrier, and whatever its number",
+    story="all-apart",
 )
 def _() -> list[Change]:
-    return [old_frames(), _fits(lambda after, seq, applied: True)]
+    def before(self: Any, sender: int, life: Life, item: ring.Item) -> None:
+        context = self._context
+        if isinstance(item, ring.Submitted) and context.state is not None and context.state.fits(life, item):
+            self._parts.facts(engine_apply.apply(context.state, life, item))
+            if life == context.life:
+                context.outbox.applied(item.seq)
+        else:
+            real(self, sender, life, item)
 
+    def fits(self: ClusterState, life: Life, item: ring.Submitted) -> bool:
+        sender = self.senders.get(life.node)
+        return sender is not None and sender.life == life
 
-@mutant("gaps-pass", "what is submitted counts though what came before it was lost; and old frames are heard")
-def _() -> list[Change]:
-    return [old_frames(), _fits(lambda after, seq, applied: seq > applied)]
-
-
-@mutant("repeats-apply", "what is submitted counts as often as it comes; and old frames are heard")
-def _() -> list[Change]:
-    return [old_frames(), _fits(lambda after, seq, applied: after <= applied)]
+    real = views.Views._before
+    return [old_frames(), (views.Views, "_before", before), (ClusterState, "fits", fits)]
 
 
 def old_frames(*kinds: type) -> Change:
@@ -212,16 +217,6 @@ def old_frames(*kinds: type) -> Change:
         real(self, sender, payload)
 
     return views.Views, "_delivered", delivered
-
-
-def _fits(counts: Callable[[int, int, int], bool]) -> Change:
-    """Args: counts: told the number that a submission follows, its own, and the last one applied."""
-
-    def fits(self: ClusterState, life: Life, item: ring.Submitted) -> bool:
-        sender = self.senders.get(life.node)
-        return sender is not None and sender.life == life and counts(item.after, item.seq, sender.seq)
-
-    return ClusterState, "fits", fits
 
 
 @mutant(
