@@ -515,8 +515,11 @@ def test_a_clean_stop_is_over_when_the_node_is_back(tmp_path: Path) -> None:
 # -- the end of a view --------------------------------------------------------------------------------
 
 
-def test_what_a_parted_ring_delivers_late_is_not_taken_in(tmp_path: Path) -> None:
-    """Each of two sides is delivered, at the end, what its own members sent behind a gap: not the same."""
+@pytest.mark.parametrize("after_ms", [TIMING.detection_ms, TIMING.detection_ms - TIMING.token_ms])
+def test_what_a_parted_ring_delivers_late_is_not_taken_in(tmp_path: Path, after_ms: int) -> None:
+    """Each of two sides is delivered, at the end, what its own members sent behind a gap: not the same.
+
+    A host that comes at that very moment has them look round at once, and not when the token is overdue."""
     world = make(tmp_path, 4)
     world.pass_ms(1000)
     for host in world.hosts.values():
@@ -527,7 +530,7 @@ def test_what_a_parted_ring_delivers_late_is_not_taken_in(tmp_path: Path) -> Non
     for id in (1, 3):
         world.hosts[id].ask(calls.Lock("games", "chess"), client=id)
     waiting = list(world.queue)  # later ones are sent when no token comes any more, and stay at home
-    world.pass_ms(TIMING.detection_ms)
+    world.pass_ms(after_ms)
     world.queue.clear()
     for side in ((1, 2), (3, 4)):
         world.sides = [side]
