@@ -122,12 +122,14 @@ def test_garbage_in_the_group_harms_nobody_and_a_foreign_member_is_named(
 
 def test_second_daemon_of_a_node_stays_out_and_the_first_goes_on(ring: CorosyncWorld) -> None:
     (one,) = ring.ring(1)
+    begun = len(one.events)
     twin = ring.member(1)
     wait_told(twin, f"process {one.pid} on this host")
     twin.kill()
     one.wait_view(1, after=one.views[0][1])
     one.send("fine")
     one.wait_payload("fine")
+    assert not [event for event in one.events[begun:] if event[0] == "lost"], "whoever comes second has to go"
 
 
 def test_node_id_that_is_not_corosyncs_is_said(ring: CorosyncWorld) -> None:

@@ -297,7 +297,7 @@ class CorosyncRing:
         self._view_over()
         if exchange.out:
             self._end("this node has left corosync's group")
-        elif exchange.twins:
+        elif exchange.twins and exchange.me in change.joined:  # the second comes and goes: the first stays
             pid = exchange.twins[0].pid
             self._end(
                 f"another daemon of node {self.node} is in corosync's group (process {pid} on this host); "
