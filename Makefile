@@ -7,7 +7,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: help demo test check lint types unit packages lock man clean mutants bench sim sim-soak install-files service-test
+.PHONY: help demo test check lint types unit packages lock man clean mutants bench sim sim-soak install-files service-test faults-long
 
 help:  ## What can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -40,6 +40,9 @@ types: $(VENV)/.dev
 
 unit: $(VENV)/.dev
 	$(BIN)/python -m pytest
+
+faults-long: $(VENV)/.dev packages  ## Faults on many hosts or with very many locks; minutes; needs root
+	$(BIN)/python -m pytest -m long --timeout 900 tests/faults
 
 service-test: $(VENV)/.dev  ## The units under a real systemd, in namespaces of its own; needs root (part of `make test`)
 	$(BIN)/python -m pytest tests/service

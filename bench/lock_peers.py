@@ -58,12 +58,26 @@ def cached(where: dict[str, Any], node: int) -> Client:
     return Ringfence(where, node, cached=True)
 
 
-@contextlib.contextmanager
-def ringfence(directory: Path) -> Iterator[dict[str, Any]]:
+def on_hub(directory: Path) -> contextlib.AbstractContextManager[dict[str, Any]]:
     """A lab of two hosts on the hub ring."""
-    from ringfence.lab.cluster import Lab
+    return _lab(directory)
 
-    lab = Lab.up(directory / "lab", 2, 64 << 20)
+
+def on_corosync(directory: Path) -> contextlib.AbstractContextManager[dict[str, Any]]:
+    """The same on corosync (knet), each host in a network namespace of its own; needs root."""
+    return _lab(directory, "corosync")
+
+
+@contextlib.contextmanager
+def _lab(directory: Path, ring: str = "hub") -> Iterator[dict[str, Any]]:
+    from ringfence.core.errors import Refused, Unavailable
+    from ringfence.lab.cluster import Lab
+    from ringfence.lab.layout import Ring
+
+    try:
+        lab = Lab.up(directory / "lab", 2, 64 << 20, ring=Ring(ring))
+    except (Refused, Unavailable) as error:
+        raise Missing(str(error)) from None
     try:
         yield {"sockets": [str(lab.socket(node)) for node in lab.nodes]}
     finally:
@@ -322,7 +336,8 @@ def _sanlock_module() -> Any:
 # -- processes -----------------------------------------------------------------------------------
 
 SERVERS: dict[str, Callable[[Path], contextlib.AbstractContextManager[dict[str, Any]]]] = {
-    "ringfence": ringfence,
+    "ringfence": on_hub,
+    "ringfence corosync": on_corosync,
     "redis": redis,
     "postgresql": postgres,
     "etcd": etcd,
@@ -331,6 +346,7 @@ SERVERS: dict[str, Callable[[Path], contextlib.AbstractContextManager[dict[str, 
 }
 CLIENTS: dict[str, Callable[[dict[str, Any], int], Client]] = {
     "ringfence": Ringfence,
+    "ringfence corosync": Ringfence,
     "ringfence cached": cached,
     "redis": Redis,
     "postgresql": Postgres,

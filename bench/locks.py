@@ -6,8 +6,8 @@
 Each round measures every system, one after the other, in the other order every second round; what is told
 are medians of rounds, and ratios.  `limit` is a ping-pong of 64 bytes over a Unix socket between two blocking
 Python processes, on one CPU and where the scheduler likes.  ringfence is a lab of two hosts on the hub
-ring; its hand-overs go between the two.  A peer that is not installed is left out, and said so.  Absolute
-figures belong to the machine; ratios hold."""
+ring, `ringfence corosync` one on corosync (needs root); hand-overs go between the two.  What is not
+installed is left out, and said so.  Absolute figures belong to the machine; ratios hold."""
 
 import argparse
 import contextlib
@@ -27,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).parent))  # as a script, and when a test l
 from lock_peers import SERVERS, Missing
 from lock_work import Worker, hand_overs, in_turns, ping_pong, throughput
 
-OURS, CACHED = "ringfence", "ringfence cached"
+OURS, CACHED, COROSYNC = "ringfence", "ringfence cached", "ringfence corosync"
 PEERS = ("postgresql", "redis", "zookeeper", "etcd", "sanlock")
 SLOW = ("sanlock",)
 """A tenth of the pairs, or it would take a minute a round."""
@@ -241,7 +241,7 @@ def plot(report: Found, path: Path) -> None:
         by_system = report["measures"].get(what, {})
         names = _ranked(by_system, reverse=what not in MORE_IS_BETTER)
         values = [by_system[name]["p50"] for name in names]
-        colours = ["#c0392b" if name in (OURS, CACHED) else "#7f8c8d" for name in names]
+        colours = ["#c0392b" if name in (OURS, CACHED, COROSYNC) else "#7f8c8d" for name in names]
         bars = axis.barh(names, values, color=colours)
         labels = [f"{value:,.0f}" if value >= 100 else f"{value:.1f}" for value in values]
         axis.bar_label(bars, labels, padding=3)
@@ -262,7 +262,7 @@ def main() -> int:
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="an SVG of the table")
     asked = parser.parse_args()
-    systems = [one for one in (OURS, *PEERS) if not asked.only or one in asked.only]
+    systems = [one for one in (OURS, COROSYNC, *PEERS) if not asked.only or one in asked.only]
     rounds = asked.rounds or (1 if asked.quick else 5)
     began = time.monotonic()
 

@@ -1,6 +1,6 @@
 """The rings side by side: the embedded hub, corosync over udpu, corosync over knet (encrypted).
 
-    python bench/ring.py [--quick] [--rounds N] [--only locks|failover|init] [--json]
+    python bench/ring.py [--quick] [--rounds N] [--only locks|failover|init] [--ring NAME] [--json]
 
 needs root and the packages of packages.txt (labs on corosync live in network namespaces of their own).
 
@@ -27,7 +27,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +62,10 @@ Say = Callable[[str], None]
 class Sizes:
     """How much is measured in a round."""
 
-    def __init__(self, quick: bool) -> None:
+    def __init__(self, quick: bool, rings: Sequence[str] = ()) -> None:
+        self.rings = {name: ring for name, ring in RINGS.items() if not rings or name in rings}
+        self.nodes = NODES[1:2] if quick else NODES
+        self.tokens_ms = TOKENS_MS[:1] if quick else TOKENS_MS
         self.pairs = 200 if quick else 1000
         self.hand_overs = 10 if quick else 30
         self.queued_s = 0.05
@@ -127,9 +130,8 @@ def failovers(ring: Ring, timing: Timing, count: int, sizes: Sizes, directory: P
 
 def _failover(stage: Stage, timing: Timing, survivor: str, lost: str) -> Found:
     times = stage.take_over(survivor, lost)
-    agents_ms = agent_time_ms(stage, survivor, times.evidence_ns)
-    detection_ms = timing.detection_ms
-    allowed_ms = max(detection_ms + agents_ms, timing.bound_ms) + SLACK_MS
+    agents_ms = agent_time_ms(stage.daemon(survivor).events(), times.evidence_ns)
+    allowed_ms = allowed(timing, agents_ms)
     return {
         "detect_ms": times.detect_ms,
         "fence_ms": times.fence_ms,
@@ -143,16 +145,21 @@ def _failover(stage: Stage, timing: Timing, survivor: str, lost: str) -> Found:
     }
 
 
-def agent_time_ms(stage: Stage, survivor: str, evidence_ns: int) -> int:
-    """What the agents' runs of the attempt took that led to this evidence."""
+def allowed(timing: Timing, agents_ms: int) -> int:
+    """What a whole failover may take, in ms."""
+    return max(timing.detection_ms + agents_ms, timing.bound_ms) + SLACK_MS
+
+
+def agent_time_ms(events: Sequence[Found], evidence_ns: int) -> int:
+    """What the agents' runs took in the attempt that led to this evidence; 0: there was none."""
     ended = [
-        event
-        for event in stage.daemon(survivor).events()
+        event["fields"]["words"]
+        for event in events
         if event["kind"] == "attempt-ended"
         and event["fields"]["passed"]
         and abs(int(event["boottime_ns"]) - evidence_ns) < 1_000_000_000
     ]
-    return sum(int(word["took_ms"]) for word in ended[-1]["fields"]["words"]) if ended else 0
+    return sum(int(word["took_ms"]) for word in ended[-1]) if ended else 0
 
 
 def ready(lab: Lab) -> bool:
@@ -184,8 +191,8 @@ def measure(what: list[str], rounds: int, sizes: Sizes, say: Say) -> Found:
 def _locks(rounds: int, sizes: Sizes, directory: Path, say: Say) -> Found:
     taken: dict[str, list[Found]] = {}
     for number in range(rounds):
-        for nodes in NODES:
-            for name, ring in RINGS.items():
+        for nodes in sizes.nodes:
+            for name, ring in sizes.rings.items():
                 say(f"round {number + 1} of {rounds}: locks, {name}, {nodes} nodes")
                 place = directory / f"{name}{nodes}.{number}"
                 for measure, took_ns in locks(ring, nodes, sizes, place).items():
@@ -195,8 +202,8 @@ def _locks(rounds: int, sizes: Sizes, directory: Path, say: Say) -> Found:
 
 def _failovers(rounds: int, sizes: Sizes, directory: Path, say: Say) -> Found:
     found: Found = {}
-    for token_ms in TOKENS_MS:
-        for name, ring in RINGS.items():
+    for token_ms in sizes.tokens_ms:
+        for name, ring in sizes.rings.items():
             say(f"failover, {name}, token {token_ms} ms")
             place = directory / f"{name}-{token_ms}"
             place.mkdir()
@@ -225,7 +232,8 @@ def tell(report: Found) -> None:
     found = report["measures"]
     print(f"medians of {report['rounds']} rounds, {report['cpus']} CPUs")
     if "locks" in found:
-        columns = [f"{name}, {nodes}" for name in RINGS for nodes in NODES]
+        columns = [what.removeprefix("known, ") for what in found["locks"] if what.startswith("known, ")]
+        columns.sort(key=lambda column: list(RINGS).index(column.partition(",")[0]))
         print(f"\n{'p50':34}" + "".join(f"{column:>9}" for column in columns))
         for what in LOCKS:
             values = [found["locks"][f"{what}, {column}"]["p50"] for column in columns]
@@ -245,8 +253,9 @@ def tell(report: Found) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=0, help="rounds (default 5; 1 with --quick)")
-    parser.add_argument("--quick", action="store_true", help="a look in some minutes, not a measurement")
+    parser.add_argument("--quick", action="store_true", help="a look: two hosts, one token; no measurement")
     parser.add_argument("--only", choices=WHAT, action="append", help="this (repeat)")
+    parser.add_argument("--ring", choices=sorted(RINGS), action="append", help="this one (repeat)")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     asked = parser.parse_args()
     began = time.monotonic()
@@ -256,7 +265,7 @@ def main() -> int:
 
     rounds = asked.rounds or (1 if asked.quick else 5)
     what = asked.only or list(WHAT)
-    found = measure(what, rounds, Sizes(asked.quick), say)
+    found = measure(what, rounds, Sizes(asked.quick, asked.ring or ()), say)
     report = {"version": 1, "rounds": rounds, "cpus": len(os.sched_getaffinity(0)), "measures": found}
     if asked.json:
         print(json.dumps(report, indent=2))

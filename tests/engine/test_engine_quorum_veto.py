@@ -46,7 +46,8 @@ def test_under_a_veto_nothing_is_granted_and_authority_runs_out_and_then_all_goe
     why = one.do(calls.Why(""))
     assert why["stuck"]
     assert "an-a01n01 may not act: corosync says that it is not quorate" in why["lines"][0]
-    assert any("corosync-quorumtool -s" in line for line in why["lines"])
+    assert "write authority ran out" in why["lines"][1]
+    assert "corosync-quorumtool -s" in why["lines"][2]
     veto(world, 1, 2, 3, quorate=True)
     world.pass_ms(500)
     assert one.reply(asked) is not None
@@ -130,7 +131,6 @@ def test_ring_that_does_not_deliver_is_said(world: World) -> None:
     one = world.hosts[1]
     world.stopped = True
     world.pass_ms(TIMING.grant_ms + 200)
-    said = "\n".join(one.do(calls.Why(""))["lines"])
-    assert "an-a01n01 has no authority" in said
-    assert "corosync" in said
-    assert "deliver" in said
+    line, *_ = one.do(calls.Why(""))["lines"]
+    assert "messages of an-a01n01 do not come back from the ring since" in line
+    assert "corosync does not deliver" in line
