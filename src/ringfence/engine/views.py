@@ -30,7 +30,7 @@ from ringfence.core.ids import Epoch, Life
 from ringfence.engine.apply import apply
 from ringfence.engine.arrivals import admit, enter_view, heard_fenced
 from ringfence.engine.context import Context, Phase
-from ringfence.engine.digest import digest_of, digest_of_state
+from ringfence.engine.digest import digest_of_config, digest_of_state
 from ringfence.engine.effects import DropPaths, Ended
 from ringfence.engine.facts import Fact, Noted
 from ringfence.engine.inputs import Delivered, PathsDropped, RingLost, ViewChanged
@@ -308,7 +308,7 @@ class Views:
                 shown=tuple(one.lock for one in left_open),
                 procdown=tuple(sorted(self._procdown)),
                 config_version=context.config.version,
-                config_digest=digest_of(context.config),
+                config_digest=digest_of_config(context.config),
                 wall_ms=context.wall_ms,
                 fenced=state.domain.fenced_lives() if state and carries else context.disk.fenced,
                 quarantined=context.disk.quarantined,
@@ -603,7 +603,7 @@ class Views:
         assert state is not None
         if state.lives.get(life.node) == life or not ready.reaped:
             return
-        admitted = ready.config_digest == digest_of(context.config) and state.protocol in ready.speaks
+        admitted = ready.config_digest == digest_of_config(context.config) and state.protocol in ready.speaks
         facts = admit(state, life, ready.wall_ms) if admitted else []
         context.authority.set_ready(state.ready)
         others = [node for node in state.ready if node != life.node]
