@@ -431,9 +431,10 @@ class _Node:
             self._autostart.due = True
 
     def _left(self) -> None:
-        """The goodbye was applied: no authority, no more words; answer who asked, and end."""
+        """The goodbye was applied, which is kept: no authority, no more words; answer who asked, and end."""
         context = self.context
         context.left = True
+        self._keep()
         self._deadlines.lose()
         self._tasks.look()
         context.out(Ended(f"{context.name(context.me)} left the cluster"))

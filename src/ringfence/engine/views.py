@@ -14,8 +14,10 @@ it makes no difference how the slices fall.  Only heartbeats are heard at once: 
 A ring that is parted may deliver to each side, at the end of the view and long after, what that side's
 own members sent behind a message that it has missed (Moser et al., Extended Virtual Synchrony, ICDCS
 1994, 2.1: the transitional configuration; corosync does not tell of it).  Two sides that took it in would
-have two states at one position.  So what is delivered when no own word of the last `grant_ms` has come back
-waits until one does; with the end of the view it is forgotten, and said again in the next."""
+have two states at one position.  So what is delivered when no own word of the last `token_ms` has come back
+waits until one does; with the end of the view it is forgotten, and said again in the next.  No longer than
+that: where a host that comes has all look round at once, a side gives up the others after the consensus
+alone, 1.2 x token."""
 
 from collections import deque
 from collections.abc import Iterator
@@ -339,9 +341,9 @@ class Views:
 
     @property
     def _moves(self) -> bool:
-        """Whether the ring moves: a word that this node sent in this view within `grant_ms` came back."""
+        """Whether the ring moves: a word that this node sent in this view within `token_ms` came back."""
         context = self._context
-        return context.now_ns - self._back_ns < context.config.timing.grant_ms * 1_000_000
+        return context.now_ns - self._back_ns < context.config.timing.token_ms * 1_000_000
 
     @property
     def _back_ns(self) -> int:
