@@ -194,7 +194,7 @@ class _Node:
         context = self.context
         if context.vetoed != quorate:
             return
-        context.vetoed = not quorate
+        context.vetoed, context.vetoed_ns = not quorate, context.now_ns
         if quorate:
             context.record("quorate", f"{context.config.ring} says that this node is quorate again")
         else:
