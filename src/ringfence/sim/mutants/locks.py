@@ -109,7 +109,11 @@ def _() -> list[Change]:
     return [(Resource, "purge", purge)]
 
 
-@mutant("old-grants-told", "a grant is told in a later view with the token of its own", story="all-apart")
+@mutant(
+    "old-grants-told",
+    "a grant is told in a later view with the token of its own; and a thawed node's own words count at once",
+    story="all-apart",
+)
 def _() -> list[Change]:
     def tell(self: Any) -> list[Any]:
         state, outs = self._context.running, []
@@ -122,7 +126,7 @@ def _() -> list[Change]:
                 )
         return outs
 
-    return [(Grants, "tell", tell)]
+    return [(Grants, "tell", tell), (views.Views, "_moves", property(lambda self: True))]
 
 
 @mutant("lockstop-forgets", "who leaves a lockspace forgets which victims were in it", story="stopped")
