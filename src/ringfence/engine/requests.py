@@ -156,6 +156,8 @@ class Requests:
             case calls.JoinSpace():
                 lockspace = lockspace_name(call.lockspace)
                 self._context.check_name(lockspace)
+                if call.wait_ms == 0:
+                    self._must_act()
                 self._run(client, id, call, _join(lockspace))
             case calls.LeaveSpace():
                 lockspace = lockspace_name(call.lockspace)
