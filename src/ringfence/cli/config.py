@@ -1,5 +1,6 @@
 """config check, show, apply; leave."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import msgspec
 from ringfence.cli.answers import print_json
 from ringfence.cli.options import daemon_options, json_option, open_daemon, root_option
 from ringfence.client import Connection
+from ringfence.client.messages import SOCKET_VARIABLE
 from ringfence.config import Loaded, Paths, digest, load, render
 from ringfence.core.cluster import ClusterConfig
 from ringfence.core.errors import Refused
@@ -128,7 +130,7 @@ def _running(daemon: Connection) -> ClusterConfig:
 
 
 def _load(file: Path | None, root: Path | None) -> tuple[Loaded, Path]:
-    paths = Paths(root.absolute()) if root is not None else Paths()
+    paths = Paths.meant(root, os.environ.get(SOCKET_VARIABLE, ""))
     return load(paths, file), file or paths.file
 
 
