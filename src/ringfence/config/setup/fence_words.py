@@ -22,6 +22,7 @@ def levels_of(words: Sequence[str], nodes: Sequence[str]) -> dict[str, list[list
     """
     levels: dict[str, list[list[Use]]] = {node: [] for node in nodes}
     seen: dict[tuple[str, ...], str] = {}
+    bmcs: dict[tuple[str, str], str] = {}
     for word in words:
         node, level, use = _word(word)
         if node not in levels:
@@ -34,6 +35,8 @@ def levels_of(words: Sequence[str], nodes: Sequence[str]) -> dict[str, list[list
                 next="give each its own address or plug",
             )
         seen[same] = node
+        if stock is not None and stock.sort is Sort.BMC:
+            _check_bmc(node, use, bmcs)
         mine = levels[node]
         level = level or len(mine) + 1
         if level > len(mine) + 1:
@@ -44,6 +47,21 @@ def levels_of(words: Sequence[str], nodes: Sequence[str]) -> dict[str, list[list
             mine.append([])
         mine[level - 1].append(use)
     return levels
+
+
+def _check_bmc(node: str, use: Use, bmcs: dict[tuple[str, str], str]) -> None:
+    """A management controller is one host's, whoever logs in and by whichever agent: the address of another
+    host's, copied by mistake, would switch that host off and prove this one to be.
+
+    Args:
+        bmcs: whose each is, by address and port; it learns of this one."""
+    address = use.parameters.get("ip", use.parameters.get(OLD_WORDS["ip"], ""))
+    owner = bmcs.setdefault((address, use.parameters.get("ipport", "")), node)
+    if owner != node:
+        raise BadInput(
+            f"--fence {node}: {address} is the management controller of {owner} already",
+            next="give each host the address of its own",
+        )
 
 
 def _word(word: str) -> tuple[str, int, Use]:

@@ -13,6 +13,7 @@ from ringfence.core.errors import BadInput
 
 OTHER_WAYS = ("identity_file", "password_script", "passwd_script")
 """With one of these an agent asks for no password."""
+MOST_TRIED = 16
 RESERVED = ("secrets", "NEXT.txt")
 """What stands beside the hosts' directories."""
 
@@ -58,7 +59,10 @@ class Plan(msgspec.Struct, frozen=True):
     def warnings(self) -> list[str]:
         """What the user must know before he trusts it."""
         config = self.config
-        return [*_unfenced(config), *_fenced_badly(config), *_slow(config.timing), *_by_name(config)]
+        return [
+            *_unfenced(config), *_fenced_badly(config), *_slow(config.timing), *_by_name(config),
+            *_odd_hosts(config),
+        ]  # fmt: skip
 
 
 def plan_of(
@@ -202,6 +206,19 @@ def _by_name(config: ClusterConfig) -> list[str]:
         f"addresses by name ({names[0]}, ...): corosync looks them up when it starts, so every host should "
         f"have them in its /etc/hosts"
     ]
+
+
+def _odd_hosts(config: ClusterConfig) -> list[str]:
+    found = []
+    dotted = [node.name for node in config.nodes if "." in node.name]
+    if dotted:
+        found.append(
+            f"`hostname -s` prints no dot, and {', '.join(dotted)} has one: its daemon finds itself in "
+            f"ringfence.toml only if `systemctl edit ringfence` says the name; give short names"
+        )
+    if len(config.nodes) > MOST_TRIED:
+        found.append(f"{len(config.nodes)} hosts: clusters of more than {MOST_TRIED} were never tried")
+    return found
 
 
 def _fenced_badly(config: ClusterConfig) -> list[str]:
