@@ -48,6 +48,19 @@ def test_who_will_not_wait_is_refused_by_a_node_that_cannot_act(world: World) ->
     assert world.hosts[2].do(calls.JoinSpace("mine", wait_ms=0)) == {"joined": "mine"}
 
 
+def test_who_will_not_wait_is_refused_a_frozen_lockspace(world: World) -> None:
+    join(world, "games", 1, 2)
+    world.cut(2)
+    world.view(1, 3)
+    world.run()
+    three = world.hosts[3]
+    with pytest.raises(Refused, match="lockspace games is frozen until an-a01n02 is fenced"):
+        three.do(calls.JoinSpace("games", wait_ms=0))
+    waits = three.ask(calls.JoinSpace("games"))
+    assert three.reply(waits) is None
+    assert world.hosts[1].do(calls.JoinSpace("games", wait_ms=0)) == {"joined": "games"}, "it is in already"
+
+
 def test_a_lockspace_lasts_from_the_first_join_to_the_last_leave(world: World) -> None:
     one, two = world.hosts[1], world.hosts[2]
     join(world, "games", 1, 2)

@@ -104,12 +104,12 @@ class Connection:
 
         Args:
             name: 1 to 64 bytes of any content; a str stands for its UTF-8.
-            wait_ms: how long at most; None: until it is so; 0: not at all for a node that cannot act now.
+            wait_ms: how long at most; None: until it is so; 0: not for a node that cannot act, nor a fence.
 
         Returns: when every ready member of the cluster has acknowledged the join.
 
         Raises:
-            Refused: wait_ms is 0 and this node cannot act now; `ringfence why` tells what it waits for.
+            Refused: wait_ms is 0 and it would have to wait; `ringfence why` tells what for.
             TimedOut: not within wait_ms.
             BadInput: a name that cannot be.
             Unavailable: the daemon went away and did not come back within retry_ms.
