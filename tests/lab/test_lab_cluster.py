@@ -1,5 +1,6 @@
 """The lab: real processes, power that cuts whole trees, devices that lie, and nothing left at the end."""
 
+import json
 import os
 import shutil
 import signal
@@ -354,6 +355,12 @@ def test_the_command_line_drives_a_lab(directory: Path) -> None:
         assert ringfence("lab", "start", ONE, "daemon").stderr == (
             f"  {ONE} is off and starts nothing; ringfence lab power {ONE} on\n"
         )
+        assert ringfence("lab", "freeze", TWO).returncode == 0, "it must not fence the other"
+        assert ringfence("lab", "power", ONE, "on").returncode == 0
+        init = json.loads(ringfence("lab", "status", "--json").stdout)["hosts"][ONE]["init"]
+        trees.kill(Process(*init))
+        assert f"{ONE}    crashed chassis on" in ringfence("lab", "status").stdout
+        assert f"{ONE} has crashed and starts nothing" in ringfence("lab", "start", ONE, "daemon").stderr
     finally:
         assert ringfence("lab", "down").returncode == 0
     assert processes_of(directory) == []

@@ -306,7 +306,8 @@ class Lab:
             once: its name; Refused, too, if one that was started with these words has not ended."""
         report = self._report(node)
         if not report["init"]:
-            raise Unavailable(f"{node} is off and starts nothing", next=f"ringfence lab power {node} on")
+            state = "has crashed" if report["power"] == "on" else "is off"
+            raise Unavailable(f"{node} {state} and starts nothing", next=f"ringfence lab power {node} on")
         if report["frozen"]:
             raise Refused(f"{node} is frozen and starts nothing", next=f"ringfence lab thaw {node}")
         request: Json = {"argv": list(argv), "out": str(out) if out else "", "env": env or {}, "once": once}
