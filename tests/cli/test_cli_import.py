@@ -168,6 +168,23 @@ def test_a_device_without_an_address_is_named(run: Run, here: Path) -> None:
     assert "  x of n (fence_ilo) has no ip: it cannot know what to switch off; add it to" in ran.out
 
 
+def test_one_controller_for_two_hosts_is_warned_of(run: Run, here: Path) -> None:
+    nodes = "".join(
+        f'<clusternode name="n{id}" nodeid="{id}"><fence><method name="m"><device name="d{id}"/>'
+        f"</method></fence></clusternode>"
+        for id in (1, 2)
+    )
+    devices = "".join(
+        f'<fencedevice name="d{id}" agent="fence_ilo" ipaddr="10.9.0.1" login="u{id}" passwd="p"/>'
+        for id in (1, 2)
+    )
+    text = f"<clusternodes>{nodes}</clusternodes><fencedevices>{devices}</fencedevices>"
+    (here / "f").write_bytes(cluster(text))
+    assert "WARNING: 10.9.0.1 is the management controller of n1 and of n2: it" in run("import", "f").out
+    (here / "f").write_bytes(cluster(text.replace("10.9.0.1", "10.9.0.2", 1)))
+    assert "is the management controller of" not in run("import", "f", "--force").out
+
+
 # -- broken and hostile -----------------------------------------------------------
 
 
