@@ -7,7 +7,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: help demo test check lint types unit packages lock man clean mutants bench sim sim-soak install-files service-test faults-long
+.PHONY: help demo test check lint types unit unit-labs unit-rooms packages lock man clean mutants bench sim sim-soak install-files service-test faults-long
 
 help:  ## What can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -38,10 +38,18 @@ lint: $(VENV)/.dev
 types: $(VENV)/.dev
 	$(BIN)/mypy
 
+# Two halves side by side: labs of real processes mostly wait, the other rooms mostly compute.
+LABS := $(addprefix tests/,bench cluster demo doctor faults lab torture)
 unit: $(VENV)/.dev
-	$(BIN)/python -m pytest
+	@$(MAKE) --no-print-directory -j2 -k unit-labs unit-rooms
 
-faults-long: $(VENV)/.dev packages  ## Faults on many hosts or with very many locks; minutes; needs root
+unit-labs:
+	$(BIN)/python -m pytest $(LABS)
+
+unit-rooms:
+	$(BIN)/python -m pytest $(LABS:%=--ignore=%) tests
+
+faults-long: $(VENV)/.dev packages  ## Faults beside very many locks; minutes; needs root
 	$(BIN)/python -m pytest -m long --timeout 900 tests/faults
 
 service-test: $(VENV)/.dev  ## The units under a real systemd, in namespaces of its own; needs root (part of `make test`)

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from engine_ring import Host, World
+from engine_ring import TIMING, Host, World
 
 from ringfence.core.errors import Refused
 from ringfence.engine.inputs import ClientGone
@@ -121,6 +121,30 @@ def test_who_never_got_in_has_nothing_to_leave(tmp_path: Path, alone: bool) -> N
     assert "there is nothing to leave" in one.reply(leaving)["message"]
     assert one.ended is not None
     assert not one.ended.failed
+
+
+def test_who_was_in_before_it_was_started_anew_is_let_in_and_leaves(tmp_path: Path) -> None:
+    """The others still wait for it, and would fence it: it must say goodbye, in a life that they know."""
+    world = World(tmp_path, 3)
+    world.pass_ms(1000)
+    one, two = world.hosts[1], world.hosts[2]
+    one.kill()
+    world.view(2, 3, how="procdown")
+    world.run()
+    one.start()
+    leaving = one.ask(calls.Leave())
+    world.pass_ms(500)
+    assert one.ended is None, "it ends as if nobody missed it"
+    world.view(1, 2, 3)
+    world.until(lambda: one.ended is not None)
+    assert one.reply(leaving)["message"] == "left the cluster"
+    world.view(2, 3, how="leave")
+    world.run()
+    world.pass_ms(2 * TIMING.grace_ms)
+    assert two.runs == []
+    assert two.do(calls.Status())["members"][0]["state"] == "left"
+    one.start()
+    assert "there is nothing to leave" in one.reply(one.ask(calls.Leave()))["message"]
 
 
 def test_who_was_in_and_has_lost_the_others_is_not_out(tmp_path: Path) -> None:

@@ -486,6 +486,24 @@ def test_after_a_clean_stop_nobody_is_fenced_who_stays_off(tmp_path: Path, stays
     assert f"an-a01n0{stays_off} left cleanly; it comes back when" in why(three, f"an-a01n0{stays_off}")
 
 
+@pytest.mark.parametrize("stays_off", [1, 2])
+def test_after_a_clean_stop_of_all_at_once_nobody_is_fenced_either(tmp_path: Path, stays_off: int) -> None:
+    """Nodes 1 and 2 leave in one view: what node 1 remembers of that view ends with its own goodbye."""
+    world = make(tmp_path, 3)
+    for id in (1, 2):
+        host = world.hosts[id]
+        host.ask(calls.Leave())
+        world.until(lambda host=host: host.ended is not None)
+    for id in world.hosts:
+        world.cut(id)
+    world.members = ()
+    power_on(world, *(one for one in (1, 2, 3) if one != stays_off))
+    assert all_is_well(world)
+    world.pass_ms(3 * TIMING.post_join_delay_ms)
+    assert [host.runs for host in world.hosts.values()] == [[], [], []]
+    assert world.hosts[3].do(calls.Status())["members"][stays_off - 1]["state"] == "left"
+
+
 def test_a_clean_stop_is_over_when_the_node_is_back(tmp_path: Path) -> None:
     """Node 1 left, and came back while node 3 was off: what node 3 remembers is no longer so."""
     world = make(tmp_path, 3)
@@ -515,8 +533,11 @@ def test_a_clean_stop_is_over_when_the_node_is_back(tmp_path: Path) -> None:
 # -- the end of a view --------------------------------------------------------------------------------
 
 
-def test_what_a_parted_ring_delivers_late_is_not_taken_in(tmp_path: Path) -> None:
-    """Each of two sides is delivered, at the end, what its own members sent behind a gap: not the same."""
+@pytest.mark.parametrize("after_ms", [TIMING.detection_ms, TIMING.detection_ms - TIMING.token_ms])
+def test_what_a_parted_ring_delivers_late_is_not_taken_in(tmp_path: Path, after_ms: int) -> None:
+    """Each of two sides is delivered, at the end, what its own members sent behind a gap: not the same.
+
+    A host that comes at that very moment has them look round at once, and not when the token is overdue."""
     world = make(tmp_path, 4)
     world.pass_ms(1000)
     for host in world.hosts.values():
@@ -527,7 +548,7 @@ def test_what_a_parted_ring_delivers_late_is_not_taken_in(tmp_path: Path) -> Non
     for id in (1, 3):
         world.hosts[id].ask(calls.Lock("games", "chess"), client=id)
     waiting = list(world.queue)  # later ones are sent when no token comes any more, and stay at home
-    world.pass_ms(TIMING.detection_ms)
+    world.pass_ms(after_ms)
     world.queue.clear()
     for side in ((1, 2), (3, 4)):
         world.sides = [side]

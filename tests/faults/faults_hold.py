@@ -11,7 +11,7 @@ from pathlib import Path
 from ringfence.client import aio
 from ringfence.wire import client as calls
 
-AT_ONCE = 64
+AT_ONCE = 256
 
 
 async def main(count: int, taken: Callable[[float], None]) -> None:

@@ -5,6 +5,7 @@ dead by its own pings (every 100 ms, over after 1 s), and 500 ms is the shortest
 take a busy host for one.  udpu has no such pings: there totem itself has to find out."""
 
 import contextlib
+import json
 import os
 import shutil
 import tempfile
@@ -20,6 +21,8 @@ from ringfence.core.errors import RingfenceError, Unavailable
 from ringfence.lab.cluster import TIMING, Lab
 from ringfence.lab.corosync import SHARED
 from ringfence.lab.layout import Ring
+from ringfence.lab.namespaces import run_in
+from ringfence.lab.network import port
 from ringfence.lab.parts import Part
 from ringfence.lab.stage import VG, VOLUME, Stage, Vm
 from ringfence.lab.teller import Teller
@@ -126,6 +129,11 @@ class Cluster:
             for device in ("bmc", "pdu"):
                 self.lab.lie(node, device, "none")
 
+    def plug(self, number: int, to: str) -> None:
+        """The host's cable at the switch: "up" or "down" (its link loses its carrier)."""
+        switch = json.loads((self._directory / "lab/network.json").read_text())["switch"]
+        run_in(switch, ["ip", "link", "set", port(number, 0), to])
+
     def off(self, number: int) -> bool:
         return bool(self.lab.status()["hosts"][self.name(number)]["power"] == "off")
 
@@ -157,6 +165,8 @@ class Cluster:
         """All is as it was: cables, devices, power, services; all are ready, and nothing is left to do."""
         lab = self.lab
         lab.heal()
+        for number in self.numbers:
+            self.plug(number, "up")
         self.honest_devices()
         for node in lab.nodes:
             host = lab.status()["hosts"][node]

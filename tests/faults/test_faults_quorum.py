@@ -67,11 +67,12 @@ def test_no_victim_is_forgotten_where_quorum_is_found_with_others() -> None:
         for comes in (4, 5):
             cluster.lab.power(cluster.name(comes), "on")
         eventually(lambda: cluster.victims(3) == [cluster.name(1), cluster.name(2)], what=cluster.tell)
-        eventually(lambda: cluster.off(1), what=cluster.tell)
+        eventually(lambda: "unreachable" in cluster.why(4, cluster.name(2)), what=cluster.tell)
         assert "still missing: evidence" in cluster.why(4, cluster.name(2))
         assert not asked.granted, "host 2 may hold it, for all that is known"
         cluster.honest_devices()
         eventually(lambda: asked.granted, what=cluster.tell)
+        assert cluster.off(1)
         assert cluster.off(2)
-        assert cluster.ready(3, 4, 5)
+        eventually(lambda: cluster.ready(3, 4, 5), what=cluster.tell)
         assert f"held EX by {cluster.name(3)}" in cluster.why(5, VOLUME)

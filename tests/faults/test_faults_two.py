@@ -30,7 +30,7 @@ def test_of_two_that_are_parted_the_one_whose_fencing_takes_longer_survives(clus
     time.sleep(3)
     assert f"no quorum: {cluster.name(1)} missing" in cluster.why(2)
     assert not cluster.off(1)
-    assert cluster.ready(1)
+    eventually(lambda: cluster.ready(1), what=cluster.tell)
     cluster.lab.heal()
     eventually(lambda: cluster.ready(1, 2) and cluster.ready(2, 1), what=cluster.tell)
     assert cluster.life(1) == life

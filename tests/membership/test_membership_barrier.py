@@ -240,6 +240,14 @@ TABLE = {
         {1: none(5, out=(A2,), **STOPS), 3: none(5, **STOPS)}, None,
         Verdict(primary=True, empty=(1, 3), fresh=True, protocol=3),
     ),
+    "but for who had left before, as another saw": (
+        {1: none(5, out=(life(1),), **STOPS), 3: none(5, out=(life(1), A2), **STOPS)}, None,
+        Verdict(primary=True, empty=(1, 3), fresh=True, protocol=3, out=(life(1), A2)),
+    ),
+    "as the same life": (
+        {1: none(5, out=(life(1),), **STOPS), 3: none(5, out=(life(1, "b0"), A2), **STOPS)}, None,
+        Verdict(primary=True, empty=(1, 3), fresh=True, protocol=3),
+    ),
     "nor where one would not understand": (
         {1: none(5, out=(A2,), **STOPS), 3: none(5, **NEW)}, None,
         Verdict(primary=True, empty=(1, 3), fresh=True, protocol=2),

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import cffi
 import pytest
@@ -122,12 +123,14 @@ def test_garbage_in_the_group_harms_nobody_and_a_foreign_member_is_named(
 
 def test_second_daemon_of_a_node_stays_out_and_the_first_goes_on(ring: CorosyncWorld) -> None:
     (one,) = ring.ring(1)
+    begun = len(one.events)
     twin = ring.member(1)
     wait_told(twin, f"process {one.pid} on this host")
     twin.kill()
     one.wait_view(1, after=one.views[0][1])
     one.send("fine")
     one.wait_payload("fine")
+    assert not [event for event in one.events[begun:] if event[0] == "lost"], "whoever comes second has to go"
 
 
 def test_node_id_that_is_not_corosyncs_is_said(ring: CorosyncWorld) -> None:
@@ -457,6 +460,44 @@ def test_payloads_above_what_corosync_carries_at_once_arrive_whole_and_in_order(
         member.wait_count(2, 200)
         assert [e[2] for e in member.events if e[0] == "got" and e[1] == 1] == ["1:0", "1:1", "1:2", "small"]
     assert one.since(one.epoch) == two.since(one.epoch)
+
+
+def test_nothing_is_sent_while_a_leave_is_asked_for() -> None:
+    """Both write into one buffer, which is shared with corosync, and the leave does so in a thread."""
+
+    class Full:
+        """corosync has no room."""
+
+        fd = quorum_fd = -1
+        leaving = crossed = False
+
+        def mcast(self, message: bytes) -> bool:
+            self.crossed |= self.leaving
+            return False
+
+        def leave(self, abandoned: Callable[[], bool]) -> None:
+            self.leaving = True
+            time.sleep(0.05)
+            self.leaving = False
+            loop.call_soon_threadsafe(ended.set_result, "left")
+
+        def close(self) -> None:
+            pass
+
+    async def leave() -> None:
+        nonlocal loop, ended
+        loop = asyncio.get_running_loop()
+        member._session = session
+        member._ended = ended = loop.create_future()
+        member._messages.append(b"waits")
+        await member.leave()
+
+    loop: asyncio.AbstractEventLoop
+    ended: asyncio.Future[str]
+    session: Any = Full()
+    member = CorosyncRing(1, Timing())
+    asyncio.run(leave())
+    assert not session.crossed
 
 
 def test_too_large_a_payload_is_the_callers_error() -> None:

@@ -176,7 +176,7 @@ def check_timing(timing: Timing) -> None:
         (
             timing.write_ms >= timing.grant_ms,
             f"write_ms = {timing.write_ms} must not be below grant_ms = {timing.grant_ms}",
-            "raise write_ms (default: 6000)",
+            "raise write_ms (default: 4500)",
         ),
         (
             2 * timing.heartbeat_ms <= timing.grant_ms,

@@ -8,6 +8,10 @@ import enum
 
 import msgspec
 
+DEFAULTS = 2
+"""Raised whenever one of the defaults below becomes another value: nodes of two versions would else agree on
+a configuration that leaves it out, and mean different things."""
+
 
 class Confirms(enum.Enum):
     """What an "off" of a device, twice seen, proves."""
@@ -24,7 +28,7 @@ class Timing(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
     token_ms: int = 1000
     grant_ms: int = 1500
     silent_ms: int = 3000
-    write_ms: int = 6000
+    write_ms: int = 4500
     hold_ms: int = 60000
     grace_ms: int = 20000
     post_join_delay_ms: int = 30000

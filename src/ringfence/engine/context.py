@@ -71,6 +71,8 @@ class Context:
         self.vetoed = False
         """The ring's own quorum service says "not quorate": this node renews and reports nothing and fences
         nobody, whatever its own count of votes says."""
+        self.vetoed_ns = 0
+        """Since when."""
         self.ring_remark = ""
         """What a person should know of the ring though it works."""
         self.left_open: tuple[LeftOpen, ...] = ()

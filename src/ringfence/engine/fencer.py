@@ -85,7 +85,10 @@ class Fencer:
                 continue
             if victim.life not in self._running and victim.life not in told:
                 verdict = f"{self._context.name(self._context.me)} could not act for a while: given up"
-                self._context.submit(AttemptEnded(victim.life, current.number, False, verdict))
+                wait_ms = self._wait_ms(victim)
+                self._context.submit(
+                    AttemptEnded(victim.life, current.number, False, verdict, next_in_ms=wait_ms)
+                )
 
     def _forget(self, lives: list[Life]) -> None:
         self._seen_ns = {key: at_ns for key, at_ns in self._seen_ns.items() if key[0] in lives}
@@ -126,7 +129,7 @@ class Fencer:
         assert state is not None
         levels = len(context.config.levels_of(victim.life.node))
         number = victim.number + 1
-        if context.vetoed or levels == 0 or self._asked.get(victim.life) == number:
+        if self._veto_is_new() or levels == 0 or self._asked.get(victim.life) == number:
             return
         if state.domain.actor_for(victim, state.ready) != context.me:
             return
@@ -137,6 +140,13 @@ class Fencer:
             return
         self._asked[victim.life] = number
         context.submit(AttemptBegan(victim.life, victim.level % levels, number))
+
+    def _veto_is_new(self) -> bool:
+        """One that lasts does not keep the turn: the attempt is asked for, nothing is started, it is given
+        up, and whoever is not vetoed comes next."""
+        context = self._context
+        lasts_ms = (context.now_ns - context.vetoed_ns) // 1_000_000
+        return context.vetoed and lasts_ms < context.config.timing.detection_ms
 
     def _pauses(self, victim: Victim) -> bool:
         """The last attempt ended a round; whoever is next waits as long as its actor said."""
@@ -156,7 +166,7 @@ class Fencer:
         context = self._context
         assert context.state is not None
         if context.vetoed:
-            return  # asked for before the veto; the next look gives it up
+            return  # the next look gives it up
         run = LevelRun(
             context.config, fact.life, fact.level, self._next_run, seen_by=context.me,
             wall_ms=context.wall_ms, quarantined=tuple(context.state.domain.quarantined),
@@ -196,13 +206,7 @@ class Fencer:
         self._cancel_live(running)
         context = self._context
         victim = self._victim(running.life)
-        timing = context.config.timing
-        wait_ms = 0
-        if victim is not None and not outcome.passed:
-            assert context.state is not None
-            levels = len(context.config.levels_of(running.life.node))
-            if context.state.domain.ends_round(victim, context.state.ready, levels):
-                wait_ms = backoff_ms(victim.round, timing)
+        wait_ms = self._wait_ms(victim) if victim is not None and not outcome.passed else 0
         if outcome.evidence is not None:
             context.submit(
                 EvidenceSeen(msgspec.structs.replace(outcome.evidence, at_wall_ms=context.wall_ms))
@@ -218,6 +222,14 @@ class Fencer:
                 outcome.contradicted,
             )
         )
+
+    def _wait_ms(self, victim: Victim) -> int:
+        """How long whoever is next waits if the running attempt fails: only a round's end takes long."""
+        context = self._context
+        assert context.state is not None
+        levels = len(context.config.levels_of(victim.life.node))
+        ends = context.state.domain.ends_round(victim, context.state.ready, levels)
+        return backoff_ms(victim.round, context.config.timing) if ends else 0
 
     def _victim(self, life: Life) -> Victim | None:
         state = self._context.state

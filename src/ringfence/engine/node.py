@@ -194,7 +194,7 @@ class _Node:
         context = self.context
         if context.vetoed != quorate:
             return
-        context.vetoed = not quorate
+        context.vetoed, context.vetoed_ns = not quorate, context.now_ns
         if quorate:
             context.record("quorate", f"{context.config.ring} says that this node is quorate again")
         else:
@@ -431,9 +431,10 @@ class _Node:
             self._autostart.due = True
 
     def _left(self) -> None:
-        """The goodbye was applied: no authority, no more words; answer who asked, and end."""
+        """The goodbye was applied, which is kept: no authority, no more words; answer who asked, and end."""
         context = self.context
         context.left = True
+        self._keep()
         self._deadlines.lose()
         self._tasks.look()
         context.out(Ended(f"{context.name(context.me)} left the cluster"))

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from ringfence.core.errors import BadInput, NotFound, Refused, RingfenceError
+from ringfence.core.ids import Epoch
 from ringfence.core.locknames import lockspace_name, resource_name
 from ringfence.core.modes import Mode
 from ringfence.engine import deadlocks, reports
@@ -57,7 +58,7 @@ class _Pending(msgspec.Struct):
 
 
 OUTSIDE = (Phase.STARTING, Phase.NO_RING, Phase.SUSPENDED)
-"""Whoever has no state there was never let in, and has nothing that others would miss."""
+"""Whoever has no state there was not let in, in this life."""
 
 
 class Requests:
@@ -197,7 +198,7 @@ class Requests:
     def _leave(self, client: int, id: str, call: calls.Leave) -> None:
         context = self._context
         self._must_have_taken_over()
-        if context.state is None and context.phase in OUTSIDE:
+        if self._is_outside:
             words = f"{context.name(context.me)} was not in the cluster: there is nothing to leave"
             self._send(client, Reply(id, result={"message": words, "closed": [], "lost": 0}))
             context.out(Ended(words))
@@ -206,6 +207,17 @@ class Requests:
             self.locks.end_all()
         persistent = [use.lock for use in self._locker.persistent()]
         self._run(client, id, call, leave(persistent, self._taken_away if call.force else None))
+
+    @property
+    def _is_outside(self) -> bool:
+        """No life of this host can be missed by the others.
+
+        One that ended a moment ago can, until its grace is over: only the next life may say its goodbye."""
+        context = self._context
+        if context.state is not None or context.phase not in OUTSIDE:
+            return False
+        was_in = context.life.incarnation > 1 and context.disk.epoch > Epoch()
+        return not was_in or any(life.node == context.me for life in context.disk.out)
 
     def _leave_space(self, lockspace: str, *, force: bool) -> Command:
         self._must_know(lockspace)

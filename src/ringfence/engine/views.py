@@ -14,8 +14,10 @@ it makes no difference how the slices fall.  Only heartbeats are heard at once: 
 A ring that is parted may deliver to each side, at the end of the view and long after, what that side's
 own members sent behind a message that it has missed (Moser et al., Extended Virtual Synchrony, ICDCS
 1994, 2.1: the transitional configuration; corosync does not tell of it).  Two sides that took it in would
-have two states at one position.  So what is delivered when no own word of the last `grant_ms` has come back
-waits until one does; with the end of the view it is forgotten, and said again in the next."""
+have two states at one position.  So what is delivered when no own word of the last `token_ms` has come back
+waits until one does; with the end of the view it is forgotten, and said again in the next.  No longer than
+that: where a host that comes has all look round at once, a side gives up the others after the consensus
+alone, 1.2 x token."""
 
 from collections import deque
 from collections.abc import Iterator
@@ -28,7 +30,7 @@ from ringfence.core.ids import Epoch, Life
 from ringfence.engine.apply import apply
 from ringfence.engine.arrivals import admit, enter_view, heard_fenced
 from ringfence.engine.context import Context, Phase
-from ringfence.engine.digest import digest_of, digest_of_state
+from ringfence.engine.digest import digest_of_config, digest_of_state
 from ringfence.engine.effects import DropPaths, Ended
 from ringfence.engine.facts import Fact, Noted
 from ringfence.engine.inputs import Delivered, PathsDropped, RingLost, ViewChanged
@@ -306,7 +308,7 @@ class Views:
                 shown=tuple(one.lock for one in left_open),
                 procdown=tuple(sorted(self._procdown)),
                 config_version=context.config.version,
-                config_digest=digest_of(context.config),
+                config_digest=digest_of_config(context.config),
                 wall_ms=context.wall_ms,
                 fenced=state.domain.fenced_lives() if state and carries else context.disk.fenced,
                 quarantined=context.disk.quarantined,
@@ -339,9 +341,9 @@ class Views:
 
     @property
     def _moves(self) -> bool:
-        """Whether the ring moves: a word that this node sent in this view within `grant_ms` came back."""
+        """Whether the ring moves: a word that this node sent in this view within `token_ms` came back."""
         context = self._context
-        return context.now_ns - self._back_ns < context.config.timing.grant_ms * 1_000_000
+        return context.now_ns - self._back_ns < context.config.timing.token_ms * 1_000_000
 
     @property
     def _back_ns(self) -> int:
@@ -601,7 +603,7 @@ class Views:
         assert state is not None
         if state.lives.get(life.node) == life or not ready.reaped:
             return
-        admitted = ready.config_digest == digest_of(context.config) and state.protocol in ready.speaks
+        admitted = ready.config_digest == digest_of_config(context.config) and state.protocol in ready.speaks
         facts = admit(state, life, ready.wall_ms) if admitted else []
         context.authority.set_ready(state.ready)
         others = [node for node in state.ready if node != life.node]

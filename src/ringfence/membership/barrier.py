@@ -12,6 +12,8 @@ Rules that the safety model shows to be load-bearing: a later epoch on anyone's 
 state ("epoch not kept on disk": a token goes back in 6 steps); a victim that returns is stale
 ("victim not stale on rejoin": two writers in 12)."""
 
+from collections.abc import Mapping
+
 import msgspec
 
 from ringfence.core.cluster import ClusterConfig
@@ -189,10 +191,13 @@ class Barrier:
 
         Whoever is let in again has authority only once a majority has kept that on disk.  One of these is
         here, for here is a majority too: with the highest epoch of all, or with the same as others that
-        had not come so far.  So all who know of the highest epoch must agree."""
+        had not come so far.  So all who know of the highest epoch must agree; but for those whose memory of
+        it ends with their own goodbye, where another has seen that goodbye, and so all that they had."""
         newest = max(ready.disk_epoch for _, ready in self._words.values())
-        told = [ready.out for _, ready in self._words.values() if ready.disk_epoch == newest]
-        return tuple(sorted(life for life in told[0] if all(life in out for out in told)))
+        known = {node: ready.out for node, (_, ready) in self._words.items() if ready.disk_epoch == newest}
+        told = [out for node, out in known.items() if not _seen_off(node, known)]
+        lives = {life for out in told for life in out}
+        return tuple(sorted(life for life in lives if all(life in out for out in told)))
 
     def _roles(
         self, able: tuple[int, ...], carriers: tuple[int, ...], struck: tuple[int, ...]
@@ -255,3 +260,9 @@ class Barrier:
             ]
             right = digests[-max(weights)[1]]
         return tuple(node for node in nodes if digests[node] != right)
+
+
+def _seen_off(node: int, known: Mapping[int, tuple[Life, ...]]) -> bool:
+    """Whether `node` remembers its own goodbye, its last word of that epoch, and so does another."""
+    mine = [life for life in known[node] if life.node == node]
+    return any(life in out for other, out in known.items() if other != node for life in mine)

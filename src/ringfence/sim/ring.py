@@ -508,7 +508,7 @@ class SimRing:
         for member in side.members:
             gap, member.gap = member.gap, []
             for sender, payload in gap:
-                if sender in members:
+                if sender in members and member.told:  # else it has lost the ring since
                     self._give(member, Delivered(sender, payload))
         for member in side.members:
             left = tuple(one for one in member.told if one not in members)

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from ringfence.core.errors import NotFound, from_dict
 from ringfence.core.ids import Token
 from ringfence.core.modes import Mode
 from ringfence.engine import inputs
@@ -307,11 +308,13 @@ class Workload:
             self.ask(client, calls.PurgeOrphans(space), then)
 
         def then(reply: Reply) -> None:
-            if reply.error is None and left:
+            # A cluster that has begun afresh may not know the lockspace: then nothing is left in it either.
+            swept = reply.error is None or isinstance(from_dict(reply.error), NotFound)
+            if swept and left:
                 purge()
                 return
             here = any(one.host is host for one in self._orphans)
-            if reply.error is None and self.litters(host) and not here:
+            if swept and self.litters(host) and not here:
                 self._littered.remove(host)
             self.rest(client)
 

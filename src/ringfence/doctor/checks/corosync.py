@@ -20,7 +20,7 @@ MEMBERS = error(
 VETO = error(
     "corosync-not-quorate",
     "corosync says that there is no quorum",
-    "its word is a veto: this host suspends itself, whatever the votes in ringfence.toml say",
+    "its word is a veto: whatever the votes in ringfence.toml say, this host grants and fences nothing",
 )
 DISAGREES = error(
     "corosync-conf-disagrees",

@@ -30,7 +30,10 @@ def check(facts: ClusterFacts) -> Iterator[Finding]:
             continue
         other = machines.setdefault(host.machine, name)
         if host.machine and other != name:
-            mend = f"rm {place}; systemd-machine-id-setup; then reboot (ringfence leave first)"
+            mend = (
+                f"rm {place}; systemd-machine-id-setup; then systemctl stop ringfence on every host, reboot "
+                "this one, and start them again: a cluster that runs lets no other machine in by this name"
+            )
             yield CLONED.at(name, f"{name} has the machine id of {other}: one is a clone", mend)
         other = boots.setdefault(host.boot, name)
         if host.boot and other != name:

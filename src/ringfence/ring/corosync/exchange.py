@@ -98,7 +98,7 @@ class Exchange:
 
     @property
     def twins(self) -> tuple[Process, ...]:
-        """Other processes of this node in the group."""
+        """Other processes of this node in the group.  Whoever comes second has to go."""
         return tuple(one for one in self.members if one.node == self.me.node and one != self.me)
 
     @property

@@ -121,10 +121,10 @@ class CorosyncRing:
 
     async def leave(self) -> None:
         """Leave the group, wait until that was ordered (2 s at most), and stop."""
-        self._stopping = True
         session, ended = self._session, self._ended
+        self._send()
+        self._stopping = True
         if session is not None and ended is not None:
-            self._send()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(LEAVE_TIMEOUT_S):
                     await _in_thread(lambda: session.leave(lambda: self._session is None))
@@ -297,7 +297,7 @@ class CorosyncRing:
         self._view_over()
         if exchange.out:
             self._end("this node has left corosync's group")
-        elif exchange.twins:
+        elif exchange.twins and exchange.me in change.joined:  # the second comes and goes: the first stays
             pid = exchange.twins[0].pid
             self._end(
                 f"another daemon of node {self.node} is in corosync's group (process {pid} on this host); "
@@ -419,10 +419,12 @@ class CorosyncRing:
             asyncio.get_running_loop().call_soon(self._send)
 
     def _send(self) -> None:
-        """Send what waits, in as few messages as can be, as far as corosync takes them."""
+        """Send what waits, in as few messages as can be, as far as corosync takes them.
+
+        Not beside a leave, which writes into the same buffer of the library in a thread of its own."""
         self._sending = False
         session = self._session
-        if session is None:
+        if session is None or self._stopping:
             return
         try:
             while self._in_flight < IN_FLIGHT:

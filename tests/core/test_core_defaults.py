@@ -1,0 +1,30 @@
+"""What a configuration leaves out must mean the same to all nodes."""
+
+import msgspec
+
+from ringfence.core.cluster import DEFAULTS, ClusterConfig, DeviceConfig, Level, NodeConfig, Timing
+
+KNOWN = {
+    2: {
+        "Timing": [200, 1000, 1500, 3000, 4500, 60000, 20000, 30000, 30000, 1000, 1],
+        "ClusterConfig": [1, "hub", False, False, "off", (), ()],
+        "NodeConfig": [1, (), (), False],
+        "DeviceConfig": [{}, 0, False],
+        "Level": [],
+    }
+}
+"""By `DEFAULTS`.  A key that is new has a default that means what was so before: it is added here, and the
+number stays.  A default that becomes another value needs the next number."""
+
+
+def test_a_default_that_changes_raises_the_number() -> None:
+    found = {}
+    for kind in (Timing, ClusterConfig, NodeConfig, DeviceConfig, Level):
+        values = [field.default for field in msgspec.structs.fields(kind)]
+        factories = [field.default_factory for field in msgspec.structs.fields(kind)]
+        both = [
+            value if value is not msgspec.NODEFAULT else make() if make is not msgspec.NODEFAULT else None
+            for value, make in zip(values, factories, strict=True)
+        ]
+        found[kind.__name__] = [one for one in both if one is not None and one != Timing()]
+    assert found == KNOWN[DEFAULTS]
