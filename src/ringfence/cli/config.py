@@ -22,7 +22,7 @@ def config() -> None:
     """Check, show or apply the configuration."""
 
 
-@config.command()
+@config.command(short_help="Say what is wrong with a file; change nothing.")
 @click.argument("file", type=click.Path(path_type=Path), required=False)
 @click.option("--ring", metavar="NAME", help="Also refuse a cluster on another ring (hub, corosync).")
 @root_option
@@ -87,7 +87,7 @@ def show(from_file: bool, socket: str | None, root: Path | None, as_json: bool) 
         click.echo(render(shown), nl=False)
 
 
-@config.command("apply")
+@config.command("apply", short_help="Make a file the configuration of all nodes, or of none.")
 @click.argument("file", type=click.Path(path_type=Path), required=False)
 @daemon_options
 @json_option
