@@ -160,6 +160,31 @@ def test_an_agent_that_nobody_knows_must_be_vouched_for(run: Run, here: Path) ->
     assert run("import", "own.conf", "--confirms", "fence_own=host-off").code == 0
 
 
+def test_a_device_without_an_address_is_named(run: Run, here: Path) -> None:
+    devices = '<fencedevices><fencedevice name="x" agent="fence_ilo"/></fencedevices>'
+    (here / "f").write_bytes(cluster(one_node(METHOD.replace(" delay='30'", "")) + devices))
+    ran = run("import", "f")
+    assert ran.code == 0
+    assert "  x of n (fence_ilo) has no ip: it cannot know what to switch off; add it to" in ran.out
+
+
+def test_one_controller_for_two_hosts_is_warned_of(run: Run, here: Path) -> None:
+    nodes = "".join(
+        f'<clusternode name="n{id}" nodeid="{id}"><fence><method name="m"><device name="d{id}"/>'
+        f"</method></fence></clusternode>"
+        for id in (1, 2)
+    )
+    devices = "".join(
+        f'<fencedevice name="d{id}" agent="fence_ilo" ipaddr="10.9.0.1" login="u{id}" passwd="p"/>'
+        for id in (1, 2)
+    )
+    text = f"<clusternodes>{nodes}</clusternodes><fencedevices>{devices}</fencedevices>"
+    (here / "f").write_bytes(cluster(text))
+    assert "WARNING: 10.9.0.1 is the management controller of n1 and of n2: it" in run("import", "f").out
+    (here / "f").write_bytes(cluster(text.replace("10.9.0.1", "10.9.0.2", 1)))
+    assert "is the management controller of" not in run("import", "f", "--force").out
+
+
 # -- broken and hostile -----------------------------------------------------------
 
 
@@ -179,7 +204,11 @@ BROKEN = {
     "bytes": (b"\x7fELF\x01\x00\x00", "f line 1 holds control characters"),
     "escapes": (b"totem {\n cluster_name: \x1b[2J\n}", "f line 2 holds control characters"),
     "line break in a name": (cluster(one_node("", 'name="n.x&#10;y" nodeid="1"')), "f line 1 holds control"),
-    "blank in an address": (cluster(one_node("", 'name="n.x y" nodeid="1"')), "n: 'n.x y' is no address"),
+    "blank in an address": (
+        cluster(one_node("", 'name="n.x y" nodeid="1"')),
+        "  f: n: 'n.x y' is no address; mend a copy of it, and import that",
+    ),
+    "a path for a name": (cluster(one_node("", 'name="../n" nodeid="1"')), "f: ../n: '../n' is no address"),
     "not utf-8": (b"totem {\n name: \xff\n}", "f is not UTF-8; save it as UTF-8"),
     "prose": (b"Dear admin,\nplease.\n", "f is neither cluster.conf, corosync.conf nor dlm.conf"),
     "huge": (b"<" + b" " * (1 << 20), "f is larger than any configuration"),

@@ -183,6 +183,21 @@ def test_nothing_is_overwritten_unasked_and_nothing_filled_in_is_lost(run: Run, 
     assert [path.name for path in here.iterdir()] == ["alteeve"], "nothing is left behind"
 
 
+def test_hosts_that_stay_keep_their_ids(run: Run, here: Path) -> None:
+    """What hosts remember of a node is its id: the others must not move up when one is taken out."""
+
+    def ids(*words: str) -> dict[str, int]:
+        return {one["name"]: one["id"] for one in run(*words, "--json").json["nodes"]}
+
+    start = ("init", "--name", "a", "--force")
+    assert ids(*start, "n1=10.0.0.1", "n2=10.0.0.2", "n3=10.0.0.3") == {"n1": 1, "n2": 2, "n3": 3}
+    assert ids(*start, "n4=10.0.0.4", "n3=10.0.0.3", "n2=10.0.0.2") == {"n2": 2, "n3": 3, "n4": 4}
+    loaded = load(Paths(), here / "a/n4/ringfence.toml").cluster
+    assert [(node.id, node.name) for node in loaded.nodes] == [(2, "n2"), (3, "n3"), (4, "n4")]
+    assert differences(loaded, parse_corosync((here / "a/n4/corosync.conf").read_text())) == []
+    assert ids(*start, "--out", "b", "n3=10.0.0.3", "n2=10.0.0.2") == {"n3": 1, "n2": 2}
+
+
 def test_what_is_something_else_is_never_replaced(run: Run, here: Path) -> None:
     (here / "alteeve").mkdir()
     (here / "alteeve/thesis.tex").write_text("years")
@@ -241,6 +256,7 @@ WRONG_NODES = {
     "n1=10.0.0.1,": "n1: '' is no address",
     "n1=_x": "'_x' is no address",
     "n1=fe80::1%eth0": "means something else on every host",
+    "n1=fe80::1": "fe80::1 means something else on every host",
     "n1=127.0.0.1": "127.0.0.1 is no address at which other hosts reach it",
     "n1=10.0.0.1,fd00::1 n2=10.0.0.2": "n2 and n1 do not have as many addresses: 1, 2",
     "n1=h n2=10.0.0.1 n3=fd00::2": "link 0 has IPv4 and IPv6 addresses (10.0.0.1, fd00::2)",
@@ -264,6 +280,15 @@ WRONG_FENCES = {
 }
 
 
+def test_hosts_that_will_surprise_are_named(run: Run) -> None:
+    said = run("init", "--name", "a", "--dry-run", "n1.example.com=10.0.0.1", "n2=10.0.0.2").out
+    assert "WARNING: `hostname -s` prints no dot, and n1.example.com has one" in said
+    for count in (16, 17):
+        nodes = [f"n{id}=10.0.0.{id}" for id in range(1, count + 1)]
+        said = run("init", "--name", "a", "--dry-run", *nodes).out
+        assert ("hosts: clusters of more than 16 were never tried" in said) is (count > 16)
+
+
 @pytest.mark.parametrize("words", WRONG_NODES)
 def test_what_is_wrong_with_nodes_is_one_line(run: Run, here: Path, words: str) -> None:
     ran = run("init", "--name", "a", *words.split())
@@ -283,6 +308,13 @@ def test_what_is_wrong_with_fences_is_one_line(run: Run, here: Path, word: str) 
 def test_one_thing_is_not_switched_for_two_hosts(run: Run) -> None:
     both = [f"--fence=n{id}=fence_ipmilan,ip=10.9.0.1" for id in (1, 2)]
     assert "of n1 and of n2 would switch the same thing" in run(*TWO, *both).err
+    agents = {"n1": "fence_ipmilan", "n2": "fence_idrac"}
+    both = [f"--fence={node}={agent},ip=10.9.0.1,username={node}" for node, agent in agents.items()]
+    assert "n2: 10.9.0.1 is the management controller of n1 already" in run(*TWO, *both).err
+    ports = [f"--fence=n{id}=fence_ipmilan,ip=10.9.0.1,ipport=623{id}" for id in (1, 2)]
+    assert run(*TWO, *ports, "--dry-run").code == 0, "a virtual BMC a port"
+    twice = [f"--fence=n1={agent},ip=10.9.0.1" for agent in ("fence_ipmilan", "fence_redfish")]
+    assert run(*TWO, *twice, "--dry-run").code == 0, "two ways to one BMC"
     assert run(*TWO, *(f"--fence=n{id}=fence_scsi,devices=/dev/x" for id in (1, 2))).code == 0
 
 

@@ -138,7 +138,7 @@ def test_nobody_listens(run: Run, tmp_path: Path, words: list[str]) -> None:
     ran = run(*words, "--socket", "/tmp/rf-nobody/socket")
     assert (ran.code, ran.out) == (5, "")
     assert ran.err == (
-        "  no ringfence daemon listens on /tmp/rf-nobody/socket; start it (ringfence daemon --node NAME), "
+        "  no ringfence daemon listens on /tmp/rf-nobody/socket; start it (systemctl start ringfence), "
         "or set RINGFENCE_SOCKET\n"
     )
 

@@ -82,6 +82,15 @@ def test_calls_and_their_short_forms(peer: Daemon) -> None:
         ring.status()
 
 
+def test_a_join_waits_no_longer_than_it_may() -> None:
+    def mute(peer: Daemon, client: int, request: Request) -> None:
+        pass
+
+    late = pytest.raises(errors.TimedOut, match="lockspace games was not joined within 50 ms")
+    with daemon(mute) as peer, ringfence.connect(peer.path) as ring, late:
+        ring.lockspace("games", wait_ms=50)
+
+
 def test_errors_keep_their_kind() -> None:
     def script(one: Daemon, client: int, request: Request) -> None:
         held = errors.LockHeld("vg0/vm1 is held by an-a01n01", node="an-a01n01", next="wait", retry=True)

@@ -57,6 +57,21 @@ parameters = { ip = "10.0.0.9", passwd_script = "/root/ask" }
 """
 
 
+@pytest.mark.parametrize(
+    ("root", "socket", "etc"),
+    [
+        (None, "", "/etc/ringfence"),
+        (None, "/run/ringfence/socket", "/etc/ringfence"),
+        (None, "/tmp/lab/n1/run/ringfence/socket", "/tmp/lab/n1/etc/ringfence"),
+        (None, "/tmp/elsewhere", "/etc/ringfence"),
+        ("/tmp/lab/n2", "/tmp/lab/n1/run/ringfence/socket", "/tmp/lab/n2/etc/ringfence"),
+    ],
+)
+def test_the_host_that_is_meant(root: str | None, socket: str, etc: str) -> None:
+    """Whoever talks to a lab host's daemon means that host's files, too."""
+    assert Paths.meant(Path(root) if root else None, socket).etc == Path(etc)
+
+
 def test_every_field_arrives() -> None:
     loaded = parse(GOOD)
     assert loaded.devices_paths == ("/dev/disk/by-id/wwn-*", "/tmp/disk.img")

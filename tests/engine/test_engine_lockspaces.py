@@ -35,6 +35,32 @@ def spaces(host: Host) -> dict[str, Any]:
     return {one["name"]: one for one in host.do(calls.Status())["lockspaces"]}
 
 
+def test_who_will_not_wait_is_refused_by_a_node_that_cannot_act(world: World) -> None:
+    """A join has no time limit of its own: a try-lock would hang in it before it could try."""
+    one = world.hosts[1]
+    world.part((1,), (2, 3))
+    world.run()
+    with pytest.raises(Refused, match="an-a01n01 cannot act now: no quorum: an-a01n02, an-a01n03 missing"):
+        one.do(calls.JoinSpace("games", wait_ms=0))
+    waits = one.ask(calls.JoinSpace("games"))
+    world.pass_ms(100)
+    assert one.reply(waits) is None
+    assert world.hosts[2].do(calls.JoinSpace("mine", wait_ms=0)) == {"joined": "mine"}
+
+
+def test_who_will_not_wait_is_refused_a_frozen_lockspace(world: World) -> None:
+    join(world, "games", 1, 2)
+    world.cut(2)
+    world.view(1, 3)
+    world.run()
+    three = world.hosts[3]
+    with pytest.raises(Refused, match="lockspace games is frozen until an-a01n02 is fenced"):
+        three.do(calls.JoinSpace("games", wait_ms=0))
+    waits = three.ask(calls.JoinSpace("games"))
+    assert three.reply(waits) is None
+    assert world.hosts[1].do(calls.JoinSpace("games", wait_ms=0)) == {"joined": "games"}, "it is in already"
+
+
 def test_a_lockspace_lasts_from_the_first_join_to_the_last_leave(world: World) -> None:
     one, two = world.hosts[1], world.hosts[2]
     join(world, "games", 1, 2)

@@ -7,10 +7,10 @@ import msgspec
 import pytest
 from engine_ring import Host, World
 
-from ringfence.core.errors import NotFound
+from ringfence.core.errors import LockHeld, NotFound
 from ringfence.core.evidence import Power
 from ringfence.core.ids import Life
-from ringfence.engine.inputs import ClientGone, RingLost
+from ringfence.engine.inputs import ClientGone, RingLost, Wall
 from ringfence.wire import client as calls
 
 
@@ -115,7 +115,7 @@ def test_without_a_ring_a_node_says_so(world: World) -> None:
     one = world.hosts[1]
     one.feed(RingLost("the hub is gone; start it"))
     said = why(one)
-    assert "cannot act (no ring): no ring: the hub is gone; start it" in said
+    assert "cannot act (no ring): the hub is gone; start it" in said
     assert "next: it joins by itself when the ring is back" in said
     world.pass_ms(4000)
     assert status(one)["authority"]["write"] == "lapsed"
@@ -176,6 +176,24 @@ def test_a_lock_of_a_program_is_explained_by_its_own_name(world: World) -> None:
     assert "on an-a01n01, tester holds it EX since" in why(one, "games/chess")
     (held,) = [one for one in two.do(calls.Locks("games"))["locks"] if one["state"] == "granted"]
     assert (held["name"], held["mode"], held["wanted"]) == ("an-a01n01", "EX", "")
+
+
+def test_a_client_holds_its_lock_since_it_was_granted_not_since_it_asked(world: World) -> None:
+    one, two = world.hosts[1], world.hosts[2]
+    for host in (one, two):
+        host.feed(Wall(1000))
+        host.do(calls.JoinSpace("games"))
+    held = one.do(calls.Lock("games", "chess"), client=7)["lock"]
+    two.ask(calls.Lock("games", "chess"), client=8)
+    tries = two.ask(calls.Lock("games", "chess", wait_ms=0), client=9)
+    with pytest.raises(LockHeld, match="another client of this node waits for it, and comes first"):
+        two.reply(tries)
+    for host in (one, two):
+        host.feed(Wall(9000))
+    one.do(calls.Unlock(held), client=7)
+    (client,) = two.do(calls.Locks("games"))["clients"]
+    assert (client["mode"], client["since_wall_ms"]) == ("EX", 9000)
+    assert "on an-a01n02, tester holds it EX since 00:00:09Z" in why(two, "games/chess")
 
 
 def test_a_lock_that_is_only_kept_is_told_apart(world: World) -> None:

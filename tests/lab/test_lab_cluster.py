@@ -1,5 +1,6 @@
 """The lab: real processes, power that cuts whole trees, devices that lie, and nothing left at the end."""
 
+import json
 import os
 import shutil
 import signal
@@ -323,6 +324,7 @@ def test_hosts_devices_and_modes_are_checked(lab: Lab) -> None:
         lambda: lab.lie(ONE, "ups", "none"),
         lambda: lab.lie(ONE, "bmc", "sometimes"),
         lambda: lab.power(ONE, "maybe"),
+        lambda: lab.cut(ONE, ONE),
     ):
         with pytest.raises(BadInput) as caught:
             act()
@@ -349,6 +351,16 @@ def test_the_command_line_drives_a_lab(directory: Path) -> None:
         assert (again.returncode, again.stderr.count("\n")) == (5, 1)
         assert ringfence("lab", "lie", ONE, "bmc", "often").returncode == 3
         assert ringfence("lab", "freeze", "nobody").returncode == 5
+        assert ringfence("lab", "power", ONE, "off").returncode == 0
+        assert ringfence("lab", "start", ONE, "daemon").stderr == (
+            f"  {ONE} is off and starts nothing; ringfence lab power {ONE} on\n"
+        )
+        assert ringfence("lab", "freeze", TWO).returncode == 0, "it must not fence the other"
+        assert ringfence("lab", "power", ONE, "on").returncode == 0
+        init = json.loads(ringfence("lab", "status", "--json").stdout)["hosts"][ONE]["init"]
+        trees.kill(Process(*init))
+        assert f"{ONE}    crashed chassis on" in ringfence("lab", "status").stdout
+        assert f"{ONE} has crashed and starts nothing" in ringfence("lab", "start", ONE, "daemon").stderr
     finally:
         assert ringfence("lab", "down").returncode == 0
     assert processes_of(directory) == []

@@ -177,7 +177,7 @@ def test_services_are_frozen_killed_and_started_one_by_one(lab: Lab) -> None:
         lab.freeze(TWO, Part.COROSYNC)
     if lab.status()["hosts"][TWO]["power"] == "on":
         lab.start(TWO, Part.COROSYNC)
-        with pytest.raises(Refused, match="runs already"):
+        with pytest.raises(Refused, match=f"corosync on {TWO} runs already"):
             lab.start(TWO, Part.COROSYNC)
 
 

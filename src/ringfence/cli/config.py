@@ -1,5 +1,6 @@
 """config check, show, apply; leave."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import msgspec
 from ringfence.cli.answers import print_json
 from ringfence.cli.options import daemon_options, json_option, open_daemon, root_option
 from ringfence.client import Connection
+from ringfence.client.messages import SOCKET_VARIABLE
 from ringfence.config import Loaded, Paths, digest, load, render
 from ringfence.core.cluster import ClusterConfig
 from ringfence.core.errors import Refused
@@ -20,7 +22,7 @@ def config() -> None:
     """Check, show or apply the configuration."""
 
 
-@config.command()
+@config.command(short_help="Say what is wrong with a file; change nothing.")
 @click.argument("file", type=click.Path(path_type=Path), required=False)
 @click.option("--ring", metavar="NAME", help="Also refuse a cluster on another ring (hub, corosync).")
 @root_option
@@ -85,7 +87,7 @@ def show(from_file: bool, socket: str | None, root: Path | None, as_json: bool) 
         click.echo(render(shown), nl=False)
 
 
-@config.command("apply")
+@config.command("apply", short_help="Make a file the configuration of all nodes, or of none.")
 @click.argument("file", type=click.Path(path_type=Path), required=False)
 @daemon_options
 @json_option
@@ -128,7 +130,7 @@ def _running(daemon: Connection) -> ClusterConfig:
 
 
 def _load(file: Path | None, root: Path | None) -> tuple[Loaded, Path]:
-    paths = Paths(root.absolute()) if root is not None else Paths()
+    paths = Paths.meant(root, os.environ.get(SOCKET_VARIABLE, ""))
     return load(paths, file), file or paths.file
 
 

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -80,10 +81,12 @@ def lock(
             process.terminate()
 
     with open_daemon(socket, root) as daemon:
-        space = daemon.lockspace(unescape(lockspace))
+        began_s = time.monotonic()
         try:
+            space = daemon.lockspace(unescape(lockspace), wait_ms=wait_ms)
+            left_ms = wait_ms and max(1, wait_ms - round((time.monotonic() - began_s) * 1000))
             held = space.lock(
-                unescape(resource), mode.upper(), wait_ms=wait_ms, deadlock=deadlock, owner=owner,
+                unescape(resource), mode.upper(), wait_ms=left_ms, deadlock=deadlock, owner=owner,
                 on_lost=on_lost,
             )  # fmt: skip
         except RingfenceError as error:

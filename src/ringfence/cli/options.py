@@ -19,8 +19,9 @@ RETRY_MS = 2000
 
 def root_option(command: C) -> C:
     return click.option(
-        "--root", type=click.Path(path_type=Path), help="All places below this directory.  [default: /]"
-    )(command)
+        "--root", type=click.Path(path_type=Path),
+        help=f"All places below this directory.  [default: that of ${SOCKET_VARIABLE}, or /]",
+    )(command)  # fmt: skip
 
 
 def json_option(command: C) -> C:

@@ -61,7 +61,7 @@ def _output_options(command: C) -> C:
     command = json_option(command)
     for option in (
         click.option("--dry-run", is_flag=True, help="Show the files; write nothing."),
-        click.option("--force", is_flag=True, help="Write it anew; authkey and filled-in secrets stay."),
+        click.option("--force", is_flag=True, help="Write it anew; authkey, node ids and secrets stay."),
         click.option("--out", type=click.Path(path_type=Path), help="The directory.  [default: ./NAME]"),
         click.option("--disk", "disks", multiple=True, metavar="PATH",
             help="A shared disk (or a glob) that may carry volumes, by-id; repeat it."),
@@ -151,7 +151,10 @@ def _password(file: Path) -> str:
         status = file.stat()
         lines = file.read_text(encoding="utf-8").splitlines()
     except OSError as error:
-        raise BadInput(f"cannot read {file}: {error.strerror}") from None
+        raise BadInput(
+            f"--password-file: cannot read {file}: {error.strerror}",
+            next="[NAME=]FILE, where NAME is a node or a device of this cluster",
+        ) from None
     except UnicodeDecodeError:
         raise BadInput(f"{file} is not UTF-8") from None
     if stat.S_ISREG(status.st_mode) and status.st_mode & 0o077:

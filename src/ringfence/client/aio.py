@@ -38,11 +38,12 @@ from ringfence.client.messages import (
     new_id,
     no_answer,
     not_granted,
+    not_joined,
     result_of,
     silent,
     socket_path,
 )
-from ringfence.core.errors import BadInput, NotFound, RingfenceError, Unavailable
+from ringfence.core.errors import BadInput, NotFound, RingfenceError, TimedOut, Unavailable
 from ringfence.core.ids import Token
 from ringfence.core.locknames import text_of
 from ringfence.core.modes import Mode
@@ -78,9 +79,13 @@ class Connection:
 
     # -- calls ---------------------------------------------------------------------
 
-    async def lockspace(self, name: str | bytes) -> "Lockspace":
+    async def lockspace(self, name: str | bytes, *, wait_ms: int | None = None) -> "Lockspace":
         """Join a lockspace; as the blocking `Connection.lockspace`."""
-        await self.call(calls.JoinSpace(text_of(name)))
+        text = text_of(name)
+        try:
+            await self.call(calls.JoinSpace(text, wait_ms), timeout_ms=wait_ms or None)
+        except TimedOut:
+            raise not_joined(text, wait_ms or 0) from None
         return Lockspace(self, name)
 
     async def call(self, call: Call, *, timeout_ms: int | None = None, id: str = "") -> Any:

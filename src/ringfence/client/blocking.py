@@ -37,11 +37,12 @@ from ringfence.client.messages import (
     forked,
     new_id,
     no_answer,
+    not_joined,
     result_of,
     socket_path,
 )
 from ringfence.client.owners import ThreadNames
-from ringfence.core.errors import Unavailable
+from ringfence.core.errors import TimedOut, Unavailable
 from ringfence.core.locknames import text_of
 from ringfence.wire import client as calls
 from ringfence.wire.client import Call, Request
@@ -98,21 +99,27 @@ class Connection:
 
     # -- calls ---------------------------------------------------------------------
 
-    def lockspace(self, name: str | bytes) -> Lockspace:
+    def lockspace(self, name: str | bytes, *, wait_ms: int | None = None) -> Lockspace:
         """Join a lockspace; the first to join creates it.
 
         Args:
             name: 1 to 64 bytes of any content; a str stands for its UTF-8.
+            wait_ms: how long at most; None: until it is so; 0: not for a node that cannot act, nor a fence.
 
         Returns: when every ready member of the cluster has acknowledged the join.
 
         Raises:
-            Refused: this node cannot act now; `ringfence why` tells what it waits for.
+            Refused: wait_ms is 0 and it would have to wait; `ringfence why` tells what for.
+            TimedOut: not within wait_ms.
             BadInput: a name that cannot be.
             Unavailable: the daemon went away and did not come back within retry_ms.
 
         Source: Linux libdlm dlm_create_lockspace(3)."""
-        self.call(calls.JoinSpace(text_of(name)))
+        text = text_of(name)
+        try:
+            self.call(calls.JoinSpace(text, wait_ms), timeout_ms=wait_ms or None)
+        except TimedOut:
+            raise not_joined(text, wait_ms or 0) from None
         return Lockspace(self, name)
 
     def call(self, call: Call, *, timeout_ms: int | None = None, id: str = "") -> Any:

@@ -231,7 +231,7 @@ def cannot_connect(path: str, error: OSError) -> RingfenceError:
     if error.errno in (errno.ENOENT, errno.ECONNREFUSED, errno.ENOTDIR):
         return Unavailable(
             f"no ringfence daemon listens on {path}",
-            next="start it (ringfence daemon --node NAME), or set RINGFENCE_SOCKET",
+            next="start it (systemctl start ringfence), or set RINGFENCE_SOCKET",
             retry=True,
         )
     if error.errno in (errno.EAGAIN, errno.ETIMEDOUT):
@@ -256,6 +256,12 @@ def no_answer(call: Call, limit_ms: int) -> TimedOut:
         f"no answer to {type(call).__name__} within {limit_ms} ms; it may still be carried out",
         next="look with ringfence status before repeating it, or repeat it with the same id",
         retry=True,
+    )
+
+
+def not_joined(lockspace: str, limit_ms: int) -> TimedOut:
+    return TimedOut(
+        f"lockspace {lockspace} was not joined within {limit_ms} ms", next="ringfence why", retry=True
     )
 
 

@@ -71,7 +71,7 @@ def load(paths: Paths, file: Path | None = None) -> Loaded:
         text = file.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise ConfigError(
-            f"there is no {file}", next="write it; `man ringfence.toml` shows an example"
+            f"there is no {file}", next="write it (`ringfence init`; `man ringfence.toml` shows an example)"
         ) from None
     except OSError as error:
         raise ConfigError(f"cannot read {file}: {error.strerror}", next="check its owner and mode") from None

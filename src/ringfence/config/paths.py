@@ -10,6 +10,21 @@ class Paths(msgspec.Struct, frozen=True):
 
     root: Path = Path("/")
 
+    @classmethod
+    def meant(cls, root: Path | None, socket: str) -> "Paths":
+        """Of the host that a command is about.
+
+        Args:
+            root: what the user named; goes first.
+            socket: the daemon's socket that the environment names: `ringfence lab env` sets it, and whoever
+                talks to a lab host's daemon means that host's files, too.
+        """
+        if root is None:
+            below = cls().socket.parts[1:]
+            parts = Path(socket).absolute().parts
+            root = Path(*parts[: -len(below)]) if socket and parts[-len(below) :] == below else Path("/")
+        return cls(root.absolute())
+
     # -- what the admin writes -------------------------------------------------
 
     @property

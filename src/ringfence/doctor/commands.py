@@ -9,7 +9,7 @@ from typing import Any
 import click
 import msgspec
 
-from ringfence.client.messages import socket_path
+from ringfence.client.messages import SOCKET_VARIABLE, socket_path
 from ringfence.config import Paths
 from ringfence.doctor.checks import CHECKS, judge
 from ringfence.doctor.facts import ClusterFacts
@@ -29,15 +29,16 @@ VERSION = 1
 @click.option("--all", "-a", "everything", is_flag=True, help="Also which checks found nothing wrong.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.option(
-    "--root", type=click.Path(path_type=Path), help="All places below this directory.  [default: /]"
-)
+    "--root", type=click.Path(path_type=Path),
+    help=f"All places below this directory.  [default: that of ${SOCKET_VARIABLE}, or /]",
+)  # fmt: skip
 def doctor(quiet: bool, everything: bool, as_json: bool, root: Path | None) -> int:
     """What is wrong with this host and its cluster, why it matters, and the command that mends it.
 
     Compares all hosts through the ring, and asks every fence device for its status from this one.
     Works, in part, without a daemon and without being root, and says what it could not see.  Changes
     nothing, and takes some seconds."""
-    paths = Paths(root.absolute()) if root is not None else Paths()
+    paths = Paths.meant(root, os.environ.get(SOCKET_VARIABLE, ""))
     where = os.fspath(paths.socket) if root is not None else socket_path(None, os.environ)
     facts = gather(paths, where, _progress if sys.stderr.isatty() and not as_json else lambda line: None)
     findings = judge(facts)

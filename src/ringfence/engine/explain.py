@@ -15,7 +15,7 @@ from ringfence.engine.commands.locking import VG_RESOURCE
 from ringfence.engine.context import Context
 from ringfence.engine.deadlines import vg_of
 from ringfence.engine.locker import Locker
-from ringfence.engine.reports import in_queues
+from ringfence.engine.reports import held_since_ms, in_queues
 from ringfence.engine.standing import restless, standing
 from ringfence.engine.state import ClusterState
 from ringfence.engine.uses import Use
@@ -207,7 +207,7 @@ class Explanation:
                     f"next: take it over there (flag ORPHAN), or: {purge}"
                 )
             elif use is not None and row.held is not Mode.UN:
-                line = f"on {me}, {who(use)} holds it {row.held.name} since {clock(row.since_ms)}"
+                line = f"on {me}, {who(use)} holds it {row.held.name} since {clock(held_since_ms(row, use))}"
                 cached = self._clients.cached_line(use)
                 lines.append(f"{line}; {cached}" if cached else line)
         return lines

@@ -45,6 +45,7 @@ from ringfence.locks.node_locks import (
     ClientReleased,
     NodeLocks,
     Out,
+    Row,
 )
 from ringfence.locks.queues import OpKind
 from ringfence.locks.resource import Lock, Resource
@@ -628,9 +629,13 @@ class Locker:
                 words = f"{use.what}: the cluster has not answered yet"
                 return kind(words, next=_why(use), retry=True)
         if not holders:
-            return kind(
-                f"{use.what} is in use here, by another client of this node", next=_why(use), retry=True
-            )
+            others = self._others_here(use)
+            conflict = any(not compatible(row.held, use.wanted) for row in others)
+            if not conflict and any(row.wanted is not Mode.UN for row in others):
+                words = f"{use.what}: another client of this node waits for it, and comes first"
+            else:
+                words = f"{use.what} is in use here, by another client of this node"
+            return kind(words, next=_why(use), retry=True)
         node, mode = holders[0]
         if mode is Mode.UN:
             words = f"{self._context.name(node)} waits for it"
@@ -663,11 +668,15 @@ class Locker:
 
     def _in_the_way_here(self, use: Use) -> bool:
         """Whether a client of this node holds what conflicts, or waits where no other node does."""
-        rows = self.node_locks.rows(use.lockspace, use.resource)
-        others = [row for row in rows if row.lock_id not in (None, use.lock)]
+        others = self._others_here(use)
         if any(not compatible(row.held, use.wanted) for row in others):
             return True
         return not self._others_waiting(use) and any(row.wanted is not Mode.UN for row in others)
+
+    def _others_here(self, use: Use) -> list[Row]:
+        """What other clients of this node hold of it, and wait for."""
+        rows = self.node_locks.rows(use.lockspace, use.resource)
+        return [row for row in rows if row.lock_id not in (None, use.lock)]
 
     def _others_waiting(self, use: Use) -> tuple[tuple[int, Mode], ...]:
         """Other nodes that may come before it, though nobody's lock is in its way."""

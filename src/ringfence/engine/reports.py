@@ -15,6 +15,7 @@ from ringfence.engine.context import Context, Phase
 from ringfence.engine.locker import Locker
 from ringfence.engine.standing import restless, standing
 from ringfence.engine.state import ClusterState
+from ringfence.engine.uses import Use
 from ringfence.fencing.domain import Victim
 from ringfence.fencing.explain import explain_victim
 from ringfence.locks.lockspace import Lockspace
@@ -239,8 +240,14 @@ def _client(row: Row, locker: Locker) -> Json:
         "kept": row.kept,
         "state": _state(row),
         "token": str(row.token) if row.token else "",
-        "since_wall_ms": row.since_ms,
+        "since_wall_ms": held_since_ms(row, use),
     }
+
+
+def held_since_ms(row: Row, use: Use | None) -> int:
+    """A client's lock waits since it was asked for, but is held only since its client was told so."""
+    told = use is not None and use.held is not None and use.done is None and row.wanted is Mode.UN
+    return use.since_wall_ms if use is not None and told else row.since_ms
 
 
 def _state(row: Row) -> str:

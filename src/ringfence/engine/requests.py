@@ -37,7 +37,7 @@ from ringfence.engine.orders import (
     OpenVolume,
     Order,
 )
-from ringfence.engine.tasks import Tasks
+from ringfence.engine.tasks import Tasks, joined
 from ringfence.engine.views import Views
 from ringfence.locks.deadlock import Ring
 from ringfence.volumes.plan import find_lv
@@ -157,6 +157,10 @@ class Requests:
             case calls.JoinSpace():
                 lockspace = lockspace_name(call.lockspace)
                 self._context.check_name(lockspace)
+                if call.wait_ms == 0:
+                    self._must_act()
+                    if self._context.running is not None and lockspace not in joined(self._context):
+                        self._must_run(lockspace)
                 self._run(client, id, call, _join(lockspace))
             case calls.LeaveSpace():
                 lockspace = lockspace_name(call.lockspace)

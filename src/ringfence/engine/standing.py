@@ -21,7 +21,8 @@ def standing(context: Context, barrier: Barrier | None, ring_reason: str) -> lis
         ring_reason: what keeps this node from running, as `Views.why`."""
     me = context.name(context.me)
     if context.phase is not Phase.RUNNING:
-        lines = [f"{me} cannot act ({context.phase.value}): {ring_reason}"]
+        phase = context.phase.value
+        lines = [f"{me} cannot act ({phase}): {ring_reason.removeprefix(f'{phase}: ')}"]
         if barrier is not None and not barrier.complete:
             missing = ", ".join(context.name(node) for node in barrier.missing)
             lines.append(f"view {barrier.epoch} waits for {missing} to say that it is ready")

@@ -163,7 +163,13 @@ class Lab:
 
     def _run(self, name: str, words: list[str]) -> tuple[int, int]:
         """Start one of the lab's own processes; (pid, start time)."""
-        pid = trees.spawn([sys.executable, *words], self._places.log(name))
+        try:
+            pid = trees.spawn([sys.executable, *words], self._places.log(name))
+        except OSError as error:
+            raise Unavailable(
+                f"cannot start the lab's {name} ({sys.executable}): {error.strerror}",
+                next="see that this user may run it, and may write to the lab's directory",
+            ) from None
         # It is this lab's `down` that ends it and buries it, in this process or in another.
         found = process(pid)
         return (pid, found.start if found else 0)
@@ -241,7 +247,10 @@ class Lab:
 
         Raises as `spawn`; Refused: it runs."""
         self._has(part)
-        return self.spawn(node, part.argv(self._places, node), self.root(node) / part.log, once=True)
+        return self.spawn(
+            node, part.argv(self._places, node), self.root(node) / part.log,
+            once=f"{part.value} on {node}",
+        )
 
     def cut(self, node: str, other: str = "", way: Way = Way.BOTH, link: int | None = None) -> None:
         """Let packets of the host be lost; what is cut already stays cut.
@@ -252,6 +261,8 @@ class Lab:
             link: only on this link.
 
         Raises Refused: the hub can only cut a host off from all others, both ways."""
+        if other == node:
+            raise BadInput(f"{node} cannot be cut off from itself", next="name another host")
         others = [other] if other else [one for one in self.nodes if one != node]
         self._side.cut(self.number(node), [self.number(one) for one in others], way, link)
 
@@ -286,14 +297,18 @@ class Lab:
         argv: Sequence[str],
         out: Path | None = None,
         env: dict[str, str] | None = None,
-        once: bool = False,
+        once: str = "",
     ) -> int:
         """Start a program in the host's own tree; its pid.  Raises Unavailable if the host does not run,
         Refused if it is frozen: it would start it when it thaws, when nobody waits for it any more.
 
         Args:
-            once: Refused, too, if one that was started with these words has not ended."""
-        if self._report(node)["frozen"]:
+            once: its name; Refused, too, if one that was started with these words has not ended."""
+        report = self._report(node)
+        if not report["init"]:
+            state = "has crashed" if report["power"] == "on" else "is off"
+            raise Unavailable(f"{node} {state} and starts nothing", next=f"ringfence lab power {node} on")
+        if report["frozen"]:
             raise Refused(f"{node} is frozen and starts nothing", next=f"ringfence lab thaw {node}")
         request: Json = {"argv": list(argv), "out": str(out) if out else "", "env": env or {}, "once": once}
         return int(ask(self._places.init_socket(self._known(node)), request)["pid"])

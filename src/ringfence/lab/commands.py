@@ -124,7 +124,8 @@ def status(directory: Path, as_json: bool) -> None:
     for name in (carrier, "power"):
         click.echo(f"{name:<12} {'runs' if found[name] else 'DOWN'}")
     for name, host in found["hosts"].items():
-        state = "frozen" if host["frozen"] else host["power"]
+        crashed = host["power"] == "on" and not host["init"]
+        state = "frozen" if host["frozen"] else "crashed" if crashed else host["power"]
         outlets = " ".join(f"{outlet} {to}" for outlet, to in host["outlets"].items())
         more = [f"{device} lies: {lie}" for device, lie in host["lies"].items()]
         if not host["frozen"]:

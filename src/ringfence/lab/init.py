@@ -66,7 +66,7 @@ class _Programs:
     def asked(self, request: Json) -> Json:
         argv, out = list(request["argv"]), Path(request["out"]) if request.get("out") else Path(os.devnull)
         if request.get("once") and self._runs(shlex.join(argv)):
-            raise Refused("it runs already", next="ringfence lab status")
+            raise Refused(f"{request['once']} runs already", next="ringfence lab status")
         return {"pid": self.start(argv, out, dict(request.get("env") or {}))}
 
     def _runs(self, words: str) -> bool:

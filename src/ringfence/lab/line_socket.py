@@ -30,7 +30,8 @@ def ask(socket: Path, request: Json, timeout_s: float = 30.0) -> Json:
             with sock.makefile("rb") as file:
                 line = file.readline()
     except OSError as error:
-        raise Unavailable(f"nobody answers on {socket}: {error}", next="ringfence lab status") from None
+        why = error.strerror or error
+        raise Unavailable(f"nobody answers on {socket}: {why}", next="ringfence lab status") from None
     if not line:
         raise Unavailable(f"no answer on {socket}", next="ringfence lab status")
     answer: Json = msgspec.json.decode(line)

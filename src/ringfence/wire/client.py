@@ -100,7 +100,11 @@ class Leave(_Call, frozen=True):
 
 
 class JoinSpace(_Call, frozen=True):
+    """With wait_ms 0 it is refused where this node cannot act now, or the lockspace is frozen; else it waits,
+    and the client gives up."""
+
     lockspace: str
+    wait_ms: int | None = None
 
 
 class LeaveSpace(_Call, frozen=True):

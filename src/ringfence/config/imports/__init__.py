@@ -50,7 +50,8 @@ def carry_over(
         kinds[kind] = (file, data)
     found = _read(kinds)
     levels, notes = proving(found.levels, said)
-    return _cluster(found, name), levels, [*found.notes, *notes]
+    file = next(kinds[kind][0] for kind in (CLUSTER_CONF, COROSYNC_CONF) if kind in kinds)
+    return _cluster(file, found, name), levels, [*found.notes, *notes]
 
 
 def _kind(file: str, data: bytes) -> str:
@@ -102,15 +103,18 @@ def _reachable(node: NodeConfig) -> NodeConfig:
     return msgspec.structs.replace(node, addresses=addresses)
 
 
-def _cluster(found: Found, name: str) -> ClusterConfig:
+def _cluster(file: str, found: Found, name: str) -> ClusterConfig:
     timing = timing_for(found.token_ms) if found.token_ms else Timing()
     if found.post_join_delay_ms:
         timing = msgspec.structs.replace(timing, post_join_delay_ms=found.post_join_delay_ms)
     name = name or found.name
     if not name:
         raise BadInput("the files give the cluster no name", next="--name NAME")
-    nodes = tuple(_reachable(node) for node in sorted(found.nodes, key=lambda node: node.id))
-    check_links(nodes)
+    try:
+        nodes = tuple(_reachable(node) for node in sorted(found.nodes, key=lambda node: node.id))
+        check_links(nodes)
+    except BadInput as error:  # its cure is for who types the addresses
+        raise ConfigError(f"{file}: {error.message}", next="mend a copy of it, and import that") from None
     return ClusterConfig(
         name,
         ring="corosync",

@@ -40,7 +40,10 @@ class Found(msgspec.Struct, frozen=True):
 def short_names(found: Found) -> Found:
     """Nodes by the short names that hosts have for themselves (`hostname -s`), where those differ; their
     full names stay addresses.  A node that is an IP address gets "node" and its id."""
-    short = [f"node{node.id}" if family(node.name) else node.name.split(".")[0] for node in found.nodes]
+    short = [
+        f"node{node.id}" if family(node.name) else node.name.split(".")[0] or node.name
+        for node in found.nodes
+    ]
     if len(set(short)) < len(short):
         return found
     renamed = [(node, name) for node, name in zip(found.nodes, short, strict=True) if node.name != name]
@@ -75,11 +78,22 @@ def proving(
                 if name in NO_PROOF and name not in said:
                     notes.append(f"{part.device} of {node} ({name}): {NO_PROOF[name]}")
                     continue
+                notes += _lacking(part, node)
                 confirms = confirms_of(part.agent, said, "say it: --confirms {agent}={words}")
                 uses += [Use(part.device, part.agent, one, confirms) for one in _plugs(part, node, notes)]
             if uses:
                 found[node].append(uses)
     return found, notes
+
+
+def _lacking(part: Part, node: str) -> Iterator[str]:
+    stock = stock_agent(part.agent)
+    for key in stock.needs if stock is not None else ():
+        if not part.parameters.keys() & {key, OLD_WORDS[key]}:
+            yield (
+                f"{part.device} of {node} ({base_name(part.agent)}) has no {key}: it cannot know what to "
+                f"switch off; add it to its parameters in every ringfence.toml"
+            )
 
 
 def _plugs(part: Part, node: str, notes: list[str]) -> Iterator[dict[str, str]]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from ringfence.config.checks import is_secret
 from ringfence.config.setup.agents import OLD_WORDS, Sort, base_name, confirms_of, stock_agent
-from ringfence.config.setup.plan import Use
+from ringfence.config.setup.plan import Use, bmc_address
 from ringfence.core.cluster import Confirms
 from ringfence.core.errors import BadInput
 
@@ -22,6 +22,7 @@ def levels_of(words: Sequence[str], nodes: Sequence[str]) -> dict[str, list[list
     """
     levels: dict[str, list[list[Use]]] = {node: [] for node in nodes}
     seen: dict[tuple[str, ...], str] = {}
+    bmcs: dict[str, str] = {}
     for word in words:
         node, level, use = _word(word)
         if node not in levels:
@@ -34,6 +35,7 @@ def levels_of(words: Sequence[str], nodes: Sequence[str]) -> dict[str, list[list
                 next="give each its own address or plug",
             )
         seen[same] = node
+        _check_bmc(node, use, bmcs)
         mine = levels[node]
         level = level or len(mine) + 1
         if level > len(mine) + 1:
@@ -44,6 +46,21 @@ def levels_of(words: Sequence[str], nodes: Sequence[str]) -> dict[str, list[list
             mine.append([])
         mine[level - 1].append(use)
     return levels
+
+
+def _check_bmc(node: str, use: Use, bmcs: dict[str, str]) -> None:
+    """The address of another host's controller, copied by mistake, would switch that host off and prove this
+    one to be.
+
+    Args:
+        bmcs: whose each is, by its address; it learns of this one."""
+    address = bmc_address(use.agent, use.parameters)
+    owner = bmcs.setdefault(address, node) if address else node
+    if owner != node:
+        raise BadInput(
+            f"--fence {node}: {address} is the management controller of {owner} already",
+            next="give each host the address of its own",
+        )
 
 
 def _word(word: str) -> tuple[str, int, Use]:

@@ -82,8 +82,8 @@ def address_of(node: str, text: str) -> str:
         return text.lower()
     if address.is_loopback or address.is_unspecified or address.is_multicast:
         raise BadInput(f"{node}: {text} is no address at which other hosts reach it", next=_EXAMPLE)
-    if "%" in text:
-        raise BadInput(f"{node}: {text} means something else on every host", next="give one without %")
+    if address.version == 6 and address.is_link_local:  # with or without a %: corosync cannot bind it alone
+        raise BadInput(f"{node}: {text} means something else on every host", next="give a unique one")
     return str(address)
 
 

@@ -6,13 +6,14 @@ import msgspec
 
 from ringfence.config.checks import check_cluster, is_secret
 from ringfence.config.corosync_conf import render_corosync
-from ringfence.config.setup.agents import Sort, base_name, stock_agent
+from ringfence.config.setup.agents import OLD_WORDS, Sort, base_name, stock_agent
 from ringfence.config.setup.nodes import family
 from ringfence.core.cluster import ClusterConfig, Confirms, DeviceConfig, Level, Timing
 from ringfence.core.errors import BadInput
 
 OTHER_WAYS = ("identity_file", "password_script", "passwd_script")
 """With one of these an agent asks for no password."""
+MOST_TRIED = 16
 RESERVED = ("secrets", "NEXT.txt")
 """What stands beside the hosts' directories."""
 
@@ -58,7 +59,10 @@ class Plan(msgspec.Struct, frozen=True):
     def warnings(self) -> list[str]:
         """What the user must know before he trusts it."""
         config = self.config
-        return [*_unfenced(config), *_fenced_badly(config), *_slow(config.timing), *_by_name(config)]
+        return [
+            *_unfenced(config), *_fenced_badly(config), *_slow(config.timing), *_by_name(config),
+            *_odd_hosts(config),
+        ]  # fmt: skip
 
 
 def plan_of(
@@ -204,6 +208,40 @@ def _by_name(config: ClusterConfig) -> list[str]:
     ]
 
 
+def _odd_hosts(config: ClusterConfig) -> list[str]:
+    found = []
+    dotted = [node.name for node in config.nodes if "." in node.name]
+    if dotted:
+        found.append(
+            f"`hostname -s` prints no dot, and {', '.join(dotted)} has one: its daemon finds itself in "
+            f"ringfence.toml only if `systemctl edit ringfence` says the name; give short names"
+        )
+    if len(config.nodes) > MOST_TRIED:
+        found.append(f"{len(config.nodes)} hosts: clusters of more than {MOST_TRIED} were never tried")
+    return found
+
+
+def bmc_address(agent: str, parameters: Mapping[str, str]) -> str:
+    """Of a management controller: it is one host's, whoever logs in and by whichever agent.  Else empty."""
+    stock = stock_agent(agent)
+    if stock is None or stock.sort is not Sort.BMC:
+        return ""
+    address = parameters.get("ip", parameters.get(OLD_WORDS["ip"], ""))
+    port = parameters.get("ipport", "")
+    return f"{address} port {port}" if address and port else address
+
+
+def _bmc_owners(config: ClusterConfig) -> dict[str, list[str]]:
+    devices = {device.name: device for device in config.devices}
+    owners: dict[str, list[str]] = {}
+    for node in config.nodes:
+        used = [devices[name] for level in node.levels for name in level.devices]
+        for address in {bmc_address(one.agent, one.parameters): None for one in used}:
+            if address:
+                owners.setdefault(address, []).append(node.name)
+    return owners
+
+
 def _fenced_badly(config: ClusterConfig) -> list[str]:
     found = []
     stock = {device.name: stock_agent(device.agent) for device in config.devices}
@@ -219,6 +257,12 @@ def _fenced_badly(config: ClusterConfig) -> list[str]:
             f"controller with it: nothing can be proven, and the others wait for a person. A switched outlet "
             f"as second level ends that"
         )
+    for address, owners in _bmc_owners(config).items():
+        if len(owners) > 1:
+            found.append(
+                f"{address} is the management controller of {' and of '.join(owners)}: it switches one host, "
+                f"and would vouch for the other, which runs on; give each the address of its own"
+            )
     for device in config.devices:
         if base_name(device.agent) == "fence_redfish" and "systems_uri" not in device.parameters:
             found.append(

@@ -1,8 +1,10 @@
 """Writes a cluster's directory: all of it, or nothing.
 
 It is written beside its place and then moved there.  What is there already is replaced only if asked, only
-if it is such a directory, and what a person or chance made in it (authkey, secrets filled in) goes on."""
+if it is such a directory, and what a person or chance made in it (authkey, node ids, secrets filled in) goes
+on."""
 
+import itertools
 import os
 import shutil
 import tempfile
@@ -11,10 +13,11 @@ from pathlib import Path
 
 import msgspec
 
+from ringfence.config.load import parse
 from ringfence.config.secrets import parse_secrets
 from ringfence.config.setup.files import CLOSED, File
 from ringfence.config.setup.plan import Plan
-from ringfence.core.errors import BadInput, Refused
+from ringfence.core.errors import BadInput, ConfigError, Refused
 
 MARK = "NEXT.txt"
 KEY_SIZES = range(128, 4097)
@@ -24,16 +27,30 @@ class Kept(msgspec.Struct, frozen=True):
     """What an earlier directory of this cluster holds that no command line can say again."""
 
     authkey: bytes = b""
+    ids: dict[str, int] = {}
+    """By node name."""
     secrets: dict[str, dict[str, str]] = {}
 
     def into(self, plan: Plan) -> Plan:
-        """With what was filled in; what the plan says itself wins."""
+        """With what was filled in; what the plan says itself wins.
+
+        Hosts that stay keep their node ids, and newcomers get ids that nobody had: in what hosts remember a
+        node is its id, so when a host is taken out the others must not move up."""
         filled = []
         for secret in plan.secrets:
             values = {**self.secrets.get(secret.device, {}), **secret.values}
             missing = () if values else secret.missing
             filled.append(msgspec.structs.replace(secret, values=values, missing=missing))
-        return msgspec.structs.replace(plan, secrets=tuple(filled))
+        plan = msgspec.structs.replace(plan, secrets=tuple(filled))
+        if plan.imported:  # there the ids are those of the cluster that runs
+            return plan
+        fresh = itertools.count(max(self.ids.values(), default=0) + 1)
+        nodes = [
+            msgspec.structs.replace(node, id=self.ids.get(node.name) or next(fresh))
+            for node in plan.config.nodes
+        ]
+        config = msgspec.structs.replace(plan.config, nodes=tuple(sorted(nodes, key=lambda node: node.id)))
+        return msgspec.structs.replace(plan, config=config)
 
 
 def kept_from(out: Path, force: bool) -> Kept:
@@ -67,7 +84,17 @@ def _kept_from(out: Path, force: bool) -> Kept:
         )
     keys = [path.read_bytes() for path in sorted(out.glob("*/authkey"))]
     secrets = {path.name: parse_secrets(path) for path in sorted((out / "secrets").glob("*"))}
-    return Kept(next((key for key in keys if len(key) in KEY_SIZES), b""), secrets)
+    return Kept(next((key for key in keys if len(key) in KEY_SIZES), b""), _ids(out), secrets)
+
+
+def _ids(out: Path) -> dict[str, int]:
+    """Of the first host's file that can be read; a person may have edited them."""
+    for path in sorted(out.glob("*/ringfence.toml")):
+        try:
+            return {node.name: node.id for node in parse(path.read_text(encoding="utf-8")).cluster.nodes}
+        except (ConfigError, UnicodeDecodeError):
+            continue
+    return {}
 
 
 def write(files: Sequence[File], out: Path) -> None:

@@ -91,7 +91,7 @@ def vgcreate(call: VgCreate) -> Command:
     global_lock = yield from lock_global()
     disks = yield from read_disks()
     if any(found.vg.name == call.vg for found in disks.vgs):
-        raise BadInput(f'A volume group called "{call.vg}" already exists.', next="choose another name")
+        raise BadInput(f'A volume group called "{call.vg}" already exists', next="choose another name")
     me, uuids = yield from fresh_uuids(1 + len(call.devices))
     plans, members = yield from _members(disks, call, uuids[1:])
     maker = Maker(f"ringfence vgcreate {call.vg}", me.name, me.now_wall_s)
