@@ -25,7 +25,6 @@ from cluster_lab import (
 
 from ringfence.client import connect
 from ringfence.lab.cluster import TIMING, Lab
-from ringfence.lab.layout import layout
 
 
 @pytest.fixture
@@ -204,7 +203,7 @@ def test_a_block_service_that_stands_still_or_is_gone_is_told(two: Lab) -> None:
 
 def test_a_hub_that_stood_still_costs_nobody_anything(two: Lab) -> None:
     make_volume(two, ONE)
-    hub, _ = layout(two.disk.parent).kept().hub
+    hub = two.carrier().pid
     worker = pid_of(two, ONE, "ringfence.block.worker")
     silent_s = TIMING.silent_ms / 1000
     time.sleep(silent_s)  # long enough in peace for everybody to trust what it hears

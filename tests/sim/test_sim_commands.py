@@ -25,7 +25,7 @@ def test_parameters_first_and_no_replay_line_if_all_is_well(capsys: pytest.Captu
 @pytest.mark.parametrize(
     ("words", "code", "what"),
     [
-        (["1", "--faults", "swarm", "--mutant", "no-freeze"], 10, "SAFETY: "),
+        (["2", "--faults", "swarm", "--mutant", "no-freeze"], 10, "SAFETY: "),
         (["1", "--mutant", "grants-untold", "--strikes", "2"], 11, "LIVENESS: 11: "),
     ],
 )
@@ -89,10 +89,10 @@ def test_two_stories_have_their_exit_code(
 
 
 def test_values_for_programs(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["sim", "1", "--faults", "swarm", "--mutant", "no-freeze", "--json"]) == 10
+    assert main(["sim", "2", "--faults", "swarm", "--mutant", "no-freeze", "--json"]) == 10
     told = json.loads(capsys.readouterr().out)
     assert told["failure"].startswith("safety ")
-    assert told["replay"] == "ringfence sim 1 --faults swarm --mutant no-freeze"
+    assert told["replay"] == "ringfence sim 2 --faults swarm --mutant no-freeze"
     assert sum(told["faults"].values()) == len(told["plan"]) > 0
 
 
@@ -100,7 +100,7 @@ def test_what_was_shrunk_is_replayed_from_its_file(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = str(tmp_path / "no-freeze.txt")
-    words = ["1", "--faults", "swarm", "--mutant", "no-freeze", "--shrink", "--out", file]
+    words = ["2", "--faults", "swarm", "--mutant", "no-freeze", "--shrink", "--out", file]
     assert main(["sim", *words]) == 10
     assert main(["sim", "--replay", file, "--mutant", "no-freeze"]) == 10
     assert main(["sim", "--replay", file]) == 0
@@ -118,7 +118,7 @@ def test_the_first_seed_that_fails_ends_a_search_and_is_shrunk(capsys: pytest.Ca
     words = ["--seeds", "100", "--faults", "swarm", "--mutant", "no-freeze", "--processes", "1"]
     assert main(["sim", "1", *words, "--limit", "5"]) == 10
     said = capsys.readouterr().out
-    assert "replay: ringfence sim 1 --faults swarm --mutant no-freeze" in said
+    assert "replay: ringfence sim 2 --faults swarm --mutant no-freeze" in said
     assert "shrunk to " in said
 
 
