@@ -522,7 +522,16 @@ def test_config_apply_of_a_wrong_file_asks_nobody(daemon: CannedDaemon, run: Run
 
 def test_leave(daemon: CannedDaemon, run: Run) -> None:
     ran = run("leave")
-    assert (ran.code, ran.out, daemon.calls) == (0, "left the cluster\n", [calls.Leave()])
+    assert (ran.code, ran.out, ran.err) == (0, "left the cluster\n", "")
+    assert daemon.calls == [calls.Status(), calls.Leave()]
+
+
+def test_leave_says_what_it_waits_for(daemon: CannedDaemon, run: Run) -> None:
+    stuck = {"node": "n1", "ready": False, "blocked_by": ["n1: no quorum: n2, n3 missing"]}
+    daemon.answer = lambda call: stuck if isinstance(call, calls.Status) else {}
+    ran = run("leave")
+    assert (ran.code, ran.out) == (0, "left the cluster\n")
+    assert ran.err.startswith("n1: no quorum: n2, n3 missing: it cannot leave cleanly before that ends")
 
 
 def test_an_error_of_the_daemon_is_one_line_whatever_is_in_it(daemon: CannedDaemon, run: Run) -> None:

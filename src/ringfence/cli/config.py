@@ -138,8 +138,18 @@ def _load(file: Path | None, root: Path | None) -> tuple[Loaded, Path]:
 @daemon_options
 @json_option
 def leave(socket: str | None, root: Path | None, as_json: bool) -> None:
-    """Close all volumes, leave the cluster cleanly and end the daemon."""
+    """Close all volumes, leave the cluster cleanly and end the daemon.
+
+    That needs a quorum, to which it can be said: without one it waits, and says for what."""
     with open_daemon(socket, root) as daemon:
+        status = daemon.status()
+        if not status.get("ready", True):
+            why = next(iter(status.get("blocked_by", [])), f"{status['node']} is not ready")
+            click.echo(
+                f"{why}: it cannot leave cleanly before that ends, and waits (Ctrl-C); a host that is "
+                "switched off meanwhile is fenced by the others",
+                err=True,
+            )
         answer = daemon.call(calls.Leave())
     if as_json:
         print_json(answer if isinstance(answer, dict) else {})
