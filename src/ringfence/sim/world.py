@@ -143,6 +143,7 @@ class World:
         self.scenario = scenario
         scheduler = self.scheduler = Scheduler(scenario.seed)
         ids = list(range(1, scenario.nodes + 1))
+        self._replacements: list[Host] = []
         self.config = _config(ids)
         self.ring = SimRing(
             scheduler.stream("ring"), TIMING.token_ms, totem=scenario.ring == "totem", nodes=len(ids)
@@ -214,6 +215,7 @@ class World:
         other.boots = ANOTHERS_BOOTS
         scheduler.note(f"another machine is {host.name} now")
         other.power_on()
+        self._replacements.append(other)
         scheduler.after(for_ms, other.power_off)
 
     def _make_disks(self) -> Metadata:
@@ -346,6 +348,8 @@ class World:
         self.ring.go_on()
         self.ring.slow_ms = 0
         self.power.calm()
+        for other in self._replacements:
+            other.power_off()  # before the host in whose place it is goes on
         for host in self.hosts:
             host.own_disk = OwnDisk.GOOD
             host.block.stuck = False
