@@ -10,6 +10,10 @@ which nothing but Ready counts, for each member's own frames of the earlier view
 its number, an entry counting right after the one that it follows.  So what a gap or a repetition alone would
 do cannot be seen: no ring that keeps the order of a sender brings either.
 
+Taken out without a proof that its rule is needless: "a grant is told in a later view with the token of its
+own".  It fell while a thawed node took in at once what it alone was told; since that waits (`late-words`) no
+seed shows it.
+
 Not here, for they are not built: the rules of the model about marks on disks.  "An actor's receipt alone
 counts" is `bound-of-one`, "two nodes purge without evidence" is `no-evidence`, "a value block from the wrong
 holder" is `values-of-readers`, "the empty joiner sends the state" is `empty-carries`, "a readiness check is

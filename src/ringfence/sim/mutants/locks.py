@@ -109,26 +109,6 @@ def _() -> list[Change]:
     return [(Resource, "purge", purge)]
 
 
-@mutant(
-    "old-grants-told",
-    "a grant is told in a later view with the token of its own; and a thawed node's own words count at once",
-    story="all-apart",
-)
-def _() -> list[Change]:
-    def tell(self: Any) -> list[Any]:
-        state, outs = self._context.running, []
-        for where, waiting in list(self._waiting.items()):
-            if state is not None and not state.blocking(where[0]) and self._context.may_report:
-                del self._waiting[where]
-                effect = waiting.effect
-                outs += self._locks.on_granted(
-                    *where, effect.mode, waiting.token, effect.lvb, effect.lvb_valid, effect.demoted
-                )
-        return outs
-
-    return [(Grants, "tell", tell), (views.Views, "_moves", property(lambda self: True))]
-
-
 @mutant("lockstop-forgets", "who leaves a lockspace forgets which victims were in it", story="stopped")
 def _() -> list[Change]:
     def apply(state: ClusterState, life: Life, item: Submitted) -> list[Fact]:
