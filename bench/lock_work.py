@@ -8,6 +8,7 @@ import json
 import os
 import select
 import socket
+import statistics
 import subprocess
 import sys
 import threading
@@ -148,6 +149,19 @@ def pong(path: str, cpu: int) -> None:
 
 
 # -- in the bench -----------------------------------------------------------------------
+
+
+def us(took_ns: list[int]) -> dict[str, float]:
+    ordered = sorted(took_ns)
+    return {
+        "p50": statistics.median(ordered) / 1000,
+        "p99": ordered[min(len(ordered) - 1, len(ordered) * 99 // 100)] / 1000,
+    }
+
+
+def medians(rounds: list[dict[str, Any]]) -> dict[str, Any]:
+    """Of each figure, over the rounds."""
+    return {key: statistics.median(one[key] for one in rounds) for key in rounds[0]}
 
 
 class Worker:

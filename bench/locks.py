@@ -13,7 +13,6 @@ import argparse
 import contextlib
 import json
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -25,7 +24,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parent))  # as a script, and when a test loads it
 
 from lock_peers import SERVERS, Missing
-from lock_work import Worker, hand_overs, in_turns, ping_pong, throughput
+from lock_work import Worker, hand_overs, in_turns, medians, ping_pong, throughput, us
 
 OURS, CACHED, COROSYNC = "ringfence", "ringfence cached", "ringfence corosync"
 PEERS = ("postgresql", "redis", "zookeeper", "etcd", "sanlock")
@@ -55,14 +54,6 @@ class Sizes:
 
 
 # -- measuring ---------------------------------------------------------------------------
-
-
-def us(took_ns: list[int]) -> Found:
-    ordered = sorted(took_ns)
-    return {
-        "p50": statistics.median(ordered) / 1000,
-        "p99": ordered[min(len(ordered) - 1, len(ordered) * 99 // 100)] / 1000,
-    }
 
 
 def pair(system: str, where: Found, sizes: Sizes) -> Found:
@@ -114,7 +105,7 @@ def measure(systems: list[str], rounds: int, sizes: Sizes, say: Callable[[str], 
                     found = take(system, running[OURS if system == CACHED else system], sizes)
                     taken.setdefault(what, {}).setdefault(system, []).append(found)
     return {
-        what: {system: _medians(rounds) for system, rounds in by_system.items()}
+        what: {system: medians(rounds) for system, rounds in by_system.items()}
         for what, by_system in taken.items()
     }
 
@@ -129,10 +120,6 @@ def _started(
             yield system, stack.enter_context(SERVERS[system](place))
         except Missing as error:
             say(f"{system} is left out: {error}")
-
-
-def _medians(rounds: list[Found]) -> Found:
-    return {key: statistics.median(one[key] for one in rounds) for key in rounds[0]}
 
 
 def scale(quick: bool) -> Found:

@@ -23,7 +23,6 @@ machine; ratios hold."""
 import argparse
 import json
 import os
-import statistics
 import sys
 import tempfile
 import time
@@ -33,7 +32,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))  # as a script, and when a test loads it
 
-from lock_work import Worker, hand_overs
+from lock_work import Worker, hand_overs, medians, us
 from ring_setup import init_to_lock
 
 from ringfence.core.cluster import Timing
@@ -184,7 +183,7 @@ def measure(what: list[str], rounds: int, sizes: Sizes, say: Say) -> Found:
         if "init" in what:
             say("init, two hosts")
             taken = [init_to_lock(directory / f"init{number}") for number in range(rounds)]
-            found["init"] = _medians(taken)
+            found["init"] = medians(taken)
     return found
 
 
@@ -197,7 +196,7 @@ def _locks(rounds: int, sizes: Sizes, directory: Path, say: Say) -> Found:
                 place = directory / f"{name}{nodes}.{number}"
                 for measure, took_ns in locks(ring, nodes, sizes, place).items():
                     taken.setdefault(f"{measure}, {name}, {nodes}", []).append(us(took_ns))
-    return {what: _medians(each) for what, each in taken.items()}
+    return {what: medians(each) for what, each in taken.items()}
 
 
 def _failovers(rounds: int, sizes: Sizes, directory: Path, say: Say) -> Found:
@@ -209,20 +208,8 @@ def _failovers(rounds: int, sizes: Sizes, directory: Path, say: Say) -> Found:
             place.mkdir()
             each = list(failovers(ring, timing_for(token_ms), rounds, sizes, place))
             worst_ms = max(one["over_ms"] for one in each)
-            found[f"{name}, {token_ms}"] = {**_medians(each), "worst_over_ms": worst_ms}
+            found[f"{name}, {token_ms}"] = {**medians(each), "worst_over_ms": worst_ms}
     return found
-
-
-def us(took_ns: list[int]) -> Found:
-    ordered = sorted(took_ns)
-    return {
-        "p50": statistics.median(ordered) / 1000,
-        "p99": ordered[min(len(ordered) - 1, len(ordered) * 99 // 100)] / 1000,
-    }
-
-
-def _medians(rounds: list[Found]) -> Found:
-    return {key: statistics.median(one[key] for one in rounds) for key in rounds[0]}
 
 
 # -- telling -------------------------------------------------------------------------------------
