@@ -5,11 +5,11 @@ nothing is guessed, no key is ignored.  What was loaded renders to a file that l
 
 from ringfence.config.checks import check_cluster
 from ringfence.config.corosync_conf import differences, parse_corosync, render_corosync
-from ringfence.config.digest import digest
 from ringfence.config.load import Loaded, load, parse
 from ringfence.config.paths import Paths
 from ringfence.config.render import render
 from ringfence.config.secrets import read_secrets
+from ringfence.engine.digest import digest_of_config as digest
 
 __all__ = [
     "Loaded",
