@@ -18,7 +18,7 @@ from ringfence.core.ids import Epoch, Life, Token
 from ringfence.core.modes import Mode
 from ringfence.engine.digest import digest_of, digest_of_state
 from ringfence.engine.state import ClusterState
-from ringfence.wire import CHECKUPS, DEADLOCKS, SPEAKS, Speaks, checkup, entries, ring
+from ringfence.wire import CHECKUPS, DEADLOCKS, FENCING, SPEAKS, Speaks, checkup, entries, ring
 from ringfence.wire import client as calls
 from ringfence.wire.client import Reply, Request
 
@@ -80,8 +80,16 @@ SAMPLES: dict[str, Any] = {
     "Waits": entries.Waits(LIFE, 4, (CLIENT_LOCK,)),
     "AskHosts": entries.AskHosts(4),
     "HostSays": entries.HostSays(LIFE, 4, HOST),
+    "AgentSaid": entries.AgentSaid(OTHER, 3, entries.DeviceWord("apc[5]", "off", "off", "done", 4)),
+    "PowerOnBegan": entries.PowerOnBegan(OTHER, 2),
+    "PowerOnEnded": entries.PowerOnEnded(
+        OTHER, 2, False, "no answer", (entries.DeviceWord("bmc1", "on", "unknown", "no", 4),), 1000
+    ),
 }  # fmt: skip
-NEW = {"SearchDeadlock": DEADLOCKS, "Waits": DEADLOCKS, "AskHosts": CHECKUPS, "HostSays": CHECKUPS}
+NEW = {
+    "SearchDeadlock": DEADLOCKS, "Waits": DEADLOCKS, "AskHosts": CHECKUPS, "HostSays": CHECKUPS,
+    "AgentSaid": FENCING, "PowerOnBegan": FENCING, "PowerOnEnded": FENCING,
+}  # fmt: skip
 """Entries that came with a later protocol than the first."""
 
 

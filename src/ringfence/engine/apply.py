@@ -9,7 +9,7 @@ import msgspec
 
 from ringfence.core.evidence import Evidence, EvidenceKind
 from ringfence.core.ids import Life
-from ringfence.engine import spaces
+from ringfence.engine import powering, spaces
 from ringfence.engine.facts import (
     AttemptGranted,
     ConfigAccepted,
@@ -53,7 +53,7 @@ def _began(state: ClusterState, life: Life, entry: entries.AttemptBegan) -> list
     if entry.number != victim.number + 1 or state.domain.actor_for(victim, state.ready) != life.node:
         return []
     state.domain.began(entry.life, life.node, entry.level, entry.number, state.wall_ms)
-    devices = list(state.config.levels_of(entry.life.node)[entry.level].names)
+    devices = [use.label for use in state.config.levels_of(entry.life.node)[entry.level].uses]
     what = (
         f"{state.name(life.node)} starts attempt {entry.number} to fence {state.name(entry.life.node)}: "
         f"level {entry.level + 1} ({', '.join(devices)})"
@@ -97,6 +97,9 @@ def _ended(state: ClusterState, life: Life, entry: entries.AttemptEnded) -> list
         "number": entry.number,
         "passed": entry.passed,
         "words": [msgspec.to_builtins(word) for word in entry.words],
+        "agents_ms": entry.agents_ms,
+        "waits_ms": entry.waits_ms,
+        "ours_ms": entry.ours_ms,
     }
     facts: list[Fact] = [Noted("attempt-ended", entry.verdict, fields)]
     if entry.contradicted:
@@ -111,6 +114,11 @@ def _ended(state: ClusterState, life: Life, entry: entries.AttemptEnded) -> list
         )
         facts += record_incident(state, incident)
     return facts
+
+
+def _agent_said(state: ClusterState, life: Life, entry: entries.AgentSaid) -> list[Fact]:
+    state.domain.said(entry.life, life.node, entry.number, entry.word)
+    return []
 
 
 def _due(state: ClusterState, life: Life, entry: entries.VictimDue) -> list[Fact]:
@@ -237,4 +245,7 @@ _HANDLERS: dict[type, Callable[[ClusterState, Life, Any], list[Fact]]] = {
     entries.Waits: _waits,
     entries.AskHosts: _ask_hosts,
     entries.HostSays: _host_says,
+    entries.AgentSaid: _agent_said,
+    entries.PowerOnBegan: powering.began,
+    entries.PowerOnEnded: powering.ended,
 }

@@ -296,7 +296,9 @@ class Requests:
         volumes, broken, trouble = yield from self._look_at_paths()
         exports = [msgspec.to_builtins(volume) for volume in volumes]
         wrong = [*broken.values(), *([trouble] if trouble else [])]
-        return reports.status(self._context, exports, self._views.barrier, self._views.why, wrong)
+        return reports.status(
+            self._context, exports, self._views.barrier, self._views.why, wrong, doing=self._fencer.doing
+        )
 
     def _why(self, target: str) -> Command:
         _, broken, trouble = yield from self._look_at_paths()
@@ -304,7 +306,7 @@ class Requests:
         if where is None and target.count("/") == 1:
             where = yield from _resolve(target)
         explanation = Explanation(
-            self._context, self._locker, self.locks, self._views.barrier, self._views.why
+            self._context, self._locker, self.locks, self._views.barrier, self._views.why, self._fencer.doing
         )
         answer = explanation.of(target, where)
         about_all = target in ("", self._context.name(self._context.me))
