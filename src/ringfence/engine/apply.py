@@ -74,11 +74,14 @@ def _began(state: ClusterState, life: Life, entry: entries.AttemptBegan) -> list
 
 def _ended(state: ClusterState, life: Life, entry: entries.AttemptEnded) -> list[Fact]:
     victim = state.domain.victim(entry.life)
-    if victim is None or victim.current is None or victim.current.number != entry.number:
+    if victim is None:  # its evidence, right before, was all that the purge had waited for
+        over = [one for one in state.domain.fenced if (one.life, one.number) == (entry.life, entry.number)]
+        return [_ended_note(life, one.next_level, entry) for one in over]
+    if victim.current is None or victim.current.number != entry.number:
         return []
     if victim.current.actor != life.node:
         return []
-    level = victim.current.level
+    level = victim.current.level + 1
     state.domain.ended(
         entry.life,
         entry.number,
@@ -89,19 +92,7 @@ def _ended(state: ClusterState, life: Life, entry: entries.AttemptEnded) -> list
         ready=state.ready,
         levels=len(state.config.levels_of(entry.life.node)),
     )
-    fields = {
-        "node": entry.life.node,
-        "life": str(entry.life),
-        "actor": life.node,
-        "level": level + 1,
-        "number": entry.number,
-        "passed": entry.passed,
-        "words": [msgspec.to_builtins(word) for word in entry.words],
-        "agents_ms": entry.agents_ms,
-        "waits_ms": entry.waits_ms,
-        "ours_ms": entry.ours_ms,
-    }
-    facts: list[Fact] = [Noted("attempt-ended", entry.verdict, fields)]
+    facts: list[Fact] = [_ended_note(life, level, entry)]
     if entry.contradicted:
         state.domain.contradicted(entry.contradicted)
         incident = Incident(
@@ -114,6 +105,22 @@ def _ended(state: ClusterState, life: Life, entry: entries.AttemptEnded) -> list
         )
         facts += record_incident(state, incident)
     return facts
+
+
+def _ended_note(actor: Life, level: int, entry: entries.AttemptEnded) -> Noted:
+    fields = {
+        "node": entry.life.node,
+        "life": str(entry.life),
+        "actor": actor.node,
+        "level": level,
+        "number": entry.number,
+        "passed": entry.passed,
+        "words": [msgspec.to_builtins(word) for word in entry.words],
+        "agents_ms": entry.agents_ms,
+        "waits_ms": entry.waits_ms,
+        "ours_ms": entry.ours_ms,
+    }
+    return Noted("attempt-ended", entry.verdict, fields)
 
 
 def _agent_said(state: ClusterState, life: Life, entry: entries.AgentSaid) -> list[Fact]:
