@@ -7,6 +7,7 @@ import pytest
 from engine_ring import AGENT_MS, TICK_MS, TIMING, World
 
 from ringfence.core.cluster import ClusterConfig, Confirms, DeviceConfig, Level, Use
+from ringfence.core.errors import Refused
 from ringfence.core.evidence import Power
 from ringfence.fencing.power_on import TRIES
 from ringfence.wire import FENCING, Speaks
@@ -360,3 +361,33 @@ def test_a_node_that_is_not_let_in_gets_no_way_to_the_storage(tmp_path: Path) ->
     world = World(tmp_path, 3, members=(1,), shape=with_scsi)
     world.pass_ms(3000)
     assert not told(world), "alone it is in no primary view"
+
+
+def test_no_volume_is_written_before_the_way_to_the_storage_is_open(tmp_path: Path) -> None:
+    world = World(tmp_path, 3, shape=with_scsi)
+    world.pass_ms(3000)
+    one = world.hosts[1]
+    one.do(calls.VgCreate("vg0", (str(world.image),), shared=True))
+    one.do(calls.LvCreate("vg0", "vm1", size_bytes=8 << 20))
+    world.pass_ms(1000)
+    one.do(calls.LvChange("vg0", "vm1", "n"))
+    world.says["scsi", "on"] = Power.UNKNOWN
+    three = world.hosts[3]
+    three.kill()
+    world.view(1, 2, how="procdown")
+    world.run()
+    three.start()
+    world.view(1, 2, 3)
+    world.run()
+    world.until(lambda: "power-on-failed" in three.kinds())
+    with pytest.raises(Refused, match=r"again failed: scsi\[3\]: as scripted"):
+        three.do(calls.LvChange("vg0", "vm1", "ey"))
+    assert not three.paths
+    one.do(calls.LvChange("vg0", "vm1", "ey"))
+    world.pass_ms(200)
+    one.do(calls.LvChange("vg0", "vm1", "n"))
+    del world.says["scsi", "on"]
+    world.until(lambda: "power-on-done" in three.kinds()[three.kinds().index("power-on-failed") :])
+    world.pass_ms(200)
+    three.do(calls.LvChange("vg0", "vm1", "ey", wait_ms=None))
+    assert three.paths

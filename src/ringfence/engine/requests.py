@@ -39,6 +39,7 @@ from ringfence.engine.orders import (
 )
 from ringfence.engine.tasks import Tasks, joined
 from ringfence.engine.views import Views
+from ringfence.fencing.power_on import explain
 from ringfence.locks.deadlock import Ring
 from ringfence.volumes.plan import find_lv
 from ringfence.wire import client as calls
@@ -187,6 +188,8 @@ class Requests:
             self._must_act()
         if lets_go:
             self._must_have_taken_over()
+        elif changes and not isinstance(call, calls.VgChange):
+            self._must_reach_storage()
         if isinstance(call, calls.VgChange) and call.vg:
             self.stopped = [vg for vg in self.stopped if vg != call.vg]
             if call.action == "lockstop":
@@ -268,6 +271,21 @@ class Requests:
                 f"{context.name(context.me)} cannot act now: {self._views.why}",
                 node=context.name(context.me),
                 next="ringfence why",
+                retry=True,
+            )
+
+    def _must_reach_storage(self) -> None:
+        """Raises Refused while this node's way to the storage is not open again.
+
+        What it wrote before then would fail; or not, where nobody has reserved anything yet, and then it
+        could not be cut off: what is not registered cannot be preempted."""
+        state = self._context.running
+        own = [one for one in state.power_ons if one.life == self._context.life] if state else []
+        if state is not None and own:
+            raise Refused(
+                f"no volume is written yet: {explain(state.config, own[0])}",
+                node=self._context.name(self._context.me),
+                next="mend the device, then try again",
                 retry=True,
             )
 
