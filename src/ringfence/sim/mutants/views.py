@@ -19,7 +19,11 @@ def _() -> list[Change]:
     return [(Barrier, "_outdated", lambda self, top: False)]
 
 
-@mutant("longest-state", "the longest state goes on, though it lacks what other members have heard")
+@mutant(
+    "longest-state",
+    "the longest state goes on, though it lacks what other members have heard",
+    story="thaws-apart",
+)
 def _() -> list[Change]:
     return [(Barrier, "_begins", lambda self, ready, longer: ready.position <= longer.position)]
 
