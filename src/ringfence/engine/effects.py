@@ -56,6 +56,8 @@ class RunAgent(_Effect, frozen=True):
     """off | on | status."""
     timeout_ms: int
     nodename: str
+    parameters: dict[str, str] = {}
+    """Of the plug that is meant: handed to the agent over the device's own."""
 
 
 class CancelAgent(_Effect, frozen=True):
