@@ -131,10 +131,10 @@ class AgentRunner:
         with contextlib.closing(Running([find_agent(device.agent)], kept_bytes)) as running:
             late = await running.ended(stdin, stop, limit_s)
             code = await running.buried()
-            # The answer last, for the end is kept: that an agent found a plug "Already OFF" must not be
-            # hidden by what it complains of.
-            words = _clean(f"{running.err.text(secrets)}\n{running.out.text(secrets)}", secrets)
-            out = "" if running.out.cut else running.out.text(secrets)
+            out, err = running.out.text(secrets), running.err.text(secrets)
+            # Of a success the last word is on stdout ("Success: Already OFF"), whatever stderr warns of.
+            words = _clean(f"{err}\n{out}" if code == 0 else err or out, secrets)
+            out = "" if running.out.cut else out
         if late or code is None:
             why = "cancelled" if stop.is_set() else f"no answer within {limit_s:.3g} s: killed"
             return _Said(None, f"{why}; {words}" if words else why)
