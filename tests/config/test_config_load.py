@@ -1,6 +1,7 @@
 """ringfence.toml: what is good loads and renders back equal; what is wrong is one line with a cure."""
 
 import os
+import re
 from pathlib import Path
 
 import msgspec
@@ -9,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ringfence.config import Loaded, Paths, check_cluster, digest, load, parse, read_secrets, render
-from ringfence.core.cluster import ClusterConfig, Confirms, DeviceConfig, Level, NodeConfig, Timing
+from ringfence.core.cluster import ClusterConfig, Confirms, DeviceConfig, Level, NodeConfig, Timing, Use
 from ringfence.core.errors import EXIT_FAILED, ConfigError
 
 GOOD = """
@@ -379,3 +380,62 @@ def test_the_manual_page_s_example_is_good() -> None:
     assert parse(example).cluster.two_node
     for name in Timing.__struct_fields__:
         assert f"{name} ({getattr(Timing(), name)})" in page.replace("\n", " "), "its defaults are the code's"
+
+
+def test_a_level_names_plugs_and_what_is_written_loads_back() -> None:
+    text = FENCED
+    cluster = parse(text).cluster
+    first, second = cluster.node_named("n1").levels
+    assert (first.names, first.parallel) == (("ipmi-n1",), False)
+    assert second.uses == (Use("apc", {"plug": "5"}), Use("apc", {"plug": "6"}))
+    assert [use.label for use in second.uses] == ["apc[5]", "apc[6]"]
+    assert second.parallel
+    assert (cluster.node_named("n1").fence_delay_ms, cluster.fencing) == (5000, "pacemaker")
+    assert cluster.evidence == ("power", "operator")
+    apc = cluster.device("apc")
+    assert (apc.sessions, apc.settle_ms, apc.looks, apc.look_every_ms) == (2, 1000, 5, 4000)
+    assert parse(render(cluster)).cluster == cluster
+
+
+@pytest.mark.parametrize(
+    ("good", "bad", "said"),
+    [
+        ('plug = "6"', 'plug = "5"', "names device 'apc[5]' twice"),
+        ('device = "apc", plug = "6"', 'plug = "6"', "has no device"),
+        ('plug = "6"', 'password = "6"', "hold a secret"),
+        ('plug = "6"', 'action = "on"', "may not set 'action'"),
+        ("fence_delay_ms = 5000", "fence_delay_ms = -1", "cannot be"),
+        ('evidence = ["power", "operator"]', 'evidence = ["hope"]', '"hope" is no kind of proof'),
+        ('fencing = "pacemaker"', 'fencing = "cman"', "is not known"),
+        ("looks = 5", "looks = 0", "give 1 to 100"),
+    ],
+)
+def test_what_cannot_be_meant_of_levels_is_refused(good: str, bad: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(said)):
+        parse(FENCED.replace(good, bad))
+
+
+FENCED = """
+[cluster]
+name = "c"
+fencing = "pacemaker"
+evidence = ["power", "operator"]
+[node.n1]
+id = 1
+fence_delay_ms = 5000
+[[node.n1.level]]
+devices = ["ipmi-n1"]
+[[node.n1.level]]
+devices = [{device = "apc", plug = "5"}, {device = "apc", plug = "6"}]
+parallel = true
+[device.ipmi-n1]
+agent = "fence_ipmilan"
+confirms = "host-off"
+[device.apc]
+agent = "fence_apc_snmp"
+confirms = "outlet-off"
+sessions = 2
+settle_ms = 1000
+looks = 5
+look_every_ms = 4000
+"""

@@ -52,7 +52,7 @@ def check(file: Path | None, ring: str | None, root: Path | None, as_json: bool)
 def _advice(cluster: ClusterConfig) -> list[str]:
     """What is allowed and still worth a word."""
     found = []
-    used = [device for node in cluster.nodes for level in node.levels for device in level.devices]
+    used = [device for node in cluster.nodes for level in node.levels for device in level.names]
     found += [
         f"device {one.name} is in no level of any node" for one in cluster.devices if one.name not in used
     ]

@@ -218,7 +218,7 @@ def _not_carried(notes: Sequence[str]) -> list[str]:
 
 
 def _row(node: NodeConfig) -> list[str]:
-    levels = [f"{number}: {' + '.join(level.devices)}" for number, level in enumerate(node.levels, 1)]
+    levels = [f"{number}: {' + '.join(level.names)}" for number, level in enumerate(node.levels, 1)]
     fenced = f"fence {', then '.join(levels)}" if levels else "NO FENCE DEVICE"
     return [node.name, f"id {node.id}", ", ".join(node.addresses), fenced]
 
@@ -246,7 +246,7 @@ def _answer(
                 "id": node.id,
                 "addresses": list(node.addresses),
                 "manual": node.manual,
-                "levels": [list(level.devices) for level in node.levels],
+                "levels": [list(level.names) for level in node.levels],
             }
             for node in plan.config.nodes
         ],

@@ -4,15 +4,19 @@ Each rule says what is wrong in the file's own words and what to change.  Why th
 as they are: docs/ARCHITECTURE.md, authority."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from ringfence.core.cluster import ClusterConfig, NodeConfig, Timing
 from ringfence.core.errors import ConfigError
+from ringfence.core.evidence import EVIDENCE_WORDS
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 """Names become file names, words in messages and, the cluster's, LVM2 lock_args."""
 RINGS = ("hub", "corosync")
 ACTIONS = ("off", "reboot")
+FENCERS = ("ringfence", "pacemaker")
+MOST_LOOKS = 100
+MOST_SESSIONS = 16
 LARGEST_ID = 65535
 LARGEST_MS = 24 * 3600 * 1000
 LARGEST_HOLD_MS = 1000
@@ -57,6 +61,13 @@ def _check_cluster_table(config: ClusterConfig) -> None:
         raise ConfigError(
             f'[cluster] fence_action = "{config.fence_action}" is not known', next=_one_of(ACTIONS)
         )
+    if config.fencing not in FENCERS:
+        raise ConfigError(f'[cluster] fencing = "{config.fencing}" is not known', next=_one_of(FENCERS))
+    for word in config.evidence:
+        if word not in EVIDENCE_WORDS:
+            raise ConfigError(
+                f'[cluster] evidence: "{word}" is no kind of proof', next=_one_of(tuple(EVIDENCE_WORDS))
+            )
 
 
 def _check_nodes(config: ClusterConfig) -> None:
@@ -79,6 +90,11 @@ def _check_nodes(config: ClusterConfig) -> None:
         seen[node.id] = node.name
         if node.votes < 0:
             raise ConfigError(f"[node.{node.name}] votes = {node.votes} cannot be", next="give 0 or more")
+        if not 0 <= node.fence_delay_ms <= LARGEST_MS:
+            raise ConfigError(
+                f"[node.{node.name}] fence_delay_ms = {node.fence_delay_ms} cannot be",
+                next=f"give up to {LARGEST_MS}",
+            )
         _check_levels(config, node)
     if config.votes < 1:
         raise ConfigError("no node has a vote", next="give at least one node votes = 1")
@@ -107,14 +123,15 @@ def _check_levels(config: ClusterConfig, node: NodeConfig) -> None:
                 f"{where} has no devices", next='add devices = ["NAME", ...] or remove the level'
             )
         known = [device.name for device in config.devices]
-        for device in level.devices:
-            if device not in known:
+        for use in level.uses:
+            if use.device not in known:
                 raise ConfigError(
-                    f"{where} names device {device!r}, which is not configured",
-                    next=f"add [device.{device}], or use one of: {', '.join(known) or 'none yet'}",
+                    f"{where} names device {use.device!r}, which is not configured",
+                    next=f"add [device.{use.device}], or use one of: {', '.join(known) or 'none yet'}",
                 )
-            if level.devices.count(device) > 1:
-                raise ConfigError(f"{where} names device {device!r} twice", next="remove one")
+            if level.uses.count(use) > 1:
+                raise ConfigError(f"{where} names device {use.label!r} twice", next="remove one")
+            _check_parameters(where, use.device, use.parameters)
 
 
 def _check_devices(config: ClusterConfig) -> None:
@@ -127,6 +144,14 @@ def _check_devices(config: ClusterConfig) -> None:
             raise ConfigError(
                 f"{where} timeout_ms = {device.timeout_ms} cannot be", next="give 0 for the default"
             )
+        for key, least, most in (
+            ("sessions", 1, MOST_SESSIONS), ("looks", 1, MOST_LOOKS),
+            ("settle_ms", 0, LARGEST_MS), ("look_every_ms", 0, LARGEST_MS),
+        ):  # fmt: skip
+            if not least <= getattr(device, key) <= most:
+                raise ConfigError(
+                    f"{where} {key} = {getattr(device, key)} cannot be", next=f"give {least} to {most}"
+                )
         limit_ms = device.timeout_ms or config.timing.agent_timeout_ms
         delay = device.parameters.get("delay", "")  # whole seconds, before it switches off
         if delay.isascii() and delay.isdigit() and int(delay) * 1000 >= limit_ms:
@@ -134,20 +159,20 @@ def _check_devices(config: ClusterConfig) -> None:
                 f"{where} delay = {delay} s leaves no time: a call is ended after {limit_ms} ms",
                 next="lower it, or raise timeout_ms",
             )
-        for key, value in device.parameters.items():
-            if key in _OURS:
-                raise ConfigError(
-                    f"{where} parameters may not set {key!r}", next="remove it: ringfence sets it"
-                )
-            if is_secret(key):
-                raise ConfigError(
-                    f"{where} parameters hold a secret ({key})",
-                    next=f"move it to secrets/{device.name} beside ringfence.toml as {key}=..., mode 0600",
-                )
-            if "\n" in key + value or "=" in key or not key:
-                raise ConfigError(
-                    f"{where} parameter {key!r} cannot be handed to an agent", next="use one line"
-                )
+        _check_parameters(where, device.name, device.parameters)
+
+
+def _check_parameters(where: str, device: str, parameters: Mapping[str, str]) -> None:
+    for key, value in parameters.items():
+        if key in _OURS:
+            raise ConfigError(f"{where} parameters may not set {key!r}", next="remove it: ringfence sets it")
+        if is_secret(key):
+            raise ConfigError(
+                f"{where} parameters hold a secret ({key})",
+                next=f"move it to secrets/{device} beside ringfence.toml as {key}=..., mode 0600",
+            )
+        if "\n" in key + value or "=" in key or not key:
+            raise ConfigError(f"{where} parameter {key!r} cannot be handed to an agent", next="use one line")
 
 
 def is_secret(key: str) -> bool:

@@ -1,11 +1,12 @@
 """ringfence.toml -> values.
 
-    [cluster]  name version ring two_node fence_action naive
+    [cluster]  name version ring two_node fence_action fencing evidence naive
     [timing]   heartbeat_ms token_ms grant_ms silent_ms write_ms hold_ms grace_ms post_join_delay_ms
-               agent_timeout_ms backoff_ms min_hold_ms
-    [node.NAME]            id votes addresses fence = "manual"
-    [[node.NAME.level]]    devices
+               agent_timeout_ms backoff_ms min_hold_ms priority_delay_ms fence_test_ms
+    [node.NAME]            id votes addresses fence_delay_ms fence = "manual"
+    [[node.NAME.level]]    devices (names, or {device = NAME, plug = ...}) parallel
     [device.NAME]          agent confirms parameters timeout_ms own_supply
+                           sessions settle_ms looks look_every_ms
     [devices]  paths           which devices and files may carry volumes (globs); this host's own
     [socket]   group           who may talk to the daemon besides root; this host's own
     [hub]      socket          where the embedded ring's broker listens; this host's own
@@ -25,16 +26,18 @@ import msgspec
 from ringfence.config.checks import check_cluster
 from ringfence.config.paths import Paths
 from ringfence.config.secrets import check_secret_file, secret_file
-from ringfence.core.cluster import ClusterConfig, Confirms, DeviceConfig, Level, NodeConfig, Timing
+from ringfence.core.cluster import ClusterConfig, Confirms, DeviceConfig, Level, NodeConfig, Timing, Use
 from ringfence.core.errors import ConfigError
+from ringfence.core.evidence import DEFAULT_EVIDENCE
 
 T = TypeVar("T")
 Table = dict[str, Any]
 
 _TABLES = ("cluster", "timing", "node", "device", "devices", "socket", "hub", "lab")
-_CLUSTER = ("name", "version", "ring", "two_node", "fence_action", "naive")
-_NODE = ("id", "votes", "addresses", "fence", "level")
-_DEVICE = ("agent", "confirms", "parameters", "timeout_ms", "own_supply")
+_CLUSTER = ("name", "version", "ring", "two_node", "fence_action", "fencing", "evidence", "naive")
+_NODE = ("id", "votes", "addresses", "fence_delay_ms", "fence", "level")
+_DEVICE_MS = ("timeout_ms", "settle_ms", "look_every_ms")
+_DEVICE = ("agent", "confirms", "parameters", "own_supply", "sessions", "looks", *_DEVICE_MS)
 
 _KINDS: dict[type, str] = {str: "a string", int: "a whole number", bool: "true or false", dict: "a table"}
 _TWICE = re.compile(r"Cannot declare \((.*)\) twice|Cannot overwrite a value")
@@ -158,6 +161,8 @@ def _cluster(tree: Table) -> ClusterConfig:
         two_node=_get("[cluster]", table, "two_node", bool, False),
         naive=_get("[cluster]", table, "naive", bool, False),
         fence_action=_get("[cluster]", table, "fence_action", str, "off"),
+        fencing=_get("[cluster]", table, "fencing", str, "ringfence"),
+        evidence=_strings("[cluster]", table, "evidence") if "evidence" in table else DEFAULT_EVIDENCE,
         timing=_timing(_table(tree, "timing")),
         nodes=tuple(sorted(nodes, key=lambda node: (node.id, node.name))),
         devices=tuple(sorted(devices, key=lambda device: device.name)),
@@ -186,13 +191,30 @@ def _node(name: str, body: Any) -> NodeConfig:
         addresses=_strings(where, table, "addresses"),
         levels=tuple(_level(name, level) for level in levels),
         manual=fence == "manual",
+        fence_delay_ms=_get(where, table, "fence_delay_ms", int, 0),
     )
 
 
 def _level(node: str, table: Table) -> Level:
     where = f"[[node.{node}.level]]"
-    _known(where, table, ("devices",))
-    return Level(_strings(where, table, "devices"))
+    _known(where, table, ("devices", "parallel"))
+    devices = table.get("devices", [])
+    if not isinstance(devices, list):
+        raise ConfigError(f"{where} devices is not a list", next='write devices = ["NAME", ...]')
+    return Level(tuple(_use(where, one) for one in devices), _get(where, table, "parallel", bool, False))
+
+
+def _use(where: str, one: Any) -> str | Use:
+    if isinstance(one, str) and one:
+        return one
+    if not isinstance(one, dict):
+        raise ConfigError(
+            f"{where} devices: {one!r} is no device", next='write "NAME" or {device = "NAME", plug = "5"}'
+        )
+    given = dict(one)
+    name = _need(where, given, "device", str, 'device = "NAME" to each table of devices')
+    del given["device"]
+    return Use(name, {key: _parameter(where, key, value) for key, value in given.items()})
 
 
 def _device(name: str, body: Any) -> DeviceConfig:
@@ -209,8 +231,10 @@ def _device(name: str, body: Any) -> DeviceConfig:
         agent=_need(where, table, "agent", str, 'agent = "fence_..."'),
         confirms=Confirms(confirms),
         parameters={key: _parameter(where, key, value) for key, value in parameters.items()},
-        timeout_ms=_get(where, table, "timeout_ms", int, 0),
         own_supply=_get(where, table, "own_supply", bool, False),
+        sessions=_get(where, table, "sessions", int, 1),
+        looks=_get(where, table, "looks", int, 2),
+        **{key: _get(where, table, key, int, 0) for key in _DEVICE_MS},
     )
 
 

@@ -4,7 +4,8 @@ import re
 from typing import Any
 
 from ringfence.config.load import Loaded
-from ringfence.core.cluster import ClusterConfig, DeviceConfig, NodeConfig, Timing
+from ringfence.core.cluster import ClusterConfig, DeviceConfig, NodeConfig, Timing, Use
+from ringfence.core.evidence import DEFAULT_EVIDENCE
 
 _BARE = re.compile(r"[A-Za-z0-9_-]+")
 _ESCAPES = {'"': '\\"', "\\": "\\\\", "\b": "\\b", "\t": "\\t", "\n": "\\n", "\f": "\\f", "\r": "\\r"}
@@ -17,6 +18,8 @@ def render(config: Loaded | ClusterConfig) -> str:
     lines = ["[cluster]", *_pairs(name=cluster.name, version=cluster.version, ring=cluster.ring)]
     lines += _pairs(two_node=cluster.two_node or None, naive=cluster.naive or None)
     lines += _pairs(fence_action=cluster.fence_action if cluster.fence_action != "off" else None)
+    lines += _pairs(fencing=cluster.fencing if cluster.fencing != "ringfence" else None)
+    lines += _pairs(evidence=list(cluster.evidence) if cluster.evidence != DEFAULT_EVIDENCE else None)
     default = Timing()
     timing = {name: getattr(cluster.timing, name) for name in Timing.__struct_fields__}
     changed = {name: value for name, value in timing.items() if value != getattr(default, name)}
@@ -34,19 +37,25 @@ def _node(node: NodeConfig) -> list[str]:
     name = _key(node.name)
     lines = ["", f"[node.{name}]", *_pairs(id=node.id, votes=node.votes if node.votes != 1 else None)]
     lines += _pairs(addresses=list(node.addresses) or None, fence="manual" if node.manual else None)
+    lines += _pairs(fence_delay_ms=node.fence_delay_ms or None)
     for level in node.levels:
-        lines += [f"[[node.{name}.level]]", *_pairs(devices=list(level.devices))]
+        lines += [f"[[node.{name}.level]]", *_pairs(devices=[_use(one) for one in level.devices])]
+        lines += _pairs(parallel=level.parallel or None)
     return lines
+
+
+def _use(one: str | Use) -> str | dict[str, str]:
+    return one if isinstance(one, str) else {"device": one.device, **one.parameters}
 
 
 def _device(device: DeviceConfig) -> list[str]:
     lines = ["", f"[device.{_key(device.name)}]"]
     lines += _pairs(agent=device.agent, confirms=device.confirms.value)
     lines += _pairs(timeout_ms=device.timeout_ms or None, own_supply=device.own_supply or None)
-    if device.parameters:
-        inner = ", ".join(f"{_key(key)} = {_value(value)}" for key, value in device.parameters.items())
-        lines.append(f"parameters = {{ {inner} }}")
-    return lines
+    usual = DeviceConfig(device.name, device.agent, device.confirms)
+    own = {name: getattr(device, name) for name in ("sessions", "settle_ms", "looks", "look_every_ms")}
+    lines += _pairs(**{name: value for name, value in own.items() if value != getattr(usual, name)})
+    return lines + _pairs(parameters=device.parameters or None)
 
 
 def _own(loaded: Loaded) -> list[str]:
@@ -77,6 +86,8 @@ def _value(value: Any) -> str:
         return "true" if value else "false"
     if isinstance(value, int):
         return str(value)
+    if isinstance(value, dict):
+        return f"{{ {', '.join(_pairs(**value))} }}"
     if isinstance(value, list):
         return f"[{', '.join(_value(one) for one in value)}]"
     assert isinstance(value, str)

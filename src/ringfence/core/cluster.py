@@ -8,6 +8,8 @@ import enum
 
 import msgspec
 
+from ringfence.core.evidence import DEFAULT_EVIDENCE
+
 DEFAULTS = 2
 """Raised whenever one of the defaults below becomes another value: nodes of two versions would else agree on
 a configuration that leaves it out, and mean different things."""
@@ -36,6 +38,10 @@ class Timing(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
     backoff_ms: int = 1000
     min_hold_ms: int = 1
     """How long a node that was just given a lock serves its own clients before it gives way to others."""
+    priority_delay_ms: int = 0
+    """The node that has more at stake is fenced this much later: it wins where two fence each other."""
+    fence_test_ms: int = 86_400_000
+    """How often each node tries whether it could fence; 0 = never."""
 
     @property
     def detection_ms(self) -> int:
@@ -48,8 +54,34 @@ class Timing(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
         return self.write_ms + self.write_ms // 20 + 2 * self.heartbeat_ms
 
 
+class Use(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """A device as one node's level uses it: with a plug of that node's own."""
+
+    device: str
+    parameters: dict[str, str] = {}
+    """Handed to the agent over the device's own.  Never secrets."""
+
+    @property
+    def label(self) -> str:
+        """For people: "apc-a[5]", or the device's name where it has no plug of its own here."""
+        plug = self.parameters.get("plug", self.parameters.get("port", ""))
+        return f"{self.device}[{plug}]" if plug else self.device
+
+
 class Level(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    devices: tuple[str, ...]
+    devices: tuple[str | Use, ...]
+    """A name alone: the device as it is configured."""
+    parallel: bool = False
+    """Its devices are switched side by side instead of one after the other."""
+
+    @property
+    def uses(self) -> tuple[Use, ...]:
+        return tuple(Use(one) if isinstance(one, str) else one for one in self.devices)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The devices' names, in order; one with two plugs here stands twice."""
+        return tuple(use.device for use in self.uses)
 
 
 class NodeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -60,6 +92,8 @@ class NodeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_d
     levels: tuple[Level, ...] = ()
     manual: bool = False
     """No fence devices: only an operator's word or a return under a new boot clears it."""
+    fence_delay_ms: int = 0
+    """Whoever fences this node waits so long first, so that it wins where two fence each other."""
 
 
 class DeviceConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -72,6 +106,14 @@ class DeviceConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit
     """Wall-clock limit of one agent call; 0 = the cluster's agent_timeout_ms."""
     own_supply: bool = False
     """The device does not lose its power with the host's outlets (else: to answer betrays a lie)."""
+    sessions: int = 1
+    """How many calls it serves at once; others wait for their turn."""
+    settle_ms: int = 0
+    """How long it is left alone between an "off" and the first look."""
+    looks: int = 2
+    """How often it is looked at before its answer stands: its status may lag."""
+    look_every_ms: int = 0
+    """Between two looks."""
 
 
 class ClusterConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -83,6 +125,10 @@ class ClusterConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omi
     """Protections off; accepted only by a lab on the hub ring."""
     fence_action: str = "off"
     """"off" or "reboot": whether plugs are switched on again once locks were cleaned up."""
+    fencing: str = "ringfence"
+    """Who runs the agents: "ringfence", or "pacemaker", whose fencer is asked."""
+    evidence: tuple[str, ...] = DEFAULT_EVIDENCE
+    """Which proofs count (core.evidence.EVIDENCE_WORDS)."""
     timing: Timing = Timing()
     nodes: tuple[NodeConfig, ...] = ()
     """Sorted by id."""

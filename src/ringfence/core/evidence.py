@@ -38,6 +38,16 @@ class EvidenceKind(enum.Enum):
     """An agent's bare word.  Accepted only by a lab in naive mode; proves nothing."""
 
 
+EVIDENCE_WORDS = {
+    "power": (EvidenceKind.HOST_OFF, EvidenceKind.OUTLETS_OFF),
+    "new-boot": (EvidenceKind.NEW_BOOT,),
+    "storage": (EvidenceKind.STORAGE_CUT,),
+    "closed": (EvidenceKind.VOLUMES_CLOSED,),
+    "operator": (EvidenceKind.OPERATOR,),
+}
+"""What a cluster's policy may list, and the kinds that each word lets count."""
+DEFAULT_EVIDENCE = tuple(EVIDENCE_WORDS)
+
 CUTS = frozenset({EvidenceKind.HOST_OFF, EvidenceKind.OUTLETS_OFF, EvidenceKind.OPERATOR, EvidenceKind.CLAIM})
 """Kinds after which the life must be silent for ever: to hear it again exposes a lie."""
 

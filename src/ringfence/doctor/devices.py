@@ -23,7 +23,7 @@ def ask_devices(
     paths: Paths, cluster: ClusterConfig, unseen: list[str], progress: Callable[[str], None]
 ) -> tuple[DeviceFacts, ...]:
     """One run for each device in a level of a node.  What this user may not ask goes to `unseen`."""
-    whose = [(name, node.name) for node in cluster.nodes for level in node.levels for name in level.devices]
+    whose = [(name, node.name) for node in cluster.nodes for level in node.levels for name in level.names]
     wanted: dict[str, str] = {}
     for name, node in whose:
         secret = paths.secrets / name

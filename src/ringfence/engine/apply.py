@@ -53,7 +53,7 @@ def _began(state: ClusterState, life: Life, entry: entries.AttemptBegan) -> list
     if entry.number != victim.number + 1 or state.domain.actor_for(victim, state.ready) != life.node:
         return []
     state.domain.began(entry.life, life.node, entry.level, entry.number, state.wall_ms)
-    devices = list(state.config.levels_of(entry.life.node)[entry.level].devices)
+    devices = list(state.config.levels_of(entry.life.node)[entry.level].names)
     what = (
         f"{state.name(life.node)} starts attempt {entry.number} to fence {state.name(entry.life.node)}: "
         f"level {entry.level + 1} ({', '.join(devices)})"

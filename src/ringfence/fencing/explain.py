@@ -115,12 +115,12 @@ def _failed(config: ClusterConfig, victim: Victim) -> list[str]:
 
 def _devices_of(config: ClusterConfig, victim: Victim) -> list[str]:
     levels = config.levels_of(victim.life.node)
-    return list(dict.fromkeys(device for level in levels for device in level.devices))
+    return list(dict.fromkeys(device for level in levels for device in level.names))
 
 
 def _names(config: ClusterConfig, victim: Victim, level: int) -> str:
     levels = config.levels_of(victim.life.node)
-    return ", ".join(levels[level].devices) if level < len(levels) else "no devices"
+    return ", ".join(levels[level].names) if level < len(levels) else "no devices"
 
 
 def _seconds(ms: int) -> str:

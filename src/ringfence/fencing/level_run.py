@@ -84,7 +84,7 @@ class LevelRun:
         self._life = victim_life
         self._name = config.name_of(victim_life.node)
         level = config.levels_of(victim_life.node)[level_index]
-        self._devices = [config.device(name) for name in level.devices]
+        self._devices = [config.device(name) for name in level.names]
         assert self._devices, f"level {level_index + 1} of {self._name} has no devices"
         self._kind = EvidenceKind.CLAIM if config.naive else _kind(self._devices)
         self._crosses = _crosses(config, victim_life.node, self._devices, self._kind)
@@ -251,7 +251,7 @@ def _crosses(
     if kind not in (EvidenceKind.HOST_OFF, EvidenceKind.OUTLETS_OFF):
         return []
     own = [device.name for device in devices]
-    names = dict.fromkeys(name for level in config.levels_of(node) for name in level.devices)
+    names = dict.fromkeys(name for level in config.levels_of(node) for name in level.names)
     others = [config.device(name) for name in names if name not in own]
     return [device for device in others if device.confirms is Confirms.HOST_OFF]
 

@@ -22,7 +22,7 @@ class Speaks(msgspec.Struct, frozen=True, array_like=True):
         return f"protocol {self.low}" if self.low == self.high else f"protocols {self.low} to {self.high}"
 
 
-SPEAKS = Speaks(1, 3)
+SPEAKS = Speaks(1, 4)
 """Of this ringfence."""
 UNSAID = Speaks(0, 0)
 """Of a node that says nothing of it: it is from before there was more than one.  It calls its protocol 1, but
@@ -36,3 +36,5 @@ CHECKUPS = 3
 """From here on: `AskHosts` and `HostSays`."""
 CLEAN_STOP = 3
 """From here on: a state that begins afresh believes disks about who has left cleanly."""
+FENCING = 4
+"""From here on: the entries of fence orders, tests, drills, power switched on again, and disk slots."""

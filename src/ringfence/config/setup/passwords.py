@@ -39,7 +39,7 @@ def with_passwords(plan: Plan, given: Mapping[str, str]) -> Plan:
 
 def _node(plan: Plan, device: str) -> str:
     """The first node that it fences."""
-    return next(node.name for node in plan.config.nodes for level in node.levels if device in level.devices)
+    return next(node.name for node in plan.config.nodes for level in node.levels if device in level.names)
 
 
 def _fill(secret: Secret, value: str) -> Secret:

@@ -235,7 +235,7 @@ def _bmc_owners(config: ClusterConfig) -> dict[str, list[str]]:
     devices = {device.name: device for device in config.devices}
     owners: dict[str, list[str]] = {}
     for node in config.nodes:
-        used = [devices[name] for level in node.levels for name in level.devices]
+        used = [devices[name] for level in node.levels for name in level.names]
         for address in {bmc_address(one.agent, one.parameters): None for one in used}:
             if address:
                 owners.setdefault(address, []).append(node.name)
@@ -249,7 +249,7 @@ def _fenced_badly(config: ClusterConfig) -> list[str]:
     lonely = [
         node.name
         for node in config.nodes
-        if node.levels and all(name in inside for level in node.levels for name in level.devices)
+        if node.levels and all(name in inside for level in node.levels for name in level.names)
     ]
     if lonely:
         found.append(

@@ -51,7 +51,7 @@ def check(facts: ClusterFacts) -> Iterator[Finding]:
     for name in facts.daemon.quarantined if facts.daemon is not None else ():
         what = f"device {name} is in quarantine"
         yield QUARANTINED.at("", what, f"look at its cables and its plug; then ringfence fence trust {name}")
-    used = [device for node in cluster.nodes for level in node.levels for device in level.devices]
+    used = [device for node in cluster.nodes for level in node.levels for device in level.names]
     for one in cluster.devices:
         if one.name not in used:
             mend = f"put it into a [[node.NAME.level]], or remove [device.{one.name}]"
@@ -86,7 +86,7 @@ def _levels(cluster: ClusterConfig, node: NodeConfig) -> Iterator[Finding]:
         what = f'{node.name} has fence = "manual"'
         yield BY_HAND.at("", what, f"add a device and a [[node.{node.name}.level]]")
     for number, level in enumerate(node.levels, 1):
-        devices = [cluster.device(name) for name in level.devices]
+        devices = [cluster.device(name) for name in level.names]
         outlets = [one for one in devices if one.confirms is Confirms.OUTLET_OFF]
         where = {one.parameters.get("ip") or one.parameters.get("ipaddr") or one.name for one in outlets}
         if len(outlets) > 1 and len(where) == 1:

@@ -72,5 +72,5 @@ def check(facts: ClusterFacts) -> Iterator[Finding]:
 
 
 def _slowest_first_level_ms(facts: ClusterFacts, cluster: ClusterConfig) -> int:
-    first = [name for node in cluster.nodes for level in node.levels[:1] for name in level.devices]
+    first = [name for node in cluster.nodes for level in node.levels[:1] for name in level.names]
     return max((one.took_ms for one in facts.devices if one.device in first), default=0)
