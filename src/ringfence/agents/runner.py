@@ -23,13 +23,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
+import msgspec
+
 from ringfence.core.cluster import DeviceConfig
 from ringfence.core.errors import ConfigError, RingfenceError, Unavailable
 from ringfence.core.evidence import Power
 from ringfence.engine.effects import RunAgent
 from ringfence.engine.inputs import AgentExited
 
-ACTIONS = ("on", "off", "status")
+ACTIONS = ("on", "off", "status", "list")
 AGENT_PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 """Where agents are looked up by name, and what they may call themselves."""
 KEPT_BYTES = 4096
@@ -71,12 +73,13 @@ class AgentRunner:
             return AgentExited(effect.run, Power.UNKNOWN, "cancelled before it began", 0, answered=False)
         stop = self._live[effect.run] = asyncio.Event()
         try:
-            power, words, answered = await self._run(effect, stop)
+            power, words, answered, plugs = await self._run(effect, stop)
         except RingfenceError as error:
-            power, words, answered = Power.UNKNOWN, _clean(str(error), {}), False
+            power, words, answered, plugs = Power.UNKNOWN, _clean(str(error), {}), False, None
         finally:
             del self._live[effect.run]
-        return AgentExited(effect.run, power, words, round((time.monotonic() - began) * 1000), answered)
+        took_ms = round((time.monotonic() - began) * 1000)
+        return AgentExited(effect.run, power, words, took_ms, answered, plugs)
 
     def cancel(self, run: int) -> None:
         """Kill the run's process group; its AgentExited still follows."""
@@ -87,21 +90,27 @@ class AgentRunner:
         if len(self._cancelled) > CANCELLED_KEPT:
             del self._cancelled[next(iter(self._cancelled))]
 
-    async def _run(self, effect: RunAgent, stop: asyncio.Event) -> tuple[Power, str, bool]:
+    async def _run(
+        self, effect: RunAgent, stop: asyncio.Event
+    ) -> tuple[Power, str, bool, dict[str, str] | None]:
         try:
             device = self._device(effect.device)
         except KeyError:
             raise ConfigError(f"no device is called {effect.device}", next="ringfence config show") from None
+        device = msgspec.structs.replace(device, parameters={**device.parameters, **effect.parameters})
         secrets = self._secrets(effect.device)
         stdin = request_of(device, secrets, effect.action, effect.nodename)
         with contextlib.closing(_Running(find_agent(device.agent))) as running:
             late = await running.ended(stdin, stop, effect.timeout_ms / 1000)
             code = await running.buried()
             words = _clean(running.err.text(secrets) or running.out.text(secrets), secrets)
+            listed = "" if running.out.cut else running.out.text(secrets)
         if late or code is None:
             why = "cancelled" if stop.is_set() else f"no answer within {effect.timeout_ms / 1000:g} s: killed"
-            return Power.UNKNOWN, f"{why}; {words}" if words else why, False
-        return _result(effect.action, code), words or f"exit code {code}", code in (0, _STATUS_OFF)
+            return Power.UNKNOWN, f"{why}; {words}" if words else why, False, None
+        words, answered = words or f"exit code {code}", code in (0, _STATUS_OFF)
+        plugs = plugs_of(listed) if effect.action == "list" and code == 0 else None
+        return _result(effect.action, code), words, answered, plugs
 
 
 def request_of(device: DeviceConfig, secrets: dict[str, str], action: str, nodename: str) -> bytes:
@@ -133,6 +142,16 @@ def request_of(device: DeviceConfig, secrets: dict[str, str], action: str, noden
         raise ConfigError(f"device {device.name}: a value is not UTF-8", next="mend its parameters") from None
 
 
+def plugs_of(text: str) -> dict[str, str] | None:
+    """What "list" prints: a line "PLUG,NAME" a plug.  None where there is nothing like it: agents that do
+    not know their plugs say so in words of their own ("N/A", "NOTICE: ...").
+
+    Source: lib/fencing.py, fence_action()."""
+    lines = [line.partition(",") for line in text.splitlines()]
+    plugs = {_clean(plug, {}): _clean(name, {}) for plug, comma, name in lines if comma and plug.strip()}
+    return plugs or None
+
+
 def find_agent(agent: str) -> str:
     """The executable's path.  Raises Unavailable."""
     if "/" in agent and not agent.startswith("/"):
@@ -148,7 +167,7 @@ def find_agent(agent: str) -> str:
 def _result(action: str, code: int) -> Power:
     if action == "status":
         return {0: Power.ON, _STATUS_OFF: Power.OFF}.get(code, Power.UNKNOWN)
-    if code != 0:
+    if code != 0 or action == "list":
         return Power.UNKNOWN
     return Power.OFF if action == "off" else Power.ON
 
@@ -274,7 +293,8 @@ class _Tail:
     def __init__(self, pipe: IO[bytes]) -> None:
         self._pipe = pipe
         self._data = b""
-        self._cut = False
+        self.cut = False
+        """Whether only its end is left."""
         self.over = asyncio.Event()
         os.set_blocking(pipe.fileno(), False)
         self._loop = asyncio.get_running_loop()
@@ -285,7 +305,7 @@ class _Tail:
             chunk = os.read(self._pipe.fileno(), 65536)
         except BlockingIOError:
             return
-        self._cut = self._cut or len(self._data) + len(chunk) > KEPT_BYTES
+        self.cut = self.cut or len(self._data) + len(chunk) > KEPT_BYTES
         self._data = (self._data + chunk)[-KEPT_BYTES:]
         if not chunk:
             self.close()
@@ -293,7 +313,7 @@ class _Tail:
     def text(self, secrets: dict[str, str]) -> str:
         """Of a cut stream, without what may be the rest of a secret that the cut went through."""
         longest = max((len(value.encode()) for value in secrets.values()), default=0)
-        data = self._data[max(longest - 1, 0) :] if self._cut else self._data
+        data = self._data[max(longest - 1, 0) :] if self.cut else self._data
         return data.decode(errors="replace")
 
     def close(self) -> None:

@@ -53,9 +53,11 @@ class RunAgent(_Effect, frozen=True):
     run: int
     device: str
     action: str
-    """off | on | status."""
+    """off | on | status | list."""
     timeout_ms: int
     nodename: str
+    parameters: dict[str, str] = {}
+    """Of the use, over the device's own: the plug."""
 
 
 class CancelAgent(_Effect, frozen=True):

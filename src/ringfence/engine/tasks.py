@@ -6,7 +6,7 @@ at again after every step rather than awaited as a message, so that nothing is m
 node had to take a snapshot meanwhile."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import msgspec
@@ -16,8 +16,9 @@ from ringfence.core.modes import Mode
 from ringfence.engine import orders
 from ringfence.engine.client_locks import ClientLocks, Recall, in_use
 from ringfence.engine.context import Context
-from ringfence.engine.effects import DoOrder
+from ringfence.engine.effects import CancelAgent, DoOrder, RunAgent
 from ringfence.engine.facts import SpaceLeft
+from ringfence.engine.inputs import AgentExited
 from ringfence.engine.locker import Locker, lost_error
 from ringfence.engine.uses import Owner
 from ringfence.lvm2.names import UUID_CHARACTERS
@@ -39,6 +40,12 @@ class Task(msgspec.Struct):
     waits_for: orders.Order | None = None
     lock: int = 0
     """The lock whose operation it waits for; 0: none."""
+    run: int = 0
+    """The agent's run that it waits for; 0: none."""
+    cancelled: bool = False
+    """Its run was; it has yet to end."""
+    until_ns: int = 0
+    """When its pause is over."""
     seq: int = 0
     """The own entry that must be applied; 0: none."""
     kept: list[str] = []
@@ -58,6 +65,8 @@ class Tasks:
         self._last = 0
         self._orders: dict[int, Task] = {}
         self._last_order = 0
+        self._last_run = 0
+        """Runs of commands count down from here: a fence counts its own up, and neither takes the other's."""
         self._drawn = 0
         self.opened: set[tuple[str, str]] = set()
         """(VG, LV) whose path was opened and not closed since: each ought to be in the service's list."""
@@ -87,6 +96,19 @@ class Tasks:
             if isinstance(task.waits_for, orders.OpenPath) and error is None and task.refused != "stale":
                 self.opened.add((task.waits_for.vg, task.waits_for.lv))
             self._advance(task, answer, from_dict(error) if error is not None else None)
+
+    def agent_exited(self, exit: AgentExited) -> None:
+        task = next((one for one in self._tasks.values() if exit.run and one.run == exit.run), None)
+        if task is not None:
+            self._advance(task, exit, None)
+
+    def cancel_calls(self, devices: Collection[str]) -> None:
+        """End what commands run on these devices; each learns it as an answer that says nothing."""
+        for task in self._tasks.values():
+            order = task.waits_for
+            if isinstance(order, orders.CallAgent) and order.use.device in devices and not task.cancelled:
+                task.cancelled = True
+                self._context.out(CancelAgent(task.run))
 
     def space_left(self, fact: SpaceLeft) -> None:
         """The ordered state's answer to this node's wish to leave a lockspace."""
@@ -132,7 +154,8 @@ class Tasks:
             if driven and task.refused == "stale":
                 error = lost_error(task.what, self._context.name(self._context.me))
             leaves = isinstance(task.waits_for, orders.LeaveLockspace)
-            task.waits_for, task.lock, task.seq, task.refused = None, 0, 0, ""
+            task.waits_for, task.lock, task.run, task.seq, task.refused = None, 0, 0, 0, ""
+            task.cancelled = False
             if leaves:
                 self._locker.leaving = self._leaving()
             try:
@@ -167,6 +190,14 @@ class Tasks:
 
     def _order(self, task: Task, order: orders.Order) -> tuple[bool, Any]:
         """Returns (answered, answer); not answered: `_advance` is called later."""
+        if isinstance(order, orders.CallAgent):
+            self._last_run -= 1
+            task.run = self._last_run
+            device, parameters = order.use.device, order.use.parameters
+            self._context.out(
+                RunAgent(task.run, device, order.action, order.timeout_ms, order.nodename, parameters)
+            )
+            return False, None
         if not isinstance(order, orders.ENGINE_ORDERS):
             if isinstance(order, orders.ClosePath):
                 self.opened.discard((order.vg, order.lv))
@@ -188,6 +219,9 @@ class Tasks:
                 return True, self._members(order.lockspace)
             case orders.Identity():
                 return True, self._identity()
+            case orders.Pause():
+                task.until_ns = self._context.now_ns + order.time_ms * 1_000_000
+                return order.time_ms <= 0, None
             case _:
                 return self._ring_order(task, order)
 
@@ -300,6 +334,8 @@ class Tasks:
         context = self._context
         if isinstance(order, orders.JoinLockspace):
             return context.running is not None and order.lockspace in joined(context), None
+        if isinstance(order, orders.Pause):
+            return context.now_ns >= task.until_ns, None
         if isinstance(order, orders.GiveBack):
             assert task.recall is not None
             return self._clients.recalled(task.recall), None

@@ -126,7 +126,7 @@ def _wrong(config: ClusterConfig, subject: Subject, answers: Answers, up: Collec
         return answers.words or "no answer"
     if answers.power is Power.OFF and subject.node in up:
         if config.device(subject.use.device).confirms is Confirms.STORAGE_CUT:
-            return f'{label} says "off", but {name} is up: it is cut from its storage, or the key is another\'s'
+            return f'{label} says "off", but {name} is up: it is cut off, or the key is another\'s'
         return f'{label} says "off", but {name} is up: the plug is another\'s, or the device lies'
     return _wrong_plug(config, subject, answers.plugs)
 
@@ -174,9 +174,7 @@ def _right(config: ClusterConfig, subject: Subject, answers: Answers) -> str:
 # -- what is remembered ------------------------------------------------------------
 
 
-def merged(
-    config: ClusterConfig, kept: Sequence[Kept], results: Sequence[UseTest]
-) -> tuple[Kept, ...]:
+def merged(config: ClusterConfig, kept: Sequence[Kept], results: Sequence[UseTest]) -> tuple[Kept, ...]:
     """One member's memory after more results; of what is not configured any more nothing is left.
 
     What was skipped says nothing, and changes nothing."""
@@ -227,6 +225,13 @@ class Alarm(msgspec.Struct, frozen=True):
     use: str
     what: str
     """One line for people."""
+    old: bool = False
+    """It passed when it was last tested, and that is too long ago."""
+
+    @property
+    def key(self) -> tuple[int, int, str, bool]:
+        """Names it while it lasts: its words grow older."""
+        return self.tester, self.node, self.use, self.old
 
 
 def alarms(
@@ -244,5 +249,5 @@ def alarms(
             elif limit_ms and now_wall_ms - one.at_wall_ms > limit_ms:
                 age_h = (now_wall_ms - one.passed_wall_ms) // 3_600_000
                 what = f"{name} has not tested {one.use} of {node} for {age_h} h; next: ringfence fence test"
-                found.append(Alarm(tester, one.node, one.use, what))
+                found.append(Alarm(tester, one.node, one.use, what, old=True))
     return found
