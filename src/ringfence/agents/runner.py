@@ -103,8 +103,10 @@ class AgentRunner:
         with contextlib.closing(_Running(find_agent(device.agent))) as running:
             late = await running.ended(stdin, stop, effect.timeout_ms / 1000)
             code = await running.buried()
-            words = _clean(running.err.text(secrets) or running.out.text(secrets), secrets)
-            listed = "" if running.out.cut else running.out.text(secrets)
+            out, err = running.out.text(secrets), running.err.text(secrets)
+            # Of a success the last word is on stdout ("Success: Already OFF"), whatever stderr warns of.
+            words = _clean(f"{err}\n{out}" if code == 0 else err or out, secrets)
+            listed = "" if running.out.cut else out
         if late or code is None:
             why = "cancelled" if stop.is_set() else f"no answer within {effect.timeout_ms / 1000:g} s: killed"
             return Power.UNKNOWN, f"{why}; {words}" if words else why, False, None

@@ -160,8 +160,10 @@ class CallAgent(_Order, frozen=True):
     use: Use
     action: str
     """off | on | status | list."""
-    timeout_ms: int
-    nodename: str
+    node: int
+    """Whose plug it is."""
+    timeout_ms: int = 0
+    """0: the cluster's own limit."""
 
 
 class Pause(_Order, frozen=True):

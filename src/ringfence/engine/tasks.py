@@ -12,11 +12,13 @@ from typing import Any
 import msgspec
 
 from ringfence.core.errors import Refused, RingfenceError, TimedOut, from_dict
+from ringfence.core.evidence import Power
 from ringfence.core.modes import Mode
 from ringfence.engine import orders
+from ringfence.engine.agent_calls import AgentCalls, Call
 from ringfence.engine.client_locks import ClientLocks, Recall, in_use
 from ringfence.engine.context import Context
-from ringfence.engine.effects import CancelAgent, DoOrder, RunAgent
+from ringfence.engine.effects import DoOrder
 from ringfence.engine.facts import SpaceLeft
 from ringfence.engine.inputs import AgentExited
 from ringfence.engine.locker import Locker, lost_error
@@ -41,9 +43,7 @@ class Task(msgspec.Struct):
     lock: int = 0
     """The lock whose operation it waits for; 0: none."""
     run: int = 0
-    """The agent's run that it waits for; 0: none."""
-    cancelled: bool = False
-    """Its run was; it has yet to end."""
+    """The agent call that it waits for; 0: none."""
     until_ns: int = 0
     """When its pause is over."""
     seq: int = 0
@@ -57,16 +57,17 @@ class Task(msgspec.Struct):
 
 
 class Tasks:
-    def __init__(self, context: Context, locker: Locker, clients: ClientLocks) -> None:
+    def __init__(
+        self, context: Context, locker: Locker, clients: ClientLocks, calls: AgentCalls
+    ) -> None:
         self._context = context
         self._locker = locker
         self._clients = clients
+        self._calls = calls
         self._tasks: dict[int, Task] = {}
         self._last = 0
         self._orders: dict[int, Task] = {}
         self._last_order = 0
-        self._last_run = 0
-        """Runs of commands count down from here: a fence counts its own up, and neither takes the other's."""
         self._drawn = 0
         self.opened: set[tuple[str, str]] = set()
         """(VG, LV) whose path was opened and not closed since: each ought to be in the service's list."""
@@ -97,18 +98,14 @@ class Tasks:
                 self.opened.add((task.waits_for.vg, task.waits_for.lv))
             self._advance(task, answer, from_dict(error) if error is not None else None)
 
-    def agent_exited(self, exit: AgentExited) -> None:
-        task = next((one for one in self._tasks.values() if exit.run and one.run == exit.run), None)
-        if task is not None:
-            self._advance(task, exit, None)
-
     def cancel_calls(self, devices: Collection[str]) -> None:
         """End what commands run on these devices; each learns it as an answer that says nothing."""
-        for task in self._tasks.values():
+        for task in list(self._tasks.values()):
             order = task.waits_for
-            if isinstance(order, orders.CallAgent) and order.use.device in devices and not task.cancelled:
-                task.cancelled = True
-                self._context.out(CancelAgent(task.run))
+            if isinstance(order, orders.CallAgent) and order.use.device in devices:
+                self._calls.cancel(task.run)
+                nothing = AgentExited(task.run, Power.UNKNOWN, "cancelled", 0, answered=False)
+                self._advance(task, nothing, None)
 
     def space_left(self, fact: SpaceLeft) -> None:
         """The ordered state's answer to this node's wish to leave a lockspace."""
@@ -155,7 +152,6 @@ class Tasks:
                 error = lost_error(task.what, self._context.name(self._context.me))
             leaves = isinstance(task.waits_for, orders.LeaveLockspace)
             task.waits_for, task.lock, task.run, task.seq, task.refused = None, 0, 0, 0, ""
-            task.cancelled = False
             if leaves:
                 self._locker.leaving = self._leaving()
             try:
@@ -191,12 +187,9 @@ class Tasks:
     def _order(self, task: Task, order: orders.Order) -> tuple[bool, Any]:
         """Returns (answered, answer); not answered: `_advance` is called later."""
         if isinstance(order, orders.CallAgent):
-            self._last_run -= 1
-            task.run = self._last_run
-            device, parameters = order.use.device, order.use.parameters
-            self._context.out(
-                RunAgent(task.run, device, order.action, order.timeout_ms, order.nodename, parameters)
-            )
+            # Whoever fences with this device goes first.
+            call = Call(order.use, order.action, order.node, task.what, order.timeout_ms, patient=True)
+            task.run = self._calls.start(call, lambda exit: self._advance(task, exit, None))
             return False, None
         if not isinstance(order, orders.ENGINE_ORDERS):
             if isinstance(order, orders.ClosePath):

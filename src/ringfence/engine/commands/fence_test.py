@@ -52,5 +52,4 @@ def _look(config: ClusterConfig, subject: Subject) -> Command:
 
 
 def _call(config: ClusterConfig, subject: Subject, action: str) -> CallAgent:
-    timeout_ms = config.device(subject.use.device).timeout_ms or config.timing.agent_timeout_ms
-    return CallAgent(subject.use, action, timeout_ms, config.name_of(subject.node))
+    return CallAgent(subject.use, action, subject.node, config.device(subject.use.device).timeout_ms)
