@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from ringfence.core.cluster import Use
 from ringfence.core.ids import Token
 from ringfence.core.modes import Mode
 
@@ -151,6 +152,26 @@ class Whoami(msgspec.Struct, frozen=True):
     """Fresh random 32-character LVM2 uuids (chance comes in as an argument)."""
 
 
+class CallAgent(_Order, frozen=True):
+    """Run a device's agent once, for one use of it.  Answer: inputs.AgentExited.
+
+    It ends early, with UNKNOWN, when somebody cancels it (`Tasks.cancel_calls`)."""
+
+    use: Use
+    action: str
+    """off | on | status | list."""
+    node: int
+    """Whose plug it is."""
+    timeout_ms: int = 0
+    """0: the cluster's own limit."""
+
+
+class Pause(_Order, frozen=True):
+    """Let time pass.  Answer: None."""
+
+    time_ms: int
+
+
 # -- answered by the storage driver -------------------------------------------
 
 
@@ -260,14 +281,14 @@ class LookAtHost(_Order, frozen=True):
 
 ENGINE_ORDERS = (
     Acquire, Convert, Release, FindLock, Holders, JoinLockspace, GiveBack, LeaveLockspace, Joined,
-    LockspaceMembers, Publish, SayGoodbye, Identity,
+    LockspaceMembers, Publish, SayGoodbye, Identity, Pause,
 )  # fmt: skip
 StorageOrder = ScanDevices | ReadBlocks | WriteBlocks
 BlockOrder = OpenPath | ClosePath | OpenPaths
 DriverOrder = StorageOrder | BlockOrder | LookAtHost
 Order = (
     Acquire | Convert | Release | FindLock | Holders | JoinLockspace | GiveBack | LeaveLockspace | Joined
-    | LockspaceMembers | Publish | SayGoodbye | Identity | DriverOrder
+    | LockspaceMembers | Publish | SayGoodbye | Identity | CallAgent | Pause | DriverOrder
 )  # fmt: skip
 
 Command = Generator[Order, Any, Any]
