@@ -24,7 +24,19 @@ from ringfence.core.cluster import ClusterConfig
 from ringfence.core.errors import EXIT_FAILED, EXIT_OK, RingfenceError, Unavailable
 from ringfence.core.evidence import Power
 from ringfence.daemon.log import Log
-from ringfence.daemon.ports import Agents, Block, Clock, Engine, History, Kept, Look, Pages, Slots, Storage, Watch
+from ringfence.daemon.ports import (
+    Agents,
+    Block,
+    Clock,
+    Engine,
+    History,
+    Kept,
+    Look,
+    Pages,
+    Slots,
+    Storage,
+    Watch,
+)
 from ringfence.daemon.queries import Queries
 from ringfence.daemon.replies import ReplyBook, Step
 from ringfence.engine import effects, inputs, orders
