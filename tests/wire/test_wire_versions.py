@@ -21,6 +21,7 @@ from ringfence.engine.state import ClusterState
 from ringfence.wire import CHECKUPS, DEADLOCKS, FENCING, SPEAKS, Speaks, checkup, entries, ring
 from ringfence.wire import client as calls
 from ringfence.wire.client import Reply, Request
+from ringfence.wire.proving import Outcome, UseTest
 
 FILE = Path(__file__).parent / "samples.txt"
 EPOCH, LIFE = Epoch(7, 2), Life(2, "machine", "boot", 3)
@@ -85,10 +86,13 @@ SAMPLES: dict[str, Any] = {
     "PowerOnEnded": entries.PowerOnEnded(
         OTHER, 2, False, "no answer", (entries.DeviceWord("bmc1", "on", "unknown", "no", 4),), 1000
     ),
+    "AskTests": entries.AskTests(4, "bmc1"),
+    "TestsTold": entries.TestsTold(LIFE, 4, (UseTest(1, "apc-a[5]", Outcome.FAILED, "no answer", 5, 1_700),)),
 }  # fmt: skip
 NEW = {
     "SearchDeadlock": DEADLOCKS, "Waits": DEADLOCKS, "AskHosts": CHECKUPS, "HostSays": CHECKUPS,
     "AgentSaid": FENCING, "PowerOnBegan": FENCING, "PowerOnEnded": FENCING,
+    "AskTests": FENCING, "TestsTold": FENCING,
 }  # fmt: skip
 """Entries that came with a later protocol than the first."""
 
