@@ -1,4 +1,4 @@
-"""fence history, fence confirm, fence trust."""
+"""fence history, fence confirm, fence trust; the rest of the group has modules of its own."""
 
 import getpass
 import os
@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from ringfence.cli.answers import one_line, print_json
+from ringfence.cli.fence_agents import agents, describe
 from ringfence.cli.observe import event_line
 from ringfence.cli.options import daemon_options, json_option, open_daemon
 from ringfence.client import Connection
@@ -20,6 +21,10 @@ from ringfence.wire import client as calls
 @click.group()
 def fence() -> None:
     """Fence history; a person's word on hosts and devices."""
+
+
+fence.add_command(agents)
+fence.add_command(describe)
 
 
 @fence.command()
