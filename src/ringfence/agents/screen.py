@@ -77,30 +77,40 @@ _IPMI = _Way(_IPMI_TOOLS, _IPMI_WORDS, "-P", '; set -- "$@" -f {file}', "")
 _SNMP = _Way(_SNMP_TOOLS, _SNMP_WORDS, "-c | -A | -X", "", "env SNMPCONFPATH={directory} ")
 
 
+_Told = tuple[DeviceConfig, dict[str, str]]
+
+
 @contextlib.contextmanager
-def screened(device: DeviceConfig, secrets: dict[str, str]) -> Iterator[tuple[DeviceConfig, dict[str, str]]]:
+def screened(device: DeviceConfig, secrets: dict[str, str]) -> Iterator[_Told]:
     """What the agent is told for the time of one call; the same, where nothing is hidden."""
     name, given = base_name(device.agent), device.parameters
     way = _IPMI if _IPMI_AGENTS.fullmatch(name) else _SNMP if _SNMP_AGENTS.fullmatch(name) else None
-    if way is None or "use_sudo" in given or "sudo" in given:  # sudo's rules name the tool
-        yield device, secrets
-        return
+    with contextlib.ExitStack() as stack:
+        told: _Told | None = None
+        if way is not None and "use_sudo" not in given and "sudo" not in given:  # sudo's rules name the tool
+            with contextlib.suppress(OSError):  # a full disk must not keep a host from being fenced
+                told = _screen(way, device, secrets, stack)
+        yield told or (device, secrets)
+
+
+def _screen(
+    way: _Way, device: DeviceConfig, secrets: dict[str, str], stack: contextlib.ExitStack
+) -> _Told | None:
+    """None: there is nothing to hide, or no way to.  Raises OSError."""
     hidden = {key: _bare(value) for key, value in secrets.items() if key in way.words and _bare(value)}
-    tools = {key: given.get(key, usual) for key, usual in way.tools.items()}
+    tools = {key: device.parameters.get(key, usual) for key, usual in way.tools.items()}
     quotable = not set("".join(hidden.values())) & set('"\\\n')
     if not hidden or not quotable or not all(map(_usable, tools.values())):
-        yield device, secrets
-        return
-    with tempfile.TemporaryDirectory(prefix="ringfence-") as directory, _memory(way.file(hidden)) as file:
-        os.symlink(file, f"{directory}/snmp.conf")
-        told = {key: _stand_in(way, directory, file, key, tool) for key, tool in tools.items()}
-        if not all(os.access(path, os.X_OK) for path in told.values()):  # mounted noexec
-            yield device, secrets
-            return
-        yield (
-            msgspec.structs.replace(device, parameters={**given, **told}),
-            secrets | dict.fromkeys(hidden, PLACEHOLDER),
-        )
+        return None
+    temporary = tempfile.TemporaryDirectory(prefix="ringfence-", ignore_cleanup_errors=True)
+    directory = stack.enter_context(temporary)
+    file = stack.enter_context(_memory(way.file(hidden)))
+    os.symlink(file, f"{directory}/snmp.conf")
+    told = {key: _stand_in(way, directory, file, key, tool) for key, tool in tools.items()}
+    if not all(os.access(path, os.X_OK) for path in told.values()):  # mounted noexec
+        return None
+    parameters = {**device.parameters, **told}
+    return msgspec.structs.replace(device, parameters=parameters), secrets | dict.fromkeys(hidden, PLACEHOLDER)
 
 
 def _stand_in(way: _Way, directory: str, file: str, key: str, tool: str) -> str:
