@@ -109,8 +109,8 @@ def _screen(
     told = {key: _stand_in(way, directory, file, key, tool) for key, tool in tools.items()}
     if not all(os.access(path, os.X_OK) for path in told.values()):  # mounted noexec
         return None
-    parameters = {**device.parameters, **told}
-    return msgspec.structs.replace(device, parameters=parameters), secrets | dict.fromkeys(hidden, PLACEHOLDER)
+    other = msgspec.structs.replace(device, parameters={**device.parameters, **told})
+    return other, secrets | dict.fromkeys(hidden, PLACEHOLDER)
 
 
 def _stand_in(way: _Way, directory: str, file: str, key: str, tool: str) -> str:
