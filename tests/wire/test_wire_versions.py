@@ -89,11 +89,17 @@ SAMPLES: dict[str, Any] = {
     "DisarmExpired": entries.DisarmExpired(12),
     "LifeSeen": entries.LifeSeen(OTHER, "its slot on vg0 moves"),
     "MachineForgotten": entries.MachineForgotten(1, "m1", "ann", "new blade"),
+    "AgentSaid": entries.AgentSaid(OTHER, 3, entries.DeviceWord("apc[5]", "off", "off", "done", 4)),
+    "PowerOnBegan": entries.PowerOnBegan(OTHER, 2),
+    "PowerOnEnded": entries.PowerOnEnded(
+        OTHER, 2, False, "no answer", (entries.DeviceWord("bmc1", "on", "unknown", "no", 4),), 1000
+    ),
 }  # fmt: skip
 NEW = {
     "SearchDeadlock": DEADLOCKS, "Waits": DEADLOCKS, "AskHosts": CHECKUPS, "HostSays": CHECKUPS,
     "FenceOrdered": FENCING, "Disarmed": FENCING, "Armed": FENCING, "DisarmExpired": FENCING,
     "LifeSeen": FENCING, "MachineForgotten": FENCING, "AskTests": FENCING, "TestsTold": FENCING,
+    "AgentSaid": FENCING, "PowerOnBegan": FENCING, "PowerOnEnded": FENCING,
 }  # fmt: skip
 """Entries that came with a later protocol than the first."""
 

@@ -59,10 +59,9 @@ def history(node: str, since: str, socket: str | None, root: Path | None, as_jso
 def _details(fields: dict[str, Any]) -> list[str]:
     """What each agent said, and how the time was spent, as the attempt recorded it."""
     lines = [_word(word) for word in fields.get("words") or []]
-    spent = fields.get("spent")
-    if isinstance(spent, dict):
-        parts = [f"{what.removesuffix('_ms')} {ms} ms" for what, ms in spent.items()]
-        lines.append(f"time: {', '.join(parts)}")
+    if "ours_ms" in fields:
+        spent = {"agents": "agents_ms", "waits as configured": "waits_ms", "ringfence": "ours_ms"}
+        lines.append(", ".join(f"{what} {fields[key] / 1000:.2f} s" for what, key in spent.items()))
     return lines
 
 
