@@ -65,14 +65,14 @@ class Session:
             data = self._sock.recv(4096)
             if not data:
                 raise HungUp
+            if DO_TIMING_MARK in data:  # telnet throws away what it hears until it hears this
+                self._sock.sendall(WILL_TIMING_MARK)
             for byte in data:
                 if command or byte == IAC:
                     command += bytes([byte])
                     if len(command) == 1 or (len(command) == 2 and byte in NEGOTIATIONS):
                         continue
-                    if command == DO_TIMING_MARK:  # until then telnet shows nothing of what it hears
-                        self._sock.sendall(WILL_TIMING_MARK)
-                    elif byte == INTERRUPT:
+                    if byte == INTERRUPT:
                         yield CONTROL_C
                     command = b""
                 elif byte in b"\r\n":
