@@ -27,6 +27,7 @@ from ringfence.sim.paths import BlockService, Landed
 from ringfence.sim.power import PowerRoom
 from ringfence.sim.ring import Endpoint, SimRing
 from ringfence.sim.scheduler import MS, Scheduler, Timer
+from ringfence.sim.slots import SlotPort
 from ringfence.sim.storage import Storage
 from ringfence.wire.checkup import HostFacts
 from ringfence.wire.client import Reply
@@ -124,6 +125,7 @@ class Host:
         self.wall_off_ms = 0
         """By how much its wall clock is wrong."""
         self.storage = Storage(scheduler, disks, self.awake)
+        self.slots = SlotPort(scheduler, disks, self.awake)
         self.block = BlockService(scheduler, self, watcher.landed, self.report_late)
         self.sent: Callable[[bytes], None] = lambda payload: None
         """Told what its daemon has just multicast."""
@@ -170,6 +172,7 @@ class Host:
         self.up = False
         self._asleep = []
         self.storage.stop(power=True)
+        self.slots.stop(power=True)
         self._end_daemon("nodedown", "its host lost power")
         self.pages = {}
         self._reap()
@@ -264,6 +267,7 @@ class Host:
         self.daemon_frozen = False
         self._scheduler.note(f"{self.name} daemon ended: {why}")
         self.storage.stop(power=False)
+        self.slots.stop(power=False)
         for timer in daemon.agents.values():
             timer.cancel()
         if daemon.endpoint is not None:
@@ -339,6 +343,9 @@ class Host:
                 self._watcher.answered(self, client, reply)
             case effects.CallAgain():
                 self._later(daemon, inputs.CalledAgain(), 1)
+            case effects.TickAt(at_ns):
+                left_ms = max(0, at_ns - self.clock_ns) / MS
+                self._later(daemon, inputs.Tick(), 5, after_ms=left_ms)
             case effects.Record(kind, what):
                 self._scheduler.note(f"{self.name} {kind}: {what}")
             case effects.RunAgent(run=run):
@@ -388,6 +395,11 @@ class Host:
             self.storage.do(order, body, guard, lambda done: self.feed(daemon, done))
             return
 
+        if isinstance(body, orders.SlotIo):
+            late = partial(self._is_after, body.not_after_ns)
+            self.slots.do(order, body, late, lambda done: self.feed(daemon, done))
+            return
+
         if isinstance(body, orders.LookAtHost):
             self._later(daemon, inputs.OrderDone(order, answer=HostFacts()), 5)
             return
@@ -404,6 +416,9 @@ class Host:
 
         self._scheduler.after(self._scheduler.between(0, 10), lambda: self.awake(start))
 
+    def _is_after(self, moment_ns: int) -> bool:
+        return 0 < moment_ns < self.clock_ns
+
     def report_late(self, grip: Grip) -> None:
         """The check after a write failed: it may have landed late, and must not pass silently."""
         if self.daemon is not None:
@@ -413,9 +428,10 @@ class Host:
                 self.daemon, inputs.PathIncident(Incident("write-late", self.node, what, volume=volume))
             )
 
-    def _later(self, daemon: Daemon, fact: Input, worst_ms: float) -> None:
+    def _later(self, daemon: Daemon, fact: Input, worst_ms: float, after_ms: float = 0) -> None:
         self._scheduler.after(
-            self._scheduler.between(0, worst_ms), lambda: self.awake(lambda: self.feed(daemon, fact))
+            after_ms + self._scheduler.between(0, worst_ms),
+            lambda: self.awake(lambda: self.feed(daemon, fact)),
         )
 
     def _drop_paths(self, daemon: Daemon, generation: int) -> None:
