@@ -4,10 +4,10 @@ import asyncio
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from agent_rig import Write, writer
 
 from ringfence.agents.process import NO_CORE
 from ringfence.agents.runner import AgentRunner
@@ -16,8 +16,12 @@ from ringfence.core.evidence import Power
 from ringfence.engine.effects import RunAgent
 from ringfence.engine.inputs import AgentExited
 
-Write = Callable[[str], Path]
 PASSWORD = "geheim-4711"
+
+
+@pytest.fixture
+def agent(tmp_path: Path) -> Write:
+    return writer(tmp_path)
 
 
 def ask(

@@ -19,12 +19,10 @@ from ringfence.config.agents.metadata import (
     spelled,
     yes,
 )
-from ringfence.config.agents.stock import NO_PROOF, base_name, stock_agent
+from ringfence.config.agents.stock import NO_PROOF, OTHER_WAYS, base_name, stock_agent
 from ringfence.config.checks import is_secret
 from ringfence.core.cluster import ClusterConfig, DeviceConfig, Use
 
-OTHER_WAYS = ("password_script", "passwd_script", "identity_file")
-"""With one of these an agent needs no password."""
 BY_NODE_NAME = ("fence_scsi",)
 """Agents that need no plug, though they say so: they go by the node's name, which they are told."""
 ALWAYS_TOLD = ("nodename", "action")
