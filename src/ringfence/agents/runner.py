@@ -23,7 +23,7 @@ from ringfence.agents.find import find_agent
 from ringfence.agents.passwords import ask_passwords
 from ringfence.agents.process import KEPT_BYTES, Running
 from ringfence.agents.screen import screened
-from ringfence.config.agents.cautions import is_listed, plug_must_be_listed, prepared
+from ringfence.config.agents.cautions import is_listed, must_be_sent, plug_must_be_listed, prepared
 from ringfence.core.cluster import DeviceConfig
 from ringfence.core.errors import ConfigError, RingfenceError
 from ringfence.core.evidence import Power
@@ -38,6 +38,8 @@ LIST_BYTES = 1 << 18
 MASK = "****"
 _STATUS_OFF = 2
 _KEY = re.compile(r"[A-Za-z0-9_.-]+")
+_ALREADY = re.compile(r"already off", re.IGNORECASE)
+"""Source: lib/fencing.py, fence_action()."""
 _UNPRINTABLE = re.compile(r"[^\x20-\x7e\xa0-\U0010ffff]+")
 
 
@@ -123,6 +125,10 @@ class AgentRunner:
             if not is_listed(device.parameters, listed.out):
                 words = f"off, but the device has no such plug ({said.words})"
                 return _Answer(Power.UNKNOWN, words, answered)
+        sent = said.out and not _ALREADY.search(said.out)
+        if effect.action == "off" and power is Power.OFF and must_be_sent(device.agent) and not sent:
+            words = f"no off was sent ({said.words}), and it says so of a suspended machine, too"
+            return _Answer(Power.UNKNOWN, words, answered)
         plugs = plugs_of(said.out) if effect.action == "list" and said.code == 0 else None
         return _Answer(power, said.words, answered, plugs)
 
