@@ -335,6 +335,7 @@ class Story:
         lines = explain_victim(
             self.config, self.domain, victim, self.ready, self.wall_ms,
             favoured=self.state.favoured, doing=run[1].waits(self.wall_ms) if run is not None else (),
+            disarmed=self.state.disarmed is not None, virtual=bool(self.state.virtual.get(victim.life.node)),
         )  # fmt: skip
         return lines + self._power()
 
@@ -453,10 +454,9 @@ def _level(level: Level) -> str:
     return ", ".join(use.label for use in level.uses) + (" side by side" if level.parallel else "")
 
 
-def replay(path: Path) -> tuple[str, str]:
+def replay(path: Path, story: Story) -> tuple[str, str]:
     """Run a scenario file.  Returns (its text, its text with what happened now)."""
     text = path.read_text()
-    story = Story()
     out: list[str] = []
     for block in text.strip("\n").split("\n\n"):
         lines = block.split("\n")

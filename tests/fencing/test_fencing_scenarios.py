@@ -4,7 +4,8 @@ import os
 from pathlib import Path
 
 import pytest
-from fence_story import BadCommand, Story, replay
+from fence_story import BadCommand, replay
+from word_story import WordStory
 
 SCENARIOS = sorted((Path(__file__).parent / "scenarios").glob("*.txt"))
 
@@ -15,7 +16,7 @@ def test_there_are_scenarios():
 
 @pytest.mark.parametrize("path", SCENARIOS, ids=lambda path: path.stem)
 def test_scenario(path: Path):
-    text, now = replay(path)
+    text, now = replay(path, WordStory())
     if os.environ.get("REWRITE"):
         path.write_text(now)
     else:
@@ -25,4 +26,4 @@ def test_scenario(path: Path):
 @pytest.mark.parametrize("line", ["frobnicate", "lose 3/b1.1 color=red", "say ipmi_n3 off"])
 def test_the_harness_rejects_what_it_does_not_know(line: str):
     with pytest.raises(BadCommand):
-        Story().do(line)
+        WordStory().do(line)
