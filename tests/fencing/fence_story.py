@@ -55,7 +55,8 @@ def life_named(text: str) -> Life:
     if rest == "unknown":
         return Life(int(node))
     boot, _, incarnation = rest.partition(".")
-    return Life(int(node), f"m{node}", boot, int(incarnation))
+    machine = "" if boot.startswith("absent") else f"m{node}"  # an order about a node that is no member
+    return Life(int(node), machine, boot, int(incarnation))
 
 
 class Story:

@@ -17,6 +17,10 @@ ANN = Life(1)
 
 
 class WordStory(Story):
+    def do(self, line: str) -> list[str]:
+        self.state.wall_ms = self.wall_ms + 1000  # as `Story.do` sets it
+        return super().do(line)
+
     def _do_begin(self, plain: list[str], options: dict[str, str]) -> list[str]:
         if self.state.disarmed is not None:
             return ["ignored: fencing is disarmed"]
