@@ -364,9 +364,8 @@ Entry = (
     JoinLockspace | AckJoin | LeaveLockspace | LockRequest | LockConvert | LockUnlock | LockCancel | LockBusy
     | Retoken | EvidenceSeen | AttemptBegan | AttemptEnded | VictimDue | BoundPassed | Suspect
     | OperatorConfirms | QuarantineLifted | ConfigProposed | Goodbye | VolumeNotice | IncidentSeen
-    | SearchDeadlock | Waits | AskHosts | HostSays | AskTests | TestsTold
-    | FenceOrdered | Disarmed | Armed | DisarmExpired | LifeSeen | MachineForgotten
-    | AgentSaid | PowerOnBegan | PowerOnEnded
+    | SearchDeadlock | Waits | AskHosts | HostSays | AgentSaid | PowerOnBegan | PowerOnEnded | AskTests
+    | TestsTold | FenceOrdered | Disarmed | Armed | DisarmExpired | LifeSeen | MachineForgotten
 )  # fmt: skip
 
 LOCK_ENTRIES = (LockRequest, LockConvert, LockUnlock, LockCancel, LockBusy)
