@@ -10,6 +10,7 @@ silently lost: what a driver task raises becomes the error answer of its order, 
 the end of the daemon."""
 
 import asyncio
+import functools
 import time
 import traceback
 import uuid
@@ -24,7 +25,19 @@ from ringfence.core.cluster import ClusterConfig
 from ringfence.core.errors import EXIT_FAILED, EXIT_OK, RingfenceError, Unavailable
 from ringfence.core.evidence import Power
 from ringfence.daemon.log import Log
-from ringfence.daemon.ports import Agents, Block, Clock, Engine, History, Kept, Look, Pages, Storage, Watch
+from ringfence.daemon.ports import (
+    Agents,
+    Block,
+    Clock,
+    Engine,
+    History,
+    Kept,
+    Look,
+    Pages,
+    Storage,
+    Supplies,
+    Watch,
+)  # fmt: skip
 from ringfence.daemon.queries import Queries
 from ringfence.daemon.replies import ReplyBook, Step
 from ringfence.engine import effects, inputs, orders
@@ -35,6 +48,7 @@ from ringfence.servers.client_socket import ClientSocket
 from ringfence.wire import client as calls
 from ringfence.wire.checkup import HostFacts
 from ringfence.wire.client import Reply, Request
+from ringfence.wire.proving import Reading
 
 SELF = 0
 """The client number under which the driver itself asks; real clients count from 1."""
@@ -64,6 +78,7 @@ class Ports(msgspec.Struct, frozen=True):
     log: Log
     watch: Watch | None = None
     look: Look | None = None
+    supplies: Supplies | None = None
 
 
 class Driver:
@@ -369,6 +384,8 @@ class Driver:
             return lambda: asyncio.get_running_loop().run_in_executor(self._pool, do, order)
         if isinstance(body, orders.LookAtHost):
             return self._look
+        if isinstance(body, orders.ReadSupplies):
+            return functools.partial(self._read_supplies, body)
         try:
             work = self._ports.block.do(body)
         except RingfenceError as error:
@@ -393,6 +410,11 @@ class Driver:
         if self._ports.look is None:
             raise Unavailable("this daemon does not look at its host")
         return await self._ports.look.look(self._config)
+
+    async def _read_supplies(self, order: orders.ReadSupplies) -> tuple[Reading, ...]:
+        if self._ports.supplies is None:
+            raise Unavailable("this daemon reads no power supplies")
+        return await self._ports.supplies.read(order.controllers)
 
     async def _agent(self, effect: effects.RunAgent, ordered_ns: int) -> None:
         late_ms = (self._ports.clock.boottime_ns() - ordered_ns) // 1_000_000

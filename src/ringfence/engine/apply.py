@@ -9,7 +9,7 @@ import msgspec
 
 from ringfence.core.evidence import Evidence, EvidenceKind
 from ringfence.core.ids import Life
-from ringfence.engine import spaces
+from ringfence.engine import drill_entries, spaces
 from ringfence.engine.facts import (
     AttemptGranted,
     ConfigAccepted,
@@ -53,6 +53,8 @@ def _evidence(state: ClusterState, life: Life, entry: entries.EvidenceSeen) -> l
 def _began(state: ClusterState, life: Life, entry: entries.AttemptBegan) -> list[Fact]:
     victim = state.domain.victim(entry.life)
     if victim is None or victim.current is not None or state.domain.proven(victim):
+        return []
+    if drill_entries.drilled(state, entry.life):
         return []
     if entry.number != victim.number + 1 or state.domain.actor_for(victim, state.ready) != life.node:
         return []
@@ -269,4 +271,7 @@ _HANDLERS: dict[type, Callable[[ClusterState, Life, Any], list[Fact]]] = {
     entries.HostSays: _host_says,
     entries.AskTests: _ask_tests,
     entries.TestsTold: _tests_told,
+    entries.DrillBegan: drill_entries.began,
+    entries.DrillAttempted: drill_entries.attempted,
+    entries.DrillEnded: drill_entries.ended,
 }

@@ -12,6 +12,7 @@ import msgspec
 from ringfence.core.ids import Epoch, Life
 from ringfence.engine.agent_calls import AgentCalls, Call
 from ringfence.engine.context import Context
+from ringfence.engine.drill_entries import drilled
 from ringfence.engine.effects import TickAt
 from ringfence.engine.facts import AttemptGranted
 from ringfence.engine.inputs import AgentExited
@@ -66,6 +67,8 @@ class Fencer:
             self._witness_bound(victim)
             if not victim.due:
                 self._witness_due(victim)
+            elif drilled(state, victim.life):
+                continue  # its power is being cut already
             elif not state.domain.proven(victim) and victim.current is None:
                 self._ask(victim, heartbeat_back)
 
