@@ -34,10 +34,11 @@ from ringfence.daemon.ports import (
     Kept,
     Look,
     Pages,
+    Slots,
     Storage,
     Supplies,
     Watch,
-)  # fmt: skip
+)
 from ringfence.daemon.queries import Queries
 from ringfence.daemon.replies import ReplyBook, Step
 from ringfence.engine import effects, inputs, orders
@@ -79,6 +80,7 @@ class Ports(msgspec.Struct, frozen=True):
     watch: Watch | None = None
     look: Look | None = None
     supplies: Supplies | None = None
+    slots: Slots | None = None
 
 
 class Driver:
@@ -386,6 +388,11 @@ class Driver:
             return self._look
         if isinstance(body, orders.ReadSupplies):
             return functools.partial(self._read_supplies, body)
+        if isinstance(body, orders.SlotIo):
+            slots, slot_io = self._ports.slots, body
+            if slots is None:
+                return lambda: _fail(Unavailable("this daemon has no way to disk slots"))
+            return lambda: slots.do(slot_io)
         try:
             work = self._ports.block.do(body)
         except RingfenceError as error:

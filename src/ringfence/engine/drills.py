@@ -9,7 +9,7 @@ from collections.abc import Callable
 import msgspec
 
 from ringfence.core.errors import NotFound, Refused, RingfenceError
-from ringfence.core.evidence import Evidence
+from ringfence.core.evidence import CUTS, Evidence
 from ringfence.core.ids import Life
 from ringfence.engine.commands import drills as commands
 from ringfence.engine.commands.drills import Verdict
@@ -110,12 +110,13 @@ class Drills:
         drill = state.drill
         if self._runs == drill.life:
             self._give_way(state)
-        elif drill.actor not in state.lives.values() and self._successor(state, drill) == self._context.me:
-            if not self._context.outbox.unapplied(DrillEnded):
-                self._tidy(state, drill)
+        elif self._successor(state, drill) == self._context.me:
+            self._tidy(state, drill)
 
-    def _successor(self, state: ClusterState, drill: Drill) -> int:
-        """The drilled node itself only if nobody else is left."""
+    def _successor(self, state: ClusterState, drill: Drill) -> int | None:
+        """Who ends it for an actor that was lost; the drilled node only if nobody else is left."""
+        if drill.actor in state.lives.values() or self._context.outbox.unapplied(DrillEnded):
+            return None
         others = [node for node in state.ready if node != drill.life.node]
         return (others or list(state.ready))[0]
 
@@ -184,9 +185,9 @@ class _World:
         state, node = self._context.running, self._drill.life.node
         if state is None or self._passed or state.config.fence_action == "reboot":
             return False
-        return (
-            any(record.life == self._drill.life for record in state.domain.fenced) and node not in state.lives
-        )
+        fenced = [record for record in state.domain.fenced if record.life == self._drill.life]
+        cut = any(one.kind in CUTS for record in fenced for one in record.evidence)
+        return cut and node not in state.lives
 
     def needed(self, device: str) -> str:
         state = self._context.running

@@ -217,6 +217,32 @@ class WriteBlocks(_Order, frozen=True):
     """Names the step for crash points: "pv-header", "text", "precommit", "commit"."""
 
 
+# -- answered by the slots' driver -----------------------------------------------
+
+
+class SlotIo(_Order, frozen=True):
+    """Read, perhaps after one write, blocks of a VG's disk slots.  Answer: tuple[bytes, ...], the reads.
+
+    In this order: the header is read and compared; the write; a flush; the reads.  So what is read is not
+    older than what was written, and nothing of it older than the order.
+
+    Raises NotFound (other bytes than `header`: the slots are gone), DeviceFailed, TimedOut (no answer within
+    `limit_ms`; what was asked for may happen later all the same, unless it had not begun yet)."""
+
+    vg: str
+    path: str
+    start_bytes: int
+    """Of the slots' LV on its device; all offsets count from there."""
+    header: bytes
+    """What block 0 must read."""
+    reads: tuple[int, ...]
+    """Offsets of whole blocks."""
+    write: tuple[int, bytes] | None = None
+    limit_ms: int = 1000
+    not_after_ns: int = 0
+    """CLOCK_BOOTTIME after which the write must not begin any more; 0 = whenever."""
+
+
 # -- answered by the block driver ----------------------------------------------
 
 
@@ -294,7 +320,7 @@ ENGINE_ORDERS = (
 )  # fmt: skip
 StorageOrder = ScanDevices | ReadBlocks | WriteBlocks
 BlockOrder = OpenPath | ClosePath | OpenPaths
-DriverOrder = StorageOrder | BlockOrder | LookAtHost | ReadSupplies
+DriverOrder = StorageOrder | BlockOrder | SlotIo | LookAtHost | ReadSupplies
 Order = (
     Acquire | Convert | Release | FindLock | Holders | JoinLockspace | GiveBack | LeaveLockspace | Joined
     | LockspaceMembers | Publish | SayGoodbye | Identity | CallAgent | Pause | DriverOrder

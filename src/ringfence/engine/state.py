@@ -138,6 +138,10 @@ class ClusterState(msgspec.Struct, omit_defaults=True):
         """Raises msgspec.MsgspecError."""
         return msgspec.msgpack.decode(data, type=cls, dec_hook=_decode_resources)
 
+    def told(self) -> dict[int, tuple[int, int]]:
+        """Of each sender: its incarnation, and the number of its last entry that was applied."""
+        return {node: (one.life.incarnation, one.seq) for node, one in sorted(self.senders.items())}
+
     def fits(self, life: Life, item: Submitted) -> bool:
         """Whether a submission counts: from an admitted life, and right after the one it follows.
 

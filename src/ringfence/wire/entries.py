@@ -284,8 +284,8 @@ class DrillBegan(_Entry, frozen=True):
 
 
 class DrillAttempted(_Entry, frozen=True):
-    """A destructive drill has run its level.  With evidence it has shown that the devices cut this host, and no
-    other: they are believed again, and the life is over.  Without, whoever fences may begin."""
+    """A destructive drill has run its level.  With evidence it has shown that the devices cut this host, and
+    no other: they are believed again, and the life is over.  Without, whoever fences may begin."""
 
     life: Life
     """The drilled one."""
