@@ -303,7 +303,8 @@ def test_an_actor_without_a_primary_view_switches_on_when_it_has_one_again(world
     off_now(world)
     world.outage()
     world.run()
-    world.pass_ms(2000)
+    world.pass_ms(8000)
+    assert switched(world) == ["feed1[3] off"], "nobody here knows whom the others fence"
     world.view(1, 2, 3)
     world.run()
     ended(world, id)

@@ -21,7 +21,7 @@ from ringfence.engine.state import ClusterState
 from ringfence.wire import CHECKUPS, DEADLOCKS, FENCING, SPEAKS, Speaks, checkup, entries, ring
 from ringfence.wire import client as calls
 from ringfence.wire.client import Reply, Request
-from ringfence.wire.proving import Outcome, UseTest
+from ringfence.wire.proving import DrillKind, Outcome, UseTest
 
 FILE = Path(__file__).parent / "samples.txt"
 EPOCH, LIFE = Epoch(7, 2), Life(2, "machine", "boot", 3)
@@ -82,10 +82,16 @@ SAMPLES: dict[str, Any] = {
     "AskHosts": entries.AskHosts(4),
     "HostSays": entries.HostSays(LIFE, 4, HOST),
     "AskTests": entries.AskTests(4, "bmc1"),
+    "DrillBegan": entries.DrillBegan(DrillKind.CABLING, 1, 1, "ann"),
+    "DrillAttempted": entries.DrillAttempted(
+        OTHER, Evidence(OTHER, EvidenceKind.HOST_OFF, 2, "seen off", ("bmc1",), 1_700)
+    ),
+    "DrillEnded": entries.DrillEnded(OTHER, False, "lied", ("line",), ("bmc1",)),
     "TestsTold": entries.TestsTold(LIFE, 4, (UseTest(1, "apc-a[5]", Outcome.FAILED, "no answer", 5, 1_700),)),
 }  # fmt: skip
 NEW = {"SearchDeadlock": DEADLOCKS, "Waits": DEADLOCKS, "AskHosts": CHECKUPS, "HostSays": CHECKUPS,
-       "AskTests": FENCING, "TestsTold": FENCING}  # fmt: skip
+       "AskTests": FENCING, "TestsTold": FENCING, "DrillBegan": FENCING,
+       "DrillAttempted": FENCING, "DrillEnded": FENCING}  # fmt: skip
 """Entries that came with a later protocol than the first."""
 
 

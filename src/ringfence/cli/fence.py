@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from ringfence.cli.answers import one_line, print_json
-from ringfence.cli.fence_prove import test_ways
+from ringfence.cli.fence_prove import drill, test_ways
 from ringfence.cli.observe import event_line
 from ringfence.cli.options import daemon_options, json_option, open_daemon, user
 from ringfence.client import Connection
@@ -117,3 +117,4 @@ def trust(device: str, who: str, socket: str | None, root: Path | None, as_json:
 
 
 fence.add_command(test_ways)
+fence.add_command(drill)
