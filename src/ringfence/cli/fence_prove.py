@@ -47,7 +47,8 @@ def test_ways(target: str, socket: str | None, root: Path | None, as_json: bool)
 def test_line(one: dict[str, Any]) -> str:
     how = f"{one['tester']} -> {one['node']} by {one['use']}"
     took = f" ({one['took_ms'] / 1000:.1f} s)" if one["took_ms"] else ""
-    return one_line(f"{MARKS[one['outcome']]:<7} {how}: {one['what']}{took}")
+    words = one_line(f"{how}: {one['what']}{took}")
+    return f"{MARKS[one['outcome']]:<7} {words}"
 
 
 def rest_lines(result: dict[str, Any]) -> list[str]:
@@ -107,8 +108,6 @@ def drill(
     if as_json:
         print_json(result)
     else:
-        for line in result["lines"]:
-            click.echo(one_line(line))
         click.echo(one_line(f"{'passed' if result['passed'] else 'FAILED'}: {result['verdict']}"))
     return EXIT_OK if result["passed"] else EXIT_NOT_PROVEN
 

@@ -101,7 +101,7 @@ def cabling(
     for index, use in enumerate(uses):
         finding, back = yield from _one_outlet(config, node, uses, index, watched, before, world)
         findings.append(finding)
-        world.tell(f"{finding.use}: {finding.cable.value}: {finding.what}")
+        world.tell(f"{finding.cable.value}: {finding.what}")
         if back:
             lines = tuple(one.what for one in findings)
             return Verdict(False, f"ended at {use.label}: {back}", lines)
