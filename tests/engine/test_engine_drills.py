@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from engine_ring import World, config_of
+from engine_ring import World
 
 from ringfence.core.cluster import ClusterConfig, Confirms, DeviceConfig, Level, Use
 from ringfence.core.errors import NotFound, Refused
@@ -19,9 +19,8 @@ from ringfence.wire import client as calls
 LAST = "an-a01n03"
 
 
-def fed_twice(count: int = 3, **options: Any) -> ClusterConfig:
+def fed_twice(config: ClusterConfig) -> ClusterConfig:
     """Each node has a controller, and an outlet for each of its two supplies."""
-    config = config_of(count, **options)
     nodes = [
         msgspec.structs.replace(
             node,
@@ -46,7 +45,7 @@ def fed_twice(count: int = 3, **options: Any) -> ClusterConfig:
 
 @pytest.fixture
 def world(tmp_path: Path) -> World:
-    world = World(tmp_path, 3, config=fed_twice())
+    world = World(tmp_path, 3, shape=fed_twice)
     world.pass_ms(3000)
     return world
 
@@ -130,13 +129,14 @@ def test_nothing_is_switched_while_a_supply_is_bad(world: World) -> None:
 
 
 def test_nothing_is_switched_if_both_are_one_outlet(tmp_path: Path) -> None:
-    config = fed_twice()
     both = Level((Use("feed1", {"plug": "3"}), Use("feed1", {"port": "3"})))
-    nodes = (
-        *config.nodes[:2],
-        msgspec.structs.replace(config.nodes[2], levels=(config.nodes[2].levels[0], both)),
-    )
-    world = World(tmp_path, 3, config=msgspec.structs.replace(config, nodes=nodes))
+
+    def shape(config: ClusterConfig) -> ClusterConfig:
+        config = fed_twice(config)
+        third = msgspec.structs.replace(config.nodes[2], levels=(config.nodes[2].levels[0], both))
+        return msgspec.structs.replace(config, nodes=(*config.nodes[:2], third))
+
+    world = World(tmp_path, 3, shape=shape)
     world.pass_ms(3000)
     found = ended(world, begun(world))
     assert found["verdict"] == "not begun: feed1[3] and feed1[3] are one outlet"
@@ -187,7 +187,7 @@ def test_there_is_one_drill_at_a_time(world: World) -> None:
 
 
 def test_an_older_cluster_does_not_drill(tmp_path: Path) -> None:
-    world = World(tmp_path, 3, speaks=Speaks(1, 3), config=fed_twice())
+    world = World(tmp_path, 3, speaks=Speaks(1, 3), shape=fed_twice)
     world.pass_ms(1000)
     with pytest.raises(Refused, match="drills from 4 on"):
         world.hosts[1].do(calls.FenceDrill(LAST, "tester"))
@@ -199,6 +199,12 @@ def test_nothing_is_drilled_while_somebody_must_be_fenced(world: World) -> None:
     world.view(1, 3)
     world.run()
     with pytest.raises(Refused, match="an-a01n02 must be fenced first"):
+        world.hosts[1].do(calls.FenceDrill(LAST, "tester"))
+
+
+def test_nothing_is_drilled_during_a_maintenance(world: World) -> None:
+    world.hosts[2].do(calls.FenceDisarm(60_000, "tester", "new PDU"))
+    with pytest.raises(Refused, match="fencing is disarmed"):
         world.hosts[1].do(calls.FenceDrill(LAST, "tester"))
 
 
@@ -409,7 +415,7 @@ def test_a_node_that_is_in_a_lockspace_is_not_cut(world: World) -> None:
 
 
 def test_without_a_majority_of_the_others_nobody_is_cut(tmp_path: Path) -> None:
-    world = World(tmp_path, 3, config=fed_twice())
+    world = World(tmp_path, 3, shape=fed_twice)
     world.pass_ms(3000)
     world.hosts[2].do(calls.Leave())
     world.view(1, 3, how="leave")

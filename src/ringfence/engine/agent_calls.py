@@ -20,7 +20,8 @@ from ringfence.engine.context import Context
 from ringfence.engine.effects import CancelAgent, RunAgent
 from ringfence.engine.inputs import AgentExited
 
-Told = Callable[[AgentExited], None]
+Told = Callable[[AgentExited, int], None]
+"""How a call went, and how long it had waited for its device, in ms."""
 
 
 class Call(msgspec.Struct, frozen=True):
@@ -44,7 +45,13 @@ class _Admitted(msgspec.Struct):
     call: Call
     told: Told | None
     """None: cancelled."""
-    started: bool = False
+    came_ns: int
+    started_ns: int = 0
+    """0 = it waits for its device."""
+
+    @property
+    def started(self) -> bool:
+        return self.started_ns > 0
 
 
 class AgentCalls:
@@ -62,7 +69,7 @@ class AgentCalls:
 
         Returns: its number, for `cancel`, `running` and `queued`."""
         self._last += 1
-        self._calls[self._last] = _Admitted(self._last, call, told)
+        self._calls[self._last] = _Admitted(self._last, call, told, self._context.now_ns)
         self._admit(call.use.device)
         return self._last
 
@@ -84,7 +91,7 @@ class AgentCalls:
             return
         self._admit(one.call.use.device, waited=True)
         if one.told is not None:
-            one.told(exit)
+            one.told(exit, (one.started_ns - one.came_ns) // 1_000_000)
 
     # -- reading -------------------------------------------------------------------
 
@@ -120,7 +127,8 @@ class AgentCalls:
                 del self._calls[one.run]
                 words = "not started: this host's clock had a gap while it waited for the device"
                 assert one.told is not None, "a cancelled call does not wait"
-                one.told(AgentExited(one.run, Power.UNKNOWN, words, 0, answered=False))
+                waited_ms = (self._context.now_ns - one.came_ns) // 1_000_000
+                one.told(AgentExited(one.run, Power.UNKNOWN, words, 0, answered=False), waited_ms)
             else:
                 self._start(one)
 
@@ -139,7 +147,7 @@ class AgentCalls:
 
     def _start(self, one: _Admitted) -> None:
         context, call = self._context, one.call
-        one.started = True
+        one.started_ns = context.now_ns
         limit_ms = call.timeout_ms or context.config.timing.agent_timeout_ms
         name = context.name(call.node)
         parameters = call.use.parameters

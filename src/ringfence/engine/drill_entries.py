@@ -44,6 +44,8 @@ def refusal(state: ClusterState, actor: int, entry: DrillBegan) -> str:
     name = state.name(entry.node)
     if state.drill is not None:
         return f"a drill of {state.name(state.drill.life.node)} goes on"
+    if state.disarmed is not None:
+        return "fencing is disarmed: a drill would start agents (ringfence fence arm)"
     if state.victims():
         return f"{state.name(state.victims()[0].life.node)} must be fenced first"
     if entry.node not in state.lives:

@@ -145,7 +145,7 @@ class FenceTests:
         self._give_way(state)
         if self._rounds:
             self._go_on(state, self._rounds[0])
-        elif self._context.now_ns >= self._calendar_ns:
+        elif state.disarmed is None and self._context.now_ns >= self._calendar_ns:
             self._calendar_ns = self._context.now_ns + CALENDAR_MS * 1_000_000
             self._look_at_calendar(state)
             self._warn(state)
