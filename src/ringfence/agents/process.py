@@ -20,6 +20,9 @@ from ringfence.core.errors import Unavailable
 
 AGENT_PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 """What an agent finds its tools in."""
+ENVIRONMENT = {"PATH": AGENT_PATH, "LC_ALL": "C.UTF-8", "PYTHONWARNINGS": "ignore"}
+"""All of it: PCMK_service, which makes agents wait for ever, is not handed on.  From their interpreter's
+complaints nobody would learn why they failed."""
 KEPT_BYTES = 4096
 """Of each output stream, its end: that is where agents say what went wrong."""
 DRAIN_S = 0.5
@@ -49,7 +52,7 @@ class Running:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 cwd="/",
-                env={"PATH": AGENT_PATH, "LC_ALL": "C.UTF-8"},
+                env=ENVIRONMENT,
                 start_new_session=True,
                 bufsize=0,
             )

@@ -13,16 +13,13 @@ Source: FenceAgentAPI (ClusterLabs fence-agents, doc/FenceAgentAPI.md); lib/fenc
 
 import asyncio
 import contextlib
-import os
 import re
 import shutil
-import signal
-import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO
 
+from ringfence.agents.process import AGENT_PATH, Running
 from ringfence.core.cluster import DeviceConfig
 from ringfence.core.errors import ConfigError, RingfenceError, Unavailable
 from ringfence.core.evidence import Power
@@ -30,15 +27,7 @@ from ringfence.engine.effects import RunAgent
 from ringfence.engine.inputs import AgentExited
 
 ACTIONS = ("on", "off", "status")
-AGENT_PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
-"""Where agents are looked up by name, and what they may call themselves."""
-KEPT_BYTES = 4096
-"""Of each output stream, its end: that is where agents say what went wrong."""
 WORDS_CHARS = 300
-DRAIN_S = 0.5
-"""How long output is still read after the agent has ended: a stranger may hold the pipe open."""
-KILL_S = 1.0
-"""How long a killed agent is waited for: the kernel may hold it in a call that nothing interrupts."""
 CANCELLED_KEPT = 64
 MASK = "****"
 _STATUS_OFF = 2
@@ -97,7 +86,9 @@ class AgentRunner:
         with contextlib.closing(Running(find_agent(device.agent))) as running:
             late = await running.ended(stdin, stop, effect.timeout_ms / 1000)
             code = await running.buried()
-            words = _clean(running.err.text(secrets) or running.out.text(secrets), secrets)
+            # The answer last, for the end is kept: that an agent found a plug "Already OFF" must not be hidden
+            # by what its interpreter complains of.
+            words = _clean(f"{running.err.text(secrets)}\n{running.out.text(secrets)}", secrets)
         if late or code is None:
             why = "cancelled" if stop.is_set() else f"no answer within {effect.timeout_ms / 1000:g} s: killed"
             return Power.UNKNOWN, f"{why}; {words}" if words else why, False
