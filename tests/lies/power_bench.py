@@ -4,7 +4,9 @@ A host runs while its chassis and one of its outlets are on; off is SIGKILL.  Th
 (ipmi_sim, snmpd, ours) ask it by way of `ask.py`; each can be told to behave as real ones were seen to."""
 
 import contextlib
+import json
 import os
+import select
 import signal
 import socket
 import socketserver
@@ -13,17 +15,15 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from ringfence.host.processes import process
 from ringfence.lab.line_socket import Json, LineServer
 
 PASSWORD = "secret"
 ASK = Path(__file__).with_name("ask.py")
-LATE_S = 3.0
 
 
 class Host:
@@ -66,6 +66,8 @@ class Bench:
         """Hosts whose controller acknowledges orders and does nothing."""
         self.late_s: dict[str | int, float] = {}
         """Host or outlet -> how long after an order it is carried out."""
+        self.slow_s: dict[str, float] = {}
+        """Host -> how long its controller takes to say whether it is on."""
         self.pending: set[int] = set()
         """Outlets whose order is accepted and not carried out yet."""
         self.wired: dict[int, int] = {}
@@ -122,6 +124,7 @@ class Bench:
     def _asked(self, request: Json) -> Json:
         """{"bmc": host} or {"outlet": number}, and "to": bool for an order."""
         if "bmc" in request:
+            time.sleep(self.slow_s.get(request["bmc"], 0.0))
             return self.bmc(request["bmc"], request.get("to"))
         return self.pdu(request["outlet"], request.get("to"))
 
@@ -173,6 +176,12 @@ class Bench:
         words = ["snmpd", "-f", "-C", "-c", "snmpd.conf", "-m", "", "-Lf", "log", "-p", "pid"]
         return self._start(words, place, port)
 
+    def gate(self, port: int) -> "Gate":
+        """A way to a UDP device that can be shut."""
+        gate = Gate(port)
+        self._closing.callback(gate.close)
+        return gate
+
     def _ask(self, words: str) -> str:
         script = self.dir / ("ask-" + words.replace(" ", "-"))
         script.write_text(f'#!/bin/sh\nexec {sys.executable} -I -S {ASK} {self.socket} {words} "$@"\n')
@@ -212,8 +221,6 @@ class Bench:
                 self._answer(self.rfile.read(int(self.headers["Content-Length"])))
 
             def _answer(self, body: bytes) -> None:
-                import json
-
                 said = answer(bench, self.path, body)
                 data = said if isinstance(said, bytes) else json.dumps(said or {}).encode()
                 self.send_response(404 if said is None else 200)
@@ -264,6 +271,53 @@ class Device:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
+
+
+class Gate:
+    """Forwards datagrams to a device.
+
+    `sessions` is how many callers it still lets in, each for good (ipmitool has a port of its own each time): with
+    1 an agent may ask for the status, and its "off" stands at the door, and knocks, until there are more."""
+
+    def __init__(self, port: int, sessions: int = 1 << 30) -> None:
+        self.sessions = sessions
+        self._inner = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self._outer = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self._outer.bind(("127.0.0.1", 0))
+        self._inner.connect(("127.0.0.1", port))
+        self.port = int(self._outer.getsockname()[1])
+        self._callers: list[Any] = []
+        """One for each session, in order; answers go to the latest."""
+        self.held = threading.Event()
+        """Somebody stands at the door."""
+        self._over = False
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        while not self._over:
+            for ready in select.select([self._inner, self._outer], [], [], 0.05)[0]:
+                with contextlib.suppress(OSError):
+                    self._forward(ready)
+
+    def _forward(self, ready: socket.socket) -> None:
+        data, caller = ready.recvfrom(4096)
+        if ready is self._inner:
+            self._outer.sendto(data, self._callers[-1])
+            return
+        if caller not in self._callers:
+            if self.sessions <= 0:
+                self.held.set()
+                return
+            self.sessions -= 1
+            self._callers.append(caller)
+        self._inner.send(data)
+
+    def close(self) -> None:
+        self._over = True
+        self._thread.join()
+        self._inner.close()
+        self._outer.close()
 
 
 def free_port(kind: socket.SocketKind) -> int:
