@@ -1,4 +1,4 @@
-"""Two ways to fence with the same real agents: by exit code alone, and as ringfence's acting member does it."""
+"""Two ways to fence with the same real agents: by exit code alone, and as ringfence's acting member does."""
 
 import asyncio
 import subprocess
@@ -43,8 +43,9 @@ def bare(device: DeviceConfig, secrets: Mapping[str, str], action: str, **env: s
 def say(agent: str, keys: Mapping[str, str], **env: str) -> Answer:
     began = time.monotonic()
     done = subprocess.run(
-        [find_agent(agent)], input=lines_of(keys), capture_output=True, env={"PATH": AGENT_PATH, **env}, timeout=60
-    )
+        [find_agent(agent)], input=lines_of(keys), capture_output=True, env={"PATH": AGENT_PATH, **env},
+        timeout=60,
+    )  # fmt: skip
     words = (done.stdout + done.stderr).decode(errors="replace")
     return Answer(done.returncode, words, time.monotonic() - began)
 
@@ -72,9 +73,12 @@ def cluster(*levels: tuple[DeviceConfig | Use, ...], devices: tuple[DeviceConfig
         devices: those that the levels' uses name."""
     known = {one.name: one for level in levels for one in level if isinstance(one, DeviceConfig)}
     known |= {one.name: one for one in devices}
-    named = [Level(tuple(one.name if isinstance(one, DeviceConfig) else one for one in level)) for level in levels]
-    nodes = (NodeConfig(1, "n1", levels=tuple(named)), NodeConfig(2, "n2", manual=True))
-    return ClusterConfig("lies", two_node=True, nodes=nodes, devices=tuple(known[one] for one in sorted(known)))
+    named = tuple(
+        Level(tuple(one.name if isinstance(one, DeviceConfig) else one for one in level)) for level in levels
+    )
+    nodes = (NodeConfig(1, "n1", levels=named), NodeConfig(2, "n2", manual=True))
+    sorted_devices = tuple(known[one] for one in sorted(known))
+    return ClusterConfig("lies", two_node=True, nodes=nodes, devices=sorted_devices)
 
 
 def ours(

@@ -1,7 +1,7 @@
 """What devices of the bench start to ask it:  ask.py SOCKET bmc HOST ...  |  ask.py SOCKET snmp
 
-bmc: ipmi_sim's chassis_control words (`get power`, `set power 0`).  snmp: net-snmp's pass_persist on stdin, the
-outlets of an APC rack PDU.  Nothing but the standard library, so that it starts in a moment."""
+bmc: ipmi_sim's chassis_control words (`get power`, `set power 0`).  snmp: net-snmp's pass_persist on stdin,
+the outlets of an APC rack PDU.  Nothing but the standard library, so that it starts in a moment."""
 
 import json
 import socket

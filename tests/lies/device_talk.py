@@ -54,7 +54,8 @@ def apc_menus(bench: Bench, sock: socket.socket) -> None:
             continue
         elif page == "done":
             page = "outlet"
-        say({"main": MAIN, "device": DEVICE, "outlets": _outlets(bench), "outlet": OUTLET.format(plug), "sure": SURE}[page])
+        pages = {"main": MAIN, "device": DEVICE, "outlet": OUTLET.format(plug), "sure": SURE}
+        say(_outlets(bench) if page == "outlets" else pages[page])
 
 
 def _outlets(bench: Bench) -> str:
@@ -62,7 +63,8 @@ def _outlets(bench: Bench) -> str:
     for number in sorted(bench.outlets):
         said = bench.pdu(number)
         # The order is shown at once, with a star for as long as the relay has not moved.
-        shown = {True: "OFF*", False: "ON*"}[said["on"]] if said["pending"] else {True: "ON", False: "OFF"}[said["on"]]
+        on = said["on"] != said["pending"]
+        shown = ("ON" if on else "OFF") + ("*" if said["pending"] else "")
         rows.append(f"     {number}- Outlet {number}                 {shown}\r\n")
     return "\r\n------- Outlet Control -----\r\n\r\n" + "".join(rows) + "\r\n> "
 

@@ -1,7 +1,8 @@
 """Hosts on a bench: plain child processes whose power real fence agents switch, through devices that may lie.
 
-A host runs while its chassis and one of its outlets are on; off is SIGKILL.  The bench owns the truth.  Devices
-(ipmi_sim, snmpd, ours) ask it by way of `ask.py`; each can be told to behave as real ones were seen to."""
+A host runs while its chassis and one of its outlets are on; off is SIGKILL.  The bench owns the truth.
+Devices (ipmi_sim, snmpd, ours) ask it by way of `ask.py`; each can be told to behave as real ones were seen
+to."""
 
 import contextlib
 import json
@@ -163,7 +164,8 @@ class Bench:
         """A management controller over RMCP+: ipmi_sim."""
         place, port = self.dir / f"ipmi-{host}", free_port(socket.SOCK_DGRAM)
         (place / "state").mkdir(parents=True)
-        (place / "lan.conf").write_text(LAN_CONF.format(port=port, ask=self._ask(f"bmc {host}"), password=PASSWORD))
+        ask = self._ask(f"bmc {host}")
+        (place / "lan.conf").write_text(LAN_CONF.format(port=port, ask=ask, password=PASSWORD))
         (place / "sim.emu").write_text(SIM_EMU)
         words = ["ipmi_sim", "-c", "lan.conf", "-f", "sim.emu", "-s", "state", "-n"]
         return self._start(words, place, port)
@@ -240,8 +242,8 @@ class Bench:
     def _certificate(self) -> Path:
         path = self.dir / "cert.pem"
         subprocess.run(
-            ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
-            + ["-subj", "/CN=localhost", "-keyout", str(path), "-out", f"{path}.crt"],
+            ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",
+             "-subj", "/CN=localhost", "-keyout", str(path), "-out", f"{path}.crt"],
             check=True, capture_output=True,
         )  # fmt: skip
         path.write_text(path.read_text() + Path(f"{path}.crt").read_text())
@@ -276,8 +278,8 @@ class Device:
 class Gate:
     """Forwards datagrams to a device.
 
-    `sessions` is how many callers it still lets in, each for good (ipmitool has a port of its own each time): with
-    1 an agent may ask for the status, and its "off" stands at the door, and knocks, until there are more."""
+    `sessions` is how many callers it still lets in, each for good (each ipmitool has a port of its own): with 1
+    an agent may ask for the status, and its "off" stands at the door, and knocks, until there are more."""
 
     def __init__(self, port: int, sessions: int = 1 << 30) -> None:
         self.sessions = sessions

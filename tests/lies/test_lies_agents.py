@@ -1,11 +1,10 @@
 """The nine ways in which real agents lie: each is believed by whoever looks at exit codes, and caught here.
 
-Debian's own agents against simulated devices; what is true is known from the host itself, a process that runs or
-does not.  Each test first shows that the lie is one.  What cannot be caught by evidence (a silent host, and one
-device that lies well) is refused before anything is run; `forced` shows what is left then.  The numbers are those
-of docs/fencing.md."""
+Debian's own agents against simulated devices; what is true is known from the host itself, a process that runs
+or does not.  Each test first shows that the lie is one.  What cannot be caught by evidence (a silent host, and
+one device that lies well) is refused before anything is run; `forced` shows what is left then.  The numbers
+are those of docs/fencing.md."""
 
-import contextlib
 import os
 import signal
 import subprocess
@@ -42,7 +41,9 @@ def pdu_of(port: int, **more: object) -> DeviceConfig:
 
 
 def redfish_of(port: int, **more: object) -> DeviceConfig:
-    return host_off("redfish", "fence_redfish", ip="127.0.0.1", ipport=port, username="admin", ssl_insecure=1, **more)
+    return host_off(
+        "redfish", "fence_redfish", ip="127.0.0.1", ipport=port, username="admin", ssl_insecure=1, **more
+    )
 
 
 def refused(answer: Answer) -> None:
