@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
+from power_bench import PASSWORD
 
 from ringfence.agents.process import AGENT_PATH
 from ringfence.agents.runner import AgentRunner, find_agent
@@ -20,6 +21,8 @@ from ringfence.fencing.level_run import LevelRun, Outcome, Run
 LOST = Life(1, "machine-1", "boot-1", 1)
 """The victim: n1."""
 AGENT_LIMIT_MS = 20_000
+LOGIN = {"password": PASSWORD}
+BMC = {"bmc-n1": LOGIN}
 Secrets = Mapping[str, dict[str, str]]
 Ended = Callable[[Run, LevelRun], None]
 
@@ -64,6 +67,26 @@ def outlet_off(name: str, agent: str, **parameters: object) -> DeviceConfig:
 
 def _device(name: str, agent: str, confirms: Confirms, parameters: Mapping[str, object]) -> DeviceConfig:
     return DeviceConfig(name, agent, confirms, {key: str(value) for key, value in parameters.items()})
+
+
+def bmc_of(port: int, **more: object) -> DeviceConfig:
+    return host_off(
+        "bmc-n1", "fence_ipmilan", ip="127.0.0.1", ipport=port, username="admin", lanplus=1, cipher=3,
+        **{"power_wait": 0, "power_timeout": 2, **more},
+    )  # fmt: skip
+
+
+def pdu_of(port: int, **more: object) -> DeviceConfig:
+    return outlet_off(
+        "pdu", "fence_apc_snmp", ip="127.0.0.1", ipport=port, community="private",
+        **{"snmp_version": 1, "power_timeout": 2, **more},
+    )  # fmt: skip
+
+
+def redfish_of(port: int, **more: object) -> DeviceConfig:
+    return host_off(
+        "redfish", "fence_redfish", ip="127.0.0.1", ipport=port, username="admin", ssl_insecure=1, **more
+    )
 
 
 def cluster(*levels: tuple[DeviceConfig | Use, ...], devices: tuple[DeviceConfig, ...] = ()) -> ClusterConfig:

@@ -278,8 +278,8 @@ class Device:
 class Gate:
     """Forwards datagrams to a device.
 
-    `sessions` is how many callers it still lets in, each for good (each ipmitool has a port of its own): with 1
-    an agent may ask for the status, and its "off" stands at the door, and knocks, until there are more."""
+    `sessions` is how many callers it still lets in, each for good (each ipmitool has a port of its own): with
+    1 an agent may ask for the status, and its "off" stands at the door, and knocks, until there are more."""
 
     def __init__(self, port: int, sessions: int = 1 << 30) -> None:
         self.sessions = sessions

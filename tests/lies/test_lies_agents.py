@@ -1,9 +1,9 @@
 """The nine ways in which real agents lie: each is believed by whoever looks at exit codes, and caught here.
 
 Debian's own agents against simulated devices; what is true is known from the host itself, a process that runs
-or does not.  Each test first shows that the lie is one.  What cannot be caught by evidence (a silent host, and
-one device that lies well) is refused before anything is run; `forced` shows what is left then.  The numbers
-are those of docs/fencing.md."""
+or does not.  Each test first shows that the lie is one.  What evidence cannot catch (a silent host, and one
+device that lies well) is refused before anything is run; `forced` shows what is left then.  The numbers are
+those of docs/fencing.md."""
 
 import os
 import signal
@@ -13,37 +13,29 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from agent_stacks import Answer, bare, cluster, host_off, lines_of, ours, outlet_off, said, say
-from power_bench import PASSWORD, Bench, eventually
+from agent_stacks import (
+    BMC,
+    LOGIN,
+    Answer,
+    bare,
+    bmc_of,
+    cluster,
+    host_off,
+    lines_of,
+    ours,
+    pdu_of,
+    redfish_of,
+    said,
+    say,
+)
+from device_talk import redfish
+from power_bench import Bench, eventually
 
 from ringfence.agents.process import AGENT_PATH
-from ringfence.core.cluster import DeviceConfig, Use
+from ringfence.core.cluster import Use
 from ringfence.core.evidence import EvidenceKind
 from ringfence.host.processes import process
 from ringfence.lab import trees
-
-LOGIN = {"password": PASSWORD}
-BMC = {"bmc-n1": LOGIN}
-
-
-def bmc_of(port: int, **more: object) -> DeviceConfig:
-    return host_off(
-        "bmc-n1", "fence_ipmilan", ip="127.0.0.1", ipport=port, username="admin", lanplus=1, cipher=3,
-        **{"power_wait": 0, "power_timeout": 2, **more},
-    )  # fmt: skip
-
-
-def pdu_of(port: int, **more: object) -> DeviceConfig:
-    return outlet_off(
-        "pdu", "fence_apc_snmp", ip="127.0.0.1", ipport=port, community="private",
-        **{"snmp_version": 1, "power_timeout": 2, **more},
-    )  # fmt: skip
-
-
-def redfish_of(port: int, **more: object) -> DeviceConfig:
-    return host_off(
-        "redfish", "fence_redfish", ip="127.0.0.1", ipport=port, username="admin", ssl_insecure=1, **more
-    )
 
 
 def refused(answer: Answer) -> None:
@@ -216,13 +208,13 @@ def test_5_sbd_says_off_because_a_pill_lies_in_the_slot(bench: Bench, sbd_device
 
 
 def test_6_without_a_system_redfish_switches_the_last_of_the_list(bench: Bench) -> None:
-    redfish = redfish_of(bench.redfish())
-    answer = bare(redfish, LOGIN, "off")
+    device = redfish_of(bench.redfish(redfish))
+    answer = bare(device, LOGIN, "off")
     assert answer.believed
     assert (bench.runs("n1"), bench.runs("n2")) == (True, False), "the bystander was cut"
     bench.chassis("n2", True)
 
-    outcome = ours(cluster((redfish,)), {"redfish": LOGIN})
+    outcome = ours(cluster((device,)), {"redfish": LOGIN})
     assert outcome.evidence is None
     assert "systems_uri" in outcome.verdict
     assert bench.runs("n2")
@@ -230,16 +222,16 @@ def test_6_without_a_system_redfish_switches_the_last_of_the_list(bench: Bench) 
 
 @pytest.mark.usefixtures("forced")
 def test_6_forced_another_device_that_sees_the_host_refutes_it(bench: Bench) -> None:
-    redfish, bmc = redfish_of(bench.redfish()), bmc_of(bench.ipmi("n1").port)
-    outcome = ours(cluster((redfish,), (bmc,)), {"redfish": LOGIN, **BMC})
+    device, bmc = redfish_of(bench.redfish(redfish)), bmc_of(bench.ipmi("n1").port)
+    outcome = ours(cluster((device,), (bmc,)), {"redfish": LOGIN, **BMC})
     assert outcome.evidence is None
     assert 'bmc-n1 says "on"' in outcome.verdict
     assert bench.runs("n1")
 
 
 def test_6_with_a_system_it_is_the_right_one(bench: Bench) -> None:
-    redfish = redfish_of(bench.redfish(), systems_uri="/redfish/v1/Systems/n1")
-    outcome = ours(cluster((redfish,)), {"redfish": LOGIN})
+    device = redfish_of(bench.redfish(redfish), systems_uri="/redfish/v1/Systems/n1")
+    outcome = ours(cluster((device,)), {"redfish": LOGIN})
     assert outcome.evidence is not None
     assert (bench.runs("n1"), bench.runs("n2")) == (False, True)
 
@@ -269,19 +261,19 @@ def test_7_option_off_is_ignored_and_means_reboot(bench: Bench) -> None:
 
 
 def test_8_power_timeout_counts_looks_and_the_limit_counts_seconds(bench: Bench) -> None:
-    """power_timeout=3 is three looks, each as slow as the device is."""
+    """power_timeout=2 is two looks, each as slow as the device is."""
     bench.deaf.add("n1")
-    bench.slow_s["n1"] = 1.0
-    bmc = bmc_of(bench.ipmi("n1").port, power_timeout=3)
+    bench.slow_s["n1"] = 0.8
+    bmc = bmc_of(bench.ipmi("n1").port, power_timeout=2)
     answer = bare(bmc, LOGIN, "off")
     refused(answer)
-    assert answer.took_s > 2 * 3
+    assert answer.took_s > 2 * 2
 
     began = time.monotonic()
-    outcome = ours(cluster((bmc,)), BMC, limit_ms=2500)
-    assert time.monotonic() - began < 4.5
+    outcome = ours(cluster((bmc,)), BMC, limit_ms=1500)
+    assert time.monotonic() - began < 3.5
     assert outcome.evidence is None
-    assert "no answer within 2.5 s: killed" in outcome.verdict
+    assert "no answer within 1.5 s: killed" in outcome.verdict
 
 
 def test_8_pacemakers_environment_would_make_it_wait_for_ever(
