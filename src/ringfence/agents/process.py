@@ -30,8 +30,8 @@ DRAIN_S = 0.5
 KILL_S = 1.0
 """How long a killed agent is waited for: the kernel may hold it in a call that nothing interrupts."""
 NO_CORE = (1, 1)
-"""RLIMIT_CORE, soft and hard.  Of 1 byte: a core_pattern that is a pipe is not kept from a core by 0, but by 1;
-where cores are files, no core fits.  Source: Linux fs/coredump.c, core(5)."""
+"""RLIMIT_CORE, soft and hard.  Of 1 byte: where core_pattern is a pipe, 0 keeps no core from it, but 1 does;
+where cores are files, none fits.  Source: Linux fs/coredump.c, core(5)."""
 
 
 class Running:
@@ -178,7 +178,7 @@ class Tail:
         except BlockingIOError:
             return
         self.cut = self.cut or len(self.data) + len(chunk) > self._kept_bytes
-        self.data = (self.data + chunk)[-self._kept_bytes:]
+        self.data = (self.data + chunk)[-self._kept_bytes :]
         if not chunk:
             self.close()
 
