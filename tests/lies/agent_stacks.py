@@ -7,23 +7,21 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
-from power_bench import PASSWORD
 
+from ringfence.agents.find import find_agent
 from ringfence.agents.process import AGENT_PATH
-from ringfence.agents.runner import AgentRunner, find_agent
-from ringfence.core.cluster import ClusterConfig, Confirms, DeviceConfig, Level, NodeConfig, Use
-from ringfence.core.evidence import Power
+from ringfence.agents.runner import AgentRunner
+from ringfence.core.cluster import ClusterConfig, DeviceConfig, Level, NodeConfig, Use
 from ringfence.core.ids import Life
 from ringfence.engine.effects import RunAgent
 from ringfence.engine.inputs import AgentExited
 from ringfence.fencing.level_run import LevelRun, Outcome, Run
+from ringfence.lab.devices.bench import Bench
 
 LOST = Life(1, "machine-1", "boot-1", 1)
 """The victim: n1."""
 AGENT_LIMIT_MS = 20_000
-LOGIN = {"password": PASSWORD}
-BMC = {"bmc-n1": LOGIN}
-Secrets = Mapping[str, dict[str, str]]
+Benches = Callable[..., Bench]
 Ended = Callable[[Run, LevelRun], None]
 
 
@@ -38,9 +36,13 @@ class Answer(msgspec.Struct, frozen=True):
         return self.code == 0
 
 
-def bare(device: DeviceConfig, secrets: Mapping[str, str], action: str, **env: str) -> Answer:
+def bare(bench: Bench, device: DeviceConfig, action: str, **env: str) -> Answer:
     """Run the agent once, as a stack does that hands it its keys and looks at its exit code."""
-    return say(device.agent, {**device.parameters, **secrets, "action": action}, **env)
+    return say(device.agent, keys_of(bench, device, action), **env)
+
+
+def keys_of(bench: Bench, device: DeviceConfig, action: str) -> dict[str, str]:
+    return {**device.parameters, **bench.secrets(device.name), "action": action}
 
 
 def say(agent: str, keys: Mapping[str, str], **env: str) -> Answer:
@@ -57,36 +59,22 @@ def lines_of(keys: Mapping[str, str]) -> bytes:
     return "".join(f"{key}={value}\n" for key, value in keys.items()).encode()
 
 
-def host_off(name: str, agent: str, **parameters: object) -> DeviceConfig:
-    return _device(name, agent, Confirms.HOST_OFF, parameters)
+def bmc_of(bench: Bench, host: str = "n1", **parameters: object) -> DeviceConfig:
+    """Quick, and content with two looks of the agent's own."""
+    quick = {"power_wait": 0, "power_timeout": 2, **parameters}
+    return bench.config(f"bmc-{host}", {key: str(value) for key, value in quick.items()})
 
 
-def outlet_off(name: str, agent: str, **parameters: object) -> DeviceConfig:
-    return _device(name, agent, Confirms.OUTLET_OFF, parameters)
+def pdu_of(bench: Bench, pdu: str = "pdu-a", plug: object = 1, **parameters: object) -> DeviceConfig:
+    quick = {"power_timeout": 2, "plug": plug, **parameters}
+    if bench.devices[pdu].kind == "apc-snmp":  # by version 1 an off needs no list of plugs beside it
+        quick = {"snmp_version": 1, "community": bench.secrets(pdu)["password"], **quick}
+    return bench.config(pdu, {key: str(value) for key, value in quick.items()})
 
 
-def _device(name: str, agent: str, confirms: Confirms, parameters: Mapping[str, object]) -> DeviceConfig:
-    return DeviceConfig(name, agent, confirms, {key: str(value) for key, value in parameters.items()})
-
-
-def bmc_of(port: int, **more: object) -> DeviceConfig:
-    return host_off(
-        "bmc-n1", "fence_ipmilan", ip="127.0.0.1", ipport=port, username="admin", lanplus=1, cipher=3,
-        **{"power_wait": 0, "power_timeout": 2, **more},
-    )  # fmt: skip
-
-
-def pdu_of(port: int, **more: object) -> DeviceConfig:
-    return outlet_off(
-        "pdu", "fence_apc_snmp", ip="127.0.0.1", ipport=port, community="private",
-        **{"snmp_version": 1, "power_timeout": 2, **more},
-    )  # fmt: skip
-
-
-def redfish_of(port: int, **more: object) -> DeviceConfig:
-    return host_off(
-        "redfish", "fence_redfish", ip="127.0.0.1", ipport=port, username="admin", ssl_insecure=1, **more
-    )
+def outlets_of(bench: Bench) -> tuple[DeviceConfig, DeviceConfig]:
+    """All that n1 lives from."""
+    return pdu_of(bench), pdu_of(bench, "pdu-b")
 
 
 def cluster(*levels: tuple[DeviceConfig | Use, ...], devices: tuple[DeviceConfig, ...] = ()) -> ClusterConfig:
@@ -105,8 +93,8 @@ def cluster(*levels: tuple[DeviceConfig | Use, ...], devices: tuple[DeviceConfig
 
 
 def ours(
+    bench: Bench | None,
     config: ClusterConfig,
-    secrets: Secrets,
     level: int = 1,
     *,
     limit_ms: int = AGENT_LIMIT_MS,
@@ -116,19 +104,19 @@ def ours(
     """One attempt on n1 by n2, as `engine.fencer` makes it.
 
     Args:
-        secrets: device -> its secret parameters.
+        bench: knows the devices' secrets; None: they have none.
         level: counted from 1.
         after: called when a run has ended, before its result counts.
         more: as LevelRun takes it."""
     timing = msgspec.structs.replace(config.timing, agent_timeout_ms=limit_ms)
     config = msgspec.structs.replace(config, timing=timing)
-    return asyncio.run(_attempt(config, secrets, level, after, more))
+    return asyncio.run(_attempt(bench, config, level, after, more))
 
 
 async def _attempt(
-    config: ClusterConfig, secrets: Secrets, level: int, after: Ended, more: dict[str, Any]
+    bench: Bench | None, config: ClusterConfig, level: int, after: Ended, more: dict[str, Any]
 ) -> Outcome:
-    runner = AgentRunner(config.device, lambda name: secrets.get(name, {}))
+    runner = AgentRunner(config.device, lambda name: bench.secrets(name) if bench is not None else {})
     attempt = LevelRun(config, LOST, level - 1, 1, seen_by=2, **more)
     running: dict[asyncio.Task[AgentExited], Run] = {}
 
@@ -165,9 +153,12 @@ def said(outcome: Outcome) -> str:
     return "; ".join([outcome.verdict, *(word.words for word in outcome.words)])
 
 
-def power_of(outcome: Outcome) -> list[Power]:
-    return [Power(word.power) for word in outcome.words]
-
-
 def _now_ms() -> int:
     return time.monotonic_ns() // 1_000_000
+
+
+def eventually(true: Callable[[], bool], limit_s: float = 10) -> None:
+    give_up = time.monotonic() + limit_s
+    while not true():
+        assert time.monotonic() < give_up
+        time.sleep(0.02)
