@@ -36,6 +36,7 @@ from ringfence.daemon.lock import DaemonLock
 from ringfence.daemon.log import Log
 from ringfence.daemon.paths import BlockPaths, DaemonPages
 from ringfence.daemon.ports import Agents, Engine
+from ringfence.daemon.slots import SlotThreads
 from ringfence.daemon.supervisor import Supervisor, misfit
 from ringfence.engine.inputs import DiskState, Started
 from ringfence.engine.orders import StorageOrder
@@ -163,6 +164,7 @@ async def _drive(
             log=log,
             watch=Supervisor(),
             look=HostLook(paths, me.name),
+            slots=SlotThreads(boottime_ns),
         )
         if wrong := misfit(config.timing):
             say("watchdog")(wrong)

@@ -13,9 +13,9 @@ from ringfence.core.errors import BadInput
 from ringfence.core.units import parse_size
 from ringfence.lab.cluster import MOST_NODES, TIMING, Lab
 from ringfence.lab.interrupts import ended_like_ctrl_c
+from ringfence.lab.lies import Lie
 from ringfence.lab.network import Way
 from ringfence.lab.parts import Part
-from ringfence.lab.power import Lie
 from ringfence.lab.ring_options import chosen, ring_options
 from ringfence.lab.torture.commands import torture
 
