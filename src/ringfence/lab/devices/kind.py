@@ -9,7 +9,7 @@ from typing import ClassVar
 
 import msgspec
 
-from ringfence.agents.runner import AGENT_PATH
+from ringfence.agents.process import AGENT_PATH
 from ringfence.core.errors import Unavailable
 from ringfence.lab.devices.model import Simulated
 from ringfence.lab.lies import Lie
