@@ -275,7 +275,7 @@ def test_8_power_timeout_counts_looks_and_the_limit_counts_seconds(bench: Benche
     """power_timeout=2 is two looks, each as slow as the device is."""
     made = bench("ipmi")
     made.lie("n1", "bmc", "ack-ignore")
-    with Gate(made.devices["bmc-n1"].port, slow_s=0.8) as gate:
+    with Gate(made.devices["bmc-n1"].port, slow_s=0.6) as gate:
         bmc = bmc_of(made, ipport=gate.port)
         answer = bare(made, bmc, "off")
         assert not answer.believed

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 import msgspec
-from agent_stacks import LOST, Benches, bare, bmc_of, cluster, eventually, ours, outlets_of, pdu_of, said
+from agent_stacks import LOST, Benches, bmc_of, cluster, eventually, ours, outlets_of, pdu_of, said
 
 from ringfence.core.cluster import Confirms, DeviceConfig
 from ringfence.core.evidence import Evidence
@@ -22,11 +22,12 @@ def test_a_controller_that_died_with_its_host_says_nothing_and_the_outlets_decid
     """The story of the source thread: the BMC lost its power with the host."""
     made = bench("ipmi", "apc-snmp")
     made.lie("n1", "bmc", "hang")
-    config = cluster((bmc_of(made),), outlets_of(made))
-    first = ours(made, config, limit_ms=1500)
+    bmc = msgspec.structs.replace(bmc_of(made), timeout_ms=1000)
+    config = cluster((bmc,), outlets_of(made))
+    first = ours(made, config)
     assert first.evidence is None
     assert made.runs("n1")
-    second = ours(made, config, level=2, limit_ms=3000)
+    second = ours(made, config, level=2)
     assert second.evidence is not None
     assert "bmc-n1 does not answer" in second.evidence.how
     assert not made.runs("n1")
@@ -69,21 +70,18 @@ def test_a_pending_order_of_an_apc_reads_as_off(bench: Benches) -> None:
     made = bench("apc-menu", "ipmi")
     made.plug("n1", "psu2", "pdu-a", "n1")
     made.lie("n1", "pdu-a", "pending", delay_s=12.0)
-    pdu = pdu_of(made)
-    outcome = ours(made, cluster((bmc_of(made),), (pdu,)), level=2)
+    outcome = ours(made, cluster((bmc_of(made),), (pdu_of(made),)), level=2)
     assert [(word.device, word.power) for word in outcome.words[:2]] == [("pdu-a", "off")] * 2
     assert outcome.evidence is None
     assert 'bmc-n1 says "on"' in outcome.verdict
     assert made.runs("n1"), "this proves nothing: it was off in time"
-    assert bare(made, pdu, "off").believed
-    assert made.runs("n1")
 
 
 def test_a_pending_order_is_waited_for_where_the_device_is_let_settle(bench: Benches) -> None:
     made = bench("apc-menu")
     made.plug("n1", "psu2", "pdu-a", "n1")
-    made.lie("n1", "pdu-a", "pending", delay_s=4.0)
-    config = cluster((msgspec.structs.replace(pdu_of(made), settle_ms=3500),))
+    made.lie("n1", "pdu-a", "pending", delay_s=2.5)
+    config = cluster((msgspec.structs.replace(pdu_of(made), settle_ms=2000),))
     assert ours(made, config).evidence is not None
     assert not made.runs("n1")
 
@@ -151,7 +149,7 @@ def test_expired_credentials_are_no_off(bench: Benches) -> None:
         made.lie("n1", device, "no-login")
     config = cluster((bmc_of(made),), (pdu_of(made),))
     for level in (1, 2):
-        outcome = ours(made, config, level=level)
+        outcome = ours(made, config, level=level, limit_ms=4000)
         assert outcome.evidence is None
         assert "bench-secret" not in said(outcome)
         assert outcome.words[0].power == "unknown"
