@@ -23,13 +23,16 @@ import msgspec
 from ringfence.core.errors import BadInput, RingfenceError
 from ringfence.host.processes import Process
 from ringfence.lab import trees
+from ringfence.lab.devices.kinds import lies_of
+from ringfence.lab.devices.model import BMC, PDUS
 from ringfence.lab.layout import DEVICES, Layout, device_names
 from ringfence.lab.lies import DELAY_S, OF_THE_LINE, PLAIN, Lie
-from ringfence.lab.line_socket import Json, LineServer
+from ringfence.lab.line_socket import Json, LineServer, ask
 from ringfence.lab.machines import LabMachines, bury
 
-PDUS = ("pdu-a", "pdu-b")
 ORDERS_KEPT = 1000
+TELL_S = 40.0
+"""How long simulated devices may take to become what they are to be."""
 
 
 class Machines(Protocol):
@@ -229,7 +232,7 @@ class PowerSwitch:
 
         Args:
             action: "status", "on", "off", or "cycle": off, and on at once, of what is on."""
-        if device == "bmc" and not self._fed(host):
+        if device == BMC and not self._fed(host):
             return None
         if action != "status":
             self.orders.append((host.name, device, action))
@@ -264,7 +267,7 @@ class PowerSwitch:
         return {"power": self._truth(host, device), "pending": False}
 
     def _truth(self, host: Host, device: str) -> str:
-        return "on" if (self._on(host) if device == "bmc" else host.outlets[device]) else "off"
+        return "on" if (self._on(host) if device == BMC else host.outlets[device]) else "off"
 
     def _order(self, host: Host, device: str, action: str) -> None:
         with self._one_at_a_time:
@@ -272,12 +275,12 @@ class PowerSwitch:
                 return
             if host.lies[device] is Lie.PENDING:
                 host.claims.pop(device, None)
-            if device == "bmc" and action == "cycle":
+            if device == BMC and action == "cycle":
                 if self._on(host):  # else "not supported in present state"
                     host.chassis = False
                     self._obey(host)
                     host.chassis = True
-            elif device == "bmc":
+            elif device == BMC:
                 host.chassis = action == "on"
             elif action == "cycle":
                 self._outlet(host, device, False)
@@ -363,8 +366,17 @@ class PowerSwitch:
 def main(directory: str) -> None:
     places = Layout(Path(directory))
     trees.become_subreaper()
-    password = places.password_file.read_text().strip()
-    switch = PowerSwitch(places.kept().nodes, LabMachines(places), password)
+    kept, password = places.kept(), places.password_file.read_text().strip()
+    lies = lies_of(kept.devices)
+
+    def tell(view: Json) -> None:
+        with contextlib.suppress(RingfenceError):  # a rack that has ended has no devices to be told
+            ask(places.rack_socket, {"order": "follow", "hosts": view}, TELL_S)
+
+    switch = PowerSwitch(
+        kept.nodes, LabMachines(places), password, lies, shared=[pdu for pdu in PDUS if pdu in lies],
+        tell=tell if lies else lambda view: None,
+    )  # fmt: skip
     server = LineServer(places.power_socket, switch.asked)
     switch.boot_all()
     while not switch.over.wait(0.1):

@@ -12,15 +12,13 @@ from types import MappingProxyType
 from ringfence.core.cluster import Confirms, DeviceConfig
 from ringfence.host.processes import Process, process
 from ringfence.lab import trees
-from ringfence.lab.devices.kind import Kind
-from ringfence.lab.devices.kinds import KINDS
-from ringfence.lab.devices.model import BMC, Simulated
-from ringfence.lab.devices.ports import free_port
+from ringfence.lab.devices.kinds import KINDS, devices_of
+from ringfence.lab.devices.model import PDUS
 from ringfence.lab.devices.rack import Rack
 from ringfence.lab.layout import DEVICES
 from ringfence.lab.lies import Lie
 from ringfence.lab.line_socket import LineServer
-from ringfence.lab.power import PDUS, PowerSwitch
+from ringfence.lab.power import PowerSwitch
 
 LOOPBACK = "127.0.0.1"
 PASSWORD = "bench-secret-0"
@@ -128,20 +126,6 @@ class Bench:
 
     def secrets(self, device: str) -> dict[str, str]:
         return KINDS[self.devices[device].kind].secrets(PASSWORD)
-
-
-def devices_of(kind: Kind, hosts: Sequence[str], address: str, together: bool = False) -> list[Simulated]:
-    """A BMC for each host, or a PDU for each supply, at free ports of the address."""
-    if not kind.bmc:
-        whom = [(pdu, pdu, tuple(hosts)) for pdu in PDUS]
-    elif together:
-        whom = [("manager", BMC, tuple(hosts))]
-    else:
-        whom = [(f"bmc-{host}", BMC, (host,)) for host in hosts]
-    return [
-        Simulated(kind.name, name, device, several, address, free_port(address))
-        for name, device, several in whom
-    ]
 
 
 class _Sleepers:

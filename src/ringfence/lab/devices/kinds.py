@@ -3,12 +3,14 @@
 import shlex
 import subprocess
 import sys
+from collections.abc import Collection, Sequence
 from typing import ClassVar
 
 from ringfence.core.errors import BadInput, Unavailable
 from ringfence.lab.devices.ipmi import Ipmi
 from ringfence.lab.devices.kind import Kind, Launch, Site, at, find_program
-from ringfence.lab.devices.model import USER, Simulated
+from ringfence.lab.devices.model import BMC, PDUS, USER, Simulated
+from ringfence.lab.devices.ports import free_port
 from ringfence.lab.devices.systems import system_uri
 from ringfence.lab.lies import Lie
 
@@ -29,6 +31,7 @@ class Pyghmi(Kind):
     programs: ClassVar = {"ipmitool": "ipmitool", "fence_ipmilan": "fence-agents"}
     modules: ClassVar = {"pyghmi": "pyghmi"}
     lies = frozenset(Lie) - {Lie.PENDING}
+    quick = Ipmi.quick
 
     def parameters(self, one: Simulated) -> dict[str, str]:
         return {**at(one), "username": USER, "lanplus": "1"}
@@ -137,3 +140,27 @@ def chosen_kinds(words: str) -> tuple[str, ...]:
     for name in names:
         KINDS[name].check()
     return tuple(sorted(names, key=lambda name: not KINDS[name].bmc))
+
+
+def lies_of(names: Collection[str]) -> dict[str, Collection[Lie]]:
+    """Device -> how it can lie, in a lab with these kinds of devices; the lab's own are left out."""
+    return {
+        device: KINDS[name].lies for name in names for device in ((BMC,) if KINDS[name].bmc else PDUS)
+    }
+
+
+def devices_of(kind: Kind, hosts: Sequence[str], address: str, together: bool = False) -> list[Simulated]:
+    """A BMC for each host, or a PDU for each supply, at free ports of the address.
+
+    Args:
+        together: one BMC for all, an enclosure's manager."""
+    if not kind.bmc:
+        whom = [(pdu, pdu, tuple(hosts)) for pdu in PDUS]
+    elif together:
+        whom = [("manager", BMC, tuple(hosts))]
+    else:
+        whom = [(f"{BMC}-{host}", BMC, (host,)) for host in hosts]
+    return [
+        Simulated(kind.name, name, device, several, address, free_port(address))
+        for name, device, several in whom
+    ]

@@ -1,6 +1,7 @@
 """A simulated device, and the condition that the state of its hosts puts it in."""
 
 import enum
+import secrets
 from collections.abc import Mapping
 from typing import Any
 
@@ -8,9 +9,14 @@ import msgspec
 
 from ringfence.lab.lies import Lie
 
-BMC = "bmc"
+BMC, PDUS = "bmc", ("pdu-a", "pdu-b")
 USER = "admin"
 """Whom all devices know."""
+
+
+def new_password() -> str:
+    """16 characters: IPMI takes 20 at most, SNMPv3 8 at least."""
+    return secrets.token_hex(8)
 
 
 class Simulated(msgspec.Struct, frozen=True):

@@ -6,7 +6,6 @@ not kept for later.  `python -m ringfence.lab.devices DIR` is the one of a lab."
 
 import contextlib
 import os
-import secrets
 import signal
 import socket
 import threading
@@ -20,7 +19,7 @@ from ringfence.host.processes import Process, process
 from ringfence.lab import trees
 from ringfence.lab.devices.kind import Kind, Site
 from ringfence.lab.devices.kinds import KINDS
-from ringfence.lab.devices.model import BMC, Condition, Simulated, condition
+from ringfence.lab.devices.model import BMC, Condition, Simulated, condition, new_password
 from ringfence.lab.devices.stand_in import StandIn
 
 START_S = 30.0
@@ -102,7 +101,7 @@ class _Slot:
         self._condition = wanted
         if wanted in (Condition.ANSWERS, Condition.REFUSES):
             # One that refuses logins knows another password than it was configured with.
-            password = self._password if wanted is Condition.ANSWERS else secrets.token_hex(12)
+            password = self._password if wanted is Condition.ANSWERS else new_password()
             launch = self._kind.launch(self._one, Site(self._place, self._power, password))
             try:
                 self._process = process(trees.spawn(launch.argv, self._log, launch.env))
