@@ -36,6 +36,14 @@ def history(node: str, socket: str | None, root: Path | None, as_json: bool) -> 
         click.echo(event_line(event))
         for word in event["fields"].get("words") or []:
             click.echo(f"{'':25}{_word(word)}")
+        if "ours_ms" in event["fields"]:
+            click.echo(f"{'':25}{_split(event['fields'])}")
+
+
+def _split(fields: Any) -> str:
+    """Where an attempt's time went."""
+    spent = {"agents": "agents_ms", "waits as configured": "waits_ms", "ringfence": "ours_ms"}
+    return ", ".join(f"{what} {fields[key] / 1000:.2f} s" for what, key in spent.items())
 
 
 def _word(word: Any) -> str:

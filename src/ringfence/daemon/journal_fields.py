@@ -17,12 +17,13 @@ PRIORITIES = {
     ),
     **dict.fromkeys(
         ("victim", "victim-due", "ring-lost", "suspended", "lag", "drop-paths", "autostart-failed",
-         "bad-frame", "watchdog", "log", "storage", "deadlock"),
+         "bad-frame", "watchdog", "log", "storage", "deadlock", "power-on-failed",
+         "power-on-given-up"),
         WARNING,
     ),
     **dict.fromkeys(
         ("started", "reborn", "joined", "adopted", "leaving", "left", "ended", "evidence", "purged",
-         "quarantine-lifted", "lockspace-runs", "config", "protocol"),
+         "quarantine-lifted", "lockspace-runs", "config", "protocol", "power-on-done"),
         NOTICE,
     ),
 }  # fmt: skip

@@ -39,6 +39,7 @@ from ringfence.engine.facts import (
     Left,
     LockFact,
     Noted,
+    PowerOnGranted,
     Retokened,
     SpaceLeft,
     TestsAsked,
@@ -54,6 +55,7 @@ from ringfence.engine.locker import Locker, lost_error
 from ringfence.engine.reconcile import missed, noticed
 from ringfence.engine.requests import Requests
 from ringfence.engine.state import ClusterState
+from ringfence.engine.switcher import Switcher
 from ringfence.engine.tasks import Tasks, joined
 from ringfence.engine.views import Views
 from ringfence.fencing.actor import heartbeat_back
@@ -106,6 +108,7 @@ class _Node:
         self._tasks = Tasks(context, self.locker, clients, self._calls)
         self._views = Views(context, self, drop_paths=not started.config.naive)
         self._fencer = Fencer(context, self._calls)
+        self._switcher = Switcher(context, self._calls)
         self._deadlocks = Deadlocks(context, self.locker)
         self._checkups = Checkups(context, self._tasks)
         self._fence_tests = FenceTests(context, self._tasks)
@@ -205,6 +208,7 @@ class _Node:
             context.record("quorate", f"{context.config.ring} says that this node is quorate again")
         else:
             self._fencer.cancel_all()
+            self._switcher.cancel_all()
             what = "this node is not quorate: it renews, grants and fences nothing"
             context.record("not-quorate", f"{context.config.ring} says that {what}")
 
@@ -227,6 +231,7 @@ class _Node:
             return  # it is no member any more, and has no say in who is fenced
         self._look_for_silence()
         self._fencer.look(self._heartbeat_back)
+        self._switcher.look(self._heartbeat_back)
         self._look_at_autostart()
         self._tell_incidents()
         self._deadlines.update(joined(context))
@@ -327,6 +332,7 @@ class _Node:
 
     def view_began(self) -> None:
         self._fencer.view_changed()
+        self._switcher.view_changed()
 
     def entered(self, before: ClusterState | None) -> Iterator[list[Fact]]:
         """This node runs in a new epoch; look again at what it may have missed."""
@@ -362,6 +368,7 @@ class _Node:
 
     def interrupted(self) -> None:
         self._fencer.cancel_all()
+        self._switcher.cancel_all()
 
     def lost(self, why: str) -> None:
         context = self.context
@@ -416,6 +423,9 @@ class _Node:
             case AttemptGranted():
                 if fact.actor == me:
                     self._fencer.begin(fact)
+            case PowerOnGranted():
+                if fact.actor == me:
+                    self._switcher.begin(fact)
             case VictimGone():
                 self._fencer.cancel(fact.life)
             case Left():

@@ -22,7 +22,7 @@ PRUNE_EVERY = 1000
 INCIDENT = "incident"
 FENCE_KINDS = (
     "victim", "victim-due", "attempt", "attempt-ended", "evidence", "purged", "fence-lied",
-    "quarantine-lifted", INCIDENT,
+    "quarantine-lifted", "power-on-done", "power-on-failed", "power-on-given-up", INCIDENT,
 )  # fmt: skip
 
 _SCHEMA = """
