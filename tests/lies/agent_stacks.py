@@ -1,9 +1,12 @@
 """Two ways to fence with the same real agents: by exit code alone, and as ringfence's acting member does."""
 
 import asyncio
+import os
 import subprocess
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -11,11 +14,13 @@ import msgspec
 from ringfence.agents.find import find_agent
 from ringfence.agents.process import AGENT_PATH
 from ringfence.agents.runner import AgentRunner
-from ringfence.core.cluster import ClusterConfig, DeviceConfig, Level, NodeConfig, Use
+from ringfence.core.cluster import ClusterConfig, Confirms, DeviceConfig, Level, NodeConfig, Use
 from ringfence.core.ids import Life
 from ringfence.engine.effects import RunAgent
 from ringfence.engine.inputs import AgentExited
 from ringfence.fencing.level_run import LevelRun, Outcome, Run
+from ringfence.host.processes import process
+from ringfence.lab import trees
 from ringfence.lab.devices.bench import Bench
 
 LOST = Life(1, "machine-1", "boot-1", 1)
@@ -75,6 +80,25 @@ def pdu_of(bench: Bench, pdu: str = "pdu-a", plug: object = 1, **parameters: obj
 def outlets_of(bench: Bench) -> tuple[DeviceConfig, DeviceConfig]:
     """All that n1 lives from."""
     return pdu_of(bench), pdu_of(bench, "pdu-b")
+
+
+@contextmanager
+def sbd_device(directory: Path) -> Iterator[DeviceConfig]:
+    """A block device with a slot for n1, which nobody watches; msgwait is 20 s."""
+    image = directory / "sbd.img"
+    with image.open("wb") as file:
+        file.truncate(8 << 20)
+    loop = _run("losetup", "-f", "--show", str(image)).strip()
+    try:
+        _run("sbd", "-d", loop, "-4", "20", "-1", "10", "create")
+        _run("sbd", "-d", loop, "allocate", "n1")
+        yield DeviceConfig("sbd", "fence_sbd", Confirms.HOST_OFF, {"devices": loop, "plug": "n1"})
+    finally:
+        _run("losetup", "-d", loop)
+
+
+def _run(*words: str) -> str:
+    return subprocess.run(words, check=True, capture_output=True, text=True).stdout
 
 
 def cluster(*levels: tuple[DeviceConfig | Use, ...], devices: tuple[DeviceConfig, ...] = ()) -> ClusterConfig:
@@ -162,3 +186,10 @@ def eventually(true: Callable[[], bool], limit_s: float = 10) -> None:
     while not true():
         assert time.monotonic() < give_up
         time.sleep(0.02)
+
+
+def tools_at(port: int) -> list[int]:
+    """Processes of ipmitool that speak to this port."""
+    words = f"ipmitool -I lanplus -H 127.0.0.1 -p {port} "
+    found = [process(int(name)) for name in os.listdir("/proc") if name.isdigit()]
+    return [one.pid for one in found if one and one.state not in "ZX" and words in trees.command(one.pid)]

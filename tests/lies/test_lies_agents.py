@@ -25,14 +25,14 @@ from agent_stacks import (
     pdu_of,
     said,
     say,
+    sbd_device,
+    tools_at,
 )
 from gate import Gate
 
 from ringfence.agents.process import AGENT_PATH
-from ringfence.core.cluster import Confirms, DeviceConfig, Use
+from ringfence.core.cluster import DeviceConfig, Use
 from ringfence.core.evidence import EvidenceKind
-from ringfence.host.processes import process
-from ringfence.lab import trees
 from ringfence.lab.devices.bench import Bench
 from ringfence.lab.devices.systems import system_uri
 
@@ -174,21 +174,8 @@ def test_4_a_plug_that_this_fencing_has_switched_off_may_be_off_already(bench: B
 
 @pytest.fixture
 def sbd(tmp_path: Path) -> Iterator[DeviceConfig]:
-    """A block device with a slot for n1, which nobody watches; msgwait is 20 s."""
-    image = tmp_path / "sbd.img"
-    with image.open("wb") as file:
-        file.truncate(8 << 20)
-    loop = _run("losetup", "-f", "--show", str(image)).strip()
-    try:
-        _run("sbd", "-d", loop, "-4", "20", "-1", "10", "create")
-        _run("sbd", "-d", loop, "allocate", "n1")
-        yield DeviceConfig("sbd", "fence_sbd", Confirms.HOST_OFF, {"devices": loop, "plug": "n1"})
-    finally:
-        _run("losetup", "-d", loop)
-
-
-def _run(*words: str) -> str:
-    return subprocess.run(words, check=True, capture_output=True, text=True).stdout
+    with sbd_device(tmp_path) as device:
+        yield device
 
 
 def test_5_sbd_says_off_because_a_pill_lies_in_the_slot(sbd: DeviceConfig) -> None:
@@ -325,7 +312,7 @@ def test_9_a_killed_agent_leaves_a_tool_that_switches_off_the_recovered_host(ben
             agent.stdin.close()
             assert gate.held.wait(20)
             agent.kill()
-        assert _tools(gate.port), "nothing was left behind"
+        assert tools_at(gate.port), "nothing was left behind"
         gate.sessions = 100
         eventually(lambda: not made.runs("n1"), 20)
     assert made.orders == [("n1", "bmc", "off")]
@@ -339,15 +326,9 @@ def test_9_with_the_agent_goes_all_that_it_started(bench: Benches) -> None:
         assert outcome.evidence is None
         assert gate.held.is_set(), "its off never reached the door"
         assert "no answer within 2.5 s: killed" in outcome.verdict
-        eventually(lambda: not _tools(gate.port))
+        eventually(lambda: not tools_at(gate.port))
         gate.sessions = 100
         assert bare(made, bmc, "status").code == 0, "the door is open"
     assert made.orders == []
     assert made.runs("n1")
 
-
-def _tools(port: int) -> list[int]:
-    """Processes of ipmitool that speak to this port."""
-    words = f"ipmitool -I lanplus -H 127.0.0.1 -p {port} "
-    found = [process(int(name)) for name in os.listdir("/proc") if name.isdigit()]
-    return [one.pid for one in found if one and one.state not in "ZX" and words in trees.command(one.pid)]
