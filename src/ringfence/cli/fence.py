@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from ringfence.cli.answers import one_line, print_json
+from ringfence.cli.fence_agents import agents, describe
 from ringfence.cli.fence_prove import test_ways
 from ringfence.cli.observe import event_line
 from ringfence.cli.options import daemon_options, json_option, open_daemon, user
@@ -124,4 +125,5 @@ def trust(device: str, who: str, socket: str | None, root: Path | None, as_json:
         click.echo(f"{device}: trusted again")
 
 
-fence.add_command(test_ways)
+for command in (agents, describe, test_ways):
+    fence.add_command(command)

@@ -17,7 +17,7 @@ PRIORITIES = {
     ),
     **dict.fromkeys(
         ("victim", "victim-due", "ring-lost", "suspended", "lag", "drop-paths", "autostart-failed",
-         "bad-frame", "watchdog", "log", "storage", "deadlock", "power-on-failed",
+         "bad-frame", "watchdog", "log", "storage", "deadlock", "device", "power-on-failed",
          "power-on-given-up"),
         WARNING,
     ),
