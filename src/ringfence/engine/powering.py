@@ -70,8 +70,12 @@ def settle(state: ClusterState) -> list[Fact]:
 
 
 def may_begin(state: ClusterState, what: PowerOn) -> bool:
-    victims = state.domain.of_node(what.life.node)
-    return not what.actor and all(state.domain.proven(victim) for victim in victims)
+    return not what.actor and all_proven(state, what.life.node)
+
+
+def all_proven(state: ClusterState, node: int) -> bool:
+    """No life of this node is left that may still write."""
+    return all(state.domain.proven(victim) for victim in state.domain.of_node(node))
 
 
 def began(state: ClusterState, life: Life, entry: PowerOnBegan) -> list[Fact]:
