@@ -46,6 +46,7 @@ from ringfence.engine.orders import StorageOrder
 from ringfence.history.store import INCIDENT, History
 from ringfence.host import kept, loop
 from ringfence.host.clock import HostClock, boottime_ns, wall_ms
+from ringfence.host.hardware import hardware
 from ringfence.host.identity import boot_id, machine_id
 from ringfence.host.pages import Authority, Pages, state_of
 from ringfence.ring.hub_client import HubRing
@@ -176,7 +177,9 @@ async def _drive(
         driver = Driver(makers.engine(), ports, config, me.name)
         socket = ClientSocket(paths.socket, driver.asked, driver.gone, group=loaded.socket_group)
         machine, boot = identity
-        started = Started(config, me.id, machine, boot, disk, reaped, left_open=left_open)
+        started = Started(
+            config, me.id, machine, boot, disk, reaped, left_open=left_open, hardware=hardware(paths.root)
+        )
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, driver.leave, number.name)
         # All modules and tables made so far live as long as the daemon: a full collection would walk

@@ -9,7 +9,7 @@ import msgspec
 
 from ringfence.core.evidence import Evidence, EvidenceKind
 from ringfence.core.ids import Life
-from ringfence.engine import powering, spaces
+from ringfence.engine import powering, spaces, words
 from ringfence.engine.facts import (
     AttemptGranted,
     ConfigAccepted,
@@ -53,6 +53,8 @@ def _evidence(state: ClusterState, life: Life, entry: entries.EvidenceSeen) -> l
 def _began(state: ClusterState, life: Life, entry: entries.AttemptBegan) -> list[Fact]:
     victim = state.domain.victim(entry.life)
     if victim is None or victim.current is not None or state.domain.proven(victim):
+        return []
+    if state.disarmed is not None:
         return []
     if entry.number != victim.number + 1 or state.domain.actor_for(victim, state.ready) != life.node:
         return []
@@ -287,4 +289,10 @@ _HANDLERS: dict[type, Callable[[ClusterState, Life, Any], list[Fact]]] = {
     entries.PowerOnEnded: powering.ended,
     entries.AskTests: _ask_tests,
     entries.TestsTold: _tests_told,
+    entries.FenceOrdered: words.ordered,
+    entries.Disarmed: words.disarmed,
+    entries.Armed: words.armed,
+    entries.DisarmExpired: words.expired,
+    entries.LifeSeen: words.seen,
+    entries.MachineForgotten: words.forgotten,
 }

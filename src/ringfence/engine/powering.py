@@ -22,7 +22,7 @@ _POWER = (EvidenceKind.HOST_OFF, EvidenceKind.OUTLETS_OFF)
 
 def after_purge(state: ClusterState, victim: Victim, evidence: Collection[Evidence]) -> None:
     """A life was given up for fenced.  If its power was cut by an attempt, it is to come up again."""
-    if state.protocol < FENCING or state.config.fence_action != "reboot":
+    if state.protocol < FENCING or state.action_for(victim.life) != "reboot":
         return
     if any(one.kind in _POWER for one in evidence):
         reboot(state, victim)
@@ -54,6 +54,13 @@ def leave_off(state: ClusterState, node: int) -> None:
     state.power_ons = [one for one in state.power_ons if not _reboots(one, node)]
 
 
+def stopped(state: ClusterState, why: str) -> None:
+    """No agent may run any more: what is tried just now is begun again when one may."""
+    for what in state.power_ons:
+        if what.actor:
+            what.actor, what.failed = 0, why
+
+
 def settle(state: ClusterState) -> list[Fact]:
     """What is over by itself: the host is back, the life that was let in is gone, or who was at it."""
     facts: list[Fact] = []
@@ -70,7 +77,7 @@ def settle(state: ClusterState) -> list[Fact]:
 
 
 def may_begin(state: ClusterState, what: PowerOn) -> bool:
-    return not what.actor and all_proven(state, what.life.node)
+    return state.disarmed is None and not what.actor and all_proven(state, what.life.node)
 
 
 def all_proven(state: ClusterState, node: int) -> bool:

@@ -80,6 +80,9 @@ class Switcher:
         context, state = self._context, self._context.running
         assert state is not None
         number = what.number + 1
+        if state.disarmed is not None:
+            self._asked.pop(what.life, None)  # what was asked for is not granted now
+            return
         if context.vetoed or self._asked.get(what.life) == number or not powering.may_begin(state, what):
             return
         if actor_for(what, state.ready) != context.me or self._pauses(what):
