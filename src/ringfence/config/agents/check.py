@@ -97,7 +97,7 @@ def _check(
         yield remark.words, remark.next, remark.refused
     if name in READS_PENDING_AS_OFF and not device.settle_ms:
         yield (
-            f"{name} reads an order that a PDU's menu shows as accepted and not yet carried out (OFF*) as off",
+            f'{name} reads an "OFF*" in a PDU\'s menu (accepted, and not carried out yet) as off',
             "give it a settle_ms longer than the PDU's delay",
             False,
         )
