@@ -37,6 +37,7 @@ def parse_xml(file: str, data: bytes) -> Element:
         builder.end(tag)
 
     parser.StartElementHandler, parser.EndElementHandler = start, end
+    parser.CharacterDataHandler = builder.data
     parser.StartDoctypeDeclHandler = parser.EntityDeclHandler = refuse
     try:
         parser.Parse(data, True)

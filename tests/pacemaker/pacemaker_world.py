@@ -1,0 +1,197 @@
+"""Two hosts with a real corosync and a real Pacemaker each, and switches that are files.
+
+A host is a namespace of each kind (network, mounts, processes, name), so that Pacemaker finds its own
+/run, /dev/shm and /var/lib/pacemaker there, and goes with all its children when the host's first process
+is killed.  Its /usr/sbin has agents of the stock names that switch a file and write down that they did."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from ringfence.core.cluster import ClusterConfig, NodeConfig, Timing
+from ringfence.lab.corosync import CorosyncFiles, new_key, remove_leftovers
+from ringfence.lab.network import Network, address
+
+TOKEN_MS = 1000
+UP_S = 40.0
+SWITCH = Path(__file__).with_name("fence_switch.py")
+MOUNTS = """
+mount --bind "$1/run" /run &&
+mount -t tmpfs lab /dev/shm &&
+mount --bind "$1/pacemaker" /var/lib/pacemaker &&
+mount -t overlay lab -o "lowerdir=$2:/usr/sbin" /usr/sbin &&
+hostname "$3" && : > "$1/up" && exec sleep infinity
+"""
+CIB = """<cib crm_feature_set="3.0.14" validate-with="pacemaker-3.0" admin_epoch="1" epoch="1" num_updates="0">
+<configuration><crm_config><cluster_property_set id="all">
+<nvpair id="deadtime" name="dc-deadtime" value="1s"/><nvpair id="action" name="stonith-action" value="off"/>
+<nvpair id="stonith" name="stonith-enabled" value="true"/>
+</cluster_property_set></crm_config><nodes/><resources>{devices}</resources><constraints/>
+<fencing-topology>{levels}</fencing-topology></configuration><status/></cib>
+"""
+
+
+class Host:
+    """One host; what runs in it ends with `close`."""
+
+    def __init__(self, name: str, root: Path, sbin: Path, network: str) -> None:
+        self.name = name
+        self.root = root
+        self._network = network
+        self._inside: list[subprocess.Popen[bytes]] = []
+        self._first = subprocess.Popen(
+            ["nsenter", f"--net={network}", "unshare", "--mount", "--uts", "--ipc", "--pid", "--fork",
+             "--kill-child", "--mount-proc", "sh", "-c", MOUNTS, "sh", str(root), str(sbin), name],
+            stdin=subprocess.DEVNULL,
+        )  # fmt: skip
+        give_up = time.monotonic() + 10
+        while not (root / "up").exists():
+            assert time.monotonic() < give_up and self._first.poll() is None, f"{name} has no namespaces"
+            time.sleep(0.02)
+
+    def argv(self, words: Sequence[str]) -> list[str]:
+        first = f"/proc/{self._first.pid}/ns"
+        inside = [f"--{kind}={first}/{kind}" for kind in ("uts", "ipc")]
+        return [
+            "nsenter", f"--net={self._network}", f"--mount={first}/mnt", *inside,
+            f"--pid={first}/pid_for_children", *words,
+        ]  # fmt: skip
+
+    def start(self, words: Sequence[str], **environment: str) -> None:
+        with (self.root / f"{Path(words[0]).name}.out").open("wb") as out:
+            self._inside.append(
+                subprocess.Popen(
+                    self.argv(words), stdin=subprocess.DEVNULL, stdout=out, stderr=out,
+                    env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", **environment},
+                )  # fmt: skip
+            )
+
+    def run(self, *words: str, stdin: str = "", limit_s: float = 60) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            self.argv(words), input=stdin, text=True, capture_output=True, timeout=limit_s, check=False,
+            env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8"},
+        )  # fmt: skip
+
+    def close(self) -> None:
+        """As power goes: all its processes at once."""
+        self._first.kill()
+        for one in (self._first, *self._inside):
+            one.wait()
+            remove_leftovers(one.pid)
+
+
+class PacemakerWorld:
+    """Hosts n1 and n2, Pacemaker on both with a leader.
+
+    Args:
+        devices: primitives of class stonith, as XML (`primitive`).
+        levels: fencing-level elements.
+    """
+
+    def __init__(self, devices: str, levels: str = "") -> None:
+        self.dir = Path(tempfile.mkdtemp(dir="/tmp", prefix="rfpcmk"))
+        self.switch = self.dir / "switch"
+        self.hosts: dict[int, Host] = {}
+        self._network = Network(2)
+        try:
+            self._install()
+            self._configure(CIB.format(devices=devices, levels=levels))
+            self._up()
+        except BaseException:
+            self.close()
+            raise
+
+    def _install(self) -> None:
+        """Agents of these names: they are what a level of Pacemaker's is made of."""
+        self.switch.mkdir()
+        sbin = self.dir / "sbin"
+        sbin.mkdir()
+        for name in ("fence_ipmilan", "fence_apc", "fence_scsi"):
+            text = SWITCH.read_text().replace("@STATE@", str(self.switch))
+            (sbin / name).write_text(f"#!{sys.executable} -IS\n{text}")
+            (sbin / name).chmod(0o755)
+
+    def _configure(self, cib: str) -> None:
+        nodes = tuple(NodeConfig(one, f"n{one}", addresses=(address(one),), manual=True) for one in (1, 2))
+        config = ClusterConfig(
+            "lab", ring="corosync", two_node=True, timing=Timing(token_ms=TOKEN_MS, grant_ms=TOKEN_MS), nodes=nodes
+        )
+        key = new_key()
+        self.dir.chmod(0o755)  # Pacemaker's daemons are not all root
+        for number, namespace in self._network.hosts.items():
+            root = self.dir / f"n{number}"
+            CorosyncFiles(root).write(config, "udpu", key)
+            for name in ("run", "log", *(f"pacemaker/{one}" for one in ("cib", "pengine", "cores", "blackbox"))):
+                (root / name).mkdir(parents=True)
+            (root / "pacemaker/cib/cib.xml").write_text(cib)
+            for path in (root / "log", root / "pacemaker", *(root / "pacemaker").rglob("*")):
+                shutil.chown(path, "hacluster", "haclient")
+            self.hosts[number] = Host(f"n{number}", root, self.dir / "sbin", namespace.path)
+
+    def _up(self) -> None:
+        for host in self.hosts.values():
+            host.start(CorosyncFiles(host.root).argv())
+        for host in self.hosts.values():
+            eventually(lambda host=host: host.run("corosync-cpgtool").returncode == 0, host)
+            host.start(
+                ["pacemakerd"], PCMK_logfile=str(host.root / "log/pacemaker.log"), PCMK_logfacility="none"
+            )
+        for host in self.hosts.values():
+            eventually(lambda host=host: "Online: [ n1 n2 ]" in host.run("crm_mon", "-1").stdout, host)
+
+    def power(self, plug: str) -> str:
+        return (self.switch / plug).read_text() if (self.switch / plug).exists() else "on"
+
+    def set(self, plug: str, power: str) -> None:
+        (self.switch / plug).write_text(power)
+
+    def lie(self, plug: str, way: str) -> None:
+        """ignored | unreachable | slow (2 s an off) | "" for the truth."""
+        (self.switch / f"{plug}.lie").write_text(way)
+
+    def switched(self) -> list[str]:
+        """What the switch was asked to do, "fence_ipmilan off bmc2" a line, without the looks."""
+        log = self.switch / "log"
+        lines = log.read_text().splitlines() if log.exists() else []
+        return [line for line in lines if line.split()[1] in ("on", "off", "reboot")]
+
+    def forget(self) -> None:
+        """All plugs on, no lies, nothing asked."""
+        for path in self.switch.iterdir():
+            path.unlink()
+
+    def close(self) -> None:
+        for host in self.hosts.values():
+            host.close()
+        self._network.close()
+        shutil.rmtree(self.dir, ignore_errors=True)
+
+
+def primitive(id: str, agent: str, **parameters: str) -> str:
+    """A device, as Pacemaker's configuration has it."""
+    pairs = "".join(f'<nvpair id="{id}-{key}" name="{key}" value="{value}"/>' for key, value in parameters.items())
+    return (
+        f'<primitive id="{id}" class="stonith" type="{agent}">'
+        f'<instance_attributes id="{id}-all">{pairs}</instance_attributes></primitive>'
+    )
+
+
+def level(target: str, index: int, *devices: str) -> str:
+    return (
+        f'<fencing-level id="{target}-{index}" target="{target}" index="{index}" devices="{",".join(devices)}"/>'
+    )
+
+
+def eventually(holds, host: Host, within_s: float = UP_S) -> None:
+    give_up = time.monotonic() + within_s
+    while not holds():
+        if time.monotonic() > give_up:
+            told = "".join(path.read_text(errors="replace")[-3000:] for path in host.root.glob("*.out"))
+            raise AssertionError(f"{host.name}: not within {within_s:g} s; {told}")
+        time.sleep(0.1)
