@@ -439,3 +439,35 @@ settle_ms = 1000
 looks = 5
 look_every_ms = 4000
 """
+
+
+def test_pacemaker_stands_for_the_levels_that_nodes_do_not_have() -> None:
+    text = """
+[cluster]
+name = "c"
+fencing = "pacemaker"
+[node.a]
+id = 1
+[node.b]
+id = 2
+fence = "manual"
+[node.c]
+id = 3
+[[node.c.level]]
+devices = [{device = "pacemaker", plug = "c.example"}]
+[[node.c.level]]
+devices = ["bmc"]
+[device.bmc]
+agent = "fence_ipmilan"
+confirms = "host-off"
+"""
+    loaded = parse(text)
+    a, b, c = (loaded.cluster.levels_of(id) for id in (1, 2, 3))
+    assert (a, b) == ((Level(("pacemaker",)),), ())
+    assert [use.label for level in c for use in level.uses] == ["pacemaker[c.example]", "bmc"]
+    own = loaded.cluster.device("pacemaker")
+    assert (own.agent, own.confirms) == ("ringfence-pacemaker", Confirms.HOST_OFF)
+    assert int(own.parameters["timeout"]) * 1000 < own.timeout_ms, "Pacemaker gives up before it is ended"
+    assert parse(render(loaded)) == loaded
+    with pytest.raises(ConfigError, match="not how Pacemaker is asked"):
+        parse(text.replace("device.bmc", "device.pacemaker").replace('"bmc"', '"pacemaker"'))

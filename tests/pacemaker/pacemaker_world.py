@@ -4,9 +4,7 @@ A host is a namespace of each kind (network, mounts, processes, name), so that P
 /run, /dev/shm and /var/lib/pacemaker there, and goes with all its children when the host's first process
 is killed.  Its /usr/sbin has agents of the stock names that switch a file and write down that they did."""
 
-import os
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -20,6 +18,8 @@ from ringfence.lab.network import Network, address
 
 TOKEN_MS = 1000
 UP_S = 40.0
+PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
+KEPT = ("cib", "pengine", "cores", "blackbox")
 SWITCH = Path(__file__).with_name("fence_switch.py")
 MOUNTS = """
 mount --bind "$1/run" /run &&
@@ -28,8 +28,8 @@ mount --bind "$1/pacemaker" /var/lib/pacemaker &&
 mount -t overlay lab -o "lowerdir=$2:/usr/sbin" /usr/sbin &&
 hostname "$3" && : > "$1/up" && exec sleep infinity
 """
-CIB = """<cib crm_feature_set="3.0.14" validate-with="pacemaker-3.0" admin_epoch="1" epoch="1" num_updates="0">
-<configuration><crm_config><cluster_property_set id="all">
+CIB = """<cib crm_feature_set="3.0.14" validate-with="pacemaker-3.0" admin_epoch="1" epoch="1"
+num_updates="0"><configuration><crm_config><cluster_property_set id="all">
 <nvpair id="deadtime" name="dc-deadtime" value="1s"/><nvpair id="action" name="stonith-action" value="off"/>
 <nvpair id="stonith" name="stonith-enabled" value="true"/>
 </cluster_property_set></crm_config><nodes/><resources>{devices}</resources><constraints/>
@@ -52,7 +52,7 @@ class Host:
         )  # fmt: skip
         give_up = time.monotonic() + 10
         while not (root / "up").exists():
-            assert time.monotonic() < give_up and self._first.poll() is None, f"{name} has no namespaces"
+            assert time.monotonic() < give_up, f"{name} has no namespaces"
             time.sleep(0.02)
 
     def argv(self, words: Sequence[str]) -> list[str]:
@@ -65,17 +65,16 @@ class Host:
 
     def start(self, words: Sequence[str], **environment: str) -> None:
         with (self.root / f"{Path(words[0]).name}.out").open("wb") as out:
-            self._inside.append(
-                subprocess.Popen(
-                    self.argv(words), stdin=subprocess.DEVNULL, stdout=out, stderr=out,
-                    env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", **environment},
-                )  # fmt: skip
-            )
+            started = subprocess.Popen(
+                self.argv(words), stdin=subprocess.DEVNULL, stdout=out, stderr=out,
+                env={"PATH": PATH, **environment},
+            )  # fmt: skip
+        self._inside.append(started)
 
     def run(self, *words: str, stdin: str = "", limit_s: float = 60) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             self.argv(words), input=stdin, text=True, capture_output=True, timeout=limit_s, check=False,
-            env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8"},
+            env={"PATH": PATH, "LC_ALL": "C.UTF-8"},
         )  # fmt: skip
 
     def close(self) -> None:
@@ -119,15 +118,14 @@ class PacemakerWorld:
 
     def _configure(self, cib: str) -> None:
         nodes = tuple(NodeConfig(one, f"n{one}", addresses=(address(one),), manual=True) for one in (1, 2))
-        config = ClusterConfig(
-            "lab", ring="corosync", two_node=True, timing=Timing(token_ms=TOKEN_MS, grant_ms=TOKEN_MS), nodes=nodes
-        )
+        timing = Timing(token_ms=TOKEN_MS, grant_ms=TOKEN_MS)
+        config = ClusterConfig("lab", ring="corosync", two_node=True, timing=timing, nodes=nodes)
         key = new_key()
         self.dir.chmod(0o755)  # Pacemaker's daemons are not all root
         for number, namespace in self._network.hosts.items():
             root = self.dir / f"n{number}"
             CorosyncFiles(root).write(config, "udpu", key)
-            for name in ("run", "log", *(f"pacemaker/{one}" for one in ("cib", "pengine", "cores", "blackbox"))):
+            for name in ("run", "log", *(f"pacemaker/{one}" for one in KEPT)):
                 (root / name).mkdir(parents=True)
             (root / "pacemaker/cib/cib.xml").write_text(cib)
             for path in (root / "log", root / "pacemaker", *(root / "pacemaker").rglob("*")):
@@ -175,7 +173,9 @@ class PacemakerWorld:
 
 def primitive(id: str, agent: str, **parameters: str) -> str:
     """A device, as Pacemaker's configuration has it."""
-    pairs = "".join(f'<nvpair id="{id}-{key}" name="{key}" value="{value}"/>' for key, value in parameters.items())
+    pairs = "".join(
+        f'<nvpair id="{id}-{key}" name="{key}" value="{value}"/>' for key, value in parameters.items()
+    )
     return (
         f'<primitive id="{id}" class="stonith" type="{agent}">'
         f'<instance_attributes id="{id}-all">{pairs}</instance_attributes></primitive>'
@@ -183,9 +183,8 @@ def primitive(id: str, agent: str, **parameters: str) -> str:
 
 
 def level(target: str, index: int, *devices: str) -> str:
-    return (
-        f'<fencing-level id="{target}-{index}" target="{target}" index="{index}" devices="{",".join(devices)}"/>'
-    )
+    names = ",".join(devices)
+    return f'<fencing-level id="{target}-{index}" target="{target}" index="{index}" devices="{names}"/>'
 
 
 def eventually(holds, host: Host, within_s: float = UP_S) -> None:

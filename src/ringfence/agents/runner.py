@@ -13,32 +13,20 @@ Source: FenceAgentAPI (ClusterLabs fence-agents, doc/FenceAgentAPI.md); lib/fenc
 
 import asyncio
 import contextlib
-import os
 import re
-import shutil
-import signal
-import subprocess
 import time
 from collections.abc import Callable
-from pathlib import Path
-from typing import IO
 
+from ringfence.agents.commands import command_of
+from ringfence.agents.process import Running
 from ringfence.core.cluster import DeviceConfig
-from ringfence.core.errors import ConfigError, RingfenceError, Unavailable
+from ringfence.core.errors import ConfigError, RingfenceError
 from ringfence.core.evidence import Power
 from ringfence.engine.effects import RunAgent
 from ringfence.engine.inputs import AgentExited
 
 ACTIONS = ("on", "off", "status")
-AGENT_PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
-"""Where agents are looked up by name, and what they may call themselves."""
-KEPT_BYTES = 4096
-"""Of each output stream, its end: that is where agents say what went wrong."""
 WORDS_CHARS = 300
-DRAIN_S = 0.5
-"""How long output is still read after the agent has ended: a stranger may hold the pipe open."""
-KILL_S = 1.0
-"""How long a killed agent is waited for: the kernel may hold it in a call that nothing interrupts."""
 CANCELLED_KEPT = 64
 MASK = "****"
 _STATUS_OFF = 2
@@ -94,7 +82,7 @@ class AgentRunner:
             raise ConfigError(f"no device is called {effect.device}", next="ringfence config show") from None
         secrets = self._secrets(effect.device)
         stdin = request_of(device, secrets, effect.action, effect.nodename)
-        with contextlib.closing(Running(find_agent(device.agent))) as running:
+        with contextlib.closing(Running(command_of(device.agent))) as running:
             late = await running.ended(stdin, stop, effect.timeout_ms / 1000)
             code = await running.buried()
             words = _clean(running.err.text(secrets) or running.out.text(secrets), secrets)
@@ -131,18 +119,6 @@ def request_of(device: DeviceConfig, secrets: dict[str, str], action: str, noden
         return "".join(f"{key}={value}\n" for key, value in lines.items()).encode()
     except UnicodeEncodeError:
         raise ConfigError(f"device {device.name}: a value is not UTF-8", next="mend its parameters") from None
-
-
-def find_agent(agent: str) -> str:
-    """The executable's path.  Raises Unavailable."""
-    if "/" in agent and not agent.startswith("/"):
-        raise Unavailable(f"fence agent {agent} is neither a name nor an absolute path", next="mend `agent`")
-    found = shutil.which(agent, path=AGENT_PATH)
-    if found is None:
-        there = Path(agent).exists() if agent.startswith("/") else False
-        what = "is not executable" if there else "is not installed on this host"
-        raise Unavailable(f"fence agent {agent} {what}", next="install it (Debian: fence-agents)")
-    return found
 
 
 def _result(action: str, code: int) -> Power:

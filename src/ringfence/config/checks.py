@@ -6,6 +6,7 @@ as they are: docs/ARCHITECTURE.md, authority."""
 import re
 from collections.abc import Mapping, Sequence
 
+from ringfence.config import pacemaker
 from ringfence.core.cluster import ClusterConfig, NodeConfig, Timing
 from ringfence.core.errors import ConfigError
 from ringfence.core.evidence import EVIDENCE_WORDS
@@ -63,6 +64,13 @@ def _check_cluster_table(config: ClusterConfig) -> None:
         )
     if config.fencing not in FENCERS:
         raise ConfigError(f'[cluster] fencing = "{config.fencing}" is not known', next=_one_of(FENCERS))
+    if config.fencing == pacemaker.NAME:
+        for device in config.devices:
+            if device.name == pacemaker.NAME and device.agent != pacemaker.AGENT:
+                raise ConfigError(
+                    f'[device.{device.name}] agent = "{device.agent}" is not how Pacemaker is asked',
+                    next=f'give agent = "{pacemaker.AGENT}", or call the device otherwise',
+                )
     for word in config.evidence:
         if word not in EVIDENCE_WORDS:
             raise ConfigError(

@@ -18,10 +18,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from xml.etree.ElementTree import Element
 
+from ringfence.agents.commands import find_agent
 from ringfence.agents.pacemaker import cib, history
 from ringfence.agents.pacemaker.cib import Plug
 from ringfence.agents.pacemaker.judge import Look, judge
-from ringfence.agents.runner import AGENT_PATH, WORDS_CHARS, find_agent
+from ringfence.agents.process import AGENT_PATH
+from ringfence.agents.runner import WORDS_CHARS
+from ringfence.config.checks import is_secret
 from ringfence.config.imports.xml_tree import parse_xml
 from ringfence.core.errors import BadInput, ConfigError, Refused, RingfenceError, Unavailable
 from ringfence.core.evidence import Power
@@ -33,10 +36,11 @@ SECRETS = Path("/var/lib/pacemaker/lrm/secrets")
 """Where `crm_resource --secret`, as pcs does it, keeps what the CIB calls "lrm://"."""
 ENVIRONMENT = {"PATH": AGENT_PATH, "LC_ALL": "C.UTF-8"}
 """Never with PCMK_service: stock agents drop their time limits where they find it."""
+MISSING = "apt install pacemaker-cli-utils"
 OURS = "fence_ringfence"
 METADATA = """<?xml version="1.0" ?>
 <resource-agent name="ringfence-pacemaker" shortdesc="Fences through Pacemaker, and looks for itself">
-<longdesc>Asks Pacemaker's fencer to switch a node off, and asks the devices themselves for their status.</longdesc>
+<longdesc>Asks Pacemaker's fencer to switch a node off, and its devices for their status.</longdesc>
 <vendor-url></vendor-url>
 <parameters>
 <parameter name="plug" unique="0" required="0"><content type="string"/>
@@ -79,7 +83,7 @@ def _off(target: str, limit_s: int) -> None:
     for device in _capable(target):
         for plug in _plugs(config, device, target):
             if plug.agent == OURS:
-                raise Refused(f"{device} of Pacemaker asks ringfence: a loop", next=f"remove {device}, or fencing")
+                raise Refused(f"Pacemaker's {device} asks ringfence: a loop", next=f"remove {device}")
     client = _admin("--fence", target, limit_s)
     answer = _ask("stonith_admin", "--history", target, "--verbose")
     doubt = history.doubt(history.events(answer, target), client)
@@ -123,10 +127,12 @@ def _look(plug: Plug, target: str, until: float) -> Look:
     except RingfenceError as error:
         return Look(plug, Power.UNKNOWN, str(error))
     power = {0: Power.ON, 2: Power.OFF}.get(done.returncode, Power.UNKNOWN)
-    secret = any(plug.parameters[name] != given[name] for name in given)
-    # What an agent prints may hold what it was given: where a secret was, its exit code must do.
-    said = "" if secret or power is not Power.UNKNOWN else (done.stderr or done.stdout).strip()
-    return Look(plug, power, " ".join(said.split())[-WORDS_CHARS // 3 :] or f"exit code {done.returncode}")
+    if power is not Power.UNKNOWN:
+        return Look(plug, power)
+    # What an agent prints may hold what it was given: of one that was told a secret, the exit code must do.
+    secret = any(is_secret(name) or plug.parameters[name] != given[name] for name in given)
+    said = "" if secret else " ".join((done.stderr or done.stdout).split())[-WORDS_CHARS // 3 :]
+    return Look(plug, power, said or f"exit code {done.returncode}")
 
 
 def _value(device: str, name: str, value: str) -> str:
@@ -163,7 +169,7 @@ def _admin(order: str, target: str, limit_s: int) -> str:
             errors="replace", cwd="/", env=ENVIRONMENT,
         )  # fmt: skip
     except OSError as error:
-        raise Unavailable(f"stonith_admin: {error.strerror}", next="apt install pacemaker-cli-utils") from None
+        raise Unavailable(f"stonith_admin: {error.strerror}", next=MISSING) from None
     words, _ = asked.communicate()
     if asked.returncode:
         raise Unavailable(f"Pacemaker: {' '.join(words.split()) or asked.returncode}", next="crm_mon -1")
@@ -181,12 +187,13 @@ def _ask(*words: str) -> Element:
 def _output(*words: str) -> bytes:
     try:
         done = subprocess.run(
-            words, stdin=subprocess.DEVNULL, capture_output=True, timeout=ASK_S, cwd="/", env=ENVIRONMENT, check=False
-        )
+            words, stdin=subprocess.DEVNULL, capture_output=True, timeout=ASK_S, cwd="/", env=ENVIRONMENT,
+            check=False,
+        )  # fmt: skip
     except subprocess.TimeoutExpired:
         raise Unavailable(f"{words[0]} does not answer", next="crm_mon -1") from None
     except OSError as error:
-        raise Unavailable(f"{words[0]}: {error.strerror}", next="apt install pacemaker-cli-utils") from None
+        raise Unavailable(f"{words[0]}: {error.strerror}", next=MISSING) from None
     if done.returncode:
         said = " ".join(done.stderr.decode(errors="replace").split())
         raise Unavailable(f"Pacemaker does not answer: {said or done.returncode}", next="crm_mon -1")

@@ -48,15 +48,14 @@ def plugs(cib: Element, device: str, target: str) -> tuple[Plug, ...]:
     given = {**_attributes(device, template), **_attributes(device, found)}
     if given.get("pcmk_status_action", "status") != "status":
         raise ConfigError(f"{device} has another action for its status", next="remove pcmk_status_action")
-    own = {
-        key: value for key, value in given.items() if not key.startswith("pcmk_") and value != "dynamic"
-    }
+    own = {key: value for key, value in given.items() if not key.startswith("pcmk_") and value != "dynamic"}
     argument = given.get("pcmk_host_argument", "plug")
     if argument == "none":
         return (Plug(device, agent, own),)
     fixed = next((key for key in (argument, "plug", "port") if key in own), "")
     named = own.pop(fixed) if fixed else _alias(given.get("pcmk_host_map", ""), target)
-    return tuple(Plug(device, agent, {**own, argument: one.strip()}) for one in named.split(",") if one.strip())
+    names = [one.strip() for one in named.split(",") if one.strip()]
+    return tuple(Plug(device, agent, {**own, argument: one}) for one in names)
 
 
 def levels(cib: Element, target: str, capable: Collection[str]) -> tuple[tuple[str, ...], ...]:
@@ -85,7 +84,7 @@ def _attributes(device: str, element: Element | None) -> dict[str, str]:
         for pair in group.findall("nvpair"):
             name, value = pair.get("name", ""), pair.get("value")
             if value is None or found.get(name, value) != value:
-                raise ConfigError(f"{device}: {name} stands there twice or by reference", next="write it once")
+                raise ConfigError(f"{device}: {name} stands twice or by reference", next="write it once")
             found[name] = value
     return found
 
@@ -102,4 +101,4 @@ def _matches(pattern: str, target: str) -> bool:
     try:
         return bool(pattern) and re.search(pattern, target) is not None
     except re.error:
-        raise ConfigError(f"a fencing level's pattern {pattern} is not read", next="name its target") from None
+        raise ConfigError(f"the pattern {pattern} of a level is not read", next="name its target") from None

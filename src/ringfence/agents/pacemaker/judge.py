@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from ringfence.agents.pacemaker.cib import Plug
-from ringfence.config.setup.agents import stock_agent
+from ringfence.config.agents.stock import stock_agent
 from ringfence.core.cluster import Confirms
 from ringfence.core.evidence import Power
 
@@ -47,7 +47,8 @@ def judge(levels: Sequence[Sequence[str]], looks: Mapping[str, Sequence[Look]]) 
     why = ""
     for level in levels:
         of_level = [look for device in level for look in looks.get(device, ())]
-        if any(not looks.get(device) for device in level) or any(one.power is not Power.OFF for one in of_level):
+        whole = all(looks.get(device) for device in level)
+        if not whole or any(look.power is not Power.OFF for look in of_level):
             continue
         said = " and ".join(look.plug.label for look in of_level)
         kinds = {look.confirms for look in of_level}
