@@ -18,7 +18,7 @@ OWN = {"ringfence-pacemaker": "ringfence.agents.pacemaker", "fence_sbd": "ringfe
 
 def command_of(agent: str) -> Sequence[str]:
     """Raises Unavailable: there is no such agent on this host."""
-    own = OWN.get(agent)
+    own = OWN.get(agent.rsplit("/", 1)[-1])
     return (sys.executable, "-I", "-m", own) if own is not None else (find_agent(agent),)
 
 

@@ -17,6 +17,8 @@ import re
 import time
 from collections.abc import Callable
 
+import msgspec
+
 from ringfence.agents.commands import command_of
 from ringfence.agents.process import Running
 from ringfence.core.cluster import DeviceConfig
@@ -80,12 +82,15 @@ class AgentRunner:
             device = self._device(effect.device)
         except KeyError:
             raise ConfigError(f"no device is called {effect.device}", next="ringfence config show") from None
+        device = msgspec.structs.replace(device, parameters={**device.parameters, **effect.parameters})
         secrets = self._secrets(effect.device)
         stdin = request_of(device, secrets, effect.action, effect.nodename)
         with contextlib.closing(Running(command_of(device.agent))) as running:
             late = await running.ended(stdin, stop, effect.timeout_ms / 1000)
             code = await running.buried()
-            words = _clean(running.err.text(secrets) or running.out.text(secrets), secrets)
+            out, err = running.out.text(secrets), running.err.text(secrets)
+            # Of a success the last word is on stdout ("Success: Already OFF"), whatever stderr warns of.
+            words = _clean(f"{err}\n{out}" if code == 0 else err or out, secrets)
         if late or code is None:
             why = "cancelled" if stop.is_set() else f"no answer within {effect.timeout_ms / 1000:g} s: killed"
             return Power.UNKNOWN, f"{why}; {words}" if words else why, False

@@ -6,10 +6,10 @@ one frame, last; what must be on disk before that is kept first.  What is too mu
 the next: the driver is asked to call again.  After a step that touched nothing
 but locks there is nothing else to look at: whatever time alone brings, the next tick finds.
 
-The parts: `views` (who is in, who may act), `state` (what all agree on), `locker` (locks of users
-here), `tasks` (volume commands), `fencer` (this node as the acting member), `deadlines` (authority
-pages), `deadlocks` (clients that wait in a ring), `checkups` (what all hosts look like),
-`requests` (clients)."""
+The parts: `views` (who is in, who may act), `state` (what all agree on), `locker` (locks of users here),
+`tasks` (volume commands), `fencer` (this node as the acting member), `agent_calls` (runs of fence
+agents, admitted by device), `deadlines` (authority pages), `deadlocks` (clients that wait in a ring),
+`checkups` (what all hosts look like), `requests` (clients)."""
 
 from collections.abc import Iterator
 
@@ -18,6 +18,7 @@ import msgspec
 from ringfence.core.errors import RingfenceError
 from ringfence.core.ids import Life
 from ringfence.engine import inputs
+from ringfence.engine.agent_calls import AgentCalls
 from ringfence.engine.checkups import Checkups
 from ringfence.engine.client_locks import ClientLocks
 from ringfence.engine.commands import autostart
@@ -100,7 +101,8 @@ class _Node:
         clients = ClientLocks(context, self.locker)
         self._tasks = Tasks(context, self.locker, clients)
         self._views = Views(context, self, drop_paths=not started.config.naive)
-        self._fencer = Fencer(context)
+        self._calls = AgentCalls(context)
+        self._fencer = Fencer(context, self._calls)
         self._deadlocks = Deadlocks(context, self.locker)
         self._checkups = Checkups(context, self._tasks)
         self._requests = Requests(
@@ -161,7 +163,7 @@ class _Node:
             case inputs.ClientGone():
                 self._requests.client_gone(input.client)
             case inputs.AgentExited():
-                self._fencer.exited(input)
+                self._calls.exited(input)
             case inputs.OrderDone():
                 self._tasks.order_done(input.order, input.answer, input.error)
             case inputs.PathsDropped():
