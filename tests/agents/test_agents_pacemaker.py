@@ -6,7 +6,7 @@ import pytest
 
 from ringfence.agents.pacemaker import cib, history
 from ringfence.agents.pacemaker.cib import Plug
-from ringfence.agents.pacemaker.judge import Look, judge
+from ringfence.agents.pacemaker.judge import Look, judge, switched
 from ringfence.core.errors import ConfigError
 from ringfence.core.evidence import Power
 
@@ -129,6 +129,31 @@ def test_only_a_whole_level_of_power_that_nothing_refutes_is_off(
     assert judge(levels, looks(*said))[0] is verdict
 
 
+@pytest.mark.parametrize(
+    ("levels", "before", "after", "what"),
+    [
+        ([["bmc"]], [("bmc", BMC, ON)], [("bmc", BMC, OFF)], "bmc"),
+        ([["bmc"]], [("bmc", BMC, OFF)], [("bmc", BMC, OFF)], ""),  # nothing was sent
+        ([["bmc"]], [("bmc", BMC, UNKNOWN)], [("bmc", BMC, OFF)], ""),
+        ([["bmc"]], [("bmc", BMC, ON)], [("bmc", BMC, ON)], ""),
+        ([["bmc"]], [("bmc", BMC, ON)], [("bmc", BMC, UNKNOWN)], ""),
+        ([["bmc"], ["a"]], [("bmc", BMC, OFF), ("a", PDU, ON)], [("a", PDU, OFF)], "a"),
+        ([["bmc"], ["a", "b"]], [("a", PDU, ON), ("b", PDU, ON)], [("a", PDU, OFF)], ""),
+        ([["a", "b"]], [("a", PDU, ON), ("b", PDU, OFF)], [("a", PDU, OFF)], ""),
+        ([["a", "b"]], [("a", PDU, ON)], [("a", PDU, OFF)], ""),  # the other could not be asked
+        ([["bmc", "a"]], [("bmc", BMC, ON), ("a", PDU, OFF)], [("bmc", BMC, OFF)], "bmc"),
+        ([["bmc", "a"]], [("bmc", BMC, OFF), ("a", PDU, ON)], [("a", PDU, OFF)], ""),
+    ],
+)
+def test_only_what_was_seen_on_before_was_switched(
+    levels: list[list[str]],
+    before: list[tuple[str, str, Power]],
+    after: list[tuple[str, str, Power]],
+    what: str,
+) -> None:
+    assert switched(levels, looks(*before), looks(*after)) == what
+
+
 def recorded(*events: str) -> Element:
     return fromstring(f"<pacemaker-result><list>{''.join(events)}</list></pacemaker-result>")
 
@@ -161,3 +186,19 @@ MINE = "stonith_admin.7"
 )
 def test_done_is_a_claim_only_if_a_device_did_it_for_this_request(events: list[str], doubt: str) -> None:
     assert history.doubt(history.events(recorded(*events), "n2"), MINE) == doubt
+
+
+@pytest.mark.parametrize(
+    ("events", "fenced"),
+    [
+        ([event("x", "success", "n1")], True),
+        ([event("x", "failed", "n1"), event("x", "success", "n1")], True),
+        ([event("x", "success", "a human"), event("x", "success", "n1")], False),
+        ([event("x", "success", "n1", "on"), event("x", "success", "n1")], False),
+        ([event("x", "success", "n1", "reboot")], False),
+        ([event("x", "pending")], False),
+        ([], False),
+    ],
+)
+def test_a_host_is_switched_on_only_if_pacemaker_had_it_off(events: list[str], fenced: bool) -> None:
+    assert history.fenced(history.events(recorded(*events), "n2")) is fenced

@@ -11,11 +11,13 @@ from pacemaker_world import PacemakerWorld, eventually
 ON, OFF, NOTHING = 0, 2, 1
 
 
-def ask(world: PacemakerWorld, action: str, node: str = "n2") -> subprocess.CompletedProcess[str]:
+def ask(
+    world: PacemakerWorld, action: str, node: str = "n2", more: str = ""
+) -> subprocess.CompletedProcess[str]:
     """As the daemon of n1 runs the agent."""
     return world.hosts[1].run(
         sys.executable, "-I", "-m", "ringfence.agents.pacemaker",
-        stdin=f"timeout=20\nnodename={node}\naction={action}\n",
+        stdin=f"timeout=20\nlag=1\nnodename={node}\n{more}action={action}\n",
     )  # fmt: skip
 
 
@@ -23,7 +25,8 @@ def test_it_switches_off_by_the_fencer_and_sees_it_at_the_device(world: Pacemake
     assert ask(world, "monitor").returncode == 0
     assert ask(world, "status").returncode == ON
     done = ask(world, "off")
-    assert (done.returncode, world.switched()) == (0, ["fence_ipmilan off bmc2 n2"])
+    assert (done.returncode, done.stdout) == (0, "Pacemaker switched bmc[bmc2] off\n")
+    assert world.switched() == ["fence_ipmilan off bmc2 n2"]
     seen = ask(world, "status")
     assert (seen.returncode, seen.stderr) == (OFF, 'bmc[bmc2]: "off"\n')
     assert ask(world, "status", "n1").returncode == ON
@@ -33,8 +36,7 @@ def test_it_switches_off_by_the_fencer_and_sees_it_at_the_device(world: Pacemake
 
 def test_a_second_supply_is_looked_at_too(world: PacemakerWorld) -> None:
     world.lie("bmc2", "unreachable")
-    assert ask(world, "off").returncode == 0
-    assert {line.split()[2] for line in world.switched()} >= {"a2", "b2"}
+    assert ask(world, "off").stdout == "Pacemaker switched pdu-a[a2] and pdu-b[b2] off\n"
     assert ask(world, "status").returncode == OFF
     world.set("b2", "on")
     seen = ask(world, "status")
@@ -44,7 +46,7 @@ def test_a_second_supply_is_looked_at_too(world: PacemakerWorld) -> None:
 
 def test_a_device_that_lies_to_pacemaker_is_caught_by_the_look(world: PacemakerWorld) -> None:
     world.lie("bmc2", "ignored")
-    assert ask(world, "off").returncode == 0, "Pacemaker believes its agent"
+    assert ask(world, "off").stdout.startswith("already off"), "Pacemaker believes its agent"
     assert ask(world, "status").returncode == ON
 
 
@@ -52,16 +54,34 @@ def test_pacemakers_own_fencing_of_the_same_loss_is_the_same_run(world: Pacemake
     """Two that want the same at once: the agent runs once, and both are answered by it."""
     world.lie("bmc2", "slow")
     with other(world, "--fence", "n2"):
-        assert ask(world, "off").returncode == 0
+        assert ask(world, "off").stdout == "Pacemaker switched bmc[bmc2] off\n"
     assert world.switched() == ["fence_ipmilan off bmc2 n2"]
 
 
 def test_a_reboot_that_pacemaker_began_does_not_bring_the_host_back(world: PacemakerWorld) -> None:
     world.lie("bmc2", "slow")
     with other(world, "--reboot", "n2"):
-        assert ask(world, "off").returncode == 0
+        assert ask(world, "off").stdout == "Pacemaker switched bmc[bmc2] off\n"
     assert world.switched()[-1] == "fence_ipmilan off bmc2 n2"
     assert (world.power("bmc2"), ask(world, "status").returncode) == ("off", OFF)
+
+
+def test_what_was_off_before_was_not_switched(world: PacemakerWorld) -> None:
+    """A device that is stuck at "off": Pacemaker's agent sends nothing to such a one, and says "done"."""
+    world.set("bmc2", "off")
+    done = ask(world, "off")
+    assert (done.returncode, done.stdout) == (0, "already off: no level of plugs went from on to off\n")
+
+
+def test_what_pacemaker_had_fenced_by_itself_is_switched_on_and_off_where_that_may_be(
+    world: PacemakerWorld,
+) -> None:
+    assert world.hosts[1].run("stonith_admin", "--fence", "n2").returncode == 0
+    assert ask(world, "off").stdout.startswith("already off")
+    done = ask(world, "off", more="cycle=1\n")
+    assert (done.returncode, done.stdout) == (0, "Pacemaker switched bmc[bmc2] off\n")
+    words = [line.split()[1] for line in world.switched()]
+    assert (words, world.power("bmc2")) == (["off", "off", "on", "off"], "off")
 
 
 def test_a_success_from_before_is_not_asked_for_but_the_off_is(world: PacemakerWorld) -> None:

@@ -22,9 +22,10 @@ def with_pacemaker(config: ClusterConfig) -> ClusterConfig:
         # One call is all of Pacemaker's levels: it may take longer than one agent.
         limit_ms = 2 * config.timing.agent_timeout_ms
         timeout_s = max(1, (limit_ms - SPARE_MS) // 1000)
-        own = DeviceConfig(
-            NAME, AGENT, Confirms.HOST_OFF, {"timeout": str(timeout_s)}, timeout_ms=limit_ms, sessions=4
-        )
+        given = {"timeout": str(timeout_s)}
+        if config.fence_action == "reboot":  # who says so lets plugs be switched on
+            given["cycle"] = "1"
+        own = DeviceConfig(NAME, AGENT, Confirms.HOST_OFF, given, timeout_ms=limit_ms, sessions=4)
         devices = tuple(sorted((*devices, own), key=lambda device: device.name))
     nodes = tuple(
         node if node.levels or node.manual else msgspec.structs.replace(node, levels=(Level((NAME,)),))

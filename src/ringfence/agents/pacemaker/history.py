@@ -36,6 +36,12 @@ def events(answer: Element, target: str) -> tuple[Event, ...]:
     )  # fmt: skip
 
 
+def fenced(found: Iterable[Event]) -> bool:
+    """Whether the last that is known of the node is that a device has switched it off."""
+    newest = next((one for one in found if one.status == "success"), None)
+    return newest is not None and newest.action == "off" and newest.delegate != HUMAN
+
+
 def doubt(found: Iterable[Event], client: str) -> str:
     """Why the fencer's "done" to this client's "off" is not even a claim; empty: it is one.
 

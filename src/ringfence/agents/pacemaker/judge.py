@@ -32,11 +32,14 @@ class Look(msgspec.Struct, frozen=True):
         return self.confirms is Confirms.HOST_OFF and stock is not None and not stock.own_supply
 
 
-def judge(levels: Sequence[Sequence[str]], looks: Mapping[str, Sequence[Look]]) -> tuple[Power, str]:
+Looks = Mapping[str, Sequence[Look]]
+"""Device -> a look at each of its plugs; missing or empty: it could not be asked."""
+
+
+def judge(levels: Sequence[Sequence[str]], looks: Looks) -> tuple[Power, str]:
     """
     Args:
         levels: ids of devices, a level each.
-        looks: device -> a look at each of its plugs; missing or empty: it could not be asked.
 
     Returns: OFF only if a whole level is off, its kind is power, and nothing refutes it; and one line.
     """
@@ -67,3 +70,29 @@ def judge(levels: Sequence[Sequence[str]], looks: Mapping[str, Sequence[Look]]) 
         return Power.ON, "all plugs are on"
     told = "; ".join(f"{one.plug.label}: {one.words or one.power.value}" for one in seen)
     return Power.UNKNOWN, f"no level of Pacemaker's is off as a whole ({told or 'no device could be asked'})"
+
+
+def plugs_on(looks: Looks) -> tuple[Plug, ...]:
+    return tuple(look.plug for some in looks.values() for look in some if look.power is Power.ON)
+
+
+def switched(levels: Sequence[Sequence[str]], before: Looks, after: Looks) -> str:
+    """The plugs of the first level that was really switched: seen on before, and off after.
+
+    Agents that find a plug off send nothing and report success.  So what was off before shows nothing: of
+    outlets each must have changed, of a level with a device that sees the host one such.  Empty: none."""
+    were_on = plugs_on(before)
+    changed = [
+        look.plug
+        for some in after.values()
+        for look in some
+        if look.power is Power.OFF and look.plug in were_on
+    ]
+    for level in levels:
+        of_level = [look for device in level for look in before.get(device, ())]
+        seeing = [look for look in of_level if look.confirms is Confirms.HOST_OFF]
+        went = [look.plug.label for look in of_level if look.plug in changed]
+        whole = any(look.plug in changed for look in seeing) if seeing else len(went) == len(of_level)
+        if went and whole and all(before.get(device) for device in level):
+            return " and ".join(went)
+    return ""
