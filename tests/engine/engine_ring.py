@@ -23,7 +23,7 @@ from ringfence.storage import Storage
 from ringfence.wire import SPEAKS, Speaks
 from ringfence.wire.checkup import HostFacts
 from ringfence.wire.client import Reply, Request
-from ringfence.wire.ring import OpenLock
+from ringfence.wire.ring import Hardware, OpenLock
 
 MS = 1_000_000
 TIMING = Timing(
@@ -75,6 +75,8 @@ class Host:
         """Agent runs that were started."""
         self.held: list[Callable[[], None]] | None = None
         """If a list: the engine's calls for more time wait there until `go_on`."""
+        self.machine = f"machine-{id}"
+        self.hardware = Hardware()
         self.looks: HostFacts | None = HostFacts(node=self.name)
         """What it looks like; None: that cannot be found out."""
         self.hanging = False
@@ -87,12 +89,13 @@ class Host:
             inputs.Started(
                 self.world.config,
                 self.id,
-                f"machine-{self.id}",
+                self.machine,
                 f"boot-{self.id}-{self.boots}",
                 self.disk,
                 self.reaped and not left_open,
                 self.speaks,
                 left_open,
+                self.hardware,
             )
         )
 

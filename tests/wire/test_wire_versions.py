@@ -18,7 +18,7 @@ from ringfence.core.ids import Epoch, Life, Token
 from ringfence.core.modes import Mode
 from ringfence.engine.digest import digest_of, digest_of_state
 from ringfence.engine.state import ClusterState
-from ringfence.wire import CHECKUPS, DEADLOCKS, SPEAKS, Speaks, checkup, entries, ring
+from ringfence.wire import CHECKUPS, DEADLOCKS, FENCING, SPEAKS, Speaks, checkup, entries, ring
 from ringfence.wire import client as calls
 from ringfence.wire.client import Reply, Request
 
@@ -80,8 +80,18 @@ SAMPLES: dict[str, Any] = {
     "Waits": entries.Waits(LIFE, 4, (CLIENT_LOCK,)),
     "AskHosts": entries.AskHosts(4),
     "HostSays": entries.HostSays(LIFE, 4, HOST),
+    "FenceOrdered": entries.FenceOrdered("an-id", 1, OTHER, "reboot", "ann", "it smokes"),
+    "Disarmed": entries.Disarmed(7_200_000, "ann", "new PDU"),
+    "Armed": entries.Armed("ann"),
+    "DisarmExpired": entries.DisarmExpired(12),
+    "LifeSeen": entries.LifeSeen(OTHER, "its slot on vg0 moves"),
+    "MachineForgotten": entries.MachineForgotten(1, "m1", "ann", "new blade"),
 }  # fmt: skip
-NEW = {"SearchDeadlock": DEADLOCKS, "Waits": DEADLOCKS, "AskHosts": CHECKUPS, "HostSays": CHECKUPS}
+NEW = {
+    "SearchDeadlock": DEADLOCKS, "Waits": DEADLOCKS, "AskHosts": CHECKUPS, "HostSays": CHECKUPS,
+    "FenceOrdered": FENCING, "Disarmed": FENCING, "Armed": FENCING, "DisarmExpired": FENCING,
+    "LifeSeen": FENCING, "MachineForgotten": FENCING,
+}  # fmt: skip
 """Entries that came with a later protocol than the first."""
 
 

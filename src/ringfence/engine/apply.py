@@ -9,7 +9,7 @@ import msgspec
 
 from ringfence.core.evidence import Evidence, EvidenceKind
 from ringfence.core.ids import Life
-from ringfence.engine import spaces
+from ringfence.engine import spaces, words
 from ringfence.engine.facts import (
     AttemptGranted,
     ConfigAccepted,
@@ -49,6 +49,8 @@ def _evidence(state: ClusterState, life: Life, entry: entries.EvidenceSeen) -> l
 def _began(state: ClusterState, life: Life, entry: entries.AttemptBegan) -> list[Fact]:
     victim = state.domain.victim(entry.life)
     if victim is None or victim.current is not None or state.domain.proven(victim):
+        return []
+    if state.disarmed is not None:
         return []
     if entry.number != victim.number + 1 or state.domain.actor_for(victim, state.ready) != life.node:
         return []
@@ -237,4 +239,10 @@ _HANDLERS: dict[type, Callable[[ClusterState, Life, Any], list[Fact]]] = {
     entries.Waits: _waits,
     entries.AskHosts: _ask_hosts,
     entries.HostSays: _host_says,
+    entries.FenceOrdered: words.ordered,
+    entries.Disarmed: words.disarmed,
+    entries.Armed: words.armed,
+    entries.DisarmExpired: words.expired,
+    entries.LifeSeen: words.seen,
+    entries.MachineForgotten: words.forgotten,
 }

@@ -7,7 +7,8 @@ from types import MappingProxyType
 
 from ringfence.core.ids import Epoch, Life
 from ringfence.engine.adoption import adopt
-from ringfence.engine.facts import Fact, Noted
+from ringfence.engine.facts import Fact, NotAdmitted, Noted
+from ringfence.engine.identity import enrol, why_not_this_machine
 from ringfence.engine.losses import (
     explain_by_return,
     expose,
@@ -17,9 +18,10 @@ from ringfence.engine.losses import (
     note_victim,
 )
 from ringfence.engine.state import ClusterState, Sender
-from ringfence.wire.ring import OpenLock
+from ringfence.wire.ring import UNSAID_HARDWARE, Hardware, OpenLock
 
 NOTHING_SHOWN: Mapping[int, tuple[OpenLock, ...]] = MappingProxyType({})
+NOTHING_SAID: Mapping[int, Hardware] = MappingProxyType({})
 
 
 def enter_view(
@@ -33,6 +35,7 @@ def enter_view(
     fresh: bool,
     shown: Mapping[int, tuple[OpenLock, ...]] = NOTHING_SHOWN,
     out: tuple[Life, ...] = (),
+    hardware: Mapping[int, Hardware] = NOTHING_SAID,
 ) -> list[Fact]:
     """A primary view's barrier is complete.
 
@@ -44,6 +47,7 @@ def enter_view(
         fresh: the state was made just now; configured nodes that are absent may be alive somewhere.
         shown: what data paths of its earlier life a member's new daemon has found open.
         out: fresh: lives that had left cleanly before, and have not been back since.
+        hardware: what each member says its machine is made of.
     """
     state.epoch = epoch
     state.wall_ms = max(state.wall_ms, wall_ms)
@@ -65,7 +69,9 @@ def enter_view(
             # In no lockspace: had it been in one of this state's, the state would know it.
             make_victim(state, life, "remembered on disk as not proven fenced", due=True, lockspaces=())
     for life, admitted in returning:
-        facts += _meet(state, life, admitted, shown.get(life.node, ()))
+        facts += _meet(
+            state, life, admitted, shown.get(life.node, ()), hardware.get(life.node, UNSAID_HARDWARE)
+        )
     for victim in state.victims():
         successor = state.lives.get(victim.life.node)
         if successor is not None and not victim.lied and not victim.evidence:
@@ -87,11 +93,13 @@ def enter_view(
     return facts
 
 
-def admit(state: ClusterState, life: Life, wall_ms: int) -> list[Fact]:
+def admit(
+    state: ClusterState, life: Life, wall_ms: int, hardware: Hardware = UNSAID_HARDWARE
+) -> list[Fact]:
     """A member that was not ready says Ready again in this view, as a fresh incarnation."""
     state.wall_ms = max(state.wall_ms, wall_ms)
     state.position += 1
-    return _meet(state, life, True, ())
+    return _meet(state, life, True, (), hardware)
 
 
 def heard_fenced(state: ClusterState, life: Life) -> list[Fact]:
@@ -101,7 +109,11 @@ def heard_fenced(state: ClusterState, life: Life) -> list[Fact]:
 
 
 def _meet(
-    state: ClusterState, life: Life, may_enter: bool, shown: tuple[OpenLock, ...]
+    state: ClusterState,
+    life: Life,
+    may_enter: bool,
+    shown: tuple[OpenLock, ...],
+    hardware: Hardware,
 ) -> list[Fact]:
     if state.lives.get(life.node) == life:
         return []
@@ -110,10 +122,14 @@ def _meet(
         return expose(state, fenced)
     if not may_enter or state.domain.victim(life) is not None:
         return []
-    machine = state.enrolled.get(life.node, life.machine)
-    if machine != life.machine:
-        what = f"{state.name(life.node)} came from another machine than the one that joined first: refused"
-        return [Noted("clone-refused", what, {"node": life.node, "machine": life.machine})]
+    name, fields = state.name(life.node), {"node": life.node, "machine": life.machine}
+    why = why_not_this_machine(state, life, hardware)
+    if why:
+        return [Noted("clone-refused", why, fields), NotAdmitted(life.node, why)]
+    order = state.keeps_out(life)
+    if order is not None:
+        why = f"{name} is to be fenced, as {order.who} ordered: it is let in again after that"
+        return [NotAdmitted(life.node, why)]
     facts: list[Fact] = []
     if shown:
         adopted, facts = adopt(state, life, shown)
@@ -123,7 +139,7 @@ def _meet(
         facts += explain_by_return(state, victim, life)
     if any(victim.lied and victim.life.same_boot(life) for victim in state.domain.of_node(life.node)):
         return facts  # it was given up for fenced and runs on: it stays out until it is fenced
-    state.enrolled[life.node] = life.machine
+    enrol(state, life, hardware)
     state.lives[life.node] = life
     state.out.pop(life.node, None)
     state.senders[life.node] = Sender(life, 0)

@@ -16,7 +16,7 @@ from ringfence.engine.context import Context
 from ringfence.engine.deadlines import vg_of
 from ringfence.engine.locker import Locker
 from ringfence.engine.reports import held_since_ms, in_queues
-from ringfence.engine.standing import restless, standing
+from ringfence.engine.standing import disarmed_line, restless, standing
 from ringfence.engine.state import ClusterState
 from ringfence.engine.uses import Use
 from ringfence.fencing.domain import Victim
@@ -60,7 +60,7 @@ class Explanation:
         Returns {"target", "stuck", "lines"}.  Raises NotFound."""
         if not target:
             lines = self._all()
-            return _answer(target, bool(lines), lines or ["nothing is stuck"])
+            return _answer(target, bool(lines), [*self._disarmed(), *(lines or ["nothing is stuck"])])
         state = self._context.state
         known = [*(one.id for one in self._context.config.nodes), *self._victims_nodes()]
         node = next((one for one in known if self._context.name(one) == target), None)
@@ -89,6 +89,10 @@ class Explanation:
             lines.append(self._use_line(use))
         return lines
 
+    def _disarmed(self) -> list[str]:
+        line = disarmed_line(self._context)
+        return [f"{line}; next: ringfence fence arm"] if line else []
+
     def _own_standing(self) -> list[str]:
         return standing(self._context, self._barrier, self._ring_reason)
 
@@ -106,6 +110,7 @@ class Explanation:
         stuck = bool(lines) or node in context.refused
         if not victims:
             lines.append(self._node_line(node))
+        lines = [*(self._disarmed() if victims else []), *lines]
         if node == context.me:
             lines += [self._use_line(use) for use in self._locker.waiting()]
         return _answer(target, stuck or bool(self._locker.waiting() and node == context.me), lines)
@@ -138,6 +143,7 @@ class Explanation:
         how = self._frozen_line(name) if victims else f"lockspace {name} runs"
         lines.append(f"{how}; {members}")
         quiet = len(lines) == 1 and not victims
+        lines += self._disarmed() if victims else []
         for victim in victims:
             lines += self._victim_lines(victim)
         waiting = self._joining_lines(name, space)
@@ -175,6 +181,7 @@ class Explanation:
         lines += waiting
         victims = state.blocking(lockspace) if state else []
         if victims:
+            lines += self._disarmed()
             lines.append(self._frozen_line(lockspace))
         for victim in victims:
             lines += self._victim_lines(victim)
@@ -307,7 +314,10 @@ class Explanation:
     def _victim_lines(self, victim: Victim) -> list[str]:
         context, state = self._context, self._context.state
         assert state is not None
-        lines = explain_victim(context.config, state.domain, victim, state.ready, context.wall_ms)
+        lines = explain_victim(
+            context.config, state.domain, victim, state.ready, context.wall_ms,
+            disarmed=state.disarmed is not None, virtual=bool(state.virtual.get(victim.life.node)),
+        )  # fmt: skip
         if context.running is not None and context.me not in victim.bound:
             left_ms = context.hearing.bound_left_ms(victim.life, context.now_ns, context.config.timing)
             lines.append(

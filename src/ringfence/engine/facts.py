@@ -77,9 +77,17 @@ class Left(_Fact, frozen=True):
 
 
 class Expelled(_Fact, frozen=True):
-    """The life was removed by an ordered entry (Suspect): it is stale from here on."""
+    """The life was removed by an ordered entry (Suspect, FenceOrdered): it is stale from here on."""
 
     life: Life
+    why: str = "the others did not hear this node's daemon"
+
+
+class NotAdmitted(_Fact, frozen=True):
+    """A member of the view is not let in: who it is, or what it is ordered to, forbids it."""
+
+    node: int
+    why: str
 
 
 class VgChanged(_Fact, frozen=True):
@@ -141,5 +149,6 @@ class Noted(_Fact, frozen=True):
 
 Fact = (
     LockFact | Retokened | JoinSeen | JoinDone | SpaceLeft | AttemptGranted | VictimGone | Left | Expelled
-    | VgChanged | ConfigAccepted | ConfigRefused | DeadlockSought | WaitsTold | HostsAsked | HostHeard | Noted
+    | NotAdmitted | VgChanged | ConfigAccepted | ConfigRefused | DeadlockSought | WaitsTold | HostsAsked
+    | HostHeard | Noted
 )  # fmt: skip

@@ -129,6 +129,9 @@ class Fencer:
     def _ask(self, victim: Victim, heartbeat_back: bool) -> None:
         context, state = self._context, self._context.running
         assert state is not None
+        if state.disarmed is not None:
+            self._asked.pop(victim.life, None)  # what was asked for is not granted now
+            return
         levels = len(context.config.levels_of(victim.life.node))
         number = victim.number + 1
         if self._veto_is_new() or levels == 0 or self._asked.get(victim.life) == number:

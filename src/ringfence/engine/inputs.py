@@ -10,7 +10,7 @@ from ringfence.core.ids import Epoch, Life
 from ringfence.wire import SPEAKS, Speaks
 from ringfence.wire.client import Request
 from ringfence.wire.entries import Incident
-from ringfence.wire.ring import OpenLock
+from ringfence.wire.ring import UNSAID_HARDWARE, Enrolled, Hardware, OpenLock
 
 
 class _Input(msgspec.Struct, frozen=True):
@@ -32,6 +32,8 @@ class DiskState(msgspec.Struct, frozen=True):
     """Lives that were given up for fenced: what they held may be others' since."""
     out: tuple[Life, ...] = ()
     """Lives that had left cleanly, and whose nodes had not come back, in the state of `epoch`."""
+    enrolled: tuple[Enrolled, ...] = ()
+    """Whose each node id is."""
 
 
 class LeftOpen(msgspec.Struct, frozen=True):
@@ -60,6 +62,7 @@ class Started(_Input, frozen=True):
     paths_reaped: bool
     speaks: Speaks = SPEAKS
     left_open: tuple[LeftOpen, ...] = ()
+    hardware: Hardware = UNSAID_HARDWARE
 
 
 class ViewChanged(_Input, frozen=True):

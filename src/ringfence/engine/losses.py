@@ -35,19 +35,30 @@ def fenced_by(state: ClusterState, life: Life) -> Life | None:
     return None
 
 
-def expose(state: ClusterState, life: Life) -> list[Fact]:
-    """A fenced life speaks: the fence was a lie.  Freeze, quarantine, fence again."""
+def expose(state: ClusterState, life: Life, where: str = "") -> list[Fact]:
+    """A fenced life goes on: the fence was a lie.  Freeze, quarantine, fence again.
+
+    Args:
+        where: where it was seen, if not in the ring."""
     devices = _devices_of_evidence(state, life)
     lie = state.domain.spoke(life, state.wall_ms, state.epoch)
     if lie is None:
         return []
     name = state.name(life.node)
+    seen = f" ({where})" if where else ""
     what = (
         f"{name} was given up for fenced ({', '.join(devices) or 'by word'}) and runs on under the same "
-        f"boot id {life.boot[:8]}: the fence lied"
+        f"boot id {life.boot[:8]}{seen}: the fence lied"
     )
+    kind = "fence-lied"
+    if all(one.kind is EvidenceKind.NEW_BOOT for one in lie.evidence):
+        kind = "clone-found"
+        what = (
+            f"{name} runs twice: it came back under a new boot id, and its old boot {life.boot[:8]} runs on"
+            f"{seen}: its disk was cloned, or one virtual machine was started on two hosts"
+        )
     incident = Incident(
-        kind="fence-lied",
+        kind=kind,
         node=life.node,
         what=what,
         life=life,
@@ -57,7 +68,7 @@ def expose(state: ClusterState, life: Life) -> list[Fact]:
     fields = {"node": life.node, "life": str(life), "devices": list(devices)}
     return [
         *record_incident(state, incident),
-        Noted("fence-lied", what, fields),
+        Noted(kind, what, fields),
         note_victim(state, life, "the fence lied"),
     ]
 
@@ -113,14 +124,19 @@ def note_victim(state: ClusterState, life: Life, reason: str) -> Noted:
 
 
 def witness(state: ClusterState, evidence: Evidence) -> list[Fact]:
-    if not state.domain.witness(evidence, naive=state.config.naive):
-        return []
     fields = {
         "node": evidence.life.node,
         "life": str(evidence.life),
         "evidence": evidence.kind.value,
         "devices": list(evidence.devices),
     }
+    config, virtual = state.config, bool(state.virtual.get(evidence.life.node))
+    if not state.domain.witness(evidence, naive=config.naive, words=config.evidence, virtual=virtual):
+        if state.domain.victim(evidence.life) is None:
+            return []  # proven otherwise meanwhile
+        why = state.domain.refusal(evidence, naive=config.naive, words=config.evidence, virtual=virtual)
+        kind, name = evidence.kind.value, state.name(evidence.life.node)
+        return [Noted("evidence-refused", f"{kind} of {name} does not count ({evidence.how}): {why}", fields)]
     facts: list[Fact] = [Noted("evidence", evidence.how, fields)]
     victim = state.domain.victim(evidence.life)
     if victim is not None and state.domain.proven(victim):

@@ -9,7 +9,8 @@ but locks there is nothing else to look at: whatever time alone brings, the next
 The parts: `views` (who is in, who may act), `state` (what all agree on), `locker` (locks of users here),
 `tasks` (volume commands), `fencer` (this node as the acting member), `agent_calls` (runs of fence
 agents, admitted by device), `deadlines` (authority pages), `deadlocks` (clients that wait in a ring),
-`checkups` (what all hosts look like), `requests` (clients)."""
+`checkups` (what all hosts look like), `arming` (when a maintenance ends),
+`requests` (clients)."""
 
 from collections.abc import Iterator
 
@@ -19,6 +20,7 @@ from ringfence.core.errors import RingfenceError
 from ringfence.core.ids import Life
 from ringfence.engine import inputs
 from ringfence.engine.agent_calls import AgentCalls
+from ringfence.engine.arming import Arming
 from ringfence.engine.checkups import Checkups
 from ringfence.engine.client_locks import ClientLocks
 from ringfence.engine.commands import autostart
@@ -38,6 +40,7 @@ from ringfence.engine.facts import (
     JoinSeen,
     Left,
     LockFact,
+    NotAdmitted,
     Noted,
     Retokened,
     SpaceLeft,
@@ -46,6 +49,7 @@ from ringfence.engine.facts import (
     WaitsTold,
 )
 from ringfence.engine.fencer import Fencer
+from ringfence.engine.identity import to_keep
 from ringfence.engine.inputs import DiskState, Input
 from ringfence.engine.locker import Locker, lost_error
 from ringfence.engine.reconcile import missed, noticed
@@ -94,7 +98,9 @@ class _Node:
         incarnation = disk.incarnation + 1 if again else 1
         life = Life(started.node, started.machine, started.boot, incarnation)
         disk = msgspec.structs.replace(disk, incarnation=incarnation, boot=started.boot)
-        context = self.context = Context(started.config, started.node, life, disk, started.speaks, at_once)
+        context = self.context = Context(
+            started.config, started.node, life, disk, started.speaks, at_once, started.hardware
+        )
         context.keep = True
         context.hearing.started(now_ns)
         self.locker = Locker(context)
@@ -105,9 +111,10 @@ class _Node:
         self._fencer = Fencer(context, self._calls)
         self._deadlocks = Deadlocks(context, self.locker)
         self._checkups = Checkups(context, self._tasks)
+        self._arming = Arming(context)
         self._requests = Requests(
             context, self.locker, clients, self._tasks, self._views, self._fencer, self._deadlocks,
-            self._checkups,
+            self._checkups, self._arming,
         )  # fmt: skip
         self._deadlines = Deadlines(context)
         self._sent_ns = 0
@@ -222,6 +229,7 @@ class _Node:
             return  # it is no member any more, and has no say in who is fenced
         self._look_for_silence()
         self._fencer.look(self._heartbeat_back)
+        self._arming.look()
         self._look_at_autostart()
         self._tell_incidents()
         self._deadlines.update(joined(context))
@@ -238,7 +246,9 @@ class _Node:
             liars = tuple(sorted(state.domain.quarantined.items()))
             fenced = state.domain.fenced_lives()
             out = tuple(life for _, life in sorted(state.out.items()))
-            disk = DiskState(state.epoch, disk.incarnation, disk.boot, victims, liars, fenced, out)
+            disk = DiskState(
+                state.epoch, disk.incarnation, disk.boot, victims, liars, fenced, out, to_keep(state)
+            )
         if disk != context.disk or context.keep:
             context.disk, context.keep = disk, False
             context.effects.insert(0, Keep(disk))
@@ -353,6 +363,9 @@ class _Node:
         for fact in noticed(state, context.me):
             self.locker.take_fact(fact)
 
+    def victim_heard(self, life: Life) -> None:
+        self._fencer.heard(life)
+
     def interrupted(self) -> None:
         self._fencer.cancel_all()
 
@@ -411,7 +424,9 @@ class _Node:
                     self._left()
             case Expelled():
                 if fact.life == context.life:
-                    self._views.go_stale("the others did not hear this node's daemon")
+                    self._views.go_stale(fact.why)
+            case NotAdmitted():
+                context.refused[fact.node] = fact.why
             case VgChanged():
                 self._vg_changed(fact)
             case ConfigAccepted():

@@ -13,7 +13,7 @@ from ringfence.core.modes import Mode
 from ringfence.engine.chains import Chains, who
 from ringfence.engine.context import Context, Phase
 from ringfence.engine.locker import Locker
-from ringfence.engine.standing import restless, standing
+from ringfence.engine.standing import disarmed_line, restless, standing
 from ringfence.engine.state import ClusterState
 from ringfence.engine.uses import Use
 from ringfence.fencing.domain import Victim
@@ -56,8 +56,9 @@ def status(
         "authority": _authority(context),
         "exports": exports,
         "broken": list(broken),
-        "remarks": [context.ring_remark] if context.ring_remark else [],
+        "remarks": [line for line in (disarmed_line(context), context.ring_remark) if line],
         "refused": [context.refused[node] for node in sorted(context.refused) if node != context.me],
+        "disarmed": _disarmed(state),
         "quarantined": sorted(state.domain.quarantined) if state else [],
         "incidents": [msgspec.to_builtins(incident) for incident in state.incidents] if state else [],
         "config": {"version": context.config.version, "ring": context.config.ring},
@@ -117,6 +118,7 @@ def _member(context: Context, node: NodeConfig, barrier: Barrier | None) -> Json
         "votes": node.votes,
         "life": str(life) if life else "-",
         "state": _standing(context, node.id, barrier),
+        "hypervisor": state.virtual.get(node.id, "") if state else "",
     }
 
 
@@ -148,8 +150,19 @@ def _victim(context: Context, victim: Victim) -> Json:
         "attempts": victim.number,
         "proven": state.domain.proven(victim),
         "lied": victim.lied,
-        "lines": explain_victim(context.config, state.domain, victim, state.ready, context.wall_ms),
+        "lines": explain_victim(
+            context.config, state.domain, victim, state.ready, context.wall_ms,
+            disarmed=state.disarmed is not None, virtual=bool(state.virtual.get(victim.life.node)),
+        ),
     }
+
+
+def _disarmed(state: ClusterState | None) -> Json | None:
+    """Who stopped fencing for a while; None: it is armed."""
+    disarm = state.disarmed if state is not None else None
+    if disarm is None:
+        return None
+    return {"who": disarm.who, "why": disarm.why, "until_wall_ms": disarm.at_wall_ms + disarm.for_ms}
 
 
 def _lockspaces(state: ClusterState) -> list[Json]:

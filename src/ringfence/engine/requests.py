@@ -13,6 +13,7 @@ from ringfence.core.ids import Epoch
 from ringfence.core.locknames import lockspace_name, resource_name
 from ringfence.core.modes import Mode
 from ringfence.engine import deadlocks, reports
+from ringfence.engine.arming import Arming
 from ringfence.engine.checkups import Checkups
 from ringfence.engine.client_locks import ClientLocks
 from ringfence.engine.commands import command_for, lvs
@@ -28,6 +29,7 @@ from ringfence.engine.fencer import Fencer
 from ringfence.engine.inputs import Asked
 from ringfence.engine.leaving import leave
 from ringfence.engine.locker import Locker
+from ringfence.engine.operator import Operator, named
 from ringfence.engine.orders import (
     Command,
     GiveBack,
@@ -72,6 +74,7 @@ class Requests:
         fencer: Fencer,
         deadlocks: Deadlocks,
         checkups: Checkups,
+        arming: Arming,
     ) -> None:
         self._context = context
         self._locker = locker
@@ -83,6 +86,7 @@ class Requests:
         self.locks = locks
         self._pending: list[_Pending] = []
         self._config_refused = ""
+        self._operator = Operator(context, arming, self._await, self._send, self._must_act)
         self.stopped: list[str] = []
         """VGs that somebody stopped here by hand: they do not start by themselves."""
 
@@ -150,6 +154,8 @@ class Requests:
                 self._confirm(client, id, call, who)
             case calls.FenceTrust():
                 self._trust(client, id, call, who)
+            case _ if isinstance(call, calls.OPERATOR_CALLS):
+                self._operator.asked(client, id, call, who)
             case calls.ConfigApply():
                 self._apply_config(client, id, call)
             case calls.Leave():
@@ -393,7 +399,6 @@ class Requests:
                 next="look at the machine again, then sign again",
                 retry=True,
             )
-        name = f"{call.who} ({who})" if who and who != call.who else call.who
 
         def answer() -> None:
             left = [v.life for v in context.state.victims() if v.life in lives] if context.state else lives
@@ -401,16 +406,16 @@ class Requests:
             self._send(client, Reply(id, result=result))
 
         shown = tuple((victim.life, victim.since) for victim in victims)
-        self._await(entries.OperatorConfirms(lives[0].node, name, call.why, shown), answer)
+        self._await(entries.OperatorConfirms(lives[0].node, named(call.who, who), call.why, shown), answer)
 
     def _trust(self, client: int, id: str, call: calls.FenceTrust, who: str) -> None:
         self._must_act()
         state = self._context.state
         if state is None or call.device not in state.domain.quarantined:
             raise Refused(f"device {call.device} is not in quarantine", next="ringfence status")
-        name = f"{call.who} ({who})" if who and who != call.who else call.who
         reply = Reply(id, result={"device": call.device})
-        self._await(entries.QuarantineLifted(call.device, name), lambda: self._send(client, reply))
+        entry = entries.QuarantineLifted(call.device, named(call.who, who))
+        self._await(entry, lambda: self._send(client, reply))
 
     def _apply_config(self, client: int, id: str, call: calls.ConfigApply) -> None:
         self._must_act()

@@ -6,16 +6,26 @@ is still missing, and what comes next.  Pure: dates come from the ordered state,
 
 from ringfence.core.cluster import ClusterConfig
 from ringfence.fencing.domain import Attempt, Domain, Victim
+from ringfence.fencing.policy import proofs_of
 
 
 def explain_victim(
-    config: ClusterConfig, domain: Domain, victim: Victim, ready: tuple[int, ...], now_wall_ms: int = 0
+    config: ClusterConfig,
+    domain: Domain,
+    victim: Victim,
+    ready: tuple[int, ...],
+    now_wall_ms: int = 0,
+    *,
+    disarmed: bool = False,
+    virtual: bool = False,
 ) -> list[str]:
     """All there is to say, the most important first.
 
     Args:
         ready: the view's ready members.
         now_wall_ms: the date, to say how long ago and how long still; 0 = leave that out.
+        disarmed: no agent is started for now.
+        virtual: its host is itself a virtual machine.
     """
     lines = [_since(config, victim, now_wall_ms)]
     if victim.current is not None:
@@ -32,8 +42,20 @@ def explain_victim(
     if missing:
         lines.append(f"still missing: {', '.join(missing)}")
     if not domain.proven(victim):
-        lines.append(f"next: {next_step(config, domain, victim, ready, now_wall_ms)}")
+        counts = would_count(config, domain, victim, virtual=virtual)
+        lines.append(f"would count: {', '.join(counts) or 'nothing'}")
+        step = next_step(config, domain, victim, ready, now_wall_ms, disarmed=disarmed)
+        lines.append(f"next: {step}")
+        lines += _by_hand(config, domain, victim)
     return lines
+
+
+def would_count(config: ClusterConfig, domain: Domain, victim: Victim, *, virtual: bool) -> list[str]:
+    """Each proof that would end it, with the levels that it may come from."""
+    untrusted = [*domain.quarantined, *victim.distrusted]
+    return proofs_of(
+        config, victim.life.node, lied=victim.lied, virtual=virtual, untrusted=untrusted
+    )
 
 
 def missing_of(config: ClusterConfig, domain: Domain, victim: Victim, ready: tuple[int, ...]) -> list[str]:
@@ -46,7 +68,13 @@ def missing_of(config: ClusterConfig, domain: Domain, victim: Victim, ready: tup
 
 
 def next_step(
-    config: ClusterConfig, domain: Domain, victim: Victim, ready: tuple[int, ...], now_wall_ms: int = 0
+    config: ClusterConfig,
+    domain: Domain,
+    victim: Victim,
+    ready: tuple[int, ...],
+    now_wall_ms: int = 0,
+    *,
+    disarmed: bool = False,
 ) -> str:
     """What will happen by itself, or what a person must do, to get evidence."""
     name = config.name_of(victim.life.node)
@@ -61,6 +89,8 @@ def next_step(
         return f"{name} may come back by itself {within}; then it is fenced"
     if not levels:
         return f"no fence devices: make sure that {name} is off, then: ringfence fence confirm {name}"
+    if disarmed:
+        return "nothing while fencing is disarmed; ringfence fence arm ends that"
     if victim.current is not None:
         coming = victim.current.level + 1
         rest = "the next member's turn, or another round"
@@ -75,6 +105,21 @@ def next_step(
     wait_ms = victim.attempts[-1].next_in_ms if victim.attempts else 0
     when = f"in {_seconds(wait_ms)} " if wait_ms else ""
     return f"level {level + 1} {again}{when}({_names(config, victim, level)}) by {config.name_of(actor)}"
+
+
+def _by_hand(config: ClusterConfig, domain: Domain, victim: Victim) -> list[str]:
+    """Where no device is left that anybody would believe: what a person must do, in order."""
+    devices = _devices_of(config, victim)
+    if not devices or not all(one in domain.quarantined or one in victim.distrusted for one in devices):
+        return []
+    name = config.name_of(victim.life.node)
+    return [
+        f"no device of {name} is believed any more: they are fired, and prove nothing; a person must:",
+        f"1. look at {name} itself: it must be off, and stay off",
+        f"2. ringfence fence confirm {name}: its locks move then",
+        f"3. find out why {', '.join(devices)} lied (plugs, cables), and mend it",
+        f"4. ringfence fence drill {name} --destructive, or ringfence fence trust DEVICE: believed again",
+    ]
 
 
 def clock(wall_ms: int) -> str:

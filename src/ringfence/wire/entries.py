@@ -253,11 +253,66 @@ class HostSays(_Entry, frozen=True):
     facts: HostFacts
 
 
+class FenceOrdered(_Entry, frozen=True):
+    """`fence NODE`: a person (or a program in its name) wants the node fenced, be it alive."""
+
+    id: str
+    """Of the request: an order that is repeated counts once."""
+    node: int
+    life: Life | None
+    """The node's life as the person was shown it; None: it was no member.  If that is another one by
+    now, nothing is done."""
+    action: str = ""
+    """off | reboot; empty: as the cluster's configuration says."""
+    who: str = ""
+    why: str = ""
+
+
+class Disarmed(_Entry, frozen=True):
+    """`fence disarm`: maintenance.  No agent is started by anybody for so long."""
+
+    for_ms: int
+    who: str
+    why: str = ""
+
+
+class Armed(_Entry, frozen=True):
+    """`fence arm`: the maintenance is over."""
+
+    who: str
+
+
+class DisarmExpired(_Entry, frozen=True):
+    """On the sender's clock the time of that maintenance is over; the last ready member's word ends it."""
+
+    number: int
+
+
+class LifeSeen(_Entry, frozen=True):
+    """A life was seen to go on, elsewhere than in the ring (a disk slot, a client).  If it had been given up
+    for fenced, the fence lied."""
+
+    life: Life
+    how: str
+    """One line for people: where."""
+
+
+class MachineForgotten(_Entry, frozen=True):
+    """`node re-enrol`: the node's next join may be another machine's."""
+
+    node: int
+    machine: str
+    """The one that was shown; if another is enrolled by now, nothing is done."""
+    who: str
+    why: str = ""
+
+
 Entry = (
     JoinLockspace | AckJoin | LeaveLockspace | LockRequest | LockConvert | LockUnlock | LockCancel | LockBusy
     | Retoken | EvidenceSeen | AttemptBegan | AttemptEnded | VictimDue | BoundPassed | Suspect
     | OperatorConfirms | QuarantineLifted | ConfigProposed | Goodbye | VolumeNotice | IncidentSeen
     | SearchDeadlock | Waits | AskHosts | HostSays
+    | FenceOrdered | Disarmed | Armed | DisarmExpired | LifeSeen | MachineForgotten
 )  # fmt: skip
 
 LOCK_ENTRIES = (LockRequest, LockConvert, LockUnlock, LockCancel, LockBusy)
