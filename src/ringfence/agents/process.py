@@ -20,6 +20,9 @@ from ringfence.core.errors import Unavailable
 
 AGENT_PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 """What an agent finds its tools in."""
+ENVIRONMENT = {"PATH": AGENT_PATH, "LC_ALL": "C.UTF-8", "PYTHONWARNINGS": "ignore"}
+"""All of it: PCMK_service, which makes agents wait for ever, is not handed on.  From their interpreter's
+complaints nobody would learn why they failed."""
 KEPT_BYTES = 4096
 """Of each output stream, its end: that is where agents say what went wrong."""
 DRAIN_S = 0.5
@@ -27,8 +30,15 @@ DRAIN_S = 0.5
 KILL_S = 1.0
 """How long a killed agent is waited for: the kernel may hold it in a call that nothing interrupts."""
 NO_CORE = (1, 1)
-"""RLIMIT_CORE, soft and hard.  Of 1 byte: a core_pattern that is a pipe is not kept from a core by 0, but by 1;
-where cores are files, no core fits.  Source: Linux fs/coredump.c, core(5)."""
+"""RLIMIT_CORE, soft and hard.  Of 1 byte: where core_pattern is a pipe, 0 keeps no core from it, but 1 does;
+where cores are files, none fits.  Source: Linux fs/coredump.c, core(5)."""
+
+
+def no_core(pid: int = 0) -> None:
+    """Of this process, or of another; what they start inherits it."""
+    # A limit that is 0 already, and may not be raised, is as good as can be had.
+    with contextlib.suppress(ProcessLookupError, PermissionError, ValueError):
+        resource.prlimit(pid, resource.RLIMIT_CORE, NO_CORE)
 
 
 class Running:
@@ -49,14 +59,13 @@ class Running:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 cwd="/",
-                env={"PATH": AGENT_PATH, "LC_ALL": "C.UTF-8"},
+                env=ENVIRONMENT,
                 start_new_session=True,
                 bufsize=0,
             )
         except OSError as error:
             raise Unavailable(f"{path} cannot be started: {error.strerror}") from None
-        with contextlib.suppress(ProcessLookupError):  # before it has been told anything
-            resource.prlimit(self._process.pid, resource.RLIMIT_CORE, NO_CORE)
+        no_core(self._process.pid)  # before it has been told anything
         self._loop = asyncio.get_running_loop()
         self._over = asyncio.Event()
         try:
@@ -175,7 +184,7 @@ class Tail:
         except BlockingIOError:
             return
         self.cut = self.cut or len(self.data) + len(chunk) > self._kept_bytes
-        self.data = (self.data + chunk)[-self._kept_bytes:]
+        self.data = (self.data + chunk)[-self._kept_bytes :]
         if not chunk:
             self.close()
 

@@ -15,25 +15,40 @@ import asyncio
 import contextlib
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import msgspec
 
 from ringfence.agents.commands import command_of
-from ringfence.agents.process import Running
+from ringfence.agents.passwords import ask_passwords
+from ringfence.agents.process import KEPT_BYTES, Running
+from ringfence.config.agents.cautions import is_listed, plug_must_be_listed, prepared
 from ringfence.core.cluster import DeviceConfig
 from ringfence.core.errors import ConfigError, RingfenceError
 from ringfence.core.evidence import Power
 from ringfence.engine.effects import RunAgent
 from ringfence.engine.inputs import AgentExited
 
-ACTIONS = ("on", "off", "status")
+ACTIONS = ("on", "off", "status", "list")
 WORDS_CHARS = 300
 CANCELLED_KEPT = 64
+LIST_BYTES = 1 << 18
+"""Of a list of plugs: a rack PDU's has some dozens of lines, a hypervisor's thousands."""
 MASK = "****"
 _STATUS_OFF = 2
-_KEY = re.compile(r"[A-Za-z0-9_-]+")
+_KEY = re.compile(r"[A-Za-z0-9_.-]+")
 _UNPRINTABLE = re.compile(r"[^\x20-\x7e\xa0-\U0010ffff]+")
+
+
+class _Said(msgspec.Struct, frozen=True):
+    """One run of an agent."""
+
+    code: int | None
+    """None: it had to be ended."""
+    words: str
+    """For people."""
+    out: str = ""
+    """All that it printed; empty if that was more than is kept."""
 
 
 class AgentRunner:
@@ -42,6 +57,7 @@ class AgentRunner:
     Args:
         device: a configured device by name; raises KeyError.
         secrets: its secret parameters, read afresh at each run; raises RingfenceError.
+            What a password script prints is added to them for that run.
     """
 
     def __init__(
@@ -78,30 +94,65 @@ class AgentRunner:
             del self._cancelled[next(iter(self._cancelled))]
 
     async def _run(self, effect: RunAgent, stop: asyncio.Event) -> tuple[Power, str, bool]:
+        until = time.monotonic() + effect.timeout_ms / 1000
         try:
             device = self._device(effect.device)
         except KeyError:
             raise ConfigError(f"no device is called {effect.device}", next="ringfence config show") from None
         device = msgspec.structs.replace(device, parameters={**device.parameters, **effect.parameters})
         secrets = self._secrets(effect.device)
-        stdin = request_of(device, secrets, effect.action, effect.nodename)
-        with contextlib.closing(Running(command_of(device.agent))) as running:
-            late = await running.ended(stdin, stop, effect.timeout_ms / 1000)
+        device, secrets = await ask_passwords(device, secrets, stop, effect.timeout_ms / 1000)
+        said = await self._one(device, secrets, effect.action, effect.nodename, stop, until)
+        if said.code is None:
+            return Power.UNKNOWN, said.words, False
+        power, answered = _result(effect.action, said.code), said.code in (0, _STATUS_OFF)
+        if power is Power.OFF and plug_must_be_listed(device.agent, device.parameters):
+            listed = await self._one(device, secrets, "list", effect.nodename, stop, until)
+            if listed.code is None or listed.code != 0:
+                words = f"off, but its list of plugs cannot be read: {listed.words}"
+                return Power.UNKNOWN, words, answered
+            if not is_listed(device.parameters, listed.out):
+                return Power.UNKNOWN, f"off, but the device has no such plug ({said.words})", answered
+        return power, said.words, answered
+
+    async def _one(
+        self,
+        device: DeviceConfig,
+        secrets: dict[str, str],
+        action: str,
+        nodename: str,
+        stop: asyncio.Event,
+        until: float,
+    ) -> _Said:
+        """Args: until: by time.monotonic()."""
+        stdin = request_of(device, secrets, action, nodename)
+        limit_s = max(0.0, until - time.monotonic())
+        kept_bytes = LIST_BYTES if action == "list" else KEPT_BYTES
+        with contextlib.closing(Running(command_of(device.agent), kept_bytes)) as running:
+            late = await running.ended(stdin, stop, limit_s)
             code = await running.buried()
-            out, err = running.out.text(secrets), running.err.text(secrets)
-            # Of a success the last word is on stdout ("Success: Already OFF"), whatever stderr warns of.
-            words = _clean(f"{err}\n{out}" if code == 0 else err or out, secrets)
+            # The answer last, for the end is kept: that an agent found a plug "Already OFF" must not be
+            # hidden by what it complains of.
+            words = _clean(f"{running.err.text(secrets)}\n{running.out.text(secrets)}", secrets)
+            out = "" if running.out.cut else running.out.text(secrets)
         if late or code is None:
-            why = "cancelled" if stop.is_set() else f"no answer within {effect.timeout_ms / 1000:g} s: killed"
-            return Power.UNKNOWN, f"{why}; {words}" if words else why, False
-        return _result(effect.action, code), words or f"exit code {code}", code in (0, _STATUS_OFF)
+            why = "cancelled" if stop.is_set() else f"no answer within {limit_s:.3g} s: killed"
+            return _Said(None, f"{why}; {words}" if words else why)
+        return _Said(code, words or f"exit code {code}", out)
 
 
 def request_of(device: DeviceConfig, secrets: dict[str, str], action: str, nodename: str) -> bytes:
-    """What the agent reads on stdin.  Raises ConfigError for what could be read as something else."""
+    """What the agent reads on stdin, corrected where its defaults are not safe (`config.agents.cautions`).
+
+    Raises:
+        ConfigError: for what could be read as something else, and for what would make its answer a lie.
+    """
     if action not in ACTIONS:
         raise ConfigError(f"{action!r} is no action for a fence agent", next=f"one of {', '.join(ACTIONS)}")
-    given = {**device.parameters, **secrets}
+    try:
+        given = prepared(device.agent, {**device.parameters, **secrets})
+    except ConfigError as error:
+        raise ConfigError(f"device {device.name}: {error.message}", next=error.next) from None
     for key in given:
         if not _KEY.fullmatch(key):
             raise ConfigError(
@@ -129,12 +180,12 @@ def request_of(device: DeviceConfig, secrets: dict[str, str], action: str, noden
 def _result(action: str, code: int) -> Power:
     if action == "status":
         return {0: Power.ON, _STATUS_OFF: Power.OFF}.get(code, Power.UNKNOWN)
-    if code != 0:
+    if code != 0 or action == "list":
         return Power.UNKNOWN
     return Power.OFF if action == "off" else Power.ON
 
 
-def _clean(text: str, secrets: dict[str, str]) -> str:
+def _clean(text: str, secrets: Mapping[str, str]) -> str:
     """One short line for people; no secret, nothing that a terminal would obey."""
     # Agents strip blanks and one pair of quotes: they may say a value with or without.
     spoken = {form for value in secrets.values() for form in (value, value.strip(), _unquoted(value.strip()))}

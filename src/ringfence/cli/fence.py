@@ -1,4 +1,4 @@
-"""fence history, fence confirm, fence trust; the others are in modules of their own."""
+"""fence history, fence confirm, fence trust; the rest of the group has modules of its own."""
 
 import sys
 from pathlib import Path
@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from ringfence.cli.answers import one_line, print_json
+from ringfence.cli.fence_agents import agents, describe
 from ringfence.cli.fence_words import arm, disarm, order, status
 from ringfence.cli.observe import event_line
 from ringfence.cli.options import daemon_options, json_option, open_daemon, user
@@ -33,6 +34,10 @@ def fence() -> None:
     """Have NODE fenced; who was, who must be; a person's word on hosts and devices.
 
     A node that is called like one of the commands is fenced by `ringfence fence node NODE`."""
+
+
+fence.add_command(agents)
+fence.add_command(describe)
 
 
 @fence.command()

@@ -17,7 +17,7 @@ PRIORITIES = {
     ),
     **dict.fromkeys(
         ("victim", "victim-due", "ring-lost", "suspended", "lag", "drop-paths", "autostart-failed",
-         "bad-frame", "watchdog", "log", "storage", "deadlock"),
+         "bad-frame", "watchdog", "log", "storage", "deadlock", "device"),
         WARNING,
     ),
     **dict.fromkeys(

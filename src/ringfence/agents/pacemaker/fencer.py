@@ -5,7 +5,7 @@ from xml.etree.ElementTree import Element
 
 from ringfence.agents.pacemaker import history
 from ringfence.agents.process import AGENT_PATH
-from ringfence.config.imports.xml_tree import parse_xml
+from ringfence.config.xml_tree import parse_xml
 from ringfence.core.errors import Unavailable
 
 ASK_S = 10

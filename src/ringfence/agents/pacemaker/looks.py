@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from ringfence.agents.commands import find_agent
+from ringfence.agents.find import find_agent
 from ringfence.agents.pacemaker import cib, fencer
 from ringfence.agents.pacemaker.cib import Plug
 from ringfence.agents.pacemaker.judge import Look, Looks
