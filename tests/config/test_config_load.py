@@ -471,3 +471,40 @@ confirms = "host-off"
     assert parse(render(loaded)) == loaded
     with pytest.raises(ConfigError, match="not how Pacemaker is asked"):
         parse(text.replace("device.bmc", "device.pacemaker").replace('"bmc"', '"pacemaker"'))
+
+
+SBD = """
+[cluster]
+name = "c"
+evidence = ["power", "new-boot", "operator", "self-fence"]
+[node.a]
+id = 1
+[[node.a.level]]
+devices = ["sbd"]
+[device.sbd]
+agent = "fence_sbd"
+confirms = "self-fence"
+timeout_ms = 40000
+parameters = { devices = "/dev/sbd" }
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "what"),
+    [
+        ('"operator", "self-fence"', '"operator"', "rests on the watchdog"),
+        ('confirms = "self-fence"', 'confirms = "host-off"', "whether or not the host obeyed"),
+        ('confirms = "self-fence"\n', "", "whether or not the host obeyed"),
+        ("fence_sbd", "fence_ipmilan", "is of fence_sbd alone"),
+        ("timeout_ms = 40000\n", "", "or its time"),
+        ('devices = "/dev/sbd"', 'plug = "a"', "lacks the devices"),
+    ],
+)
+def test_a_host_ends_itself_only_where_the_cluster_takes_that_for_proof(
+    old: str, new: str, what: str
+) -> None:
+    loaded = parse(SBD)
+    assert loaded.cluster.device("sbd").confirms is Confirms.SELF_FENCE
+    assert parse(render(loaded)) == loaded
+    with pytest.raises(ConfigError, match=what):
+        parse(SBD.replace(old, new))

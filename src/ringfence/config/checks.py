@@ -7,12 +7,14 @@ import re
 from collections.abc import Mapping, Sequence
 
 from ringfence.config import pacemaker
-from ringfence.core.cluster import ClusterConfig, NodeConfig, Timing
+from ringfence.config.agents.stock import NO_PROOF, base_name
+from ringfence.core.cluster import ClusterConfig, Confirms, DeviceConfig, NodeConfig, Timing
 from ringfence.core.errors import ConfigError
 from ringfence.core.evidence import EVIDENCE_WORDS
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 """Names become file names, words in messages and, the cluster's, LVM2 lock_args."""
+SBD = "fence_sbd"
 RINGS = ("hub", "corosync")
 ACTIONS = ("off", "reboot")
 FENCERS = ("ringfence", "pacemaker")
@@ -160,6 +162,7 @@ def _check_devices(config: ClusterConfig) -> None:
                 raise ConfigError(
                     f"{where} {key} = {getattr(device, key)} cannot be", next=f"give {least} to {most}"
                 )
+        _check_self_fence(config, device)
         limit_ms = device.timeout_ms or config.timing.agent_timeout_ms
         delay = device.parameters.get("delay", "")  # whole seconds, before it switches off
         if delay.isascii() and delay.isdigit() and int(delay) * 1000 >= limit_ms:
@@ -168,6 +171,29 @@ def _check_devices(config: ClusterConfig) -> None:
                 next="lower it, or raise timeout_ms",
             )
         _check_parameters(where, device.name, device.parameters)
+
+
+def _check_self_fence(config: ClusterConfig, device: DeviceConfig) -> None:
+    where, name = f"[device.{device.name}]", base_name(device.agent)
+    if (device.confirms is Confirms.SELF_FENCE) != (name == SBD):
+        if name == SBD:
+            what = f'{where} confirms = "{device.confirms.value}" is not what {SBD} shows: {NO_PROOF[SBD]}'
+            raise ConfigError(what, next='give confirms = "self-fence", and see docs/fencing.md')
+        raise ConfigError(
+            f'{where} confirms = "self-fence" is of {SBD} alone', next="say what an off of this agent proves"
+        )
+    if device.confirms is not Confirms.SELF_FENCE:
+        return
+    if "self-fence" not in config.evidence:
+        raise ConfigError(
+            f"{where} would prove nothing: it rests on the watchdog of the host that is to be fenced",
+            next='add "self-fence" to [cluster] evidence if you take that for proof, or remove the device',
+        )
+    if not device.parameters.get("devices") or not device.timeout_ms:
+        raise ConfigError(
+            f"{where} lacks the devices that its slots lie on, or its time",
+            next='give parameters = {devices = "/dev/..."} and timeout_ms = its msgwait + 10 s',
+        )
 
 
 def _check_parameters(where: str, device: str, parameters: Mapping[str, str]) -> None:
