@@ -508,3 +508,25 @@ def test_a_host_ends_itself_only_where_the_cluster_takes_that_for_proof(
     assert parse(render(loaded)) == loaded
     with pytest.raises(ConfigError, match=what):
         parse(SBD.replace(old, new))
+
+
+def with_evidence(*words: str) -> str:
+    listed = ", ".join(f'"{word}"' for word in words)
+    return GOOD.replace("two_node = true", f"two_node = true\nevidence = [{listed}]")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ((), "evidence is empty: no lost host could ever be given up"),
+        (("storage", "operator"), "count nothing that [node.an-a01n01] can show (host-off or outlets-off)"),
+        (("power", "new-boot"), 'can show (operator): its locks could never move; add "operator"'),
+    ],
+)
+def test_a_policy_that_no_device_can_satisfy_is_named(words: tuple[str, ...], said: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(said)):
+        parse(with_evidence(*words))
+
+
+def test_a_policy_that_each_node_can_satisfy_is_good() -> None:
+    assert parse(with_evidence("power", "operator")).cluster.evidence == ("power", "operator")

@@ -138,6 +138,8 @@ PLANTED: dict[str, tuple[str, Spoil]] = {
     ),
     "device-fails": ("n1", device(power=Power.UNKNOWN, words="Failed: Unable to obtain correct plug status")),
     "device-says-off": ("n1", device(power=Power.OFF)),
+    "fencing-disarmed": ("", lambda facts: with_daemon(facts, disarmed="ann disarmed fencing: new PDU")),
+    "host-virtual": ("n2", lambda facts: with_host(facts, "n2", hypervisor="kvm")),
     "device-quarantined": ("", lambda facts: with_daemon(facts, quarantined=("bmc2",))),
     "fenced-by-hand": ("", lambda facts: _node(facts, manual=True, levels=())),
     "device-unused": ("", lambda facts: _node(facts, levels=CLUSTER.nodes[0].levels[:1])),

@@ -21,6 +21,7 @@ from ringfence.engine.state import ClusterState
 from ringfence.wire import CHECKUPS, DEADLOCKS, FENCING, SPEAKS, Speaks, checkup, entries, ring
 from ringfence.wire import client as calls
 from ringfence.wire.client import Reply, Request
+from ringfence.wire.proving import Outcome, UseTest
 
 FILE = Path(__file__).parent / "samples.txt"
 EPOCH, LIFE = Epoch(7, 2), Life(2, "machine", "boot", 3)
@@ -80,6 +81,8 @@ SAMPLES: dict[str, Any] = {
     "Waits": entries.Waits(LIFE, 4, (CLIENT_LOCK,)),
     "AskHosts": entries.AskHosts(4),
     "HostSays": entries.HostSays(LIFE, 4, HOST),
+    "AskTests": entries.AskTests(4, "bmc1"),
+    "TestsTold": entries.TestsTold(LIFE, 4, (UseTest(1, "apc-a[5]", Outcome.FAILED, "no answer", 5, 1_700),)),
     "FenceOrdered": entries.FenceOrdered("an-id", 1, OTHER, "reboot", "ann", "it smokes"),
     "Disarmed": entries.Disarmed(7_200_000, "ann", "new PDU"),
     "Armed": entries.Armed("ann"),
@@ -90,7 +93,7 @@ SAMPLES: dict[str, Any] = {
 NEW = {
     "SearchDeadlock": DEADLOCKS, "Waits": DEADLOCKS, "AskHosts": CHECKUPS, "HostSays": CHECKUPS,
     "FenceOrdered": FENCING, "Disarmed": FENCING, "Armed": FENCING, "DisarmExpired": FENCING,
-    "LifeSeen": FENCING, "MachineForgotten": FENCING,
+    "LifeSeen": FENCING, "MachineForgotten": FENCING, "AskTests": FENCING, "TestsTold": FENCING,
 }  # fmt: skip
 """Entries that came with a later protocol than the first."""
 

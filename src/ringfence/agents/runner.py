@@ -51,6 +51,13 @@ class _Said(msgspec.Struct, frozen=True):
     """All that it printed; empty if that was more than is kept."""
 
 
+class _Answer(msgspec.Struct, frozen=True):
+    power: Power
+    words: str
+    answered: bool
+    plugs: dict[str, str] | None = None
+
+
 class AgentRunner:
     """Fulfils the daemon's `Agents`.
 
@@ -77,12 +84,13 @@ class AgentRunner:
             return AgentExited(effect.run, Power.UNKNOWN, "cancelled before it began", 0, answered=False)
         stop = self._live[effect.run] = asyncio.Event()
         try:
-            power, words, answered = await self._run(effect, stop)
+            answer = await self._run(effect, stop)
         except RingfenceError as error:
-            power, words, answered = Power.UNKNOWN, _clean(str(error), {}), False
+            answer = _Answer(Power.UNKNOWN, _clean(str(error), {}), answered=False)
         finally:
             del self._live[effect.run]
-        return AgentExited(effect.run, power, words, round((time.monotonic() - began) * 1000), answered)
+        took_ms = round((time.monotonic() - began) * 1000)
+        return AgentExited(effect.run, answer.power, answer.words, took_ms, answer.answered, answer.plugs)
 
     def cancel(self, run: int) -> None:
         """Kill the run's process group; its AgentExited still follows."""
@@ -93,7 +101,7 @@ class AgentRunner:
         if len(self._cancelled) > CANCELLED_KEPT:
             del self._cancelled[next(iter(self._cancelled))]
 
-    async def _run(self, effect: RunAgent, stop: asyncio.Event) -> tuple[Power, str, bool]:
+    async def _run(self, effect: RunAgent, stop: asyncio.Event) -> _Answer:
         until = time.monotonic() + effect.timeout_ms / 1000
         try:
             device = self._device(effect.device)
@@ -104,16 +112,18 @@ class AgentRunner:
         device, secrets = await ask_passwords(device, secrets, stop, effect.timeout_ms / 1000)
         said = await self._one(device, secrets, effect.action, effect.nodename, stop, until)
         if said.code is None:
-            return Power.UNKNOWN, said.words, False
+            return _Answer(Power.UNKNOWN, said.words, answered=False)
         power, answered = _result(effect.action, said.code), said.code in (0, _STATUS_OFF)
         if power is Power.OFF and plug_must_be_listed(device.agent, device.parameters):
             listed = await self._one(device, secrets, "list", effect.nodename, stop, until)
             if listed.code is None or listed.code != 0:
                 words = f"off, but its list of plugs cannot be read: {listed.words}"
-                return Power.UNKNOWN, words, answered
+                return _Answer(Power.UNKNOWN, words, answered)
             if not is_listed(device.parameters, listed.out):
-                return Power.UNKNOWN, f"off, but the device has no such plug ({said.words})", answered
-        return power, said.words, answered
+                words = f"off, but the device has no such plug ({said.words})"
+                return _Answer(Power.UNKNOWN, words, answered)
+        plugs = plugs_of(said.out) if effect.action == "list" and said.code == 0 else None
+        return _Answer(power, said.words, answered, plugs)
 
     async def _one(
         self,
@@ -131,10 +141,10 @@ class AgentRunner:
         with contextlib.closing(Running(command_of(device.agent), kept_bytes)) as running:
             late = await running.ended(stdin, stop, limit_s)
             code = await running.buried()
-            # The answer last, for the end is kept: that an agent found a plug "Already OFF" must not be
-            # hidden by what it complains of.
-            words = _clean(f"{running.err.text(secrets)}\n{running.out.text(secrets)}", secrets)
-            out = "" if running.out.cut else running.out.text(secrets)
+            out, err = running.out.text(secrets), running.err.text(secrets)
+            # Of a success the last word is on stdout ("Success: Already OFF"), whatever stderr warns of.
+            words = _clean(f"{err}\n{out}" if code == 0 else err or out, secrets)
+            out = "" if running.out.cut else out
         if late or code is None:
             why = "cancelled" if stop.is_set() else f"no answer within {limit_s:.3g} s: killed"
             return _Said(None, f"{why}; {words}" if words else why)
@@ -175,6 +185,16 @@ def request_of(device: DeviceConfig, secrets: dict[str, str], action: str, noden
         return "".join(f"{key}={value}\n" for key, value in lines.items()).encode()
     except UnicodeEncodeError:
         raise ConfigError(f"device {device.name}: a value is not UTF-8", next="mend its parameters") from None
+
+
+def plugs_of(text: str) -> dict[str, str] | None:
+    """What "list" prints: a line "PLUG,NAME" a plug.  None where there is nothing like it: agents that do
+    not know their plugs say so in words of their own ("N/A", "NOTICE: ...").
+
+    Source: lib/fencing.py, fence_action()."""
+    lines = [line.partition(",") for line in text.splitlines()]
+    plugs = {_clean(plug, {}): _clean(name, {}) for plug, comma, name in lines if comma and plug.strip()}
+    return plugs or None
 
 
 def _result(action: str, code: int) -> Power:

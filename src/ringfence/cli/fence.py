@@ -8,6 +8,7 @@ import click
 
 from ringfence.cli.answers import one_line, print_json
 from ringfence.cli.fence_agents import agents, describe
+from ringfence.cli.fence_prove import test_ways
 from ringfence.cli.fence_words import arm, disarm, order, status
 from ringfence.cli.observe import event_line
 from ringfence.cli.options import daemon_options, json_option, open_daemon, user
@@ -31,7 +32,7 @@ class FenceGroup(click.Group):
 
 @click.group(cls=FenceGroup, subcommand_metavar="NODE | COMMAND [ARGS]...")
 def fence() -> None:
-    """Have NODE fenced; who was, who must be; a person's word on hosts and devices.
+    """Have NODE fenced; who was, who must be; a person's word; tests and drills.
 
     A node that is called like one of the commands is fenced by `ringfence fence node NODE`."""
 
@@ -149,5 +150,5 @@ def trust(device: str, who: str, socket: str | None, root: Path | None, as_json:
         click.echo(f"{device}: trusted again")
 
 
-for _command in (order, status, disarm, arm):
+for _command in (order, status, disarm, arm, test_ways):
     fence.add_command(_command)

@@ -26,6 +26,10 @@ def headline(status: Status) -> tuple[str, str]:
     line = f"{where}: {state}, {primary}, epoch {status.get('epoch', '-')}"
     if status.get("protocol"):
         line += f", protocol {status['protocol']}"
+    if status.get("disarmed"):
+        line += " - FENCING IS DISARMED"
+        if not status.get("blocked"):
+            return line, "bold red"
     if status.get("blocked"):
         return f"{line} - BLOCKED, see `ringfence why`", "bold red"
     return line, "bold green" if status.get("ready") else "bold yellow"
@@ -40,6 +44,7 @@ def remarks(status: Status) -> list[str]:
         found.append(one_line(str(status["why"])))
     for key in ("remarks", "broken", "refused"):
         found += [one_line(str(line)) for line in status.get(key) or []]
+    found += [one_line(f"ALARM: {line}") for line in (status.get("fence_tests") or {}).get("alarms") or []]
     quarantined = [str(device) for device in status.get("quarantined") or []]
     if quarantined:
         found.append(
@@ -81,7 +86,10 @@ def sections(status: Status, now_ms: int) -> list[Section]:
 
 
 def _member(member: Status) -> list[str]:
-    return [str(member.get(key, "-")) for key in ("name", "node", "life", "state")]
+    cells = [str(member.get(key, "-")) for key in ("name", "node", "life", "state")]
+    if member.get("hypervisor"):
+        cells[-1] += f", virtual ({member['hypervisor']})"
+    return cells
 
 
 def _victim(victim: Status, now_ms: int) -> list[list[str]]:

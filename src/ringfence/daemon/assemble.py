@@ -39,12 +39,14 @@ from ringfence.daemon.lock import DaemonLock
 from ringfence.daemon.log import Log
 from ringfence.daemon.paths import BlockPaths, DaemonPages
 from ringfence.daemon.ports import Agents, Engine
+from ringfence.daemon.slots import SlotThreads
 from ringfence.daemon.supervisor import Supervisor, misfit
 from ringfence.engine.inputs import DiskState, Started
 from ringfence.engine.orders import StorageOrder
 from ringfence.history.store import INCIDENT, History
 from ringfence.host import kept, loop
 from ringfence.host.clock import HostClock, boottime_ns, wall_ms
+from ringfence.host.hardware import hardware
 from ringfence.host.identity import boot_id, machine_id
 from ringfence.host.pages import Authority, Pages, state_of
 from ringfence.ring.hub_client import HubRing
@@ -167,6 +169,7 @@ async def _drive(
             log=log,
             watch=Supervisor(),
             look=HostLook(paths, me.name),
+            slots=SlotThreads(boottime_ns),
         )
         if wrong := misfit(config.timing):
             say("watchdog")(wrong)
@@ -174,7 +177,9 @@ async def _drive(
         driver = Driver(makers.engine(), ports, config, me.name)
         socket = ClientSocket(paths.socket, driver.asked, driver.gone, group=loaded.socket_group)
         machine, boot = identity
-        started = Started(config, me.id, machine, boot, disk, reaped, left_open=left_open)
+        started = Started(
+            config, me.id, machine, boot, disk, reaped, left_open=left_open, hardware=hardware(paths.root)
+        )
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, driver.leave, number.name)
         # All modules and tables made so far live as long as the daemon: a full collection would walk

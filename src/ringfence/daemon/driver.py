@@ -24,7 +24,19 @@ from ringfence.core.cluster import ClusterConfig
 from ringfence.core.errors import EXIT_FAILED, EXIT_OK, RingfenceError, Unavailable
 from ringfence.core.evidence import Power
 from ringfence.daemon.log import Log
-from ringfence.daemon.ports import Agents, Block, Clock, Engine, History, Kept, Look, Pages, Storage, Watch
+from ringfence.daemon.ports import (
+    Agents,
+    Block,
+    Clock,
+    Engine,
+    History,
+    Kept,
+    Look,
+    Pages,
+    Slots,
+    Storage,
+    Watch,
+)
 from ringfence.daemon.queries import Queries
 from ringfence.daemon.replies import ReplyBook, Step
 from ringfence.engine import effects, inputs, orders
@@ -64,6 +76,7 @@ class Ports(msgspec.Struct, frozen=True):
     log: Log
     watch: Watch | None = None
     look: Look | None = None
+    slots: Slots | None = None
 
 
 class Driver:
@@ -369,6 +382,11 @@ class Driver:
             return lambda: asyncio.get_running_loop().run_in_executor(self._pool, do, order)
         if isinstance(body, orders.LookAtHost):
             return self._look
+        if isinstance(body, orders.SlotIo):
+            slots, slot_io = self._ports.slots, body
+            if slots is None:
+                return lambda: _fail(Unavailable("this daemon has no way to disk slots"))
+            return lambda: slots.do(slot_io)
         try:
             work = self._ports.block.do(body)
         except RingfenceError as error:

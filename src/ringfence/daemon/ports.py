@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from ringfence.core.cluster import ClusterConfig
 from ringfence.engine.effects import Effect, RunAgent
 from ringfence.engine.inputs import AgentExited, DiskState, Input
-from ringfence.engine.orders import BlockOrder, StorageOrder
+from ringfence.engine.orders import BlockOrder, SlotIo, StorageOrder
 from ringfence.wire.checkup import HostFacts
 
 
@@ -43,6 +43,13 @@ class Storage(Protocol):
         """What carries out an order of the life that is current now, and of no later one.
 
         Blocking; called in a thread of its own."""
+
+
+class Slots(Protocol):
+    """The disk slots of shared VGs."""
+
+    async def do(self, order: SlotIo) -> tuple[bytes, ...]:
+        """Answered within the order's limit, whatever hangs.  Raises RingfenceError."""
 
 
 class Block(Protocol):

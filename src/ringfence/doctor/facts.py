@@ -19,6 +19,8 @@ class DaemonFacts(msgspec.Struct, frozen=True):
     """Nodes that are ready members of its view."""
     blocked_by: tuple[str, ...] = ()
     quarantined: tuple[str, ...] = ()
+    disarmed: str = ""
+    """By whom and why no agent is started for now; empty: fencing is armed."""
     shared_vgs: tuple[str, ...] = ()
     """VGs whose lockspace there is."""
     locked: tuple[str, ...] | None = None

@@ -114,6 +114,7 @@ class _Asked:
             members=tuple(ready),
             blocked_by=tuple(status["blocked_by"]),
             quarantined=tuple(status["quarantined"]),
+            disarmed=_disarmed(status.get("disarmed")),
             shared_vgs=tuple(name.removeprefix("lvm_") for name in spaces if name.startswith("lvm_")),
             locked=self._locked(str(status["node"])),
         )
@@ -135,6 +136,12 @@ class _Asked:
         except (RingfenceError, msgspec.ValidationError) as error:
             self._unseen.append(f"other hosts: {getattr(error, 'message', None) or error}")
             return None
+
+
+def _disarmed(found: dict[str, Any] | None) -> str:
+    if not found:
+        return ""
+    return f"{found['who']} disarmed fencing" + (f": {found['why']}" if found["why"] else "")
 
 
 def _file(paths: Paths) -> Loaded | None:

@@ -53,7 +53,7 @@ class RunAgent(_Effect, frozen=True):
     run: int
     device: str
     action: str
-    """off | on | status."""
+    """off | on | status | list."""
     timeout_ms: int
     nodename: str
     parameters: dict[str, str] = {}

@@ -9,8 +9,8 @@ but locks there is nothing else to look at: whatever time alone brings, the next
 The parts: `views` (who is in, who may act), `state` (what all agree on), `locker` (locks of users here),
 `tasks` (volume commands), `fencer` (this node as the acting member), `agent_calls` (runs of fence
 agents, admitted by device), `deadlines` (authority pages), `deadlocks` (clients that wait in a ring),
-`checkups` (what all hosts look like), `arming` (when a maintenance ends),
-`requests` (clients)."""
+`checkups` (what all hosts look like), `fence_tests` (whether all could fence), `arming` (when a
+maintenance ends), `requests` (clients)."""
 
 from collections.abc import Iterator
 
@@ -44,10 +44,13 @@ from ringfence.engine.facts import (
     Noted,
     Retokened,
     SpaceLeft,
+    TestsAsked,
+    TestsHeard,
     VgChanged,
     VictimGone,
     WaitsTold,
 )
+from ringfence.engine.fence_tests import FenceTests
 from ringfence.engine.fencer import Fencer
 from ringfence.engine.identity import to_keep
 from ringfence.engine.inputs import DiskState, Input
@@ -105,16 +108,17 @@ class _Node:
         context.hearing.started(now_ns)
         self.locker = Locker(context)
         clients = ClientLocks(context, self.locker)
-        self._tasks = Tasks(context, self.locker, clients)
-        self._views = Views(context, self, drop_paths=not started.config.naive)
         self._calls = AgentCalls(context)
+        self._tasks = Tasks(context, self.locker, clients, self._calls)
+        self._views = Views(context, self, drop_paths=not started.config.naive)
         self._fencer = Fencer(context, self._calls)
         self._deadlocks = Deadlocks(context, self.locker)
         self._checkups = Checkups(context, self._tasks)
+        self._fence_tests = FenceTests(context, self._tasks)
         self._arming = Arming(context)
         self._requests = Requests(
             context, self.locker, clients, self._tasks, self._views, self._fencer, self._deadlocks,
-            self._checkups, self._arming,
+            self._checkups, self._fence_tests, self._arming,
         )  # fmt: skip
         self._deadlines = Deadlines(context)
         self._sent_ns = 0
@@ -225,6 +229,7 @@ class _Node:
         self._requests.look()
         self._deadlocks.look()
         self._checkups.look()
+        self._fence_tests.look()
         if context.left:
             return  # it is no member any more, and has no say in who is fenced
         self._look_for_silence()
@@ -246,8 +251,9 @@ class _Node:
             liars = tuple(sorted(state.domain.quarantined.items()))
             fenced = state.domain.fenced_lives()
             out = tuple(life for _, life in sorted(state.out.items()))
+            tested = state.tested.get(context.me, disk.tested)
             disk = DiskState(
-                state.epoch, disk.incarnation, disk.boot, victims, liars, fenced, out, to_keep(state)
+                state.epoch, disk.incarnation, disk.boot, victims, liars, fenced, out, tested, to_keep(state)
             )
         if disk != context.disk or context.keep:
             context.disk, context.keep = disk, False
@@ -345,6 +351,7 @@ class _Node:
                     context.submit(AckJoin(name, state.lives[joiner]))
         if context.left_open:
             self._adopted(state)
+        self._fence_tests.entered()
         if self._autostart.life != context.life:
             self._autostart = _Autostart(context.life, due=True, runs=self._autostart.runs)
         if before is None:
@@ -378,6 +385,7 @@ class _Node:
         self._requests.lost(error)
         self._deadlocks.lost(error)
         self._checkups.lost(error)
+        self._fence_tests.lost(error)
 
     def reborn(self) -> None:
         self._deadlines.start()
@@ -408,6 +416,10 @@ class _Node:
                 self._checkups.asked(fact)
             case HostHeard():
                 self._checkups.heard(fact)
+            case TestsAsked():
+                self._fence_tests.asked(fact)
+            case TestsHeard():
+                self._fence_tests.heard(fact)
             case JoinSeen():
                 if fact.life.node != me:
                     context.submit(AckJoin(fact.lockspace, fact.life))

@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from ringfence.core.cluster import Use
 from ringfence.core.ids import Token
 from ringfence.core.modes import Mode
 
@@ -151,6 +152,26 @@ class Whoami(msgspec.Struct, frozen=True):
     """Fresh random 32-character LVM2 uuids (chance comes in as an argument)."""
 
 
+class CallAgent(_Order, frozen=True):
+    """Run a device's agent once, for one use of it.  Answer: inputs.AgentExited.
+
+    It ends early, with UNKNOWN, when somebody cancels it (`Tasks.cancel_calls`)."""
+
+    use: Use
+    action: str
+    """off | on | status | list."""
+    node: int
+    """Whose plug it is."""
+    timeout_ms: int = 0
+    """0: the cluster's own limit."""
+
+
+class Pause(_Order, frozen=True):
+    """Let time pass.  Answer: None."""
+
+    time_ms: int
+
+
 # -- answered by the storage driver -------------------------------------------
 
 
@@ -194,6 +215,32 @@ class WriteBlocks(_Order, frozen=True):
     guard: str = ""
     what: str = ""
     """Names the step for crash points: "pv-header", "text", "precommit", "commit"."""
+
+
+# -- answered by the slots' driver -----------------------------------------------
+
+
+class SlotIo(_Order, frozen=True):
+    """Read, perhaps after one write, blocks of a VG's disk slots.  Answer: tuple[bytes, ...], the reads.
+
+    In this order: the header is read and compared; the write; a flush; the reads.  So what is read is not
+    older than what was written, and nothing of it older than the order.
+
+    Raises NotFound (other bytes than `header`: the slots are gone), DeviceFailed, TimedOut (no answer within
+    `limit_ms`; what was asked for may happen later all the same, unless it had not begun yet)."""
+
+    vg: str
+    path: str
+    start_bytes: int
+    """Of the slots' LV on its device; all offsets count from there."""
+    header: bytes
+    """What block 0 must read."""
+    reads: tuple[int, ...]
+    """Offsets of whole blocks."""
+    write: tuple[int, bytes] | None = None
+    limit_ms: int = 1000
+    not_after_ns: int = 0
+    """CLOCK_BOOTTIME after which the write must not begin any more; 0 = whenever."""
 
 
 # -- answered by the block driver ----------------------------------------------
@@ -260,14 +307,14 @@ class LookAtHost(_Order, frozen=True):
 
 ENGINE_ORDERS = (
     Acquire, Convert, Release, FindLock, Holders, JoinLockspace, GiveBack, LeaveLockspace, Joined,
-    LockspaceMembers, Publish, SayGoodbye, Identity,
+    LockspaceMembers, Publish, SayGoodbye, Identity, Pause,
 )  # fmt: skip
 StorageOrder = ScanDevices | ReadBlocks | WriteBlocks
 BlockOrder = OpenPath | ClosePath | OpenPaths
-DriverOrder = StorageOrder | BlockOrder | LookAtHost
+DriverOrder = StorageOrder | BlockOrder | SlotIo | LookAtHost
 Order = (
     Acquire | Convert | Release | FindLock | Holders | JoinLockspace | GiveBack | LeaveLockspace | Joined
-    | LockspaceMembers | Publish | SayGoodbye | Identity | DriverOrder
+    | LockspaceMembers | Publish | SayGoodbye | Identity | CallAgent | Pause | DriverOrder
 )  # fmt: skip
 
 Command = Generator[Order, Any, Any]

@@ -15,6 +15,7 @@ import msgspec
 from ringfence.core.cluster import ClusterConfig
 from ringfence.core.ids import Epoch, Life
 from ringfence.fencing.domain import Domain, Victim
+from ringfence.fencing.proving import Kept
 from ringfence.locks.lockspace import Lockspace
 from ringfence.locks.resource import Resource
 from ringfence.locks.table import Resources
@@ -91,6 +92,10 @@ class ClusterState(msgspec.Struct, omit_defaults=True):
     domain: Domain = msgspec.field(default_factory=Domain)
     vgs: dict[str, VgVersion] = {}
     incidents: list[Incident] = []
+    tested: dict[int, tuple[Kept, ...]] = {}
+    """What each member's tests of fence devices came to."""
+    tests_asked_ms: int = 0
+    """Wall clock of the last order to test everything."""
     boards: dict[int, str] = {}
     """The enrolled machines' boards, where they could be read."""
     virtual: dict[int, str] = {}
@@ -180,6 +185,10 @@ class ClusterState(msgspec.Struct, omit_defaults=True):
     def decode(cls, data: bytes) -> "ClusterState":
         """Raises msgspec.MsgspecError."""
         return msgspec.msgpack.decode(data, type=cls, dec_hook=_decode_resources)
+
+    def told(self) -> dict[int, tuple[int, int]]:
+        """Of each sender: its incarnation, and the number of its last entry that was applied."""
+        return {node: (one.life.incarnation, one.seq) for node, one in sorted(self.senders.items())}
 
     def fits(self, life: Life, item: Submitted) -> bool:
         """Whether a submission counts: from an admitted life, and right after the one it follows.

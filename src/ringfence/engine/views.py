@@ -318,6 +318,7 @@ class Views:
                 quarantined=context.disk.quarantined,
                 speaks=context.speaks,
                 out=context.disk.out,
+                told=state.told() if state and carries else {},
                 hardware=context.hardware,
                 enrolled=context.disk.enrolled,
                 protocol=state.protocol if state and carries else context.speaks.low,

@@ -87,7 +87,9 @@ def kind_of(confirms: Collection[Confirms]) -> EvidenceKind:
         return EvidenceKind.HOST_OFF
     if Confirms.STORAGE_CUT in confirms:
         return EvidenceKind.STORAGE_CUT
-    return EvidenceKind.OUTLETS_OFF
+    if Confirms.OUTLET_OFF in confirms:
+        return EvidenceKind.OUTLETS_OFF
+    return EvidenceKind.SELF_FENCED
 
 
 def levels_kinds(config: ClusterConfig, node: int) -> tuple[EvidenceKind, ...]:

@@ -21,7 +21,8 @@ PRUNE_EVERY = 1000
 
 INCIDENT = "incident"
 FENCE_KINDS = (
-    "victim", "victim-due", "attempt", "attempt-ended", "evidence", "purged", "fence-lied",
+    "victim", "victim-due", "attempt", "attempt-ended", "evidence", "evidence-refused", "purged",
+    "fence-lied", "clone-found", "clone-refused", "machine-forgotten", "fence-ordered", "disarmed", "armed",
     "quarantine-lifted", INCIDENT,
 )  # fmt: skip
 

@@ -27,6 +27,7 @@ from ringfence.sim.paths import BlockService, Landed
 from ringfence.sim.power import PowerRoom
 from ringfence.sim.ring import Endpoint, SimRing
 from ringfence.sim.scheduler import MS, Scheduler, Timer
+from ringfence.sim.slots import SlotPort
 from ringfence.sim.storage import Storage
 from ringfence.wire.checkup import HostFacts
 from ringfence.wire.client import Reply
@@ -124,6 +125,7 @@ class Host:
         self.wall_off_ms = 0
         """By how much its wall clock is wrong."""
         self.storage = Storage(scheduler, disks, self.awake)
+        self.slots = SlotPort(scheduler, disks, self.awake)
         self.block = BlockService(scheduler, self, watcher.landed, self.report_late)
         self.sent: Callable[[bytes], None] = lambda payload: None
         """Told what its daemon has just multicast."""
@@ -170,6 +172,7 @@ class Host:
         self.up = False
         self._asleep = []
         self.storage.stop(power=True)
+        self.slots.stop(power=True)
         self._end_daemon("nodedown", "its host lost power")
         self.pages = {}
         self._reap()
@@ -264,6 +267,7 @@ class Host:
         self.daemon_frozen = False
         self._scheduler.note(f"{self.name} daemon ended: {why}")
         self.storage.stop(power=False)
+        self.slots.stop(power=False)
         for timer in daemon.agents.values():
             timer.cancel()
         if daemon.endpoint is not None:
@@ -391,6 +395,11 @@ class Host:
             self.storage.do(order, body, guard, lambda done: self.feed(daemon, done))
             return
 
+        if isinstance(body, orders.SlotIo):
+            late = partial(self._is_after, body.not_after_ns)
+            self.slots.do(order, body, late, lambda done: self.feed(daemon, done))
+            return
+
         if isinstance(body, orders.LookAtHost):
             self._later(daemon, inputs.OrderDone(order, answer=HostFacts()), 5)
             return
@@ -406,6 +415,9 @@ class Host:
                 self.block.do(body, incarnation, done)
 
         self._scheduler.after(self._scheduler.between(0, 10), lambda: self.awake(start))
+
+    def _is_after(self, moment_ns: int) -> bool:
+        return 0 < moment_ns < self.clock_ns
 
     def report_late(self, grip: Grip) -> None:
         """The check after a write failed: it may have landed late, and must not pass silently."""

@@ -16,6 +16,7 @@ from ringfence.core.errors import Damaged
 from ringfence.lvm2.text import Section
 
 SECTOR_BYTES = 512
+SLOTS_TAG = "ringfence.slots"
 CONTENTS = "Text Format Volume Group"
 
 _AREA_LISTS = {"striped": "stripes", "linear": "stripes", "mirror": "mirrors"}
@@ -86,6 +87,11 @@ class Lv(msgspec.Struct, frozen=True):
     @property
     def writable(self) -> bool:
         return "WRITE" in self.status or "WRITE_LOCKED" in self.flags
+
+    @property
+    def slots(self) -> bool:
+        """Holds the VG's disk slots (`volumes.slots`), and must be left alone."""
+        return SLOTS_TAG in self.tags
 
     @property
     def linear(self) -> bool:

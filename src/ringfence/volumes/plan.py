@@ -168,6 +168,11 @@ def users_of(vg: Vg, name: str) -> tuple[str, ...]:
 
 def check_plain(vg: Vg, lv: Lv) -> None:
     """Raises Refused unless the LV is a visible linear one that no other LV is made of."""
+    if lv.slots:
+        raise Refused(
+            f"Logical volume {vg.name}/{lv.name} holds the disk slots of the VG and goes with it alone",
+            next=f"leave it alone; see: ringfence slots show {vg.name}",
+        )
     next_step = f"use stock LVM2 for it: VG {vg.name} can be used by both"
     if not lv.visible:
         raise Refused(f"Logical volume {vg.name}/{lv.name} is a hidden part of another", next=next_step)

@@ -11,6 +11,7 @@ from ringfence.core.evidence import Evidence
 from ringfence.core.ids import Epoch, Life
 from ringfence.core.modes import Mode
 from ringfence.wire.checkup import HostFacts
+from ringfence.wire.proving import UseTest
 
 
 class _Entry(msgspec.Struct, frozen=True, tag=True):
@@ -253,6 +254,25 @@ class HostSays(_Entry, frozen=True):
     facts: HostFacts
 
 
+class AskTests(_Entry, frozen=True):
+    """Every ready node tries whether it could fence, one after the other, and answers with `TestsTold`."""
+
+    number: int
+    target: str = ""
+    """A node's name, a device, or a use of one; empty: all there are."""
+
+
+class TestsTold(_Entry, frozen=True):
+    """The answer: what the sender's tests came to.
+
+    Unasked (number 0) where a state that begins afresh has forgotten what the sender's disk remembers."""
+
+    by: Life
+    """Who asked."""
+    number: int
+    results: tuple[UseTest, ...] = ()
+
+
 class FenceOrdered(_Entry, frozen=True):
     """`fence NODE`: a person (or a program in its name) wants the node fenced, be it alive."""
 
@@ -311,7 +331,7 @@ Entry = (
     JoinLockspace | AckJoin | LeaveLockspace | LockRequest | LockConvert | LockUnlock | LockCancel | LockBusy
     | Retoken | EvidenceSeen | AttemptBegan | AttemptEnded | VictimDue | BoundPassed | Suspect
     | OperatorConfirms | QuarantineLifted | ConfigProposed | Goodbye | VolumeNotice | IncidentSeen
-    | SearchDeadlock | Waits | AskHosts | HostSays
+    | SearchDeadlock | Waits | AskHosts | HostSays | AskTests | TestsTold
     | FenceOrdered | Disarmed | Armed | DisarmExpired | LifeSeen | MachineForgotten
 )  # fmt: skip
 

@@ -83,6 +83,8 @@ class Ready(msgspec.Struct, frozen=True, tag=True):
     """With `reaped` False: all that are open.  It may be admitted if these locks can become its own."""
     out: tuple[Life, ...] = ()
     """Lives that had left cleanly by the time of `disk_epoch`, as the sender's disk knows."""
+    told: dict[int, tuple[int, int]] = {}
+    """How much of each node's entries the carried state has applied: (incarnation, number of the last)."""
     hardware: Hardware = UNSAID_HARDWARE
     enrolled: tuple[Enrolled, ...] = ()
     """Whose each node id is, as the sender's disk knows; for a state that begins afresh."""

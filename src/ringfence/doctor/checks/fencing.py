@@ -32,6 +32,11 @@ QUARANTINED = warning(
     "a fence device was caught lying",
     "it is still fired, but no longer believed: fencing needs another level",
 )
+DISARMED = warning(
+    "fencing-disarmed",
+    "fencing is disarmed",
+    "no fence agent is started: what a host held that fails now waits until fencing is armed again",
+)
 BY_HAND = note(
     "fenced-by-hand",
     "a node has no fence device",
@@ -44,7 +49,9 @@ ONE_SUPPLY = note(
     "where that PDU loses power, host and device go silent together, and the level cannot pass",
     excused="a lab has one power switch",
 )
-KINDS = (AGENT_MISSING, TOLD_WRONG, FAILS, SAYS_OFF, QUARANTINED, BY_HAND, UNUSED, ONE_SUPPLY)
+KINDS = (
+    AGENT_MISSING, TOLD_WRONG, FAILS, SAYS_OFF, QUARANTINED, DISARMED, BY_HAND, UNUSED, ONE_SUPPLY,
+)  # fmt: skip
 
 
 def check(facts: ClusterFacts) -> Iterator[Finding]:
@@ -60,6 +67,8 @@ def check(facts: ClusterFacts) -> Iterator[Finding]:
     for name in facts.daemon.quarantined if facts.daemon is not None else ():
         what = f"device {name} is in quarantine"
         yield QUARANTINED.at("", what, f"look at its cables and its plug; then ringfence fence trust {name}")
+    if facts.daemon is not None and facts.daemon.disarmed:
+        yield DISARMED.at("", facts.daemon.disarmed, "ringfence fence arm, when the maintenance is over")
     used = [device for node in cluster.nodes for level in node.levels for device in level.names]
     for one in cluster.devices:
         if one.name not in used:
