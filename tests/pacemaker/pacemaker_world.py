@@ -4,15 +4,25 @@ A host is a namespace of each kind (network, mounts, processes, name), so that P
 /run, /dev/shm and /var/lib/pacemaker there, and goes with all its children when the host's first process
 is killed.  Its /usr/sbin has agents of the stock names that switch a file and write down that they did."""
 
+import contextlib
+import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Sequence
+import uuid
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import msgspec
+
+from ringfence.client import Connection, connect
+from ringfence.config import Paths, render
 from ringfence.core.cluster import ClusterConfig, NodeConfig, Timing
+from ringfence.core.errors import RingfenceError
 from ringfence.lab.corosync import CorosyncFiles, new_key, remove_leftovers
 from ringfence.lab.network import Network, address
 
@@ -63,8 +73,8 @@ class Host:
             f"--pid={first}/pid_for_children", *words,
         ]  # fmt: skip
 
-    def start(self, words: Sequence[str], **environment: str) -> None:
-        with (self.root / f"{Path(words[0]).name}.out").open("wb") as out:
+    def start(self, words: Sequence[str], name: str = "", **environment: str) -> None:
+        with (self.root / f"{name or Path(words[0]).name}.out").open("wb") as out:
             started = subprocess.Popen(
                 self.argv(words), stdin=subprocess.DEVNULL, stdout=out, stderr=out,
                 env={"PATH": PATH, **environment},
@@ -77,10 +87,18 @@ class Host:
             env={"PATH": PATH, "LC_ALL": "C.UTF-8"},
         )  # fmt: skip
 
+    def freeze(self) -> None:
+        """Every process in it stands still: it says nothing more, and would go on where it is."""
+        ours = os.readlink(f"/proc/{self._first.pid}/ns/pid_for_children")
+        for entry in Path("/proc").iterdir():
+            with contextlib.suppress(OSError):
+                if entry.name.isdecimal() and os.readlink(entry / "ns/pid") == ours:
+                    os.kill(int(entry.name), signal.SIGSTOP)
+
     def close(self) -> None:
-        """As power goes: all its processes at once."""
-        self._first.kill()
+        """As power goes: all its processes at once.  May be called twice."""
         for one in (self._first, *self._inside):
+            one.kill()  # nsenter, too: it stands still with what it waits for
             one.wait()
             remove_leftovers(one.pid)
 
@@ -96,6 +114,7 @@ class PacemakerWorld:
     def __init__(self, devices: str, levels: str = "") -> None:
         self.dir = Path(tempfile.mkdtemp(dir="/tmp", prefix="rfpcmk"))
         self.switch = self.dir / "switch"
+        self.timing = Timing(token_ms=TOKEN_MS, grant_ms=TOKEN_MS, grace_ms=2000)
         self.hosts: dict[int, Host] = {}
         self._network = Network(2)
         try:
@@ -111,6 +130,7 @@ class PacemakerWorld:
         self.switch.mkdir()
         sbin = self.dir / "sbin"
         sbin.mkdir()
+        (sbin / "fence_ringfence").symlink_to(Path(sys.executable).with_name("fence_ringfence"))
         for name in ("fence_ipmilan", "fence_apc", "fence_scsi"):
             text = SWITCH.read_text().replace("@STATE@", str(self.switch))
             (sbin / name).write_text(f"#!{sys.executable} -IS\n{text}")
@@ -118,8 +138,7 @@ class PacemakerWorld:
 
     def _configure(self, cib: str) -> None:
         nodes = tuple(NodeConfig(one, f"n{one}", addresses=(address(one),), manual=True) for one in (1, 2))
-        timing = Timing(token_ms=TOKEN_MS, grant_ms=TOKEN_MS)
-        config = ClusterConfig("lab", ring="corosync", two_node=True, timing=timing, nodes=nodes)
+        config = ClusterConfig("lab", ring="corosync", two_node=True, timing=self.timing, nodes=nodes)
         key = new_key()
         self.dir.chmod(0o755)  # Pacemaker's daemons are not all root
         for number, namespace in self._network.hosts.items():
@@ -142,6 +161,51 @@ class PacemakerWorld:
             )
         for host in self.hosts.values():
             eventually(lambda host=host: "Online: [ n1 n2 ]" in host.run("crm_mon", "-1").stdout, host)
+
+    def join(self, config: ClusterConfig) -> None:
+        """Start ringfence on both hosts, over their corosync; returns once both are ready."""
+        config = msgspec.structs.replace(config, ring="corosync", two_node=True, timing=self.timing)
+        for host in self.hosts.values():
+            paths = Paths(host.root)
+            paths.etc.mkdir(parents=True)
+            paths.file.write_text(render(config))
+            (host.root / "etc/machine-id").write_text(f"{uuid.uuid4().hex}\n")
+            (host.root / "run/boot_id").write_text(f"{uuid.uuid4()}\n")
+            own = ["--root", str(host.root)]
+            host.start([sys.executable, "-m", "ringfence.block", *own], "block")
+            host.start([sys.executable, "-m", "ringfence", "daemon", "--node", host.name, *own], "daemon")
+        for host in self.hosts.values():
+            eventually(lambda host=host: len(self._ready(host)) == 2, host)
+
+    def _ready(self, host: Host) -> list[str]:
+        try:
+            with self.daemon(host) as daemon:
+                return [one["name"] for one in daemon.status()["members"] if one["state"] == "ready"]
+        except RingfenceError:
+            return []
+
+    def daemon(self, host: Host) -> Connection:
+        """To the one on this host.  Raises Unavailable."""
+        return connect(Paths(host.root).socket, retry_ms=0)
+
+    @contextlib.contextmanager
+    def fed_by(self, plug: str, host: Host) -> Iterator[None]:
+        """As long as the block runs, the host loses its power when the plug goes off."""
+        over = threading.Event()
+
+        def watch() -> None:
+            while not over.wait(0.02):
+                if self.power(plug) == "off":
+                    host.close()
+                    return
+
+        watching = threading.Thread(target=watch)
+        watching.start()
+        try:
+            yield
+        finally:
+            over.set()
+            watching.join()
 
     def power(self, plug: str) -> str:
         return (self.switch / plug).read_text() if (self.switch / plug).exists() else "on"

@@ -6,7 +6,8 @@
             "hypervisor", "holds": {lockspace: locks}, "counts": [kind of proof]}],
  "victims": [{"node", "life", "order", "action", "acts", "missing": [what], "next", "words": [what agents
               said in the last attempt], "proven", "lines": [text]}],
- "fenced": [{"node", "life", "evidence": [{"kind", "how"}], "order"}]: the last of each node}."""
+ "fenced": [{"node", "life", "evidence": [{"kind", "how"}], "order", "action"}]: the last of each
+ node}."""
 
 from typing import Any
 
@@ -140,6 +141,7 @@ def _fenced(context: Context, state: ClusterState, node: int | None) -> list[Jso
                 "life": str(record.life),
                 "evidence": proofs,
                 "order": order.id if order else "",
+                "action": state.action_for(record.life),
             }
         )
     return found
