@@ -8,7 +8,7 @@
             "test_failed": [what did not]}],
  "victims": [{"node", "life", "order", "action", "acts", "missing": [what], "next", "words": [what agents
               said in the last attempt], "proven", "lines": [text]}],
- "fenced": [{"node", "life", "evidence": [{"kind", "how"}], "order"}]: the last of each node,
+ "fenced": [{"node", "life", "evidence": [{"kind", "how"}], "order", "action"}]: the last of each node,
  "power": [what is to be switched on, a line each]}."""
 
 from typing import Any
@@ -157,6 +157,7 @@ def _fenced(context: Context, state: ClusterState, node: int | None) -> list[Jso
                 "life": str(record.life),
                 "evidence": proofs,
                 "order": order.id if order else "",
+                "action": state.action_for(record.life),
             }
         )
     return found

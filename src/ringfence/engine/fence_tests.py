@@ -18,7 +18,7 @@ from ringfence.engine.context import Context
 from ringfence.engine.facts import TestsAsked, TestsHeard
 from ringfence.engine.state import ClusterState
 from ringfence.engine.tasks import Tasks
-from ringfence.fencing import proving
+from ringfence.fencing import drills, proving
 from ringfence.fencing.proving import Subject
 from ringfence.wire import FENCING
 from ringfence.wire.client import Reply
@@ -201,6 +201,8 @@ class FenceTests:
         for victim in state.victims():
             if subject.use.device in self._devices(state, victim.life):
                 return f"it is needed to fence {context.name(victim.life.node)}"
+        if state.drill is not None and subject.use in drills.uses_of(state.config, state.drill):
+            return f"the drill of {context.name(state.drill.life.node)} switches it"
         return "no time was left" if context.now_ns >= self._until_ns else ""
 
     def _conclude(self, state: ClusterState, one: _Round) -> None:
