@@ -79,8 +79,7 @@ def answers(table: Table, lines: Iterator[str]) -> Iterator[list[str]]:
         elif line == "set":
             oid, value = _oid(next(lines)), next(lines)
             yield table.set(oid, value)
-        elif not line:
-            return
+        # snmpd ends a value with a blank line of its own, which elsewhere means: end.  Its end says that, too.
 
 
 def main(power: str, pdu: str, *hosts: str) -> None:
