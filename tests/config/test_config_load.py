@@ -230,7 +230,7 @@ WRONG = {
     "parameter of two lines": (edit("plug = 3", r'plug = "3\naction=on"'), "cannot be handed to an agent"),
     "no agent": (edit('agent = "fence_ipmilan"\n', ""), "[device.bmc] has no agent"),
     "no confirms": (
-        edit('confirms = "host-off"\n', ""),
+        edit('confirms = "host-off"\n', "").replace("fence_ipmilan", "fence_own"),
         '[device.bmc] has no confirms; add confirms = "host-off" or',
     ),
     "confirms other": (edit('"host-off"', '"off"'), 'confirms = "off" is not known; give "host-off" or'),
@@ -439,3 +439,25 @@ settle_ms = 1000
 looks = 5
 look_every_ms = 4000
 """
+
+
+def with_evidence(*words: str) -> str:
+    listed = ", ".join(f'"{word}"' for word in words)
+    return GOOD.replace("two_node = true", f"two_node = true\nevidence = [{listed}]")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ((), "evidence is empty: no lost host could ever be given up"),
+        (("storage", "operator"), "count nothing that [node.an-a01n01] can show (host-off or outlets-off)"),
+        (("power", "new-boot"), 'can show (operator): its locks could never move; add "operator"'),
+    ],
+)
+def test_a_policy_that_no_device_can_satisfy_is_named(words: tuple[str, ...], said: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(said)):
+        parse(with_evidence(*words))
+
+
+def test_a_policy_that_each_node_can_satisfy_is_good() -> None:
+    assert parse(with_evidence("power", "operator")).cluster.evidence == ("power", "operator")

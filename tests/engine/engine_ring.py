@@ -23,7 +23,7 @@ from ringfence.storage import Storage
 from ringfence.wire import SPEAKS, Speaks
 from ringfence.wire.checkup import HostFacts
 from ringfence.wire.client import Reply, Request
-from ringfence.wire.ring import OpenLock
+from ringfence.wire.ring import Hardware, OpenLock
 
 MS = 1_000_000
 TIMING = Timing(
@@ -75,6 +75,8 @@ class Host:
         """Agent runs that were started."""
         self.held: list[Callable[[], None]] | None = None
         """If a list: the engine's calls for more time wait there until `go_on`."""
+        self.machine = f"machine-{id}"
+        self.hardware = Hardware()
         self.looks: HostFacts | None = HostFacts(node=self.name)
         """What it looks like; None: that cannot be found out."""
         self.hanging = False
@@ -87,12 +89,13 @@ class Host:
             inputs.Started(
                 self.world.config,
                 self.id,
-                f"machine-{self.id}",
+                self.machine,
                 f"boot-{self.id}-{self.boots}",
                 self.disk,
                 self.reaped and not left_open,
                 self.speaks,
                 left_open,
+                self.hardware,
             )
         )
 
@@ -235,7 +238,8 @@ class World:
     """Args:
     members: which hosts start at once (all, unless given).
     at_once: see `Node`.
-    speaks: the protocols of all of them."""
+    speaks: the protocols of all of them.
+    shape: what else is different about the configuration."""
 
     def __init__(
         self,
@@ -245,11 +249,12 @@ class World:
         at_once: int = AT_ONCE,
         *,
         speaks: Speaks = SPEAKS,
+        shape: Callable[[ClusterConfig], ClusterConfig] = lambda config: config,
         **options: Any,
     ) -> None:
         self.directory = directory
         self.at_once = at_once
-        self.config = config_of(count, **options)
+        self.config = shape(config_of(count, **options))
         self.now_ns = 1_000_000 * MS
         self.queue: deque[tuple[int, bytes]] = deque()
         self.later: deque[Callable[[], None]] = deque()
@@ -397,8 +402,9 @@ class World:
     def agent(self, run: effects.RunAgent) -> inputs.AgentExited:
         """A switch does as it is told and tells the truth, unless `says` has it lie.
 
-        A BMC has no supply of its own: once the outlets are off it does not answer."""
-        id = int(run.device[-1])
+        A BMC has no supply of its own: once the outlets are off it does not answer.  Of a device with
+        plugs the first digit is the host's."""
+        id = int(run.parameters["plug"][0] if "plug" in run.parameters else run.device[-1])
         if run.device.startswith("bmc") and id in self.unplugged:
             return inputs.AgentExited(run.run, Power.UNKNOWN, "no route to host", 5, answered=False)
         said = self.says.get((run.device, run.action))
@@ -409,6 +415,10 @@ class World:
             if run.device.startswith("pdu"):
                 self.unplugged.append(id)
             self.cut(id)
+        if run.action == "on":
+            self.power[id] = Power.ON
+            self.unplugged = [one for one in self.unplugged if one != id]
+            return inputs.AgentExited(run.run, Power.ON, "done", 5)
         return inputs.AgentExited(run.run, self.power[id] if run.action == "status" else Power.OFF, "done", 5)
 
     def cut(self, id: int) -> None:

@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 
 from ringfence.core.cluster import ClusterConfig, NodeConfig, Timing
 from ringfence.core.errors import ConfigError
-from ringfence.core.evidence import EVIDENCE_WORDS
+from ringfence.core.evidence import EVIDENCE_WORDS, EvidenceKind
+from ringfence.fencing.policy import accepts, levels_kinds
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 """Names become file names, words in messages and, the cluster's, LVM2 lock_args."""
@@ -39,6 +40,7 @@ def check_cluster(config: ClusterConfig, *, lab: bool) -> None:
     _check_cluster_table(config)
     _check_nodes(config)
     _check_devices(config)
+    _check_evidence(config)
     check_timing(config.timing)
     if config.naive and not lab:
         raise ConfigError(
@@ -63,6 +65,11 @@ def _check_cluster_table(config: ClusterConfig) -> None:
         )
     if config.fencing not in FENCERS:
         raise ConfigError(f'[cluster] fencing = "{config.fencing}" is not known', next=_one_of(FENCERS))
+    if not config.evidence:
+        raise ConfigError(
+            "[cluster] evidence is empty: no lost host could ever be given up",
+            next=_one_of(tuple(EVIDENCE_WORDS)),
+        )
     for word in config.evidence:
         if word not in EVIDENCE_WORDS:
             raise ConfigError(
@@ -132,6 +139,22 @@ def _check_levels(config: ClusterConfig, node: NodeConfig) -> None:
             if level.uses.count(use) > 1:
                 raise ConfigError(f"{where} names device {use.label!r} twice", next="remove one")
             _check_parameters(where, use.device, use.parameters)
+
+
+def _check_evidence(config: ClusterConfig) -> None:
+    """Each node can be given up on something that its own devices, or a person, may show.
+
+    A return under a new boot is not enough: a host that is broken for good never returns."""
+    for node in config.nodes:
+        kinds = levels_kinds(config, node.id) or (EvidenceKind.OPERATOR,)
+        if not any(accepts(kind, lied=False, naive=False, words=config.evidence) for kind in kinds):
+            shows = " or ".join(dict.fromkeys(kind.value for kind in kinds))
+            words = [word for word, proofs in EVIDENCE_WORDS.items() if any(kind in proofs for kind in kinds)]
+            raise ConfigError(
+                f"[cluster] evidence: {', '.join(config.evidence)} count nothing that [node.{node.name}] can "
+                f"show ({shows}): its locks could never move",
+                next=f'add "{words[0]}"',
+            )
 
 
 def _check_devices(config: ClusterConfig) -> None:

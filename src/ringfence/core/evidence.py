@@ -48,8 +48,17 @@ EVIDENCE_WORDS = {
 """What a cluster's policy may list, and the kinds that each word lets count."""
 DEFAULT_EVIDENCE = tuple(EVIDENCE_WORDS)
 
-CUTS = frozenset({EvidenceKind.HOST_OFF, EvidenceKind.OUTLETS_OFF, EvidenceKind.OPERATOR, EvidenceKind.CLAIM})
-"""Kinds after which the life must be silent for ever: to hear it again exposes a lie."""
+CUTS = frozenset(
+    {
+        EvidenceKind.HOST_OFF,
+        EvidenceKind.OUTLETS_OFF,
+        EvidenceKind.NEW_BOOT,
+        EvidenceKind.OPERATOR,
+        EvidenceKind.CLAIM,
+    }
+)
+"""Kinds after which the life must be silent for ever: to hear it again exposes a lie.  (After a new boot:
+that two machines share one identity.)"""
 
 
 class Evidence(msgspec.Struct, frozen=True):

@@ -65,6 +65,14 @@ class AttemptGranted(_Fact, frozen=True):
     number: int
 
 
+class PowerOnGranted(_Fact, frozen=True):
+    """The actor's PowerOnBegan was applied: it may switch on now."""
+
+    life: Life
+    actor: int
+    number: int
+
+
 class VictimGone(_Fact, frozen=True):
     """No agent needs to run for this life any more (proven, purged or cleared)."""
 
@@ -78,9 +86,17 @@ class Left(_Fact, frozen=True):
 
 
 class Expelled(_Fact, frozen=True):
-    """The life was removed by an ordered entry (Suspect): it is stale from here on."""
+    """The life was removed by an ordered entry (Suspect, FenceOrdered): it is stale from here on."""
 
     life: Life
+    why: str = "the others did not hear this node's daemon"
+
+
+class NotAdmitted(_Fact, frozen=True):
+    """A member of the view is not let in: who it is, or what it is ordered to, forbids it."""
+
+    node: int
+    why: str
 
 
 class VgChanged(_Fact, frozen=True):
@@ -159,7 +175,7 @@ class Noted(_Fact, frozen=True):
 
 
 Fact = (
-    LockFact | Retokened | JoinSeen | JoinDone | SpaceLeft | AttemptGranted | VictimGone | Left | Expelled
-    | VgChanged | ConfigAccepted | ConfigRefused | DeadlockSought | WaitsTold | HostsAsked | HostHeard
-    | TestsAsked | TestsHeard | Noted
+    LockFact | Retokened | JoinSeen | JoinDone | SpaceLeft | AttemptGranted | PowerOnGranted | VictimGone
+    | Left | Expelled | NotAdmitted | VgChanged | ConfigAccepted | ConfigRefused | DeadlockSought | WaitsTold
+    | HostsAsked | HostHeard | TestsAsked | TestsHeard | Noted
 )  # fmt: skip

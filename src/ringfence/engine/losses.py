@@ -10,6 +10,7 @@ import msgspec
 
 from ringfence.core.evidence import CUTS, Evidence, EvidenceKind
 from ringfence.core.ids import Life
+from ringfence.engine import powering
 from ringfence.engine.facts import Fact, Noted, VictimGone
 from ringfence.engine.spaces import acknowledged, late_joins, stamp
 from ringfence.engine.state import INCIDENTS_KEPT, ClusterState
@@ -35,19 +36,31 @@ def fenced_by(state: ClusterState, life: Life) -> Life | None:
     return None
 
 
-def expose(state: ClusterState, life: Life) -> list[Fact]:
-    """A fenced life speaks: the fence was a lie.  Freeze, quarantine, fence again."""
+def expose(state: ClusterState, life: Life, where: str = "") -> list[Fact]:
+    """A fenced life goes on: the fence was a lie.  Freeze, quarantine, fence again.
+
+    Args:
+        where: where it was seen, if not in the ring."""
     devices = _devices_of_evidence(state, life)
     lie = state.domain.spoke(life, state.wall_ms, state.epoch)
     if lie is None:
         return []
+    powering.leave_off(state, life.node)  # it is not off
     name = state.name(life.node)
+    seen = f" ({where})" if where else ""
     what = (
         f"{name} was given up for fenced ({', '.join(devices) or 'by word'}) and runs on under the same "
-        f"boot id {life.boot[:8]}: the fence lied"
+        f"boot id {life.boot[:8]}{seen}: the fence lied"
     )
+    kind = "fence-lied"
+    if all(one.kind is EvidenceKind.NEW_BOOT for one in lie.evidence):
+        kind = "clone-found"
+        what = (
+            f"{name} runs twice: it came back under a new boot id, and its old boot {life.boot[:8]} runs on"
+            f"{seen}: its disk was cloned, or one virtual machine was started on two hosts"
+        )
     incident = Incident(
-        kind="fence-lied",
+        kind=kind,
         node=life.node,
         what=what,
         life=life,
@@ -57,7 +70,7 @@ def expose(state: ClusterState, life: Life) -> list[Fact]:
     fields = {"node": life.node, "life": str(life), "devices": list(devices)}
     return [
         *record_incident(state, incident),
-        Noted("fence-lied", what, fields),
+        Noted(kind, what, fields),
         note_victim(state, life, "the fence lied"),
     ]
 
@@ -113,14 +126,19 @@ def note_victim(state: ClusterState, life: Life, reason: str) -> Noted:
 
 
 def witness(state: ClusterState, evidence: Evidence) -> list[Fact]:
-    if not state.domain.witness(evidence, naive=state.config.naive):
-        return []
     fields = {
         "node": evidence.life.node,
         "life": str(evidence.life),
         "evidence": evidence.kind.value,
         "devices": list(evidence.devices),
     }
+    config, virtual = state.config, bool(state.virtual.get(evidence.life.node))
+    if not state.domain.witness(evidence, naive=config.naive, words=config.evidence, virtual=virtual):
+        if state.domain.victim(evidence.life) is None:
+            return []  # proven otherwise meanwhile
+        why = state.domain.refusal(evidence, naive=config.naive, words=config.evidence, virtual=virtual)
+        kind, name = evidence.kind.value, state.name(evidence.life.node)
+        return [Noted("evidence-refused", f"{kind} of {name} does not count ({evidence.how}): {why}", fields)]
     facts: list[Fact] = [Noted("evidence", evidence.how, fields)]
     victim = state.domain.victim(evidence.life)
     if victim is not None and state.domain.proven(victim):
@@ -147,6 +165,7 @@ def settle(state: ClusterState) -> Iterator[list[Fact]]:
     each item is what came of one of them, or of some, and the caller may do other things in between."""
     for life in state.domain.purgeable(state.ready):
         yield from _purge(state, life)
+    yield powering.settle(state)
     still = [name for name in sorted(state.lockspaces) if state.blocking(name)]
     thawed = [name for name in state.frozen if name not in still and name in state.lockspaces]
     state.frozen = still
@@ -159,7 +178,11 @@ def settle(state: ClusterState) -> Iterator[list[Fact]]:
 
 
 def _purge(state: ClusterState, life: Life) -> Iterator[list[Fact]]:
+    victim = state.domain.victim(life)
+    assert victim is not None
     record = state.domain.purged(life)
+    state.favoured = [one for one in state.favoured if one != life]
+    powering.after_purge(state, victim, record.evidence)
     what = f"{state.name(life.node)} is given up for fenced: its locks are cleaned up"
     fields = {"node": life.node, "life": str(life), "lockspaces": list(record.lockspaces)}
     spaces = [state.lockspaces[name] for name in record.lockspaces if name in state.lockspaces]

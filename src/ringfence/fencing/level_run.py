@@ -34,6 +34,7 @@ import msgspec
 from ringfence.core.cluster import ClusterConfig, Confirms, DeviceConfig, Use
 from ringfence.core.evidence import Evidence, EvidenceKind, Power
 from ringfence.core.ids import Life
+from ringfence.fencing.policy import kind_of
 from ringfence.wire.entries import DeviceWord
 
 _ALREADY = re.compile(r"\balready off\b", re.IGNORECASE)
@@ -125,7 +126,7 @@ class LevelRun:
         self._uses = [_Plug(use, config.device(use.device)) for use in level.uses]
         assert self._uses, f"level {level_index + 1} of {self._name} has no devices"
         devices = [plug.device for plug in self._uses]
-        self._kind = EvidenceKind.CLAIM if config.naive else _kind(devices)
+        self._kind = EvidenceKind.CLAIM if config.naive else kind_of([device.confirms for device in devices])
         self._others = _crosses(config, victim_life.node, level.names, self._kind)
         self._liars = quarantined
         self._switched = switched or {}
@@ -383,17 +384,6 @@ def switched_off(words: Collection[DeviceWord], number: int) -> dict[str, int]:
             before = _REMEMBERED.match(word.words)
             found[word.device] = int(before[1]) if before else number
     return found
-
-
-def _kind(devices: list[DeviceConfig]) -> EvidenceKind:
-    """What the level proves when all its devices passed: the strongest that one of them shows, but
-    outlets only if there is nothing else in the level (all outlets that feed the host)."""
-    confirms = [device.confirms for device in devices]
-    if Confirms.HOST_OFF in confirms:
-        return EvidenceKind.HOST_OFF
-    if Confirms.STORAGE_CUT in confirms:
-        return EvidenceKind.STORAGE_CUT
-    return EvidenceKind.OUTLETS_OFF
 
 
 def _crosses(config: ClusterConfig, node: int, own: Collection[str], kind: EvidenceKind) -> list[_Plug]:

@@ -119,6 +119,39 @@ class AttemptEnded(_Entry, frozen=True):
     """How long the actor will wait before the next attempt (back-off)."""
     contradicted: tuple[str, ...] = ()
     """Devices whose claim of "off" a second look refuted."""
+    agents_ms: int = 0
+    """How long agents ran."""
+    waits_ms: int = 0
+    """How long devices were left alone, as configured, or had no session free."""
+    ours_ms: int = 0
+    """The rest, from the attempt's beginning."""
+
+
+class AgentSaid(_Entry, frozen=True):
+    """An agent of the sender's running attempt ended, and the attempt goes on.
+
+    Whoever takes over knows then what has been switched off."""
+
+    life: Life
+    number: int
+    word: DeviceWord
+
+
+class PowerOnBegan(_Entry, frozen=True):
+    """The sender begins to switch on what is to be on for this life (`fencing.power_on`)."""
+
+    life: Life
+    number: int
+    """The try's, from 1; a stale number is ignored."""
+
+
+class PowerOnEnded(_Entry, frozen=True):
+    life: Life
+    number: int
+    passed: bool
+    verdict: str
+    words: tuple[DeviceWord, ...] = ()
+    next_in_ms: int = 0
 
 
 class VictimDue(_Entry, frozen=True):
@@ -273,11 +306,66 @@ class TestsTold(_Entry, frozen=True):
     results: tuple[UseTest, ...] = ()
 
 
+class FenceOrdered(_Entry, frozen=True):
+    """`fence NODE`: a person (or a program in its name) wants the node fenced, be it alive."""
+
+    id: str
+    """Of the request: an order that is repeated counts once."""
+    node: int
+    life: Life | None
+    """The node's life as the person was shown it; None: it was no member.  If that is another one by
+    now, nothing is done."""
+    action: str = ""
+    """off | reboot; empty: as the cluster's configuration says."""
+    who: str = ""
+    why: str = ""
+
+
+class Disarmed(_Entry, frozen=True):
+    """`fence disarm`: maintenance.  No agent is started by anybody for so long."""
+
+    for_ms: int
+    who: str
+    why: str = ""
+
+
+class Armed(_Entry, frozen=True):
+    """`fence arm`: the maintenance is over."""
+
+    who: str
+
+
+class DisarmExpired(_Entry, frozen=True):
+    """On the sender's clock the time of that maintenance is over; the last ready member's word ends it."""
+
+    number: int
+
+
+class LifeSeen(_Entry, frozen=True):
+    """A life was seen to go on, elsewhere than in the ring (a disk slot, a client).  If it had been given up
+    for fenced, the fence lied."""
+
+    life: Life
+    how: str
+    """One line for people: where."""
+
+
+class MachineForgotten(_Entry, frozen=True):
+    """`node re-enrol`: the node's next join may be another machine's."""
+
+    node: int
+    machine: str
+    """The one that was shown; if another is enrolled by now, nothing is done."""
+    who: str
+    why: str = ""
+
+
 Entry = (
     JoinLockspace | AckJoin | LeaveLockspace | LockRequest | LockConvert | LockUnlock | LockCancel | LockBusy
     | Retoken | EvidenceSeen | AttemptBegan | AttemptEnded | VictimDue | BoundPassed | Suspect
     | OperatorConfirms | QuarantineLifted | ConfigProposed | Goodbye | VolumeNotice | IncidentSeen
-    | SearchDeadlock | Waits | AskHosts | HostSays | AskTests | TestsTold
+    | SearchDeadlock | Waits | AskHosts | HostSays | AgentSaid | PowerOnBegan | PowerOnEnded | AskTests
+    | TestsTold | FenceOrdered | Disarmed | Armed | DisarmExpired | LifeSeen | MachineForgotten
 )  # fmt: skip
 
 LOCK_ENTRIES = (LockRequest, LockConvert, LockUnlock, LockCancel, LockBusy)
