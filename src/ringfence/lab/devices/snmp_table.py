@@ -79,7 +79,7 @@ def answers(table: Table, lines: Iterator[str]) -> Iterator[list[str]]:
         elif line == "set":
             oid, value = _oid(next(lines)), next(lines)
             yield table.set(oid, value)
-        # snmpd ends a value with a blank line of its own, which elsewhere means: end.  Its end says that, too.
+        # A blank line means: end; but snmpd also ends a value with one.  That it is gone says as much.
 
 
 def main(power: str, pdu: str, *hosts: str) -> None:
