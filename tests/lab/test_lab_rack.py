@@ -15,6 +15,7 @@ import pytest
 from lab_watch import eventually, processes_of
 
 from ringfence.client import connect
+from ringfence.core.errors import BadInput
 from ringfence.host.processes import process
 from ringfence.lab import trees
 from ringfence.lab.cluster import Lab
@@ -120,7 +121,9 @@ def test_devices_end_with_the_lab_though_their_rack_was_killed(directory: Path) 
     assert processes_of(directory) == []
 
 
-def test_a_lab_of_unknown_devices_is_not_begun(directory: Path) -> None:
+def test_a_lab_of_unknown_devices_or_in_an_odd_place_is_not_begun(directory: Path) -> None:
+    with pytest.raises(BadInput, match="know no quotes"):
+        Lab.up(directory / "a,b", 1, SIZE, devices=["apc-snmp"])
     refused = ringfence(directory, "lab", "up", "--devices", "ipmi,toaster")
     assert refused.returncode == 5
     assert "'toaster' is no kind of device; some of ipmi, " in refused.stderr

@@ -118,7 +118,7 @@ class _Slot:
             if not trees.alive(self._process) or time.monotonic() > give_up:
                 raise Unavailable(
                     f"{self._one.name} ({self._one.kind}) does not start: {_last_line(self._log)}",
-                    next=f"see {self._log}",
+                    next=f"see {self._place}",
                 )
             time.sleep(POLL_S)
 
