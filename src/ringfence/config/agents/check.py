@@ -194,6 +194,10 @@ def _slow(metadata: Metadata, given: Mapping[str, str], limit_ms: int) -> Iterat
     )
     if not all(map(_whole, (looks, sleep_s, delay_s))):
         return
+    if int(delay_s) * 1000 >= limit_ms:
+        what = f"delay = {delay_s} s leaves no time: a call is ended after {limit_ms / 1000:g} s"
+        yield what, "lower it, or raise timeout_ms", True
+        return
     least_ms = (int(looks) * int(sleep_s) + int(delay_s)) * 1000
     if least_ms >= limit_ms:
         yield (
