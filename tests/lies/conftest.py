@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from agent_stacks import Benches
 
-from ringfence.agents import runner
+from ringfence.agents import commands, runner
 from ringfence.lab.devices.bench import Bench
 
 FENCER = Path(__file__).with_name("pacemaker_fencer.py")
@@ -51,6 +51,7 @@ def pacemaker(
 
 @pytest.fixture
 def forced(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is refused as unsafe is run all the same: what is believed then rests on evidence alone."""
+    """What is refused as unsafe, or replaced, is run all the same: belief then rests on evidence alone."""
+    monkeypatch.delitem(commands.OWN, "fence_sbd")
     monkeypatch.setattr(runner, "prepared", lambda agent, given: dict(given))
     monkeypatch.setattr(runner, "plug_must_be_listed", lambda agent, given: False)
