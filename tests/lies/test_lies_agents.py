@@ -201,9 +201,9 @@ def test_5_sbd_says_off_because_a_pill_lies_in_the_slot(sbd: DeviceConfig) -> No
 def test_5_what_is_run_in_its_place_waits_whatever_lies_in_the_slot(sbd: DeviceConfig) -> None:
     own = msgspec.structs.replace(sbd, confirms=Confirms.SELF_FENCE)
     for _ in range(2):
-        outcome = ours(None, cluster((own,)), limit_ms=3000)
+        outcome = ours(None, cluster((own,)), limit_ms=1500)
         assert outcome.evidence is None
-        assert "no answer within 3 s: killed" in outcome.verdict
+        assert "no answer within 1.5 s: killed" in outcome.verdict
 
 
 # -- 6 ---------------------------------------------------------------------------------------------
