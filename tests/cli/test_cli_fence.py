@@ -21,7 +21,7 @@ VICTIM: dict[str, Any] = {
 }  # fmt: skip
 FOUND: dict[str, Any] = {
     "node": "n1", "current": True, "disarmed": None, "evidence": ["power"],
-    "quarantined": {"bmc1": "it lied"}, "nodes": [NODE], "victims": [], "fenced": [],
+    "quarantined": {"bmc1": "it lied"}, "nodes": [NODE], "victims": [], "fenced": [], "power": [],
 }  # fmt: skip
 SAID = {"kind": "host-off", "how": "bmc3 said so"}
 PROOF = {"node": "n3", "life": "3/b.1", "evidence": [SAID], "order": "i"}
@@ -150,15 +150,15 @@ def test_history_since(daemon: CannedDaemon, run: Run) -> None:
         {"seq": seq, "wall_ms": wall_ms, "kind": "attempt-ended", "what": f"e{seq}", "fields": fields}
         for seq, wall_ms, fields in (
             (1, 1_000, {}),
-            (2, 1_790_000_000_000, {"words": [WORD], "spent": {"agents_ms": 9, "ours_ms": 1}}),
+            (2, 1_790_000_000_000, {"words": [WORD], "agents_ms": 900, "waits_ms": 0, "ours_ms": 10}),
         )
     ]
     daemon.answer = lambda call: {"history": events}
     assert len(run("fence", "history").out.splitlines()) == 4
     lines = run("fence", "history", "--since", "2020-01-01").out.splitlines()
-    assert [line.split()[-1] for line in lines] == ["e2", "ms)", "ms"]
+    assert [line.split()[-1] for line in lines] == ["e2", "ms)", "s"]
     assert "bmc3 off unknown Connection timed out (9 ms)" in lines[1]
-    assert "time: agents 9 ms, ours 1 ms" in lines[2]
+    assert "agents 0.90 s, waits as configured 0.00 s, ringfence 0.01 s" in lines[2]
     ran = run("fence", "history", "--since", "yesterday")
     assert (ran.code, "is no point in time" in ran.err) == (5, True)
 

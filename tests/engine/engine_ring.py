@@ -238,7 +238,8 @@ class World:
     """Args:
     members: which hosts start at once (all, unless given).
     at_once: see `Node`.
-    speaks: the protocols of all of them."""
+    speaks: the protocols of all of them.
+    shape: what else is different about the configuration."""
 
     def __init__(
         self,
@@ -248,11 +249,12 @@ class World:
         at_once: int = AT_ONCE,
         *,
         speaks: Speaks = SPEAKS,
+        shape: Callable[[ClusterConfig], ClusterConfig] = lambda config: config,
         **options: Any,
     ) -> None:
         self.directory = directory
         self.at_once = at_once
-        self.config = config_of(count, **options)
+        self.config = shape(config_of(count, **options))
         self.now_ns = 1_000_000 * MS
         self.queue: deque[tuple[int, bytes]] = deque()
         self.later: deque[Callable[[], None]] = deque()
@@ -400,8 +402,9 @@ class World:
     def agent(self, run: effects.RunAgent) -> inputs.AgentExited:
         """A switch does as it is told and tells the truth, unless `says` has it lie.
 
-        A BMC has no supply of its own: once the outlets are off it does not answer."""
-        id = int(run.device[-1])
+        A BMC has no supply of its own: once the outlets are off it does not answer.  Of a device with
+        plugs the first digit is the host's."""
+        id = int(run.parameters["plug"][0] if "plug" in run.parameters else run.device[-1])
         if run.device.startswith("bmc") and id in self.unplugged:
             return inputs.AgentExited(run.run, Power.UNKNOWN, "no route to host", 5, answered=False)
         said = self.says.get((run.device, run.action))
@@ -412,6 +415,10 @@ class World:
             if run.device.startswith("pdu"):
                 self.unplugged.append(id)
             self.cut(id)
+        if run.action == "on":
+            self.power[id] = Power.ON
+            self.unplugged = [one for one in self.unplugged if one != id]
+            return inputs.AgentExited(run.run, Power.ON, "done", 5)
         return inputs.AgentExited(run.run, self.power[id] if run.action == "status" else Power.OFF, "done", 5)
 
     def cut(self, id: int) -> None:

@@ -19,9 +19,9 @@ from ringfence.core.errors import BadInput, Refused, RingfenceError, Unavailable
 from ringfence.host.processes import STOPPED, Process, process
 from ringfence.lab import trees
 from ringfence.lab.cluster import Lab
+from ringfence.lab.lies import DELAY_S, Lie
 from ringfence.lab.network import Way
 from ringfence.lab.parts import Part
-from ringfence.lab.power import LATE_S, Lie
 
 SIZE = 64 << 20
 ONE, TWO = "an-a01n01", "an-a01n02"
@@ -195,10 +195,10 @@ def test_late_says_done_and_does_it_later(lab: Lab) -> None:
     lab.lie(ONE, "bmc", "late")
     began = time.monotonic()
     assert agent(lab, ONE, "bmc", "off").returncode == 0
-    assert time.monotonic() - began < LATE_S
+    assert time.monotonic() - began < DELAY_S
     assert is_up(lab, ONE)
-    eventually(lambda: not is_up(lab, ONE), LATE_S + 3)
-    assert time.monotonic() - began >= LATE_S
+    eventually(lambda: not is_up(lab, ONE), DELAY_S + 3)
+    assert time.monotonic() - began >= DELAY_S
 
 
 def test_wrong_host_hits_the_neighbour_and_looks_at_it(lab: Lab) -> None:

@@ -81,19 +81,26 @@ SAMPLES: dict[str, Any] = {
     "Waits": entries.Waits(LIFE, 4, (CLIENT_LOCK,)),
     "AskHosts": entries.AskHosts(4),
     "HostSays": entries.HostSays(LIFE, 4, HOST),
-    "AskTests": entries.AskTests(4, "bmc1"),
-    "TestsTold": entries.TestsTold(LIFE, 4, (UseTest(1, "apc-a[5]", Outcome.FAILED, "no answer", 5, 1_700),)),
     "FenceOrdered": entries.FenceOrdered("an-id", 1, OTHER, "reboot", "ann", "it smokes"),
     "Disarmed": entries.Disarmed(7_200_000, "ann", "new PDU"),
     "Armed": entries.Armed("ann"),
     "DisarmExpired": entries.DisarmExpired(12),
     "LifeSeen": entries.LifeSeen(OTHER, "its slot on vg0 moves"),
     "MachineForgotten": entries.MachineForgotten(1, "m1", "ann", "new blade"),
+    "AgentSaid": entries.AgentSaid(OTHER, 3, entries.DeviceWord("apc[5]", "off", "off", "done", 4)),
+    "PowerOnBegan": entries.PowerOnBegan(OTHER, 2),
+    "PowerOnEnded": entries.PowerOnEnded(
+        OTHER, 2, False, "no answer", (entries.DeviceWord("bmc1", "on", "unknown", "no", 4),), 1000
+    ),
+    "AskTests": entries.AskTests(4, "bmc1"),
+    "TestsTold": entries.TestsTold(LIFE, 4, (UseTest(1, "apc-a[5]", Outcome.FAILED, "no answer", 5, 1_700),)),
 }  # fmt: skip
 NEW = {
     "SearchDeadlock": DEADLOCKS, "Waits": DEADLOCKS, "AskHosts": CHECKUPS, "HostSays": CHECKUPS,
     "FenceOrdered": FENCING, "Disarmed": FENCING, "Armed": FENCING, "DisarmExpired": FENCING,
-    "LifeSeen": FENCING, "MachineForgotten": FENCING, "AskTests": FENCING, "TestsTold": FENCING,
+    "LifeSeen": FENCING, "MachineForgotten": FENCING,
+    "AgentSaid": FENCING, "PowerOnBegan": FENCING, "PowerOnEnded": FENCING,
+    "AskTests": FENCING, "TestsTold": FENCING,
 }  # fmt: skip
 """Entries that came with a later protocol than the first."""
 

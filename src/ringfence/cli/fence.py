@@ -37,10 +37,6 @@ def fence() -> None:
     A node that is called like one of the commands is fenced by `ringfence fence node NODE`."""
 
 
-fence.add_command(agents)
-fence.add_command(describe)
-
-
 @fence.command()
 @click.argument("node", default="")
 @click.option("--since", default="", help="No older than this: 2h, 1d, or 2026-11-26T14:00.")
@@ -64,10 +60,9 @@ def history(node: str, since: str, socket: str | None, root: Path | None, as_jso
 def _details(fields: dict[str, Any]) -> list[str]:
     """What each agent said, and how the time was spent, as the attempt recorded it."""
     lines = [_word(word) for word in fields.get("words") or []]
-    spent = fields.get("spent")
-    if isinstance(spent, dict):
-        parts = [f"{what.removesuffix('_ms')} {ms} ms" for what, ms in spent.items()]
-        lines.append(f"time: {', '.join(parts)}")
+    if "ours_ms" in fields:
+        spent = {"agents": "agents_ms", "waits as configured": "waits_ms", "ringfence": "ours_ms"}
+        lines.append(", ".join(f"{what} {fields[key] / 1000:.2f} s" for what, key in spent.items()))
     return lines
 
 
@@ -150,5 +145,5 @@ def trust(device: str, who: str, socket: str | None, root: Path | None, as_json:
         click.echo(f"{device}: trusted again")
 
 
-for _command in (order, status, disarm, arm, test_ways):
+for _command in (agents, describe, test_ways, order, status, disarm, arm):
     fence.add_command(_command)

@@ -166,6 +166,7 @@ def _status_lines(found: dict[str, Any], now_ms: int) -> list[str]:
         lines += ["", f"{victim['node']} must be fenced{ago}:"]
         lines += [f"  {one_line(line)}" for line in victim["lines"]]
         lines += [f"    {_said(word)}" for word in victim["words"] if word.get("words")]
+    lines += [one_line(line) for line in found["power"]]
     if not found["current"]:
         lines.append(f"not current: {found['node']} cannot act now (ringfence why)")
     return lines

@@ -18,12 +18,12 @@ PRIORITIES = {
     **dict.fromkeys(
         ("victim", "victim-due", "ring-lost", "suspended", "lag", "drop-paths", "autostart-failed",
          "bad-frame", "watchdog", "log", "storage", "deadlock", "device", "fence-ordered", "disarmed",
-         "evidence-refused", "machine-forgotten"),
+         "evidence-refused", "machine-forgotten", "power-on-failed", "power-on-given-up"),
         WARNING,
     ),
     **dict.fromkeys(
         ("started", "reborn", "joined", "adopted", "leaving", "left", "ended", "evidence", "purged",
-         "quarantine-lifted", "armed", "lockspace-runs", "config", "protocol"),
+         "quarantine-lifted", "armed", "lockspace-runs", "config", "protocol", "power-on-done"),
         NOTICE,
     ),
 }  # fmt: skip

@@ -6,7 +6,10 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from ringfence.core.ids import Epoch, Life
+from ringfence.core.modes import Mode
+from ringfence.engine import powering
 from ringfence.engine.adoption import adopt
+from ringfence.engine.commands.locking import GLOBAL_SPACE, VG_RESOURCE
 from ringfence.engine.facts import Fact, NotAdmitted, Noted
 from ringfence.engine.identity import enrol, why_not_this_machine
 from ringfence.engine.losses import (
@@ -18,6 +21,8 @@ from ringfence.engine.losses import (
     note_victim,
 )
 from ringfence.engine.state import ClusterState, Sender
+from ringfence.fencing.delays import favours_lost
+from ringfence.wire import FENCING
 from ringfence.wire.ring import UNSAID_HARDWARE, Hardware, OpenLock
 
 NOTHING_SHOWN: Mapping[int, tuple[OpenLock, ...]] = MappingProxyType({})
@@ -53,6 +58,7 @@ def enter_view(
     state.wall_ms = max(state.wall_ms, wall_ms)
     state.position += 1
     facts: list[Fact] = []
+    favoured = _favoured(state, members)
     arriving = {life.node: life for life, _ in returning}
     may = {life.node: admitted for life, admitted in returning}
     for node, life in sorted(state.lives.items()):
@@ -89,8 +95,37 @@ def enter_view(
                 reason = f"{reason} when the cluster started"
                 make_victim(state, Life(node_config.id), reason, due=False, lockspaces=())
                 facts.append(note_victim(state, Life(node_config.id), reason))
+    known = [*state.favoured, *favoured]
+    state.favoured = [one for one in known if state.domain.victim(one) is not None]
+    for node in members:
+        if node not in state.lives:
+            powering.leave_off(state, node)  # it is on, though it is not let in
     state.domain.actor_gone(state.ready)
     return facts
+
+
+def _favoured(state: ClusterState, members: tuple[int, ...]) -> list[Life]:
+    """Of those who are lost now: who is to be fenced later, for what it had at stake (`fencing.delays`)."""
+    lost = [node for node in state.ready if node not in members]
+    left = [node for node in state.ready if node in members]
+    if state.protocol < FENCING or not state.config.timing.priority_delay_ms or not lost:
+        return []
+    if not favours_lost(state.config, _volumes_in_use(state), lost, left):
+        return []
+    return [state.lives[node] for node in lost]
+
+
+def _volumes_in_use(state: ClusterState) -> dict[int, int]:
+    """How many volumes each node holds for itself alone."""
+    found: dict[int, int] = {}
+    for name, space in state.lockspaces.items():
+        if not name.startswith("lvm_") or name == GLOBAL_SPACE:
+            continue
+        for resource, body in space.resources.items():
+            for lock in (*body.granted, *body.converting) if resource != VG_RESOURCE else ():
+                if lock.held is Mode.EX:
+                    found[lock.owner] = found.get(lock.owner, 0) + 1
+    return found
 
 
 def admit(
@@ -143,6 +178,7 @@ def _meet(
     state.lives[life.node] = life
     state.out.pop(life.node, None)
     state.senders[life.node] = Sender(life, 0)
+    powering.let_in(state, life)
     facts.append(Noted("joined", f"{state.name(life.node)} joined as {life}", {"node": life.node}))
     return facts
 

@@ -15,12 +15,12 @@ from ringfence.engine.commands.locking import VG_RESOURCE
 from ringfence.engine.context import Context
 from ringfence.engine.deadlines import vg_of
 from ringfence.engine.locker import Locker
-from ringfence.engine.reports import held_since_ms, in_queues
+from ringfence.engine.reports import Doing, held_since_ms, in_queues, power_lines, victim_lines
 from ringfence.engine.standing import disarmed_line, restless, standing
 from ringfence.engine.state import ClusterState
 from ringfence.engine.uses import Use
 from ringfence.fencing.domain import Victim
-from ringfence.fencing.explain import clock, explain_victim
+from ringfence.fencing.explain import clock
 from ringfence.locks.lockspace import Lockspace
 from ringfence.locks.resource import Lock
 from ringfence.membership.barrier import Barrier
@@ -34,7 +34,8 @@ class Explanation:
 
     Args:
         barrier: of the ring's present view; None without a ring.
-        ring_reason: what keeps this node from running, as `Views.why`."""
+        ring_reason: what keeps this node from running, as `Views.why`.
+        doing: what this node's own attempt on a victim waits for just now (`Fencer.doing`)."""
 
     def __init__(
         self,
@@ -43,12 +44,14 @@ class Explanation:
         clients: ClientLocks,
         barrier: Barrier | None,
         ring_reason: str,
+        doing: Doing,
     ) -> None:
         self._context = context
         self._locker = locker
         self._clients = clients
         self._barrier = barrier
         self._ring_reason = ring_reason
+        self._doing = doing
         self._chains = Chains(context, locker)
 
     def of(self, target: str, resource: tuple[str, str] | None) -> dict[str, Any]:
@@ -84,6 +87,7 @@ class Explanation:
             lines += self._victim_lines(victim)
         for name in state.frozen if state else []:
             lines.append(self._frozen_line(name))
+        lines += power_lines(state) if state else []
         lines += [why for node, why in sorted(self._context.refused.items()) if node != self._context.me]
         for use in self._locker.waiting():
             lines.append(self._use_line(use))
@@ -110,6 +114,7 @@ class Explanation:
         stuck = bool(lines) or node in context.refused
         if not victims:
             lines.append(self._node_line(node))
+        lines += power_lines(state, node) if state else []
         lines = [*(self._disarmed() if victims else []), *lines]
         if node == context.me:
             lines += [self._use_line(use) for use in self._locker.waiting()]
@@ -314,10 +319,7 @@ class Explanation:
     def _victim_lines(self, victim: Victim) -> list[str]:
         context, state = self._context, self._context.state
         assert state is not None
-        lines = explain_victim(
-            context.config, state.domain, victim, state.ready, context.wall_ms,
-            disarmed=state.disarmed is not None, virtual=bool(state.virtual.get(victim.life.node)),
-        )  # fmt: skip
+        lines = victim_lines(context, state, victim, self._doing)
         if context.running is not None and context.me not in victim.bound:
             left_ms = context.hearing.bound_left_ms(victim.life, context.now_ns, context.config.timing)
             lines.append(

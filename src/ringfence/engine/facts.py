@@ -65,6 +65,14 @@ class AttemptGranted(_Fact, frozen=True):
     number: int
 
 
+class PowerOnGranted(_Fact, frozen=True):
+    """The actor's PowerOnBegan was applied: it may switch on now."""
+
+    life: Life
+    actor: int
+    number: int
+
+
 class VictimGone(_Fact, frozen=True):
     """No agent needs to run for this life any more (proven, purged or cleared)."""
 
@@ -167,7 +175,7 @@ class Noted(_Fact, frozen=True):
 
 
 Fact = (
-    LockFact | Retokened | JoinSeen | JoinDone | SpaceLeft | AttemptGranted | VictimGone | Left | Expelled
-    | NotAdmitted | VgChanged | ConfigAccepted | ConfigRefused | DeadlockSought | WaitsTold | HostsAsked
-    | HostHeard | TestsAsked | TestsHeard | Noted
+    LockFact | Retokened | JoinSeen | JoinDone | SpaceLeft | AttemptGranted | PowerOnGranted | VictimGone
+    | Left | Expelled | NotAdmitted | VgChanged | ConfigAccepted | ConfigRefused | DeadlockSought | WaitsTold
+    | HostsAsked | HostHeard | TestsAsked | TestsHeard | Noted
 )  # fmt: skip

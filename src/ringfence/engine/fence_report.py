@@ -6,8 +6,8 @@
             "hypervisor", "holds": {lockspace: locks}, "counts": [kind of proof]}],
  "victims": [{"node", "life", "order", "action", "acts", "missing": [what], "next", "words": [what agents
               said in the last attempt], "proven", "lines": [text]}],
- "fenced": [{"node", "life", "evidence": [{"kind", "how"}], "order", "action"}]: the last of each
- node}."""
+ "fenced": [{"node", "life", "evidence": [{"kind", "how"}], "order", "action"}]: each node's last,
+ "power": [what is to be switched on, a line each]}."""
 
 from typing import Any
 
@@ -16,10 +16,11 @@ import msgspec
 from ringfence.core.cluster import NodeConfig
 from ringfence.engine.arming import Arming
 from ringfence.engine.context import Context
+from ringfence.engine.reports import Doing, power_lines, victim_lines
 from ringfence.engine.state import ClusterState
 from ringfence.engine.words import why_no_order
 from ringfence.fencing.domain import FencedRecord, Victim
-from ringfence.fencing.explain import explain_victim, missing_of, next_step, would_count
+from ringfence.fencing.explain import missing_of, next_step, would_count
 from ringfence.fencing.policy import proofs_of
 
 COUNTED_AT_MOST = 2000
@@ -28,8 +29,10 @@ COUNTED_AT_MOST = 2000
 Json = dict[str, Any]
 
 
-def report(context: Context, arming: Arming, node: int | None) -> Json:
-    """Args: node: only of this one; None: of all."""
+def report(context: Context, arming: Arming, node: int | None, doing: Doing) -> Json:
+    """Args:
+    node: only of this one; None: of all.
+    doing: as `reports.victim_lines`."""
     state = context.state
     nodes = [one for one in context.config.nodes if node in (None, one.id)]
     victims = [one for one in (state.victims() if state else []) if node in (None, one.life.node)]
@@ -40,8 +43,9 @@ def report(context: Context, arming: Arming, node: int | None) -> Json:
         "evidence": list(context.config.evidence),
         "quarantined": dict(sorted(state.domain.quarantined.items())) if state else {},
         "nodes": [_node(context, state, one) for one in nodes],
-        "victims": [_victim(context, state, one) for one in victims] if state else [],
+        "victims": [_victim(context, state, one, doing) for one in victims] if state else [],
         "fenced": _fenced(context, state, node) if state else [],
+        "power": power_lines(state, node or 0) if state else [],
     }
 
 
@@ -95,7 +99,7 @@ def _holds(state: ClusterState, node: int) -> dict[str, int]:
     return found
 
 
-def _victim(context: Context, state: ClusterState, victim: Victim) -> Json:
+def _victim(context: Context, state: ClusterState, victim: Victim, doing: Doing) -> Json:
     order = state.order_of(victim.life)
     last = victim.current or (victim.attempts[-1] if victim.attempts else None)
     ready = state.ready
@@ -120,9 +124,7 @@ def _victim(context: Context, state: ClusterState, victim: Victim) -> Json:
         "verdict": last.verdict if last else "",
         "proven": proven,
         "lied": victim.lied,
-        "lines": explain_victim(
-            context.config, state.domain, victim, ready, context.wall_ms, disarmed=disarmed, virtual=virtual
-        ),
+        "lines": victim_lines(context, state, victim, doing),
     }
 
 

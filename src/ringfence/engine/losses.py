@@ -10,6 +10,7 @@ import msgspec
 
 from ringfence.core.evidence import CUTS, Evidence, EvidenceKind
 from ringfence.core.ids import Life
+from ringfence.engine import powering
 from ringfence.engine.facts import Fact, Noted, VictimGone
 from ringfence.engine.spaces import acknowledged, late_joins, stamp
 from ringfence.engine.state import INCIDENTS_KEPT, ClusterState
@@ -44,6 +45,7 @@ def expose(state: ClusterState, life: Life, where: str = "") -> list[Fact]:
     lie = state.domain.spoke(life, state.wall_ms, state.epoch)
     if lie is None:
         return []
+    powering.leave_off(state, life.node)  # it is not off
     name = state.name(life.node)
     seen = f" ({where})" if where else ""
     what = (
@@ -163,6 +165,7 @@ def settle(state: ClusterState) -> Iterator[list[Fact]]:
     each item is what came of one of them, or of some, and the caller may do other things in between."""
     for life in state.domain.purgeable(state.ready):
         yield from _purge(state, life)
+    yield powering.settle(state)
     still = [name for name in sorted(state.lockspaces) if state.blocking(name)]
     thawed = [name for name in state.frozen if name not in still and name in state.lockspaces]
     state.frozen = still
@@ -175,7 +178,11 @@ def settle(state: ClusterState) -> Iterator[list[Fact]]:
 
 
 def _purge(state: ClusterState, life: Life) -> Iterator[list[Fact]]:
+    victim = state.domain.victim(life)
+    assert victim is not None
     record = state.domain.purged(life)
+    state.favoured = [one for one in state.favoured if one != life]
+    powering.after_purge(state, victim, record.evidence)
     what = f"{state.name(life.node)} is given up for fenced: its locks are cleaned up"
     fields = {"node": life.node, "life": str(life), "lockspaces": list(record.lockspaces)}
     spaces = [state.lockspaces[name] for name in record.lockspaces if name in state.lockspaces]

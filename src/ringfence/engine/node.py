@@ -42,6 +42,7 @@ from ringfence.engine.facts import (
     LockFact,
     NotAdmitted,
     Noted,
+    PowerOnGranted,
     Retokened,
     SpaceLeft,
     TestsAsked,
@@ -58,6 +59,7 @@ from ringfence.engine.locker import Locker, lost_error
 from ringfence.engine.reconcile import missed, noticed
 from ringfence.engine.requests import Requests
 from ringfence.engine.state import ClusterState
+from ringfence.engine.switcher import Switcher
 from ringfence.engine.tasks import Tasks, joined
 from ringfence.engine.views import Views
 from ringfence.fencing.actor import heartbeat_back
@@ -112,6 +114,7 @@ class _Node:
         self._tasks = Tasks(context, self.locker, clients, self._calls)
         self._views = Views(context, self, drop_paths=not started.config.naive)
         self._fencer = Fencer(context, self._calls)
+        self._switcher = Switcher(context, self._calls)
         self._deadlocks = Deadlocks(context, self.locker)
         self._checkups = Checkups(context, self._tasks)
         self._fence_tests = FenceTests(context, self._tasks)
@@ -212,6 +215,7 @@ class _Node:
             context.record("quorate", f"{context.config.ring} says that this node is quorate again")
         else:
             self._fencer.cancel_all()
+            self._switcher.cancel_all()
             what = "this node is not quorate: it renews, grants and fences nothing"
             context.record("not-quorate", f"{context.config.ring} says that {what}")
 
@@ -234,6 +238,7 @@ class _Node:
             return  # it is no member any more, and has no say in who is fenced
         self._look_for_silence()
         self._fencer.look(self._heartbeat_back)
+        self._switcher.look(self._heartbeat_back)
         self._arming.look()
         self._look_at_autostart()
         self._tell_incidents()
@@ -337,6 +342,7 @@ class _Node:
 
     def view_began(self) -> None:
         self._fencer.view_changed()
+        self._switcher.view_changed()
 
     def entered(self, before: ClusterState | None) -> Iterator[list[Fact]]:
         """This node runs in a new epoch; look again at what it may have missed."""
@@ -375,6 +381,7 @@ class _Node:
 
     def interrupted(self) -> None:
         self._fencer.cancel_all()
+        self._switcher.cancel_all()
 
     def lost(self, why: str) -> None:
         context = self.context
@@ -429,6 +436,9 @@ class _Node:
             case AttemptGranted():
                 if fact.actor == me:
                     self._fencer.begin(fact)
+            case PowerOnGranted():
+                if fact.actor == me:
+                    self._switcher.begin(fact)
             case VictimGone():
                 self._fencer.cancel(fact.life)
             case Left():

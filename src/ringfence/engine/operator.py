@@ -9,6 +9,7 @@ from ringfence.core.errors import BadInput, NotFound, Refused
 from ringfence.engine import fence_report
 from ringfence.engine.arming import Arming
 from ringfence.engine.context import Context
+from ringfence.engine.reports import Doing
 from ringfence.engine.state import ClusterState
 from ringfence.engine.words import why_no_order, why_not_forgotten
 from ringfence.wire import FENCING, entries
@@ -24,15 +25,23 @@ ACTIONS = ("", "off", "reboot")
 
 class Operator:
     """Args:
+    doing: what this node's own attempt on a victim waits for just now.
     wait: submits an entry, and calls back when it was applied (or this life is over).
     send: sends a reply to a client.
     must_act: raises Refused if this node cannot take part in anything for now."""
 
     def __init__(
-        self, context: Context, arming: Arming, wait: Await, send: Send, must_act: Callable[[], None]
+        self,
+        context: Context,
+        arming: Arming,
+        doing: Doing,
+        wait: Await,
+        send: Send,
+        must_act: Callable[[], None],
     ) -> None:
         self._context = context
         self._arming = arming
+        self._doing = doing
         self._wait = wait
         self._send = send
         self._must_act = must_act
@@ -41,7 +50,8 @@ class Operator:
         """Raises RingfenceError."""
         if isinstance(call, calls.FenceStatus):
             node = self._node(call.node) if call.node else None
-            self._send(client, Reply(id, result=fence_report.report(self._context, self._arming, node)))
+            found = fence_report.report(self._context, self._arming, node, self._doing)
+            self._send(client, Reply(id, result=found))
             return
         self._must_act()
         state = self._state()

@@ -3,12 +3,13 @@
 Answered from the state that this node has, at once.  A node that is not running says so and shows the
 last state it had, marked as not current: nothing here may read as better than it is known to be."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
 
 from ringfence.core.cluster import NodeConfig
+from ringfence.core.ids import Life
 from ringfence.core.modes import Mode
 from ringfence.engine.chains import Chains, who
 from ringfence.engine.context import Context, Phase
@@ -18,6 +19,7 @@ from ringfence.engine.state import ClusterState
 from ringfence.engine.uses import Use
 from ringfence.fencing.domain import Victim
 from ringfence.fencing.explain import explain_victim
+from ringfence.fencing.power_on import explain
 from ringfence.fencing.proving import alarms
 from ringfence.locks.lockspace import Lockspace
 from ringfence.locks.node_locks import Row
@@ -25,14 +27,22 @@ from ringfence.locks.resource import Lock, Resource
 from ringfence.membership.barrier import Barrier
 
 Json = dict[str, Any]
+Doing = Callable[[Life], list[str]]
 
 
 def status(
-    context: Context, exports: list[Json], barrier: Barrier | None, why: str, broken: Sequence[str] = ()
+    context: Context,
+    exports: list[Json],
+    barrier: Barrier | None,
+    why: str,
+    broken: Sequence[str] = (),
+    *,
+    doing: Doing,
 ) -> Json:
     """This node, its view of the members, victims, lockspaces, its authority, its open volumes.
 
     broken: what is wrong with those, a line each.
+    doing: what this node's own attempt on a victim waits for just now.
     `blocked_by` has a line for everything that keeps somebody from going on; `blocked` is whether
     there is any."""
     state = context.state
@@ -52,12 +62,15 @@ def status(
         "two_node": context.config.two_node,
         "naive": context.config.naive,
         "members": [_member(context, node, barrier) for node in context.config.nodes],
-        "victims": [_victim(context, victim) for victim in victims],
+        "victims": [_victim(context, victim, doing) for victim in victims],
         "lockspaces": _lockspaces(state) if state else [],
         "authority": _authority(context),
         "exports": exports,
         "broken": list(broken),
-        "remarks": [line for line in (disarmed_line(context), context.ring_remark) if line],
+        "remarks": [
+            *(line for line in (disarmed_line(context), context.ring_remark) if line),
+            *(power_lines(state) if state else []),
+        ],
         "refused": [context.refused[node] for node in sorted(context.refused) if node != context.me],
         "fence_tests": fence_tests(context),
         "disarmed": _disarmed(state),
@@ -160,7 +173,21 @@ def _standing(context: Context, node: int, barrier: Barrier | None) -> str:
     return "absent"
 
 
-def _victim(context: Context, victim: Victim) -> Json:
+def victim_lines(context: Context, state: ClusterState, victim: Victim, doing: Doing) -> list[str]:
+    """All that there is to say of a victim, the most important first."""
+    return explain_victim(
+        context.config, state.domain, victim, state.ready, context.wall_ms,
+        favoured=state.favoured, doing=doing(victim.life), disarmed=state.disarmed is not None,
+        virtual=bool(state.virtual.get(victim.life.node)),
+    )  # fmt: skip
+
+
+def power_lines(state: ClusterState, node: int = 0) -> list[str]:
+    """What is to be switched on, of one node or (0) of all, a line each."""
+    return [explain(state.config, one) for one in state.power_ons if node in (0, one.life.node)]
+
+
+def _victim(context: Context, victim: Victim, doing: Doing) -> Json:
     state = context.state
     assert state is not None
     return {
@@ -174,10 +201,7 @@ def _victim(context: Context, victim: Victim) -> Json:
         "attempts": victim.number,
         "proven": state.domain.proven(victim),
         "lied": victim.lied,
-        "lines": explain_victim(
-            context.config, state.domain, victim, state.ready, context.wall_ms,
-            disarmed=state.disarmed is not None, virtual=bool(state.virtual.get(victim.life.node)),
-        ),
+        "lines": victim_lines(context, state, victim, doing),
     }
 
 

@@ -42,6 +42,7 @@ from ringfence.engine.orders import (
 )
 from ringfence.engine.tasks import Tasks, joined
 from ringfence.engine.views import Views
+from ringfence.fencing.power_on import explain
 from ringfence.locks.deadlock import Ring
 from ringfence.volumes.plan import find_lv
 from ringfence.wire import client as calls
@@ -89,7 +90,9 @@ class Requests:
         self.locks = locks
         self._pending: list[_Pending] = []
         self._config_refused = ""
-        self._operator = Operator(context, arming, self._await, self._send, self._must_act)
+        self._operator = Operator(
+            context, arming, fencer.doing, self._await, self._send, self._must_act
+        )
         self.stopped: list[str] = []
         """VGs that somebody stopped here by hand: they do not start by themselves."""
 
@@ -199,6 +202,8 @@ class Requests:
             self._must_act()
         if lets_go:
             self._must_have_taken_over()
+        elif changes and not isinstance(call, calls.VgChange):
+            self._must_reach_storage()
         if isinstance(call, calls.VgChange) and call.vg:
             self.stopped = [vg for vg in self.stopped if vg != call.vg]
             if call.action == "lockstop":
@@ -283,6 +288,21 @@ class Requests:
                 retry=True,
             )
 
+    def _must_reach_storage(self) -> None:
+        """Raises Refused while this node's way to the storage is not open again.
+
+        What it wrote before then would fail; or not, where nobody has reserved anything yet, and then it
+        could not be cut off: what is not registered cannot be preempted."""
+        state = self._context.running
+        own = [one for one in state.power_ons if one.life == self._context.life] if state else []
+        if state is not None and own:
+            raise Refused(
+                f"no volume is written yet: {explain(state.config, own[0])}",
+                node=self._context.name(self._context.me),
+                next="mend the device, then try again",
+                retry=True,
+            )
+
     def _must_have_taken_over(self) -> None:
         """Raises Refused while the locks of open volumes are not this life's own: it could release none."""
         context = self._context
@@ -308,7 +328,9 @@ class Requests:
         volumes, broken, trouble = yield from self._look_at_paths()
         exports = [msgspec.to_builtins(volume) for volume in volumes]
         wrong = [*broken.values(), *([trouble] if trouble else [])]
-        return reports.status(self._context, exports, self._views.barrier, self._views.why, wrong)
+        return reports.status(
+            self._context, exports, self._views.barrier, self._views.why, wrong, doing=self._fencer.doing
+        )
 
     def _why(self, target: str) -> Command:
         _, broken, trouble = yield from self._look_at_paths()
@@ -316,7 +338,7 @@ class Requests:
         if where is None and target.count("/") == 1:
             where = yield from _resolve(target)
         explanation = Explanation(
-            self._context, self._locker, self.locks, self._views.barrier, self._views.why
+            self._context, self._locker, self.locks, self._views.barrier, self._views.why, self._fencer.doing
         )
         answer = explanation.of(target, where)
         about_all = target in ("", self._context.name(self._context.me))

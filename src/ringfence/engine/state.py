@@ -15,6 +15,7 @@ import msgspec
 from ringfence.core.cluster import ClusterConfig
 from ringfence.core.ids import Epoch, Life
 from ringfence.fencing.domain import Domain, Victim
+from ringfence.fencing.power_on import PowerOn
 from ringfence.fencing.proving import Kept
 from ringfence.locks.lockspace import Lockspace
 from ringfence.locks.resource import Resource
@@ -92,6 +93,10 @@ class ClusterState(msgspec.Struct, omit_defaults=True):
     domain: Domain = msgspec.field(default_factory=Domain)
     vgs: dict[str, VgVersion] = {}
     incidents: list[Incident] = []
+    favoured: list[Life] = []
+    """Victims that are fenced later than they would be: see `fencing.delays`."""
+    power_ons: list[PowerOn] = []
+    """What is to be switched on, sorted by life."""
     tested: dict[int, tuple[Kept, ...]] = {}
     """What each member's tests of fence devices came to."""
     tests_asked_ms: int = 0
@@ -169,7 +174,7 @@ class ClusterState(msgspec.Struct, omit_defaults=True):
     @property
     def unsettled(self) -> bool:
         """Whether `losses.settle` may find anything to do."""
-        return bool(self.domain.victims or self.frozen or self.pending_joins)
+        return bool(self.domain.victims or self.frozen or self.pending_joins or self.power_ons)
 
     def lied(self, lockspace: str) -> bool:
         """A life that was given up for fenced is alive: writes under this lockspace must wait."""

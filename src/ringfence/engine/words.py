@@ -7,6 +7,7 @@ An order about a member takes it out at once, before any agent runs: it is told 
 order as everybody else, goes stale, and gives its authority up by itself, should it still be sound."""
 
 from ringfence.core.ids import Life
+from ringfence.engine import powering
 from ringfence.engine.facts import Expelled, Fact, Noted
 from ringfence.engine.losses import expose, lose, make_victim, note_victim
 from ringfence.engine.state import ORDERS_KEPT, ClusterState, Disarm, FenceOrder, absent_life
@@ -49,6 +50,8 @@ def ordered(state: ClusterState, life: Life, entry: entries.FenceOrdered) -> lis
         order = FenceOrder(entry.id, victim.life, entry.action, entry.who, entry.why, state.wall_ms)
         state.orders = [*state.orders, order][-ORDERS_KEPT:]
     state.domain.actor_gone(state.ready)
+    if entry.action == "off":
+        powering.leave_off(state, node)
     what = f"{entry.who} orders {state.name(node)} fenced"
     fields = {"node": node, "who": entry.who, "why": entry.why, "action": entry.action, "order": entry.id}
     return [Noted("fence-ordered", what + (f": {entry.why}" if entry.why else ""), fields), *facts]
@@ -57,7 +60,9 @@ def ordered(state: ClusterState, life: Life, entry: entries.FenceOrdered) -> lis
 def disarmed(state: ClusterState, life: Life, entry: entries.Disarmed) -> list[Fact]:
     """What runs is stopped: hands may be in the rack from now on."""
     state.disarmed = Disarm(state.position, entry.for_ms, entry.who, entry.why, state.wall_ms)
-    state.domain.stopped(f"stopped: {entry.who} disarmed fencing")
+    why = f"stopped: {entry.who} disarmed fencing"
+    state.domain.stopped(why)
+    powering.stopped(state, why)
     fields = {"who": entry.who, "why": entry.why, "for_ms": entry.for_ms}
     what = f"{entry.who} disarmed fencing for {_time(entry.for_ms)}: no agent is started"
     return [Noted("disarmed", what + (f": {entry.why}" if entry.why else ""), fields)]

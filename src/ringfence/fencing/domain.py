@@ -320,6 +320,15 @@ class Domain(msgspec.Struct):
         victim.number, victim.level = number, level
         return True
 
+    def said(self, life: Life, actor: int, number: int, word: DeviceWord) -> bool:
+        """An agent of the running attempt ended.  Returns False if no such attempt runs."""
+        victim = self.victim(life)
+        attempt = victim.current if victim is not None else None
+        if attempt is None or (attempt.actor, attempt.number) != (actor, number):
+            return False
+        attempt.words = (*attempt.words, word)
+        return True
+
     def ended(
         self,
         life: Life,

@@ -4,9 +4,14 @@ The commonest complaint about this field's tools is an opaque wait: "waiting for
 nothing else.  So every victim can say since when, who acts, what failed and in which words, what
 is still missing, and what comes next.  Pure: dates come from the ordered state, in UTC."""
 
+from collections.abc import Collection
+
 from ringfence.core.cluster import ClusterConfig
+from ringfence.core.ids import Life
+from ringfence.fencing.delays import delays_of
 from ringfence.fencing.domain import Attempt, Domain, Victim
 from ringfence.fencing.policy import proofs_of
+from ringfence.wire.entries import DeviceWord
 
 
 def explain_victim(
@@ -16,6 +21,8 @@ def explain_victim(
     ready: tuple[int, ...],
     now_wall_ms: int = 0,
     *,
+    favoured: Collection[Life] = (),
+    doing: Collection[str] = (),
     disarmed: bool = False,
     virtual: bool = False,
 ) -> list[str]:
@@ -24,12 +31,19 @@ def explain_victim(
     Args:
         ready: the view's ready members.
         now_wall_ms: the date, to say how long ago and how long still; 0 = leave that out.
+        favoured: victims that are fenced later by priority.
+        doing: what the attempt that this node runs waits for just now, a line each.
         disarmed: no agent is started for now.
         virtual: its host is itself a virtual machine.
     """
     lines = [_since(config, victim, now_wall_ms)]
     if victim.current is not None:
         lines.append(_running(config, victim, victim.current))
+        lines += [_word(word) for word in victim.current.words]
+        actor = config.name_of(victim.current.actor)
+        lines += [f"{actor} {line}" for line in doing or _settling(config, victim, victim.current)]
+    elif not victim.number and not domain.proven(victim):
+        lines += _delays(config, domain, victim, ready, favoured)
     lines += _failed(config, victim)
     for device in _devices_of(config, victim):
         if device in domain.quarantined:
@@ -163,9 +177,44 @@ def _devices_of(config: ClusterConfig, victim: Victim) -> list[str]:
     return list(dict.fromkeys(device for level in levels for device in level.names))
 
 
+def _delays(
+    config: ClusterConfig, domain: Domain, victim: Victim, ready: tuple[int, ...], favoured: Collection[Life]
+) -> list[str]:
+    actor = domain.actor_for(victim, ready)
+    who = config.name_of(actor) if actor is not None else "whoever fences it"
+    name = config.name_of(victim.life.node)
+    delays = delays_of(config, victim.life, favoured)
+    if not delays:
+        return []
+    whole = _seconds(sum(one.delay_ms for one in delays))
+    parts = "; ".join(f"{one.why}, {_seconds(one.delay_ms)}" if delays[1:] else one.why for one in delays)
+    return [f"{who} waits {whole} before it fences {name}: {parts}"]
+
+
+def _settling(config: ClusterConfig, victim: Victim, attempt: Attempt) -> list[str]:
+    """What its devices are given time for, where this node does not run the attempt itself."""
+    levels = config.levels_of(victim.life.node)
+    names = dict.fromkeys(levels[attempt.level].names if attempt.level < len(levels) else ())
+    lines = []
+    for device in [one for one in config.devices if one.name in names]:
+        looks = f"looks at it up to {device.looks} times, {_seconds(device.look_every_ms)} apart"
+        if device.settle_ms:
+            looks = f"lets {device.name} settle for {_seconds(device.settle_ms)} after its off, then {looks}"
+        elif device.look_every_ms:
+            looks = looks.replace("it", device.name, 1)
+        if device.settle_ms or device.look_every_ms:
+            lines.append(looks)
+    return lines
+
+
+def _word(word: DeviceWord) -> str:
+    said = f" ({word.words})" if word.words else ""
+    return f"{word.device} {word.action}: {word.power}{said}, after {_seconds(word.took_ms)}"
+
+
 def _names(config: ClusterConfig, victim: Victim, level: int) -> str:
     levels = config.levels_of(victim.life.node)
-    return ", ".join(levels[level].names) if level < len(levels) else "no devices"
+    return ", ".join(use.label for use in levels[level].uses) if level < len(levels) else "no devices"
 
 
 def _seconds(ms: int) -> str:

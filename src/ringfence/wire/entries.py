@@ -119,6 +119,39 @@ class AttemptEnded(_Entry, frozen=True):
     """How long the actor will wait before the next attempt (back-off)."""
     contradicted: tuple[str, ...] = ()
     """Devices whose claim of "off" a second look refuted."""
+    agents_ms: int = 0
+    """How long agents ran."""
+    waits_ms: int = 0
+    """How long devices were left alone, as configured, or had no session free."""
+    ours_ms: int = 0
+    """The rest, from the attempt's beginning."""
+
+
+class AgentSaid(_Entry, frozen=True):
+    """An agent of the sender's running attempt ended, and the attempt goes on.
+
+    Whoever takes over knows then what has been switched off."""
+
+    life: Life
+    number: int
+    word: DeviceWord
+
+
+class PowerOnBegan(_Entry, frozen=True):
+    """The sender begins to switch on what is to be on for this life (`fencing.power_on`)."""
+
+    life: Life
+    number: int
+    """The try's, from 1; a stale number is ignored."""
+
+
+class PowerOnEnded(_Entry, frozen=True):
+    life: Life
+    number: int
+    passed: bool
+    verdict: str
+    words: tuple[DeviceWord, ...] = ()
+    next_in_ms: int = 0
 
 
 class VictimDue(_Entry, frozen=True):
@@ -331,8 +364,8 @@ Entry = (
     JoinLockspace | AckJoin | LeaveLockspace | LockRequest | LockConvert | LockUnlock | LockCancel | LockBusy
     | Retoken | EvidenceSeen | AttemptBegan | AttemptEnded | VictimDue | BoundPassed | Suspect
     | OperatorConfirms | QuarantineLifted | ConfigProposed | Goodbye | VolumeNotice | IncidentSeen
-    | SearchDeadlock | Waits | AskHosts | HostSays | AskTests | TestsTold
-    | FenceOrdered | Disarmed | Armed | DisarmExpired | LifeSeen | MachineForgotten
+    | SearchDeadlock | Waits | AskHosts | HostSays | AgentSaid | PowerOnBegan | PowerOnEnded | AskTests
+    | TestsTold | FenceOrdered | Disarmed | Armed | DisarmExpired | LifeSeen | MachineForgotten
 )  # fmt: skip
 
 LOCK_ENTRIES = (LockRequest, LockConvert, LockUnlock, LockCancel, LockBusy)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 
 import msgspec
 
-from ringfence.config.agents.cautions import remarks
+from ringfence.config.agents.cautions import Cure, remarks
 from ringfence.config.agents.metadata import (
     YES_NO,
     Kind,
@@ -89,6 +89,11 @@ def _check(
         yield f"{name} proves nothing, as ringfence knows it: {NO_PROOF[name]}", "", False
     whole = {**given, **(secrets or {})}
     for remark in remarks(device.agent, whole):
+        caution = remark.caution
+        if caution.cure is Cure.SET and metadata is not None:
+            own = metadata.parameter(caution.key)
+            if own is not None and own.default == caution.value:
+                continue  # this version of the agent does so by itself
         yield remark.words, remark.next, remark.refused
     if metadata is None:
         return

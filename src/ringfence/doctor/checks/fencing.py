@@ -49,9 +49,7 @@ ONE_SUPPLY = note(
     "where that PDU loses power, host and device go silent together, and the level cannot pass",
     excused="a lab has one power switch",
 )
-KINDS = (
-    AGENT_MISSING, TOLD_WRONG, FAILS, SAYS_OFF, QUARANTINED, DISARMED, BY_HAND, UNUSED, ONE_SUPPLY,
-)  # fmt: skip
+KINDS = (AGENT_MISSING, TOLD_WRONG, FAILS, SAYS_OFF, QUARANTINED, DISARMED, BY_HAND, UNUSED, ONE_SUPPLY)
 
 
 def check(facts: ClusterFacts) -> Iterator[Finding]:
