@@ -29,7 +29,6 @@ FIRST_LOOK_S = 5
 LAG_S = 10
 """How long a plug's status may lag behind an off that is done."""
 AGAIN_S = 0.5
-OURS = "fence_ringfence"
 METADATA = """<?xml version="1.0" ?>
 <resource-agent name="ringfence-pacemaker" shortdesc="Fences through Pacemaker, and looks for itself">
 <longdesc>Asks Pacemaker's fencer to switch a node off, and its devices for their status.</longdesc>
@@ -81,9 +80,6 @@ def main() -> int:
 def _off(name: str, until: float, lag_s: int, cycle: bool) -> str:
     """Returns what was done, for people and for `level_run.already_off`."""
     target = Target(name)
-    for plug in target.plugs:
-        if plug.agent == OURS:
-            raise Refused(f"Pacemaker's {plug.device} asks ringfence: a loop", next=f"remove {plug.device}")
     before = target.looks(target.plugs, FIRST_LOOK_S)
     if _waited_for_reboot(name, until):
         before = target.looks(target.plugs, FIRST_LOOK_S)

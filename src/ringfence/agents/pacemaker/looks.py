@@ -13,11 +13,13 @@ from ringfence.agents.pacemaker import cib, fencer
 from ringfence.agents.pacemaker.cib import Plug
 from ringfence.agents.pacemaker.judge import Look, Looks
 from ringfence.agents.runner import AgentRunner
+from ringfence.config.agents.stock import base_name
 from ringfence.config.checks import is_secret
 from ringfence.core.cluster import Confirms, DeviceConfig
-from ringfence.core.errors import ConfigError
+from ringfence.core.errors import ConfigError, Refused
 from ringfence.engine.effects import RunAgent
 
+OURS = "fence_ringfence"
 SECRETS = Path("/var/lib/pacemaker/lrm/secrets")
 """Where `crm_resource --secret`, as pcs does it, keeps what the CIB calls "lrm://"."""
 WORDS_CHARS = 100
@@ -25,7 +27,7 @@ WORDS_CHARS = 100
 
 
 class Target:
-    """What Pacemaker would fence this node by.  Raises RingfenceError.
+    """What Pacemaker would fence this node by.  Raises RingfenceError; Refused: it would ask ringfence.
 
     A device of which that cannot be told is left out, and said on stderr: so no level with it is ever off."""
 
@@ -40,6 +42,11 @@ class Target:
                 self.plugs += cib.plugs(configuration, device, name)
             except ConfigError as error:
                 print(error, file=sys.stderr)
+        for plug in self.plugs:
+            if base_name(plug.agent) == OURS:
+                raise Refused(
+                    f"Pacemaker's {plug.device} asks ringfence: a loop", next=f"remove {plug.device}"
+                )
 
     def looks(self, plugs: Iterable[Plug], limit_s: float) -> Looks:
         """One at each, side by side but for those of one address; within `limit_s`."""
