@@ -92,8 +92,9 @@ def _off(name: str, until: float, lag_s: int, cycle: bool) -> str:
         raise Refused(doubt, next="look at the machine; ringfence fence confirm is for a person's word")
     off = ""
     if not _is_off(target, before):
+        left_s = min(lag_s, until - time.monotonic())
         after = _watch(
-            target, plugs_on(before), lag_s, lambda looks: bool(switched(target.levels, before, looks))
+            target, plugs_on(before), left_s, lambda looks: bool(switched(target.levels, before, looks))
         )
         off = switched(target.levels, before, after)
     return f"Pacemaker switched {off} off" if off else "already off: no level of plugs went from on to off"
@@ -113,7 +114,7 @@ def _waited_for_reboot(name: str, until: float) -> bool:
     return waited
 
 
-def _watch(target: Target, plugs: Sequence[Plug], lag_s: int, seen: Callable[[Looks], bool]) -> Looks:
+def _watch(target: Target, plugs: Sequence[Plug], lag_s: float, seen: Callable[[Looks], bool]) -> Looks:
     """Look again and again until it is seen, for `lag_s` at the most."""
     give_up = time.monotonic() + lag_s
     while True:
