@@ -13,8 +13,11 @@ help:  ## What can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 RING ?= hub
-demo: $(VENV)/.runtime  ## The story on a lab of real processes, in under a minute; RING=corosync needs root
-	$(BIN)/ringfence demo --ring $(RING)
+DEVICES ?=
+DEMO_DEVICES = $(subst real,ipmi$(comma)apc-snmp,$(DEVICES))
+comma := ,
+demo: $(VENV)/.runtime  ## The story on a lab of real processes, in a minute; RING=corosync (root); DEVICES=real: stock agents
+	$(BIN)/ringfence demo --ring $(RING) $(if $(DEVICES),--devices $(DEMO_DEVICES))
 
 test: $(VENV)/.dev packages lint types unit  ## Everything that CI checks; as root it installs packages.txt first
 
@@ -39,7 +42,7 @@ types: $(VENV)/.dev
 	$(BIN)/mypy
 
 # Two halves side by side: labs of real processes mostly wait, the other rooms mostly compute.
-LABS := $(addprefix tests/,bench cluster demo doctor faults lab torture)
+LABS := $(addprefix tests/,bench cluster demo doctor faults lab lies torture)
 unit: $(VENV)/.dev
 	@$(MAKE) --no-print-directory -j2 -k unit-labs unit-rooms
 

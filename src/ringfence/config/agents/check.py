@@ -25,6 +25,8 @@ from ringfence.core.cluster import ClusterConfig, DeviceConfig, Use
 
 BY_NODE_NAME = ("fence_scsi",)
 """Agents that need no plug, though they say so: they go by the node's name, which they are told."""
+READS_PENDING_AS_OFF = ("fence_apc",)
+"""Agents that look at a menu without seeing the star.  Source: fence_apc, get_power_status, its show_re."""
 ALWAYS_TOLD = ("nodename", "action")
 """By ringfence, with every call."""
 
@@ -93,6 +95,12 @@ def _check(
             if own is not None and own.default == caution.value:
                 continue  # this version of the agent does so by itself
         yield remark.words, remark.next, remark.refused
+    if name in READS_PENDING_AS_OFF and not device.settle_ms:
+        yield (
+            f'{name} reads an "OFF*" in a PDU\'s menu (accepted, and not carried out yet) as off',
+            "give it a settle_ms longer than the PDU's delay",
+            False,
+        )
     if metadata is None:
         return
     yield from _names(name, metadata, whole)
