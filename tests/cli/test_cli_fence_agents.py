@@ -20,7 +20,7 @@ agent = "fence_idrac"
 parameters = {{ ip = "10.0.0.9", {key} = "admin" }}
 [device.pdu]
 agent = "fence_apc"
-settle_ms = 2000
+settle_ms = 5000
 parameters = {{ ipaddr = "10.0.0.8", login = "apc" }}
 """
 

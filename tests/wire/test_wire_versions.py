@@ -21,7 +21,7 @@ from ringfence.engine.state import ClusterState
 from ringfence.wire import CHECKUPS, DEADLOCKS, FENCING, SPEAKS, Speaks, checkup, entries, ring
 from ringfence.wire import client as calls
 from ringfence.wire.client import Reply, Request
-from ringfence.wire.proving import Outcome, UseTest
+from ringfence.wire.proving import DrillKind, Outcome, UseTest
 
 FILE = Path(__file__).parent / "samples.txt"
 EPOCH, LIFE = Epoch(7, 2), Life(2, "machine", "boot", 3)
@@ -81,6 +81,11 @@ SAMPLES: dict[str, Any] = {
     "Waits": entries.Waits(LIFE, 4, (CLIENT_LOCK,)),
     "AskHosts": entries.AskHosts(4),
     "HostSays": entries.HostSays(LIFE, 4, HOST),
+    "DrillBegan": entries.DrillBegan(DrillKind.CABLING, 1, 1, "ann"),
+    "DrillAttempted": entries.DrillAttempted(
+        OTHER, Evidence(OTHER, EvidenceKind.HOST_OFF, 2, "seen off", ("bmc1",), 1_700)
+    ),
+    "DrillEnded": entries.DrillEnded(OTHER, False, "lied", ("line",), ("bmc1",)),
     "FenceOrdered": entries.FenceOrdered("an-id", 1, OTHER, "reboot", "ann", "it smokes"),
     "Disarmed": entries.Disarmed(7_200_000, "ann", "new PDU"),
     "Armed": entries.Armed("ann"),
@@ -99,6 +104,7 @@ NEW = {
     "SearchDeadlock": DEADLOCKS, "Waits": DEADLOCKS, "AskHosts": CHECKUPS, "HostSays": CHECKUPS,
     "FenceOrdered": FENCING, "Disarmed": FENCING, "Armed": FENCING, "DisarmExpired": FENCING,
     "LifeSeen": FENCING, "MachineForgotten": FENCING,
+    "DrillBegan": FENCING, "DrillAttempted": FENCING, "DrillEnded": FENCING,
     "AgentSaid": FENCING, "PowerOnBegan": FENCING, "PowerOnEnded": FENCING,
     "AskTests": FENCING, "TestsTold": FENCING,
 }  # fmt: skip

@@ -19,7 +19,7 @@ from collections.abc import Callable, Mapping
 
 import msgspec
 
-from ringfence.agents.find import find_agent
+from ringfence.agents.commands import command_of
 from ringfence.agents.passwords import ask_passwords
 from ringfence.agents.process import KEPT_BYTES, Running
 from ringfence.agents.screen import screened
@@ -140,7 +140,7 @@ class _Call(msgspec.Struct, frozen=True):
         with contextlib.ExitStack() as stack:
             told = stack.enter_context(screened(self.device, secrets))
             stdin = request_of(*told, action, self.effect.nodename)
-            running = Running([find_agent(self.device.agent)], kept_bytes)
+            running = Running(command_of(self.device.agent), kept_bytes)
             stack.callback(running.close)
             late = await running.ended(stdin, self.stop, max(0.0, self.until - time.monotonic()))
             code = await running.buried()

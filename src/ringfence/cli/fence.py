@@ -8,7 +8,7 @@ import click
 
 from ringfence.cli.answers import one_line, print_json
 from ringfence.cli.fence_agents import agents, describe
-from ringfence.cli.fence_prove import test_ways
+from ringfence.cli.fence_prove import drill, test_ways
 from ringfence.cli.fence_words import arm, disarm, order, status
 from ringfence.cli.observe import event_line
 from ringfence.cli.options import daemon_options, json_option, open_daemon, user
@@ -145,5 +145,5 @@ def trust(device: str, who: str, socket: str | None, root: Path | None, as_json:
         click.echo(f"{device}: trusted again")
 
 
-for _command in (agents, describe, test_ways, order, status, disarm, arm):
+for _command in (agents, describe, test_ways, drill, order, status, disarm, arm):
     fence.add_command(_command)

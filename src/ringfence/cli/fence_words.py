@@ -155,8 +155,8 @@ def status(node: str, socket: str | None, root: Path | None, as_json: bool) -> i
 
 
 def _status_lines(found: dict[str, Any], now_ms: int) -> list[str]:
-    rows = [["NODE", "STATE", "FENCED BY", "WOULD COUNT", ""]]
-    rows += [_node_row(one) for one in found["nodes"]]
+    rows = [["NODE", "STATE", "LAST TEST", "FENCED BY", "WOULD COUNT", ""]]
+    rows += [_node_row(one, now_ms) for one in found["nodes"]]
     lines = columns(rows)
     for device, why in found["quarantined"].items():
         lines.append(f"quarantined: {device}: {one_line(why)} (`ringfence fence trust {device}` ends it)")
@@ -172,12 +172,15 @@ def _status_lines(found: dict[str, Any], now_ms: int) -> list[str]:
     return lines
 
 
-def _node_row(node: dict[str, Any]) -> list[str]:
+def _node_row(node: dict[str, Any], now_ms: int) -> list[str]:
     levels = " | ".join(", ".join(level) for level in node["levels"]) or "by hand"
     notes = [f"virtual ({node['hypervisor']})"] if node["hypervisor"] else []
     if not node["fenceable"]:
         notes.append(one_line(node["why_not"]))
-    return [node["name"], node["state"], levels, ", ".join(node["counts"]), "; ".join(notes)]
+    notes += [f"test failed: {one_line(line)}" for line in node["test_failed"]]
+    passed_ms = int(node["tested_wall_ms"])
+    tested = "failed" if node["test_failed"] else f"{age(passed_ms, now_ms)} ago" if passed_ms else "never"
+    return [node["name"], node["state"], tested, levels, ", ".join(node["counts"]), "; ".join(notes)]
 
 
 def _said(word: dict[str, Any]) -> str:

@@ -45,6 +45,11 @@ def remarks(status: Status) -> list[str]:
     for key in ("remarks", "broken", "refused"):
         found += [one_line(str(line)) for line in status.get(key) or []]
     found += [one_line(f"ALARM: {line}") for line in (status.get("fence_tests") or {}).get("alarms") or []]
+    drill = status.get("drill")
+    if drill:
+        found.append(
+            one_line(f"{drill['actor']} runs a {drill['kind']} drill of {drill['node']} for {drill['who']}")
+        )
     quarantined = [str(device) for device in status.get("quarantined") or []]
     if quarantined:
         found.append(

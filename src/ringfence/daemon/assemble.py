@@ -22,6 +22,7 @@ from typing import Any
 import msgspec
 
 from ringfence.agents.process import no_core
+from ringfence.agents.supplies import SupplyReader
 from ringfence.block.control import BlockService
 from ringfence.config import Loaded, Paths, load, read_secrets, render
 from ringfence.core.cluster import ClusterConfig, DeviceConfig, NodeConfig
@@ -169,6 +170,7 @@ async def _drive(
             log=log,
             watch=Supervisor(),
             look=HostLook(paths, me.name),
+            supplies=SupplyReader(current.device, current.secrets),
             slots=SlotThreads(boottime_ns),
         )
         if wrong := misfit(config.timing):

@@ -9,7 +9,7 @@ import msgspec
 
 from ringfence.core.evidence import Evidence, EvidenceKind
 from ringfence.core.ids import Life
-from ringfence.engine import powering, spaces, words
+from ringfence.engine import drill_entries, powering, spaces, words
 from ringfence.engine.facts import (
     AttemptGranted,
     ConfigAccepted,
@@ -54,7 +54,7 @@ def _began(state: ClusterState, life: Life, entry: entries.AttemptBegan) -> list
     victim = state.domain.victim(entry.life)
     if victim is None or victim.current is not None or state.domain.proven(victim):
         return []
-    if state.disarmed is not None:
+    if state.disarmed is not None or drill_entries.drilled(state, entry.life):
         return []
     if entry.number != victim.number + 1 or state.domain.actor_for(victim, state.ready) != life.node:
         return []
@@ -289,6 +289,9 @@ _HANDLERS: dict[type, Callable[[ClusterState, Life, Any], list[Fact]]] = {
     entries.PowerOnEnded: powering.ended,
     entries.AskTests: _ask_tests,
     entries.TestsTold: _tests_told,
+    entries.DrillBegan: drill_entries.began,
+    entries.DrillAttempted: drill_entries.attempted,
+    entries.DrillEnded: drill_entries.ended,
     entries.FenceOrdered: words.ordered,
     entries.Disarmed: words.disarmed,
     entries.Armed: words.armed,

@@ -11,7 +11,7 @@ from ringfence.core.ids import Life, Token
 from ringfence.locks.resource import Effect as LockEffect
 from ringfence.wire.checkup import HostFacts
 from ringfence.wire.entries import ClientLock
-from ringfence.wire.proving import UseTest
+from ringfence.wire.proving import DrillKind, UseTest
 
 
 class _Fact(msgspec.Struct, frozen=True):
@@ -166,6 +166,24 @@ class TestsHeard(_Fact, frozen=True):
     results: tuple[UseTest, ...]
 
 
+class DrillGranted(_Fact, frozen=True):
+    """The drill may begin: its actor switches."""
+
+    actor: Life
+
+
+class DrillOver(_Fact, frozen=True):
+    """The drill ended, or (with `refused`) did not begin."""
+
+    actor: Life
+    kind: DrillKind
+    node: int
+    passed: bool = False
+    verdict: str = ""
+    lines: tuple[str, ...] = ()
+    refused: bool = False
+
+
 class Noted(_Fact, frozen=True):
     """Worth a line in every node's history."""
 
@@ -177,5 +195,5 @@ class Noted(_Fact, frozen=True):
 Fact = (
     LockFact | Retokened | JoinSeen | JoinDone | SpaceLeft | AttemptGranted | PowerOnGranted | VictimGone
     | Left | Expelled | NotAdmitted | VgChanged | ConfigAccepted | ConfigRefused | DeadlockSought | WaitsTold
-    | HostsAsked | HostHeard | TestsAsked | TestsHeard | Noted
+    | HostsAsked | HostHeard | TestsAsked | TestsHeard | DrillGranted | DrillOver | Noted
 )  # fmt: skip

@@ -3,10 +3,12 @@
 {"node": who answers, "current": it may act, "disarmed": null or {"who", "why", "left_ms"},
  "evidence": [word], "quarantined": {device: why},
  "nodes": [{"name", "state", "levels": [[device]], "fenceable", "why_not", "machine", "board",
-            "hypervisor", "holds": {lockspace: locks}, "counts": [kind of proof]}],
+            "hypervisor", "holds": {lockspace: locks}, "counts": [kind of proof],
+            "tested_wall_ms": when the last test of all its devices, by each member, had passed (0: never),
+            "test_failed": [what did not]}],
  "victims": [{"node", "life", "order", "action", "acts", "missing": [what], "next", "words": [what agents
               said in the last attempt], "proven", "lines": [text]}],
- "fenced": [{"node", "life", "evidence": [{"kind", "how"}], "order"}]: the last of each node,
+ "fenced": [{"node", "life", "evidence": [{"kind", "how"}], "order", "action"}]: the last of each node,
  "power": [what is to be switched on, a line each]}."""
 
 from typing import Any
@@ -78,6 +80,7 @@ def _node(context: Context, state: ClusterState | None, node: NodeConfig) -> Jso
         "machine": state.enrolled.get(node.id, "") if state else "",
         "board": state.boards.get(node.id, "") if state else "",
         "hypervisor": virtual,
+        **_tests(context, state, node.id),
         "holds": _holds(state, node.id) if state else {},
         "counts": proofs_of(
             context.config,
@@ -87,6 +90,17 @@ def _node(context: Context, state: ClusterState | None, node: NodeConfig) -> Jso
             untrusted=list(state.domain.quarantined) if state else (),
         ),
     }
+
+
+def _tests(context: Context, state: ClusterState | None, node: int) -> Json:
+    """Of what each member's last test of each of the node's devices came to, the oldest and the failed."""
+    if state is None:
+        return {"tested_wall_ms": 0, "test_failed": []}
+    every = [(tester, one) for tester in state.ready for one in state.tested.get(tester, ())]
+    kept = [(tester, one) for tester, one in every if one.node == node]
+    failed = [f"{context.name(tester)}, {one.use}: {one.failed}" for tester, one in kept if one.failed]
+    passed_ms = min((one.passed_wall_ms for _, one in kept), default=0)
+    return {"tested_wall_ms": passed_ms, "test_failed": failed}
 
 
 def _holds(state: ClusterState, node: int) -> dict[str, int]:
@@ -143,6 +157,7 @@ def _fenced(context: Context, state: ClusterState, node: int | None) -> list[Jso
                 "life": str(record.life),
                 "evidence": proofs,
                 "order": order.id if order else "",
+                "action": state.action_for(record.life),
             }
         )
     return found

@@ -9,7 +9,7 @@ but locks there is nothing else to look at: whatever time alone brings, the next
 The parts: `views` (who is in, who may act), `state` (what all agree on), `locker` (locks of users here),
 `tasks` (volume commands), `fencer` (this node as the acting member), `agent_calls` (runs of fence
 agents, admitted by device), `deadlines` (authority pages), `deadlocks` (clients that wait in a ring),
-`checkups` (what all hosts look like), `fence_tests` (whether all could fence), `arming` (when a
+`checkups` (what all hosts look like), `fence_tests` and `drills` (whether all could fence), `arming` (when a
 maintenance ends), `requests` (clients)."""
 
 from collections.abc import Iterator
@@ -27,12 +27,15 @@ from ringfence.engine.commands import autostart
 from ringfence.engine.context import AT_ONCE, Context, Phase
 from ringfence.engine.deadlines import Deadlines
 from ringfence.engine.deadlocks import Deadlocks
+from ringfence.engine.drills import Drills
 from ringfence.engine.effects import CallAgain, Effect, Ended, Keep, KeepConfig, Multicast, Record
 from ringfence.engine.facts import (
     AttemptGranted,
     ConfigAccepted,
     ConfigRefused,
     DeadlockSought,
+    DrillGranted,
+    DrillOver,
     Expelled,
     Fact,
     HostHeard,
@@ -118,10 +121,11 @@ class _Node:
         self._deadlocks = Deadlocks(context, self.locker)
         self._checkups = Checkups(context, self._tasks)
         self._fence_tests = FenceTests(context, self._tasks)
+        self._drills = Drills(context, self._tasks)
         self._arming = Arming(context)
         self._requests = Requests(
             context, self.locker, clients, self._tasks, self._views, self._fencer, self._deadlocks,
-            self._checkups, self._fence_tests, self._arming,
+            self._checkups, self._fence_tests, self._drills, self._arming,
         )  # fmt: skip
         self._deadlines = Deadlines(context)
         self._sent_ns = 0
@@ -234,6 +238,7 @@ class _Node:
         self._deadlocks.look()
         self._checkups.look()
         self._fence_tests.look()
+        self._drills.look()
         if context.left:
             return  # it is no member any more, and has no say in who is fenced
         self._look_for_silence()
@@ -393,6 +398,7 @@ class _Node:
         self._deadlocks.lost(error)
         self._checkups.lost(error)
         self._fence_tests.lost(error)
+        self._drills.lost(error)
 
     def reborn(self) -> None:
         self._deadlines.start()
@@ -427,6 +433,10 @@ class _Node:
                 self._fence_tests.asked(fact)
             case TestsHeard():
                 self._fence_tests.heard(fact)
+            case DrillGranted():
+                self._drills.granted(fact)
+            case DrillOver():
+                self._drills.over(fact)
             case JoinSeen():
                 if fact.life.node != me:
                     context.submit(AckJoin(fact.lockspace, fact.life))

@@ -73,6 +73,7 @@ def status(
         ],
         "refused": [context.refused[node] for node in sorted(context.refused) if node != context.me],
         "fence_tests": fence_tests(context),
+        "drill": _drill(state) if state else None,
         "disarmed": _disarmed(state),
         "quarantined": sorted(state.domain.quarantined) if state else [],
         "incidents": [msgspec.to_builtins(incident) for incident in state.incidents] if state else [],
@@ -104,6 +105,20 @@ def locks(context: Context, lockspace: str, locker: Locker) -> Json:
     current = context.running is not None
     node = context.name(context.me)
     return {"node": node, "locks": found, "clients": own, "waits": waits, "current": current}
+
+
+def _drill(state: ClusterState) -> Json | None:
+    """The drill that goes on."""
+    drill = state.drill
+    if drill is None:
+        return None
+    return {
+        "kind": drill.kind.value,
+        "node": state.name(drill.life.node),
+        "actor": state.name(drill.actor.node),
+        "who": drill.who,
+        "since_wall_ms": drill.began_wall_ms,
+    }
 
 
 def fence_tests(context: Context) -> Json:

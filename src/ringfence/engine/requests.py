@@ -22,6 +22,7 @@ from ringfence.engine.commands.locking import space_of
 from ringfence.engine.commands.report import Broken
 from ringfence.engine.context import Context, Phase
 from ringfence.engine.deadlocks import Deadlocks
+from ringfence.engine.drills import Drills
 from ringfence.engine.effects import Answer, Ended
 from ringfence.engine.explain import Explanation
 from ringfence.engine.facts import ConfigRefused
@@ -77,6 +78,7 @@ class Requests:
         deadlocks: Deadlocks,
         checkups: Checkups,
         fence_tests: FenceTests,
+        drills: Drills,
         arming: Arming,
     ) -> None:
         self._context = context
@@ -87,6 +89,7 @@ class Requests:
         self._deadlocks = deadlocks
         self._checkups = checkups
         self._fence_tests = fence_tests
+        self._drills = drills
         self.locks = locks
         self._pending: list[_Pending] = []
         self._config_refused = ""
@@ -159,6 +162,9 @@ class Requests:
             case calls.FenceTest():
                 self._must_act()
                 self._fence_tests.ask(call.target, id, lambda reply: self._send(client, reply))
+            case calls.FenceDrill():
+                self._must_act()
+                self._drills.ask(call, call.who, id, lambda reply: self._send(client, reply))
             case calls.FenceConfirm():
                 self._confirm(client, id, call, who)
             case calls.FenceTrust():

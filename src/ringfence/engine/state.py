@@ -15,6 +15,7 @@ import msgspec
 from ringfence.core.cluster import ClusterConfig
 from ringfence.core.ids import Epoch, Life
 from ringfence.fencing.domain import Domain, Victim
+from ringfence.fencing.drills import Drill
 from ringfence.fencing.power_on import PowerOn
 from ringfence.fencing.proving import Kept
 from ringfence.locks.lockspace import Lockspace
@@ -99,6 +100,8 @@ class ClusterState(msgspec.Struct, omit_defaults=True):
     """What is to be switched on, sorted by life."""
     tested: dict[int, tuple[Kept, ...]] = {}
     """What each member's tests of fence devices came to."""
+    drill: Drill | None = None
+    """The one that goes on."""
     tests_asked_ms: int = 0
     """Wall clock of the last order to test everything."""
     boards: dict[int, str] = {}

@@ -137,6 +137,19 @@ class FenceTest(_Call, frozen=True):
     """A node, a device, or a use of one ("apc-a[5]"); empty: all."""
 
 
+class FenceDrill(_Call, frozen=True):
+    """Try a part of fencing in earnest, from this node.
+
+    Replies that are not final: {"line": what happens}.  The last one: {"passed", "verdict", "lines"}."""
+
+    node: str
+    who: str
+    destructive: bool = False
+    """Cut the power of a node that is in no lockspace; else: one outlet of two at a time."""
+    level: int = 1
+    """Of a destructive drill, from 1."""
+
+
 class ConfigShow(_Call, frozen=True):
     pass
 
@@ -327,7 +340,7 @@ class LvRemove(_Call, frozen=True):
 
 Call = (
     Status | Why | Locks | Deadlocks | Checkup | Events | FenceHistory | FenceConfirm | FenceTrust
-    | FenceStatus | FenceNode | FenceDisarm | FenceArm | NodeReenrol | FenceTest
+    | FenceStatus | FenceNode | FenceDisarm | FenceArm | NodeReenrol | FenceTest | FenceDrill
     | ConfigShow | ConfigApply | Leave | JoinSpace | LeaveSpace | PurgeOrphans
     | Lock | Convert | Unlock | Cancel | Busy
     | PvCreate | Pvs | VgCreate | VgRemove | VgChange | Vgs | LvCreate | Lvs | LvChange | LvRemove

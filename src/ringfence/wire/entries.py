@@ -11,7 +11,7 @@ from ringfence.core.evidence import Evidence
 from ringfence.core.ids import Epoch, Life
 from ringfence.core.modes import Mode
 from ringfence.wire.checkup import HostFacts
-from ringfence.wire.proving import UseTest
+from ringfence.wire.proving import DrillKind, UseTest
 
 
 class _Entry(msgspec.Struct, frozen=True, tag=True):
@@ -306,6 +306,37 @@ class TestsTold(_Entry, frozen=True):
     results: tuple[UseTest, ...] = ()
 
 
+class DrillBegan(_Entry, frozen=True):
+    """The sender wants to drill a node.  Refused while another drill goes on, or anybody must be fenced."""
+
+    kind: DrillKind
+    node: int
+    level: int
+    """From 0."""
+    who: str
+
+
+class DrillAttempted(_Entry, frozen=True):
+    """A destructive drill has run its level.  With evidence it has shown that the devices cut this host, and
+    no other: they are believed again, and the life is over.  Without, whoever fences may begin."""
+
+    life: Life
+    """The drilled one."""
+    evidence: Evidence | None = None
+
+
+class DrillEnded(_Entry, frozen=True):
+    life: Life
+    """The drilled one."""
+    passed: bool
+    verdict: str
+    """One line."""
+    lines: tuple[str, ...] = ()
+    """What was found, a line each."""
+    liars: tuple[str, ...] = ()
+    """Devices that said "off" of a host that went on: believed no more."""
+
+
 class FenceOrdered(_Entry, frozen=True):
     """`fence NODE`: a person (or a program in its name) wants the node fenced, be it alive."""
 
@@ -365,7 +396,8 @@ Entry = (
     | Retoken | EvidenceSeen | AttemptBegan | AttemptEnded | VictimDue | BoundPassed | Suspect
     | OperatorConfirms | QuarantineLifted | ConfigProposed | Goodbye | VolumeNotice | IncidentSeen
     | SearchDeadlock | Waits | AskHosts | HostSays | AgentSaid | PowerOnBegan | PowerOnEnded | AskTests
-    | TestsTold | FenceOrdered | Disarmed | Armed | DisarmExpired | LifeSeen | MachineForgotten
+    | TestsTold | DrillBegan | DrillAttempted | DrillEnded
+    | FenceOrdered | Disarmed | Armed | DisarmExpired | LifeSeen | MachineForgotten
 )  # fmt: skip
 
 LOCK_ENTRIES = (LockRequest, LockConvert, LockUnlock, LockCancel, LockBusy)
