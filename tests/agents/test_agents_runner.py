@@ -22,19 +22,6 @@ PASSWORD = "geheim-4711"
 Write = Callable[[str], Path]
 
 
-@pytest.fixture
-def agent(tmp_path: Path) -> Write:
-    """Writes an executable shell agent."""
-
-    def write(body: str) -> Path:
-        path = tmp_path / f"fence_{len(list(tmp_path.iterdir()))}"
-        path.write_text(f"#!/bin/sh\n{body}\n")
-        path.chmod(0o755)
-        return path
-
-    return write
-
-
 def runner_of(agent: Path | str, parameters: dict[str, str] | None = None) -> AgentRunner:
     device = DeviceConfig("bmc", str(agent), Confirms.HOST_OFF, parameters or {"ip": "10.0.0.9", "plug": "3"})
 

@@ -230,7 +230,7 @@ WRONG = {
     "parameter of two lines": (edit("plug = 3", r'plug = "3\naction=on"'), "cannot be handed to an agent"),
     "no agent": (edit('agent = "fence_ipmilan"\n', ""), "[device.bmc] has no agent"),
     "no confirms": (
-        edit('confirms = "host-off"\n', ""),
+        edit('confirms = "host-off"\n', "").replace("fence_ipmilan", "fence_own"),
         '[device.bmc] has no confirms; add confirms = "host-off" or',
     ),
     "confirms other": (edit('"host-off"', '"off"'), 'confirms = "off" is not known; give "host-off" or'),

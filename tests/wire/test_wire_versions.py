@@ -81,13 +81,11 @@ SAMPLES: dict[str, Any] = {
     "Waits": entries.Waits(LIFE, 4, (CLIENT_LOCK,)),
     "AskHosts": entries.AskHosts(4),
     "HostSays": entries.HostSays(LIFE, 4, HOST),
-    "AskTests": entries.AskTests(4, "bmc1"),
     "DrillBegan": entries.DrillBegan(DrillKind.CABLING, 1, 1, "ann"),
     "DrillAttempted": entries.DrillAttempted(
         OTHER, Evidence(OTHER, EvidenceKind.HOST_OFF, 2, "seen off", ("bmc1",), 1_700)
     ),
     "DrillEnded": entries.DrillEnded(OTHER, False, "lied", ("line",), ("bmc1",)),
-    "TestsTold": entries.TestsTold(LIFE, 4, (UseTest(1, "apc-a[5]", Outcome.FAILED, "no answer", 5, 1_700),)),
     "FenceOrdered": entries.FenceOrdered("an-id", 1, OTHER, "reboot", "ann", "it smokes"),
     "Disarmed": entries.Disarmed(7_200_000, "ann", "new PDU"),
     "Armed": entries.Armed("ann"),
@@ -99,13 +97,16 @@ SAMPLES: dict[str, Any] = {
     "PowerOnEnded": entries.PowerOnEnded(
         OTHER, 2, False, "no answer", (entries.DeviceWord("bmc1", "on", "unknown", "no", 4),), 1000
     ),
+    "AskTests": entries.AskTests(4, "bmc1"),
+    "TestsTold": entries.TestsTold(LIFE, 4, (UseTest(1, "apc-a[5]", Outcome.FAILED, "no answer", 5, 1_700),)),
 }  # fmt: skip
 NEW = {
     "SearchDeadlock": DEADLOCKS, "Waits": DEADLOCKS, "AskHosts": CHECKUPS, "HostSays": CHECKUPS,
     "FenceOrdered": FENCING, "Disarmed": FENCING, "Armed": FENCING, "DisarmExpired": FENCING,
-    "LifeSeen": FENCING, "MachineForgotten": FENCING, "AskTests": FENCING, "TestsTold": FENCING,
+    "LifeSeen": FENCING, "MachineForgotten": FENCING,
     "DrillBegan": FENCING, "DrillAttempted": FENCING, "DrillEnded": FENCING,
     "AgentSaid": FENCING, "PowerOnBegan": FENCING, "PowerOnEnded": FENCING,
+    "AskTests": FENCING, "TestsTold": FENCING,
 }  # fmt: skip
 """Entries that came with a later protocol than the first."""
 

@@ -22,6 +22,7 @@ import msgspec
 from ringfence.agents.find import find_agent
 from ringfence.agents.passwords import ask_passwords
 from ringfence.agents.process import KEPT_BYTES, Running
+from ringfence.agents.screen import screened
 from ringfence.config.agents.cautions import is_listed, plug_must_be_listed, prepared
 from ringfence.core.cluster import DeviceConfig
 from ringfence.core.errors import ConfigError, RingfenceError
@@ -135,10 +136,12 @@ class AgentRunner:
         until: float,
     ) -> _Said:
         """Args: until: by time.monotonic()."""
-        stdin = request_of(device, secrets, action, nodename)
         limit_s = max(0.0, until - time.monotonic())
         kept_bytes = LIST_BYTES if action == "list" else KEPT_BYTES
-        with contextlib.closing(Running([find_agent(device.agent)], kept_bytes)) as running:
+        with contextlib.ExitStack() as stack:
+            stdin = request_of(*stack.enter_context(screened(device, secrets)), action, nodename)
+            running = Running([find_agent(device.agent)], kept_bytes)
+            stack.callback(running.close)
             late = await running.ended(stdin, stop, limit_s)
             code = await running.buried()
             out, err = running.out.text(secrets), running.err.text(secrets)

@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from ringfence.cli.answers import one_line, print_json
+from ringfence.cli.fence_agents import agents, describe
 from ringfence.cli.fence_prove import drill, test_ways
 from ringfence.cli.fence_words import arm, disarm, order, status
 from ringfence.cli.observe import event_line
@@ -144,5 +145,5 @@ def trust(device: str, who: str, socket: str | None, root: Path | None, as_json:
         click.echo(f"{device}: trusted again")
 
 
-for _command in (order, status, disarm, arm, test_ways, drill):
+for _command in (agents, describe, test_ways, drill, order, status, disarm, arm):
     fence.add_command(_command)

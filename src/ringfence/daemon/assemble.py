@@ -10,6 +10,7 @@ could not keep later either: that is found out here, while nothing depends on it
 The engine and the agents' runner come as arguments, so that tests can put scripted ones in."""
 
 import asyncio
+import contextlib
 import faulthandler
 import gc
 import resource
@@ -20,6 +21,7 @@ from typing import Any
 
 import msgspec
 
+from ringfence.agents.process import no_core
 from ringfence.agents.supplies import SupplyReader
 from ringfence.block.control import BlockService
 from ringfence.config import Loaded, Paths, load, read_secrets, render
@@ -31,6 +33,7 @@ from ringfence.core.errors import (
     Unavailable,
 )
 from ringfence.daemon.checkup import HostLook
+from ringfence.daemon.devices import warn_of_devices
 from ringfence.daemon.driver import Driver, Ports
 from ringfence.daemon.inheritance import reap, revoke, take_over
 from ringfence.daemon.lock import DaemonLock
@@ -94,6 +97,7 @@ def run(root: Path, node: str, makers: Makers) -> int:
     """Run this root's daemon until it ends.  Returns the exit code.
 
     Raises RingfenceError, one clear line, when it cannot start; nothing was changed then."""
+    no_core()
     faulthandler.enable()  # a watchdog ends a loop that stands still by SIGABRT: say where
     allow_files()
     paths = Paths(root)
@@ -171,6 +175,7 @@ async def _drive(
         )
         if wrong := misfit(config.timing):
             say("watchdog")(wrong)
+        warning = asyncio.ensure_future(warn_of_devices(paths, config, _warner(history, say("device"))))
         driver = Driver(makers.engine(), ports, config, me.name)
         socket = ClientSocket(paths.socket, driver.asked, driver.gone, group=loaded.socket_group)
         machine, boot = identity
@@ -183,7 +188,10 @@ async def _drive(
         # them while authority runs out.
         gc.collect()
         gc.freeze()
-        return await driver.run(started, socket)
+        try:
+            return await driver.run(started, socket)
+        finally:
+            warning.cancel()
     finally:
         history.close()
 
@@ -246,6 +254,17 @@ def _node_named(config: ClusterConfig, name: str) -> NodeConfig:
     except KeyError:
         known = ", ".join(node.name for node in config.nodes)
         raise ConfigError(f"no node is called {name!r}", next=f"choose one of: {known}") from None
+
+
+def _warner(history: History, say: Callable[[str], None]) -> Callable[[str], None]:
+    """To the log and to the history, which a failing disk may refuse."""
+
+    def warn(line: str) -> None:
+        say(line)
+        with contextlib.suppress(RingfenceError):
+            history.append("device", line, {}, wall_ms(), boottime_ns())
+
+    return warn
 
 
 def _keep_incident(history: History, incident: Incident) -> bool:

@@ -17,7 +17,7 @@ PRIORITIES = {
     ),
     **dict.fromkeys(
         ("victim", "victim-due", "ring-lost", "suspended", "lag", "drop-paths", "autostart-failed",
-         "bad-frame", "watchdog", "log", "storage", "deadlock", "fence-ordered", "disarmed",
+         "bad-frame", "watchdog", "log", "storage", "deadlock", "device", "fence-ordered", "disarmed",
          "evidence-refused", "machine-forgotten", "power-on-failed", "power-on-given-up"),
         WARNING,
     ),

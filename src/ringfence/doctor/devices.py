@@ -7,9 +7,11 @@ import asyncio
 import os
 from collections.abc import Callable
 
+from ringfence.agents.checking import check_devices
 from ringfence.agents.find import find_agent
 from ringfence.agents.runner import AgentRunner
 from ringfence.config import Paths, read_secrets
+from ringfence.config.agents.check import Trouble
 from ringfence.core.cluster import ClusterConfig
 from ringfence.core.errors import RingfenceError
 from ringfence.doctor.facts import DeviceFacts
@@ -35,6 +37,11 @@ def ask_devices(
     if wanted:
         progress(f"asking {len(wanted)} fence devices for their status")
     return asyncio.run(_ask_all(paths, cluster, wanted))
+
+
+def told_wrong(paths: Paths, cluster: ClusterConfig) -> tuple[Trouble, ...]:
+    """What the agents on this host would not take."""
+    return tuple(asyncio.run(check_devices(paths, cluster)))
 
 
 async def _ask_all(paths: Paths, cluster: ClusterConfig, wanted: dict[str, str]) -> tuple[DeviceFacts, ...]:

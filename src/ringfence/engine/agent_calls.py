@@ -20,8 +20,7 @@ from ringfence.engine.context import Context
 from ringfence.engine.effects import CancelAgent, RunAgent
 from ringfence.engine.inputs import AgentExited
 
-Told = Callable[[AgentExited, int], None]
-"""How a call went, and how long it had waited for its device, in ms."""
+Told = Callable[[AgentExited], None]
 
 
 class Call(msgspec.Struct, frozen=True):
@@ -45,13 +44,8 @@ class _Admitted(msgspec.Struct):
     call: Call
     told: Told | None
     """None: cancelled."""
-    came_ns: int
-    started_ns: int = 0
-    """0 = it waits for its device."""
-
-    @property
-    def started(self) -> bool:
-        return self.started_ns > 0
+    admitted: Callable[[], None] | None = None
+    started: bool = False
 
 
 class AgentCalls:
@@ -61,15 +55,16 @@ class AgentCalls:
         """By run, in the order of their coming."""
         self._last = 0
 
-    def start(self, call: Call, told: Told) -> int:
+    def start(self, call: Call, told: Told, admitted: Callable[[], None] | None = None) -> int:
         """Run it as soon as its device has a session free.
 
         Args:
             told: called once, in a later step, with how it went; never after `cancel`.
+            admitted: called once, when it gets its session: now, or in a later step.
 
         Returns: its number, for `cancel`, `running` and `queued`."""
         self._last += 1
-        self._calls[self._last] = _Admitted(self._last, call, told, self._context.now_ns)
+        self._calls[self._last] = _Admitted(self._last, call, told, admitted)
         self._admit(call.use.device)
         return self._last
 
@@ -91,7 +86,7 @@ class AgentCalls:
             return
         self._admit(one.call.use.device, waited=True)
         if one.told is not None:
-            one.told(exit, (one.started_ns - one.came_ns) // 1_000_000)
+            one.told(exit)
 
     # -- reading -------------------------------------------------------------------
 
@@ -127,8 +122,7 @@ class AgentCalls:
                 del self._calls[one.run]
                 words = "not started: this host's clock had a gap while it waited for the device"
                 assert one.told is not None, "a cancelled call does not wait"
-                waited_ms = (self._context.now_ns - one.came_ns) // 1_000_000
-                one.told(AgentExited(one.run, Power.UNKNOWN, words, 0, answered=False), waited_ms)
+                one.told(AgentExited(one.run, Power.UNKNOWN, words, 0, answered=False))
             else:
                 self._start(one)
 
@@ -147,7 +141,9 @@ class AgentCalls:
 
     def _start(self, one: _Admitted) -> None:
         context, call = self._context, one.call
-        one.started_ns = context.now_ns
+        one.started = True
+        if one.admitted is not None:
+            one.admitted()
         limit_ms = call.timeout_ms or context.config.timing.agent_timeout_ms
         name = context.name(call.node)
         parameters = call.use.parameters

@@ -39,6 +39,8 @@ class _Running(msgspec.Struct):
     split: Split
     calls: dict[int, int] = {}
     """The level's run -> its number among this node's calls; those that have not exited."""
+    admitted_ms: dict[int, tuple[float, float]] = {}
+    """When each of its runs asked for a session, and got it."""
     tick_ms: int = 0
     """When the engine is called again for it."""
 
@@ -226,7 +228,7 @@ class Fencer:
             context.config, fact.life, fact.level, 1, seen_by=context.me, wall_ms=context.wall_ms,
             quarantined=tuple(domain.quarantined), switched=domain.switched_off(victim),
         )  # fmt: skip
-        split = Split(context.now_ns / 1e6)
+        split = Split(self._now_ms)
         running = self._running[fact.life] = _Running(fact.life, fact.number, run, split)
         self._start(running, run.start(context.now_ms))
 
@@ -234,22 +236,29 @@ class Fencer:
         for one in runs:
             purpose = f"the fencing of {self._context.name(running.life.node)}"
             call = Call(one.use, one.action, running.life.node, purpose, one.timeout_ms)
-            told = functools.partial(self._exited, running, one, self._context.now_ns / 1e6)
-            running.calls[one.run] = self._calls.start(call, told)
+            told = functools.partial(self._exited, running, one)
+            admitted = functools.partial(self._admitted, running, one, self._now_ms)
+            running.calls[one.run] = self._calls.start(call, told, admitted)
         until_ms = running.run.until_ms
         if until_ms and running.tick_ms != until_ms:
             running.tick_ms = until_ms
             self._context.out(TickAt(until_ms * 1_000_000))
             if not running.calls:
-                running.split.wait(self._context.now_ns / 1e6, until_ms)
+                running.split.wait(self._now_ms, until_ms)
         self._conclude(running)
 
-    def _exited(
-        self, running: _Running, run: Run, ordered_ms: float, exit: AgentExited, waited_ms: int
-    ) -> None:
+    @property
+    def _now_ms(self) -> float:
+        return self._context.now_ns / 1e6
+
+    def _admitted(self, running: _Running, run: Run, asked_ms: float) -> None:
+        running.admitted_ms[run.run] = asked_ms, self._now_ms
+
+    def _exited(self, running: _Running, run: Run, exit: AgentExited) -> None:
         del running.calls[run.run]
-        running.split.wait(ordered_ms, ordered_ms + waited_ms)
-        running.split.agent(ordered_ms + waited_ms, exit.took_ms)
+        asked_ms, began_ms = running.admitted_ms.get(run.run, (self._now_ms, self._now_ms))
+        running.split.wait(asked_ms, began_ms)
+        running.split.agent(began_ms, exit.took_ms)
         level, now_ms = running.run, self._context.now_ms
         more = level.exited(run.run, exit.power, exit.words, exit.took_ms, exit.answered, now_ms)
         if level.finished is None and self._context.protocol >= FENCING:
@@ -289,7 +298,7 @@ class Fencer:
                 outcome.words,
                 wait_ms,
                 outcome.contradicted,
-                *running.split.ended(context.now_ns / 1e6),
+                *running.split.ended(self._now_ms),
             )
         )
 

@@ -112,7 +112,7 @@ class Switcher:
             device = self._context.config.device(use.device)
             name = self._context.name(running.life.node)
             call = Call(use, "on", running.life.node, f"the power of {name}", device.timeout_ms)
-            running.call = self._calls.start(call, lambda exit, waited_ms: self._exited(running, use, exit))
+            running.call = self._calls.start(call, lambda exit: self._exited(running, use, exit))
             return
         del self._running[running.life]
         if running.failed:

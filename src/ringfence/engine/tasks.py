@@ -189,7 +189,7 @@ class Tasks:
         if isinstance(order, orders.CallAgent):
             # Whoever fences with this device goes first.
             call = Call(order.use, order.action, order.node, task.what, order.timeout_ms, patient=True)
-            task.run = self._calls.start(call, lambda exit, waited_ms: self._advance(task, exit, None))
+            task.run = self._calls.start(call, lambda exit: self._advance(task, exit, None))
             return False, None
         if not isinstance(order, orders.ENGINE_ORDERS):
             if isinstance(order, orders.ClosePath):

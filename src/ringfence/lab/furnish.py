@@ -28,9 +28,7 @@ def furnish(places: Layout, kept: Kept, side: RingSide, size_bytes: int, timing:
         for name in ("bmc", "pdu"):
             words = [sys.executable, "-I", "-S", os.path.abspath(fence_agent.__file__), name]
             _write(places.agent(name), f"#!/bin/sh\nexec {shlex.join(words)}\n", 0o755)
-        devices = [
-            one for name in kept.devices for one in devices_of(KINDS[name], kept.nodes, side.rack_address)
-        ]
+        devices = devices_of(kept.devices, kept.nodes, side.rack_address)
         places.keep_devices(devices)
         config = side.configured(config_of(places, kept.nodes, timing, kept.naive, devices))
         secrets_of = {one.name: KINDS[one.kind].secrets(password) for one in devices}

@@ -143,15 +143,18 @@ def cautions_of(agent: str) -> list[Caution]:
 def remarks(agent: str, given: Given) -> Iterator[Remark]:
     """What of the table concerns these parameters.  A value is quoted only where the row names it unsafe."""
     for one in cautions_of(agent):
-        value = _given(given, one.key)
+        values = _values(given, one.key)
+        value = values[-1] if values else None
         match one.cure:
             case Cure.SET if value is None:
                 yield Remark(one, f"{one.key}={one.value} is set: {one.why}")
             case Cure.LEFT_OUT if value is not None:
                 yield Remark(one, f"{one.key} is left out: {one.why}")
-            case Cure.REFUSED if value is not None and one.unsafe(value, given):
-                cure = f"give {one.value}" if one.value else f"remove {one.key}"
-                yield Remark(one, f"{one.key}={value} is refused: {one.why}", cure)
+            case Cure.REFUSED:
+                # Of one that stands there under two names: who knows which of them this agent takes?
+                for unsafe in [value for value in values if one.unsafe(value, given)]:
+                    cure = f"give {one.value}" if one.value else f"remove {one.key}"
+                    yield Remark(one, f"{one.key}={unsafe} is refused: {one.why}", cure)
             case Cure.NEEDED if not value:
                 yield Remark(one, f"{one.key} is missing: {one.why}", f'add {one.key} = "{one.value}"')
             case Cure.CHECKED if plug_must_be_listed(agent, given):
@@ -206,10 +209,13 @@ def _names(key: str) -> tuple[str, ...]:
     return (key, OLD_NAMES[key]) if key in OLD_NAMES else (key,)
 
 
+def _values(given: Given, key: str) -> list[str]:
+    """Under all its names and spellings."""
+    names = _names(key)
+    return [value for name, value in given.items() if spelled(name) in names]
+
+
 def _given(given: Given, key: str) -> str | None:
-    """Of a key that stands there under two names or spellings the last, as agents have it."""
-    names, found = _names(key), None
-    for name, value in given.items():
-        if spelled(name) in names:
-            found = value
-    return found
+    """Of several the last, as agents have it."""
+    values = _values(given, key)
+    return values[-1] if values else None

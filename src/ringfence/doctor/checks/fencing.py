@@ -12,6 +12,11 @@ AGENT_MISSING = error(
     "a fence agent is not installed here",
     "this host cannot fence by that device; if it is the one that must, its victim's locks wait",
 )
+TOLD_WRONG = error(
+    "device-told-wrong",
+    "a fence device is configured with what its agent does not take",
+    "agents pass over what they do not know: the device looks configured, and fails when it is needed",
+)
 FAILS = error(
     "device-fails",
     "a fence device does not tell its status",
@@ -44,7 +49,7 @@ ONE_SUPPLY = note(
     "where that PDU loses power, host and device go silent together, and the level cannot pass",
     excused="a lab has one power switch",
 )
-KINDS = (AGENT_MISSING, FAILS, SAYS_OFF, QUARANTINED, DISARMED, BY_HAND, UNUSED, ONE_SUPPLY)
+KINDS = (AGENT_MISSING, TOLD_WRONG, FAILS, SAYS_OFF, QUARANTINED, DISARMED, BY_HAND, UNUSED, ONE_SUPPLY)
 
 
 def check(facts: ClusterFacts) -> Iterator[Finding]:
@@ -53,6 +58,10 @@ def check(facts: ClusterFacts) -> Iterator[Finding]:
         return
     for device in facts.devices:
         yield from _device(facts, cluster, device)
+    for trouble in facts.troubles:
+        if trouble.wrong:
+            mend = trouble.next or f"mend [device.{trouble.device}]"
+            yield TOLD_WRONG.at("", f"device {trouble.label}: {trouble.what}", mend)
     for name in facts.daemon.quarantined if facts.daemon is not None else ():
         what = f"device {name} is in quarantine"
         yield QUARANTINED.at("", what, f"look at its cables and its plug; then ringfence fence trust {name}")

@@ -42,11 +42,7 @@ class Bench:
         self.dir, self.hosts = directory, tuple(hosts)
         for name in kinds:
             KINDS[name].check()
-        self.devices = {
-            one.name: one
-            for name in kinds
-            for one in devices_of(KINDS[name], self.hosts, LOOPBACK, name in together)
-        }
+        self.devices = {one.name: one for one in devices_of(kinds, self.hosts, LOOPBACK, together)}
         self._rack = Rack(list(self.devices.values()), directory, directory / "power", PASSWORD)
         self.power = PowerSwitch(
             self.hosts, _Sleepers(), lies=dict.fromkeys(DEVICES, frozenset(Lie)), shared=PDUS,

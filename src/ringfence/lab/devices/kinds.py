@@ -10,7 +10,7 @@ from ringfence.core.errors import BadInput, Unavailable
 from ringfence.lab.devices.ipmi import Ipmi
 from ringfence.lab.devices.kind import Kind, Launch, Site, at, find_program
 from ringfence.lab.devices.model import BMC, PDUS, USER, Simulated
-from ringfence.lab.devices.ports import free_port
+from ringfence.lab.devices.ports import free_ports
 from ringfence.lab.devices.systems import system_uri
 from ringfence.lab.lies import Lie
 
@@ -149,18 +149,23 @@ def lies_of(names: Collection[str]) -> dict[str, Collection[Lie]]:
     }
 
 
-def devices_of(kind: Kind, hosts: Sequence[str], address: str, together: bool = False) -> list[Simulated]:
-    """A BMC for each host, or a PDU for each supply, at free ports of the address.
+def devices_of(
+    names: Collection[str], hosts: Sequence[str], address: str, together: Collection[str] = ()
+) -> list[Simulated]:
+    """Of each kind of BMC one for each host, of each kind of PDU one for each supply.
 
     Args:
-        together: one BMC for all, an enclosure's manager."""
-    if not kind.bmc:
-        whom = [(pdu, pdu, tuple(hosts)) for pdu in PDUS]
-    elif together:
-        whom = [("manager", BMC, tuple(hosts))]
-    else:
-        whom = [(f"{BMC}-{host}", BMC, (host,)) for host in hosts]
-    return [
-        Simulated(kind.name, name, device, several, address, free_port(address))
-        for name, device, several in whom
-    ]
+        together: kinds of which one BMC serves all hosts: an enclosure's manager.
+
+    Raises Unavailable: no free ports."""
+    found = []
+    for name in names:
+        if not KINDS[name].bmc:
+            whom = [(pdu, pdu, tuple(hosts)) for pdu in PDUS]
+        elif name in together:
+            whom = [("manager", BMC, tuple(hosts))]
+        else:
+            whom = [(f"{BMC}-{host}", BMC, (host,)) for host in hosts]
+        found += [(name, *one) for one in whom]
+    ports = free_ports(len(found))
+    return [Simulated(*one, address, port) for one, port in zip(found, ports, strict=True)]
