@@ -106,7 +106,7 @@ def test_fence_status(daemon: CannedDaemon, run: Run) -> None:
     ran = run("fence", "status")
     assert ran.code == 1
     lines = ran.out.splitlines()
-    assert lines[0].split() == ["NODE", "STATE", "FENCED", "BY", "WOULD", "COUNT"]
+    assert lines[0].split() == ["NODE", "STATE", "FENCED", "BY", "TESTED", "WOULD", "COUNT"]
     assert "bmc3 | pdu[5], pdu[6]" in lines[1]
     assert "virtual (kvm)" in lines[1]
     assert lines[2] == "quarantined: bmc1: it lied (`ringfence fence trust bmc1` ends it)"

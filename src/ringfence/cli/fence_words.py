@@ -155,8 +155,8 @@ def status(node: str, socket: str | None, root: Path | None, as_json: bool) -> i
 
 
 def _status_lines(found: dict[str, Any], now_ms: int) -> list[str]:
-    rows = [["NODE", "STATE", "FENCED BY", "WOULD COUNT", ""]]
-    rows += [_node_row(one) for one in found["nodes"]]
+    rows = [["NODE", "STATE", "FENCED BY", "TESTED", "WOULD COUNT", ""]]
+    rows += [_node_row(one, now_ms) for one in found["nodes"]]
     lines = columns(rows)
     for device, why in found["quarantined"].items():
         lines.append(f"quarantined: {device}: {one_line(why)} (`ringfence fence trust {device}` ends it)")
@@ -172,12 +172,20 @@ def _status_lines(found: dict[str, Any], now_ms: int) -> list[str]:
     return lines
 
 
-def _node_row(node: dict[str, Any]) -> list[str]:
+def _node_row(node: dict[str, Any], now_ms: int) -> list[str]:
     levels = " | ".join(", ".join(level) for level in node["levels"]) or "by hand"
     notes = [f"virtual ({node['hypervisor']})"] if node["hypervisor"] else []
     if not node["fenceable"]:
         notes.append(one_line(node["why_not"]))
-    return [node["name"], node["state"], levels, ", ".join(node["counts"]), "; ".join(notes)]
+    tested = _tested(node.get("tested") or {}, now_ms)
+    return [node["name"], node["state"], levels, tested, ", ".join(node["counts"]), "; ".join(notes)]
+
+
+def _tested(tested: dict[str, Any], now_ms: int) -> str:
+    if tested.get("failed"):
+        return "FAILED"
+    passed_ms = int(tested.get("passed_wall_ms") or 0)
+    return f"{age(passed_ms, now_ms)} ago" if passed_ms else "never"
 
 
 def _said(word: dict[str, Any]) -> str:

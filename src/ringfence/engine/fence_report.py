@@ -3,7 +3,8 @@
 {"node": who answers, "current": it may act, "disarmed": null or {"who", "why", "left_ms"},
  "evidence": [word], "quarantined": {device: why},
  "nodes": [{"name", "state", "levels": [[device]], "fenceable", "why_not", "machine", "board",
-            "hypervisor", "holds": {lockspace: locks}, "counts": [kind of proof]}],
+            "hypervisor", "holds": {lockspace: locks}, "counts": [kind of proof],
+            "tested": {"passed_wall_ms": since when all ways to fence it have passed, "failed"}}],
  "victims": [{"node", "life", "order", "action", "acts", "missing": [what], "next", "words": [what agents
               said in the last attempt], "proven", "lines": [text]}],
  "fenced": [{"node", "life", "evidence": [{"kind", "how"}], "order"}]: the last of each node,
@@ -22,6 +23,7 @@ from ringfence.engine.words import why_no_order
 from ringfence.fencing.domain import FencedRecord, Victim
 from ringfence.fencing.explain import missing_of, next_step, would_count
 from ringfence.fencing.policy import proofs_of
+from ringfence.fencing.proving import Standing, standing
 
 COUNTED_AT_MOST = 2000
 """Resources of a lockspace that are looked through for a node's locks: nothing may hold the loop."""
@@ -61,17 +63,17 @@ def disarmed(context: Context, arming: Arming) -> Json | None:
 def _node(context: Context, state: ClusterState | None, node: NodeConfig) -> Json:
     why, _ = why_no_order(state, node.id) if state is not None else ("the state is not known here", "")
     victims = [one for one in state.victims() if one.life.node == node.id] if state else []
-    standing = "absent"
+    stands = "absent"
     if victims:
-        standing = "to be fenced"
+        stands = "to be fenced"
     elif state is not None and node.id in state.lives:
-        standing = "ready"
+        stands = "ready"
     elif state is not None and node.id in state.out:
-        standing = "left"
+        stands = "left"
     virtual = state.virtual.get(node.id, "") if state else ""
     return {
         "name": node.name,
-        "state": standing,
+        "state": stands,
         "levels": [[use.label for use in level.uses] for level in node.levels],
         "fenceable": not why,
         "why_not": why,
@@ -79,6 +81,9 @@ def _node(context: Context, state: ClusterState | None, node: NodeConfig) -> Jso
         "board": state.boards.get(node.id, "") if state else "",
         "hypervisor": virtual,
         "holds": _holds(state, node.id) if state else {},
+        "tested": msgspec.to_builtins(
+            standing(context.config, state.ready, state.tested, node.id) if state else Standing()
+        ),
         "counts": proofs_of(
             context.config,
             node.id,
