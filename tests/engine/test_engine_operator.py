@@ -83,6 +83,19 @@ def test_it_is_not_let_in_again_before_that(world: World) -> None:
     world.until(lambda: status(one)["victims"] == [])
 
 
+def test_it_goes_on_speaking_so_that_a_liar_is_found_out(world: World) -> None:
+    """Who is kept out asks again and again: its voice contradicts the device that calls it off."""
+    one, three = world.hosts[1], world.hosts[3]
+    world.says["bmc3", "off"] = world.says["bmc3", "status"] = Power.OFF
+    world.slow["bmc3"] = 1000
+    fence(one, "an-a01n03")
+    world.until(lambda: world.power[3] is Power.OFF)
+    (incident,) = one.node.context.state.incidents
+    assert (incident.kind, incident.device) == ("fence-contradicted", "bmc3")
+    assert offs(world) == ["bmc3", "pdu3"]
+    assert three.kinds().count("shut-out") == 1
+
+
 def test_a_node_may_order_its_own_end_by_another(world: World) -> None:
     three = world.hosts[3]
     assert fence(three, "an-a01n03")["node"] == "an-a01n03"

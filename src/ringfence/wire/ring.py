@@ -103,6 +103,8 @@ class Snapshot(msgspec.Struct, frozen=True, tag=True):
     last: bool = False
     why: dict[int, str] = {}
     """Why each target is not admitted."""
+    again: bool = False
+    """That may change within this view: they ask again after a while."""
 
 
 class Submitted(msgspec.Struct, frozen=True, tag=True):
