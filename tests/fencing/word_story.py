@@ -110,7 +110,7 @@ class WordStory(Story):
 
     def _witness(self, evidence: Evidence) -> str:
         about = f"evidence {evidence.kind.value} about {evidence.life}"
-        virtual = bool(self.state.virtual.get(evidence.life.node))
+        virtual = self.state.may_be_virtual(evidence.life.node)
         policy = {"naive": self.config.naive, "words": self.config.evidence, "virtual": virtual}
         if self.domain.witness(evidence, **policy):  # type: ignore[arg-type]
             return f"{about}: counts"
