@@ -58,7 +58,10 @@ def ordered(state: ClusterState, life: Life, entry: entries.FenceOrdered) -> lis
 
 
 def disarmed(state: ClusterState, life: Life, entry: entries.Disarmed) -> list[Fact]:
-    """What runs is stopped: hands may be in the rack from now on."""
+    """What runs is stopped: hands may be in the rack from now on.  Not in the middle of a drill, which would
+    leave an outlet off."""
+    if state.drill is not None:
+        return []
     state.disarmed = Disarm(state.position, entry.for_ms, entry.who, entry.why, state.wall_ms)
     why = f"stopped: {entry.who} disarmed fencing"
     state.domain.stopped(why)
