@@ -10,9 +10,10 @@ from engine_ring import TICK_MS, Host, World
 from ringfence.core.errors import BadInput, NotFound, Refused
 from ringfence.core.evidence import Power
 from ringfence.engine.inputs import Tick, Wall
+from ringfence.fencing.drills import Drill
 from ringfence.wire import FENCING, Speaks
 from ringfence.wire import client as calls
-from ringfence.wire.entries import AttemptBegan
+from ringfence.wire.entries import AttemptBegan, DrillKind
 from ringfence.wire.ring import Hardware
 
 
@@ -247,6 +248,17 @@ def test_one_clock_alone_does_not_end_it(world: World) -> None:
     two.frozen = False
     world.run()
     world.until(lambda: status(one)["disarmed"] is None)
+
+
+def test_no_drill_is_left_in_its_middle(world: World) -> None:
+    """It would leave an outlet off."""
+    one = world.hosts[1]
+    state = one.node.context.state
+    for host in world.hosts.values():
+        host.node.context.state.drill = Drill(DrillKind.CABLING, state.lives[3], state.lives[2], 0, "bob")
+    with pytest.raises(Refused, match="a drill goes on"):
+        one.do(calls.FenceDisarm(60_000, "ann"))
+    assert one.node.context.state.disarmed is None
 
 
 def test_disarming_has_a_limit(world: World) -> None:

@@ -47,6 +47,7 @@ class Enrolled(msgspec.Struct, frozen=True, array_like=True):
     node: int
     machine: str
     board: str = ""
+    hypervisor: str = ""
 
 
 class Ready(msgspec.Struct, frozen=True, tag=True):
