@@ -411,3 +411,20 @@ def test_no_volume_is_written_before_the_way_to_the_storage_is_open(tmp_path: Pa
     world.pass_ms(200)
     three.do(calls.LvChange("vg0", "vm1", "ey", wait_ms=None))
     assert three.paths
+
+
+def test_a_maintenance_keeps_no_member_from_its_storage(tmp_path: Path) -> None:
+    world = World(tmp_path, 3, shape=with_scsi)
+    world.pass_ms(3000)
+    world.hosts[1].ask(calls.FenceDisarm(3_600_000, "ann", "new cables"))
+    world.pass_ms(200)
+    assert world.hosts[2].node.context.state.disarmed is not None
+    three = world.hosts[3]
+    three.kill()
+    world.view(1, 2, how="procdown")
+    world.run()
+    three.runs.clear()
+    three.start()
+    world.view(1, 2, 3)
+    world.run()
+    world.until(lambda: told(world, 3) == ["scsi3 on"])
