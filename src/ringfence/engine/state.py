@@ -153,7 +153,7 @@ class ClusterState(msgspec.Struct, omit_defaults=True):
             if other.id in self.lives:
                 return False
             victims = [victim for victim in self.domain.victims if victim.life.node == other.id]
-            if not all(self.domain.proven(victim) for victim in victims):
+            if not all(self.domain.proven(victim) or is_absent(victim.life) for victim in victims):
                 return False
         return True
 
@@ -212,9 +212,9 @@ class ClusterState(msgspec.Struct, omit_defaults=True):
         return sender is not None and sender.life == life and sender.seq == item.after < item.seq
 
 
-def absent_life(node: int, position: int) -> Life:
+def absent_life(node: int, epoch: Epoch, position: int) -> Life:
     """What an order names that is about a node which is no member: it held nothing, so it freezes nothing."""
-    return Life(node, boot=f"{ABSENT}{position}")
+    return Life(node, boot=f"{ABSENT}{epoch.seq}-{position}")
 
 
 def is_absent(life: Life) -> bool:
