@@ -134,7 +134,12 @@ def _one_outlet(
     off: AgentExited = yield CallAgent(use, "off", node, _limit(config, use))
     after = before
     if off.power is Power.OFF:
-        after = yield from _watch(config, watched, world, lambda seen: anything_lost(before, seen))
+
+        def shown(seen: dict[int, Sequence[Supply]]) -> bool:
+            # A controller that falls silent may have lost its power with the host: no time is to be lost.
+            return anything_lost(before, seen) or node not in seen
+
+        after = yield from _watch(config, watched, world, shown)
         if anything_lost(before, after):
             yield Pause(SETTLE_MS)
             after, _ = yield from _read(config, watched)
