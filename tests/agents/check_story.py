@@ -1,11 +1,11 @@
 """What a device is configured with -> what is said of it, and what its agent is told.
 
 A file holds blocks, with a blank line between them.  A block is a device: `agent NAME`, then `give KEY=VALUE`
-for a parameter, `plug KEY=VALUE` for one of the node's own, `secret KEY=VALUE`, `reboot` for a cluster that
-switches hosts on again.  After a line of four dashes stands what `config check` says of it with the agents
-that are installed here, and what the agent reads on stdin beyond what it was given, or why it is not started.
-Lines with `#` are for people.  REWRITE=1 records the second half anew; read the difference before you commit
-it."""
+for a parameter, `plug KEY=VALUE` for one of the node's own, `secret KEY=VALUE`, `settle MS`, `reboot` for a
+cluster that switches hosts on again.  After a line of four dashes stands what `config check` says of it with
+the agents that are installed here, and what the agent reads on stdin beyond what it was given, or why it is not
+started.  Lines with `#` are for people.  REWRITE=1 records the second half anew; read the difference before you
+commit it."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -35,7 +35,7 @@ def _block(block: str, known: Known) -> str:
 
 
 def _said(commands: list[str], known: Known) -> Iterator[str]:
-    agent, action, given, plug, secrets = "", "off", {}, {}, {}
+    agent, action, given, plug, secrets, settle_ms = "", "off", {}, {}, {}, 0
     for line in commands:
         word, _, rest = line.partition(" ")
         key, _, value = rest.partition("=")
@@ -48,11 +48,13 @@ def _said(commands: list[str], known: Known) -> Iterator[str]:
                 plug[key] = value
             case "secret":
                 secrets[key] = value
+            case "settle":
+                settle_ms = int(rest)
             case "reboot":
                 action = "reboot"
             case _:
                 raise BadCommand(line)
-    device = DeviceConfig("d", agent, Confirms.HOST_OFF, given)
+    device = DeviceConfig("d", agent, Confirms.HOST_OFF, given, settle_ms=settle_ms)
     node = NodeConfig(1, "n1", levels=(Level((Use("d", plug),)),))
     cluster = ClusterConfig("c", fence_action=action, nodes=(node,), devices=(device,))
     for one in check_agents(cluster, known, lambda name: secrets):

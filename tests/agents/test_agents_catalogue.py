@@ -3,10 +3,10 @@
 import asyncio
 import os
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from agent_rig import Write, stock, writer
 
 from ringfence.agents import catalogue as module
 from ringfence.agents.catalogue import Catalogue, Known
@@ -14,10 +14,14 @@ from ringfence.agents.find import NOT_AGENTS, find_agent, installed_agents
 from ringfence.config.agents.stock import NO_PROOF, STOCK
 from ringfence.core.errors import Unavailable
 
-Write = Callable[[str], Path]
 GOOD = """cat <<'E'
 <resource-agent name="x" shortdesc="For x"><actions><action name="off"/></actions></resource-agent>
 E"""
+
+
+@pytest.fixture
+def agent(tmp_path: Path) -> Write:
+    return writer(tmp_path)
 
 
 def look(*agents: Path, file: Path = Path("/nowhere/agents.json")) -> list[Known]:
@@ -27,11 +31,11 @@ def look(*agents: Path, file: Path = Path("/nowhere/agents.json")) -> list[Known
 # -- stock agents ---------------------------------------------------------------
 
 
-def test_every_stock_agent_is_understood(stock: dict[str, Known]) -> None:
-    assert len(stock) >= 80, "install packages.txt"
-    broken = {name: one.trouble for name, one in stock.items() if one.metadata is None}
+def test_every_stock_agent_is_understood() -> None:
+    assert len(stock()) >= 80, "install packages.txt"
+    broken = {name: one.trouble for name, one in stock().items() if one.metadata is None}
     assert set(broken) <= {"fence_ack_manual"}, "a person's word: a script without metadata"
-    for name, one in stock.items():
+    for name, one in stock().items():
         if one.metadata is None:
             continue
         # fence_legacy of Pacemaker says that it is fence_pcmk.
@@ -43,9 +47,9 @@ def test_every_stock_agent_is_understood(stock: dict[str, Known]) -> None:
         assert not set(old) & set(names), "an old name stands beside its new one"
 
 
-def test_old_names_are_known_to_those_that_have_them(stock: dict[str, Known]) -> None:
+def test_old_names_are_known_to_those_that_have_them() -> None:
     olds = {"ip": "ipaddr", "username": "login", "password": "passwd", "plug": "port"}
-    for one in stock.values():
+    for one in stock().values():
         if one.metadata is None or one.path.endswith(("fence_legacy", "fence_kdump", "fence_watchdog")):
             continue
         for parameter in one.metadata.parameters:
@@ -53,10 +57,10 @@ def test_old_names_are_known_to_those_that_have_them(stock: dict[str, Known]) ->
                 assert olds[parameter.name] in parameter.old_names, one.path
 
 
-def test_the_table_of_stock_agents_is_true_of_them(stock: dict[str, Known]) -> None:
+def test_the_table_of_stock_agents_is_true_of_them() -> None:
     """What it says an agent needs, and where its secret is, the agent has a parameter for."""
     for name, row in STOCK.items():
-        metadata = stock[name].metadata if name in stock else None
+        metadata = stock()[name].metadata if name in stock() else None
         if metadata is None:
             continue
         missing = [key for key in (*row.needs, *row.secrets) if metadata.parameter(key) is None]
@@ -66,8 +70,8 @@ def test_the_table_of_stock_agents_is_true_of_them(stock: dict[str, Known]) -> N
     assert not STOCK.keys() & NO_PROOF.keys()
 
 
-def test_what_joins_for_itself(stock: dict[str, Known]) -> None:
-    own = [name for name, one in stock.items() if one.metadata is not None and one.metadata.unfences_itself]
+def test_what_joins_for_itself() -> None:
+    own = [name for name, one in stock().items() if one.metadata is not None and one.metadata.unfences_itself]
     assert own == ["fence_mpath", "fence_scsi"]
 
 

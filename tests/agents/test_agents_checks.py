@@ -4,9 +4,8 @@ import os
 from pathlib import Path
 
 import pytest
+from agent_rig import stock
 from check_story import BadCommand, replay
-
-from ringfence.agents.catalogue import Known
 
 CHECKS = sorted((Path(__file__).parent / "checks").glob("*.txt"))
 
@@ -16,8 +15,8 @@ def test_there_are_checks() -> None:
 
 
 @pytest.mark.parametrize("path", CHECKS, ids=lambda path: path.stem)
-def test_check(path: Path, stock: dict[str, Known]) -> None:
-    text, now = replay(path, lambda agent: stock[agent].metadata if agent in stock else None)
+def test_check(path: Path) -> None:
+    text, now = replay(path, lambda agent: stock()[agent].metadata if agent in stock() else None)
     assert "geheim" not in "".join(line for line in now.splitlines() if not line.startswith("secret "))
     if os.environ.get("REWRITE"):
         path.write_text(now)

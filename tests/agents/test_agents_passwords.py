@@ -4,10 +4,10 @@ import asyncio
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from agent_rig import Write, writer
 
 from ringfence.agents.process import NO_CORE
 from ringfence.agents.runner import AgentRunner
@@ -16,8 +16,12 @@ from ringfence.core.evidence import Power
 from ringfence.engine.effects import RunAgent
 from ringfence.engine.inputs import AgentExited
 
-Write = Callable[[str], Path]
 PASSWORD = "geheim-4711"
+
+
+@pytest.fixture
+def agent(tmp_path: Path) -> Write:
+    return writer(tmp_path)
 
 
 def ask(
@@ -135,6 +139,19 @@ def test_snmp_s_tools_read_their_secrets_from_memory(tmp_path: Path) -> None:
     assert PASSWORD not in (tmp_path / "log.env").read_text()
     read = set((tmp_path / "log.read").read_text().splitlines())
     assert read == {'defCommunity "c c"', f'defAuthPassphrase "{PASSWORD}"', 'defPrivPassphrase "p#p"'}
+
+
+def test_what_is_no_secret_the_snmp_tools_are_still_told(tmp_path: Path) -> None:
+    """A community among the parameters, beside a password that version 1 has no use for."""
+    log = tmp_path / "log"
+    answer = 'case $* in *.2.1.1.2.0*) echo ".1 .1.3.6.1.4.1.318.1.3.4.5";; *) echo ".1 1";; esac'
+    tools = {f"snmp{one}_path": str(tool(tmp_path / one, log, answer)) for one in ("get", "set", "walk")}
+    given = {"ip": "127.0.0.1", "plug": "1", "snmp_version": "1", "community": "public", **tools}
+    exited = ask("fence_apc_snmp", given, {"password": PASSWORD}, 30_000)
+    assert exited.power is Power.ON, exited.words
+    told = (tmp_path / "log.argv").read_text().splitlines()
+    assert told[told.index("-c") + 1] == "public"
+    assert PASSWORD not in told
 
 
 LOOK = """

@@ -13,6 +13,7 @@ NODE: dict[str, Any] = {
     "name": "n3", "state": "ready", "levels": [["bmc3"], ["pdu[5]", "pdu[6]"]], "fenceable": True,
     "why_not": "", "machine": "abc", "board": "", "hypervisor": "kvm", "holds": {"lvm_vg0": 2},
     "counts": ["host-off (level 1)", "operator"],
+    "tested_wall_ms": 0, "test_failed": ["n1, bmc3: no answer"],
 }  # fmt: skip
 WORD = {"device": "bmc3", "action": "off", "power": "unknown", "words": "Connection timed out", "took_ms": 9}
 VICTIM: dict[str, Any] = {
@@ -106,9 +107,9 @@ def test_fence_status(daemon: CannedDaemon, run: Run) -> None:
     ran = run("fence", "status")
     assert ran.code == 1
     lines = ran.out.splitlines()
-    assert lines[0].split() == ["NODE", "STATE", "FENCED", "BY", "TESTED", "WOULD", "COUNT"]
+    assert lines[0].split() == ["NODE", "STATE", "LAST", "TEST", "FENCED", "BY", "WOULD", "COUNT"]
     assert "bmc3 | pdu[5], pdu[6]" in lines[1]
-    assert "virtual (kvm)" in lines[1]
+    assert "virtual (kvm); test failed: n1, bmc3: no answer" in lines[1]
     assert lines[2] == "quarantined: bmc1: it lied (`ringfence fence trust bmc1` ends it)"
     assert "    bmc3 off: Connection timed out" in lines
     answers(daemon)

@@ -12,8 +12,10 @@ from ringfence.config.agents.cautions import (
     plug_must_be_listed,
     prepared,
 )
+from ringfence.config.agents.check import check_agents
 from ringfence.config.agents.metadata import MOST_BYTES, Action, Kind, Parameter, parse_metadata
 from ringfence.config.agents.stock import NO_PROOF, STOCK
+from ringfence.core.cluster import ClusterConfig, Confirms, DeviceConfig, Level, NodeConfig, Use
 from ringfence.core.errors import BadInput, RingfenceError
 
 SMALL = b"""Complaint: some module is missing
@@ -113,7 +115,7 @@ def test_every_row_has_a_reason_and_agents_that_there_are() -> None:
         assert not one.why.endswith(".")
         unknown = [name for name in one.agents if name not in STOCK and name not in NO_PROOF]
         assert set(unknown) <= {"fence_docker", "fence_gce", "fence_ifmib"}
-        assert one.value or one.cure in (Cure.LEFT_OUT, Cure.REFUSED)
+        assert one.value or one.cure in (Cure.LEFT_OUT, Cure.REFUSED, Cure.CHECKED)
 
 
 @given(
@@ -179,3 +181,35 @@ def test_what_stands_in_a_list(parameters: dict[str, str], listed: bool) -> None
 def test_describe_shows_only_what_is_about_the_agent() -> None:
     assert "lanplus" in [one.key for one in cautions_of("fence_idrac")]
     assert "lanplus" not in [one.key for one in cautions_of("fence_ilo5")]
+
+
+# -- what is said of devices ------------------------------------------------------
+
+SMALL_AGENT = parse_metadata(SMALL)
+WORDS = st.dictionaries(
+    st.sampled_from(["plug", "port", "auth", "delay", "lone", "redfish-uri", "password", "odd", "method"]),
+    st.text(st.characters(exclude_categories=("Cs",)), max_size=5),
+)
+
+
+@given(WORDS, WORDS, st.one_of(st.none(), WORDS), st.sampled_from(["fence_small", "fence_apc_snmp"]))
+def test_whatever_is_configured_is_told_in_lines(
+    device: dict[str, str], plug: dict[str, str], secrets: dict[str, str] | None, agent: str
+) -> None:
+    cluster = ClusterConfig(
+        "c",
+        nodes=(NodeConfig(1, "n1", levels=(Level((Use("d", plug),)),)),),
+        devices=(DeviceConfig("d", agent, Confirms.OUTLET_OFF, device),),
+    )
+    for one in check_agents(cluster, lambda agent: SMALL_AGENT, lambda name: secrets):
+        assert one.device == "d"
+        assert one.what
+        assert not one.wrong or one.next, one
+
+
+def test_a_secret_is_named_and_not_quoted() -> None:
+    cluster = ClusterConfig("c", devices=(DeviceConfig("d", "fence_small", Confirms.HOST_OFF),))
+    secrets = {"auth": "geheim", "delay": "geheim", "pasword": "geheim"}
+    said = [one.line for one in check_agents(cluster, lambda agent: SMALL_AGENT, lambda name: secrets)]
+    assert len(said) >= 3
+    assert not [line for line in said if "geheim" in line]

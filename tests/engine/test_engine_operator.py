@@ -1,16 +1,18 @@
 """Operators' words on whole engines: fence a node, no fencing for a while, another machine."""
 
+from collections import deque
 from pathlib import Path
 from typing import Any
 
 import pytest
-from engine_ring import Host, World
+from engine_ring import TICK_MS, Host, World
 
 from ringfence.core.errors import BadInput, NotFound, Refused
 from ringfence.core.evidence import Power
-from ringfence.engine.inputs import Wall
+from ringfence.engine.inputs import Tick, Wall
 from ringfence.wire import FENCING, Speaks
 from ringfence.wire import client as calls
+from ringfence.wire.entries import AttemptBegan
 from ringfence.wire.ring import Hardware
 
 
@@ -237,6 +239,41 @@ def test_one_clock_alone_does_not_end_it(world: World) -> None:
 def test_disarming_has_a_limit(world: World) -> None:
     with pytest.raises(BadInput, match="between 1 s and 7 days"):
         world.hosts[1].do(calls.FenceDisarm(0, "ann"))
+
+
+def test_an_attempt_that_was_asked_for_before_is_not_granted(world: World) -> None:
+    """Both words are under way at once, and the maintenance comes first in the order."""
+    one = world.hosts[1]
+    world.freeze(3)
+    world.view(1, 2)
+    world.run()
+    world.stopped = True
+    while not one.node.context.outbox.unapplied(AttemptBegan):
+        world.pass_ms(TICK_MS)
+    mine, world.queue = world.queue, deque()
+    world.hosts[2].ask(calls.FenceDisarm(60_000, "ann"))
+    world.queue.extend(mine)
+    world.stopped = False
+    world.run()
+    assert status(one)["disarmed"]
+    assert one.node.context.state.victims()[0].number == 0
+    one.do(calls.FenceArm("ann"))
+    world.until(lambda: world.power[3] is Power.OFF)
+
+
+def test_a_victim_that_speaks_contradicts_what_is_claimed_of_it(world: World) -> None:
+    """Its daemon stood still, was called silent, and goes on while a device claims that it is off."""
+    one, three = world.hosts[1], world.hosts[3]
+    world.says["bmc3", "off"] = world.says["bmc3", "status"] = Power.OFF
+    world.slow["bmc3"] = 1000
+    world.freeze(3)
+    world.until(lambda: any(run.action == "status" for run in one.runs))
+    three.frozen = False
+    three.feed(Tick())
+    world.run()
+    (incident,) = one.node.context.state.incidents
+    assert (incident.kind, incident.device) == ("fence-contradicted", "bmc3")
+    assert "still speaks: claim refused" in incident.what
 
 
 # -- machines ---------------------------------------------------------------------------------

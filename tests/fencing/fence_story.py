@@ -55,7 +55,8 @@ def life_named(text: str) -> Life:
     if rest == "unknown":
         return Life(int(node))
     boot, _, incarnation = rest.partition(".")
-    return Life(int(node), f"m{node}", boot, int(incarnation))
+    machine = "" if boot.startswith("absent") else f"m{node}"  # an order about a node that is no member
+    return Life(int(node), machine, boot, int(incarnation))
 
 
 class Story:
@@ -335,6 +336,7 @@ class Story:
         lines = explain_victim(
             self.config, self.domain, victim, self.ready, self.wall_ms,
             favoured=self.state.favoured, doing=run[1].waits(self.wall_ms) if run is not None else (),
+            disarmed=self.state.disarmed is not None, virtual=bool(self.state.virtual.get(victim.life.node)),
         )  # fmt: skip
         return lines + self._power()
 
@@ -453,10 +455,9 @@ def _level(level: Level) -> str:
     return ", ".join(use.label for use in level.uses) + (" side by side" if level.parallel else "")
 
 
-def replay(path: Path) -> tuple[str, str]:
+def replay(path: Path, story: Story) -> tuple[str, str]:
     """Run a scenario file.  Returns (its text, its text with what happened now)."""
     text = path.read_text()
-    story = Story()
     out: list[str] = []
     for block in text.strip("\n").split("\n\n"):
         lines = block.split("\n")

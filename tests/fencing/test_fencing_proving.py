@@ -121,17 +121,6 @@ def test_memory_can_be_told_again() -> None:
     assert merged(config(), (), proving.remembered(kept)) == kept
 
 
-def test_a_node_stands_as_its_worst_way_to_be_fenced() -> None:
-    def stands(*kept: Kept) -> tuple[int, bool]:
-        found = proving.standing(config(), (1, 2), {2: kept, 1: (Kept(1, "apc-a[1]", 0, "its own"),)}, 1)
-        return found.passed_wall_ms, found.failed
-
-    assert stands() == (0, False)
-    assert stands(Kept(1, "ipmi-n1", 300)) == (0, False), "the PDU was never tried"
-    assert stands(Kept(1, "ipmi-n1", 300), Kept(1, "apc-a[1]", 200)) == (200, False)
-    assert stands(Kept(1, "ipmi-n1", 300), Kept(1, "apc-a[1]", 200, "refused")) == (200, True)
-
-
 def test_an_alarm_names_who_could_not_fence_whom() -> None:
     tested = {
         2: (Kept(1, "ipmi-n1", 5 * HOUR_MS, "", 5 * HOUR_MS), Kept(1, "apc-a[1]", 0, "refused", 7 * HOUR_MS))

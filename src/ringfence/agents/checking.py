@@ -4,9 +4,11 @@ import contextlib
 from collections.abc import Callable, Mapping
 
 from ringfence.agents.catalogue import Catalogue, Known
+from ringfence.agents.commands import OWN
 from ringfence.agents.find import find_agent
 from ringfence.config import Paths, read_secrets
 from ringfence.config.agents.check import Trouble, check_agents
+from ringfence.config.agents.stock import base_name
 from ringfence.core.cluster import ClusterConfig
 from ringfence.core.errors import RingfenceError, Unavailable
 
@@ -20,6 +22,8 @@ async def check_devices(
     lacking: list[Trouble] = []
     places: dict[str, str] = {}
     for device in cluster.devices:
+        if base_name(device.agent) in OWN:
+            continue
         try:
             places[device.agent] = find_agent(device.agent)
         except Unavailable as error:

@@ -41,6 +41,7 @@ _SNMP_WORDS = {
     "snmp-priv-passwd": "defPrivPassphrase",
 }
 """How snmp.conf calls what the agent would hand over as an argument."""
+_SNMP_OPTIONS = {"defCommunity": "-c", "defAuthPassphrase": "-A", "defPrivPassphrase": "-X"}
 _PLAIN_PATH = re.compile(r"/[A-Za-z0-9._/+-]+")
 _SCRIPT = """#!/bin/sh
 left=$#
@@ -62,7 +63,8 @@ class _Way(msgspec.Struct, frozen=True):
     """The parameters that name them, and what each is if nobody says."""
     words: dict[str, str]
     """The secrets that are hidden."""
-    options: str
+    options: dict[str, str]
+    """What hands each of them over, by what `words` calls it."""
     instead: str
     environment: str
 
@@ -73,8 +75,8 @@ class _Way(msgspec.Struct, frozen=True):
         return "".join(f"{value}\n" for value in hidden.values())
 
 
-_IPMI = _Way(_IPMI_TOOLS, _IPMI_WORDS, "-P", '; set -- "$@" -f {file}', "")
-_SNMP = _Way(_SNMP_TOOLS, _SNMP_WORDS, "-c | -A | -X", "", "env SNMPCONFPATH={directory} ")
+_IPMI = _Way(_IPMI_TOOLS, _IPMI_WORDS, {"": "-P"}, '; set -- "$@" -f {file}', "")
+_SNMP = _Way(_SNMP_TOOLS, _SNMP_WORDS, _SNMP_OPTIONS, "", "env SNMPCONFPATH={directory} ")
 
 
 _Told = tuple[DeviceConfig, dict[str, str]]
@@ -106,17 +108,19 @@ def _screen(
     directory = stack.enter_context(temporary)
     file = stack.enter_context(_memory(way.file(hidden)))
     os.symlink(file, f"{directory}/snmp.conf")
-    told = {key: _stand_in(way, directory, file, key, tool) for key, tool in tools.items()}
+    # Only of what is hidden: a community that stands among the parameters is for the tool to be told.
+    options = " | ".join(dict.fromkeys(way.options[way.words[key]] for key in hidden))
+    told = {key: _stand_in(way, directory, file, key, tool, options) for key, tool in tools.items()}
     if not all(os.access(path, os.X_OK) for path in told.values()):  # mounted noexec
         return None
     other = msgspec.structs.replace(device, parameters={**device.parameters, **told})
     return other, secrets | dict.fromkeys(hidden, PLACEHOLDER)
 
 
-def _stand_in(way: _Way, directory: str, file: str, key: str, tool: str) -> str:
+def _stand_in(way: _Way, directory: str, file: str, key: str, tool: str, options: str) -> str:
     path = f"{directory}/{key.removesuffix('_path')}"
     script = _SCRIPT.format(
-        options=way.options,
+        options=options,
         instead=way.instead.format(file=file),
         environment=way.environment.format(directory=directory),
         tool=tool,

@@ -14,6 +14,7 @@ from ringfence.cli.options import daemon_options, json_option, open_daemon, root
 from ringfence.client import Connection
 from ringfence.client.messages import SOCKET_VARIABLE
 from ringfence.config import Loaded, Paths, digest, load, render
+from ringfence.config.agents.check import Trouble
 from ringfence.core.cluster import ClusterConfig
 from ringfence.core.errors import EXIT_FAILED, EXIT_OK, Refused
 from ringfence.wire import client as calls
@@ -37,7 +38,7 @@ def check(file: Path | None, ring: str | None, root: Path | None, as_json: bool)
     cluster = loaded.cluster
     if ring is not None and ring != cluster.ring:
         raise Refused(f"{where}: cluster {cluster.name} is on the ring {cluster.ring}, not on {ring}")
-    devices = asyncio.run(check_devices(Paths.meant(root, os.environ.get(SOCKET_VARIABLE, "")), cluster))
+    devices = _devices(cluster, root)
     wrong = [one for one in devices if one.wrong]
     notes = [*_advice(cluster), *(f"device {one.line}" for one in devices if not one.wrong)]
     if as_json:
@@ -60,6 +61,11 @@ def check(file: Path | None, ring: str | None, root: Path | None, as_json: bool)
     for line in notes:
         click.echo(f"  note: {line}")
     return EXIT_FAILED if wrong else EXIT_OK
+
+
+def _devices(cluster: ClusterConfig, root: Path | None) -> list[Trouble]:
+    paths = Paths.meant(root, os.environ.get(SOCKET_VARIABLE, ""))
+    return asyncio.run(check_devices(paths, cluster))
 
 
 def _advice(cluster: ClusterConfig) -> list[str]:
@@ -107,8 +113,12 @@ def show(from_file: bool, socket: str | None, root: Path | None, as_json: bool) 
 def apply_file(file: Path | None, socket: str | None, root: Path | None, as_json: bool) -> None:
     """Make FILE (default: this host's ringfence.toml) the configuration of all nodes, or of none.
 
-    The version is counted up by itself.  [devices], [socket] and [hub] are each host's own and stay."""
+    The version is counted up by itself.  [devices], [socket] and [hub] are each host's own and stay.
+    What an installed fence agent would not take is said, and applied all the same."""
     loaded, where = _load(file, root)
+    for one in _devices(loaded.cluster, root):
+        if one.wrong:
+            click.echo(f"  wrong: device {one.line}", err=True)
     with open_daemon(socket, root) as daemon:
         now = _running(daemon)
         new = _next(loaded.cluster, now, where)

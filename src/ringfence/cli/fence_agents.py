@@ -134,7 +134,7 @@ def _caution(cure: Cure, key: str, value: str) -> str:
         case Cure.NEEDED:
             return f"{key} is needed"
         case Cure.CHECKED:
-            return f"{key} other than {value}"
+            return f"{key} other than {value}" if value else key
         case Cure.REFUSED:
             return f"{key}: an unsafe value is refused{f' (give {value})' if value else ''}"
 

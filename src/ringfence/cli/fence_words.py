@@ -155,7 +155,7 @@ def status(node: str, socket: str | None, root: Path | None, as_json: bool) -> i
 
 
 def _status_lines(found: dict[str, Any], now_ms: int) -> list[str]:
-    rows = [["NODE", "STATE", "FENCED BY", "TESTED", "WOULD COUNT", ""]]
+    rows = [["NODE", "STATE", "LAST TEST", "FENCED BY", "WOULD COUNT", ""]]
     rows += [_node_row(one, now_ms) for one in found["nodes"]]
     lines = columns(rows)
     for device, why in found["quarantined"].items():
@@ -177,15 +177,10 @@ def _node_row(node: dict[str, Any], now_ms: int) -> list[str]:
     notes = [f"virtual ({node['hypervisor']})"] if node["hypervisor"] else []
     if not node["fenceable"]:
         notes.append(one_line(node["why_not"]))
-    tested = _tested(node.get("tested") or {}, now_ms)
-    return [node["name"], node["state"], levels, tested, ", ".join(node["counts"]), "; ".join(notes)]
-
-
-def _tested(tested: dict[str, Any], now_ms: int) -> str:
-    if tested.get("failed"):
-        return "FAILED"
-    passed_ms = int(tested.get("passed_wall_ms") or 0)
-    return f"{age(passed_ms, now_ms)} ago" if passed_ms else "never"
+    notes += [f"test failed: {one_line(line)}" for line in node["test_failed"]]
+    passed_ms = int(node["tested_wall_ms"])
+    tested = "failed" if node["test_failed"] else f"{age(passed_ms, now_ms)} ago" if passed_ms else "never"
+    return [node["name"], node["state"], tested, levels, ", ".join(node["counts"]), "; ".join(notes)]
 
 
 def _said(word: dict[str, Any]) -> str:

@@ -7,6 +7,7 @@
 
 The order stands whether or not anybody follows it, and whatever becomes of this connection."""
 
+import math
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -45,8 +46,11 @@ def order_fence(connection: Connection, node: str, *, who: str, why: str, action
     return Order(node, answer["order"], tuple(answer["lives"]))
 
 
-def follow(connection: Connection, order: Order) -> Iterator[Progress]:
-    """What happens, as it happens; ends when there is proof.  Raises RingfenceError if the daemon ends."""
+def follow(connection: Connection, order: Order, limit_s: float = math.inf) -> Iterator[Progress]:
+    """What happens, as it happens; ends when there is proof, or after `limit_s` without it.
+
+    Raises RingfenceError if the daemon ends."""
+    give_up = time.monotonic() + limit_s
     said: list[str] = []
     while True:
         found = connection.call(calls.FenceStatus(order.node))
@@ -56,7 +60,7 @@ def follow(connection: Connection, order: Order) -> Iterator[Progress]:
         lines = [line for one in mine for line in _told(one) if line not in said]
         if lines or fenced:
             yield Progress(tuple(lines), fenced, evidence if fenced else ())
-        if fenced:
+        if fenced or time.monotonic() >= give_up:
             return
         said += lines
         time.sleep(LOOK_EVERY_S)

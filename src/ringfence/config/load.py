@@ -29,6 +29,7 @@ import msgspec
 
 from ringfence.config.agents.stock import NO_PROOF, base_name, stock_agent
 from ringfence.config.checks import check_cluster
+from ringfence.config.pacemaker import with_pacemaker
 from ringfence.config.paths import Paths
 from ringfence.config.secrets import check_secret_file, secret_file
 from ringfence.core.cluster import ClusterConfig, Confirms, DeviceConfig, Level, NodeConfig, Timing, Use
@@ -172,7 +173,7 @@ def _cluster(tree: Table) -> ClusterConfig:
     _known("[cluster]", table, _CLUSTER)
     nodes = [_node(name, body) for name, body in _table(tree, "node").items()]
     devices = [_device(name, body) for name, body in _table(tree, "device").items()]
-    return ClusterConfig(
+    said = ClusterConfig(
         name=_need("[cluster]", table, "name", str, 'name = "..."'),
         version=_get("[cluster]", table, "version", int, 1),
         ring=_get("[cluster]", table, "ring", str, "hub"),
@@ -185,6 +186,7 @@ def _cluster(tree: Table) -> ClusterConfig:
         nodes=tuple(sorted(nodes, key=lambda node: (node.id, node.name))),
         devices=tuple(sorted(devices, key=lambda device: device.name)),
     )
+    return with_pacemaker(said)
 
 
 def _timing(table: Table) -> Timing:

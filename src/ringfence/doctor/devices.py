@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable
 
 from ringfence.agents.checking import check_devices
-from ringfence.agents.find import find_agent
+from ringfence.agents.commands import command_of
 from ringfence.agents.runner import AgentRunner
 from ringfence.config import Paths, read_secrets
 from ringfence.config.agents.check import Trouble
@@ -51,7 +51,7 @@ async def _ask_all(paths: Paths, cluster: ClusterConfig, wanted: dict[str, str])
     async def ask(number: int, name: str, node: str) -> DeviceFacts:
         device = cluster.device(name)
         try:
-            find_agent(device.agent)
+            command_of(device.agent)
         except RingfenceError as error:
             return DeviceFacts(name, node, agent_missing=error.message)
         limit_ms = min(device.timeout_ms or cluster.timing.agent_timeout_ms, LIMIT_MS)

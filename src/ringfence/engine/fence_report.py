@@ -4,10 +4,11 @@
  "evidence": [word], "quarantined": {device: why},
  "nodes": [{"name", "state", "levels": [[device]], "fenceable", "why_not", "machine", "board",
             "hypervisor", "holds": {lockspace: locks}, "counts": [kind of proof],
-            "tested": {"passed_wall_ms": since when all ways to fence it have passed, "failed"}}],
+            "tested_wall_ms": when the last test of all its devices, by each member, had passed (0: never),
+            "test_failed": [what did not]}],
  "victims": [{"node", "life", "order", "action", "acts", "missing": [what], "next", "words": [what agents
               said in the last attempt], "proven", "lines": [text]}],
- "fenced": [{"node", "life", "evidence": [{"kind", "how"}], "order"}]: the last of each node,
+ "fenced": [{"node", "life", "evidence": [{"kind", "how"}], "order", "action"}]: the last of each node,
  "power": [what is to be switched on, a line each]}."""
 
 from typing import Any
@@ -23,7 +24,6 @@ from ringfence.engine.words import why_no_order
 from ringfence.fencing.domain import FencedRecord, Victim
 from ringfence.fencing.explain import missing_of, next_step, would_count
 from ringfence.fencing.policy import proofs_of
-from ringfence.fencing.proving import Standing, standing
 
 COUNTED_AT_MOST = 2000
 """Resources of a lockspace that are looked through for a node's locks: nothing may hold the loop."""
@@ -63,27 +63,25 @@ def disarmed(context: Context, arming: Arming) -> Json | None:
 def _node(context: Context, state: ClusterState | None, node: NodeConfig) -> Json:
     why, _ = why_no_order(state, node.id) if state is not None else ("the state is not known here", "")
     victims = [one for one in state.victims() if one.life.node == node.id] if state else []
-    stands = "absent"
+    standing = "absent"
     if victims:
-        stands = "to be fenced"
+        standing = "to be fenced"
     elif state is not None and node.id in state.lives:
-        stands = "ready"
+        standing = "ready"
     elif state is not None and node.id in state.out:
-        stands = "left"
+        standing = "left"
     virtual = state.virtual.get(node.id, "") if state else ""
     return {
         "name": node.name,
-        "state": stands,
+        "state": standing,
         "levels": [[use.label for use in level.uses] for level in node.levels],
         "fenceable": not why,
         "why_not": why,
         "machine": state.enrolled.get(node.id, "") if state else "",
         "board": state.boards.get(node.id, "") if state else "",
         "hypervisor": virtual,
+        **_tests(context, state, node.id),
         "holds": _holds(state, node.id) if state else {},
-        "tested": msgspec.to_builtins(
-            standing(context.config, state.ready, state.tested, node.id) if state else Standing()
-        ),
         "counts": proofs_of(
             context.config,
             node.id,
@@ -92,6 +90,17 @@ def _node(context: Context, state: ClusterState | None, node: NodeConfig) -> Jso
             untrusted=list(state.domain.quarantined) if state else (),
         ),
     }
+
+
+def _tests(context: Context, state: ClusterState | None, node: int) -> Json:
+    """Of what each member's last test of each of the node's devices came to, the oldest and the failed."""
+    if state is None:
+        return {"tested_wall_ms": 0, "test_failed": []}
+    every = [(tester, one) for tester in state.ready for one in state.tested.get(tester, ())]
+    kept = [(tester, one) for tester, one in every if one.node == node]
+    failed = [f"{context.name(tester)}, {one.use}: {one.failed}" for tester, one in kept if one.failed]
+    passed_ms = min((one.passed_wall_ms for _, one in kept), default=0)
+    return {"tested_wall_ms": passed_ms, "test_failed": failed}
 
 
 def _holds(state: ClusterState, node: int) -> dict[str, int]:
@@ -148,6 +157,7 @@ def _fenced(context: Context, state: ClusterState, node: int | None) -> list[Jso
                 "life": str(record.life),
                 "evidence": proofs,
                 "order": order.id if order else "",
+                "action": state.action_for(record.life),
             }
         )
     return found

@@ -77,9 +77,12 @@ def settle(state: ClusterState) -> list[Fact]:
 
 
 def may_begin(state: ClusterState, what: PowerOn) -> bool:
-    victims = state.domain.of_node(what.life.node)
-    free = state.disarmed is None and not what.actor
-    return free and all(state.domain.proven(victim) for victim in victims)
+    return state.disarmed is None and not what.actor and all_proven(state, what.life.node)
+
+
+def all_proven(state: ClusterState, node: int) -> bool:
+    """No life of this node is left that may still write."""
+    return all(state.domain.proven(victim) for victim in state.domain.of_node(node))
 
 
 def began(state: ClusterState, life: Life, entry: PowerOnBegan) -> list[Fact]:

@@ -61,9 +61,7 @@ class Switcher:
 
     def _compare(self, what: PowerOn) -> None:
         """What stands open in the ordered state runs here, and may."""
-        state = self._context.running
-        assert state is not None
-        if not all(state.domain.proven(one) for one in state.domain.of_node(what.life.node)):
+        if not self._all_proven(what.life.node):
             self._cancel(what.life)
         ending = [
             one.life
@@ -73,6 +71,10 @@ class Switcher:
         if what.life not in self._running and what.life not in ending:
             verdict = f"{self._context.name(self._context.me)} could not go on"
             self._context.submit(self._end(what.life, what.number, verdict))
+
+    def _all_proven(self, node: int) -> bool:
+        state = self._context.state
+        return state is not None and powering.all_proven(state, node)
 
     def _ask(self, what: PowerOn, heartbeat_back: bool) -> None:
         context, state = self._context, self._context.running
@@ -107,6 +109,9 @@ class Switcher:
         self._next(running)
 
     def _next(self, running: _Running) -> None:
+        if not self._all_proven(running.life.node):
+            del self._running[running.life]
+            return  # the next look gives it up
         if running.uses:
             use = running.uses.pop(0)
             device = self._context.config.device(use.device)

@@ -67,7 +67,7 @@ class Parts(Protocol):
         """This node runs in a new epoch.  `before`: its own state, if it had to take another's."""
 
     def victim_heard(self, life: Life) -> None:
-        """A frame of a life that must be fenced was delivered."""
+        """A frame of a life that must be fenced, or of a later one of its boot, was delivered."""
 
     def interrupted(self) -> None:
         """This node is ready no more; it may be again after the next barrier."""
@@ -589,8 +589,10 @@ class Views:
                 facts = heard_fenced(state, life)
                 self._work = settle(state)
                 self._parts.facts(facts)
-            elif state.domain.victim(life) is not None:
-                self._parts.victim_heard(life)
+                return
+            for victim in state.domain.victims:
+                if victim.life == life or victim.life.same_boot(life):
+                    self._parts.victim_heard(victim.life)
             return
         if isinstance(item, Submitted):
             if state.fits(life, item):

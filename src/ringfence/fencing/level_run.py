@@ -189,7 +189,7 @@ class LevelRun:
         """A frame of the victim was delivered.  After a claim of "off" it refutes the claim.
 
         (A storage cut leaves the host alive; a naive lab does not listen.)"""
-        silent_kinds = (EvidenceKind.HOST_OFF, EvidenceKind.OUTLETS_OFF)
+        silent_kinds = (EvidenceKind.HOST_OFF, EvidenceKind.OUTLETS_OFF, EvidenceKind.SELF_FENCED)
         if self._claims and self._kind in silent_kinds and self.finished is None:
             said = self._said_off()
             self._fail(f'{said} said "off", but {self._name} still speaks: claim refused', self._claims)
@@ -343,6 +343,8 @@ class LevelRun:
             how += f'; {", ".join(self._agree)} says "off", too'
         if self._silent and self._kind is EvidenceKind.OUTLETS_OFF:
             how += f"; {', '.join(self._silent)} does not answer"
+        if self._kind is EvidenceKind.SELF_FENCED:
+            how += f"; it rests on the watchdog of {self._name}"
         devices = tuple(_names(self._uses))
         evidence = Evidence(self._life, self._kind, self._seen_by, how, devices, self._wall_ms)
         self.finished = Outcome(True, how, self.words, evidence)
@@ -387,7 +389,9 @@ def switched_off(words: Collection[DeviceWord], number: int) -> dict[str, int]:
 
 
 def _crosses(config: ClusterConfig, node: int, own: Collection[str], kind: EvidenceKind) -> list[_Plug]:
-    """The node's other devices that see the host itself: they may contradict a cut of power."""
+    """The node's other devices that see the host itself: they may contradict a cut of power.
+
+    (Not that a host has ended itself: its watchdog starts it again.)"""
     if kind not in (EvidenceKind.HOST_OFF, EvidenceKind.OUTLETS_OFF):
         return []
     uses = {use.label: use for level in config.levels_of(node) for use in level.uses}

@@ -30,6 +30,9 @@ POLICY: dict[EvidenceKind, Rule] = {
     EvidenceKind.HOST_OFF: Rule(True, True, True, "host power off, and a second, fresh look agreed"),
     EvidenceKind.OUTLETS_OFF: Rule(True, True, True, "all its outlets off, and a second, fresh look agreed"),
     EvidenceKind.STORAGE_CUT: Rule(True, True, True, "its access to the storage was taken and read back"),
+    EvidenceKind.SELF_FENCED: Rule(
+        True, True, True, "it was told to end itself, and its watchdog would have by now", own_clock=True
+    ),
     EvidenceKind.NEW_BOOT: Rule(True, True, False, "the same machine runs another boot: the old one is over"),
     EvidenceKind.OPERATOR: Rule(True, True, False, "a person signed that it is off"),
     EvidenceKind.VOLUMES_CLOSED: Rule(
@@ -84,7 +87,9 @@ def kind_of(confirms: Collection[Confirms]) -> EvidenceKind:
         return EvidenceKind.HOST_OFF
     if Confirms.STORAGE_CUT in confirms:
         return EvidenceKind.STORAGE_CUT
-    return EvidenceKind.OUTLETS_OFF
+    if Confirms.OUTLET_OFF in confirms:
+        return EvidenceKind.OUTLETS_OFF
+    return EvidenceKind.SELF_FENCED
 
 
 def levels_kinds(config: ClusterConfig, node: int) -> tuple[EvidenceKind, ...]:

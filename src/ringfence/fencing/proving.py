@@ -217,27 +217,6 @@ def untried(config: ClusterConfig, ready: Sequence[int], tested: Mapping[int, Se
     )
 
 
-class Standing(msgspec.Struct, frozen=True):
-    """How the tests of a node's devices stand, by all who may have to fence it."""
-
-    passed_wall_ms: int = 0
-    """Since when all of them have passed; 0: not all ever did, or there is none."""
-    failed: bool = False
-    """Somebody's last test of one of them failed."""
-
-
-def standing(
-    config: ClusterConfig, ready: Sequence[int], tested: Mapping[int, Sequence[Kept]], node: int
-) -> Standing:
-    uses = [one.use.label for one in subjects(config) if one.node == node]
-    known = {
-        (tester, one.use): one for tester in ready for one in tested.get(tester, ()) if one.node == node
-    }
-    wanted = [known.get((tester, use)) for tester in ready if tester != node for use in uses]
-    oldest_ms = min((one.passed_wall_ms if one is not None else 0 for one in wanted), default=0)
-    return Standing(oldest_ms, any(one is not None and bool(one.failed) for one in wanted))
-
-
 class Alarm(msgspec.Struct, frozen=True):
     """One thing that would keep a fence from succeeding, or has not been tried for too long."""
 

@@ -251,11 +251,13 @@ def power(node: str, to: str, directory: Path, as_json: bool) -> None:
 def lie(node: str, device: str, mode: str, delay: float, directory: Path, as_json: bool) -> None:
     """Let NODE's DEVICE (bmc, pdu, pdu-a, pdu-b) lie.
 
-    none: it tells the truth again.  ack-ignore: says done, does nothing.  perfect: and then looks off,
-    too.  late: acts a while after its word.  lag: its status shows the past for a while.  pending: says at
-    once, marked as pending, what it does a while later.  say-off: says off whatever is true.  wrong-host: is
-    wired to the next host.  hang: never answers.  no-login: refuses its credentials.  unreachable: hangs up.
-    garbage: answers nonsense.  A simulated PDU is one device for all hosts: it hangs for all or for none."""
+    none: it tells the truth again.  ack-ignore: says done, does nothing.  echo: and then looks off, once.
+    perfect: and then looks off for ever.  late: acts a while after its word.  lag: its status shows the past
+    for a while.  pending: says at once, marked as pending, what it does a while later.  say-off: says off
+    whatever is true.  wrong-host: is wired to the next host.  hang: never answers.  no-login: refuses its
+    credentials.  unreachable: hangs up.  garbage: answers nonsense.
+
+    A simulated PDU is one device for all hosts: it is out of reach for all, or for none."""
     Lab.open(directory).lie(node, device, mode, delay)
     _done(as_json, f"{node}: {device} is set to {mode}", node=node, device=device, mode=mode)
 

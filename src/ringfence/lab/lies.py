@@ -13,6 +13,8 @@ class Lie(enum.Enum):
     NONE = "none"
     ACK_IGNORE = "ack-ignore"
     """Says done, does nothing; status tells the truth."""
+    ECHO = "echo"
+    """Says done, does nothing; the next status repeats the order, those after it tell the truth."""
     PERFECT = "perfect"
     """Says done, does nothing; from then on status says what was ordered."""
     LATE = "late"

@@ -52,6 +52,7 @@ class Claim(msgspec.Struct):
     until_s: float = math.inf
     """time.monotonic()."""
     pending: bool = False
+    once: bool = False
 
 
 class Host(msgspec.Struct):
@@ -243,8 +244,8 @@ class PowerSwitch:
         if action == "status":
             return self._says(host, device, lie)
         ends_as = "on" if action == "cycle" else action
-        if lie is Lie.PERFECT:
-            host.claims[device] = Claim(ends_as)
+        if lie in (Lie.PERFECT, Lie.ECHO):
+            host.claims[device] = Claim(ends_as, once=lie is Lie.ECHO)
         elif lie in (Lie.LATE, Lie.PENDING):
             if lie is Lie.PENDING:
                 host.claims[device] = Claim(ends_as, pending=True)
@@ -261,8 +262,10 @@ class PowerSwitch:
     def _says(self, host: Host, device: str, lie: Lie) -> Json:
         if lie is Lie.SAY_OFF:
             return {"power": "off", "pending": False}
-        claim = host.claims.get(device) if lie in (Lie.PERFECT, Lie.LAG, Lie.PENDING) else None
+        claim = host.claims.get(device)
         if claim is not None and time.monotonic() < claim.until_s:
+            if claim.once:
+                del host.claims[device]
             return {"power": claim.says, "pending": claim.pending}
         return {"power": self._truth(host, device), "pending": False}
 

@@ -395,9 +395,9 @@ Entry = (
     JoinLockspace | AckJoin | LeaveLockspace | LockRequest | LockConvert | LockUnlock | LockCancel | LockBusy
     | Retoken | EvidenceSeen | AttemptBegan | AttemptEnded | VictimDue | BoundPassed | Suspect
     | OperatorConfirms | QuarantineLifted | ConfigProposed | Goodbye | VolumeNotice | IncidentSeen
-    | SearchDeadlock | Waits | AskHosts | HostSays | AskTests | TestsTold
+    | SearchDeadlock | Waits | AskHosts | HostSays | AgentSaid | PowerOnBegan | PowerOnEnded | AskTests
+    | TestsTold | DrillBegan | DrillAttempted | DrillEnded
     | FenceOrdered | Disarmed | Armed | DisarmExpired | LifeSeen | MachineForgotten
-    | DrillBegan | DrillAttempted | DrillEnded | AgentSaid | PowerOnBegan | PowerOnEnded
 )  # fmt: skip
 
 LOCK_ENTRIES = (LockRequest, LockConvert, LockUnlock, LockCancel, LockBusy)

@@ -24,7 +24,7 @@ class Cure(enum.Enum):
     NEEDED = "needed"
     """Refused without."""
     CHECKED = "checked"
-    """Allowed; the answer is not believed without another question (`plug_must_be_listed`)."""
+    """Allowed; but not every answer is believed (`plug_must_be_listed`, `must_be_sent`)."""
 
 
 Given = Mapping[str, str]
@@ -58,6 +58,9 @@ _SNMP_VERSION = {
 }  # fmt: skip
 """Agents for which whatever is not "on" is "off", and the SNMP version that each speaks untold ("": what
 net-snmp likes best)."""
+_VAGUE = ("fence_virsh", "fence_vmware_rest", "fence_vmware_soap")
+"""Agents that call a machine off that is suspended (fence_virsh also one that is shutting down, or of which
+it hears nothing), and then send no off."""
 OLD_NAMES = {"plug": "port", "debug_file": "debug"}
 
 
@@ -105,6 +108,12 @@ CAUTIONS = (
         "by SNMP 2c and 3 an outlet that is not there reads as off: after each off it must stand in the "
         "device's list; by 1 the device refuses it itself",
         tuple(_SNMP_VERSION), "1",
+    ),
+    Caution(
+        Cure.CHECKED, "plug",
+        "a machine that is suspended or still shutting down reads as off, and is then left alone: only an "
+        "off that was sent is believed; of one that was off already look for yourself, or let it boot",
+        _VAGUE,
     ),
     Caution(
         Cure.REFUSED, "version", "the agent then prints its version and ends well, which reads as done",
@@ -157,7 +166,7 @@ def remarks(agent: str, given: Given) -> Iterator[Remark]:
                     yield Remark(one, f"{one.key}={unsafe} is refused: {one.why}", cure)
             case Cure.NEEDED if not value:
                 yield Remark(one, f"{one.key} is missing: {one.why}", f'add {one.key} = "{one.value}"')
-            case Cure.CHECKED if plug_must_be_listed(agent, given):
+            case Cure.CHECKED if one.key != "snmp_version" or plug_must_be_listed(agent, given):
                 yield Remark(one, f"{one.key}: {one.why}")
 
 
@@ -185,6 +194,11 @@ def plug_must_be_listed(agent: str, given: Given) -> bool:
     if name not in _SNMP_VERSION:
         return False
     return (_given(given, "snmp_version") or _SNMP_VERSION[name]).strip() != "1"
+
+
+def must_be_sent(agent: str) -> bool:
+    """Whether its "already off" may be said of a machine that goes on."""
+    return base_name(agent) in _VAGUE
 
 
 def is_listed(given: Given, listing: str) -> bool:

@@ -19,14 +19,14 @@ from ringfence.config.agents.metadata import (
     spelled,
     yes,
 )
-from ringfence.config.agents.stock import NO_PROOF, base_name, stock_agent
+from ringfence.config.agents.stock import NO_PROOF, OTHER_WAYS, base_name, stock_agent
 from ringfence.config.checks import is_secret
 from ringfence.core.cluster import ClusterConfig, DeviceConfig, Use
 
-OTHER_WAYS = ("password_script", "passwd_script", "identity_file")
-"""With one of these an agent needs no password."""
 BY_NODE_NAME = ("fence_scsi",)
 """Agents that need no plug, though they say so: they go by the node's name, which they are told."""
+READS_PENDING_AS_OFF = ("fence_apc",)
+"""Agents that look at a menu without seeing the star.  Source: fence_apc, get_power_status, its show_re."""
 ALWAYS_TOLD = ("nodename", "action")
 """By ringfence, with every call."""
 
@@ -95,6 +95,12 @@ def _check(
             if own is not None and own.default == caution.value:
                 continue  # this version of the agent does so by itself
         yield remark.words, remark.next, remark.refused
+    if name in READS_PENDING_AS_OFF and not device.settle_ms:
+        yield (
+            f'{name} reads an "OFF*" in a PDU\'s menu (accepted, and not carried out yet) as off',
+            "give it a settle_ms longer than the PDU's delay",
+            False,
+        )
     if metadata is None:
         return
     yield from _names(name, metadata, whole)
@@ -187,6 +193,10 @@ def _slow(metadata: Metadata, given: Mapping[str, str], limit_ms: int) -> Iterat
         for key in ("power_timeout", "stonith_status_sleep", "delay")
     )
     if not all(map(_whole, (looks, sleep_s, delay_s))):
+        return
+    if int(delay_s) * 1000 >= limit_ms:
+        what = f"delay = {delay_s} s leaves no time: a call is ended after {limit_ms / 1000:g} s"
+        yield what, "lower it, or raise timeout_ms", True
         return
     least_ms = (int(looks) * int(sleep_s) + int(delay_s)) * 1000
     if least_ms >= limit_ms:

@@ -52,6 +52,8 @@ _CONFIRMS = {
 _NEEDS = {Sort.BMC: ("ip",), Sort.MANAGER: ("plug",), Sort.OUTLET: ("ip", "plug"), Sort.STORAGE: ()}
 OLD_WORDS = {"ip": "ipaddr", "plug": "port", "username": "login"}
 """What agents still take for these, and old configurations say."""
+OTHER_WAYS = ("identity_file", "password_script", "passwd_script")
+"""With one of these an agent asks for no password."""
 
 _SORTS = {
     Sort.BMC: (

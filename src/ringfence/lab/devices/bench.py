@@ -23,7 +23,8 @@ from ringfence.lab.power import PowerSwitch
 LOOPBACK = "127.0.0.1"
 PASSWORD = "bench-secret-0"
 """Of all devices; SNMPv3 wants eight characters."""
-_SLEEPER = ("import time; time.sleep(86400)",)
+_HOST = "import os, time; os.fork(); time.sleep(86400)"
+"""More than one process, for power takes all of them."""
 
 
 class Bench:
@@ -44,8 +45,9 @@ class Bench:
             KINDS[name].check()
         self.devices = {one.name: one for one in devices_of(kinds, self.hosts, LOOPBACK, together)}
         self._rack = Rack(list(self.devices.values()), directory, directory / "power", PASSWORD)
+        self._sleepers = _Sleepers()
         self.power = PowerSwitch(
-            self.hosts, _Sleepers(), lies=dict.fromkeys(DEVICES, frozenset(Lie)), shared=PDUS,
+            self.hosts, self._sleepers, lies=dict.fromkeys(DEVICES, frozenset(Lie)), shared=PDUS,
             tell=self._rack.follow,
         )  # fmt: skip
         self._closing = contextlib.ExitStack()
@@ -53,6 +55,7 @@ class Bench:
     def __enter__(self) -> "Bench":
         with contextlib.ExitStack() as stack:
             server = LineServer(self.dir / "power", self.power.asked)
+            stack.callback(self._sleepers.bury)
             stack.callback(server.close)
             stack.callback(self._rack.close)
             stack.callback(self.power.stop)
@@ -100,6 +103,10 @@ class Bench:
         """Move the cable of supply "psu1" or "psu2" to the outlet of another host, or of the other PDU."""
         self.power.asked({"order": "plug", "node": host, "supply": supply, "pdu": pdu, "outlet": outlet})
 
+    def conditions(self) -> dict[str, str]:
+        """Device -> "answers", or why not."""
+        return self._rack.conditions()
+
     @property
     def orders(self) -> list[tuple[str, str, str]]:
         """(host, device, action) that devices were given so far."""
@@ -127,8 +134,25 @@ class Bench:
 class _Sleepers:
     """Hosts that do nothing."""
 
+    def __init__(self) -> None:
+        self._booted: list[int] = []
+
     def boot(self, host: str) -> Process | None:
-        return process(trees.spawn([sys.executable, "-I", "-S", "-c", *_SLEEPER], Path(os.devnull)))
+        self.bury()
+        pid = trees.spawn([sys.executable, "-I", "-S", "-c", _HOST], Path(os.devnull))
+        self._booted.append(pid)
+        return process(pid)
 
     def end_strays(self, inits: Sequence[Process]) -> None:
-        """They have no children."""
+        """What one of them leaves is not known to be its: nobody ends them but the switch."""
+
+    def bury(self) -> None:
+        """Those that have ended."""
+        self._booted = [pid for pid in self._booted if not _buried(pid)]
+
+
+def _buried(pid: int) -> bool:
+    try:
+        return os.waitpid(pid, os.WNOHANG)[0] == pid
+    except ChildProcessError:
+        return True
