@@ -82,7 +82,7 @@ def switched(world: World, *hosts: int) -> list[str]:
 
 def goes_on(world: World) -> bool:
     return any(
-        host.node is not None and host.node.context.running is not None
+        not host.frozen and host.node is not None and host.node.context.running is not None
         and host.node.context.running.drill is not None
         for host in world.hosts.values()
     )  # fmt: skip
@@ -317,6 +317,22 @@ def test_an_actor_without_a_primary_view_switches_on_when_it_has_one_again(world
     assert world.outlets_off == []
 
 
+def test_an_actor_that_was_frozen_does_not_wake_up_and_switch(world: World) -> None:
+    """Meanwhile another has ended its drill: what it would switch off now, nobody would switch on."""
+    begun(world)
+    off_now(world)
+    for device in ("bmc1", "feed1", "feed2"):
+        world.says[device, "off"] = Power.UNKNOWN  # so that it lives to thaw
+    world.freeze(1)
+    world.view(2, 3)
+    world.run()
+    world.until(lambda: world.outlets_off == [] and not goes_on(world), 300_000)
+    before = switched(world, 1)
+    world.hosts[1].frozen = False
+    world.pass_ms(3000)  # it has not heard yet that the others went on without it
+    assert switched(world, 1) == before
+
+
 # -- power is cut ------------------------------------------------------------------------
 
 
@@ -412,6 +428,17 @@ def test_a_node_that_is_in_a_lockspace_is_not_cut(world: World) -> None:
     with pytest.raises(Refused, match=f"{LAST} is in lockspace games"):
         world.hosts[1].do(calls.FenceDrill(LAST, "tester", destructive=True))
     assert switched(world) == []
+
+
+def test_a_node_that_is_being_cut_joins_nothing_until_the_drill_is_over(world: World) -> None:
+    world.says["bmc3", "off"] = Power.UNKNOWN
+    world.slow["bmc3"] = 3_000
+    id = begun(world, destructive=True)
+    join = world.hosts[3].ask(calls.JoinSpace("games"))
+    world.pass_ms(1000)
+    assert world.hosts[3].reply(join) is None
+    ended(world, id)
+    world.until(lambda: world.hosts[3].reply(join) is not None)
 
 
 def test_without_a_majority_of_the_others_nobody_is_cut(tmp_path: Path) -> None:

@@ -54,7 +54,7 @@ def _began(state: ClusterState, life: Life, entry: entries.AttemptBegan) -> list
     victim = state.domain.victim(entry.life)
     if victim is None or victim.current is not None or state.domain.proven(victim):
         return []
-    if state.disarmed is not None or drill_entries.drilled(state, entry.life):
+    if state.disarmed is not None or state.being_cut(entry.life):
         return []
     if entry.number != victim.number + 1 or state.domain.actor_for(victim, state.ready) != life.node:
         return []

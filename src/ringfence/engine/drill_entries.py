@@ -11,20 +11,6 @@ from ringfence.wire.entries import DrillAttempted, DrillBegan, DrillEnded, Incid
 from ringfence.wire.proving import DrillKind
 
 
-def drilled(state: ClusterState, life: Life) -> bool:
-    """Whether a destructive drill is just cutting this life's power: the first attempt to fence it.
-
-    Others begin when it is over, be it because its actor is lost."""
-    drill = state.drill
-    return (
-        drill is not None
-        and drill.kind is DrillKind.DESTRUCTIVE
-        and drill.life == life
-        and not drill.attempted
-        and drill.actor in state.lives.values()
-    )
-
-
 def began(state: ClusterState, life: Life, entry: DrillBegan) -> list[Fact]:
     why = refusal(state, life.node, entry)
     if why:

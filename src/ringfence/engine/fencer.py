@@ -12,7 +12,6 @@ import msgspec
 from ringfence.core.ids import Epoch, Life
 from ringfence.engine.agent_calls import AgentCalls, Call
 from ringfence.engine.context import Context
-from ringfence.engine.drill_entries import drilled
 from ringfence.engine.effects import TickAt
 from ringfence.engine.facts import AttemptGranted
 from ringfence.engine.inputs import AgentExited
@@ -86,7 +85,7 @@ class Fencer:
             if (victim.life, victim.since) not in self._due_ns:
                 self._due_ns[victim.life, victim.since] = context.now_ns
                 self._tick_after_delay(victim)
-            if drilled(state, victim.life):
+            if state.being_cut(victim.life):
                 continue  # its power is being cut already
             if not state.domain.proven(victim) and victim.current is None:
                 self._ask(victim, heartbeat_back)

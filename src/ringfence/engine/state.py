@@ -22,6 +22,7 @@ from ringfence.locks.lockspace import Lockspace
 from ringfence.locks.resource import Resource
 from ringfence.locks.table import Resources
 from ringfence.wire.entries import Incident
+from ringfence.wire.proving import DrillKind
 from ringfence.wire.ring import Submitted
 
 INCIDENTS_KEPT = 100
@@ -183,6 +184,20 @@ class ClusterState(msgspec.Struct, omit_defaults=True):
     def unsettled(self) -> bool:
         """Whether `losses.settle` may find anything to do."""
         return bool(self.domain.victims or self.frozen or self.pending_joins or self.power_ons)
+
+    def being_cut(self, life: Life) -> bool:
+        """Whether a destructive drill is just cutting this life's power: the first attempt to fence it.
+
+        Others begin when it is over, be it because its actor is lost; and until then it may not come to hold
+        anything."""
+        drill = self.drill
+        return (
+            drill is not None
+            and drill.kind is DrillKind.DESTRUCTIVE
+            and drill.life == life
+            and not drill.attempted
+            and drill.actor in self.lives.values()
+        )
 
     def lied(self, lockspace: str) -> bool:
         """A life that was given up for fenced is alive: writes under this lockspace must wait."""
