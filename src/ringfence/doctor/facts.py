@@ -39,6 +39,8 @@ class DeviceFacts(msgspec.Struct, frozen=True):
     words: str = ""
     """The agent's own."""
     took_ms: int = 0
+    label: str = ""
+    """As people are told of it: with the node's own plug, where the device has one for each."""
 
 
 class MappedVolume(msgspec.Struct, frozen=True):
