@@ -309,7 +309,7 @@ def test_nothing_is_left_of_a_bench_that_cannot_come_up(tmp_path: Path) -> None:
     with socket.socket(socket.AF_INET) as taken:
         taken.bind((one.address, one.port))
         taken.listen()
-        with pytest.raises(Unavailable, match="pdu-b"):
-            bench.__enter__()
+        with pytest.raises(Unavailable, match="pdu-b"), bench:
+            pass
     assert set(bench.conditions().values()) == {"unreachable"}
     assert not bench.runs("n1")
