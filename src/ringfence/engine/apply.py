@@ -9,7 +9,7 @@ import msgspec
 
 from ringfence.core.evidence import Evidence, EvidenceKind
 from ringfence.core.ids import Life
-from ringfence.engine import spaces
+from ringfence.engine import marks, spaces
 from ringfence.engine.facts import (
     AttemptGranted,
     ConfigAccepted,
@@ -179,6 +179,7 @@ def _goodbye(state: ClusterState, life: Life, entry: entries.Goodbye) -> list[Fa
     del state.lives[node]
     del state.senders[node]
     state.out[node] = life
+    marks.gone(state, node)
     return [Noted("left", f"{state.name(node)} left the cluster", {"node": node}), Left(node)]
 
 
@@ -237,4 +238,9 @@ _HANDLERS: dict[type, Callable[[ClusterState, Life, Any], list[Fact]]] = {
     entries.Waits: _waits,
     entries.AskHosts: _ask_hosts,
     entries.HostSays: _host_says,
+    entries.SlotsKept: marks.kept,
+    entries.SlotsLeft: marks.left,
+    entries.SlotsEnd: marks.ending,
+    entries.Marked: marks.marked,
+    entries.SlotMoved: marks.moved,
 }

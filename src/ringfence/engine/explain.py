@@ -7,13 +7,12 @@ comes before anything else, for then all the rest is only its last news."""
 from typing import Any
 
 from ringfence.core.errors import NotFound
-from ringfence.core.locknames import lockspace_name, resource_name
+from ringfence.core.locknames import lockspace_name, resource_name, vg_of
 from ringfence.core.modes import Mode
 from ringfence.engine.chains import Chains, who
 from ringfence.engine.client_locks import ClientLocks
 from ringfence.engine.commands.locking import VG_RESOURCE
 from ringfence.engine.context import Context
-from ringfence.engine.deadlines import vg_of
 from ringfence.engine.locker import Locker
 from ringfence.engine.reports import held_since_ms, in_queues
 from ringfence.engine.standing import restless, standing
@@ -100,7 +99,8 @@ class Explanation:
         victims = [one for one in state.victims() if one.life.node == node] if state else []
         for victim in victims:
             lines += self._victim_lines(victim)
-            spaces = [name for name in (state.frozen if state else []) if _freezes(victim, name)]
+            assert state is not None
+            spaces = [name for name in state.frozen if state.freezes(victim, name)]
             if spaces:
                 lines.append(f"until then these lockspaces are frozen: {', '.join(spaces)}")
         stuck = bool(lines) or node in context.refused
@@ -321,10 +321,6 @@ class Explanation:
                 f"make sure that {name} is off, then: ringfence fence confirm {name}"
             )
         return lines
-
-
-def _freezes(victim: Victim, lockspace: str) -> bool:
-    return victim.life.unknown or lockspace in victim.lockspaces
 
 
 def _answer(target: str, stuck: bool, lines: list[str]) -> dict[str, Any]:

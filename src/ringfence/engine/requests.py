@@ -180,7 +180,7 @@ class Requests:
     def _volume(self, client: int, id: str, call: Any) -> None:
         if not isinstance(call, calls.VOLUME_CALLS):
             raise BadInput(f"{type(call).__name__} is not answered here", next="see ringfence --help")
-        changes = not isinstance(call, calls.Pvs | calls.Vgs | calls.Lvs)
+        changes = not isinstance(call, calls.Pvs | calls.Vgs | calls.Lvs | calls.SlotsShow)
         waits = getattr(call, "wait_ms", 0) is None
         lets_go = isinstance(call, calls.LvChange) and call.activate == "n"
         if changes and not waits and not lets_go:

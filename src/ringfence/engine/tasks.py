@@ -19,11 +19,13 @@ from ringfence.engine.context import Context
 from ringfence.engine.effects import DoOrder
 from ringfence.engine.facts import SpaceLeft
 from ringfence.engine.locker import Locker, lost_error
+from ringfence.engine.slots import Slots
 from ringfence.engine.uses import Owner
 from ringfence.lvm2.names import UUID_CHARACTERS
-from ringfence.wire import entries
+from ringfence.wire import FENCING, entries
 
 UUIDS = 4
+END_SLOTS_MS = 5000
 Finished = Callable[[Any, RingfenceError | None], None]
 
 
@@ -47,11 +49,14 @@ class Task(msgspec.Struct):
     """Lockspaces in which nothing new is asked for until the command ends."""
     recall: Recall | None = None
     refused: str = ""
+    until_ns: int = 0
+    """How long it waits for others to leave the disk slots."""
 
 
 class Tasks:
-    def __init__(self, context: Context, locker: Locker, clients: ClientLocks) -> None:
+    def __init__(self, context: Context, locker: Locker, clients: ClientLocks, slots: Slots) -> None:
         self._context = context
+        self._slots = slots
         self._locker = locker
         self._clients = clients
         self._tasks: dict[int, Task] = {}
@@ -188,6 +193,9 @@ class Tasks:
                 return True, self._members(order.lockspace)
             case orders.Identity():
                 return True, self._identity()
+            case orders.NoteSlots():
+                self._slots.note(order.places, order.without)
+                return True, None
             case _:
                 return self._ring_order(task, order)
 
@@ -238,6 +246,10 @@ class Tasks:
         context = self._context
         if isinstance(order, orders.Publish):
             task.seq = context.submit(entries.VolumeNotice(order.vg, order.seqno, order.crc, order.what))
+        elif isinstance(order, orders.EndSlots):
+            task.until_ns = context.now_ns + END_SLOTS_MS * 1_000_000
+            if context.state is not None and order.vg in context.state.slots:
+                context.submit(entries.SlotsEnd(order.vg))
         elif isinstance(order, orders.SayGoodbye):
             task.seq = context.submit(entries.Goodbye(context.life))
         elif isinstance(order, orders.GiveBack):
@@ -300,6 +312,8 @@ class Tasks:
         context = self._context
         if isinstance(order, orders.JoinLockspace):
             return context.running is not None and order.lockspace in joined(context), None
+        if isinstance(order, orders.EndSlots):
+            return self._slots_ended(task, order.vg), None
         if isinstance(order, orders.GiveBack):
             assert task.recall is not None
             return self._clients.recalled(task.recall), None
@@ -312,6 +326,20 @@ class Tasks:
         if isinstance(order, orders.SayGoodbye) and not context.left:
             raise Refused(f"{context.name(context.me)} is still in a lockspace", next="ringfence locks")
         return True, None
+
+    def _slots_ended(self, task: Task, vg: str) -> bool:
+        """Raises Refused if that takes too long: a node whose array hangs may write there yet."""
+        context, state = self._context, self._context.running
+        if state is not None and vg not in state.slots:
+            return True
+        if context.now_ns >= task.until_ns:
+            keepers = state.slots.get(vg, []) if state is not None else []
+            names = ", ".join(context.name(node) for node in keepers) or "this node"
+            raise Refused(
+                f"the disk slots of VG {vg} are still used by {names}", next=f"ringfence slots show {vg}",
+                retry=True,
+            )  # fmt: skip
+        return False
 
     def _ask_to_join(self, lockspace: str) -> None:
         context = self._context
@@ -364,6 +392,8 @@ class Tasks:
         return orders.Whoami(
             context.config.name, context.me, context.name(context.me), context.config.naive,
             context.wall_ms // 1000, tuple(seeds),
+            {node.id: node.name for node in context.config.nodes},
+            context.protocol >= FENCING and not context.config.naive,
         )  # fmt: skip
 
 

@@ -248,6 +248,8 @@ class LvCreate(_Call, frozen=True):
 class Lvs(_Call, frozen=True):
     vg: str = ""
     lv: str = ""
+    all: bool = False
+    """The LV of the disk slots, too."""
 
 
 class LvChange(_Call, frozen=True):
@@ -266,11 +268,27 @@ class LvRemove(_Call, frozen=True):
     force: bool = False
 
 
+class SlotsAdd(_Call, frozen=True):
+    """Give a shared VG disk slots."""
+
+    vg: str
+
+
+class SlotsShow(_Call, frozen=True):
+    """What stands in a VG's disk slots.
+
+    Reply result: {"vg", "path", "start_bytes", "nodes": [{"node", "name", "life", "counter", "age_s",
+    "clean", "mark", "mark_epoch", "mark_cut", "marked_by", "damaged": [line]}]}."""
+
+    vg: str
+
+
 Call = (
     Status | Why | Locks | Deadlocks | Checkup | Events | FenceHistory | FenceConfirm | FenceTrust
     | ConfigShow | ConfigApply | Leave | JoinSpace | LeaveSpace | PurgeOrphans
     | Lock | Convert | Unlock | Cancel | Busy
     | PvCreate | Pvs | VgCreate | VgRemove | VgChange | Vgs | LvCreate | Lvs | LvChange | LvRemove
+    | SlotsAdd | SlotsShow
 )  # fmt: skip
 
 LockCall = Lock | Convert | Unlock | Cancel | Busy
@@ -278,7 +296,9 @@ LOCK_CALLS = (Lock, Convert, Unlock, Cancel, Busy)
 """Calls about a connection's own locks."""
 CONNECTION_CALLS = (*LOCK_CALLS, Events)
 """They belong to their connection and end with it."""
-VOLUME_CALLS = (PvCreate, Pvs, VgCreate, VgRemove, VgChange, Vgs, LvCreate, Lvs, LvChange, LvRemove)
+VOLUME_CALLS = (
+    PvCreate, Pvs, VgCreate, VgRemove, VgChange, Vgs, LvCreate, Lvs, LvChange, LvRemove, SlotsAdd, SlotsShow,
+)  # fmt: skip
 
 
 class Request(msgspec.Struct, frozen=True):

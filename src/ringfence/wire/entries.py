@@ -253,11 +253,44 @@ class HostSays(_Entry, frozen=True):
     facts: HostFacts
 
 
+class SlotsKept(_Entry, frozen=True):
+    """The sender keeps a disk slot in this VG, or will when it has started the VG."""
+
+    vg: str
+
+
+class SlotsLeft(_Entry, frozen=True):
+    """The sender writes no slot there any more."""
+
+    vg: str
+
+
+class SlotsEnd(_Entry, frozen=True):
+    """The VG is about to be removed: who keeps a slot there shall leave it."""
+
+    vg: str
+
+
+class Marked(_Entry, frozen=True):
+    """The mark of this victim is on the VG's disk, and on the sender's clock whatever its unmarked slot has
+    allowed it must have run out."""
+
+    life: Life
+    vg: str
+
+
+class SlotMoved(_Entry, frozen=True):
+    """The slot of a life that was given up for fenced was written again and again since."""
+
+    life: Life
+    vg: str
+
+
 Entry = (
     JoinLockspace | AckJoin | LeaveLockspace | LockRequest | LockConvert | LockUnlock | LockCancel | LockBusy
     | Retoken | EvidenceSeen | AttemptBegan | AttemptEnded | VictimDue | BoundPassed | Suspect
     | OperatorConfirms | QuarantineLifted | ConfigProposed | Goodbye | VolumeNotice | IncidentSeen
-    | SearchDeadlock | Waits | AskHosts | HostSays
+    | SearchDeadlock | Waits | AskHosts | HostSays | SlotsKept | SlotsLeft | SlotsEnd | Marked | SlotMoved
 )  # fmt: skip
 
 LOCK_ENTRIES = (LockRequest, LockConvert, LockUnlock, LockCancel, LockBusy)

@@ -63,6 +63,8 @@ class Own(msgspec.Struct, frozen=True):
     """Grows with each write of this life."""
     clean: bool = False
     """The last word: this life has stopped the VG, and none of its volumes is open."""
+    wall_ms: int = 0
+    """The writer's wall clock; for people, never compared."""
 
 
 class Mark(msgspec.Struct, frozen=True):
