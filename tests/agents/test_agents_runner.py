@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from ringfence.agents import runner as module
+from ringfence.agents import process
 from ringfence.agents.runner import AgentRunner, request_of
 from ringfence.core.cluster import Confirms, DeviceConfig
 from ringfence.core.errors import ConfigError
@@ -249,8 +249,8 @@ def test_what_the_kernel_holds_holds_nobody(
     agent: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
     """Stands in for an agent in a call that nothing interrupts: its kill has no effect for a while."""
-    monkeypatch.setattr(module, "KILL_S", 0.1)
-    monkeypatch.setattr(module._Running, "_kill_group", lambda self: None)
+    monkeypatch.setattr(process, "KILL_S", 0.1)
+    monkeypatch.setattr(process.Running, "_kill_group", lambda self: None)
     path = agent(f'echo $$ >"{tmp_path}/pid"; exec sleep 1.5')
 
     async def story() -> float:
@@ -289,8 +289,8 @@ def test_no_part_of_a_secret_is_left_by_the_cut_or_by_quotes(agent: Write) -> No
     cut = f"printf '{PASSWORD}' >&2; head -c {4096 - len(PASSWORD) // 2} /dev/zero >&2; exit 1"
     assert run(agent(cut)).words == "exit code 1"
     device = DeviceConfig("bmc", str(agent("echo login abc123 >&2; exit 1")), Confirms.HOST_OFF)
-    runner = AgentRunner(lambda name: device, lambda name: {"password": '"abc123"'})
-    exited = asyncio.run(runner.run(RunAgent(1, "bmc", "off", 5000, "n")))
+    asked = AgentRunner(lambda name: device, lambda name: {"password": '"abc123"'})
+    exited = asyncio.run(asked.run(RunAgent(1, "bmc", "off", 5000, "n")))
     assert exited.words == "login ****"
 
 

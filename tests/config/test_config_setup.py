@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ringfence.config import check_cluster, differences, parse, parse_corosync
+from ringfence.config.agents.stock import NO_PROOF, STOCK, Sort
 from ringfence.config.imports import carry_over
 from ringfence.config.setup import Plan, files_of, levels_of, nodes_of, plan_of, timing_for
-from ringfence.config.setup.agents import NO_PROOF, STOCK, Sort
 from ringfence.core.cluster import ClusterConfig, Confirms
 from ringfence.core.errors import RingfenceError
 

@@ -142,6 +142,8 @@ class Host:
             case effects.CallAgain():
                 again = functools.partial(self.feed, inputs.CalledAgain())
                 (self.world.later if self.held is None else self.held).append(again)
+            case effects.TickAt():
+                pass  # World.pass_ms ticks often enough
             case effects.Record():
                 self.events.append(effect)
             case effects.RunAgent():

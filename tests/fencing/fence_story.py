@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 
-from ringfence.core.cluster import ClusterConfig, Confirms, DeviceConfig, Level, NodeConfig
+from ringfence.core.cluster import ClusterConfig, Confirms, DeviceConfig, Level, NodeConfig, Use
 from ringfence.core.evidence import Evidence, EvidenceKind, Power
 from ringfence.core.ids import Epoch, Life
 from ringfence.fencing.actor import backoff_ms
@@ -110,7 +110,7 @@ class Story:
         self.ready = tuple(node.id for node in self.config.nodes)
         lines = []
         for node in self.config.nodes:
-            levels = " | ".join(", ".join(level.devices) for level in node.levels) or "manual"
+            levels = " | ".join(_level(level) for level in node.levels) or "manual"
             lines.append(f"{node.name}: {levels}")
         return lines
 
@@ -162,19 +162,62 @@ class Story:
             seen_by=actor,
             wall_ms=self.wall_ms,
             quarantined=self.domain.quarantined,
+            switched=self.domain.switched_off(victim),
         )
         self.runs[life] = (actor, run)
-        return [f"n{actor} begins attempt {number} on {life}: level {level + 1}", *self._orders(run.start())]
+        orders = self._orders(run.start(self.wall_ms))
+        return [f"n{actor} begins attempt {number} on {life}: level {level + 1}", *orders]
+
+    def _do_device(self, plain: list[str], options: dict[str, str]) -> list[str]:
+        """device NAME [confirms=] [settle_ms=] [looks=] [look_every_ms=] [own_supply=]: make or change it."""
+        known = {device.name: device for device in self.config.devices}
+        old = known.get(plain[0], DeviceConfig(plain[0], "fence_pdu", Confirms.OUTLET_OFF))
+        known[plain[0]] = msgspec.structs.replace(
+            old,
+            confirms=Confirms(options.pop("confirms", old.confirms.value)),
+            own_supply=options.pop("own_supply", "yes" if old.own_supply else "no") == "yes",
+            settle_ms=int(options.pop("settle_ms", old.settle_ms)),
+            looks=int(options.pop("looks", old.looks)),
+            look_every_ms=int(options.pop("look_every_ms", old.look_every_ms)),
+        )
+        devices = tuple(known[name] for name in sorted(known))
+        self.config = msgspec.structs.replace(self.config, devices=devices)
+        return [f"device {plain[0]}: {known[plain[0]].confirms.value}"]
+
+    def _do_levels(self, plain: list[str], options: dict[str, str]) -> list[str]:
+        """levels NODE USE+USE ... [parallel=LEVEL]: its levels anew; a use is DEVICE or DEVICE[PLUG]."""
+        node, *levels = plain
+        parallel = int(options.pop("parallel", "0"))
+        made = tuple(
+            Level(tuple(_use(use) for use in level.split("+")), number == parallel)
+            for number, level in enumerate(levels, 1)
+        )
+        nodes = tuple(
+            msgspec.structs.replace(one, levels=made) if one.id == int(node) else one
+            for one in self.config.nodes
+        )
+        self.config = msgspec.structs.replace(self.config, nodes=nodes)
+        return [f"n{node}: {' | '.join(_level(level) for level in made)}"]
 
     def _do_say(self, plain: list[str], options: dict[str, str]) -> list[str]:
-        device, power = plain[0], Power(plain[1])
+        """say USE POWER: the oldest run of this use (or of any plug of this device) has exited."""
+        named, power = plain[0], Power(plain[1])
         words = options.pop("words", "")
         answered = options.pop("answered", "no" if power is Power.UNKNOWN else "yes") == "yes"
-        for life, (_, run) in self.runs.items():
-            if run.running is not None and run.running.device == device:
-                more = run.exited(run.running.run, power, words, 100, answered)
-                return self._orders(more) + self._concluded(life)
-        raise BadCommand(f"no run of {device}")
+        for life, (_, level) in self.runs.items():
+            run = next((one for one in level.live if named in (one.device, one.use.label)), None)
+            if run is not None:
+                more = level.exited(run.run, power, words, 100, answered, self.wall_ms)
+                return self._orders(more) + self._waits(level) + self._concluded(life)
+        raise BadCommand(f"no run of {named}")
+
+    def _do_pass(self, plain: list[str], options: dict[str, str]) -> list[str]:
+        """pass SECONDS: time passes; what was waited for begins."""
+        self.wall_ms += int(float(plain[0]) * 1000) - 1000
+        lines = []
+        for level in [level for _, level in self.runs.values()]:
+            lines += self._orders(level.time_passes(self.wall_ms)) + self._waits(level)
+        return lines
 
     def _do_hear(self, plain: list[str], options: dict[str, str]) -> list[str]:
         life = life_named(plain[0])
@@ -251,7 +294,10 @@ class Story:
 
     def _orders(self, runs: list[Run]) -> list[str]:
         self.next_run = max([self.next_run, *(run.run + 1 for run in runs)])
-        return [f"run {run.device} {run.action}" for run in runs]
+        return [f"run {run.use.label} {run.action}" for run in runs]
+
+    def _waits(self, level: LevelRun) -> list[str]:
+        return level.waits(self.wall_ms) if not level.live else []
 
     def _witness(self, evidence: Evidence) -> str:
         counts = self.domain.witness(evidence, naive=self.config.naive)
@@ -288,6 +334,15 @@ class Story:
             levels=levels,
         )
         return [*lines, "proven" if self.domain.proven(victim) else self._turn(victim)]
+
+
+def _use(text: str) -> str | Use:
+    device, _, plug = text.rstrip("]").partition("[")
+    return Use(device, {"plug": plug}) if plug else device
+
+
+def _level(level: Level) -> str:
+    return ", ".join(use.label for use in level.uses) + (" side by side" if level.parallel else "")
 
 
 def replay(path: Path) -> tuple[str, str]:

@@ -48,7 +48,7 @@ class Fencing(RuleBasedStateMachine):
 
     @rule(pick=st.integers(0, 5), power=st.sampled_from(["off", "off", "off", "on", "unknown"]))
     def say(self, pick: int, power: str) -> None:
-        running = [run.running for _, run in self.story.runs.values() if run.running]
+        running = [one for _, run in self.story.runs.values() for one in run.live]
         if running:
             self.story.do(f"say {running[pick % len(running)].device} {power}")
 
@@ -122,8 +122,7 @@ class Fencing(RuleBasedStateMachine):
                 if victim.current is None:
                     story.do(f"begin {name}")
                 while victim.current is not None:
-                    one = story.runs[victim.life][1].running
-                    assert one is not None
+                    one = story.runs[victim.life][1].live[0]
                     host_off = one.device.startswith("ipmi") and one.action == "off"
                     outlet_run = victim.current.level == 1
                     silent = one.device.startswith("ipmi") and outlet_run

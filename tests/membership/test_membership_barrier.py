@@ -8,7 +8,7 @@ from msgspec.structs import replace
 from ringfence.core.cluster import ClusterConfig, NodeConfig
 from ringfence.core.ids import Epoch, Life
 from ringfence.membership.barrier import Barrier, Verdict
-from ringfence.wire import UNSAID, Speaks
+from ringfence.wire import UNSAID, WHOLE_PREFIX, Speaks
 from ringfence.wire.ring import Ready
 
 
@@ -47,6 +47,13 @@ A2 = life(2)
 OLD, NEW = {"speaks": Speaks(1, 1)}, {"speaks": Speaks(1, 2)}
 STOPS = {"speaks": Speaks(1, 3)}
 
+
+def told(*counts: int) -> dict[str, object]:
+    """Of n1, n2, ...: how many entries were applied."""
+    heard = {node: (1, count) for node, count in enumerate(counts, 1)}
+    return {"told": heard, "speaks": Speaks(1, WHOLE_PREFIX)}
+
+
 TABLE = {
     "equal members go on": (
         {1: has(5, 9), 2: has(5, 9), 3: has(5, 9)}, None,
@@ -59,6 +66,33 @@ TABLE = {
     "a lower position in the same primary epoch keeps its life": (
         {1: has(5, 8), 2: has(5, 9)}, None,
         Verdict(primary=True, carriers=(2,), behind=(1,), sender=2),
+    ),
+    "nothing but the last entries is missing: it keeps its life": (
+        {1: has(5, 8, **told(3, 5)), 2: has(5, 9, **told(4, 5))}, None,
+        Verdict(primary=True, carriers=(2,), behind=(1,), sender=2),
+    ),
+    "a longer state that only one has heard does not outweigh what two have": (
+        {1: has(5, 12, "x", **told(9, 2, 1)), 2: has(5, 9, **told(4, 4, 1)),
+         3: has(5, 9, **told(4, 4, 1))}, None,
+        Verdict(primary=True, carriers=(2, 3), stale=(1,), protocol=4),
+    ),
+    "a beginning of both stands by neither; the longer one goes on": (
+        {1: has(5, 12, "x", **told(9, 2, 1)), 2: has(5, 7, "y", **told(3, 2, 1)),
+         3: has(5, 9, "z", **told(4, 4, 1))}, None,
+        Verdict(primary=True, carriers=(1,), behind=(2,), stale=(3,), sender=1, protocol=4),
+    ),
+    "of two that each heard what the other did not, the longer goes on": (
+        {1: has(5, 12, "x", **told(9, 2)), 2: has(5, 9, "y", **told(4, 4))}, TWO,
+        Verdict(primary=True, carriers=(1,), stale=(2,), protocol=4),
+    ),
+    "who was let in, or left, in between is in one state alone: that is no gap": (
+        {1: has(5, 8, told={1: (1, 3), 2: (1, 5), 3: (1, 7)}, speaks=Speaks(1, WHOLE_PREFIX)),
+         2: has(5, 9, told={1: (2, 1), 2: (1, 5)}, speaks=Speaks(1, WHOLE_PREFIX))}, None,
+        Verdict(primary=True, carriers=(2,), behind=(1,), sender=2),
+    ),
+    "beside a node that does not say what it has applied all judge by the length": (
+        {1: has(5, 12, "x", **told(9, 2, 1)), 2: has(5, 9, **told(4, 4, 1)), 3: has(5, 9)}, None,
+        Verdict(primary=True, carriers=(1,), behind=(2, 3), sender=1),
     ),
     "an earlier primary epoch is stale, however far it got": (
         {1: has(4, 99), 2: has(5, 1)}, None,

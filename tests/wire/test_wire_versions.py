@@ -18,9 +18,10 @@ from ringfence.core.ids import Epoch, Life, Token
 from ringfence.core.modes import Mode
 from ringfence.engine.digest import digest_of, digest_of_state
 from ringfence.engine.state import ClusterState
-from ringfence.wire import CHECKUPS, DEADLOCKS, SPEAKS, Speaks, checkup, entries, ring
+from ringfence.wire import CHECKUPS, DEADLOCKS, FENCING, SPEAKS, Speaks, checkup, entries, ring
 from ringfence.wire import client as calls
 from ringfence.wire.client import Reply, Request
+from ringfence.wire.proving import Outcome, UseTest
 
 FILE = Path(__file__).parent / "samples.txt"
 EPOCH, LIFE = Epoch(7, 2), Life(2, "machine", "boot", 3)
@@ -80,8 +81,17 @@ SAMPLES: dict[str, Any] = {
     "Waits": entries.Waits(LIFE, 4, (CLIENT_LOCK,)),
     "AskHosts": entries.AskHosts(4),
     "HostSays": entries.HostSays(LIFE, 4, HOST),
+    "AskTests": entries.AskTests(4, "bmc1"),
+    "TestsTold": entries.TestsTold(LIFE, 4, (UseTest(1, "apc-a[5]", Outcome.FAILED, "no answer", 5, 1_700),)),
+    "SlotsKept": entries.SlotsKept("vg0"),
+    "SlotsLeft": entries.SlotsLeft("vg0"),
+    "SlotsEnd": entries.SlotsEnd("vg0"),
+    "Marked": entries.Marked(OTHER, "vg0"),
+    "SlotMoved": entries.SlotMoved(OTHER, "vg0"),
 }  # fmt: skip
-NEW = {"SearchDeadlock": DEADLOCKS, "Waits": DEADLOCKS, "AskHosts": CHECKUPS, "HostSays": CHECKUPS}
+NEW = {"SearchDeadlock": DEADLOCKS, "Waits": DEADLOCKS, "AskHosts": CHECKUPS, "HostSays": CHECKUPS,
+       "AskTests": FENCING, "TestsTold": FENCING, "SlotsKept": FENCING, "SlotsLeft": FENCING,
+       "SlotsEnd": FENCING, "Marked": FENCING, "SlotMoved": FENCING}  # fmt: skip
 """Entries that came with a later protocol than the first."""
 
 

@@ -13,37 +13,49 @@ Source: FenceAgentAPI (ClusterLabs fence-agents, doc/FenceAgentAPI.md); lib/fenc
 
 import asyncio
 import contextlib
-import os
 import re
-import shutil
-import signal
-import subprocess
 import time
-from collections.abc import Callable
-from pathlib import Path
-from typing import IO
+from collections.abc import Callable, Mapping
 
+import msgspec
+
+from ringfence.agents.find import find_agent
+from ringfence.agents.passwords import ask_passwords
+from ringfence.agents.process import KEPT_BYTES, Running
+from ringfence.config.agents.cautions import is_listed, plug_must_be_listed, prepared
 from ringfence.core.cluster import DeviceConfig
-from ringfence.core.errors import ConfigError, RingfenceError, Unavailable
+from ringfence.core.errors import ConfigError, RingfenceError
 from ringfence.core.evidence import Power
 from ringfence.engine.effects import RunAgent
 from ringfence.engine.inputs import AgentExited
 
-ACTIONS = ("on", "off", "status")
-AGENT_PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
-"""Where agents are looked up by name, and what they may call themselves."""
-KEPT_BYTES = 4096
-"""Of each output stream, its end: that is where agents say what went wrong."""
+ACTIONS = ("on", "off", "status", "list")
 WORDS_CHARS = 300
-DRAIN_S = 0.5
-"""How long output is still read after the agent has ended: a stranger may hold the pipe open."""
-KILL_S = 1.0
-"""How long a killed agent is waited for: the kernel may hold it in a call that nothing interrupts."""
 CANCELLED_KEPT = 64
+LIST_BYTES = 1 << 18
+"""Of a list of plugs: a rack PDU's has some dozens of lines, a hypervisor's thousands."""
 MASK = "****"
 _STATUS_OFF = 2
-_KEY = re.compile(r"[A-Za-z0-9_-]+")
+_KEY = re.compile(r"[A-Za-z0-9_.-]+")
 _UNPRINTABLE = re.compile(r"[^\x20-\x7e\xa0-\U0010ffff]+")
+
+
+class _Said(msgspec.Struct, frozen=True):
+    """One run of an agent."""
+
+    code: int | None
+    """None: it had to be ended."""
+    words: str
+    """For people."""
+    out: str = ""
+    """All that it printed; empty if that was more than is kept."""
+
+
+class _Answer(msgspec.Struct, frozen=True):
+    power: Power
+    words: str
+    answered: bool
+    plugs: dict[str, str] | None = None
 
 
 class AgentRunner:
@@ -52,6 +64,7 @@ class AgentRunner:
     Args:
         device: a configured device by name; raises KeyError.
         secrets: its secret parameters, read afresh at each run; raises RingfenceError.
+            What a password script prints is added to them for that run.
     """
 
     def __init__(
@@ -71,12 +84,13 @@ class AgentRunner:
             return AgentExited(effect.run, Power.UNKNOWN, "cancelled before it began", 0, answered=False)
         stop = self._live[effect.run] = asyncio.Event()
         try:
-            power, words, answered = await self._run(effect, stop)
+            answer = await self._run(effect, stop)
         except RingfenceError as error:
-            power, words, answered = Power.UNKNOWN, _clean(str(error), {}), False
+            answer = _Answer(Power.UNKNOWN, _clean(str(error), {}), answered=False)
         finally:
             del self._live[effect.run]
-        return AgentExited(effect.run, power, words, round((time.monotonic() - began) * 1000), answered)
+        took_ms = round((time.monotonic() - began) * 1000)
+        return AgentExited(effect.run, answer.power, answer.words, took_ms, answer.answered, answer.plugs)
 
     def cancel(self, run: int) -> None:
         """Kill the run's process group; its AgentExited still follows."""
@@ -87,28 +101,68 @@ class AgentRunner:
         if len(self._cancelled) > CANCELLED_KEPT:
             del self._cancelled[next(iter(self._cancelled))]
 
-    async def _run(self, effect: RunAgent, stop: asyncio.Event) -> tuple[Power, str, bool]:
+    async def _run(self, effect: RunAgent, stop: asyncio.Event) -> _Answer:
+        until = time.monotonic() + effect.timeout_ms / 1000
         try:
             device = self._device(effect.device)
         except KeyError:
             raise ConfigError(f"no device is called {effect.device}", next="ringfence config show") from None
+        device = msgspec.structs.replace(device, parameters={**device.parameters, **effect.parameters})
         secrets = self._secrets(effect.device)
-        stdin = request_of(device, secrets, effect.action, effect.nodename)
-        with contextlib.closing(_Running(find_agent(device.agent))) as running:
-            late = await running.ended(stdin, stop, effect.timeout_ms / 1000)
+        device, secrets = await ask_passwords(device, secrets, stop, effect.timeout_ms / 1000)
+        said = await self._one(device, secrets, effect.action, effect.nodename, stop, until)
+        if said.code is None:
+            return _Answer(Power.UNKNOWN, said.words, answered=False)
+        power, answered = _result(effect.action, said.code), said.code in (0, _STATUS_OFF)
+        if power is Power.OFF and plug_must_be_listed(device.agent, device.parameters):
+            listed = await self._one(device, secrets, "list", effect.nodename, stop, until)
+            if listed.code is None or listed.code != 0:
+                words = f"off, but its list of plugs cannot be read: {listed.words}"
+                return _Answer(Power.UNKNOWN, words, answered)
+            if not is_listed(device.parameters, listed.out):
+                words = f"off, but the device has no such plug ({said.words})"
+                return _Answer(Power.UNKNOWN, words, answered)
+        plugs = plugs_of(said.out) if effect.action == "list" and said.code == 0 else None
+        return _Answer(power, said.words, answered, plugs)
+
+    async def _one(
+        self,
+        device: DeviceConfig,
+        secrets: dict[str, str],
+        action: str,
+        nodename: str,
+        stop: asyncio.Event,
+        until: float,
+    ) -> _Said:
+        """Args: until: by time.monotonic()."""
+        stdin = request_of(device, secrets, action, nodename)
+        limit_s = max(0.0, until - time.monotonic())
+        kept_bytes = LIST_BYTES if action == "list" else KEPT_BYTES
+        with contextlib.closing(Running([find_agent(device.agent)], kept_bytes)) as running:
+            late = await running.ended(stdin, stop, limit_s)
             code = await running.buried()
-            words = _clean(running.err.text(secrets) or running.out.text(secrets), secrets)
+            out, err = running.out.text(secrets), running.err.text(secrets)
+            # Of a success the last word is on stdout ("Success: Already OFF"), whatever stderr warns of.
+            words = _clean(f"{err}\n{out}" if code == 0 else err or out, secrets)
+            out = "" if running.out.cut else out
         if late or code is None:
-            why = "cancelled" if stop.is_set() else f"no answer within {effect.timeout_ms / 1000:g} s: killed"
-            return Power.UNKNOWN, f"{why}; {words}" if words else why, False
-        return _result(effect.action, code), words or f"exit code {code}", code in (0, _STATUS_OFF)
+            why = "cancelled" if stop.is_set() else f"no answer within {limit_s:.3g} s: killed"
+            return _Said(None, f"{why}; {words}" if words else why)
+        return _Said(code, words or f"exit code {code}", out)
 
 
 def request_of(device: DeviceConfig, secrets: dict[str, str], action: str, nodename: str) -> bytes:
-    """What the agent reads on stdin.  Raises ConfigError for what could be read as something else."""
+    """What the agent reads on stdin, corrected where its defaults are not safe (`config.agents.cautions`).
+
+    Raises:
+        ConfigError: for what could be read as something else, and for what would make its answer a lie.
+    """
     if action not in ACTIONS:
         raise ConfigError(f"{action!r} is no action for a fence agent", next=f"one of {', '.join(ACTIONS)}")
-    given = {**device.parameters, **secrets}
+    try:
+        given = prepared(device.agent, {**device.parameters, **secrets})
+    except ConfigError as error:
+        raise ConfigError(f"device {device.name}: {error.message}", next=error.next) from None
     for key in given:
         if not _KEY.fullmatch(key):
             raise ConfigError(
@@ -133,177 +187,25 @@ def request_of(device: DeviceConfig, secrets: dict[str, str], action: str, noden
         raise ConfigError(f"device {device.name}: a value is not UTF-8", next="mend its parameters") from None
 
 
-def find_agent(agent: str) -> str:
-    """The executable's path.  Raises Unavailable."""
-    if "/" in agent and not agent.startswith("/"):
-        raise Unavailable(f"fence agent {agent} is neither a name nor an absolute path", next="mend `agent`")
-    found = shutil.which(agent, path=AGENT_PATH)
-    if found is None:
-        there = Path(agent).exists() if agent.startswith("/") else False
-        what = "is not executable" if there else "is not installed on this host"
-        raise Unavailable(f"fence agent {agent} {what}", next="install it (Debian: fence-agents)")
-    return found
+def plugs_of(text: str) -> dict[str, str] | None:
+    """What "list" prints: a line "PLUG,NAME" a plug.  None where there is nothing like it: agents that do
+    not know their plugs say so in words of their own ("N/A", "NOTICE: ...").
+
+    Source: lib/fencing.py, fence_action()."""
+    lines = [line.partition(",") for line in text.splitlines()]
+    plugs = {_clean(plug, {}): _clean(name, {}) for plug, comma, name in lines if comma and plug.strip()}
+    return plugs or None
 
 
 def _result(action: str, code: int) -> Power:
     if action == "status":
         return {0: Power.ON, _STATUS_OFF: Power.OFF}.get(code, Power.UNKNOWN)
-    if code != 0:
+    if code != 0 or action == "list":
         return Power.UNKNOWN
     return Power.OFF if action == "off" else Power.ON
 
 
-class _Running:
-    """One agent's process.  Not asyncio's own: that one calls a process ended only when everybody who
-    inherited its pipes has let go of them, which a stray child may never do."""
-
-    def __init__(self, path: str) -> None:
-        try:
-            self._process = subprocess.Popen(
-                [path],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                cwd="/",
-                env={"PATH": AGENT_PATH, "LC_ALL": "C.UTF-8"},
-                start_new_session=True,
-                bufsize=0,
-            )
-        except OSError as error:
-            raise Unavailable(f"fence agent {path} cannot be started: {error.strerror}") from None
-        self._loop = asyncio.get_running_loop()
-        self._over = asyncio.Event()
-        try:
-            self._pidfd = os.pidfd_open(self._process.pid)
-        except OSError as error:  # no descriptor left: an agent that cannot be watched must not run
-            self._kill_group()
-            for pipe in (self._process.stdin, self._process.stdout, self._process.stderr):
-                assert pipe is not None
-                pipe.close()
-            self._process.poll()  # else subprocess itself buries it at its next start
-            raise Unavailable(f"fence agent {path} cannot be watched: {error.strerror}") from None
-        self._loop.add_reader(self._pidfd, self._ended_now)
-        self._abandoned = False
-        assert self._process.stdout is not None
-        assert self._process.stderr is not None
-        self.out, self.err = _Tail(self._process.stdout), _Tail(self._process.stderr)
-
-    def _ended_now(self) -> None:
-        self._loop.remove_reader(self._pidfd)
-        os.close(self._pidfd)
-        self._over.set()
-        if self._abandoned:
-            self._process.wait()
-
-    async def ended(self, stdin: bytes, stop: asyncio.Event, limit_s: float) -> bool:
-        """Wait for its end, for `stop`, or for the limit.  Returns whether it had to be ended."""
-        assert self._process.stdin is not None
-        feeding = asyncio.ensure_future(_feed(self._process.stdin, stdin))
-        waits = [asyncio.ensure_future(one.wait()) for one in (self._over, stop)]
-        try:
-            await asyncio.wait(waits, timeout=limit_s, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for task in (feeding, *waits):
-                task.cancel()
-        return not self._over.is_set()
-
-    async def buried(self) -> int | None:
-        """Kill what is left of its group; its exit code, once its last words were read.
-
-        None: the kernel has not let go of it within KILL_S.
-        Until it is waited for, at least its zombie bears the group's number: it is nobody else's."""
-        self._kill_group()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(KILL_S):
-                await self._over.wait()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(DRAIN_S):
-                await self.out.over.wait()
-                await self.err.over.wait()
-        return self._bury()
-
-    def close(self) -> None:
-        """Also when the run was abandoned: nothing of it goes on."""
-        self._kill_group()
-        self._bury()
-        self.out.close()
-        self.err.close()
-        assert self._process.stdin is not None
-        if not self._process.stdin.closed:
-            self._loop.remove_writer(self._process.stdin.fileno())
-            self._process.stdin.close()
-
-    def _kill_group(self) -> None:
-        if self._process.returncode is None:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(self._process.pid, signal.SIGKILL)
-
-    def _bury(self) -> int | None:
-        """Never waits: what the kernel still holds is buried when it lets go."""
-        if not self._over.is_set():
-            self._abandoned = True
-            return None
-        if self._process.returncode is None:
-            self._process.wait()
-        return self._process.returncode
-
-
-async def _feed(pipe: IO[bytes], data: bytes) -> None:
-    """An agent may end without reading, or read late."""
-    os.set_blocking(pipe.fileno(), False)
-    loop, fd = asyncio.get_running_loop(), pipe.fileno()
-    while data:
-        try:
-            data = data[os.write(fd, data) :]
-        except BlockingIOError:
-            room = asyncio.Event()
-            loop.add_writer(fd, room.set)
-            try:
-                await room.wait()
-            finally:
-                if not pipe.closed:  # else the number may be another's by now
-                    loop.remove_writer(fd)
-        except BrokenPipeError:
-            break
-    pipe.close()
-
-
-class _Tail:
-    """The end of a stream; all of it is read, so that a talkative agent never blocks."""
-
-    def __init__(self, pipe: IO[bytes]) -> None:
-        self._pipe = pipe
-        self._data = b""
-        self._cut = False
-        self.over = asyncio.Event()
-        os.set_blocking(pipe.fileno(), False)
-        self._loop = asyncio.get_running_loop()
-        self._loop.add_reader(pipe.fileno(), self._more)
-
-    def _more(self) -> None:
-        try:
-            chunk = os.read(self._pipe.fileno(), 65536)
-        except BlockingIOError:
-            return
-        self._cut = self._cut or len(self._data) + len(chunk) > KEPT_BYTES
-        self._data = (self._data + chunk)[-KEPT_BYTES:]
-        if not chunk:
-            self.close()
-
-    def text(self, secrets: dict[str, str]) -> str:
-        """Of a cut stream, without what may be the rest of a secret that the cut went through."""
-        longest = max((len(value.encode()) for value in secrets.values()), default=0)
-        data = self._data[max(longest - 1, 0) :] if self._cut else self._data
-        return data.decode(errors="replace")
-
-    def close(self) -> None:
-        if not self._pipe.closed:
-            self._loop.remove_reader(self._pipe.fileno())
-            self._pipe.close()
-        self.over.set()
-
-
-def _clean(text: str, secrets: dict[str, str]) -> str:
+def _clean(text: str, secrets: Mapping[str, str]) -> str:
     """One short line for people; no secret, nothing that a terminal would obey."""
     # Agents strip blanks and one pair of quotes: they may say a value with or without.
     spoken = {form for value in secrets.values() for form in (value, value.strip(), _unquoted(value.strip()))}

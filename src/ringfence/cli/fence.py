@@ -1,7 +1,5 @@
-"""fence history, fence confirm, fence trust."""
+"""fence history, fence confirm, fence trust; the rest of the group has modules of its own."""
 
-import getpass
-import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -9,8 +7,9 @@ from typing import Any
 import click
 
 from ringfence.cli.answers import one_line, print_json
+from ringfence.cli.fence_prove import test_ways
 from ringfence.cli.observe import event_line
-from ringfence.cli.options import daemon_options, json_option, open_daemon
+from ringfence.cli.options import daemon_options, json_option, open_daemon, user
 from ringfence.client import Connection
 from ringfence.core.errors import BadInput, Refused
 from ringfence.host.clock import boottime_ns
@@ -19,7 +18,7 @@ from ringfence.wire import client as calls
 
 @click.group()
 def fence() -> None:
-    """Fence history; a person's word on hosts and devices."""
+    """Fence history; a person's word on hosts and devices; tests and drills."""
 
 
 @fence.command()
@@ -65,7 +64,7 @@ def confirm(
         if not yes:
             _ask_word(daemon, node)
             reason = reason or click.prompt("How do you know", err=True)
-        call = calls.FenceConfirm(node, who or _user(), reason, boottime_ns())
+        call = calls.FenceConfirm(node, who or user(), reason, boottime_ns())
         answer: dict[str, Any] = daemon.call(call)
     if as_json:
         print_json(answer)
@@ -110,16 +109,11 @@ def _ask_word(daemon: Connection, node: str) -> None:
 def trust(device: str, who: str, socket: str | None, root: Path | None, as_json: bool) -> None:
     """End the quarantine of DEVICE, which was caught lying: believe it again."""
     with open_daemon(socket, root) as daemon:
-        answer: dict[str, Any] = daemon.call(calls.FenceTrust(device, who or _user()))
+        answer: dict[str, Any] = daemon.call(calls.FenceTrust(device, who or user()))
     if as_json:
         print_json(answer)
     else:
         click.echo(f"{device}: trusted again")
 
 
-def _user() -> str:
-    """The person, as far as the system knows: who called sudo, else the user."""
-    try:
-        return os.environ.get("SUDO_USER") or getpass.getuser()
-    except (KeyError, OSError):
-        return f"uid {os.getuid()}"
+fence.add_command(test_ways)

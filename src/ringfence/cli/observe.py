@@ -33,7 +33,8 @@ PAGE = 1000
 def status(socket: str | None, root: Path | None, as_json: bool) -> int:
     """This node, its cluster, who must be fenced, what is frozen.
 
-    Exit 0: all is well; 1: something is blocked (`ringfence why` says what and why)."""
+    Exit 0: all is well; 1: something is blocked (`ringfence why` says what and why), or a test of a fence
+    device failed or is overdue (an ALARM line)."""
     with open_daemon(socket, root) as daemon:
         answer = daemon.status()
     if as_json:
@@ -43,7 +44,8 @@ def status(socket: str | None, root: Path | None, as_json: bool) -> int:
     else:
         for line in status_lines(answer, _now_ms()):
             click.echo(line)
-    return EXIT_BLOCKED if answer.get("blocked") else EXIT_OK
+    alarms = (answer.get("fence_tests") or {}).get("alarms")
+    return EXIT_BLOCKED if answer.get("blocked") or alarms else EXIT_OK
 
 
 @click.command()

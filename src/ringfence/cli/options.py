@@ -1,5 +1,6 @@
 """Options that many commands share, and the way to the daemon."""
 
+import getpass
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -43,3 +44,10 @@ def open_daemon(socket: str | None, root: Path | None) -> Connection:
     if socket is None and root is not None:
         socket = os.fspath(Paths(root.absolute()).socket)
     return connect(socket, retry_ms=RETRY_MS)
+
+def user() -> str:
+    """The person, as far as the system knows: who called sudo, else the user."""
+    try:
+        return os.environ.get("SUDO_USER") or getpass.getuser()
+    except (KeyError, OSError):
+        return f"uid {os.getuid()}"

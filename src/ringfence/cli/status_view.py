@@ -40,6 +40,7 @@ def remarks(status: Status) -> list[str]:
         found.append(one_line(str(status["why"])))
     for key in ("remarks", "broken", "refused"):
         found += [one_line(str(line)) for line in status.get(key) or []]
+    found += [one_line(f"ALARM: {line}") for line in (status.get("fence_tests") or {}).get("alarms") or []]
     quarantined = [str(device) for device in status.get("quarantined") or []]
     if quarantined:
         found.append(

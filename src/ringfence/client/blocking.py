@@ -140,6 +140,29 @@ class Connection:
         except Silence:
             raise no_answer(call, timeout_ms or 0) from None
 
+    def stream(self, call: Call) -> Iterator[tuple[Any, bool]]:
+        """Send a request that is answered bit by bit: each result, and whether it was the last one.
+
+        It is not sent again if the connection breaks.
+
+        Raises: Unavailable: the daemon went away; any other RingfenceError: its answer."""
+        check_plain(call)
+        request = Request(new_id(), call)
+        self._check()
+        link = Link(self.path)
+        try:
+            answer = link.expect(request.id)
+            link.send(request)
+            final = False
+            while not final:
+                reply = link.wait(answer)
+                final = reply.final
+                yield result_of(reply), final
+        except Gone:
+            raise connection_lost(self.path) from None
+        finally:
+            link.end(CLOSED_HERE)
+
     def _exchange(self, request: Request, limit: float | None) -> Any:
         pause_s, give_up = PAUSE_S, deadline(self._retry_ms)
         while True:

@@ -61,6 +61,11 @@ class Paths(msgspec.Struct, frozen=True):
         return self.var / "incidents"
 
     @property
+    def agents(self) -> Path:
+        """What fence agents said of themselves; it may be lost."""
+        return self.var / "agents.json"
+
+    @property
     def hub_state(self) -> Path:
         """The hub's highest epoch."""
         return self.var / "hub.epoch"

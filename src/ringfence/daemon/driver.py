@@ -299,6 +299,9 @@ class Driver:
                 self._ports.kept.keep_config(effect.config)
             case effects.CallAgain():
                 asyncio.get_running_loop().call_soon(self.feed, inputs.CalledAgain())
+            case effects.TickAt():
+                left_s = max(0, effect.at_ns - self._ports.clock.boottime_ns()) / 1e9
+                asyncio.get_running_loop().call_later(left_s, self.feed, inputs.Tick())
             case effects.Record():
                 self._record(effect, now_ns)
             case effects.DoOrder():

@@ -7,7 +7,8 @@ import asyncio
 import os
 from collections.abc import Callable
 
-from ringfence.agents.runner import AgentRunner, find_agent
+from ringfence.agents.find import find_agent
+from ringfence.agents.runner import AgentRunner
 from ringfence.config import Paths, read_secrets
 from ringfence.core.cluster import ClusterConfig
 from ringfence.core.errors import RingfenceError

@@ -21,13 +21,17 @@ from ringfence.engine.facts import (
     HostsAsked,
     Left,
     Noted,
+    TestsAsked,
+    TestsHeard,
     VgChanged,
     WaitsTold,
 )
 from ringfence.engine.losses import lose, record_incident, witness
 from ringfence.engine.state import ClusterState, VgVersion
+from ringfence.fencing.proving import merged
 from ringfence.wire import entries
 from ringfence.wire.entries import Incident
+from ringfence.wire.proving import Outcome
 from ringfence.wire.ring import Submitted
 
 
@@ -212,6 +216,32 @@ def _host_says(state: ClusterState, life: Life, entry: entries.HostSays) -> list
     return [HostHeard(entry.by, entry.number, life.node, entry.facts)]
 
 
+def _ask_tests(state: ClusterState, life: Life, entry: entries.AskTests) -> list[Fact]:
+    if not entry.target:
+        state.tests_asked_ms = state.wall_ms
+    return [TestsAsked(life, entry.number, entry.target, state.ready)]
+
+
+def _tests_told(state: ClusterState, life: Life, entry: entries.TestsTold) -> list[Fact]:
+    node = life.node
+    before = {(one.node, one.use): one.failed for one in state.tested.get(node, ())}
+    state.tested[node] = merged(state.config, state.tested.get(node, ()), entry.results)
+    facts: list[Fact] = []
+    for one in entry.results:
+        what = f"{state.name(node)} could not fence {state.name(one.node)} by {one.use}: {one.what}"
+        if one.outcome is Outcome.FAILED and before.get((one.node, one.use)) != one.what:
+            fields = {"node": one.node, "device": one.use, "tester": node}
+            facts.append(Noted("fence-test-failed", what, fields))
+    counts = dict.fromkeys(Outcome, 0)
+    for one in entry.results:
+        counts[one.outcome] += 1
+    if entry.number:
+        told = ", ".join(f"{count} {outcome.value}" for outcome, count in counts.items() if count)
+        what = f"{state.name(node)} tested its ways to fence: {told or 'there is none'}"
+        facts.append(Noted("fence-test", what, {"tester": node}))
+    return [*facts, TestsHeard(entry.by, entry.number, node, entry.results)]
+
+
 _HANDLERS: dict[type, Callable[[ClusterState, Life, Any], list[Fact]]] = {
     entries.JoinLockspace: spaces.join,
     entries.AckJoin: spaces.ack_join,
@@ -243,4 +273,6 @@ _HANDLERS: dict[type, Callable[[ClusterState, Life, Any], list[Fact]]] = {
     entries.SlotsEnd: marks.ending,
     entries.Marked: marks.marked,
     entries.SlotMoved: marks.moved,
+    entries.AskTests: _ask_tests,
+    entries.TestsTold: _tests_told,
 }

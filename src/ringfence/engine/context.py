@@ -100,6 +100,11 @@ class Context:
         """Members of the present view that are not admitted, and why."""
 
     @property
+    def now_ms(self) -> int:
+        """The moment, rounded up: what is due at a time in ms is due then."""
+        return -(-self.now_ns // 1_000_000)
+
+    @property
     def running(self) -> ClusterState | None:
         """The state, if this node may act on it now."""
         return self.state if self.phase is Phase.RUNNING else None

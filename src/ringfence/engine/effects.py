@@ -53,9 +53,11 @@ class RunAgent(_Effect, frozen=True):
     run: int
     device: str
     action: str
-    """off | on | status."""
+    """off | on | status | list."""
     timeout_ms: int
     nodename: str
+    parameters: dict[str, str] = {}
+    """Of the plug that is meant: handed to the agent over the device's own."""
 
 
 class CancelAgent(_Effect, frozen=True):
@@ -88,6 +90,14 @@ class CallAgain(_Effect, frozen=True):
     At most one is out.  Answer: inputs.CalledAgain."""
 
 
+class TickAt(_Effect, frozen=True):
+    """There is something to do at that time, and no tick may be due just then.  Answer: inputs.Tick.
+
+    Nothing is taken back: a tick that came for nothing changes nothing."""
+
+    at_ns: int
+
+
 class Record(_Effect, frozen=True):
     """Append an event to the history.  `kind` is a stable word; `fields` JSON-able."""
 
@@ -106,5 +116,5 @@ class Ended(_Effect, frozen=True):
 
 Effect = (
     Multicast | Keep | KeepConfig | SetDeadline | RunAgent | CancelAgent | DoOrder | DropPaths | Answer
-    | CallAgain | Record | Ended
+    | CallAgain | TickAt | Record | Ended
 )  # fmt: skip

@@ -11,6 +11,7 @@ from ringfence.core.ids import Life, Token
 from ringfence.locks.resource import Effect as LockEffect
 from ringfence.wire.checkup import HostFacts
 from ringfence.wire.entries import ClientLock
+from ringfence.wire.proving import UseTest
 
 
 class _Fact(msgspec.Struct, frozen=True):
@@ -131,6 +132,24 @@ class HostHeard(_Fact, frozen=True):
     facts: HostFacts
 
 
+class TestsAsked(_Fact, frozen=True):
+    """Every node, in its turn, tries whether it could fence."""
+
+    by: Life
+    number: int
+    target: str
+    turns: tuple[int, ...]
+
+
+class TestsHeard(_Fact, frozen=True):
+    """A node's answer to `by`, who had asked."""
+
+    by: Life
+    number: int
+    node: int
+    results: tuple[UseTest, ...]
+
+
 class Noted(_Fact, frozen=True):
     """Worth a line in every node's history."""
 
@@ -141,5 +160,6 @@ class Noted(_Fact, frozen=True):
 
 Fact = (
     LockFact | Retokened | JoinSeen | JoinDone | SpaceLeft | AttemptGranted | VictimGone | Left | Expelled
-    | VgChanged | ConfigAccepted | ConfigRefused | DeadlockSought | WaitsTold | HostsAsked | HostHeard | Noted
+    | VgChanged | ConfigAccepted | ConfigRefused | DeadlockSought | WaitsTold | HostsAsked | HostHeard
+    | TestsAsked | TestsHeard | Noted
 )  # fmt: skip

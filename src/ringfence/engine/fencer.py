@@ -5,12 +5,15 @@ this node has seen its own entry applied.  The actor needs no authority (the lon
 none yet), but it must be a ready member of a primary view, hear its own heartbeats, and have had a
 clock without gaps for one detection time: a host that was frozen itself must not shoot."""
 
+import functools
+
 import msgspec
 
 from ringfence.core.evidence import CUTS
 from ringfence.core.ids import Epoch, Life
+from ringfence.engine.agent_calls import AgentCalls, Call
 from ringfence.engine.context import Context
-from ringfence.engine.effects import CancelAgent, RunAgent
+from ringfence.engine.effects import TickAt
 from ringfence.engine.facts import AttemptGranted
 from ringfence.engine.inputs import AgentExited
 from ringfence.engine.slots import Slots
@@ -19,17 +22,15 @@ from ringfence.fencing.domain import Victim
 from ringfence.fencing.level_run import LevelRun, Outcome, Run
 from ringfence.wire.entries import AttemptBegan, AttemptEnded, BoundPassed, EvidenceSeen, VictimDue
 
-RUNS_OF_AN_ATTEMPT = 1000
-"""Run ids are reserved by the block: attempts on several victims run side by side, and the "off" that
-one device acknowledged must never be taken for another device's second look."""
-
 
 class _Running(msgspec.Struct):
     life: Life
     number: int
     run: LevelRun
-    live: list[int]
-    """Agent runs that have not exited."""
+    calls: dict[int, int] = {}
+    """The level's run -> its number among this node's calls; those that have not exited."""
+    tick_ms: int = 0
+    """When the engine is called again for it."""
     asked_ns: int = 0
     """Since when it waits to read its own marks, before it shoots; 0: it does not."""
     passed: Outcome | None = None
@@ -38,11 +39,11 @@ class _Running(msgspec.Struct):
 
 
 class Fencer:
-    def __init__(self, context: Context, slots: Slots) -> None:
+    def __init__(self, context: Context, calls: AgentCalls, slots: Slots) -> None:
         self._context = context
+        self._calls = calls
         self._slots = slots
         self._running: dict[Life, _Running] = {}
-        self._next_run = 1
         self._paused: dict[Life, tuple[int, int]] = {}
         """Victim -> (attempt number, until when): the pause after a round; every node waits it out."""
         self._asked: dict[Life, int] = {}
@@ -68,6 +69,7 @@ class Fencer:
         self._go_on()
         self._forget([victim.life for victim in victims])
         self._compare(victims)
+        self._time_passes()
         for victim in victims:
             self._seen_ns.setdefault((victim.life, victim.since), context.now_ns)
             self._witness_bound(victim)
@@ -176,24 +178,26 @@ class Fencer:
         assert context.state is not None
         if context.vetoed:
             return  # the next look gives it up
+        domain = context.state.domain
+        victim = domain.victim(fact.life)
+        assert victim is not None, "an attempt on no victim"
         run = LevelRun(
-            context.config, fact.life, fact.level, self._next_run, seen_by=context.me,
-            wall_ms=context.wall_ms, quarantined=tuple(context.state.domain.quarantined),
+            context.config, fact.life, fact.level, 1, seen_by=context.me, wall_ms=context.wall_ms,
+            quarantined=tuple(domain.quarantined), switched=domain.switched_off(victim),
         )  # fmt: skip
-        self._next_run += RUNS_OF_AN_ATTEMPT
-        running = self._running[fact.life] = _Running(fact.life, fact.number, run, [])
+        running = self._running[fact.life] = _Running(fact.life, fact.number, run)
         if self._slots.hurry():
             # Who was given up itself, and does not know it yet, must not shoot the one who went on.
             running.asked_ns = context.now_ns
         else:
-            self._start(running, run.start())
+            self._start(running, run.start(context.now_ms))
 
     def _go_on(self) -> None:
         """Attempts that wait for a disk."""
         for running in list(self._running.values()):
             if running.asked_ns and self._slots.read_since(running.asked_ns):
                 running.asked_ns = 0
-                self._start(running, running.run.start())
+                self._start(running, running.run.start(self._context.now_ms))
             elif running.passed is not None:
                 self._look_at_slot(running, running.passed)
 
@@ -212,20 +216,27 @@ class Fencer:
             self._end(running, outcome)
 
     def _start(self, running: _Running, runs: list[Run]) -> None:
-        nodename = self._context.name(running.life.node)
         for one in runs:
-            assert all(one.run not in other.live for other in self._running.values()), "one run, two attempts"
-            running.live.append(one.run)
-            self._context.out(RunAgent(one.run, one.device, one.action, one.timeout_ms, nodename))
+            purpose = f"the fencing of {self._context.name(running.life.node)}"
+            call = Call(one.use, one.action, running.life.node, purpose, one.timeout_ms)
+            told = functools.partial(self._exited, running, one)
+            running.calls[one.run] = self._calls.start(call, told)
+        until_ms = running.run.until_ms
+        if until_ms and running.tick_ms != until_ms:
+            running.tick_ms = until_ms
+            self._context.out(TickAt(until_ms * 1_000_000))
         self._conclude(running)
 
-    def exited(self, exit: AgentExited) -> None:
+    def _exited(self, running: _Running, run: Run, exit: AgentExited) -> None:
+        del running.calls[run.run]
+        now_ms = self._context.now_ms
+        more = running.run.exited(run.run, exit.power, exit.words, exit.took_ms, exit.answered, now_ms)
+        self._start(running, more)
+
+    def _time_passes(self) -> None:
         for running in list(self._running.values()):
-            if exit.run in running.live:
-                running.live.remove(exit.run)
-                more = running.run.exited(exit.run, exit.power, exit.words, exit.took_ms, exit.answered)
-                self._start(running, more)
-                return
+            if not running.asked_ns:
+                self._start(running, running.run.time_passes(self._context.now_ms))
 
     def heard(self, life: Life) -> None:
         """The victim itself was heard: whatever an agent says of it now is contradicted."""
@@ -247,7 +258,7 @@ class Fencer:
 
     def _end(self, running: _Running, outcome: Outcome) -> None:
         del self._running[running.life]
-        self._cancel_live(running)
+        self._cancel_calls(running)
         context = self._context
         victim = self._victim(running.life)
         wait_ms = self._wait_ms(victim) if victim is not None and not outcome.passed else 0
@@ -284,7 +295,7 @@ class Fencer:
         running = self._running.get(life)
         if running is not None and (running.run.finished is None or running.passed is not None):
             del self._running[life]
-            self._cancel_live(running)
+            self._cancel_calls(running)
 
     def cancel_all(self) -> None:
         """This node may not act any more."""
@@ -292,10 +303,10 @@ class Fencer:
             self.cancel(life)
         self._asked = {}
 
-    def _cancel_live(self, running: _Running) -> None:
-        for run in running.live:
-            self._context.out(CancelAgent(run))
-        running.live = []
+    def _cancel_calls(self, running: _Running) -> None:
+        for call in running.calls.values():
+            self._calls.cancel(call)
+        running.calls = {}
 
     def view_changed(self) -> None:
         """What was asked for in the old epoch is asked for again."""

@@ -7,6 +7,7 @@ import msgspec
 from ringfence.core.cluster import ClusterConfig
 from ringfence.core.evidence import Power
 from ringfence.core.ids import Epoch, Life
+from ringfence.fencing.proving import Kept
 from ringfence.wire import SPEAKS, Speaks
 from ringfence.wire.client import Request
 from ringfence.wire.entries import Incident
@@ -32,6 +33,8 @@ class DiskState(msgspec.Struct, frozen=True):
     """Lives that were given up for fenced: what they held may be others' since."""
     out: tuple[Life, ...] = ()
     """Lives that had left cleanly, and whose nodes had not come back, in the state of `epoch`."""
+    tested: tuple[Kept, ...] = ()
+    """What this node's own tests of fence devices came to."""
 
 
 class LeftOpen(msgspec.Struct, frozen=True):
@@ -128,6 +131,8 @@ class AgentExited(_Input, frozen=True):
     took_ms: int
     answered: bool = True
     """False: the device was not reached or the agent ran into its limit."""
+    plugs: dict[str, str] | None = None
+    """Of "list": plug -> what the device calls it; None: it tells none."""
 
 
 class OrderDone(_Input, frozen=True):

@@ -6,10 +6,10 @@ one frame, last; what must be on disk before that is kept first.  What is too mu
 the next: the driver is asked to call again.  After a step that touched nothing
 but locks there is nothing else to look at: whatever time alone brings, the next tick finds.
 
-The parts: `views` (who is in, who may act), `state` (what all agree on), `locker` (locks of users
-here), `tasks` (volume commands), `fencer` (this node as the acting member), `deadlines` (authority
-pages), `deadlocks` (clients that wait in a ring), `checkups` (what all hosts look like),
-`requests` (clients)."""
+The parts: `views` (who is in, who may act), `state` (what all agree on), `locker` (locks of users here),
+`tasks` (volume commands), `fencer` (this node as the acting member), `agent_calls` (runs of fence
+agents, admitted by device), `deadlines` (authority pages), `deadlocks` (clients that wait in a ring),
+`checkups` (what all hosts look like), `fence_tests` (whether all could fence), `requests` (clients)."""
 
 from collections.abc import Iterator
 
@@ -18,6 +18,7 @@ import msgspec
 from ringfence.core.errors import RingfenceError
 from ringfence.core.ids import Life
 from ringfence.engine import inputs
+from ringfence.engine.agent_calls import AgentCalls
 from ringfence.engine.checkups import Checkups
 from ringfence.engine.client_locks import ClientLocks
 from ringfence.engine.commands import autostart, look_for_slots
@@ -40,10 +41,13 @@ from ringfence.engine.facts import (
     Noted,
     Retokened,
     SpaceLeft,
+    TestsAsked,
+    TestsHeard,
     VgChanged,
     VictimGone,
     WaitsTold,
 )
+from ringfence.engine.fence_tests import FenceTests
 from ringfence.engine.fencer import Fencer
 from ringfence.engine.inputs import DiskState, Input
 from ringfence.engine.locker import Locker, lost_error
@@ -101,14 +105,16 @@ class _Node:
         self.locker = Locker(context)
         clients = ClientLocks(context, self.locker)
         self._slots = Slots(context, self._found_mark)
-        self._tasks = Tasks(context, self.locker, clients, self._slots)
+        self._calls = AgentCalls(context)
+        self._tasks = Tasks(context, self.locker, clients, self._calls, self._slots)
         self._views = Views(context, self, drop_paths=not started.config.naive)
-        self._fencer = Fencer(context, self._slots)
+        self._fencer = Fencer(context, self._calls, self._slots)
         self._deadlocks = Deadlocks(context, self.locker)
         self._checkups = Checkups(context, self._tasks)
+        self._fence_tests = FenceTests(context, self._tasks)
         self._requests = Requests(
             context, self.locker, clients, self._tasks, self._views, self._fencer, self._deadlocks,
-            self._checkups,
+            self._checkups, self._fence_tests,
         )  # fmt: skip
         self._deadlines = Deadlines(context, self._slots)
         self._sent_ns = 0
@@ -165,7 +171,7 @@ class _Node:
             case inputs.ClientGone():
                 self._requests.client_gone(input.client)
             case inputs.AgentExited():
-                self._fencer.exited(input)
+                self._calls.exited(input)
             case inputs.OrderDone():
                 if input.order < 0:
                     self._slots.done(input.order, input.answer, input.error)
@@ -225,6 +231,7 @@ class _Node:
         self._requests.look()
         self._deadlocks.look()
         self._checkups.look()
+        self._fence_tests.look()
         if context.left:
             return  # it is no member any more, and has no say in who is fenced
         self._look_for_silence()
@@ -246,7 +253,8 @@ class _Node:
             liars = tuple(sorted(state.domain.quarantined.items()))
             fenced = state.domain.fenced_lives()
             out = tuple(life for _, life in sorted(state.out.items()))
-            disk = DiskState(state.epoch, disk.incarnation, disk.boot, victims, liars, fenced, out)
+            tested = state.tested.get(context.me, disk.tested)
+            disk = DiskState(state.epoch, disk.incarnation, disk.boot, victims, liars, fenced, out, tested)
         if disk != context.disk or context.keep:
             context.disk, context.keep = disk, False
             context.effects.insert(0, Keep(disk))
@@ -366,6 +374,7 @@ class _Node:
                     context.submit(AckJoin(name, state.lives[joiner]))
         if context.left_open:
             self._adopted(state)
+        self._fence_tests.entered()
         if self._autostart.life != context.life:
             self._autostart = _Autostart(context.life, due=True, runs=self._autostart.runs)
         if before is None:
@@ -397,6 +406,7 @@ class _Node:
         self._requests.lost(error)
         self._deadlocks.lost(error)
         self._checkups.lost(error)
+        self._fence_tests.lost(error)
 
     def reborn(self) -> None:
         self._deadlines.start()
@@ -427,6 +437,10 @@ class _Node:
                 self._checkups.asked(fact)
             case HostHeard():
                 self._checkups.heard(fact)
+            case TestsAsked():
+                self._fence_tests.asked(fact)
+            case TestsHeard():
+                self._fence_tests.heard(fact)
             case JoinSeen():
                 if fact.life.node != me:
                     context.submit(AckJoin(fact.lockspace, fact.life))

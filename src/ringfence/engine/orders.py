@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from ringfence.core.cluster import Use
 from ringfence.core.ids import Token
 from ringfence.core.modes import Mode
 
@@ -183,6 +184,26 @@ class Whoami(msgspec.Struct, frozen=True):
     """Whether every node of the cluster knows disk slots."""
 
 
+class CallAgent(_Order, frozen=True):
+    """Run a device's agent once, for one use of it.  Answer: inputs.AgentExited.
+
+    It ends early, with UNKNOWN, when somebody cancels it (`Tasks.cancel_calls`)."""
+
+    use: Use
+    action: str
+    """off | on | status | list."""
+    node: int
+    """Whose plug it is."""
+    timeout_ms: int = 0
+    """0: the cluster's own limit."""
+
+
+class Pause(_Order, frozen=True):
+    """Let time pass.  Answer: None."""
+
+    time_ms: int
+
+
 # -- answered by the storage driver -------------------------------------------
 
 
@@ -318,14 +339,15 @@ class LookAtHost(_Order, frozen=True):
 
 ENGINE_ORDERS = (
     Acquire, Convert, Release, FindLock, Holders, JoinLockspace, GiveBack, LeaveLockspace, Joined,
-    LockspaceMembers, Publish, SayGoodbye, NoteSlots, EndSlots, Identity,
+    LockspaceMembers, Publish, SayGoodbye, NoteSlots, EndSlots, Identity, Pause,
 )  # fmt: skip
 StorageOrder = ScanDevices | ReadBlocks | WriteBlocks
 BlockOrder = OpenPath | ClosePath | OpenPaths
 DriverOrder = StorageOrder | BlockOrder | SlotIo | LookAtHost
 Order = (
     Acquire | Convert | Release | FindLock | Holders | JoinLockspace | GiveBack | LeaveLockspace | Joined
-    | LockspaceMembers | Publish | SayGoodbye | NoteSlots | EndSlots | Identity | DriverOrder
+    | LockspaceMembers | Publish | SayGoodbye | NoteSlots | EndSlots | Identity | CallAgent | Pause
+    | DriverOrder
 )  # fmt: skip
 
 Command = Generator[Order, Any, Any]

@@ -18,6 +18,7 @@ from ringfence.engine.state import ClusterState
 from ringfence.engine.uses import Use
 from ringfence.fencing.domain import Victim
 from ringfence.fencing.explain import explain_victim
+from ringfence.fencing.proving import alarms
 from ringfence.locks.lockspace import Lockspace
 from ringfence.locks.node_locks import Row
 from ringfence.locks.resource import Lock, Resource
@@ -58,6 +59,7 @@ def status(
         "broken": list(broken),
         "remarks": [context.ring_remark] if context.ring_remark else [],
         "refused": [context.refused[node] for node in sorted(context.refused) if node != context.me],
+        "fence_tests": fence_tests(context),
         "quarantined": sorted(state.domain.quarantined) if state else [],
         "incidents": [msgspec.to_builtins(incident) for incident in state.incidents] if state else [],
         "config": {"version": context.config.version, "ring": context.config.ring},
@@ -88,6 +90,28 @@ def locks(context: Context, lockspace: str, locker: Locker) -> Json:
     current = context.running is not None
     node = context.name(context.me)
     return {"node": node, "locks": found, "clients": own, "waits": waits, "current": current}
+
+
+def fence_tests(context: Context) -> Json:
+    """What the members' tests of their ways to fence came to, and what a person should know of it."""
+    state = context.state
+    if state is None:
+        return {"alarms": [], "tested": []}
+    ready = state.ready if context.running is not None else ()
+    found = alarms(context.config, ready, state.tested, context.wall_ms)
+    tested = [
+        {
+            "tester": context.name(tester),
+            "node": context.name(one.node),
+            "use": one.use,
+            "passed_wall_ms": one.passed_wall_ms,
+            "failed": one.failed,
+            "at_wall_ms": one.at_wall_ms,
+        }
+        for tester, kept in sorted(state.tested.items())
+        for one in kept
+    ]
+    return {"alarms": [alarm.what for alarm in found], "tested": tested}
 
 
 def _blocked_by(context: Context, barrier: Barrier | None, why: str) -> list[str]:

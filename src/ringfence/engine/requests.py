@@ -24,6 +24,7 @@ from ringfence.engine.deadlocks import Deadlocks
 from ringfence.engine.effects import Answer, Ended
 from ringfence.engine.explain import Explanation
 from ringfence.engine.facts import ConfigRefused
+from ringfence.engine.fence_tests import FenceTests
 from ringfence.engine.fencer import Fencer
 from ringfence.engine.inputs import Asked
 from ringfence.engine.leaving import leave
@@ -72,6 +73,7 @@ class Requests:
         fencer: Fencer,
         deadlocks: Deadlocks,
         checkups: Checkups,
+        fence_tests: FenceTests,
     ) -> None:
         self._context = context
         self._locker = locker
@@ -80,6 +82,7 @@ class Requests:
         self._fencer = fencer
         self._deadlocks = deadlocks
         self._checkups = checkups
+        self._fence_tests = fence_tests
         self.locks = locks
         self._pending: list[_Pending] = []
         self._config_refused = ""
@@ -146,6 +149,9 @@ class Requests:
                 self._deadlocks.ask(lambda found: self._send(client, self._rings(id, found)))
             case calls.Checkup():
                 self._checkups.ask(lambda found: self._send(client, _told(id, found)))
+            case calls.FenceTest():
+                self._must_act()
+                self._fence_tests.ask(call.target, id, lambda reply: self._send(client, reply))
             case calls.FenceConfirm():
                 self._confirm(client, id, call, who)
             case calls.FenceTrust():

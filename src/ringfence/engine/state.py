@@ -16,6 +16,7 @@ from ringfence.core.cluster import ClusterConfig
 from ringfence.core.ids import Epoch, Life
 from ringfence.core.locknames import VG_SPACE, vg_of
 from ringfence.fencing.domain import Domain, Victim
+from ringfence.fencing.proving import Kept
 from ringfence.locks.lockspace import Lockspace
 from ringfence.locks.resource import Resource
 from ringfence.locks.table import Resources
@@ -80,6 +81,10 @@ class ClusterState(msgspec.Struct, omit_defaults=True):
     marked: dict[str, list[Life]] = {}
     """VG -> victims whose marks are on its disk."""
     given_up: list[GivenUp] = []
+    tested: dict[int, tuple[Kept, ...]] = {}
+    """What each member's tests of fence devices came to."""
+    tests_asked_ms: int = 0
+    """Wall clock of the last order to test everything."""
 
     def clear(self) -> list[dict[Any, Any]]:
         """Forget every lock.  Returns the tables, to be emptied by whoever has the time."""
@@ -166,6 +171,10 @@ class ClusterState(msgspec.Struct, omit_defaults=True):
     def decode(cls, data: bytes) -> "ClusterState":
         """Raises msgspec.MsgspecError."""
         return msgspec.msgpack.decode(data, type=cls, dec_hook=_decode_resources)
+
+    def told(self) -> dict[int, tuple[int, int]]:
+        """Of each sender: its incarnation, and the number of its last entry that was applied."""
+        return {node: (one.life.incarnation, one.seq) for node, one in sorted(self.senders.items())}
 
     def fits(self, life: Life, item: Submitted) -> bool:
         """Whether a submission counts: from an admitted life, and right after the one it follows.

@@ -6,18 +6,21 @@ at again after every step rather than awaited as a message, so that nothing is m
 node had to take a snapshot meanwhile."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import msgspec
 
 from ringfence.core.errors import Refused, RingfenceError, TimedOut, from_dict
+from ringfence.core.evidence import Power
 from ringfence.core.modes import Mode
 from ringfence.engine import orders
+from ringfence.engine.agent_calls import AgentCalls, Call
 from ringfence.engine.client_locks import ClientLocks, Recall, in_use
 from ringfence.engine.context import Context
 from ringfence.engine.effects import DoOrder
 from ringfence.engine.facts import SpaceLeft
+from ringfence.engine.inputs import AgentExited
 from ringfence.engine.locker import Locker, lost_error
 from ringfence.engine.slots import Slots
 from ringfence.engine.uses import Owner
@@ -41,6 +44,10 @@ class Task(msgspec.Struct):
     waits_for: orders.Order | None = None
     lock: int = 0
     """The lock whose operation it waits for; 0: none."""
+    run: int = 0
+    """The agent call that it waits for; 0: none."""
+    until_ns: int = 0
+    """When its pause, or its patience, is over."""
     seq: int = 0
     """The own entry that must be applied; 0: none."""
     kept: list[str] = []
@@ -49,16 +56,17 @@ class Task(msgspec.Struct):
     """Lockspaces in which nothing new is asked for until the command ends."""
     recall: Recall | None = None
     refused: str = ""
-    until_ns: int = 0
-    """How long it waits for others to leave the disk slots."""
 
 
 class Tasks:
-    def __init__(self, context: Context, locker: Locker, clients: ClientLocks, slots: Slots) -> None:
+    def __init__(
+        self, context: Context, locker: Locker, clients: ClientLocks, calls: AgentCalls, slots: Slots
+    ) -> None:
         self._context = context
         self._slots = slots
         self._locker = locker
         self._clients = clients
+        self._calls = calls
         self._tasks: dict[int, Task] = {}
         self._last = 0
         self._orders: dict[int, Task] = {}
@@ -92,6 +100,15 @@ class Tasks:
             if isinstance(task.waits_for, orders.OpenPath) and error is None and task.refused != "stale":
                 self.opened.add((task.waits_for.vg, task.waits_for.lv))
             self._advance(task, answer, from_dict(error) if error is not None else None)
+
+    def cancel_calls(self, devices: Collection[str]) -> None:
+        """End what commands run on these devices; each learns it as an answer that says nothing."""
+        for task in list(self._tasks.values()):
+            order = task.waits_for
+            if isinstance(order, orders.CallAgent) and order.use.device in devices:
+                self._calls.cancel(task.run)
+                nothing = AgentExited(task.run, Power.UNKNOWN, "cancelled", 0, answered=False)
+                self._advance(task, nothing, None)
 
     def space_left(self, fact: SpaceLeft) -> None:
         """The ordered state's answer to this node's wish to leave a lockspace."""
@@ -137,7 +154,7 @@ class Tasks:
             if driven and task.refused == "stale":
                 error = lost_error(task.what, self._context.name(self._context.me))
             leaves = isinstance(task.waits_for, orders.LeaveLockspace)
-            task.waits_for, task.lock, task.seq, task.refused = None, 0, 0, ""
+            task.waits_for, task.lock, task.run, task.seq, task.refused = None, 0, 0, 0, ""
             if leaves:
                 self._locker.leaving = self._leaving()
             try:
@@ -172,6 +189,11 @@ class Tasks:
 
     def _order(self, task: Task, order: orders.Order) -> tuple[bool, Any]:
         """Returns (answered, answer); not answered: `_advance` is called later."""
+        if isinstance(order, orders.CallAgent):
+            # Whoever fences with this device goes first.
+            call = Call(order.use, order.action, order.node, task.what, order.timeout_ms, patient=True)
+            task.run = self._calls.start(call, lambda exit: self._advance(task, exit, None))
+            return False, None
         if not isinstance(order, orders.ENGINE_ORDERS):
             if isinstance(order, orders.ClosePath):
                 self.opened.discard((order.vg, order.lv))
@@ -196,6 +218,9 @@ class Tasks:
             case orders.NoteSlots():
                 self._slots.note(order.places, order.without)
                 return True, None
+            case orders.Pause():
+                task.until_ns = self._context.now_ns + order.time_ms * 1_000_000
+                return order.time_ms <= 0, None
             case _:
                 return self._ring_order(task, order)
 
@@ -314,6 +339,8 @@ class Tasks:
             return context.running is not None and order.lockspace in joined(context), None
         if isinstance(order, orders.EndSlots):
             return self._slots_ended(task, order.vg), None
+        if isinstance(order, orders.Pause):
+            return context.now_ns >= task.until_ns, None
         if isinstance(order, orders.GiveBack):
             assert task.recall is not None
             return self._clients.recalled(task.recall), None

@@ -315,6 +315,7 @@ class Views:
                 quarantined=context.disk.quarantined,
                 speaks=context.speaks,
                 out=context.disk.out,
+                told=state.told() if state and carries else {},
                 protocol=state.protocol if state and carries else context.speaks.low,
             )
         )

@@ -18,6 +18,7 @@ import msgspec
 
 from ringfence.core.evidence import CUTS, Evidence, EvidenceKind
 from ringfence.core.ids import Epoch, Life
+from ringfence.fencing.level_run import switched_off
 from ringfence.fencing.policy import POLICY, accepts
 from ringfence.wire.entries import DeviceWord
 
@@ -260,6 +261,13 @@ class Domain(msgspec.Struct):
         self.quarantined.pop(device, None)
 
     # -- attempts --------------------------------------------------------------------
+
+    def switched_off(self, victim: Victim) -> dict[str, int]:
+        """Uses that were explicitly switched off for this victim, with the attempt in which that was."""
+        found: dict[str, int] = {}
+        for attempt in victim.attempts:
+            found |= switched_off(attempt.words, attempt.number)
+        return found
 
     def actor_for(self, victim: Victim, ready: tuple[int, ...]) -> int | None:
         """Whose turn it is: the lowest ready member that has not tried in this round.

@@ -1,41 +1,56 @@
 """One attempt: one level of a victim's devices, run by one member.
 
-Local to the acting member, not replicated.  Pure: it says which agent to run next and is told how
-each run went.  Every device of the level must pass, in the order configured:
+Local to the acting member, not replicated.  Pure: it says which agents to run next, is told how each
+run went and what time it is.  Every use of the level (a device, with a plug of this node's own) must
+pass, in three steps that none of them may run ahead of:
 
-1. an explicit "off" ("already off" from an earlier look is never enough);
-2. a second, fresh "status" that says off.  A device may lag, so it is looked at twice;
-3. after all devices passed, nothing may contradict them: another device that sees the host itself
-   and says "on"; a controller that lives from the host's own outlets and still answers, though
-   they are "off"; a heartbeat of the victim since the first claim.  (An outlet that is on does
-   not contradict a host that is off.)
+1. *off*: each is told an explicit "off", one plug a call;
+2. *look*: only when all have been told: a second, fresh "status" of each says off.  A device may need to
+   settle first, and its status may lag: it is looked at `looks` times, `look_every_ms` apart, before its
+   answer stands;
+3. *cross-check*: nothing may contradict them: another device that sees the host itself and says "on";
+   a controller that lives from the host's own outlets and still answers, though they are "off"; a
+   heartbeat of the victim since the first claim.  (An outlet that is on does not contradict a host
+   that is off.)
 
-What it promises: `finished.evidence` is there only if all three held.  UNKNOWN never reads as off.
+In a `parallel` level the calls of one step run side by side, else one after the other, in order.
 
-Source: FenceAgentAPI for what agents say; 3 answers the lies of real devices (an outlet list of
-which only the first is switched, an acknowledged and ignored command, the wrong host's plug)."""
+An agent that finds a plug off by its own first look sends nothing, and says "already off".  That is no
+explicit off.  It counts only if this plug has been switched off in an earlier attempt on the same victim,
+or another device that sees the host says "off", too; the storage's own word of a cut is the cut itself.
+
+What it promises: `finished.evidence` is there only if all of this held.  UNKNOWN never reads as off.
+
+Source: FenceAgentAPI for what agents say; lib/fencing.py, fence_action, for "Already OFF"; 3 answers the
+lies of real devices (an outlet list of which only the first is switched, an acknowledged and ignored
+command, the wrong host's plug)."""
 
 import enum
-from collections.abc import Collection
+import re
+from collections.abc import Collection, Mapping
 
 import msgspec
 
-from ringfence.core.cluster import ClusterConfig, Confirms, DeviceConfig
+from ringfence.core.cluster import ClusterConfig, Confirms, DeviceConfig, Use
 from ringfence.core.evidence import Evidence, EvidenceKind, Power
 from ringfence.core.ids import Life
 from ringfence.wire.entries import DeviceWord
 
-LOOKS = 2
-"""How often a device is looked at before its answer stands (switched outlets lag)."""
+_ALREADY = re.compile(r"\balready off\b", re.IGNORECASE)
+_REMEMBERED = re.compile(r"switched off in attempt (\d+)")
 
 
 class Run(msgspec.Struct, frozen=True):
-    """Order: run this device's agent once."""
+    """Order: run this device's agent once, for one plug."""
 
     run: int
-    device: str
+    use: Use
     action: str
     timeout_ms: int
+
+    @property
+    def device(self) -> str:
+        return self.use.device
 
 
 class Outcome(msgspec.Struct, frozen=True):
@@ -53,12 +68,31 @@ class _Step(enum.Enum):
     OFF = "off"
     LOOK = "look"
     CROSS = "cross"
-    """Looks at devices that may contradict."""
     DONE = "done"
 
 
+class _Plug(msgspec.Struct):
+    """A use, and how far it has come in the present step."""
+
+    use: Use
+    device: DeviceConfig
+    run: int = 0
+    """The run that has not exited; 0 = none."""
+    looks: int = 0
+    not_before_ms: int = 0
+    """It settles, or is left alone between two looks."""
+    done: bool = False
+    unsent: bool = False
+    """It was "already off": its agent has sent nothing."""
+
+    @property
+    def label(self) -> str:
+        return self.use.label
+
+
 class LevelRun:
-    """Runs one level.  Call `start`, then `exited` for each run, until `finished` is set.
+    """Runs one level.  Call `start`, then `exited` for each run and `time_passes` from `until_ms` on, until
+    `finished` is set; then cancel what still runs.
 
     Args:
         victim_life: whose end is to be brought about and shown.
@@ -67,6 +101,8 @@ class LevelRun:
         seen_by: the acting node, for the evidence.
         wall_ms: the date, for the evidence.
         quarantined: devices that are fired but not believed.
+        switched: uses that were explicitly switched off for this victim before, with the attempt's number
+            (`switched_off`).
     """
 
     def __init__(
@@ -79,54 +115,74 @@ class LevelRun:
         seen_by: int = 0,
         wall_ms: int = 0,
         quarantined: Collection[str] = (),
+        switched: Mapping[str, int] | None = None,
     ) -> None:
         self._config = config
         self._life = victim_life
         self._name = config.name_of(victim_life.node)
         level = config.levels_of(victim_life.node)[level_index]
-        self._devices = [config.device(name) for name in level.names]
-        assert self._devices, f"level {level_index + 1} of {self._name} has no devices"
-        self._kind = EvidenceKind.CLAIM if config.naive else _kind(self._devices)
-        self._crosses = _crosses(config, victim_life.node, self._devices, self._kind)
-        self._quarantined = [device.name for device in self._devices if device.name in quarantined]
+        self._parallel = level.parallel
+        self._uses = [_Plug(use, config.device(use.device)) for use in level.uses]
+        assert self._uses, f"level {level_index + 1} of {self._name} has no devices"
+        devices = [plug.device for plug in self._uses]
+        self._kind = EvidenceKind.CLAIM if config.naive else _kind(devices)
+        self._others = _crosses(config, victim_life.node, level.names, self._kind)
+        self._liars = quarantined
+        self._switched = switched or {}
         self._next_run = first_run_id
         self._seen_by = seen_by
         self._wall_ms = wall_ms
         self._words: list[DeviceWord] = []
-        self._claims: list[str] = []
+        self._claims: list[_Plug] = []
         self._silent: list[str] = []
         """Devices that were asked whether they contradict, and gave no answer."""
+        self._agree: list[str] = []
+        """Devices that were asked whether they contradict, and say "off", too."""
         self._step = _Step.OFF
-        self._index = 0
-        self._looks = 0
-        self.running: Run | None = None
-        """The run that has not exited; cancel it when `finished` is set before it does."""
+        self._plugs = self._uses
+        """Those of the present step, in order."""
+        self.live: list[Run] = []
+        """Runs that have not exited; cancel them when `finished` is set before they do."""
         self.finished: Outcome | None = None
 
-    def start(self) -> list[Run]:
-        """The first run."""
-        assert self.running is None, "started already"
-        assert self.finished is None, "over already"
-        return self._run(self._devices[0], "off")
+    # -- facts -----------------------------------------------------------------------
 
-    def exited(self, run: int, power: Power, words: str, took_ms: int, answered: bool) -> list[Run]:
-        """A run ended.  Returns what to run next; nothing once `finished` is set.
+    def start(self, now_ms: int = 0) -> list[Run]:
+        """The first runs."""
+        assert not self.live, "started already"
+        assert self.finished is None, "over already"
+        return self._go_on(now_ms)
+
+    def exited(
+        self, run: int, power: Power, words: str, took_ms: int, answered: bool, now_ms: int = 0
+    ) -> list[Run]:
+        """A run ended.  Returns what to run next; nothing if something is waited for, or `finished` is set.
 
         Args:
             power: for "off": OFF means that the agent says it is done.  For "status": what it says.
             answered: False if the device was not reached at all.
         """
-        if self.running is None or self.running.run != run:
-            return []  # cancelled, or not ours
-        ended, self.running = self.running, None
-        self._words.append(DeviceWord(ended.device, ended.action, power.value, words, took_ms))
-        if self.finished is not None:
+        ended = next((one for one in self.live if one.run == run), None)
+        if ended is None:
+            return []  # not ours
+        self.live.remove(ended)
+        plug = next((one for one in self._plugs if one.run == run), None)
+        if self.finished is not None or plug is None:
+            self._said(ended, power, words, took_ms)
             return []
+        plug.run = 0
         if self._step is _Step.OFF:
-            return self._off_ended(power, words, answered)
-        if self._step is _Step.LOOK:
-            return self._look_ended(power)
-        return self._cross_ended(power)
+            words = self._off_ended(plug, power, words, answered, now_ms)
+        elif self._step is _Step.LOOK:
+            self._look_ended(plug, power, now_ms)
+        else:
+            self._cross_ended(plug, power, now_ms)
+        self._said(ended, power, words, took_ms)
+        return self._go_on(now_ms)
+
+    def time_passes(self, now_ms: int) -> list[Run]:
+        """What was waited for may be over.  Returns what to run now."""
+        return self._go_on(now_ms)
 
     def heard_victim(self) -> None:
         """A frame of the victim was delivered.  After a claim of "off" it refutes the claim.
@@ -134,7 +190,7 @@ class LevelRun:
         (A storage cut leaves the host alive; a naive lab does not listen.)"""
         silent_kinds = (EvidenceKind.HOST_OFF, EvidenceKind.OUTLETS_OFF)
         if self._claims and self._kind in silent_kinds and self.finished is None:
-            said = " and ".join(self._claims)
+            said = self._said_off()
             self._fail(f'{said} said "off", but {self._name} still speaks: claim refused', self._claims)
 
     def cancel(self) -> None:
@@ -142,95 +198,191 @@ class LevelRun:
         if self.finished is None:
             self._fail("cancelled", [])
 
-    # -- the three steps -----------------------------------------------------------
+    # -- what is waited for ------------------------------------------------------------
 
-    def _off_ended(self, power: Power, words: str, answered: bool) -> list[Run]:
-        device = self._devices[self._index]
+    @property
+    def words(self) -> tuple[DeviceWord, ...]:
+        """What was said so far."""
+        return tuple(self._words)
+
+    @property
+    def until_ms(self) -> int:
+        """When `time_passes` has something to do; 0 = only an exit brings it on."""
+        return min((plug.not_before_ms for plug in self._waiting()), default=0)
+
+    def waits(self, now_ms: int) -> list[str]:
+        """What is waited for, other than agents, a line each."""
+        lines = []
+        for plug in self._waiting():
+            left = f"{max(0, plug.not_before_ms - now_ms) / 1000:.1f} s"
+            if plug.looks:
+                at = f"look {plug.looks + 1} of {plug.device.looks} at {plug.label}"
+                lines.append(f"waits {left} for {at}: its status may lag")
+            else:
+                lines.append(f"waits {left} for {plug.label} to settle")
+        return lines
+
+    def _waiting(self) -> list[_Plug]:
+        if self.finished is not None:
+            return []
+        return [plug for plug in self._turns() if not plug.run and plug.not_before_ms]
+
+    # -- the three steps -----------------------------------------------------------------
+
+    def _go_on(self, now_ms: int) -> list[Run]:
+        """Begin what may begin now; where a step is done, the next one."""
+        while self.finished is None and all(plug.done for plug in self._plugs):
+            self._next_step()
+        if self.finished is not None:
+            return []
+        due = [plug for plug in self._turns() if not plug.run and plug.not_before_ms <= now_ms]
+        return [self._begin(plug) for plug in due]
+
+    def _turns(self) -> list[_Plug]:
+        """Whose turn it is in this step."""
+        waiting = [plug for plug in self._plugs if not plug.done]
+        return waiting if self._parallel else waiting[:1]
+
+    def _next_step(self) -> None:
+        if self._step is _Step.OFF and not self._config.naive:
+            self._step = _Step.LOOK
+            for plug in self._plugs:
+                plug.done = False
+        elif self._step is _Step.LOOK:
+            self._step = _Step.CROSS
+            self._plugs = self._others
+        else:
+            self._pass()
+
+    def _begin(self, plug: _Plug) -> Run:
+        action = "off" if self._step is _Step.OFF else "status"
+        plug.looks += action == "status"
+        plug.not_before_ms = 0
+        timeout_ms = plug.device.timeout_ms or self._config.timing.agent_timeout_ms
+        run = Run(self._next_run, plug.use, action, timeout_ms)
+        plug.run = run.run
+        self._next_run += 1
+        self.live.append(run)
+        return run
+
+    def _off_ended(self, plug: _Plug, power: Power, words: str, answered: bool, now_ms: int) -> str:
+        """Returns the words to be kept."""
         if power is not Power.OFF:
-            return self._fail(f"{device.name}: {_why_not(power, words, answered)}", [])
-        self._claims.append(device.name)
-        if self._config.naive:
-            return self._next_device()
-        self._step, self._looks = _Step.LOOK, 0
-        return self._look(device)
+            self._fail(f"{plug.label}: {_why_not(power, words, answered)}", [])
+            return words
+        self._claims.append(plug)
+        plug.done = True
+        if plug.device.settle_ms:
+            plug.not_before_ms = now_ms + plug.device.settle_ms
+        if not already_off(words):
+            return words
+        before = self._switched.get(plug.label)
+        plug.unsent = before is None and plug.device.confirms is not Confirms.STORAGE_CUT
+        return words if before is None else f"switched off in attempt {before} (now: {words})"
 
-    def _look_ended(self, power: Power) -> list[Run]:
-        device = self._devices[self._index]
+    def _look_ended(self, plug: _Plug, power: Power, now_ms: int) -> None:
         if power is Power.OFF:
-            return self._next_device()
-        if self._looks < LOOKS:
-            return self._look(device)
-        if power is Power.ON:
-            verdict = f'{device.name} said "off", a second look says "on": claim refused'
-            return self._fail(verdict, [device.name])
-        return self._fail(f'{device.name} said "off", a second look got no answer: claim not believed', [])
+            plug.done = True
+        elif self._looks_again(plug, now_ms):
+            return
+        elif power is Power.ON:
+            self._fail(f'{plug.label} said "off", a second look says "on": claim refused', [plug])
+        else:
+            what = f'{plug.label} said "off", a second look got no answer: claim not believed'
+            self._fail(what, [])
 
-    def _next_device(self) -> list[Run]:
-        self._index += 1
-        if self._index < len(self._devices):
-            self._step = _Step.OFF
-            return self._run(self._devices[self._index], "off")
-        self._step, self._index = _Step.CROSS, 0
-        return self._next_cross()
-
-    def _next_cross(self) -> list[Run]:
-        self._looks = 0
-        if self._index < len(self._crosses):
-            return self._look(self._crosses[self._index])
-        self._pass()
-        return []
-
-    def _cross_ended(self, power: Power) -> list[Run]:
+    def _cross_ended(self, plug: _Plug, power: Power, now_ms: int) -> None:
         """Only a clear word contradicts: no answer is what a device without power gives."""
-        other = self._crosses[self._index]
         why = ""
         if power is Power.ON:
-            why = f'{other.name} says "on"'
-        elif power is Power.OFF and self._kind is EvidenceKind.OUTLETS_OFF and not other.own_supply:
-            why = f"{other.name} still answers from behind outlets that are off"
-        if why and self._looks < LOOKS:
-            return self._look(other)
+            why = f'{plug.label} says "on"'
+        elif power is Power.OFF and self._kind is EvidenceKind.OUTLETS_OFF and not plug.device.own_supply:
+            why = f"{plug.label} still answers from behind outlets that are off"
+        if why and self._looks_again(plug, now_ms):
+            return
         if why:
-            said = " and ".join(self._claims)
-            return self._fail(f'{said} said "off", but {why}: claim refused', self._claims)
-        if power is Power.UNKNOWN:
-            self._silent.append(other.name)
-        self._index += 1
-        return self._next_cross()
+            self._fail(f'{self._said_off()} said "off", but {why}: claim refused', self._claims)
+        elif power is Power.UNKNOWN:
+            self._silent.append(plug.label)
+        elif plug.use.device not in self._liars:
+            self._agree.append(plug.label)
+        plug.done = True
 
-    # -- helpers ---------------------------------------------------------------------
+    def _looks_again(self, plug: _Plug, now_ms: int) -> bool:
+        if plug.looks >= plug.device.looks:
+            return False
+        if plug.device.look_every_ms:
+            plug.not_before_ms = now_ms + plug.device.look_every_ms
+        return True
 
-    def _look(self, device: DeviceConfig) -> list[Run]:
-        self._looks += 1
-        return self._run(device, "status")
+    # -- the end ---------------------------------------------------------------------------
 
-    def _run(self, device: DeviceConfig, action: str) -> list[Run]:
-        assert self.running is None, "one agent at a time"
-        timeout_ms = device.timeout_ms or self._config.timing.agent_timeout_ms
-        self.running = Run(self._next_run, device.name, action, timeout_ms)
-        self._next_run += 1
-        return [self.running]
-
-    def _fail(self, verdict: str, contradicted: Collection[str]) -> list[Run]:
+    def _fail(self, verdict: str, contradicted: list[_Plug]) -> None:
         self._step = _Step.DONE
-        self.finished = Outcome(False, verdict, tuple(self._words), contradicted=tuple(contradicted))
-        return []
+        self.finished = Outcome(False, verdict, self.words, contradicted=tuple(_names(contradicted)))
 
     def _pass(self) -> None:
         self._step = _Step.DONE
-        if self._quarantined:
-            liars = ", ".join(self._quarantined)
+        labels = ", ".join(plug.label for plug in self._uses)
+        quarantined = _names([plug for plug in self._uses if plug.use.device in self._liars])
+        if quarantined:
+            liars = ", ".join(quarantined)
             self._fail(f'{liars} said "off" and looks off, but is quarantined: not believed', [])
             return
-        names = tuple(device.name for device in self._devices)
+        unsent = self._unsent()
+        if unsent:
+            what = f"{unsent} was already off, so no off was sent, and no other device sees the host off"
+            self._fail(f"{what}: not believed", [])
+            return
         if self._config.naive:
-            how = f'{", ".join(names)} said "off"; nobody looked again'
+            how = f'{labels} said "off"; nobody looked again'
         else:
-            how = f'{", ".join(names)} said "off", and a second look agrees'
+            how = f'{labels} said "off", and a second look agrees'
+        if self._agree:
+            how += f'; {", ".join(self._agree)} says "off", too'
         if self._silent and self._kind is EvidenceKind.OUTLETS_OFF:
             how += f"; {', '.join(self._silent)} does not answer"
-        evidence = Evidence(self._life, self._kind, self._seen_by, how, names, self._wall_ms)
-        self.finished = Outcome(True, how, tuple(self._words), evidence)
+        devices = tuple(_names(self._uses))
+        evidence = Evidence(self._life, self._kind, self._seen_by, how, devices, self._wall_ms)
+        self.finished = Outcome(True, how, self.words, evidence)
+
+    def _unsent(self) -> str:
+        """Plugs that were already off, where nothing but their own word says so; empty = none."""
+        if self._config.naive or self._agree:
+            return ""
+        seeing = [plug for plug in self._uses if plug.device.confirms is Confirms.HOST_OFF]
+        if any(not plug.unsent for plug in seeing):
+            return ""  # the host itself was switched off, and is seen so
+        needed = seeing if self._kind is EvidenceKind.HOST_OFF else self._uses
+        if self._kind is EvidenceKind.STORAGE_CUT:
+            needed = [plug for plug in self._uses if plug.device.confirms is Confirms.STORAGE_CUT]
+        return ", ".join(plug.label for plug in needed if plug.unsent)
+
+    # -- helpers -----------------------------------------------------------------------------
+
+    def _said(self, run: Run, power: Power, words: str, took_ms: int) -> None:
+        self._words.append(DeviceWord(run.use.label, run.action, power.value, words, took_ms))
+        if self.finished is not None:
+            self.finished = msgspec.structs.replace(self.finished, words=self.words)
+
+    def _said_off(self) -> str:
+        return " and ".join(plug.label for plug in self._claims)
+
+
+def already_off(words: str) -> bool:
+    """Whether an agent that was told "off" says that it has sent nothing, for the plug was off."""
+    return bool(_ALREADY.search(words)) and not _REMEMBERED.match(words)
+
+
+def switched_off(words: Collection[DeviceWord], number: int) -> dict[str, int]:
+    """Which uses attempt `number` has explicitly switched off, by what was said in it: label -> the attempt
+    in which that was."""
+    found = {}
+    for word in words:
+        if word.action == "off" and word.power == Power.OFF.value and not already_off(word.words):
+            before = _REMEMBERED.match(word.words)
+            found[word.device] = int(before[1]) if before else number
+    return found
 
 
 def _kind(devices: list[DeviceConfig]) -> EvidenceKind:
@@ -244,16 +396,18 @@ def _kind(devices: list[DeviceConfig]) -> EvidenceKind:
     return EvidenceKind.OUTLETS_OFF
 
 
-def _crosses(
-    config: ClusterConfig, node: int, devices: list[DeviceConfig], kind: EvidenceKind
-) -> list[DeviceConfig]:
+def _crosses(config: ClusterConfig, node: int, own: Collection[str], kind: EvidenceKind) -> list[_Plug]:
     """The node's other devices that see the host itself: they may contradict a cut of power."""
     if kind not in (EvidenceKind.HOST_OFF, EvidenceKind.OUTLETS_OFF):
         return []
-    own = [device.name for device in devices]
-    names = dict.fromkeys(name for level in config.levels_of(node) for name in level.names)
-    others = [config.device(name) for name in names if name not in own]
-    return [device for device in others if device.confirms is Confirms.HOST_OFF]
+    uses = {use.label: use for level in config.levels_of(node) for use in level.uses}
+    others = [_Plug(use, config.device(use.device)) for use in uses.values() if use.device not in own]
+    return [plug for plug in others if plug.device.confirms is Confirms.HOST_OFF]
+
+
+def _names(plugs: list[_Plug]) -> list[str]:
+    """Their devices, each once, in order."""
+    return list(dict.fromkeys(plug.use.device for plug in plugs))
 
 
 def _why_not(power: Power, words: str, answered: bool) -> str:

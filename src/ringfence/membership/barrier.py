@@ -8,6 +8,11 @@ anyone knows of, that agree among themselves, and that nobody has declared a vic
 leaves nobody, nobody carries state, and the cluster may only begin afresh (with every absent node
 as a victim of unknown life).
 
+Of one primary epoch the longest state is not always the best.  A ring that is parted may deliver to each
+side what the other misses, and a host that was frozen meanwhile may take in, late, what it alone has heard:
+neither of the two states is then the beginning of the other.  The one that most members share goes on;
+whoever has applied what it lacks is stale, for what its clients asked stands in no state any more.
+
 Rules that the safety model shows to be load-bearing: a later epoch on anyone's disk voids older
 state ("epoch not kept on disk": a token goes back in 6 steps); a victim that returns is stale
 ("victim not stale on rejoin": two writers in 12)."""
@@ -19,7 +24,7 @@ import msgspec
 from ringfence.core.cluster import ClusterConfig
 from ringfence.core.ids import Epoch, Life
 from ringfence.membership.quorum import is_primary, votes_of
-from ringfence.wire import CLEAN_STOP, UNSAID
+from ringfence.wire import CLEAN_STOP, UNSAID, WHOLE_PREFIX
 from ringfence.wire.ring import Ready
 
 
@@ -33,9 +38,11 @@ class Verdict(msgspec.Struct, frozen=True):
     carriers: tuple[int, ...] = ()
     """Members whose state is the best: highest (primary epoch, position), digest agreed."""
     behind: tuple[int, ...] = ()
-    """State of the same primary epoch at a lower position: takes the snapshot, keeps its life."""
+    """State that is the beginning of the carried one, in the same primary epoch: takes the snapshot, keeps
+    its life."""
     stale: tuple[int, ...] = ()
-    """State of an earlier primary epoch, a minority's digest, or a life that is a victim or fenced:
+    """State of an earlier primary epoch, or with entries that the carried one lacks, a minority's digest, or
+    a life that is a victim or fenced:
     drops its data paths and comes back as a new incarnation."""
     empty: tuple[int, ...] = ()
     """No state yet: takes the snapshot."""
@@ -166,19 +173,36 @@ class Barrier:
         )
 
     def _best(self, nodes: tuple[int, ...]) -> tuple[tuple[int, ...], bool]:
-        """Those with the highest (primary epoch, position) and the majority's digest; divergent?
+        """Those with the highest (primary epoch, followers, position) and the majority's digest; divergent?
 
         Heads are counted, not votes: a vote says how much a node's presence weighs, not its memory."""
         stateful = [(node, self._words[node][1]) for node in nodes if self._words[node][1].has_state]
         if not stateful:
             return (), False
-        best = max((ready.primary, ready.position) for _, ready in stateful)
-        top = [(node, ready.digest) for node, ready in stateful if (ready.primary, ready.position) == best]
+        newest = max(ready.primary for _, ready in stateful)
+        recent = [(node, ready) for node, ready in stateful if ready.primary == newest]
+        rank = {
+            node: (sum(self._begins(other, ready) for _, other in recent), ready.position)
+            for node, ready in recent
+        }
+        best = max(rank.values())
+        top = [(node, ready.digest) for node, ready in recent if rank[node] == best]
         digests = [digest for _, digest in top]
         agreed = max(sorted(set(digests)), key=digests.count)
         if digests.count(agreed) * 2 <= len(digests):
             return (), True
         return tuple(node for node, digest in top if digest == agreed), False
+
+    def _begins(self, ready: Ready, longer: Ready) -> bool:
+        """Whether a state of the same primary epoch is the beginning of a longer one, or all of it.
+
+        A ring delivers in one order, and leaves out: what was applied of each sender tells whether anything
+        was left out.  A sender that only one of the two knows left, or was let in, in between."""
+        if any(WHOLE_PREFIX not in word.speaks for _, word in self._words.values()):
+            return ready.position <= longer.position  # all members must judge alike
+        return ready.position <= longer.position and all(
+            count <= longer.told.get(node, count) for node, count in ready.told.items()
+        )
 
     def _outdated(self, top: tuple[int, ...]) -> bool:
         """Some member's disk has seen a later primary epoch than the best state went through."""
@@ -214,7 +238,12 @@ class Barrier:
                 stale.append(node)
             elif not ready.has_state:
                 empty.append(node)
-            elif best and ready.primary == best.primary and ready.position < best.position:
+            elif (
+                best
+                and ready.primary == best.primary
+                and ready.position < best.position
+                and self._begins(ready, best)
+            ):
                 behind.append(node)
             else:
                 stale.append(node)

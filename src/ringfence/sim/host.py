@@ -343,6 +343,9 @@ class Host:
                 self._watcher.answered(self, client, reply)
             case effects.CallAgain():
                 self._later(daemon, inputs.CalledAgain(), 1)
+            case effects.TickAt(at_ns):
+                left_ms = max(0, at_ns - self.clock_ns) / MS
+                self._later(daemon, inputs.Tick(), 5, after_ms=left_ms)
             case effects.Record(kind, what):
                 self._scheduler.note(f"{self.name} {kind}: {what}")
             case effects.RunAgent(run=run):
@@ -425,9 +428,10 @@ class Host:
                 self.daemon, inputs.PathIncident(Incident("write-late", self.node, what, volume=volume))
             )
 
-    def _later(self, daemon: Daemon, fact: Input, worst_ms: float) -> None:
+    def _later(self, daemon: Daemon, fact: Input, worst_ms: float, after_ms: float = 0) -> None:
         self._scheduler.after(
-            self._scheduler.between(0, worst_ms), lambda: self.awake(lambda: self.feed(daemon, fact))
+            after_ms + self._scheduler.between(0, worst_ms),
+            lambda: self.awake(lambda: self.feed(daemon, fact)),
         )
 
     def _drop_paths(self, daemon: Daemon, generation: int) -> None:

@@ -195,6 +195,19 @@ def _(chance: Chance, nodes: list[int]) -> list[Fault]:
     ]
 
 
+@_story("thaws-apart", nodes=(3, 4), rings=("totem",))
+def _(chance: Chance, nodes: list[int]) -> list[Fault]:
+    """One is frozen, and thaws while all are apart, just when it hears fresh words of its own among the late
+    ones: it takes in what it alone has heard, and what the others had ordered at the end it has not."""
+    rng = chance.rng
+    host_ms = rng.randrange(200, 900)
+    return [
+        FreezeDaemon(node=nodes[0], for_ms=rng.randrange(1400, 2400)),
+        FreezeHost(at_ms=host_ms, node=nodes[0], for_ms=rng.randrange(1000, 1600)),
+        SwitchOff(at_ms=host_ms + rng.randrange(30, 300), for_ms=rng.randrange(1000, 1800)),
+    ]
+
+
 @_story("quorum-gone", nodes=(4,))
 def _(chance: Chance, nodes: list[int]) -> list[Fault]:
     """Two and two for a while, without any other change."""

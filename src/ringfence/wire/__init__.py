@@ -36,5 +36,7 @@ CHECKUPS = 3
 """From here on: `AskHosts` and `HostSays`."""
 CLEAN_STOP = 3
 """From here on: a state that begins afresh believes disks about who has left cleanly."""
+WHOLE_PREFIX = 4
+"""From here on: `Ready.told`, and with it who lacks the last entries of a state from who has others."""
 FENCING = 4
 """From here on: the entries of fence orders, tests, drills, power switched on again, and disk slots."""

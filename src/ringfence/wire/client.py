@@ -78,6 +78,17 @@ class FenceTrust(_Call, frozen=True):
     who: str
 
 
+class FenceTest(_Call, frozen=True):
+    """Have every ready node try, without switching anything, whether it could fence.
+
+    One reply that is not final comes with each node's results: {"tests": [{"tester", "node", "use",
+    "outcome", "what", "took_ms"}]}.  The last one has those of all, and besides {"silent", "absent",
+    "unfenceable": [node's name]}: who did not answer, who is not ready, who has no device."""
+
+    target: str = ""
+    """A node, a device, or a use of one ("apc-a[5]"); empty: all."""
+
+
 class ConfigShow(_Call, frozen=True):
     pass
 
@@ -285,7 +296,7 @@ class SlotsShow(_Call, frozen=True):
 
 Call = (
     Status | Why | Locks | Deadlocks | Checkup | Events | FenceHistory | FenceConfirm | FenceTrust
-    | ConfigShow | ConfigApply | Leave | JoinSpace | LeaveSpace | PurgeOrphans
+    | FenceTest | ConfigShow | ConfigApply | Leave | JoinSpace | LeaveSpace | PurgeOrphans
     | Lock | Convert | Unlock | Cancel | Busy
     | PvCreate | Pvs | VgCreate | VgRemove | VgChange | Vgs | LvCreate | Lvs | LvChange | LvRemove
     | SlotsAdd | SlotsShow

@@ -11,6 +11,7 @@ from ringfence.core.evidence import Evidence
 from ringfence.core.ids import Epoch, Life
 from ringfence.core.modes import Mode
 from ringfence.wire.checkup import HostFacts
+from ringfence.wire.proving import UseTest
 
 
 class _Entry(msgspec.Struct, frozen=True, tag=True):
@@ -286,11 +287,31 @@ class SlotMoved(_Entry, frozen=True):
     vg: str
 
 
+class AskTests(_Entry, frozen=True):
+    """Every ready node tries whether it could fence, one after the other, and answers with `TestsTold`."""
+
+    number: int
+    target: str = ""
+    """A node's name, a device, or a use of one; empty: all there are."""
+
+
+class TestsTold(_Entry, frozen=True):
+    """The answer: what the sender's tests came to.
+
+    Unasked (number 0) where a state that begins afresh has forgotten what the sender's disk remembers."""
+
+    by: Life
+    """Who asked."""
+    number: int
+    results: tuple[UseTest, ...] = ()
+
+
 Entry = (
     JoinLockspace | AckJoin | LeaveLockspace | LockRequest | LockConvert | LockUnlock | LockCancel | LockBusy
     | Retoken | EvidenceSeen | AttemptBegan | AttemptEnded | VictimDue | BoundPassed | Suspect
     | OperatorConfirms | QuarantineLifted | ConfigProposed | Goodbye | VolumeNotice | IncidentSeen
-    | SearchDeadlock | Waits | AskHosts | HostSays | SlotsKept | SlotsLeft | SlotsEnd | Marked | SlotMoved
+    | SearchDeadlock | Waits | AskHosts | HostSays | AskTests | TestsTold
+    | SlotsKept | SlotsLeft | SlotsEnd | Marked | SlotMoved
 )  # fmt: skip
 
 LOCK_ENTRIES = (LockRequest, LockConvert, LockUnlock, LockCancel, LockBusy)

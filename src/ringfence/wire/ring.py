@@ -63,6 +63,8 @@ class Ready(msgspec.Struct, frozen=True, tag=True):
     """With `reaped` False: all that are open.  It may be admitted if these locks can become its own."""
     out: tuple[Life, ...] = ()
     """Lives that had left cleanly by the time of `disk_epoch`, as the sender's disk knows."""
+    told: dict[int, tuple[int, int]] = {}
+    """How much of each node's entries the carried state has applied: (incarnation, number of the last)."""
 
 
 class Snapshot(msgspec.Struct, frozen=True, tag=True):

@@ -7,10 +7,10 @@ cluster.conf(5), fenced(8), cman(5); fenced's agent.c for who wins."""
 from collections.abc import Iterator, Mapping
 from xml.etree.ElementTree import Element
 
+from ringfence.config.agents.stock import NO_PROOF, base_name
 from ringfence.config.checks import is_secret
 from ringfence.config.imports.found import Found, Part, short_names
-from ringfence.config.imports.xml_tree import parse_xml
-from ringfence.config.setup.agents import NO_PROOF, base_name
+from ringfence.config.xml_tree import parse_xml
 from ringfence.core.cluster import NodeConfig
 from ringfence.core.errors import ConfigError
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import msgspec
 
-from ringfence.config.setup.agents import NO_PROOF, OLD_WORDS, Sort, base_name, confirms_of, stock_agent
+from ringfence.config.agents.stock import NO_PROOF, OLD_WORDS, Sort, base_name, confirms_of, stock_agent
 from ringfence.config.setup.nodes import family
 from ringfence.config.setup.plan import Use
 from ringfence.core.cluster import Confirms, NodeConfig

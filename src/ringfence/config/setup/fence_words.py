@@ -5,8 +5,8 @@ and all of them must pass (a host with two power supplies needs both outlets off
 
 from collections.abc import Sequence
 
+from ringfence.config.agents.stock import OLD_WORDS, Sort, base_name, confirms_of, stock_agent
 from ringfence.config.checks import is_secret
-from ringfence.config.setup.agents import OLD_WORDS, Sort, base_name, confirms_of, stock_agent
 from ringfence.config.setup.plan import Use, bmc_address
 from ringfence.core.cluster import Confirms
 from ringfence.core.errors import BadInput

@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
+from ringfence.config.agents.stock import OLD_WORDS, Sort, base_name, stock_agent
 from ringfence.config.checks import check_cluster, is_secret
 from ringfence.config.corosync_conf import render_corosync
-from ringfence.config.setup.agents import OLD_WORDS, Sort, base_name, stock_agent
 from ringfence.config.setup.nodes import family
 from ringfence.core.cluster import ClusterConfig, Confirms, DeviceConfig, Level, Timing
 from ringfence.core.errors import BadInput

@@ -16,6 +16,7 @@ from ringfence.engine.commands.disks import find_vg, read_disks
 from ringfence.engine.commands.locking import fresh_uuids, lock_vg
 from ringfence.engine.orders import (
     Command,
+    EndSlots,
     Identity,
     NoteSlots,
     Order,
@@ -85,6 +86,20 @@ def write_empty(found: VgOnDisk, cluster: str) -> Generator[Order, Any, None]:
     header = print_block(Header(cluster, found.vg.uuid, nodes), 0)
     yield WriteBlocks((Write(path, start, bytes(size_bytes(nodes))),), found.vg.name, "slots")
     yield WriteBlocks((Write(path, start, header),), found.vg.name, "slots")
+
+
+def end_slots(found: VgOnDisk) -> Generator[Order, Any, WriteBlocks | None]:
+    """Before the VG is removed: every node leaves its slots, and nobody who comes now takes them for any.
+
+    Returns the order that undoes it."""
+    lv = slots_of(found.vg)
+    if lv is None:
+        return None
+    name, (path, start) = found.vg.name, _place(found, lv)
+    (header,) = yield ReadBlocks((Read(path, start, BLOCK_BYTES),))
+    yield EndSlots(name)
+    yield WriteBlocks((Write(path, start, bytes(BLOCK_BYTES)),), name, "slots")
+    return WriteBlocks((Write(path, start, header),), name, "slots") if header else None
 
 
 def _place(found: VgOnDisk, lv: Lv) -> tuple[str, int]:

@@ -18,7 +18,7 @@ from collections.abc import Generator
 from contextlib import suppress
 from typing import Any
 
-from ringfence.core.errors import BadInput, Damaged, LocksLost, NotFound, Refused, RingfenceError
+from ringfence.core.errors import BadInput, Damaged, NotFound, Refused, RingfenceError
 from ringfence.core.modes import Mode
 from ringfence.engine.commands.activation import take_for_removal
 from ringfence.engine.commands.commit import (
@@ -44,12 +44,11 @@ from ringfence.engine.commands.locking import (
     unlock_global,
 )
 from ringfence.engine.commands.pvcreate import PvPlan, make_pv, plan_pv
-from ringfence.engine.commands.slots import note_slots, write_empty
+from ringfence.engine.commands.slots import end_slots, note_slots, write_empty
 from ringfence.engine.orders import (
     Acquire,
     ClosePath,
     Command,
-    EndSlots,
     FindLock,
     Held,
     Identity,
@@ -191,18 +190,19 @@ def vgremove(call: VgRemove) -> Command:
     for lv in lvs:
         check_plain(vg, lv)
     locks = yield from _take_all(vg, lvs, call.force)
+    restore: Order | None = None
     try:
         for lv in lvs:
             yield ClosePath(vg.name, lv.name)
-        if slots_of(vg) is not None:
-            yield EndSlots(vg.name)  # or a node would write its slot where another's data is by then
+        # Or a node would write its slot where another's data is by then.
+        restore = yield from end_slots(found)
         yield from label_writes(found, used=False)
         lagging = found.lagging
         areas = sorted(found.areas, key=lambda area: area not in lagging)
         yield WriteBlocks(tuple(_emptied(area) for area in areas), vg.name, "commit")
     except RingfenceError as error:
         yield from undo(error, *(Release(lock) for lock in locks))
-        if not isinstance(error, LocksLost):
+        if restore is not None and (yield from undo(error, restore)):
             yield from note_slots([found], locked.me)
         raise
     yield Publish(vg.name, vg.seqno + 1, 0, f"{locked.me.name}: vgremove {vg.name}")

@@ -65,7 +65,10 @@ def _() -> list[Change]:
 
 @mutant("claims-count", "an agent's word counts without a second look", story="contradicted")
 def _() -> list[Change]:
-    return [(LevelRun, "_look_ended", lambda self, power: self._next_device())]
+    def look_ended(self: LevelRun, plug: Any, power: Any, now_ms: int) -> None:
+        plug.done = True
+
+    return [(LevelRun, "_look_ended", look_ended)]
 
 
 @mutant("liars-believed", "what a quarantined device says still counts")
@@ -73,7 +76,7 @@ def _() -> list[Change]:
     real = LevelRun._pass
 
     def passes(self: LevelRun) -> None:
-        self._quarantined = []
+        self._liars = ()
         real(self)
 
     return [(Domain, "counts", lambda self, victim, evidence: True), (LevelRun, "_pass", passes)]

@@ -19,6 +19,15 @@ def _() -> list[Change]:
     return [(Barrier, "_outdated", lambda self, top: False)]
 
 
+@mutant(
+    "longest-state",
+    "the longest state goes on, though it lacks what other members have heard",
+    story="thaws-apart",
+)
+def _() -> list[Change]:
+    return [(Barrier, "_begins", lambda self, ready, longer: ready.position <= longer.position)]
+
+
 @mutant("victims-forgotten", "victims that only disks remember are forgotten", story="suspected")
 def _() -> list[Change]:
     return [_no_memory(victims=())]

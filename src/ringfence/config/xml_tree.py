@@ -1,6 +1,6 @@
-"""XML of strangers -> elements.  A document type, and with it any entity, is refused: a few lines of them
-can expand to gigabytes or name files of this host.  So are control characters, which would go on to terminals
-and to other files."""
+"""XML of strangers -> elements.  A document type that declares anything is refused, and with it any entity: a
+few lines of them can expand to gigabytes or name files of this host.  So are control characters, which would
+go on to terminals and to other files.  One that is only named is passed over: nothing is loaded."""
 
 from xml.etree.ElementTree import Element, TreeBuilder
 from xml.parsers import expat
@@ -20,6 +20,10 @@ def parse_xml(file: str, data: bytes) -> Element:
             next="remove the declaration",
         )
 
+    def doctype(name: str, system: str | None, public: str | None, declares: bool) -> None:
+        if declares:
+            refuse()
+
     def start(tag: str, attributes: dict[str, str]) -> None:
         nonlocal depth
         depth += 1
@@ -37,7 +41,8 @@ def parse_xml(file: str, data: bytes) -> Element:
         builder.end(tag)
 
     parser.StartElementHandler, parser.EndElementHandler = start, end
-    parser.StartDoctypeDeclHandler = parser.EntityDeclHandler = refuse
+    parser.CharacterDataHandler = builder.data
+    parser.StartDoctypeDeclHandler, parser.EntityDeclHandler = doctype, refuse
     try:
         parser.Parse(data, True)
     except expat.ExpatError as error:
