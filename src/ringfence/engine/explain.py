@@ -15,6 +15,7 @@ from ringfence.engine.commands.locking import VG_RESOURCE
 from ringfence.engine.context import Context
 from ringfence.engine.locker import Locker
 from ringfence.engine.reports import held_since_ms, in_queues
+from ringfence.engine.slots import Slots
 from ringfence.engine.standing import restless, standing
 from ringfence.engine.state import ClusterState
 from ringfence.engine.uses import Use
@@ -42,8 +43,10 @@ class Explanation:
         clients: ClientLocks,
         barrier: Barrier | None,
         ring_reason: str,
+        slots: Slots,
     ) -> None:
         self._context = context
+        self._slots = slots
         self._locker = locker
         self._clients = clients
         self._barrier = barrier
@@ -83,6 +86,7 @@ class Explanation:
             lines += self._victim_lines(victim)
         for name in state.frozen if state else []:
             lines.append(self._frozen_line(name))
+        lines += self._slots.lines()
         lines += [why for node, why in sorted(self._context.refused.items()) if node != self._context.me]
         for use in self._locker.waiting():
             lines.append(self._use_line(use))
@@ -101,6 +105,7 @@ class Explanation:
             lines += self._victim_lines(victim)
             assert state is not None
             spaces = [name for name in state.frozen if state.freezes(victim, name)]
+            lines += self._slots.lines(node=node)
             if spaces:
                 lines.append(f"until then these lockspaces are frozen: {', '.join(spaces)}")
         stuck = bool(lines) or node in context.refused
@@ -138,6 +143,7 @@ class Explanation:
         how = self._frozen_line(name) if victims else f"lockspace {name} runs"
         lines.append(f"{how}; {members}")
         quiet = len(lines) == 1 and not victims
+        lines += self._slots.lines(vg=vg_of(name) or "")
         for victim in victims:
             lines += self._victim_lines(victim)
         waiting = self._joining_lines(name, space)
@@ -176,6 +182,7 @@ class Explanation:
         victims = state.blocking(lockspace) if state else []
         if victims:
             lines.append(self._frozen_line(lockspace))
+        lines += self._slots.lines(vg=vg_of(lockspace) or "")
         for victim in victims:
             lines += self._victim_lines(victim)
         if waiting and not victims and not standing:
@@ -302,6 +309,8 @@ class Explanation:
         until = f"{names} is proven fenced"
         if all(state.domain.proven(one) for one in blocking):
             until = f"the write authority of {names}, proven fenced, has run out"
+            if any(lockspace in state.unmarked(one) for one in blocking):
+                until = f"{names}, proven fenced, is marked on the VG's disk, and its authority has run out"
         return f"lockspace {lockspace} is frozen: nothing is granted in it until {until}"
 
     def _victim_lines(self, victim: Victim) -> list[str]:

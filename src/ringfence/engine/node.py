@@ -114,7 +114,7 @@ class _Node:
         self._fence_tests = FenceTests(context, self._tasks)
         self._requests = Requests(
             context, self.locker, clients, self._tasks, self._views, self._fencer, self._deadlocks,
-            self._checkups, self._fence_tests,
+            self._checkups, self._fence_tests, self._slots,
         )  # fmt: skip
         self._deadlines = Deadlines(context, self._slots)
         self._sent_ns = 0

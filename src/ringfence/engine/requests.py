@@ -38,6 +38,7 @@ from ringfence.engine.orders import (
     OpenVolume,
     Order,
 )
+from ringfence.engine.slots import Slots
 from ringfence.engine.tasks import Tasks, joined
 from ringfence.engine.views import Views
 from ringfence.locks.deadlock import Ring
@@ -74,8 +75,10 @@ class Requests:
         deadlocks: Deadlocks,
         checkups: Checkups,
         fence_tests: FenceTests,
+        slots: Slots,
     ) -> None:
         self._context = context
+        self._slots = slots
         self._locker = locker
         self._tasks = tasks
         self._views = views
@@ -301,8 +304,9 @@ class Requests:
     def _status(self) -> Command:
         volumes, broken, trouble = yield from self._look_at_paths()
         exports = [msgspec.to_builtins(volume) for volume in volumes]
-        wrong = [*broken.values(), *([trouble] if trouble else [])]
-        return reports.status(self._context, exports, self._views.barrier, self._views.why, wrong)
+        wrong = [*broken.values(), *([trouble] if trouble else []), *self._slots.lines(marks_only=True)]
+        status = reports.status(self._context, exports, self._views.barrier, self._views.why, wrong)
+        return {**status, "slots": self._slots.report()}
 
     def _why(self, target: str) -> Command:
         _, broken, trouble = yield from self._look_at_paths()
@@ -310,7 +314,7 @@ class Requests:
         if where is None and target.count("/") == 1:
             where = yield from _resolve(target)
         explanation = Explanation(
-            self._context, self._locker, self.locks, self._views.barrier, self._views.why
+            self._context, self._locker, self.locks, self._views.barrier, self._views.why, self._slots
         )
         answer = explanation.of(target, where)
         about_all = target in ("", self._context.name(self._context.me))

@@ -1,7 +1,7 @@
 """This node at the disk slots: writes its own, reads its mark, marks victims, watches who should be gone.
 
 One order at a time for each VG, twice a token: *tend* writes the own block, then reads the own mark and the
-own blocks of absent nodes, all counted from the order's issue.  What it is for:
+own blocks of nodes that are missed, all counted from the order's issue.  What it is for:
 
 - **Authority in the lone half of two.**  An unmarked slot, read, renews write authority for that VG, before
   evidence and after it: whoever gives this life up marks it first, and waits.  The time counts from the
@@ -198,12 +198,20 @@ class Slots:
         watched = tuple(
             node.id
             for node in context.config.nodes
-            if node.id not in (context.me, *state.lives, *state.out) and node.id <= slot.place.nodes
+            if node.id not in (context.me, *state.out)
+            and node.id <= slot.place.nodes
+            and self._is_missed(state, node.id)
         )
         self._watches.keep(slot.place.vg, watched)
         reads = (mark_offset(context.me), *map(own_offset, watched))
         write = (own_offset(context.me), self._own(clean=False))
         self._do(slot, Kind.TEND, reads, write=write, watched=watched)
+
+    def _is_missed(self, state: ClusterState, node: int) -> bool:
+        """Absent; or silent, so that by the time it is lost it is known whether its slot moves."""
+        life = state.lives.get(node)
+        context = self._context
+        return life is None or context.hearing.silent(life, context.now_ns, context.config.timing.slot_ms)
 
     def _own(self, *, clean: bool) -> bytes:
         context = self._context
@@ -473,16 +481,25 @@ class Slots:
             rows.append({"vg": vg, "gated": vg in gated, "nodes": keepers, "trouble": trouble})
         return rows
 
-    def lines(self) -> list[str]:
-        """For `why`, what these slots hold up or keep going."""
+    def lines(self, *, vg: str | None = None, node: int = 0, marks_only: bool = False) -> list[str]:
+        """For `why`: what these slots hold up, or keep going.
+
+        Args:
+            vg: of this VG alone ("": of none).
+            node: about this one alone.
+            marks_only: what is held up, and nothing that goes on."""
         context, state = self._context, self._context.running
         if state is None:
             return []
-        lines = []
-        for (life, vg), marking in sorted(self._markings.items(), key=lambda one: one[0]):
-            lines.append(self._marking_line(context.name(life.node), vg, marking))
-        if context.config.two_node and state.ready == (context.me,):
-            lines += [self._authority_line(vg) for vg in sorted(state.slots) if self._by_disk(state, vg)]
+        lines = [
+            self._marking_line(context.name(life.node), where, marking)
+            for (life, where), marking in sorted(self._markings.items(), key=lambda one: one[0])
+            if vg in (None, where) and node in (0, life.node)
+        ]
+        alone = context.config.two_node and state.ready == (context.me,) and node in (0, context.me)
+        for where in sorted(state.slots) if alone and not marks_only else []:
+            if vg in (None, where) and self._by_disk(state, where):
+                lines.append(self._authority_line(where))
         return lines
 
     def _marking_line(self, name: str, vg: str, marking: _Marking) -> str:

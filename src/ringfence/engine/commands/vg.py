@@ -202,7 +202,7 @@ def vgremove(call: VgRemove) -> Command:
         yield WriteBlocks(tuple(_emptied(area) for area in areas), vg.name, "commit")
     except RingfenceError as error:
         yield from undo(error, *(Release(lock) for lock in locks))
-        if restore is not None and (yield from undo(error, restore)):
+        if slots_of(vg) is not None and (yield from undo(error, *([restore] if restore else []))):
             yield from note_slots([found], locked.me)
         raise
     yield Publish(vg.name, vg.seqno + 1, 0, f"{locked.me.name}: vgremove {vg.name}")
