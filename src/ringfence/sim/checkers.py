@@ -240,7 +240,7 @@ class Checkers:
             key = (victim.life, victim.lied, victim.since)
             since, before = self._victim_since[key], self._held[key]
             for name, space in state.lockspaces.items():
-                if not victim.life.unknown and name not in victim.lockspaces:
+                if not _froze(state, victim, name):
                     continue
                 for resource in space.resources.values():
                     for lock in (*resource.granted, *resource.converting):
@@ -289,7 +289,9 @@ class Checkers:
         for life in state.lives.values():  # (one half of two may have called it a victim, and is out itself)
             self._spaces.pop((life, False), None)
         for victim in state.domain.victims:
-            spaces, place = frozenset(victim.lockspaces), (state.epoch, state.position)
+            partly = state.partly(victim.life)  # given up there already, and not forgotten
+            known_in = [*victim.lockspaces, *(partly.lockspaces if partly is not None else ())]
+            spaces, place = frozenset(known_in), (state.epoch, state.position)
             since, known = self._spaces.get((victim.life, victim.lied), (place, spaces))
             if known - spaces and since <= place:
                 forgotten = ", ".join(sorted(known - spaces))
@@ -463,7 +465,7 @@ class Checkers:
         for victim in state.domain.victims:
             # A node may serve its clients under a cluster lock that it had before the loss and keeps.
             newer = (token.epoch, token.position) > self._victim_since[victim.life, victim.lied, victim.since]
-            if newer and (victim.life.unknown or space in victim.lockspaces):
+            if newer and _froze(state, victim, space):
                 raise SafetyViolation(
                     f"2: {host.name} tells of grant {token} in {space}, though {victim.life} is not fenced"
                 )
@@ -524,6 +526,12 @@ class Checkers:
 
     def _host(self, node: int) -> Host:
         return self._host_of[node]
+
+
+def _froze(state: ClusterState, victim: Victim, lockspace: str) -> bool:
+    """Whether a victim was, or may have been, in a lockspace, and has not been given up there yet."""
+    anywhere = victim.life.unknown and state.partly(victim.life) is None
+    return anywhere or lockspace in victim.lockspaces
 
 
 def _locks(state: ClusterState) -> dict[tuple[str, str, int], Mode]:
