@@ -49,6 +49,8 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
     lasts_ms: int = 0
     """Simulated time with faults.  (Steps are no good measure for a plan that is to be kept: what an
     engine does in one step changes.)"""
+    slots: bool = False
+    """Clients work under a VG with disk slots (`slotted`), and what strikes is beyond two nodes without."""
     faults: Faults = Faults.SWARM
     """What kind of plan to draw, where there is none."""
     plan: tuple[Fault, ...] | None = None
@@ -107,6 +109,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True):
             faults=faults,
         )
         if faults is Faults.STORY:
+            drawn = msgspec.structs.replace(drawn, slots=story.slots)
             return _planned(drawn, draw_story(self.seed, drawn.nodes, story))
         if self.strikes:
             plan = tuple(islice(drawn.faults_to_come(), self.strikes))
@@ -140,7 +143,9 @@ def write(kept: Kept) -> str:
     for word in ("mutant", "fails"):
         if getattr(kept, word):
             lines.append(f"{word} {getattr(kept, word)}")
-    lines += [f"{word} {getattr(scenario, word)}" for word in _PARAMETERS]
+    lines += [f"{word} {getattr(scenario, word)}" for word in _PARAMETERS if word != "slots"]
+    if scenario.slots:
+        lines.append("slots true")
     return "\n".join([*lines, RULER, *(str(fault) for fault in scenario.plan)]) + "\n"
 
 
@@ -173,4 +178,4 @@ def read(text: str) -> Kept:
 
 
 _PLAIN = Recipe(seed=0)
-_PARAMETERS = ("seed", "nodes", "ring", "clients", "lasts_ms")
+_PARAMETERS = ("seed", "nodes", "ring", "clients", "lasts_ms", "slots")
