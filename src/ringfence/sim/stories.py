@@ -455,6 +455,22 @@ def _(chance: Chance, nodes: list[int]) -> list[Fault]:
     ]
 
 
+@_story("slots-hang", nodes=(2,), slots=True)
+def _(chance: Chance, nodes: list[int]) -> list[Fault]:
+    """The array hangs for one half, which is given up on a lie, just when the other half's is back: it is
+    marked and cannot read so."""
+    a, b = nodes
+    rng = chance.rng
+    back_ms = rng.randrange(1500, 4000)
+    return [
+        _all(a, Manner.UNREACHABLE),
+        _all(b, Manner.LIES),
+        SlotArray(node=a, how="dead", for_ms=back_ms),
+        SlotArray(at_ms=back_ms - rng.randrange(300), node=b, how="dead", for_ms=5000),
+        Cut(nodes=(a,), for_ms=12000),
+    ]
+
+
 @_story("slots-slow", nodes=(2,), slots=True)
 def _(chance: Chance, nodes: list[int]) -> list[Fault]:
     """One half is given up on a lie and marked while it is frozen in the middle of reading its mark."""

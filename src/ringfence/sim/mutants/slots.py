@@ -3,6 +3,7 @@
 from typing import Any
 
 from ringfence.core.errors import Damaged
+from ringfence.engine import node as engine_node
 from ringfence.engine import slots
 from ringfence.engine.slots import Slots
 from ringfence.engine.state import ClusterState
@@ -15,7 +16,7 @@ def _() -> list[Change]:
     return [(ClusterState, "unmarked", lambda self, victim: [])]
 
 
-@mutant("mark-without-wait", "locks move as soon as the mark is written", story="slots-lie")
+@mutant("mark-without-wait", "locks move as soon as the mark is written", story="slots-hang")
 def _() -> list[Change]:
     return [(Slots, "_free_ns", lambda self, vg, victim, own: self._context.now_ns)]
 
@@ -46,9 +47,16 @@ def _() -> list[Change]:
     return [(slots, "parse_mark", parse)]
 
 
-@mutant("shoot-unread", "who wakes alone shoots before it has read its mark", story="slots-wake-alone")
+@mutant(
+    "marked-shoots",
+    "who wakes alone shoots whatever its mark says, and does not end for it (either would be enough)",
+    story="slots-wake-alone",
+)
 def _() -> list[Change]:
-    return [(Slots, "hurry", lambda self: False)]
+    return [
+        (Slots, "hurry", lambda self: False),
+        (engine_node._Node, "_found_mark", lambda self, vg, mark: None),
+    ]
 
 
 @mutant(
