@@ -5,6 +5,7 @@ from typing import Any
 from ringfence.core.errors import Damaged
 from ringfence.engine import node as engine_node
 from ringfence.engine import slots
+from ringfence.engine.slot_watch import Watches
 from ringfence.engine.slots import Slots
 from ringfence.engine.state import ClusterState
 from ringfence.sim.mutants.table import Change, mutant
@@ -34,7 +35,11 @@ def _() -> list[Change]:
     return [(Slots, "_tended", tended)]
 
 
-@mutant("damaged-is-unmarked", "a mark that cannot be read is taken for none", story="slots-wake-alone")
+@mutant(
+    "damaged-is-unmarked",
+    "a mark that cannot be read is taken for none; and nobody sees a slot move, which would be enough",
+    story="slots-wake-alone",
+)
 def _() -> list[Change]:
     real = parse_mark
 
@@ -44,7 +49,7 @@ def _() -> list[Change]:
         except Damaged:
             return None
 
-    return [(slots, "parse_mark", parse)]
+    return [(slots, "parse_mark", parse), (Watches, "saw", lambda self, *words: None)]
 
 
 @mutant(
