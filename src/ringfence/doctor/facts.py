@@ -9,6 +9,16 @@ from ringfence.core.evidence import Power
 from ringfence.wire.checkup import Checkup, HostFacts
 
 
+class SlotsFacts(msgspec.Struct, frozen=True):
+    """A VG's disk slots."""
+
+    vg: str
+    kept: bool = True
+    """Some node keeps one there."""
+    trouble: str = ""
+    """Why this host cannot use them."""
+
+
 class DaemonFacts(msgspec.Struct, frozen=True):
     """What this host's daemon says of itself (`status`, `locks`)."""
 
@@ -20,6 +30,7 @@ class DaemonFacts(msgspec.Struct, frozen=True):
     quarantined: tuple[str, ...] = ()
     shared_vgs: tuple[str, ...] = ()
     """VGs whose lockspace there is."""
+    slots: tuple[SlotsFacts, ...] = ()
     locked: tuple[str, ...] | None = None
     """Uuids (with dashes) of LVs on which this node holds a lock; None: not known."""
 
