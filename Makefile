@@ -13,8 +13,11 @@ help:  ## What can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 RING ?= hub
-demo: $(VENV)/.runtime  ## The story on a lab of real processes, in under a minute; RING=corosync needs root
-	$(BIN)/ringfence demo --ring $(RING)
+DEVICES ?=
+DEMO_DEVICES = $(subst real,ipmi$(comma)apc-snmp,$(DEVICES))
+comma := ,
+demo: $(VENV)/.runtime  ## The story on a lab of real processes, in a minute; RING=corosync (root); DEVICES=real: stock agents
+	$(BIN)/ringfence demo --ring $(RING) $(if $(DEVICES),--devices $(DEMO_DEVICES))
 
 test: $(VENV)/.dev packages lint types unit  ## Everything that CI checks; as root it installs packages.txt first
 
@@ -39,7 +42,7 @@ types: $(VENV)/.dev
 	$(BIN)/mypy
 
 # Two halves side by side: labs of real processes mostly wait, the other rooms mostly compute.
-LABS := $(addprefix tests/,bench cluster demo doctor faults lab torture)
+LABS := $(addprefix tests/,bench cluster demo doctor faults lab lies torture)
 unit: $(VENV)/.dev
 	@$(MAKE) --no-print-directory -j2 -k unit-labs unit-rooms
 
@@ -119,6 +122,8 @@ install-files: man  ## What a package has beside the Python package, below DESTD
 	$(INSTALL) packaging/90-ringfence.preset $(DESTDIR)$(PREFIX)/lib/systemd/system-preset/90-ringfence.preset
 	$(INSTALL) packaging/needrestart.conf $(DESTDIR)/etc/needrestart/conf.d/ringfence.conf
 	$(INSTALL) packaging/ringfence.bash $(DESTDIR)$(PREFIX)/share/bash-completion/completions/ringfence
+	mkdir -p $(DESTDIR)$(PREFIX)/sbin
+	ln -sf ../bin/fence_ringfence $(DESTDIR)$(PREFIX)/sbin/fence_ringfence
 	$(INSTALL) build/man/ringfence.1 $(DESTDIR)$(PREFIX)/share/man/man1/ringfence.1
 	$(INSTALL) build/man/ringfence.toml.5 $(DESTDIR)$(PREFIX)/share/man/man5/ringfence.toml.5
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from agent_rig import Write, writer
 
 from ringfence.agents import process
 from ringfence.agents.runner import AgentRunner, request_of
@@ -19,20 +20,11 @@ from ringfence.engine.effects import RunAgent
 from ringfence.engine.inputs import AgentExited
 
 PASSWORD = "geheim-4711"
-Write = Callable[[str], Path]
 
 
 @pytest.fixture
 def agent(tmp_path: Path) -> Write:
-    """Writes an executable shell agent."""
-
-    def write(body: str) -> Path:
-        path = tmp_path / f"fence_{len(list(tmp_path.iterdir()))}"
-        path.write_text(f"#!/bin/sh\n{body}\n")
-        path.chmod(0o755)
-        return path
-
-    return write
+    return writer(tmp_path)
 
 
 def runner_of(agent: Path | str, parameters: dict[str, str] | None = None) -> AgentRunner:

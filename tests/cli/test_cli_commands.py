@@ -69,7 +69,7 @@ def test_a_bug_in_a_room_is_not_hidden(
     [
         (["nosuch"], "ringfence: No such command 'nosuch'; see `ringfence --help`"),
         (["status", "--nosuch"], "ringfence status: No such option '--nosuch'"),
-        (["fence", "nosuch"], "ringfence fence: No such command 'nosuch'"),
+        (["fence", "history", "--nosuch"], "ringfence fence history: No such option '--nosuch'"),
         (["why", "a", "b"], "ringfence why: Got unexpected extra argument (b)"),
         (["events", "-n", "x"], "ringfence events: Invalid value for '-n' / '--last'"),
     ],

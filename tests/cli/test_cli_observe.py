@@ -471,6 +471,7 @@ def test_config_check(run: Run, file: Path) -> None:
     assert as_json == {
         "version": 1, "file": str(file), "cluster": "c", "config": 4,
         "digest": digest(parse(file.read_text()).cluster),
+        "wrong": [], "notes": [line.removeprefix("  note: ") for line in ran.out.splitlines()[1:]],
     }  # fmt: skip
 
 

@@ -22,10 +22,10 @@ SIZE = 256 << 20
 
 
 @contextmanager
-def running(nodes: int, timing: Timing = TIMING) -> Iterator[Lab]:
+def running(nodes: int, timing: Timing = TIMING, devices: tuple[str, ...] = ()) -> Iterator[Lab]:
     path = Path(tempfile.mkdtemp(prefix="rfcl", dir="/tmp"))
     try:
-        lab = Lab.up(path / "lab", nodes, SIZE, timing)
+        lab = Lab.up(path / "lab", nodes, SIZE, timing, devices=devices)
         try:
             yield lab
         finally:

@@ -230,7 +230,7 @@ WRONG = {
     "parameter of two lines": (edit("plug = 3", r'plug = "3\naction=on"'), "cannot be handed to an agent"),
     "no agent": (edit('agent = "fence_ipmilan"\n', ""), "[device.bmc] has no agent"),
     "no confirms": (
-        edit('confirms = "host-off"\n', ""),
+        edit('confirms = "host-off"\n', "").replace("fence_ipmilan", "fence_own"),
         '[device.bmc] has no confirms; add confirms = "host-off" or',
     ),
     "confirms other": (edit('"host-off"', '"off"'), 'confirms = "off" is not known; give "host-off" or'),
@@ -439,3 +439,94 @@ settle_ms = 1000
 looks = 5
 look_every_ms = 4000
 """
+
+
+def test_pacemaker_stands_for_the_levels_that_nodes_do_not_have() -> None:
+    text = """
+[cluster]
+name = "c"
+fencing = "pacemaker"
+[node.a]
+id = 1
+[node.b]
+id = 2
+fence = "manual"
+[node.c]
+id = 3
+[[node.c.level]]
+devices = [{device = "pacemaker", plug = "c.example"}]
+[[node.c.level]]
+devices = ["bmc"]
+[device.bmc]
+agent = "fence_ipmilan"
+confirms = "host-off"
+"""
+    loaded = parse(text)
+    a, b, c = (loaded.cluster.levels_of(id) for id in (1, 2, 3))
+    assert (a, b) == ((Level(("pacemaker",)),), ())
+    assert [use.label for level in c for use in level.uses] == ["pacemaker[c.example]", "bmc"]
+    own = loaded.cluster.device("pacemaker")
+    assert (own.agent, own.confirms) == ("ringfence-pacemaker", Confirms.HOST_OFF)
+    assert int(own.parameters["timeout"]) * 1000 < own.timeout_ms, "Pacemaker gives up before it is ended"
+    assert parse(render(loaded)) == loaded
+    with pytest.raises(ConfigError, match="not how Pacemaker is asked"):
+        parse(text.replace("device.bmc", "device.pacemaker").replace('"bmc"', '"pacemaker"'))
+
+
+SBD = """
+[cluster]
+name = "c"
+evidence = ["power", "new-boot", "operator", "self-fence"]
+[node.a]
+id = 1
+[[node.a.level]]
+devices = ["sbd"]
+[device.sbd]
+agent = "fence_sbd"
+confirms = "self-fence"
+timeout_ms = 40000
+parameters = { devices = "/dev/sbd" }
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "what"),
+    [
+        ('"operator", "self-fence"', '"operator"', "rests on the watchdog"),
+        ('confirms = "self-fence"', 'confirms = "host-off"', "whether or not the host obeyed"),
+        ('confirms = "self-fence"\n', "", "whether or not the host obeyed"),
+        ("fence_sbd", "fence_ipmilan", "is of fence_sbd alone"),
+        ("timeout_ms = 40000\n", "", "or its time"),
+        ('devices = "/dev/sbd"', 'plug = "a"', "lacks the devices"),
+    ],
+)
+def test_a_host_ends_itself_only_where_the_cluster_takes_that_for_proof(
+    old: str, new: str, what: str
+) -> None:
+    loaded = parse(SBD)
+    assert loaded.cluster.device("sbd").confirms is Confirms.SELF_FENCE
+    assert parse(render(loaded)) == loaded
+    with pytest.raises(ConfigError, match=what):
+        parse(SBD.replace(old, new))
+
+
+def with_evidence(*words: str) -> str:
+    listed = ", ".join(f'"{word}"' for word in words)
+    return GOOD.replace("two_node = true", f"two_node = true\nevidence = [{listed}]")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ((), "evidence is empty: no lost host could ever be given up"),
+        (("storage", "operator"), "count nothing that [node.an-a01n01] can show (host-off or outlets-off)"),
+        (("power", "new-boot"), 'can show (operator): its locks could never move; add "operator"'),
+    ],
+)
+def test_a_policy_that_no_device_can_satisfy_is_named(words: tuple[str, ...], said: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(said)):
+        parse(with_evidence(*words))
+
+
+def test_a_policy_that_each_node_can_satisfy_is_good() -> None:
+    assert parse(with_evidence("power", "operator")).cluster.evidence == ("power", "operator")

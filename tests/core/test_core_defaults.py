@@ -3,14 +3,15 @@
 import msgspec
 
 from ringfence.core.cluster import DEFAULTS, ClusterConfig, DeviceConfig, Level, NodeConfig, Timing
+from ringfence.core.evidence import DEFAULT_EVIDENCE
 
 KNOWN = {
     2: {
-        "Timing": [200, 1000, 1500, 3000, 4500, 60000, 20000, 30000, 30000, 1000, 1],
-        "ClusterConfig": [1, "hub", False, False, "off", (), ()],
-        "NodeConfig": [1, (), (), False],
-        "DeviceConfig": [{}, 0, False],
-        "Level": [],
+        "Timing": [200, 1000, 1500, 3000, 4500, 60000, 20000, 30000, 30000, 1000, 1, 0, 86400000],
+        "ClusterConfig": [1, "hub", False, False, "off", "ringfence", DEFAULT_EVIDENCE, (), ()],
+        "NodeConfig": [1, (), (), False, 0],
+        "DeviceConfig": [{}, 0, False, 1, 0, 2, 0],
+        "Level": [False],
     }
 }
 """By `DEFAULTS`.  A key that is new has a default that means what was so before: it is added here, and the

@@ -18,6 +18,7 @@ from planted import (
     with_part,
 )
 
+from ringfence.config.agents.check import Trouble
 from ringfence.core.cluster import Timing
 from ringfence.core.evidence import Power
 from ringfence.doctor.checks import KINDS, judge
@@ -131,8 +132,14 @@ PLANTED: dict[str, tuple[str, Spoil]] = {
     "disk-none": ("n2", lambda facts: _everywhere(facts, disks=())),
     "disk-is-file": ("n2", disk(block=False)),
     "agent-missing": ("n1", device(agent_missing="it is not installed", power=Power.UNKNOWN)),
+    "device-told-wrong": (
+        "",
+        lambda facts: with_all(facts, troubles=(Trouble("bmc2", "bmc2", "no parameter iq", "say ip"),)),
+    ),
     "device-fails": ("n1", device(power=Power.UNKNOWN, words="Failed: Unable to obtain correct plug status")),
     "device-says-off": ("n1", device(power=Power.OFF)),
+    "fencing-disarmed": ("", lambda facts: with_daemon(facts, disarmed="ann disarmed fencing: new PDU")),
+    "host-virtual": ("n2", lambda facts: with_host(facts, "n2", hypervisor="kvm")),
     "device-quarantined": ("", lambda facts: with_daemon(facts, quarantined=("bmc2",))),
     "fenced-by-hand": ("", lambda facts: _node(facts, manual=True, levels=())),
     "device-unused": ("", lambda facts: _node(facts, levels=CLUSTER.nodes[0].levels[:1])),

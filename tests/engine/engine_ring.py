@@ -24,7 +24,8 @@ from ringfence.storage.slots import SlotDevice
 from ringfence.wire import SPEAKS, Speaks
 from ringfence.wire.checkup import HostFacts
 from ringfence.wire.client import Reply, Request
-from ringfence.wire.ring import OpenLock
+from ringfence.wire.proving import Current, Reading, Supply
+from ringfence.wire.ring import Hardware, OpenLock
 
 MS = 1_000_000
 TIMING = Timing(
@@ -76,6 +77,8 @@ class Host:
         """Agent runs that were started."""
         self.held: list[Callable[[], None]] | None = None
         """If a list: the engine's calls for more time wait there until `go_on`."""
+        self.machine = f"machine-{id}"
+        self.hardware = Hardware()
         self.looks: HostFacts | None = HostFacts(node=self.name)
         """What it looks like; None: that cannot be found out."""
         self.hanging = False
@@ -90,12 +93,13 @@ class Host:
             inputs.Started(
                 self.world.config,
                 self.id,
-                f"machine-{self.id}",
+                self.machine,
                 f"boot-{self.id}-{self.boots}",
                 self.disk,
                 self.reaped and not left_open,
                 self.speaks,
                 left_open,
+                self.hardware,
             )
         )
 
@@ -178,6 +182,8 @@ class Host:
                 if self.looks is None:
                     raise RingfenceError("it cannot look")
                 return self.looks
+            case orders.ReadSupplies():
+                return tuple(Reading(node, self.world.supplies(node)) for node, _ in body.controllers)
             case orders.OpenPaths():
                 return tuple(
                     orders.OpenVolume(
@@ -242,7 +248,8 @@ class World:
     """Args:
     members: which hosts start at once (all, unless given).
     at_once: see `Node`.
-    speaks: the protocols of all of them."""
+    speaks: the protocols of all of them.
+    shape: what else is different about the configuration."""
 
     def __init__(
         self,
@@ -252,11 +259,12 @@ class World:
         at_once: int = AT_ONCE,
         *,
         speaks: Speaks = SPEAKS,
+        shape: Callable[[ClusterConfig], ClusterConfig] = lambda config: config,
         **options: Any,
     ) -> None:
         self.directory = directory
         self.at_once = at_once
-        self.config = config_of(count, **options)
+        self.config = shape(config_of(count, **options))
         self.now_ns = 1_000_000 * MS
         self.queue: deque[tuple[int, bytes]] = deque()
         self.later: deque[Callable[[], None]] = deque()
@@ -282,6 +290,10 @@ class World:
         """(device, action) -> what it answers whatever is true."""
         self.slow: dict[str, int] = {}
         """Device -> how long each of its runs takes, in ms, where that is not AGENT_MS."""
+        self.outlets_off: list[tuple[int, int]] = []
+        """(host, number of the supply) of outlets "feedN" that are off: of hosts with two supplies."""
+        self.cables: dict[tuple[int, int], tuple[int, int]] = {}
+        """(host, supply) -> the outlet it is fed by, where that is not its own."""
         self.image = directory / "disk.img"
         self.image.touch()
         with self.image.open("r+b") as file:
@@ -404,9 +416,13 @@ class World:
     def agent(self, run: effects.RunAgent) -> inputs.AgentExited:
         """A switch does as it is told and tells the truth, unless `says` has it lie.
 
-        A BMC has no supply of its own: once the outlets are off it does not answer."""
-        id = int(run.device[-1])
-        if run.device.startswith("bmc") and id in self.unplugged:
+        A BMC has no supply of its own: once the outlets are off it does not answer.  Of a device with
+        plugs the first digit is the host's."""
+        if run.device.startswith("feed"):
+            return self.outlet(run)
+        id = int(run.parameters["plug"][0] if "plug" in run.parameters else run.device[-1])
+        unfed = all(one.current is not Current.FED for one in self.supplies(id))
+        if run.device.startswith("bmc") and (unfed or id in self.unplugged):
             return inputs.AgentExited(run.run, Power.UNKNOWN, "no route to host", 5, answered=False)
         said = self.says.get((run.device, run.action))
         if said is not None:
@@ -416,7 +432,35 @@ class World:
             if run.device.startswith("pdu"):
                 self.unplugged.append(id)
             self.cut(id)
+        if run.action == "on":
+            self.power[id] = Power.ON
+            self.unplugged = [one for one in self.unplugged if one != id]
+            return inputs.AgentExited(run.run, Power.ON, "done", 5)
         return inputs.AgentExited(run.run, self.power[id] if run.action == "status" else Power.OFF, "done", 5)
+
+    def outlet(self, run: effects.RunAgent) -> inputs.AgentExited:
+        """Of a PDU with an outlet for each host: feed1 for all first supplies, feed2 for all second ones."""
+        outlet = int(run.parameters["plug"]), int(run.device[-1])
+        said = self.says.get((run.device, run.action))
+        if said is not None:
+            return inputs.AgentExited(run.run, said, "as scripted", 5, answered=said is not Power.UNKNOWN)
+        if run.action in ("on", "off"):
+            self.outlets_off = [one for one in self.outlets_off if one != outlet]
+        if run.action == "off":
+            self.outlets_off.append(outlet)
+            for id in self.hosts:
+                if all(one.current is not Current.FED for one in self.supplies(id)):
+                    self.power[id] = Power.OFF
+                    self.cut(id)
+        is_off = outlet in self.outlets_off
+        return inputs.AgentExited(run.run, Power.OFF if is_off else Power.ON, "done", 5)
+
+    def supplies(self, id: int) -> tuple[Supply, ...]:
+        """What a host's controller sees: each supply is fed by the outlet that its cable is in."""
+        fed = [self.cables.get((id, number), (id, number)) not in self.outlets_off for number in (1, 2)]
+        return tuple(
+            Supply(f"PSU{number}", Current.FED if one else Current.LOST) for number, one in enumerate(fed, 1)
+        )
 
     def cut(self, id: int) -> None:
         """The host loses power."""

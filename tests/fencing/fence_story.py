@@ -8,13 +8,21 @@ from pathlib import Path
 
 import msgspec
 
-from ringfence.core.cluster import ClusterConfig, Confirms, DeviceConfig, Level, NodeConfig, Use
+from ringfence.core.cluster import ClusterConfig, Confirms, DeviceConfig, Level, NodeConfig, Timing, Use
 from ringfence.core.evidence import Evidence, EvidenceKind, Power
 from ringfence.core.ids import Epoch, Life
+from ringfence.engine import powering
+from ringfence.engine.facts import Fact, Noted
+from ringfence.engine.state import ClusterState
 from ringfence.fencing.actor import backoff_ms
+from ringfence.fencing.delays import favours_lost
 from ringfence.fencing.domain import Domain, Victim
 from ringfence.fencing.explain import explain_victim
 from ringfence.fencing.level_run import LevelRun, Outcome, Run
+from ringfence.fencing.power_on import PowerOn, actor_for, uses_of
+from ringfence.fencing.power_on import explain as explain_power_on
+from ringfence.wire import FENCING
+from ringfence.wire.entries import PowerOnBegan, PowerOnEnded
 
 RULE = "----"
 
@@ -47,22 +55,42 @@ def life_named(text: str) -> Life:
     if rest == "unknown":
         return Life(int(node))
     boot, _, incarnation = rest.partition(".")
-    return Life(int(node), f"m{node}", boot, int(incarnation))
+    machine = "" if boot.startswith("absent") else f"m{node}"  # an order about a node that is no member
+    return Life(int(node), machine, boot, int(incarnation))
 
 
 class Story:
     """What the ordered state and the acting members' engines do, without either."""
 
     def __init__(self) -> None:
-        self.config = cluster()
-        self.domain = Domain()
-        self.ready: tuple[int, ...] = (1, 2, 3)
+        self.state = ClusterState(cluster(), protocol=FENCING)
+        self.ready = (1, 2, 3)
         self.wall_ms = 12 * 3_600_000
         self.epoch = 1
         self.runs: dict[Life, tuple[int, LevelRun]] = {}
         self.lost: list[Life] = []
         """Every life that was lost and not purged since: the domain must know exactly these."""
         self.next_run = 1
+
+    @property
+    def config(self) -> ClusterConfig:
+        return self.state.config
+
+    @config.setter
+    def config(self, config: ClusterConfig) -> None:
+        self.state.config = config
+
+    @property
+    def domain(self) -> Domain:
+        return self.state.domain
+
+    @property
+    def ready(self) -> tuple[int, ...]:
+        return self.state.ready
+
+    @ready.setter
+    def ready(self, nodes: tuple[int, ...]) -> None:
+        self.state.lives = {node: Life(node, f"m{node}", f"up{node}", 1) for node in nodes}
 
     # -- running a file ------------------------------------------------------------
 
@@ -106,6 +134,11 @@ class Story:
             options.pop("own_supply", ""),
             options.pop("naive", "no") == "yes",
             int(options.pop("manual", "0")),
+        )
+        self.config = msgspec.structs.replace(
+            self.config,
+            fence_action=options.pop("fence_action", "off"),
+            timing=Timing(priority_delay_ms=int(options.pop("priority_delay_ms", "0"))),
         )
         self.ready = tuple(node.id for node in self.config.nodes)
         lines = []
@@ -199,6 +232,26 @@ class Story:
         self.config = msgspec.structs.replace(self.config, nodes=nodes)
         return [f"n{node}: {' | '.join(_level(level) for level in made)}"]
 
+    def _do_delay(self, plain: list[str], options: dict[str, str]) -> list[str]:
+        """delay NODE MS: its fence_delay_ms."""
+        node, delay_ms = int(plain[0]), int(plain[1])
+        nodes = tuple(
+            msgspec.structs.replace(one, fence_delay_ms=delay_ms) if one.id == node else one
+            for one in self.config.nodes
+        )
+        self.config = msgspec.structs.replace(self.config, nodes=nodes)
+        return [f"n{node}: fence_delay_ms = {delay_ms}"]
+
+    def _do_stakes(self, plain: list[str], options: dict[str, str]) -> list[str]:
+        """stakes LIFE n1=3 n2=0: what each had in use when LIFE was lost; says whether it is favoured."""
+        life = life_named(plain[0])
+        nodes = [node for node in self.config.nodes if node.name in options]
+        stakes = {node.id: int(options.pop(node.name)) for node in nodes}
+        if favours_lost(self.config, stakes, [life.node], self.ready):
+            self.state.favoured.append(life)
+            return [f"{life} is fenced later"]
+        return [f"{life} is not favoured"]
+
     def _do_say(self, plain: list[str], options: dict[str, str]) -> list[str]:
         """say USE POWER: the oldest run of this use (or of any plug of this device) has exited."""
         named, power = plain[0], Power(plain[1])
@@ -208,6 +261,9 @@ class Story:
             run = next((one for one in level.live if named in (one.device, one.use.label)), None)
             if run is not None:
                 more = level.exited(run.run, power, words, 100, answered, self.wall_ms)
+                current = self._victim(life).current
+                if level.finished is None and current is not None:
+                    self.domain.said(life, current.actor, current.number, level.words[-1])
                 return self._orders(more) + self._waits(level) + self._concluded(life)
         raise BadCommand(f"no run of {named}")
 
@@ -230,6 +286,7 @@ class Story:
         lie = self.domain.spoke(life, self.wall_ms, Epoch(self.epoch, 1))
         if lie is None:
             return lines
+        powering.leave_off(self.state, life.node)
         self.lost = sorted({*self.lost, *(victim.life for victim in self.domain.victims)})
         lines.append(f"LIE: {lie.what}")
         lines.append(f"quarantined: {', '.join(lie.devices) or 'nobody'}")
@@ -263,6 +320,7 @@ class Story:
             closed = any(one.kind is EvidenceKind.VOLUMES_CLOSED for one in victim.evidence)
             assert closed or all(node in victim.bound for node in self.ready), "purged before the bound"
             record = self.domain.purged(life)
+            powering.after_purge(self.state, victim, record.evidence)
             self.lost.remove(life)
             kinds = ", ".join(evidence.kind.value for evidence in record.evidence)
             lines.append(f"purged {life} on {kinds}; lockspaces: {', '.join(record.lockspaces) or 'none'}")
@@ -274,7 +332,59 @@ class Story:
 
     def _do_why(self, plain: list[str], options: dict[str, str]) -> list[str]:
         victim = self._victim(life_named(plain[0]))
-        return explain_victim(self.config, self.domain, victim, self.ready, self.wall_ms)
+        run = self.runs.get(victim.life)
+        lines = explain_victim(
+            self.config, self.domain, victim, self.ready, self.wall_ms,
+            favoured=self.state.favoured, doing=run[1].waits(self.wall_ms) if run is not None else (),
+            disarmed=self.state.disarmed is not None, virtual=bool(self.state.virtual.get(victim.life.node)),
+        )  # fmt: skip
+        return lines + self._power()
+
+    # -- switching on ------------------------------------------------------------------
+
+    def _do_power(self, plain: list[str], options: dict[str, str]) -> list[str]:
+        """power: what is to be switched on."""
+        return self._noted(powering.settle(self.state)) + self._power()
+
+    def _do_enter(self, plain: list[str], options: dict[str, str]) -> list[str]:
+        """enter LIFE: it is let in as a ready member."""
+        life = life_named(plain[0])
+        self.state.lives[life.node] = life
+        powering.let_in(self.state, life)
+        return [f"{life} is let in", *self._do_power([], {})]
+
+    def _do_switch(self, plain: list[str], options: dict[str, str]) -> list[str]:
+        """switch LIFE [by=NODE]: whose turn it is begins to switch on what is to be on for LIFE."""
+        what = self._power_on(life_named(plain[0]))
+        actor = int(options.pop("by", str(actor_for(what, self.ready) or 0)))
+        began = PowerOnBegan(what.life, what.number + 1)
+        granted = powering.began(self.state, Life(actor), began)
+        labels = ", ".join(use.label for use in uses_of(self.config, what))
+        if not granted:
+            return ["not now: it may not be switched on, or it is another's turn"]
+        return [f"n{actor} begins try {what.number} to switch on for {what.life}: {labels}"]
+
+    def _do_switched(self, plain: list[str], options: dict[str, str]) -> list[str]:
+        """switched LIFE [failed=WORDS]: that try ended."""
+        what = self._power_on(life_named(plain[0]))
+        failed = options.pop("failed", "")
+        wait_ms = backoff_ms(what.number - 1, self.config.timing) if failed else 0
+        labels = ", ".join(use.label for use in uses_of(self.config, what))
+        verdict = failed or f'{labels} said "on"'
+        ended = PowerOnEnded(what.life, what.number, not failed, verdict, next_in_ms=wait_ms)
+        return self._noted(powering.ended(self.state, Life(what.actor), ended)) + self._power()
+
+    def _power_on(self, life: Life) -> PowerOn:
+        for one in self.state.power_ons:
+            if one.life == life:
+                return one
+        raise BadCommand(f"nothing is to be switched on for {life}")
+
+    def _power(self) -> list[str]:
+        return [explain_power_on(self.config, one) for one in self.state.power_ons]
+
+    def _noted(self, facts: list[Fact]) -> list[str]:
+        return [f"event {fact.kind}: {fact.what}" for fact in facts if isinstance(fact, Noted)]
 
     # -- helpers -----------------------------------------------------------------------
 
@@ -345,10 +455,9 @@ def _level(level: Level) -> str:
     return ", ".join(use.label for use in level.uses) + (" side by side" if level.parallel else "")
 
 
-def replay(path: Path) -> tuple[str, str]:
+def replay(path: Path, story: Story) -> tuple[str, str]:
     """Run a scenario file.  Returns (its text, its text with what happened now)."""
     text = path.read_text()
-    story = Story()
     out: list[str] = []
     for block in text.strip("\n").split("\n\n"):
         lines = block.split("\n")

@@ -5,7 +5,7 @@ import pytest
 from fence_story import life_named
 
 from ringfence.core.cluster import Timing
-from ringfence.core.evidence import CUTS, Evidence, EvidenceKind
+from ringfence.core.evidence import CUTS, EVIDENCE_WORDS, Evidence, EvidenceKind
 from ringfence.core.ids import Epoch, Life
 from ringfence.fencing.actor import backoff_ms, heartbeat_back, may_start, why_not_start
 from ringfence.fencing.domain import FENCED_KEPT, FENCED_KEPT_PER_NODE, Domain
@@ -95,7 +95,7 @@ def test_storage_cut_lets_the_host_speak():
 @pytest.mark.parametrize("heard", ["3/b1.1", "3/b1.2"])
 def test_hearing_a_life_after_its_power_was_cut_is_a_lie(kind: EvidenceKind, purged: bool, heard: str):
     domain = lost()
-    assert domain.witness(about(kind, devices=("ipmi",)), naive=True)
+    assert domain.witness(about(kind, devices=("ipmi",)), naive=True, words=tuple(EVIDENCE_WORDS))
     domain.ended(B1, 1, True, "passed", ready=(1, 2), levels=2)
     if purged:
         domain.purged(B1)

@@ -19,9 +19,10 @@ from ringfence.core.errors import BadInput, Refused, RingfenceError, Unavailable
 from ringfence.host.processes import STOPPED, Process, process
 from ringfence.lab import trees
 from ringfence.lab.cluster import Lab
+from ringfence.lab.lies import DELAY_S, Lie
 from ringfence.lab.network import Way
 from ringfence.lab.parts import Part
-from ringfence.lab.power import LATE_S, Lie
+from ringfence.wire import client as calls
 
 SIZE = 64 << 20
 ONE, TWO = "an-a01n01", "an-a01n02"
@@ -195,10 +196,10 @@ def test_late_says_done_and_does_it_later(lab: Lab) -> None:
     lab.lie(ONE, "bmc", "late")
     began = time.monotonic()
     assert agent(lab, ONE, "bmc", "off").returncode == 0
-    assert time.monotonic() - began < LATE_S
+    assert time.monotonic() - began < DELAY_S
     assert is_up(lab, ONE)
-    eventually(lambda: not is_up(lab, ONE), LATE_S + 3)
-    assert time.monotonic() - began >= LATE_S
+    eventually(lambda: not is_up(lab, ONE), DELAY_S + 3)
+    assert time.monotonic() - began >= DELAY_S
 
 
 def test_wrong_host_hits_the_neighbour_and_looks_at_it(lab: Lab) -> None:
@@ -249,6 +250,27 @@ def test_a_cut_host_is_alone_and_comes_back(lab: Lab) -> None:
         eventually(lambda: bool(two.status()["blocked"]))
         lab.heal()
         eventually(lambda: not two.status()["blocked"], 20)
+
+
+OURS_MS = 50
+"""What ringfence itself may add to a level, beyond its agents and the waits that are configured."""
+
+
+def test_a_level_takes_what_its_agents_take(lab: Lab) -> None:
+    lab.lie(TWO, "bmc", "no-login")
+    with connect(lab.socket(ONE)) as one:
+        lab.freeze(TWO)
+        ended = []
+        while not any(fields["passed"] for fields in ended):
+            history = one.call(calls.FenceHistory(TWO))["history"]
+            ended = [event["fields"] for event in history if event["kind"] == "attempt-ended"]
+            time.sleep(0.1)
+    assert [fields["level"] for fields in ended[-2:]] == [1, 2]
+    for fields in ended[-2:]:
+        took_ms = sum(word["took_ms"] for word in fields["words"])
+        assert abs(fields["agents_ms"] - took_ms) <= len(fields["words"]), "one after the other"
+        assert fields["waits_ms"] == 0
+        assert fields["ours_ms"] <= OURS_MS
 
 
 def test_the_hub_says_what_it_cannot_cut(lab: Lab) -> None:

@@ -4,7 +4,7 @@ import pytest
 
 from ringfence.core.errors import BadInput
 from ringfence.lab.layout import device_names
-from ringfence.lab.power import Lie
+from ringfence.lab.lies import Lie
 from ringfence.lab.torture.plan import LYING, OF_ALL, OF_COROSYNC, OF_HUB, Faults, Kind, plan
 
 NODES = ("an-a01n01", "an-a01n02", "an-a01n03")

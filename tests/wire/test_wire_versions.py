@@ -21,7 +21,7 @@ from ringfence.engine.state import ClusterState
 from ringfence.wire import CHECKUPS, DEADLOCKS, FENCING, SPEAKS, Speaks, checkup, entries, ring
 from ringfence.wire import client as calls
 from ringfence.wire.client import Reply, Request
-from ringfence.wire.proving import Outcome, UseTest
+from ringfence.wire.proving import DrillKind, Outcome, UseTest
 
 FILE = Path(__file__).parent / "samples.txt"
 EPOCH, LIFE = Epoch(7, 2), Life(2, "machine", "boot", 3)
@@ -81,17 +81,38 @@ SAMPLES: dict[str, Any] = {
     "Waits": entries.Waits(LIFE, 4, (CLIENT_LOCK,)),
     "AskHosts": entries.AskHosts(4),
     "HostSays": entries.HostSays(LIFE, 4, HOST),
+    "DrillBegan": entries.DrillBegan(DrillKind.CABLING, 1, 1, "ann"),
+    "DrillAttempted": entries.DrillAttempted(
+        OTHER, Evidence(OTHER, EvidenceKind.HOST_OFF, 2, "seen off", ("bmc1",), 1_700)
+    ),
+    "DrillEnded": entries.DrillEnded(OTHER, False, "lied", ("line",), ("bmc1",)),
+    "FenceOrdered": entries.FenceOrdered("an-id", 1, OTHER, "reboot", "ann", "it smokes"),
+    "Disarmed": entries.Disarmed(7_200_000, "ann", "new PDU"),
+    "Armed": entries.Armed("ann"),
+    "DisarmExpired": entries.DisarmExpired(12),
+    "LifeSeen": entries.LifeSeen(OTHER, "its slot on vg0 moves"),
+    "MachineForgotten": entries.MachineForgotten(1, "m1", "ann", "new blade"),
+    "AgentSaid": entries.AgentSaid(OTHER, 3, entries.DeviceWord("apc[5]", "off", "off", "done", 4)),
+    "PowerOnBegan": entries.PowerOnBegan(OTHER, 2),
+    "PowerOnEnded": entries.PowerOnEnded(
+        OTHER, 2, False, "no answer", (entries.DeviceWord("bmc1", "on", "unknown", "no", 4),), 1000
+    ),
     "AskTests": entries.AskTests(4, "bmc1"),
     "TestsTold": entries.TestsTold(LIFE, 4, (UseTest(1, "apc-a[5]", Outcome.FAILED, "no answer", 5, 1_700),)),
     "SlotsKept": entries.SlotsKept("vg0"),
     "SlotsLeft": entries.SlotsLeft("vg0"),
     "SlotsEnd": entries.SlotsEnd("vg0"),
     "Marked": entries.Marked(OTHER, "vg0"),
-    "SlotMoved": entries.SlotMoved(OTHER, "vg0"),
 }  # fmt: skip
-NEW = {"SearchDeadlock": DEADLOCKS, "Waits": DEADLOCKS, "AskHosts": CHECKUPS, "HostSays": CHECKUPS,
-       "AskTests": FENCING, "TestsTold": FENCING, "SlotsKept": FENCING, "SlotsLeft": FENCING,
-       "SlotsEnd": FENCING, "Marked": FENCING, "SlotMoved": FENCING}  # fmt: skip
+NEW = {
+    "SearchDeadlock": DEADLOCKS, "Waits": DEADLOCKS, "AskHosts": CHECKUPS, "HostSays": CHECKUPS,
+    "FenceOrdered": FENCING, "Disarmed": FENCING, "Armed": FENCING, "DisarmExpired": FENCING,
+    "LifeSeen": FENCING, "MachineForgotten": FENCING,
+    "DrillBegan": FENCING, "DrillAttempted": FENCING, "DrillEnded": FENCING,
+    "AgentSaid": FENCING, "PowerOnBegan": FENCING, "PowerOnEnded": FENCING,
+    "AskTests": FENCING, "TestsTold": FENCING,
+    "SlotsKept": FENCING, "SlotsLeft": FENCING, "SlotsEnd": FENCING, "Marked": FENCING,
+}  # fmt: skip
 """Entries that came with a later protocol than the first."""
 
 

@@ -13,9 +13,7 @@ from pathlib import Path
 
 import msgspec
 
-from ringfence.agents.find import find_agent
 from ringfence.agents.process import Running
-from ringfence.config import Paths
 from ringfence.config.agents.metadata import MOST_BYTES, Metadata, parse_metadata
 from ringfence.core.errors import RingfenceError
 from ringfence.host import kept
@@ -55,10 +53,6 @@ class Catalogue:
         self._file = file
         self._known = {one.path: one for one in _load(file).known}
 
-    @classmethod
-    def of(cls, paths: Paths) -> "Catalogue":
-        return cls(paths.agents)
-
     async def look(
         self, paths: Iterable[str], progress: Callable[[str], None] = lambda line: None
     ) -> list[Known]:
@@ -72,16 +66,6 @@ class Catalogue:
                 self._known[one.path] = one
             self._keep()
         return [self._known[path] for path in wanted]
-
-    async def metadata(self, agents: Iterable[str]) -> dict[str, Metadata | None]:
-        """By agent, as devices name them; None: it is not installed here, or broken."""
-        found: dict[str, Metadata | None] = dict.fromkeys(agents)
-        paths: dict[str, str] = {}
-        for agent in found:
-            with contextlib.suppress(RingfenceError):
-                paths[agent] = find_agent(agent)
-        said = {one.path: one.metadata for one in await self.look(dict.fromkeys(paths.values()))}
-        return found | {agent: said[path] for agent, path in paths.items()}
 
     def _is_fresh(self, path: str) -> bool:
         known = self._known.get(path)

@@ -34,6 +34,13 @@ NO_CORE = (1, 1)
 where cores are files, none fits.  Source: Linux fs/coredump.c, core(5)."""
 
 
+def no_core(pid: int = 0) -> None:
+    """Of this process, or of another; what they start inherits it."""
+    # A limit that is 0 already, and may not be raised, is as good as can be had.
+    with contextlib.suppress(ProcessLookupError, PermissionError, ValueError):
+        resource.prlimit(pid, resource.RLIMIT_CORE, NO_CORE)
+
+
 class Running:
     """A process that has been started.
 
@@ -58,8 +65,7 @@ class Running:
             )
         except OSError as error:
             raise Unavailable(f"{path} cannot be started: {error.strerror}") from None
-        with contextlib.suppress(ProcessLookupError):  # before it has been told anything
-            resource.prlimit(self._process.pid, resource.RLIMIT_CORE, NO_CORE)
+        no_core(self._process.pid)  # before it has been told anything
         self._loop = asyncio.get_running_loop()
         self._over = asyncio.Event()
         try:

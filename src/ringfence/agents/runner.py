@@ -19,10 +19,11 @@ from collections.abc import Callable, Mapping
 
 import msgspec
 
-from ringfence.agents.find import find_agent
+from ringfence.agents.commands import command_of
 from ringfence.agents.passwords import ask_passwords
 from ringfence.agents.process import KEPT_BYTES, Running
-from ringfence.config.agents.cautions import is_listed, plug_must_be_listed, prepared
+from ringfence.agents.screen import screened
+from ringfence.config.agents.cautions import is_listed, must_be_sent, plug_must_be_listed, prepared
 from ringfence.core.cluster import DeviceConfig
 from ringfence.core.errors import ConfigError, RingfenceError
 from ringfence.core.evidence import Power
@@ -37,6 +38,8 @@ LIST_BYTES = 1 << 18
 MASK = "****"
 _STATUS_OFF = 2
 _KEY = re.compile(r"[A-Za-z0-9_.-]+")
+_ALREADY = re.compile(r"already off", re.IGNORECASE)
+"""Source: lib/fencing.py, fence_action()."""
 _UNPRINTABLE = re.compile(r"[^\x20-\x7e\xa0-\U0010ffff]+")
 
 
@@ -110,45 +113,61 @@ class AgentRunner:
         device = msgspec.structs.replace(device, parameters={**device.parameters, **effect.parameters})
         secrets = self._secrets(effect.device)
         device, secrets = await ask_passwords(device, secrets, stop, effect.timeout_ms / 1000)
-        said = await self._one(device, secrets, effect.action, effect.nodename, stop, until)
+        call = _Call(effect, device, secrets, stop, until)
+        said = await call.run(effect.action)
         if said.code is None:
             return _Answer(Power.UNKNOWN, said.words, answered=False)
         power, answered = _result(effect.action, said.code), said.code in (0, _STATUS_OFF)
-        if power is Power.OFF and plug_must_be_listed(device.agent, device.parameters):
-            listed = await self._one(device, secrets, "list", effect.nodename, stop, until)
-            if listed.code is None or listed.code != 0:
-                words = f"off, but its list of plugs cannot be read: {listed.words}"
-                return _Answer(Power.UNKNOWN, words, answered)
-            if not is_listed(device.parameters, listed.out):
-                words = f"off, but the device has no such plug ({said.words})"
-                return _Answer(Power.UNKNOWN, words, answered)
+        if power is Power.OFF and (doubt := await _doubt(call, said)):
+            return _Answer(Power.UNKNOWN, doubt, answered)
         plugs = plugs_of(said.out) if effect.action == "list" and said.code == 0 else None
         return _Answer(power, said.words, answered, plugs)
 
-    async def _one(
-        self,
-        device: DeviceConfig,
-        secrets: dict[str, str],
-        action: str,
-        nodename: str,
-        stop: asyncio.Event,
-        until: float,
-    ) -> _Said:
-        """Args: until: by time.monotonic()."""
-        stdin = request_of(device, secrets, action, nodename)
-        limit_s = max(0.0, until - time.monotonic())
-        kept_bytes = LIST_BYTES if action == "list" else KEPT_BYTES
-        with contextlib.closing(Running([find_agent(device.agent)], kept_bytes)) as running:
-            late = await running.ended(stdin, stop, limit_s)
+
+class _Call(msgspec.Struct, frozen=True):
+    """One order to run an agent, for which it may be started more than once."""
+
+    effect: RunAgent
+    device: DeviceConfig
+    """With the parameters of the plug that is meant."""
+    secrets: dict[str, str]
+    stop: asyncio.Event
+    until: float
+    """By time.monotonic()."""
+
+    async def run(self, action: str) -> _Said:
+        secrets, kept_bytes = self.secrets, LIST_BYTES if action == "list" else KEPT_BYTES
+        with contextlib.ExitStack() as stack:
+            told = stack.enter_context(screened(self.device, secrets))
+            stdin = request_of(*told, action, self.effect.nodename)
+            running = Running(command_of(self.device.agent), kept_bytes)
+            stack.callback(running.close)
+            late = await running.ended(stdin, self.stop, max(0.0, self.until - time.monotonic()))
             code = await running.buried()
             out, err = running.out.text(secrets), running.err.text(secrets)
             # Of a success the last word is on stdout ("Success: Already OFF"), whatever stderr warns of.
             words = _clean(f"{err}\n{out}" if code == 0 else err or out, secrets)
             out = "" if running.out.cut else out
         if late or code is None:
-            why = "cancelled" if stop.is_set() else f"no answer within {limit_s:.3g} s: killed"
+            limit = f"no answer within {self.effect.timeout_ms / 1000:g} s: killed"
+            why = "cancelled" if self.stop.is_set() else limit
             return _Said(None, f"{why}; {words}" if words else why)
         return _Said(code, words or f"exit code {code}", out)
+
+
+async def _doubt(call: _Call, said: _Said) -> str:
+    """Why an "off" of this agent is not one; empty: it is."""
+    device = call.device
+    if plug_must_be_listed(device.agent, device.parameters):
+        listed = await call.run("list")
+        if listed.code != 0:
+            return f"off, but its list of plugs cannot be read: {listed.words}"
+        if not is_listed(device.parameters, listed.out):
+            return f"off, but the device has no such plug ({said.words})"
+    sent = said.out and not _ALREADY.search(said.out)
+    if call.effect.action == "off" and must_be_sent(device.agent) and not sent:
+        return f"no off was sent ({said.words}), and it says so of a suspended machine, too"
+    return ""
 
 
 def request_of(device: DeviceConfig, secrets: dict[str, str], action: str, nodename: str) -> bytes:

@@ -1,5 +1,6 @@
 """config check, show, apply; leave."""
 
+import asyncio
 import os
 from pathlib import Path
 from typing import Any
@@ -7,13 +8,15 @@ from typing import Any
 import click
 import msgspec
 
+from ringfence.agents.checking import check_devices
 from ringfence.cli.answers import print_json
 from ringfence.cli.options import daemon_options, json_option, open_daemon, root_option
 from ringfence.client import Connection
 from ringfence.client.messages import SOCKET_VARIABLE
 from ringfence.config import Loaded, Paths, digest, load, render
+from ringfence.config.agents.check import Trouble
 from ringfence.core.cluster import ClusterConfig
-from ringfence.core.errors import Refused
+from ringfence.core.errors import EXIT_FAILED, EXIT_OK, Refused
 from ringfence.wire import client as calls
 
 
@@ -27,12 +30,17 @@ def config() -> None:
 @click.option("--ring", metavar="NAME", help="Also refuse a cluster on another ring (hub, corosync).")
 @root_option
 @json_option
-def check(file: Path | None, ring: str | None, root: Path | None, as_json: bool) -> None:
-    """Read FILE (default: this host's ringfence.toml) and say what is wrong with it.  Changes nothing."""
+def check(file: Path | None, ring: str | None, root: Path | None, as_json: bool) -> int:
+    """Read FILE (default: this host's ringfence.toml) and say what is wrong with it.  Changes nothing.
+
+    Fence devices are held against the agents that are installed here."""
     loaded, where = _load(file, root)
     cluster = loaded.cluster
     if ring is not None and ring != cluster.ring:
         raise Refused(f"{where}: cluster {cluster.name} is on the ring {cluster.ring}, not on {ring}")
+    devices = _devices(cluster, root)
+    wrong = [one for one in devices if one.wrong]
+    notes = [*_advice(cluster), *(f"device {one.line}" for one in devices if not one.wrong)]
     if as_json:
         print_json(
             {
@@ -40,13 +48,24 @@ def check(file: Path | None, ring: str | None, root: Path | None, as_json: bool)
                 "cluster": cluster.name,
                 "config": cluster.version,
                 "digest": digest(cluster),
+                "wrong": [f"device {one.line}" for one in wrong],
+                "notes": notes,
             }
         )
-        return
+        return EXIT_FAILED if wrong else EXIT_OK
     nodes = ", ".join(node.name for node in cluster.nodes)
-    click.echo(f"{where}: good; cluster {cluster.name} version {cluster.version}, nodes {nodes}")
-    for line in _advice(cluster):
+    good = f"{len(wrong)} wrong" if wrong else "good"
+    click.echo(f"{where}: {good}; cluster {cluster.name} version {cluster.version}, nodes {nodes}")
+    for one in wrong:
+        click.echo(f"  wrong: device {one.line}")
+    for line in notes:
         click.echo(f"  note: {line}")
+    return EXIT_FAILED if wrong else EXIT_OK
+
+
+def _devices(cluster: ClusterConfig, root: Path | None) -> list[Trouble]:
+    paths = Paths.meant(root, os.environ.get(SOCKET_VARIABLE, ""))
+    return asyncio.run(check_devices(paths, cluster))
 
 
 def _advice(cluster: ClusterConfig) -> list[str]:
@@ -94,8 +113,12 @@ def show(from_file: bool, socket: str | None, root: Path | None, as_json: bool) 
 def apply_file(file: Path | None, socket: str | None, root: Path | None, as_json: bool) -> None:
     """Make FILE (default: this host's ringfence.toml) the configuration of all nodes, or of none.
 
-    The version is counted up by itself.  [devices], [socket] and [hub] are each host's own and stay."""
+    The version is counted up by itself.  [devices], [socket] and [hub] are each host's own and stay.
+    What an installed fence agent would not take is said, and applied all the same."""
     loaded, where = _load(file, root)
+    for one in _devices(loaded.cluster, root):
+        if one.wrong:
+            click.echo(f"  wrong: device {one.line}", err=True)
     with open_daemon(socket, root) as daemon:
         now = _running(daemon)
         new = _next(loaded.cluster, now, where)

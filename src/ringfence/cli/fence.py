@@ -7,42 +7,71 @@ from typing import Any
 import click
 
 from ringfence.cli.answers import one_line, print_json
-from ringfence.cli.fence_prove import test_ways
+from ringfence.cli.fence_agents import agents, describe
+from ringfence.cli.fence_prove import drill, test_ways
+from ringfence.cli.fence_words import arm, disarm, order, status
 from ringfence.cli.observe import event_line
 from ringfence.cli.options import daemon_options, json_option, open_daemon, user
 from ringfence.client import Connection
 from ringfence.core.errors import BadInput, Refused
-from ringfence.host.clock import boottime_ns
+from ringfence.core.moments import moment
+from ringfence.host.clock import boottime_ns, wall_ms
 from ringfence.wire import client as calls
 
 
-@click.group()
+class FenceGroup(click.Group):
+    """`fence NODE` is `fence node NODE`."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and not args[0].startswith("-") and self.get_command(ctx, args[0]) is None:
+            args = ["node", *args]
+        return super().resolve_command(ctx, args)
+
+
+@click.group(cls=FenceGroup, subcommand_metavar="NODE | COMMAND [ARGS]...")
 def fence() -> None:
-    """Fence history; a person's word on hosts and devices; tests and drills."""
+    """Have NODE fenced; who was, who must be; a person's word; tests and drills.
+
+    A node that is called like one of the commands is fenced by `ringfence fence node NODE`."""
 
 
 @fence.command()
 @click.argument("node", default="")
+@click.option("--since", default="", help="No older than this: 2h, 1d, or 2026-11-26T14:00.")
 @daemon_options
 @json_option
-def history(node: str, socket: str | None, root: Path | None, as_json: bool) -> None:
-    """Every suspicion, attempt, evidence and incident, of NODE or of all."""
+def history(node: str, since: str, socket: str | None, root: Path | None, as_json: bool) -> None:
+    """Every loss, order, attempt, evidence and incident, of NODE or of all: who, what, when, which words."""
+    oldest_ms = moment(since, wall_ms()) if since else 0
     with open_daemon(socket, root) as daemon:
         answer: dict[str, Any] = daemon.call(calls.FenceHistory(node))
+    answer["history"] = [event for event in answer["history"] if event["wall_ms"] >= oldest_ms]
     if as_json:
         print_json(answer)
         return
     for event in answer["history"]:
         click.echo(event_line(event))
-        for word in event["fields"].get("words") or []:
-            click.echo(f"{'':25}{_word(word)}")
+        for line in _details(event["fields"]):
+            click.echo(f"{'':25}{line}")
+
+
+def _details(fields: dict[str, Any]) -> list[str]:
+    """What each agent said, and how the time was spent, as the attempt recorded it."""
+    lines = [_word(word) for word in fields.get("words") or []]
+    if "ours_ms" in fields:
+        spent = {"agents": "agents_ms", "waits as configured": "waits_ms", "ringfence": "ours_ms"}
+        lines.append(", ".join(f"{what} {fields[key] / 1000:.2f} s" for what, key in spent.items()))
+    return lines
 
 
 def _word(word: Any) -> str:
-    """What an agent said, as the attempt recorded it."""
     if not isinstance(word, dict):
         return one_line(str(word))
-    return one_line(" ".join(str(value) for value in word.values() if value not in ("", None)))
+    parts = [str(word.get(key, "")) for key in ("device", "action", "power", "words")]
+    took = [f"({word['took_ms']} ms)"] if word.get("took_ms") else []
+    return one_line(" ".join([*parts, *took]))
 
 
 @fence.command()
@@ -116,4 +145,5 @@ def trust(device: str, who: str, socket: str | None, root: Path | None, as_json:
         click.echo(f"{device}: trusted again")
 
 
-fence.add_command(test_ways)
+for _command in (agents, describe, test_ways, drill, order, status, disarm, arm):
+    fence.add_command(_command)

@@ -1,13 +1,14 @@
 """fence test, fence drill: whether fencing would work, before it has to."""
 
+import sys
 from pathlib import Path
 from typing import Any
 
 import click
 
 from ringfence.cli.answers import one_line, print_json
-from ringfence.cli.options import daemon_options, json_option, open_daemon
-from ringfence.core.errors import EXIT_OK
+from ringfence.cli.options import daemon_options, json_option, open_daemon, user
+from ringfence.core.errors import EXIT_OK, BadInput, Refused
 from ringfence.wire import client as calls
 
 EXIT_NOT_PROVEN = 1
@@ -46,7 +47,8 @@ def test_ways(target: str, socket: str | None, root: Path | None, as_json: bool)
 def test_line(one: dict[str, Any]) -> str:
     how = f"{one['tester']} -> {one['node']} by {one['use']}"
     took = f" ({one['took_ms'] / 1000:.1f} s)" if one["took_ms"] else ""
-    return one_line(f"{MARKS[one['outcome']]:<7} {how}: {one['what']}{took}")
+    words = one_line(f"{how}: {one['what']}{took}")
+    return f"{MARKS[one['outcome']]:<7} {words}"
 
 
 def rest_lines(result: dict[str, Any]) -> list[str]:
@@ -65,3 +67,63 @@ def rest_lines(result: dict[str, Any]) -> list[str]:
 def all_passed(result: dict[str, Any]) -> bool:
     failed = result["silent"] or result["unfenceable"] or not result["tests"]
     return not failed and all(one["outcome"] == "passed" for one in result["tests"])
+
+
+@click.command(
+    epilog="Example: ringfence fence drill an-a01n01\n\nRun it on another node than the one that is drilled."
+)
+@click.argument("node")
+@click.option("--destructive", is_flag=True, help="Cut NODE's power; it must hold nothing.")
+@click.option(
+    "--level", type=click.IntRange(1), default=1, show_default=True, help="Which fence level cuts it."
+)
+@click.option("--yes", is_flag=True, help="Ask nothing before power is cut.")
+@click.option("--who", default="", help="Who wants it; recorded.  [default: the user who calls]")
+@daemon_options
+@json_option
+def drill(
+    node: str, destructive: bool, level: int, yes: bool, who: str,
+    socket: str | None, root: Path | None, as_json: bool,
+) -> int:  # fmt: skip
+    """Find out by switching whether NODE's fence devices are its own.
+
+    A host with two power supplies loses one outlet at a time, and stays up: its management controller, and
+    those of all other hosts, are watched for which supply goes without mains.  So cables that were swapped
+    or moved are found.  Nothing begins unless every supply is fed, and each outlet is on again before the
+    next one is touched.
+
+    With --destructive NODE is fenced in earnest: its power is cut, it and no other host must fall silent,
+    and it must come back under a new boot.  A device that passes is believed again; one that said "off" of
+    a host that went on is not believed any more.
+
+    Exit 0: passed; 1: failed."""
+    if destructive and not yes:
+        _ask(node)
+    result: dict[str, Any] = {}
+    with open_daemon(socket, root) as daemon:
+        call = calls.FenceDrill(node, who or user(), destructive, level)
+        for result, final in daemon.stream(call):
+            if not (final or as_json):
+                click.echo(one_line(result["line"]))
+    if as_json:
+        print_json(result)
+    else:
+        click.echo(one_line(f"{'passed' if result['passed'] else 'FAILED'}: {result['verdict']}"))
+    return EXIT_OK if result["passed"] else EXIT_NOT_PROVEN
+
+
+def _ask(node: str) -> None:
+    """Have the node's name typed.
+
+    Raises:
+        BadInput: nobody is there to be asked.
+        Refused: another word was typed."""
+    if not sys.stdin.isatty():
+        raise BadInput(
+            "a destructive drill asks for a word and there is no terminal",
+            next=f"ringfence fence drill {node} --destructive --yes",
+        )
+    click.echo(f"The power of {node} will be cut, whatever runs there.", err=True)
+    word = click.prompt("Type the node's name", err=True, default="", show_default=False)
+    if word.strip() != node:
+        raise Refused(f"{node}: not drilled, another word was typed", next="nothing was switched")

@@ -45,6 +45,7 @@ def open_daemon(socket: str | None, root: Path | None) -> Connection:
         socket = os.fspath(Paths(root.absolute()).socket)
     return connect(socket, retry_ms=RETRY_MS)
 
+
 def user() -> str:
     """The person, as far as the system knows: who called sudo, else the user."""
     try:

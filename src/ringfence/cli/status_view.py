@@ -26,6 +26,10 @@ def headline(status: Status) -> tuple[str, str]:
     line = f"{where}: {state}, {primary}, epoch {status.get('epoch', '-')}"
     if status.get("protocol"):
         line += f", protocol {status['protocol']}"
+    if status.get("disarmed"):
+        line += " - FENCING IS DISARMED"
+        if not status.get("blocked"):
+            return line, "bold red"
     if status.get("blocked"):
         return f"{line} - BLOCKED, see `ringfence why`", "bold red"
     return line, "bold green" if status.get("ready") else "bold yellow"
@@ -41,6 +45,11 @@ def remarks(status: Status) -> list[str]:
     for key in ("remarks", "broken", "refused"):
         found += [one_line(str(line)) for line in status.get(key) or []]
     found += [one_line(f"ALARM: {line}") for line in (status.get("fence_tests") or {}).get("alarms") or []]
+    drill = status.get("drill")
+    if drill:
+        found.append(
+            one_line(f"{drill['actor']} runs a {drill['kind']} drill of {drill['node']} for {drill['who']}")
+        )
     quarantined = [str(device) for device in status.get("quarantined") or []]
     if quarantined:
         found.append(
@@ -82,7 +91,10 @@ def sections(status: Status, now_ms: int) -> list[Section]:
 
 
 def _member(member: Status) -> list[str]:
-    return [str(member.get(key, "-")) for key in ("name", "node", "life", "state")]
+    cells = [str(member.get(key, "-")) for key in ("name", "node", "life", "state")]
+    if member.get("hypervisor"):
+        cells[-1] += f", virtual ({member['hypervisor']})"
+    return cells
 
 
 def _victim(victim: Status, now_ms: int) -> list[list[str]]:

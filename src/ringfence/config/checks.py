@@ -6,12 +6,16 @@ as they are: docs/ARCHITECTURE.md, authority."""
 import re
 from collections.abc import Mapping, Sequence
 
-from ringfence.core.cluster import ClusterConfig, NodeConfig, Timing
+from ringfence.config import pacemaker
+from ringfence.config.agents.stock import NO_PROOF, base_name
+from ringfence.core.cluster import ClusterConfig, Confirms, DeviceConfig, NodeConfig, Timing
 from ringfence.core.errors import ConfigError
-from ringfence.core.evidence import EVIDENCE_WORDS
+from ringfence.core.evidence import EVIDENCE_WORDS, EvidenceKind
+from ringfence.fencing.policy import accepts, levels_kinds
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 """Names become file names, words in messages and, the cluster's, LVM2 lock_args."""
+SBD = "fence_sbd"
 RINGS = ("hub", "corosync")
 ACTIONS = ("off", "reboot")
 FENCERS = ("ringfence", "pacemaker")
@@ -39,6 +43,7 @@ def check_cluster(config: ClusterConfig, *, lab: bool) -> None:
     _check_cluster_table(config)
     _check_nodes(config)
     _check_devices(config)
+    _check_evidence(config)
     check_timing(config.timing)
     if config.naive and not lab:
         raise ConfigError(
@@ -63,6 +68,18 @@ def _check_cluster_table(config: ClusterConfig) -> None:
         )
     if config.fencing not in FENCERS:
         raise ConfigError(f'[cluster] fencing = "{config.fencing}" is not known', next=_one_of(FENCERS))
+    if config.fencing == pacemaker.NAME:
+        for device in config.devices:
+            if device.name == pacemaker.NAME and device.agent != pacemaker.AGENT:
+                raise ConfigError(
+                    f'[device.{device.name}] agent = "{device.agent}" is not how Pacemaker is asked',
+                    next=f'give agent = "{pacemaker.AGENT}", or call the device otherwise',
+                )
+    if not config.evidence:
+        raise ConfigError(
+            "[cluster] evidence is empty: no lost host could ever be given up",
+            next=_one_of(tuple(EVIDENCE_WORDS)),
+        )
     for word in config.evidence:
         if word not in EVIDENCE_WORDS:
             raise ConfigError(
@@ -134,6 +151,22 @@ def _check_levels(config: ClusterConfig, node: NodeConfig) -> None:
             _check_parameters(where, use.device, use.parameters)
 
 
+def _check_evidence(config: ClusterConfig) -> None:
+    """Each node can be given up on something that its own devices, or a person, may show.
+
+    A return under a new boot is not enough: a host that is broken for good never returns."""
+    for node in config.nodes:
+        kinds = levels_kinds(config, node.id) or (EvidenceKind.OPERATOR,)
+        if not any(accepts(kind, lied=False, naive=False, words=config.evidence) for kind in kinds):
+            shows = " or ".join(dict.fromkeys(kind.value for kind in kinds))
+            words = [word for word, proofs in EVIDENCE_WORDS.items() if any(kind in proofs for kind in kinds)]
+            raise ConfigError(
+                f"[cluster] evidence: {', '.join(config.evidence)} count nothing that [node.{node.name}] can "
+                f"show ({shows}): its locks could never move",
+                next=f'add "{words[0]}"',
+            )
+
+
 def _check_devices(config: ClusterConfig) -> None:
     for device in config.devices:
         where = f"[device.{device.name}]"
@@ -152,6 +185,7 @@ def _check_devices(config: ClusterConfig) -> None:
                 raise ConfigError(
                     f"{where} {key} = {getattr(device, key)} cannot be", next=f"give {least} to {most}"
                 )
+        _check_self_fence(config, device)
         limit_ms = device.timeout_ms or config.timing.agent_timeout_ms
         delay = device.parameters.get("delay", "")  # whole seconds, before it switches off
         if delay.isascii() and delay.isdigit() and int(delay) * 1000 >= limit_ms:
@@ -160,6 +194,29 @@ def _check_devices(config: ClusterConfig) -> None:
                 next="lower it, or raise timeout_ms",
             )
         _check_parameters(where, device.name, device.parameters)
+
+
+def _check_self_fence(config: ClusterConfig, device: DeviceConfig) -> None:
+    where, name = f"[device.{device.name}]", base_name(device.agent)
+    if (device.confirms is Confirms.SELF_FENCE) != (name == SBD):
+        if name == SBD:
+            what = f'{where} confirms = "{device.confirms.value}" is not what {SBD} shows: {NO_PROOF[SBD]}'
+            raise ConfigError(what, next='give confirms = "self-fence", and see docs/fencing.md')
+        raise ConfigError(
+            f'{where} confirms = "self-fence" is of {SBD} alone', next="say what an off of this agent proves"
+        )
+    if device.confirms is not Confirms.SELF_FENCE:
+        return
+    if "self-fence" not in config.evidence:
+        raise ConfigError(
+            f"{where} would prove nothing: it rests on the watchdog of the host that is to be fenced",
+            next='add "self-fence" to [cluster] evidence if you take that for proof, or remove the device',
+        )
+    if not device.parameters.get("devices") or not device.timeout_ms:
+        raise ConfigError(
+            f"{where} lacks the devices that its slots lie on, or its time",
+            next='give parameters = {devices = "/dev/..."} and timeout_ms = its msgwait + 10 s',
+        )
 
 
 def _check_parameters(where: str, device: str, parameters: Mapping[str, str]) -> None:

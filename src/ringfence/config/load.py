@@ -12,6 +12,9 @@
     [hub]      socket          where the embedded ring's broker listens; this host's own
     [lab]      dir             made by `ringfence lab`: this host is a plaything; this host's own
 
+`confirms` may be left out of stock agents' devices; `own_supply` is then as the table of stock agents has it,
+too (where `confirms` stands there, as in files that are older than this, it is false unless it is said).
+
 The first five go to all nodes and must be equal everywhere; the last four are this host's own."""
 
 import difflib
@@ -23,7 +26,9 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from ringfence.config.agents.stock import NO_PROOF, base_name, stock_agent
 from ringfence.config.checks import check_cluster
+from ringfence.config.pacemaker import with_pacemaker
 from ringfence.config.paths import Paths
 from ringfence.config.secrets import check_secret_file, secret_file
 from ringfence.core.cluster import ClusterConfig, Confirms, DeviceConfig, Level, NodeConfig, Timing, Use
@@ -154,7 +159,7 @@ def _cluster(tree: Table) -> ClusterConfig:
     _known("[cluster]", table, _CLUSTER)
     nodes = [_node(name, body) for name, body in _table(tree, "node").items()]
     devices = [_device(name, body) for name, body in _table(tree, "device").items()]
-    return ClusterConfig(
+    said = ClusterConfig(
         name=_need("[cluster]", table, "name", str, 'name = "..."'),
         version=_get("[cluster]", table, "version", int, 1),
         ring=_get("[cluster]", table, "ring", str, "hub"),
@@ -167,6 +172,7 @@ def _cluster(tree: Table) -> ClusterConfig:
         nodes=tuple(sorted(nodes, key=lambda node: (node.id, node.name))),
         devices=tuple(sorted(devices, key=lambda device: device.name)),
     )
+    return with_pacemaker(said)
 
 
 def _timing(table: Table) -> Timing:
@@ -221,21 +227,35 @@ def _device(name: str, body: Any) -> DeviceConfig:
     where = f"[device.{name}]"
     table = _is(where, "", body, dict)
     _known(where, table, _DEVICE)
-    words = " or ".join(f'"{one.value}"' for one in Confirms)
-    confirms = _need(where, table, "confirms", str, f"confirms = {words}: what its off proves")
-    if confirms not in [one.value for one in Confirms]:
-        raise ConfigError(f'{where} confirms = "{confirms}" is not known', next=f"give {words}")
+    agent = _need(where, table, "agent", str, 'agent = "fence_..."')
+    stock = stock_agent(agent) if "confirms" not in table else None
+    confirms = stock.confirms if stock is not None else _confirms(where, table, agent)
     parameters = _get(where, table, "parameters", dict, {})
     return DeviceConfig(
         name=name,
-        agent=_need(where, table, "agent", str, 'agent = "fence_..."'),
-        confirms=Confirms(confirms),
+        agent=agent,
+        confirms=confirms,
         parameters={key: _parameter(where, key, value) for key, value in parameters.items()},
-        own_supply=_get(where, table, "own_supply", bool, False),
+        own_supply=_get(where, table, "own_supply", bool, stock is not None and stock.own_supply),
         sessions=_get(where, table, "sessions", int, 1),
         looks=_get(where, table, "looks", int, 2),
         **{key: _get(where, table, key, int, 0) for key in _DEVICE_MS},
     )
+
+
+def _confirms(where: str, table: Table, agent: str) -> Confirms:
+    """What the file says; of stock agents it may be left out."""
+    words = " or ".join(f'"{one.value}"' for one in Confirms)
+    name = base_name(agent)
+    if "confirms" not in table and name in NO_PROOF:
+        raise ConfigError(
+            f"{where}: {name} proves nothing: {NO_PROOF[name]}",
+            next="name a device that switches power; confirms = ... if you know better",
+        )
+    confirms = _need(where, table, "confirms", str, f"confirms = {words}: what its off proves")
+    if confirms not in [one.value for one in Confirms]:
+        raise ConfigError(f'{where} confirms = "{confirms}" is not known', next=f"give {words}")
+    return Confirms(confirms)
 
 
 def _parameter(where: str, key: str, value: Any) -> str:

@@ -21,6 +21,8 @@ class Confirms(enum.Enum):
     HOST_OFF = "host-off"
     OUTLET_OFF = "outlet-off"
     STORAGE_CUT = "storage-cut"
+    SELF_FENCE = "self-fence"
+    """Nothing was switched: the host was told to end itself, and its watchdog would have done so since."""
 
 
 class Timing(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):

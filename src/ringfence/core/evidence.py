@@ -27,6 +27,8 @@ class EvidenceKind(enum.Enum):
     """The same machine came back under a new boot id."""
     STORAGE_CUT = "storage-cut"
     """A storage reservation was preempted and read back."""
+    SELF_FENCED = "self-fenced"
+    """The host was told to end itself, and the time has passed after which its own watchdog would have."""
     VOLUMES_CLOSED = "volumes-closed"
     """The life's own successor has verified that every data path of it is reaped."""
     ADOPTED = "adopted"
@@ -44,12 +46,24 @@ EVIDENCE_WORDS = {
     "storage": (EvidenceKind.STORAGE_CUT,),
     "closed": (EvidenceKind.VOLUMES_CLOSED,),
     "operator": (EvidenceKind.OPERATOR,),
+    "self-fence": (EvidenceKind.SELF_FENCED,),
 }
 """What a cluster's policy may list, and the kinds that each word lets count."""
-DEFAULT_EVIDENCE = tuple(EVIDENCE_WORDS)
+DEFAULT_EVIDENCE = tuple(word for word in EVIDENCE_WORDS if word != "self-fence")
+"""What rests on the victim itself counts only where somebody has asked for it."""
 
-CUTS = frozenset({EvidenceKind.HOST_OFF, EvidenceKind.OUTLETS_OFF, EvidenceKind.OPERATOR, EvidenceKind.CLAIM})
-"""Kinds after which the life must be silent for ever: to hear it again exposes a lie."""
+CUTS = frozenset(
+    {
+        EvidenceKind.HOST_OFF,
+        EvidenceKind.OUTLETS_OFF,
+        EvidenceKind.NEW_BOOT,
+        EvidenceKind.SELF_FENCED,
+        EvidenceKind.OPERATOR,
+        EvidenceKind.CLAIM,
+    }
+)
+"""Kinds after which the life must be silent for ever: to hear it again exposes a lie.  (After a new boot:
+that two machines share one identity.)"""
 
 
 class Evidence(msgspec.Struct, frozen=True):

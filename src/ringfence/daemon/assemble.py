@@ -10,6 +10,7 @@ could not keep later either: that is found out here, while nothing depends on it
 The engine and the agents' runner come as arguments, so that tests can put scripted ones in."""
 
 import asyncio
+import contextlib
 import faulthandler
 import gc
 import resource
@@ -20,6 +21,8 @@ from typing import Any
 
 import msgspec
 
+from ringfence.agents.process import no_core
+from ringfence.agents.supplies import SupplyReader
 from ringfence.block.control import BlockService
 from ringfence.config import Loaded, Paths, load, read_secrets, render
 from ringfence.core.cluster import ClusterConfig, DeviceConfig, NodeConfig
@@ -30,6 +33,7 @@ from ringfence.core.errors import (
     Unavailable,
 )
 from ringfence.daemon.checkup import HostLook
+from ringfence.daemon.devices import warn_of_devices
 from ringfence.daemon.driver import Driver, Ports
 from ringfence.daemon.inheritance import reap, revoke, take_over
 from ringfence.daemon.lock import DaemonLock
@@ -43,6 +47,7 @@ from ringfence.engine.orders import StorageOrder
 from ringfence.history.store import INCIDENT, History
 from ringfence.host import kept, loop
 from ringfence.host.clock import HostClock, boottime_ns, wall_ms
+from ringfence.host.hardware import hardware
 from ringfence.host.identity import boot_id, machine_id
 from ringfence.host.pages import Authority, Pages, state_of
 from ringfence.ring.hub_client import HubRing
@@ -92,6 +97,7 @@ def run(root: Path, node: str, makers: Makers) -> int:
     """Run this root's daemon until it ends.  Returns the exit code.
 
     Raises RingfenceError, one clear line, when it cannot start; nothing was changed then."""
+    no_core()
     faulthandler.enable()  # a watchdog ends a loop that stands still by SIGABRT: say where
     allow_files()
     paths = Paths(root)
@@ -164,21 +170,28 @@ async def _drive(
             log=log,
             watch=Supervisor(),
             look=HostLook(paths, me.name),
+            supplies=SupplyReader(current.device, current.secrets),
             slots=SlotThreads(boottime_ns),
         )
         if wrong := misfit(config.timing):
             say("watchdog")(wrong)
+        warning = asyncio.ensure_future(warn_of_devices(paths, config, _warner(history, say("device"))))
         driver = Driver(makers.engine(), ports, config, me.name)
         socket = ClientSocket(paths.socket, driver.asked, driver.gone, group=loaded.socket_group)
         machine, boot = identity
-        started = Started(config, me.id, machine, boot, disk, reaped, left_open=left_open)
+        started = Started(
+            config, me.id, machine, boot, disk, reaped, left_open=left_open, hardware=hardware(paths.root)
+        )
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, driver.leave, number.name)
         # All modules and tables made so far live as long as the daemon: a full collection would walk
         # them while authority runs out.
         gc.collect()
         gc.freeze()
-        return await driver.run(started, socket)
+        try:
+            return await driver.run(started, socket)
+        finally:
+            warning.cancel()
     finally:
         history.close()
 
@@ -241,6 +254,17 @@ def _node_named(config: ClusterConfig, name: str) -> NodeConfig:
     except KeyError:
         known = ", ".join(node.name for node in config.nodes)
         raise ConfigError(f"no node is called {name!r}", next=f"choose one of: {known}") from None
+
+
+def _warner(history: History, say: Callable[[str], None]) -> Callable[[str], None]:
+    """To the log and to the history, which a failing disk may refuse."""
+
+    def warn(line: str) -> None:
+        say(line)
+        with contextlib.suppress(RingfenceError):
+            history.append("device", line, {}, wall_ms(), boottime_ns())
+
+    return warn
 
 
 def _keep_incident(history: History, incident: Incident) -> bool:

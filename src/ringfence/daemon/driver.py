@@ -10,6 +10,7 @@ silently lost: what a driver task raises becomes the error answer of its order, 
 the end of the daemon."""
 
 import asyncio
+import functools
 import time
 import traceback
 import uuid
@@ -35,6 +36,7 @@ from ringfence.daemon.ports import (
     Pages,
     Slots,
     Storage,
+    Supplies,
     Watch,
 )
 from ringfence.daemon.queries import Queries
@@ -47,6 +49,7 @@ from ringfence.servers.client_socket import ClientSocket
 from ringfence.wire import client as calls
 from ringfence.wire.checkup import HostFacts
 from ringfence.wire.client import Reply, Request
+from ringfence.wire.proving import Reading
 
 SELF = 0
 """The client number under which the driver itself asks; real clients count from 1."""
@@ -76,6 +79,7 @@ class Ports(msgspec.Struct, frozen=True):
     log: Log
     watch: Watch | None = None
     look: Look | None = None
+    supplies: Supplies | None = None
     slots: Slots | None = None
 
 
@@ -382,6 +386,8 @@ class Driver:
             return lambda: asyncio.get_running_loop().run_in_executor(self._pool, do, order)
         if isinstance(body, orders.LookAtHost):
             return self._look
+        if isinstance(body, orders.ReadSupplies):
+            return functools.partial(self._read_supplies, body)
         if isinstance(body, orders.SlotIo):
             slots, slot_io = self._ports.slots, body
             if slots is None:
@@ -411,6 +417,11 @@ class Driver:
         if self._ports.look is None:
             raise Unavailable("this daemon does not look at its host")
         return await self._ports.look.look(self._config)
+
+    async def _read_supplies(self, order: orders.ReadSupplies) -> tuple[Reading, ...]:
+        if self._ports.supplies is None:
+            raise Unavailable("this daemon reads no power supplies")
+        return await self._ports.supplies.read(order.controllers)
 
     async def _agent(self, effect: effects.RunAgent, ordered_ns: int) -> None:
         late_ms = (self._ports.clock.boottime_ns() - ordered_ns) // 1_000_000

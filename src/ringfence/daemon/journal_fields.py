@@ -9,7 +9,7 @@ from ringfence.host.journal import entry, name_of
 CRITICAL, ERROR, WARNING, NOTICE, INFO = 2, 3, 4, 5, 6
 """As in syslog(3)."""
 PRIORITIES = {
-    **dict.fromkeys(("incident", "fence-lied", "fence-contradicted", "divergent"), CRITICAL),
+    **dict.fromkeys(("incident", "fence-lied", "clone-found", "fence-contradicted", "divergent"), CRITICAL),
     **dict.fromkeys(
         ("no-leave", "failed", "stale", "shut-out", "not-admitted", "adoption-refused", "clone-refused",
          "history", "trace"),
@@ -17,12 +17,13 @@ PRIORITIES = {
     ),
     **dict.fromkeys(
         ("victim", "victim-due", "ring-lost", "suspended", "lag", "drop-paths", "autostart-failed",
-         "bad-frame", "watchdog", "log", "storage", "deadlock"),
+         "bad-frame", "watchdog", "log", "storage", "deadlock", "device", "fence-ordered", "disarmed",
+         "evidence-refused", "machine-forgotten", "power-on-failed", "power-on-given-up"),
         WARNING,
     ),
     **dict.fromkeys(
         ("started", "reborn", "joined", "adopted", "leaving", "left", "ended", "evidence", "purged",
-         "quarantine-lifted", "lockspace-runs", "config", "protocol"),
+         "quarantine-lifted", "armed", "lockspace-runs", "config", "protocol", "power-on-done"),
         NOTICE,
     ),
 }  # fmt: skip
@@ -47,6 +48,10 @@ MESSAGE_IDS = {
     "evidence": "291a2b45ca48431b843a4629ef71abff",
     "purged": "f87344c066244f2f96a8035ad959b993",
     "fence-lied": "b6b7d084f2f14a21931a8ef9cd455a37",
+    "clone-found": "d2d6a0c5d6c44ff0a8c05d4b7c0f4f13",
+    "fence-ordered": "7e0e3d3f6d3a4a4e9a1b2a4f0f6a5c21",
+    "disarmed": "3b9f4b8c1d0e4e4bb1d3c5f0a7e2d964",
+    "armed": "91c6a7d25e0b4f5f8a3d6e1b0c4f7a82",
     "fence-contradicted": "5dad1b0c084b4d6fb4c1662de0e3fa48",
     "incident": "0691fbf65b6146e5a2a359fa51e576fa",
 }

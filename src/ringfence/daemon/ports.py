@@ -8,11 +8,12 @@ unless said otherwise."""
 from collections.abc import Callable, Coroutine
 from typing import Any, Protocol
 
-from ringfence.core.cluster import ClusterConfig
+from ringfence.core.cluster import ClusterConfig, Use
 from ringfence.engine.effects import Effect, RunAgent
 from ringfence.engine.inputs import AgentExited, DiskState, Input
 from ringfence.engine.orders import BlockOrder, SlotIo, StorageOrder
 from ringfence.wire.checkup import HostFacts
+from ringfence.wire.proving import Reading
 
 
 class Feed(Protocol):
@@ -75,6 +76,11 @@ class Block(Protocol):
 class Look(Protocol):
     async def look(self, running: ClusterConfig) -> HostFacts:
         """What this host looks like; within some seconds, whatever hangs."""
+
+
+class Supplies(Protocol):
+    async def read(self, controllers: tuple[tuple[int, Use], ...]) -> tuple[Reading, ...]:
+        """All at once, each within its device's limit; what cannot be read says why."""
 
 
 class Watch(Protocol):

@@ -20,7 +20,7 @@ KEPT = 512
 
 REPORTS = (
     calls.Status, calls.Why, calls.Locks, calls.Deadlocks, calls.Checkup, calls.Events, calls.FenceHistory,
-    calls.ConfigShow, calls.Pvs, calls.Vgs, calls.Lvs,
+    calls.FenceStatus, calls.ConfigShow, calls.Pvs, calls.Vgs, calls.Lvs,
 )  # fmt: skip
 
 

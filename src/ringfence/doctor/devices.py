@@ -7,9 +7,11 @@ import asyncio
 import os
 from collections.abc import Callable
 
-from ringfence.agents.find import find_agent
+from ringfence.agents.checking import check_devices
+from ringfence.agents.commands import command_of
 from ringfence.agents.runner import AgentRunner
 from ringfence.config import Paths, read_secrets
+from ringfence.config.agents.check import Trouble
 from ringfence.core.cluster import ClusterConfig
 from ringfence.core.errors import RingfenceError
 from ringfence.doctor.facts import DeviceFacts
@@ -37,6 +39,11 @@ def ask_devices(
     return asyncio.run(_ask_all(paths, cluster, wanted))
 
 
+def told_wrong(paths: Paths, cluster: ClusterConfig) -> tuple[Trouble, ...]:
+    """What the agents on this host would not take."""
+    return tuple(asyncio.run(check_devices(paths, cluster)))
+
+
 async def _ask_all(paths: Paths, cluster: ClusterConfig, wanted: dict[str, str]) -> tuple[DeviceFacts, ...]:
     runner = AgentRunner(cluster.device, lambda name: read_secrets(paths, name))
     gate = asyncio.Semaphore(AT_ONCE)
@@ -44,7 +51,7 @@ async def _ask_all(paths: Paths, cluster: ClusterConfig, wanted: dict[str, str])
     async def ask(number: int, name: str, node: str) -> DeviceFacts:
         device = cluster.device(name)
         try:
-            find_agent(device.agent)
+            command_of(device.agent)
         except RingfenceError as error:
             return DeviceFacts(name, node, agent_missing=error.message)
         limit_ms = min(device.timeout_ms or cluster.timing.agent_timeout_ms, LIMIT_MS)

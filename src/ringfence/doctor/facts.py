@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import msgspec
 
+from ringfence.config.agents.check import Trouble
 from ringfence.core.cluster import ClusterConfig
 from ringfence.core.evidence import Power
 from ringfence.wire.checkup import Checkup, HostFacts
@@ -28,6 +29,8 @@ class DaemonFacts(msgspec.Struct, frozen=True):
     """Nodes that are ready members of its view."""
     blocked_by: tuple[str, ...] = ()
     quarantined: tuple[str, ...] = ()
+    disarmed: str = ""
+    """By whom and why no agent is started for now; empty: fencing is armed."""
     shared_vgs: tuple[str, ...] = ()
     """VGs whose lockspace there is."""
     slots: tuple[SlotsFacts, ...] = ()
@@ -75,6 +78,8 @@ class ClusterFacts(msgspec.Struct, frozen=True):
     wall_at_boot_ms: float = 0.0
     """This host's wall clock, less its CLOCK_BOOTTIME."""
     devices: tuple[DeviceFacts, ...] = ()
+    troubles: tuple[Trouble, ...] = ()
+    """What is wrong with what the devices' agents will be told."""
     mapped: tuple[MappedVolume, ...] = ()
     unseen: tuple[str, ...] = ()
     """What could not be looked at on this host, and why."""

@@ -16,7 +16,7 @@ from ringfence.config import Loaded, Paths, parse
 from ringfence.core.cluster import ClusterConfig
 from ringfence.core.errors import RingfenceError
 from ringfence.daemon.checkup import look_at_host
-from ringfence.doctor.devices import ask_devices
+from ringfence.doctor.devices import ask_devices, told_wrong
 from ringfence.doctor.facts import ClusterFacts, DaemonFacts, SlotsFacts
 from ringfence.doctor.mapper import mapped_volumes
 from ringfence.host.clock import boottime_ns, wall_ms
@@ -65,6 +65,7 @@ def _through(asked: "_Asked", paths: Paths, unseen: list[str], progress: Progres
     rounds = [asked.checkup("comparing hosts")]
     began_s = time.monotonic()
     devices = ask_devices(paths, cluster, unseen, progress)
+    troubles = told_wrong(paths, cluster)
     if rounds[0] is not None and rounds[0].alone:
         unseen.append("other hosts: this one is no ready member, and cannot ask them")
     elif rounds[0] is not None:
@@ -72,7 +73,10 @@ def _through(asked: "_Asked", paths: Paths, unseen: list[str], progress: Progres
         rounds.append(asked.checkup("comparing hosts again"))
     told = tuple(one for one in rounds if one is not None)
     own = next((one.facts for one in told[-1].hosts if one.name == me), None) if told else None
-    return ClusterFacts(me, own or look_at_host(paths, me), cluster, daemon, rounds=told, devices=devices)
+    return ClusterFacts(
+        me, own or look_at_host(paths, me), cluster, daemon, rounds=told, devices=devices,
+        troubles=troubles,
+    )
 
 
 def _without(paths: Paths, unseen: list[str], progress: Progress) -> ClusterFacts:
@@ -81,7 +85,8 @@ def _without(paths: Paths, unseen: list[str], progress: Progress) -> ClusterFact
     cluster = loaded.cluster if loaded is not None else None
     me = _my_name(paths, loaded)
     devices = ask_devices(paths, cluster, unseen, progress) if cluster is not None else ()
-    return ClusterFacts(me, look_at_host(paths, me), cluster, devices=devices)
+    troubles = told_wrong(paths, cluster) if cluster is not None else ()
+    return ClusterFacts(me, look_at_host(paths, me), cluster, devices=devices, troubles=troubles)
 
 
 class _Asked:
@@ -109,6 +114,7 @@ class _Asked:
             members=tuple(ready),
             blocked_by=tuple(status["blocked_by"]),
             quarantined=tuple(status["quarantined"]),
+            disarmed=_disarmed(status.get("disarmed")),
             shared_vgs=tuple(name.removeprefix("lvm_") for name in spaces if name.startswith("lvm_")),
             slots=tuple(
                 SlotsFacts(str(one["vg"]), bool(one["nodes"]), str(one["trouble"]))
@@ -134,6 +140,12 @@ class _Asked:
         except (RingfenceError, msgspec.ValidationError) as error:
             self._unseen.append(f"other hosts: {getattr(error, 'message', None) or error}")
             return None
+
+
+def _disarmed(found: dict[str, Any] | None) -> str:
+    if not found:
+        return ""
+    return f"{found['who']} disarmed fencing" + (f": {found['why']}" if found["why"] else "")
 
 
 def _file(paths: Paths) -> Loaded | None:

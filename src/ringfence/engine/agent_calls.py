@@ -44,6 +44,7 @@ class _Admitted(msgspec.Struct):
     call: Call
     told: Told | None
     """None: cancelled."""
+    admitted: Callable[[], None] | None = None
     started: bool = False
 
 
@@ -54,15 +55,16 @@ class AgentCalls:
         """By run, in the order of their coming."""
         self._last = 0
 
-    def start(self, call: Call, told: Told) -> int:
+    def start(self, call: Call, told: Told, admitted: Callable[[], None] | None = None) -> int:
         """Run it as soon as its device has a session free.
 
         Args:
             told: called once, in a later step, with how it went; never after `cancel`.
+            admitted: called once, when it gets its session: now, or in a later step.
 
         Returns: its number, for `cancel`, `running` and `queued`."""
         self._last += 1
-        self._calls[self._last] = _Admitted(self._last, call, told)
+        self._calls[self._last] = _Admitted(self._last, call, told, admitted)
         self._admit(call.use.device)
         return self._last
 
@@ -140,6 +142,8 @@ class AgentCalls:
     def _start(self, one: _Admitted) -> None:
         context, call = self._context, one.call
         one.started = True
+        if one.admitted is not None:
+            one.admitted()
         limit_ms = call.timeout_ms or context.config.timing.agent_timeout_ms
         name = context.name(call.node)
         parameters = call.use.parameters

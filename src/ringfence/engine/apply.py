@@ -9,7 +9,7 @@ import msgspec
 
 from ringfence.core.evidence import Evidence, EvidenceKind
 from ringfence.core.ids import Life
-from ringfence.engine import marks, spaces
+from ringfence.engine import drill_entries, marks, powering, spaces, words
 from ringfence.engine.facts import (
     AttemptGranted,
     ConfigAccepted,
@@ -54,10 +54,12 @@ def _began(state: ClusterState, life: Life, entry: entries.AttemptBegan) -> list
     victim = state.domain.victim(entry.life)
     if victim is None or victim.current is not None or state.domain.proven(victim):
         return []
+    if state.disarmed is not None or drill_entries.drilled(state, entry.life):
+        return []
     if entry.number != victim.number + 1 or state.domain.actor_for(victim, state.ready) != life.node:
         return []
     state.domain.began(entry.life, life.node, entry.level, entry.number, state.wall_ms)
-    devices = list(state.config.levels_of(entry.life.node)[entry.level].names)
+    devices = [use.label for use in state.config.levels_of(entry.life.node)[entry.level].uses]
     what = (
         f"{state.name(life.node)} starts attempt {entry.number} to fence {state.name(entry.life.node)}: "
         f"level {entry.level + 1} ({', '.join(devices)})"
@@ -78,11 +80,14 @@ def _began(state: ClusterState, life: Life, entry: entries.AttemptBegan) -> list
 
 def _ended(state: ClusterState, life: Life, entry: entries.AttemptEnded) -> list[Fact]:
     victim = state.domain.victim(entry.life)
-    if victim is None or victim.current is None or victim.current.number != entry.number:
+    if victim is None:  # its evidence, right before, was all that the purge had waited for
+        over = [one for one in state.domain.fenced if (one.life, one.number) == (entry.life, entry.number)]
+        return [_ended_note(life, one.next_level, entry) for one in over]
+    if victim.current is None or victim.current.number != entry.number:
         return []
     if victim.current.actor != life.node:
         return []
-    level = victim.current.level
+    level = victim.current.level + 1
     state.domain.ended(
         entry.life,
         entry.number,
@@ -93,16 +98,7 @@ def _ended(state: ClusterState, life: Life, entry: entries.AttemptEnded) -> list
         ready=state.ready,
         levels=len(state.config.levels_of(entry.life.node)),
     )
-    fields = {
-        "node": entry.life.node,
-        "life": str(entry.life),
-        "actor": life.node,
-        "level": level + 1,
-        "number": entry.number,
-        "passed": entry.passed,
-        "words": [msgspec.to_builtins(word) for word in entry.words],
-    }
-    facts: list[Fact] = [Noted("attempt-ended", entry.verdict, fields)]
+    facts: list[Fact] = [_ended_note(life, level, entry)]
     if entry.contradicted:
         state.domain.contradicted(entry.contradicted)
         incident = Incident(
@@ -115,6 +111,27 @@ def _ended(state: ClusterState, life: Life, entry: entries.AttemptEnded) -> list
         )
         facts += record_incident(state, incident)
     return facts
+
+
+def _ended_note(actor: Life, level: int, entry: entries.AttemptEnded) -> Noted:
+    fields = {
+        "node": entry.life.node,
+        "life": str(entry.life),
+        "actor": actor.node,
+        "level": level,
+        "number": entry.number,
+        "passed": entry.passed,
+        "words": [msgspec.to_builtins(word) for word in entry.words],
+        "agents_ms": entry.agents_ms,
+        "waits_ms": entry.waits_ms,
+        "ours_ms": entry.ours_ms,
+    }
+    return Noted("attempt-ended", entry.verdict, fields)
+
+
+def _agent_said(state: ClusterState, life: Life, entry: entries.AgentSaid) -> list[Fact]:
+    state.domain.said(entry.life, life.node, entry.number, entry.word)
+    return []
 
 
 def _due(state: ClusterState, life: Life, entry: entries.VictimDue) -> list[Fact]:
@@ -268,11 +285,22 @@ _HANDLERS: dict[type, Callable[[ClusterState, Life, Any], list[Fact]]] = {
     entries.Waits: _waits,
     entries.AskHosts: _ask_hosts,
     entries.HostSays: _host_says,
+    entries.AgentSaid: _agent_said,
+    entries.PowerOnBegan: powering.began,
+    entries.PowerOnEnded: powering.ended,
     entries.SlotsKept: marks.kept,
     entries.SlotsLeft: marks.left,
     entries.SlotsEnd: marks.ending,
     entries.Marked: marks.marked,
-    entries.SlotMoved: marks.moved,
     entries.AskTests: _ask_tests,
     entries.TestsTold: _tests_told,
+    entries.DrillBegan: drill_entries.began,
+    entries.DrillAttempted: drill_entries.attempted,
+    entries.DrillEnded: drill_entries.ended,
+    entries.FenceOrdered: words.ordered,
+    entries.Disarmed: words.disarmed,
+    entries.Armed: words.armed,
+    entries.DisarmExpired: words.expired,
+    entries.LifeSeen: words.seen,
+    entries.MachineForgotten: words.forgotten,
 }

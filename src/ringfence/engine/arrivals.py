@@ -6,8 +6,12 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from ringfence.core.ids import Epoch, Life
+from ringfence.core.modes import Mode
+from ringfence.engine import powering
 from ringfence.engine.adoption import adopt
-from ringfence.engine.facts import Fact, Noted
+from ringfence.engine.commands.locking import GLOBAL_SPACE, VG_RESOURCE
+from ringfence.engine.facts import Fact, NotAdmitted, Noted
+from ringfence.engine.identity import enrol, why_not_this_machine
 from ringfence.engine.losses import (
     explain_by_return,
     expose,
@@ -17,9 +21,12 @@ from ringfence.engine.losses import (
     note_victim,
 )
 from ringfence.engine.state import ClusterState, Sender
-from ringfence.wire.ring import OpenLock
+from ringfence.fencing.delays import favours_lost
+from ringfence.wire import FENCING
+from ringfence.wire.ring import UNSAID_HARDWARE, Hardware, OpenLock
 
 NOTHING_SHOWN: Mapping[int, tuple[OpenLock, ...]] = MappingProxyType({})
+NOTHING_SAID: Mapping[int, Hardware] = MappingProxyType({})
 
 
 def enter_view(
@@ -33,6 +40,7 @@ def enter_view(
     fresh: bool,
     shown: Mapping[int, tuple[OpenLock, ...]] = NOTHING_SHOWN,
     out: tuple[Life, ...] = (),
+    hardware: Mapping[int, Hardware] = NOTHING_SAID,
 ) -> list[Fact]:
     """A primary view's barrier is complete.
 
@@ -44,11 +52,13 @@ def enter_view(
         fresh: the state was made just now; configured nodes that are absent may be alive somewhere.
         shown: what data paths of its earlier life a member's new daemon has found open.
         out: fresh: lives that had left cleanly before, and have not been back since.
+        hardware: what each member says its machine is made of.
     """
     state.epoch = epoch
     state.wall_ms = max(state.wall_ms, wall_ms)
     state.position += 1
     facts: list[Fact] = []
+    favoured = _favoured(state, members)
     arriving = {life.node: life for life, _ in returning}
     may = {life.node: admitted for life, admitted in returning}
     for node, life in sorted(state.lives.items()):
@@ -65,7 +75,9 @@ def enter_view(
             # In no lockspace: had it been in one of this state's, the state would know it.
             make_victim(state, life, "remembered on disk as not proven fenced", due=True, lockspaces=())
     for life, admitted in returning:
-        facts += _meet(state, life, admitted, shown.get(life.node, ()))
+        facts += _meet(
+            state, life, admitted, shown.get(life.node, ()), hardware.get(life.node, UNSAID_HARDWARE)
+        )
     for victim in state.victims():
         successor = state.lives.get(victim.life.node)
         if successor is not None and not victim.lied and not victim.evidence:
@@ -83,15 +95,46 @@ def enter_view(
                 reason = f"{reason} when the cluster started"
                 make_victim(state, Life(node_config.id), reason, due=False, lockspaces=())
                 facts.append(note_victim(state, Life(node_config.id), reason))
+    known = [*state.favoured, *favoured]
+    state.favoured = [one for one in known if state.domain.victim(one) is not None]
+    for node in members:
+        if node not in state.lives:
+            powering.leave_off(state, node)  # it is on, though it is not let in
     state.domain.actor_gone(state.ready)
     return facts
 
 
-def admit(state: ClusterState, life: Life, wall_ms: int) -> list[Fact]:
+def _favoured(state: ClusterState, members: tuple[int, ...]) -> list[Life]:
+    """Of those who are lost now: who is to be fenced later, for what it had at stake (`fencing.delays`)."""
+    lost = [node for node in state.ready if node not in members]
+    left = [node for node in state.ready if node in members]
+    if state.protocol < FENCING or not state.config.timing.priority_delay_ms or not lost:
+        return []
+    if not favours_lost(state.config, _volumes_in_use(state), lost, left):
+        return []
+    return [state.lives[node] for node in lost]
+
+
+def _volumes_in_use(state: ClusterState) -> dict[int, int]:
+    """How many volumes each node holds for itself alone."""
+    found: dict[int, int] = {}
+    for name, space in state.lockspaces.items():
+        if not name.startswith("lvm_") or name == GLOBAL_SPACE:
+            continue
+        for resource, body in space.resources.items():
+            for lock in (*body.granted, *body.converting) if resource != VG_RESOURCE else ():
+                if lock.held is Mode.EX:
+                    found[lock.owner] = found.get(lock.owner, 0) + 1
+    return found
+
+
+def admit(
+    state: ClusterState, life: Life, wall_ms: int, hardware: Hardware = UNSAID_HARDWARE
+) -> list[Fact]:
     """A member that was not ready says Ready again in this view, as a fresh incarnation."""
     state.wall_ms = max(state.wall_ms, wall_ms)
     state.position += 1
-    return _meet(state, life, True, ())
+    return _meet(state, life, True, (), hardware)
 
 
 def heard_fenced(state: ClusterState, life: Life) -> list[Fact]:
@@ -101,7 +144,11 @@ def heard_fenced(state: ClusterState, life: Life) -> list[Fact]:
 
 
 def _meet(
-    state: ClusterState, life: Life, may_enter: bool, shown: tuple[OpenLock, ...]
+    state: ClusterState,
+    life: Life,
+    may_enter: bool,
+    shown: tuple[OpenLock, ...],
+    hardware: Hardware,
 ) -> list[Fact]:
     if state.lives.get(life.node) == life:
         return []
@@ -110,10 +157,14 @@ def _meet(
         return expose(state, fenced)
     if not may_enter or state.domain.victim(life) is not None:
         return []
-    machine = state.enrolled.get(life.node, life.machine)
-    if machine != life.machine:
-        what = f"{state.name(life.node)} came from another machine than the one that joined first: refused"
-        return [Noted("clone-refused", what, {"node": life.node, "machine": life.machine})]
+    name, fields = state.name(life.node), {"node": life.node, "machine": life.machine}
+    why = why_not_this_machine(state, life, hardware)
+    if why:
+        return [Noted("clone-refused", why, fields), NotAdmitted(life.node, why)]
+    order = state.keeps_out(life)
+    if order is not None:
+        why = f"{name} is to be fenced, as {order.who} ordered: it is let in again after that"
+        return [NotAdmitted(life.node, why)]
     facts: list[Fact] = []
     if shown:
         adopted, facts = adopt(state, life, shown)
@@ -123,10 +174,11 @@ def _meet(
         facts += explain_by_return(state, victim, life)
     if any(victim.lied and victim.life.same_boot(life) for victim in state.domain.of_node(life.node)):
         return facts  # it was given up for fenced and runs on: it stays out until it is fenced
-    state.enrolled[life.node] = life.machine
+    enrol(state, life, hardware)
     state.lives[life.node] = life
     state.out.pop(life.node, None)
     state.senders[life.node] = Sender(life, 0)
+    powering.let_in(state, life)
     facts.append(Noted("joined", f"{state.name(life.node)} joined as {life}", {"node": life.node}))
     return facts
 

@@ -15,6 +15,7 @@ from ringfence.membership.authority import Authority
 from ringfence.membership.hearing import Hearing
 from ringfence.wire import SPEAKS, WHOLE_DLM, Speaks
 from ringfence.wire.entries import Entry
+from ringfence.wire.ring import UNSAID_HARDWARE, Hardware
 
 AT_ONCE = 128
 """How many locks one step handles at most: each costs some 20 us, and nothing may hold a daemon's event
@@ -50,8 +51,10 @@ class Context:
         disk: DiskState,
         speaks: Speaks = SPEAKS,
         at_once: int = AT_ONCE,
+        hardware: Hardware = UNSAID_HARDWARE,
     ) -> None:
         self.config = config
+        self.hardware = hardware
         self.me = me
         self.life = life
         self.speaks = speaks

@@ -14,13 +14,13 @@ from ringfence.engine.client_locks import ClientLocks
 from ringfence.engine.commands.locking import VG_RESOURCE
 from ringfence.engine.context import Context
 from ringfence.engine.locker import Locker
-from ringfence.engine.reports import held_since_ms, in_queues
+from ringfence.engine.reports import Doing, held_since_ms, in_queues, power_lines, victim_lines
 from ringfence.engine.slots import Slots
-from ringfence.engine.standing import restless, standing
+from ringfence.engine.standing import disarmed_line, restless, standing
 from ringfence.engine.state import ClusterState
 from ringfence.engine.uses import Use
 from ringfence.fencing.domain import Victim
-from ringfence.fencing.explain import clock, explain_victim
+from ringfence.fencing.explain import clock
 from ringfence.locks.lockspace import Lockspace
 from ringfence.locks.resource import Lock
 from ringfence.membership.barrier import Barrier
@@ -34,7 +34,8 @@ class Explanation:
 
     Args:
         barrier: of the ring's present view; None without a ring.
-        ring_reason: what keeps this node from running, as `Views.why`."""
+        ring_reason: what keeps this node from running, as `Views.why`.
+        doing: what this node's own attempt on a victim waits for just now (`Fencer.doing`)."""
 
     def __init__(
         self,
@@ -43,6 +44,7 @@ class Explanation:
         clients: ClientLocks,
         barrier: Barrier | None,
         ring_reason: str,
+        doing: Doing,
         slots: Slots,
     ) -> None:
         self._context = context
@@ -51,6 +53,7 @@ class Explanation:
         self._clients = clients
         self._barrier = barrier
         self._ring_reason = ring_reason
+        self._doing = doing
         self._chains = Chains(context, locker)
 
     def of(self, target: str, resource: tuple[str, str] | None) -> dict[str, Any]:
@@ -62,7 +65,7 @@ class Explanation:
         Returns {"target", "stuck", "lines"}.  Raises NotFound."""
         if not target:
             lines = self._all()
-            return _answer(target, bool(lines), lines or ["nothing is stuck"])
+            return _answer(target, bool(lines), [*self._disarmed(), *(lines or ["nothing is stuck"])])
         state = self._context.state
         known = [*(one.id for one in self._context.config.nodes), *self._victims_nodes()]
         node = next((one for one in known if self._context.name(one) == target), None)
@@ -87,10 +90,15 @@ class Explanation:
         for name in state.frozen if state else []:
             lines.append(self._frozen_line(name))
         lines += self._slots.lines()
+        lines += power_lines(state) if state else []
         lines += [why for node, why in sorted(self._context.refused.items()) if node != self._context.me]
         for use in self._locker.waiting():
             lines.append(self._use_line(use))
         return lines
+
+    def _disarmed(self) -> list[str]:
+        line = disarmed_line(self._context)
+        return [f"{line}; next: ringfence fence arm"] if line else []
 
     def _own_standing(self) -> list[str]:
         return standing(self._context, self._barrier, self._ring_reason)
@@ -111,6 +119,8 @@ class Explanation:
         stuck = bool(lines) or node in context.refused
         if not victims:
             lines.append(self._node_line(node))
+        lines += power_lines(state, node) if state else []
+        lines = [*(self._disarmed() if victims else []), *lines]
         if node == context.me:
             lines += [self._use_line(use) for use in self._locker.waiting()]
         return _answer(target, stuck or bool(self._locker.waiting() and node == context.me), lines)
@@ -144,6 +154,7 @@ class Explanation:
         lines.append(f"{how}; {members}")
         quiet = len(lines) == 1 and not victims
         lines += self._slots.lines(vg=vg_of(name) or "")
+        lines += self._disarmed() if victims else []
         for victim in victims:
             lines += self._victim_lines(victim)
         waiting = self._joining_lines(name, space)
@@ -181,6 +192,7 @@ class Explanation:
         lines += waiting
         victims = state.blocking(lockspace) if state else []
         if victims:
+            lines += self._disarmed()
             lines.append(self._frozen_line(lockspace))
         lines += self._slots.lines(vg=vg_of(lockspace) or "")
         for victim in victims:
@@ -316,7 +328,7 @@ class Explanation:
     def _victim_lines(self, victim: Victim) -> list[str]:
         context, state = self._context, self._context.state
         assert state is not None
-        lines = explain_victim(context.config, state.domain, victim, state.ready, context.wall_ms)
+        lines = victim_lines(context, state, victim, self._doing)
         if context.running is not None and context.me not in victim.bound:
             left_ms = context.hearing.bound_left_ms(victim.life, context.now_ns, context.config.timing)
             lines.append(

@@ -11,7 +11,7 @@ from ringfence.core.ids import Life, Token
 from ringfence.locks.resource import Effect as LockEffect
 from ringfence.wire.checkup import HostFacts
 from ringfence.wire.entries import ClientLock
-from ringfence.wire.proving import UseTest
+from ringfence.wire.proving import DrillKind, UseTest
 
 
 class _Fact(msgspec.Struct, frozen=True):
@@ -65,6 +65,14 @@ class AttemptGranted(_Fact, frozen=True):
     number: int
 
 
+class PowerOnGranted(_Fact, frozen=True):
+    """The actor's PowerOnBegan was applied: it may switch on now."""
+
+    life: Life
+    actor: int
+    number: int
+
+
 class VictimGone(_Fact, frozen=True):
     """No agent needs to run for this life any more (proven, purged or cleared)."""
 
@@ -78,9 +86,17 @@ class Left(_Fact, frozen=True):
 
 
 class Expelled(_Fact, frozen=True):
-    """The life was removed by an ordered entry (Suspect): it is stale from here on."""
+    """The life was removed by an ordered entry (Suspect, FenceOrdered): it is stale from here on."""
 
     life: Life
+    why: str = "the others did not hear this node's daemon"
+
+
+class NotAdmitted(_Fact, frozen=True):
+    """A member of the view is not let in: who it is, or what it is ordered to, forbids it."""
+
+    node: int
+    why: str
 
 
 class VgChanged(_Fact, frozen=True):
@@ -150,6 +166,24 @@ class TestsHeard(_Fact, frozen=True):
     results: tuple[UseTest, ...]
 
 
+class DrillGranted(_Fact, frozen=True):
+    """The drill may begin: its actor switches."""
+
+    actor: Life
+
+
+class DrillOver(_Fact, frozen=True):
+    """The drill ended, or (with `refused`) did not begin."""
+
+    actor: Life
+    kind: DrillKind
+    node: int
+    passed: bool = False
+    verdict: str = ""
+    lines: tuple[str, ...] = ()
+    refused: bool = False
+
+
 class Noted(_Fact, frozen=True):
     """Worth a line in every node's history."""
 
@@ -159,7 +193,7 @@ class Noted(_Fact, frozen=True):
 
 
 Fact = (
-    LockFact | Retokened | JoinSeen | JoinDone | SpaceLeft | AttemptGranted | VictimGone | Left | Expelled
-    | VgChanged | ConfigAccepted | ConfigRefused | DeadlockSought | WaitsTold | HostsAsked | HostHeard
-    | TestsAsked | TestsHeard | Noted
+    LockFact | Retokened | JoinSeen | JoinDone | SpaceLeft | AttemptGranted | PowerOnGranted | VictimGone
+    | Left | Expelled | NotAdmitted | VgChanged | ConfigAccepted | ConfigRefused | DeadlockSought | WaitsTold
+    | HostsAsked | HostHeard | TestsAsked | TestsHeard | DrillGranted | DrillOver | Noted
 )  # fmt: skip

@@ -18,7 +18,7 @@ from ringfence.engine.context import Context
 from ringfence.engine.facts import TestsAsked, TestsHeard
 from ringfence.engine.state import ClusterState
 from ringfence.engine.tasks import Tasks
-from ringfence.fencing import proving
+from ringfence.fencing import drills, proving
 from ringfence.fencing.proving import Subject
 from ringfence.wire import FENCING
 from ringfence.wire.client import Reply
@@ -145,7 +145,7 @@ class FenceTests:
         self._give_way(state)
         if self._rounds:
             self._go_on(state, self._rounds[0])
-        elif self._context.now_ns >= self._calendar_ns:
+        elif state.disarmed is None and self._context.now_ns >= self._calendar_ns:
             self._calendar_ns = self._context.now_ns + CALENDAR_MS * 1_000_000
             self._look_at_calendar(state)
             self._warn(state)
@@ -201,6 +201,8 @@ class FenceTests:
         for victim in state.victims():
             if subject.use.device in self._devices(state, victim.life):
                 return f"it is needed to fence {context.name(victim.life.node)}"
+        if state.drill is not None and subject.use in drills.uses_of(state.config, state.drill):
+            return f"the drill of {context.name(state.drill.life.node)} switches it"
         return "no time was left" if context.now_ns >= self._until_ns else ""
 
     def _conclude(self, state: ClusterState, one: _Round) -> None:

@@ -13,22 +13,36 @@ from ringfence.core.evidence import CUTS
 from ringfence.core.ids import Epoch, Life
 from ringfence.engine.agent_calls import AgentCalls, Call
 from ringfence.engine.context import Context
+from ringfence.engine.drill_entries import drilled
 from ringfence.engine.effects import TickAt
 from ringfence.engine.facts import AttemptGranted
 from ringfence.engine.inputs import AgentExited
 from ringfence.engine.slots import Slots
 from ringfence.fencing.actor import backoff_ms, may_start
+from ringfence.fencing.delays import delays_of
 from ringfence.fencing.domain import Victim
 from ringfence.fencing.level_run import LevelRun, Outcome, Run
-from ringfence.wire.entries import AttemptBegan, AttemptEnded, BoundPassed, EvidenceSeen, VictimDue
+from ringfence.fencing.split import Split
+from ringfence.wire import FENCING
+from ringfence.wire.entries import (
+    AgentSaid,
+    AttemptBegan,
+    AttemptEnded,
+    BoundPassed,
+    EvidenceSeen,
+    VictimDue,
+)
 
 
 class _Running(msgspec.Struct):
     life: Life
     number: int
     run: LevelRun
+    split: Split
     calls: dict[int, int] = {}
     """The level's run -> its number among this node's calls; those that have not exited."""
+    admitted_ms: dict[int, tuple[float, float]] = {}
+    """When each of its runs asked for a session, and got it."""
     tick_ms: int = 0
     """When the engine is called again for it."""
     asked_ns: int = 0
@@ -50,6 +64,8 @@ class Fencer:
         """Attempt number that was asked for and has not been applied yet."""
         self._seen_ns: dict[tuple[Life, Epoch], int] = {}
         """When this node first saw a victim of that loss."""
+        self._due_ns: dict[tuple[Life, Epoch], int] = {}
+        """When it first saw it due."""
         self._said: dict[tuple[str, Life], int] = {}
         """Witness entries already submitted: (kind, life) -> epoch sequence."""
 
@@ -75,7 +91,13 @@ class Fencer:
             self._witness_bound(victim)
             if not victim.due:
                 self._witness_due(victim)
-            elif not state.domain.proven(victim) and victim.current is None:
+                continue
+            if (victim.life, victim.since) not in self._due_ns:
+                self._due_ns[victim.life, victim.since] = context.now_ns
+                self._tick_after_delay(victim)
+            if drilled(state, victim.life):
+                continue  # its power is being cut already
+            if not state.domain.proven(victim) and victim.current is None:
                 self._ask(victim, heartbeat_back)
 
     def _compare(self, victims: list[Victim]) -> None:
@@ -103,6 +125,7 @@ class Fencer:
 
     def _forget(self, lives: list[Life]) -> None:
         self._seen_ns = {key: at_ns for key, at_ns in self._seen_ns.items() if key[0] in lives}
+        self._due_ns = {key: at_ns for key, at_ns in self._due_ns.items() if key[0] in lives}
         for table in (self._paused, self._asked):
             for life in [one for one in table if one not in lives]:
                 del table[life]
@@ -138,19 +161,40 @@ class Fencer:
     def _ask(self, victim: Victim, heartbeat_back: bool) -> None:
         context, state = self._context, self._context.running
         assert state is not None
+        if state.disarmed is not None:
+            self._asked.pop(victim.life, None)  # what was asked for is not granted now
+            return
         levels = len(context.config.levels_of(victim.life.node))
         number = victim.number + 1
         if self._veto_is_new() or levels == 0 or self._asked.get(victim.life) == number:
             return
         if state.domain.actor_for(victim, state.ready) != context.me:
             return
-        if self._pauses(victim):
+        if self._pauses(victim) or self._delays(victim):
             return
+        if self._calls.busy_for(victim.life.node, "on"):
+            return  # else what still switches it on could end after the last look
         calm = context.hearing.calm(context.now_ns, context.config.timing.detection_ms)
         if not may_start(ready=True, primary=True, heartbeat_back=heartbeat_back, calm=calm):
             return
         self._asked[victim.life] = number
         context.submit(AttemptBegan(victim.life, victim.level % levels, number))
+
+    def _delay_until_ns(self, victim: Victim) -> int:
+        """Until when the first attempt on this victim waits."""
+        state = self._context.running
+        assert state is not None
+        delays = delays_of(self._context.config, victim.life, state.favoured) if not victim.number else ()
+        since_ns = self._due_ns.get((victim.life, victim.since), self._context.now_ns)
+        return since_ns + sum(one.delay_ms for one in delays) * 1_000_000
+
+    def _delays(self, victim: Victim) -> bool:
+        return self._context.now_ns < self._delay_until_ns(victim)
+
+    def _tick_after_delay(self, victim: Victim) -> None:
+        until_ns = self._delay_until_ns(victim)
+        if until_ns > self._context.now_ns:
+            self._context.out(TickAt(until_ns))
 
     def _veto_is_new(self) -> bool:
         """One that lasts does not keep the turn: the attempt is asked for, nothing is started, it is given
@@ -171,6 +215,14 @@ class Fencer:
             self._paused[victim.life] = last.number, until_ns
         return now_ns < until_ns
 
+    def doing(self, life: Life) -> list[str]:
+        """What this node's attempt on a victim waits for other than agents, for people."""
+        running = self._running.get(life)
+        if running is None:
+            return []
+        queued = [self._calls.queued(call) for call in running.calls.values()]
+        return [*(one for one in queued if one), *running.run.waits(self._context.now_ms)]
+
     # -- an attempt of this node ---------------------------------------------------
 
     def begin(self, fact: AttemptGranted) -> None:
@@ -185,7 +237,8 @@ class Fencer:
             context.config, fact.life, fact.level, 1, seen_by=context.me, wall_ms=context.wall_ms,
             quarantined=tuple(domain.quarantined), switched=domain.switched_off(victim),
         )  # fmt: skip
-        running = self._running[fact.life] = _Running(fact.life, fact.number, run)
+        split = Split(self._now_ms)
+        running = self._running[fact.life] = _Running(fact.life, fact.number, run, split)
         if self._slots.hurry():
             # Who was given up itself, and does not know it yet, must not shoot the one who went on.
             running.asked_ns = context.now_ns
@@ -220,17 +273,32 @@ class Fencer:
             purpose = f"the fencing of {self._context.name(running.life.node)}"
             call = Call(one.use, one.action, running.life.node, purpose, one.timeout_ms)
             told = functools.partial(self._exited, running, one)
-            running.calls[one.run] = self._calls.start(call, told)
+            admitted = functools.partial(self._admitted, running, one, self._now_ms)
+            running.calls[one.run] = self._calls.start(call, told, admitted)
         until_ms = running.run.until_ms
         if until_ms and running.tick_ms != until_ms:
             running.tick_ms = until_ms
             self._context.out(TickAt(until_ms * 1_000_000))
+            if not running.calls:
+                running.split.wait(self._now_ms, until_ms)
         self._conclude(running)
+
+    @property
+    def _now_ms(self) -> float:
+        return self._context.now_ns / 1e6
+
+    def _admitted(self, running: _Running, run: Run, asked_ms: float) -> None:
+        running.admitted_ms[run.run] = asked_ms, self._now_ms
 
     def _exited(self, running: _Running, run: Run, exit: AgentExited) -> None:
         del running.calls[run.run]
-        now_ms = self._context.now_ms
-        more = running.run.exited(run.run, exit.power, exit.words, exit.took_ms, exit.answered, now_ms)
+        asked_ms, began_ms = running.admitted_ms.get(run.run, (self._now_ms, self._now_ms))
+        running.split.wait(asked_ms, began_ms)
+        running.split.agent(began_ms, exit.took_ms)
+        level, now_ms = running.run, self._context.now_ms
+        more = level.exited(run.run, exit.power, exit.words, exit.took_ms, exit.answered, now_ms)
+        if level.finished is None and self._context.protocol >= FENCING:
+            self._context.submit(AgentSaid(running.life, running.number, level.words[-1]))
         self._start(running, more)
 
     def _time_passes(self) -> None:
@@ -275,6 +343,7 @@ class Fencer:
                 outcome.words,
                 wait_ms,
                 outcome.contradicted,
+                *running.split.ended(self._now_ms),
             )
         )
 

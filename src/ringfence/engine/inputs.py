@@ -11,7 +11,7 @@ from ringfence.fencing.proving import Kept
 from ringfence.wire import SPEAKS, Speaks
 from ringfence.wire.client import Request
 from ringfence.wire.entries import Incident
-from ringfence.wire.ring import OpenLock
+from ringfence.wire.ring import UNSAID_HARDWARE, Enrolled, Hardware, OpenLock
 
 
 class _Input(msgspec.Struct, frozen=True):
@@ -35,6 +35,8 @@ class DiskState(msgspec.Struct, frozen=True):
     """Lives that had left cleanly, and whose nodes had not come back, in the state of `epoch`."""
     tested: tuple[Kept, ...] = ()
     """What this node's own tests of fence devices came to."""
+    enrolled: tuple[Enrolled, ...] = ()
+    """Whose each node id is."""
 
 
 class LeftOpen(msgspec.Struct, frozen=True):
@@ -63,6 +65,7 @@ class Started(_Input, frozen=True):
     paths_reaped: bool
     speaks: Speaks = SPEAKS
     left_open: tuple[LeftOpen, ...] = ()
+    hardware: Hardware = UNSAID_HARDWARE
 
 
 class ViewChanged(_Input, frozen=True):

@@ -11,6 +11,7 @@ import msgspec
 from ringfence.core.evidence import CUTS, Evidence, EvidenceKind
 from ringfence.core.ids import Life
 from ringfence.core.locknames import VG_SPACE
+from ringfence.engine import powering
 from ringfence.engine.facts import Fact, Noted, VictimGone
 from ringfence.engine.spaces import acknowledged, late_joins, stamp
 from ringfence.engine.state import INCIDENTS_KEPT, ClusterState, GivenUp
@@ -36,20 +37,32 @@ def fenced_by(state: ClusterState, life: Life) -> Life | None:
     return None
 
 
-def expose(state: ClusterState, life: Life) -> list[Fact]:
-    """A fenced life speaks: the fence was a lie.  Freeze, quarantine, fence again."""
+def expose(state: ClusterState, life: Life, where: str = "") -> list[Fact]:
+    """A fenced life goes on: the fence was a lie.  Freeze, quarantine, fence again.
+
+    Args:
+        where: where it was seen, if not in the ring."""
     devices = _devices_of_evidence(state, life)
     lie = state.domain.spoke(life, state.wall_ms, state.epoch)
     if lie is None:
         return []
     _freeze_again(state)
+    powering.leave_off(state, life.node)  # it is not off
     name = state.name(life.node)
+    seen = f" ({where})" if where else ""
     what = (
         f"{name} was given up for fenced ({', '.join(devices) or 'by word'}) and runs on under the same "
-        f"boot id {life.boot[:8]}: the fence lied"
+        f"boot id {life.boot[:8]}{seen}: the fence lied"
     )
+    kind = "fence-lied"
+    if all(one.kind is EvidenceKind.NEW_BOOT for one in lie.evidence):
+        kind = "clone-found"
+        what = (
+            f"{name} runs twice: it came back under a new boot id, and its old boot {life.boot[:8]} runs on"
+            f"{seen}: its disk was cloned, or one virtual machine was started on two hosts"
+        )
     incident = Incident(
-        kind="fence-lied",
+        kind=kind,
         node=life.node,
         what=what,
         life=life,
@@ -59,7 +72,7 @@ def expose(state: ClusterState, life: Life) -> list[Fact]:
     fields = {"node": life.node, "life": str(life), "devices": list(devices)}
     return [
         *record_incident(state, incident),
-        Noted("fence-lied", what, fields),
+        Noted(kind, what, fields),
         note_victim(state, life, "the fence lied"),
     ]
 
@@ -124,14 +137,19 @@ def note_victim(state: ClusterState, life: Life, reason: str) -> Noted:
 
 
 def witness(state: ClusterState, evidence: Evidence) -> list[Fact]:
-    if not state.domain.witness(evidence, naive=state.config.naive):
-        return []
     fields = {
         "node": evidence.life.node,
         "life": str(evidence.life),
         "evidence": evidence.kind.value,
         "devices": list(evidence.devices),
     }
+    config, virtual = state.config, bool(state.virtual.get(evidence.life.node))
+    if not state.domain.witness(evidence, naive=config.naive, words=config.evidence, virtual=virtual):
+        if state.domain.victim(evidence.life) is None:
+            return []  # proven otherwise meanwhile
+        why = state.domain.refusal(evidence, naive=config.naive, words=config.evidence, virtual=virtual)
+        kind, name = evidence.kind.value, state.name(evidence.life.node)
+        return [Noted("evidence-refused", f"{kind} of {name} does not count ({evidence.how}): {why}", fields)]
     facts: list[Fact] = [Noted("evidence", evidence.how, fields)]
     victim = state.domain.victim(evidence.life)
     if victim is not None and state.domain.proven(victim):
@@ -164,6 +182,7 @@ def settle(state: ClusterState) -> Iterator[list[Fact]]:
             yield from _give_up_partly(state, victim, waiting)
         else:
             yield from _purge(state, life)
+    yield powering.settle(state)
     still = [name for name in sorted(state.lockspaces) if state.blocking(name)]
     thawed = [name for name in state.frozen if name not in still and name in state.lockspaces]
     state.frozen = still
@@ -200,7 +219,9 @@ def _purge(state: ClusterState, life: Life) -> Iterator[list[Fact]]:
     if partly is not None:
         victim.lockspaces = sorted({*names, *partly.lockspaces})
         state.given_up = [one for one in state.given_up if one is not partly]
-    state.domain.purged(life)
+    record = state.domain.purged(life)
+    state.favoured = [one for one in state.favoured if one != life]
+    powering.after_purge(state, victim, record.evidence)
     marked = {vg: [one for one in lives if one != life] for vg, lives in state.marked.items()}
     state.marked = {vg: lives for vg, lives in marked.items() if lives}
     what = f"{state.name(life.node)} is given up for fenced: its locks are cleaned up"

@@ -14,7 +14,6 @@ Source: the safety model; without a mark before the purge it finds two writers i
 
 from ringfence.core.ids import Life
 from ringfence.engine.facts import Fact, Noted
-from ringfence.engine.losses import expose, is_fenced
 from ringfence.engine.state import ClusterState
 from ringfence.wire import entries
 
@@ -68,12 +67,3 @@ def marked(state: ClusterState, life: Life, entry: entries.Marked) -> list[Fact]
     name = state.name(entry.life.node)
     what = f"{name} is marked as fenced on VG {entry.vg}, by {state.name(life.node)}"
     return [Noted("marked", what, {"node": entry.life.node, "life": str(entry.life), "vg": entry.vg})]
-
-
-def moved(state: ClusterState, life: Life, entry: entries.SlotMoved) -> list[Fact]:
-    if not is_fenced(state, entry.life):
-        return []
-    name = state.name(entry.life.node)
-    what = f"{name} goes on writing its slot on VG {entry.vg}, as {state.name(life.node)} saw"
-    fields = {"node": entry.life.node, "life": str(entry.life), "vg": entry.vg}
-    return [Noted("slot-moves", what, fields), *expose(state, entry.life)]

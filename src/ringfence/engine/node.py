@@ -9,7 +9,8 @@ but locks there is nothing else to look at: whatever time alone brings, the next
 The parts: `views` (who is in, who may act), `state` (what all agree on), `locker` (locks of users here),
 `tasks` (volume commands), `fencer` (this node as the acting member), `agent_calls` (runs of fence
 agents, admitted by device), `deadlines` (authority pages), `deadlocks` (clients that wait in a ring),
-`checkups` (what all hosts look like), `fence_tests` (whether all could fence), `requests` (clients)."""
+`checkups` (what all hosts look like), `fence_tests` and `drills` (whether all could fence), `arming` (when a
+maintenance ends), `requests` (clients)."""
 
 from collections.abc import Iterator
 
@@ -19,18 +20,22 @@ from ringfence.core.errors import RingfenceError
 from ringfence.core.ids import Life
 from ringfence.engine import inputs
 from ringfence.engine.agent_calls import AgentCalls
+from ringfence.engine.arming import Arming
 from ringfence.engine.checkups import Checkups
 from ringfence.engine.client_locks import ClientLocks
 from ringfence.engine.commands import autostart, look_for_slots
 from ringfence.engine.context import AT_ONCE, Context, Phase
 from ringfence.engine.deadlines import Deadlines
 from ringfence.engine.deadlocks import Deadlocks
+from ringfence.engine.drills import Drills
 from ringfence.engine.effects import CallAgain, Effect, Ended, Keep, KeepConfig, Multicast, Record
 from ringfence.engine.facts import (
     AttemptGranted,
     ConfigAccepted,
     ConfigRefused,
     DeadlockSought,
+    DrillGranted,
+    DrillOver,
     Expelled,
     Fact,
     HostHeard,
@@ -38,7 +43,9 @@ from ringfence.engine.facts import (
     JoinSeen,
     Left,
     LockFact,
+    NotAdmitted,
     Noted,
+    PowerOnGranted,
     Retokened,
     SpaceLeft,
     TestsAsked,
@@ -49,12 +56,14 @@ from ringfence.engine.facts import (
 )
 from ringfence.engine.fence_tests import FenceTests
 from ringfence.engine.fencer import Fencer
+from ringfence.engine.identity import to_keep
 from ringfence.engine.inputs import DiskState, Input
 from ringfence.engine.locker import Locker, lost_error
 from ringfence.engine.reconcile import missed, noticed
 from ringfence.engine.requests import Requests
 from ringfence.engine.slots import Slots
 from ringfence.engine.state import ClusterState
+from ringfence.engine.switcher import Switcher
 from ringfence.engine.tasks import Tasks, joined
 from ringfence.engine.views import Views
 from ringfence.fencing.actor import heartbeat_back
@@ -99,7 +108,9 @@ class _Node:
         incarnation = disk.incarnation + 1 if again else 1
         life = Life(started.node, started.machine, started.boot, incarnation)
         disk = msgspec.structs.replace(disk, incarnation=incarnation, boot=started.boot)
-        context = self.context = Context(started.config, started.node, life, disk, started.speaks, at_once)
+        context = self.context = Context(
+            started.config, started.node, life, disk, started.speaks, at_once, started.hardware
+        )
         context.keep = True
         context.hearing.started(now_ns)
         self.locker = Locker(context)
@@ -109,12 +120,15 @@ class _Node:
         self._tasks = Tasks(context, self.locker, clients, self._calls, self._slots)
         self._views = Views(context, self, drop_paths=not started.config.naive)
         self._fencer = Fencer(context, self._calls, self._slots)
+        self._switcher = Switcher(context, self._calls)
         self._deadlocks = Deadlocks(context, self.locker)
         self._checkups = Checkups(context, self._tasks)
         self._fence_tests = FenceTests(context, self._tasks)
+        self._drills = Drills(context, self._tasks)
+        self._arming = Arming(context)
         self._requests = Requests(
             context, self.locker, clients, self._tasks, self._views, self._fencer, self._deadlocks,
-            self._checkups, self._fence_tests, self._slots,
+            self._checkups, self._fence_tests, self._drills, self._arming, self._slots,
         )  # fmt: skip
         self._deadlines = Deadlines(context, self._slots)
         self._sent_ns = 0
@@ -212,6 +226,7 @@ class _Node:
             context.record("quorate", f"{context.config.ring} says that this node is quorate again")
         else:
             self._fencer.cancel_all()
+            self._switcher.cancel_all()
             what = "this node is not quorate: it renews, grants and fences nothing"
             context.record("not-quorate", f"{context.config.ring} says that {what}")
 
@@ -232,10 +247,13 @@ class _Node:
         self._deadlocks.look()
         self._checkups.look()
         self._fence_tests.look()
+        self._drills.look()
         if context.left:
             return  # it is no member any more, and has no say in who is fenced
         self._look_for_silence()
         self._fencer.look(self._heartbeat_back)
+        self._switcher.look(self._heartbeat_back)
+        self._arming.look()
         self._look_at_autostart()
         self._look_for_slots()
         self._tell_incidents()
@@ -254,7 +272,9 @@ class _Node:
             fenced = state.domain.fenced_lives()
             out = tuple(life for _, life in sorted(state.out.items()))
             tested = state.tested.get(context.me, disk.tested)
-            disk = DiskState(state.epoch, disk.incarnation, disk.boot, victims, liars, fenced, out, tested)
+            disk = DiskState(
+                state.epoch, disk.incarnation, disk.boot, victims, liars, fenced, out, tested, to_keep(state)
+            )
         if disk != context.disk or context.keep:
             context.disk, context.keep = disk, False
             context.effects.insert(0, Keep(disk))
@@ -364,6 +384,7 @@ class _Node:
 
     def view_began(self) -> None:
         self._fencer.view_changed()
+        self._switcher.view_changed()
 
     def entered(self, before: ClusterState | None) -> Iterator[list[Fact]]:
         """This node runs in a new epoch; look again at what it may have missed."""
@@ -397,8 +418,12 @@ class _Node:
         for fact in noticed(state, context.me):
             self.locker.take_fact(fact)
 
+    def victim_heard(self, life: Life) -> None:
+        self._fencer.heard(life)
+
     def interrupted(self) -> None:
         self._fencer.cancel_all()
+        self._switcher.cancel_all()
 
     def lost(self, why: str) -> None:
         context = self.context
@@ -411,6 +436,7 @@ class _Node:
         self._deadlocks.lost(error)
         self._checkups.lost(error)
         self._fence_tests.lost(error)
+        self._drills.lost(error)
 
     def reborn(self) -> None:
         self._deadlines.start()
@@ -445,6 +471,10 @@ class _Node:
                 self._fence_tests.asked(fact)
             case TestsHeard():
                 self._fence_tests.heard(fact)
+            case DrillGranted():
+                self._drills.granted(fact)
+            case DrillOver():
+                self._drills.over(fact)
             case JoinSeen():
                 if fact.life.node != me:
                     context.submit(AckJoin(fact.lockspace, fact.life))
@@ -454,6 +484,9 @@ class _Node:
             case AttemptGranted():
                 if fact.actor == me:
                     self._fencer.begin(fact)
+            case PowerOnGranted():
+                if fact.actor == me:
+                    self._switcher.begin(fact)
             case VictimGone():
                 self._fencer.cancel(fact.life)
             case Left():
@@ -461,7 +494,9 @@ class _Node:
                     self._left()
             case Expelled():
                 if fact.life == context.life:
-                    self._views.go_stale("the others did not hear this node's daemon")
+                    self._views.go_stale(fact.why)
+            case NotAdmitted():
+                context.refused[fact.node] = fact.why
             case VgChanged():
                 self._vg_changed(fact)
             case ConfigAccepted():

@@ -333,6 +333,15 @@ class OpenVolume(msgspec.Struct, frozen=True):
 # -- answered by the driver itself -----------------------------------------------
 
 
+class ReadSupplies(_Order, frozen=True):
+    """Ask management controllers, all at once, what they see of their hosts' power supplies.
+
+    Answer: tuple[Reading, ...], one for each controller."""
+
+    controllers: tuple[tuple[int, Use], ...]
+    """(node, its controller)."""
+
+
 class LookAtHost(_Order, frozen=True):
     """Find out what this host looks like.  Answer: HostFacts, within some seconds; it changes nothing."""
 
@@ -343,7 +352,7 @@ ENGINE_ORDERS = (
 )  # fmt: skip
 StorageOrder = ScanDevices | ReadBlocks | WriteBlocks
 BlockOrder = OpenPath | ClosePath | OpenPaths
-DriverOrder = StorageOrder | BlockOrder | SlotIo | LookAtHost
+DriverOrder = StorageOrder | BlockOrder | SlotIo | LookAtHost | ReadSupplies
 Order = (
     Acquire | Convert | Release | FindLock | Holders | JoinLockspace | GiveBack | LeaveLockspace | Joined
     | LockspaceMembers | Publish | SayGoodbye | NoteSlots | EndSlots | Identity | CallAgent | Pause

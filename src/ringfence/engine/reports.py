@@ -3,21 +3,23 @@
 Answered from the state that this node has, at once.  A node that is not running says so and shows the
 last state it had, marked as not current: nothing here may read as better than it is known to be."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
 
 from ringfence.core.cluster import NodeConfig
+from ringfence.core.ids import Life
 from ringfence.core.modes import Mode
 from ringfence.engine.chains import Chains, who
 from ringfence.engine.context import Context, Phase
 from ringfence.engine.locker import Locker
-from ringfence.engine.standing import restless, standing
+from ringfence.engine.standing import disarmed_line, restless, standing
 from ringfence.engine.state import ClusterState
 from ringfence.engine.uses import Use
 from ringfence.fencing.domain import Victim
 from ringfence.fencing.explain import explain_victim
+from ringfence.fencing.power_on import explain
 from ringfence.fencing.proving import alarms
 from ringfence.locks.lockspace import Lockspace
 from ringfence.locks.node_locks import Row
@@ -25,14 +27,22 @@ from ringfence.locks.resource import Lock, Resource
 from ringfence.membership.barrier import Barrier
 
 Json = dict[str, Any]
+Doing = Callable[[Life], list[str]]
 
 
 def status(
-    context: Context, exports: list[Json], barrier: Barrier | None, why: str, broken: Sequence[str] = ()
+    context: Context,
+    exports: list[Json],
+    barrier: Barrier | None,
+    why: str,
+    broken: Sequence[str] = (),
+    *,
+    doing: Doing,
 ) -> Json:
     """This node, its view of the members, victims, lockspaces, its authority, its open volumes.
 
     broken: what is wrong with those, a line each.
+    doing: what this node's own attempt on a victim waits for just now.
     `blocked_by` has a line for everything that keeps somebody from going on; `blocked` is whether
     there is any."""
     state = context.state
@@ -52,14 +62,19 @@ def status(
         "two_node": context.config.two_node,
         "naive": context.config.naive,
         "members": [_member(context, node, barrier) for node in context.config.nodes],
-        "victims": [_victim(context, victim) for victim in victims],
+        "victims": [_victim(context, victim, doing) for victim in victims],
         "lockspaces": _lockspaces(state) if state else [],
         "authority": _authority(context),
         "exports": exports,
         "broken": list(broken),
-        "remarks": [context.ring_remark] if context.ring_remark else [],
+        "remarks": [
+            *(line for line in (disarmed_line(context), context.ring_remark) if line),
+            *(power_lines(state) if state else []),
+        ],
         "refused": [context.refused[node] for node in sorted(context.refused) if node != context.me],
         "fence_tests": fence_tests(context),
+        "drill": _drill(state) if state else None,
+        "disarmed": _disarmed(state),
         "quarantined": sorted(state.domain.quarantined) if state else [],
         "incidents": [msgspec.to_builtins(incident) for incident in state.incidents] if state else [],
         "config": {"version": context.config.version, "ring": context.config.ring},
@@ -90,6 +105,20 @@ def locks(context: Context, lockspace: str, locker: Locker) -> Json:
     current = context.running is not None
     node = context.name(context.me)
     return {"node": node, "locks": found, "clients": own, "waits": waits, "current": current}
+
+
+def _drill(state: ClusterState) -> Json | None:
+    """The drill that goes on."""
+    drill = state.drill
+    if drill is None:
+        return None
+    return {
+        "kind": drill.kind.value,
+        "node": state.name(drill.life.node),
+        "actor": state.name(drill.actor.node),
+        "who": drill.who,
+        "since_wall_ms": drill.began_wall_ms,
+    }
 
 
 def fence_tests(context: Context) -> Json:
@@ -141,6 +170,7 @@ def _member(context: Context, node: NodeConfig, barrier: Barrier | None) -> Json
         "votes": node.votes,
         "life": str(life) if life else "-",
         "state": _standing(context, node.id, barrier),
+        "hypervisor": state.virtual.get(node.id, "") if state else "",
     }
 
 
@@ -158,7 +188,21 @@ def _standing(context: Context, node: int, barrier: Barrier | None) -> str:
     return "absent"
 
 
-def _victim(context: Context, victim: Victim) -> Json:
+def victim_lines(context: Context, state: ClusterState, victim: Victim, doing: Doing) -> list[str]:
+    """All that there is to say of a victim, the most important first."""
+    return explain_victim(
+        context.config, state.domain, victim, state.ready, context.wall_ms,
+        favoured=state.favoured, doing=doing(victim.life), disarmed=state.disarmed is not None,
+        virtual=bool(state.virtual.get(victim.life.node)),
+    )  # fmt: skip
+
+
+def power_lines(state: ClusterState, node: int = 0) -> list[str]:
+    """What is to be switched on, of one node or (0) of all, a line each."""
+    return [explain(state.config, one) for one in state.power_ons if node in (0, one.life.node)]
+
+
+def _victim(context: Context, victim: Victim, doing: Doing) -> Json:
     state = context.state
     assert state is not None
     return {
@@ -172,8 +216,16 @@ def _victim(context: Context, victim: Victim) -> Json:
         "attempts": victim.number,
         "proven": state.domain.proven(victim),
         "lied": victim.lied,
-        "lines": explain_victim(context.config, state.domain, victim, state.ready, context.wall_ms),
+        "lines": victim_lines(context, state, victim, doing),
     }
+
+
+def _disarmed(state: ClusterState | None) -> Json | None:
+    """Who stopped fencing for a while; None: it is armed."""
+    disarm = state.disarmed if state is not None else None
+    if disarm is None:
+        return None
+    return {"who": disarm.who, "why": disarm.why, "until_wall_ms": disarm.at_wall_ms + disarm.for_ms}
 
 
 def _lockspaces(state: ClusterState) -> list[Json]:

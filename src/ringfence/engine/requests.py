@@ -13,6 +13,7 @@ from ringfence.core.ids import Epoch
 from ringfence.core.locknames import lockspace_name, resource_name
 from ringfence.core.modes import Mode
 from ringfence.engine import deadlocks, reports
+from ringfence.engine.arming import Arming
 from ringfence.engine.checkups import Checkups
 from ringfence.engine.client_locks import ClientLocks
 from ringfence.engine.commands import command_for, lvs
@@ -21,6 +22,7 @@ from ringfence.engine.commands.locking import space_of
 from ringfence.engine.commands.report import Broken
 from ringfence.engine.context import Context, Phase
 from ringfence.engine.deadlocks import Deadlocks
+from ringfence.engine.drills import Drills
 from ringfence.engine.effects import Answer, Ended
 from ringfence.engine.explain import Explanation
 from ringfence.engine.facts import ConfigRefused
@@ -29,6 +31,7 @@ from ringfence.engine.fencer import Fencer
 from ringfence.engine.inputs import Asked
 from ringfence.engine.leaving import leave
 from ringfence.engine.locker import Locker
+from ringfence.engine.operator import Operator, named
 from ringfence.engine.orders import (
     Command,
     GiveBack,
@@ -41,6 +44,7 @@ from ringfence.engine.orders import (
 from ringfence.engine.slots import Slots
 from ringfence.engine.tasks import Tasks, joined
 from ringfence.engine.views import Views
+from ringfence.fencing.power_on import explain
 from ringfence.locks.deadlock import Ring
 from ringfence.volumes.plan import find_lv
 from ringfence.wire import client as calls
@@ -75,6 +79,8 @@ class Requests:
         deadlocks: Deadlocks,
         checkups: Checkups,
         fence_tests: FenceTests,
+        drills: Drills,
+        arming: Arming,
         slots: Slots,
     ) -> None:
         self._context = context
@@ -86,9 +92,13 @@ class Requests:
         self._deadlocks = deadlocks
         self._checkups = checkups
         self._fence_tests = fence_tests
+        self._drills = drills
         self.locks = locks
         self._pending: list[_Pending] = []
         self._config_refused = ""
+        self._operator = Operator(
+            context, arming, fencer.doing, self._await, self._send, self._must_act
+        )
         self.stopped: list[str] = []
         """VGs that somebody stopped here by hand: they do not start by themselves."""
 
@@ -155,10 +165,15 @@ class Requests:
             case calls.FenceTest():
                 self._must_act()
                 self._fence_tests.ask(call.target, id, lambda reply: self._send(client, reply))
+            case calls.FenceDrill():
+                self._must_act()
+                self._drills.ask(call, call.who, id, lambda reply: self._send(client, reply))
             case calls.FenceConfirm():
                 self._confirm(client, id, call, who)
             case calls.FenceTrust():
                 self._trust(client, id, call, who)
+            case _ if isinstance(call, calls.OPERATOR_CALLS):
+                self._operator.asked(client, id, call, who)
             case calls.ConfigApply():
                 self._apply_config(client, id, call)
             case calls.Leave():
@@ -196,6 +211,8 @@ class Requests:
             self._must_act()
         if lets_go:
             self._must_have_taken_over()
+        elif changes and not isinstance(call, calls.VgChange):
+            self._must_reach_storage()
         if isinstance(call, calls.VgChange) and call.vg:
             self.stopped = [vg for vg in self.stopped if vg != call.vg]
             if call.action == "lockstop":
@@ -280,6 +297,21 @@ class Requests:
                 retry=True,
             )
 
+    def _must_reach_storage(self) -> None:
+        """Raises Refused while this node's way to the storage is not open again.
+
+        What it wrote before then would fail; or not, where nobody has reserved anything yet, and then it
+        could not be cut off: what is not registered cannot be preempted."""
+        state = self._context.running
+        own = [one for one in state.power_ons if one.life == self._context.life] if state else []
+        if state is not None and own:
+            raise Refused(
+                f"no volume is written yet: {explain(state.config, own[0])}",
+                node=self._context.name(self._context.me),
+                next="mend the device, then try again",
+                retry=True,
+            )
+
     def _must_have_taken_over(self) -> None:
         """Raises Refused while the locks of open volumes are not this life's own: it could release none."""
         context = self._context
@@ -305,7 +337,9 @@ class Requests:
         volumes, broken, trouble = yield from self._look_at_paths()
         exports = [msgspec.to_builtins(volume) for volume in volumes]
         wrong = [*broken.values(), *([trouble] if trouble else []), *self._slots.lines(marks_only=True)]
-        status = reports.status(self._context, exports, self._views.barrier, self._views.why, wrong)
+        status = reports.status(
+            self._context, exports, self._views.barrier, self._views.why, wrong, doing=self._fencer.doing
+        )
         return {**status, "slots": self._slots.report()}
 
     def _why(self, target: str) -> Command:
@@ -314,7 +348,8 @@ class Requests:
         if where is None and target.count("/") == 1:
             where = yield from _resolve(target)
         explanation = Explanation(
-            self._context, self._locker, self.locks, self._views.barrier, self._views.why, self._slots
+            self._context, self._locker, self.locks, self._views.barrier, self._views.why, self._fencer.doing,
+            self._slots,
         )
         answer = explanation.of(target, where)
         about_all = target in ("", self._context.name(self._context.me))
@@ -403,7 +438,6 @@ class Requests:
                 next="look at the machine again, then sign again",
                 retry=True,
             )
-        name = f"{call.who} ({who})" if who and who != call.who else call.who
 
         def answer() -> None:
             left = [v.life for v in context.state.victims() if v.life in lives] if context.state else lives
@@ -411,16 +445,16 @@ class Requests:
             self._send(client, Reply(id, result=result))
 
         shown = tuple((victim.life, victim.since) for victim in victims)
-        self._await(entries.OperatorConfirms(lives[0].node, name, call.why, shown), answer)
+        self._await(entries.OperatorConfirms(lives[0].node, named(call.who, who), call.why, shown), answer)
 
     def _trust(self, client: int, id: str, call: calls.FenceTrust, who: str) -> None:
         self._must_act()
         state = self._context.state
         if state is None or call.device not in state.domain.quarantined:
             raise Refused(f"device {call.device} is not in quarantine", next="ringfence status")
-        name = f"{call.who} ({who})" if who and who != call.who else call.who
         reply = Reply(id, result={"device": call.device})
-        self._await(entries.QuarantineLifted(call.device, name), lambda: self._send(client, reply))
+        entry = entries.QuarantineLifted(call.device, named(call.who, who))
+        self._await(entry, lambda: self._send(client, reply))
 
     def _apply_config(self, client: int, id: str, call: calls.ConfigApply) -> None:
         self._must_act()

@@ -33,7 +33,7 @@ from ringfence.engine.slot_watch import Watches
 from ringfence.engine.state import ClusterState
 from ringfence.fencing.domain import Victim
 from ringfence.wire import FENCING
-from ringfence.wire.entries import Marked, SlotMoved, SlotsKept, SlotsLeft
+from ringfence.wire.entries import LifeSeen, Marked, SlotsKept, SlotsLeft
 from ringfence.wire.slots import Mark, Own, mark_offset, own_offset, parse_mark, parse_own, print_block
 
 NS_PER_MS = 1_000_000
@@ -410,7 +410,7 @@ class Slots:
                 continue
             since_ns = self._fenced_ns.setdefault(life, context.now_ns)
             if self._watches.moved_twice(node, since_ns) == vg and self._once(life, MOVED):
-                context.submit(SlotMoved(life, vg))
+                context.submit(LifeSeen(life, f"its slot on VG {vg} is written on and on"))
 
     # -- orders -----------------------------------------------------------------------------
 

@@ -8,6 +8,7 @@ ring formed anew."""
 from ringfence.core.cluster import ClusterConfig
 from ringfence.engine.context import Context, Phase
 from ringfence.fencing.actor import heartbeat_back
+from ringfence.fencing.explain import clock
 from ringfence.membership.barrier import Barrier
 
 _NS_PER_S = 1_000_000_000
@@ -45,6 +46,17 @@ def standing(context: Context, barrier: Barrier | None, ring_reason: str) -> lis
         lines[0] = f"{me} has no authority: {_no_delivery(context, back_ns or context.hearing.view_ns)}"
         return [*lines, *_authority_left(context), f"next: {_look_at_ring(context.config)}"]
     return [*lines, *_authority_left(context)]
+
+
+def disarmed_line(context: Context) -> str:
+    """That no agent is started for now, so loud that nobody overlooks it; "" while fencing is armed."""
+    state = context.state
+    if state is None or state.disarmed is None:
+        return ""
+    disarm = state.disarmed
+    why = f", {disarm.why}" if disarm.why else ""
+    until = clock(disarm.at_wall_ms + disarm.for_ms) if disarm.at_wall_ms else "its time is over"
+    return f"FENCING IS DISARMED by {disarm.who}{why}, until {until}: nobody is fenced"
 
 
 def restless(context: Context) -> list[str]:

@@ -16,6 +16,8 @@ from ringfence.core.cluster import ClusterConfig
 from ringfence.core.ids import Epoch, Life
 from ringfence.core.locknames import VG_SPACE, vg_of
 from ringfence.fencing.domain import Domain, Victim
+from ringfence.fencing.drills import Drill
+from ringfence.fencing.power_on import PowerOn
 from ringfence.fencing.proving import Kept
 from ringfence.locks.lockspace import Lockspace
 from ringfence.locks.resource import Resource
@@ -24,6 +26,8 @@ from ringfence.wire.entries import Incident
 from ringfence.wire.ring import Submitted
 
 INCIDENTS_KEPT = 100
+ORDERS_KEPT = 16
+ABSENT = "absent-"
 
 
 class VgVersion(msgspec.Struct):
@@ -46,6 +50,31 @@ class GivenUp(msgspec.Struct):
     life: Life
     lockspaces: list[str]
     """Those it was in and is given up in."""
+
+
+class FenceOrder(msgspec.Struct):
+    """A person's order to fence a life.  Open as long as that life is a victim."""
+
+    id: str
+    life: Life
+    action: str
+    """off | reboot; empty: as the configuration says."""
+    who: str
+    why: str
+    at_wall_ms: int
+
+
+class Disarm(msgspec.Struct):
+    """Maintenance: no agent is started."""
+
+    number: int
+    """Its place in the order: no other has it."""
+    for_ms: int
+    who: str
+    why: str
+    at_wall_ms: int
+    expired: list[int] = []
+    """Ready members on whose clocks its time is over."""
 
 
 class ClusterState(msgspec.Struct, omit_defaults=True):
@@ -74,6 +103,10 @@ class ClusterState(msgspec.Struct, omit_defaults=True):
     domain: Domain = msgspec.field(default_factory=Domain)
     vgs: dict[str, VgVersion] = {}
     incidents: list[Incident] = []
+    favoured: list[Life] = []
+    """Victims that are fenced later than they would be: see `fencing.delays`."""
+    power_ons: list[PowerOn] = []
+    """What is to be switched on, sorted by life."""
     slots: dict[str, list[int]] = {}
     """VGs with disk slots, and the nodes that keep one there; see `marks`."""
     slots_ending: list[str] = []
@@ -83,8 +116,17 @@ class ClusterState(msgspec.Struct, omit_defaults=True):
     given_up: list[GivenUp] = []
     tested: dict[int, tuple[Kept, ...]] = {}
     """What each member's tests of fence devices came to."""
+    drill: Drill | None = None
+    """The one that goes on."""
     tests_asked_ms: int = 0
     """Wall clock of the last order to test everything."""
+    boards: dict[int, str] = {}
+    """The enrolled machines' boards, where they could be read."""
+    virtual: dict[int, str] = {}
+    """Nodes whose host is itself a virtual machine, with its kind, as they said when they joined last."""
+    orders: list[FenceOrder] = []
+    """The last ones, oldest first."""
+    disarmed: Disarm | None = None
 
     def clear(self) -> list[dict[Any, Any]]:
         """Forget every lock.  Returns the tables, to be emptied by whoever has the time."""
@@ -152,10 +194,27 @@ class ClusterState(msgspec.Struct, omit_defaults=True):
                 return False
         return True
 
+    def order_of(self, life: Life) -> FenceOrder | None:
+        """The newest order to fence this life, be it carried out or not."""
+        return next((one for one in reversed(self.orders) if one.life == life), None)
+
+    def action_for(self, life: Life) -> str:
+        """off | reboot: what is to become of the host once this life is proven fenced."""
+        order = self.order_of(life)
+        return (order.action if order is not None else "") or self.config.fence_action
+
+    def keeps_out(self, life: Life) -> FenceOrder | None:
+        """An open order because of which this life is not let in: the host it runs on is to be fenced."""
+        for order in reversed(self.orders):
+            about = order.life.same_boot(life) or (order.life.node == life.node and is_absent(order.life))
+            if about and self.domain.victim(order.life) is not None:
+                return order
+        return None
+
     @property
     def unsettled(self) -> bool:
         """Whether `losses.settle` may find anything to do."""
-        return bool(self.domain.victims or self.frozen or self.pending_joins)
+        return bool(self.domain.victims or self.frozen or self.pending_joins or self.power_ons)
 
     def lied(self, lockspace: str) -> bool:
         """A life that was given up for fenced is alive: writes under this lockspace must wait."""
@@ -183,6 +242,15 @@ class ClusterState(msgspec.Struct, omit_defaults=True):
         take the lost one for applied, and whoever waits for it would wait for ever."""
         sender = self.senders.get(life.node)
         return sender is not None and sender.life == life and sender.seq == item.after < item.seq
+
+
+def absent_life(node: int, position: int) -> Life:
+    """What an order names that is about a node which is no member: it held nothing, so it freezes nothing."""
+    return Life(node, boot=f"{ABSENT}{position}")
+
+
+def is_absent(life: Life) -> bool:
+    return not life.machine and life.boot.startswith(ABSENT)
 
 
 def _encode_resources(value: Any) -> dict[str, Resource]:

@@ -33,6 +33,7 @@ from ringfence.engine.context import Context, Phase
 from ringfence.engine.digest import digest_of_config, digest_of_state
 from ringfence.engine.effects import DropPaths, Ended
 from ringfence.engine.facts import Fact, Noted
+from ringfence.engine.identity import re_enrol, remembered
 from ringfence.engine.inputs import Delivered, PathsDropped, RingLost, ViewChanged
 from ringfence.engine.losses import is_fenced, settle
 from ringfence.engine.refusals import refusals
@@ -41,7 +42,7 @@ from ringfence.engine.state import ClusterState
 from ringfence.membership.authority import Authority
 from ringfence.membership.barrier import Barrier, Verdict
 from ringfence.membership.quorum import is_primary
-from ringfence.wire import ring
+from ringfence.wire import FENCING, ring
 from ringfence.wire.entries import LOCK_ENTRIES, Goodbye
 from ringfence.wire.ring import Frame, Heartbeat, Ready, Snapshot, Submitted
 
@@ -64,6 +65,9 @@ class Parts(Protocol):
 
     def entered(self, before: ClusterState | None) -> Work:
         """This node runs in a new epoch.  `before`: its own state, if it had to take another's."""
+
+    def victim_heard(self, life: Life) -> None:
+        """A frame of a life that must be fenced, or of a later one of its boot, was delivered."""
 
     def interrupted(self) -> None:
         """This node is ready no more; it may be again after the next barrier."""
@@ -316,6 +320,8 @@ class Views:
                 speaks=context.speaks,
                 out=context.disk.out,
                 told=state.told() if state and carries else {},
+                hardware=context.hardware,
+                enrolled=context.disk.enrolled,
                 protocol=state.protocol if state and carries else context.speaks.low,
             )
         )
@@ -444,7 +450,7 @@ class Views:
         context = self._context
         context.state = state
         returning = []
-        shown = {}
+        shown, hardware, enrolled = {}, {}, {}
         known = list(verdict.victims)
         wall_ms = 0
         for node in barrier.members:
@@ -453,6 +459,8 @@ class Views:
             assert ready is not None
             # In a state that begins afresh nobody holds anything, so there is nothing to adopt.
             shown[node] = () if verdict.fresh else ready.shown
+            hardware[node] = ready.hardware
+            enrolled[node] = (ready.disk_epoch, ready.enrolled)
             able = ready.reaped or bool(shown[node])
             may = able and node not in verdict.stale and node not in context.refused
             returning.append((life, may))
@@ -461,6 +469,9 @@ class Views:
             wall_ms = max(wall_ms, ready.wall_ms)
             if verdict.fresh and node in verdict.stale and life not in known:
                 known.append(life)  # it may still write under what it once was granted
+        if verdict.fresh and verdict.protocol >= FENCING:
+            for one in remembered(enrolled).values():
+                re_enrol(state, one)
         facts = enter_view(
             state,
             barrier.epoch,
@@ -472,6 +483,7 @@ class Views:
             verdict.fresh,
             shown,
             verdict.out,
+            hardware,
         )
         if state.lives.get(context.me) != context.life:
             self.go_stale(f"not admitted to view {barrier.epoch}")
@@ -508,7 +520,8 @@ class Views:
         targets = tuple(life.node for life in waiting if state.lives.get(life.node) == life)
         refused = tuple(life.node for life in waiting if life.node not in targets)
         if refused:
-            context.outbox.say(Snapshot(refused, b""))
+            reasons = {node: context.refused[node] for node in refused if node in context.refused}
+            context.outbox.say(Snapshot(refused, b"", why=reasons))
         if targets:
             for piece in split(state, targets, context.at_once):
                 context.outbox.say(piece)
@@ -534,6 +547,7 @@ class Views:
             return
         if not snapshot.state and not snapshot.piece:
             generic = "the cluster did not admit this node: see its events"
+            context.refused |= snapshot.why
             context.phase, self.why = Phase.SHUT_OUT, context.refused.get(context.me, generic)
             context.record("shut-out", f"{context.name(context.me)} was not admitted: {self.why}")
             return
@@ -577,6 +591,10 @@ class Views:
                 facts = heard_fenced(state, life)
                 self._work = settle(state)
                 self._parts.facts(facts)
+                return
+            for victim in state.domain.victims:
+                if victim.life == life or victim.life.same_boot(life):
+                    self._parts.victim_heard(victim.life)
             return
         if isinstance(item, Submitted):
             if state.fits(life, item):
@@ -607,7 +625,7 @@ class Views:
         if state.lives.get(life.node) == life or not ready.reaped:
             return
         admitted = ready.config_digest == digest_of_config(context.config) and state.protocol in ready.speaks
-        facts = admit(state, life, ready.wall_ms) if admitted else []
+        facts = admit(state, life, ready.wall_ms, ready.hardware) if admitted else []
         context.authority.set_ready(state.ready)
         others = [node for node in state.ready if node != life.node]
         waiting = [life] if others and others[0] == context.me else []

@@ -16,10 +16,10 @@ from collections.abc import Collection, Iterable
 
 import msgspec
 
-from ringfence.core.evidence import CUTS, Evidence, EvidenceKind
+from ringfence.core.evidence import CUTS, DEFAULT_EVIDENCE, Evidence, EvidenceKind
 from ringfence.core.ids import Epoch, Life
 from ringfence.fencing.level_run import switched_off
-from ringfence.fencing.policy import POLICY, accepts
+from ringfence.fencing.policy import POLICY, accepts, why_not
 from ringfence.wire.entries import DeviceWord
 
 ATTEMPTS_KEPT = 20
@@ -60,7 +60,8 @@ class Victim(msgspec.Struct):
     lied: bool = False
     """It was given up for fenced once, and spoke again."""
     distrusted: list[str] = []
-    """Devices that vouched for its end and were refuted: never believed about it again."""
+    """Devices that vouched for its end and were refuted: never believed about it again.  "new-boot" among
+    them: two machines share its identity, so that another boot proves nothing about it."""
     attempts: list[Attempt] = []
     """The last 20; the running one is `current` and joins them when it ends."""
     number: int = 0
@@ -126,6 +127,8 @@ class Domain(msgspec.Struct):
 
     def counts(self, victim: Victim, evidence: Evidence) -> bool:
         """Whether evidence on record is still believed: none of its devices has lied since."""
+        if evidence.kind.value in victim.distrusted:
+            return False
         return not any(
             device in self.quarantined or device in victim.distrusted for device in evidence.devices
         )
@@ -199,8 +202,7 @@ class Domain(msgspec.Struct):
         devices = tuple(dict.fromkeys(device for evidence in cuts for device in evidence.devices))
         words = "; ".join(evidence.how for evidence in cuts)
         what = f"{spoke} speaks, though life {record.life} was given up for fenced ({words}): the fence lied"
-        for device in devices:
-            self.quarantined.setdefault(device, f"vouched that {record.life} was off, and {spoke} spoke")
+        self.quarantine(devices, f"vouched that {record.life} was off, and {spoke} spoke")
         return Lie(record.life, spoke, devices, cuts, tuple(record.lockspaces), moved, what)
 
     def _again(self, victim: Victim, lie: Lie, lockspaces: list[str]) -> None:
@@ -208,37 +210,56 @@ class Domain(msgspec.Struct):
         victim.lied = victim.due = True
         victim.reason = "the fence lied"
         victim.lockspaces = sorted({*victim.lockspaces, *lockspaces})
-        victim.distrusted = sorted({*victim.distrusted, *lie.devices})
+        kinds = [one.kind.value for one in lie.evidence if one.kind is EvidenceKind.NEW_BOOT]
+        victim.distrusted = sorted({*victim.distrusted, *lie.devices, *kinds})
         victim.evidence, victim.attempts, victim.bound, victim.tried = [], [], [], []
         victim.current = None
 
     # -- evidence ------------------------------------------------------------------
 
-    def witness(self, evidence: Evidence, *, naive: bool = False) -> bool:
+    def witness(
+        self,
+        evidence: Evidence,
+        *,
+        naive: bool = False,
+        words: Collection[str] = DEFAULT_EVIDENCE,
+        virtual: bool = False,
+    ) -> bool:
         """Take evidence that was multicast.  Returns whether it counts.
 
         It counts only for the very life it names (power that an attempt has cut counts for the
         node's other lives that were victims when the attempt began), if the policy accepts its
-        kind, and if none of its devices has been caught lying."""
+        kind, and if none of its devices has been caught lying.
+
+        Args: as `policy.accepts`."""
         victim = self.victim(evidence.life)
-        if victim is None or not self._takes(victim, evidence, naive):
+        if victim is None or self.refusal(evidence, naive=naive, words=words, virtual=virtual):
             return False
         for life in [evidence.life, *self._covered(victim, evidence)]:
             other = self.victim(life)
+            if other is None:
+                continue
             copy = msgspec.structs.replace(evidence, life=life)
-            if other is not None and self._believes(other, copy, naive) and copy not in other.evidence:
+            accepted = accepts(copy.kind, lied=other.lied, naive=naive, words=words, virtual=virtual)
+            if accepted and self.counts(other, copy) and copy not in other.evidence:
                 other.evidence = [*other.evidence, copy]
         return True
 
-    def _takes(self, victim: Victim, evidence: Evidence, naive: bool) -> bool:
-        if not self._believes(victim, evidence, naive):
-            return False
-        if POLICY[evidence.kind].by_attempt and (victim.lied or victim.life.unknown):
-            return self._attempt_of(victim, evidence) is not None
-        return True
-
-    def _believes(self, victim: Victim, evidence: Evidence, naive: bool) -> bool:
-        return accepts(evidence.kind, lied=victim.lied, naive=naive) and self.counts(victim, evidence)
+    def refusal(
+        self, evidence: Evidence, *, naive: bool, words: Collection[str], virtual: bool
+    ) -> str:
+        """For people: why `witness` does not take it; "": it does.  Arguments as there."""
+        victim = self.victim(evidence.life)
+        if victim is None:
+            return f"{evidence.life} does not wait to be fenced"
+        if not accepts(evidence.kind, lied=victim.lied, naive=naive, words=words, virtual=virtual):
+            return why_not(evidence.kind, lied=victim.lied, words=words, virtual=virtual)
+        if not self.counts(victim, evidence):
+            return f"{', '.join(evidence.devices) or 'its boot id'} vouched for a lie before"
+        by_attempt = POLICY[evidence.kind].by_attempt and (victim.lied or victim.life.unknown)
+        if by_attempt and self._attempt_of(victim, evidence) is None:
+            return "it may be older than the loss"
+        return ""
 
     def _attempt_of(self, victim: Victim, evidence: Evidence) -> Attempt | None:
         """The witness's newest attempt since this victim was made: its evidence is not older."""
@@ -254,6 +275,11 @@ class Domain(msgspec.Struct):
     def remember_liars(self, quarantined: Iterable[tuple[str, str]]) -> None:
         """What a disk knows of devices that were caught lying, for a state that begins afresh."""
         for device, why in quarantined:
+            self.quarantined.setdefault(device, why)
+
+    def quarantine(self, devices: Collection[str], why: str) -> None:
+        """Devices were caught lying (by a drill, or a life that goes on): still fired, no longer believed."""
+        for device in devices:
             self.quarantined.setdefault(device, why)
 
     def release_quarantine(self, device: str) -> None:
@@ -299,6 +325,15 @@ class Domain(msgspec.Struct):
         victim.number, victim.level = number, level
         return True
 
+    def said(self, life: Life, actor: int, number: int, word: DeviceWord) -> bool:
+        """An agent of the running attempt ended.  Returns False if no such attempt runs."""
+        victim = self.victim(life)
+        attempt = victim.current if victim is not None else None
+        if attempt is None or (attempt.actor, attempt.number) != (actor, number):
+            return False
+        attempt.words = (*attempt.words, word)
+        return True
+
     def ended(
         self,
         life: Life,
@@ -338,6 +373,13 @@ class Domain(msgspec.Struct):
                 self._pass_turn(victim, attempt.actor, ready)
             elif victim.tried:
                 self._end_round(victim, ready)
+
+    def stopped(self, verdict: str) -> None:
+        """No agent may run any more: running attempts end without a result, and the turn stays."""
+        for victim in self.victims:
+            if victim.current is not None:
+                victim.current.verdict = verdict
+                self._close(victim)
 
     def contradicted(self, devices: Collection[str]) -> None:
         """Devices claimed "off" and were refuted on the spot.  Nothing was believed, so they are

@@ -34,6 +34,7 @@ import msgspec
 from ringfence.core.cluster import ClusterConfig, Confirms, DeviceConfig, Use
 from ringfence.core.evidence import Evidence, EvidenceKind, Power
 from ringfence.core.ids import Life
+from ringfence.fencing.policy import kind_of
 from ringfence.wire.entries import DeviceWord
 
 _ALREADY = re.compile(r"\balready off\b", re.IGNORECASE)
@@ -125,7 +126,7 @@ class LevelRun:
         self._uses = [_Plug(use, config.device(use.device)) for use in level.uses]
         assert self._uses, f"level {level_index + 1} of {self._name} has no devices"
         devices = [plug.device for plug in self._uses]
-        self._kind = EvidenceKind.CLAIM if config.naive else _kind(devices)
+        self._kind = EvidenceKind.CLAIM if config.naive else kind_of([device.confirms for device in devices])
         self._others = _crosses(config, victim_life.node, level.names, self._kind)
         self._liars = quarantined
         self._switched = switched or {}
@@ -188,7 +189,7 @@ class LevelRun:
         """A frame of the victim was delivered.  After a claim of "off" it refutes the claim.
 
         (A storage cut leaves the host alive; a naive lab does not listen.)"""
-        silent_kinds = (EvidenceKind.HOST_OFF, EvidenceKind.OUTLETS_OFF)
+        silent_kinds = (EvidenceKind.HOST_OFF, EvidenceKind.OUTLETS_OFF, EvidenceKind.SELF_FENCED)
         if self._claims and self._kind in silent_kinds and self.finished is None:
             said = self._said_off()
             self._fail(f'{said} said "off", but {self._name} still speaks: claim refused', self._claims)
@@ -342,6 +343,8 @@ class LevelRun:
             how += f'; {", ".join(self._agree)} says "off", too'
         if self._silent and self._kind is EvidenceKind.OUTLETS_OFF:
             how += f"; {', '.join(self._silent)} does not answer"
+        if self._kind is EvidenceKind.SELF_FENCED:
+            how += f"; it rests on the watchdog of {self._name}"
         devices = tuple(_names(self._uses))
         evidence = Evidence(self._life, self._kind, self._seen_by, how, devices, self._wall_ms)
         self.finished = Outcome(True, how, self.words, evidence)
@@ -385,19 +388,10 @@ def switched_off(words: Collection[DeviceWord], number: int) -> dict[str, int]:
     return found
 
 
-def _kind(devices: list[DeviceConfig]) -> EvidenceKind:
-    """What the level proves when all its devices passed: the strongest that one of them shows, but
-    outlets only if there is nothing else in the level (all outlets that feed the host)."""
-    confirms = [device.confirms for device in devices]
-    if Confirms.HOST_OFF in confirms:
-        return EvidenceKind.HOST_OFF
-    if Confirms.STORAGE_CUT in confirms:
-        return EvidenceKind.STORAGE_CUT
-    return EvidenceKind.OUTLETS_OFF
-
-
 def _crosses(config: ClusterConfig, node: int, own: Collection[str], kind: EvidenceKind) -> list[_Plug]:
-    """The node's other devices that see the host itself: they may contradict a cut of power."""
+    """The node's other devices that see the host itself: they may contradict a cut of power.
+
+    (Not that a host has ended itself: its watchdog starts it again.)"""
     if kind not in (EvidenceKind.HOST_OFF, EvidenceKind.OUTLETS_OFF):
         return []
     uses = {use.label: use for level in config.levels_of(node) for use in level.uses}

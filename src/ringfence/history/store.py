@@ -21,8 +21,10 @@ PRUNE_EVERY = 1000
 
 INCIDENT = "incident"
 FENCE_KINDS = (
-    "victim", "victim-due", "attempt", "attempt-ended", "evidence", "purged", "fence-lied",
-    "quarantine-lifted", INCIDENT,
+    "victim", "victim-due", "attempt", "attempt-ended", "evidence", "evidence-refused", "purged",
+    "fence-lied", "clone-found", "clone-refused", "machine-forgotten", "fence-ordered", "disarmed", "armed",
+    "quarantine-lifted", "drill", "drill-ended", "power-on-done", "power-on-failed", "power-on-given-up",
+    INCIDENT,
 )  # fmt: skip
 
 _SCHEMA = """

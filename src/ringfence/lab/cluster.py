@@ -20,9 +20,12 @@ from ringfence.core.cluster import Timing
 from ringfence.core.errors import BadInput, Refused, RingfenceError, Unavailable
 from ringfence.host.processes import STOPPED, Process, process
 from ringfence.lab import trees
+from ringfence.lab.devices.model import Simulated
+from ringfence.lab.devices.rack import end_strays
 from ringfence.lab.furnish import furnish
 from ringfence.lab.interrupts import undisturbed
 from ringfence.lab.layout import HUB, Kept, Layout, Ring, layout, node_names
+from ringfence.lab.lies import DELAY_S
 from ringfence.lab.line_socket import Json, ask
 from ringfence.lab.network import Way
 from ringfence.lab.parts import Part
@@ -36,6 +39,8 @@ TIMING = Timing(
 """Quicker than the defaults: everything is on one host."""
 READY_S = 20.0
 START_S = 10.0
+RACK_START_S = 60.0
+"""Some of the simulators take a second of CPU each."""
 POLL_S = 0.05
 SOCKET_VARIABLE = "RINGFENCE_SOCKET"
 
@@ -64,8 +69,13 @@ class Lab:
         naive: bool = False,
         progress: Progress = lambda line: None,
         ring: Ring = HUB,
+        devices: Sequence[str] = (),
     ) -> "Lab":
         """Make a lab and return when every host is ready.  Whatever goes wrong, nothing is left running.
+
+        Args:
+            devices: kinds of simulated fence devices (`devices.kinds.chosen_kinds`), which real agents
+                speak to; what is not among them is the lab's own.
 
         Raises RingfenceError."""
         if not 1 <= nodes <= MOST_NODES:
@@ -74,12 +84,15 @@ class Lab:
             raise BadInput("protections are off only in a lab on the hub", next="--ring hub")
         places = layout(directory)
         cls._refuse_second(places)
-        lab = cls(places, Kept(node_names(nodes), ring, naive=naive))
+        lab = cls(places, Kept(node_names(nodes), ring, naive=naive, devices=tuple(devices)))
         lab._side.check()
         try:
             furnish(places, lab._kept, lab._side, size_bytes, timing)
             progress(f"{lab.carrier_name} and power switches start in {places.dir}")
             lab.start_carrier(timing.token_ms)
+            if devices:
+                progress(f"simulated fence devices start: {', '.join(devices)}")
+                lab._start_rack()
             lab._start_power()
             progress(f"{nodes} hosts boot")
             lab.wait_ready(READY_S + nodes, progress)
@@ -98,7 +111,7 @@ class Lab:
     def _refuse_second(places: Layout) -> None:
         if places.file.exists():
             kept = places.kept()
-            if any(trees.alive(Process(*one)) for one in (kept.carrier, kept.power) if one[0]):
+            if any(trees.alive(Process(*one)) for one in (kept.carrier, kept.power, kept.rack) if one[0]):
                 raise Refused(f"a lab runs in {places.dir}", next=f"ringfence lab down --dir {places.dir}")
         if places.disk.exists():
             raise Refused(
@@ -121,6 +134,10 @@ class Lab:
         _end(kept.power)  # first, for it could boot a host again
         for node in kept.nodes:  # all off by now, unless the switch was gone already
             _end(self._places.init_of(node) or (0, 0))
+        _end(kept.rack)
+        if kept.devices:
+            end_strays(self._places.rack)
+            self._places.rack_socket.unlink(missing_ok=True)
         _end(kept.carrier)
         self._side.clear()
         self._places.power_socket.unlink(missing_ok=True)
@@ -136,6 +153,13 @@ class Lab:
             carrier = self._run(name, words)
             self._remember(msgspec.structs.replace(self._kept, carrier=carrier))
         self._until(f"the {name}", self._side.works, carrier, name)
+
+    def _start_rack(self) -> None:
+        places = self._places
+        with undisturbed():
+            rack = self._run("rack", ["-m", "ringfence.lab.devices", str(places.dir)])
+            self._remember(msgspec.structs.replace(self._kept, rack=rack))
+        self._until("the simulated devices", places.rack_socket.exists, rack, "rack", RACK_START_S)
 
     def _start_power(self) -> None:
         places = self._places
@@ -174,8 +198,10 @@ class Lab:
         found = process(pid)
         return (pid, found.start if found else 0)
 
-    def _until(self, what: str, true: Callable[[], bool], one: tuple[int, int], log: str) -> None:
-        give_up = time.monotonic() + START_S
+    def _until(
+        self, what: str, true: Callable[[], bool], one: tuple[int, int], log: str, limit_s: float = START_S
+    ) -> None:
+        give_up = time.monotonic() + limit_s
         while not true():
             if time.monotonic() > give_up or not trees.alive(Process(*one)):
                 file = self._places.log(log)
@@ -287,9 +313,16 @@ class Lab:
             raise BadInput(f"power is on or off, not {to!r}")
         self._order("power", node, to=to)
 
-    def lie(self, node: str, device: str, mode: str) -> None:
-        """Make the host's "bmc", "pdu-a", "pdu-b" or "pdu" lie in one of the ways of `power.Lie`."""
-        self._order("lie", node, device=device, mode=mode)
+    def lie(self, node: str, device: str, mode: str, delay_s: float = DELAY_S) -> None:
+        """Make the host's "bmc", "pdu-a", "pdu-b" or "pdu" lie in one of the ways of `lies.Lie`.
+
+        Args:
+            delay_s: of those that act, or tell, later."""
+        self._order("lie", node, device=device, mode=mode, delay_s=delay_s)
+
+    def plug(self, node: str, supply: str, pdu: str, outlet: str) -> None:
+        """Hang the host's supply "psu1" or "psu2" on the outlet of host `outlet` at "pdu-a" or "pdu-b"."""
+        self._order("plug", node, supply=supply, pdu=pdu, outlet=outlet)
 
     def spawn(
         self,
@@ -353,18 +386,41 @@ class Lab:
             )
 
     def status(self) -> Json:
-        """{"dir", "naive", "ring", "hub" or "switch", "power", "hosts": {name: {power, frozen, …}}}."""
+        """{"dir", "naive", "ring", "hub" or "switch", "power", "hosts": {name: {power, frozen, …}}}; with
+        simulated devices also "rack" and "devices": [{name, kind, address, port, state}]."""
         kept = self._places.kept()
-        processes = ((self._side.carrier, kept.carrier), ("power", kept.power))
+        processes = [(self._side.carrier, kept.carrier), ("power", kept.power)]
+        if kept.devices:
+            processes.append(("rack", kept.rack))
         up = {name: trees.alive(Process(*one)) for name, one in processes}
         hosts = ask(self._places.power_socket, {"order": "status"})["hosts"] if up["power"] else {}
-        return {
+        told = {
             "dir": str(self._places.dir), "naive": kept.naive, "ring": kept.ring.name, **up, "hosts": hosts,
         }  # fmt: skip
+        if kept.devices:
+            told["devices"] = self._devices(up["rack"])
+        return told
+
+    def _devices(self, up: bool) -> list[Json]:
+        states = ask(self._places.rack_socket, {"order": "status"})["devices"] if up else {}
+        return [
+            {
+                "name": one.name, "kind": one.kind, "address": one.address, "port": one.port,
+                "state": states.get(one.name, "ended"),
+            }
+            for one in self._places.devices()
+        ]  # fmt: skip
+
+    def device(self, name: str) -> Simulated:
+        """One of the lab's simulated devices.  Raises BadInput."""
+        found = {one.name: one for one in self._places.devices()}
+        if name not in found:
+            raise BadInput(f"the lab has no device {name}", next=f"one of {', '.join(found) or 'none'}")
+        return found[name]
 
     # -- helpers -------------------------------------------------------------------------------
 
-    def _order(self, order: str, node: str, **more: str) -> Json:
+    def _order(self, order: str, node: str, **more: str | float) -> Json:
         return ask(self._places.power_socket, {"order": order, "node": self._known(node), **more})
 
     def _report(self, node: str) -> Json:

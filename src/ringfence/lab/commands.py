@@ -12,10 +12,13 @@ from ringfence.core.cluster import Timing
 from ringfence.core.errors import BadInput
 from ringfence.core.units import parse_size
 from ringfence.lab.cluster import MOST_NODES, TIMING, Lab
+from ringfence.lab.devices.kinds import chosen_kinds
+from ringfence.lab.devices.model import PDUS
+from ringfence.lab.devices.options import devices_option
 from ringfence.lab.interrupts import ended_like_ctrl_c
+from ringfence.lab.lies import DELAY_S, Lie
 from ringfence.lab.network import Way
 from ringfence.lab.parts import Part
-from ringfence.lab.power import Lie
 from ringfence.lab.ring_options import chosen, ring_options
 from ringfence.lab.torture.commands import torture
 
@@ -66,6 +69,7 @@ def lab() -> None:
 @click.option("--size", default="256M", show_default=True, help="Size of the shared disk image.")
 @click.option("--naive", is_flag=True, help="Protections off: agents are believed, authority is not checked.")
 @click.option("--slow", is_flag=True, help="With the times of a real cluster, not the lab's quicker ones.")
+@devices_option
 @ring_options
 @_json
 def up(
@@ -74,13 +78,14 @@ def up(
     size: str,
     naive: bool,
     slow: bool,
+    devices: str,
     ring: str,
     transport: str | None,
     links: int | None,
     as_json: bool,
 ) -> None:
     """Make a lab and return when all its hosts are ready."""
-    on = chosen(ring, transport, links, naive)
+    on, kinds = chosen(ring, transport, links, naive), chosen_kinds(devices)
     size_bytes = parse_size(size)
     if size_bytes < 8 << 20:
         raise BadInput(f"a disk of {size} has no room for a volume group", next="--size 256M")
@@ -90,7 +95,8 @@ def up(
             click.echo(line)
 
     with ended_like_ctrl_c():
-        made = Lab.up(directory, nodes, size_bytes, Timing() if slow else TIMING, naive, progress, on)
+        timing = Timing() if slow else TIMING
+        made = Lab.up(directory, nodes, size_bytes, timing, naive, progress, on, kinds)
     where = shlex.quote(str(directory))
     line = f'the disk is {made.disk}; next: eval "$(ringfence lab env {made.nodes[0]} --dir {where})"'
     _done(as_json, line, nodes=list(made.nodes), disk=str(made.disk), naive=naive, ring=ring)
@@ -121,8 +127,9 @@ def status(directory: Path, as_json: bool) -> None:
     if as_json:
         _done(True, "", **found)
         return
-    for name in (carrier, "power"):
-        click.echo(f"{name:<12} {'runs' if found[name] else 'DOWN'}")
+    for name in (carrier, "power", "rack"):
+        if name in found:
+            click.echo(f"{name:<12} {'runs' if found[name] else 'DOWN'}")
     for name, host in found["hosts"].items():
         crashed = host["power"] == "on" and not host["init"]
         state = "frozen" if host["frozen"] else "crashed" if crashed else host["power"]
@@ -132,6 +139,8 @@ def status(directory: Path, as_json: bool) -> None:
             more += [f"{part} {how}" for part, how in host["services"].items() if how != "runs"]
         told = f"chassis {host['chassis']}, {outlets}{'; ' if more else ''}{', '.join(more)}"
         click.echo(f"{name:<12} {state:<7} {told}")
+    for one in found.get("devices", ()):
+        click.echo(f"{one['name']:<16} {one['kind']:<9} {one['address']}:{one['port']}  {one['state']}")
     for cut in found["cuts"]:
         where = f" on link {cut['link']}" if opened.ring.links > 1 else ""
         click.echo(f"cut: {cut['from']} -> {cut['to']}{where}")
@@ -234,16 +243,39 @@ def power(node: str, to: str, directory: Path, as_json: bool) -> None:
 @click.argument("node")
 @click.argument("device")
 @click.argument("mode", type=click.Choice(WAYS))
+@click.option(
+    "--delay", type=click.FloatRange(0), default=DELAY_S, show_default=True, help="Of late, lag, pending: s."
+)
 @_dir
 @_json
-def lie(node: str, device: str, mode: str, directory: Path, as_json: bool) -> None:
+def lie(node: str, device: str, mode: str, delay: float, directory: Path, as_json: bool) -> None:
     """Let NODE's DEVICE (bmc, pdu, pdu-a, pdu-b) lie.
 
-    none: it tells the truth again.  ack-ignore: says done, does nothing.  perfect: and then looks off,
-    too.  late: acts 3 s after its word.  say-off: says off whatever is true.  wrong-host: is wired to
-    the next host.  hang: never answers.  no-login: refuses its credentials.  unreachable: hangs up."""
-    Lab.open(directory).lie(node, device, mode)
+    none: it tells the truth again.  ack-ignore: says done, does nothing.  echo: and then looks off, once.
+    perfect: and then looks off for ever.  late: acts a while after its word.  lag: its status shows the past
+    for a while.  pending: says at once, marked as pending, what it does a while later.  say-off: says off
+    whatever is true.  wrong-host: is wired to the next host.  hang: never answers.  no-login: refuses its
+    credentials.  unreachable: hangs up.  garbage: answers nonsense.
+
+    A simulated PDU is one device for all hosts: it is out of reach for all, or for none."""
+    Lab.open(directory).lie(node, device, mode, delay)
     _done(as_json, f"{node}: {device} is set to {mode}", node=node, device=device, mode=mode)
+
+
+@lab.command(
+    epilog="Example: ringfence lab plug an-a01n01 psu2 pdu-b an-a01n02"
+)
+@click.argument("node")
+@click.argument("supply", type=click.Choice(["psu1", "psu2"]))
+@click.argument("pdu", type=click.Choice(PDUS))
+@click.argument("outlet")
+@_dir
+@_json
+def plug(node: str, supply: str, pdu: str, outlet: str, directory: Path, as_json: bool) -> None:
+    """Hang NODE's SUPPLY on the outlet of the host OUTLET at PDU: a cable in the wrong place."""
+    Lab.open(directory).plug(node, supply, pdu, outlet)
+    line = f"{supply} of {node} hangs on the outlet of {outlet} at {pdu}"
+    _done(as_json, line, node=node, supply=supply, pdu=pdu, outlet=outlet)
 
 
 @lab.command()

@@ -10,9 +10,12 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+import msgspec
+
 from ringfence.core.errors import RingfenceError
 from ringfence.lab.cluster import Lab
 from ringfence.lab.demo_report import ActReport, DemoReport, EventsMissing
+from ringfence.lab.devices.kinds import KINDS
 from ringfence.lab.judge import Verdict
 from ringfence.lab.layout import HUB, Ring
 from ringfence.lab.stage import VOLUME, Stage, Vm, newer, reported
@@ -26,24 +29,35 @@ WRITES_AFTER = 200
 NAIVE_WRITES = 800
 
 
+class Setting(msgspec.Struct, frozen=True):
+    """Of what the acts' labs are made."""
+
+    ring: Ring = HUB
+    devices: tuple[str, ...] = ()
+    """Kinds of simulated fence devices; none: the lab's own."""
+
+
+PLAIN = Setting()
+
+
 def play(
     acts: Sequence[str],
     teller: Teller,
     parent: Path | None = None,
     keep: bool = False,
-    ring: Ring = HUB,
+    setting: Setting = PLAIN,
 ) -> DemoReport:
     """Play acts by name ("honest", "lying", "naive"), each on a lab of its own.
 
     Args:
-        ring: of the labs; the naive act's is the hub in any case.
+        setting: of the labs; the naive act's ring is the hub in any case.
         parent: where the labs' directory is made; None = the system's place for such.
         keep: leave the directory (hosts' logs, histories, the disk) behind.  After an error it stays.
 
     Raises RingfenceError: the story did not go on; it names where the logs are."""
     directory = Path(tempfile.mkdtemp(prefix="rfdemo", dir=parent))
     try:
-        report = DemoReport([_ACTS[name](directory / name, teller, ring) for name in acts])
+        report = DemoReport([_ACTS[name](directory / name, teller, setting) for name in acts])
     except EventsMissing as error:
         raise RingfenceError(str(error), next=f"the hosts' logs are in {directory}") from None
     except RingfenceError as error:
@@ -59,11 +73,15 @@ def play(
 
 
 @contextlib.contextmanager
-def _stage(directory: Path, teller: Teller, ring: Ring, naive: bool = False) -> Iterator[Stage]:
+def _stage(directory: Path, teller: Teller, setting: Setting, naive: bool = False) -> Iterator[Stage]:
     directory.mkdir(parents=True)
+    ring, devices = setting.ring, setting.devices
     carrier = "a network, a corosync a host" if ring.is_corosync else "hub"
     teller.say(f"a lab of two hosts starts: {carrier}, power switches, two hosts, one shared disk image")
-    lab = Lab.up(directory / "lab", 2, DISK_BYTES, naive=naive, ring=ring)
+    if devices:
+        agents = ", ".join(KINDS[name].agent for name in devices)
+        teller.say(f"its fence devices are simulated ({', '.join(devices)}), the agents are stock: {agents}")
+    lab = Lab.up(directory / "lab", 2, DISK_BYTES, naive=naive, ring=ring, devices=devices)
     try:
         stage = Stage(lab, teller, directory / "vms")
         try:
@@ -77,10 +95,10 @@ def _stage(directory: Path, teller: Teller, ring: Ring, naive: bool = False) -> 
         lab.down()
 
 
-def _honest(directory: Path, teller: Teller, ring: Ring) -> ActReport:
+def _honest(directory: Path, teller: Teller, setting: Setting) -> ActReport:
     teller.act("Act 1: an honest fence")
     act = ActReport("honest")
-    with _stage(directory, teller, ring) as stage:
+    with _stage(directory, teller, setting) as stage:
         one, two = stage.lab.nodes
         stage.make_volume(one, LV_SIZE)
         stage.type(two, "lvs", "-o", "+lv_holder")
@@ -105,15 +123,16 @@ def _honest(directory: Path, teller: Teller, ring: Ring) -> ActReport:
     return act
 
 
-def _lying(directory: Path, teller: Teller, ring: Ring) -> ActReport:
+def _lying(directory: Path, teller: Teller, setting: Setting) -> ActReport:
     teller.act("Act 2: a fence that lies")
     act = ActReport("lying")
-    with _stage(directory, teller, ring) as stage:
+    with _stage(directory, teller, setting) as stage:
         one, two = stage.lab.nodes
         stage.make_volume(one, LV_SIZE)
         _writing(stage, one, "vm-a1", WRITES_BEFORE)
         teller.say(f'scene 1, a lie that is contradicted: the BMC of {one} will say "done" and do nothing')
-        stage.lab.lie(one, "bmc", "ack-ignore")
+        # Stock agents look themselves, and see through a device that merely does nothing.
+        stage.lab.lie(one, "bmc", "echo" if setting.devices else "ack-ignore")
         act.add_times(stage.take_over(two, one))
         second = _writing(stage, two, "vm-b1", WRITES_AFTER)
         contradicted = [one for one in stage.incidents(two) if one["kind"] == "fence-contradicted"]
@@ -133,7 +152,7 @@ def _lying(directory: Path, teller: Teller, ring: Ring) -> ActReport:
         held = stage.look(third).acknowledged
         teller.say(f"{one} must not write either, for now: its VM stands at {held} acknowledged writes")
         stage.type(one, "why", VOLUME)
-        stage.until(f"{two} is fenced", lambda: events.look() or "purged" in events.kinds(), 30)
+        stage.until(f"{two} is fenced", lambda: events.look() or "purged" in events.kinds(), 60)
         stage.let_write(third, WRITES_AFTER)
         refused = stage.look(second).refused
         teller.say(
@@ -157,12 +176,12 @@ def _lying(directory: Path, teller: Teller, ring: Ring) -> ActReport:
     return act
 
 
-def _naive(directory: Path, teller: Teller, ring: Ring) -> ActReport:
+def _naive(directory: Path, teller: Teller, setting: Setting) -> ActReport:
     teller.act("Act 3: the same lie with protections off (--naive)")
     act = ActReport("naive")
-    if ring != HUB:
+    if setting.ring != HUB:
         teller.say("this act runs on the hub: nobody gets protections off on a ring of many hosts")
-    with _stage(directory, teller, HUB, naive=True) as stage:
+    with _stage(directory, teller, msgspec.structs.replace(setting, ring=HUB), naive=True) as stage:
         one, two = stage.lab.nodes
         stage.make_volume(one, LV_SIZE)
         first = _writing(stage, one, "vm-a1", WRITES_BEFORE)
@@ -187,7 +206,7 @@ def _naive(directory: Path, teller: Teller, ring: Ring) -> ActReport:
     return act
 
 
-Act = Callable[[Path, Teller, Ring], ActReport]
+Act = Callable[[Path, Teller, Setting], ActReport]
 _ACTS: dict[str, Act] = {"honest": _honest, "lying": _lying, "naive": _naive}
 ACTS = tuple(_ACTS)
 

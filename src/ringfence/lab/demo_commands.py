@@ -7,7 +7,9 @@ import click
 import msgspec
 
 from ringfence.core.errors import EXIT_FAILED, EXIT_OK
-from ringfence.lab.demo import ACTS, play
+from ringfence.lab.demo import ACTS, Setting, play
+from ringfence.lab.devices.kinds import chosen_kinds
+from ringfence.lab.devices.options import devices_option
 from ringfence.lab.interrupts import ended_like_ctrl_c
 from ringfence.lab.ring_options import chosen, ring_options
 from ringfence.lab.teller import RichTeller, Teller
@@ -15,7 +17,7 @@ from ringfence.lab.teller import RichTeller, Teller
 
 @click.command(
     epilog="Examples: ringfence demo; ringfence demo --json; ringfence demo --act lying --keep; "
-    "ringfence demo --ring corosync"
+    "ringfence demo --ring corosync; ringfence demo --devices ipmi,apc-snmp"
 )
 @click.option("--act", "acts", type=click.Choice(ACTS), multiple=True, help="Only this act; repeatable.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
@@ -26,12 +28,14 @@ from ringfence.lab.teller import RichTeller, Teller
     help="Make the labs below this directory.  [default: the system's for temporary files]",
 )
 @click.option("--keep", is_flag=True, help="Leave the labs' files behind.")
+@devices_option
 @ring_options
 def demo(
     acts: tuple[str, ...],
     as_json: bool,
     directory: Path | None,
     keep: bool,
+    devices: str,
     ring: str,
     transport: str | None,
     links: int | None,
@@ -41,10 +45,10 @@ def demo(
     A host freezes with a volume open; it is fenced; another goes on.  Then the fence device lies.
     Then the same with protections off.  Exit 0: the first two acts lost nothing, and the third shows
     what the protections are for; else 5."""
-    on = chosen(ring, transport, links)
+    setting = Setting(chosen(ring, transport, links), chosen_kinds(devices))
     teller = Teller(None) if as_json else RichTeller() if sys.stdout.isatty() else Teller(sys.stdout)
     with ended_like_ctrl_c():
-        report = play(acts or ACTS, teller, directory, keep, on)
+        report = play(acts or ACTS, teller, directory, keep, setting)
     if as_json:
         click.echo(msgspec.json.format(msgspec.json.encode(report.as_dict()), indent=2).decode())
     else:

@@ -1,7 +1,6 @@
 """What a lab is furnished with before anything starts: a disk, fence agents, each host's configuration."""
 
 import os
-import secrets
 import shlex
 import sys
 import uuid
@@ -9,10 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ringfence.config import Loaded, render
-from ringfence.core.cluster import ClusterConfig, Confirms, DeviceConfig, Level, NodeConfig, Timing
+from ringfence.core.cluster import ClusterConfig, Confirms, DeviceConfig, Level, NodeConfig, Timing, Use
 from ringfence.core.errors import Unavailable
 from ringfence.lab import fence_agent
-from ringfence.lab.layout import DEVICES, Kept, Layout
+from ringfence.lab.devices.kinds import KINDS, devices_of
+from ringfence.lab.devices.model import BMC, PDUS, Simulated, new_password
+from ringfence.lab.layout import Kept, Layout
 from ringfence.lab.ring_side import RingSide
 
 
@@ -22,12 +23,15 @@ def furnish(places: Layout, kept: Kept, side: RingSide, size_bytes: int, timing:
         places.dir.mkdir(parents=True, exist_ok=True)
         with places.disk.open("xb") as disk:
             disk.truncate(size_bytes)
-        password = secrets.token_hex(12)
+        password = new_password()
         _write(places.password_file, f"{password}\n", 0o600)
         for name in ("bmc", "pdu"):
             words = [sys.executable, "-I", "-S", os.path.abspath(fence_agent.__file__), name]
             _write(places.agent(name), f"#!/bin/sh\nexec {shlex.join(words)}\n", 0o755)
-        config = side.configured(config_of(places, kept.nodes, timing, kept.naive))
+        devices = devices_of(kept.devices, kept.nodes, side.rack_address)
+        places.keep_devices(devices)
+        config = side.configured(config_of(places, kept.nodes, timing, kept.naive, devices))
+        secrets_of = {one.name: KINDS[one.kind].secrets(password) for one in devices}
         for node in kept.nodes:
             paths, root = places.paths(node), places.root(node)
             hub = None if kept.ring.is_corosync else places.hub_socket
@@ -35,7 +39,9 @@ def furnish(places: Layout, kept: Kept, side: RingSide, size_bytes: int, timing:
             _write(paths.file, render(loaded), 0o644)
             _write(root / "etc/machine-id", f"{uuid.uuid4().hex}\n", 0o444)
             for device in config.devices:
-                _write(paths.secrets / device.name, f"password={password}\n", 0o600)
+                known = secrets_of.get(device.name, {"password": password})
+                lines = "".join(f"{key}={value}\n" for key, value in known.items())
+                _write(paths.secrets / device.name, lines, 0o600)
         side.furnish(config)
     except OSError as error:
         raise Unavailable(
@@ -44,26 +50,68 @@ def furnish(places: Layout, kept: Kept, side: RingSide, size_bytes: int, timing:
     places.keep(kept)
 
 
-def config_of(places: Layout, nodes: Sequence[str], timing: Timing, naive: bool) -> ClusterConfig:
+def config_of(
+    places: Layout,
+    nodes: Sequence[str],
+    timing: Timing,
+    naive: bool,
+    simulated: Sequence[Simulated] = (),
+) -> ClusterConfig:
     """Level 1 is each host's BMC, level 2 both its outlets."""
-    configs, devices = [], []
+    configs = []
+    devices = {one.name: _simulated(one) for one in simulated}
     for number, node in enumerate(nodes, 1):
-        names = [f"{device}-{node}" for device in DEVICES]
-        configs.append(NodeConfig(number, node, levels=(Level((names[0],)), Level((names[1], names[2])))))
-        where = {"ip": str(places.power_socket)}
-        bmc, pdu = str(places.agent("bmc")), str(places.agent("pdu"))
-        devices.append(DeviceConfig(names[0], bmc, Confirms.HOST_OFF, {**where, "plug": node}))
-        for name, outlet in ((names[1], "a"), (names[2], "b")):
-            plug = {**where, "plug": f"{node}:{outlet}"}
-            devices.append(DeviceConfig(name, pdu, Confirms.OUTLET_OFF, plug, own_supply=True))
+        levels = []
+        for names in ((BMC,), PDUS):
+            uses: list[str | Use] = []
+            for name in names:
+                there = [one for one in simulated if one.device == name and node in one.hosts]
+                if there:
+                    uses.append(_use(there[0], node))
+                else:
+                    own = _own(places, name, node)
+                    devices[own.name] = own
+                    uses.append(own.name)
+            levels.append(Level(tuple(uses)))
+        configs.append(NodeConfig(number, node, levels=tuple(levels)))
     return ClusterConfig(
         "lab",
         two_node=len(nodes) == 2,
         naive=naive,
         timing=timing,
         nodes=tuple(configs),
-        devices=tuple(sorted(devices, key=lambda device: device.name)),
+        devices=tuple(sorted(devices.values(), key=lambda device: device.name)),
     )
+
+
+def _own(places: Layout, device: str, node: str) -> DeviceConfig:
+    """One of the lab's own, which its own agents ask for at the power switch."""
+    kind, _, outlet = device.partition("-")
+    plug = f"{node}:{outlet}" if outlet else node
+    return DeviceConfig(
+        f"{device}-{node}",
+        str(places.agent(kind)),
+        Confirms.OUTLET_OFF if outlet else Confirms.HOST_OFF,
+        {"ip": str(places.power_socket), "plug": plug},
+        own_supply=bool(outlet),
+    )
+
+
+def _simulated(one: Simulated) -> DeviceConfig:
+    kind = KINDS[one.kind]
+    return DeviceConfig(
+        one.name,
+        kind.agent,
+        Confirms.HOST_OFF if kind.bmc else Confirms.OUTLET_OFF,
+        {**kind.parameters(one), **kind.quick},
+        timeout_ms=kind.timeout_ms,
+        own_supply=not kind.bmc,
+    )
+
+
+def _use(one: Simulated, node: str) -> str | Use:
+    """A BMC is its host's alone; of a PDU the host has an outlet."""
+    return one.name if one.device == BMC else Use(one.name, {"plug": one.plug_of(node)})
 
 
 def _write(path: Path, text: str, mode: int) -> None:

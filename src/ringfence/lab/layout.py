@@ -8,12 +8,13 @@ import msgspec
 
 from ringfence.config import Paths
 from ringfence.core.errors import BadInput, Unavailable
+from ringfence.lab.devices.model import BMC, PDUS, Simulated
 
 SOCKET_BYTES = 107
 """sun_path less its final zero (unix(7))."""
 LONGEST = "an-a01n16/run/ringfence/dev/vg0/lvol0-long-name"
 """A socket path like the longest that a lab makes below its directory."""
-DEVICES = ("bmc", "pdu-a", "pdu-b")
+DEVICES = (BMC, *PDUS)
 """A host's fence devices: a BMC, and the two outlets of a PDU that feed it."""
 
 
@@ -53,6 +54,9 @@ class Kept(msgspec.Struct, frozen=True):
     """The hub, or the switch."""
     power: tuple[int, int] = (0, 0)
     naive: bool = False
+    devices: tuple[str, ...] = ()
+    """Kinds of simulated devices; what is not among them is the lab's own."""
+    rack: tuple[int, int] = (0, 0)
 
 
 class Wires(msgspec.Struct, frozen=True):
@@ -103,6 +107,27 @@ class Layout(msgspec.Struct, frozen=True):
         """Of all the lab's fence devices; mode 0600."""
         return self.dir / "power.secret"
 
+    @property
+    def rack(self) -> Path:
+        """What simulated devices keep, a directory each."""
+        return self.dir / "rack"
+
+    @property
+    def rack_socket(self) -> Path:
+        """There once all simulated devices answer."""
+        return self.dir / "rack.sock"
+
+    @property
+    def devices_file(self) -> Path:
+        return self.dir / "devices.json"
+
+    def devices(self) -> list[Simulated]:
+        """The simulated ones, at which ports; none in most labs."""
+        try:
+            return msgspec.json.decode(self.devices_file.read_bytes(), type=list[Simulated])
+        except (OSError, msgspec.MsgspecError):
+            return []
+
     def agent(self, name: str) -> Path:
         return self.dir / "agents" / f"fence_lab_{name}"
 
@@ -139,7 +164,10 @@ class Layout(msgspec.Struct, frozen=True):
     def keep_wires(self, wires: Wires) -> None:
         self._write(self.network_file, wires)
 
-    def _write(self, file: Path, value: msgspec.Struct) -> None:
+    def keep_devices(self, devices: Sequence[Simulated]) -> None:
+        self._write(self.devices_file, devices)
+
+    def _write(self, file: Path, value: object) -> None:
         new = file.with_suffix(".new")
         new.write_bytes(msgspec.json.encode(value))
         os.replace(new, file)

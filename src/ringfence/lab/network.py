@@ -3,7 +3,10 @@
 All in namespaces of the process that makes it; nothing in the host's own.  The switch has a bridge for
 each link, and on it a port a host; host number N has the address 10.77.LINK.N there, on LINK0, LINK1, ….
 Cuts are elements of a set in the switch's nftables: pairs of ports between which no packet passes, in that
-direction.  ARP does pass, for a cut in one direction must not become one in both a while later."""
+direction.  ARP does pass, for a cut in one direction must not become one in both a while later.
+
+Where hosts have fence devices that are reached by network there is one more bridge, the management network:
+no cut touches it.  The devices are in the switch's own namespace, at RACK_ADDRESS on that bridge."""
 
 import enum
 from collections.abc import Iterable, Sequence
@@ -18,6 +21,10 @@ table bridge cuts {
   chain forward { type filter hook forward priority 0; ether type ip iifname . oifname @cut drop; }
 }
 """
+
+MANAGEMENT = 100
+"""Of its addresses the number where a link's stands."""
+RACK_ADDRESS = f"10.77.{MANAGEMENT}.254"
 
 Cut = tuple[int, int, int]
 """(from host number, to host number, link): what the second is not to hear."""
@@ -38,13 +45,15 @@ class Network:
 
     Raises Refused (without root), Unavailable; nothing is left then."""
 
-    def __init__(self, hosts: int, links: int = 1) -> None:
+    def __init__(self, hosts: int, links: int = 1, management: bool = False) -> None:
         self.links = links
         self._held: list[Namespace] = []
         try:
             self.switch = self._new()
             self.hosts = {number: self._new() for number in range(1, hosts + 1)}
             self._wire()
+            if management:
+                self._manage()
         except BaseException:
             self.close()
             raise
@@ -69,6 +78,16 @@ class Network:
                 lines.append(f"addr add {address(number, link)}/24 dev link{link}")
                 lines.append(f"link set link{link} up")
             host.run(["ip", "-batch", "-"], "\n".join(lines))
+
+    def _manage(self) -> None:
+        lines = ["link add manage up type bridge", f"addr add {RACK_ADDRESS}/24 dev manage"]
+        for number, host in self.hosts.items():
+            lines.append(f"link add m{number} type veth peer name manage netns {host.path}")
+            lines.append(f"link set m{number} master manage up")
+        self.switch.run(["ip", "-batch", "-"], "\n".join(lines))
+        for number, host in self.hosts.items():
+            mine = [f"addr add {address(number, MANAGEMENT)}/24 dev manage", "link set manage up"]
+            host.run(["ip", "-batch", "-"], "\n".join(mine))
 
     def close(self) -> None:
         for one in self._held:

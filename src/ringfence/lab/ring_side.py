@@ -16,7 +16,7 @@ from ringfence.host.processes import Process, process
 from ringfence.lab import trees
 from ringfence.lab.corosync import SHARED, CorosyncFiles, check_host, new_key
 from ringfence.lab.layout import Kept, Layout
-from ringfence.lab.network import Cables, Cut, Way, address, cuts_apart, cuts_between
+from ringfence.lab.network import RACK_ADDRESS, Cables, Cut, Way, address, cuts_apart, cuts_between
 from ringfence.ring.admin import HubAdmin
 
 
@@ -25,6 +25,8 @@ class RingSide(Protocol):
 
     carrier: str
     """What its process is called, in status and as the name of its log."""
+    rack_address: str
+    """Where simulated devices are, for all hosts."""
 
     def check(self) -> None:
         """Raises RingfenceError: such a lab cannot be made here, and why."""
@@ -69,6 +71,7 @@ def ring_side(places: Layout, kept: Kept) -> RingSide:
 class HubSide:
     def __init__(self, places: Layout, kept: Kept) -> None:
         self.carrier = "hub"
+        self.rack_address = "127.0.0.1"
         self._places = places
         self._numbers = range(1, len(kept.nodes) + 1)
 
@@ -121,6 +124,7 @@ class CorosyncSide:
 
     def __init__(self, places: Layout, kept: Kept) -> None:
         self.carrier = "switch"
+        self.rack_address = RACK_ADDRESS
         self._places = places
         self._kept = kept
         self._numbers = range(1, len(kept.nodes) + 1)

@@ -31,6 +31,8 @@ VOLUME = f"{VG}/{LV}"
 LOCKSPACE = f"lvm_{VG}"
 WRITES_PER_S = 400
 POLL_S = 0.02
+TAKE_OVER_S = 90.0
+"""Stock agents take their time to give a device up."""
 TOLD = (
     "victim", "attempt", "attempt-ended", "evidence", "purged", "lockspace-runs", "fence-lied", "joined",
 )  # fmt: skip
@@ -191,7 +193,9 @@ class Stage:
         )  # fmt: skip
         try:
             told = _Events(self, survivor, since, why=True)
-            self.until(f"{survivor} gets {VOLUME}", lambda: told.look() or asked.poll() is not None, 45)
+            self.until(
+                f"{survivor} gets {VOLUME}", lambda: told.look() or asked.poll() is not None, TAKE_OVER_S
+            )
             granted_ns = boottime_ns()
             output = asked.communicate(timeout=10)[0]
         finally:

@@ -14,7 +14,7 @@ from ringfence.lab.network import Network
 def main(directory: str) -> None:
     places = Layout(Path(directory))
     kept = places.kept()
-    network = Network(len(kept.nodes), kept.ring.links)
+    network = Network(len(kept.nodes), kept.ring.links, management=bool(kept.devices))
     hosts = {node: network.hosts[number].path for number, node in enumerate(kept.nodes, 1)}
     inodes = tuple(os.stat(path).st_ino for path in (network.switch.path, *hosts.values()))
     places.keep_wires(Wires(network.switch.path, hosts, inodes))

@@ -7,7 +7,9 @@ import enum
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from ringfence.core.cluster import Confirms, DeviceConfig, Level
+import msgspec
+
+from ringfence.core.cluster import ClusterConfig, Confirms, DeviceConfig, Level
 from ringfence.core.evidence import Power
 from ringfence.engine.effects import RunAgent
 from ringfence.engine.inputs import AgentExited
@@ -60,6 +62,35 @@ class Device:
     manner: Manner = Manner.HONEST
     believed_off: bool = False
     """What a liar goes on saying."""
+
+
+TOPOLOGIES = ("plain", "reboot")
+"""plain: one after the other, and nothing comes on again by itself.  reboot: the outlets side by side, which
+settle and lag; delays; what was switched off is switched on again."""
+
+
+def topology(name: str, config: ClusterConfig) -> ClusterConfig:
+    """The plain configuration in that way."""
+    if name == "plain":
+        return config
+    nodes = tuple(
+        msgspec.structs.replace(
+            node,
+            levels=tuple(Level(level.devices, parallel=True) for level in node.levels),
+            fence_delay_ms=800 if node is config.nodes[0] else 0,
+        )
+        for node in config.nodes
+    )
+    devices = tuple(
+        msgspec.structs.replace(device, settle_ms=300, looks=3, look_every_ms=200)
+        if device.confirms is Confirms.OUTLET_OFF
+        else device
+        for device in config.devices
+    )
+    timing = msgspec.structs.replace(config.timing, priority_delay_ms=1000)
+    return msgspec.structs.replace(
+        config, nodes=nodes, devices=devices, timing=timing, fence_action="reboot"
+    )
 
 
 def device_configs(nodes: list[int]) -> tuple[DeviceConfig, ...]:

@@ -22,10 +22,13 @@ import msgspec
 
 from ringfence.sim.faults import Fault, parse_fault
 from ringfence.sim.plans import Faults, draw_plan
+from ringfence.sim.power import TOPOLOGIES
 from ringfence.sim.stories import RINGS, STORIES, draw_story
 
 STEPS = 4000
 NODES = (2, 2, 3, 3, 3, 4, 4, 5)
+OTHER_TOPOLOGY = 0.3
+"""How often a seed fences in another way than the plain one.  (A story is told with the plain one.)"""
 MANY = 0.03
 """How seldom a seed has more than a few nodes: what happens costs by their square."""
 BY_SEED = (Faults.SWARM, Faults.SWARM, Faults.LIAR, Faults.STORY)
@@ -53,6 +56,8 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
     """Clients work under a VG with disk slots (`slotted`), and what strikes is beyond two nodes without."""
     faults: Faults = Faults.SWARM
     """What kind of plan to draw, where there is none."""
+    topology: str = "plain"
+    """How hosts are fenced (`power.TOPOLOGIES`)."""
     plan: tuple[Fault, ...] | None = None
     """In the order of time; None: drawn, without end."""
 
@@ -108,6 +113,9 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True):
             steps=self.steps * max(1, nodes // 4),
             faults=faults,
         )
+        aside = random.Random(f"{self.seed}/topology")  # so that nothing else of the seed's story moves
+        if faults is not Faults.STORY and aside.random() < OTHER_TOPOLOGY:
+            drawn = msgspec.structs.replace(drawn, topology="reboot")
         if faults is Faults.STORY:
             drawn = msgspec.structs.replace(drawn, slots=story.slots)
             return _planned(drawn, draw_story(self.seed, drawn.nodes, story))
@@ -143,9 +151,13 @@ def write(kept: Kept) -> str:
     for word in ("mutant", "fails"):
         if getattr(kept, word):
             lines.append(f"{word} {getattr(kept, word)}")
-    lines += [f"{word} {getattr(scenario, word)}" for word in _PARAMETERS if word != "slots"]
-    if scenario.slots:
-        lines.append("slots true")
+    plain = Scenario(seed=0, nodes=0, ring="")
+    words = [
+        word
+        for word in _PARAMETERS
+        if word not in ("topology", "slots") or getattr(scenario, word) != getattr(plain, word)
+    ]
+    lines += [f"{word} {str(getattr(scenario, word)).lower()}" for word in words]
     return "\n".join([*lines, RULER, *(str(fault) for fault in scenario.plan)]) + "\n"
 
 
@@ -172,10 +184,12 @@ def read(text: str) -> Kept:
     except msgspec.ValidationError as error:
         raise ValueError(str(error)) from error
     scenario = msgspec.structs.replace(scenario, plan=tuple(plan))
+    if scenario.topology not in TOPOLOGIES:
+        raise ValueError(f"topology is one of {', '.join(TOPOLOGIES)}")
     if scenario.ring not in RINGS or scenario.nodes < 2 or scenario.clients < 1:
         raise ValueError(f"ring is one of {', '.join(RINGS)}; there are 2 nodes or more, each with a client")
     return Kept(scenario=scenario, about="\n".join(about), **kept)
 
 
 _PLAIN = Recipe(seed=0)
-_PARAMETERS = ("seed", "nodes", "ring", "clients", "lasts_ms", "slots")
+_PARAMETERS = ("seed", "nodes", "ring", "clients", "lasts_ms", "topology", "slots")

@@ -33,7 +33,7 @@ from ringfence.sim.metadata import Metadata
 from ringfence.sim.nemesis import Nemesis
 from ringfence.sim.paths import Landed
 from ringfence.sim.plans import Faults
-from ringfence.sim.power import PowerRoom, device_configs, levels
+from ringfence.sim.power import PowerRoom, device_configs, levels, topology
 from ringfence.sim.ring import SimRing
 from ringfence.sim.safety import LivenessViolation, SafetyViolation
 from ringfence.sim.scenario import STEPS, Recipe, Scenario
@@ -149,7 +149,7 @@ class World:
         scheduler = self.scheduler = Scheduler(scenario.seed)
         ids = list(range(1, scenario.nodes + 1))
         self._replacements: list[Host] = []
-        self.config = _config(ids)
+        self.config = topology(scenario.topology, _config(ids))
         self.ring = SimRing(
             scheduler.stream("ring"), TIMING.token_ms, totem=scenario.ring == "totem", nodes=len(ids)
         )

@@ -136,6 +136,10 @@ class HostFacts(_Part, frozen=True):
     leftovers: tuple[Leftover, ...] = ()
     unseen: tuple[str, ...] = ()
     """What could not be looked at, and why; a line each."""
+    board: str = ""
+    """Digest of the board's own UUID; empty: it could not be read."""
+    hypervisor: str = ""
+    """The host is itself a virtual machine; of which kind."""
 
 
 class HostAnswer(msgspec.Struct, frozen=True):

@@ -71,6 +71,54 @@ class FenceConfirm(_Call, frozen=True):
     later, and must not take it for word of a loss that came in between."""
 
 
+class FenceStatus(_Call, frozen=True):
+    """Who can be fenced, who waits to be, which proof is missing, who acts, what comes next; is it disarmed.
+
+    Reply result: see `engine.fence_report`."""
+
+    node: str = ""
+    """Empty: every node."""
+
+
+class FenceNode(_Call, frozen=True):
+    """Fence a node, be it alive: a member is taken out at once.
+
+    Reply result, as soon as the order stands: {"node", "order": its id, "lives": [life]}; what becomes of
+    it `FenceStatus` tells.  The request's own id is the order's: to repeat it changes nothing."""
+
+    node: str
+    who: str
+    why: str
+    asked_ns: int
+    """CLOCK_BOOTTIME of this host when it was asked for: a daemon that stood still must not shoot for it."""
+    action: str = ""
+    """off | reboot; empty: as the configuration says."""
+
+
+class FenceDisarm(_Call, frozen=True):
+    """Maintenance: no agent is started anywhere for so long; running ones are stopped.
+
+    Reply result: {"disarmed": {"who", "why", "left_ms"}}."""
+
+    for_ms: int
+    who: str
+    why: str = ""
+
+
+class FenceArm(_Call, frozen=True):
+    who: str
+
+
+class NodeReenrol(_Call, frozen=True):
+    """Another machine may be this node from now on: the next to join under its name.
+
+    Reply result: {"node", "machine": the one that was enrolled}."""
+
+    node: str
+    who: str
+    why: str = ""
+
+
 class FenceTrust(_Call, frozen=True):
     """End a device's quarantine by an operator's word."""
 
@@ -87,6 +135,19 @@ class FenceTest(_Call, frozen=True):
 
     target: str = ""
     """A node, a device, or a use of one ("apc-a[5]"); empty: all."""
+
+
+class FenceDrill(_Call, frozen=True):
+    """Try a part of fencing in earnest, from this node.
+
+    Replies that are not final: {"line": what happens}.  The last one: {"passed", "verdict", "lines"}."""
+
+    node: str
+    who: str
+    destructive: bool = False
+    """Cut the power of a node that is in no lockspace; else: one outlet of two at a time."""
+    level: int = 1
+    """Of a destructive drill, from 1."""
 
 
 class ConfigShow(_Call, frozen=True):
@@ -296,7 +357,8 @@ class SlotsShow(_Call, frozen=True):
 
 Call = (
     Status | Why | Locks | Deadlocks | Checkup | Events | FenceHistory | FenceConfirm | FenceTrust
-    | FenceTest | ConfigShow | ConfigApply | Leave | JoinSpace | LeaveSpace | PurgeOrphans
+    | FenceStatus | FenceNode | FenceDisarm | FenceArm | NodeReenrol | FenceTest | FenceDrill
+    | ConfigShow | ConfigApply | Leave | JoinSpace | LeaveSpace | PurgeOrphans
     | Lock | Convert | Unlock | Cancel | Busy
     | PvCreate | Pvs | VgCreate | VgRemove | VgChange | Vgs | LvCreate | Lvs | LvChange | LvRemove
     | SlotsAdd | SlotsShow
@@ -307,6 +369,8 @@ LOCK_CALLS = (Lock, Convert, Unlock, Cancel, Busy)
 """Calls about a connection's own locks."""
 CONNECTION_CALLS = (*LOCK_CALLS, Events)
 """They belong to their connection and end with it."""
+OPERATOR_CALLS = (FenceStatus, FenceNode, FenceDisarm, FenceArm, NodeReenrol)
+"""Words about fencing and machines that `engine.operator` answers."""
 VOLUME_CALLS = (
     PvCreate, Pvs, VgCreate, VgRemove, VgChange, Vgs, LvCreate, Lvs, LvChange, LvRemove, SlotsAdd, SlotsShow,
 )  # fmt: skip

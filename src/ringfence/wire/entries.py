@@ -11,7 +11,7 @@ from ringfence.core.evidence import Evidence
 from ringfence.core.ids import Epoch, Life
 from ringfence.core.modes import Mode
 from ringfence.wire.checkup import HostFacts
-from ringfence.wire.proving import UseTest
+from ringfence.wire.proving import DrillKind, UseTest
 
 
 class _Entry(msgspec.Struct, frozen=True, tag=True):
@@ -119,6 +119,39 @@ class AttemptEnded(_Entry, frozen=True):
     """How long the actor will wait before the next attempt (back-off)."""
     contradicted: tuple[str, ...] = ()
     """Devices whose claim of "off" a second look refuted."""
+    agents_ms: int = 0
+    """How long agents ran."""
+    waits_ms: int = 0
+    """How long devices were left alone, as configured, or had no session free."""
+    ours_ms: int = 0
+    """The rest, from the attempt's beginning."""
+
+
+class AgentSaid(_Entry, frozen=True):
+    """An agent of the sender's running attempt ended, and the attempt goes on.
+
+    Whoever takes over knows then what has been switched off."""
+
+    life: Life
+    number: int
+    word: DeviceWord
+
+
+class PowerOnBegan(_Entry, frozen=True):
+    """The sender begins to switch on what is to be on for this life (`fencing.power_on`)."""
+
+    life: Life
+    number: int
+    """The try's, from 1; a stale number is ignored."""
+
+
+class PowerOnEnded(_Entry, frozen=True):
+    life: Life
+    number: int
+    passed: bool
+    verdict: str
+    words: tuple[DeviceWord, ...] = ()
+    next_in_ms: int = 0
 
 
 class VictimDue(_Entry, frozen=True):
@@ -280,13 +313,6 @@ class Marked(_Entry, frozen=True):
     vg: str
 
 
-class SlotMoved(_Entry, frozen=True):
-    """The slot of a life that was given up for fenced was written again and again since."""
-
-    life: Life
-    vg: str
-
-
 class AskTests(_Entry, frozen=True):
     """Every ready node tries whether it could fence, one after the other, and answers with `TestsTold`."""
 
@@ -306,12 +332,99 @@ class TestsTold(_Entry, frozen=True):
     results: tuple[UseTest, ...] = ()
 
 
+class DrillBegan(_Entry, frozen=True):
+    """The sender wants to drill a node.  Refused while another drill goes on, or anybody must be fenced."""
+
+    kind: DrillKind
+    node: int
+    level: int
+    """From 0."""
+    who: str
+
+
+class DrillAttempted(_Entry, frozen=True):
+    """A destructive drill has run its level.  With evidence it has shown that the devices cut this host, and
+    no other: they are believed again, and the life is over.  Without, whoever fences may begin."""
+
+    life: Life
+    """The drilled one."""
+    evidence: Evidence | None = None
+
+
+class DrillEnded(_Entry, frozen=True):
+    life: Life
+    """The drilled one."""
+    passed: bool
+    verdict: str
+    """One line."""
+    lines: tuple[str, ...] = ()
+    """What was found, a line each."""
+    liars: tuple[str, ...] = ()
+    """Devices that said "off" of a host that went on: believed no more."""
+
+
+class FenceOrdered(_Entry, frozen=True):
+    """`fence NODE`: a person (or a program in its name) wants the node fenced, be it alive."""
+
+    id: str
+    """Of the request: an order that is repeated counts once."""
+    node: int
+    life: Life | None
+    """The node's life as the person was shown it; None: it was no member.  If that is another one by
+    now, nothing is done."""
+    action: str = ""
+    """off | reboot; empty: as the cluster's configuration says."""
+    who: str = ""
+    why: str = ""
+
+
+class Disarmed(_Entry, frozen=True):
+    """`fence disarm`: maintenance.  No agent is started by anybody for so long."""
+
+    for_ms: int
+    who: str
+    why: str = ""
+
+
+class Armed(_Entry, frozen=True):
+    """`fence arm`: the maintenance is over."""
+
+    who: str
+
+
+class DisarmExpired(_Entry, frozen=True):
+    """On the sender's clock the time of that maintenance is over; the last ready member's word ends it."""
+
+    number: int
+
+
+class LifeSeen(_Entry, frozen=True):
+    """A life was seen to go on, elsewhere than in the ring (a disk slot, a client).  If it had been given up
+    for fenced, the fence lied."""
+
+    life: Life
+    how: str
+    """One line for people: where."""
+
+
+class MachineForgotten(_Entry, frozen=True):
+    """`node re-enrol`: the node's next join may be another machine's."""
+
+    node: int
+    machine: str
+    """The one that was shown; if another is enrolled by now, nothing is done."""
+    who: str
+    why: str = ""
+
+
 Entry = (
     JoinLockspace | AckJoin | LeaveLockspace | LockRequest | LockConvert | LockUnlock | LockCancel | LockBusy
     | Retoken | EvidenceSeen | AttemptBegan | AttemptEnded | VictimDue | BoundPassed | Suspect
     | OperatorConfirms | QuarantineLifted | ConfigProposed | Goodbye | VolumeNotice | IncidentSeen
-    | SearchDeadlock | Waits | AskHosts | HostSays | AskTests | TestsTold
-    | SlotsKept | SlotsLeft | SlotsEnd | Marked | SlotMoved
+    | SearchDeadlock | Waits | AskHosts | HostSays | AgentSaid | PowerOnBegan | PowerOnEnded | AskTests
+    | TestsTold | DrillBegan | DrillAttempted | DrillEnded
+    | FenceOrdered | Disarmed | Armed | DisarmExpired | LifeSeen | MachineForgotten
+    | SlotsKept | SlotsLeft | SlotsEnd | Marked
 )  # fmt: skip
 
 LOCK_ENTRIES = (LockRequest, LockConvert, LockUnlock, LockCancel, LockBusy)

@@ -33,3 +33,30 @@ class DrillKind(enum.Enum):
     """One outlet of two at a time; the host stays up."""
     DESTRUCTIVE = "destructive"
     """The host's power is cut."""
+
+
+class Current(enum.Enum):
+    """What a management controller sees of one power supply."""
+
+    FED = "fed"
+    LOST = "lost"
+    """It has no mains."""
+    BAD = "bad"
+    """It has failed, is not there, or does not tell."""
+
+
+class Supply(msgspec.Struct, frozen=True, array_like=True):
+    name: str
+    """As the controller calls it."""
+    current: Current
+    words: str = ""
+    """The controller's own."""
+
+
+class Reading(msgspec.Struct, frozen=True):
+    """One controller's word on its host's supplies."""
+
+    node: int
+    supplies: tuple[Supply, ...] = ()
+    trouble: str = ""
+    """Why it could not be read."""

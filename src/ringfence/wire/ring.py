@@ -29,6 +29,26 @@ class OpenLock(msgspec.Struct, frozen=True):
     token: Token
 
 
+class Hardware(msgspec.Struct, frozen=True, array_like=True):
+    """What the sender's machine is made of, beside the machine-id in its lives (host.hardware)."""
+
+    board: str = ""
+    """Digest of the board's own UUID: a copied disk has it not.  Empty: it cannot be read."""
+    hypervisor: str = ""
+    """The host is itself a virtual machine; of which kind."""
+
+
+UNSAID_HARDWARE = Hardware()
+
+
+class Enrolled(msgspec.Struct, frozen=True, array_like=True):
+    """The machine that a node id belongs to."""
+
+    node: int
+    machine: str
+    board: str = ""
+
+
 class Ready(msgspec.Struct, frozen=True, tag=True):
     """The barrier: each member's first word in a view (and again after it went stale)."""
 
@@ -65,6 +85,9 @@ class Ready(msgspec.Struct, frozen=True, tag=True):
     """Lives that had left cleanly by the time of `disk_epoch`, as the sender's disk knows."""
     told: dict[int, tuple[int, int]] = {}
     """How much of each node's entries the carried state has applied: (incarnation, number of the last)."""
+    hardware: Hardware = UNSAID_HARDWARE
+    enrolled: tuple[Enrolled, ...] = ()
+    """Whose each node id is, as the sender's disk knows; for a state that begins afresh."""
 
 
 class Snapshot(msgspec.Struct, frozen=True, tag=True):
@@ -78,6 +101,8 @@ class Snapshot(msgspec.Struct, frozen=True, tag=True):
     number: int = 0
     """Of the piece, from 0."""
     last: bool = False
+    why: dict[int, str] = {}
+    """Why each target is not admitted."""
 
 
 class Submitted(msgspec.Struct, frozen=True, tag=True):

@@ -24,7 +24,7 @@ class Cure(enum.Enum):
     NEEDED = "needed"
     """Refused without."""
     CHECKED = "checked"
-    """Allowed; the answer is not believed without another question (`plug_must_be_listed`)."""
+    """Allowed; but not every answer is believed (`plug_must_be_listed`, `must_be_sent`)."""
 
 
 Given = Mapping[str, str]
@@ -58,6 +58,9 @@ _SNMP_VERSION = {
 }  # fmt: skip
 """Agents for which whatever is not "on" is "off", and the SNMP version that each speaks untold ("": what
 net-snmp likes best)."""
+_VAGUE = ("fence_virsh", "fence_vmware_rest", "fence_vmware_soap")
+"""Agents that call a machine off that is suspended (fence_virsh also one that is shutting down, or of which
+it hears nothing), and then send no off."""
 OLD_NAMES = {"plug": "port", "debug_file": "debug"}
 
 
@@ -107,6 +110,12 @@ CAUTIONS = (
         tuple(_SNMP_VERSION), "1",
     ),
     Caution(
+        Cure.CHECKED, "plug",
+        "a machine that is suspended or still shutting down reads as off, and is then left alone: only an "
+        "off that was sent is believed; of one that was off already look for yourself, or let it boot",
+        _VAGUE,
+    ),
+    Caution(
         Cure.REFUSED, "version", "the agent then prints its version and ends well, which reads as done",
         unsafe=_is_on,
     ),
@@ -143,18 +152,21 @@ def cautions_of(agent: str) -> list[Caution]:
 def remarks(agent: str, given: Given) -> Iterator[Remark]:
     """What of the table concerns these parameters.  A value is quoted only where the row names it unsafe."""
     for one in cautions_of(agent):
-        value = _given(given, one.key)
+        values = _values(given, one.key)
+        value = values[-1] if values else None
         match one.cure:
             case Cure.SET if value is None:
                 yield Remark(one, f"{one.key}={one.value} is set: {one.why}")
             case Cure.LEFT_OUT if value is not None:
                 yield Remark(one, f"{one.key} is left out: {one.why}")
-            case Cure.REFUSED if value is not None and one.unsafe(value, given):
-                cure = f"give {one.value}" if one.value else f"remove {one.key}"
-                yield Remark(one, f"{one.key}={value} is refused: {one.why}", cure)
+            case Cure.REFUSED:
+                # Of one that stands there under two names: who knows which of them this agent takes?
+                for unsafe in [value for value in values if one.unsafe(value, given)]:
+                    cure = f"give {one.value}" if one.value else f"remove {one.key}"
+                    yield Remark(one, f"{one.key}={unsafe} is refused: {one.why}", cure)
             case Cure.NEEDED if not value:
                 yield Remark(one, f"{one.key} is missing: {one.why}", f'add {one.key} = "{one.value}"')
-            case Cure.CHECKED if plug_must_be_listed(agent, given):
+            case Cure.CHECKED if one.key != "snmp_version" or plug_must_be_listed(agent, given):
                 yield Remark(one, f"{one.key}: {one.why}")
 
 
@@ -184,6 +196,11 @@ def plug_must_be_listed(agent: str, given: Given) -> bool:
     return (_given(given, "snmp_version") or _SNMP_VERSION[name]).strip() != "1"
 
 
+def must_be_sent(agent: str) -> bool:
+    """Whether its "already off" may be said of a machine that goes on."""
+    return base_name(agent) in _VAGUE
+
+
 def is_listed(given: Given, listing: str) -> bool:
     """Whether the plug stands in what the agent printed for its action `list`.
 
@@ -206,10 +223,13 @@ def _names(key: str) -> tuple[str, ...]:
     return (key, OLD_NAMES[key]) if key in OLD_NAMES else (key,)
 
 
+def _values(given: Given, key: str) -> list[str]:
+    """Under all its names and spellings."""
+    names = _names(key)
+    return [value for name, value in given.items() if spelled(name) in names]
+
+
 def _given(given: Given, key: str) -> str | None:
-    """Of a key that stands there under two names or spellings the last, as agents have it."""
-    names, found = _names(key), None
-    for name, value in given.items():
-        if spelled(name) in names:
-            found = value
-    return found
+    """Of several the last, as agents have it."""
+    values = _values(given, key)
+    return values[-1] if values else None

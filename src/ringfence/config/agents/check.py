@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 
 import msgspec
 
-from ringfence.config.agents.cautions import remarks
+from ringfence.config.agents.cautions import Cure, remarks
 from ringfence.config.agents.metadata import (
     YES_NO,
     Kind,
@@ -19,12 +19,14 @@ from ringfence.config.agents.metadata import (
     spelled,
     yes,
 )
-from ringfence.config.agents.stock import NO_PROOF, base_name, stock_agent
+from ringfence.config.agents.stock import NO_PROOF, OTHER_WAYS, base_name, stock_agent
 from ringfence.config.checks import is_secret
 from ringfence.core.cluster import ClusterConfig, DeviceConfig, Use
 
-OTHER_WAYS = ("password_script", "passwd_script", "identity_file")
-"""With one of these an agent needs no password."""
+BY_NODE_NAME = ("fence_scsi",)
+"""Agents that need no plug, though they say so: they go by the node's name, which they are told."""
+READS_PENDING_AS_OFF = ("fence_apc",)
+"""Agents that look at a menu without seeing the star.  Source: fence_apc, get_power_status, its show_re."""
 ALWAYS_TOLD = ("nodename", "action")
 """By ringfence, with every call."""
 
@@ -36,7 +38,9 @@ class Trouble(msgspec.Struct, frozen=True):
     what: str
     next: str = ""
     wrong: bool = True
-    """False: worth knowing, and nothing to do."""
+    """False: worth knowing; it may be meant so."""
+    lacking: bool = False
+    """This host cannot tell what is wrong: its agent is missing or broken."""
 
     @property
     def line(self) -> str:
@@ -85,7 +89,18 @@ def _check(
         yield f"{name} proves nothing, as ringfence knows it: {NO_PROOF[name]}", "", False
     whole = {**given, **(secrets or {})}
     for remark in remarks(device.agent, whole):
+        caution = remark.caution
+        if caution.cure is Cure.SET and metadata is not None:
+            own = metadata.parameter(caution.key)
+            if own is not None and own.default == caution.value:
+                continue  # this version of the agent does so by itself
         yield remark.words, remark.next, remark.refused
+    if name in READS_PENDING_AS_OFF and not device.settle_ms:
+        yield (
+            f'{name} reads an "OFF*" in a PDU\'s menu (accepted, and not carried out yet) as off',
+            "give it a settle_ms longer than the PDU's delay",
+            False,
+        )
     if metadata is None:
         return
     yield from _names(name, metadata, whole)
@@ -157,12 +172,12 @@ def _missing(
             continue
         if effective_default(metadata, name, given) or (is_secret(name) and not with_secrets):
             continue
-        if name == "plug" and metadata.parameter("nodename") is not None:
-            continue  # it goes by the node's name, which it is told
+        if name == "plug" and base_name(device.agent) in BY_NODE_NAME:
+            continue
         if name == "ip" and as_ip is not None and yes(as_ip) and effective_default(metadata, "plug", given):
             continue
         where = f"secrets/{device.name}" if is_secret(name) else "its parameters, or to each use in a level"
-        yield f"{name} is missing ({parameter.words})", f"add it to {where}", True
+        yield f"{name} is missing ({parameter.words.partition('. ')[0]})", f"add it to {where}", True
     if with_secrets and stock is not None:
         for secret in stock.secrets:
             there = metadata.parameter(secret)
@@ -178,6 +193,10 @@ def _slow(metadata: Metadata, given: Mapping[str, str], limit_ms: int) -> Iterat
         for key in ("power_timeout", "stonith_status_sleep", "delay")
     )
     if not all(map(_whole, (looks, sleep_s, delay_s))):
+        return
+    if int(delay_s) * 1000 >= limit_ms:
+        what = f"delay = {delay_s} s leaves no time: a call is ended after {limit_ms / 1000:g} s"
+        yield what, "lower it, or raise timeout_ms", True
         return
     least_ms = (int(looks) * int(sleep_s) + int(delay_s)) * 1000
     if least_ms >= limit_ms:

@@ -52,6 +52,8 @@ _CONFIRMS = {
 _NEEDS = {Sort.BMC: ("ip",), Sort.MANAGER: ("plug",), Sort.OUTLET: ("ip", "plug"), Sort.STORAGE: ()}
 OLD_WORDS = {"ip": "ipaddr", "plug": "port", "username": "login"}
 """What agents still take for these, and old configurations say."""
+OTHER_WAYS = ("identity_file", "password_script", "passwd_script")
+"""With one of these an agent asks for no password."""
 
 _SORTS = {
     Sort.BMC: (
@@ -98,6 +100,7 @@ NO_PROOF = {
     "fence_kdump": "the host has crashed, but its controllers may still write, and it boots again",
     "fence_manual": "it is a person's word; that is `ringfence fence confirm`",
     "fence_pcmk": "it asks Pacemaker, whose word names no device",
+    "fence_watchdog": "it does nothing: the victim's own watchdog is trusted to bite",
     "fence_sbd": "it says off once a request lies on the disk, whether or not the host obeyed",
 }
 """Agents that are no proof, and why."""

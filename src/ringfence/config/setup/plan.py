@@ -4,15 +4,14 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from ringfence.config.agents.stock import OLD_WORDS, Sort, base_name, stock_agent
+from ringfence.config.agents.cautions import remarks
+from ringfence.config.agents.stock import OLD_WORDS, OTHER_WAYS, Sort, base_name, stock_agent
 from ringfence.config.checks import check_cluster, is_secret
 from ringfence.config.corosync_conf import render_corosync
 from ringfence.config.setup.nodes import family
 from ringfence.core.cluster import ClusterConfig, Confirms, DeviceConfig, Level, Timing
 from ringfence.core.errors import BadInput
 
-OTHER_WAYS = ("identity_file", "password_script", "passwd_script")
-"""With one of these an agent asks for no password."""
 MOST_TRIED = 16
 RESERVED = ("secrets", "NEXT.txt")
 """What stands beside the hosts' directories."""
@@ -264,11 +263,8 @@ def _fenced_badly(config: ClusterConfig) -> list[str]:
                 f"and would vouch for the other, which runs on; give each the address of its own"
             )
     for device in config.devices:
-        if base_name(device.agent) == "fence_redfish" and "systems_uri" not in device.parameters:
-            found.append(
-                f"{device.name}: fence_redfish without systems_uri switches the last system of its list, "
-                f"whichever that is; add systems_uri"
-            )
+        refused = [one for one in remarks(device.agent, device.parameters) if one.refused]
+        found += [f"{device.name}: {one.words}; {one.next}" for one in refused]
     if config.two_node and config.devices:
         found.append(
             "two nodes are safe against one lying fence device at a time, not against two; three nodes are"

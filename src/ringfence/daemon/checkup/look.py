@@ -20,9 +20,11 @@ from ringfence.daemon.checkup.leftovers import leftovers
 from ringfence.daemon.checkup.lvm import lvm_facts
 from ringfence.daemon.checkup.watchdog import watchdog_facts
 from ringfence.host.clock import boottime_ns, wall_ms
+from ringfence.host.hardware import hardware
 from ringfence.host.identity import boot_id, machine_id
 from ringfence.host.probes import Outcome, Probes
 from ringfence.wire.checkup import DiskFacts, HostFacts
+from ringfence.wire.ring import UNSAID_HARDWARE
 
 LIMIT_S = 5.0
 """For each of the two rounds of looks: which disks there are, then everything else."""
@@ -86,6 +88,7 @@ def look_at_host(
     looks: dict[str, Callable[[], Any]] = {
         "machine": lambda: machine_id(paths.root),
         "boot": lambda: boot_id(paths.root),
+        "hardware": lambda: hardware(paths.root),
         "secrets": lambda: secret_facts(paths, names),
         "places": lambda: place_facts(paths),
         "state": lambda: directory_facts(paths.var),
@@ -105,6 +108,7 @@ def look_at_host(
     unseen += [f"disk {path}: this user may not read it" for path in hidden]
     if scan.trouble:
         unseen.append(f"disks: {scan.trouble}")
+    made_of = found["hardware"].value or UNSAID_HARDWARE
     return HostFacts(
         node=node,
         version=_version(),
@@ -128,6 +132,8 @@ def look_at_host(
         watchdog=_value(found, "watchdog"),
         leftovers=found["leftovers"].value or (),
         unseen=tuple(unseen),
+        board=made_of.board,
+        hypervisor=made_of.hypervisor,
     )
 
 

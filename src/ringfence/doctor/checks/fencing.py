@@ -12,6 +12,11 @@ AGENT_MISSING = error(
     "a fence agent is not installed here",
     "this host cannot fence by that device; if it is the one that must, its victim's locks wait",
 )
+TOLD_WRONG = error(
+    "device-told-wrong",
+    "a fence device is configured with what its agent does not take",
+    "agents pass over what they do not know: the device looks configured, and fails when it is needed",
+)
 FAILS = error(
     "device-fails",
     "a fence device does not tell its status",
@@ -27,6 +32,11 @@ QUARANTINED = warning(
     "a fence device was caught lying",
     "it is still fired, but no longer believed: fencing needs another level",
 )
+DISARMED = warning(
+    "fencing-disarmed",
+    "fencing is disarmed",
+    "no fence agent is started: what a host held that fails now waits until fencing is armed again",
+)
 BY_HAND = note(
     "fenced-by-hand",
     "a node has no fence device",
@@ -39,7 +49,7 @@ ONE_SUPPLY = note(
     "where that PDU loses power, host and device go silent together, and the level cannot pass",
     excused="a lab has one power switch",
 )
-KINDS = (AGENT_MISSING, FAILS, SAYS_OFF, QUARANTINED, BY_HAND, UNUSED, ONE_SUPPLY)
+KINDS = (AGENT_MISSING, TOLD_WRONG, FAILS, SAYS_OFF, QUARANTINED, DISARMED, BY_HAND, UNUSED, ONE_SUPPLY)
 
 
 def check(facts: ClusterFacts) -> Iterator[Finding]:
@@ -48,9 +58,15 @@ def check(facts: ClusterFacts) -> Iterator[Finding]:
         return
     for device in facts.devices:
         yield from _device(facts, cluster, device)
+    for trouble in facts.troubles:
+        if trouble.wrong:
+            mend = trouble.next or f"mend [device.{trouble.device}]"
+            yield TOLD_WRONG.at("", f"device {trouble.label}: {trouble.what}", mend)
     for name in facts.daemon.quarantined if facts.daemon is not None else ():
         what = f"device {name} is in quarantine"
         yield QUARANTINED.at("", what, f"look at its cables and its plug; then ringfence fence trust {name}")
+    if facts.daemon is not None and facts.daemon.disarmed:
+        yield DISARMED.at("", facts.daemon.disarmed, "ringfence fence arm, when the maintenance is over")
     used = [device for node in cluster.nodes for level in node.levels for device in level.names]
     for one in cluster.devices:
         if one.name not in used:

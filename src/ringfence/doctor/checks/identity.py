@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from ringfence.doctor.facts import ClusterFacts
-from ringfence.doctor.findings import Finding, error
+from ringfence.doctor.findings import Finding, error, note
 
 CLONED = error(
     "machine-cloned",
@@ -16,8 +16,15 @@ BOOT_CLONED = error(
     "two hosts have one boot id",
     "a new boot is proof that the old one is over; hosts with one boot id are one machine, or lie about it",
 )
+VIRTUAL = note(
+    "host-virtual",
+    "a host is itself a virtual machine",
+    "it can be paused with its clock and its watchdog, and started on two hypervisors at once: neither is "
+    "evidence about it; fence it by its hypervisor or by the storage",
+    excused="a lab's host is a directory",
+)
 UNKNOWN = error("machine-unknown", "a host has no machine id", "its daemon cannot start without")
-KINDS = (CLONED, BOOT_CLONED, UNKNOWN)
+KINDS = (CLONED, BOOT_CLONED, UNKNOWN, VIRTUAL)
 
 
 def check(facts: ClusterFacts) -> Iterator[Finding]:
@@ -28,11 +35,14 @@ def check(facts: ClusterFacts) -> Iterator[Finding]:
         if not host.machine and host.boottime_ns:
             yield UNKNOWN.at(name, f"{name}: {place} holds no identity", "systemd-machine-id-setup")
             continue
+        if host.hypervisor:
+            mend = "give it a level with a device that is its hypervisor's, or the storage's"
+            yield VIRTUAL.at(name, f"{name} is a virtual machine ({host.hypervisor})", mend)
         other = machines.setdefault(host.machine, name)
         if host.machine and other != name:
             mend = (
-                f"rm {place}; systemd-machine-id-setup; then systemctl stop ringfence on every host, reboot "
-                "this one, and start them again: a cluster that runs lets no other machine in by this name"
+                f"rm {place}; systemd-machine-id-setup; reboot; if it is refused then, on any "
+                f"other host: ringfence node re-enrol {name}"
             )
             yield CLONED.at(name, f"{name} has the machine id of {other}: one is a clone", mend)
         other = boots.setdefault(host.boot, name)
