@@ -14,6 +14,7 @@ import msgspec
 
 from ringfence.core.cluster import ClusterConfig
 from ringfence.core.ids import Epoch, Life
+from ringfence.core.locknames import VG_SPACE, vg_of
 from ringfence.fencing.domain import Domain, Victim
 from ringfence.fencing.drills import Drill
 from ringfence.fencing.power_on import PowerOn
@@ -42,6 +43,14 @@ class Sender(msgspec.Struct):
 
     life: Life
     seq: int
+
+
+class GivenUp(msgspec.Struct):
+    """A victim that was given up in some lockspaces; for the others its mark must be on a disk first."""
+
+    life: Life
+    lockspaces: list[str]
+    """Those it was in and is given up in."""
 
 
 class FenceOrder(msgspec.Struct):
@@ -99,6 +108,13 @@ class ClusterState(msgspec.Struct, omit_defaults=True):
     """Victims that are fenced later than they would be: see `fencing.delays`."""
     power_ons: list[PowerOn] = []
     """What is to be switched on, sorted by life."""
+    slots: dict[str, list[int]] = {}
+    """VGs with disk slots, and the nodes that keep one there; see `marks`."""
+    slots_ending: list[str] = []
+    """Of these, VGs that are being removed."""
+    marked: dict[str, list[Life]] = {}
+    """VG -> victims whose marks are on its disk."""
+    given_up: list[GivenUp] = []
     tested: dict[int, tuple[Kept, ...]] = {}
     """What each member's tests of fence devices came to."""
     drill: Drill | None = None
@@ -128,11 +144,32 @@ class ClusterState(msgspec.Struct, omit_defaults=True):
 
     def blocking(self, lockspace: str) -> list[Victim]:
         """Victims that keep the lockspace frozen.  An unknown life may have been in any."""
-        return [
-            victim
-            for victim in self.victims()
-            if victim.life.unknown or lockspace in victim.lockspaces
-        ]
+        return [victim for victim in self.victims() if self.freezes(victim, lockspace)]
+
+    def freezes(self, victim: Victim, lockspace: str) -> bool:
+        """Whether this victim keeps the lockspace frozen."""
+        if lockspace in victim.lockspaces:
+            return True
+        return victim.life.unknown and self.partly(victim.life) is None
+
+    def partly(self, life: Life) -> GivenUp | None:
+        """Where a victim was given up already; None: nowhere."""
+        return next((one for one in self.given_up if one.life == life), None)
+
+    def unmarked(self, victim: Victim) -> list[str]:
+        """Lockspaces in which the victim's locks must not move before its mark is on the VG's disk.
+
+        Not after what proves that nothing of it runs: nobody is there to read a mark."""
+        if not self.slots or self.domain.ended_itself(victim):
+            return []
+        if victim.life.unknown and self.partly(victim.life) is None:
+            names = [f"{VG_SPACE}{vg}" for vg in sorted(self.slots)]
+        else:
+            names = victim.lockspaces
+        return [name for name in names if self._awaits_mark(victim, vg_of(name))]
+
+    def _awaits_mark(self, victim: Victim, vg: str | None) -> bool:
+        return vg is not None and vg in self.slots and victim.life not in self.marked.get(vg, [])
 
     def member(self, lockspace: str, node: int) -> bool:
         """Whether the node's present life is in the lockspace.

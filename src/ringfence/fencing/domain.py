@@ -137,6 +137,11 @@ class Domain(msgspec.Struct):
         """There is evidence that this life can no longer write."""
         return any(self.counts(victim, evidence) for evidence in victim.evidence)
 
+    def ended_itself(self, victim: Victim) -> bool:
+        """It is proven that nothing of this life runs, by its own successor or its host's next boot."""
+        kinds = (EvidenceKind.VOLUMES_CLOSED, EvidenceKind.NEW_BOOT)
+        return any(one.kind in kinds and self.counts(victim, one) for one in victim.evidence)
+
     def fenced_lives(self) -> tuple[Life, ...]:
         """Lives given up for fenced, for `Ready`: whoever still lives one must start again."""
         return tuple(sorted({record.life for record in self.fenced}))

@@ -287,6 +287,32 @@ class HostSays(_Entry, frozen=True):
     facts: HostFacts
 
 
+class SlotsKept(_Entry, frozen=True):
+    """The sender keeps a disk slot in this VG, or will when it has started the VG."""
+
+    vg: str
+
+
+class SlotsLeft(_Entry, frozen=True):
+    """The sender writes no slot there any more."""
+
+    vg: str
+
+
+class SlotsEnd(_Entry, frozen=True):
+    """The VG is about to be removed: who keeps a slot there shall leave it."""
+
+    vg: str
+
+
+class Marked(_Entry, frozen=True):
+    """The mark of this victim is on the VG's disk, and on the sender's clock whatever its unmarked slot has
+    allowed it must have run out."""
+
+    life: Life
+    vg: str
+
+
 class AskTests(_Entry, frozen=True):
     """Every ready node tries whether it could fence, one after the other, and answers with `TestsTold`."""
 
@@ -398,6 +424,7 @@ Entry = (
     | SearchDeadlock | Waits | AskHosts | HostSays | AgentSaid | PowerOnBegan | PowerOnEnded | AskTests
     | TestsTold | DrillBegan | DrillAttempted | DrillEnded
     | FenceOrdered | Disarmed | Armed | DisarmExpired | LifeSeen | MachineForgotten
+    | SlotsKept | SlotsLeft | SlotsEnd | Marked
 )  # fmt: skip
 
 LOCK_ENTRIES = (LockRequest, LockConvert, LockUnlock, LockCancel, LockBusy)
