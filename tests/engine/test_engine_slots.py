@@ -278,6 +278,27 @@ def test_no_lock_moves_where_the_mark_is_not_written(tmp_path: Path, count: int)
     assert mark_of(one, count, "vg1") is not None
 
 
+def test_who_was_given_up_in_part_does_not_carry_on_when_the_other_forgets(tmp_path: Path) -> None:
+    """A lock of it has moved, on the VG whose array takes marks.  Then the survivor starts anew, without a state,
+    and the victim thaws with one, and with all its locks; it cannot read its mark."""
+    world = make(tmp_path, vgs=("vg0", "vg1"))
+    lies(world, 2)
+    one, two = world.hosts.values()
+    one.dead_arrays = ["vg1"]
+    world.freeze(2)
+    world.view(1)
+    world.run()
+    world.until(lambda: activated(one, "vm2"))
+    world.cut(1)
+    two.dead_arrays = ["vg0", "vg1"]
+    world.boot(1, 1, 2)
+    world.thaw(2, 1, 2)
+    for _ in range(20):
+        world.pass_ms(100)
+        assert ("vg0", "vm2") not in two.paths or not two.may_write(PAGE)
+    assert "stale" in two.kinds()
+
+
 def test_with_three_nodes_a_mark_costs_no_wait(tmp_path: Path) -> None:
     """There a majority gives authority, not the disk: the purge bound from the last word is enough."""
     world = make(tmp_path, 3)
