@@ -68,6 +68,26 @@ def test_all_plugs_are_told_off_then_all_are_looked_at(tmp_path: Path) -> None:
     assert not told(world, 2)
 
 
+@pytest.mark.parametrize("action", ["off", "on"])
+def test_an_actor_that_was_frozen_does_not_wake_up_and_switch_the_next_plug(
+    tmp_path: Path, action: str
+) -> None:
+    """Meanwhile others may have fenced that host, and let it come back."""
+    world = World(tmp_path, 4, shape=on_one_pdu(), fence_action="reboot")
+    world.pass_ms(2000)
+    one = world.hosts[1]
+    lose(world, 1, 2, 3)
+    world.until(lambda: told(world)[-1:] == [f"pdu41 {action}"])
+    world.freeze(1)
+    world.pass_ms(5000)
+    before = told(world)
+    one.frozen = False
+    while one.inbox:
+        one.feed(one.inbox.popleft())
+    world.pass_ms(TIMING.detection_ms - TICK_MS)  # it has not heard yet that the others went on without it
+    assert [call for call in told(world)[len(before) :] if not call.endswith("status")] == []
+
+
 @pytest.mark.parametrize(("sessions", "most"), [(1, 1), (3, 3)])
 def test_a_device_serves_as_many_calls_as_it_has_sessions_whoever_they_are_for(
     tmp_path: Path, sessions: int, most: int

@@ -173,8 +173,7 @@ class Fencer:
             return
         if self._calls.busy_for(victim.life.node, "on"):
             return  # else what still switches it on could end after the last look
-        calm = context.hearing.calm(context.now_ns, context.config.timing.detection_ms)
-        if not may_start(ready=True, primary=True, heartbeat_back=heartbeat_back, calm=calm):
+        if not may_start(ready=True, primary=True, heartbeat_back=heartbeat_back, calm=self._calm):
             return
         self._asked[victim.life] = number
         context.submit(AttemptBegan(victim.life, victim.level % levels, number))
@@ -268,6 +267,11 @@ class Fencer:
             self._end(running, outcome)
 
     def _start(self, running: _Running, runs: list[Run]) -> None:
+        if any(one.action == "off" for one in runs) and not self._calm:
+            # What was asked for before the gap is old; others may have gone on without this host.
+            verdict = f"{self._context.name(self._context.me)} had a gap in its clock: it switches nothing"
+            self._end(running, Outcome(False, verdict, running.run.words))
+            return
         for one in runs:
             purpose = f"the fencing of {self._context.name(running.life.node)}"
             call = Call(one.use, one.action, running.life.node, purpose, one.timeout_ms)
@@ -281,6 +285,11 @@ class Fencer:
             if not running.calls:
                 running.split.wait(self._now_ms, until_ms)
         self._conclude(running)
+
+    @property
+    def _calm(self) -> bool:
+        context = self._context
+        return context.hearing.calm(context.now_ns, context.config.timing.detection_ms)
 
     @property
     def _now_ms(self) -> float:
