@@ -259,12 +259,16 @@ class Fencer:
         vg = self._slots.alive_since(running.life.node, running.passed_ns)
         rounds_ns = 2 * self._context.config.timing.slot_ms * 1_000_000
         if vg:
-            name = self._context.name(running.life.node)
-            devices = outcome.evidence.devices if outcome.evidence is not None else ()
-            verdict = f'{outcome.verdict}, but {name} goes on writing its slot on VG {vg}: claim refused'
-            self._end(running, Outcome(False, verdict, outcome.words, None, tuple(devices)))
+            self._refuse(running, outcome, f"goes on writing its slot on VG {vg}")
         elif now_ns >= running.passed_ns + rounds_ns and not self._slots.moves(running.life.node):
             self._end(running, outcome)
+
+    def _refuse(self, running: _Running, outcome: Outcome, sign: str) -> None:
+        """It had passed, and the victim gives a sign of life before that was told."""
+        name = self._context.name(running.life.node)
+        devices = outcome.evidence.devices if outcome.evidence is not None else ()
+        verdict = f"{outcome.verdict}, but {name} {sign}: claim refused"
+        self._end(running, Outcome(False, verdict, outcome.words, None, tuple(devices)))
 
     def _start(self, running: _Running, runs: list[Run]) -> None:
         if any(one.action == "off" for one in runs) and not self._calm:
@@ -317,9 +321,13 @@ class Fencer:
     def heard(self, life: Life) -> None:
         """The victim itself was heard: whatever an agent says of it now is contradicted."""
         running = self._running.get(life)
-        if running is not None:
-            running.run.heard_victim()
-            self._conclude(running)
+        if running is None:
+            return
+        if running.passed is not None:
+            self._refuse(running, running.passed, "still speaks")
+            return
+        running.run.heard_victim()
+        self._conclude(running)
 
     def _conclude(self, running: _Running) -> None:
         outcome = running.run.finished
