@@ -279,8 +279,8 @@ def test_no_lock_moves_where_the_mark_is_not_written(tmp_path: Path, count: int)
 
 
 def test_who_was_given_up_in_part_does_not_carry_on_when_the_other_forgets(tmp_path: Path) -> None:
-    """A lock of it has moved, on the VG whose array takes marks.  Then the survivor starts anew, without a state,
-    and the victim thaws with one, and with all its locks; it cannot read its mark."""
+    """A lock of it has moved, on the VG whose array takes marks.  Then the survivor starts anew, without a
+    state, and the victim thaws with one, and with all its locks; it cannot read its mark."""
     world = make(tmp_path, vgs=("vg0", "vg1"))
     lies(world, 2)
     one, two = world.hosts.values()
