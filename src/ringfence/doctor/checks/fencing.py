@@ -77,7 +77,8 @@ def check(facts: ClusterFacts) -> Iterator[Finding]:
 
 
 def _device(facts: ClusterFacts, cluster: ClusterConfig, found: DeviceFacts) -> Iterator[Finding]:
-    me, what = facts.me, f"{found.label or found.device} (fences {found.node}), asked from {facts.me}"
+    me, label = facts.me, found.label or found.device
+    what = f"{label} (fences {found.node}), asked from {facts.me}"
     agent = cluster.device(found.device).agent
     if found.agent_missing:
         yield AGENT_MISSING.at(
@@ -87,7 +88,7 @@ def _device(facts: ClusterFacts, cluster: ClusterConfig, found: DeviceFacts) -> 
         mend = f"mend its address, plug or secrets/{found.device}; by hand: echo action=status … | {agent}"
         yield FAILS.at(me, f"{what}: {found.words}", mend)
     elif found.power is Power.OFF and _runs(facts, cluster, found):
-        what = f"{found.label or found.device} says that {found.node} is off, and {found.node} is a ready member"
+        what = f"{label} says that {found.node} is off, and {found.node} is a ready member"
         yield SAYS_OFF.at(me, what, f"mend its plug in [device.{found.device}], or its cables")
 
 
