@@ -53,7 +53,7 @@ class Kind:
     modules: ClassVar[Mapping[str, str]] = {}
     """Python module -> the distribution that has it."""
     lies: ClassVar[Collection[Lie]]
-    quick: ClassVar[Mapping[str, str]] = {"power_timeout": "5"}
+    quick: ClassVar[Mapping[str, str]] = {"power_timeout": "8"}
     """What a lab tells the agent beside: its devices act at once, so that it need not be patient."""
     timeout_ms: ClassVar[int] = 20000
     """The agent's whole run at most: a status, an order, and some looks."""
