@@ -129,15 +129,15 @@ def test_agents_switch_a_host_and_see_it(benches: Benches) -> None:
         assert found is not None
         eventually(lambda: len(trees.tree(found)) == 2)
         before = trees.tree(found)
-        assert ask(bench, "n1", "status")[0] == 0
+        assert ask(bench, "n1", "status") == (0, "Status: ON\n")
         assert ask(bench, "n1", "off") == (0, "Success: Powered OFF\n")
         assert not any(trees.alive(one) for one in before), "all of it is gone when the agent says so"
-        assert ask(bench, "n1", "status")[0] == 2
+        assert ask(bench, "n1", "status") == (2, "Status: OFF\n")
         assert all(bench.runs(host) for host in bench.hosts[1:])
-        assert ask(bench, "n1", "on")[0] == 0
+        assert ask(bench, "n1", "on") == (0, "Success: Powered ON\n")
         assert bench.runs("n1")
         boots = bench.host("n1")["boots"]
-        assert ask(bench, "n1", "reboot")[0] == 0
+        assert ask(bench, "n1", "reboot") == (0, "Success: Rebooted\n")
         assert bench.runs("n1")
         assert bench.host("n1")["boots"] == boots + 1
 
