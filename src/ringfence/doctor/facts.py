@@ -40,7 +40,11 @@ class DeviceFacts(msgspec.Struct, frozen=True):
     """The agent's own."""
     took_ms: int = 0
     label: str = ""
-    """As people are told of it: with the node's own plug, where the device has one for each."""
+    """The device with the node's own plug, where it has one: "apc-a[5]"."""
+
+    @property
+    def named(self) -> str:
+        return self.label or self.device
 
 
 class MappedVolume(msgspec.Struct, frozen=True):

@@ -372,15 +372,6 @@ class DisarmExpired(_Entry, frozen=True):
     number: int
 
 
-class LifeSeen(_Entry, frozen=True):
-    """A life was seen to go on, elsewhere than in the ring (a disk slot, a client).  If it had been given up
-    for fenced, the fence lied."""
-
-    life: Life
-    how: str
-    """One line for people: where."""
-
-
 class MachineForgotten(_Entry, frozen=True):
     """`node re-enrol`: the node's next join may be another machine's."""
 
@@ -397,7 +388,7 @@ Entry = (
     | OperatorConfirms | QuarantineLifted | ConfigProposed | Goodbye | VolumeNotice | IncidentSeen
     | SearchDeadlock | Waits | AskHosts | HostSays | AgentSaid | PowerOnBegan | PowerOnEnded | AskTests
     | TestsTold | DrillBegan | DrillAttempted | DrillEnded
-    | FenceOrdered | Disarmed | Armed | DisarmExpired | LifeSeen | MachineForgotten
+    | FenceOrdered | Disarmed | Armed | DisarmExpired | MachineForgotten
 )  # fmt: skip
 
 LOCK_ENTRIES = (LockRequest, LockConvert, LockUnlock, LockCancel, LockBusy)
