@@ -84,10 +84,6 @@ class Kind:
         """Write the simulator's files.  Raises OSError."""
         raise NotImplementedError
 
-    def answers(self, one: Simulated, password: str) -> bool:
-        """Whether it is ready, once its port is open."""
-        return True
-
     def show(self, site_dir: Path, supplies: Mapping[str, str]) -> None:
         """The state of its host's supplies has changed."""
 

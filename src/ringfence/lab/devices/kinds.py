@@ -1,7 +1,6 @@
 """The kinds of simulated devices, by the names that `lab up --devices` takes."""
 
 import shlex
-import socket
 import subprocess
 import sys
 from collections.abc import Collection, Sequence
@@ -12,7 +11,6 @@ from ringfence.lab.devices.ipmi import Ipmi
 from ringfence.lab.devices.kind import Kind, Launch, Site, at, find_program
 from ringfence.lab.devices.model import BMC, PDUS, USER, Simulated
 from ringfence.lab.devices.ports import free_ports
-from ringfence.lab.devices.snmp_table import STATE, STATUS
 from ringfence.lab.devices.systems import system_uri
 from ringfence.lab.lies import Lie
 
@@ -70,24 +68,6 @@ class Redfish(Kind):
         return Launch([sys.executable, *words, str(site.power), *one.hosts])
 
 
-INTEGER_OF_ONE_BYTE = b"\x02\x01"
-
-
-def snmp_get(community: bytes, oid: tuple[int, ...]) -> bytes:
-    """An SNMPv1 question for one value.  Source: RFC 1157; X.690 for its bytes."""
-
-    def tagged(tag: int, body: bytes) -> bytes:
-        assert len(body) < 128
-        return bytes([tag, len(body)]) + body
-
-    number = bytes([oid[0] * 40 + oid[1]])
-    for part in oid[2:]:
-        number += bytes([0x80 | part >> 7, part & 0x7F]) if part > 127 else bytes([part])
-    value = tagged(0x30, tagged(0x30, tagged(0x06, number) + b"\x05\0"))
-    question = tagged(0xA0, b"\x02\x01\x01\x02\x01\0\x02\x01\0" + value)
-    return tagged(0x30, b"\x02\x01\0" + tagged(0x04, community) + question)
-
-
 class ApcSnmp(Kind):
     """A switched rack PDU over SNMP v1, v2c and v3: net-snmp's snmpd."""
 
@@ -117,19 +97,6 @@ class ApcSnmp(Kind):
         return Launch(
             [find_program("snmpd") or "snmpd", *words], {"SNMP_PERSISTENT_DIR": str(site.dir / "state")}
         )
-
-
-    def answers(self, one: Simulated, password: str) -> bool:
-        """snmpd starts its program at the first question.  One that the program does not answer is answered
-        with "nothing there", which to the agent is an outlet that is off."""
-        asked = snmp_get(password.encode(), (*STATUS, STATE, 1))
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-            sock.settimeout(1.0)
-            try:
-                sock.sendto(asked, (one.address, one.port))
-                return sock.recv(4096)[-3:-1] == INTEGER_OF_ONE_BYTE
-            except OSError:
-                return False
 
 
 class Apc(Kind):

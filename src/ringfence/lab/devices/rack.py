@@ -114,18 +114,13 @@ class _Slot:
     def wait(self) -> None:
         """Until its port is open, if it is to be."""
         give_up = time.monotonic() + START_S
-        while self._process is not None and not self._ready(self._process):
+        while self._process is not None and not listens(self._process, self._one, self._kind.udp):
             if not trees.alive(self._process) or time.monotonic() > give_up:
                 raise Unavailable(
                     f"{self._one.name} ({self._one.kind}) does not start: {_last_line(self._log)}",
                     next=f"see {self._place}",
                 )
             time.sleep(POLL_S)
-
-    def _ready(self, simulator: Process) -> bool:
-        if not listens(simulator, self._one, self._kind.udp):
-            return False
-        return self._condition is Condition.REFUSES or self._kind.answers(self._one, self._password)
 
     def end(self) -> None:
         if self._process is not None:
