@@ -37,6 +37,7 @@ class Site(msgspec.Struct, frozen=True):
         path.unlink(missing_ok=True)
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
         with os.fdopen(fd, "w") as file:
+            os.fchmod(fd, mode)  # another thread may have narrowed the umask for a socket of its own
             file.write(text)
         return path
 
