@@ -3,9 +3,9 @@
 A file holds blocks, with a blank line between them.  A block is a device: `agent NAME`, then `give KEY=VALUE`
 for a parameter, `plug KEY=VALUE` for one of the node's own, `secret KEY=VALUE`, `settle MS`, `reboot` for a
 cluster that switches hosts on again.  After a line of four dashes stands what `config check` says of it with
-the agents that are installed here, and what the agent reads on stdin beyond what it was given, or why it is not
-started.  Lines with `#` are for people.  REWRITE=1 records the second half anew; read the difference before you
-commit it."""
+the agents that are installed here, and what the agent reads on stdin beyond what it was given, or why it is
+not started.  Lines with `#` are for people.  REWRITE=1 records the second half anew; read the difference
+before you commit it."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path

@@ -141,17 +141,15 @@ def test_snmp_s_tools_read_their_secrets_from_memory(tmp_path: Path) -> None:
     assert read == {'defCommunity "c c"', f'defAuthPassphrase "{PASSWORD}"', 'defPrivPassphrase "p#p"'}
 
 
-def test_what_is_no_secret_the_snmp_tools_are_still_told(tmp_path: Path) -> None:
-    """A community among the parameters, beside a password that version 1 has no use for."""
+def test_snmp_s_tools_are_told_what_is_no_secret(tmp_path: Path) -> None:
+    """fence_apc_snmp's own default community, by version 1, of a device that has a password as well."""
     log = tmp_path / "log"
     answer = 'case $* in *.2.1.1.2.0*) echo ".1 .1.3.6.1.4.1.318.1.3.4.5";; *) echo ".1 1";; esac'
     tools = {f"snmp{one}_path": str(tool(tmp_path / one, log, answer)) for one in ("get", "set", "walk")}
-    given = {"ip": "127.0.0.1", "plug": "1", "snmp_version": "1", "community": "public", **tools}
-    exited = ask("fence_apc_snmp", given, {"password": PASSWORD}, 30_000)
+    exited = ask("fence_apc_snmp", {"ip": "127.0.0.1", "plug": "1", **tools}, {"password": PASSWORD}, 30_000)
     assert exited.power is Power.ON, exited.words
     told = (tmp_path / "log.argv").read_text().splitlines()
-    assert told[told.index("-c") + 1] == "public"
-    assert PASSWORD not in told
+    assert told[told.index("-c") + 1] == "private"
 
 
 LOOK = """

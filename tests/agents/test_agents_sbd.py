@@ -2,6 +2,7 @@
 
 No daemon runs here (a real one would end this machine): what it would do to a slot is done by hand."""
 
+import asyncio
 import subprocess
 import sys
 import time
@@ -9,6 +10,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from ringfence.agents.runner import AgentRunner
+from ringfence.core.cluster import Confirms, DeviceConfig
+from ringfence.core.evidence import Power
+from ringfence.engine.effects import RunAgent
 
 ON, OFF, NOTHING = 0, 2, 1
 MSGWAIT_S = 2
@@ -165,3 +171,15 @@ def test_what_cannot_be_a_device_is_one_line(devices: str) -> None:
     told = f"devices={devices}\nnodename=n2\naction=off\n"
     code, words = said(start([sys.executable, "-I", "-m", "ringfence.agents.sbd"], told))
     assert (code, words.count("\n")) == (NOTHING, 1)
+
+
+@pytest.mark.parametrize("agent", ["fence_sbd", STOCK])
+def test_a_device_of_that_name_is_this_agent_wherever_the_stock_one_lies(disks: Disks, agent: str) -> None:
+    given = {"devices": disks.devices[0]}
+    device = DeviceConfig("sbd", agent, Confirms.SELF_FENCE, given, timeout_ms=20_000)
+    runner = AgentRunner(lambda _: device, lambda _: {})
+    run("sbd", "-d", disks.devices[0], "message", "n2", "off")
+    began = time.monotonic()
+    done = asyncio.run(runner.run(RunAgent(1, "sbd", "off", 20_000, "n2")))
+    assert (done.power, "has passed since" in done.words) == (Power.OFF, True), done.words
+    assert time.monotonic() - began >= MSGWAIT_S

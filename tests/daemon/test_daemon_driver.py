@@ -323,6 +323,23 @@ def test_orders_come_back_with_answers_and_errors(place: Path) -> None:
     asyncio.run(body())
 
 
+def test_a_tick_comes_when_it_was_asked_for(place: Path) -> None:
+    """Beside those that come anyway, every 10 ms: so many at once that they cannot be the same."""
+    many = 200
+
+    async def body() -> None:
+        at_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME) + 500_000_000
+        todo = [effects.TickAt(at_ns)] * many
+        async with running(place, on(inputs.RingLost, *todo)) as one:
+            one.world.feed(inputs.RingLost("go"))
+            await until(lambda: len(one.engine.of(inputs.Tick)) > many)
+            pairs = zip(one.engine.heard, one.engine.times, strict=True)
+            early = [now_ns for fact, now_ns in pairs if isinstance(fact, inputs.Tick) and now_ns < at_ns]
+            assert len(early) < many / 2
+
+    asyncio.run(body())
+
+
 def test_agents_answer_even_when_the_runner_breaks(place: Path) -> None:
     def broken(effect: effects.RunAgent) -> AgentExited:
         if effect.run == 2:

@@ -64,6 +64,17 @@ def test_the_lie_is_found_out_on_corosync_too() -> None:
     assert {"fence-contradicted", "fence-lied", "write-refused"} <= kinds
 
 
+def test_stock_agents_are_in_the_story_and_it_ends_as_promised() -> None:
+    with tempfile.TemporaryDirectory(prefix="rf", dir="/tmp") as directory:
+        done = demo(Path(directory), "--json", "--devices", "ipmi,apc-snmp", "--act", "honest")
+        assert done.returncode == 0, done.stderr + done.stdout
+        assert os.listdir(directory) == running_in(directory) == []
+    (honest,) = json.loads(done.stdout)["acts"]
+    assert set(honest) == ACT_FIELDS
+    assert honest["lost_writes"] == honest["foreign_blocks"] == 0
+    assert honest["fence_ms"] > 5000, "fence_ipmilan has given up a controller that does not answer"
+
+
 def test_a_story_that_does_not_go_on_says_where_to_look() -> None:
     with tempfile.TemporaryDirectory(prefix="rf", dir="/tmp") as directory:
         long = Path(directory) / ("x" * 90)

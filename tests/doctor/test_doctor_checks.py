@@ -155,6 +155,10 @@ PLANTED: dict[str, tuple[str, Spoil]] = {
     "watchdog-none": ("n2", part("watchdog", device="")),
     "watchdog-soft": ("n2", part("watchdog", identity="Software Watchdog")),
     "watchdog-held": ("n2", part("watchdog", holder="watchdog (pid 7)")),
+    "watchdog-unused": (
+        "n2",
+        part("watchdog", configured="/dev/watchdog9", unused="there is no /dev/watchdog9"),
+    ),
     "service-unwatched": ("n2", part("watchdog", service_us=0)),
     "lvm-hides": ("n2", lvm(devices__global_filter="a|/dev/sda|\nr|.*|")),
     "lvm-lockd-off": ("n2", lvm(global__use_lvmlockd="0")),

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from ringfence.config import Paths
-from ringfence.core.cluster import ClusterConfig, Confirms, DeviceConfig, Level, NodeConfig
+from ringfence.core.cluster import ClusterConfig, Confirms, DeviceConfig, Level, NodeConfig, Use
 from ringfence.core.evidence import Power
 from ringfence.doctor.checks import judge
 from ringfence.doctor.devices import ask_devices
@@ -68,6 +68,19 @@ def test_every_device_is_asked_for_its_status_and_nothing_else(tmp_path: Path) -
     for name in ("on", "off", "broken"):
         asked = (tmp_path / f"{name}.stdin").read_text().splitlines()
         assert [line for line in asked if line.startswith("action=")] == ["action=status"]
+
+
+def test_each_plug_of_a_device_is_asked_for_and_no_two_at_once(tmp_path: Path) -> None:
+    paths, unseen = Paths(tmp_path / "root"), []
+    body = f"mkdir {tmp_path}/busy || exit 1; sleep 0.1; rmdir {tmp_path}/busy; exit 0"
+    apc = DeviceConfig("apc", agent(tmp_path / "apc", body), Confirms.OUTLET_OFF)
+    levels = [(Level(tuple(Use("apc", {"plug": f"{node}{outlet}"}) for outlet in "12")),) for node in "12"]
+    nodes = tuple(NodeConfig(id, f"n{id}", levels=level) for id, level in enumerate(levels, 1))
+    cluster = ClusterConfig("ring", nodes=nodes, devices=(apc,))
+    found = ask_devices(paths, cluster, unseen, lambda line: None)
+    assert [(one.named, one.node, one.power) for one in found] == [
+        (f"apc[{node}{outlet}]", f"n{node}", Power.ON) for node in "12" for outlet in "12"
+    ]
 
 
 def test_without_daemon_or_configuration_it_says_so(tmp_path: Path) -> None:

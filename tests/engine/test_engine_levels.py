@@ -149,6 +149,9 @@ def test_older_nodes_are_not_told_what_agents_say(tmp_path: Path) -> None:
     world = World(tmp_path, 3, speaks=Speaks(1, FENCING - 1), fence_action="reboot")
     world.pass_ms(2000)
     lose(world, 1, 2)
+    world.until(lambda: told(world)[-1:] == ["bmc3 status"])
+    (victim,) = world.hosts[2].node.context.state.domain.victims
+    assert victim.current.words == ()
     world.until(lambda: "purged" in world.hosts[1].kinds())
     world.pass_ms(3000)
     assert told(world) == ["bmc3 off", "bmc3 status"]
@@ -215,6 +218,7 @@ def test_equal_stakes_let_the_lower_id_win(tmp_path: Path) -> None:
     world = World(tmp_path, 2, timing=msgspec.structs.replace(TIMING, priority_delay_ms=3000))
     world.pass_ms(2000)
     assert shoot_out(world) == [1]
+    assert not world.hosts[2].runs
 
 
 def test_a_majority_that_is_left_does_not_wait_by_priority(tmp_path: Path) -> None:
@@ -336,6 +340,22 @@ def test_nothing_is_switched_on_while_a_life_of_the_node_is_an_unproven_victim(t
     assert world.hosts[1].do(calls.Status())["victims"]
 
 
+def test_a_host_that_was_not_off_is_not_switched_on(tmp_path: Path) -> None:
+    world = World(tmp_path, 3, fence_action="reboot")
+    world.pass_ms(2000)
+    world.says["bmc3", "off"] = world.says["bmc3", "status"] = Power.OFF  # the perfect liar
+    world.says["bmc3", "on"] = Power.UNKNOWN
+    world.freeze(3)  # its daemon alone: the host stays in the ring, and its daemon is called silent
+    world.until(lambda: "power-on-failed" in world.hosts[1].kinds())
+    assert world.hosts[2].node.context.state.power_ons
+    three = world.hosts[3]
+    three.frozen = False
+    while three.inbox:
+        three.feed(three.inbox.popleft())
+    world.until(lambda: "fence-lied" in world.hosts[1].kinds())
+    assert not world.hosts[2].node.context.state.power_ons
+
+
 # -- access to the storage ------------------------------------------------------------------
 
 
@@ -391,3 +411,20 @@ def test_no_volume_is_written_before_the_way_to_the_storage_is_open(tmp_path: Pa
     world.pass_ms(200)
     three.do(calls.LvChange("vg0", "vm1", "ey", wait_ms=None))
     assert three.paths
+
+
+def test_a_maintenance_keeps_no_member_from_its_storage(tmp_path: Path) -> None:
+    world = World(tmp_path, 3, shape=with_scsi)
+    world.pass_ms(3000)
+    world.hosts[1].ask(calls.FenceDisarm(3_600_000, "ann", "new cables"))
+    world.pass_ms(200)
+    assert world.hosts[2].node.context.state.disarmed is not None
+    three = world.hosts[3]
+    three.kill()
+    world.view(1, 2, how="procdown")
+    world.run()
+    three.runs.clear()
+    three.start()
+    world.view(1, 2, 3)
+    world.run()
+    world.until(lambda: told(world, 3) == ["scsi3 on"])

@@ -10,9 +10,10 @@ from engine_ring import TICK_MS, Host, World
 from ringfence.core.errors import BadInput, NotFound, Refused
 from ringfence.core.evidence import Power
 from ringfence.engine.inputs import Tick, Wall
+from ringfence.fencing.drills import Drill
 from ringfence.wire import FENCING, Speaks
 from ringfence.wire import client as calls
-from ringfence.wire.entries import AttemptBegan
+from ringfence.wire.entries import AttemptBegan, DrillKind
 from ringfence.wire.ring import Hardware
 
 
@@ -81,6 +82,19 @@ def test_it_is_not_let_in_again_before_that(world: World) -> None:
     world.boot(3, 1, 2, 3)
     world.until(lambda: three.running)
     world.until(lambda: status(one)["victims"] == [])
+
+
+def test_it_goes_on_speaking_so_that_a_liar_is_found_out(world: World) -> None:
+    """Who is kept out asks again and again: its voice contradicts the device that calls it off."""
+    one, three = world.hosts[1], world.hosts[3]
+    world.says["bmc3", "off"] = world.says["bmc3", "status"] = Power.OFF
+    world.slow["bmc3"] = 1000
+    fence(one, "an-a01n03")
+    world.until(lambda: world.power[3] is Power.OFF)
+    (incident,) = one.node.context.state.incidents
+    assert (incident.kind, incident.device) == ("fence-contradicted", "bmc3")
+    assert offs(world) == ["bmc3", "pdu3"]
+    assert three.kinds().count("shut-out") == 1
 
 
 def test_a_node_may_order_its_own_end_by_another(world: World) -> None:
@@ -234,6 +248,17 @@ def test_one_clock_alone_does_not_end_it(world: World) -> None:
     two.frozen = False
     world.run()
     world.until(lambda: status(one)["disarmed"] is None)
+
+
+def test_no_drill_is_left_in_its_middle(world: World) -> None:
+    """It would leave an outlet off."""
+    one = world.hosts[1]
+    state = one.node.context.state
+    for host in world.hosts.values():
+        host.node.context.state.drill = Drill(DrillKind.CABLING, state.lives[3], state.lives[2], 0, "bob")
+    with pytest.raises(Refused, match="a drill goes on"):
+        one.do(calls.FenceDisarm(60_000, "ann"))
+    assert one.node.context.state.disarmed is None
 
 
 def test_disarming_has_a_limit(world: World) -> None:

@@ -336,7 +336,7 @@ class Story:
         lines = explain_victim(
             self.config, self.domain, victim, self.ready, self.wall_ms,
             favoured=self.state.favoured, doing=run[1].waits(self.wall_ms) if run is not None else (),
-            disarmed=self.state.disarmed is not None, virtual=bool(self.state.virtual.get(victim.life.node)),
+            disarmed=self.state.disarmed is not None, virtual=self.state.may_be_virtual(victim.life.node),
         )  # fmt: skip
         return lines + self._power()
 

@@ -6,8 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ringfence.core.cluster import ClusterConfig, Confirms, DeviceConfig, Level, NodeConfig, Timing, Use
-from ringfence.core.evidence import EvidenceKind, Power
+from ringfence.core.evidence import DEFAULT_EVIDENCE, EvidenceKind, Power
 from ringfence.fencing.level_run import LevelRun, already_off, switched_off
+from ringfence.fencing.policy import accepts
 from ringfence.wire.entries import DeviceWord
 
 LIFE = life_named("3/b1.1")
@@ -391,3 +392,57 @@ def test_whatever_devices_say_a_pass_rests_on_two_looks_and_no_contradiction(lev
         assert last[device.name][1] is not ON
         if kind is EvidenceKind.OUTLETS_OFF and not device.own_supply:
             assert last[device.name][1] is UNKNOWN
+
+
+def with_sbd(*levels: tuple[str, ...]) -> ClusterConfig:
+    devices = (
+        DeviceConfig("bmc", "fence_ipmilan", Confirms.HOST_OFF),
+        DeviceConfig("pdu", "fence_apc", Confirms.OUTLET_OFF),
+        DeviceConfig("sbd", "fence_sbd", Confirms.SELF_FENCE, {"devices": "/dev/sbd"}, timeout_ms=40_000),
+    )
+    return ClusterConfig(
+        "lab", nodes=(NodeConfig(3, "n3", levels=tuple(map(Level, levels))),), devices=devices
+    )
+
+
+def test_a_host_that_ended_itself_rests_on_its_watchdog_and_its_restart_does_not_refute_it():
+    run = LevelRun(with_sbd(("sbd",), ("bmc",)), LIFE, 0, 1, seen_by=1)
+    assert play(run, [OFF, OFF]) == [("sbd", "off", OFF), ("sbd", "status", OFF)], "the BMC is not asked"
+    assert run.finished is not None
+    assert run.finished.evidence is not None
+    assert run.finished.evidence.kind is EvidenceKind.SELF_FENCED
+    assert run.finished.evidence.how.endswith("it rests on the watchdog of n3")
+
+
+def test_a_host_that_was_to_end_itself_and_speaks_has_not():
+    run = LevelRun(with_sbd(("sbd",)), LIFE, 0, 1, seen_by=1)
+    play(run, [OFF])
+    run.heard_victim()
+    assert run.finished is not None
+    assert (run.finished.passed, run.finished.contradicted) == (False, ("sbd",))
+
+
+@pytest.mark.parametrize(
+    ("level", "kind"),
+    [(("sbd", "bmc"), EvidenceKind.HOST_OFF), (("pdu", "sbd"), EvidenceKind.OUTLETS_OFF)],
+)
+def test_beside_what_cuts_power_a_message_adds_nothing(level, kind):
+    run = LevelRun(with_sbd(level), LIFE, 0, 1, seen_by=1)
+    play(run, [OFF] * 4)
+    assert run.finished is not None
+    assert run.finished.evidence is not None
+    assert run.finished.evidence.kind is kind
+
+
+@pytest.mark.parametrize(
+    ("words", "virtual", "counts"),
+    [
+        (DEFAULT_EVIDENCE, False, False),
+        ((*DEFAULT_EVIDENCE, "self-fence"), False, True),
+        ((*DEFAULT_EVIDENCE, "self-fence"), True, False),
+    ],
+)
+def test_a_host_that_ended_itself_counts_only_where_asked_for_and_never_of_a_virtual_one(
+    words, virtual, counts
+):
+    assert accepts(EvidenceKind.SELF_FENCED, lied=False, naive=False, words=words, virtual=virtual) is counts

@@ -9,6 +9,7 @@ from ringfence.core.moments import duration_ms
 from ringfence.engine import words
 from ringfence.engine.arrivals import admit
 from ringfence.engine.facts import Expelled, Fact, NotAdmitted, Noted
+from ringfence.engine.losses import expose
 from ringfence.wire import entries
 from ringfence.wire.ring import Hardware
 
@@ -46,8 +47,7 @@ class WordStory(Story):
 
     def _do_seen(self, plain: list[str], options: dict[str, str]) -> list[str]:
         """seen LIFE how=WORDS: it goes on, elsewhere than in the ring."""
-        entry = entries.LifeSeen(life_named(plain[0]), options.pop("how"))
-        return self._told(words.seen(self.state, ANN, entry))
+        return self._told(expose(self.state, life_named(plain[0]), options.pop("how")))
 
     # -- what people say --------------------------------------------------------------
 
@@ -110,7 +110,7 @@ class WordStory(Story):
 
     def _witness(self, evidence: Evidence) -> str:
         about = f"evidence {evidence.kind.value} about {evidence.life}"
-        virtual = bool(self.state.virtual.get(evidence.life.node))
+        virtual = self.state.may_be_virtual(evidence.life.node)
         policy = {"naive": self.config.naive, "words": self.config.evidence, "virtual": virtual}
         if self.domain.witness(evidence, **policy):  # type: ignore[arg-type]
             return f"{about}: counts"

@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 from agent_stacks import (
     Benches,
@@ -31,7 +32,7 @@ from agent_stacks import (
 from gate import Gate
 
 from ringfence.agents.process import AGENT_PATH
-from ringfence.core.cluster import DeviceConfig, Use
+from ringfence.core.cluster import Confirms, DeviceConfig, Use
 from ringfence.core.evidence import EvidenceKind
 from ringfence.lab.devices.bench import Bench
 from ringfence.lab.devices.systems import system_uri
@@ -178,6 +179,7 @@ def sbd(tmp_path: Path) -> Iterator[DeviceConfig]:
         yield device
 
 
+@pytest.mark.usefixtures("forced")
 def test_5_sbd_says_off_because_a_pill_lies_in_the_slot(sbd: DeviceConfig) -> None:
     """The first who fences is interrupted long before msgwait; the second finds its pill, and is content.
 
@@ -194,6 +196,14 @@ def test_5_sbd_says_off_because_a_pill_lies_in_the_slot(sbd: DeviceConfig) -> No
     second = ours(None, cluster((sbd,)))
     assert second.evidence is None
     assert "sbd was already off, so no off was sent" in second.verdict
+
+
+def test_5_what_is_run_in_its_place_waits_whatever_lies_in_the_slot(sbd: DeviceConfig) -> None:
+    own = msgspec.structs.replace(sbd, confirms=Confirms.SELF_FENCE)
+    for _ in range(2):
+        outcome = ours(None, cluster((own,)), limit_ms=1500)
+        assert outcome.evidence is None
+        assert "no answer within 1.5 s: killed" in outcome.verdict
 
 
 # -- 6 ---------------------------------------------------------------------------------------------

@@ -17,6 +17,9 @@ from ringfence.fencing.level_run import LevelRun, Run
 from ringfence.lab import trees
 from ringfence.lab.devices.bench import Bench
 
+ESTABLISHED = "01"
+"""In /proc/net/tcp."""
+
 
 def test_a_controller_that_died_with_its_host_says_nothing_and_the_outlets_decide(bench: Benches) -> None:
     """The story of the source thread: the BMC lost its power with the host."""
@@ -180,3 +183,18 @@ def test_an_agent_that_forks_and_hangs_is_over_at_its_limit_with_its_children(tm
     assert "no answer within 0.5 s: killed" in outcome.verdict
     children = [int((tmp_path / name).read_text()) for name in "123"]
     eventually(lambda: not any(trees.command(pid) for pid in children))
+
+
+def test_a_tool_that_an_agent_has_on_a_terminal_of_its_own_goes_with_it(bench: Benches) -> None:
+    """fence_apc's telnet is in another session, where no signal to the agent's group reaches it."""
+    made = bench("apc")
+    made.lie("n1", "pdu", "hang")
+    outcome = ours(made, cluster((pdu_of(made, login_timeout=30),)), limit_ms=2000)
+    assert outcome.evidence is None
+    assert "no answer within 2 s: killed" in outcome.verdict
+    eventually(lambda: not _connected_to(made.devices["pdu-a"].port))
+
+
+def _connected_to(port: int) -> bool:
+    rows = [row.split() for row in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    return any(row[2].endswith(f":{port:04X}") and row[3] == ESTABLISHED for row in rows)

@@ -70,10 +70,10 @@ def test_both_notice_one_loss_and_the_agent_runs_once(asking: PacemakerWorld) ->
 
 
 def test_pacemaker_is_told_done_only_when_there_is_proof(asked: PacemakerWorld) -> None:
-    loop = asked.hosts[1].run(
-        sys.executable, "-I", "-m", "ringfence.agents.pacemaker", stdin="nodename=n2\naction=off\n"
-    )
-    assert (loop.returncode, "asks ringfence: a loop" in loop.stderr) == (1, True)
+    for action in ("off", "status"):
+        words = [sys.executable, "-I", "-m", "ringfence.agents.pacemaker"]
+        loop = asked.hosts[1].run(*words, stdin=f"nodename=n2\naction={action}\n")
+        assert (loop.returncode, "asks ringfence: a loop" in loop.stderr) == (1, True)
     assert asked.hosts[1].run("stonith_admin", "--query", "rf").returncode == 0
     assert asked.hosts[1].run("fence_ringfence", "-o", "status", "-n", "n2").returncode == 0
     asked.lie("bmc2", "ignored")

@@ -94,3 +94,8 @@ def test_the_packaging_page_names_every_file(root: Path) -> None:
             assert f"`{one.name}`" in page or one.name in UNITS, one
     for unit in UNITS:
         assert f"`{unit}`" in page
+
+
+def test_pacemaker_finds_our_agent_where_it_looks_for_agents(root: Path) -> None:
+    link = root / "usr/sbin/fence_ringfence"
+    assert (link.parent / link.readlink()).resolve() == (root / "usr/bin/fence_ringfence").resolve()

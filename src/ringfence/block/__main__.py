@@ -14,8 +14,11 @@ from typing import NoReturn
 
 import msgspec
 
+from ringfence.block.self_fence import misfit, timeout_s
 from ringfence.block.service import Places, Service
-from ringfence.core.errors import EXIT_BAD_COMMAND, EXIT_OK, BadInput, RingfenceError
+from ringfence.config import Paths, load
+from ringfence.core.errors import EXIT_BAD_COMMAND, EXIT_OK, BadInput, ConfigError, RingfenceError
+from ringfence.host.watchdog import Watchdog, open_watchdog
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -39,11 +42,30 @@ def main(argv: Sequence[str] | None = None) -> int:
             "incidents": asked.incidents,
         }
         changes = {name: path.absolute() for name, path in given.items() if path is not None}
-        asyncio.run(Service(msgspec.structs.replace(places, **changes)).run())
+        watchdog = _watchdog(Paths(asked.root.absolute()))
+        asyncio.run(Service(msgspec.structs.replace(places, **changes), watchdog).run())
     except RingfenceError as error:
         print(f"ringfence block: {error}", file=sys.stderr)
         return error.exit_code
     return EXIT_OK
+
+
+def _watchdog(paths: Paths) -> Watchdog | None:
+    """The host's, if its configuration names one.  Whatever is wrong is said, and `ringfence doctor` says it
+    again; the volumes are served all the same."""
+    if not paths.file.exists():
+        return None
+    try:
+        loaded = load(paths)
+        if loaded.watchdog is None:
+            return None
+        timing, timeout_ms = loaded.cluster.timing, loaded.watchdog_ms
+        if wrong := misfit(timing, timeout_ms):
+            raise ConfigError(f"[watchdog] {wrong}")
+        return open_watchdog(loaded.watchdog, timeout_s(timing, timeout_ms))
+    except RingfenceError as error:
+        print(f"ringfence block: the watchdog is not used: {error}", file=sys.stderr, flush=True)
+        return None
 
 
 class _Parser(argparse.ArgumentParser):

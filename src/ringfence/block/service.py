@@ -27,8 +27,10 @@ import msgspec
 
 from ringfence.block.handle import Handle
 from ringfence.block.incident_file import IncidentFile, IncidentReader, compact
+from ringfence.block.self_fence import OpenPath, SelfFence
 from ringfence.core.errors import BadInput, DeviceFailed, Refused, RingfenceError, Unavailable
 from ringfence.host.notify import notify
+from ringfence.host.watchdog import Watchdog
 from ringfence.wire import block as wire
 from ringfence.wire.entries import Incident
 
@@ -59,10 +61,13 @@ class Places(msgspec.Struct, frozen=True):
 
 
 class Service:
-    """Raises, on construction: Refused (another service), Unavailable, DeviceFailed."""
+    """Raises, on construction: Refused (another service), Unavailable, DeviceFailed.
 
-    def __init__(self, places: Places) -> None:
+    Args: watchdog: of this host, fed while the service runs and its volumes are in order."""
+
+    def __init__(self, places: Places, watchdog: Watchdog | None = None) -> None:
         self._places = places
+        self._self_fence = SelfFence(watchdog, self._open_paths, _say) if watchdog is not None else None
         self._handles: dict[str, Handle] = {}
         self._busy: dict[str, asyncio.Lock] = {}
         self._drops = 0
@@ -112,11 +117,15 @@ class Service:
             raise Unavailable(f"cannot listen on {self._places.socket}: {error.strerror}") from None
         finally:
             os.umask(old)
+        if self._self_fence is not None:
+            self._spawn(self._self_fence.run())
         notify("READY=1")
         await stop.wait()
         notify("STOPPING=1")
         server.close()
         await self._stop()
+        if self._self_fence is not None:
+            self._self_fence.end()
         for writer in list(self._clients):
             writer.close()
         with contextlib.suppress(FileNotFoundError):
@@ -133,6 +142,13 @@ class Service:
         for handle in list(self._handles.values()):
             _say(f"{handle.name} did not close in {STOP_S:.0f} s: its worker is ended without flush")
         await self._drop_all()
+
+    def _open_paths(self) -> list[OpenPath]:
+        return [
+            OpenPath(handle.name, handle.order.open.pages, handle.order.open.hold_ms)
+            for handle in self._handles.values()
+            if not handle.gone
+        ]
 
     # -- clients ------------------------------------------------------------------
 

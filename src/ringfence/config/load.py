@@ -10,12 +10,13 @@
     [devices]  paths           which devices and files may carry volumes (globs); this host's own
     [socket]   group           who may talk to the daemon besides root; this host's own
     [hub]      socket          where the embedded ring's broker listens; this host's own
+    [watchdog] device timeout_ms    what resets this host if its volumes get out of hand; this host's own
     [lab]      dir             made by `ringfence lab`: this host is a plaything; this host's own
 
 `confirms` may be left out of stock agents' devices; `own_supply` is then as the table of stock agents has it,
 too (where `confirms` stands there, as in files that are older than this, it is false unless it is said).
 
-The first five go to all nodes and must be equal everywhere; the last four are this host's own."""
+The first five go to all nodes and must be equal everywhere; the last five are this host's own."""
 
 import difflib
 import re
@@ -38,7 +39,7 @@ from ringfence.core.evidence import DEFAULT_EVIDENCE
 T = TypeVar("T")
 Table = dict[str, Any]
 
-_TABLES = ("cluster", "timing", "node", "device", "devices", "socket", "hub", "lab")
+_TABLES = ("cluster", "timing", "node", "device", "devices", "socket", "hub", "watchdog", "lab")
 _CLUSTER = ("name", "version", "ring", "two_node", "fence_action", "fencing", "evidence", "naive")
 _NODE = ("id", "votes", "addresses", "fence_delay_ms", "fence", "level")
 _DEVICE_MS = ("timeout_ms", "settle_ms", "look_every_ms")
@@ -59,6 +60,10 @@ class Loaded(msgspec.Struct, frozen=True):
     """None: the default, Paths.hub_socket."""
     lab: bool = False
     lab_dir: str = ""
+    watchdog: Path | None = None
+    """The device that the block service feeds; None: there is none."""
+    watchdog_ms: int = 0
+    """Its timeout; 0: timing.write_ms, in whole seconds."""
 
     def hub(self, paths: Paths) -> Path:
         """Where the hub listens."""
@@ -138,6 +143,13 @@ def _loaded(tree: Table) -> Loaded:
     hub_socket = _get("[hub]", hub, "socket", str, "")
     if hub_socket and not hub_socket.startswith("/"):
         raise ConfigError(f"[hub] socket = {hub_socket!r} is not absolute", next="begin it with /")
+    watchdog = _table(tree, "watchdog")
+    _known("[watchdog]", watchdog, ("device", "timeout_ms"))
+    watchdog_device = _get("[watchdog]", watchdog, "device", str, "")
+    if "watchdog" in tree and not watchdog_device.startswith("/"):
+        raise ConfigError(
+            f"[watchdog] device = {watchdog_device!r} is not absolute", next='write device = "/dev/watchdog"'
+        )
     paths = _strings("[devices]", devices, "paths")
     for path in paths:
         if not path.startswith("/"):
@@ -147,6 +159,8 @@ def _loaded(tree: Table) -> Loaded:
         devices_paths=paths,
         socket_group=_get("[socket]", socket, "group", str, ""),
         hub_socket=Path(hub_socket) if hub_socket else None,
+        watchdog=Path(watchdog_device) if watchdog_device else None,
+        watchdog_ms=_get("[watchdog]", watchdog, "timeout_ms", int, 0),
         lab="lab" in tree,
         lab_dir=_get("[lab]", lab, "dir", str, ""),
     )

@@ -67,6 +67,9 @@ def _own(loaded: Loaded) -> list[str]:
         lines += ["", "[socket]", *_pairs(group=loaded.socket_group)]
     if loaded.hub_socket is not None:
         lines += ["", "[hub]", *_pairs(socket=str(loaded.hub_socket))]
+    if loaded.watchdog is not None:
+        pairs = _pairs(device=str(loaded.watchdog), timeout_ms=loaded.watchdog_ms or None)
+        lines += ["", "[watchdog]", *pairs]
     if loaded.lab:
         lines += ["", "[lab]", *_pairs(dir=loaded.lab_dir or None)]
     return lines

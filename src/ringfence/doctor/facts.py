@@ -50,6 +50,12 @@ class DeviceFacts(msgspec.Struct, frozen=True):
     words: str = ""
     """The agent's own."""
     took_ms: int = 0
+    label: str = ""
+    """The device with the node's own plug, where it has one: "apc-a[5]"."""
+
+    @property
+    def named(self) -> str:
+        return self.label or self.device
 
 
 class MappedVolume(msgspec.Struct, frozen=True):

@@ -119,7 +119,7 @@ def _victim(context: Context, state: ClusterState, victim: Victim, doing: Doing)
     ready = state.ready
     actor = victim.current.actor if victim.current else state.domain.actor_for(victim, ready)
     proven = state.domain.proven(victim)
-    disarmed, virtual = state.disarmed is not None, bool(state.virtual.get(victim.life.node))
+    disarmed, virtual = state.disarmed is not None, state.may_be_virtual(victim.life.node)
     step = next_step(context.config, state.domain, victim, ready, context.wall_ms, disarmed=disarmed)
     return {
         "node": context.name(victim.life.node),

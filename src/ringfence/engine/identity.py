@@ -75,11 +75,13 @@ def re_enrol(state: ClusterState, known: Enrolled) -> None:
     state.enrolled[known.node] = known.machine
     if known.board:
         state.boards[known.node] = known.board
+    if known.hypervisor:
+        state.virtual[known.node] = known.hypervisor
 
 
 def to_keep(state: ClusterState) -> tuple[Enrolled, ...]:
     """For this node's disk."""
     return tuple(
-        Enrolled(node, machine, state.boards.get(node, ""))
+        Enrolled(node, machine, state.boards.get(node, ""), state.virtual.get(node, ""))
         for node, machine in sorted(state.enrolled.items())
     )

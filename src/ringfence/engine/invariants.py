@@ -48,6 +48,8 @@ def _members(state: ClusterState) -> list[str]:
             found.append(f"{state.name(node)} is ready from a machine that is not enrolled")
         if state.domain.barred(life):
             found.append(f"{life} is ready, though a fence lied about it and it has not been fenced since")
+        if state.keeps_out(life) is not None:
+            found.append(f"{life} is ready, though its host is ordered fenced")
         sender = state.senders.get(node)
         if sender is None or sender.life != life:
             found.append(f"{state.name(node)}: no submissions are counted for {life}")
@@ -61,6 +63,8 @@ def _victims(state: ClusterState) -> list[str]:
         if victim.life in seen:
             found.append(f"{victim.life} is a victim twice")
         seen.add(victim.life)
+        if state.disarmed is not None and victim.current is not None:
+            found.append(f"{victim.life}: an attempt runs, though fencing is disarmed")
         if state.lives.get(victim.life.node) == victim.life:
             found.append(f"{victim.life} is ready and a victim")
     found += [

@@ -143,7 +143,7 @@ def witness(state: ClusterState, evidence: Evidence) -> list[Fact]:
         "evidence": evidence.kind.value,
         "devices": list(evidence.devices),
     }
-    config, virtual = state.config, bool(state.virtual.get(evidence.life.node))
+    config, virtual = state.config, state.may_be_virtual(evidence.life.node)
     if not state.domain.witness(evidence, naive=config.naive, words=config.evidence, virtual=virtual):
         if state.domain.victim(evidence.life) is None:
             return []  # proven otherwise meanwhile

@@ -386,7 +386,6 @@ class _Node:
 
     def view_began(self) -> None:
         self._fencer.view_changed()
-        self._switcher.view_changed()
 
     def entered(self, before: ClusterState | None) -> Iterator[list[Fact]]:
         """This node runs in a new epoch; look again at what it may have missed."""

@@ -59,7 +59,7 @@ class Operator:
             case calls.FenceNode():
                 self._fence(state, client, id, call, who)
             case calls.FenceDisarm():
-                self._disarm(client, id, call, who)
+                self._disarm(state, client, id, call, who)
             case calls.FenceArm():
                 self._arm(state, client, id, call, who)
             case calls.NodeReenrol():
@@ -99,16 +99,23 @@ class Operator:
 
         self._wait(order, answer)
 
-    def _disarm(self, client: int, id: str, call: calls.FenceDisarm, who: str) -> None:
+    def _disarm(
+        self, state: ClusterState, client: int, id: str, call: calls.FenceDisarm, who: str
+    ) -> None:
         if not SHORTEST_MS <= call.for_ms <= LONGEST_MS:
             raise BadInput(
                 f"fencing cannot be disarmed for {call.for_ms} ms", next="give between 1 s and 7 days"
             )
-        context = self._context
+        drills = Refused(
+            "a drill goes on, and would leave an outlet off", next="wait for its end, then disarm", retry=True
+        )
+        if state.drill is not None:
+            raise drills
 
         def answer() -> None:
-            found = fence_report.disarmed(context, self._arming)
-            self._send(client, Reply(id, result={"disarmed": found}))
+            found = fence_report.disarmed(self._context, self._arming)
+            done = Reply(id, result={"disarmed": found})
+            self._send(client, done if found else Reply(id, error=drills.as_dict()))
 
         self._wait(entries.Disarmed(call.for_ms, named(call.who, who), call.why), answer)
 

@@ -55,9 +55,9 @@ def leave_off(state: ClusterState, node: int) -> None:
 
 
 def stopped(state: ClusterState, why: str) -> None:
-    """No agent may run any more: what is tried just now is begun again when one may."""
+    """Hosts are kept off from here on: what is tried just now is begun again when that is over."""
     for what in state.power_ons:
-        if what.actor:
+        if what.actor and what.purpose is Purpose.REBOOT:
             what.actor, what.failed = 0, why
 
 
@@ -77,7 +77,9 @@ def settle(state: ClusterState) -> list[Fact]:
 
 
 def may_begin(state: ClusterState, what: PowerOn) -> bool:
-    return state.disarmed is None and not what.actor and all_proven(state, what.life.node)
+    """A maintenance keeps hosts off, but not a member from its own way to the storage."""
+    held = state.disarmed is not None and what.purpose is Purpose.REBOOT
+    return not held and not what.actor and all_proven(state, what.life.node)
 
 
 def all_proven(state: ClusterState, node: int) -> bool:

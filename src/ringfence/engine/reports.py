@@ -193,7 +193,7 @@ def victim_lines(context: Context, state: ClusterState, victim: Victim, doing: D
     return explain_victim(
         context.config, state.domain, victim, state.ready, context.wall_ms,
         favoured=state.favoured, doing=doing(victim.life), disarmed=state.disarmed is not None,
-        virtual=bool(state.virtual.get(victim.life.node)),
+        virtual=state.may_be_virtual(victim.life.node),
     )  # fmt: skip
 
 

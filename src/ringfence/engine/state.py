@@ -194,6 +194,11 @@ class ClusterState(msgspec.Struct, omit_defaults=True):
                 return False
         return True
 
+    def may_be_virtual(self, node: int) -> bool:
+        """Whether the node's host is a virtual machine, or nothing is known of it: then what rests on its own
+        clock or watchdog proves nothing."""
+        return bool(self.virtual.get(node)) or node not in self.enrolled
+
     def order_of(self, life: Life) -> FenceOrder | None:
         """The newest order to fence this life, be it carried out or not."""
         return next((one for one in reversed(self.orders) if one.life == life), None)

@@ -34,8 +34,6 @@ class Switcher:
         self._context = context
         self._calls = calls
         self._running: dict[Life, _Running] = {}
-        self._asked: dict[Life, int] = {}
-        """The try that was asked for and has not been applied yet."""
         self._paused: dict[tuple[Life, int], int] = {}
         """(life, tries so far) -> until when everybody waits."""
 
@@ -50,9 +48,7 @@ class Switcher:
             what = wanted.get(life)
             if what is None or (what.actor, what.number) != (self._context.me, running.number):
                 self._cancel(life)
-        for table in (self._asked, self._paused):
-            for key in [one for one in table if (one[0] if isinstance(one, tuple) else one) not in wanted]:
-                del table[key]  # type: ignore[arg-type]
+        self._paused = {key: until_ns for key, until_ns in self._paused.items() if key[0] in wanted}
         for what in state.power_ons:
             if what.actor == self._context.me:
                 self._compare(what)
@@ -79,18 +75,14 @@ class Switcher:
     def _ask(self, what: PowerOn, heartbeat_back: bool) -> None:
         context, state = self._context, self._context.running
         assert state is not None
-        number = what.number + 1
-        if state.disarmed is not None:
-            self._asked.pop(what.life, None)  # what was asked for is not granted now
-            return
-        if context.vetoed or self._asked.get(what.life) == number or not powering.may_begin(state, what):
+        asked = [one.life for one in context.outbox.unapplied(PowerOnBegan) if isinstance(one, PowerOnBegan)]
+        if context.vetoed or what.life in asked or not powering.may_begin(state, what):
             return
         if actor_for(what, state.ready) != context.me or self._pauses(what):
             return
         calm = context.hearing.calm(context.now_ns, context.config.timing.detection_ms)
         if may_start(ready=True, primary=True, heartbeat_back=heartbeat_back, calm=calm):
-            self._asked[what.life] = number
-            context.submit(PowerOnBegan(what.life, number))
+            context.submit(PowerOnBegan(what.life, what.number + 1))
 
     def _pauses(self, what: PowerOn) -> bool:
         now_ns, key = self._context.now_ns, (what.life, what.number)
@@ -158,8 +150,3 @@ class Switcher:
         """This node may not act any more."""
         for life in list(self._running):
             self._cancel(life)
-        self._asked = {}
-
-    def view_changed(self) -> None:
-        """What was asked for in the old epoch is asked for again."""
-        self._asked = {}

@@ -93,6 +93,8 @@ class Views:
         """Since this node ran last it had no ring, no quorum, or a ring that delivered nothing."""
         self._ready_ns = 0
         """When to say Ready, if that waits; 0: it does not."""
+        self._again_ns = 0
+        """When to ask to be admitted once more; 0: not in this view."""
         self._done = False
         """This view's barrier is complete."""
         self._procdown: set[int] = set()
@@ -204,6 +206,12 @@ class Views:
         if self._ready_ns and self._context.now_ns >= self._ready_ns:
             self.why = "waiting for every member of the view to say that it is ready"
             self._say_ready()
+        due = self._again_ns and self._context.now_ns >= self._again_ns
+        if due and self._context.phase is Phase.SHUT_OUT:
+            # Its voice is wanted, too: who was called fenced meanwhile, and speaks, was not.
+            self._again_ns = 0
+            self._context.phase = Phase.JOINING
+            self._say_ready()
 
     def _ring_lost(self, lost: RingLost) -> None:
         context = self._context
@@ -292,7 +300,7 @@ class Views:
         self._context.outbox.close()
         self._buffer, self._gathering = [], Gathering()
         self._unsure = []
-        self._ready_ns = 0
+        self._ready_ns = self._again_ns = 0
 
     def _say_ready(self) -> None:
         self._ready_ns = 0
@@ -521,7 +529,8 @@ class Views:
         refused = tuple(life.node for life in waiting if life.node not in targets)
         if refused:
             reasons = {node: context.refused[node] for node in refused if node in context.refused}
-            context.outbox.say(Snapshot(refused, b"", why=reasons))
+            again = any(state.keeps_out(life) is not None for life in waiting)
+            context.outbox.say(Snapshot(refused, b"", why=reasons, again=again))
         if targets:
             for piece in split(state, targets, context.at_once):
                 context.outbox.say(piece)
@@ -548,8 +557,12 @@ class Views:
         if not snapshot.state and not snapshot.piece:
             generic = "the cluster did not admit this node: see its events"
             context.refused |= snapshot.why
+            was = self.why
             context.phase, self.why = Phase.SHUT_OUT, context.refused.get(context.me, generic)
-            context.record("shut-out", f"{context.name(context.me)} was not admitted: {self.why}")
+            if self.why != was:
+                context.record("shut-out", f"{context.name(context.me)} was not admitted: {self.why}")
+            if snapshot.again:
+                self._again_ns = context.now_ns + context.config.timing.token_ms * 1_000_000
             return
         try:
             state = self._gathering.add(sender, snapshot)

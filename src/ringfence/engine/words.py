@@ -9,7 +9,7 @@ order as everybody else, goes stale, and gives its authority up by itself, shoul
 from ringfence.core.ids import Life
 from ringfence.engine import powering
 from ringfence.engine.facts import Expelled, Fact, Noted
-from ringfence.engine.losses import expose, lose, make_victim, note_victim
+from ringfence.engine.losses import lose, make_victim, note_victim
 from ringfence.engine.state import ORDERS_KEPT, ClusterState, Disarm, FenceOrder, absent_life
 from ringfence.membership.quorum import is_primary
 from ringfence.wire import entries
@@ -58,7 +58,10 @@ def ordered(state: ClusterState, life: Life, entry: entries.FenceOrdered) -> lis
 
 
 def disarmed(state: ClusterState, life: Life, entry: entries.Disarmed) -> list[Fact]:
-    """What runs is stopped: hands may be in the rack from now on."""
+    """What runs is stopped: hands may be in the rack from now on.  Not in the middle of a drill, which would
+    leave an outlet off."""
+    if state.drill is not None:
+        return []
     state.disarmed = Disarm(state.position, entry.for_ms, entry.who, entry.why, state.wall_ms)
     why = f"stopped: {entry.who} disarmed fencing"
     state.domain.stopped(why)
@@ -84,10 +87,6 @@ def expired(state: ClusterState, life: Life, entry: entries.DisarmExpired) -> li
         return []
     state.disarmed = None
     return [Noted("armed", f"the time that {disarm.who} asked for is over: fencing is armed again", {})]
-
-
-def seen(state: ClusterState, life: Life, entry: entries.LifeSeen) -> list[Fact]:
-    return expose(state, entry.life, entry.how)
 
 
 def forgotten(state: ClusterState, life: Life, entry: entries.MachineForgotten) -> list[Fact]:

@@ -74,7 +74,7 @@ def why_not(kind: EvidenceKind, *, lied: bool, words: Collection[str], virtual: 
     if not rule.accepted:
         return rule.why
     if virtual and rule.own_clock:
-        return "its host is a virtual machine, whose clock and watchdog can be paused with it"
+        return "its host is, or may be, a virtual machine, whose clock and watchdog can be paused with it"
     if lied and not rule.after_lie:
         return "it was given up for fenced before, and spoke"
     return f"the cluster's policy counts only {', '.join(words)}"

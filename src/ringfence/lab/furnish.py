@@ -1,6 +1,7 @@
 """What a lab is furnished with before anything starts: a disk, fence agents, each host's configuration."""
 
 import os
+import re
 import shlex
 import sys
 import uuid
@@ -9,16 +10,23 @@ from pathlib import Path
 
 from ringfence.config import Loaded, render
 from ringfence.core.cluster import ClusterConfig, Confirms, DeviceConfig, Level, NodeConfig, Timing, Use
-from ringfence.core.errors import Unavailable
+from ringfence.core.errors import BadInput, Unavailable
 from ringfence.lab import fence_agent
 from ringfence.lab.devices.kinds import KINDS, devices_of
 from ringfence.lab.devices.model import BMC, PDUS, Simulated, new_password
 from ringfence.lab.layout import Kept, Layout
 from ringfence.lab.ring_side import RingSide
 
+_PLAIN = re.compile(r"[A-Za-z0-9/._+=-]+")
+
 
 def furnish(places: Layout, kept: Kept, side: RingSide, size_bytes: int, timing: Timing) -> None:
     """Raises RingfenceError."""
+    if kept.devices and not _PLAIN.fullmatch(str(places.dir)):
+        raise BadInput(
+            f"simulators cannot work below {places.dir}: their files know no quotes",
+            next="choose a directory whose name is letters, digits and . _ + = -",
+        )
     try:
         places.dir.mkdir(parents=True, exist_ok=True)
         with places.disk.open("xb") as disk:

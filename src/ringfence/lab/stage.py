@@ -193,9 +193,8 @@ class Stage:
         )  # fmt: skip
         try:
             told = _Events(self, survivor, since, why=True)
-            self.until(
-                f"{survivor} gets {VOLUME}", lambda: told.look() or asked.poll() is not None, TAKE_OVER_S
-            )
+            what = f"{survivor} gets {VOLUME}"
+            self.until(what, lambda: told.look() or asked.poll() is not None, TAKE_OVER_S)
             granted_ns = boottime_ns()
             output = asked.communicate(timeout=10)[0]
         finally:

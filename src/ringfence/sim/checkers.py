@@ -323,7 +323,7 @@ class Checkers:
 
     def _is_fenced_soon(self, host: Host, state: ClusterState) -> None:
         """11: where nothing strikes and devices are honest, evidence is there in time."""
-        if not state.domain.victims:
+        if not state.domain.victims or state.disarmed is not None:
             self._due_ns.pop(host.node, None)
             return
         now_ns = self._scheduler.now_ns

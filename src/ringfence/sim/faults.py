@@ -33,6 +33,8 @@ class Arena:
     Attributes:
         sign: an operator signs, at the daemon of the second host, that the first host is off; the word
             gets there so many ms later.
+        order: an operator orders, at the daemon of the second host, that the first is fenced.
+        disarm: an operator disarms fencing, at a host's daemon, for so many ms.
         leave: ask a host's daemon for a clean leave.
         stop: ask a host's daemon to leave the lockspace of the volume group.
         replace: another machine takes a host's place, under its node id, for so many ms.
@@ -44,6 +46,8 @@ class Arena:
     power: PowerRoom
     hosts: dict[int, Host]
     sign: Callable[[Host, Host, int], None]
+    order: Callable[[Host, Host], None]
+    disarm: Callable[[Host, int], None]
     leave: Callable[[Host], None]
     stop: Callable[[Host], None]
     replace: Callable[[Host, int], None]
@@ -546,6 +550,27 @@ class Sign(Fault, frozen=True, tag="sign"):
     def strike(self, arena: Arena) -> None:
         if not arena.hosts[self.node].up:
             arena.sign(arena.hosts[self.node], arena.hosts[self.desk], self.slow_ms)
+
+
+class Order(Fault, frozen=True, tag="order"):
+    """An operator has a host fenced, whatever it does."""
+
+    node: int
+    desk: int
+    """The host at whose daemon this is said; it may be the same."""
+
+    def strike(self, arena: Arena) -> None:
+        arena.order(arena.hosts[self.node], arena.hosts[self.desk])
+
+
+class Disarm(Fault, frozen=True, tag="disarm"):
+    """Maintenance: nobody is fenced for so long."""
+
+    desk: int
+    for_ms: int
+
+    def strike(self, arena: Arena) -> None:
+        arena.disarm(arena.hosts[self.desk], self.for_ms)
 
 
 class Leave(Fault, frozen=True, tag="leave"):

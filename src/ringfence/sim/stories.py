@@ -14,6 +14,7 @@ from ringfence.sim.faults import (
     ClockRate,
     Cut,
     Devices,
+    Disarm,
     Fault,
     FreezeDaemon,
     FreezeHost,
@@ -22,6 +23,7 @@ from ringfence.sim.faults import (
     KillDaemon,
     Leave,
     LockStop,
+    Order,
     PowerOff,
     RingStill,
     Sign,
@@ -424,6 +426,35 @@ def _(chance: Chance, nodes: list[int]) -> list[Fault]:
         Cut(nodes=(c,), for_ms=away_ms),
         FreezeRenewed(at_ms=away_ms - chance.rng.randrange(100, 700), node=a, for_ms=5000),
         Calm(at_ms=away_ms + 7000),
+    ]
+
+
+@_story("ordered", nodes=(3, 4))
+def _(chance: Chance, nodes: list[int]) -> list[Fault]:
+    """An operator has sound hosts fenced, one after the other, at their own or at others' daemons; one
+    device lies, and one of those who could act stands still for a while."""
+    a, b, c, *_ = nodes
+    rng = chance.rng
+    return [
+        _all(a, rng.choice([Manner.HONEST, Manner.LIES, Manner.CONTRADICTED, Manner.UNREACHABLE])),
+        Order(node=a, desk=rng.choice([a, b])),
+        FreezeHost(at_ms=rng.randrange(3000), node=c, for_ms=rng.randrange(200, 3000)),
+        Calm(at_ms=6000),
+        Order(at_ms=rng.randrange(9000, 14000), node=b, desk=rng.choice([b, c])),
+    ]
+
+
+@_story("disarmed", nodes=(3, 4))
+def _(chance: Chance, nodes: list[int]) -> list[Fault]:
+    """Maintenance, in the middle of which a host is lost and somebody's daemon is started anew."""
+    a, b, c, *_ = nodes
+    rng = chance.rng
+    begins_ms = rng.randrange(1500)
+    return [
+        Disarm(at_ms=begins_ms, desk=b, for_ms=rng.randrange(4000, 9000)),
+        FreezeHost(at_ms=rng.randrange(2500), node=a, for_ms=rng.randrange(2000, 12000)),
+        KillDaemon(at_ms=begins_ms + rng.randrange(300, 4000), node=c),
+        Order(at_ms=begins_ms + rng.randrange(3000), node=a, desk=b),
     ]
 
 

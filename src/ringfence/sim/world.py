@@ -197,8 +197,8 @@ class World:
         scheduler.note(f"seed {scenario.seed}: {scenario.nodes} nodes on a {scenario.ring}")
         arena = Arena(
             scheduler, self.ring, self.power, {host.node: host for host in self.hosts},
-            sign=self._sign, leave=self._leave, stop=self._stop, replace=self._replace, tend=self._revive,
-            rot=self._rot,
+            sign=self._sign, order=self._order_fenced, disarm=self._disarm, leave=self._leave,
+            stop=self._stop, replace=self._replace, tend=self._revive, rot=self._rot,
         )  # fmt: skip
         self.nemesis = Nemesis(arena, scenario.faults_to_come())
 
@@ -317,6 +317,15 @@ class World:
             self.checkers.signed.append((self.scheduler.now_ns, victim.node))
             call = calls.FenceConfirm(victim.name, "sim", "unplugged", desk.clock_ns)
             self.scheduler.after(slow_ms, lambda: self._order(desk, daemon, call))
+
+    def _order_fenced(self, victim: Host, desk: Host) -> None:
+        if desk.daemon is not None:
+            call = calls.FenceNode(victim.name, "sim", "to see what becomes of it", desk.clock_ns)
+            self._order(desk, desk.daemon, call)
+
+    def _disarm(self, desk: Host, for_ms: int) -> None:
+        if desk.daemon is not None:
+            self._order(desk, desk.daemon, calls.FenceDisarm(for_ms, "sim", "hands in the rack"))
 
     def _leave(self, host: Host) -> None:
         if host.daemon is not None:

@@ -94,6 +94,10 @@ class WatchdogFacts(_Part, frozen=True):
     """The process that has it open, if that could be seen."""
     service_us: int | None = None
     """WatchdogSec of ringfence.service, in microseconds; None: systemd could not be asked."""
+    configured: str = ""
+    """The one that [watchdog] of ringfence.toml names; empty: none."""
+    unused: str = ""
+    """Why that one is not fed, where it is not."""
 
 
 class Leftover(_Part, frozen=True):

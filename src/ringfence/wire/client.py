@@ -96,7 +96,8 @@ class FenceNode(_Call, frozen=True):
 
 
 class FenceDisarm(_Call, frozen=True):
-    """Maintenance: no agent is started anywhere for so long; running ones are stopped.
+    """Maintenance: no agent is started anywhere for so long, and running ones are stopped; but a node that is
+    let in still gets its own way to the storage.
 
     Reply result: {"disarmed": {"who", "why", "left_ms"}}."""
 

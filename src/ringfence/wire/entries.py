@@ -305,6 +305,14 @@ class SlotsEnd(_Entry, frozen=True):
     vg: str
 
 
+class LifeSeen(_Entry, frozen=True):
+    """A life that was given up for fenced was seen to go on, elsewhere than in the ring."""
+
+    life: Life
+    how: str
+    """In words: where, and doing what."""
+
+
 class Marked(_Entry, frozen=True):
     """The mark of this victim is on the VG's disk, and on the sender's clock whatever its unmarked slot has
     allowed it must have run out."""
@@ -398,15 +406,6 @@ class DisarmExpired(_Entry, frozen=True):
     number: int
 
 
-class LifeSeen(_Entry, frozen=True):
-    """A life was seen to go on, elsewhere than in the ring (a disk slot, a client).  If it had been given up
-    for fenced, the fence lied."""
-
-    life: Life
-    how: str
-    """One line for people: where."""
-
-
 class MachineForgotten(_Entry, frozen=True):
     """`node re-enrol`: the node's next join may be another machine's."""
 
@@ -423,8 +422,8 @@ Entry = (
     | OperatorConfirms | QuarantineLifted | ConfigProposed | Goodbye | VolumeNotice | IncidentSeen
     | SearchDeadlock | Waits | AskHosts | HostSays | AgentSaid | PowerOnBegan | PowerOnEnded | AskTests
     | TestsTold | DrillBegan | DrillAttempted | DrillEnded
-    | FenceOrdered | Disarmed | Armed | DisarmExpired | LifeSeen | MachineForgotten
-    | SlotsKept | SlotsLeft | SlotsEnd | Marked
+    | FenceOrdered | Disarmed | Armed | DisarmExpired | MachineForgotten
+    | SlotsKept | SlotsLeft | SlotsEnd | Marked | LifeSeen
 )  # fmt: skip
 
 LOCK_ENTRIES = (LockRequest, LockConvert, LockUnlock, LockCancel, LockBusy)

@@ -47,6 +47,7 @@ class Enrolled(msgspec.Struct, frozen=True, array_like=True):
     node: int
     machine: str
     board: str = ""
+    hypervisor: str = ""
 
 
 class Ready(msgspec.Struct, frozen=True, tag=True):
@@ -103,6 +104,8 @@ class Snapshot(msgspec.Struct, frozen=True, tag=True):
     last: bool = False
     why: dict[int, str] = {}
     """Why each target is not admitted."""
+    again: bool = False
+    """That may change within this view: they ask again after a while."""
 
 
 class Submitted(msgspec.Struct, frozen=True, tag=True):

@@ -29,7 +29,6 @@ FIRST_LOOK_S = 5
 LAG_S = 10
 """How long a plug's status may lag behind an off that is done."""
 AGAIN_S = 0.5
-OURS = "fence_ringfence"
 METADATA = """<?xml version="1.0" ?>
 <resource-agent name="ringfence-pacemaker" shortdesc="Fences through Pacemaker, and looks for itself">
 <longdesc>Asks Pacemaker's fencer to switch a node off, and its devices for their status.</longdesc>
@@ -81,9 +80,6 @@ def main() -> int:
 def _off(name: str, until: float, lag_s: int, cycle: bool) -> str:
     """Returns what was done, for people and for `level_run.already_off`."""
     target = Target(name)
-    for plug in target.plugs:
-        if plug.agent == OURS:
-            raise Refused(f"Pacemaker's {plug.device} asks ringfence: a loop", next=f"remove {plug.device}")
     before = target.looks(target.plugs, FIRST_LOOK_S)
     if _waited_for_reboot(name, until):
         before = target.looks(target.plugs, FIRST_LOOK_S)
@@ -96,8 +92,9 @@ def _off(name: str, until: float, lag_s: int, cycle: bool) -> str:
         raise Refused(doubt, next="look at the machine; ringfence fence confirm is for a person's word")
     off = ""
     if not _is_off(target, before):
+        left_s = min(lag_s, until - time.monotonic())
         after = _watch(
-            target, plugs_on(before), lag_s, lambda looks: bool(switched(target.levels, before, looks))
+            target, plugs_on(before), left_s, lambda looks: bool(switched(target.levels, before, looks))
         )
         off = switched(target.levels, before, after)
     return f"Pacemaker switched {off} off" if off else "already off: no level of plugs went from on to off"
@@ -117,7 +114,7 @@ def _waited_for_reboot(name: str, until: float) -> bool:
     return waited
 
 
-def _watch(target: Target, plugs: Sequence[Plug], lag_s: int, seen: Callable[[Looks], bool]) -> Looks:
+def _watch(target: Target, plugs: Sequence[Plug], lag_s: float, seen: Callable[[Looks], bool]) -> Looks:
     """Look again and again until it is seen, for `lag_s` at the most."""
     give_up = time.monotonic() + lag_s
     while True:

@@ -20,6 +20,11 @@ class Look(msgspec.Struct, frozen=True):
     words: str = ""
 
     @property
+    def says(self) -> str:
+        """Its answer, or why there is none."""
+        return self.words if self.words and self.power is Power.UNKNOWN else self.power.value
+
+    @property
     def confirms(self) -> Confirms | None:
         """None: what an off of this agent proves is not known, or nothing."""
         stock = stock_agent(self.plug.agent)
@@ -68,7 +73,7 @@ def judge(levels: Sequence[Sequence[str]], looks: Looks) -> tuple[Power, str]:
         return Power.UNKNOWN, why
     if seen and all(look.power is Power.ON for look in seen):
         return Power.ON, "all plugs are on"
-    told = "; ".join(f"{one.plug.label}: {one.words or one.power.value}" for one in seen)
+    told = "; ".join(f"{one.plug.label}: {one.says}" for one in seen)
     return Power.UNKNOWN, f"no level of Pacemaker's is off as a whole ({told or 'no device could be asked'})"
 
 

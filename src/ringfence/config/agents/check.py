@@ -21,7 +21,7 @@ from ringfence.config.agents.metadata import (
 )
 from ringfence.config.agents.stock import NO_PROOF, OTHER_WAYS, base_name, stock_agent
 from ringfence.config.checks import is_secret
-from ringfence.core.cluster import ClusterConfig, DeviceConfig, Use
+from ringfence.core.cluster import ClusterConfig, Confirms, DeviceConfig, Use
 
 BY_NODE_NAME = ("fence_scsi",)
 """Agents that need no plug, though they say so: they go by the node's name, which they are told."""
@@ -85,7 +85,7 @@ def _check(
     limit_ms: int,
 ) -> Iterator[_What]:
     name = base_name(device.agent)
-    if name in NO_PROOF:
+    if name in NO_PROOF and device.confirms is not Confirms.SELF_FENCE:
         yield f"{name} proves nothing, as ringfence knows it: {NO_PROOF[name]}", "", False
     whole = {**given, **(secrets or {})}
     for remark in remarks(device.agent, whole):

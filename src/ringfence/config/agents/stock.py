@@ -101,6 +101,7 @@ NO_PROOF = {
     "fence_manual": "it is a person's word; that is `ringfence fence confirm`",
     "fence_pcmk": "it asks Pacemaker, whose word names no device",
     "fence_watchdog": "it does nothing: the victim's own watchdog is trusted to bite",
+    "fence_ringfence": "it asks ringfence itself: a circle",
     "fence_sbd": "it says off once a request lies on the disk, whether or not the host obeyed",
 }
 """Agents that are no proof, and why."""

@@ -99,7 +99,7 @@ def look_at_host(
     if any(disk.block for disk in disks):  # LVM2 looks at no files
         looks["lvm"] = lvm_facts
     if not lab:
-        looks["watchdog"] = watchdog_facts
+        looks["watchdog"] = lambda: watchdog_facts(loaded)
     hidden = [disk.path for disk in disks if not disk.trouble and not os.access(disk.path, os.R_OK)]
     for disk in disks:
         looks[f"disk {disk.path}"] = partial(disk_facts, disk, read=disk.path not in hidden)

@@ -6,6 +6,8 @@ import contextlib
 import os
 from pathlib import Path
 
+from ringfence.block.self_fence import misfit
+from ringfence.config import Loaded
 from ringfence.core.errors import RingfenceError
 from ringfence.host.probes import tool
 from ringfence.wire.checkup import WatchdogFacts
@@ -15,10 +17,24 @@ CLASS = Path("/sys/class/watchdog")
 TOOL_S = 2.0
 
 
-def watchdog_facts() -> WatchdogFacts:
+def watchdog_facts(loaded: Loaded | None = None) -> WatchdogFacts:
+    """Args: loaded: this host's configuration, as far as it can be read."""
     device = next((name for name in NAMES if Path(name).exists()), "")
     open_ = bool(device) and _told("state") != "inactive"
-    return WatchdogFacts(device, _told("identity"), _holder() if open_ else "", _service_us())
+    holder = _holder() if open_ else ""
+    configured = str(loaded.watchdog or "") if loaded is not None else ""
+    unused = _unused(loaded, holder) if loaded is not None and configured else ""
+    return WatchdogFacts(device, _told("identity"), holder, _service_us(), configured, unused)
+
+
+def _unused(loaded: Loaded, holder: str) -> str:
+    """Why the watchdog that is configured is not fed; empty: as far as can be seen, it is."""
+    assert loaded.watchdog is not None
+    if not loaded.watchdog.exists():
+        return f"there is no {loaded.watchdog}"
+    if wrong := misfit(loaded.cluster.timing, loaded.watchdog_ms):
+        return wrong
+    return "" if holder or os.geteuid() != 0 else "nobody has it open; does ringfence-block run?"
 
 
 def _told(name: str) -> str:

@@ -2,6 +2,8 @@
 
 from collections.abc import Iterator
 
+from ringfence.agents.commands import OWN
+from ringfence.config.agents.stock import base_name
 from ringfence.core.cluster import ClusterConfig, Confirms, NodeConfig
 from ringfence.core.evidence import Power
 from ringfence.doctor.facts import ClusterFacts, DeviceFacts
@@ -77,17 +79,19 @@ def check(facts: ClusterFacts) -> Iterator[Finding]:
 
 
 def _device(facts: ClusterFacts, cluster: ClusterConfig, found: DeviceFacts) -> Iterator[Finding]:
-    me, what = facts.me, f"{found.device} (fences {found.node}), asked from {facts.me}"
+    me, what = facts.me, f"{found.named} (fences {found.node}), asked from {facts.me}"
     agent = cluster.device(found.device).agent
     if found.agent_missing:
         yield AGENT_MISSING.at(
             me, f"{what}: {found.agent_missing}", f"apt install fence-agents (for {agent})"
         )
     elif found.power is Power.UNKNOWN:
-        mend = f"mend its address, plug or secrets/{found.device}; by hand: echo action=status … | {agent}"
+        mend = f"mend its address, plug or secrets/{found.device}"
+        if base_name(agent) not in OWN:
+            mend += f"; by hand: echo action=status … | {agent}"
         yield FAILS.at(me, f"{what}: {found.words}", mend)
     elif found.power is Power.OFF and _runs(facts, cluster, found):
-        what = f"{found.device} says that {found.node} is off, and {found.node} is a ready member"
+        what = f"{found.named} says that {found.node} is off, and {found.node} is a ready member"
         yield SAYS_OFF.at(me, what, f"mend its plug in [device.{found.device}], or its cables")
 
 

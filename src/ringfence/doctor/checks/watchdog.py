@@ -20,12 +20,17 @@ HELD = note(
     "who has the watchdog open",
     "only one program can; if that one ends badly, the host resets",
 )
+UNUSED = warning(
+    "watchdog-unused",
+    "the watchdog that is configured is not fed",
+    "a host that hangs, or cannot close its volumes, then stays so until others fence it",
+)
 UNWATCHED = warning(
     "service-unwatched",
     "systemd does not watch the daemon",
     "a daemon that hangs is started again only if ringfence.service has WatchdogSec",
 )
-KINDS = (NONE, SOFT, HELD, UNWATCHED)
+KINDS = (NONE, SOFT, HELD, UNUSED, UNWATCHED)
 
 
 def check(facts: ClusterFacts) -> Iterator[Finding]:
@@ -43,6 +48,9 @@ def check(facts: ClusterFacts) -> Iterator[Finding]:
         if watchdog.holder:
             what = f"{name}: {watchdog.device} is held by {watchdog.holder}"
             yield HELD.at(name, what, "nothing, if that is the program that should")
+        if watchdog.unused:
+            what = f"{name}: [watchdog] device = {watchdog.configured}: {watchdog.unused}"
+            yield UNUSED.at(name, what, "mend [watchdog] in ringfence.toml, then restart ringfence-block")
         if watchdog.service_us == 0:
             what = f"{name}: ringfence.service has no WatchdogSec"
             yield UNWATCHED.at(name, what, "systemctl edit ringfence: [Service] WatchdogSec=10s")

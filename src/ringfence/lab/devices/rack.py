@@ -114,11 +114,11 @@ class _Slot:
     def wait(self) -> None:
         """Until its port is open, if it is to be."""
         give_up = time.monotonic() + START_S
-        while self._process is not None and not listens(self._one, self._kind.udp):
+        while self._process is not None and not listens(self._process, self._one, self._kind.udp):
             if not trees.alive(self._process) or time.monotonic() > give_up:
                 raise Unavailable(
                     f"{self._one.name} ({self._one.kind}) does not start: {_last_line(self._log)}",
-                    next=f"see {self._log}",
+                    next=f"see {self._place}",
                 )
             time.sleep(POLL_S)
 
@@ -139,12 +139,23 @@ class _Slot:
         return self._place / "log"
 
 
-def listens(one: Simulated, udp: bool) -> bool:
-    """Whether somebody has the device's port, as the kernel tells it."""
+def listens(simulator: Process, one: Simulated, udp: bool) -> bool:
+    """Whether this process has the device's port, as the kernel tells it; another's would answer for it."""
     where = f"{socket.inet_aton(one.address)[::-1].hex().upper()}:{one.port:04X}"
     table = Path("/proc/thread-self/net/udp" if udp else "/proc/thread-self/net/tcp").read_text()
     listening = "07" if udp else "0A"
-    return any(row.split()[1] == where and row.split()[3] == listening for row in table.splitlines()[1:])
+    rows = [row.split() for row in table.splitlines()[1:]]
+    sockets = {f"socket:[{row[9]}]" for row in rows if row[1] == where and row[3] == listening}
+    return bool(sockets) and not sockets.isdisjoint(_open_files(simulator.pid))
+
+
+def _open_files(pid: int) -> list[str]:
+    found = []
+    with contextlib.suppress(OSError):
+        for file in os.scandir(f"/proc/{pid}/fd"):
+            with contextlib.suppress(OSError):
+                found.append(os.readlink(file.path))
+    return found
 
 
 def end_strays(directory: Path) -> None:

@@ -79,8 +79,7 @@ def answers(table: Table, lines: Iterator[str]) -> Iterator[list[str]]:
         elif line == "set":
             oid, value = _oid(next(lines)), next(lines)
             yield table.set(oid, value)
-        elif not line:
-            return
+        # A blank line means: end; but snmpd also ends a value with one.  That it is gone says as much.
 
 
 def main(power: str, pdu: str, *hosts: str) -> None:
