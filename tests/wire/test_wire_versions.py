@@ -103,6 +103,7 @@ SAMPLES: dict[str, Any] = {
     "SlotsLeft": entries.SlotsLeft("vg0"),
     "SlotsEnd": entries.SlotsEnd("vg0"),
     "Marked": entries.Marked(OTHER, "vg0"),
+    "LifeSeen": entries.LifeSeen(OTHER, "its slot on VG vg0 is written on and on"),
 }  # fmt: skip
 NEW = {
     "SearchDeadlock": DEADLOCKS, "Waits": DEADLOCKS, "AskHosts": CHECKUPS, "HostSays": CHECKUPS,
@@ -111,7 +112,7 @@ NEW = {
     "DrillBegan": FENCING, "DrillAttempted": FENCING, "DrillEnded": FENCING,
     "AgentSaid": FENCING, "PowerOnBegan": FENCING, "PowerOnEnded": FENCING,
     "AskTests": FENCING, "TestsTold": FENCING,
-    "SlotsKept": FENCING, "SlotsLeft": FENCING, "SlotsEnd": FENCING, "Marked": FENCING,
+    "SlotsKept": FENCING, "SlotsLeft": FENCING, "SlotsEnd": FENCING, "Marked": FENCING, "LifeSeen": FENCING,
 }  # fmt: skip
 """Entries that came with a later protocol than the first."""
 

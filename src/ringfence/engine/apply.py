@@ -292,6 +292,7 @@ _HANDLERS: dict[type, Callable[[ClusterState, Life, Any], list[Fact]]] = {
     entries.SlotsLeft: marks.left,
     entries.SlotsEnd: marks.ending,
     entries.Marked: marks.marked,
+    entries.LifeSeen: marks.seen,
     entries.AskTests: _ask_tests,
     entries.TestsTold: _tests_told,
     entries.DrillBegan: drill_entries.began,

@@ -42,10 +42,12 @@ class SlotPort:
         self._dead: tuple[str, ...] = ()
         self._slow = False
         self._stuck: list[Callable[[], None]] = []
+        self.troubled_ns = -1
+        """When its last trouble began or ended."""
 
     def suffer(self, dead: tuple[str, ...] = (), *, slow: bool = False) -> None:
         """These disks do not answer, or all answer slowly; nothing: the end of it."""
-        self._dead, self._slow = dead, slow
+        self._dead, self._slow, self.troubled_ns = dead, slow, self._scheduler.now_ns
         stuck, self._stuck = self._stuck, []
         for what in stuck:
             self._scheduler.after(self._scheduler.between(0, 20), what)

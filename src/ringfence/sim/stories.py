@@ -477,12 +477,14 @@ def _(chance: Chance, nodes: list[int]) -> list[Fault]:
 
 @_story("slots-two-lies", nodes=(2,), slots=True)
 def _(chance: Chance, nodes: list[int]) -> list[Fault]:
-    """Both halves are given up on a lie, each by one whose array hangs for a while."""
+    """Both halves are given up on a lie, each by one whose array hangs for a while, perhaps for long."""
+    a, b = nodes
     rng = chance.rng
     return [
         *(_all(node, Manner.LIES) for node in nodes),
-        *(SlotArray(node=node, how="dead", for_ms=rng.randrange(1000, 7000)) for node in nodes),
-        Cut(nodes=(nodes[0],), for_ms=rng.randrange(9000, 13000)),
+        SlotArray(node=a, how="dead", for_ms=rng.randrange(1000, 3000)),
+        SlotArray(node=b, how="dead", for_ms=rng.randrange(1000, 9000)),
+        Cut(nodes=(a,), for_ms=rng.randrange(9000, 13000)),
     ]
 
 

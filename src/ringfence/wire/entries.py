@@ -305,6 +305,14 @@ class SlotsEnd(_Entry, frozen=True):
     vg: str
 
 
+class LifeSeen(_Entry, frozen=True):
+    """A life that was given up for fenced was seen to go on, elsewhere than in the ring."""
+
+    life: Life
+    how: str
+    """In words: where, and doing what."""
+
+
 class Marked(_Entry, frozen=True):
     """The mark of this victim is on the VG's disk, and on the sender's clock whatever its unmarked slot has
     allowed it must have run out."""
