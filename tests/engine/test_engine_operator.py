@@ -279,6 +279,17 @@ def test_no_drill_is_left_in_its_middle(world: World) -> None:
     assert one.node.context.state.disarmed is None
 
 
+def test_a_second_maintenance_does_not_end_the_first_one_sooner(world: World) -> None:
+    """Two operators: the hands of one are still in the rack when the other is through."""
+    one, two = world.hosts[1], world.hosts[2]
+    one.do(calls.FenceDisarm(60_000, "ann"))
+    with pytest.raises(Refused, match=r"ann \(tester\) has disarmed fencing for longer than that"):
+        two.do(calls.FenceDisarm(5000, "bob"))
+    assert status(two)["disarmed"]["who"] == "ann (tester)"
+    two.do(calls.FenceDisarm(90_000, "bob"))
+    assert status(one)["disarmed"]["left_ms"] > 60_000
+
+
 def test_disarming_has_a_limit(world: World) -> None:
     with pytest.raises(BadInput, match="between 1 s and 7 days"):
         world.hosts[1].do(calls.FenceDisarm(0, "ann"))

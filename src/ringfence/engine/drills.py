@@ -271,6 +271,10 @@ def _level(context: Context, call: FenceDrill) -> int:
 def _next(context: Context, call: FenceDrill, entry: DrillBegan) -> str:
     if entry.node == context.me:
         return f"run ringfence fence drill {call.node} on another node"
-    if entry.kind is DrillKind.DESTRUCTIVE:
-        return f"on {call.node}: ringfence vgchange --lockstop, then drill again"
+    state = context.running
+    spaces = state.lockspaces if state is not None else {}
+    held = sorted(name for name, space in spaces.items() if entry.node in space.members)
+    if entry.kind is DrillKind.DESTRUCTIVE and held:
+        ways = ["ringfence vgchange --lockstop", *(f"ringfence lockspace leave {name}" for name in held)]
+        return f"on {call.node}: {'; '.join(ways)}; then drill again"
     return "ringfence status"
