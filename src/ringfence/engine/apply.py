@@ -302,6 +302,5 @@ _HANDLERS: dict[type, Callable[[ClusterState, Life, Any], list[Fact]]] = {
     entries.Disarmed: words.disarmed,
     entries.Armed: words.armed,
     entries.DisarmExpired: words.expired,
-    entries.LifeSeen: words.seen,
     entries.MachineForgotten: words.forgotten,
 }

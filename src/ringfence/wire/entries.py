@@ -406,15 +406,6 @@ class DisarmExpired(_Entry, frozen=True):
     number: int
 
 
-class LifeSeen(_Entry, frozen=True):
-    """A life was seen to go on, elsewhere than in the ring (a disk slot, a client).  If it had been given up
-    for fenced, the fence lied."""
-
-    life: Life
-    how: str
-    """One line for people: where."""
-
-
 class MachineForgotten(_Entry, frozen=True):
     """`node re-enrol`: the node's next join may be another machine's."""
 
