@@ -54,6 +54,10 @@ class World:
         self.seeds: dict[int, int] = {}
         """Each node draws from its own, so that what one asks does not change what another gets."""
         self.published: list[orders.Publish] = []
+        self.slots = False
+        """Whether all nodes know disk slots."""
+        self.ended: list[str] = []
+        """VGs whose slots all nodes were asked to leave."""
 
     def node(self, id: int = 1, **options: Any) -> "Node":
         return Node(self, id, **options)
@@ -92,6 +96,8 @@ class Node:
         )
         self.open: dict[tuple[str, str], orders.OpenPath] = {}
         self.trace: list[orders.Order] = []
+        self.slots: dict[str, orders.SlotsPlace] = {}
+        self.without: dict[str, str] = {}
 
     def run(self, call: Any) -> Any:
         return self.drive(command_for(call))
@@ -135,7 +141,17 @@ class Node:
             drawn = self.world.seeds[self.id] = self.world.seeds.get(self.id, 0) + 1
             digest = hashlib.sha256(f"{self.id} {drawn}".encode()).digest()
             seeds.append("".join(UUID_CHARACTERS[byte % len(UUID_CHARACTERS)] for byte in digest))
-        return orders.Whoami(self.world.cluster, self.id, self.name, False, 1_700_000_000, tuple(seeds))
+        return orders.Whoami(
+            self.world.cluster, self.id, self.name, False, 1_700_000_000, tuple(seeds),
+            {id: f"an-a01n0{id}" for id in (1, 2)}, self.world.slots,
+        )  # fmt: skip
+
+    def _do_NoteSlots(self, order: orders.NoteSlots) -> None:
+        self.slots = {place.vg: place for place in order.places}
+        self.without = order.without
+
+    def _do_EndSlots(self, order: orders.EndSlots) -> None:
+        self.world.ended.append(order.vg)
 
     def _do_Joined(self, order: orders.Joined) -> tuple[str, ...]:
         return tuple(space for space, nodes in sorted(self.world.members.items()) if self.id in nodes)

@@ -6,7 +6,7 @@ import msgspec
 
 from ringfence.core.cluster import ClusterConfig, Confirms, DeviceConfig, Level, NodeConfig
 from ringfence.core.evidence import Power
-from ringfence.doctor.facts import ClusterFacts, DaemonFacts, DeviceFacts
+from ringfence.doctor.facts import ClusterFacts, DaemonFacts, DeviceFacts, SlotsFacts
 from ringfence.wire.checkup import (
     Checkup,
     CorosyncFacts,
@@ -99,7 +99,7 @@ def sound() -> ClusterFacts:
         "n1",
         rounds[-1].hosts[0].facts,
         CLUSTER,
-        DaemonFacts(members=(1, 2, 3), shared_vgs=("vg0",), locked=()),
+        DaemonFacts(members=(1, 2, 3), shared_vgs=("vg0",), slots=(SlotsFacts("vg0"),), locked=()),
         rounds=tuple(rounds),
         wall_at_boot_ms=WALL_AT_BOOT_MS,
         devices=tuple(devices),

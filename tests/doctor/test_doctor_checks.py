@@ -23,7 +23,7 @@ from ringfence.core.cluster import Timing
 from ringfence.core.evidence import Power
 from ringfence.doctor.checks import KINDS, judge
 from ringfence.doctor.checks.lvm import accepts
-from ringfence.doctor.facts import ClusterFacts, MappedVolume
+from ringfence.doctor.facts import ClusterFacts, MappedVolume, SlotsFacts
 from ringfence.doctor.findings import Finding
 from ringfence.doctor.outvoted import outvoted
 from ringfence.wire.checkup import DiskFacts, FileFacts, Leftover
@@ -148,6 +148,9 @@ PLANTED: dict[str, tuple[str, Spoil]] = {
     "timing-hold": ("", timing(hold_ms=5000)),
     "timing-bound": ("", timing(write_ms=20_000)),
     "two-node-alone": ("", nodes(2, True)),
+    "slots-missing": ("", lambda facts: with_daemon(facts, slots=())),
+    "slots-missing-two-node": ("", lambda facts: with_daemon(nodes(2, True)(facts), slots=())),
+    "slots-fail": ("n1", lambda facts: with_daemon(facts, slots=(SlotsFacts("vg0", trouble="no answer"),))),
     "two-nodes-no-majority": ("", nodes(2, False)),
     "watchdog-none": ("n2", part("watchdog", device="")),
     "watchdog-soft": ("n2", part("watchdog", identity="Software Watchdog")),
@@ -178,6 +181,7 @@ PLANTED: dict[str, tuple[str, Spoil]] = {
 BESIDE = {
     "fenced-by-hand": {"device-unused"},
     "two-node-alone": {"device-unused"},
+    "slots-missing-two-node": {"device-unused", "two-node-alone"},
     "two-nodes-no-majority": {"device-unused"},
 }
 """What the trouble cannot but bring with it."""

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ringfence.core.cluster import ClusterConfig, Confirms, DeviceConfig, Level, NodeConfig, Timing
-from ringfence.core.errors import RingfenceError, from_dict
+from ringfence.core.errors import RingfenceError, TimedOut, from_dict
 from ringfence.core.evidence import Power
 from ringfence.core.ids import Epoch
 from ringfence.core.modes import Mode
@@ -20,6 +20,7 @@ from ringfence.engine.context import AT_ONCE
 from ringfence.engine.inputs import DiskState, Input
 from ringfence.engine.node import Node
 from ringfence.storage import Storage
+from ringfence.storage.slots import SlotDevice
 from ringfence.wire import SPEAKS, Speaks
 from ringfence.wire.checkup import HostFacts
 from ringfence.wire.client import Reply, Request
@@ -82,6 +83,8 @@ class Host:
         """What it looks like; None: that cannot be found out."""
         self.hanging = False
         """To look at it takes for ever."""
+        self.dead_arrays: list[str] = []
+        """VGs whose disk slots do not answer this host."""
         self.storage = Storage([str(world.directory / "*.img")], lambda guard: None)
 
     def start(self, left_open: tuple[inputs.LeftOpen, ...] = ()) -> None:
@@ -188,6 +191,10 @@ class Host:
                     )
                     for one in self.paths.values()
                 )
+            case orders.SlotIo():
+                if body.vg in self.dead_arrays:
+                    raise TimedOut(f"VG {body.vg}: its array ({body.path}) does not answer", retry=True)
+                return SlotDevice(lambda: self.world.now_ns).do(body)
             case _:
                 return self.storage.do(body)
 

@@ -82,7 +82,7 @@ def switched(world: World, *hosts: int) -> list[str]:
 
 def goes_on(world: World) -> bool:
     return any(
-        host.node is not None and host.node.context.running is not None
+        not host.frozen and host.node is not None and host.node.context.running is not None
         and host.node.context.running.drill is not None
         for host in world.hosts.values()
     )  # fmt: skip
@@ -236,7 +236,7 @@ def test_the_actor_is_lost_and_another_switches_on_again(world: World) -> None:
     world.until(lambda: not goes_on(world), 60_000)
     assert world.outlets_off == []
     assert [one for one in switched(world, 2) if "feed" in one] == ["feed1[3] on", "feed2[3] on"]
-    assert told(world, 3, "drill-ended") == [
+    assert told(world, 3, "drill-failed") == [
         f"cabling drill of {LAST} failed: an-a01n01, which ran it, was lost"
     ]
     assert world.hosts[3].running
@@ -267,7 +267,7 @@ def test_the_drilled_node_is_lost_and_no_on_undoes_its_fence(world: World) -> No
         world.pass_ms(50)
     world.until(lambda: not goes_on(world), 60_000)
     assert not [one for one in switched(world) if one.endswith(" on")]
-    (verdict,) = told(world, 2, "drill-ended")
+    (verdict,) = told(world, 2, "drill-failed")
     assert verdict.endswith(f"{LAST} was fenced: feed1[3] was left off")
 
 
@@ -315,6 +315,22 @@ def test_an_actor_without_a_primary_view_switches_on_when_it_has_one_again(world
     world.run()
     ended(world, id)
     assert world.outlets_off == []
+
+
+def test_an_actor_that_was_frozen_does_not_wake_up_and_switch(world: World) -> None:
+    """Meanwhile another has ended its drill: what it would switch off now, nobody would switch on."""
+    begun(world)
+    off_now(world)
+    for device in ("bmc1", "feed1", "feed2"):
+        world.says[device, "off"] = Power.UNKNOWN  # so that it lives to thaw
+    world.freeze(1)
+    world.view(2, 3)
+    world.run()
+    world.until(lambda: world.outlets_off == [] and not goes_on(world), 300_000)
+    before = switched(world, 1)
+    world.hosts[1].frozen = False
+    world.pass_ms(3000)  # it has not heard yet that the others went on without it
+    assert switched(world, 1) == before
 
 
 # -- power is cut ------------------------------------------------------------------------
@@ -414,6 +430,17 @@ def test_a_node_that_is_in_a_lockspace_is_not_cut(world: World) -> None:
     assert switched(world) == []
 
 
+def test_a_node_that_is_being_cut_joins_nothing_until_the_drill_is_over(world: World) -> None:
+    world.says["bmc3", "off"] = Power.UNKNOWN
+    world.slow["bmc3"] = 3_000
+    id = begun(world, destructive=True)
+    join = world.hosts[3].ask(calls.JoinSpace("games"))
+    world.pass_ms(1000)
+    assert world.hosts[3].reply(join) is None
+    ended(world, id)
+    world.until(lambda: world.hosts[3].reply(join) is not None)
+
+
 def test_without_a_majority_of_the_others_nobody_is_cut(tmp_path: Path) -> None:
     world = World(tmp_path, 3, shape=fed_twice)
     world.pass_ms(3000)
@@ -437,4 +464,4 @@ def test_the_actor_is_lost_with_the_power_off_and_others_fence(world: World) -> 
     world.run()
     world.until(lambda: "purged" in world.hosts[2].kinds(), 60_000)
     world.until(lambda: not goes_on(world), 60_000)
-    assert told(world, 2, "drill-ended")[0].endswith("an-a01n01, which ran it, was lost")
+    assert told(world, 2, "drill-failed")[0].endswith("an-a01n01, which ran it, was lost")

@@ -119,6 +119,24 @@ def test_a_node_that_is_away_is_cut_and_freezes_nothing(world: World) -> None:
     world.until(lambda: status(one)["victims"] == [])
 
 
+def test_of_two_the_one_that_is_left_keeps_its_authority(tmp_path: Path) -> None:
+    """The other left cleanly; that somebody wants it off says nothing about what it could still write."""
+    world = World(tmp_path, 2)
+    world.pass_ms(1000)
+    one, two = world.hosts[1], world.hosts[2]
+    two.do(calls.Leave())
+    two.node = None
+    world.view(1, how="leave")
+    world.run()
+    world.pass_ms(3000)
+    assert one.node.context.may_report
+    world.says["bmc2", "off"] = world.says["pdu2", "off"] = Power.UNKNOWN
+    fence(one, "an-a01n02")
+    world.pass_ms(3000)
+    assert status(one)["victims"] != []
+    assert one.node.context.may_report
+
+
 def test_an_order_says_what_is_to_become_of_the_host(world: World) -> None:
     one = world.hosts[1]
     fence(one, "an-a01n03", "reboot")

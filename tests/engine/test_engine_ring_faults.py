@@ -13,6 +13,7 @@ from engine_ring import AGENT_MS, TIMING, Host, World
 
 from ringfence.core.evidence import Power
 from ringfence.core.ids import Life
+from ringfence.wire import Speaks
 from ringfence.wire import client as calls
 
 PAGE = "vg/vg0"
@@ -386,8 +387,8 @@ def test_of_two_that_are_parted_exactly_the_one_without_a_delay_survives(tmp_pat
     assert before[0] in one.paths
 
 
-def test_of_two_that_nobody_can_fence_both_block_and_say_so(tmp_path: Path) -> None:
-    world = make(tmp_path, 2)
+def test_of_two_without_slots_that_nobody_can_fence_both_block_and_say_so(tmp_path: Path) -> None:
+    world = make(tmp_path, 2, speaks=Speaks(1, 3))
     dead_devices(world, 1, 2)
     one, two = world.hosts.values()
     world.outage()

@@ -6,10 +6,9 @@ from fence_story import Story, life_named
 from ringfence.core.evidence import Evidence
 from ringfence.core.ids import Life
 from ringfence.core.moments import duration_ms
-from ringfence.engine import words
+from ringfence.engine import marks, words
 from ringfence.engine.arrivals import admit
 from ringfence.engine.facts import Expelled, Fact, NotAdmitted, Noted
-from ringfence.engine.losses import expose
 from ringfence.wire import entries
 from ringfence.wire.ring import Hardware
 
@@ -47,7 +46,8 @@ class WordStory(Story):
 
     def _do_seen(self, plain: list[str], options: dict[str, str]) -> list[str]:
         """seen LIFE how=WORDS: it goes on, elsewhere than in the ring."""
-        return self._told(expose(self.state, life_named(plain[0]), options.pop("how")))
+        entry = entries.LifeSeen(life_named(plain[0]), options.pop("how"))
+        return self._told(marks.seen(self.state, ANN, entry))
 
     # -- what people say --------------------------------------------------------------
 

@@ -1,6 +1,7 @@
 """A lab whose fence devices are simulated: real agents run by its daemons, and nothing left of any of it."""
 
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -50,7 +51,7 @@ def fenced(lab: Lab, node: str, by: str) -> dict[str, Any]:
     with connect(lab.socket(by), retry_ms=5000) as daemon:
         since = max((int(event["seq"]) for event in daemon.events()), default=0)
         lab.freeze(node)
-        give_up = time.monotonic() + 60
+        give_up = time.monotonic() + 100
         while time.monotonic() < give_up:
             for event in daemon.events(since=since):
                 if event["kind"] == "evidence":
@@ -76,6 +77,13 @@ def test_stock_agents_fence_through_simulated_devices(directory: Path) -> None:
             assert secret.encode() not in Path(f"/proc/{pid}/cmdline").read_bytes()
         refused = ringfence(directory, "lab", "lie", ONE, "bmc", "pending")
         assert (refused.returncode, "cannot lie by pending; one of none" in refused.stderr) == (5, True)
+
+        seen = subprocess.run(
+            [sys.executable, "-m", "ringfence", "doctor"], env={**os.environ, **lab.env(ONE)},
+            text=True, capture_output=True, timeout=60, check=False,
+        ).stdout  # fmt: skip
+        assert "looked at" in seen
+        assert "error" not in seen.replace("0 errors", ""), seen
 
         assert "bmc-an-a01n01 said \"off\"" in fenced(lab, ONE, TWO)["what"]
         lab.power(ONE, "on")

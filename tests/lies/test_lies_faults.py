@@ -81,10 +81,10 @@ def test_a_pending_order_of_an_apc_reads_as_off(bench: Benches) -> None:
 
 
 def test_a_pending_order_is_waited_for_where_the_device_is_let_settle(bench: Benches) -> None:
-    made = bench("apc-menu")
+    made = bench("apc-snmp")
     made.plug("n1", "psu2", "pdu-a", "n1")
     made.lie("n1", "pdu-a", "pending", delay_s=2.5)
-    config = cluster((msgspec.structs.replace(pdu_of(made), settle_ms=2000),))
+    config = cluster((msgspec.structs.replace(pdu_of(made), settle_ms=2500),))
     assert ours(made, config).evidence is not None
     assert not made.runs("n1")
 

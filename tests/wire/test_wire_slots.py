@@ -79,7 +79,7 @@ def test_another_place_s_block_is_damaged() -> None:
         (MARK, LIFE, True),
         (MARK, Life(3, "machine", "boot-a", 1), True),
         (MARK, Life(3, "machine", "boot-a", 3), False),
-        (Mark(LIFE, Epoch(5, 1), cut=True, by=1), Life(3, "machine", "boot-a", 3), True),
+        (Mark(LIFE, Epoch(5, 1), cut=True, by=1), Life(3, "machine", "boot-a", 3), False),
         (MARK, Life(3, "machine", "boot-b", 1), False),
         (MARK, Life(2, "machine", "boot-a", 2), False),
         (Mark(Life(3), Epoch(5, 1), cut=True, by=1), LIFE, True),

@@ -98,6 +98,11 @@ SAMPLES: dict[str, Any] = {
     ),
     "AskTests": entries.AskTests(4, "bmc1"),
     "TestsTold": entries.TestsTold(LIFE, 4, (UseTest(1, "apc-a[5]", Outcome.FAILED, "no answer", 5, 1_700),)),
+    "SlotsKept": entries.SlotsKept("vg0"),
+    "SlotsLeft": entries.SlotsLeft("vg0"),
+    "SlotsEnd": entries.SlotsEnd("vg0"),
+    "Marked": entries.Marked(OTHER, "vg0"),
+    "LifeSeen": entries.LifeSeen(OTHER, "its slot on VG vg0 is written on and on"),
 }  # fmt: skip
 NEW = {
     "SearchDeadlock": DEADLOCKS, "Waits": DEADLOCKS, "AskHosts": CHECKUPS, "HostSays": CHECKUPS,
@@ -106,6 +111,7 @@ NEW = {
     "DrillBegan": FENCING, "DrillAttempted": FENCING, "DrillEnded": FENCING,
     "AgentSaid": FENCING, "PowerOnBegan": FENCING, "PowerOnEnded": FENCING,
     "AskTests": FENCING, "TestsTold": FENCING,
+    "SlotsKept": FENCING, "SlotsLeft": FENCING, "SlotsEnd": FENCING, "Marked": FENCING, "LifeSeen": FENCING,
 }  # fmt: skip
 """Entries that came with a later protocol than the first."""
 

@@ -55,6 +55,7 @@ COMMANDS: dict[str, Entry] = {
     "lvs": Entry(VOLUMES, "ringfence.cli.reports:lvs", "Report LVs and which host holds them."),
     "lvchange": Entry(VOLUMES, "ringfence.cli.volumes:lvchange", "Activate or deactivate LVs here."),
     "lvremove": Entry(VOLUMES, "ringfence.cli.volumes:lvremove", "Remove LVs."),
+    "slots": Entry(VOLUMES, "ringfence.cli.slots:slots", "The disk slots of a VG: add them, look at them."),
     "daemon": Entry(SERVICES, "ringfence.daemon.commands:daemon", "Run this host's daemon."),
     "hub": Entry(SERVICES, "ringfence.ring.commands:hub", "Run the embedded ring's broker."),
     "block": Entry(SERVICES, "ringfence.cli.services:block",

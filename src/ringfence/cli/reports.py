@@ -89,13 +89,14 @@ def vgs(names: tuple[str, ...], socket: str | None, root: Path | None, **given: 
 
 @click.command()
 @click.argument("names", nargs=-1)
+@click.option("-a", "--all", "whole", is_flag=True, help="The LVs of disk slots, too.")
 @_report_options
-def lvs(names: tuple[str, ...], socket: str | None, root: Path | None, **given: Any) -> int:
+def lvs(names: tuple[str, ...], whole: bool, socket: str | None, root: Path | None, **given: Any) -> int:
     """Report LVs and which host holds them; NAMES: VGs or VG/LV."""
     asked = []
     for name in names or ("",):
         vg, _, lv = name.removeprefix("/dev/").partition("/")
-        asked.append(calls.Lvs(vg, lv))
+        asked.append(calls.Lvs(vg, lv, whole))
     return _ask(LVS, asked, socket, root, _look(given))
 
 

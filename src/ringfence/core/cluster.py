@@ -55,6 +55,17 @@ class Timing(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
         """Purge bound: write authority plus 5 % and two heartbeats for unequal clock rates."""
         return self.write_ms + self.write_ms // 20 + 2 * self.heartbeat_ms
 
+    @property
+    def slot_ms(self) -> int:
+        """How often a node writes its disk slots: a partitioned host has moved its slot twice, at the
+        latest, when the others begin to fence it (detection is more than four times as long)."""
+        return max(self.heartbeat_ms, self.token_ms // 2)
+
+    @property
+    def slot_limit_ms(self) -> int:
+        """So long an array may take to answer; several such silences fit into the write authority."""
+        return max(500, self.token_ms)
+
 
 class Use(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """A device as one node's level uses it: with a plug of that node's own."""

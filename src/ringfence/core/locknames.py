@@ -17,6 +17,8 @@ import re
 from ringfence.core.errors import BadInput
 
 NAME_BYTES = 64
+VG_SPACE = "lvm_"
+GLOBAL_SPACE = "lvm_global"
 
 _PLAIN = re.compile(r"[!-\[\]-~]{1,64}")
 """What is its own text, as nearly all names are."""
@@ -97,3 +99,10 @@ def _canonical(what: str, text: str) -> str:
             next="choose a shorter name" if name else "give a name",
         )
     return escape(name)
+
+
+def vg_of(lockspace: str) -> str | None:
+    """The VG behind a lockspace name, as lvmlockd names them; None for any other lockspace."""
+    if lockspace.startswith(VG_SPACE) and lockspace != GLOBAL_SPACE:
+        return lockspace.removeprefix(VG_SPACE)
+    return None

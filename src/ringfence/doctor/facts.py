@@ -10,6 +10,16 @@ from ringfence.core.evidence import Power
 from ringfence.wire.checkup import Checkup, HostFacts
 
 
+class SlotsFacts(msgspec.Struct, frozen=True):
+    """A VG's disk slots."""
+
+    vg: str
+    kept: bool = True
+    """Some node keeps one there."""
+    trouble: str = ""
+    """Why this host cannot use them."""
+
+
 class DaemonFacts(msgspec.Struct, frozen=True):
     """What this host's daemon says of itself (`status`, `locks`)."""
 
@@ -23,6 +33,7 @@ class DaemonFacts(msgspec.Struct, frozen=True):
     """By whom and why no agent is started for now; empty: fencing is armed."""
     shared_vgs: tuple[str, ...] = ()
     """VGs whose lockspace there is."""
+    slots: tuple[SlotsFacts, ...] = ()
     locked: tuple[str, ...] | None = None
     """Uuids (with dashes) of LVs on which this node holds a lock; None: not known."""
 

@@ -17,7 +17,7 @@ from ringfence.core.cluster import ClusterConfig
 from ringfence.core.errors import RingfenceError
 from ringfence.daemon.checkup import look_at_host
 from ringfence.doctor.devices import ask_devices, told_wrong
-from ringfence.doctor.facts import ClusterFacts, DaemonFacts
+from ringfence.doctor.facts import ClusterFacts, DaemonFacts, SlotsFacts
 from ringfence.doctor.mapper import mapped_volumes
 from ringfence.host.clock import boottime_ns, wall_ms
 from ringfence.wire import client as calls
@@ -116,6 +116,10 @@ class _Asked:
             quarantined=tuple(status["quarantined"]),
             disarmed=_disarmed(status.get("disarmed")),
             shared_vgs=tuple(name.removeprefix("lvm_") for name in spaces if name.startswith("lvm_")),
+            slots=tuple(
+                SlotsFacts(str(one["vg"]), bool(one["nodes"]), str(one["trouble"]))
+                for one in status.get("slots") or ()
+            ),
             locked=self._locked(str(status["node"])),
         )
 

@@ -9,7 +9,7 @@ import msgspec
 
 from ringfence.core.evidence import Evidence, EvidenceKind
 from ringfence.core.ids import Life
-from ringfence.engine import drill_entries, powering, spaces, words
+from ringfence.engine import drill_entries, marks, powering, spaces, words
 from ringfence.engine.facts import (
     AttemptGranted,
     ConfigAccepted,
@@ -54,7 +54,7 @@ def _began(state: ClusterState, life: Life, entry: entries.AttemptBegan) -> list
     victim = state.domain.victim(entry.life)
     if victim is None or victim.current is not None or state.domain.proven(victim):
         return []
-    if state.disarmed is not None or drill_entries.drilled(state, entry.life):
+    if state.disarmed is not None or state.being_cut(entry.life):
         return []
     if entry.number != victim.number + 1 or state.domain.actor_for(victim, state.ready) != life.node:
         return []
@@ -200,6 +200,7 @@ def _goodbye(state: ClusterState, life: Life, entry: entries.Goodbye) -> list[Fa
     del state.lives[node]
     del state.senders[node]
     state.out[node] = life
+    marks.gone(state, node)
     return [Noted("left", f"{state.name(node)} left the cluster", {"node": node}), Left(node)]
 
 
@@ -287,6 +288,11 @@ _HANDLERS: dict[type, Callable[[ClusterState, Life, Any], list[Fact]]] = {
     entries.AgentSaid: _agent_said,
     entries.PowerOnBegan: powering.began,
     entries.PowerOnEnded: powering.ended,
+    entries.SlotsKept: marks.kept,
+    entries.SlotsLeft: marks.left,
+    entries.SlotsEnd: marks.ending,
+    entries.Marked: marks.marked,
+    entries.LifeSeen: marks.seen,
     entries.AskTests: _ask_tests,
     entries.TestsTold: _tests_told,
     entries.DrillBegan: drill_entries.began,

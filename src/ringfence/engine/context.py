@@ -78,6 +78,11 @@ class Context:
         """Since when."""
         self.ring_remark = ""
         """What a person should know of the ring though it works."""
+        self.admitted: Epoch | None = None
+        """The first epoch in which this life was a ready member; None if it never was."""
+        self.narrowed: dict[str, int] = {}
+        """Lockspaces of VGs whose disk slots this node's authority depends on now -> until when it may report
+        grants there."""
         self.left_open: tuple[LeftOpen, ...] = ()
         """Data paths of an earlier life, whose adoption is not decided yet."""
         self.left = False
@@ -159,3 +164,10 @@ class Context:
     def may_report(self) -> bool:
         """Grant authority: a grant may be told to a client only now."""
         return self.config.naive or (not self.vetoed and self.now_ns < self.deadlines_ns()[0])
+
+    def may_report_in(self, lockspace: str) -> bool:
+        """The same for a lock of this lockspace, where a disk may have taken authority away."""
+        if not self.may_report:
+            return False
+        deadline_ns = self.narrowed.get(lockspace) if self.narrowed else None
+        return deadline_ns is None or self.now_ns < deadline_ns

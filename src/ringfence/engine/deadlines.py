@@ -6,23 +6,16 @@ at pages of earlier incarnations: from the adoption on these say what this life'
 
 from collections.abc import Collection
 
+from ringfence.core.locknames import vg_of
 from ringfence.engine.context import Context, Phase
 from ringfence.engine.effects import LAPSED, LOST, UNCHECKED, SetDeadline
-
-VG_SPACE = "lvm_"
-GLOBAL_SPACE = "lvm_global"
-
-
-def vg_of(lockspace: str) -> str | None:
-    """The VG behind a lockspace name, as lvmlockd names them; None for any other lockspace."""
-    if lockspace.startswith(VG_SPACE) and lockspace != GLOBAL_SPACE:
-        return lockspace.removeprefix(VG_SPACE)
-    return None
+from ringfence.engine.slots import Slots
 
 
 class Deadlines:
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: Context, slots: Slots) -> None:
         self._context = context
+        self._slots = slots
         self._written: dict[tuple[int, str], int] = {}
         self._inherited: tuple[tuple[int, str], ...] = ()
         """Pages of earlier incarnations under which volumes of this life are open."""
@@ -51,9 +44,11 @@ class Deadlines:
                 self._write(page, LAPSED)
                 self._write_inherited(page, LAPSED)
             else:
-                self._write(page, max(write_ns, LAPSED))
-                if write_ns:  # until then what the earlier life had earned holds on
-                    self._write_inherited(page, write_ns)
+                by_disk_ns = self._slots.write_deadline_ns(vg)
+                deadline_ns = write_ns if by_disk_ns is None else by_disk_ns
+                self._write(page, max(deadline_ns, LAPSED))
+                if deadline_ns:  # until then what the earlier life had earned holds on
+                    self._write_inherited(page, deadline_ns)
         for one in [one for one in self._written if one[1] not in wanted]:
             self._set(one, LAPSED)
             del self._written[one]

@@ -11,20 +11,6 @@ from ringfence.wire.entries import DrillAttempted, DrillBegan, DrillEnded, Incid
 from ringfence.wire.proving import DrillKind
 
 
-def drilled(state: ClusterState, life: Life) -> bool:
-    """Whether a destructive drill is just cutting this life's power: the first attempt to fence it.
-
-    Others begin when it is over, be it because its actor is lost."""
-    drill = state.drill
-    return (
-        drill is not None
-        and drill.kind is DrillKind.DESTRUCTIVE
-        and drill.life == life
-        and not drill.attempted
-        and drill.actor in state.lives.values()
-    )
-
-
 def began(state: ClusterState, life: Life, entry: DrillBegan) -> list[Fact]:
     why = refusal(state, life.node, entry)
     if why:
@@ -91,10 +77,10 @@ def ended(state: ClusterState, life: Life, entry: DrillEnded) -> list[Fact]:
         return []
     state.drill = None
     node, name = drill.life.node, state.name(drill.life.node)
-    result = "passed" if entry.passed else "failed"
+    kind, result = ("drill-ended", "passed") if entry.passed else ("drill-failed", "failed")
     fields = {"node": node, "drill": drill.kind.value, "passed": entry.passed, "lines": list(entry.lines)}
     what = f"{drill.kind.value} drill of {name} {result}: {entry.verdict}"
-    facts: list[Fact] = [Noted("drill-ended", what, fields)]
+    facts: list[Fact] = [Noted(kind, what, fields)]
     for device in entry.liars:
         state.domain.quarantined.setdefault(device, f"in a drill it said that {name} was off, and it was not")
     if entry.liars:

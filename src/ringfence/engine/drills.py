@@ -19,6 +19,7 @@ from ringfence.engine.facts import DrillGranted, DrillOver
 from ringfence.engine.state import ClusterState
 from ringfence.engine.tasks import Tasks
 from ringfence.fencing import drills
+from ringfence.fencing.actor import heartbeat_back, may_start
 from ringfence.fencing.drills import Drill
 from ringfence.wire import FENCING
 from ringfence.wire.client import FenceDrill, Reply
@@ -41,6 +42,8 @@ class Drills:
         """Who waits for this node's drill."""
         self._runs: Life | None = None
         """The drilled life whose drill this node runs, or tidies up."""
+        self._gave_way: list[Life] = []
+        """Victims for whom its calls were cancelled already."""
 
     def ask(self, call: FenceDrill, who: str, id: str, answer: Answer) -> None:
         """Begin a drill; `answer` gets its replies: {"line"} while it goes on, {"passed", "verdict", "lines"}
@@ -128,9 +131,15 @@ class Drills:
         self._run(drill, f"the end of the drill of {state.name(drill.life.node)}", command)
 
     def _give_way(self, state: ClusterState) -> None:
-        """What fencing needs is free at once; but a drill that cuts the power is itself the fence."""
+        """What fencing needs is free at once; but a drill that cuts the power is itself the fence.
+
+        Once for each victim: later calls of the drill stand behind those of the fence (`AgentCalls`)."""
         drill = state.drill
         assert drill is not None
+        lives = [victim.life for victim in state.victims()]
+        if lives == self._gave_way:
+            return
+        self._gave_way = lives
         world = _World(self._context, drill, self._tell)
         devices = [use.device for use in drills.uses_of(state.config, drill)]
         mine = world.lost() and drill.kind is DrillKind.CABLING
@@ -139,7 +148,7 @@ class Drills:
             self._tasks.cancel_calls(needed)
 
     def _run(self, drill: Drill, what: str, command: commands.Steps) -> None:
-        self._runs = drill.life
+        self._runs, self._gave_way = drill.life, []
 
         def finished(verdict: Verdict | None, error: RingfenceError | None) -> None:
             if self._runs != drill.life:
@@ -175,7 +184,12 @@ class _World:
             self._say(line)
 
     def acts(self) -> bool:
-        return self._context.running is not None
+        """As whoever fences: a host that was frozen must not wake up and switch."""
+        context, timing = self._context, self._context.config.timing
+        back = heartbeat_back(context.authority.own_heartbeat_ns, context.now_ns, timing)
+        calm = context.hearing.calm(context.now_ns, timing.detection_ms)
+        ready = context.running is not None and not context.vetoed
+        return may_start(ready=ready, primary=ready, heartbeat_back=back, calm=calm)
 
     def lost(self) -> bool:
         state = self._context.running

@@ -7,15 +7,15 @@ comes before anything else, for then all the rest is only its last news."""
 from typing import Any
 
 from ringfence.core.errors import NotFound
-from ringfence.core.locknames import lockspace_name, resource_name
+from ringfence.core.locknames import lockspace_name, resource_name, vg_of
 from ringfence.core.modes import Mode
 from ringfence.engine.chains import Chains, who
 from ringfence.engine.client_locks import ClientLocks
 from ringfence.engine.commands.locking import VG_RESOURCE
 from ringfence.engine.context import Context
-from ringfence.engine.deadlines import vg_of
 from ringfence.engine.locker import Locker
 from ringfence.engine.reports import Doing, held_since_ms, in_queues, power_lines, victim_lines
+from ringfence.engine.slots import Slots
 from ringfence.engine.standing import disarmed_line, restless, standing
 from ringfence.engine.state import ClusterState
 from ringfence.engine.uses import Use
@@ -45,8 +45,10 @@ class Explanation:
         barrier: Barrier | None,
         ring_reason: str,
         doing: Doing,
+        slots: Slots,
     ) -> None:
         self._context = context
+        self._slots = slots
         self._locker = locker
         self._clients = clients
         self._barrier = barrier
@@ -87,6 +89,7 @@ class Explanation:
             lines += self._victim_lines(victim)
         for name in state.frozen if state else []:
             lines.append(self._frozen_line(name))
+        lines += self._slots.lines()
         lines += power_lines(state) if state else []
         lines += [why for node, why in sorted(self._context.refused.items()) if node != self._context.me]
         for use in self._locker.waiting():
@@ -108,7 +111,9 @@ class Explanation:
         victims = [one for one in state.victims() if one.life.node == node] if state else []
         for victim in victims:
             lines += self._victim_lines(victim)
-            spaces = [name for name in (state.frozen if state else []) if _freezes(victim, name)]
+            assert state is not None
+            spaces = [name for name in state.frozen if state.freezes(victim, name)]
+            lines += self._slots.lines(node=node)
             if spaces:
                 lines.append(f"until then these lockspaces are frozen: {', '.join(spaces)}")
         stuck = bool(lines) or node in context.refused
@@ -148,6 +153,7 @@ class Explanation:
         how = self._frozen_line(name) if victims else f"lockspace {name} runs"
         lines.append(f"{how}; {members}")
         quiet = len(lines) == 1 and not victims
+        lines += self._slots.lines(vg=vg_of(name) or "")
         lines += self._disarmed() if victims else []
         for victim in victims:
             lines += self._victim_lines(victim)
@@ -188,6 +194,7 @@ class Explanation:
         if victims:
             lines += self._disarmed()
             lines.append(self._frozen_line(lockspace))
+        lines += self._slots.lines(vg=vg_of(lockspace) or "")
         for victim in victims:
             lines += self._victim_lines(victim)
         if waiting and not victims and not standing:
@@ -314,6 +321,8 @@ class Explanation:
         until = f"{names} is proven fenced"
         if all(state.domain.proven(one) for one in blocking):
             until = f"the write authority of {names}, proven fenced, has run out"
+            if any(lockspace in state.unmarked(one) for one in blocking):
+                until = f"{names}, proven fenced, is marked on the VG's disk, and its authority has run out"
         return f"lockspace {lockspace} is frozen: nothing is granted in it until {until}"
 
     def _victim_lines(self, victim: Victim) -> list[str]:
@@ -333,10 +342,6 @@ class Explanation:
                 f"make sure that {name} is off, then: ringfence fence confirm {name}"
             )
         return lines
-
-
-def _freezes(victim: Victim, lockspace: str) -> bool:
-    return victim.life.unknown or lockspace in victim.lockspaces
 
 
 def _answer(target: str, stuck: bool, lines: list[str]) -> dict[str, Any]:

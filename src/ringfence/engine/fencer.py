@@ -9,17 +9,18 @@ import functools
 
 import msgspec
 
+from ringfence.core.evidence import CUTS
 from ringfence.core.ids import Epoch, Life
 from ringfence.engine.agent_calls import AgentCalls, Call
 from ringfence.engine.context import Context
-from ringfence.engine.drill_entries import drilled
 from ringfence.engine.effects import TickAt
 from ringfence.engine.facts import AttemptGranted
 from ringfence.engine.inputs import AgentExited
+from ringfence.engine.slots import Slots
 from ringfence.fencing.actor import backoff_ms, may_start
 from ringfence.fencing.delays import delays_of
 from ringfence.fencing.domain import Victim
-from ringfence.fencing.level_run import LevelRun, Run
+from ringfence.fencing.level_run import LevelRun, Outcome, Run
 from ringfence.fencing.split import Split
 from ringfence.wire import FENCING
 from ringfence.wire.entries import (
@@ -43,12 +44,18 @@ class _Running(msgspec.Struct):
     """When each of its runs asked for a session, and got it."""
     tick_ms: int = 0
     """When the engine is called again for it."""
+    asked_ns: int = 0
+    """Since when it waits to read its own marks, before it shoots; 0: it does not."""
+    passed: Outcome | None = None
+    """It has passed, but the victim's disk slot moved a moment ago: will it go on moving?"""
+    passed_ns: int = 0
 
 
 class Fencer:
-    def __init__(self, context: Context, calls: AgentCalls) -> None:
+    def __init__(self, context: Context, calls: AgentCalls, slots: Slots) -> None:
         self._context = context
         self._calls = calls
+        self._slots = slots
         self._running: dict[Life, _Running] = {}
         self._paused: dict[Life, tuple[int, int]] = {}
         """Victim -> (attempt number, until when): the pause after a round; every node waits it out."""
@@ -74,6 +81,7 @@ class Fencer:
         if state is None or not (state.domain.victims or self._running or self._seen_ns):
             return
         victims = state.victims()
+        self._go_on()
         self._forget([victim.life for victim in victims])
         self._compare(victims)
         self._time_passes()
@@ -86,7 +94,7 @@ class Fencer:
             if (victim.life, victim.since) not in self._due_ns:
                 self._due_ns[victim.life, victim.since] = context.now_ns
                 self._tick_after_delay(victim)
-            if drilled(state, victim.life):
+            if state.being_cut(victim.life):
                 continue  # its power is being cut already
             if not state.domain.proven(victim) and victim.current is None:
                 self._ask(victim, heartbeat_back)
@@ -230,7 +238,34 @@ class Fencer:
         )  # fmt: skip
         split = Split(self._now_ms)
         running = self._running[fact.life] = _Running(fact.life, fact.number, run, split)
-        self._start(running, run.start(context.now_ms))
+        if self._slots.hurry():
+            # Who was given up itself, and does not know it yet, must not shoot the one who went on.
+            running.asked_ns = context.now_ns
+        else:
+            self._start(running, run.start(context.now_ms))
+
+    def _go_on(self) -> None:
+        """Attempts that wait for a disk."""
+        for running in list(self._running.values()):
+            if running.asked_ns and self._slots.read_since(running.asked_ns):
+                running.asked_ns = 0
+                self._start(running, running.run.start(self._context.now_ms))
+            elif running.passed is not None:
+                self._look_at_slot(running, running.passed)
+
+    def _look_at_slot(self, running: _Running, outcome: Outcome) -> None:
+        """Passed, unless its disk slot says that the victim writes on.  One that has stood still all the
+        while costs no time."""
+        now_ns = self._context.now_ns
+        vg = self._slots.alive_since(running.life.node, running.passed_ns)
+        rounds_ns = 2 * self._context.config.timing.slot_ms * 1_000_000
+        if vg:
+            name = self._context.name(running.life.node)
+            devices = outcome.evidence.devices if outcome.evidence is not None else ()
+            verdict = f'{outcome.verdict}, but {name} goes on writing its slot on VG {vg}: claim refused'
+            self._end(running, Outcome(False, verdict, outcome.words, None, tuple(devices)))
+        elif now_ns >= running.passed_ns + rounds_ns and not self._slots.moves(running.life.node):
+            self._end(running, outcome)
 
     def _start(self, running: _Running, runs: list[Run]) -> None:
         for one in runs:
@@ -267,7 +302,8 @@ class Fencer:
 
     def _time_passes(self) -> None:
         for running in list(self._running.values()):
-            self._start(running, running.run.time_passes(self._context.now_ms))
+            if not running.asked_ns:
+                self._start(running, running.run.time_passes(self._context.now_ms))
 
     def heard(self, life: Life) -> None:
         """The victim itself was heard: whatever an agent says of it now is contradicted."""
@@ -278,8 +314,16 @@ class Fencer:
 
     def _conclude(self, running: _Running) -> None:
         outcome = running.run.finished
-        if outcome is None or running.life not in self._running:
+        if outcome is None or running.life not in self._running or running.passed is not None:
             return
+        is_cut = outcome.evidence is not None and outcome.evidence.kind in CUTS
+        # (After a cut of its storage alone a host may try to write all it likes.)
+        if is_cut and self._slots.moves(running.life.node):
+            running.passed, running.passed_ns = outcome, self._context.now_ns
+        else:
+            self._end(running, outcome)
+
+    def _end(self, running: _Running, outcome: Outcome) -> None:
         del self._running[running.life]
         self._cancel_calls(running)
         context = self._context
@@ -317,7 +361,7 @@ class Fencer:
     def cancel(self, life: Life) -> None:
         """Evidence came from elsewhere, or the victim is gone: stop what still runs."""
         running = self._running.get(life)
-        if running is not None and running.run.finished is None:
+        if running is not None and (running.run.finished is None or running.passed is not None):
             del self._running[life]
             self._cancel_calls(running)
 

@@ -67,7 +67,7 @@ class Grants:
                     waiting.asked = state.epoch
                     self._context.submit(Retoken(*where))
                 continue
-            if not self._context.may_report:
+            if not self._context.may_report_in(where[0]):
                 continue
             del self._waiting[where]
             effect = waiting.effect

@@ -26,9 +26,9 @@ from ringfence.core.errors import (
     RingfenceError,
     TimedOut,
 )
+from ringfence.core.locknames import VG_SPACE
 from ringfence.core.modes import Mode
 from ringfence.engine.context import Context
-from ringfence.engine.deadlines import VG_SPACE
 from ringfence.engine.facts import LockFact
 from ringfence.engine.grants import Grants
 from ringfence.engine.orders import Held
@@ -380,8 +380,8 @@ class Locker:
         if outs:
             self.take(outs)
         if self._untold and self._context.may_report:
-            untold, self._untold = self._untold, {}
-            self.take([out for outs in untold.values() for out in outs])
+            told = [lock for lock in self._untold if self._may_report(lock)]
+            self.take([out for lock in told for out in self._untold.pop(lock)])
         self._drop_some()
         if self._endings:
             self._end_some()
@@ -393,6 +393,10 @@ class Locker:
             if use is not None and use.deadline_ns == deadline_ns:
                 use.deadline_ns = None
                 self._give_up(use, self._too_late(use))
+
+    def _may_report(self, lock: int) -> bool:
+        use = self._uses.get(lock)
+        return use is None or self._context.may_report_in(use.lockspace)
 
     def lost(self) -> None:
         """This life is stale: every use ends, with LocksLost for what is in flight."""
@@ -463,7 +467,7 @@ class Locker:
     def _granted(self, use: Use, out: ClientGranted) -> None:
         if use.done is None:
             return  # of a conversion that was undone: its user knows what it holds
-        if not (self._context.may_report or _gives_up(use, out.mode)):
+        if not (self._context.may_report_in(use.lockspace) or _gives_up(use, out.mode)):
             self._untold[out.lock_id] = [out]
             return
         lvb = out.lvb if out.lvb_valid else None
@@ -473,7 +477,7 @@ class Locker:
 
     def _adopt(self, use: Use, flags: int) -> None:
         """The answer is at once: nobody else can have what an orphan holds."""
-        if not self._context.may_report:
+        if not self._context.may_report_in(use.lockspace):
             me = self._context.name(self._context.me)
             self._ended(use, Refused(f"{use.what}: {me} has no authority now", next=_why(use), retry=True))
             return

@@ -10,10 +10,11 @@ import msgspec
 
 from ringfence.core.evidence import CUTS, Evidence, EvidenceKind
 from ringfence.core.ids import Life
+from ringfence.core.locknames import VG_SPACE
 from ringfence.engine import powering
 from ringfence.engine.facts import Fact, Noted, VictimGone
 from ringfence.engine.spaces import acknowledged, late_joins, stamp
-from ringfence.engine.state import INCIDENTS_KEPT, ClusterState
+from ringfence.engine.state import INCIDENTS_KEPT, ClusterState, GivenUp
 from ringfence.fencing.domain import Victim
 from ringfence.locks.lockspace import Lockspace
 from ringfence.wire.entries import Incident
@@ -45,6 +46,7 @@ def expose(state: ClusterState, life: Life, where: str = "") -> list[Fact]:
     lie = state.domain.spoke(life, state.wall_ms, state.epoch)
     if lie is None:
         return []
+    _freeze_again(state)
     powering.leave_off(state, life.node)  # it is not off
     name = state.name(life.node)
     seen = f" ({where})" if where else ""
@@ -73,6 +75,15 @@ def expose(state: ClusterState, life: Life, where: str = "") -> list[Fact]:
         Noted(kind, what, fields),
         note_victim(state, life, "the fence lied"),
     ]
+
+
+def _freeze_again(state: ClusterState) -> None:
+    """Who was given up in some lockspaces, and speaks, is a victim in all of them again."""
+    for victim in state.domain.victims:
+        partly = state.partly(victim.life)
+        if partly is not None and victim.lied and not victim.evidence:
+            victim.lockspaces = sorted({*victim.lockspaces, *partly.lockspaces})
+            state.given_up = [one for one in state.given_up if one is not partly]
 
 
 def _devices_of_evidence(state: ClusterState, life: Life) -> tuple[str, ...]:
@@ -164,7 +175,13 @@ def settle(state: ClusterState) -> Iterator[list[Fact]]:
     After each entry, to its end before the next one.  A lost node may have had a hundred thousand locks:
     each item is what came of one of them, or of some, and the caller may do other things in between."""
     for life in state.domain.purgeable(state.ready):
-        yield from _purge(state, life)
+        victim = state.domain.victim(life)
+        assert victim is not None
+        waiting = state.unmarked(victim)
+        if waiting:
+            yield from _give_up_partly(state, victim, waiting)
+        else:
+            yield from _purge(state, life)
     yield powering.settle(state)
     still = [name for name in sorted(state.lockspaces) if state.blocking(name)]
     thawed = [name for name in state.frozen if name not in still and name in state.lockspaces]
@@ -177,23 +194,51 @@ def settle(state: ClusterState) -> Iterator[list[Fact]]:
     yield late_joins(state)
 
 
+def _give_up_partly(state: ClusterState, victim: Victim, waiting: list[str]) -> Iterator[list[Fact]]:
+    """Give the victim up where nothing is waited for: a disk that takes no mark holds up its own VG alone."""
+    partly = state.partly(victim.life)
+    names = [name for name in victim.lockspaces if name not in waiting]
+    begins = partly is None and victim.life.unknown  # which keeps every lockspace frozen until then
+    if not names and not begins:
+        return
+    if partly is None:
+        partly = GivenUp(victim.life, [])
+        state.given_up = sorted([*state.given_up, partly], key=lambda one: one.life)
+    partly.lockspaces = sorted({*partly.lockspaces, *names})
+    victim.lockspaces = waiting
+    vgs = ", ".join(name.removeprefix(VG_SPACE) for name in waiting)
+    what = f"{state.name(victim.life.node)} is given up for fenced, but not on VG {vgs}: no mark there yet"
+    fields = {"node": victim.life.node, "life": str(victim.life), "lockspaces": names, "waiting": waiting}
+    yield from _clean(state, victim.life.node, names, [Noted("given-up-partly", what, fields)])
+
+
 def _purge(state: ClusterState, life: Life) -> Iterator[list[Fact]]:
-    victim = state.domain.victim(life)
+    victim, partly = state.domain.victim(life), state.partly(life)
     assert victim is not None
+    names = list(victim.lockspaces)
+    if partly is not None:
+        victim.lockspaces = sorted({*names, *partly.lockspaces})
+        state.given_up = [one for one in state.given_up if one is not partly]
     record = state.domain.purged(life)
     state.favoured = [one for one in state.favoured if one != life]
     powering.after_purge(state, victim, record.evidence)
+    marked = {vg: [one for one in lives if one != life] for vg, lives in state.marked.items()}
+    state.marked = {vg: lives for vg, lives in marked.items() if lives}
     what = f"{state.name(life.node)} is given up for fenced: its locks are cleaned up"
-    fields = {"node": life.node, "life": str(life), "lockspaces": list(record.lockspaces)}
-    spaces = [state.lockspaces[name] for name in record.lockspaces if name in state.lockspaces]
+    fields = {"node": life.node, "life": str(life), "lockspaces": list(victim.lockspaces)}
+    yield from _clean(state, life.node, names, [Noted("purged", what, fields), VictimGone(life)])
+
+
+def _clean(state: ClusterState, node: int, names: list[str], facts: list[Fact]) -> Iterator[list[Fact]]:
+    spaces = [state.lockspaces[name] for name in names if name in state.lockspaces]
     for space in spaces:
         # At once: with the victim gone, nobody could tell its membership from its successor's.
-        _leave(state, space, life.node)
-    yield [Noted("purged", what, fields), VictimGone(life)]
+        _leave(state, space, node)
+    yield facts
     for space in spaces:
         # Effects of a purge are what the survivors may now do; they are computed by
         # resume(), once the lockspace has no other victim.
-        for _ in space.purge(life.node):
+        for _ in space.purge(node):
             yield []
 
 

@@ -23,7 +23,7 @@ from ringfence.engine.agent_calls import AgentCalls
 from ringfence.engine.arming import Arming
 from ringfence.engine.checkups import Checkups
 from ringfence.engine.client_locks import ClientLocks
-from ringfence.engine.commands import autostart
+from ringfence.engine.commands import autostart, look_for_slots
 from ringfence.engine.context import AT_ONCE, Context, Phase
 from ringfence.engine.deadlines import Deadlines
 from ringfence.engine.deadlocks import Deadlocks
@@ -61,6 +61,7 @@ from ringfence.engine.inputs import DiskState, Input
 from ringfence.engine.locker import Locker, lost_error
 from ringfence.engine.reconcile import missed, noticed
 from ringfence.engine.requests import Requests
+from ringfence.engine.slots import Slots
 from ringfence.engine.state import ClusterState
 from ringfence.engine.switcher import Switcher
 from ringfence.engine.tasks import Tasks, joined
@@ -68,6 +69,7 @@ from ringfence.engine.views import Views
 from ringfence.fencing.actor import heartbeat_back
 from ringfence.membership.quorum import is_primary
 from ringfence.wire.entries import AckJoin, Incident, IncidentSeen, Suspect
+from ringfence.wire.slots import Mark
 
 AUTOSTART_AGAIN_MS = 10_000
 
@@ -113,10 +115,11 @@ class _Node:
         context.hearing.started(now_ns)
         self.locker = Locker(context)
         clients = ClientLocks(context, self.locker)
+        self._slots = Slots(context, self._found_mark)
         self._calls = AgentCalls(context)
-        self._tasks = Tasks(context, self.locker, clients, self._calls)
+        self._tasks = Tasks(context, self.locker, clients, self._calls, self._slots)
         self._views = Views(context, self, drop_paths=not started.config.naive)
-        self._fencer = Fencer(context, self._calls)
+        self._fencer = Fencer(context, self._calls, self._slots)
         self._switcher = Switcher(context, self._calls)
         self._deadlocks = Deadlocks(context, self.locker)
         self._checkups = Checkups(context, self._tasks)
@@ -125,9 +128,9 @@ class _Node:
         self._arming = Arming(context)
         self._requests = Requests(
             context, self.locker, clients, self._tasks, self._views, self._fencer, self._deadlocks,
-            self._checkups, self._fence_tests, self._drills, self._arming,
+            self._checkups, self._fence_tests, self._drills, self._arming, self._slots,
         )  # fmt: skip
-        self._deadlines = Deadlines(context)
+        self._deadlines = Deadlines(context, self._slots)
         self._sent_ns = 0
         self._called = False
         """The driver was asked to call again, and has not yet."""
@@ -136,6 +139,7 @@ class _Node:
         self._incidents: list[Incident] = []
         """Told by the block service, not yet in the ordered state."""
         self._autostart = _Autostart()
+        self._seeks_slots = False
 
     # -- one step ---------------------------------------------------------------------
 
@@ -183,7 +187,10 @@ class _Node:
             case inputs.AgentExited():
                 self._calls.exited(input)
             case inputs.OrderDone():
-                self._tasks.order_done(input.order, input.answer, input.error)
+                if input.order < 0:
+                    self._slots.done(input.order, input.answer, input.error)
+                else:
+                    self._tasks.order_done(input.order, input.answer, input.error)
             case inputs.PathsDropped():
                 self._views.paths_dropped(input)
             case inputs.PathIncident():
@@ -232,6 +239,8 @@ class _Node:
         context = self.context
         context.renew()
         self._views.look()
+        lockspaces = joined(context)
+        self._slots.look(lockspaces)
         self.locker.look()
         self._tasks.look()
         self._requests.look()
@@ -246,8 +255,9 @@ class _Node:
         self._switcher.look(self._heartbeat_back)
         self._arming.look()
         self._look_at_autostart()
+        self._look_for_slots()
         self._tell_incidents()
-        self._deadlines.update(joined(context))
+        self._deadlines.update(lockspaces)
         self._beat()
         self._keep()
 
@@ -327,6 +337,35 @@ class _Node:
 
         self._tasks.start("autostart", autostart(tuple(self._requests.stopped)), finished)
 
+    def _look_for_slots(self) -> None:
+        """Others use disk slots on a VG that is started here; where are they?"""
+        if self._slots.scan_is_due and not self._seeks_slots:
+            self._seeks_slots = True
+
+            def finished(result: object, error: RingfenceError | None) -> None:
+                self._seeks_slots = False
+
+            self._tasks.start("disk slots", look_for_slots(), finished)
+
+    def _found_mark(self, vg: str, mark: Mark) -> None:
+        """This life was given up by others, who may have gone on without it."""
+        context = self.context
+        if mark.cut:
+            name, by = context.name(context.me), context.name(mark.by)
+            what = f"{name} reads on VG {vg} that {by} had proof of its end, and runs on: the fence lied"
+            self._incidents.append(
+                Incident("fence-lied", context.me, what, context.life, at_wall_ms=context.wall_ms)
+            )
+        members = self._views.barrier.members if self._views.barrier is not None else ()
+        others = [node for node in members if node != context.me]
+        ready = context.state.ready if context.state is not None else ()
+        why = f"it is marked as fenced on VG {vg}, by {context.name(mark.by)} in epoch {mark.epoch}"
+        self._views.go_stale(why)
+        if others and not any(node in ready for node in others):
+            # The others of this view wait to be let in by this node, which has said that it has state and has
+            # none any more: only in another view can they begin without it.
+            context.out(Ended(f"{why}; nobody else here has state: the daemon must start anew", failed=True))
+
     def _path_incident(self, incident: Incident) -> None:
         context = self.context
         if incident.life is None:
@@ -390,6 +429,7 @@ class _Node:
     def lost(self, why: str) -> None:
         context = self.context
         self._deadlines.lose()
+        self._slots.lost()
         self.locker.lost()
         self._tasks.lost()
         error = lost_error("the request", context.name(context.me))

@@ -137,6 +137,34 @@ class SayGoodbye(_Order, frozen=True):
     """Leave the cluster cleanly; no lock is held and no path open.  Answer: None, once applied."""
 
 
+class SlotsPlace(msgspec.Struct, frozen=True):
+    """Where a VG's disk slots are on this host."""
+
+    vg: str
+    path: str
+    start_bytes: int
+    header: bytes
+    """Block 0 as it was read."""
+    nodes: int
+    """The highest node id that has room."""
+
+
+class NoteSlots(_Order, frozen=True):
+    """This host has looked at the disks.  Answer: None, at once."""
+
+    places: tuple[SlotsPlace, ...]
+    without: dict[str, str]
+    """Shared VGs of this cluster whose slots cannot be used, each with why."""
+
+
+class EndSlots(_Order, frozen=True):
+    """The VG is about to go, and its slots with it.  Answer: None, when no node writes there any more.
+
+    Raises Refused after some seconds in which a node did not let go."""
+
+    vg: str
+
+
 class Identity(_Order, frozen=True):
     """Answer: Whoami."""
 
@@ -150,6 +178,10 @@ class Whoami(msgspec.Struct, frozen=True):
     """Wall clock, for creation_time in metadata."""
     uuid_seeds: tuple[str, ...]
     """Fresh random 32-character LVM2 uuids (chance comes in as an argument)."""
+    node_names: dict[int, str] = {}
+    """Every configured node."""
+    slots: bool = False
+    """Whether every node of the cluster knows disk slots."""
 
 
 class CallAgent(_Order, frozen=True):
@@ -316,14 +348,15 @@ class LookAtHost(_Order, frozen=True):
 
 ENGINE_ORDERS = (
     Acquire, Convert, Release, FindLock, Holders, JoinLockspace, GiveBack, LeaveLockspace, Joined,
-    LockspaceMembers, Publish, SayGoodbye, Identity, Pause,
+    LockspaceMembers, Publish, SayGoodbye, NoteSlots, EndSlots, Identity, Pause,
 )  # fmt: skip
 StorageOrder = ScanDevices | ReadBlocks | WriteBlocks
 BlockOrder = OpenPath | ClosePath | OpenPaths
 DriverOrder = StorageOrder | BlockOrder | SlotIo | LookAtHost | ReadSupplies
 Order = (
     Acquire | Convert | Release | FindLock | Holders | JoinLockspace | GiveBack | LeaveLockspace | Joined
-    | LockspaceMembers | Publish | SayGoodbye | Identity | CallAgent | Pause | DriverOrder
+    | LockspaceMembers | Publish | SayGoodbye | NoteSlots | EndSlots | Identity | CallAgent | Pause
+    | DriverOrder
 )  # fmt: skip
 
 Command = Generator[Order, Any, Any]

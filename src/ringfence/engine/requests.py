@@ -41,6 +41,7 @@ from ringfence.engine.orders import (
     OpenVolume,
     Order,
 )
+from ringfence.engine.slots import Slots
 from ringfence.engine.tasks import Tasks, joined
 from ringfence.engine.views import Views
 from ringfence.fencing.power_on import explain
@@ -80,8 +81,10 @@ class Requests:
         fence_tests: FenceTests,
         drills: Drills,
         arming: Arming,
+        slots: Slots,
     ) -> None:
         self._context = context
+        self._slots = slots
         self._locker = locker
         self._tasks = tasks
         self._views = views
@@ -201,7 +204,7 @@ class Requests:
     def _volume(self, client: int, id: str, call: Any) -> None:
         if not isinstance(call, calls.VOLUME_CALLS):
             raise BadInput(f"{type(call).__name__} is not answered here", next="see ringfence --help")
-        changes = not isinstance(call, calls.Pvs | calls.Vgs | calls.Lvs)
+        changes = not isinstance(call, calls.Pvs | calls.Vgs | calls.Lvs | calls.SlotsShow)
         waits = getattr(call, "wait_ms", 0) is None
         lets_go = isinstance(call, calls.LvChange) and call.activate == "n"
         if changes and not waits and not lets_go:
@@ -333,10 +336,11 @@ class Requests:
     def _status(self) -> Command:
         volumes, broken, trouble = yield from self._look_at_paths()
         exports = [msgspec.to_builtins(volume) for volume in volumes]
-        wrong = [*broken.values(), *([trouble] if trouble else [])]
-        return reports.status(
+        wrong = [*broken.values(), *([trouble] if trouble else []), *self._slots.lines(marks_only=True)]
+        status = reports.status(
             self._context, exports, self._views.barrier, self._views.why, wrong, doing=self._fencer.doing
         )
+        return {**status, "slots": self._slots.report()}
 
     def _why(self, target: str) -> Command:
         _, broken, trouble = yield from self._look_at_paths()
@@ -344,7 +348,8 @@ class Requests:
         if where is None and target.count("/") == 1:
             where = yield from _resolve(target)
         explanation = Explanation(
-            self._context, self._locker, self.locks, self._views.barrier, self._views.why, self._fencer.doing
+            self._context, self._locker, self.locks, self._views.barrier, self._views.why, self._fencer.doing,
+            self._slots,
         )
         answer = explanation.of(target, where)
         about_all = target in ("", self._context.name(self._context.me))

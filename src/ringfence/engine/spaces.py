@@ -91,7 +91,8 @@ def join(state: ClusterState, life: Life, entry: entries.JoinLockspace) -> list[
     space = state.lockspaces.get(name)
     if space is not None and state.member(name, life.node) and life.node not in space.joining:
         return [JoinDone(name, life.node)]
-    if state.blocking(name) or (name, life.node) in state.pending_joins:
+    waits = bool(state.blocking(name)) or state.being_cut(life)
+    if waits or (name, life.node) in state.pending_joins:
         if (name, life.node) not in state.pending_joins:
             state.pending_joins.append((name, life.node))
         return []
@@ -154,7 +155,7 @@ def late_joins(state: ClusterState) -> list[Fact]:
         life = state.lives.get(node)
         if life is None:
             continue  # it left meanwhile; its next life asks again
-        if state.blocking(name):
+        if state.blocking(name) or state.being_cut(life):
             state.pending_joins.append((name, node))
         else:
             facts += _enter_space(state, name, life)

@@ -14,6 +14,7 @@ import msgspec
 
 from ringfence.core.cluster import ClusterConfig
 from ringfence.core.ids import Epoch, Life
+from ringfence.core.locknames import VG_SPACE, vg_of
 from ringfence.fencing.domain import Domain, Victim
 from ringfence.fencing.drills import Drill
 from ringfence.fencing.power_on import PowerOn
@@ -22,6 +23,7 @@ from ringfence.locks.lockspace import Lockspace
 from ringfence.locks.resource import Resource
 from ringfence.locks.table import Resources
 from ringfence.wire.entries import Incident
+from ringfence.wire.proving import DrillKind
 from ringfence.wire.ring import Submitted
 
 INCIDENTS_KEPT = 100
@@ -41,6 +43,14 @@ class Sender(msgspec.Struct):
 
     life: Life
     seq: int
+
+
+class GivenUp(msgspec.Struct):
+    """A victim that was given up in some lockspaces; for the others its mark must be on a disk first."""
+
+    life: Life
+    lockspaces: list[str]
+    """Those it was in and is given up in."""
 
 
 class FenceOrder(msgspec.Struct):
@@ -98,6 +108,13 @@ class ClusterState(msgspec.Struct, omit_defaults=True):
     """Victims that are fenced later than they would be: see `fencing.delays`."""
     power_ons: list[PowerOn] = []
     """What is to be switched on, sorted by life."""
+    slots: dict[str, list[int]] = {}
+    """VGs with disk slots, and the nodes that keep one there; see `marks`."""
+    slots_ending: list[str] = []
+    """Of these, VGs that are being removed."""
+    marked: dict[str, list[Life]] = {}
+    """VG -> victims whose marks are on its disk."""
+    given_up: list[GivenUp] = []
     tested: dict[int, tuple[Kept, ...]] = {}
     """What each member's tests of fence devices came to."""
     drill: Drill | None = None
@@ -127,11 +144,32 @@ class ClusterState(msgspec.Struct, omit_defaults=True):
 
     def blocking(self, lockspace: str) -> list[Victim]:
         """Victims that keep the lockspace frozen.  An unknown life may have been in any."""
-        return [
-            victim
-            for victim in self.victims()
-            if victim.life.unknown or lockspace in victim.lockspaces
-        ]
+        return [victim for victim in self.victims() if self.freezes(victim, lockspace)]
+
+    def freezes(self, victim: Victim, lockspace: str) -> bool:
+        """Whether this victim keeps the lockspace frozen."""
+        if lockspace in victim.lockspaces:
+            return True
+        return victim.life.unknown and self.partly(victim.life) is None
+
+    def partly(self, life: Life) -> GivenUp | None:
+        """Where a victim was given up already; None: nowhere."""
+        return next((one for one in self.given_up if one.life == life), None)
+
+    def unmarked(self, victim: Victim) -> list[str]:
+        """Lockspaces in which the victim's locks must not move before its mark is on the VG's disk.
+
+        Not after what proves that nothing of it runs: nobody is there to read a mark."""
+        if not self.slots or self.domain.ended_itself(victim):
+            return []
+        if victim.life.unknown and self.partly(victim.life) is None:
+            names = [f"{VG_SPACE}{vg}" for vg in sorted(self.slots)]
+        else:
+            names = victim.lockspaces
+        return [name for name in names if self._awaits_mark(victim, vg_of(name))]
+
+    def _awaits_mark(self, victim: Victim, vg: str | None) -> bool:
+        return vg is not None and vg in self.slots and victim.life not in self.marked.get(vg, [])
 
     def member(self, lockspace: str, node: int) -> bool:
         """Whether the node's present life is in the lockspace.
@@ -153,7 +191,7 @@ class ClusterState(msgspec.Struct, omit_defaults=True):
             if other.id in self.lives:
                 return False
             victims = [victim for victim in self.domain.victims if victim.life.node == other.id]
-            if not all(self.domain.proven(victim) for victim in victims):
+            if not all(self.domain.proven(victim) or is_absent(victim.life) for victim in victims):
                 return False
         return True
 
@@ -184,6 +222,20 @@ class ClusterState(msgspec.Struct, omit_defaults=True):
         """Whether `losses.settle` may find anything to do."""
         return bool(self.domain.victims or self.frozen or self.pending_joins or self.power_ons)
 
+    def being_cut(self, life: Life) -> bool:
+        """Whether a destructive drill is just cutting this life's power: the first attempt to fence it.
+
+        Others begin when it is over, be it because its actor is lost; and until then it may not come to hold
+        anything."""
+        drill = self.drill
+        return (
+            drill is not None
+            and drill.kind is DrillKind.DESTRUCTIVE
+            and drill.life == life
+            and not drill.attempted
+            and drill.actor in self.lives.values()
+        )
+
     def lied(self, lockspace: str) -> bool:
         """A life that was given up for fenced is alive: writes under this lockspace must wait."""
         return any(victim.lied for victim in self.blocking(lockspace))
@@ -212,9 +264,9 @@ class ClusterState(msgspec.Struct, omit_defaults=True):
         return sender is not None and sender.life == life and sender.seq == item.after < item.seq
 
 
-def absent_life(node: int, position: int) -> Life:
+def absent_life(node: int, epoch: Epoch, position: int) -> Life:
     """What an order names that is about a node which is no member: it held nothing, so it freezes nothing."""
-    return Life(node, boot=f"{ABSENT}{position}")
+    return Life(node, boot=f"{ABSENT}{epoch.seq}-{position}")
 
 
 def is_absent(life: Life) -> bool:

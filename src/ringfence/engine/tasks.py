@@ -22,11 +22,13 @@ from ringfence.engine.effects import DoOrder
 from ringfence.engine.facts import SpaceLeft
 from ringfence.engine.inputs import AgentExited
 from ringfence.engine.locker import Locker, lost_error
+from ringfence.engine.slots import Slots
 from ringfence.engine.uses import Owner
 from ringfence.lvm2.names import UUID_CHARACTERS
-from ringfence.wire import entries
+from ringfence.wire import FENCING, entries
 
 UUIDS = 4
+END_SLOTS_MS = 5000
 Finished = Callable[[Any, RingfenceError | None], None]
 
 
@@ -45,7 +47,7 @@ class Task(msgspec.Struct):
     run: int = 0
     """The agent call that it waits for; 0: none."""
     until_ns: int = 0
-    """When its pause is over."""
+    """When its pause, or its patience, is over."""
     seq: int = 0
     """The own entry that must be applied; 0: none."""
     kept: list[str] = []
@@ -58,9 +60,10 @@ class Task(msgspec.Struct):
 
 class Tasks:
     def __init__(
-        self, context: Context, locker: Locker, clients: ClientLocks, calls: AgentCalls
+        self, context: Context, locker: Locker, clients: ClientLocks, calls: AgentCalls, slots: Slots
     ) -> None:
         self._context = context
+        self._slots = slots
         self._locker = locker
         self._clients = clients
         self._calls = calls
@@ -212,6 +215,9 @@ class Tasks:
                 return True, self._members(order.lockspace)
             case orders.Identity():
                 return True, self._identity()
+            case orders.NoteSlots():
+                self._slots.note(order.places, order.without)
+                return True, None
             case orders.Pause():
                 task.until_ns = self._context.now_ns + order.time_ms * 1_000_000
                 return order.time_ms <= 0, None
@@ -265,6 +271,10 @@ class Tasks:
         context = self._context
         if isinstance(order, orders.Publish):
             task.seq = context.submit(entries.VolumeNotice(order.vg, order.seqno, order.crc, order.what))
+        elif isinstance(order, orders.EndSlots):
+            task.until_ns = context.now_ns + END_SLOTS_MS * 1_000_000
+            if context.state is not None and order.vg in context.state.slots:
+                context.submit(entries.SlotsEnd(order.vg))
         elif isinstance(order, orders.SayGoodbye):
             task.seq = context.submit(entries.Goodbye(context.life))
         elif isinstance(order, orders.GiveBack):
@@ -327,6 +337,8 @@ class Tasks:
         context = self._context
         if isinstance(order, orders.JoinLockspace):
             return context.running is not None and order.lockspace in joined(context), None
+        if isinstance(order, orders.EndSlots):
+            return self._slots_ended(task, order.vg), None
         if isinstance(order, orders.Pause):
             return context.now_ns >= task.until_ns, None
         if isinstance(order, orders.GiveBack):
@@ -341,6 +353,20 @@ class Tasks:
         if isinstance(order, orders.SayGoodbye) and not context.left:
             raise Refused(f"{context.name(context.me)} is still in a lockspace", next="ringfence locks")
         return True, None
+
+    def _slots_ended(self, task: Task, vg: str) -> bool:
+        """Raises Refused if that takes too long: a node whose array hangs may write there yet."""
+        context, state = self._context, self._context.running
+        if state is not None and vg not in state.slots:
+            return True
+        if context.now_ns >= task.until_ns:
+            keepers = state.slots.get(vg, []) if state is not None else []
+            names = ", ".join(context.name(node) for node in keepers) or "this node"
+            raise Refused(
+                f"the disk slots of VG {vg} are still used by {names}", next=f"ringfence slots show {vg}",
+                retry=True,
+            )  # fmt: skip
+        return False
 
     def _ask_to_join(self, lockspace: str) -> None:
         context = self._context
@@ -393,6 +419,8 @@ class Tasks:
         return orders.Whoami(
             context.config.name, context.me, context.name(context.me), context.config.naive,
             context.wall_ms // 1000, tuple(seeds),
+            {node.id: node.name for node in context.config.nodes},
+            context.protocol >= FENCING and not context.config.naive,
         )  # fmt: skip
 
 

@@ -254,6 +254,7 @@ class Views:
         context.disk = msgspec.structs.replace(context.disk, incarnation=context.life.incarnation)
         context.keep = True
         context.authority = Authority(context.config, context.me)
+        context.admitted = None
         self._parts.reborn()
         context.record("reborn", f"{context.name(context.me)} starts again as {context.life}")
         if self.barrier is None:
@@ -512,6 +513,7 @@ class Views:
         context = self._context
         assert context.state is not None
         context.phase, self.why = Phase.RUNNING, ""
+        context.admitted = context.admitted or context.epoch
         self._regains = False
         context.authority.entered(context.epoch, context.state.ready)
         context.outbox.open(context.state.senders[context.me].seq)

@@ -42,7 +42,7 @@ def ordered(state: ClusterState, life: Life, entry: entries.FenceOrdered) -> lis
         facts += lose(state, entry.life, reason, due=True)
         facts.append(Expelled(entry.life, f"it is to be fenced, {reason}"))
     elif not state.domain.of_node(node):
-        absent = absent_life(node, state.position)
+        absent = absent_life(node, state.epoch, state.position)
         make_victim(state, absent, reason, due=True, lockspaces=())
         facts.append(note_victim(state, absent, reason))
     for victim in state.domain.of_node(node):

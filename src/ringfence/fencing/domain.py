@@ -137,6 +137,11 @@ class Domain(msgspec.Struct):
         """There is evidence that this life can no longer write."""
         return any(self.counts(victim, evidence) for evidence in victim.evidence)
 
+    def ended_itself(self, victim: Victim) -> bool:
+        """It is proven that nothing of this life runs, by its own successor or its host's next boot."""
+        kinds = (EvidenceKind.VOLUMES_CLOSED, EvidenceKind.NEW_BOOT)
+        return any(one.kind in kinds and self.counts(victim, one) for one in victim.evidence)
+
     def fenced_lives(self) -> tuple[Life, ...]:
         """Lives given up for fenced, for `Ready`: whoever still lives one must start again."""
         return tuple(sorted({record.life for record in self.fenced}))
@@ -284,10 +289,15 @@ class Domain(msgspec.Struct):
     # -- attempts --------------------------------------------------------------------
 
     def switched_off(self, victim: Victim) -> dict[str, int]:
-        """Uses that were explicitly switched off for this victim, with the attempt in which that was."""
+        """Uses that were explicitly switched off since this is a victim, with the attempt in which that was.
+
+        Also in an attempt on another life of the node, if this one was a victim when it began."""
         found: dict[str, int] = {}
-        for attempt in victim.attempts:
-            found |= switched_off(attempt.words, attempt.number)
+        for other in self.of_node(victim.life.node):
+            attempts = [*other.attempts, *([other.current] if other.current is not None else [])]
+            for attempt in attempts:
+                if other is victim or victim.life in attempt.covers:
+                    found |= switched_off(attempt.words, attempt.number)
         return found
 
     def actor_for(self, victim: Victim, ready: tuple[int, ...]) -> int | None:

@@ -38,6 +38,8 @@ from ringfence.fencing.policy import kind_of
 from ringfence.wire.entries import DeviceWord
 
 _ALREADY = re.compile(r"\balready off\b", re.IGNORECASE)
+_SENT = re.compile(r"\btimed out waiting to power off\b", re.IGNORECASE)
+"""The agent has sent "off", and its device still said "on" when it gave up: it may lag."""
 _REMEMBERED = re.compile(r"switched off in attempt (\d+)")
 
 
@@ -379,11 +381,12 @@ def already_off(words: str) -> bool:
 
 
 def switched_off(words: Collection[DeviceWord], number: int) -> dict[str, int]:
-    """Which uses attempt `number` has explicitly switched off, by what was said in it: label -> the attempt
-    in which that was."""
+    """Which uses attempt `number` has explicitly told "off", by what was said in it: label -> the attempt
+    in which that was.  Also where its agent did not see it done in time; a later look must."""
     found = {}
     for word in words:
-        if word.action == "off" and word.power == Power.OFF.value and not already_off(word.words):
+        told = word.power == Power.OFF.value and not already_off(word.words)
+        if word.action == "off" and (told or _SENT.search(word.words)):
             before = _REMEMBERED.match(word.words)
             found[word.device] = int(before[1]) if before else number
     return found

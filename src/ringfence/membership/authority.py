@@ -35,6 +35,20 @@ class Authority:
         """Send time of the newest own heartbeat that each ready member has echoed, in this view."""
         self._grant_deadline_ns = 0
         self._write_deadline_ns = 0
+        self._answered_ns = 0
+        """Send time of the newest own heartbeat that a majority has echoed, in any view."""
+
+    @property
+    def answered_deadlines_ns(self) -> tuple[int, int]:
+        """(grant, write) by a majority's answers alone; 0 = none.  Where a disk is asked instead of the other
+        node (two_node), that it is thought to be out adds nothing."""
+        if not self._answered_ns:
+            return 0, 0
+        timing = self._config.timing
+        return (
+            self._answered_ns + timing.grant_ms * NS_PER_MS,
+            self._answered_ns + timing.write_ms * NS_PER_MS,
+        )
 
     @property
     def grant_deadline_ns(self) -> int:
@@ -112,6 +126,7 @@ class Authority:
 
     def deadlines(self, others_out: bool) -> tuple[int, int]:
         """Renew and return (grant, write) deadlines.  They never go back, until `lost`."""
+        self._answered_ns = max(self._answered_ns, self.base_ns(False))
         base_ns = self.base_ns(others_out)
         if base_ns:
             timing = self._config.timing
@@ -122,7 +137,7 @@ class Authority:
     def lost(self) -> None:
         """This incarnation's authority is gone for ever; only a new one that `entered` has any."""
         self._forget()
-        self._grant_deadline_ns = self._write_deadline_ns = 0
+        self._grant_deadline_ns = self._write_deadline_ns = self._answered_ns = 0
 
     def _forget(self) -> None:
         self._ready = ()

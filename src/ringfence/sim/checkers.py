@@ -31,7 +31,7 @@ from ringfence.core.ids import Epoch, Life, Token
 from ringfence.core.modes import Mode
 from ringfence.engine import invariants
 from ringfence.engine.digest import digest_of_state
-from ringfence.engine.effects import Answer, Effect
+from ringfence.engine.effects import Answer, Effect, RunAgent
 from ringfence.engine.state import ClusterState
 from ringfence.fencing.domain import Victim
 from ringfence.locks.resource import Resource
@@ -61,6 +61,8 @@ class Glimpse:
 DIGEST_EVERY = 4
 """States that differ once go on differing: not every position need be compared."""
 PLACES_KEPT = 50
+SHOT_MS = 600
+"""Longer than an array that works takes to answer, so that what is fired was decided on after the mark."""
 SPOKE_MS = 3000
 """Who has spoken all along for so long is not silent."""
 FENCED_S = 20
@@ -83,7 +85,9 @@ class Checkers:
     counted: the (lockspace, resource)s whose value blocks `counters` follows.
     joining: which lockspace a client asked to join in a request.
     only_quorum: whether nothing has struck so far but the loss of quorum, on all sides at once.
-    struck_ns: when the last fault struck."""
+    struck_ns: when the last fault struck.
+    is_promised: whether compatible beliefs are promised for a lockspace, whatever strikes here.
+    is_marked: whether a host's own mark on the disk says that it was given up."""
 
     def __init__(
         self,
@@ -100,12 +104,17 @@ class Checkers:
         counted: tuple[tuple[str, str], ...],
         only_quorum: Callable[[], bool],
         struck_ns: Callable[[], int],
+        is_promised: Callable[[str], bool] = lambda lockspace: True,
+        is_marked: Callable[[Host], bool] = lambda host: False,
     ) -> None:
         self._scheduler, self._ring, self._power, self._hosts = scheduler, ring, power, hosts
         self._look, self._grips = look, grips
         self._lock_of, self._joining = lock_of, joining
         self._metadata, self._counters, self._counted = metadata, counters, counted
         self._only_quorum, self._struck_ns = only_quorum, struck_ns
+        self._is_promised, self._is_marked = is_promised, is_marked
+        self._marked_ns: dict[int, tuple[str, int]] = {}
+        """Node -> (boot, since when its mark is seen on the disk)."""
         self._host_of = {host.node: host for host in hosts}
         self._suspects: list[tuple[Grip, Grip]] = []
         """Pairs of beliefs that must not be valid at once."""
@@ -158,7 +167,7 @@ class Checkers:
         if grips != self._believed or modes != self._modes:
             self._believed, self._modes = grips, modes
             resources: dict[tuple[str, str], list[Grip]] = {}
-            for grip in grips:
+            for grip in [grip for grip in grips if self._is_promised(grip.lockspace)]:
                 resources.setdefault((grip.lockspace, grip.resource), []).append(grip)
             self._suspects = [pair for held in resources.values() for pair in conflicts(held)]
         for one, other in self._suspects:
@@ -172,6 +181,7 @@ class Checkers:
     # -- after every step of an engine -----------------------------------------------
 
     def stepped(self, host: Host, todo: list[Effect]) -> None:
+        self._does_not_shoot(host, todo)
         glimpse = self._look(host)
         if glimpse is not None and glimpse.phase == "stale":
             self._nobody_stale(host)
@@ -199,6 +209,18 @@ class Checkers:
                 self._grant_may_be_told(host, state, effect)
                 if host.valid(glimpse.life.incarnation, "grant"):
                     self._join_is_known(host, state, effect)
+
+    def _does_not_shoot(self, host: Host, todo: list[Effect]) -> None:
+        """Who was marked, and had the time to read it, does not fence the one who went on."""
+        now_ns, boot = self._scheduler.now_ns, host.boot
+        if not self._is_marked(host):
+            self._marked_ns.pop(host.node, None)
+            return
+        since = self._marked_ns.setdefault(host.node, (boot, now_ns))
+        shoots = any(isinstance(one, RunAgent) and one.action == "off" for one in todo)
+        known_ns = max(since[1], host.slots.troubled_ns)
+        if shoots and host.slots.well and since[0] == boot and now_ns - known_ns > SHOT_MS * 10**6:
+            raise SafetyViolation(f"shot: {host.name} fences, though it was marked {SHOT_MS} ms ago at least")
 
     def _nobody_stale(self, host: Host) -> None:
         """Where all sides lost quorum at once and it came back, nobody has missed anything."""
@@ -240,7 +262,7 @@ class Checkers:
             key = (victim.life, victim.lied, victim.since)
             since, before = self._victim_since[key], self._held[key]
             for name, space in state.lockspaces.items():
-                if not victim.life.unknown and name not in victim.lockspaces:
+                if not _froze(state, victim, name):
                     continue
                 for resource in space.resources.values():
                     for lock in (*resource.granted, *resource.converting):
@@ -289,7 +311,9 @@ class Checkers:
         for life in state.lives.values():  # (one half of two may have called it a victim, and is out itself)
             self._spaces.pop((life, False), None)
         for victim in state.domain.victims:
-            spaces, place = frozenset(victim.lockspaces), (state.epoch, state.position)
+            partly = state.partly(victim.life)  # given up there already, and not forgotten
+            known_in = [*victim.lockspaces, *(partly.lockspaces if partly is not None else ())]
+            spaces, place = frozenset(known_in), (state.epoch, state.position)
             since, known = self._spaces.get((victim.life, victim.lied), (place, spaces))
             if known - spaces and since <= place:
                 forgotten = ", ".join(sorted(known - spaces))
@@ -463,7 +487,7 @@ class Checkers:
         for victim in state.domain.victims:
             # A node may serve its clients under a cluster lock that it had before the loss and keeps.
             newer = (token.epoch, token.position) > self._victim_since[victim.life, victim.lied, victim.since]
-            if newer and (victim.life.unknown or space in victim.lockspaces):
+            if newer and _froze(state, victim, space):
                 raise SafetyViolation(
                     f"2: {host.name} tells of grant {token} in {space}, though {victim.life} is not fenced"
                 )
@@ -482,6 +506,8 @@ class Checkers:
 
     def _token_increases(self, host: Host, space: str, resource: str, mode: Mode, token: Token) -> None:
         """7: a token is greater than every one told to another node for a conflicting mode."""
+        if not self._is_promised(space):
+            return
         told = self._told.setdefault(f"{space}/{resource}", _Told())
         for other_mode, (highest, node) in told.by_mode.items():
             if node != host.node and not compatible(mode, other_mode) and token <= highest:
@@ -496,7 +522,7 @@ class Checkers:
 
     def landed(self, grip: Grip, late: bool) -> None:
         """9: no write under a lock that went to another, but for the one in flight, which is reported."""
-        for other in self._grips():
+        for other in self._grips() if self._is_promised(grip.lockspace) else ():
             if (other.lockspace, other.resource) != (grip.lockspace, grip.resource):
                 continue
             if other.token <= grip.token or not any(conflicts([grip, other])):
@@ -524,6 +550,12 @@ class Checkers:
 
     def _host(self, node: int) -> Host:
         return self._host_of[node]
+
+
+def _froze(state: ClusterState, victim: Victim, lockspace: str) -> bool:
+    """Whether a victim was, or may have been, in a lockspace, and has not been given up there yet."""
+    anywhere = victim.life.unknown and state.partly(victim.life) is None
+    return anywhere or lockspace in victim.lockspaces
 
 
 def _locks(state: ClusterState) -> dict[tuple[str, str, int], Mode]:

@@ -17,6 +17,7 @@ from typing import Any, Self, get_origin, get_type_hints
 
 import msgspec
 
+from ringfence.sim import slotted
 from ringfence.sim.host import Host, OwnDisk
 from ringfence.sim.power import Manner, PowerRoom
 from ringfence.sim.ring import SimRing
@@ -37,7 +38,8 @@ class Arena:
         leave: ask a host's daemon for a clean leave.
         stop: ask a host's daemon to leave the lockspace of the volume group.
         replace: another machine takes a host's place, under its node id, for so many ms.
-        tend: boot a host, or start its daemon, if that is what it lacks."""
+        tend: boot a host, or start its daemon, if that is what it lacks.
+        rot: damage what stands in the mark of a host."""
 
     scheduler: Scheduler
     ring: SimRing
@@ -50,6 +52,7 @@ class Arena:
     stop: Callable[[Host], None]
     replace: Callable[[Host, int], None]
     tend: Callable[[Host], None]
+    rot: Callable[[int], None]
 
     def part(self, parts: list[list[int]], for_ms: int) -> None:
         """Cut the ring; it heals in the end, if it is not cut otherwise meanwhile."""
@@ -329,6 +332,29 @@ class SharedDisk(Fault, frozen=True, tag="shared-disk"):
         storage = arena.hosts[self.node].storage
         storage.suffer(self.how, (self.disk,))
         arena.scheduler.after(self.for_ms, lambda: storage.suffer(Trouble.NONE, ()))
+
+
+class SlotArray(Fault, frozen=True, tag="slot-array"):
+    """One host's way to the disk slots."""
+
+    node: int
+    how: str
+    """dead or slow."""
+    for_ms: int
+
+    def strike(self, arena: Arena) -> None:
+        port = arena.hosts[self.node].slots
+        port.suffer(dead=(slotted.PATH,) if self.how == "dead" else (), slow=self.how == "slow")
+        arena.scheduler.after(self.for_ms, port.suffer)
+
+
+class SlotRot(Fault, frozen=True, tag="slot-rot"):
+    """A sector of the mark of a host goes bad, if there is a mark."""
+
+    node: int
+
+    def strike(self, arena: Arena) -> None:
+        arena.rot(self.node)
 
 
 class MidWrite(Fault, frozen=True, tag="mid-write"):

@@ -52,6 +52,8 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
     lasts_ms: int = 0
     """Simulated time with faults.  (Steps are no good measure for a plan that is to be kept: what an
     engine does in one step changes.)"""
+    slots: bool = False
+    """Clients work under a VG with disk slots (`slotted`), and what strikes is beyond two nodes without."""
     faults: Faults = Faults.SWARM
     """What kind of plan to draw, where there is none."""
     topology: str = "plain"
@@ -115,6 +117,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True):
         if faults is not Faults.STORY and aside.random() < OTHER_TOPOLOGY:
             drawn = msgspec.structs.replace(drawn, topology="reboot")
         if faults is Faults.STORY:
+            drawn = msgspec.structs.replace(drawn, slots=story.slots)
             return _planned(drawn, draw_story(self.seed, drawn.nodes, story))
         if self.strikes:
             plan = tuple(islice(drawn.faults_to_come(), self.strikes))
@@ -148,9 +151,13 @@ def write(kept: Kept) -> str:
     for word in ("mutant", "fails"):
         if getattr(kept, word):
             lines.append(f"{word} {getattr(kept, word)}")
-    plain = Scenario(seed=0, nodes=0, ring="").topology
-    words = [word for word in _PARAMETERS if word != "topology" or scenario.topology != plain]
-    lines += [f"{word} {getattr(scenario, word)}" for word in words]
+    plain = Scenario(seed=0, nodes=0, ring="")
+    words = [
+        word
+        for word in _PARAMETERS
+        if word not in ("topology", "slots") or getattr(scenario, word) != getattr(plain, word)
+    ]
+    lines += [f"{word} {str(getattr(scenario, word)).lower()}" for word in words]
     return "\n".join([*lines, RULER, *(str(fault) for fault in scenario.plan)]) + "\n"
 
 
@@ -185,4 +192,4 @@ def read(text: str) -> Kept:
 
 
 _PLAIN = Recipe(seed=0)
-_PARAMETERS = ("seed", "nodes", "ring", "clients", "lasts_ms", "topology")
+_PARAMETERS = ("seed", "nodes", "ring", "clients", "lasts_ms", "topology", "slots")

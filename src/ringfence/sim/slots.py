@@ -42,13 +42,19 @@ class SlotPort:
         self._dead: tuple[str, ...] = ()
         self._slow = False
         self._stuck: list[Callable[[], None]] = []
+        self.troubled_ns = -1
+        """When its last trouble began or ended."""
 
     def suffer(self, dead: tuple[str, ...] = (), *, slow: bool = False) -> None:
         """These disks do not answer, or all answer slowly; nothing: the end of it."""
-        self._dead, self._slow = dead, slow
+        self._dead, self._slow, self.troubled_ns = dead, slow, self._scheduler.now_ns
         stuck, self._stuck = self._stuck, []
         for what in stuck:
             self._scheduler.after(self._scheduler.between(0, 20), what)
+
+    @property
+    def well(self) -> bool:
+        return not self._dead and not self._slow
 
     def do(
         self, order: int, body: SlotIo, late: Callable[[], bool], done: Callable[[inputs.OrderDone], None]
@@ -123,7 +129,7 @@ class SlotPort:
     def _read(self, job: _Job) -> None:
         disk = self._disks.disks[job.body.path]
         found = tuple(disk.read(job.body.start_bytes + one, BLOCK_BYTES) for one in job.body.reads)
-        self._end(job, found)
+        self._later(job, lambda job: self._end(job, found))  # it may be old news by then
 
     def _give_up(self, job: _Job) -> None:
         if job.given_up or not any(job in jobs for jobs in self._queues.values()):

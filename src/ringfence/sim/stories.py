@@ -27,6 +27,8 @@ from ringfence.sim.faults import (
     PowerOff,
     RingStill,
     Sign,
+    SlotArray,
+    SlotRot,
     SlowRing,
     SwitchOff,
 )
@@ -44,15 +46,19 @@ class Story:
     nodes: tuple[int, ...]
     """How many hosts it may be told of."""
     rings: tuple[str, ...]
+    slots: bool = False
+    """It is told of a world with disk slots."""
 
 
 STORIES: dict[str, Story] = {}
 
 
-def _story(name: str, nodes: tuple[int, ...], rings: tuple[str, ...] = RINGS) -> Callable[[Draw], Draw]:
+def _story(
+    name: str, nodes: tuple[int, ...], rings: tuple[str, ...] = RINGS, *, slots: bool = False
+) -> Callable[[Draw], Draw]:
     def add(draw: Draw) -> Draw:
         assert name not in STORIES
-        STORIES[name] = Story(draw, nodes, rings)
+        STORIES[name] = Story(draw, nodes, rings, slots)
         return draw
 
     return add
@@ -450,3 +456,83 @@ def _(chance: Chance, nodes: list[int]) -> list[Fault]:
         KillDaemon(at_ms=begins_ms + rng.randrange(300, 4000), node=c),
         Order(at_ms=begins_ms + rng.randrange(3000), node=a, desk=b),
     ]
+
+
+# -- with disk slots ---------------------------------------------------------------------------
+
+
+@_story("slots-lie", nodes=(2,), slots=True)
+def _(chance: Chance, nodes: list[int]) -> list[Fault]:
+    """Two are parted; one half is given up on a lie, by one whose array hangs for so long: it sees no slot
+    move, and cannot mark the other before its array is back."""
+    a, b = nodes
+    rng = chance.rng
+    return [
+        _all(a, Manner.UNREACHABLE),
+        _all(b, Manner.LIES),
+        SlotArray(node=a, how="dead", for_ms=rng.randrange(1500, 7000)),
+        Cut(nodes=(a,), for_ms=rng.randrange(9000, 13000)),
+    ]
+
+
+@_story("slots-two-lies", nodes=(2,), slots=True)
+def _(chance: Chance, nodes: list[int]) -> list[Fault]:
+    """Both halves are given up on a lie, each by one whose array hangs for a while, perhaps for long."""
+    a, b = nodes
+    rng = chance.rng
+    return [
+        *(_all(node, Manner.LIES) for node in nodes),
+        SlotArray(node=a, how="dead", for_ms=rng.randrange(1000, 3000)),
+        SlotArray(node=b, how="dead", for_ms=rng.randrange(1000, 9000)),
+        Cut(nodes=(a,), for_ms=rng.randrange(9000, 13000)),
+    ]
+
+
+@_story("slots-hang", nodes=(2,), slots=True)
+def _(chance: Chance, nodes: list[int]) -> list[Fault]:
+    """The array hangs for one half, which is given up on a lie, just when the other half's is back: it is
+    marked and cannot read so."""
+    a, b = nodes
+    rng = chance.rng
+    back_ms = rng.randrange(1500, 4000)
+    return [
+        _all(a, Manner.UNREACHABLE),
+        _all(b, Manner.LIES),
+        SlotArray(node=a, how="dead", for_ms=back_ms),
+        SlotArray(at_ms=back_ms - rng.randrange(300), node=b, how="dead", for_ms=5000),
+        Cut(nodes=(a,), for_ms=12000),
+    ]
+
+
+@_story("slots-slow", nodes=(2,), slots=True)
+def _(chance: Chance, nodes: list[int]) -> list[Fault]:
+    """One half is given up on a lie and marked while it is frozen in the middle of reading its mark."""
+    a, b = nodes
+    rng = chance.rng
+    frozen_ms = rng.randrange(800, 2500)
+    return [
+        _all(a, Manner.UNREACHABLE),
+        _all(b, Manner.LIES),
+        SlotArray(node=a, how="dead", for_ms=rng.randrange(1500, 4000)),
+        SlotArray(node=b, how="slow", for_ms=12000),
+        Cut(nodes=(a,), for_ms=12000),
+        FreezeHost(at_ms=frozen_ms, node=b, for_ms=rng.randrange(2500, 6000)),
+    ]
+
+
+@_story("slots-wake-alone", nodes=(2,), slots=True)
+def _(chance: Chance, nodes: list[int]) -> list[Fault]:
+    """One is given up on a lie and marked while it is frozen; it wakes alone, and could shoot the other.
+    Perhaps its mark has rotted meanwhile."""
+    a, b = nodes
+    rng = chance.rng
+    away_ms = rng.randrange(6000, 8000)
+    story: list[Fault] = [
+        _all(b, Manner.LIES),
+        FreezeHost(node=b, for_ms=away_ms),
+        Cut(at_ms=away_ms - 500, nodes=(b,), for_ms=8000),
+    ]
+    if chance.chance(0.5):
+        story.append(SlotRot(at_ms=away_ms - 300, node=b))
+        story.append(_all(a, Manner.UNREACHABLE))
+    return story

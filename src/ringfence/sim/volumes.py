@@ -6,6 +6,7 @@ what the disks said at some moment between the question and the answer."""
 from collections.abc import Callable
 from typing import Any
 
+from ringfence.sim.disk import DISKS
 from ringfence.sim.host import Host
 from ringfence.sim.metadata import Metadata
 from ringfence.sim.safety import SafetyViolation
@@ -25,14 +26,18 @@ VERBS = {
 
 
 class Admins:
-    """Args: pace_ms: how long one rests between two commands, at the most."""
+    """Args:
+    pace_ms: how long one rests between two commands, at the most.
+    idle: they do nothing."""
 
     def __init__(
-        self, scheduler: Scheduler, workload: Workload, hosts: list[Host], metadata: Metadata, pace_ms: float
+        self, scheduler: Scheduler, workload: Workload, hosts: list[Host], metadata: Metadata, pace_ms: float,
+        *, idle: bool = False,
     ) -> None:
         self._scheduler, self._workload, self._metadata = scheduler, workload, metadata
         self._pace_ms = pace_ms
-        self._devices = tuple(metadata.disks.disks)
+        self._idle = idle
+        self._devices = DISKS
         self.done = self.refused = self.listed = 0
         self.clients = [workload.add(host, self._next) for host in hosts]
 
@@ -45,6 +50,9 @@ class Admins:
                 self._ask(client, calls.LvChange(VG, "", "n"))
             else:
                 self._workload.rest(client, 400)
+            return
+        if self._idle:
+            self._workload.rest(client, self._pace_ms)
             return
         if self._metadata.named(VG) is None and self._scheduler.chance(0.7):
             self._ask(client, calls.VgCreate(VG, self._devices, shared=True, extent_size_bytes=EXTENT_BYTES))

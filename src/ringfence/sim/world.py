@@ -16,11 +16,14 @@ from functools import partial
 import msgspec
 
 from ringfence.core.cluster import ClusterConfig, NodeConfig, Timing
+from ringfence.core.errors import Damaged
 from ringfence.core.modes import Mode
 from ringfence.engine import inputs
 from ringfence.engine.effects import Effect
 from ringfence.engine.inputs import Input
 from ringfence.engine.node import Node
+from ringfence.lvm2.label import SECTOR_BYTES
+from ringfence.sim import slotted
 from ringfence.sim.checkers import Checkers, Glimpse
 from ringfence.sim.disk import blank_disks, make_small_pvs
 from ringfence.sim.faults import Arena, Cut, Fault, SwitchOff
@@ -35,11 +38,13 @@ from ringfence.sim.ring import SimRing
 from ringfence.sim.safety import LivenessViolation, SafetyViolation
 from ringfence.sim.scenario import STEPS, Recipe, Scenario
 from ringfence.sim.scheduler import MS, Scheduler
+from ringfence.sim.slotted import make_slotted_vg
 from ringfence.sim.storage import Trouble
 from ringfence.sim.volumes import VG, Admins
 from ringfence.sim.workload import COUNTERS, Workload
 from ringfence.wire import client as calls
 from ringfence.wire.client import Reply, Request
+from ringfence.wire.slots import BLOCK_BYTES, mark_offset, parse_mark
 
 TIMING = Timing(
     heartbeat_ms=200,
@@ -162,9 +167,12 @@ class World:
             landed=lambda grip, late: checkers.landed(grip, late),
             viewed_ns=lambda: self.ring.viewed_ns,
         )
+        self.workload.counters.promised = not scenario.slots or all(
+            space == slotted.SPACE for space, _ in COUNTERS
+        )
         volumes = scheduler.stream("volumes")
         pace_ms = volumes.rng.choice([600, 3000, 10000]) * max(1, scenario.nodes / 3)
-        self.admins = Admins(volumes, self.workload, self.hosts, self.metadata, pace_ms)
+        self.admins = Admins(volumes, self.workload, self.hosts, self.metadata, pace_ms, idle=scenario.slots)
         checkers = self.checkers = Checkers(
             scheduler,
             self.ring,
@@ -179,6 +187,8 @@ class World:
             COUNTERS,
             lambda: all(self._only_quorum(fault) for fault in self.nemesis.struck),
             lambda: max(self.nemesis.struck_ns, self._mended_ns),
+            is_promised=lambda space: not scenario.slots or space == slotted.SPACE,
+            is_marked=self.is_marked,
         )
         self._init = {host: scheduler.stream(f"init {host.node}") for host in self.hosts}
         for host, init in self._init.items():
@@ -188,7 +198,7 @@ class World:
         arena = Arena(
             scheduler, self.ring, self.power, {host.node: host for host in self.hosts},
             sign=self._sign, order=self._order_fenced, disarm=self._disarm, leave=self._leave,
-            stop=self._stop, replace=self._replace, tend=self._revive,
+            stop=self._stop, replace=self._replace, tend=self._revive, rot=self._rot,
         )  # fmt: skip
         self.nemesis = Nemesis(arena, scenario.faults_to_come())
 
@@ -223,9 +233,28 @@ class World:
         disks = blank_disks(DISK_BYTES)
         if self.scheduler.chance(0.5):
             make_small_pvs(disks)
+        self._slots_start = make_slotted_vg(disks, "sim") if self.scenario.slots else 0
         metadata = Metadata(disks)
         disks.wrote = lambda what: metadata.look()
         return metadata
+
+    def _rot(self, node: int) -> None:
+        at = self._slots_start + mark_offset(node)
+        disk = self.metadata.disks.disks[slotted.PATH]
+        block = disk.read(at, BLOCK_BYTES)
+        if self._slots_start and block is not None and any(block):
+            self.scheduler.note(f"the mark of n{node} rots")
+            disk.write(at, bytes([0xFF]) * SECTOR_BYTES)
+
+    def is_marked(self, host: Host) -> bool:
+        """Whether the disk says that this very boot of the host was given up."""
+        disk = self.metadata.disks.disks.get(slotted.PATH)
+        data = disk.read(self._slots_start + mark_offset(host.node), BLOCK_BYTES) if disk else None
+        try:
+            mark = parse_mark(data, host.node, "sim") if data is not None else None
+        except Damaged:
+            return False
+        return mark is not None and mark.life.boot == host.boot
 
     def _grips(self) -> list[Grip]:
         grips = self.workload.grips
@@ -364,6 +393,7 @@ class World:
             host.own_disk = OwnDisk.GOOD
             host.block.stuck = False
             host.storage.suffer(Trouble.NONE, ())
+            host.slots.suffer()
             host.thaw()
             if host.daemon is not None and host.daemon.endpoint is not None:
                 self.ring.thaw(host.daemon.endpoint)

@@ -321,6 +321,8 @@ class LvCreate(_Call, frozen=True):
 class Lvs(_Call, frozen=True):
     vg: str = ""
     lv: str = ""
+    all: bool = False
+    """The LV of the disk slots, too."""
 
 
 class LvChange(_Call, frozen=True):
@@ -339,12 +341,28 @@ class LvRemove(_Call, frozen=True):
     force: bool = False
 
 
+class SlotsAdd(_Call, frozen=True):
+    """Give a shared VG disk slots."""
+
+    vg: str
+
+
+class SlotsShow(_Call, frozen=True):
+    """What stands in a VG's disk slots.
+
+    Reply result: {"vg", "path", "start_bytes", "nodes": [{"node", "name", "life", "counter", "age_s",
+    "clean", "mark", "mark_epoch", "mark_cut", "marked_by", "damaged": [line]}]}."""
+
+    vg: str
+
+
 Call = (
     Status | Why | Locks | Deadlocks | Checkup | Events | FenceHistory | FenceConfirm | FenceTrust
     | FenceStatus | FenceNode | FenceDisarm | FenceArm | NodeReenrol | FenceTest | FenceDrill
     | ConfigShow | ConfigApply | Leave | JoinSpace | LeaveSpace | PurgeOrphans
     | Lock | Convert | Unlock | Cancel | Busy
     | PvCreate | Pvs | VgCreate | VgRemove | VgChange | Vgs | LvCreate | Lvs | LvChange | LvRemove
+    | SlotsAdd | SlotsShow
 )  # fmt: skip
 
 LockCall = Lock | Convert | Unlock | Cancel | Busy
@@ -354,7 +372,9 @@ CONNECTION_CALLS = (*LOCK_CALLS, Events)
 """They belong to their connection and end with it."""
 OPERATOR_CALLS = (FenceStatus, FenceNode, FenceDisarm, FenceArm, NodeReenrol)
 """Words about fencing and machines that `engine.operator` answers."""
-VOLUME_CALLS = (PvCreate, Pvs, VgCreate, VgRemove, VgChange, Vgs, LvCreate, Lvs, LvChange, LvRemove)
+VOLUME_CALLS = (
+    PvCreate, Pvs, VgCreate, VgRemove, VgChange, Vgs, LvCreate, Lvs, LvChange, LvRemove, SlotsAdd, SlotsShow,
+)  # fmt: skip
 
 
 class Request(msgspec.Struct, frozen=True):

@@ -287,6 +287,40 @@ class HostSays(_Entry, frozen=True):
     facts: HostFacts
 
 
+class SlotsKept(_Entry, frozen=True):
+    """The sender keeps a disk slot in this VG, or will when it has started the VG."""
+
+    vg: str
+
+
+class SlotsLeft(_Entry, frozen=True):
+    """The sender writes no slot there any more."""
+
+    vg: str
+
+
+class SlotsEnd(_Entry, frozen=True):
+    """The VG is about to be removed: who keeps a slot there shall leave it."""
+
+    vg: str
+
+
+class LifeSeen(_Entry, frozen=True):
+    """A life that was given up for fenced was seen to go on, elsewhere than in the ring."""
+
+    life: Life
+    how: str
+    """In words: where, and doing what."""
+
+
+class Marked(_Entry, frozen=True):
+    """The mark of this victim is on the VG's disk, and on the sender's clock whatever its unmarked slot has
+    allowed it must have run out."""
+
+    life: Life
+    vg: str
+
+
 class AskTests(_Entry, frozen=True):
     """Every ready node tries whether it could fence, one after the other, and answers with `TestsTold`."""
 
@@ -388,7 +422,8 @@ Entry = (
     | OperatorConfirms | QuarantineLifted | ConfigProposed | Goodbye | VolumeNotice | IncidentSeen
     | SearchDeadlock | Waits | AskHosts | HostSays | AgentSaid | PowerOnBegan | PowerOnEnded | AskTests
     | TestsTold | DrillBegan | DrillAttempted | DrillEnded
-    | FenceOrdered | Disarmed | Armed | DisarmExpired | MachineForgotten
+    | FenceOrdered | Disarmed | Armed | DisarmExpired | LifeSeen | MachineForgotten
+    | SlotsKept | SlotsLeft | SlotsEnd | Marked
 )  # fmt: skip
 
 LOCK_ENTRIES = (LockRequest, LockConvert, LockUnlock, LockCancel, LockBusy)

@@ -63,6 +63,8 @@ class Own(msgspec.Struct, frozen=True):
     """Grows with each write of this life."""
     clean: bool = False
     """The last word: this life has stopped the VG, and none of its volumes is open."""
+    wall_ms: int = 0
+    """The writer's wall clock; for people, never compared."""
 
 
 class Mark(msgspec.Struct, frozen=True):
@@ -73,7 +75,7 @@ class Mark(msgspec.Struct, frozen=True):
     epoch: Epoch
     """Since which the life is a victim, in the order of whoever wrote this."""
     cut: bool
-    """Its power was said to be cut: then no incarnation of that boot can be alive."""
+    """Its power was said to be cut: whoever lives to read this has found out a lie."""
     by: int
     """The node that wrote it."""
 
@@ -88,9 +90,8 @@ class Mark(msgspec.Struct, frozen=True):
             return False
         if self.life.unknown:
             return admitted < self.epoch
-        if not self.life.same_boot(life):
-            return False
-        return self.cut or life.incarnation <= self.life.incarnation
+        # (A later incarnation was let in by those who know what became of this one.)
+        return self.life.same_boot(life) and life.incarnation <= self.life.incarnation
 
 
 Block = Header | Own | Mark

@@ -33,8 +33,8 @@ BOUND = note(
 TWO_NODE = note(
     "two-node-alone",
     "two nodes and no third vote",
-    "after a partition one fence decides who goes on; two fence devices that lie at once make two writers. A "
-    "third vote (a small host without volumes is enough) ends that",
+    "after a partition one fence decides who goes on; two fence devices that lie at once make two writers on "
+    "every VG without disk slots. A third vote (a small host without volumes is enough) ends that",
 )
 NO_MAJORITY = warning(
     "two-nodes-no-majority",

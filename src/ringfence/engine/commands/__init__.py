@@ -10,6 +10,7 @@ from typing import Any
 from ringfence.engine.commands.lv import lvchange, lvcreate, lvremove
 from ringfence.engine.commands.pvcreate import pvcreate
 from ringfence.engine.commands.report import lvs, pvs, vgs
+from ringfence.engine.commands.slots import look_for_slots, slots_add, slots_show
 from ringfence.engine.commands.vg import autostart, vgchange, vgcreate, vgremove
 from ringfence.engine.orders import Command
 from ringfence.wire.client import (
@@ -20,6 +21,8 @@ from ringfence.wire.client import (
     Lvs,
     PvCreate,
     Pvs,
+    SlotsAdd,
+    SlotsShow,
     VgChange,
     VgCreate,
     VgRemove,
@@ -27,8 +30,8 @@ from ringfence.wire.client import (
 )
 
 __all__ = [
-    "autostart", "command_for", "lvchange", "lvcreate", "lvremove", "lvs", "pvcreate", "pvs", "vgchange",
-    "vgcreate", "vgremove", "vgs",
+    "autostart", "command_for", "look_for_slots", "lvchange", "lvcreate", "lvremove", "lvs", "pvcreate",
+    "pvs", "slots_add", "slots_show", "vgchange", "vgcreate", "vgremove", "vgs",
 ]  # fmt: skip
 
 _COMMANDS: dict[type, Callable[[Any], Command]] = {
@@ -42,6 +45,8 @@ _COMMANDS: dict[type, Callable[[Any], Command]] = {
     Lvs: lvs,
     LvChange: lvchange,
     LvRemove: lvremove,
+    SlotsAdd: slots_add,
+    SlotsShow: slots_show,
 }
 assert set(_COMMANDS) == set(VOLUME_CALLS)
 

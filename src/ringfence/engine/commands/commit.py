@@ -219,8 +219,9 @@ def label_writes(found: VgOnDisk, *, used: bool) -> Generator[Order, Any, None]:
 
 def refuse_with_lvs(vg: Vg) -> None:
     """Raises Refused while the VG has LVs."""
-    if vg.lvs:
+    lvs = [lv for lv in vg.lvs if not lv.slots]
+    if lvs:
         raise Refused(
-            f'Volume group "{vg.name}" still contains {len(vg.lvs)} logical volume(s)',
+            f'Volume group "{vg.name}" still contains {len(lvs)} logical volume(s)',
             next=f"remove them first, or: vgremove --force {vg.name}",
         )

@@ -35,6 +35,9 @@ ON_TRIES = 6
 ON_AGAIN_MS = 5_000
 FREE_MS = 500
 """How often it is looked whether fencing still needs a device."""
+NEEDED_MS = 60_000
+"""How long a device that fencing needs is left alone altogether; from then on a call of the drill has its
+turn between two of the fence."""
 RETURN_MS = 900_000
 """How long a host may take to boot and to come back."""
 
@@ -48,7 +51,7 @@ class World(Protocol):
         """Progress, for whoever waits."""
 
     def acts(self) -> bool:
-        """This node is a ready member now."""
+        """This node may switch something now."""
 
     def lost(self) -> bool:
         """A life of the drilled node must be fenced, or is being."""
@@ -134,7 +137,12 @@ def _one_outlet(
     off: AgentExited = yield CallAgent(use, "off", node, _limit(config, use))
     after = before
     if off.power is Power.OFF:
-        after = yield from _watch(config, watched, world, lambda seen: anything_lost(before, seen))
+
+        def shown(seen: dict[int, Sequence[Supply]]) -> bool:
+            # A controller that falls silent may have lost its power with the host: no time is to be lost.
+            return anything_lost(before, seen) or node not in seen
+
+        after = yield from _watch(config, watched, world, shown)
         if anything_lost(before, after):
             yield Pause(SETTLE_MS)
             after, _ = yield from _read(config, watched)
@@ -177,9 +185,12 @@ def switched_on(config: ClusterConfig, node: int, use: Use, world: World) -> Ste
 
 
 def _until_free(use: Use, world: World, *, until_fenced: bool = False) -> Steps:
-    """Fencing goes first; and a node that is in no primary view does not know what is needed."""
+    """Fencing goes first; and a node that is in no primary view does not know what is needed.
+
+    A fence that does not succeed does not keep an outlet off for ever: see `NEEDED_MS`."""
+    give_up_ms = world.now_ms() + NEEDED_MS
     while True:
-        whom = world.needed(use.device)
+        whom = world.needed(use.device) if world.now_ms() < give_up_ms else ""
         if whom:
             world.tell(f"{use.label}: waits until {whom} is fenced")
         elif until_fenced and world.lost():
@@ -277,6 +288,8 @@ def _run_level(run: LevelRun, node: int, world: World) -> Steps:
             yield Pause(max(1, run.until_ms - world.now_ms()))
             todo = run.time_passes(world.now_ms())
             continue
+        while not world.acts():
+            yield Pause(FREE_MS)
         one = todo.pop(0)
         said: AgentExited = yield CallAgent(one.use, one.action, node, one.timeout_ms)
         todo += run.exited(one.run, said.power, said.words, said.took_ms, said.answered, world.now_ms())

@@ -80,7 +80,7 @@ def lvs(call: Lvs, broken: Broken = lambda volumes: {}) -> Command:
     rows: list[Row] = []
     for found in seen.disks.vgs:
         if call.vg in ("", found.vg.name):
-            rows += yield from _lv_rows(found, call.lv, volumes, tuple(wrong))
+            rows += yield from _lv_rows(found, call, volumes, tuple(wrong))
     told = [row["lv_full_name"] for row in rows]
     seen.notes.extend(f"WARNING: {line}" for name, line in wrong.items() if name in told)
     return _answer(rows, seen)
@@ -124,12 +124,12 @@ def _read(only: str) -> Generator[Order, Any, _Seen]:
 
 
 def _lv_rows(
-    found: VgOnDisk, only: str, volumes: tuple[OpenVolume, ...], wrong: tuple[str, ...]
+    found: VgOnDisk, call: Lvs, volumes: tuple[OpenVolume, ...], wrong: tuple[str, ...]
 ) -> Generator[Order, Any, list[Row]]:
     holders: dict[str, tuple[Holder, ...]] = yield Holders(space_of(found.vg.name))
     rows = []
     for lv in found.vg.lvs:
-        if lv.visible and only in ("", lv.name):
+        if lv.visible and call.lv in ("", lv.name) and (call.all or call.lv or not lv.slots):
             mine: Held | None = yield FindLock(space_of(found.vg.name), lv.uuid)
             volume = next((one for one in volumes if one.uuid == lv.uuid), None)
             here = _here(lv, holders, mine, volume)

@@ -44,6 +44,7 @@ from ringfence.engine.commands.locking import (
     unlock_global,
 )
 from ringfence.engine.commands.pvcreate import PvPlan, make_pv, plan_pv
+from ringfence.engine.commands.slots import end_slots, note_slots, write_empty
 from ringfence.engine.orders import (
     Acquire,
     ClosePath,
@@ -73,6 +74,7 @@ from ringfence.volumes.discovery import AreaOnDisk, Disks, PvOnDisk, VgOnDisk
 from ringfence.volumes.model import Lv, Vg
 from ringfence.volumes.plan import Maker, NewPv, check_plain, create_vg
 from ringfence.volumes.sizes import check_extent_size
+from ringfence.volumes.slots import add_slots, slots_of
 from ringfence.wire.client import VgChange, VgCreate, VgRemove
 
 # -- vgcreate --------------------------------------------------------------------
@@ -92,18 +94,34 @@ def vgcreate(call: VgCreate) -> Command:
     disks = yield from read_disks()
     if any(found.vg.name == call.vg for found in disks.vgs):
         raise BadInput(f'A volume group called "{call.vg}" already exists', next="choose another name")
-    me, uuids = yield from fresh_uuids(1 + len(call.devices))
-    plans, members = yield from _members(disks, call, uuids[1:])
+    me, uuids = yield from fresh_uuids(2 + len(call.devices))
+    plans, members = yield from _members(disks, call, uuids[2:])
     maker = Maker(f"ringfence vgcreate {call.vg}", me.name, me.now_wall_s)
     vg = create_vg(call.vg, with_dashes(uuids[0]), me.cluster, members, extent_sectors, maker)
+    vg, notes = _with_slots(vg, with_dashes(uuids[1]), me, maker)
     check_vg(vg)
     yield from join(space_of(call.vg))
     held: Held = yield Acquire(space_of(call.vg), VG_RESOURCE, Mode.EX, what=f"VG {call.vg}")
     for plan in plans:
         yield from make_pv(plan, guard=call.vg)
-    yield from _write_new(LockedVg(held, disks, _on_disk(vg, disks, plans), me), call)
+    found = _on_disk(vg, disks, plans)
+    if slots_of(vg) is not None:
+        yield from write_empty(found, me.cluster)
+    yield from _write_new(LockedVg(held, disks, found, me), call)
+    yield from note_slots([found], me)
     yield from unlock_global(global_lock)
-    return {"message": f'Volume group "{call.vg}" successfully created', "vg": call.vg}
+    message = f'Volume group "{call.vg}" successfully created'
+    return {"message": message, "vg": call.vg, **({"notes": notes} if notes else {})}
+
+
+def _with_slots(vg: Vg, uuid: str, me: Whoami, maker: Maker) -> tuple[Vg, list[str]]:
+    """The new VG with disk slots, where there is room and every node knows them; and what to say."""
+    if not me.slots:
+        return vg, []
+    try:
+        return add_slots(vg, uuid, max(me.node_names), maker), []
+    except Refused as error:
+        return vg, [f"VG {vg.name} is made without disk slots: {error.message}"]
 
 
 def _members(
@@ -168,18 +186,24 @@ def vgremove(call: VgRemove) -> Command:
     vg = found.vg
     if not call.force:
         refuse_with_lvs(vg)
-    for lv in vg.lvs:
+    lvs = [lv for lv in vg.lvs if not lv.slots]
+    for lv in lvs:
         check_plain(vg, lv)
-    locks = yield from _take_all(vg, call.force)
+    locks = yield from _take_all(vg, lvs, call.force)
+    restore: Order | None = None
     try:
-        for lv in vg.lvs:
+        for lv in lvs:
             yield ClosePath(vg.name, lv.name)
+        # Or a node would write its slot where another's data is by then.
+        restore = yield from end_slots(found)
         yield from label_writes(found, used=False)
         lagging = found.lagging
         areas = sorted(found.areas, key=lambda area: area not in lagging)
         yield WriteBlocks(tuple(_emptied(area) for area in areas), vg.name, "commit")
     except RingfenceError as error:
         yield from undo(error, *(Release(lock) for lock in locks))
+        if slots_of(vg) is not None and (yield from undo(error, *([restore] if restore else []))):
+            yield from note_slots([found], locked.me)
         raise
     yield Publish(vg.name, vg.seqno + 1, 0, f"{locked.me.name}: vgremove {vg.name}")
     for lock in locks:
@@ -188,15 +212,15 @@ def vgremove(call: VgRemove) -> Command:
     with suppress(Refused):  # the VG is gone all the same; an empty lockspace does no harm
         yield LeaveLockspace(space_of(vg.name))
     yield from unlock_global(global_lock)
-    messages = [f'Logical volume "{lv.name}" successfully removed.' for lv in vg.lvs]
+    messages = [f'Logical volume "{lv.name}" successfully removed.' for lv in lvs]
     messages.append(f'Volume group "{vg.name}" successfully removed')
     return {"message": "\n".join(messages), "vg": vg.name}
 
 
-def _take_all(vg: Vg, force: bool) -> Generator[Order, Any, list[int]]:
+def _take_all(vg: Vg, lvs: list[Lv], force: bool) -> Generator[Order, Any, list[int]]:
     """EX on every LV."""
     locks: list[int] = []
-    for lv in vg.lvs:
+    for lv in lvs:
         # If one is refused, the transient ones end with the command; what was active stays active.
         locks.append((yield from take_for_removal(vg, lv, force=force)))
     return locks
@@ -226,6 +250,7 @@ def _lockstart(name: str) -> Command:
     _, found = yield from find_vg(name)
     check_ours(found.vg, me.cluster)
     yield JoinLockspace(space_of(name))
+    yield from note_slots([found], me)
     return {"message": f"VG {name} starting dlm lockspace", "started": [name]}
 
 
@@ -239,6 +264,7 @@ def autostart(stopped: tuple[str, ...] = ()) -> Command:
     names = [name for name in dict.fromkeys(ours) if name not in stopped]
     for name in names:
         yield from join(space_of(name))
+    yield from note_slots(list(disks.vgs), me)
     return {
         "message": "\n".join(f"VG {name} starting dlm lockspace" for name in names),
         "started": names,

@@ -14,12 +14,12 @@ Taken out without a proof that its rule is needless: "a grant is told in a later
 own".  It fell while a thawed node took in at once what it alone was told; since that waits (`late-words`) no
 seed shows it.
 
-Not here, for they are not built: the rules of the model about marks on disks.  "An actor's receipt alone
+Under other names: "an actor's receipt alone
 counts" is `bound-of-one`, "two nodes purge without evidence" is `no-evidence`, "a value block from the wrong
 holder" is `values-of-readers`, "the empty joiner sends the state" is `empty-carries`, "a readiness check is
 skipped" is `barrier-of-most`."""
 
-from ringfence.sim.mutants import authority, evidence, locks, restarts, views
+from ringfence.sim.mutants import authority, evidence, locks, restarts, slots, views
 from ringfence.sim.mutants.table import MUTANTS, engine, planted
 
-__all__ = ["MUTANTS", "authority", "engine", "evidence", "locks", "planted", "restarts", "views"]
+__all__ = ["MUTANTS", "authority", "engine", "evidence", "locks", "planted", "restarts", "slots", "views"]

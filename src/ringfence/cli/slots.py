@@ -1,0 +1,67 @@
+"""slots add, slots show."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ringfence.cli.answers import one_line, print_json
+from ringfence.cli.options import daemon_options, json_option, open_daemon
+from ringfence.wire import client as calls
+
+HEADINGS = ("Node", "Life", "Counter", "Age", "Clean", "Mark", "By")
+
+
+@click.group()
+def slots() -> None:
+    """The disk slots of a VG: where nodes see that they were given up for fenced."""
+
+
+@slots.command()
+@click.argument("vg")
+@daemon_options
+@json_option
+def add(vg: str, socket: str | None, root: Path | None, as_json: bool) -> None:
+    """Give VG disk slots: a small LV, one extent, that nobody activates.
+
+    `vgcreate --shared` makes them by itself; this is for a VG that stock LVM2 or an older ringfence made."""
+    with open_daemon(socket, root) as daemon:
+        answer: dict[str, Any] = daemon.call(calls.SlotsAdd(vg))
+    if as_json:
+        print_json(answer)
+    else:
+        click.echo(f"  {answer['message']}")
+
+
+@slots.command()
+@click.argument("vg")
+@daemon_options
+@json_option
+def show(vg: str, socket: str | None, root: Path | None, as_json: bool) -> None:
+    """What stands in the slots of VG: each node's life, since when it was written, and its mark."""
+    with open_daemon(socket, root) as daemon:
+        answer: dict[str, Any] = daemon.call(calls.SlotsShow(vg))
+    if as_json:
+        print_json(answer)
+        return
+    rows = [HEADINGS, *(_cells(row) for row in answer["nodes"])]
+    widths = [max(len(row[at]) for row in rows) for at in range(len(HEADINGS))]
+    for row in rows:
+        click.echo(
+            "  " + " ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        )
+    for row in answer["nodes"]:
+        for line in row["damaged"]:
+            click.echo(f"  {row['name']}: {one_line(line)}", err=True)
+
+
+def _cells(row: dict[str, Any]) -> tuple[str, ...]:
+    age = "-" if row["age_s"] is None else f"{row['age_s']} s"
+    clean = "yes" if row["clean"] else "no"
+    mark = (
+        f"{row['mark']} since {row['mark_epoch']}{', cut' if row['mark_cut'] else ''}" if row["mark"] else "-"
+    )
+    return (
+        row["name"], row["life"] or "-", str(row["counter"]), age, clean if row["life"] else "-", mark,
+        row["marked_by"] or "-",
+    )  # fmt: skip
