@@ -234,6 +234,20 @@ def test_what_runs_is_stopped(world: World) -> None:
         one.do(calls.FenceArm("bob"))
 
 
+def test_who_cannot_act_any_more_does_not_say_that_it_fences(world: World) -> None:
+    one = world.hosts[1]
+    world.slow["bmc3"] = 5000
+    world.freeze(3)
+    world.view(1, 2)
+    world.run()
+    world.until(lambda: bool(one.runs))
+    world.freeze(2)
+    world.view(1)
+    world.pass_ms(1000)
+    assert world.agents == []
+    assert "an-a01n01 has stopped its agents: it cannot act now" in one.do(calls.Why())["lines"]
+
+
 def test_it_outlives_a_daemon_and_ends_no_later(world: World) -> None:
     """Who comes later counts what has passed by the order's own dates."""
     for host in world.hosts.values():
