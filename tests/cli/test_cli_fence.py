@@ -93,6 +93,21 @@ def test_a_node_that_is_called_like_a_command(daemon: CannedDaemon, run: Run) ->
     assert [call.node for call in daemon.calls if isinstance(call, calls.FenceNode)] == ["history"]
 
 
+def test_options_may_stand_before_the_node(daemon: CannedDaemon, run: Run) -> None:
+    answers(daemon)
+    assert run("fence", "--off", "--yes", "n3", "--no-wait").code == 0
+    assert [call.action for call in daemon.calls if isinstance(call, calls.FenceNode)] == ["off"]
+    assert run("fence", "-h").out.startswith("Usage: ringfence fence [OPTIONS] NODE | COMMAND")
+
+
+def test_off_or_on_again(daemon: CannedDaemon, run: Run) -> None:
+    answers(daemon)
+    ran = run("fence", "n3", "--off", "--reboot", "--yes")
+    assert ran.code == 3
+    assert "give one of --off and --reboot" in ran.err
+    assert not any(isinstance(call, calls.FenceNode) for call in daemon.calls)
+
+
 def test_a_refusal_is_the_daemons(daemon: CannedDaemon, run: Run) -> None:
     def refuse(call: Any) -> Any:
         raise NotFound("no node is called histroy", next="ringfence status")

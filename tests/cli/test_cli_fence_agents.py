@@ -140,6 +140,17 @@ def test_an_agent_that_is_not_here_is_no_fault_of_the_file(run: Run, tmp_path: P
     assert "note: device pdu: fence agent fence_of_ours is not installed on this host; install it" in ran.out
 
 
+def test_one_plug_of_two_nodes_is_said(run: Run, tmp_path: Path) -> None:
+    file = configured(tmp_path)
+    first = file.read_text()
+    other = '[node.n2]\nid = 2\n[[node.n2.level]]\ndevices = [{device="pdu", plug="%s"}]\n'
+    file.write_text(first + other % 6)
+    assert "same plug" not in run("config", "check", "--root", str(tmp_path)).out
+    file.write_text(first + other % 5)
+    ran = run("config", "check", "--root", str(tmp_path))
+    assert "note: pdu[5] has the same plug for n1 and n2: to fence one cuts the other, too" in ran.out
+
+
 def test_what_proves_nothing_must_be_said_to(run: Run, tmp_path: Path) -> None:
     file = configured(tmp_path)
     file.write_text(file.read_text().replace("fence_apc", "fence_kdump"))

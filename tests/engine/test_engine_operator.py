@@ -234,6 +234,20 @@ def test_what_runs_is_stopped(world: World) -> None:
         one.do(calls.FenceArm("bob"))
 
 
+def test_who_cannot_act_any_more_does_not_say_that_it_fences(world: World) -> None:
+    one = world.hosts[1]
+    world.slow["bmc3"] = 5000
+    world.freeze(3)
+    world.view(1, 2)
+    world.run()
+    world.until(lambda: bool(one.runs))
+    world.freeze(2)
+    world.view(1)
+    world.pass_ms(1000)
+    assert world.agents == []
+    assert "an-a01n01 has stopped its agents: it cannot act now" in one.do(calls.Why())["lines"]
+
+
 def test_it_outlives_a_daemon_and_ends_no_later(world: World) -> None:
     """Who comes later counts what has passed by the order's own dates."""
     for host in world.hosts.values():
@@ -277,6 +291,17 @@ def test_no_drill_is_left_in_its_middle(world: World) -> None:
     with pytest.raises(Refused, match="a drill goes on"):
         one.do(calls.FenceDisarm(60_000, "ann"))
     assert one.node.context.state.disarmed is None
+
+
+def test_a_second_maintenance_does_not_end_the_first_one_sooner(world: World) -> None:
+    """Two operators: the hands of one are still in the rack when the other is through."""
+    one, two = world.hosts[1], world.hosts[2]
+    one.do(calls.FenceDisarm(60_000, "ann"))
+    with pytest.raises(Refused, match=r"ann \(tester\) has disarmed fencing for longer than that"):
+        two.do(calls.FenceDisarm(5000, "bob"))
+    assert status(two)["disarmed"]["who"] == "ann (tester)"
+    two.do(calls.FenceDisarm(90_000, "bob"))
+    assert status(one)["disarmed"]["left_ms"] > 60_000
 
 
 def test_disarming_has_a_limit(world: World) -> None:

@@ -11,8 +11,11 @@ from engine_ring import TICK_MS, TIMING, Host, World
 from ringfence.core.errors import RingfenceError
 from ringfence.core.evidence import Power
 from ringfence.core.ids import Epoch, Life
-from ringfence.engine.orders import SlotsPlace
+from ringfence.engine.effects import DoOrder
+from ringfence.engine.inputs import OrderDone
+from ringfence.engine.orders import SlotIo, SlotsPlace
 from ringfence.engine.slot_watch import Watches
+from ringfence.storage.slots import SlotDevice
 from ringfence.wire import Speaks, slots
 from ringfence.wire import client as calls
 
@@ -128,6 +131,33 @@ def test_an_array_that_does_not_answer_stops_its_own_volumes_alone(tmp_path: Pat
     world.hosts[1].dead_arrays = []
     world.pass_ms(1000)
     assert writing(world, "vg1") == [1, 2], "nothing was lost by it"
+
+
+def test_an_unmarked_slot_counts_from_the_question(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The answer was two seconds on its way, in which a mark may have been written."""
+    world = make(tmp_path)
+    dead(world, 1, 2)
+    part(world)
+    world.pass_ms(500)
+    one = world.hosts[1]
+    held: list[tuple[DoOrder, tuple[bytes, ...]]] = []
+    carry_out = one._order
+
+    def hold(effect: DoOrder) -> None:
+        if isinstance(effect.body, SlotIo):
+            held.append((effect, SlotDevice(lambda: 0).do(effect.body)))
+        else:
+            carry_out(effect)
+
+    monkeypatch.setattr(one, "_order", hold)
+    world.until(lambda: bool(held))
+    asked_ns = world.now_ns
+    world.pass_ms(2000)
+    effect, answer = held[0]
+    one.feed(OrderDone(effect.order, answer=answer))
+    world.pass_ms(100)
+    deadline_ns = max(at_ns for (_, page), at_ns in one.pages.items() if page == PAGE)
+    assert deadline_ns == asked_ns + TIMING.write_ms * 1_000_000
 
 
 def test_a_damaged_mark_gives_no_authority(tmp_path: Path) -> None:

@@ -321,6 +321,8 @@ def test_what_was_switched_off_in_an_attempt():
         DeviceWord("d", "status", "off", "", 1),
     )
     assert switched_off(words, 3) == {"a": 3}
+    late = DeviceWord("e", "off", "unknown", "Failed: Timed out waiting to power OFF", 20_000)
+    assert switched_off((late,), 4) == {"e": 4}, "it was sent, and its status lags"
 
 
 @given(

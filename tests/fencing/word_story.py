@@ -6,7 +6,7 @@ from fence_story import Story, life_named
 from ringfence.core.evidence import Evidence
 from ringfence.core.ids import Life
 from ringfence.core.moments import duration_ms
-from ringfence.engine import words
+from ringfence.engine import marks, words
 from ringfence.engine.arrivals import admit
 from ringfence.engine.facts import Expelled, Fact, NotAdmitted, Noted
 from ringfence.wire import entries
@@ -47,7 +47,7 @@ class WordStory(Story):
     def _do_seen(self, plain: list[str], options: dict[str, str]) -> list[str]:
         """seen LIFE how=WORDS: it goes on, elsewhere than in the ring."""
         entry = entries.LifeSeen(life_named(plain[0]), options.pop("how"))
-        return self._told(words.seen(self.state, ANN, entry))
+        return self._told(marks.seen(self.state, ANN, entry))
 
     # -- what people say --------------------------------------------------------------
 

@@ -51,7 +51,7 @@ def fenced(lab: Lab, node: str, by: str) -> dict[str, Any]:
     with connect(lab.socket(by), retry_ms=5000) as daemon:
         since = max((int(event["seq"]) for event in daemon.events()), default=0)
         lab.freeze(node)
-        give_up = time.monotonic() + 60
+        give_up = time.monotonic() + 100
         while time.monotonic() < give_up:
             for event in daemon.events(since=since):
                 if event["kind"] == "evidence":

@@ -90,7 +90,6 @@ SAMPLES: dict[str, Any] = {
     "Disarmed": entries.Disarmed(7_200_000, "ann", "new PDU"),
     "Armed": entries.Armed("ann"),
     "DisarmExpired": entries.DisarmExpired(12),
-    "LifeSeen": entries.LifeSeen(OTHER, "its slot on vg0 moves"),
     "MachineForgotten": entries.MachineForgotten(1, "m1", "ann", "new blade"),
     "AgentSaid": entries.AgentSaid(OTHER, 3, entries.DeviceWord("apc[5]", "off", "off", "done", 4)),
     "PowerOnBegan": entries.PowerOnBegan(OTHER, 2),
@@ -103,15 +102,16 @@ SAMPLES: dict[str, Any] = {
     "SlotsLeft": entries.SlotsLeft("vg0"),
     "SlotsEnd": entries.SlotsEnd("vg0"),
     "Marked": entries.Marked(OTHER, "vg0"),
+    "LifeSeen": entries.LifeSeen(OTHER, "its slot on VG vg0 is written on and on"),
 }  # fmt: skip
 NEW = {
     "SearchDeadlock": DEADLOCKS, "Waits": DEADLOCKS, "AskHosts": CHECKUPS, "HostSays": CHECKUPS,
     "FenceOrdered": FENCING, "Disarmed": FENCING, "Armed": FENCING, "DisarmExpired": FENCING,
-    "LifeSeen": FENCING, "MachineForgotten": FENCING,
+    "MachineForgotten": FENCING,
     "DrillBegan": FENCING, "DrillAttempted": FENCING, "DrillEnded": FENCING,
     "AgentSaid": FENCING, "PowerOnBegan": FENCING, "PowerOnEnded": FENCING,
     "AskTests": FENCING, "TestsTold": FENCING,
-    "SlotsKept": FENCING, "SlotsLeft": FENCING, "SlotsEnd": FENCING, "Marked": FENCING,
+    "SlotsKept": FENCING, "SlotsLeft": FENCING, "SlotsEnd": FENCING, "Marked": FENCING, "LifeSeen": FENCING,
 }  # fmt: skip
 """Entries that came with a later protocol than the first."""
 

@@ -17,6 +17,7 @@ from ringfence.config import Loaded, Paths, digest, load, render
 from ringfence.config.agents.check import Trouble
 from ringfence.core.cluster import ClusterConfig
 from ringfence.core.errors import EXIT_FAILED, EXIT_OK, Refused
+from ringfence.fencing.proving import sharers, subjects
 from ringfence.wire import client as calls
 
 
@@ -80,11 +81,23 @@ def _advice(cluster: ClusterConfig) -> list[str]:
         for node in cluster.nodes
         if node.manual
     ]
+    found += _shared_plugs(cluster)
     if len(cluster.nodes) == 2 and not cluster.two_node:
         found.append("two nodes without two_node: when one fails, the other has no majority and stops")
     if cluster.naive:
         found.append("naive: every protection is off")
     return found
+
+
+def _shared_plugs(cluster: ClusterConfig) -> list[str]:
+    """One target in the levels of two nodes: a slip of the pen, or a chassis that they share."""
+    found = {
+        f"{subject.use.label} has the same plug for {cluster.name_of(subject.node)} and "
+        f"{', '.join(others)}: to fence one cuts the other, too"
+        for subject in subjects(cluster)
+        if (others := [name for name in sharers(cluster, subject) if name > cluster.name_of(subject.node)])
+    }
+    return sorted(found)
 
 
 @config.command()

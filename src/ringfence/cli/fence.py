@@ -20,7 +20,12 @@ from ringfence.wire import client as calls
 
 
 class FenceGroup(click.Group):
-    """`fence NODE` is `fence node NODE`."""
+    """`fence NODE` is `fence node NODE`, and `fence --off NODE` is `fence node --off NODE`."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if args and args[0].startswith("-") and args[0] not in self.get_help_option_names(ctx):
+            args = ["node", *args]
+        return super().parse_args(ctx, args)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]

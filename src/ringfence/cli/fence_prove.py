@@ -75,14 +75,14 @@ def all_passed(result: dict[str, Any]) -> bool:
 @click.argument("node")
 @click.option("--destructive", is_flag=True, help="Cut NODE's power; it must hold nothing.")
 @click.option(
-    "--level", type=click.IntRange(1), default=1, show_default=True, help="Which fence level cuts it."
+    "--level", type=click.IntRange(1), help="Which fence level cuts it, with --destructive.  [default: 1]"
 )
 @click.option("--yes", is_flag=True, help="Ask nothing before power is cut.")
 @click.option("--who", default="", help="Who wants it; recorded.  [default: the user who calls]")
 @daemon_options
 @json_option
 def drill(
-    node: str, destructive: bool, level: int, yes: bool, who: str,
+    node: str, destructive: bool, level: int | None, yes: bool, who: str,
     socket: str | None, root: Path | None, as_json: bool,
 ) -> int:  # fmt: skip
     """Find out by switching whether NODE's fence devices are its own.
@@ -96,15 +96,21 @@ def drill(
     and it must come back under a new boot.  A device that passes is believed again; one that said "off" of
     a host that went on is not believed any more.
 
-    Exit 0: passed; 1: failed."""
+    Exit 0: passed; 1: failed.  The drill goes on to its end when this command is interrupted."""
+    if level and not destructive:
+        raise click.UsageError("--level is for --destructive: cables are drilled where there are two outlets")
     if destructive and not yes:
         _ask(node)
     result: dict[str, Any] = {}
     with open_daemon(socket, root) as daemon:
-        call = calls.FenceDrill(node, who or user(), destructive, level)
-        for result, final in daemon.stream(call):
-            if not (final or as_json):
-                click.echo(one_line(result["line"]))
+        call = calls.FenceDrill(node, who or user(), destructive, level or 1)
+        try:
+            for result, final in daemon.stream(call):
+                if not (final or as_json):
+                    click.echo(one_line(result["line"]))
+        except KeyboardInterrupt:
+            click.echo(f"the drill goes on; `ringfence fence history {node}` tells its end", err=True)
+            raise
     if as_json:
         print_json(result)
     else:

@@ -20,8 +20,8 @@ EXIT_BLOCKED = 1
 
 @click.command("node")
 @click.argument("node")
-@click.option("--off", "action", flag_value="off", help="It stays off.  [default: fence_action]")
-@click.option("--reboot", "action", flag_value="reboot", help="It is switched on again afterwards.")
+@click.option("--off", is_flag=True, help="It stays off.  [default: fence_action]")
+@click.option("--reboot", is_flag=True, help="It is switched on again afterwards.")
 @click.option("--wait/--no-wait", default=True, show_default=True, help="Until it is proven fenced.")
 @click.option("--yes", is_flag=True, help="Ask nothing.")
 @click.option("--who", default="", help="Who says so; recorded.  [default: the user who calls]")
@@ -29,17 +29,20 @@ EXIT_BLOCKED = 1
 @daemon_options
 @json_option
 def order(
-    node: str, action: str | None, wait: bool, yes: bool, who: str, reason: str,
+    node: str, off: bool, reboot: bool, wait: bool, yes: bool, who: str, reason: str,
     socket: str | None, root: Path | None, as_json: bool,
 ) -> int:  # fmt: skip
     """Have NODE fenced now, though it may be alive: `ringfence fence NODE` for short.
 
     It is out of the cluster at once, whatever it holds; its locks move once it is proven fenced.  The
     order stands when this command is interrupted.  Exit 0: proven fenced (with --no-wait: ordered)."""
+    if off and reboot:
+        raise click.UsageError("give one of --off and --reboot")
+    action = "off" if off else "reboot" if reboot else ""
     with open_daemon(socket, root) as daemon:
         if not yes:
             _ask(daemon, node)
-        given = order_fence(daemon, node, who=who or user(), why=reason, action=action or "")
+        given = order_fence(daemon, node, who=who or user(), why=reason, action=action)
         if node == daemon.status()["node"] and wait:
             if not as_json:
                 click.echo(f"{node} is this host: another member fences it; nothing more is heard of it here")
@@ -78,12 +81,12 @@ def _ask(daemon: Connection, node: str) -> None:
         BadInput: nobody is there to be asked.
         Refused: the answer was no; nothing was done.
     """
+    found = daemon.call(calls.FenceStatus(node))  # refuses a name that no node has
     if not sys.stdin.isatty():
         raise BadInput(
             "fence asks before it switches a host off, and there is no terminal",
             next=f"ringfence fence node {node} --yes",
         )
-    found = daemon.call(calls.FenceStatus(node))
     _loud(found)
     (about,) = found["nodes"]
     click.echo(f"{node} is {about['state']}.", err=True)

@@ -12,18 +12,20 @@ PRIORITIES = {
     **dict.fromkeys(("incident", "fence-lied", "clone-found", "fence-contradicted", "divergent"), CRITICAL),
     **dict.fromkeys(
         ("no-leave", "failed", "stale", "shut-out", "not-admitted", "adoption-refused", "clone-refused",
-         "history", "trace"),
+         "fence-test-failed", "drill-failed", "history", "trace"),
         ERROR,
     ),
     **dict.fromkeys(
         ("victim", "victim-due", "ring-lost", "suspended", "lag", "drop-paths", "autostart-failed",
          "bad-frame", "watchdog", "log", "storage", "deadlock", "device", "fence-ordered", "disarmed",
-         "evidence-refused", "machine-forgotten", "power-on-failed", "power-on-given-up"),
+         "evidence-refused", "machine-forgotten", "power-on-failed", "power-on-given-up",
+         "fence-test-old", "drill"),
         WARNING,
     ),
     **dict.fromkeys(
         ("started", "reborn", "joined", "adopted", "leaving", "left", "ended", "evidence", "purged",
-         "quarantine-lifted", "armed", "lockspace-runs", "config", "protocol", "power-on-done"),
+         "quarantine-lifted", "armed", "lockspace-runs", "config", "protocol", "power-on-done",
+         "drill-ended"),
         NOTICE,
     ),
 }  # fmt: skip
@@ -52,6 +54,9 @@ MESSAGE_IDS = {
     "fence-ordered": "7e0e3d3f6d3a4a4e9a1b2a4f0f6a5c21",
     "disarmed": "3b9f4b8c1d0e4e4bb1d3c5f0a7e2d964",
     "armed": "91c6a7d25e0b4f5f8a3d6e1b0c4f7a82",
+    "fence-test-failed": "edbda884afcf49bcb86acde2de0b41b2",
+    "fence-test-old": "6387a7ecc0c040ea9d8169becab992c8",
+    "drill-failed": "0482fcd598d946e782587ffd7e15bb07",
     "fence-contradicted": "5dad1b0c084b4d6fb4c1662de0e3fa48",
     "incident": "0691fbf65b6146e5a2a359fa51e576fa",
 }

@@ -15,6 +15,7 @@ from ringfence.client import Connection, connect
 from ringfence.config import Loaded, Paths, parse
 from ringfence.core.cluster import ClusterConfig
 from ringfence.core.errors import RingfenceError
+from ringfence.core.locknames import GLOBAL_SPACE, VG_SPACE
 from ringfence.daemon.checkup import look_at_host
 from ringfence.doctor.devices import ask_devices, told_wrong
 from ringfence.doctor.facts import ClusterFacts, DaemonFacts, SlotsFacts
@@ -115,7 +116,11 @@ class _Asked:
             blocked_by=tuple(status["blocked_by"]),
             quarantined=tuple(status["quarantined"]),
             disarmed=_disarmed(status.get("disarmed")),
-            shared_vgs=tuple(name.removeprefix("lvm_") for name in spaces if name.startswith("lvm_")),
+            shared_vgs=tuple(
+                name.removeprefix(VG_SPACE)
+                for name in spaces
+                if name.startswith(VG_SPACE) and name != GLOBAL_SPACE
+            ),
             slots=tuple(
                 SlotsFacts(str(one["vg"]), bool(one["nodes"]), str(one["trouble"]))
                 for one in status.get("slots") or ()

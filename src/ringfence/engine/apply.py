@@ -296,6 +296,7 @@ _HANDLERS: dict[type, Callable[[ClusterState, Life, Any], list[Fact]]] = {
     entries.SlotsLeft: marks.left,
     entries.SlotsEnd: marks.ending,
     entries.Marked: marks.marked,
+    entries.LifeSeen: marks.seen,
     entries.AskTests: _ask_tests,
     entries.TestsTold: _tests_told,
     entries.DrillBegan: drill_entries.began,
@@ -305,6 +306,5 @@ _HANDLERS: dict[type, Callable[[ClusterState, Life, Any], list[Fact]]] = {
     entries.Disarmed: words.disarmed,
     entries.Armed: words.armed,
     entries.DisarmExpired: words.expired,
-    entries.LifeSeen: words.seen,
     entries.MachineForgotten: words.forgotten,
 }

@@ -77,10 +77,10 @@ def ended(state: ClusterState, life: Life, entry: DrillEnded) -> list[Fact]:
         return []
     state.drill = None
     node, name = drill.life.node, state.name(drill.life.node)
-    result = "passed" if entry.passed else "failed"
+    kind, result = ("drill-ended", "passed") if entry.passed else ("drill-failed", "failed")
     fields = {"node": node, "drill": drill.kind.value, "passed": entry.passed, "lines": list(entry.lines)}
     what = f"{drill.kind.value} drill of {name} {result}: {entry.verdict}"
-    facts: list[Fact] = [Noted("drill-ended", what, fields)]
+    facts: list[Fact] = [Noted(kind, what, fields)]
     for device in entry.liars:
         state.domain.quarantined.setdefault(device, f"in a drill it said that {name} was off, and it was not")
     if entry.liars:

@@ -11,6 +11,7 @@ import msgspec
 from ringfence.core.errors import NotFound, Refused, RingfenceError
 from ringfence.core.evidence import CUTS, Evidence
 from ringfence.core.ids import Life
+from ringfence.core.locknames import GLOBAL_SPACE, VG_SPACE
 from ringfence.engine.commands import drills as commands
 from ringfence.engine.commands.drills import Verdict
 from ringfence.engine.context import Context
@@ -64,7 +65,7 @@ class Drills:
         entry = DrillBegan(_kind(call), _node(context, call.node), _level(context, call), who)
         why = refusal(state, context.me, entry)
         if why or self._asker is not None:
-            raise Refused(f"not drilled: {why or 'a drill goes on'}", next=_next(context, call, entry))
+            raise Refused(f"not drilled: {why or 'a drill goes on'}", next=_next(context, call, entry, why))
         self._asker = _Asker(id, answer)
         context.submit(entry)
 
@@ -268,9 +269,14 @@ def _level(context: Context, call: FenceDrill) -> int:
     return call.level - 1
 
 
-def _next(context: Context, call: FenceDrill, entry: DrillBegan) -> str:
+def _next(context: Context, call: FenceDrill, entry: DrillBegan, why: str) -> str:
     if entry.node == context.me:
         return f"run ringfence fence drill {call.node} on another node"
-    if entry.kind is DrillKind.DESTRUCTIVE:
-        return f"on {call.node}: ringfence vgchange --lockstop, then drill again"
+    state = context.running
+    spaces = state.lockspaces if state is not None else {}
+    held = sorted(name for name, space in spaces.items() if entry.node in space.members)
+    if why.startswith(f"{call.node} is in lockspace"):
+        left = [name for name in held if name == GLOBAL_SPACE or not name.startswith(VG_SPACE)]
+        ways = ["ringfence vgchange --lockstop", *(f"ringfence lockspace leave {name}" for name in left)]
+        return f"on {call.node}: {'; '.join(ways)}; then drill again"
     return "ringfence status"

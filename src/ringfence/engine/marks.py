@@ -14,6 +14,7 @@ Source: the safety model; without a mark before the purge it finds two writers i
 
 from ringfence.core.ids import Life
 from ringfence.engine.facts import Fact, Noted
+from ringfence.engine.losses import expose
 from ringfence.engine.state import ClusterState
 from ringfence.wire import entries
 
@@ -67,3 +68,11 @@ def marked(state: ClusterState, life: Life, entry: entries.Marked) -> list[Fact]
     name = state.name(entry.life.node)
     what = f"{name} is marked as fenced on VG {entry.vg}, by {state.name(life.node)}"
     return [Noted("marked", what, {"node": entry.life.node, "life": str(entry.life), "vg": entry.vg})]
+
+
+def seen(state: ClusterState, life: Life, entry: entries.LifeSeen) -> list[Fact]:
+    """Not once a later boot was let in: whoever looked at the disk did so before that, and to fence the node
+    for it would hit the later boot."""
+    if entry.life.node in state.lives:
+        return []
+    return expose(state, entry.life, entry.how)

@@ -356,12 +356,14 @@ class _Node:
             self._incidents.append(
                 Incident("fence-lied", context.me, what, context.life, at_wall_ms=context.wall_ms)
             )
-        state, barrier = context.running, self._views.barrier
+        members = self._views.barrier.members if self._views.barrier is not None else ()
+        others = [node for node in members if node != context.me]
+        ready = context.state.ready if context.state is not None else ()
         why = f"it is marked as fenced on VG {vg}, by {context.name(mark.by)} in epoch {mark.epoch}"
         self._views.go_stale(why)
-        if state is not None and state.ready == (context.me,) and barrier and len(barrier.members) > 1:
-            # The others of this view wait to be let in by this node, which has no state any more: only in
-            # another view can they begin without it.
+        if others and not any(node in ready for node in others):
+            # The others of this view wait to be let in by this node, which has said that it has state and has
+            # none any more: only in another view can they begin without it.
             context.out(Ended(f"{why}; nobody else here has state: the daemon must start anew", failed=True))
 
     def _path_incident(self, incident: Incident) -> None:

@@ -111,6 +111,12 @@ class Operator:
         )
         if state.drill is not None:
             raise drills
+        current = state.disarmed
+        if current is not None and self._arming.left_ms(current, state.wall_ms) > call.for_ms:
+            raise Refused(  # somebody's hands may be in the rack for as long as was said
+                f"{current.who} has disarmed fencing for longer than that",
+                next="ringfence fence status; ringfence fence arm ends it",
+            )
 
         def answer() -> None:
             found = fence_report.disarmed(self._context, self._arming)

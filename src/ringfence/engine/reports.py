@@ -190,9 +190,12 @@ def _standing(context: Context, node: int, barrier: Barrier | None) -> str:
 
 def victim_lines(context: Context, state: ClusterState, victim: Victim, doing: Doing) -> list[str]:
     """All that there is to say of a victim, the most important first."""
+    current, doing_now = victim.current, doing(victim.life)
+    if context.running is None and current is not None and current.actor == context.me:
+        doing_now = ["has stopped its agents: it cannot act now"]
     return explain_victim(
         context.config, state.domain, victim, state.ready, context.wall_ms,
-        favoured=state.favoured, doing=doing(victim.life), disarmed=state.disarmed is not None,
+        favoured=state.favoured, doing=doing_now, disarmed=state.disarmed is not None,
         virtual=state.may_be_virtual(victim.life.node),
     )  # fmt: skip
 

@@ -9,7 +9,7 @@ order as everybody else, goes stale, and gives its authority up by itself, shoul
 from ringfence.core.ids import Life
 from ringfence.engine import powering
 from ringfence.engine.facts import Expelled, Fact, Noted
-from ringfence.engine.losses import expose, lose, make_victim, note_victim
+from ringfence.engine.losses import lose, make_victim, note_victim
 from ringfence.engine.state import ORDERS_KEPT, ClusterState, Disarm, FenceOrder, absent_life
 from ringfence.membership.quorum import is_primary
 from ringfence.wire import entries
@@ -87,14 +87,6 @@ def expired(state: ClusterState, life: Life, entry: entries.DisarmExpired) -> li
         return []
     state.disarmed = None
     return [Noted("armed", f"the time that {disarm.who} asked for is over: fencing is armed again", {})]
-
-
-def seen(state: ClusterState, life: Life, entry: entries.LifeSeen) -> list[Fact]:
-    """Not once a later boot was let in: whoever looked at the disk did so before that, and to fence the node
-    for it would hit the later boot."""
-    if entry.life.node in state.lives:
-        return []
-    return expose(state, entry.life, entry.how)
 
 
 def forgotten(state: ClusterState, life: Life, entry: entries.MachineForgotten) -> list[Fact]:

@@ -10,7 +10,7 @@ pass, in three steps that none of them may run ahead of:
    answer stands;
 3. *cross-check*: nothing may contradict them: another device that sees the host itself and says "on";
    a controller that lives from the host's own outlets and still answers, though they are "off"; a
-   heartbeat of the victim since the first claim.  (An outlet that is on does not contradict a host
+   heartbeat of the victim since the last claim.  (An outlet that is on does not contradict a host
    that is off.)
 
 In a `parallel` level the calls of one step run side by side, else one after the other, in order.
@@ -38,6 +38,8 @@ from ringfence.fencing.policy import kind_of
 from ringfence.wire.entries import DeviceWord
 
 _ALREADY = re.compile(r"\balready off\b", re.IGNORECASE)
+_SENT = re.compile(r"\btimed out waiting to power off\b", re.IGNORECASE)
+"""The agent has sent "off", and its device still said "on" when it gave up: it may lag."""
 _REMEMBERED = re.compile(r"switched off in attempt (\d+)")
 
 
@@ -186,11 +188,12 @@ class LevelRun:
         return self._go_on(now_ms)
 
     def heard_victim(self) -> None:
-        """A frame of the victim was delivered.  After a claim of "off" it refutes the claim.
+        """A frame of the victim was delivered.  After the last claim of "off" it refutes the claims.
 
-        (A storage cut leaves the host alive; a naive lab does not listen.)"""
+        Not before: a host with two supplies runs on until both are off.  (A storage cut leaves the host
+        alive; a naive lab does not listen.)"""
         silent_kinds = (EvidenceKind.HOST_OFF, EvidenceKind.OUTLETS_OFF, EvidenceKind.SELF_FENCED)
-        if self._claims and self._kind in silent_kinds and self.finished is None:
+        if self._step is not _Step.OFF and self._kind in silent_kinds and self.finished is None:
             said = self._said_off()
             self._fail(f'{said} said "off", but {self._name} still speaks: claim refused', self._claims)
 
@@ -378,11 +381,12 @@ def already_off(words: str) -> bool:
 
 
 def switched_off(words: Collection[DeviceWord], number: int) -> dict[str, int]:
-    """Which uses attempt `number` has explicitly switched off, by what was said in it: label -> the attempt
-    in which that was."""
+    """Which uses attempt `number` has explicitly told "off", by what was said in it: label -> the attempt
+    in which that was.  Also where its agent did not see it done in time; a later look must."""
     found = {}
     for word in words:
-        if word.action == "off" and word.power == Power.OFF.value and not already_off(word.words):
+        told = word.power == Power.OFF.value and not already_off(word.words)
+        if word.action == "off" and (told or _SENT.search(word.words)):
             before = _REMEMBERED.match(word.words)
             found[word.device] = int(before[1]) if before else number
     return found

@@ -23,8 +23,8 @@ INCIDENT = "incident"
 FENCE_KINDS = (
     "victim", "victim-due", "attempt", "attempt-ended", "evidence", "evidence-refused", "purged",
     "fence-lied", "clone-found", "clone-refused", "machine-forgotten", "fence-ordered", "disarmed", "armed",
-    "quarantine-lifted", "drill", "drill-ended", "power-on-done", "power-on-failed", "power-on-given-up",
-    INCIDENT,
+    "quarantine-lifted", "drill", "drill-ended", "drill-failed", "power-on-done", "power-on-failed",
+    "power-on-given-up", INCIDENT,
 )  # fmt: skip
 
 _SCHEMA = """

@@ -218,7 +218,8 @@ class Checkers:
             return
         since = self._marked_ns.setdefault(host.node, (boot, now_ns))
         shoots = any(isinstance(one, RunAgent) and one.action == "off" for one in todo)
-        if shoots and host.slots.well and since[0] == boot and now_ns - since[1] > SHOT_MS * 10**6:
+        known_ns = max(since[1], host.slots.troubled_ns)
+        if shoots and host.slots.well and since[0] == boot and now_ns - known_ns > SHOT_MS * 10**6:
             raise SafetyViolation(f"shot: {host.name} fences, though it was marked {SHOT_MS} ms ago at least")
 
     def _nobody_stale(self, host: Host) -> None:

@@ -52,6 +52,8 @@ class Counters:
         self.reads = 0
         """Reads that returned a value."""
         self.invalid = 0
+        self.promised = True
+        """Whether anything is promised for these value blocks, whatever strikes in this world."""
 
     def begin(self, grip: Grip, now_ns: int, spoil: bool = False) -> tuple[Write, bytes]:
         """A holder writes with its next operation.  Returns the write, and the block's bytes."""
@@ -76,7 +78,7 @@ class Counters:
 
     def read(self, grip: Grip, mode: Mode, asked_ns: int, now_ns: int, lvb: bytes | None) -> None:
         """A grant in `mode` brought this value.  Raises SafetyViolation."""
-        if lvb is None:
+        if lvb is None or not self.promised:
             self.invalid += 1
             return
         self.reads += 1

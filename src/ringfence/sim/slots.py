@@ -42,10 +42,12 @@ class SlotPort:
         self._dead: tuple[str, ...] = ()
         self._slow = False
         self._stuck: list[Callable[[], None]] = []
+        self.troubled_ns = -1
+        """When its last trouble began or ended."""
 
     def suffer(self, dead: tuple[str, ...] = (), *, slow: bool = False) -> None:
         """These disks do not answer, or all answer slowly; nothing: the end of it."""
-        self._dead, self._slow = dead, slow
+        self._dead, self._slow, self.troubled_ns = dead, slow, self._scheduler.now_ns
         stuck, self._stuck = self._stuck, []
         for what in stuck:
             self._scheduler.after(self._scheduler.between(0, 20), what)
@@ -83,7 +85,9 @@ class SlotPort:
         jobs = self._queues.get(job.body.vg)
         return bool(jobs) and jobs is not None and jobs[0] is job
 
-    def _later(self, job: _Job, what: Callable[[_Job], None], frozen_too: bool = False) -> None:
+    def _later(
+        self, job: _Job, what: Callable[[_Job], None], frozen_too: bool = False, often: bool = False
+    ) -> None:
         def go_on() -> None:
             if not self._first(job):
                 return
@@ -94,8 +98,12 @@ class SlotPort:
             else:
                 self._awake(lambda: what(job) if self._first(job) else None)
 
-        slow = self._slow and self._scheduler.chance(0.3)
-        delay_ms = self._scheduler.between(50, SLOWEST_MS) if slow else self._scheduler.delay_ms(0.5, 20)
+        if self._slow and often:
+            delay_ms = self._scheduler.between(50, 400)
+        elif self._slow and self._scheduler.chance(0.1):
+            delay_ms = self._scheduler.between(50, SLOWEST_MS)
+        else:
+            delay_ms = self._scheduler.delay_ms(0.5, 20)
         self._scheduler.after(delay_ms, go_on)
 
     def _begin(self, job: _Job) -> None:
@@ -127,7 +135,7 @@ class SlotPort:
     def _read(self, job: _Job) -> None:
         disk = self._disks.disks[job.body.path]
         found = tuple(disk.read(job.body.start_bytes + one, BLOCK_BYTES) for one in job.body.reads)
-        self._later(job, lambda job: self._end(job, found))  # it may be old news by then
+        self._later(job, lambda job: self._end(job, found), often=True)  # it may be old news by then
 
     def _give_up(self, job: _Job) -> None:
         if job.given_up or not any(job in jobs for jobs in self._queues.values()):

@@ -477,12 +477,14 @@ def _(chance: Chance, nodes: list[int]) -> list[Fault]:
 
 @_story("slots-two-lies", nodes=(2,), slots=True)
 def _(chance: Chance, nodes: list[int]) -> list[Fault]:
-    """Both halves are given up on a lie, each by one whose array hangs for a while."""
+    """Both halves are given up on a lie, each by one whose array hangs for a while, perhaps for long."""
+    a, b = nodes
     rng = chance.rng
     return [
         *(_all(node, Manner.LIES) for node in nodes),
-        *(SlotArray(node=node, how="dead", for_ms=rng.randrange(1000, 7000)) for node in nodes),
-        Cut(nodes=(nodes[0],), for_ms=rng.randrange(9000, 13000)),
+        SlotArray(node=a, how="dead", for_ms=rng.randrange(1000, 3000)),
+        SlotArray(node=b, how="dead", for_ms=rng.randrange(1000, 9000)),
+        Cut(nodes=(a,), for_ms=rng.randrange(9000, 13000)),
     ]
 
 
@@ -504,17 +506,19 @@ def _(chance: Chance, nodes: list[int]) -> list[Fault]:
 
 @_story("slots-slow", nodes=(2,), slots=True)
 def _(chance: Chance, nodes: list[int]) -> list[Fault]:
-    """One half is given up on a lie and marked while it is frozen in the middle of reading its mark."""
+    """One half is given up on a lie, marked, and followed by the other, while it is frozen in the middle of
+    reading its mark: when it thaws, the answer that it gets is of long ago."""
     a, b = nodes
     rng = chance.rng
-    frozen_ms = rng.randrange(800, 2500)
+    frozen_ms, away_ms = rng.randrange(1200, 2500), rng.randrange(6000, 8500)
     return [
         _all(a, Manner.UNREACHABLE),
         _all(b, Manner.LIES),
-        SlotArray(node=a, how="dead", for_ms=rng.randrange(1500, 4000)),
-        SlotArray(node=b, how="slow", for_ms=12000),
-        Cut(nodes=(a,), for_ms=12000),
-        FreezeHost(at_ms=frozen_ms, node=b, for_ms=rng.randrange(2500, 6000)),
+        SlotArray(node=a, how="dead", for_ms=rng.randrange(900, 1600)),
+        SlotArray(node=b, how="slow", for_ms=frozen_ms + away_ms - 50),
+        Cut(nodes=(a,), for_ms=13000),
+        FreezeHost(at_ms=frozen_ms, node=b, for_ms=away_ms),
+        SlotArray(at_ms=frozen_ms + away_ms - 20, node=b, how="dead", for_ms=4000),
     ]
 
 

@@ -167,6 +167,9 @@ class World:
             landed=lambda grip, late: checkers.landed(grip, late),
             viewed_ns=lambda: self.ring.viewed_ns,
         )
+        self.workload.counters.promised = not scenario.slots or all(
+            space == slotted.SPACE for space, _ in COUNTERS
+        )
         volumes = scheduler.stream("volumes")
         pace_ms = volumes.rng.choice([600, 3000, 10000]) * max(1, scenario.nodes / 3)
         self.admins = Admins(volumes, self.workload, self.hosts, self.metadata, pace_ms, idle=scenario.slots)

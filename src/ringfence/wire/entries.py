@@ -305,6 +305,14 @@ class SlotsEnd(_Entry, frozen=True):
     vg: str
 
 
+class LifeSeen(_Entry, frozen=True):
+    """A life that was given up for fenced was seen to go on, elsewhere than in the ring."""
+
+    life: Life
+    how: str
+    """In words: where, and doing what."""
+
+
 class Marked(_Entry, frozen=True):
     """The mark of this victim is on the VG's disk, and on the sender's clock whatever its unmarked slot has
     allowed it must have run out."""
@@ -396,15 +404,6 @@ class DisarmExpired(_Entry, frozen=True):
     """On the sender's clock the time of that maintenance is over; the last ready member's word ends it."""
 
     number: int
-
-
-class LifeSeen(_Entry, frozen=True):
-    """A life was seen to go on, elsewhere than in the ring (a disk slot, a client).  If it had been given up
-    for fenced, the fence lied."""
-
-    life: Life
-    how: str
-    """One line for people: where."""
 
 
 class MachineForgotten(_Entry, frozen=True):

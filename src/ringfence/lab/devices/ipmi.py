@@ -47,7 +47,7 @@ class Ipmi(Kind):
     name, bmc, udp, agent = "ipmi", True, True, "fence_ipmilan"
     programs: ClassVar = {"ipmi_sim": "openipmi", "ipmitool": "ipmitool", "fence_ipmilan": "fence-agents"}
     lies = frozenset(Lie) - {Lie.PENDING}
-    quick: ClassVar = {"power_timeout": "5", "power_wait": "0"}
+    quick: ClassVar = {"power_timeout": "8", "power_wait": "0"}
 
     def parameters(self, one: Simulated) -> dict[str, str]:
         return {**at(one), "username": USER, "lanplus": "1", "cipher": "3"}

@@ -37,6 +37,7 @@ class Site(msgspec.Struct, frozen=True):
         path.unlink(missing_ok=True)
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
         with os.fdopen(fd, "w") as file:
+            os.fchmod(fd, mode)  # another thread may have narrowed the umask for a socket of its own
             file.write(text)
         return path
 
@@ -53,7 +54,7 @@ class Kind:
     modules: ClassVar[Mapping[str, str]] = {}
     """Python module -> the distribution that has it."""
     lies: ClassVar[Collection[Lie]]
-    quick: ClassVar[Mapping[str, str]] = {"power_timeout": "5"}
+    quick: ClassVar[Mapping[str, str]] = {"power_timeout": "8"}
     """What a lab tells the agent beside: its devices act at once, so that it need not be patient."""
     timeout_ms: ClassVar[int] = 20000
     """The agent's whole run at most: a status, an order, and some looks."""

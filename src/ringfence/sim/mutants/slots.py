@@ -23,19 +23,6 @@ def _() -> list[Change]:
 
 
 @mutant(
-    "slot-from-answer", "an unmarked slot counts from the answer, not from the question", story="slots-slow"
-)
-def _() -> list[Change]:
-    real = Slots._tended
-
-    def tended(self: Any, vg: str, slot: Any, job: Any, answer: Any) -> None:
-        job.issued_ns = self._context.now_ns
-        real(self, vg, slot, job, answer)
-
-    return [(Slots, "_tended", tended)]
-
-
-@mutant(
     "damaged-is-unmarked",
     "a mark that cannot be read is taken for none; and nobody sees a slot move, which would be enough",
     story="slots-wake-alone",
