@@ -7,19 +7,23 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
-from ringfence.core.errors import NoAuthority, NotFound, TimedOut
+from ringfence.core.errors import NoAuthority, NotFound, TimedOut, VgChanged
 from ringfence.core.ids import Life
 from ringfence.daemon.slots import SlotThreads
-from ringfence.engine.orders import SlotIo
+from ringfence.engine.orders import SlotIo, VgText
+from ringfence.storage.direct import DirectFile
 from ringfence.storage.slots import SlotDevice
 from ringfence.wire import slots
 
 LIFE = Life(1, "m", "boot", 1)
-HEADER = slots.print_block(slots.Header("ring", "uuid", 8), 0)
+HEADER = slots.print_block(slots.Header("ring", "uuid", 8, "lv"), 0)
 OWN = slots.print_block(slots.Own(LIFE, 1), slots.own_offset(1))
 START = 1 << 20
+TEXT_AT, TEXT = 4096 + 40, bytes(24)
+NO_TEXT = VgText("/dev/a", 0, b"")
 
 
 @pytest.fixture(params=[0, 512, 4096])
@@ -42,7 +46,7 @@ def device(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
 
 
 def order(path: str, write: tuple[int, bytes] | None = None, *reads: int) -> SlotIo:
-    return SlotIo("vg0", path, START, HEADER, reads, write)
+    return SlotIo("vg0", path, START, HEADER, VgText(path, TEXT_AT, TEXT), reads, write)
 
 
 def test_write_then_read(device: str) -> None:
@@ -54,6 +58,36 @@ def test_write_then_read(device: str) -> None:
     other = SlotDevice(lambda: 0)
     assert other.do(order(device, None, own)) == (OWN,)
     other.close()
+
+
+def test_nothing_is_written_once_the_vg_is_another(device: str) -> None:
+    """Its slots may be elsewhere by then, and another's data here; the header may still be read."""
+    one = SlotDevice(lambda: 0)
+    own = slots.own_offset(1)
+    changed = msgspec.structs.replace(order(device, (own, OWN)), text=VgText(device, TEXT_AT, b"x" * 24))
+    with pytest.raises(VgChanged):
+        one.do(changed)
+    assert one.do(order(device, None, own)) == (bytes(slots.BLOCK_BYTES),)
+    one.close()
+
+
+def test_what_was_read_while_the_vg_changed_counts_for_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A mark that was written just then may not be in the copy that stock LVM2 made of the slots."""
+    image = tmp_path / "image"
+    image.write_bytes(bytes(START) + HEADER + bytes(slots.size_bytes(8)))
+    flush = DirectFile.flush
+
+    def change(self: DirectFile) -> None:
+        flush(self)
+        with image.open("r+b") as file:
+            file.seek(TEXT_AT)
+            file.write(b"x" * 24)
+
+    monkeypatch.setattr(DirectFile, "flush", change)
+    with pytest.raises(VgChanged):
+        SlotDevice(lambda: 0).do(order(str(image), (slots.own_offset(1), OWN)))
 
 
 def test_slots_that_are_gone_are_not_written(tmp_path: Path) -> None:
@@ -68,7 +102,7 @@ def test_a_write_from_the_past_is_not_begun(tmp_path: Path) -> None:
     """A host that stood still must not carry out today what it decided then."""
     image = tmp_path / "image"
     image.write_bytes(bytes(START) + HEADER + bytes(slots.size_bytes(8)))
-    late = SlotIo("vg0", str(image), START, HEADER, (), (slots.own_offset(1), OWN), not_after_ns=5)
+    late = msgspec.structs.replace(order(str(image), (slots.own_offset(1), OWN)), not_after_ns=5)
     with pytest.raises(NoAuthority):
         SlotDevice(lambda: 6).do(late)
     SlotDevice(lambda: 5).do(late)
@@ -92,17 +126,17 @@ def test_a_dead_array_keeps_one_thread_and_nobody_else() -> None:
     dead, well = _Dead(), _Dead()
     well.back.set()
     devices = iter([dead, well])
-    first = SlotIo("vg0", "/dev/a", 0, b"", (), limit_ms=30)
-    second = SlotIo("vg0", "/dev/a", 4096, b"", (), limit_ms=30)
+    first = SlotIo("vg0", "/dev/a", 0, b"", NO_TEXT, (), limit_ms=30)
+    second = SlotIo("vg0", "/dev/a", 4096, b"", NO_TEXT, (), limit_ms=30)
 
     async def main() -> None:
         threads = SlotThreads(time.monotonic_ns, lambda: next(devices))
         for one in (first, second):
             with pytest.raises(TimedOut, match=r"VG vg0: its array \(/dev/a\) did not answer within 30 ms"):
                 await threads.do(one)
-        await threads.do(SlotIo("vg1", "/dev/b", 0, b"", ()))
+        await threads.do(SlotIo("vg1", "/dev/b", 0, b"", NO_TEXT, ()))
         dead.back.set()
-        await threads.do(SlotIo("vg0", "/dev/a", 8192, b"", ()))
+        await threads.do(SlotIo("vg0", "/dev/a", 8192, b"", NO_TEXT, ()))
 
     asyncio.run(main())
     assert [one.start_bytes for one in dead.done] == [0, 8192]

@@ -16,7 +16,7 @@ ADMITTED = Epoch(4, 1)
 
 
 def test_blocks_come_back() -> None:
-    header = Header("ring", "uuid", 8)
+    header = Header("ring", "uuid", 8, "lv")
     assert slots.parse_header(slots.print_block(header, 0), "x") == header
     assert slots.parse_own(slots.print_block(OWN, slots.own_offset(3)), 3, "x") == OWN
     assert slots.parse_mark(slots.print_block(MARK, slots.mark_offset(3)), 3, "x") == MARK
@@ -98,6 +98,6 @@ def test_a_life_never_let_in_is_hit_by_any_unknown_mark() -> None:
 def test_room() -> None:
     nodes = slots.nodes_in(4 << 20)
     assert slots.size_bytes(nodes) <= 4 << 20 < slots.size_bytes(nodes + 1)
-    slots.check_room(Header("ring", "uuid", 8), 8, "vg0")
+    slots.check_room(Header("ring", "uuid", 8, "lv"), 8, "vg0")
     with pytest.raises(Refused, match="room for node ids 1 to 8, not for 9"):
-        slots.check_room(Header("ring", "uuid", 8), 9, "vg0")
+        slots.check_room(Header("ring", "uuid", 8, "lv"), 9, "vg0")

@@ -93,6 +93,12 @@ class NoAuthority(Refused):
     code = "no-authority"
 
 
+class VgChanged(Refused):
+    """The VG's metadata is not what it was when this host last read it."""
+
+    code = "vg-changed"
+
+
 class Unavailable(RingfenceError):
     """The daemon, ring or block service cannot be reached."""
 
@@ -115,7 +121,7 @@ KINDS: dict[str, type[RingfenceError]] = {
     kind.code: kind
     for kind in (
         RingfenceError, BadInput, ConfigError, NotFound, Refused, LockHeld, Deadlock,
-        TimedOut, LocksLost, NoAuthority, Unavailable, Damaged, DeviceFailed,
+        TimedOut, LocksLost, NoAuthority, VgChanged, Unavailable, Damaged, DeviceFailed,
     )
 }  # fmt: skip
 

@@ -137,6 +137,14 @@ class SayGoodbye(_Order, frozen=True):
     """Leave the cluster cleanly; no lock is held and no path open.  Answer: None, once applied."""
 
 
+class VgText(msgspec.Struct, frozen=True):
+    """Which text of a VG was the committed one: slot 0 of one of its metadata areas, as it was read."""
+
+    path: str
+    at_bytes: int
+    data: bytes
+
+
 class SlotsPlace(msgspec.Struct, frozen=True):
     """Where a VG's disk slots are on this host."""
 
@@ -147,6 +155,8 @@ class SlotsPlace(msgspec.Struct, frozen=True):
     """Block 0 as it was read."""
     nodes: int
     """The highest node id that has room."""
+    text: VgText
+    """By which this place is known: when it is another one, the slots may be elsewhere."""
 
 
 class NoteSlots(_Order, frozen=True):
@@ -155,6 +165,8 @@ class NoteSlots(_Order, frozen=True):
     places: tuple[SlotsPlace, ...]
     without: dict[str, str]
     """Shared VGs of this cluster whose slots cannot be used, each with why."""
+    made: bool = False
+    """This host has just made these slots, under the VG's lock."""
 
 
 class EndSlots(_Order, frozen=True):
@@ -255,11 +267,14 @@ class WriteBlocks(_Order, frozen=True):
 class SlotIo(_Order, frozen=True):
     """Read, perhaps after one write, blocks of a VG's disk slots.  Answer: tuple[bytes, ...], the reads.
 
-    In this order: the header is read and compared; the write; a flush; the reads.  So what is read is not
-    older than what was written, and nothing of it older than the order.
+    In this order: the VG's text and the header are compared; the write; a flush; the reads; the text again.
+    So what is read is not older than what was written, nothing of it older than the order, and all of it from
+    where the VG had its slots from the beginning to the end: whatever moves them (stock LVM2 too, which tells
+    nobody) commits another text first.
 
-    Raises NotFound (other bytes than `header`: the slots are gone), DeviceFailed, TimedOut (no answer within
-    `limit_ms`; what was asked for may happen later all the same, unless it had not begun yet)."""
+    Raises VgChanged (the answer counts for nothing; look where they are now), NotFound (other bytes than
+    `header`: the slots are gone), DeviceFailed, TimedOut (no answer within `limit_ms`; what was asked for may
+    happen later all the same, unless it had not begun yet)."""
 
     vg: str
     path: str
@@ -267,6 +282,7 @@ class SlotIo(_Order, frozen=True):
     """Of the slots' LV on its device; all offsets count from there."""
     header: bytes
     """What block 0 must read."""
+    text: VgText
     reads: tuple[int, ...]
     """Offsets of whole blocks."""
     write: tuple[int, bytes] | None = None

@@ -31,6 +31,10 @@ class Watches:
         for key in [key for key in self._watches if key[0] == vg and key[1] not in nodes]:
             del self._watches[key]
 
+    def forget(self, vg: str) -> None:
+        """What is read from now on is read elsewhere."""
+        self.keep(vg, ())
+
     def saw(self, vg: str, node: int, own: Own | None, ordered_ns: int, now_ns: int) -> None:
         if own is None:
             return

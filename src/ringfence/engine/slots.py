@@ -13,6 +13,11 @@ own blocks of nodes that are missed, all counted from the order's issue.  What i
 - **A mark for this life** ends it: nothing of it may go on.
 - **Contradiction.**  One write may land after its host's end; two that followed one another cannot.
 
+A place holds for one text of the VG's metadata: each order compares it, before and after (`SlotIo`).  When it
+is another one, by whomever it was written, nothing that was read counts and nothing is written until this
+host has looked again.  In the lone half, slots that somebody else has made anew give no authority at all:
+nobody knows what marks the old ones bore.
+
 What cannot be read (no answer, a damaged block) gives no authority, and proves nothing."""
 
 import enum
@@ -21,7 +26,7 @@ from typing import Any
 
 import msgspec
 
-from ringfence.core.errors import Damaged, from_dict
+from ringfence.core.errors import Damaged, VgChanged, from_dict
 from ringfence.core.evidence import CUTS
 from ringfence.core.ids import Epoch, Life
 from ringfence.core.locknames import VG_SPACE
@@ -38,6 +43,8 @@ from ringfence.wire.slots import Mark, Own, mark_offset, own_offset, parse_mark,
 
 NS_PER_MS = 1_000_000
 SCAN_AGAIN_MS = 10_000
+SCAN_CHANGED_MS = 1000
+"""Least time between two looks at the disks for the sake of slots that may have moved."""
 MOVED = "/moved"
 """No VG is called that."""
 
@@ -75,6 +82,8 @@ class _Slot(msgspec.Struct):
     in_use: bool = False
     """It was tended, and the last word there was not said."""
     trouble: str = ""
+    changed_ns: int = 0
+    """Since when the VG is not what it was when the place was found; 0: it is."""
 
 
 class _Marking(msgspec.Struct):
@@ -96,6 +105,8 @@ class Slots:
         self._marked = marked
         self._slots: dict[str, _Slot] = {}
         self._without: dict[str, str] = {}
+        self._agreed: dict[str, bytes] = {}
+        """VG -> header of the slots by which, alone, this life may go on."""
         self._last_order = 0
         self._counter = 0
         self._deadlines_ns: dict[str, int] = {}
@@ -107,23 +118,43 @@ class Slots:
         self._said: dict[tuple[Life, str], int] = {}
         self._hurry_ns = 0
         self._scan_ns = 0
+        self._scan_changed_ns = 0
 
     # -- what others tell ------------------------------------------------------------
 
-    def note(self, places: tuple[SlotsPlace, ...], without: dict[str, str]) -> None:
-        """This host has looked at the disks."""
+    def note(self, places: tuple[SlotsPlace, ...], without: dict[str, str], *, made: bool = False) -> None:
+        """This host has looked at the disks.
+
+        Args: made: it has made these slots itself just now."""
         for place in places:
             self._without.pop(place.vg, None)
             slot = self._slots.get(place.vg)
             if slot is None:
                 self._slots[place.vg] = _Slot(place)
             else:
-                slot.place = place
+                self._found_again(slot, place)
+            if made:
+                self._agreed[place.vg] = place.header
+        for vg in without:
+            slot = self._slots.get(vg)
+            if slot is not None and slot.changed_ns:
+                slot.trouble = without[vg]
         self._without.update(without)
+
+    def _found_again(self, slot: _Slot, place: SlotsPlace) -> None:
+        old, slot.place, slot.changed_ns = slot.place, place, 0
+        if (old.path, old.start_bytes, old.header) == (place.path, place.start_bytes, place.header):
+            return
+        slot.unmarked_ns = slot.tended_ns = 0
+        slot.job = None  # its answer is from the old place
+        self._watches.forget(place.vg)
+        for (_, vg), marking in self._markings.items():
+            if vg == place.vg:
+                marking.written, marking.next_ns = False, self._context.now_ns
 
     def lost(self) -> None:
         """This life is over; what the next one may do it must read for itself."""
-        self._deadlines_ns, self._markings, self._said = {}, {}, {}
+        self._deadlines_ns, self._markings, self._said, self._agreed = {}, {}, {}, {}
         self._context.narrowed = {}
         for slot in self._slots.values():
             slot.unmarked_ns = 0
@@ -153,6 +184,7 @@ class Slots:
         running = context.running
         if running is not None:
             self._look_at_markings(running)
+            self._agree(running)
             self._renew(running)
             for vg in state.slots_ending:
                 if vg not in self._slots and context.me in state.slots[vg]:
@@ -162,7 +194,7 @@ class Slots:
             here = vg in started and not ending
             if running is not None:
                 self._tell(running, vg, slot, here)
-            if slot.job is None and context.phase is not Phase.STALE:
+            if slot.job is None and not slot.changed_ns and context.phase is not Phase.STALE:
                 self._order_next(state, vg, slot, here)
             if ending and slot.job is None:
                 del self._slots[vg]  # whoever makes it anew says where
@@ -258,6 +290,15 @@ class Slots:
         others = [node.id for node in self._context.config.nodes if node.id != self._context.me]
         return not all(node in state.out and not state.domain.of_node(node) for node in others)
 
+    def _agree(self, state: ClusterState) -> None:
+        """While others are ready, the slots are those that everybody finds; alone, the first found."""
+        alone = state.ready == (self._context.me,)
+        for vg, slot in self._slots.items():
+            if not alone:
+                self._agreed[vg] = slot.place.header
+            else:
+                self._agreed.setdefault(vg, slot.place.header)
+
     def _renew(self, state: ClusterState) -> None:
         """In the lone half of two, from unmarked slots; under the ring's veto what was earned stands."""
         context = self._context
@@ -267,7 +308,8 @@ class Slots:
         grant_ns, timing = context.authority.answered_deadlines_ns[0], context.config.timing
         for vg in [vg for vg in sorted(state.slots) if self._by_disk(state, vg)]:
             slot = self._slots.get(vg)
-            base_ns = slot.unmarked_ns if slot is not None and self._counts(state, vg) else 0
+            agreed = slot is not None and slot.place.header == self._agreed.get(vg)
+            base_ns = slot.unmarked_ns if slot is not None and agreed and self._counts(state, vg) else 0
             reaches_ns = base_ns + timing.grant_ms * NS_PER_MS if base_ns else 0
             context.narrowed[f"{VG_SPACE}{vg}"] = max(grant_ns, reaches_ns)
             if base_ns and not context.vetoed:
@@ -431,13 +473,21 @@ class Slots:
         slot.job = _Job(self._last_order, kind, context.life, context.now_ns, watched, victim, data)
         limit_ms = context.config.timing.slot_limit_ms
         body = SlotIo(
-            place.vg, place.path, place.start_bytes, place.header, reads, write, limit_ms, not_after_ns
-        )
+            place.vg, place.path, place.start_bytes, place.header, place.text, reads, write, limit_ms,
+            not_after_ns,
+        )  # fmt: skip
         context.out(DoOrder(self._last_order, body))
 
     def _failed(self, vg: str, slot: _Slot, job: _Job, error: dict[str, Any]) -> None:
         wrong = from_dict(error)
         marking = self._markings.get((job.victim, vg)) if job.victim is not None else None
+        if wrong.code == VgChanged.code:
+            slot.changed_ns, slot.trouble = self._context.now_ns, wrong.message
+            slot.tended_ns = 0
+            slot.in_use |= job.kind is Kind.CLEAN  # the last word is still to be said
+            if marking is not None:
+                marking.next_ns = self._context.now_ns
+            return
         if marking is not None:
             marking.trouble = wrong.message
         if job.kind is Kind.TEND:
@@ -451,8 +501,14 @@ class Slots:
 
     @property
     def scan_is_due(self) -> bool:
-        """A VG that is started here has slots of which this host does not know where they are."""
+        """A VG has slots of which this host does not know where they are (any more)."""
         context, state = self._context, self._context.running
+        changed = [slot.changed_ns for slot in self._slots.values() if slot.changed_ns]
+        if changed and context.now_ns >= self._scan_changed_ns:
+            long = context.now_ns - min(changed) > SCAN_AGAIN_MS * NS_PER_MS
+            again_ms = SCAN_AGAIN_MS if long else SCAN_CHANGED_MS
+            self._scan_changed_ns = context.now_ns + again_ms * NS_PER_MS
+            return True
         if state is None or context.now_ns < self._scan_ns:
             return False
         lacking = [

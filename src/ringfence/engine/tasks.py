@@ -216,7 +216,7 @@ class Tasks:
             case orders.Identity():
                 return True, self._identity()
             case orders.NoteSlots():
-                self._slots.note(order.places, order.without)
+                self._slots.note(order.places, order.without, made=order.made)
                 return True, None
             case orders.Pause():
                 task.until_ns = self._context.now_ns + order.time_ms * 1_000_000

@@ -119,6 +119,14 @@ def print_header(header: MdaHeader) -> bytes:
     return struct.pack("<I", crc32(rest)) + rest
 
 
+def committed_slot(header: MdaHeader) -> tuple[int, bytes]:
+    """(offset on the device, its 24 bytes) of slot 0.  No two versions of a VG have the same: the CRC is of a
+    text with another seqno."""
+    slot = header.committed
+    data = _SLOT.pack(slot.offset_bytes, slot.size_bytes, slot.crc, slot.flags)
+    return header.start_bytes + _SLOTS_AT, data
+
+
 def text_ranges(header: MdaHeader, slot: RawLocn) -> tuple[Area, ...]:
     """Where a slot's text is on the device: one range, or two if it runs over the ring's end."""
     room = header.size_bytes - slot.offset_bytes

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from ringfence.core.errors import NotFound, RingfenceError, TimedOut
+from ringfence.core.errors import NotFound, RingfenceError, TimedOut, VgChanged
 from ringfence.engine import inputs
 from ringfence.engine.orders import SlotIo
 from ringfence.sim.disk import Disks
@@ -113,7 +113,9 @@ class SlotPort:
         job.begun = True
         body = job.body
         disk = self._disks.disks.get(body.path)
-        if disk is None or disk.read(body.start_bytes, BLOCK_BYTES) != body.header:
+        if self._changed(body):
+            self._end(job, VgChanged(f"VG {body.vg} has changed", retry=True))
+        elif disk is None or disk.read(body.start_bytes, BLOCK_BYTES) != body.header:
             self._end(job, NotFound(f"the disk slots of VG {body.vg} are not there any more"))
         elif body.write is None:
             self._later(job, self._read)
@@ -135,7 +137,12 @@ class SlotPort:
     def _read(self, job: _Job) -> None:
         disk = self._disks.disks[job.body.path]
         found = tuple(disk.read(job.body.start_bytes + one, BLOCK_BYTES) for one in job.body.reads)
-        self._later(job, lambda job: self._end(job, found), often=True)  # it may be old news by then
+        changed = VgChanged(f"VG {job.body.vg} has changed", retry=True) if self._changed(job.body) else None
+        self._later(job, lambda job: self._end(job, changed or found), often=True)  # old news by then, maybe
+
+    def _changed(self, body: SlotIo) -> bool:
+        disk = self._disks.disks.get(body.text.path)
+        return disk is None or disk.read(body.text.at_bytes, len(body.text.data)) != body.text.data
 
     def _give_up(self, job: _Job) -> None:
         if job.given_up or not any(job in jobs for jobs in self._queues.values()):

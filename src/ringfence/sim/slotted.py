@@ -29,7 +29,8 @@ def make_slotted_vg(disks: Disks, cluster: str) -> int:
     pv = NewPv(with_dashes(uuid), PATH, SIZE_BYTES, DATA_START_BYTES)
     vg_uuid = with_dashes("SimVgSlots".ljust(32, "x"))
     vg = create_vg(VG, vg_uuid, cluster, (pv,), EXTENT_BYTES // LVM_SECTOR_BYTES, maker)
-    vg = add_slots(vg, with_dashes("SimLvSlots".ljust(32, "x")), LEAST_NODES, maker)
+    lv_uuid = with_dashes("SimLvSlots".ljust(32, "x"))
+    vg = add_slots(vg, lv_uuid, LEAST_NODES, maker)
     header, text = MdaHeader(area.offset_bytes, area.size_bytes), print_text(vg.tree)
     slot = place_text(header, text, PATH, avoid=False)
     for offset, data in text_writes(header, slot, text):
@@ -41,6 +42,6 @@ def make_slotted_vg(disks: Disks, cluster: str) -> int:
     lv = slots_of(vg)
     assert lv is not None
     _, start = place_of(vg, lv)
-    disk.write(start, print_block(Header(cluster, vg_uuid, LEAST_NODES), 0))
+    disk.write(start, print_block(Header(cluster, vg_uuid, LEAST_NODES, lv_uuid), 0))
     disks.disks[PATH] = disk
     return start

@@ -5,7 +5,7 @@ anew: the path may lead to another device by then."""
 
 from collections.abc import Callable
 
-from ringfence.core.errors import NoAuthority, NotFound
+from ringfence.core.errors import NoAuthority, NotFound, VgChanged
 from ringfence.engine.orders import SlotIo
 from ringfence.storage.direct import DirectFile
 from ringfence.wire.slots import BLOCK_BYTES
@@ -16,28 +16,36 @@ class SlotDevice:
 
     def __init__(self, clock: Callable[[], int]) -> None:
         self._clock = clock
-        self._file: DirectFile | None = None
+        self._files: dict[str, DirectFile] = {}
 
     def do(self, order: SlotIo) -> tuple[bytes, ...]:
-        """Raises NotFound, DeviceFailed, NoAuthority (it is too late to write)."""
+        """Raises NotFound, VgChanged, DeviceFailed, NoAuthority (it is too late to write)."""
         try:
-            return self._do(self._opened(order.path), order)
+            return self._do(order)
         except Exception:
             self.close()
             raise
 
     def close(self) -> None:
-        file, self._file = self._file, None
-        if file is not None:
+        files, self._files = self._files, {}
+        for file in files.values():
             file.__exit__(None, None, None)
 
     def _opened(self, path: str) -> DirectFile:
-        if self._file is None or self._file.path != path:
-            self.close()
-            self._file = DirectFile(path, write=True)
-        return self._file
+        if path not in self._files:
+            self._files[path] = DirectFile(path, write=True)
+        return self._files[path]
 
-    def _do(self, file: DirectFile, order: SlotIo) -> tuple[bytes, ...]:
+    def _check_text(self, order: SlotIo) -> None:
+        text = order.text
+        if self._opened(text.path).read(text.at_bytes, len(text.data)) != text.data:
+            raise VgChanged(f"VG {order.vg} has changed: its disk slots may be elsewhere", retry=True)
+
+    def _do(self, order: SlotIo) -> tuple[bytes, ...]:
+        if any(path not in (order.path, order.text.path) for path in self._files):
+            self.close()
+        file = self._opened(order.path)
+        self._check_text(order)
         if file.read(order.start_bytes, BLOCK_BYTES) != order.header:
             raise NotFound(
                 f"the disk slots of VG {order.vg} are not on {order.path} any more",
@@ -50,4 +58,6 @@ class SlotDevice:
                 raise NoAuthority(f"VG {order.vg}: its slots were not written: it is too late", retry=True)
             file.write(order.start_bytes + offset_bytes, data)
             file.flush()
-        return tuple(file.read(order.start_bytes + one, BLOCK_BYTES) for one in order.reads)
+        found = tuple(file.read(order.start_bytes + one, BLOCK_BYTES) for one in order.reads)
+        self._check_text(order)
+        return found

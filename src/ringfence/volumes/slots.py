@@ -25,7 +25,8 @@ def place_of(vg: Vg, lv: Lv) -> tuple[str, int]:
     if len(lv.segments) != 1 or not lv.linear:
         raise Refused(
             f"the disk slots of VG {vg.name} are not in one piece any more",
-            next=f"stock LVM2: pvmove -n {lv.name} to a PV with room for them in one piece",
+            next=f"stop the VG on every node (vgchange --lockstop {vg.name}), then, with stock LVM2: "
+            f"pvmove -n {lv.name} to a PV with room for them in one piece",
         )
     (stripe,) = lv.segments[0].stripes
     pv = vg.pv(stripe.pv)

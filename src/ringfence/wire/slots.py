@@ -53,6 +53,8 @@ class Header(msgspec.Struct, frozen=True):
     """With dashes."""
     nodes: int
     """The highest node id that has room."""
+    lv_uuid: str
+    """With dashes: slots that were made anew are others, with other marks."""
 
 
 class Own(msgspec.Struct, frozen=True):

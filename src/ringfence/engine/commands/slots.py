@@ -23,10 +23,12 @@ from ringfence.engine.orders import (
     Read,
     ReadBlocks,
     SlotsPlace,
+    VgText,
     Whoami,
     Write,
     WriteBlocks,
 )
+from ringfence.lvm2.area import committed_slot
 from ringfence.lvm2.names import with_dashes
 from ringfence.volumes.access import check_ours, is_ours
 from ringfence.volumes.discovery import Disks, VgOnDisk
@@ -71,7 +73,7 @@ def slots_add(call: SlotsAdd) -> Command:
     found = VgOnDisk(planned, 0, locked.found.pvs, ())
     yield from write_empty(found, me.cluster)
     yield from commit(prepared)
-    yield from note_slots([found], me)
+    yield from note_made(call.vg, me)
     return {"message": f'Disk slots of volume group "{call.vg}" created.', "vg": call.vg}
 
 
@@ -83,7 +85,7 @@ def write_empty(found: VgOnDisk, cluster: str) -> Generator[Order, Any, None]:
     assert lv is not None
     path, start = _place(found, lv)
     nodes = min(nodes_in(lv.extent_count * found.vg.extent_bytes), MOST_NODES)
-    header = print_block(Header(cluster, found.vg.uuid, nodes), 0)
+    header = print_block(Header(cluster, found.vg.uuid, nodes, lv.uuid), 0)
     yield WriteBlocks((Write(path, start, bytes(size_bytes(nodes))),), found.vg.name, "slots")
     yield WriteBlocks((Write(path, start, header),), found.vg.name, "slots")
 
@@ -116,7 +118,13 @@ def _place(found: VgOnDisk, lv: Lv) -> tuple[str, int]:
 # -- finding them ------------------------------------------------------------------
 
 
-def note_slots(vgs: list[VgOnDisk], me: Whoami) -> Generator[Order, Any, None]:
+def note_made(vg: str, me: Whoami) -> Generator[Order, Any, None]:
+    """Tell the engine of slots that this command has made and committed."""
+    disks: Disks = yield from read_disks()
+    yield from note_slots([one for one in disks.vgs if one.vg.name == vg], me, made=True)
+
+
+def note_slots(vgs: list[VgOnDisk], me: Whoami, *, made: bool = False) -> Generator[Order, Any, None]:
     """Tell the engine of the slots of these VGs, and of those that have none it may use."""
     places, without = [], {}
     for found in vgs:
@@ -126,7 +134,7 @@ def note_slots(vgs: list[VgOnDisk], me: Whoami) -> Generator[Order, Any, None]:
             places.append((yield from _look(found, me)))
         except RingfenceError as error:
             without[found.vg.name] = str(error)
-    yield NoteSlots(tuple(places), without)
+    yield NoteSlots(tuple(places), without, made)
 
 
 def _look(found: VgOnDisk, me: Whoami) -> Generator[Order, Any, SlotsPlace]:
@@ -135,15 +143,27 @@ def _look(found: VgOnDisk, me: Whoami) -> Generator[Order, Any, SlotsPlace]:
         raise NotFound(f"VG {name} has no disk slots", next=f"ringfence slots add {name}")
     path, start = _place(found, lv)
     (data,) = yield ReadBlocks((Read(path, start, BLOCK_BYTES),))
-    header = _header(found, data, me.cluster)
+    header = _header(found, lv, data, me.cluster)
     check_room(header, me.node, name)
-    return SlotsPlace(name, path, start, data, header.nodes)
+    return SlotsPlace(name, path, start, data, header.nodes, _text(found, path))
 
 
-def _header(found: VgOnDisk, data: bytes | None, cluster: str) -> Header:
+def _text(found: VgOnDisk, path: str) -> VgText:
+    """By which it is known that the VG is still as it was found: on the slots' own PV if that has an area,
+    for who cannot write there cannot mark there either."""
+    current = [area for area in found.areas if area.header is not None and area not in found.lagging]
+    if not current:
+        raise NotFound(f"no metadata area of VG {found.vg.name} is up to date on this host", next="see: vgs")
+    area = min(current, key=lambda area: area.path != path)
+    assert area.header is not None
+    return VgText(area.path, *committed_slot(area.header))
+
+
+def _header(found: VgOnDisk, lv: Lv, data: bytes | None, cluster: str) -> Header:
     vg = found.vg
     header = parse_header(data or b"", f"VG {vg.name}")
-    if header is None or (header.cluster, header.vg_uuid) != (cluster, vg.uuid):
+    ours = cluster, vg.uuid, lv.uuid
+    if header is None or (header.cluster, header.vg_uuid, header.lv_uuid) != ours:
         raise Damaged(
             f"the disk slots of VG {vg.name} are not this VG's and this cluster's",
             next="was the VG copied, or renamed from another cluster? remove its LV "

@@ -44,7 +44,7 @@ from ringfence.engine.commands.locking import (
     unlock_global,
 )
 from ringfence.engine.commands.pvcreate import PvPlan, make_pv, plan_pv
-from ringfence.engine.commands.slots import end_slots, note_slots, write_empty
+from ringfence.engine.commands.slots import end_slots, note_made, note_slots, write_empty
 from ringfence.engine.orders import (
     Acquire,
     ClosePath,
@@ -108,7 +108,7 @@ def vgcreate(call: VgCreate) -> Command:
     if slots_of(vg) is not None:
         yield from write_empty(found, me.cluster)
     yield from _write_new(LockedVg(held, disks, found, me), call)
-    yield from note_slots([found], me)
+    yield from note_made(call.vg, me)
     yield from unlock_global(global_lock)
     message = f'Volume group "{call.vg}" successfully created'
     return {"message": message, "vg": call.vg, **({"notes": notes} if notes else {})}
