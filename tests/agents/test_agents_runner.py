@@ -18,6 +18,7 @@ from ringfence.core.errors import ConfigError
 from ringfence.core.evidence import Power
 from ringfence.engine.effects import RunAgent
 from ringfence.engine.inputs import AgentExited
+from ringfence.fencing.level_run import already_off
 
 PASSWORD = "geheim-4711"
 
@@ -344,3 +345,20 @@ def test_a_stock_agent_is_understood(tmp_path: Path) -> None:
     assert ask("status").power is Power.ON
     assert ask("off").power is Power.OFF
     assert ask("status").power is Power.OFF
+
+
+@pytest.mark.parametrize("password", ["OFF", "Already", "Success: Already OFF"])
+def test_a_password_that_hides_already_off_does_not_make_it_an_off_that_was_sent(
+    agent: Write, password: str
+) -> None:
+    """The words are masked for people; that nothing was sent must still be seen by who judges them."""
+    path = agent("cat >/dev/null; echo 'Success: Already OFF'")
+    device = DeviceConfig("bmc", str(path), Confirms.HOST_OFF, {"ip": "h", "plug": "3"})
+    runner = AgentRunner(lambda name: device, lambda name: {"password": password})
+    exited = asyncio.run(runner.run(RunAgent(7, "bmc", "off", 5000, "an-a01n01")))
+    assert already_off(exited.words), exited.words
+
+
+def test_many_words_do_not_hide_it_either(agent: Write) -> None:
+    exited = run(agent("cat >/dev/null; echo 'Already OFF'; head -c 2000 /dev/zero | tr '\\0' x"))
+    assert already_off(exited.words), exited.words

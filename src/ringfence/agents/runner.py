@@ -146,7 +146,11 @@ class _Call(msgspec.Struct, frozen=True):
             code = await running.buried()
             out, err = running.out.text(secrets), running.err.text(secrets)
             # Of a success the last word is on stdout ("Success: Already OFF"), whatever stderr warns of.
-            words = _clean(f"{err}\n{out}" if code == 0 else err or out, secrets)
+            raw = f"{err}\n{out}" if code == 0 else err or out
+            words = _clean(raw, secrets)
+            if _ALREADY.search(raw) and not _ALREADY.search(words):
+                # Masked (a password may be "OFF"), or cut off: it decides what the answer is worth.
+                words = f"{words} (it was already off)"
             out = "" if running.out.cut else out
         if late or code is None:
             limit = f"no answer within {self.effect.timeout_ms / 1000:g} s: killed"
