@@ -2,8 +2,12 @@
 
 import subprocess
 import sys
+from contextlib import nullcontext
+from types import SimpleNamespace
 
 import pytest
+
+from ringfence.cli import fence_ringfence
 
 SCHEMA = "/usr/share/cluster/relaxng/metadata.rng"
 """Of Debian's fence-agents."""
@@ -44,3 +48,23 @@ def test_its_metadata_is_what_the_agents_schema_wants() -> None:
 def test_whatever_is_wrong_is_one_line_and_never_reads_as_off(arguments: tuple[str, ...], stdin: str) -> None:
     done = call(*arguments, stdin=stdin)
     assert (done.returncode, done.stderr.count("\n")) == (1, 1), done.stderr
+
+
+@pytest.mark.parametrize(("current", "code"), [(True, 2), (False, 1)])
+def test_who_may_not_act_does_not_know_who_is_off(
+    current: bool, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A suspended node's state is of yesterday; the other may have been switched on since."""
+    proof = {"kind": "host-off"}
+    found = {
+        "node": "n1", "current": current, "disarmed": None, "nodes": [{"name": "n2", "state": "absent"}],
+        "fenced": [{"action": "off", "evidence": [proof]}],
+    }  # fmt: skip
+    daemon = SimpleNamespace(call=lambda request: found)
+    monkeypatch.setattr(fence_ringfence, "connect", lambda *words, **more: nullcontext(daemon))
+    monkeypatch.setattr(sys, "argv", ["fence_ringfence", "-o", "status", "-n", "n2"])
+    with pytest.raises(SystemExit) as ended:
+        fence_ringfence.main()
+    assert ended.value.code == code
+    said = capsys.readouterr().err
+    assert ("n1 does not know" in said) is not current

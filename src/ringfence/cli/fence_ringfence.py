@@ -162,7 +162,11 @@ def _fence(daemon: Connection, node: str, action: str, limit_s: int) -> None:
 
 
 def _status(found: dict[str, Any]) -> int:
-    """On: it is a member.  Off: its last life was ended by power, and it was not to be switched on again."""
+    """On: it is a member.  Off: its last life was ended by power, and it was not to be switched on again.
+
+    Raises Unavailable: this node may not know what has become of it since."""
+    if not found["current"]:
+        raise Unavailable(f"{found['node']} does not know what has happened of late", next="ringfence why")
     (node,) = found["nodes"]
     if node["state"] == "ready":
         return ON
