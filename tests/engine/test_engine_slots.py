@@ -18,6 +18,7 @@ from ringfence.engine.slot_watch import Watches
 from ringfence.storage.slots import SlotDevice
 from ringfence.wire import Speaks, slots
 from ringfence.wire import client as calls
+from ringfence.wire.entries import AttemptEnded, EvidenceSeen
 
 PAGE = "vg/vg0"
 
@@ -384,6 +385,29 @@ def test_a_voice_refutes_a_claim_that_waits_for_the_slot_to_move_again(tmp_path:
     said = [event.what for event in one.events if event.kind == "attempt-ended"]
     assert "an-a01n03 still speaks: claim refused" in said[0]
     assert "evidence" not in one.kinds()
+
+
+def test_an_attempt_that_is_closed_proves_nothing_any_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It waited for the slot, and the slot stands still by now; in the same step it is seen to be over."""
+    world = make(tmp_path, 3)
+    world.says["bmc3", "off"] = world.says["bmc3", "status"] = Power.OFF
+    world.slow["bmc3"] = 500
+    world.part((1, 2), (3,))
+    world.run()
+    one = world.hosts[1]
+    fencer, context = one.node._running._fencer, one.node.context  # type: ignore[union-attr]
+    world.until(lambda: any(run.passed is not None for run in fencer._running.values()))
+    (life,) = fencer._running
+    context.state.domain.victim(life).current = None
+    monkeypatch.setattr(fencer._slots, "alive_since", lambda node, moment_ns: "")
+    monkeypatch.setattr(fencer._slots, "moves", lambda node: False)
+    fencer._running[life].passed_ns = 1 - 10**12
+    said: list[Any] = []
+    monkeypatch.setattr(context, "submit", said.append)
+    fencer.look(False)
+    assert not any(isinstance(entry, AttemptEnded | EvidenceSeen) for entry in said)
 
 
 def test_a_slot_that_stands_still_costs_no_time(tmp_path: Path) -> None:

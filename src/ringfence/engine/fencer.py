@@ -81,9 +81,9 @@ class Fencer:
         if state is None or not (state.domain.victims or self._running or self._seen_ns):
             return
         victims = state.victims()
-        self._go_on()
         self._forget([victim.life for victim in victims])
         self._compare(victims)
+        self._go_on()  # with none of those that have just been called off
         self._time_passes()
         for victim in victims:
             self._seen_ns.setdefault((victim.life, victim.since), context.now_ns)
