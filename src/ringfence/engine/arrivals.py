@@ -21,7 +21,7 @@ from ringfence.engine.losses import (
     note_victim,
 )
 from ringfence.engine.state import ClusterState, Sender
-from ringfence.fencing.delays import favours_lost
+from ringfence.fencing.delays import favours_lost, stakes_decide
 from ringfence.wire import FENCING
 from ringfence.wire.ring import UNSAID_HARDWARE, Hardware, OpenLock
 
@@ -108,8 +108,8 @@ def _favoured(state: ClusterState, members: tuple[int, ...]) -> list[Life]:
     """Of those who are lost now: who is to be fenced later, for what it had at stake (`fencing.delays`)."""
     lost = [node for node in state.ready if node not in members]
     left = [node for node in state.ready if node in members]
-    if state.protocol < FENCING or not state.config.timing.priority_delay_ms or not lost:
-        return []
+    if state.protocol < FENCING or not stakes_decide(state.config, lost, left):
+        return []  # (to count them takes a walk through all locks)
     if not favours_lost(state.config, _volumes_in_use(state), lost, left):
         return []
     return [state.lives[node] for node in lost]

@@ -24,6 +24,12 @@ class Delay(msgspec.Struct, frozen=True):
     """For people."""
 
 
+def stakes_decide(config: ClusterConfig, lost: Collection[int], left: Collection[int]) -> bool:
+    """Whether it matters what was at stake: a majority that is left never waits."""
+    votes = sum(node.votes for node in config.nodes if node.id in left)
+    return bool(config.timing.priority_delay_ms and lost) and votes < config.majority
+
+
 def favours_lost(
     config: ClusterConfig, stakes: Mapping[int, int], lost: Collection[int], left: Collection[int]
 ) -> bool:
@@ -34,8 +40,7 @@ def favours_lost(
         lost: nodes that were lost in a view, of those who were ready before.
         left: those that are left.
     """
-    votes = sum(node.votes for node in config.nodes if node.id in left)
-    if not config.timing.priority_delay_ms or not lost or votes >= config.majority:
+    if not stakes_decide(config, lost, left):
         return False
     theirs, ours = (sum(stakes.get(node, 0) for node in side) for side in (lost, left))
     return theirs > ours or (theirs == ours and min(lost) < min(left, default=0))
