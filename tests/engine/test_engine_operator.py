@@ -4,12 +4,16 @@ from collections import deque
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from engine_ring import TICK_MS, Host, World
 
 from ringfence.core.errors import BadInput, NotFound, Refused
-from ringfence.core.evidence import Power
+from ringfence.core.evidence import Evidence, EvidenceKind, Power
+from ringfence.core.ids import Epoch, Life
 from ringfence.engine.inputs import Tick, Wall
+from ringfence.engine.losses import expose, fenced_by
+from ringfence.fencing.domain import FencedRecord
 from ringfence.fencing.drills import Drill
 from ringfence.wire import FENCING, Speaks
 from ringfence.wire import client as calls
@@ -464,6 +468,20 @@ def test_one_machine_that_runs_twice_is_found_out(world: World) -> None:
     assert "clone-found" in kinds
     lied = [victim for victim in one.node.context.state.victims() if victim.lied]
     assert [victim.distrusted for victim in lied] == [["new-boot"]]
+
+
+def test_beside_older_nodes_a_new_boot_exposes_nobody(world: World) -> None:
+    """They do not know that rule: their state would be another one from here on."""
+    state = world.hosts[1].node.context.state
+    old, new = Life(3, "m", "boot-old", 1), Life(3, "m", "boot-new", 1)
+    proof = Evidence(old, EvidenceKind.NEW_BOOT, 3, "it came back under a new boot id", (), 0)
+    state.domain.fenced.append(FencedRecord(old, [proof], [], Epoch(1, 1)))
+    for protocol, lied in ((FENCING - 1, None), (FENCING, old)):
+        state.protocol = protocol
+        assert fenced_by(state, msgspec.structs.replace(old, incarnation=2)) == lied
+        assert fenced_by(state, new) is None
+    state.protocol = FENCING - 1
+    assert expose(state, old) == []
 
 
 def test_a_virtual_machine_is_named(world: World) -> None:

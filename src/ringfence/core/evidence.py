@@ -64,6 +64,8 @@ CUTS = frozenset(
 )
 """Kinds after which the life must be silent for ever: to hear it again exposes a lie.  (After a new boot:
 that two machines share one identity.)"""
+CUTS_BEFORE_FENCING = CUTS - {EvidenceKind.NEW_BOOT, EvidenceKind.SELF_FENCED}
+"""The same beside nodes whose protocol is older than `wire.FENCING`: all must come to one state."""
 
 
 class Evidence(msgspec.Struct, frozen=True):

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 
 import msgspec
 
-from ringfence.core.evidence import CUTS, Evidence, EvidenceKind
+from ringfence.core.evidence import CUTS, CUTS_BEFORE_FENCING, Evidence, EvidenceKind
 from ringfence.core.ids import Life
 from ringfence.core.locknames import VG_SPACE
 from ringfence.engine import powering
@@ -17,6 +17,7 @@ from ringfence.engine.spaces import acknowledged, late_joins, stamp
 from ringfence.engine.state import INCIDENTS_KEPT, ClusterState, GivenUp
 from ringfence.fencing.domain import Victim
 from ringfence.locks.lockspace import Lockspace
+from ringfence.wire import FENCING
 from ringfence.wire.entries import Incident
 
 
@@ -25,14 +26,19 @@ def is_fenced(state: ClusterState, life: Life) -> bool:
     return fenced_by(state, life) is not None
 
 
+def _cuts(state: ClusterState) -> frozenset[EvidenceKind]:
+    return CUTS if state.protocol >= FENCING else CUTS_BEFORE_FENCING
+
+
 def fenced_by(state: ClusterState, life: Life) -> Life | None:
+    cuts = _cuts(state)
     for record in state.domain.fenced:
-        if record.life.same_boot(life) and any(one.kind in CUTS for one in record.evidence):
+        if record.life.same_boot(life) and any(one.kind in cuts for one in record.evidence):
             return record.life
     for victim in state.domain.victims:
         if victim.lied or not victim.life.same_boot(life):
             continue
-        if any(one.kind in CUTS for one in victim.evidence):
+        if any(one.kind in cuts for one in victim.evidence):
             return victim.life
     return None
 
@@ -43,7 +49,7 @@ def expose(state: ClusterState, life: Life, where: str = "") -> list[Fact]:
     Args:
         where: where it was seen, if not in the ring."""
     devices = _devices_of_evidence(state, life)
-    lie = state.domain.spoke(life, state.wall_ms, state.epoch)
+    lie = state.domain.spoke(life, state.wall_ms, state.epoch, _cuts(state))
     if lie is None:
         return []
     _freeze_again(state)

@@ -173,32 +173,38 @@ class Domain(msgspec.Struct):
         victim.lockspaces = sorted({*victim.lockspaces, *lockspaces})
         return victim
 
-    def spoke(self, life: Life, wall_ms: int, epoch: Epoch) -> Lie | None:
+    def spoke(
+        self, life: Life, wall_ms: int, epoch: Epoch, cuts: Collection[EvidenceKind] = CUTS
+    ) -> Lie | None:
         """A frame of `life` was delivered.  If its power was "cut", the fence lied.
 
         Every life of that boot which was given up on a cut is a victim again, at once due; the
         devices behind the evidence are quarantined, and what they said of it counts no more.
 
+        Args: cuts: the kinds of evidence that were a "cut".
+
         Returns: what to record, or None if there is nothing wrong with hearing it."""
         first: Lie | None = None
-        for record in [one for one in self.fenced if _same(one.life, life) and _cut(one.evidence)]:
-            lie = self._expose(record, life, moved=True)
+        for record in [one for one in self.fenced if _same(one.life, life) and _cut(one.evidence, cuts)]:
+            lie = self._expose(record, life, cuts, moved=True)
             self.fenced.remove(record)
             victim = Victim(record.life, epoch, wall_ms, number=record.number, level=record.next_level)
             self.victims = sorted([*self.victims, victim], key=lambda one: one.life)
             self._again(victim, lie, record.lockspaces)
             first = first or lie
         for victim in self.victims:
-            if _same(victim.life, life) and _cut(victim.evidence):
+            if _same(victim.life, life) and _cut(victim.evidence, cuts):
                 record = self._record(victim)
-                lie = self._expose(record, life, moved=False)
+                lie = self._expose(record, life, cuts, moved=False)
                 victim.since, victim.since_wall_ms, victim.level = epoch, wall_ms, record.next_level
                 self._again(victim, lie, record.lockspaces)
                 first = first or lie
         return first
 
-    def _expose(self, record: FencedRecord, spoke: Life, *, moved: bool) -> Lie:
-        cuts = tuple(evidence for evidence in record.evidence if evidence.kind in CUTS)
+    def _expose(
+        self, record: FencedRecord, spoke: Life, kinds: Collection[EvidenceKind], *, moved: bool
+    ) -> Lie:
+        cuts = tuple(evidence for evidence in record.evidence if evidence.kind in kinds)
         devices = tuple(dict.fromkeys(device for evidence in cuts for device in evidence.devices))
         words = "; ".join(evidence.how for evidence in cuts)
         what = f"{spoke} speaks, though life {record.life} was given up for fenced ({words}): the fence lied"
@@ -468,8 +474,8 @@ def _same(one: Life, other: Life) -> bool:
     return (one == other and not one.unknown) or one.same_boot(other)
 
 
-def _cut(evidences: list[Evidence]) -> bool:
-    return any(evidence.kind in CUTS for evidence in evidences)
+def _cut(evidences: list[Evidence], cuts: Collection[EvidenceKind]) -> bool:
+    return any(evidence.kind in cuts for evidence in evidences)
 
 
 def _pruned(records: list[FencedRecord]) -> list[FencedRecord]:
