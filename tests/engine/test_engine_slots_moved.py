@@ -5,12 +5,14 @@ from pathlib import Path
 
 import pytest
 from engine_ring import World
-from test_engine_slots import PAGE, activated, lies, make, mark_of, part, place, writing
+from test_engine_slots import PAGE, activated, lies, make, mark_of, part, place, why, writing
 from test_engine_slots import dead as beyond_reach
 
+from ringfence.core.errors import Refused
 from ringfence.engine.slot_watch import Watches
 from ringfence.lvm2 import area as mda
 from ringfence.lvm2.label import LABEL_SCAN_BYTES, parse_label
+from ringfence.wire import client as calls
 from ringfence.wire import slots
 
 ELSEWHERE = 9
@@ -160,3 +162,21 @@ def test_nothing_is_written_where_slots_were_removed(tmp_path: Path) -> None:
 
 TICKS_MS = 20
 """Orders that were under way have ended."""
+
+
+def test_a_vg_that_stock_lvm2_has_removed_can_be_forgotten(tmp_path: Path) -> None:
+    """Its lost keeper is never marked there, and so would never be purged."""
+    world = make(tmp_path, 3, vgs=("vg0", "vg1"))
+    one = world.hosts[1]
+    with pytest.raises(Refused, match="VG vg1 is on the disks of this host"):
+        one.do(calls.SlotsForget("vg1"))
+    (tmp_path / "vg1.img").write_bytes(bytes(64 << 20))
+    world.cut(3)
+    world.view(1, 2)
+    world.run()
+    world.pass_ms(15_000)
+    assert one.node.context.state.victims(), "it is given up on vg0 alone"  # type: ignore[union-attr]
+    assert "if the VG was removed: ringfence slots forget vg1" in why(one)
+    one.ask(calls.SlotsForget("vg1"))
+    world.until(lambda: not one.node.context.state.victims())  # type: ignore[union-attr]
+    assert list(one.node.context.state.slots) == ["vg0"]  # type: ignore[union-attr]

@@ -1,4 +1,4 @@
-"""slots add, slots show."""
+"""slots add, slots forget, slots show."""
 
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,20 @@ def add(vg: str, socket: str | None, root: Path | None, as_json: bool) -> None:
         print_json(answer)
     else:
         click.echo(f"  {answer['message']}")
+
+
+@slots.command()
+@click.argument("vg")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@daemon_options
+def forget(vg: str, yes: bool, socket: str | None, root: Path | None) -> None:
+    """VG was removed with stock LVM2: no lock waits any more for a mark on its disk.
+
+    Refused where this host finds the VG. If it is there after all and a victim lives, both may write."""
+    if not yes:
+        click.confirm(f"Was VG {vg} removed, for every host?", abort=True, err=True)
+    with open_daemon(socket, root) as daemon:
+        click.echo(f"  {daemon.call(calls.SlotsForget(vg))['message']}")
 
 
 @slots.command()

@@ -5,7 +5,7 @@ lockspace move from a victim only after the mark is on the disk, for the victim 
 unmarked slot (`engine.slots`).  Whoever relies on that is sure of the other node's gate: a node uses its
 slot only if the other one has said that it keeps one, too, and what a node has said is applied before all
 that it says later, on whatever side of a partition.  So a gate is not lifted when nodes leave their slots,
-but only with the VG itself.
+but only with the VG itself; for a VG that stock LVM2 has removed, by an operator's word.
 
 One broken array keeps its own lockspace frozen and no other one: a victim can be given up in some lockspaces
 before it is in others (`losses`).
@@ -35,10 +35,16 @@ def left(state: ClusterState, life: Life, entry: entries.SlotsLeft) -> list[Fact
 
 
 def ending(state: ClusterState, life: Life, entry: entries.SlotsEnd) -> list[Fact]:
-    if entry.vg in state.slots:
-        state.slots_ending = sorted({*state.slots_ending, entry.vg})
-        _leave(state, entry.vg, 0)
-    return []
+    if entry.vg not in state.slots:
+        return []
+    state.slots_ending = sorted({*state.slots_ending, entry.vg})
+    if entry.gone:
+        state.slots[entry.vg] = [node for node in state.slots[entry.vg] if node in state.ready]
+    _leave(state, entry.vg, 0)
+    if not entry.gone:
+        return []
+    what = f"VG {entry.vg} is gone, says an operator at {state.name(life.node)}: nobody is marked there"
+    return [Noted("slots", what, {"vg": entry.vg, "node": life.node})]
 
 
 def gone(state: ClusterState, node: int) -> None:

@@ -175,6 +175,8 @@ class EndSlots(_Order, frozen=True):
     Raises Refused after some seconds in which a node did not let go."""
 
     vg: str
+    gone: bool = False
+    """It is gone already, and who is not ready need not let go."""
 
 
 class Identity(_Order, frozen=True):

@@ -562,11 +562,14 @@ class Slots:
         if marking.written:
             left_s = max(0, marking.free_ns - self._context.now_ns) / 1e9
             return f"VG {vg}: {name} is marked there; what its slot allowed it runs out in {left_s:.1f} s"
-        if vg not in self._slots:
+        slot = self._slots.get(vg)
+        not_here = slot is None or slot.changed_ns != 0
+        if slot is None:
             trouble = self._without.get(vg, "its slots were not found on this host")
         else:
             trouble = marking.trouble or "not tried yet"
-        return f"VG {vg}: the mark for {name} is not written: {trouble}; until then no lock of it moves"
+        gone = f"; if the VG was removed: ringfence slots forget {vg}" if not_here else ""
+        return f"VG {vg}: the mark for {name} is not written: {trouble}{gone}; until then no lock of it moves"
 
     def _authority_line(self, vg: str) -> str:
         deadline_ns = self.write_deadline_ns(vg) or 0

@@ -274,7 +274,7 @@ class Tasks:
         elif isinstance(order, orders.EndSlots):
             task.until_ns = context.now_ns + END_SLOTS_MS * 1_000_000
             if context.state is not None and order.vg in context.state.slots:
-                context.submit(entries.SlotsEnd(order.vg))
+                context.submit(entries.SlotsEnd(order.vg, order.gone))
         elif isinstance(order, orders.SayGoodbye):
             task.seq = context.submit(entries.Goodbye(context.life))
         elif isinstance(order, orders.GiveBack):

@@ -347,6 +347,12 @@ class SlotsAdd(_Call, frozen=True):
     vg: str
 
 
+class SlotsForget(_Call, frozen=True):
+    """A VG that had disk slots was removed behind ringfence's back: let go of what waits for a mark there."""
+
+    vg: str
+
+
 class SlotsShow(_Call, frozen=True):
     """What stands in a VG's disk slots.
 
@@ -362,7 +368,7 @@ Call = (
     | ConfigShow | ConfigApply | Leave | JoinSpace | LeaveSpace | PurgeOrphans
     | Lock | Convert | Unlock | Cancel | Busy
     | PvCreate | Pvs | VgCreate | VgRemove | VgChange | Vgs | LvCreate | Lvs | LvChange | LvRemove
-    | SlotsAdd | SlotsShow
+    | SlotsAdd | SlotsForget | SlotsShow
 )  # fmt: skip
 
 LockCall = Lock | Convert | Unlock | Cancel | Busy
@@ -373,7 +379,8 @@ CONNECTION_CALLS = (*LOCK_CALLS, Events)
 OPERATOR_CALLS = (FenceStatus, FenceNode, FenceDisarm, FenceArm, NodeReenrol)
 """Words about fencing and machines that `engine.operator` answers."""
 VOLUME_CALLS = (
-    PvCreate, Pvs, VgCreate, VgRemove, VgChange, Vgs, LvCreate, Lvs, LvChange, LvRemove, SlotsAdd, SlotsShow,
+    PvCreate, Pvs, VgCreate, VgRemove, VgChange, Vgs, LvCreate, Lvs, LvChange, LvRemove,
+    SlotsAdd, SlotsForget, SlotsShow,
 )  # fmt: skip
 
 

@@ -303,6 +303,8 @@ class SlotsEnd(_Entry, frozen=True):
     """The VG is about to be removed: who keeps a slot there shall leave it."""
 
     vg: str
+    gone: bool = False
+    """It was removed already: nobody waits for nodes that are not ready to leave it."""
 
 
 class LifeSeen(_Entry, frozen=True):

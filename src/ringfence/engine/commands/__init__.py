@@ -10,7 +10,7 @@ from typing import Any
 from ringfence.engine.commands.lv import lvchange, lvcreate, lvremove
 from ringfence.engine.commands.pvcreate import pvcreate
 from ringfence.engine.commands.report import lvs, pvs, vgs
-from ringfence.engine.commands.slots import look_for_slots, slots_add, slots_show
+from ringfence.engine.commands.slots import look_for_slots, slots_add, slots_forget, slots_show
 from ringfence.engine.commands.vg import autostart, vgchange, vgcreate, vgremove
 from ringfence.engine.orders import Command
 from ringfence.wire.client import (
@@ -22,6 +22,7 @@ from ringfence.wire.client import (
     PvCreate,
     Pvs,
     SlotsAdd,
+    SlotsForget,
     SlotsShow,
     VgChange,
     VgCreate,
@@ -31,7 +32,7 @@ from ringfence.wire.client import (
 
 __all__ = [
     "autostart", "command_for", "look_for_slots", "lvchange", "lvcreate", "lvremove", "lvs", "pvcreate",
-    "pvs", "slots_add", "slots_show", "vgchange", "vgcreate", "vgremove", "vgs",
+    "pvs", "slots_add", "slots_forget", "slots_show", "vgchange", "vgcreate", "vgremove", "vgs",
 ]  # fmt: skip
 
 _COMMANDS: dict[type, Callable[[Any], Command]] = {
@@ -46,6 +47,7 @@ _COMMANDS: dict[type, Callable[[Any], Command]] = {
     LvChange: lvchange,
     LvRemove: lvremove,
     SlotsAdd: slots_add,
+    SlotsForget: slots_forget,
     SlotsShow: slots_show,
 }
 assert set(_COMMANDS) == set(VOLUME_CALLS)

@@ -35,7 +35,7 @@ from ringfence.volumes.discovery import Disks, VgOnDisk
 from ringfence.volumes.model import Lv
 from ringfence.volumes.plan import Maker
 from ringfence.volumes.slots import add_slots, place_of, slots_of
-from ringfence.wire.client import SlotsAdd, SlotsShow
+from ringfence.wire.client import SlotsAdd, SlotsForget, SlotsShow
 from ringfence.wire.slots import (
     BLOCK_BYTES,
     Header,
@@ -170,6 +170,27 @@ def _header(found: VgOnDisk, lv: Lv, data: bytes | None, cluster: str) -> Header
             "ringfence_slots with stock LVM2, then: ringfence slots add",
         )
     return header
+
+
+# -- letting go of them ---------------------------------------------------------------
+
+
+def slots_forget(call: SlotsForget) -> Command:
+    """An operator's word that a VG with slots was removed.
+
+    Raises Refused: this host finds it, or cannot tell, for it cannot read everything."""
+    disks: Disks = yield from read_disks()
+    if any(one.vg.name == call.vg for one in disks.vgs):
+        raise Refused(f"VG {call.vg} is on the disks of this host", next=f"ringfence vgremove {call.vg}")
+    unread = [area.problem for pv in disks.pvs for area in pv.areas if area.problem]
+    trouble = [*disks.problems.values(), *unread]
+    if trouble:
+        raise Refused(
+            f"whether VG {call.vg} is gone cannot be told: {trouble[0]}",
+            next="mend that, or ask on a host that reads all its disks",
+        )
+    yield EndSlots(call.vg, gone=True)
+    return {"message": f'Nobody is marked on volume group "{call.vg}" any more.', "vg": call.vg}
 
 
 # -- showing them ------------------------------------------------------------------
