@@ -41,6 +41,8 @@ _ALREADY = re.compile(r"\balready off\b", re.IGNORECASE)
 _SENT = re.compile(r"\btimed out waiting to power off\b", re.IGNORECASE)
 """The agent has sent "off", and its device still said "on" when it gave up: it may lag."""
 _REMEMBERED = re.compile(r"switched off in attempt (\d+)")
+_REFUTED = re.compile(r'said "off".*, but .*: claim refused$')
+"""Not: by the device itself, whose second look says "on"."""
 _SILENT_KINDS = (EvidenceKind.HOST_OFF, EvidenceKind.OUTLETS_OFF, EvidenceKind.SELF_FENCED)
 """Whom this was done to does not speak.  (After a storage cut a host does; a naive lab does not listen.)"""
 
@@ -411,6 +413,20 @@ def switched_off(words: Collection[DeviceWord], number: int) -> dict[str, int]:
             before = _REMEMBERED.match(word.words)
             found[word.device] = int(before[1]) if before else number
     return found
+
+
+def refuted(verdict: str, words: Collection[DeviceWord]) -> list[str]:
+    """Devices whose claim of "off" in an attempt was refuted by somebody else: the victim's voice or disk
+    slot, another device.  Each once."""
+    if not _REFUTED.search(verdict):
+        return []
+    claims = [word.device for word in words if (word.action, word.power) == ("off", Power.OFF.value)]
+    return list(dict.fromkeys(device_of(label) for label in claims))
+
+
+def device_of(label: str) -> str:
+    """The device of `Use.label`."""
+    return label.partition("[")[0]
 
 
 def _crosses(config: ClusterConfig, node: int, own: Collection[str], kind: EvidenceKind) -> list[_Plug]:
