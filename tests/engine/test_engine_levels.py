@@ -9,9 +9,15 @@ from engine_ring import AGENT_MS, TICK_MS, TIMING, World
 from ringfence.core.cluster import ClusterConfig, Confirms, DeviceConfig, Level, Use
 from ringfence.core.errors import Refused
 from ringfence.core.evidence import Power
+from ringfence.engine.apply import apply
+from ringfence.engine.facts import AttemptGranted
+from ringfence.engine.losses import lose as lose_life
+from ringfence.engine.state import ClusterState
 from ringfence.fencing.power_on import TRIES
 from ringfence.wire import FENCING, Speaks
 from ringfence.wire import client as calls
+from ringfence.wire.entries import AttemptBegan
+from ringfence.wire.ring import Submitted
 
 
 def on_one_pdu(*, parallel: bool = False, **options: int):
@@ -66,6 +72,43 @@ def test_all_plugs_are_told_off_then_all_are_looked_at(tmp_path: Path) -> None:
     world.until(lambda: "purged" in world.hosts[1].kinds())
     assert told(world) == ["pdu31 off", "pdu32 off", "pdu31 status", "pdu32 status"]
     assert not told(world, 2)
+
+
+@pytest.mark.parametrize(("levels", "begins"), [(1, [0]), (0, [])])
+def test_a_level_that_is_configured_no_more_is_not_begun(
+    tmp_path: Path, levels: int, begins: list[int]
+) -> None:
+    """The attempt was asked for before the configuration changed, and is ordered after it."""
+    world = World(tmp_path, 3)
+    world.pass_ms(2000)
+    state = ClusterState.decode(world.hosts[1].node.context.state.encode())
+    victim = state.lives[3]
+    lose_life(state, victim, "lost", due=True)
+    nodes = tuple(msgspec.structs.replace(one, levels=one.levels[:levels]) for one in state.config.nodes)
+    state.config = msgspec.structs.replace(state.config, nodes=nodes)
+    seq = state.senders[1].seq
+    facts = apply(state, state.lives[1], Submitted(seq + 1, AttemptBegan(victim, 1, 1), after=seq))
+    assert [fact.level for fact in facts if isinstance(fact, AttemptGranted)] == begins
+
+
+@pytest.mark.parametrize("action", ["off", "on"])
+def test_an_actor_that_was_frozen_does_not_wake_up_and_switch_the_next_plug(
+    tmp_path: Path, action: str
+) -> None:
+    """Meanwhile others may have fenced that host, and let it come back."""
+    world = World(tmp_path, 4, shape=on_one_pdu(), fence_action="reboot")
+    world.pass_ms(2000)
+    one = world.hosts[1]
+    lose(world, 1, 2, 3)
+    world.until(lambda: told(world)[-1:] == [f"pdu41 {action}"])
+    world.freeze(1)
+    world.pass_ms(5000)
+    before = told(world)
+    one.frozen = False
+    while one.inbox:
+        one.feed(one.inbox.popleft())
+    world.pass_ms(TIMING.detection_ms - TICK_MS)  # it has not heard yet that the others went on without it
+    assert [call for call in told(world)[len(before) :] if not call.endswith("status")] == []
 
 
 @pytest.mark.parametrize(("sessions", "most"), [(1, 1), (3, 3)])

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from engine_ring import TIMING, Host, World
+from engine_ring import TICK_MS, TIMING, Host, World
 
 from ringfence.core.errors import RingfenceError
 from ringfence.core.evidence import Power
@@ -308,6 +308,27 @@ def test_no_lock_moves_where_the_mark_is_not_written(tmp_path: Path, count: int)
     assert mark_of(one, count, "vg1") is not None
 
 
+def test_who_was_given_up_in_part_does_not_carry_on_when_the_other_forgets(tmp_path: Path) -> None:
+    """A lock of it has moved, on the VG whose array takes marks.  Then the survivor starts anew, without a
+    state, and the victim thaws with one, and with all its locks; it cannot read its mark."""
+    world = make(tmp_path, vgs=("vg0", "vg1"))
+    lies(world, 2)
+    one, two = world.hosts.values()
+    one.dead_arrays = ["vg1"]
+    world.freeze(2)
+    world.view(1)
+    world.run()
+    world.until(lambda: activated(one, "vm2"))
+    world.cut(1)
+    two.dead_arrays = ["vg0", "vg1"]
+    world.boot(1, 1, 2)
+    world.thaw(2, 1, 2)
+    for _ in range(20):
+        world.pass_ms(100)
+        assert ("vg0", "vm2") not in two.paths or not two.may_write(PAGE)
+    assert "stale" in two.kinds()
+
+
 def test_with_three_nodes_a_mark_costs_no_wait(tmp_path: Path) -> None:
     """There a majority gives authority, not the disk: the purge bound from the last word is enough."""
     world = make(tmp_path, 3)
@@ -345,6 +366,24 @@ def test_a_slot_that_moves_refutes_a_claim_on_the_spot(tmp_path: Path) -> None:
     assert "an-a01n03 goes on writing its slot on VG vg0: claim refused" in said[0]
     assert not any("fence-lied" in event.kind for event in one.events), "it was never believed"
     world.until(lambda: activated(one, "vm3"))
+
+
+def test_a_voice_refutes_a_claim_that_waits_for_the_slot_to_move_again(tmp_path: Path) -> None:
+    """All have said "off", the slot moved a moment ago; then the victim itself is heard."""
+    world = make(tmp_path, 3)
+    world.says["bmc3", "off"] = world.says["bmc3", "status"] = Power.OFF
+    world.slow["bmc3"] = 500
+    world.part((1, 2), (3,))
+    world.run()
+    one, three = world.hosts[1], world.hosts[3]
+    running = one.node._running._fencer._running  # type: ignore[union-attr]
+    world.until(lambda: any(one.passed is not None for one in running.values()))
+    world.freeze(3)
+    one.node._running.victim_heard(three.node.context.life)  # type: ignore[union-attr]
+    world.pass_ms(TICK_MS)
+    said = [event.what for event in one.events if event.kind == "attempt-ended"]
+    assert "an-a01n03 still speaks: claim refused" in said[0]
+    assert "evidence" not in one.kinds()
 
 
 def test_a_slot_that_stands_still_costs_no_time(tmp_path: Path) -> None:

@@ -58,23 +58,27 @@ def _began(state: ClusterState, life: Life, entry: entries.AttemptBegan) -> list
         return []
     if entry.number != victim.number + 1 or state.domain.actor_for(victim, state.ready) != life.node:
         return []
-    state.domain.began(entry.life, life.node, entry.level, entry.number, state.wall_ms)
-    devices = [use.label for use in state.config.levels_of(entry.life.node)[entry.level].uses]
+    levels = state.config.levels_of(entry.life.node)
+    if not levels:
+        return []
+    level = entry.level % len(levels)  # the configuration may have changed since it was asked for
+    state.domain.began(entry.life, life.node, level, entry.number, state.wall_ms)
+    devices = [use.label for use in levels[level].uses]
     what = (
         f"{state.name(life.node)} starts attempt {entry.number} to fence {state.name(entry.life.node)}: "
-        f"level {entry.level + 1} ({', '.join(devices)})"
+        f"level {level + 1} ({', '.join(devices)})"
     )
     fields = {
         "node": entry.life.node,
         "life": str(entry.life),
         "actor": life.node,
-        "level": entry.level + 1,
+        "level": level + 1,
         "number": entry.number,
         "devices": devices,
     }
     return [
         Noted("attempt", what, fields),
-        AttemptGranted(entry.life, life.node, entry.level, entry.number),
+        AttemptGranted(entry.life, life.node, level, entry.number),
     ]
 
 

@@ -173,8 +173,7 @@ class Fencer:
             return
         if self._calls.busy_for(victim.life.node, "on"):
             return  # else what still switches it on could end after the last look
-        calm = context.hearing.calm(context.now_ns, context.config.timing.detection_ms)
-        if not may_start(ready=True, primary=True, heartbeat_back=heartbeat_back, calm=calm):
+        if not may_start(ready=True, primary=True, heartbeat_back=heartbeat_back, calm=self._calm):
             return
         self._asked[victim.life] = number
         context.submit(AttemptBegan(victim.life, victim.level % levels, number))
@@ -270,14 +269,23 @@ class Fencer:
         vg = self._slots.alive_since(running.life.node, running.passed_ns)
         rounds_ns = 2 * self._context.config.timing.slot_ms * 1_000_000
         if vg:
-            name = self._context.name(running.life.node)
-            devices = outcome.evidence.devices if outcome.evidence is not None else ()
-            verdict = f'{outcome.verdict}, but {name} goes on writing its slot on VG {vg}: claim refused'
-            self._end(running, Outcome(False, verdict, outcome.words, None, tuple(devices)))
+            self._refuse(running, outcome, f"goes on writing its slot on VG {vg}")
         elif now_ns >= running.passed_ns + rounds_ns and not self._slots.moves(running.life.node):
             self._end(running, outcome)
 
+    def _refuse(self, running: _Running, outcome: Outcome, sign: str) -> None:
+        """It had passed, and the victim gives a sign of life before that was told."""
+        name = self._context.name(running.life.node)
+        devices = outcome.evidence.devices if outcome.evidence is not None else ()
+        verdict = f"{outcome.verdict}, but {name} {sign}: claim refused"
+        self._end(running, Outcome(False, verdict, outcome.words, None, tuple(devices)))
+
     def _start(self, running: _Running, runs: list[Run]) -> None:
+        if any(one.action == "off" for one in runs) and not self._calm:
+            # What was asked for before the gap is old; others may have gone on without this host.
+            verdict = f"{self._context.name(self._context.me)} had a gap in its clock: it switches nothing"
+            self._end(running, Outcome(False, verdict, running.run.words))
+            return
         for one in runs:
             purpose = f"the fencing of {self._context.name(running.life.node)}"
             call = Call(one.use, one.action, running.life.node, purpose, one.timeout_ms)
@@ -291,6 +299,11 @@ class Fencer:
             if not running.calls:
                 running.split.wait(self._now_ms, until_ms)
         self._conclude(running)
+
+    @property
+    def _calm(self) -> bool:
+        context = self._context
+        return context.hearing.calm(context.now_ns, context.config.timing.detection_ms)
 
     @property
     def _now_ms(self) -> float:
@@ -318,9 +331,13 @@ class Fencer:
     def heard(self, life: Life) -> None:
         """The victim itself was heard: whatever an agent says of it now is contradicted."""
         running = self._running.get(life)
-        if running is not None:
-            running.run.heard_victim()
-            self._conclude(running)
+        if running is None:
+            return
+        if running.passed is not None:
+            self._refuse(running, running.passed, "still speaks")
+            return
+        running.run.heard_victim()
+        self._conclude(running)
 
     def _conclude(self, running: _Running) -> None:
         outcome = running.run.finished

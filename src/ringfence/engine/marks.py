@@ -71,4 +71,8 @@ def marked(state: ClusterState, life: Life, entry: entries.Marked) -> list[Fact]
 
 
 def seen(state: ClusterState, life: Life, entry: entries.LifeSeen) -> list[Fact]:
+    """Not once a later boot was let in: whoever looked at the disk did so before that, and to fence the node
+    for it would hit the later boot."""
+    if entry.life.node in state.lives:
+        return []
     return expose(state, entry.life, entry.how)

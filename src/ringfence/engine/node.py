@@ -269,7 +269,7 @@ class _Node:
             state = context.running
             victims = tuple(victim.life for victim in state.victims())
             liars = tuple(sorted(state.domain.quarantined.items()))
-            fenced = state.domain.fenced_lives()
+            fenced = state.fenced_lives()
             out = tuple(life for _, life in sorted(state.out.items()))
             tested = state.tested.get(context.me, disk.tested)
             disk = DiskState(

@@ -171,6 +171,13 @@ class ClusterState(msgspec.Struct, omit_defaults=True):
     def _awaits_mark(self, victim: Victim, vg: str | None) -> bool:
         return vg is not None and vg in self.slots and victim.life not in self.marked.get(vg, [])
 
+    def fenced_lives(self) -> tuple[Life, ...]:
+        """Lives whose locks may be others' by now, for `Ready` and the disk: given up for fenced, or in part,
+        or found out to run on after that."""
+        partly = {one.life for one in self.given_up}
+        lied = {victim.life for victim in self.domain.victims if victim.lied}
+        return tuple(sorted({*self.domain.fenced_lives(), *partly, *lied}))
+
     def member(self, lockspace: str, node: int) -> bool:
         """Whether the node's present life is in the lockspace.
 

@@ -80,9 +80,13 @@ class Switcher:
             return
         if actor_for(what, state.ready) != context.me or self._pauses(what):
             return
-        calm = context.hearing.calm(context.now_ns, context.config.timing.detection_ms)
-        if may_start(ready=True, primary=True, heartbeat_back=heartbeat_back, calm=calm):
+        if may_start(ready=True, primary=True, heartbeat_back=heartbeat_back, calm=self._calm):
             context.submit(PowerOnBegan(what.life, what.number + 1))
+
+    @property
+    def _calm(self) -> bool:
+        context = self._context
+        return context.hearing.calm(context.now_ns, context.config.timing.detection_ms)
 
     def _pauses(self, what: PowerOn) -> bool:
         now_ns, key = self._context.now_ns, (what.life, what.number)
@@ -101,7 +105,7 @@ class Switcher:
         self._next(running)
 
     def _next(self, running: _Running) -> None:
-        if not self._all_proven(running.life.node):
+        if not self._all_proven(running.life.node) or (running.uses and not self._calm):
             del self._running[running.life]
             return  # the next look gives it up
         if running.uses:

@@ -323,7 +323,7 @@ class Views:
                 config_version=context.config.version,
                 config_digest=digest_of_config(context.config),
                 wall_ms=context.wall_ms,
-                fenced=state.domain.fenced_lives() if state and carries else context.disk.fenced,
+                fenced=state.fenced_lives() if state and carries else context.disk.fenced,
                 quarantined=context.disk.quarantined,
                 speaks=context.speaks,
                 out=context.disk.out,
