@@ -362,3 +362,39 @@ def test_a_password_that_hides_already_off_does_not_make_it_an_off_that_was_sent
 def test_many_words_do_not_hide_it_either(agent: Write) -> None:
     exited = run(agent("cat >/dev/null; echo 'Already OFF'; head -c 2000 /dev/zero | tr '\\0' x"))
     assert already_off(exited.words), exited.words
+
+
+REFUSED = "echo 'Failed: Unable to obtain correct plug status or plug is not available' >&2; exit 1"
+
+
+@pytest.mark.parametrize(
+    ("script", "secrets", "hint"),
+    [
+        (REFUSED, {"password": PASSWORD}, "; if it can be reached, is the login right? (secrets/bmc)"),
+        (REFUSED, {}, "; it is given no password: this host has none in secrets/bmc"),
+        ("echo 'Failed: Timed out waiting to power OFF' >&2; exit 1", {}, ""),
+        ("echo 'Success: Powered OFF; login closed'", {}, ""),
+    ],
+)
+@pytest.mark.parametrize("action", ["off", "status"])
+def test_words_that_may_mean_a_wrong_login_say_where_it_stands(
+    agent: Write, tmp_path: Path, script: str, secrets: dict[str, str], hint: str, action: str
+) -> None:
+    stock = tmp_path / "fence_apc"
+    agent(script).rename(stock)
+    device = DeviceConfig("bmc", str(stock), Confirms.OUTLET_OFF, {"ip": "10.0.0.9", "plug": "3"})
+    runner = AgentRunner(lambda name: device, lambda name: secrets)
+    exited = asyncio.run(runner.run(RunAgent(7, "bmc", action, 5000, "n1")))
+    words = script.split("'")[1]
+    assert exited.words == words + hint
+    assert PASSWORD not in exited.words
+
+
+def test_an_agent_that_wants_no_secret_is_not_said_to_lack_one(agent: Write, tmp_path: Path) -> None:
+    own = tmp_path / "fence_scsi"
+    agent(REFUSED).rename(own)
+    device = DeviceConfig("bmc", str(own), Confirms.STORAGE_CUT)
+    exited = asyncio.run(
+        AgentRunner(lambda name: device, lambda name: {}).run(RunAgent(7, "bmc", "off", 5000, ""))
+    )
+    assert exited.words == "Failed: Unable to obtain correct plug status or plug is not available"

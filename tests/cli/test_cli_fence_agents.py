@@ -140,6 +140,13 @@ def test_an_agent_that_is_not_here_is_no_fault_of_the_file(run: Run, tmp_path: P
     assert "note: device pdu: fence agent fence_of_ours is not installed on this host; install it" in ran.out
 
 
+def test_an_agent_that_is_called_nearly_so_is_named(run: Run, tmp_path: Path) -> None:
+    file = configured(tmp_path)
+    file.write_text(file.read_text().replace('"fence_idrac"', '"fence_ipmi_lan"\nconfirms = "host-off"'))
+    ran = run("config", "check", "--root", str(tmp_path))
+    assert "fence agent fence_ipmi_lan is not installed on this host; did you mean fence_ipmilan?" in ran.out
+
+
 def test_one_plug_of_two_nodes_is_said(run: Run, tmp_path: Path) -> None:
     file = configured(tmp_path)
     first = file.read_text()

@@ -7,7 +7,7 @@ import pytest
 from conftest import Run
 
 from ringfence.config import Paths, differences, load, parse_corosync
-from ringfence.core.cluster import Confirms, Level, NodeConfig
+from ringfence.core.cluster import Confirms, Level, NodeConfig, Use
 from ringfence.core.errors import EXIT_FAILED
 
 SAMPLES = Path(__file__).parent / "samples"
@@ -42,17 +42,17 @@ def test_cman_s_cluster_conf(run: Run, here: Path) -> None:
         1,
         "an-a07n01",
         addresses=("an-a07n01.example.org", "an-a07n01.sn.example.org"),
-        levels=(Level(("ipmi_n01",)), Level(("pdu1-an-a07n01", "pdu2-an-a07n01"))),
+        levels=(Level(("ipmi_n01",)), Level((Use("pdu1", {"port": "1"}), Use("pdu2", {"port": "1"})))),
     )
-    bmc, pdu = cluster.device("ipmi_n01"), cluster.device("pdu2-an-a07n02")
+    bmc, pdu = cluster.device("ipmi_n01"), cluster.device("pdu2")
     assert (bmc.confirms, bmc.parameters) == (
         Confirms.HOST_OFF,
         {"delay": "15", "ipaddr": "10.20.51.1", "login": "admin"},
     )
-    assert (pdu.confirms, pdu.parameters) == (Confirms.OUTLET_OFF, {"port": "2", "ipaddr": "10.20.2.2"})
+    assert (pdu.confirms, pdu.parameters) == (Confirms.OUTLET_OFF, {"ipaddr": "10.20.2.2"})
     assert (out / "secrets/ipmi_n01").read_text().splitlines()[1:] == ["passwd=Initial1 'x'"]
-    assert (out / "secrets/pdu2-an-a07n02").read_text().splitlines()[1:] == ["community=s3cret"]
-    assert not (out / "secrets/pdu1-an-a07n01").exists(), "it had none, and worked"
+    assert (out / "secrets/pdu2").read_text().splitlines()[1:] == ["community=s3cret"]
+    assert not (out / "secrets/pdu1").exists(), "it had none, and worked"
     corosync = parse_corosync((out / "an-a07n02/corosync.conf").read_text())
     assert differences(cluster, corosync) == []
     assert "WARNING: a token of 5000 ms is slow: a host that hears nobody holds its writes" in ran.out
@@ -79,10 +79,11 @@ def test_storage_fencing_a_manual_host_and_two_plugs_in_one_call(run: Run, here:
         (2, 1, False),
         (7, 1, True),
     ]
-    assert cluster.nodes[1].levels == (Level(("fc",)), Level(("pdu-s2", "pdu-s2-2")))
+    plugs = (Use("pdu", {"port": "5"}), Use("pdu", {"port": "6"}))
+    assert cluster.nodes[1].levels == (Level(("fc",)), Level(plugs))
     assert cluster.device("fc").parameters["login"] == "fence", "the device's own go before the node's"
     assert cluster.device("scsi").confirms is Confirms.STORAGE_CUT
-    assert [cluster.device(name).parameters["port"] for name in ("pdu-s2", "pdu-s2-2")] == ["5", "6"]
+    assert "port" not in cluster.device("pdu").parameters
     assert cluster.fence_action == "off", "one of its methods left the host off"
     assert "human of s3 (fence_manual): it is a person's word; that is `ringfence fence confirm`" in said(
         ran.out
@@ -98,8 +99,8 @@ def test_corosync_and_dlm_together(run: Run, here: Path) -> None:
     assert cluster.timing.token_ms == 3650, "the coefficient of the third node is in it"
     assert cluster.timing.post_join_delay_ms == 20000
     assert [node.levels for node in cluster.nodes] == [
-        (Level(("bmc1",)), Level(("pdu-1-web1", "pdu-2-web1"))),
-        (Level(("bmc2",)), Level(("pdu-1-web2", "pdu-2-web2"))),
+        (Level(("bmc1",)), Level((Use("pdu-1", {"port": "1"}), Use("pdu-2", {"port": "1"})))),
+        (Level(("bmc2",)), Level((Use("pdu-1", {"port": "2"}), Use("pdu-2", {"port": "2"})))),
         (),
     ]
     assert (here / "web/secrets/bmc2").read_text().splitlines()[1:] == ["passwd=s3two"]

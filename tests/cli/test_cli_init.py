@@ -10,7 +10,7 @@ import pytest
 from conftest import Run
 
 from ringfence.config import Paths, differences, load, parse_corosync, read_secrets
-from ringfence.core.cluster import Confirms, DeviceConfig, Level
+from ringfence.core.cluster import Confirms, DeviceConfig, Level, Use
 from ringfence.core.errors import EXIT_BAD_COMMAND, EXIT_FAILED
 
 TWO = ("init", "--name", "alteeve", "n1=10.0.0.1", "n2=10.0.0.2")
@@ -102,6 +102,45 @@ def test_fence_words_become_levels(run: Run, here: Path) -> None:
     )
     assert cluster.device("apc-snmp-n1-2").confirms is Confirms.OUTLET_OFF
     assert "n2: a management controller alone" in ran.out
+
+
+ONE_PDU = (
+    *("init", "--name", "rack", "n1=10.0.0.1", "n2=10.0.0.2", "n3=10.0.0.3"),
+    *("--fence", "n1=fence_apc,ip=10.9.1.1,plug=1", "--fence", "n2=fence_apc,ip=10.9.1.1,plug=2"),
+    *("--fence", "n3=fence_apc,ip=10.9.1.9,plug=2"),
+)
+
+
+def test_plugs_of_one_pdu_are_one_device(run: Run, here: Path) -> None:
+    """Its calls stand in one queue, and it is quarantined as a whole; its secret is asked for once."""
+    ran = run(*ONE_PDU)
+    assert ran.code == 0, ran.err
+    assert "fence 1: apc[1]" in ran.out
+    cluster = load(Paths(), here / "rack/n1/ringfence.toml").cluster
+    assert [node.levels for node in cluster.nodes] == [
+        (Level((Use("apc", {"plug": "1"}),)),),
+        (Level((Use("apc", {"plug": "2"}),)),),
+        (Level(("apc-n3",)),),
+    ]
+    assert [(one.name, one.parameters) for one in cluster.devices] == [
+        ("apc", {"ip": "10.9.1.1"}),
+        ("apc-n3", {"ip": "10.9.1.9", "plug": "2"}),
+    ]
+    assert {one.name: one.read_text().splitlines() for one in (here / "rack/secrets").iterdir()} == {
+        "apc": ["# fence_apc, plugs of n1, n2: key=value lines, for its owner's eyes alone", "#password="],
+        "apc-n3": ["# fence_apc, level 1 of n3: key=value lines, for its owner's eyes alone", "#password="],
+    }
+
+
+def test_a_shared_pdu_has_one_password(run: Run, here: Path, password: Path) -> None:
+    (here / "other").write_text("another\n")
+    (here / "other").chmod(0o600)
+    both = ("--password-file", f"n1={password}", "--password-file")
+    ran = run(*ONE_PDU, *both, f"n2={here / 'other'}")
+    assert ran.code == EXIT_FAILED
+    assert "n1 and n2 share apc, with a password each; give --password-file apc=..." in ran.err
+    assert run(*ONE_PDU, *both, f"n2={password}").code == 0
+    assert (here / "rack/secrets/apc").read_text().splitlines()[1:] == [f"password={PASSWORD}"]
 
 
 def test_secrets_are_asked_for_in_files_of_their_own(run: Run, here: Path) -> None:

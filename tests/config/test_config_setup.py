@@ -69,6 +69,10 @@ def holds(plan: Plan) -> None:
             assert not any(value in file.data.decode() for value in hidden)
 
 
+def without_plug(parameters: dict[str, str]) -> list[tuple[str, str]]:
+    return sorted((key, value) for key, value in parameters.items() if key != "plug")
+
+
 @given(NODES, FENCES)
 def test_whatever_is_typed_is_a_good_plan_or_one_line(nodes: list[str], fences: list[str]) -> None:
     try:
@@ -80,9 +84,17 @@ def test_whatever_is_typed_is_a_good_plan_or_one_line(nodes: list[str], fences: 
         assert "\n" not in refused
         return
     holds(plan)
-    assert len(plan.config.devices) == len(fences), "every word became a device"
-    used = [name for node in plan.config.nodes for level in node.levels for name in level.devices]
-    assert sorted(used) == [device.name for device in plan.config.devices]
+    uses = [use for node in plan.config.nodes for level in node.levels for use in level.uses]
+    assert len(uses) == len(fences), "every word became a use"
+    assert sorted({use.device for use in uses}) == [device.name for device in plan.config.devices]
+    switches: dict[str, set[str]] = {}
+    for use in uses:
+        device = plan.config.device(use.device)
+        given = device.parameters | use.parameters
+        if device.agent in ("fence_apc_snmp", "fence_own") and "plug" in given:
+            switch = str((device.agent, device.confirms, without_plug(given)))
+            switches.setdefault(switch, set()).add(device.name)
+    assert all(len(names) == 1 for names in switches.values()), "what differs in the plug alone is one device"
 
 
 @given(st.lists(st.sampled_from(range(1, 5)), min_size=1, max_size=8))

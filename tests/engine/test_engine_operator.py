@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from engine_ring import TICK_MS, Host, World
+from engine_ring import TICK_MS, TIMING, Host, World
 
 from ringfence.core.errors import BadInput, NotFound, Refused
 from ringfence.core.evidence import Evidence, EvidenceKind, Power
@@ -99,6 +99,45 @@ def test_it_goes_on_speaking_so_that_a_liar_is_found_out(world: World) -> None:
     assert (incident.kind, incident.device) == ("fence-contradicted", "bmc3")
     assert offs(world) == ["bmc3", "pdu3"]
     assert three.kinds().count("shut-out") == 1
+
+
+def test_a_quick_lie_about_a_living_node_waits_for_its_voice(world: World) -> None:
+    """Its paths are closed, its next life begins, it asks to be let in: all that takes longer than to lie."""
+    one, three = world.hosts[1], world.hosts[3]
+    world.says["bmc3", "off"] = world.says["bmc3", "status"] = Power.OFF
+    world.slow["bmc3"] = TICK_MS
+    fence(one, "an-a01n03")
+    listens = [line for line in one.do(calls.Why("an-a01n03"))["lines"] if "listens" in line]
+    assert not listens
+    world.until(lambda: len(one.runs) == 2)
+    world.pass_ms(2 * TICK_MS)
+    assert [line for line in one.do(calls.Why("an-a01n03"))["lines"] if "listens" in line]
+    world.until(lambda: world.power[3] is Power.OFF)
+    assert "evidence" not in one.kinds(), "the lie was believed"
+    assert offs(world) == ["bmc3", "pdu3"]
+    assert status(one)["quarantined"] == {}
+    assert three.kinds().count("shut-out") == 1
+
+
+def test_an_honest_off_of_a_living_node_is_believed_two_tokens_later(world: World) -> None:
+    one = world.hosts[1]
+    fence(one, "an-a01n03")
+    world.until(lambda: world.power[3] is Power.OFF)
+    world.view(1, 2)
+    world.run()
+    took_ms = world.until(lambda: "evidence" in one.kinds())
+    assert 2 * TIMING.token_ms <= took_ms <= 2 * TIMING.token_ms + 2 * TICK_MS
+    assert offs(world) == ["bmc3"]
+
+
+def test_who_was_lost_from_the_ring_is_not_listened_for(world: World) -> None:
+    one = world.hosts[1]
+    world.freeze(3)
+    world.view(1, 2)
+    world.run()
+    world.until(lambda: "evidence" in one.kinds())
+    (ended,) = [event for event in one.events if event.kind == "attempt-ended"]
+    assert ended.fields["waits_ms"] == 0
 
 
 def test_a_node_may_order_its_own_end_by_another(world: World) -> None:

@@ -196,6 +196,7 @@ class Story:
             wall_ms=self.wall_ms,
             quarantined=self.domain.quarantined,
             switched=self.domain.switched_off(victim),
+            listen_ms=int(options.pop("listen_ms", "0")),
         )
         self.runs[life] = (actor, run)
         orders = self._orders(run.start(self.wall_ms))
@@ -273,6 +274,8 @@ class Story:
         lines = []
         for level in [level for _, level in self.runs.values()]:
             lines += self._orders(level.time_passes(self.wall_ms)) + self._waits(level)
+        for life in list(self.runs):
+            lines += self._concluded(life)
         return lines
 
     def _do_hear(self, plain: list[str], options: dict[str, str]) -> list[str]:

@@ -3,6 +3,7 @@
 First where the system has its agents, then on PATH, of which only directories count that nobody but root (or
 this user) can write to: whoever may put a file there would run it as the daemon."""
 
+import difflib
 import os
 import shutil
 import stat
@@ -27,8 +28,19 @@ def find_agent(agent: str) -> str:
     if found is None:
         there = Path(agent).exists() if agent.startswith("/") else False
         what = "is not executable" if there else "is not installed on this host"
-        raise Unavailable(f"fence agent {agent} {what}", next="install it (Debian: fence-agents)")
+        near = "" if there else nearest_agent(agent)
+        cure = "install it (Debian: fence-agents)"
+        raise Unavailable(
+            f"fence agent {agent} {what}", next=f"did you mean {near}? else {cure}" if near else cure
+        )
     return found
+
+
+def nearest_agent(agent: str) -> str:
+    """An installed one that is called nearly so; empty: none is."""
+    wanted = agent.rsplit("/", 1)[-1].removeprefix("fence_")
+    names = {name.removeprefix("fence_"): name for name in installed_agents()}
+    return next((names[near] for near in difflib.get_close_matches(wanted, names, 1)), "")
 
 
 def installed_agents() -> dict[str, str]:

@@ -24,6 +24,8 @@ from ringfence.agents.passwords import ask_passwords
 from ringfence.agents.process import KEPT_BYTES, Running
 from ringfence.agents.screen import screened
 from ringfence.config.agents.cautions import is_listed, must_be_sent, plug_must_be_listed, prepared
+from ringfence.config.agents.stock import OTHER_WAYS, stock_agent
+from ringfence.config.checks import is_secret
 from ringfence.core.cluster import DeviceConfig
 from ringfence.core.errors import ConfigError, RingfenceError
 from ringfence.core.evidence import Power
@@ -40,6 +42,10 @@ _STATUS_OFF = 2
 _KEY = re.compile(r"[A-Za-z0-9_.-]+")
 _ALREADY = re.compile(r"already off", re.IGNORECASE)
 """Source: lib/fencing.py, fence_action()."""
+_LOGIN = re.compile(
+    r"connect/login|correct plug status|log ?in|passw|authenti|authoriz|credential|denied", re.IGNORECASE
+)
+"""What they say then.  Source: lib/fencing.py, fail() and the agents' own words."""
 _UNPRINTABLE = re.compile(r"[^\x20-\x7e\xa0-\U0010ffff]+")
 
 
@@ -120,6 +126,8 @@ class AgentRunner:
         power, answered = _result(effect.action, said.code), said.code in (0, _STATUS_OFF)
         if power is Power.OFF and (doubt := await _doubt(call, said)):
             return _Answer(Power.UNKNOWN, doubt, answered)
+        if not answered:
+            return _Answer(power, said.words + _login_hint(device, secrets, said.words), answered)
         plugs = plugs_of(said.out) if effect.action == "list" and said.code == 0 else None
         return _Answer(power, said.words, answered, plugs)
 
@@ -172,6 +180,16 @@ async def _doubt(call: _Call, said: _Said) -> str:
     if call.effect.action == "off" and must_be_sent(device.agent) and not sent:
         return f"no off was sent ({said.words}), and it says so of a suspended machine, too"
     return ""
+
+
+def _login_hint(device: DeviceConfig, secrets: Mapping[str, str], words: str) -> str:
+    """Stock agents say the same of a device that refuses the login as of one that is not reached."""
+    stock = stock_agent(device.agent)
+    if stock is None or not stock.secrets or not _LOGIN.search(words):
+        return ""
+    if secrets or any(is_secret(key) or key in OTHER_WAYS for key in device.parameters):
+        return f"; if it can be reached, is the login right? (secrets/{device.name})"
+    return f"; it is given no {stock.secrets[0]}: this host has none in secrets/{device.name}"
 
 
 def request_of(device: DeviceConfig, secrets: dict[str, str], action: str, nodename: str) -> bytes:

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import difflib
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,7 +11,7 @@ import click
 import msgspec
 
 from ringfence.agents.catalogue import Catalogue, Known
-from ringfence.agents.find import find_agent, installed_agents
+from ringfence.agents.find import find_agent, installed_agents, nearest_agent
 from ringfence.cli.answers import columns, on_terminal, print_json
 from ringfence.cli.options import json_option, root_option
 from ringfence.client.messages import SOCKET_VARIABLE
@@ -94,8 +93,8 @@ def _path_of(agent: str) -> str:
     for name in (agent, f"fence_{agent}"):
         with contextlib.suppress(Unavailable):
             return find_agent(name)
-    near = difflib.get_close_matches(f"fence_{agent.removeprefix('fence_')}", installed_agents(), 1)
-    cure = f"did you mean {near[0]}?" if near else "`ringfence fence agents` lists those that are"
+    near = nearest_agent(agent)
+    cure = f"did you mean {near}?" if near else "`ringfence fence agents` lists those that are"
     raise NotFound(f"fence agent {agent} is not installed here", next=cure)
 
 

@@ -218,7 +218,8 @@ def _not_carried(notes: Sequence[str]) -> list[str]:
 
 
 def _row(node: NodeConfig) -> list[str]:
-    levels = [f"{number}: {' + '.join(level.names)}" for number, level in enumerate(node.levels, 1)]
+    labels = [" + ".join(use.label for use in level.uses) for level in node.levels]
+    levels = [f"{number}: {label}" for number, label in enumerate(labels, 1)]
     fenced = f"fence {', then '.join(levels)}" if levels else "NO FENCE DEVICE"
     return [node.name, f"id {node.id}", ", ".join(node.addresses), fenced]
 
@@ -246,7 +247,7 @@ def _answer(
                 "id": node.id,
                 "addresses": list(node.addresses),
                 "manual": node.manual,
-                "levels": [list(level.names) for level in node.levels],
+                "levels": [[use.label for use in level.uses] for level in node.levels],
             }
             for node in plan.config.nodes
         ],

@@ -68,6 +68,8 @@ class Context:
         self.state: ClusterState | None = None
         self.epoch = Epoch()
         """The ring's present epoch; zero without a view."""
+        self.ring: tuple[int, ...] = ()
+        """The nodes of the ring's present view, admitted or not; empty without a view."""
         self.outbox = Outbox(at_once)
         self.authority = Authority(config, me)
         self.hearing = Hearing(config.timing)

@@ -234,6 +234,7 @@ class Fencer:
         run = LevelRun(
             context.config, fact.life, fact.level, 1, seen_by=context.me, wall_ms=context.wall_ms,
             quarantined=tuple(domain.quarantined), switched=domain.switched_off(victim),
+            listen_ms=self._listen_ms(fact.life),
         )  # fmt: skip
         split = Split(self._now_ms)
         running = self._running[fact.life] = _Running(fact.life, fact.number, run, split)
@@ -242,6 +243,15 @@ class Fencer:
             running.asked_ns = context.now_ns
         else:
             self._start(running, run.start(context.now_ms))
+
+    def _listen_ms(self, life: Life) -> int:
+        """How long a claim that this victim is off waits for its voice.
+
+        One whose host is in the ring (it was ordered fenced, or its daemon stood still) closes its paths,
+        begins its next life, and says so: a quick lie would be believed before that.  Who was lost from the
+        ring has been silent for as long already."""
+        context = self._context
+        return 2 * context.config.timing.token_ms if life.node in context.ring else 0
 
     def _go_on(self) -> None:
         """Attempts that wait for a disk."""

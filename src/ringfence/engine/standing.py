@@ -127,6 +127,8 @@ def _authority_left(context: Context) -> list[str]:
     if write_s <= 0:
         hold_s = context.config.timing.hold_ms / 1000
         written = f"write authority ran out {-write_s:.1f} s ago: writes are held, each for {hold_s:.0f} s"
+        if context.state is not None and context.state.slots:
+            written += ", but where a VG's disk slots carry them"
     return [f"{granted}; {written}"]
 
 

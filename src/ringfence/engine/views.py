@@ -164,7 +164,7 @@ class Views:
             reason = f"the ring's epoch went back: {view.epoch} after {newest}"
             context.out(Ended(f"{reason}; its state file was lost or another ring was joined", failed=True))
             return
-        context.epoch = view.epoch
+        context.epoch, context.ring = view.epoch, view.members
         context.refused = {}
         silent_ms = (context.now_ns - self._back_ns) // 1_000_000
         if silent_ms > LOSS_DETECTIONS * context.config.timing.detection_ms:
@@ -218,7 +218,7 @@ class Views:
         self._stop()
         if self.barrier is not None:
             context.hearing.ring_formed(context.now_ns, without_cause=True)
-        self.barrier = None
+        self.barrier, context.ring = None, ()
         self._parts.interrupted()
         self._regains = True
         if context.phase is not Phase.STALE:

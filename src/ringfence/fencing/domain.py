@@ -18,13 +18,15 @@ import msgspec
 
 from ringfence.core.evidence import CUTS, DEFAULT_EVIDENCE, Evidence, EvidenceKind
 from ringfence.core.ids import Epoch, Life
-from ringfence.fencing.level_run import switched_off
+from ringfence.fencing.level_run import device_of, refuted, switched_off
 from ringfence.fencing.policy import POLICY, accepts, why_not
 from ringfence.wire.entries import DeviceWord
 
 ATTEMPTS_KEPT = 20
 FENCED_KEPT = 64
 FENCED_KEPT_PER_NODE = 8
+REFUTED_TOO_OFTEN = 2
+"""Once may be a frame that was under way when the power went."""
 
 
 class Attempt(msgspec.Struct):
@@ -297,14 +299,28 @@ class Domain(msgspec.Struct):
     def switched_off(self, victim: Victim) -> dict[str, int]:
         """Uses that were explicitly switched off since this is a victim, with the attempt in which that was.
 
-        Also in an attempt on another life of the node, if this one was a victim when it began."""
+        Also in an attempt on another life of the node, if this one was a victim when it began.  Not by a
+        device that was refuted `REFUTED_TOO_OFTEN` times: it cannot switch this host off, and that it
+        was told to is no reason to believe its "already off"."""
         found: dict[str, int] = {}
-        for other in self.of_node(victim.life.node):
-            attempts = [*other.attempts, *([other.current] if other.current is not None else [])]
-            for attempt in attempts:
-                if other is victim or victim.life in attempt.covers:
-                    found |= switched_off(attempt.words, attempt.number)
-        return found
+        refuted_by: dict[str, int] = {}
+        for attempt in self._attempts_about(victim):
+            found |= switched_off(attempt.words, attempt.number)
+            for device in refuted(attempt.verdict, attempt.words):
+                refuted_by[device] = refuted_by.get(device, 0) + 1
+        return {
+            label: number
+            for label, number in found.items()
+            if refuted_by.get(device_of(label), 0) < REFUTED_TOO_OFTEN
+        }
+
+    def _attempts_about(self, victim: Victim) -> list[Attempt]:
+        return [
+            attempt
+            for other in self.of_node(victim.life.node)
+            for attempt in [*other.attempts, *([other.current] if other.current is not None else [])]
+            if other is victim or victim.life in attempt.covers
+        ]
 
     def actor_for(self, victim: Victim, ready: tuple[int, ...]) -> int | None:
         """Whose turn it is: the lowest ready member that has not tried in this round.

@@ -10,8 +10,8 @@ pass, in three steps that none of them may run ahead of:
    answer stands;
 3. *cross-check*: nothing may contradict them: another device that sees the host itself and says "on";
    a controller that lives from the host's own outlets and still answers, though they are "off"; a
-   heartbeat of the victim since the last claim.  (An outlet that is on does not contradict a host
-   that is off.)
+   frame of the victim since the last claim, for which a victim that was alive is listened for
+   `listen_ms` from that claim on.  (An outlet that is on does not contradict a host that is off.)
 
 In a `parallel` level the calls of one step run side by side, else one after the other, in order.
 
@@ -41,6 +41,10 @@ _ALREADY = re.compile(r"\balready off\b", re.IGNORECASE)
 _SENT = re.compile(r"\btimed out waiting to power off\b", re.IGNORECASE)
 """The agent has sent "off", and its device still said "on" when it gave up: it may lag."""
 _REMEMBERED = re.compile(r"switched off in attempt (\d+)")
+_REFUTED = re.compile(r'said "off".*, but .*: claim refused$')
+"""Not: by the device itself, whose second look says "on"."""
+_SILENT_KINDS = (EvidenceKind.HOST_OFF, EvidenceKind.OUTLETS_OFF, EvidenceKind.SELF_FENCED)
+"""Whom this was done to does not speak.  (After a storage cut a host does; a naive lab does not listen.)"""
 
 
 class Run(msgspec.Struct, frozen=True):
@@ -106,6 +110,8 @@ class LevelRun:
         quarantined: devices that are fired but not believed.
         switched: uses that were explicitly switched off for this victim before, with the attempt's number
             (`switched_off`).
+        listen_ms: how long after the last claim of "off" the victim's own voice is listened for before the
+            level passes; 0: it was silent already.
     """
 
     def __init__(
@@ -119,6 +125,7 @@ class LevelRun:
         wall_ms: int = 0,
         quarantined: Collection[str] = (),
         switched: Mapping[str, int] | None = None,
+        listen_ms: int = 0,
     ) -> None:
         self._config = config
         self._life = victim_life
@@ -132,6 +139,9 @@ class LevelRun:
         self._others = _crosses(config, victim_life.node, level.names, self._kind)
         self._liars = quarantined
         self._switched = switched or {}
+        self._listen_ms = listen_ms if self._kind in _SILENT_KINDS else 0
+        self._heard_out_ms = 0
+        """Until when the victim is listened for."""
         self._next_run = first_run_id
         self._seen_by = seen_by
         self._wall_ms = wall_ms
@@ -190,10 +200,8 @@ class LevelRun:
     def heard_victim(self) -> None:
         """A frame of the victim was delivered.  After the last claim of "off" it refutes the claims.
 
-        Not before: a host with two supplies runs on until both are off.  (A storage cut leaves the host
-        alive; a naive lab does not listen.)"""
-        silent_kinds = (EvidenceKind.HOST_OFF, EvidenceKind.OUTLETS_OFF, EvidenceKind.SELF_FENCED)
-        if self._step is not _Step.OFF and self._kind in silent_kinds and self.finished is None:
+        Not before: a host with two supplies runs on until both are off."""
+        if self._step is not _Step.OFF and self._kind in _SILENT_KINDS and self.finished is None:
             said = self._said_off()
             self._fail(f'{said} said "off", but {self._name} still speaks: claim refused', self._claims)
 
@@ -212,11 +220,16 @@ class LevelRun:
     @property
     def until_ms(self) -> int:
         """When `time_passes` has something to do; 0 = only an exit brings it on."""
+        if self._listens:
+            return self._heard_out_ms
         return min((plug.not_before_ms for plug in self._waiting()), default=0)
 
     def waits(self, now_ms: int) -> list[str]:
         """What is waited for, other than agents, a line each."""
         lines = []
+        if self._listens:
+            left = f"{max(0, self._heard_out_ms - now_ms) / 1000:.1f} s"
+            lines.append(f"listens {left} more whether {self._name} still speaks, though it is called off")
         for plug in self._waiting():
             left = f"{max(0, plug.not_before_ms - now_ms) / 1000:.1f} s"
             if plug.looks:
@@ -225,6 +238,12 @@ class LevelRun:
             else:
                 lines.append(f"waits {left} for {plug.label} to settle")
         return lines
+
+    @property
+    def _listens(self) -> bool:
+        """Every device has had its say, and the victim may yet have its own."""
+        asked = self._step is _Step.CROSS and all(plug.done for plug in self._plugs)
+        return asked and self._heard_out_ms > 0 and self.finished is None
 
     def _waiting(self) -> list[_Plug]:
         if self.finished is not None:
@@ -236,6 +255,8 @@ class LevelRun:
     def _go_on(self, now_ms: int) -> list[Run]:
         """Begin what may begin now; where a step is done, the next one."""
         while self.finished is None and all(plug.done for plug in self._plugs):
+            if self._listens and now_ms < self._heard_out_ms:
+                return []
             self._next_step()
         if self.finished is not None:
             return []
@@ -276,6 +297,8 @@ class LevelRun:
             return words
         self._claims.append(plug)
         plug.done = True
+        if self._listen_ms:
+            self._heard_out_ms = now_ms + self._listen_ms
         if plug.device.settle_ms:
             plug.not_before_ms = now_ms + plug.device.settle_ms
         if not already_off(words):
@@ -390,6 +413,20 @@ def switched_off(words: Collection[DeviceWord], number: int) -> dict[str, int]:
             before = _REMEMBERED.match(word.words)
             found[word.device] = int(before[1]) if before else number
     return found
+
+
+def refuted(verdict: str, words: Collection[DeviceWord]) -> list[str]:
+    """Devices whose claim of "off" in an attempt was refuted by somebody else: the victim's voice or disk
+    slot, another device.  Each once."""
+    if not _REFUTED.search(verdict):
+        return []
+    claims = [word.device for word in words if (word.action, word.power) == ("off", Power.OFF.value)]
+    return list(dict.fromkeys(device_of(label) for label in claims))
+
+
+def device_of(label: str) -> str:
+    """The device of `Use.label`."""
+    return label.partition("[")[0]
 
 
 def _crosses(config: ClusterConfig, node: int, own: Collection[str], kind: EvidenceKind) -> list[_Plug]:

@@ -112,6 +112,8 @@ class Host:
         """The whole host; see `daemon_frozen` for the daemon alone."""
         self.freezes = 0
         self.daemon_frozen = False
+        self.thawed_ns = 0
+        """When it, or its daemon, went on last: what it heard meanwhile it learns from then on."""
         self.up = False
         self.boots = 0
         self.neglected_until_ns = 0
@@ -195,6 +197,7 @@ class Host:
         if not self.up or not (self.frozen or self.daemon_frozen):
             return
         self._scheduler.note(f"{self.name} thawed")
+        self.thawed_ns = self._scheduler.now_ns
         self.frozen = self.daemon_frozen = False
         asleep, self._asleep = self._asleep, []
         for what in asleep:

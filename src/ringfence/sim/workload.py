@@ -333,7 +333,8 @@ class Workload:
         """A try may fail for somebody's sake, and not because a node keeps a lock that nobody uses."""
         assert reply.error is not None
         sure_ns = self._scheduler.now_ns - SURE_MS * MS
-        known_ns = max(self._viewed_ns(), self._orphaned_ns.get(where, 0))
+        # (Who has just gone on answers from what it knew before it stood still.)
+        known_ns = max(self._viewed_ns(), self._orphaned_ns.get(where, 0), client.host.thawed_ns)
         if reply.error["code"] != "lock-held" or known_ns > sure_ns:
             return
         for other in self.clients:

@@ -105,7 +105,7 @@ def _plugs(part: Part, node: str, notes: list[str]) -> Iterator[dict[str, str]]:
         yield part.parameters
         return
     notes.append(
-        f"{part.device} of {node}: {key}={part.parameters[key]} as one call; it is one device an outlet now"
+        f"{part.device} of {node}: {key}={part.parameters[key]} as one call; it is one call an outlet now"
     )
     for plug in plugs:
         yield {**part.parameters, key: plug.strip()}

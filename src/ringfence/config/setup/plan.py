@@ -10,6 +10,7 @@ from ringfence.config.checks import check_cluster, is_secret
 from ringfence.config.corosync_conf import render_corosync
 from ringfence.config.setup.nodes import family
 from ringfence.core.cluster import ClusterConfig, Confirms, DeviceConfig, Level, Timing
+from ringfence.core.cluster import Use as LevelUse
 from ringfence.core.errors import BadInput
 
 MOST_TRIED = 16
@@ -26,6 +27,18 @@ class Use(msgspec.Struct, frozen=True):
     parameters: dict[str, str]
     """Secrets included."""
     confirms: Confirms
+
+    @property
+    def plug(self) -> dict[str, str]:
+        """What alone tells it from another use of one switch, or of one manager of many hosts."""
+        stock = stock_agent(self.agent)
+        if stock is not None and stock.sort not in (Sort.OUTLET, Sort.MANAGER):
+            return {}
+        return {key: self.parameters[key] for key in ("plug", OLD_WORDS["plug"]) if key in self.parameters}
+
+    @property
+    def parameters_without_plug(self) -> dict[str, str]:
+        return {key: value for key, value in self.parameters.items() if key not in self.plug}
 
 
 class Secret(msgspec.Struct, frozen=True):
@@ -80,7 +93,7 @@ def plan_of(
     Raises:
         BadInput: the whole is no cluster that ringfence and corosync would run.
     """
-    names = _names(levels)
+    names = _Names(levels)
     devices: dict[str, DeviceConfig] = {}
     secrets: dict[str, Secret] = {}
     nodes = []
@@ -89,12 +102,18 @@ def plan_of(
             raise BadInput(f"a host cannot be called {node.name} here", next="set it up under another name")
         mine = []
         for number, level in enumerate(levels.get(node.name, ()), 1):
-            used = []
+            used: list[str | LevelUse] = []
             for use in level:
-                name = names[node.name, _key(use)]
-                used.append(name)
+                name = names.of(use)
+                about = f"level {number} of {node.name}"
+                if names.shared(use):
+                    used.append(LevelUse(name, use.plug))
+                    about = f"plugs of {', '.join(names.nodes(use))}"
+                    use = msgspec.structs.replace(use, parameters=use.parameters_without_plug)
+                else:
+                    used.append(name)
                 devices.setdefault(name, _device(name, use))
-                secret = _secret(name, use, f"{base_name(use.agent)}, level {number} of {node.name}")
+                secret = _secret(name, use, f"{base_name(use.agent)}, {about}")
                 if secret is not None and (secret.values or not imported):
                     secrets.setdefault(name, secret)
             mine.append(Level(tuple(used)))
@@ -121,32 +140,63 @@ def timing_for(token_ms: int) -> Timing:
 # -- devices --------------------------------------------------------------------
 
 
-def _key(use: Use) -> tuple[str, ...]:
-    return (use.device, use.agent, *(f"{key}={value}" for key, value in sorted(use.parameters.items())))
+class _Names:
+    """Use -> device.  Uses that differ in nothing but the plug are one device, whose calls stand in one queue
+    and which is quarantined as a whole.  What several nodes use with other parameters becomes one device a
+    node; what all use alike stays one."""
 
+    def __init__(self, levels: Mapping[str, Sequence[Sequence[Use]]]) -> None:
+        uses = [(node, use) for node, mine in levels.items() for level in mine for use in level]
+        self._users: dict[tuple[str, ...], list[tuple[str, dict[str, str]]]] = {}
+        """Of what would be one device without the plugs: (node, plug) of each use."""
+        for node, use in uses:
+            self._users.setdefault(_without_plug(use), []).append((node, use.plug))
+        kinds: dict[str, list[tuple[str, ...]]] = {}
+        for _, use in uses:
+            known = kinds.setdefault(use.device, [])
+            if self._key(use) not in known:
+                known.append(self._key(use))
+        self._found: dict[tuple[str, ...], str] = {}
+        for node, use in uses:
+            if self._key(use) not in self._found:
+                self._found[self._key(use)] = self._fresh(node, use, alone=len(kinds[use.device]) == 1)
 
-def _names(levels: Mapping[str, Sequence[Sequence[Use]]]) -> dict[tuple[str, tuple[str, ...]], str]:
-    """(node, use) -> device.  What several nodes use with other parameters (an outlet each) becomes one
-    device a node; what all use alike stays one."""
-    uses = [(node, use) for node, mine in levels.items() for level in mine for use in level]
-    kinds: dict[str, list[tuple[str, ...]]] = {}
-    for _, use in uses:
-        known = kinds.setdefault(use.device, [])
-        if _key(use) not in known:
-            known.append(_key(use))
-    found: dict[tuple[str, ...], str] = {}
-    for node, use in uses:
-        if _key(use) in found:
-            continue
+    def of(self, use: Use) -> str:
+        return self._found[self._key(use)]
+
+    def shared(self, use: Use) -> bool:
+        """Whether another plug of the same device is used."""
+        plugs = [plug for _, plug in self._users[_without_plug(use)]]
+        return bool(use.plug) and any(plug and plug != use.plug for plug in plugs)
+
+    def nodes(self, use: Use) -> list[str]:
+        """Who has a plug of the same device, each once."""
+        return list(dict.fromkeys(node for node, _ in self._users[_without_plug(use)]))
+
+    def _key(self, use: Use) -> tuple[str, ...]:
+        if self.shared(use):
+            return _without_plug(use)
+        return (use.device, use.agent, *_pairs(use.parameters))
+
+    def _fresh(self, node: str, use: Use, *, alone: bool) -> str:
         name = use.device
-        if len(kinds[use.device]) > 1 and not name.endswith(f"-{node}"):
+        if self.shared(use):
+            name = name.removesuffix(f"-{node}")
+        elif not alone and not name.endswith(f"-{node}"):
             name = f"{name}-{node}"
         number, wanted = 1, name
-        while name in found.values():
+        while name in self._found.values():
             number += 1
             name = f"{wanted}-{number}"
-        found[_key(use)] = name
-    return {(node, _key(use)): found[_key(use)] for node, use in uses}
+        return name
+
+
+def _without_plug(use: Use) -> tuple[str, ...]:
+    return ("", use.agent, use.confirms.value, *_pairs(use.parameters_without_plug))
+
+
+def _pairs(parameters: Mapping[str, str]) -> list[str]:
+    return [f"{key}={value}" for key, value in sorted(parameters.items())]
 
 
 def _device(name: str, use: Use) -> DeviceConfig:
@@ -262,9 +312,11 @@ def _fenced_badly(config: ClusterConfig) -> list[str]:
                 f"{address} is the management controller of {' and of '.join(owners)}: it switches one host, "
                 f"and would vouch for the other, which runs on; give each the address of its own"
             )
-    for device in config.devices:
-        refused = [one for one in remarks(device.agent, device.parameters) if one.refused]
-        found += [f"{device.name}: {one.words}; {one.next}" for one in refused]
+    uses = {use.label: use for node in config.nodes for level in node.levels for use in level.uses}
+    for label, use in uses.items():
+        device = config.device(use.device)
+        refused = [one for one in remarks(device.agent, device.parameters | use.parameters) if one.refused]
+        found += [f"{label}: {one.words}; {one.next}" for one in refused]
     if config.two_node and config.devices:
         found.append(
             "two nodes are safe against one lying fence device at a time, not against two; three nodes are"
