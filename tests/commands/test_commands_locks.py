@@ -18,6 +18,7 @@ from ringfence.wire.client import (
     PvCreate,
     Pvs,
     SlotsAdd,
+    SlotsForget,
     SlotsShow,
     VgChange,
     VgCreate,
@@ -369,6 +370,7 @@ def test_every_volume_call_has_its_command_and_a_json_reply(world: World) -> Non
         SlotsAdd("vg0"),
         SlotsShow("vg0"),
         VgRemove("vg0"),
+        SlotsForget("vg0"),
     ]
     assert {type(call) for call in calls} == set(VOLUME_CALLS)
     for call in calls:
