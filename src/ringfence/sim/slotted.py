@@ -31,7 +31,7 @@ def make_slotted_vg(disks: Disks, cluster: str) -> int:
     vg = create_vg(VG, vg_uuid, cluster, (pv,), EXTENT_BYTES // LVM_SECTOR_BYTES, maker)
     vg = add_slots(vg, with_dashes("SimLvSlots".ljust(32, "x")), LEAST_NODES, maker)
     header, text = MdaHeader(area.offset_bytes, area.size_bytes), print_text(vg.tree)
-    slot = place_text(header, text, PATH, avoid=False)
+    slot = place_text(header, text, PATH, avoid=None)
     for offset, data in text_writes(header, slot, text):
         disk.write(offset, data)
     disk.write(
