@@ -152,7 +152,7 @@ def text_of(length: int, fill: int = 0x61) -> bytes:
     return bytes([fill]) * (length - 2) + b"\n\0"
 
 
-def commit(disk: bytearray, area: MdaHeader, text: bytes, *, avoid: bool = False) -> MdaHeader:
+def commit(disk: bytearray, area: MdaHeader, text: bytes, *, avoid: int | None = None) -> MdaHeader:
     """What a change does to one area."""
     slot = place_text(area, text, "x", avoid=avoid)
     for offset, data in text_writes(area, slot, text):
@@ -170,9 +170,9 @@ def read(disk: bytearray, area: MdaHeader) -> bytes:
 
 @given(
     st.integers(4, 40).map(lambda sectors: sectors * SECTOR_BYTES),
-    st.lists(st.tuples(st.floats(0, 1), st.booleans()), min_size=1, max_size=40),
+    st.lists(st.tuples(st.floats(0, 1), st.none() | st.integers(0, 1000)), min_size=1, max_size=40),
 )
-def test_many_changes_round_the_ring(ring: int, changes: list[tuple[float, bool]]) -> None:
+def test_many_changes_round_the_ring(ring: int, changes: list[tuple[float, int | None]]) -> None:
     """The text before is whole until the new one is committed; nothing outside the area is touched."""
     area = header(size=HEADER_BYTES + ring)
     disk = bytearray(b"\xee" * (4096 + area.size_bytes + 4096))
@@ -232,7 +232,7 @@ def test_an_unfinished_text_that_lands_late_spoils_nothing_if_there_is_room(
         disk[offset : offset + len(data)] = data
     area = header(size=area.size_bytes, committed=start)
     unfinished = place_text(area, late, "x")
-    now = commit(disk, area, new, avoid=True)
+    now = commit(disk, area, new, avoid=0)
     for offset, data in text_writes(area, unfinished, late):
         disk[offset : offset + len(data)] = data
     assert read(disk, area) == before
@@ -244,14 +244,43 @@ def test_an_unfinished_text_that_lands_late_spoils_nothing_if_there_is_room(
 def test_the_place_of_an_unfinished_change_is_not_used_again() -> None:
     area = header(committed=RawLocn(5120, 1000, 1))
     assert place_text(area, text_of(900), "x").offset_bytes == 6144
-    assert place_text(area, text_of(900), "x", avoid=True).offset_bytes == 4096
+    assert place_text(area, text_of(900), "x", avoid=0).offset_bytes == 4096
     area = header(committed=RawLocn(512, 1000, 1))
-    assert place_text(area, text_of(900), "x", avoid=True).offset_bytes == area.size_bytes - 1024
+    assert place_text(area, text_of(900), "x", avoid=0).offset_bytes == area.size_bytes - 1024
+
+
+@given(
+    st.integers(600, 2000).map(lambda sectors: sectors * SECTOR_BYTES),
+    st.integers(0, 1999),
+    st.integers(3, 2_000),
+    st.integers(0, 4000),
+    st.integers(1, 15),
+)
+def test_who_avoids_one_that_avoided_another_takes_another_place(
+    ring: int, first: int, size: int, number: int, later: int
+) -> None:
+    """Three writers in a row, two of them frozen: the first where the text belongs, the second elsewhere."""
+    area = header(size=HEADER_BYTES + ring)
+    disk = bytearray(4096 + area.size_bytes)
+    before = text_of(size, 97)
+    start = RawLocn(HEADER_BYTES + first * SECTOR_BYTES % ring, len(before), crc32(before))
+    for offset, data in text_writes(area, start, before):
+        disk[offset : offset + len(data)] = data
+    area = header(size=area.size_bytes, committed=start)
+    frozen = [(None, text_of(size + 400, 98)), (number, text_of(size + 300, 99))]
+    late = [(place_text(area, text, "x", avoid=avoid), text) for avoid, text in frozen]
+    new = text_of(size + 200, 100)
+    now = commit(disk, area, new, avoid=number + later)
+    for slot, text in late:
+        for offset, data in text_writes(area, slot, text):
+            disk[offset : offset + len(data)] = data
+    assert read(disk, area) == before
+    assert read(disk, now) == new
 
 
 def test_a_ring_without_room_elsewhere_uses_the_place_again() -> None:
     area = header(size=HEADER_BYTES + 4096, committed=RawLocn(2048, 1536, 1))
-    slot = place_text(area, text_of(1400), "x", avoid=True)
+    slot = place_text(area, text_of(1400), "x", avoid=7)
     assert slot.offset_bytes == 512
     late = place_text(area, text_of(1500), "x")
     assert late.offset_bytes == 3584

@@ -163,12 +163,14 @@ def next_place(header: MdaHeader, behind: RawLocn) -> int:
     return HEADER_BYTES if header.size_bytes - place < SECTOR_BYTES else place
 
 
-def place_text(header: MdaHeader, text: bytes, where: str, *, avoid: bool = False) -> RawLocn:
+def place_text(header: MdaHeader, text: bytes, where: str, *, avoid: int | None = None) -> RawLocn:
     """Choose the place of a new text (final NUL included).
 
     Args:
         avoid: the last writer may be frozen rather than finished.  Then its place is not used
             again, as long as the ring has room elsewhere: a late write of it must not spoil ours.
+            It may have avoided somebody itself; so this is a number that each such writer has its own of,
+            and says which of the places elsewhere is taken.
 
     Raises:
         Refused: the text is too long for the area.  Nothing was written."""
@@ -179,19 +181,29 @@ def place_text(header: MdaHeader, text: bytes, where: str, *, avoid: bool = Fals
             next="remove LVs, or make the VG on PVs with a larger --metadatasize",
         )
     slot = _slot_at(header, next_place(header, header.committed), text)
-    if not avoid:
+    if avoid is None:
         return slot
-    other = _slot_at(header, _farthest_place(header, len(text)), text)
+    other = _slot_at(header, _far_place(header, len(text), avoid), text)
     return slot if _overlap(header, other, header.committed) else other
 
 
-def _farthest_place(header: MdaHeader, size_bytes: int) -> int:
-    """The end of the free part of the ring, just in front of the committed text.
+FAR_PLACES = (64, 16, 4, 2)
+"""How many places there are for a text that avoids another's, by how short it is."""
+
+
+def _far_place(header: MdaHeader, size_bytes: int, number: int) -> int:
+    """A place near the end of the free part of the ring, just in front of the committed text or some texts
+    before that.
 
     An unfinished text begins where the free part begins; how long it is, or will be once a late
-    write lands, only its writer knows.  So this is the place that is safe from the longest one."""
+    write lands, only its writer knows.  So the last place is safe from the longest one, and the only one
+    for a text that is long for its ring.  Short ones have more of them, in the last half of the ring."""
     committed = HEADER_BYTES if header.committed.empty else header.committed.offset_bytes
-    place = (committed - HEADER_BYTES - _padded(size_bytes)) % header.ring_bytes
+    padded = _padded(size_bytes)
+    half_bytes = header.ring_bytes // 2
+    places = next((many for many in FAR_PLACES if half_bytes // many >= padded + padded // 4), 1)
+    back_bytes = padded + number % places * (half_bytes // places)
+    place = (committed - HEADER_BYTES - back_bytes) % header.ring_bytes
     place = HEADER_BYTES + place // SECTOR_BYTES * SECTOR_BYTES
     return place - SECTOR_BYTES if header.size_bytes - place < SECTOR_BYTES else place
 

@@ -32,7 +32,7 @@ def make_slotted_vg(disks: Disks, cluster: str) -> int:
     lv_uuid = with_dashes("SimLvSlots".ljust(32, "x"))
     vg = add_slots(vg, lv_uuid, LEAST_NODES, maker)
     header, text = MdaHeader(area.offset_bytes, area.size_bytes), print_text(vg.tree)
-    slot = place_text(header, text, PATH, avoid=False)
+    slot = place_text(header, text, PATH, avoid=None)
     for offset, data in text_writes(header, slot, text):
         disk.write(offset, data)
     disk.write(

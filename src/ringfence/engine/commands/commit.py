@@ -118,7 +118,9 @@ def prepare(change: Change, planned: Vg, what: str) -> Prepared:
     text = print_text(new.tree)
     if parse_text(text, new.name) != new.tree:
         raise Damaged(f"VG {new.name}: the new metadata does not read back as planned; nothing was written")
-    return Prepared(change, new, text, place(change.locked.found.areas, text, avoid=change.doubtful), what)
+    # No two grants of the VG's lock have one position.
+    avoid = change.locked.held.token.position if change.doubtful else None
+    return Prepared(change, new, text, place(change.locked.found.areas, text, avoid=avoid), what)
 
 
 def commit(prepared: Prepared) -> Generator[Order, Any, Vg]:
@@ -145,7 +147,7 @@ def finish(locked: LockedVg, vg: Vg, crc: int, what: str) -> Generator[Order, An
     yield Release(locked.held.lock, print_lvb(Version(vg.seqno, crc)))
 
 
-def place(areas: tuple[AreaOnDisk, ...], text: bytes, *, avoid: bool) -> tuple[_Placed, ...]:
+def place(areas: tuple[AreaOnDisk, ...], text: bytes, *, avoid: int | None) -> tuple[_Placed, ...]:
     """Choose the text's place in every area.  Raises Refused before anything is written."""
     placed = []
     for area in areas:

@@ -169,7 +169,7 @@ def _write_new(locked: LockedVg, call: VgCreate) -> Generator[Order, Any, None]:
     found = locked.found
     text = print_text(found.vg.tree)
     left_over = any(area.header is not None and not area.header.precommitted.empty for area in found.areas)
-    placed = place(found.areas, text, avoid=left_over)
+    placed = place(found.areas, text, avoid=locked.held.token.position if left_over else None)
     yield from write_version(placed, text, call.vg)
     yield from label_writes(found, used=True)
     yield from finish(locked, found.vg, placed[0].slot.crc, f"vgcreate {call.vg}")
