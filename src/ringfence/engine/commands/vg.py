@@ -108,7 +108,7 @@ def vgcreate(call: VgCreate) -> Command:
     if slots_of(vg) is not None:
         yield from write_empty(found, me.cluster)
     yield from _write_new(LockedVg(held, disks, found, me), call)
-    yield from note_made(call.vg, me)
+    yield from note_made(call.vg, me) if slots_of(vg) is not None else note_slots([found], me)
     yield from unlock_global(global_lock)
     message = f'Volume group "{call.vg}" successfully created'
     return {"message": message, "vg": call.vg, **({"notes": notes} if notes else {})}
