@@ -4,6 +4,7 @@ Everything that a node multicasts is delivered to all members at once and in one
 only when a test says so.  A frozen node's inputs wait.  Power is a table of switches; agents answer
 from it, or lie as told."""
 
+import contextlib
 import functools
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -194,7 +195,8 @@ class Host:
             case orders.SlotIo():
                 if body.vg in self.dead_arrays:
                     raise TimedOut(f"VG {body.vg}: its array ({body.path}) does not answer", retry=True)
-                return SlotDevice(lambda: self.world.now_ns).do(body)
+                with contextlib.closing(SlotDevice(lambda: self.world.now_ns)) as device:
+                    return device.do(body)
             case _:
                 return self.storage.do(body)
 

@@ -2,6 +2,7 @@
 
 Two nodes are parted while the disk still joins them; devices are honest, lie or are dead, arrays hang."""
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -146,7 +147,8 @@ def test_an_unmarked_slot_counts_from_the_question(tmp_path: Path, monkeypatch: 
 
     def hold(effect: DoOrder) -> None:
         if isinstance(effect.body, SlotIo):
-            held.append((effect, SlotDevice(lambda: 0).do(effect.body)))
+            with contextlib.closing(SlotDevice(lambda: 0)) as device:
+                held.append((effect, device.do(effect.body)))
         else:
             carry_out(effect)
 

@@ -201,7 +201,8 @@ def vgremove(call: VgRemove) -> Command:
         areas = sorted(found.areas, key=lambda area: area not in lagging)
         yield WriteBlocks(tuple(_emptied(area) for area in areas), vg.name, "commit")
     except RingfenceError as error:
-        yield from undo(error, *(Release(lock) for lock in locks))
+        for lv, lock in zip(lvs, locks, strict=True):
+            yield from undo(error, ClosePath(vg.name, lv.name), Release(lock))
         if slots_of(vg) is not None and (yield from undo(error, *([restore] if restore else []))):
             yield from note_slots([found], locked.me)
         raise
