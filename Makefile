@@ -7,7 +7,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: help demo test check lint types unit unit-labs unit-rooms packages lock man clean mutants bench sim sim-soak install-files service-test faults-long
+.PHONY: help demo test check lint types unit unit-labs unit-rooms packages lock man clean mutants bench sim sim-soak install-files service-test faults-long fence-long
 
 help:  ## What can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -54,6 +54,9 @@ unit-rooms:
 
 faults-long: $(VENV)/.dev packages  ## Faults beside very many locks; minutes; needs root
 	$(BIN)/python -m pytest -m long --timeout 900 tests/faults
+
+fence-long: $(VENV)/.dev packages  ## Fencing with a real Pacemaker, whole labs on real agents; minutes; needs root
+	$(BIN)/python -m pytest -m long --timeout 300 tests/pacemaker tests/lies tests/lab tests/cluster tests/demo tests/bench
 
 service-test: $(VENV)/.dev  ## The units under a real systemd, in namespaces of its own; needs root (part of `make test`)
 	$(BIN)/python -m pytest tests/service

@@ -12,6 +12,8 @@ from ringfence.client import connect
 from ringfence.lab import trees
 from ringfence.lab.cluster import Lab
 
+pytestmark = pytest.mark.long
+
 FOUR, FIVE = "an-a01n04", "an-a01n05"
 
 

@@ -64,6 +64,7 @@ def test_the_lie_is_found_out_on_corosync_too() -> None:
     assert {"fence-contradicted", "fence-lied", "write-refused"} <= kinds
 
 
+@pytest.mark.long
 def test_stock_agents_are_in_the_story_and_it_ends_as_promised() -> None:
     with tempfile.TemporaryDirectory(prefix="rf", dir="/tmp") as directory:
         done = demo(Path(directory), "--json", "--devices", "ipmi,apc-snmp", "--act", "honest")

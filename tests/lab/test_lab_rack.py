@@ -22,6 +22,8 @@ from ringfence.lab import trees
 from ringfence.lab.cluster import Lab
 from ringfence.lab.layout import Ring
 
+pytestmark = pytest.mark.long
+
 SIZE = 64 << 20
 ONE, TWO = "an-a01n01", "an-a01n02"
 

@@ -3,6 +3,10 @@
 import json
 from collections.abc import Callable
 
+import pytest
+
+pytestmark = pytest.mark.long
+
 
 def test_pacemaker_s_fencer_believes_an_agent_s_exit_code(pacemaker: Callable[[], str]) -> None:
     told = pacemaker()

@@ -8,6 +8,8 @@ import time
 import pytest
 from pacemaker_world import PacemakerWorld, eventually
 
+pytestmark = pytest.mark.long
+
 ON, OFF, NOTHING = 0, 2, 1
 
 

@@ -12,6 +12,8 @@ from ringfence.config.pacemaker import with_pacemaker
 from ringfence.core.cluster import ClusterConfig, Confirms, DeviceConfig, Level, NodeConfig, Use
 from ringfence.wire import client as calls
 
+pytestmark = pytest.mark.long
+
 
 def hosts(*levels: Level) -> tuple[NodeConfig, ...]:
     return tuple(NodeConfig(one, f"n{one}", levels=levels) for one in (1, 2))
