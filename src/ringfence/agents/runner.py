@@ -31,6 +31,7 @@ from ringfence.core.errors import ConfigError, RingfenceError
 from ringfence.core.evidence import Power
 from ringfence.engine.effects import RunAgent
 from ringfence.engine.inputs import AgentExited
+from ringfence.fencing.level_run import already_off
 
 ACTIONS = ("on", "off", "status", "list")
 WORDS_CHARS = 300
@@ -40,8 +41,6 @@ LIST_BYTES = 1 << 18
 MASK = "****"
 _STATUS_OFF = 2
 _KEY = re.compile(r"[A-Za-z0-9_.-]+")
-_ALREADY = re.compile(r"already off", re.IGNORECASE)
-"""Source: lib/fencing.py, fence_action()."""
 _LOGIN = re.compile(
     r"connect/login|correct plug status|log ?in|passw|authenti|authoriz|credential|denied", re.IGNORECASE
 )
@@ -156,7 +155,7 @@ class _Call(msgspec.Struct, frozen=True):
             # Of a success the last word is on stdout ("Success: Already OFF"), whatever stderr warns of.
             raw = f"{err}\n{out}" if code == 0 else err or out
             words = _clean(raw, secrets)
-            if _ALREADY.search(raw) and not _ALREADY.search(words):
+            if already_off(raw) and not already_off(words):
                 # Masked (a password may be "OFF"), or cut off: it decides what the answer is worth.
                 words = f"{words} (it was already off)"
             out = "" if running.out.cut else out
@@ -176,7 +175,7 @@ async def _doubt(call: _Call, said: _Said) -> str:
             return f"off, but its list of plugs cannot be read: {listed.words}"
         if not is_listed(device.parameters, listed.out):
             return f"off, but the device has no such plug ({said.words})"
-    sent = said.out and not _ALREADY.search(said.out)
+    sent = said.out and not already_off(said.out)
     if call.effect.action == "off" and must_be_sent(device.agent) and not sent:
         return f"no off was sent ({said.words}), and it says so of a suspended machine, too"
     return ""

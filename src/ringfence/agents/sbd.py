@@ -23,7 +23,8 @@ import subprocess
 import sys
 import time
 
-from ringfence.agents.process import AGENT_PATH
+from ringfence.agents.process import AGENT_PATH, ENVIRONMENT
+from ringfence.agents.request import read_request
 from ringfence.core.errors import BadInput, Refused, RingfenceError, Unavailable
 from ringfence.host.clock import boottime_ns
 
@@ -49,21 +50,20 @@ METADATA = """<?xml version="1.0" ?>
 
 
 def main() -> int:
-    keys = dict(line.rstrip("\n").partition("=")[::2] for line in sys.stdin if "=" in line)
-    action, name = keys.get("action", ""), keys.get("plug") or keys.get("nodename", "")
+    request = read_request(sys.stdin)
+    action = request.action
     try:
         if action == "metadata":
             print(METADATA)
             return 0
-        devices = [one.strip() for one in keys.get("devices", "").split(",") if one.strip()]
+        devices = [one.strip() for one in request.keys.get("devices", "").split(",") if one.strip()]
         if not 1 <= len(devices) <= MOST_DEVICES or not all(one.startswith("/") for one in devices):
             raise BadInput("devices: one to three paths are needed", next="give devices=/dev/...")
         disks = _Disks(devices)
         if action == "monitor":
             disks.msgwait_s()
             return 0
-        if not name or name.startswith("-"):
-            raise BadInput(f"{name!r} is no node", next="give nodename or plug")
+        name = request.node
         if action == "status":
             return disks.status(name)
         if action == "off":
@@ -163,7 +163,7 @@ class _Disks:
             done = subprocess.run(
                 [self._sbd, *words], stdin=subprocess.DEVNULL, capture_output=True, text=True,
                 errors="replace", timeout=limit_s, cwd="/", check=False,
-                env={"PATH": AGENT_PATH, "LC_ALL": "C.UTF-8"},
+                env=ENVIRONMENT,
             )  # fmt: skip
         except subprocess.TimeoutExpired:
             raise Unavailable(f"sbd {' '.join(words)} did not end", next="look at the disk") from None

@@ -14,6 +14,7 @@ import time
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
+from ringfence.agents.request import read_request
 from ringfence.client import Connection, connect
 from ringfence.client.fencing import follow, order_fence
 from ringfence.core.errors import BadInput, ConfigError, Refused, RingfenceError, Unavailable
@@ -87,8 +88,7 @@ class _Parser(argparse.ArgumentParser):
 def options(arguments: Sequence[str]) -> dict[str, str]:
     """By the new names.  With any argument stdin is not read."""
     if not arguments:
-        pairs = (line.strip().partition("=") for line in sys.stdin if not line.startswith("#"))
-        given = {name.strip(): value.strip() for name, equals, value in pairs if equals}
+        given = read_request(sys.stdin).keys
         return {"plug": given.get("port") or given.get("nodename", ""), **given}
     parser = _Parser("fence_ringfence", description="Fences a node of a ringfence cluster.")
     parser.add_argument("-o", "--action", required=True)

@@ -37,7 +37,7 @@ from ringfence.core.ids import Life
 from ringfence.fencing.policy import kind_of
 from ringfence.wire.entries import DeviceWord
 
-_ALREADY = re.compile(r"\balready off\b", re.IGNORECASE)
+_ALREADY = re.compile(r"already off", re.IGNORECASE)
 _SENT = re.compile(r"\btimed out waiting to power off\b", re.IGNORECASE)
 """The agent has sent "off", and its device still said "on" when it gave up: it may lag."""
 _REMEMBERED = re.compile(r"switched off in attempt (\d+)")
@@ -399,8 +399,10 @@ class LevelRun:
 
 
 def already_off(words: str) -> bool:
-    """Whether an agent that was told "off" says that it has sent nothing, for the plug was off."""
-    return bool(_ALREADY.search(words)) and not _REMEMBERED.match(words)
+    """Whether an agent that was told "off" says that it has sent nothing, for the plug was off.
+
+    Source: lib/fencing.py, fence_action()."""
+    return _ALREADY.search(words) is not None
 
 
 def switched_off(words: Collection[DeviceWord], number: int) -> dict[str, int]:
@@ -408,9 +410,9 @@ def switched_off(words: Collection[DeviceWord], number: int) -> dict[str, int]:
     in which that was.  Also where its agent did not see it done in time; a later look must."""
     found = {}
     for word in words:
-        told = word.power == Power.OFF.value and not already_off(word.words)
+        before = _REMEMBERED.match(word.words)
+        told = word.power == Power.OFF.value and (before or not already_off(word.words))
         if word.action == "off" and (told or _SENT.search(word.words)):
-            before = _REMEMBERED.match(word.words)
             found[word.device] = int(before[1]) if before else number
     return found
 

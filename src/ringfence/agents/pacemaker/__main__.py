@@ -20,6 +20,7 @@ from ringfence.agents.pacemaker import fencer, history
 from ringfence.agents.pacemaker.cib import Plug
 from ringfence.agents.pacemaker.judge import Looks, judge, plugs_on, switched
 from ringfence.agents.pacemaker.looks import Target
+from ringfence.agents.request import read_request
 from ringfence.core.errors import BadInput, Refused, RingfenceError, Unavailable
 from ringfence.core.evidence import Power
 
@@ -49,23 +50,21 @@ METADATA = """<?xml version="1.0" ?>
 
 
 def main() -> int:
-    keys = dict(line.rstrip("\n").partition("=")[::2] for line in sys.stdin if "=" in line)
-    action, name = keys.get("action", ""), keys.get("plug") or keys.get("nodename", "")
+    request = read_request(sys.stdin)
+    action, keys = request.action, request.keys
     try:
         limit_s = int(keys.get("timeout") or TIMEOUT_S)
         if action == "metadata":
             print(METADATA)
         elif action == "monitor":
             fencer.alive()
-        elif not name or name.startswith("-"):
-            raise BadInput(f"{name!r} is no node", next="give nodename or plug")
         elif action == "off":
             lag_s = int(keys.get("lag") or LAG_S)
-            print(_off(name, time.monotonic() + limit_s, lag_s, keys.get("cycle") == "1"))
+            print(_off(request.node, time.monotonic() + limit_s, lag_s, keys.get("cycle") == "1"))
         elif action == "on":
-            fencer.order("--unfence", name, limit_s)
+            fencer.order("--unfence", request.node, limit_s)
         elif action == "status":
-            target = Target(name)
+            target = Target(request.node)
             power, words = judge(target.levels, target.looks(target.plugs, limit_s))
             print(words, file=sys.stderr)
             return {Power.ON: 0, Power.OFF: 2}.get(power, 1)

@@ -4,14 +4,12 @@ import subprocess
 from xml.etree.ElementTree import Element
 
 from ringfence.agents.pacemaker import history
-from ringfence.agents.process import AGENT_PATH
+from ringfence.agents.process import ENVIRONMENT
 from ringfence.config.xml_tree import parse_xml
 from ringfence.core.errors import Unavailable
 
 ASK_S = 10
 """For what the fencer and the CIB answer out of their memory."""
-ENVIRONMENT = {"PATH": AGENT_PATH, "LC_ALL": "C.UTF-8"}
-"""Never with PCMK_service: stock agents drop their time limits where they find it."""
 
 
 def order(word: str, target: str, limit_s: float) -> str:
