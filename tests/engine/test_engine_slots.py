@@ -205,7 +205,7 @@ def test_two_lies_at_once_block_both_and_corrupt_nothing(tmp_path: Path) -> None
     world = make(tmp_path)
     lies(world, 1, 2)
     part(world)
-    assert not _both_write_vm2(world)
+    assert not both_write_vm2(world)
     assert "stale" in world.hosts[1].kinds()
     assert "stale" in world.hosts[2].kinds()
 
@@ -217,7 +217,7 @@ def test_two_lies_at_once_are_both_refuted_by_moving_slots(tmp_path: Path) -> No
     for device in ("bmc1", "bmc2"):
         world.slow[device] = 500
     part(world)
-    assert not _both_write_vm2(world)
+    assert not both_write_vm2(world)
     assert writing(world) == [1, 2]
     assert mark_of(world.hosts[1], 1) is mark_of(world.hosts[1], 2) is None
 
@@ -227,10 +227,10 @@ def test_without_slots_two_lies_at_once_are_two_writers(tmp_path: Path) -> None:
     world = make(tmp_path, speaks=Speaks(1, 3))
     lies(world, 1, 2)
     part(world)
-    assert _both_write_vm2(world)
+    assert both_write_vm2(world)
 
 
-def _both_write_vm2(world: World) -> bool:
+def both_write_vm2(world: World) -> bool:
     """Whether at any moment the volume of host 2 may be written to on both."""
     one, two = world.hosts.values()
     for _ in range(400):

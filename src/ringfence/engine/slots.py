@@ -533,9 +533,14 @@ class Slots:
             slot = self._slots.get(vg)
             keepers = [context.name(node) for node in gated.get(vg, [])]
             unknown = self._without.get(vg, "their place is not known here")
-            trouble = slot.trouble if slot is not None else unknown
+            trouble = self._lasting_trouble(slot) if slot is not None else unknown
             rows.append({"vg": vg, "gated": vg in gated, "nodes": keepers, "trouble": trouble})
         return rows
+
+    def _lasting_trouble(self, slot: _Slot) -> str:
+        """Every change of a VG has its slots looked for anew; that is none until it was tried in vain."""
+        soon_ns = slot.changed_ns + SCAN_AGAIN_MS * NS_PER_MS
+        return "" if slot.changed_ns and self._context.now_ns < soon_ns else slot.trouble
 
     def lines(self, *, vg: str | None = None, node: int = 0, marks_only: bool = False) -> list[str]:
         """For `why`: what these slots hold up, or keep going.
