@@ -1,9 +1,16 @@
 """What the lab's tests look at and wait for."""
 
 import os
+import shutil
+import signal
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+from ringfence.host.processes import process
+from ringfence.lab import trees
 
 
 def processes_of(directory: Path) -> list[int]:
@@ -18,6 +25,20 @@ def processes_of(directory: Path) -> list[int]:
             if os.fsencode(directory) in words:
                 found.append(int(name))
     return found
+
+
+@contextmanager
+def scratch(prefix: str) -> Iterator[Path]:
+    """A directory of its own, of which nothing and nobody is left afterwards."""
+    path = Path(tempfile.mkdtemp(prefix=prefix, dir="/tmp"))
+    try:
+        yield path
+    finally:
+        for pid in processes_of(path):  # a test that failed leaves nothing either
+            found = process(pid)
+            if found is not None:
+                trees.send(found, signal.SIGKILL)
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def eventually(true: Callable[[], bool], limit_s: float = 10) -> None:

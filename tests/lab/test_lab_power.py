@@ -1,17 +1,15 @@
 """What ends a host must end all of it, and what starts a lab must not be able to lose track of it."""
 
 import os
-import shutil
 import signal
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from lab_watch import eventually, processes_of
+from lab_watch import eventually, processes_of, scratch
 
 from ringfence.core.errors import BadInput, Refused, RingfenceError
 from ringfence.host.processes import Process, process
@@ -38,15 +36,16 @@ ctypes.CDLL(None).syscall({"x86_64": 60}.get(os.uname().machine, 93), 0)  # exit
 
 @pytest.fixture
 def directory() -> Iterator[Path]:
-    path = Path(tempfile.mkdtemp(prefix="rflab", dir="/tmp"))
-    try:
+    with scratch("rflab") as path:
         yield path
-    finally:
-        for pid in processes_of(path):  # a test that failed leaves nothing either
-            found = process(pid)
-            if found is not None:
-                trees.send(found, signal.SIGKILL)
-        shutil.rmtree(path, ignore_errors=True)
+
+
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Whoever starts the tests in the background has them ignore Ctrl-C."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 def sockets_of(directory: Path) -> list[Path]:
@@ -118,6 +117,7 @@ def test_a_second_cut_leaves_the_first_one_cut(directory: Path) -> None:
         lab.down()
 
 
+@pytest.mark.usefixtures("interruptible")
 @pytest.mark.parametrize("nth", [1, 2])
 def test_ctrl_c_at_the_very_start_of_a_process_leaves_nothing(
     directory: Path, monkeypatch: pytest.MonkeyPatch, nth: int
@@ -212,6 +212,7 @@ def interrupted_work(done: list[str]) -> None:
         done.append("all")
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_what_must_not_be_interrupted_is_not_whatever_thread_takes_the_signal() -> None:
     """With a thread that waits, a signal may be its: a mask of the main thread does not help then."""
     over = threading.Event()

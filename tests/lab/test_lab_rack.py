@@ -2,18 +2,16 @@
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from lab_watch import eventually, processes_of
+from lab_watch import eventually, processes_of, scratch
 
 from ringfence.client import connect
 from ringfence.core.errors import BadInput
@@ -30,15 +28,8 @@ ONE, TWO = "an-a01n01", "an-a01n02"
 
 @pytest.fixture
 def directory() -> Iterator[Path]:
-    path = Path(tempfile.mkdtemp(prefix="rfrack", dir="/tmp"))
-    try:
+    with scratch("rfrack") as path:
         yield path
-    finally:
-        for pid in processes_of(path):  # a test that failed leaves nothing either
-            found = process(pid)
-            if found is not None:
-                trees.send(found, signal.SIGKILL)
-        shutil.rmtree(path, ignore_errors=True)
 
 
 def ringfence(directory: Path, *words: str) -> subprocess.CompletedProcess[str]:
