@@ -118,7 +118,7 @@ class AgentCalls:
     def _admit(self, device: str, *, waited: bool = False) -> None:
         """Start what may start: what came first, but fencing before the patient."""
         while (one := self._next(device)) is not None:
-            if waited and one.call.action != "status" and not self._calm:
+            if waited and one.call.action != "status" and not self._context.calm:
                 del self._calls[one.run]
                 words = "not started: this host's clock had a gap while it waited for the device"
                 assert one.told is not None, "a cancelled call does not wait"
@@ -133,11 +133,6 @@ class AgentCalls:
             return None
         waiting = [one for one in calls if not one.started]
         return min(waiting, key=lambda one: one.call.patient, default=None)
-
-    @property
-    def _calm(self) -> bool:
-        context = self._context
-        return context.hearing.calm(context.now_ns, context.config.timing.detection_ms)
 
     def _start(self, one: _Admitted) -> None:
         context, call = self._context, one.call

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from ringfence.core.errors import Refused, RingfenceError, TimedOut
+from ringfence.core.errors import RingfenceError, TimedOut
 from ringfence.engine.context import Context
 from ringfence.engine.facts import HostHeard, HostsAsked
 from ringfence.engine.orders import Command, LookAtHost
@@ -44,15 +44,10 @@ class Checkups:
         """`told` is called once, with what all hosts said; by a node that is not ready, its own alone.
 
         Raises Refused while the cluster's protocol does not have it."""
-        state = self._context.running
-        if state is None:
+        if self._context.running is None:
             self._look_here(told)
             return
-        if state.protocol < CHECKUPS:
-            raise Refused(
-                f"the cluster speaks protocol {state.protocol}, and compares hosts from {CHECKUPS} on",
-                next="upgrade every configured node: see ringfence status",
-            )
+        self._context.must_speak(CHECKUPS, "compares hosts")
         if self._question is not None:
             self._question.told.append(told)
             return

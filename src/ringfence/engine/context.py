@@ -4,13 +4,14 @@ import enum
 from typing import Any
 
 from ringfence.core.cluster import ClusterConfig
-from ringfence.core.errors import Refused
+from ringfence.core.errors import NotFound, Refused
 from ringfence.core.ids import Epoch, Life
 from ringfence.core.locknames import is_literal
 from ringfence.engine.effects import Effect, Record
 from ringfence.engine.inputs import DiskState, LeftOpen
 from ringfence.engine.outbox import Outbox
 from ringfence.engine.state import ClusterState
+from ringfence.fencing.actor import heartbeat_back
 from ringfence.membership.authority import Authority
 from ringfence.membership.hearing import Hearing
 from ringfence.wire import SPEAKS, WHOLE_DLM, Speaks
@@ -161,6 +162,40 @@ class Context:
     def deadlines_ns(self) -> tuple[int, int]:
         """(grant, write) authority of this node, on its own clock, as last renewed; 0 = none."""
         return self.authority.grant_deadline_ns, self.authority.write_deadline_ns
+
+    @property
+    def calm(self) -> bool:
+        """This host's clock has had no gap for one detection time: what it is about to do is no old plan."""
+        return self.hearing.calm(self.now_ns, self.config.timing.detection_ms)
+
+    @property
+    def heartbeat_back(self) -> bool:
+        """An own heartbeat of this view, sent just now, has come back through the ring."""
+        return heartbeat_back(self.authority.own_heartbeat_ns, self.now_ns, self.config.timing)
+
+    def node_named(self, name: str) -> int:
+        """A configured node's id.  Raises NotFound."""
+        for node in self.config.nodes:
+            if node.name == name:
+                return node.id
+        raise NotFound(f"no node is called {name}", next="ringfence status")
+
+    def must_act(self) -> ClusterState:
+        """The state that this node may act on.  Raises Refused."""
+        if self.running is None:
+            raise Refused(f"{self.name(self.me)} cannot act now", next="ringfence why", retry=True)
+        return self.running
+
+    def must_speak(self, protocol: int, what: str) -> None:
+        """Raises Refused while the cluster's protocol is older than what is asked of it.
+
+        Args: what: the clause of the message: "drills"."""
+        state = self.running
+        if state is not None and state.protocol < protocol:
+            raise Refused(
+                f"the cluster speaks protocol {state.protocol}, and {what} from {protocol} on",
+                next="upgrade every configured node: see ringfence status",
+            )
 
     @property
     def may_report(self) -> bool:

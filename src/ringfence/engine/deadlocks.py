@@ -18,7 +18,7 @@ from typing import Any
 
 import msgspec
 
-from ringfence.core.errors import Deadlock, Refused, RingfenceError, TimedOut
+from ringfence.core.errors import Deadlock, RingfenceError, TimedOut
 from ringfence.core.modes import Mode
 from ringfence.engine.context import Context
 from ringfence.engine.facts import DeadlockSought, WaitsTold
@@ -81,12 +81,7 @@ class Deadlocks:
         """Search now, for a report; `told` is called once.
 
         Raises Refused while the cluster's protocol does not have it."""
-        state = self._context.running
-        if state is not None and state.protocol < DEADLOCKS:
-            raise Refused(
-                f"the cluster speaks protocol {state.protocol}, and looks for deadlocks from {DEADLOCKS} on",
-                next="upgrade every configured node: see ringfence status",
-            )
+        self._context.must_speak(DEADLOCKS, "looks for deadlocks")
         self._asked.append(_Asked(told, self._context.now_ns + ANSWER_MS * 1_000_000, self._last))
 
     def lost(self, error: RingfenceError) -> None:

@@ -20,7 +20,7 @@ from ringfence.engine.facts import DrillGranted, DrillOver
 from ringfence.engine.state import ClusterState
 from ringfence.engine.tasks import Tasks
 from ringfence.fencing import drills
-from ringfence.fencing.actor import heartbeat_back, may_start
+from ringfence.fencing.actor import may_start
 from ringfence.fencing.drills import Drill
 from ringfence.wire import FENCING
 from ringfence.wire.client import FenceDrill, Reply
@@ -54,15 +54,9 @@ class Drills:
             NotFound: no such node, or no outlets to drill.
             Refused: it cannot begin now."""
         context = self._context
-        state = context.running
-        if state is None:
-            raise Refused(f"{context.name(context.me)} cannot act now", next="ringfence why", retry=True)
-        if state.protocol < FENCING:
-            raise Refused(
-                f"the cluster speaks protocol {state.protocol}, and drills from {FENCING} on",
-                next="upgrade every configured node: see ringfence status",
-            )
-        entry = DrillBegan(_kind(call), _node(context, call.node), _level(context, call), who)
+        state = context.must_act()
+        context.must_speak(FENCING, "drills")
+        entry = DrillBegan(_kind(call), context.node_named(call.node), _level(context, call), who)
         why = refusal(state, context.me, entry)
         if why or self._asker is not None:
             raise Refused(f"not drilled: {why or 'a drill goes on'}", next=_next(context, call, entry, why))
@@ -186,11 +180,9 @@ class _World:
 
     def acts(self) -> bool:
         """As whoever fences: a host that was frozen must not wake up and switch."""
-        context, timing = self._context, self._context.config.timing
-        back = heartbeat_back(context.authority.own_heartbeat_ns, context.now_ns, timing)
-        calm = context.hearing.calm(context.now_ns, timing.detection_ms)
+        context = self._context
         ready = context.running is not None and not context.vetoed
-        return may_start(ready=ready, primary=ready, heartbeat_back=back, calm=calm)
+        return may_start(ready=ready, primary=ready, heartbeat_back=context.heartbeat_back, calm=context.calm)
 
     def lost(self) -> bool:
         state = self._context.running
@@ -240,16 +232,9 @@ def _kind(call: FenceDrill) -> DrillKind:
     return DrillKind.DESTRUCTIVE if call.destructive else DrillKind.CABLING
 
 
-def _node(context: Context, name: str) -> int:
-    for node in context.config.nodes:
-        if node.name == name:
-            return node.id
-    raise NotFound(f"no node is called {name}", next="ringfence status")
-
-
 def _level(context: Context, call: FenceDrill) -> int:
     """From 0.  Raises NotFound, Refused."""
-    node = _node(context, call.node)
+    node = context.node_named(call.node)
     levels = context.config.levels_of(node)
     if not call.destructive:
         found = drills.cabling_level(context.config, node)

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from ringfence.core.errors import NotFound, Refused, RingfenceError
+from ringfence.core.errors import NotFound, RingfenceError
 from ringfence.core.ids import Life
 from ringfence.engine.commands.fence_test import fence_test
 from ringfence.engine.context import Context
@@ -85,14 +85,8 @@ class FenceTests:
             NotFound: nothing is called like that.
             Refused: this node, or the cluster's protocol, cannot do it now."""
         context = self._context
-        state = context.running
-        if state is None:
-            raise Refused(f"{context.name(context.me)} cannot act now", next="ringfence why", retry=True)
-        if state.protocol < FENCING:
-            raise Refused(
-                f"the cluster speaks protocol {state.protocol}, and tests its fencing from {FENCING} on",
-                next="upgrade every configured node: see ringfence status",
-            )
+        context.must_act()
+        context.must_speak(FENCING, "tests its fencing")
         nodes = [node.name for node in context.config.nodes]
         if target and target not in nodes and not proving.subjects(context.config, target):
             raise NotFound(f"no node and no device is called {target}", next="ringfence config show")

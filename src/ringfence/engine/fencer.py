@@ -74,7 +74,7 @@ class Fencer:
         """When this node first saw this victim of this loss; now, if it has not looked yet."""
         return self._seen_ns.get((victim.life, victim.since), self._context.now_ns)
 
-    def look(self, heartbeat_back: bool) -> None:
+    def look(self) -> None:
         """Witness what time has brought, and start what is this node's turn to start."""
         context = self._context
         state = context.running
@@ -97,7 +97,7 @@ class Fencer:
             if state.being_cut(victim.life):
                 continue  # its power is being cut already
             if not state.domain.proven(victim) and victim.current is None:
-                self._ask(victim, heartbeat_back)
+                self._ask(victim)
 
     def _compare(self, victims: list[Victim]) -> None:
         """What runs here and what the ordered state says of it must agree.
@@ -157,7 +157,7 @@ class Fencer:
         if self._once("due", victim.life):
             context.submit(VictimDue(victim.life))
 
-    def _ask(self, victim: Victim, heartbeat_back: bool) -> None:
+    def _ask(self, victim: Victim) -> None:
         context, state = self._context, self._context.running
         assert state is not None
         if state.disarmed is not None:
@@ -173,7 +173,9 @@ class Fencer:
             return
         if self._calls.busy_for(victim.life.node, "on"):
             return  # else what still switches it on could end after the last look
-        if not may_start(ready=True, primary=True, heartbeat_back=heartbeat_back, calm=self._calm):
+        if not may_start(
+            ready=True, primary=True, heartbeat_back=context.heartbeat_back, calm=context.calm
+        ):
             return
         self._asked[victim.life] = number
         context.submit(AttemptBegan(victim.life, victim.level % levels, number))
@@ -281,7 +283,7 @@ class Fencer:
         self._end(running, Outcome(False, verdict, outcome.words, None, tuple(devices)))
 
     def _start(self, running: _Running, runs: list[Run]) -> None:
-        if any(one.action == "off" for one in runs) and not self._calm:
+        if any(one.action == "off" for one in runs) and not self._context.calm:
             # What was asked for before the gap is old; others may have gone on without this host.
             verdict = f"{self._context.name(self._context.me)} had a gap in its clock: it switches nothing"
             self._end(running, Outcome(False, verdict, running.run.words))
@@ -299,11 +301,6 @@ class Fencer:
             if not running.calls:
                 running.split.wait(self._now_ms, until_ms)
         self._conclude(running)
-
-    @property
-    def _calm(self) -> bool:
-        context = self._context
-        return context.hearing.calm(context.now_ns, context.config.timing.detection_ms)
 
     @property
     def _now_ms(self) -> float:

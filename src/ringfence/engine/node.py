@@ -66,7 +66,6 @@ from ringfence.engine.state import ClusterState
 from ringfence.engine.switcher import Switcher
 from ringfence.engine.tasks import Tasks, joined
 from ringfence.engine.views import Views
-from ringfence.fencing.actor import heartbeat_back
 from ringfence.membership.quorum import is_primary
 from ringfence.wire.entries import AckJoin, Incident, IncidentSeen, Suspect
 from ringfence.wire.slots import Mark
@@ -251,8 +250,8 @@ class _Node:
         if context.left:
             return  # it is no member any more, and has no say in who is fenced
         self._look_for_silence()
-        self._fencer.look(self._heartbeat_back)
-        self._switcher.look(self._heartbeat_back)
+        self._fencer.look()
+        self._switcher.look()
         self._arming.look()
         self._look_at_autostart()
         self._look_for_slots()
@@ -286,22 +285,17 @@ class _Node:
             self._sent_ns = context.now_ns
             context.outbox.say(context.authority.sent(context.now_ns))
 
-    @property
-    def _heartbeat_back(self) -> bool:
-        context = self.context
-        return heartbeat_back(context.authority.own_heartbeat_ns, context.now_ns, context.config.timing)
-
     def _look_for_silence(self) -> None:
         """The lowest ready member that is not silent itself calls out who is.
 
         Not without a majority that speaks.  Of three members two of which do not reach one another, the
         ring delivers to the third its own words alone; it would have both fenced, and stand alone then."""
         context, state = self.context, self.context.running
-        if state is None or not self._heartbeat_back:
+        if state is None or not context.heartbeat_back:
             return
         timing = context.config.timing
         hearing, now_ns = context.hearing, context.now_ns
-        if not (hearing.calm(now_ns, timing.detection_ms) and hearing.attentive(now_ns, timing.detection_ms)):
+        if not (context.calm and hearing.attentive(now_ns, timing.detection_ms)):
             return
         silent = [
             life

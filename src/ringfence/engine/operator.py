@@ -5,7 +5,7 @@ late in its socket."""
 
 from collections.abc import Callable
 
-from ringfence.core.errors import BadInput, NotFound, Refused
+from ringfence.core.errors import BadInput, Refused
 from ringfence.engine import fence_report
 from ringfence.engine.arming import Arming
 from ringfence.engine.context import Context
@@ -49,7 +49,7 @@ class Operator:
     def asked(self, client: int, id: str, call: calls.Call, who: str) -> None:
         """Raises RingfenceError."""
         if isinstance(call, calls.FenceStatus):
-            node = self._node(call.node) if call.node else None
+            node = self._context.node_named(call.node) if call.node else None
             found = fence_report.report(self._context, self._arming, node, self._doing)
             self._send(client, Reply(id, result=found))
             return
@@ -66,7 +66,7 @@ class Operator:
                 self._re_enrol(state, client, id, call, who)
 
     def _fence(self, state: ClusterState, client: int, id: str, call: calls.FenceNode, who: str) -> None:
-        context, node = self._context, self._node(call.node)
+        context, node = self._context, self._context.node_named(call.node)
         if call.action not in ACTIONS:
             raise BadInput(f'action "{call.action}" is not known', next='give "off" or "reboot"')
         late_ms = (context.now_ns - call.asked_ns) // 1_000_000
@@ -132,7 +132,7 @@ class Operator:
         self._wait(entries.Armed(named(call.who, who)), lambda: self._send(client, reply))
 
     def _re_enrol(self, state: ClusterState, client: int, id: str, call: calls.NodeReenrol, who: str) -> None:
-        node = self._node(call.node)
+        node = self._context.node_named(call.node)
         machine = state.enrolled.get(node, "")
         if not machine:
             raise Refused(
@@ -146,22 +146,14 @@ class Operator:
         self._wait(entry, lambda: self._send(client, reply))
 
     def _state(self) -> ClusterState:
-        context = self._context
-        if context.running is None:
-            raise Refused(f"{context.name(context.me)} cannot act now", next="ringfence why", retry=True)
-        if context.running.protocol < FENCING:
+        state = self._context.must_act()
+        if state.protocol < FENCING:
             raise Refused(
-                f"this needs protocol {FENCING}, and the cluster speaks {context.running.protocol}",
+                f"this needs protocol {FENCING}, and the cluster speaks {state.protocol}",
                 next="upgrade every node (ringfence status)",
                 retry=True,
             )
-        return context.running
-
-    def _node(self, name: str) -> int:
-        for node in self._context.config.nodes:
-            if node.name == name:
-                return node.id
-        raise NotFound(f"no node is called {name}", next="ringfence status")
+        return state
 
 
 def named(given: str, credentials: str) -> str:

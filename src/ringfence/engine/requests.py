@@ -270,10 +270,7 @@ class Requests:
     def _must_run(self, lockspace: str) -> None:
         """Raises Refused unless what is let go of there goes to others at once."""
         context = self._context
-        state = context.running
-        if state is None:
-            raise Refused(f"{context.name(context.me)} cannot act now", next="ringfence why", retry=True)
-        blocking = state.blocking(lockspace)
+        blocking = context.must_act().blocking(lockspace)
         if blocking:
             names = ", ".join(dict.fromkeys(context.name(one.life.node) for one in blocking))
             raise Refused(

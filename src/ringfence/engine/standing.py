@@ -7,7 +7,6 @@ ring formed anew."""
 
 from ringfence.core.cluster import ClusterConfig
 from ringfence.engine.context import Context, Phase
-from ringfence.fencing.actor import heartbeat_back
 from ringfence.fencing.explain import clock
 from ringfence.membership.barrier import Barrier
 
@@ -42,7 +41,7 @@ def standing(context: Context, barrier: Barrier | None, ring_reason: str) -> lis
         return []
     back_ns = context.authority.own_heartbeat_ns
     lines = [f"{me} has no authority: {_unanswered(context)}"]
-    if not heartbeat_back(back_ns, context.now_ns, context.config.timing):
+    if not context.heartbeat_back:
         lines[0] = f"{me} has no authority: {_no_delivery(context, back_ns or context.hearing.view_ns)}"
         return [*lines, *_authority_left(context), f"next: {_look_at_ring(context.config)}"]
     return [*lines, *_authority_left(context)]
@@ -127,7 +126,7 @@ def _authority_left(context: Context) -> list[str]:
     if write_s <= 0:
         hold_s = context.config.timing.hold_ms / 1000
         written = f"write authority ran out {-write_s:.1f} s ago: writes are held, each for {hold_s:.0f} s"
-        if context.state is not None and context.state.slots:
+        if context.config.two_node and context.state is not None and context.state.slots:
             written += ", but where a VG's disk slots carry them"
     return [f"{granted}; {written}"]
 

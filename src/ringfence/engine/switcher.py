@@ -39,7 +39,7 @@ class Switcher:
 
     # -- every step ----------------------------------------------------------------
 
-    def look(self, heartbeat_back: bool) -> None:
+    def look(self) -> None:
         state = self._context.running
         if state is None or not (state.power_ons or self._running):
             return
@@ -53,7 +53,7 @@ class Switcher:
             if what.actor == self._context.me:
                 self._compare(what)
             elif not what.actor:
-                self._ask(what, heartbeat_back)
+                self._ask(what)
 
     def _compare(self, what: PowerOn) -> None:
         """What stands open in the ordered state runs here, and may."""
@@ -72,7 +72,7 @@ class Switcher:
         state = self._context.state
         return state is not None and powering.all_proven(state, node)
 
-    def _ask(self, what: PowerOn, heartbeat_back: bool) -> None:
+    def _ask(self, what: PowerOn) -> None:
         context, state = self._context, self._context.running
         assert state is not None
         asked = [one.life for one in context.outbox.unapplied(PowerOnBegan) if isinstance(one, PowerOnBegan)]
@@ -80,13 +80,8 @@ class Switcher:
             return
         if actor_for(what, state.ready) != context.me or self._pauses(what):
             return
-        if may_start(ready=True, primary=True, heartbeat_back=heartbeat_back, calm=self._calm):
+        if may_start(ready=True, primary=True, heartbeat_back=context.heartbeat_back, calm=context.calm):
             context.submit(PowerOnBegan(what.life, what.number + 1))
-
-    @property
-    def _calm(self) -> bool:
-        context = self._context
-        return context.hearing.calm(context.now_ns, context.config.timing.detection_ms)
 
     def _pauses(self, what: PowerOn) -> bool:
         now_ns, key = self._context.now_ns, (what.life, what.number)
@@ -105,7 +100,7 @@ class Switcher:
         self._next(running)
 
     def _next(self, running: _Running) -> None:
-        if not self._all_proven(running.life.node) or (running.uses and not self._calm):
+        if not self._all_proven(running.life.node) or (running.uses and not self._context.calm):
             del self._running[running.life]
             return  # the next look gives it up
         if running.uses:

@@ -153,9 +153,9 @@ def _() -> list[Change]:
 
 @mutant("agents-need-authority", "nobody fences without authority of its own", story="alone-for-long")
 def _() -> list[Change]:
-    def ask(self: Any, victim: Any, heartbeat_back: bool) -> None:
+    def ask(self: Any, victim: Any) -> None:
         if self._context.may_report:
-            real(self, victim, heartbeat_back)
+            real(self, victim)
 
     real = Fencer._ask
     return [(Fencer, "_ask", ask)]
