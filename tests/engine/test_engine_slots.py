@@ -408,7 +408,7 @@ def test_an_attempt_that_is_closed_proves_nothing_any_more(
     fencer._running[life].passed_ns = 1 - 10**12
     said: list[Any] = []
     monkeypatch.setattr(context, "submit", said.append)
-    fencer.look(False)
+    fencer.look()
     assert not any(isinstance(entry, AttemptEnded | EvidenceSeen) for entry in said)
 
 
