@@ -1,0 +1,88 @@
+"""What stock LVM2's commands ask of lvmlockd, and what they are told: plain values.
+
+How they look on the socket (`name="value"` lines, `##`) is `lvm2.lockd_text`'s to know; what they mean,
+`engine.lvmlockd`'s.  Numbers of errors are negative, as LVM2 has them.
+
+Source: LVM2 lib/locking/lvmlockd.c (the asking side), daemons/lvmlockd/lvmlockd-core.c (the answering
+one), lvmlockd-client.h (numbers), 2.03.11 to 2.03.40."""
+
+import msgspec
+
+ENOLS = 210
+"""There is no such lockspace: the VG is not started here."""
+ESTARTING = 211
+EARGS = 212
+EHOSTID = 213
+EMANAGER = 214
+EPREPARE = 215
+ELOCKD = 216
+EVGKILLED = 217
+ELOCKIO = 218
+EREMOVED = 219
+EDEVOPEN = 220
+ELMERR = 221
+
+LM_DLM = 2
+"""`running_lm`'s answer, as LVM2 numbers the lock managers."""
+
+
+class LvmAsked(msgspec.Struct, frozen=True):
+    """One request.  What it does not say is empty; "none" is read as empty."""
+
+    op: str
+    """As on the socket: "lock_vg"."""
+    pid: int = 0
+    """The peer's, by the kernel's word."""
+    started: int = 0
+    """When that process started, in clock ticks since boot (/proc/PID/stat, field 22); 0: not known.  With
+    the pid it names the process for good."""
+    cmd: str = ""
+    """The command that asks: "lvcreate"."""
+    mode: str = ""
+    """un | sh | ex."""
+    opts: tuple[str, ...] = ()
+    vg_name: str = ""
+    vg_uuid: str = ""
+    vg_lock_type: str = ""
+    vg_lock_args: str = ""
+    lv_name: str = ""
+    lv_uuid: str = ""
+    lv_lock_args: str = ""
+    path: str = ""
+    version: int = 0
+    host_id: int = 0
+    more: dict[str, str] = {}
+    """Every other field, as text."""
+
+
+class LvmAnswered(msgspec.Struct, frozen=True):
+    """The reply to one request."""
+
+    op: str
+    result: int = 0
+    """0, or an error's number, negative."""
+    lm_result: int = 0
+    flags: tuple[str, ...] = ()
+    """NO_LOCKSPACES, NO_GL_LS, NO_LM, SH_EXISTS, ..."""
+    vg_lock_args: str = ""
+    lv_lock_args: str = ""
+    mode: str = ""
+    """Of query_lock_*."""
+    dump: bytes | None = None
+    """Of info and dump: what goes to lvmlockctl beside the reply."""
+
+
+class LvmLock(msgspec.Struct, frozen=True):
+    """A lock that stock LVM2 has through this node, as the node keeps it in case its daemon is killed."""
+
+    lockspace: str
+    resource: str
+    mode: str
+    """sh | ex."""
+    token: str
+    what: str
+    """For people: "LV vg0/vm1", "VG vg0"."""
+    pid: int = 0
+    """0: persistent, an activation; else it ends with this process."""
+    started: int = 0
+    """As in `LvmAsked`."""
