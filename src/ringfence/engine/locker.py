@@ -94,6 +94,8 @@ class Locker:
         self._in_flight: dict[int, Use] = {}
         """Those whose operation was not answered at once; some may have been since."""
         self._persistent: dict[int, Use] = {}
+        self._named: dict[tuple[str, str], list[int]] = {}
+        """The persistent ones by lockspace and resource."""
         self._limits: list[tuple[int, int]] = []
         """A heap of (deadline_ns, lock), with entries of operations that ended long ago."""
         self.leaving: list[str] = []
@@ -127,18 +129,20 @@ class Locker:
         cached: bool = False,
         owner: Owner | None = None,
         deadlock: bool = False,
+        by_lvm2: bool = False,
     ) -> int:
         """Ask for a lock.  Returns its id; `done` may have been called already.
 
         client: to whom blocking notices go (`on_blocking`).
         cached: its user may keep it unused, and answers notices at once: with a release or with `busy`.
+        by_lvm2: stock LVM2 has it; with `persistent` that is an LV which LVM2 activated here.
         With Flag.ORPHAN it takes over one that its client left behind on this node, and has its id.
 
         Raises BadInput for an impossible name."""
         self._last += 1
         use = Use(
             self._last, lockspace, resource, what, mode, done,
-            since_wall_ms=self._context.wall_ms, client=client, owner=owner,
+            since_wall_ms=self._context.wall_ms, client=client, owner=owner, by_lvm2=by_lvm2,
         )  # fmt: skip
         if self._refuse_now(use, wait_ms):
             return use.lock
@@ -147,7 +151,7 @@ class Locker:
             return use.lock
         self._uses[use.lock] = use
         if persistent:
-            self._persistent[use.lock] = use
+            self._is_persistent(use)
         self._limit(use, wait_ms)
         self._seek(use, deadlock)
         try:
@@ -162,8 +166,10 @@ class Locker:
         self._watch(use)
         return use.lock
 
-    def restore(self, one: OpenLock, held: Lock, what: str) -> None:
-        """An activation of an earlier life goes on in this one.
+    def restore(
+        self, one: OpenLock, held: Lock, what: str, *, by_lvm2: bool = False, persistent: bool = True
+    ) -> int:
+        """What was held under an earlier life goes on in this one.  Returns its id.
 
         Args:
             held: the node's lock in the ordered state."""
@@ -171,10 +177,26 @@ class Locker:
         self._last += 1
         use = Use(
             self._last, one.lockspace, one.resource, what, one.mode, None,
-            held=Held(self._last, one.mode, held.token, None), since_wall_ms=held.since_ms,
+            held=Held(self._last, one.mode, held.token, None, by_lvm2=by_lvm2),
+            since_wall_ms=held.since_ms, by_lvm2=by_lvm2,
         )  # fmt: skip
-        self._uses[use.lock] = self._persistent[use.lock] = use
+        self._uses[use.lock] = use
+        if persistent:
+            self._is_persistent(use)
         self.take(self.node_locks.restore(use.lock, one.lockspace, one.resource, one.mode, held))
+        return use.lock
+
+    def _is_persistent(self, use: Use) -> None:
+        self._persistent[use.lock] = use
+        self._named.setdefault((use.lockspace, use.resource), []).append(use.lock)
+
+    def _not_persistent(self, lock: int) -> None:
+        use = self._persistent.pop(lock, None)
+        if use is not None:
+            name = use.lockspace, use.resource
+            self._named[name].remove(lock)
+            if not self._named[name]:
+                del self._named[name]
 
     def convert(
         self,
@@ -230,7 +252,7 @@ class Locker:
             self._untold.pop(lock, None)
             broken_off(not_waited_for(use))
         use.done, use.wanted, use.deadline_ns = done, Mode.UN, None
-        self._persistent.pop(lock, None)
+        self._not_persistent(lock)
         self.take(self.node_locks.unlock(lock, flags=flags, lvb=lvb))
         self._watch(use)
 
@@ -350,8 +372,9 @@ class Locker:
 
     def find(self, lockspace: str, resource: str) -> Use | None:
         """This node's persistent lock on a resource, once it is held."""
-        for use in self._persistent.values():
-            if use.held is not None and (use.lockspace, use.resource) == (lockspace, resource):
+        for lock in self._named.get((lockspace, resource), ()):
+            use = self._persistent[lock]
+            if use.held is not None:
                 return use
         return None
 
@@ -405,7 +428,7 @@ class Locker:
         in_flight, self._in_flight = self._in_flight, {}
         self.take(self.node_locks.lost([use.lock for use in in_flight.values() if use.done is not None]))
         self._context.discarded += [self._uses, *self.node_locks.clear()]
-        self._uses, self._persistent, self._limits, self.seeking = {}, {}, [], {}
+        self._uses, self._persistent, self._named, self._limits, self.seeking = {}, {}, {}, [], {}
         self._dropped.clear()
         endings, self._endings = self._endings, deque()
         for one in endings:
@@ -471,7 +494,7 @@ class Locker:
             self._untold[out.lock_id] = [out]
             return
         lvb = out.lvb if out.lvb_valid else None
-        use.held = Held(use.lock, out.mode, out.token, lvb, out.demoted, out.altmode)
+        use.held = Held(use.lock, out.mode, out.token, lvb, out.demoted, out.altmode, use.by_lvm2)
         use.since_wall_ms = self._context.wall_ms
         self._ended(use, use.held)
 
@@ -504,7 +527,7 @@ class Locker:
 
     def _forget(self, lock: int) -> bool:
         """Returns whether there was such a use."""
-        self._persistent.pop(lock, None)
+        self._not_persistent(lock)
         self._untold.pop(lock, None)
         self._in_flight.pop(lock, None)
         self.seeking.pop(lock, None)
