@@ -94,8 +94,8 @@ class Locker:
         self._in_flight: dict[int, Use] = {}
         """Those whose operation was not answered at once; some may have been since."""
         self._persistent: dict[int, Use] = {}
-        self._named: dict[tuple[str, str], list[int]] = {}
-        """The persistent ones by lockspace and resource."""
+        self._persistent_at: dict[tuple[str, str], list[Use]] = {}
+        """The same by lockspace and resource."""
         self._limits: list[tuple[int, int]] = []
         """A heap of (deadline_ns, lock), with entries of operations that ended long ago."""
         self.leaving: list[str] = []
@@ -135,7 +135,6 @@ class Locker:
 
         client: to whom blocking notices go (`on_blocking`).
         cached: its user may keep it unused, and answers notices at once: with a release or with `busy`.
-        by_lvm2: stock LVM2 has it; with `persistent` that is an LV which LVM2 activated here.
         With Flag.ORPHAN it takes over one that its client left behind on this node, and has its id.
 
         Raises BadInput for an impossible name."""
@@ -151,7 +150,7 @@ class Locker:
             return use.lock
         self._uses[use.lock] = use
         if persistent:
-            self._is_persistent(use)
+            self._persist(use)
         self._limit(use, wait_ms)
         self._seek(use, deadlock)
         try:
@@ -182,21 +181,9 @@ class Locker:
         )  # fmt: skip
         self._uses[use.lock] = use
         if persistent:
-            self._is_persistent(use)
+            self._persist(use)
         self.take(self.node_locks.restore(use.lock, one.lockspace, one.resource, one.mode, held))
         return use.lock
-
-    def _is_persistent(self, use: Use) -> None:
-        self._persistent[use.lock] = use
-        self._named.setdefault((use.lockspace, use.resource), []).append(use.lock)
-
-    def _not_persistent(self, lock: int) -> None:
-        use = self._persistent.pop(lock, None)
-        if use is not None:
-            name = use.lockspace, use.resource
-            self._named[name].remove(lock)
-            if not self._named[name]:
-                del self._named[name]
 
     def convert(
         self,
@@ -372,11 +359,18 @@ class Locker:
 
     def find(self, lockspace: str, resource: str) -> Use | None:
         """This node's persistent lock on a resource, once it is held."""
-        for lock in self._named.get((lockspace, resource), ()):
-            use = self._persistent[lock]
-            if use.held is not None:
-                return use
-        return None
+        return next((use for use in self.persistent_on(lockspace, resource) if use.held is not None), None)
+
+    def persistent_on(self, lockspace: str, resource: str) -> list[Use]:
+        """Its persistent locks on a resource, held or asked for."""
+        return self._persistent_at.get((lockspace, resource), [])
+
+    def make_persistent(self, lock: int) -> None:
+        """A transient lock that is held becomes an activation's."""
+        use = self._uses[lock]
+        assert use.held is not None
+        assert lock not in self._persistent
+        self._persist(use)
 
     def use(self, lock: int) -> Use | None:
         return self._uses.get(lock)
@@ -428,7 +422,8 @@ class Locker:
         in_flight, self._in_flight = self._in_flight, {}
         self.take(self.node_locks.lost([use.lock for use in in_flight.values() if use.done is not None]))
         self._context.discarded += [self._uses, *self.node_locks.clear()]
-        self._uses, self._persistent, self._named, self._limits, self.seeking = {}, {}, {}, [], {}
+        self._uses, self._persistent, self._limits, self.seeking = {}, {}, [], {}
+        self._persistent_at = {}
         self._dropped.clear()
         endings, self._endings = self._endings, deque()
         for one in endings:
@@ -527,11 +522,24 @@ class Locker:
 
     def _forget(self, lock: int) -> bool:
         """Returns whether there was such a use."""
-        self._not_persistent(lock)
+        if self._persistent:
+            self._not_persistent(lock)
         self._untold.pop(lock, None)
         self._in_flight.pop(lock, None)
         self.seeking.pop(lock, None)
         return self._uses.pop(lock, None) is not None
+
+    def _persist(self, use: Use) -> None:
+        self._persistent[use.lock] = use
+        self._persistent_at.setdefault((use.lockspace, use.resource), []).append(use)
+
+    def _not_persistent(self, lock: int) -> None:
+        use = self._persistent.pop(lock, None)
+        if use is not None:
+            where = (use.lockspace, use.resource)
+            self._persistent_at[where].remove(use)
+            if not self._persistent_at[where]:
+                del self._persistent_at[where]
 
     # -- time and words ----------------------------------------------------------------
 

@@ -49,7 +49,7 @@ class Held(msgspec.Struct, frozen=True):
     altmode: bool = False
     """It is the alternative (ALTPR, ALTCW), not the mode that was wanted."""
     by_lvm2: bool = False
-    """Stock LVM2 has it: where that is an LV's, it is LVM2 that activated it here."""
+    """Stock LVM2 asked for it: the LV is active through LVM2, not through a path of ours."""
 
 
 class Convert(_Order, frozen=True):
