@@ -27,9 +27,8 @@ class LvmNotes:
         assert held is not None
         process = (0, 0) if persistent else use.process
         assert persistent or process[0], f"{use.what}: whose lock it is must be known"
-        note = LvmLock(
-            *name, _NAMES[held.mode], str(held.token), use.what, *process, self._context.vg_uuid(use.lockspace)
-        )
+        uuid = self._context.vg_uuid(use.lockspace)
+        note = LvmLock(*name, _NAMES[held.mode], str(held.token), use.what, *process, uuid)
         before = self._noted.get(use.lock)
         self._noted[use.lock] = note
         gone = (before,) if before is not None and before.key != note.key else ()
