@@ -131,26 +131,30 @@ class Host:
         self.tables, self.lvm_locks = [], {}
         self.feed(inputs.PathsDropped(generation))
 
-    def ended(self, watched: effects.WatchProcess) -> None:
+    def _process_ended(self, watched: effects.WatchProcess) -> None:
         self.feed(inputs.ProcessEnded(watched.pid, watched.started))
 
     def end_process(self, pid: int) -> None:
         """A command of LVM2 ends."""
-        del self.processes[pid]
+        self.processes.pop(pid, None)
         over, self.watched = self.watched, [one for one in self.watched if one.pid != pid]
         for one in over:
             if one.pid == pid:
-                self.ended(one)
+                self._process_ended(one)
 
     def left_of_lvm2(self) -> tuple[inputs.LeftOpen, ...]:
-        """What a new daemon finds of LVM2's (`daemon.lvm.LvmHost.left`)."""
+        """What a new daemon finds of LVM2's, as `daemon.lvm.LvmHost.left` does."""
+        self.lvm_locks = {
+            key: one
+            for key, one in self.lvm_locks.items()
+            if not one.pid or self.processes.get(one.pid) == one.started
+        }
         return tuple(
             inputs.LeftOpen(
                 one.lockspace.removeprefix("lvm_"), "",
                 OpenLock(one.lockspace, one.resource, MODES[one.mode], Token.parse(one.token)), (), one,
             )
             for one in self.lvm_locks.values()
-            if not one.pid or self.processes.get(one.pid) == one.started
         )  # fmt: skip
 
     def left_open(self) -> tuple[inputs.LeftOpen, ...]:
@@ -192,7 +196,7 @@ class Host:
                 if self.processes.get(effect.pid) == effect.started:
                     self.watched.append(effect)
                 else:
-                    self.world.later.append(lambda: self.ended(effect))
+                    self.world.later.append(lambda: self._process_ended(effect))
             case effects.DropPaths():
                 self.paths = {}
                 self.world.later.append(lambda: self._dropped(effect.generation))

@@ -140,11 +140,14 @@ class NodeLock(Holding):
     def drop(self, lock_ids: Collection[int]) -> list[Out]:
         """These clients are gone without a word; one that could write has spoiled the value block."""
         before = self._value()
+        could_write = any(lock.held >= Mode.PW for lock in map(self.local.find, lock_ids) if lock is not None)
         for lock_id in lock_ids:
             self._forget_client(lock_id)
         self._withheld = tuple(one for one in self._withheld if one.lock_id not in lock_ids)
         self.local.purge(lock_ids)
         self._writer(0, before)
+        # Of a client of an earlier life (`restore`) the value was unknown here before, and is valid elsewhere.
+        self._unwritten = self._unwritten or could_write
         return self._step()
 
     def orphan(self, lock_id: int) -> list[Out]:
