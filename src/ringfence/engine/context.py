@@ -94,6 +94,8 @@ class Context:
         """This step has touched nothing but locks: see `Node.step`."""
         self.budget = 0
         """How many more locks this step may handle, where an event concerns many."""
+        self.step = 0
+        """Counts steps."""
         self.more = False
         """There is more to do than fits into this step."""
         self.settled = True
