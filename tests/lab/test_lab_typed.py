@@ -143,7 +143,7 @@ def test_a_host_without_loop_devices_says_so(monkeypatch: pytest.MonkeyPatch) ->
     path = Path(tempfile.mkdtemp(prefix="rflab", dir="/tmp"))
     monkeypatch.setenv("PATH", str(path))  # no losetup
     try:
-        with pytest.raises(Refused, match=r"the lab.s disk cannot be a loop device here: .*losetup") as caught:
+        with pytest.raises(Refused, match=r"disk cannot be a loop device here: .*losetup") as caught:
             Lab.up(path / "lab", 1, SIZE, loop=True)
         assert caught.value.next == "become root; or leave out --loop, and stock LVM2 with it"
     finally:

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Build LVM2's commands of some versions, with lvmlockd support, for `make lvm2-versions`:
 #
-#     build_lvm2.sh DIR VERSION...        DIR/VERSION/tools/lvm is what comes of it
+#     build_lvm2.sh DIR VERSION...        DIR/VERSION/bin has the commands
 #
 # LVM2_SOURCE: a clone of LVM2 with its tags; made in DIR/source from LVM2_URL, if it is not there.
 # Needs git, gcc, make, pkg-config and the headers of libdlm, libaio, libblkid and libudev
@@ -18,7 +18,7 @@ fi
 
 for version; do
     place=$dir/$version
-    [ -x "$place/tools/lvm" ] && continue
+    [ -d "$place/bin" ] && continue
     rm -rf "$place"
     mkdir "$place"
     git -C "$source" archive "v$(echo "$version" | tr . _)" | tar -x -C "$place"
@@ -36,5 +36,15 @@ for version; do
         echo "LVM2 $version cannot be built: see $place.log" >&2
         exit 1
     fi
-    echo "LVM2 $version: $("$place/tools/lvm" version 2>/dev/null | head -1)"
+    mkdir "$place/bin"
+    cat >"$place/bin/lvm" <<END
+#!/bin/sh
+export LD_LIBRARY_PATH=$(dirname "$(find "$place/libdm" -name 'libdevmapper.so*' | head -1)")
+exec $place/tools/lvm "\${0##*/}" "\$@"
+END
+    chmod +x "$place/bin/lvm"
+    "$place/bin/lvm" help 2>&1 | awk '/^ *(pv|vg|lv)[a-z]+ / { print $1 }' | while read -r name; do
+        ln -s lvm "$place/bin/$name"
+    done
+    echo "LVM2 $version: $("$place/bin/lvs" --version 2>/dev/null | head -1)"
 done
