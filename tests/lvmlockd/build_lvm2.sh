@@ -40,7 +40,8 @@ for version; do
     cat >"$place/bin/lvm" <<END
 #!/bin/sh
 export LD_LIBRARY_PATH=$(dirname "$(find "$place/libdm" -name 'libdevmapper.so*' | head -1)")
-exec $place/tools/lvm "\${0##*/}" "\$@"
+[ "\${0##*/}" = lvm ] || set -- "\${0##*/}" "\$@"
+exec $place/tools/lvm "\$@"
 END
     chmod +x "$place/bin/lvm"
     "$place/bin/lvm" help 2>&1 | awk '/^ *(pv|vg|lv)[a-z]+ / { print $1 }' | while read -r name; do
