@@ -20,6 +20,7 @@ Each round measures every server, in the other order every second round; told ar
 import argparse
 import json
 import os
+import signal
 import statistics
 import subprocess
 import sys
@@ -273,6 +274,7 @@ def main() -> int:
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     asked = parser.parse_args()
     private_run()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by a signal"))
     began = time.monotonic()
 
     def say(line: str) -> None:

@@ -112,15 +112,14 @@ def _disk(directory: Path, cluster: str, lvs: int) -> Iterator[str]:
 
 @contextlib.contextmanager
 def _daemon(words: list[str], directory: Path, name: str) -> Iterator[str]:
-    """One that is given its socket's path as the last word.  The variable of that path must not be there:
-    lvmlockd would free what it got from getenv, and abort."""
+    """One that is given its socket's path as the last word; it ends with this process, however that ends.
+
+    The variable of that path must not be there: lvmlockd would free what it got from getenv, and abort."""
     socket = directory / name
     env = {key: value for key, value in os.environ.items() if key != "LVM_LVMLOCKD_SOCKET"}
     with (directory / "log").open("ab") as log:
-        try:
-            process = subprocess.Popen([*words, str(socket)], env=env, stdout=log, stderr=log)
-        except FileNotFoundError:
-            raise Missing(f"{words[0]} is not installed") from None
+        bound = ["setpriv", "--pdeathsig", "KILL", *words, str(socket)]
+        process = subprocess.Popen(bound, env=env, stdout=log, stderr=log)
     try:
         give_up = time.monotonic() + START_S
         while not socket.exists():
