@@ -163,7 +163,8 @@ class NodeLock(Holding):
 
     def restore(self, lock_id: int, mode: Mode, held: Lock) -> list[Out]:
         """A client of an earlier life goes on.  What the value block says is not known here."""
-        self.held, self.token, self.keep = held.held, held.token, Keep.NEVER
+        if self.held is Mode.UN:
+            self.held, self.token, self.keep = held.held, held.token, Keep.NEVER
         mine = Lock(lock_id, held=mode, token=held.token, since_ms=held.since_ms)
         self.local.granted = (*self.local.granted, mine)
         self.local.lvb_valid = False

@@ -124,8 +124,8 @@ class NodeLocks:
 
         Args:
             held: the node's lock in the ordered state, which is not kept after its last client."""
-        assert self._find(lockspace, resource) is None
-        lock = self._of[lock_id] = self._new(lockspace, resource)
+        lock = self._find(lockspace, resource) or self._new(lockspace, resource)
+        self._of[lock_id] = lock
         return self._done(lock, lock.restore(lock_id, mode, held))
 
     def convert(
