@@ -97,6 +97,17 @@ class NodeLocks:
         outs = lock.request(lock_id, mode, flags & ~CLIENTS_OWN, lvb, keep, cached, now_ms)
         return self._done(lock, outs)
 
+    def ask_ahead(self, lockspace: str, resource: str, mode: Mode) -> list[Out]:
+        """Ask for a lock that a client may want soon, unless this node has, or asks for, one of it already.
+
+        Nobody is told what becomes of it; `give_back` is for what no client has wanted.
+
+        Raises BadInput for an impossible name."""
+        if self._find(lockspace, resource) is not None:
+            return []
+        check_names(lockspace, resource)
+        return self._new(lockspace, resource).ask_ahead(mode)
+
     def adopt(self, lockspace: str, resource: str, mode: Mode, *, flags: int = 0) -> list[Out]:
         """Take over an orphan (ORPHAN), PERSISTENT again or not; its lock id stands in the first answer.
 
