@@ -35,23 +35,22 @@ class Waits(Protocol):
 
 
 class Started:
-    """A command that was typed; its words go to files."""
+    """A command that was typed; its words go to memory."""
 
     def __init__(self, begin: Callable[[Sequence[int]], Waits]) -> None:
         """
         Args:
             begin: starts it, with these for its stdin, stdout and stderr."""
-        self._files = [tempfile.TemporaryFile("w+") for _ in range(2)]
+        self._files = [os.memfd_create(name) for name in ("stdout", "stderr")]
         with open(os.devnull) as nothing:
-            self._process = begin((nothing.fileno(), *(file.fileno() for file in self._files)))
+            self._process = begin((nothing.fileno(), *self._files))
 
     def wait(self, limit_s: float = LIMIT_S) -> Ran:
         code = self._process.wait(limit_s)
         texts = []
         for file in self._files:
-            file.seek(0)
-            texts.append(file.read())
-            file.close()
+            texts.append(os.pread(file, os.fstat(file).st_size, 0).decode())
+            os.close(file)
         return Ran(code, *texts)
 
 
