@@ -147,7 +147,8 @@ class Story:
             self.world.run()
         elif words[:2] == ("is", "back"):
             if words[2:] == ("late",):
-                self.world.until(lambda: any("victim-due" in one.kinds() for one in self.world.hosts.values()))
+                hosts = self.world.hosts.values()
+                self.world.until(lambda: any("victim-due" in one.kinds() for one in hosts))
             left = host.left_open()
             host.reaped = not host.lvm_locks
             host.start(left)
@@ -161,7 +162,8 @@ class Story:
         if words:
             host.tables_hang = {("hang",): True, ("give", "in"): False}[words]
             self.world.pass_ms(2000)
-        self.lines.append(f"{_name(host)} has {', '.join(host.tables) or 'no table'}, and {self.standing(host)}")
+        found = ", ".join(host.tables) or "no table"
+        self.lines.append(f"{_name(host)} has {found}, and {self.standing(host)}")
 
     def standing(self, host: Host) -> str:
         return "acts" if host.running else host.node._running._views.why

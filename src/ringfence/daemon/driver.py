@@ -107,7 +107,7 @@ class Driver:
         self._book = ReplyBook()
         self._queries = Queries(ports.history, self._answer)
         self._socket: ClientSocket | None = None
-        self._lvm: LvmSocket | None = None
+        self._lvm_socket: LvmSocket | None = None
         self._no_lvm = "" if config.lvmlockd.serve else "[lvmlockd] serve = false"
         """Why stock LVM2 is not served here."""
         self._tasks: set[asyncio.Task[None]] = set()  # held so that none is collected; never iterated
@@ -164,7 +164,7 @@ class Driver:
         for what, closing in (
             ("ring", self._ports.ring.leave() if clean else self._ports.ring.stop()),
             ("socket", self._socket.close()),
-            ("lvmlockd socket", self._lvm.close() if self._lvm is not None else _nothing()),
+            ("lvmlockd socket", self._lvm_socket.close() if self._lvm_socket is not None else _nothing()),
             ("block", self._ports.block.close()),
         ):
             try:
@@ -303,7 +303,7 @@ class Driver:
             self._no_lvm = str(error)
             self._note("lvmlockd", f"stock LVM2 is not served: {error}")
         else:
-            self._lvm = lvm
+            self._lvm_socket = lvm
 
     def lvm_asked(self, client: int, asked: LvmAsked) -> None:
         """A request of stock LVM2 (lvmlockd's socket)."""
@@ -325,8 +325,8 @@ class Driver:
             self._answer(effect.client, effect.reply)
             return
         if isinstance(effect, effects.LvmAnswer):
-            if self._lvm is not None:
-                self._lvm.send(effect.client, effect.answered)
+            if self._lvm_socket is not None:
+                self._lvm_socket.send(effect.client, effect.answered)
             return
         match effect:
             case effects.Multicast():

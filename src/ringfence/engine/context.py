@@ -96,6 +96,8 @@ class Context:
         """This step has touched nothing but locks: see `Node.step`."""
         self.budget = 0
         """How many more locks this step may handle, where an event concerns many."""
+        self.step = 0
+        """Counts steps."""
         self.more = False
         """There is more to do than fits into this step."""
         self.settled = True
@@ -141,11 +143,11 @@ class Context:
     def out(self, effect: Effect) -> None:
         self.effects.append(effect)
 
-    def submit(self, entry: Entry) -> int:
+    def submit(self, entry: Entry, *, unhurried: bool = False) -> int:
         """Send an entry into the total order; it goes out when this node runs, once.
 
         Returns its number, for `outbox.waits`."""
-        return self.outbox.submit(entry, self.wall_ms)
+        return self.outbox.submit(entry, self.wall_ms, unhurried=unhurried)
 
     def record(self, kind: str, what: str, **fields: Any) -> None:
         self.out(Record(kind, what, fields))

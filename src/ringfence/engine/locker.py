@@ -49,7 +49,7 @@ from ringfence.locks.node_locks import (
     Row,
 )
 from ringfence.locks.queues import OpKind
-from ringfence.locks.resource import Lock, Resource
+from ringfence.locks.resource import Blocking, Lock, Resource
 from ringfence.wire import entries
 from ringfence.wire.lvmlockd import LvmLock
 from ringfence.wire.ring import OpenLock
@@ -226,10 +226,13 @@ class Locker:
         self.take(self.node_locks.convert(lock, mode, flags=flags, lvb=lvb, now_ms=self._context.wall_ms))
         self._watch(use)
 
-    def release(self, lock: int, done: Done, *, flags: int = 0, lvb: bytes | None = None) -> None:
+    def release(
+        self, lock: int, done: Done, *, flags: int = 0, lvb: bytes | None = None, unhurried: bool = False
+    ) -> None:
         """Let go of a lock.  What is in flight is in the way, but with Flag.FORCEUNLOCK ends first.
 
-        With Flag.CANCEL only what is in flight is taken back; `done` gets what is held then, if anything."""
+        With Flag.CANCEL only what is in flight is taken back; `done` gets what is held then, if anything.
+        unhurried: nobody waits until the cluster knows, or somebody will say so (`hurry`)."""
         use = self._uses.get(lock)
         if use is None:
             done(NotFound(f"lock {lock} is not held here", next="ringfence locks"))
@@ -253,8 +256,25 @@ class Locker:
         self._not_persistent(lock)
         if use.by_lvm2:
             self.lvm_notes.ends(lock)
-        self.take(self.node_locks.unlock(lock, flags=flags, lvb=lvb))
-        self._watch(use)
+        outs = self.node_locks.unlock(lock, flags=flags, lvb=lvb)
+        if unhurried:
+            outs = [_unhurried(out) for out in outs]
+        self.take(outs)
+        self._watch(use, hurry=not unhurried)
+
+    def hurry(self) -> None:
+        """Somebody waits for what was released unhurriedly."""
+        self._context.outbox.hurry()
+
+    def ask_ahead(self, lockspace: str, resource: str, mode: Mode) -> None:
+        """Have the node hold a lock that a user may want soon: granted, it is kept like any cluster lock
+        without users, until one takes it (`acquire`), another node asks for it, or `give_back`."""
+        if lockspace not in self.leaving:
+            self.take(self.node_locks.ask_ahead(lockspace, resource, mode))
+
+    def give_back(self, lockspace: str, resource: str) -> None:
+        """Keep nothing of this resource that no user has."""
+        self.take([_unhurried(out) for out in self.node_locks.give_back(lockspace, resource)])
 
     def busy(self, lock: int) -> None:
         """A cached lock is in use: who tries for it is refused."""
@@ -404,6 +424,8 @@ class Locker:
     # -- the cluster -----------------------------------------------------------------
 
     def take_fact(self, fact: LockFact) -> None:
+        if isinstance(fact.effect, Blocking):
+            self.hurry()  # what was released may be what is asked for
         self.take(self.grants.take(fact))
 
     def look(self) -> None:
@@ -437,7 +459,7 @@ class Locker:
         self.grants.clear()
         in_flight, self._in_flight = self._in_flight, {}
         self.take(self.node_locks.lost([use.lock for use in in_flight.values() if use.done is not None]))
-        self._context.discarded += [self._uses, *self.node_locks.clear()]
+        self._context.discarded += [self._uses, self._persistent_at, *self.node_locks.clear()]
         self._uses, self._persistent, self._limits, self.seeking = {}, {}, [], {}
         self._persistent_at = {}
         self._dropped.clear()
@@ -470,7 +492,8 @@ class Locker:
 
     def _one(self, out: Out) -> None:
         if isinstance(out, AskCluster):
-            self._context.submit(_entry(out, whole=self._context.speaks_whole_dlm))
+            entry = _entry(out, whole=self._context.speaks_whole_dlm)
+            self._context.submit(entry, unhurried=out.unhurried)
             return
         use = self._uses.get(out.lock_id)
         if use is None:
@@ -575,10 +598,12 @@ class Locker:
         limit_ms = TRY_MS if wait_ms == 0 else wait_ms
         use.deadline_ns = None if limit_ms is None else self._context.now_ns + limit_ms * 1_000_000
 
-    def _watch(self, use: Use) -> None:
+    def _watch(self, use: Use, *, hurry: bool = True) -> None:
         """Note what is still in flight, and its time limit."""
         if use.done is not None:
             self._in_flight[use.lock] = use
+            if hurry:
+                self.hurry()  # it may wait behind a release that was not hurried
         if use.deadline_ns is None:
             return
         heappush(self._limits, (use.deadline_ns, use.lock))
@@ -746,6 +771,10 @@ class Locker:
         state = self._context.state
         space = state.lockspaces.get(use.lockspace) if state else None
         return space.resources.get(use.resource) if space else None
+
+
+def _unhurried(out: Out) -> Out:
+    return msgspec.structs.replace(out, unhurried=True) if isinstance(out, AskCluster) else out
 
 
 def _gives_up(use: Use, mode: Mode) -> bool:

@@ -150,6 +150,7 @@ class _Node:
     def step(self, now_ns: int, input: Input) -> list[Effect]:
         context = self.context
         context.now_ns = now_ns
+        context.step += 1
         context.hearing.ticked(now_ns)
         self.locker.node_locks.time_passes(now_ns // 1_000_000)
         context.only_locks, context.more = True, False

@@ -84,11 +84,13 @@ class Holder(msgspec.Struct, frozen=True):
 
 
 class Holders(_Order, frozen=True):
-    """Who holds resources of a lockspace, cluster-wide.  Answer: dict[resource, tuple[Holder, ...]].
+    """Who holds a resource, cluster-wide.  Answer: tuple[Holder, ...].
 
-    A lockspace that this node has not joined is answered too (the state is everywhere)."""
+    A lockspace that this node has not joined is answered too (the state is everywhere).  What a node has only
+    asked for ahead, it does not hold."""
 
     lockspace: str
+    resource: str
 
 
 class JoinLockspace(_Order, frozen=True):
@@ -240,6 +242,11 @@ class Pause(_Order, frozen=True):
     """Let time pass.  Answer: None."""
 
     time_ms: int
+
+
+class GoOn(_Order, frozen=True):
+    """Let others have their turn: what concerns thousands must not hold the event loop.  Answer: None, in a
+    later step; anything may have changed meanwhile."""
 
 
 # -- answered by the storage driver -------------------------------------------
@@ -399,7 +406,7 @@ class LookAtHost(_Order, frozen=True):
 
 ENGINE_ORDERS = (
     Acquire, Convert, Release, FindLock, Holders, JoinLockspace, GiveBack, HoldOff, LeaveLockspace,
-    Joined, LockspaceMembers, Publish, SayGoodbye, NoteSlots, EndSlots, Identity, Pause,
+    Joined, LockspaceMembers, Publish, SayGoodbye, NoteSlots, EndSlots, Identity, Pause, GoOn,
 )  # fmt: skip
 StorageOrder = ScanDevices | ReadBlocks | WriteBlocks
 BlockOrder = OpenPath | ClosePath | OpenPaths
@@ -407,7 +414,7 @@ DriverOrder = StorageOrder | BlockOrder | StandingTables | SlotIo | LookAtHost |
 Order = (
     Acquire | Convert | Release | FindLock | Holders | JoinLockspace | GiveBack | HoldOff | LeaveLockspace
     | Joined | LockspaceMembers | Publish | SayGoodbye | NoteSlots | EndSlots | Identity | CallAgent | Pause
-    | DriverOrder
+    | GoOn | DriverOrder
 )  # fmt: skip
 
 Command = Generator[Order, Any, Any]

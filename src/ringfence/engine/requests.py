@@ -155,8 +155,7 @@ class Requests:
             case calls.Locks():
                 lockspace = lockspace_name(call.lockspace) if call.lockspace else ""
                 self._must_know(lockspace)
-                result = reports.locks(self._context, lockspace, self._locker)
-                self._send(client, Reply(id, result=result))
+                self._run(client, id, call, reports.locks(self._context, lockspace, self._locker))
             case calls.Deadlocks():
                 self._must_act()
                 self._deadlocks.ask(lambda found: self._send(client, self._rings(id, found)))
