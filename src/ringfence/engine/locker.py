@@ -49,7 +49,7 @@ from ringfence.locks.node_locks import (
     Row,
 )
 from ringfence.locks.queues import OpKind
-from ringfence.locks.resource import Blocking, Lock, Resource
+from ringfence.locks.resource import Lock, Resource
 from ringfence.wire import entries
 from ringfence.wire.lvmlockd import LvmLock
 from ringfence.wire.ring import OpenLock
@@ -108,6 +108,8 @@ class Locker:
         """Locks whose users are gone, to be dropped little by little."""
         self._endings: deque[_Ending] = deque()
         self._outs: deque[Out] = deque()
+        self._later: dict[tuple[str, str], None] = {}
+        """What is to be given back, and need not be at once: (lockspace, resource)."""
         self._working = False
         self.seeking: dict[int, None] = {}
         """Locks whose operation in flight is rather refused than left to wait in a ring."""
@@ -227,12 +229,13 @@ class Locker:
         self._watch(use)
 
     def release(
-        self, lock: int, done: Done, *, flags: int = 0, lvb: bytes | None = None, unhurried: bool = False
+        self, lock: int, done: Done, *, flags: int = 0, lvb: bytes | None = None, later: bool = False
     ) -> None:
         """Let go of a lock.  What is in flight is in the way, but with Flag.FORCEUNLOCK ends first.
 
         With Flag.CANCEL only what is in flight is taken back; `done` gets what is held then, if anything.
-        unhurried: nobody waits until the cluster knows, or somebody will say so (`hurry`)."""
+        later: `done` is called before the cluster knows, which hears of many releases at a time; whoever asks
+        for the lock here until then gets it without the cluster (`let_go`)."""
         use = self._uses.get(lock)
         if use is None:
             done(NotFound(f"lock {lock} is not held here", next="ringfence locks"))
@@ -256,15 +259,10 @@ class Locker:
         self._not_persistent(lock)
         if use.by_lvm2:
             self.lvm_notes.ends(lock)
-        outs = self.node_locks.unlock(lock, flags=flags, lvb=lvb)
-        if unhurried:
-            outs = [_unhurried(out) for out in outs]
-        self.take(outs)
-        self._watch(use, hurry=not unhurried)
-
-    def hurry(self) -> None:
-        """Somebody waits for what was released unhurriedly."""
-        self._context.outbox.hurry()
+        self.take(self.node_locks.unlock(lock, flags=flags, lvb=lvb, keep=later))
+        self._watch(use)
+        if later:
+            self.give_back(use.lockspace, use.resource)
 
     def ask_ahead(self, lockspace: str, resource: str, mode: Mode) -> None:
         """Have the node hold a lock that a user may want soon: granted, it is kept like any cluster lock
@@ -273,8 +271,16 @@ class Locker:
             self.take(self.node_locks.ask_ahead(lockspace, resource, mode))
 
     def give_back(self, lockspace: str, resource: str) -> None:
-        """Keep nothing of this resource that no user has."""
-        self.take([_unhurried(out) for out in self.node_locks.give_back(lockspace, resource)])
+        """Keep nothing of this resource that no user has; soon, or when `let_go` is called."""
+        self._later[lockspace, resource] = None
+        if len(self._later) >= self._context.at_once:
+            self.let_go()
+
+    def let_go(self) -> None:
+        """Give back all that is to be given back, in one frame."""
+        later, self._later = self._later, {}
+        for where in later:
+            self.take(self.node_locks.give_back(*where))
 
     def busy(self, lock: int) -> None:
         """A cached lock is in use: who tries for it is refused."""
@@ -424,8 +430,6 @@ class Locker:
     # -- the cluster -----------------------------------------------------------------
 
     def take_fact(self, fact: LockFact) -> None:
-        if isinstance(fact.effect, Blocking):
-            self.hurry()  # what was released may be what is asked for
         self.take(self.grants.take(fact))
 
     def look(self) -> None:
@@ -462,6 +466,7 @@ class Locker:
         self._context.discarded += [self._uses, self._persistent_at, *self.node_locks.clear()]
         self._uses, self._persistent, self._limits, self.seeking = {}, {}, [], {}
         self._persistent_at = {}
+        self._later = {}
         self._dropped.clear()
         endings, self._endings = self._endings, deque()
         for one in endings:
@@ -598,12 +603,10 @@ class Locker:
         limit_ms = TRY_MS if wait_ms == 0 else wait_ms
         use.deadline_ns = None if limit_ms is None else self._context.now_ns + limit_ms * 1_000_000
 
-    def _watch(self, use: Use, *, hurry: bool = True) -> None:
+    def _watch(self, use: Use) -> None:
         """Note what is still in flight, and its time limit."""
         if use.done is not None:
             self._in_flight[use.lock] = use
-            if hurry:
-                self.hurry()  # it may wait behind a release that was not hurried
         if use.deadline_ns is None:
             return
         heappush(self._limits, (use.deadline_ns, use.lock))
@@ -771,10 +774,6 @@ class Locker:
         state = self._context.state
         space = state.lockspaces.get(use.lockspace) if state else None
         return space.resources.get(use.resource) if space else None
-
-
-def _unhurried(out: Out) -> Out:
-    return msgspec.structs.replace(out, unhurried=True) if isinstance(out, AskCluster) else out
 
 
 def _gives_up(use: Use, mode: Mode) -> bool:

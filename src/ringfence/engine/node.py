@@ -158,7 +158,9 @@ class _Node:
         self._take(input)
         if context.only_locks and not self._tasks.busy and not self._requests.busy:
             self.locker.look()
+            self._lvmlockd.look()
         else:
+            self.locker.let_go()
             self._look_round()
         if not context.left:
             frame = context.outbox.frame(context.epoch, context.life, context.protocol)

@@ -264,7 +264,7 @@ class Locks:
             self._in_flight[where] = session.client
         lock = self._locker.acquire(
             *where, mode, self._wait_ms(asked, where), done, what=_what(asked),
-            persistent=persistent, owner=session.owner, by_lvm2=True,
+            persistent=persistent, owner=session.owner, by_lvm2=True, process=(session.pid, session.started),
         )  # fmt: skip
         if session.asked is asked:
             session.lock = lock
@@ -356,24 +356,25 @@ class Locks:
         it, on any host, finds the LV free, too."""
         if use.done is not None:
             return self._hold(session, asked, "another request for it is not answered yet")
-        session.releasing += 1
-
-        def done(result: Held | RingfenceError | None) -> None:
-            session.releasing -= 1
-            if not session.releasing:
-                self._after(result)
-
-        self._locker.release(use.lock, done, unhurried=True)
+        session.released[use.lockspace, use.resource] = None
+        self._locker.release(use.lock, _nobody, later=True)
         return 0
 
     def _awaits_releases(self, session: Session) -> bool:
         """Not for ever: while the lockspace is frozen nobody gets those LVs anyway."""
-        if not session.releasing:
+        if session.released:
+            self._locker.let_go()
+        while session.released:
+            where = next(iter(session.released))
+            if self._locker.node_locks.keeps(*where):
+                break
+            del session.released[where]
+        else:
             return False
-        self._locker.hurry()
         if not session.until_ns:
             session.until_ns = self._context.now_ns + TRY_MS * 1_000_000
         if self._context.now_ns >= session.until_ns:
+            session.released = {}
             return False
         self._held_back[session.client] = session
         return True
