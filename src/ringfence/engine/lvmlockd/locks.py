@@ -114,7 +114,10 @@ class Locks:
         assert asked is not None
         self._held_back.pop(session.client, None)
         try:
-            result = self._decide(session, asked)
+            if self._context.left_open:
+                result = self._hold(session, asked, "this node takes over what was active before its daemon")
+            else:
+                result = self._decide(session, asked)
         except BadInput as error:
             self._note(session, asked, error.message)
             result = -errno.EINVAL
