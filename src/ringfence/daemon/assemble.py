@@ -53,6 +53,7 @@ from ringfence.host.pages import Authority, Pages, state_of
 from ringfence.ring.hub_client import HubRing
 from ringfence.ring.port import Ring
 from ringfence.servers.client_socket import ClientSocket
+from ringfence.servers.lvmlockd_socket import LvmSocket
 from ringfence.storage.driver import Storage
 from ringfence.wire.entries import Incident
 
@@ -178,6 +179,7 @@ async def _drive(
         warning = asyncio.ensure_future(warn_of_devices(paths, config, _warner(history, say("device"))))
         driver = Driver(makers.engine(), ports, config, me.name)
         socket = ClientSocket(paths.socket, driver.asked, driver.gone, group=loaded.socket_group)
+        lvm = LvmSocket(paths.lvmlockd_socket, driver.lvm_asked, driver.lvm_gone)
         machine, boot = identity
         started = Started(
             config, me.id, machine, boot, disk, reaped, left_open=left_open, hardware=hardware(paths.root)
@@ -189,7 +191,7 @@ async def _drive(
         gc.collect()
         gc.freeze()
         try:
-            return await driver.run(started, socket)
+            return await driver.run(started, socket, lvm if config.lvmlockd.serve else None)
         finally:
             warning.cancel()
     finally:

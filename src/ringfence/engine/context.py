@@ -102,6 +102,8 @@ class Context:
         """Tables that nobody needs any more, emptied little by little (`Locker.look`): to give back the
         memory of a hundred thousand locks takes a while, too."""
         self.effects: list[Effect] = []
+        self.stopped: list[str] = []
+        """VGs that somebody stopped here by hand: they do not start by themselves."""
         self.refused: dict[int, str] = {}
         """Members of the present view that are not admitted, and why."""
 

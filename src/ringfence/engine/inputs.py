@@ -11,6 +11,7 @@ from ringfence.fencing.proving import Kept
 from ringfence.wire import SPEAKS, Speaks
 from ringfence.wire.client import Request
 from ringfence.wire.entries import Incident
+from ringfence.wire.lvmlockd import LvmAsked
 from ringfence.wire.ring import UNSAID_HARDWARE, Enrolled, Hardware, OpenLock
 
 
@@ -124,6 +125,23 @@ class ClientGone(_Input, frozen=True):
     client: int
 
 
+class LvmRequest(_Input, frozen=True):
+    """A request of stock LVM2 on lvmlockd's socket; a connection has one at a time.  No connection of that
+    socket has the number of one of the client socket's."""
+
+    client: int
+    asked: LvmAsked
+
+
+class LvmGone(_Input, frozen=True):
+    """A connection of that socket ended.
+
+    unread: for certain, its peer did not read the whole of the last reply."""
+
+    client: int
+    unread: bool = False
+
+
 class AgentExited(_Input, frozen=True):
     """An agent run ended, one way or another (exit, time limit, cancelled, could not start)."""
 
@@ -170,5 +188,5 @@ class Wall(_Input, frozen=True):
 
 Input = (
     Started | ViewChanged | Delivered | RingLost | QuorumSaid | RingRemarked | Tick | Asked | ClientGone
-    | AgentExited | OrderDone | PathsDropped | PathIncident | CalledAgain | Wall
+    | LvmRequest | LvmGone | AgentExited | OrderDone | PathsDropped | PathIncident | CalledAgain | Wall
 )  # fmt: skip

@@ -94,6 +94,8 @@ class Locker:
         self._in_flight: dict[int, Use] = {}
         """Those whose operation was not answered at once; some may have been since."""
         self._persistent: dict[int, Use] = {}
+        self._persistent_at: dict[tuple[str, str], list[Use]] = {}
+        """The same by lockspace and resource."""
         self._limits: list[tuple[int, int]] = []
         """A heap of (deadline_ns, lock), with entries of operations that ended long ago."""
         self.leaving: list[str] = []
@@ -127,6 +129,7 @@ class Locker:
         cached: bool = False,
         owner: Owner | None = None,
         deadlock: bool = False,
+        by_lvm2: bool = False,
     ) -> int:
         """Ask for a lock.  Returns its id; `done` may have been called already.
 
@@ -138,7 +141,7 @@ class Locker:
         self._last += 1
         use = Use(
             self._last, lockspace, resource, what, mode, done,
-            since_wall_ms=self._context.wall_ms, client=client, owner=owner,
+            since_wall_ms=self._context.wall_ms, client=client, owner=owner, by_lvm2=by_lvm2,
         )  # fmt: skip
         if self._refuse_now(use, wait_ms):
             return use.lock
@@ -147,7 +150,7 @@ class Locker:
             return use.lock
         self._uses[use.lock] = use
         if persistent:
-            self._persistent[use.lock] = use
+            self._persist(use)
         self._limit(use, wait_ms)
         self._seek(use, deadlock)
         try:
@@ -173,7 +176,8 @@ class Locker:
             self._last, one.lockspace, one.resource, what, one.mode, None,
             held=Held(self._last, one.mode, held.token, None), since_wall_ms=held.since_ms,
         )  # fmt: skip
-        self._uses[use.lock] = self._persistent[use.lock] = use
+        self._uses[use.lock] = use
+        self._persist(use)
         self.take(self.node_locks.restore(use.lock, one.lockspace, one.resource, one.mode, held))
 
     def convert(
@@ -230,7 +234,7 @@ class Locker:
             self._untold.pop(lock, None)
             broken_off(not_waited_for(use))
         use.done, use.wanted, use.deadline_ns = done, Mode.UN, None
-        self._persistent.pop(lock, None)
+        self._not_persistent(lock)
         self.take(self.node_locks.unlock(lock, flags=flags, lvb=lvb))
         self._watch(use)
 
@@ -350,10 +354,18 @@ class Locker:
 
     def find(self, lockspace: str, resource: str) -> Use | None:
         """This node's persistent lock on a resource, once it is held."""
-        for use in self._persistent.values():
-            if use.held is not None and (use.lockspace, use.resource) == (lockspace, resource):
-                return use
-        return None
+        return next((use for use in self.persistent_on(lockspace, resource) if use.held is not None), None)
+
+    def persistent_on(self, lockspace: str, resource: str) -> list[Use]:
+        """Its persistent locks on a resource, held or asked for."""
+        return self._persistent_at.get((lockspace, resource), [])
+
+    def make_persistent(self, lock: int) -> None:
+        """A transient lock that is held becomes an activation's."""
+        use = self._uses[lock]
+        assert use.held is not None
+        assert lock not in self._persistent
+        self._persist(use)
 
     def use(self, lock: int) -> Use | None:
         return self._uses.get(lock)
@@ -406,6 +418,7 @@ class Locker:
         self.take(self.node_locks.lost([use.lock for use in in_flight.values() if use.done is not None]))
         self._context.discarded += [self._uses, *self.node_locks.clear()]
         self._uses, self._persistent, self._limits, self.seeking = {}, {}, [], {}
+        self._persistent_at = {}
         self._dropped.clear()
         endings, self._endings = self._endings, deque()
         for one in endings:
@@ -471,7 +484,7 @@ class Locker:
             self._untold[out.lock_id] = [out]
             return
         lvb = out.lvb if out.lvb_valid else None
-        use.held = Held(use.lock, out.mode, out.token, lvb, out.demoted, out.altmode)
+        use.held = Held(use.lock, out.mode, out.token, lvb, out.demoted, out.altmode, use.by_lvm2)
         use.since_wall_ms = self._context.wall_ms
         self._ended(use, use.held)
 
@@ -504,11 +517,24 @@ class Locker:
 
     def _forget(self, lock: int) -> bool:
         """Returns whether there was such a use."""
-        self._persistent.pop(lock, None)
+        if self._persistent:
+            self._not_persistent(lock)
         self._untold.pop(lock, None)
         self._in_flight.pop(lock, None)
         self.seeking.pop(lock, None)
         return self._uses.pop(lock, None) is not None
+
+    def _persist(self, use: Use) -> None:
+        self._persistent[use.lock] = use
+        self._persistent_at.setdefault((use.lockspace, use.resource), []).append(use)
+
+    def _not_persistent(self, lock: int) -> None:
+        use = self._persistent.pop(lock, None)
+        if use is not None:
+            where = (use.lockspace, use.resource)
+            self._persistent_at[where].remove(use)
+            if not self._persistent_at[where]:
+                del self._persistent_at[where]
 
     # -- time and words ----------------------------------------------------------------
 

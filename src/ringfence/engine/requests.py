@@ -99,8 +99,6 @@ class Requests:
         self._operator = Operator(
             context, arming, fencer.doing, self._await, self._send, self._must_act
         )
-        self.stopped: list[str] = []
-        """VGs that somebody stopped here by hand: they do not start by themselves."""
 
     # -- inputs ------------------------------------------------------------------------
 
@@ -214,9 +212,9 @@ class Requests:
         elif changes and not isinstance(call, calls.VgChange):
             self._must_reach_storage()
         if isinstance(call, calls.VgChange) and call.vg:
-            self.stopped = [vg for vg in self.stopped if vg != call.vg]
+            self._context.stopped = [vg for vg in self._context.stopped if vg != call.vg]
             if call.action == "lockstop":
-                self.stopped.append(call.vg)
+                self._context.stopped.append(call.vg)
         # What a path's state is, only this node's tasks know; who else asks gets what the locks say.
         command = lvs(call, self._broken()) if isinstance(call, calls.Lvs) else command_for(call)
         self._run(client, id, call, command)
