@@ -9,6 +9,7 @@ from lvm2_story import BadCommand, replay
 from stock_rig import ONE, TWO, LabHost, clear_vgs, stock_lab
 from tap import Tap
 
+from ringfence.config import Paths
 from ringfence.lab.cluster import Lab
 
 STORIES = sorted((Path(__file__).parent / "stories").glob("*.txt"))
@@ -29,8 +30,8 @@ def hosts(lab: Lab) -> Iterator[dict[str, LabHost]]:
 
 
 def taps(hosts: dict[str, LabHost]) -> dict[str, Tap]:
-    runs = {name: host.lab.root(host.name) / "run/lvm" for name, host in hosts.items()}
-    return {name: Tap(run / "tap", run / "lvmlockd.socket") for name, run in runs.items()}
+    daemons = {name: Paths(host.lab.root(host.name)).lvmlockd_socket for name, host in hosts.items()}
+    return {name: Tap(daemon.with_name("tap"), daemon) for name, daemon in daemons.items()}
 
 
 def test_there_are_stories() -> None:
