@@ -33,6 +33,7 @@ from ringfence.daemon.ports import (
     History,
     Kept,
     Look,
+    Lvm,
     Pages,
     Slots,
     Storage,
@@ -83,6 +84,8 @@ class Ports(msgspec.Struct, frozen=True):
     look: Look | None = None
     supplies: Supplies | None = None
     slots: Slots | None = None
+    lvm: Lvm | None = None
+    """None: no stock LVM2 is served here."""
 
 
 class Driver:
@@ -104,7 +107,7 @@ class Driver:
         self._book = ReplyBook()
         self._queries = Queries(ports.history, self._answer)
         self._socket: ClientSocket | None = None
-        self._lvm: LvmSocket | None = None
+        self._lvm_socket: LvmSocket | None = None
         self._no_lvm = "" if config.lvmlockd.serve else "[lvmlockd] serve = false"
         """Why stock LVM2 is not served here."""
         self._tasks: set[asyncio.Task[None]] = set()  # held so that none is collected; never iterated
@@ -161,7 +164,7 @@ class Driver:
         for what, closing in (
             ("ring", self._ports.ring.leave() if clean else self._ports.ring.stop()),
             ("socket", self._socket.close()),
-            ("lvmlockd socket", self._lvm.close() if self._lvm is not None else _nothing()),
+            ("lvmlockd socket", self._lvm_socket.close() if self._lvm_socket is not None else _nothing()),
             ("block", self._ports.block.close()),
         ):
             try:
@@ -169,6 +172,8 @@ class Driver:
             except Exception as error:
                 self._note("ending", f"could not close the {what}: {error!r}")
         self._pool.shutdown(wait=False, cancel_futures=True)
+        if self._ports.lvm is not None:
+            self._ports.lvm.close()
 
     def leave(self, why: str) -> None:
         """Leave the cluster cleanly if that can be had in time, and end.  Asked twice: end now.
@@ -298,7 +303,7 @@ class Driver:
             self._no_lvm = str(error)
             self._note("lvmlockd", f"stock LVM2 is not served: {error}")
         else:
-            self._lvm = lvm
+            self._lvm_socket = lvm
 
     def lvm_asked(self, client: int, asked: LvmAsked) -> None:
         """A request of stock LVM2 (lvmlockd's socket)."""
@@ -320,8 +325,8 @@ class Driver:
             self._answer(effect.client, effect.reply)
             return
         if isinstance(effect, effects.LvmAnswer):
-            if self._lvm is not None:
-                self._lvm.send(effect.client, effect.answered)
+            if self._lvm_socket is not None:
+                self._lvm_socket.send(effect.client, effect.answered)
             return
         match effect:
             case effects.Multicast():
@@ -330,6 +335,10 @@ class Driver:
                 self._ports.pages.set(effect.incarnation, effect.page, effect.deadline_ns)
             case effects.Keep():
                 self._keep(effect)
+            case effects.KeepLvmLocks():
+                self._lvm.keep(effect.kept, effect.gone)
+            case effects.WatchProcess():
+                self._lvm.watch(effect.pid, effect.started, self.feed)
             case effects.KeepConfig():
                 self._config = effect.config
                 self._ports.kept.keep_config(effect.config)
@@ -355,6 +364,11 @@ class Driver:
                     self.fail(effect.reason)
                 else:
                     self._end(EXIT_OK, effect.reason)
+
+    @property
+    def _lvm(self) -> Lvm:
+        assert self._ports.lvm is not None, "a daemon that serves stock LVM2 has a port for it"
+        return self._ports.lvm
 
     def _keep(self, effect: effects.Keep) -> None:
         began_ns = time.monotonic_ns()
@@ -418,6 +432,8 @@ class Driver:
         if isinstance(body, orders.StorageOrder):
             do, order = self._ports.storage.bound(), body
             return lambda: asyncio.get_running_loop().run_in_executor(self._pool, do, order)
+        if isinstance(body, orders.StandingTables):
+            return functools.partial(self._lvm.standing, body.vgs)
         if isinstance(body, orders.LookAtHost):
             return self._look
         if isinstance(body, orders.ReadSupplies):
@@ -473,19 +489,21 @@ class Driver:
             self.feed(inputs.AgentExited(effect.run, Power.UNKNOWN, words, 0, answered=False))
 
     def _drop_paths(self, generation: int) -> None:
+        if self._ports.lvm is not None:
+            self._ports.lvm.lose()
         self._dropping = max(self._dropping, generation)
         if not self._drop_running:
             self._drop_running = True
             self._spawn(self._drop_until_known(), "drop paths")
 
     async def _drop_until_known(self) -> None:
-        """Never claims what the block service has not verified: tries for ever."""
+        """Never claims what is not verified of every path, LVM2's among them: tries for ever."""
         said = ""
         done = -1
         while done != self._dropping:
             generation = self._dropping
             try:
-                await self._ports.block.drop_all()
+                await self._drop_all()
             except RingfenceError as error:
                 if str(error) != said:
                     said = str(error)
@@ -495,6 +513,14 @@ class Driver:
                 done = generation
                 self.feed(inputs.PathsDropped(generation))
         self._drop_running = False
+
+    async def _drop_all(self) -> None:
+        """Both kinds at once.  Raises what either raises."""
+        lvm = self._ports.lvm
+        dropping = [self._ports.block.drop_all(), *([lvm.drop_all()] if lvm is not None else [])]
+        for outcome in await asyncio.gather(*dropping, return_exceptions=True):
+            if isinstance(outcome, BaseException):
+                raise outcome
 
     # -- words ----------------------------------------------------------------------
 

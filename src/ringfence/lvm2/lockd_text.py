@@ -17,7 +17,16 @@ from ringfence.core.errors import BadInput
 
 END = b"\n##\n"
 
-_LINE = re.compile(r'[ \t]*([\w\[\]]+)[ \t]*=[ \t]*(?:"((?:[^"\\]|\\.)*)"|(-?\d+))[ \t]*')
+_LINE = re.compile(
+    r"""
+        [ \t]*(?P<key>[\w\[\]]+)[ \t]*=[ \t]*
+        (?:"(?P<text>[^"\\\n]*(?:\\.[^"\\\n]*)*)"|(?P<number>-?\d+))[ \t]*(?:\n|\Z)
+      | \s*?(?:\n|\Z)
+      | (?P<other>.+)
+    """,
+    re.VERBOSE | re.ASCII,
+)
+"""A line with a field, a blank one, or what is neither.  It always matches, so no line is passed over."""
 _QUOTED = re.compile(r'\\(["\\])')
 _TO_QUOTE = re.compile(r'(["\\])')
 
@@ -27,17 +36,11 @@ def parse_fields(frame: bytes) -> dict[str, str]:
 
     Raises BadInput for anything else."""
     found: dict[str, str] = {}
-    for line in frame.decode("utf-8", "surrogateescape").split("\n"):
-        match = _LINE.fullmatch(line)
-        if match is None:
-            if not line or line.isspace():
-                continue
-            raise BadInput(f"not a line of a request: {line[:60]!r}", next='send lines: key = "value"')
-        key, text, number = match.groups()
-        if number is not None:
-            found[key] = number
-        else:
-            found[key] = _QUOTED.sub(r"\1", text) if "\\" in text else text
+    for key, text, number, other in _LINE.findall(frame.decode("utf-8", "surrogateescape")):
+        if key:
+            found[key] = number or (_QUOTED.sub(r"\1", text) if "\\" in text else text)
+        elif other:
+            raise BadInput(f"not a line of a request: {other[:60]!r}", next='send lines: key = "value"')
     return found
 
 

@@ -6,6 +6,9 @@ A request names itself by `request`.  A reply says `response = "OK"` and, but fo
 Source: LVM2 daemons/lvmlockd/lvmlockd-core.c (str_to_op_rt, client_recv_action, client_send_result),
 lvmlockd-internal.h (numbers), lib/locking/lvmlockd.c, 2.03.11 to 2.03.40."""
 
+import functools
+from typing import Any
+
 from ringfence.core.errors import BadInput
 from ringfence.lvm2.lockd_text import parse_fields, print_fields
 from ringfence.wire.lvmlockd import LvmAnswered, LvmAsked
@@ -24,10 +27,10 @@ _OPS = {
 }  # fmt: skip
 _ARGUED = ("init_vg", "init_lv", "setlockargs_vg_final")
 """Their replies say what is to be written into the metadata."""
-_TEXTS = (
+_TEXTS = frozenset((
     "cmd", "mode", "vg_name", "vg_uuid", "vg_lock_type", "vg_lock_args", "lv_name", "lv_uuid", "lv_lock_args",
     "path",
-)  # fmt: skip
+))  # fmt: skip
 _NUMBERS = ("version", "host_id")
 _KNOWN = frozenset((*_TEXTS, *_NUMBERS, "request", "opts", "pid"))
 
@@ -41,35 +44,42 @@ def parse_request(frame: bytes, pid: int = 0, started: int = 0) -> LvmAsked:
 
     Raises BadInput for what is no request at all."""
     fields = parse_fields(frame)
-    op = fields.get("request", "")
+    op = fields.pop("request", "")
     if not op:
         raise BadInput("not a request: it names none", next='send request = "hello"')
-    said = {name: value for name, value in fields.items() if value != "none"}
-    return LvmAsked(
-        op,
-        pid,
-        started,
-        opts=tuple(one for one in said.get("opts", "").split(",") if one),
-        version=_number(said, "version"),
-        host_id=_number(said, "host_id"),
-        more={name: value for name, value in fields.items() if name not in _KNOWN},
-        **{name: said[name] for name in _TEXTS if name in said},
-    )
-
-
-def _number(fields: dict[str, str], name: str) -> int:
-    text = fields.get(name, "0")
-    return int(text) if text.isdecimal() else 0
+    said: dict[str, Any] = {}
+    more = {}
+    for name, value in fields.items():
+        if name not in _KNOWN:
+            more[name] = value
+        elif value == "none":
+            continue
+        elif name in _TEXTS:
+            said[name] = value
+        elif name in _NUMBERS:
+            said[name] = int(value) if value.isdecimal() else 0
+        elif name == "opts":
+            said[name] = tuple([one for one in value.split(",") if one])
+    return LvmAsked(op, pid, started, more=more, **said)
 
 
 def print_answer(answered: LvmAnswered) -> bytes:
     """One reply, its end included."""
+    if answered.dump is None:
+        return _print_usual(answered)
+    fields: list[tuple[str, int | str]] = [("response", "OK"), ("result", answered.result)]
+    return print_fields([*fields, ("dump_len", len(answered.dump))])
+
+
+@functools.lru_cache(maxsize=64)
+def _print_usual(answered: LvmAnswered) -> bytes:
+    """Most are the same few, thousands of times in a row."""
     op, result = answered.op, answered.result
     fields: list[tuple[str, int | str]] = [("response", "OK")]
     if op in (HELLO, QUIT):
         fields += [("result", result), ("protocol", PROTOCOL), ("version", VERSION)]
     elif op in DUMPS:
-        fields += [("result", result), ("dump_len", len(answered.dump or b""))]
+        fields += [("result", result), ("dump_len", 0)]
     else:
         fields += [("op", _OPS.get(op, 0)), ("lock_type", "dlm"), ("op_result", result)]
         if op.startswith("query_lock"):
