@@ -43,7 +43,7 @@ class Server:
     """Answers every request with 0, unless told to be silent."""
 
     def __init__(self, path: Path) -> None:
-        self.socket = LvmSocket(path, self.asked, self.left)
+        self.socket = LvmSocket(path, path.with_suffix(".pid"), self.asked, self.left)
         self.requests: list[tuple[int, LvmAsked]] = []
         self.gone: list[tuple[int, bool]] = []
         self.silent = False
@@ -303,7 +303,7 @@ def test_a_socket_that_somebody_listens_on_is_not_taken(place: Path, run: Run) -
         other = socket.socket(socket.AF_UNIX)
         other.bind(os.fspath(place / "s"))
         other.listen()
-        second = LvmSocket(place / "s", lambda *_: None, lambda *_: None)
+        second = LvmSocket(place / "s", place / "pid", lambda *_: None, lambda *_: None)
         with pytest.raises(Refused, match=rf"lvmlockd is already running on {place}/s, pid {os.getpid()}"):
             await second.start()
         await second.close()
@@ -315,7 +315,7 @@ def test_a_socket_that_somebody_listens_on_is_not_taken(place: Path, run: Run) -
 
 def test_a_place_that_cannot_be_is_an_error_of_one_line(place: Path, run: Run) -> None:
     async def start(path: Path) -> None:
-        await LvmSocket(path, lambda *_: None, lambda *_: None).start()
+        await LvmSocket(path, place / "pid", lambda *_: None, lambda *_: None).start()
 
     async def body() -> None:
         (place / "file").write_text("")
@@ -327,17 +327,10 @@ def test_a_place_that_cannot_be_is_an_error_of_one_line(place: Path, run: Run) -
     run(body())
 
 
-def test_the_pid_file_is_written_for_the_systems_socket_alone(
-    place: Path, run: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    file = place / "lvmlockd.pid"
-    monkeypatch.setattr(lvmlockd_socket, "SYSTEM_PID_FILE", file)
-
+def test_the_pid_file_is_there_while_somebody_listens(place: Path, run: Run) -> None:
     async def body() -> None:
+        file = place / "s.pid"
         async with serving(place / "s"):
-            assert not file.exists()
-        monkeypatch.setattr(lvmlockd_socket, "SYSTEM_SOCKET", place / "t")
-        async with serving(place / "t"):
             assert file.read_text() == f"{os.getpid()}\n"
         assert not file.exists()
 

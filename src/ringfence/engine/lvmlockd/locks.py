@@ -49,6 +49,7 @@ from ringfence.volumes.slots import SLOTS_LV
 from ringfence.wire import entries
 from ringfence.wire.lvmlockd import EADOPT_NONE, ELMERR, ENOLS, LvmAnswered, LvmAsked
 
+SLOTS_REFUSED = "it holds the disk slots, only ringfence uses it; `ringfence vgremove` removes it with its VG"
 MODES = {"sh": Mode.PR, "ex": Mode.EX}
 PERSISTENT = "persistent"
 SH_EXISTS = "SH_EXISTS"
@@ -193,7 +194,7 @@ class Locks:
         if not asked.lv_uuid:
             raise BadInput("the request names no LV")
         if asked.lv_name == SLOTS_LV or asked.lv_uuid == self._slots.lv_uuid(asked.vg_name):
-            self._note(session, asked, "it holds the disk slots, which only ringfence uses")
+            self._note(session, asked, SLOTS_REFUSED)
             return -errno.EBUSY
         if where in self._in_flight:
             return self._hold(session, asked, "another command's request for it is not answered yet")
