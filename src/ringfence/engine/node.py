@@ -21,7 +21,6 @@ from ringfence.core.errors import RingfenceError
 from ringfence.core.ids import Life
 from ringfence.engine import inputs
 from ringfence.engine.agent_calls import AgentCalls
-from ringfence.engine.ahead import Ahead
 from ringfence.engine.arming import Arming
 from ringfence.engine.checkups import Checkups
 from ringfence.engine.client_locks import ClientLocks
@@ -135,7 +134,6 @@ class _Node:
             context, self.locker, clients, self._tasks, self._views, self._fencer, self._deadlocks,
             self._checkups, self._fence_tests, self._drills, self._arming, self._slots,
         )  # fmt: skip
-        self._ahead = Ahead(context, self.locker, self._tasks)
         self._deadlines = Deadlines(context, self._slots)
         self._sent_ns = 0
         self._called = False
@@ -257,7 +255,6 @@ class _Node:
         self._slots.look(lockspaces)
         self.locker.look()
         self._tasks.look()
-        self._ahead.look()
         self._requests.look()
         self._lvmlockd.look()
         self._deadlocks.look()
@@ -448,7 +445,6 @@ class _Node:
         self._deadlines.lose()
         self._slots.lost()
         self.locker.lost()
-        self._ahead.lost()
         self._lvm_processes.lost()
         self._lvmlockd.lost()
         self._tasks.lost()

@@ -39,6 +39,7 @@ from ringfence.engine.commands.locking import (
 from ringfence.engine.context import Context
 from ringfence.engine.effects import LvmAnswer, Note
 from ringfence.engine.locker import TRY_MS, Locker
+from ringfence.engine.lvmlockd.ahead import Ahead
 from ringfence.engine.lvmlockd.rules import Ruling, rule
 from ringfence.engine.lvmlockd.sessions import Session, Where
 from ringfence.engine.orders import Held
@@ -81,10 +82,11 @@ class Spaces:
 
 
 class Locks:
-    def __init__(self, context: Context, locker: Locker, spaces: Spaces) -> None:
+    def __init__(self, context: Context, locker: Locker, spaces: Spaces, ahead: Ahead) -> None:
         self._context = context
         self._locker = locker
         self._spaces = spaces
+        self._ahead = ahead
         self._held_back: dict[int, Session] = {}
         """Those whose request is looked at again, oldest first."""
         self._in_flight: dict[Where, int] = {}
@@ -203,6 +205,8 @@ class Locks:
             shares=self._shares(where),
         )
         if ruling is Ruling.ASK:
+            if persistent:
+                self._ahead.asked(session.client, asked.vg_name, asked.lv_uuid, mode)
             self._acquire(session, asked, where, mode, persistent=persistent)
             return None
         if not self._context.may_report_in(space):
@@ -319,12 +323,16 @@ class Locks:
     # -- unlock ---------------------------------------------------------------------------
 
     def _unlock(self, session: Session, asked: LvmAsked, where: Where) -> int | None:
-        if asked.op == "lock_lv" and PERSISTENT in asked.opts:
-            use = self._locker.find(*where)
-        else:
-            use = self._use(session, where)
+        activation = asked.op == "lock_lv" and PERSISTENT in asked.opts
+        use = self._locker.find(*where) if activation else self._use(session, where)
         if use is None:
             return -errno.ENOENT
+        if activation:
+            return self._let_go_early(session, asked, use)
+        if asked.op == "lock_vg":
+            self._ahead.over(session.client)
+            if self._awaits_releases(session):
+                return None
 
         def done(result: Held | RingfenceError | None) -> None:
             self._in_flight.pop(where, None)
@@ -341,6 +349,34 @@ class Locks:
         session.lock = use.lock
         self._locker.release(use.lock, done, lvb=self._value(session, where, use))
         return None
+
+    def _let_go_early(self, session: Session, asked: LvmAsked, use: Use) -> int | None:
+        """An activation is over: its command need not wait until the cluster knows, which takes a round of
+        the ring.  It does wait for that before it is told that the VG's lock is free: whoever comes after
+        it, on any host, finds the LV free, too."""
+        if use.done is not None:
+            return self._hold(session, asked, "another request for it is not answered yet")
+        session.releasing += 1
+
+        def done(result: Held | RingfenceError | None) -> None:
+            session.releasing -= 1
+            if not session.releasing:
+                self._after(result)
+
+        self._locker.release(use.lock, done, unhurried=True)
+        return 0
+
+    def _awaits_releases(self, session: Session) -> bool:
+        """Not for ever: while the lockspace is frozen nobody gets those LVs anyway."""
+        if not session.releasing:
+            return False
+        self._locker.hurry()
+        if not session.until_ns:
+            session.until_ns = self._context.now_ns + TRY_MS * 1_000_000
+        if self._context.now_ns >= session.until_ns:
+            return False
+        self._held_back[session.client] = session
+        return True
 
     def _value(self, session: Session, where: Where, use: Use) -> bytes | None:
         """What goes into the value block as a lock goes down from EX; None: what is there stays."""
@@ -414,6 +450,7 @@ class Locks:
     def gone(self, session: Session, *, unread: bool) -> None:
         """A connection ended, and with it what is not persistent; also a grant that it did not read."""
         self._held_back.pop(session.client, None)
+        self._ahead.over(session.client)
         session.asked = None
         if session.lock:
             self._break_off(session)

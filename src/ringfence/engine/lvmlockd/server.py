@@ -16,6 +16,7 @@ from ringfence.engine.context import Context
 from ringfence.engine.effects import LvmAnswer, Note
 from ringfence.engine.locker import Locker
 from ringfence.engine.lvmlockd import info, spaces
+from ringfence.engine.lvmlockd.ahead import Ahead
 from ringfence.engine.lvmlockd.locks import Locks, Spaces
 from ringfence.engine.lvmlockd.sessions import Session
 from ringfence.engine.orders import Command, JoinLockspace
@@ -32,6 +33,7 @@ ARGS_BYTES = 64
 
 class Lvmlockd:
     def __init__(self, context: Context, locker: Locker, tasks: Tasks) -> None:
+        self._ahead = Ahead(context, locker, tasks)
         self._context = context
         self._locker = locker
         self._tasks = tasks
@@ -41,7 +43,7 @@ class Lvmlockd:
         self._waiting: dict[int, Session] = {}
         """Who waits until none is."""
         self._spaces = Spaces(context, self._join, self._starts)
-        self._locks = Locks(context, locker, self._spaces)
+        self._locks = Locks(context, locker, self._spaces, self._ahead)
         self._ops: dict[str, Callable[[Session, LvmAsked], int | None]] = {
             "running_lm": lambda session, asked: LM_DLM,
             "init_vg": self._init_vg,
@@ -104,8 +106,10 @@ class Lvmlockd:
     def lost(self) -> None:
         """This life is stale; the Locker has answered what was in flight."""
         self._locks.lost(list(self._sessions.values()))
+        self._ahead.lost()
 
     def look(self) -> None:
+        self._ahead.look()
         self._locks.look()
         if self._waiting and not self._starting:
             waiting, self._waiting = self._waiting, {}
