@@ -12,8 +12,8 @@ ringfence           a lab of one host on the hub ring; also one of two hosts, wh
 activate      `vgchange -aey` and `-an` of a whole VG.  The *share* of a server is its time less that of
               grant everything; compared are shares.
 create        80 `lvcreate` by 4 writers on 2 hosts at once.  Where locks are given away LVs are lost.
-request       one request and its reply, by a client that speaks the protocol: lock_vg sh and un again and again,
-              and lock_lv ex and un, of one LV after the other; on one connection and on four at once.
+request       one request and its reply, by a client that speaks the protocol: lock_vg sh and un in turn, and
+              lock_lv ex, then un, of one LV after the other; on one connection and on four at once.
 
 Each round measures every server, in the other order every second round; told are medians of rounds."""
 
