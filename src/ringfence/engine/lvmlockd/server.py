@@ -240,7 +240,9 @@ class Lvmlockd:
             self._locks.turn_away(session, space)
 
     def _in_use(self, space: str, *, others: bool) -> bool:
-        """Whether this host, or any other, has to do with the lock of an LV there."""
+        """Whether this host, or any other, has to do with the lock of an LV there.
+
+        What this host was told to let go of, and the cluster does not know yet, it has no more."""
         state = self._context.state
         one = state.lockspaces.get(space) if state is not None else None
         if state is None or one is None:
@@ -248,7 +250,9 @@ class Lvmlockd:
         for node in one.members:
             if (node != self._context.me) is others:
                 for resource in one.resources.of(node):
-                    if resource.name != VG_RESOURCE:
+                    if resource.name == VG_RESOURCE:
+                        continue
+                    if others or not self._locker.node_locks.keeps(space, resource.name):
                         return True
         return False
 
