@@ -33,6 +33,7 @@ from ringfence.daemon.ports import (
     History,
     Kept,
     Look,
+    Lvm,
     Pages,
     Slots,
     Storage,
@@ -46,9 +47,11 @@ from ringfence.engine.effects import Effect
 from ringfence.engine.inputs import Input
 from ringfence.ring.port import Ring
 from ringfence.servers.client_socket import ClientSocket
+from ringfence.servers.lvmlockd_socket import LvmSocket
 from ringfence.wire import client as calls
 from ringfence.wire.checkup import HostFacts
 from ringfence.wire.client import Reply, Request
+from ringfence.wire.lvmlockd import LvmAsked
 from ringfence.wire.proving import Reading
 
 SELF = 0
@@ -81,6 +84,8 @@ class Ports(msgspec.Struct, frozen=True):
     look: Look | None = None
     supplies: Supplies | None = None
     slots: Slots | None = None
+    lvm: Lvm | None = None
+    """None: no stock LVM2 is served here."""
 
 
 class Driver:
@@ -102,6 +107,9 @@ class Driver:
         self._book = ReplyBook()
         self._queries = Queries(ports.history, self._answer)
         self._socket: ClientSocket | None = None
+        self._lvm_socket: LvmSocket | None = None
+        self._no_lvm = "" if config.lvmlockd.serve else "[lvmlockd] serve = false"
+        """Why stock LVM2 is not served here."""
         self._tasks: set[asyncio.Task[None]] = set()  # held so that none is collected; never iterated
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="storage")
         self._dropping = 0
@@ -118,8 +126,10 @@ class Driver:
 
     # -- life ---------------------------------------------------------------------
 
-    async def run(self, started: inputs.Started, socket: ClientSocket) -> int:
-        """Drive until the end.  Returns the exit code.  Whatever happens, pages are LOST after it."""
+    async def run(self, started: inputs.Started, socket: ClientSocket, lvm: LvmSocket | None = None) -> int:
+        """Drive until the end.  Returns the exit code.  Whatever happens, pages are LOST after it.
+
+        lvm: where stock LVM2 is served; a daemon that cannot have it goes on without."""
         loop = asyncio.get_running_loop()
         self._ended = loop.create_future()
         self._socket = socket
@@ -128,6 +138,7 @@ class Driver:
             self._queue.extend((started, inputs.Wall(self._ports.clock.wall_ms())))
             await socket.start()
             self.feed()
+            await self._serve_lvm2(lvm)
             self._due = loop.time()
             self._tick()
             await self._ports.block.start(self.feed)
@@ -153,6 +164,7 @@ class Driver:
         for what, closing in (
             ("ring", self._ports.ring.leave() if clean else self._ports.ring.stop()),
             ("socket", self._socket.close()),
+            ("lvmlockd socket", self._lvm_socket.close() if self._lvm_socket is not None else _nothing()),
             ("block", self._ports.block.close()),
         ):
             try:
@@ -160,6 +172,8 @@ class Driver:
             except Exception as error:
                 self._note("ending", f"could not close the {what}: {error!r}")
         self._pool.shutdown(wait=False, cancel_futures=True)
+        if self._ports.lvm is not None:
+            self._ports.lvm.close()
 
     def leave(self, why: str) -> None:
         """Leave the cluster cleanly if that can be had in time, and end.  Asked twice: end now.
@@ -280,6 +294,25 @@ class Driver:
         elif step is Step.RUN and not self._queries.answer(client, request, self._config):
             self.feed(inputs.Asked(client, request, who))
 
+    async def _serve_lvm2(self, lvm: LvmSocket | None) -> None:
+        if lvm is None:
+            return
+        try:
+            await lvm.start()
+        except RingfenceError as error:
+            self._no_lvm = str(error)
+            self._note("lvmlockd", f"stock LVM2 is not served: {error}")
+        else:
+            self._lvm_socket = lvm
+
+    def lvm_asked(self, client: int, asked: LvmAsked) -> None:
+        """A request of stock LVM2 (lvmlockd's socket)."""
+        if not self._over:
+            self._at_once(inputs.LvmRequest(client, asked))
+
+    def lvm_gone(self, client: int, unread: bool) -> None:
+        self.feed(inputs.LvmGone(client, unread))
+
     def gone(self, client: int) -> None:
         self._queries.gone(client)
         self._book.gone(client)
@@ -291,6 +324,10 @@ class Driver:
         if isinstance(effect, effects.Answer):  # by far the most frequent
             self._answer(effect.client, effect.reply)
             return
+        if isinstance(effect, effects.LvmAnswer):
+            if self._lvm_socket is not None:
+                self._lvm_socket.send(effect.client, effect.answered)
+            return
         match effect:
             case effects.Multicast():
                 self._ports.ring.multicast(effect.payload)
@@ -298,6 +335,10 @@ class Driver:
                 self._ports.pages.set(effect.incarnation, effect.page, effect.deadline_ns)
             case effects.Keep():
                 self._keep(effect)
+            case effects.KeepLvmLocks():
+                self._lvm.keep(effect.kept, effect.gone)
+            case effects.WatchProcess():
+                self._lvm.watch(effect.pid, effect.started, self.feed)
             case effects.KeepConfig():
                 self._config = effect.config
                 self._ports.kept.keep_config(effect.config)
@@ -308,6 +349,8 @@ class Driver:
                 asyncio.get_running_loop().call_later(left_s, self.feed, inputs.Tick())
             case effects.Record():
                 self._record(effect, now_ns)
+            case effects.Note():
+                self._note(effect.kind, effect.what)
             case effects.DoOrder():
                 self._spawn(self._order(effect, self._bound(effect.body)), f"order {effect.order}")
             case effects.RunAgent():
@@ -321,6 +364,11 @@ class Driver:
                     self.fail(effect.reason)
                 else:
                     self._end(EXIT_OK, effect.reason)
+
+    @property
+    def _lvm(self) -> Lvm:
+        assert self._ports.lvm is not None, "a daemon that serves stock LVM2 has a port for it"
+        return self._ports.lvm
 
     def _keep(self, effect: effects.Keep) -> None:
         began_ns = time.monotonic_ns()
@@ -358,7 +406,8 @@ class Driver:
                 self._leave_refused(str(reply.error.get("message", "")))
             return
         if isinstance(self._book.call(client, reply.id), calls.Status) and isinstance(reply.result, dict):
-            reply = msgspec.structs.replace(reply, result={**reply.result, "daemon": self.metrics.report()})
+            own = {"daemon": self.metrics.report(), "lvmlockd": {"trouble": self._no_lvm}}
+            reply = msgspec.structs.replace(reply, result={**reply.result, **own})
         for one in self._book.answered(client, reply):
             self._send(one, reply)
 
@@ -384,6 +433,8 @@ class Driver:
         if isinstance(body, orders.StorageOrder):
             do, order = self._ports.storage.bound(), body
             return lambda: asyncio.get_running_loop().run_in_executor(self._pool, do, order)
+        if isinstance(body, orders.StandingTables):
+            return functools.partial(self._lvm.standing, body.vgs)
         if isinstance(body, orders.LookAtHost):
             return self._look
         if isinstance(body, orders.ReadSupplies):
@@ -439,19 +490,21 @@ class Driver:
             self.feed(inputs.AgentExited(effect.run, Power.UNKNOWN, words, 0, answered=False))
 
     def _drop_paths(self, generation: int) -> None:
+        if self._ports.lvm is not None:
+            self._ports.lvm.lose()
         self._dropping = max(self._dropping, generation)
         if not self._drop_running:
             self._drop_running = True
             self._spawn(self._drop_until_known(), "drop paths")
 
     async def _drop_until_known(self) -> None:
-        """Never claims what the block service has not verified: tries for ever."""
+        """Never claims what is not verified of every path, LVM2's among them: tries for ever."""
         said = ""
         done = -1
         while done != self._dropping:
             generation = self._dropping
             try:
-                await self._ports.block.drop_all()
+                await self._drop_all()
             except RingfenceError as error:
                 if str(error) != said:
                     said = str(error)
@@ -462,6 +515,14 @@ class Driver:
                 self.feed(inputs.PathsDropped(generation))
         self._drop_running = False
 
+    async def _drop_all(self) -> None:
+        """Both kinds at once.  Raises what either raises."""
+        lvm = self._ports.lvm
+        dropping = [self._ports.block.drop_all(), *([lvm.drop_all()] if lvm is not None else [])]
+        for outcome in await asyncio.gather(*dropping, return_exceptions=True):
+            if isinstance(outcome, BaseException):
+                raise outcome
+
     # -- words ----------------------------------------------------------------------
 
     def _note(self, kind: str, what: str) -> None:
@@ -470,6 +531,10 @@ class Driver:
     def _trace(self, error: BaseException) -> None:
         for line in "".join(traceback.format_exception(error)).splitlines():
             self._note("trace", line)
+
+
+async def _nothing() -> None:
+    """There is nothing to close."""
 
 
 async def _fail(error: RingfenceError) -> None:

@@ -88,12 +88,16 @@ class Context:
         grants there."""
         self.left_open: tuple[LeftOpen, ...] = ()
         """Data paths of an earlier life, whose adoption is not decided yet."""
+        self.vg_uuids: dict[str, str] = {}
+        """Uuids of VGs by their lockspace, as this node last saw them."""
         self.left = False
         """This life has left the cluster cleanly."""
         self.only_locks = False
         """This step has touched nothing but locks: see `Node.step`."""
         self.budget = 0
         """How many more locks this step may handle, where an event concerns many."""
+        self.step = 0
+        """Counts steps."""
         self.more = False
         """There is more to do than fits into this step."""
         self.settled = True
@@ -102,6 +106,8 @@ class Context:
         """Tables that nobody needs any more, emptied little by little (`Locker.look`): to give back the
         memory of a hundred thousand locks takes a while, too."""
         self.effects: list[Effect] = []
+        self.stopped: list[str] = []
+        """VGs that somebody stopped here by hand: they do not start by themselves."""
         self.refused: dict[int, str] = {}
         """Members of the present view that are not admitted, and why."""
 
@@ -137,11 +143,11 @@ class Context:
     def out(self, effect: Effect) -> None:
         self.effects.append(effect)
 
-    def submit(self, entry: Entry) -> int:
+    def submit(self, entry: Entry, *, unhurried: bool = False) -> int:
         """Send an entry into the total order; it goes out when this node runs, once.
 
         Returns its number, for `outbox.waits`."""
-        return self.outbox.submit(entry, self.wall_ms)
+        return self.outbox.submit(entry, self.wall_ms, unhurried=unhurried)
 
     def record(self, kind: str, what: str, **fields: Any) -> None:
         self.out(Record(kind, what, fields))
@@ -179,6 +185,10 @@ class Context:
             if node.name == name:
                 return node.id
         raise NotFound(f"no node is called {name}", next="ringfence status")
+
+    def vg_uuid(self, lockspace: str) -> str:
+        """Of the VG that a lockspace belongs to; empty if it is not known here."""
+        return self.vg_uuids.get(lockspace, "")
 
     def must_act(self) -> ClusterState:
         """The state that this node may act on.  Raises Refused."""

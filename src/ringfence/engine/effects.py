@@ -10,6 +10,7 @@ from ringfence.core.cluster import ClusterConfig
 from ringfence.engine.inputs import DiskState
 from ringfence.engine.orders import DriverOrder
 from ringfence.wire.client import Reply
+from ringfence.wire.lvmlockd import LvmAnswered, LvmLock
 
 LOST = 0
 """A deadline page's value for ever after: authority lost, fail writes."""
@@ -37,6 +38,27 @@ class KeepConfig(_Effect, frozen=True):
     """An ordered entry changed the configuration: write it over this node's own file."""
 
     config: ClusterConfig
+
+
+class KeepLvmLocks(_Effect, frozen=True):
+    """Note which locks stock LVM2 has through this node, where the next daemon of this boot finds them.
+
+    A lock is noted after it is granted and before anybody is told; it is struck off, or noted in the lower
+    mode, before its release or its conversion downward is said: what is noted is held, whenever a daemon is
+    killed."""
+
+    kept: tuple[LvmLock, ...] = ()
+    """New ones, and those whose mode or token is another now."""
+    gone: tuple[LvmLock, ...] = ()
+    """Only their `key` counts."""
+
+
+class WatchProcess(_Effect, frozen=True):
+    """Say when this process has ended; at once, if it has.  Answer: inputs.ProcessEnded."""
+
+    pid: int
+    started: int
+    """In clock ticks since boot (/proc/PID/stat, field 22)."""
 
 
 class SetDeadline(_Effect, frozen=True):
@@ -84,6 +106,20 @@ class Answer(_Effect, frozen=True):
     reply: Reply
 
 
+class LvmAnswer(_Effect, frozen=True):
+    """To a request of stock LVM2."""
+
+    client: int
+    answered: LvmAnswered
+
+
+class Note(_Effect, frozen=True):
+    """One line for the daemon's log alone: what may come by the thousand, and nobody looks up later."""
+
+    kind: str
+    what: str
+
+
 class CallAgain(_Effect, frozen=True):
     """There is more to do than one step should do: call again soon, but let others have their turn.
 
@@ -115,6 +151,6 @@ class Ended(_Effect, frozen=True):
 
 
 Effect = (
-    Multicast | Keep | KeepConfig | SetDeadline | RunAgent | CancelAgent | DoOrder | DropPaths | Answer
-    | CallAgain | TickAt | Record | Ended
+    Multicast | Keep | KeepConfig | KeepLvmLocks | WatchProcess | SetDeadline | RunAgent | CancelAgent
+    | DoOrder | DropPaths | Answer | LvmAnswer | Note | CallAgain | TickAt | Record | Ended
 )  # fmt: skip

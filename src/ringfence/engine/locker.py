@@ -31,6 +31,7 @@ from ringfence.core.modes import Mode
 from ringfence.engine.context import Context
 from ringfence.engine.facts import LockFact
 from ringfence.engine.grants import Grants
+from ringfence.engine.lvm_notes import LvmNotes
 from ringfence.engine.orders import Held
 from ringfence.engine.uses import Done, Owner, Use
 from ringfence.locks.compat import compatible, covers
@@ -48,8 +49,9 @@ from ringfence.locks.node_locks import (
     Row,
 )
 from ringfence.locks.queues import OpKind
-from ringfence.locks.resource import Lock, Resource
+from ringfence.locks.resource import Blocking, Lock, Resource
 from ringfence.wire import entries
+from ringfence.wire.lvmlockd import LvmLock
 from ringfence.wire.ring import OpenLock
 
 OnBlocking = Callable[[int, int, Mode, bool], None]
@@ -93,7 +95,10 @@ class Locker:
         self._uses: dict[int, Use] = {}
         self._in_flight: dict[int, Use] = {}
         """Those whose operation was not answered at once; some may have been since."""
+        self.lvm_notes = LvmNotes(context)
         self._persistent: dict[int, Use] = {}
+        self._persistent_at: dict[tuple[str, str], list[Use]] = {}
+        """The same by lockspace and resource."""
         self._limits: list[tuple[int, int]] = []
         """A heap of (deadline_ns, lock), with entries of operations that ended long ago."""
         self.leaving: list[str] = []
@@ -127,18 +132,23 @@ class Locker:
         cached: bool = False,
         owner: Owner | None = None,
         deadlock: bool = False,
+        by_lvm2: bool = False,
+        process: tuple[int, int] = (0, 0),
     ) -> int:
         """Ask for a lock.  Returns its id; `done` may have been called already.
 
         client: to whom blocking notices go (`on_blocking`).
         cached: its user may keep it unused, and answers notices at once: with a release or with `busy`.
+        by_lvm2: stock LVM2 has it; with `persistent` that is an LV which LVM2 has active here.
+        process: (pid, start) of LVM2's command: what is not persistent must not end before it, should this
+        daemon be killed.
         With Flag.ORPHAN it takes over one that its client left behind on this node, and has its id.
 
         Raises BadInput for an impossible name."""
         self._last += 1
         use = Use(
             self._last, lockspace, resource, what, mode, done,
-            since_wall_ms=self._context.wall_ms, client=client, owner=owner,
+            since_wall_ms=self._context.wall_ms, client=client, owner=owner, by_lvm2=by_lvm2, process=process,
         )  # fmt: skip
         if self._refuse_now(use, wait_ms):
             return use.lock
@@ -147,7 +157,7 @@ class Locker:
             return use.lock
         self._uses[use.lock] = use
         if persistent:
-            self._persistent[use.lock] = use
+            self._persist(use)
         self._limit(use, wait_ms)
         self._seek(use, deadlock)
         try:
@@ -162,19 +172,27 @@ class Locker:
         self._watch(use)
         return use.lock
 
-    def restore(self, one: OpenLock, held: Lock, what: str) -> None:
-        """An activation of an earlier life goes on in this one.
+    def restore(self, one: OpenLock, held: Lock, what: str, lvm2: LvmLock | None = None) -> int:
+        """What was held under an earlier life goes on in this one.  Returns its id.
 
         Args:
-            held: the node's lock in the ordered state."""
+            held: the node's lock in the ordered state.
+            lvm2: whose it is, if LVM2's; else it is an activation of ours."""
         assert held.token is not None
         self._last += 1
         use = Use(
             self._last, one.lockspace, one.resource, what, one.mode, None,
-            held=Held(self._last, one.mode, held.token, None), since_wall_ms=held.since_ms,
+            held=Held(self._last, one.mode, held.token, None, by_lvm2=lvm2 is not None),
+            since_wall_ms=held.since_ms, by_lvm2=lvm2 is not None,
         )  # fmt: skip
-        self._uses[use.lock] = self._persistent[use.lock] = use
+        self._uses[use.lock] = use
+        if lvm2 is None or lvm2.persistent:
+            self._persist(use)
+        if lvm2 is not None:
+            use.process = lvm2.pid, lvm2.started
+            self.lvm_notes.restored(use.lock, lvm2)
         self.take(self.node_locks.restore(use.lock, one.lockspace, one.resource, one.mode, held))
+        return use.lock
 
     def convert(
         self,
@@ -202,14 +220,19 @@ class Locker:
             return
         self._limit(use, wait_ms)
         self._seek(use, deadlock)
+        if use.by_lvm2:
+            self.lvm_notes.lowers(lock, mode)
         flags = self._flags(flags, wait_ms)
         self.take(self.node_locks.convert(lock, mode, flags=flags, lvb=lvb, now_ms=self._context.wall_ms))
         self._watch(use)
 
-    def release(self, lock: int, done: Done, *, flags: int = 0, lvb: bytes | None = None) -> None:
+    def release(
+        self, lock: int, done: Done, *, flags: int = 0, lvb: bytes | None = None, unhurried: bool = False
+    ) -> None:
         """Let go of a lock.  What is in flight is in the way, but with Flag.FORCEUNLOCK ends first.
 
-        With Flag.CANCEL only what is in flight is taken back; `done` gets what is held then, if anything."""
+        With Flag.CANCEL only what is in flight is taken back; `done` gets what is held then, if anything.
+        unhurried: nobody waits until the cluster knows, or somebody will say so (`hurry`)."""
         use = self._uses.get(lock)
         if use is None:
             done(NotFound(f"lock {lock} is not held here", next="ringfence locks"))
@@ -230,9 +253,28 @@ class Locker:
             self._untold.pop(lock, None)
             broken_off(not_waited_for(use))
         use.done, use.wanted, use.deadline_ns = done, Mode.UN, None
-        self._persistent.pop(lock, None)
-        self.take(self.node_locks.unlock(lock, flags=flags, lvb=lvb))
-        self._watch(use)
+        self._not_persistent(lock)
+        if use.by_lvm2:
+            self.lvm_notes.ends(lock)
+        outs = self.node_locks.unlock(lock, flags=flags, lvb=lvb)
+        if unhurried:
+            outs = [_unhurried(out) for out in outs]
+        self.take(outs)
+        self._watch(use, hurry=not unhurried)
+
+    def hurry(self) -> None:
+        """Somebody waits for what was released unhurriedly."""
+        self._context.outbox.hurry()
+
+    def ask_ahead(self, lockspace: str, resource: str, mode: Mode) -> None:
+        """Have the node hold a lock that a user may want soon: granted, it is kept like any cluster lock
+        without users, until one takes it (`acquire`), another node asks for it, or `give_back`."""
+        if lockspace not in self.leaving:
+            self.take(self.node_locks.ask_ahead(lockspace, resource, mode))
+
+    def give_back(self, lockspace: str, resource: str) -> None:
+        """Keep nothing of this resource that no user has."""
+        self.take([_unhurried(out) for out in self.node_locks.give_back(lockspace, resource)])
 
     def busy(self, lock: int) -> None:
         """A cached lock is in use: who tries for it is refused."""
@@ -350,10 +392,20 @@ class Locker:
 
     def find(self, lockspace: str, resource: str) -> Use | None:
         """This node's persistent lock on a resource, once it is held."""
-        for use in self._persistent.values():
-            if use.held is not None and (use.lockspace, use.resource) == (lockspace, resource):
-                return use
-        return None
+        return next((use for use in self.persistent_on(lockspace, resource) if use.held is not None), None)
+
+    def persistent_on(self, lockspace: str, resource: str) -> list[Use]:
+        """Its persistent locks on a resource, held or asked for."""
+        return self._persistent_at.get((lockspace, resource), [])
+
+    def make_persistent(self, lock: int) -> None:
+        """A transient lock that is held becomes an activation's."""
+        use = self._uses[lock]
+        assert use.held is not None
+        assert lock not in self._persistent
+        self._persist(use)
+        if use.by_lvm2:
+            self.lvm_notes.granted(use, persistent=True)
 
     def use(self, lock: int) -> Use | None:
         return self._uses.get(lock)
@@ -372,6 +424,8 @@ class Locker:
     # -- the cluster -----------------------------------------------------------------
 
     def take_fact(self, fact: LockFact) -> None:
+        if isinstance(fact.effect, Blocking):
+            self.hurry()  # what was released may be what is asked for
         self.take(self.grants.take(fact))
 
     def look(self) -> None:
@@ -401,11 +455,13 @@ class Locker:
     def lost(self) -> None:
         """This life is stale: every use ends, with LocksLost for what is in flight."""
         self._untold = {}
+        self.lvm_notes.lost()
         self.grants.clear()
         in_flight, self._in_flight = self._in_flight, {}
         self.take(self.node_locks.lost([use.lock for use in in_flight.values() if use.done is not None]))
-        self._context.discarded += [self._uses, *self.node_locks.clear()]
+        self._context.discarded += [self._uses, self._persistent_at, *self.node_locks.clear()]
         self._uses, self._persistent, self._limits, self.seeking = {}, {}, [], {}
+        self._persistent_at = {}
         self._dropped.clear()
         endings, self._endings = self._endings, deque()
         for one in endings:
@@ -436,7 +492,8 @@ class Locker:
 
     def _one(self, out: Out) -> None:
         if isinstance(out, AskCluster):
-            self._context.submit(_entry(out, whole=self._context.speaks_whole_dlm))
+            entry = _entry(out, whole=self._context.speaks_whole_dlm)
+            self._context.submit(entry, unhurried=out.unhurried)
             return
         use = self._uses.get(out.lock_id)
         if use is None:
@@ -471,8 +528,10 @@ class Locker:
             self._untold[out.lock_id] = [out]
             return
         lvb = out.lvb if out.lvb_valid else None
-        use.held = Held(use.lock, out.mode, out.token, lvb, out.demoted, out.altmode)
+        use.held = Held(use.lock, out.mode, out.token, lvb, out.demoted, out.altmode, use.by_lvm2)
         use.since_wall_ms = self._context.wall_ms
+        if use.by_lvm2:
+            self.lvm_notes.granted(use, persistent=use.lock in self._persistent)
         self._ended(use, use.held)
 
     def _adopt(self, use: Use, flags: int) -> None:
@@ -504,11 +563,27 @@ class Locker:
 
     def _forget(self, lock: int) -> bool:
         """Returns whether there was such a use."""
-        self._persistent.pop(lock, None)
+        if self._persistent:
+            self._not_persistent(lock)
         self._untold.pop(lock, None)
         self._in_flight.pop(lock, None)
         self.seeking.pop(lock, None)
-        return self._uses.pop(lock, None) is not None
+        use = self._uses.pop(lock, None)
+        if use is not None and use.by_lvm2:
+            self.lvm_notes.ends(lock)
+        return use is not None
+
+    def _persist(self, use: Use) -> None:
+        self._persistent[use.lock] = use
+        self._persistent_at.setdefault((use.lockspace, use.resource), []).append(use)
+
+    def _not_persistent(self, lock: int) -> None:
+        use = self._persistent.pop(lock, None)
+        if use is not None:
+            where = (use.lockspace, use.resource)
+            self._persistent_at[where].remove(use)
+            if not self._persistent_at[where]:
+                del self._persistent_at[where]
 
     # -- time and words ----------------------------------------------------------------
 
@@ -523,10 +598,12 @@ class Locker:
         limit_ms = TRY_MS if wait_ms == 0 else wait_ms
         use.deadline_ns = None if limit_ms is None else self._context.now_ns + limit_ms * 1_000_000
 
-    def _watch(self, use: Use) -> None:
+    def _watch(self, use: Use, *, hurry: bool = True) -> None:
         """Note what is still in flight, and its time limit."""
         if use.done is not None:
             self._in_flight[use.lock] = use
+            if hurry:
+                self.hurry()  # it may wait behind a release that was not hurried
         if use.deadline_ns is None:
             return
         heappush(self._limits, (use.deadline_ns, use.lock))
@@ -694,6 +771,10 @@ class Locker:
         state = self._context.state
         space = state.lockspaces.get(use.lockspace) if state else None
         return space.resources.get(use.resource) if space else None
+
+
+def _unhurried(out: Out) -> Out:
+    return msgspec.structs.replace(out, unhurried=True) if isinstance(out, AskCluster) else out
 
 
 def _gives_up(use: Use, mode: Mode) -> bool:

@@ -10,9 +10,10 @@ The parts: `views` (who is in, who may act), `state` (what all agree on), `locke
 `tasks` (volume commands), `fencer` (this node as the acting member), `agent_calls` (runs of fence
 agents, admitted by device), `deadlines` (authority pages), `deadlocks` (clients that wait in a ring),
 `checkups` (what all hosts look like), `fence_tests` and `drills` (whether all could fence), `arming` (when a
-maintenance ends), `requests` (clients)."""
+maintenance ends), `requests` (clients), `lvmlockd` (stock LVM2)."""
 
 from collections.abc import Iterator
+from itertools import chain
 
 import msgspec
 
@@ -59,6 +60,8 @@ from ringfence.engine.fencer import Fencer
 from ringfence.engine.identity import to_keep
 from ringfence.engine.inputs import DiskState, Input
 from ringfence.engine.locker import Locker, lost_error
+from ringfence.engine.lvm_processes import LvmProcesses
+from ringfence.engine.lvmlockd.server import Lvmlockd
 from ringfence.engine.reconcile import missed, noticed
 from ringfence.engine.requests import Requests
 from ringfence.engine.slots import Slots
@@ -113,10 +116,12 @@ class _Node:
         context.keep = True
         context.hearing.started(now_ns)
         self.locker = Locker(context)
+        self._lvm_processes = LvmProcesses(context, self.locker)
         clients = ClientLocks(context, self.locker)
         self._slots = Slots(context, self._found_mark)
         self._calls = AgentCalls(context)
         self._tasks = Tasks(context, self.locker, clients, self._calls, self._slots)
+        self._lvmlockd = Lvmlockd(context, self.locker, self._tasks, self._slots)
         self._views = Views(context, self, drop_paths=not started.config.naive)
         self._fencer = Fencer(context, self._calls, self._slots)
         self._switcher = Switcher(context, self._calls)
@@ -145,6 +150,7 @@ class _Node:
     def step(self, now_ns: int, input: Input) -> list[Effect]:
         context = self.context
         context.now_ns = now_ns
+        context.step += 1
         context.hearing.ticked(now_ns)
         self.locker.node_locks.time_passes(now_ns // 1_000_000)
         context.only_locks, context.more = True, False
@@ -171,6 +177,9 @@ class _Node:
         if isinstance(input, inputs.Delivered):
             self._views.from_ring(input)
             return
+        if isinstance(input, inputs.LvmRequest):
+            self._lvmlockd.asked(input.client, input.asked)
+            return
         self.context.only_locks = False
         match input:
             case inputs.Started():
@@ -183,6 +192,8 @@ class _Node:
                 self._ring_remarked(input.what)
             case inputs.ClientGone():
                 self._requests.client_gone(input.client)
+            case inputs.LvmGone():
+                self._lvmlockd.gone(input.client, unread=input.unread)
             case inputs.AgentExited():
                 self._calls.exited(input)
             case inputs.OrderDone():
@@ -192,6 +203,8 @@ class _Node:
                     self._tasks.order_done(input.order, input.answer, input.error)
             case inputs.PathsDropped():
                 self._views.paths_dropped(input)
+            case inputs.ProcessEnded():
+                self._lvm_processes.ended(input)
             case inputs.PathIncident():
                 self._path_incident(input.incident)
             case inputs.Wall():
@@ -243,6 +256,7 @@ class _Node:
         self.locker.look()
         self._tasks.look()
         self._requests.look()
+        self._lvmlockd.look()
         self._deadlocks.look()
         self._checkups.look()
         self._fence_tests.look()
@@ -329,7 +343,7 @@ class _Node:
                 auto.failed = str(error)
                 context.record("autostart-failed", f"shared VGs were not started: {error}; trying again")
 
-        self._tasks.start("autostart", autostart(tuple(self._requests.stopped)), finished)
+        self._tasks.start("autostart", autostart(tuple(context.stopped)), finished)
 
     def _look_for_slots(self) -> None:
         """Others use disk slots on a VG that is started here; where are they?"""
@@ -392,26 +406,32 @@ class _Node:
             for joiner, waiting_for in sorted(space.joining.items()):
                 if context.me in waiting_for and joiner in state.lives:
                     context.submit(AckJoin(name, state.lives[joiner]))
-        if context.left_open:
-            self._adopted(state)
         self._fence_tests.entered()
         if self._autostart.life != context.life:
             self._autostart = _Autostart(context.life, due=True, runs=self._autostart.runs)
-        if before is None:
-            return iter(())
-        return missed(before, state, context.me, context.outbox.just_applied)
+        work = [self._adopted(state)] if context.left_open else []
+        if before is not None:
+            work.append(missed(before, state, context.me, context.outbox.just_applied))
+        return chain(*work)
 
-    def _adopted(self, state: ClusterState) -> None:
-        """The volumes that the earlier life left open are this life's now, and so are their locks."""
+    def _adopted(self, state: ClusterState) -> Iterator[list[Fact]]:
+        """The volumes that the earlier life left open are this life's now, and so are their locks.
+
+        Until all are, commands are told to wait for it (`left_open`)."""
         context = self.context
-        left_open, context.left_open = context.left_open, ()
-        for one in left_open:
+        for number, one in enumerate(context.left_open):
+            if number % context.at_once == context.at_once - 1:
+                context.budget = 0
+                yield []
             held = state.lockspaces[one.lock.lockspace].resources[one.lock.resource].find(context.me)
-            assert held is not None, f"{one.vg}/{one.lv} was adopted without its lock"
-            self.locker.restore(one.lock, held, f"LV {one.vg}/{one.lv}")
-            self._tasks.opened.add((one.vg, one.lv))
-        for fact in noticed(state, context.me):
-            self.locker.take_fact(fact)
+            assert held is not None, f"{one.what} was adopted without its lock"
+            lock = self.locker.restore(one.lock, held, one.what, one.lvm2)
+            if one.lvm2 is None:
+                self._tasks.opened.add((one.vg, one.lv))
+            elif not one.lvm2.persistent:
+                self._lvm_processes.stays(lock)
+        context.left_open = ()
+        yield [*noticed(state, context.me)]
 
     def victim_heard(self, life: Life) -> None:
         self._fencer.heard(life)
@@ -425,6 +445,8 @@ class _Node:
         self._deadlines.lose()
         self._slots.lost()
         self.locker.lost()
+        self._lvm_processes.lost()
+        self._lvmlockd.lost()
         self._tasks.lost()
         error = lost_error("the request", context.name(context.me))
         self._requests.lost(error)

@@ -48,6 +48,8 @@ class Held(msgspec.Struct, frozen=True):
     """The mode held was given up (CONVDEADLK) while this one was waited for."""
     altmode: bool = False
     """It is the alternative (ALTPR, ALTCW), not the mode that was wanted."""
+    by_lvm2: bool = False
+    """Stock LVM2 asked for it: the LV is active through LVM2, not through a path of ours."""
 
 
 class Convert(_Order, frozen=True):
@@ -82,11 +84,13 @@ class Holder(msgspec.Struct, frozen=True):
 
 
 class Holders(_Order, frozen=True):
-    """Who holds resources of a lockspace, cluster-wide.  Answer: dict[resource, tuple[Holder, ...]].
+    """Who holds a resource, cluster-wide.  Answer: tuple[Holder, ...].
 
-    A lockspace that this node has not joined is answered too (the state is everywhere)."""
+    A lockspace that this node has not joined is answered too (the state is everywhere).  What a node has only
+    asked for ahead, it does not hold."""
 
     lockspace: str
+    resource: str
 
 
 class JoinLockspace(_Order, frozen=True):
@@ -104,6 +108,24 @@ class GiveBack(_Order, frozen=True):
     lockspaces: tuple[str, ...]
     for_good: bool = False
     """The node leaves the cluster: whoever waited was refused, and need only hear of it."""
+
+
+class HoldOff(_Order, frozen=True):
+    """Until the command ends nothing new is asked for in these lockspaces.  Answer: tuple[Active, ...], what
+    this node has active there.
+
+    Raises Refused while a command of stock LVM2 has a lock there: it could yet activate an LV."""
+
+    lockspaces: tuple[str, ...]
+
+
+class Active(msgspec.Struct, frozen=True):
+    """An activation on this node."""
+
+    lock: int
+    lockspace: str
+    what: str
+    by_lvm2: bool
 
 
 class LeaveLockspace(_Order, frozen=True):
@@ -157,6 +179,8 @@ class SlotsPlace(msgspec.Struct, frozen=True):
     """The highest node id that has room."""
     text: VgText
     """By which this place is known: when it is another one, the slots may be elsewhere."""
+    uuid: str = ""
+    """Of the slots' LV, as LVM2 writes it."""
 
 
 class NoteSlots(_Order, frozen=True):
@@ -167,6 +191,8 @@ class NoteSlots(_Order, frozen=True):
     """Shared VGs of this cluster whose slots cannot be used, each with why."""
     made: bool = False
     """This host has just made these slots, under the VG's lock."""
+    uuids: dict[str, str] = {}
+    """Of the shared VGs that it saw: lockspace -> the VG's uuid."""
 
 
 class EndSlots(_Order, frozen=True):
@@ -216,6 +242,11 @@ class Pause(_Order, frozen=True):
     """Let time pass.  Answer: None."""
 
     time_ms: int
+
+
+class GoOn(_Order, frozen=True):
+    """Let others have their turn: what concerns thousands must not hold the event loop.  Answer: None, in a
+    later step; anything may have changed meanwhile."""
 
 
 # -- answered by the storage driver -------------------------------------------
@@ -348,6 +379,15 @@ class OpenVolume(msgspec.Struct, frozen=True):
     """Why its worker stands still, and what to do."""
 
 
+class StandingTables(_Order, frozen=True):
+    """Find device-mapper tables of VGs in which stock LVM2 has locks here, through which something may be
+    written.  Answer: tuple[str, ...], "VG/LV" of each.
+
+    Raises RingfenceError if that cannot be known."""
+
+    vgs: tuple[str, ...]
+
+
 # -- answered by the driver itself -----------------------------------------------
 
 
@@ -365,16 +405,16 @@ class LookAtHost(_Order, frozen=True):
 
 
 ENGINE_ORDERS = (
-    Acquire, Convert, Release, FindLock, Holders, JoinLockspace, GiveBack, LeaveLockspace, Joined,
-    LockspaceMembers, Publish, SayGoodbye, NoteSlots, EndSlots, Identity, Pause,
+    Acquire, Convert, Release, FindLock, Holders, JoinLockspace, GiveBack, HoldOff, LeaveLockspace,
+    Joined, LockspaceMembers, Publish, SayGoodbye, NoteSlots, EndSlots, Identity, Pause, GoOn,
 )  # fmt: skip
 StorageOrder = ScanDevices | ReadBlocks | WriteBlocks
 BlockOrder = OpenPath | ClosePath | OpenPaths
-DriverOrder = StorageOrder | BlockOrder | SlotIo | LookAtHost | ReadSupplies
+DriverOrder = StorageOrder | BlockOrder | StandingTables | SlotIo | LookAtHost | ReadSupplies
 Order = (
-    Acquire | Convert | Release | FindLock | Holders | JoinLockspace | GiveBack | LeaveLockspace | Joined
-    | LockspaceMembers | Publish | SayGoodbye | NoteSlots | EndSlots | Identity | CallAgent | Pause
-    | DriverOrder
+    Acquire | Convert | Release | FindLock | Holders | JoinLockspace | GiveBack | HoldOff | LeaveLockspace
+    | Joined | LockspaceMembers | Publish | SayGoodbye | NoteSlots | EndSlots | Identity | CallAgent | Pause
+    | GoOn | DriverOrder
 )  # fmt: skip
 
 Command = Generator[Order, Any, Any]

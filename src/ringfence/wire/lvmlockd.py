@@ -21,6 +21,8 @@ ELOCKIO = 218
 EREMOVED = 219
 EDEVOPEN = 220
 ELMERR = 221
+EADOPT_NONE = 223
+"""There is no orphan to adopt (2.03.25 and later)."""
 
 LM_DLM = 2
 """`running_lm`'s answer, as LVM2 numbers the lock managers."""
@@ -68,12 +70,18 @@ class LvmAnswered(msgspec.Struct, frozen=True):
     lv_lock_args: str = ""
     mode: str = ""
     """Of query_lock_*."""
+    holder: int = 0
+    """Of a lock that is refused: the id of the node that is in the way; 0: not known.  Newer commands print
+    it ("LV locked by other host: vg0/vm1 (host_id 2)")."""
+    holder_name: str = ""
     dump: bytes | None = None
     """Of info and dump: what goes to lvmlockctl beside the reply."""
 
 
-class LvmLock(msgspec.Struct, frozen=True):
-    """A lock that stock LVM2 has through this node, as the node keeps it in case its daemon is killed."""
+class LvmLock(msgspec.Struct, frozen=True, array_like=True):
+    """A lock that stock LVM2 has through this node, as the node keeps it in case its daemon is killed.
+
+    What it must not outlive: the boot, and where it is not persistent, its process."""
 
     lockspace: str
     resource: str
@@ -86,3 +94,15 @@ class LvmLock(msgspec.Struct, frozen=True):
     """0: persistent, an activation; else it ends with this process."""
     started: int = 0
     """As in `LvmAsked`."""
+    vg_uuid: str = ""
+    """With dashes, as in the metadata; empty: not known here."""
+
+    @property
+    def key(self) -> tuple[str, str, int, int]:
+        """What makes it this lock: of two with one key the later word counts."""
+        return self.lockspace, self.resource, self.pid, self.started
+
+    @property
+    def persistent(self) -> bool:
+        """An activation."""
+        return not self.pid

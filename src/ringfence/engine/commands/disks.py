@@ -6,20 +6,56 @@ does not hold together becomes a problem of its device, never a guess."""
 from collections.abc import Generator
 from typing import Any
 
+import msgspec
+
 from ringfence.core.errors import Damaged, NotFound
-from ringfence.engine.orders import Device, Order, Read, ReadBlocks, ScanDevices
+from ringfence.engine.orders import Device, GoOn, Order, Read, ReadBlocks, ScanDevices
 from ringfence.lvm2.area import HEADER_BYTES, MdaHeader, RawLocn, check_text, parse_header, text_ranges
 from ringfence.lvm2.label import LABEL_SCAN_BYTES, Area, PvLabel, parse_label
+from ringfence.lvm2.skim import is_of_vg, visible_uuids
 from ringfence.lvm2.text import parse_text
 from ringfence.volumes.discovery import AreaOnDisk, Disks, PvOnDisk, VgOnDisk, assemble
-from ringfence.volumes.model import Vg, read_vg
+from ringfence.volumes.model import SLOTS_TAG, Vg, read_vg
 
+_NAME_BYTES = 512
+"""A text begins with the VG's name; reads are of whole sectors."""
 _MOVED_TRIES = 3
 """A text read without a lock may be overwritten between header and text; then look again."""
 
 
+class _Found(msgspec.Struct, frozen=True):
+    """The first sectors of every device."""
+
+    devices: tuple[Device, ...]
+    labels: list[tuple[Device, bytes, PvLabel]]
+    bare: dict[str, int]
+    problems: dict[str, str]
+
+    @property
+    def places(self) -> list[tuple[str, Area]]:
+        return [(device.path, place) for device, _, label in self.labels for place in label.metadata_areas]
+
+
 def read_disks() -> Generator[Order, Any, Disks]:
     """Scan and read everything."""
+    found = yield from _find_devices()
+    areas = yield from _read_areas(found.places)
+    pvs = tuple(
+        PvOnDisk(
+            device.path,
+            device.size_bytes,
+            start,
+            label,
+            tuple(area for area in areas if area.path == device.path),
+        )
+        for device, start, label in found.labels
+    )
+    aliases = {alias: device.path for device in found.devices for alias in device.aliases}
+    sizes = {device.path: device.size_bytes for device in found.devices}
+    return assemble(pvs, found.bare, found.problems, aliases, sizes)
+
+
+def _find_devices() -> Generator[Order, Any, _Found]:
     devices: tuple[Device, ...] = yield ScanDevices()
     starts: tuple[bytes | None, ...] = yield ReadBlocks(
         tuple(Read(device.path, 0, min(LABEL_SCAN_BYTES, device.size_bytes)) for device in devices)
@@ -40,21 +76,7 @@ def read_disks() -> Generator[Order, Any, Disks]:
             bare[device.path] = device.size_bytes
         else:
             labels.append((device, start, label))
-    places = [(device.path, place) for device, _, label in labels for place in label.metadata_areas]
-    areas = yield from _read_areas(places)
-    pvs = tuple(
-        PvOnDisk(
-            device.path,
-            device.size_bytes,
-            start,
-            label,
-            tuple(area for area in areas if area.path == device.path),
-        )
-        for device, start, label in labels
-    )
-    aliases = {alias: device.path for device in devices for alias in device.aliases}
-    sizes = {device.path: device.size_bytes for device in devices}
-    return assemble(pvs, bare, problems, aliases, sizes)
+    return _Found(devices, labels, bare, problems)
 
 
 def _read_areas(places: list[tuple[str, Area]]) -> Generator[Order, Any, list[AreaOnDisk]]:
@@ -68,16 +90,8 @@ def _read_areas(places: list[tuple[str, Area]]) -> Generator[Order, Any, list[Ar
 def _read_areas_once(places: list[tuple[str, Area]]) -> Generator[Order, Any, list[AreaOnDisk]]:
     if not places:
         return []
-    blocks: tuple[bytes | None, ...] = yield ReadBlocks(
-        tuple(Read(path, place.offset_bytes, HEADER_BYTES) for path, place in places)
-    )
-    headers = [_header(path, place, data) for (path, place), data in zip(places, blocks, strict=True)]
-    wanted = [
-        (area.path, area.header, area.header.committed)
-        for area in headers
-        if area.header is not None and area.in_use and not area.header.committed.empty
-    ]
-    texts = yield from read_texts(wanted)
+    headers = yield from _read_headers(places)
+    texts = yield from read_texts(_committed(headers))
     found = iter(texts)
     parsed: dict[bytes, Vg] = {}
     areas = []
@@ -87,6 +101,22 @@ def _read_areas_once(places: list[tuple[str, Area]]) -> Generator[Order, Any, li
         else:
             areas.append(_with_text(area, area.header.committed, next(found), parsed))
     return areas
+
+
+def _read_headers(places: list[tuple[str, Area]]) -> Generator[Order, Any, list[AreaOnDisk]]:
+    blocks: tuple[bytes | None, ...] = yield ReadBlocks(
+        tuple(Read(path, place.offset_bytes, HEADER_BYTES) for path, place in places)
+    )
+    return [_header(path, place, data) for (path, place), data in zip(places, blocks, strict=True)]
+
+
+def _committed(headers: list[AreaOnDisk]) -> list[tuple[str, MdaHeader, RawLocn]]:
+    """Where the committed texts are."""
+    return [
+        (area.path, area.header, area.header.committed)
+        for area in headers
+        if area.header is not None and area.in_use and not area.header.committed.empty
+    ]
 
 
 def _header(path: str, place: Area, data: bytes | None) -> AreaOnDisk:
@@ -136,6 +166,28 @@ def find_vg(name: str) -> Generator[Order, Any, tuple[Disks, VgOnDisk]]:
     """Raises NotFound, Damaged."""
     disks = yield from read_disks()
     return disks, disks.vg_named(name)
+
+
+def lv_order(vg: str) -> Generator[Order, Any, list[str]]:
+    """The uuids of a VG's LVs that users see, but for the disk slots', in the order of its text: that in
+    which stock LVM2 goes through them.
+
+    It is a hint: the text is the first that is found, not compared with others, and not checked.  Empty:
+    there is none.  The reading goes on between other steps; to parse so much text would take too long."""
+    found = yield from _find_devices()
+    headers = (yield from _read_headers(found.places)) if found.places else []
+    for one in _committed(headers):
+        piece = text_ranges(one[1], one[2])[0]
+        (start,) = yield ReadBlocks((Read(one[0], piece.offset_bytes, min(piece.size_bytes, _NAME_BYTES)),))
+        if start is None or not is_of_vg(start, vg):
+            continue
+        (text,) = yield from read_texts([one])
+        order: list[str] = []
+        for some in visible_uuids(text or b"", without_tag=SLOTS_TAG):
+            order += some
+            yield GoOn()
+        return order
+    return []
 
 
 def device_named(disks: Disks, path: str) -> str:
