@@ -7,6 +7,7 @@
     HOST exits PID                                                      its process has ended
     HOST.PID ends unread                                                ... over a reply that it did not read
     HOST activate VG/LV [ey|sy] | deactivate VG/LV | makes VG/LV        ringfence's own commands
+    HOST why [TARGET]                                                   what stands still, and for what
     pass MS | freeze HOST | lose HOST | lie HOST | thaw HOST            what becomes of time and hosts
     locks                                                               who has what in the cluster
 
@@ -134,10 +135,13 @@ class Story:
 
     # -- ringfence's own -------------------------------------------------------------------
 
-    def own(self, host: Host, verb: str, volume: str, how: str = "ey") -> None:
+    def own(self, host: Host, verb: str, volume: str = "", how: str = "ey") -> None:
         vg, _, lv = volume.partition("/")
         try:
-            if verb == "exits":
+            if verb == "why":
+                lines = self.done(host, calls.Why(volume))["lines"]
+                self.lines += [f"{_name(host)} why: {self.readable(line)}" for line in lines]
+            elif verb == "exits":
                 host.end_process(int(volume))
                 self.world.run()
             elif verb == "makes":

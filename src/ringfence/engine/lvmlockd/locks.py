@@ -169,6 +169,7 @@ class Locks:
     ) -> None:
         """Args: holder: the node that is in the way."""
         asked, session.asked, session.until_ns, session.lock = session.asked, None, 0, 0
+        session.why = ""
         if asked is None:
             return  # its connection ended
         if result == -ENOLS and not self._started_any:
@@ -193,7 +194,17 @@ class Locks:
             self._note(session, asked, why)
             return -errno.EAGAIN
         self._held_back[session.client] = session
+        session.why = why
         return None
+
+    def waits(self) -> list[str]:
+        """For `why`: who is held back, and for what; who waits for a lock, the Locker tells."""
+        me = self._context.name(self._context.me)
+        return [
+            f"on {me}, {one.who} waits with {_what(one.asked)}: {one.why}"
+            for one in self._held_back.values()
+            if one.asked is not None and one.why
+        ]
 
     def _limit_ms(self, asked: LvmAsked) -> int:
         limits = self._context.config.lvmlockd
@@ -469,6 +480,7 @@ class Locks:
         if use.held is None or use.held.mode is not Mode.EX:
             return -errno.EINVAL
         if not self._context.may_report_in(space):
+            session.why = "this node has no authority now"
             self._held_back[session.client] = session  # without a limit: it would go on to commit
             return None
         before = parse_lvb(use.held.lvb) or Version(0)

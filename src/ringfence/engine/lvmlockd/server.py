@@ -121,6 +121,15 @@ class Lvmlockd:
             for session in waiting.values():
                 self._locks.answer(session, 0)
 
+    def waits(self) -> list[str]:
+        """For `why`: what stock commands wait for here that is no lock."""
+        me = self._context.name(self._context.me)
+        starting = [
+            f"on {me}, {session.who} waits until {', '.join(self._starting)} is joined"
+            for session in self._waiting.values()
+        ]
+        return self._locks.waits() + starting
+
     def _reply(self, session: Session, answered: LvmAnswered) -> None:
         session.asked = None
         self._context.out(LvmAnswer(session.client, answered))
