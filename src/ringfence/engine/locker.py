@@ -13,6 +13,7 @@ import functools
 from collections import deque
 from collections.abc import Callable, Collection
 from heapq import heapify, heappop, heappush
+from itertools import islice
 
 import msgspec
 
@@ -65,6 +66,11 @@ PLAIN_HEAP = 256
 NEWER_FLAGS = Flag.NOQUEUEBAST | Flag.ALTPR | Flag.ALTCW
 """What a node that speaks an older protocol would refuse (wire.WHOLE_DLM); without them a client is served
 all the same: another node's clients miss a notice, and of PR and CW it waits for the one that it wants."""
+USED_TOLD_MS = 100
+USED_WAITS_MS = 5_000
+"""That locks asked for ahead are in use is told when no more were taken for the one, or after the other at
+the latest: not in the middle of a command that takes thousands.  Until then who tries for one has this node
+asked, which costs time, but gives it to nobody."""
 FREED = 16
 """How many table rows go for one lock that a step may handle."""
 KEPT_RESOURCES = ("GLLK", "VGLK")
@@ -110,6 +116,9 @@ class Locker:
         self._outs: deque[Out] = deque()
         self._later: dict[tuple[str, str], None] = {}
         """What is to be given back, and need not be at once: (lockspace, resource)."""
+        self._used: dict[tuple[str, str], None] = {}
+        """Locks asked for ahead that a client has taken, of which the cluster has not been told."""
+        self._used_since_ns = self._used_last_ns = 0
         self._working = False
         self.seeking: dict[int, None] = {}
         """Locks whose operation in flight is rather refused than left to wait in a ring."""
@@ -194,6 +203,8 @@ class Locker:
             use.process = lvm2.pid, lvm2.started
             self.lvm_notes.restored(use.lock, lvm2)
         self.take(self.node_locks.restore(use.lock, one.lockspace, one.resource, one.mode, held))
+        if held.flags & Flag.AHEAD:  # the earlier life did not live to tell
+            self._context.submit(entries.LockBusy(one.lockspace, one.resource), unhurried=True)
         return use.lock
 
     def convert(
@@ -440,6 +451,8 @@ class Locker:
         if self._untold and self._context.may_report:
             told = [lock for lock in self._untold if self._may_report(lock)]
             self.take([out for lock in told for out in self._untold.pop(lock)])
+        if self._used:
+            self._tell_some()
         self._drop_some()
         if self._endings:
             self._end_some()
@@ -466,12 +479,38 @@ class Locker:
         self._context.discarded += [self._uses, self._persistent_at, *self.node_locks.clear()]
         self._uses, self._persistent, self._limits, self.seeking = {}, {}, [], {}
         self._persistent_at = {}
-        self._later = {}
+        self._later, self._used = {}, {}
         self._dropped.clear()
         endings, self._endings = self._endings, deque()
         for one in endings:
             if one.ended is not None:
                 one.ended()  # with this life, as everything else here
+
+    def _taken(self, busy: AskCluster) -> None:
+        """A client has what was asked for ahead: to be told later."""
+        self._used_last_ns = self._context.now_ns
+        if not self._used:
+            self._used_since_ns = self._used_last_ns
+        self._used[busy.lockspace, busy.resource] = None
+
+    def _tell_taken(self, ask: AskCluster) -> None:
+        """Something else is about to be said of a lock: what comes before it, unless it says as much."""
+        where = (ask.lockspace, ask.resource)
+        if where in self._used:
+            del self._used[where]
+            if ask.kind not in (OpKind.UNLOCK, OpKind.BUSY):
+                self._context.submit(entries.LockBusy(*where))
+
+    def _tell_some(self) -> None:
+        now_ns = self._context.now_ns
+        idle_ns, waits_ns = now_ns - self._used_last_ns, now_ns - self._used_since_ns
+        if idle_ns < USED_TOLD_MS * 1_000_000 and waits_ns < USED_WAITS_MS * 1_000_000:
+            return
+        for where in list(islice(self._used, self._context.at_once)):
+            del self._used[where]
+            self._context.submit(entries.LockBusy(*where), unhurried=True)
+        if self._used:
+            self._context.more = True
 
     def _free_some(self) -> None:
         discarded = self._context.discarded
@@ -497,8 +536,12 @@ class Locker:
 
     def _one(self, out: Out) -> None:
         if isinstance(out, AskCluster):
-            entry = _entry(out, whole=self._context.speaks_whole_dlm)
-            self._context.submit(entry, unhurried=out.unhurried)
+            if out.unhurried:
+                self._taken(out)
+                return
+            if self._used:
+                self._tell_taken(out)
+            self._context.submit(_entry(out, whole=self._context.speaks_whole_dlm))
             return
         use = self._uses.get(out.lock_id)
         if use is None:
