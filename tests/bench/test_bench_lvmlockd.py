@@ -24,7 +24,7 @@ def bench() -> ModuleType:
 
 
 def test_a_quick_look_at_the_real_one() -> None:
-    before = sorted(Path("/tmp").glob("rfb*"))
+    before = sorted(Path("/tmp").glob("rfbl*"))
     ran = subprocess.run(
         [sys.executable, BENCH, "--quick", "--only", BARE, "--only", REAL, "--json"],
         capture_output=True, text=True, check=False,
@@ -39,11 +39,11 @@ def test_a_quick_look_at_the_real_one() -> None:
     assert found["create"][BARE]["lost"] > 0, "who grants everything loses LVs: the measure sees it"
     assert sorted(found["request"][REAL]) == ["lv, 1", "lv, 4", "vg, 1", "vg, 4"]
     assert all(0 < one["p50"] <= one["p99"] for one in found["request"][REAL].values())
-    assert sorted(Path("/tmp").glob("rfb*")) == before, "it leaves nothing behind"
+    assert sorted(Path("/tmp").glob("rfbl*")) == before, "it leaves nothing behind"
     loops = subprocess.run(
         ["losetup", "--list", "--noheadings", "--output", "BACK-FILE"], capture_output=True
     )
-    assert b"/tmp/rfb" not in loops.stdout
+    assert b"/tmp/rfbl" not in loops.stdout
 
 
 def test_a_share_is_what_a_round_took_less_what_lvm2_took_in_that_round(bench: ModuleType) -> None:

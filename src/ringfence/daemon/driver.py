@@ -310,8 +310,12 @@ class Driver:
         if not self._over:
             self._at_once(inputs.LvmRequest(client, asked))
 
-    def lvm_gone(self, client: int, unread: bool) -> None:
-        self.feed(inputs.LvmGone(client, unread))
+    def lvm_gone(self, client: int, unread: bool, hung_up: bool) -> None:
+        self.feed(inputs.LvmGone(client, unread, hung_up))
+
+    def lvm_said(self, what: str) -> None:
+        """What is wrong with a connection of that socket."""
+        self._note("lvmlockd", what)
 
     def gone(self, client: int) -> None:
         self._queries.gone(client)
@@ -328,6 +332,9 @@ class Driver:
             if self._lvm_socket is not None:
                 self._lvm_socket.send(effect.client, effect.answered)
             return
+        if isinstance(effect, effects.KeepLvmLocks):
+            self._lvm_host.keep(effect.kept, effect.gone)
+            return
         match effect:
             case effects.Multicast():
                 self._ports.ring.multicast(effect.payload)
@@ -335,8 +342,6 @@ class Driver:
                 self._ports.pages.set(effect.incarnation, effect.page, effect.deadline_ns)
             case effects.Keep():
                 self._keep(effect)
-            case effects.KeepLvmLocks():
-                self._lvm_host.keep(effect.kept, effect.gone)
             case effects.WatchProcess():
                 self._lvm_host.watch(effect.pid, effect.started, self.feed)
             case effects.KeepConfig():

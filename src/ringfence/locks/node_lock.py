@@ -113,7 +113,9 @@ class NodeLock(Holding):
         effects = self.local.convert(lock_id, mode, _tries(flags), lvb, now_ms)
         return self._tell(effects, writer=self._writer(lock_id, before)) + self._step()
 
-    def unlock(self, lock_id: int, flags: int, lvb: bytes | None) -> list[Out]:
+    def unlock(self, lock_id: int, flags: int, lvb: bytes | None, keep: bool = False) -> list[Out]:
+        if keep and self.keep is Keep.NEVER:
+            self.keep = Keep.UNTIL_ASKED
         if self._at_rest and lvb is None and not flags and self.local.leave_alone(lock_id):
             return [ClientReleased(lock_id)]
         if not valid_unlock(flags, lvb):

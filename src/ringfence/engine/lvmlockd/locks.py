@@ -39,6 +39,7 @@ from ringfence.engine.commands.locking import (
 from ringfence.engine.context import Context
 from ringfence.engine.effects import LvmAnswer, Note
 from ringfence.engine.locker import TRY_MS, Locker
+from ringfence.engine.lvm_processes import LvmProcesses
 from ringfence.engine.lvmlockd.ahead import Ahead
 from ringfence.engine.lvmlockd.rules import Ruling, rule
 from ringfence.engine.lvmlockd.sessions import Session, Where
@@ -49,6 +50,7 @@ from ringfence.volumes.slots import SLOTS_LV
 from ringfence.wire import entries
 from ringfence.wire.lvmlockd import EADOPT_NONE, ELMERR, ENOLS, LvmAnswered, LvmAsked
 
+SLOTS_REFUSED = "it holds the disk slots, only ringfence uses it; `ringfence vgremove` removes it with its VG"
 MODES = {"sh": Mode.PR, "ex": Mode.EX}
 PERSISTENT = "persistent"
 SH_EXISTS = "SH_EXISTS"
@@ -90,13 +92,20 @@ class Spaces:
 
 class Locks:
     def __init__(
-        self, context: Context, locker: Locker, spaces: Spaces, slots: Slots, ahead: Ahead
+        self,
+        context: Context,
+        locker: Locker,
+        spaces: Spaces,
+        slots: Slots,
+        ahead: Ahead,
+        processes: LvmProcesses,
     ) -> None:
         self._context = context
         self._locker = locker
         self._spaces = spaces
         self._slots = slots
         self._ahead = ahead
+        self._processes = processes
         self._held_back: dict[int, Session] = {}
         """Those whose request is looked at again, oldest first."""
         self._in_flight: dict[Where, int] = {}
@@ -160,6 +169,7 @@ class Locks:
     ) -> None:
         """Args: holder: the node that is in the way."""
         asked, session.asked, session.until_ns, session.lock = session.asked, None, 0, 0
+        session.why = ""
         if asked is None:
             return  # its connection ended
         if result == -ENOLS and not self._started_any:
@@ -184,7 +194,17 @@ class Locks:
             self._note(session, asked, why)
             return -errno.EAGAIN
         self._held_back[session.client] = session
+        session.why = why
         return None
+
+    def waits(self) -> list[str]:
+        """For `why`: who is held back, and for what; who waits for a lock, the Locker tells."""
+        me = self._context.name(self._context.me)
+        return [
+            f"on {me}, {one.who} waits with {_what(one.asked)}: {one.why}"
+            for one in self._held_back.values()
+            if one.asked is not None and one.why
+        ]
 
     def _limit_ms(self, asked: LvmAsked) -> int:
         limits = self._context.config.lvmlockd
@@ -196,7 +216,7 @@ class Locks:
         if not asked.lv_uuid:
             raise BadInput("the request names no LV")
         if asked.lv_name == SLOTS_LV or asked.lv_uuid == self._slots.lv_uuid(asked.vg_name):
-            self._note(session, asked, "it holds the disk slots, which only ringfence uses")
+            self._note(session, asked, SLOTS_REFUSED)
             return -errno.EBUSY
         if where in self._in_flight:
             return self._hold(session, asked, "another command's request for it is not answered yet")
@@ -218,15 +238,16 @@ class Locks:
         mode = MODES.get(asked.mode)
         if mode is None:
             raise BadInput(f"mode {asked.mode!r} is not known")
-        persistent = asked.op == "lock_lv" and PERSISTENT in asked.opts
+        lv = asked.op == "lock_lv"
+        persistent = lv and PERSISTENT in asked.opts
         own = self._use(session, where)
-        active = self._locker.find(*where) if asked.op == "lock_lv" else None
+        active = self._locker.find(*where) if lv else None
         ruling = rule(
             mode,
             persistent=persistent,
             own=_mode(own),
             active=_mode(active) if active is not None and active.by_lvm2 else Mode.UN,
-            shares=self._shares(where) if asked.op == "lock_lv" else 0,
+            shares=self._shares(where) if active is not None or (own is not None and lv) else 0,
         )
         if ruling is Ruling.ASK and "adopt_only" in asked.opts:
             return -EADOPT_NONE  # what may be adopted this host's daemon has adopted by itself
@@ -292,7 +313,7 @@ class Locks:
             self._in_flight[where] = session.client
         lock = self._locker.acquire(
             *where, mode, self._wait_ms(asked, where), done, what=_what(asked),
-            persistent=persistent, owner=session.owner, by_lvm2=True, process=(session.pid, session.started),
+            persistent=persistent, owner=session.owner, by_lvm2=True, process=session.process,
         )  # fmt: skip
         if session.asked is asked:
             session.lock = lock
@@ -319,6 +340,8 @@ class Locks:
         limits = self._context.config.lvmlockd
         if asked.op != "lock_lv":
             return limits.vg_wait_ms
+        if self._locker.node_locks.keeps(*where):
+            return limits.lv_wait_ms
         for row in self._locker.node_locks.rows(*where):
             use = self._locker.use(row.lock_id) if row.lock_id is not None else None
             if use is not None and use.by_lvm2 and use not in self._locker.persistent_on(*where):
@@ -384,24 +407,25 @@ class Locks:
         it, on any host, finds the LV free, too."""
         if use.done is not None:
             return self._hold(session, asked, "another request for it is not answered yet")
-        session.releasing += 1
-
-        def done(result: Held | RingfenceError | None) -> None:
-            session.releasing -= 1
-            if not session.releasing:
-                self._after(result)
-
-        self._locker.release(use.lock, done, unhurried=True)
+        session.released[use.lockspace, use.resource] = None
+        self._locker.release(use.lock, _nobody, later=True)
         return 0
 
     def _awaits_releases(self, session: Session) -> bool:
         """Not for ever: while the lockspace is frozen nobody gets those LVs anyway."""
-        if not session.releasing:
+        if session.released:
+            self._locker.let_go()
+        while session.released:
+            where = next(iter(session.released))
+            if self._locker.node_locks.keeps(*where):
+                break
+            del session.released[where]
+        else:
             return False
-        self._locker.hurry()
         if not session.until_ns:
             session.until_ns = self._context.now_ns + TRY_MS * 1_000_000
         if self._context.now_ns >= session.until_ns:
+            session.released = {}
             return False
         self._held_back[session.client] = session
         return True
@@ -447,7 +471,8 @@ class Locks:
     def _update(self, session: Session, asked: LvmAsked) -> int | None:
         space = space_of(asked.vg_name)
         if session.lost:
-            self._note(session, asked, f"its locks were lost, and it is not let go on: kill {session.pid}")
+            pid, _ = session.process
+            self._note(session, asked, f"its locks were lost, and it is not let go on: kill {pid}")
             return None
         if not self._spaces.has(space):
             session.made[asked.vg_name] = asked.version
@@ -458,6 +483,7 @@ class Locks:
         if use.held is None or use.held.mode is not Mode.EX:
             return -errno.EINVAL
         if not self._context.may_report_in(space):
+            session.why = "this node has no authority now"
             self._held_back[session.client] = session  # without a limit: it would go on to commit
             return None
         before = parse_lvb(use.held.lvb) or Version(0)
@@ -485,15 +511,21 @@ class Locks:
 
     # -- ends -----------------------------------------------------------------------------------
 
-    def gone(self, session: Session, *, unread: bool) -> None:
-        """A connection ended, and with it what is not persistent; also a grant that it did not read."""
+    def gone(self, session: Session, *, unread: bool, hung_up: bool) -> None:
+        """A connection ended, and with it what is not persistent; also a grant that it did not read.
+
+        Args: hung_up: it was ended by this side, and what it may be writing under its locks it goes on to
+            write: those end with its process."""
         self._held_back.pop(session.client, None)
         self._ahead.over(session.client)
         session.asked = None
         if session.lock:
             self._break_off(session)
         for where, lock in session.locks.items():
-            self._end(session, where, lock)
+            if hung_up and self._locker.use(lock) is not None:
+                self._processes.stays(lock)
+            else:
+                self._end(session, where, lock)
         session.locks = {}
         for where in [where for where, client in self._fresh.items() if client == session.client]:
             del self._fresh[where]

@@ -14,7 +14,9 @@ from ringfence.core.locknames import VG_SPACE, lockspace_name
 from ringfence.engine.commands.locking import GLOBAL_SPACE, VG_RESOURCE, space_of
 from ringfence.engine.context import Context
 from ringfence.engine.effects import LvmAnswer, Note
+from ringfence.engine.inputs import LvmGone
 from ringfence.engine.locker import Locker
+from ringfence.engine.lvm_processes import LvmProcesses
 from ringfence.engine.lvmlockd import info, spaces
 from ringfence.engine.lvmlockd.ahead import Ahead
 from ringfence.engine.lvmlockd.locks import Locks, Spaces
@@ -33,7 +35,9 @@ ARGS_BYTES = 64
 
 
 class Lvmlockd:
-    def __init__(self, context: Context, locker: Locker, tasks: Tasks, slots: Slots) -> None:
+    def __init__(
+        self, context: Context, locker: Locker, tasks: Tasks, slots: Slots, processes: LvmProcesses
+    ) -> None:
         self._ahead = Ahead(context, locker, tasks)
         self._context = context
         self._locker = locker
@@ -44,7 +48,7 @@ class Lvmlockd:
         self._waiting: dict[int, Session] = {}
         """Who waits until none is."""
         self._spaces = Spaces(context, self._join, self._starts)
-        self._locks = Locks(context, locker, self._spaces, slots, self._ahead)
+        self._locks = Locks(context, locker, self._spaces, slots, self._ahead, processes)
         self._ops: dict[str, Callable[[Session, LvmAsked], int | None]] = {
             "running_lm": lambda session, asked: LM_DLM,
             "init_vg": self._init_vg,
@@ -74,7 +78,7 @@ class Lvmlockd:
         session = self._sessions.get(client)
         if session is None:
             owner = Owner(f"stock LVM2 {client}", _who(asked))
-            session = self._sessions[client] = Session(client, owner, asked.pid, asked.started)
+            session = self._sessions[client] = Session(client, owner, (asked.pid, asked.started))
         elif asked.cmd and not session.cmd:
             session.owner = Owner(session.owner.name, _who(asked))
         session.cmd = session.cmd or asked.cmd
@@ -98,11 +102,11 @@ class Lvmlockd:
             return -errno.EOPNOTSUPP
         return op(session, asked)
 
-    def gone(self, client: int, *, unread: bool) -> None:
-        session = self._sessions.pop(client, None)
+    def gone(self, fact: LvmGone) -> None:
+        session = self._sessions.pop(fact.client, None)
         if session is not None:
-            self._waiting.pop(client, None)
-            self._locks.gone(session, unread=unread)
+            self._waiting.pop(fact.client, None)
+            self._locks.gone(session, unread=fact.unread, hung_up=fact.hung_up)
 
     def lost(self) -> None:
         """This life is stale; the Locker has answered what was in flight."""
@@ -116,6 +120,15 @@ class Lvmlockd:
             waiting, self._waiting = self._waiting, {}
             for session in waiting.values():
                 self._locks.answer(session, 0)
+
+    def waits(self) -> list[str]:
+        """For `why`: what stock commands wait for here that is no lock."""
+        me = self._context.name(self._context.me)
+        starting = [
+            f"on {me}, {session.who} waits until {', '.join(self._starting)} is joined"
+            for session in self._waiting.values()
+        ]
+        return self._locks.waits() + starting
 
     def _reply(self, session: Session, answered: LvmAnswered) -> None:
         session.asked = None
@@ -240,7 +253,9 @@ class Lvmlockd:
             self._locks.turn_away(session, space)
 
     def _in_use(self, space: str, *, others: bool) -> bool:
-        """Whether this host, or any other, has to do with the lock of an LV there."""
+        """Whether this host, or any other, has to do with the lock of an LV there.
+
+        What this host was told to let go of, and the cluster does not know yet, it has no more."""
         state = self._context.state
         one = state.lockspaces.get(space) if state is not None else None
         if state is None or one is None:
@@ -248,7 +263,9 @@ class Lvmlockd:
         for node in one.members:
             if (node != self._context.me) is others:
                 for resource in one.resources.of(node):
-                    if resource.name != VG_RESOURCE:
+                    if resource.name == VG_RESOURCE:
+                        continue
+                    if others or not self._locker.node_locks.keeps(space, resource.name):
                         return True
         return False
 
