@@ -83,7 +83,13 @@ class Host:
         self.looks: HostFacts | None = HostFacts(node=self.name)
         """What it looks like; None: that cannot be found out."""
         self.hanging = False
-        """To look at it takes for ever."""
+        """To look at it, or to have stock LVM2 reload a table, takes for ever."""
+        self.lvm = orders.LvmRan(0, "", 4)
+        """How stock LVM2's commands end."""
+        self.refreshes: list[orders.RefreshLvs] = []
+        """Those that were run."""
+        self.scans = 0
+        """How often devices were looked for."""
         self.dead_arrays: list[str] = []
         """VGs whose disk slots do not answer this host."""
         self.storage = Storage([str(world.directory / "*.img")], lambda guard: None)
@@ -161,7 +167,7 @@ class Host:
                 self.ended = effect
 
     def _order(self, effect: effects.DoOrder) -> None:
-        if isinstance(effect.body, orders.LookAtHost) and self.hanging:
+        if isinstance(effect.body, orders.LookAtHost | orders.RefreshLvs) and self.hanging:
             return
         try:
             answer = self._do(effect.body)
@@ -192,12 +198,16 @@ class Host:
                     )
                     for one in self.paths.values()
                 )
+            case orders.RefreshLvs():
+                self.refreshes.append(body)
+                return self.lvm
             case orders.SlotIo():
                 if body.vg in self.dead_arrays:
                     raise TimedOut(f"VG {body.vg}: its array ({body.path}) does not answer", retry=True)
                 with contextlib.closing(SlotDevice(lambda: self.world.now_ns)) as device:
                     return device.do(body)
             case _:
+                self.scans += isinstance(body, orders.ScanDevices)
                 return self.storage.do(body)
 
     def go_on(self) -> None:

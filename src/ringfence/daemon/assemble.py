@@ -13,6 +13,7 @@ import asyncio
 import contextlib
 import faulthandler
 import gc
+import os
 import resource
 import signal
 from collections.abc import Callable
@@ -41,6 +42,7 @@ from ringfence.daemon.log import Log
 from ringfence.daemon.paths import BlockPaths, DaemonPages
 from ringfence.daemon.ports import Agents, Engine
 from ringfence.daemon.slots import SlotThreads
+from ringfence.daemon.stock_lvm import LvmCommands
 from ringfence.daemon.supervisor import Supervisor, misfit
 from ringfence.engine.inputs import DiskState, Started
 from ringfence.engine.orders import StorageOrder
@@ -172,6 +174,7 @@ async def _drive(
             look=HostLook(paths, me.name),
             supplies=SupplyReader(current.device, current.secrets),
             slots=SlotThreads(boottime_ns),
+            stock_lvm=LvmCommands(os.environ),
         )
         if wrong := misfit(config.timing):
             say("watchdog")(wrong)

@@ -35,6 +35,7 @@ from ringfence.daemon.ports import (
     Look,
     Pages,
     Slots,
+    StockLvm,
     Storage,
     Supplies,
     Watch,
@@ -81,6 +82,7 @@ class Ports(msgspec.Struct, frozen=True):
     look: Look | None = None
     supplies: Supplies | None = None
     slots: Slots | None = None
+    stock_lvm: StockLvm | None = None
 
 
 class Driver:
@@ -388,6 +390,8 @@ class Driver:
             return self._look
         if isinstance(body, orders.ReadSupplies):
             return functools.partial(self._read_supplies, body)
+        if isinstance(body, orders.RefreshLvs):
+            return functools.partial(self._refresh, body, self._ports.clock.boottime_ns())
         if isinstance(body, orders.SlotIo):
             slots, slot_io = self._ports.slots, body
             if slots is None:
@@ -423,6 +427,14 @@ class Driver:
             raise Unavailable("this daemon reads no power supplies")
         return await self._ports.supplies.read(order.controllers)
 
+    async def _refresh(self, order: orders.RefreshLvs, ordered_ns: int) -> orders.LvmRan:
+        if self._ports.stock_lvm is None:
+            raise Unavailable("this daemon runs no stock LVM2")
+        late_ms = (self._ports.clock.boottime_ns() - ordered_ns) // 1_000_000
+        if late_ms > self._config.timing.token_ms:
+            raise Unavailable(f"not started: this host stood still for {late_ms} ms", retry=True)
+        return await self._ports.stock_lvm.refresh(order)
+
     async def _agent(self, effect: effects.RunAgent, ordered_ns: int) -> None:
         late_ms = (self._ports.clock.boottime_ns() - ordered_ns) // 1_000_000
         if late_ms > self._config.timing.token_ms:
@@ -451,6 +463,8 @@ class Driver:
         while done != self._dropping:
             generation = self._dropping
             try:
+                if self._ports.stock_lvm is not None:
+                    await self._ports.stock_lvm.end_all()
                 await self._ports.block.drop_all()
             except RingfenceError as error:
                 if str(error) != said:

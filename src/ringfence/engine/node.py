@@ -9,8 +9,8 @@ but locks there is nothing else to look at: whatever time alone brings, the next
 The parts: `views` (who is in, who may act), `state` (what all agree on), `locker` (locks of users here),
 `tasks` (volume commands), `fencer` (this node as the acting member), `agent_calls` (runs of fence
 agents, admitted by device), `deadlines` (authority pages), `deadlocks` (clients that wait in a ring),
-`checkups` (what all hosts look like), `fence_tests` and `drills` (whether all could fence), `arming` (when a
-maintenance ends), `requests` (clients)."""
+`checkups` (what all hosts look like), `refreshes` (LVs that several hosts have active), `fence_tests` and
+`drills` (whether all could fence), `arming` (when a maintenance ends), `requests` (clients)."""
 
 from collections.abc import Iterator
 
@@ -46,6 +46,8 @@ from ringfence.engine.facts import (
     NotAdmitted,
     Noted,
     PowerOnGranted,
+    RefreshAsked,
+    RefreshHeard,
     Retokened,
     SpaceLeft,
     TestsAsked,
@@ -60,6 +62,7 @@ from ringfence.engine.identity import to_keep
 from ringfence.engine.inputs import DiskState, Input
 from ringfence.engine.locker import Locker, lost_error
 from ringfence.engine.reconcile import missed, noticed
+from ringfence.engine.refreshes import Refreshes
 from ringfence.engine.requests import Requests
 from ringfence.engine.slots import Slots
 from ringfence.engine.state import ClusterState
@@ -122,6 +125,7 @@ class _Node:
         self._switcher = Switcher(context, self._calls)
         self._deadlocks = Deadlocks(context, self.locker)
         self._checkups = Checkups(context, self._tasks)
+        self.refreshes = Refreshes(context, self.locker, self._tasks)
         self._fence_tests = FenceTests(context, self._tasks)
         self._drills = Drills(context, self._tasks)
         self._arming = Arming(context)
@@ -245,6 +249,7 @@ class _Node:
         self._requests.look()
         self._deadlocks.look()
         self._checkups.look()
+        self.refreshes.look()
         self._fence_tests.look()
         self._drills.look()
         if context.left:
@@ -395,6 +400,7 @@ class _Node:
         if context.left_open:
             self._adopted(state)
         self._fence_tests.entered()
+        self.refreshes.entered()
         if self._autostart.life != context.life:
             self._autostart = _Autostart(context.life, due=True, runs=self._autostart.runs)
         if before is None:
@@ -430,6 +436,7 @@ class _Node:
         self._requests.lost(error)
         self._deadlocks.lost(error)
         self._checkups.lost(error)
+        self.refreshes.lost(error)
         self._fence_tests.lost(error)
         self._drills.lost(error)
 
@@ -462,6 +469,10 @@ class _Node:
                 self._checkups.asked(fact)
             case HostHeard():
                 self._checkups.heard(fact)
+            case RefreshAsked():
+                self.refreshes.asked(fact)
+            case RefreshHeard():
+                self.refreshes.heard(fact)
             case TestsAsked():
                 self._fence_tests.asked(fact)
             case TestsHeard():
@@ -509,6 +520,7 @@ class _Node:
 
     def _vg_changed(self, fact: VgChanged) -> None:
         """A VG that another node shares or changes starts here too, unless it was stopped by hand."""
+        self.refreshes.changed(fact)
         if fact.by != self.context.me and f"lvm_{fact.vg}" not in joined(self.context):
             self._autostart.due = True
 

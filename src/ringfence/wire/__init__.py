@@ -22,7 +22,7 @@ class Speaks(msgspec.Struct, frozen=True, array_like=True):
         return f"protocol {self.low}" if self.low == self.high else f"protocols {self.low} to {self.high}"
 
 
-SPEAKS = Speaks(1, 4)
+SPEAKS = Speaks(1, 5)
 """Of this ringfence."""
 UNSAID = Speaks(0, 0)
 """Of a node that says nothing of it: it is from before there was more than one.  It calls its protocol 1, but
@@ -40,3 +40,5 @@ WHOLE_PREFIX = 4
 """From here on: `Ready.told`, and with it who lacks the last entries of a state from who has others."""
 FENCING = 4
 """From here on: the entries of fence orders, tests, drills, power switched on again, and disk slots."""
+REFRESHES = 5
+"""From here on: `AskRefresh` and `RefreshTold`."""

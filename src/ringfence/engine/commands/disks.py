@@ -3,12 +3,16 @@
 Three rounds of reads, each one order: first sectors, area headers, texts.  What cannot be read or
 does not hold together becomes a problem of its device, never a guess."""
 
+import contextlib
 from collections.abc import Generator
 from typing import Any
+
+import msgspec
 
 from ringfence.core.errors import Damaged, NotFound
 from ringfence.engine.orders import Device, Order, Read, ReadBlocks, ScanDevices
 from ringfence.lvm2.area import HEADER_BYTES, MdaHeader, RawLocn, check_text, parse_header, text_ranges
+from ringfence.lvm2.images import heading
 from ringfence.lvm2.label import LABEL_SCAN_BYTES, Area, PvLabel, parse_label
 from ringfence.lvm2.text import parse_text
 from ringfence.volumes.discovery import AreaOnDisk, Disks, PvOnDisk, VgOnDisk, assemble
@@ -18,30 +22,44 @@ _MOVED_TRIES = 3
 """A text read without a lock may be overwritten between header and text; then look again."""
 
 
-def read_disks() -> Generator[Order, Any, Disks]:
-    """Scan and read everything."""
+class _Labels(msgspec.Struct, frozen=True):
+    devices: tuple[Device, ...]
+    labels: list[tuple[Device, bytes, PvLabel]]
+    bare: dict[str, int]
+    problems: dict[str, str]
+
+    @property
+    def areas(self) -> list[tuple[str, Area]]:
+        return [(device.path, area) for device, _, label in self.labels for area in label.metadata_areas]
+
+
+def _read_labels() -> Generator[Order, Any, _Labels]:
     devices: tuple[Device, ...] = yield ScanDevices()
     starts: tuple[bytes | None, ...] = yield ReadBlocks(
         tuple(Read(device.path, 0, min(LABEL_SCAN_BYTES, device.size_bytes)) for device in devices)
     )
-    labels: list[tuple[Device, bytes, PvLabel]] = []
-    bare: dict[str, int] = {}
-    problems: dict[str, str] = {}
+    found = _Labels(devices, [], {}, {})
     for device, start in zip(devices, starts, strict=True):
         if start is None:
-            problems[device.path] = f"{device.path} cannot be read"
+            found.problems[device.path] = f"{device.path} cannot be read"
             continue
         try:
             label = parse_label(start, device.path)
         except Damaged as error:
-            problems[device.path] = error.message
+            found.problems[device.path] = error.message
             continue
         if label is None:
-            bare[device.path] = device.size_bytes
+            found.bare[device.path] = device.size_bytes
         else:
-            labels.append((device, start, label))
-    places = [(device.path, place) for device, _, label in labels for place in label.metadata_areas]
-    areas = yield from _read_areas(places)
+            found.labels.append((device, start, label))
+    return found
+
+
+def read_disks() -> Generator[Order, Any, Disks]:
+    """Scan and read everything."""
+    found = yield from _read_labels()
+    devices = found.devices
+    areas = yield from _read_areas(found.areas)
     pvs = tuple(
         PvOnDisk(
             device.path,
@@ -50,11 +68,11 @@ def read_disks() -> Generator[Order, Any, Disks]:
             label,
             tuple(area for area in areas if area.path == device.path),
         )
-        for device, start, label in labels
+        for device, start, label in found.labels
     )
     aliases = {alias: device.path for device in devices for alias in device.aliases}
     sizes = {device.path: device.size_bytes for device in devices}
-    return assemble(pvs, bare, problems, aliases, sizes)
+    return assemble(pvs, found.bare, found.problems, aliases, sizes)
 
 
 def _read_areas(places: list[tuple[str, Area]]) -> Generator[Order, Any, list[AreaOnDisk]]:
@@ -68,15 +86,8 @@ def _read_areas(places: list[tuple[str, Area]]) -> Generator[Order, Any, list[Ar
 def _read_areas_once(places: list[tuple[str, Area]]) -> Generator[Order, Any, list[AreaOnDisk]]:
     if not places:
         return []
-    blocks: tuple[bytes | None, ...] = yield ReadBlocks(
-        tuple(Read(path, place.offset_bytes, HEADER_BYTES) for path, place in places)
-    )
-    headers = [_header(path, place, data) for (path, place), data in zip(places, blocks, strict=True)]
-    wanted = [
-        (area.path, area.header, area.header.committed)
-        for area in headers
-        if area.header is not None and area.in_use and not area.header.committed.empty
-    ]
+    headers = yield from _read_headers(places)
+    wanted = _committed(headers)
     texts = yield from read_texts(wanted)
     found = iter(texts)
     parsed: dict[bytes, Vg] = {}
@@ -87,6 +98,22 @@ def _read_areas_once(places: list[tuple[str, Area]]) -> Generator[Order, Any, li
         else:
             areas.append(_with_text(area, area.header.committed, next(found), parsed))
     return areas
+
+
+def _read_headers(places: list[tuple[str, Area]]) -> Generator[Order, Any, list[AreaOnDisk]]:
+    blocks: tuple[bytes | None, ...] = yield ReadBlocks(
+        tuple(Read(path, place.offset_bytes, HEADER_BYTES) for path, place in places)
+    )
+    return [_header(path, place, data) for (path, place), data in zip(places, blocks, strict=True)]
+
+
+def _committed(areas: list[AreaOnDisk]) -> list[tuple[str, MdaHeader, RawLocn]]:
+    """Where the committed texts of these areas are."""
+    return [
+        (area.path, area.header, area.header.committed)
+        for area in areas
+        if area.header is not None and area.in_use and not area.header.committed.empty
+    ]
 
 
 def _header(path: str, place: Area, data: bytes | None) -> AreaOnDisk:
@@ -136,6 +163,36 @@ def find_vg(name: str) -> Generator[Order, Any, tuple[Disks, VgOnDisk]]:
     """Raises NotFound, Damaged."""
     disks = yield from read_disks()
     return disks, disks.vg_named(name)
+
+
+def find_text(name: str) -> Generator[Order, Any, bytes]:
+    """A VG's newest committed text as it stands on the disks: one copy, which nobody has read whole.
+
+    Raises NotFound: there is none, or none that is whole."""
+    found = yield from _read_labels()
+    for _ in range(_MOVED_TRIES):
+        slots = _committed((yield from _read_headers(found.areas)))
+        firsts = [text_ranges(header, slot)[0] for _, header, slot in slots]
+        starts: tuple[bytes | None, ...] = yield ReadBlocks(
+            tuple(
+                Read(path, piece.offset_bytes, min(HEADER_BYTES, piece.size_bytes))
+                for (path, _, _), piece in zip(slots, firsts, strict=True)
+            )
+        )
+        headings = [heading(start) if start is not None else None for start in starts]
+        texts = [
+            (said[1], slot) for said, slot in zip(headings, slots, strict=True) if said and said[0] == name
+        ]
+        if not texts:
+            break
+        path, header, slot = max(texts, key=lambda one: (one[0], one[1][2].crc))[1]
+        (data,) = yield from read_texts([(path, header, slot)])
+        with contextlib.suppress(Damaged):  # a writer may have come between
+            if data is not None:
+                return check_text(slot, data, path)
+    raise NotFound(
+        f'Volume group "{name}" not found', next="see: vgs; are its devices among [devices] paths?"
+    )
 
 
 def device_named(disks: Disks, path: str) -> str:
