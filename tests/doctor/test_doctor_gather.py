@@ -11,7 +11,8 @@ from ringfence.core.evidence import Power
 from ringfence.doctor.checks import judge
 from ringfence.doctor.devices import ask_devices
 from ringfence.doctor.gather import gather
-from ringfence.doctor.mapper import Mapped, volumes
+from ringfence.doctor.mapper import volumes
+from ringfence.host.mapper import Table
 
 VG, GUEST = "a" * 32, "b" * 32
 LV = "AAAAAA" + "0" * 26
@@ -20,13 +21,13 @@ DASHED = "AAAAAA-0000-0000-0000-0000-0000-000000"
 
 def test_volumes_of_device_mapper() -> None:
     found = volumes(
-        {
-            "dm-0": Mapped("vg--0-vm1", f"LVM-{VG}{LV}", ("sda",)),
-            "dm-1": Mapped("vg--0-vm1p2", f"part2-LVM-{VG}{LV}", ("dm-0",)),
-            "dm-2": Mapped("guest-root", f"LVM-{GUEST}{LV}", ("dm-1",)),
-            "dm-3": Mapped("vg--0-pool_tmeta", f"LVM-{VG}{LV}-tmeta", ("sda",)),
-            "dm-4": Mapped("mpatha", "mpath-3600a", ("sdb",)),
-        }
+        [
+            Table("dm-0", "vg--0-vm1", f"LVM-{VG}{LV}", ("sda",)),
+            Table("dm-1", "vg--0-vm1p2", f"part2-LVM-{VG}{LV}", ("dm-0",)),
+            Table("dm-2", "guest-root", f"LVM-{GUEST}{LV}", ("dm-1",)),
+            Table("dm-3", "vg--0-pool_tmeta", f"LVM-{VG}{LV}-tmeta", ("sda",)),
+            Table("dm-4", "mpatha", "mpath-3600a", ("sdb",)),
+        ]
     )
     assert [(one.vg, one.lv, one.uuid, one.above) for one in found] == [
         ("vg-0", "vm1", DASHED, ()),

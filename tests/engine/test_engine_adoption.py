@@ -267,7 +267,7 @@ def test_while_it_waits_to_take_over_it_lets_go_of_nothing(world: World) -> None
     kill(world)
     one.start(one.left_open())
     for call in (calls.LvChange("vg0", "vm1", "n"), calls.Leave()):
-        with pytest.raises(RingfenceError, match="waits to take over vg0/vm1"):
+        with pytest.raises(RingfenceError, match="waits to take over LV vg0/vm1"):
             one.do(call)
     world.view(1, 2)
     world.run()

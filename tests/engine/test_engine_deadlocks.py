@@ -395,11 +395,11 @@ def test_a_ring_that_was_never_there_at_one_moment(world: World) -> None:
     real = context.submit
     told: list[Waits] = []
 
-    def submit(entry: Any) -> int:
+    def submit(entry: Any, **how: Any) -> int:
         if isinstance(entry, Waits) and not told:
             told.append(entry)
             return 0  # host 1 is slow to answer
-        return real(entry)
+        return real(entry, **how)
 
     context.submit = submit
     asked = three.ask(calls.Deadlocks())
@@ -471,10 +471,10 @@ def test_a_search_is_not_repeated_more_and_more_often(world: World) -> None:
     searches = 0
     real = two.node.context.submit
 
-    def submit(entry: Any) -> int:
+    def submit(entry: Any, **how: Any) -> int:
         nonlocal searches
         searches += type(entry).__name__ == "SearchDeadlock"
-        return real(entry)
+        return real(entry, **how)
 
     two.node.context.submit = submit
     lock(two, FIRST, "a", deadlock=True)

@@ -363,7 +363,12 @@ def test_the_command_line_drives_a_lab(directory: Path) -> None:
     try:
         assert ringfence("lab", "up", "--nodes", "2", "--size", "64M").returncode == 0
         env = ringfence("lab", "env", TWO).stdout
-        assert env == f"export RINGFENCE_SOCKET={directory}/lab/{TWO}/run/ringfence/socket\n"
+        root = directory / "lab" / TWO
+        assert env.splitlines() == [
+            f"export RINGFENCE_SOCKET={root}/run/ringfence/socket",
+            f"export LVM_SYSTEM_DIR={root}/etc/lvm",
+            f"export LVM_LVMLOCKD_SOCKET={root}/run/lvm/lvmlockd.socket",
+        ]
         assert ringfence("lab", "lie", ONE, "bmc", "perfect").returncode == 0
         assert "bmc lies: perfect" in ringfence("lab", "status").stdout
         assert ringfence("lab", "freeze", ONE).returncode == 0

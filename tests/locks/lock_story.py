@@ -18,14 +18,16 @@ scenarios/nodes: nodes n1, n2, n3 under one lockspace, clients named by letters.
     convert, unlock, cancel, drop    as above, by client        busy a    a caches its lock and uses it
     end a         its client ends             adopt n1 b EX [FLAG ...]     an orphan, if there is one
     hold 20       minimum hold times are 20 from now on                    wait 5    time passes
+    ahead n1 EX   n1 asks for it before any of its clients does
     lost n1       that life is stale          give_back n1     it is about to leave
     purge n1      frozen, purged, resumed     restore a      its node's next life goes on with it alone
     slow          messages wait until told    order n1         its next operation is ordered
     tell n1       its next answer arrives     overtake n1      a notice arrives before a grant does
                                               fast             all are delivered, now and from now on
 
-State: granted, `>`: converting, `?`: waiting; the value block where it is not zeros; for nodes, their
-cluster lock, `kept` if it is more than clients need, and their clients."""
+State: granted, `+`: asked for ahead and not known to be used, `>`: converting, `?`: waiting; the value
+block where it is not zeros; for nodes, their cluster lock, `kept` if it is more than clients need, and their
+clients."""
 
 import errno
 from collections import deque
@@ -202,7 +204,8 @@ class ResourceStory:
 
 def state_of(resource: Resource, name: object) -> str:
     assert callable(name)
-    words = [f"{name(one.owner)}:{one.held.name}" for one in resource.granted]
+    ahead = {one.owner: "+" if one.flags & Flag.AHEAD else "" for one in resource.granted}
+    words = [f"{name(one.owner)}:{one.held.name}{ahead[one.owner]}" for one in resource.granted]
     words += [f"{name(one.owner)}:{one.held.name}>{one.wanted.name}" for one in resource.converting]
     words += [f"{name(one.owner)}?{one.wanted.name}" for one in resource.waiting]
     value = value_of(resource.lvb, resource.lvb_valid)
@@ -230,6 +233,8 @@ class NodesStory:
             self.slow = name == "slow"
         elif name in ("request", "convert", "unlock", "cancel", "drop", "busy", "end"):
             self.client(name, words)
+        elif name == "ahead" and len(words) == 2 and words[0] in self.nodes and words[1] in Mode.__members__:
+            self.carry(words[0], self.nodes[words[0]].ask_ahead("space", NAME, Mode[words[1]]))
         elif name == "adopt" and len(words) >= 3:
             self.adopt(*words)
         elif name in ("hold", "wait") and len(words) == 1 and words[0].isdecimal():

@@ -17,7 +17,7 @@ from ringfence.locks.node_locks import AskCluster, ClientRefused, NodeLocks, Out
 from ringfence.locks.resource import Effect, Granted, Refused, Released, Resource, check
 
 MODES = (Mode.NL, Mode.CR, Mode.CW, Mode.PR, Mode.PW, Mode.EX)
-NODES_OWN = {"YIELDS", "TRY"}
+NODES_OWN = {"YIELDS", "TRY", "AHEAD"}
 PAIRS = [
     {one, other} for one, other in combinations_with_replacement(sorted(FLAGS.keys() - NODES_OWN), 2)
 ]

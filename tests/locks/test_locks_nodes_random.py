@@ -74,11 +74,14 @@ class Client:
 
 
 class World:
-    def __init__(self, choose: Callable[[int], int], rich: bool, caching: bool) -> None:
+    def __init__(self, choose: Callable[[int], int], rich: bool, caching: bool, ahead: bool) -> None:
         self.choose = choose
         self.rich = rich
         self.caching = caching
         """Some clients cache their locks."""
+        self.ahead = ahead
+        """Nodes ask ahead of their clients."""
+        self.taken_ahead = 0
         self.now_ms = 0
         self.orphans: dict[int, Client] = {}
         self.adopted = 0
@@ -284,6 +287,7 @@ class World:
     def order(self, node: int) -> None:
         """The node's next operation takes its place in the total order."""
         ask = self.sent[node].popleft()
+        self.taken_ahead += ask.unhurried
         op = Op(ask.kind, ask.resource, node, ask.mode, ask.flags, ask.lvb)
         self.facts(self.space.defer(op) if self.frozen else self.space.apply(op))
 
@@ -446,10 +450,10 @@ class World:
         self.try_what_is_kept()
         if self.caching:
             self.try_what_is_cached()
-        for node in NODES:
-            for name in self.nodes[node].resources(SPACE):
-                self.carry(node, self.nodes[node].give_back(SPACE, name))
-        self.deliver_all()
+        self.give_back_all()
+        if self.ahead:
+            self.try_what_was_asked_ahead()
+            self.give_back_all()
         assert not self.space.resources
         assert not any(locks.holds(SPACE) for locks in self.nodes.values())
 
@@ -482,6 +486,28 @@ class World:
             self.unlock(lock_id, None)
         self.deliver_all()
 
+    def give_back_all(self) -> None:
+        for node in NODES:
+            for name in self.nodes[node].resources(SPACE):
+                self.carry(node, self.nodes[node].give_back(SPACE, name))
+        self.deliver_all()
+
+    def try_what_was_asked_ahead(self) -> None:
+        """Nor does what nodes have asked for and nobody wanted, be it of what nobody keeps."""
+        for _ in range(4):
+            self.ask_ahead(NODES[self.choose(3)], MODES[self.choose(6)])
+            if self.choose(2):
+                self.deliver_all()
+            served = self.served
+            self.request(NODES[self.choose(3)], MODES[self.choose(6)], Flag.NOQUEUE, False)
+            self.deliver_all()
+            assert self.served == served + 1, "a try was refused for what was only asked for ahead"
+            self.unlock(self.next_id, None)
+            self.deliver_all()
+
+    def ask_ahead(self, node: int, mode: Mode) -> None:
+        self.carry(node, self.nodes[node].ask_ahead(SPACE, NAME, mode))
+
     # -- a run ---------------------------------------------------------------------------
 
     def step(self) -> None:
@@ -491,6 +517,8 @@ class World:
             locks.time_passes(self.now_ms)
         if self.caching and choose(4) == 0:
             self.answer_tries(uses=True)
+        if self.ahead and choose(4) == 0:
+            self.ask_ahead(NODES[choose(3)], MODES[choose(6)])
         action = choose(28 if self.rich else 24)
         node = NODES[choose(3)]
         mine = [key for key, one in self.clients.items() if one.node == node and not one.releasing]
@@ -583,8 +611,10 @@ def alternatives(client: Client) -> list[Mode]:
     return [Mode.CW] if client.flags & Flag.ALTCW and client.wanted is not Mode.CW else []
 
 
-def run(choose: Callable[[int], int], steps: int, *, rich: bool = True, caching: bool = False) -> World:
-    world = World(choose, rich, caching)
+def run(
+    choose: Callable[[int], int], steps: int, *, rich: bool = True, caching: bool = False, ahead: bool = False
+) -> World:
+    world = World(choose, rich, caching, ahead)
     for _ in range(steps):
         world.step()
     world.drain()
@@ -605,6 +635,19 @@ def test_any_order_of_delivery_keeps_the_promises(base: int) -> None:
     assert sum(world.alternatives for world in worlds) > 20
     assert sum(world.adopted for world in worlds) > 5
     assert sum(world.nudges for world in worlds) > 5
+
+
+@pytest.mark.parametrize("base", range(0, 200, 100))
+def test_the_same_where_nodes_ask_ahead(base: int) -> None:
+    worlds = []
+    for seed in range(base, base + 100):
+        try:
+            source = random.Random(seed)
+            worlds.append(run(source.randrange, 200, rich=seed % 2 == 0, caching=seed % 4 == 0, ahead=True))
+        except AssertionError as error:
+            raise AssertionError(f"seed {seed}: {error}") from error
+    assert sum(world.served for world in worlds) > 1000
+    assert sum(world.taken_ahead for world in worlds) > 50
 
 
 @pytest.mark.parametrize("base", range(0, 400, 100))

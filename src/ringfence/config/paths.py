@@ -102,6 +102,11 @@ class Paths(msgspec.Struct, frozen=True):
         return self.run / "authority"
 
     @property
+    def lvm_locks(self) -> Path:
+        """Locks that stock LVM2 has through this daemon; see host.lvm_locks."""
+        return self.run / "lvm-locks"
+
+    @property
     def lock(self) -> Path:
         """Held by the one daemon of this root."""
         return self.run / "daemon.lock"

@@ -39,6 +39,7 @@ from ringfence.daemon.driver import Driver, Ports
 from ringfence.daemon.inheritance import reap, revoke, take_over
 from ringfence.daemon.lock import DaemonLock
 from ringfence.daemon.log import Log
+from ringfence.daemon.lvm import LvmHost
 from ringfence.daemon.paths import BlockPaths, DaemonPages
 from ringfence.daemon.ports import Agents, Engine
 from ringfence.daemon.slots import SlotThreads
@@ -51,6 +52,8 @@ from ringfence.host import kept, loop
 from ringfence.host.clock import HostClock, boottime_ns, wall_ms
 from ringfence.host.hardware import hardware
 from ringfence.host.identity import boot_id, machine_id
+from ringfence.host.lvm_locks import LvmLocks
+from ringfence.host.mapper import Mapper
 from ringfence.host.pages import Authority, Pages, state_of
 from ringfence.ring.hub_client import HubRing
 from ringfence.ring.port import Ring
@@ -155,9 +158,12 @@ async def _drive(
     try:
         same_boot = disk.boot == identity[1]
         last = disk.incarnation if same_boot and not config.naive else 0
-        left_open = await take_over(service, paths.authority, last, say("drop-paths"))
+        lvm = LvmHost(LvmLocks(paths.lvm_locks, identity[1]), Mapper())
+        in_paths = await take_over(service, paths.authority, last, say("drop-paths"))
+        of_lvm2 = lvm.left(adoptable=last > 0)
+        left_open = () if in_paths is None or of_lvm2 is None else (*in_paths, *of_lvm2)  # all, or none
         revoke(paths.authority, [page for one in left_open for page in one.pages])
-        reaped = not left_open and await reap(service, say("drop-paths"))
+        reaped = not left_open and await reap(service, say("drop-paths")) and lvm.empty
         current = Current(paths, loaded)
         pages = DaemonPages(Pages(paths.authority))
         ports = Ports(
@@ -175,6 +181,7 @@ async def _drive(
             supplies=SupplyReader(current.device, current.secrets),
             slots=SlotThreads(boottime_ns),
             stock_lvm=LvmCommands(os.environ),
+            lvm=lvm,
         )
         if wrong := misfit(config.timing):
             say("watchdog")(wrong)

@@ -33,6 +33,7 @@ from ringfence.daemon.ports import (
     History,
     Kept,
     Look,
+    Lvm,
     Pages,
     Slots,
     StockLvm,
@@ -83,6 +84,8 @@ class Ports(msgspec.Struct, frozen=True):
     supplies: Supplies | None = None
     slots: Slots | None = None
     stock_lvm: StockLvm | None = None
+    lvm: Lvm | None = None
+    """None: no stock LVM2 is served here."""
 
 
 class Driver:
@@ -162,6 +165,8 @@ class Driver:
             except Exception as error:
                 self._note("ending", f"could not close the {what}: {error!r}")
         self._pool.shutdown(wait=False, cancel_futures=True)
+        if self._ports.lvm is not None:
+            self._ports.lvm.close()
 
     def leave(self, why: str) -> None:
         """Leave the cluster cleanly if that can be had in time, and end.  Asked twice: end now.
@@ -300,6 +305,10 @@ class Driver:
                 self._ports.pages.set(effect.incarnation, effect.page, effect.deadline_ns)
             case effects.Keep():
                 self._keep(effect)
+            case effects.KeepLvmLocks():
+                self._lvm.keep(effect.kept, effect.gone)
+            case effects.WatchProcess():
+                self._lvm.watch(effect.pid, effect.started, self.feed)
             case effects.KeepConfig():
                 self._config = effect.config
                 self._ports.kept.keep_config(effect.config)
@@ -323,6 +332,11 @@ class Driver:
                     self.fail(effect.reason)
                 else:
                     self._end(EXIT_OK, effect.reason)
+
+    @property
+    def _lvm(self) -> Lvm:
+        assert self._ports.lvm is not None, "a daemon that serves stock LVM2 has a port for it"
+        return self._ports.lvm
 
     def _keep(self, effect: effects.Keep) -> None:
         began_ns = time.monotonic_ns()
@@ -451,13 +465,15 @@ class Driver:
             self.feed(inputs.AgentExited(effect.run, Power.UNKNOWN, words, 0, answered=False))
 
     def _drop_paths(self, generation: int) -> None:
+        if self._ports.lvm is not None:
+            self._ports.lvm.lose()
         self._dropping = max(self._dropping, generation)
         if not self._drop_running:
             self._drop_running = True
             self._spawn(self._drop_until_known(), "drop paths")
 
     async def _drop_until_known(self) -> None:
-        """Never claims what the block service has not verified: tries for ever."""
+        """Never claims what is not verified of every path, LVM2's among them: tries for ever."""
         said = ""
         done = -1
         while done != self._dropping:
@@ -465,7 +481,7 @@ class Driver:
             try:
                 if self._ports.stock_lvm is not None:
                     await self._ports.stock_lvm.end_all()
-                await self._ports.block.drop_all()
+                await self._drop_all()
             except RingfenceError as error:
                 if str(error) != said:
                     said = str(error)
@@ -475,6 +491,14 @@ class Driver:
                 done = generation
                 self.feed(inputs.PathsDropped(generation))
         self._drop_running = False
+
+    async def _drop_all(self) -> None:
+        """Both kinds at once.  Raises what either raises."""
+        lvm = self._ports.lvm
+        dropping = [self._ports.block.drop_all(), *([lvm.drop_all()] if lvm is not None else [])]
+        for outcome in await asyncio.gather(*dropping, return_exceptions=True):
+            if isinstance(outcome, BaseException):
+                raise outcome
 
     # -- words ----------------------------------------------------------------------
 

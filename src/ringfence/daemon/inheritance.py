@@ -31,26 +31,28 @@ Answer = TypeVar("Answer")
 Say = Callable[[str], None]
 
 
-async def take_over(service: BlockService, authority: Path, last: int, say: Say) -> tuple[LeftOpen, ...]:
+async def take_over(
+    service: BlockService, authority: Path, last: int, say: Say
+) -> tuple[LeftOpen, ...] | None:
     """Take the block service over from earlier daemons.
 
     Args:
         authority: the directory of the authority pages.
         last: the last incarnation of this boot; 0: none of what is open may be adopted.
 
-    Returns: every open path, if all may be adopted; else none.
+    Returns: every open path, if all may be adopted; else None.
     """
     try:
         paths = await _ask(service.take_over)
     except Unavailable as error:
         say(f"what an earlier daemon left open is not known: {error.message}")
-        return ()
+        return None
     left_open: list[LeftOpen] = []
     for path in paths:
         one = _adoptable(path, authority, last)
         if isinstance(one, str):
             say(f"{path.vg}/{path.lv} is open and may not be adopted: {one}; every volume is closed")
-            return ()
+            return None
         left_open.append(one)
     return tuple(left_open)
 

@@ -5,7 +5,7 @@ ones.  Every method here is
 called in the event loop; the ones that are not `async` must return at once (bounded, no network)
 unless said otherwise."""
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Collection, Coroutine
 from typing import Any, Protocol
 
 from ringfence.core.cluster import ClusterConfig, Use
@@ -13,6 +13,7 @@ from ringfence.engine.effects import Effect, RunAgent
 from ringfence.engine.inputs import AgentExited, DiskState, Input
 from ringfence.engine.orders import BlockOrder, LvmRan, RefreshLvs, SlotIo, StorageOrder
 from ringfence.wire.checkup import HostFacts
+from ringfence.wire.lvmlockd import LvmLock
 from ringfence.wire.proving import Reading
 
 
@@ -71,6 +72,30 @@ class Block(Protocol):
         """The cluster has recorded this incident: it need not be told again."""
 
     async def close(self) -> None: ...
+
+
+class Lvm(Protocol):
+    """What stock LVM2 has through this daemon: its locks, its commands, its device-mapper tables."""
+
+    def keep(self, kept: Collection[LvmLock], gone: Collection[LvmLock]) -> None:
+        """Noted for the next daemon of this boot when this returns.  Synchronous on purpose."""
+
+    def watch(self, pid: int, started: int, feed: Feed) -> None:
+        """ProcessEnded goes to `feed` when that process has ended."""
+
+    def lose(self) -> None:
+        """No later daemon may adopt what is noted: it is about to be dropped."""
+
+    async def standing(self, vgs: Collection[str]) -> tuple[str, ...]:
+        """Device-mapper tables of these VGs through which something may be written.  Raises RingfenceError
+        if that cannot be known."""
+
+    async def drop_all(self) -> None:
+        """Returns only when LVM2's commands have ended and every table of its VGs is cut.
+
+        Raises RingfenceError while that is not so, or cannot be known."""
+
+    def close(self) -> None: ...
 
 
 class Look(Protocol):

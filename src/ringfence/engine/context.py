@@ -137,11 +137,11 @@ class Context:
     def out(self, effect: Effect) -> None:
         self.effects.append(effect)
 
-    def submit(self, entry: Entry) -> int:
+    def submit(self, entry: Entry, *, unhurried: bool = False) -> int:
         """Send an entry into the total order; it goes out when this node runs, once.
 
         Returns its number, for `outbox.waits`."""
-        return self.outbox.submit(entry, self.wall_ms)
+        return self.outbox.submit(entry, self.wall_ms, unhurried=unhurried)
 
     def record(self, kind: str, what: str, **fields: Any) -> None:
         self.out(Record(kind, what, fields))

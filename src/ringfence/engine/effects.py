@@ -10,6 +10,7 @@ from ringfence.core.cluster import ClusterConfig
 from ringfence.engine.inputs import DiskState
 from ringfence.engine.orders import DriverOrder
 from ringfence.wire.client import Reply
+from ringfence.wire.lvmlockd import LvmLock
 
 LOST = 0
 """A deadline page's value for ever after: authority lost, fail writes."""
@@ -37,6 +38,27 @@ class KeepConfig(_Effect, frozen=True):
     """An ordered entry changed the configuration: write it over this node's own file."""
 
     config: ClusterConfig
+
+
+class KeepLvmLocks(_Effect, frozen=True):
+    """Note which locks stock LVM2 has through this node, where the next daemon of this boot finds them.
+
+    A lock is noted after it is granted and before anybody is told; it is struck off, or noted in the lower
+    mode, before its release or its conversion downward is said: what is noted is held, whenever a daemon is
+    killed."""
+
+    kept: tuple[LvmLock, ...] = ()
+    """New ones, and those whose mode or token is another now."""
+    gone: tuple[LvmLock, ...] = ()
+    """Only their `key` counts."""
+
+
+class WatchProcess(_Effect, frozen=True):
+    """Say when this process has ended; at once, if it has.  Answer: inputs.ProcessEnded."""
+
+    pid: int
+    started: int
+    """In clock ticks since boot (/proc/PID/stat, field 22)."""
 
 
 class SetDeadline(_Effect, frozen=True):
@@ -115,6 +137,6 @@ class Ended(_Effect, frozen=True):
 
 
 Effect = (
-    Multicast | Keep | KeepConfig | SetDeadline | RunAgent | CancelAgent | DoOrder | DropPaths | Answer
-    | CallAgain | TickAt | Record | Ended
+    Multicast | Keep | KeepConfig | KeepLvmLocks | WatchProcess | SetDeadline | RunAgent | CancelAgent
+    | DoOrder | DropPaths | Answer | CallAgain | TickAt | Record | Ended
 )  # fmt: skip

@@ -13,7 +13,7 @@ from ringfence.engine.chains import Chains, who
 from ringfence.engine.client_locks import ClientLocks
 from ringfence.engine.commands.locking import VG_RESOURCE
 from ringfence.engine.context import Context
-from ringfence.engine.locker import Locker
+from ringfence.engine.locker import Locker, is_kept
 from ringfence.engine.reports import Doing, held_since_ms, in_queues, power_lines, victim_lines
 from ringfence.engine.slots import Slots
 from ringfence.engine.standing import disarmed_line, restless, standing
@@ -21,6 +21,7 @@ from ringfence.engine.state import ClusterState
 from ringfence.engine.uses import Use
 from ringfence.fencing.domain import Victim
 from ringfence.fencing.explain import clock
+from ringfence.locks.flags import Flag
 from ringfence.locks.lockspace import Lockspace
 from ringfence.locks.resource import Lock
 from ringfence.membership.barrier import Barrier
@@ -183,9 +184,10 @@ class Explanation:
         standing = bool(lines)
         space = state.lockspaces.get(lockspace) if state else None
         queues = in_queues(space.resources[resource]) if space and resource in space.resources else []
-        holders = [lock for _, lock in queues if lock.held is not Mode.UN]
-        for lock in holders:
-            lines.append(self._holder_line(target, lock))
+        ahead = [lock for _, lock in queues if lock.held is not Mode.UN and lock.flags & Flag.AHEAD]
+        holders = [lock for _, lock in queues if lock.held is not Mode.UN and lock not in ahead]
+        lines += [self._holder_line(target, lock) for lock in holders]
+        lines += [self._ahead_line(target, lock) for lock in ahead]
         lines += self._clients_lines(lockspace, resource)
         waiting = self._waiting_lines(target, lockspace, resource, space, queues)
         waiting += self._behind_its_vg(lockspace, resource)
@@ -210,13 +212,17 @@ class Explanation:
         name = self._context.name(lock.owner)
         return f"{target} is held {lock.held.name} by {name} since {clock(lock.since_ms)}{token}"
 
+    def _ahead_line(self, target: str, lock: Lock) -> str:
+        name = self._context.name(lock.owner)
+        return f"{target}: {name} asked for it ahead of a command; nobody uses it, and who wants it gets it"
+
     def _clients_lines(self, lockspace: str, resource: str) -> list[str]:
         """Who of this node's clients holds it; what another node's do, only that one can tell."""
         me = self._context.name(self._context.me)
         lines = []
         for row in self._locker.node_locks.rows(lockspace, resource):
             use = self._locker.use(row.lock_id) if row.lock_id is not None else None
-            if row.lock_id is None:
+            if row.lock_id is None and is_kept(lockspace, resource):
                 lines.append(f"{me} keeps it from an earlier use: nobody holds it there")
             elif row.orphan:
                 since = clock(row.since_ms)

@@ -11,6 +11,7 @@ from ringfence.fencing.proving import Kept
 from ringfence.wire import SPEAKS, Speaks
 from ringfence.wire.client import Request
 from ringfence.wire.entries import Incident
+from ringfence.wire.lvmlockd import LvmLock
 from ringfence.wire.ring import UNSAID_HARDWARE, Enrolled, Hardware, OpenLock
 
 
@@ -40,14 +41,21 @@ class DiskState(msgspec.Struct, frozen=True):
 
 
 class LeftOpen(msgspec.Struct, frozen=True):
-    """A data path that an earlier daemon of this boot left open."""
+    """What an earlier daemon of this boot left open: a data path, or what stock LVM2 has through it."""
 
     vg: str
     lv: str
     lock: OpenLock
     """What it was opened under."""
-    pages: tuple[tuple[int, str], ...]
+    pages: tuple[tuple[int, str], ...] = ()
     """(incarnation, page): the authority pages that it looks at.  None of them is lost."""
+    lvm2: LvmLock | None = None
+    """LVM2's, which no page stops: an LV that it activated, or the lock of a command that runs."""
+
+    @property
+    def what(self) -> str:
+        """For people: "LV vg0/vm1", "VG vg0"."""
+        return self.lvm2.what if self.lvm2 is not None else f"LV {self.vg}/{self.lv}"
 
 
 class Started(_Input, frozen=True):
@@ -158,6 +166,13 @@ class PathIncident(_Input, frozen=True):
     incident: Incident
 
 
+class ProcessEnded(_Input, frozen=True):
+    """Answer to effects.WatchProcess: no such process exists any more, and it can write nothing."""
+
+    pid: int
+    started: int
+
+
 class CalledAgain(_Input, frozen=True):
     """Answer to effects.CallAgain: others have had their turn."""
 
@@ -170,5 +185,5 @@ class Wall(_Input, frozen=True):
 
 Input = (
     Started | ViewChanged | Delivered | RingLost | QuorumSaid | RingRemarked | Tick | Asked | ClientGone
-    | AgentExited | OrderDone | PathsDropped | PathIncident | CalledAgain | Wall
+    | AgentExited | OrderDone | PathsDropped | PathIncident | ProcessEnded | CalledAgain | Wall
 )  # fmt: skip

@@ -48,7 +48,7 @@ from ringfence.locks.node_locks import (
     Row,
 )
 from ringfence.locks.queues import OpKind
-from ringfence.locks.resource import Lock, Resource
+from ringfence.locks.resource import Blocking, Lock, Resource
 from ringfence.wire import entries
 from ringfence.wire.ring import OpenLock
 
@@ -94,6 +94,8 @@ class Locker:
         self._in_flight: dict[int, Use] = {}
         """Those whose operation was not answered at once; some may have been since."""
         self._persistent: dict[int, Use] = {}
+        self._persistent_at: dict[tuple[str, str], list[Use]] = {}
+        """The same by lockspace and resource."""
         self._limits: list[tuple[int, int]] = []
         """A heap of (deadline_ns, lock), with entries of operations that ended long ago."""
         self.leaving: list[str] = []
@@ -127,6 +129,7 @@ class Locker:
         cached: bool = False,
         owner: Owner | None = None,
         deadlock: bool = False,
+        by_lvm2: bool = False,
     ) -> int:
         """Ask for a lock.  Returns its id; `done` may have been called already.
 
@@ -138,7 +141,7 @@ class Locker:
         self._last += 1
         use = Use(
             self._last, lockspace, resource, what, mode, done,
-            since_wall_ms=self._context.wall_ms, client=client, owner=owner,
+            since_wall_ms=self._context.wall_ms, client=client, owner=owner, by_lvm2=by_lvm2,
         )  # fmt: skip
         if self._refuse_now(use, wait_ms):
             return use.lock
@@ -147,7 +150,7 @@ class Locker:
             return use.lock
         self._uses[use.lock] = use
         if persistent:
-            self._persistent[use.lock] = use
+            self._persist(use)
         self._limit(use, wait_ms)
         self._seek(use, deadlock)
         try:
@@ -162,8 +165,10 @@ class Locker:
         self._watch(use)
         return use.lock
 
-    def restore(self, one: OpenLock, held: Lock, what: str) -> None:
-        """An activation of an earlier life goes on in this one.
+    def restore(
+        self, one: OpenLock, held: Lock, what: str, *, by_lvm2: bool = False, persistent: bool = True
+    ) -> int:
+        """What was held under an earlier life goes on in this one.  Returns its id.
 
         Args:
             held: the node's lock in the ordered state."""
@@ -171,10 +176,14 @@ class Locker:
         self._last += 1
         use = Use(
             self._last, one.lockspace, one.resource, what, one.mode, None,
-            held=Held(self._last, one.mode, held.token, None), since_wall_ms=held.since_ms,
+            held=Held(self._last, one.mode, held.token, None, by_lvm2=by_lvm2),
+            since_wall_ms=held.since_ms, by_lvm2=by_lvm2,
         )  # fmt: skip
-        self._uses[use.lock] = self._persistent[use.lock] = use
+        self._uses[use.lock] = use
+        if persistent:
+            self._persist(use)
         self.take(self.node_locks.restore(use.lock, one.lockspace, one.resource, one.mode, held))
+        return use.lock
 
     def convert(
         self,
@@ -206,10 +215,13 @@ class Locker:
         self.take(self.node_locks.convert(lock, mode, flags=flags, lvb=lvb, now_ms=self._context.wall_ms))
         self._watch(use)
 
-    def release(self, lock: int, done: Done, *, flags: int = 0, lvb: bytes | None = None) -> None:
+    def release(
+        self, lock: int, done: Done, *, flags: int = 0, lvb: bytes | None = None, unhurried: bool = False
+    ) -> None:
         """Let go of a lock.  What is in flight is in the way, but with Flag.FORCEUNLOCK ends first.
 
-        With Flag.CANCEL only what is in flight is taken back; `done` gets what is held then, if anything."""
+        With Flag.CANCEL only what is in flight is taken back; `done` gets what is held then, if anything.
+        unhurried: nobody waits until the cluster knows, or somebody will say so (`hurry`)."""
         use = self._uses.get(lock)
         if use is None:
             done(NotFound(f"lock {lock} is not held here", next="ringfence locks"))
@@ -230,9 +242,26 @@ class Locker:
             self._untold.pop(lock, None)
             broken_off(not_waited_for(use))
         use.done, use.wanted, use.deadline_ns = done, Mode.UN, None
-        self._persistent.pop(lock, None)
-        self.take(self.node_locks.unlock(lock, flags=flags, lvb=lvb))
-        self._watch(use)
+        self._not_persistent(lock)
+        outs = self.node_locks.unlock(lock, flags=flags, lvb=lvb)
+        if unhurried:
+            outs = [_unhurried(out) for out in outs]
+        self.take(outs)
+        self._watch(use, hurry=not unhurried)
+
+    def hurry(self) -> None:
+        """Somebody waits for what was released unhurriedly."""
+        self._context.outbox.hurry()
+
+    def ask_ahead(self, lockspace: str, resource: str, mode: Mode) -> None:
+        """Have the node hold a lock that a user may want soon: granted, it is kept like any cluster lock
+        without users, until one takes it (`acquire`), another node asks for it, or `give_back`."""
+        if lockspace not in self.leaving:
+            self.take(self.node_locks.ask_ahead(lockspace, resource, mode))
+
+    def give_back(self, lockspace: str, resource: str) -> None:
+        """Keep nothing of this resource that no user has."""
+        self.take([_unhurried(out) for out in self.node_locks.give_back(lockspace, resource)])
 
     def busy(self, lock: int) -> None:
         """A cached lock is in use: who tries for it is refused."""
@@ -350,10 +379,18 @@ class Locker:
 
     def find(self, lockspace: str, resource: str) -> Use | None:
         """This node's persistent lock on a resource, once it is held."""
-        for use in self._persistent.values():
-            if use.held is not None and (use.lockspace, use.resource) == (lockspace, resource):
-                return use
-        return None
+        return next((use for use in self.persistent_on(lockspace, resource) if use.held is not None), None)
+
+    def persistent_on(self, lockspace: str, resource: str) -> list[Use]:
+        """Its persistent locks on a resource, held or asked for."""
+        return self._persistent_at.get((lockspace, resource), [])
+
+    def make_persistent(self, lock: int) -> None:
+        """A transient lock that is held becomes an activation's."""
+        use = self._uses[lock]
+        assert use.held is not None
+        assert lock not in self._persistent
+        self._persist(use)
 
     def use(self, lock: int) -> Use | None:
         return self._uses.get(lock)
@@ -372,6 +409,8 @@ class Locker:
     # -- the cluster -----------------------------------------------------------------
 
     def take_fact(self, fact: LockFact) -> None:
+        if isinstance(fact.effect, Blocking):
+            self.hurry()  # what was released may be what is asked for
         self.take(self.grants.take(fact))
 
     def look(self) -> None:
@@ -404,8 +443,9 @@ class Locker:
         self.grants.clear()
         in_flight, self._in_flight = self._in_flight, {}
         self.take(self.node_locks.lost([use.lock for use in in_flight.values() if use.done is not None]))
-        self._context.discarded += [self._uses, *self.node_locks.clear()]
+        self._context.discarded += [self._uses, self._persistent_at, *self.node_locks.clear()]
         self._uses, self._persistent, self._limits, self.seeking = {}, {}, [], {}
+        self._persistent_at = {}
         self._dropped.clear()
         endings, self._endings = self._endings, deque()
         for one in endings:
@@ -436,7 +476,8 @@ class Locker:
 
     def _one(self, out: Out) -> None:
         if isinstance(out, AskCluster):
-            self._context.submit(_entry(out, whole=self._context.speaks_whole_dlm))
+            entry = _entry(out, whole=self._context.speaks_whole_dlm)
+            self._context.submit(entry, unhurried=out.unhurried)
             return
         use = self._uses.get(out.lock_id)
         if use is None:
@@ -471,7 +512,7 @@ class Locker:
             self._untold[out.lock_id] = [out]
             return
         lvb = out.lvb if out.lvb_valid else None
-        use.held = Held(use.lock, out.mode, out.token, lvb, out.demoted, out.altmode)
+        use.held = Held(use.lock, out.mode, out.token, lvb, out.demoted, out.altmode, use.by_lvm2)
         use.since_wall_ms = self._context.wall_ms
         self._ended(use, use.held)
 
@@ -504,11 +545,24 @@ class Locker:
 
     def _forget(self, lock: int) -> bool:
         """Returns whether there was such a use."""
-        self._persistent.pop(lock, None)
+        if self._persistent:
+            self._not_persistent(lock)
         self._untold.pop(lock, None)
         self._in_flight.pop(lock, None)
         self.seeking.pop(lock, None)
         return self._uses.pop(lock, None) is not None
+
+    def _persist(self, use: Use) -> None:
+        self._persistent[use.lock] = use
+        self._persistent_at.setdefault((use.lockspace, use.resource), []).append(use)
+
+    def _not_persistent(self, lock: int) -> None:
+        use = self._persistent.pop(lock, None)
+        if use is not None:
+            where = (use.lockspace, use.resource)
+            self._persistent_at[where].remove(use)
+            if not self._persistent_at[where]:
+                del self._persistent_at[where]
 
     # -- time and words ----------------------------------------------------------------
 
@@ -523,10 +577,12 @@ class Locker:
         limit_ms = TRY_MS if wait_ms == 0 else wait_ms
         use.deadline_ns = None if limit_ms is None else self._context.now_ns + limit_ms * 1_000_000
 
-    def _watch(self, use: Use) -> None:
+    def _watch(self, use: Use, *, hurry: bool = True) -> None:
         """Note what is still in flight, and its time limit."""
         if use.done is not None:
             self._in_flight[use.lock] = use
+            if hurry:
+                self.hurry()  # it may wait behind a release that was not hurried
         if use.deadline_ns is None:
             return
         heappush(self._limits, (use.deadline_ns, use.lock))
@@ -694,6 +750,10 @@ class Locker:
         state = self._context.state
         space = state.lockspaces.get(use.lockspace) if state else None
         return space.resources.get(use.resource) if space else None
+
+
+def _unhurried(out: Out) -> Out:
+    return msgspec.structs.replace(out, unhurried=True) if isinstance(out, AskCluster) else out
 
 
 def _gives_up(use: Use, mode: Mode) -> bool:

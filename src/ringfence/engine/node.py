@@ -13,6 +13,7 @@ agents, admitted by device), `deadlines` (authority pages), `deadlocks` (clients
 `drills` (whether all could fence), `arming` (when a maintenance ends), `requests` (clients)."""
 
 from collections.abc import Iterator
+from itertools import chain
 
 import msgspec
 
@@ -20,6 +21,7 @@ from ringfence.core.errors import RingfenceError
 from ringfence.core.ids import Life
 from ringfence.engine import inputs
 from ringfence.engine.agent_calls import AgentCalls
+from ringfence.engine.ahead import Ahead
 from ringfence.engine.arming import Arming
 from ringfence.engine.checkups import Checkups
 from ringfence.engine.client_locks import ClientLocks
@@ -61,6 +63,7 @@ from ringfence.engine.fencer import Fencer
 from ringfence.engine.identity import to_keep
 from ringfence.engine.inputs import DiskState, Input
 from ringfence.engine.locker import Locker, lost_error
+from ringfence.engine.lvm_processes import LvmProcesses
 from ringfence.engine.reconcile import missed, noticed
 from ringfence.engine.refreshes import Refreshes
 from ringfence.engine.requests import Requests
@@ -116,6 +119,7 @@ class _Node:
         context.keep = True
         context.hearing.started(now_ns)
         self.locker = Locker(context)
+        self._lvm_processes = LvmProcesses(context, self.locker)
         clients = ClientLocks(context, self.locker)
         self._slots = Slots(context, self._found_mark)
         self._calls = AgentCalls(context)
@@ -133,6 +137,7 @@ class _Node:
             context, self.locker, clients, self._tasks, self._views, self._fencer, self._deadlocks,
             self._checkups, self._fence_tests, self._drills, self._arming, self._slots,
         )  # fmt: skip
+        self._ahead = Ahead(context, self.locker, self._tasks)
         self._deadlines = Deadlines(context, self._slots)
         self._sent_ns = 0
         self._called = False
@@ -196,6 +201,8 @@ class _Node:
                     self._tasks.order_done(input.order, input.answer, input.error)
             case inputs.PathsDropped():
                 self._views.paths_dropped(input)
+            case inputs.ProcessEnded():
+                self._lvm_processes.ended(input)
             case inputs.PathIncident():
                 self._path_incident(input.incident)
             case inputs.Wall():
@@ -246,6 +253,7 @@ class _Node:
         self._slots.look(lockspaces)
         self.locker.look()
         self._tasks.look()
+        self._ahead.look()
         self._requests.look()
         self._deadlocks.look()
         self._checkups.look()
@@ -397,27 +405,36 @@ class _Node:
             for joiner, waiting_for in sorted(space.joining.items()):
                 if context.me in waiting_for and joiner in state.lives:
                     context.submit(AckJoin(name, state.lives[joiner]))
-        if context.left_open:
-            self._adopted(state)
         self._fence_tests.entered()
         self.refreshes.entered()
         if self._autostart.life != context.life:
             self._autostart = _Autostart(context.life, due=True, runs=self._autostart.runs)
-        if before is None:
-            return iter(())
-        return missed(before, state, context.me, context.outbox.just_applied)
+        work = [self._adopted(state)] if context.left_open else []
+        if before is not None:
+            work.append(missed(before, state, context.me, context.outbox.just_applied))
+        return chain(*work)
 
-    def _adopted(self, state: ClusterState) -> None:
-        """The volumes that the earlier life left open are this life's now, and so are their locks."""
+    def _adopted(self, state: ClusterState) -> Iterator[list[Fact]]:
+        """The volumes that the earlier life left open are this life's now, and so are their locks.
+
+        Until all are, commands are told to wait for it (`left_open`)."""
         context = self.context
-        left_open, context.left_open = context.left_open, ()
-        for one in left_open:
+        for number, one in enumerate(context.left_open):
+            if number % context.at_once == context.at_once - 1:
+                context.budget = 0
+                yield []
             held = state.lockspaces[one.lock.lockspace].resources[one.lock.resource].find(context.me)
-            assert held is not None, f"{one.vg}/{one.lv} was adopted without its lock"
-            self.locker.restore(one.lock, held, f"LV {one.vg}/{one.lv}")
-            self._tasks.opened.add((one.vg, one.lv))
-        for fact in noticed(state, context.me):
-            self.locker.take_fact(fact)
+            assert held is not None, f"{one.what} was adopted without its lock"
+            if one.lvm2 is None:
+                self.locker.restore(one.lock, held, one.what)
+                self._tasks.opened.add((one.vg, one.lv))
+                continue
+            persistent = one.lvm2.persistent
+            lock = self.locker.restore(one.lock, held, one.what, by_lvm2=True, persistent=persistent)
+            if not persistent:
+                self._lvm_processes.stays(lock, one.lvm2)
+        context.left_open = ()
+        yield [*noticed(state, context.me)]
 
     def victim_heard(self, life: Life) -> None:
         self._fencer.heard(life)
@@ -431,6 +448,8 @@ class _Node:
         self._deadlines.lose()
         self._slots.lost()
         self.locker.lost()
+        self._ahead.lost()
+        self._lvm_processes.lost()
         self._tasks.lost()
         error = lost_error("the request", context.name(context.me))
         self._requests.lost(error)

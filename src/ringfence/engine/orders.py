@@ -48,6 +48,8 @@ class Held(msgspec.Struct, frozen=True):
     """The mode held was given up (CONVDEADLK) while this one was waited for."""
     altmode: bool = False
     """It is the alternative (ALTPR, ALTCW), not the mode that was wanted."""
+    by_lvm2: bool = False
+    """Stock LVM2 asked for it: the LV is active through LVM2, not through a path of ours."""
 
 
 class Convert(_Order, frozen=True):

@@ -21,6 +21,7 @@ from ringfence.fencing.domain import Victim
 from ringfence.fencing.explain import explain_victim
 from ringfence.fencing.power_on import explain
 from ringfence.fencing.proving import alarms
+from ringfence.locks.flags import Flag
 from ringfence.locks.lockspace import Lockspace
 from ringfence.locks.node_locks import Row
 from ringfence.locks.resource import Lock, Resource
@@ -94,7 +95,7 @@ def locks(context: Context, lockspace: str, locker: Locker) -> Json:
     for name in sorted(state.lockspaces) if state else []:
         if state and lockspace in ("", name):
             found += _locks_of(context, state, state.lockspaces[name])
-    kept = [(row.lockspace, row.resource) for row in rows if row.lock_id is None]
+    kept = {(row.lockspace, row.resource): None for row in rows if row.lock_id is None}
     for one in found:
         mine = one["node"] == context.me and one["state"] == "granted"
         if mine and (one["lockspace"], one["resource"]) in kept:
@@ -268,8 +269,10 @@ def _locks_of(context: Context, state: ClusterState, space: Lockspace) -> list[J
     for name in sorted(space.resources):
         resource: Resource = space.resources[name]
         for queue, lock in in_queues(resource):
+            if queue == "granted" and lock.flags & Flag.AHEAD:
+                queue = "kept"
             row = _lock(context, space.name, name, queue, lock)
-            if queue != "granted":
+            if queue in ("converting", "waiting"):
                 row["behind"] = [context.name(one.owner) for one in resource.blockers(lock)]
             found.append(row)
     for op in space.deferred.values():

@@ -63,6 +63,8 @@ class _Pending(msgspec.Struct):
     answer: Callable[[], None]
 
 
+NAMED = 5
+"""So many of a long list are named to people."""
 OUTSIDE = (Phase.STARTING, Phase.NO_RING, Phase.SUSPENDED)
 """Whoever has no state there was not let in, in this life."""
 
@@ -313,9 +315,10 @@ class Requests:
         """Raises Refused while the locks of open volumes are not this life's own: it could release none."""
         context = self._context
         if context.left_open:
-            names = ", ".join(f"{one.vg}/{one.lv}" for one in context.left_open)
+            names = ", ".join(one.what for one in context.left_open[:NAMED])
+            more = f" and {len(context.left_open) - NAMED} more" if len(context.left_open) > NAMED else ""
             raise Refused(
-                f"{context.name(context.me)} was started anew and waits to take over {names}",
+                f"{context.name(context.me)} was started anew and waits to take over {names}{more}",
                 node=context.name(context.me),
                 next="ringfence why",
                 retry=True,

@@ -24,6 +24,7 @@ from ringfence.engine.inputs import AgentExited
 from ringfence.engine.locker import Locker, lost_error
 from ringfence.engine.slots import Slots
 from ringfence.engine.uses import Owner
+from ringfence.locks.flags import Flag
 from ringfence.lvm2.names import UUID_CHARACTERS
 from ringfence.wire import FENCING, entries
 
@@ -396,7 +397,7 @@ class Tasks:
                     lock.owner, self._context.name(lock.owner), lock.held, lock.token, lock.since_ms
                 )
                 for lock in (*resource.granted, *resource.converting)
-                if lock.token is not None and lock.held is not Mode.UN
+                if lock.token is not None and lock.held is not Mode.UN and not lock.flags & Flag.AHEAD
             )
             if holders:
                 found[name] = holders

@@ -40,10 +40,10 @@ class Use(msgspec.Struct, gc=False):
     owner: Owner | None = None
     deadlock: bool = False
     """The operation in flight is rather refused than left to wait in a ring."""
-    by_lvm2: bool = False
-    """An LV that stock LVM2 has active here."""
     operation: int = 0
     """Given when a search for deadlocks first sees this grant or this wish; 0 before."""
+    by_lvm2: bool = False
+    """Stock LVM2 asked for it, through lvmlockd's socket."""
 
     @property
     def what(self) -> str:

@@ -30,6 +30,7 @@ from ringfence.lab.line_socket import Json, ask
 from ringfence.lab.network import Way
 from ringfence.lab.parts import Part
 from ringfence.lab.ring_side import ring_side
+from ringfence.lab.stock_lvm2 import detach
 
 MOST_NODES = 16
 TIMING = Timing(
@@ -70,12 +71,14 @@ class Lab:
         progress: Progress = lambda line: None,
         ring: Ring = HUB,
         devices: Sequence[str] = (),
+        loop: bool = False,
     ) -> "Lab":
         """Make a lab and return when every host is ready.  Whatever goes wrong, nothing is left running.
 
         Args:
             devices: kinds of simulated fence devices (`devices.kinds.chosen_kinds`), which real agents
                 speak to; what is not among them is the lab's own.
+            loop: the disk is a block device, as stock LVM2 needs it.
 
         Raises RingfenceError."""
         if not 1 <= nodes <= MOST_NODES:
@@ -87,7 +90,7 @@ class Lab:
         lab = cls(places, Kept(node_names(nodes), ring, naive=naive, devices=tuple(devices)))
         lab._side.check()
         try:
-            furnish(places, lab._kept, lab._side, size_bytes, timing)
+            lab._kept = furnish(places, lab._kept, lab._side, size_bytes, timing, loop)
             progress(f"{lab.carrier_name} and power switches start in {places.dir}")
             lab.start_carrier(timing.token_ms)
             if devices:
@@ -140,6 +143,7 @@ class Lab:
             self._places.rack_socket.unlink(missing_ok=True)
         _end(kept.carrier)
         self._side.clear()
+        detach(self._places.disk)
         self._places.power_socket.unlink(missing_ok=True)
         for node in kept.nodes:
             for path in (self._places.root(node) / "run").rglob("*"):
@@ -234,7 +238,8 @@ class Lab:
 
     @property
     def disk(self) -> Path:
-        return self._places.disk
+        """What the hosts share: a file, or the loop device that is made of it."""
+        return Path(self._kept.loop) if self._kept.loop else self._places.disk
 
     def root(self, node: str) -> Path:
         return self._places.root(self._known(node))
@@ -244,7 +249,11 @@ class Lab:
 
     def env(self, node: str) -> dict[str, str]:
         """What makes every other command talk to that host."""
-        return {SOCKET_VARIABLE: str(self.socket(node))}
+        return {
+            SOCKET_VARIABLE: str(self.socket(node)),
+            "LVM_SYSTEM_DIR": str(self._places.lvm(node)),
+            "LVM_LVMLOCKD_SOCKET": str(self._places.lvmlockd_socket(node)),
+        }
 
     def boot_id(self, node: str) -> str:
         return (self.root(node) / "run/boot_id").read_text().strip()
@@ -331,12 +340,15 @@ class Lab:
         out: Path | None = None,
         env: dict[str, str] | None = None,
         once: str = "",
+        files: Sequence[int] = (),
     ) -> int:
         """Start a program in the host's own tree; its pid.  Raises Unavailable if the host does not run,
         Refused if it is frozen: it would start it when it thaws, when nobody waits for it any more.
 
         Args:
-            once: its name; Refused, too, if one that was started with these words has not ended."""
+            once: its name; Refused, too, if one that was started with these words has not ended.
+            files: its stdin, stdout, stderr, and where its exit code is written when it has ended, in
+                decimals; a signal's is negative.  Nothing is written if the host ends first."""
         report = self._report(node)
         if not report["init"]:
             state = "has crashed" if report["power"] == "on" else "is off"
@@ -344,7 +356,7 @@ class Lab:
         if report["frozen"]:
             raise Refused(f"{node} is frozen and starts nothing", next=f"ringfence lab thaw {node}")
         request: Json = {"argv": list(argv), "out": str(out) if out else "", "env": env or {}, "once": once}
-        return int(ask(self._places.init_socket(self._known(node)), request)["pid"])
+        return int(ask(self._places.init_socket(self._known(node)), request, files=files)["pid"])
 
     def alive(self, node: str, pid: int) -> bool:
         """Whether the host runs this process."""

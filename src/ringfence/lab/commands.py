@@ -1,6 +1,7 @@
 """`ringfence lab`: a cluster of real processes on this host, to test on."""
 
 import shlex
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -21,6 +22,7 @@ from ringfence.lab.network import Way
 from ringfence.lab.parts import Part
 from ringfence.lab.ring_options import chosen, ring_options
 from ringfence.lab.torture.commands import torture
+from ringfence.lab.typed import Typed
 
 C = TypeVar("C", bound=Callable[..., Any])
 WAYS = [lie.value for lie in Lie]
@@ -60,7 +62,8 @@ def lab() -> None:
 
 @lab.command(
     epilog="Examples: ringfence lab up --dir /tmp/lab; "
-    "ringfence lab up --ring corosync --nodes 3 --dir /tmp/lab"
+    "ringfence lab up --ring corosync --nodes 3 --dir /tmp/lab; "
+    "ringfence lab up --loop --dir /tmp/lab"
 )
 @click.option(
     "--nodes", type=click.IntRange(1, MOST_NODES), default=2, show_default=True, help="How many hosts."
@@ -69,6 +72,7 @@ def lab() -> None:
 @click.option("--size", default="256M", show_default=True, help="Size of the shared disk image.")
 @click.option("--naive", is_flag=True, help="Protections off: agents are believed, authority is not checked.")
 @click.option("--slow", is_flag=True, help="With the times of a real cluster, not the lab's quicker ones.")
+@click.option("--loop", is_flag=True, help="The disk is a loop device: stock LVM2 needs one (root).")
 @devices_option
 @ring_options
 @_json
@@ -78,6 +82,7 @@ def up(
     size: str,
     naive: bool,
     slow: bool,
+    loop: bool,
     devices: str,
     ring: str,
     transport: str | None,
@@ -96,7 +101,7 @@ def up(
 
     with ended_like_ctrl_c():
         timing = Timing() if slow else TIMING
-        made = Lab.up(directory, nodes, size_bytes, timing, naive, progress, on, kinds)
+        made = Lab.up(directory, nodes, size_bytes, timing, naive, progress, on, kinds, loop)
     where = shlex.quote(str(directory))
     line = f'the disk is {made.disk}; next: eval "$(ringfence lab env {made.nodes[0]} --dir {where})"'
     _done(as_json, line, nodes=list(made.nodes), disk=str(made.disk), naive=naive, ring=ring)
@@ -107,10 +112,36 @@ def up(
 @_dir
 @_json
 def env(node: str, directory: Path, as_json: bool) -> None:
-    """Print what makes every other command talk to NODE: eval "$(ringfence lab env NODE --dir D)"."""
+    """Print what makes every other command talk to NODE: eval "$(ringfence lab env NODE --dir D)".
+
+    Stock LVM2's commands, too, but they look for /run/lvmlockd.pid: see `ringfence lab exec`."""
     found = Lab.open(directory).env(node)
     lines = "\n".join(f"export {name}={shlex.quote(value)}" for name, value in found.items())
     _done(as_json, lines, env=found)
+
+
+@lab.command(
+    "exec",
+    epilog="Examples: ringfence lab exec an-a01n01 -- vgcreate --shared vg0 /dev/loop0; "
+    "ringfence lab exec an-a01n02 -- lvmlockctl --info; "
+    "ringfence lab exec an-a01n01 -- sh -c 'lvcreate -an -L 8M -n vm1 vg0 && lvs vg0'",
+)
+@_dir
+@click.argument("node")
+@click.argument("command", nargs=-1, required=True)
+def execute(directory: Path, node: str, command: tuple[str, ...]) -> None:
+    """Run COMMAND as on NODE: in its own /run, with `lab env`'s variables, as one of its processes.
+
+    It is frozen, and ends, with the host.  The exit code is the command's.  Stock LVM2 needs a lab with
+    --loop; it activates nothing there, for the hosts share this kernel's device-mapper.  Needs root."""
+    with ended_like_ctrl_c():
+        typed = Typed(Lab.open(directory), node, command)
+        try:
+            code = typed.wait()
+        except BaseException:
+            typed.end()
+            raise
+    sys.exit(code)
 
 
 @lab.command()

@@ -8,6 +8,8 @@ import uuid
 from collections.abc import Sequence
 from pathlib import Path
 
+import msgspec
+
 from ringfence.config import Loaded, render
 from ringfence.core.cluster import ClusterConfig, Confirms, DeviceConfig, Level, NodeConfig, Timing, Use
 from ringfence.core.errors import BadInput, Unavailable
@@ -16,12 +18,20 @@ from ringfence.lab.devices.kinds import KINDS, devices_of
 from ringfence.lab.devices.model import BMC, PDUS, Simulated, new_password
 from ringfence.lab.layout import Kept, Layout
 from ringfence.lab.ring_side import RingSide
+from ringfence.lab.stock_lvm2 import attach, lvm_conf
 
 _PLAIN = re.compile(r"[A-Za-z0-9/._+=-]+")
 
 
-def furnish(places: Layout, kept: Kept, side: RingSide, size_bytes: int, timing: Timing) -> None:
-    """Raises RingfenceError."""
+def furnish(
+    places: Layout, kept: Kept, side: RingSide, size_bytes: int, timing: Timing, loop: bool
+) -> Kept:
+    """What is kept of it from now on.
+
+    Args:
+        loop: make a block device of the disk, as stock LVM2 needs it.
+
+    Raises RingfenceError; whoever called then ends what there is (`stock_lvm2.detach`)."""
     if kept.devices and not _PLAIN.fullmatch(str(places.dir)):
         raise BadInput(
             f"simulators cannot work below {places.dir}: their files know no quotes",
@@ -31,6 +41,8 @@ def furnish(places: Layout, kept: Kept, side: RingSide, size_bytes: int, timing:
         places.dir.mkdir(parents=True, exist_ok=True)
         with places.disk.open("xb") as disk:
             disk.truncate(size_bytes)
+        if loop:
+            kept = msgspec.structs.replace(kept, loop=attach(places.disk))
         password = new_password()
         _write(places.password_file, f"{password}\n", 0o600)
         for name in ("bmc", "pdu"):
@@ -43,8 +55,11 @@ def furnish(places: Layout, kept: Kept, side: RingSide, size_bytes: int, timing:
         for node in kept.nodes:
             paths, root = places.paths(node), places.root(node)
             hub = None if kept.ring.is_corosync else places.hub_socket
-            loaded = Loaded(config, (str(places.disk),), "", hub, lab=True, lab_dir=str(places.dir))
+            disks = (kept.loop or str(places.disk),)
+            loaded = Loaded(config, disks, "", hub, lab=True, lab_dir=str(places.dir))
             _write(paths.file, render(loaded), 0o644)
+            conf = lvm_conf(places.lvm(node), root / "run/lock/lvm", kept.loop)
+            _write(places.lvm(node) / "lvm.conf", conf, 0o644)
             _write(root / "etc/machine-id", f"{uuid.uuid4().hex}\n", 0o444)
             for device in config.devices:
                 known = secrets_of.get(device.name, {"password": password})
@@ -56,6 +71,7 @@ def furnish(places: Layout, kept: Kept, side: RingSide, size_bytes: int, timing:
             f"cannot make a lab in {places.dir}: {error}", next="choose another --dir"
         ) from None
     places.keep(kept)
+    return kept
 
 
 def config_of(

@@ -5,12 +5,13 @@ the host's own network; starts the block service and the daemon, further program
 orphans.  It starts nothing again by itself: what ends stays ended until the host is booted, and is noted in
 ROOT/ended.log with its exit code (a signal's is negative)."""
 
+import contextlib
 import os
 import shlex
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 
@@ -28,6 +29,9 @@ from ringfence.ring.hostlink import HostLink
 
 def main(directory: str, node: str) -> None:
     places = Layout(Path(directory))
+    for name in os.listdir("/proc/self/fd"):  # what the lab's maker had open is no program's of this host
+        with contextlib.suppress(OSError):
+            os.set_inheritable(int(name), int(name) <= 2)
     on_corosync = places.kept().ring.is_corosync
     if on_corosync:
         _move_in(places, node)  # before there are threads, which would stay outside
@@ -61,23 +65,40 @@ class _Programs:
     def __init__(self, log: Path) -> None:
         self._log = log
         self._words: dict[int, str] = {}
+        self._told: dict[int, int] = {}
+        """Pid -> the file in which its exit code is waited for."""
         self._starting = threading.Lock()
 
     def asked(self, request: Json) -> Json:
         argv, out = list(request["argv"]), Path(request["out"]) if request.get("out") else Path(os.devnull)
         if request.get("once") and self._runs(shlex.join(argv)):
             raise Refused(f"{request['once']} runs already", next="ringfence lab status")
-        return {"pid": self.start(argv, out, dict(request.get("env") or {}))}
+        return {"pid": self.start(argv, out, dict(request.get("env") or {}), request["files"])}
 
     def _runs(self, words: str) -> bool:
         with self._starting:
             found = [process(pid) for pid, one in self._words.items() if one == words]
         return any(one is not None and one.state not in GONE for one in found)
 
-    def start(self, argv: list[str], out: Path, env: Mapping[str, str] = MappingProxyType({})) -> int:
+    def start(
+        self,
+        argv: list[str],
+        out: Path,
+        env: Mapping[str, str] = MappingProxyType({}),
+        files: Sequence[int] = (),
+    ) -> int:
+        """Its pid.  Raises Unavailable.
+
+        Args:
+            files: its stdin, stdout and stderr, and where its exit code is to be written; or none."""
         with self._starting:
-            pid = spawn(argv, out, env)
+            try:
+                pid = spawn(argv, out, env, files[:3])
+            except OSError as error:
+                raise Unavailable(f"cannot run {argv[0]}: {error.strerror}", next="see its name") from None
             self._words[pid] = shlex.join(argv)
+            if len(files) > 3:
+                self._told[pid] = os.dup(files[3])
             return pid
 
     def bury(self) -> None:
@@ -88,7 +109,11 @@ class _Programs:
             time.sleep(0.05)
             return
         with self._starting:  # else it may have ended before its start was noted
-            words = self._words.pop(pid, None)
+            words, told = self._words.pop(pid, None), self._told.pop(pid, None)
+        if told is not None:
+            with contextlib.suppress(OSError):  # who waited for it has ended
+                os.write(told, b"%d" % os.waitstatus_to_exitcode(status))
+            os.close(told)
         if words is not None:
             remove_leftovers(pid)  # else each corosync that is killed fills more of the host's /dev/shm
             with self._log.open("a") as file:

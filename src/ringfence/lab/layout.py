@@ -57,6 +57,8 @@ class Kept(msgspec.Struct, frozen=True):
     devices: tuple[str, ...] = ()
     """Kinds of simulated devices; what is not among them is the lab's own."""
     rack: tuple[int, int] = (0, 0)
+    loop: str = ""
+    """The block device that is made of the disk; "": none."""
 
 
 class Wires(msgspec.Struct, frozen=True):
@@ -139,6 +141,13 @@ class Layout(msgspec.Struct, frozen=True):
 
     def paths(self, node: str) -> Paths:
         return Paths(self.root(node))
+
+    def lvm(self, node: str) -> Path:
+        """LVM_SYSTEM_DIR of stock LVM2 on that host."""
+        return self.root(node) / "etc/lvm"
+
+    def lvmlockd_socket(self, node: str) -> Path:
+        return self.root(node) / "run/lvm/lvmlockd.socket"
 
     def init_file(self, node: str) -> Path:
         """(pid, start time) of the host's init, as last booted."""

@@ -11,7 +11,7 @@ import ctypes
 import os
 import signal
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 
@@ -30,23 +30,24 @@ def become_subreaper() -> None:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER)")
 
 
-def spawn(argv: list[str], log: Path, env: Mapping[str, str] = MappingProxyType({})) -> int:
+def spawn(
+    argv: list[str], log: Path, env: Mapping[str, str] = MappingProxyType({}), streams: Sequence[int] = ()
+) -> int:
     """Start a program in a session of its own, its output appended to `log`; its pid.
 
     Args:
         env: beside this process's own environment.
+        streams: its stdin, stdout and stderr, instead of nothing and the log.
 
     Raises OSError."""
+    to_log = [
+        (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+        (os.POSIX_SPAWN_OPEN, 1, str(log), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644),
+        (os.POSIX_SPAWN_DUP2, 1, 2),
+    ]
+    given = [(os.POSIX_SPAWN_DUP2, file, number) for number, file in enumerate(streams)]
     return os.posix_spawn(
-        argv[0],
-        argv,
-        {**os.environ, **env},
-        setsid=True,
-        file_actions=[
-            (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
-            (os.POSIX_SPAWN_OPEN, 1, str(log), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644),
-            (os.POSIX_SPAWN_DUP2, 1, 2),
-        ],
+        argv[0], argv, {**os.environ, **env}, setsid=True, file_actions=given or to_log
     )
 
 

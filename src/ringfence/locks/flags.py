@@ -57,6 +57,10 @@ class Flag:
     """Not the DLM's, and only beside NOQUEUE.  A node's try for a client, where nodes keep locks that
     nobody uses: it waits, if nobody else does, until every holder in its way has given back or said
     that a client needs it."""
+    AHEAD: Final = 0x8000000
+    """Not the DLM's, and only beside NOQUEUE.  A node's request for what a client may want soon: granted, it
+    is a lock that the node keeps and nobody uses, until the node says BUSY.  What is in its way alone is
+    asked first (TRY)."""
     DEMOTED: Final = 0x4000000
     """Not the DLM's, and nobody may ask for it: CONVDEADLK took the mode of the conversion that bears it."""
 
@@ -65,7 +69,7 @@ FLAGS: dict[str, int] = {name: value for name, value in vars(Flag).items() if na
 """By name."""
 
 ALTERNATIVES = Flag.ALTPR | Flag.ALTCW
-NODES_OWN = Flag.YIELDS | Flag.TRY
+NODES_OWN = Flag.YIELDS | Flag.TRY | Flag.AHEAD
 """What only a node may say to the cluster, and no client to its node."""
 CLIENTS_OWN = Flag.PERSISTENT | Flag.ORPHAN
 """What concerns a client and its node alone: the cluster's holders are nodes, which do not end like that."""
@@ -76,7 +80,7 @@ _LOCKING = (
     | Flag.FORCEUNLOCK | Flag.TRY
 )  # fmt: skip
 """What the DLM takes with any request or conversion, though it may mean nothing there."""
-FOR_REQUEST = _LOCKING | Flag.EXPEDITE
+FOR_REQUEST = _LOCKING | Flag.EXPEDITE | Flag.AHEAD
 FOR_CONVERT = _LOCKING | Flag.CONVERT | Flag.QUECVT | Flag.CONVDEADLK | Flag.YIELDS
 FOR_UNLOCK = Flag.CANCEL | Flag.VALBLK | Flag.IVVALBLK | Flag.FORCEUNLOCK
 FOR_CLIENTS = (FOR_REQUEST | FOR_CONVERT | FOR_UNLOCK | Flag.TIMEOUT) & ~NODES_OWN

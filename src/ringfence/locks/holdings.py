@@ -34,6 +34,8 @@ class Holding(msgspec.Struct, gc=False, eq=False):
     """The node's lock in the ordered state, as of the last answer."""
     token: Token | None = None
     keep: Keep = Keep.UNTIL_ASKED
+    ahead: bool = False
+    """It was asked for ahead, and the ordered state has not been told that a client uses it."""
     _unwritten: bool = False
     """A client wrote the value block (or spoiled it), and the cluster does not know yet."""
     _withheld: tuple[ClientReleased | ClientGranted | ClientBlocking, ...] = ()

@@ -16,6 +16,10 @@ What it promises, whatever crosses on the way:
   itself (a conversion from PW to PW or EX to EX writes), and the writer is answered only when it is in
   the ordered state: holders of NL or CR elsewhere may read it from then on.
 
+A node may ask ahead (AHEAD): for a lock that no client wants yet, if nobody is in the way.  It is kept like
+any other, though after its clients it may not be; the first client takes it without a word from the
+cluster, which hears of that later (BUSY).  Until then whoever tries for it has this node asked first.
+
 A client that names an alternative mode (ALTPR, ALTCW) has the one it wants tried first (NOQUEUE); once
 that was refused it settles for the alternative, and waits for that.
 
@@ -92,12 +96,14 @@ class NodeLock(Holding):
     def request(
         self, lock_id: int, mode: Mode, flags: int, lvb: bytes | None, keep: bool, cached: bool, now_ms: int
     ) -> list[Out]:
+        alone = self._at_rest and self.local.empty and not cached and not flags & ~PLAIN
+        granted = self.local.take_alone(lock_id, mode, now_ms) if alone else None
         if not keep:
             self.keep = Keep.NEVER
-        if self._at_rest and self.local.empty and not cached and not flags & ~PLAIN:
-            granted = self.local.take_alone(lock_id, mode, now_ms)
-            if granted is not None:
-                return [self._stamp(granted)]
+        if granted is not None and (keep or self.held is mode):
+            return [self._stamp(granted), *self._say_used()]
+        if granted is not None:
+            return [self._stamp(granted), *self._step()]
         if cached:
             self.local.caching = (*self.local.caching, lock_id)
         return self._tell(self.local.request(lock_id, mode, _tries(flags), lvb, now_ms)) + self._step()
@@ -155,6 +161,12 @@ class NodeLock(Holding):
         outs = self._tell([*self.local.cancel(lock_id), *self.local.busy(lock_id)]) + self._step()
         return [one for one in outs if not isinstance(one, ClientCancelled) or one.lock_id != lock_id]
 
+    def ask_ahead(self, mode: Mode) -> list[Out]:
+        """Ask for a new lock that no client wants yet."""
+        flags = Flag.NOQUEUE | Flag.VALBLK | Flag.AHEAD
+        self.local.outstanding = Outstanding(OpKind.REQUEST, mode, flags, True)
+        return [AskCluster(self.lockspace, self.resource, OpKind.REQUEST, mode, int(flags))]
+
     def adopt(self, mode: Mode, token: Token) -> list[Out]:
         """A grant that nobody here asked for: give it back."""
         self.held, self.token, self.keep = mode, token, Keep.NEVER
@@ -163,7 +175,8 @@ class NodeLock(Holding):
 
     def restore(self, lock_id: int, mode: Mode, held: Lock) -> list[Out]:
         """A client of an earlier life goes on.  What the value block says is not known here."""
-        self.held, self.token, self.keep = held.held, held.token, Keep.NEVER
+        if self.held is Mode.UN:
+            self.held, self.token, self.keep = held.held, held.token, Keep.NEVER
         mine = Lock(lock_id, held=mode, token=held.token, since_ms=held.since_ms)
         self.local.granted = (*self.local.granted, mine)
         self.local.lvb_valid = False
@@ -201,6 +214,7 @@ class NodeLock(Holding):
             # Not at each conversion upward: those who wait would never have their turn.
             self.local.hold_until_ms = hold_until_ms
         self.held, self.token = mode, token
+        self.ahead = bool(done.flags & Flag.AHEAD)
         if self.keep is not Keep.NEVER:
             self.keep = Keep.UNTIL_UNUSED if done.queued else Keep.UNTIL_ASKED
         if not self._unwritten:
@@ -257,7 +271,7 @@ class NodeLock(Holding):
 
     def on_released(self) -> list[Out]:
         self.local.outstanding = None
-        self.held, self.token = Mode.UN, None
+        self.held, self.token, self.ahead = Mode.UN, None, False
         self._nobody_asks()
         self._settle_held()
         return self._step()
@@ -305,7 +319,7 @@ class NodeLock(Holding):
         ]
         outs += self._answer_withheld(known=not self._writes(self.local.outstanding))
         self.local, self._unwritten = Local(self.resource), False
-        self.held, self.token = Mode.UN, None
+        self.held, self.token, self.ahead = Mode.UN, None, False
         return outs
 
     def _writes(self, outstanding: Outstanding | None) -> bool:
@@ -350,7 +364,7 @@ class NodeLock(Holding):
             self.local.caching = tuple(one for one in self.local.caching if self.local.find(one))
         outs = self._tell(self.local.advance())
         outs += self._ask() if self.local.outstanding is None else self._reconsider(self.local.outstanding)
-        outs += self._tell(self.local.advance()) + self._say_busy()
+        outs += self._tell(self.local.advance()) + self._say_busy() + self._say_used()
         if not self._unwritten and (self.local.outstanding is None or self.local.outstanding.raises):
             outs += self._withheld
             self._withheld = ()
@@ -387,8 +401,15 @@ class NodeLock(Holding):
             return []
         return self._busy()
 
+    def _say_used(self) -> list[Out]:
+        """A client has taken what was asked for ahead: nobody need ask any more whether it is in use."""
+        if not self.ahead or self.local.needed() is Mode.UN:
+            return []
+        self.ahead = False
+        return [AskCluster(self.lockspace, self.resource, OpKind.BUSY, unhurried=True)]
+
     def _busy(self) -> list[Out]:
-        self.local.tried = Mode.UN
+        self.local.tried, self.ahead = Mode.UN, False
         return [AskCluster(self.lockspace, self.resource, OpKind.BUSY)]
 
     def _in_the_way(self) -> bool:

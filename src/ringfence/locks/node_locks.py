@@ -97,6 +97,17 @@ class NodeLocks:
         outs = lock.request(lock_id, mode, flags & ~CLIENTS_OWN, lvb, keep, cached, now_ms)
         return self._done(lock, outs)
 
+    def ask_ahead(self, lockspace: str, resource: str, mode: Mode) -> list[Out]:
+        """Ask for a lock that a client may want soon, unless this node has, or asks for, one of it already.
+
+        Nobody is told what becomes of it; `give_back` is for what no client has wanted.
+
+        Raises BadInput for an impossible name."""
+        if self._find(lockspace, resource) is not None:
+            return []
+        check_names(lockspace, resource)
+        return self._new(lockspace, resource).ask_ahead(mode)
+
     def adopt(self, lockspace: str, resource: str, mode: Mode, *, flags: int = 0) -> list[Out]:
         """Take over an orphan (ORPHAN), PERSISTENT again or not; its lock id stands in the first answer.
 
@@ -124,8 +135,8 @@ class NodeLocks:
 
         Args:
             held: the node's lock in the ordered state, which is not kept after its last client."""
-        assert self._find(lockspace, resource) is None
-        lock = self._of[lock_id] = self._new(lockspace, resource)
+        lock = self._find(lockspace, resource) or self._new(lockspace, resource)
+        self._of[lock_id] = lock
         return self._done(lock, lock.restore(lock_id, mode, held))
 
     def convert(

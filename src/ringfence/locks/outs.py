@@ -23,6 +23,8 @@ class AskCluster(_Out, frozen=True):
     mode: Mode = Mode.UN
     flags: int = 0
     lvb: bytes | None = None
+    unhurried: bool = False
+    """Nobody waits for it: it may go with what is said next."""
 
 
 class ClientGranted(_Out, frozen=True):

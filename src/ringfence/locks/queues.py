@@ -21,7 +21,7 @@ class Lock(msgspec.Struct, gc=False, omit_defaults=True):
     wanted: Mode = Mode.UN
     """UN once it is granted."""
     flags: int = 0
-    """Of the operation in flight."""
+    """Of the operation in flight; of what is granted, AHEAD."""
     token: Token | None = None
     """Stamped by the caller on each grant."""
     since_ms: int = 0
@@ -109,7 +109,7 @@ class OpKind(enum.Enum):
     UNLOCK = "unlock"
     CANCEL = "cancel"
     BUSY = "busy"
-    """What the owner holds is needed: tries that it is in the way of are refused."""
+    """What the owner holds is needed: it is not AHEAD any more, and tries in whose way it is are refused."""
 
 
 class Outstanding(msgspec.Struct):

@@ -154,13 +154,17 @@ class Resource(Queues):
         return [Cancelled(owner, lock.held)]
 
     def busy(self, owner: int, now_ms: int = 0) -> list[Effect]:
-        """A holder needs what it holds: tries that it is in the way of are refused."""
+        """A holder needs what it holds, and has not only asked ahead: tries that it is in the way of are
+        refused."""
         refused = self.refuse_tries(owner)
         return [*refused, *self.advance(now_ms)] if refused else []
 
     def refuse_tries(self, owner: int) -> list[Effect]:
         """`busy` without letting anybody else go on."""
         effects: list[Effect] = []
+        mine = self.find(owner)
+        if mine is not None:
+            mine.flags &= ~Flag.AHEAD
         for lock in [one for one in (*self.converting, *self.waiting) if one.flags & Flag.TRY]:
             if any(holder.owner == owner for holder in self._conflicts(lock)):
                 effects += self._refuse(lock)
@@ -288,8 +292,14 @@ class Resource(Queues):
         return True
 
     def _may_wait(self, lock: Lock) -> bool:
-        """Whether a NOQUEUE request that cannot be granted may wait all the same: a try, if nobody does."""
-        return bool(lock.flags & Flag.TRY) and not self.converting and not self.waiting
+        """Whether a NOQUEUE request that cannot be granted may wait all the same: a try, if nobody does.
+
+        What is only in the way of locks that were asked for ahead is one."""
+        if self.converting or self.waiting or lock.flags & Flag.AHEAD:
+            return False
+        if all(one.flags & Flag.AHEAD for one in self._conflicts(lock)):
+            lock.flags |= Flag.TRY
+        return bool(lock.flags & Flag.TRY)
 
     def _refuse(self, lock: Lock) -> list[Effect]:
         refused = Refused(lock.owner, errno.EAGAIN, self._in_the_way(lock))
@@ -320,7 +330,7 @@ class Resource(Queues):
         altmode = mode is not lock.wanted
         demoted = bool(lock.flags & Flag.DEMOTED)
         effect = Granted(lock.owner, mode, lvb, self.lvb_valid, demoted, altmode)
-        lock.held, lock.wanted, lock.flags = mode, Mode.UN, 0
+        lock.held, lock.wanted, lock.flags = mode, Mode.UN, lock.flags & Flag.AHEAD
         lock.notified = lock.tried = Mode.UN
         lock.since_ms = max(lock.since_ms, now_ms)
         if lock not in self.granted:

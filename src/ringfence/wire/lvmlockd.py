@@ -72,8 +72,10 @@ class LvmAnswered(msgspec.Struct, frozen=True):
     """Of info and dump: what goes to lvmlockctl beside the reply."""
 
 
-class LvmLock(msgspec.Struct, frozen=True):
-    """A lock that stock LVM2 has through this node, as the node keeps it in case its daemon is killed."""
+class LvmLock(msgspec.Struct, frozen=True, array_like=True):
+    """A lock that stock LVM2 has through this node, as the node keeps it in case its daemon is killed.
+
+    What it must not outlive: the boot, and where it is not persistent, its process."""
 
     lockspace: str
     resource: str
@@ -86,3 +88,15 @@ class LvmLock(msgspec.Struct, frozen=True):
     """0: persistent, an activation; else it ends with this process."""
     started: int = 0
     """As in `LvmAsked`."""
+    vg_uuid: str = ""
+    """With dashes, as in the metadata; empty: not known here."""
+
+    @property
+    def key(self) -> tuple[str, str, int, int]:
+        """What makes it this lock: of two with one key the later word counts."""
+        return self.lockspace, self.resource, self.pid, self.started
+
+    @property
+    def persistent(self) -> bool:
+        """An activation."""
+        return not self.pid

@@ -10,56 +10,38 @@ from typing import Any
 import msgspec
 
 from ringfence.core.errors import Damaged, NotFound
-from ringfence.engine.orders import Device, Order, Read, ReadBlocks, ScanDevices
+from ringfence.engine.orders import Device, Order, Pause, Read, ReadBlocks, ScanDevices
 from ringfence.lvm2.area import HEADER_BYTES, MdaHeader, RawLocn, check_text, parse_header, text_ranges
 from ringfence.lvm2.images import heading
 from ringfence.lvm2.label import LABEL_SCAN_BYTES, Area, PvLabel, parse_label
+from ringfence.lvm2.skim import visible_uuids
 from ringfence.lvm2.text import parse_text
 from ringfence.volumes.discovery import AreaOnDisk, Disks, PvOnDisk, VgOnDisk, assemble
-from ringfence.volumes.model import Vg, read_vg
+from ringfence.volumes.model import SLOTS_TAG, Vg, read_vg
 
+_NAME_BYTES = 512
+"""A text begins with the VG's name; reads are of whole sectors."""
 _MOVED_TRIES = 3
 """A text read without a lock may be overwritten between header and text; then look again."""
 
 
-class _Labels(msgspec.Struct, frozen=True):
+class _Found(msgspec.Struct, frozen=True):
+    """The first sectors of every device."""
+
     devices: tuple[Device, ...]
     labels: list[tuple[Device, bytes, PvLabel]]
     bare: dict[str, int]
     problems: dict[str, str]
 
     @property
-    def areas(self) -> list[tuple[str, Area]]:
-        return [(device.path, area) for device, _, label in self.labels for area in label.metadata_areas]
-
-
-def _read_labels() -> Generator[Order, Any, _Labels]:
-    devices: tuple[Device, ...] = yield ScanDevices()
-    starts: tuple[bytes | None, ...] = yield ReadBlocks(
-        tuple(Read(device.path, 0, min(LABEL_SCAN_BYTES, device.size_bytes)) for device in devices)
-    )
-    found = _Labels(devices, [], {}, {})
-    for device, start in zip(devices, starts, strict=True):
-        if start is None:
-            found.problems[device.path] = f"{device.path} cannot be read"
-            continue
-        try:
-            label = parse_label(start, device.path)
-        except Damaged as error:
-            found.problems[device.path] = error.message
-            continue
-        if label is None:
-            found.bare[device.path] = device.size_bytes
-        else:
-            found.labels.append((device, start, label))
-    return found
+    def places(self) -> list[tuple[str, Area]]:
+        return [(device.path, place) for device, _, label in self.labels for place in label.metadata_areas]
 
 
 def read_disks() -> Generator[Order, Any, Disks]:
     """Scan and read everything."""
-    found = yield from _read_labels()
-    devices = found.devices
-    areas = yield from _read_areas(found.areas)
+    found = yield from _find_devices()
+    areas = yield from _read_areas(found.places)
     pvs = tuple(
         PvOnDisk(
             device.path,
@@ -70,9 +52,33 @@ def read_disks() -> Generator[Order, Any, Disks]:
         )
         for device, start, label in found.labels
     )
-    aliases = {alias: device.path for device in devices for alias in device.aliases}
-    sizes = {device.path: device.size_bytes for device in devices}
+    aliases = {alias: device.path for device in found.devices for alias in device.aliases}
+    sizes = {device.path: device.size_bytes for device in found.devices}
     return assemble(pvs, found.bare, found.problems, aliases, sizes)
+
+
+def _find_devices() -> Generator[Order, Any, _Found]:
+    devices: tuple[Device, ...] = yield ScanDevices()
+    starts: tuple[bytes | None, ...] = yield ReadBlocks(
+        tuple(Read(device.path, 0, min(LABEL_SCAN_BYTES, device.size_bytes)) for device in devices)
+    )
+    labels: list[tuple[Device, bytes, PvLabel]] = []
+    bare: dict[str, int] = {}
+    problems: dict[str, str] = {}
+    for device, start in zip(devices, starts, strict=True):
+        if start is None:
+            problems[device.path] = f"{device.path} cannot be read"
+            continue
+        try:
+            label = parse_label(start, device.path)
+        except Damaged as error:
+            problems[device.path] = error.message
+            continue
+        if label is None:
+            bare[device.path] = device.size_bytes
+        else:
+            labels.append((device, start, label))
+    return _Found(devices, labels, bare, problems)
 
 
 def _read_areas(places: list[tuple[str, Area]]) -> Generator[Order, Any, list[AreaOnDisk]]:
@@ -87,8 +93,7 @@ def _read_areas_once(places: list[tuple[str, Area]]) -> Generator[Order, Any, li
     if not places:
         return []
     headers = yield from _read_headers(places)
-    wanted = _committed(headers)
-    texts = yield from read_texts(wanted)
+    texts = yield from read_texts(_committed(headers))
     found = iter(texts)
     parsed: dict[bytes, Vg] = {}
     areas = []
@@ -107,11 +112,11 @@ def _read_headers(places: list[tuple[str, Area]]) -> Generator[Order, Any, list[
     return [_header(path, place, data) for (path, place), data in zip(places, blocks, strict=True)]
 
 
-def _committed(areas: list[AreaOnDisk]) -> list[tuple[str, MdaHeader, RawLocn]]:
-    """Where the committed texts of these areas are."""
+def _committed(headers: list[AreaOnDisk]) -> list[tuple[str, MdaHeader, RawLocn]]:
+    """Where the committed texts are."""
     return [
         (area.path, area.header, area.header.committed)
-        for area in areas
+        for area in headers
         if area.header is not None and area.in_use and not area.header.committed.empty
     ]
 
@@ -166,16 +171,16 @@ def find_vg(name: str) -> Generator[Order, Any, tuple[Disks, VgOnDisk]]:
 
 
 def find_text(name: str) -> Generator[Order, Any, bytes]:
-    """A VG's newest committed text as it stands on the disks: one copy, which nobody has read whole.
+    """A VG's newest committed text as it stands on the disks: one copy, which nobody has parsed.
 
     Raises NotFound: there is none, or none that is whole."""
-    found = yield from _read_labels()
-    for _ in range(_MOVED_TRIES):
-        slots = _committed((yield from _read_headers(found.areas)))
+    found = yield from _find_devices()
+    for _ in range(_MOVED_TRIES if found.places else 0):
+        slots = _committed((yield from _read_headers(found.places)))
         firsts = [text_ranges(header, slot)[0] for _, header, slot in slots]
         starts: tuple[bytes | None, ...] = yield ReadBlocks(
             tuple(
-                Read(path, piece.offset_bytes, min(HEADER_BYTES, piece.size_bytes))
+                Read(path, piece.offset_bytes, min(piece.size_bytes, _NAME_BYTES))
                 for (path, _, _), piece in zip(slots, firsts, strict=True)
             )
         )
@@ -193,6 +198,21 @@ def find_text(name: str) -> Generator[Order, Any, bytes]:
     raise NotFound(
         f'Volume group "{name}" not found', next="see: vgs; are its devices among [devices] paths?"
     )
+
+
+def lv_order(vg: str) -> Generator[Order, Any, list[str]]:
+    """The uuids of a VG's LVs that users see, but for the disk slots', in the order of its text: that in
+    which stock LVM2 goes through them.
+
+    It is a hint.  The reading goes on between other steps; to parse so much text would take too long.
+
+    Raises NotFound."""
+    text = yield from find_text(vg)
+    order: list[str] = []
+    for some in visible_uuids(text, without_tag=SLOTS_TAG):
+        order += some
+        yield Pause(1)
+    return order
 
 
 def device_named(disks: Disks, path: str) -> str:

@@ -1,0 +1,134 @@
+"""Locks of LVs asked for ahead of a stock command that wants all of them, one after the other.
+
+`vgchange -aey` asks for the lock of each LV when it has the last one's, on one connection: a round of the
+ring for each.  Once a connection has asked for a few in a row this node asks for the next ones, many in one
+frame, and *keeps* them (`NodeLocks.ask_ahead`): the connection's own request then finds its lock here.  What
+comes next is read from the VG's text, whose order is stock LVM2's.
+
+What was asked for ahead is nobody's: it is shown as no activation, a daemon's successor does not take it
+over, and whoever else wants it gets it, also who only tries.  What its command did not take is given back:
+what it passed over when it has, the rest when it lets go of its VG, ends, or asks for nothing for a while.
+
+That none of it is worth a promise is what makes it safe: a wrong guess costs a message."""
+
+import functools
+from typing import Any
+
+import msgspec
+
+from ringfence.core.errors import RingfenceError
+from ringfence.core.modes import Mode
+from ringfence.engine.commands.disks import lv_order
+from ringfence.engine.commands.locking import space_of
+from ringfence.engine.context import Context
+from ringfence.engine.locker import Locker
+from ringfence.engine.tasks import Tasks
+from ringfence.wire import AHEAD
+
+AFTER = 3
+"""So many requests in a row, and the next ones are asked for."""
+FIRST, MOST = 32, 256
+"""How many are asked for before they are wanted: it doubles from the one to the other."""
+UNUSED_MS = 1_000
+"""A connection that asks for nothing for so long has its locks given back, until it asks again."""
+
+
+class _Run(msgspec.Struct):
+    """Requests of one connection in a row."""
+
+    vg: str
+    mode: Mode
+    count: int = 0
+    asked_ns: int = 0
+    """When the last of them came."""
+    reads: bool = False
+    order: list[str] = []
+    """The VG's LVs; empty until it was read."""
+    places: dict[str, int] = {}
+    at: int = 0
+    """The place in `order` after that of the last request."""
+    until: int = 0
+    """What stands before this place was asked for ahead, or passed over."""
+    window: int = FIRST
+
+
+class Ahead:
+    def __init__(self, context: Context, locker: Locker, tasks: Tasks) -> None:
+        self._context = context
+        self._locker = locker
+        self._tasks = tasks
+        self._runs: dict[int, _Run] = {}
+
+    def asked(self, client: int, vg: str, uuid: str, mode: Mode) -> None:
+        """A connection asks for an LV's lock, for an activation: look ahead.
+
+        Args:
+            client: the connection.
+            mode: EX or PR."""
+        run = self._runs.get(client)
+        if run is None or (run.vg, run.mode) != (vg, mode):
+            self.over(client)
+            run = self._runs[client] = _Run(vg, mode)
+        run.count += 1
+        run.asked_ns = self._context.now_ns
+        if run.count >= AFTER and not run.reads:
+            run.reads = True
+            self._tasks.start(f"order of VG {vg}", lv_order(vg), functools.partial(self._read, run))
+        place = run.places.get(uuid)
+        if place is None or not self._may_ask(vg):
+            return
+        if not run.at <= place <= run.until:
+            self._give_back(run)
+            run.at = run.until = place
+        self._give_back(run, place)
+        run.at, run.until = place + 1, max(run.until, place + 1)
+        if run.until - run.at <= run.window // 2:
+            self._ask(run)
+
+    def over(self, client: int) -> None:
+        """The connection lets go of its VG, or has ended."""
+        run = self._runs.pop(client, None)
+        if run is not None:
+            self._give_back(run)
+
+    def look(self) -> None:
+        """Give back what a connection does not come for."""
+        idle_ns = self._context.now_ns - UNUSED_MS * 1_000_000
+        for run in self._runs.values():
+            if run.asked_ns <= idle_ns and run.at < run.until:
+                self._give_back(run)
+
+    def lost(self) -> None:
+        """This life is stale, and so are its guesses."""
+        self._runs = {}
+
+    def _read(self, run: _Run, order: Any, error: RingfenceError | None) -> None:
+        """Without an order (its disks cannot be read now) each lock is asked for when it is wanted."""
+        if error is None:
+            run.order = order
+            run.places = {uuid: place for place, uuid in enumerate(order)}
+
+    def _may_ask(self, vg: str) -> bool:
+        context, space = self._context, space_of(vg)
+        state = context.running
+        return (
+            state is not None
+            and state.protocol >= AHEAD
+            and context.may_report_in(space)
+            and not state.blocking(space)
+        )
+
+    def _ask(self, run: _Run) -> None:
+        end = min(run.at + run.window, len(run.order))
+        for uuid in run.order[run.until : end]:
+            self._locker.ask_ahead(space_of(run.vg), uuid, run.mode)
+        run.until = max(run.until, end)
+        run.window = min(2 * run.window, MOST)
+
+    def _give_back(self, run: _Run, until: int | None = None) -> None:
+        """What was asked for and not taken: all of it, or what stands before a place."""
+        end = run.until if until is None else until
+        for uuid in run.order[run.at : end]:
+            self._locker.give_back(space_of(run.vg), uuid)
+        if until is None:
+            run.at, run.window = run.until, FIRST

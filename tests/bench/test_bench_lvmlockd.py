@@ -1,0 +1,85 @@
+"""The bench of lvmlockd: that it runs, on small VGs and for seconds; and that its goals are told honestly."""
+
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+BENCH = Path(__file__).parents[2] / "bench/lvmlockd.py"
+BARE, REAL = "grant everything", "lvmlockd -T"
+
+
+@pytest.fixture(scope="module")
+def bench() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("bench_lvmlockd", BENCH)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_a_quick_look_at_the_real_one() -> None:
+    before = sorted(Path("/tmp").glob("rfb*"))
+    ran = subprocess.run(
+        [sys.executable, BENCH, "--quick", "--only", BARE, "--only", REAL, "--json"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert ran.returncode == 0, ran.stderr
+    found = json.loads(ran.stdout)["measures"]
+    assert sorted(found["activate"]) == ["100", "200", "50"]
+    one = found["activate"]["200"]
+    assert one[REAL]["off_share_s"] == pytest.approx(one[REAL]["off_s"] - one[BARE]["off_s"])
+    made = found["create"][REAL]
+    assert (made["made"], made["lost"], made["seqno"], made["clean"]) == (80, 0, 80, True)
+    assert found["create"][BARE]["lost"] > 0, "who grants everything loses LVs: the measure sees it"
+    assert sorted(found["request"][REAL]) == ["lv, 1", "lv, 4", "vg, 1", "vg, 4"]
+    assert all(0 < one["p50"] <= one["p99"] for one in found["request"][REAL].values())
+    assert sorted(Path("/tmp").glob("rfb*")) == before, "it leaves nothing behind"
+    loops = subprocess.run(
+        ["losetup", "--list", "--noheadings", "--output", "BACK-FILE"], capture_output=True
+    )
+    assert b"/tmp/rfb" not in loops.stdout
+
+
+def test_a_share_is_what_a_round_took_less_what_lvm2_took_in_that_round(bench: ModuleType) -> None:
+    rounds = {
+        BARE: {"on_s": [1.0, 9.0, 2.0], "off_s": [1.0, 1.0, 1.0]},
+        REAL: {"on_s": [4.0, 11.0, 6.0], "off_s": [2.0, 3.0, 5.0]},
+    }
+    found = bench.shares(rounds)[REAL]
+    assert found == {"on_s": 6.0, "off_s": 3.0, "on_share_s": 3.0, "off_share_s": 2.0}
+
+
+def test_goals(bench: ModuleType) -> None:
+    def activated(mine_s: float, real_s: float) -> dict[str, object]:
+        return {
+            "ringfence": {"on_share_s": mine_s, "off_share_s": mine_s},
+            REAL: {"on_share_s": real_s, "off_share_s": real_s},
+        }
+
+    made = {"made": 80, "lost": 0, "seqno": 80, "clean": True, "seconds": 1.3}
+    found = {
+        "activate": {"1000": activated(0.19, 0.1), "5000": activated(1.1, 1), "20000": activated(4.0, 11.9)},
+        "create": {"ringfence, 2 hosts": made, BARE: {**made, "lost": 3, "seconds": 1.0}},
+        "request": {"ringfence": {"vg, 1": {"p50": 199.0}, "lv, 1": {"p50": 201.0}}},
+    }
+    told = {one["goal"]: one["met"] for one in bench.goals(found)}
+    assert told == {
+        "ringfence: -aey of 1000: share : lvmlockd's": True,
+        "ringfence: -aey of 5000: share : lvmlockd's": False,
+        "ringfence: -aey of 20000: share : lvmlockd's": True,
+        "ringfence: -an of 20000: share : lvmlockd's": False,
+        "ringfence: share a lock, 20000 LVs : 5000 LVs": True,
+        "80 lvcreate: LVs": True,
+        "80 lvcreate: seqno": True,
+        "80 lvcreate: vgck is clean": True,
+        "80 lvcreate: time : grant everything's": False,
+        "80 lvcreate: grant everything loses LVs": True,
+        "ringfence: request (vg, 1), p50 us": True,
+        "ringfence: request (lv, 1), p50 us": False,
+    }

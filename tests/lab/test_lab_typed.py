@@ -1,0 +1,150 @@
+"""Commands typed on lab hosts, and the disk as a block device.  Needs root."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from lab_watch import eventually
+
+from ringfence.core.errors import BadInput, Refused, Unavailable
+from ringfence.lab import cluster
+from ringfence.lab.cluster import Lab
+from ringfence.lab.typed import Typed
+
+SIZE = 64 << 20
+ONE, TWO = "an-a01n01", "an-a01n02"
+
+
+@pytest.fixture(scope="module")
+def lab() -> Iterator[Lab]:
+    path = Path(tempfile.mkdtemp(prefix="rflab", dir="/tmp"))
+    made = Lab.up(path / "lab", 2, SIZE, loop=True)
+    try:
+        yield made
+    finally:
+        made.down()
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def execute(
+    lab: Lab, node: str, *words: str, stdin: str = "", cwd: Path | None = None
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "ringfence", "lab", "exec", node, "--", *words], text=True, timeout=60,
+        env={**os.environ, "RINGFENCE_LAB": str(lab.root(ONE).parent)}, input=stdin, capture_output=True,
+        check=False, cwd=cwd,
+    )  # fmt: skip
+
+
+def test_a_command_is_one_of_the_host(lab: Lab, tmp_path: Path) -> None:
+    marks = set()
+    for node in lab.nodes:
+        mark = lab.root(node) / "run/mark"
+        mark.write_text(node)
+        marks.add(mark)
+        script = 'cat; cat /run/mark; echo " $PWD $RINGFENCE_SOCKET"; echo oh >&2; exit 7'
+        ran = execute(lab, node, "sh", "-c", script, stdin="in ", cwd=tmp_path)
+        assert (ran.returncode, ran.stderr) == (7, "oh\n")
+        assert ran.stdout == f"in {node} {tmp_path} {lab.socket(node)}\n"
+    assert not Path("/run/mark").exists()
+    assert execute(lab, ONE, "sh", "-c", "kill -9 $$").returncode == 128 + signal.SIGKILL
+    open_ones = execute(lab, ONE, "ls", "/proc/self/fd").stdout.split()
+    assert open_ones == ["0", "1", "2", "3"], "the last is the directory itself"
+
+
+def test_what_cannot_be_run_is_one_line(lab: Lab) -> None:
+    ran = execute(lab, ONE, "no-such-program")
+    assert (ran.returncode, ran.stdout, ran.stderr.count("\n")) == (5, "", 1)
+    assert "there is no program 'no-such-program'" in ran.stderr
+    with pytest.raises(BadInput):
+        Typed(lab, ONE, [])
+    with pytest.raises(BadInput, match="has no host nobody"):
+        Typed(lab, "nobody", ["true"])
+
+
+def test_a_command_that_is_interrupted_ends_on_the_host(lab: Lab) -> None:
+    words = [sys.executable, "-m", "ringfence", "lab", "exec", ONE, "--", "sleep", "3333"]
+    with subprocess.Popen(words, env={**os.environ, "RINGFENCE_LAB": str(lab.root(ONE).parent)}) as waiting:
+        eventually(lambda: bool(running(lab, "sleep 3333")))
+        waiting.terminate()
+        assert waiting.wait(20) != 0
+    assert not running(lab, "sleep 3333")
+
+
+def running(lab: Lab, words: str) -> list[int]:
+    return [
+        one.pid
+        for one in lab.tree(ONE)
+        if Path(f"/proc/{one.pid}/cmdline").read_bytes().replace(b"\0", b" ").strip().endswith(words.encode())
+    ]
+
+
+def test_stock_lvm2_sees_the_labs_disk_and_no_other(lab: Lab) -> None:
+    lvm2 = ["--nolocking", "--noheadings", "-o", "pv_name"]
+    assert execute(lab, ONE, "pvcreate", "--nolocking", "-qq", str(lab.disk)).returncode == 0
+    assert execute(lab, ONE, "pvs", *lvm2).stdout.split() == [str(lab.disk)]
+    assert execute(lab, TWO, "pvs", "-a", *lvm2).stdout.split() == [str(lab.disk)]
+    config = lab.root(TWO) / "etc/lvm"
+    assert f'locking_dir="{lab.root(TWO)}/run/lock/lvm"' in execute(lab, TWO, "lvmconfig").stdout
+    assert f'archive_dir="{config}/archive"' in execute(lab, TWO, "lvmconfig").stdout
+
+
+def test_a_command_stands_still_and_ends_with_its_host(lab: Lab) -> None:
+    typed = Typed(lab, TWO, ["sleep", "3334"])
+    try:
+        lab.freeze(TWO)
+        with pytest.raises(Refused, match="is frozen"):
+            Typed(lab, TWO, ["true"])
+        with pytest.raises(TimeoutError):
+            typed.wait(0)
+        lab.power(TWO, "off")
+        with pytest.raises(Unavailable, match=f"{TWO} was switched off before the command ended"):
+            typed.wait(20)
+    finally:
+        lab.power(TWO, "on")
+
+
+def loops_of(image: Path) -> list[str]:
+    ran = subprocess.run(
+        ["losetup", "--associated", image, "--noheadings", "--output", "NAME"],
+        text=True, capture_output=True, timeout=20, check=True,
+    )  # fmt: skip
+    return ran.stdout.split()
+
+
+def test_the_loop_device_goes_with_the_lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = Path(tempfile.mkdtemp(prefix="rflab", dir="/tmp"))
+    try:
+        made = Lab.up(path / "lab", 1, SIZE, loop=True)
+        image = path / "lab/disk.img"
+        assert loops_of(image) == [str(made.disk)]
+        made.down()
+        assert loops_of(image) == []
+
+        def fails(*arguments: object) -> None:
+            assert loops_of(path / "half/disk.img"), "it was made before"
+            raise Unavailable("no hub today")
+
+        monkeypatch.setattr(cluster.Lab, "start_carrier", fails)
+        with pytest.raises(Unavailable, match="no hub today"):
+            Lab.up(path / "half", 1, SIZE, loop=True)
+        assert loops_of(path / "half/disk.img") == []
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def test_a_host_without_loop_devices_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    path = Path(tempfile.mkdtemp(prefix="rflab", dir="/tmp"))
+    monkeypatch.setenv("PATH", str(path))  # no losetup
+    try:
+        with pytest.raises(Refused, match=r"disk cannot be a loop device here: .*losetup") as caught:
+            Lab.up(path / "lab", 1, SIZE, loop=True)
+        assert caught.value.next == "become root; or leave out --loop, and stock LVM2 with it"
+    finally:
+        shutil.rmtree(path)
