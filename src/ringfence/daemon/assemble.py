@@ -58,6 +58,7 @@ from ringfence.host.pages import Authority, Pages, state_of
 from ringfence.ring.hub_client import HubRing
 from ringfence.ring.port import Ring
 from ringfence.servers.client_socket import ClientSocket
+from ringfence.servers.lvmlockd_socket import LvmSocket
 from ringfence.storage.driver import Storage
 from ringfence.wire.entries import Incident
 
@@ -188,6 +189,7 @@ async def _drive(
         warning = asyncio.ensure_future(warn_of_devices(paths, config, _warner(history, say("device"))))
         driver = Driver(makers.engine(), ports, config, me.name)
         socket = ClientSocket(paths.socket, driver.asked, driver.gone, group=loaded.socket_group)
+        lvm_socket = LvmSocket(paths.lvmlockd_socket, driver.lvm_asked, driver.lvm_gone)
         machine, boot = identity
         started = Started(
             config, me.id, machine, boot, disk, reaped, left_open=left_open, hardware=hardware(paths.root)
@@ -199,7 +201,7 @@ async def _drive(
         gc.collect()
         gc.freeze()
         try:
-            return await driver.run(started, socket)
+            return await driver.run(started, socket, lvm_socket if config.lvmlockd.serve else None)
         finally:
             warning.cancel()
     finally:

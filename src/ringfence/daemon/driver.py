@@ -48,9 +48,11 @@ from ringfence.engine.effects import Effect
 from ringfence.engine.inputs import Input
 from ringfence.ring.port import Ring
 from ringfence.servers.client_socket import ClientSocket
+from ringfence.servers.lvmlockd_socket import LvmSocket
 from ringfence.wire import client as calls
 from ringfence.wire.checkup import HostFacts
 from ringfence.wire.client import Reply, Request
+from ringfence.wire.lvmlockd import LvmAsked
 from ringfence.wire.proving import Reading
 
 SELF = 0
@@ -107,6 +109,9 @@ class Driver:
         self._book = ReplyBook()
         self._queries = Queries(ports.history, self._answer)
         self._socket: ClientSocket | None = None
+        self._lvm_socket: LvmSocket | None = None
+        self._no_lvm = "" if config.lvmlockd.serve else "[lvmlockd] serve = false"
+        """Why stock LVM2 is not served here."""
         self._tasks: set[asyncio.Task[None]] = set()  # held so that none is collected; never iterated
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="storage")
         self._dropping = 0
@@ -123,8 +128,10 @@ class Driver:
 
     # -- life ---------------------------------------------------------------------
 
-    async def run(self, started: inputs.Started, socket: ClientSocket) -> int:
-        """Drive until the end.  Returns the exit code.  Whatever happens, pages are LOST after it."""
+    async def run(self, started: inputs.Started, socket: ClientSocket, lvm: LvmSocket | None = None) -> int:
+        """Drive until the end.  Returns the exit code.  Whatever happens, pages are LOST after it.
+
+        lvm: where stock LVM2 is served; a daemon that cannot have it goes on without."""
         loop = asyncio.get_running_loop()
         self._ended = loop.create_future()
         self._socket = socket
@@ -133,6 +140,7 @@ class Driver:
             self._queue.extend((started, inputs.Wall(self._ports.clock.wall_ms())))
             await socket.start()
             self.feed()
+            await self._serve_lvm2(lvm)
             self._due = loop.time()
             self._tick()
             await self._ports.block.start(self.feed)
@@ -158,6 +166,7 @@ class Driver:
         for what, closing in (
             ("ring", self._ports.ring.leave() if clean else self._ports.ring.stop()),
             ("socket", self._socket.close()),
+            ("lvmlockd socket", self._lvm_socket.close() if self._lvm_socket is not None else _nothing()),
             ("block", self._ports.block.close()),
         ):
             try:
@@ -287,6 +296,25 @@ class Driver:
         elif step is Step.RUN and not self._queries.answer(client, request, self._config):
             self.feed(inputs.Asked(client, request, who))
 
+    async def _serve_lvm2(self, lvm: LvmSocket | None) -> None:
+        if lvm is None:
+            return
+        try:
+            await lvm.start()
+        except RingfenceError as error:
+            self._no_lvm = str(error)
+            self._note("lvmlockd", f"stock LVM2 is not served: {error}")
+        else:
+            self._lvm_socket = lvm
+
+    def lvm_asked(self, client: int, asked: LvmAsked) -> None:
+        """A request of stock LVM2 (lvmlockd's socket)."""
+        if not self._over:
+            self._at_once(inputs.LvmRequest(client, asked))
+
+    def lvm_gone(self, client: int, unread: bool) -> None:
+        self.feed(inputs.LvmGone(client, unread))
+
     def gone(self, client: int) -> None:
         self._queries.gone(client)
         self._book.gone(client)
@@ -297,6 +325,10 @@ class Driver:
     def _carry_out(self, effect: Effect, now_ns: int) -> None:
         if isinstance(effect, effects.Answer):  # by far the most frequent
             self._answer(effect.client, effect.reply)
+            return
+        if isinstance(effect, effects.LvmAnswer):
+            if self._lvm_socket is not None:
+                self._lvm_socket.send(effect.client, effect.answered)
             return
         match effect:
             case effects.Multicast():
@@ -319,6 +351,8 @@ class Driver:
                 asyncio.get_running_loop().call_later(left_s, self.feed, inputs.Tick())
             case effects.Record():
                 self._record(effect, now_ns)
+            case effects.Note():
+                self._note(effect.kind, effect.what)
             case effects.DoOrder():
                 self._spawn(self._order(effect, self._bound(effect.body)), f"order {effect.order}")
             case effects.RunAgent():
@@ -508,6 +542,10 @@ class Driver:
     def _trace(self, error: BaseException) -> None:
         for line in "".join(traceback.format_exception(error)).splitlines():
             self._note("trace", line)
+
+
+async def _nothing() -> None:
+    """There is nothing to close."""
 
 
 async def _fail(error: RingfenceError) -> None:

@@ -94,6 +94,8 @@ class Context:
         """This step has touched nothing but locks: see `Node.step`."""
         self.budget = 0
         """How many more locks this step may handle, where an event concerns many."""
+        self.step = 0
+        """Counts steps."""
         self.more = False
         """There is more to do than fits into this step."""
         self.settled = True
@@ -102,6 +104,8 @@ class Context:
         """Tables that nobody needs any more, emptied little by little (`Locker.look`): to give back the
         memory of a hundred thousand locks takes a while, too."""
         self.effects: list[Effect] = []
+        self.stopped: list[str] = []
+        """VGs that somebody stopped here by hand: they do not start by themselves."""
         self.refused: dict[int, str] = {}
         """Members of the present view that are not admitted, and why."""
 

@@ -10,7 +10,8 @@ The parts: `views` (who is in, who may act), `state` (what all agree on), `locke
 `tasks` (volume commands), `fencer` (this node as the acting member), `agent_calls` (runs of fence
 agents, admitted by device), `deadlines` (authority pages), `deadlocks` (clients that wait in a ring),
 `checkups` (what all hosts look like), `refreshes` (LVs that several hosts have active), `fence_tests` and
-`drills` (whether all could fence), `arming` (when a maintenance ends), `requests` (clients)."""
+`drills` (whether all could fence), `arming` (when a maintenance ends), `requests` (clients),
+`lvmlockd` (stock LVM2)."""
 
 from collections.abc import Iterator
 from itertools import chain
@@ -64,6 +65,7 @@ from ringfence.engine.identity import to_keep
 from ringfence.engine.inputs import DiskState, Input
 from ringfence.engine.locker import Locker, lost_error
 from ringfence.engine.lvm_processes import LvmProcesses
+from ringfence.engine.lvmlockd.server import Lvmlockd
 from ringfence.engine.reconcile import missed, noticed
 from ringfence.engine.refreshes import Refreshes
 from ringfence.engine.requests import Requests
@@ -124,6 +126,7 @@ class _Node:
         self._slots = Slots(context, self._found_mark)
         self._calls = AgentCalls(context)
         self._tasks = Tasks(context, self.locker, clients, self._calls, self._slots)
+        self._lvmlockd = Lvmlockd(context, self.locker, self._tasks)
         self._views = Views(context, self, drop_paths=not started.config.naive)
         self._fencer = Fencer(context, self._calls, self._slots)
         self._switcher = Switcher(context, self._calls)
@@ -154,6 +157,7 @@ class _Node:
     def step(self, now_ns: int, input: Input) -> list[Effect]:
         context = self.context
         context.now_ns = now_ns
+        context.step += 1
         context.hearing.ticked(now_ns)
         self.locker.node_locks.time_passes(now_ns // 1_000_000)
         context.only_locks, context.more = True, False
@@ -180,6 +184,9 @@ class _Node:
         if isinstance(input, inputs.Delivered):
             self._views.from_ring(input)
             return
+        if isinstance(input, inputs.LvmRequest):
+            self._lvmlockd.asked(input.client, input.asked)
+            return
         self.context.only_locks = False
         match input:
             case inputs.Started():
@@ -192,6 +199,8 @@ class _Node:
                 self._ring_remarked(input.what)
             case inputs.ClientGone():
                 self._requests.client_gone(input.client)
+            case inputs.LvmGone():
+                self._lvmlockd.gone(input.client, unread=input.unread)
             case inputs.AgentExited():
                 self._calls.exited(input)
             case inputs.OrderDone():
@@ -255,6 +264,7 @@ class _Node:
         self._tasks.look()
         self._ahead.look()
         self._requests.look()
+        self._lvmlockd.look()
         self._deadlocks.look()
         self._checkups.look()
         self.refreshes.look()
@@ -342,7 +352,7 @@ class _Node:
                 auto.failed = str(error)
                 context.record("autostart-failed", f"shared VGs were not started: {error}; trying again")
 
-        self._tasks.start("autostart", autostart(tuple(self._requests.stopped)), finished)
+        self._tasks.start("autostart", autostart(tuple(context.stopped)), finished)
 
     def _look_for_slots(self) -> None:
         """Others use disk slots on a VG that is started here; where are they?"""
@@ -450,6 +460,7 @@ class _Node:
         self.locker.lost()
         self._ahead.lost()
         self._lvm_processes.lost()
+        self._lvmlockd.lost()
         self._tasks.lost()
         error = lost_error("the request", context.name(context.me))
         self._requests.lost(error)

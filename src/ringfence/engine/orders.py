@@ -84,11 +84,13 @@ class Holder(msgspec.Struct, frozen=True):
 
 
 class Holders(_Order, frozen=True):
-    """Who holds resources of a lockspace, cluster-wide.  Answer: dict[resource, tuple[Holder, ...]].
+    """Who holds a resource, cluster-wide.  Answer: tuple[Holder, ...].
 
-    A lockspace that this node has not joined is answered too (the state is everywhere)."""
+    A lockspace that this node has not joined is answered too (the state is everywhere).  What a node has only
+    asked for ahead, it does not hold."""
 
     lockspace: str
+    resource: str
 
 
 class JoinLockspace(_Order, frozen=True):
@@ -218,6 +220,11 @@ class Pause(_Order, frozen=True):
     """Let time pass.  Answer: None."""
 
     time_ms: int
+
+
+class GoOn(_Order, frozen=True):
+    """Let others have their turn: what concerns thousands must not hold the event loop.  Answer: None, in a
+    later step; anything may have changed meanwhile."""
 
 
 # -- answered by the storage driver -------------------------------------------
@@ -389,14 +396,14 @@ class LookAtHost(_Order, frozen=True):
 
 ENGINE_ORDERS = (
     Acquire, Convert, Release, FindLock, Holders, JoinLockspace, GiveBack, LeaveLockspace, Joined,
-    LockspaceMembers, Publish, SayGoodbye, NoteSlots, EndSlots, Identity, Pause,
+    LockspaceMembers, Publish, SayGoodbye, NoteSlots, EndSlots, Identity, Pause, GoOn,
 )  # fmt: skip
 StorageOrder = ScanDevices | ReadBlocks | WriteBlocks
 BlockOrder = OpenPath | ClosePath | OpenPaths
 DriverOrder = StorageOrder | BlockOrder | SlotIo | LookAtHost | ReadSupplies | RefreshLvs
 Order = (
     Acquire | Convert | Release | FindLock | Holders | JoinLockspace | GiveBack | LeaveLockspace | Joined
-    | LockspaceMembers | Publish | SayGoodbye | NoteSlots | EndSlots | Identity | CallAgent | Pause
+    | LockspaceMembers | Publish | SayGoodbye | NoteSlots | EndSlots | Identity | CallAgent | Pause | GoOn
     | DriverOrder
 )  # fmt: skip
 

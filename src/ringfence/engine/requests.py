@@ -101,8 +101,6 @@ class Requests:
         self._operator = Operator(
             context, arming, fencer.doing, self._await, self._send, self._must_act
         )
-        self.stopped: list[str] = []
-        """VGs that somebody stopped here by hand: they do not start by themselves."""
 
     # -- inputs ------------------------------------------------------------------------
 
@@ -157,8 +155,7 @@ class Requests:
             case calls.Locks():
                 lockspace = lockspace_name(call.lockspace) if call.lockspace else ""
                 self._must_know(lockspace)
-                result = reports.locks(self._context, lockspace, self._locker)
-                self._send(client, Reply(id, result=result))
+                self._run(client, id, call, reports.locks(self._context, lockspace, self._locker))
             case calls.Deadlocks():
                 self._must_act()
                 self._deadlocks.ask(lambda found: self._send(client, self._rings(id, found)))
@@ -216,9 +213,9 @@ class Requests:
         elif changes and not isinstance(call, calls.VgChange):
             self._must_reach_storage()
         if isinstance(call, calls.VgChange) and call.vg:
-            self.stopped = [vg for vg in self.stopped if vg != call.vg]
+            self._context.stopped = [vg for vg in self._context.stopped if vg != call.vg]
             if call.action == "lockstop":
-                self.stopped.append(call.vg)
+                self._context.stopped.append(call.vg)
         # What a path's state is, only this node's tasks know; who else asks gets what the locks say.
         command = lvs(call, self._broken()) if isinstance(call, calls.Lvs) else command_for(call)
         self._run(client, id, call, command)

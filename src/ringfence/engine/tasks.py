@@ -49,6 +49,8 @@ class Task(msgspec.Struct):
     """The agent call that it waits for; 0: none."""
     until_ns: int = 0
     """When its pause, or its patience, is over."""
+    step: int = 0
+    """In which it let others have their turn."""
     seq: int = 0
     """The own entry that must be applied; 0: none."""
     kept: list[str] = []
@@ -209,7 +211,7 @@ class Tasks:
                 use = self._locker.find(order.lockspace, order.resource)
                 return True, use.held if use else None
             case orders.Holders():
-                return True, self._holders(order.lockspace)
+                return True, self._holders(order.lockspace, order.resource)
             case orders.Joined():
                 return True, tuple(joined(self._context))
             case orders.LockspaceMembers():
@@ -222,6 +224,9 @@ class Tasks:
             case orders.Pause():
                 task.until_ns = self._context.now_ns + order.time_ms * 1_000_000
                 return order.time_ms <= 0, None
+            case orders.GoOn():
+                task.step, self._context.more = self._context.step, True
+                return False, None
             case _:
                 return self._ring_order(task, order)
 
@@ -342,6 +347,8 @@ class Tasks:
             return self._slots_ended(task, order.vg), None
         if isinstance(order, orders.Pause):
             return context.now_ns >= task.until_ns, None
+        if isinstance(order, orders.GoOn):
+            return context.step > task.step, None
         if isinstance(order, orders.GiveBack):
             assert task.recall is not None
             return self._clients.recalled(task.recall), None
@@ -385,23 +392,15 @@ class Tasks:
 
     # -- reading ----------------------------------------------------------------------------
 
-    def _holders(self, lockspace: str) -> dict[str, tuple[orders.Holder, ...]]:
+    def _holders(self, lockspace: str, resource: str) -> tuple[orders.Holder, ...]:
         state = self._context.state
         space = state.lockspaces.get(lockspace) if state else None
-        found: dict[str, tuple[orders.Holder, ...]] = {}
-        for name in sorted(space.resources) if space else ():
-            assert space is not None
-            resource = space.resources[name]
-            holders = tuple(
-                orders.Holder(
-                    lock.owner, self._context.name(lock.owner), lock.held, lock.token, lock.since_ms
-                )
-                for lock in (*resource.granted, *resource.converting)
-                if lock.token is not None and lock.held is not Mode.UN and not lock.flags & Flag.AHEAD
-            )
-            if holders:
-                found[name] = holders
-        return found
+        found = space.resources.get(resource) if space else None
+        return tuple(
+            orders.Holder(lock.owner, self._context.name(lock.owner), lock.held, lock.token, lock.since_ms)
+            for lock in ((*found.granted, *found.converting) if found else ())
+            if lock.token is not None and lock.held is not Mode.UN and not lock.flags & Flag.AHEAD
+        )
 
     def _members(self, lockspace: str) -> tuple[str, ...]:
         state = self._context.state

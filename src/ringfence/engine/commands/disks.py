@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from ringfence.core.errors import Damaged, NotFound
-from ringfence.engine.orders import Device, Order, Pause, Read, ReadBlocks, ScanDevices
+from ringfence.engine.orders import Device, GoOn, Order, Read, ReadBlocks, ScanDevices
 from ringfence.lvm2.area import HEADER_BYTES, MdaHeader, RawLocn, check_text, parse_header, text_ranges
 from ringfence.lvm2.images import heading
 from ringfence.lvm2.label import LABEL_SCAN_BYTES, Area, PvLabel, parse_label
@@ -211,7 +211,7 @@ def lv_order(vg: str) -> Generator[Order, Any, list[str]]:
     order: list[str] = []
     for some in visible_uuids(text, without_tag=SLOTS_TAG):
         order += some
-        yield Pause(1)
+        yield GoOn()
     return order
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from ringfence.core.errors import RingfenceError
 from ringfence.engine.commands.disks import find_text
-from ringfence.engine.orders import LvmRan, Order, Pause, RefreshLvs
+from ringfence.engine.orders import GoOn, LvmRan, Order, RefreshLvs
 from ringfence.lvm2.images import LvImage, lv_images
 from ringfence.lvm2.names import check_name
 
@@ -29,7 +29,7 @@ def look_at(vg: str, uuids: Collection[str]) -> Generator[Order, Any, dict[str, 
     for number, (uuid, image) in enumerate(lv_images(text, uuids), 1):
         found[uuid] = image
         if number % STEP == 0:
-            yield Pause(1)
+            yield GoOn()
     return found
 
 

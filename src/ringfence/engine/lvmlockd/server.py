@@ -1,0 +1,292 @@
+"""Requests of stock LVM2: whose they are, and what each is told.
+
+Source: LVM2 daemons/lvmlockd/lvmlockd-core.c (client_recv_action, lockspace_thread_main, worker_thread_main),
+lvmlockd-dlm.c (lm_init_vg_dlm, lm_prepare_lockspace_dlm, lm_hosts_dlm).  Two things are otherwise here.  A VG
+is *busy* while another host has a lock of one of its LVs, not while it is merely in the lockspace: hosts join
+by themselves, and nobody needs to stop a VG everywhere in order to remove it.  And no force takes a lock
+that may be in use."""
+
+import errno
+from collections.abc import Callable
+
+from ringfence.core.errors import BadInput, RingfenceError
+from ringfence.core.locknames import VG_SPACE, lockspace_name
+from ringfence.engine.commands.locking import GLOBAL_SPACE, VG_RESOURCE, space_of
+from ringfence.engine.context import Context
+from ringfence.engine.effects import LvmAnswer, Note
+from ringfence.engine.locker import Locker
+from ringfence.engine.lvmlockd import info, spaces
+from ringfence.engine.lvmlockd.locks import Locks, Spaces
+from ringfence.engine.lvmlockd.sessions import Session
+from ringfence.engine.orders import Command, JoinLockspace
+from ringfence.engine.tasks import Tasks
+from ringfence.engine.uses import Owner
+from ringfence.lvm2.names import check_vg_name
+from ringfence.volumes.access import DLM, lock_args_of
+from ringfence.wire.lvmlockd import EARGS, ENOLS, ESTARTING, LM_DLM, LvmAnswered, LvmAsked
+
+LOCK_OPS = ("lock_gl", "lock_vg", "lock_lv", "vg_update", "free_lv")
+ARGS_BYTES = 64
+"""Longest lock_args of a VG, with its NUL."""
+
+
+class Lvmlockd:
+    def __init__(self, context: Context, locker: Locker, tasks: Tasks) -> None:
+        self._context = context
+        self._locker = locker
+        self._tasks = tasks
+        self._sessions: dict[int, Session] = {}
+        self._starting: dict[str, None] = {}
+        """Lockspaces that a stock command has started, and that are not joined yet."""
+        self._waiting: dict[int, Session] = {}
+        """Who waits until none is."""
+        self._spaces = Spaces(context, self._join, self._starts)
+        self._locks = Locks(context, locker, self._spaces)
+        self._ops: dict[str, Callable[[Session, LvmAsked], int | None]] = {
+            "running_lm": lambda session, asked: LM_DLM,
+            "init_vg": self._init_vg,
+            "init_lv": lambda session, asked: 0,
+            "find_free_lock": lambda session, asked: 0,
+            "start_vg": self._start_vg,
+            "start_wait": self._start_wait,
+            "stop_vg": self._stop_vg,
+            "stop_all": self._stop_all,
+            "busy_vg": self._busy_vg,
+            "free_vg": self._free_vg,
+            "rename_vg_before": self._rename_before,
+            "rename_vg_final": lambda session, asked: 0,
+            "query_lock_vg": self._query,
+            "query_lock_lv": self._query,
+            "info": self._info,
+            "dump": self._dump,
+            "enable_gl": lambda session, asked: -errno.EINVAL,  # sanlock's alone
+            "disable_gl": lambda session, asked: -errno.EINVAL,
+            "quit": lambda session, asked: -errno.EBUSY,
+        }
+        """What is not in here is not served: -EOPNOTSUPP."""
+
+    # -- connections -------------------------------------------------------------------------
+
+    def asked(self, client: int, asked: LvmAsked) -> None:
+        session = self._sessions.get(client)
+        if session is None:
+            owner = Owner(f"stock LVM2 {client}", _who(asked))
+            session = self._sessions[client] = Session(client, owner, asked.pid, asked.started)
+        elif asked.cmd and not session.cmd:
+            session.owner = Owner(session.owner.name, _who(asked))
+        session.cmd = session.cmd or asked.cmd
+        session.asked = asked
+        if asked.op in LOCK_OPS:
+            self._locks.ask(session)
+            return
+        self._context.only_locks = False
+        try:
+            result = self._answer_to(session, asked)
+        except BadInput as error:
+            self._note(session, f"{asked.op}: {error.message}")
+            result = -errno.EINVAL
+        if result is not None:
+            self._locks.answer(session, result)
+
+    def _answer_to(self, session: Session, asked: LvmAsked) -> int | None:
+        op = self._ops.get(asked.op)
+        if op is None:
+            self._note(session, f"{asked.op} is not served here")
+            return -errno.EOPNOTSUPP
+        return op(session, asked)
+
+    def gone(self, client: int, *, unread: bool) -> None:
+        session = self._sessions.pop(client, None)
+        if session is not None:
+            self._waiting.pop(client, None)
+            self._locks.gone(session, unread=unread)
+
+    def lost(self) -> None:
+        """This life is stale; the Locker has answered what was in flight."""
+        self._locks.lost(list(self._sessions.values()))
+
+    def look(self) -> None:
+        self._locks.look()
+        if self._waiting and not self._starting:
+            waiting, self._waiting = self._waiting, {}
+            for session in waiting.values():
+                self._locks.answer(session, 0)
+
+    def _reply(self, session: Session, answered: LvmAnswered) -> None:
+        session.asked = None
+        self._context.out(LvmAnswer(session.client, answered))
+
+    def _note(self, session: Session, what: str) -> None:
+        self._context.out(Note("lvmlockd", f"{session.who}: {what}"))
+
+    def _run(self, session: Session, what: str, command: Command) -> None:
+        """Answered when the command ends."""
+
+        def finished(result: object, error: RingfenceError | None) -> None:
+            if error is not None:
+                self._note(session, f"{what}: {error}")
+            self._locks.answer(session, -errno.EBUSY if error is not None else 0)
+
+        self._tasks.start(what, command, finished)
+
+    # -- start -----------------------------------------------------------------------------
+
+    def _init_vg(self, session: Session, asked: LvmAsked) -> int | None:
+        """vgcreate asks what to write into the metadata."""
+        check_vg_name(asked.vg_name)
+        space = lockspace_name(space_of(asked.vg_name))
+        if asked.vg_lock_type != DLM:
+            return -errno.EPROTONOSUPPORT
+        args = lock_args_of(self._context.config.name)
+        if len(args.encode()) >= ARGS_BYTES:
+            return -EARGS
+        if self._in_use(space, others=False) or self._in_use(space, others=True):
+            return -errno.EEXIST
+        self._reply(session, LvmAnswered(asked.op, vg_lock_args=args))
+        return None
+
+    def _start_vg(self, session: Session, asked: LvmAsked) -> int:
+        check_vg_name(asked.vg_name)
+        space = lockspace_name(space_of(asked.vg_name))
+        if asked.vg_lock_type != DLM:
+            return -errno.EPROTONOSUPPORT
+        ours = lock_args_of(self._context.config.name)
+        version, _, cluster = asked.vg_lock_args.partition(":")
+        if version.split(".")[0] != ours.split(".")[0] or cluster != self._context.config.name:
+            self._note(
+                session,
+                f"VG {asked.vg_name} is locked with {asked.vg_lock_args or 'nothing'}, not with {ours}: "
+                "it is another cluster's",
+            )
+            return -EARGS
+        self._context.stopped = [vg for vg in self._context.stopped if vg != asked.vg_name]
+        made = session.made.pop(asked.vg_name, None)
+        if made is not None:
+            self._locks.publish(session, asked.vg_name, made)
+        if self._spaces.has(space):
+            return -errno.EEXIST
+        if self._starts(space):
+            return -ESTARTING
+        self._join(space)
+        return 0
+
+    def _start_wait(self, session: Session, asked: LvmAsked) -> int | None:
+        if not self._starting:
+            return 0
+        self._waiting[session.client] = session
+        return None
+
+    def _join(self, space: str) -> None:
+        """Once it can be had; nobody is told."""
+        if space in self._starting:
+            return
+        self._starting[space] = None
+        self._tasks.start(f"the start of {space}", spaces.start(space), lambda *_: self._joined(space))
+
+    def _joined(self, space: str) -> None:
+        self._starting.pop(space, None)
+
+    def _starts(self, space: str) -> bool:
+        if space in self._starting:
+            return True
+        orders = [task.waits_for for task in self._tasks.running()]
+        return any(isinstance(order, JoinLockspace) and order.lockspace == space for order in orders)
+
+    # -- stop ------------------------------------------------------------------------------
+
+    def _stop_vg(self, session: Session, asked: LvmAsked) -> int | None:
+        space = space_of(asked.vg_name)
+        if not self._spaces.has(space):
+            return -ENOLS
+        if self._in_use(space, others=False):
+            return -errno.EBUSY
+        self._stopping(session, [asked.vg_name])
+        self._run(session, f"vgchange --lockstop {asked.vg_name}", spaces.stop([asked.vg_name]))
+        return None
+
+    def _stop_all(self, session: Session, asked: LvmAsked) -> int | None:
+        """Those that are not in use; "force" is heard, but takes no lock from anybody."""
+        state = self._context.state
+        vgs = [
+            name.removeprefix(VG_SPACE)
+            for name in sorted(state.lockspaces if state is not None else ())
+            if name.startswith(VG_SPACE) and name != GLOBAL_SPACE and self._spaces.has(name)
+        ]
+        idle = [vg for vg in vgs if not self._in_use(space_of(vg), others=False)]
+        if len(idle) < len(vgs):
+            self._note(session, f"stop_all: {', '.join(vg for vg in vgs if vg not in idle)} is in use here")
+            return -errno.EBUSY
+        self._stopping(session, idle)
+        self._run(session, "the stop of all lockspaces", spaces.stop(idle))
+        return None
+
+    def _stopping(self, session: Session, vgs: list[str]) -> None:
+        """They do not start by themselves again; what the command itself holds of them ends."""
+        self._context.stopped = [vg for vg in self._context.stopped if vg not in vgs] + vgs
+        for vg in vgs:
+            self._locks.let_go(session, space_of(vg))
+
+    def _in_use(self, space: str, *, others: bool) -> bool:
+        """Whether this host, or any other, has to do with the lock of an LV there."""
+        state = self._context.state
+        one = state.lockspaces.get(space) if state is not None else None
+        if state is None or one is None:
+            return False
+        for node in one.members:
+            if (node != self._context.me) is others:
+                for resource in one.resources.of(node):
+                    if resource.name != VG_RESOURCE:
+                        return True
+        return False
+
+    # -- removal and renaming ----------------------------------------------------------------
+
+    def _busy_vg(self, session: Session, asked: LvmAsked) -> int:
+        space = space_of(asked.vg_name)
+        if not self._spaces.has(space):
+            return -ENOLS
+        return -errno.EBUSY if self._in_use(space, others=True) else 0
+
+    def _free_vg(self, session: Session, asked: LvmAsked) -> int | None:
+        space = space_of(asked.vg_name)
+        busy = self._busy_vg(session, asked)
+        if busy:
+            return busy
+        lock = session.locks.pop((space, VG_RESOURCE), 0)
+        version = session.versions.pop(space, 0)
+        self._locks.publish(session, asked.vg_name, version)
+        self._run(session, f"vgremove {asked.vg_name}", spaces.free(asked.vg_name, lock))
+        return None
+
+    def _rename_before(self, session: Session, asked: LvmAsked) -> int | None:
+        space = space_of(asked.vg_name)
+        busy = self._busy_vg(session, asked)
+        if busy or self._in_use(space, others=False):
+            return busy or -errno.EBUSY
+        self._locks.let_go(session, space)
+        self._run(session, f"vgrename {asked.vg_name}", spaces.stop([asked.vg_name]))
+        return None
+
+    # -- questions -------------------------------------------------------------------------
+
+    def _query(self, session: Session, asked: LvmAsked) -> int | None:
+        space = space_of(asked.vg_name)
+        if not self._spaces.has(space):
+            return -ENOLS
+        resource = asked.lv_uuid if asked.op == "query_lock_lv" else VG_RESOURCE
+        self._locks.answer(session, 0, mode=self._locks.mode_here((space, resource)))
+        return None
+
+    def _info(self, session: Session, asked: LvmAsked) -> int | None:
+        dump = info.print_info(self._context, self._locker, self._sessions.values(), self._spaces.has)
+        self._reply(session, LvmAnswered(asked.op, dump=dump))
+        return None
+
+    def _dump(self, session: Session, asked: LvmAsked) -> int | None:
+        where = b"the log is the daemon's: journalctl -u ringfence\n"
+        self._reply(session, LvmAnswered(asked.op, dump=where))
+        return None
+
+
+def _who(asked: LvmAsked) -> str:
+    return f"{asked.cmd or 'stock LVM2'} (pid {asked.pid})"
