@@ -169,6 +169,16 @@ def start_vg(hosts: Sequence[Host], disk: Path | str, vg: str) -> None:
         done(host.start("vgchange", "-qq", "--lockstart", vg))
 
 
+def clear_vgs(hosts: Sequence[LabHost]) -> None:
+    """No VG is on the hosts' disk any more, and none is started: for the next test."""
+    for vg in done(hosts[0].start("vgs", "--noheadings", "-o", "name")).split():
+        for host in hosts:
+            for words in (("-an",), ("--lockstop",)):
+                host.start("vgchange", "-qq", *words, vg).wait()
+        done(hosts[0].start("vgchange", "-qq", "--lockstart", vg))
+        done(hosts[0].start("vgremove", "-qq", "-y", vg))
+
+
 class Written(NamedTuple):
     """What became of lvcreates."""
 

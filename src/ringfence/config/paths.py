@@ -87,6 +87,11 @@ class Paths(msgspec.Struct, frozen=True):
         return self.root / "run/lvm/lvmlockd.socket"
 
     @property
+    def lvmlockd_pid(self) -> Path:
+        """Without which it takes lvmlockd for not running."""
+        return self.root / "run/lvmlockd.pid"
+
+    @property
     def block_socket(self) -> Path:
         """The block service's control socket."""
         return self.run / "block"

@@ -31,9 +31,6 @@ UNSENT_BYTES = 64 << 10
 """A peer that leaves more than this unread, though it goes on to ask, is dropped."""
 FIRST_CLIENT = 1 << 32
 """Clients count from here: no number is one of the client socket's."""
-SYSTEM_SOCKET = Path("/run/lvm/lvmlockd.socket")
-SYSTEM_PID_FILE = Path("/run/lvmlockd.pid")
-"""LVM2's commands look whether it exists before they connect, wherever the socket is."""
 DUMP_SOCKET = "\0lvmlockd-dump.sock"
 """Where lvmlockctl listens for what it has asked to see."""
 DUMP_BYTES = 64 << 10
@@ -46,6 +43,8 @@ class LvmSocket:
 
     Args:
         path: where; its directory is made if it does not exist.
+        pid_file: LVM2's commands look whether /run/lvmlockd.pid exists before they connect, wherever the
+            socket is: a host's own has its place there, a lab host's in what becomes its commands' /run.
         on_request: called in the event loop with (client number, request).  Every request deserves
             exactly one `send`, now or later.
         on_gone: called once when a connection ended that has sent a request, with whether it certainly
@@ -56,10 +55,12 @@ class LvmSocket:
     def __init__(
         self,
         path: Path,
+        pid_file: Path,
         on_request: Callable[[int, LvmAsked], None],
         on_gone: Callable[[int, bool], None],
     ) -> None:
         self.path = path
+        self._pid_file = pid_file
         self.on_request = on_request
         self.on_gone = on_gone
         self.most = most_connections() // 2
@@ -81,8 +82,7 @@ class LvmSocket:
         self._server = await loop.create_unix_server(
             lambda: _Connection(self), sock=listener, backlog=BACKLOG
         )
-        if self.path == SYSTEM_SOCKET:
-            _write_pid(SYSTEM_PID_FILE)
+        _write_pid(self._pid_file)
 
     async def close(self) -> None:
         """Stop listening, end every connection, remove the socket."""
@@ -90,9 +90,8 @@ class LvmSocket:
             self._server.close()
             self._server = None
             self._listener.remove()
-            if self.path == SYSTEM_SOCKET:
-                with contextlib.suppress(OSError):
-                    os.unlink(SYSTEM_PID_FILE)
+            with contextlib.suppress(OSError):
+                os.unlink(self._pid_file)
         for connection in list(self.connections.values()):
             connection.end()
         self._listener.unlock()

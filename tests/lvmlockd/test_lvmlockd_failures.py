@@ -1,0 +1,126 @@
+"""A host stands still while stock LVM2 on it changes a VG; and a daemon ends under such a command."""
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from stock_rig import (
+    ONE,
+    PLAIN,
+    TWO,
+    LabHost,
+    Started,
+    ailing,
+    clear_vgs,
+    done,
+    lvs,
+    seqno,
+    start_vg,
+    stock_lab,
+)
+
+from ringfence.core.errors import Unavailable
+from ringfence.host.processes import STOPPED
+from ringfence.lab import trees
+from ringfence.lab.cluster import Lab
+
+CREATE = ("lvcreate", "-qq", *PLAIN, "-l1", "vg0", "-n")
+WRITES = 3
+"""What an lvcreate writes: the new text, slot 1 that points to it, and after vg_update slot 0."""
+
+
+@pytest.fixture(scope="module")
+def lab() -> Iterator[Lab]:
+    with stock_lab(2) as made:
+        yield made
+
+
+@pytest.fixture
+def hosts(lab: Lab) -> Iterator[tuple[LabHost, LabHost]]:
+    """Two that share vg0, with vm0 in it; whole again afterwards."""
+    one, two = LabHost(lab, ONE), LabHost(lab, TWO)
+    start_vg((one, two), lab.disk, "vg0")
+    done(one.start(*CREATE, "vm0"))
+    yield one, two
+    for device in ("bmc", "pdu"):
+        lab.lie(ONE, device, "none")
+    eventually(lambda: ready(lab))
+    clear_vgs((two, one))
+
+
+def ready(lab: Lab) -> bool:
+    """A fencing that is under way may switch off what was just switched on: so it is done again."""
+    for node, host in lab.status()["hosts"].items():
+        if host["power"] == "off":
+            lab.power(node, "on")
+    try:
+        lab.wait_ready(0)
+    except Unavailable:
+        return False
+    return True
+
+
+def eventually(true: Callable[[], bool], limit_s: float = 30) -> None:
+    give_up = time.monotonic() + limit_s
+    while not true():
+        assert time.monotonic() < give_up
+        time.sleep(0.05)
+
+
+def stopped_after(host: LabHost, writes: int, name: str, tmp_path: Path) -> Started:
+    """An lvcreate that stops itself (SIGSTOP) once it has written so often."""
+    trace = str(tmp_path / "trace")
+    strace = ("strace", "-o", trace, "-e", "trace=io_submit")
+    done(host.start(*strace, *CREATE, f"{name}-before"))
+    submits = Path(trace).read_text().count("io_submit(")
+    when = submits - WRITES + writes
+    started = host.start(*strace, "-e", f"inject=io_submit:signal=SIGSTOP:when={when}", *CREATE, name)
+    eventually(lambda: any(one.state in STOPPED for one in host.lab.tree(host.name)))
+    (one,) = [one for one in host.lab.tree(host.name) if one.state in STOPPED]
+    assert name in trees.command(one.pid).split()
+    return started
+
+
+@pytest.mark.parametrize(("writes", "committed"), [(1, False), (2, False), (3, True)])
+def test_a_host_frozen_in_mid_commit(
+    hosts: tuple[LabHost, LabHost], tmp_path: Path, writes: int, committed: bool
+) -> None:
+    one, two = hosts
+    lab = one.lab
+    for device in ("bmc", "pdu"):
+        lab.lie(ONE, device, "unreachable")
+    frozen = stopped_after(one, writes, "vm1", tmp_path)
+    first = seqno_without_locks(two)
+    lab.freeze(ONE)
+    other = two.start(*CREATE, "vm2")
+    eventually(lambda: bool(status(two)["victims"]))
+    assert f"{ONE}" in done(two.ringfence("why", "vg0"))
+    with pytest.raises(TimeoutError):
+        other.wait(0.5)  # nobody has proof that the host does not write any more
+    assert seqno_without_locks(two) == first
+
+    lab.lie(ONE, "bmc", "none")
+    done(other)
+    assert lab.status()["hosts"][ONE]["power"] == "off"
+    with pytest.raises(Unavailable, match="was switched off before the command ended"):
+        frozen.wait()
+    assert ailing(two, "vg0") == ""
+    assert lvs(two, "vg0") == ["vm0", "vm1-before", *(["vm1"] if committed else []), "vm2"]
+    assert seqno(two, "vg0") == first + 1
+    done(two.start(*CREATE, "vm3"))
+    eventually(lambda: ready(lab))
+    done(one.start("vgchange", "-qq", "--lockstart", "vg0"))
+    done(one.start(*CREATE, "vm4"))
+    assert lvs(two, "vg0")[-2:] == ["vm3", "vm4"]
+    assert ailing(one, "vg0") == ""
+
+
+def seqno_without_locks(host: LabHost) -> int:
+    return int(done(host.start("vgs", "--nolocking", "--noheadings", "-o", "vg_seqno", "vg0")))
+
+
+def status(host: LabHost) -> dict[str, list[object]]:
+    found: dict[str, list[object]] = json.loads(host.ringfence("status", "--json").wait().out)
+    return found
