@@ -14,18 +14,19 @@ from typing import Any
 from ringfence.core.cluster import ClusterConfig, Confirms, DeviceConfig, Level, NodeConfig, Timing
 from ringfence.core.errors import RingfenceError, TimedOut, from_dict
 from ringfence.core.evidence import Power
-from ringfence.core.ids import Epoch
+from ringfence.core.ids import Epoch, Token
 from ringfence.core.modes import Mode
 from ringfence.engine import effects, inputs, orders
 from ringfence.engine.context import AT_ONCE
 from ringfence.engine.inputs import DiskState, Input
+from ringfence.engine.lvm_notes import MODES
 from ringfence.engine.node import Node
 from ringfence.storage import Storage
 from ringfence.storage.slots import SlotDevice
 from ringfence.wire import SPEAKS, Speaks
 from ringfence.wire.checkup import HostFacts
 from ringfence.wire.client import Reply, Request
-from ringfence.wire.lvmlockd import LvmAnswered, LvmAsked
+from ringfence.wire.lvmlockd import LvmAnswered, LvmAsked, LvmLock
 from ringfence.wire.proving import Current, Reading, Supply
 from ringfence.wire.ring import Hardware, OpenLock
 
@@ -97,6 +98,15 @@ class Host:
         """How often devices were looked for."""
         self.dead_arrays: list[str] = []
         """VGs whose disk slots do not answer this host."""
+        self.lvm_locks: dict[tuple[str, str, int, int], LvmLock] = {}
+        """What the next daemon of this boot finds of LVM2's locks."""
+        self.tables: list[str] = []
+        """ "VG/LV" of device-mapper tables that LVM2 has made."""
+        self.tables_hang = False
+        """They cannot be cut."""
+        self.processes: dict[int, int] = {}
+        """LVM2's commands that run: pid -> when it was started."""
+        self.watched: list[effects.WatchProcess] = []
         self.storage = Storage([str(world.directory / "*.img")], lambda guard: None)
 
     def start(self, left_open: tuple[inputs.LeftOpen, ...] = ()) -> None:
@@ -119,9 +129,39 @@ class Host:
         """The daemon is killed; its paths and their pages stay."""
         self.node, self.inbox = None, deque()
 
+    def _dropped(self, generation: int) -> None:
+        self.processes.clear()
+        if self.tables_hang:
+            self.world.later_still.append(lambda: self._dropped(generation))
+            return
+        self.tables, self.lvm_locks = [], {}
+        self.feed(inputs.PathsDropped(generation))
+
+    def ended(self, watched: effects.WatchProcess) -> None:
+        self.feed(inputs.ProcessEnded(watched.pid, watched.started))
+
+    def end_process(self, pid: int) -> None:
+        """A command of LVM2 ends."""
+        del self.processes[pid]
+        over, self.watched = self.watched, [one for one in self.watched if one.pid != pid]
+        for one in over:
+            if one.pid == pid:
+                self.ended(one)
+
+    def left_of_lvm2(self) -> tuple[inputs.LeftOpen, ...]:
+        """What a new daemon finds of LVM2's (`daemon.lvm.LvmHost.left`)."""
+        return tuple(
+            inputs.LeftOpen(
+                one.lockspace.removeprefix("lvm_"), "",
+                OpenLock(one.lockspace, one.resource, MODES[one.mode], Token.parse(one.token)), (), one,
+            )
+            for one in self.lvm_locks.values()
+            if not one.pid or self.processes.get(one.pid) == one.started
+        )  # fmt: skip
+
     def left_open(self) -> tuple[inputs.LeftOpen, ...]:
         """What a new daemon finds open."""
-        return tuple(
+        return self.left_of_lvm2() + tuple(
             inputs.LeftOpen(
                 one.vg, one.lv,
                 OpenLock(f"lvm_{one.vg}", one.uuid, Mode.PR if one.shared else Mode.EX, one.token),
@@ -150,9 +190,18 @@ class Host:
                 self.pages[effect.incarnation, effect.page] = effect.deadline_ns
             case effects.DoOrder():
                 self.world.later.append(lambda: self._order(effect))
+            case effects.KeepLvmLocks():
+                for lock in effect.gone:
+                    self.lvm_locks.pop(lock.key, None)
+                self.lvm_locks |= {lock.key: lock for lock in effect.kept}
+            case effects.WatchProcess():
+                if self.processes.get(effect.pid) == effect.started:
+                    self.watched.append(effect)
+                else:
+                    self.world.later.append(lambda: self.ended(effect))
             case effects.DropPaths():
                 self.paths = {}
-                self.world.later.append(lambda: self.feed(inputs.PathsDropped(effect.generation)))
+                self.world.later.append(lambda: self._dropped(effect.generation))
             case effects.Answer():
                 self.replies.setdefault(effect.reply.id, []).append(effect.reply)
             case effects.LvmAnswer():
@@ -210,6 +259,8 @@ class Host:
             case orders.RefreshLvs():
                 self.refreshes.append(body)
                 return self.lvm
+            case orders.StandingTables():
+                return tuple(one for one in self.tables if one.split("/")[0] in body.vgs)
             case orders.SlotIo():
                 if body.vg in self.dead_arrays:
                     raise TimedOut(f"VG {body.vg}: its array ({body.path}) does not answer", retry=True)
@@ -294,6 +345,8 @@ class World:
         self.now_ns = 1_000_000 * MS
         self.queue: deque[tuple[int, bytes]] = deque()
         self.later: deque[Callable[[], None]] = deque()
+        self.later_still: list[Callable[[], None]] = []
+        """What is tried again as time passes."""
         self.agents: list[tuple[int, Host, effects.RunAgent]] = []
         self.asked = 0
         self.seq = 0
@@ -400,6 +453,8 @@ class World:
         """Time passes, in ticks; frozen hosts do not notice."""
         for _ in range(time_ms // TICK_MS):
             self.now_ns += TICK_MS * MS
+            self.later.extend(self.later_still)
+            self.later_still = []
             due = [one for one in self.agents if one[0] <= self.now_ns]
             self.agents = [one for one in self.agents if one[0] > self.now_ns]
             for _, host, run in due:

@@ -21,8 +21,8 @@ from engine_ring import Host, World
 
 from ringfence.core.cluster import Lvmlockd
 from ringfence.core.errors import RingfenceError
-from ringfence.core.locknames import VG_SPACE
 from ringfence.core.evidence import Power
+from ringfence.core.locknames import VG_SPACE
 from ringfence.core.modes import Mode
 from ringfence.engine import inputs
 from ringfence.engine.commands.locking import VG_RESOURCE, parse_lvb
@@ -139,7 +139,8 @@ class Story:
                 self.done(host, calls.LvCreate(vg, lv, size_bytes=4 << 20, activate="n"))
                 self.uuids[volume] = self.done(host, calls.LvChange(vg, lv, activate="n"))["uuid"]
             elif verb in ("activate", "deactivate"):
-                self.done(host, calls.LvChange(vg, lv, activate=how if verb == "activate" else "n", wait_ms=0))
+                activate = how if verb == "activate" else "n"
+                self.done(host, calls.LvChange(vg, lv, activate=activate, wait_ms=0))
             else:
                 raise BadCommand(verb)
         except RingfenceError as error:

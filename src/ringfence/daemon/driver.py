@@ -435,6 +435,8 @@ class Driver:
         if isinstance(body, orders.StorageOrder):
             do, order = self._ports.storage.bound(), body
             return lambda: asyncio.get_running_loop().run_in_executor(self._pool, do, order)
+        if isinstance(body, orders.StandingTables):
+            return functools.partial(self._lvm.standing, body.vgs)
         if isinstance(body, orders.LookAtHost):
             return self._look
         if isinstance(body, orders.ReadSupplies):

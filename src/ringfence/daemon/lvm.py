@@ -92,12 +92,13 @@ class LvmHost:
         loop.add_reader(fd, ended)
 
     async def standing(self, vgs: Collection[str]) -> tuple[str, ...]:
-        """Names of device-mapper tables of these VGs through which something may be written.
+        """"VG/LV" of device-mapper tables of these VGs through which something may be written.
 
         Raises Unavailable."""
-        sought = tuple(one for one in self._vgs() if one.name in vgs)
+        noted = {one.name: one for one in self._vgs()}
+        sought = tuple(noted.get(name, SharedVg(name)) for name in vgs)
         found = await self._in_thread(functools.partial(self._mapper.standing, sought))
-        return tuple(one.name for one in found)
+        return tuple(dict.fromkeys("/".join(one.volume) for one in found))
 
     async def drop_all(self) -> None:
         """Returns only when nothing that LVM2 has through this node can write any more.

@@ -87,8 +87,9 @@ class Lvm(Protocol):
         """No later daemon may adopt what is noted: it is about to be dropped."""
 
     async def standing(self, vgs: Collection[str]) -> tuple[str, ...]:
-        """Device-mapper tables of these VGs through which something may be written.  Raises RingfenceError
-        if that cannot be known."""
+        """Device-mapper tables of these VGs through which something may be written, "VG/LV" of each.
+
+        Raises RingfenceError if that cannot be known."""
 
     async def drop_all(self) -> None:
         """Returns only when LVM2's commands have ended and every table of its VGs is cut.

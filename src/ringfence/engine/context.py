@@ -88,6 +88,8 @@ class Context:
         grants there."""
         self.left_open: tuple[LeftOpen, ...] = ()
         """Data paths of an earlier life, whose adoption is not decided yet."""
+        self.vg_uuids: dict[str, str] = {}
+        """Uuids of VGs by their lockspace, as this node last saw them."""
         self.left = False
         """This life has left the cluster cleanly."""
         self.only_locks = False
@@ -183,6 +185,10 @@ class Context:
             if node.name == name:
                 return node.id
         raise NotFound(f"no node is called {name}", next="ringfence status")
+
+    def vg_uuid(self, lockspace: str) -> str:
+        """Of the VG that a lockspace belongs to; empty if it is not known here."""
+        return self.vg_uuids.get(lockspace, "")
 
     def must_act(self) -> ClusterState:
         """The state that this node may act on.  Raises Refused."""

@@ -435,14 +435,11 @@ class _Node:
                 yield []
             held = state.lockspaces[one.lock.lockspace].resources[one.lock.resource].find(context.me)
             assert held is not None, f"{one.what} was adopted without its lock"
+            lock = self.locker.restore(one.lock, held, one.what, one.lvm2)
             if one.lvm2 is None:
-                self.locker.restore(one.lock, held, one.what)
                 self._tasks.opened.add((one.vg, one.lv))
-                continue
-            persistent = one.lvm2.persistent
-            lock = self.locker.restore(one.lock, held, one.what, by_lvm2=True, persistent=persistent)
-            if not persistent:
-                self._lvm_processes.stays(lock, one.lvm2)
+            elif not one.lvm2.persistent:
+                self._lvm_processes.stays(lock)
         context.left_open = ()
         yield [*noticed(state, context.me)]
 

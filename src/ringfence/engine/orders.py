@@ -110,6 +110,24 @@ class GiveBack(_Order, frozen=True):
     """The node leaves the cluster: whoever waited was refused, and need only hear of it."""
 
 
+class HoldOff(_Order, frozen=True):
+    """Until the command ends nothing new is asked for in these lockspaces.  Answer: tuple[Active, ...], what
+    this node has active there.
+
+    Raises Refused while a command of stock LVM2 has a lock there: it could yet activate an LV."""
+
+    lockspaces: tuple[str, ...]
+
+
+class Active(msgspec.Struct, frozen=True):
+    """An activation on this node."""
+
+    lock: int
+    lockspace: str
+    what: str
+    by_lvm2: bool
+
+
 class LeaveLockspace(_Order, frozen=True):
     """Answer: None.  Raises Refused while this node holds locks in it."""
 
@@ -173,6 +191,8 @@ class NoteSlots(_Order, frozen=True):
     """Shared VGs of this cluster whose slots cannot be used, each with why."""
     made: bool = False
     """This host has just made these slots, under the VG's lock."""
+    uuids: dict[str, str] = {}
+    """Of the shared VGs that it saw: lockspace -> the VG's uuid."""
 
 
 class EndSlots(_Order, frozen=True):
@@ -359,6 +379,15 @@ class OpenVolume(msgspec.Struct, frozen=True):
     """Why its worker stands still, and what to do."""
 
 
+class StandingTables(_Order, frozen=True):
+    """Find device-mapper tables of VGs in which stock LVM2 has locks here, through which something may be
+    written.  Answer: tuple[str, ...], "VG/LV" of each.
+
+    Raises RingfenceError if that cannot be known."""
+
+    vgs: tuple[str, ...]
+
+
 # -- answered by the driver itself -----------------------------------------------
 
 
@@ -397,15 +426,18 @@ class LookAtHost(_Order, frozen=True):
 
 
 ENGINE_ORDERS = (
-    Acquire, Convert, Release, FindLock, Holders, JoinLockspace, GiveBack, LeaveLockspace, Joined,
-    LockspaceMembers, Publish, SayGoodbye, NoteSlots, EndSlots, Identity, Pause, GoOn,
+    Acquire, Convert, Release, FindLock, Holders, JoinLockspace, GiveBack, HoldOff, LeaveLockspace,
+    Joined, LockspaceMembers, Publish, SayGoodbye, NoteSlots, EndSlots, Identity, Pause, GoOn,
 )  # fmt: skip
 StorageOrder = ScanDevices | ReadBlocks | WriteBlocks
 BlockOrder = OpenPath | ClosePath | OpenPaths
-DriverOrder = StorageOrder | BlockOrder | SlotIo | LookAtHost | ReadSupplies | RefreshLvs
+DriverOrder = (
+    StorageOrder | BlockOrder | StandingTables | SlotIo | LookAtHost | ReadSupplies | RefreshLvs
+)  # fmt: skip
 Order = (
-    Acquire | Convert | Release | FindLock | Holders | JoinLockspace | GiveBack | LeaveLockspace | Joined
-    | LockspaceMembers | Publish | SayGoodbye | NoteSlots | EndSlots | Identity | CallAgent | Pause | GoOn
+    Acquire | Convert | Release | FindLock | Holders | JoinLockspace | GiveBack | HoldOff | LeaveLockspace
+    | Joined | LockspaceMembers | Publish | SayGoodbye | NoteSlots | EndSlots | Identity | CallAgent | Pause
+    | GoOn
     | DriverOrder
 )  # fmt: skip
 

@@ -10,7 +10,7 @@ import msgspec
 
 from ringfence.core.errors import BadInput, NotFound, Refused, RingfenceError
 from ringfence.core.ids import Epoch
-from ringfence.core.locknames import lockspace_name, resource_name
+from ringfence.core.locknames import VG_SPACE, lockspace_name, resource_name
 from ringfence.core.modes import Mode
 from ringfence.engine import deadlocks, reports
 from ringfence.engine.arming import Arming
@@ -230,8 +230,7 @@ class Requests:
             return
         if not call.force:
             self.locks.end_all()
-        persistent = [use.lock for use in self._locker.persistent()]
-        self._run(client, id, call, leave(persistent, self._taken_away if call.force else None))
+        self._run(client, id, call, leave(self._taken_away if call.force else None))
 
     @property
     def _is_outside(self) -> bool:
@@ -247,6 +246,13 @@ class Requests:
     def _leave_space(self, lockspace: str, *, force: bool) -> Command:
         self._must_know(lockspace)
         lost = 0
+        active = self._locker.persistent()
+        by_lvm2 = [use.what for use in active if use.by_lvm2 and use.lockspace == lockspace]
+        if by_lvm2:
+            raise Refused(
+                f"lockspace {lockspace}: {len(by_lvm2)} LVs are active here through LVM2 ({by_lvm2[0]}, ...)",
+                next=f"lvm vgchange -an {lockspace.removeprefix(VG_SPACE)}, then leave again",
+            )
         if force:
             volumes: tuple[OpenVolume, ...] = yield OpenPaths()
             used = [f"{one.vg}/{one.lv}" for one in volumes if space_of(one.vg) == lockspace]

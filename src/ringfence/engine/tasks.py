@@ -219,6 +219,7 @@ class Tasks:
             case orders.Identity():
                 return True, self._identity()
             case orders.NoteSlots():
+                self._context.vg_uuids |= order.uuids
                 self._slots.note(order.places, order.without, made=order.made)
                 return True, None
             case orders.Pause():
@@ -287,6 +288,10 @@ class Tasks:
             task.recall = self._clients.recall(order.lockspaces, for_good=order.for_good)
             task.leaves += order.lockspaces
             self._locker.leaving = self._leaving()
+        elif isinstance(order, orders.HoldOff):
+            self._check_lvm2(order.lockspaces)
+            task.leaves += order.lockspaces
+            self._locker.leaving = self._leaving()
         elif isinstance(order, orders.LeaveLockspace):
             if order.for_good:
                 self._locker.purge_orphans(order.lockspace)
@@ -295,6 +300,24 @@ class Tasks:
             task.kept = self._locker.node_locks.resources(order.lockspace)
         self._look_order(task, order)
         return self._holds_now(task, order)
+
+    def _check_lvm2(self, lockspaces: tuple[str, ...]) -> None:
+        """Raises Refused while a command of stock LVM2 has, or asks for, a lock there."""
+        active = {use.lock for use in self._locker.persistent() if use.held is not None}
+        uses = [
+            use
+            for use in self._locker.uses()
+            if use.by_lvm2 and use.lockspace in lockspaces and use.lock not in active
+        ]
+        if uses:
+            raise in_use(self._context, uses)
+
+    def _active(self, lockspaces: tuple[str, ...]) -> tuple[orders.Active, ...]:
+        return tuple(
+            orders.Active(use.lock, use.lockspace, use.what, use.by_lvm2)
+            for use in self._locker.persistent()
+            if use.lockspace in lockspaces
+        )
 
     def _check_unused(self, lockspace: str) -> None:
         """Raises Refused while anybody has a lock there that is not about to end, be it an orphan's."""
@@ -349,6 +372,8 @@ class Tasks:
             return context.now_ns >= task.until_ns, None
         if isinstance(order, orders.GoOn):
             return context.step > task.step, None
+        if isinstance(order, orders.HoldOff):
+            return True, self._active(order.lockspaces)
         if isinstance(order, orders.GiveBack):
             assert task.recall is not None
             return self._clients.recalled(task.recall), None

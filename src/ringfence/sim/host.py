@@ -403,7 +403,8 @@ class Host:
             self.slots.do(order, body, late, lambda done: self.feed(daemon, done))
             return
 
-        assert not isinstance(body, orders.ReadSupplies | orders.RefreshLvs), "no drills, no stock LVM2 here"
+        assert not isinstance(body, orders.ReadSupplies), "no drills here"
+        assert not isinstance(body, orders.StandingTables | orders.RefreshLvs), "no stock LVM2 here"
         if isinstance(body, orders.LookAtHost):
             self._later(daemon, inputs.OrderDone(order, answer=HostFacts()), 5)
             return
