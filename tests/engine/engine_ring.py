@@ -90,7 +90,7 @@ class Host:
         """What it looks like; None: that cannot be found out."""
         self.hanging = False
         """To look at it, or to have stock LVM2 reload a table, takes for ever."""
-        self.lvm = orders.LvmRan(0, "", 4)
+        self.lvm_ran = orders.LvmRan(0, "", 4)
         """How stock LVM2's commands end."""
         self.refreshes: list[orders.RefreshLvs] = []
         """Those that were run."""
@@ -258,7 +258,7 @@ class Host:
                 )
             case orders.RefreshLvs():
                 self.refreshes.append(body)
-                return self.lvm
+                return self.lvm_ran
             case orders.StandingTables():
                 return tuple(one for one in self.tables if one.split("/")[0] in body.vgs)
             case orders.SlotIo():

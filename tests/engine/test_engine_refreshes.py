@@ -121,7 +121,7 @@ def test_a_host_that_has_it_by_its_own_path_has_no_table(world: World) -> None:
 def test_what_one_host_could_not_do_is_the_askers_error(world: World) -> None:
     active(world, 2, "one")
     active(world, 3, "one")
-    world.hosts[3].lvm = LvmRan(5, "  WARNING: x\n  Failed to suspend vg0/one.\n", 4)
+    world.hosts[3].lvm_ran = LvmRan(5, "  WARNING: x\n  Failed to suspend vg0/one.\n", 4)
     (error,) = ask(world, 1, "one")
     assert str(error) == (
         "LV vg0/one was not reloaded by an-a01n03 (lvchange --refresh: Failed to suspend vg0/one.); "
@@ -244,7 +244,7 @@ def test_who_asks_for_what_its_change_has_had_reloaded_needs_no_second_time(worl
 
 def test_a_reload_that_failed_is_tried_again(world: World) -> None:
     active(world, 2, "one")
-    world.hosts[2].lvm = LvmRan(None, "", 30_000)
+    world.hosts[2].lvm_ran = LvmRan(None, "", 30_000)
     change(world, 1, "one")
     world.pass_ms(500)
     (event,) = [event for event in world.hosts[2].events if event.kind == "refresh-failed"]
@@ -252,7 +252,7 @@ def test_a_reload_that_failed_is_tried_again(world: World) -> None:
         "LV vg0/one was not reloaded: lvchange --refresh: it did not end within 30 s; "
         "by hand: lvchange --refresh vg0/one"
     )
-    world.hosts[2].lvm = LvmRan(0, "", 4)
+    world.hosts[2].lvm_ran = LvmRan(0, "", 4)
     world.pass_ms(refreshes.AGAIN_MS + 500)
     assert reloads(world)[2] == ["one", "one"]
     world.pass_ms(refreshes.AGAIN_MS + 500)
