@@ -139,8 +139,8 @@ class Story:
                 self.done(host, calls.LvCreate(vg, lv, size_bytes=4 << 20, activate="n"))
                 self.uuids[volume] = self.done(host, calls.LvChange(vg, lv, activate="n"))["uuid"]
             elif verb in ("activate", "deactivate"):
-                activate = how if verb == "activate" else "n"
-                self.done(host, calls.LvChange(vg, lv, activate=activate, wait_ms=0))
+                how = how if verb == "activate" else "n"
+                self.done(host, calls.LvChange(vg, lv, activate=how, wait_ms=0))
             else:
                 raise BadCommand(verb)
         except RingfenceError as error:

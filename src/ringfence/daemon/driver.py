@@ -338,9 +338,9 @@ class Driver:
             case effects.Keep():
                 self._keep(effect)
             case effects.KeepLvmLocks():
-                self._lvm.keep(effect.kept, effect.gone)
+                self._lvm_host.keep(effect.kept, effect.gone)
             case effects.WatchProcess():
-                self._lvm.watch(effect.pid, effect.started, self.feed)
+                self._lvm_host.watch(effect.pid, effect.started, self.feed)
             case effects.KeepConfig():
                 self._config = effect.config
                 self._ports.kept.keep_config(effect.config)
@@ -368,7 +368,7 @@ class Driver:
                     self._end(EXIT_OK, effect.reason)
 
     @property
-    def _lvm(self) -> Lvm:
+    def _lvm_host(self) -> Lvm:
         assert self._ports.lvm is not None, "a daemon that serves stock LVM2 has a port for it"
         return self._ports.lvm
 
@@ -436,7 +436,7 @@ class Driver:
             do, order = self._ports.storage.bound(), body
             return lambda: asyncio.get_running_loop().run_in_executor(self._pool, do, order)
         if isinstance(body, orders.StandingTables):
-            return functools.partial(self._lvm.standing, body.vgs)
+            return functools.partial(self._lvm_host.standing, body.vgs)
         if isinstance(body, orders.LookAtHost):
             return self._look
         if isinstance(body, orders.ReadSupplies):

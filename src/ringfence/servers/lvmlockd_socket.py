@@ -133,8 +133,8 @@ class _Connection(asyncio.Protocol):
         self._transport = stream
         raw = stream.get_extra_info("socket").getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, PEERCRED.size)
         self._pid, _, _ = PEERCRED.unpack(raw)
-        if len(self._server.connections) >= self._server.most:
-            stream.abort()
+        if len(self._server.connections) >= self._server.most or not self._pid:
+            stream.abort()  # the kernel does not tell a process of another pid namespace
             return
         peer = process(self._pid)
         self._started = peer.start if peer is not None else 0

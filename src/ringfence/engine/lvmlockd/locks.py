@@ -120,7 +120,10 @@ class Locks:
         assert asked is not None
         self._held_back.pop(session.client, None)
         try:
-            result = self._decide(session, asked)
+            if self._context.left_open:
+                result = self._hold(session, asked, "this node takes over what was active before its daemon")
+            else:
+                result = self._decide(session, asked)
         except BadInput as error:
             self._note(session, asked, error.message)
             result = -errno.EINVAL
@@ -283,7 +286,7 @@ class Locks:
             self._in_flight[where] = session.client
         lock = self._locker.acquire(
             *where, mode, self._wait_ms(asked, where), done, what=_what(asked),
-            persistent=persistent, owner=session.owner, by_lvm2=True,
+            persistent=persistent, owner=session.owner, by_lvm2=True, process=(session.pid, session.started),
         )  # fmt: skip
         if session.asked is asked:
             session.lock = lock

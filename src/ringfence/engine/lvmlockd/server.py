@@ -161,6 +161,8 @@ class Lvmlockd:
             )
             return -EARGS
         self._context.stopped = [vg for vg in self._context.stopped if vg != asked.vg_name]
+        if asked.vg_uuid:
+            self._context.vg_uuids[space] = asked.vg_uuid
         made = session.made.pop(asked.vg_name, None)
         if made is not None:
             self._locks.publish(session, asked.vg_name, made)
