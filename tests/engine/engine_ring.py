@@ -259,6 +259,10 @@ class Host:
             case orders.RefreshLvs():
                 self.refreshes.append(body)
                 return self.lvm_ran
+            case orders.CutTables():
+                if not self.tables_hang:
+                    self.tables = [one for one in self.tables if one.split("/")[0] not in body.vgs]
+                return tuple(one for one in self.tables if one.split("/")[0] in body.vgs)
             case orders.StandingTables():
                 return tuple(one for one in self.tables if one.split("/")[0] in body.vgs)
             case orders.SlotIo():

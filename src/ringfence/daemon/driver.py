@@ -437,6 +437,8 @@ class Driver:
             return lambda: asyncio.get_running_loop().run_in_executor(self._pool, do, order)
         if isinstance(body, orders.StandingTables):
             return functools.partial(self._lvm_host.standing, body.vgs)
+        if isinstance(body, orders.CutTables):
+            return functools.partial(self._cut, body.vgs)
         if isinstance(body, orders.LookAtHost):
             return self._look
         if isinstance(body, orders.ReadSupplies):
@@ -477,6 +479,11 @@ class Driver:
         if self._ports.supplies is None:
             raise Unavailable("this daemon reads no power supplies")
         return await self._ports.supplies.read(order.controllers)
+
+    async def _cut(self, vgs: tuple[str, ...]) -> tuple[str, ...]:
+        if self._ports.stock_lvm is not None:
+            await self._ports.stock_lvm.end_all()  # it could load a table anew that was just cut
+        return await self._lvm_host.cut(vgs)
 
     async def _refresh(self, order: orders.RefreshLvs, ordered_ns: int) -> orders.LvmRan:
         if self._ports.stock_lvm is None:

@@ -91,6 +91,9 @@ class Lvm(Protocol):
 
         Raises RingfenceError if that cannot be known."""
 
+    async def cut(self, vgs: Collection[str]) -> tuple[str, ...]:
+        """Have all of them fail.  Returns those that stand all the same.  Raises as `standing` does."""
+
     async def drop_all(self) -> None:
         """Returns only when LVM2's commands have ended and every table of its VGs is cut.
 

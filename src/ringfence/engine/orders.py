@@ -388,6 +388,15 @@ class StandingTables(_Order, frozen=True):
     vgs: tuple[str, ...]
 
 
+class CutTables(_Order, frozen=True):
+    """Make every device-mapper table fail that LVM2 has made of these VGs.  Answer: tuple[str, ...], "VG/LV"
+    of those that stand all the same.
+
+    Raises RingfenceError if that cannot be known."""
+
+    vgs: tuple[str, ...]
+
+
 # -- answered by the driver itself -----------------------------------------------
 
 
@@ -432,7 +441,8 @@ ENGINE_ORDERS = (
 StorageOrder = ScanDevices | ReadBlocks | WriteBlocks
 BlockOrder = OpenPath | ClosePath | OpenPaths
 DriverOrder = (
-    StorageOrder | BlockOrder | StandingTables | SlotIo | LookAtHost | ReadSupplies | RefreshLvs
+    StorageOrder | BlockOrder | StandingTables | CutTables | SlotIo | LookAtHost | ReadSupplies
+    | RefreshLvs
 )  # fmt: skip
 Order = (
     Acquire | Convert | Release | FindLock | Holders | JoinLockspace | GiveBack | HoldOff | LeaveLockspace

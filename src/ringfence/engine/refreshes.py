@@ -138,6 +138,9 @@ class Refreshes:
             question.awaited = {node: state.lives[node] for node in fact.nodes}
         if context.me not in fact.nodes:
             return
+        if fact.vg in context.killed:
+            context.submit(RefreshTold(fact.by, fact.number, False, "an admin has killed the VG here"))
+            return
         use = self._locker.find(f"{VG_SPACE}{fact.vg}", fact.uuid)
         if use is None or not use.by_lvm2:
             context.submit(RefreshTold(fact.by, fact.number, refreshed=False))
@@ -278,7 +281,9 @@ class Refreshes:
     # -- reading --------------------------------------------------------------------------------
 
     def _shared(self, vg: str) -> list[str]:
-        """LVs that stock LVM2 has active here in shared mode, by uuid."""
+        """LVs that stock LVM2 has active here in shared mode, by uuid; of a killed VG none is reloaded."""
+        if vg in self._context.killed:
+            return []
         space = f"{VG_SPACE}{vg}"
         return [
             use.resource

@@ -39,6 +39,7 @@ from ringfence.engine.commands.locking import (
 from ringfence.engine.context import Context
 from ringfence.engine.effects import LvmAnswer, Note
 from ringfence.engine.locker import TRY_MS, Locker
+from ringfence.engine.lvmlockd.recent import Recent
 from ringfence.engine.lvmlockd.rules import Ruling, rule
 from ringfence.engine.lvmlockd.sessions import Session, Where
 from ringfence.engine.orders import Held
@@ -88,11 +89,26 @@ class Spaces:
 
 
 class Locks:
-    def __init__(self, context: Context, locker: Locker, spaces: Spaces, slots: Slots) -> None:
+    def __init__(
+        self,
+        context: Context,
+        locker: Locker,
+        spaces: Spaces,
+        slots: Slots,
+        shared: Callable[[str, str], None],
+        recent: Recent,
+    ) -> None:
+        """
+        Args:
+            shared: called with a VG and an LV's uuid that is about to be active in shared mode.
+            recent: hears of every answer.
+        """
         self._context = context
         self._locker = locker
         self._spaces = spaces
         self._slots = slots
+        self._shared = shared
+        self._recent = recent
         self._held_back: dict[int, Session] = {}
         """Those whose request is looked at again, oldest first."""
         self._in_flight: dict[Where, int] = {}
@@ -158,6 +174,9 @@ class Locks:
         asked, session.asked, session.until_ns, session.lock = session.asked, None, 0, 0
         if asked is None:
             return  # its connection ended
+        self._recent.answered(self._context.wall_ms, session.who, asked, result)
+        if result == 0 and asked.mode == "sh" and PERSISTENT in asked.opts:
+            self._shared(asked.vg_name, asked.lv_uuid)
         if result == -ENOLS and not self._started_any:
             flags = (*flags, NO_LOCKSPACES)
         nodes = self._context.config.nodes if holder else ()
@@ -422,9 +441,17 @@ class Locks:
         if not self._context.may_report_in(space):
             self._held_back[session.client] = session  # without a limit: it would go on to commit
             return None
-        before = parse_lvb(use.held.lvb) or Version(0)
-        session.versions[space] = before.number + 1 if "next_version" in asked.opts else asked.version
+        following = "next_version" in asked.opts
+        session.versions[space] = self.next_version(session, space) if following else asked.version
         return 0
+
+    def next_version(self, session: Session, space: str) -> int:
+        """Which seqno a change of the VG gets that it has locked."""
+        use = self._use(session, (space, VG_RESOURCE))
+        before = parse_lvb(use.held.lvb) if use is not None and use.held is not None else None
+        state = self._context.state
+        told = state.vgs.get(space.removeprefix(VG_SPACE)) if state is not None else None
+        return max(before.number if before is not None else 0, told.seqno if told is not None else 0) + 1
 
     def _free(self, session: Session, where: Where) -> int:
         """An LV is gone: so are the locks on it."""
