@@ -8,15 +8,20 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
+from ringfence.client import connect
+from ringfence.core.errors import NotFound
 from ringfence.lab.cluster import Lab
 from ringfence.lab.layout import HUB, Ring
 from ringfence.lab.stock_lvm2 import attach, detach, lvm_conf
 from ringfence.lab.typed import Typed
+from ringfence.wire import client as calls
 
 ONE, TWO, THREE = "an-a01n01", "an-a01n02", "an-a01n03"
 SIZE_BYTES = 256 << 20
+VGS = ("vg0", "vg1")
+"""What tests may call theirs."""
 LIMIT_S = 60.0
 PLAIN = ("-an", "-Zn", "-Wn")
 """An LV that is not active cannot be wiped."""
@@ -77,6 +82,11 @@ class LabHost:
     def ringfence(self, *words: str) -> Started:
         """One of ringfence's own commands."""
         return self.start(sys.executable, "-m", "ringfence", *words)
+
+    def call(self, call: calls.Call) -> Any:
+        """Ask its daemon."""
+        with connect(self.lab.socket(self.name)) as daemon:
+            return daemon.call(call)
 
     @property
     def log(self) -> str:
@@ -162,7 +172,7 @@ def loop(directory: Path) -> Iterator[str]:
         detach(image)
 
 
-def start_vg(hosts: Sequence[Host], disk: Path | str, vg: str) -> None:
+def start_vg(hosts: Sequence[Host], disk: Path | str, vg: str = "vg0") -> None:
     """A shared VG, made by stock LVM2 on the first of them, and started on all."""
     done(hosts[0].start("vgcreate", "-qq", "--shared", "-s", "1m", vg, str(disk)))
     for host in hosts[1:]:
@@ -170,13 +180,21 @@ def start_vg(hosts: Sequence[Host], disk: Path | str, vg: str) -> None:
 
 
 def clear_vgs(hosts: Sequence[LabHost]) -> None:
-    """No VG is on the hosts' disk any more, and none is started: for the next test."""
-    for vg in done(hosts[0].start("vgs", "--noheadings", "-o", "name")).split():
+    """No VG is on the hosts' disk any more, and none is started anywhere: for the next test."""
+    vgs = done(hosts[0].start("vgs", "--noheadings", "-o", "name")).split()
+    if vgs:
         for host in hosts:
-            for words in (("-an",), ("--lockstop",)):
-                host.start("vgchange", "-qq", *words, vg).wait()
-        done(hosts[0].start("vgchange", "-qq", "--lockstart", vg))
-        done(hosts[0].start("vgremove", "-qq", "-y", vg))
+            host.start("vgchange", "-qq", "-an", *vgs).wait()
+    for host in hosts:
+        for vg in vgs:
+            host.call(calls.LvChange(vg, "", "n"))
+    for vg in vgs:
+        hosts[0].call(calls.VgChange("lockstart", vg))
+        hosts[0].call(calls.VgRemove(vg, force=True))
+    for host in hosts:
+        for vg in VGS:
+            with contextlib.suppress(NotFound):
+                host.call(calls.LeaveSpace(f"lvm_{vg}", force=True))
 
 
 class Written(NamedTuple):

@@ -67,9 +67,9 @@ def _told(request: bytes, answer: bytes) -> str | None:
         return None
     words = [asked["request"]]
     words += [asked[name] for name in ("lv_name", "mode") if name in asked]
-    words += [one for one in asked.get("opts", "none").split(",") if one != "none"]
+    words += [one for one in asked.get("opts", "").split(",") if one not in ("", "none")]
     result, flags = int(said.get("op_result", said.get("result", 0))), said.get("result_flags", "none")
-    how = [_name(result)] + ([flags] if flags != "none" else [])
+    how = [_name(result)] + ([flags.rstrip(",")] if flags != "none" else [])
     return f"{' '.join(words)}: {' '.join(how)}"
 
 

@@ -189,7 +189,7 @@ async def _drive(
         warning = asyncio.ensure_future(warn_of_devices(paths, config, _warner(history, say("device"))))
         driver = Driver(makers.engine(), ports, config, me.name)
         socket = ClientSocket(paths.socket, driver.asked, driver.gone, group=loaded.socket_group)
-        lvm_socket = LvmSocket(paths.lvmlockd_socket, paths.lvmlockd_pid, driver.lvm_asked, driver.lvm_gone)
+        lvm_socket = LvmSocket(paths.lvmlockd_socket, paths.lvmlockd_pid, driver)
         machine, boot = identity
         started = Started(
             config, me.id, machine, boot, disk, reaped, left_open=left_open, hardware=hardware(paths.root)

@@ -22,7 +22,6 @@ from ringfence.core.errors import RingfenceError
 from ringfence.core.ids import Life
 from ringfence.engine import inputs
 from ringfence.engine.agent_calls import AgentCalls
-from ringfence.engine.ahead import Ahead
 from ringfence.engine.arming import Arming
 from ringfence.engine.checkups import Checkups
 from ringfence.engine.client_locks import ClientLocks
@@ -127,7 +126,9 @@ class _Node:
         self._calls = AgentCalls(context)
         self._tasks = Tasks(context, self.locker, clients, self._calls, self._slots)
         self.refreshes = Refreshes(context, self.locker, self._tasks)
-        self._lvmlockd = Lvmlockd(context, self.locker, self._tasks, self._slots, self.refreshes)
+        self._lvmlockd = Lvmlockd(
+            context, self.locker, self._tasks, self._slots, self._lvm_processes, self.refreshes
+        )
         self._views = Views(context, self, drop_paths=not started.config.naive)
         self._fencer = Fencer(context, self._calls, self._slots)
         self._switcher = Switcher(context, self._calls)
@@ -140,7 +141,6 @@ class _Node:
             context, self.locker, clients, self._tasks, self._views, self._fencer, self._deadlocks,
             self._checkups, self._fence_tests, self._drills, self._arming, self._slots,
         )  # fmt: skip
-        self._ahead = Ahead(context, self.locker, self._tasks)
         self._deadlines = Deadlines(context, self._slots)
         self._sent_ns = 0
         self._called = False
@@ -200,7 +200,7 @@ class _Node:
             case inputs.ClientGone():
                 self._requests.client_gone(input.client)
             case inputs.LvmGone():
-                self._lvmlockd.gone(input.client, unread=input.unread)
+                self._lvmlockd.gone(input)
             case inputs.AgentExited():
                 self._calls.exited(input)
             case inputs.OrderDone():
@@ -262,7 +262,6 @@ class _Node:
         self._slots.look(lockspaces)
         self.locker.look()
         self._tasks.look()
-        self._ahead.look()
         self._requests.look()
         self._lvmlockd.look()
         self._deadlocks.look()
@@ -455,7 +454,6 @@ class _Node:
         self._deadlines.lose()
         self._slots.lost()
         self.locker.lost()
-        self._ahead.lost()
         self._lvm_processes.lost()
         self._lvmlockd.lost()
         self._tasks.lost()

@@ -447,8 +447,7 @@ DriverOrder = (
 Order = (
     Acquire | Convert | Release | FindLock | Holders | JoinLockspace | GiveBack | HoldOff | LeaveLockspace
     | Joined | LockspaceMembers | Publish | SayGoodbye | NoteSlots | EndSlots | Identity | CallAgent | Pause
-    | GoOn
-    | DriverOrder
+    | GoOn | DriverOrder
 )  # fmt: skip
 
 Command = Generator[Order, Any, Any]

@@ -81,6 +81,8 @@ class Endpoint:
     spoke_ns: int = 0
     paused_ns: int = 0
     """When it last spoke after it had not for a while."""
+    counted_ns: int = 0
+    """When the quorum service's last word reaches it."""
     displaced: "Endpoint | None" = None
     """Another machine's, that was known by this node's id when this one connected."""
     numb: bool = False
@@ -530,7 +532,9 @@ class SimRing:
         here = len(endpoint.told)
         self._met = self._met or here == self._nodes
         said = QuorumSaid(2 * here > self._nodes or (self._nodes == 2 and self._met))
-        self._late.after(self._late.between(0, 10), lambda: self._read(endpoint, said))
+        at_ns = self._scheduler.now_ns + int(self._late.between(0, 10) * MS)
+        endpoint.counted_ns = max(endpoint.counted_ns + 1, at_ns)  # what it says, it says in order
+        self._late.at(endpoint.counted_ns, lambda: self._read(endpoint, said))
 
     def _release(self, side: Side) -> None:
         side.held = False

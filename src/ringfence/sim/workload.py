@@ -194,12 +194,16 @@ class Workload:
         self.orphans_end(host)
 
     def reaped(self, host: Host) -> None:
+        """Nothing is held there any more.  Who holds nothing waits on for a daemon that runs on: a command
+        that was asked for in a stale life may wait for the next one, and change the disks in it."""
         self.orphans_end(host)
         for client in self.clients:
             if client.host is host:
+                waits = host.daemon is not None and client.grip is None and client.questions
                 self._abandon(client)
-                client.questions.clear()
-                self._start_over(client)
+                if not waits:
+                    client.questions.clear()
+                    self._start_over(client)
 
     def _abandon(self, client: Client) -> None:
         """It holds nothing any more, and has not given it back."""

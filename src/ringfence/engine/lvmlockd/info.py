@@ -92,7 +92,7 @@ class Info:
         ]
         for one in self._clients:
             name = one.cmd.partition(" ")[0] or "."
-            yield "", [f"info=client pid={one.pid} fd=0 pi=0 id={_short(one.client)} name={name[:64]}"]
+            yield "", [f"info=client pid={one.process[0]} fd=0 pi=0 id={_short(one.client)} name={name[:64]}"]
         for space in self._spaces:
             yield "", [self._lockspace(space)]
             for resource, uses in self._found.get(space, {}).items():

@@ -39,6 +39,8 @@ from ringfence.engine.commands.locking import (
 from ringfence.engine.context import Context
 from ringfence.engine.effects import LvmAnswer, Note
 from ringfence.engine.locker import TRY_MS, Locker
+from ringfence.engine.lvm_processes import LvmProcesses
+from ringfence.engine.lvmlockd.ahead import Ahead
 from ringfence.engine.lvmlockd.recent import Recent
 from ringfence.engine.lvmlockd.rules import Ruling, rule
 from ringfence.engine.lvmlockd.sessions import Session, Where
@@ -49,6 +51,7 @@ from ringfence.volumes.slots import SLOTS_LV
 from ringfence.wire import entries
 from ringfence.wire.lvmlockd import EADOPT_NONE, ELMERR, ENOLS, LvmAnswered, LvmAsked
 
+SLOTS_REFUSED = "it holds the disk slots, only ringfence uses it; `ringfence vgremove` removes it with its VG"
 MODES = {"sh": Mode.PR, "ex": Mode.EX}
 PERSISTENT = "persistent"
 SH_EXISTS = "SH_EXISTS"
@@ -95,6 +98,8 @@ class Locks:
         locker: Locker,
         spaces: Spaces,
         slots: Slots,
+        ahead: Ahead,
+        processes: LvmProcesses,
         shared: Callable[[str, str], None],
         recent: Recent,
     ) -> None:
@@ -109,6 +114,8 @@ class Locks:
         self._slots = slots
         self._shared = shared
         self._recent = recent
+        self._ahead = ahead
+        self._processes = processes
         self._held_back: dict[int, Session] = {}
         """Those whose request is looked at again, oldest first."""
         self._in_flight: dict[Where, int] = {}
@@ -211,7 +218,7 @@ class Locks:
         if not asked.lv_uuid:
             raise BadInput("the request names no LV")
         if asked.lv_name == SLOTS_LV or asked.lv_uuid == self._slots.lv_uuid(asked.vg_name):
-            self._note(session, asked, "it holds the disk slots, which only ringfence uses")
+            self._note(session, asked, SLOTS_REFUSED)
             return -errno.EBUSY
         if where in self._in_flight:
             return self._hold(session, asked, "another command's request for it is not answered yet")
@@ -246,6 +253,8 @@ class Locks:
         if ruling is Ruling.ASK and "adopt_only" in asked.opts:
             return -EADOPT_NONE  # what may be adopted this host's daemon has adopted by itself
         if ruling is Ruling.ASK:
+            if persistent:
+                self._ahead.asked(session.client, asked.vg_name, asked.lv_uuid, mode)
             self._acquire(session, asked, where, mode, persistent=persistent)
             return None
         if not self._context.may_report_in(space):
@@ -305,7 +314,7 @@ class Locks:
             self._in_flight[where] = session.client
         lock = self._locker.acquire(
             *where, mode, self._wait_ms(asked, where), done, what=_what(asked),
-            persistent=persistent, owner=session.owner, by_lvm2=True, process=(session.pid, session.started),
+            persistent=persistent, owner=session.owner, by_lvm2=True, process=session.process,
         )  # fmt: skip
         if session.asked is asked:
             session.lock = lock
@@ -364,12 +373,16 @@ class Locks:
     # -- unlock ---------------------------------------------------------------------------
 
     def _unlock(self, session: Session, asked: LvmAsked, where: Where) -> int | None:
-        if asked.op == "lock_lv" and PERSISTENT in asked.opts:
-            use = self._locker.find(*where)
-        else:
-            use = self._use(session, where)
+        activation = asked.op == "lock_lv" and PERSISTENT in asked.opts
+        use = self._locker.find(*where) if activation else self._use(session, where)
         if use is None:
             return -errno.ENOENT
+        if activation:
+            return self._let_go_early(session, asked, use)
+        if asked.op == "lock_vg":
+            self._ahead.over(session.client)
+            if self._awaits_releases(session):
+                return None
 
         def done(result: Held | RingfenceError | None) -> None:
             self._in_flight.pop(where, None)
@@ -386,6 +399,34 @@ class Locks:
         session.lock = use.lock
         self._locker.release(use.lock, done, lvb=self._value(session, where, use))
         return None
+
+    def _let_go_early(self, session: Session, asked: LvmAsked, use: Use) -> int | None:
+        """An activation is over: its command need not wait until the cluster knows, which takes a round of
+        the ring.  It does wait for that before it is told that the VG's lock is free: whoever comes after
+        it, on any host, finds the LV free, too."""
+        if use.done is not None:
+            return self._hold(session, asked, "another request for it is not answered yet")
+        session.releasing += 1
+
+        def done(result: Held | RingfenceError | None) -> None:
+            session.releasing -= 1
+            if not session.releasing:
+                self._after(result)
+
+        self._locker.release(use.lock, done, unhurried=True)
+        return 0
+
+    def _awaits_releases(self, session: Session) -> bool:
+        """Not for ever: while the lockspace is frozen nobody gets those LVs anyway."""
+        if not session.releasing:
+            return False
+        self._locker.hurry()
+        if not session.until_ns:
+            session.until_ns = self._context.now_ns + TRY_MS * 1_000_000
+        if self._context.now_ns >= session.until_ns:
+            return False
+        self._held_back[session.client] = session
+        return True
 
     def _value(self, session: Session, where: Where, use: Use) -> bytes | None:
         """What goes into the value block as a lock goes down from EX; None: what is there stays."""
@@ -428,7 +469,8 @@ class Locks:
     def _update(self, session: Session, asked: LvmAsked) -> int | None:
         space = space_of(asked.vg_name)
         if session.lost:
-            self._note(session, asked, f"its locks were lost, and it is not let go on: kill {session.pid}")
+            pid, _ = session.process
+            self._note(session, asked, f"its locks were lost, and it is not let go on: kill {pid}")
             return None
         if not self._spaces.has(space):
             session.made[asked.vg_name] = asked.version
@@ -474,14 +516,21 @@ class Locks:
 
     # -- ends -----------------------------------------------------------------------------------
 
-    def gone(self, session: Session, *, unread: bool) -> None:
-        """A connection ended, and with it what is not persistent; also a grant that it did not read."""
+    def gone(self, session: Session, *, unread: bool, hung_up: bool) -> None:
+        """A connection ended, and with it what is not persistent; also a grant that it did not read.
+
+        Args: hung_up: it was ended by this side, and what it may be writing under its locks it goes on to
+            write: those end with its process."""
         self._held_back.pop(session.client, None)
+        self._ahead.over(session.client)
         session.asked = None
         if session.lock:
             self._break_off(session)
         for where, lock in session.locks.items():
-            self._end(session, where, lock)
+            if hung_up and self._locker.use(lock) is not None:
+                self._processes.stays(lock)
+            else:
+                self._end(session, where, lock)
         session.locks = {}
         for where in [where for where, client in self._fresh.items() if client == session.client]:
             del self._fresh[where]

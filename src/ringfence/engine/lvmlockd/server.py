@@ -14,8 +14,11 @@ from ringfence.core.locknames import VG_SPACE, lockspace_name
 from ringfence.engine.commands.locking import GLOBAL_SPACE, VG_RESOURCE, space_of
 from ringfence.engine.context import Context
 from ringfence.engine.effects import LvmAnswer, Note
+from ringfence.engine.inputs import LvmGone
 from ringfence.engine.locker import Locker
+from ringfence.engine.lvm_processes import LvmProcesses
 from ringfence.engine.lvmlockd import info, killing, spaces
+from ringfence.engine.lvmlockd.ahead import Ahead
 from ringfence.engine.lvmlockd.locks import Locks, Spaces
 from ringfence.engine.lvmlockd.recent import Recent
 from ringfence.engine.lvmlockd.sessions import Session
@@ -35,8 +38,15 @@ ARGS_BYTES = 64
 
 class Lvmlockd:
     def __init__(
-        self, context: Context, locker: Locker, tasks: Tasks, slots: Slots, refreshes: Refreshes
+        self,
+        context: Context,
+        locker: Locker,
+        tasks: Tasks,
+        slots: Slots,
+        processes: LvmProcesses,
+        refreshes: Refreshes,
     ) -> None:
+        self._ahead = Ahead(context, locker, tasks)
         self._context = context
         self._locker = locker
         self._tasks = tasks
@@ -50,7 +60,9 @@ class Lvmlockd:
         self._stoppers: dict[int, Session] = {}
         """Who waits until all lockspaces can be stopped."""
         self._spaces = Spaces(context, self._join, self._starts)
-        self._locks = Locks(context, locker, self._spaces, slots, refreshes.activated, self._recent)
+        self._locks = Locks(
+            context, locker, self._spaces, slots, self._ahead, processes, refreshes.activated, self._recent
+        )
         self._ops: dict[str, Callable[[Session, LvmAsked], int | None]] = {
             "running_lm": lambda session, asked: LM_DLM,
             "init_vg": self._init_vg,
@@ -83,7 +95,7 @@ class Lvmlockd:
         session = self._sessions.get(client)
         if session is None:
             owner = Owner(f"stock LVM2 {client}", _who(asked))
-            session = self._sessions[client] = Session(client, owner, asked.pid, asked.started)
+            session = self._sessions[client] = Session(client, owner, (asked.pid, asked.started))
         elif asked.cmd and not session.cmd:
             session.owner = Owner(session.owner.name, _who(asked))
         session.cmd = session.cmd or asked.cmd
@@ -111,18 +123,20 @@ class Lvmlockd:
             return -errno.EOPNOTSUPP
         return op(session, asked)
 
-    def gone(self, client: int, *, unread: bool) -> None:
-        session = self._sessions.pop(client, None)
+    def gone(self, fact: LvmGone) -> None:
+        session = self._sessions.pop(fact.client, None)
         if session is not None:
-            self._waiting.pop(client, None)
-            self._stoppers.pop(client, None)
-            self._locks.gone(session, unread=unread)
+            self._waiting.pop(fact.client, None)
+            self._stoppers.pop(fact.client, None)
+            self._locks.gone(session, unread=fact.unread, hung_up=fact.hung_up)
 
     def lost(self) -> None:
         """This life is stale; the Locker has answered what was in flight."""
         self._locks.lost(list(self._sessions.values()))
+        self._ahead.lost()
 
     def look(self) -> None:
+        self._ahead.look()
         self._locks.look()
         if self._waiting and not self._starting:
             waiting, self._waiting = self._waiting, {}

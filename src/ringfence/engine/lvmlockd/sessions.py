@@ -15,8 +15,8 @@ class Session(msgspec.Struct):
     client: int
     owner: Owner
     """For people: "lvchange (pid 7)"."""
-    pid: int
-    started: int
+    process: tuple[int, int]
+    """Its pid and when it started."""
     cmd: str = ""
     """Which command it is; not every request says so."""
     asked: LvmAsked | None = None
@@ -27,6 +27,8 @@ class Session(msgspec.Struct):
     """The lock whose operation that waits for; 0: none."""
     locks: dict[Where, int] = {}
     """Its transient locks, which end with it."""
+    releasing: int = 0
+    """Activations that it was told are over, and the cluster does not know yet."""
     versions: dict[str, int] = {}
     """Lockspace -> the VG's seqno that it said it writes, under a lock that it has not let go since."""
     made: dict[str, int] = {}
