@@ -26,7 +26,7 @@ from ringfence.storage.slots import SlotDevice
 from ringfence.wire import SPEAKS, Speaks
 from ringfence.wire.checkup import HostFacts
 from ringfence.wire.client import Reply, Request
-from ringfence.wire.lvmlockd import LvmLock
+from ringfence.wire.lvmlockd import LvmAnswered, LvmAsked, LvmLock
 from ringfence.wire.proving import Current, Reading, Supply
 from ringfence.wire.ring import Hardware, OpenLock
 
@@ -75,6 +75,10 @@ class Host:
         """The incarnation under whose page a path is open."""
         self.events: list[effects.Record] = []
         self.replies: dict[str, list[Reply]] = {}
+        self.lvm_answers: list[tuple[int, LvmAnswered]] = []
+        """Told to stock commands, in order."""
+        self.notes: list[str] = []
+        """Lines of the daemon's log alone."""
         self.ended: effects.Ended | None = None
         self.runs: list[effects.RunAgent] = []
         """Agent runs that were started."""
@@ -194,6 +198,10 @@ class Host:
                 self.world.later.append(lambda: self._dropped(effect.generation))
             case effects.Answer():
                 self.replies.setdefault(effect.reply.id, []).append(effect.reply)
+            case effects.LvmAnswer():
+                self.lvm_answers.append((effect.client, effect.answered))
+            case effects.Note():
+                self.notes.append(effect.what)
             case effects.CallAgain():
                 again = functools.partial(self.feed, inputs.CalledAgain())
                 (self.world.later if self.held is None else self.held).append(again)
@@ -267,6 +275,11 @@ class Host:
         self.feed(inputs.Asked(client, Request(id, call), "tester"))
         self.world.run()
         return id
+
+    def lvm(self, client: int, asked: LvmAsked) -> None:
+        """A stock command sends a request."""
+        self.feed(inputs.LvmRequest(client, asked))
+        self.world.run()
 
     def reply(self, id: str) -> Any:
         """The last result of a request, its error raised; None while it waits."""

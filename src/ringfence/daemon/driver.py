@@ -406,7 +406,8 @@ class Driver:
                 self._leave_refused(str(reply.error.get("message", "")))
             return
         if isinstance(self._book.call(client, reply.id), calls.Status) and isinstance(reply.result, dict):
-            reply = msgspec.structs.replace(reply, result={**reply.result, "daemon": self.metrics.report()})
+            own = {"daemon": self.metrics.report(), "lvmlockd": {"trouble": self._no_lvm}}
+            reply = msgspec.structs.replace(reply, result={**reply.result, **own})
         for one in self._book.answered(client, reply):
             self._send(one, reply)
 

@@ -121,7 +121,7 @@ class _Node:
         self._slots = Slots(context, self._found_mark)
         self._calls = AgentCalls(context)
         self._tasks = Tasks(context, self.locker, clients, self._calls, self._slots)
-        self._lvmlockd = Lvmlockd(context, self.locker, self._tasks)
+        self._lvmlockd = Lvmlockd(context, self.locker, self._tasks, self._slots)
         self._views = Views(context, self, drop_paths=not started.config.naive)
         self._fencer = Fencer(context, self._calls, self._slots)
         self._switcher = Switcher(context, self._calls)

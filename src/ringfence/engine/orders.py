@@ -179,6 +179,8 @@ class SlotsPlace(msgspec.Struct, frozen=True):
     """The highest node id that has room."""
     text: VgText
     """By which this place is known: when it is another one, the slots may be elsewhere."""
+    uuid: str = ""
+    """Of the slots' LV, as LVM2 writes it."""
 
 
 class NoteSlots(_Order, frozen=True):

@@ -89,5 +89,8 @@ def _print_usual(answered: LvmAnswered) -> bytes:
             if op in _ARGUED:
                 fields.append(("vg_lock_args", answered.vg_lock_args or "none"))
                 fields.append(("lv_lock_args", answered.lv_lock_args or "none"))
+            if answered.holder:
+                fields.append(("owner_host_id", answered.holder))
+                fields.append(("owner_name", answered.holder_name))
             fields.append(("result_flags", "".join(f"{flag}," for flag in answered.flags) or "none"))
     return print_fields(fields)

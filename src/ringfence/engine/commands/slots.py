@@ -147,7 +147,7 @@ def _look(found: VgOnDisk, me: Whoami) -> Generator[Order, Any, SlotsPlace]:
     (data,) = yield ReadBlocks((Read(path, start, BLOCK_BYTES),))
     header = _header(found, lv, data, me.cluster)
     check_room(header, me.node, name)
-    return SlotsPlace(name, path, start, data, header.nodes, _text(found, path))
+    return SlotsPlace(name, path, start, data, header.nodes, _text(found, path), lv.uuid)
 
 
 def _text(found: VgOnDisk, path: str) -> VgText:

@@ -28,7 +28,7 @@ def print_info(
     owners = {}
     for session in sessions:
         name = session.who.partition(" ")[0]
-        lines.append(f"info=client pid={session.pid} fd=0 pi=0 id={session.client} name={name}")
+        lines.append(f"info=client pid={session.process[0]} fd=0 pi=0 id={session.client} name={name}")
         owners[session.owner.name] = session.client
     persistent = {use.lock for use in locker.persistent()}
     found: dict[str, dict[str, list[Use]]] = {}

@@ -43,10 +43,11 @@ from ringfence.engine.lvmlockd.ahead import Ahead
 from ringfence.engine.lvmlockd.rules import Ruling, rule
 from ringfence.engine.lvmlockd.sessions import Session, Where
 from ringfence.engine.orders import Held
+from ringfence.engine.slots import Slots
 from ringfence.engine.uses import Use
 from ringfence.volumes.slots import SLOTS_LV
 from ringfence.wire import entries
-from ringfence.wire.lvmlockd import ELMERR, ENOLS, LvmAnswered, LvmAsked
+from ringfence.wire.lvmlockd import EADOPT_NONE, ELMERR, ENOLS, LvmAnswered, LvmAsked
 
 SLOTS_REFUSED = "it holds the disk slots, only ringfence uses it; `ringfence vgremove` removes it with its VG"
 MODES = {"sh": Mode.PR, "ex": Mode.EX}
@@ -62,6 +63,12 @@ _SETTLED = {
     Ruling.SHARED_HERE: -errno.EAGAIN,
 }
 """Rulings that change nothing."""
+
+
+_WHY = {
+    Ruling.SHARED_EXISTS: "active here for shared use",
+    Ruling.SHARED_HERE: "shared by several commands of this host",
+}
 
 
 class Spaces:
@@ -83,10 +90,13 @@ class Spaces:
 
 
 class Locks:
-    def __init__(self, context: Context, locker: Locker, spaces: Spaces, ahead: Ahead) -> None:
+    def __init__(
+        self, context: Context, locker: Locker, spaces: Spaces, slots: Slots, ahead: Ahead
+    ) -> None:
         self._context = context
         self._locker = locker
         self._spaces = spaces
+        self._slots = slots
         self._ahead = ahead
         self._held_back: dict[int, Session] = {}
         """Those whose request is looked at again, oldest first."""
@@ -137,13 +147,24 @@ class Locks:
                 return self._free(session, (space_of(asked.vg_name), asked.lv_uuid))
         raise AssertionError(asked.op)
 
-    def answer(self, session: Session, result: int, flags: tuple[str, ...] = (), mode: str = "") -> None:
+    def answer(
+        self,
+        session: Session,
+        result: int,
+        *,
+        flags: tuple[str, ...] = (),
+        mode: str = "",
+        holder: str = "",
+    ) -> None:
+        """Args: holder: the node that is in the way."""
         asked, session.asked, session.until_ns, session.lock = session.asked, None, 0, 0
         if asked is None:
             return  # its connection ended
         if result == -ENOLS and not self._started_any:
             flags = (*flags, NO_LOCKSPACES)
-        answered = LvmAnswered(asked.op, result, flags=flags, mode=mode)
+        nodes = self._context.config.nodes if holder else ()
+        number = next((node.id for node in nodes if node.name == holder), 0)
+        answered = LvmAnswered(asked.op, result, flags=flags, mode=mode, holder=number, holder_name=holder)
         self._context.out(LvmAnswer(session.client, answered))
 
     @property
@@ -172,7 +193,7 @@ class Locks:
     def _lock_lv(self, session: Session, asked: LvmAsked, where: Where) -> int | None:
         if not asked.lv_uuid:
             raise BadInput("the request names no LV")
-        if asked.lv_name == SLOTS_LV:
+        if asked.lv_name == SLOTS_LV or asked.lv_uuid == self._slots.lv_uuid(asked.vg_name):
             self._note(session, asked, SLOTS_REFUSED)
             return -errno.EBUSY
         if where in self._in_flight:
@@ -203,8 +224,10 @@ class Locks:
             persistent=persistent,
             own=_mode(own),
             active=_mode(active) if active is not None and active.by_lvm2 else Mode.UN,
-            shares=self._shares(where),
+            shares=self._shares(where) if asked.op == "lock_lv" else 0,
         )
+        if ruling is Ruling.ASK and "adopt_only" in asked.opts:
+            return -EADOPT_NONE  # what may be adopted this host's daemon has adopted by itself
         if ruling is Ruling.ASK:
             if persistent:
                 self._ahead.asked(session.client, asked.vg_name, asked.lv_uuid, mode)
@@ -220,6 +243,8 @@ class Locks:
         if ruling is Ruling.KEEP:
             self._locker.make_persistent(session.locks.pop(where))
             return 0
+        if ruling in _WHY:
+            self._note(session, asked, _WHY[ruling])
         if ruling is Ruling.SHARED_EXISTS:
             self.answer(session, -errno.EEXIST, flags=(SH_EXISTS,))
             return None
@@ -265,7 +290,7 @@ class Locks:
             self._in_flight[where] = session.client
         lock = self._locker.acquire(
             *where, mode, self._wait_ms(asked, where), done, what=_what(asked),
-            persistent=persistent, owner=session.owner, by_lvm2=True,
+            persistent=persistent, owner=session.owner, by_lvm2=True, process=session.process,
         )  # fmt: skip
         if session.asked is asked:
             session.lock = lock
@@ -311,7 +336,7 @@ class Locks:
         elif isinstance(error, LocksLost):
             self.answer(session, -ELMERR)
         else:
-            self.answer(session, -errno.EAGAIN)
+            self.answer(session, -errno.EAGAIN, holder=error.node)
 
     def _note(self, session: Session, asked: LvmAsked, why: str) -> None:
         """In the log: who wanted what, and why not."""
@@ -397,6 +422,16 @@ class Locks:
         me = self._context.name(self._context.me)
         self._context.submit(entries.VolumeNotice(vg, version, 0, f"{me}: {session.who}"))
 
+    def turn_away(self, session: Session, space: str) -> None:
+        """It does not wait any longer for a lock there, if that is what it does."""
+        use = self._locker.use(session.lock) if session.lock else None
+        if use is not None and use.lockspace == space and use.held is None:
+            where = (use.lockspace, use.resource)
+            if self._in_flight.get(where) == session.client:
+                del self._in_flight[where]
+            self._locker.leave_behind([use.lock])
+            self.answer(session, -ENOLS)
+
     def let_go(self, session: Session, space: str) -> None:
         """Its lockspace is about to be left: what the command itself has of the VG's lock ends."""
         where = (space, VG_RESOURCE)
@@ -410,7 +445,7 @@ class Locks:
     def _update(self, session: Session, asked: LvmAsked) -> int | None:
         space = space_of(asked.vg_name)
         if session.lost:
-            self._note(session, asked, f"its locks were lost, and it is not let go on: kill {session.pid}")
+            self._note(session, asked, f"its locks were lost, and it is not let go on: kill {session.process[0]}")
             return None
         if not self._spaces.has(space):
             session.made[asked.vg_name] = asked.version

@@ -27,7 +27,7 @@ def rule(wanted: Mode, *, persistent: bool, own: Mode, active: Mode, shares: int
     persistent: whether it is wanted as an activation's.
     own: what this connection's transient lock holds; UN: it has none.
     active: what the persistent lock holds; UN: there is none.
-    shares: how many stock locks of this host are held PR there."""
+    shares: how many locks of this host are held PR on the LV; a VG's share is waited for instead: 0."""
     mine = active if persistent else own
     if mine is wanted:
         return Ruling.ALREADY

@@ -20,6 +20,7 @@ from ringfence.engine.lvmlockd.ahead import Ahead
 from ringfence.engine.lvmlockd.locks import Locks, Spaces
 from ringfence.engine.lvmlockd.sessions import Session
 from ringfence.engine.orders import Command, JoinLockspace
+from ringfence.engine.slots import Slots
 from ringfence.engine.tasks import Tasks
 from ringfence.engine.uses import Owner
 from ringfence.lvm2.names import check_vg_name
@@ -32,7 +33,7 @@ ARGS_BYTES = 64
 
 
 class Lvmlockd:
-    def __init__(self, context: Context, locker: Locker, tasks: Tasks) -> None:
+    def __init__(self, context: Context, locker: Locker, tasks: Tasks, slots: Slots) -> None:
         self._ahead = Ahead(context, locker, tasks)
         self._context = context
         self._locker = locker
@@ -43,7 +44,7 @@ class Lvmlockd:
         self._waiting: dict[int, Session] = {}
         """Who waits until none is."""
         self._spaces = Spaces(context, self._join, self._starts)
-        self._locks = Locks(context, locker, self._spaces, self._ahead)
+        self._locks = Locks(context, locker, self._spaces, slots, self._ahead)
         self._ops: dict[str, Callable[[Session, LvmAsked], int | None]] = {
             "running_lm": lambda session, asked: LM_DLM,
             "init_vg": self._init_vg,
@@ -73,7 +74,7 @@ class Lvmlockd:
         session = self._sessions.get(client)
         if session is None:
             owner = Owner(f"stock LVM2 {client}", _who(asked))
-            session = self._sessions[client] = Session(client, owner, asked.pid, asked.started)
+            session = self._sessions[client] = Session(client, owner, (asked.pid, asked.started))
         elif asked.cmd and not session.cmd:
             session.owner = Owner(session.owner.name, _who(asked))
         session.cmd = session.cmd or asked.cmd
@@ -228,7 +229,13 @@ class Lvmlockd:
         """They do not start by themselves again; what the command itself holds of them ends."""
         self._context.stopped = [vg for vg in self._context.stopped if vg not in vgs] + vgs
         for vg in vgs:
+            self._turn_away(space_of(vg))
             self._locks.let_go(session, space_of(vg))
+
+    def _turn_away(self, space: str) -> None:
+        """Whoever waits there for a lock on this host is told that the VG is not started."""
+        for session in self._sessions.values():
+            self._locks.turn_away(session, space)
 
     def _in_use(self, space: str, *, others: bool) -> bool:
         """Whether this host, or any other, has to do with the lock of an LV there."""
@@ -258,6 +265,7 @@ class Lvmlockd:
             return busy
         lock = session.locks.pop((space, VG_RESOURCE), 0)
         version = session.versions.pop(space, 0)
+        self._turn_away(space)
         self._locks.publish(session, asked.vg_name, version)
         self._run(session, f"vgremove {asked.vg_name}", spaces.free(asked.vg_name, lock))
         return None
@@ -267,6 +275,7 @@ class Lvmlockd:
         busy = self._busy_vg(session, asked)
         if busy or self._in_use(space, others=False):
             return busy or -errno.EBUSY
+        self._turn_away(space)
         self._locks.let_go(session, space)
         self._run(session, f"vgrename {asked.vg_name}", spaces.stop([asked.vg_name]))
         return None

@@ -15,8 +15,8 @@ class Session(msgspec.Struct):
     client: int
     owner: Owner
     """For people: "lvchange (pid 7)"."""
-    pid: int
-    started: int
+    process: tuple[int, int]
+    """Its pid and when it started."""
     cmd: str = ""
     """Which command it is; not every request says so."""
     asked: LvmAsked | None = None
