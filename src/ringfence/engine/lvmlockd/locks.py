@@ -445,7 +445,9 @@ class Locks:
     def _update(self, session: Session, asked: LvmAsked) -> int | None:
         space = space_of(asked.vg_name)
         if session.lost:
-            self._note(session, asked, f"its locks were lost, and it is not let go on: kill {session.process[0]}")
+            self._note(
+                session, asked, f"its locks were lost, and it is not let go on: kill {session.process[0]}"
+            )
             return None
         if not self._spaces.has(space):
             session.made[asked.vg_name] = asked.version
