@@ -42,7 +42,7 @@ types: $(VENV)/.dev
 	$(BIN)/mypy
 
 # Two halves side by side: labs of real processes mostly wait, the other rooms mostly compute.
-LABS := $(addprefix tests/,bench cluster demo doctor faults lab lies pacemaker torture)
+LABS := $(addprefix tests/,bench cluster demo doctor faults lab lies lvmlockd pacemaker torture)
 unit: $(VENV)/.dev
 	@$(MAKE) --no-print-directory -j2 -k unit-labs unit-rooms
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from lvm2_story import BadCommand, replay
-from stock_rig import ONE, TWO, LabHost, clear_vgs, stock_lab
+from stock_rig import ONE, TWO, LabHost, clear_vgs
 from tap import Tap
 
 from ringfence.config import Paths
@@ -15,16 +15,10 @@ from ringfence.lab.cluster import Lab
 STORIES = sorted((Path(__file__).parent / "stories").glob("*.txt"))
 
 
-@pytest.fixture(scope="module")
-def lab() -> Iterator[Lab]:
-    with stock_lab(2) as made:
-        yield made
-
-
 @pytest.fixture
-def hosts(lab: Lab) -> Iterator[dict[str, LabHost]]:
+def hosts(pair: Lab) -> Iterator[dict[str, LabHost]]:
     """They share an empty disk."""
-    found = {"one": LabHost(lab, ONE), "two": LabHost(lab, TWO)}
+    found = {"one": LabHost(pair, ONE), "two": LabHost(pair, TWO)}
     yield found
     clear_vgs(list(found.values()))
 
