@@ -27,6 +27,7 @@ from ringfence.host.processes import STOPPED, Process
 from ringfence.lab import trees
 from ringfence.lab.cluster import Lab
 from ringfence.lab.parts import Part
+from ringfence.wire import client as calls
 
 CREATE = ("lvcreate", "-qq", *PLAIN, "-l1", "vg0", "-n")
 WRITES = 3
@@ -90,6 +91,7 @@ def test_a_host_frozen_in_mid_commit(
 ) -> None:
     one, two = hosts
     lab = one.lab
+    done(one.start("lvchange", "-qq", "-aey", "vg0/vm0"))
     for device in ("bmc", "pdu"):
         lab.lie(ONE, device, "unreachable")
     frozen, _ = stopped_after(one, writes, "vm1", tmp_path)
@@ -112,7 +114,8 @@ def test_a_host_frozen_in_mid_commit(
     assert ailing(two, "vg0") == ""
     assert lvs(two, "vg0") == ["vm0", *(["vm1"] if committed else []), "vm1-before", "vm2"]
     assert seqno(two, "vg0") == first + 1
-    done(two.ringfence("lvcreate", "-an", "-L", "1m", "-n", "vm3", "vg0"))
+    done(two.start("lvchange", "-qq", "-aey", "vg0/vm0"))
+    two.call(calls.LvCreate("vg0", "vm3", extents=1, activate="n"))
     eventually(lambda: ready(lab))
     done(one.start("vgchange", "-qq", "--lockstart", "vg0"))
     done(one.start(*CREATE, "vm4"))
