@@ -77,9 +77,9 @@ def stopped_after(host: LabHost, writes: int, name: str, tmp_path: Path) -> tupl
     submits = Path(trace).read_text().count("io_submit(")
     when = submits - WRITES + writes
     started = host.start(*strace, "-e", f"inject=io_submit:signal=SIGSTOP:when={when}", *CREATE, name)
-    eventually(lambda: any(one.state in STOPPED for one in host.lab.tree(host.name)))
-    (one,) = [one for one in host.lab.tree(host.name) if one.state in STOPPED]
-    assert name in trees.command(one.pid).split()
+    # In between strace itself stops it at each of its calls, for a moment.
+    eventually(lambda: "--- stopped by SIGSTOP ---" in Path(trace).read_text())
+    (one,) = [one for one in host.lab.tree(host.name) if trees.command(one.pid).startswith("lvcreate ")]
     return started, one
 
 
