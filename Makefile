@@ -59,7 +59,7 @@ fence-long: $(VENV)/.dev packages  ## Fencing with a real Pacemaker, whole labs 
 	$(BIN)/python -m pytest -m long --timeout 300 tests/pacemaker tests/lies tests/lab tests/cluster tests/demo tests/bench
 
 LVM2_BUILT ?= build/lvm2
-LVM2_VERSIONS ?= 2.03.11 2.03.16 2.03.31 2.03.39
+LVM2_VERSIONS ?= 2.03.11 2.03.16 2.03.31 2.03.39 git
 lvm2-versions: $(VENV)/.dev packages  ## LVM2 of other versions, built from its source (network), against our lvmlockd; half an hour, needs root
 	tests/lvmlockd/build_lvm2.sh $(LVM2_BUILT) $(LVM2_VERSIONS)
 	LVM2_BUILT=$(LVM2_BUILT) $(BIN)/python -m pytest -m long --timeout 300 tests/lvmlockd
