@@ -39,6 +39,7 @@ from ringfence.engine.commands.locking import (
 from ringfence.engine.context import Context
 from ringfence.engine.effects import LvmAnswer, Note
 from ringfence.engine.locker import TRY_MS, Locker
+from ringfence.engine.lvm_processes import LvmProcesses
 from ringfence.engine.lvmlockd.ahead import Ahead
 from ringfence.engine.lvmlockd.rules import Ruling, rule
 from ringfence.engine.lvmlockd.sessions import Session, Where
@@ -91,13 +92,20 @@ class Spaces:
 
 class Locks:
     def __init__(
-        self, context: Context, locker: Locker, spaces: Spaces, slots: Slots, ahead: Ahead
+        self,
+        context: Context,
+        locker: Locker,
+        spaces: Spaces,
+        slots: Slots,
+        ahead: Ahead,
+        processes: LvmProcesses,
     ) -> None:
         self._context = context
         self._locker = locker
         self._spaces = spaces
         self._slots = slots
         self._ahead = ahead
+        self._processes = processes
         self._held_back: dict[int, Session] = {}
         """Those whose request is looked at again, oldest first."""
         self._in_flight: dict[Where, int] = {}
@@ -161,6 +169,7 @@ class Locks:
     ) -> None:
         """Args: holder: the node that is in the way."""
         asked, session.asked, session.until_ns, session.lock = session.asked, None, 0, 0
+        session.why = ""
         if asked is None:
             return  # its connection ended
         if result == -ENOLS and not self._started_any:
@@ -185,7 +194,17 @@ class Locks:
             self._note(session, asked, why)
             return -errno.EAGAIN
         self._held_back[session.client] = session
+        session.why = why
         return None
+
+    def waits(self) -> list[str]:
+        """For `why`: who is held back, and for what; who waits for a lock, the Locker tells."""
+        me = self._context.name(self._context.me)
+        return [
+            f"on {me}, {one.who} waits with {_what(one.asked)}: {one.why}"
+            for one in self._held_back.values()
+            if one.asked is not None and one.why
+        ]
 
     def _limit_ms(self, asked: LvmAsked) -> int:
         limits = self._context.config.lvmlockd
@@ -452,7 +471,7 @@ class Locks:
     def _update(self, session: Session, asked: LvmAsked) -> int | None:
         space = space_of(asked.vg_name)
         if session.lost:
-            pid = session.process[0]
+            pid, _ = session.process
             self._note(session, asked, f"its locks were lost, and it is not let go on: kill {pid}")
             return None
         if not self._spaces.has(space):
@@ -464,6 +483,7 @@ class Locks:
         if use.held is None or use.held.mode is not Mode.EX:
             return -errno.EINVAL
         if not self._context.may_report_in(space):
+            session.why = "this node has no authority now"
             self._held_back[session.client] = session  # without a limit: it would go on to commit
             return None
         before = parse_lvb(use.held.lvb) or Version(0)
@@ -491,15 +511,21 @@ class Locks:
 
     # -- ends -----------------------------------------------------------------------------------
 
-    def gone(self, session: Session, *, unread: bool) -> None:
-        """A connection ended, and with it what is not persistent; also a grant that it did not read."""
+    def gone(self, session: Session, *, unread: bool, hung_up: bool) -> None:
+        """A connection ended, and with it what is not persistent; also a grant that it did not read.
+
+        Args: hung_up: it was ended by this side, and what it may be writing under its locks it goes on to
+            write: those end with its process."""
         self._held_back.pop(session.client, None)
         self._ahead.over(session.client)
         session.asked = None
         if session.lock:
             self._break_off(session)
         for where, lock in session.locks.items():
-            self._end(session, where, lock)
+            if hung_up and self._locker.use(lock) is not None:
+                self._processes.stays(lock)
+            else:
+                self._end(session, where, lock)
         session.locks = {}
         for where in [where for where, client in self._fresh.items() if client == session.client]:
             del self._fresh[where]

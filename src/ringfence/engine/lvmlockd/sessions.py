@@ -23,6 +23,8 @@ class Session(msgspec.Struct):
     """The request that is not answered yet."""
     until_ns: int = 0
     """How long that is held back at most; 0: it is not."""
+    why: str = ""
+    """What it is held back for."""
     lock: int = 0
     """The lock whose operation that waits for; 0: none."""
     locks: dict[Where, int] = {}
