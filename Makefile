@@ -120,6 +120,8 @@ install-files: man  ## What a package has beside the Python package, below DESTD
 	for unit in packaging/systemd/*.service; do \
 		$(INSTALL) $$unit $(DESTDIR)$(PREFIX)/lib/systemd/system/$${unit##*/} || exit; \
 	done
+	$(INSTALL) packaging/lvm2/lvmlockd.service.conf $(DESTDIR)$(PREFIX)/lib/systemd/system/lvmlockd.service.d/ringfence.conf
+	$(INSTALL) -m 755 packaging/lvm2/lvmlockd $(DESTDIR)$(PREFIX)/lib/ringfence/lvmlockd
 	$(INSTALL) packaging/sysusers.conf $(DESTDIR)$(PREFIX)/lib/sysusers.d/ringfence.conf
 	$(INSTALL) packaging/tmpfiles.conf $(DESTDIR)$(PREFIX)/lib/tmpfiles.d/ringfence.conf
 	$(INSTALL) packaging/90-ringfence.preset $(DESTDIR)$(PREFIX)/lib/systemd/system-preset/90-ringfence.preset

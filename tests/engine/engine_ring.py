@@ -36,6 +36,8 @@ TIMING = Timing(
     post_join_delay_ms=4000, agent_timeout_ms=5000, backoff_ms=500,
 )  # fmt: skip
 TICK_MS = 50
+IDLE_TICK_MS = 200
+"""As few as a node can have that has nothing to do: half a token without one is a gap."""
 AGENT_MS = 200
 """How long every run of an agent takes."""
 
@@ -439,10 +441,10 @@ class World:
         self.queue = deque(sorted(self.queue, key=lambda one: one[0]))
         self.run()
 
-    def pass_ms(self, time_ms: int) -> None:
+    def pass_ms(self, time_ms: int, tick_ms: int = TICK_MS) -> None:
         """Time passes, in ticks; frozen hosts do not notice."""
-        for _ in range(time_ms // TICK_MS):
-            self.now_ns += TICK_MS * MS
+        for _ in range(time_ms // tick_ms):
+            self.now_ns += tick_ms * MS
             self.later.extend(self.later_still)
             self.later_still = []
             due = [one for one in self.agents if one[0] <= self.now_ns]

@@ -247,7 +247,7 @@ class ClusterState(msgspec.Struct, omit_defaults=True):
 
     def lied(self, lockspace: str) -> bool:
         """A life that was given up for fenced is alive: writes under this lockspace must wait."""
-        return any(victim.lied for victim in self.blocking(lockspace))
+        return any(victim.lied and self.freezes(victim, lockspace) for victim in self.domain.victims)
 
     def name(self, node: int) -> str:
         return self.config.name_of(node)

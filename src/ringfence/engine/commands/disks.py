@@ -4,6 +4,7 @@ Three rounds of reads, each one order: first sectors, area headers, texts.  What
 does not hold together becomes a problem of its device, never a guess."""
 
 from collections.abc import Generator
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -156,10 +157,16 @@ def _with_text(area: AreaOnDisk, slot: RawLocn, data: bytes | None, parsed: dict
     try:
         text = check_text(slot, data, area.path)
         if text not in parsed:
-            parsed[text] = read_vg(parse_text(text, area.path), area.path)
+            parsed[text] = _read_text(text, area.path)
         return AreaOnDisk(area.path, area.place, area.header, parsed[text], slot.crc)
     except Damaged as error:
         return AreaOnDisk(area.path, area.place, area.header, problem=error.message)
+
+
+@lru_cache(maxsize=2)
+def _read_text(text: bytes, where: str) -> Vg:
+    """A command reads its VG more than once, mostly unchanged.  Raises Damaged."""
+    return read_vg(parse_text(text, where), where)
 
 
 def find_vg(name: str) -> Generator[Order, Any, tuple[Disks, VgOnDisk]]:
