@@ -7,7 +7,11 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
+<<<<<<< HEAD
 .PHONY: help demo test check lint types unit unit-hosts unit-faults unit-rooms unit-sim packages lock man clean mutants bench sim sim-soak install-files service-test faults-long fence-long
+=======
+.PHONY: help demo test check lint types unit unit-labs unit-rooms packages lock man clean mutants bench sim sim-soak install-files service-test faults-long fence-long lvm2-versions
+>>>>>>> main
 
 help:  ## What can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -41,11 +45,16 @@ lint: $(VENV)/.dev
 types: $(VENV)/.dev
 	$(BIN)/mypy
 
+<<<<<<< HEAD
 # Side by side: labs of real processes mostly wait, in two parts of about the same length; of the rest the
 # simulator computes most, and minds the time least.
 HOSTS := $(addprefix tests/,cluster doctor lab torture)
 FAULTS := $(addprefix tests/,bench demo faults lies pacemaker)
 LABS := $(HOSTS) $(FAULTS)
+=======
+# Two halves side by side: labs of real processes mostly wait, the other rooms mostly compute.
+LABS := $(addprefix tests/,bench cluster demo doctor faults lab lies lvmlockd pacemaker torture)
+>>>>>>> main
 unit: $(VENV)/.dev
 	@$(MAKE) --no-print-directory -j4 -k unit-hosts unit-faults unit-rooms unit-sim
 
@@ -66,6 +75,12 @@ faults-long: $(VENV)/.dev packages  ## Faults beside very many locks; minutes; n
 
 fence-long: $(VENV)/.dev packages  ## Fencing with a real Pacemaker, whole labs on real agents; minutes; needs root
 	$(BIN)/python -m pytest -m long --timeout 300 tests/pacemaker tests/lies tests/lab tests/cluster tests/demo tests/bench
+
+LVM2_BUILT ?= build/lvm2
+LVM2_VERSIONS ?= 2.03.11 2.03.16 2.03.31 2.03.39
+lvm2-versions: $(VENV)/.dev packages  ## LVM2 of other versions, built from its source (network), against our lvmlockd; half an hour, needs root
+	tests/lvmlockd/build_lvm2.sh $(LVM2_BUILT) $(LVM2_VERSIONS)
+	LVM2_BUILT=$(LVM2_BUILT) $(BIN)/python -m pytest -m long --timeout 300 tests/lvmlockd
 
 service-test: $(VENV)/.dev  ## The units under a real systemd, in namespaces of its own; needs root (part of `make test`)
 	$(BIN)/python -m pytest tests/service
@@ -129,6 +144,8 @@ install-files: man  ## What a package has beside the Python package, below DESTD
 	for unit in packaging/systemd/*.service; do \
 		$(INSTALL) $$unit $(DESTDIR)$(PREFIX)/lib/systemd/system/$${unit##*/} || exit; \
 	done
+	$(INSTALL) packaging/lvm2/lvmlockd.service.conf $(DESTDIR)$(PREFIX)/lib/systemd/system/lvmlockd.service.d/ringfence.conf
+	$(INSTALL) -m 755 packaging/lvm2/lvmlockd $(DESTDIR)$(PREFIX)/lib/ringfence/lvmlockd
 	$(INSTALL) packaging/sysusers.conf $(DESTDIR)$(PREFIX)/lib/sysusers.d/ringfence.conf
 	$(INSTALL) packaging/tmpfiles.conf $(DESTDIR)$(PREFIX)/lib/tmpfiles.d/ringfence.conf
 	$(INSTALL) packaging/90-ringfence.preset $(DESTDIR)$(PREFIX)/lib/systemd/system-preset/90-ringfence.preset

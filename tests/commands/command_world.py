@@ -226,15 +226,15 @@ class Node:
         lock, mode, token, persistent = resource.held[self.id]
         return orders.Held(lock, mode, token, resource.lvb) if persistent else None
 
-    def _do_Holders(self, order: orders.Holders) -> dict[str, tuple[orders.Holder, ...]]:
-        return {
-            name: tuple(
-                orders.Holder(node, f"an-a01n0{node}", mode, token, 1_700_000_000_000)
-                for node, (_, mode, token, _) in sorted(resource.held.items())
-            )
-            for (space, name), resource in self.world.resources.items()
-            if space == order.lockspace and resource.held
-        }
+    def _do_Holders(self, order: orders.Holders) -> tuple[orders.Holder, ...]:
+        resource = self.world.resources.get((order.lockspace, order.resource))
+        return tuple(
+            orders.Holder(node, f"an-a01n0{node}", mode, token, 1_700_000_000_000)
+            for node, (_, mode, token, _) in (sorted(resource.held.items()) if resource else ())
+        )
+
+    def _do_GoOn(self, order: orders.GoOn) -> None:
+        """Nobody else is here."""
 
     def _do_Publish(self, order: orders.Publish) -> None:
         self.world.published.append(order)

@@ -14,11 +14,11 @@ import pytest
 
 from ringfence.config import Paths, digest, parse
 from ringfence.core.cluster import ClusterConfig, NodeConfig
-from ringfence.daemon.checkup import corosync, disks, files, leftovers, look, lvm, watchdog
+from ringfence.daemon.checkup import corosync, disks, files, leftovers, lockd, look, lvm, watchdog
 from ringfence.host.probes import Probes
 from ringfence.lvm2.label import Area, PvLabel, print_label
 from ringfence.lvm2.text import parse_text
-from ringfence.wire.checkup import DiskFacts, HostFacts
+from ringfence.wire.checkup import DiskFacts, HostFacts, LockdFacts, VgFacts
 
 FILE = """
 [cluster]
@@ -257,6 +257,67 @@ def test_lvm2_of_this_machine_is_understood() -> None:
 def test_a_devices_file() -> None:
     text = f"VERSION=1.1.2\nIDTYPE=sys_wwid IDNAME=naa.6 DEVNAME=/dev/sda PVID={PV}\nIDTYPE=none PVID=.\n"
     assert lvm.read_devices(text) == (PV,)
+
+
+HEAD = """\
+vg-0.a {
+id = "HlKQrc-vdrd-qx5M-F8OH-Jlr3-2Tdb-3yWyKW"
+seqno = 3
+format = "lvm2"
+status = ["RESIZEABLE", "READ"]
+flags = ["WRITE_LOCKED", "NOAUTOACTIVATE"]
+tags = ["lock_type = sanlock"]
+lock_type = "dlm"
+lock_args = "1.0.0:ring"
+extent_size = 8192
+
+physical_volumes {
+
+pv0 {
+lock_type = "sanlock"
+"""
+
+
+def test_what_the_head_of_a_vgs_text_says() -> None:
+    """Only what stands before its PVs, however much of the text was read."""
+    shared = VgFacts("vg-0.a", "dlm", "1.0.0:ring", autoactivated=False)
+    assert disks.read_head(HEAD.encode()) == shared
+    assert disks.read_head(HEAD.encode()[: HEAD.index("extent_size")]) == shared
+    local = HEAD.replace('lock_type = "dlm"', 'lock_type = "none"').replace(', "NOAUTOACTIVATE"', "")
+    assert disks.read_head(local.encode()) == VgFacts("vg-0.a", "", "1.0.0:ring")
+    assert disks.read_head(b"\0" * 512) is None
+
+
+def test_who_is_lvmlockd(paths: Paths) -> None:
+    place = paths.root / "run/lvm/lvmlockd.socket"
+    place.parent.mkdir()
+    assert lockd.lockd_facts(paths) == LockdFacts()
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(place))
+        assert lockd.lockd_facts(paths) == LockdFacts(), "a socket that is left over"
+        server.listen()
+        (paths.root / "run/lvmlockd.pid").touch()
+        found = lockd.lockd_facts(paths)
+        assert (found.ours, found.pid_file) == (False, True)
+        assert found.holder.endswith(f" (pid {os.getpid()})")
+        paths.lock.write_text(f"{os.getpid()}\n")
+        assert lockd.lockd_facts(paths) == LockdFacts(ours=True, pid_file=True)
+
+
+@pytest.mark.parametrize(
+    ("drop_ins", "state", "starts"),
+    [
+        ("", "enabled", True),
+        ("/etc/systemd/system/lvmlockd.service.d/mine.conf", "enabled", True),
+        ("/usr/lib/systemd/system/lvmlockd.service.d/ringfence.conf", "enabled", False),
+        ("", "disabled", False),
+        ("", "masked", False),
+    ],
+)
+def test_whether_systemd_would_start_a_stock_lvmlockd(drop_ins: str, state: str, starts: bool) -> None:
+    text = f"LoadState=loaded\nActiveState=inactive\nUnitFileState={state}\nDropInPaths={drop_ins}\n"
+    assert lockd.starts(lockd.read_unit(text)) is starts
+    assert lockd.starts(lockd.read_unit("LoadState=not-found\nActiveState=inactive\n")) is None
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,9 @@ from ringfence.wire.checkup import (
     FileFacts,
     HostAnswer,
     HostFacts,
+    LockdFacts,
     LvmFacts,
+    VgFacts,
     WatchdogFacts,
 )
 
@@ -42,6 +44,7 @@ CLUSTER = ClusterConfig(
         for id in (1, 2, 3)
     ),
 )
+VG = VgFacts("vg0", "dlm", "1.0.0:ring")
 
 
 def host(id: int) -> HostFacts:
@@ -60,19 +63,21 @@ def host(id: int) -> HostFacts:
         ),
         socket_group=77,
         state=DirectoryFacts("/var/lib/ringfence", "ext4", 8 << 30, 100_000),
-        disks=(DiskFacts("/dev/mapper/a", 1 << 40, True, "pv" * 16, "label", "text", "600a"),),
+        disks=(DiskFacts("/dev/mapper/a", 1 << 40, True, "pv" * 16, "label", "text", "600a", vg=VG),),
         corosync=CorosyncFacts(
             "conf", "key", FileFacts("/etc/corosync/authkey", "file", 0o400), True, (), (1, 2, 3), True, 1000
         ),
         lvm=LvmFacts(
-            "2.03",
+            "2.03.16(2) (2022-05-18)",
             {
                 "devices/filter": "a|.*|",
                 "global/use_lvmlockd": "1",
                 "global/event_activation": "0",
                 "devices/scan_lvs": "0",
+                "global/lvmlockd_lock_retries": "3",
             },
         ),
+        lockd=LockdFacts(ours=True, pid_file=True, stock_starts=False, lockstop=True),
         watchdog=WatchdogFacts("/dev/watchdog0", "iTCO_wdt", "", 10_000_000),
     )
 

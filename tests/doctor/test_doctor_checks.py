@@ -7,6 +7,7 @@ import pytest
 from planted import (
     CLUSTER,
     NAMES,
+    VG,
     host,
     slower,
     sound,
@@ -19,7 +20,7 @@ from planted import (
 )
 
 from ringfence.config.agents.check import Trouble
-from ringfence.core.cluster import Timing
+from ringfence.core.cluster import Lvmlockd, Timing
 from ringfence.core.evidence import Power
 from ringfence.doctor.checks import KINDS, judge
 from ringfence.doctor.checks.lvm import accepts
@@ -72,6 +73,19 @@ def lvm(**settings: str) -> Spoil:
         return with_part(facts, "n2", "lvm", settings={**old.settings, **given})
 
     return spoil
+
+
+def served(serve: bool) -> Spoil:
+    return lambda facts: with_cluster(facts, lvmlockd=Lvmlockd(serve=serve))
+
+
+def unused(facts: ClusterFacts) -> ClusterFacts:
+    """Nobody serves lvmlockd's socket, and only n2's LVM2 would have it served."""
+    for name in ("n1", "n3"):
+        facts = with_part(facts, name, "lockd", ours=False)
+        settings = {**host(1).lvm.settings, "global/use_lvmlockd": "0"}  # type: ignore[union-attr]
+        facts = with_part(facts, name, "lvm", settings=settings)
+    return facts
 
 
 def nodes(count: int, two_node: bool) -> Spoil:
@@ -168,7 +182,19 @@ PLANTED: dict[str, tuple[str, Spoil]] = {
         "n1",
         lambda facts: with_all(facts, mapped=(MappedVolume("guest-root", "guest", "root", "u", ("vg0",)),)),
     ),
-    "lvm-versions": ("n2", part("lvm", version="2.02")),
+    "lvm-versions": ("n2", part("lvm", version="2.03.17(2)")),
+    "lockd-stock": ("n2", part("lockd", ours=False, holder="lvmlockd (pid 7)", stock="lvmlockd (pid 7)")),
+    "lockd-stock-starts": ("n2", part("lockd", stock_starts=True)),
+    "lockd-taken": ("n2", part("lockd", ours=False, holder="socat (pid 7)")),
+    "lockd-unserved": ("n2", part("lockd", ours=False)),
+    "lockd-pid-file": ("n2", part("lockd", pid_file=False)),
+    "lockd-off": ("n2", lambda facts: served(False)(part("lockd", ours=False)(unused(facts)))),
+    "lvmlocks-off": ("n2", part("lockd", lockstop=False)),
+    "lvm-old": ("n2", lambda facts: _everywhere_part(facts, "lvm", version="2.03.9(2) (2020-03-26)")),
+    "lvm-retries": ("n2", lvm(global__lvmlockd_lock_retries="30")),
+    "vg-other-locks": ("", disk(vg=msgspec.structs.replace(VG, lock_type="sanlock"))),
+    "vg-other-cluster": ("", disk(vg=msgspec.structs.replace(VG, lock_args="1.0.0:old"))),
+    "vg-autoactivated": ("n2", lvm(global__event_activation="1")),
     "stale-socket": ("n2", left("socket", "/run/ringfence/socket")),
     "lonely-worker": ("n2", left("worker", "4711")),
     "dead-memory": ("n2", left("shm", "/dev/shm/qb-1-2")),
@@ -183,6 +209,9 @@ BESIDE = {
     "two-node-alone": {"device-unused"},
     "slots-missing-two-node": {"device-unused", "two-node-alone"},
     "two-nodes-no-majority": {"device-unused"},
+    "lockd-off": {"lvm-lockd-off"},
+    "lvm-autoactivation": {"vg-autoactivated"},
+    "vg-autoactivated": {"lvm-autoactivation"},
 }
 """What the trouble cannot but bring with it."""
 
@@ -190,6 +219,12 @@ BESIDE = {
 def _everywhere(facts: ClusterFacts, **more: object) -> ClusterFacts:
     for name in NAMES:
         facts = with_host(facts, name, **more)
+    return facts
+
+
+def _everywhere_part(facts: ClusterFacts, part: str, **more: object) -> ClusterFacts:
+    for name in NAMES:
+        facts = with_part(facts, name, part, **more)
     return facts
 
 

@@ -24,6 +24,7 @@ from ringfence.lab.cluster import Lab
 from ringfence.lab.layout import Ring
 from ringfence.lab.parts import Part
 from ringfence.wire import client as calls
+from ringfence.wire.checkup import VgFacts
 
 SIZE = 64 << 20
 ONE, TWO, THREE = "an-a01n01", "an-a01n02", "an-a01n03"
@@ -108,6 +109,13 @@ def test_a_sound_lab_has_no_finding(lab: Lab) -> None:
         "version": 1, "node": TWO, "findings": [], "unseen": [], "hosts": [ONE, TWO, THREE], "exit": 0,
     }  # fmt: skip
     assert done.returncode == 0
+
+
+def test_every_host_says_which_vg_is_on_the_disk(lab: Lab) -> None:
+    facts = gather(paths(lab, ONE), os.fspath(lab.socket(ONE)))
+    assert facts.cluster is not None
+    shared = VgFacts("vg0", "dlm", f"1.0.0:{facts.cluster.name}")
+    assert [disk.vg for host in facts.hosts for disk in host.disks] == [shared] * 3
 
 
 def test_another_configuration_on_one_host(lab: Lab) -> None:

@@ -14,17 +14,19 @@ from typing import Any
 from ringfence.core.cluster import ClusterConfig, Confirms, DeviceConfig, Level, NodeConfig, Timing
 from ringfence.core.errors import RingfenceError, TimedOut, from_dict
 from ringfence.core.evidence import Power
-from ringfence.core.ids import Epoch
+from ringfence.core.ids import Epoch, Token
 from ringfence.core.modes import Mode
 from ringfence.engine import effects, inputs, orders
 from ringfence.engine.context import AT_ONCE
 from ringfence.engine.inputs import DiskState, Input
+from ringfence.engine.lvm_notes import MODES
 from ringfence.engine.node import Node
 from ringfence.storage import Storage
 from ringfence.storage.slots import SlotDevice
 from ringfence.wire import SPEAKS, Speaks
 from ringfence.wire.checkup import HostFacts
 from ringfence.wire.client import Reply, Request
+from ringfence.wire.lvmlockd import LvmAnswered, LvmAsked, LvmLock
 from ringfence.wire.proving import Current, Reading, Supply
 from ringfence.wire.ring import Hardware, OpenLock
 
@@ -75,6 +77,10 @@ class Host:
         """The incarnation under whose page a path is open."""
         self.events: list[effects.Record] = []
         self.replies: dict[str, list[Reply]] = {}
+        self.lvm_answers: list[tuple[int, LvmAnswered]] = []
+        """Told to stock commands, in order."""
+        self.notes: list[str] = []
+        """Lines of the daemon's log alone."""
         self.ended: effects.Ended | None = None
         self.runs: list[effects.RunAgent] = []
         """Agent runs that were started."""
@@ -85,9 +91,24 @@ class Host:
         self.looks: HostFacts | None = HostFacts(node=self.name)
         """What it looks like; None: that cannot be found out."""
         self.hanging = False
-        """To look at it takes for ever."""
+        """To look at it, or to have stock LVM2 reload a table, takes for ever."""
+        self.lvm_ran = orders.LvmRan(0, "", 4)
+        """How stock LVM2's commands end."""
+        self.refreshes: list[orders.RefreshLvs] = []
+        """Those that were run."""
+        self.scans = 0
+        """How often devices were looked for."""
         self.dead_arrays: list[str] = []
         """VGs whose disk slots do not answer this host."""
+        self.lvm_locks: dict[tuple[str, str, int, int], LvmLock] = {}
+        """What the next daemon of this boot finds of LVM2's locks."""
+        self.tables: list[str] = []
+        """ "VG/LV" of device-mapper tables that LVM2 has made."""
+        self.tables_hang = False
+        """They cannot be cut."""
+        self.processes: dict[int, int] = {}
+        """LVM2's commands that run: pid -> when it was started."""
+        self.watched: list[effects.WatchProcess] = []
         self.storage = Storage([str(world.directory / "*.img")], lambda guard: None)
 
     def start(self, left_open: tuple[inputs.LeftOpen, ...] = ()) -> None:
@@ -110,9 +131,39 @@ class Host:
         """The daemon is killed; its paths and their pages stay."""
         self.node, self.inbox = None, deque()
 
+    def _dropped(self, generation: int) -> None:
+        self.processes.clear()
+        if self.tables_hang:
+            self.world.later_still.append(lambda: self._dropped(generation))
+            return
+        self.tables, self.lvm_locks = [], {}
+        self.feed(inputs.PathsDropped(generation))
+
+    def _process_ended(self, watched: effects.WatchProcess) -> None:
+        self.feed(inputs.ProcessEnded(watched.pid, watched.started))
+
+    def end_process(self, pid: int) -> None:
+        """A command of LVM2 ends."""
+        del self.processes[pid]
+        over, self.watched = self.watched, [one for one in self.watched if one.pid != pid]
+        for one in over:
+            if one.pid == pid:
+                self._process_ended(one)
+
+    def left_of_lvm2(self) -> tuple[inputs.LeftOpen, ...]:
+        """What a new daemon finds of LVM2's (`daemon.lvm.LvmHost.left`)."""
+        return tuple(
+            inputs.LeftOpen(
+                one.lockspace.removeprefix("lvm_"), "",
+                OpenLock(one.lockspace, one.resource, MODES[one.mode], Token.parse(one.token)), (), one,
+            )
+            for one in self.lvm_locks.values()
+            if not one.pid or self.processes.get(one.pid) == one.started
+        )  # fmt: skip
+
     def left_open(self) -> tuple[inputs.LeftOpen, ...]:
         """What a new daemon finds open."""
-        return tuple(
+        return self.left_of_lvm2() + tuple(
             inputs.LeftOpen(
                 one.vg, one.lv,
                 OpenLock(f"lvm_{one.vg}", one.uuid, Mode.PR if one.shared else Mode.EX, one.token),
@@ -141,11 +192,24 @@ class Host:
                 self.pages[effect.incarnation, effect.page] = effect.deadline_ns
             case effects.DoOrder():
                 self.world.later.append(lambda: self._order(effect))
+            case effects.KeepLvmLocks():
+                for lock in effect.gone:
+                    self.lvm_locks.pop(lock.key, None)
+                self.lvm_locks |= {lock.key: lock for lock in effect.kept}
+            case effects.WatchProcess():
+                if self.processes.get(effect.pid) == effect.started:
+                    self.watched.append(effect)
+                else:
+                    self.world.later.append(lambda: self._process_ended(effect))
             case effects.DropPaths():
                 self.paths = {}
-                self.world.later.append(lambda: self.feed(inputs.PathsDropped(effect.generation)))
+                self.world.later.append(lambda: self._dropped(effect.generation))
             case effects.Answer():
                 self.replies.setdefault(effect.reply.id, []).append(effect.reply)
+            case effects.LvmAnswer():
+                self.lvm_answers.append((effect.client, effect.answered))
+            case effects.Note():
+                self.notes.append(effect.what)
             case effects.CallAgain():
                 again = functools.partial(self.feed, inputs.CalledAgain())
                 (self.world.later if self.held is None else self.held).append(again)
@@ -163,7 +227,7 @@ class Host:
                 self.ended = effect
 
     def _order(self, effect: effects.DoOrder) -> None:
-        if isinstance(effect.body, orders.LookAtHost) and self.hanging:
+        if isinstance(effect.body, orders.LookAtHost | orders.RefreshLvs) and self.hanging:
             return
         try:
             answer = self._do(effect.body)
@@ -194,12 +258,22 @@ class Host:
                     )
                     for one in self.paths.values()
                 )
+            case orders.RefreshLvs():
+                self.refreshes.append(body)
+                return self.lvm_ran
+            case orders.CutTables():
+                if not self.tables_hang:
+                    self.tables = [one for one in self.tables if one.split("/")[0] not in body.vgs]
+                return tuple(one for one in self.tables if one.split("/")[0] in body.vgs)
+            case orders.StandingTables():
+                return tuple(one for one in self.tables if one.split("/")[0] in body.vgs)
             case orders.SlotIo():
                 if body.vg in self.dead_arrays:
                     raise TimedOut(f"VG {body.vg}: its array ({body.path}) does not answer", retry=True)
                 with contextlib.closing(SlotDevice(lambda: self.world.now_ns)) as device:
                     return device.do(body)
             case _:
+                self.scans += isinstance(body, orders.ScanDevices)
                 return self.storage.do(body)
 
     def go_on(self) -> None:
@@ -217,6 +291,11 @@ class Host:
         self.feed(inputs.Asked(client, Request(id, call), "tester"))
         self.world.run()
         return id
+
+    def lvm(self, client: int, asked: LvmAsked) -> None:
+        """A stock command sends a request."""
+        self.feed(inputs.LvmRequest(client, asked))
+        self.world.run()
 
     def reply(self, id: str) -> Any:
         """The last result of a request, its error raised; None while it waits."""
@@ -272,6 +351,8 @@ class World:
         self.now_ns = 1_000_000 * MS
         self.queue: deque[tuple[int, bytes]] = deque()
         self.later: deque[Callable[[], None]] = deque()
+        self.later_still: list[Callable[[], None]] = []
+        """What is tried again as time passes."""
         self.agents: list[tuple[int, Host, effects.RunAgent]] = []
         self.asked = 0
         self.seq = 0
@@ -378,6 +459,8 @@ class World:
         """Time passes, in ticks; frozen hosts do not notice."""
         for _ in range(time_ms // tick_ms):
             self.now_ns += tick_ms * MS
+            self.later.extend(self.later_still)
+            self.later_still = []
             due = [one for one in self.agents if one[0] <= self.now_ns]
             self.agents = [one for one in self.agents if one[0] > self.now_ns]
             for _, host, run in due:

@@ -11,26 +11,29 @@ import pytest
 ROOT = Path(__file__).parents[2]
 SYSTEMD_UNITS = Path("/usr/lib/systemd/system")
 UNITS = sorted(one.name for one in (ROOT / "packaging/systemd").iterdir())
+LVM2_UNITS = ("lvmlockd.service", "lvmlocks.service")
+"""LVM2's own, one of them with a drop-in of ours."""
 
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """With systemd's own units, which ours name, and a command that does nothing in the place of ours."""
+    """With systemd's and LVM2's own units, which ours name, and commands that do nothing in their places."""
     root = tmp_path_factory.mktemp("root")
     shutil.copytree(SYSTEMD_UNITS, root / "usr/lib/systemd/system", symlinks=True)
     venv = [f"VENV={sys.prefix}", "-o", f"{sys.prefix}/.runtime"]
     make = ["make", "install-files", f"DESTDIR={root}", *venv]
     subprocess.run(make, cwd=ROOT, capture_output=True, check=True)
-    command = root / "usr/bin/ringfence"
-    command.parent.mkdir()
-    command.write_text("#!/bin/sh\n")
-    command.chmod(0o755)
+    for name in ("usr/bin/ringfence", "sbin/lvm", "sbin/lvmlockctl"):
+        command = root / name
+        command.parent.mkdir(exist_ok=True)
+        command.write_text("#!/bin/sh\n")
+        command.chmod(0o755)
     (root / "etc").mkdir(exist_ok=True)
     return root
 
 
 def verified(root: Path) -> str:
-    words = ["systemd-analyze", "verify", f"--root={root}", "--man=no", *UNITS]
+    words = ["systemd-analyze", "verify", f"--root={root}", "--man=no", *UNITS, *LVM2_UNITS]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     assert done.returncode == 0 or done.stderr
     return done.stderr

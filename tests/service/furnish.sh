@@ -9,6 +9,9 @@ exec $RINGFENCE "\$@"
 E
 chmod 755 "$root/usr/bin/ringfence"
 cp "$UNITS"/systemd/*.service "$root/etc/systemd/system/"
+mkdir -p "$root/etc/systemd/system/lvmlockd.service.d" "$root/usr/lib/ringfence"
+cp "$UNITS/lvm2/lvmlockd.service.conf" "$root/etc/systemd/system/lvmlockd.service.d/ringfence.conf"
+cp "$UNITS/lvm2/lvmlockd" "$root/usr/lib/ringfence/"
 cp "$UNITS/tmpfiles.conf" "$root/usr/lib/tmpfiles.d/ringfence.conf"
 cp "$UNITS/sysusers.conf" "$root/usr/lib/sysusers.d/ringfence.conf"
 
@@ -33,6 +36,14 @@ cp "$root/etc/ringfence/ringfence.toml" "$root/srv/n2/etc/ringfence/"
 echo 11111111111111111111111111111111 >"$root/etc/machine-id"
 echo 22222222222222222222222222222222 >"$root/srv/n2/etc/machine-id"
 echo boot-of-n2 >"$root/srv/n2/run/boot_id"
+
+# No disk is there for stock LVM2: what it is told, and whether there was a daemon then, is noted.
+rm "$root/usr/sbin/lvm"
+cat >"$root/usr/sbin/lvm" <<'E'
+#!/bin/sh
+echo "$(systemctl is-active ringfence) $*" >>/srv/lvm.log
+E
+chmod 755 "$root/usr/sbin/lvm"
 
 # What only has to be there for the order.
 for name in corosync multipathd; do

@@ -127,6 +127,31 @@ def test_a_shutdown_stops_machines_first_and_leaves_cleanly(rig: Rig) -> None:
     assert "ordering cycle" not in rig.old_journal()
 
 
+def test_stock_lvm2_has_its_lvmlockd_and_is_done_before_the_daemon_leaves(rig: Rig) -> None:
+    """The unit bears the name and starts nothing; what may use locks ends while there are some."""
+    rig.systemctl("start", "lvmlockd", "lvmlocks")
+    assert len(rig.run("pgrep", "lvmlockd").split()) == 1
+    assert not [one for one in rig.run("sh", "-c", "readlink /proc/[0-9]*/exe").split() if "lvmlockd" in one]
+    rig.systemctl("restart", "lvmlockd", "ringfence")
+    adopted(rig)
+    assert told_lvm(rig) == ["active vgchange --lock-start --lock-opt auto"]
+    rig.systemctl("stop", "guest", "ringfence")
+    rig.until(lambda: rig.events("left"), "the leave")
+    assert told_lvm(rig)[1:] == ["active vgchange -an --select vg_lock_type=dlm"]
+    rig.systemctl("start", "ringfence", "guest")
+    rig.systemctl("--no-block", "poweroff")
+    rig.until(rig.off, "the end of the shutdown")
+    said = rig.old_journal()
+    order = ("guest", "ringfence-lvm2", "lvmlocks", "ringfence")
+    stopped = [said.rindex(f"Stopped {unit}.service") for unit in order]
+    assert stopped == sorted(stopped)
+    assert "ordering cycle" not in said
+
+
+def told_lvm(rig: Rig) -> list[str]:
+    return rig.run("cat", "/srv/lvm.log").splitlines()
+
+
 def test_the_ring_and_the_disks_outlast_the_daemon(rig: Rig) -> None:
     rig.systemctl("start", "corosync", "multipathd")
     daemon = rig.pid()

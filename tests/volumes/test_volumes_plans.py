@@ -294,10 +294,10 @@ def test_vgs_that_must_not_be_written(old: str, new: str, words: str) -> None:
 def test_attributes_are_lvm2s() -> None:
     vg = with_lv(new_vg(10), "vm1", 2)
     lv = plan.find_lv(vg, "vm1")
-    assert lv_attr(vg, lv, LvHere(), False) == "-wi-------"
-    assert lv_attr(vg, lv, LvHere(active=True), False) == "-wi-a-----"
-    assert lv_attr(vg, lv, LvHere(active=True, connections=2), False) == "-wi-ao----"
-    assert lv_attr(vg, lv, LvHere(), True) == "-wi-----p-"
+    assert lv_attr(lv, LvHere(), False) == "-wi-------"
+    assert lv_attr(lv, LvHere(active=True), False) == "-wi-a-----"
+    assert lv_attr(lv, LvHere(active=True, connections=2), False) == "-wi-ao----"
+    assert lv_attr(lv, LvHere(), True) == "-wi-----p-"
     found = VgOnDisk(vg, 0, {}, ())
     (row,) = vg_rows((found,))
     assert row["vg_attr"] == "wz-pns", "its PV was not found"

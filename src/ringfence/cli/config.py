@@ -29,9 +29,15 @@ def config() -> None:
 @config.command(short_help="Say what is wrong with a file; change nothing.")
 @click.argument("file", type=click.Path(path_type=Path), required=False)
 @click.option("--ring", metavar="NAME", help="Also refuse a cluster on another ring (hub, corosync).")
+@click.option(
+    "--lvmlockd", type=click.Choice(["ringfence", "stock"]),
+    help="Also refuse a cluster whose hosts have another lvmlockd ([lvmlockd] serve).",
+)  # fmt: skip
 @root_option
 @json_option
-def check(file: Path | None, ring: str | None, root: Path | None, as_json: bool) -> int:
+def check(
+    file: Path | None, ring: str | None, lvmlockd: str | None, root: Path | None, as_json: bool
+) -> int:
     """Read FILE (default: this host's ringfence.toml) and say what is wrong with it.  Changes nothing.
 
     Fence devices are held against the agents that are installed here."""
@@ -39,6 +45,9 @@ def check(file: Path | None, ring: str | None, root: Path | None, as_json: bool)
     cluster = loaded.cluster
     if ring is not None and ring != cluster.ring:
         raise Refused(f"{where}: cluster {cluster.name} is on the ring {cluster.ring}, not on {ring}")
+    serves = "ringfence" if cluster.lvmlockd.serve else "stock"
+    if lvmlockd not in (None, serves):
+        raise Refused(f"{where}: on the hosts of cluster {cluster.name} lvmlockd is {serves}, not {lvmlockd}")
     devices = _devices(cluster, root)
     wrong = [one for one in devices if one.wrong]
     notes = [*_advice(cluster), *(f"device {one.line}" for one in devices if not one.wrong)]

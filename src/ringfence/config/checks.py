@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 from ringfence.config import pacemaker
 from ringfence.config.agents.stock import NO_PROOF, base_name
-from ringfence.core.cluster import ClusterConfig, Confirms, DeviceConfig, NodeConfig, Timing
+from ringfence.core.cluster import ClusterConfig, Confirms, DeviceConfig, Lvmlockd, NodeConfig, Timing
 from ringfence.core.errors import ConfigError
 from ringfence.core.evidence import EVIDENCE_WORDS, EvidenceKind
 from ringfence.fencing.policy import accepts, levels_kinds
@@ -45,6 +45,7 @@ def check_cluster(config: ClusterConfig, *, lab: bool) -> None:
     _check_devices(config)
     _check_evidence(config)
     check_timing(config.timing)
+    _check_lvmlockd(config.lvmlockd)
     if config.naive and not lab:
         raise ConfigError(
             "[cluster] naive = true switches every protection off and is for labs only",
@@ -275,6 +276,12 @@ def check_timing(timing: Timing) -> None:
     for holds, what, cure in rules:
         if not holds:
             raise ConfigError(f"[timing] {what}", next=cure)
+
+
+def _check_lvmlockd(limits: Lvmlockd) -> None:
+    for name, value in (("vg_wait_ms", limits.vg_wait_ms), ("lv_wait_ms", limits.lv_wait_ms)):
+        if not 0 <= value <= LARGEST_MS:
+            raise ConfigError(f"[lvmlockd] {name} = {value} cannot be", next=f"give up to {LARGEST_MS}")
 
 
 def check_name(where: str, name: str) -> None:

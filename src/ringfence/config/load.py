@@ -3,6 +3,7 @@
     [cluster]  name version ring two_node fence_action fencing evidence naive
     [timing]   heartbeat_ms token_ms grant_ms silent_ms write_ms hold_ms grace_ms post_join_delay_ms
                agent_timeout_ms backoff_ms min_hold_ms priority_delay_ms fence_test_ms
+    [lvmlockd] serve vg_wait_ms lv_wait_ms
     [node.NAME]            id votes addresses fence_delay_ms fence = "manual"
     [[node.NAME.level]]    devices (names, or {device = NAME, plug = ...}) parallel
     [device.NAME]          agent confirms parameters timeout_ms own_supply
@@ -16,7 +17,7 @@
 `confirms` may be left out of stock agents' devices; `own_supply` is then as the table of stock agents has it,
 too (where `confirms` stands there, as in files that are older than this, it is false unless it is said).
 
-The first five go to all nodes and must be equal everywhere; the last five are this host's own."""
+The first six go to all nodes and must be equal everywhere; the last five are this host's own."""
 
 import difflib
 import re
@@ -32,14 +33,25 @@ from ringfence.config.checks import check_cluster
 from ringfence.config.pacemaker import with_pacemaker
 from ringfence.config.paths import Paths
 from ringfence.config.secrets import check_secret_file, secret_file
-from ringfence.core.cluster import ClusterConfig, Confirms, DeviceConfig, Level, NodeConfig, Timing, Use
+from ringfence.core.cluster import (
+    ClusterConfig,
+    Confirms,
+    DeviceConfig,
+    Level,
+    Lvmlockd,
+    NodeConfig,
+    Timing,
+    Use,
+)
 from ringfence.core.errors import ConfigError
 from ringfence.core.evidence import DEFAULT_EVIDENCE
 
 T = TypeVar("T")
 Table = dict[str, Any]
 
-_TABLES = ("cluster", "timing", "node", "device", "devices", "socket", "hub", "watchdog", "lab")
+_TABLES = (
+    "cluster", "timing", "lvmlockd", "node", "device", "devices", "socket", "hub", "watchdog", "lab",
+)  # fmt: skip
 _CLUSTER = ("name", "version", "ring", "two_node", "fence_action", "fencing", "evidence", "naive")
 _NODE = ("id", "votes", "addresses", "fence_delay_ms", "fence", "level")
 _DEVICE_MS = ("timeout_ms", "settle_ms", "look_every_ms")
@@ -183,6 +195,7 @@ def _cluster(tree: Table) -> ClusterConfig:
         fencing=_get("[cluster]", table, "fencing", str, "ringfence"),
         evidence=_strings("[cluster]", table, "evidence") if "evidence" in table else DEFAULT_EVIDENCE,
         timing=_timing(_table(tree, "timing")),
+        lvmlockd=_lvmlockd(_table(tree, "lvmlockd")),
         nodes=tuple(sorted(nodes, key=lambda node: (node.id, node.name))),
         devices=tuple(sorted(devices, key=lambda device: device.name)),
     )
@@ -192,6 +205,16 @@ def _cluster(tree: Table) -> ClusterConfig:
 def _timing(table: Table) -> Timing:
     _known("[timing]", table, Timing.__struct_fields__)
     return Timing(**{key: _get("[timing]", table, key, int, 0) for key in table})
+
+
+def _lvmlockd(table: Table) -> Lvmlockd:
+    _known("[lvmlockd]", table, Lvmlockd.__struct_fields__)
+    default = Lvmlockd()
+    return Lvmlockd(
+        serve=_get("[lvmlockd]", table, "serve", bool, default.serve),
+        vg_wait_ms=_get("[lvmlockd]", table, "vg_wait_ms", int, default.vg_wait_ms),
+        lv_wait_ms=_get("[lvmlockd]", table, "lv_wait_ms", int, default.lv_wait_ms),
+    )
 
 
 def _node(name: str, body: Any) -> NodeConfig:

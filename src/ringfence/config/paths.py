@@ -82,6 +82,16 @@ class Paths(msgspec.Struct, frozen=True):
         return self.run / "socket"
 
     @property
+    def lvmlockd_socket(self) -> Path:
+        """Where stock LVM2 looks for lvmlockd; of another root than / LVM_LVMLOCKD_SOCKET tells it."""
+        return self.root / "run/lvm/lvmlockd.socket"
+
+    @property
+    def lvmlockd_pid(self) -> Path:
+        """Without which it takes lvmlockd for not running."""
+        return self.root / "run/lvmlockd.pid"
+
+    @property
     def block_socket(self) -> Path:
         """The block service's control socket."""
         return self.run / "block"

@@ -4,7 +4,7 @@ import re
 from typing import Any
 
 from ringfence.config.load import Loaded
-from ringfence.core.cluster import ClusterConfig, DeviceConfig, NodeConfig, Timing, Use
+from ringfence.core.cluster import ClusterConfig, DeviceConfig, Lvmlockd, NodeConfig, Timing, Use
 from ringfence.core.evidence import DEFAULT_EVIDENCE
 
 _BARE = re.compile(r"[A-Za-z0-9_-]+")
@@ -20,17 +20,21 @@ def render(config: Loaded | ClusterConfig) -> str:
     lines += _pairs(fence_action=cluster.fence_action if cluster.fence_action != "off" else None)
     lines += _pairs(fencing=cluster.fencing if cluster.fencing != "ringfence" else None)
     lines += _pairs(evidence=list(cluster.evidence) if cluster.evidence != DEFAULT_EVIDENCE else None)
-    default = Timing()
-    timing = {name: getattr(cluster.timing, name) for name in Timing.__struct_fields__}
-    changed = {name: value for name, value in timing.items() if value != getattr(default, name)}
-    if changed:
-        lines += ["", "[timing]", *_pairs(**changed)]
+    lines += _changed("timing", cluster.timing, Timing())
+    lines += _changed("lvmlockd", cluster.lvmlockd, Lvmlockd())
     for node in cluster.nodes:
         lines += _node(node)
     for device in cluster.devices:
         lines += _device(device)
     lines += _own(loaded)
     return "\n".join(lines) + "\n"
+
+
+def _changed(name: str, table: Timing | Lvmlockd, default: Timing | Lvmlockd) -> list[str]:
+    """What of a table is not at its default."""
+    values = {key: getattr(table, key) for key in table.__struct_fields__}
+    changed = {key: value for key, value in values.items() if value != getattr(default, key)}
+    return ["", f"[{name}]", *_pairs(**changed)] if changed else []
 
 
 def _node(node: NodeConfig) -> list[str]:

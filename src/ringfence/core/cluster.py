@@ -67,6 +67,17 @@ class Timing(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
         return max(500, self.token_ms)
 
 
+class Lvmlockd(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """How stock LVM2 is served."""
+
+    serve: bool = True
+    """Whether each host's daemon listens on lvmlockd's socket."""
+    vg_wait_ms: int = 60000
+    """How long a stock command waits for the global lock or a VG's before it is refused; it asks again."""
+    lv_wait_ms: int = 0
+    """The same for an LV's.  0: it is refused at once, as by lvmlockd."""
+
+
 class Use(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """A device as one node's level uses it: with a plug of that node's own."""
 
@@ -143,6 +154,7 @@ class ClusterConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omi
     evidence: tuple[str, ...] = DEFAULT_EVIDENCE
     """Which proofs count (core.evidence.EVIDENCE_WORDS)."""
     timing: Timing = Timing()
+    lvmlockd: Lvmlockd = Lvmlockd()
     nodes: tuple[NodeConfig, ...] = ()
     """Sorted by id."""
     devices: tuple[DeviceConfig, ...] = ()

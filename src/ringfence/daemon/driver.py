@@ -36,6 +36,7 @@ from ringfence.daemon.ports import (
     Lvm,
     Pages,
     Slots,
+    StockLvm,
     Storage,
     Supplies,
     Watch,
@@ -47,9 +48,11 @@ from ringfence.engine.effects import Effect
 from ringfence.engine.inputs import Input
 from ringfence.ring.port import Ring
 from ringfence.servers.client_socket import ClientSocket
+from ringfence.servers.lvmlockd_socket import LvmSocket
 from ringfence.wire import client as calls
 from ringfence.wire.checkup import HostFacts
 from ringfence.wire.client import Reply, Request
+from ringfence.wire.lvmlockd import LvmAsked
 from ringfence.wire.proving import Reading
 
 SELF = 0
@@ -82,6 +85,7 @@ class Ports(msgspec.Struct, frozen=True):
     look: Look | None = None
     supplies: Supplies | None = None
     slots: Slots | None = None
+    stock_lvm: StockLvm | None = None
     lvm: Lvm | None = None
     """None: no stock LVM2 is served here."""
 
@@ -105,6 +109,9 @@ class Driver:
         self._book = ReplyBook()
         self._queries = Queries(ports.history, self._answer)
         self._socket: ClientSocket | None = None
+        self._lvm_socket: LvmSocket | None = None
+        self._lvm_trouble = ""
+        """Why stock LVM2 is not served, though it should be."""
         self._tasks: set[asyncio.Task[None]] = set()  # held so that none is collected; never iterated
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="storage")
         self._dropping = 0
@@ -121,8 +128,10 @@ class Driver:
 
     # -- life ---------------------------------------------------------------------
 
-    async def run(self, started: inputs.Started, socket: ClientSocket) -> int:
-        """Drive until the end.  Returns the exit code.  Whatever happens, pages are LOST after it."""
+    async def run(self, started: inputs.Started, socket: ClientSocket, lvm: LvmSocket | None = None) -> int:
+        """Drive until the end.  Returns the exit code.  Whatever happens, pages are LOST after it.
+
+        lvm: where stock LVM2 is served; a daemon that cannot have it goes on without."""
         loop = asyncio.get_running_loop()
         self._ended = loop.create_future()
         self._socket = socket
@@ -131,6 +140,7 @@ class Driver:
             self._queue.extend((started, inputs.Wall(self._ports.clock.wall_ms())))
             await socket.start()
             self.feed()
+            await self._serve_lvm2(lvm)
             self._due = loop.time()
             self._tick()
             await self._ports.block.start(self.feed)
@@ -156,6 +166,7 @@ class Driver:
         for what, closing in (
             ("ring", self._ports.ring.leave() if clean else self._ports.ring.stop()),
             ("socket", self._socket.close()),
+            ("lvmlockd socket", self._lvm_socket.close() if self._lvm_socket is not None else _nothing()),
             ("block", self._ports.block.close()),
         ):
             try:
@@ -285,6 +296,29 @@ class Driver:
         elif step is Step.RUN and not self._queries.answer(client, request, self._config):
             self.feed(inputs.Asked(client, request, who))
 
+    async def _serve_lvm2(self, lvm: LvmSocket | None) -> None:
+        if lvm is None:
+            return
+        try:
+            await lvm.start()
+        except RingfenceError as error:
+            self._lvm_trouble = str(error)
+            self._note("lvmlockd", f"stock LVM2 is not served: {error}")
+        else:
+            self._lvm_socket = lvm
+
+    def lvm_asked(self, client: int, asked: LvmAsked) -> None:
+        """A request of stock LVM2 (lvmlockd's socket)."""
+        if not self._over:
+            self._at_once(inputs.LvmRequest(client, asked))
+
+    def lvm_gone(self, client: int, unread: bool, hung_up: bool) -> None:
+        self.feed(inputs.LvmGone(client, unread, hung_up))
+
+    def lvm_said(self, what: str) -> None:
+        """What is wrong with a connection of that socket."""
+        self._note("lvmlockd", what)
+
     def gone(self, client: int) -> None:
         self._queries.gone(client)
         self._book.gone(client)
@@ -296,6 +330,10 @@ class Driver:
         if isinstance(effect, effects.Answer):  # by far the most frequent
             self._answer(effect.client, effect.reply)
             return
+        if isinstance(effect, effects.LvmAnswer):
+            if self._lvm_socket is not None:
+                self._lvm_socket.send(effect.client, effect.answered)
+            return
         match effect:
             case effects.Multicast():
                 self._ports.ring.multicast(effect.payload)
@@ -304,9 +342,9 @@ class Driver:
             case effects.Keep():
                 self._keep(effect)
             case effects.KeepLvmLocks():
-                self._lvm.keep(effect.kept, effect.gone)
+                self._lvm_host.keep(effect.kept, effect.gone)
             case effects.WatchProcess():
-                self._lvm.watch(effect.pid, effect.started, self.feed)
+                self._lvm_host.watch(effect.pid, effect.started, self.feed)
             case effects.KeepConfig():
                 self._config = effect.config
                 self._ports.kept.keep_config(effect.config)
@@ -317,6 +355,8 @@ class Driver:
                 asyncio.get_running_loop().call_later(left_s, self.feed, inputs.Tick())
             case effects.Record():
                 self._record(effect, now_ns)
+            case effects.Note():
+                self._note(effect.kind, effect.what)
             case effects.DoOrder():
                 self._spawn(self._order(effect, self._bound(effect.body)), f"order {effect.order}")
             case effects.RunAgent():
@@ -332,7 +372,7 @@ class Driver:
                     self._end(EXIT_OK, effect.reason)
 
     @property
-    def _lvm(self) -> Lvm:
+    def _lvm_host(self) -> Lvm:
         assert self._ports.lvm is not None, "a daemon that serves stock LVM2 has a port for it"
         return self._ports.lvm
 
@@ -372,7 +412,9 @@ class Driver:
                 self._leave_refused(str(reply.error.get("message", "")))
             return
         if isinstance(self._book.call(client, reply.id), calls.Status) and isinstance(reply.result, dict):
-            reply = msgspec.structs.replace(reply, result={**reply.result, "daemon": self.metrics.report()})
+            lvmlockd = {"served": self._lvm_socket is not None, "trouble": self._lvm_trouble}
+            own = {"daemon": self.metrics.report(), "lvmlockd": lvmlockd}
+            reply = msgspec.structs.replace(reply, result={**reply.result, **own})
         for one in self._book.answered(client, reply):
             self._send(one, reply)
 
@@ -398,10 +440,16 @@ class Driver:
         if isinstance(body, orders.StorageOrder):
             do, order = self._ports.storage.bound(), body
             return lambda: asyncio.get_running_loop().run_in_executor(self._pool, do, order)
+        if isinstance(body, orders.StandingTables):
+            return functools.partial(self._lvm_host.standing, body.vgs)
+        if isinstance(body, orders.CutTables):
+            return functools.partial(self._cut, body.vgs)
         if isinstance(body, orders.LookAtHost):
             return self._look
         if isinstance(body, orders.ReadSupplies):
             return functools.partial(self._read_supplies, body)
+        if isinstance(body, orders.RefreshLvs):
+            return functools.partial(self._refresh, body, self._ports.clock.boottime_ns())
         if isinstance(body, orders.SlotIo):
             slots, slot_io = self._ports.slots, body
             if slots is None:
@@ -437,6 +485,19 @@ class Driver:
             raise Unavailable("this daemon reads no power supplies")
         return await self._ports.supplies.read(order.controllers)
 
+    async def _cut(self, vgs: tuple[str, ...]) -> tuple[str, ...]:
+        if self._ports.stock_lvm is not None:
+            await self._ports.stock_lvm.end_all()  # it could load a table anew that was just cut
+        return await self._lvm_host.cut(vgs)
+
+    async def _refresh(self, order: orders.RefreshLvs, ordered_ns: int) -> orders.LvmRan:
+        if self._ports.stock_lvm is None:
+            raise Unavailable("this daemon runs no stock LVM2")
+        late_ms = (self._ports.clock.boottime_ns() - ordered_ns) // 1_000_000
+        if late_ms > self._config.timing.token_ms:
+            raise Unavailable(f"not started: this host stood still for {late_ms} ms", retry=True)
+        return await self._ports.stock_lvm.refresh(order)
+
     async def _agent(self, effect: effects.RunAgent, ordered_ns: int) -> None:
         late_ms = (self._ports.clock.boottime_ns() - ordered_ns) // 1_000_000
         if late_ms > self._config.timing.token_ms:
@@ -467,6 +528,8 @@ class Driver:
         while done != self._dropping:
             generation = self._dropping
             try:
+                if self._ports.stock_lvm is not None:
+                    await self._ports.stock_lvm.end_all()
                 await self._drop_all()
             except RingfenceError as error:
                 if str(error) != said:
@@ -494,6 +557,10 @@ class Driver:
     def _trace(self, error: BaseException) -> None:
         for line in "".join(traceback.format_exception(error)).splitlines():
             self._note("trace", line)
+
+
+async def _nothing() -> None:
+    """There is nothing to close."""
 
 
 async def _fail(error: RingfenceError) -> None:

@@ -92,12 +92,22 @@ class LvmHost:
         loop.add_reader(fd, ended)
 
     async def standing(self, vgs: Collection[str]) -> tuple[str, ...]:
-        """Names of device-mapper tables of these VGs through which something may be written.
+        """"VG/LV" of device-mapper tables of these VGs through which something may be written.
 
         Raises Unavailable."""
-        sought = tuple(one for one in self._vgs() if one.name in vgs)
-        found = await self._in_thread(functools.partial(self._mapper.standing, sought))
-        return tuple(one.name for one in found)
+        found = await self._in_thread(functools.partial(self._mapper.standing, self._named(vgs)))
+        return tuple(dict.fromkeys("/".join(one.volume) for one in found))
+
+    async def cut(self, vgs: Collection[str]) -> tuple[str, ...]:
+        """Cut all of them; "VG/LV" of those that stand all the same.
+
+        Raises Unavailable."""
+        left = await self._in_thread(functools.partial(self._mapper.cut, self._named(vgs)))
+        return tuple(dict.fromkeys("/".join(one.volume) for one in left))
+
+    def _named(self, vgs: Collection[str]) -> tuple[SharedVg, ...]:
+        noted = {one.name: one for one in self._vgs()}
+        return tuple(noted.get(name, SharedVg(name)) for name in vgs)
 
     async def drop_all(self) -> None:
         """Returns only when nothing that LVM2 has through this node can write any more.

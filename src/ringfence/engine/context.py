@@ -88,12 +88,16 @@ class Context:
         grants there."""
         self.left_open: tuple[LeftOpen, ...] = ()
         """Data paths of an earlier life, whose adoption is not decided yet."""
+        self.vg_uuids: dict[str, str] = {}
+        """Uuids of VGs by their lockspace, as this node last saw them."""
         self.left = False
         """This life has left the cluster cleanly."""
         self.only_locks = False
         """This step has touched nothing but locks: see `Node.step`."""
         self.budget = 0
         """How many more locks this step may handle, where an event concerns many."""
+        self.step = 0
+        """Counts steps."""
         self.more = False
         """There is more to do than fits into this step."""
         self.settled = True
@@ -102,8 +106,13 @@ class Context:
         """Tables that nobody needs any more, emptied little by little (`Locker.look`): to give back the
         memory of a hundred thousand locks takes a while, too."""
         self.effects: list[Effect] = []
+        self.stopped: list[str] = []
+        """VGs that somebody stopped here by hand: they do not start by themselves."""
         self.refused: dict[int, str] = {}
         """Members of the present view that are not admitted, and why."""
+
+        self.killed: list[str] = []
+        """VGs that an admin has stopped here (lvmlockctl --kill): no lock is given there, no table loaded."""
 
     @property
     def now_ms(self) -> int:
@@ -179,6 +188,10 @@ class Context:
             if node.name == name:
                 return node.id
         raise NotFound(f"no node is called {name}", next="ringfence status")
+
+    def vg_uuid(self, lockspace: str) -> str:
+        """Of the VG that a lockspace belongs to; empty if it is not known here."""
+        return self.vg_uuids.get(lockspace, "")
 
     def must_act(self) -> ClusterState:
         """The state that this node may act on.  Raises Refused."""

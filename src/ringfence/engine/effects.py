@@ -10,7 +10,7 @@ from ringfence.core.cluster import ClusterConfig
 from ringfence.engine.inputs import DiskState
 from ringfence.engine.orders import DriverOrder
 from ringfence.wire.client import Reply
-from ringfence.wire.lvmlockd import LvmLock
+from ringfence.wire.lvmlockd import LvmAnswered, LvmLock
 
 LOST = 0
 """A deadline page's value for ever after: authority lost, fail writes."""
@@ -106,6 +106,20 @@ class Answer(_Effect, frozen=True):
     reply: Reply
 
 
+class LvmAnswer(_Effect, frozen=True):
+    """To a request of stock LVM2."""
+
+    client: int
+    answered: LvmAnswered
+
+
+class Note(_Effect, frozen=True):
+    """One line for the daemon's log alone: what may come by the thousand, and nobody looks up later."""
+
+    kind: str
+    what: str
+
+
 class CallAgain(_Effect, frozen=True):
     """There is more to do than one step should do: call again soon, but let others have their turn.
 
@@ -138,5 +152,5 @@ class Ended(_Effect, frozen=True):
 
 Effect = (
     Multicast | Keep | KeepConfig | KeepLvmLocks | WatchProcess | SetDeadline | RunAgent | CancelAgent
-    | DoOrder | DropPaths | Answer | CallAgain | TickAt | Record | Ended
+    | DoOrder | DropPaths | Answer | LvmAnswer | Note | CallAgain | TickAt | Record | Ended
 )  # fmt: skip

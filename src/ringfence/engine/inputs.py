@@ -11,7 +11,7 @@ from ringfence.fencing.proving import Kept
 from ringfence.wire import SPEAKS, Speaks
 from ringfence.wire.client import Request
 from ringfence.wire.entries import Incident
-from ringfence.wire.lvmlockd import LvmLock
+from ringfence.wire.lvmlockd import LvmAsked, LvmLock
 from ringfence.wire.ring import UNSAID_HARDWARE, Enrolled, Hardware, OpenLock
 
 
@@ -132,6 +132,25 @@ class ClientGone(_Input, frozen=True):
     client: int
 
 
+class LvmRequest(_Input, frozen=True):
+    """A request of stock LVM2 on lvmlockd's socket; a connection has one at a time.  No connection of that
+    socket has the number of one of the client socket's."""
+
+    client: int
+    asked: LvmAsked
+
+
+class LvmGone(_Input, frozen=True):
+    """A connection of that socket ended.
+
+    unread: for certain, its peer did not read the whole of the last reply.
+    hung_up: this side has ended it; its process may go on."""
+
+    client: int
+    unread: bool = False
+    hung_up: bool = False
+
+
 class AgentExited(_Input, frozen=True):
     """An agent run ended, one way or another (exit, time limit, cancelled, could not start)."""
 
@@ -185,5 +204,6 @@ class Wall(_Input, frozen=True):
 
 Input = (
     Started | ViewChanged | Delivered | RingLost | QuorumSaid | RingRemarked | Tick | Asked | ClientGone
-    | AgentExited | OrderDone | PathsDropped | PathIncident | ProcessEnded | CalledAgain | Wall
+    | LvmRequest | LvmGone | AgentExited | OrderDone | PathsDropped | PathIncident | ProcessEnded
+    | CalledAgain | Wall
 )  # fmt: skip

@@ -31,6 +31,7 @@ from ringfence.core.modes import Mode
 from ringfence.engine.context import Context
 from ringfence.engine.facts import LockFact
 from ringfence.engine.grants import Grants
+from ringfence.engine.lvm_notes import LvmNotes
 from ringfence.engine.orders import Held
 from ringfence.engine.uses import Done, Owner, Use
 from ringfence.locks.compat import compatible, covers
@@ -50,6 +51,7 @@ from ringfence.locks.node_locks import (
 from ringfence.locks.queues import OpKind
 from ringfence.locks.resource import Blocking, Lock, Resource
 from ringfence.wire import entries
+from ringfence.wire.lvmlockd import LvmLock
 from ringfence.wire.ring import OpenLock
 
 OnBlocking = Callable[[int, int, Mode, bool], None]
@@ -93,6 +95,7 @@ class Locker:
         self._uses: dict[int, Use] = {}
         self._in_flight: dict[int, Use] = {}
         """Those whose operation was not answered at once; some may have been since."""
+        self.lvm_notes = LvmNotes(context)
         self._persistent: dict[int, Use] = {}
         self._persistent_at: dict[tuple[str, str], list[Use]] = {}
         """The same by lockspace and resource."""
@@ -130,18 +133,22 @@ class Locker:
         owner: Owner | None = None,
         deadlock: bool = False,
         by_lvm2: bool = False,
+        process: tuple[int, int] = (0, 0),
     ) -> int:
         """Ask for a lock.  Returns its id; `done` may have been called already.
 
         client: to whom blocking notices go (`on_blocking`).
         cached: its user may keep it unused, and answers notices at once: with a release or with `busy`.
+        by_lvm2: stock LVM2 has it; with `persistent` that is an LV which LVM2 has active here.
+        process: (pid, start) of LVM2's command: what is not persistent must not end before it, should this
+        daemon be killed.
         With Flag.ORPHAN it takes over one that its client left behind on this node, and has its id.
 
         Raises BadInput for an impossible name."""
         self._last += 1
         use = Use(
             self._last, lockspace, resource, what, mode, done,
-            since_wall_ms=self._context.wall_ms, client=client, owner=owner, by_lvm2=by_lvm2,
+            since_wall_ms=self._context.wall_ms, client=client, owner=owner, by_lvm2=by_lvm2, process=process,
         )  # fmt: skip
         if self._refuse_now(use, wait_ms):
             return use.lock
@@ -165,23 +172,25 @@ class Locker:
         self._watch(use)
         return use.lock
 
-    def restore(
-        self, one: OpenLock, held: Lock, what: str, *, by_lvm2: bool = False, persistent: bool = True
-    ) -> int:
+    def restore(self, one: OpenLock, held: Lock, what: str, lvm2: LvmLock | None = None) -> int:
         """What was held under an earlier life goes on in this one.  Returns its id.
 
         Args:
-            held: the node's lock in the ordered state."""
+            held: the node's lock in the ordered state.
+            lvm2: whose it is, if LVM2's; else it is an activation of ours."""
         assert held.token is not None
         self._last += 1
         use = Use(
             self._last, one.lockspace, one.resource, what, one.mode, None,
-            held=Held(self._last, one.mode, held.token, None, by_lvm2=by_lvm2),
-            since_wall_ms=held.since_ms, by_lvm2=by_lvm2,
+            held=Held(self._last, one.mode, held.token, None, by_lvm2=lvm2 is not None),
+            since_wall_ms=held.since_ms, by_lvm2=lvm2 is not None,
         )  # fmt: skip
         self._uses[use.lock] = use
-        if persistent:
+        if lvm2 is None or lvm2.persistent:
             self._persist(use)
+        if lvm2 is not None:
+            use.process = lvm2.pid, lvm2.started
+            self.lvm_notes.restored(use.lock, lvm2)
         self.take(self.node_locks.restore(use.lock, one.lockspace, one.resource, one.mode, held))
         return use.lock
 
@@ -211,6 +220,8 @@ class Locker:
             return
         self._limit(use, wait_ms)
         self._seek(use, deadlock)
+        if use.by_lvm2:
+            self.lvm_notes.lowers(lock, mode)
         flags = self._flags(flags, wait_ms)
         self.take(self.node_locks.convert(lock, mode, flags=flags, lvb=lvb, now_ms=self._context.wall_ms))
         self._watch(use)
@@ -243,6 +254,8 @@ class Locker:
             broken_off(not_waited_for(use))
         use.done, use.wanted, use.deadline_ns = done, Mode.UN, None
         self._not_persistent(lock)
+        if use.by_lvm2:
+            self.lvm_notes.ends(lock)
         outs = self.node_locks.unlock(lock, flags=flags, lvb=lvb)
         if unhurried:
             outs = [_unhurried(out) for out in outs]
@@ -391,6 +404,8 @@ class Locker:
         assert use.held is not None
         assert lock not in self._persistent
         self._persist(use)
+        if use.by_lvm2:
+            self.lvm_notes.granted(use, persistent=True)
 
     def use(self, lock: int) -> Use | None:
         return self._uses.get(lock)
@@ -440,6 +455,7 @@ class Locker:
     def lost(self) -> None:
         """This life is stale: every use ends, with LocksLost for what is in flight."""
         self._untold = {}
+        self.lvm_notes.lost()
         self.grants.clear()
         in_flight, self._in_flight = self._in_flight, {}
         self.take(self.node_locks.lost([use.lock for use in in_flight.values() if use.done is not None]))
@@ -514,6 +530,8 @@ class Locker:
         lvb = out.lvb if out.lvb_valid else None
         use.held = Held(use.lock, out.mode, out.token, lvb, out.demoted, out.altmode, use.by_lvm2)
         use.since_wall_ms = self._context.wall_ms
+        if use.by_lvm2:
+            self.lvm_notes.granted(use, persistent=use.lock in self._persistent)
         self._ended(use, use.held)
 
     def _adopt(self, use: Use, flags: int) -> None:
@@ -550,7 +568,10 @@ class Locker:
         self._untold.pop(lock, None)
         self._in_flight.pop(lock, None)
         self.seeking.pop(lock, None)
-        return self._uses.pop(lock, None) is not None
+        use = self._uses.pop(lock, None)
+        if use is not None and use.by_lvm2:
+            self.lvm_notes.ends(lock)
+        return use is not None
 
     def _persist(self, use: Use) -> None:
         self._persistent[use.lock] = use

@@ -5,43 +5,35 @@ that ended, or that hung up, the command may be in the middle of a commit and wr
 until its process has ended, and what they could write is no longer valid."""
 
 from ringfence.engine.context import Context
-from ringfence.engine.effects import KeepLvmLocks, WatchProcess
+from ringfence.engine.effects import WatchProcess
 from ringfence.engine.inputs import ProcessEnded
 from ringfence.engine.locker import Locker
-from ringfence.wire.lvmlockd import LvmLock
-
-Process = tuple[int, int]
-"""(pid, started)."""
 
 
 class LvmProcesses:
     def __init__(self, context: Context, locker: Locker) -> None:
         self._context = context
         self._locker = locker
-        self._locks: dict[Process, list[tuple[int, LvmLock]]] = {}
+        self._locks: dict[tuple[int, int], list[int]] = {}
+        """Ids of the locks that a process has: by its pid and start."""
 
-    def stays(self, lock: int, noted: LvmLock) -> None:
-        """A command's lock is held until its process ends.
-
-        Args:
-            lock: the use's id.
-            noted: as it was told to the driver to keep (KeepLvmLocks)."""
-        assert noted.pid, "an activation does not end with a process"
-        process = noted.pid, noted.started
-        if process not in self._locks:
-            self._context.out(WatchProcess(*process))
-        self._locks.setdefault(process, []).append((lock, noted))
+    def stays(self, lock: int) -> None:
+        """A command's lock is held until its process ends."""
+        use = self._locker.use(lock)
+        assert use is not None
+        assert use.process[0], "an activation does not end with a process"
+        if use.process not in self._locks:
+            self._context.out(WatchProcess(*use.process))
+        self._locks.setdefault(use.process, []).append(lock)
 
     def ended(self, fact: ProcessEnded) -> None:
         locks = self._locks.pop((fact.pid, fact.started), [])
-        if locks:
-            # Struck off before the release is said: what is noted is held, whenever a daemon is killed.
-            self._context.out(KeepLvmLocks(gone=tuple(noted for _, noted in locks)))
-            self._locker.drop([lock for lock, _ in locks])
-            words = ", ".join(noted.what for _, noted in locks)
-            self._context.record(
-                "lvm-ended", f"LVM2's process {fact.pid} has ended; {words} is released, its value not valid"
-            )
+        uses = [use for use in map(self._locker.use, locks) if use is not None]
+        if uses:
+            words = ", ".join(use.what for use in uses)
+            what = f"LVM2's process {fact.pid} has ended: {words} is let go of, its value not valid"
+            self._context.record("lvm-ended", what)
+            self._locker.drop([use.lock for use in uses])
 
     def lost(self) -> None:
         """This life is over; its driver ends the processes."""

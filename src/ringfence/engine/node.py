@@ -9,8 +9,9 @@ but locks there is nothing else to look at: whatever time alone brings, the next
 The parts: `views` (who is in, who may act), `state` (what all agree on), `locker` (locks of users here),
 `tasks` (volume commands), `fencer` (this node as the acting member), `agent_calls` (runs of fence
 agents, admitted by device), `deadlines` (authority pages), `deadlocks` (clients that wait in a ring),
-`checkups` (what all hosts look like), `fence_tests` and `drills` (whether all could fence), `arming` (when a
-maintenance ends), `requests` (clients)."""
+`checkups` (what all hosts look like), `refreshes` (LVs that several hosts have active), `fence_tests` and
+`drills` (whether all could fence), `arming` (when a maintenance ends), `requests` (clients),
+`lvmlockd` (stock LVM2)."""
 
 from collections.abc import Iterator
 from itertools import chain
@@ -21,7 +22,6 @@ from ringfence.core.errors import RingfenceError
 from ringfence.core.ids import Epoch, Life
 from ringfence.engine import inputs
 from ringfence.engine.agent_calls import AgentCalls
-from ringfence.engine.ahead import Ahead
 from ringfence.engine.arming import Arming
 from ringfence.engine.checkups import Checkups
 from ringfence.engine.client_locks import ClientLocks
@@ -48,6 +48,8 @@ from ringfence.engine.facts import (
     NotAdmitted,
     Noted,
     PowerOnGranted,
+    RefreshAsked,
+    RefreshHeard,
     Retokened,
     SpaceLeft,
     TestsAsked,
@@ -62,7 +64,9 @@ from ringfence.engine.identity import to_keep
 from ringfence.engine.inputs import DiskState, Input
 from ringfence.engine.locker import Locker, lost_error
 from ringfence.engine.lvm_processes import LvmProcesses
+from ringfence.engine.lvmlockd.server import Lvmlockd
 from ringfence.engine.reconcile import missed, noticed
+from ringfence.engine.refreshes import Refreshes
 from ringfence.engine.requests import Requests
 from ringfence.engine.slots import Slots
 from ringfence.engine.state import ClusterState
@@ -121,6 +125,10 @@ class _Node:
         self._slots = Slots(context, self._found_mark)
         self._calls = AgentCalls(context)
         self._tasks = Tasks(context, self.locker, clients, self._calls, self._slots)
+        self.refreshes = Refreshes(context, self.locker, self._tasks)
+        self._lvmlockd = Lvmlockd(
+            context, self.locker, self._tasks, self._slots, self._lvm_processes, self.refreshes
+        )
         self._views = Views(context, self, drop_paths=not started.config.naive)
         self._fencer = Fencer(context, self._calls, self._slots)
         self._switcher = Switcher(context, self._calls)
@@ -131,9 +139,8 @@ class _Node:
         self._arming = Arming(context)
         self._requests = Requests(
             context, self.locker, clients, self._tasks, self._views, self._fencer, self._deadlocks,
-            self._checkups, self._fence_tests, self._drills, self._arming, self._slots,
+            self._checkups, self._fence_tests, self._drills, self._arming, self._slots, self._lvmlockd,
         )  # fmt: skip
-        self._ahead = Ahead(context, self.locker, self._tasks)
         self._deadlines = Deadlines(context, self._slots)
         self._sent_ns = 0
         self._called = False
@@ -152,6 +159,7 @@ class _Node:
     def step(self, now_ns: int, input: Input) -> list[Effect]:
         context = self.context
         context.now_ns = now_ns
+        context.step += 1
         context.hearing.ticked(now_ns)
         self.locker.node_locks.time_passes(now_ns // 1_000_000)
         context.only_locks, context.more = True, False
@@ -178,6 +186,9 @@ class _Node:
         if isinstance(input, inputs.Delivered):
             self._views.from_ring(input)
             return
+        if isinstance(input, inputs.LvmRequest):
+            self._lvmlockd.asked(input.client, input.asked)
+            return
         self.context.only_locks = False
         match input:
             case inputs.Started():
@@ -190,6 +201,8 @@ class _Node:
                 self._ring_remarked(input.what)
             case inputs.ClientGone():
                 self._requests.client_gone(input.client)
+            case inputs.LvmGone():
+                self._lvmlockd.gone(input)
             case inputs.AgentExited():
                 self._calls.exited(input)
             case inputs.OrderDone():
@@ -251,10 +264,11 @@ class _Node:
         self._slots.look(lockspaces)
         self.locker.look()
         self._tasks.look()
-        self._ahead.look()
         self._requests.look()
+        self._lvmlockd.look()
         self._deadlocks.look()
         self._checkups.look()
+        self.refreshes.look()
         self._fence_tests.look()
         self._drills.look()
         if context.left:
@@ -342,7 +356,7 @@ class _Node:
                 auto.failed = str(error)
                 context.record("autostart-failed", f"shared VGs were not started: {error}; trying again")
 
-        self._tasks.start("autostart", autostart(tuple(self._requests.stopped)), finished)
+        self._tasks.start("autostart", autostart(tuple(context.stopped)), finished)
 
     def _look_for_slots(self) -> None:
         """Others use disk slots on a VG that is started here; where are they?"""
@@ -406,6 +420,7 @@ class _Node:
                 if context.me in waiting_for and joiner in state.lives:
                     context.submit(AckJoin(name, state.lives[joiner]))
         self._fence_tests.entered()
+        self.refreshes.entered()
         if self._autostart.life != context.life:
             self._autostart = _Autostart(context.life, due=True, runs=self._autostart.runs)
         work = [self._adopted(state)] if context.left_open else []
@@ -424,14 +439,11 @@ class _Node:
                 yield []
             held = state.lockspaces[one.lock.lockspace].resources[one.lock.resource].find(context.me)
             assert held is not None, f"{one.what} was adopted without its lock"
+            lock = self.locker.restore(one.lock, held, one.what, one.lvm2)
             if one.lvm2 is None:
-                self.locker.restore(one.lock, held, one.what)
                 self._tasks.opened.add((one.vg, one.lv))
-                continue
-            persistent = one.lvm2.persistent
-            lock = self.locker.restore(one.lock, held, one.what, by_lvm2=True, persistent=persistent)
-            if not persistent:
-                self._lvm_processes.stays(lock, one.lvm2)
+            elif not one.lvm2.persistent:
+                self._lvm_processes.stays(lock)
         context.left_open = ()
         yield [*noticed(state, context.me)]
 
@@ -447,13 +459,14 @@ class _Node:
         self._deadlines.lose()
         self._slots.lost()
         self.locker.lost()
-        self._ahead.lost()
         self._lvm_processes.lost()
+        self._lvmlockd.lost()
         self._tasks.lost()
         error = lost_error("the request", context.name(context.me))
         self._requests.lost(error)
         self._deadlocks.lost(error)
         self._checkups.lost(error)
+        self.refreshes.lost(error)
         self._fence_tests.lost(error)
         self._drills.lost(error)
 
@@ -486,6 +499,10 @@ class _Node:
                 self._checkups.asked(fact)
             case HostHeard():
                 self._checkups.heard(fact)
+            case RefreshAsked():
+                self.refreshes.asked(fact)
+            case RefreshHeard():
+                self.refreshes.heard(fact)
             case TestsAsked():
                 self._fence_tests.asked(fact)
             case TestsHeard():
@@ -533,6 +550,7 @@ class _Node:
 
     def _vg_changed(self, fact: VgChanged) -> None:
         """A VG that another node shares or changes starts here too, unless it was stopped by hand."""
+        self.refreshes.changed(fact)
         if fact.by != self.context.me and f"lvm_{fact.vg}" not in joined(self.context):
             self._autostart.due = True
 

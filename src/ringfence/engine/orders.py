@@ -84,11 +84,13 @@ class Holder(msgspec.Struct, frozen=True):
 
 
 class Holders(_Order, frozen=True):
-    """Who holds resources of a lockspace, cluster-wide.  Answer: dict[resource, tuple[Holder, ...]].
+    """Who holds a resource, cluster-wide.  Answer: tuple[Holder, ...].
 
-    A lockspace that this node has not joined is answered too (the state is everywhere)."""
+    A lockspace that this node has not joined is answered too (the state is everywhere).  What a node has only
+    asked for ahead, it does not hold."""
 
     lockspace: str
+    resource: str
 
 
 class JoinLockspace(_Order, frozen=True):
@@ -106,6 +108,24 @@ class GiveBack(_Order, frozen=True):
     lockspaces: tuple[str, ...]
     for_good: bool = False
     """The node leaves the cluster: whoever waited was refused, and need only hear of it."""
+
+
+class HoldOff(_Order, frozen=True):
+    """Until the command ends nothing new is asked for in these lockspaces.  Answer: tuple[Active, ...], what
+    this node has active there.
+
+    Raises Refused while a command of stock LVM2 has a lock there: it could yet activate an LV."""
+
+    lockspaces: tuple[str, ...]
+
+
+class Active(msgspec.Struct, frozen=True):
+    """An activation on this node."""
+
+    lock: int
+    lockspace: str
+    what: str
+    by_lvm2: bool
 
 
 class LeaveLockspace(_Order, frozen=True):
@@ -159,6 +179,8 @@ class SlotsPlace(msgspec.Struct, frozen=True):
     """The highest node id that has room."""
     text: VgText
     """By which this place is known: when it is another one, the slots may be elsewhere."""
+    uuid: str = ""
+    """Of the slots' LV, as LVM2 writes it."""
 
 
 class NoteSlots(_Order, frozen=True):
@@ -169,6 +191,8 @@ class NoteSlots(_Order, frozen=True):
     """Shared VGs of this cluster whose slots cannot be used, each with why."""
     made: bool = False
     """This host has just made these slots, under the VG's lock."""
+    uuids: dict[str, str] = {}
+    """Of the shared VGs that it saw: lockspace -> the VG's uuid."""
 
 
 class EndSlots(_Order, frozen=True):
@@ -218,6 +242,11 @@ class Pause(_Order, frozen=True):
     """Let time pass.  Answer: None."""
 
     time_ms: int
+
+
+class GoOn(_Order, frozen=True):
+    """Let others have their turn: what concerns thousands must not hold the event loop.  Answer: None, in a
+    later step; anything may have changed meanwhile."""
 
 
 # -- answered by the storage driver -------------------------------------------
@@ -350,6 +379,24 @@ class OpenVolume(msgspec.Struct, frozen=True):
     """Why its worker stands still, and what to do."""
 
 
+class StandingTables(_Order, frozen=True):
+    """Find device-mapper tables of VGs in which stock LVM2 has locks here, through which something may be
+    written.  Answer: tuple[str, ...], "VG/LV" of each.
+
+    Raises RingfenceError if that cannot be known."""
+
+    vgs: tuple[str, ...]
+
+
+class CutTables(_Order, frozen=True):
+    """Make every device-mapper table fail that LVM2 has made of these VGs.  Answer: tuple[str, ...], "VG/LV"
+    of those that stand all the same.
+
+    Raises RingfenceError if that cannot be known."""
+
+    vgs: tuple[str, ...]
+
+
 # -- answered by the driver itself -----------------------------------------------
 
 
@@ -362,21 +409,45 @@ class ReadSupplies(_Order, frozen=True):
     """(node, its controller)."""
 
 
+class RefreshLvs(_Order, frozen=True):
+    """Have stock LVM2 reload the device-mapper tables of LVs that it has active here.  Answer: LvmRan.
+
+    Raises Unavailable: stock LVM2 is not on this host, or this host stood still before it was started."""
+
+    vg: str
+    lvs: tuple[str, ...]
+    """Their names."""
+    limit_ms: int
+
+
+class LvmRan(msgspec.Struct, frozen=True):
+    """How a stock command ended."""
+
+    code: int | None
+    """Its exit code; None: it was ended at its limit, or by a signal."""
+    words: str
+    """The end of what it said, one line for each of its lines."""
+    took_ms: int
+
+
 class LookAtHost(_Order, frozen=True):
     """Find out what this host looks like.  Answer: HostFacts, within some seconds; it changes nothing."""
 
 
 ENGINE_ORDERS = (
-    Acquire, Convert, Release, FindLock, Holders, JoinLockspace, GiveBack, LeaveLockspace, Joined,
-    LockspaceMembers, Publish, SayGoodbye, NoteSlots, EndSlots, Identity, Pause,
+    Acquire, Convert, Release, FindLock, Holders, JoinLockspace, GiveBack, HoldOff, LeaveLockspace,
+    Joined, LockspaceMembers, Publish, SayGoodbye, NoteSlots, EndSlots, Identity, Pause, GoOn,
 )  # fmt: skip
 StorageOrder = ScanDevices | ReadBlocks | WriteBlocks
 BlockOrder = OpenPath | ClosePath | OpenPaths
-DriverOrder = StorageOrder | BlockOrder | SlotIo | LookAtHost | ReadSupplies
+DriverOrder = (
+    StorageOrder | BlockOrder | StandingTables | CutTables | SlotIo | LookAtHost | ReadSupplies
+    | RefreshLvs
+)  # fmt: skip
 Order = (
-    Acquire | Convert | Release | FindLock | Holders | JoinLockspace | GiveBack | LeaveLockspace | Joined
-    | LockspaceMembers | Publish | SayGoodbye | NoteSlots | EndSlots | Identity | CallAgent | Pause
-    | DriverOrder
+    Acquire | Convert | Release | FindLock | Holders | JoinLockspace | GiveBack | HoldOff | LeaveLockspace
+    | Joined | LockspaceMembers | Publish | SayGoodbye | NoteSlots | EndSlots | Identity | CallAgent | Pause
+    | GoOn | DriverOrder
 )  # fmt: skip
 
 Command = Generator[Order, Any, Any]

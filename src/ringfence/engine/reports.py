@@ -14,6 +14,7 @@ from ringfence.core.modes import Mode
 from ringfence.engine.chains import Chains, who
 from ringfence.engine.context import Context, Phase
 from ringfence.engine.locker import Locker
+from ringfence.engine.orders import Command, GoOn
 from ringfence.engine.standing import disarmed_line, restless, standing
 from ringfence.engine.state import ClusterState
 from ringfence.engine.uses import Use
@@ -22,13 +23,14 @@ from ringfence.fencing.explain import explain_victim
 from ringfence.fencing.power_on import explain
 from ringfence.fencing.proving import alarms
 from ringfence.locks.flags import Flag
-from ringfence.locks.lockspace import Lockspace
 from ringfence.locks.node_locks import Row
 from ringfence.locks.resource import Lock, Resource
 from ringfence.membership.barrier import Barrier
 
 Json = dict[str, Any]
 Doing = Callable[[Life], list[str]]
+SLICE = 100
+"""So many resources are looked at before others have their turn."""
 
 
 def status(
@@ -84,28 +86,44 @@ def status(
     }
 
 
-def locks(context: Context, lockspace: str, locker: Locker) -> Json:
+def locks(context: Context, lockspace: str, locker: Locker) -> Command:
     """Cluster locks of `lockspace` ("" = of all), with this node's own clients under them.
+
+    Of thousands it takes several steps, and each is told as it was in its own.
 
     waits: for each of those that waits, who is in its way, and what that one waits for itself.
     current: whether the state is one that this node may act on now."""
-    state = context.state
-    rows = locker.node_locks.statistics(lockspace)
     found: list[Json] = []
-    for name in sorted(state.lockspaces) if state else []:
-        if state and lockspace in ("", name):
-            found += _locks_of(context, state, state.lockspaces[name])
-    kept = {(row.lockspace, row.resource): None for row in rows if row.lock_id is None}
-    for one in found:
-        mine = one["node"] == context.me and one["state"] == "granted"
-        if mine and (one["lockspace"], one["resource"]) in kept:
-            one["state"] = "kept"
-    own = [_client(row, locker) for row in rows if row.lock_id is not None]
+    own: list[Json] = []
+    seen = 0
+    for name in _spaces(context, lockspace, locker):
+        for resource in _resources(context, name, locker):
+            rows = locker.node_locks.rows(name, resource)
+            kept = any(row.lock_id is None for row in rows)
+            found += _locks_of(context, name, resource, kept=kept)
+            own += [_client(row, locker) for row in rows if row.lock_id is not None]
+            seen += 1
+            if seen % SLICE == 0:
+                yield GoOn()
+        found += _deferred(context, name)
     chains = Chains(context, locker)
     waits = [chains.report(use) for use in locker.waiting() if lockspace in ("", use.lockspace)]
     current = context.running is not None
     node = context.name(context.me)
     return {"node": node, "locks": found, "clients": own, "waits": waits, "current": current}
+
+
+def _spaces(context: Context, lockspace: str, locker: Locker) -> list[str]:
+    if lockspace:
+        return [lockspace]
+    known = list(context.state.lockspaces) if context.state else []
+    return sorted(dict.fromkeys((*known, *locker.node_locks.spaces())))
+
+
+def _resources(context: Context, lockspace: str, locker: Locker) -> list[str]:
+    space = context.state.lockspaces.get(lockspace) if context.state else None
+    known = list(space.resources) if space else []
+    return sorted(dict.fromkeys((*known, *locker.node_locks.resources(lockspace))))
 
 
 def _drill(state: ClusterState) -> Json | None:
@@ -264,22 +282,33 @@ def _authority(context: Context) -> Json:
     return report
 
 
-def _locks_of(context: Context, state: ClusterState, space: Lockspace) -> list[Json]:
+def _locks_of(context: Context, lockspace: str, name: str, *, kept: bool) -> list[Json]:
+    """Args: kept: of this node's own lock no client is in need."""
+    space = context.state.lockspaces.get(lockspace) if context.state else None
+    resource = space.resources.get(name) if space else None
     found: list[Json] = []
-    for name in sorted(space.resources):
-        resource: Resource = space.resources[name]
-        for queue, lock in in_queues(resource):
-            if queue == "granted" and lock.flags & Flag.AHEAD:
-                queue = "kept"
-            row = _lock(context, space.name, name, queue, lock)
-            if queue in ("converting", "waiting"):
-                row["behind"] = [context.name(one.owner) for one in resource.blockers(lock)]
-            found.append(row)
+    for queue, lock in in_queues(resource) if resource else ():
+        row = _lock(context, lockspace, name, queue, lock)
+        if resource is not None and queue != "granted":
+            row["behind"] = [context.name(one.owner) for one in resource.blockers(lock)]
+        elif lock.flags & Flag.AHEAD or (kept and lock.owner == context.me):
+            row["state"] = "kept"
+        found.append(row)
+    return found
+
+
+def _deferred(context: Context, lockspace: str) -> list[Json]:
+    """What waits there until it runs again."""
+    state = context.state
+    space = state.lockspaces.get(lockspace) if state else None
+    if state is None or space is None:
+        return []
+    victims = list(dict.fromkeys(context.name(one.life.node) for one in state.blocking(lockspace)))
+    found: list[Json] = []
     for op in space.deferred.values():
-        row = _lock(context, space.name, op.resource, "frozen", Lock(op.owner, since_ms=op.now_ms))
+        row = _lock(context, lockspace, op.resource, "frozen", Lock(op.owner, since_ms=op.now_ms))
         wanted = op.mode.name if op.mode is not None else op.kind.value
-        victims = [context.name(one.life.node) for one in state.blocking(space.name)]
-        found.append({**row, "wanted": wanted, "behind": list(dict.fromkeys(victims))})
+        found.append({**row, "wanted": wanted, "behind": victims})
     return found
 
 

@@ -10,7 +10,7 @@ import msgspec
 
 from ringfence.core.errors import BadInput, NotFound, Refused, RingfenceError
 from ringfence.core.ids import Epoch
-from ringfence.core.locknames import lockspace_name, resource_name
+from ringfence.core.locknames import VG_SPACE, lockspace_name, resource_name
 from ringfence.core.modes import Mode
 from ringfence.engine import deadlocks, reports
 from ringfence.engine.arming import Arming
@@ -31,6 +31,7 @@ from ringfence.engine.fencer import Fencer
 from ringfence.engine.inputs import Asked
 from ringfence.engine.leaving import leave
 from ringfence.engine.locker import Locker
+from ringfence.engine.lvmlockd.server import Lvmlockd
 from ringfence.engine.operator import Operator, named
 from ringfence.engine.orders import (
     Command,
@@ -84,8 +85,10 @@ class Requests:
         drills: Drills,
         arming: Arming,
         slots: Slots,
+        lvmlockd: Lvmlockd,
     ) -> None:
         self._context = context
+        self._lvmlockd = lvmlockd
         self._slots = slots
         self._locker = locker
         self._tasks = tasks
@@ -101,8 +104,6 @@ class Requests:
         self._operator = Operator(
             context, arming, fencer.doing, self._await, self._send, self._must_act
         )
-        self.stopped: list[str] = []
-        """VGs that somebody stopped here by hand: they do not start by themselves."""
 
     # -- inputs ------------------------------------------------------------------------
 
@@ -157,8 +158,7 @@ class Requests:
             case calls.Locks():
                 lockspace = lockspace_name(call.lockspace) if call.lockspace else ""
                 self._must_know(lockspace)
-                result = reports.locks(self._context, lockspace, self._locker)
-                self._send(client, Reply(id, result=result))
+                self._run(client, id, call, reports.locks(self._context, lockspace, self._locker))
             case calls.Deadlocks():
                 self._must_act()
                 self._deadlocks.ask(lambda found: self._send(client, self._rings(id, found)))
@@ -216,9 +216,9 @@ class Requests:
         elif changes and not isinstance(call, calls.VgChange):
             self._must_reach_storage()
         if isinstance(call, calls.VgChange) and call.vg:
-            self.stopped = [vg for vg in self.stopped if vg != call.vg]
+            self._context.stopped = [vg for vg in self._context.stopped if vg != call.vg]
             if call.action == "lockstop":
-                self.stopped.append(call.vg)
+                self._context.stopped.append(call.vg)
         # What a path's state is, only this node's tasks know; who else asks gets what the locks say.
         command = lvs(call, self._broken()) if isinstance(call, calls.Lvs) else command_for(call)
         self._run(client, id, call, command)
@@ -233,8 +233,7 @@ class Requests:
             return
         if not call.force:
             self.locks.end_all()
-        persistent = [use.lock for use in self._locker.persistent()]
-        self._run(client, id, call, leave(persistent, self._taken_away if call.force else None))
+        self._run(client, id, call, leave(self._taken_away if call.force else None))
 
     @property
     def _is_outside(self) -> bool:
@@ -250,6 +249,13 @@ class Requests:
     def _leave_space(self, lockspace: str, *, force: bool) -> Command:
         self._must_know(lockspace)
         lost = 0
+        active = self._locker.persistent()
+        by_lvm2 = [use.what for use in active if use.by_lvm2 and use.lockspace == lockspace]
+        if by_lvm2:
+            raise Refused(
+                f"lockspace {lockspace}: {len(by_lvm2)} LVs are active here through LVM2 ({by_lvm2[0]}, ...)",
+                next=f"lvm vgchange -an {lockspace.removeprefix(VG_SPACE)}, then leave again",
+            )
         if force:
             volumes: tuple[OpenVolume, ...] = yield OpenPaths()
             used = [f"{one.vg}/{one.lv}" for one in volumes if space_of(one.vg) == lockspace]
@@ -349,8 +355,8 @@ class Requests:
             where = yield from _resolve(target)
         explanation = Explanation(
             self._context, self._locker, self.locks, self._views.barrier, self._views.why, self._fencer.doing,
-            self._slots,
-        )
+            self._slots, self._lvmlockd.waits(),
+        )  # fmt: skip
         answer = explanation.of(target, where)
         about_all = target in ("", self._context.name(self._context.me))
         lines = [line for name, line in broken.items() if about_all or name == target]

@@ -141,6 +141,11 @@ class Slots:
                 slot.trouble = without[vg]
         self._without.update(without)
 
+    def lv_uuid(self, vg: str) -> str:
+        """Of the LV that this host knows a VG's slots to be on; "" if it knows none."""
+        slot = self._slots.get(vg)
+        return slot.place.uuid if slot is not None else ""
+
     def _found_again(self, slot: _Slot, place: SlotsPlace) -> None:
         old, slot.place, slot.changed_ns = slot.place, place, 0
         if (old.path, old.start_bytes, old.header) == (place.path, place.start_bytes, place.header):

@@ -49,6 +49,8 @@ class Task(msgspec.Struct):
     """The agent call that it waits for; 0: none."""
     until_ns: int = 0
     """When its pause, or its patience, is over."""
+    step: int = 0
+    """In which it let others have their turn."""
     seq: int = 0
     """The own entry that must be applied; 0: none."""
     kept: list[str] = []
@@ -209,7 +211,7 @@ class Tasks:
                 use = self._locker.find(order.lockspace, order.resource)
                 return True, use.held if use else None
             case orders.Holders():
-                return True, self._holders(order.lockspace)
+                return True, self._holders(order.lockspace, order.resource)
             case orders.Joined():
                 return True, tuple(joined(self._context))
             case orders.LockspaceMembers():
@@ -217,11 +219,15 @@ class Tasks:
             case orders.Identity():
                 return True, self._identity()
             case orders.NoteSlots():
+                self._context.vg_uuids |= order.uuids
                 self._slots.note(order.places, order.without, made=order.made)
                 return True, None
             case orders.Pause():
                 task.until_ns = self._context.now_ns + order.time_ms * 1_000_000
                 return order.time_ms <= 0, None
+            case orders.GoOn():
+                task.step, self._context.more = self._context.step, True
+                return False, None
             case _:
                 return self._ring_order(task, order)
 
@@ -282,6 +288,10 @@ class Tasks:
             task.recall = self._clients.recall(order.lockspaces, for_good=order.for_good)
             task.leaves += order.lockspaces
             self._locker.leaving = self._leaving()
+        elif isinstance(order, orders.HoldOff):
+            self._check_lvm2(order.lockspaces)
+            task.leaves += order.lockspaces
+            self._locker.leaving = self._leaving()
         elif isinstance(order, orders.LeaveLockspace):
             if order.for_good:
                 self._locker.purge_orphans(order.lockspace)
@@ -290,6 +300,24 @@ class Tasks:
             task.kept = self._locker.node_locks.resources(order.lockspace)
         self._look_order(task, order)
         return self._holds_now(task, order)
+
+    def _check_lvm2(self, lockspaces: tuple[str, ...]) -> None:
+        """Raises Refused while a command of stock LVM2 has, or asks for, a lock there."""
+        active = {use.lock for use in self._locker.persistent() if use.held is not None}
+        uses = [
+            use
+            for use in self._locker.uses()
+            if use.by_lvm2 and use.lockspace in lockspaces and use.lock not in active
+        ]
+        if uses:
+            raise in_use(self._context, uses)
+
+    def _active(self, lockspaces: tuple[str, ...]) -> tuple[orders.Active, ...]:
+        return tuple(
+            orders.Active(use.lock, use.lockspace, use.what, use.by_lvm2)
+            for use in self._locker.persistent()
+            if use.lockspace in lockspaces
+        )
 
     def _check_unused(self, lockspace: str) -> None:
         """Raises Refused while anybody has a lock there that is not about to end, be it an orphan's."""
@@ -342,6 +370,10 @@ class Tasks:
             return self._slots_ended(task, order.vg), None
         if isinstance(order, orders.Pause):
             return context.now_ns >= task.until_ns, None
+        if isinstance(order, orders.GoOn):
+            return context.step > task.step, None
+        if isinstance(order, orders.HoldOff):
+            return True, self._active(order.lockspaces)
         if isinstance(order, orders.GiveBack):
             assert task.recall is not None
             return self._clients.recalled(task.recall), None
@@ -385,23 +417,15 @@ class Tasks:
 
     # -- reading ----------------------------------------------------------------------------
 
-    def _holders(self, lockspace: str) -> dict[str, tuple[orders.Holder, ...]]:
+    def _holders(self, lockspace: str, resource: str) -> tuple[orders.Holder, ...]:
         state = self._context.state
         space = state.lockspaces.get(lockspace) if state else None
-        found: dict[str, tuple[orders.Holder, ...]] = {}
-        for name in sorted(space.resources) if space else ():
-            assert space is not None
-            resource = space.resources[name]
-            holders = tuple(
-                orders.Holder(
-                    lock.owner, self._context.name(lock.owner), lock.held, lock.token, lock.since_ms
-                )
-                for lock in (*resource.granted, *resource.converting)
-                if lock.token is not None and lock.held is not Mode.UN and not lock.flags & Flag.AHEAD
-            )
-            if holders:
-                found[name] = holders
-        return found
+        found = space.resources.get(resource) if space else None
+        return tuple(
+            orders.Holder(lock.owner, self._context.name(lock.owner), lock.held, lock.token, lock.since_ms)
+            for lock in ((*found.granted, *found.converting) if found else ())
+            if lock.token is not None and lock.held is not Mode.UN and not lock.flags & Flag.AHEAD
+        )
 
     def _members(self, lockspace: str) -> tuple[str, ...]:
         state = self._context.state

@@ -44,6 +44,8 @@ class Use(msgspec.Struct, gc=False):
     """Given when a search for deadlocks first sees this grant or this wish; 0 before."""
     by_lvm2: bool = False
     """Stock LVM2 asked for it, through lvmlockd's socket."""
+    process: tuple[int, int] = (0, 0)
+    """The command of LVM2 that asked: its pid, and when it started (`wire.lvmlockd.LvmAsked`)."""
 
     @property
     def what(self) -> str:

@@ -252,7 +252,7 @@ class Lab:
         return {
             SOCKET_VARIABLE: str(self.socket(node)),
             "LVM_SYSTEM_DIR": str(self._places.lvm(node)),
-            "LVM_LVMLOCKD_SOCKET": str(self._places.lvmlockd_socket(node)),
+            "LVM_LVMLOCKD_SOCKET": str(self._places.paths(node).lvmlockd_socket),
         }
 
     def boot_id(self, node: str) -> str:

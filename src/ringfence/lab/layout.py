@@ -146,9 +146,6 @@ class Layout(msgspec.Struct, frozen=True):
         """LVM_SYSTEM_DIR of stock LVM2 on that host."""
         return self.root(node) / "etc/lvm"
 
-    def lvmlockd_socket(self, node: str) -> Path:
-        return self.root(node) / "run/lvm/lvmlockd.socket"
-
     def init_file(self, node: str) -> Path:
         """(pid, start time) of the host's init, as last booted."""
         return self.root(node) / "init.json"

@@ -44,7 +44,7 @@ activation {{
 	monitoring = 0
 }}
 backup {{
-	backup = 0
+	backup = 1
 	backup_dir = "{lvm}/backup"
 	archive = 0
 	archive_dir = "{lvm}/archive"

@@ -299,6 +299,10 @@ class NodeLocks:
         """Whether this node has, or may be about to have, any cluster lock of the lockspace."""
         return lockspace in self._spaces
 
+    def spaces(self) -> list[str]:
+        """The lockspaces with any of the following."""
+        return list(self._spaces)
+
     def resources(self, lockspace: str) -> list[str]:
         """The resources of which this node has, or may be about to have, a cluster lock."""
         return list(self._spaces.get(lockspace, ()))

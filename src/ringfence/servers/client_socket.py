@@ -8,22 +8,18 @@ connection.  Replies to a client that is gone are dropped.
 Decides nothing about requests: it hands each one to `on_request` and sends what it is given."""
 
 import asyncio
-import contextlib
-import errno
-import fcntl
 import grp
-import os
 import pwd
 import resource
 import socket
-import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import cast
 
 import msgspec
 
-from ringfence.core.errors import BadInput, ConfigError, Refused, RingfenceError, Unavailable
+from ringfence.core.errors import BadInput, ConfigError, Refused, RingfenceError
+from ringfence.servers.listener import BACKLOG, PEERCRED, Listener
 from ringfence.wire.client import Busy, Cancel, Lock, Reply, Request, Unlock, decode_request, encode
 
 LINE_BYTES = 1 << 20
@@ -41,8 +37,6 @@ believes that it has, for a quiet unlock is not answered."""
 CONNECTIONS = 2000
 OWN_FILES = 256
 """Descriptors that are left to the daemon itself where its limit is too low for so many connections."""
-
-_PEERCRED = struct.Struct("3i")
 
 
 class _IdOnly(msgspec.Struct, frozen=True):
@@ -76,8 +70,7 @@ class ClientSocket:
         self._group = group
         self._connections: dict[int, _Connection] = {}
         self._last = 0  # client numbers are never reused within a daemon's run
-        self._lock_fd = -1
-        self._inode = 0
+        self._listener = Listener(path)
         self._server: asyncio.Server | None = None
         self.most = most_connections()
         """Connections at once; what comes beyond is refused."""
@@ -89,27 +82,18 @@ class ClientSocket:
             Refused: somebody listens there already; the message names the process.
             ConfigError: the group does not exist, or the path is too long for a Unix socket.
             Unavailable: the directory cannot be written."""
-        if len(os.fsencode(self.path)) >= 108:
-            raise ConfigError(f"socket path {self.path} is too long", next="use a shorter --root")
-        gid = _gid(self._group)
-        self._lock()
-        try:
-            listener = self._bind(gid)
-        except BaseException:
-            self._unlock()
-            raise
+        listener = self._listener.take(mode=0o660, gid=_gid(self._group))
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_unix_server(lambda: _Connection(self), sock=listener, backlog=1024)
+        self._server = await loop.create_unix_server(
+            lambda: _Connection(self), sock=listener, backlog=BACKLOG
+        )
 
     async def close(self) -> None:
         """Stop listening, end every connection after what was already handed to it, remove the socket."""
         if self._server is not None:
             self._server.close()
             self._server = None
-            with contextlib.suppress(OSError):
-                # Somebody may have put another socket there; only ours goes.
-                if os.stat(self.path).st_ino == self._inode:
-                    os.unlink(self.path)
+            self._listener.remove()
         for connection in list(self._connections.values()):
             connection.end()
         for _ in range(20):  # let the last replies out; a client that does not read cannot hold us
@@ -118,7 +102,7 @@ class ClientSocket:
             await asyncio.sleep(0.01)
         for connection in list(self._connections.values()):
             connection.abort()
-        self._unlock()
+        self._listener.unlock()
 
     def send(self, client: int, reply: Reply) -> bool:
         """Queue a reply.  False: the client is gone (or has just been dropped for not reading)."""
@@ -134,48 +118,6 @@ class ClientSocket:
     @property
     def clients(self) -> tuple[int, ...]:
         return tuple(self._connections)
-
-    # -- making the socket --------------------------------------------------------
-
-    def _lock(self) -> None:
-        """Two that start at once must not both find the old socket stale and replace each other's."""
-        try:
-            fd = os.open(f"{self.path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        except OSError as error:
-            raise _cannot_make(self.path, error) from None
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            holder = os.pread(fd, 32, 0).decode(errors="replace").strip()
-            os.close(fd)
-            raise _running(self.path, holder) from None
-        os.ftruncate(fd, 0)
-        os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
-        self._lock_fd = fd
-
-    def _unlock(self) -> None:
-        if self._lock_fd >= 0:
-            os.close(self._lock_fd)
-            self._lock_fd = -1
-
-    def _bind(self, gid: int) -> socket.socket:
-        _clear_stale(self.path)
-        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        try:
-            # Linux gives the new name the socket inode's mode: 0600 from the first instant, without
-            # touching the process's umask, which other threads may be using.
-            os.fchmod(listener.fileno(), 0o600)
-            listener.bind(os.fspath(self.path))
-            if gid >= 0:
-                os.chown(self.path, -1, gid)
-            os.chmod(self.path, 0o660)
-            listener.listen(1024)
-            listener.setblocking(False)
-            self._inode = os.stat(self.path).st_ino
-        except OSError as error:
-            listener.close()
-            raise _cannot_make(self.path, error) from None
-        return listener
 
     # -- called by connections ----------------------------------------------------
 
@@ -355,8 +297,8 @@ class _Connection(asyncio.Protocol):
 
 
 def _credentials(sock: socket.socket) -> str:
-    raw = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEERCRED.size)
-    pid, uid, _ = _PEERCRED.unpack(raw)
+    raw = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, PEERCRED.size)
+    pid, uid, _ = PEERCRED.unpack(raw)
     return f"uid {uid} ({_user(uid)}) pid {pid}"
 
 
@@ -380,36 +322,3 @@ def _gid(group: str) -> int:
         return grp.getgrnam(group).gr_gid
     except KeyError:
         raise ConfigError(f"no group {group!r} for the socket", next="create it or change it") from None
-
-
-def _clear_stale(path: Path) -> None:
-    """Remove what a daemon that is gone left behind.  Raises Refused if somebody listens."""
-    probe = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    probe.setblocking(False)  # a frozen daemon's full backlog must not hold us: it counts as listening
-    try:
-        probe.connect(os.fspath(path))
-        raw = probe.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEERCRED.size)
-        raise _running(path, str(_PEERCRED.unpack(raw)[0]))
-    except FileNotFoundError:
-        return
-    except ConnectionRefusedError:
-        if not path.is_socket():
-            raise Refused(f"{path} is in the way and no socket", next="move it away") from None
-        os.unlink(path)
-    except OSError as error:
-        if error.errno == errno.EAGAIN:
-            raise _running(path, "") from None
-        raise Unavailable(f"cannot use socket {path}: {error.strerror}", next="check its owner") from None
-    finally:
-        probe.close()
-
-
-def _cannot_make(path: Path, error: OSError) -> Unavailable:
-    return Unavailable(f"cannot make socket {path}: {error.strerror}", next="check the directory")
-
-
-def _running(path: Path, pid: str) -> Refused:
-    return Refused(
-        f"a daemon is already running on {path}" + (f", pid {pid}" if pid else ""),
-        next="stop that one first, or use another --root",
-    )

@@ -75,6 +75,8 @@ class Lv(msgspec.Struct, frozen=True):
     creation_time_s: int
     creation_host: str
     segments: tuple[Segment, ...]
+    policy: str = ""
+    """Its own allocation policy; empty: it has none."""
 
     @property
     def extent_count(self) -> int:
@@ -233,6 +235,7 @@ def _read_lv(name: str, section: Section, vg: str, pvs: frozenset[str]) -> Lv:
         creation_time_s=section.number("creation_time") or 0,
         creation_host=section.string("creation_host") or "",
         segments=tuple(_read_segment(body, f"VG {vg}: LV {name}: {key}", pvs) for key, body in segments),
+        policy=section.string("allocation_policy") or "",
     )
 
 

@@ -166,6 +166,18 @@ def users_of(vg: Vg, name: str) -> tuple[str, ...]:
     )
 
 
+def users_of_each(vg: Vg) -> dict[str, tuple[str, ...]]:
+    """`users_of` of every LV that has any, in one pass."""
+    users: dict[str, list[str]] = {}
+    names = dict.fromkeys(lv.name for lv in vg.lvs)
+    for lv in vg.lvs:
+        words = dict.fromkeys(word for segment in lv.segments for word in segment.words)
+        for word in words:
+            if word in names and word != lv.name:
+                users.setdefault(word, []).append(lv.name)
+    return {name: tuple(found) for name, found in users.items()}
+
+
 def check_plain(vg: Vg, lv: Lv) -> None:
     """Raises Refused unless the LV is a visible linear one that no other LV is made of."""
     if lv.slots:

@@ -11,7 +11,6 @@ from ringfence.lvm2.names import with_dashes
 from ringfence.volumes.allocate import free_count, free_extents
 from ringfence.volumes.discovery import Disks, PvOnDisk, VgOnDisk
 from ringfence.volumes.model import SECTOR_BYTES, Lv, Pv, Vg
-from ringfence.volumes.plan import users_of
 
 Row = dict[str, Any]
 
@@ -44,9 +43,9 @@ def vg_attr(vg: Vg, partial: bool) -> str:
     ))  # fmt: skip
 
 
-def lv_attr(vg: Vg, lv: Lv, here: LvHere, partial: bool) -> str:
+def lv_attr(lv: Lv, here: LvHere, partial: bool) -> str:
     """Ten characters; type and target of segment types other than linear are left at `-`."""
-    policy = _lv_policy(vg, lv)
+    policy = _lv_policy(lv)
     return "".join((
         "-",
         "w" if lv.writable else "r",
@@ -61,11 +60,8 @@ def lv_attr(vg: Vg, lv: Lv, here: LvHere, partial: bool) -> str:
     ))  # fmt: skip
 
 
-def _lv_policy(vg: Vg, lv: Lv) -> str:
-    lvs = vg.body.section("logical_volumes")
-    section = lvs.section(lv.name) if lvs else None
-    policy = section.string("allocation_policy") if section else None
-    letter = "i" if policy is None or policy == "inherit" else _POLICIES.get(policy, "n")
+def _lv_policy(lv: Lv) -> str:
+    letter = "i" if lv.policy in ("", "inherit") else _POLICIES.get(lv.policy, "n")
     return letter.upper() if "LOCKED" in lv.status else letter
 
 
@@ -153,7 +149,8 @@ def _dashed(pv: PvOnDisk | None) -> str:
     return with_dashes(pv.label.uuid) if pv else ""
 
 
-def lv_row(found: VgOnDisk, lv: Lv, here: LvHere) -> Row:
+def lv_row(found: VgOnDisk, lv: Lv, here: LvHere, users: tuple[str, ...] = ()) -> Row:
+    """Args: users: LVs that are made of this one (`plan.users_of_each`)."""
     vg = found.vg
     missing = frozenset(pv.name for pv in found.missing)
     partial = any(stripe.pv in missing for segment in lv.segments for stripe in segment.stripes)
@@ -161,7 +158,7 @@ def lv_row(found: VgOnDisk, lv: Lv, here: LvHere) -> Row:
     return {
         "lv_name": lv.name,
         "vg_name": vg.name,
-        "lv_attr": lv_attr(vg, lv, here, partial),
+        "lv_attr": lv_attr(lv, here, partial),
         "lv_size": lv.extent_count * vg.extent_bytes,
         "pool_lv": "",
         "origin": "",
@@ -182,7 +179,7 @@ def lv_row(found: VgOnDisk, lv: Lv, here: LvHere) -> Row:
         "lv_tags": ",".join(lv.tags),
         "lv_time": lv.creation_time_s,
         "lv_host": lv.creation_host,
-        "lv_parents": ",".join(users_of(vg, lv.name)),
+        "lv_parents": ",".join(users),
         "seg_count": len(lv.segments),
         "segtype": ",".join(
             dict.fromkeys(_kind(segment.kind, len(segment.stripes)) for segment in lv.segments)

@@ -24,6 +24,17 @@ class FileFacts(_Part, frozen=True):
     """Why it could not be looked at."""
 
 
+class VgFacts(_Part, frozen=True):
+    """What the head of a VG's committed text says."""
+
+    name: str
+    lock_type: str = ""
+    """Empty: none, a VG of one host."""
+    lock_args: str = ""
+    autoactivated: bool = True
+    """By stock LVM2, wherever its PVs appear."""
+
+
 class DiskFacts(_Part, frozen=True):
     """A device or file that [devices] paths allow."""
 
@@ -40,6 +51,8 @@ class DiskFacts(_Part, frozen=True):
     wwid: str = ""
     """The disk's own name for itself, as the kernel tells it; empty: it tells none."""
     trouble: str = ""
+    vg: VgFacts | None = None
+    """None: it is in no VG, or keeps no metadata that can be read."""
 
 
 class DirectoryFacts(_Part, frozen=True):
@@ -83,6 +96,23 @@ class LvmFacts(_Part, frozen=True):
     devices: tuple[str, ...] | None = None
     """PV uuids in its devices file; None: there is none, and so every device counts."""
     trouble: str = ""
+
+
+class LockdFacts(_Part, frozen=True):
+    """Who is lvmlockd on the host, for stock LVM2's commands."""
+
+    ours: bool = False
+    """This host's daemon serves the socket."""
+    holder: str = ""
+    """Who else does: "lvmlockd (pid 7)"; empty: nobody."""
+    pid_file: bool = False
+    """Without it stock commands do not even ask."""
+    stock: str = ""
+    """A running lvmlockd of LVM2's own: "lvmlockd (pid 7)"."""
+    stock_starts: bool | None = None
+    """systemd would start that at boot; None: it could not be asked, or there is no such unit."""
+    lockstop: bool | None = None
+    """lvmlocks.service is active, and so deactivates LVs before the daemon stops; None: likewise."""
 
 
 class WatchdogFacts(_Part, frozen=True):
@@ -144,6 +174,7 @@ class HostFacts(_Part, frozen=True):
     """Digest of the board's own UUID; empty: it could not be read."""
     hypervisor: str = ""
     """The host is itself a virtual machine; of which kind."""
+    lockd: LockdFacts | None = None
 
 
 class HostAnswer(msgspec.Struct, frozen=True):

@@ -21,6 +21,8 @@ ELOCKIO = 218
 EREMOVED = 219
 EDEVOPEN = 220
 ELMERR = 221
+EADOPT_NONE = 223
+"""There is no orphan to adopt (2.03.25 and later)."""
 
 LM_DLM = 2
 """`running_lm`'s answer, as LVM2 numbers the lock managers."""
@@ -53,6 +55,8 @@ class LvmAsked(msgspec.Struct, frozen=True):
     host_id: int = 0
     more: dict[str, str] = {}
     """Every other field, as text."""
+    old_info: bool = False
+    """Of info: the peer is of LVM2 before 2.03.28, by what its program reads of a lockspace's line."""
 
 
 class LvmAnswered(msgspec.Struct, frozen=True):
@@ -68,6 +72,10 @@ class LvmAnswered(msgspec.Struct, frozen=True):
     lv_lock_args: str = ""
     mode: str = ""
     """Of query_lock_*."""
+    holder: int = 0
+    """Of a lock that is refused: the id of the node that is in the way; 0: not known.  Newer commands print
+    it ("LV locked by other host: vg0/vm1 (host_id 2)")."""
+    holder_name: str = ""
     dump: bytes | None = None
     """Of info and dump: what goes to lvmlockctl beside the reply."""
 

@@ -3,22 +3,30 @@
 A PV's uuid is the same on a copy of the disk (a snapshot, a replica), so more is told: the disk's own
 name, where it has one, and what its metadata areas say at the moment."""
 
+import contextlib
 import hashlib
 import os
+import re
 import stat
 from collections.abc import Sequence
 from pathlib import Path
 
 from ringfence.core.errors import Damaged
-from ringfence.lvm2.area import HEADER_BYTES
-from ringfence.lvm2.label import LABEL_SCAN_BYTES, parse_label
+from ringfence.lvm2.area import HEADER_BYTES, parse_header, text_ranges
+from ringfence.lvm2.label import LABEL_SCAN_BYTES, Area, parse_label
 from ringfence.storage.direct import DirectFile
 from ringfence.storage.scan import scan_devices
-from ringfence.wire.checkup import DiskFacts
+from ringfence.wire.checkup import DiskFacts, VgFacts
 
 BLOCK_DEVICES = Path("/sys/dev/block")
 MOST = 256
 """Disks that are told of: facts stay small."""
+HEAD_BYTES = 4096
+"""Of a VG's text: what it says of the VG itself.  The whole of it may be megabytes, and to parse those would
+hold up a daemon."""
+_NAME = re.compile(r"^([\w+.-]+) \{$", re.M)
+_STRING = re.compile(r'^(lock_type|lock_args) = "([^"]*)"$', re.M)
+_FLAGS = re.compile(r"^flags = \[(.*)\]$", re.M)
 
 
 def listed(patterns: Sequence[str]) -> tuple[DiskFacts, ...]:
@@ -33,6 +41,7 @@ def disk_facts(disk: DiskFacts, *, read: bool = True) -> DiskFacts:
     if disk.trouble or not read:
         return disk
     pv = label = text = trouble = ""
+    vg = None
     with DirectFile(disk.path, write=False) as file:
         start = file.read(0, min(LABEL_SCAN_BYTES, file.size_bytes))
         label = _digest(start)
@@ -44,8 +53,39 @@ def disk_facts(disk: DiskFacts, *, read: bool = True) -> DiskFacts:
             pv = found.uuid
             headers = [file.read(area.offset_bytes, HEADER_BYTES) for area in found.metadata_areas]
             text = _digest(b"".join(headers))
+            with contextlib.suppress(Damaged):  # whoever reads the VG tells
+                vg = _vg(file, found.metadata_areas, headers, disk.path)
     wwid = _wwid(disk.path) if disk.block else ""
-    return DiskFacts(disk.path, disk.size_bytes, disk.block, pv, label, text, wwid, trouble)
+    return DiskFacts(disk.path, disk.size_bytes, disk.block, pv, label, text, wwid, trouble, vg)
+
+
+def _vg(file: DirectFile, areas: Sequence[Area], headers: Sequence[bytes], path: str) -> VgFacts | None:
+    """Of the first area that names a text.  Raises Damaged for headers that are."""
+    for area, data in zip(areas, headers, strict=True):
+        slot = (header := parse_header(data, area, path)).committed
+        if not slot.empty:
+            parts = [
+                file.read(one.offset_bytes, min(one.size_bytes, HEAD_BYTES))
+                for one in text_ranges(header, slot)
+            ]
+            return read_head(b"".join(parts)[:HEAD_BYTES])
+    return None
+
+
+def read_head(text: bytes) -> VgFacts | None:
+    """From how the text of a VG begins, up to its PVs; None: it does not look like one."""
+    head = text.decode("utf-8", "replace").partition("physical_volumes {")[0].replace("\t", "")
+    name, flags = _NAME.search(head), _FLAGS.search(head)
+    if name is None:
+        return None
+    said = dict(_STRING.findall(head))
+    lock_type = said.get("lock_type", "none")
+    return VgFacts(
+        name[1],
+        lock_type if lock_type != "none" else "",
+        said.get("lock_args", ""),
+        autoactivated=flags is None or '"NOAUTOACTIVATE"' not in flags[1],
+    )
 
 
 def _is_block(path: str) -> bool:

@@ -17,6 +17,7 @@ from ringfence.daemon.checkup.corosync import corosync_facts
 from ringfence.daemon.checkup.disks import disk_facts, listed
 from ringfence.daemon.checkup.files import directory_facts, group_of, place_facts, secret_facts
 from ringfence.daemon.checkup.leftovers import leftovers
+from ringfence.daemon.checkup.lockd import lockd_facts
 from ringfence.daemon.checkup.lvm import lvm_facts
 from ringfence.daemon.checkup.watchdog import watchdog_facts
 from ringfence.host.clock import boottime_ns, wall_ms
@@ -93,6 +94,7 @@ def look_at_host(
         "places": lambda: place_facts(paths),
         "state": lambda: directory_facts(paths.var),
         "leftovers": lambda: leftovers(paths),
+        "lvmlockd": lambda: lockd_facts(paths),
     }
     if cluster is not None and cluster.ring == "corosync":
         looks["corosync"] = lambda: corosync_facts(paths, cluster)
@@ -134,6 +136,7 @@ def look_at_host(
         unseen=tuple(unseen),
         board=made_of.board,
         hypervisor=made_of.hypervisor,
+        lockd=found["lvmlockd"].value,
     )
 
 

@@ -15,7 +15,7 @@ TOOL_S = 3.0
 DEVICES = Path("/etc/lvm/devices")
 SETTINGS = (
     "devices/filter", "devices/global_filter", "devices/use_devicesfile", "devices/devicesfile",
-    "devices/scan_lvs", "global/use_lvmlockd", "global/event_activation",
+    "devices/scan_lvs", "global/use_lvmlockd", "global/lvmlockd_lock_retries", "global/event_activation",
     "activation/auto_activation_volume_list",
 )  # fmt: skip
 _VERSION = re.compile(r"LVM version:\s*(\S+)")

@@ -16,6 +16,7 @@ from ringfence.doctor.checks import (
     identity,
     leftovers,
     lvm,
+    lvmlockd,
     slots,
     timing,
     watchdog,
@@ -26,7 +27,7 @@ from ringfence.doctor.findings import Finding, Kind
 Check = Callable[[ClusterFacts], Iterator[Finding]]
 MODULES = (
     cluster, corosync, configuration, identity, clocks, files, disks, fencing, timing, watchdog, lvm,
-    slots, leftovers,
+    lvmlockd, slots, leftovers,
 )  # fmt: skip
 CHECKS: dict[str, Check] = {module.__name__.rpartition(".")[2]: module.check for module in MODULES}
 KINDS: dict[str, Kind] = {kind.id: kind for module in MODULES for kind in module.KINDS}

@@ -30,8 +30,7 @@ SCANS = warning(
 ACTIVATES = note(
     "lvm-autoactivation",
     "LVM2 activates by itself what it finds",
-    "VGs are activated at boot on every host that sees them; shared ones are spared only as long as their "
-    "lock_type is respected",
+    "VGs are activated at boot on every host that sees them; of shared ones what no other host holds",
 )
 GUEST = warning(
     "guest-vg",
@@ -76,7 +75,8 @@ def _host(host: HostFacts, lvm: LvmFacts) -> Iterator[Finding]:
                 yield HIDES.at(name, what, f"accept it: lvmconfig devices/{key}; then edit /etc/lvm/lvm.conf")
     if settings.get("global/use_lvmlockd") == "0":
         what = f"{name}: global/use_lvmlockd = 0"
-        yield NO_LOCKS.at(name, what, "nothing, unless stock commands are to change shared VGs")
+        mend = "nothing, unless stock commands are to change shared VGs; then set it to 1 (docs/lvm2.md)"
+        yield NO_LOCKS.at(name, what, mend)
     if settings.get("devices/scan_lvs") == "1":
         what = f"{name}: devices/scan_lvs = 1"
         yield SCANS.at(name, what, "set devices/scan_lvs = 0 in /etc/lvm/lvm.conf")

@@ -6,7 +6,7 @@ reaps, then unlock.  Whoever holds the LV's lock may trust its metadata: to chan
 from collections.abc import Generator
 from typing import Any
 
-from ringfence.core.errors import BadInput, NotFound, Refused, RingfenceError
+from ringfence.core.errors import BadInput, LocksLost, NotFound, Refused, RingfenceError
 from ringfence.core.modes import Mode
 from ringfence.engine.commands.disks import find_vg
 from ringfence.engine.commands.locking import LockedVg, lock_vg, space_of, undo
@@ -83,12 +83,13 @@ def activate(vg: str, name: str, mode: Mode, wait_ms: int | None) -> Generator[O
     _, lv = yield from _locate(vg, name, wait_ms)
     what = f"LV {vg}/{name}"
     mine: Held | None = yield FindLock(space_of(vg), lv.uuid)
+    check_ours_to_use(mine, vg, name)
     if mine is not None and mine.mode is mode:
-        volume = yield from find_open(vg, name)
+        volume = yield from find_open(vg, lv.uuid)
         if volume is not None and not volume.failed:
             return _answer(vg, lv, mine, volume)
         if volume is not None:
-            yield ClosePath(vg, name)  # what is left of a path that has failed
+            yield ClosePath(vg, volume.lv)  # what is left of a path that has failed
         return (yield from _open(vg, lv, mine, wait_ms))
     if mine is not None:
         return (yield from _change_mode(vg, lv, mine, mode, wait_ms))
@@ -106,9 +107,9 @@ def _change_mode(
     """Between EX and PR.  The path is closed while its lock is the weaker of the two."""
     if mode > mine.mode:
         held: Held = yield Convert(mine.lock, mode, wait_ms)
-        yield ClosePath(vg, lv.name)
+        yield from close_path(vg, lv)
     else:
-        yield ClosePath(vg, lv.name)
+        yield from close_path(vg, lv)
         held = yield Convert(mine.lock, mode, wait_ms)
     try:
         return (yield from _open(vg, lv, held, wait_ms))
@@ -145,37 +146,70 @@ def _answer(vg: str, lv: Lv, held: Held, path: Opened | OpenVolume) -> dict[str,
     }
 
 
-def find_open(vg: str, name: str) -> Generator[Order, Any, OpenVolume | None]:
+def find_open(vg: str, uuid: str) -> Generator[Order, Any, OpenVolume | None]:
+    """An LV's open path: by uuid, for a path keeps the name that its LV had when it was opened."""
     volumes: tuple[OpenVolume, ...] = yield OpenPaths()
-    return next((one for one in volumes if (one.vg, one.lv) == (vg, name)), None)
+    return next((one for one in volumes if (one.vg, one.uuid) == (vg, uuid)), None)
+
+
+def close_path(vg: str, lv: Lv) -> Generator[Order, Any, None]:
+    volume = yield from find_open(vg, lv.uuid)
+    yield ClosePath(vg, volume.lv if volume is not None else lv.name)
+
+
+def check_ours_to_use(mine: Held | None, vg: str, name: str) -> None:
+    """An LV is active on a host through LVM2 or through a path of ours, never through both.
+
+    Raises Refused if it is LVM2 that has it."""
+    if mine is not None and mine.by_lvm2:
+        raise Refused(
+            f"Logical volume {vg}/{name} is active here through LVM2",
+            next=f"deactivate it as it was activated: lvm lvchange -an {vg}/{name}",
+        )
 
 
 def deactivate(vg: str, name: str) -> Generator[Order, Any, dict[str, Any]]:
-    """Close, then unlock.  Needs no VG lock: what is open here names its own lock, and letting go
-    must be possible while a lockspace is frozen."""
-    volume = yield from find_open(vg, name)
-    if volume is not None:
-        uuid = volume.uuid
-    else:
-        _, found = yield from find_vg(vg)
-        uuid = find_lv(found.vg, name).uuid
-    yield ClosePath(vg, name)
+    """Close, then unlock.  Needs no VG lock: letting go must be possible while a lockspace is frozen.
+
+    Raises Refused if it is LVM2 that has it active."""
+    volume, uuid = yield from _named(vg, name)
     mine: Held | None = yield FindLock(space_of(vg), uuid)
+    check_ours_to_use(mine, vg, name)
+    yield ClosePath(vg, volume.lv if volume is not None else name)
     if mine is not None:
         yield Release(mine.lock)
     return {"vg": vg, "name": name, "uuid": uuid, "mode": Mode.UN.name, "was_active": mine is not None}
 
 
+def _named(vg: str, name: str) -> Generator[Order, Any, tuple[OpenVolume | None, str]]:
+    """The open path, if there is one, and the uuid of the LV that has this name; where the disks do not tell
+    any more, of the one that had it when it was opened."""
+    volumes: tuple[OpenVolume, ...] = yield OpenPaths()
+    try:
+        _, found = yield from find_vg(vg)
+        uuid = find_lv(found.vg, name).uuid
+    except LocksLost:
+        raise
+    except RingfenceError:
+        volume = next((one for one in volumes if (one.vg, one.lv) == (vg, name)), None)
+        if volume is None:
+            raise
+        return volume, volume.uuid
+    return next((one for one in volumes if (one.vg, one.uuid) == (vg, uuid)), None), uuid
+
+
 def take_for_removal(vg: Vg, lv: Lv, *, force: bool) -> Generator[Order, Any, int]:
     """EX on an LV that is to go; nothing waits.  Answer: the lock, to be released after the commit.
 
-    Raises Refused if the LV is active here (unless forced), LockHeld if it is elsewhere.  A path
-    that is open here stays open: the caller closes it once nothing can be refused any more."""
+    Raises Refused if the LV is active here (unless forced, but always if LVM2 has it), LockHeld if it is
+    elsewhere.  A path that is open here stays open: the caller closes it once nothing can be refused any
+    more."""
     space = space_of(vg.name)
     mine: Held | None = yield FindLock(space, lv.uuid)
     if mine is None:
         held: Held = yield Acquire(space, lv.uuid, Mode.EX, 0, what=f"LV {vg.name}/{lv.name}")
         return held.lock
+    check_ours_to_use(mine, vg.name, lv.name)
     if not force:
         raise Refused(
             f"Logical volume {vg.name}/{lv.name} is active here",

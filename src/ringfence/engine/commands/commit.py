@@ -72,7 +72,7 @@ def begin(locked: LockedVg) -> Generator[Order, Any, Change]:
     check_writable(vg)
     check_vg(vg)
     known = parse_lvb(locked.held.lvb)
-    if known is not None and not known.removed and known.number > vg.seqno:
+    if known is not None and not known.removed and known.number > vg.seqno and not _only_announced(known, vg):
         raise Damaged(
             f"VG {vg.name} on disk is version {vg.seqno}, but version {known.number} was committed",
             next="look for a device that this host reads differently; if a backup was restored: "
@@ -83,6 +83,12 @@ def begin(locked: LockedVg) -> Generator[Order, Any, Change]:
     if doubtful:
         seqno = max(seqno, 1 + (yield from _abandoned_seqno(found)))
     return Change(locked, doubtful, seqno)
+
+
+def _only_announced(known: Version, vg: Vg) -> bool:
+    """Whether the value block may be a stock command's that failed before its commit: LVM2 says the new
+    version after the pre-commit, and lets go of the lock whatever becomes of it."""
+    return known.crc == 0 and known.number == vg.seqno + 1
 
 
 def _abandoned_seqno(found: VgOnDisk) -> Generator[Order, Any, int]:

@@ -61,6 +61,9 @@ def print_lvb(version: Version) -> bytes:
     return _LVB.pack(_LVB_VERSION, flags, version.number & 0xFFFFFFFF, version.crc).ljust(_LVB_BYTES, b"\0")
 
 
+REMOVED_LVB = print_lvb(Version(0, removed=True))
+
+
 def parse_lvb(lvb: bytes | None) -> Version | None:
     """None: not valid, never written, or of a version that is not known."""
     if lvb is None or len(lvb) < _LVB.size:

@@ -7,6 +7,7 @@ from ringfence.core.errors import BadInput, LocksLost, Refused, RingfenceError
 from ringfence.core.modes import Mode
 from ringfence.engine.commands.activation import (
     activate,
+    close_path,
     deactivate,
     extents_of,
     mode_named,
@@ -146,7 +147,7 @@ def lvremove(call: LvRemove) -> Command:
     prepared = prepare(change, remove_lv(change.vg, call.lv), f"lvremove {call.vg}/{call.lv}")
     lock = yield from take_for_removal(change.vg, lv, force=call.force)
     try:
-        yield ClosePath(call.vg, call.lv)
+        yield from close_path(call.vg, lv)
         yield from commit(prepared)
     except RingfenceError as error:
         yield from undo(error, ClosePath(call.vg, call.lv), Release(lock))

@@ -17,6 +17,7 @@ from ringfence.engine.orders import (
     Acquire,
     Command,
     FindLock,
+    GoOn,
     Held,
     Holder,
     Holders,
@@ -30,13 +31,16 @@ from ringfence.engine.orders import (
 )
 from ringfence.volumes.access import is_ours
 from ringfence.volumes.discovery import Disks, VgOnDisk
-from ringfence.volumes.model import Lv
-from ringfence.volumes.plan import find_lv
+from ringfence.volumes.plan import find_lv, users_of_each
 from ringfence.volumes.report import LvHere, Row, lv_row, pv_rows, vg_rows
 from ringfence.wire.client import Lvs, Pvs, Vgs
 
 WAIT_MS = 2000
 """For all VG locks of a report together, roughly: after the first that is not granted, none waits."""
+
+
+SLICE = 100
+"""So many LVs' rows are made before others have their turn."""
 
 
 class _Seen(msgspec.Struct, frozen=True):
@@ -126,21 +130,24 @@ def _read(only: str) -> Generator[Order, Any, _Seen]:
 def _lv_rows(
     found: VgOnDisk, call: Lvs, volumes: tuple[OpenVolume, ...], wrong: tuple[str, ...]
 ) -> Generator[Order, Any, list[Row]]:
-    holders: dict[str, tuple[Holder, ...]] = yield Holders(space_of(found.vg.name))
-    rows = []
+    space = space_of(found.vg.name)
+    paths = {one.uuid: one for one in volumes}
+    users = users_of_each(found.vg)
+    rows: list[Row] = []
     for lv in found.vg.lvs:
         if lv.visible and call.lv in ("", lv.name) and (call.all or call.lv or not lv.slots):
-            mine: Held | None = yield FindLock(space_of(found.vg.name), lv.uuid)
-            volume = next((one for one in volumes if one.uuid == lv.uuid), None)
-            here = _here(lv, holders, mine, volume)
+            holders: tuple[Holder, ...] = yield Holders(space, lv.uuid)
+            mine: Held | None = yield FindLock(space, lv.uuid)
+            here = _here(holders, mine, paths.get(lv.uuid))
             broken = f"{found.vg.name}/{lv.name}" in wrong
-            rows.append(lv_row(found, lv, msgspec.structs.replace(here, broken=broken)))
+            here = msgspec.structs.replace(here, broken=broken)
+            rows.append(lv_row(found, lv, here, users.get(lv.name, ())))
+            if len(rows) % SLICE == 0:
+                yield GoOn()
     return rows
 
 
-def _here(
-    lv: Lv, holders: dict[str, tuple[Holder, ...]], mine: Held | None, volume: OpenVolume | None
-) -> LvHere:
+def _here(holders: tuple[Holder, ...], mine: Held | None, volume: OpenVolume | None) -> LvHere:
     found = tuple(
         {
             "node": one.name,
@@ -148,7 +155,7 @@ def _here(
             "token": str(one.token),
             "since_wall_ms": one.since_wall_ms,
         }
-        for one in holders.get(lv.uuid, ())
+        for one in holders
         if one.mode > Mode.NL
     )
     return LvHere(

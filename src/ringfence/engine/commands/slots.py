@@ -10,6 +10,7 @@ from collections.abc import Generator
 from typing import Any
 
 from ringfence.core.errors import Damaged, NotFound, Refused, RingfenceError
+from ringfence.core.locknames import VG_SPACE
 from ringfence.core.modes import Mode
 from ringfence.engine.commands.commit import begin, commit, prepare
 from ringfence.engine.commands.disks import find_vg, read_disks
@@ -126,15 +127,16 @@ def note_made(vg: str, me: Whoami) -> Generator[Order, Any, None]:
 
 def note_slots(vgs: list[VgOnDisk], me: Whoami, *, made: bool = False) -> Generator[Order, Any, None]:
     """Tell the engine of the slots of these VGs, and of those that have none it may use."""
-    places, without = [], {}
+    places, without, uuids = [], {}, {}
     for found in vgs:
         if not is_ours(found.vg, me.cluster):
             continue
+        uuids[VG_SPACE + found.vg.name] = found.vg.uuid
         try:
             places.append((yield from _look(found, me)))
         except RingfenceError as error:
             without[found.vg.name] = str(error)
-    yield NoteSlots(tuple(places), without, made)
+    yield NoteSlots(tuple(places), without, made, uuids)
 
 
 def _look(found: VgOnDisk, me: Whoami) -> Generator[Order, Any, SlotsPlace]:
@@ -145,7 +147,7 @@ def _look(found: VgOnDisk, me: Whoami) -> Generator[Order, Any, SlotsPlace]:
     (data,) = yield ReadBlocks((Read(path, start, BLOCK_BYTES),))
     header = _header(found, lv, data, me.cluster)
     check_room(header, me.node, name)
-    return SlotsPlace(name, path, start, data, header.nodes, _text(found, path))
+    return SlotsPlace(name, path, start, data, header.nodes, _text(found, path), lv.uuid)
 
 
 def _text(found: VgOnDisk, path: str) -> VgText:

@@ -20,7 +20,7 @@ from typing import Any
 
 from ringfence.core.errors import BadInput, Damaged, NotFound, Refused, RingfenceError
 from ringfence.core.modes import Mode
-from ringfence.engine.commands.activation import take_for_removal
+from ringfence.engine.commands.activation import close_path, take_for_removal
 from ringfence.engine.commands.commit import (
     begin,
     finish,
@@ -193,7 +193,7 @@ def vgremove(call: VgRemove) -> Command:
     restore: Order | None = None
     try:
         for lv in lvs:
-            yield ClosePath(vg.name, lv.name)
+            yield from close_path(vg.name, lv)
         # Or a node would write its slot where another's data is by then.
         restore = yield from end_slots(found)
         yield from label_writes(found, used=False)
@@ -292,6 +292,7 @@ def _lockstop(name: str) -> Command:
 def _refuse_active(name: str) -> Generator[Order, Any, None]:
     opened: tuple[OpenVolume, ...] = yield OpenPaths()
     active = [volume.lv for volume in opened if volume.vg == name]
+    by_lvm2: list[str] = []
     try:
         _, found = yield from find_vg(name)
         lvs: tuple[Lv, ...] = found.vg.lvs
@@ -300,7 +301,12 @@ def _refuse_active(name: str) -> Generator[Order, Any, None]:
     for lv in lvs:
         held: Held | None = yield FindLock(space_of(name), lv.uuid)
         if held is not None:
-            active.append(lv.name)
+            (by_lvm2 if held.by_lvm2 else active).append(lv.name)
+    if by_lvm2:
+        raise Refused(
+            f"VG {name} has LVs that are active here through LVM2: {', '.join(by_lvm2)}",
+            next=f"lvm vgchange -an {name}",
+        )
     if active:
         raise Refused(
             f"VG {name} has active LVs here: {', '.join(dict.fromkeys(active))}",

@@ -1,0 +1,603 @@
+"""What stock commands ask of locks: the global one, VGs' and LVs'.
+
+Every lock is one of the Locker's, taken on behalf of its command: so it stands in the ordinary fair
+queues, is told only under authority, and `why` and `locks` show whose it is.  Under authority alone goes
+an answer that takes no lock, too, because this host has it already.  A request waits within its limit from
+the configuration for whoever is in its way, for a lockspace that starts or is frozen, and for this node's
+authority; then it is refused with -EAGAIN.  For the global lock and VGs' the asking side repeats it, thrice.
+
+An LV is active on a host through LVM2 or through ringfence's own path, never through both: a persistent lock
+that is not by_lvm2 is not shared with stock commands, nor let go of by them.  The LV of the disk slots is
+refused to them always.
+
+A VG's lock value block is written when it goes down from EX after a vg_update: the version said, and no CRC
+(`commands.locking`).  Whoever ends between vg_update and unlock leaves it not valid: the next one to change
+the VG looks twice.  The flag REMOVED is written, but not answered (-EREMOVED): who gets the lock looks at the
+disks, and a VG of that name may have been made anew.
+
+Of locks that are lost their commands cannot be told.  One that might be in the middle of a commit gets no
+answer any more: with it, it would write without a lock.
+
+Source: LVM2 daemons/lvmlockd/lvmlockd-core.c (res_process, res_lock, res_convert, res_unlock, res_update,
+add_lock_action, client_send_result)."""
+
+import errno
+from collections.abc import Callable
+
+from ringfence.core.errors import BadInput, LocksLost, NotFound, Refused, RingfenceError
+from ringfence.core.locknames import VG_SPACE
+from ringfence.core.modes import Mode
+from ringfence.engine.commands.locking import (
+    GLOBAL_RESOURCE,
+    GLOBAL_SPACE,
+    VG_RESOURCE,
+    Version,
+    parse_lvb,
+    print_lvb,
+    space_of,
+)
+from ringfence.engine.context import Context
+from ringfence.engine.effects import LvmAnswer, Note
+from ringfence.engine.locker import TRY_MS, Locker
+from ringfence.engine.lvm_processes import LvmProcesses
+from ringfence.engine.lvmlockd.ahead import Ahead
+from ringfence.engine.lvmlockd.recent import Recent
+from ringfence.engine.lvmlockd.rules import Ruling, rule
+from ringfence.engine.lvmlockd.sessions import Session, Where
+from ringfence.engine.orders import Held
+from ringfence.engine.slots import Slots
+from ringfence.engine.uses import Use
+from ringfence.volumes.slots import SLOTS_LV
+from ringfence.wire import entries
+from ringfence.wire.lvmlockd import EADOPT_NONE, ELMERR, ENOLS, LvmAnswered, LvmAsked
+
+SLOTS_REFUSED = "it holds the disk slots, only ringfence uses it; `ringfence vgremove` removes it with its VG"
+MODES = {"sh": Mode.PR, "ex": Mode.EX}
+PERSISTENT = "persistent"
+SH_EXISTS = "SH_EXISTS"
+NO_LOCKSPACES = "NO_LOCKSPACES"
+
+_SETTLED = {
+    Ruling.ALREADY: -errno.EALREADY,
+    Ruling.COVERED: 0,
+    Ruling.SHARED_EXISTS: -errno.EEXIST,
+    Ruling.OTHER_MODE: -errno.EEXIST,
+    Ruling.SHARED_HERE: -errno.EAGAIN,
+}
+"""Rulings that change nothing."""
+
+
+_WHY = {
+    Ruling.SHARED_EXISTS: "active here for shared use",
+    Ruling.SHARED_HERE: "shared by several commands of this host",
+}
+
+
+class Spaces:
+    """Which lockspaces this node is in, as the locks need to know it."""
+
+    def __init__(self, context: Context, start: Callable[[str], None], starts: Callable[[str], bool]) -> None:
+        self._context = context
+        self.start = start
+        """Join one."""
+        self.starts = starts
+        """Whether this node is about to be in it."""
+
+    def has(self, space: str) -> bool:
+        state = self._context.state
+        one = state.lockspaces.get(space) if state is not None else None
+        if state is None or one is None or self._context.me in one.joining:
+            return False
+        return state.member(space, self._context.me)
+
+
+class Locks:
+    def __init__(
+        self,
+        context: Context,
+        locker: Locker,
+        spaces: Spaces,
+        slots: Slots,
+        ahead: Ahead,
+        processes: LvmProcesses,
+        shared: Callable[[str, str], None],
+        recent: Recent,
+    ) -> None:
+        """
+        Args:
+            shared: called with a VG and an LV's uuid that is about to be active in shared mode.
+            recent: hears of every answer.
+        """
+        self._context = context
+        self._locker = locker
+        self._spaces = spaces
+        self._slots = slots
+        self._shared = shared
+        self._recent = recent
+        self._ahead = ahead
+        self._processes = processes
+        self._held_back: dict[int, Session] = {}
+        """Those whose request is looked at again, oldest first."""
+        self._in_flight: dict[Where, int] = {}
+        """LVs for which a request waits for its answer, and whose it is: what is ruled of the next one
+        depends on that."""
+        self._fresh: dict[Where, int] = {}
+        """LVs locked for a connection that has asked nothing since, and by nobody's else wish."""
+
+    # -- requests -----------------------------------------------------------------------
+
+    def ask(self, session: Session) -> None:
+        """Take a connection's request up; it is answered now or later, once."""
+        if self._fresh:
+            self._fresh = {where: client for where, client in self._fresh.items() if client != session.client}
+        self._go(session)
+
+    def look(self) -> None:
+        """Look again at what is held back."""
+        for session in list(self._held_back.values()):
+            if session.asked is not None and session.client in self._held_back:
+                self._go(session)
+
+    def _go(self, session: Session) -> None:
+        asked = session.asked
+        assert asked is not None
+        self._held_back.pop(session.client, None)
+        try:
+            if self._context.left_open:
+                result = self._hold(session, asked, "this node takes over what was active before its daemon")
+            else:
+                result = self._decide(session, asked)
+        except BadInput as error:
+            self._note(session, asked, error.message)
+            result = -errno.EINVAL
+        if result is not None:
+            self.answer(session, result)
+
+    def _decide(self, session: Session, asked: LvmAsked) -> int | None:
+        """Returns the result; None: it comes later.  Raises BadInput."""
+        match asked.op:
+            case "lock_gl":
+                return self._lock(session, asked, (GLOBAL_SPACE, GLOBAL_RESOURCE))
+            case "lock_vg":
+                return self._lock(session, asked, (space_of(asked.vg_name), VG_RESOURCE))
+            case "lock_lv":
+                return self._lock_lv(session, asked, (space_of(asked.vg_name), asked.lv_uuid))
+            case "vg_update":
+                return self._update(session, asked)
+            case "free_lv":
+                return self._free(session, (space_of(asked.vg_name), asked.lv_uuid))
+        raise AssertionError(asked.op)
+
+    def answer(
+        self,
+        session: Session,
+        result: int,
+        *,
+        flags: tuple[str, ...] = (),
+        mode: str = "",
+        holder: str = "",
+    ) -> None:
+        """Args: holder: the node that is in the way."""
+        asked, session.asked, session.until_ns, session.lock = session.asked, None, 0, 0
+        session.why = ""
+        if asked is None:
+            return  # its connection ended
+        self._recent.answered(self._context.wall_ms, session.who, asked, result)
+        if result == 0 and asked.mode == "sh" and PERSISTENT in asked.opts:
+            self._shared(asked.vg_name, asked.lv_uuid)
+        if result == -ENOLS and not self._started_any:
+            flags = (*flags, NO_LOCKSPACES)
+        nodes = self._context.config.nodes if holder else ()
+        number = next((node.id for node in nodes if node.name == holder), 0)
+        answered = LvmAnswered(asked.op, result, flags=flags, mode=mode, holder=number, holder_name=holder)
+        self._context.out(LvmAnswer(session.client, answered))
+
+    @property
+    def _started_any(self) -> bool:
+        state = self._context.state
+        names = state.lockspaces if state is not None else ()
+        return any(name.startswith(VG_SPACE) and self._spaces.has(name) for name in names)
+
+    def _hold(self, session: Session, asked: LvmAsked, why: str) -> int | None:
+        """Look at it again, until its time is over."""
+        if not session.until_ns:
+            limit_ms = max(self._limit_ms(asked), TRY_MS)
+            session.until_ns = self._context.now_ns + limit_ms * 1_000_000
+        elif self._context.now_ns >= session.until_ns:
+            self._note(session, asked, why)
+            return -errno.EAGAIN
+        self._held_back[session.client] = session
+        session.why = why
+        return None
+
+    def waits(self) -> list[str]:
+        """For `why`: who is held back, and for what; who waits for a lock, the Locker tells."""
+        me = self._context.name(self._context.me)
+        return [
+            f"on {me}, {one.who} waits with {_what(one.asked)}: {one.why}"
+            for one in self._held_back.values()
+            if one.asked is not None and one.why
+        ]
+
+    def _limit_ms(self, asked: LvmAsked) -> int:
+        limits = self._context.config.lvmlockd
+        return limits.lv_wait_ms if asked.op == "lock_lv" else limits.vg_wait_ms
+
+    # -- locks ----------------------------------------------------------------------------
+
+    def _lock_lv(self, session: Session, asked: LvmAsked, where: Where) -> int | None:
+        if not asked.lv_uuid:
+            raise BadInput("the request names no LV")
+        if asked.lv_name == SLOTS_LV or asked.lv_uuid == self._slots.lv_uuid(asked.vg_name):
+            self._note(session, asked, SLOTS_REFUSED)
+            return -errno.EBUSY
+        if where in self._in_flight:
+            return self._hold(session, asked, "another command's request for it is not answered yet")
+        ours = any(not use.by_lvm2 for use in self._locker.persistent_on(*where))
+        if ours and (PERSISTENT in asked.opts or asked.mode == "ex"):
+            name = f"{asked.vg_name}/{asked.lv_name}"
+            first = f"ringfence lvchange -an {name}"
+            self._note(session, asked, f"it is active here through ringfence: {first} comes first")
+            return -errno.EBUSY if asked.mode == "un" else -errno.EAGAIN
+        self._fresh.pop(where, None)
+        return self._lock(session, asked, where)
+
+    def _lock(self, session: Session, asked: LvmAsked, where: Where) -> int | None:
+        space = where[0]
+        if not self._spaces.has(space):
+            return self._not_in(session, asked, space)
+        if asked.mode == "un":
+            return self._unlock(session, asked, where)
+        mode = MODES.get(asked.mode)
+        if mode is None:
+            raise BadInput(f"mode {asked.mode!r} is not known")
+        persistent = asked.op == "lock_lv" and PERSISTENT in asked.opts
+        own = self._use(session, where)
+        active = self._locker.find(*where) if asked.op == "lock_lv" else None
+        ruling = rule(
+            mode,
+            persistent=persistent,
+            own=_mode(own),
+            active=_mode(active) if active is not None and active.by_lvm2 else Mode.UN,
+            shares=self._shares(where) if asked.op == "lock_lv" else 0,
+        )
+        if ruling is Ruling.ASK and "adopt_only" in asked.opts:
+            return -EADOPT_NONE  # what may be adopted this host's daemon has adopted by itself
+        if ruling is Ruling.ASK:
+            if persistent:
+                self._ahead.asked(session.client, asked.vg_name, asked.lv_uuid, mode)
+            self._acquire(session, asked, where, mode, persistent=persistent)
+            return None
+        if not self._context.may_report_in(space):
+            return self._hold(session, asked, "this node has no authority now")
+        if ruling is Ruling.CONVERT:
+            use = active if persistent else own
+            assert use is not None
+            self._convert(session, asked, where, use, mode)
+            return None
+        if ruling is Ruling.KEEP:
+            self._locker.make_persistent(session.locks.pop(where))
+            return 0
+        if ruling in _WHY:
+            self._note(session, asked, _WHY[ruling])
+        if ruling is Ruling.SHARED_EXISTS:
+            self.answer(session, -errno.EEXIST, flags=(SH_EXISTS,))
+            return None
+        return _SETTLED[ruling]
+
+    def _not_in(self, session: Session, asked: LvmAsked, space: str) -> int | None:
+        if asked.mode == "un" or session.lost:
+            return -ENOLS
+        if self._context.state is None:
+            return self._hold(session, asked, "this node is not in the cluster yet")
+        if space == GLOBAL_SPACE:
+            self._spaces.start(space)
+        elif not self._spaces.starts(space):
+            return -ENOLS
+        return self._hold(session, asked, f"lockspace {space} is still being joined")
+
+    def _use(self, session: Session, where: Where) -> Use | None:
+        """Its transient lock there."""
+        lock = session.locks.get(where)
+        return self._locker.use(lock) if lock is not None else None
+
+    def _shares(self, where: Where) -> int:
+        rows = self._locker.node_locks.rows(*where)
+        return sum(row.lock_id is not None and row.held is Mode.PR for row in rows)
+
+    def _acquire(
+        self, session: Session, asked: LvmAsked, where: Where, mode: Mode, *, persistent: bool
+    ) -> None:
+        def done(result: Held | RingfenceError | None) -> None:
+            self._in_flight.pop(where, None)
+            if isinstance(result, Held):
+                if persistent:
+                    self._fresh[where] = session.client
+                else:
+                    session.locks[where] = result.lock
+                self.answer(session, 0)
+            else:
+                self._refused(session, asked, result)
+            self._after(result)
+
+        lv = asked.op == "lock_lv"
+        if lv:
+            self._in_flight[where] = session.client
+        lock = self._locker.acquire(
+            *where, mode, self._wait_ms(asked, where), done, what=_what(asked),
+            persistent=persistent, owner=session.owner, by_lvm2=True, process=session.process,
+        )  # fmt: skip
+        if session.asked is asked:
+            session.lock = lock
+
+    def _convert(self, session: Session, asked: LvmAsked, where: Where, use: Use, mode: Mode) -> None:
+        def done(result: Held | RingfenceError | None) -> None:
+            self._in_flight.pop(where, None)
+            if isinstance(result, Held):
+                self.answer(session, 0)
+            else:
+                self._refused(session, asked, result)
+            self._after(result)
+
+        if asked.op == "lock_lv":
+            self._in_flight[where] = session.client
+        session.lock = use.lock
+        lvb = self._value(session, where, use) if mode is not Mode.EX else None
+        self._locker.convert(
+            use.lock, mode, self._wait_ms(asked, where), done, lvb=lvb, owner=session.owner
+        )
+
+    def _wait_ms(self, asked: LvmAsked, where: Where) -> int:
+        """An LV for which another command of this host has a transient lock is waited for as a VG is."""
+        limits = self._context.config.lvmlockd
+        if asked.op != "lock_lv":
+            return limits.vg_wait_ms
+        for row in self._locker.node_locks.rows(*where):
+            use = self._locker.use(row.lock_id) if row.lock_id is not None else None
+            if use is not None and use.by_lvm2 and use not in self._locker.persistent_on(*where):
+                return max(limits.lv_wait_ms, limits.vg_wait_ms)
+        return limits.lv_wait_ms
+
+    def _after(self, result: Held | RingfenceError | None) -> None:
+        """Those that waited behind this request are looked at, unless everything ends just now."""
+        if self._held_back and not isinstance(result, LocksLost):
+            self.look()
+
+    def _refused(self, session: Session, asked: LvmAsked, error: RingfenceError | None) -> None:
+        assert error is not None
+        self._note(session, asked, error.message)
+        if isinstance(error, NotFound):
+            self.answer(session, -ENOLS)
+        elif isinstance(error, LocksLost):
+            self.answer(session, -ELMERR)
+        else:
+            self.answer(session, -errno.EAGAIN, holder=error.node)
+
+    def _note(self, session: Session, asked: LvmAsked, why: str) -> None:
+        """In the log: who wanted what, and why not."""
+        what = _what(asked)
+        why = why.removeprefix(what).lstrip(": ").removeprefix("is ")
+        wants = {"un": "to let it go", "": f"{asked.op}"}.get(asked.mode)
+        wants = wants or MODES.get(asked.mode, Mode.UN).name
+        self._context.out(Note("lvmlockd", f"{what}: {session.who} wants {wants}, {why}"))
+
+    # -- unlock ---------------------------------------------------------------------------
+
+    def _unlock(self, session: Session, asked: LvmAsked, where: Where) -> int | None:
+        activation = asked.op == "lock_lv" and PERSISTENT in asked.opts
+        use = self._locker.find(*where) if activation else self._use(session, where)
+        if use is None:
+            return -errno.ENOENT
+        if activation:
+            return self._let_go_early(session, asked, use)
+        if asked.op == "lock_vg":
+            self._ahead.over(session.client)
+            if self._awaits_releases(session):
+                return None
+
+        def done(result: Held | RingfenceError | None) -> None:
+            self._in_flight.pop(where, None)
+            if session.locks.get(where) == use.lock:
+                del session.locks[where]
+            if isinstance(result, RingfenceError):
+                self._refused(session, asked, result)
+            else:
+                self.answer(session, 0)
+            self._after(result)
+
+        if asked.op == "lock_lv":
+            self._in_flight[where] = session.client
+        session.lock = use.lock
+        self._locker.release(use.lock, done, lvb=self._value(session, where, use))
+        return None
+
+    def _let_go_early(self, session: Session, asked: LvmAsked, use: Use) -> int | None:
+        """An activation is over: its command need not wait until the cluster knows, which takes a round of
+        the ring.  It does wait for that before it is told that the VG's lock is free: whoever comes after
+        it, on any host, finds the LV free, too."""
+        if use.done is not None:
+            return self._hold(session, asked, "another request for it is not answered yet")
+        session.releasing += 1
+
+        def done(result: Held | RingfenceError | None) -> None:
+            session.releasing -= 1
+            if not session.releasing:
+                self._after(result)
+
+        self._locker.release(use.lock, done, unhurried=True)
+        return 0
+
+    def _awaits_releases(self, session: Session) -> bool:
+        """Not for ever: while the lockspace is frozen nobody gets those LVs anyway."""
+        if not session.releasing:
+            return False
+        self._locker.hurry()
+        if not session.until_ns:
+            session.until_ns = self._context.now_ns + TRY_MS * 1_000_000
+        if self._context.now_ns >= session.until_ns:
+            return False
+        self._held_back[session.client] = session
+        return True
+
+    def _value(self, session: Session, where: Where, use: Use) -> bytes | None:
+        """What goes into the value block as a lock goes down from EX; None: what is there stays."""
+        if use.held is None or use.held.mode is not Mode.EX:
+            return None
+        if where == (GLOBAL_SPACE, GLOBAL_RESOURCE):
+            version = parse_lvb(use.held.lvb) or Version(0)
+            return print_lvb(Version(version.number + 1))
+        number = session.versions.pop(where[0], None) if where[1] == VG_RESOURCE else None
+        if number is None:
+            return None
+        self.publish(session, where[0].removeprefix(VG_SPACE), number)
+        return print_lvb(Version(number))
+
+    def publish(self, session: Session, vg: str, version: int) -> None:
+        """Tell every node that a stock command has changed a VG."""
+        me = self._context.name(self._context.me)
+        self._context.submit(entries.VolumeNotice(vg, version, 0, f"{me}: {session.who}"))
+
+    def turn_away(self, session: Session, space: str) -> None:
+        """It does not wait any longer for a lock there, if that is what it does."""
+        use = self._locker.use(session.lock) if session.lock else None
+        if use is not None and use.lockspace == space and use.held is None:
+            where = (use.lockspace, use.resource)
+            if self._in_flight.get(where) == session.client:
+                del self._in_flight[where]
+            self._locker.leave_behind([use.lock])
+            self.answer(session, -ENOLS)
+
+    def let_go(self, session: Session, space: str) -> None:
+        """Its lockspace is about to be left: what the command itself has of the VG's lock ends."""
+        where = (space, VG_RESOURCE)
+        lock = session.locks.pop(where, None)
+        if lock is not None:
+            self._end(session, where, lock)
+            session.versions.pop(space, None)
+
+    # -- versions, removal, questions ----------------------------------------------------------
+
+    def _update(self, session: Session, asked: LvmAsked) -> int | None:
+        space = space_of(asked.vg_name)
+        if session.lost:
+            pid, _ = session.process
+            self._note(session, asked, f"its locks were lost, and it is not let go on: kill {pid}")
+            return None
+        if not self._spaces.has(space):
+            session.made[asked.vg_name] = asked.version
+            return -ENOLS
+        use = self._use(session, (space, VG_RESOURCE))
+        if use is None:
+            return -errno.ENOENT
+        if use.held is None or use.held.mode is not Mode.EX:
+            return -errno.EINVAL
+        if not self._context.may_report_in(space):
+            session.why = "this node has no authority now"
+            self._held_back[session.client] = session  # without a limit: it would go on to commit
+            return None
+        following = "next_version" in asked.opts
+        session.versions[space] = self.next_version(session, space) if following else asked.version
+        return 0
+
+    def next_version(self, session: Session, space: str) -> int:
+        """Which seqno a change of the VG gets that it has locked."""
+        use = self._use(session, (space, VG_RESOURCE))
+        before = parse_lvb(use.held.lvb) if use is not None and use.held is not None else None
+        state = self._context.state
+        told = state.vgs.get(space.removeprefix(VG_SPACE)) if state is not None else None
+        return max(before.number if before is not None else 0, told.seqno if told is not None else 0) + 1
+
+    def _free(self, session: Session, where: Where) -> int:
+        """An LV is gone: so are the locks on it."""
+        if not self._spaces.has(where[0]):
+            return -ENOLS
+        uses = self._locker.persistent_on(*where)
+        if any(not use.by_lvm2 for use in uses):
+            return -errno.EBUSY
+        locks = [use.lock for use in uses]
+        if where in session.locks:
+            locks.append(session.locks.pop(where))
+        self._locker.leave_behind(locks)
+        return 0
+
+    def mode_here(self, where: Where) -> str:
+        """un | sh | ex: the highest that anybody on this host has there."""
+        rows = self._locker.node_locks.rows(*where)
+        held = max((row.held for row in rows if row.lock_id is not None), default=Mode.UN)
+        return "ex" if held is Mode.EX else "sh" if held > Mode.NL else "un"
+
+    # -- ends -----------------------------------------------------------------------------------
+
+    def gone(self, session: Session, *, unread: bool, hung_up: bool) -> None:
+        """A connection ended, and with it what is not persistent; also a grant that it did not read.
+
+        Args: hung_up: it was ended by this side, and what it may be writing under its locks it goes on to
+            write: those end with its process."""
+        self._held_back.pop(session.client, None)
+        self._ahead.over(session.client)
+        session.asked = None
+        if session.lock:
+            self._break_off(session)
+        for where, lock in session.locks.items():
+            if hung_up and self._locker.use(lock) is not None:
+                self._processes.stays(lock)
+            else:
+                self._end(session, where, lock)
+        session.locks = {}
+        for where in [where for where, client in self._fresh.items() if client == session.client]:
+            del self._fresh[where]
+            use = self._locker.find(*where)
+            if unread and use is not None and use.by_lvm2:
+                self._locker.leave_behind([use.lock])
+        self._after(None)
+
+    def _break_off(self, session: Session) -> None:
+        """What it waited for is not waited for any more."""
+        for where in [where for where, client in self._in_flight.items() if client == session.client]:
+            del self._in_flight[where]
+        use = self._locker.use(session.lock)
+        if use is None or use.lock in session.locks.values():
+            return
+        if use.held is None:
+            self._locker.leave_behind([use.lock])
+        else:
+            self._locker.give_up(use.lock, Refused(f"{session.who} ended"))
+
+    def _end(self, session: Session, where: Where, lock: int) -> None:
+        use = self._locker.use(lock)
+        if use is None:
+            return
+        number = session.versions.get(where[0]) if where[1] == VG_RESOURCE else None
+        if number is not None:
+            # It may have ended in the middle of its commit.
+            self.publish(session, where[0].removeprefix(VG_SPACE), number)
+            self._locker.drop([lock])
+        elif use.done is None:
+            self._locker.release(lock, _nobody, lvb=self._value(session, where, use))
+        else:
+            self._locker.leave_behind([lock])
+
+    def lost(self, sessions: list[Session]) -> None:
+        """This life is over: no lock is anybody's any more."""
+        for session in sessions:
+            exclusive = any(where[1] == VG_RESOURCE for where in session.locks)
+            session.lost = session.lost or exclusive
+            session.locks, session.versions = {}, {}
+        self._fresh, self._in_flight = {}, {}
+
+
+def _mode(use: Use | None) -> Mode:
+    return use.held.mode if use is not None and use.held is not None else Mode.UN
+
+
+def _what(asked: LvmAsked) -> str:
+    """For people, and for `why`."""
+    if asked.op == "lock_gl":
+        return "the global lock"
+    if asked.op in ("lock_lv", "free_lv"):
+        return f"LV {asked.vg_name}/{asked.lv_name or asked.lv_uuid}"
+    return f"VG {asked.vg_name}"
+
+
+def _nobody(result: Held | RingfenceError | None) -> None:
+    """Nobody waits for this answer."""

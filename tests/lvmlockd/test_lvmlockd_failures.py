@@ -1,0 +1,150 @@
+"""A host stands still while stock LVM2 on it changes a VG; and a daemon ends under such a command."""
+
+import json
+import re
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from stock_rig import (
+    ONE,
+    PLAIN,
+    TWO,
+    LabHost,
+    Started,
+    ailing,
+    clear_vgs,
+    done,
+    lvs,
+    seqno,
+    start_vg,
+)
+
+from ringfence.core.errors import Unavailable
+from ringfence.host.processes import STOPPED, Process
+from ringfence.lab import trees
+from ringfence.lab.cluster import Lab
+from ringfence.lab.parts import Part
+
+CREATE = ("lvcreate", "-qq", *PLAIN, "-l1", "vg0", "-n")
+WRITES = 3
+"""What an lvcreate writes: the new text, slot 1 that points to it, and after vg_update slot 0."""
+
+
+@pytest.fixture
+def hosts(pair: Lab) -> Iterator[tuple[LabHost, LabHost]]:
+    """Two that share vg0, with vm0 in it; whole again afterwards."""
+    one, two = LabHost(pair, ONE), LabHost(pair, TWO)
+    start_vg((one, two), pair.disk)
+    done(one.start(*CREATE, "vm0"))
+    yield one, two
+    for process in pair.tree(ONE):
+        if process.state in STOPPED:  # of a test that failed
+            trees.kill(process)
+    for device in ("bmc", "pdu"):
+        pair.lie(ONE, device, "none")
+    eventually(lambda: ready(pair))
+    clear_vgs((two, one))
+
+
+def ready(lab: Lab) -> bool:
+    """A fencing that is under way may switch off what was just switched on: so it is done again."""
+    for node, host in lab.status()["hosts"].items():
+        if host["power"] == "off":
+            lab.power(node, "on")
+    try:
+        lab.wait_ready(0)
+    except Unavailable:
+        return False
+    return True
+
+
+def eventually(true: Callable[[], bool], limit_s: float = 30) -> None:
+    give_up = time.monotonic() + limit_s
+    while not true():
+        assert time.monotonic() < give_up
+        time.sleep(0.05)
+
+
+def stopped_after(host: LabHost, writes: int, name: str, tmp_path: Path) -> tuple[Started, Process]:
+    """An lvcreate that stops itself (SIGSTOP) once it has written so often, and its process."""
+    trace = str(tmp_path / "trace")
+    strace = ("strace", "-o", trace, "-e", "trace=io_submit")
+    done(host.start(*strace, *CREATE, f"{name}-before"))
+    submits = Path(trace).read_text().count("io_submit(")
+    when = submits - WRITES + writes
+    started = host.start(*strace, "-e", f"inject=io_submit:signal=SIGSTOP:when={when}", *CREATE, name)
+    eventually(lambda: any(one.state in STOPPED for one in host.lab.tree(host.name)))
+    (one,) = [one for one in host.lab.tree(host.name) if one.state in STOPPED]
+    assert name in trees.command(one.pid).split()
+    return started, one
+
+
+@pytest.mark.parametrize(
+    ("writes", "committed"), [pytest.param(1, False, marks=pytest.mark.long), (2, False), (3, True)]
+)
+def test_a_host_frozen_in_mid_commit(
+    hosts: tuple[LabHost, LabHost], tmp_path: Path, writes: int, committed: bool
+) -> None:
+    one, two = hosts
+    lab = one.lab
+    for device in ("bmc", "pdu"):
+        lab.lie(ONE, device, "unreachable")
+    frozen, _ = stopped_after(one, writes, "vm1", tmp_path)
+    first = seqno_without_locks(two)
+    lab.freeze(ONE)
+    other = two.start(*CREATE, "vm2")
+    eventually(lambda: bool(status(two)["victims"]))
+    why = done(two.ringfence("why", "lvm_vg0"))
+    waits = rf"{TWO} waits for EX on VG vg0 .*\(lvcreate \(pid \d+\)\), behind {ONE}; .* until it is fenced"
+    assert re.search(waits, why), why
+    with pytest.raises(TimeoutError):
+        other.wait(0.5)  # nobody has proof that the host does not write any more
+    assert seqno_without_locks(two) == first
+
+    lab.lie(ONE, "bmc", "none")
+    done(other)
+    assert lab.status()["hosts"][ONE]["power"] == "off"
+    with pytest.raises(Unavailable, match="was switched off before the command ended"):
+        frozen.wait()
+    assert ailing(two, "vg0") == ""
+    assert lvs(two, "vg0") == ["vm0", *(["vm1"] if committed else []), "vm1-before", "vm2"]
+    assert seqno(two, "vg0") == first + 1
+    done(two.ringfence("lvcreate", "-an", "-L", "1m", "-n", "vm3", "vg0"))
+    eventually(lambda: ready(lab))
+    done(one.start("vgchange", "-qq", "--lockstart", "vg0"))
+    done(one.start(*CREATE, "vm4"))
+    assert lvs(two, "vg0")[-2:] == ["vm3", "vm4"]
+    assert ailing(one, "vg0") == ""
+
+
+def test_a_daemon_killed_in_mid_commit(hosts: tuple[LabHost, LabHost], tmp_path: Path) -> None:
+    """Its successor knows of the command, and nobody gets the VG lock before that has ended."""
+    one, two = hosts
+    stopped, process = stopped_after(one, 2, "vm1", tmp_path)
+    first = seqno_without_locks(two)
+    one.lab.kill(ONE, Part.DAEMON)
+    other = two.start(*CREATE, "vm2")
+    one.lab.start(ONE, Part.DAEMON)
+    one.lab.wait_ready(20)
+    assert f"behind {ONE}" in done(two.ringfence("why", "lvm_vg0"))
+    with pytest.raises(TimeoutError):
+        other.wait(0.5)
+    assert seqno_without_locks(two) == first
+    trees.send(process, signal.SIGCONT)
+    done(stopped)  # it had what it needs, and cannot say that it is done
+    done(other)
+    assert ailing(one, "vg0") == ailing(two, "vg0") == ""
+    assert lvs(two, "vg0") == ["vm0", "vm1", "vm1-before", "vm2"]
+    assert seqno(one, "vg0") == first + 2
+
+
+def seqno_without_locks(host: LabHost) -> int:
+    return int(done(host.start("vgs", "--nolocking", "--noheadings", "-o", "vg_seqno", "vg0")))
+
+
+def status(host: LabHost) -> dict[str, list[object]]:
+    found: dict[str, list[object]] = json.loads(host.ringfence("status", "--json").wait().out)
+    return found
