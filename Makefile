@@ -7,11 +7,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-<<<<<<< HEAD
-.PHONY: help demo test check lint types unit unit-hosts unit-faults unit-rooms unit-sim packages lock man clean mutants bench sim sim-soak install-files service-test faults-long fence-long
-=======
-.PHONY: help demo test check lint types unit unit-labs unit-rooms packages lock man clean mutants bench sim sim-soak install-files service-test faults-long fence-long lvm2-versions
->>>>>>> main
+.PHONY: help demo test check lint types unit unit-hosts unit-faults unit-rooms unit-sim packages lock man clean mutants bench sim sim-soak install-files service-test faults-long fence-long lvm2-versions
 
 help:  ## What can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -45,16 +41,11 @@ lint: $(VENV)/.dev
 types: $(VENV)/.dev
 	$(BIN)/mypy
 
-<<<<<<< HEAD
 # Side by side: labs of real processes mostly wait, in two parts of about the same length; of the rest the
 # simulator computes most, and minds the time least.
-HOSTS := $(addprefix tests/,cluster doctor lab torture)
+HOSTS := $(addprefix tests/,cluster doctor lab lvmlockd torture)
 FAULTS := $(addprefix tests/,bench demo faults lies pacemaker)
 LABS := $(HOSTS) $(FAULTS)
-=======
-# Two halves side by side: labs of real processes mostly wait, the other rooms mostly compute.
-LABS := $(addprefix tests/,bench cluster demo doctor faults lab lies lvmlockd pacemaker torture)
->>>>>>> main
 unit: $(VENV)/.dev
 	@$(MAKE) --no-print-directory -j4 -k unit-hosts unit-faults unit-rooms unit-sim
 
