@@ -41,6 +41,7 @@ from ringfence.engine.effects import LvmAnswer, Note
 from ringfence.engine.locker import TRY_MS, Locker
 from ringfence.engine.lvm_processes import LvmProcesses
 from ringfence.engine.lvmlockd.ahead import Ahead
+from ringfence.engine.lvmlockd.recent import Recent
 from ringfence.engine.lvmlockd.rules import Ruling, rule
 from ringfence.engine.lvmlockd.sessions import Session, Where
 from ringfence.engine.orders import Held
@@ -99,11 +100,20 @@ class Locks:
         slots: Slots,
         ahead: Ahead,
         processes: LvmProcesses,
+        shared: Callable[[str, str], None],
+        recent: Recent,
     ) -> None:
+        """
+        Args:
+            shared: called with a VG and an LV's uuid that is about to be active in shared mode.
+            recent: hears of every answer.
+        """
         self._context = context
         self._locker = locker
         self._spaces = spaces
         self._slots = slots
+        self._shared = shared
+        self._recent = recent
         self._ahead = ahead
         self._processes = processes
         self._held_back: dict[int, Session] = {}
@@ -172,6 +182,9 @@ class Locks:
         session.why = ""
         if asked is None:
             return  # its connection ended
+        self._recent.answered(self._context.wall_ms, session.who, asked, result)
+        if result == 0 and asked.mode == "sh" and PERSISTENT in asked.opts:
+            self._shared(asked.vg_name, asked.lv_uuid)
         if result == -ENOLS and not self._started_any:
             flags = (*flags, NO_LOCKSPACES)
         nodes = self._context.config.nodes if holder else ()
@@ -486,9 +499,17 @@ class Locks:
             session.why = "this node has no authority now"
             self._held_back[session.client] = session  # without a limit: it would go on to commit
             return None
-        before = parse_lvb(use.held.lvb) or Version(0)
-        session.versions[space] = before.number + 1 if "next_version" in asked.opts else asked.version
+        following = "next_version" in asked.opts
+        session.versions[space] = self.next_version(session, space) if following else asked.version
         return 0
+
+    def next_version(self, session: Session, space: str) -> int:
+        """Which seqno a change of the VG gets that it has locked."""
+        use = self._use(session, (space, VG_RESOURCE))
+        before = parse_lvb(use.held.lvb) if use is not None and use.held is not None else None
+        state = self._context.state
+        told = state.vgs.get(space.removeprefix(VG_SPACE)) if state is not None else None
+        return max(before.number if before is not None else 0, told.seqno if told is not None else 0) + 1
 
     def _free(self, session: Session, where: Where) -> int:
         """An LV is gone: so are the locks on it."""
