@@ -9,9 +9,7 @@ a connection whose peer closes it over unread bytes.
 Decides nothing about requests: it hands each one on and sends what it is given."""
 
 import asyncio
-import contextlib
 import errno
-import os
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -23,6 +21,7 @@ from ringfence.lvm2.lockd_text import END
 from ringfence.servers.client_socket import most_connections
 from ringfence.servers.listener import BACKLOG, PEERCRED, Listener
 from ringfence.servers.lvmlockd_messages import HELLO, parse_request, print_answer
+from ringfence.servers.pid_file import PidFile
 from ringfence.wire.lvmlockd import LvmAnswered, LvmAsked
 
 FRAME_BYTES = 64 << 10
@@ -60,7 +59,7 @@ class LvmSocket:
         on_gone: Callable[[int, bool], None],
     ) -> None:
         self.path = path
-        self._pid_file = pid_file
+        self._pid_file = PidFile(pid_file)
         self.on_request = on_request
         self.on_gone = on_gone
         self.most = most_connections() // 2
@@ -72,17 +71,21 @@ class LvmSocket:
         self._dumps: set[asyncio.Task[None]] = set()  # held so that none is collected; never iterated
 
     async def start(self) -> None:
-        """Listen.  Raises what Listener.take does."""
+        """Listen.  Raises what PidFile.claim and Listener.take do."""
         try:
             self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
             raise Unavailable(f"cannot make {self.path.parent}: {error.strerror}") from None
-        listener = self._listener.take()
+        self._pid_file.claim()
+        try:
+            listener = self._listener.take()
+        except BaseException:
+            self._pid_file.release()
+            raise
         loop = asyncio.get_running_loop()
         self._server = await loop.create_unix_server(
             lambda: _Connection(self), sock=listener, backlog=BACKLOG
         )
-        _write_pid(self._pid_file)
 
     async def close(self) -> None:
         """Stop listening, end every connection, remove the socket."""
@@ -90,8 +93,7 @@ class LvmSocket:
             self._server.close()
             self._server = None
             self._listener.remove()
-            with contextlib.suppress(OSError):
-                os.unlink(self._pid_file)
+            self._pid_file.remove()
         for connection in list(self.connections.values()):
             connection.end()
         self._listener.unlock()
@@ -200,14 +202,6 @@ class _Connection(asyncio.Protocol):
 
     def end(self) -> None:
         self._transport.abort()
-
-
-def _write_pid(path: Path) -> None:
-    """Raises Unavailable: without it LVM2 takes lvmlockd for not running."""
-    try:
-        path.write_text(f"{os.getpid()}\n")
-    except OSError as error:
-        raise Unavailable(f"cannot write {path}: {error.strerror}", next="check the directory") from None
 
 
 async def _send_dump(dump: bytes) -> None:

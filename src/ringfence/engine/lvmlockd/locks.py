@@ -194,6 +194,8 @@ class Locks:
         if not asked.lv_uuid:
             raise BadInput("the request names no LV")
         if asked.lv_name == SLOTS_LV or asked.lv_uuid == self._slots.lv_uuid(asked.vg_name):
+            if asked.mode == "un":
+                return -errno.ENOENT  # no stock command has it; `vgchange -an` asks for every LV of a VG
             self._note(session, asked, SLOTS_REFUSED)
             return -errno.EBUSY
         if where in self._in_flight:
@@ -445,7 +447,8 @@ class Locks:
     def _update(self, session: Session, asked: LvmAsked) -> int | None:
         space = space_of(asked.vg_name)
         if session.lost:
-            self._note(session, asked, f"its locks were lost, and it is not let go on: kill {session.process[0]}")
+            pid, _ = session.process
+            self._note(session, asked, f"its locks were lost, and it is not let go on: kill {pid}")
             return None
         if not self._spaces.has(space):
             session.made[asked.vg_name] = asked.version
