@@ -131,7 +131,7 @@ class Host:
         self.tables, self.lvm_locks = [], {}
         self.feed(inputs.PathsDropped(generation))
 
-    def ended(self, watched: effects.WatchProcess) -> None:
+    def _process_ended(self, watched: effects.WatchProcess) -> None:
         self.feed(inputs.ProcessEnded(watched.pid, watched.started))
 
     def end_process(self, pid: int) -> None:
@@ -140,7 +140,7 @@ class Host:
         over, self.watched = self.watched, [one for one in self.watched if one.pid != pid]
         for one in over:
             if one.pid == pid:
-                self.ended(one)
+                self._process_ended(one)
 
     def left_of_lvm2(self) -> tuple[inputs.LeftOpen, ...]:
         """What a new daemon finds of LVM2's (`daemon.lvm.LvmHost.left`)."""
@@ -192,7 +192,7 @@ class Host:
                 if self.processes.get(effect.pid) == effect.started:
                     self.watched.append(effect)
                 else:
-                    self.world.later.append(lambda: self.ended(effect))
+                    self.world.later.append(lambda: self._process_ended(effect))
             case effects.DropPaths():
                 self.paths = {}
                 self.world.later.append(lambda: self._dropped(effect.generation))

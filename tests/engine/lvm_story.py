@@ -3,6 +3,8 @@
     HOST.PID OP [un|sh|ex] [VG[/LV]] [option=value ...] [option ...]    a request; PID names the command
     HOST.PID ends                                                       its connection ends
     HOST.PID value                                                      what it reads in the VG's value block
+    HOST.PID ends hung-up                                               ... by the daemon: it may run on
+    HOST exits PID                                                      its process has ended
     HOST.PID ends unread                                                ... over a reply that it did not read
     HOST activate VG/LV [ey|sy] | deactivate VG/LV | makes VG/LV        ringfence's own commands
     pass MS | freeze HOST | lose HOST | lie HOST | thaw HOST            what becomes of time and hosts
@@ -87,7 +89,7 @@ class Story:
         host = self.hosts[name]
         if op == "ends":
             self.waiting.pop((name, pid), None)
-            host.feed(inputs.LvmGone(pid, unread=words == ("unread",)))
+            host.feed(inputs.LvmGone(pid, unread="unread" in words, hung_up="hung-up" in words))
             self.world.run()
             return
         if op == "value":
@@ -95,6 +97,7 @@ class Story:
             return
         if (name, pid) in self.waiting:
             raise BadCommand(f"{name}.{pid} waits for an answer")
+        host.processes.setdefault(pid, 1000 + pid)
         asked = self.asked(pid, op, list(words))
         self.waiting[name, pid] = op
         host.lvm(pid, asked)
@@ -134,7 +137,10 @@ class Story:
     def own(self, host: Host, verb: str, volume: str, how: str = "ey") -> None:
         vg, _, lv = volume.partition("/")
         try:
-            if verb == "makes":
+            if verb == "exits":
+                host.end_process(int(volume))
+                self.world.run()
+            elif verb == "makes":
                 self.done(host, calls.VgCreate(vg, (str(self.world.image),), shared=True))
                 self.done(host, calls.LvCreate(vg, lv, size_bytes=4 << 20, activate="n"))
                 self.uuids[volume] = self.done(host, calls.LvChange(vg, lv, activate="n"))["uuid"]

@@ -43,18 +43,24 @@ class Server:
     """Answers every request with 0, unless told to be silent."""
 
     def __init__(self, path: Path) -> None:
-        self.socket = LvmSocket(path, path.with_suffix(".pid"), self.asked, self.left)
+        self.socket = LvmSocket(path, path.with_suffix(".pid"), self)
         self.requests: list[tuple[int, LvmAsked]] = []
         self.gone: list[tuple[int, bool]] = []
+        self.hung_up: list[int] = []
+        self.said: list[str] = []
         self.silent = False
 
-    def asked(self, client: int, asked: LvmAsked) -> None:
+    def lvm_asked(self, client: int, asked: LvmAsked) -> None:
         self.requests.append((client, asked))
         if not self.silent:
             self.socket.send(client, LvmAnswered(asked.op))
 
-    def left(self, client: int, unread: bool) -> None:
+    def lvm_gone(self, client: int, unread: bool, hung_up: bool) -> None:
         self.gone.append((client, unread))
+        self.hung_up += [client] * hung_up
+
+    def lvm_said(self, what: str) -> None:
+        self.said.append(what)
 
 
 @contextlib.asynccontextmanager
@@ -168,10 +174,26 @@ def test_garbage_costs_only_who_sent_it(place: Path, run: Run, noise: bytes) -> 
             await until(lambda: len(server.socket.connections) == 1)
             assert not server.requests
             assert not server.gone, "it has asked nothing"
+            assert len(server.said) == 1
+            assert f"the connection of process {os.getpid()} is ended: " in server.said[0]
             writer.write(lock("vm1"))
             assert (await reply(reader))["op_result"] == "0"
             for one in (writer, bad_writer):
                 one.close()
+
+    run(body())
+
+
+def test_a_peer_that_is_hung_up_on_may_run_on(place: Path, run: Run) -> None:
+    async def body() -> None:
+        async with serving(place / "s") as server:
+            reader, writer = await asyncio.open_unix_connection(place / "s")
+            writer.write(lock("vm1"))
+            await reply(reader)
+            writer.write(b"garbage" + END)
+            client = server.requests[0][0]
+            await until(lambda: server.hung_up == [client])
+            writer.close()
 
     run(body())
 
@@ -303,7 +325,7 @@ def test_a_socket_that_somebody_listens_on_is_not_taken(place: Path, run: Run) -
         other = socket.socket(socket.AF_UNIX)
         other.bind(os.fspath(place / "s"))
         other.listen()
-        second = LvmSocket(place / "s", place / "pid", lambda *_: None, lambda *_: None)
+        second = Server(place / "s").socket
         with pytest.raises(Refused, match=rf"lvmlockd is already running on {place}/s, pid {os.getpid()}"):
             await second.start()
         await second.close()
@@ -315,7 +337,7 @@ def test_a_socket_that_somebody_listens_on_is_not_taken(place: Path, run: Run) -
 
 def test_a_place_that_cannot_be_is_an_error_of_one_line(place: Path, run: Run) -> None:
     async def start(path: Path) -> None:
-        await LvmSocket(path, place / "pid", lambda *_: None, lambda *_: None).start()
+        await Server(path).socket.start()
 
     async def body() -> None:
         (place / "file").write_text("")

@@ -187,7 +187,7 @@ async def _drive(
         driver = Driver(makers.engine(), ports, config, me.name)
         socket = ClientSocket(paths.socket, driver.asked, driver.gone, group=loaded.socket_group)
         lvm_socket = LvmSocket(
-            paths.lvmlockd_socket, paths.lvmlockd_pid, driver.lvm_asked, driver.lvm_gone
+            paths.lvmlockd_socket, paths.lvmlockd_pid, driver
         )
         machine, boot = identity
         started = Started(

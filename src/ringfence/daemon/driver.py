@@ -310,8 +310,12 @@ class Driver:
         if not self._over:
             self._at_once(inputs.LvmRequest(client, asked))
 
-    def lvm_gone(self, client: int, unread: bool) -> None:
-        self.feed(inputs.LvmGone(client, unread))
+    def lvm_gone(self, client: int, unread: bool, hung_up: bool) -> None:
+        self.feed(inputs.LvmGone(client, unread, hung_up))
+
+    def lvm_said(self, what: str) -> None:
+        """What is wrong with a connection of that socket."""
+        self._note("lvmlockd", what)
 
     def gone(self, client: int) -> None:
         self._queries.gone(client)

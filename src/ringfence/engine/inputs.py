@@ -143,10 +143,12 @@ class LvmRequest(_Input, frozen=True):
 class LvmGone(_Input, frozen=True):
     """A connection of that socket ended.
 
-    unread: for certain, its peer did not read the whole of the last reply."""
+    unread: for certain, its peer did not read the whole of the last reply.
+    hung_up: this side has ended it; its process may go on."""
 
     client: int
     unread: bool = False
+    hung_up: bool = False
 
 
 class AgentExited(_Input, frozen=True):

@@ -121,7 +121,7 @@ class _Node:
         self._slots = Slots(context, self._found_mark)
         self._calls = AgentCalls(context)
         self._tasks = Tasks(context, self.locker, clients, self._calls, self._slots)
-        self._lvmlockd = Lvmlockd(context, self.locker, self._tasks, self._slots)
+        self._lvmlockd = Lvmlockd(context, self.locker, self._tasks, self._slots, self._lvm_processes)
         self._views = Views(context, self, drop_paths=not started.config.naive)
         self._fencer = Fencer(context, self._calls, self._slots)
         self._switcher = Switcher(context, self._calls)
@@ -193,7 +193,7 @@ class _Node:
             case inputs.ClientGone():
                 self._requests.client_gone(input.client)
             case inputs.LvmGone():
-                self._lvmlockd.gone(input.client, unread=input.unread)
+                self._lvmlockd.gone(input)
             case inputs.AgentExited():
                 self._calls.exited(input)
             case inputs.OrderDone():

@@ -11,9 +11,8 @@ Decides nothing about requests: it hands each one on and sends what it is given.
 import asyncio
 import errno
 import socket
-from collections.abc import Callable
 from pathlib import Path
-from typing import cast
+from typing import Protocol, cast
 
 from ringfence.core.errors import BadInput, Unavailable
 from ringfence.host.processes import process
@@ -37,6 +36,23 @@ DUMP_TRIES = 500
 DUMP_RETRY_S = 0.001
 
 
+class Peers(Protocol):
+    """Called in the event loop, and never from within `LvmSocket.send`."""
+
+    def lvm_asked(self, client: int, asked: LvmAsked) -> None:
+        """A request, which deserves exactly one `send`, now or later."""
+
+    def lvm_gone(self, client: int, unread: bool, hung_up: bool) -> None:
+        """A connection ended that has sent a request.  Called once.
+
+        Args:
+            unread: it certainly has not read the whole of the reply to its last one.
+            hung_up: this side has ended it."""
+
+    def lvm_said(self, what: str) -> None:
+        """For the log: why a connection was ended by this side."""
+
+
 class LvmSocket:
     """Serve one Unix socket.
 
@@ -44,24 +60,18 @@ class LvmSocket:
         path: where; its directory is made if it does not exist.
         pid_file: LVM2's commands look whether /run/lvmlockd.pid exists before they connect, wherever the
             socket is: a host's own has its place there, a lab host's in what becomes its commands' /run.
-        on_request: called in the event loop with (client number, request).  Every request deserves
-            exactly one `send`, now or later.
-        on_gone: called once when a connection ended that has sent a request, with whether it certainly
-            has not read the reply to its last one.
-            Neither is ever called from within `send`.
+        peers: who is told of requests.
     """
 
     def __init__(
         self,
         path: Path,
         pid_file: Path,
-        on_request: Callable[[int, LvmAsked], None],
-        on_gone: Callable[[int, bool], None],
+        peers: Peers,
     ) -> None:
         self.path = path
         self._pid_file = PidFile(pid_file)
-        self.on_request = on_request
-        self.on_gone = on_gone
+        self.peers = peers
         self.most = most_connections() // 2
         """Connections at once; what comes beyond is closed."""
         self.connections: dict[int, _Connection] = {}
@@ -129,6 +139,7 @@ class _Connection(asyncio.Protocol):
         """It has made a request that was handed on."""
         self._unanswered = False
         self._paused = False
+        self._hung_up = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         stream = cast(asyncio.Transport, transport)  # uvloop's is one by its methods alone
@@ -136,16 +147,20 @@ class _Connection(asyncio.Protocol):
         raw = stream.get_extra_info("socket").getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, PEERCRED.size)
         self._pid, _, _ = PEERCRED.unpack(raw)
         if len(self._server.connections) >= self._server.most:
-            stream.abort()
+            self._hang_up(f"{self._server.most} processes are connected already")
             return
         peer = process(self._pid)
-        self._started = peer.start if peer is not None else 0
+        if peer is None:
+            self._hang_up("a process that cannot be told from others cannot have locks")
+            return
+        self._started = peer.start
         self._client = self._server.joined(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._server.connections.pop(self._client, None)
         if self._asked:
-            self._server.on_gone(self._client, exc is not None or self._unanswered)
+            unread = exc is not None or self._unanswered
+            self._server.peers.lvm_gone(self._client, unread, self._hung_up)
 
     def data_received(self, data: bytes) -> None:
         self._received += data
@@ -165,20 +180,20 @@ class _Connection(asyncio.Protocol):
                 self._paused = True
                 self._transport.pause_reading()
             else:
-                self._transport.abort()  # a frame without an end
+                self._hang_up(f"it sends more than {FRAME_BYTES} bytes at once")
 
     def _take(self, frame: bytes) -> None:
         try:
             asked = parse_request(frame, self._pid, self._started)
-        except BadInput:
-            self._transport.abort()
+        except BadInput as error:
+            self._hang_up(error.message)
             return
         self._unanswered = True
         if asked.op == HELLO:
             self.answer(LvmAnswered(HELLO))
             return
         self._asked = True
-        self._server.on_request(self._client, asked)
+        self._server.peers.lvm_asked(self._client, asked)
 
     def answer(self, answered: LvmAnswered) -> None:
         assert self._unanswered, "a reply to nothing"
@@ -189,7 +204,7 @@ class _Connection(asyncio.Protocol):
         if answered.dump:
             self._server.send_dump(answered.dump)
         if self._transport.get_write_buffer_size() > UNSENT_BYTES:
-            self._transport.abort()
+            self._hang_up("it asks and does not read")
         elif self._received:
             # Not from within `send`: the driver is in the middle of a step's effects.
             asyncio.get_running_loop().call_soon(self._resume)
@@ -201,7 +216,12 @@ class _Connection(asyncio.Protocol):
         self._go_on()
 
     def end(self) -> None:
+        self._hung_up = True
         self._transport.abort()
+
+    def _hang_up(self, why: str) -> None:
+        self.end()
+        self._server.peers.lvm_said(f"the connection of process {self._pid} is ended: {why}")
 
 
 async def _send_dump(dump: bytes) -> None:

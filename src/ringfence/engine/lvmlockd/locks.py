@@ -39,6 +39,7 @@ from ringfence.engine.commands.locking import (
 from ringfence.engine.context import Context
 from ringfence.engine.effects import LvmAnswer, Note
 from ringfence.engine.locker import TRY_MS, Locker
+from ringfence.engine.lvm_processes import LvmProcesses
 from ringfence.engine.lvmlockd.ahead import Ahead
 from ringfence.engine.lvmlockd.rules import Ruling, rule
 from ringfence.engine.lvmlockd.sessions import Session, Where
@@ -91,13 +92,20 @@ class Spaces:
 
 class Locks:
     def __init__(
-        self, context: Context, locker: Locker, spaces: Spaces, slots: Slots, ahead: Ahead
+        self,
+        context: Context,
+        locker: Locker,
+        spaces: Spaces,
+        slots: Slots,
+        ahead: Ahead,
+        processes: LvmProcesses,
     ) -> None:
         self._context = context
         self._locker = locker
         self._spaces = spaces
         self._slots = slots
         self._ahead = ahead
+        self._processes = processes
         self._held_back: dict[int, Session] = {}
         """Those whose request is looked at again, oldest first."""
         self._in_flight: dict[Where, int] = {}
@@ -486,15 +494,21 @@ class Locks:
 
     # -- ends -----------------------------------------------------------------------------------
 
-    def gone(self, session: Session, *, unread: bool) -> None:
-        """A connection ended, and with it what is not persistent; also a grant that it did not read."""
+    def gone(self, session: Session, *, unread: bool, hung_up: bool) -> None:
+        """A connection ended, and with it what is not persistent; also a grant that it did not read.
+
+        Args: hung_up: it was ended by this side, and what it may be writing under its locks it goes on to
+            write: those end with its process."""
         self._held_back.pop(session.client, None)
         self._ahead.over(session.client)
         session.asked = None
         if session.lock:
             self._break_off(session)
         for where, lock in session.locks.items():
-            self._end(session, where, lock)
+            if hung_up and self._locker.use(lock) is not None:
+                self._processes.stays(lock)
+            else:
+                self._end(session, where, lock)
         session.locks = {}
         for where in [where for where, client in self._fresh.items() if client == session.client]:
             del self._fresh[where]

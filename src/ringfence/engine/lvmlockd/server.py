@@ -14,7 +14,9 @@ from ringfence.core.locknames import VG_SPACE, lockspace_name
 from ringfence.engine.commands.locking import GLOBAL_SPACE, VG_RESOURCE, space_of
 from ringfence.engine.context import Context
 from ringfence.engine.effects import LvmAnswer, Note
+from ringfence.engine.inputs import LvmGone
 from ringfence.engine.locker import Locker
+from ringfence.engine.lvm_processes import LvmProcesses
 from ringfence.engine.lvmlockd import info, spaces
 from ringfence.engine.lvmlockd.ahead import Ahead
 from ringfence.engine.lvmlockd.locks import Locks, Spaces
@@ -33,7 +35,9 @@ ARGS_BYTES = 64
 
 
 class Lvmlockd:
-    def __init__(self, context: Context, locker: Locker, tasks: Tasks, slots: Slots) -> None:
+    def __init__(
+        self, context: Context, locker: Locker, tasks: Tasks, slots: Slots, processes: LvmProcesses
+    ) -> None:
         self._ahead = Ahead(context, locker, tasks)
         self._context = context
         self._locker = locker
@@ -44,7 +48,7 @@ class Lvmlockd:
         self._waiting: dict[int, Session] = {}
         """Who waits until none is."""
         self._spaces = Spaces(context, self._join, self._starts)
-        self._locks = Locks(context, locker, self._spaces, slots, self._ahead)
+        self._locks = Locks(context, locker, self._spaces, slots, self._ahead, processes)
         self._ops: dict[str, Callable[[Session, LvmAsked], int | None]] = {
             "running_lm": lambda session, asked: LM_DLM,
             "init_vg": self._init_vg,
@@ -98,11 +102,11 @@ class Lvmlockd:
             return -errno.EOPNOTSUPP
         return op(session, asked)
 
-    def gone(self, client: int, *, unread: bool) -> None:
-        session = self._sessions.pop(client, None)
+    def gone(self, fact: LvmGone) -> None:
+        session = self._sessions.pop(fact.client, None)
         if session is not None:
-            self._waiting.pop(client, None)
-            self._locks.gone(session, unread=unread)
+            self._waiting.pop(fact.client, None)
+            self._locks.gone(session, unread=fact.unread, hung_up=fact.hung_up)
 
     def lost(self) -> None:
         """This life is stale; the Locker has answered what was in flight."""
