@@ -89,7 +89,13 @@ class Host:
         self.looks: HostFacts | None = HostFacts(node=self.name)
         """What it looks like; None: that cannot be found out."""
         self.hanging = False
-        """To look at it takes for ever."""
+        """To look at it, or to have stock LVM2 reload a table, takes for ever."""
+        self.lvm_ran = orders.LvmRan(0, "", 4)
+        """How stock LVM2's commands end."""
+        self.refreshes: list[orders.RefreshLvs] = []
+        """Those that were run."""
+        self.scans = 0
+        """How often devices were looked for."""
         self.dead_arrays: list[str] = []
         """VGs whose disk slots do not answer this host."""
         self.lvm_locks: dict[tuple[str, str, int, int], LvmLock] = {}
@@ -219,7 +225,7 @@ class Host:
                 self.ended = effect
 
     def _order(self, effect: effects.DoOrder) -> None:
-        if isinstance(effect.body, orders.LookAtHost) and self.hanging:
+        if isinstance(effect.body, orders.LookAtHost | orders.RefreshLvs) and self.hanging:
             return
         try:
             answer = self._do(effect.body)
@@ -250,6 +256,13 @@ class Host:
                     )
                     for one in self.paths.values()
                 )
+            case orders.RefreshLvs():
+                self.refreshes.append(body)
+                return self.lvm_ran
+            case orders.CutTables():
+                if not self.tables_hang:
+                    self.tables = [one for one in self.tables if one.split("/")[0] not in body.vgs]
+                return tuple(one for one in self.tables if one.split("/")[0] in body.vgs)
             case orders.StandingTables():
                 return tuple(one for one in self.tables if one.split("/")[0] in body.vgs)
             case orders.SlotIo():
@@ -258,6 +271,7 @@ class Host:
                 with contextlib.closing(SlotDevice(lambda: self.world.now_ns)) as device:
                     return device.do(body)
             case _:
+                self.scans += isinstance(body, orders.ScanDevices)
                 return self.storage.do(body)
 
     def go_on(self) -> None:

@@ -7,6 +7,9 @@
     HOST exits PID                                                      its process has ended
     HOST.PID ends unread                                                ... over a reply that it did not read
     HOST activate VG/LV [ey|sy] | deactivate VG/LV | makes VG/LV        ringfence's own commands
+    HOST why [TARGET]                                                   what stands still, and for what
+    HOST reloads CODE [WORDS]                                           how its `lvchange --refresh` ends
+    HOST table VG/LV [hangs]                                            device-mapper has one; it is not cut
     pass MS | freeze HOST | lose HOST | lie HOST | thaw HOST            what becomes of time and hosts
     locks                                                               who has what in the cluster
 
@@ -28,12 +31,15 @@ from ringfence.core.locknames import VG_SPACE
 from ringfence.core.modes import Mode
 from ringfence.engine import inputs
 from ringfence.engine.commands.locking import VG_RESOURCE, parse_lvb
+from ringfence.engine.orders import LvmRan
 from ringfence.wire import client as calls
 from ringfence.wire import lvmlockd as numbers
 from ringfence.wire.lvmlockd import LvmAnswered, LvmAsked
 
 RULE = "----"
+_UUID = re.compile(r"\w{6}(-\w{4}){5}-\w{6}")
 CLUSTER = "ring"
+TOLD = ("refresh-failed", "vg-killed", "vg-dropped")
 LIMITS = Lvmlockd(vg_wait_ms=10_000)
 OWN = {
     number: name
@@ -121,6 +127,8 @@ class Story:
                 fields[key] = int(value) if value.isdecimal() else value
             elif word in ("un", "sh", "ex"):
                 fields["mode"] = word
+            elif "/" in word and op == "refresh_lv":
+                fields |= {"path": f"/dev//{word}", "lv_uuid": self.uuids.get(word, "uuid")}
             elif "/" in word:
                 vg, _, lv = word.partition("/")
                 fields |= {"vg_name": vg, "lv_name": lv, "lv_uuid": self.uuids.get(word, f"uuid-{lv}")}
@@ -134,16 +142,24 @@ class Story:
 
     # -- ringfence's own -------------------------------------------------------------------
 
-    def own(self, host: Host, verb: str, volume: str, how: str = "ey") -> None:
+    def own(self, host: Host, verb: str, volume: str = "", how: str = "ey") -> None:
         vg, _, lv = volume.partition("/")
         try:
-            if verb == "exits":
+            if verb == "why":
+                lines = self.done(host, calls.Why(volume))["lines"]
+                self.lines += [f"{_name(host)} why: {self.readable(line)}" for line in lines]
+            elif verb == "exits":
                 host.end_process(int(volume))
                 self.world.run()
             elif verb == "makes":
                 self.done(host, calls.VgCreate(vg, (str(self.world.image),), shared=True))
                 self.done(host, calls.LvCreate(vg, lv, size_bytes=4 << 20, activate="n"))
                 self.uuids[volume] = self.done(host, calls.LvChange(vg, lv, activate="n"))["uuid"]
+            elif verb == "reloads":
+                host.lvm_ran = LvmRan(int(volume), how.removeprefix("ey"), 4)
+            elif verb == "table":
+                host.tables.append(volume)
+                host.tables_hang = how == "hangs"
             elif verb in ("activate", "deactivate"):
                 how = how if verb == "activate" else "n"
                 self.done(host, calls.LvChange(vg, lv, activate=how, wait_ms=0))
@@ -203,6 +219,10 @@ class Story:
                 self.waiting.pop((name, client), None)
                 self.lines.append(f"{name}.{client} {answered.op} {_said(answered)}")
             self.lines += [f"{name} log: {self.readable(what)}" for what in host.notes[notes:]]
+            self.lines += [f"{name} reloads {' '.join(run.lvs)}" for run in host.refreshes]
+            host.refreshes.clear()
+            told = [event.what for event in host.events[events:] if event.kind in TOLD]
+            self.lines += [f"{name} log: {self.readable(what)}" for what in told]
             if name == "n1":
                 self.lines += [f"published: {e.what}" for e in host.events[events:] if e.kind == "vg-changed"]
             self.seen[name] = len(host.lvm_answers), len(host.notes), len(host.events)
@@ -228,6 +248,9 @@ def _said(answered: LvmAnswered) -> str:
         words.append(f"mode={answered.mode}")
     if answered.holder:
         words.append(f"holder={answered.holder}")
+    if answered.dump is not None:
+        words += ["", *_UUID.sub("UUID", answered.dump.decode()).splitlines()]
+        return "\n  ".join([" ".join(words[: words.index("")]), *words[words.index("") + 1 :]])
     return " ".join(words)
 
 

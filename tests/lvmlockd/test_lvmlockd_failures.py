@@ -2,6 +2,7 @@
 
 import json
 import re
+import signal
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,35 +20,32 @@ from stock_rig import (
     lvs,
     seqno,
     start_vg,
-    stock_lab,
 )
 
 from ringfence.core.errors import Unavailable
-from ringfence.host.processes import STOPPED
+from ringfence.host.processes import STOPPED, Process
 from ringfence.lab import trees
 from ringfence.lab.cluster import Lab
+from ringfence.lab.parts import Part
 
 CREATE = ("lvcreate", "-qq", *PLAIN, "-l1", "vg0", "-n")
 WRITES = 3
 """What an lvcreate writes: the new text, slot 1 that points to it, and after vg_update slot 0."""
 
 
-@pytest.fixture(scope="module")
-def lab() -> Iterator[Lab]:
-    with stock_lab(2) as made:
-        yield made
-
-
 @pytest.fixture
-def hosts(lab: Lab) -> Iterator[tuple[LabHost, LabHost]]:
+def hosts(pair: Lab) -> Iterator[tuple[LabHost, LabHost]]:
     """Two that share vg0, with vm0 in it; whole again afterwards."""
-    one, two = LabHost(lab, ONE), LabHost(lab, TWO)
-    start_vg((one, two), lab.disk, "vg0")
+    one, two = LabHost(pair, ONE), LabHost(pair, TWO)
+    start_vg((one, two), pair.disk)
     done(one.start(*CREATE, "vm0"))
     yield one, two
+    for process in pair.tree(ONE):
+        if process.state in STOPPED:  # of a test that failed
+            trees.kill(process)
     for device in ("bmc", "pdu"):
-        lab.lie(ONE, device, "none")
-    eventually(lambda: ready(lab))
+        pair.lie(ONE, device, "none")
+    eventually(lambda: ready(pair))
     clear_vgs((two, one))
 
 
@@ -70,8 +68,8 @@ def eventually(true: Callable[[], bool], limit_s: float = 30) -> None:
         time.sleep(0.05)
 
 
-def stopped_after(host: LabHost, writes: int, name: str, tmp_path: Path) -> Started:
-    """An lvcreate that stops itself (SIGSTOP) once it has written so often."""
+def stopped_after(host: LabHost, writes: int, name: str, tmp_path: Path) -> tuple[Started, Process]:
+    """An lvcreate that stops itself (SIGSTOP) once it has written so often, and its process."""
     trace = str(tmp_path / "trace")
     strace = ("strace", "-o", trace, "-e", "trace=io_submit")
     done(host.start(*strace, *CREATE, f"{name}-before"))
@@ -81,7 +79,7 @@ def stopped_after(host: LabHost, writes: int, name: str, tmp_path: Path) -> Star
     eventually(lambda: any(one.state in STOPPED for one in host.lab.tree(host.name)))
     (one,) = [one for one in host.lab.tree(host.name) if one.state in STOPPED]
     assert name in trees.command(one.pid).split()
-    return started
+    return started, one
 
 
 @pytest.mark.parametrize(
@@ -94,7 +92,7 @@ def test_a_host_frozen_in_mid_commit(
     lab = one.lab
     for device in ("bmc", "pdu"):
         lab.lie(ONE, device, "unreachable")
-    frozen = stopped_after(one, writes, "vm1", tmp_path)
+    frozen, _ = stopped_after(one, writes, "vm1", tmp_path)
     first = seqno_without_locks(two)
     lab.freeze(ONE)
     other = two.start(*CREATE, "vm2")
@@ -120,6 +118,27 @@ def test_a_host_frozen_in_mid_commit(
     done(one.start(*CREATE, "vm4"))
     assert lvs(two, "vg0")[-2:] == ["vm3", "vm4"]
     assert ailing(one, "vg0") == ""
+
+
+def test_a_daemon_killed_in_mid_commit(hosts: tuple[LabHost, LabHost], tmp_path: Path) -> None:
+    """Its successor knows of the command, and nobody gets the VG lock before that has ended."""
+    one, two = hosts
+    stopped, process = stopped_after(one, 2, "vm1", tmp_path)
+    first = seqno_without_locks(two)
+    one.lab.kill(ONE, Part.DAEMON)
+    other = two.start(*CREATE, "vm2")
+    one.lab.start(ONE, Part.DAEMON)
+    one.lab.wait_ready(20)
+    assert f"behind {ONE}" in done(two.ringfence("why", "lvm_vg0"))
+    with pytest.raises(TimeoutError):
+        other.wait(0.5)
+    assert seqno_without_locks(two) == first
+    trees.send(process, signal.SIGCONT)
+    done(stopped)  # it had what it needs, and cannot say that it is done
+    done(other)
+    assert ailing(one, "vg0") == ailing(two, "vg0") == ""
+    assert lvs(two, "vg0") == ["vm0", "vm1", "vm1-before", "vm2"]
+    assert seqno(one, "vg0") == first + 2
 
 
 def seqno_without_locks(host: LabHost) -> int:

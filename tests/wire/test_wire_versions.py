@@ -18,7 +18,7 @@ from ringfence.core.ids import Epoch, Life, Token
 from ringfence.core.modes import Mode
 from ringfence.engine.digest import digest_of, digest_of_state
 from ringfence.engine.state import ClusterState
-from ringfence.wire import CHECKUPS, DEADLOCKS, FENCING, SPEAKS, Speaks, checkup, entries, ring
+from ringfence.wire import CHECKUPS, DEADLOCKS, FENCING, REFRESHES, SPEAKS, Speaks, checkup, entries, ring
 from ringfence.wire import client as calls
 from ringfence.wire.client import Reply, Request
 from ringfence.wire.proving import DrillKind, Outcome, UseTest
@@ -103,6 +103,8 @@ SAMPLES: dict[str, Any] = {
     "SlotsEnd": entries.SlotsEnd("vg0"),
     "Marked": entries.Marked(OTHER, "vg0"),
     "LifeSeen": entries.LifeSeen(OTHER, "its slot on VG vg0 is written on and on"),
+    "AskRefresh": entries.AskRefresh(4, "vg0", "vm1", "9z1Z4j-mscs-CJqb-HI0h-cZcV-VvhS-m1T7ZC"),
+    "RefreshTold": entries.RefreshTold(LIFE, 4, False, "it is suspended"),
 }  # fmt: skip
 NEW = {
     "SearchDeadlock": DEADLOCKS, "Waits": DEADLOCKS, "AskHosts": CHECKUPS, "HostSays": CHECKUPS,
@@ -112,6 +114,7 @@ NEW = {
     "AgentSaid": FENCING, "PowerOnBegan": FENCING, "PowerOnEnded": FENCING,
     "AskTests": FENCING, "TestsTold": FENCING,
     "SlotsKept": FENCING, "SlotsLeft": FENCING, "SlotsEnd": FENCING, "Marked": FENCING, "LifeSeen": FENCING,
+    "AskRefresh": REFRESHES, "RefreshTold": REFRESHES,
 }  # fmt: skip
 """Entries that came with a later protocol than the first."""
 

@@ -1,4 +1,4 @@
-"""One fence agent's process: its session, its group, its pipes, its end.
+"""A process that a daemon runs, a fence agent first of all: its session, its group, its pipes, its end.
 
 Nothing of it outlives the call: the whole process group is killed when the agent ends, at its limit, or when
 the call is abandoned.  Its output is read to the end and kept within a bound.  No process of the group may
@@ -13,7 +13,7 @@ import os
 import resource
 import signal
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import IO
 
 from ringfence.core.errors import Unavailable
@@ -47,10 +47,16 @@ class Running:
     Args:
         words: the executable's path and its arguments, in which no secret may stand.
         kept_bytes: of each output stream, at most so much of its end is kept.
+        environment: all that it gets.
 
     Raises Unavailable: it could not be started, or not be watched; then nothing of it goes on."""
 
-    def __init__(self, words: Sequence[str], kept_bytes: int = KEPT_BYTES) -> None:
+    def __init__(
+        self,
+        words: Sequence[str],
+        kept_bytes: int = KEPT_BYTES,
+        environment: Mapping[str, str] = ENVIRONMENT,
+    ) -> None:
         path = words[0]
         try:
             self._process = subprocess.Popen(
@@ -59,7 +65,7 @@ class Running:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 cwd="/",
-                env=ENVIRONMENT,
+                env=environment,
                 start_new_session=True,
                 bufsize=0,
             )
@@ -71,7 +77,7 @@ class Running:
         try:
             self._pidfd = os.pidfd_open(self._process.pid)
         except OSError as error:  # no descriptor left: an agent that cannot be watched must not run
-            self._kill_group()
+            self.kill()
             for pipe in (self._process.stdin, self._process.stdout, self._process.stderr):
                 assert pipe is not None
                 pipe.close()
@@ -108,7 +114,7 @@ class Running:
 
         None: the kernel has not let go of it within KILL_S.
         Until it is waited for, at least its zombie bears the group's number: it is nobody else's."""
-        self._kill_group()
+        self.kill()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(KILL_S):
                 await self._over.wait()
@@ -118,9 +124,15 @@ class Running:
                 await self.err.over.wait()
         return self._bury()
 
+    def ask_to_end(self) -> None:
+        """SIGTERM for all of its group."""
+        if self._process.returncode is None:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self._process.pid, signal.SIGTERM)
+
     def close(self) -> None:
         """Also when the run was abandoned: nothing of it goes on."""
-        self._kill_group()
+        self.kill()
         self._bury()
         self.out.close()
         self.err.close()
@@ -129,7 +141,13 @@ class Running:
             self._loop.remove_writer(self._process.stdin.fileno())
             self._process.stdin.close()
 
-    def _kill_group(self) -> None:
+    @property
+    def over(self) -> bool:
+        """Whether it has ended."""
+        return self._over.is_set()
+
+    def kill(self) -> None:
+        """SIGKILL for all of its group."""
         if self._process.returncode is None:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self._process.pid, signal.SIGKILL)

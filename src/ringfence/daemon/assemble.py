@@ -13,6 +13,7 @@ import asyncio
 import contextlib
 import faulthandler
 import gc
+import os
 import resource
 import signal
 from collections.abc import Callable
@@ -42,6 +43,7 @@ from ringfence.daemon.lvm import LvmHost
 from ringfence.daemon.paths import BlockPaths, DaemonPages
 from ringfence.daemon.ports import Agents, Engine
 from ringfence.daemon.slots import SlotThreads
+from ringfence.daemon.stock_lvm import LvmCommands
 from ringfence.daemon.supervisor import Supervisor, misfit
 from ringfence.engine.inputs import DiskState, Started
 from ringfence.engine.orders import StorageOrder
@@ -179,6 +181,7 @@ async def _drive(
             look=HostLook(paths, me.name),
             supplies=SupplyReader(current.device, current.secrets),
             slots=SlotThreads(boottime_ns),
+            stock_lvm=LvmCommands(os.environ),
             lvm=lvm,
         )
         if wrong := misfit(config.timing):
@@ -186,9 +189,7 @@ async def _drive(
         warning = asyncio.ensure_future(warn_of_devices(paths, config, _warner(history, say("device"))))
         driver = Driver(makers.engine(), ports, config, me.name)
         socket = ClientSocket(paths.socket, driver.asked, driver.gone, group=loaded.socket_group)
-        lvm_socket = LvmSocket(
-            paths.lvmlockd_socket, paths.lvmlockd_pid, driver
-        )
+        lvm_socket = LvmSocket(paths.lvmlockd_socket, paths.lvmlockd_pid, driver)
         machine, boot = identity
         started = Started(
             config, me.id, machine, boot, disk, reaped, left_open=left_open, hardware=hardware(paths.root)

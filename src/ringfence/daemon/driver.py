@@ -36,6 +36,7 @@ from ringfence.daemon.ports import (
     Lvm,
     Pages,
     Slots,
+    StockLvm,
     Storage,
     Supplies,
     Watch,
@@ -84,6 +85,7 @@ class Ports(msgspec.Struct, frozen=True):
     look: Look | None = None
     supplies: Supplies | None = None
     slots: Slots | None = None
+    stock_lvm: StockLvm | None = None
     lvm: Lvm | None = None
     """None: no stock LVM2 is served here."""
 
@@ -108,8 +110,8 @@ class Driver:
         self._queries = Queries(ports.history, self._answer)
         self._socket: ClientSocket | None = None
         self._lvm_socket: LvmSocket | None = None
-        self._no_lvm = "" if config.lvmlockd.serve else "[lvmlockd] serve = false"
-        """Why stock LVM2 is not served here."""
+        self._lvm_trouble = ""
+        """Why stock LVM2 is not served, though it should be."""
         self._tasks: set[asyncio.Task[None]] = set()  # held so that none is collected; never iterated
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="storage")
         self._dropping = 0
@@ -300,7 +302,7 @@ class Driver:
         try:
             await lvm.start()
         except RingfenceError as error:
-            self._no_lvm = str(error)
+            self._lvm_trouble = str(error)
             self._note("lvmlockd", f"stock LVM2 is not served: {error}")
         else:
             self._lvm_socket = lvm
@@ -340,9 +342,9 @@ class Driver:
             case effects.Keep():
                 self._keep(effect)
             case effects.KeepLvmLocks():
-                self._lvm.keep(effect.kept, effect.gone)
+                self._lvm_host.keep(effect.kept, effect.gone)
             case effects.WatchProcess():
-                self._lvm.watch(effect.pid, effect.started, self.feed)
+                self._lvm_host.watch(effect.pid, effect.started, self.feed)
             case effects.KeepConfig():
                 self._config = effect.config
                 self._ports.kept.keep_config(effect.config)
@@ -370,7 +372,7 @@ class Driver:
                     self._end(EXIT_OK, effect.reason)
 
     @property
-    def _lvm(self) -> Lvm:
+    def _lvm_host(self) -> Lvm:
         assert self._ports.lvm is not None, "a daemon that serves stock LVM2 has a port for it"
         return self._ports.lvm
 
@@ -410,7 +412,8 @@ class Driver:
                 self._leave_refused(str(reply.error.get("message", "")))
             return
         if isinstance(self._book.call(client, reply.id), calls.Status) and isinstance(reply.result, dict):
-            own = {"daemon": self.metrics.report(), "lvmlockd": {"trouble": self._no_lvm}}
+            lvmlockd = {"served": self._lvm_socket is not None, "trouble": self._lvm_trouble}
+            own = {"daemon": self.metrics.report(), "lvmlockd": lvmlockd}
             reply = msgspec.structs.replace(reply, result={**reply.result, **own})
         for one in self._book.answered(client, reply):
             self._send(one, reply)
@@ -438,11 +441,15 @@ class Driver:
             do, order = self._ports.storage.bound(), body
             return lambda: asyncio.get_running_loop().run_in_executor(self._pool, do, order)
         if isinstance(body, orders.StandingTables):
-            return functools.partial(self._lvm.standing, body.vgs)
+            return functools.partial(self._lvm_host.standing, body.vgs)
+        if isinstance(body, orders.CutTables):
+            return functools.partial(self._cut, body.vgs)
         if isinstance(body, orders.LookAtHost):
             return self._look
         if isinstance(body, orders.ReadSupplies):
             return functools.partial(self._read_supplies, body)
+        if isinstance(body, orders.RefreshLvs):
+            return functools.partial(self._refresh, body, self._ports.clock.boottime_ns())
         if isinstance(body, orders.SlotIo):
             slots, slot_io = self._ports.slots, body
             if slots is None:
@@ -478,6 +485,19 @@ class Driver:
             raise Unavailable("this daemon reads no power supplies")
         return await self._ports.supplies.read(order.controllers)
 
+    async def _cut(self, vgs: tuple[str, ...]) -> tuple[str, ...]:
+        if self._ports.stock_lvm is not None:
+            await self._ports.stock_lvm.end_all()  # it could load a table anew that was just cut
+        return await self._lvm_host.cut(vgs)
+
+    async def _refresh(self, order: orders.RefreshLvs, ordered_ns: int) -> orders.LvmRan:
+        if self._ports.stock_lvm is None:
+            raise Unavailable("this daemon runs no stock LVM2")
+        late_ms = (self._ports.clock.boottime_ns() - ordered_ns) // 1_000_000
+        if late_ms > self._config.timing.token_ms:
+            raise Unavailable(f"not started: this host stood still for {late_ms} ms", retry=True)
+        return await self._ports.stock_lvm.refresh(order)
+
     async def _agent(self, effect: effects.RunAgent, ordered_ns: int) -> None:
         late_ms = (self._ports.clock.boottime_ns() - ordered_ns) // 1_000_000
         if late_ms > self._config.timing.token_ms:
@@ -508,6 +528,8 @@ class Driver:
         while done != self._dropping:
             generation = self._dropping
             try:
+                if self._ports.stock_lvm is not None:
+                    await self._ports.stock_lvm.end_all()
                 await self._drop_all()
             except RingfenceError as error:
                 if str(error) != said:

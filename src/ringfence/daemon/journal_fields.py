@@ -19,7 +19,7 @@ PRIORITIES = {
         ("victim", "victim-due", "ring-lost", "suspended", "lag", "drop-paths", "autostart-failed",
          "bad-frame", "watchdog", "log", "storage", "deadlock", "device", "fence-ordered", "disarmed",
          "evidence-refused", "machine-forgotten", "power-on-failed", "power-on-given-up",
-         "fence-test-old", "drill"),
+         "fence-test-old", "drill", "refresh-failed"),
         WARNING,
     ),
     **dict.fromkeys(

@@ -95,10 +95,19 @@ class LvmHost:
         """"VG/LV" of device-mapper tables of these VGs through which something may be written.
 
         Raises Unavailable."""
-        noted = {one.name: one for one in self._vgs()}
-        sought = tuple(noted.get(name, SharedVg(name)) for name in vgs)
-        found = await self._in_thread(functools.partial(self._mapper.standing, sought))
+        found = await self._in_thread(functools.partial(self._mapper.standing, self._named(vgs)))
         return tuple(dict.fromkeys("/".join(one.volume) for one in found))
+
+    async def cut(self, vgs: Collection[str]) -> tuple[str, ...]:
+        """Cut all of them; "VG/LV" of those that stand all the same.
+
+        Raises Unavailable."""
+        left = await self._in_thread(functools.partial(self._mapper.cut, self._named(vgs)))
+        return tuple(dict.fromkeys("/".join(one.volume) for one in left))
+
+    def _named(self, vgs: Collection[str]) -> tuple[SharedVg, ...]:
+        noted = {one.name: one for one in self._vgs()}
+        return tuple(noted.get(name, SharedVg(name)) for name in vgs)
 
     async def drop_all(self) -> None:
         """Returns only when nothing that LVM2 has through this node can write any more.

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from ringfence.core.cluster import ClusterConfig, Use
 from ringfence.engine.effects import Effect, RunAgent
 from ringfence.engine.inputs import AgentExited, DiskState, Input
-from ringfence.engine.orders import BlockOrder, SlotIo, StorageOrder
+from ringfence.engine.orders import BlockOrder, LvmRan, RefreshLvs, SlotIo, StorageOrder
 from ringfence.wire.checkup import HostFacts
 from ringfence.wire.lvmlockd import LvmLock
 from ringfence.wire.proving import Reading
@@ -91,6 +91,9 @@ class Lvm(Protocol):
 
         Raises RingfenceError if that cannot be known."""
 
+    async def cut(self, vgs: Collection[str]) -> tuple[str, ...]:
+        """Have all of them fail.  Returns those that stand all the same.  Raises as `standing` does."""
+
     async def drop_all(self) -> None:
         """Returns only when LVM2's commands have ended and every table of its VGs is cut.
 
@@ -107,6 +110,17 @@ class Look(Protocol):
 class Supplies(Protocol):
     async def read(self, controllers: tuple[tuple[int, Use], ...]) -> tuple[Reading, ...]:
         """All at once, each within its device's limit; what cannot be read says why."""
+
+
+class StockLvm(Protocol):
+    """LVM2's own commands on this host."""
+
+    async def refresh(self, order: RefreshLvs) -> LvmRan:
+        """Soon after the order's limit at the latest.  Raises Unavailable: LVM2 is not here."""
+
+    async def end_all(self) -> None:
+        """No command that was started here goes on when this returns: it could load a table again that is
+        being cut.  Raises Unavailable while the kernel does not let go of one."""
 
 
 class Watch(Protocol):

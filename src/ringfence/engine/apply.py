@@ -9,6 +9,7 @@ import msgspec
 
 from ringfence.core.evidence import Evidence, EvidenceKind
 from ringfence.core.ids import Life
+from ringfence.core.locknames import VG_SPACE
 from ringfence.engine import drill_entries, marks, powering, spaces, words
 from ringfence.engine.facts import (
     AttemptGranted,
@@ -21,6 +22,8 @@ from ringfence.engine.facts import (
     HostsAsked,
     Left,
     Noted,
+    RefreshAsked,
+    RefreshHeard,
     TestsAsked,
     TestsHeard,
     VgChanged,
@@ -263,6 +266,16 @@ def _tests_told(state: ClusterState, life: Life, entry: entries.TestsTold) -> li
     return [*facts, TestsHeard(entry.by, entry.number, node, entry.results)]
 
 
+def _ask_refresh(state: ClusterState, life: Life, entry: entries.AskRefresh) -> list[Fact]:
+    space = f"{VG_SPACE}{entry.vg}"
+    nodes = tuple(node for node in state.ready if node != life.node and state.member(space, node))
+    return [RefreshAsked(life, entry.number, entry.vg, entry.lv, entry.uuid, nodes)]
+
+
+def _refresh_told(state: ClusterState, life: Life, entry: entries.RefreshTold) -> list[Fact]:
+    return [RefreshHeard(entry.by, entry.number, life.node, entry.failed)]
+
+
 _HANDLERS: dict[type, Callable[[ClusterState, Life, Any], list[Fact]]] = {
     entries.JoinLockspace: spaces.join,
     entries.AckJoin: spaces.ack_join,
@@ -307,4 +320,6 @@ _HANDLERS: dict[type, Callable[[ClusterState, Life, Any], list[Fact]]] = {
     entries.Armed: words.armed,
     entries.DisarmExpired: words.expired,
     entries.MachineForgotten: words.forgotten,
+    entries.AskRefresh: _ask_refresh,
+    entries.RefreshTold: _refresh_told,
 }

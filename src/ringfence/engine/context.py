@@ -111,6 +111,9 @@ class Context:
         self.refused: dict[int, str] = {}
         """Members of the present view that are not admitted, and why."""
 
+        self.killed: list[str] = []
+        """VGs that an admin has stopped here (lvmlockctl --kill): no lock is given there, no table loaded."""
+
     @property
     def now_ms(self) -> int:
         """The moment, rounded up: what is due at a time in ms is due then."""

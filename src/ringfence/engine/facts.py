@@ -184,6 +184,26 @@ class DrillOver(_Fact, frozen=True):
     refused: bool = False
 
 
+class RefreshAsked(_Fact, frozen=True):
+    """These nodes reload an LV's table and tell `by`."""
+
+    by: Life
+    number: int
+    vg: str
+    lv: str
+    uuid: str
+    nodes: tuple[int, ...]
+
+
+class RefreshHeard(_Fact, frozen=True):
+    """A node's answer to `by`, who had asked."""
+
+    by: Life
+    number: int
+    node: int
+    failed: str
+
+
 class Noted(_Fact, frozen=True):
     """Worth a line in every node's history."""
 
@@ -195,5 +215,6 @@ class Noted(_Fact, frozen=True):
 Fact = (
     LockFact | Retokened | JoinSeen | JoinDone | SpaceLeft | AttemptGranted | PowerOnGranted | VictimGone
     | Left | Expelled | NotAdmitted | VgChanged | ConfigAccepted | ConfigRefused | DeadlockSought | WaitsTold
-    | HostsAsked | HostHeard | TestsAsked | TestsHeard | DrillGranted | DrillOver | Noted
+    | HostsAsked | HostHeard | TestsAsked | TestsHeard | DrillGranted | DrillOver | RefreshAsked
+    | RefreshHeard | Noted
 )  # fmt: skip

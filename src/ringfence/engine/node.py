@@ -9,8 +9,9 @@ but locks there is nothing else to look at: whatever time alone brings, the next
 The parts: `views` (who is in, who may act), `state` (what all agree on), `locker` (locks of users here),
 `tasks` (volume commands), `fencer` (this node as the acting member), `agent_calls` (runs of fence
 agents, admitted by device), `deadlines` (authority pages), `deadlocks` (clients that wait in a ring),
-`checkups` (what all hosts look like), `fence_tests` and `drills` (whether all could fence), `arming` (when a
-maintenance ends), `requests` (clients), `lvmlockd` (stock LVM2)."""
+`checkups` (what all hosts look like), `refreshes` (LVs that several hosts have active), `fence_tests` and
+`drills` (whether all could fence), `arming` (when a maintenance ends), `requests` (clients),
+`lvmlockd` (stock LVM2)."""
 
 from collections.abc import Iterator
 from itertools import chain
@@ -47,6 +48,8 @@ from ringfence.engine.facts import (
     NotAdmitted,
     Noted,
     PowerOnGranted,
+    RefreshAsked,
+    RefreshHeard,
     Retokened,
     SpaceLeft,
     TestsAsked,
@@ -63,6 +66,7 @@ from ringfence.engine.locker import Locker, lost_error
 from ringfence.engine.lvm_processes import LvmProcesses
 from ringfence.engine.lvmlockd.server import Lvmlockd
 from ringfence.engine.reconcile import missed, noticed
+from ringfence.engine.refreshes import Refreshes
 from ringfence.engine.requests import Requests
 from ringfence.engine.slots import Slots
 from ringfence.engine.state import ClusterState
@@ -121,7 +125,10 @@ class _Node:
         self._slots = Slots(context, self._found_mark)
         self._calls = AgentCalls(context)
         self._tasks = Tasks(context, self.locker, clients, self._calls, self._slots)
-        self._lvmlockd = Lvmlockd(context, self.locker, self._tasks, self._slots, self._lvm_processes)
+        self.refreshes = Refreshes(context, self.locker, self._tasks)
+        self._lvmlockd = Lvmlockd(
+            context, self.locker, self._tasks, self._slots, self._lvm_processes, self.refreshes
+        )
         self._views = Views(context, self, drop_paths=not started.config.naive)
         self._fencer = Fencer(context, self._calls, self._slots)
         self._switcher = Switcher(context, self._calls)
@@ -132,7 +139,7 @@ class _Node:
         self._arming = Arming(context)
         self._requests = Requests(
             context, self.locker, clients, self._tasks, self._views, self._fencer, self._deadlocks,
-            self._checkups, self._fence_tests, self._drills, self._arming, self._slots,
+            self._checkups, self._fence_tests, self._drills, self._arming, self._slots, self._lvmlockd,
         )  # fmt: skip
         self._deadlines = Deadlines(context, self._slots)
         self._sent_ns = 0
@@ -259,6 +266,7 @@ class _Node:
         self._lvmlockd.look()
         self._deadlocks.look()
         self._checkups.look()
+        self.refreshes.look()
         self._fence_tests.look()
         self._drills.look()
         if context.left:
@@ -407,6 +415,7 @@ class _Node:
                 if context.me in waiting_for and joiner in state.lives:
                     context.submit(AckJoin(name, state.lives[joiner]))
         self._fence_tests.entered()
+        self.refreshes.entered()
         if self._autostart.life != context.life:
             self._autostart = _Autostart(context.life, due=True, runs=self._autostart.runs)
         work = [self._adopted(state)] if context.left_open else []
@@ -452,6 +461,7 @@ class _Node:
         self._requests.lost(error)
         self._deadlocks.lost(error)
         self._checkups.lost(error)
+        self.refreshes.lost(error)
         self._fence_tests.lost(error)
         self._drills.lost(error)
 
@@ -484,6 +494,10 @@ class _Node:
                 self._checkups.asked(fact)
             case HostHeard():
                 self._checkups.heard(fact)
+            case RefreshAsked():
+                self.refreshes.asked(fact)
+            case RefreshHeard():
+                self.refreshes.heard(fact)
             case TestsAsked():
                 self._fence_tests.asked(fact)
             case TestsHeard():
@@ -531,6 +545,7 @@ class _Node:
 
     def _vg_changed(self, fact: VgChanged) -> None:
         """A VG that another node shares or changes starts here too, unless it was stopped by hand."""
+        self.refreshes.changed(fact)
         if fact.by != self.context.me and f"lvm_{fact.vg}" not in joined(self.context):
             self._autostart.due = True
 

@@ -388,6 +388,15 @@ class StandingTables(_Order, frozen=True):
     vgs: tuple[str, ...]
 
 
+class CutTables(_Order, frozen=True):
+    """Make every device-mapper table fail that LVM2 has made of these VGs.  Answer: tuple[str, ...], "VG/LV"
+    of those that stand all the same.
+
+    Raises RingfenceError if that cannot be known."""
+
+    vgs: tuple[str, ...]
+
+
 # -- answered by the driver itself -----------------------------------------------
 
 
@@ -400,6 +409,27 @@ class ReadSupplies(_Order, frozen=True):
     """(node, its controller)."""
 
 
+class RefreshLvs(_Order, frozen=True):
+    """Have stock LVM2 reload the device-mapper tables of LVs that it has active here.  Answer: LvmRan.
+
+    Raises Unavailable: stock LVM2 is not on this host, or this host stood still before it was started."""
+
+    vg: str
+    lvs: tuple[str, ...]
+    """Their names."""
+    limit_ms: int
+
+
+class LvmRan(msgspec.Struct, frozen=True):
+    """How a stock command ended."""
+
+    code: int | None
+    """Its exit code; None: it was ended at its limit, or by a signal."""
+    words: str
+    """The end of what it said, one line for each of its lines."""
+    took_ms: int
+
+
 class LookAtHost(_Order, frozen=True):
     """Find out what this host looks like.  Answer: HostFacts, within some seconds; it changes nothing."""
 
@@ -410,7 +440,10 @@ ENGINE_ORDERS = (
 )  # fmt: skip
 StorageOrder = ScanDevices | ReadBlocks | WriteBlocks
 BlockOrder = OpenPath | ClosePath | OpenPaths
-DriverOrder = StorageOrder | BlockOrder | StandingTables | SlotIo | LookAtHost | ReadSupplies
+DriverOrder = (
+    StorageOrder | BlockOrder | StandingTables | CutTables | SlotIo | LookAtHost | ReadSupplies
+    | RefreshLvs
+)  # fmt: skip
 Order = (
     Acquire | Convert | Release | FindLock | Holders | JoinLockspace | GiveBack | HoldOff | LeaveLockspace
     | Joined | LockspaceMembers | Publish | SayGoodbye | NoteSlots | EndSlots | Identity | CallAgent | Pause

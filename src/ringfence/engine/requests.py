@@ -31,6 +31,7 @@ from ringfence.engine.fencer import Fencer
 from ringfence.engine.inputs import Asked
 from ringfence.engine.leaving import leave
 from ringfence.engine.locker import Locker
+from ringfence.engine.lvmlockd.server import Lvmlockd
 from ringfence.engine.operator import Operator, named
 from ringfence.engine.orders import (
     Command,
@@ -84,8 +85,10 @@ class Requests:
         drills: Drills,
         arming: Arming,
         slots: Slots,
+        lvmlockd: Lvmlockd,
     ) -> None:
         self._context = context
+        self._lvmlockd = lvmlockd
         self._slots = slots
         self._locker = locker
         self._tasks = tasks
@@ -352,8 +355,8 @@ class Requests:
             where = yield from _resolve(target)
         explanation = Explanation(
             self._context, self._locker, self.locks, self._views.barrier, self._views.why, self._fencer.doing,
-            self._slots,
-        )
+            self._slots, self._lvmlockd.waits(),
+        )  # fmt: skip
         answer = explanation.of(target, where)
         about_all = target in ("", self._context.name(self._context.me))
         lines = [line for name, line in broken.items() if about_all or name == target]

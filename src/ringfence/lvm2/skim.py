@@ -15,11 +15,6 @@ _UUID = rb"[0-9A-Za-z]{6}(?:-[0-9A-Za-z]{4}){5}-[0-9A-Za-z]{6}"
 _LV = re.compile(rb'\n\s*id = "(' + _UUID + rb')"\n\s*status = \[([^\]\n]*)\]|\n\s*tags = \[([^\]\n]*)\]')
 
 
-def is_of_vg(start: bytes, vg: str) -> bool:
-    """Whether a text that begins so is this VG's."""
-    return start.startswith(f"{vg} {{".encode())
-
-
 def visible_uuids(text: bytes, without_tag: str = "") -> Iterator[list[str]]:
     """The uuids of LVs that users see, in the order of the text, a slice of it at a time.
 

@@ -59,7 +59,7 @@ def parse_request(frame: bytes, pid: int = 0, started: int = 0) -> LvmAsked:
         elif name in _NUMBERS:
             said[name] = int(value) if value.isdecimal() else 0
         elif name == "opts":
-            said[name] = tuple([one for one in value.split(",") if one])
+            said[name] = tuple(value.replace(",", " ").split())
     return LvmAsked(op, pid, started, more=more, **said)
 
 

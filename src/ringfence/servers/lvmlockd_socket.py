@@ -14,6 +14,8 @@ import socket
 from pathlib import Path
 from typing import Protocol, cast
 
+import msgspec
+
 from ringfence.core.errors import BadInput, Unavailable
 from ringfence.host.processes import process
 from ringfence.lvm2.lockd_text import END
@@ -32,6 +34,9 @@ FIRST_CLIENT = 1 << 32
 DUMP_SOCKET = "\0lvmlockd-dump.sock"
 """Where lvmlockctl listens for what it has asked to see."""
 DUMP_BYTES = 64 << 10
+INFO = "info"
+PROGRAM_BYTES = 1 << 20
+"""lvmlockctl has less."""
 DUMP_TRIES = 500
 DUMP_RETRY_S = 0.001
 
@@ -192,6 +197,8 @@ class _Connection(asyncio.Protocol):
         if asked.op == HELLO:
             self.answer(LvmAnswered(HELLO))
             return
+        if asked.op == INFO:
+            asked = msgspec.structs.replace(asked, old_info=_reads_sysid(self._pid))
         self._asked = True
         self._server.peers.lvm_asked(self._client, asked)
 
@@ -222,6 +229,15 @@ class _Connection(asyncio.Protocol):
     def _hang_up(self, why: str) -> None:
         self.end()
         self._server.peers.lvm_said(f"the connection of process {self._pid} is ended: {why}")
+
+
+def _reads_sysid(pid: int) -> bool:
+    """Whether that program is an lvmlockctl from before 2.03.28: what it reads a line with stands in it."""
+    try:
+        with open(f"/proc/{pid}/exe", "rb") as program:
+            return b"vg_sysid=%s" in program.read(PROGRAM_BYTES)
+    except OSError:
+        return False
 
 
 async def _send_dump(dump: bytes) -> None:

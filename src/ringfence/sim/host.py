@@ -404,7 +404,8 @@ class Host:
             return
 
         assert not isinstance(body, orders.ReadSupplies), "no drills here"
-        assert not isinstance(body, orders.StandingTables), "no stock LVM2 here"
+        stock = orders.StandingTables | orders.CutTables | orders.RefreshLvs
+        assert not isinstance(body, stock), "no stock LVM2 here"
         if isinstance(body, orders.LookAtHost):
             self._later(daemon, inputs.OrderDone(order, answer=HostFacts()), 5)
             return

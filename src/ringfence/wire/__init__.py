@@ -40,5 +40,7 @@ WHOLE_PREFIX = 4
 """From here on: `Ready.told`, and with it who lacks the last entries of a state from who has others."""
 FENCING = 4
 """From here on: the entries of fence orders, tests, drills, power switched on again, and disk slots."""
+REFRESHES = 5
+"""From here on: `AskRefresh` and `RefreshTold`."""
 AHEAD = 5
 """From here on: the flag AHEAD between nodes, and `LockBusy` ends what it said."""

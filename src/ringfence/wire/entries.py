@@ -418,6 +418,30 @@ class MachineForgotten(_Entry, frozen=True):
     why: str = ""
 
 
+class AskRefresh(_Entry, frozen=True):
+    """A stock LVM2 command at the sender has changed an LV that others have active, too: every other ready
+    member of the VG's lockspace reloads its table, and answers with `RefreshTold`."""
+
+    number: int
+    vg: str
+    lv: str
+    """Its name."""
+    uuid: str
+    """As its lock is named."""
+
+
+class RefreshTold(_Entry, frozen=True):
+    """The answer."""
+
+    by: Life
+    """Who asked."""
+    number: int
+    refreshed: bool
+    """False: stock LVM2 does not have it active at the sender, and there was nothing to reload."""
+    failed: str = ""
+    """Why it could not be, in one line."""
+
+
 Entry = (
     JoinLockspace | AckJoin | LeaveLockspace | LockRequest | LockConvert | LockUnlock | LockCancel | LockBusy
     | Retoken | EvidenceSeen | AttemptBegan | AttemptEnded | VictimDue | BoundPassed | Suspect
@@ -425,7 +449,7 @@ Entry = (
     | SearchDeadlock | Waits | AskHosts | HostSays | AgentSaid | PowerOnBegan | PowerOnEnded | AskTests
     | TestsTold | DrillBegan | DrillAttempted | DrillEnded
     | FenceOrdered | Disarmed | Armed | DisarmExpired | LifeSeen | MachineForgotten
-    | SlotsKept | SlotsLeft | SlotsEnd | Marked
+    | SlotsKept | SlotsLeft | SlotsEnd | Marked | AskRefresh | RefreshTold
 )  # fmt: skip
 
 LOCK_ENTRIES = (LockRequest, LockConvert, LockUnlock, LockCancel, LockBusy)

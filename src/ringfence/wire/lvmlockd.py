@@ -55,6 +55,8 @@ class LvmAsked(msgspec.Struct, frozen=True):
     host_id: int = 0
     more: dict[str, str] = {}
     """Every other field, as text."""
+    old_info: bool = False
+    """Of info: the peer is of LVM2 before 2.03.28, by what its program reads of a lockspace's line."""
 
 
 class LvmAnswered(msgspec.Struct, frozen=True):

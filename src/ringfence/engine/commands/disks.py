@@ -3,6 +3,7 @@
 Three rounds of reads, each one order: first sectors, area headers, texts.  What cannot be read or
 does not hold together becomes a problem of its device, never a guess."""
 
+import contextlib
 from collections.abc import Generator
 from typing import Any
 
@@ -11,8 +12,9 @@ import msgspec
 from ringfence.core.errors import Damaged, NotFound
 from ringfence.engine.orders import Device, GoOn, Order, Read, ReadBlocks, ScanDevices
 from ringfence.lvm2.area import HEADER_BYTES, MdaHeader, RawLocn, check_text, parse_header, text_ranges
+from ringfence.lvm2.images import heading
 from ringfence.lvm2.label import LABEL_SCAN_BYTES, Area, PvLabel, parse_label
-from ringfence.lvm2.skim import is_of_vg, visible_uuids
+from ringfence.lvm2.skim import visible_uuids
 from ringfence.lvm2.text import parse_text
 from ringfence.volumes.discovery import AreaOnDisk, Disks, PvOnDisk, VgOnDisk, assemble
 from ringfence.volumes.model import SLOTS_TAG, Vg, read_vg
@@ -168,26 +170,49 @@ def find_vg(name: str) -> Generator[Order, Any, tuple[Disks, VgOnDisk]]:
     return disks, disks.vg_named(name)
 
 
+def find_text(name: str) -> Generator[Order, Any, bytes]:
+    """A VG's newest committed text as it stands on the disks: one copy, which nobody has parsed.
+
+    Raises NotFound: there is none, or none that is whole."""
+    found = yield from _find_devices()
+    for _ in range(_MOVED_TRIES if found.places else 0):
+        slots = _committed((yield from _read_headers(found.places)))
+        firsts = [text_ranges(header, slot)[0] for _, header, slot in slots]
+        starts: tuple[bytes | None, ...] = yield ReadBlocks(
+            tuple(
+                Read(path, piece.offset_bytes, min(piece.size_bytes, _NAME_BYTES))
+                for (path, _, _), piece in zip(slots, firsts, strict=True)
+            )
+        )
+        headings = [heading(start) if start is not None else None for start in starts]
+        texts = [
+            (said[1], slot) for said, slot in zip(headings, slots, strict=True) if said and said[0] == name
+        ]
+        if not texts:
+            break
+        path, header, slot = max(texts, key=lambda one: (one[0], one[1][2].crc))[1]
+        (data,) = yield from read_texts([(path, header, slot)])
+        with contextlib.suppress(Damaged):  # a writer may have come between
+            if data is not None:
+                return check_text(slot, data, path)
+    raise NotFound(
+        f'Volume group "{name}" not found', next="see: vgs; are its devices among [devices] paths?"
+    )
+
+
 def lv_order(vg: str) -> Generator[Order, Any, list[str]]:
     """The uuids of a VG's LVs that users see, but for the disk slots', in the order of its text: that in
     which stock LVM2 goes through them.
 
-    It is a hint: the text is the first that is found, not compared with others, and not checked.  Empty:
-    there is none.  The reading goes on between other steps; to parse so much text would take too long."""
-    found = yield from _find_devices()
-    headers = (yield from _read_headers(found.places)) if found.places else []
-    for one in _committed(headers):
-        piece = text_ranges(one[1], one[2])[0]
-        (start,) = yield ReadBlocks((Read(one[0], piece.offset_bytes, min(piece.size_bytes, _NAME_BYTES)),))
-        if start is None or not is_of_vg(start, vg):
-            continue
-        (text,) = yield from read_texts([one])
-        order: list[str] = []
-        for some in visible_uuids(text or b"", without_tag=SLOTS_TAG):
-            order += some
-            yield GoOn()
-        return order
-    return []
+    It is a hint.  The reading goes on between other steps; to parse so much text would take too long.
+
+    Raises NotFound."""
+    text = yield from find_text(vg)
+    order: list[str] = []
+    for some in visible_uuids(text, without_tag=SLOTS_TAG):
+        order += some
+        yield GoOn()
+    return order
 
 
 def device_named(disks: Disks, path: str) -> str:

@@ -41,6 +41,7 @@ from ringfence.engine.effects import LvmAnswer, Note
 from ringfence.engine.locker import TRY_MS, Locker
 from ringfence.engine.lvm_processes import LvmProcesses
 from ringfence.engine.lvmlockd.ahead import Ahead
+from ringfence.engine.lvmlockd.recent import Recent
 from ringfence.engine.lvmlockd.rules import Ruling, rule
 from ringfence.engine.lvmlockd.sessions import Session, Where
 from ringfence.engine.orders import Held
@@ -99,11 +100,20 @@ class Locks:
         slots: Slots,
         ahead: Ahead,
         processes: LvmProcesses,
+        shared: Callable[[str, str], None],
+        recent: Recent,
     ) -> None:
+        """
+        Args:
+            shared: called with a VG and an LV's uuid that is about to be active in shared mode.
+            recent: hears of every answer.
+        """
         self._context = context
         self._locker = locker
         self._spaces = spaces
         self._slots = slots
+        self._shared = shared
+        self._recent = recent
         self._ahead = ahead
         self._processes = processes
         self._held_back: dict[int, Session] = {}
@@ -133,7 +143,10 @@ class Locks:
         assert asked is not None
         self._held_back.pop(session.client, None)
         try:
-            result = self._decide(session, asked)
+            if self._context.left_open:
+                result = self._hold(session, asked, "this node takes over what was active before its daemon")
+            else:
+                result = self._decide(session, asked)
         except BadInput as error:
             self._note(session, asked, error.message)
             result = -errno.EINVAL
@@ -166,8 +179,12 @@ class Locks:
     ) -> None:
         """Args: holder: the node that is in the way."""
         asked, session.asked, session.until_ns, session.lock = session.asked, None, 0, 0
+        session.why = ""
         if asked is None:
             return  # its connection ended
+        self._recent.answered(self._context.wall_ms, session.who, asked, result)
+        if result == 0 and asked.mode == "sh" and PERSISTENT in asked.opts:
+            self._shared(asked.vg_name, asked.lv_uuid)
         if result == -ENOLS and not self._started_any:
             flags = (*flags, NO_LOCKSPACES)
         nodes = self._context.config.nodes if holder else ()
@@ -190,7 +207,17 @@ class Locks:
             self._note(session, asked, why)
             return -errno.EAGAIN
         self._held_back[session.client] = session
+        session.why = why
         return None
+
+    def waits(self) -> list[str]:
+        """For `why`: who is held back, and for what; who waits for a lock, the Locker tells."""
+        me = self._context.name(self._context.me)
+        return [
+            f"on {me}, {one.who} waits with {_what(one.asked)}: {one.why}"
+            for one in self._held_back.values()
+            if one.asked is not None and one.why
+        ]
 
     def _limit_ms(self, asked: LvmAsked) -> int:
         limits = self._context.config.lvmlockd
@@ -467,11 +494,20 @@ class Locks:
         if use.held is None or use.held.mode is not Mode.EX:
             return -errno.EINVAL
         if not self._context.may_report_in(space):
+            session.why = "this node has no authority now"
             self._held_back[session.client] = session  # without a limit: it would go on to commit
             return None
-        before = parse_lvb(use.held.lvb) or Version(0)
-        session.versions[space] = before.number + 1 if "next_version" in asked.opts else asked.version
+        following = "next_version" in asked.opts
+        session.versions[space] = self.next_version(session, space) if following else asked.version
         return 0
+
+    def next_version(self, session: Session, space: str) -> int:
+        """Which seqno a change of the VG gets that it has locked."""
+        use = self._use(session, (space, VG_RESOURCE))
+        before = parse_lvb(use.held.lvb) if use is not None and use.held is not None else None
+        state = self._context.state
+        told = state.vgs.get(space.removeprefix(VG_SPACE)) if state is not None else None
+        return max(before.number if before is not None else 0, told.seqno if told is not None else 0) + 1
 
     def _free(self, session: Session, where: Where) -> int:
         """An LV is gone: so are the locks on it."""

@@ -9,7 +9,7 @@ that may be in use."""
 import errno
 from collections.abc import Callable
 
-from ringfence.core.errors import BadInput, RingfenceError
+from ringfence.core.errors import BadInput, Refused, RingfenceError
 from ringfence.core.locknames import VG_SPACE, lockspace_name
 from ringfence.engine.commands.locking import GLOBAL_SPACE, VG_RESOURCE, space_of
 from ringfence.engine.context import Context
@@ -17,17 +17,19 @@ from ringfence.engine.effects import LvmAnswer, Note
 from ringfence.engine.inputs import LvmGone
 from ringfence.engine.locker import Locker
 from ringfence.engine.lvm_processes import LvmProcesses
-from ringfence.engine.lvmlockd import info, spaces
+from ringfence.engine.lvmlockd import info, killing, spaces
 from ringfence.engine.lvmlockd.ahead import Ahead
 from ringfence.engine.lvmlockd.locks import Locks, Spaces
+from ringfence.engine.lvmlockd.recent import Recent
 from ringfence.engine.lvmlockd.sessions import Session
 from ringfence.engine.orders import Command, JoinLockspace
+from ringfence.engine.refreshes import Refreshes
 from ringfence.engine.slots import Slots
 from ringfence.engine.tasks import Tasks
 from ringfence.engine.uses import Owner
 from ringfence.lvm2.names import check_vg_name
 from ringfence.volumes.access import DLM, lock_args_of
-from ringfence.wire.lvmlockd import EARGS, ENOLS, ESTARTING, LM_DLM, LvmAnswered, LvmAsked
+from ringfence.wire.lvmlockd import EARGS, ENOLS, ESTARTING, EVGKILLED, LM_DLM, LvmAnswered, LvmAsked
 
 LOCK_OPS = ("lock_gl", "lock_vg", "lock_lv", "vg_update", "free_lv")
 ARGS_BYTES = 64
@@ -36,19 +38,31 @@ ARGS_BYTES = 64
 
 class Lvmlockd:
     def __init__(
-        self, context: Context, locker: Locker, tasks: Tasks, slots: Slots, processes: LvmProcesses
+        self,
+        context: Context,
+        locker: Locker,
+        tasks: Tasks,
+        slots: Slots,
+        processes: LvmProcesses,
+        refreshes: Refreshes,
     ) -> None:
         self._ahead = Ahead(context, locker, tasks)
         self._context = context
         self._locker = locker
         self._tasks = tasks
+        self._refreshes = refreshes
+        self._recent = Recent()
         self._sessions: dict[int, Session] = {}
         self._starting: dict[str, None] = {}
         """Lockspaces that a stock command has started, and that are not joined yet."""
         self._waiting: dict[int, Session] = {}
         """Who waits until none is."""
+        self._stoppers: dict[int, Session] = {}
+        """Who waits until all lockspaces can be stopped."""
         self._spaces = Spaces(context, self._join, self._starts)
-        self._locks = Locks(context, locker, self._spaces, slots, self._ahead, processes)
+        self._locks = Locks(
+            context, locker, self._spaces, slots, self._ahead, processes, refreshes.activated, self._recent
+        )
         self._ops: dict[str, Callable[[Session, LvmAsked], int | None]] = {
             "running_lm": lambda session, asked: LM_DLM,
             "init_vg": self._init_vg,
@@ -64,6 +78,9 @@ class Lvmlockd:
             "rename_vg_final": lambda session, asked: 0,
             "query_lock_vg": self._query,
             "query_lock_lv": self._query,
+            "refresh_lv": self._refresh,
+            "kill_vg": self._kill,
+            "drop_vg": self._drop,
             "info": self._info,
             "dump": self._dump,
             "enable_gl": lambda session, asked: -errno.EINVAL,  # sanlock's alone
@@ -83,6 +100,10 @@ class Lvmlockd:
             session.owner = Owner(session.owner.name, _who(asked))
         session.cmd = session.cmd or asked.cmd
         session.asked = asked
+        if self._context.killed and asked.vg_name in self._context.killed and killing.is_refused(asked):
+            self._note(session, f"{asked.op}: VG {asked.vg_name} was killed here; see lvmlockctl --drop")
+            self._locks.answer(session, -EVGKILLED)
+            return
         if asked.op in LOCK_OPS:
             self._locks.ask(session)
             return
@@ -106,6 +127,7 @@ class Lvmlockd:
         session = self._sessions.pop(fact.client, None)
         if session is not None:
             self._waiting.pop(fact.client, None)
+            self._stoppers.pop(fact.client, None)
             self._locks.gone(session, unread=fact.unread, hung_up=fact.hung_up)
 
     def lost(self) -> None:
@@ -120,6 +142,19 @@ class Lvmlockd:
             waiting, self._waiting = self._waiting, {}
             for session in waiting.values():
                 self._locks.answer(session, 0)
+        if self._stoppers and not self._used():
+            stoppers, self._stoppers = self._stoppers, {}
+            for session in stoppers.values():
+                self._stop_unused(session)
+
+    def waits(self) -> list[str]:
+        """For `why`: what stock commands wait for here that is no lock."""
+        me = self._context.name(self._context.me)
+        starting = [
+            f"on {me}, {session.who} waits until {', '.join(self._starting)} is joined"
+            for session in self._waiting.values()
+        ]
+        return self._locks.waits() + starting
 
     def _reply(self, session: Session, answered: LvmAnswered) -> None:
         session.asked = None
@@ -128,10 +163,18 @@ class Lvmlockd:
     def _note(self, session: Session, what: str) -> None:
         self._context.out(Note("lvmlockd", f"{session.who}: {what}"))
 
-    def _run(self, session: Session, what: str, command: Command) -> None:
+    def _run(
+        self,
+        session: Session,
+        what: str,
+        command: Command,
+        over: Callable[[RingfenceError | None], None] | None = None,
+    ) -> None:
         """Answered when the command ends."""
 
         def finished(result: object, error: RingfenceError | None) -> None:
+            if over is not None:
+                over(error)
             if error is not None:
                 self._note(session, f"{what}: {error}")
             self._locks.answer(session, -errno.EBUSY if error is not None else 0)
@@ -169,9 +212,14 @@ class Lvmlockd:
             )
             return -EARGS
         self._context.stopped = [vg for vg in self._context.stopped if vg != asked.vg_name]
+        if asked.vg_uuid:
+            self._context.vg_uuids[space] = asked.vg_uuid
         made = session.made.pop(asked.vg_name, None)
         if made is not None:
             self._locks.publish(session, asked.vg_name, made)
+        if session.renames == asked.vg_name:  # it came to nothing
+            session.renames = ""
+        self._renamed(session)
         if self._spaces.has(space):
             return -errno.EEXIST
         if self._starts(space):
@@ -214,20 +262,33 @@ class Lvmlockd:
         return None
 
     def _stop_all(self, session: Session, asked: LvmAsked) -> int | None:
-        """Those that are not in use; "force" is heard, but takes no lock from anybody."""
-        state = self._context.state
-        vgs = [
-            name.removeprefix(VG_SPACE)
-            for name in sorted(state.lockspaces if state is not None else ())
-            if name.startswith(VG_SPACE) and name != GLOBAL_SPACE and self._spaces.has(name)
-        ]
-        idle = [vg for vg in vgs if not self._in_use(space_of(vg), others=False)]
-        if len(idle) < len(vgs):
-            self._note(session, f"stop_all: {', '.join(vg for vg in vgs if vg not in idle)} is in use here")
-            return -errno.EBUSY
-        self._stopping(session, idle)
-        self._run(session, "the stop of all lockspaces", spaces.stop(idle))
+        """Those that are not in use; "wait" waits until none is.  "force" is heard, but takes no lock from
+        anybody: there is nobody who could know that its LV is not in use."""
+        used = self._used()
+        if used and "wait" in asked.opts:
+            self._note(session, f"the stop of all lockspaces waits: VG {', '.join(used)} is in use here")
+            self._stoppers[session.client] = session
+        else:
+            self._stop_unused(session)
         return None
+
+    def _stop_unused(self, session: Session) -> None:
+        used = self._used()
+        vgs = [vg for vg in self._started() if vg not in used]
+        self._stopping(session, vgs)
+        busy = Refused(f"VG {', '.join(used)} is in use here", next="vgchange -an, then stop it again")
+        self._run(session, "the stop of all lockspaces", spaces.stop(vgs, busy if used else None))
+
+    def _started(self) -> list[str]:
+        """VGs that are started here."""
+        state = self._context.state
+        names = sorted(state.lockspaces) if state is not None else []
+        found = [name for name in names if name.startswith(VG_SPACE) and self._spaces.has(name)]
+        return [name.removeprefix(VG_SPACE) for name in found if name != GLOBAL_SPACE]
+
+    def _used(self) -> list[str]:
+        """Those of which this host has an LV's lock."""
+        return [vg for vg in self._started() if self._in_use(space_of(vg), others=False)]
 
     def _stopping(self, session: Session, vgs: list[str]) -> None:
         """They do not start by themselves again; what the command itself holds of them ends."""
@@ -279,10 +340,22 @@ class Lvmlockd:
         busy = self._busy_vg(session, asked)
         if busy or self._in_use(space, others=False):
             return busy or -errno.EBUSY
-        self._turn_away(space)
-        self._locks.let_go(session, space)
-        self._run(session, f"vgrename {asked.vg_name}", spaces.stop([asked.vg_name]))
-        return None
+        if (space, VG_RESOURCE) not in session.locks:
+            return -errno.ENOENT
+        session.renames = asked.vg_name
+        session.versions[space] = self._locks.next_version(session, space)  # should it end in between
+        return 0
+
+    def _renamed(self, session: Session) -> None:
+        """The VG has another name by now: nobody needs the old one's lockspace any more.
+
+        Its lock was kept until here, so that no other host changes the VG under its old name meanwhile."""
+        vg, session.renames = session.renames, ""
+        if vg and self._spaces.has(space_of(vg)):
+            session.versions.pop(space_of(vg), None)
+            self._turn_away(space_of(vg))
+            self._locks.let_go(session, space_of(vg))
+            self._tasks.start(f"the stop of {vg}", spaces.stop([vg]), lambda *_: None)
 
     # -- questions -------------------------------------------------------------------------
 
@@ -294,14 +367,70 @@ class Lvmlockd:
         self._locks.answer(session, 0, mode=self._locks.mode_here((space, resource)))
         return None
 
+    def _refresh(self, session: Session, asked: LvmAsked) -> int | None:
+        """Other hosts reload the LV; the path is /dev/VG/LV, the slashes perhaps doubled."""
+        above, _, lv = asked.path.rstrip("/").rpartition("/")
+        vg = above.rstrip("/").rpartition("/")[2]
+        if not self._spaces.has(space_of(vg)):
+            return -ENOLS
+
+        def told(error: RingfenceError | None) -> None:
+            if error is not None:
+                self._note(session, str(error))
+            self._locks.answer(session, 0 if error is None else -errno.EIO)
+
+        try:
+            self._refreshes.ask(vg, lv, asked.lv_uuid, told)
+        except Refused as error:
+            told(error)
+        return None
+
+    def _kill(self, session: Session, asked: LvmAsked) -> int | None:
+        vg = asked.vg_name
+        if not self._spaces.has(space_of(vg)):
+            return -ENOLS
+        if vg not in self._context.killed:
+            self._context.killed.append(vg)
+            what = f"{session.who} has killed VG {vg} here: its tables are cut, and no lock of it is given"
+            self._context.record("vg-killed", f"{what} until lvmlockctl --drop {vg}", vg=vg)
+        self._turn_away(space_of(vg))
+        self._run(session, f"lvmlockctl --kill {vg}", killing.kill(vg))
+        return None
+
+    def _drop(self, session: Session, asked: LvmAsked) -> int | None:
+        vg, before = asked.vg_name, asked.vg_name in self._context.killed
+        if not self._spaces.has(space_of(vg)):
+            return -ENOLS
+        if not before:
+            self._context.killed.append(vg)  # nobody activates an LV while it is looked whether one is active
+
+        def over(error: RingfenceError | None) -> None:
+            if error is None or not before:
+                self._context.killed.remove(vg)
+            if error is None:
+                self._context.stopped = [one for one in self._context.stopped if one != vg] + [vg]
+                self._context.record("vg-dropped", f"{session.who} has dropped VG {vg} here", vg=vg)
+
+        self._run(session, f"lvmlockctl --drop {vg}", killing.drop(vg, self._locker), over)
+        return None
+
     def _info(self, session: Session, asked: LvmAsked) -> int | None:
-        dump = info.print_info(self._context, self._locker, self._sessions.values(), self._spaces.has)
-        self._reply(session, LvmAnswered(asked.op, dump=dump))
+        names = [GLOBAL_SPACE] if self._spaces.has(GLOBAL_SPACE) else []
+        names += [space_of(vg) for vg in self._started()]
+        shown = info.Info(
+            self._context, self._locker, self._sessions.values(), names, self._context.killed,
+            old=asked.old_info,
+        )  # fmt: skip
+
+        def printed(dump: bytes | None, error: RingfenceError | None) -> None:
+            if session.asked is asked:
+                self._reply(session, LvmAnswered(asked.op, dump=dump or b""))
+
+        self._tasks.start("lvmlockctl --info", shown.print(), printed)
         return None
 
     def _dump(self, session: Session, asked: LvmAsked) -> int | None:
-        where = b"the log is the daemon's: journalctl -u ringfence\n"
-        self._reply(session, LvmAnswered(asked.op, dump=where))
+        self._reply(session, LvmAnswered(asked.op, dump=self._recent.print()))
         return None
 
 

@@ -23,6 +23,8 @@ class Session(msgspec.Struct):
     """The request that is not answered yet."""
     until_ns: int = 0
     """How long that is held back at most; 0: it is not."""
+    why: str = ""
+    """What it is held back for."""
     lock: int = 0
     """The lock whose operation that waits for; 0: none."""
     locks: dict[Where, int] = {}
@@ -33,6 +35,8 @@ class Session(msgspec.Struct):
     """Lockspace -> the VG's seqno that it said it writes, under a lock that it has not let go since."""
     made: dict[str, int] = {}
     """The same of VGs that are not started here: it is about to start them."""
+    renames: str = ""
+    """The VG to which it is giving another name: it keeps that one's lock until it has."""
     lost: bool = False
     """The cluster has taken its locks away while it may have been changing a VG."""
 

@@ -20,10 +20,12 @@ def start(space: str) -> Command:
     return None
 
 
-def stop(vgs: list[str]) -> Command:
-    """Leave their lockspaces.  Raises Refused while anybody uses a lock there."""
+def stop(vgs: list[str], others: RingfenceError | None = None) -> Command:
+    """Leave their lockspaces.  Raises Refused while anybody uses a lock there; else `others`, if given."""
     for vg in vgs:
         yield LeaveLockspace(space_of(vg))
+    if others is not None:
+        raise others
     return None
 
 

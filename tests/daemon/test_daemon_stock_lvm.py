@@ -1,0 +1,92 @@
+"""Stock LVM2's commands as processes: what they are told, how they end, and that none goes on."""
+
+import asyncio
+import time
+from pathlib import Path
+
+import pytest
+
+from ringfence.core.errors import Unavailable
+from ringfence.daemon import stock_lvm
+from ringfence.daemon.stock_lvm import LvmCommands
+from ringfence.engine.orders import LvmRan, RefreshLvs
+from ringfence.host.processes import GONE, process
+
+
+class Program:
+    """A script in lvm's place."""
+
+    def __init__(self, directory: Path, body: str) -> None:
+        self.directory = directory
+        path = directory / "lvm"
+        path.write_text(f"#!/bin/sh\ncd {directory}\n{body}\n")
+        path.chmod(0o755)
+        self.commands = LvmCommands({"LVM_BINARY": str(path), "LVM_SYSTEM_DIR": "/e", "SECRET": "s"})
+
+    def run(self, *lvs: str, limit_ms: int = 5000) -> LvmRan:
+        return asyncio.run(self.commands.refresh(RefreshLvs("vg0", lvs, limit_ms)))
+
+    def says(self, name: str) -> str:
+        return (self.directory / name).read_text().strip()
+
+    def ended(self, name: str) -> bool:
+        """Whether the process whose pid is in that file is gone."""
+        found = process(int(self.says(name)))
+        return found is None or found.state in GONE
+
+
+def test_lvm2_is_told_to_reload_the_tables_with_this_hosts_configuration(tmp_path: Path) -> None:
+    program = Program(tmp_path, 'echo "$@" >args; env >env')
+    ran = program.run("one", "two")
+    assert (ran.code, ran.words) == (0, "")
+    assert program.says("args") == "lvchange --refresh --partial --nolocking vg0/one vg0/two"
+    assert "LVM_SYSTEM_DIR=/e" in program.says("env").splitlines()
+    assert "SECRET" not in program.says("env")
+
+
+def test_what_it_said_last_is_kept(tmp_path: Path) -> None:
+    ran = Program(tmp_path, "echo working; echo cannot suspend >&2; exit 5").run("one")
+    assert (ran.code, ran.words) == (5, "cannot suspend\n")
+    assert Program(tmp_path, "kill -9 $$").run("one").code is None
+
+
+def test_at_its_limit_it_is_asked_to_end(tmp_path: Path) -> None:
+    """A killed one may leave a table suspended."""
+    body = "trap 'echo resumed >last; exit 0' TERM; echo $$ >pid; while :; do sleep 0.05; done"
+    program = Program(tmp_path, body)
+    assert program.run("one", limit_ms=300).code is None
+    assert program.says("last") == "resumed"
+
+
+def test_what_does_not_end_is_killed_with_its_children(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stock_lvm, "ENDS_S", 0.2)
+    body = "trap '' TERM; sleep 60 & echo $! >child; echo $$ >pid; while :; do wait; done"
+    program = Program(tmp_path, body)
+    assert program.run("one", limit_ms=300).code is None
+    assert program.ended("pid")
+    assert program.ended("child")
+
+
+def test_a_lost_life_ends_all_of_them_before_anything_is_cut(tmp_path: Path) -> None:
+    program = Program(tmp_path, "echo $$ >pid; sleep 60; echo reloaded >last")
+
+    async def story() -> LvmRan:
+        running = asyncio.ensure_future(program.commands.refresh(RefreshLvs("vg0", ("one",), 50_000)))
+        give_up = time.monotonic() + 10
+        while not (tmp_path / "pid").exists() or not program.says("pid"):
+            assert time.monotonic() < give_up
+            await asyncio.sleep(0.01)
+        await program.commands.end_all()
+        assert program.ended("pid")
+        return await running
+
+    assert asyncio.run(story()).code is None
+    assert not (tmp_path / "last").exists()
+
+
+def test_a_host_without_lvm2_says_so(tmp_path: Path) -> None:
+    commands = LvmCommands({"LVM_BINARY": str(tmp_path / "none")})
+    with pytest.raises(Unavailable, match="is not on this host; install the package lvm2"):
+        asyncio.run(commands.refresh(RefreshLvs("vg0", ("one",), 1000)))
