@@ -56,7 +56,7 @@ class Sizes:
     """How much is measured in a round."""
 
     def __init__(self, quick: bool) -> None:
-        self.lvs = (50, 100, 200) if quick else tuple(SHARE_GOALS)
+        self.lvs = (200,) if quick else tuple(SHARE_GOALS)
         self.requests = 100 if quick else 2000
 
 

@@ -22,7 +22,7 @@ from stock_rig import (
     start_vg,
 )
 
-from ringfence.core.errors import LockHeld, Refused
+from ringfence.core.errors import LockHeld, NotFound, Refused
 from ringfence.lab.cluster import Lab
 from ringfence.wire import client as calls
 
@@ -88,6 +88,22 @@ def test_each_sees_at_once_what_the_other_has_done(hosts: tuple[LabHost, ...]) -
     assert done(one.ringfence(*size)) == done(three.start(*size))
     three.call(calls.LvRemove("vg0", "vm1"))
     assert lvs(one, "vg0") == ["vm3"]
+
+
+@ON_HUB
+def test_a_vg_that_stock_lvm2_renames_is_known_by_its_new_name(hosts: tuple[LabHost, ...]) -> None:
+    one, two, three = hosts
+    done(one.start("lvcreate", "-qq", *PLAIN, "-l1", "-n", "vm1", "vg0"))
+    assert own_lvs(two) == ["vm1"]
+    done(one.start("vgrename", "-qq", "vg0", "vg1"))
+    two.call(calls.LvCreate("vg1", "vm2", extents=1, activate="n"))
+    done(three.start("vgchange", "-qq", "--lockstart", "vg1"))
+    done(three.start("lvcreate", "-qq", *PLAIN, "-l1", "-n", "vm3", "vg1"))
+    for host in hosts:
+        assert lvs(host, "vg1") == ["vm1", "vm2", "vm3"]
+        assert ailing(host, "vg1") == ""
+    with pytest.raises(NotFound):
+        two.call(calls.LvCreate("vg0", "vm4", extents=1, activate="n"))
 
 
 @ON_HUB

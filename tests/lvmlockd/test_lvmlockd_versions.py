@@ -14,7 +14,7 @@ from tap import taps_of
 
 from ringfence.lab.cluster import Lab
 
-VERSIONS = ("2.03.11", "2.03.16", "2.03.31", "2.03.39")
+VERSIONS = ("2.03.11", "2.03.16", "2.03.31", "2.03.39", "git")
 BUILT = Path(os.environ.get("LVM2_BUILT", "build/lvm2"))
 STORIES = sorted((Path(__file__).parent / "stories").glob("*.txt"))
 
