@@ -5,6 +5,7 @@ import contextlib
 import json
 import os
 import shutil
+import socket
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -24,9 +25,12 @@ from ringfence.daemon.ports import Feed
 from ringfence.engine import effects, inputs, orders
 from ringfence.engine.effects import Effect
 from ringfence.engine.inputs import AgentExited, DiskState, Input
+from ringfence.lvm2.lockd_text import END
 from ringfence.servers.client_socket import ClientSocket
+from ringfence.servers.lvmlockd_socket import LvmSocket
 from ringfence.wire import client as calls
 from ringfence.wire.client import Reply
+from ringfence.wire.lvmlockd import LvmAnswered
 
 CONFIG = ClusterConfig("lab", timing=Timing(heartbeat_ms=20, token_ms=100))
 
@@ -165,7 +169,11 @@ class Script:
 
 
 class Running:
-    def __init__(self, place: Path, answer: Callable[[Input], list[Effect]]) -> None:
+    """Args: lvm: whether stock LVM2 is to be served, at PLACE/lvm."""
+
+    def __init__(
+        self, place: Path, answer: Callable[[Input], list[Effect]], *, lvm: bool = False
+    ) -> None:
         self.place = place
         self.world = World()
         self.engine = Script(answer)
@@ -180,7 +188,9 @@ class Running:
         self.driver = Driver(self.engine, ports, CONFIG, "n1")
         self.socket = ClientSocket(place / "s", self.driver.asked, self.driver.gone)
         started = inputs.Started(CONFIG, 1, "m", "b", DiskState(), True)
-        self.task = asyncio.get_running_loop().create_task(self.driver.run(started, self.socket))
+        self.lvm = LvmSocket(place / "lvm", place / "pid", self.driver)
+        run = self.driver.run(started, self.socket, self.lvm if lvm else None)
+        self.task = asyncio.get_running_loop().create_task(run)
 
     async def end(self) -> tuple[int, str]:
         """The exit code and the log."""
@@ -209,8 +219,10 @@ def place() -> Iterator[Path]:
 
 
 @contextlib.asynccontextmanager
-async def running(place: Path, answer: Callable[[Input], list[Effect]]) -> AsyncIterator[Running]:
-    one = Running(place, answer)
+async def running(
+    place: Path, answer: Callable[[Input], list[Effect]], *, lvm: bool = False
+) -> AsyncIterator[Running]:
+    one = Running(place, answer, lvm=lvm)
     try:
         async with asyncio.timeout(5):
             while not one.engine.of(inputs.Tick):  # noqa: ASYNC110
@@ -409,6 +421,49 @@ def echo(fact: Input) -> list[Effect]:
     if isinstance(fact, inputs.Asked):
         return [effects.Answer(fact.client, Reply(fact.request.id, result={"who": fact.who}))]
     return []
+
+
+def serve_lvm2(fact: Input) -> list[Effect]:
+    if isinstance(fact, inputs.LvmRequest):
+        return [effects.Note("lvmlockd", "asked"), effects.LvmAnswer(fact.client, LvmAnswered(fact.asked.op))]
+    return echo(fact)
+
+
+def test_stock_lvm2_is_served_beside_clients(place: Path) -> None:
+    async def body() -> None:
+        async with running(place, serve_lvm2, lvm=True) as one:
+            status = await one.ask("s", calls.Status())
+            assert status["result"]["lvmlockd"] == {"served": True, "trouble": ""}
+            reader, writer = await asyncio.open_unix_connection(place / "lvm")
+            writer.write(b'request = "hello"\n\n##\nrequest = "running_lm"\n\n##\n')
+            assert b'protocol = "lvmlockd"' in await reader.readuntil(END)
+            assert b"op_result = 0" in await reader.readuntil(END)
+            writer.close()
+            await until(lambda: bool(one.engine.of(inputs.LvmGone)))
+            (gone,) = one.engine.of(inputs.LvmGone)
+            assert (gone.unread, gone.hung_up) == (False, False)
+            one.driver.fail("over")
+            _, log = await one.end()
+            assert "n1 lvmlockd asked" in log
+
+    asyncio.run(body())
+
+
+def test_a_daemon_goes_on_where_another_lvmlockd_listens(place: Path) -> None:
+    async def body() -> None:
+        with socket.socket(socket.AF_UNIX) as other:
+            other.bind(str(place / "lvm"))
+            other.listen()
+            async with running(place, echo, lvm=True) as one:
+                status = await one.ask("s", calls.Status())
+                trouble = status["result"]["lvmlockd"]["trouble"]
+                assert f"lvmlockd is already running on {place}/lvm" in trouble
+                one.driver.fail("over")
+                _, log = await one.end()
+            assert "n1 lvmlockd stock LVM2 is not served: lvmlockd is already running" in log
+            assert (place / "lvm").exists()
+
+    asyncio.run(body())
 
 
 def test_a_repeated_request_runs_once(place: Path) -> None:

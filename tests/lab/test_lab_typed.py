@@ -42,6 +42,20 @@ def execute(
     )  # fmt: skip
 
 
+def words_of(lab: Lab, node: str, *words: str) -> list[str]:
+    """What the command prints, split; it must succeed."""
+    out = os.memfd_create("stdout")
+    try:
+        with open(os.devnull) as nothing:
+            typed = Typed(lab, node, words, (nothing.fileno(), out, out))
+        code = typed.wait(60)
+        text = os.pread(out, 1 << 16, 0).decode()
+    finally:
+        os.close(out)
+    assert code == 0, (words, text)
+    return text.split()
+
+
 def test_a_command_is_one_of_the_host(lab: Lab, tmp_path: Path) -> None:
     marks = set()
     for node in lab.nodes:
@@ -53,9 +67,8 @@ def test_a_command_is_one_of_the_host(lab: Lab, tmp_path: Path) -> None:
         assert (ran.returncode, ran.stderr) == (7, "oh\n")
         assert ran.stdout == f"in {node} {tmp_path} {lab.socket(node)}\n"
     assert not Path("/run/mark").exists()
-    assert execute(lab, ONE, "sh", "-c", "kill -9 $$").returncode == 128 + signal.SIGKILL
-    open_ones = execute(lab, ONE, "ls", "/proc/self/fd").stdout.split()
-    assert open_ones == ["0", "1", "2", "3"], "the last is the directory itself"
+    assert Typed(lab, ONE, ["sh", "-c", "kill -9 $$"]).wait(60) == 128 + signal.SIGKILL
+    assert words_of(lab, ONE, "ls", "/proc/self/fd") == ["0", "1", "2", "3"], "the last is that directory"
 
 
 def test_what_cannot_be_run_is_one_line(lab: Lab) -> None:
@@ -66,6 +79,11 @@ def test_what_cannot_be_run_is_one_line(lab: Lab) -> None:
         Typed(lab, ONE, [])
     with pytest.raises(BadInput, match="has no host nobody"):
         Typed(lab, "nobody", ["true"])
+
+
+def test_ringfence_need_not_be_on_the_path(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", os.defpath)
+    assert execute(lab, ONE, "ringfence", "status").stdout.startswith(f"{ONE} in cluster lab: running")
 
 
 def test_a_command_that_is_interrupted_ends_on_the_host(lab: Lab) -> None:
@@ -86,13 +104,14 @@ def running(lab: Lab, words: str) -> list[int]:
 
 
 def test_stock_lvm2_sees_the_labs_disk_and_no_other(lab: Lab) -> None:
-    lvm2 = ["--nolocking", "--noheadings", "-o", "pv_name"]
-    assert execute(lab, ONE, "pvcreate", "--nolocking", "-qq", str(lab.disk)).returncode == 0
-    assert execute(lab, ONE, "pvs", *lvm2).stdout.split() == [str(lab.disk)]
-    assert execute(lab, TWO, "pvs", "-a", *lvm2).stdout.split() == [str(lab.disk)]
-    config = lab.root(TWO) / "etc/lvm"
-    assert f'locking_dir="{lab.root(TWO)}/run/lock/lvm"' in execute(lab, TWO, "lvmconfig").stdout
-    assert f'archive_dir="{config}/archive"' in execute(lab, TWO, "lvmconfig").stdout
+    names = ("--nolocking", "--noheadings", "-o", "pv_name")
+    quiet = ("sh", "-c", '"$0" "$@" 2>/dev/null')
+    words_of(lab, ONE, "pvcreate", "--nolocking", "-qq", str(lab.disk))
+    assert words_of(lab, ONE, *quiet, "pvs", *names) == [str(lab.disk)]
+    assert words_of(lab, TWO, *quiet, "pvs", "-a", *names) == [str(lab.disk)]
+    found = words_of(lab, TWO, *quiet, "lvmconfig")
+    assert f'locking_dir="{lab.root(TWO)}/run/lock/lvm"' in found
+    assert f'archive_dir="{lab.root(TWO)}/etc/lvm/archive"' in found
 
 
 def test_a_command_stands_still_and_ends_with_its_host(lab: Lab) -> None:

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Build LVM2's commands of some versions, with lvmlockd support, for `make lvm2-versions`:
 #
-#     build_lvm2.sh DIR VERSION...        DIR/VERSION/bin has the commands
+#     build_lvm2.sh DIR VERSION...        DIR/VERSION/bin has the commands; "git": the newest commit there is
 #
 # LVM2_SOURCE: a clone of LVM2 with its tags; made in DIR/source from LVM2_URL, if it is not there.
 # Needs git, gcc, make, pkg-config and the headers of libdlm, libaio, libblkid and libudev
@@ -21,7 +21,9 @@ for version; do
     [ -d "$place/bin" ] && continue
     rm -rf "$place"
     mkdir "$place"
-    git -C "$source" archive "v$(echo "$version" | tr . _)" | tar -x -C "$place"
+    commit=v$(echo "$version" | tr . _)
+    [ "$version" = git ] && commit=HEAD
+    git -C "$source" archive "$commit" | tar -x -C "$place"
     # As Debian has the places that are compiled in; without what asks for more libraries.  Not the daemon:
     # that of 2.03.39 needs sanlock, too.
     if ! {

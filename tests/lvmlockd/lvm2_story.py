@@ -16,7 +16,8 @@ from stock_rig import PLAIN, Host, done
 from tap import Tap
 
 _NOISE = ("Activation disabled",)
-_PID = re.compile(r"\bpid \d+")
+_HOLDER = re.compile(r" \(host_id \d+\)$")
+_REQUEST = re.compile(r"[a-z_]+( \S+)*: (ok|2|E[A-Z]+)( |$)")
 
 
 class BadCommand(Exception):
@@ -31,6 +32,11 @@ def replay(path: Path, hosts: Mapping[str, Host], taps: Mapping[str, Tap], disk:
             open_ones.enter_context(tap.listening())
         steps = [_step(step, hosts, taps, disk) for step in text.strip().split("\n\n")]
     return text, "\n\n".join(steps) + "\n"
+
+
+def outcome(text: str) -> list[str]:
+    """Of a story: commands, exit codes and words; not the requests in between, nor (2.03.39) whose it is."""
+    return [_HOLDER.sub("", line) for line in text.splitlines() if not _REQUEST.match(line)]
 
 
 def _step(step: str, hosts: Mapping[str, Host], taps: Mapping[str, Tap], disk: str) -> str:

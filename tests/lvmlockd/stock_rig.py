@@ -100,20 +100,20 @@ class BareHost:
 
     def __init__(self, root: Path, disk: str) -> None:
         self.name = root.name
+        self.disk = disk
         self.run = root / "run"
         self._lvm = root / "etc/lvm"
         self._lvm.mkdir(parents=True)
         self.run.mkdir()
         (self._lvm / "lvm.conf").write_text(lvm_conf(self._lvm, self.run / "lock/lvm", disk))
 
-    def start(self, *words: str) -> Started:
+    def popen(self, words: Sequence[str], streams: Sequence[int]) -> subprocess.Popen[bytes]:
         argv = [*_OWN_RUN, 'mount --bind "$0" /run && exec "$@"', str(self.run), *words]
         env = {**os.environ, "LVM_SYSTEM_DIR": str(self._lvm)}
-        return Started(
-            lambda streams: subprocess.Popen(
-                argv, env=env, stdin=streams[0], stdout=streams[1], stderr=streams[2]
-            )
-        )
+        return subprocess.Popen(argv, env=env, stdin=streams[0], stdout=streams[1], stderr=streams[2])
+
+    def start(self, *words: str) -> Started:
+        return Started(lambda streams: self.popen(words, streams))
 
 
 def done(started: Started, limit_s: float = LIMIT_S) -> str:

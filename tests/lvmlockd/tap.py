@@ -5,8 +5,12 @@ import errno
 import re
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+
+from stock_rig import LabHost
+
+from ringfence.config import Paths
 
 END = b"\n##\n"
 _FIELD = re.compile(r'^(\w+) ?= ?"?([^"\n]*)"?$', re.MULTILINE)
@@ -51,6 +55,12 @@ class Tap:
                 if (line := _told(request, answer)) is not None:
                     self._lines.append(line)
                 peer.sendall(answer)
+
+
+def taps_of(hosts: Mapping[str, LabHost]) -> dict[str, Tap]:
+    """One for each host of a lab, beside its daemon's socket."""
+    daemons = {name: Paths(host.lab.root(host.name)).lvmlockd_socket for name, host in hosts.items()}
+    return {name: Tap(daemon.with_name("tap"), daemon) for name, daemon in daemons.items()}
 
 
 def _frame(sock: socket.socket) -> bytes:

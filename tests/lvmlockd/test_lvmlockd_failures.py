@@ -1,7 +1,9 @@
 """A host stands still while stock LVM2 on it changes a VG; and a daemon ends under such a command."""
 
+import contextlib
 import json
 import re
+import signal
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,34 +19,39 @@ from stock_rig import (
     clear_vgs,
     done,
     lvs,
+    refused,
     seqno,
     start_vg,
-    stock_lab,
 )
 
 from ringfence.core.errors import Unavailable
-from ringfence.host.processes import STOPPED
+from ringfence.host.processes import STOPPED, Process
 from ringfence.lab import trees
 from ringfence.lab.cluster import Lab
+from ringfence.lab.parts import Part
+from ringfence.wire import client as calls
 
 CREATE = ("lvcreate", "-qq", *PLAIN, "-l1", "vg0", "-n")
 WRITES = 3
 """What an lvcreate writes: the new text, slot 1 that points to it, and after vg_update slot 0."""
 
 
-@pytest.fixture(scope="module")
-def lab() -> Iterator[Lab]:
-    with stock_lab(2) as made:
-        yield made
-
-
 @pytest.fixture
-def hosts(lab: Lab) -> Iterator[tuple[LabHost, LabHost]]:
-    """Two that share vg0, with vm0 in it; whole again afterwards."""
+def hosts(pair: Lab) -> Iterator[tuple[LabHost, LabHost]]:
+    with sharing(pair) as both:
+        yield both
+
+
+@contextlib.contextmanager
+def sharing(lab: Lab) -> Iterator[tuple[LabHost, LabHost]]:
+    """Two hosts that share vg0, with vm0 in it; whole again afterwards."""
     one, two = LabHost(lab, ONE), LabHost(lab, TWO)
-    start_vg((one, two), lab.disk, "vg0")
+    start_vg((one, two), lab.disk)
     done(one.start(*CREATE, "vm0"))
     yield one, two
+    for process in lab.tree(ONE):
+        if process.state in STOPPED:  # of a test that failed
+            trees.kill(process)
     for device in ("bmc", "pdu"):
         lab.lie(ONE, device, "none")
     eventually(lambda: ready(lab))
@@ -70,18 +77,18 @@ def eventually(true: Callable[[], bool], limit_s: float = 30) -> None:
         time.sleep(0.05)
 
 
-def stopped_after(host: LabHost, writes: int, name: str, tmp_path: Path) -> Started:
-    """An lvcreate that stops itself (SIGSTOP) once it has written so often."""
+def stopped_after(host: LabHost, writes: int, name: str, tmp_path: Path) -> tuple[Started, Process]:
+    """An lvcreate that stops itself (SIGSTOP) once it has written so often, and its process."""
     trace = str(tmp_path / "trace")
     strace = ("strace", "-o", trace, "-e", "trace=io_submit")
     done(host.start(*strace, *CREATE, f"{name}-before"))
     submits = Path(trace).read_text().count("io_submit(")
     when = submits - WRITES + writes
     started = host.start(*strace, "-e", f"inject=io_submit:signal=SIGSTOP:when={when}", *CREATE, name)
-    eventually(lambda: any(one.state in STOPPED for one in host.lab.tree(host.name)))
-    (one,) = [one for one in host.lab.tree(host.name) if one.state in STOPPED]
-    assert name in trees.command(one.pid).split()
-    return started
+    # In between strace itself stops it at each of its calls, for a moment.
+    eventually(lambda: "--- stopped by SIGSTOP ---" in Path(trace).read_text())
+    (one,) = [one for one in host.lab.tree(host.name) if trees.command(one.pid).startswith("lvcreate ")]
+    return started, one
 
 
 @pytest.mark.parametrize(
@@ -92,9 +99,10 @@ def test_a_host_frozen_in_mid_commit(
 ) -> None:
     one, two = hosts
     lab = one.lab
+    done(one.start("lvchange", "-qq", "-aey", "vg0/vm0"))
     for device in ("bmc", "pdu"):
         lab.lie(ONE, device, "unreachable")
-    frozen = stopped_after(one, writes, "vm1", tmp_path)
+    frozen, _ = stopped_after(one, writes, "vm1", tmp_path)
     first = seqno_without_locks(two)
     lab.freeze(ONE)
     other = two.start(*CREATE, "vm2")
@@ -114,12 +122,57 @@ def test_a_host_frozen_in_mid_commit(
     assert ailing(two, "vg0") == ""
     assert lvs(two, "vg0") == ["vm0", *(["vm1"] if committed else []), "vm1-before", "vm2"]
     assert seqno(two, "vg0") == first + 1
-    done(two.ringfence("lvcreate", "-an", "-L", "1m", "-n", "vm3", "vg0"))
+    done(two.start("lvchange", "-qq", "-aey", "vg0/vm0"))
+    two.call(calls.LvCreate("vg0", "vm3", extents=1, activate="n"))
     eventually(lambda: ready(lab))
     done(one.start("vgchange", "-qq", "--lockstart", "vg0"))
     done(one.start(*CREATE, "vm4"))
     assert lvs(two, "vg0")[-2:] == ["vm3", "vm4"]
     assert ailing(one, "vg0") == ""
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("trio", ["corosync"], indirect=True)
+def test_a_host_of_three_frozen_in_mid_commit(trio: Lab, tmp_path: Path) -> None:
+    with sharing(trio) as hosts:
+        test_a_host_frozen_in_mid_commit(hosts, tmp_path, 2, False)
+
+
+def test_a_daemon_killed_in_mid_commit(hosts: tuple[LabHost, LabHost], tmp_path: Path) -> None:
+    """Its successor knows of the command, and nobody gets the VG lock before that has ended."""
+    one, two = hosts
+    stopped, process = stopped_after(one, 2, "vm1", tmp_path)
+    first = seqno_without_locks(two)
+    one.lab.kill(ONE, Part.DAEMON)
+    other = two.start(*CREATE, "vm2")
+    one.lab.start(ONE, Part.DAEMON)
+    one.lab.wait_ready(20)
+    assert f"behind {ONE}" in done(two.ringfence("why", "lvm_vg0"))
+    with pytest.raises(TimeoutError):
+        other.wait(0.5)
+    assert seqno_without_locks(two) == first
+    trees.send(process, signal.SIGCONT)
+    done(stopped)  # it had what it needs, and cannot say that it is done
+    done(other)
+    assert ailing(one, "vg0") == ailing(two, "vg0") == ""
+    assert lvs(two, "vg0") == ["vm0", "vm1", "vm1-before", "vm2"]
+    assert seqno(one, "vg0") == first + 2
+
+
+def test_a_daemon_killed_while_lvs_are_active(hosts: tuple[LabHost, LabHost]) -> None:
+    """Their locks stay this host's, and LVM2 lets them go as if nothing had been."""
+    one, two = hosts
+    done(one.start("lvchange", "-qq", "-aey", "vg0/vm0"))
+    one.lab.kill(ONE, Part.DAEMON)
+    eventually(lambda: bool(status(two)["victims"]))
+    one.lab.start(ONE, Part.DAEMON)
+    one.lab.wait_ready(20)
+    assert "LV locked by other host: vg0/vm0" in refused(two.start("lvchange", "-aey", "vg0/vm0"))
+    ours = one.ringfence("lvchange", "-aey", "vg0/vm0").wait()
+    assert ours.code != 0
+    assert "is active here through LVM2; " in ours.err
+    done(one.start("lvchange", "-qq", "-an", "vg0/vm0"))
+    done(two.start("lvchange", "-qq", "-aey", "vg0/vm0"))
 
 
 def seqno_without_locks(host: LabHost) -> int:

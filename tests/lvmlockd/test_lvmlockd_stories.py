@@ -6,32 +6,20 @@ from pathlib import Path
 
 import pytest
 from lvm2_story import BadCommand, replay
-from stock_rig import ONE, TWO, LabHost, clear_vgs, stock_lab
-from tap import Tap
+from stock_rig import ONE, TWO, LabHost, clear_vgs
+from tap import taps_of
 
-from ringfence.config import Paths
 from ringfence.lab.cluster import Lab
 
 STORIES = sorted((Path(__file__).parent / "stories").glob("*.txt"))
 
 
-@pytest.fixture(scope="module")
-def lab() -> Iterator[Lab]:
-    with stock_lab(2) as made:
-        yield made
-
-
 @pytest.fixture
-def hosts(lab: Lab) -> Iterator[dict[str, LabHost]]:
+def hosts(pair: Lab) -> Iterator[dict[str, LabHost]]:
     """They share an empty disk."""
-    found = {"one": LabHost(lab, ONE), "two": LabHost(lab, TWO)}
+    found = {"one": LabHost(pair, ONE), "two": LabHost(pair, TWO)}
     yield found
     clear_vgs(list(found.values()))
-
-
-def taps(hosts: dict[str, LabHost]) -> dict[str, Tap]:
-    daemons = {name: Paths(host.lab.root(host.name)).lvmlockd_socket for name, host in hosts.items()}
-    return {name: Tap(daemon.with_name("tap"), daemon) for name, daemon in daemons.items()}
 
 
 def test_there_are_stories() -> None:
@@ -40,7 +28,7 @@ def test_there_are_stories() -> None:
 
 @pytest.mark.parametrize("path", STORIES, ids=lambda path: path.stem)
 def test_story(path: Path, hosts: dict[str, LabHost]) -> None:
-    text, now = replay(path, hosts, taps(hosts), str(hosts["one"].lab.disk))
+    text, now = replay(path, hosts, taps_of(hosts), str(hosts["one"].lab.disk))
     if os.environ.get("REWRITE"):
         path.write_text(now)
     else:
@@ -51,4 +39,4 @@ def test_the_harness_rejects_what_it_does_not_know(tmp_path: Path, hosts: dict[s
     for text in ("three vgs\n----\n", "one\n----\n"):
         (tmp_path / "a.txt").write_text(text)
         with pytest.raises(BadCommand):
-            replay(tmp_path / "a.txt", hosts, taps(hosts), "")
+            replay(tmp_path / "a.txt", hosts, taps_of(hosts), "")

@@ -55,7 +55,7 @@ def status(socket: str | None, root: Path | None, as_json: bool) -> int:
 def why(target: str, socket: str | None, root: Path | None, as_json: bool) -> None:
     """Why TARGET is stuck: who holds it, since when, which fence attempt runs, what comes next.
 
-    TARGET is VG/LV, LOCKSPACE/RESOURCE or a node; without it, everything that is stuck."""
+    TARGET is VG/LV, a VG, LOCKSPACE/RESOURCE or a node; without it, everything that is stuck."""
     with open_daemon(socket, root) as daemon:
         answer: dict[str, Any] = daemon.why(target)
     if as_json:

@@ -45,6 +45,9 @@ def remarks(status: Status) -> list[str]:
     for key in ("remarks", "broken", "refused"):
         found += [one_line(str(line)) for line in status.get(key) or []]
     found += [one_line(f"ALARM: {line}") for line in (status.get("fence_tests") or {}).get("alarms") or []]
+    lvmlockd = (status.get("lvmlockd") or {}).get("trouble")
+    if lvmlockd:
+        found.append(one_line(f"stock LVM2 is not served: {lvmlockd}"))
     drill = status.get("drill")
     if drill:
         found.append(

@@ -110,8 +110,8 @@ class Driver:
         self._queries = Queries(ports.history, self._answer)
         self._socket: ClientSocket | None = None
         self._lvm_socket: LvmSocket | None = None
-        self._no_lvm = "" if config.lvmlockd.serve else "[lvmlockd] serve = false"
-        """Why stock LVM2 is not served here."""
+        self._lvm_trouble = ""
+        """Why stock LVM2 is not served, though it should be."""
         self._tasks: set[asyncio.Task[None]] = set()  # held so that none is collected; never iterated
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="storage")
         self._dropping = 0
@@ -302,7 +302,7 @@ class Driver:
         try:
             await lvm.start()
         except RingfenceError as error:
-            self._no_lvm = str(error)
+            self._lvm_trouble = str(error)
             self._note("lvmlockd", f"stock LVM2 is not served: {error}")
         else:
             self._lvm_socket = lvm
@@ -334,6 +334,9 @@ class Driver:
             if self._lvm_socket is not None:
                 self._lvm_socket.send(effect.client, effect.answered)
             return
+        if isinstance(effect, effects.KeepLvmLocks):
+            self._lvm_host.keep(effect.kept, effect.gone)
+            return
         match effect:
             case effects.Multicast():
                 self._ports.ring.multicast(effect.payload)
@@ -341,8 +344,6 @@ class Driver:
                 self._ports.pages.set(effect.incarnation, effect.page, effect.deadline_ns)
             case effects.Keep():
                 self._keep(effect)
-            case effects.KeepLvmLocks():
-                self._lvm_host.keep(effect.kept, effect.gone)
             case effects.WatchProcess():
                 self._lvm_host.watch(effect.pid, effect.started, self.feed)
             case effects.KeepConfig():
@@ -412,7 +413,8 @@ class Driver:
                 self._leave_refused(str(reply.error.get("message", "")))
             return
         if isinstance(self._book.call(client, reply.id), calls.Status) and isinstance(reply.result, dict):
-            own = {"daemon": self.metrics.report(), "lvmlockd": {"trouble": self._no_lvm}}
+            lvmlockd = {"served": self._lvm_socket is not None, "trouble": self._lvm_trouble}
+            own = {"daemon": self.metrics.report(), "lvmlockd": lvmlockd}
             reply = msgspec.structs.replace(reply, result={**reply.result, **own})
         for one in self._book.answered(client, reply):
             self._send(one, reply)

@@ -4,6 +4,7 @@ For every wait the chain: who is in the way and since when, what is being done a
 next, and what a person can do.  Most important first.  Where this node itself cannot act, that
 comes before anything else, for then all the rest is only its last news."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from ringfence.core.errors import NotFound
@@ -11,7 +12,7 @@ from ringfence.core.locknames import lockspace_name, resource_name, vg_of
 from ringfence.core.modes import Mode
 from ringfence.engine.chains import Chains, who
 from ringfence.engine.client_locks import ClientLocks
-from ringfence.engine.commands.locking import VG_RESOURCE
+from ringfence.engine.commands.locking import VG_RESOURCE, space_of
 from ringfence.engine.context import Context
 from ringfence.engine.locker import Locker, is_kept
 from ringfence.engine.reports import Doing, held_since_ms, in_queues, power_lines, victim_lines
@@ -36,7 +37,8 @@ class Explanation:
     Args:
         barrier: of the ring's present view; None without a ring.
         ring_reason: what keeps this node from running, as `Views.why`.
-        doing: what this node's own attempt on a victim waits for just now (`Fencer.doing`)."""
+        doing: what this node's own attempt on a victim waits for just now (`Fencer.doing`).
+        lvm_waits: which stock commands wait here for something else than a lock (`Lvmlockd.waits`)."""
 
     def __init__(
         self,
@@ -47,9 +49,11 @@ class Explanation:
         ring_reason: str,
         doing: Doing,
         slots: Slots,
+        lvm_waits: Sequence[str] = (),
     ) -> None:
         self._context = context
         self._slots = slots
+        self._lvm_waits = lvm_waits
         self._locker = locker
         self._clients = clients
         self._barrier = barrier
@@ -74,6 +78,8 @@ class Explanation:
             return self._of_node(target, node)
         if resource is None and state is not None and target in state.lockspaces:
             return self._of_space(target, state.lockspaces[target])
+        if resource is None and state is not None and space_of(target) in state.lockspaces:
+            return self._of_vg(target, state.lockspaces[space_of(target)])
         return self._of_resource(target, *(resource or self._named(target)))
 
     def _victims_nodes(self) -> list[int]:
@@ -95,7 +101,7 @@ class Explanation:
         lines += [why for node, why in sorted(self._context.refused.items()) if node != self._context.me]
         for use in self._locker.waiting():
             lines.append(self._use_line(use))
-        return lines
+        return [*lines, *self._lvm_waits]
 
     def _disarmed(self) -> list[str]:
         line = disarmed_line(self._context)
@@ -124,6 +130,7 @@ class Explanation:
         lines = [*(self._disarmed() if victims else []), *lines]
         if node == context.me:
             lines += [self._use_line(use) for use in self._locker.waiting()]
+            lines += self._lvm_waits
         return _answer(target, stuck or bool(self._locker.waiting() and node == context.me), lines)
 
     def _node_line(self, node: int) -> str:
@@ -161,6 +168,12 @@ class Explanation:
         waiting = self._joining_lines(name, space)
         waiting += [self._use_line(use) for use in self._locker.waiting() if use.lockspace == name]
         return _answer(name, bool(waiting) or not quiet, [*lines, *waiting])
+
+    def _of_vg(self, name: str, space: Lockspace) -> dict[str, Any]:
+        """Its lockspace, and the lock that every command for it takes."""
+        whole = self._of_space(space.name, space)
+        lock = self._of_resource(f"VG {name}", space.name, VG_RESOURCE)
+        return _answer(name, whole["stuck"] or lock["stuck"], [*whole["lines"], *lock["lines"]])
 
     # -- a lock ----------------------------------------------------------------------------------
 
@@ -200,7 +213,7 @@ class Explanation:
         for victim in victims:
             lines += self._victim_lines(victim)
         if waiting and not victims and not standing:
-            lines += self._who_lets_go(target, lockspace, holders)
+            lines += self._who_lets_go(target, lockspace, resource, holders)
         if not holders and not waiting:
             running = self._context.running is not None
             said = "nobody holds it and nobody waits for it" if running else "who holds it is not known here"
@@ -303,7 +316,7 @@ class Explanation:
                 lines.append(f"{context.name(joiner)} joins {lockspace} when it runs again")
         return lines
 
-    def _who_lets_go(self, target: str, lockspace: str, holders: list[Lock]) -> list[str]:
+    def _who_lets_go(self, target: str, lockspace: str, resource: str, holders: list[Lock]) -> list[str]:
         state = self._context.state
         lines = []
         for lock in holders:
@@ -311,7 +324,7 @@ class Explanation:
                 continue
             name = self._context.name(lock.owner)
             line = f"{name} is a ready member{self._heard(state, lock.owner)}"
-            if vg_of(lockspace) is None:
+            if is_kept(lockspace, resource):
                 lines.append(f"{line}; next: the wait ends when it lets go; `ringfence locks` there says who")
             else:
                 lines.append(f"{line}; next: on {name}, ringfence lvchange -an {target}")

@@ -31,6 +31,7 @@ from ringfence.engine.fencer import Fencer
 from ringfence.engine.inputs import Asked
 from ringfence.engine.leaving import leave
 from ringfence.engine.locker import Locker
+from ringfence.engine.lvmlockd.server import Lvmlockd
 from ringfence.engine.operator import Operator, named
 from ringfence.engine.orders import (
     Command,
@@ -84,8 +85,10 @@ class Requests:
         drills: Drills,
         arming: Arming,
         slots: Slots,
+        lvmlockd: Lvmlockd,
     ) -> None:
         self._context = context
+        self._lvmlockd = lvmlockd
         self._slots = slots
         self._locker = locker
         self._tasks = tasks
@@ -352,8 +355,8 @@ class Requests:
             where = yield from _resolve(target)
         explanation = Explanation(
             self._context, self._locker, self.locks, self._views.barrier, self._views.why, self._fencer.doing,
-            self._slots,
-        )
+            self._slots, self._lvmlockd.waits(),
+        )  # fmt: skip
         answer = explanation.of(target, where)
         about_all = target in ("", self._context.name(self._context.me))
         lines = [line for name, line in broken.items() if about_all or name == target]
@@ -452,7 +455,10 @@ class Requests:
 
     def _trust(self, client: int, id: str, call: calls.FenceTrust, who: str) -> None:
         self._must_act()
+        self._must_act()
         state = self._context.state
+        if all(device.name != call.device for device in self._context.config.devices):
+            raise NotFound(f"no device is called {call.device}", next="ringfence config show")
         if state is None or call.device not in state.domain.quarantined:
             raise Refused(f"device {call.device} is not in quarantine", next="ringfence status")
         reply = Reply(id, result={"device": call.device})

@@ -26,7 +26,7 @@ class Status(_Call, frozen=True):
 
 
 class Why(_Call, frozen=True):
-    """Why is TARGET stuck?  TARGET: VG/LV, LOCKSPACE/RESOURCE, a node, or "" for everything."""
+    """Why is TARGET stuck?  TARGET: VG/LV, a VG, LOCKSPACE/RESOURCE, a node, or "" for everything."""
 
     target: str = ""
 

@@ -23,12 +23,14 @@ class Session(msgspec.Struct):
     """The request that is not answered yet."""
     until_ns: int = 0
     """How long that is held back at most; 0: it is not."""
+    why: str = ""
+    """What it is held back for."""
     lock: int = 0
     """The lock whose operation that waits for; 0: none."""
     locks: dict[Where, int] = {}
     """Its transient locks, which end with it."""
-    releasing: int = 0
-    """Activations that it was told are over, and the cluster does not know yet."""
+    released: dict[Where, None] = {}
+    """Where it was told that activations are over, and the cluster may not know yet."""
     versions: dict[str, int] = {}
     """Lockspace -> the VG's seqno that it said it writes, under a lock that it has not let go since."""
     made: dict[str, int] = {}
