@@ -7,7 +7,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: help demo test check lint types unit unit-labs unit-rooms packages lock man clean mutants bench sim sim-soak install-files service-test faults-long fence-long lvm2-versions
+.PHONY: help demo test check lint types unit unit-hosts unit-faults unit-rooms unit-sim packages lock man clean mutants bench sim sim-soak install-files service-test faults-long fence-long lvm2-versions
 
 help:  ## What can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -41,16 +41,25 @@ lint: $(VENV)/.dev
 types: $(VENV)/.dev
 	$(BIN)/mypy
 
-# Two halves side by side: labs of real processes mostly wait, the other rooms mostly compute.
-LABS := $(addprefix tests/,bench cluster demo doctor faults lab lies lvmlockd pacemaker torture)
+# Side by side: labs of real processes mostly wait, in two parts of about the same length; of the rest the
+# simulator computes most, and minds the time least.
+HOSTS := $(addprefix tests/,cluster doctor lab lvmlockd torture)
+FAULTS := $(addprefix tests/,bench demo faults lies pacemaker)
+LABS := $(HOSTS) $(FAULTS)
 unit: $(VENV)/.dev
-	@$(MAKE) --no-print-directory -j2 -k unit-labs unit-rooms
+	@$(MAKE) --no-print-directory -j4 -k unit-hosts unit-faults unit-rooms unit-sim
 
-unit-labs:
-	$(BIN)/python -m pytest $(LABS)
+unit-hosts:
+	$(BIN)/python -m pytest $(HOSTS)
+
+unit-faults:
+	$(BIN)/python -m pytest $(FAULTS)
 
 unit-rooms:
-	$(BIN)/python -m pytest $(LABS:%=--ignore=%) tests
+	$(BIN)/python -m pytest $(LABS:%=--ignore=%) --ignore=tests/sim tests
+
+unit-sim:
+	nice $(BIN)/python -m pytest --timeout 300 tests/sim
 
 faults-long: $(VENV)/.dev packages  ## Faults beside very many locks; minutes; needs root
 	$(BIN)/python -m pytest -m long --timeout 900 tests/faults

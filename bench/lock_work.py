@@ -49,9 +49,7 @@ def new_names(client: Client, count: int) -> list[int]:
     return took
 
 
-def crowd(
-    where: dict[str, Any], node: int, system: str, threads: int, from_ns: int, until_ns: int
-) -> int:
+def crowd(where: dict[str, Any], node: int, system: str, threads: int, from_ns: int, until_ns: int) -> int:
     """Pairs that so many threads had in that time, each with a lock of its own.
 
     Clients that threads cannot share are one a thread."""

@@ -1,9 +1,10 @@
 """A client that speaks lvmlockd's protocol itself and takes the time of each request.
 
-    python -I -S bench/lvmlockd_client.py SOCKET VG LV_UUID ROUNDS
+    python -I -S bench/lvmlockd_client.py SOCKET VG < uuids of LVs, as JSON
 
-It prints {"vg": [us, …], "lv": [us, …]}: of lock_vg sh and un, and of lock_lv ex and un, both as LVM2 asks
-for an activation.  The first tenth is not told: a warm host is what is asked for.
+It prints {"vg": [us, …], "lv": [us, …]}: of lock_vg sh and un, over and over, and of lock_lv ex for one LV
+after the other, then un, as LVM2 asks when it activates a VG and deactivates it.  The first tenth of each is
+not told: a warm host is what is asked for.
 
 Source: the requests of LVM2 lib/locking/lvmlockd.c, as seen on the socket."""
 
@@ -29,11 +30,11 @@ def vg_request(mode: str, vg: str) -> str:
     )
 
 
-def lv_request(mode: str, vg: str, uuid: str, args: str) -> str:
+def lv_request(mode: str, vg: str, uuid: str) -> str:
     return (
         f'request="lock_lv"\ncmd ="vgchange"\npid ={os.getpid()}\nmode ="{mode}"\nopts ="persistent"\n'
         f'vg_name ="{vg}"\nlv_name ="{uuid}"\nlv_uuid ="{uuid}"\nvg_lock_type ="dlm"\n'
-        f'vg_lock_args ="{args}"\nlv_lock_args ="dlm"'
+        f'vg_lock_args ="1.0.0:bench"\nlv_lock_args ="dlm"'
     )
 
 
@@ -50,27 +51,27 @@ def ask(connection: socket.socket, request: bytes) -> bytes:
     return reply
 
 
-def times_us(connection: socket.socket, requests: list[str], rounds: int) -> list[float]:
-    encoded = [request.encode() + END for request in requests]
-    took: list[float] = []
-    for _ in range(rounds):
-        for request in encoded:
-            began = time.perf_counter_ns()
-            ask(connection, request)
-            took.append((time.perf_counter_ns() - began) / 1000)
+def times_us(connection: socket.socket, requests: list[str]) -> list[float]:
+    took = []
+    for request in [request.encode() + END for request in requests]:
+        began = time.perf_counter_ns()
+        ask(connection, request)
+        took.append((time.perf_counter_ns() - began) / 1000)
     return took[len(took) // 10 :]
 
 
 def main() -> None:
-    path, vg, uuid, rounds = sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4])
+    path, vg = sys.argv[1:]
+    uuids = json.load(sys.stdin)
     with socket.socket(socket.AF_UNIX) as connection:
         connection.connect(path)
-        ask(connection, HELLO.encode() + END)
-        vgs = times_us(connection, [vg_request("sh", vg), vg_request("un", vg)], rounds)
-        ask(connection, vg_request("sh", vg).encode() + END)
-        lvs = times_us(
-            connection, [lv_request(mode, vg, uuid, "1.0.0:test") for mode in ("ex", "un")], rounds
-        )
+        times_us(connection, [HELLO])
+        vgs = times_us(connection, [vg_request(mode, vg) for _ in uuids for mode in ("sh", "un")])
+        lvs = []
+        for mode in ("ex", "un"):
+            times_us(connection, [vg_request("sh", vg)])
+            lvs += times_us(connection, [lv_request(mode, vg, uuid) for uuid in uuids])
+            times_us(connection, [vg_request("un", vg)])
     print(json.dumps({"vg": vgs, "lv": lvs}))
 
 

@@ -89,7 +89,7 @@ def running(
     """Several servers at once, each on a disk of its own; those that cannot be had are left out."""
     found = {}
     with contextlib.ExitStack() as stack:
-        directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="rfb", dir="/tmp")))
+        directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="rfbl", dir="/tmp")))
         for number, server in enumerate(servers):
             place = directory / str(number)
             place.mkdir()

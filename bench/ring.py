@@ -226,8 +226,18 @@ def tell(report: Found) -> None:
             values = [found["locks"][f"{what}, {column}"]["p50"] for column in columns]
             print(f"{WORDS[what]:34}" + "".join(f"{value:9.0f}" for value in values))
     if "failover" in found:
-        head = ("detect", "fence", "authority_wait", "recover", "total", "agents", "bound", "allowed", "over",
-                "worst_over")
+        head = (
+            "detect",
+            "fence",
+            "authority_wait",
+            "recover",
+            "total",
+            "agents",
+            "bound",
+            "allowed",
+            "over",
+            "worst_over",
+        )
         print(f"\n{'failover, ms':16}" + "".join(f"{column.replace('_', ' '):>16}" for column in head))
         for name, one in found["failover"].items():
             print(f"{name:16}" + "".join(f"{one[f'{column}_ms']:16.0f}" for column in head))

@@ -147,9 +147,7 @@ class Cluster:
         self.queue.clear()
         how = dict.fromkeys(left, "nodedown")
         for id in members:
-            self.hosts[id].feed(
-                inputs.ViewChanged(Epoch(self.seq, min(members)), members, joined, left, how)
-            )
+            self.hosts[id].feed(inputs.ViewChanged(Epoch(self.seq, min(members)), members, joined, left, how))
 
     def run(self) -> None:
         while self.queue or self.later:

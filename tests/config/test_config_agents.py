@@ -213,3 +213,21 @@ def test_a_secret_is_named_and_not_quoted() -> None:
     said = [one.line for one in check_agents(cluster, lambda agent: SMALL_AGENT, lambda name: secrets)]
     assert len(said) >= 3
     assert not [line for line in said if "geheim" in line]
+
+
+def test_what_is_remarked_of_a_device_is_said_once_and_not_of_each_plug() -> None:
+    plugs = [Use("pdu", {"port": str(number)}) for number in (1, 2, 3)]
+    cluster = ClusterConfig(
+        "c",
+        nodes=tuple(
+            NodeConfig(number, f"n{number}", levels=(Level((use,)),)) for number, use in enumerate(plugs, 1)
+        ),
+        devices=(
+            DeviceConfig("pdu", "fence_apc_snmp", Confirms.OUTLET_OFF, {"snmp_version": "2c", "odd": "1"}),
+        ),
+    )
+    said = check_agents(cluster, lambda agent: SMALL_AGENT, lambda name: None)
+    notes = [one.label for one in said if not one.wrong and "reads as off" in one.what]
+    assert notes == ["pdu"]
+    wrong = [one.label for one in said if one.wrong and "no parameter odd" in one.what]
+    assert wrong == [use.label for use in plugs], "what must be mended is said of each"

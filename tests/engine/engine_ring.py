@@ -36,6 +36,8 @@ TIMING = Timing(
     post_join_delay_ms=4000, agent_timeout_ms=5000, backoff_ms=500,
 )  # fmt: skip
 TICK_MS = 50
+IDLE_TICK_MS = 200
+"""As few as a node can have that has nothing to do: half a token without one is a gap."""
 AGENT_MS = 200
 """How long every run of an agent takes."""
 
@@ -142,21 +144,25 @@ class Host:
 
     def end_process(self, pid: int) -> None:
         """A command of LVM2 ends."""
-        del self.processes[pid]
+        self.processes.pop(pid, None)
         over, self.watched = self.watched, [one for one in self.watched if one.pid != pid]
         for one in over:
             if one.pid == pid:
                 self._process_ended(one)
 
     def left_of_lvm2(self) -> tuple[inputs.LeftOpen, ...]:
-        """What a new daemon finds of LVM2's (`daemon.lvm.LvmHost.left`)."""
+        """What a new daemon finds of LVM2's, as `daemon.lvm.LvmHost.left` does."""
+        self.lvm_locks = {
+            key: one
+            for key, one in self.lvm_locks.items()
+            if not one.pid or self.processes.get(one.pid) == one.started
+        }
         return tuple(
             inputs.LeftOpen(
                 one.lockspace.removeprefix("lvm_"), "",
                 OpenLock(one.lockspace, one.resource, MODES[one.mode], Token.parse(one.token)), (), one,
             )
             for one in self.lvm_locks.values()
-            if not one.pid or self.processes.get(one.pid) == one.started
         )  # fmt: skip
 
     def left_open(self) -> tuple[inputs.LeftOpen, ...]:
@@ -453,10 +459,10 @@ class World:
         self.queue = deque(sorted(self.queue, key=lambda one: one[0]))
         self.run()
 
-    def pass_ms(self, time_ms: int) -> None:
+    def pass_ms(self, time_ms: int, tick_ms: int = TICK_MS) -> None:
         """Time passes, in ticks; frozen hosts do not notice."""
-        for _ in range(time_ms // TICK_MS):
-            self.now_ns += TICK_MS * MS
+        for _ in range(time_ms // tick_ms):
+            self.now_ns += tick_ms * MS
             self.later.extend(self.later_still)
             self.later_still = []
             due = [one for one in self.agents if one[0] <= self.now_ns]

@@ -7,6 +7,11 @@
     HOST exits PID                                                      its process has ended
     HOST.PID ends unread                                                ... over a reply that it did not read
     HOST activate VG/LV [ey|sy] | deactivate VG/LV | makes VG/LV        ringfence's own commands
+    HOST removes VG/LV [force] | stops VG | leaves [force]              likewise
+    HOST daemon dies | daemon is back [late]                            killed; the next one starts
+    HOST makes-table VG/LV | tables [hang|give in]                      what device-mapper has; cannot be cut
+    HOST notes                                                          what a next daemon would find
+    powerless                                                           no device can fence anybody
     HOST why [TARGET]                                                   what stands still, and for what
     HOST reloads CODE [WORDS]                                           how its `lvchange --refresh` ends
     HOST table VG/LV [hangs]                                            device-mapper has one; it is not cut
@@ -96,6 +101,8 @@ class Story:
         if op == "ends":
             self.waiting.pop((name, pid), None)
             host.feed(inputs.LvmGone(pid, unread="unread" in words, hung_up="hung-up" in words))
+            if "hung-up" not in words:
+                host.end_process(pid)
             self.world.run()
             return
         if op == "value":
@@ -106,6 +113,7 @@ class Story:
         host.processes.setdefault(pid, 1000 + pid)
         asked = self.asked(pid, op, list(words))
         self.waiting[name, pid] = op
+        host.processes[pid] = asked.started
         host.lvm(pid, asked)
 
     def value(self, host: Host, pid: int) -> str:
@@ -142,7 +150,65 @@ class Story:
 
     # -- ringfence's own -------------------------------------------------------------------
 
-    def own(self, host: Host, verb: str, volume: str = "", how: str = "ey") -> None:
+    def daemon(self, host: Host, *words: str) -> None:
+        others = [id for id, one in self.world.hosts.items() if one is not host and one.node is not None]
+        if words == ("dies",):
+            host.kill()
+            self.waiting = {key: op for key, op in self.waiting.items() if key[0] != _name(host)}
+            self.world.view(*others, how="procdown")
+            self.world.run()
+        elif words[:2] == ("is", "back"):
+            if words[2:] == ("late",):
+                hosts = self.world.hosts.values()
+                self.world.until(lambda: any("victim-due" in one.kinds() for one in hosts))
+            left = host.left_open()
+            host.reaped = not host.lvm_locks
+            host.start(left)
+            self.world.view(*self.world.hosts)
+            self.world.run()
+            self.world.pass_ms(1000)
+        else:
+            raise BadCommand(" ".join(words))
+
+    def tables(self, host: Host, *words: str) -> None:
+        if words:
+            host.tables_hang = {("hang",): True, ("give", "in"): False}[words]
+            self.world.pass_ms(2000)
+        found = ", ".join(host.tables) or "no table"
+        self.lines.append(f"{_name(host)} has {found}, and {self.standing(host)}")
+
+    def standing(self, host: Host) -> str:
+        return "acts" if host.running else host.node._running._views.why
+
+    def noted(self, host: Host) -> None:
+        for one in host.lvm_locks.values():
+            whose = f"process {one.pid}" if one.pid else "active"
+            self.lines.append(f"{_name(host)} noted: {one.what} {one.mode}, {whose}")
+
+    def own(self, host: Host, verb: str, *words: str) -> None:
+        if verb in ("daemon", "tables"):
+            getattr(self, verb)(host, *words)
+        elif verb == "notes":
+            self.noted(host)
+        elif verb == "makes-table":
+            host.tables += words
+        elif verb == "leaves":
+            self.answer(host, calls.Leave(force=words == ("force",)))
+        elif verb == "stops":
+            self.answer(host, calls.VgChange("lockstop", words[0]))
+        elif verb == "removes":
+            vg, _, lv = words[0].partition("/")
+            self.answer(host, calls.LvRemove(vg, lv, force=words[1:] == ("force",)))
+        else:
+            self.own_volume(host, verb, *words)
+
+    def answer(self, host: Host, call: Any) -> None:
+        try:
+            self.lines.append(f"{_name(host)} did: {self.done(host, call)['message']}")
+        except RingfenceError as error:
+            self.lines.append(f"{_name(host)} refused: {error}")
+
+    def own_volume(self, host: Host, verb: str, volume: str = "", how: str = "ey") -> None:
         vg, _, lv = volume.partition("/")
         try:
             if verb == "why":
@@ -193,13 +259,18 @@ class Story:
         for action in ("off", "status"):
             self.world.says[f"bmc{self.hosts[host].id}", action] = Power.OFF
 
+    def do_powerless(self) -> None:
+        for device in self.world.config.devices:
+            for action in ("off", "status"):
+                self.world.says[device.name, action] = Power.UNKNOWN
+
     def do_thaw(self, host: str) -> None:
         """It wakes, and is let into a view of all."""
         self.world.thaw(self.hosts[host].id, *self.world.hosts)
 
     def do_locks(self) -> None:
-        context = next(host for host in self.hosts.values() if not host.frozen).node.context
-        state = context.state
+        awake = [host.node.context for host in self.hosts.values() if host.node and not host.frozen]
+        state = next(context.state for context in awake if context.state is not None)
         back = {uuid: name for name, uuid in self.uuids.items()}
         for space in sorted(state.lockspaces):
             for name in sorted(state.lockspaces[space].resources):

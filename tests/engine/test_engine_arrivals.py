@@ -6,7 +6,7 @@ import msgspec
 import pytest
 from engine_ring import World
 
-from ringfence.core.errors import Refused
+from ringfence.core.errors import NotFound, Refused
 from ringfence.core.evidence import Power
 from ringfence.core.ids import Life
 from ringfence.engine.inputs import Delivered
@@ -85,6 +85,10 @@ def test_a_device_that_lied_is_not_believed_after_a_cold_start(world: World) -> 
     assert one.node.context.state.domain.quarantined == dict(lied)
     assert one.disk.quarantined == lied
     world.until(lambda: one.node.context.may_report)
+    with pytest.raises(NotFound, match="no device is called bcm2"):
+        one.do(calls.FenceTrust("bcm2", "ann"))
+    with pytest.raises(Refused, match="device bmc1 is not in quarantine"):
+        one.do(calls.FenceTrust("bmc1", "ann"))
     one.do(calls.FenceTrust("bmc2", "ann"))
     world.pass_ms(200)
     assert one.disk.quarantined == two.disk.quarantined == ()

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from engine_ring import AGENT_MS, TIMING, World
+from engine_ring import AGENT_MS, IDLE_TICK_MS, TIMING, World
 
 from ringfence.core.errors import NotFound, Refused
 from ringfence.core.evidence import Power
@@ -165,7 +165,7 @@ def test_an_older_cluster_does_not_test(tmp_path: Path) -> None:
     with pytest.raises(Refused, match="tests its fencing from 4 on"):
         world.hosts[1].do(calls.FenceTest(""))
     set_wall(world, WALL_MS)
-    world.pass_ms(fence_tests.FIRST_MS + 20_000)
+    world.pass_ms(fence_tests.FIRST_MS + 20_000, IDLE_TICK_MS)
     assert not any(host.runs for host in world.hosts.values())
 
 
@@ -193,7 +193,7 @@ def pass_days(world: World, wall_ms: int, days: float) -> int:
     """Lets the calendar move on, with a little time in between; returns the new date."""
     wall_ms += round(days * DAY_MS)
     set_wall(world, wall_ms)
-    world.pass_ms(20_000)
+    world.pass_ms(20_000, IDLE_TICK_MS)
     return wall_ms
 
 
@@ -203,18 +203,18 @@ def all_runs(world: World) -> int:
 
 def test_what_is_new_is_tried_by_itself(world: World) -> None:
     set_wall(world, WALL_MS)
-    world.pass_ms(fence_tests.FIRST_MS - 20_000)
+    world.pass_ms(fence_tests.FIRST_MS - 20_000, IDLE_TICK_MS)
     assert all_runs(world) == 0
-    world.pass_ms(60_000)
+    world.pass_ms(60_000, IDLE_TICK_MS)
     assert all_runs(world) == 3 * 4 * 2
-    world.pass_ms(fence_tests.FIRST_MS)
+    world.pass_ms(fence_tests.FIRST_MS, IDLE_TICK_MS)
     assert all_runs(world) == 3 * 4 * 2
 
 
 def test_it_is_tried_again_every_day_and_by_hand_counts_too(world: World) -> None:
     set_wall(world, WALL_MS)
     results(world)
-    world.pass_ms(fence_tests.FIRST_MS)
+    world.pass_ms(fence_tests.FIRST_MS, IDLE_TICK_MS)
     assert all_runs(world) == 24
     wall_ms = pass_days(world, WALL_MS, 0.9)
     assert all_runs(world) == 24
@@ -226,7 +226,7 @@ def test_never_by_itself_if_so_configured(tmp_path: Path) -> None:
     timing = msgspec.structs.replace(TIMING, fence_test_ms=0)
     world = World(tmp_path, 3, timing=timing)
     set_wall(world, WALL_MS)
-    world.pass_ms(fence_tests.FIRST_MS + 60_000)
+    world.pass_ms(fence_tests.FIRST_MS + 60_000, IDLE_TICK_MS)
     pass_days(world, WALL_MS, 30)
     assert all_runs(world) == 0
     assert world.hosts[1].do(calls.Status())["fence_tests"]["alarms"] == []
@@ -275,7 +275,7 @@ def test_time_does_not_stand_in_the_way(world: World) -> None:
     set_wall(world, WALL_MS)
     results(world)
     before = all_runs(world)
-    world.pass_ms(fence_tests.FIRST_MS)
+    world.pass_ms(fence_tests.FIRST_MS, IDLE_TICK_MS)
     set_wall(world, WALL_MS - 900 * DAY_MS)
-    world.pass_ms(20_000)
+    world.pass_ms(20_000, IDLE_TICK_MS)
     assert all_runs(world) > before

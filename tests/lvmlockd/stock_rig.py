@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -223,3 +224,11 @@ def many_writers(hosts: Sequence[Host], vg: str, writers: int, each: int) -> Wri
     if wrong and hosts[-1].start("vgs", vg).wait().code:
         return Written(succeeded, -before, -first, wrong)  # not even its text can be read any more
     return Written(succeeded, len(lvs(hosts[-1], vg)) - before, seqno(hosts[-1], vg) - first, wrong)
+
+
+def until(true: Callable[[], bool], limit_s: float = LIMIT_S) -> None:
+    """Wait for what takes a moment."""
+    give_up = time.monotonic() + limit_s
+    while not true():
+        assert time.monotonic() < give_up
+        time.sleep(0.02)

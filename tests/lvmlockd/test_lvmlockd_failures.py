@@ -19,6 +19,7 @@ from stock_rig import (
     clear_vgs,
     done,
     lvs,
+    refused,
     seqno,
     start_vg,
 )
@@ -156,6 +157,22 @@ def test_a_daemon_killed_in_mid_commit(hosts: tuple[LabHost, LabHost], tmp_path:
     assert ailing(one, "vg0") == ailing(two, "vg0") == ""
     assert lvs(two, "vg0") == ["vm0", "vm1", "vm1-before", "vm2"]
     assert seqno(one, "vg0") == first + 2
+
+
+def test_a_daemon_killed_while_lvs_are_active(hosts: tuple[LabHost, LabHost]) -> None:
+    """Their locks stay this host's, and LVM2 lets them go as if nothing had been."""
+    one, two = hosts
+    done(one.start("lvchange", "-qq", "-aey", "vg0/vm0"))
+    one.lab.kill(ONE, Part.DAEMON)
+    eventually(lambda: bool(status(two)["victims"]))
+    one.lab.start(ONE, Part.DAEMON)
+    one.lab.wait_ready(20)
+    assert "LV locked by other host: vg0/vm0" in refused(two.start("lvchange", "-aey", "vg0/vm0"))
+    ours = one.ringfence("lvchange", "-aey", "vg0/vm0").wait()
+    assert ours.code != 0
+    assert "is active here through LVM2; " in ours.err
+    done(one.start("lvchange", "-qq", "-an", "vg0/vm0"))
+    done(two.start("lvchange", "-qq", "-aey", "vg0/vm0"))
 
 
 def seqno_without_locks(host: LabHost) -> int:

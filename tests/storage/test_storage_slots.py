@@ -113,12 +113,16 @@ class _Dead:
 
     def __init__(self) -> None:
         self.back = threading.Event()
+        self.closed = threading.Event()
         self.done: list[SlotIo] = []
 
     def do(self, order: SlotIo) -> tuple[bytes, ...]:
         self.back.wait()
         self.done.append(order)
         return ()
+
+    def close(self) -> None:
+        self.closed.set()
 
 
 def test_a_dead_array_keeps_one_thread_and_nobody_else() -> None:
@@ -140,3 +144,18 @@ def test_a_dead_array_keeps_one_thread_and_nobody_else() -> None:
 
     asyncio.run(main())
     assert [one.start_bytes for one in dead.done] == [0, 8192]
+
+
+def test_a_device_that_is_not_used_any_more_is_closed() -> None:
+    """Its VG was removed, and somebody wants to take the disk away."""
+    device = _Dead()
+    device.back.set()
+
+    async def main() -> None:
+        threads = SlotThreads(time.monotonic_ns, lambda: device, idle_s=0.02)
+        await threads.do(SlotIo("vg0", "/dev/a", 0, b"", NO_TEXT, ()))
+        assert await asyncio.to_thread(device.closed.wait, 10)
+        await threads.do(SlotIo("vg0", "/dev/a", 4096, b"", NO_TEXT, ()))
+
+    asyncio.run(main())
+    assert [one.start_bytes for one in device.done] == [0, 4096], "and is opened when it is used again"

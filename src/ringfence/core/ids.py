@@ -22,8 +22,10 @@ class Life(msgspec.Struct, frozen=True, order=True, array_like=True):
     def same_boot(self, other: "Life") -> bool:
         """True if both are incarnations within one boot of one machine (never for unknown lives)."""
         return (
-            not self.unknown
-            and (self.node, self.machine, self.boot) == (other.node, other.machine, other.boot)
+            self.node == other.node
+            and self.boot == other.boot
+            and self.machine == other.machine
+            and not self.unknown
         )
 
     def __str__(self) -> str:

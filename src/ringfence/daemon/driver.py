@@ -334,6 +334,9 @@ class Driver:
             if self._lvm_socket is not None:
                 self._lvm_socket.send(effect.client, effect.answered)
             return
+        if isinstance(effect, effects.KeepLvmLocks):
+            self._lvm_host.keep(effect.kept, effect.gone)
+            return
         match effect:
             case effects.Multicast():
                 self._ports.ring.multicast(effect.payload)
@@ -341,8 +344,6 @@ class Driver:
                 self._ports.pages.set(effect.incarnation, effect.page, effect.deadline_ns)
             case effects.Keep():
                 self._keep(effect)
-            case effects.KeepLvmLocks():
-                self._lvm_host.keep(effect.kept, effect.gone)
             case effects.WatchProcess():
                 self._lvm_host.watch(effect.pid, effect.started, self.feed)
             case effects.KeepConfig():

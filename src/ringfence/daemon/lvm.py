@@ -132,6 +132,7 @@ class LvmHost:
 
     def close(self) -> None:
         self._pool.shutdown(wait=False, cancel_futures=True)
+        self._mapper.close()
 
     def _vgs(self) -> tuple[SharedVg, ...]:
         """The VGs of all locks noted, whether of LVs or of the VG."""

@@ -14,6 +14,8 @@ from ringfence.engine.orders import SlotIo
 from ringfence.storage.slots import SlotDevice
 
 Answer = tuple[bytes, ...]
+IDLE_S = 10.0
+"""Slots are tended about once a second: a VG that was left alone for so long is not used any more."""
 
 
 class Device(Protocol):
@@ -21,23 +23,30 @@ class Device(Protocol):
 
     def do(self, order: SlotIo) -> Answer: ...
 
+    def close(self) -> None: ...
+
 
 class SlotThreads:
     """Fulfils `ports.Slots`.
 
     Args:
         clock: CLOCK_BOOTTIME, in nanoseconds.
-        make: one VG's device; for tests."""
+        make: one VG's device; for tests.
+        idle_s: after so long without an order a device is closed, so that nothing keeps a disk that is taken
+            away."""
 
-    def __init__(self, clock: Callable[[], int], make: Callable[[], Device] | None = None) -> None:
+    def __init__(
+        self, clock: Callable[[], int], make: Callable[[], Device] | None = None, idle_s: float = IDLE_S
+    ) -> None:
         self._make = make or (lambda: SlotDevice(clock))
+        self._idle_s = idle_s
         self._workers: dict[str, _Worker] = {}
 
     async def do(self, order: SlotIo) -> Answer:
         """Raises what the device raises, and TimedOut."""
         worker = self._workers.get(order.vg)
         if worker is None:
-            worker = self._workers[order.vg] = _Worker(order.vg, self._make())
+            worker = self._workers[order.vg] = _Worker(order.vg, self._make(), self._idle_s)
         job = _Job(order, asyncio.get_running_loop())
         worker.jobs.put(job)
         try:
@@ -88,14 +97,21 @@ class _Job:
 
 
 class _Worker:
-    def __init__(self, vg: str, device: Device) -> None:
+    def __init__(self, vg: str, device: Device, idle_s: float) -> None:
         self.jobs: queue.SimpleQueue[_Job] = queue.SimpleQueue()
-        self._device = device
+        self._device, self._idle_s = device, idle_s
         # A daemon thread: one that never comes back from its system call must not keep this process alive.
         threading.Thread(target=self._work, name=f"slots of {vg}", daemon=True).start()
 
     def _work(self) -> None:
+        patience_s: float | None = None
         while True:
-            job = self.jobs.get()
+            try:
+                job = self.jobs.get(timeout=patience_s)
+            except queue.Empty:
+                self._device.close()
+                patience_s = None
+                continue
+            patience_s = self._idle_s
             if not job.given_up:
                 job.run(self._device)

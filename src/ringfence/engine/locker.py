@@ -13,6 +13,7 @@ import functools
 from collections import deque
 from collections.abc import Callable, Collection
 from heapq import heapify, heappop, heappush
+from itertools import islice
 
 import msgspec
 
@@ -49,7 +50,7 @@ from ringfence.locks.node_locks import (
     Row,
 )
 from ringfence.locks.queues import OpKind
-from ringfence.locks.resource import Blocking, Lock, Resource
+from ringfence.locks.resource import Lock, Resource
 from ringfence.wire import entries
 from ringfence.wire.lvmlockd import LvmLock
 from ringfence.wire.ring import OpenLock
@@ -65,6 +66,11 @@ PLAIN_HEAP = 256
 NEWER_FLAGS = Flag.NOQUEUEBAST | Flag.ALTPR | Flag.ALTCW
 """What a node that speaks an older protocol would refuse (wire.WHOLE_DLM); without them a client is served
 all the same: another node's clients miss a notice, and of PR and CW it waits for the one that it wants."""
+USED_TOLD_MS = 100
+USED_WAITS_MS = 5_000
+"""That locks asked for ahead are in use is told when no more were taken for the one, or after the other at
+the latest: not in the middle of a command that takes thousands.  Until then who tries for one has this node
+asked, which costs time, but gives it to nobody."""
 FREED = 16
 """How many table rows go for one lock that a step may handle."""
 KEPT_RESOURCES = ("GLLK", "VGLK")
@@ -97,7 +103,7 @@ class Locker:
         """Those whose operation was not answered at once; some may have been since."""
         self.lvm_notes = LvmNotes(context)
         self._persistent: dict[int, Use] = {}
-        self._persistent_at: dict[tuple[str, str], list[Use]] = {}
+        self._persistent_at: dict[tuple[str, str], tuple[Use, ...]] = {}
         """The same by lockspace and resource."""
         self._limits: list[tuple[int, int]] = []
         """A heap of (deadline_ns, lock), with entries of operations that ended long ago."""
@@ -108,6 +114,11 @@ class Locker:
         """Locks whose users are gone, to be dropped little by little."""
         self._endings: deque[_Ending] = deque()
         self._outs: deque[Out] = deque()
+        self._later: dict[tuple[str, str], None] = {}
+        """What is to be given back, and need not be at once: (lockspace, resource)."""
+        self._used: dict[tuple[str, str], None] = {}
+        """Locks asked for ahead that a client has taken, of which the cluster has not been told."""
+        self._used_since_ns = self._used_last_ns = 0
         self._working = False
         self.seeking: dict[int, None] = {}
         """Locks whose operation in flight is rather refused than left to wait in a ring."""
@@ -192,6 +203,8 @@ class Locker:
             use.process = lvm2.pid, lvm2.started
             self.lvm_notes.restored(use.lock, lvm2)
         self.take(self.node_locks.restore(use.lock, one.lockspace, one.resource, one.mode, held))
+        if held.flags & Flag.AHEAD:  # the earlier life did not live to tell
+            self._context.submit(entries.LockBusy(one.lockspace, one.resource), unhurried=True)
         return use.lock
 
     def convert(
@@ -227,12 +240,13 @@ class Locker:
         self._watch(use)
 
     def release(
-        self, lock: int, done: Done, *, flags: int = 0, lvb: bytes | None = None, unhurried: bool = False
+        self, lock: int, done: Done, *, flags: int = 0, lvb: bytes | None = None, later: bool = False
     ) -> None:
         """Let go of a lock.  What is in flight is in the way, but with Flag.FORCEUNLOCK ends first.
 
         With Flag.CANCEL only what is in flight is taken back; `done` gets what is held then, if anything.
-        unhurried: nobody waits until the cluster knows, or somebody will say so (`hurry`)."""
+        later: `done` is called before the cluster knows, which hears of many releases at a time; whoever asks
+        for the lock here until then gets it without the cluster (`let_go`)."""
         use = self._uses.get(lock)
         if use is None:
             done(NotFound(f"lock {lock} is not held here", next="ringfence locks"))
@@ -256,15 +270,10 @@ class Locker:
         self._not_persistent(lock)
         if use.by_lvm2:
             self.lvm_notes.ends(lock)
-        outs = self.node_locks.unlock(lock, flags=flags, lvb=lvb)
-        if unhurried:
-            outs = [_unhurried(out) for out in outs]
-        self.take(outs)
-        self._watch(use, hurry=not unhurried)
-
-    def hurry(self) -> None:
-        """Somebody waits for what was released unhurriedly."""
-        self._context.outbox.hurry()
+        self.take(self.node_locks.unlock(lock, flags=flags, lvb=lvb, keep=later))
+        self._watch(use)
+        if later:
+            self.give_back(use.lockspace, use.resource)
 
     def ask_ahead(self, lockspace: str, resource: str, mode: Mode) -> None:
         """Have the node hold a lock that a user may want soon: granted, it is kept like any cluster lock
@@ -273,8 +282,16 @@ class Locker:
             self.take(self.node_locks.ask_ahead(lockspace, resource, mode))
 
     def give_back(self, lockspace: str, resource: str) -> None:
-        """Keep nothing of this resource that no user has."""
-        self.take([_unhurried(out) for out in self.node_locks.give_back(lockspace, resource)])
+        """Keep nothing of this resource that no user has; soon, or when `let_go` is called."""
+        self._later[lockspace, resource] = None
+        if len(self._later) >= self._context.at_once:
+            self.let_go()
+
+    def let_go(self) -> None:
+        """Give back all that is to be given back, in one frame."""
+        later, self._later = self._later, {}
+        for where in later:
+            self.take(self.node_locks.give_back(*where))
 
     def busy(self, lock: int) -> None:
         """A cached lock is in use: who tries for it is refused."""
@@ -394,9 +411,9 @@ class Locker:
         """This node's persistent lock on a resource, once it is held."""
         return next((use for use in self.persistent_on(lockspace, resource) if use.held is not None), None)
 
-    def persistent_on(self, lockspace: str, resource: str) -> list[Use]:
+    def persistent_on(self, lockspace: str, resource: str) -> tuple[Use, ...]:
         """Its persistent locks on a resource, held or asked for."""
-        return self._persistent_at.get((lockspace, resource), [])
+        return self._persistent_at.get((lockspace, resource), ())
 
     def make_persistent(self, lock: int) -> None:
         """A transient lock that is held becomes an activation's."""
@@ -424,8 +441,6 @@ class Locker:
     # -- the cluster -----------------------------------------------------------------
 
     def take_fact(self, fact: LockFact) -> None:
-        if isinstance(fact.effect, Blocking):
-            self.hurry()  # what was released may be what is asked for
         self.take(self.grants.take(fact))
 
     def look(self) -> None:
@@ -436,6 +451,8 @@ class Locker:
         if self._untold and self._context.may_report:
             told = [lock for lock in self._untold if self._may_report(lock)]
             self.take([out for lock in told for out in self._untold.pop(lock)])
+        if self._used:
+            self._tell_some()
         self._drop_some()
         if self._endings:
             self._end_some()
@@ -462,11 +479,38 @@ class Locker:
         self._context.discarded += [self._uses, self._persistent_at, *self.node_locks.clear()]
         self._uses, self._persistent, self._limits, self.seeking = {}, {}, [], {}
         self._persistent_at = {}
+        self._later, self._used = {}, {}
         self._dropped.clear()
         endings, self._endings = self._endings, deque()
         for one in endings:
             if one.ended is not None:
                 one.ended()  # with this life, as everything else here
+
+    def _taken(self, busy: AskCluster) -> None:
+        """A client has what was asked for ahead: to be told later."""
+        self._used_last_ns = self._context.now_ns
+        if not self._used:
+            self._used_since_ns = self._used_last_ns
+        self._used[busy.lockspace, busy.resource] = None
+
+    def _tell_taken(self, ask: AskCluster) -> None:
+        """Something else is about to be said of a lock: what comes before it, unless it says as much."""
+        where = (ask.lockspace, ask.resource)
+        if where in self._used:
+            del self._used[where]
+            if ask.kind not in (OpKind.UNLOCK, OpKind.BUSY):
+                self._context.submit(entries.LockBusy(*where))
+
+    def _tell_some(self) -> None:
+        now_ns = self._context.now_ns
+        idle_ns, waits_ns = now_ns - self._used_last_ns, now_ns - self._used_since_ns
+        if idle_ns < USED_TOLD_MS * 1_000_000 and waits_ns < USED_WAITS_MS * 1_000_000:
+            return
+        for where in list(islice(self._used, self._context.at_once)):
+            del self._used[where]
+            self._context.submit(entries.LockBusy(*where), unhurried=True)
+        if self._used:
+            self._context.more = True
 
     def _free_some(self) -> None:
         discarded = self._context.discarded
@@ -492,8 +536,12 @@ class Locker:
 
     def _one(self, out: Out) -> None:
         if isinstance(out, AskCluster):
-            entry = _entry(out, whole=self._context.speaks_whole_dlm)
-            self._context.submit(entry, unhurried=out.unhurried)
+            if out.unhurried:
+                self._taken(out)
+                return
+            if self._used:
+                self._tell_taken(out)
+            self._context.submit(_entry(out, whole=self._context.speaks_whole_dlm))
             return
         use = self._uses.get(out.lock_id)
         if use is None:
@@ -575,14 +623,17 @@ class Locker:
 
     def _persist(self, use: Use) -> None:
         self._persistent[use.lock] = use
-        self._persistent_at.setdefault((use.lockspace, use.resource), []).append(use)
+        where = (use.lockspace, use.resource)
+        self._persistent_at[where] = (*self._persistent_at.get(where, ()), use)
 
     def _not_persistent(self, lock: int) -> None:
         use = self._persistent.pop(lock, None)
         if use is not None:
             where = (use.lockspace, use.resource)
-            self._persistent_at[where].remove(use)
-            if not self._persistent_at[where]:
+            others = tuple(one for one in self._persistent_at[where] if one is not use)
+            if others:
+                self._persistent_at[where] = others
+            else:
                 del self._persistent_at[where]
 
     # -- time and words ----------------------------------------------------------------
@@ -598,12 +649,10 @@ class Locker:
         limit_ms = TRY_MS if wait_ms == 0 else wait_ms
         use.deadline_ns = None if limit_ms is None else self._context.now_ns + limit_ms * 1_000_000
 
-    def _watch(self, use: Use, *, hurry: bool = True) -> None:
+    def _watch(self, use: Use) -> None:
         """Note what is still in flight, and its time limit."""
         if use.done is not None:
             self._in_flight[use.lock] = use
-            if hurry:
-                self.hurry()  # it may wait behind a release that was not hurried
         if use.deadline_ns is None:
             return
         heappush(self._limits, (use.deadline_ns, use.lock))
@@ -771,10 +820,6 @@ class Locker:
         state = self._context.state
         space = state.lockspaces.get(use.lockspace) if state else None
         return space.resources.get(use.resource) if space else None
-
-
-def _unhurried(out: Out) -> Out:
-    return msgspec.structs.replace(out, unhurried=True) if isinstance(out, AskCluster) else out
 
 
 def _gives_up(use: Use, mode: Mode) -> bool:

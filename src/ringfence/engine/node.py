@@ -19,7 +19,7 @@ from itertools import chain
 import msgspec
 
 from ringfence.core.errors import RingfenceError
-from ringfence.core.ids import Life
+from ringfence.core.ids import Epoch, Life
 from ringfence.engine import inputs
 from ringfence.engine.agent_calls import AgentCalls
 from ringfence.engine.arming import Arming
@@ -151,6 +151,8 @@ class _Node:
         """Told by the block service, not yet in the ordered state."""
         self._autostart = _Autostart()
         self._seeks_slots = False
+        self._kept: tuple[Epoch, int] | None = None
+        """Of which state the disk knows; None: perhaps not all of it."""
 
     # -- one step ---------------------------------------------------------------------
 
@@ -165,7 +167,9 @@ class _Node:
         self._take(input)
         if context.only_locks and not self._tasks.busy and not self._requests.busy:
             self.locker.look()
+            self._lvmlockd.look()
         else:
+            self.locker.let_go()
             self._look_round()
         if not context.left:
             frame = context.outbox.frame(context.epoch, context.life, context.protocol)
@@ -285,9 +289,12 @@ class _Node:
     def _keep(self) -> None:
         """What this step leads to stands on what is on disk: so that comes first of all."""
         context = self.context
-        disk = context.disk
-        if context.running is not None:
-            state = context.running
+        disk, state = context.disk, context.running
+        if state is not None:
+            place = (state.epoch, state.position)
+            if place == self._kept and context.settled and not context.keep:
+                return  # the state changes with its position alone, and in the middle of an entry
+            self._kept = place if context.settled else None
             victims = tuple(victim.life for victim in state.victims())
             liars = tuple(sorted(state.domain.quarantined.items()))
             fenced = state.fenced_lives()

@@ -455,7 +455,10 @@ class Requests:
 
     def _trust(self, client: int, id: str, call: calls.FenceTrust, who: str) -> None:
         self._must_act()
+        self._must_act()
         state = self._context.state
+        if all(device.name != call.device for device in self._context.config.devices):
+            raise NotFound(f"no device is called {call.device}", next="ringfence config show")
         if state is None or call.device not in state.domain.quarantined:
             raise Refused(f"device {call.device} is not in quarantine", next="ringfence status")
         reply = Reply(id, result={"device": call.device})

@@ -188,7 +188,9 @@ class Slots:
         started = [name.removeprefix(VG_SPACE) for name in joined]
         running = context.running
         if running is not None:
-            self._look_at_markings(running)
+            if running.domain.victims or self._markings:
+                self._look_at_markings(running)
+            self._look_for_lies(running)
             self._agree(running)
             self._renew(running)
             for vg in state.slots_ending:
@@ -372,7 +374,6 @@ class Slots:
                 self._markings[life, vg] = _Marking(context.now_ns + wait_ms * NS_PER_MS)
             elif marking.written and context.now_ns >= marking.free_ns and self._once(life, vg):
                 context.submit(Marked(life, vg))
-        self._look_for_lies(state)
 
     def _once(self, life: Life, what: str) -> bool:
         """True the first time in an epoch."""

@@ -144,6 +144,8 @@ class ClusterState(msgspec.Struct, omit_defaults=True):
 
     def blocking(self, lockspace: str) -> list[Victim]:
         """Victims that keep the lockspace frozen.  An unknown life may have been in any."""
+        if not self.domain.victims:  # as nearly always
+            return []
         return [victim for victim in self.victims() if self.freezes(victim, lockspace)]
 
     def freezes(self, victim: Victim, lockspace: str) -> bool:
@@ -186,7 +188,7 @@ class ClusterState(msgspec.Struct, omit_defaults=True):
         space = self.lockspaces.get(lockspace)
         if space is None or node not in space.members:
             return False
-        return not any(
+        return not self.domain.victims or not any(
             victim.life.node == node and lockspace in victim.lockspaces for victim in self.domain.victims
         )
 
@@ -245,7 +247,7 @@ class ClusterState(msgspec.Struct, omit_defaults=True):
 
     def lied(self, lockspace: str) -> bool:
         """A life that was given up for fenced is alive: writes under this lockspace must wait."""
-        return any(victim.lied for victim in self.blocking(lockspace))
+        return any(victim.lied and self.freezes(victim, lockspace) for victim in self.domain.victims)
 
     def name(self, node: int) -> str:
         return self.config.name_of(node)

@@ -614,7 +614,8 @@ class Views:
                 facts = apply(state, life, item)
                 if life == context.life:
                     context.outbox.applied(item.seq)
-                context.authority.set_ready(state.ready)
+                if not _of_locks(item):
+                    context.authority.set_ready(state.ready)
                 if state.unsettled:
                     self._work = settle(state)
                 self._parts.facts(facts)

@@ -147,6 +147,12 @@ class Mapper:
                 self._wipe(level)
             return self.standing(vgs) if left else ()
 
+    def close(self) -> None:
+        """Wait for nothing any more."""
+        for one in self._running.values():
+            one.kill()
+        self._reap()
+
     def _wipe(self, level: Sequence[Table]) -> None:
         give_up = time.monotonic() + CUT_S
         waiting = list(level)

@@ -113,7 +113,9 @@ class NodeLock(Holding):
         effects = self.local.convert(lock_id, mode, _tries(flags), lvb, now_ms)
         return self._tell(effects, writer=self._writer(lock_id, before)) + self._step()
 
-    def unlock(self, lock_id: int, flags: int, lvb: bytes | None) -> list[Out]:
+    def unlock(self, lock_id: int, flags: int, lvb: bytes | None, keep: bool = False) -> list[Out]:
+        if keep and self.keep is Keep.NEVER:
+            self.keep = Keep.UNTIL_ASKED
         if self._at_rest and lvb is None and not flags and self.local.leave_alone(lock_id):
             return [ClientReleased(lock_id)]
         if not valid_unlock(flags, lvb):
@@ -146,11 +148,14 @@ class NodeLock(Holding):
     def drop(self, lock_ids: Collection[int]) -> list[Out]:
         """These clients are gone without a word; one that could write has spoiled the value block."""
         before = self._value()
+        could_write = any(lock.held >= Mode.PW for lock in map(self.local.find, lock_ids) if lock is not None)
         for lock_id in lock_ids:
             self._forget_client(lock_id)
         self._withheld = tuple(one for one in self._withheld if one.lock_id not in lock_ids)
         self.local.purge(lock_ids)
         self._writer(0, before)
+        # Of a client of an earlier life (`restore`) the value was unknown here, and is valid elsewhere.
+        self._unwritten = self._unwritten or could_write
         return self._step()
 
     def orphan(self, lock_id: int) -> list[Out]:

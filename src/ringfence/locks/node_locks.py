@@ -153,15 +153,19 @@ class NodeLocks:
             self._persist(lock_id, flags)  # the last operation's flags count (lock.c, `lkb_exflags`)
         return self._done(lock, outs)
 
-    def unlock(self, lock_id: int, *, flags: int = 0, lvb: bytes | None = None) -> list[Out]:
+    def unlock(
+        self, lock_id: int, *, flags: int = 0, lvb: bytes | None = None, keep: bool = False
+    ) -> list[Out]:
         """Release a granted lock; from PW or EX, `lvb` is written.  EBUSY while it waits or converts.
+
+        keep: the cluster lock is kept, also one that is not otherwise, until it is asked for, or `give_back`.
 
         With FORCEUNLOCK also then; the operation in flight is answered first (ClientCancelled).  With
         CANCEL it is `cancel`, and EBUSY if there is nothing to take back."""
         lock = self._of.get(lock_id)
         if lock is None:
             return [ClientRefused(lock_id, errno.ENOENT)]
-        return self._done(lock, lock.unlock(lock_id, flags, lvb))
+        return self._done(lock, lock.unlock(lock_id, flags, lvb, keep))
 
     def busy(self, lock_id: int) -> list[Out]:
         """A client that caches uses its lock: refuse those who try for it."""
@@ -294,6 +298,11 @@ class NodeLocks:
         return [] if lock is None else self._done(lock, lock.give_back())
 
     # -- reading -------------------------------------------------------------------------------
+
+    def keeps(self, lockspace: str, resource: str) -> bool:
+        """Whether this node has a cluster lock there that no client has or wants, be it on its way back."""
+        lock = self._find(lockspace, resource)
+        return lock is not None and lock.local.empty
 
     def holds(self, lockspace: str) -> bool:
         """Whether this node has, or may be about to have, any cluster lock of the lockspace."""

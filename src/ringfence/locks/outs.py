@@ -24,7 +24,7 @@ class AskCluster(_Out, frozen=True):
     flags: int = 0
     lvb: bytes | None = None
     unhurried: bool = False
-    """Nobody waits for it: it may go with what is said next."""
+    """Nobody waits for it: a BUSY that may be told later, before anything else is said of this lock."""
 
 
 class ClientGranted(_Out, frozen=True):

@@ -126,8 +126,10 @@ class Authority:
 
     def deadlines(self, others_out: bool) -> tuple[int, int]:
         """Renew and return (grant, write) deadlines.  They never go back, until `lost`."""
-        self._answered_ns = max(self._answered_ns, self.base_ns(False))
-        base_ns = self.base_ns(others_out)
+        base_ns = self.base_ns(False)
+        self._answered_ns = max(self._answered_ns, base_ns)
+        if others_out:
+            base_ns = self.base_ns(True)
         if base_ns:
             timing = self._config.timing
             self._grant_deadline_ns = max(self._grant_deadline_ns, base_ns + timing.grant_ms * NS_PER_MS)

@@ -58,9 +58,8 @@ class Hearing:
         assert self._started_ns is not None, "started() comes first: it is the floor of every bound"
         if life.unknown:
             known_ns = [at_ns for known, at_ns in self._heard_ns.items() if known.node == life.node]
-        else:
-            known_ns = [self._heard_ns.get(life, 0)]
-        return max([self._started_ns, *known_ns])
+            return max([self._started_ns, *known_ns])
+        return max(self._started_ns, self._heard_ns.get(life, 0))
 
     def bound_passed(self, life: Life, now_ns: int, timing: Timing) -> bool:
         """Must the write authority of `life` have run out, as far as this node can tell?"""

@@ -191,16 +191,10 @@ class Checkers:
         state = glimpse.running
         self._note_victims(state)
         self._nobody_forgotten(host, state)
-        if glimpse.settled:
-            self._note_spaces(host, state)
-        changed = glimpse.settled and self._sound_and_equal(host, state)
+        changed = not glimpse.settled or self._sound_and_equal(host, state)
         self._is_fenced_soon(host, state)
         if changed:
-            self._nothing_granted(host, state)
-        if changed or not glimpse.settled:
-            self._fresh_blocks(host, state)
-        self._evidence_fits(state)
-        self._fenced_stay_out(state)
+            self._looked_at_anew(host, state, glimpse.settled)
         self._victims_stay_out(host, state)
         self._note_strong(host, glimpse, state)
         self._adopted_go_on(host, glimpse)
@@ -209,6 +203,15 @@ class Checkers:
                 self._grant_may_be_told(host, state, effect)
                 if host.valid(glimpse.life.incarnation, "grant"):
                     self._join_is_known(host, state, effect)
+
+    def _looked_at_anew(self, host: Host, state: ClusterState, settled: bool) -> None:
+        """What comes with the state alone, which is another than at this node's last step."""
+        if settled:
+            self._note_spaces(host, state)
+            self._nothing_granted(host, state)
+        self._fresh_blocks(host, state)
+        self._evidence_fits(state)
+        self._fenced_stay_out(state)
 
     def _does_not_shoot(self, host: Host, todo: list[Effect]) -> None:
         """Who was marked, and had the time to read it, does not fence the one who went on."""

@@ -47,6 +47,9 @@ class Trouble(msgspec.Struct, frozen=True):
         return f"{self.label}: {self.what}{'; ' + self.next if self.next else ''}"
 
 
+_What = tuple[str, str, bool]
+
+
 def check_agents(
     cluster: ClusterConfig,
     metadata: Callable[[str], Metadata | None],
@@ -62,18 +65,26 @@ def check_agents(
     uses = [use for node in cluster.nodes for level in node.levels for use in level.uses]
     used = [use.device for use in uses]
     uses += [Use(device.name) for device in cluster.devices if device.name not in used]
-    found: dict[Trouble, None] = {}
+    found: dict[tuple[str, _What], list[str]] = {}
     for use in uses:
         device = cluster.device(use.device)
         given = {**device.parameters, **use.parameters}
         actions = ("off", "status", "on") if cluster.fence_action == "reboot" else ("off", "status")
         limit_ms = device.timeout_ms or cluster.timing.agent_timeout_ms
         troubles = _check(device, given, secrets(device.name), metadata(device.agent), actions, limit_ms)
-        found |= dict.fromkeys(Trouble(device.name, use.label, *one) for one in troubles)
-    return sorted(found, key=lambda one: not one.wrong)
+        for what in troubles:
+            labels = found.setdefault((device.name, what), [])
+            if use.label not in labels:
+                labels.append(use.label)
+    return sorted(_told(found), key=lambda one: not one.wrong)
 
 
-_What = tuple[str, str, bool]
+def _told(found: Mapping[tuple[str, _What], list[str]]) -> Iterator[Trouble]:
+    """What is only remarked, and of several plugs of a device, is said once, of the device."""
+    for (device, what), labels in found.items():
+        wrong = what[2]
+        for label in labels if wrong or len(labels) == 1 else [device]:
+            yield Trouble(device, label, *what)
 
 
 def _check(

@@ -38,6 +38,7 @@ class _Run(msgspec.Struct):
 
     vg: str
     mode: Mode
+    last: str = ""
     count: int = 0
     asked_ns: int = 0
     """When the last of them came."""
@@ -69,8 +70,11 @@ class Ahead:
         if run is None or (run.vg, run.mode) != (vg, mode):
             self.over(client)
             run = self._runs[client] = _Run(vg, mode)
-        run.count += 1
         run.asked_ns = self._context.now_ns
+        if uuid == run.last:
+            return  # it takes one over and over, not one after the other
+        run.count += 1
+        run.last = uuid
         if run.count >= AFTER and not run.reads:
             run.reads = True
             self._tasks.start(f"order of VG {vg}", lv_order(vg), functools.partial(self._read, run))

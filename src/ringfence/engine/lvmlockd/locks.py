@@ -229,6 +229,8 @@ class Locks:
         if not asked.lv_uuid:
             raise BadInput("the request names no LV")
         if asked.lv_name == SLOTS_LV or asked.lv_uuid == self._slots.lv_uuid(asked.vg_name):
+            if asked.mode == "un":
+                return -errno.ENOENT  # no stock command has it; `vgchange -an` asks for every LV of a VG
             self._note(session, asked, SLOTS_REFUSED)
             return -errno.EBUSY
         if where in self._in_flight:
@@ -251,15 +253,16 @@ class Locks:
         mode = MODES.get(asked.mode)
         if mode is None:
             raise BadInput(f"mode {asked.mode!r} is not known")
-        persistent = asked.op == "lock_lv" and PERSISTENT in asked.opts
+        lv = asked.op == "lock_lv"
+        persistent = lv and PERSISTENT in asked.opts
         own = self._use(session, where)
-        active = self._locker.find(*where) if asked.op == "lock_lv" else None
+        active = self._locker.find(*where) if lv else None
         ruling = rule(
             mode,
             persistent=persistent,
             own=_mode(own),
             active=_mode(active) if active is not None and active.by_lvm2 else Mode.UN,
-            shares=self._shares(where) if asked.op == "lock_lv" else 0,
+            shares=self._shares(where) if active is not None or (own is not None and lv) else 0,
         )
         if ruling is Ruling.ASK and "adopt_only" in asked.opts:
             return -EADOPT_NONE  # what may be adopted this host's daemon has adopted by itself
@@ -352,6 +355,8 @@ class Locks:
         limits = self._context.config.lvmlockd
         if asked.op != "lock_lv":
             return limits.vg_wait_ms
+        if self._locker.node_locks.keeps(*where):
+            return limits.lv_wait_ms
         for row in self._locker.node_locks.rows(*where):
             use = self._locker.use(row.lock_id) if row.lock_id is not None else None
             if use is not None and use.by_lvm2 and use not in self._locker.persistent_on(*where):
@@ -417,24 +422,25 @@ class Locks:
         it, on any host, finds the LV free, too."""
         if use.done is not None:
             return self._hold(session, asked, "another request for it is not answered yet")
-        session.releasing += 1
-
-        def done(result: Held | RingfenceError | None) -> None:
-            session.releasing -= 1
-            if not session.releasing:
-                self._after(result)
-
-        self._locker.release(use.lock, done, unhurried=True)
+        session.released[use.lockspace, use.resource] = None
+        self._locker.release(use.lock, _nobody, later=True)
         return 0
 
     def _awaits_releases(self, session: Session) -> bool:
         """Not for ever: while the lockspace is frozen nobody gets those LVs anyway."""
-        if not session.releasing:
+        if session.released:
+            self._locker.let_go()
+        while session.released:
+            where = next(iter(session.released))
+            if self._locker.node_locks.keeps(*where):
+                break
+            del session.released[where]
+        else:
             return False
-        self._locker.hurry()
         if not session.until_ns:
             session.until_ns = self._context.now_ns + TRY_MS * 1_000_000
         if self._context.now_ns >= session.until_ns:
+            session.released = {}
             return False
         self._held_back[session.client] = session
         return True

@@ -32,6 +32,7 @@ from ringfence.volumes.access import DLM, lock_args_of
 from ringfence.wire.lvmlockd import EARGS, ENOLS, ESTARTING, EVGKILLED, LM_DLM, LvmAnswered, LvmAsked
 
 LOCK_OPS = ("lock_gl", "lock_vg", "lock_lv", "vg_update", "free_lv")
+CMD = 64
 ARGS_BYTES = 64
 """Longest lock_args of a VG, with its NUL."""
 
@@ -185,8 +186,7 @@ class Lvmlockd:
 
     def _init_vg(self, session: Session, asked: LvmAsked) -> int | None:
         """vgcreate asks what to write into the metadata."""
-        check_vg_name(asked.vg_name)
-        space = lockspace_name(space_of(asked.vg_name))
+        space = _space(asked.vg_name)
         if asked.vg_lock_type != DLM:
             return -errno.EPROTONOSUPPORT
         args = lock_args_of(self._context.config.name)
@@ -198,8 +198,7 @@ class Lvmlockd:
         return None
 
     def _start_vg(self, session: Session, asked: LvmAsked) -> int:
-        check_vg_name(asked.vg_name)
-        space = lockspace_name(space_of(asked.vg_name))
+        space = _space(asked.vg_name)
         if asked.vg_lock_type != DLM:
             return -errno.EPROTONOSUPPORT
         ours = lock_args_of(self._context.config.name)
@@ -303,7 +302,9 @@ class Lvmlockd:
             self._locks.turn_away(session, space)
 
     def _in_use(self, space: str, *, others: bool) -> bool:
-        """Whether this host, or any other, has to do with the lock of an LV there."""
+        """Whether this host, or any other, has to do with the lock of an LV there.
+
+        What this host was told to let go of, and the cluster does not know yet, it has no more."""
         state = self._context.state
         one = state.lockspaces.get(space) if state is not None else None
         if state is None or one is None:
@@ -311,7 +312,9 @@ class Lvmlockd:
         for node in one.members:
             if (node != self._context.me) is others:
                 for resource in one.resources.of(node):
-                    if resource.name != VG_RESOURCE:
+                    if resource.name == VG_RESOURCE:
+                        continue
+                    if others or not self._locker.node_locks.keeps(space, resource.name):
                         return True
         return False
 
@@ -434,5 +437,16 @@ class Lvmlockd:
         return None
 
 
+def _space(vg: str) -> str:
+    """The lockspace of a VG that is to be started.  Raises BadInput for a name that has none."""
+    check_vg_name(vg)
+    space = lockspace_name(space_of(vg))
+    if space == GLOBAL_SPACE:
+        raise BadInput(f"a VG called {vg} would share its lockspace with the global lock", next="rename it")
+    return space
+
+
 def _who(asked: LvmAsked) -> str:
-    return f"{asked.cmd or 'stock LVM2'} (pid {asked.pid})"
+    """For people: what the command says of itself is kept to one short word."""
+    name = "".join(one for one in asked.cmd if one.isprintable())[:CMD]
+    return f"{name or 'stock LVM2'} (pid {asked.pid})"

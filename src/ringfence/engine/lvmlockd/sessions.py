@@ -29,8 +29,8 @@ class Session(msgspec.Struct):
     """The lock whose operation that waits for; 0: none."""
     locks: dict[Where, int] = {}
     """Its transient locks, which end with it."""
-    releasing: int = 0
-    """Activations that it was told are over, and the cluster does not know yet."""
+    released: dict[Where, None] = {}
+    """Where it was told that activations are over, and the cluster may not know yet."""
     versions: dict[str, int] = {}
     """Lockspace -> the VG's seqno that it said it writes, under a lock that it has not let go since."""
     made: dict[str, int] = {}

@@ -5,7 +5,7 @@ from contextlib import suppress
 from ringfence.core.errors import Refused, RingfenceError
 from ringfence.core.locknames import VG_SPACE
 from ringfence.engine.commands.disks import find_vg
-from ringfence.engine.commands.locking import REMOVED_LVB, space_of
+from ringfence.engine.commands.locking import GLOBAL_SPACE, REMOVED_LVB, space_of
 from ringfence.engine.commands.slots import note_slots
 from ringfence.engine.orders import Command, Identity, JoinLockspace, LeaveLockspace, Release, Whoami
 
@@ -13,6 +13,8 @@ from ringfence.engine.orders import Command, Identity, JoinLockspace, LeaveLocks
 def start(space: str) -> Command:
     """Join, then look where the VG's disk slots are; what the disks do not tell now, they tell later."""
     yield JoinLockspace(space)
+    if space == GLOBAL_SPACE:
+        return None
     with suppress(RingfenceError):
         me: Whoami = yield Identity()
         _, found = yield from find_vg(space.removeprefix(VG_SPACE))
