@@ -12,6 +12,7 @@ from ringfence.core.errors import LockHeld
 from ringfence.core.evidence import Power
 from ringfence.core.modes import Mode
 from ringfence.engine import effects, inputs
+from ringfence.engine.commands import disks, report
 from ringfence.engine.lvmlockd import ahead
 from ringfence.locks.flags import Flag
 from ringfence.wire import Speaks
@@ -305,6 +306,17 @@ def test_a_text_that_cannot_be_read_costs_nothing_but_speed(world: World) -> Non
     assert stock.vg("sh") == 0
     assert [stock.lv("ex", uuid) for uuid in names] == [0] * COUNT
     assert kept(world) == []
+
+
+def test_a_long_text_is_parsed_by_a_worker(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(disks, "LARGE_BYTES", 100)
+    monkeypatch.setattr(report, "SLICE", 3)
+    one, orders_done, real = world.hosts[1], [], world.hosts[1]._do
+    one._do = lambda body: orders_done.append(type(body).__name__) or real(body)  # type: ignore[method-assign]
+    assert [row["lv_name"] for row in one.do(calls.Lvs("vg0"))["rows"]] == [
+        f"vm{number:02}" for number in range(COUNT)
+    ]
+    assert "ReadText" in orders_done
 
 
 def _unreadable(body: Any) -> Any:

@@ -16,6 +16,7 @@ import gc
 import os
 import resource
 import signal
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -63,6 +64,8 @@ from ringfence.storage.driver import Storage
 from ringfence.wire.entries import Incident
 
 FILES = 65536
+SWITCH_S = 0.001
+"""How long a thread may keep the interpreter to itself while another wants it; Python's own is 5 ms."""
 """Descriptors that a daemon asks for, where its hard limit allows so many."""
 
 
@@ -200,6 +203,8 @@ async def _drive(
         # them while authority runs out.
         gc.collect()
         gc.freeze()
+        # A worker that parses a long text must not keep the loop waiting after each system call.
+        sys.setswitchinterval(SWITCH_S)
         try:
             return await driver.run(started, socket, lvm_socket if config.lvmlockd.serve else None)
         finally:

@@ -103,7 +103,7 @@ class Locker:
         """Those whose operation was not answered at once; some may have been since."""
         self.lvm_notes = LvmNotes(context)
         self._persistent: dict[int, Use] = {}
-        self._persistent_at: dict[tuple[str, str], list[Use]] = {}
+        self._persistent_at: dict[tuple[str, str], tuple[Use, ...]] = {}
         """The same by lockspace and resource."""
         self._limits: list[tuple[int, int]] = []
         """A heap of (deadline_ns, lock), with entries of operations that ended long ago."""
@@ -411,9 +411,9 @@ class Locker:
         """This node's persistent lock on a resource, once it is held."""
         return next((use for use in self.persistent_on(lockspace, resource) if use.held is not None), None)
 
-    def persistent_on(self, lockspace: str, resource: str) -> list[Use]:
+    def persistent_on(self, lockspace: str, resource: str) -> tuple[Use, ...]:
         """Its persistent locks on a resource, held or asked for."""
-        return self._persistent_at.get((lockspace, resource), [])
+        return self._persistent_at.get((lockspace, resource), ())
 
     def make_persistent(self, lock: int) -> None:
         """A transient lock that is held becomes an activation's."""
@@ -623,14 +623,17 @@ class Locker:
 
     def _persist(self, use: Use) -> None:
         self._persistent[use.lock] = use
-        self._persistent_at.setdefault((use.lockspace, use.resource), []).append(use)
+        where = (use.lockspace, use.resource)
+        self._persistent_at[where] = (*self._persistent_at.get(where, ()), use)
 
     def _not_persistent(self, lock: int) -> None:
         use = self._persistent.pop(lock, None)
         if use is not None:
             where = (use.lockspace, use.resource)
-            self._persistent_at[where].remove(use)
-            if not self._persistent_at[where]:
+            others = tuple(one for one in self._persistent_at[where] if one is not use)
+            if others:
+                self._persistent_at[where] = others
+            else:
                 del self._persistent_at[where]
 
     # -- time and words ----------------------------------------------------------------

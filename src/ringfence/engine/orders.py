@@ -38,7 +38,7 @@ class Acquire(_Order, frozen=True):
     """For messages and `why`: "VG vg0", "LV vg0/vm1"."""
 
 
-class Held(msgspec.Struct, frozen=True):
+class Held(msgspec.Struct, frozen=True, gc=False):
     lock: int
     mode: Mode
     token: Token
@@ -276,6 +276,15 @@ class ReadBlocks(_Order, frozen=True):
     reads: tuple[Read, ...]
 
 
+class ReadText(_Order, frozen=True):
+    """Parse a long metadata text.  Answer: volumes.model.Vg.
+
+    Raises Damaged; `where` names the text in it."""
+
+    text: bytes
+    where: str
+
+
 class Write(msgspec.Struct, frozen=True):
     path: str
     offset_bytes: int
@@ -438,7 +447,7 @@ ENGINE_ORDERS = (
     Acquire, Convert, Release, FindLock, Holders, JoinLockspace, GiveBack, HoldOff, LeaveLockspace,
     Joined, LockspaceMembers, Publish, SayGoodbye, NoteSlots, EndSlots, Identity, Pause, GoOn,
 )  # fmt: skip
-StorageOrder = ScanDevices | ReadBlocks | WriteBlocks
+StorageOrder = ScanDevices | ReadBlocks | ReadText | WriteBlocks
 BlockOrder = OpenPath | ClosePath | OpenPaths
 DriverOrder = (
     StorageOrder | BlockOrder | StandingTables | CutTables | SlotIo | LookAtHost | ReadSupplies

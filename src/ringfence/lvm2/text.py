@@ -24,7 +24,7 @@ _DEPTH = 24
 """Sections nest five deep in real metadata; a bound keeps damaged text from exhausting the stack."""
 
 
-class Bare(msgspec.Struct, frozen=True):
+class Bare(msgspec.Struct, frozen=True, gc=False):
     """A number in a form of its own (float, hexadecimal, octal), kept as it stood."""
 
     text: str
@@ -34,7 +34,7 @@ Scalar = int | str | Bare
 Value = Scalar | tuple[Scalar, ...]
 
 
-class Section(msgspec.Struct, frozen=True):
+class Section(msgspec.Struct, frozen=True, gc=False):
     """Items in the order of the text."""
 
     items: "tuple[tuple[str, Value | Section], ...]" = ()

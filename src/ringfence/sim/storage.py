@@ -15,10 +15,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from ringfence.core.errors import DeviceFailed, NoAuthority, RingfenceError
+from ringfence.core.errors import Damaged, DeviceFailed, NoAuthority, RingfenceError
 from ringfence.engine import inputs, orders
 from ringfence.sim.disk import Disk, Disks
 from ringfence.sim.scheduler import Scheduler
+from ringfence.volumes.model import read_text
 
 HEADERS = ("precommit", "commit", "pv-header")
 SLOWEST_MS = 4000
@@ -106,6 +107,11 @@ class Storage:
             self._end(job, tuple(orders.Device(disk.path, disk.size_bytes) for disk in disks))
         elif isinstance(body, orders.ReadBlocks):
             self._end(job, tuple(self._read(read) for read in body.reads))
+        elif isinstance(body, orders.ReadText):
+            try:
+                self._end(job, read_text(body.text, body.where))
+            except Damaged as error:
+                self._end(job, error)
         elif job.writes:
             self._begin_write(job, body)
         else:

@@ -13,9 +13,19 @@ from contextlib import ExitStack
 from typing import Any
 
 from ringfence.core.errors import DeviceFailed, NotFound
-from ringfence.engine.orders import Device, Read, ReadBlocks, ScanDevices, StorageOrder, Write, WriteBlocks
+from ringfence.engine.orders import (
+    Device,
+    Read,
+    ReadBlocks,
+    ReadText,
+    ScanDevices,
+    StorageOrder,
+    Write,
+    WriteBlocks,
+)
 from ringfence.storage.direct import DirectFile
 from ringfence.storage.scan import scan_devices
+from ringfence.volumes.model import read_text
 
 Guard = Callable[[str], None]
 """Asked with a VG's name, or "" for grant authority alone.  Raises NoAuthority."""
@@ -53,12 +63,14 @@ class Storage:
         self._known: frozenset[str] = frozenset()
 
     def do(self, order: StorageOrder) -> Any:
-        """Answers as `engine.orders` says.  Raises DeviceFailed, NoAuthority, NotFound."""
+        """Answers as `engine.orders` says.  Raises DeviceFailed, NoAuthority, NotFound, Damaged."""
         match order:
             case ScanDevices():
                 return self._scan()
             case ReadBlocks():
                 return self._read(order.reads)
+            case ReadText():
+                return read_text(order.text, order.where)
             case WriteBlocks():
                 return self._write(order)
 

@@ -8,12 +8,13 @@ taken to use `extent_count` extents behind every (PV, number) pair it lists, whi
 
 Source: LVM2 lib/format_text/import_vsn1.c, export.c; lib/striped, lib/mirror, lib/raid (text_import)."""
 
+from functools import lru_cache
 from itertools import pairwise
 
 import msgspec
 
 from ringfence.core.errors import Damaged
-from ringfence.lvm2.text import Section
+from ringfence.lvm2.text import Section, parse_text
 
 SECTOR_BYTES = 512
 SLOTS_TAG = "ringfence.slots"
@@ -22,7 +23,7 @@ CONTENTS = "Text Format Volume Group"
 _AREA_LISTS = {"striped": "stripes", "linear": "stripes", "mirror": "mirrors"}
 
 
-class Pv(msgspec.Struct, frozen=True):
+class Pv(msgspec.Struct, frozen=True, gc=False):
     name: str
     """Its name in the metadata: "pv0"."""
     uuid: str
@@ -46,7 +47,7 @@ class Pv(msgspec.Struct, frozen=True):
         return "MISSING" in self.flags or "MISSING" in self.status
 
 
-class Stripe(msgspec.Struct, frozen=True):
+class Stripe(msgspec.Struct, frozen=True, gc=False):
     """Extents of one PV that a segment uses."""
 
     pv: str
@@ -54,7 +55,7 @@ class Stripe(msgspec.Struct, frozen=True):
     extent_count: int
 
 
-class Segment(msgspec.Struct, frozen=True):
+class Segment(msgspec.Struct, frozen=True, gc=False):
     start_extent: int
     extent_count: int
     kind: str
@@ -65,7 +66,7 @@ class Segment(msgspec.Struct, frozen=True):
     """Strings in the segment that may name another LV that it is made of."""
 
 
-class Lv(msgspec.Struct, frozen=True):
+class Lv(msgspec.Struct, frozen=True, gc=False):
     name: str
     uuid: str
     status: tuple[str, ...]
@@ -103,7 +104,7 @@ class Lv(msgspec.Struct, frozen=True):
         )
 
 
-class Vg(msgspec.Struct, frozen=True):
+class Vg(msgspec.Struct, frozen=True, gc=False):
     tree: Section
     """The whole file: the VG's section and what stands behind it."""
     name: str
@@ -169,6 +170,14 @@ class _Reader:
         if value is None:
             raise Damaged(f"{self._where}: {key} is missing or not a string")
         return value
+
+
+@lru_cache(maxsize=2)
+def read_text(text: bytes, where: str) -> Vg:
+    """A VG from its text.  A command reads its VG more than once, mostly unchanged.
+
+    Raises Damaged."""
+    return read_vg(parse_text(text, where), where)
 
 
 def read_vg(tree: Section, where: str) -> Vg:

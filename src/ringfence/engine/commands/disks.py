@@ -5,21 +5,21 @@ does not hold together becomes a problem of its device, never a guess."""
 
 import contextlib
 from collections.abc import Generator
-from functools import lru_cache
 from typing import Any
 
 import msgspec
 
 from ringfence.core.errors import Damaged, NotFound
-from ringfence.engine.orders import Device, GoOn, Order, Read, ReadBlocks, ScanDevices
+from ringfence.engine.orders import Device, GoOn, Order, Read, ReadBlocks, ReadText, ScanDevices
 from ringfence.lvm2.area import HEADER_BYTES, MdaHeader, RawLocn, check_text, parse_header, text_ranges
 from ringfence.lvm2.images import heading
 from ringfence.lvm2.label import LABEL_SCAN_BYTES, Area, PvLabel, parse_label
 from ringfence.lvm2.skim import visible_uuids
-from ringfence.lvm2.text import parse_text
 from ringfence.volumes.discovery import AreaOnDisk, Disks, PvOnDisk, VgOnDisk, assemble
-from ringfence.volumes.model import SLOTS_TAG, Vg, read_vg
+from ringfence.volumes.model import SLOTS_TAG, Vg, read_text
 
+LARGE_BYTES = 64 * 1024
+"""To parse a longer text takes more than some ten ms: a worker does it, beside the event loop."""
 _NAME_BYTES = 512
 """A text begins with the VG's name; reads are of whole sectors."""
 _MOVED_TRIES = 3
@@ -102,7 +102,7 @@ def _read_areas_once(places: list[tuple[str, Area]]) -> Generator[Order, Any, li
         if area.header is None or not area.in_use or area.header.committed.empty:
             areas.append(area)
         else:
-            areas.append(_with_text(area, area.header.committed, next(found), parsed))
+            areas.append((yield from _with_text(area, area.header.committed, next(found), parsed)))
     return areas
 
 
@@ -151,7 +151,9 @@ def read_texts(
     return texts
 
 
-def _with_text(area: AreaOnDisk, slot: RawLocn, data: bytes | None, parsed: dict[bytes, Vg]) -> AreaOnDisk:
+def _with_text(
+    area: AreaOnDisk, slot: RawLocn, data: bytes | None, parsed: dict[bytes, Vg]
+) -> Generator[Order, Any, AreaOnDisk]:
     """The area with its VG.  The areas of a VG bear the same text: it is parsed once."""
     if data is None:
         problem = f"{area.path}: the metadata text cannot be read"
@@ -159,16 +161,11 @@ def _with_text(area: AreaOnDisk, slot: RawLocn, data: bytes | None, parsed: dict
     try:
         text = check_text(slot, data, area.path)
         if text not in parsed:
-            parsed[text] = _read_text(text, area.path)
+            large = len(text) > LARGE_BYTES
+            parsed[text] = (yield ReadText(text, area.path)) if large else read_text(text, area.path)
         return AreaOnDisk(area.path, area.place, area.header, parsed[text], slot.crc)
     except Damaged as error:
         return AreaOnDisk(area.path, area.place, area.header, problem=error.message)
-
-
-@lru_cache(maxsize=2)
-def _read_text(text: bytes, where: str) -> Vg:
-    """A command reads its VG more than once, mostly unchanged.  Raises Damaged."""
-    return read_vg(parse_text(text, where), where)
 
 
 def find_vg(name: str) -> Generator[Order, Any, tuple[Disks, VgOnDisk]]:
