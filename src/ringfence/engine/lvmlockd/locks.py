@@ -54,6 +54,8 @@ from ringfence.wire.lvmlockd import EADOPT_NONE, ELMERR, ENOLS, LvmAnswered, Lvm
 SLOTS_REFUSED = "it holds the disk slots, only ringfence uses it; `ringfence vgremove` removes it with its VG"
 MODES = {"sh": Mode.PR, "ex": Mode.EX}
 PERSISTENT = "persistent"
+ACTIVATES = "vgchange"
+"""The command that goes through all LVs of a VG, as it names itself."""
 SH_EXISTS = "SH_EXISTS"
 NO_LOCKSPACES = "NO_LOCKSPACES"
 
@@ -317,6 +319,8 @@ class Locks:
                 else:
                     session.locks[where] = result.lock
                 self.answer(session, 0)
+                if asked.op == "lock_vg" and session.cmd == ACTIVATES:
+                    self._ahead.expect(session.client, asked.vg_name)
             else:
                 self._refused(session, asked, result)
             self._after(result)
