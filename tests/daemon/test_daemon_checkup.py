@@ -248,7 +248,7 @@ def test_what_lvmconfig_prints() -> None:
 
 
 def test_lvm2_of_this_machine_is_understood() -> None:
-    facts = lvm.lvm_facts()
+    facts = lvm.lvm_facts(Paths())
     assert facts.trouble == ""
     assert facts.settings["global/use_lvmlockd"] in ("0", "1")
     assert facts.version.startswith("2.")

@@ -65,7 +65,8 @@ def test_tables_are_cut_from_the_top_down_and_looked_at_again(fake: FakeMapper) 
     assert numbers(fake, SharedVg("vg-0", DASHED)) == set()
     order = fake.cut
     assert sorted(order) == [
-        "vg--0-pool-tpool", "vg--0-pool_tdata", "vg--0-raid", "vg--0-raid_rimage_0", "vg--0-thin", "vg--0-vm1",
+        "vg--0-pool-tpool", "vg--0-pool_tdata", "vg--0-raid", "vg--0-raid_rimage_0",
+        "vg--0-thin", "vg--0-vm1",
     ]  # fmt: skip
     assert order.index("vg--0-thin") < order.index("vg--0-pool-tpool") < order.index("vg--0-pool_tdata")
     assert order.index("vg--0-raid") < order.index("vg--0-raid_rimage_0")

@@ -1,5 +1,6 @@
 """A host stands still while stock LVM2 on it changes a VG; and a daemon ends under such a command."""
 
+import contextlib
 import json
 import re
 import signal
@@ -18,6 +19,7 @@ from stock_rig import (
     clear_vgs,
     done,
     lvs,
+    refused,
     seqno,
     start_vg,
 )
@@ -36,17 +38,23 @@ WRITES = 3
 
 @pytest.fixture
 def hosts(pair: Lab) -> Iterator[tuple[LabHost, LabHost]]:
-    """Two that share vg0, with vm0 in it; whole again afterwards."""
-    one, two = LabHost(pair, ONE), LabHost(pair, TWO)
-    start_vg((one, two), pair.disk)
+    with sharing(pair) as both:
+        yield both
+
+
+@contextlib.contextmanager
+def sharing(lab: Lab) -> Iterator[tuple[LabHost, LabHost]]:
+    """Two hosts that share vg0, with vm0 in it; whole again afterwards."""
+    one, two = LabHost(lab, ONE), LabHost(lab, TWO)
+    start_vg((one, two), lab.disk)
     done(one.start(*CREATE, "vm0"))
     yield one, two
-    for process in pair.tree(ONE):
+    for process in lab.tree(ONE):
         if process.state in STOPPED:  # of a test that failed
             trees.kill(process)
     for device in ("bmc", "pdu"):
-        pair.lie(ONE, device, "none")
-    eventually(lambda: ready(pair))
+        lab.lie(ONE, device, "none")
+    eventually(lambda: ready(lab))
     clear_vgs((two, one))
 
 
@@ -123,6 +131,13 @@ def test_a_host_frozen_in_mid_commit(
     assert ailing(one, "vg0") == ""
 
 
+@pytest.mark.long
+@pytest.mark.parametrize("trio", ["corosync"], indirect=True)
+def test_a_host_of_three_frozen_in_mid_commit(trio: Lab, tmp_path: Path) -> None:
+    with sharing(trio) as hosts:
+        test_a_host_frozen_in_mid_commit(hosts, tmp_path, 2, False)
+
+
 def test_a_daemon_killed_in_mid_commit(hosts: tuple[LabHost, LabHost], tmp_path: Path) -> None:
     """Its successor knows of the command, and nobody gets the VG lock before that has ended."""
     one, two = hosts
@@ -142,6 +157,22 @@ def test_a_daemon_killed_in_mid_commit(hosts: tuple[LabHost, LabHost], tmp_path:
     assert ailing(one, "vg0") == ailing(two, "vg0") == ""
     assert lvs(two, "vg0") == ["vm0", "vm1", "vm1-before", "vm2"]
     assert seqno(one, "vg0") == first + 2
+
+
+def test_a_daemon_killed_while_lvs_are_active(hosts: tuple[LabHost, LabHost]) -> None:
+    """Their locks stay this host's, and LVM2 lets them go as if nothing had been."""
+    one, two = hosts
+    done(one.start("lvchange", "-qq", "-aey", "vg0/vm0"))
+    one.lab.kill(ONE, Part.DAEMON)
+    eventually(lambda: bool(status(two)["victims"]))
+    one.lab.start(ONE, Part.DAEMON)
+    one.lab.wait_ready(20)
+    assert "LV locked by other host: vg0/vm0" in refused(two.start("lvchange", "-aey", "vg0/vm0"))
+    ours = one.ringfence("lvchange", "-aey", "vg0/vm0").wait()
+    assert ours.code != 0
+    assert "is active here through LVM2; " in ours.err
+    done(one.start("lvchange", "-qq", "-an", "vg0/vm0"))
+    done(two.start("lvchange", "-qq", "-aey", "vg0/vm0"))
 
 
 def seqno_without_locks(host: LabHost) -> int:

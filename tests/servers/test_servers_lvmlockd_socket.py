@@ -353,7 +353,42 @@ def test_the_pid_file_is_there_while_somebody_listens(place: Path, run: Run) -> 
     async def body() -> None:
         file = place / "s.pid"
         async with serving(place / "s"):
-            assert file.read_text() == f"{os.getpid()}\n"
+            assert not any(word.isdecimal() for word in file.read_text().split()), "others end what it names"
         assert not file.exists()
+
+    run(body())
+
+
+def test_a_lvmlockd_of_lvm2s_own_does_not_start_beside_it(place: Path, run: Run) -> None:
+    """It would take the pid file along when it ends."""
+    words = ["lvmlockd", "-T", "-f", "-g", "dlm", "-s", str(place / "other"), "-p", str(place / "s.pid")]
+
+    async def body() -> None:
+        async with serving(place / "s"):
+            stock = await asyncio.create_subprocess_exec(*words)
+            try:
+                assert await stock.wait() != 0
+            finally:
+                if stock.returncode is None:
+                    stock.kill()
+            assert (place / "s.pid").exists()
+
+    run(body())
+
+
+def test_it_does_not_start_beside_a_lvmlockd_of_lvm2s_own(place: Path, run: Run) -> None:
+    words = ["lvmlockd", "-T", "-f", "-g", "dlm", "-s", str(place / "other"), "-p", str(place / "s.pid")]
+
+    async def body() -> None:
+        stock = await asyncio.create_subprocess_exec(*words, stderr=asyncio.subprocess.PIPE)
+        assert stock.stderr is not None
+        try:
+            assert b"creating" in await stock.stderr.readline()  # its socket: it has its pid file by then
+            with pytest.raises(Unavailable, match="lvmlockd runs here"):
+                async with serving(place / "s"):
+                    pass
+        finally:
+            stock.kill()
+            await stock.wait()
 
     run(body())

@@ -8,6 +8,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Generic, TypeVar
 
 import msgspec
@@ -65,8 +66,10 @@ def _run(look: Callable[[], T], name: str, found: dict[str, Outcome[T]]) -> None
         found[name] = Outcome(trouble=str(error))
 
 
-def tool(words: Sequence[str], limit_s: float) -> str:
+def tool(words: Sequence[str], limit_s: float, more: Mapping[str, str] = MappingProxyType({})) -> str:
     """What a program that only reports prints on stdout, whatever its exit code.
+
+    Args: more: of its environment.
 
     Raises Unavailable: it is not installed, or does not answer in time (it is killed then), or has
     failed with nothing on stdout; with its own last words."""
@@ -76,7 +79,7 @@ def tool(words: Sequence[str], limit_s: float) -> str:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            env={"PATH": TOOLS_PATH, "LC_ALL": "C.UTF-8", "LVM_SUPPRESS_FD_WARNINGS": "1"},
+            env={"PATH": TOOLS_PATH, "LC_ALL": "C.UTF-8", "LVM_SUPPRESS_FD_WARNINGS": "1", **more},
             start_new_session=True,
             text=True,
             errors="replace",

@@ -9,9 +9,7 @@ a connection whose peer closes it over unread bytes.
 Decides nothing about requests: it hands each one on and sends what it is given."""
 
 import asyncio
-import contextlib
 import errno
-import os
 import socket
 from pathlib import Path
 from typing import Protocol, cast
@@ -24,6 +22,7 @@ from ringfence.lvm2.lockd_text import END
 from ringfence.servers.client_socket import most_connections
 from ringfence.servers.listener import BACKLOG, PEERCRED, Listener
 from ringfence.servers.lvmlockd_messages import HELLO, parse_request, print_answer
+from ringfence.servers.pid_file import PidFile
 from ringfence.wire.lvmlockd import LvmAnswered, LvmAsked
 
 FRAME_BYTES = 64 << 10
@@ -76,7 +75,7 @@ class LvmSocket:
         peers: Peers,
     ) -> None:
         self.path = path
-        self._pid_file = pid_file
+        self._pid_file = PidFile(pid_file)
         self.peers = peers
         self.most = most_connections() // 2
         """Connections at once; what comes beyond is closed."""
@@ -87,17 +86,21 @@ class LvmSocket:
         self._dumps: set[asyncio.Task[None]] = set()  # held so that none is collected; never iterated
 
     async def start(self) -> None:
-        """Listen.  Raises what Listener.take does."""
+        """Listen.  Raises what PidFile.claim and Listener.take do."""
         try:
             self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
             raise Unavailable(f"cannot make {self.path.parent}: {error.strerror}") from None
-        listener = self._listener.take()
+        self._pid_file.claim()
+        try:
+            listener = self._listener.take()
+        except BaseException:
+            self._pid_file.release()
+            raise
         loop = asyncio.get_running_loop()
         self._server = await loop.create_unix_server(
             lambda: _Connection(self), sock=listener, backlog=BACKLOG
         )
-        _write_pid(self._pid_file)
 
     async def close(self) -> None:
         """Stop listening, end every connection, remove the socket."""
@@ -105,8 +108,7 @@ class LvmSocket:
             self._server.close()
             self._server = None
             self._listener.remove()
-            with contextlib.suppress(OSError):
-                os.unlink(self._pid_file)
+            self._pid_file.remove()
         for connection in list(self.connections.values()):
             connection.end()
         self._listener.unlock()
@@ -236,14 +238,6 @@ def _reads_sysid(pid: int) -> bool:
             return b"vg_sysid=%s" in program.read(PROGRAM_BYTES)
     except OSError:
         return False
-
-
-def _write_pid(path: Path) -> None:
-    """Raises Unavailable: without it LVM2 takes lvmlockd for not running."""
-    try:
-        path.write_text(f"{os.getpid()}\n")
-    except OSError as error:
-        raise Unavailable(f"cannot write {path}: {error.strerror}", next="check the directory") from None
 
 
 async def _send_dump(dump: bytes) -> None:

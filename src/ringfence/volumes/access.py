@@ -41,13 +41,13 @@ def check_ours(vg: Vg, cluster: str) -> None:
     if vg.lock_type != DLM:
         raise Refused(
             f"Cannot access VG {name} with lock type {vg.lock_type}: only {DLM} is served here",
-            next=f"where it is in use: vgchange --locktype {DLM} {name}",
+            next=f"with its LVs inactive everywhere: vgchange --locktype none {name}, then --locktype {DLM}",
         )
     theirs = vg.lock_args.partition(":")[2]
     if theirs != cluster:
         raise Refused(
             f'VG {name} is shared by cluster "{theirs}", not by this one ("{cluster}")',
-            next="use it there; two clusters cannot lock against each other",
+            next="use it there; two clusters cannot lock against each other (is that one gone? docs/lvm2.md)",
         )
 
 

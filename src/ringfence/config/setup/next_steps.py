@@ -52,7 +52,8 @@ def _prepare(plan: Plan, where: str) -> Iterator[list[str]]:
     if plan.imported:
         yield [
             "On every host: stop the old cluster software and keep it from starting (cman, rgmanager, clvmd, "
-            "dlm, lvmlockd, whatever there is): it and ringfence at once on one VG destroy volumes.",
+            "dlm, lvmlockd, whatever there is): it and ringfence at once on one VG destroy volumes. "
+            "Shared VGs and stock LVM2: docs/lvm2.md.",
         ]
 
 

@@ -99,7 +99,7 @@ def look_at_host(
     if cluster is not None and cluster.ring == "corosync":
         looks["corosync"] = lambda: corosync_facts(paths, cluster)
     if any(disk.block for disk in disks):  # LVM2 looks at no files
-        looks["lvm"] = lvm_facts
+        looks["lvm"] = lambda: lvm_facts(paths)
     if not lab:
         looks["watchdog"] = lambda: watchdog_facts(loaded)
     hidden = [disk.path for disk in disks if not disk.trouble and not os.access(disk.path, os.R_OK)]

@@ -5,6 +5,7 @@ Source: lvm.conf(5), lvmdevices(8)."""
 import re
 from pathlib import Path
 
+from ringfence.config import Paths
 from ringfence.core.errors import Damaged, RingfenceError
 from ringfence.host.probes import tool
 from ringfence.lvm2.names import UUID_LENGTH
@@ -12,7 +13,7 @@ from ringfence.lvm2.text import Section, Value, parse_text
 from ringfence.wire.checkup import LvmFacts
 
 TOOL_S = 3.0
-DEVICES = Path("/etc/lvm/devices")
+DEVICES = "etc/lvm/devices"
 SETTINGS = (
     "devices/filter", "devices/global_filter", "devices/use_devicesfile", "devices/devicesfile",
     "devices/scan_lvs", "global/use_lvmlockd", "global/lvmlockd_lock_retries", "global/event_activation",
@@ -21,11 +22,14 @@ SETTINGS = (
 _VERSION = re.compile(r"LVM version:\s*(\S+)")
 
 
-def lvm_facts() -> LvmFacts:
+def lvm_facts(paths: Paths) -> LvmFacts:
+    """Args: paths: a lab's host may have an lvm.conf of its own."""
+    own = paths.root / "etc/lvm"
+    more = {"LVM_SYSTEM_DIR": str(own)} if own.exists() else {}
     try:
         sections = sorted({name.partition("/")[0] for name in SETTINGS})
-        text = tool(("lvmconfig", "--typeconfig", "full", *sections), TOOL_S)
-        version = _VERSION.search(tool(("lvm", "version"), TOOL_S))
+        text = tool(("lvmconfig", "--typeconfig", "full", *sections), TOOL_S, more)
+        version = _VERSION.search(tool(("lvm", "version"), TOOL_S, more))
         settings = read_settings(parse_text(text.encode(), "lvmconfig"))
     except Damaged as error:
         return LvmFacts(trouble=f"lvmconfig: {error}")
@@ -33,7 +37,7 @@ def lvm_facts() -> LvmFacts:
         return LvmFacts(trouble=str(error))
     devices = None
     if settings.get("devices/use_devicesfile") == "1":
-        devices = _devices(DEVICES / (settings.get("devices/devicesfile") or "system.devices"))
+        devices = _devices(paths.root / DEVICES / (settings.get("devices/devicesfile") or "system.devices"))
     return LvmFacts(version[1] if version else "", settings, devices)
 
 

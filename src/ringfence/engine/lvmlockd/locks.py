@@ -231,6 +231,8 @@ class Locks:
         if not asked.lv_uuid:
             raise BadInput("the request names no LV")
         if asked.lv_name == SLOTS_LV or asked.lv_uuid == self._slots.lv_uuid(asked.vg_name):
+            if asked.mode == "un":
+                return -errno.ENOENT  # no stock command has it; `vgchange -an` asks for every LV of a VG
             self._note(session, asked, SLOTS_REFUSED)
             return -errno.EBUSY
         if where in self._in_flight:
