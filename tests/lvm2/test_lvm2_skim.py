@@ -92,9 +92,3 @@ def test_with_indents_as_in_a_backup() -> None:
 @pytest.mark.parametrize("text", [b"", b"garbage", HEAD.encode(), (HEAD + TAIL).encode()])
 def test_a_text_without_lvs(text: bytes) -> None:
     assert [uuid for some in skim.visible_uuids(text) for uuid in some] == []
-
-
-def test_whose_text_it_is() -> None:
-    assert skim.is_of_vg(text_of(1)[:64], "vg0")
-    assert not skim.is_of_vg(text_of(1)[:64], "vg")
-    assert not skim.is_of_vg(b"", "vg0")

@@ -1,5 +1,6 @@
 """A host stands still while stock LVM2 on it changes a VG; and a daemon ends under such a command."""
 
+import contextlib
 import json
 import re
 import signal
@@ -37,17 +38,23 @@ WRITES = 3
 
 @pytest.fixture
 def hosts(pair: Lab) -> Iterator[tuple[LabHost, LabHost]]:
-    """Two that share vg0, with vm0 in it; whole again afterwards."""
-    one, two = LabHost(pair, ONE), LabHost(pair, TWO)
-    start_vg((one, two), pair.disk)
+    with sharing(pair) as both:
+        yield both
+
+
+@contextlib.contextmanager
+def sharing(lab: Lab) -> Iterator[tuple[LabHost, LabHost]]:
+    """Two hosts that share vg0, with vm0 in it; whole again afterwards."""
+    one, two = LabHost(lab, ONE), LabHost(lab, TWO)
+    start_vg((one, two), lab.disk)
     done(one.start(*CREATE, "vm0"))
     yield one, two
-    for process in pair.tree(ONE):
+    for process in lab.tree(ONE):
         if process.state in STOPPED:  # of a test that failed
             trees.kill(process)
     for device in ("bmc", "pdu"):
-        pair.lie(ONE, device, "none")
-    eventually(lambda: ready(pair))
+        lab.lie(ONE, device, "none")
+    eventually(lambda: ready(lab))
     clear_vgs((two, one))
 
 
@@ -122,6 +129,13 @@ def test_a_host_frozen_in_mid_commit(
     done(one.start(*CREATE, "vm4"))
     assert lvs(two, "vg0")[-2:] == ["vm3", "vm4"]
     assert ailing(one, "vg0") == ""
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("trio", ["corosync"], indirect=True)
+def test_a_host_of_three_frozen_in_mid_commit(trio: Lab, tmp_path: Path) -> None:
+    with sharing(trio) as hosts:
+        test_a_host_frozen_in_mid_commit(hosts, tmp_path, 2, False)
 
 
 def test_a_daemon_killed_in_mid_commit(hosts: tuple[LabHost, LabHost], tmp_path: Path) -> None:

@@ -85,6 +85,32 @@ def test_units_call_commands_that_there_are(unit: Path) -> None:
             assert option in shown
 
 
+@pytest.mark.parametrize(
+    ("lvmlockd", "becomes"),
+    [(None, "stock"), ("serve = false", "stock"), ("", "stand-in"), ("serve = maybe", "stand-in")],
+)
+def test_lvmlockds_unit_starts_lvm2s_own_only_where_ringfence_does_not_serve(
+    tmp_path: Path, lvmlockd: str | None, becomes: str
+) -> None:
+    """A file that cannot be read may be that of a daemon which serves."""
+    config = tmp_path / "etc/ringfence/ringfence.toml"
+    if lvmlockd is not None:
+        config.parent.mkdir(parents=True)
+        node = '[node.n1]\nid = 1\nfence = "manual"\n'
+        config.write_text(f'[cluster]\nname = "x"\n[lvmlockd]\n{lvmlockd}\n{node}')
+    script = (ROOT / "packaging/lvm2/lvmlockd").read_text()
+    for there, here in (
+        ("/etc/ringfence/ringfence.toml", str(config)),
+        ("/usr/bin/ringfence config check", f"{sys.executable} -m ringfence config check --root {tmp_path}"),
+        ("exec /sbin/lvmlockd --foreground", "echo stock"),
+        ("sleep 86400 &", "echo stand-in; exit"),
+    ):
+        assert there in script
+        script = script.replace(there, here)
+    ran = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=True)
+    assert ran.stdout == f"{becomes}\n"
+
+
 def test_completion_is_what_click_makes() -> None:
     made = subprocess.run(
         [sys.executable, "-c", "from ringfence.cli import main; main()"],

@@ -99,7 +99,7 @@ def _served(host: HostFacts, lockd: LockdFacts, cluster: ClusterConfig) -> Itera
         mend = "systemctl restart ringfence; journalctl -u ringfence says why it does not serve"
         yield UNSERVED.at(name, f"{name}: nobody listens on /run/lvm/lvmlockd.socket", mend)
     elif not serve and used and not lockd.holder:
-        mend = "[lvmlockd] serve = true in ringfence.toml, ringfence config apply; or global/use_lvmlockd = 0"
+        mend = "[lvmlockd] serve = true, ringfence config apply, restart; or global/use_lvmlockd = 0"
         yield OFF.at(name, f"{name}: global/use_lvmlockd = 1, and [lvmlockd] serve = false", mend)
     if lockd.ours and not lockd.pid_file:
         yield PID_FILE.at(name, f"{name}: there is no /run/lvmlockd.pid", "touch /run/lvmlockd.pid")
