@@ -291,8 +291,13 @@ class Lvmlockd:
         return [name.removeprefix(VG_SPACE) for name in found if name != GLOBAL_SPACE]
 
     def _used(self) -> list[str]:
-        """Those of which this host has an LV's lock."""
-        return [vg for vg in self._started() if self._in_use(space_of(vg), others=False)]
+        """Those of which this host has an LV's lock, or a command the VG's, which it may need to the end."""
+        locked = {where for session in self._sessions.values() for where in session.locks}
+        return [
+            vg
+            for vg in self._started()
+            if (space_of(vg), VG_RESOURCE) in locked or self._in_use(space_of(vg), others=False)
+        ]
 
     def _stopping(self, session: Session, vgs: list[str]) -> None:
         """They do not start by themselves again; what the command itself holds of them ends."""
