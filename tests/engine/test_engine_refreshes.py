@@ -242,6 +242,15 @@ def test_who_asks_for_what_its_change_has_had_reloaded_needs_no_second_time(worl
     assert reloads(world)[2] == ["one"]
 
 
+def test_who_asks_for_what_could_not_be_reloaded_is_told(world: World) -> None:
+    active(world, 2, "one")
+    world.hosts[2].lvm_ran = LvmRan(5, "no such device", 4)
+    change(world, 1, "one")
+    (error,) = ask(world, 1, "one")
+    assert "an-a01n02 (lvchange --refresh: no such device)" in str(error)
+    assert reloads(world)[2] == ["one", "one"]
+
+
 def test_a_reload_that_failed_is_tried_again(world: World) -> None:
     active(world, 2, "one")
     world.hosts[2].lvm_ran = LvmRan(None, "", 30_000)

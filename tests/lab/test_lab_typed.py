@@ -81,6 +81,11 @@ def test_what_cannot_be_run_is_one_line(lab: Lab) -> None:
         Typed(lab, "nobody", ["true"])
 
 
+def test_ringfence_need_not_be_on_the_path(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", os.defpath)
+    assert execute(lab, ONE, "ringfence", "status").stdout.startswith(f"{ONE} in cluster lab: running")
+
+
 def test_a_command_that_is_interrupted_ends_on_the_host(lab: Lab) -> None:
     words = [sys.executable, "-m", "ringfence", "lab", "exec", ONE, "--", "sleep", "3333"]
     with subprocess.Popen(words, env={**os.environ, "RINGFENCE_LAB": str(lab.root(ONE).parent)}) as waiting:

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -99,20 +100,20 @@ class BareHost:
 
     def __init__(self, root: Path, disk: str) -> None:
         self.name = root.name
+        self.disk = disk
         self.run = root / "run"
         self._lvm = root / "etc/lvm"
         self._lvm.mkdir(parents=True)
         self.run.mkdir()
         (self._lvm / "lvm.conf").write_text(lvm_conf(self._lvm, self.run / "lock/lvm", disk))
 
-    def start(self, *words: str) -> Started:
+    def popen(self, words: Sequence[str], streams: Sequence[int]) -> subprocess.Popen[bytes]:
         argv = [*_OWN_RUN, 'mount --bind "$0" /run && exec "$@"', str(self.run), *words]
         env = {**os.environ, "LVM_SYSTEM_DIR": str(self._lvm)}
-        return Started(
-            lambda streams: subprocess.Popen(
-                argv, env=env, stdin=streams[0], stdout=streams[1], stderr=streams[2]
-            )
-        )
+        return subprocess.Popen(argv, env=env, stdin=streams[0], stdout=streams[1], stderr=streams[2])
+
+    def start(self, *words: str) -> Started:
+        return Started(lambda streams: self.popen(words, streams))
 
 
 def done(started: Started, limit_s: float = LIMIT_S) -> str:
@@ -223,3 +224,11 @@ def many_writers(hosts: Sequence[Host], vg: str, writers: int, each: int) -> Wri
     if wrong and hosts[-1].start("vgs", vg).wait().code:
         return Written(succeeded, -before, -first, wrong)  # not even its text can be read any more
     return Written(succeeded, len(lvs(hosts[-1], vg)) - before, seqno(hosts[-1], vg) - first, wrong)
+
+
+def until(true: Callable[[], bool], limit_s: float = LIMIT_S) -> None:
+    """Wait for what takes a moment."""
+    give_up = time.monotonic() + limit_s
+    while not true():
+        assert time.monotonic() < give_up
+        time.sleep(0.02)

@@ -1,6 +1,6 @@
 """A host stands still while stock LVM2 on it changes a VG; and a daemon ends under such a command."""
 
-import json
+import contextlib
 import re
 import signal
 import time
@@ -37,17 +37,23 @@ WRITES = 3
 
 @pytest.fixture
 def hosts(pair: Lab) -> Iterator[tuple[LabHost, LabHost]]:
-    """Two that share vg0, with vm0 in it; whole again afterwards."""
-    one, two = LabHost(pair, ONE), LabHost(pair, TWO)
-    start_vg((one, two), pair.disk)
+    with sharing(pair) as both:
+        yield both
+
+
+@contextlib.contextmanager
+def sharing(lab: Lab) -> Iterator[tuple[LabHost, LabHost]]:
+    """Two hosts that share vg0, with vm0 in it; whole again afterwards."""
+    one, two = LabHost(lab, ONE), LabHost(lab, TWO)
+    start_vg((one, two), lab.disk)
     done(one.start(*CREATE, "vm0"))
     yield one, two
-    for process in pair.tree(ONE):
+    for process in lab.tree(ONE):
         if process.state in STOPPED:  # of a test that failed
             trees.kill(process)
     for device in ("bmc", "pdu"):
-        pair.lie(ONE, device, "none")
-    eventually(lambda: ready(pair))
+        lab.lie(ONE, device, "none")
+    eventually(lambda: ready(lab))
     clear_vgs((two, one))
 
 
@@ -99,7 +105,7 @@ def test_a_host_frozen_in_mid_commit(
     first = seqno_without_locks(two)
     lab.freeze(ONE)
     other = two.start(*CREATE, "vm2")
-    eventually(lambda: bool(status(two)["victims"]))
+    eventually(lambda: bool(victims(two)))
     why = done(two.ringfence("why", "lvm_vg0"))
     waits = rf"{TWO} waits for EX on VG vg0 .*\(lvcreate \(pid \d+\)\), behind {ONE}; .* until it is fenced"
     assert re.search(waits, why), why
@@ -122,6 +128,13 @@ def test_a_host_frozen_in_mid_commit(
     done(one.start(*CREATE, "vm4"))
     assert lvs(two, "vg0")[-2:] == ["vm3", "vm4"]
     assert ailing(one, "vg0") == ""
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("trio", ["corosync"], indirect=True)
+def test_a_host_of_three_frozen_in_mid_commit(trio: Lab, tmp_path: Path) -> None:
+    with sharing(trio) as hosts:
+        test_a_host_frozen_in_mid_commit(hosts, tmp_path, 2, False)
 
 
 def test_a_daemon_killed_in_mid_commit(hosts: tuple[LabHost, LabHost], tmp_path: Path) -> None:
@@ -150,7 +163,7 @@ def test_a_daemon_killed_while_lvs_are_active(hosts: tuple[LabHost, LabHost]) ->
     one, two = hosts
     done(one.start("lvchange", "-qq", "-aey", "vg0/vm0"))
     one.lab.kill(ONE, Part.DAEMON)
-    eventually(lambda: bool(status(two)["victims"]))
+    eventually(lambda: bool(victims(two)))
     one.lab.start(ONE, Part.DAEMON)
     one.lab.wait_ready(20)
     assert "LV locked by other host: vg0/vm0" in refused(two.start("lvchange", "-aey", "vg0/vm0"))
@@ -165,6 +178,6 @@ def seqno_without_locks(host: LabHost) -> int:
     return int(done(host.start("vgs", "--nolocking", "--noheadings", "-o", "vg_seqno", "vg0")))
 
 
-def status(host: LabHost) -> dict[str, list[object]]:
-    found: dict[str, list[object]] = json.loads(host.ringfence("status", "--json").wait().out)
+def victims(host: LabHost) -> list[object]:
+    found: list[object] = host.call(calls.Status())["victims"]
     return found

@@ -74,6 +74,7 @@ class _Vg(msgspec.Struct):
     began_ns: int = 0
     runs: bool = False
     trouble: str = ""
+    """Of the last look: what others ask for does not wait for the next one then."""
 
 
 class Refreshes:
@@ -244,12 +245,12 @@ class Refreshes:
 
         def finished(failed: int, error: RingfenceError | None) -> None:
             one.runs = False
-            trouble = str(error) if error is not None else ""
-            if trouble and trouble != one.trouble:
+            trouble = str(error) if error is not None else f"{failed} LVs were not reloaded" if failed else ""
+            if error is not None and trouble != one.trouble:
                 what = f"VG {vg} has changed, and which of its shared LVs did is not known: {trouble}"
                 self._context.record("refresh-failed", what, vg=vg)
             one.trouble = trouble
-            if error is not None or failed:
+            if trouble:
                 one.due_ns = one.due_ns or self._context.now_ns + AGAIN_MS * 1_000_000
 
         self._tasks.start("refresh", self._catch_up(vg, one, shared, version), finished)

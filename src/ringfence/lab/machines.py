@@ -26,7 +26,8 @@ class LabMachines:
         (root / "run").mkdir(parents=True)
         (root / "run/boot_id").write_text(f"{uuid.uuid4()}\n")
         argv = [sys.executable, "-m", "ringfence.lab.init", str(self._places.dir), host]
-        pid = trees.spawn(argv, root / "init.log")
+        own = {"LVM_SYSTEM_DIR": str(self._places.lvm(host))}  # the daemon runs LVM2's commands, too
+        pid = trees.spawn(argv, root / "init.log", own)
         init = process(pid)
         self._places.init_file(host).write_bytes(msgspec.json.encode((pid, init.start if init else 0)))
         return init

@@ -8,6 +8,7 @@ import contextlib
 import os
 import select
 import shutil
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -36,7 +37,9 @@ class Typed:
 
         Raises BadInput: no such program.  Refused, Unavailable: the host starts nothing, or not here."""
         env = os.environ if env is None else env
-        program = shutil.which(argv[0], path=env.get("PATH", os.defpath)) if argv else None
+        # This program's own neighbours last: ringfence need not be on the PATH to be typed on a host.
+        path = os.pathsep.join((env.get("PATH", os.defpath), str(Path(sys.executable).parent)))
+        program = shutil.which(argv[0], path=path) if argv else None
         if program is None:
             name = argv[0] if argv else ""
             raise BadInput(f"there is no program {name!r}", next="ringfence lab exec --help")
