@@ -224,7 +224,10 @@ class Locks:
         return _SETTLED[ruling]
 
     def _not_in(self, session: Session, asked: LvmAsked, space: str) -> int | None:
-        if asked.mode == "un" or session.lost:
+        if asked.mode == "un":
+            # As it will be told in a moment, when the lockspace is joined: it has none there.
+            return -errno.ENOENT if self._spaces.starts(space) else -ENOLS
+        if session.lost:
             return -ENOLS
         if self._context.state is None:
             return self._hold(session, asked, "this node is not in the cluster yet")
@@ -311,7 +314,7 @@ class Locks:
         activation = asked.op == "lock_lv" and PERSISTENT in asked.opts
         use = self._locker.find(*where) if activation else self._use(session, where)
         if use is None:
-            return -errno.ENOENT
+            return -ENOLS if where[0] in self._locker.leaving else -errno.ENOENT
         if activation:
             return self._let_go_early(session, asked, use)
         if asked.op == "lock_vg":
