@@ -133,14 +133,25 @@ def frames(host: Host, do: Callable[[], object]) -> int:
 
 def test_the_next_ones_are_asked_for_together(world: World) -> None:
     """Once the order is known, few requests cost a round of the ring; nothing is left over."""
-    stock, names = begin(world, ahead.AFTER + 1)
-    assert sorted(kept(world)) == sorted(names[ahead.AFTER + 1 :][:WINDOW])
-    rest = names[ahead.AFTER + 1 :]
+    stock, names = begin(world, ahead.AFTER)
+    assert sorted(kept(world)) == sorted(names[ahead.AFTER :][:WINDOW])
+    rest = names[ahead.AFTER :]
     assert frames(world.hosts[1], lambda: [stock.lv("ex", uuid) for uuid in rest]) <= len(rest) // 2 + 1
     assert stock.vg("un") == 0
     world.pass_ms(200)
     assert held(world) == dict.fromkeys(sorted(names), Mode.EX)
     assert kept(world) == []
+
+
+@pytest.mark.parametrize(("cmd", "ahead_of_it"), [("vgchange", WINDOW), ("lvchange", 0)])
+def test_the_order_is_read_while_a_vgchange_reads_it(world: World, cmd: str, ahead_of_it: int) -> None:
+    """Others' is read when they have asked for a few in a row, which is then behind them."""
+    host, names = world.hosts[1], uuids(world)
+    host.lvm(CLIENT, LvmAsked("lock_vg", 100, 5, cmd, "sh", vg_name="vg0"))
+    world.pass_ms(100)
+    for uuid in names[: ahead.AFTER]:
+        assert Stock(host).lv("ex", uuid) == 0
+    assert len(kept(world)) == ahead_of_it
 
 
 def test_shared_activations_are_asked_for_ahead_on_two_hosts_at_once(world: World) -> None:

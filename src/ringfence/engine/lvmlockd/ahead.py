@@ -3,7 +3,8 @@
 `vgchange -aey` asks for the lock of each LV when it has the last one's, on one connection: a round of the
 ring for each.  Once a connection has asked for a few in a row this node asks for the next ones, many in one
 frame, and *keeps* them (`NodeLocks.ask_ahead`): the connection's own request then finds its lock here.  What
-comes next is read from the VG's text, whose order is stock LVM2's.
+comes next is read from the VG's text, whose order is stock LVM2's; for a vgchange as soon as it has the VG's
+lock, while it reads that text itself.
 
 What was asked for ahead is nobody's: it is shown as no activation, a daemon's successor does not take it
 over, and whoever else wants it gets it, also who only tries.  What its command did not take is given back:
@@ -38,6 +39,7 @@ class _Run(msgspec.Struct):
 
     vg: str
     mode: Mode
+    """EX or PR; UN: it has not asked for any yet."""
     last: str = ""
     count: int = 0
     asked_ns: int = 0
@@ -60,6 +62,12 @@ class Ahead:
         self._tasks = tasks
         self._runs: dict[int, _Run] = {}
 
+    def expect(self, client: int, vg: str) -> None:
+        """A connection has the VG's lock, and may soon ask for one LV after the other."""
+        if client not in self._runs:
+            self._runs[client] = run = _Run(vg, Mode.UN)
+            self._start_reading(run)
+
     def asked(self, client: int, vg: str, uuid: str, mode: Mode) -> None:
         """A connection asks for an LV's lock, for an activation: look ahead.
 
@@ -67,7 +75,9 @@ class Ahead:
             client: the connection.
             mode: EX or PR."""
         run = self._runs.get(client)
-        if run is None or (run.vg, run.mode) != (vg, mode):
+        if run is not None and run.vg == vg and run.mode is Mode.UN:
+            run.mode = mode
+        elif run is None or (run.vg, run.mode) != (vg, mode):
             self.over(client)
             run = self._runs[client] = _Run(vg, mode)
         run.asked_ns = self._context.now_ns
@@ -76,10 +86,9 @@ class Ahead:
         run.count += 1
         run.last = uuid
         if run.count >= AFTER and not run.reads:
-            run.reads = True
-            self._tasks.start(f"order of VG {vg}", lv_order(vg), functools.partial(self._read, run))
+            self._start_reading(run)
         place = run.places.get(uuid)
-        if place is None or not self._may_ask(vg):
+        if place is None or run.count < AFTER or not self._may_ask(vg):
             return
         if not run.at <= place <= run.until:
             self._give_back(run)
@@ -105,6 +114,10 @@ class Ahead:
     def lost(self) -> None:
         """This life is stale, and so are its guesses."""
         self._runs = {}
+
+    def _start_reading(self, run: _Run) -> None:
+        run.reads = True
+        self._tasks.start(f"order of VG {run.vg}", lv_order(run.vg), functools.partial(self._read, run))
 
     def _read(self, run: _Run, order: Any, error: RingfenceError | None) -> None:
         """Without an order (its disks cannot be read now) each lock is asked for when it is wanted."""

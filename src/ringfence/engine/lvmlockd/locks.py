@@ -43,6 +43,8 @@ from ringfence.volumes.slots import SLOTS_LV
 from ringfence.wire.lvmlockd import EADOPT_NONE, ENOLS, LvmAsked
 
 SLOTS_REFUSED = "it holds the disk slots, only ringfence uses it; `ringfence vgremove` removes it with its VG"
+ACTIVATES = "vgchange"
+"""The command that goes through all LVs of a VG, as it names itself."""
 SH_EXISTS = "SH_EXISTS"
 
 _SETTLED = {
@@ -252,6 +254,8 @@ class Locks:
                 else:
                     session.locks[where] = result.lock
                 self._replies.answer(session, 0)
+                if asked.op == "lock_vg" and session.cmd == ACTIVATES:
+                    self._ahead.expect(session.client, asked.vg_name)
             else:
                 self._replies.refused(session, asked, result)
             self._after(result)
