@@ -1,7 +1,6 @@
 """A host stands still while stock LVM2 on it changes a VG; and a daemon ends under such a command."""
 
 import contextlib
-import json
 import re
 import signal
 import time
@@ -106,7 +105,7 @@ def test_a_host_frozen_in_mid_commit(
     first = seqno_without_locks(two)
     lab.freeze(ONE)
     other = two.start(*CREATE, "vm2")
-    eventually(lambda: bool(status(two)["victims"]))
+    eventually(lambda: bool(victims(two)))
     why = done(two.ringfence("why", "lvm_vg0"))
     waits = rf"{TWO} waits for EX on VG vg0 .*\(lvcreate \(pid \d+\)\), behind {ONE}; .* until it is fenced"
     assert re.search(waits, why), why
@@ -164,7 +163,7 @@ def test_a_daemon_killed_while_lvs_are_active(hosts: tuple[LabHost, LabHost]) ->
     one, two = hosts
     done(one.start("lvchange", "-qq", "-aey", "vg0/vm0"))
     one.lab.kill(ONE, Part.DAEMON)
-    eventually(lambda: bool(status(two)["victims"]))
+    eventually(lambda: bool(victims(two)))
     one.lab.start(ONE, Part.DAEMON)
     one.lab.wait_ready(20)
     assert "LV locked by other host: vg0/vm0" in refused(two.start("lvchange", "-aey", "vg0/vm0"))
@@ -179,6 +178,6 @@ def seqno_without_locks(host: LabHost) -> int:
     return int(done(host.start("vgs", "--nolocking", "--noheadings", "-o", "vg_seqno", "vg0")))
 
 
-def status(host: LabHost) -> dict[str, list[object]]:
-    found: dict[str, list[object]] = json.loads(host.ringfence("status", "--json").wait().out)
+def victims(host: LabHost) -> list[object]:
+    found: list[object] = host.call(calls.Status())["victims"]
     return found

@@ -415,6 +415,9 @@ class Locker:
         """Its persistent locks on a resource, held or asked for."""
         return self._persistent_at.get((lockspace, resource), ())
 
+    def is_persistent(self, lock: int) -> bool:
+        return lock in self._persistent
+
     def make_persistent(self, lock: int) -> None:
         """A transient lock that is held becomes an activation's."""
         use = self._uses[lock]

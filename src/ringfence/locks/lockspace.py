@@ -117,11 +117,21 @@ class Lockspace(msgspec.Struct):
         Of the resources to `keep` it keeps what it holds, and only its wishes vanish.
         To be run to its end."""
         self.deferred = {where: op for where, op in self.deferred.items() if op.owner != node}
-        spared = [self.resources.take(name) for name in keep]
-        yield from self.resources.purge(node)
-        for resource in spared:
-            resource.withdraw(node)
-            self.resources.put(resource)
+        if not keep:
+            yield from self.resources.purge(node)
+            return
+        # Twenty thousand may stay, and of most there is nothing to take: those are only looked at.
+        kept = dict.fromkeys(keep)
+        names = [one.name for one in self.resources.of(node) if one.name not in kept or _wishes(one, node)]
+        for name in names:
+            found = self.resources.open(name)
+            assert found is not None
+            if name in kept:
+                found.withdraw(node)
+            else:
+                found.purge((node,))
+                self._drop_if_empty(found)
+            yield
 
     def _drop_if_empty(self, resource: Resource) -> None:
         """The value block needs some lock to live, NL at least."""
@@ -181,3 +191,8 @@ def check_space(space: Lockspace, *, frozen: bool) -> None:
             check(resource)
     check_table(space.resources)
     assert frozen or not space.deferred
+
+
+def _wishes(resource: Resource, node: int) -> bool:
+    lock = resource.find(node)
+    return lock is not None and lock.wanted is not Mode.UN

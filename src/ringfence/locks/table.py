@@ -140,13 +140,6 @@ class Resources(Mapping[str, Resource]):
         """Forget an open one that has no lock any more."""
         del self._open[name]
 
-    def take(self, name: str) -> Resource:
-        """Out of the table, to be `put` back."""
-        resource = self.open(name)
-        assert resource is not None
-        del self._open[name]
-        return resource
-
     def clear(self) -> list[dict[Any, Any]]:
         """Forget everything.  Returns the tables, to be emptied by whoever has the time."""
         tables: list[dict[Any, Any]] = [self._open, self._stirred, *self._shared_by.values()]

@@ -26,8 +26,10 @@ OLD_DUMP_BYTES = 1 << 20
 CLIENTS = 100
 TOLD_BYTES = 256
 """Room for the line that tells what was left out."""
-SLICE = 1000
+SLICE = 250
 """How many resources are printed before others have their turn."""
+CHEAPER = 8
+"""By how much it is cheaper to sort a lock in than to print it."""
 _TYPES = {GLOBAL_RESOURCE: "gl", VG_RESOURCE: "vg"}
 _PERSISTENT = 1
 """A lock's flag."""
@@ -55,23 +57,26 @@ class Info:
         self._spaces = list(spaces)
         self._killed = list(killed)
         self._old = old
-        self._persistent = {use.lock for use in locker.persistent()}
+        self._uses = locker.uses()
+        self._is_persistent = locker.is_persistent
         busy = sorted(sessions, key=lambda one: not (one.locks or one.asked))
         self._clients, self._more_clients = busy[:CLIENTS], len(busy) - CLIENTS
         self._owners = {one.owner.name: one.client for one in self._clients}
         self._found: dict[str, dict[str, list[Use]]] = {}
-        for use in locker.uses():
-            if use.by_lvm2 and use.lockspace in self._spaces:
-                self._found.setdefault(use.lockspace, {}).setdefault(use.resource, []).append(use)
 
     def print(self) -> Command:
         """Answer: the bytes, no more than lvmlockctl has room for."""
+        for number, use in enumerate(self._uses):
+            if use.by_lvm2 and use.lockspace in self._spaces:
+                self._found.setdefault(use.lockspace, {}).setdefault(use.resource, []).append(use)
+            if number % (SLICE * CHEAPER) == SLICE * CHEAPER - 1:
+                yield GoOn()
         room = (OLD_DUMP_BYTES if self._old else DUMP_BYTES) - TOLD_BYTES
         parts: list[bytes] = []
         left: dict[str, int] = {}
         for number, (space, lines) in enumerate(self._parts()):
-            part = "".join(f"{line}\n" for line in lines).encode()
-            if len(part) > room or space in left:
+            part = b"" if space in left else "".join(f"{line}\n" for line in lines).encode()
+            if not part or len(part) > room:
                 left[space] = left.get(space, 0) + 1
             else:
                 room -= len(part)
@@ -84,8 +89,8 @@ class Info:
             parts.append(f"not shown: {'; '.join(told)}\n".encode()[-TOLD_BYTES:])
         return b"".join(parts)
 
-    def _parts(self) -> Iterator[tuple[str, list[str]]]:
-        """(lockspace, lines that belong together)."""
+    def _parts(self) -> Iterator[tuple[str, Iterable[str]]]:
+        """(lockspace, lines that belong together, which are made when they are gone through)."""
         yield "", [
             "info=structs unused_action_count=0 unused_client_count=0 unused_resource_count=0 "
             "unused_lock_count=0"
@@ -96,7 +101,7 @@ class Info:
         for space in self._spaces:
             yield "", [self._lockspace(space)]
             for resource, uses in self._found.get(space, {}).items():
-                yield space, list(self._resource(resource, uses))
+                yield space, self._resource(resource, uses)
 
     def _lockspace(self, space: str) -> str:
         vg = "." if space == GLOBAL_SPACE else space.removeprefix(VG_SPACE)
@@ -119,7 +124,7 @@ class Info:
         shared = sum(one is Mode.PR for one in modes)
         yield f"info=r name={name} type={kind} mode={mode} sh_count={shared} version={version}"
         for use, one in held:
-            persistent = use.lock in self._persistent
+            persistent = self._is_persistent(use.lock)
             client = 0 if persistent else self._client(use)
             flags = _PERSISTENT if persistent else 0
             yield f"info=lk mode={_mode(one.mode)} version={version} flags={flags:#x} client_id={client}"

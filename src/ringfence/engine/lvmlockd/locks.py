@@ -22,42 +22,30 @@ Source: LVM2 daemons/lvmlockd/lvmlockd-core.c (res_process, res_lock, res_conver
 add_lock_action, client_send_result)."""
 
 import errno
-from collections.abc import Callable
 
-from ringfence.core.errors import BadInput, LocksLost, NotFound, Refused, RingfenceError
+from ringfence.core.errors import BadInput, LocksLost, Refused, RingfenceError
 from ringfence.core.locknames import VG_SPACE
 from ringfence.core.modes import Mode
-from ringfence.engine.commands.locking import (
-    GLOBAL_RESOURCE,
-    GLOBAL_SPACE,
-    VG_RESOURCE,
-    Version,
-    parse_lvb,
-    print_lvb,
-    space_of,
-)
+from ringfence.engine.commands.locking import GLOBAL_RESOURCE, GLOBAL_SPACE, VG_RESOURCE, space_of
 from ringfence.engine.context import Context
-from ringfence.engine.effects import LvmAnswer, Note
 from ringfence.engine.locker import TRY_MS, Locker
 from ringfence.engine.lvm_processes import LvmProcesses
 from ringfence.engine.lvmlockd.ahead import Ahead
-from ringfence.engine.lvmlockd.recent import Recent
+from ringfence.engine.lvmlockd.replies import Replies
 from ringfence.engine.lvmlockd.rules import Ruling, rule
-from ringfence.engine.lvmlockd.sessions import Session, Where
+from ringfence.engine.lvmlockd.sessions import MODES, PERSISTENT, Session, Where, what
+from ringfence.engine.lvmlockd.spaces import Spaces
+from ringfence.engine.lvmlockd.versions import Versions
 from ringfence.engine.orders import Held
 from ringfence.engine.slots import Slots
 from ringfence.engine.uses import Use
 from ringfence.volumes.slots import SLOTS_LV
-from ringfence.wire import entries
-from ringfence.wire.lvmlockd import EADOPT_NONE, ELMERR, ENOLS, LvmAnswered, LvmAsked
+from ringfence.wire.lvmlockd import EADOPT_NONE, ENOLS, LvmAsked
 
 SLOTS_REFUSED = "it holds the disk slots, only ringfence uses it; `ringfence vgremove` removes it with its VG"
-MODES = {"sh": Mode.PR, "ex": Mode.EX}
-PERSISTENT = "persistent"
 ACTIVATES = "vgchange"
 """The command that goes through all LVs of a VG, as it names itself."""
 SH_EXISTS = "SH_EXISTS"
-NO_LOCKSPACES = "NO_LOCKSPACES"
 
 _SETTLED = {
     Ruling.ALREADY: -errno.EALREADY,
@@ -67,30 +55,10 @@ _SETTLED = {
     Ruling.SHARED_HERE: -errno.EAGAIN,
 }
 """Rulings that change nothing."""
-
-
 _WHY = {
     Ruling.SHARED_EXISTS: "active here for shared use",
     Ruling.SHARED_HERE: "shared by several commands of this host",
 }
-
-
-class Spaces:
-    """Which lockspaces this node is in, as the locks need to know it."""
-
-    def __init__(self, context: Context, start: Callable[[str], None], starts: Callable[[str], bool]) -> None:
-        self._context = context
-        self.start = start
-        """Join one."""
-        self.starts = starts
-        """Whether this node is about to be in it."""
-
-    def has(self, space: str) -> bool:
-        state = self._context.state
-        one = state.lockspaces.get(space) if state is not None else None
-        if state is None or one is None or self._context.me in one.joining:
-            return False
-        return state.member(space, self._context.me)
 
 
 class Locks:
@@ -99,23 +67,18 @@ class Locks:
         context: Context,
         locker: Locker,
         spaces: Spaces,
+        replies: Replies,
+        versions: Versions,
         slots: Slots,
         ahead: Ahead,
         processes: LvmProcesses,
-        shared: Callable[[str, str], None],
-        recent: Recent,
     ) -> None:
-        """
-        Args:
-            shared: called with a VG and an LV's uuid that is about to be active in shared mode.
-            recent: hears of every answer.
-        """
         self._context = context
         self._locker = locker
         self._spaces = spaces
+        self._replies = replies
+        self._versions = versions
         self._slots = slots
-        self._shared = shared
-        self._recent = recent
         self._ahead = ahead
         self._processes = processes
         self._held_back: dict[int, Session] = {}
@@ -150,10 +113,10 @@ class Locks:
             else:
                 result = self._decide(session, asked)
         except BadInput as error:
-            self._note(session, asked, error.message)
+            self._replies.note(session, asked, error.message)
             result = -errno.EINVAL
         if result is not None:
-            self.answer(session, result)
+            self._replies.answer(session, result)
 
     def _decide(self, session: Session, asked: LvmAsked) -> int | None:
         """Returns the result; None: it comes later.  Raises BadInput."""
@@ -170,43 +133,13 @@ class Locks:
                 return self._free(session, (space_of(asked.vg_name), asked.lv_uuid))
         raise AssertionError(asked.op)
 
-    def answer(
-        self,
-        session: Session,
-        result: int,
-        *,
-        flags: tuple[str, ...] = (),
-        mode: str = "",
-        holder: str = "",
-    ) -> None:
-        """Args: holder: the node that is in the way."""
-        asked, session.asked, session.until_ns, session.lock = session.asked, None, 0, 0
-        session.why = ""
-        if asked is None:
-            return  # its connection ended
-        self._recent.answered(self._context.wall_ms, session.who, asked, result)
-        if result == 0 and asked.mode == "sh" and PERSISTENT in asked.opts:
-            self._shared(asked.vg_name, asked.lv_uuid)
-        if result == -ENOLS and not self._started_any:
-            flags = (*flags, NO_LOCKSPACES)
-        nodes = self._context.config.nodes if holder else ()
-        number = next((node.id for node in nodes if node.name == holder), 0)
-        answered = LvmAnswered(asked.op, result, flags=flags, mode=mode, holder=number, holder_name=holder)
-        self._context.out(LvmAnswer(session.client, answered))
-
-    @property
-    def _started_any(self) -> bool:
-        state = self._context.state
-        names = state.lockspaces if state is not None else ()
-        return any(name.startswith(VG_SPACE) and self._spaces.has(name) for name in names)
-
     def _hold(self, session: Session, asked: LvmAsked, why: str) -> int | None:
         """Look at it again, until its time is over."""
         if not session.until_ns:
             limit_ms = max(self._limit_ms(asked), TRY_MS)
             session.until_ns = self._context.now_ns + limit_ms * 1_000_000
         elif self._context.now_ns >= session.until_ns:
-            self._note(session, asked, why)
+            self._replies.note(session, asked, why)
             return -errno.EAGAIN
         self._held_back[session.client] = session
         session.why = why
@@ -216,7 +149,7 @@ class Locks:
         """For `why`: who is held back, and for what; who waits for a lock, the Locker tells."""
         me = self._context.name(self._context.me)
         return [
-            f"on {me}, {one.who} waits with {_what(one.asked)}: {one.why}"
+            f"on {me}, {one.who} waits with {what(one.asked)}: {one.why}"
             for one in self._held_back.values()
             if one.asked is not None and one.why
         ]
@@ -233,7 +166,7 @@ class Locks:
         if asked.lv_name == SLOTS_LV or asked.lv_uuid == self._slots.lv_uuid(asked.vg_name):
             if asked.mode == "un":
                 return -errno.ENOENT  # no stock command has it; `vgchange -an` asks for every LV of a VG
-            self._note(session, asked, SLOTS_REFUSED)
+            self._replies.note(session, asked, SLOTS_REFUSED)
             return -errno.EBUSY
         if where in self._in_flight:
             return self._hold(session, asked, "another command's request for it is not answered yet")
@@ -241,7 +174,7 @@ class Locks:
         if ours and (PERSISTENT in asked.opts or asked.mode == "ex"):
             name = f"{asked.vg_name}/{asked.lv_name}"
             first = f"ringfence lvchange -an {name}"
-            self._note(session, asked, f"it is active here through ringfence: {first} comes first")
+            self._replies.note(session, asked, f"it is active here through ringfence: {first} comes first")
             return -errno.EBUSY if asked.mode == "un" else -errno.EAGAIN
         self._fresh.pop(where, None)
         return self._lock(session, asked, where)
@@ -284,9 +217,9 @@ class Locks:
             self._locker.make_persistent(session.locks.pop(where))
             return 0
         if ruling in _WHY:
-            self._note(session, asked, _WHY[ruling])
+            self._replies.note(session, asked, _WHY[ruling])
         if ruling is Ruling.SHARED_EXISTS:
-            self.answer(session, -errno.EEXIST, flags=(SH_EXISTS,))
+            self._replies.answer(session, -errno.EEXIST, flags=(SH_EXISTS,))
             return None
         return _SETTLED[ruling]
 
@@ -320,18 +253,18 @@ class Locks:
                     self._fresh[where] = session.client
                 else:
                     session.locks[where] = result.lock
-                self.answer(session, 0)
+                self._replies.answer(session, 0)
                 if asked.op == "lock_vg" and session.cmd == ACTIVATES:
                     self._ahead.expect(session.client, asked.vg_name)
             else:
-                self._refused(session, asked, result)
+                self._replies.refused(session, asked, result)
             self._after(result)
 
         lv = asked.op == "lock_lv"
         if lv:
             self._in_flight[where] = session.client
         lock = self._locker.acquire(
-            *where, mode, self._wait_ms(asked, where), done, what=_what(asked),
+            *where, mode, self._wait_ms(asked, where), done, what=what(asked),
             persistent=persistent, owner=session.owner, by_lvm2=True, process=session.process,
         )  # fmt: skip
         if session.asked is asked:
@@ -341,15 +274,15 @@ class Locks:
         def done(result: Held | RingfenceError | None) -> None:
             self._in_flight.pop(where, None)
             if isinstance(result, Held):
-                self.answer(session, 0)
+                self._replies.answer(session, 0)
             else:
-                self._refused(session, asked, result)
+                self._replies.refused(session, asked, result)
             self._after(result)
 
         if asked.op == "lock_lv":
             self._in_flight[where] = session.client
         session.lock = use.lock
-        lvb = self._value(session, where, use) if mode is not Mode.EX else None
+        lvb = self._versions.value(session, where, use) if mode is not Mode.EX else None
         self._locker.convert(
             use.lock, mode, self._wait_ms(asked, where), done, lvb=lvb, owner=session.owner
         )
@@ -372,24 +305,6 @@ class Locks:
         if self._held_back and not isinstance(result, LocksLost):
             self.look()
 
-    def _refused(self, session: Session, asked: LvmAsked, error: RingfenceError | None) -> None:
-        assert error is not None
-        self._note(session, asked, error.message)
-        if isinstance(error, NotFound):
-            self.answer(session, -ENOLS)
-        elif isinstance(error, LocksLost):
-            self.answer(session, -ELMERR)
-        else:
-            self.answer(session, -errno.EAGAIN, holder=error.node)
-
-    def _note(self, session: Session, asked: LvmAsked, why: str) -> None:
-        """In the log: who wanted what, and why not."""
-        what = _what(asked)
-        why = why.removeprefix(what).lstrip(": ").removeprefix("is ")
-        wants = {"un": "to let it go", "": f"{asked.op}"}.get(asked.mode)
-        wants = wants or MODES.get(asked.mode, Mode.UN).name
-        self._context.out(Note("lvmlockd", f"{what}: {session.who} wants {wants}, {why}"))
-
     # -- unlock ---------------------------------------------------------------------------
 
     def _unlock(self, session: Session, asked: LvmAsked, where: Where) -> int | None:
@@ -409,15 +324,15 @@ class Locks:
             if session.locks.get(where) == use.lock:
                 del session.locks[where]
             if isinstance(result, RingfenceError):
-                self._refused(session, asked, result)
+                self._replies.refused(session, asked, result)
             else:
-                self.answer(session, 0)
+                self._replies.answer(session, 0)
             self._after(result)
 
         if asked.op == "lock_lv":
             self._in_flight[where] = session.client
         session.lock = use.lock
-        self._locker.release(use.lock, done, lvb=self._value(session, where, use))
+        self._locker.release(use.lock, done, lvb=self._versions.value(session, where, use))
         return None
 
     def _let_go_early(self, session: Session, asked: LvmAsked, use: Use) -> int | None:
@@ -449,24 +364,6 @@ class Locks:
         self._held_back[session.client] = session
         return True
 
-    def _value(self, session: Session, where: Where, use: Use) -> bytes | None:
-        """What goes into the value block as a lock goes down from EX; None: what is there stays."""
-        if use.held is None or use.held.mode is not Mode.EX:
-            return None
-        if where == (GLOBAL_SPACE, GLOBAL_RESOURCE):
-            version = parse_lvb(use.held.lvb) or Version(0)
-            return print_lvb(Version(version.number + 1))
-        number = session.versions.pop(where[0], None) if where[1] == VG_RESOURCE else None
-        if number is None:
-            return None
-        self.publish(session, where[0].removeprefix(VG_SPACE), number)
-        return print_lvb(Version(number))
-
-    def publish(self, session: Session, vg: str, version: int) -> None:
-        """Tell every node that a stock command has changed a VG."""
-        me = self._context.name(self._context.me)
-        self._context.submit(entries.VolumeNotice(vg, version, 0, f"{me}: {session.who}"))
-
     def turn_away(self, session: Session, space: str) -> None:
         """It does not wait any longer for a lock there, if that is what it does."""
         use = self._locker.use(session.lock) if session.lock else None
@@ -475,7 +372,7 @@ class Locks:
             if self._in_flight.get(where) == session.client:
                 del self._in_flight[where]
             self._locker.leave_behind([use.lock])
-            self.answer(session, -ENOLS)
+            self._replies.answer(session, -ENOLS)
 
     def let_go(self, session: Session, space: str) -> None:
         """Its lockspace is about to be left: what the command itself has of the VG's lock ends."""
@@ -491,7 +388,7 @@ class Locks:
         space = space_of(asked.vg_name)
         if session.lost:
             pid, _ = session.process
-            self._note(session, asked, f"its locks were lost, and it is not let go on: kill {pid}")
+            self._replies.note(session, asked, f"its locks were lost, and it is not let go on: kill {pid}")
             return None
         if not self._spaces.has(space):
             session.made[asked.vg_name] = asked.version
@@ -506,16 +403,8 @@ class Locks:
             self._held_back[session.client] = session  # without a limit: it would go on to commit
             return None
         following = "next_version" in asked.opts
-        session.versions[space] = self.next_version(session, space) if following else asked.version
+        session.versions[space] = self._versions.following(space, use) if following else asked.version
         return 0
-
-    def next_version(self, session: Session, space: str) -> int:
-        """Which seqno a change of the VG gets that it has locked."""
-        use = self._use(session, (space, VG_RESOURCE))
-        before = parse_lvb(use.held.lvb) if use is not None and use.held is not None else None
-        state = self._context.state
-        told = state.vgs.get(space.removeprefix(VG_SPACE)) if state is not None else None
-        return max(before.number if before is not None else 0, told.seqno if told is not None else 0) + 1
 
     def _free(self, session: Session, where: Where) -> int:
         """An LV is gone: so are the locks on it."""
@@ -580,10 +469,10 @@ class Locks:
         number = session.versions.get(where[0]) if where[1] == VG_RESOURCE else None
         if number is not None:
             # It may have ended in the middle of its commit.
-            self.publish(session, where[0].removeprefix(VG_SPACE), number)
+            self._versions.publish(session, where[0].removeprefix(VG_SPACE), number)
             self._locker.drop([lock])
         elif use.done is None:
-            self._locker.release(lock, _nobody, lvb=self._value(session, where, use))
+            self._locker.release(lock, _nobody, lvb=self._versions.value(session, where, use))
         else:
             self._locker.leave_behind([lock])
 
@@ -598,15 +487,6 @@ class Locks:
 
 def _mode(use: Use | None) -> Mode:
     return use.held.mode if use is not None and use.held is not None else Mode.UN
-
-
-def _what(asked: LvmAsked) -> str:
-    """For people, and for `why`."""
-    if asked.op == "lock_gl":
-        return "the global lock"
-    if asked.op in ("lock_lv", "free_lv"):
-        return f"LV {asked.vg_name}/{asked.lv_name or asked.lv_uuid}"
-    return f"VG {asked.vg_name}"
 
 
 def _nobody(result: Held | RingfenceError | None) -> None:

@@ -19,9 +19,12 @@ from ringfence.engine.locker import Locker
 from ringfence.engine.lvm_processes import LvmProcesses
 from ringfence.engine.lvmlockd import info, killing, spaces
 from ringfence.engine.lvmlockd.ahead import Ahead
-from ringfence.engine.lvmlockd.locks import Locks, Spaces
+from ringfence.engine.lvmlockd.locks import Locks
 from ringfence.engine.lvmlockd.recent import Recent
+from ringfence.engine.lvmlockd.replies import Replies
 from ringfence.engine.lvmlockd.sessions import Session
+from ringfence.engine.lvmlockd.spaces import Spaces
+from ringfence.engine.lvmlockd.versions import Versions
 from ringfence.engine.orders import Command, JoinLockspace
 from ringfence.engine.refreshes import Refreshes
 from ringfence.engine.slots import Slots
@@ -61,8 +64,10 @@ class Lvmlockd:
         self._stoppers: dict[int, Session] = {}
         """Who waits until all lockspaces can be stopped."""
         self._spaces = Spaces(context, self._join, self._starts)
+        self._replies = Replies(context, self._spaces, refreshes.activated, self._recent)
+        self._versions = Versions(context)
         self._locks = Locks(
-            context, locker, self._spaces, slots, self._ahead, processes, refreshes.activated, self._recent
+            context, locker, self._spaces, self._replies, self._versions, slots, self._ahead, processes
         )
         self._ops: dict[str, Callable[[Session, LvmAsked], int | None]] = {
             "running_lm": lambda session, asked: LM_DLM,
@@ -103,7 +108,7 @@ class Lvmlockd:
         session.asked = asked
         if self._context.killed and asked.vg_name in self._context.killed and killing.is_refused(asked):
             self._note(session, f"{asked.op}: VG {asked.vg_name} was killed here; see lvmlockctl --drop")
-            self._locks.answer(session, -EVGKILLED)
+            self._replies.answer(session, -EVGKILLED)
             return
         if asked.op in LOCK_OPS:
             self._locks.ask(session)
@@ -115,7 +120,7 @@ class Lvmlockd:
             self._note(session, f"{asked.op}: {error.message}")
             result = -errno.EINVAL
         if result is not None:
-            self._locks.answer(session, result)
+            self._replies.answer(session, result)
 
     def _answer_to(self, session: Session, asked: LvmAsked) -> int | None:
         op = self._ops.get(asked.op)
@@ -142,7 +147,7 @@ class Lvmlockd:
         if self._waiting and not self._starting:
             waiting, self._waiting = self._waiting, {}
             for session in waiting.values():
-                self._locks.answer(session, 0)
+                self._replies.answer(session, 0)
         if self._stoppers and not self._used():
             stoppers, self._stoppers = self._stoppers, {}
             for session in stoppers.values():
@@ -178,7 +183,7 @@ class Lvmlockd:
                 over(error)
             if error is not None:
                 self._note(session, f"{what}: {error}")
-            self._locks.answer(session, -errno.EBUSY if error is not None else 0)
+            self._replies.answer(session, -errno.EBUSY if error is not None else 0)
 
         self._tasks.start(what, command, finished)
 
@@ -215,7 +220,7 @@ class Lvmlockd:
             self._context.vg_uuids[space] = asked.vg_uuid
         made = session.made.pop(asked.vg_name, None)
         if made is not None:
-            self._locks.publish(session, asked.vg_name, made)
+            self._versions.publish(session, asked.vg_name, made)
         if session.renames == asked.vg_name:  # it came to nothing
             session.renames = ""
         self._renamed(session)
@@ -286,8 +291,13 @@ class Lvmlockd:
         return [name.removeprefix(VG_SPACE) for name in found if name != GLOBAL_SPACE]
 
     def _used(self) -> list[str]:
-        """Those of which this host has an LV's lock."""
-        return [vg for vg in self._started() if self._in_use(space_of(vg), others=False)]
+        """Those of which this host has an LV's lock, or a command the VG's, which it may need to the end."""
+        locked = {where for session in self._sessions.values() for where in session.locks}
+        return [
+            vg
+            for vg in self._started()
+            if (space_of(vg), VG_RESOURCE) in locked or self._in_use(space_of(vg), others=False)
+        ]
 
     def _stopping(self, session: Session, vgs: list[str]) -> None:
         """They do not start by themselves again; what the command itself holds of them ends."""
@@ -334,7 +344,7 @@ class Lvmlockd:
         lock = session.locks.pop((space, VG_RESOURCE), 0)
         version = session.versions.pop(space, 0)
         self._turn_away(space)
-        self._locks.publish(session, asked.vg_name, version)
+        self._versions.publish(session, asked.vg_name, version)
         self._run(session, f"vgremove {asked.vg_name}", spaces.free(asked.vg_name, lock))
         return None
 
@@ -343,10 +353,12 @@ class Lvmlockd:
         busy = self._busy_vg(session, asked)
         if busy or self._in_use(space, others=False):
             return busy or -errno.EBUSY
-        if (space, VG_RESOURCE) not in session.locks:
+        lock = session.locks.get((space, VG_RESOURCE))
+        if lock is None:
             return -errno.ENOENT
         session.renames = asked.vg_name
-        session.versions[space] = self._locks.next_version(session, space)  # should it end in between
+        # Should it end in between.
+        session.versions[space] = self._versions.following(space, self._locker.use(lock))
         return 0
 
     def _renamed(self, session: Session) -> None:
@@ -367,7 +379,7 @@ class Lvmlockd:
         if not self._spaces.has(space):
             return -ENOLS
         resource = asked.lv_uuid if asked.op == "query_lock_lv" else VG_RESOURCE
-        self._locks.answer(session, 0, mode=self._locks.mode_here((space, resource)))
+        self._replies.answer(session, 0, mode=self._locks.mode_here((space, resource)))
         return None
 
     def _refresh(self, session: Session, asked: LvmAsked) -> int | None:
@@ -380,7 +392,7 @@ class Lvmlockd:
         def told(error: RingfenceError | None) -> None:
             if error is not None:
                 self._note(session, str(error))
-            self._locks.answer(session, 0 if error is None else -errno.EIO)
+            self._replies.answer(session, 0 if error is None else -errno.EIO)
 
         try:
             self._refreshes.ask(vg, lv, asked.lv_uuid, told)

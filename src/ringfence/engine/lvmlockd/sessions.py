@@ -2,11 +2,15 @@
 
 import msgspec
 
+from ringfence.core.modes import Mode
 from ringfence.engine.uses import Owner
 from ringfence.wire.lvmlockd import LvmAsked
 
 Where = tuple[str, str]
 """A lockspace and a resource in it."""
+MODES = {"sh": Mode.PR, "ex": Mode.EX}
+PERSISTENT = "persistent"
+"""The option of a request about an LV's activation."""
 
 
 class Session(msgspec.Struct):
@@ -43,3 +47,12 @@ class Session(msgspec.Struct):
     @property
     def who(self) -> str:
         return self.owner.who
+
+
+def what(asked: LvmAsked) -> str:
+    """For people, and for `why`."""
+    if asked.op == "lock_gl":
+        return "the global lock"
+    if asked.op in ("lock_lv", "free_lv"):
+        return f"LV {asked.vg_name}/{asked.lv_name or asked.lv_uuid}"
+    return f"VG {asked.vg_name}"
