@@ -294,12 +294,12 @@ def test_a_life_that_is_lost_loads_no_further_table(
     world.pass_ms(2000)
     (order,) = world.hosts[2].hung
     for action in ("off", "status"):
-        world.says["bmc2", action] = Power.OFF  # a lie: it runs on
+        world.says["bmc2", action] = Power.OFF  # a lie: it wakes
+    world.freeze(2)
     world.view(1, 3)
     world.run()
     world.pass_ms(6000)
-    world.view(1, 2, 3)
-    world.run()
+    world.thaw(2, 1, 2, 3)
     world.hosts[2].feed(inputs.OrderDone(order.order, answer=LvmRan(None, "", 4)))
     world.pass_ms(1000)
     assert "reborn" in world.hosts[2].kinds()
