@@ -92,6 +92,8 @@ class Host:
         """What it looks like; None: that cannot be found out."""
         self.hanging = False
         """To look at it, or to have stock LVM2 reload a table, takes for ever."""
+        self.hung: list[effects.DoOrder] = []
+        """Those that do."""
         self.lvm_ran = orders.LvmRan(0, "", 4)
         """How stock LVM2's commands end."""
         self.refreshes: list[orders.RefreshLvs] = []
@@ -232,6 +234,7 @@ class Host:
 
     def _order(self, effect: effects.DoOrder) -> None:
         if isinstance(effect.body, orders.LookAtHost | orders.RefreshLvs) and self.hanging:
+            self.hung.append(effect)
             return
         try:
             answer = self._do(effect.body)
