@@ -271,8 +271,8 @@ class Truth:
 
 ACTIONS = (
     *["activates"] * 8, *["deactivates"] * 4, *["changes"] * 6, *["daemon_dies"] * 2,
-    *["daemons_are_back"] * 6, "freezes", *["thaws"] * 4, *["boots"] * 3, "devices_fail", *["devices_work"] * 2, "tables_hang",
-    *["tables_give_in"] * 2, "leaves",
+    *["daemons_are_back"] * 6, "freezes", *["thaws"] * 4, *["boots"] * 3, "devices_fail",
+    *["devices_work"] * 2, "tables_hang", *["tables_give_in"] * 2, "leaves",
 )  # fmt: skip
 
 
