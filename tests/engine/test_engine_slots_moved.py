@@ -171,6 +171,19 @@ def test_a_vg_that_stock_lvm2_has_removed_can_be_forgotten(tmp_path: Path) -> No
     assert list(one.node.context.state.slots) == ["vg0"]  # type: ignore[union-attr]
 
 
+def test_a_vg_that_was_taken_off_the_cluster_can_be_forgotten(tmp_path: Path) -> None:
+    """Else it could never lose a host again once it is shared anew, without slots."""
+    world = make(tmp_path, 3, vgs=("vg0", "vg1"))
+    one = world.hosts[1]
+    where = place(one, "vg1")
+    commit(Path(where.path), r'lock_type = "dlm"\nlock_args = "[^"]*"\n', "")
+    with pytest.raises(Refused, match=r"VG vg1 still has its disk slots, vg1/ringfence_slots; lvm lvremove"):
+        one.do(calls.SlotsForget("vg1"))
+    commit(Path(where.path), r'ringfence_slots \{(.*?)"ringfence.slots"', r'data {\g<1>"mine"')
+    one.ask(calls.SlotsForget("vg1"))
+    world.until(lambda: list(one.node.context.state.slots) == ["vg0"])  # type: ignore[union-attr]
+
+
 def test_a_vg_that_changed_is_no_trouble_before_its_slots_were_looked_for_in_vain(tmp_path: Path) -> None:
     """Every lvcreate changes the VG; nobody is to be alarmed by that."""
     world = make(tmp_path)

@@ -38,11 +38,12 @@ def add(vg: str, socket: str | None, root: Path | None, as_json: bool) -> None:
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @daemon_options
 def forget(vg: str, yes: bool, socket: str | None, root: Path | None) -> None:
-    """VG was removed with stock LVM2: no lock waits any more for a mark on its disk.
+    """VG was removed, or taken off this cluster, with stock LVM2: no lock waits for a mark there any more.
 
-    Refused where this host finds the VG. If it is there after all and a victim lives, both may write."""
+    Refused where this host finds the VG as this cluster's, or its slots. If another host does, and a victim
+    lives, both may write."""
     if not yes:
-        click.confirm(f"Was VG {vg} removed, for every host?", abort=True, err=True)
+        click.confirm(f"Was VG {vg} removed, or taken off, for every host?", abort=True, err=True)
     with open_daemon(socket, root) as daemon:
         click.echo(f"  {daemon.call(calls.SlotsForget(vg))['message']}")
 

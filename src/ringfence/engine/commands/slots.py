@@ -178,12 +178,22 @@ def _header(found: VgOnDisk, lv: Lv, data: bytes | None, cluster: str) -> Header
 
 
 def slots_forget(call: SlotsForget) -> Command:
-    """An operator's word that a VG with slots was removed.
+    """An operator's word that a VG with slots was removed, or is not this cluster's any more: then no lock of
+    this cluster is given in it.
 
-    Raises Refused: this host finds it, or cannot tell, for it cannot read everything."""
+    Raises Refused: this host finds it as this cluster's, or with its slots; or cannot tell, for it cannot
+    read everything."""
+    me: Whoami = yield Identity()
     disks: Disks = yield from read_disks()
-    if any(one.vg.name == call.vg for one in disks.vgs):
-        raise Refused(f"VG {call.vg} is on the disks of this host", next=f"ringfence vgremove {call.vg}")
+    for one in disks.vgs:
+        if one.vg.name == call.vg and is_ours(one.vg, me.cluster):
+            raise Refused(
+                f"VG {call.vg} is on the disks of this host, and this cluster's",
+                next=f"ringfence vgremove {call.vg}; to keep it: docs/lvm2.md, And back",
+            )
+        if one.vg.name == call.vg and (lv := slots_of(one.vg)) is not None:
+            slots = f"{call.vg}/{lv.name}"
+            raise Refused(f"VG {call.vg} still has its disk slots, {slots}", next=f"lvm lvremove {slots}")
     unread = [area.problem for pv in disks.pvs for area in pv.areas if area.problem]
     trouble = [*disks.problems.values(), *unread]
     if trouble:
