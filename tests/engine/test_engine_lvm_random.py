@@ -14,9 +14,7 @@ from engine_ring import Host, World
 
 from ringfence.core.evidence import Power
 from ringfence.engine import inputs, leaving
-from ringfence.engine.commands.locking import VG_RESOURCE
 from ringfence.engine.lvm_notes import LvmNotes
-from ringfence.engine.lvm_processes import LvmProcesses
 from ringfence.engine.views import Views
 from ringfence.wire import client as calls
 from ringfence.wire.lvmlockd import LvmAsked
@@ -319,20 +317,6 @@ def notes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(LvmNotes, "granted", lambda self, use, *, persistent: None)
 
 
-def forgets_commands(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The lock of a command in mid-commit ends with its daemon."""
-    real = LvmProcesses.stays
-
-    def stays(self: Any, lock: int) -> None:
-        use = self._locker.use(lock)
-        if use.resource == VG_RESOURCE:
-            self._locker.drop([lock])
-        else:
-            real(self, lock)
-
-    monkeypatch.setattr(LvmProcesses, "stays", stays)
-
-
 @pytest.mark.parametrize(
     ("mutant", "seed"),
     [
@@ -340,7 +324,6 @@ def forgets_commands(monkeypatch: pytest.MonkeyPatch) -> None:
         (all_is_called_closed, 0),
         (leaves_with_tables, 0),
         (notes_nothing, 0),
-        (forgets_commands, 22),
     ],
     ids=lambda value: getattr(value, "__name__", None),
 )
