@@ -10,7 +10,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ringfence.config import Loaded, Paths, check_cluster, digest, load, parse, read_secrets, render
-from ringfence.core.cluster import ClusterConfig, Confirms, DeviceConfig, Level, NodeConfig, Timing, Use
+from ringfence.core.cluster import (
+    ClusterConfig,
+    Confirms,
+    DeviceConfig,
+    Level,
+    Lvmlockd,
+    NodeConfig,
+    Timing,
+    Use,
+)
 from ringfence.core.errors import EXIT_FAILED, ConfigError
 
 GOOD = """
@@ -128,6 +137,7 @@ def test_any_configuration_renders_back(
         devices=(device,),
         naive=lab,
         fence_action="reboot",
+        lvmlockd=Lvmlockd(serve=lab, vg_wait_ms=len(value), lv_wait_ms=len(paths)),
     )
     loaded = Loaded(cluster, tuple(paths), "g", Path("/run/x y"), lab, "/tmp/lab" if lab else "")
     assert parse(render(loaded)) == loaded
@@ -217,6 +227,15 @@ WRONG = {
     "time 0": (edit("write_ms = 4000", "token_ms = 0"), "[timing] token_ms = 0 cannot be"),
     "time negative": (edit("write_ms = 4000", "grace_ms = -1"), "[timing] grace_ms = -1 cannot be"),
     "held too long": (edit("write_ms = 4000", "min_hold_ms = 1001"), "min_hold_ms = 1001 lets other"),
+    "stock LVM2 waits for less than nothing": (
+        GOOD + "[lvmlockd]\nlv_wait_ms = -1\n",
+        "[lvmlockd] lv_wait_ms = -1 cannot be",
+    ),
+    "stock LVM2 served by a word": (
+        GOOD + '[lvmlockd]\nserve = "no"\n',
+        "[lvmlockd] serve is not true or false",
+    ),
+    "stock LVM2's key": (GOOD + "[lvmlockd]\nwait_ms = 1\n", "[lvmlockd]"),
     "time a float": (edit("write_ms = 4000", "grace_ms = 1.5"), "grace_ms is not a whole number"),
     "secret inline": (
         edit("plug = 3", 'password = "x"'),

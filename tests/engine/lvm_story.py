@@ -7,6 +7,7 @@
     HOST exits PID                                                      its process has ended
     HOST.PID ends unread                                                ... over a reply that it did not read
     HOST activate VG/LV [ey|sy] | deactivate VG/LV | makes VG/LV        ringfence's own commands
+    HOST creates VG/LV                                                  ... in a VG that there is
     HOST removes VG/LV [force] | stops VG | leaves [force]              likewise
     HOST daemon dies | daemon is back [late]                            killed; the next one starts
     HOST makes-table VG/LV | tables [hang|give in]                      what device-mapper has; cannot be cut
@@ -226,6 +227,8 @@ class Story:
             elif verb == "table":
                 host.tables.append(volume)
                 host.tables_hang = how == "hangs"
+            elif verb == "creates":
+                self.done(host, calls.LvCreate(vg, lv, size_bytes=4 << 20, activate="n"))
             elif verb in ("activate", "deactivate"):
                 how = how if verb == "activate" else "n"
                 self.done(host, calls.LvChange(vg, lv, activate=how, wait_ms=0))
