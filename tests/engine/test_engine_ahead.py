@@ -11,7 +11,7 @@ from engine_ring import Host, World
 from ringfence.core.errors import LockHeld
 from ringfence.core.evidence import Power
 from ringfence.core.modes import Mode
-from ringfence.engine import effects, inputs
+from ringfence.engine import effects, inputs, orders
 from ringfence.engine.commands import disks, report
 from ringfence.engine.lvmlockd import ahead
 from ringfence.locks.flags import Flag
@@ -152,6 +152,23 @@ def test_the_order_is_read_while_a_vgchange_reads_it(world: World, cmd: str, ahe
     for uuid in names[: ahead.AFTER]:
         assert Stock(host).lv("ex", uuid) == 0
     assert len(kept(world)) == ahead_of_it
+
+
+def test_the_order_is_read_once_for_a_command_that_takes_the_lock_over_and_over(world: World) -> None:
+    host, reads = world.hosts[1], 0
+    do = host._do
+
+    def counted(body: Any) -> Any:
+        nonlocal reads
+        reads += isinstance(body, orders.ScanDevices)
+        return do(body)
+
+    host._do = counted  # type: ignore[method-assign]
+    stock = Stock(host)
+    for _ in range(50):
+        assert [stock.vg("sh"), stock.vg("un")] == [0, 0]
+    world.pass_ms(200)
+    assert reads == 1
 
 
 def test_shared_activations_are_asked_for_ahead_on_two_hosts_at_once(world: World) -> None:

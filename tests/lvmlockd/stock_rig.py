@@ -11,9 +11,11 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
+import msgspec
+
 from ringfence.client import connect
 from ringfence.core.errors import NotFound
-from ringfence.lab.cluster import Lab
+from ringfence.lab.cluster import TIMING, Lab
 from ringfence.lab.layout import HUB, Ring
 from ringfence.lab.stock_lvm2 import attach, detach, lvm_conf
 from ringfence.lab.typed import Typed
@@ -21,6 +23,8 @@ from ringfence.wire import client as calls
 
 ONE, TWO, THREE = "an-a01n01", "an-a01n02", "an-a01n03"
 SIZE_BYTES = 256 << 20
+PATIENT = msgspec.structs.replace(TIMING, grace_ms=20000)
+"""On a busy machine a daemon takes seconds to come back."""
 VGS = ("vg0", "vg1")
 """What tests may call theirs."""
 LIMIT_S = 60.0
@@ -152,7 +156,7 @@ def stock_lab(nodes: int, ring: Ring = HUB) -> Iterator[Lab]:
     """A lab whose disk is a block device."""
     path = Path(tempfile.mkdtemp(prefix="rflv", dir="/tmp"))
     try:
-        lab = Lab.up(path / "lab", nodes, SIZE_BYTES, ring=ring, loop=True)
+        lab = Lab.up(path / "lab", nodes, SIZE_BYTES, PATIENT, ring=ring, loop=True)
         try:
             yield lab
         finally:

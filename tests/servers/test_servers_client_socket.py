@@ -296,6 +296,23 @@ def test_a_slow_reader_gets_everything(place: Path, monkeypatch: pytest.MonkeyPa
     run(body())
 
 
+def test_one_reply_may_be_longer_than_what_may_stay_unread(place: Path) -> None:
+    """The locks of a VG with 20,000 LVs are; but nothing more comes before it is read."""
+
+    async def body() -> None:
+        async with serving(place / "s") as echo:
+            reader, writer = await asyncio.open_unix_connection(place / "s", limit=1 << 26)
+            await until(lambda: bool(echo.server.clients))
+            long = "x" * (3 * client_socket.UNSENT_BYTES)
+            assert echo.server.send(1, Reply("a", result=long))
+            assert len(await reader.readline()) > len(long)
+            assert echo.server.send(1, Reply("b", result=long))
+            assert not echo.server.send(1, Reply("c"))
+            writer.close()
+
+    run(body())
+
+
 def test_at_its_limit_a_client_can_still_let_go(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client_socket, "UNANSWERED", 2)
 

@@ -25,7 +25,8 @@ from ringfence.wire.client import Busy, Cancel, Lock, Reply, Request, Unlock, de
 LINE_BYTES = 1 << 20
 """Longest request line, newline included."""
 UNSENT_BYTES = 8 << 20
-"""A client that leaves more than this unread is dropped."""
+"""A client that leaves more than this unread is dropped when there is more for it.  (One reply may be longer:
+that on all locks of a large VG.)"""
 STALL_S = 10.0
 """A client that reads nothing for this long, though there is something to read, is dropped."""
 UNANSWERED = 4096
@@ -242,13 +243,13 @@ class _Connection(asyncio.Protocol):
         if reply.final or (self._asking and reply.id in self._asking):
             self._open.discard(reply.id)
             self._asking.discard(reply.id)
+        if not self._caches and self._transport.get_write_buffer_size() > UNSENT_BYTES:
+            self.abort()
+            return False
         line = encode(reply)
         self._queued_bytes += len(line)
         self._transport.write(line)
-        if self._transport.get_write_buffer_size() > UNSENT_BYTES:
-            if not self._caches:
-                self.abort()
-                return False
+        if self._caches and self._transport.get_write_buffer_size() > UNSENT_BYTES:
             self._transport.pause_reading()
         return True
 

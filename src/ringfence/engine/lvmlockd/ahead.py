@@ -30,6 +30,8 @@ AFTER = 3
 """So many requests in a row, and the next ones are asked for."""
 FIRST, MOST = 32, 256
 """How many are asked for before they are wanted: it doubles from the one to the other."""
+ORDER_MS = 1_000
+"""An order that was read is good for so long, to whoever else asks: it is but a guess."""
 UNUSED_MS = 1_000
 """A connection that asks for nothing for so long has its locks given back, until it asks again."""
 
@@ -55,12 +57,23 @@ class _Run(msgspec.Struct):
     window: int = FIRST
 
 
+class _Order(msgspec.Struct, frozen=True):
+    """That of a VG's LVs, as read for all connections that want it within a while."""
+
+    until_ns: int = 0
+    """0: it is being read."""
+    uuids: list[str] = []
+    places: dict[str, int] = {}
+
+
 class Ahead:
     def __init__(self, context: Context, locker: Locker, tasks: Tasks) -> None:
         self._context = context
         self._locker = locker
         self._tasks = tasks
         self._runs: dict[int, _Run] = {}
+        self._orders: dict[str, _Order] = {}
+        """By VG."""
 
     def expect(self, client: int, vg: str) -> None:
         """A connection has the VG's lock, and may soon ask for one LV after the other."""
@@ -110,20 +123,34 @@ class Ahead:
         for run in self._runs.values():
             if run.asked_ns <= idle_ns and run.at < run.until:
                 self._give_back(run)
+        now_ns = self._context.now_ns
+        for vg in [vg for vg, order in self._orders.items() if 0 < order.until_ns <= now_ns]:
+            del self._orders[vg]
 
     def lost(self) -> None:
         """This life is stale, and so are its guesses."""
-        self._runs = {}
+        self._runs, self._orders = {}, {}
 
     def _start_reading(self, run: _Run) -> None:
+        """Once for all that want it: a command may take and leave a VG's lock as often as it likes."""
         run.reads = True
-        self._tasks.start(f"order of VG {run.vg}", lv_order(run.vg), functools.partial(self._read, run))
+        order = self._orders.get(run.vg)
+        if order is None:
+            self._orders[run.vg] = _Order()
+            self._tasks.start(
+                f"order of VG {run.vg}", lv_order(run.vg), functools.partial(self._read, run.vg)
+            )
+        else:
+            run.order, run.places = order.uuids, order.places
 
-    def _read(self, run: _Run, order: Any, error: RingfenceError | None) -> None:
+    def _read(self, vg: str, uuids: Any, error: RingfenceError | None) -> None:
         """Without an order (its disks cannot be read now) each lock is asked for when it is wanted."""
-        if error is None:
-            run.order = order
-            run.places = {uuid: place for place, uuid in enumerate(order)}
+        found = [] if error is not None else uuids
+        places = {uuid: place for place, uuid in enumerate(found)}
+        self._orders[vg] = _Order(self._context.now_ns + ORDER_MS * 1_000_000, found, places)
+        for run in self._runs.values():
+            if run.vg == vg and run.reads and not run.order:  # its places are those of what it has
+                run.order, run.places = found, places
 
     def _may_ask(self, vg: str) -> bool:
         context, space = self._context, space_of(vg)
