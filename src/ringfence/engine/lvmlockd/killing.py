@@ -57,7 +57,7 @@ def _check(vg: str, locker: Locker) -> Generator[Order, Any, None]:
         raise Refused(
             f"VG {vg} is in use here through ringfence: {_named(own)}", next=f"ringfence lvchange -an {vg}"
         )
-    transient = [use for use in uses if not locker.is_persistent(use.lock)]
+    transient = [use for use in uses if use.held is None or not locker.is_persistent(use.lock)]
     working = [use.owner.who if use.owner else use.what for use in transient]
     if working:
         raise Refused(f"commands are at work in VG {vg}: {_named(working)}", next="end them, then try again")

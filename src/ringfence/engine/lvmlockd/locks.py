@@ -93,9 +93,12 @@ class Locks:
 
     def ask(self, session: Session) -> None:
         """Take a connection's request up; it is answered now or later, once."""
+        self._go(session)
+
+    def heard(self, session: Session) -> None:
+        """It asks for something, whatever that is: so it has read the reply before."""
         if self._fresh:
             self._fresh = {where: client for where, client in self._fresh.items() if client != session.client}
-        self._go(session)
 
     def look(self) -> None:
         """Look again at what is held back."""
