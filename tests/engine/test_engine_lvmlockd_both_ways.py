@@ -29,7 +29,7 @@ def interrupted(story: Story, host: Host, client: int, after: int) -> int:
 
     host.storage.do = look
     with contextlib.suppress(RingfenceError):
-        story.done(host, calls.LvChange("vg0", "vm1", activate="sy", wait_ms=0))
+        story.done(host, calls.LvChange("vg0", "vm1", activate="sy", wait_ms=2000))
     host.storage.do = do
     return looks
 
