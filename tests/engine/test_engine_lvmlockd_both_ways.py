@@ -1,4 +1,4 @@
-"""An LV is never active on a host through LVM2 and through ringfence's own path at once, whoever comes first."""
+"""An LV is never active on a host through LVM2 and through ringfence's own path at once."""
 
 import contextlib
 from pathlib import Path

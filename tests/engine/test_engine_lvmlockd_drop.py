@@ -29,7 +29,8 @@ def together(story: Story, *requests: tuple[int, str]) -> list[str]:
 
 
 def test_two_drops_at_once_end_one_after_the_other(story: Story) -> None:
-    assert sorted(together(story, (8, "drop_vg"), (9, "drop_vg"))) == ["n1.8 drop_vg ok", "n1.9 drop_vg EBUSY"]
+    answers = together(story, (8, "drop_vg"), (9, "drop_vg"))
+    assert sorted(answers) == ["n1.8 drop_vg ok", "n1.9 drop_vg EBUSY"]
     assert story.hosts["n1"].node.context.killed == []
 
 

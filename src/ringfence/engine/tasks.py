@@ -271,7 +271,7 @@ class Tasks:
         return True, box[0]
 
     def _check_not_lvm2(self, order: orders.Acquire) -> None:
-        """An LV is active here through LVM2 or through a path of ours, and LVM2's wish for it may be under way.
+        """An LV is active here through LVM2 or through a path of ours; LVM2's wish for it may be under way.
 
         Raises Refused."""
         uses = self._locker.persistent_on(order.lockspace, order.resource) if order.persistent else ()
