@@ -218,6 +218,7 @@ class Locks:
             return None
         if ruling is Ruling.KEEP:
             self._locker.make_persistent(session.locks.pop(where))
+            self._fresh[where] = session.client
             return 0
         if ruling in _WHY:
             self._replies.note(session, asked, _WHY[ruling])
