@@ -243,7 +243,7 @@ def test_a_daemon_without_a_hub_says_so_and_goes_on_when_it_comes(host: Host) ->
     host.block()
     host.daemon()
     host.until(lambda: "lost" in host.facts()["heard"])
-    assert f"no hub answers on {host.paths.hub_socket}" in host.log.read_text()
+    host.until(lambda: f"no hub answers on {host.paths.hub_socket}" in host.log.read_text())
     host.hub()
     host.until(lambda: "view" in host.facts()["heard"])
 

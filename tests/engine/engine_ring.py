@@ -92,6 +92,8 @@ class Host:
         """What it looks like; None: that cannot be found out."""
         self.hanging = False
         """To look at it, or to have stock LVM2 reload a table, takes for ever."""
+        self.hung: list[effects.DoOrder] = []
+        """Those that do."""
         self.lvm_ran = orders.LvmRan(0, "", 4)
         """How stock LVM2's commands end."""
         self.refreshes: list[orders.RefreshLvs] = []
@@ -102,6 +104,8 @@ class Host:
         """VGs whose disk slots do not answer this host."""
         self.lvm_locks: dict[tuple[str, str, int, int], LvmLock] = {}
         """What the next daemon of this boot finds of LVM2's locks."""
+        self.lvm_lost = False
+        """They were to be dropped, and no later daemon may adopt them."""
         self.tables: list[str] = []
         """ "VG/LV" of device-mapper tables that LVM2 has made."""
         self.tables_hang = False
@@ -131,12 +135,14 @@ class Host:
         """The daemon is killed; its paths and their pages stay."""
         self.node, self.inbox = None, deque()
 
-    def _dropped(self, generation: int) -> None:
+    def _dropped(self, generation: int, node: Node) -> None:
+        if self.node is not node:
+            return  # that daemon has ended
         self.processes.clear()
         if self.tables_hang:
-            self.world.later_still.append(lambda: self._dropped(generation))
+            self.world.later_still.append(lambda: self._dropped(generation, node))
             return
-        self.tables, self.lvm_locks = [], {}
+        self.tables, self.lvm_locks, self.lvm_lost = [], {}, False
         self.feed(inputs.PathsDropped(generation))
 
     def _process_ended(self, watched: effects.WatchProcess) -> None:
@@ -157,6 +163,8 @@ class Host:
             for key, one in self.lvm_locks.items()
             if not one.pid or self.processes.get(one.pid) == one.started
         }
+        if self.lvm_lost:
+            return ()
         return tuple(
             inputs.LeftOpen(
                 one.lockspace.removeprefix("lvm_"), "",
@@ -207,7 +215,8 @@ class Host:
                     self.world.later.append(lambda: self._process_ended(effect))
             case effects.DropPaths():
                 self.paths = {}
-                self.world.later.append(lambda: self._dropped(effect.generation))
+                self.lvm_lost, node = True, self.node
+                self.world.later.append(lambda: self._dropped(effect.generation, node))
             case effects.Answer():
                 self.replies.setdefault(effect.reply.id, []).append(effect.reply)
             case effects.LvmAnswer():
@@ -232,6 +241,7 @@ class Host:
 
     def _order(self, effect: effects.DoOrder) -> None:
         if isinstance(effect.body, orders.LookAtHost | orders.RefreshLvs) and self.hanging:
+            self.hung.append(effect)
             return
         try:
             answer = self._do(effect.body)
@@ -558,6 +568,7 @@ class World:
         host = self.hosts[id]
         host.node, host.paths, host.pages, host.inbox = None, {}, {}, deque()
         host.frozen = False
+        host.lvm_locks, host.lvm_lost, host.tables, host.processes, host.watched = {}, False, [], {}, []
 
     def boot(self, id: int, *members: int) -> None:
         host = self.hosts[id]

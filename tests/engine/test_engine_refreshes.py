@@ -10,6 +10,7 @@ from ringfence.core.errors import LocksLost, Refused, RingfenceError
 from ringfence.core.evidence import Power
 from ringfence.core.modes import Mode
 from ringfence.engine import inputs, orders, refreshes
+from ringfence.engine.commands import refresh
 from ringfence.engine.commands.commit import begin, commit, prepare
 from ringfence.engine.commands.locking import lock_vg
 from ringfence.engine.orders import LvmRan
@@ -271,16 +272,38 @@ def test_a_reload_that_failed_is_tried_again(world: World) -> None:
 def test_nothing_is_reloaded_without_authority(world: World) -> None:
     """The lock may be another's by now, and its table cut."""
     active(world, 2, "one")
-    active(world, 3, "one")
-    world.hosts[1].kill()
-    world.part((2,), (3,))
+    world.hosts[2].feed(inputs.QuorumSaid(False))
+    change(world, 1, "one")
     world.pass_ms(1000)
-    engine = world.hosts[2].node._running
-    for one in engine.refreshes._vgs.values():
-        one.due_ns = world.now_ns
-    engine.refreshes._vgs["vg0"].loaded.clear()
-    world.pass_ms(1000)
+    assert world.hosts[2].running
     assert reloads(world)[2] == []
+    world.hosts[2].feed(inputs.QuorumSaid(True))
+    world.pass_ms(1000)
+    assert reloads(world)[2] == ["one"]
+
+
+def test_a_life_that_is_lost_loads_no_further_table(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was under way is ended before tables are cut; what would have come next must not come."""
+    monkeypatch.setattr(refresh, "AT_ONCE", 1)
+    active(world, 2, "one", wait_ms=0)
+    active(world, 2, "two", wait_ms=0)
+    world.hosts[2].hanging = True
+    world.hosts[1].do(calls.LvCreate("vg0", "new", extents=1, activate="n"))
+    world.pass_ms(2000)
+    (order,) = world.hosts[2].hung
+    for action in ("off", "status"):
+        world.says["bmc2", action] = Power.OFF  # a lie: it wakes
+    world.freeze(2)
+    world.view(1, 3)
+    world.run()
+    world.pass_ms(6000)
+    world.thaw(2, 1, 2, 3)
+    world.hosts[2].feed(inputs.OrderDone(order.order, answer=LvmRan(None, "", 4)))
+    world.pass_ms(1000)
+    assert "reborn" in world.hosts[2].kinds()
+    assert world.hosts[2].hung == [order]
 
 
 def test_who_missed_changes_looks_for_them(world: World) -> None:

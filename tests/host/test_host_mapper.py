@@ -60,6 +60,12 @@ def test_another_vg_of_that_name_is_not_meant_where_the_uuid_is_known(fake: Fake
     assert numbers(fake) == set()
 
 
+def test_a_lab_touches_no_vg_of_its_machine_s_that_has_the_same_name(fake: FakeMapper) -> None:
+    of_a_lab = mapper.Mapper(fake.block, by_name=False)
+    assert of_a_lab.standing([SharedVg("host", "", ("xxxxxx-xxxx-xxxx-xxxx-xxxx-xxxx-xxxxxx",))]) == ()
+    assert len(of_a_lab.standing([SharedVg("vg-0", DASHED)])) == len(OURS)
+
+
 def test_tables_are_cut_from_the_top_down_and_looked_at_again(fake: FakeMapper) -> None:
     assert fake.mapper().cut([SharedVg("vg-0", DASHED)]) == ()
     assert numbers(fake, SharedVg("vg-0", DASHED)) == set()

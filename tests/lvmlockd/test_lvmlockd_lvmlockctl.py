@@ -4,22 +4,16 @@ import re
 from collections.abc import Iterator
 
 import pytest
-from stock_rig import ONE, TWO, LabHost, clear_vgs, done, refused, start_vg, stock_lab, until
+from stock_rig import ONE, TWO, LabHost, clear_vgs, done, refused, start_vg, until
 
 from ringfence.lab.cluster import Lab
 
 
-@pytest.fixture(scope="module")
-def lab() -> Iterator[Lab]:
-    with stock_lab(2) as made:
-        yield made
-
-
 @pytest.fixture
-def hosts(lab: Lab) -> Iterator[tuple[LabHost, LabHost]]:
+def hosts(pair: Lab) -> Iterator[tuple[LabHost, LabHost]]:
     """Two that share vg0, with an LV vm1."""
-    found = LabHost(lab, ONE), LabHost(lab, TWO)
-    start_vg(found, lab.disk, "vg0")
+    found = LabHost(pair, ONE), LabHost(pair, TWO)
+    start_vg(found, pair.disk)
     done(found[0].start("lvcreate", "-qq", "-an", "-Zn", "-Wn", "-l1", "-n", "vm1", "vg0"))
     yield found
     clear_vgs(found)

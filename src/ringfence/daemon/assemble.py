@@ -162,7 +162,8 @@ async def _drive(
     try:
         same_boot = disk.boot == identity[1]
         last = disk.incarnation if same_boot and not config.naive else 0
-        lvm = LvmHost(LvmLocks(paths.lvm_locks, identity[1]), Mapper())
+        mapper = Mapper(by_name=paths.root == Path("/"))
+        lvm = LvmHost(LvmLocks(paths.lvm_locks, identity[1]), mapper)
         in_paths = await take_over(service, paths.authority, last, say("drop-paths"))
         of_lvm2 = lvm.left(adoptable=last > 0)
         left_open = () if in_paths is None or of_lvm2 is None else (*in_paths, *of_lvm2)  # all, or none

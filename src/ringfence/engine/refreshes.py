@@ -167,8 +167,8 @@ class Refreshes:
         context = self._context
         if self._questions:
             self._tell()
-        if context.running is None or not context.may_report:
-            return  # a lock that may be another's by now is no reason to load a table
+        if not self._allowed():
+            return
         for vg, one in self._vgs.items():
             if one.runs:
                 continue
@@ -225,7 +225,7 @@ class Refreshes:
             loaded = one.loaded.get(uuid)
             if loaded is not None and loaded.version is not None and loaded.version == version:
                 continue  # by the look at the same change
-            why = (yield from refresh(vg, (lv,))).get(lv, "")
+            why = (yield from refresh(vg, (lv,), self._allowed)).get(lv, "")
             self._note(vg, [lv], why)
             if why:
                 failed[uuid] = why
@@ -259,7 +259,7 @@ class Refreshes:
         """Reload what is not as the metadata says.  Answer: how many could not be reloaded."""
         images: dict[str, LvImage] = yield from look_at(vg, shared)
         stale = {image.name: uuid for uuid, image in images.items() if _stale(one, uuid, image, version)}
-        failed: dict[str, str] = yield from refresh(vg, stale)
+        failed: dict[str, str] = yield from refresh(vg, stale, self._allowed)
         self._note(vg, [lv for lv in stale if lv not in failed])
         for lv, why in failed.items():
             self._note(vg, [lv], why)
@@ -278,6 +278,10 @@ class Refreshes:
             self._context.record("refresh-failed", what, vg=vg)
         elif lvs:
             self._context.record("lv-refreshed", f"stock LVM2 reloaded {names}: its metadata changed", vg=vg)
+
+    def _allowed(self) -> bool:
+        """A lock that may be another's by now is no reason to load a table."""
+        return self._context.running is not None and self._context.may_report
 
     # -- reading --------------------------------------------------------------------------------
 

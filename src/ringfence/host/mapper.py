@@ -106,7 +106,7 @@ def tables(block: Path = BLOCK) -> tuple[Table, ...]:
     return tuple(found)
 
 
-def of_vgs(found: Iterable[Table], vgs: Sequence[SharedVg]) -> tuple[Table, ...]:
+def of_vgs(found: Iterable[Table], vgs: Sequence[SharedVg], *, by_name: bool = True) -> tuple[Table, ...]:
     """Tables that LVM2 made of these VGs.
 
     A VG goes by its uuid; where nobody has told that, by the table of any of its LVs, and by its name."""
@@ -114,7 +114,7 @@ def of_vgs(found: Iterable[Table], vgs: Sequence[SharedVg]) -> tuple[Table, ...]
     lvs = {_plain_uuid(uuid) for vg in vgs for uuid in vg.lvs}
     uuids = {_plain_uuid(vg.uuid) for vg in vgs if vg.uuid}
     uuids |= {one.vg_uuid for one in lvm if one.lv_uuid in lvs}
-    names = {vg.name for vg in vgs if not vg.uuid}
+    names = {vg.name for vg in vgs if by_name and not vg.uuid}
     return tuple(one for one in lvm if one.vg_uuid in uuids or one.volume[0] in names)
 
 
@@ -124,9 +124,13 @@ class Mapper:
     Args:
         block: sysfs's list of block devices.
         dmsetup: how that program is started.
+        by_name: False for a lab's host: another VG of that name may be its machine's own.
     """
 
-    def __init__(self, block: Path = BLOCK, dmsetup: Sequence[str] = DMSETUP) -> None:
+    def __init__(
+        self, block: Path = BLOCK, dmsetup: Sequence[str] = DMSETUP, *, by_name: bool = True
+    ) -> None:
+        self._by_name = by_name
         self._block = block
         self._dmsetup = tuple(dmsetup)
         self._running: dict[str, subprocess.Popen[bytes]] = {}
@@ -135,7 +139,10 @@ class Mapper:
 
     def standing(self, vgs: Sequence[SharedVg]) -> tuple[Table, ...]:
         """Tables of these VGs through which something may yet be written.  Raises Unavailable."""
-        return tuple(one for one in of_vgs(tables(self._block), vgs) if one.slaves) if vgs else ()
+        if not vgs:
+            return ()
+        found = of_vgs(tables(self._block), vgs, by_name=self._by_name)
+        return tuple(one for one in found if one.slaves)
 
     def cut(self, vgs: Sequence[SharedVg]) -> tuple[Table, ...]:
         """Cut every table of these VGs, those on top first.  Returns what stands all the same.

@@ -2,10 +2,10 @@
 
 Only linear and striped LVs are active on several hosts at once: LVM2 shares none that is made of others."""
 
-from collections.abc import Collection, Generator, Iterable, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Sequence
 from typing import Any
 
-from ringfence.core.errors import RingfenceError
+from ringfence.core.errors import LocksLost, RingfenceError
 from ringfence.engine.commands.disks import find_text
 from ringfence.engine.orders import GoOn, LvmRan, Order, RefreshLvs
 from ringfence.lvm2.images import LvImage, lv_images
@@ -33,13 +33,17 @@ def look_at(vg: str, uuids: Collection[str]) -> Generator[Order, Any, dict[str, 
     return found
 
 
-def refresh(vg: str, lvs: Iterable[str]) -> Generator[Order, Any, dict[str, str]]:
-    """Reload these LVs, by name; those that failed, each with why."""
+def refresh(
+    vg: str, lvs: Iterable[str], allowed: Callable[[], bool]
+) -> Generator[Order, Any, dict[str, str]]:
+    """Reload these LVs, by name; those that failed, each with why.
+
+    allowed: asked before each process.  Raises LocksLost."""
     names = list(lvs)
     failed: dict[str, str] = {}
     for at in range(0, len(names), AT_ONCE):
         some = names[at : at + AT_ONCE]
-        why = yield from _run(vg, some)
+        why = (yield from _run(vg, some)) if allowed() else "this node has no authority now"
         failed.update(dict.fromkeys(some, why) if why else {})
     return failed
 
@@ -50,6 +54,8 @@ def _run(vg: str, names: Sequence[str]) -> Generator[Order, Any, str]:
         for name in names:
             check_name(name, "LV")
         ran: LvmRan = yield RefreshLvs(vg, tuple(names), LIMIT_MS)
+    except LocksLost:
+        raise  # and nothing more is loaded
     except RingfenceError as error:
         return str(error)
     if ran.code == 0:

@@ -86,6 +86,9 @@ class Locks:
         self._in_flight: dict[Where, int] = {}
         """LVs for which a request waits for its answer, and whose it is: what is ruled of the next one
         depends on that."""
+        self._counted_on: dict[Where, dict[int, None]] = {}
+        """LVs of which commands that have the VG's lock were told that they are this host's, and whose
+        connections: one may be about to make the device."""
         self._fresh: dict[Where, int] = {}
         """LVs locked for a connection that has asked nothing since, and by nobody's else wish."""
 
@@ -219,16 +222,36 @@ class Locks:
         if ruling is Ruling.KEEP:
             self._locker.make_persistent(session.locks.pop(where))
             self._fresh[where] = session.client
+            self._counts_on(session, where)
             return 0
         if ruling in _WHY:
             self._replies.note(session, asked, _WHY[ruling])
         if ruling is Ruling.SHARED_EXISTS:
             self._replies.answer(session, -errno.EEXIST, flags=(SH_EXISTS,))
             return None
+        if ruling is Ruling.ALREADY and persistent:
+            self._counts_on(session, where)
         return _SETTLED[ruling]
 
+    def _counts_on(self, session: Session, where: Where) -> None:
+        """Two commands of one host may share the VG's lock.  While one of them may be about to make an LV's
+        device, another must not let go of the LV's lock: the device would be without one."""
+        if (where[0], VG_RESOURCE) in session.locks:
+            self._counted_on.setdefault(where, {})[session.client] = None
+            session.counts_on[where] = None
+
+    def _counts_no_more(self, session: Session) -> None:
+        for where in session.counts_on:
+            self._counted_on.get(where, {}).pop(session.client, None)
+            if not self._counted_on.get(where):
+                self._counted_on.pop(where, None)
+        session.counts_on = {}
+
     def _not_in(self, session: Session, asked: LvmAsked, space: str) -> int | None:
-        if asked.mode == "un" or session.lost:
+        if asked.mode == "un":
+            # As it will be told in a moment, when the lockspace is joined: it has none there.
+            return -errno.ENOENT if self._spaces.starts(space) else -ENOLS
+        if session.lost:
             return -ENOLS
         if self._context.state is None:
             return self._hold(session, asked, "this node is not in the cluster yet")
@@ -255,6 +278,7 @@ class Locks:
             if isinstance(result, Held):
                 if persistent:
                     self._fresh[where] = session.client
+                    self._counts_on(session, where)
                 else:
                     session.locks[where] = result.lock
                 self._replies.answer(session, 0)
@@ -315,10 +339,11 @@ class Locks:
         activation = asked.op == "lock_lv" and PERSISTENT in asked.opts
         use = self._locker.find(*where) if activation else self._use(session, where)
         if use is None:
-            return -errno.ENOENT
+            return -ENOLS if where[0] in self._locker.leaving else -errno.ENOENT
         if activation:
             return self._let_go_early(session, asked, use)
         if asked.op == "lock_vg":
+            self._counts_no_more(session)
             self._ahead.over(session.client)
             if self._awaits_releases(session):
                 return None
@@ -345,6 +370,9 @@ class Locks:
         it, on any host, finds the LV free, too."""
         if use.done is not None:
             return self._hold(session, asked, "another request for it is not answered yet")
+        if self._counted_on.get((use.lockspace, use.resource), {}).keys() - {session.client}:
+            self._replies.note(session, asked, "another command of this host activates it just now")
+            return -errno.EBUSY
         session.released[use.lockspace, use.resource] = None
         self._locker.release(use.lock, _nobody, later=True)
         return 0
@@ -438,6 +466,7 @@ class Locks:
             write: those end with its process."""
         self._held_back.pop(session.client, None)
         self._ahead.over(session.client)
+        self._counts_no_more(session)
         session.asked = None
         if session.lock:
             self._break_off(session)
@@ -485,8 +514,8 @@ class Locks:
         for session in sessions:
             exclusive = any(where[1] == VG_RESOURCE for where in session.locks)
             session.lost = session.lost or exclusive
-            session.locks, session.versions = {}, {}
-        self._fresh, self._in_flight = {}, {}
+            session.locks, session.versions, session.counts_on = {}, {}, {}
+        self._fresh, self._in_flight, self._counted_on = {}, {}, {}
 
 
 def _mode(use: Use | None) -> Mode:

@@ -209,7 +209,7 @@ class Lvmlockd:
         self._reply(session, LvmAnswered(asked.op, vg_lock_args=args))
         return None
 
-    def _start_vg(self, session: Session, asked: LvmAsked) -> int:
+    def _start_vg(self, session: Session, asked: LvmAsked) -> int | None:
         space = _space(asked.vg_name)
         if asked.vg_lock_type != DLM:
             return -errno.EPROTONOSUPPORT
@@ -230,7 +230,9 @@ class Lvmlockd:
             self._versions.publish(session, asked.vg_name, made)
         if session.renames == asked.vg_name:  # it came to nothing
             session.renames = ""
-        self._renamed(session)
+        return self._renamed(session, self._begin(space))
+
+    def _begin(self, space: str) -> int:
         if self._spaces.has(space):
             return -errno.EEXIST
         if self._starts(space):
@@ -368,8 +370,9 @@ class Lvmlockd:
         session.versions[space] = self._versions.following(space, self._locker.use(lock))
         return 0
 
-    def _renamed(self, session: Session) -> None:
-        """The VG has another name by now: nobody needs the old one's lockspace any more.
+    def _renamed(self, session: Session, result: int) -> int | None:
+        """If the VG has another name by now: nobody needs the old one's lockspace any more, and `result` is
+        answered when it is left.
 
         Its lock was kept until here, so that no other host changes the VG under its old name meanwhile."""
         vg, session.renames = session.renames, ""
@@ -377,7 +380,10 @@ class Lvmlockd:
             session.versions.pop(space_of(vg), None)
             self._turn_away(space_of(vg))
             self._locks.let_go(session, space_of(vg))
-            self._tasks.start(f"the stop of {vg}", spaces.stop([vg]), lambda *_: None)
+            answer = self._replies.answer
+            self._tasks.start(f"the stop of {vg}", spaces.stop([vg]), lambda *_: answer(session, result))
+            return None
+        return result
 
     # -- questions -------------------------------------------------------------------------
 

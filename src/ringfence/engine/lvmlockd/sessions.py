@@ -33,6 +33,8 @@ class Session(msgspec.Struct):
     """The lock whose operation that waits for; 0: none."""
     locks: dict[Where, int] = {}
     """Its transient locks, which end with it."""
+    counts_on: dict[Where, None] = {}
+    """LVs of which it was told that they are this host's, since it has the VG's lock."""
     released: dict[Where, None] = {}
     """Where it was told that activations are over, and the cluster may not know yet."""
     versions: dict[str, int] = {}

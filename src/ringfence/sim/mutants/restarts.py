@@ -1,11 +1,13 @@
 """Without a rule about nodes that come back: to the volumes that they left open, or to a cluster that
 begins afresh."""
 
+from collections.abc import Iterator
 from typing import Any
 
 from ringfence.engine import adoption, losses, views
 from ringfence.engine import node as engine_node
 from ringfence.engine.deadlines import Deadlines
+from ringfence.engine.facts import Fact
 from ringfence.engine.inputs import PathsDropped
 from ringfence.engine.state import ClusterState
 from ringfence.membership.barrier import Barrier
@@ -64,5 +66,6 @@ def _() -> list[Change]:
     return [(Barrier, "_out", out)]
 
 
-def _forget_volumes(self: Any, state: ClusterState) -> None:
+def _forget_volumes(self: Any, state: ClusterState) -> Iterator[list[Fact]]:
     self.context.left_open = ()
+    return iter(())
