@@ -1,4 +1,4 @@
-"""Of which VGs tables are cut as a life ends: those in which LVM2 has locks through this host, and no others."""
+"""Of which VGs tables are cut as a life ends: those in which LVM2 has locks through this host, no others."""
 
 import asyncio
 from collections.abc import Sequence
