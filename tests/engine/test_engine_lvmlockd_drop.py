@@ -1,4 +1,4 @@
-"""lvmlockctl --drop and --kill that come while another is still looking at the host's tables."""
+"""lvmlockctl --drop and --kill beside one another, and a lock that its command has lost."""
 
 from pathlib import Path
 
@@ -6,6 +6,7 @@ import pytest
 from lvm_story import Story
 
 from ringfence.engine.inputs import LvmRequest
+from ringfence.locks.outs import ClientLost
 
 
 @pytest.fixture
@@ -48,3 +49,12 @@ def test_an_activation_under_way_is_in_the_way_of_a_drop(story: Story) -> None:
     host = story.hosts["n1"]
     host.feed(LvmRequest(3, story.asked(3, "lock_lv", ["ex", "vg0/vm1", "persistent"])))
     assert "n1.9 drop_vg EBUSY" in together(story, (9, "drop_vg"))
+
+
+def test_who_has_lost_its_lock_alone_is_not_let_go_on_to_commit(story: Story) -> None:
+    """LVM2 does not look at the answer of vg_update, but it does wait for one."""
+    story.do("n1.1 lock_vg ex vg0")
+    locker = story.hosts["n1"].node._running.locker
+    (use,) = locker.uses()
+    locker.take([ClientLost(use.lock)])
+    assert story.do("n1.1 vg_update vg0 version=3")[-1] == "n1.1 vg_update waits"

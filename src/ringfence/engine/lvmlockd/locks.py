@@ -419,14 +419,14 @@ class Locks:
 
     def _update(self, session: Session, asked: LvmAsked) -> int | None:
         space = space_of(asked.vg_name)
-        if session.lost:
+        use = self._use(session, (space, VG_RESOURCE))
+        if session.lost or (use is None and (space, VG_RESOURCE) in session.locks):
             pid, _ = session.process
             self._replies.note(session, asked, f"its locks were lost, and it is not let go on: kill {pid}")
             return None
         if not self._spaces.has(space):
             session.made[asked.vg_name] = asked.version
             return -ENOLS
-        use = self._use(session, (space, VG_RESOURCE))
         if use is None:
             return -errno.ENOENT
         if use.held is None or use.held.mode is not Mode.EX:
