@@ -1,7 +1,10 @@
 """Stock LVM2's commands as processes: what they are told, how they end, and that none goes on."""
 
 import asyncio
+import os
+import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -84,6 +87,26 @@ def test_a_lost_life_ends_all_of_them_before_anything_is_cut(tmp_path: Path) -> 
 
     assert asyncio.run(story()).code is None
     assert not (tmp_path / "last").exists()
+
+
+def test_none_outlives_a_daemon_that_is_killed(tmp_path: Path) -> None:
+    """The daemon that comes next does not know of it, and cuts tables that it would load anew."""
+    program = Program(tmp_path, "echo $$ >pid; exec sleep 60")
+    daemon = os.fork()
+    if not daemon:
+        program.run("one", limit_ms=50_000)
+        os._exit(0)
+    wait_for(lambda: (tmp_path / "pid").exists() and program.says("pid") != "")
+    os.kill(daemon, signal.SIGKILL)
+    os.waitpid(daemon, 0)
+    wait_for(lambda: program.ended("pid"))
+
+
+def wait_for(true: Callable[[], bool]) -> None:
+    give_up = time.monotonic() + 10
+    while not true():
+        assert time.monotonic() < give_up
+        time.sleep(0.01)
 
 
 def test_a_host_without_lvm2_says_so(tmp_path: Path) -> None:

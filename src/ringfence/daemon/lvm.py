@@ -15,7 +15,7 @@ from typing import TypeVar
 
 from ringfence.core.errors import Unavailable
 from ringfence.core.ids import Token
-from ringfence.core.locknames import VG_SPACE
+from ringfence.core.locknames import VG_SPACE, vg_of
 from ringfence.core.modes import Mode
 from ringfence.daemon.ports import Feed
 from ringfence.engine.inputs import LeftOpen, ProcessEnded
@@ -138,7 +138,9 @@ class LvmHost:
         """The VGs of all locks noted, whether of LVs or of the VG."""
         found: dict[str, SharedVg] = {}
         for one in self._locks.locks():
-            name = one.lockspace.removeprefix(VG_SPACE)
+            name = vg_of(one.lockspace)
+            if name is None:  # the global lock's: a VG of that name is none of ours
+                continue
             known = found.get(name) or SharedVg(name)
             lvs = (*known.lvs, one.resource) if one.persistent else known.lvs
             found[name] = SharedVg(name, one.vg_uuid or known.uuid, lvs)

@@ -3,7 +3,8 @@
 Each is a process group of its own, under a limit.  At the limit it is asked to end, and killed only if it
 does not: a killed command can leave a table suspended, and whoever writes there waits for ever.  A life that
 is lost kills all of them at once (`end_all`), before tables are cut: a command that goes on could load anew
-what was cut."""
+what was cut.  None outlives a daemon that is killed, either (prctl(2), PR_SET_PDEATHSIG): the next one knows
+nothing of it.  What it leaves suspended then is reloaded by the next one, or cut."""
 
 import asyncio
 import shutil
@@ -15,6 +16,8 @@ from ringfence.core.errors import Unavailable
 from ringfence.engine.orders import LvmRan, RefreshLvs
 
 LVM = "lvm"
+WITH_US = ("setpriv", "--pdeathsig", "KILL")
+"""Becomes the command that follows, which ends with this process (setpriv(1))."""
 KEPT = ("LVM_", "DM_")
 """What of the daemon's environment goes to LVM2: which configuration, which devices (lvm(8), dmsetup(8))."""
 ENDS_S = 10.0
@@ -40,11 +43,10 @@ class LvmCommands:
         self._running: list[Running] = []
 
     async def refresh(self, order: RefreshLvs) -> LvmRan:
-        path = shutil.which(self._program, path=AGENT_PATH)
-        if path is None:
-            raise Unavailable(f"{self._program} is not on this host", next="install the package lvm2")
+        path = _find(self._program, "lvm2")
+        with_us = (_find(WITH_US[0], "util-linux"), *WITH_US[1:])
         names = [f"{order.vg}/{lv}" for lv in order.lvs]
-        words = (path, "lvchange", "--refresh", "--partial", "--nolocking", *names)
+        words = (*with_us, path, "lvchange", "--refresh", "--partial", "--nolocking", *names)
         return await self._run(words, order.limit_ms / 1000)
 
     async def _run(self, words: tuple[str, ...], limit_s: float) -> LvmRan:
@@ -71,3 +73,10 @@ class LvmCommands:
             if time.monotonic() > give_up_s:
                 raise Unavailable("a command of stock LVM2 goes on though it was killed", retry=True)
             await asyncio.sleep(CHECK_S)
+
+
+def _find(program: str, package: str) -> str:
+    path = shutil.which(program, path=AGENT_PATH)
+    if path is None:
+        raise Unavailable(f"{program} is not on this host", next=f"install the package {package}")
+    return path

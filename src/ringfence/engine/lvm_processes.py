@@ -26,6 +26,11 @@ class LvmProcesses:
             self._context.out(WatchProcess(*use.process))
         self._locks.setdefault(use.process, []).append(lock)
 
+    def works_in(self, lockspace: str) -> bool:
+        """Whether one has a lock there; which LVs it was told that it has, nobody remembers."""
+        uses = (self._locker.use(lock) for locks in self._locks.values() for lock in locks)
+        return any(use is not None and use.lockspace == lockspace for use in uses)
+
     def ended(self, fact: ProcessEnded) -> None:
         locks = self._locks.pop((fact.pid, fact.started), [])
         uses = [use for use in map(self._locker.use, locks) if use is not None]

@@ -20,6 +20,7 @@ import msgspec
 
 from ringfence.core.errors import RingfenceError
 from ringfence.core.ids import Epoch, Life
+from ringfence.core.locknames import VG_SPACE
 from ringfence.engine import inputs
 from ringfence.engine.agent_calls import AgentCalls
 from ringfence.engine.arming import Arming
@@ -151,6 +152,8 @@ class _Node:
         """Told by the block service, not yet in the ordered state."""
         self._autostart = _Autostart()
         self._seeks_slots = False
+        self._seqnos: dict[str, int] = {}
+        """Of VGs, as they were published last."""
         self._kept: tuple[Epoch, int] | None = None
         """Of which state the disk knows; None: perhaps not all of it."""
 
@@ -461,6 +464,7 @@ class _Node:
         self._deadlines.lose()
         self._slots.lost()
         self.locker.lost()
+        self.context.vg_uuids.clear()  # until the VGs are started again they may be made anew
         self._lvm_processes.lost()
         self._lvmlockd.lost()
         self._tasks.lost()
@@ -553,6 +557,9 @@ class _Node:
     def _vg_changed(self, fact: VgChanged) -> None:
         """A VG that another node shares or changes starts here too, unless it was stopped by hand."""
         self.refreshes.changed(fact)
+        if fact.by != self.context.me and fact.seqno <= self._seqnos.get(fact.vg, 0):
+            self.context.vg_uuids.pop(f"{VG_SPACE}{fact.vg}", None)  # removed, or made anew: another VG
+        self._seqnos[fact.vg] = fact.seqno
         if fact.by != self.context.me and f"lvm_{fact.vg}" not in joined(self.context):
             self._autostart.due = True
 

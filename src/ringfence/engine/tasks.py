@@ -248,6 +248,7 @@ class Tasks:
                 self._advance(task, result, None)
 
         if isinstance(order, orders.Acquire):
+            self._check_not_lvm2(order)
             lock = self._locker.acquire(
                 order.lockspace, order.resource, order.mode, order.wait_ms, done,
                 what=order.what, persistent=order.persistent, owner=task.owner,
@@ -268,6 +269,14 @@ class Tasks:
             self._forget(task, order)
             raise box[0]
         return True, box[0]
+
+    def _check_not_lvm2(self, order: orders.Acquire) -> None:
+        """An LV is active here through LVM2 or through a path of ours; LVM2's wish for it may be under way.
+
+        Raises Refused."""
+        uses = self._locker.persistent_on(order.lockspace, order.resource) if order.persistent else ()
+        if any(use.by_lvm2 for use in uses):
+            raise Refused(f"{order.what} is being activated here through LVM2", retry=True)
 
     def _forget(self, task: Task, order: orders.Order) -> None:
         """A refused Acquire leaves no lock behind."""

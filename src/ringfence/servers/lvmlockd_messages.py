@@ -32,6 +32,8 @@ _TEXTS = frozenset((
     "path",
 ))  # fmt: skip
 _NUMBERS = ("version", "host_id")
+DIGITS = 10
+"""Longest number; LVM2's own are of 32 bits."""
 _KNOWN = frozenset((*_TEXTS, *_NUMBERS, "request", "opts", "pid"))
 
 
@@ -43,6 +45,8 @@ def parse_request(frame: bytes, pid: int = 0, started: int = 0) -> LvmAsked:
         pid, started: of the peer, by the kernel's word; what the request says of its pid is not looked at.
 
     Raises BadInput for what is no request at all."""
+    if not frame.isascii():  # LVM2's names are; what is not UTF-8 could be neither logged nor sent on
+        frame = frame.decode("utf-8", "replace").encode()
     fields = parse_fields(frame)
     op = fields.pop("request", "")
     if not op:
@@ -57,7 +61,7 @@ def parse_request(frame: bytes, pid: int = 0, started: int = 0) -> LvmAsked:
         elif name in _TEXTS:
             said[name] = value
         elif name in _NUMBERS:
-            said[name] = int(value) if value.isdecimal() else 0
+            said[name] = int(value) if value.isdecimal() and len(value) <= DIGITS else 0
         elif name == "opts":
             said[name] = tuple(value.replace(",", " ").split())
     return LvmAsked(op, pid, started, more=more, **said)

@@ -18,14 +18,15 @@ from ringfence.engine.locker import Locker
 from ringfence.engine.orders import Command, CutTables, LeaveLockspace, Order, Release, StandingTables
 from ringfence.wire.lvmlockd import LvmAsked
 
-REFUSED = ("lock_vg", "lock_lv", "vg_update", "rename_vg_before", "rename_vg_final", "query_lock_vg",
+REFUSED = ("lock_vg", "lock_lv", "rename_vg_before", "rename_vg_final", "query_lock_vg",
            "query_lock_lv", "find_free_lock")  # fmt: skip
 NAMED = 5
 """So many of a long list are named."""
 
 
 def is_refused(asked: LvmAsked) -> bool:
-    """Whether a killed VG does not allow it: what ends something is allowed."""
+    """Whether a killed VG does not allow it: what ends something is allowed; so is vg_update, for its command
+    goes on to commit whatever it is told, under the VG's lock that it has."""
     return asked.op in REFUSED and asked.mode != "un"
 
 
@@ -57,7 +58,7 @@ def _check(vg: str, locker: Locker) -> Generator[Order, Any, None]:
         raise Refused(
             f"VG {vg} is in use here through ringfence: {_named(own)}", next=f"ringfence lvchange -an {vg}"
         )
-    transient = [use for use in uses if not locker.is_persistent(use.lock)]
+    transient = [use for use in uses if use.held is None or not locker.is_persistent(use.lock)]
     working = [use.owner.who if use.owner else use.what for use in transient]
     if working:
         raise Refused(f"commands are at work in VG {vg}: {_named(working)}", next="end them, then try again")

@@ -96,9 +96,12 @@ class Locks:
 
     def ask(self, session: Session) -> None:
         """Take a connection's request up; it is answered now or later, once."""
+        self._go(session)
+
+    def heard(self, session: Session) -> None:
+        """It asks for something, whatever that is: so it has read the reply before."""
         if self._fresh:
             self._fresh = {where: client for where, client in self._fresh.items() if client != session.client}
-        self._go(session)
 
     def look(self) -> None:
         """Look again at what is held back."""
@@ -218,6 +221,7 @@ class Locks:
             return None
         if ruling is Ruling.KEEP:
             self._locker.make_persistent(session.locks.pop(where))
+            self._fresh[where] = session.client
             self._counts_on(session, where)
             return 0
         if ruling in _WHY:
@@ -366,7 +370,8 @@ class Locks:
         it, on any host, finds the LV free, too."""
         if use.done is not None:
             return self._hold(session, asked, "another request for it is not answered yet")
-        if self._counted_on.get((use.lockspace, use.resource), {}).keys() - {session.client}:
+        counted_on = self._counted_on.get((use.lockspace, use.resource), {}).keys() - {session.client}
+        if counted_on or self._processes.works_in(use.lockspace):
             self._replies.note(session, asked, "another command of this host activates it just now")
             return -errno.EBUSY
         session.released[use.lockspace, use.resource] = None
@@ -414,14 +419,14 @@ class Locks:
 
     def _update(self, session: Session, asked: LvmAsked) -> int | None:
         space = space_of(asked.vg_name)
-        if session.lost:
+        use = self._use(session, (space, VG_RESOURCE))
+        if session.lost or (use is None and (space, VG_RESOURCE) in session.locks):
             pid, _ = session.process
             self._replies.note(session, asked, f"its locks were lost, and it is not let go on: kill {pid}")
             return None
         if not self._spaces.has(space):
             session.made[asked.vg_name] = asked.version
             return -ENOLS
-        use = self._use(session, (space, VG_RESOURCE))
         if use is None:
             return -errno.ENOENT
         if use.held is None or use.held.mode is not Mode.EX:

@@ -63,6 +63,8 @@ class Lvmlockd:
         """Who waits until none is."""
         self._stoppers: dict[int, Session] = {}
         """Who waits until all lockspaces can be stopped."""
+        self._dropping: dict[str, None] = {}
+        """VGs of which it is looked whether they can be dropped."""
         self._spaces = Spaces(context, self._join, self._starts)
         self._replies = Replies(context, self._spaces, refreshes.activated, self._recent)
         self._versions = Versions(context)
@@ -106,7 +108,8 @@ class Lvmlockd:
             session.owner = Owner(session.owner.name, _who(asked))
         session.cmd = session.cmd or asked.cmd
         session.asked = asked
-        if self._context.killed and asked.vg_name in self._context.killed and killing.is_refused(asked):
+        self._locks.heard(session)
+        if self._ends(asked.vg_name) and killing.is_refused(asked):
             self._note(session, f"{asked.op}: VG {asked.vg_name} was killed here; see lvmlockctl --drop")
             self._replies.answer(session, -EVGKILLED)
             return
@@ -121,6 +124,10 @@ class Lvmlockd:
             result = -errno.EINVAL
         if result is not None:
             self._replies.answer(session, result)
+
+    def _ends(self, vg: str) -> bool:
+        """Whether no lock is given there: an admin has killed the VG here, or drops it just now."""
+        return vg in self._context.killed or vg in self._dropping
 
     def _answer_to(self, session: Session, asked: LvmAsked) -> int | None:
         op = self._ops.get(asked.op)
@@ -419,16 +426,18 @@ class Lvmlockd:
         return None
 
     def _drop(self, session: Session, asked: LvmAsked) -> int | None:
-        vg, before = asked.vg_name, asked.vg_name in self._context.killed
+        vg = asked.vg_name
         if not self._spaces.has(space_of(vg)):
             return -ENOLS
-        if not before:
-            self._context.killed.append(vg)  # nobody activates an LV while it is looked whether one is active
+        if vg in self._dropping:
+            self._note(session, f"lvmlockctl --drop {vg}: another one is under way")
+            return -errno.EBUSY
+        self._dropping[vg] = None  # nobody activates an LV while it is looked whether one is active
 
         def over(error: RingfenceError | None) -> None:
-            if error is None or not before:
-                self._context.killed.remove(vg)
+            del self._dropping[vg]
             if error is None:
+                self._context.killed = [one for one in self._context.killed if one != vg]
                 self._context.stopped = [one for one in self._context.stopped if one != vg] + [vg]
                 self._context.record("vg-dropped", f"{session.who} has dropped VG {vg} here", vg=vg)
 
