@@ -243,7 +243,7 @@ def test_what_the_kernel_holds_holds_nobody(
 ) -> None:
     """Stands in for an agent in a call that nothing interrupts: its kill has no effect for a while."""
     monkeypatch.setattr(process, "KILL_S", 0.1)
-    monkeypatch.setattr(process.Running, "_kill_group", lambda self: None)
+    monkeypatch.setattr(process.Running, "kill", lambda self: None)
     path = agent(f'echo $$ >"{tmp_path}/pid"; exec sleep 1.5')
 
     async def story() -> float:

@@ -80,6 +80,8 @@ def test_a_cached_lock_makes_no_try_fail_wherever_it_is_tried(spaces: tuple[Lock
             one.try_lock("chess")
     with two.try_lock("chess", "EX"):  # by another client of its own node, and one that does not cache
         pass
+    with two.lock("chess", "NL"):  # comes after that release, which is not answered
+        pass
     with one.try_lock("chess", "PR"), two.try_lock("chess", "PR"):
         pass
 
