@@ -43,6 +43,8 @@ def test_a_shared_vgs_name_must_fit_its_lockspace() -> None:
         names.check_vg_name("v" * 61)
     with pytest.raises(BadInput, match="hyphen"):
         names.check_vg_name("-v")
+    with pytest.raises(BadInput, match="global lock"):
+        names.check_vg_name("global")
 
 
 def test_mapper_names_double_hyphens() -> None:

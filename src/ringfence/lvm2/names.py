@@ -53,6 +53,11 @@ def check_vg_name(name: str) -> None:
     check_name(name, "VG")
     if len(name) > VG_NAME_LENGTH:
         raise BadInput(f"VG name is too long to be shared: {len(name)} characters, at most {VG_NAME_LENGTH}")
+    if name == "global":
+        raise BadInput(
+            'a VG called "global" would share its lockspace, lvm_global, with the global lock',
+            next="choose another name (vgrename)",
+        )
 
 
 def check_lv_name(name: str, vg: str) -> None:

@@ -467,10 +467,7 @@ class Lvmlockd:
 def _space(vg: str) -> str:
     """The lockspace of a VG that is to be started.  Raises BadInput for a name that has none."""
     check_vg_name(vg)
-    space = lockspace_name(space_of(vg))
-    if space == GLOBAL_SPACE:
-        raise BadInput(f"a VG called {vg} would share its lockspace with the global lock", next="rename it")
-    return space
+    return lockspace_name(space_of(vg))
 
 
 def _who(asked: LvmAsked) -> str:
