@@ -55,9 +55,9 @@ def _() -> list[Change]:
 def _() -> list[Change]:
     real = Domain.witness
 
-    def witness(self: Domain, evidence: Any, *, naive: bool = False) -> bool:
+    def witness(self: Domain, evidence: Any, **how: Any) -> bool:
         for victim in self.of_node(evidence.life.node):
-            real(self, msgspec.structs.replace(evidence, life=victim.life), naive=naive)
+            real(self, msgspec.structs.replace(evidence, life=victim.life), **how)
         return True
 
     return [(Domain, "witness", witness)]
@@ -109,8 +109,8 @@ def _() -> list[Change]:
     story="quick-lie",
 )
 def _() -> list[Change]:
-    def accepts(kind: EvidenceKind, *, lied: bool, naive: bool) -> bool:
-        return policy.accepts(kind, lied=False, naive=naive)
+    def accepts(kind: EvidenceKind, *, lied: bool, **how: Any) -> bool:
+        return policy.accepts(kind, lied=False, **how)
 
     return [(domain, "accepts", accepts)]
 
