@@ -455,7 +455,6 @@ class Requests:
 
     def _trust(self, client: int, id: str, call: calls.FenceTrust, who: str) -> None:
         self._must_act()
-        self._must_act()
         state = self._context.state
         if all(device.name != call.device for device in self._context.config.devices):
             raise NotFound(f"no device is called {call.device}", next="ringfence config show")
