@@ -15,20 +15,19 @@ from typing import TypeVar
 
 from ringfence.core.errors import Unavailable
 from ringfence.core.ids import Token
+from ringfence.core.listed import listed
 from ringfence.core.locknames import VG_SPACE, vg_of
-from ringfence.core.modes import Mode
 from ringfence.daemon.ports import Feed
 from ringfence.engine.inputs import LeftOpen, ProcessEnded
 from ringfence.host.lvm_locks import LvmLocks
 from ringfence.host.mapper import Mapper, SharedVg
 from ringfence.host.processes import GONE, process
-from ringfence.wire.lvmlockd import LvmLock
+from ringfence.wire.lvmlockd import MODES, LvmLock
 from ringfence.wire.ring import OpenLock
 
 ENDING_S = 1.0
 """How long a command that was killed may take before it is called one that hangs."""
 POLL_S = 0.2
-_MODES = {"sh": Mode.PR, "ex": Mode.EX}
 NAMED = 3
 """So many of a long list are named to people."""
 
@@ -124,10 +123,11 @@ class LvmHost:
                 while any(_runs(one) for one in commands):  # noqa: ASYNC110 - they are not our children
                     await asyncio.sleep(0.01)
         if hanging := [f"{one.what} (pid {one.pid})" for one in commands if _runs(one)]:
-            raise Unavailable(f"commands of LVM2 do not end: {_named(hanging)}")
+            raise Unavailable(f"commands of LVM2 do not end: {listed(hanging, NAMED)}")
         # Nobody is left who could make another one.
         if left := await self._in_thread(functools.partial(self._mapper.standing, vgs)):
-            raise Unavailable(f"device-mapper tables are not cut: {_named([one.name for one in left])}")
+            names = [one.name for one in left]
+            raise Unavailable(f"device-mapper tables are not cut: {listed(names, NAMED)}")
         self._locks.clear()
 
     def close(self) -> None:
@@ -151,7 +151,7 @@ class LvmHost:
 
 
 def _left_open(lock: LvmLock) -> LeftOpen:
-    shown = OpenLock(lock.lockspace, lock.resource, _MODES[lock.mode], Token.parse(lock.token))
+    shown = OpenLock(lock.lockspace, lock.resource, MODES[lock.mode], Token.parse(lock.token))
     return LeftOpen(lock.lockspace.removeprefix(VG_SPACE), "", shown, (), lock)
 
 
@@ -173,8 +173,3 @@ def _kill(lock: LvmLock) -> None:
                 signal.pidfd_send_signal(fd, signal.SIGKILL)
         finally:
             os.close(fd)
-
-
-def _named(names: list[str]) -> str:
-    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-    return ", ".join(names[:NAMED]) + more

@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from ringfence.core.listed import listed
 from ringfence.core.modes import Mode
 from ringfence.engine.context import Context
 from ringfence.engine.locker import Locker
@@ -136,8 +137,7 @@ class Chains:
         waits = self._nodes.get(node, [])
         if not waits:
             return ""
-        more = f" and {len(waits) - SHOWN} more" if len(waits) > SHOWN else ""
-        return f"some of its clients wait: {', '.join(waits[:SHOWN])}{more}"
+        return f"some of its clients wait: {listed(waits, SHOWN)}"
 
     # -- words -----------------------------------------------------------------------------
 

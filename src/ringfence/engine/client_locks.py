@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from ringfence.core.errors import BadInput, LocksLost, NotFound, Refused, RingfenceError
+from ringfence.core.listed import listed
 from ringfence.core.locknames import lockspace_name, resource_name
 from ringfence.core.modes import MODE_NAMES, MODES, Mode
 from ringfence.engine.context import Context
@@ -382,8 +383,7 @@ def in_use(context: Context, uses: Sequence[Use]) -> Refused:
 def _listed(uses: Sequence[Use]) -> str:
     """Which locks, and whose they are."""
     names = [f"{use.what} ({use.owner.who})" if use.owner and use.owner.who else use.what for use in uses]
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return f"{', '.join(sorted(names)[:SHOWN])}{more}"
+    return listed(sorted(names), SHOWN)
 
 
 def _may_come_back(owned: Owned, use: Use) -> bool:

@@ -189,6 +189,14 @@ class Context:
                 return node.id
         raise NotFound(f"no node is called {name}", next="ringfence status")
 
+    def is_in(self, lockspace: str) -> bool:
+        """Whether this node is fully in it, as far as it knows."""
+        state = self.state
+        space = state.lockspaces.get(lockspace) if state is not None else None
+        if state is None or space is None or self.me in space.joining:
+            return False
+        return state.member(lockspace, self.me)
+
     def vg_uuid(self, lockspace: str) -> str:
         """Of the VG that a lockspace belongs to; empty if it is not known here."""
         return self.vg_uuids.get(lockspace, "")

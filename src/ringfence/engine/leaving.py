@@ -9,6 +9,7 @@ from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
 from ringfence.core.errors import Refused
+from ringfence.core.listed import listed
 from ringfence.core.locknames import VG_SPACE
 from ringfence.engine.orders import (
     Active,
@@ -64,9 +65,8 @@ def refuse_tables(active: Sequence[Active]) -> Generator[Order, Any, None]:
         return
     standing: tuple[str, ...] = yield StandingTables(tuple(dict.fromkeys(vgs)))
     if standing:
-        more = f" and {len(standing) - NAMED} more" if len(standing) > NAMED else ""
         raise Refused(
-            f"{', '.join(standing[:NAMED])}{more} is active here through LVM2, which no force will close",
+            f"{listed(standing, NAMED)} is active here through LVM2, which no force will close",
             next="; ".join(f"lvm vgchange -an {vg}" for vg in dict.fromkeys(vgs)),
             retry=True,
         )

@@ -10,9 +10,8 @@ from ringfence.engine.context import Context
 from ringfence.engine.effects import KeepLvmLocks
 from ringfence.engine.uses import Use
 from ringfence.locks.compat import covers
-from ringfence.wire.lvmlockd import LvmLock
+from ringfence.wire.lvmlockd import MODES, LvmLock
 
-MODES = {"sh": Mode.PR, "ex": Mode.EX}
 _NAMES = {mode: name for name, mode in MODES.items()}
 
 

@@ -20,13 +20,13 @@ import msgspec
 
 from ringfence.core.errors import RingfenceError
 from ringfence.core.ids import Epoch, Life
-from ringfence.core.locknames import VG_SPACE
 from ringfence.engine import inputs
 from ringfence.engine.agent_calls import AgentCalls
 from ringfence.engine.arming import Arming
 from ringfence.engine.checkups import Checkups
 from ringfence.engine.client_locks import ClientLocks
 from ringfence.engine.commands import autostart, look_for_slots
+from ringfence.engine.commands.locking import space_of
 from ringfence.engine.context import AT_ONCE, Context, Phase
 from ringfence.engine.deadlines import Deadlines
 from ringfence.engine.deadlocks import Deadlocks
@@ -558,9 +558,9 @@ class _Node:
         """A VG that another node shares or changes starts here too, unless it was stopped by hand."""
         self.refreshes.changed(fact)
         if fact.by != self.context.me and fact.seqno <= self._seqnos.get(fact.vg, 0):
-            self.context.vg_uuids.pop(f"{VG_SPACE}{fact.vg}", None)  # removed, or made anew: another VG
+            self.context.vg_uuids.pop(space_of(fact.vg), None)  # removed, or made anew: another VG
         self._seqnos[fact.vg] = fact.seqno
-        if fact.by != self.context.me and f"lvm_{fact.vg}" not in joined(self.context):
+        if fact.by != self.context.me and not self.context.is_in(space_of(fact.vg)):
             self._autostart.due = True
 
     def _left(self) -> None:

@@ -18,6 +18,7 @@ from ringfence.core.errors import RingfenceError
 from ringfence.core.ids import Life
 from ringfence.core.locknames import VG_SPACE
 from ringfence.core.modes import Mode
+from ringfence.engine.commands.locking import space_of
 from ringfence.engine.commands.refresh import look_at, refresh
 from ringfence.engine.context import Context
 from ringfence.engine.facts import RefreshAsked, RefreshHeard, VgChanged
@@ -142,7 +143,7 @@ class Refreshes:
         if fact.vg in context.killed:
             context.submit(RefreshTold(fact.by, fact.number, False, "an admin has killed the VG here"))
             return
-        use = self._locker.find(f"{VG_SPACE}{fact.vg}", fact.uuid)
+        use = self._locker.find(space_of(fact.vg), fact.uuid)
         if use is None or not use.by_lvm2:
             context.submit(RefreshTold(fact.by, fact.number, refreshed=False))
         else:
@@ -289,7 +290,7 @@ class Refreshes:
         """LVs that stock LVM2 has active here in shared mode, by uuid; of a killed VG none is reloaded."""
         if vg in self._context.killed:
             return []
-        space = f"{VG_SPACE}{vg}"
+        space = space_of(vg)
         return [
             use.resource
             for use in self._locker.persistent()

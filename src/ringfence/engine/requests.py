@@ -10,6 +10,7 @@ import msgspec
 
 from ringfence.core.errors import BadInput, NotFound, Refused, RingfenceError
 from ringfence.core.ids import Epoch
+from ringfence.core.listed import listed
 from ringfence.core.locknames import VG_SPACE, lockspace_name, resource_name
 from ringfence.core.modes import Mode
 from ringfence.engine import deadlocks, reports
@@ -43,7 +44,7 @@ from ringfence.engine.orders import (
     Order,
 )
 from ringfence.engine.slots import Slots
-from ringfence.engine.tasks import Tasks, joined
+from ringfence.engine.tasks import Tasks
 from ringfence.engine.views import Views
 from ringfence.fencing.power_on import explain
 from ringfence.locks.deadlock import Ring
@@ -185,7 +186,7 @@ class Requests:
                 self._context.check_name(lockspace)
                 if call.wait_ms == 0:
                     self._must_act()
-                    if self._context.running is not None and lockspace not in joined(self._context):
+                    if self._context.running is not None and not self._context.is_in(lockspace):
                         self._must_run(lockspace)
                 self._run(client, id, call, _join(lockspace))
             case calls.LeaveSpace():
@@ -321,10 +322,9 @@ class Requests:
         """Raises Refused while the locks of open volumes are not this life's own: it could release none."""
         context = self._context
         if context.left_open:
-            names = ", ".join(one.what for one in context.left_open[:NAMED])
-            more = f" and {len(context.left_open) - NAMED} more" if len(context.left_open) > NAMED else ""
+            names = listed([one.what for one in context.left_open], NAMED)
             raise Refused(
-                f"{context.name(context.me)} was started anew and waits to take over {names}{more}",
+                f"{context.name(context.me)} was started anew and waits to take over {names}",
                 node=context.name(context.me),
                 next="ringfence why",
                 retry=True,

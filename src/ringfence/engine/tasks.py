@@ -374,7 +374,7 @@ class Tasks:
     def _holds_now(self, task: Task, order: orders.Order) -> tuple[bool, Any]:
         context = self._context
         if isinstance(order, orders.JoinLockspace):
-            return context.running is not None and order.lockspace in joined(context), None
+            return context.running is not None and context.is_in(order.lockspace), None
         if isinstance(order, orders.EndSlots):
             return self._slots_ended(task, order.vg), None
         if isinstance(order, orders.Pause):
@@ -413,7 +413,7 @@ class Tasks:
     def _ask_to_join(self, lockspace: str) -> None:
         context = self._context
         state = context.running
-        if state is None or lockspace in joined(context):
+        if state is None or context.is_in(lockspace):
             return
         space = state.lockspaces.get(lockspace)
         asked = (
@@ -460,10 +460,5 @@ class Tasks:
 
 def joined(context: Context) -> list[str]:
     """Lockspaces that this node is fully in, sorted."""
-    if context.state is None:
-        return []
-    return [
-        name
-        for name, space in sorted(context.state.lockspaces.items())
-        if context.state.member(name, context.me) and context.me not in space.joining
-    ]
+    names = context.state.lockspaces if context.state is not None else ()
+    return [name for name in sorted(names) if context.is_in(name)]

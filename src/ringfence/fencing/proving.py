@@ -18,10 +18,13 @@ import msgspec
 
 from ringfence.core.cluster import ClusterConfig, Confirms, Use
 from ringfence.core.evidence import Power
+from ringfence.core.listed import listed
 from ringfence.wire.proving import Outcome, UseTest
 
 OLD_INTERVALS = 2
 """After so many intervals without a passed test there is an alarm."""
+PLUGS = 8
+"""So many of a device's list are shown."""
 _NAMES_OF_ADDRESS = ("ip", "ipaddr")
 _NAMES_OF_PLUG = ("plug", "port")
 
@@ -137,7 +140,7 @@ def _wrong_plug(config: ClusterConfig, subject: Subject, plugs: Mapping[str, str
     if not plugs or not plug:
         return ""
     if plug not in plugs and plug not in plugs.values():
-        return f"the device has no plug {plug}; it lists {_some(sorted(plugs))}"
+        return f"the device has no plug {plug}; it lists {listed(sorted(plugs), PLUGS)}"
     called = plugs.get(plug, "")
     mine = config.name_of(subject.node)
     others = [node.name for node in config.nodes if node.id != subject.node and _names(called, node.name)]
@@ -157,11 +160,6 @@ def _names(called: str, node: str) -> bool:
             return True
         at = text.find(name, at + 1)
     return False
-
-
-def _some(plugs: Sequence[str]) -> str:
-    shown = ", ".join(plugs[:8])
-    return f"{shown} and {len(plugs) - 8} more" if len(plugs) > 8 else shown
 
 
 def _right(config: ClusterConfig, subject: Subject, answers: Answers) -> str:

@@ -8,6 +8,8 @@ one), lvmlockd-client.h (numbers), 2.03.11 to 2.03.40."""
 
 import msgspec
 
+from ringfence.core.modes import Mode
+
 ENOLS = 210
 """There is no such lockspace: the VG is not started here."""
 ESTARTING = 211
@@ -23,6 +25,9 @@ EDEVOPEN = 220
 ELMERR = 221
 EADOPT_NONE = 223
 """There is no orphan to adopt (2.03.25 and later)."""
+
+MODES = {"sh": Mode.PR, "ex": Mode.EX}
+"""Its words for them, but for "un"."""
 
 LM_DLM = 2
 """`running_lm`'s answer, as LVM2 numbers the lock managers."""

@@ -13,6 +13,7 @@ from collections.abc import Generator
 from typing import Any
 
 from ringfence.core.errors import Refused
+from ringfence.core.listed import listed
 from ringfence.engine.commands.locking import space_of
 from ringfence.engine.locker import Locker
 from ringfence.engine.orders import Command, CutTables, LeaveLockspace, Order, Release, StandingTables
@@ -35,7 +36,7 @@ def kill(vg: str) -> Command:
     left: tuple[str, ...] = yield CutTables((vg,))
     if left:
         raise Refused(
-            f"tables of VG {vg} stand though they were cut: {_named(left)}",
+            f"tables of VG {vg} stand though they were cut: {listed(left, NAMED)}",
             next=f"dmsetup wipe_table, then lvmlockctl --drop {vg}",
         )
     return None
@@ -53,24 +54,20 @@ def drop(vg: str, locker: Locker) -> Command:
 
 def _check(vg: str, locker: Locker) -> Generator[Order, Any, None]:
     uses = [use for use in locker.uses() if use.lockspace == space_of(vg)]
-    own = [use.what for use in uses if not use.by_lvm2]
+    own = list(dict.fromkeys(use.what for use in uses if not use.by_lvm2))
     if own:
         raise Refused(
-            f"VG {vg} is in use here through ringfence: {_named(own)}", next=f"ringfence lvchange -an {vg}"
+            f"VG {vg} is in use here through ringfence: {listed(own, NAMED)}",
+            next=f"ringfence lvchange -an {vg}",
         )
     transient = [use for use in uses if use.held is None or not locker.is_persistent(use.lock)]
-    working = [use.owner.who if use.owner else use.what for use in transient]
+    working = list(dict.fromkeys(use.owner.who if use.owner else use.what for use in transient))
     if working:
-        raise Refused(f"commands are at work in VG {vg}: {_named(working)}", next="end them, then try again")
+        words = f"commands are at work in VG {vg}: {listed(working, NAMED)}"
+        raise Refused(words, next="end them, then try again")
     standing: tuple[str, ...] = yield StandingTables((vg,))
     if standing:
         raise Refused(
-            f"LVs of VG {vg} are active here: {_named(standing)}",
+            f"LVs of VG {vg} are active here: {listed(standing, NAMED)}",
             next=f"lvm vgchange -an {vg}, or lvmlockctl --kill {vg}",
         )
-
-
-def _named(names: tuple[str, ...] | list[str]) -> str:
-    names = list(dict.fromkeys(names))
-    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-    return ", ".join(names[:NAMED]) + more

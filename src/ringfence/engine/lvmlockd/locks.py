@@ -33,14 +33,14 @@ from ringfence.engine.lvm_processes import LvmProcesses
 from ringfence.engine.lvmlockd.ahead import Ahead
 from ringfence.engine.lvmlockd.replies import Replies
 from ringfence.engine.lvmlockd.rules import Ruling, rule
-from ringfence.engine.lvmlockd.sessions import MODES, PERSISTENT, Session, Where, what
+from ringfence.engine.lvmlockd.sessions import PERSISTENT, Session, Where, what
 from ringfence.engine.lvmlockd.spaces import Spaces
 from ringfence.engine.lvmlockd.versions import Versions
 from ringfence.engine.orders import Held
 from ringfence.engine.slots import Slots
 from ringfence.engine.uses import Use
 from ringfence.volumes.slots import SLOTS_LV
-from ringfence.wire.lvmlockd import EADOPT_NONE, ENOLS, LvmAsked
+from ringfence.wire.lvmlockd import EADOPT_NONE, ENOLS, MODES, LvmAsked
 
 SLOTS_REFUSED = "it holds the disk slots, only ringfence uses it; `ringfence vgremove` removes it with its VG"
 ACTIVATES = "vgchange"
@@ -95,21 +95,7 @@ class Locks:
     # -- requests -----------------------------------------------------------------------
 
     def ask(self, session: Session) -> None:
-        """Take a connection's request up; it is answered now or later, once."""
-        self._go(session)
-
-    def heard(self, session: Session) -> None:
-        """It asks for something, whatever that is: so it has read the reply before."""
-        if self._fresh:
-            self._fresh = {where: client for where, client in self._fresh.items() if client != session.client}
-
-    def look(self) -> None:
-        """Look again at what is held back."""
-        for session in list(self._held_back.values()):
-            if session.asked is not None and session.client in self._held_back:
-                self._go(session)
-
-    def _go(self, session: Session) -> None:
+        """Take a connection's request up, also once more; it is answered now or later, once."""
         asked = session.asked
         assert asked is not None
         self._held_back.pop(session.client, None)
@@ -123,6 +109,17 @@ class Locks:
             result = -errno.EINVAL
         if result is not None:
             self._replies.answer(session, result)
+
+    def heard(self, session: Session) -> None:
+        """It asks for something, whatever that is: so it has read the reply before."""
+        if self._fresh:
+            self._fresh = {where: client for where, client in self._fresh.items() if client != session.client}
+
+    def look(self) -> None:
+        """Look again at what is held back."""
+        for session in list(self._held_back.values()):
+            if session.asked is not None and session.client in self._held_back:
+                self.ask(session)
 
     def _decide(self, session: Session, asked: LvmAsked) -> int | None:
         """Returns the result; None: it comes later.  Raises BadInput."""
@@ -187,7 +184,7 @@ class Locks:
 
     def _lock(self, session: Session, asked: LvmAsked, where: Where) -> int | None:
         space = where[0]
-        if not self._spaces.has(space):
+        if not self._context.is_in(space):
             return self._not_in(session, asked, space)
         if asked.mode == "un":
             return self._unlock(session, asked, where)
@@ -424,7 +421,7 @@ class Locks:
             pid, _ = session.process
             self._replies.note(session, asked, f"its locks were lost, and it is not let go on: kill {pid}")
             return None
-        if not self._spaces.has(space):
+        if not self._context.is_in(space):
             session.made[asked.vg_name] = asked.version
             return -ENOLS
         if use is None:
@@ -441,7 +438,7 @@ class Locks:
 
     def _free(self, session: Session, where: Where) -> int:
         """An LV is gone: so are the locks on it."""
-        if not self._spaces.has(where[0]):
+        if not self._context.is_in(where[0]):
             return -ENOLS
         uses = self._locker.persistent_on(*where)
         if any(not use.by_lvm2 for use in uses):

@@ -9,24 +9,19 @@ from ringfence.core.modes import Mode
 from ringfence.engine.context import Context
 from ringfence.engine.effects import LvmAnswer, Note
 from ringfence.engine.lvmlockd.recent import Recent
-from ringfence.engine.lvmlockd.sessions import MODES, PERSISTENT, Session, what
-from ringfence.engine.lvmlockd.spaces import Spaces
-from ringfence.wire.lvmlockd import ELMERR, ENOLS, LvmAnswered, LvmAsked
+from ringfence.engine.lvmlockd.sessions import PERSISTENT, Session, what
+from ringfence.wire.lvmlockd import ELMERR, ENOLS, MODES, LvmAnswered, LvmAsked
 
 NO_LOCKSPACES = "NO_LOCKSPACES"
 
 
 class Replies:
     """Args:
-    spaces: which lockspaces this node is in.
     shared: called with a VG and an LV's uuid that is about to be active in shared mode.
     recent: hears of every answer."""
 
-    def __init__(
-        self, context: Context, spaces: Spaces, shared: Callable[[str, str], None], recent: Recent
-    ) -> None:
+    def __init__(self, context: Context, shared: Callable[[str, str], None], recent: Recent) -> None:
         self._context = context
-        self._spaces = spaces
         self._shared = shared
         self._recent = recent
 
@@ -58,7 +53,7 @@ class Replies:
     def _started_any(self) -> bool:
         state = self._context.state
         names = state.lockspaces if state is not None else ()
-        return any(name.startswith(VG_SPACE) and self._spaces.has(name) for name in names)
+        return any(name.startswith(VG_SPACE) and self._context.is_in(name) for name in names)
 
     def refused(self, session: Session, asked: LvmAsked, error: RingfenceError | None) -> None:
         assert error is not None

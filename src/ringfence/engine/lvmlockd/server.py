@@ -65,12 +65,12 @@ class Lvmlockd:
         """Who waits until all lockspaces can be stopped."""
         self._dropping: dict[str, None] = {}
         """VGs of which it is looked whether they can be dropped."""
-        self._spaces = Spaces(context, self._join, self._starts)
-        self._replies = Replies(context, self._spaces, refreshes.activated, self._recent)
+        self._replies = Replies(context, refreshes.activated, self._recent)
         self._versions = Versions(context)
         self._locks = Locks(
-            context, locker, self._spaces, self._replies, self._versions, slots, self._ahead, processes
-        )
+            context, locker, Spaces(self._join, self._starts), self._replies, self._versions, slots,
+            self._ahead, processes,
+        )  # fmt: skip
         self._ops: dict[str, Callable[[Session, LvmAsked], int | None]] = {
             "running_lm": lambda session, asked: LM_DLM,
             "init_vg": self._init_vg,
@@ -233,7 +233,7 @@ class Lvmlockd:
         return self._renamed(session, self._begin(space))
 
     def _begin(self, space: str) -> int:
-        if self._spaces.has(space):
+        if self._context.is_in(space):
             return -errno.EEXIST
         if self._starts(space):
             return -ESTARTING
@@ -266,7 +266,7 @@ class Lvmlockd:
 
     def _stop_vg(self, session: Session, asked: LvmAsked) -> int | None:
         space = space_of(asked.vg_name)
-        if not self._spaces.has(space):
+        if not self._context.is_in(space):
             return -ENOLS
         if self._in_use(space, others=False):
             return -errno.EBUSY
@@ -296,7 +296,7 @@ class Lvmlockd:
         """VGs that are started here."""
         state = self._context.state
         names = sorted(state.lockspaces) if state is not None else []
-        found = [name for name in names if name.startswith(VG_SPACE) and self._spaces.has(name)]
+        found = [name for name in names if name.startswith(VG_SPACE) and self._context.is_in(name)]
         return [name.removeprefix(VG_SPACE) for name in found if name != GLOBAL_SPACE]
 
     def _used(self) -> list[str]:
@@ -341,7 +341,7 @@ class Lvmlockd:
 
     def _busy_vg(self, session: Session, asked: LvmAsked) -> int:
         space = space_of(asked.vg_name)
-        if not self._spaces.has(space):
+        if not self._context.is_in(space):
             return -ENOLS
         return -errno.EBUSY if self._in_use(space, others=True) else 0
 
@@ -376,7 +376,7 @@ class Lvmlockd:
 
         Its lock was kept until here, so that no other host changes the VG under its old name meanwhile."""
         vg, session.renames = session.renames, ""
-        if vg and self._spaces.has(space_of(vg)):
+        if vg and self._context.is_in(space_of(vg)):
             session.versions.pop(space_of(vg), None)
             self._turn_away(space_of(vg))
             self._locks.let_go(session, space_of(vg))
@@ -389,7 +389,7 @@ class Lvmlockd:
 
     def _query(self, session: Session, asked: LvmAsked) -> int | None:
         space = space_of(asked.vg_name)
-        if not self._spaces.has(space):
+        if not self._context.is_in(space):
             return -ENOLS
         resource = asked.lv_uuid if asked.op == "query_lock_lv" else VG_RESOURCE
         self._replies.answer(session, 0, mode=self._locks.mode_here((space, resource)))
@@ -399,7 +399,7 @@ class Lvmlockd:
         """Other hosts reload the LV; the path is /dev/VG/LV, the slashes perhaps doubled."""
         above, _, lv = asked.path.rstrip("/").rpartition("/")
         vg = above.rstrip("/").rpartition("/")[2]
-        if not self._spaces.has(space_of(vg)):
+        if not self._context.is_in(space_of(vg)):
             return -ENOLS
 
         def told(error: RingfenceError | None) -> None:
@@ -415,7 +415,7 @@ class Lvmlockd:
 
     def _kill(self, session: Session, asked: LvmAsked) -> int | None:
         vg = asked.vg_name
-        if not self._spaces.has(space_of(vg)):
+        if not self._context.is_in(space_of(vg)):
             return -ENOLS
         if vg not in self._context.killed:
             self._context.killed.append(vg)
@@ -427,7 +427,7 @@ class Lvmlockd:
 
     def _drop(self, session: Session, asked: LvmAsked) -> int | None:
         vg = asked.vg_name
-        if not self._spaces.has(space_of(vg)):
+        if not self._context.is_in(space_of(vg)):
             return -ENOLS
         if vg in self._dropping:
             self._note(session, f"lvmlockctl --drop {vg}: another one is under way")
@@ -445,7 +445,7 @@ class Lvmlockd:
         return None
 
     def _info(self, session: Session, asked: LvmAsked) -> int | None:
-        names = [GLOBAL_SPACE] if self._spaces.has(GLOBAL_SPACE) else []
+        names = [GLOBAL_SPACE] if self._context.is_in(GLOBAL_SPACE) else []
         names += [space_of(vg) for vg in self._started()]
         shown = info.Info(
             self._context, self._locker, self._sessions.values(), names, self._context.killed,

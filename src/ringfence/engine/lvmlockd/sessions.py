@@ -2,13 +2,11 @@
 
 import msgspec
 
-from ringfence.core.modes import Mode
 from ringfence.engine.uses import Owner
 from ringfence.wire.lvmlockd import LvmAsked
 
 Where = tuple[str, str]
 """A lockspace and a resource in it."""
-MODES = {"sh": Mode.PR, "ex": Mode.EX}
 PERSISTENT = "persistent"
 """The option of a request about an LV's activation."""
 

@@ -1,34 +1,24 @@
-"""Lockspaces: which this node is in, and how stock commands start, stop and free them, as commands over
-`engine.orders`."""
+"""Lockspaces: how stock commands start, stop and free them, as commands over `engine.orders`."""
 
 from collections.abc import Callable
 from contextlib import suppress
+from typing import NamedTuple
 
 from ringfence.core.errors import Refused, RingfenceError
 from ringfence.core.locknames import VG_SPACE
 from ringfence.engine.commands.disks import find_vg
 from ringfence.engine.commands.locking import GLOBAL_SPACE, REMOVED_LVB, space_of
 from ringfence.engine.commands.slots import note_slots
-from ringfence.engine.context import Context
 from ringfence.engine.orders import Command, Identity, JoinLockspace, LeaveLockspace, Release, Whoami
 
 
-class Spaces:
-    """Which lockspaces this node is in, as the locks need to know it."""
+class Spaces(NamedTuple):
+    """How the locks have a lockspace started."""
 
-    def __init__(self, context: Context, start: Callable[[str], None], starts: Callable[[str], bool]) -> None:
-        self._context = context
-        self.start = start
-        """Join one."""
-        self.starts = starts
-        """Whether this node is about to be in it."""
-
-    def has(self, space: str) -> bool:
-        state = self._context.state
-        one = state.lockspaces.get(space) if state is not None else None
-        if state is None or one is None or self._context.me in one.joining:
-            return False
-        return state.member(space, self._context.me)
+    start: Callable[[str], None]
+    """Join one."""
+    starts: Callable[[str], bool]
+    """Whether this node is about to be in it."""
 
 
 def start(space: str) -> Command:
