@@ -11,8 +11,10 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from ringfence.sim.hunt import RECORD, Found, known, markdown, record
+from ringfence.fencing.domain import Domain
+from ringfence.sim.hunt import RECORD, Found, fits, hunt, known, markdown, record
 from ringfence.sim.mutants import MUTANTS, planted
+from ringfence.sim.mutants.table import Mutant
 from ringfence.sim.plans import Faults
 from ringfence.sim.scenario import Kept, Scenario, read
 from ringfence.sim.world import Outcome, play, run
@@ -39,10 +41,24 @@ def test_the_engine_stands_what_was_found_once(name: str) -> None:
 def test_the_mutant_falls(name: str) -> None:
     kept = SCENARIOS[name]
     with planted(kept.mutant):
-        assert any(play(one).failure for one in stories(kept)), (
+        reports = (play(one) for one in stories(kept))
+        noticed = next((report for report in reports if report.failure), None)
+        assert noticed is not None, (
             f"nobody noticed {kept.mutant}: {MUTANTS[kept.mutant].what}; look for another story: "
             f"python -m ringfence.sim.hunt --keep tests/sim/scenarios {kept.mutant}"
         )
+        assert fits(noticed), f"{kept.mutant} does not fit the engine: {noticed.what}"
+
+
+def test_a_mutant_that_does_not_fit_the_engine_is_told_from_a_survivor(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A rule has got another argument, and its mutant not: it is not taken out."""
+    changes = [(Domain, "witness", lambda self, evidence: True)]
+    monkeypatch.setitem(MUTANTS, "old", Mutant("a rule", "quick-lie", lambda: changes))
+    found = hunt("old", range(1, 3), None)
+    assert (found.recipe, found.failure, found.runs) == (None, "crash TypeError", 1)
+    assert "**does not fit the engine: crash TypeError**" in markdown([found], "")
 
 
 def stories(kept: Kept) -> list[Scenario]:

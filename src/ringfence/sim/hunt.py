@@ -48,7 +48,7 @@ Made by `python -m ringfence.sim.hunt --markdown docs/mutants.md`: do not edit.
 class Found(NamedTuple):
     name: str
     recipe: Recipe | None
-    """None: it survived."""
+    """None: it survived; or, with a failure, it does not fit the engine any more."""
     failure: str
     runs: int
     seconds: float
@@ -91,8 +91,13 @@ def _recipe(name: str, seed: int, plan: str) -> Recipe:
     return Recipe(seed=seed, faults=Faults(plan), mutant=name)
 
 
+def fits(report: Report) -> bool:
+    """Whether a mutant ran at all: an assertion of the engine's may end it, any other error is its own."""
+    return report.outcome is not Outcome.CRASH or report.failure.endswith(AssertionError.__name__)
+
+
 def hunt(name: str, seeds: range, keep: Path | None) -> Found:
-    """The first run of these seeds that notices the mutant."""
+    """The first run of these seeds that notices the mutant, or shows that it does not fit the engine."""
     began = time.monotonic()
     runs = 0
     with planted(name):
@@ -104,6 +109,8 @@ def hunt(name: str, seeds: range, keep: Path | None) -> Found:
                 if keep is not None:
                     (keep / f"{name}.txt").write_text(_shrunk(report, recipe))
                 return Found(name, recipe, report.failure, runs, took_s)
+            if not fits(report):
+                return Found(name, None, report.failure, runs, time.monotonic() - began)
     return Found(name, None, "", runs, time.monotonic() - began)
 
 
@@ -125,9 +132,11 @@ def markdown(found: Iterable[Found], summary: str) -> str:
         what = MUTANTS[one.name].what
         seed = "-" if one.recipe is None else str(one.recipe.seed)
         noticed = f"invariant {one.noticed}" if one.noticed.isdecimal() else one.noticed
+        if one.recipe is None:
+            noticed = f"**{_unfound(one)}**"
         lines.append(
             f"| {one.name} | {what} | {one.plan or '-'} | {seed} | {one.runs} | {one.seconds:.1f} | "
-            f"{noticed or '**survived**'} |"
+            f"{noticed} |"
         )
     return MARKDOWN_HEAD + "\n".join(lines) + f"\n\n{summary}\n"
 
@@ -160,10 +169,10 @@ def main(
             all_found.append(found)
             sys.stdout.write(_line(found))
             sys.stdout.flush()
-    survivors = [found.name for found in all_found if found.recipe is None]
+    unfound = [found for found in all_found if found.recipe is None]
     took_s = time.monotonic() - began
     summary = (
-        f"{len(all_found) - len(survivors)} of {len(all_found)} mutants found, "
+        f"{len(all_found) - len(unfound)} of {len(all_found)} mutants found, "
         f"in {took_s / 60:.1f} minutes with {jobs} at a time"
     )
     click.echo(summary)
@@ -171,14 +180,19 @@ def main(
         Path(str(RECORD)).write_text(record(all_found))
     if table is not None:
         table.write_text(markdown(all_found, summary + "."))
-    if survivors:
-        click.echo(f"survivors: {', '.join(survivors)}", err=True)
+    for one in unfound:
+        click.echo(f"{one.name} {_unfound(one)}", err=True)
+    if unfound:
         sys.exit(1)
+
+
+def _unfound(found: Found) -> str:
+    return f"does not fit the engine: {found.failure}" if found.failure else "survived"
 
 
 def _line(found: Found) -> str:
     if found.recipe is None:
-        return f"{found.name:24} {'-':>5} {found.runs:4} {found.seconds:8.1f}  SURVIVED\n"
+        return f"{found.name:24} {'-':>5} {found.runs:4} {found.seconds:8.1f}  {_unfound(found).upper()}\n"
     return (
         f"{found.name:24} {found.recipe.seed:5} {found.runs:4} {found.seconds:8.1f}  {found.failure:18} "
         f"{found.recipe.command()}\n"
