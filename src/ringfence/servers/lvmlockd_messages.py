@@ -28,13 +28,10 @@ _OPS = {
 _ARGUED = ("init_vg", "init_lv", "setlockargs_vg_final")
 """Their replies say what is to be written into the metadata."""
 _TEXTS = frozenset((
-    "cmd", "mode", "vg_name", "vg_uuid", "vg_lock_type", "vg_lock_args", "lv_name", "lv_uuid", "lv_lock_args",
-    "path",
+    "cmd", "mode", "vg_name", "vg_uuid", "vg_lock_type", "vg_lock_args", "lv_name", "lv_uuid", "path",
 ))  # fmt: skip
-_NUMBERS = ("version", "host_id")
 DIGITS = 10
 """Longest number; LVM2's own are of 32 bits."""
-_KNOWN = frozenset((*_TEXTS, *_NUMBERS, "request", "opts", "pid"))
 
 
 def parse_request(frame: bytes, pid: int = 0, started: int = 0) -> LvmAsked:
@@ -52,19 +49,16 @@ def parse_request(frame: bytes, pid: int = 0, started: int = 0) -> LvmAsked:
     if not op:
         raise BadInput("not a request: it names none", next='send request = "hello"')
     said: dict[str, Any] = {}
-    more = {}
     for name, value in fields.items():
-        if name not in _KNOWN:
-            more[name] = value
-        elif value == "none":
+        if value == "none":
             continue
-        elif name in _TEXTS:
+        if name in _TEXTS:
             said[name] = value
-        elif name in _NUMBERS:
+        elif name == "version":
             said[name] = int(value) if value.isdecimal() and len(value) <= DIGITS else 0
         elif name == "opts":
             said[name] = tuple(value.replace(",", " ").split())
-    return LvmAsked(op, pid, started, more=more, **said)
+    return LvmAsked(op, pid, started, **said)
 
 
 def print_answer(answered: LvmAnswered) -> bytes:
@@ -89,10 +83,10 @@ def _print_usual(answered: LvmAnswered) -> bytes:
         if op.startswith("query_lock"):
             fields.append(("mode", answered.mode or "un"))
         else:
-            fields.append(("lm_result", answered.lm_result))
+            fields.append(("lm_result", 0))
             if op in _ARGUED:
                 fields.append(("vg_lock_args", answered.vg_lock_args or "none"))
-                fields.append(("lv_lock_args", answered.lv_lock_args or "none"))
+                fields.append(("lv_lock_args", "none"))
             if answered.holder:
                 fields.append(("owner_host_id", answered.holder))
                 fields.append(("owner_name", answered.holder_name))

@@ -14,14 +14,7 @@ ENOLS = 210
 """There is no such lockspace: the VG is not started here."""
 ESTARTING = 211
 EARGS = 212
-EHOSTID = 213
-EMANAGER = 214
-EPREPARE = 215
-ELOCKD = 216
 EVGKILLED = 217
-ELOCKIO = 218
-EREMOVED = 219
-EDEVOPEN = 220
 ELMERR = 221
 EADOPT_NONE = 223
 """There is no orphan to adopt (2.03.25 and later)."""
@@ -54,12 +47,8 @@ class LvmAsked(msgspec.Struct, frozen=True):
     vg_lock_args: str = ""
     lv_name: str = ""
     lv_uuid: str = ""
-    lv_lock_args: str = ""
     path: str = ""
     version: int = 0
-    host_id: int = 0
-    more: dict[str, str] = {}
-    """Every other field, as text."""
     old_info: bool = False
     """Of info: the peer is of LVM2 before 2.03.28, by what its program reads of a lockspace's line."""
 
@@ -70,11 +59,9 @@ class LvmAnswered(msgspec.Struct, frozen=True):
     op: str
     result: int = 0
     """0, or an error's number, negative."""
-    lm_result: int = 0
     flags: tuple[str, ...] = ()
     """NO_LOCKSPACES, NO_GL_LS, NO_LM, SH_EXISTS, ..."""
     vg_lock_args: str = ""
-    lv_lock_args: str = ""
     mode: str = ""
     """Of query_lock_*."""
     holder: int = 0

@@ -21,7 +21,7 @@ _CREDENTIALS = struct.Struct("3i")
 
 
 def lockd_facts(paths: Paths) -> LockdFacts:
-    pid = listener(paths.root / "run/lvm/lvmlockd.socket")
+    pid = listener(paths.lvmlockd_socket)
     ours = bool(pid) and pid == _daemon(paths)
     stock_starts = lockstop = None
     if paths.root == Path("/"):  # units belong to the machine, not to a lab's host
@@ -30,7 +30,7 @@ def lockd_facts(paths: Paths) -> LockdFacts:
     return LockdFacts(
         ours,
         _called(pid) if pid and not ours else "",
-        (paths.root / "run/lvmlockd.pid").exists(),
+        paths.lvmlockd_pid.exists(),
         _stock() if paths.root == Path("/") else "",
         stock_starts,
         lockstop,
