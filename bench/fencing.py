@@ -20,9 +20,13 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent))  # as a script, and when a test loads it
+
+from progress_lines import Say, progress
 
 from ringfence.client import connect
 from ringfence.lab.cluster import Lab
@@ -36,7 +40,6 @@ READY_S = 60.0
 FENCED_S = 120.0
 POLL_S = 0.05
 Found = dict[str, Any]
-Say = Callable[[str], None]
 
 
 def rounds_of(kind: str, rounds: int, directory: Path) -> Iterator[Found]:
@@ -130,11 +133,7 @@ def main() -> int:
     parser.add_argument("--kind", choices=sorted(KINDS), action="append", help="this one (repeat)")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     asked = parser.parse_args()
-    began = time.monotonic()
-
-    def say(line: str) -> None:
-        print(f"{time.monotonic() - began:6.0f} s  {line}", file=sys.stderr, flush=True)
-
+    say = progress()
     rounds = asked.rounds or (1 if asked.quick else ROUNDS)
     found = measure(asked.kind or list(KINDS), rounds, say)
     cpus = len(os.sched_getaffinity(0))

@@ -16,7 +16,6 @@ import os
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ sys.path.insert(0, str(Path(__file__).parent))  # as a script, and when a test l
 
 from lock_peers import SERVERS, Missing
 from lock_work import Worker, hand_overs, in_turns, medians, ping_pong, throughput, us
+from progress_lines import Say, progress
 
 OURS, CACHED, COROSYNC = "ringfence", "ringfence cached", "ringfence corosync"
 PEERS = ("postgresql", "redis", "zookeeper", "etcd", "sanlock")
@@ -84,7 +84,7 @@ MEASURES: dict[str, Callable[[str, Found, Sizes], Found]] = {
 }
 
 
-def measure(systems: list[str], rounds: int, sizes: Sizes, say: Callable[[str], None]) -> Found:
+def measure(systems: list[str], rounds: int, sizes: Sizes, say: Say) -> Found:
     """{measure: {system: {figure: median of rounds}}}, the limit's too."""
     taken: dict[str, dict[str, list[Found]]] = {}
     with tempfile.TemporaryDirectory(prefix="rfb", dir="/tmp") as name, contextlib.ExitStack() as stack:
@@ -111,7 +111,7 @@ def measure(systems: list[str], rounds: int, sizes: Sizes, say: Callable[[str], 
 
 
 def _started(
-    stack: contextlib.ExitStack, directory: Path, systems: list[str], say: Callable[[str], None]
+    stack: contextlib.ExitStack, directory: Path, systems: list[str], say: Say
 ) -> Iterator[tuple[str, Found]]:
     for system in systems:
         place = directory / system
@@ -251,11 +251,7 @@ def main() -> int:
     asked = parser.parse_args()
     systems = [one for one in (OURS, COROSYNC, *PEERS) if not asked.only or one in asked.only]
     rounds = asked.rounds or (1 if asked.quick else 5)
-    began = time.monotonic()
-
-    def say(line: str) -> None:
-        print(f"{time.monotonic() - began:6.0f} s  {line}", file=sys.stderr, flush=True)
-
+    say = progress()
     found = measure(systems, rounds, Sizes(asked.quick), say)
     scaled = {} if asked.no_scale else scale(asked.quick)
     cpus = len(os.sched_getaffinity(0))

@@ -34,6 +34,7 @@ sys.path.insert(0, str(Path(__file__).parent))  # as a script, and when a test l
 
 from lvm_disks import QUIET, lv_uuid
 from lvmlockd_servers import GRANTS, OURS, OURS_TWO, REAL, SERVERS, VG, private_run, running
+from progress_lines import Say, progress
 
 ROUNDS = 3
 WRITERS = 4
@@ -49,7 +50,6 @@ LINEAR = 1.25
 CREATE_GOAL = 1.2
 REQUEST_GOAL_US = 200.0
 Found = dict[str, Any]
-Say = Callable[[str], None]
 
 
 class Sizes:
@@ -281,11 +281,7 @@ def main() -> int:
     asked = parser.parse_args()
     private_run()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by a signal"))
-    began = time.monotonic()
-
-    def say(line: str) -> None:
-        print(f"{time.monotonic() - began:6.0f} s  {line}", file=sys.stderr, flush=True)
-
+    say = progress()
     rounds = asked.rounds or (1 if asked.quick else ROUNDS)
     servers = [one for one in SERVERS if not asked.only or one in asked.only]
     found = measure(servers, rounds, Sizes(asked.quick), say)

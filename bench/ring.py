@@ -25,14 +25,14 @@ import json
 import os
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))  # as a script, and when a test loads it
 
 from lock_work import Worker, hand_overs, medians, us
+from progress_lines import Say, progress
 from ring_setup import init_to_lock
 
 from ringfence.core.cluster import Timing
@@ -55,7 +55,6 @@ WORDS = {
     "hand_over": "hand-over to one that waits, us",
 }
 Found = dict[str, Any]
-Say = Callable[[str], None]
 
 
 class Sizes:
@@ -255,11 +254,7 @@ def main() -> int:
     parser.add_argument("--ring", choices=sorted(RINGS), action="append", help="this one (repeat)")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     asked = parser.parse_args()
-    began = time.monotonic()
-
-    def say(line: str) -> None:
-        print(f"{time.monotonic() - began:6.0f} s  {line}", file=sys.stderr, flush=True)
-
+    say = progress()
     rounds = asked.rounds or (1 if asked.quick else 5)
     what = asked.only or list(WHAT)
     found = measure(what, rounds, Sizes(asked.quick, asked.ring or ()), say)
