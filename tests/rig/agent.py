@@ -37,11 +37,11 @@ def _serve(file, sending, request) -> None:
     environment = {**os.environ, **request.get("env", {})}
     try:
         if request.get("spawn"):
-            log = open(request["spawn"], "ab")
-            child = subprocess.Popen(
-                request["run"], stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment,
-                start_new_session=True,
-            )
+            with open(request["spawn"], "ab") as log:
+                child = subprocess.Popen(
+                    request["run"], stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment,
+                    start_new_session=True,
+                )
             threading.Thread(target=child.wait, daemon=True).start()
             answer = {"pid": child.pid}
         else:

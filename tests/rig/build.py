@@ -157,7 +157,8 @@ def _initrd(building: Path, modules: Path) -> None:
     (tree / "init").chmod(0o755)
     names = "\n".join(str(one.relative_to(tree)) for one in sorted(tree.rglob("*")))
     with (building / "rig.cpio").open("wb") as file:
-        subprocess.run(("cpio", "-o", "-H", "newc", "--quiet"), input=names.encode(), cwd=tree, stdout=file, check=True)
+        words = ("cpio", "-o", "-H", "newc", "--quiet")
+        subprocess.run(words, input=names.encode(), cwd=tree, stdout=file, check=True)
     shutil.rmtree(tree)
 
 

@@ -115,7 +115,8 @@ class Guest:
         check: bool = True,
     ) -> Ran:  # fmt: skip
         """Run a command inside; raises Failed if it does not end well (unless `check` is false)."""
-        answer = self._ask({"run": [str(one) for one in words], "input": input, "env": dict(env or {}), "limit_s": limit_s}, limit_s + 20)
+        request = {"run": [*map(str, words)], "input": input, "env": dict(env or {}), "limit_s": limit_s}
+        answer = self._ask(request, limit_s + 20)
         ran = Ran(answer["code"], answer["out"], answer["err"])
         if check and ran.code != 0:
             raise Failed(f"{self.name}: {' '.join(map(str, words))}: rc {ran.code}: {ran.out}{ran.err}")
@@ -139,7 +140,8 @@ class Guest:
         try:
             return mine.get(timeout=limit_s)
         except queue.Empty:
-            raise Failed(f"{self.name} did not answer {request['run']} in {limit_s:.0f} s: {self._tail()}") from None
+            words = f"{self.name} did not answer {request['run']} in {limit_s:.0f} s"
+            raise Failed(f"{words}: {self._tail()}") from None
         finally:
             del self._answers[id]
 

@@ -18,6 +18,7 @@ from ringfence.block.self_fence import misfit, timeout_s
 from ringfence.block.service import Places, Service
 from ringfence.config import Paths, load
 from ringfence.core.errors import EXIT_BAD_COMMAND, EXIT_OK, BadInput, ConfigError, RingfenceError
+from ringfence.host.identity import boot_id
 from ringfence.host.watchdog import Watchdog, open_watchdog
 
 
@@ -34,7 +35,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if not asked.root.is_dir():
             raise BadInput(f"--root {asked.root} is not a directory", next="make it first")
-        places = Places.under(asked.root.absolute(), _group(asked.group))
+        root = asked.root.absolute()
+        places = Places.under(root, _group(asked.group), boot_id(root))
         given = {
             "socket": asked.socket,
             "dev": asked.dev_dir,
@@ -42,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             "incidents": asked.incidents,
         }
         changes = {name: path.absolute() for name, path in given.items() if path is not None}
-        watchdog = _watchdog(Paths(asked.root.absolute()))
+        watchdog = _watchdog(Paths(root))
         asyncio.run(Service(msgspec.structs.replace(places, **changes), watchdog).run())
     except RingfenceError as error:
         print(f"ringfence block: {error}", file=sys.stderr)

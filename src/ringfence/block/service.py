@@ -18,16 +18,21 @@ import signal
 import stat
 import sys
 import time
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import msgspec
 
+from ringfence.block.dm.control import Control
+from ringfence.block.dm.handle import MappedHandle
+from ringfence.block.dm.mapper import Mapper
+from ringfence.block.dm.plane import DmPlane
 from ringfence.block.handle import Handle
 from ringfence.block.incident_file import IncidentFile, IncidentReader, compact
 from ringfence.block.self_fence import OpenPath, SelfFence
+from ringfence.core.cluster import Timing
 from ringfence.core.errors import BadInput, DeviceFailed, Refused, RingfenceError, Unavailable
 from ringfence.host.notify import notify
 from ringfence.host.watchdog import Watchdog
@@ -51,24 +56,36 @@ class Places(msgspec.Struct, frozen=True):
     run: Path
     incidents: Path
     group: int = -1
-    """Group of the LVs' sockets; -1: the service's own."""
+    """Group of the LVs' sockets and devices; -1: the service's own."""
+    boot: str = ""
+    """This boot's id; empty: stock LVM2's device-mapper tables are not looked after."""
 
     @classmethod
-    def under(cls, root: Path, group: int = -1) -> "Places":
+    def under(cls, root: Path, group: int = -1, boot: str = "") -> "Places":
         """The usual places: /run/ringfence and /var/lib/ringfence, below `root`."""
         run = root / "run/ringfence"
-        return cls(run / "block", run / "dev", run, root / "var/lib/ringfence/incidents", group)
+        return cls(run / "block", run / "dev", run, root / "var/lib/ringfence/incidents", group, boot)
 
 
 class Service:
     """Raises, on construction: Refused (another service), Unavailable, DeviceFailed.
 
-    Args: watchdog: of this host, fed while the service runs and its volumes are in order."""
+    Args:
+        watchdog: of this host, fed while the service runs and its volumes are in order.
+        mapper: makes device-mapper; raises Unavailable where there is none.
+        hold_ms: how long stock LVM2's tables are held before they fail."""
 
-    def __init__(self, places: Places, watchdog: Watchdog | None = None) -> None:
+    def __init__(
+        self,
+        places: Places,
+        watchdog: Watchdog | None = None,
+        mapper: Callable[[], Mapper] = Control,
+        hold_ms: int = Timing().hold_ms,
+    ) -> None:
         self._places = places
         self._self_fence = SelfFence(watchdog, self._open_paths, _say) if watchdog is not None else None
-        self._handles: dict[str, Handle] = {}
+        self._hold_ms = hold_ms
+        self._handles: dict[str, Handle | MappedHandle] = {}
         self._busy: dict[str, asyncio.Lock] = {}
         self._drops = 0
         self._connections = 0
@@ -88,7 +105,7 @@ class Service:
         _check_length(places.socket)
         self._lock_fd = _take_lock(places.run / "block.lock")
         # From here on no worker lives but our own.
-        _remove_sockets(places.dev)
+        _remove_stale(places.dev)
         with contextlib.suppress(FileNotFoundError):
             places.socket.unlink()
         try:
@@ -96,6 +113,9 @@ class Service:
             self._reader = IncidentReader(places.incidents)
             self._reader.new()
             self._file = IncidentFile(places.incidents)
+            self._dm = DmPlane(
+                places.run, places.dev, places.boot, places.group, self._file, self._told, _say, mapper
+            )
         except OSError as error:
             words = f"cannot open {places.incidents}: {error.strerror}"
             raise DeviceFailed(words, next="make room for it") from None
@@ -108,6 +128,8 @@ class Service:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
+        for mapped in await self._dm.start(self._hold_ms):
+            self._handles[mapped.name] = mapped
         old = os.umask(0o177)
         try:
             server = await asyncio.start_unix_server(
@@ -124,6 +146,7 @@ class Service:
         notify("STOPPING=1")
         server.close()
         await self._stop()
+        self._dm.close()
         if self._self_fence is not None:
             self._self_fence.end()
         for writer in list(self._clients):
@@ -145,7 +168,7 @@ class Service:
 
     def _open_paths(self) -> list[OpenPath]:
         return [
-            OpenPath(handle.name, handle.order.open.pages, handle.order.open.hold_ms)
+            OpenPath(handle.name, handle.open_call.pages, handle.open_call.hold_ms)
             for handle in self._handles.values()
             if not handle.gone
         ]
@@ -211,9 +234,8 @@ class Service:
             return await self._drop_all()
         if isinstance(call, wire.TakeOver):
             self._floor = number
-            return [handle.look() for _, handle in sorted(self._handles.items())]
-        if isinstance(call, wire.List):
-            return [handle.look() for _, handle in sorted(self._handles.items())]
+        if isinstance(call, wire.TakeOver | wire.List):
+            return [await handle.look() for _, handle in sorted(self._handles.items())]
         if isinstance(call, wire.Watch):
             self._watchers.append(writer)
             return None
@@ -237,7 +259,7 @@ class Service:
                 raise Refused(f"{name} was not opened: all paths were dropped meanwhile", retry=True)
             there = self._handles.get(name)
             if there is not None:
-                if there.order.open == call and not there.path.failed:
+                if there.open_call == call and not there.path.failed:
                     return there.path
                 state = f"has failed ({there.path.failed})" if there.path.failed else "is open in another way"
                 raise Refused(f"{name} {state}", next=f"close {name} first")
@@ -254,7 +276,9 @@ class Service:
                 raise
             return handle.path
 
-    def _handle(self, call: wire.Open, socket_path: Path) -> Handle:
+    def _handle(self, call: wire.Open, socket_path: Path) -> Handle | MappedHandle:
+        if self._dm.serves(call):
+            return self._dm.handle(call)
         places = self._places
         order = wire.Order(call, str(socket_path), str(places.incidents), self._lock_fd, places.group)
         path = wire.Path(
@@ -391,15 +415,16 @@ def _is_alive(pid: str) -> bool:
     return b"block" in command
 
 
-def _remove_sockets(dev: Path) -> None:
-    """Sockets on which nobody listens any more.  Anything else in there is not ours."""
+def _remove_stale(dev: Path) -> None:
+    """Sockets on which nobody listens any more, and links to devices (those that stand are made again).
+    Anything else in there is not ours."""
     for path in sorted(dev.glob("*/*")):
         _remove(path)
 
 
 def _remove(path: Path) -> None:
     with contextlib.suppress(OSError):
-        if stat.S_ISSOCK(path.lstat().st_mode):
+        if stat.S_ISSOCK(path.lstat().st_mode) or path.is_symlink():
             path.unlink()
 
 

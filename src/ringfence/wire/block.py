@@ -10,6 +10,7 @@ Between the service and a worker: the worker reads one `Order` on a socket pair 
 
 Pure: bytes in, values out."""
 
+from enum import Enum
 from typing import Any
 
 import msgspec
@@ -26,6 +27,34 @@ class Extent(msgspec.Struct, frozen=True):
     path: str
     start_bytes: int
     length_bytes: int
+
+
+class Plane(Enum):
+    """How an active LV reaches its user."""
+
+    NBD = "nbd"
+    """A Unix socket on which a worker process of the block service answers."""
+    DM = "dm"
+    """A block device of this host's kernel, through device-mapper."""
+    AUTO = "auto"
+    """DM where this host has device-mapper and the LV lies on block devices, else NBD."""
+
+
+class Area(msgspec.Struct, frozen=True):
+    """Where on a device a piece of an LV begins."""
+
+    path: str
+    start_sectors: int
+
+
+class Target(msgspec.Struct, frozen=True):
+    """A line of an LV's device-mapper table: linear on one area, striped over several; in sectors."""
+
+    start_sectors: int
+    length_sectors: int
+    areas: tuple[Area, ...]
+    stripe_sectors: int = 0
+    """How much of one area comes before the next has its turn."""
 
 
 class _Call(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields=True):
@@ -52,6 +81,10 @@ class Open(_Call, frozen=True):
     """This host's node id, for incidents."""
     token: str = ""
     """Of the lock it is opened under; for the daemon that comes next."""
+    plane: Plane = Plane.NBD
+    vg_uuid: str = ""
+    """With `targets`: what the plane DM needs beside the rest."""
+    targets: tuple[Target, ...] = ()
 
 
 class Close(_Call, frozen=True):
@@ -107,7 +140,7 @@ class Path(msgspec.Struct, frozen=True):
     lv: str
     uuid: str
     path: str
-    """The Unix socket on which the LV is an NBD export."""
+    """The Unix socket on which the LV is an NBD export, or a link to its device."""
     uri: str
     size_bytes: int
     shared: bool = False
@@ -125,6 +158,8 @@ class Path(msgspec.Struct, frozen=True):
     """The authority pages it was opened with."""
     token: str = ""
     """Of the lock it was opened under."""
+    plane: Plane = Plane.NBD
+    """NBD or DM.  Of a device `pid` is 0, and `connections` says how often it is open."""
 
 
 class Reply(msgspec.Struct, frozen=True, tag=True, omit_defaults=True):
