@@ -17,6 +17,7 @@ import msgspec
 from ringfence.block.self_fence import misfit, timeout_s
 from ringfence.block.service import Places, Service
 from ringfence.config import Paths, load
+from ringfence.core.cluster import Timing
 from ringfence.core.errors import EXIT_BAD_COMMAND, EXIT_OK, BadInput, ConfigError, RingfenceError
 from ringfence.host.identity import boot_id
 from ringfence.host.watchdog import Watchdog, open_watchdog
@@ -45,7 +46,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         }
         changes = {name: path.absolute() for name, path in given.items() if path is not None}
         watchdog = _watchdog(Paths(root))
-        asyncio.run(Service(msgspec.structs.replace(places, **changes), watchdog).run())
+        places = msgspec.structs.replace(places, **changes)
+        asyncio.run(Service(places, watchdog, hold_ms=_hold_ms(Paths(root))).run())
     except RingfenceError as error:
         print(f"ringfence block: {error}", file=sys.stderr)
         return error.exit_code
@@ -68,6 +70,14 @@ def _watchdog(paths: Paths) -> Watchdog | None:
     except RingfenceError as error:
         print(f"ringfence block: the watchdog is not used: {error}", file=sys.stderr, flush=True)
         return None
+
+
+def _hold_ms(paths: Paths) -> int:
+    """The cluster's, or the default where the configuration cannot be read: that is the daemon's to say."""
+    try:
+        return load(paths).cluster.timing.hold_ms
+    except RingfenceError:
+        return Timing().hold_ms
 
 
 class _Parser(argparse.ArgumentParser):

@@ -26,6 +26,7 @@ from urllib.parse import quote
 import msgspec
 
 from ringfence.block.dm.control import Control
+from ringfence.block.dm.counters import BLOCK
 from ringfence.block.dm.handle import MappedHandle
 from ringfence.block.dm.mapper import Mapper
 from ringfence.block.dm.plane import DmPlane
@@ -33,7 +34,7 @@ from ringfence.block.handle import Handle
 from ringfence.block.incident_file import IncidentFile, IncidentReader, compact
 from ringfence.block.self_fence import OpenPath, SelfFence
 from ringfence.core.cluster import Timing
-from ringfence.core.errors import BadInput, DeviceFailed, Refused, RingfenceError, Unavailable
+from ringfence.core.errors import BadInput, DeviceFailed, NotFound, Refused, RingfenceError, Unavailable
 from ringfence.host.notify import notify
 from ringfence.host.watchdog import Watchdog
 from ringfence.wire import block as wire
@@ -73,7 +74,8 @@ class Service:
     Args:
         watchdog: of this host, fed while the service runs and its volumes are in order.
         mapper: makes device-mapper; raises Unavailable where there is none.
-        hold_ms: how long stock LVM2's tables are held before they fail."""
+        hold_ms: how long stock LVM2's tables are held before they fail.
+        block: sysfs's list of block devices."""
 
     def __init__(
         self,
@@ -81,10 +83,12 @@ class Service:
         watchdog: Watchdog | None = None,
         mapper: Callable[[], Mapper] = Control,
         hold_ms: int = Timing().hold_ms,
+        block: Path = BLOCK,
     ) -> None:
         self._places = places
         self._self_fence = SelfFence(watchdog, self._open_paths, _say) if watchdog is not None else None
         self._hold_ms = hold_ms
+        self._stopped = asyncio.Event()
         self._handles: dict[str, Handle | MappedHandle] = {}
         self._busy: dict[str, asyncio.Lock] = {}
         self._drops = 0
@@ -114,7 +118,7 @@ class Service:
             self._reader.new()
             self._file = IncidentFile(places.incidents)
             self._dm = DmPlane(
-                places.run, places.dev, places.boot, places.group, self._file, self._told, _say, mapper
+                places.run, places.dev, places.boot, places.group, self._file, self._told, _say, mapper, block
             )
         except OSError as error:
             words = f"cannot open {places.incidents}: {error.strerror}"
@@ -124,10 +128,9 @@ class Service:
 
     async def run(self) -> None:
         """Serve until SIGTERM or SIGINT; then flush and close every volume."""
-        stop = asyncio.Event()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, stop.set)
+            loop.add_signal_handler(number, self.stop)
         for mapped in await self._dm.start(self._hold_ms):
             self._handles[mapped.name] = mapped
         old = os.umask(0o177)
@@ -142,7 +145,7 @@ class Service:
         if self._self_fence is not None:
             self._spawn(self._self_fence.run())
         notify("READY=1")
-        await stop.wait()
+        await self._stopped.wait()
         notify("STOPPING=1")
         server.close()
         await self._stop()
@@ -153,6 +156,10 @@ class Service:
             writer.close()
         with contextlib.suppress(FileNotFoundError):
             self._places.socket.unlink()
+
+    def stop(self) -> None:
+        """End in order, as on SIGTERM."""
+        self._stopped.set()
 
     async def _stop(self) -> None:
         self._drops += 1  # opens that still wait are refused
@@ -230,6 +237,8 @@ class Service:
             return await self._open(call, number, drops)
         if isinstance(call, wire.Close):
             return await self._close(_name(call.vg, call.lv), call.flush)
+        if isinstance(call, wire.Reload):
+            return await self._reload(call, number)
         if isinstance(call, wire.DropAll):
             return await self._drop_all()
         if isinstance(call, wire.TakeOver):
@@ -276,24 +285,64 @@ class Service:
                 raise
             return handle.path
 
+    async def _reload(self, call: wire.Reload, number: int) -> wire.Path:
+        """A rename holds both names, so that neither is opened or closed half-way."""
+        old, new = _name(call.vg, call.lv), _name(call.vg, call.name)
+        socket_path = self._places.dev / call.vg / call.name
+        _check_length(socket_path)
+        async with contextlib.AsyncExitStack() as busy:
+            for name in sorted({old, new}):
+                await busy.enter_async_context(self._busy.setdefault(name, asyncio.Lock()))
+            self._check_current(number)
+            handle = self._to_reload(call, old, new)
+            changes = {
+                "lv": call.name, "extents": call.extents, "readonly": call.readonly, "targets": call.targets,
+            }  # fmt: skip
+            opened = msgspec.structs.replace(handle.open_call, **changes)
+            if opened == handle.open_call:
+                return handle.path
+            if isinstance(handle, MappedHandle):
+                await handle.reload(opened)
+                self._renamed(handle, old, new)
+                return handle.path
+            order = msgspec.structs.replace(handle.order, open=opened, socket=str(socket_path))
+            try:
+                await handle.swap(order, _listed(opened, socket_path))
+            except RingfenceError:
+                if handle.gone:  # perhaps after it had moved its socket
+                    _remove(socket_path)
+                raise
+            self._renamed(handle, old, new)
+            return handle.path
+
+    def _renamed(self, handle: Handle | MappedHandle, old: str, new: str) -> None:
+        if self._handles.get(old) is handle:
+            self._handles[new] = self._handles.pop(old)
+
+    def _to_reload(self, call: wire.Reload, old: str, new: str) -> Handle | MappedHandle:
+        """Raises NotFound, Refused."""
+        handle = self._handles.get(old)
+        renamed = self._handles.get(new)
+        if renamed is not None and renamed is not handle:
+            if renamed.path.uuid != call.uuid:
+                raise Refused(f"{new} is open: it is another LV", next=f"close {new} first")
+            handle = renamed  # it was renamed before: the first answer was lost
+        if handle is None or handle.path.uuid != call.uuid:
+            raise NotFound(f"{old} is not open here", next="activate it")
+        if handle.path.failed or handle.gone:
+            words = f"{handle.name} has failed ({handle.path.failed})"
+            raise Refused(words, next=f"close {handle.name} first")
+        if call.token and call.token != handle.path.token:
+            words = f"{handle.name} is open under another lock, {handle.path.token}"
+            raise Refused(words, next="look again: it was closed and opened meanwhile", retry=True)
+        return handle
+
     def _handle(self, call: wire.Open, socket_path: Path) -> Handle | MappedHandle:
         if self._dm.serves(call):
             return self._dm.handle(call)
         places = self._places
         order = wire.Order(call, str(socket_path), str(places.incidents), self._lock_fd, places.group)
-        path = wire.Path(
-            call.vg,
-            call.lv,
-            call.uuid,
-            str(socket_path),
-            f"nbd+unix:///{quote(call.lv)}?socket={quote(str(socket_path))}",
-            sum(extent.length_bytes for extent in call.extents),
-            shared=call.shared,
-            readonly=call.readonly,
-            pages=call.pages,
-            token=call.token,
-        )
-        return Handle(order, path, self._told, self._gone)
+        return Handle(order, _listed(call, socket_path), self._told, self._gone)
 
     async def _close(self, name: str, flush: bool) -> None:
         async with self._busy.setdefault(name, asyncio.Lock()):
@@ -316,9 +365,9 @@ class Service:
             await asyncio.sleep(LAST_WORD_S)
         for _, handle in handles:
             handle.kill()
-        for name, handle in handles:
+        for _, handle in handles:
             await handle.reaped()
-            if self._handles.get(name) is handle:
+            for name in [name for name, one in self._handles.items() if one is handle]:  # perhaps renamed
                 del self._handles[name]
             _remove(Path(handle.path.path))
 
@@ -356,6 +405,22 @@ class Service:
     @property
     def open_incidents(self) -> dict[str, Incident]:
         return dict(self._open_incidents)
+
+
+def _listed(call: wire.Open, socket_path: Path) -> wire.Path:
+    return wire.Path(
+        call.vg,
+        call.lv,
+        call.uuid,
+        str(socket_path),
+        f"nbd+unix:///{quote(call.lv)}?socket={quote(str(socket_path))}",
+        sum(extent.length_bytes for extent in call.extents),
+        shared=call.shared,
+        readonly=call.readonly,
+        pages=call.pages,
+        token=call.token,
+        extents=call.extents,
+    )
 
 
 def _name(vg: str, lv: str) -> str:

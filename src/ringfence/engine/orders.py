@@ -13,6 +13,7 @@ import msgspec
 from ringfence.core.cluster import Use
 from ringfence.core.ids import Token
 from ringfence.core.modes import Mode
+from ringfence.wire.block import Plane, Target
 
 
 class _Order(msgspec.Struct, frozen=True, tag=True):
@@ -353,13 +354,16 @@ class OpenPath(_Order, frozen=True):
     extents: tuple[Extent, ...]
     shared: bool
     token: Token
+    vg_uuid: str = ""
+    targets: tuple[Target, ...] = ()
+    """Its table, for the plane of device-mapper."""
 
 
 class Opened(msgspec.Struct, frozen=True):
     path: str
-    """The Unix socket /run/ringfence/dev/VG/LV."""
+    """/run/ringfence/dev/VG/LV: a Unix socket, or a link to a block device."""
     uri: str
-    """nbd+unix:///LV?socket=PATH."""
+    """nbd+unix:///LV?socket=PATH, or file://PATH."""
 
 
 class ClosePath(_Order, frozen=True):
@@ -367,6 +371,24 @@ class ClosePath(_Order, frozen=True):
 
     vg: str
     lv: str
+
+
+class ReloadPath(_Order, frozen=True):
+    """Change what an open LV is made of, under its running clients.  Answer: Opened.
+
+    Any error: it is as it was, and open.  NotFound: it is not open."""
+
+    vg: str
+    lv: str
+    """The name it is open under."""
+    uuid: str
+    extents: tuple[Extent, ...]
+    name: str
+    """What it is called from now on; `lv`: as before."""
+    readonly: bool
+    token: Token
+    """Of the lock it is open under."""
+    targets: tuple[Target, ...] = ()
 
 
 class OpenPaths(_Order, frozen=True):
@@ -386,6 +408,10 @@ class OpenVolume(msgspec.Struct, frozen=True):
     """Why its worker ended by itself; such a path is not closed until it is."""
     stopped: str = ""
     """Why its worker stands still, and what to do."""
+    readonly: bool = False
+    extents: tuple[Extent, ...] = ()
+    """What it is made of."""
+    plane: Plane = Plane.NBD
 
 
 class StandingTables(_Order, frozen=True):
@@ -448,7 +474,7 @@ ENGINE_ORDERS = (
     Joined, LockspaceMembers, Publish, SayGoodbye, NoteSlots, EndSlots, Identity, Pause, GoOn,
 )  # fmt: skip
 StorageOrder = ScanDevices | ReadBlocks | ReadText | WriteBlocks
-BlockOrder = OpenPath | ClosePath | OpenPaths
+BlockOrder = OpenPath | ReloadPath | ClosePath | OpenPaths
 DriverOrder = (
     StorageOrder | BlockOrder | StandingTables | CutTables | SlotIo | LookAtHost | ReadSupplies
     | RefreshLvs

@@ -64,6 +64,8 @@ class Segment(msgspec.Struct, frozen=True, gc=False):
     """False: the type is not known, and `stripes` may be too much."""
     words: tuple[str, ...]
     """Strings in the segment that may name another LV that it is made of."""
+    stripe_sectors: int = 0
+    """How much of the LV lies on one stripe before the next one's turn comes; 0: it has one alone."""
 
 
 class Lv(msgspec.Struct, frozen=True, gc=False):
@@ -270,7 +272,8 @@ def _read_segment(section: Section, where: str, pvs: frozenset[str]) -> Segment:
             stripes.append(Stripe(device, extent, each))
         else:
             parts.append(device)
-    return Segment(start, count, kind, tuple(stripes), True, (*words, *parts))
+    stripe_sectors = (section.number("stripe_size") or 0) if len(pairs) > 1 else 0
+    return Segment(start, count, kind, tuple(stripes), True, (*words, *parts), stripe_sectors)
 
 
 def _guessed(section: Section, pvs: frozenset[str], count: int) -> list[Stripe]:

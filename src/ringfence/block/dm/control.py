@@ -121,7 +121,9 @@ class Control:
         self._ask(Command.DEV_REMOVE, uuid=uuid, flags=Flag.DEFERRED_REMOVE if deferred else NO_FLAG)
 
     def rename(self, uuid: str, name: str) -> None:
-        self._ask(Command.DEV_RENAME, uuid=uuid, payload=name.encode() + b"\0")
+        device = self._ask(Command.DEV_STATUS, uuid=uuid)[0]
+        # This one command goes by the name alone (dm-ioctl.c, dm_hash_rename).
+        self._ask(Command.DEV_RENAME, name=device.name, payload=name.encode() + b"\0")
 
     def table(self, uuid: str) -> tuple[Line, ...]:
         _, count, data = self._ask(Command.TABLE_STATUS, uuid=uuid, flags=Flag.STATUS_TABLE)

@@ -49,6 +49,7 @@ class MappedHandle:
             readonly=call.readonly,
             pages=call.pages,
             token=call.token,
+            extents=call.extents,
             plane=wire.Plane.DM,
             failed=mapped.failed,
         )

@@ -27,6 +27,8 @@ from ringfence.engine.orders import (
 from ringfence.volumes.discovery import VgOnDisk
 from ringfence.volumes.model import SECTOR_BYTES, Lv, Vg
 from ringfence.volumes.plan import check_plain, find_lv
+from ringfence.volumes.tables import table_of
+from ringfence.wire.block import Target
 
 _MODES = {"ey": Mode.EX, "sy": Mode.PR, "n": Mode.UN}
 VG_WAIT_MS = 5000
@@ -60,6 +62,11 @@ def extents_of(found: VgOnDisk, lv: Lv) -> tuple[Extent, ...]:
         start = pv.start_sectors * SECTOR_BYTES + stripe.start_extent * vg.extent_bytes
         extents.append(Extent(have.path, start, stripe.extent_count * vg.extent_bytes))
     return tuple(extents)
+
+
+def targets_of(found: VgOnDisk, lv: Lv) -> tuple[Target, ...]:
+    """The LV's device-mapper table.  Raises as `table_of` does."""
+    return table_of(found.vg, lv, {name: pv.path for name, pv in found.pvs.items()})
 
 
 def _locate(vg: str, name: str, wait_ms: int | None) -> Generator[Order, Any, tuple[LockedVg, Lv]]:
@@ -129,8 +136,9 @@ def _open(vg: str, lv: Lv, held: Held, wait_ms: int | None) -> Generator[Order, 
 def open_path(found: VgOnDisk, lv: Lv, held: Held) -> Generator[Order, Any, dict[str, Any]]:
     vg = found.vg.name
     opened: Opened = yield OpenPath(
-        vg, lv.name, lv.uuid, extents_of(found, lv), shared=held.mode is not Mode.EX, token=held.token
-    )
+        vg, lv.name, lv.uuid, extents_of(found, lv), shared=held.mode is not Mode.EX, token=held.token,
+        vg_uuid=found.vg.uuid, targets=targets_of(found, lv),
+    )  # fmt: skip
     return _answer(vg, lv, held, opened)
 
 
