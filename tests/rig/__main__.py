@@ -1,0 +1,183 @@
+"""What only a real kernel can show: the plane of device-mapper, and stock LVM2's tables under our locks.
+
+    python tests/rig [SCENARIO...]       `make rig`; SCENARIO: a name from the list below
+
+One line a scenario, with its figures; exit code 1 if any failed.  Guests run by software emulation, a dozen
+times slower than a host: the figures are about order and loss, not about speed, but for the throughput, which
+is a ratio of two measured side by side."""
+
+import json
+import os
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+
+from build import images
+from guest import Failed
+from hosts import DISKS, PROJECT, Host, after_longest_gap, cluster, eventually
+
+CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "ringfence-rig"
+RECORDING = PROJECT / "tests/block/recordings/kernel-6.1.json"
+LV_BYTES = 64 << 20
+
+
+def check(fact: object, words: str) -> None:
+    if not fact:
+        raise Failed(words)
+
+
+def kernel(one: Host, two: Host) -> str:
+    """The kernel answers as the recording has it, by which the tests without a kernel go."""
+    told = json.loads(one.run("python3", "/proj/tests/rig/story.py").out)
+    recorded = json.loads(RECORDING.read_text())
+    if os.environ.get("REWRITE"):
+        RECORDING.write_text(json.dumps(told))
+    check(told["told"] == recorded["told"], "it answers otherwise than recorded: REWRITE=1 records anew")
+    return f"{len(told['conversation'])} ioctls, {len(told['told'])} answers as recorded"
+
+
+def shared(one: Host, two: Host) -> str:
+    """A shared VG, an LV as a device on one host, refused on the other; stock LVM2 sees it active."""
+    one.ringfence("vgcreate", "--shared", "rig", *DISKS)
+    two.ringfence("vgchange", "--lockstart", "rig")
+    one.ringfence("lvcreate", "-n", "lv1", "-L", f"{LV_BYTES}b", "rig")
+    check(one.mapper("rig-lv1") == "active linear", f"not a linear table: {one.mapper('rig-lv1')!r}")
+    link = one.run("readlink", "/run/ringfence/dev/rig/lv1").out.strip()
+    check(link.startswith("/dev/dm-"), f"the link is {link!r}")
+    words = one.stock("lvs", "--noheadings", "--nolocking", "-o", "lv_active", "rig/lv1").out.strip()
+    check(words == "active", f"stock lvs says {words!r}")
+    refused = two.ringfence("lvchange", "-aey", "rig/lv1", check=False)
+    check(refused.code == 5 and "g1" in refused.err, f"not refused: {refused}")
+    check(two.mapper("rig-lv1") == "", "a table on the host without the lock")
+    return f"{link}, stock lvs: active; on g2: {refused.err.strip()}"
+
+
+def in_use(one: Host, two: Host) -> str:
+    """A device that is in use is not closed, and its lock stays; once it is closed, the other host has it."""
+    pid = one.spawn("sh", "-c", "exec sleep 600 < /run/ringfence/dev/rig/lv1", log="/run/user.log")
+    refused = one.ringfence("lvchange", "-an", "rig/lv1", check=False)
+    check(refused.code == 5 and "in use" in refused.err, f"not refused: {refused}")
+    check(one.mapper("rig-lv1") == "active linear", "the table is gone")
+    one.run("kill", str(pid))
+    pattern = "marked by g1 through device-mapper"
+    one.run("sh", "-c", f"printf '{pattern}' | dd of=/run/ringfence/dev/rig/lv1 conv=notrunc status=none")
+    one.ringfence("lvchange", "-an", "rig/lv1")
+    check(one.mapper("rig-lv1") == "", "the table is still there")
+    two.ringfence("lvchange", "-aey", "rig/lv1")
+    words = "dd if=/run/ringfence/dev/rig/lv1 iflag=direct bs=4096 count=1 status=none | head -c 34"
+    check(two.run("sh", "-c", words).out == pattern, "what g1 wrote through its cache is not on the disk")
+    two.ringfence("lvchange", "-an", "rig/lv1")
+    one.ringfence("lvchange", "-aey", "rig/lv1")
+    return f"{refused.err.strip()}; closed, then g2 read what g1 had in its cache"
+
+
+def stock(one: Host, two: Host) -> str:
+    """Stock LVM2 activates a striped LV through our lvmlockd; we would load the same table for it."""
+    one.stock("lvcreate", "-an", "-y", "-i2", "-I64k", "-L", f"{LV_BYTES}b", "-n", "lv2", "rig")
+    one.stock("lvchange", "-aey", "rig/lv2")
+    check(one.mapper("rig-lv2") == "active striped", f"not a striped table: {one.mapper('rig-lv2')!r}")
+    refused = two.stock("lvchange", "-aey", "rig/lv2", check=False)
+    check(refused.code == 5, f"not refused: {refused}")
+    theirs = one.run("dmsetup", "table", "rig-lv2").out
+    ours = one.run("python3", "/proj/tests/rig/table.py", "rig", "lv2").out
+    check(ours == theirs, f"stock LVM2 loads {theirs!r}, we {ours!r}")
+    return f"{theirs.strip()}: as we compute it; g2: {refused.err.strip()}"
+
+
+def lapse(one: Host, two: Host) -> str:
+    """The peer stands still: our authority lapses, our table and LVM2's are suspended, and resumed after."""
+    pids = [_writer(one, lv) for lv in ("lv1", "lv2")]
+    time.sleep(3)
+    two.guest.freeze()
+    try:
+        held = ("suspended linear", "suspended striped")
+        took = eventually(lambda: (one.mapper("rig-lv1"), one.mapper("rig-lv2")) == held, 12)
+    finally:
+        two.guest.thaw()
+    active = ("active linear", "active striped")
+    back = eventually(lambda: (one.mapper("rig-lv1"), one.mapper("rig-lv2")) == active, 20)
+    time.sleep(2)
+    for pid in pids:
+        one.run("kill", str(pid))
+    figures = []
+    for lv in ("lv1", "lv2"):
+        gap, later, failed = after_longest_gap(one.writes(f"/run/{lv}.writes"))
+        check(later and not failed, f"{lv}: {later} writes after the pause, {failed} failed")
+        figures.append(f"{lv} paused {gap:.1f} s, then {later} writes, 0 failed")
+    return f"suspended after {took:.1f} s, resumed {back:.1f} s after the thaw; {'; '.join(figures)}"
+
+
+def freeze(one: Host, two: Host) -> str:
+    """A host freezes, an operator lies, its lock moves; it thaws, and writes until its guard runs."""
+    for lv in ("lv1", "lv2"):
+        _writer(one, lv)
+    time.sleep(3)
+    one.guest.freeze()
+    began = time.monotonic()
+    lie = ("fence", "confirm", "g1", "--yes", "--who", "rig", "--why", "a lie, on purpose")
+    eventually(lambda: two.ringfence(*lie, check=False).code == 0, 60, two.logs)
+    eventually(lambda: two.ringfence("lvchange", "-aey", "rig/lv1", check=False).code == 0, 60, two.logs)
+    moved = time.monotonic() - began
+    one.guest.thaw()
+    eventually(lambda: one.mapper("rig-lv1") in ("", "active error"), 30, one.logs)
+    eventually(lambda: one.mapper("rig-lv2") in ("", "active error"), 30, one.logs)
+    time.sleep(2)
+    figures = []
+    for lv in ("lv1", "lv2"):
+        _, later, failed = after_longest_gap(one.writes(f"/run/{lv}.writes"))
+        figures.append(f"{lv}: {later} writes landed after the thaw, then {failed} failed")
+    told = [line for line in one.run("cat", "/run/block.log").out.splitlines() if "without authority" in line]
+    check(told, f"no incident: {one.logs()}")
+    return f"lock on g2 after {moved:.0f} s; {'; '.join(figures)}; reported: {'; '.join(told)}"
+
+
+def _writer(host: Host, lv: str) -> int:
+    device = "/run/ringfence/dev/rig/lv1" if lv == "lv1" else f"/dev/mapper/rig-{lv}"
+    words = ("python3", "-S", "/proj/tests/rig/writer.py", device, str(LV_BYTES), f"/run/{lv}.writes")
+    return host.spawn(*words, log="/run/writer.log")
+
+
+def throughput(one: Host, two: Host) -> str:
+    """Reads of 1 MiB without a cache, through the device and at the same place of the disk under it."""
+    table = one.run("dmsetup", "table", "rig-lv1").out.split()
+    offset_mib = int(table[4]) // 2048
+    device = f"/dev/vd{'bc'[int(table[3].split(':')[1]) // 16 - 1]}"
+    words = ("/run/ringfence/dev/rig/lv1:0", f"{device}:{offset_mib}")
+    ran = one.run("python3", "-S", "/proj/tests/rig/throughput.py", "9", "64", *words, limit_s=180)
+    dm, raw = map(float, ran.out.split())
+    check(dm >= 0.98 * raw, f"dm {dm:.0f} MiB/s, raw {raw:.0f} MiB/s: {dm / raw:.3f}")
+    return f"dm {dm:.0f} MiB/s, raw {raw:.0f} MiB/s: {dm / raw:.3f} (goal 0.98)"
+
+
+SCENARIOS: tuple[Callable[[Host, Host], str], ...] = (
+    kernel, shared, in_use, throughput, stock, lapse, freeze,
+)  # fmt: skip
+"""Each goes on where the one before it ended."""
+
+
+def main(wanted: list[str]) -> int:
+    began, failed = time.monotonic(), False
+    built = images(CACHE)
+    print(f"images: {time.monotonic() - began:.0f} s", flush=True)
+    with cluster(built) as (one, two):
+        print(f"two guests, one cluster: {time.monotonic() - began:.0f} s", flush=True)
+        for scenario in SCENARIOS:
+            if wanted and scenario.__name__ not in wanted:
+                continue
+            began = time.monotonic()
+            try:
+                words = scenario(one, two)
+            except Exception as error:
+                print(f"FAILED {scenario.__name__}: {error}", flush=True)
+                traceback.print_exc()
+                print(one.logs(), two.logs(), sep="\n")
+                failed = True
+                continue
+            print(f"ok {scenario.__name__} ({time.monotonic() - began:.0f} s): {words}", flush=True)
+    return int(failed)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
