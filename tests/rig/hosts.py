@@ -85,6 +85,8 @@ class Host:
     def __init__(self, guest: Guest) -> None:
         self.guest = guest
         self.name = guest.name
+        self.daemon = 0
+        """Its pid inside."""
 
     def start(self) -> None:
         guest = self.guest
@@ -99,7 +101,12 @@ class Host:
         self.spawn("corosync", "-f", log="/run/corosync.log")
         self.spawn("python3", "-m", "ringfence", "block", log="/run/block.log")
         time.sleep(1)
-        self.spawn("python3", "-m", "ringfence", "daemon", "--node", self.name, log="/run/daemon.log")
+        self.start_daemon()
+
+    def start_daemon(self) -> None:
+        self.run("rm", "-f", "/run/daemon.log")
+        words = ("python3", "-m", "ringfence", "daemon", "--node", self.name)
+        self.daemon = self.spawn(*words, log="/run/daemon.log")
 
     def spawn(self, *words: str, log: str) -> int:
         return self.guest.spawn(*words, log=log, env=ENVIRONMENT)
@@ -139,6 +146,7 @@ class Host:
         return [(float(began), float(ended), int(error)) for began, ended, error in rows]
 
     def logs(self) -> str:
+        """The ends of what it said."""
         words = "for one in corosync block daemon; do echo == $one; tail -n 25 /run/$one.log; done"
         return self.run("sh", "-c", words, check=False).out
 

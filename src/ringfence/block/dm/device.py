@@ -198,6 +198,8 @@ class Mapped:
                 return
             try:
                 was, ended_ns = self.state, self.judge.ended_ns
+                if was is Wanted.PASS and ended_ns is not None:
+                    self.count(ended_ns)
                 if wanted is Wanted.HOLD:
                     self._mapper.suspend(self.uuid)
                 elif wanted is Wanted.PASS:

@@ -54,6 +54,9 @@ class StockVg:
         self._late = late
         self._say = say
         self._block = block
+        self._known: list[Table] = []
+        """As of the last scan, those on top first."""
+        self._working = threading.Lock()
         self._suspended: list[str] = []
         """Uuids, as they were suspended."""
         self._counted: dict[str, tuple[Counters, Written | None]] = {}
@@ -69,16 +72,19 @@ class StockVg:
                 self._counted[kernel] = (counters, written)
 
     def bring(self, wanted: Wanted) -> None:
-        was, ended_ns = self.state, self.judge.ended_ns
-        try:
-            if wanted is Wanted.PASS:
-                self._resume()
-            else:
-                self._stop(wanted)
-        except (OSError, RingfenceError) as error:
-            self._say(f"tables of VG {self.vg.name} cannot be brought to {wanted.value}: {error}")
-            return
-        self.state = wanted
+        with self._working:
+            was, ended_ns = self.state, self.judge.ended_ns
+            if was is Wanted.PASS and ended_ns is not None:
+                self.count(ended_ns)
+            try:
+                if wanted is Wanted.PASS:
+                    self._resume()
+                else:
+                    self._stop(wanted)
+            except (OSError, RingfenceError) as error:
+                self._say(f"tables of VG {self.vg.name} cannot be brought to {wanted.value}: {error}")
+                return
+            self.state = wanted
         if was is Wanted.PASS and ended_ns is not None:
             self._report((boottime_ns() - ended_ns) // 1_000_000)
 
@@ -86,9 +92,12 @@ class StockVg:
         """Look which tables there are now.  While they are held LVM2 may have made one, or resumed one.
 
         Raises OSError, Unavailable."""
-        if self.state is not Wanted.PASS:
-            self._stop(self.state)
-        here = {one.kernel for one in self._tables()}
+        with self._working:
+            if self.state is not Wanted.PASS:
+                self._stop(self.state)
+        found = self._tables()
+        self._known = [table for level in levels(found) for table in level]
+        here = {one.kernel for one in found}
         for kernel in [one for one in self._counted if one not in here]:
             self._counted.pop(kernel)[0].close()
         for kernel in sorted(here.difference(self._counted)):
@@ -107,17 +116,22 @@ class StockVg:
 
     def _stop(self, wanted: Wanted) -> None:
         """Raises OSError, Unavailable."""
+        for table in self._known:  # no time is lost with looking
+            self._stop_one(table.uuid, wanted)
         for level in levels(self._tables()):
             for table in level:
-                device = self._mapper.find(table.uuid)
-                if device is None or not device.active:
-                    continue
-                if wanted is Wanted.HOLD and not device.suspended:
-                    self._mapper.suspend(table.uuid)
-                    self._suspended.append(table.uuid)
-                elif wanted is Wanted.FAIL and not fails(lines := self._mapper.table(table.uuid)):
-                    self._mapper.load(table.uuid, failing(lines))
-                    self._mapper.resume(table.uuid)
+                self._stop_one(table.uuid, wanted)
+
+    def _stop_one(self, uuid: str, wanted: Wanted) -> None:
+        device = self._mapper.find(uuid)
+        if device is None or not device.active:
+            return
+        if wanted is Wanted.HOLD and not device.suspended:
+            self._mapper.suspend(uuid)
+            self._suspended.append(uuid)
+        elif wanted is Wanted.FAIL and not fails(lines := self._mapper.table(uuid)):
+            self._mapper.load(uuid, failing(lines))
+            self._mapper.resume(uuid)
 
     def _resume(self) -> None:
         """Raises OSError."""
