@@ -20,6 +20,7 @@ SECTOR_BYTES = 512
 SLOTS_TAG = "ringfence.slots"
 CONTENTS = "Text Format Volume Group"
 
+_PLAIN = ("striped", "linear")
 _AREA_LISTS = {"striped": "stripes", "linear": "stripes", "mirror": "mirrors"}
 
 
@@ -64,6 +65,8 @@ class Segment(msgspec.Struct, frozen=True, gc=False):
     """False: the type is not known, and `stripes` may be too much."""
     words: tuple[str, ...]
     """Strings in the segment that may name another LV that it is made of."""
+    stripe_sectors: int = 0
+    """How much of the LV lies on one stripe before the next one's turn comes; 0: it has one alone."""
 
 
 class Lv(msgspec.Struct, frozen=True, gc=False):
@@ -101,6 +104,16 @@ class Lv(msgspec.Struct, frozen=True, gc=False):
         """Made of plain pieces of PVs, one behind the other."""
         return all(
             segment.kind in ("striped", "linear") and len(segment.stripes) == 1 for segment in self.segments
+        )
+
+    @property
+    def plain(self) -> bool:
+        """Linear or striped, on PVs alone."""
+        return all(
+            segment.kind in _PLAIN
+            and sum(stripe.extent_count for stripe in segment.stripes) == segment.extent_count
+            and (len(segment.stripes) == 1 or segment.stripe_sectors > 0)
+            for segment in self.segments
         )
 
 
@@ -270,7 +283,8 @@ def _read_segment(section: Section, where: str, pvs: frozenset[str]) -> Segment:
             stripes.append(Stripe(device, extent, each))
         else:
             parts.append(device)
-    return Segment(start, count, kind, tuple(stripes), True, (*words, *parts))
+    stripe_sectors = (section.number("stripe_size") or 0) if len(pairs) > 1 else 0
+    return Segment(start, count, kind, tuple(stripes), True, (*words, *parts), stripe_sectors)
 
 
 def _guessed(section: Section, pvs: frozenset[str], count: int) -> list[Stripe]:
