@@ -8,7 +8,7 @@ from ringfence.core.errors import BadInput, Refused
 from ringfence.lvm2.names import check_lv_name, check_tag
 from ringfence.lvm2.text import Section, Value
 from ringfence.volumes.model import Vg
-from ringfence.volumes.plan import find_lv, put_lv, section_of
+from ringfence.volumes.plan import find_lv
 from ringfence.volumes.policies import INHERIT
 
 OWN_TAGS = "ringfence."
@@ -33,38 +33,35 @@ def rename_lv(vg: Vg, name: str, new: str) -> Vg:
         raise BadInput("Old and new logical volume names must differ")
     if vg.lv(new) is not None:
         raise BadInput(f'Logical Volume "{new}" already exists in volume group "{vg.name}"')
-    lvs = vg.body.section("logical_volumes")
-    assert lvs is not None
-    renamed = Section(tuple((new if key == name else key, node) for key, node in lvs.items))
-    return vg.with_body(vg.body.put("logical_volumes", renamed))
+    return vg.with_renamed(name, new)
 
 
 def with_tags(vg: Vg, name: str, add: Sequence[str], drop: Sequence[str]) -> Vg:
     """Tags that are there already, or not there, change nothing."""
     have = find_lv(vg, name).tags
     tags = tuple(dict.fromkeys((*(tag for tag in have if tag not in drop), *add)))
-    section = section_of(vg, name)
-    return put_lv(vg, name, put_behind(section, "tags", tags, ("flags", "status", "id")))
+    section = vg.section_of(name)
+    return vg.with_lv(name, put_behind(section, "tags", tags, ("flags", "status", "id")))
 
 
 def with_access(vg: Vg, name: str, *, writable: bool) -> Vg:
     """As a shared VG has it: what may be written has the flag WRITE_LOCKED in the status WRITE's place."""
     lv = find_lv(vg, name)
-    section = section_of(vg, name)
+    section = vg.section_of(name)
     status = tuple(one for one in lv.status if one != "WRITE")
     flags = tuple(one for one in lv.flags if one != "WRITE_LOCKED")
     if writable:
         flags = ("WRITE_LOCKED", *flags)
     section = put_behind(section.put("status", status), "flags", flags, ("status",), keep=True)
-    return put_lv(vg, name, section)
+    return vg.with_lv(name, section)
 
 
 def with_policy(vg: Vg, name: str, policy: str) -> Vg:
-    section = section_of(vg, name)
+    section = vg.section_of(name)
     if policy == INHERIT:
-        return put_lv(vg, name, section.drop("allocation_policy"))
+        return vg.with_lv(name, section.drop("allocation_policy"))
     behind = ("lock_args", "creation_host", "tags", "flags", "status")
-    return put_lv(vg, name, put_behind(section, "allocation_policy", policy, behind))
+    return vg.with_lv(name, put_behind(section, "allocation_policy", policy, behind))
 
 
 def put_behind(

@@ -11,7 +11,7 @@ from ringfence.lvm2.text import Section, Value
 from ringfence.volumes.allocate import free_count
 from ringfence.volumes.layout import Space, choose, segment_section, segments_of
 from ringfence.volumes.model import Vg
-from ringfence.volumes.plan import check_plain, find_lv, put_lv, section_of
+from ringfence.volumes.plan import check_plain, find_lv
 
 _MERGED = ("start_extent", "extent_count", "type", "stripe_count", "stripe_size", "stripes")
 """A segment that has more than these (tags) is its own, also where the next one follows it on the disk."""
@@ -31,7 +31,7 @@ def extend_lv(vg: Vg, name: str, extents: int, space: Space) -> Vg:
             next="give a smaller size, or -l +100%FREE for all that is left",
         )
     rows = choose(vg, extents, space, lv.segments, lv.policy)
-    old = [body for _, body in section_of(vg, name).sections()]
+    old = [body for _, body in vg.section_of(name).sections()]
     last = lv.segments[-1] if all(key in _MERGED for key, _ in old[-1].items) else None
     new = segments_of(rows, space.stripes.sectors, lv.extent_count, last)
     if new[0].start_extent == lv.segments[-1].start_extent:
@@ -49,7 +49,7 @@ def reduce_lv(vg: Vg, name: str, extents: int) -> Vg:
     check_plain(vg, lv)
     assert 0 < extents < lv.extent_count
     kept = [segment for segment in lv.segments if segment.start_extent < extents]
-    bodies = [body for _, body in section_of(vg, name).sections()][: len(kept)]
+    bodies = [body for _, body in vg.section_of(name).sections()][: len(kept)]
     left = min(extents - kept[-1].start_extent, kept[-1].extent_count)
     assert left % len(kept[-1].stripes) == 0
     bodies[-1] = bodies[-1].put("extent_count", left)
@@ -57,9 +57,9 @@ def reduce_lv(vg: Vg, name: str, extents: int) -> Vg:
 
 
 def _with_segments(vg: Vg, name: str, bodies: Sequence[Section]) -> Vg:
-    section = section_of(vg, name).put("segment_count", len(bodies))
+    section = vg.section_of(name).put("segment_count", len(bodies))
     items: list[tuple[str, Value | Section]] = [
         (key, node) for key, node in section.items if not isinstance(node, Section)
     ]
     items += [(f"segment{number}", body) for number, body in enumerate(bodies, 1)]
-    return put_lv(vg, name, Section(tuple(items)))
+    return vg.with_lv(name, Section(tuple(items)))
