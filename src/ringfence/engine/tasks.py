@@ -227,6 +227,13 @@ class Tasks:
                 return True, self._members(order.lockspace)
             case orders.Identity():
                 return True, self._identity()
+            case orders.Recall():
+                return True, self._context.known_vgs
+            case orders.Remember():
+                self._context.known_vgs.put(order.known)
+                return True, None
+            case orders.LocksThere():
+                return True, self._lock_names(order.lockspace)
             case orders.NoteSlots():
                 self._context.vg_uuids |= order.uuids
                 self._slots.note(order.places, order.without, made=order.made)
@@ -444,6 +451,16 @@ class Tasks:
             for lock in ((*found.granted, *found.converting) if found else ())
             if lock.token is not None and lock.held is not Mode.UN and not lock.flags & Flag.AHEAD
         )
+
+    def _lock_names(self, lockspace: str) -> orders.LockNames:
+        state = self._context.state
+        space = state.lockspaces.get(lockspace) if state else None
+        here = [
+            use.resource
+            for use in self._locker.persistent()
+            if use.lockspace == lockspace and use.held is not None
+        ]
+        return orders.LockNames(frozenset(space.resources) if space else frozenset(), frozenset(here))
 
     def _members(self, lockspace: str) -> tuple[str, ...]:
         state = self._context.state
