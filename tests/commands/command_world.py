@@ -73,6 +73,12 @@ class World:
             if id in self.members.get(space, []):
                 self.members[space].remove(id)
 
+    def end_commands(self, id: int) -> None:
+        """The node's daemon ended: what is active stays so, its commands' locks go as in a purge."""
+        for resource in self.resources.values():
+            if id in resource.held and not resource.held[id][3] and resource.held.pop(id)[1] >= Mode.PW:
+                resource.lvb = None
+
     def locks_of(self, id: int) -> list[tuple[str, str, Mode]]:
         return [(*key, one.held[id][1]) for key, one in sorted(self.resources.items()) if id in one.held]
 

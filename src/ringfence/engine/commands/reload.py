@@ -29,7 +29,8 @@ from ringfence.engine.orders import (
 from ringfence.lvm2.images import excerpt, heading
 from ringfence.lvm2.names import with_dashes
 from ringfence.volumes.discovery import PvOnDisk, VgOnDisk
-from ringfence.volumes.model import Lv, read_text
+from ringfence.volumes.model import read_text_like
+from ringfence.volumes.parts import Lv
 
 WAIT_MS = 5000
 """For the VG's lock: changes are short."""
@@ -93,7 +94,7 @@ def _differing(
 
 def _on_disk(text: bytes, pvs: tuple[PvOnDisk, ...], vg: str) -> VgOnDisk:
     """A PV that two devices claim to be counts as missing."""
-    read = read_text(text, vg)
+    read = read_text_like(text, vg, None)
     places: dict[str, list[PvOnDisk]] = {}
     for pv in pvs:
         places.setdefault(with_dashes(pv.label.uuid), []).append(pv)
