@@ -151,7 +151,7 @@ class Copy(msgspec.Struct, frozen=True):
 
     def line(self) -> str:
         return (
-            f"metadata at {self.at_bytes} length {self.length_bytes} crc {self.crc:x} "
+            f"metadata at {self.at_bytes} length {self.length_bytes} crc {self.crc:08x} "
             f"vg {self.vg} seqno {self.seqno} id {self.uuid}"
         )
 

@@ -12,7 +12,7 @@ from ringfence.core.errors import BadInput, NotFound, Refused
 from ringfence.lvm2.names import check_tag, check_vg_name
 from ringfence.lvm2.text import Section, Value
 from ringfence.volumes.discovery import VgOnDisk
-from ringfence.volumes.model import SECTOR_BYTES, Lv, Pv, Vg, read_vg
+from ringfence.volumes.model import SECTOR_BYTES, Lv, Pv, Vg
 from ringfence.volumes.plan import NewPv, pv_section
 
 POLICIES = ("contiguous", "cling", "cling_by_tags", "normal", "anywhere")
@@ -24,7 +24,7 @@ _MISSING = "MISSING"
 
 def extend(vg: Vg, pvs: tuple[NewPv, ...]) -> Vg:
     """The VG with more PVs.  Raises BadInput (too small), Refused (as many as it may have)."""
-    limit = vg.body.number("max_pv") or 0
+    limit = vg.header.number("max_pv") or 0
     if limit and len(vg.pvs) + len(pvs) > limit:
         raise Refused(
             f"VG {vg.name} may have at most {limit} PVs and has {len(vg.pvs)}",
@@ -157,11 +157,11 @@ def _pv(vg: Vg, name: str) -> Pv:
 
 
 def _members(vg: Vg) -> Section:
-    return vg.body.section("physical_volumes") or Section()
+    return vg.header.section("physical_volumes") or Section()
 
 
 def _with_members(vg: Vg, members: Section) -> Vg:
-    return vg.with_body(vg.body.put("physical_volumes", members))
+    return vg.with_header(vg.header.put("physical_volumes", members))
 
 
 # -- the VG itself -----------------------------------------------------------------
@@ -172,8 +172,8 @@ def rename(vg: Vg, name: str) -> Vg:
     check_vg_name(name)
     if name == vg.name:
         raise BadInput("New VG name must differ from the old VG name.", next="choose another name")
-    items = tuple((name if key == vg.name else key, node) for key, node in vg.tree.items)
-    return read_vg(Section(items), name)
+    items = tuple((name if key == vg.name else key, node) for key, node in vg.frame.items)
+    return vg.with_frame(Section(items))
 
 
 def tag(vg: Vg, add: Collection[str], drop: Collection[str]) -> Vg:
@@ -181,8 +181,8 @@ def tag(vg: Vg, add: Collection[str], drop: Collection[str]) -> Vg:
     for one in (*add, *drop):
         check_tag(one)
     tags = tuple(dict.fromkeys(one for one in (*vg.tags, *add) if one not in drop))
-    body = vg.body.drop("tags")
-    return vg.with_body(_behind(body, "tags", tags, ("flags", "status")) if tags else body)
+    body = vg.header.drop("tags")
+    return vg.with_header(_behind(body, "tags", tags, ("flags", "status")) if tags else body)
 
 
 def set_policy(vg: Vg, policy: str) -> Vg:
@@ -193,15 +193,15 @@ def set_policy(vg: Vg, policy: str) -> Vg:
         raise BadInput(
             f"allocation policy {policy!r} is not known", next=f"give one of: {', '.join(POLICIES)}"
         )
-    body = vg.body.drop("allocation_policy")
+    body = vg.header.drop("allocation_policy")
     if policy == "normal":
-        return vg.with_body(body)
-    return vg.with_body(_behind(body, "allocation_policy", policy, ("max_pv", "max_lv", "extent_size")))
+        return vg.with_header(body)
+    return vg.with_header(_behind(body, "allocation_policy", policy, ("max_pv", "max_lv", "extent_size")))
 
 
 def set_limits(vg: Vg, max_lv: int | None, max_pv: int | None) -> Vg:
     """The VG with other limits; 0 = none.  Raises BadInput, Refused (it has more already)."""
-    body = vg.body
+    body = vg.header
     visible = sum(lv.visible for lv in vg.lvs)
     for key, limit, have, what in (
         ("max_lv", max_lv, visible, "MaxLogicalVolume"),
@@ -214,17 +214,17 @@ def set_limits(vg: Vg, max_lv: int | None, max_pv: int | None) -> Vg:
         if 0 < limit < have:
             raise Refused(f"{what} is less than the current number {have} for {vg.name}")
         body = body.put(key, limit)
-    return vg.with_body(body)
+    return vg.with_header(body)
 
 
 def set_resizeable(vg: Vg, resizeable: bool) -> Vg:
     status = tuple(one for one in vg.status if one != "RESIZEABLE")
-    return vg.with_body(vg.body.put("status", ("RESIZEABLE", *status) if resizeable else status))
+    return vg.with_header(vg.header.put("status", ("RESIZEABLE", *status) if resizeable else status))
 
 
 def set_autoactivation(vg: Vg, wanted: bool) -> Vg:
     flags = tuple(one for one in vg.flags if one != NO_AUTOACTIVATION)
-    return vg.with_body(vg.body.put("flags", flags if wanted else (*flags, NO_AUTOACTIVATION)))
+    return vg.with_header(vg.header.put("flags", flags if wanted else (*flags, NO_AUTOACTIVATION)))
 
 
 def _behind(body: Section, key: str, value: Value, before: tuple[str, ...]) -> Section:

@@ -35,7 +35,7 @@ from ringfence.lvm2.area import (
     text_writes,
 )
 from ringfence.lvm2.label import SECTOR_BYTES, mark_used
-from ringfence.lvm2.text import parse_text, print_text
+from ringfence.lvm2.text import parse_text
 from ringfence.volumes.access import check_writable
 from ringfence.volumes.checks import check_vg
 from ringfence.volumes.discovery import AreaOnDisk, VgOnDisk, check_complete
@@ -136,7 +136,8 @@ def _abandoned_seqno(found: VgOnDisk) -> Generator[Order, Any, int]:
 
 
 def prepare(change: Change, planned: Vg, what: str, found: VgOnDisk | None = None) -> Prepared:
-    """Everything that can be refused about a planned VG, refused before anything is written.
+    """Everything that can be refused about a planned VG, refused before anything is written.  (That it reads
+    back as planned is seen to where it is changed: `volumes.model`.)
 
     PVs that are missing are flagged so.
 
@@ -151,9 +152,7 @@ def prepare(change: Change, planned: Vg, what: str, found: VgOnDisk | None = Non
     planned = mark_missing(planned, [pv.name for pv in planned.pvs if pv.name not in found.pvs])
     new = next_seqno(planned, change.seqno, Maker(f"ringfence {what}", me.name, me.now_wall_s))
     check_vg(new)
-    text = print_text(new.tree)
-    if parse_text(text, new.name) != new.tree:
-        raise Damaged(f"VG {new.name}: the new metadata does not read back as planned; nothing was written")
+    text = new.text
     # No two grants of the VG's lock have one position.
     avoid = change.locked.held.token.position if change.doubtful else None
     return Prepared(change, new, text, place(found.areas, text, avoid=avoid), what, found)
@@ -202,8 +201,8 @@ def write_version(
 ) -> Generator[Order, Any, None]:
     """The three steps, each on all areas before the next.
 
-    Args: alone: before the commit the old version is taken out of all areas but one.  It is for a VG that gets
-        another name: where areas disagree about that, stock LVM2 goes by the old one, and by the locks of it."""
+    Args: alone: before the commit the old version is taken out of all areas but one.  For a VG that gets
+        another name: where areas disagree about it, stock LVM2 goes by the old one, and by its locks."""
     pieces = [
         Write(one.area.path, offset, data)
         for one in placed

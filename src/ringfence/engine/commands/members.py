@@ -211,7 +211,7 @@ def _drop(change: Change, lvs: list[Lv], missing: list[str]) -> Generator[Order,
     planned = vg
     for lv in lvs:
         if lv is slots:
-            planned = _without_slots(planned, lv)
+            planned = planned.without_lv(lv.name)
         else:
             check_plain(vg, lv)
             planned = remove_lv(planned, lv.name)
@@ -234,12 +234,3 @@ def _drop(change: Change, lvs: list[Lv], missing: list[str]) -> Generator[Order,
         raise
     for lock in locks:
         yield Release(lock)
-
-
-def _without_slots(vg: Vg, lv: Lv) -> Vg:
-    lvs = vg.body.section("logical_volumes")
-    assert lvs is not None
-    left = lvs.drop(lv.name)
-    return vg.with_body(
-        vg.body.put("logical_volumes", left) if left.items else vg.body.drop("logical_volumes")
-    )
