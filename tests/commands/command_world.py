@@ -141,7 +141,7 @@ class Node:
     def _do(self, order: orders.Order) -> Any:
         if self.fail is not None and (error := self.fail(order)) is not None:
             raise error
-        if isinstance(order, orders.ScanDevices | orders.ReadBlocks | orders.ReadText | orders.WriteBlocks):
+        if isinstance(order, orders.StorageOrder):
             return self.storage.do(order)
         return getattr(self, f"_do_{type(order).__name__}")(order)
 
@@ -253,6 +253,17 @@ class Node:
             orders.Holder(node, f"an-a01n0{node}", mode, token, 1_700_000_000_000)
             for node, (_, mode, token, _) in (sorted(resource.held.items()) if resource else ())
         )
+
+    def _do_LocksIn(self, order: orders.LocksIn) -> tuple[tuple[str, orders.Holder], ...]:
+        names = [name for space, name in sorted(self.world.resources) if space == order.lockspace]
+        return tuple(
+            (name, holder)
+            for name in names
+            for holder in self._do_Holders(orders.Holders(order.lockspace, name))
+        )
+
+    def _do_SeqnoHeard(self, order: orders.SeqnoHeard) -> int:
+        return next((one.seqno for one in reversed(self.world.published) if one.vg == order.vg), 0)
 
     def _do_GoOn(self, order: orders.GoOn) -> None:
         """Nobody else is here."""
