@@ -15,7 +15,7 @@ from block_rig import FOREVER_NS
 from fake_dm import FakeMapper
 
 from ringfence.block.control import BlockService
-from ringfence.block.dm.mapper import Line
+from ringfence.block.dm.mapper import Line, lines_of
 from ringfence.block.service import Places, Service
 from ringfence.core.errors import BadInput, Refused, Unavailable
 from ringfence.core.ids import Token
@@ -24,7 +24,7 @@ from ringfence.host.clock import boottime_ns
 from ringfence.host.lvm_locks import LvmLocks
 from ringfence.host.pages import Pages
 from ringfence.wire import block as wire
-from ringfence.wire.block import Area, Plane, Target
+from ringfence.wire.block import Plane
 from ringfence.wire.lvmlockd import LvmLock
 
 VG_UUID = "VVVVVV-VVVV-VVVV-VVVV-VVVV-VVVV-VVVVVV"
@@ -70,15 +70,12 @@ class Host:
         (self.sysfs / "dm-0/stat").write_text(" ".join(map(str, fields)))
 
     def order(self, sectors: int = SECTORS) -> OpenPath:
-        targets = (Target(0, sectors, (Area(self.pv, 2048),)),)
         extents = (Extent(self.pv, 2048 * 512, sectors * 512),)
-        return OpenPath("vg0", "vm1", LV_UUID, extents, False, Token(1, 1, 1), VG_UUID, targets)
+        return OpenPath("vg0", "vm1", LV_UUID, extents, False, Token(1, 1, 1), vg_uuid=VG_UUID)
 
     def reload(self, sectors: int, name: str = "vm1") -> ReloadPath:
         order = self.order(sectors)
-        return ReloadPath(
-            "vg0", "vm1", LV_UUID, order.extents, name, False, Token(1, 1, 1), order.targets
-        )
+        return ReloadPath("vg0", "vm1", LV_UUID, order.extents, name, False, Token(1, 1, 1))
 
     @contextlib.asynccontextmanager
     async def serving(self, hold_ms: int = 60_000, plane: Plane = Plane.DM, crash: bool = False):
@@ -341,7 +338,7 @@ def test_a_grown_lv_is_reloaded_under_its_user(host: Host) -> None:
             host.kernel.close(UUID)
 
     def renamed_fields(order: ReloadPath) -> tuple[Any, ...]:
-        return order.uuid, order.extents, order.name, order.readonly, order.token, order.targets
+        return order.uuid, order.extents, order.name, order.readonly, order.token
 
     run(story)
 
@@ -489,9 +486,13 @@ def test_what_lvm2_has_suspended_itself_is_not_resumed(host: Host) -> None:
     run(story)
 
 
-def test_the_wire_keeps_what_the_plane_needs() -> None:
-    call = wire.Open(
-        "vg0", "vm1", LV_UUID, (), ("/page",), plane=Plane.DM, vg_uuid=VG_UUID,
-        targets=(Target(0, 8, (Area("/dev/sda", 2048), Area("/dev/sdb", 0)), 128),),
-    )  # fmt: skip
-    assert wire.decode_request(wire.encode(wire.Request(1, call))).call == call
+def test_an_lv_in_stripes_is_a_striped_line(host: Host) -> None:
+    extents = (
+        wire.Extent("/dev/a", 1 << 20, 8 << 20),
+        wire.Extent("/dev/a", 16 << 20, 8 << 20, (wire.Place("/dev/b", 2 << 20),), 64 << 10),
+    )
+    numbers = {"/dev/a": os.makedev(8, 0), "/dev/b": os.makedev(8, 16)}
+    assert lines_of(extents, numbers.__getitem__) == (
+        Line(0, 16384, "linear", "8:0 2048"),
+        Line(16384, 16384, "striped", "2 128 8:0 32768 8:16 4096"),
+    )

@@ -75,14 +75,18 @@ def in_use(one: Host, two: Host) -> str:
 
 
 def stock(one: Host, two: Host) -> str:
-    """Stock LVM2 activates a striped LV through our lvmlockd; we would load the same table for it."""
+    """Stock LVM2 activates a striped LV through our lvmlockd; for the same LV we load the same table."""
     one.stock("lvcreate", "-an", "-y", "-i2", "-I64k", "-L", f"{LV_BYTES}b", "-n", "lv2", "rig")
     one.stock("lvchange", "-aey", "rig/lv2")
     check(one.mapper("rig-lv2") == "active striped", f"not a striped table: {one.mapper('rig-lv2')!r}")
     refused = two.stock("lvchange", "-aey", "rig/lv2", check=False)
     check(refused.code == 5, f"not refused: {refused}")
     theirs = one.run("dmsetup", "table", "rig-lv2").out
-    ours = one.run("python3", "/proj/tests/rig/table.py", "rig", "lv2").out
+    one.stock("lvchange", "-an", "rig/lv2")
+    one.ringfence("lvchange", "-aey", "rig/lv2")
+    ours = one.run("dmsetup", "table", "rig-lv2").out
+    one.ringfence("lvchange", "-an", "rig/lv2")
+    one.stock("lvchange", "-aey", "rig/lv2")
     check(ours == theirs, f"stock LVM2 loads {theirs!r}, we {ours!r}")
     return f"{theirs.strip()}: as we compute it; g2: {refused.err.strip()}"
 

@@ -2,8 +2,8 @@
 
     throughput.py READS MIB DEVICE:OFFSET_MIB DEVICE:OFFSET_MIB
 
-Read by read in turn, and each as often first, so that what else the machine does befalls both; printed is what a
-tenth of the reads stay below, which it disturbs least."""
+Read by read in turn, and each as often first, so that what else the machine does befalls both; printed is
+what a tenth of the reads stay below, which it disturbs least."""
 
 import mmap
 import os

@@ -45,6 +45,7 @@ LOCK_WAIT_S = 5.0
 """How long the workers of a crashed service may take to end before we say so."""
 LAST_WORD_S = 0.1
 """How long dropped volumes go on refusing what their clients ask."""
+IN_FLIGHT = 16
 STOP_S = 10.0
 """How long volumes may take to flush when the service is stopped."""
 
@@ -73,6 +74,7 @@ class Service:
 
     Args:
         watchdog: of this host, fed while the service runs and its volumes are in order.
+        in_flight: how many requests of a volume may be on their way to its disks at one time.
         mapper: makes device-mapper; raises Unavailable where there is none.
         hold_ms: how long stock LVM2's tables are held before they fail.
         block: sysfs's list of block devices."""
@@ -81,11 +83,13 @@ class Service:
         self,
         places: Places,
         watchdog: Watchdog | None = None,
+        in_flight: int = IN_FLIGHT,
         mapper: Callable[[], Mapper] = Control,
         hold_ms: int = Timing().hold_ms,
         block: Path = BLOCK,
     ) -> None:
         self._places = places
+        self._in_flight = in_flight
         self._self_fence = SelfFence(watchdog, self._open_paths, _say) if watchdog is not None else None
         self._hold_ms = hold_ms
         self._stopped = asyncio.Event()
@@ -236,7 +240,7 @@ class Service:
         if isinstance(call, wire.Open):
             return await self._open(call, number, drops)
         if isinstance(call, wire.Close):
-            return await self._close(_name(call.vg, call.lv), call.flush)
+            return await self._close_call(call)
         if isinstance(call, wire.Reload):
             return await self._reload(call, number)
         if isinstance(call, wire.DropAll):
@@ -295,9 +299,7 @@ class Service:
                 await busy.enter_async_context(self._busy.setdefault(name, asyncio.Lock()))
             self._check_current(number)
             handle = self._to_reload(call, old, new)
-            changes = {
-                "lv": call.name, "extents": call.extents, "readonly": call.readonly, "targets": call.targets,
-            }  # fmt: skip
+            changes = {"lv": call.name, "extents": call.extents, "readonly": call.readonly}
             opened = msgspec.structs.replace(handle.open_call, **changes)
             if opened == handle.open_call:
                 return handle.path
@@ -341,13 +343,30 @@ class Service:
         if self._dm.serves(call):
             return self._dm.handle(call)
         places = self._places
-        order = wire.Order(call, str(socket_path), str(places.incidents), self._lock_fd, places.group)
+        order = wire.Order(
+            call,
+            str(socket_path),
+            str(places.incidents),
+            self._lock_fd,
+            places.group,
+            self._in_flight,
+        )
         return Handle(order, _listed(call, socket_path), self._told, self._gone)
 
-    async def _close(self, name: str, flush: bool) -> None:
+    async def _close_call(self, call: wire.Close) -> None:
+        """A reload that is under way may rename the path meanwhile: look again when it is closed."""
+        name = _name(call.vg, call.lv)
+        if not call.uuid:
+            await self._close(name, call.flush)
+            return
+        while name:
+            await self._close(name, call.flush, call.uuid)
+            name = next((one for one, handle in self._handles.items() if _is_of(handle, call)), "")
+
+    async def _close(self, name: str, flush: bool, uuid: str = "") -> None:
         async with self._busy.setdefault(name, asyncio.Lock()):
             handle = self._handles.get(name)
-            if handle is None:
+            if handle is None or (uuid and handle.path.uuid != uuid):
                 return
             try:
                 await handle.end(flush)
@@ -429,6 +448,10 @@ def _name(vg: str, lv: str) -> str:
         if not word or word in (".", "..") or "/" in word or "\0" in word:
             raise BadInput(f"{word!r} cannot be the name of a VG or LV")
     return f"{vg}/{lv}"
+
+
+def _is_of(handle: Handle | MappedHandle, call: wire.Close) -> bool:
+    return (handle.path.vg, handle.path.uuid) == (call.vg, call.uuid)
 
 
 def _check_length(path: Path) -> None:

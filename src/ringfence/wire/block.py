@@ -22,12 +22,28 @@ MAX_LINE_BYTES = 16 << 20
 """An LV of a hundred thousand extents still fits, also where all that is open is listed."""
 
 
-class Extent(msgspec.Struct, frozen=True):
-    """A linear piece of an LV, in bytes.  The LV is the extents one after the other."""
+class Place(msgspec.Struct, frozen=True):
+    """Where a stripe begins."""
+
+    path: str
+    start_bytes: int
+
+
+class Extent(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A piece of an LV, in bytes: linear, or dealt out in stripes.  The LV is all of them, one after the
+    other."""
 
     path: str
     start_bytes: int
     length_bytes: int
+    beside: tuple[Place, ...] = ()
+    """The other stripes; each is as long as the first, and `length_bytes` is the length of all."""
+    stripe_bytes: int = 0
+    """So much of the LV lies on one stripe, then as much on the next; 0: there is one alone."""
+
+    @property
+    def places(self) -> tuple[Place, ...]:
+        return (Place(self.path, self.start_bytes), *self.beside)
 
 
 class Plane(Enum):
@@ -39,23 +55,6 @@ class Plane(Enum):
     """A block device of this host's kernel, through device-mapper."""
     AUTO = "auto"
     """DM where this host has device-mapper and the LV lies on block devices, else NBD."""
-
-
-class Area(msgspec.Struct, frozen=True):
-    """Where on a device a piece of an LV begins."""
-
-    path: str
-    start_sectors: int
-
-
-class Target(msgspec.Struct, frozen=True):
-    """A line of an LV's device-mapper table: linear on one area, striped over several; in sectors."""
-
-    start_sectors: int
-    length_sectors: int
-    areas: tuple[Area, ...]
-    stripe_sectors: int = 0
-    """How much of one area comes before the next has its turn."""
 
 
 class _Call(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields=True):
@@ -84,8 +83,7 @@ class Open(_Call, frozen=True):
     """Of the lock it is opened under; for the daemon that comes next."""
     plane: Plane = Plane.NBD
     vg_uuid: str = ""
-    """With `targets`: what the plane DM needs beside the rest."""
-    targets: tuple[Target, ...] = ()
+    """What the plane DM needs beside the rest."""
 
 
 class Close(_Call, frozen=True):
@@ -96,6 +94,8 @@ class Close(_Call, frozen=True):
     vg: str
     lv: str
     flush: bool = True
+    uuid: str = ""
+    """Given: this LV's path, whatever it is called by now, and no other's."""
 
 
 class Reload(_Call, frozen=True):
@@ -116,8 +116,6 @@ class Reload(_Call, frozen=True):
     readonly: bool = False
     token: str = ""
     """Of the lock it is reloaded under; refused if it was opened under another.  Empty: not compared."""
-    targets: tuple[Target, ...] = ()
-    """As in `Open`."""
 
 
 class DropAll(_Call, frozen=True):
@@ -216,6 +214,8 @@ class Order(msgspec.Struct, frozen=True):
     """Kept open as long as the worker lives: nobody takes the service's lock before."""
     group: int = -1
     """The socket's group; -1: unchanged."""
+    in_flight: int = 16
+    """How many requests may be on their way to the disks at one time: so many writes can land late."""
 
 
 class WorkerReady(msgspec.Struct, frozen=True, tag=True):

@@ -31,7 +31,6 @@ from ringfence.wire import block as wire
 CLOSE_S = 3.0
 """How long an open device is waited for: udev and the like open new ones for a moment."""
 RETRY_S = 0.1
-SECTOR_BYTES = 512
 
 Late = Callable[["Mapped", Written | None, int], None]
 """(whose, what may have been written without authority or None for unknown, ms from its end to the
@@ -88,7 +87,7 @@ class Mapped:
 
     @property
     def size_bytes(self) -> int:
-        return sum(target.length_sectors for target in self.call.targets) * SECTOR_BYTES
+        return sum(extent.length_bytes for extent in self.call.extents)
 
     @property
     def link(self) -> Path:
@@ -101,7 +100,7 @@ class Mapped:
 
         Raises Refused (something of this name is there), BadInput, DeviceFailed, Unavailable; nothing is left
         then, but what the error names."""
-        lines = lines_of(self.call.targets)
+        lines = lines_of(self.call.extents)
         there = self._mapper.find(self.uuid)
         if there is not None:
             raise self._occupied(there)
@@ -251,13 +250,13 @@ class Mapped:
         A table that is held stays so, and goes on with the new one.
 
         Raises BadInput, DeviceFailed: the old table stands; Refused: it has failed."""
-        lines = lines_of(call.targets)
+        lines = lines_of(call.extents)
         with self._working:
             if self.failed:
                 raise Refused(f"{self.name} has failed: {self.failed}", next=f"close {self.name} first")
             self._remember(call)
             try:
-                if call.targets != self.call.targets:
+                if (call.extents, call.readonly) != (self.call.extents, self.call.readonly):
                     self._mapper.load(self.uuid, lines, readonly=call.readonly)
                     if self.state is Wanted.PASS:
                         self._mapper.resume(self.uuid)
@@ -292,7 +291,7 @@ class Mapped:
         if self._counters is not None:
             self._counters.close()
         if flush and not self.call.readonly:
-            paths = sorted({area.path for target in self.call.targets for area in target.areas})
+            paths = sorted({place.path for extent in self.call.extents for place in extent.places})
             try:
                 flush_paths(paths)
             except OSError as error:

@@ -13,10 +13,11 @@ from typing import Protocol
 import msgspec
 
 from ringfence.core.errors import BadInput, DeviceFailed
-from ringfence.wire.block import Area, Target
+from ringfence.wire.block import Extent, Place
 
 ERROR = "error"
 UUID_PREFIX = "LVM-"
+SECTOR_BYTES = 512
 
 
 class Line(msgspec.Struct, frozen=True):
@@ -95,22 +96,26 @@ def device_number(path: str) -> int:
     return found.st_rdev
 
 
-def lines_of(targets: Sequence[Target], number: Callable[[str], int] = device_number) -> tuple[Line, ...]:
-    """A table in the kernel's words.  Raises as `number` does."""
-    return tuple(
-        Line(one.start_sectors, one.length_sectors, *_parameters(one, number)) for one in targets
-    )
+def lines_of(extents: Sequence[Extent], number: Callable[[str], int] = device_number) -> tuple[Line, ...]:
+    """The table of an LV: a line for each piece of it, linear or striped.  Raises as `number` does."""
+    lines: list[Line] = []
+    start = 0
+    for extent in extents:
+        length = extent.length_bytes // SECTOR_BYTES
+        lines.append(Line(start, length, *_parameters(extent, number)))
+        start += length
+    return tuple(lines)
 
 
-def _parameters(target: Target, number: Callable[[str], int]) -> tuple[str, str]:
-    def place(area: Area) -> str:
-        device = number(area.path)
-        return f"{os.major(device)}:{os.minor(device)} {area.start_sectors}"
+def _parameters(extent: Extent, number: Callable[[str], int]) -> tuple[str, str]:
+    def words(place: Place) -> str:
+        device = number(place.path)
+        return f"{os.major(device)}:{os.minor(device)} {place.start_bytes // SECTOR_BYTES}"
 
-    places = " ".join(map(place, target.areas))
-    if len(target.areas) == 1:
+    places = " ".join(map(words, extent.places))
+    if not extent.beside:
         return "linear", places
-    return "striped", f"{len(target.areas)} {target.stripe_sectors} {places}"
+    return "striped", f"{len(extent.places)} {extent.stripe_bytes // SECTOR_BYTES} {places}"
 
 
 def failing(lines: Sequence[Line]) -> tuple[Line, ...]:

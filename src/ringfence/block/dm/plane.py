@@ -16,7 +16,7 @@ from ringfence.block.dm.counters import BLOCK, Written
 from ringfence.block.dm.device import Mapped
 from ringfence.block.dm.guard import Guard
 from ringfence.block.dm.handle import MappedHandle
-from ringfence.block.dm.mapper import Mapper, device_number, mapper_uuid
+from ringfence.block.dm.mapper import Mapper, lines_of, mapper_uuid
 from ringfence.block.dm.stock import Stock, StockVg
 from ringfence.block.incident_file import IncidentFile
 from ringfence.core.errors import BadInput, RingfenceError, Unavailable
@@ -114,12 +114,10 @@ class DmPlane:
         if call.plane is wire.Plane.NBD:
             return False
         try:
-            if not call.targets or not call.vg_uuid:
-                raise BadInput(f"{call.vg}/{call.lv} came without a table")
+            if not call.vg_uuid:
+                raise BadInput(f"{call.vg}/{call.lv} came without its VG's uuid")
             self._device_mapper()
-            for target in call.targets:
-                for area in target.areas:
-                    device_number(area.path)
+            lines_of(call.extents)
         except RingfenceError:
             if call.plane is wire.Plane.DM:
                 raise
