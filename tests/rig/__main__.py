@@ -6,13 +6,14 @@ One line a scenario, with its figures; exit code 1 if any failed.  Guests run by
 times slower than a host: the figures are about order and loss, not about speed, but for the throughput, which
 is a ratio of two measured side by side."""
 
+import contextlib
 import json
 import os
 import re
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from build import images
@@ -44,14 +45,14 @@ def shared(one: Host, two: Host) -> str:
     one.ringfence("vgcreate", "--shared", "rig", *DISKS)
     two.ringfence("vgchange", "--lockstart", "rig")
     one.ringfence("lvcreate", "-n", "lv1", "-L", f"{LV_BYTES}b", "rig")
-    check(one.mapper("rig-lv1") == "active linear", f"not a linear table: {one.mapper('rig-lv1')!r}")
+    check(one.mapper("rig-lv1") == ("Active linear",), f"not a linear table: {one.mapper('rig-lv1')}")
     link = one.run("readlink", "/run/ringfence/dev/rig/lv1").out.strip()
     check(link.startswith("/dev/dm-"), f"the link is {link!r}")
     words = one.stock("lvs", "--noheadings", "--nolocking", "-o", "lv_active", "rig/lv1").out.strip()
     check(words == "active", f"stock lvs says {words!r}")
     refused = two.ringfence("lvchange", "-aey", "rig/lv1", check=False)
     check(refused.code == 5 and "g1" in refused.err, f"not refused: {refused}")
-    check(two.mapper("rig-lv1") == "", "a table on the host without the lock")
+    check(two.mapper("rig-lv1") == ("",), "a table on the host without the lock")
     return f"{link}, stock lvs: active; on g2: {refused.err.strip()}"
 
 
@@ -60,12 +61,12 @@ def in_use(one: Host, two: Host) -> str:
     pid = one.spawn("sh", "-c", "exec sleep 600 < /run/ringfence/dev/rig/lv1", log="/run/user.log")
     refused = one.ringfence("lvchange", "-an", "rig/lv1", check=False)
     check(refused.code == 5 and "in use" in refused.err, f"not refused: {refused}")
-    check(one.mapper("rig-lv1") == "active linear", "the table is gone")
+    check(one.mapper("rig-lv1") == ("Active linear",), "the table is gone")
     one.run("kill", str(pid))
     pattern = "marked by g1 through device-mapper"
     one.run("sh", "-c", f"printf '{pattern}' | dd of=/run/ringfence/dev/rig/lv1 conv=notrunc status=none")
     one.ringfence("lvchange", "-an", "rig/lv1")
-    check(one.mapper("rig-lv1") == "", "the table is still there")
+    check(one.mapper("rig-lv1") == ("",), "the table is still there")
     two.ringfence("lvchange", "-aey", "rig/lv1")
     words = "dd if=/run/ringfence/dev/rig/lv1 iflag=direct bs=4096 count=1 status=none | head -c 34"
     check(two.run("sh", "-c", words).out == pattern, "what g1 wrote through its cache is not on the disk")
@@ -78,7 +79,7 @@ def stock(one: Host, two: Host) -> str:
     """Stock LVM2 activates a striped LV through our lvmlockd; for the same LV we load the same table."""
     one.stock("lvcreate", "-an", "-y", "-i2", "-I64k", "-L", f"{LV_BYTES}b", "-n", "lv2", "rig")
     one.stock("lvchange", "-aey", "rig/lv2")
-    check(one.mapper("rig-lv2") == "active striped", f"not a striped table: {one.mapper('rig-lv2')!r}")
+    check(one.mapper("rig-lv2") == ("Active striped",), f"not a striped table: {one.mapper('rig-lv2')!r}")
     refused = two.stock("lvchange", "-aey", "rig/lv2", check=False)
     check(refused.code == 5, f"not refused: {refused}")
     theirs = one.run("dmsetup", "table", "rig-lv2").out
@@ -91,25 +92,29 @@ def stock(one: Host, two: Host) -> str:
     return f"{theirs.strip()}: as we compute it; g2: {refused.err.strip()}"
 
 
+def growth(one: Host, two: Host) -> str:
+    """An LV grows under its user: the device is larger at once, and once more by a change from the other host."""
+    def sectors() -> int:
+        return int(one.run("blockdev", "--getsz", "/run/ringfence/dev/rig/lv1").out)
+
+    one.ringfence("lvextend", "-L", f"{2 * LV_BYTES}b", "rig/lv1")
+    check(sectors() * 512 == 2 * LV_BYTES, f"{sectors()} sectors after lvextend")
+    two.ringfence("lvchange", "--addtag", "seen", "rig/lv1")
+    check(one.mapper("rig-lv1") == ("Active linear",), "the table is gone")
+    return f"{sectors()} sectors when lvextend ended"
+
+
 def lapse(one: Host, two: Host) -> str:
     """The peer stands still: our authority lapses, our table and LVM2's are suspended, and resumed after."""
-    pids = [_writer(one, lv) for lv in ("lv1", "lv2")]
-    time.sleep(3)
-    two.guest.freeze()
-    try:
-        held = ("suspended linear", "suspended striped")
-        took = eventually(lambda: (one.mapper("rig-lv1"), one.mapper("rig-lv2")) == held, 12)
-    finally:
-        two.guest.thaw()
-    active = ("active linear", "active striped")
-    back = eventually(
-        lambda: (one.mapper("rig-lv1"), one.mapper("rig-lv2")) == active,
-        20,
-        lambda: one.run("sh", "-c", "dmsetup info; dmsetup table").out,
-    )
-    time.sleep(2)
-    for pid in pids:
-        one.run("kill", str(pid))
+    with _writers(one, "lv1", "lv2"):
+        two.guest.freeze()
+        try:
+            took = eventually(lambda: one.suspended("rig-lv1", "rig-lv2"), 10, one.logs)
+        finally:
+            two.guest.thaw()
+        active = ("Active linear", "Active striped")
+        back = eventually(lambda: one.mapper("rig-lv1", "rig-lv2") == active, 30, one.logs)
+        time.sleep(2)
     figures = []
     for lv in ("lv1", "lv2"):
         gap, later, failed = after_longest_gap(one.writes(f"/run/{lv}.writes"))
@@ -120,19 +125,20 @@ def lapse(one: Host, two: Host) -> str:
 
 def freeze(one: Host, two: Host) -> str:
     """A host freezes, an operator lies, its lock moves; it thaws, and writes until its guard runs."""
-    for lv in ("lv1", "lv2"):
-        _writer(one, lv)
-    time.sleep(3)
-    one.guest.freeze()
-    began = time.monotonic()
-    lie = ("fence", "confirm", "g1", "--yes", "--who", "rig", "--why", "a lie, on purpose")
-    eventually(lambda: two.ringfence(*lie, check=False).code == 0, 60, two.logs)
-    eventually(lambda: two.ringfence("lvchange", "-aey", "rig/lv1", check=False).code == 0, 60, two.logs)
-    moved = time.monotonic() - began
-    one.guest.thaw()
-    eventually(lambda: one.mapper("rig-lv1") in ("", "active error"), 30, one.logs)
-    eventually(lambda: one.mapper("rig-lv2") in ("", "active error"), 30, one.logs)
-    time.sleep(2)
+    with _writers(one, "lv1", "lv2"):
+        one.guest.freeze()
+        try:
+            began = time.monotonic()
+            lie = ("fence", "confirm", "g1", "--yes", "--who", "rig", "--why", "a lie, on purpose")
+            eventually(lambda: two.ringfence(*lie, check=False).code == 0, 60, two.logs)
+            take = ("lvchange", "-aey", "rig/lv1")
+            eventually(lambda: two.ringfence(*take, check=False).code == 0, 60, two.logs)
+            moved = time.monotonic() - began
+        finally:
+            one.guest.thaw()
+        over = {"", "Active error"}
+        eventually(lambda: over.issuperset(one.mapper("rig-lv1", "rig-lv2")), 60, one.logs)
+        time.sleep(2)
     said = one.run("cat", "/run/block.log").out
     figures = []
     for lv in ("lv1", "lv2"):
@@ -145,10 +151,20 @@ def freeze(one: Host, two: Host) -> str:
     return f"lock on g2 after {moved:.0f} s; {'; '.join(figures)}"
 
 
-def _writer(host: Host, lv: str) -> int:
-    device = "/run/ringfence/dev/rig/lv1" if lv == "lv1" else f"/dev/mapper/rig-{lv}"
-    words = ("python3", "-S", "/proj/tests/rig/writer.py", device, str(LV_BYTES), f"/run/{lv}.writes")
-    return host.spawn(*words, log="/run/writer.log")
+@contextlib.contextmanager
+def _writers(host: Host, *lvs: str) -> Iterator[None]:
+    """One on each of these LVs, at its work."""
+    pids = []
+    for lv in lvs:
+        device = "/run/ringfence/dev/rig/lv1" if lv == "lv1" else f"/dev/mapper/rig-{lv}"
+        words = ("python3", "-S", "/proj/tests/rig/writer.py", device, str(LV_BYTES), f"/run/{lv}.writes")
+        pids.append(host.spawn(*words, log="/run/writer.log"))
+    time.sleep(3)
+    try:
+        yield
+    finally:
+        for pid in pids:
+            host.run("kill", "-9", str(pid), check=False)
 
 
 def throughput(one: Host, two: Host) -> str:
@@ -166,21 +182,19 @@ def throughput(one: Host, two: Host) -> str:
 
 def daemon(one: Host, two: Host) -> str:
     """The daemon is killed under a running writer; the next one adopts the device, and nobody notices."""
-    pid = _writer(one, "lv1")
-    time.sleep(1)
-    one.run("kill", "-9", str(one.daemon))
-    one.start_daemon()
-    took = eventually(lambda: "adopted" in one.run("cat", "/run/daemon.log").out, 60, one.logs)
-    eventually(lambda: one.mapper("rig-lv1") == "active linear", 20, one.logs)
-    time.sleep(2)
-    one.run("kill", str(pid))
+    with _writers(one, "lv1"):
+        one.run("kill", "-9", str(one.daemon))
+        one.start_daemon()
+        took = eventually(lambda: "adopted" in one.run("cat", "/run/daemon.log").out, 80, one.logs)
+        eventually(lambda: one.mapper("rig-lv1") == ("Active linear",), 20, one.logs)
+        time.sleep(2)
     gap, later, failed = after_longest_gap(one.writes("/run/lv1.writes"))
     check(later and not failed, f"{later} writes after the pause, {failed} failed")
     return f"adopted after {took:.1f} s; longest pause of a write {gap:.1f} s, 0 failed"
 
 
 SCENARIOS: tuple[Callable[[Host, Host], str], ...] = (
-    kernel, shared, in_use, throughput, stock, lapse, daemon, freeze,
+    kernel, shared, in_use, throughput, growth, stock, lapse, daemon, freeze,
 )  # fmt: skip
 """Each goes on where the one before it ended."""
 

@@ -44,7 +44,8 @@ token_ms = 5000
 grant_ms = 3500
 write_ms = 4000
 silent_ms = 9000
-hold_ms = 60000
+hold_ms = 120000
+grace_ms = 90000
 post_join_delay_ms = 60000
 fence_test_ms = 0
 [devices]
@@ -131,13 +132,18 @@ class Host:
     def boottime(self) -> float:
         return float(self.run("cut", "-d ", "-f1", "/proc/uptime").out)
 
-    def mapper(self, name: str) -> str:
-        """"active", "suspended", ... and its targets, of a device of ours; empty if it is not there."""
-        info = self.run("dmsetup", "info", "-c", "--noheadings", "-o", "suspended", name, check=False)
-        if info.code != 0:
-            return ""
-        table = self.run("dmsetup", "table", name, check=False).out.split()
-        return f"{info.out.strip().lower()} {table[2] if len(table) > 2 else ''}".strip()
+    def mapper(self, *names: str) -> tuple[str, ...]:
+        """Of each device: "Active" or "Suspended" and what its table is made of; empty if it is not there."""
+        info = self.run("dmsetup", "info", "-c", "--noheadings", "--separator", "=", "-o", "name,suspended").out
+        state = dict(line.strip().split("=") for line in info.splitlines() if "=" in line)
+        tables = [line.split() for line in self.run("dmsetup", "table").out.splitlines()]
+        kind = {words[0].rstrip(":"): words[3] for words in tables if len(words) > 3}
+        return tuple(f"{state[name]} {kind[name]}" if name in state and name in kind else "" for name in names)
+
+    def suspended(self, *names: str) -> bool:
+        """All of them.  One process: it is asked in a hurry."""
+        words = ("dmsetup", "info", "-c", "--noheadings", "-o", "suspended", *names)
+        return self.run(*words).out.split() == ["Suspended"] * len(names)
 
     def writes(self, path: str) -> list[tuple[float, float, int]]:
         """A writer's log: (began, ended, errno)."""
