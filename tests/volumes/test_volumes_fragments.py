@@ -3,17 +3,23 @@
 import random
 from collections.abc import Callable
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from ringfence.core.errors import Damaged
+from ringfence.lvm2.checksum import crc32
 from ringfence.lvm2.fragments import cut
 from ringfence.lvm2.text import Section, Value, parse_text, print_text
 from ringfence.volumes import plan
 from ringfence.volumes.checks import check_vg
+from ringfence.volumes.deltas import delta_between, follow
 from ringfence.volumes.index import Index
+from ringfence.volumes.known import Known
 from ringfence.volumes.model import Vg, read_text_like, read_vg
+from ringfence.wire.entries import VgDelta
 
 MIB = 1 << 20
 MAKER = plan.Maker("test", "host1", 1_700_000_000)
@@ -179,3 +185,53 @@ def test_an_odd_text_means_what_the_whole_of_it_says(old: str, new: str) -> None
         return
     assert (read.tree, read.lvs, read.repeated) == (whole.tree, whole.lvs, whole.repeated)
     assert parse_text(print_text(read.tree), "again") == read.tree
+
+
+def known_as(vg: Vg) -> Known:
+    text = vg.text
+    return Known(vg, crc32(text), len(text))
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 1 << 32))
+def test_who_follows_a_delta_has_what_was_written(seed: int) -> None:
+    rng = random.Random(seed)
+    vg = new_vg()
+    for number in range(10):
+        before, after = vg, changed(rng, vg, 2 * number)
+        if rng.random() < 0.3:
+            after = changed(rng, after, 2 * number + 1)
+        told = delta_between(known_as(before), known_as(after))
+        assert told is not None
+        told = msgspec.msgpack.decode(msgspec.msgpack.encode(told), type=VgDelta)
+        view = follow(known_as(before), told, after.seqno, known_as(after).crc)
+        if {pv.name for pv in after.pvs} != {pv.name for pv in before.pvs}:
+            assert view is None, "who is a PV is another question then"
+        else:
+            assert view == known_as(after)
+            assert (view.vg.index, view.vg.tree) == (after.index, after.tree)
+        vg = after
+
+
+def test_a_delta_that_does_not_fit_is_not_followed() -> None:
+    vg = plain_vg(3)
+    one = plan.next_seqno(plan.create_lv(vg, "new", uuid(5), 1, MAKER), 2, MAKER)
+    told = delta_between(known_as(vg), known_as(one))
+    assert told is not None
+    (splice,) = told.splices
+    crc = known_as(one).crc
+    assert follow(known_as(vg), told, 2, crc) == known_as(one)
+    other = plan.next_seqno(vg.with_renamed("lv1", "lv9"), 2, MAKER)
+    assert follow(known_as(other), told, 2, crc) is None
+    assert follow(known_as(vg), told, 2, crc ^ 1) is None
+    assert follow(known_as(vg), told, 3, crc) is None
+    for text in (splice.lvs[0][:-3], b"", b'\nx = "', splice.lvs[0] * 2, vg.lvs[0].text):
+        wrong = replace(told, splices=(replace(splice, lvs=(text,)),))
+        assert follow(known_as(vg), wrong, 2, crc) is None
+    for wrong in (replace(told, head=told.head + b'x = "\n'), replace(told, tail=told.tail[2:])):
+        assert follow(known_as(vg), wrong, 2, crc) is None
+
+
+def test_a_change_of_many_lvs_is_not_told() -> None:
+    vg = plain_vg(30)
+    assert delta_between(known_as(new_vg()), known_as(vg)) is None

@@ -13,14 +13,14 @@ Source: LVM2 lib/format_text/import_vsn1.c, export.c; lib/striped, lib/mirror, l
 Which extents of PVs a segment uses is known for the types below; a type that is not known is
 taken to use `extent_count` extents behind every (PV, number) pair it lists, which can only be too much."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
-from itertools import pairwise
+from itertools import pairwise, zip_longest
 
 import msgspec
 
 from ringfence.core.errors import Damaged
-from ringfence.lvm2.fragments import Cut, cut
+from ringfence.lvm2.fragments import Cut, cut, sound_ends
 from ringfence.lvm2.text import Section, Value, parse_member, parse_text, print_ends, print_member
 from ringfence.volumes.index import Index
 from ringfence.volumes.parts import SLOTS_TAG, Lv, Pv, Segment, Stripe
@@ -136,6 +136,32 @@ class Vg(msgspec.Struct, frozen=True, dict=True):
             return _read(Cut(ends[0], [lv.text for lv in self.lvs], ends[1]), frame, self.name, None)
         new = _framed(frame, ends, self.name, self.by_name, self.repeated)
         return self._indexed(new, self.index if new.pvs == self.pvs else None)
+
+    def spliced(
+        self, head: bytes, tail: bytes, splices: Sequence[tuple[int, int, Sequence[bytes]]]
+    ) -> "Vg":
+        """The VG whose text has these ends, and other LVs in some places.
+
+        Args: splices: (where, how many LVs go, the sections that come), in the order of the text.
+
+        Raises Damaged: that is no VG, or one that cannot be told from this one by these LVs alone."""
+        frame = parse_text(head + tail, self.name)
+        if not sound_ends(head, tail) or {pv.name for pv in _pvs_of(frame)} != self._pv_names:
+            raise Damaged(f"VG {self.name}: more has changed than some LVs")
+        lvs, gone, come = list(self.lvs), list[Lv](), list[Lv]()
+        for at, count, texts in reversed(splices):
+            new = [_lv_of(text, self.name, self._pv_names) for text in texts]
+            gone += lvs[at : at + count]
+            come += new
+            lvs[at : at + count] = new
+        by_name = {lv.name: lv for lv in lvs}
+        if len(by_name) < len(lvs):
+            raise Damaged(f"VG {self.name}: an LV is there twice")
+        changed = _framed(frame, (head, tail), self.name, by_name, self.repeated)
+        index: Index | None = self.index if changed.pvs == self.pvs else None
+        for old, lv in zip_longest(gone, come):
+            index = index.changed(self.pvs, old, lv) if index is not None else None
+        return self._indexed(changed, index)
 
     def with_body(self, body: Section) -> "Vg":
         """The VG with its section replaced."""

@@ -78,12 +78,16 @@ def read_disks(believed: Believed = lambda known: False) -> Generator[Order, Any
 def _remember(disks: Disks) -> Generator[Order, Any, None]:
     known: KnownVgs = yield Recall()
     for one in disks.vgs:
-        area = next(area for area in one.areas if area.vg is one.vg)
-        assert area.header is not None
-        size_bytes = area.header.committed.size_bytes
+        read = known_as(one)
         have = known.named(one.vg.name)
-        if have is None or (have.vg is not one.vg and (have.size_bytes, have.crc) != (size_bytes, one.crc)):
-            yield Remember(Known(one.vg, one.crc, size_bytes))
+        if have is None or (have.size_bytes, have.crc) != (read.size_bytes, read.crc):
+            yield Remember(read)
+
+
+def known_as(found: VgOnDisk) -> Known:
+    area = next(area for area in found.areas if area.vg is found.vg)
+    assert area.header is not None
+    return Known(found.vg, found.crc, area.header.committed.size_bytes)
 
 
 def _find_devices() -> Generator[Order, Any, _Found]:
