@@ -12,13 +12,14 @@ from msgspec.structs import replace
 from ringfence.core.errors import Damaged
 from ringfence.lvm2.checksum import crc32
 from ringfence.lvm2.fragments import cut
-from ringfence.lvm2.text import Section, Value, parse_text, print_text
+from ringfence.lvm2.text import Section, Value, parse_member, parse_text, print_member, print_text
 from ringfence.volumes import plan
 from ringfence.volumes.checks import check_vg
 from ringfence.volumes.deltas import delta_between, follow
 from ringfence.volumes.index import Index
 from ringfence.volumes.known import Known
-from ringfence.volumes.model import Vg, read_text_like, read_vg
+from ringfence.volumes.model import Vg, read_lv, read_text_like, read_vg
+from ringfence.volumes.plain import plain_lv
 from ringfence.wire.entries import VgDelta
 
 MIB = 1 << 20
@@ -235,3 +236,40 @@ def test_a_delta_that_does_not_fit_is_not_followed() -> None:
 def test_a_change_of_many_lvs_is_not_told() -> None:
     vg = plain_vg(30)
     assert delta_between(known_as(new_vg()), known_as(vg)) is None
+
+
+WORDS = st.lists(st.sampled_from(["READ", "VISIBLE", 'a", "b', "x", "\\", "ü", ""]), max_size=3).map(tuple)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    WORDS, WORDS, WORDS | st.none(), WORDS, st.integers(-1, 1 << 65), st.sampled_from(["pv0", "pv1", "lv"]),
+    st.permutations(range(5)), st.booleans(),
+)  # fmt: skip
+def test_a_plain_lv_is_read_as_the_parser_reads_it(
+    status: tuple[str, ...], flags: tuple[str, ...], tags: tuple[str, ...] | None, host: tuple[str, ...],
+    number: int, pv: str, order: list[int], swap: bool,
+) -> None:  # fmt: skip
+    keys: list[tuple[str, Value | Section]] = [("id", uuid(1)), ("status", status), ("flags", flags)]
+    if tags is not None:
+        keys.append(("tags", tags))
+    more: list[tuple[str, Value | Section]] = [
+        ("creation_time", max(number, 0)), ("creation_host", "".join(host)), ("lock_args", "dlm"),
+        ("allocation_policy", "cling"), ("segment_count", 1),
+    ]  # fmt: skip
+    keys += [more[at] for at in order] if swap else more[:2] + more[3:1:-1] + more[4:]
+    segment = Section((
+        ("start_extent", 0), ("extent_count", max(number, 0)), ("type", "striped"), ("stripe_count", 1),
+        ("stripes", (pv, number)),
+    ))  # fmt: skip
+    text = print_member("lv1", Section((*keys, ("segment1", segment))))
+    plain = plain_lv(text, frozenset({"pv0", "pv1"}))
+    try:
+        parsed = read_lv("lv1", parse_member(text, "x")[1], "vg", frozenset({"pv0", "pv1"}), text)
+    except Damaged:
+        assert plain is None
+        return
+    odd = {"\\", "ü", 'a", "b'} & {*status, *flags, *(tags or ()), *host}
+    if not swap and not odd and pv != "lv" and 0 <= number < 1 << 59:
+        assert plain is not None
+    assert plain in (None, parsed)

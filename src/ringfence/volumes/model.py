@@ -24,6 +24,7 @@ from ringfence.lvm2.fragments import Cut, cut, sound_ends
 from ringfence.lvm2.text import Section, Value, parse_member, parse_text, print_ends, print_member
 from ringfence.volumes.index import Index
 from ringfence.volumes.parts import SLOTS_TAG, Lv, Pv, Segment, Stripe
+from ringfence.volumes.plain import plain_lv
 
 __all__ = [
     "CONTENTS", "SECTOR_BYTES", "SLOTS_TAG", "Lv", "Pv", "Segment", "Stripe", "Vg", "read_text_like",
@@ -283,8 +284,11 @@ def _read(pieces: Cut, frame: Section, where: str, like: Vg | None) -> Vg:
 
 
 def _lv_of(text: bytes, vg: str, pvs: frozenset[str]) -> Lv:
+    plain = plain_lv(text, pvs)
+    if plain is not None:
+        return plain
     name, section = parse_member(text, f"VG {vg}")
-    return _read_lv(name, section, vg, pvs, text)
+    return read_lv(name, section, vg, pvs, text)
 
 
 def _written_lv(name: str, section: Section, vg: str, pvs: frozenset[str]) -> Lv:
@@ -292,7 +296,7 @@ def _written_lv(name: str, section: Section, vg: str, pvs: frozenset[str]) -> Lv
     text = print_member(name, section)
     if parse_member(text, name) != (name, section):
         raise Damaged(f"VG {vg}: LV {name}: the new metadata does not read back as planned")
-    return _read_lv(name, section, vg, pvs, text)
+    return read_lv(name, section, vg, pvs, text)
 
 
 def _written_ends(frame: Section) -> tuple[bytes, bytes]:
@@ -378,7 +382,7 @@ def _read_pv(name: str, section: Section, vg: str) -> Pv:
     )
 
 
-def _read_lv(name: str, section: Section, vg: str, pvs: frozenset[str], text: bytes) -> Lv:
+def read_lv(name: str, section: Section, vg: str, pvs: frozenset[str], text: bytes) -> Lv:
     reader = _Reader(section, f"VG {vg}: LV {name}")
     segments = section.sections()
     if len(segments) != reader.number("segment_count"):
