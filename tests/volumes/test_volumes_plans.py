@@ -225,7 +225,7 @@ def test_extent_sizes() -> None:
             "do not follow each other",
         ),
         ("segment_count = 1", "segment_count = 2", "segment_count and the segments disagree"),
-        ("stripe_count = 1", "stripe_count = 2", "disagree"),
+        ("stripe_count = 1", "stripe_count = 2", "cannot be shared by 2 stripes"),
         ("pe_count = 10", "pe_count = 11", "run over the end of its device"),
         (uuid(1), uuid(2), "PV uuid .* is there twice"),
         ("seqno = 1\n", "", "seqno is missing"),

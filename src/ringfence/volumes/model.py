@@ -3,24 +3,22 @@
 The tree is the truth; everything else here is a view of it.  `Vg.with_tree` is the only way to
 change: edit the tree, read it again.  So nothing that this program does not know gets lost.
 
-Which extents of PVs a segment uses is known for the types below; a type that is not known is
-taken to use `extent_count` extents behind every (PV, number) pair it lists, which can only be too much.
+Which extents of PVs and which other LVs a segment uses: `volumes.segments`.
 
-Source: LVM2 lib/format_text/import_vsn1.c, export.c; lib/striped, lib/mirror, lib/raid (text_import)."""
+Source: LVM2 lib/format_text/import_vsn1.c, export.c."""
 
 from functools import lru_cache
-from itertools import pairwise
 
 import msgspec
 
 from ringfence.core.errors import Damaged
 from ringfence.lvm2.text import Section, parse_text
+from ringfence.volumes.segments import Segment, read_segment
+from ringfence.volumes.segments import Stripe as Stripe
 
 SECTOR_BYTES = 512
 SLOTS_TAG = "ringfence.slots"
 CONTENTS = "Text Format Volume Group"
-
-_AREA_LISTS = {"striped": "stripes", "linear": "stripes", "mirror": "mirrors"}
 
 
 class Pv(msgspec.Struct, frozen=True, gc=False):
@@ -45,25 +43,6 @@ class Pv(msgspec.Struct, frozen=True, gc=False):
     @property
     def missing(self) -> bool:
         return "MISSING" in self.flags or "MISSING" in self.status
-
-
-class Stripe(msgspec.Struct, frozen=True, gc=False):
-    """Extents of one PV that a segment uses."""
-
-    pv: str
-    start_extent: int
-    extent_count: int
-
-
-class Segment(msgspec.Struct, frozen=True, gc=False):
-    start_extent: int
-    extent_count: int
-    kind: str
-    stripes: tuple[Stripe, ...]
-    exact: bool
-    """False: the type is not known, and `stripes` may be too much."""
-    words: tuple[str, ...]
-    """Strings in the segment that may name another LV that it is made of."""
 
 
 class Lv(msgspec.Struct, frozen=True, gc=False):
@@ -243,56 +222,6 @@ def _read_lv(name: str, section: Section, vg: str, pvs: frozenset[str]) -> Lv:
         lock_args=section.string("lock_args") or "",
         creation_time_s=section.number("creation_time") or 0,
         creation_host=section.string("creation_host") or "",
-        segments=tuple(_read_segment(body, f"VG {vg}: LV {name}: {key}", pvs) for key, body in segments),
+        segments=tuple(read_segment(body, f"VG {vg}: LV {name}: {key}", pvs) for key, body in segments),
         policy=section.string("allocation_policy") or "",
     )
-
-
-def _read_segment(section: Section, where: str, pvs: frozenset[str]) -> Segment:
-    reader = _Reader(section, where)
-    start, count, kind = reader.number("start_extent"), reader.number("extent_count"), reader.string("type")
-    area_list = _AREA_LISTS.get(kind)
-    words = tuple(_words(section.drop("type").drop("tags").drop(area_list or "")))
-    if area_list is None:
-        return Segment(start, count, kind, tuple(_guessed(section, pvs, count)), False, words)
-    areas = section.get(area_list)
-    if not isinstance(areas, tuple) or len(areas) % 2 or not areas:
-        raise Damaged(f"{where}: {area_list} is missing or odd")
-    stripes, parts = [], []
-    pairs = [areas[at : at + 2] for at in range(0, len(areas), 2)]
-    each = count if kind == "mirror" else count // len(pairs)
-    if kind != "mirror" and (section.number("stripe_count") != len(pairs) or each * len(pairs) != count):
-        raise Damaged(f"{where}: stripe_count, extent_count and stripes disagree")
-    for device, extent in pairs:
-        if not isinstance(device, str) or not isinstance(extent, int) or extent < 0:
-            raise Damaged(f"{where}: {area_list} does not list devices and extents")
-        if device in pvs:
-            stripes.append(Stripe(device, extent, each))
-        else:
-            parts.append(device)
-    return Segment(start, count, kind, tuple(stripes), True, (*words, *parts))
-
-
-def _guessed(section: Section, pvs: frozenset[str], count: int) -> list[Stripe]:
-    """For a type that is not known: every (PV, number) pair in any list of the segment."""
-    stripes = []
-    for _, node in section.items:
-        if isinstance(node, Section):
-            stripes += _guessed(node, pvs, count)
-        elif isinstance(node, tuple):
-            for device, extent in pairwise(node):
-                if isinstance(device, str) and device in pvs and isinstance(extent, int) and extent >= 0:
-                    stripes.append(Stripe(device, extent, count))
-    return stripes
-
-
-def _words(section: Section) -> list[str]:
-    words: list[str] = []
-    for _, node in section.items:
-        if isinstance(node, Section):
-            words += _words(node)
-        elif isinstance(node, tuple):
-            words += [one for one in node if isinstance(one, str)]
-        elif isinstance(node, str):
-            words.append(node)
-    return words
