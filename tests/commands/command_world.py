@@ -131,7 +131,7 @@ class Node:
     def _do(self, order: orders.Order) -> Any:
         if self.fail is not None and (error := self.fail(order)) is not None:
             raise error
-        if isinstance(order, orders.ScanDevices | orders.ReadBlocks | orders.WriteBlocks):
+        if isinstance(order, orders.StorageOrder):
             return self.storage.do(order)
         return getattr(self, f"_do_{type(order).__name__}")(order)
 

@@ -1,4 +1,4 @@
-"""A VG for every segment type of LVM2 2.03: the LVs that stock LVM2 makes for it, with made-up names and places.
+"""For every segment type of LVM2 2.03: the LVs that stock LVM2 makes for it, with made-up names and places.
 
 Most need device-mapper to be made; where there is none, `vgcfgrestore` puts their text on disks.  What an LV
 takes of PVs is dealt out here, so any of the samples can stand in one VG together."""
@@ -34,8 +34,11 @@ class Deal:
         status: tuple[str, ...] = (),
         flags: tuple[str, ...] = (),
         write: bool = True,
+        locked: bool = True,
     ) -> str:
-        """Add an LV.  status and flags: beside READ, VISIBLE and WRITE_LOCKED."""
+        """Add an LV.
+
+        status, flags: beside READ, VISIBLE and WRITE_LOCKED.  locked: it has a lock of its own."""
         start, sections = 0, []
         for number, items in enumerate(segments, 1):
             (_, count), *rest = items
@@ -50,7 +53,7 @@ class Deal:
             ("flags", (*(("WRITE_LOCKED",) if write else ()), *flags)),
             ("creation_time", 1_700_000_000),
             ("creation_host", "an-a01n01"),
-            *((("lock_args", "dlm"),) if visible else ()),
+            *((("lock_args", "dlm"),) if visible and locked else ()),
             ("segment_count", len(sections)),
             *sections,
         ))  # fmt: skip
@@ -133,10 +136,11 @@ def pvmove(deal: Deal) -> None:
 def snapshot(deal: Deal) -> None:
     deal.plain("org", 4)
     for number, (key, name) in enumerate((("cow_store", "snap"), ("cow_store", "snap_two"))):
-        deal.plain(name, 2)
+        deal.plain(name, 2, locked=False)
         deal.lv(
             f"snapshot{number}",
             segment(4, "snapshot", ("chunk_size", 8), ("origin", "org"), (key, name)),
+            locked=False,
         )
 
 
@@ -150,9 +154,9 @@ def snapshot_merging(deal: Deal) -> None:
 def sparse(deal: Deal) -> None:
     """lvcreate -s -V: the origin is zeros."""
     deal.lv("spa_vorigin", segment(40, "zero"), visible=False)
-    deal.plain("spa", 2)
+    deal.plain("spa", 2, locked=False)
     store = (("chunk_size", 8), ("origin", "spa_vorigin"), ("cow_store", "spa"))
-    deal.lv("snapshot8", segment(40, "snapshot", *store))
+    deal.lv("snapshot8", segment(40, "snapshot", *store), locked=False)
 
 
 def raid(
@@ -222,11 +226,8 @@ def raid5_reshaping(deal: Deal) -> None:
     more = (REGION, STRIPE, ("data_offset", 2048))
     raid(
         deal, "r5r", "raid5_ls", 9, 4, 4, *more,
-        flags="+RESHAPE+RESHAPE_DELTA_DISKS_PLUS", reshape=3,
+        flags="+RESHAPE+RESHAPE_DATA_OFFSET+RESHAPE_DELTA_DISKS_PLUS", reshape=1,
     )  # fmt: skip
-    image = deal.lvs["r5r_rimage_3"]
-    for name in ("r5r_rimage_3", "r5r_rmeta_3"):
-        deal.lvs[name] = image if name.endswith("rimage_3") else deal.lvs[name]
 
 
 def raid6(deal: Deal) -> None:
@@ -260,7 +261,7 @@ def thin(deal: Deal) -> None:
         items = segment(
             8, "thin", ("thin_pool", "tp"), ("transaction_id", device), ("device_id", device), *more
         )
-        deal.lv(name, items, flags=flags)
+        deal.lv(name, items, flags=flags, locked=False)
 
     volume("thin1", 1)
     volume("thin_snap", 2, ("origin", "thin1"), flags=("ACTIVATION_SKIP",))
@@ -277,7 +278,7 @@ def thin_merging(deal: Deal) -> None:
     )  # fmt: skip
     deal.lv("tm", segment(4, "thin-pool+CROP_METADATA", *pool), flags=("ERROR_WHEN_FULL",))
     volume = (("thin_pool", "tm"), ("transaction_id", 1))
-    deal.lv("tmorg", segment(4, "thin", *volume, ("device_id", 1)))
+    deal.lv("tmorg", segment(4, "thin", *volume, ("device_id", 1)), locked=False)
     snap = (*volume, ("device_id", 2), ("origin", "tmorg"), ("merge", "tmorg"))
     deal.lv("tmsnap", segment(4, "thin", *snap), visible=False)
 
@@ -295,6 +296,7 @@ def cache(deal: Deal) -> None:
             name,
             segment(2, "cache-pool+METADATA_FORMAT", *pool, *CACHE, ("policy_settings", settings)),
             visible=name == "cp_free",
+            locked=False,
         )
     deal.hidden("cac_corig", 6)
     deal.lv("cac", segment(6, "cache", ("cache_pool", "cp_cpool"), ("origin", "cac_corig"), ("cleaner", 0)))
@@ -306,7 +308,13 @@ def cache_volume(deal: Deal) -> None:
     places = (("metadata_format", 2), ("metadata_start", 0), ("metadata_len", 8192))
     data = (("data_start", 8192), ("data_len", 8192))
     items = segment(
-        6, "cache+CACHE_USES_CACHEVOL", ("cache_pool", "cvf_cvol"), ("origin", "cv_corig"), *CACHE, *places, *data
+        6,
+        "cache+CACHE_USES_CACHEVOL",
+        ("cache_pool", "cvf_cvol"),
+        ("origin", "cv_corig"),
+        *CACHE,
+        *places,
+        *data,
     )
     deal.lv("cv", items)
 
@@ -337,14 +345,15 @@ def vdo(deal: Deal) -> None:
     deal.hidden("vp_vdata", 8)
     pool = segment(
         8, "vdo-pool", ("data", "vp_vdata"), ("header_size", 1024), ("virtual_extents", 20),
-        ("use_compression", 1), ("use_deduplication", 1), ("use_metadata_hints", 1), ("minimum_io_size", 4096),
+        ("use_compression", 1), ("use_deduplication", 1), ("use_metadata_hints", 1),
+        ("minimum_io_size", 4096),
         ("block_map_cache_size_mb", 128), ("block_map_era_length", 16380), ("index_memory_size_mb", 256),
         ("max_discard", 1), ("slab_size_mb", 2048), ("ack_threads", 1), ("bio_threads", 4),
         ("bio_rotation", 64), ("cpu_threads", 2), ("hash_zone_threads", 1), ("logical_threads", 1),
         ("physical_threads", 1),
     )  # fmt: skip
     deal.lv("vp", pool, visible=False)
-    deal.lv("vd", segment(20, "vdo", ("vdo_pool", "vp"), ("vdo_offset", 0)))
+    deal.lv("vd", segment(20, "vdo", ("vdo_pool", "vp"), ("vdo_offset", 0)), locked=False)
 
 
 def virtual(deal: Deal) -> None:
@@ -371,12 +380,12 @@ def stacked(deal: Deal) -> None:
         ("discards", "ignore"),
     )  # fmt: skip
     deal.lv("st", segment(4, "thin-pool", *pool))
-    deal.lv("st1", segment(8, "thin", ("thin_pool", "st"), ("transaction_id", 0), ("device_id", 1)))
+    volume = (("thin_pool", "st"), ("transaction_id", 0), ("device_id", 1))
+    deal.lv("st1", segment(8, "thin", *volume), locked=False)
     deal.plain("st_org", 3)
-    deal.plain("st_cow", 1)
-    deal.lvs["snapshot9"] = Section()
+    deal.plain("st_cow", 1, locked=False)
     store = (("chunk_size", 8), ("origin", "st_org"), ("cow_store", "st_cow"))
-    deal.lv("snapshot9", segment(3, "snapshot", *store))
+    deal.lv("snapshot9", segment(3, "snapshot", *store), locked=False)
 
 
 def historical(deal: Deal) -> None:
@@ -389,7 +398,7 @@ def historical(deal: Deal) -> None:
     )  # fmt: skip
     deal.lv("hi", segment(2, "thin-pool", *pool))
     volume = (("thin_pool", "hi"), ("transaction_id", 3), ("device_id", 3))
-    deal.lv("hi_now", segment(2, "thin", *volume))
+    deal.lv("hi_now", segment(2, "thin", *volume), locked=False)
     deal.historical["hi_first"] = Section((
         ("id", uuid_of("hi_first")), ("creation_time", 1_600_000_000), ("removal_time", 1_600_000_100),
         ("descendants", ("hi_now",)),

@@ -11,13 +11,18 @@ from collections.abc import Container, Iterator
 
 import msgspec
 
-from ringfence.volumes.model import Lv, Vg
+from ringfence.volumes.model import Vg
+from ringfence.volumes.parts import Lv
 from ringfence.volumes.segments import PARITY, Part, Role, Segment
 
 _TEMPORARY_MIRROR = "_mimagetmp"
 _SPARE = "_pmspare"
 _METADATA = (Role.POOL_META, Role.RAID_META, Role.INTEGRITY_META)
+_ORIGINS = (
+    Role.THIN_ORIGIN, Role.EXTERNAL_ORIGIN, Role.CACHE_ORIGIN, Role.WRITECACHE_ORIGIN, Role.INTEGRITY_ORIGIN,
+)  # fmt: skip
 _CACHES = ("cache", "cache-pool", "writecache")
+_PLAIN = ("-", "-", "-")
 _VIRTUAL = ("zero", "error", "snapshot", "thin", "vdo")
 
 
@@ -33,12 +38,13 @@ class Relations:
     """Of all LVs of one VG; made in one pass."""
 
     def __init__(self, vg: Vg) -> None:
-        self._lvs = {lv.name: lv for lv in vg.lvs}
+        self._lvs = vg.by_name
         self._uses: dict[str, list[Use]] = {}
-        for lv in vg.lvs:
+        for name in vg.index.composed:
+            lv = self._lvs[name]
             for segment in lv.segments:
                 for part in segment.parts:
-                    if part.lv in self._lvs and part.lv != lv.name:
+                    if part.lv in self._lvs and part.lv != name:
                         self._uses.setdefault(part.lv, []).append(Use(lv, segment, part))
 
     def uses(self, lv: Lv, *roles: Role) -> tuple[Use, ...]:
@@ -71,6 +77,10 @@ class Relations:
             todo += self.parts(one)
         return False
 
+    def in_raid(self, lv: Lv) -> bool:
+        """A RAID, or a part of one."""
+        return _raids(lv) or bool(self.uses(lv, Role.RAID_IMAGE, Role.RAID_META))
+
     # -- who is shown ----------------------------------------------------------
 
     def exists(self, lv: Lv) -> bool:
@@ -89,14 +99,20 @@ class Relations:
 
     # -- columns of a report -----------------------------------------------------
 
+    def size_extents(self, lv: Lv) -> int:
+        """lvs: lv_size; without the room that a RAID has for its reshape."""
+        first = lv.segments[0] if lv.segments else None
+        reshape = (first.body.number("reshape_count") or 0) if first else 0
+        if first is None or not reshape or first.kind not in PARITY:
+            return lv.extent_count
+        images = len(first.areas)
+        return lv.extent_count - reshape * (images - PARITY[first.kind] if images > 2 else 1)
+
     def origin(self, lv: Lv) -> str:
         """lvs: origin."""
         for use in self.uses(lv, Role.COW):
             return next((one.name for one in self.parts(use.user, Role.ORIGIN)), "")
-        roles = (
-            Role.THIN_ORIGIN, Role.EXTERNAL_ORIGIN, Role.CACHE_ORIGIN, Role.WRITECACHE_ORIGIN, Role.INTEGRITY_ORIGIN,
-        )  # fmt: skip
-        return next((one.name for one in self.parts(lv, *roles)), "")
+        return next((one.name for one in self.parts(lv, *_ORIGINS)), "")
 
     def pool(self, lv: Lv) -> str:
         """lvs: pool_lv."""
@@ -105,6 +121,8 @@ class Relations:
 
     def attributes(self, lv: Lv) -> tuple[str, str, str]:
         """Characters 1 (type), 7 (target) and 8 (zeroes new blocks) of lv_attr."""
+        if lv.linear and lv.visible and lv.name not in self._uses and "CACHE_VOL" not in lv.flags:
+            return _PLAIN
         kinds = tuple(dict.fromkeys(segment.kind for segment in lv.segments))
         roles = tuple(dict.fromkeys(use.part.role for use in self.uses(lv)))
         return self._type(lv, kinds, roles), self._target(lv, kinds, roles), self._zeroes(lv, kinds)
@@ -123,7 +141,7 @@ class Relations:
             return "C"
         if "integrity" in kinds:
             return "g"
-        if _any(kinds, PARITY):
+        if _raids(lv):
             return "R" if unsynced else "r"
         if "mirror" in kinds:
             return "M" if unsynced else "m"
@@ -137,7 +155,7 @@ class Relations:
         """Parts of caches that bear their letter."""
         if "CACHE_VOL" in lv.flags or "CACHE_VOL" in lv.status or Role.CACHE_POOL in roles:
             return True
-        return any("cache-pool" == use.segment.kind for use in self.uses(lv, Role.POOL_DATA))
+        return any(use.segment.kind == "cache-pool" for use in self.uses(lv, Role.POOL_DATA))
 
     def _cow(self, lv: Lv) -> Use | None:
         return next(iter(self.uses(lv, Role.COW)), None)
@@ -151,7 +169,7 @@ class Relations:
         volume = "CACHE_VOL" in lv.flags or "CACHE_VOL" in lv.status
         if _any(kinds, _CACHES) or volume or Role.CACHE_ORIGIN in roles or Role.WRITECACHE_ORIGIN in roles:
             return "C"
-        if _any(kinds, PARITY) or Role.RAID_IMAGE in roles or Role.RAID_META in roles:
+        if self.in_raid(lv):
             return "r"
         mirrors = (Role.MIRROR_IMAGE, Role.MIRROR_LOG)
         if "mirror" in kinds or "PVMOVE" in lv.status or any(role in roles for role in mirrors):
@@ -189,6 +207,10 @@ def _data_type(lv: Lv, kinds: tuple[str, ...], roles: tuple[Role, ...], cow: Use
     if cow is not None:
         return "S" if cow.segment.merging else "s"
     return "o" if Role.CACHE_ORIGIN in roles or Role.WRITECACHE_ORIGIN in roles else "-"
+
+
+def _raids(lv: Lv) -> bool:
+    return any(segment.kind in PARITY for segment in lv.segments)
 
 
 def _converting(lv: Lv) -> bool:

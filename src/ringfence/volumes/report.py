@@ -11,6 +11,8 @@ from ringfence.lvm2.names import with_dashes
 from ringfence.volumes.allocate import free_count, free_extents
 from ringfence.volumes.discovery import Disks, PvOnDisk, VgOnDisk
 from ringfence.volumes.model import SECTOR_BYTES, Lv, Pv, Vg
+from ringfence.volumes.relations import Relations
+from ringfence.volumes.segments import Part, Role, Stripe
 
 Row = dict[str, Any]
 
@@ -31,7 +33,7 @@ class LvHere(msgspec.Struct, frozen=True):
 
 
 def vg_attr(vg: Vg, partial: bool) -> str:
-    policy = vg.body.string("allocation_policy") or "normal"
+    policy = vg.header.string("allocation_policy") or "normal"
     shared = vg.lock_type not in ("", "none")
     return "".join((
         "w" if vg.writable else "r",
@@ -43,21 +45,30 @@ def vg_attr(vg: Vg, partial: bool) -> str:
     ))  # fmt: skip
 
 
-def lv_attr(lv: Lv, here: LvHere, partial: bool) -> str:
-    """Ten characters; type and target of segment types other than linear are left at `-`."""
-    policy = _lv_policy(lv)
+def lv_attr(lv: Lv, here: LvHere, relations: Relations, partial: bool) -> str:
+    """Ten characters."""
+    kind, target, zeroes = relations.attributes(lv)
     return "".join((
-        "-",
-        "w" if lv.writable else "r",
-        policy,
+        kind,
+        "-" if "PVMOVE" in lv.status else "w" if lv.writable else "r",
+        _lv_policy(lv),
         "m" if "FIXED_MINOR" in lv.status else "-",
         "X" if here.broken else "a" if here.active else "-",
         "o" if here.connections else "-",
-        "-",
-        "-",
-        "p" if partial else "-",
+        target,
+        zeroes,
+        _health(lv, relations, partial),
         "k" if "ACTIVATION_SKIP" in lv.flags else "-",
     ))  # fmt: skip
+
+
+def _health(lv: Lv, relations: Relations, partial: bool) -> str:
+    """What the metadata knows of it; the rest the kernel would have to say."""
+    if partial:
+        return "p"
+    if relations.in_raid(lv):
+        return "X"
+    return "-"
 
 
 def _lv_policy(lv: Lv) -> str:
@@ -76,13 +87,14 @@ def vg_rows(vgs: tuple[VgOnDisk, ...]) -> list[Row]:
 
 def _vg_row(found: VgOnDisk) -> Row:
     vg = found.vg
+    relations = Relations(vg)
     partial = bool(found.missing)
     areas = [area for area in found.areas if area.header is not None]
     return {
         "vg_name": vg.name,
         "pv_count": len(vg.pvs),
-        "lv_count": sum(lv.visible for lv in vg.lvs),
-        "snap_count": sum(segment.kind == "snapshot" for lv in vg.lvs for segment in lv.segments),
+        "lv_count": sum(relations.shown(lv) for lv in vg.lvs),
+        "snap_count": sum(not relations.exists(lv) for lv in vg.lvs),
         "vg_attr": vg_attr(vg, partial),
         "vg_size": vg.extent_count * vg.extent_bytes,
         "vg_free": free_count(vg) * vg.extent_bytes,
@@ -149,23 +161,22 @@ def _dashed(pv: PvOnDisk | None) -> str:
     return with_dashes(pv.label.uuid) if pv else ""
 
 
-def lv_row(found: VgOnDisk, lv: Lv, here: LvHere, users: tuple[str, ...] = ()) -> Row:
-    """Args: users: LVs that are made of this one (`plan.users_of_each`)."""
+def lv_row(found: VgOnDisk, lv: Lv, here: LvHere, relations: Relations) -> Row:
+    """Args: relations: of the VG's LVs."""
     vg = found.vg
     missing = frozenset(pv.name for pv in found.missing)
-    partial = any(stripe.pv in missing for segment in lv.segments for stripe in segment.stripes)
-    stripes = [stripe for segment in lv.segments for stripe in segment.stripes]
+    partial = bool(missing) and relations.partial(lv, missing)
     return {
         "lv_name": lv.name,
         "vg_name": vg.name,
-        "lv_attr": lv_attr(lv, here, partial),
-        "lv_size": lv.extent_count * vg.extent_bytes,
-        "pool_lv": "",
-        "origin": "",
+        "lv_attr": lv_attr(lv, here, relations, partial),
+        "lv_size": relations.size_extents(lv) * vg.extent_bytes,
+        "pool_lv": relations.pool(lv),
+        "origin": relations.origin(lv),
         "data_percent": "",
         "metadata_percent": "",
-        "move_pv": "",
-        "mirror_log": "",
+        "move_pv": _move_pv(found, lv),
+        "mirror_log": next((one.name for one in relations.parts(lv, Role.MIRROR_LOG)), ""),
         "copy_percent": "",
         "convert_lv": "",
         "lv_uuid": lv.uuid,
@@ -179,21 +190,29 @@ def lv_row(found: VgOnDisk, lv: Lv, here: LvHere, users: tuple[str, ...] = ()) -
         "lv_tags": ",".join(lv.tags),
         "lv_time": lv.creation_time_s,
         "lv_host": lv.creation_host,
-        "lv_parents": ",".join(users),
+        "lv_parents": ",".join(relations.users(lv)),
         "seg_count": len(lv.segments),
-        "segtype": ",".join(
-            dict.fromkeys(_kind(segment.kind, len(segment.stripes)) for segment in lv.segments)
-        ),
+        "segtype": ",".join(dict.fromkeys(segment.type_name for segment in lv.segments)),
         "seg_pe_ranges": " ".join(
             f"{_device(found, one.pv)}:{one.start_extent}-{one.start_extent + one.extent_count - 1}"
-            for one in stripes
+            for segment in lv.segments
+            for one in segment.stripes
         ),
-        "devices": ",".join(f"{_device(found, stripe.pv)}({stripe.start_extent})" for stripe in stripes),
+        "devices": ",".join(_area(found, area) for segment in lv.segments for area in segment.areas),
     }
 
 
-def _kind(kind: str, stripes: int) -> str:
-    return "linear" if kind == "striped" and stripes == 1 else kind
+def _area(found: VgOnDisk, area: Stripe | Part) -> str:
+    name = _device(found, area.pv) if isinstance(area, Stripe) else area.lv
+    return f"{name}({area.start_extent})"
+
+
+def _move_pv(found: VgOnDisk, lv: Lv) -> str:
+    """The PV that a pvmove takes extents from."""
+    for segment in lv.segments:
+        if segment.body.get("extents_moved") is not None and segment.stripes:
+            return _device(found, segment.stripes[0].pv)
+    return ""
 
 
 def _device(found: VgOnDisk, pv: str) -> str:

@@ -87,6 +87,9 @@ class Part(msgspec.Struct, frozen=True, gc=False):
     """Its number among the segment's areas; -1: it is none of them."""
 
 
+_NOTHING = Section()
+
+
 class Segment(msgspec.Struct, frozen=True, gc=False):
     start_extent: int
     extent_count: int
@@ -99,8 +102,8 @@ class Segment(msgspec.Struct, frozen=True, gc=False):
     flags: tuple[str, ...] = ()
     merging: bool = False
     """A snapshot on its way back into its origin."""
-    body: Section = Section()
-    """All that was written of it: chunk sizes and the like."""
+    body: Section = _NOTHING
+    """All that was written of it, chunk sizes and the like; nothing for a plain piece of a PV."""
 
     @property
     def words(self) -> tuple[str, ...]:
@@ -109,7 +112,9 @@ class Segment(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def areas(self) -> "tuple[Stripe | Part, ...]":
-        """PVs and LVs that share the segment's data, in their order."""
+        """PVs and LVs that share the segment's data, in their order; of a type that is not known, nothing."""
+        if not self.exact:
+            return ()
         areas: list[Stripe | Part] = list(self.stripes)
         for part in self.parts:
             if part.area >= 0:
@@ -192,6 +197,8 @@ def read_segment(body: Section, where: str, pvs: frozenset[str]) -> Segment:
             start, count, kind, tuple(_guessed(raw, body)), False, tuple(_perhaps(body)), flags, False, body
         )
     stripes, parts = read(raw)
+    if kind in _PLAIN and len(stripes) == 1:
+        return Segment(start, count, kind, stripes)  # thousands of these: the text has the rest
     merging = kind == "snapshot" and body.get("merging_store") is not None
     merging = merging or (kind == "thin" and body.get("merge") is not None)
     return Segment(start, count, kind, stripes, True, parts, flags, merging, body)

@@ -31,7 +31,8 @@ from ringfence.engine.orders import (
 )
 from ringfence.volumes.access import is_ours
 from ringfence.volumes.discovery import Disks, VgOnDisk
-from ringfence.volumes.plan import find_lv, users_of_each
+from ringfence.volumes.plan import find_lv
+from ringfence.volumes.relations import Relations
 from ringfence.volumes.report import LvHere, Row, lv_row, pv_rows, vg_rows
 from ringfence.wire.client import Lvs, Pvs, Vgs
 
@@ -132,16 +133,17 @@ def _lv_rows(
 ) -> Generator[Order, Any, list[Row]]:
     space = space_of(found.vg.name)
     paths = {one.uuid: one for one in volumes}
-    users = users_of_each(found.vg)
+    relations = Relations(found.vg)
     rows: list[Row] = []
     for lv in found.vg.lvs:
-        if lv.visible and call.lv in ("", lv.name) and (call.all or call.lv or not lv.slots):
+        shown = relations.exists(lv) if call.all or call.lv else relations.shown(lv) and not lv.slots
+        if shown and call.lv in ("", lv.name):
             holders: tuple[Holder, ...] = yield Holders(space, lv.uuid)
             mine: Held | None = yield FindLock(space, lv.uuid)
             here = _here(holders, mine, paths.get(lv.uuid))
             broken = f"{found.vg.name}/{lv.name}" in wrong
             here = msgspec.structs.replace(here, broken=broken)
-            rows.append(lv_row(found, lv, here, users.get(lv.name, ())))
+            rows.append(lv_row(found, lv, here, relations))
             if len(rows) % SLICE == 0:
                 yield GoOn()
     return rows
