@@ -25,10 +25,10 @@ class Stock:
         self.loops: dict[str, str] = {}
         """image -> loop device."""
 
-    def attach(self, *images: str) -> list[str]:
+    def attach(self, *images: str, sector_bytes: int = 512) -> list[str]:
         for image in images:
             if image not in self.loops:
-                command = ["losetup", "--find", "--show", image]
+                command = ["losetup", "--sector-size", str(sector_bytes), "--find", "--show", image]
                 done = subprocess.run(command, capture_output=True, text=True, check=True)
                 self.loops[image] = done.stdout.strip()
                 self.attached.append(image)

@@ -1,7 +1,8 @@
 """What must hold of a VG's metadata, before it is changed and again before it is written.
 
 No two LVs share an extent; every segment lies within its PV; segments follow each other without
-gaps; names and uuids are unique; what LVs are made of is there.  What concerns LVs, the VG's index keeps account of.
+gaps; names and uuids are unique; what LVs are made of is there.  What concerns single LVs, the VG's
+index keeps account of.
 
 Source: LVM2 lib/metadata/merge.c (check_lv_segments), pv_manip.c (check_pv_segments), metadata.c
 (vg_validate)."""

@@ -76,9 +76,9 @@ def _lv_policy(lv: Lv) -> str:
     return letter.upper() if "LOCKED" in lv.status else letter
 
 
-def pv_attr(pv: Pv | None, found: bool, exported: bool) -> str:
-    allocatable = pv is not None and pv.allocatable
-    return f"{'a' if allocatable else '-'}{'x' if exported else '-'}{'-' if found else 'm'}"
+def pv_attr(pv: Pv | None, found: bool, used: bool, exported: bool) -> str:
+    first = "a" if pv is not None and pv.allocatable else "u" if used else "-"
+    return f"{first}{'x' if exported else '-'}{'-' if found else 'm'}"
 
 
 def vg_rows(vgs: tuple[VgOnDisk, ...]) -> list[Row]:
@@ -110,7 +110,7 @@ def _vg_row(found: VgOnDisk) -> Row:
         "vg_extent_count": vg.extent_count,
         "vg_free_count": free_count(vg),
         "vg_missing_pv_count": len(found.missing),
-        "vg_mda_count": len(areas),
+        "vg_mda_count": sum(len(pv.areas) for pv in found.pvs.values()),
         "vg_mda_used_count": len(areas),
         "vg_mda_size": min((area.header.size_bytes for area in areas if area.header), default=0),
     }
@@ -137,11 +137,12 @@ def _pv_row(pv: PvOnDisk | None, found: VgOnDisk | None, member: Pv | None) -> R
     free = free_extents(vg, member) if vg and member else 0
     device_bytes = pv.device_bytes if pv else member.device_sectors * SECTOR_BYTES if member else 0
     uuid = member.uuid if member else _dashed(pv)
+    used = member is not None or (pv is not None and pv.label.used)
     return {
         "pv_name": pv.path if pv else "[unknown]",
         "vg_name": vg.name if vg else "",
         "pv_fmt": "lvm2",
-        "pv_attr": pv_attr(member, pv is not None, vg is not None and "EXPORTED" in vg.status),
+        "pv_attr": pv_attr(member, pv is not None, used, vg is not None and "EXPORTED" in vg.status),
         "pv_size": count * extent_bytes if member else device_bytes,
         "pv_free": free * extent_bytes if member else device_bytes,
         "pv_used": (count - free) * extent_bytes,
