@@ -40,6 +40,8 @@ class World:
     ) -> None:
         self.directory = directory
         self.cluster = cluster
+        self.paths = [str(directory / "*.img")]
+        """Globs of the devices that nodes may use."""
         self.images = []
         for index, size in enumerate(sizes_bytes):
             path = directory / f"disk{index}.img"
@@ -92,9 +94,7 @@ class Node:
         self.name = f"an-a01n0{id}"
         self.fail = fail
         self.guards: list[str] = []
-        self.storage = Storage(
-            [str(world.directory / "*.img")], guard or self.guards.append, crash_hook=crash_hook
-        )
+        self.storage = Storage(world.paths, guard or self.guards.append, crash_hook=crash_hook)
         self.open: dict[tuple[str, str], orders.OpenPath] = {}
         self.trace: list[orders.Order] = []
         self.slots: dict[str, orders.SlotsPlace] = {}
@@ -133,7 +133,7 @@ class Node:
     def _do(self, order: orders.Order) -> Any:
         if self.fail is not None and (error := self.fail(order)) is not None:
             raise error
-        if isinstance(order, orders.ScanDevices | orders.ReadBlocks | orders.ReadText | orders.WriteBlocks):
+        if isinstance(order, orders.StorageOrder):
             return self.storage.do(order)
         return getattr(self, f"_do_{type(order).__name__}")(order)
 

@@ -57,7 +57,7 @@ def segment(rng: random.Random, start: int, vg: Vg) -> Section:
     if rng.random() < 0.1:
         items.append(("origin", rng.choice(["lv1", "lv2", 'odd "name"\\'])))
     area_list = {"striped": "stripes", "mirror": "mirrors"}.get(kind, "parts")
-    items += [("stripe_count", 1), (area_list, (pv, at))]
+    items += [("mirror_count" if kind == "mirror" else "stripe_count", 1), (area_list, (pv, at))]
     if rng.random() < 0.1:
         items.append(("inside", Section((("key", 5), ("deep", Section((("deeper", "}\n}\n}\n\n"),)))))))
     return Section(tuple(items))

@@ -14,7 +14,8 @@ from itertools import pairwise
 
 import msgspec
 
-from ringfence.volumes.parts import Lv, Pv, Stripe
+from ringfence.volumes.parts import Lv, Pv
+from ringfence.volumes.segments import Stripe
 
 _Use = tuple[int, int, str]
 """(first extent, the one behind the last, LV)."""

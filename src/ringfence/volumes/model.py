@@ -8,14 +8,11 @@ change it so; `with_tree` and `with_body` edit the tree of it all and read that 
 What is put in is printed and read back on the spot (Damaged if it does not come back as it was), what came
 from a text is kept as it stood: so `Vg.text` always parses to `Vg.tree`.
 
-Source: LVM2 lib/format_text/import_vsn1.c, export.c; lib/striped, lib/mirror, lib/raid (text_import).
-
-Which extents of PVs a segment uses is known for the types below; a type that is not known is
-taken to use `extent_count` extents behind every (PV, number) pair it lists, which can only be too much."""
+Source: LVM2 lib/format_text/import_vsn1.c, export.c."""
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from itertools import pairwise, zip_longest
+from itertools import zip_longest
 
 import msgspec
 
@@ -23,8 +20,9 @@ from ringfence.core.errors import Damaged
 from ringfence.lvm2.fragments import Cut, cut, sound_ends
 from ringfence.lvm2.text import Section, Value, parse_member, parse_text, print_ends, print_member
 from ringfence.volumes.index import Index
-from ringfence.volumes.parts import SLOTS_TAG, Lv, Pv, Segment, Stripe
+from ringfence.volumes.parts import SLOTS_TAG, Lv, Pv
 from ringfence.volumes.plain import plain_lv
+from ringfence.volumes.segments import Segment, Stripe, read_segment
 
 __all__ = [
     "CONTENTS", "SECTOR_BYTES", "SLOTS_TAG", "Lv", "Pv", "Segment", "Stripe", "Vg", "read_text_like",
@@ -35,7 +33,6 @@ SECTOR_BYTES = 512
 CONTENTS = "Text Format Volume Group"
 
 _LVS = "logical_volumes"
-_AREA_LISTS = {"striped": "stripes", "linear": "stripes", "mirror": "mirrors"}
 
 
 class Vg(msgspec.Struct, frozen=True, dict=True):
@@ -396,57 +393,7 @@ def read_lv(name: str, section: Section, vg: str, pvs: frozenset[str], text: byt
         lock_args=section.string("lock_args") or "",
         creation_time_s=section.number("creation_time") or 0,
         creation_host=section.string("creation_host") or "",
-        segments=tuple(_read_segment(body, f"VG {vg}: LV {name}: {key}", pvs) for key, body in segments),
+        segments=tuple(read_segment(body, f"VG {vg}: LV {name}: {key}", pvs) for key, body in segments),
         policy=section.string("allocation_policy") or "",
         text=text,
     )
-
-
-def _read_segment(section: Section, where: str, pvs: frozenset[str]) -> Segment:
-    reader = _Reader(section, where)
-    start, count, kind = reader.number("start_extent"), reader.number("extent_count"), reader.string("type")
-    area_list = _AREA_LISTS.get(kind)
-    words = tuple(_words(section.drop("type").drop("tags").drop(area_list or "")))
-    if area_list is None:
-        return Segment(start, count, kind, tuple(_guessed(section, pvs, count)), False, words)
-    areas = section.get(area_list)
-    if not isinstance(areas, tuple) or len(areas) % 2 or not areas:
-        raise Damaged(f"{where}: {area_list} is missing or odd")
-    stripes, parts = [], []
-    pairs = [areas[at : at + 2] for at in range(0, len(areas), 2)]
-    each = count if kind == "mirror" else count // len(pairs)
-    if kind != "mirror" and (section.number("stripe_count") != len(pairs) or each * len(pairs) != count):
-        raise Damaged(f"{where}: stripe_count, extent_count and stripes disagree")
-    for device, extent in pairs:
-        if not isinstance(device, str) or not isinstance(extent, int) or extent < 0:
-            raise Damaged(f"{where}: {area_list} does not list devices and extents")
-        if device in pvs:
-            stripes.append(Stripe(device, extent, each))
-        else:
-            parts.append(device)
-    return Segment(start, count, kind, tuple(stripes), True, (*words, *parts))
-
-
-def _guessed(section: Section, pvs: frozenset[str], count: int) -> list[Stripe]:
-    """For a type that is not known: every (PV, number) pair in any list of the segment."""
-    stripes = []
-    for _, node in section.items:
-        if isinstance(node, Section):
-            stripes += _guessed(node, pvs, count)
-        elif isinstance(node, tuple):
-            for device, extent in pairwise(node):
-                if isinstance(device, str) and device in pvs and isinstance(extent, int) and extent >= 0:
-                    stripes.append(Stripe(device, extent, count))
-    return stripes
-
-
-def _words(section: Section) -> list[str]:
-    words: list[str] = []
-    for _, node in section.items:
-        if isinstance(node, Section):
-            words += _words(node)
-        elif isinstance(node, tuple):
-            words += [one for one in node if isinstance(one, str)]
-        elif isinstance(node, str):
-            words.append(node)
-    return words

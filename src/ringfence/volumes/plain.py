@@ -8,7 +8,8 @@ Source: LVM2 lib/format_text/export.c (_print_lv, _print_segment, out_areas)."""
 import re
 from functools import lru_cache
 
-from ringfence.volumes.parts import Lv, Segment, Stripe
+from ringfence.volumes.parts import Lv
+from ringfence.volumes.segments import Segment, Stripe
 
 _NUMBER = rb"(0|[1-9][0-9]{0,17})\n"
 _CHARACTERS = rb"[ !#-\[\]-~]*"
@@ -43,7 +44,7 @@ def plain_lv(text: bytes, pvs: frozenset[str]) -> Lv | None:
         lock_args=_string(lock_args),
         creation_time_s=int(time_s or 0),
         creation_host=_string(host),
-        segments=(Segment(int(start), extents, "striped", stripes, True, ()),),
+        segments=(Segment(int(start), extents, "striped", stripes),),
         policy=_string(policy),
         text=text,
     )

@@ -34,7 +34,8 @@ from ringfence.engine.orders import (
 from ringfence.volumes.access import is_ours
 from ringfence.volumes.discovery import Disks, VgOnDisk
 from ringfence.volumes.parts import Lv
-from ringfence.volumes.plan import find_lv, users_of_each
+from ringfence.volumes.plan import find_lv
+from ringfence.volumes.relations import Relations
 from ringfence.volumes.report import (
     HOLDER_FIELDS,
     LV_FIELDS,
@@ -179,15 +180,17 @@ def _add_lvs(
     wrong: tuple[str, ...],
 ) -> Generator[Order, Any, list[Lv]]:
     """Add a VG's LVs to the columns.  Returns the LVs."""
+    relations = Relations(found.vg)
+    everything = bool(call.all or call.lv)
     shown = [
         lv
         for lv in ([find_lv(found.vg, call.lv)] if call.lv else found.vg.lvs)
-        if lv.visible and (call.all or call.lv or not lv.slots)
+        if (relations.exists(lv) if everything else relations.shown(lv) and not lv.slots)
     ]
     space = space_of(found.vg.name)
     locks: LockNames = yield LocksThere(space)
     paths = {one.uuid: one for one in volumes if one.vg == found.vg.name}
-    view = LvsView(found, {}, users_of_each(found.vg))
+    view = LvsView(found, {}, relations)
     asks = any(field in HOLDER_FIELDS for field in listed)
     for at in range(0, len(shown), SLICE):
         some = shown[at : at + SLICE]
