@@ -180,20 +180,15 @@ def _add_lvs(
     wrong: tuple[str, ...],
 ) -> Generator[Order, Any, list[Lv]]:
     """Add a VG's LVs to the columns.  Returns the LVs."""
-    relations = Relations(found.vg)
-    everything = bool(call.all or call.lv)
-    shown = [
-        lv
-        for lv in ([find_lv(found.vg, call.lv)] if call.lv else found.vg.lvs)
-        if (relations.exists(lv) if everything else relations.shown(lv) and not lv.slots)
-    ]
     space = space_of(found.vg.name)
     locks: LockNames = yield LocksThere(space)
     paths = {one.uuid: one for one in volumes if one.vg == found.vg.name}
-    view = LvsView(found, {}, relations)
+    view = LvsView(found, {}, Relations(found.vg))
     asks = any(field in HOLDER_FIELDS for field in listed)
-    for at in range(0, len(shown), SLICE):
-        some = shown[at : at + SLICE]
+    lvs = (find_lv(found.vg, call.lv),) if call.lv else found.vg.lvs
+    shown: list[Lv] = []
+    for at in range(0, len(lvs), SLICE):
+        some = [lv for lv in lvs[at : at + SLICE] if _is_shown(lv, call, view.relations)]
         here: dict[str, LvHere] = {}
         for lv in some:
             broken = f"{found.vg.name}/{lv.name}" in wrong
@@ -204,9 +199,16 @@ def _add_lvs(
         view = msgspec.structs.replace(view, here=here)
         for field, values in lv_columns(view, some, listed).items():
             listed[field] += values
-        if at + SLICE < len(shown):
+        shown += some
+        if at + SLICE < len(lvs):
             yield GoOn()
     return shown
+
+
+def _is_shown(lv: Lv, call: Lvs, relations: Relations) -> bool:
+    if call.all or call.lv:
+        return relations.exists(lv)
+    return relations.shown(lv) and not lv.slots
 
 
 def _here(holders: tuple[Holder, ...], mine: bool, volume: OpenVolume | None, broken: bool) -> LvHere:
