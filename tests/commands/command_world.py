@@ -246,6 +246,17 @@ class Node:
             for node, (_, mode, token, _) in (sorted(resource.held.items()) if resource else ())
         )
 
+    def _do_LocksIn(self, order: orders.LocksIn) -> tuple[tuple[str, orders.Holder], ...]:
+        names = [name for space, name in sorted(self.world.resources) if space == order.lockspace]
+        return tuple(
+            (name, holder)
+            for name in names
+            for holder in self._do_Holders(orders.Holders(order.lockspace, name))
+        )
+
+    def _do_SeqnoHeard(self, order: orders.SeqnoHeard) -> int:
+        return next((one.seqno for one in reversed(self.world.published) if one.vg == order.vg), 0)
+
     def _do_GoOn(self, order: orders.GoOn) -> None:
         """Nobody else is here."""
 

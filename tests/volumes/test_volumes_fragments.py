@@ -46,7 +46,9 @@ def segment(rng: random.Random, start: int, vg: Vg) -> Section:
     """Mostly sound; sometimes over another's extents, over the PV's end, or of a type nobody knows."""
     free = [one for pv in vg.pvs for one in vg.index.free_ranges(pv.name)]
     place = rng.choice(free) if free and rng.random() < 0.9 else None
-    pv, at = (place.pv, place.start_extent) if place else (f"pv{rng.randrange(2)}", rng.randrange(42))
+    pv, at = rng.choice(["pv0", "pv1", "lv1"]), rng.randrange(42)
+    if place is not None:
+        pv, at = place.pv, place.start_extent
     count = rng.randint(1, min(4, place.extent_count)) if place else rng.randint(1, 4)
     kind = rng.choices(["striped", "mirror", "of_tomorrow"], [20, 2, 1])[0]
     items: list[tuple[str, Value | Section]] = [
@@ -81,7 +83,7 @@ def lv_section(rng: random.Random, vg: Vg, id: str) -> Section:
 
 def changed(rng: random.Random, vg: Vg, number: int) -> Vg:
     names = [*vg.by_name]
-    verb = rng.choices(["put", "edit", "drop", "rename", "header", "pvs"], [10, 2, 4, 2, 2, 0.5])[0]
+    verb = rng.choices(["put", "edit", "drop", "rename", "header", "pvs"], [10, 2, 4, 2, 2, 2])[0]
     if verb == "put" or not names:
         twice = names and rng.random() < 0.05
         id = vg.by_name[rng.choice(names)].uuid if twice else uuid(1000 + number)
@@ -97,11 +99,15 @@ def changed(rng: random.Random, vg: Vg, number: int) -> Vg:
         case "pvs":
             pvs = vg.header.section("physical_volumes")
             assert pvs is not None
-            pv = pvs.section("pv1")
-            assert pv is not None
-            return vg.with_header(
-                vg.header.put("physical_volumes", pvs.put(f"pv{number}", pv.put("id", uuid(number))))
-            )
+            key, pv = rng.choice(pvs.sections())
+            match rng.randrange(3):
+                case 0:
+                    pvs = pvs.put(rng.choice([f"pv{number}", "lv1", "lv2"]), pv.put("id", uuid(number)))
+                case 1:
+                    pvs = pvs.put(key, pv.put("pe_count", rng.randrange(20, 60)))
+                case _ if len(pvs.sections()) > 1:
+                    pvs = pvs.drop(key)
+            return vg.with_header(vg.header.put("physical_volumes", pvs))
     return plan.next_seqno(vg, vg.seqno + 1, MAKER)
 
 
@@ -125,6 +131,7 @@ def test_changes_one_at_a_time_give_what_reading_it_all_gives(seed: int) -> None
         assert vg.tree == whole.tree
         assert (vg.lvs, vg.pvs, vg.seqno) == (whole.lvs, whole.pvs, whole.seqno)
         assert vg.index == Index.of(whole.pvs, whole.lvs)
+        assert [*vg.index.composed] == [*whole.index.composed]
         assert fault_of(vg) == fault_of(whole)
         for like in (None, before):
             again = read_text_like(text.rstrip(b"\0"), "again", like)

@@ -3,10 +3,13 @@
 A host that knows the version before makes the new one of it, and believes that only if its text has the CRC
 and the size which the writer wrote to the disks.  It is a view; whoever changes the VG reads the disks."""
 
+from itertools import takewhile
+
 from ringfence.core.errors import Damaged
 from ringfence.lvm2.checksum import crc32
 from ringfence.volumes.known import Known
 from ringfence.volumes.model import Vg
+from ringfence.volumes.parts import Lv
 from ringfence.wire.entries import Splice, VgDelta
 
 MOST_BYTES = 16 << 10
@@ -26,22 +29,30 @@ def delta_between(before: Known, after: Known) -> VgDelta | None:
 
 def _splices(before: Vg, after: Vg) -> tuple[Splice, ...]:
     """LVs are told from one another by their text, which has their uuid in it."""
-    places = {lv.text: at for at, lv in enumerate(before.lvs)}
+    same = sum(1 for _ in takewhile(_alike, zip(before.lvs, after.lvs, strict=False)))
+    old, new = before.lvs[same:], after.lvs[same:]
+    tail = sum(1 for _ in takewhile(_alike, zip(reversed(old), reversed(new), strict=False)))
+    places = {lv.text: at for at, lv in enumerate(old[: len(old) - tail], same)}
     splices: list[Splice] = []
-    new: list[bytes] = []
-    position = 0
-    for lv in after.lvs:
+    come: list[bytes] = []
+    position = same
+    for lv in new[: len(new) - tail]:
         at = places.get(lv.text, -1)
         if at < position:
-            new.append(lv.text)
+            come.append(lv.text)
             continue
-        if new or at > position:
-            splices.append(Splice(position, at - position, tuple(new)))
-            new = []
+        if come or at > position:
+            splices.append(Splice(position, at - position, tuple(come)))
+            come = []
         position = at + 1
-    if new or position < len(before.lvs):
-        splices.append(Splice(position, len(before.lvs) - position, tuple(new)))
+    end = len(before.lvs) - tail
+    if come or position < end:
+        splices.append(Splice(position, end - position, tuple(come)))
     return tuple(splices)
+
+
+def _alike(pair: tuple[Lv, Lv]) -> bool:
+    return pair[0] is pair[1] or pair[0].text == pair[1].text
 
 
 def follow(known: Known, delta: VgDelta, seqno: int, crc: int) -> Known | None:

@@ -68,7 +68,7 @@ class Vg(msgspec.Struct, frozen=True, dict=True):
     def by_text(self) -> Mapping[bytes, Lv]:
         return {lv.text: lv for lv in self.by_name.values()}
 
-    @property
+    @cached_property
     def text(self) -> bytes:
         """As it goes to the disk, with its final NUL."""
         return b"".join((self.ends[0], *[lv.text for lv in self.by_name.values()], self.ends[1], b"\0"))
@@ -129,11 +129,15 @@ class Vg(msgspec.Struct, frozen=True, dict=True):
     def with_frame(self, frame: Section) -> "Vg":
         """With all but its LVs replaced (the VG's name, too).  Raises Damaged."""
         ends = _written_ends(frame)
-        if {pv.name for pv in _pvs_of(frame)} != self._pv_names:
-            # Who is a PV and who is an LV in a segment's areas may be another question now.
-            return _read(Cut(ends[0], [lv.text for lv in self.lvs], ends[1]), frame, self.name, None)
         new = _framed(frame, ends, self.name, self.by_name, self.repeated)
-        return self._indexed(new, self.index if new.pvs == self.pvs else None)
+        if new.pvs == self.pvs:
+            return self._indexed(new, self.index)
+        if any(name in self.index.words for name in new._pv_names - self._pv_names) or any(
+            self.index.uses[name].taken for name in self._pv_names - new._pv_names
+        ):
+            # Who is a PV and who is an LV in a segment's areas is another question now.
+            return _read(Cut(ends[0], [lv.text for lv in self.lvs], ends[1]), frame, self.name, None)
+        return self._indexed(new, self.index.with_pvs(self.pvs, new.pvs))
 
     def spliced(
         self, head: bytes, tail: bytes, splices: Sequence[tuple[int, int, Sequence[bytes]]]

@@ -214,9 +214,9 @@ def _attrs(view: LvsView, lvs: Sequence[Lv]) -> list[Any]:
     missing = frozenset(pv.name for pv in view.found.missing)
     attrs = []
     for lv in lvs:
-        here = view.of(lv)
+        here = view.of(lv) if view.here else _NOTHING_HERE
         partial = bool(missing) and relations.partial(lv, missing)
-        if len(lv.segments) != 1 or not lv.visible or lv.name in composed or relations.uses(lv):
+        if composed or len(lv.segments) != 1 or not lv.visible:
             attrs.append(lv_attr(lv, here, relations, partial))
             continue
         one = lv.segments[0]

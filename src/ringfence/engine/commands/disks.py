@@ -21,7 +21,15 @@ from ringfence.engine.orders import (
     Remember,
     ScanDevices,
 )
-from ringfence.lvm2.area import HEADER_BYTES, MdaHeader, RawLocn, check_text, parse_header, text_ranges
+from ringfence.lvm2.area import (
+    HEADER_BYTES,
+    MdaHeader,
+    RawLocn,
+    check_text,
+    parse_header,
+    text_ranges,
+    verify_text,
+)
 from ringfence.lvm2.images import heading
 from ringfence.lvm2.label import LABEL_SCAN_BYTES, Area, PvLabel, parse_label
 from ringfence.lvm2.skim import visible_uuids
@@ -204,11 +212,12 @@ def _with_text(
         problem = f"{area.path}: the metadata text cannot be read"
         return AreaOnDisk(area.path, area.place, area.header, problem=problem, unread=True)
     try:
-        text = check_text(slot, data, area.path)
+        verify_text(slot, data, area.path)
         have = known.with_text(slot.size_bytes, slot.crc)
         if data not in parsed and have is not None and have.says(data):
             parsed[data] = have.vg
         if data not in parsed:
+            text = data.rstrip(b"\0")
             said = heading(text[:_NAME_BYTES])
             have = known.named(said[0]) if said else None
             like = have.vg if have is not None else None
@@ -220,10 +229,13 @@ def _with_text(
         return AreaOnDisk(area.path, area.place, area.header, problem=error.message)
 
 
-def find_vg(name: str) -> Generator[Order, Any, tuple[Disks, VgOnDisk]]:
-    """Raises NotFound, Damaged."""
+def find_vg(name: str, uuid: str = "") -> Generator[Order, Any, tuple[Disks, VgOnDisk]]:
+    """Args: uuid: of the one that is meant, where another VG may have the same name.
+
+    Raises NotFound, Damaged."""
     disks = yield from read_disks()
-    return disks, disks.vg_named(name)
+    named = [one for one in disks.vgs if (one.vg.name, one.vg.uuid) == (name, uuid)]
+    return disks, named[0] if named else disks.vg_named(name)
 
 
 def find_text(name: str) -> Generator[Order, Any, bytes]:

@@ -33,6 +33,7 @@ from ringfence.engine.orders import (
 )
 from ringfence.volumes.access import is_ours
 from ringfence.volumes.discovery import Disks, VgOnDisk
+from ringfence.volumes.model import Vg
 from ringfence.volumes.parts import Lv
 from ringfence.volumes.plan import find_lv
 from ringfence.volumes.relations import Relations
@@ -188,7 +189,7 @@ def _add_lvs(
     lvs = (find_lv(found.vg, call.lv),) if call.lv else found.vg.lvs
     shown: list[Lv] = []
     for at in range(0, len(lvs), SLICE):
-        some = [lv for lv in lvs[at : at + SLICE] if _is_shown(lv, call, view.relations)]
+        some = _shown(lvs[at : at + SLICE], call, found.vg, view.relations)
         here: dict[str, LvHere] = {}
         for lv in some:
             broken = f"{found.vg.name}/{lv.name}" in wrong
@@ -205,10 +206,12 @@ def _add_lvs(
     return shown
 
 
-def _is_shown(lv: Lv, call: Lvs, relations: Relations) -> bool:
+def _shown(lvs: tuple[Lv, ...], call: Lvs, vg: Vg, relations: Relations) -> list[Lv]:
     if call.all or call.lv:
-        return relations.exists(lv)
-    return relations.shown(lv) and not lv.slots
+        return [lv for lv in lvs if relations.exists(lv)]
+    if not vg.index.composed:  # nothing is hidden but what says so itself
+        return [lv for lv in lvs if lv.visible and not lv.slots]
+    return [lv for lv in lvs if relations.shown(lv) and not lv.slots]
 
 
 def _here(holders: tuple[Holder, ...], mine: bool, volume: OpenVolume | None, broken: bool) -> LvHere:
