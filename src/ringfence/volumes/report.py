@@ -9,7 +9,7 @@ import msgspec
 
 from ringfence.lvm2.names import with_dashes
 from ringfence.volumes.allocate import free_count, free_extents
-from ringfence.volumes.discovery import Disks, PvOnDisk, VgOnDisk
+from ringfence.volumes.discovery import AreaOnDisk, Disks, PvOnDisk, VgOnDisk
 from ringfence.volumes.model import SECTOR_BYTES, Lv, Pv, Vg
 
 Row = dict[str, Any]
@@ -100,8 +100,25 @@ def _vg_row(found: VgOnDisk) -> Row:
         "vg_missing_pv_count": len(found.missing),
         "vg_mda_count": len(areas),
         "vg_mda_used_count": len(areas),
+        "max_lv": vg.body.number("max_lv") or 0,
+        "max_pv": vg.body.number("max_pv") or 0,
+        "vg_profile": vg.body.string("profile") or "",
+        "vg_mda_free": min((mda_free_bytes(area) for area in areas), default=0),
+        "vg_mda_copies": vg.body.number("metadata_copies") or "unmanaged",
         "vg_mda_size": min((area.header.size_bytes for area in areas if area.header), default=0),
     }
+
+
+def mda_free_bytes(area: AreaOnDisk) -> int:
+    """Room for the next text: half the ring, less what the text of now takes, in whole sectors.
+
+    Source: LVM2 lib/format_text/format-text.c (_mda_free_sectors_raw)."""
+    header = area.header
+    if header is None:
+        return 0
+    text = -(-header.committed.size_bytes // SECTOR_BYTES) * SECTOR_BYTES
+    room = (header.size_bytes - SECTOR_BYTES) // 2 - SECTOR_BYTES
+    return max(0, room - text)
 
 
 def pv_rows(disks: Disks) -> list[Row]:
@@ -125,6 +142,7 @@ def _pv_row(pv: PvOnDisk | None, found: VgOnDisk | None, member: Pv | None) -> R
     free = free_extents(vg, member) if vg and member else 0
     device_bytes = pv.device_bytes if pv else member.device_sectors * SECTOR_BYTES if member else 0
     uuid = member.uuid if member else _dashed(pv)
+    areas = pv.areas if pv else ()
     return {
         "pv_name": pv.path if pv else "[unknown]",
         "vg_name": vg.name if vg else "",
@@ -140,6 +158,8 @@ def _pv_row(pv: PvOnDisk | None, found: VgOnDisk | None, member: Pv | None) -> R
         "pv_pe_alloc_count": count - free,
         "pv_mda_count": len(pv.areas) if pv else 0,
         "pv_mda_used_count": sum(area.in_use for area in pv.areas) if pv else 0,
+        "pv_mda_free": min((mda_free_bytes(area) for area in areas), default=0),
+        "pv_mda_size": min((area.header.size_bytes for area in areas if area.header), default=0),
         "pv_in_use": "used" if pv and pv.label.used else "",
         "pv_tags": ",".join(member.tags) if member else "",
     }
@@ -182,20 +202,20 @@ def lv_row(found: VgOnDisk, lv: Lv, here: LvHere, users: tuple[str, ...] = ()) -
         "lv_parents": ",".join(users),
         "seg_count": len(lv.segments),
         "segtype": ",".join(
-            dict.fromkeys(_kind(segment.kind, len(segment.stripes)) for segment in lv.segments)
+            dict.fromkeys(segment_kind(segment.kind, len(segment.stripes)) for segment in lv.segments)
         ),
         "seg_pe_ranges": " ".join(
-            f"{_device(found, one.pv)}:{one.start_extent}-{one.start_extent + one.extent_count - 1}"
+            f"{device_of(found, one.pv)}:{one.start_extent}-{one.start_extent + one.extent_count - 1}"
             for one in stripes
         ),
-        "devices": ",".join(f"{_device(found, stripe.pv)}({stripe.start_extent})" for stripe in stripes),
+        "devices": ",".join(f"{device_of(found, stripe.pv)}({stripe.start_extent})" for stripe in stripes),
     }
 
 
-def _kind(kind: str, stripes: int) -> str:
+def segment_kind(kind: str, stripes: int) -> str:
     return "linear" if kind == "striped" and stripes == 1 else kind
 
 
-def _device(found: VgOnDisk, pv: str) -> str:
+def device_of(found: VgOnDisk, pv: str) -> str:
     have = found.pvs.get(pv)
     return have.path if have else "[unknown]"

@@ -33,6 +33,7 @@ from ringfence.volumes.access import is_ours
 from ringfence.volumes.discovery import Disks, VgOnDisk
 from ringfence.volumes.plan import find_lv, users_of_each
 from ringfence.volumes.report import LvHere, Row, lv_row, pv_rows, vg_rows
+from ringfence.volumes.report_segments import lv_segments, pv_segment_rows
 from ringfence.wire.client import Lvs, Pvs, Vgs
 
 WAIT_MS = 2000
@@ -52,7 +53,7 @@ class _Seen(msgspec.Struct, frozen=True):
 
 def pvs(call: Pvs) -> Command:
     seen = yield from _read("")
-    return _answer(pv_rows(seen.disks), seen)
+    return _answer(pv_segment_rows(seen.disks) if call.segments else pv_rows(seen.disks), seen)
 
 
 def vgs(call: Vgs) -> Command:
@@ -142,6 +143,8 @@ def _lv_rows(
             broken = f"{found.vg.name}/{lv.name}" in wrong
             here = msgspec.structs.replace(here, broken=broken)
             rows.append(lv_row(found, lv, here, users.get(lv.name, ())))
+            if call.segments:
+                rows[-1]["segments"] = lv_segments(found, lv)
             if len(rows) % SLICE == 0:
                 yield GoOn()
     return rows

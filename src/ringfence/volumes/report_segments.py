@@ -1,0 +1,77 @@
+"""Rows for `lvs --segments` and `pvs --segments`: a row a segment, under LVM2's field names; sizes in bytes.
+
+Source: LVM2 lib/report/report.c (_segtype_disp, _segstart_disp, _devices_disp), tools/reporter.c
+(_pvsegs_sub_single: free pieces are segments too)."""
+
+from ringfence.volumes.discovery import Disks, VgOnDisk
+from ringfence.volumes.model import SECTOR_BYTES, Lv, Pv, Segment
+from ringfence.volumes.report import Row, device_of, pv_rows, segment_kind
+
+
+def lv_segments(found: VgOnDisk, lv: Lv) -> list[Row]:
+    """By their place in the LV."""
+    body = found.vg.body.section("logical_volumes")
+    section = body.section(lv.name) if body else None
+    sizes = [
+        (one.number("stripe_size") or 0) * SECTOR_BYTES for _, one in (section.sections() if section else ())
+    ]
+    sizes += [0] * (len(lv.segments) - len(sizes))
+    return [_segment(found, segment, size) for segment, size in zip(lv.segments, sizes, strict=True)]
+
+
+def _segment(found: VgOnDisk, segment: Segment, stripe_bytes: int) -> Row:
+    extent_bytes = found.vg.extent_bytes
+    return {
+        "segtype": segment_kind(segment.kind, len(segment.stripes)),
+        "stripes": max(1, len(segment.stripes)),
+        "stripe_size": stripe_bytes,
+        "seg_start": segment.start_extent * extent_bytes,
+        "seg_start_pe": segment.start_extent,
+        "seg_size": segment.extent_count * extent_bytes,
+        "seg_size_pe": segment.extent_count,
+        "seg_pe_ranges": " ".join(
+            f"{device_of(found, one.pv)}:{one.start_extent}-{one.start_extent + one.extent_count - 1}"
+            for one in segment.stripes
+        ),
+        "devices": ",".join(f"{device_of(found, one.pv)}({one.start_extent})" for one in segment.stripes),
+    }
+
+
+def pv_segments(found: VgOnDisk, pv: Pv) -> list[Row]:
+    """By their place on the PV, free ones too."""
+    used = sorted(
+        (
+            (stripe.start_extent, stripe.extent_count, lv, segment)
+            for lv in found.vg.lvs
+            for segment in lv.segments
+            for stripe in segment.stripes
+            if stripe.pv == pv.name
+        ),
+        key=lambda one: one[:2],
+    )
+    rows: list[Row] = []
+    at = 0
+    for start, count, lv, segment in used:
+        if start > at:
+            rows.append(_free(at, start - at))
+        rows.append(
+            {"pvseg_start": start, "pvseg_size": count, "lv_name": lv.name, "lv_uuid": lv.uuid}
+            | _segment(found, segment, 0)
+        )
+        at = max(at, start + count)
+    if at < pv.extent_count or not rows:
+        rows.append(_free(at, pv.extent_count - at))
+    return rows
+
+
+def pv_segment_rows(disks: Disks) -> list[Row]:
+    """`report.pv_rows` with "segments"; a PV without a VG has an empty one."""
+    rows = pv_rows(disks)
+    for row in rows:
+        members = [(found, pv) for found in disks.vgs for pv in found.vg.pvs if pv.uuid == row["pv_uuid"]]
+        row["segments"] = [one for member in members for one in pv_segments(*member)] or [_free(0, 0)]
+    return rows
+
+
+def _free(start: int, count: int) -> Row:
+    return {"pvseg_start": start, "pvseg_size": count, "lv_name": "", "segtype": "free", "seg_start_pe": 0}
