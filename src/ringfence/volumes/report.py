@@ -110,15 +110,14 @@ def _vg_row(found: VgOnDisk) -> Row:
 
 
 def mda_free_bytes(area: AreaOnDisk) -> int:
-    """Room for the next text: half the ring, less what the text of now takes, in whole sectors.
+    """By how much the text may still grow, in whole sectors: half the ring, less a sector, is the longest.
 
-    Source: LVM2 lib/format_text/format-text.c (_mda_free_sectors_raw)."""
+    Source: LVM2 lib/format_text/format-text.c (read_metadata_location_summary)."""
     header = area.header
     if header is None:
         return 0
-    text = -(-header.committed.size_bytes // SECTOR_BYTES) * SECTOR_BYTES
-    room = (header.size_bytes - SECTOR_BYTES) // 2 - SECTOR_BYTES
-    return max(0, room - text)
+    longest = (header.size_bytes - SECTOR_BYTES) // 2 - SECTOR_BYTES
+    return max(0, longest - header.committed.size_bytes) // SECTOR_BYTES * SECTOR_BYTES
 
 
 def pv_rows(disks: Disks) -> list[Row]:

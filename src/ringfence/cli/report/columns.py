@@ -3,6 +3,8 @@
 A line is NAME TYPE WIDTH HEADING; types: s string, l list of strings, b yes or no, n number, z size,
 p percentage, t time.
 
+Two types are what the values are, not what LVM2 calls them: pe_start is a size, seg_size_pe a number.
+
 Source: LVM2 2.03.16 lib/report/columns.h; the order there is part of the format of `-o all`."""
 
 LV = """
@@ -132,7 +134,7 @@ pv_ext_vsn n 0 PExtVsn
 """
 
 PV = """
-pe_start n 7 1st PE
+pe_start z 7 1st PE
 pv_size z 0 PSize
 pv_free z 0 PFree
 pv_used z 0 Used
@@ -214,7 +216,7 @@ thin_id n 0 ThId
 seg_start z 0 Start
 seg_start_pe n 0 Start
 seg_size z 0 SSize
-seg_size_pe z 0 SSize
+seg_size_pe n 0 SSize
 seg_tags l 0 Seg Tags
 seg_pe_ranges l 0 PE Ranges
 seg_le_ranges l 0 LE Ranges

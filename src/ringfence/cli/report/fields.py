@@ -13,8 +13,8 @@ from ringfence.cli.report import columns
 from ringfence.core.errors import BadInput
 
 STRING, LIST, BINARY, NUMBER, SIZE, PERCENT, TIME = "s", "l", "b", "n", "z", "p", "t"
-RIGHT = (BINARY, NUMBER, SIZE)
-"""These stand at the right of their column."""
+_RIGHT = (BINARY, NUMBER, SIZE)
+_LEFT = ("pv_major", "pv_minor")
 
 
 class Field(NamedTuple):
@@ -24,6 +24,11 @@ class Field(NamedTuple):
     """The least."""
     heading: str
     section: str
+
+    @property
+    def right(self) -> bool:
+        """Whether it stands at the right of its column."""
+        return self.kind in _RIGHT and self.name not in _LEFT
 
 
 class Report(NamedTuple):
@@ -89,6 +94,8 @@ lv_socket s 0 Socket
 """
 SELECTED = Field("selected", NUMBER, 8, "Selected", "special")
 HELP = ("help", "?")
+BAD_FIELD = "bad-field"
+"""Code of errors that LVM2 finds when it makes the report: its exit code is 5, not 3."""
 
 
 def _table() -> dict[str, Field]:
@@ -175,7 +182,9 @@ def _section(section: str) -> list[Field]:
 
 
 def unknown(name: str) -> BadInput:
-    return BadInput(f"Unrecognised field: {name}", next="`-o help` lists those that there are")
+    return BadInput(
+        f"Unrecognised field: {name}", next="`-o help` lists those that there are", code=BAD_FIELD
+    )
 
 
 def keys(report: Report, text: str) -> list[tuple[Field, bool]]:
@@ -201,7 +210,7 @@ def final(report: Report, fields: Sequence[Field], of_pvs: bool = False) -> Repo
     if lv and pv and not of_pvs:
         raise BadInput(
             f'Can\'t report LV and PV fields at the same time in report type "{report.prefix}".',
-            next="pvs --segments has both",
+            next="pvs --segments has both", code=BAD_FIELD,
         )
     if "pvseg" in sections or (lv and pv):
         return PVSEGS

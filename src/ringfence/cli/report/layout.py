@@ -5,7 +5,7 @@ Source: LVM2 libdm/libdm-report.c (_output_as_columns, _output_as_rows, _report_
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
-from ringfence.cli.report.fields import RIGHT, Field
+from ringfence.cli.report.fields import Field
 from ringfence.cli.report.values import Look, json_value
 
 
@@ -37,11 +37,10 @@ def table(fields: Sequence[Field], cells: Cells, style: Style) -> list[str]:
         name = f"LVM2_{field.name.upper()}=" if style.prefixes else ""
         quote = "'" if name and style.quoted else ""
         if style.aligned:
-            heads = (field.heading,) if style.headings else ()
-            width = max(field.width, max(map(len, texts)), *map(len, heads))
-            right = field.kind in RIGHT
+            # The heading counts also where it is not printed.
+            width = max(field.width, len(field.heading), max(map(len, texts)))
             # One format for the column: Python pads faster so than text by text.
-            form = f"{name}{quote}%{'' if right else '-'}{width}s{quote}"
+            form = f"{name}{quote}%{'' if field.right else '-'}{width}s{quote}"
             shown = [form % text for text in texts]
             if style.headings:
                 shown = [field.heading.ljust(width), *shown]
@@ -55,19 +54,12 @@ def table(fields: Sequence[Field], cells: Cells, style: Style) -> list[str]:
 
 
 def _as_rows(fields: Sequence[Field], cells: Cells, style: Style) -> list[str]:
+    """Nothing is aligned."""
     lines = []
     for field, texts in zip(fields, cells, strict=True):
         name = f"LVM2_{field.name.upper()}=" if style.prefixes else ""
         quote = "'" if name and style.quoted else ""
         shown = [f"{name}{quote}{text}{quote}" for text in texts]
-        if style.aligned:
-            width = max(field.width, max(map(len, texts)))
-            if style.headings:
-                width = max(width, len(field.heading))
-            right = field.kind in RIGHT
-            shown = [
-                f"{name}{quote}{text.rjust(width) if right else text.ljust(width)}{quote}" for text in texts
-            ]
         lines.append("  " + style.separator.join([field.heading, *shown] if style.headings else shown))
     return lines
 

@@ -15,9 +15,10 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from ringfence.cli.report.fields import BINARY, HELP, LIST, NUMBER, PERCENT, SIZE, STRING, TIME, Field
+from ringfence.cli.report import fields as known
+from ringfence.cli.report.fields import BINARY, LIST, NUMBER, PERCENT, SIZE, STRING, TIME, Field
 from ringfence.cli.report.moments import Moment, parse_moment
-from ringfence.cli.report.values import NAMES, SIZE_WORDS, UNDEFINED, UNKNOWN, WORDS, items, number
+from ringfence.cli.report.values import NAMES, NUMBER_WORDS, UNDEFINED, UNKNOWN, WORDS, items, number
 from ringfence.core.errors import BadInput
 
 _COMPARISONS = ("=~", "!~", "=", "!=", ">=", ">", "<=", "<", "since", "after", "until", "before")
@@ -95,8 +96,9 @@ class _Parser:
     def wrong(self, what: str, at: int | None = None) -> BadInput:
         place = self.text[self.at if at is None else at :]
         return BadInput(
-            f"{what}: selection syntax error at '{place}'",
+            f"{what}; selection syntax error at '{place}'",
             next="lvmreport(7) has the grammar, `-o help` the fields",
+            code=known.BAD_FIELD,
         )
 
     def blanks(self) -> None:
@@ -148,7 +150,7 @@ class _Parser:
         if not name:
             raise self.wrong("Expecting field name")
         field = self._find(name)
-        if name in HELP or field is None:
+        if name in known.HELP or field is None:
             raise self.wrong(f"Unrecognised selection field: {name}", begin)
         operator = self.takes(*_COMPARISONS)
         if not operator:
@@ -195,7 +197,7 @@ class _Parser:
             return UNDEFINED
         if field.kind == BINARY and word in ("", *WORDS.get(field.name, ())):
             return int(bool(word)) if word else None
-        if SIZE_WORDS.get(field.name) == word:
+        if NUMBER_WORDS.get(field.name) == word:
             return UNDEFINED
         self.at = begin
         return None
@@ -302,12 +304,6 @@ class _Parser:
         if letter.lower() in "bs":
             return 1 if letter.lower() == "b" else 512
         base = 1000 if letter.isupper() else 1024
-        # The rest of KiB, MB, ... changes the base, as LVM2 has it.
-        rest = self.text[self.at : self.at + 2]
-        if rest.lower().startswith("ib"):
-            self.at, base = self.at + 2, 1024
-        elif rest[:1] in ("b", "B"):
-            self.at, base = self.at + 1, 1000
         return int(base ** (_LETTERS.index(letter.lower()) + 1))
 
     def _moment(self, field: Field, begin: int) -> Moment:

@@ -63,7 +63,8 @@ NAMES: dict[str, dict[str, str]] = {
     "kernel_discards": {"undefined": ""}, "vdo_write_policy": {"undefined": ""},
 }  # fmt: skip
 """Of string fields: words in a selection -> the value that is meant."""
-SIZE_WORDS = {"lv_read_ahead": "auto"}
+NUMBER_WORDS = {"lv_read_ahead": "auto", "vg_mda_copies": "unmanaged"}
+"""Of number and size fields: what is said where there is no number."""
 
 MISSING: dict[str, str | int] = {
     "lv_major": -1, "lv_minor": -1, "lv_kernel_major": -1, "lv_kernel_minor": -1, "lv_read_ahead": "auto",
@@ -140,7 +141,7 @@ def sort_keys(field: Field, values: Sequence[Any]) -> list[Any]:
 
 def number(field: Field, value: Any) -> float:
     """What a value counts as.  Sizes are in bytes."""
-    if type(value) is int:
+    if isinstance(value, int):
         return value if value >= 0 else value + (1 << 64)
     if value is None or value == "":
         return 0 if field.kind in (TIME, BINARY) else UNDEFINED

@@ -8,10 +8,9 @@ import importlib
 from ringfence.cli.verbs.table import Verb
 
 ROOMS = {
-    "pvs": "reports", "vgs": "reports", "lvs": "reports",
-    "pvcreate": "pv",
-    "vgcreate": "vg", "vgchange": "vg", "vgremove": "vg",
-    "lvcreate": "lv", "lvchange": "lv", "lvremove": "lv",
+    "pvcreate": "pv", "pvs": "reports",
+    "vgcreate": "vg", "vgchange": "vg", "vgs": "reports", "vgremove": "vg",
+    "lvcreate": "lv", "lvs": "reports", "lvchange": "lv", "lvremove": "lv",
 }  # fmt: skip
 """Which module has a verb's entry."""
 

@@ -72,7 +72,7 @@ OPTIONS = (
     Option("noheadings", ("--noheadings",), "No headings."),
     Option("separator", ("--separator",), "Between columns; they are then not aligned.", "TEXT"),
     Option("aligned", ("--aligned",), "Align columns though there is a --separator."),
-    Option("unaligned", ("--unaligned",), "Do not align columns."),
+    Option("unaligned", ("--unaligned",), "Do not align columns.", ours=True),
     Option("nameprefixes", ("--nameprefixes",), "LVM2_FIELD='VALUE', for a shell."),
     Option("unquoted", ("--unquoted",), "--nameprefixes without quotes."),
     Option("rows", ("--rows",), "A line a field."),
@@ -114,9 +114,7 @@ def _asked(given: Given, report: Report, of_pvs: bool = False) -> Asked | None:
         quoted=not given["unquoted"],
         columns_as_rows=bool(given["rows"]),
     )
-    if style.prefixes:  # LVM2: then there are no headings, and nothing is aligned
-        style = style._replace(headings=False, aligned=bool(given["aligned"]))
-    if style.columns_as_rows:
+    if style.prefixes:
         style = style._replace(aligned=bool(given["aligned"]))
     look = Look(given["units"], not given["nosuffix"], bool(given["binary"]))
     format = "json_std" if given["json"] else given["reportformat"]
@@ -223,13 +221,21 @@ def _parts(row: Row) -> list[Row]:
     return [row] if segments is None else [row | segment for segment in segments]
 
 
+_NO_VG: Row = {
+    field.name: 0
+    for field in known.FIELDS.values()
+    if field.section == "vg" and field.kind in (known.NUMBER, known.SIZE)
+}
+"""What a PV without a VG says of its VG."""
+
+
 def _with_vgs(daemon: Brief, asked: Asked, heard: Heard) -> None:
     """Give rows the fields of their VGs, where they are asked for."""
     if not any(field.section == "vg" and field.name != "vg_name" for field in asked.needed):
         return
     vgs = {row["vg_name"]: row for row in _hear(daemon, [call("Vgs")]).rows}
     for at, row in enumerate(heard.rows):
-        heard.rows[at] = vgs.get(row.get("vg_name"), {}) | row
+        heard.rows[at] = vgs.get(row.get("vg_name"), _NO_VG) | row
 
 
 # -- printing ----------------------------------------------------------------------
