@@ -1,5 +1,6 @@
 """The volume verbs: which request goes out for which words, what is printed, how it ends."""
 
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,6 @@ def test_words_become_requests(daemon: CannedDaemon, run: Run, words: str, call:
         "lvcreate -L 64q vg0",
         "lvcreate -l 50%ORIGIN vg0",
         "lvcreate -L 64m -ax vg0",
-        "lvcreate -L 64m --thin vg0",
         "lvchange vg0/vm1",
         "lvchange -aey",
         "lvchange -aey vg0/",
@@ -81,6 +81,52 @@ def test_a_wrong_line_ends_with_3_and_asks_nobody(daemon: CannedDaemon, run: Run
     assert (ran.code, ran.out, daemon.calls) == (3, "", [])
     assert ran.err.count("\n") == 1
     assert f"see `ringfence {words.split()[0]} --help`" in ran.err
+
+
+@pytest.mark.parametrize(
+    ("words", "what", "line"),
+    [
+        ("lvcreate --type raid1 -m1 -L1g -n x vg0", "mirrors", "lvcreate --type raid1 -m1 -L1g -n x vg0"),
+        ("lvcreate --type=raid5 -L1g -n x vg0", "segment type raid5", "lvcreate --type=raid5 -L1g -n x vg0"),
+        ("lvcreate -L 64m --thin vg0", "thin volumes", "lvcreate -L 64m --thin vg0"),
+        ("lvcreate -yTL64m vg0/pool --json", "thin volumes", "lvcreate -yTL64m vg0/pool"),
+        ("lvcreate -sn snap -L1g vg0/vm1 --wait 5", "snapshots", "lvcreate -sn snap -L1g vg0/vm1"),
+        ("lvcreate --cachepool fast -L1g vg0", "caching", "lvcreate --cachepool fast -L1g vg0"),
+        ("lvcreate --vdo -L9g -V1t vg0", "VDO", "lvcreate --vdo -L9g -V1t vg0"),
+        ("lvconvert --type raid1 vg0/x", "lvconvert", "lvconvert --type raid1 vg0/x"),
+        ("vgsplit vg0 'a b'", "vgsplit", "vgsplit vg0 'a b'"),
+    ],
+)
+def test_what_is_left_to_stock_lvm2_is_said_as_the_command(
+    daemon: CannedDaemon, run: Run, words: str, what: str, line: str
+) -> None:
+    ran = run(*shlex.split(words), "--json")
+    assert ran.code == 3
+    assert (ran.json["error"]["code"], daemon.calls) == ("left-to-lvm2", [])
+    told = run(*(word for word in shlex.split(words) if word != "--json"))
+    assert told.err == f"  {what}: left to stock LVM2, whose locks ringfence serves; run: lvm {line}\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "call"),
+    [
+        ("lvcreate -yan -L64m vg0", calls.LvCreate("vg0", "", 64 * M, activate="n")),
+        ("lvcreate --si 64m --na=x vg0", calls.LvCreate("vg0", "x", 64 * M)),
+        ("lvcreate vg0 -L 64m -- ", calls.LvCreate("vg0", "", 64 * M)),
+        ("lvchange -qqv -a=n vg0/vm1", None),
+        ("lvcreate -L 64m -L 8m vg0", calls.LvCreate("vg0", "", 8 * M)),
+        ("lvcreate --s 64m vg0", None),
+        ("lvcreate --name", None),
+        ("lvcreate --yes=1 -L1m vg0", None),
+        ("lvcreate -t -L 64m vg0", None),
+    ],
+)
+def test_words_are_taken_apart_as_getopt_does(
+    daemon: CannedDaemon, run: Run, words: str, call: calls.Call | None
+) -> None:
+    ran = run(*words.split())
+    assert daemon.calls == ([call] if call else [])
+    assert ran.code == (0 if call else 3)
 
 
 def test_lvcreate_prints_where_it_can_be_used(daemon: CannedDaemon, run: Run) -> None:

@@ -90,7 +90,6 @@ _OURS = """
 lv_holder s 0 Holder
 lv_uri s 0 URI
 lv_parents l 0 Parents
-lv_socket s 0 Socket
 """
 SELECTED = Field("selected", NUMBER, 8, "Selected", "special")
 HELP = ("help", "?")

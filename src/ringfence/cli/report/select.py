@@ -13,13 +13,15 @@ Source: lvmreport(7), "Selection"; LVM2 libdm/libdm-report.c (_parse_selection, 
 
 import re
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ringfence.cli.report import fields as known
 from ringfence.cli.report.fields import BINARY, LIST, NUMBER, PERCENT, SIZE, STRING, TIME, Field
-from ringfence.cli.report.moments import Moment, parse_moment
 from ringfence.cli.report.values import NAMES, NUMBER_WORDS, UNDEFINED, UNKNOWN, WORDS, items, number
 from ringfence.core.errors import BadInput
+
+if TYPE_CHECKING:
+    from ringfence.cli.report.moments import Moment
 
 _COMPARISONS = ("=~", "!~", "=", "!=", ">=", ">", "<=", "<", "since", "after", "until", "before")
 _TIMES = {"since": ">=", "after": ">", "until": "<=", "before": "<"}
@@ -306,7 +308,9 @@ class _Parser:
         base = 1000 if letter.isupper() else 1024
         return int(base ** (_LETTERS.index(letter.lower()) + 1))
 
-    def _moment(self, field: Field, begin: int) -> Moment:
+    def _moment(self, field: Field, begin: int) -> "Moment":
+        from ringfence.cli.report.moments import Moment, parse_moment  # loads datetime
+
         if self.text.startswith("@", self.at):
             self.at += 1
             start = self.at
