@@ -12,10 +12,15 @@ HEAD = """\
 
 Made from the commands' own table (`cli/verbs`) by `python packaging/verbs.py`; a test holds it current.
 
-`ringfence VERB` takes LVM2's names, options, units and fields. What it cannot do is left to stock LVM2, and the
-refusal says the command. Names are VG, VG/LV or /dev/VG/LV. Sizes are in MiB without a unit, and base two in
-either case of it; in reports capitals count in thousands. Exit codes: 0 done, 3 bad command line, 5 refused or
-failed.
+`ringfence VERB` takes LVM2's names, options, units and fields. What it cannot do is left to stock LVM2, and
+the refusal says the command. Names are VG, VG/LV or /dev/VG/LV. Sizes are in MiB without a unit, and base two
+in either case of it; in reports capitals count in thousands. Exit codes: 0 done, 3 bad command line, 5 refused
+or failed.
+"""
+REPORTS = """\
+Fields (`-o help`), their order and headings, sorting (-O) and selection (-S) are lvmreport(7)'s. `lv_holder` is
+ringfence's own: the hosts that hold an LV, the mode, since when. `lv_path` and `lv_uri` say where an active LV
+can be used here. One bug of LVM2's is not taken over: `lv_time!=2019` there passes LVs *of* 2019.
 """
 
 
@@ -23,11 +28,7 @@ def document() -> str:
     """The whole text."""
     verbs = [verb(name) for name in ROOMS]
     lines = [HEAD, *_table("All that change something", CHANGE), *_table("All reports", OPTIONS)]
-    lines.append(
-        "Fields (`-o help`), their order and headings, sorting (-O) and selection (-S) are lvmreport(7)'s. `lv_holder` "
-        "is ringfence's own: the hosts that hold an LV, the mode, since when. `lv_path` and `lv_uri` say where an "
-        "active LV can be used here. One bug of LVM2's is not taken over: `lv_time!=2019` there passes LVs *of* 2019.\n"
-    )
+    lines.append(REPORTS)
     for one in verbs:
         lines += _verb(one)
     return "\n".join(lines)
