@@ -8,7 +8,9 @@ import pytest
 from cli_daemon import CannedDaemon
 from conftest import Run
 
+from ringfence.cli.verbs.derive import ASKABLE, DERIVED
 from ringfence.core.errors import NotFound
+from ringfence.volumes.report import LV_FIELDS
 from ringfence.wire import client as calls
 
 M = 1 << 20
@@ -29,7 +31,7 @@ def lv(
     row["lv_holders"] = [
         {"node": node, "mode": mode, "token": "3.1.9", "since_wall_ms": SINCE} for node, mode in holders
     ]
-    row["lv_holder"] = ",".join(f"{node}:{mode}" for node, mode in holders)
+    row["segments"] = [{"seg_pe_ranges": "/dev/sda:0-15", "devices": "/dev/sda(0)", "segtype": "linear"}]
     return row
 
 
@@ -49,11 +51,11 @@ PVS = [
 
 def answer(call: calls.Call) -> Any:
     match call:
-        case calls.Lvs(vg, name):
+        case calls.Lvs(vg, name, fields=fields):
             rows = [row for row in ROWS if vg in ("", row["vg_name"]) and name in ("", row["lv_name"])]
             if not rows:
                 raise NotFound(f'Volume group "{vg}" not found', next="see vgs")
-            return {"rows": rows, "stale": False}
+            return {"columns": {field: [row[field] for row in rows] for field in fields}, "stale": False}
         case calls.Vgs():
             return {"rows": [VG], "stale": True, "notes": ["WARNING: read without a lock"]}
         case calls.Pvs():
@@ -159,7 +161,9 @@ def test_json_std_has_types_and_a_version(run: Run) -> None:
 
 def test_names_choose(run: Run, daemon: CannedDaemon) -> None:
     assert run("lvs", "--noheadings", "-o", "name", "vg0/vm1", "avg", "vg0/vm1").out == "  big \n  vm1 \n"
-    assert daemon.calls == [calls.Lvs("vg0", "vm1"), calls.Lvs("avg"), calls.Lvs("vg0", "vm1")]
+    fields = ("lv_name", "vg_name", "lv_uuid")
+    asked = [calls.Lvs(*names, fields=fields) for names in (("vg0", "vm1"), ("avg",), ("vg0", "vm1"))]
+    assert daemon.calls == asked
 
 
 def test_a_name_that_is_not_there_fails_the_rest_not(run: Run) -> None:
@@ -206,6 +210,13 @@ def test_notes_go_to_stderr(run: Run) -> None:
     ran = run("vgs")
     assert ran.out == ("  VG  #PV #LV #SN Attr   VSize   VFree\n  vg0   1   2   0 wz--ns 252.00m    0 \n")
     assert ran.err == "  WARNING: read without a lock\n"
+
+
+def test_what_is_asked_of_the_daemon_is_what_it_has() -> None:
+    assert set(ASKABLE) <= set(LV_FIELDS)
+    assert {field for sources, _ in DERIVED.values() for field in sources if field.startswith("lv_")} <= set(
+        ASKABLE
+    )
 
 
 def test_every_field_prints(run: Run) -> None:

@@ -146,12 +146,13 @@ def test_lvcreate_prints_where_it_can_be_used(daemon: CannedDaemon, run: Run) ->
 
 
 def test_lvremove_of_a_vg_removes_each_of_its_lvs(daemon: CannedDaemon, run: Run) -> None:
-    rows = [{"lv_name": "vm1"}, {"lv_name": "vm2"}]
-    daemon.answer = lambda call: {"rows": rows} if isinstance(call, calls.Lvs) else {"message": "removed"}
+    told = {"columns": {"lv_name": ["vm1", "vm2"]}}
+    daemon.answer = lambda call: told if isinstance(call, calls.Lvs) else {"message": "removed"}
     ran = run("lvremove", "-f", "vg0", "vg1/vm9")
     assert (ran.code, ran.err) == (0, "")
     removed = [calls.LvRemove("vg0", "vm1", True), calls.LvRemove("vg0", "vm2", True)]
-    assert daemon.calls == [calls.Lvs("vg0"), *removed, calls.LvRemove("vg1", "vm9", True)]
+    asked = calls.Lvs("vg0", fields=("lv_name",))
+    assert daemon.calls == [asked, *removed, calls.LvRemove("vg1", "vm9", True)]
 
 
 def refuse(call: calls.Call) -> Any:

@@ -8,6 +8,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from ringfence.core.errors import DeviceFailed, LockHeld, NotFound, Refused, RingfenceError, TimedOut
 from ringfence.core.ids import Token
 from ringfence.core.modes import Mode
@@ -16,6 +18,7 @@ from ringfence.engine.commands import command_for
 from ringfence.lvm2.names import UUID_CHARACTERS
 from ringfence.storage import Storage
 from ringfence.storage.driver import CrashHook
+from ringfence.volumes.known import KnownVgs
 
 MIB = 1 << 20
 
@@ -98,6 +101,7 @@ class Node:
         self.trace: list[orders.Order] = []
         self.slots: dict[str, orders.SlotsPlace] = {}
         self.without: dict[str, str] = {}
+        self.known_vgs = KnownVgs()
 
     def run(self, call: Any) -> Any:
         return self.drive(command_for(call))
@@ -131,7 +135,7 @@ class Node:
     def _do(self, order: orders.Order) -> Any:
         if self.fail is not None and (error := self.fail(order)) is not None:
             raise error
-        if isinstance(order, orders.ScanDevices | orders.ReadBlocks | orders.WriteBlocks):
+        if isinstance(order, orders.ScanDevices | orders.ReadBlocks | orders.ReadText | orders.WriteBlocks):
             return self.storage.do(order)
         return getattr(self, f"_do_{type(order).__name__}")(order)
 
@@ -145,6 +149,17 @@ class Node:
             self.world.cluster, self.id, self.name, False, 1_700_000_000, tuple(seeds),
             {id: f"an-a01n0{id}" for id in (1, 2)}, self.world.slots,
         )  # fmt: skip
+
+    def _do_Recall(self, order: orders.Recall) -> KnownVgs:
+        return self.known_vgs
+
+    def _do_Remember(self, order: orders.Remember) -> None:
+        self.known_vgs.put(order.known)
+
+    def _do_LocksThere(self, order: orders.LocksThere) -> orders.LockNames:
+        there = {name: one for (space, name), one in self.world.resources.items() if space == order.lockspace}
+        here = [name for name, one in there.items() if self.id in one.held and one.held[self.id][3]]
+        return orders.LockNames(frozenset(there), frozenset(here))
 
     def _do_NoteSlots(self, order: orders.NoteSlots) -> None:
         self.slots = {place.vg: place for place in order.places}
@@ -249,11 +264,29 @@ class Node:
         path = f"/run/ringfence/dev/{order.vg}/{order.lv}"
         return orders.Opened(path, f"nbd+unix:///{order.lv}?socket={path}")
 
+    def _do_ReloadPath(self, order: orders.ReloadPath) -> orders.Opened:
+        path = self.open.get((order.vg, order.lv))
+        if path is None or path.uuid != order.uuid:
+            raise NotFound(f"{order.vg}/{order.lv} is not open here")
+        assert path.token == order.token
+        if order.name != order.lv and (order.vg, order.name) in self.open:
+            raise Refused(f"{order.vg}/{order.name} is open: it is another LV")
+        del self.open[order.vg, order.lv]
+        changes = {"lv": order.name, "extents": order.extents, "readonly": order.readonly}
+        self.open[order.vg, order.name] = msgspec.structs.replace(path, **changes)
+        return self._path(self.open[order.vg, order.name])
+
     def _do_ClosePath(self, order: orders.ClosePath) -> None:
-        self.open.pop((order.vg, order.lv), None)
+        assert order.uuid
+        for key, path in list(self.open.items()):
+            if (path.vg, path.uuid) == (order.vg, order.uuid):
+                del self.open[key]
 
     def _do_OpenPaths(self, order: orders.OpenPaths) -> tuple[orders.OpenVolume, ...]:
         return tuple(
-            orders.OpenVolume(one.vg, one.lv, one.uuid, self._path(one).path, self._path(one).uri)
+            orders.OpenVolume(
+                one.vg, one.lv, one.uuid, self._path(one).path, self._path(one).uri,
+                readonly=one.readonly, extents=one.extents,
+            )
             for one in self.open.values()
         )

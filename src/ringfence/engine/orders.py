@@ -13,6 +13,8 @@ import msgspec
 from ringfence.core.cluster import Use
 from ringfence.core.ids import Token
 from ringfence.core.modes import Mode
+from ringfence.volumes.known import Known
+from ringfence.volumes.model import Vg
 
 
 class _Order(msgspec.Struct, frozen=True, tag=True):
@@ -205,6 +207,31 @@ class EndSlots(_Order, frozen=True):
     """It is gone already, and who is not ready need not let go."""
 
 
+class Recall(_Order, frozen=True):
+    """VGs as this node last read or wrote them.  Answer: KnownVgs, to look into only."""
+
+
+class Remember(_Order, frozen=True):
+    """A VG was read, or written, just so.  Answer: None."""
+
+    known: Known
+
+
+class LocksThere(_Order, frozen=True):
+    """Answer: LockNames."""
+
+    lockspace: str
+
+
+class LockNames(msgspec.Struct, frozen=True):
+    """Which resources of a lockspace have locks."""
+
+    held: frozenset[str]
+    """Any node's; each asks for more with `Holders`."""
+    here: frozenset[str]
+    """This node's persistent ones."""
+
+
 class Identity(_Order, frozen=True):
     """Answer: Whoami."""
 
@@ -283,6 +310,8 @@ class ReadText(_Order, frozen=True):
 
     text: bytes
     where: str
+    like: Vg | None = None
+    """Another version of it: LVs whose text is the same are not parsed again."""
 
 
 class Write(msgspec.Struct, frozen=True):
@@ -336,12 +365,23 @@ class SlotIo(_Order, frozen=True):
 # -- answered by the block driver ----------------------------------------------
 
 
+class Place(msgspec.Struct, frozen=True):
+    """Where a stripe begins."""
+
+    path: str
+    start_bytes: int
+
+
 class Extent(msgspec.Struct, frozen=True):
-    """A linear piece of an LV, in bytes."""
+    """A piece of an LV, in bytes: linear, or dealt out in stripes."""
 
     path: str
     start_bytes: int
     length_bytes: int
+    beside: tuple[Place, ...] = ()
+    """The other stripes; each is as long as the first, and `length_bytes` is the length of all."""
+    stripe_bytes: int = 0
+    """So much of the LV lies on one stripe, then as much on the next; 0: there is one alone."""
 
 
 class OpenPath(_Order, frozen=True):
@@ -353,6 +393,9 @@ class OpenPath(_Order, frozen=True):
     extents: tuple[Extent, ...]
     shared: bool
     token: Token
+    readonly: bool = False
+    seqno: int = 0
+    """Of the VG's version that says so."""
 
 
 class Opened(msgspec.Struct, frozen=True):
@@ -367,6 +410,9 @@ class ClosePath(_Order, frozen=True):
 
     vg: str
     lv: str
+    """The name it is open under."""
+    uuid: str = ""
+    """Given: only the path of this LV, and under whatever name: it may just be renamed."""
 
 
 class ReloadPath(_Order, frozen=True):
@@ -465,7 +511,8 @@ class LookAtHost(_Order, frozen=True):
 
 ENGINE_ORDERS = (
     Acquire, Convert, Release, FindLock, Holders, JoinLockspace, GiveBack, HoldOff, LeaveLockspace,
-    Joined, LockspaceMembers, Publish, SayGoodbye, NoteSlots, EndSlots, Identity, Pause, GoOn,
+    Joined, LockspaceMembers, Publish, SayGoodbye, NoteSlots, EndSlots, Recall, Remember, LocksThere,
+    Identity, Pause, GoOn,
 )  # fmt: skip
 StorageOrder = ScanDevices | ReadBlocks | ReadText | WriteBlocks
 BlockOrder = OpenPath | ReloadPath | ClosePath | OpenPaths
@@ -475,8 +522,8 @@ DriverOrder = (
 )  # fmt: skip
 Order = (
     Acquire | Convert | Release | FindLock | Holders | JoinLockspace | GiveBack | HoldOff | LeaveLockspace
-    | Joined | LockspaceMembers | Publish | SayGoodbye | NoteSlots | EndSlots | Identity | CallAgent | Pause
-    | GoOn | DriverOrder
+    | Joined | LockspaceMembers | Publish | SayGoodbye | NoteSlots | EndSlots | Recall | Remember
+    | LocksThere | Identity | CallAgent | Pause | GoOn | DriverOrder
 )  # fmt: skip
 
 Command = Generator[Order, Any, Any]

@@ -3,19 +3,18 @@
 Source: LVM2 lib/report/report.c (_segtype_disp, _segstart_disp, _devices_disp), tools/reporter.c
 (_pvsegs_sub_single: free pieces are segments too)."""
 
-from ringfence.volumes.discovery import Disks, VgOnDisk
+from typing import Any
+
+from ringfence.volumes.discovery import VgOnDisk
 from ringfence.volumes.model import SECTOR_BYTES, Lv, Pv, Segment
-from ringfence.volumes.report import Row, device_of, pv_rows, segment_kind
+
+Row = dict[str, Any]
 
 
 def lv_segments(found: VgOnDisk, lv: Lv) -> list[Row]:
     """By their place in the LV."""
-    body = found.vg.body.section("logical_volumes")
-    section = body.section(lv.name) if body else None
-    sizes = [
-        (one.number("stripe_size") or 0) * SECTOR_BYTES for _, one in (section.sections() if section else ())
-    ]
-    sizes += [0] * (len(lv.segments) - len(sizes))
+    section = found.vg.section_of(lv.name)
+    sizes = [(one.number("stripe_size") or 0) * SECTOR_BYTES for _, one in section.sections()]
     return [_segment(found, segment, size) for segment, size in zip(lv.segments, sizes, strict=True)]
 
 
@@ -53,25 +52,28 @@ def pv_segments(found: VgOnDisk, pv: Pv) -> list[Row]:
     at = 0
     for start, count, lv, segment in used:
         if start > at:
-            rows.append(_free(at, start - at))
+            rows.append(free_piece(at, start - at))
         rows.append(
             {"pvseg_start": start, "pvseg_size": count, "lv_name": lv.name, "lv_uuid": lv.uuid}
             | _segment(found, segment, 0)
         )
         at = max(at, start + count)
     if at < pv.extent_count or not rows:
-        rows.append(_free(at, pv.extent_count - at))
+        rows.append(free_piece(at, pv.extent_count - at))
     return rows
 
 
-def pv_segment_rows(disks: Disks) -> list[Row]:
-    """`report.pv_rows` with "segments"; a PV without a VG has an empty one."""
-    rows = pv_rows(disks)
-    for row in rows:
-        members = [(found, pv) for found in disks.vgs for pv in found.vg.pvs if pv.uuid == row["pv_uuid"]]
-        row["segments"] = [one for member in members for one in pv_segments(*member)] or [_free(0, 0)]
-    return rows
-
-
-def _free(start: int, count: int) -> Row:
+def free_piece(start: int, count: int) -> Row:
+    """Extents that no LV uses."""
     return {"pvseg_start": start, "pvseg_size": count, "lv_name": "", "segtype": "free", "seg_start_pe": 0}
+
+
+def segment_kind(kind: str, stripes: int) -> str:
+    """As lvs names it: what has one stripe is linear."""
+    return "linear" if kind == "striped" and stripes == 1 else kind
+
+
+def device_of(found: VgOnDisk, pv: str) -> str:
+    """Where a PV of the VG was found."""
+    have = found.pvs.get(pv)
+    return have.path if have else "[unknown]"

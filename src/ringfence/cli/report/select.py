@@ -48,6 +48,14 @@ class Node(NamedTuple):
     parts: tuple["Node | Item", ...]
     negated: bool = False
 
+    @property
+    def fields(self) -> list[Field]:
+        """Those that it looks at."""
+        found: list[Field] = []
+        for part in self.parts:
+            found += [part.field] if isinstance(part, Item) else part.fields
+        return found
+
 
 def parse_selection(text: str, find: Find) -> Node | None:
     """None selects all.  Raises BadInput, with the place where it is wrong."""
@@ -61,20 +69,8 @@ def parse_selection(text: str, find: Find) -> Node | None:
     return node
 
 
-def fields_of(node: Node | Item | None) -> list[Field]:
-    if node is None:
-        return []
-    if isinstance(node, Item):
-        return [node.field]
-    return [field for part in node.parts for field in fields_of(part)]
-
-
-def selected(node: Node | None, values: Callable[[Field], Sequence[Any]], count: int) -> list[bool]:
-    """For each of so many rows, whether it passes."""
-    return [True] * count if node is None else _passes(node, values, count)
-
-
-def _passes(node: Node | Item, values: Callable[[Field], Sequence[Any]], count: int) -> list[bool]:
+def selected(node: Node | Item, values: Callable[[Field], Sequence[Any]]) -> list[bool]:
+    """For each row, whether it passes.  Args: values: a field's raw values, one a row."""
     if isinstance(node, Item):
         known: dict[Any, bool] = {}
         found = []
@@ -84,7 +80,7 @@ def _passes(node: Node | Item, values: Callable[[Field], Sequence[Any]], count: 
                 known[key] = node.passes(value)
             found.append(known[key])
         return found
-    parts = [_passes(part, values, count) for part in node.parts]
+    parts = [selected(part, values) for part in node.parts]
     decide = all if node.all else any
     return [decide(row) is not node.negated for row in zip(*parts, strict=True)]
 

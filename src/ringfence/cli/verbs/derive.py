@@ -6,6 +6,8 @@ import os
 from collections.abc import Callable
 from typing import Any
 
+from ringfence.cli.answers import stamp
+
 Row = dict[str, Any]
 
 _POLICIES = {"c": "contiguous", "l": "cling", "n": "normal", "a": "anywhere", "i": "inherit"}
@@ -26,7 +28,7 @@ def _layout(row: Row) -> str:
 
 
 def _modes(row: Row) -> list[str]:
-    return [part.partition(":")[2] for part in str(row.get("lv_holder") or "").split(",") if part]
+    return [str(one["mode"]) for one in row["lv_holders"] or ()]
 
 
 def _locally(row: Row) -> bool:
@@ -45,6 +47,23 @@ def _number(row: Row, major: bool) -> int:
     return os.major(device) if major else os.minor(device)
 
 
+def holder(row: Row) -> str:
+    """Which hosts hold the LV, in which mode, since when: NODE:MODE@TIME, several with commas."""
+    return ",".join(
+        f"{one['node']}:{one['mode']}"
+        + (f"@{stamp(one['since_wall_ms'])}" if one.get("since_wall_ms") else "")
+        for one in row["lv_holders"] or ()
+    )
+
+
+ASKABLE = (
+    "lv_name", "vg_name", "lv_attr", "lv_size", "pool_lv", "origin", "data_percent", "metadata_percent",
+    "move_pv", "mirror_log", "copy_percent", "convert_lv", "lv_uuid", "lv_path", "lv_uri", "lv_active",
+    "lv_holders", "lv_lockargs", "lv_tags", "lv_time", "lv_host", "lv_parents", "seg_count", "segtype",
+    "seg_pe_ranges", "devices", "segments",
+)  # fmt: skip
+"""Fields of LVs that the daemon can be asked for; the rest follows from them, or is not known here."""
+
 DERIVED: dict[str, tuple[tuple[str, ...], Callable[[Row], Any]]] = {
     "lv_full_name": (("vg_name", "lv_name"), lambda row: f"{row['vg_name']}/{row['lv_name']}"),
     "lv_dm_path": (("vg_name", "lv_name"), _dm_path),
@@ -60,8 +79,8 @@ DERIVED: dict[str, tuple[tuple[str, ...], Callable[[Row], Any]]] = {
     "lv_device_open": (("lv_attr",), lambda row: letter(row, "lv_attr", 5) == "o"),
     "lv_health_status": (("lv_attr",), lambda row: "partial" if letter(row, "lv_attr", 8) == "p" else ""),
     "lv_active_locally": (("lv_active",), _locally),
-    "lv_active_remotely": (("lv_active", "lv_holder"), _remotely),
-    "lv_active_exclusively": (("lv_holder",), lambda row: _modes(row) == ["EX"]),
+    "lv_active_remotely": (("lv_active", "lv_holders"), _remotely),
+    "lv_active_exclusively": (("lv_holders",), lambda row: _modes(row) == ["EX"]),
     "vg_permissions": (
         ("vg_attr",), lambda row: {"w": "writeable", "r": "read-only"}.get(letter(row, "vg_attr", 0), "")
     ),
@@ -77,6 +96,7 @@ DERIVED: dict[str, tuple[tuple[str, ...], Callable[[Row], Any]]] = {
     "pv_duplicate": (("pv_attr",), lambda row: letter(row, "pv_attr", 0) == "d"),
     "pv_major": (("pv_name",), lambda row: _number(row, True)),
     "pv_minor": (("pv_name",), lambda row: _number(row, False)),
+    "lv_holder": (("lv_holders",), holder),
     "data_stripes": (("stripes",), lambda row: row.get("stripes", "")),
     "seg_le_ranges": (("seg_pe_ranges",), lambda row: str(row.get("seg_pe_ranges") or "").replace(" ", ",")),
 }  # fmt: skip

@@ -91,8 +91,8 @@ def each_lv(daemon: Brief, work: Work) -> Work:
         if one["lv"]:
             found.append((name, one))
             continue
-        rows = daemon.call(call("Lvs", vg=one["vg"]))["rows"]
-        found += [(f"{one['vg']}/{row['lv_name']}", one | {"lv": row["lv_name"]}) for row in rows]
+        names = daemon.call(call("Lvs", vg=one["vg"], fields=["lv_name"]))["columns"]["lv_name"]
+        found += [(f"{one['vg']}/{name}", one | {"lv": name}) for name in names]
     return found
 
 

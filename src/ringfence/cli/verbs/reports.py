@@ -4,22 +4,25 @@ Source: LVM2 tools/reporter.c; lvmreport(7)."""
 
 import sys
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ringfence.cli.answers import VERSION, one_line, stamp
+from ringfence.cli.answers import VERSION, one_line
 from ringfence.cli.report import fields as known
 from ringfence.cli.report.fields import LVS, PVS, PVSEGS, SEGS, VGS, Field, Report
 from ringfence.cli.report.layout import Style, json_lines, json_rows, table
-from ringfence.cli.report.select import Node, fields_of, parse_selection, selected
 from ringfence.cli.report.values import MISSING, Look, sort_keys, texts
-from ringfence.cli.verbs.derive import DERIVED, Row
+from ringfence.cli.verbs.derive import ASKABLE, DERIVED, Row
 from ringfence.cli.verbs.kinds import tag
 from ringfence.cli.verbs.pv import path
+from ringfence.cli.verbs.rows import Table
 from ringfence.cli.verbs.run import open_daemon
 from ringfence.cli.verbs.table import DAEMON, HELP, QUIET, TEST, VERBOSE, Given, Option, Verb, call
 from ringfence.client.brief import Brief, Call
 from ringfence.core.errors import EXIT_FAILED, EXIT_OK, BadInput, NotFound, RingfenceError
 from ringfence.core.units import UNITS
+
+if TYPE_CHECKING:
+    from ringfence.cli.report.select import Node
 
 FORMATS = ("basic", "json", "json_std")
 
@@ -32,22 +35,15 @@ class Asked(NamedTuple):
     shown: list[Field]
     compact: tuple[str, ...]
     sort: list[tuple[Field, bool]]
-    selection: Node | None
+    selection: "Node | None"
     look: Look
     style: Style
     format: str
 
     @property
     def needed(self) -> list[Field]:
-        return list(
-            dict.fromkeys([*self.shown, *(field for field, _ in self.sort), *fields_of(self.selection)])
-        )
-
-
-class Heard(NamedTuple):
-    rows: list[Row]
-    notes: list[str]
-    errors: list[RingfenceError]
+        selects = self.selection.fields if self.selection else []
+        return list(dict.fromkeys([*self.shown, *(field for field, _ in self.sort), *selects]))
 
 
 def _units(text: str) -> str:
@@ -100,9 +96,13 @@ def _asked(given: Given, report: Report, of_pvs: bool = False) -> Asked | None:
     if help or given["select"] in known.HELP:
         print("\n".join("  " + line for line in known.help_lines()))
         return None
-    selection = parse_selection(given["select"], lambda name: known.find(report, name))
+    selection = None
+    if given["select"]:
+        from ringfence.cli.report.select import parse_selection
+
+        selection = parse_selection(given["select"], lambda name: known.find(report, name))
     sort = known.keys(report, given["sort"])
-    used = [*shown, *(field for field, _ in sort if given["sort"]), *fields_of(selection)]
+    used = [*shown, *(field for field, _ in sort if given["sort"]), *(selection.fields if selection else ())]
     became = known.final(report, [one for one in used if one is not known.SELECTED], of_pvs)
     if not given["sort"]:
         sort = known.keys(became if became.name.endswith("seg") else report, "")
@@ -132,17 +132,15 @@ def pvs(given: Given) -> int:
         heard = _hear(daemon, [_pv_call(asked)])
         _with_vgs(daemon, asked, heard)
     wanted = {path(name): name for name in given.names if not name.startswith("@")}
-    tags = {tag(name) for name in given.names if name.startswith("@")}
-    have = {row["pv_name"] for row in heard.rows}
+    have = heard.table.column("pv_name")
     heard.errors.extend(
         NotFound(f'Failed to find physical volume "{one}"', next="see pvs, and [devices] paths")
         for one in wanted
         if one not in have
     )
     if given.names:
-        heard = heard._replace(
-            rows=[row for row in heard.rows if row["pv_name"] in wanted or tags & set(_tags(row, "pv_tags"))]
-        )
+        tagged = _tagged(heard, "pv_tags", given)
+        heard.table.keep([name in wanted or one for name, one in zip(have, tagged, strict=True)])
     return _finish(asked, heard)
 
 
@@ -150,19 +148,20 @@ def vgs(given: Given) -> int:
     asked = _asked(given, VGS)
     if asked is None:
         return EXIT_OK
-    vgs = [name for name in given.names if not name.startswith("@")]
-    tags = {tag(name) for name in given.names if name.startswith("@")}
+    names = [name for name in given.names if not name.startswith("@")]
     with open_daemon(given) as daemon:
         if asked.report is VGS:
-            heard = _hear(daemon, [call("Vgs", vg=name or None) for name in vgs or ("",)])
+            heard = _hear(daemon, [call("Vgs", vg=name or None) for name in names or ("",)])
+        elif asked.report in (PVS, PVSEGS):
+            heard = _hear(daemon, [_pv_call(asked)])
+            heard.table.keep([bool(vg) and vg in (names or [vg]) for vg in heard.table.column("vg_name")])
         else:
-            questions = [_lv_call(asked, name, "", given) for name in vgs or ("",)]
-            heard = _hear(daemon, [_pv_call(asked)] if asked.report in (PVS, PVSEGS) else questions)
-            rows = [row for row in heard.rows if row.get("vg_name") and (not vgs or row["vg_name"] in vgs)]
-            heard = heard._replace(rows=rows)
-            _with_vgs(daemon, asked, heard)
-    if tags and not vgs:
-        heard = heard._replace(rows=[row for row in heard.rows if tags & set(_tags(row, "vg_tags"))])
+            heard = _hear(daemon, [_lv_call(asked, name, "", given) for name in names or ("",)])
+        _with_vgs(daemon, asked, heard)
+    if len(names) < len(given.names):
+        tagged = _tagged(heard, "vg_tags", given)
+        vgs = heard.table.column("vg_name")
+        heard.table.keep([vg in names or one for vg, one in zip(vgs, tagged, strict=True)])
     return _finish(asked, heard)
 
 
@@ -174,18 +173,18 @@ def lvs(given: Given) -> int:
     for name in [name for name in given.names if not name.startswith("@")] or ("",):
         vg, _, lv = name.removeprefix("/dev/").partition("/")
         questions.append(_lv_call(asked, vg, lv, given))
-    tags = {tag(name) for name in given.names if name.startswith("@")}
     with open_daemon(given) as daemon:
         heard = _hear(daemon, questions)
         _with_vgs(daemon, asked, heard)
-    if tags:
-        rows = [row for row in heard.rows if tags & set(_tags(row, "lv_tags"))]
-        heard = heard._replace(rows=rows)
+    if any(name.startswith("@") for name in given.names):
+        heard.table.keep(_tagged(heard, "lv_tags", given))
     return _finish(asked, heard)
 
 
-def _tags(row: Row, field: str) -> list[str]:
-    return str(row.get(field) or "").split(",")
+def _tagged(heard: "Heard", field: str, given: Given) -> list[bool]:
+    """For each row, whether it has one of the tags that were given as @TAG."""
+    tags = {tag(name) for name in given.names if name.startswith("@")}
+    return [bool(tags & set(str(have or "").split(","))) for have in heard.table.column(field)]
 
 
 def _pv_call(asked: Asked) -> Call:
@@ -193,14 +192,25 @@ def _pv_call(asked: Asked) -> Call:
 
 
 def _lv_call(asked: Asked, vg: str, lv: str, given: Given) -> Call:
-    return call(
-        "Lvs", vg=vg or None, lv=lv or None, all=bool(given["all"]) or None,
-        segments=asked.report is SEGS or None,
-    )  # fmt: skip
+    """Only what is to be shown is asked for: of 20,000 LVs each field takes its time."""
+    wanted = {field.name for field in asked.needed} | {"vg_name", "lv_uuid"}
+    wanted |= {source for name in wanted if name in DERIVED for source in DERIVED[name][0]}
+    if any(name.startswith("@") for name in given.names):
+        wanted.add("lv_tags")
+    if asked.report is SEGS:
+        wanted.add("segments")
+    fields = [name for name in ASKABLE if name in wanted]
+    return call("Lvs", vg=vg or None, lv=lv or None, all=bool(given["all"]) or None, fields=fields)
+
+
+class Heard(NamedTuple):
+    table: Table
+    notes: list[str]
+    errors: list[RingfenceError]
 
 
 def _hear(daemon: Brief, questions: Sequence[Call]) -> Heard:
-    rows: list[Row] = []
+    tables: list[Table] = []
     notes: list[str] = []
     errors: list[RingfenceError] = []
     for question in questions:
@@ -209,16 +219,11 @@ def _hear(daemon: Brief, questions: Sequence[Call]) -> Heard:
         except RingfenceError as error:
             errors.append(error)
             continue
-        found = answer["rows"]
-        rows += [row for row in found if row not in rows] if rows else found
+        tables.append(Table(answer["columns"]) if "columns" in answer else Table.of_rows(answer["rows"]))
         notes += [note for note in answer.get("notes") or [] if note not in notes]
-    return Heard([part for row in rows for part in _parts(row)], notes, errors)
-
-
-def _parts(row: Row) -> list[Row]:
-    """A row of an LV or PV with its segments: a row for each of those."""
-    segments = row.pop("segments", None)
-    return [row] if segments is None else [row | segment for segment in segments]
+    table = tables[0] if len(tables) == 1 else Table.joined(tables)
+    table.split("segments")
+    return Heard(table, notes, errors)
 
 
 _NO_VG: Row = {
@@ -231,23 +236,33 @@ _NO_VG: Row = {
 
 def _with_vgs(daemon: Brief, asked: Asked, heard: Heard) -> None:
     """Give rows the fields of their VGs, where they are asked for."""
-    if not any(field.section == "vg" and field.name != "vg_name" for field in asked.needed):
+    wanted = {field.name for field in asked.needed if field.section == "vg"}
+    wanted |= {source for name in wanted if name in DERIVED for source in DERIVED[name][0]}
+    wanted.discard("vg_name")
+    if not wanted or asked.report is VGS:
         return
-    vgs = {row["vg_name"]: row for row in _hear(daemon, [call("Vgs")]).rows}
-    for at, row in enumerate(heard.rows):
-        heard.rows[at] = vgs.get(row.get("vg_name"), _NO_VG) | row
+    vgs = {row["vg_name"]: row for row in daemon.call(call("Vgs"))["rows"]}
+    named = heard.table.column("vg_name")
+    for name in sorted(wanted - set(DERIVED)):
+        heard.table.columns[name] = [vgs.get(vg, _NO_VG).get(name, MISSING.get(name, "")) for vg in named]
 
 
 # -- printing ----------------------------------------------------------------------
 
 
 def _finish(asked: Asked, heard: Heard) -> int:
-    values = Columns(heard.rows)
-    passes = selected(asked.selection, values, len(heard.rows))
+    def values(field: Field) -> list[Any]:
+        return heard.table.column(field.name)
+
+    passes = [True] * heard.table.count
+    if asked.selection is not None:
+        from ringfence.cli.report.select import selected
+
+        passes = selected(asked.selection, values)
     shown = asked.shown
     order = [at for at, passed in enumerate(passes) if passed]
     if known.SELECTED in asked.needed:
-        values.known[known.SELECTED.name] = [int(passed) for passed in passes]
+        heard.table.columns[known.SELECTED.name] = [int(passed) for passed in passes]
         if known.SELECTED in shown:
             order = list(range(len(passes)))
     for field, descending in reversed(asked.sort):
@@ -283,41 +298,6 @@ def _say(lines: list[str]) -> None:
     """In one piece: 20,000 lines are printed quickly."""
     if lines:
         sys.stdout.write("\n".join(lines) + "\n")
-
-
-class Columns:
-    """Raw values of each field, a list a field."""
-
-    def __init__(self, rows: list[Row]) -> None:
-        self._rows = rows
-        self.known: dict[str, list[Any]] = {}
-
-    def __call__(self, field: Field) -> list[Any]:
-        name = field.name
-        if name not in self.known:
-            self.known[name] = self._column(name)
-        return self.known[name]
-
-    def _column(self, name: str) -> list[Any]:
-        if name == "lv_holder":
-            return [holder(row) for row in self._rows]
-        if name in DERIVED:
-            made = DERIVED[name][1]
-            return [row[name] if name in row else made(row) for row in self._rows]
-        missing = MISSING.get(name, "")
-        return [row.get(name, missing) for row in self._rows]
-
-
-def holder(row: Row) -> str:
-    """Which hosts hold the LV, in which mode, since when: NODE:MODE@TIME, several with commas."""
-    holders = row.get("lv_holders")
-    if not holders:
-        return str(row.get("lv_holder") or "")
-    return ",".join(
-        f"{one['node']}:{one['mode']}"
-        + (f"@{stamp(one['since_wall_ms'])}" if one.get("since_wall_ms") else "")
-        for one in holders
-    )
 
 
 def _print_json_std(asked: Asked, heard: Heard, rows: list[dict[str, Any]]) -> None:

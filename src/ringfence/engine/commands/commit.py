@@ -15,7 +15,7 @@ import msgspec
 from ringfence.core.errors import Damaged, DeviceFailed, Refused
 from ringfence.engine.commands.disks import read_texts
 from ringfence.engine.commands.locking import LockedVg, Version, parse_lvb, print_lvb
-from ringfence.engine.orders import Order, Publish, Read, ReadBlocks, Release, Write, WriteBlocks
+from ringfence.engine.orders import Order, Publish, Read, ReadBlocks, Release, Remember, Write, WriteBlocks
 from ringfence.lvm2.area import (
     HEADER_BYTES,
     MdaHeader,
@@ -30,6 +30,7 @@ from ringfence.lvm2.text import parse_text
 from ringfence.volumes.access import check_writable
 from ringfence.volumes.checks import check_vg
 from ringfence.volumes.discovery import AreaOnDisk, VgOnDisk, check_complete
+from ringfence.volumes.known import Known
 from ringfence.volumes.model import Vg
 from ringfence.volumes.plan import Maker, next_seqno
 
@@ -142,14 +143,15 @@ def commit(prepared: Prepared) -> Generator[Order, Any, Vg]:
         yield from _read_back(placed, text)
     # A crash between commit and labels leaves PVs without the flag that says they are in a VG.
     yield from label_writes(locked.found, used=True)
-    yield from finish(locked, new, placed[0].slot.crc, prepared.what)
+    yield from finish(locked, new, placed[0].slot, prepared.what)
     return new
 
 
-def finish(locked: LockedVg, vg: Vg, crc: int, what: str) -> Generator[Order, Any, None]:
+def finish(locked: LockedVg, vg: Vg, slot: RawLocn, what: str) -> Generator[Order, Any, None]:
     """Tell everybody, then let the next one in."""
-    yield Publish(vg.name, vg.seqno, crc, f"{locked.me.name}: {what}")
-    yield Release(locked.held.lock, print_lvb(Version(vg.seqno, crc)))
+    yield Publish(vg.name, vg.seqno, slot.crc, f"{locked.me.name}: {what}")
+    yield Remember(Known(vg, slot.crc, slot.size_bytes))
+    yield Release(locked.held.lock, print_lvb(Version(vg.seqno, slot.crc)))
 
 
 def place(areas: tuple[AreaOnDisk, ...], text: bytes, *, avoid: int | None) -> tuple[_Placed, ...]:
