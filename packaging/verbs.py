@@ -18,9 +18,9 @@ two in either case of it; in reports capitals count in thousands. Exit codes: 0 
 refused or failed.
 """
 REPORTS = """\
-Fields (`-o help`), their order and headings, sorting (-O) and selection (-S) are lvmreport(7)'s. `lv_holder` is
-ringfence's own: the hosts that hold an LV, the mode, since when. `lv_path` and `lv_uri` say where an active LV
-can be used here. One bug of LVM2's is not taken over: `lv_time!=2019` there passes LVs *of* 2019.
+Fields (`-o help`), their order and headings, sorting (-O) and selection (-S) are lvmreport(7)'s. `lv_holder`
+is ringfence's own: the hosts that hold an LV, the mode, since when. `lv_path` and `lv_uri` say where an
+active LV can be used here. One bug of LVM2's is not taken over: `lv_time!=2019` there passes LVs *of* 2019.
 """
 
 

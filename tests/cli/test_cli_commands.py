@@ -129,10 +129,6 @@ def test_completion_loads_nothing() -> None:
         timeout=20,
         check=False,
     )
-    assert ran.stdout.splitlines() == [
-        "plain,lvcreate",
-        "plain,lvs",
-        "plain,lvchange",
-        "plain,lvremove",
-        "False",
-    ]
+    names = [name for name in COMMANDS if name.startswith("lv")]
+    assert ran.stdout.splitlines() == [*(f"plain,{name}" for name in names), "False"]
+    assert {"lvs", "lvcreate"} <= set(names)

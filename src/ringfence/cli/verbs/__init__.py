@@ -8,9 +8,11 @@ import importlib
 from ringfence.cli.verbs.table import Verb
 
 ROOMS = {
-    "pvcreate": "pv", "pvs": "reports",
-    "vgcreate": "vg", "vgchange": "vg", "vgs": "reports", "vgremove": "vg",
-    "lvcreate": "lv", "lvs": "reports", "lvchange": "lv", "lvremove": "lv",
+    "pvcreate": "pv", "pvs": "reports", "pvresize": "pv", "pvck": "pv", "pvremove": "pv",
+    "vgcreate": "vg", "vgs": "reports", "vgchange": "vg", "vgextend": "groups", "vgreduce": "groups",
+    "vgrename": "groups", "vgck": "groups", "vgremove": "vg",
+    "lvcreate": "lv", "lvs": "reports", "lvchange": "lv", "lvextend": "resize", "lvreduce": "resize",
+    "lvresize": "resize", "lvrename": "lv", "lvremove": "lv",
 }  # fmt: skip
 """Which module has a verb's entry."""
 

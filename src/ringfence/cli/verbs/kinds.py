@@ -2,14 +2,13 @@
 
 from ringfence.cli.verbs.words import LeftToStock
 from ringfence.core.errors import BadInput
-from ringfence.core.units import parse_extents, parse_size
-
-__all__ = ["activation", "extents", "positive", "segment_type", "size", "tag", "wait_ms", "yes_or_no"]
+from ringfence.core.units import parse_extents, parse_signed_extents, parse_signed_size, parse_size
 
 _ACTIVATIONS = {
     "y": "ey", "ay": "ey", "ey": "ey", "e": "ey", "sy": "sy", "s": "sy", "n": "n", "an": "n", "en": "n",
     "ly": "ey", "ln": "n",
 }  # fmt: skip
+_POLICIES = ("contiguous", "cling", "normal", "anywhere", "inherit")
 _OURS = ("linear", "striped")
 
 
@@ -21,6 +20,23 @@ def size(text: str) -> int:
 def extents(text: str) -> tuple[int, str]:
     """A number, and what it is a percentage of."""
     return parse_extents(text)
+
+
+def size_change(text: str) -> tuple[str, int]:
+    """Sign, bytes."""
+    return parse_signed_size(text)
+
+
+def extents_change(text: str) -> tuple[str, int, str]:
+    """Sign, a number, and what it is a percentage of."""
+    return parse_signed_extents(text)
+
+
+def policy(text: str) -> str:
+    """--alloc."""
+    if text not in _POLICIES:
+        raise BadInput(f"{text!r} is not one of {', '.join(_POLICIES)}")
+    return text
 
 
 def activation(text: str) -> str:
