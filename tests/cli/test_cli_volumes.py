@@ -55,6 +55,18 @@ HERE = str(Path.cwd())
             "vg0", "x", extents=100, percent="PVS", sign="+", only="extend", pvs=("/dev/sda",))),
         ("lvreduce -f -L -1m vg0/x", calls.LvResize("vg0", "x", M, sign="-", only="reduce", force=True)),
         ("lvresize -l 50%VG vg0/x", calls.LvResize("vg0", "x", extents=50, percent="VG")),
+        ("pvremove -ff /x", calls.PvRemove(("/x",), 2)),
+        ("pvresize --setphysicalvolumesize 1g -y /x", calls.PvResize(("/x",), 1 << 30, True)),
+        ("pvck --dump headers /x", calls.PvCk("/x", "headers")),
+        ("vgextend vg0 /x --metadatasize 2m", calls.VgExtend("vg0", ("/x",), metadata_size_bytes=2 * M)),
+        ("vgextend --restoremissing vg0 /x", calls.VgExtend("vg0", ("/x",), restore_missing=True)),
+        ("vgreduce vg0 /x", calls.VgReduce("vg0", ("/x",))),
+        ("vgreduce -a vg0", calls.VgReduce("vg0", all=True)),
+        ("vgreduce --removemissing -f vg0", calls.VgReduce("vg0", remove_missing=True, force=True)),
+        ("vgrename /dev/vg0 vg1", calls.VgRename("vg0", "vg1")),
+        ("vgck --updatemetadata vg0", calls.VgCk("vg0", True)),
+        ("vgchange --addtag @a --alloc cling -xn -l0 -p 4 --setautoactivation y vg0", calls.VgSet(
+            "vg0", ("a",), policy="cling", resizeable=False, max_lv=0, max_pv=4, autoactivation=True)),
         ("lvrename vg0 a b", calls.LvRename("vg0", "a", "b")),
         ("lvrename vg0/a b", calls.LvRename("vg0", "a", "b")),
         ("lvrename /dev/vg0/a /dev/vg0/b", calls.LvRename("vg0", "a", "b")),
@@ -83,6 +95,13 @@ def test_words_become_requests(daemon: CannedDaemon, run: Run, words: str, call:
         "lvcreate -L 0 vg0",
         "lvcreate -L 64q vg0",
         "lvextend vg0/x",
+        "vgreduce vg0",
+        "vgreduce -a vg0 /x",
+        "vgextend vg0",
+        "vgrename vg0",
+        "pvck --dump all /x",
+        "vgchange -xmaybe vg0",
+        "vgchange --addtag a",
         "lvextend -L -1g vg0/x",
         "lvreduce -L +1g vg0/x",
         "lvreduce -L 1g vg0",
@@ -183,6 +202,20 @@ def test_lvremove_of_a_vg_removes_each_of_its_lvs(daemon: CannedDaemon, run: Run
     removed = [calls.LvRemove("vg0", "vm1", True), calls.LvRemove("vg0", "vm2", True)]
     asked = calls.Lvs("vg0", fields=("lv_name",))
     assert daemon.calls == [asked, *removed, calls.LvRemove("vg1", "vm9", True)]
+
+
+def test_vgck_without_names_is_for_all(daemon: CannedDaemon, run: Run) -> None:
+    rows = [{"vg_name": "vg0"}, {"vg_name": "vg1"}]
+    daemon.answer = lambda call: {"rows": rows} if isinstance(call, calls.Vgs) else {}
+    assert run("vgck").code == 0
+    assert daemon.calls == [calls.Vgs(), calls.VgCk("vg0"), calls.VgCk("vg1")]
+
+
+def test_pvck_says_what_is_wrong_and_fails(daemon: CannedDaemon, run: Run) -> None:
+    daemon.answer = lambda call: {"lines": ["label in order"], "problems": ["the metadata are damaged"]}
+    ran = run("pvck", "/x")
+    assert ran == (5, "  label in order\n", "  the metadata are damaged\n")
+    assert run("pvck", "--dump", "metadata", "/x").out == "label in order\n"
 
 
 def refuse(call: calls.Call) -> Any:

@@ -73,6 +73,12 @@ class World:
             if id in self.members.get(space, []):
                 self.members[space].remove(id)
 
+    def end_commands(self, id: int) -> None:
+        """The node's daemon ended: what is active stays so, its commands' locks go as in a purge."""
+        for resource in self.resources.values():
+            if id in resource.held and not resource.held[id][3] and resource.held.pop(id)[1] >= Mode.PW:
+                resource.lvb = None
+
     def locks_of(self, id: int) -> list[tuple[str, str, Mode]]:
         return [(*key, one.held[id][1]) for key, one in sorted(self.resources.items()) if id in one.held]
 
@@ -135,7 +141,7 @@ class Node:
     def _do(self, order: orders.Order) -> Any:
         if self.fail is not None and (error := self.fail(order)) is not None:
             raise error
-        if isinstance(order, orders.ScanDevices | orders.ReadBlocks | orders.ReadText | orders.WriteBlocks):
+        if isinstance(order, orders.StorageOrder):
             return self.storage.do(order)
         return getattr(self, f"_do_{type(order).__name__}")(order)
 
@@ -247,6 +253,17 @@ class Node:
             orders.Holder(node, f"an-a01n0{node}", mode, token, 1_700_000_000_000)
             for node, (_, mode, token, _) in (sorted(resource.held.items()) if resource else ())
         )
+
+    def _do_LocksIn(self, order: orders.LocksIn) -> tuple[tuple[str, orders.Holder], ...]:
+        names = [name for space, name in sorted(self.world.resources) if space == order.lockspace]
+        return tuple(
+            (name, holder)
+            for name in names
+            for holder in self._do_Holders(orders.Holders(order.lockspace, name))
+        )
+
+    def _do_SeqnoHeard(self, order: orders.SeqnoHeard) -> int:
+        return next((one.seqno for one in reversed(self.world.published) if one.vg == order.vg), 0)
 
     def _do_GoOn(self, order: orders.GoOn) -> None:
         """Nobody else is here."""

@@ -17,15 +17,23 @@ from ringfence.wire.client import (
     LvRename,
     LvResize,
     Lvs,
+    PvCk,
     PvCreate,
+    PvRemove,
+    PvResize,
     Pvs,
     SlotsAdd,
     SlotsForget,
     SlotsShow,
     VgChange,
+    VgCk,
     VgCreate,
+    VgExtend,
+    VgReduce,
     VgRemove,
+    VgRename,
     Vgs,
+    VgSet,
 )
 
 
@@ -373,6 +381,15 @@ def test_every_volume_call_has_its_command_and_a_json_reply(world: World) -> Non
         Vgs(),
         Lvs(),
         LvRemove("vg0", "vm2"),
+        VgReduce("vg0", all=True),
+        PvRemove((world.images[1],)),
+        VgExtend("vg0", (world.images[1],)),
+        VgSet("vg0", add_tags=("a.tag",)),
+        VgRename("vg0", "vg1"),
+        VgRename("vg1", "vg0"),
+        VgCk("vg0"),
+        PvResize((world.images[0],)),
+        PvCk(world.images[0]),
         SlotsAdd("vg0"),
         SlotsShow("vg0"),
         VgRemove("vg0"),
@@ -382,7 +399,7 @@ def test_every_volume_call_has_its_command_and_a_json_reply(world: World) -> Non
     for call in calls:
         world.slots = isinstance(call, SlotsAdd)  # by itself vgcreate would have made them
         reply = node.run(call)
-        assert sum(key in reply for key in ("rows", "message", "nodes")) == 1
+        assert sum(key in reply for key in ("rows", "message", "nodes", "lines")) == 1
         assert msgspec.json.decode(msgspec.json.encode(reply)) == msgspec.to_builtins(reply)
     with pytest.raises(KeyError):
         command_for(object())

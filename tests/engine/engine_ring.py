@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from ringfence.core.cluster import ClusterConfig, Confirms, DeviceConfig, Level, NodeConfig, Timing
-from ringfence.core.errors import NotFound, RingfenceError, TimedOut, from_dict
+from ringfence.core.errors import DeviceFailed, NotFound, RingfenceError, TimedOut, from_dict
 from ringfence.core.evidence import Power
 from ringfence.core.ids import Epoch, Token
 from ringfence.core.modes import Mode
@@ -101,6 +101,8 @@ class Host:
         self.refreshes: list[orders.RefreshLvs] = []
         self.reloads: list[orders.ReloadPath] = []
         self.reload_fails: RingfenceError | None = None
+        self.write_fails = ""
+        """The step of a change that fails: "text", "precommit", "commit"."""
         """Those that were run."""
         self.scans = 0
         """How often devices were looked for."""
@@ -310,6 +312,8 @@ class Host:
                     raise TimedOut(f"VG {body.vg}: its array ({body.path}) does not answer", retry=True)
                 with contextlib.closing(SlotDevice(lambda: self.world.now_ns)) as device:
                     return device.do(body)
+            case orders.WriteBlocks() if body.what == self.write_fails:
+                raise DeviceFailed("the disk takes no writes")
             case _:
                 self.scans += isinstance(body, orders.ScanDevices)
                 return self.storage.do(body)

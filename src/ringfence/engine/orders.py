@@ -95,6 +95,19 @@ class Holders(_Order, frozen=True):
     resource: str
 
 
+class LocksIn(_Order, frozen=True):
+    """Every lock that is held in a lockspace, cluster-wide.  Answer: tuple[tuple[str, Holder], ...], by
+    resource; as `Holders`."""
+
+    lockspace: str
+
+
+class SeqnoHeard(_Order, frozen=True):
+    """The highest version of a VG that this cluster was told of.  Answer: int; 0: of none."""
+
+    vg: str
+
+
 class JoinLockspace(_Order, frozen=True):
     """Answer: None, when every ready member has acknowledged; at once if already joined."""
 
@@ -510,9 +523,9 @@ class LookAtHost(_Order, frozen=True):
 
 
 ENGINE_ORDERS = (
-    Acquire, Convert, Release, FindLock, Holders, JoinLockspace, GiveBack, HoldOff, LeaveLockspace,
-    Joined, LockspaceMembers, Publish, SayGoodbye, NoteSlots, EndSlots, Recall, Remember, LocksThere,
-    Identity, Pause, GoOn,
+    Acquire, Convert, Release, FindLock, Holders, LocksIn, SeqnoHeard, JoinLockspace, GiveBack, HoldOff,
+    LeaveLockspace, Joined, LockspaceMembers, Publish, SayGoodbye, NoteSlots, EndSlots, Recall, Remember,
+    LocksThere, Identity, Pause, GoOn,
 )  # fmt: skip
 StorageOrder = ScanDevices | ReadBlocks | ReadText | WriteBlocks
 BlockOrder = OpenPath | ReloadPath | ClosePath | OpenPaths
@@ -521,9 +534,9 @@ DriverOrder = (
     | RefreshLvs
 )  # fmt: skip
 Order = (
-    Acquire | Convert | Release | FindLock | Holders | JoinLockspace | GiveBack | HoldOff | LeaveLockspace
-    | Joined | LockspaceMembers | Publish | SayGoodbye | NoteSlots | EndSlots | Recall | Remember
-    | LocksThere | Identity | CallAgent | Pause | GoOn | DriverOrder
+    Acquire | Convert | Release | FindLock | Holders | LocksIn | SeqnoHeard | JoinLockspace | GiveBack
+    | HoldOff | LeaveLockspace | Joined | LockspaceMembers | Publish | SayGoodbye | NoteSlots | EndSlots
+    | Recall | Remember | LocksThere | Identity | CallAgent | Pause | GoOn | DriverOrder
 )  # fmt: skip
 
 Command = Generator[Order, Any, Any]

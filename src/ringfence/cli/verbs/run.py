@@ -73,14 +73,15 @@ def _each(daemon: Brief, work: Work, given: Given) -> int:
             continue
         results.append(result)
         if not given["json"]:
-            _print(result, bool(given["quiet"]))
+            _print(result, bool(given["quiet"]), "" if call.get("dump") == "metadata" else "  ")
     if given["json"]:
         answer: dict[str, Any] = {"results": results}
         if errors:
             answer["error"] = errors[0].as_dict()
             answer["errors"] = [error.as_dict() for error in errors]
         print_json(answer)
-    return EXIT_FAILED if errors else EXIT_OK
+    failed = errors or any(result.get("problems") for result in results)
+    return EXIT_FAILED if failed else EXIT_OK
 
 
 def _error_line(target: str, error: RingfenceError) -> str:
@@ -88,13 +89,16 @@ def _error_line(target: str, error: RingfenceError) -> str:
     return line if not target or target in line else f"{target}: {line}"
 
 
-def _print(result: dict[str, Any], quiet: bool) -> None:
-    for note in result.get("notes") or []:
+def _print(result: dict[str, Any], quiet: bool, indent: str) -> None:
+    """Args: indent: of `lines`; a VG's text is printed as it stands."""
+    for note in [*(result.get("notes") or []), *(result.get("problems") or [])]:
         print(f"  {note}", file=sys.stderr)
     if quiet:
         return
-    for line in [*str(result.get("message") or "").splitlines(), *(result.get("lines") or [])]:
+    for line in str(result.get("message") or "").splitlines():
         print(f"  {line}")
+    for line in result.get("lines") or []:
+        print(f"{indent}{line}")
     for key in ("path", "uri"):
         if result.get(key):
             print(f"  {result[key]}")

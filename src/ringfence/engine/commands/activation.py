@@ -34,7 +34,7 @@ from ringfence.engine.orders import (
     Place,
     Release,
 )
-from ringfence.volumes.discovery import VgOnDisk
+from ringfence.volumes.discovery import VgOnDisk, check_twins
 from ringfence.volumes.model import SECTOR_BYTES, Lv, Stripe, Vg
 from ringfence.volumes.plan import check_plain, find_lv
 
@@ -55,7 +55,9 @@ def vg_wait(wait_ms: int | None) -> int | None:
 
 
 def extents_of(found: VgOnDisk, lv: Lv) -> tuple[Extent, ...]:
-    """A linear or striped LV as pieces of devices.  Raises NotFound if a PV is missing."""
+    """A linear or striped LV as pieces of devices.
+
+    Raises NotFound (a PV is missing), Refused (it was), Damaged (it is there twice)."""
     assert lv.plain
     extents = []
     for segment in lv.segments:
@@ -70,10 +72,16 @@ def _place(found: VgOnDisk, lv: Lv, stripe: Stripe) -> Place:
     vg = found.vg
     pv, have = vg.pv(stripe.pv), found.pvs.get(stripe.pv)
     assert pv is not None
+    check_twins(found, (stripe.pv,))
+    if pv.missing and have is not None:
+        raise Refused(
+            f"Cannot activate {vg.name}/{lv.name}: PV {have.path} was missing; what it holds may be old",
+            next=f"if it is current: vgextend --restoremissing {vg.name} {have.path}",
+        )
     if have is None:
         raise NotFound(
             f"Cannot activate {vg.name}/{lv.name}: PV {pv.uuid} (last seen as {pv.device}) is missing",
-            next="make the device visible to this host: [devices] paths",
+            next="make the device visible to this host: [devices] paths (--partial gives whole LVs only)",
         )
     return Place(have.path, pv.start_sectors * SECTOR_BYTES + stripe.start_extent * vg.extent_bytes)
 

@@ -216,10 +216,13 @@ def _with_text(
         return AreaOnDisk(area.path, area.place, area.header, problem=error.message)
 
 
-def find_vg(name: str) -> Generator[Order, Any, tuple[Disks, VgOnDisk]]:
-    """Raises NotFound, Damaged."""
+def find_vg(name: str, uuid: str = "") -> Generator[Order, Any, tuple[Disks, VgOnDisk]]:
+    """Args: uuid: of the one that is meant, where another VG may have the same name.
+
+    Raises NotFound, Damaged."""
     disks = yield from read_disks()
-    return disks, disks.vg_named(name)
+    named = [one for one in disks.vgs if (one.vg.name, one.vg.uuid) == (name, uuid)]
+    return disks, named[0] if named else disks.vg_named(name)
 
 
 def find_text(name: str) -> Generator[Order, Any, bytes]:

@@ -29,7 +29,8 @@ from ringfence.engine.orders import (
 from ringfence.lvm2.images import excerpt, heading
 from ringfence.lvm2.names import with_dashes
 from ringfence.volumes.discovery import PvOnDisk, VgOnDisk
-from ringfence.volumes.model import Lv, read_text_like
+from ringfence.volumes.model import read_text_like
+from ringfence.volumes.parts import Lv
 
 WAIT_MS = 5000
 """For the VG's lock: changes are short."""
@@ -106,7 +107,7 @@ def _is_as_said(found: VgOnDisk, volume: OpenVolume, lv: Lv) -> bool:
         return False
     try:
         return volume.extents == extents_of(found, lv)
-    except NotFound:
+    except RingfenceError:
         return False
 
 
@@ -123,11 +124,15 @@ def _reload(
     if not allowed():
         return "this node has no authority now"
     try:
-        yield reload_order(found, volume.lv, lv, held)
-    except (LocksLost, NotFound) as error:
-        if isinstance(error, LocksLost):
-            raise
+        order = reload_order(found, volume.lv, lv, held)
+    except RingfenceError as error:
+        return str(error)
+    try:
+        yield order
+    except NotFound:
         return ""  # it was closed meanwhile
+    except LocksLost:
+        raise
     except RingfenceError as error:
         return str(error)
     return ""
@@ -136,7 +141,7 @@ def _reload(
 def reload_order(found: VgOnDisk, name: str, lv: Lv, held: Held) -> ReloadPath:
     """Args: name: that it is open under.
 
-    Raises NotFound: a PV is missing."""
+    Raises as `extents_of` does."""
     return ReloadPath(
         found.vg.name, name, lv.uuid, extents_of(found, lv), lv.name, not lv.writable, held.token
     )
