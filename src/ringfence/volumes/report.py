@@ -10,12 +10,18 @@ import msgspec
 
 from ringfence.lvm2.names import with_dashes
 from ringfence.volumes.allocate import free_count, free_extents
-from ringfence.volumes.discovery import Disks, PvOnDisk, VgOnDisk
+from ringfence.volumes.discovery import AreaOnDisk, Disks, PvOnDisk, VgOnDisk
 from ringfence.volumes.model import SECTOR_BYTES, Lv, Pv, Vg
 from ringfence.volumes.relations import Relations
-from ringfence.volumes.segments import Part, Role, Stripe
-
-Row = dict[str, Any]
+from ringfence.volumes.report_segments import (
+    Row,
+    area_of,
+    device_of,
+    free_piece,
+    lv_segments,
+    pv_segments,
+)
+from ringfence.volumes.segments import Role
 
 _POLICIES = {"contiguous": "c", "cling": "l", "cling_by_tags": "l", "normal": "n", "anywhere": "a"}
 
@@ -113,12 +119,30 @@ def _vg_row(found: VgOnDisk) -> Row:
         "vg_missing_pv_count": len(found.missing),
         "vg_mda_count": sum(len(pv.areas) for pv in found.pvs.values()),
         "vg_mda_used_count": len(areas),
+        "max_lv": vg.header.number("max_lv") or 0,
+        "max_pv": vg.header.number("max_pv") or 0,
+        "vg_profile": vg.header.string("profile") or "",
+        "vg_mda_free": min((mda_free_bytes(area) for area in areas), default=0),
+        "vg_mda_copies": vg.header.number("metadata_copies") or "unmanaged",
         "vg_mda_size": min((area.header.size_bytes for area in areas if area.header), default=0),
     }
 
 
-def pv_rows(disks: Disks) -> list[Row]:
-    """PVs of VGs and PVs without one, by path; then PVs that were not found."""
+def mda_free_bytes(area: AreaOnDisk) -> int:
+    """By how much the text may still grow, in whole sectors: half the ring, less a sector, is the longest.
+
+    Source: LVM2 lib/format_text/format-text.c (read_metadata_location_summary)."""
+    header = area.header
+    if header is None:
+        return 0
+    longest = (header.size_bytes - SECTOR_BYTES) // 2 - SECTOR_BYTES
+    return max(0, longest - header.committed.size_bytes) // SECTOR_BYTES * SECTOR_BYTES
+
+
+def pv_rows(disks: Disks, segments: bool = False) -> list[Row]:
+    """PVs of VGs and PVs without one, by path; then PVs that were not found.
+
+    Args: segments: each has "segments" too (`report_segments.pv_segments`)."""
     rows = []
     for pv in disks.pvs:
         found = disks.vg_of(pv)
@@ -126,8 +150,13 @@ def pv_rows(disks: Disks) -> list[Row]:
             next((found.vg.pv(key) for key, have in found.pvs.items() if have is pv), None) if found else None
         )
         rows.append(_pv_row(pv, found, member))
+        if segments:
+            rows[-1]["segments"] = pv_segments(found, member) if found and member else [free_piece(0, 0)]
     for found in disks.vgs:
-        rows += [_pv_row(None, found, pv) for pv in found.missing]
+        for gone in found.missing:
+            rows.append(_pv_row(None, found, gone))
+            if segments:
+                rows[-1]["segments"] = pv_segments(found, gone)
     return rows
 
 
@@ -139,6 +168,7 @@ def _pv_row(pv: PvOnDisk | None, found: VgOnDisk | None, member: Pv | None) -> R
     device_bytes = pv.device_bytes if pv else member.device_sectors * SECTOR_BYTES if member else 0
     uuid = member.uuid if member else _dashed(pv)
     used = member is not None or (pv is not None and pv.label.used)
+    areas = pv.areas if pv else ()
     return {
         "pv_name": pv.path if pv else "[unknown]",
         "vg_name": vg.name if vg else "",
@@ -154,6 +184,8 @@ def _pv_row(pv: PvOnDisk | None, found: VgOnDisk | None, member: Pv | None) -> R
         "pv_pe_alloc_count": count - free,
         "pv_mda_count": len(pv.areas) if pv else 0,
         "pv_mda_used_count": sum(area.in_use for area in pv.areas) if pv else 0,
+        "pv_mda_free": min((mda_free_bytes(area) for area in areas), default=0),
+        "pv_mda_size": min((area.header.size_bytes for area in areas if area.header), default=0),
         "pv_in_use": "used" if pv and pv.label.used else "",
         "pv_tags": ",".join(member.tags) if member else "",
     }
@@ -181,7 +213,7 @@ _NOTHING_HERE = LvHere()
 def lv_row(found: VgOnDisk, lv: Lv, here: LvHere, relations: Relations) -> Row:
     """Args: relations: of the VG's LVs."""
     view = LvsView(found, {lv.uuid: here}, relations)
-    return {field: column(view, (lv,))[0] for field, column in LV_FIELDS.items()}
+    return {field: LV_FIELDS[field](view, (lv,))[0] for field in ROW_FIELDS}
 
 
 def lv_columns(view: LvsView, lvs: Sequence[Lv], fields: Iterable[str]) -> dict[str, list[Any]]:
@@ -241,26 +273,21 @@ def _active(view: LvsView, lv: Lv) -> str:
 
 def _ranges(view: LvsView, lv: Lv) -> str:
     return " ".join(
-        f"{_device(view.found, one.pv)}:{one.start_extent}-{one.start_extent + one.extent_count - 1}"
+        f"{device_of(view.found, one.pv)}:{one.start_extent}-{one.start_extent + one.extent_count - 1}"
         for segment in lv.segments
         for one in segment.stripes
     )
 
 
 def _devices(view: LvsView, lv: Lv) -> str:
-    return ",".join(_area(view.found, area) for segment in lv.segments for area in segment.areas)
-
-
-def _area(found: VgOnDisk, area: Stripe | Part) -> str:
-    name = _device(found, area.pv) if isinstance(area, Stripe) else area.lv
-    return f"{name}({area.start_extent})"
+    return ",".join(area_of(view.found, area) for segment in lv.segments for area in segment.areas)
 
 
 def _move_pv(view: LvsView, lv: Lv) -> str:
     """The PV that a pvmove takes extents from."""
     for segment in lv.segments:
         if segment.body.items and segment.body.get("extents_moved") is not None and segment.stripes:
-            return _device(view.found, segment.stripes[0].pv)
+            return device_of(view.found, segment.stripes[0].pv)
     return ""
 
 
@@ -305,11 +332,9 @@ LV_FIELDS: dict[str, Column] = {
     "segtype": _each(_kinds),
     "seg_pe_ranges": _each(_ranges),
     "devices": _each(_devices),
+    "segments": _each(lambda view, lv: lv_segments(view.found, lv)),
 }
 """Fields of LVs, in the order of a row: what each is, for many LVs at once."""
+ROW_FIELDS = tuple(field for field in LV_FIELDS if field != "segments")
+"""Those that a row has when nothing else was asked for."""
 HOLDER_FIELDS = ("lv_holder", "lv_holders")
-
-
-def _device(found: VgOnDisk, pv: str) -> str:
-    have = found.pvs.get(pv)
-    return have.path if have else "[unknown]"

@@ -104,6 +104,8 @@ class Segment(msgspec.Struct, frozen=True, gc=False):
     """A snapshot on its way back into its origin."""
     body: Section = _NOTHING
     """All that was written of it, chunk sizes and the like; nothing for a plain piece of a PV."""
+    stripe_sectors: int = 0
+    """How much of the LV lies on one stripe before the next one's turn comes; 0: it has one alone."""
 
     @property
     def words(self) -> tuple[str, ...]:
@@ -201,7 +203,8 @@ def read_segment(body: Section, where: str, pvs: frozenset[str]) -> Segment:
         return Segment(start, count, kind, stripes)  # thousands of these: the text has the rest
     merging = kind == "snapshot" and body.get("merging_store") is not None
     merging = merging or (kind == "thin" and body.get("merge") is not None)
-    return Segment(start, count, kind, stripes, True, parts, flags, merging, body)
+    stripe_sectors = (body.number("stripe_size") or 0) if kind in _PLAIN else 0
+    return Segment(start, count, kind, stripes, True, parts, flags, merging, body, stripe_sectors)
 
 
 # -- areas ---------------------------------------------------------------------
