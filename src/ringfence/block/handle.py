@@ -105,7 +105,7 @@ class Handle:
         assert self._swapped is None
         self._swapped = swapped = asyncio.get_running_loop().create_future()
         ended = asyncio.ensure_future(self._reaped.wait())
-        self._writer.write(wire.encode(wire.Swap(order.open, order.socket)))
+        self._writer.write(wire.encode(wire.EndWorker(swap=wire.Swap(order.open, order.socket))))
         try:
             either: list[asyncio.Future[Any]] = [swapped, ended]
             await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)

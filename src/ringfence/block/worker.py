@@ -68,9 +68,9 @@ class Worker:
         extents = export.volume.extents
         self._tell(wire.WorkerReady(extents.direct, extents.block_bytes))
         while (word := _next_word(lines)) is not None:
-            if isinstance(word, wire.EndWorker):
+            if word.swap is None:
                 return self._end(word, order, listener, export, reports)
-            order = self._swap(word, order, export, reports)
+            order = self._swap(word.swap, order, export, reports)
         return 1  # the service is gone
 
     def _prepare(self, order: wire.Order) -> tuple[Export, Reports]:
@@ -232,10 +232,10 @@ def _move(old: str, new: str) -> None:
         raise Unavailable(words, next="look who removed it, or what is in the way") from None
 
 
-def _next_word(lines: BinaryIO) -> wire.ToWorker | None:
+def _next_word(lines: BinaryIO) -> wire.EndWorker | None:
     """Wait for the service.  None: there is none any more."""
     try:
-        return wire.decode_to_worker(lines.readline())
+        return wire.decode_end(lines.readline())
     except (OSError, msgspec.MsgspecError):
         return None
 

@@ -447,7 +447,7 @@ class OpenVolume(msgspec.Struct, frozen=True):
     """Why its worker stands still, and what to do."""
     readonly: bool = False
     extents: tuple[Extent, ...] = ()
-    """What it is made of."""
+    """What it is made of; empty: a block service of an older version does not tell."""
 
 
 class StandingTables(_Order, frozen=True):

@@ -217,18 +217,20 @@ class Swapped(msgspec.Struct, frozen=True, tag=True):
 FromWorker = WorkerReady | WorkerFailed | Connections | IncidentStored | Swapped
 
 
-class EndWorker(msgspec.Struct, frozen=True, tag=True):
-    flush: bool = True
-
-
-class Swap(msgspec.Struct, frozen=True, tag=True):
+class Swap(msgspec.Struct, frozen=True):
     """Serve this from now on."""
 
     open: Open
     socket: str
 
 
-ToWorker = EndWorker | Swap
+class EndWorker(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The end; with `swap` not yet.
+
+    One message for both: a service that is older than its workers' files knows the first only."""
+
+    flush: bool = True
+    swap: Swap | None = None
 
 
 _encoder = msgspec.json.Encoder()
@@ -236,10 +238,10 @@ _request = msgspec.json.Decoder(Request)
 _answer: msgspec.json.Decoder[Answer] = msgspec.json.Decoder(Answer)
 _order = msgspec.json.Decoder(Order)
 _from_worker: msgspec.json.Decoder[FromWorker] = msgspec.json.Decoder(FromWorker)
-_to_worker: msgspec.json.Decoder[ToWorker] = msgspec.json.Decoder(ToWorker)
+_end = msgspec.json.Decoder(EndWorker)
 
 
-def encode(message: Request | Answer | Order | FromWorker | ToWorker) -> bytes:
+def encode(message: Request | Answer | Order | FromWorker | EndWorker) -> bytes:
     """One line, newline included."""
     return _encoder.encode(message) + b"\n"
 
@@ -264,9 +266,9 @@ def decode_from_worker(line: bytes) -> FromWorker:
     return _from_worker.decode(line)
 
 
-def decode_to_worker(line: bytes) -> ToWorker:
+def decode_end(line: bytes) -> EndWorker:
     """Raises msgspec.MsgspecError."""
-    return _to_worker.decode(line)
+    return _end.decode(line)
 
 
 def as_path(result: Any) -> Path:
