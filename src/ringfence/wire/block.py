@@ -11,6 +11,7 @@ Between the service and a worker: the worker reads one `Order` on a socket pair 
 
 Pure: bytes in, values out."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
@@ -27,6 +28,38 @@ class Extent(msgspec.Struct, frozen=True):
     path: str
     start_bytes: int
     length_bytes: int
+
+
+def joined(extents: Iterable[Extent]) -> tuple[Extent, ...]:
+    """The same, in as few pieces as can be."""
+    found: list[Extent] = []
+    for one in extents:
+        last = found[-1] if found else None
+        if last is not None and (last.path, last.start_bytes + last.length_bytes) == (
+            one.path,
+            one.start_bytes,
+        ):
+            found[-1] = Extent(last.path, last.start_bytes, last.length_bytes + one.length_bytes)
+        else:
+            found.append(one)
+    return tuple(found)
+
+
+def moved(extents: Iterable[Extent], offset_bytes: int, to: tuple[Extent, ...]) -> tuple[Extent, ...]:
+    """An LV of which the stretch from an offset on has another place; joined."""
+    end_bytes = offset_bytes + sum(one.length_bytes for one in to)
+    before: list[Extent] = []
+    behind: list[Extent] = []
+    at = 0
+    for one in extents:
+        end = at + one.length_bytes
+        if at < offset_bytes:
+            before.append(Extent(one.path, one.start_bytes, min(end, offset_bytes) - at))
+        if end > end_bytes:
+            skip = max(end_bytes - at, 0)
+            behind.append(Extent(one.path, one.start_bytes + skip, one.length_bytes - skip))
+        at = end
+    return joined([*before, *to, *behind])
 
 
 class _Call(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields=True):
@@ -85,6 +118,41 @@ class Reload(_Call, frozen=True):
     """Of the lock it is reloaded under; refused if it was opened under another.  Empty: not compared."""
 
 
+class Mirror(_Call, frozen=True):
+    """Copy a stretch of an open LV to another place, and keep it equal there.  Result: Path, whose `moving`
+    goes on to change.
+
+    Asked for once more it is the one that is there; of an LV only one stretch is moved at a time."""
+
+    vg: str
+    lv: str
+    uuid: str
+    offset_bytes: int
+    """Where in the LV it begins."""
+    to: tuple[Extent, ...]
+    """Its new place, as long as the stretch."""
+    token: str = ""
+    """As in Reload."""
+
+
+class Seal(_Call, frozen=True):
+    """From now on no write is answered well that is not in both places: the metadata may name the new one.
+
+    Result: Path.  Refused if the copy is not complete, or has failed."""
+
+    vg: str
+    lv: str
+    uuid: str
+
+
+class Unmirror(_Call, frozen=True):
+    """Forget the new place.  Result: Path.  Never once metadata are committed that name it: then Reload."""
+
+    vg: str
+    lv: str
+    uuid: str
+
+
 class DropAll(_Call, frozen=True):
     """End every worker now, without flush.  Result: None, once all are reaped."""
 
@@ -110,7 +178,7 @@ class Acknowledge(_Call, frozen=True):
     ids: tuple[str, ...]
 
 
-Call = Open | Close | Reload | DropAll | List | TakeOver | Watch | Acknowledge
+Call = Open | Close | Reload | Mirror | Seal | Unmirror | DropAll | List | TakeOver | Watch | Acknowledge
 
 
 class Request(msgspec.Struct, frozen=True):
@@ -119,6 +187,19 @@ class Request(msgspec.Struct, frozen=True):
 
 
 # -- answers --------------------------------------------------------------------
+
+
+class Moving(msgspec.Struct, frozen=True):
+    """How far the move of a stretch is."""
+
+    offset_bytes: int
+    length_bytes: int
+    copied_bytes: int = 0
+    complete: bool = False
+    """All of it is copied, and on stable storage; what is written since then goes to both places."""
+    sealed: bool = False
+    failed: str = ""
+    """Why the copy is of no use: begin again."""
 
 
 class Path(msgspec.Struct, frozen=True):
@@ -148,6 +229,7 @@ class Path(msgspec.Struct, frozen=True):
     """Of the lock it was opened under."""
     extents: tuple[Extent, ...] = ()
     """What it is made of now."""
+    moving: Moving | None = None
 
 
 class Reply(msgspec.Struct, frozen=True, tag=True, omit_defaults=True):
@@ -207,17 +289,23 @@ class IncidentStored(msgspec.Struct, frozen=True, tag=True):
 
 
 class Swapped(msgspec.Struct, frozen=True, tag=True):
-    """The answer to a Swap, in their order."""
+    """The answer to each word that is not the end, in their order."""
 
     direct: bool = True
     error: dict[str, Any] | None = None
     """As RingfenceError.as_dict(): nothing has changed."""
 
 
-FromWorker = WorkerReady | WorkerFailed | Connections | IncidentStored | Swapped
+class Moves(msgspec.Struct, frozen=True, tag=True):
+    """How far a move is now; None: nothing is moved any more."""
+
+    moving: Moving | None
 
 
-class Swap(msgspec.Struct, frozen=True):
+FromWorker = WorkerReady | WorkerFailed | Connections | IncidentStored | Swapped | Moves
+
+
+class Swap(msgspec.Struct, frozen=True, tag=True):
     """Serve this from now on."""
 
     open: Open
@@ -225,12 +313,11 @@ class Swap(msgspec.Struct, frozen=True):
 
 
 class EndWorker(msgspec.Struct, frozen=True, omit_defaults=True):
-    """The end; with `swap` not yet.
-
-    One message for both: a service that is older than its workers' files knows the first only."""
+    """The end, unless it has another word: one message for all, for a service that is older than its workers'
+    files knows of the end only."""
 
     flush: bool = True
-    swap: Swap | None = None
+    word: Swap | Mirror | Seal | Unmirror | None = None
 
 
 _encoder = msgspec.json.Encoder()
