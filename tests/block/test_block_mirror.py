@@ -274,3 +274,54 @@ def test_a_sealed_copy_does_not_fail_its_clients_do(tmp_path: Path) -> None:
     copy.stop()
     copy.close()
     old.close()
+
+
+def test_a_slice_waits_for_a_write_that_was_there_first(tmp_path: Path) -> None:
+    for name in ("old", "new"):
+        (tmp_path / name).write_bytes(bytes(MIB))
+    old = Extents((wire.Extent(str(tmp_path / "old"), 0, MIB),))
+    copy = Mirror(0, Extents((wire.Extent(str(tmp_path / "new"), 0, MIB),)), lambda moving: None)
+    begun, go, sat, copies = (threading.Event() for _ in range(4))
+
+    def part(extents: Extents, at: int, skip: int, length: int) -> None:
+        begun.set()
+        go.wait()
+        with (tmp_path / "old").open("r+b") as file:
+            file.write(b"4" * length)
+
+    writer = threading.Thread(target=copy.change, args=(old, 0, 4096, part))
+    writer.start()
+    begun.wait()
+
+    def is_open() -> bool:
+        copies.set()
+        return True
+
+    copy.start(Copying(old, lambda left: None, is_open, sat.set, lambda: None, lambda at, length: None))
+    sat.wait()
+    assert not copies.wait(0.2), "it reads what is about to be written"
+    go.set()
+    writer.join()
+    eventually(lambda: copy.moving.complete)
+    copy.stop()
+    copy.close()
+    old.close()
+    assert (tmp_path / "new").read_bytes()[:4096] == b"4" * 4096
+
+
+def test_a_stretch_of_a_striped_lv() -> None:
+    """Three stripes of 4 KiB: a stretch begins and ends with a row of 12 KiB."""
+    striped = wire.Extent("a", 0, 48 * 4096, (wire.Place("b", 0), wire.Place("c", 8192)), 4096)
+    linear = wire.Extent("d", 0, 4096)
+    to = (wire.Extent("e", 0, 12 * 4096, (wire.Place("f", 0), wire.Place("c", 8192 + 4 * 4096)), 4096),)
+    before, new, behind, last = wire.moved((striped, linear), 12 * 4096, to)
+    assert (before.length_bytes, before.places) == (12 * 4096, striped.places)
+    assert new == to[0]
+    starts = [place.start_bytes for place in behind.places]
+    assert (behind.length_bytes, starts) == (24 * 4096, [8 * 4096, 8 * 4096, 8192 + 8 * 4096])
+    assert last == linear
+    assert wire.joined((before, msgspec.structs.replace(before, start_bytes=4 * 4096))) != (before,)
+    back = wire.Extent("a", 4 * 4096, 12 * 4096, (wire.Place("b", 4 * 4096), wire.Place("c", 6 * 4096)), 4096)
+    assert wire.joined((before, back, behind, last)) == (striped, linear)
+    with pytest.raises(ValueError, match="within a row"):
+        wire.moved((striped,), 4096, to)

@@ -26,6 +26,7 @@ from ringfence.engine.orders import (
     Opened,
     OpenPath,
     OpenVolume,
+    Place,
     ReloadPath,
     SealPath,
     UnmirrorPath,
@@ -56,7 +57,7 @@ class BlockService:
         self._link: _Link | None = None
         self._linking = asyncio.Lock()
 
-    async def open(self, order: OpenPath, pages: Sequence[Path], readonly: bool = False) -> Opened:
+    async def open(self, order: OpenPath, pages: Sequence[Path]) -> Opened:
         """Start a worker for an LV.  Its writes need every one of `pages` valid.
 
         Raises:
@@ -71,7 +72,7 @@ class BlockService:
             _extents(order.extents),
             tuple(str(page) for page in pages),
             shared=order.shared,
-            readonly=readonly,
+            readonly=order.readonly,
             hold_ms=self._hold_ms,
             node=self._node,
             token=str(order.token),
@@ -116,15 +117,17 @@ class BlockService:
         """Raises NotFound, DeviceFailed, Unavailable."""
         await self._ask(wire.Unmirror(order.vg, order.lv, order.uuid))
 
-    async def close(self, vg: str, lv: str, flush: bool = True) -> None:
+    async def close(self, vg: str, lv: str, flush: bool = True, uuid: str = "") -> None:
         """Returns when the worker is flushed, ended and reaped; at once if there is none.
+
+        Args: uuid: of the LV that is meant, whatever it is called by now; empty: whatever has the name.
 
         Raises:
             DeviceFailed: the flush failed (it is closed all the same), or (`retry`) the worker does not
                 end: it is not closed.
             Unavailable: no block service; nothing is known.
         """
-        await self._ask(wire.Close(vg, lv, flush))
+        await self._ask(wire.Close(vg, lv, flush, uuid))
 
     async def drop_all(self) -> None:
         """Returns when every worker is reaped; nothing was flushed.  Raises Unavailable: unknown."""
@@ -150,7 +153,7 @@ class BlockService:
                 path.failed,
                 path.stopped,
                 path.readonly,
-                tuple(Extent(one.path, one.start_bytes, one.length_bytes) for one in path.extents),
+                tuple(_extent(one) for one in path.extents),
                 _moving(path),
             )
             for path in await self.paths()
@@ -284,7 +287,18 @@ class _Link:
 
 
 def _extents(extents: Sequence[Extent]) -> tuple[wire.Extent, ...]:
-    return tuple(wire.Extent(one.path, one.start_bytes, one.length_bytes) for one in extents)
+    return tuple(
+        wire.Extent(
+            one.path, one.start_bytes, one.length_bytes,
+            tuple(wire.Place(place.path, place.start_bytes) for place in one.beside), one.stripe_bytes,
+        )
+        for one in extents
+    )  # fmt: skip
+
+
+def _extent(one: wire.Extent) -> Extent:
+    beside = tuple(Place(place.path, place.start_bytes) for place in one.beside)
+    return Extent(one.path, one.start_bytes, one.length_bytes, beside, one.stripe_bytes)
 
 
 def _moving(path: wire.Path) -> Moving | None:

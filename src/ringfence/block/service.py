@@ -213,7 +213,7 @@ class Service:
         if isinstance(call, wire.Open):
             return await self._open(call, number, drops)
         if isinstance(call, wire.Close):
-            return await self._close(_name(call.vg, call.lv), call.flush)
+            return await self._close_call(call)
         if isinstance(call, wire.Reload):
             return await self._reload(call, number)
         if isinstance(call, (wire.Mirror, wire.Seal, wire.Unmirror)):
@@ -334,10 +334,20 @@ class Service:
         )
         return Handle(order, _listed(call, socket_path), self._told, self._gone)
 
-    async def _close(self, name: str, flush: bool) -> None:
+    async def _close_call(self, call: wire.Close) -> None:
+        """A reload that is under way may rename the path meanwhile: look again when it is closed."""
+        name = _name(call.vg, call.lv)
+        if not call.uuid:
+            await self._close(name, call.flush)
+            return
+        while name:
+            await self._close(name, call.flush, call.uuid)
+            name = next((one for one, handle in self._handles.items() if _is_of(handle, call)), "")
+
+    async def _close(self, name: str, flush: bool, uuid: str = "") -> None:
         async with self._busy.setdefault(name, asyncio.Lock()):
             handle = self._handles.get(name)
-            if handle is None:
+            if handle is None or (uuid and handle.path.uuid != uuid):
                 return
             try:
                 await handle.end(flush)
@@ -419,6 +429,10 @@ def _name(vg: str, lv: str) -> str:
         if not word or word in (".", "..") or "/" in word or "\0" in word:
             raise BadInput(f"{word!r} cannot be the name of a VG or LV")
     return f"{vg}/{lv}"
+
+
+def _is_of(handle: Handle, call: wire.Close) -> bool:
+    return (handle.path.vg, handle.path.uuid) == (call.vg, call.uuid)
 
 
 def _check_length(path: Path) -> None:

@@ -32,7 +32,7 @@ from ringfence.block.incident_file import IncidentFile
 from ringfence.block.mirror import Mirror, check_fits
 from ringfence.block.reports import Reports
 from ringfence.block.seats import PlainSeats
-from ringfence.core.errors import DeviceFailed, Refused, RingfenceError, Unavailable
+from ringfence.core.errors import BadInput, DeviceFailed, Refused, RingfenceError, Unavailable
 from ringfence.host.clock import wall_ms
 from ringfence.host.pages import PageReader
 from ringfence.wire import block as wire
@@ -52,6 +52,8 @@ class Worker:
         self._ending = False
         self._to: tuple[wire.Extent, ...] = ()
         """Where the mirror copies to."""
+        self._moved: tuple[wire.Extent, ...] = ()
+        """What the LV is made of when that is done."""
 
     def run(self) -> int:
         """Serve until the service says so.  Returns the exit code."""
@@ -105,7 +107,7 @@ class Worker:
                     order = self._swap(word, order, export)
                     reports.volume = f"{order.open.vg}/{order.open.lv}"
                 case wire.Mirror():
-                    self._mirror(word, export)
+                    self._mirror(word, order, export)
                 case wire.Seal():
                     if export.mirror is None or not export.mirror.seal():
                         raise Refused("the copy is not complete", next="wait for it", retry=True)
@@ -121,12 +123,10 @@ class Worker:
     def _swap(self, word: wire.Swap, order: wire.Order, export: Export) -> wire.Order:
         """The new extents are open before anybody waits; the socket moves when nothing is under way, and if
         it cannot be, everything stays.  What is being moved may only be swapped for what it was moved to."""
-        if export.mirror is not None:
-            moved = export.mirror.moving
-            extents = wire.moved(order.open.extents, moved.offset_bytes, self._to)
-            if not moved.sealed or wire.joined(word.open.extents) != extents:
-                words = f"{order.open.vg}/{order.open.lv} is being moved"
-                raise Refused(words, next="wait until that is over, or end it", retry=True)
+        mirror = export.mirror
+        if mirror and not (mirror.moving.sealed and wire.joined(word.open.extents) == self._moved):
+            words = f"{order.open.vg}/{order.open.lv} is being moved"
+            raise Refused(words, next="wait until that is over, or end it", retry=True)
         volume = _volume(word.open)
         moves = word.socket != order.socket
         try:
@@ -137,7 +137,7 @@ class Worker:
         self._tell(wire.Moves(None))
         return msgspec.structs.replace(order, open=word.open, socket=word.socket)
 
-    def _mirror(self, word: wire.Mirror, export: Export) -> None:
+    def _mirror(self, word: wire.Mirror, order: wire.Order, export: Export) -> None:
         if export.mirror is not None:
             if (export.mirror.moving.offset_bytes, self._to) == (word.offset_bytes, word.to):
                 return
@@ -145,6 +145,7 @@ class Worker:
         to = Extents(word.to)
         try:
             check_fits(export.volume.extents, word.offset_bytes, to)
+            self._moved = _moved(order, word)
             mirror = Mirror(word.offset_bytes, to, lambda moving: self._tell(wire.Moves(moving)))
             self._to = word.to
             self._tell(wire.Moves(mirror.moving))
@@ -272,6 +273,14 @@ def _volume(opened: wire.Open) -> Volume:
     """Raises BadInput, DeviceFailed."""
     extents = Extents(opened.extents, opened.readonly)
     return Volume((opened.lv, f"{opened.vg}/{opened.lv}", ""), extents, opened.readonly)
+
+
+def _moved(order: wire.Order, word: wire.Mirror) -> tuple[wire.Extent, ...]:
+    """Raises BadInput."""
+    try:
+        return wire.moved(order.open.extents, word.offset_bytes, word.to)
+    except ValueError:
+        raise BadInput("what is to be moved begins or ends within a row of stripes") from None
 
 
 def _move(old: str, new: str) -> None:

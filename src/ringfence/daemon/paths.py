@@ -65,7 +65,7 @@ class BlockPaths:
             case UnmirrorPath():
                 return self._service.unmirror(order)
             case ClosePath():
-                return self._service.close(order.vg, order.lv)
+                return self._service.close(order.vg, order.lv, uuid=order.uuid)
             case OpenPaths():
                 return self._service.list()
 

@@ -22,31 +22,53 @@ MAX_LINE_BYTES = 16 << 20
 """An LV of a hundred thousand extents still fits, also where all that is open is listed."""
 
 
-class Extent(msgspec.Struct, frozen=True):
-    """A linear piece of an LV, in bytes.  The LV is the extents one after the other."""
+class Place(msgspec.Struct, frozen=True):
+    """Where a stripe begins."""
+
+    path: str
+    start_bytes: int
+
+
+class Extent(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A piece of an LV, in bytes: linear, or dealt out in stripes.  The LV is all of them, one after the
+    other."""
 
     path: str
     start_bytes: int
     length_bytes: int
+    beside: tuple[Place, ...] = ()
+    """The other stripes; each is as long as the first, and `length_bytes` is the length of all."""
+    stripe_bytes: int = 0
+    """So much of the LV lies on one stripe, then as much on the next; 0: there is one alone."""
+
+    @property
+    def places(self) -> tuple[Place, ...]:
+        return (Place(self.path, self.start_bytes), *self.beside)
 
 
 def joined(extents: Iterable[Extent]) -> tuple[Extent, ...]:
     """The same, in as few pieces as can be."""
     found: list[Extent] = []
     for one in extents:
-        last = found[-1] if found else None
-        if last is not None and (last.path, last.start_bytes + last.length_bytes) == (
-            one.path,
-            one.start_bytes,
-        ):
-            found[-1] = Extent(last.path, last.start_bytes, last.length_bytes + one.length_bytes)
+        if found and _follows(found[-1], one):
+            length_bytes = found[-1].length_bytes + one.length_bytes
+            found[-1] = msgspec.structs.replace(found[-1], length_bytes=length_bytes)
         else:
             found.append(one)
     return tuple(found)
 
 
+def _follows(one: Extent, other: Extent) -> bool:
+    """Whether the other goes on where the one ends, on each of its stripes."""
+    length_bytes = one.length_bytes // len(one.places)
+    ends = tuple(Place(place.path, place.start_bytes + length_bytes) for place in one.places)
+    return (ends, one.stripe_bytes) == (other.places, other.stripe_bytes)
+
+
 def moved(extents: Iterable[Extent], offset_bytes: int, to: tuple[Extent, ...]) -> tuple[Extent, ...]:
-    """An LV of which the stretch from an offset on has another place; joined."""
+    """An LV of which the stretch from an offset on has another place; joined.
+
+    Raises ValueError: it begins or ends within a row of stripes."""
     end_bytes = offset_bytes + sum(one.length_bytes for one in to)
     before: list[Extent] = []
     behind: list[Extent] = []
@@ -54,12 +76,22 @@ def moved(extents: Iterable[Extent], offset_bytes: int, to: tuple[Extent, ...]) 
     for one in extents:
         end = at + one.length_bytes
         if at < offset_bytes:
-            before.append(Extent(one.path, one.start_bytes, min(end, offset_bytes) - at))
+            before.append(_cut(one, 0, min(end, offset_bytes) - at))
         if end > end_bytes:
             skip = max(end_bytes - at, 0)
-            behind.append(Extent(one.path, one.start_bytes + skip, one.length_bytes - skip))
+            behind.append(_cut(one, skip, one.length_bytes - skip))
         at = end
     return joined([*before, *to, *behind])
+
+
+def _cut(one: Extent, skip_bytes: int, length_bytes: int) -> Extent:
+    """Raises ValueError: it does not begin and end with a row of stripes."""
+    count = len(one.places)
+    row_bytes = one.stripe_bytes * count or 1
+    if skip_bytes % row_bytes or length_bytes % row_bytes:
+        raise ValueError("within a row of stripes")
+    first, *beside = (Place(place.path, place.start_bytes + skip_bytes // count) for place in one.places)
+    return Extent(first.path, first.start_bytes, length_bytes, tuple(beside), one.stripe_bytes)
 
 
 class _Call(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields=True):
@@ -96,6 +128,8 @@ class Close(_Call, frozen=True):
     vg: str
     lv: str
     flush: bool = True
+    uuid: str = ""
+    """Given: this LV's path, whatever it is called by now, and no other's."""
 
 
 class Reload(_Call, frozen=True):
