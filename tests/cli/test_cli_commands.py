@@ -121,6 +121,10 @@ def test_completion_loads_nothing() -> None:
         "plain,lvcreate",
         "plain,lvs",
         "plain,lvchange",
+        "plain,lvextend",
+        "plain,lvreduce",
+        "plain,lvresize",
+        "plain,lvrename",
         "plain,lvremove",
         "False",
     ]

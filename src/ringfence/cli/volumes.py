@@ -17,6 +17,7 @@ from ringfence.core.errors import EXIT_FAILED, EXIT_OK, BadInput, RingfenceError
 from ringfence.core.units import parse_extents, parse_size
 from ringfence.wire import client as calls
 
+POLICIES = ("contiguous", "cling", "normal", "anywhere", "inherit")
 C = TypeVar("C", bound=Callable[..., Any])
 
 _ACTIVATIONS = {
@@ -35,11 +36,14 @@ _ACTIVATIONS = {
 class Size(click.ParamType[int]):
     name = "size"
 
+    def __init__(self, unit: str = "m") -> None:
+        self._unit = unit
+
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
         if isinstance(value, int):
             return value
         try:
-            return parse_size(value)
+            return parse_size(value, self._unit)
         except BadInput as error:
             self.fail(str(error), param, ctx)
 
@@ -89,11 +93,11 @@ class Wait(click.ParamType["float | str"]):
         return seconds
 
 
-def _wait_ms(wait: float | str) -> int | None:
+def wait_ms(wait: float | str) -> int | None:
     return None if isinstance(wait, str) else round(wait * 1000)
 
 
-def _wait_option(default: float | str) -> Callable[[C], C]:
+def wait_option(default: float | str) -> Callable[[C], C]:
     return click.option(
         "--wait", type=Wait(), default=default, show_default=True, help="How long to queue for a lock."
     )
@@ -161,7 +165,7 @@ def path_of(device: str) -> str:
 @click.option("-l", "--logicalvolume", type=click.IntRange(0), help="As many LVs at most; 0: no limit.")
 @click.option("-p", "--maxphysicalvolumes", type=click.IntRange(0), help="As many PVs at most; 0: no limit.")
 @click.option("--setautoactivation", type=YesNo(), help="y or n: may stock LVM2 activate it by itself?")
-@_wait_option(0.0)
+@wait_option(0.0)
 @daemon_options
 @json_option
 def vgchange(
@@ -185,7 +189,7 @@ def vgchange(
             return each(daemon, [(vg, msgspec.structs.replace(change, vg=vg)) for vg in vgs], as_json)
     work: list[tuple[str, calls.Call]]
     if activate is not None:
-        work = [(vg, calls.LvChange(vg, "", activate, _wait_ms(wait))) for vg in vgs]
+        work = [(vg, calls.LvChange(vg, "", activate, wait_ms(wait))) for vg in vgs]
     else:
         work = [(vg, calls.VgChange(str(action), vg)) for vg in vgs or ("",)]
     with open_daemon(socket, root) as daemon:
@@ -209,28 +213,53 @@ def vgremove(
 # -- logical volumes ------------------------------------------------------------
 
 
+def _policy(alloc: str, contiguous: bool | None) -> str:
+    if contiguous is not None and alloc not in ("", "inherit"):
+        raise click.UsageError("give one of --alloc and -C")
+    return alloc if contiguous is None else "contiguous" if contiguous else "inherit"
+
+
+def place_of(word: str) -> str:
+    """A PV with its ranges, or a tag.  The daemon works in another directory."""
+    return word if word.startswith("@") else path_of(word)
+
+
 @click.command()
 @click.argument("vg", required=False)
+@click.argument("pvs", nargs=-1)
 @click.option("-n", "--name", default="", help="[default: lvol0, lvol1, …]")
 @click.option("-L", "--size", type=Size(), help="64m, 1.5g; rounded up to whole extents.")
-@click.option("-l", "--extents", type=Extents(), help="25, 50%VG, 100%FREE.")
+@click.option("-l", "--extents", type=Extents(), help="25, 50%VG, 100%FREE, 50%PVS.")
+@click.option("-i", "--stripes", type=int, default=1, show_default=True)
+@click.option("-I", "--stripesize", type=Size("k"), default=0, help="[default: 64k]")
+@click.option("--alloc", type=click.Choice(POLICIES), default="inherit", show_default=True)
+@click.option("-C", "--contiguous", type=YesNo(), help="y: --alloc contiguous.")
+@click.option("--addtag", multiple=True)
+@click.option("-p", "--permission", type=click.Choice(("rw", "r")), default="rw", show_default=True)
 @click.option("-a", "--activate", type=Activation(), default="ey", show_default=True, help="ey or n.")
-@_wait_option("forever")
+@wait_option("forever")
 @yes_option
 @daemon_options
 @json_option
 def lvcreate(
-    vg: str | None, name: str, size: int | None, extents: tuple[int, str] | None, activate: str,
-    wait: float | str, yes: bool, socket: str | None, root: Path | None, as_json: bool,
+    vg: str | None, pvs: tuple[str, ...], name: str, size: int | None, extents: tuple[int, str] | None,
+    stripes: int, stripesize: int, alloc: str, contiguous: bool | None, addtag: tuple[str, ...],
+    permission: str, activate: str, wait: float | str, yes: bool,
+    socket: str | None, root: Path | None, as_json: bool,
 ) -> int:  # fmt: skip
-    """Make a linear LV in VG and activate it here, exclusively.
+    """Make a linear or striped LV in VG, on PVS (DEVICE:FIRST-LAST, @TAG), and activate it here, exclusively.
 
     Prints where it can be used: a socket, and a URI for qemu and libnbd."""
     if (size is None) == (extents is None):
         raise click.UsageError("give one of -L SIZE and -l EXTENTS")
+    if vg is not None and vg[0] in "/@" and "/" in name:
+        pvs, vg = (vg, *pvs), None
     vg, name = _new_name(vg, name)
     count, percent = extents or (0, "")
-    call = calls.LvCreate(vg, name, size or 0, count, percent, activate, _wait_ms(wait))
+    call = calls.LvCreate(
+        vg, name, size or 0, count, percent, activate, wait_ms(wait), stripes, stripesize,
+        _policy(alloc, contiguous), tuple(place_of(one) for one in pvs), addtag, permission,
+    )  # fmt: skip
     with open_daemon(socket, root) as daemon:
         return each(daemon, [(f"{vg}/{name}" if name else vg, call)], as_json)
 
@@ -249,21 +278,37 @@ def _new_name(vg: str | None, name: str) -> tuple[str, str]:
 
 @click.command()
 @click.argument("names", nargs=-1, required=True)
-@click.option(
-    "-a", "--activate", type=Activation(), required=True, help="ey: exclusive, sy: shared, n: no more."
-)
-@_wait_option(0.0)
+@click.option("-a", "--activate", type=Activation(), help="ey: exclusive, sy: shared, n: no more.")
+@click.option("--addtag", multiple=True)
+@click.option("--deltag", multiple=True)
+@click.option("-p", "--permission", type=click.Choice(("rw", "r")))
+@click.option("--alloc", type=click.Choice(POLICIES))
+@click.option("-C", "--contiguous", type=YesNo(), help="y: --alloc contiguous; n: --alloc inherit.")
+@click.option("--refresh", is_flag=True, help="Reload what is open here from the metadata.")
+@wait_option(0.0)
 @yes_option
 @daemon_options
 @json_option
 def lvchange(
-    names: tuple[str, ...], activate: str, wait: float | str, yes: bool,
-    socket: str | None, root: Path | None, as_json: bool,
+    names: tuple[str, ...], activate: str | None, addtag: tuple[str, ...], deltag: tuple[str, ...],
+    permission: str | None, alloc: str | None, contiguous: bool | None, refresh: bool,
+    wait: float | str, yes: bool, socket: str | None, root: Path | None, as_json: bool,
 ) -> int:  # fmt: skip
-    """Activate or deactivate LVs here.  NAMES: VG/LV, or VG for all of its LVs.
+    """Activate or deactivate LVs here, or change them.  NAMES: VG/LV, or VG for all of its LVs.
 
     Without --wait it is refused at once, and told who holds the LV."""
-    work = [(name, calls.LvChange(*_split(name), activate, _wait_ms(wait))) for name in names]
+    policy = _policy(alloc or "", contiguous)
+    if not (activate or addtag or deltag or permission or policy or refresh):
+        raise click.UsageError("give -a, --addtag, --deltag, -p, --alloc, -C or --refresh")
+    work = [
+        (
+            name,
+            calls.LvChange(
+                *split(name), activate or "", wait_ms(wait), addtag, deltag, permission or "", policy, refresh
+            ),
+        )
+        for name in names
+    ]
     with open_daemon(socket, root) as daemon:
         return each(daemon, work, as_json)
 
@@ -278,7 +323,7 @@ def lvremove(
     names: tuple[str, ...], force: bool, yes: bool, socket: str | None, root: Path | None, as_json: bool
 ) -> int:
     """Remove LVs.  NAMES: VG/LV, or VG for all of its.  One that is active here needs --force or --yes."""
-    asked = [_split(name) for name in names]
+    asked = [split(name) for name in names]
     with open_daemon(socket, root) as daemon:
         work: list[tuple[str, calls.Call]] = []
         for vg, lv in asked:
@@ -292,7 +337,7 @@ def _lvs_of(daemon: Connection, vg: str) -> list[str]:
     return [str(row["lv_name"]) for row in answer["rows"]]
 
 
-def _split(name: str) -> tuple[str, str]:
+def split(name: str) -> tuple[str, str]:
     vg, slash, lv = name.removeprefix("/dev/").partition("/")
     if not vg or (slash and not lv) or "/" in lv:
         raise click.UsageError(f"{name!r} is not VG/LV")
