@@ -39,6 +39,7 @@ LOCK_WAIT_S = 5.0
 """How long the workers of a crashed service may take to end before we say so."""
 LAST_WORD_S = 0.1
 """How long dropped volumes go on refusing what their clients ask."""
+IN_FLIGHT = 16
 STOP_S = 10.0
 """How long volumes may take to flush when the service is stopped."""
 
@@ -63,10 +64,16 @@ class Places(msgspec.Struct, frozen=True):
 class Service:
     """Raises, on construction: Refused (another service), Unavailable, DeviceFailed.
 
-    Args: watchdog: of this host, fed while the service runs and its volumes are in order."""
+    Args:
+        watchdog: of this host, fed while the service runs and its volumes are in order.
+        in_flight: how many requests of a volume may be on their way to its disks at one time.
+    """
 
-    def __init__(self, places: Places, watchdog: Watchdog | None = None) -> None:
+    def __init__(
+        self, places: Places, watchdog: Watchdog | None = None, in_flight: int = IN_FLIGHT
+    ) -> None:
         self._places = places
+        self._in_flight = in_flight
         self._self_fence = SelfFence(watchdog, self._open_paths, _say) if watchdog is not None else None
         self._handles: dict[str, Handle] = {}
         self._busy: dict[str, asyncio.Lock] = {}
@@ -301,7 +308,14 @@ class Service:
 
     def _handle(self, call: wire.Open, socket_path: Path) -> Handle:
         places = self._places
-        order = wire.Order(call, str(socket_path), str(places.incidents), self._lock_fd, places.group)
+        order = wire.Order(
+            call,
+            str(socket_path),
+            str(places.incidents),
+            self._lock_fd,
+            places.group,
+            self._in_flight,
+        )
         return Handle(order, _listed(call, socket_path), self._told, self._gone)
 
     async def _close_call(self, call: wire.Close) -> None:

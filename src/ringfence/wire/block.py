@@ -69,8 +69,6 @@ class Open(_Call, frozen=True):
     """This host's node id, for incidents."""
     token: str = ""
     """Of the lock it is opened under; for the daemon that comes next."""
-    in_flight: int = 16
-    """How many requests may be on their way to the disks at one time: so many writes can land late."""
 
 
 class Close(_Call, frozen=True):
@@ -199,6 +197,8 @@ class Order(msgspec.Struct, frozen=True):
     """Kept open as long as the worker lives: nobody takes the service's lock before."""
     group: int = -1
     """The socket's group; -1: unchanged."""
+    in_flight: int = 16
+    """How many requests may be on their way to the disks at one time: so many writes can land late."""
 
 
 class WorkerReady(msgspec.Struct, frozen=True, tag=True):
