@@ -10,10 +10,16 @@ import msgspec
 
 from ringfence.lvm2.names import with_dashes
 from ringfence.volumes.allocate import free_count, free_extents
-from ringfence.volumes.discovery import Disks, PvOnDisk, VgOnDisk
+from ringfence.volumes.discovery import AreaOnDisk, Disks, PvOnDisk, VgOnDisk
 from ringfence.volumes.model import SECTOR_BYTES, Lv, Pv, Vg
-
-Row = dict[str, Any]
+from ringfence.volumes.report_segments import (
+    Row,
+    device_of,
+    free_piece,
+    lv_segments,
+    pv_segments,
+    segment_kind,
+)
 
 _POLICIES = {"contiguous": "c", "cling": "l", "cling_by_tags": "l", "normal": "n", "anywhere": "a"}
 
@@ -101,12 +107,30 @@ def _vg_row(found: VgOnDisk) -> Row:
         "vg_missing_pv_count": len(found.missing),
         "vg_mda_count": len(areas),
         "vg_mda_used_count": len(areas),
+        "max_lv": vg.header.number("max_lv") or 0,
+        "max_pv": vg.header.number("max_pv") or 0,
+        "vg_profile": vg.header.string("profile") or "",
+        "vg_mda_free": min((mda_free_bytes(area) for area in areas), default=0),
+        "vg_mda_copies": vg.header.number("metadata_copies") or "unmanaged",
         "vg_mda_size": min((area.header.size_bytes for area in areas if area.header), default=0),
     }
 
 
-def pv_rows(disks: Disks) -> list[Row]:
-    """PVs of VGs and PVs without one, by path; then PVs that were not found."""
+def mda_free_bytes(area: AreaOnDisk) -> int:
+    """By how much the text may still grow, in whole sectors: half the ring, less a sector, is the longest.
+
+    Source: LVM2 lib/format_text/format-text.c (read_metadata_location_summary)."""
+    header = area.header
+    if header is None:
+        return 0
+    longest = (header.size_bytes - SECTOR_BYTES) // 2 - SECTOR_BYTES
+    return max(0, longest - header.committed.size_bytes) // SECTOR_BYTES * SECTOR_BYTES
+
+
+def pv_rows(disks: Disks, segments: bool = False) -> list[Row]:
+    """PVs of VGs and PVs without one, by path; then PVs that were not found.
+
+    Args: segments: each has "segments" too (`report_segments.pv_segments`)."""
     rows = []
     for pv in disks.pvs:
         found = disks.vg_of(pv)
@@ -114,8 +138,13 @@ def pv_rows(disks: Disks) -> list[Row]:
             next((found.vg.pv(key) for key, have in found.pvs.items() if have is pv), None) if found else None
         )
         rows.append(_pv_row(pv, found, member))
+        if segments:
+            rows[-1]["segments"] = pv_segments(found, member) if found and member else [free_piece(0, 0)]
     for found in disks.vgs:
-        rows += [_pv_row(None, found, pv) for pv in found.missing]
+        for gone in found.missing:
+            rows.append(_pv_row(None, found, gone))
+            if segments:
+                rows[-1]["segments"] = pv_segments(found, gone)
     return rows
 
 
@@ -126,6 +155,7 @@ def _pv_row(pv: PvOnDisk | None, found: VgOnDisk | None, member: Pv | None) -> R
     free = free_extents(vg, member) if vg and member else 0
     device_bytes = pv.device_bytes if pv else member.device_sectors * SECTOR_BYTES if member else 0
     uuid = member.uuid if member else _dashed(pv)
+    areas = pv.areas if pv else ()
     return {
         "pv_name": pv.path if pv else "[unknown]",
         "vg_name": vg.name if vg else "",
@@ -141,6 +171,8 @@ def _pv_row(pv: PvOnDisk | None, found: VgOnDisk | None, member: Pv | None) -> R
         "pv_pe_alloc_count": count - free,
         "pv_mda_count": len(pv.areas) if pv else 0,
         "pv_mda_used_count": sum(area.in_use for area in pv.areas) if pv else 0,
+        "pv_mda_free": min((mda_free_bytes(area) for area in areas), default=0),
+        "pv_mda_size": min((area.header.size_bytes for area in areas if area.header), default=0),
         "pv_in_use": "used" if pv and pv.label.used else "",
         "pv_tags": ",".join(member.tags) if member else "",
     }
@@ -169,7 +201,7 @@ _NOTHING_HERE = LvHere()
 def lv_row(found: VgOnDisk, lv: Lv, here: LvHere, users: tuple[str, ...] = ()) -> Row:
     """Args: users: LVs that are made of this one (`plan.users_of_each`)."""
     view = LvsView(found, {lv.uuid: here}, {lv.name: users})
-    return {field: column(view, (lv,))[0] for field, column in LV_FIELDS.items()}
+    return {field: column(view, (lv,))[0] for field, column in LV_FIELDS.items() if field in ROW_FIELDS}
 
 
 def lv_columns(view: LvsView, lvs: Sequence[Lv], fields: Iterable[str]) -> dict[str, list[Any]]:
@@ -220,7 +252,7 @@ def _active(view: LvsView, lv: Lv) -> str:
 
 def _ranges(view: LvsView, lv: Lv) -> str:
     return " ".join(
-        f"{_device(view.found, one.pv)}:{one.start_extent}-{one.start_extent + one.extent_count - 1}"
+        f"{device_of(view.found, one.pv)}:{one.start_extent}-{one.start_extent + one.extent_count - 1}"
         for segment in lv.segments
         for one in segment.stripes
     )
@@ -228,14 +260,15 @@ def _ranges(view: LvsView, lv: Lv) -> str:
 
 def _devices(view: LvsView, lv: Lv) -> str:
     return ",".join(
-        f"{_device(view.found, one.pv)}({one.start_extent})"
+        f"{device_of(view.found, one.pv)}({one.start_extent})"
         for segment in lv.segments
         for one in segment.stripes
     )
 
 
 def _kinds(view: LvsView, lv: Lv) -> str:
-    return ",".join(dict.fromkeys(_kind(segment.kind, len(segment.stripes)) for segment in lv.segments))
+    kinds = (segment_kind(segment.kind, len(segment.stripes)) for segment in lv.segments)
+    return ",".join(dict.fromkeys(kinds))
 
 
 def _holder(view: LvsView, lv: Lv) -> str:
@@ -271,15 +304,9 @@ LV_FIELDS: dict[str, Column] = {
     "segtype": _each(_kinds),
     "seg_pe_ranges": _each(_ranges),
     "devices": _each(_devices),
+    "segments": _each(lambda view, lv: lv_segments(view.found, lv)),
 }
 """Fields of LVs, in the order of a row: what each is, for many LVs at once."""
+ROW_FIELDS = tuple(field for field in LV_FIELDS if field != "segments")
+"""Those that a row has when nothing else was asked for."""
 HOLDER_FIELDS = ("lv_holder", "lv_holders")
-
-
-def _kind(kind: str, stripes: int) -> str:
-    return "linear" if kind == "striped" and stripes == 1 else kind
-
-
-def _device(found: VgOnDisk, pv: str) -> str:
-    have = found.pvs.get(pv)
-    return have.path if have else "[unknown]"

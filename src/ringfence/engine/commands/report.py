@@ -38,6 +38,7 @@ from ringfence.volumes.plan import find_lv, users_of_each
 from ringfence.volumes.report import (
     HOLDER_FIELDS,
     LV_FIELDS,
+    ROW_FIELDS,
     LvHere,
     LvsView,
     lv_columns,
@@ -65,7 +66,7 @@ class _Seen(msgspec.Struct, frozen=True):
 
 def pvs(call: Pvs) -> Command:
     seen = yield from _read("")
-    return _answer({"rows": pv_rows(seen.disks)}, seen)
+    return _answer({"rows": pv_rows(seen.disks, call.segments)}, seen)
 
 
 def vgs(call: Vgs) -> Command:
@@ -95,7 +96,7 @@ def lvs(call: Lvs, broken: Broken = lambda volumes: {}) -> Command:
         wrong: dict[str, str] = {}
     else:
         wrong = broken(volumes)
-    listed: dict[str, list[Any]] = {field: [] for field in call.fields or LV_FIELDS}
+    listed: dict[str, list[Any]] = {field: [] for field in call.fields or ROW_FIELDS}
     for found in seen.disks.vgs:
         if call.vg in ("", found.vg.name):
             shown = yield from _add_lvs(listed, found, call, volumes, tuple(wrong))
