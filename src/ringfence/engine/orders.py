@@ -15,6 +15,7 @@ from ringfence.core.ids import Token
 from ringfence.core.modes import Mode
 from ringfence.volumes.known import Known
 from ringfence.volumes.model import Vg
+from ringfence.wire.entries import VgDelta
 
 
 class _Order(msgspec.Struct, frozen=True, tag=True):
@@ -168,6 +169,8 @@ class Publish(_Order, frozen=True):
     seqno: int
     crc: int
     what: str
+    delta: VgDelta | None = None
+    """Told where all nodes know of it."""
 
 
 class AskReload(_Order, frozen=True):

@@ -26,7 +26,7 @@ from ringfence.engine.slots import Slots
 from ringfence.engine.uses import Owner
 from ringfence.locks.flags import Flag
 from ringfence.lvm2.names import UUID_CHARACTERS
-from ringfence.wire import FENCING, entries
+from ringfence.wire import DELTAS, FENCING, entries
 
 UUIDS = 4
 END_SLOTS_MS = 5000
@@ -83,7 +83,8 @@ class Tasks:
         """Told of each path that has been opened."""
         self.ask_reload: Callable[[str, str, str, Told], None] | None = None
         """`Refreshes.ask`."""
-        self.was_reloaded: Callable[[orders.ReloadPath], None] = lambda order: None
+        self.was_reloaded: Callable[[orders.ReloadPath, str], None] = lambda order, what: None
+        """Likewise, and by which command."""
 
     def start(
         self, what: str, command: orders.Command, finished: Finished, client: int | None = None
@@ -113,7 +114,7 @@ class Tasks:
                 self.was_opened(waited_for)
             if isinstance(waited_for, orders.ReloadPath) and error is None and task.refused != "stale":
                 self.opened[waited_for.vg, waited_for.uuid] = waited_for.name
-                self.was_reloaded(waited_for)
+                self.was_reloaded(waited_for, task.what)
             self._advance(task, answer, from_dict(error) if error is not None else None)
 
     def cancel_calls(self, devices: Collection[str]) -> None:
@@ -319,7 +320,10 @@ class Tasks:
     def _ring_order(self, task: Task, order: orders.Order) -> tuple[bool, Any]:
         context = self._context
         if isinstance(order, orders.Publish):
-            task.seq = context.submit(entries.VolumeNotice(order.vg, order.seqno, order.crc, order.what))
+            delta = order.delta if context.protocol >= DELTAS else None
+            task.seq = context.submit(
+                entries.VolumeNotice(order.vg, order.seqno, order.crc, order.what, delta)
+            )
         elif isinstance(order, orders.EndSlots):
             task.until_ns = context.now_ns + END_SLOTS_MS * 1_000_000
             if context.state is not None and order.vg in context.state.slots:

@@ -156,16 +156,6 @@ def users_of(vg: Vg, name: str) -> tuple[str, ...]:
     return tuple(lv for lv, words in vg.index.composed.items() if lv != name and name in words)
 
 
-def users_of_each(vg: Vg) -> dict[str, tuple[str, ...]]:
-    """`users_of` of every LV that has any, in one pass."""
-    users: dict[str, list[str]] = {}
-    for lv, words in vg.index.composed.items():
-        for word in words:
-            if word in vg.by_name and word != lv:
-                users.setdefault(word, []).append(lv)
-    return {name: tuple(found) for name, found in users.items()}
-
-
 def check_plain(vg: Vg, lv: Lv, stock: str = "") -> None:
     """Raises Refused unless the LV is a visible linear or striped one that no other LV is made of.
 

@@ -6,7 +6,8 @@ Source: LVM2 lib/report/report.c (_segtype_disp, _segstart_disp, _devices_disp),
 from typing import Any
 
 from ringfence.volumes.discovery import VgOnDisk
-from ringfence.volumes.model import SECTOR_BYTES, Lv, Pv, Segment
+from ringfence.volumes.model import SECTOR_BYTES, Lv, Pv, Segment, Stripe
+from ringfence.volumes.segments import Part
 
 Row = dict[str, Any]
 
@@ -21,8 +22,8 @@ def lv_segments(found: VgOnDisk, lv: Lv) -> list[Row]:
 def _segment(found: VgOnDisk, segment: Segment, stripe_bytes: int) -> Row:
     extent_bytes = found.vg.extent_bytes
     return {
-        "segtype": segment_kind(segment.kind, len(segment.stripes)),
-        "stripes": max(1, len(segment.stripes)),
+        "segtype": segment.type_name,
+        "stripes": max(1, len(segment.areas)),
         "stripe_size": stripe_bytes,
         "seg_start": segment.start_extent * extent_bytes,
         "seg_start_pe": segment.start_extent,
@@ -32,7 +33,7 @@ def _segment(found: VgOnDisk, segment: Segment, stripe_bytes: int) -> Row:
             f"{device_of(found, one.pv)}:{one.start_extent}-{one.start_extent + one.extent_count - 1}"
             for one in segment.stripes
         ),
-        "devices": ",".join(f"{device_of(found, one.pv)}({one.start_extent})" for one in segment.stripes),
+        "devices": ",".join(area_of(found, area) for area in segment.areas),
     }
 
 
@@ -68,9 +69,10 @@ def free_piece(start: int, count: int) -> Row:
     return {"pvseg_start": start, "pvseg_size": count, "lv_name": "", "segtype": "free", "seg_start_pe": 0}
 
 
-def segment_kind(kind: str, stripes: int) -> str:
-    """As lvs names it: what has one stripe is linear."""
-    return "linear" if kind == "striped" and stripes == 1 else kind
+def area_of(found: VgOnDisk, area: Stripe | Part) -> str:
+    """As lvs names it: a place on a device, or in a hidden LV."""
+    name = device_of(found, area.pv) if isinstance(area, Stripe) else area.lv
+    return f"{name}({area.start_extent})"
 
 
 def device_of(found: VgOnDisk, pv: str) -> str:
