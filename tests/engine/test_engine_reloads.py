@@ -43,7 +43,7 @@ def test_growth_on_one_host_is_seen_by_the_path_on_another_at_once(world: World)
     (reload,) = world.hosts[1].reloads
     scans = world.hosts[1].scans
     world.hosts[2].do(calls.LvCreate("vg0", "other", extents=1, activate="n"))
-    world.pass_ms(2000)
+    world.pass_ms(300)  # later it looks for disk slots
     assert world.hosts[1].reloads == [reload], "other changes of the VG are no reason"
     assert world.hosts[1].scans == scans, "and nothing is read for them"
 
