@@ -226,6 +226,45 @@ def test_lvremove_of_a_vg_removes_each_of_its_lvs(daemon: CannedDaemon, run: Run
     assert daemon.calls == [asked, *removed, calls.LvRemove("vg1", "vm9", True)]
 
 
+@pytest.mark.parametrize(
+    ("words", "names"),
+    [
+        ("lvchange -an -S lv_size>1m", ["vg0/b", "vg1/c"]),
+        ("lvchange -an -S lv_size>1m vg1", ["vg1/c"]),
+        ("lvchange -an -S name=a vg0/a vg0/b", ["vg0/a"]),
+        ("lvchange -an -S name=nosuch", []),
+        ("lvremove -y -S all vg0", ["vg0/a", "vg0/b"]),
+        ("vgchange -an -S vg_free=0", ["vg1/"]),
+        ("vgremove -S vg_name=~0 ", ["vg0/"]),
+        ("lvchange -an -S vg_free=0", ["vg1/c"]),
+    ],
+)
+def test_verbs_can_be_told_what_by_a_selection(
+    daemon: CannedDaemon, run: Run, words: str, names: list[str]
+) -> None:
+    columns = {"lv_name": ["a", "b", "c"], "vg_name": ["vg0", "vg0", "vg1"], "lv_size": [M, 2 * M, 3 * M]}
+
+    def answer(call: calls.Call) -> Any:
+        if isinstance(call, calls.Lvs):
+            return {"columns": {field: columns[field] for field in call.fields}}
+        if isinstance(call, calls.Vgs):
+            return {"rows": [{"vg_name": "vg0", "vg_free": M}, {"vg_name": "vg1", "vg_free": 0}]}
+        return {}
+
+    daemon.answer = answer
+    ran = run(*words.split())
+    done = [call for call in daemon.calls if not isinstance(call, calls.Lvs | calls.Vgs)]
+    assert (ran.code, ran.err) == (0, "")
+    assert [f"{call.vg}/{getattr(call, 'lv', '')}" for call in done] == names
+
+
+def test_a_selection_that_cannot_be_changes_nothing(daemon: CannedDaemon, run: Run) -> None:
+    for words in ("lvremove -y -S nosuch=1", "lvremove -y -S lv_size>", "vgremove -S lv_name=x"):
+        ran = run(*words.split())
+        assert ran.code == 5
+        assert not any(isinstance(call, calls.LvRemove | calls.VgRemove) for call in daemon.calls)
+
+
 def test_vgck_without_names_is_for_all(daemon: CannedDaemon, run: Run) -> None:
     rows = [{"vg_name": "vg0"}, {"vg_name": "vg1"}]
     daemon.answer = lambda call: {"rows": rows} if isinstance(call, calls.Vgs) else {}
