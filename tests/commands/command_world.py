@@ -56,6 +56,8 @@ class World:
         self.published: list[orders.Publish] = []
         self.slots = False
         """Whether all nodes know disk slots."""
+        self.keeper: Any = None
+        """Keeps metadata beside the disks (`daemon.archive`), for tests that want it."""
         self.ended: list[str] = []
         """VGs whose slots all nodes were asked to leave."""
 
@@ -92,7 +94,8 @@ class Node:
         self.fail = fail
         self.guards: list[str] = []
         self.storage = Storage(
-            [str(world.directory / "*.img")], guard or self.guards.append, crash_hook=crash_hook
+            [str(world.directory / "*.img")], guard or self.guards.append, crash_hook=crash_hook,
+            keeper=world.keeper,
         )
         self.open: dict[tuple[str, str], orders.OpenPath] = {}
         self.trace: list[orders.Order] = []

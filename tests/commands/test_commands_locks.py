@@ -1,8 +1,12 @@
 """What commands lock, for how long, and what they do when somebody else holds it."""
 
+import zlib
+from pathlib import Path
+
 import msgspec
 import pytest
 from command_world import MIB, Node, World
+from test_commands_backup import kept
 
 from ringfence.core.errors import BadInput, Damaged, LockHeld, NotFound, Refused, TimedOut
 from ringfence.core.modes import Mode
@@ -23,6 +27,8 @@ from ringfence.wire.client import (
     SlotsAdd,
     SlotsForget,
     SlotsShow,
+    VgCfgBackup,
+    VgCfgRestore,
     VgChange,
     VgCk,
     VgCreate,
@@ -382,6 +388,8 @@ def test_every_volume_call_has_its_command_and_a_json_reply(world: World) -> Non
         VgRename("vg0", "vg1"),
         VgRename("vg1", "vg0"),
         VgCk("vg0"),
+        VgCfgBackup("vg0"),
+        VgCfgRestore("vg0", b""),
         PvResize((world.images[0],)),
         PvCk(world.images[0]),
         SlotsAdd("vg0"),
@@ -390,10 +398,14 @@ def test_every_volume_call_has_its_command_and_a_json_reply(world: World) -> Non
         SlotsForget("vg0"),
     ]
     assert {type(call) for call in calls} == set(VOLUME_CALLS)
+    kept(world)
     for call in calls:
+        if isinstance(call, VgCfgRestore):
+            call = VgCfgRestore("vg0", zlib.compress(Path(reply["file"]).read_bytes()))
         world.slots = isinstance(call, SlotsAdd)  # by itself vgcreate would have made them
         reply = node.run(call)
         assert sum(key in reply for key in ("rows", "message", "nodes", "lines")) == 1
         assert msgspec.json.decode(msgspec.json.encode(reply)) == msgspec.to_builtins(reply)
+    world.keeper.close()
     with pytest.raises(KeyError):
         command_for(object())

@@ -56,6 +56,8 @@ COMMANDS: dict[str, Entry] = {
     "vgreduce": Entry(VOLUMES, "ringfence.cli.groups:vgreduce", "Take PVs out of a VG."),
     "vgrename": Entry(VOLUMES, "ringfence.cli.groups:vgrename", "Give a VG another name."),
     "vgck": Entry(VOLUMES, "ringfence.cli.groups:vgck", "Check VGs' metadata."),
+    "vgcfgbackup": Entry(VOLUMES, "ringfence.cli.groups:vgcfgbackup", "Write VGs' metadata to files."),
+    "vgcfgrestore": Entry(VOLUMES, "ringfence.cli.groups:vgcfgrestore", "Make a VG what a file says."),
     "vgs": Entry(VOLUMES, "ringfence.cli.reports:vgs", "Report VGs."),
     "vgremove": Entry(VOLUMES, "ringfence.cli.volumes:vgremove", "Remove VGs."),
     "lvcreate": Entry(VOLUMES, "ringfence.cli.volumes:lvcreate", "Make an LV and activate it here."),

@@ -1,7 +1,12 @@
-"""pvremove, pvresize, pvck, vgextend, vgreduce, vgrename, vgck with LVM2's option names.
+"""pvremove, pvresize, pvck, vgextend, vgreduce, vgrename, vgck, vgcfgbackup, vgcfgrestore.
+
+With LVM2's option names.
 
 Source: LVM2 tools/command-lines.in, man pages vgextend(8) ff."""
 
+import os
+import zlib
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +15,10 @@ import click
 from ringfence.cli.answers import one_line, print_json
 from ringfence.cli.options import daemon_options, json_option, open_daemon
 from ringfence.cli.volumes import Size, each, metadata_option, path_of, yes_option
-from ringfence.core.errors import EXIT_FAILED, EXIT_OK
+from ringfence.config.paths import Paths
+from ringfence.core.errors import EXIT_FAILED, EXIT_OK, DeviceFailed, NotFound
+from ringfence.daemon.archive import archived
+from ringfence.lvm2.backup import of_vg, read_head
 from ringfence.wire import client as calls
 
 
@@ -121,6 +129,95 @@ def vgrename(vg: str, new: str, socket: str | None, root: Path | None, as_json: 
     names = [one.removeprefix("/dev/") for one in (vg, new)]
     with open_daemon(socket, root) as daemon:
         return each(daemon, [(vg, calls.VgRename(*names))], as_json)
+
+
+@click.command()
+@click.argument("vgs", nargs=-1)
+@click.option("-f", "--file", "file", default="", help="Write to FILE; %s in it is the VG's name.")
+@daemon_options
+@json_option
+def vgcfgbackup(
+    vgs: tuple[str, ...], file: str, socket: str | None, root: Path | None, as_json: bool
+) -> int:
+    """Write the metadata of VGS (default: all) to files, for vgcfgrestore."""
+    if file and len(vgs) != 1 and "%s" not in file:
+        raise click.UsageError("several VGs need a FILE with %s in it")
+    with open_daemon(socket, root) as daemon:
+        names = vgs or [str(row["vg_name"]) for row in daemon.call(calls.Vgs())["rows"]]
+
+        def copied(vg: str, result: dict[str, Any]) -> None:
+            if file:
+                target = Path(file.replace("%s", vg))
+                write_file(target, read_file(Path(result["file"])))
+                result["file"] = str(target.absolute())
+
+        return each(daemon, [(vg, calls.VgCfgBackup(vg)) for vg in names], as_json, copied)
+
+
+@click.command()
+@click.argument("vg")
+@click.option("-f", "--file", type=click.Path(path_type=Path), help="[default: the last backup]")
+@click.option("-l", "--list", "lists", is_flag=True, help="List this host's files of VG, oldest first.")
+@yes_option
+@daemon_options
+@json_option
+def vgcfgrestore(
+    vg: str, file: Path | None, lists: bool, yes: bool, socket: str | None, root: Path | None, as_json: bool
+) -> int:
+    """Make VG what a file says it was.  No LV of it may be active on any host."""
+    paths = Paths.meant(root, socket or os.environ.get("RINGFENCE_SOCKET", ""))
+    if lists:
+        return list_files(vg, [file] if file else files_of(paths, vg), as_json)
+    data = read_file(file or paths.backup / vg)
+    call = calls.VgCfgRestore(vg, zlib.compress(data, 9))
+    with open_daemon(socket, root) as daemon:
+        return each(daemon, [(vg, call)], as_json)
+
+
+def files_of(paths: Paths, vg: str) -> list[Path]:
+    """The archive of a VG on this host, oldest first, and its backup."""
+    files = [paths.archive / one.name for one in of_vg(archived(paths.archive), vg)]
+    backup = paths.backup / vg
+    return [*files, *([backup] if backup.exists() else [])]
+
+
+def list_files(vg: str, files: list[Path], as_json: bool) -> int:
+    rows = []
+    for path in files:
+        kept = read_head(read_file(path))
+        when = datetime.fromtimestamp(kept.time_s, UTC).astimezone().isoformat(sep=" ")
+        rows.append({"file": str(path), "vg": vg, "seqno": kept.seqno, "description": kept.description,
+                     "host": kept.host, "time": when})  # fmt: skip
+    if as_json:
+        print_json({"files": rows})
+        return EXIT_OK
+    if not rows:
+        click.echo(f"  No archives found for {vg} on this host.", err=True)
+    for row in rows:
+        click.echo("")
+        click.echo(f"  File:\t\t{row['file']}")
+        click.echo(f"  VG name:    \t{row['vg']} (seqno {row['seqno']})")
+        click.echo(f"  Description:\t{row['description']}")
+        click.echo(f"  Backup Time:\t{row['time']}")
+    return EXIT_OK
+
+
+def read_file(path: Path) -> bytes:
+    """Raises NotFound, DeviceFailed."""
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise NotFound(f"{path} is not there", next="see: ringfence vgcfgrestore --list VG") from None
+    except OSError as error:
+        raise DeviceFailed(f"cannot read {path}: {error.strerror}", next="are you root?") from None
+
+
+def write_file(path: Path, data: bytes) -> None:
+    """Raises DeviceFailed."""
+    try:
+        path.write_bytes(data)
+    except OSError as error:
+        raise DeviceFailed(f"cannot write {path}: {error.strerror}", next="give another FILE") from None
 
 
 @click.command()

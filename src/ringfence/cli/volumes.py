@@ -302,13 +302,21 @@ def _split(name: str) -> tuple[str, str]:
 # -- doing it --------------------------------------------------------------------
 
 
-def each(daemon: Connection, work: Iterable[tuple[str, calls.Call]], as_json: bool) -> int:
-    """Carry out one call after the other; print what comes of each.  Returns the exit code."""
+def each(
+    daemon: Connection,
+    work: Iterable[tuple[str, calls.Call]],
+    as_json: bool,
+    then: Callable[[str, dict[str, Any]], None] = lambda target, result: None,
+) -> int:
+    """Carry out one call after the other, and `then` what is left to do here; print what comes of each.
+
+    Returns the exit code."""
     results: list[dict[str, Any]] = []
     errors: list[RingfenceError] = []
     for target, call in work:
         try:
             result: dict[str, Any] = daemon.call(call)
+            then(target, result)
         except RingfenceError as error:
             errors.append(error)
             if not as_json:

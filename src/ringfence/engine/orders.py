@@ -13,6 +13,7 @@ import msgspec
 from ringfence.core.cluster import Use
 from ringfence.core.ids import Token
 from ringfence.core.modes import Mode
+from ringfence.lvm2.area import MdaHeader
 
 
 class _Order(msgspec.Struct, frozen=True, tag=True):
@@ -296,6 +297,18 @@ class ReadText(_Order, frozen=True):
 
     text: bytes
     where: str
+    packed: bool = False
+    """By zlib; and it is laid out anew, from whatever form it has."""
+
+
+class SaveText(_Order, frozen=True):
+    """Write a VG's committed text to this host's file of backups.  Answer: str, the file's path.
+
+    Raises Damaged (it is not there any more), DeviceFailed, Unavailable."""
+
+    path: str
+    header: MdaHeader
+    description: str
 
 
 class Write(msgspec.Struct, frozen=True):
@@ -481,7 +494,7 @@ ENGINE_ORDERS = (
     LeaveLockspace,
     Joined, LockspaceMembers, Publish, SayGoodbye, NoteSlots, EndSlots, Identity, Pause, GoOn,
 )  # fmt: skip
-StorageOrder = ScanDevices | ReadBlocks | ReadText | WriteBlocks
+StorageOrder = ScanDevices | ReadBlocks | ReadText | SaveText | WriteBlocks
 BlockOrder = OpenPath | ReloadPath | ClosePath | OpenPaths
 DriverOrder = (
     StorageOrder | BlockOrder | StandingTables | CutTables | SlotIo | LookAtHost | ReadSupplies

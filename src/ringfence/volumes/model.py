@@ -13,6 +13,7 @@ Source: LVM2 lib/format_text/import_vsn1.c, export.c; lib/striped, lib/mirror, l
 Which extents of PVs a segment uses is known for the types below; a type that is not known is
 taken to use `extent_count` extents behind every (PV, number) pair it lists, which can only be too much."""
 
+import zlib
 from collections.abc import Mapping
 from functools import cached_property, lru_cache
 from itertools import pairwise
@@ -218,6 +219,26 @@ def read_text_like(text: bytes, where: str, like: Vg | None) -> Vg:
         except (Damaged, _Uncut):
             pass  # whatever it is, the whole text decides, and names the line
     return read_vg(parse_text(text, where), where)
+
+
+LARGEST_BYTES = 64 << 20
+"""More than any metadata area has room for."""
+
+
+def unpack_text(packed: bytes, where: str) -> Vg:
+    """A VG from a file of metadata, compressed by zlib: every piece of it laid out as on a disk.
+
+    Raises Damaged."""
+    unpacker = zlib.decompressobj()
+    try:
+        text = unpacker.decompress(packed, LARGEST_BYTES)
+    except zlib.error:
+        raise Damaged(f"{where} is not what was sent") from None
+    if unpacker.unconsumed_tail or not unpacker.eof:
+        raise Damaged(f"{where} is cut short, or longer than {LARGEST_BYTES} bytes")
+    tree = parse_text(text, where)
+    sections, rest = tree.sections(), [item for item in tree.items if not isinstance(item[1], Section)]
+    return read_vg(Section((*sections, *rest)), where)
 
 
 class _Uncut(Exception):

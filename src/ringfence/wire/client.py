@@ -331,6 +331,22 @@ class VgCk(_Call, frozen=True):
     """Write it anew to all areas, and clear PVs that were taken out of it."""
 
 
+class VgCfgBackup(_Call, frozen=True):
+    """Write the VG's metadata to this host's file of backups.
+
+    Reply result: {"message", "vg", "file": path}."""
+
+    vg: str
+
+
+class VgCfgRestore(_Call, frozen=True):
+    """Make a VG what a file says it was.  Refused while any host has an LV of it active."""
+
+    vg: str
+    text: bytes
+    """The file, compressed by zlib."""
+
+
 class PvRemove(_Call, frozen=True):
     devices: tuple[str, ...]
     force: int = 0
@@ -436,6 +452,7 @@ Call = (
     | Lock | Convert | Unlock | Cancel | Busy
     | PvCreate | Pvs | VgCreate | VgRemove | VgChange | Vgs | LvCreate | Lvs | LvChange | LvRemove
     | PvRemove | PvResize | PvCk | VgExtend | VgReduce | VgRename | VgSet | VgCk
+    | VgCfgBackup | VgCfgRestore
     | SlotsAdd | SlotsForget | SlotsShow
 )  # fmt: skip
 
@@ -449,11 +466,12 @@ OPERATOR_CALLS = (FenceStatus, FenceNode, FenceDisarm, FenceArm, NodeReenrol)
 VOLUME_CALLS = (
     PvCreate, Pvs, VgCreate, VgRemove, VgChange, Vgs, LvCreate, Lvs, LvChange, LvRemove,
     PvRemove, PvResize, PvCk, VgExtend, VgReduce, VgRename, VgSet, VgCk,
+    VgCfgBackup, VgCfgRestore,
     SlotsAdd, SlotsForget, SlotsShow,
 )  # fmt: skip
 
 
-READING_CALLS = (Pvs, PvCk, Vgs, Lvs, SlotsShow)
+READING_CALLS = (Pvs, PvCk, Vgs, VgCfgBackup, Lvs, SlotsShow)
 """Volume calls that change nothing, and are answered by a node that cannot act."""
 
 

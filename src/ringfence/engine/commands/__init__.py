@@ -7,6 +7,7 @@ command holds when it fails it takes back in reverse; transient locks end with t
 from collections.abc import Callable
 from typing import Any
 
+from ringfence.engine.commands.backup import vgcfgbackup, vgcfgrestore
 from ringfence.engine.commands.lv import lvchange, lvcreate, lvremove
 from ringfence.engine.commands.members import vgextend, vgreduce
 from ringfence.engine.commands.pv import pvremove, pvresize
@@ -32,6 +33,8 @@ from ringfence.wire.client import (
     SlotsAdd,
     SlotsForget,
     SlotsShow,
+    VgCfgBackup,
+    VgCfgRestore,
     VgChange,
     VgCk,
     VgCreate,
@@ -61,6 +64,8 @@ _COMMANDS: dict[type, Callable[[Any], Command]] = {
     VgRename: vgrename,
     VgSet: vgset,
     VgCk: vgck,
+    VgCfgBackup: vgcfgbackup,
+    VgCfgRestore: vgcfgrestore,
     VgChange: vgchange,
     Vgs: vgs,
     LvCreate: lvcreate,

@@ -107,7 +107,7 @@ def begin(locked: LockedVg, *, partial: bool = False, resizing: bool = True) -> 
     doubtful = known is None or known.number != vg.seqno or known.crc not in (0, found.crc)
     seqno = vg.seqno + 1
     if doubtful:
-        seqno = max(seqno, 1 + (yield from _abandoned_seqno(found)))
+        seqno = max(seqno, 1 + (yield from abandoned_seqno(found.areas)))
     return Change(locked, doubtful, seqno)
 
 
@@ -117,11 +117,13 @@ def _only_announced(known: Version, vg: Vg) -> bool:
     return known.crc == 0 and known.number == vg.seqno + 1
 
 
-def _abandoned_seqno(found: VgOnDisk) -> Generator[Order, Any, int]:
-    """The highest seqno among texts that were pre-committed and left so."""
+def abandoned_seqno(areas: tuple[AreaOnDisk, ...], uuid: str = "") -> Generator[Order, Any, int]:
+    """The highest seqno among texts that were pre-committed and left so.
+
+    Args: uuid: of the VG whose texts count; empty: of any."""
     wanted = [
         (area.path, area.header, area.header.precommitted)
-        for area in found.areas
+        for area in areas
         if area.header is not None and not area.header.precommitted.empty
     ]
     highest = 0
@@ -131,7 +133,8 @@ def _abandoned_seqno(found: VgOnDisk) -> Generator[Order, Any, int]:
             tree = parse_text(check_text(slot, data or b"", path), path)
         except Damaged:
             continue  # it never was written whole
-        highest = max([highest, *(body.number("seqno") or 0 for _, body in tree.sections())])
+        bodies = [body for _, body in tree.sections() if uuid in ("", body.string("id"))]
+        highest = max([highest, *(body.number("seqno") or 0 for body in bodies)])
     return highest
 
 
