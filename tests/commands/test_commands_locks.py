@@ -2,6 +2,7 @@
 
 import zlib
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -11,7 +12,7 @@ from test_commands_backup import kept
 from ringfence.core.errors import BadInput, Damaged, LockHeld, NotFound, Refused, TimedOut
 from ringfence.core.modes import Mode
 from ringfence.engine import orders
-from ringfence.engine.commands import autostart, command_for
+from ringfence.engine.commands import autostart, command_for, report
 from ringfence.engine.commands.locking import Version, parse_lvb, print_lvb
 from ringfence.wire.client import (
     VOLUME_CALLS,
@@ -62,6 +63,8 @@ def sketch(node: Node) -> list[str]:
             case orders.Release():
                 lines.append("unlock with value" if order.lvb else "unlock")
             case orders.ReadBlocks() | orders.ScanDevices() | orders.Identity() | orders.Joined():
+                pass
+            case orders.Recall() | orders.Remember():
                 pass
             case _:
                 lines.append(type(order).__name__)
@@ -370,7 +373,7 @@ def test_reports_of_what_is_not_there(world: World, first: Node) -> None:
 
 
 def test_every_volume_call_has_its_command_and_a_json_reply(world: World) -> None:
-    node = world.node(1)
+    node = kept(world).node(1)
     calls = [
         PvCreate((world.images[0],)),
         VgCreate("vg0", tuple(world.images), shared=True),
@@ -398,7 +401,7 @@ def test_every_volume_call_has_its_command_and_a_json_reply(world: World) -> Non
         SlotsForget("vg0"),
     ]
     assert {type(call) for call in calls} == set(VOLUME_CALLS)
-    kept(world)
+    reply: dict[str, Any] = {}
     for call in calls:
         if isinstance(call, VgCfgRestore):
             call = VgCfgRestore("vg0", zlib.compress(Path(reply["file"]).read_bytes()))
@@ -409,3 +412,30 @@ def test_every_volume_call_has_its_command_and_a_json_reply(world: World) -> Non
     world.keeper.close()
     with pytest.raises(KeyError):
         command_for(object())
+
+
+def test_columns_say_what_rows_say(world: World, first: Node) -> None:
+    first.run(LvCreate("vg0", "vm1", extents=2))
+    first.run(LvCreate("vg0", "vm2", extents=1, activate="n"))
+    rows = first.run(Lvs("vg0"))["rows"]
+    for fields in (tuple(rows[0]), ("lv_size", "lv_name"), ("lv_holder",)):
+        columns = first.run(Lvs("vg0", fields=fields))["columns"]
+        assert tuple(columns) == fields
+        assert columns == {field: [row[field] for row in rows] for field in fields}
+    with pytest.raises(BadInput, match="lv_nmae is not a field"):
+        first.run(Lvs("vg0", fields=("lv_nmae",)))
+
+
+def test_many_rows_and_columns_are_encoded_piece_by_piece(
+    world: World, first: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(5):
+        first.run(LvCreate("vg0", f"vm{number}", extents=1, activate="n"))
+    fields = ("lv_name", "lv_size", "lv_holders")
+    calls = (Lvs("vg0"), Lvs("vg0", fields=fields))
+    few = [first.run(call) for call in calls]
+    monkeypatch.setattr(report, "SLICE", 2)
+    monkeypatch.setattr(report, "LARGE", 4)
+    many = [first.run(call) for call in calls]
+    assert "GoOn" in sketch(first)
+    assert [msgspec.json.decode(msgspec.json.encode(one)) for one in many] == few

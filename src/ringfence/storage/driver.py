@@ -27,7 +27,7 @@ from ringfence.engine.orders import (
 from ringfence.lvm2.area import MdaHeader
 from ringfence.storage.direct import DirectFile
 from ringfence.storage.scan import scan_devices
-from ringfence.volumes.model import read_text, unpack_text
+from ringfence.volumes.model import Vg, read_text_like, unpack_text
 
 Guard = Callable[[str], None]
 """Asked with a VG's name, or "" for grant authority alone.  Raises NoAuthority."""
@@ -87,8 +87,7 @@ class Storage:
             case ReadBlocks():
                 return self.read(order.reads)
             case ReadText():
-                read = unpack_text if order.packed else read_text
-                return read(order.text, order.where)
+                return parse(order)
             case SaveText():
                 return self._save(order)
             case WriteBlocks():
@@ -166,6 +165,16 @@ class Storage:
         if self._say is not None and path not in self._said:
             self._said.add(path)
             self._say(line)
+
+
+def parse(order: ReadText) -> Vg:
+    """The VG, with all that takes long to know of it.  Raises Damaged."""
+    if order.packed:
+        return unpack_text(order.text, order.where)
+    vg = read_text_like(order.text, order.where, order.like)
+    assert vg.index is not None
+    assert vg.by_text is not None
+    return vg
 
 
 def _read_one(file: DirectFile | None, read: Read) -> bytes | None:

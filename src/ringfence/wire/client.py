@@ -406,6 +406,10 @@ class Lvs(_Call, frozen=True):
     lv: str = ""
     all: bool = False
     """The LV of the disk slots, too."""
+    fields: tuple[str, ...] = ()
+    """Only these, as {"columns": {field: [one value for each LV]}} in place of {"rows": [{field: value}]}: in
+    this order, LVs in that of the metadata, a VG after the other.  A field that the daemon does not know is
+    refused (bad-input)."""
 
 
 class LvChange(_Call, frozen=True):

@@ -66,9 +66,10 @@ WAIT_MS = 10_000
 def vgcfgbackup(call: VgCfgBackup) -> Command:
     locked = yield from lock_vg(call.vg, Mode.PR, WAIT_MS)
     found = locked.found
-    area = next(area for area in found.areas if area not in found.lagging)
-    assert area.header is not None
-    file: str = yield SaveText(area.path, area.header, f"ringfence vgcfgbackup {call.vg}")
+    current = [area for area in found.areas if area.header is not None and area not in found.lagging]
+    if not current or current[0].header is None:
+        raise Damaged(f"no metadata area of VG {call.vg} is up to date on this host", next="see: vgck")
+    file: str = yield SaveText(current[0].path, current[0].header, f"ringfence vgcfgbackup {call.vg}")
     yield Release(locked.held.lock)
     return {"message": f'Volume group "{call.vg}" successfully backed up.', "vg": call.vg, "file": file}
 
@@ -109,7 +110,7 @@ def vgcfgrestore(call: VgCfgRestore) -> Command:
     yield from clear(_left_out(existing, found), call.vg)
     if slots_of(wanted) is not None:
         yield from mend_slots(call.vg, me)
-    yield from finish(locked, prepared.vg, prepared.crc, prepared.what)
+    yield from finish(locked, prepared.vg, prepared.slot, prepared.what)
     yield from unlock_global(global_lock)
     return {"message": f"Restored volume group {call.vg}.", "vg": call.vg, "seqno": prepared.vg.seqno}
 

@@ -21,6 +21,7 @@ from ringfence.engine.orders import (
     Read,
     ReadBlocks,
     Release,
+    Remember,
     SeqnoHeard,
     Write,
     WriteBlocks,
@@ -40,6 +41,7 @@ from ringfence.volumes.access import check_writable
 from ringfence.volumes.checks import check_vg
 from ringfence.volumes.discovery import AreaOnDisk, VgOnDisk, check_complete
 from ringfence.volumes.groups import mark_missing
+from ringfence.volumes.known import Known
 from ringfence.volumes.model import Vg
 from ringfence.volumes.plan import Maker, next_seqno
 
@@ -76,8 +78,8 @@ class Prepared(msgspec.Struct, frozen=True):
     """On the devices that it will have; the VG in it is of no account."""
 
     @property
-    def crc(self) -> int:
-        return self.placed[0].slot.crc
+    def slot(self) -> RawLocn:
+        return self.placed[0].slot
 
 
 def begin(locked: LockedVg, *, partial: bool = False, resizing: bool = True) -> Generator[Order, Any, Change]:
@@ -169,7 +171,7 @@ def commit(prepared: Prepared) -> Generator[Order, Any, Vg]:
     Raises:
         DeviceFailed, NoAuthority: old version or new, as the disks say."""
     yield from write(prepared)
-    yield from finish(prepared.change.locked, prepared.vg, prepared.crc, prepared.what)
+    yield from finish(prepared.change.locked, prepared.vg, prepared.slot, prepared.what)
     return prepared.vg
 
 
@@ -183,10 +185,11 @@ def write(prepared: Prepared) -> Generator[Order, Any, None]:
     yield from label_writes(prepared.found, used=True)
 
 
-def finish(locked: LockedVg, vg: Vg, crc: int, what: str) -> Generator[Order, Any, None]:
+def finish(locked: LockedVg, vg: Vg, slot: RawLocn, what: str) -> Generator[Order, Any, None]:
     """Tell everybody, then let the next one in."""
-    yield Publish(vg.name, vg.seqno, crc, f"{locked.me.name}: {what}")
-    yield Release(locked.held.lock, print_lvb(Version(vg.seqno, crc)))
+    yield Publish(vg.name, vg.seqno, slot.crc, f"{locked.me.name}: {what}")
+    yield Remember(Known(vg, slot.crc, slot.size_bytes))
+    yield Release(locked.held.lock, print_lvb(Version(vg.seqno, slot.crc)))
 
 
 def place(areas: tuple[AreaOnDisk, ...], text: bytes, *, avoid: int | None) -> tuple[_Placed, ...]:

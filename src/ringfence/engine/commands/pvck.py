@@ -12,7 +12,7 @@ from ringfence.lvm2.area import HEADER_BYTES, check_text, parse_header
 from ringfence.lvm2.dump import Lines, copies_in, dump_header, dump_label, label_sector, text_line
 from ringfence.lvm2.label import LABEL_SCAN_BYTES, Area, PvLabel, parse_label
 from ringfence.volumes.checks import check_vg
-from ringfence.volumes.model import read_text
+from ringfence.volumes.model import read_text_like
 from ringfence.wire.client import PvCk
 
 DUMPS = ("headers", "metadata", "metadata_all", "metadata_search")
@@ -90,7 +90,7 @@ def _look_at_area(path: str, number: int, area: Area, dump: str, out: Lines) -> 
         out.lines += ["---", *words.split("\n"), "---"]
     try:
         whole = check_text(header.committed, text, path)
-        vg = (yield ReadText(whole, path)) if len(whole) > LARGE_BYTES else read_text(whole, path)
+        vg = (yield ReadText(whole, path)) if len(whole) > LARGE_BYTES else read_text_like(whole, path, None)
         check_vg(vg)
     except Damaged as error:
         out.problems.append(error.message)

@@ -67,7 +67,6 @@ from ringfence.engine.orders import (
 )
 from ringfence.lvm2.area import MdaHeader, print_header
 from ringfence.lvm2.names import check_vg_name, with_dashes
-from ringfence.lvm2.text import print_text
 from ringfence.volumes.access import check_ours, is_ours
 from ringfence.volumes.checks import check_vg
 from ringfence.volumes.discovery import AreaOnDisk, Disks, PvOnDisk, VgOnDisk
@@ -140,12 +139,12 @@ def _on_disk(vg: Vg, disks: Disks, plans: list[PvPlan]) -> VgOnDisk:
 
 def _write_new(locked: LockedVg, call: VgCreate) -> Generator[Order, Any, None]:
     found = locked.found
-    text = print_text(found.vg.tree)
+    text = found.vg.text
     left_over = any(area.header is not None and not area.header.precommitted.empty for area in found.areas)
     placed = place(found.areas, text, avoid=locked.held.token.position if left_over else None)
     yield from write_version(placed, text, call.vg)
     yield from label_writes(found, used=True)
-    yield from finish(locked, found.vg, placed[0].slot.crc, f"vgcreate {call.vg}")
+    yield from finish(locked, found.vg, placed[0].slot, f"vgcreate {call.vg}")
 
 
 # -- vgremove --------------------------------------------------------------------
