@@ -1,6 +1,5 @@
 """What commands lock, for how long, and what they do when somebody else holds it."""
 
-import zlib
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from ringfence.core.modes import Mode
 from ringfence.engine import orders
 from ringfence.engine.commands import autostart, command_for, report
 from ringfence.engine.commands.locking import Version, parse_lvb, print_lvb
+from ringfence.lvm2.backup import pack
 from ringfence.wire.client import (
     VOLUME_CALLS,
     LvChange,
@@ -392,7 +392,7 @@ def test_every_volume_call_has_its_command_and_a_json_reply(world: World) -> Non
         VgRename("vg1", "vg0"),
         VgCk("vg0"),
         VgCfgBackup("vg0"),
-        VgCfgRestore("vg0", b""),
+        VgCfgRestore("vg0", ""),
         PvResize((world.images[0],)),
         PvCk(world.images[0]),
         SlotsAdd("vg0"),
@@ -404,7 +404,7 @@ def test_every_volume_call_has_its_command_and_a_json_reply(world: World) -> Non
     reply: dict[str, Any] = {}
     for call in calls:
         if isinstance(call, VgCfgRestore):
-            call = VgCfgRestore("vg0", zlib.compress(Path(reply["file"]).read_bytes()))
+            call = VgCfgRestore("vg0", pack(Path(reply["file"]).read_bytes()))
         world.slots = isinstance(call, SlotsAdd)  # by itself vgcreate would have made them
         reply = node.run(call)
         assert sum(key in reply for key in ("rows", "message", "nodes", "lines")) == 1

@@ -5,7 +5,6 @@ With LVM2's option names.
 Source: LVM2 tools/command-lines.in, man pages vgextend(8) ff."""
 
 import os
-import zlib
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,10 +15,13 @@ from ringfence.cli.answers import one_line, print_json
 from ringfence.cli.options import daemon_options, json_option, open_daemon
 from ringfence.cli.volumes import Size, each, metadata_option, path_of, yes_option
 from ringfence.config.paths import Paths
-from ringfence.core.errors import EXIT_FAILED, EXIT_OK, DeviceFailed, NotFound
+from ringfence.core.errors import EXIT_FAILED, EXIT_OK, DeviceFailed, NotFound, Refused
 from ringfence.daemon.archive import archived
-from ringfence.lvm2.backup import of_vg, read_head
+from ringfence.lvm2.backup import of_vg, pack, read_head
 from ringfence.wire import client as calls
+
+LONGEST = 1_000_000
+"""Of a text in a request; a request has at most 1 MiB."""
 
 
 @click.command()
@@ -169,7 +171,13 @@ def vgcfgrestore(
     if lists:
         return list_files(vg, [file] if file else files_of(paths, vg), as_json)
     data = read_file(file or paths.backup / vg)
-    call = calls.VgCfgRestore(vg, zlib.compress(data, 9))
+    text = pack(data)
+    if len(text) > LONGEST:
+        raise Refused(
+            f"{file or paths.backup / vg} is too long to be restored by ringfence",
+            next=f"on every host: vgchange --lockstop {vg}; then lvm vgcfgrestore on one",
+        )
+    call = calls.VgCfgRestore(vg, text)
     with open_daemon(socket, root) as daemon:
         return each(daemon, [(vg, call)], as_json)
 

@@ -3,7 +3,7 @@
 A thread of its own reads the texts where they stand on the disks and writes the files: nobody waits for it.
 A text is in its ring until the change after the next; one that was written over by then has another checksum,
 and is left out.  So are versions in the middle of a burst that is faster than the thread: of each device two
-changes wait at most, and those that come are joined to the later one.
+changes wait at most, and those that come are joined to the later one.  The thread rests in between.
 
 A file is written as a new one, flushed, and renamed: it is there whole or not at all."""
 
@@ -28,6 +28,8 @@ from ringfence.lvm2.label import Area
 _WAITING = 2
 _MODE = 0o600
 _CLOSE_S = 5.0
+_REST = 4.0
+"""So many times as long as it works the thread rests: what comes meanwhile is joined."""
 Reader = Callable[[tuple[Read, ...]], Sequence[bytes | None]]
 
 
@@ -61,6 +63,7 @@ class Archive:
         """Of what waits; never held for long."""
         self._writing = threading.Lock()
         self._waiting: list[Change] = []
+        self._closing = threading.Event()
         self._wake: queue.SimpleQueue[bool] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="archive", daemon=True)
         self._thread.start()
@@ -106,13 +109,17 @@ class Archive:
 
     def close(self) -> None:
         """Once all is written that waits; but a device that hangs is not waited for."""
+        self._closing.set()
         self._wake.put(False)
         self._thread.join(_CLOSE_S)
 
     def _run(self) -> None:
         while self._wake.get():
+            began = time.monotonic()
             with self._writing:
                 self._keep_all()
+            # Long texts take an interpreter that the event loop and the next command need more.
+            self._closing.wait(_REST * (time.monotonic() - began))
 
     def _keep_all(self) -> None:
         while True:

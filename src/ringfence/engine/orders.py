@@ -320,7 +320,7 @@ class ReadText(_Order, frozen=True):
     like: Vg | None = None
     """Another version of it: LVs whose text is the same are not parsed again."""
     packed: bool = False
-    """By zlib; and it is laid out anew, from whatever form it has."""
+    """By `lvm2.backup.pack`; and it is laid out anew, from whatever form it has."""
 
 
 class SaveText(_Order, frozen=True):

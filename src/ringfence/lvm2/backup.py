@@ -15,7 +15,9 @@ An archived file is called VG_NNNNN-CCCCCCCC.vg: a number that counts up, and th
 Source: LVM2 lib/format_text/export.c (_text_vg_export, _print_header), archive.c (_read_vg_name of names,
 _remove_expired); lvm.conf(5), backup/retain_days, backup/retain_min."""
 
+import base64
 import re
+import zlib
 from collections.abc import Sequence
 
 import msgspec
@@ -56,6 +58,17 @@ def to_file(text: bytes, description: str, host: str, now_s: int) -> bytes:
         "",
     ))  # fmt: skip
     return words.encode("utf-8", "surrogateescape") + text[: end + 3]
+
+
+_COMMENT = re.compile(rb'\t+#[^"\n]*$', re.MULTILINE)
+_INDENT = re.compile(rb"^\t+", re.MULTILINE)
+
+
+def pack(data: bytes) -> str:
+    """A file's text as it fits a request, for `volumes.model.unpack_text`: of 20,000 LVs 1 MB, most of it
+    their uuids, of which nothing can be saved.  LVM2's comments (never with a quotation mark) and indents go."""
+    bare = _INDENT.sub(b"", _COMMENT.sub(b"", data))
+    return base64.b85encode(zlib.compress(bare, 9)).decode()
 
 
 def _quoted(text: str) -> str:

@@ -170,8 +170,9 @@ class Storage:
 def parse(order: ReadText) -> Vg:
     """The VG, with all that takes long to know of it.  Raises Damaged."""
     if order.packed:
-        return unpack_text(order.text, order.where)
-    vg = read_text_like(order.text, order.where, order.like)
+        vg = unpack_text(order.text, order.where)
+    else:
+        vg = read_text_like(order.text, order.where, order.like)
     assert vg.index is not None
     assert vg.by_text is not None
     return vg

@@ -13,6 +13,7 @@ Source: LVM2 lib/format_text/import_vsn1.c, export.c; lib/striped, lib/mirror, l
 Which extents of PVs a segment uses is known for the types below; a type that is not known is
 taken to use `extent_count` extents behind every (PV, number) pair it lists, which can only be too much."""
 
+import base64
 import zlib
 from collections.abc import Mapping
 from functools import cached_property
@@ -219,13 +220,13 @@ LARGEST_BYTES = 64 << 20
 
 
 def unpack_text(packed: bytes, where: str) -> Vg:
-    """A VG from a file of metadata, compressed by zlib: every piece of it laid out as on a disk.
+    """A VG from a file of metadata (`lvm2.backup.pack`): every piece of it laid out as on a disk.
 
     Raises Damaged."""
     unpacker = zlib.decompressobj()
     try:
-        text = unpacker.decompress(packed, LARGEST_BYTES)
-    except zlib.error:
+        text = unpacker.decompress(base64.b85decode(packed), LARGEST_BYTES)
+    except (zlib.error, ValueError):
         raise Damaged(f"{where} is not what was sent") from None
     if unpacker.unconsumed_tail or not unpacker.eof:
         raise Damaged(f"{where} is cut short, or longer than {LARGEST_BYTES} bytes")

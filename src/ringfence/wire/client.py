@@ -343,8 +343,8 @@ class VgCfgRestore(_Call, frozen=True):
     """Make a VG what a file says it was.  Refused while any host has an LV of it active."""
 
     vg: str
-    text: bytes
-    """The file, compressed by zlib."""
+    text: str
+    """The file, as `lvm2.backup.pack` makes it."""
 
 
 class PvRemove(_Call, frozen=True):

@@ -79,7 +79,7 @@ def vgcfgbackup(call: VgCfgBackup) -> Command:
 
 def vgcfgrestore(call: VgCfgRestore) -> Command:
     me: Whoami = yield Identity()
-    wanted: Vg = yield ReadText(call.text, f"the backup of VG {call.vg}", packed=True)
+    wanted: Vg = yield ReadText(call.text.encode(), f"the backup of VG {call.vg}", packed=True)
     if wanted.name != call.vg:
         raise BadInput(f"the file is of VG {wanted.name}, not of {call.vg}", next="give its own name")
     check_ours(wanted, me.cluster)
