@@ -149,7 +149,8 @@ def test_stock_and_own_commands_follow_one_another(three: World, stock: Stock) -
     change(stock, "vgextend", "vg0", loops[1])
     node.run(VgReduce("vg0", all=True))
     stock.run("vgck", "vg0")
-    assert [row["vg_name"] for row in stock.report("pvs")] == ["vg0", "", ""]
+    found = {stock.image_of(row["pv_name"]): row["vg_name"] for row in stock.report("pvs")}
+    assert [found[image] for image in three.images] == ["vg0", "", ""]
     change(stock, "vgextend", "vg0", loops[2])
     node.run(VgSet("vg0", ("b", "a"), policy="contiguous", max_lv=5, max_pv=6, autoactivation=False))
     (vg,) = stock.report("vgs", "-o", "vg_name,vg_tags,vg_allocation_policy,max_lv,max_pv,vg_autoactivation")

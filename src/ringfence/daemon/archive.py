@@ -2,8 +2,8 @@
 
 A thread of its own reads the texts where they stand on the disks and writes the files: nobody waits for it.
 A text is in its ring until the change after the next; one that was written over by then has another checksum,
-and is left out.  So are versions in the middle of a burst that is faster than the thread: of each device two
-changes wait at most, and those that come are joined to the later one.  The thread rests in between.
+and is left out.  So are versions in the middle of a burst that is faster than the thread: of each device some
+changes wait, and those that come are joined to the latest one.  Between long texts the thread rests.
 
 A file is written as a new one, flushed, and renamed: it is there whole or not at all."""
 
@@ -25,11 +25,12 @@ from ringfence.lvm2.backup import Archived, archive_name, description_of, expire
 from ringfence.lvm2.images import heading
 from ringfence.lvm2.label import Area
 
-_WAITING = 2
+_WAITING = 8
 _MODE = 0o600
 _CLOSE_S = 5.0
+_LONG_S = 0.05
 _REST = 4.0
-"""So many times as long as it works the thread rests: what comes meanwhile is joined."""
+"""So many times as long as it works for a long text the thread rests."""
 Reader = Callable[[tuple[Read, ...]], Sequence[bytes | None]]
 
 
@@ -98,7 +99,8 @@ class Archive:
     def save(self, order: SaveText) -> str:
         """Write the backup now, after all that waits.  Returns its path.  Raises Damaged, DeviceFailed."""
         with self._writing:
-            self._keep_all()
+            while self._keep_next():
+                pass
             text = self._text(order.path, order.header)
             said = heading(text[:HEADER_BYTES])
             if said is None:
@@ -117,23 +119,25 @@ class Archive:
         while self._wake.get():
             began = time.monotonic()
             with self._writing:
-                self._keep_all()
-            # Long texts take an interpreter that the event loop and the next command need more.
-            self._closing.wait(_REST * (time.monotonic() - began))
+                self._keep_next()
+            took = time.monotonic() - began
+            if took > _LONG_S:  # the event loop and the next command need the interpreter more
+                self._closing.wait(_REST * took)
 
-    def _keep_all(self) -> None:
-        while True:
-            with self._lock:
-                if not self._waiting:
-                    return
-                change = self._waiting.pop(0)
-            try:
-                self._keep(change)
-            except (RingfenceError, OSError) as error:
-                line = f"the history of VGs' metadata is not kept: {error}"
-                if line != self._said:
-                    self._said = line
-                    self._say(line)
+    def _keep_next(self) -> bool:
+        """Returns whether there was one."""
+        with self._lock:
+            if not self._waiting:
+                return False
+            change = self._waiting.pop(0)
+        try:
+            self._keep(change)
+        except (RingfenceError, OSError) as error:
+            line = f"the history of VGs' metadata is not kept: {error}"
+            if line != self._said:
+                self._said = line
+                self._say(line)
+        return True
 
     def _keep(self, change: Change) -> None:
         what = ""

@@ -66,7 +66,8 @@ _INDENT = re.compile(rb"^\t+", re.MULTILINE)
 
 def pack(data: bytes) -> str:
     """A file's text as it fits a request, for `volumes.model.unpack_text`: of 20,000 LVs 1 MB, most of it
-    their uuids, of which nothing can be saved.  LVM2's comments (never with a quotation mark) and indents go."""
+    their uuids, of which nothing can be saved.
+    LVM2's comments (never with a quotation mark) and indents go."""
     bare = _INDENT.sub(b"", _COMMENT.sub(b"", data))
     return base64.b85encode(zlib.compress(bare, 9)).decode()
 

@@ -416,7 +416,8 @@ def _read_segment(section: Section, where: str, pvs: frozenset[str]) -> Segment:
             stripes.append(Stripe(device, extent, each))
         else:
             parts.append(device)
-    return Segment(start, count, kind, tuple(stripes), True, (*words, *parts))
+    stripe_sectors = (section.number("stripe_size") or 0) if len(pairs) > 1 else 0
+    return Segment(start, count, kind, tuple(stripes), True, (*words, *parts), stripe_sectors)
 
 
 def _guessed(section: Section, pvs: frozenset[str], count: int) -> list[Stripe]:

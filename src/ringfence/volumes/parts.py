@@ -5,6 +5,7 @@ Values, as the metadata has them; `volumes.model` reads them, `volumes.index` ke
 import msgspec
 
 SLOTS_TAG = "ringfence.slots"
+_PLAIN = ("striped", "linear")
 
 
 class Pv(msgspec.Struct, frozen=True, gc=False):
@@ -48,6 +49,8 @@ class Segment(msgspec.Struct, frozen=True, gc=False):
     """False: the type is not known, and `stripes` may be too much."""
     words: tuple[str, ...]
     """Strings in the segment that may name another LV that it is made of."""
+    stripe_sectors: int = 0
+    """How much of the LV lies on one stripe before the next one's turn comes; 0: it has one alone."""
 
 
 class Lv(msgspec.Struct, frozen=True, gc=False):
@@ -89,4 +92,14 @@ class Lv(msgspec.Struct, frozen=True, gc=False):
         """Made of plain pieces of PVs, one behind the other."""
         return all(
             segment.kind in ("striped", "linear") and len(segment.stripes) == 1 for segment in self.segments
+        )
+
+    @property
+    def plain(self) -> bool:
+        """Linear or striped, on PVs alone."""
+        return all(
+            segment.kind in _PLAIN
+            and sum(stripe.extent_count for stripe in segment.stripes) == segment.extent_count
+            and (len(segment.stripes) == 1 or segment.stripe_sectors > 0)
+            for segment in self.segments
         )
