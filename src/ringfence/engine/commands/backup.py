@@ -110,7 +110,7 @@ def vgcfgrestore(call: VgCfgRestore) -> Command:
     yield from clear(_left_out(existing, found), call.vg)
     if slots_of(wanted) is not None:
         yield from mend_slots(call.vg, me)
-    yield from finish(locked, prepared.vg, prepared.slot, prepared.what)
+    yield from finish(locked, prepared.known, prepared.what)
     yield from unlock_global(global_lock)
     return {"message": f"Restored volume group {call.vg}.", "vg": call.vg, "seqno": prepared.vg.seqno}
 

@@ -40,7 +40,6 @@ from ringfence.engine.orders import Acquire, Command, Held, LeaveLockspace, Orde
 from ringfence.lvm2.names import check_vg_name
 from ringfence.volumes.discovery import Disks, VgOnDisk
 from ringfence.volumes.groups import rename
-from ringfence.volumes.known import Known
 from ringfence.wire.client import VgRename
 
 
@@ -97,11 +96,11 @@ def _write(prepared: Prepared, locked: LockedVg) -> Generator[Order, Any, None]:
 def _tell(prepared: Prepared, locked: LockedVg, held: Held) -> Generator[Order, Any, None]:
     """Everybody: the VG has changed under its old name, and is there under its new one."""
     vg, old, me = prepared.vg, locked.found.vg.name, locked.me
-    crc = prepared.slot.crc
+    crc = prepared.known.crc
     version = print_lvb(Version(vg.seqno, crc))
     for name in (old, vg.name):
         yield Publish(name, vg.seqno, crc, f"{me.name}: {prepared.what}")
-    yield Remember(Known(vg, crc, prepared.slot.size_bytes))
+    yield Remember(prepared.known)
     if any(lv.slots for lv in vg.lvs):
         yield from note_made(vg.name, me)
     yield Release(held.lock, version)
