@@ -42,6 +42,8 @@ class World:
     ) -> None:
         self.directory = directory
         self.cluster = cluster
+        self.paths = [str(directory / "*.img")]
+        """Globs of the devices that nodes may use."""
         self.images = []
         for index, size in enumerate(sizes_bytes):
             path = directory / f"disk{index}.img"
@@ -100,9 +102,7 @@ class Node:
         self.name = f"an-a01n0{id}"
         self.fail = fail
         self.guards: list[str] = []
-        self.storage = Storage(
-            [str(world.directory / "*.img")], guard or self.guards.append, crash_hook=crash_hook
-        )
+        self.storage = Storage(world.paths, guard or self.guards.append, crash_hook=crash_hook)
         self.open: dict[tuple[str, str], orders.OpenPath] = {}
         self.trace: list[orders.Order] = []
         self.slots: dict[str, orders.SlotsPlace] = {}
@@ -264,6 +264,9 @@ class Node:
 
     def _do_SeqnoHeard(self, order: orders.SeqnoHeard) -> int:
         return next((one.seqno for one in reversed(self.world.published) if one.vg == order.vg), 0)
+
+    def _do_AskReload(self, order: orders.AskReload) -> None:
+        """Nobody has anything active through LVM2."""
 
     def _do_GoOn(self, order: orders.GoOn) -> None:
         """Nobody else is here."""

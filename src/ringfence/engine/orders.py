@@ -15,6 +15,7 @@ from ringfence.core.ids import Token
 from ringfence.core.modes import Mode
 from ringfence.volumes.known import Known
 from ringfence.volumes.model import Vg
+from ringfence.wire.entries import VgDelta
 
 
 class _Order(msgspec.Struct, frozen=True, tag=True):
@@ -168,6 +169,18 @@ class Publish(_Order, frozen=True):
     seqno: int
     crc: int
     what: str
+    delta: VgDelta | None = None
+    """Told where all nodes know of it."""
+
+
+class AskReload(_Order, frozen=True):
+    """Have every other host that has this LV active through stock LVM2 reload its table.  Answer: None.
+
+    Raises RingfenceError: one has not, or cannot be asked."""
+
+    vg: str
+    lv: str
+    uuid: str
 
 
 class SayGoodbye(_Order, frozen=True):
@@ -571,8 +584,8 @@ class LookAtHost(_Order, frozen=True):
 
 ENGINE_ORDERS = (
     Acquire, Convert, Release, FindLock, Holders, LocksIn, SeqnoHeard, JoinLockspace, GiveBack, HoldOff,
-    LeaveLockspace, Joined, LockspaceMembers, Publish, SayGoodbye, NoteSlots, EndSlots, Recall, Remember,
-    LocksThere, Identity, Pause, GoOn,
+    LeaveLockspace, Joined, LockspaceMembers, Publish, AskReload, SayGoodbye, NoteSlots, EndSlots, Recall,
+    Remember,    LocksThere, Identity, Pause, GoOn,
 )  # fmt: skip
 StorageOrder = ScanDevices | ReadBlocks | ReadText | WriteBlocks
 BlockOrder = OpenPath | ReloadPath | MirrorPath | SealPath | UnmirrorPath | ClosePath | OpenPaths
@@ -582,8 +595,8 @@ DriverOrder = (
 )  # fmt: skip
 Order = (
     Acquire | Convert | Release | FindLock | Holders | LocksIn | SeqnoHeard | JoinLockspace | GiveBack
-    | HoldOff | LeaveLockspace | Joined | LockspaceMembers | Publish | SayGoodbye | NoteSlots | EndSlots
-    | Recall | Remember | LocksThere | Identity | CallAgent | Pause | GoOn | DriverOrder
+    | HoldOff | LeaveLockspace | Joined | LockspaceMembers | Publish | AskReload | SayGoodbye | NoteSlots
+    | EndSlots    | Recall | Remember | LocksThere | Identity | CallAgent | Pause | GoOn | DriverOrder
 )  # fmt: skip
 
 Command = Generator[Order, Any, Any]

@@ -26,11 +26,12 @@ from ringfence.engine.slots import Slots
 from ringfence.engine.uses import Owner
 from ringfence.locks.flags import Flag
 from ringfence.lvm2.names import UUID_CHARACTERS
-from ringfence.wire import FENCING, entries
+from ringfence.wire import DELTAS, FENCING, entries
 
 UUIDS = 4
 END_SLOTS_MS = 5000
 Finished = Callable[[Any, RingfenceError | None], None]
+Told = Callable[[RingfenceError | None], None]
 
 
 class Task(msgspec.Struct):
@@ -80,6 +81,8 @@ class Tasks:
         the service's list."""
         self.was_opened: Callable[[orders.OpenPath], None] = lambda order: None
         """Told of each path that has been opened."""
+        self.ask_reload: Callable[[str, str, str, Told], None] | None = None
+        """`Refreshes.ask`."""
         self.was_reloaded: Callable[[orders.ReloadPath], None] = lambda order: None
 
     def start(
@@ -246,6 +249,10 @@ class Tasks:
             case orders.Pause():
                 task.until_ns = self._context.now_ns + order.time_ms * 1_000_000
                 return order.time_ms <= 0, None
+            case orders.AskReload():
+                assert self.ask_reload is not None
+                self.ask_reload(order.vg, order.lv, order.uuid, lambda error: self._told(task, order, error))
+                return False, None
             case orders.GoOn():
                 task.step, self._context.more = self._context.step, True
                 return False, None
@@ -291,6 +298,11 @@ class Tasks:
             raise box[0]
         return True, box[0]
 
+    def _told(self, task: Task, order: orders.Order, error: RingfenceError | None) -> None:
+        """The answer to an order that somebody else carries out, if the command still waits for it."""
+        if self._tasks.get(task.number) is task and task.waits_for is order:
+            self._advance(task, None, error)
+
     def _check_not_lvm2(self, order: orders.Acquire) -> None:
         """An LV is active here through LVM2 or through a path of ours; LVM2's wish for it may be under way.
 
@@ -307,7 +319,10 @@ class Tasks:
     def _ring_order(self, task: Task, order: orders.Order) -> tuple[bool, Any]:
         context = self._context
         if isinstance(order, orders.Publish):
-            task.seq = context.submit(entries.VolumeNotice(order.vg, order.seqno, order.crc, order.what))
+            delta = order.delta if context.protocol >= DELTAS else None
+            task.seq = context.submit(
+                entries.VolumeNotice(order.vg, order.seqno, order.crc, order.what, delta)
+            )
         elif isinstance(order, orders.EndSlots):
             task.until_ns = context.now_ns + END_SLOTS_MS * 1_000_000
             if context.state is not None and order.vg in context.state.slots:

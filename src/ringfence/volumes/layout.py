@@ -70,8 +70,8 @@ def segments_of(
     for row in rows:
         before = segments[-1] if segments else last
         one = Segment(
-            start, sum(stripe.extent_count for stripe in row), "striped", row, True, (),
-            stripe_sectors if len(row) > 1 else 0,
+            start, sum(stripe.extent_count for stripe in row), "striped", row,
+            stripe_sectors=stripe_sectors if len(row) > 1 else 0,
         )  # fmt: skip
         if before is not None and _goes_on(before, one):
             segments[-1:] = [_joined(before, one)]
