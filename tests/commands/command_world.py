@@ -42,6 +42,8 @@ class World:
     ) -> None:
         self.directory = directory
         self.cluster = cluster
+        self.paths = [str(directory / "*.img")]
+        """Globs of the devices that nodes may use."""
         self.images = []
         for index, size in enumerate(sizes_bytes):
             path = directory / f"disk{index}.img"
@@ -59,6 +61,8 @@ class World:
         self.published: list[orders.Publish] = []
         self.slots = False
         """Whether all nodes know disk slots."""
+        self.keeper: Any = None
+        """Keeps metadata beside the disks (`daemon.archive`), for tests that want it."""
         self.ended: list[str] = []
         """VGs whose slots all nodes were asked to leave."""
 
@@ -101,7 +105,7 @@ class Node:
         self.fail = fail
         self.guards: list[str] = []
         self.storage = Storage(
-            [str(world.directory / "*.img")], guard or self.guards.append, crash_hook=crash_hook
+            world.paths, guard or self.guards.append, crash_hook=crash_hook, keeper=world.keeper
         )
         self.open: dict[tuple[str, str], orders.OpenPath] = {}
         self.trace: list[orders.Order] = []
@@ -254,16 +258,11 @@ class Node:
             for node, (_, mode, token, _) in (sorted(resource.held.items()) if resource else ())
         )
 
-    def _do_LocksIn(self, order: orders.LocksIn) -> tuple[tuple[str, orders.Holder], ...]:
-        names = [name for space, name in sorted(self.world.resources) if space == order.lockspace]
-        return tuple(
-            (name, holder)
-            for name in names
-            for holder in self._do_Holders(orders.Holders(order.lockspace, name))
-        )
-
     def _do_SeqnoHeard(self, order: orders.SeqnoHeard) -> int:
         return next((one.seqno for one in reversed(self.world.published) if one.vg == order.vg), 0)
+
+    def _do_AskReload(self, order: orders.AskReload) -> None:
+        """Nobody has anything active through LVM2."""
 
     def _do_GoOn(self, order: orders.GoOn) -> None:
         """Nobody else is here."""

@@ -329,4 +329,4 @@ def test_loop_devices_are_detached() -> None:
     done = subprocess.run(
         ["losetup", "--list", "--noheadings", "--output", "back-file"], capture_output=True, text=True
     )
-    assert [line for line in done.stdout.splitlines() if "/tmp/rf" in line and "disk" in line] == []
+    assert [line for line in done.stdout.splitlines() if line.strip() in Stock.attached] == []

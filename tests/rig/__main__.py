@@ -93,14 +93,13 @@ def stock(one: Host, two: Host) -> str:
 
 
 def growth(one: Host, two: Host) -> str:
-    """An LV grows under its user: the device is larger at once, and once more by a change from the other host."""
+    """An LV grows while it is open: its device is larger when the command ends."""
+
     def sectors() -> int:
         return int(one.run("blockdev", "--getsz", "/run/ringfence/dev/rig/lv1").out)
 
     one.ringfence("lvextend", "-L", f"{2 * LV_BYTES}b", "rig/lv1")
     check(sectors() * 512 == 2 * LV_BYTES, f"{sectors()} sectors after lvextend")
-    two.ringfence("lvchange", "--addtag", "seen", "rig/lv1")
-    check(one.mapper("rig-lv1") == ("Active linear",), "the table is gone")
     return f"{sectors()} sectors when lvextend ended"
 
 

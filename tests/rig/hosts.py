@@ -134,11 +134,12 @@ class Host:
 
     def mapper(self, *names: str) -> tuple[str, ...]:
         """Of each device: "Active" or "Suspended" and what its table is made of; empty if it is not there."""
-        info = self.run("dmsetup", "info", "-c", "--noheadings", "--separator", "=", "-o", "name,suspended").out
+        words = ("dmsetup", "info", "-c", "--noheadings", "--separator", "=", "-o", "name,suspended")
+        info = self.run(*words).out
         state = dict(line.strip().split("=") for line in info.splitlines() if "=" in line)
         tables = [line.split() for line in self.run("dmsetup", "table").out.splitlines()]
         kind = {words[0].rstrip(":"): words[3] for words in tables if len(words) > 3}
-        return tuple(f"{state[name]} {kind[name]}" if name in state and name in kind else "" for name in names)
+        return tuple(f"{state[name]} {kind[name]}" if name in kind else "" for name in names)
 
     def suspended(self, *names: str) -> bool:
         """All of them.  One process: it is asked in a hurry."""

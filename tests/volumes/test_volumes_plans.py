@@ -12,6 +12,7 @@ from ringfence.volumes import access, allocate, plan, sizes
 from ringfence.volumes.checks import check_vg
 from ringfence.volumes.discovery import VgOnDisk
 from ringfence.volumes.model import Stripe, Vg, read_vg
+from ringfence.volumes.relations import Relations
 from ringfence.volumes.report import LvHere, lv_attr, lv_row, vg_rows
 
 MIB = 1 << 20
@@ -253,7 +254,7 @@ def test_extent_sizes() -> None:
             "do not follow each other",
         ),
         ("segment_count = 1", "segment_count = 2", "segment_count and the segments disagree"),
-        ("stripe_count = 1", "stripe_count = 2", "disagree"),
+        ("stripe_count = 1", "stripe_count = 2", "cannot be shared by 2 stripes"),
         ("pe_count = 10", "pe_count = 11", "run over the end of its device"),
         (uuid(1), uuid(2), "PV uuid .* is there twice"),
         ("seqno = 1\n", "", "seqno is missing"),
@@ -322,10 +323,11 @@ def test_vgs_that_must_not_be_written(old: str, new: str, words: str) -> None:
 def test_attributes_are_lvm2s() -> None:
     vg = with_lv(new_vg(10), "vm1", 2)
     lv = plan.find_lv(vg, "vm1")
-    assert lv_attr(lv, LvHere(), False) == "-wi-------"
-    assert lv_attr(lv, LvHere(active=True), False) == "-wi-a-----"
-    assert lv_attr(lv, LvHere(active=True, connections=2), False) == "-wi-ao----"
-    assert lv_attr(lv, LvHere(), True) == "-wi-----p-"
+    relations = Relations(vg)
+    assert lv_attr(lv, LvHere(), relations, False) == "-wi-------"
+    assert lv_attr(lv, LvHere(active=True), relations, False) == "-wi-a-----"
+    assert lv_attr(lv, LvHere(active=True, connections=2), relations, False) == "-wi-ao----"
+    assert lv_attr(lv, LvHere(), relations, True) == "-wi-----p-"
     found = VgOnDisk(vg, 0, {}, ())
     (row,) = vg_rows((found,))
     assert row["vg_attr"] == "wz-pns", "its PV was not found"
@@ -335,7 +337,7 @@ def test_attributes_are_lvm2s() -> None:
 def test_holders_are_named() -> None:
     vg = with_lv(new_vg(10), "vm1", 2)
     holder = {"node": "an-a01n01", "mode": "EX", "token": "1.1.1", "since_wall_ms": 5}
-    row = lv_row(VgOnDisk(vg, 0, {}, ()), plan.find_lv(vg, "vm1"), LvHere((holder,)))
+    row = lv_row(VgOnDisk(vg, 0, {}, ()), plan.find_lv(vg, "vm1"), LvHere((holder,)), Relations(vg))
     assert row["lv_holder"] == "an-a01n01:EX"
     assert row["lv_holders"] == [holder]
     assert row["lv_size"] == 2 * MIB

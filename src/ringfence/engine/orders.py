@@ -13,9 +13,11 @@ import msgspec
 from ringfence.core.cluster import Use
 from ringfence.core.ids import Token
 from ringfence.core.modes import Mode
+from ringfence.lvm2.area import MdaHeader
 from ringfence.volumes.known import Known
 from ringfence.volumes.model import Vg
 from ringfence.wire.block import Plane
+from ringfence.wire.entries import VgDelta
 
 
 class _Order(msgspec.Struct, frozen=True, tag=True):
@@ -96,13 +98,6 @@ class Holders(_Order, frozen=True):
     resource: str
 
 
-class LocksIn(_Order, frozen=True):
-    """Every lock that is held in a lockspace, cluster-wide.  Answer: tuple[tuple[str, Holder], ...], by
-    resource; as `Holders`."""
-
-    lockspace: str
-
-
 class SeqnoHeard(_Order, frozen=True):
     """The highest version of a VG that this cluster was told of.  Answer: int; 0: of none."""
 
@@ -169,6 +164,18 @@ class Publish(_Order, frozen=True):
     seqno: int
     crc: int
     what: str
+    delta: VgDelta | None = None
+    """Told where all nodes know of it."""
+
+
+class AskReload(_Order, frozen=True):
+    """Have every other host that has this LV active through stock LVM2 reload its table.  Answer: None.
+
+    Raises RingfenceError: one has not, or cannot be asked."""
+
+    vg: str
+    lv: str
+    uuid: str
 
 
 class SayGoodbye(_Order, frozen=True):
@@ -326,6 +333,18 @@ class ReadText(_Order, frozen=True):
     where: str
     like: Vg | None = None
     """Another version of it: LVs whose text is the same are not parsed again."""
+    packed: bool = False
+    """By `lvm2.backup.pack`; and it is laid out anew, from whatever form it has."""
+
+
+class SaveText(_Order, frozen=True):
+    """Write a VG's committed text to this host's file of backups.  Answer: str, the file's path.
+
+    Raises Damaged (it is not there any more), DeviceFailed, Unavailable."""
+
+    path: str
+    header: MdaHeader
+    description: str
 
 
 class Write(msgspec.Struct, frozen=True):
@@ -448,6 +467,52 @@ class ReloadPath(_Order, frozen=True):
     """Of the lock it is open under."""
 
 
+class MirrorPath(_Order, frozen=True):
+    """Copy a stretch of an open LV to another place, under its running clients, and keep it equal there.
+
+    Answer: Moving; `OpenPaths` says how far it is.  Asked for once more, it goes on.  NotFound: not open."""
+
+    vg: str
+    lv: str
+    """The name it is open under."""
+    uuid: str
+    offset_bytes: int
+    to: tuple[Extent, ...]
+    token: Token
+
+
+class SealPath(_Order, frozen=True):
+    """The last thing before metadata are committed that name the new place; ReloadPath ends the move then.
+
+    Answer: Moving.  Refused: the copy is not complete, or has failed."""
+
+    vg: str
+    lv: str
+    uuid: str
+
+
+class UnmirrorPath(_Order, frozen=True):
+    """Forget the new place: no metadata name it.  Answer: None."""
+
+    vg: str
+    lv: str
+    uuid: str
+
+
+class Moving(msgspec.Struct, frozen=True):
+    """How far the move of a stretch is.  Its old place has everything until it is reloaded."""
+
+    offset_bytes: int
+    length_bytes: int
+    copied_bytes: int = 0
+    complete: bool = False
+    """All of it is in both places, and what is written goes to both."""
+    sealed: bool = False
+    """No write is answered well that is not in both places."""
+    failed: str = ""
+    """Why the copy is of no use: begin again."""
+
+
 class OpenPaths(_Order, frozen=True):
     """Answer: tuple[OpenVolume, ...]."""
 
@@ -467,7 +532,8 @@ class OpenVolume(msgspec.Struct, frozen=True):
     """Why its worker stands still, and what to do."""
     readonly: bool = False
     extents: tuple[Extent, ...] = ()
-    """What it is made of."""
+    """What it is made of; empty: a block service of an older version does not tell."""
+    moving: Moving | None = None
     plane: Plane = Plane.NBD
 
 
@@ -527,19 +593,19 @@ class LookAtHost(_Order, frozen=True):
 
 
 ENGINE_ORDERS = (
-    Acquire, Convert, Release, FindLock, Holders, LocksIn, SeqnoHeard, JoinLockspace, GiveBack, HoldOff,
-    LeaveLockspace, Joined, LockspaceMembers, Publish, SayGoodbye, NoteSlots, EndSlots, Recall, Remember,
-    LocksThere, Identity, Pause, GoOn,
+    Acquire, Convert, Release, FindLock, Holders, SeqnoHeard, JoinLockspace, GiveBack, HoldOff,
+    LeaveLockspace, Joined, LockspaceMembers, Publish, AskReload, SayGoodbye, NoteSlots, EndSlots, Recall,
+    Remember, LocksThere, Identity, Pause, GoOn,
 )  # fmt: skip
-StorageOrder = ScanDevices | ReadBlocks | ReadText | WriteBlocks
-BlockOrder = OpenPath | ReloadPath | ClosePath | OpenPaths
+StorageOrder = ScanDevices | ReadBlocks | ReadText | SaveText | WriteBlocks
+BlockOrder = OpenPath | ReloadPath | MirrorPath | SealPath | UnmirrorPath | ClosePath | OpenPaths
 DriverOrder = (
     StorageOrder | BlockOrder | StandingTables | CutTables | SlotIo | LookAtHost | ReadSupplies
     | RefreshLvs
 )  # fmt: skip
 Order = (
-    Acquire | Convert | Release | FindLock | Holders | LocksIn | SeqnoHeard | JoinLockspace | GiveBack
-    | HoldOff | LeaveLockspace | Joined | LockspaceMembers | Publish | SayGoodbye | NoteSlots | EndSlots
+    Acquire | Convert | Release | FindLock | Holders | SeqnoHeard | JoinLockspace | GiveBack | HoldOff
+    | LeaveLockspace | Joined | LockspaceMembers | Publish | AskReload | SayGoodbye | NoteSlots | EndSlots
     | Recall | Remember | LocksThere | Identity | CallAgent | Pause | GoOn | DriverOrder
 )  # fmt: skip
 

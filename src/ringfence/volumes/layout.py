@@ -45,7 +45,7 @@ def choose(
         raise BadInput(f"an LV has at most {_MAX_EXTENTS} extents", next="give a smaller size")
     policy = next(
         one
-        for one in (space.policy, own_policy, vg.body.string("allocation_policy") or "", "normal")
+        for one in (space.policy, own_policy, vg.header.string("allocation_policy") or "", "normal")
         if one not in ("", INHERIT)
     )
     return allocate(
@@ -70,8 +70,8 @@ def segments_of(
     for row in rows:
         before = segments[-1] if segments else last
         one = Segment(
-            start, sum(stripe.extent_count for stripe in row), "striped", row, True, (),
-            stripe_sectors if len(row) > 1 else 0,
+            start, sum(stripe.extent_count for stripe in row), "striped", row,
+            stripe_sectors=stripe_sectors if len(row) > 1 else 0,
         )  # fmt: skip
         if before is not None and _goes_on(before, one):
             segments[-1:] = [_joined(before, one)]

@@ -1,8 +1,10 @@
-"""What a VG is made of: PVs, LVs, their segments, and the extents of PVs that these use.
+"""What a VG is made of: PVs and LVs (their segments: `volumes.segments`).
 
 Values, as the metadata has them; `volumes.model` reads them, `volumes.index` keeps account of them."""
 
 import msgspec
+
+from ringfence.volumes.segments import Segment
 
 SLOTS_TAG = "ringfence.slots"
 _PLAIN = ("striped", "linear")
@@ -30,27 +32,6 @@ class Pv(msgspec.Struct, frozen=True, gc=False):
     @property
     def missing(self) -> bool:
         return "MISSING" in self.flags or "MISSING" in self.status
-
-
-class Stripe(msgspec.Struct, frozen=True, gc=False):
-    """Extents of one PV that a segment uses."""
-
-    pv: str
-    start_extent: int
-    extent_count: int
-
-
-class Segment(msgspec.Struct, frozen=True, gc=False):
-    start_extent: int
-    extent_count: int
-    kind: str
-    stripes: tuple[Stripe, ...]
-    exact: bool
-    """False: the type is not known, and `stripes` may be too much."""
-    words: tuple[str, ...]
-    """Strings in the segment that may name another LV that it is made of."""
-    stripe_sectors: int = 0
-    """How much of the LV lies on one stripe before the next one's turn comes; 0: it has one alone."""
 
 
 class Lv(msgspec.Struct, frozen=True, gc=False):

@@ -275,7 +275,8 @@ class PvCreate(_Call, frozen=True):
 
 
 class Pvs(_Call, frozen=True):
-    pass
+    segments: bool = False
+    """Each row has "segments" as well: what each piece of the PV is used for (`volumes.report_segments`)."""
 
 
 class VgCreate(_Call, frozen=True):
@@ -329,6 +330,22 @@ class VgCk(_Call, frozen=True):
     vg: str
     update_metadata: bool = False
     """Write it anew to all areas, and clear PVs that were taken out of it."""
+
+
+class VgCfgBackup(_Call, frozen=True):
+    """Write the VG's metadata to this host's file of backups.
+
+    Reply result: {"message", "vg", "file": path}."""
+
+    vg: str
+
+
+class VgCfgRestore(_Call, frozen=True):
+    """Make a VG what a file says it was.  Refused while any host has an LV of it active."""
+
+    vg: str
+    text: str
+    """The file, as `lvm2.backup.pack` makes it."""
 
 
 class PvRemove(_Call, frozen=True):
@@ -495,6 +512,7 @@ Call = (
     | PvCreate | Pvs | VgCreate | VgRemove | VgChange | Vgs | LvCreate | Lvs | LvChange | LvRemove
     | LvResize | LvRename
     | PvRemove | PvResize | PvCk | VgExtend | VgReduce | VgRename | VgSet | VgCk
+    | VgCfgBackup | VgCfgRestore
     | SlotsAdd | SlotsForget | SlotsShow
 )  # fmt: skip
 
@@ -509,11 +527,12 @@ VOLUME_CALLS = (
     PvCreate, Pvs, VgCreate, VgRemove, VgChange, Vgs, LvCreate, Lvs, LvChange, LvRemove,
     LvResize, LvRename,
     PvRemove, PvResize, PvCk, VgExtend, VgReduce, VgRename, VgSet, VgCk,
+    VgCfgBackup, VgCfgRestore,
     SlotsAdd, SlotsForget, SlotsShow,
 )  # fmt: skip
 
 
-READING_CALLS = (Pvs, PvCk, Vgs, Lvs, SlotsShow)
+READING_CALLS = (Pvs, PvCk, Vgs, VgCfgBackup, Lvs, SlotsShow)
 """Volume calls that change nothing, and are answered by a node that cannot act."""
 
 

@@ -81,6 +81,13 @@ class MappedHandle:
         """Raises RingfenceError; the old table stands then."""
         await asyncio.to_thread(self.mapped.reload, call)
 
+    async def obey(self, order: wire.Mirror | wire.Seal | wire.Unmirror) -> None:
+        """Raises Refused: a device is not moved while it is open."""
+        raise Refused(
+            f"{self.name} is open as a device: only what is open over NBD is moved meanwhile",
+            next=f"close it (lvchange -an {self.name}) and move it then",
+        )
+
     async def end(self, flush: bool) -> None:
         """Raises Refused: it is in use.  DeviceFailed."""
         try:

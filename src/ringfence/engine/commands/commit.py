@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from ringfence.core.errors import Damaged, DeviceFailed, Refused
-from ringfence.engine.commands.disks import read_texts
+from ringfence.engine.commands.disks import known_as, read_texts
 from ringfence.engine.commands.locking import LockedVg, Version, parse_lvb, print_lvb
 from ringfence.engine.orders import (
     Order,
@@ -39,11 +39,13 @@ from ringfence.lvm2.label import SECTOR_BYTES, mark_used
 from ringfence.lvm2.text import parse_text
 from ringfence.volumes.access import check_writable
 from ringfence.volumes.checks import check_vg
+from ringfence.volumes.deltas import delta_between
 from ringfence.volumes.discovery import AreaOnDisk, VgOnDisk, check_complete
 from ringfence.volumes.groups import mark_missing
 from ringfence.volumes.known import Known
 from ringfence.volumes.model import Vg
 from ringfence.volumes.plan import Maker, next_seqno
+from ringfence.wire.entries import VgDelta
 
 
 class Change(msgspec.Struct, frozen=True):
@@ -78,8 +80,9 @@ class Prepared(msgspec.Struct, frozen=True):
     """On the devices that it will have; the VG in it is of no account."""
 
     @property
-    def crc(self) -> int:
-        return self.placed[0].slot.crc
+    def known(self) -> Known:
+        slot = self.placed[0].slot
+        return Known(self.vg, slot.crc, slot.size_bytes)
 
 
 def begin(locked: LockedVg, *, partial: bool = False, resizing: bool = True) -> Generator[Order, Any, Change]:
@@ -109,7 +112,7 @@ def begin(locked: LockedVg, *, partial: bool = False, resizing: bool = True) -> 
     doubtful = known is None or known.number != vg.seqno or known.crc not in (0, found.crc)
     seqno = vg.seqno + 1
     if doubtful:
-        seqno = max(seqno, 1 + (yield from _abandoned_seqno(found)))
+        seqno = max(seqno, 1 + (yield from abandoned_seqno(found.areas)))
     return Change(locked, doubtful, seqno)
 
 
@@ -119,11 +122,13 @@ def _only_announced(known: Version, vg: Vg) -> bool:
     return known.crc == 0 and known.number == vg.seqno + 1
 
 
-def _abandoned_seqno(found: VgOnDisk) -> Generator[Order, Any, int]:
-    """The highest seqno among texts that were pre-committed and left so."""
+def abandoned_seqno(areas: tuple[AreaOnDisk, ...], uuid: str = "") -> Generator[Order, Any, int]:
+    """The highest seqno among texts that were pre-committed and left so.
+
+    Args: uuid: of the VG whose texts count; empty: of any."""
     wanted = [
         (area.path, area.header, area.header.precommitted)
-        for area in found.areas
+        for area in areas
         if area.header is not None and not area.header.precommitted.empty
     ]
     highest = 0
@@ -133,7 +138,8 @@ def _abandoned_seqno(found: VgOnDisk) -> Generator[Order, Any, int]:
             tree = parse_text(check_text(slot, data or b"", path), path)
         except Damaged:
             continue  # it never was written whole
-        highest = max([highest, *(body.number("seqno") or 0 for _, body in tree.sections())])
+        bodies = [body for _, body in tree.sections() if uuid in ("", body.string("id"))]
+        highest = max([highest, *(body.number("seqno") or 0 for body in bodies)])
     return highest
 
 
@@ -168,7 +174,8 @@ def commit(prepared: Prepared) -> Generator[Order, Any, Vg]:
     Raises:
         DeviceFailed, NoAuthority: old version or new, as the disks say."""
     yield from write(prepared)
-    yield from finish(prepared.change.locked, prepared.vg, prepared.placed[0].slot, prepared.what)
+    locked, after = prepared.change.locked, prepared.known
+    yield from finish(locked, after, prepared.what, delta_between(known_as(locked.found), after))
     return prepared.vg
 
 
@@ -182,11 +189,14 @@ def write(prepared: Prepared) -> Generator[Order, Any, None]:
     yield from label_writes(prepared.found, used=True)
 
 
-def finish(locked: LockedVg, vg: Vg, slot: RawLocn, what: str) -> Generator[Order, Any, None]:
+def finish(
+    locked: LockedVg, new: Known, what: str, delta: VgDelta | None = None
+) -> Generator[Order, Any, None]:
     """Tell everybody, then let the next one in."""
-    yield Publish(vg.name, vg.seqno, slot.crc, f"{locked.me.name}: {what}")
-    yield Remember(Known(vg, slot.crc, slot.size_bytes))
-    yield Release(locked.held.lock, print_lvb(Version(vg.seqno, slot.crc)))
+    vg = new.vg
+    yield Publish(vg.name, vg.seqno, new.crc, f"{locked.me.name}: {what}", delta)
+    yield Remember(new)
+    yield Release(locked.held.lock, print_lvb(Version(vg.seqno, new.crc)))
 
 
 def place(areas: tuple[AreaOnDisk, ...], text: bytes, *, avoid: int | None) -> tuple[_Placed, ...]:
