@@ -98,6 +98,10 @@ class Node:
         self.trace: list[orders.Order] = []
         self.slots: dict[str, orders.SlotsPlace] = {}
         self.without: dict[str, str] = {}
+        self.unclean: dict[str, tuple[str, ...]] = {}
+        self.progress: list[orders.NoteProgress] = []
+        self.wanted = False
+        """Whether somebody waits for whatever it holds."""
 
     def run(self, call: Any) -> Any:
         return self.drive(command_for(call))
@@ -131,7 +135,7 @@ class Node:
     def _do(self, order: orders.Order) -> Any:
         if self.fail is not None and (error := self.fail(order)) is not None:
             raise error
-        if isinstance(order, orders.ScanDevices | orders.ReadBlocks | orders.WriteBlocks):
+        if isinstance(order, orders.StorageOrder):
             return self.storage.do(order)
         return getattr(self, f"_do_{type(order).__name__}")(order)
 
@@ -232,6 +236,18 @@ class Node:
             orders.Holder(node, f"an-a01n0{node}", mode, token, 1_700_000_000_000)
             for node, (_, mode, token, _) in (sorted(resource.held.items()) if resource else ())
         )
+
+    def _do_NoteUnclean(self, order: orders.NoteUnclean) -> None:
+        self.unclean[order.vg] = order.uuids
+
+    def _do_NoteProgress(self, order: orders.NoteProgress) -> None:
+        self.progress.append(order)
+
+    def _do_Wanted(self, order: orders.Wanted) -> bool:
+        return self.wanted
+
+    def _do_Pause(self, order: orders.Pause) -> None:
+        """No time passes here."""
 
     def _do_GoOn(self, order: orders.GoOn) -> None:
         """Nobody else is here."""

@@ -89,7 +89,7 @@ def vgs(names: tuple[str, ...], socket: str | None, root: Path | None, **given: 
 
 @click.command()
 @click.argument("names", nargs=-1)
-@click.option("-a", "--all", "whole", is_flag=True, help="The LVs of disk slots, too.")
+@click.option("-a", "--all", "whole", is_flag=True, help="The LVs of disk slots and those being wiped, too.")
 @_report_options
 def lvs(names: tuple[str, ...], whole: bool, socket: str | None, root: Path | None, **given: Any) -> int:
     """Report LVs and which host holds them; NAMES: VGs or VG/LV."""

@@ -91,6 +91,9 @@ def _wait_option(default: float | str) -> Callable[[C], C]:
 
 _force = click.option("-f", "--force", is_flag=True, help="Even if it is in use.")
 _yes = click.option("-y", "--yes", is_flag=True, help="Answer yes to LVM2's questions.")
+_no_wipe = click.option(
+    "--no-wipe", is_flag=True, help="Leave what is on its extents where whoever gets them can read it."
+)
 _metadata = click.option("--metadatasize", type=Size(), default=0, help="Size of the metadata area.")
 
 
@@ -189,12 +192,13 @@ def vgremove(
 @click.option("-l", "--extents", type=Extents(), help="25, 50%VG, 100%FREE.")
 @click.option("-a", "--activate", type=Activation(), default="ey", show_default=True, help="ey or n.")
 @_wait_option("forever")
+@_no_wipe
 @_yes
 @daemon_options
 @json_option
 def lvcreate(
     vg: str | None, name: str, size: int | None, extents: tuple[int, str] | None, activate: str,
-    wait: float | str, yes: bool, socket: str | None, root: Path | None, as_json: bool,
+    wait: float | str, no_wipe: bool, yes: bool, socket: str | None, root: Path | None, as_json: bool,
 ) -> int:  # fmt: skip
     """Make a linear LV in VG and activate it here, exclusively.
 
@@ -203,7 +207,9 @@ def lvcreate(
         raise click.UsageError("give one of -L SIZE and -l EXTENTS")
     vg, name = _new_name(vg, name)
     count, percent = extents or (0, "")
-    call = calls.LvCreate(vg, name, size or 0, count, percent, activate, _wait_ms(wait))
+    call = calls.LvCreate(
+        vg, name, size or 0, count, percent, activate, _wait_ms(wait), wipe=not no_wipe
+    )
     with open_daemon(socket, root) as daemon:
         return _each(daemon, [(f"{vg}/{name}" if name else vg, call)], as_json)
 
@@ -226,17 +232,18 @@ def _new_name(vg: str | None, name: str) -> tuple[str, str]:
     "-a", "--activate", type=Activation(), required=True, help="ey: exclusive, sy: shared, n: no more."
 )
 @_wait_option(0.0)
+@click.option("-f", "--force", is_flag=True, help="Shared, too, whatever is on it.")
 @_yes
 @daemon_options
 @json_option
 def lvchange(
-    names: tuple[str, ...], activate: str, wait: float | str, yes: bool,
+    names: tuple[str, ...], activate: str, wait: float | str, force: bool, yes: bool,
     socket: str | None, root: Path | None, as_json: bool,
 ) -> int:  # fmt: skip
     """Activate or deactivate LVs here.  NAMES: VG/LV, or VG for all of its LVs.
 
     Without --wait it is refused at once, and told who holds the LV."""
-    work = [(name, calls.LvChange(*_split(name), activate, _wait_ms(wait))) for name in names]
+    work = [(name, calls.LvChange(*_split(name), activate, _wait_ms(wait), force)) for name in names]
     with open_daemon(socket, root) as daemon:
         return _each(daemon, work, as_json)
 
@@ -244,19 +251,23 @@ def lvchange(
 @click.command()
 @click.argument("names", nargs=-1, required=True)
 @_force
+@_no_wipe
 @_yes
 @daemon_options
 @json_option
 def lvremove(
-    names: tuple[str, ...], force: bool, yes: bool, socket: str | None, root: Path | None, as_json: bool
-) -> int:
-    """Remove LVs.  NAMES: VG/LV, or VG for all of its.  One that is active here needs --force or --yes."""
+    names: tuple[str, ...], force: bool, no_wipe: bool, yes: bool,
+    socket: str | None, root: Path | None, as_json: bool,
+) -> int:  # fmt: skip
+    """Remove LVs.  NAMES: VG/LV, or VG for all of its.  One that is active here needs --force or --yes.
+
+    Their extents are wiped; of large LVs that goes on in the background, and they are free after it."""
     asked = [_split(name) for name in names]
     with open_daemon(socket, root) as daemon:
         work: list[tuple[str, calls.Call]] = []
         for vg, lv in asked:
             for one in [lv] if lv else _lvs_of(daemon, vg):
-                work.append((f"{vg}/{one}", calls.LvRemove(vg, one, force or yes)))
+                work.append((f"{vg}/{one}", calls.LvRemove(vg, one, force or yes, wipe=not no_wipe)))
         return _each(daemon, work, as_json)
 
 

@@ -220,6 +220,14 @@ def _volume(state: ClusterState, life: Life, entry: entries.VolumeNotice) -> lis
     ]
 
 
+def _unclean(state: ClusterState, life: Life, entry: entries.UncleanNoted) -> list[Fact]:
+    if entry.uuids:
+        state.unclean[entry.vg] = list(entry.uuids)
+    else:
+        state.unclean.pop(entry.vg, None)
+    return []
+
+
 def _incident_seen(state: ClusterState, life: Life, entry: entries.IncidentSeen) -> list[Fact]:
     return record_incident(state, entry.incident)
 
@@ -297,6 +305,7 @@ _HANDLERS: dict[type, Callable[[ClusterState, Life, Any], list[Fact]]] = {
     entries.ConfigProposed: _config,
     entries.Goodbye: _goodbye,
     entries.VolumeNotice: _volume,
+    entries.UncleanNoted: _unclean,
     entries.IncidentSeen: _incident_seen,
     entries.SearchDeadlock: _search,
     entries.Waits: _waits,

@@ -153,6 +153,8 @@ class Publish(_Order, frozen=True):
     seqno: int
     crc: int
     what: str
+    unclean: tuple[str, ...] = ()
+    """Its LVs that are being zeroed or wiped, by uuid."""
 
 
 class SayGoodbye(_Order, frozen=True):
@@ -205,6 +207,33 @@ class EndSlots(_Order, frozen=True):
     """It is gone already, and who is not ready need not let go."""
 
 
+class Wanted(_Order, frozen=True):
+    """Whether a lock that is held stands in somebody's way, or this node is about to leave its lockspace: who
+    works under it for long asks now and then.  Answer: bool."""
+
+    lock: int
+
+
+class NoteUnclean(_Order, frozen=True):
+    """This host has seen which LVs of a VG are being zeroed or wiped.  Answer: None, at once.
+
+    It goes on with them where nobody else does."""
+
+    vg: str
+    uuids: tuple[str, ...]
+
+
+class NoteProgress(_Order, frozen=True):
+    """How far a long command is, for people.  Answer: None, at once."""
+
+    vg: str
+    lv: str
+    what: str
+    """zeroed | wiped."""
+    done_bytes: int
+    size_bytes: int
+
+
 class Identity(_Order, frozen=True):
     """Answer: Whoami."""
 
@@ -222,6 +251,8 @@ class Whoami(msgspec.Struct, frozen=True):
     """Every configured node."""
     slots: bool = False
     """Whether every node of the cluster knows disk slots."""
+    wipe_mib_s: int = 0
+    """How fast LVs may be wiped in the background, in MiB/s; 0: as fast as the devices take it."""
 
 
 class CallAgent(_Order, frozen=True):
@@ -303,6 +334,36 @@ class WriteBlocks(_Order, frozen=True):
     """Names the step for crash points: "pv-header", "text", "precommit", "commit"."""
 
 
+class ZeroBlocks(_Order, frozen=True):
+    """Make a range read as zeros, flushed before the answer.  Answer: None.
+
+    Where the device (or the file system) can give the space back and reads zeros from then on, it does; else
+    it is told to write zeros, or they are written.  The storage guard for `guard` is asked before and after
+    each piece of it (`storage.driver.ZERO_STEP_BYTES`).  Other storage orders do not wait for this one."""
+
+    path: str
+    offset_bytes: int
+    length_bytes: int
+    guard: str
+
+
+class Extent(msgspec.Struct, frozen=True):
+    """A linear piece of an LV, in bytes."""
+
+    path: str
+    start_bytes: int
+    length_bytes: int
+
+
+class Probe(_Order, frozen=True):
+    """Find out what is on a device, or on an LV: its pieces, one after the other.  Answer:
+    volumes.signatures.Probed.
+
+    Raises DeviceFailed: it cannot be read."""
+
+    extents: tuple[Extent, ...]
+
+
 # -- answered by the slots' driver -----------------------------------------------
 
 
@@ -334,14 +395,6 @@ class SlotIo(_Order, frozen=True):
 
 
 # -- answered by the block driver ----------------------------------------------
-
-
-class Extent(msgspec.Struct, frozen=True):
-    """A linear piece of an LV, in bytes."""
-
-    path: str
-    start_bytes: int
-    length_bytes: int
 
 
 class OpenPath(_Order, frozen=True):
@@ -445,9 +498,10 @@ class LookAtHost(_Order, frozen=True):
 
 ENGINE_ORDERS = (
     Acquire, Convert, Release, FindLock, Holders, JoinLockspace, GiveBack, HoldOff, LeaveLockspace,
-    Joined, LockspaceMembers, Publish, SayGoodbye, NoteSlots, EndSlots, Identity, Pause, GoOn,
+    Joined, LockspaceMembers, Publish, SayGoodbye, NoteSlots, EndSlots, NoteUnclean, NoteProgress, Wanted,
+    Identity, Pause, GoOn,
 )  # fmt: skip
-StorageOrder = ScanDevices | ReadBlocks | ReadText | WriteBlocks
+StorageOrder = ScanDevices | ReadBlocks | ReadText | WriteBlocks | ZeroBlocks | Probe
 BlockOrder = OpenPath | ClosePath | OpenPaths
 DriverOrder = (
     StorageOrder | BlockOrder | StandingTables | CutTables | SlotIo | LookAtHost | ReadSupplies
@@ -455,8 +509,8 @@ DriverOrder = (
 )  # fmt: skip
 Order = (
     Acquire | Convert | Release | FindLock | Holders | JoinLockspace | GiveBack | HoldOff | LeaveLockspace
-    | Joined | LockspaceMembers | Publish | SayGoodbye | NoteSlots | EndSlots | Identity | CallAgent | Pause
-    | GoOn | DriverOrder
+    | Joined | LockspaceMembers | Publish | SayGoodbye | NoteSlots | EndSlots | NoteUnclean | NoteProgress
+    | Wanted | Identity | CallAgent | Pause | GoOn | DriverOrder
 )  # fmt: skip
 
 Command = Generator[Order, Any, Any]

@@ -18,6 +18,10 @@ from ringfence.lvm2.text import Section, parse_text
 
 SECTOR_BYTES = 512
 SLOTS_TAG = "ringfence.slots"
+ZEROING_TAG = "ringfence.zeroing"
+"""Of a new LV that still shows what was on its extents before."""
+WIPING_TAG = "ringfence.wiping"
+"""Of a removed LV whose extents are still to be wiped."""
 CONTENTS = "Text Format Volume Group"
 
 _AREA_LISTS = {"striped": "stripes", "linear": "stripes", "mirror": "mirrors"}
@@ -95,6 +99,21 @@ class Lv(msgspec.Struct, frozen=True, gc=False):
     def slots(self) -> bool:
         """Holds the VG's disk slots (`volumes.slots`), and must be left alone."""
         return SLOTS_TAG in self.tags
+
+    @property
+    def zeroing(self) -> bool:
+        """It may not be opened yet: others' data may stand in it (`volumes.unclean`)."""
+        return ZEROING_TAG in self.tags
+
+    @property
+    def wiping(self) -> bool:
+        """It is removed, and keeps its extents only until they are wiped (`volumes.unclean`)."""
+        return WIPING_TAG in self.tags
+
+    @property
+    def unclean(self) -> bool:
+        """It is being zeroed or wiped, and nobody may open it."""
+        return self.zeroing or self.wiping
 
     @property
     def linear(self) -> bool:

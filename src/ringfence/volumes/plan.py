@@ -14,6 +14,7 @@ from ringfence.lvm2.text import Section, Value
 from ringfence.volumes.access import DLM, lock_args_of
 from ringfence.volumes.allocate import allocate
 from ringfence.volumes.model import CONTENTS, SECTOR_BYTES, Lv, Stripe, Vg, read_vg
+from ringfence.volumes.unclean import check_clean
 
 
 class Maker(msgspec.Struct, frozen=True):
@@ -178,8 +179,12 @@ def users_of_each(vg: Vg) -> dict[str, tuple[str, ...]]:
     return {name: tuple(found) for name, found in users.items()}
 
 
-def check_plain(vg: Vg, lv: Lv) -> None:
-    """Raises Refused unless the LV is a visible linear one that no other LV is made of."""
+def check_plain(vg: Vg, lv: Lv, *, unclean: bool = False) -> None:
+    """Raises Refused unless the LV is a visible linear one that no other LV is made of.
+
+    Args: unclean: it may be one that is being zeroed or wiped."""
+    if not unclean:
+        check_clean(vg, lv)
     if lv.slots:
         raise Refused(
             f"Logical volume {vg.name}/{lv.name} holds the disk slots of the VG and goes with it alone",
@@ -198,7 +203,7 @@ def check_plain(vg: Vg, lv: Lv) -> None:
 
 def remove_lv(vg: Vg, name: str) -> Vg:
     """The VG without the LV.  Raises NotFound, Refused.  The seqno is not touched."""
-    check_plain(vg, find_lv(vg, name))
+    check_plain(vg, find_lv(vg, name), unclean=True)
     lvs = vg.body.section("logical_volumes")
     assert lvs is not None
     return vg.with_body(_with_lvs(vg.body, lvs.drop(name)))

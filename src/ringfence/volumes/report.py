@@ -11,6 +11,7 @@ from ringfence.lvm2.names import with_dashes
 from ringfence.volumes.allocate import free_count, free_extents
 from ringfence.volumes.discovery import Disks, PvOnDisk, VgOnDisk
 from ringfence.volumes.model import SECTOR_BYTES, Lv, Pv, Vg
+from ringfence.volumes.unclean import done_extents
 
 Row = dict[str, Any]
 
@@ -166,7 +167,7 @@ def lv_row(found: VgOnDisk, lv: Lv, here: LvHere, users: tuple[str, ...] = ()) -
         "metadata_percent": "",
         "move_pv": "",
         "mirror_log": "",
-        "copy_percent": "",
+        "copy_percent": f"{100 * done_extents(lv) / lv.extent_count:.2f}" if lv.unclean else "",
         "convert_lv": "",
         "lv_uuid": lv.uuid,
         "lv_full_name": f"{vg.name}/{lv.name}",

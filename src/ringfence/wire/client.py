@@ -316,13 +316,15 @@ class LvCreate(_Call, frozen=True):
     activate: str = "ey"
     """ey | sy | n."""
     wait_ms: int | None = None
+    wipe: bool = True
+    """Zero all of it before it can be opened; else it shows what was on its extents before."""
 
 
 class Lvs(_Call, frozen=True):
     vg: str = ""
     lv: str = ""
     all: bool = False
-    """The LV of the disk slots, too."""
+    """The LV of the disk slots and those that are being wiped, too."""
 
 
 class LvChange(_Call, frozen=True):
@@ -333,12 +335,16 @@ class LvChange(_Call, frozen=True):
     """ey | sy | n."""
     wait_ms: int | None = 0
     """How long to queue behind a holder; 0 = refuse at once, None = for ever."""
+    force: bool = False
+    """Activate it shared whatever is on it."""
 
 
 class LvRemove(_Call, frozen=True):
     vg: str
     lv: str
     force: bool = False
+    wipe: bool = True
+    """Its extents are free only once they are wiped; else at once, with what is on them."""
 
 
 class SlotsAdd(_Call, frozen=True):

@@ -32,6 +32,7 @@ from ringfence.volumes.checks import check_vg
 from ringfence.volumes.discovery import AreaOnDisk, VgOnDisk, check_complete
 from ringfence.volumes.model import Vg
 from ringfence.volumes.plan import Maker, next_seqno
+from ringfence.volumes.unclean import unclean_uuids
 
 
 class Change(msgspec.Struct, frozen=True):
@@ -149,7 +150,7 @@ def commit(prepared: Prepared) -> Generator[Order, Any, Vg]:
 
 def finish(locked: LockedVg, vg: Vg, crc: int, what: str) -> Generator[Order, Any, None]:
     """Tell everybody, then let the next one in."""
-    yield Publish(vg.name, vg.seqno, crc, f"{locked.me.name}: {what}")
+    yield Publish(vg.name, vg.seqno, crc, f"{locked.me.name}: {what}", unclean_uuids(vg))
     yield Release(locked.held.lock, print_lvb(Version(vg.seqno, crc)))
 
 

@@ -135,7 +135,7 @@ def _lv_rows(
     users = users_of_each(found.vg)
     rows: list[Row] = []
     for lv in found.vg.lvs:
-        if lv.visible and call.lv in ("", lv.name) and (call.all or call.lv or not lv.slots):
+        if lv.visible and call.lv in ("", lv.name) and (call.all or call.lv or not (lv.slots or lv.wiping)):
             holders: tuple[Holder, ...] = yield Holders(space, lv.uuid)
             mine: Held | None = yield FindLock(space, lv.uuid)
             here = _here(holders, mine, paths.get(lv.uuid))

@@ -55,6 +55,7 @@ from ringfence.engine.orders import (
     Joined,
     JoinLockspace,
     LeaveLockspace,
+    NoteUnclean,
     OpenPaths,
     OpenVolume,
     Order,
@@ -75,6 +76,7 @@ from ringfence.volumes.model import Lv, Vg
 from ringfence.volumes.plan import Maker, NewPv, check_plain, create_vg
 from ringfence.volumes.sizes import check_extent_size
 from ringfence.volumes.slots import add_slots, slots_of
+from ringfence.volumes.unclean import unclean_uuids
 from ringfence.wire.client import VgChange, VgCreate, VgRemove
 
 # -- vgcreate --------------------------------------------------------------------
@@ -188,7 +190,7 @@ def vgremove(call: VgRemove) -> Command:
         refuse_with_lvs(vg)
     lvs = [lv for lv in vg.lvs if not lv.slots]
     for lv in lvs:
-        check_plain(vg, lv)
+        check_plain(vg, lv, unclean=True)
     locks = yield from _take_all(vg, lvs, call.force)
     restore: Order | None = None
     try:
@@ -265,6 +267,9 @@ def autostart(stopped: tuple[str, ...] = ()) -> Command:
     names = [name for name in dict.fromkeys(ours) if name not in stopped]
     for name in names:
         yield from join(space_of(name))
+    for found in disks.vgs:
+        if found.vg.name in names and (unclean := unclean_uuids(found.vg)):
+            yield NoteUnclean(found.vg.name, unclean)
     yield from note_slots(list(disks.vgs), me)
     return {
         "message": "\n".join(f"VG {name} starting dlm lockspace" for name in names),
