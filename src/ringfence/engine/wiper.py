@@ -13,6 +13,8 @@ from ringfence.engine.commands.wiping import Cleansed, cleanse_all
 from ringfence.engine.context import Context
 from ringfence.engine.tasks import Tasks
 
+BEGIN_MS = 500
+"""After an LV has become unclean: whoever made it so has its lock yet, or zeroes it at once."""
 AGAIN_MS = 10_000
 """Until a VG is looked at once more in which something is left to do."""
 
@@ -21,7 +23,7 @@ class _Vg(msgspec.Struct):
     runs: bool = False
     due_ns: int = 0
     seen: tuple[str, ...] = ()
-    """Its unclean LVs when it was last looked at: new ones are begun with at once."""
+    """Its unclean LVs when it was last looked at: new ones are begun with soon."""
     gone: tuple[str, ...] = ()
     """Of these, such as there is nothing to do of."""
     trouble: str = ""
@@ -47,7 +49,7 @@ class Wiper:
             one = self._vgs.setdefault(vg, _Vg())
             uuids = context.unclean(vg)
             if uuids != one.seen:
-                one.seen, one.due_ns = uuids, 0
+                one.seen, one.due_ns = uuids, context.now_ns + BEGIN_MS * 1_000_000
             wanted = tuple(uuid for uuid in uuids if uuid not in one.gone)
             if wanted and not one.runs and context.now_ns >= one.due_ns and self._may_begin(vg):
                 self._begin(vg, one, wanted)

@@ -119,7 +119,7 @@ def _under_lock(vg: str, uuid: str, held: Held, mib_s: int) -> Generator[Order, 
     yield NoteProgress(vg, lv.name, what, done, size)
     for part in slices(vg, places(found, rest_of(pieces(found.vg, lv), done))):
         if (yield Wanted(held.lock)):
-            yield from _note(vg, uuid, done // extent)
+            yield from _note(vg, uuid, done // extent, wait_ms=0)
             return Cleansed(lv.name, what, finished=False)
         yield part
         done += part.length_bytes
@@ -133,10 +133,14 @@ def _under_lock(vg: str, uuid: str, held: Held, mib_s: int) -> Generator[Order, 
     return Cleansed(lv.name, what, finished=finished)
 
 
-def _note(vg: str, uuid: str, extents: int) -> Generator[Order, Any, None]:
-    """Keep the progress, where that can be done at once; it is worth no waiting and no error."""
+def _note(vg: str, uuid: str, extents: int, wait_ms: int = VG_WAIT_MS) -> Generator[Order, Any, None]:
+    """Keep the progress, where that can be done; it is worth no error."""
+
+    def plan(now: Vg, lv: Lv) -> Vg:
+        return note_done(now, lv.name, extents)
+
     try:
-        yield from _change(vg, uuid, "progress", lambda now, lv: note_done(now, lv.name, extents))
+        yield from _change(vg, uuid, "progress", plan, wait_ms)
     except LocksLost:
         raise
     except Refused:
@@ -150,7 +154,7 @@ def _finish(vg: str, uuid: str, held: Held, lv: Lv, size_bytes: int) -> Generato
             yield from _change(vg, uuid, f"end of {lv.name}", _done)
         except TimedOut:
             if (yield Wanted(held.lock)):
-                yield from _note(vg, uuid, lv.extent_count)
+                yield from _note(vg, uuid, lv.extent_count, wait_ms=0)
                 return False
         else:
             return True
@@ -160,9 +164,11 @@ def _done(vg: Vg, lv: Lv) -> Vg:
     return remove_lv(vg, lv.name) if lv.wiping else mark_clean(vg, lv.name)
 
 
-def _change(vg: str, uuid: str, what: str, plan: Callable[[Vg, Lv], Vg]) -> Generator[Order, Any, None]:
-    """One commit, under the VG's lock.  Raises TimedOut if that is not to be had."""
-    locked: LockedVg = yield from lock_vg(vg, Mode.EX, VG_WAIT_MS)
+def _change(
+    vg: str, uuid: str, what: str, plan: Callable[[Vg, Lv], Vg], wait_ms: int = VG_WAIT_MS
+) -> Generator[Order, Any, None]:
+    """One commit, under the VG's lock.  Raises TimedOut, or LockHeld, if that is not to be had."""
+    locked: LockedVg = yield from lock_vg(vg, Mode.EX, wait_ms)
     try:
         change = yield from begin(locked)
         lv = by_uuid(change.vg, uuid)
