@@ -15,7 +15,7 @@ from ringfence.engine.tasks import Tasks
 
 BEGIN_MS = 500
 """After an LV has become unclean: whoever made it so has its lock yet, or zeroes it at once."""
-AGAIN_MS = 10_000
+AGAIN_MS = 5_000
 """Until a VG is looked at once more in which something is left to do."""
 
 
