@@ -212,6 +212,48 @@ def print_text(tree: Section, generator: str = "ringfence") -> bytes:
     """The text as LVM2 lays it out on disk (no indentation), with its final newline and NUL.
 
     `parse_text(print_text(tree), …) == tree` for every tree that `parse_text` can return."""
+    return _encoded(_print_file(tree, generator)) + b"\0"
+
+
+def print_ends(frame: Section, generator: str = "ringfence") -> tuple[bytes, bytes]:
+    """A text in two, between which the sections of LVs go.
+
+    Args:
+        frame: a file whose VG has no LVs; nothing goes between if it has no `logical_volumes` either.
+
+    Returns: what `print_text` prints, without its NUL, cut behind the line `logical_volumes {`."""
+    lines = _print_file(frame, generator)
+    opening = next((at for at, line in enumerate(lines) if isinstance(line, _Members)), len(lines) - 1)
+    head = _encoded([*lines[: opening + 1], ""]) if opening + 1 < len(lines) else _encoded(lines)
+    return head, _encoded(lines[opening + 1 :])
+
+
+def print_member(name: str, member: Section) -> bytes:
+    """The section of one LV or PV as it stands in a text, with the blank line before it."""
+    lines: list[str] = []
+    _print_child(lines, name, member)
+    return _encoded([*lines, ""])
+
+
+def parse_member(data: bytes, where: str) -> tuple[str, Section]:
+    """(name, section) of a piece of text that is one LV or PV.
+
+    Raises Damaged: it is anything else."""
+    items = parse_text(data, where).items
+    if len(items) != 1 or not isinstance(items[0][1], Section):
+        raise Damaged(f"{where}: this is not the text of one section")
+    return items[0][0], items[0][1]
+
+
+class _Members(str):
+    """The line `logical_volumes {` of a VG."""
+
+
+def _encoded(lines: list[str]) -> bytes:
+    return "\n".join(lines).encode("utf-8", "surrogateescape")
+
+
+def _print_file(tree: Section, generator: str) -> list[str]:
     lines: list[str] = []
     commented = False
     for key, node in tree.items:
@@ -224,8 +266,7 @@ def print_text(tree: Section, generator: str = "ringfence") -> bytes:
         if key in ("description", "creation_host"):
             lines.append("")
         _print_value(lines, key, node)
-    lines += ["", ""]
-    return "\n".join(lines).encode("utf-8", "surrogateescape") + b"\0"
+    return [*lines, "", ""]
 
 
 def _print_vg(lines: list[str], name: str, vg: Section) -> None:
@@ -236,18 +277,23 @@ def _print_vg(lines: list[str], name: str, vg: Section) -> None:
             _print_value(lines, key, node)
             continue
         sections = True
-        lines += ["", f"{_key(key)} {{"]
+        opening = f"{_key(key)} {{"
+        lines += ["", _Members(opening) if key == "logical_volumes" else opening]
         for child, body in node.items:
             if isinstance(body, Section):
-                lines += ["", f"{_key(child)} {{"]
-                _print_member(lines, body)
-                lines.append("}")
+                _print_child(lines, child, body)
             else:
                 _print_value(lines, child, body)
         lines.append("}")
     if sections:
         # LVM2 leaves a blank line where logical_volumes would be.
         lines += [""] if vg.get("logical_volumes") is not None else ["", ""]
+    lines.append("}")
+
+
+def _print_child(lines: list[str], name: str, member: Section) -> None:
+    lines += ["", f"{_key(name)} {{"]
+    _print_member(lines, member)
     lines.append("}")
 
 

@@ -1,131 +1,46 @@
-"""A VG read from its metadata tree, and the tree kept beside it.
+"""A VG read from its metadata text, and the text kept beside it.
 
-The tree is the truth; everything else here is a view of it.  `Vg.with_tree` is the only way to
-change: edit the tree, read it again.  So nothing that this program does not know gets lost.
+The text is the truth; everything else here is a view of it.  A VG is kept as its frame, the file without
+LVs, and its LVs, each with its own piece of text: so nothing that this program does not know gets lost,
+and a change of one LV in 20,000 touches that one.  `with_lv`, `without_lv`, `with_renamed` and `with_frame`
+change it so; `with_tree` and `with_body` edit the tree of it all and read that again.
+
+What is put in is printed and read back on the spot (Damaged if it does not come back as it was), what came
+from a text is kept as it stood: so `Vg.text` always parses to `Vg.tree`.
+
+Source: LVM2 lib/format_text/import_vsn1.c, export.c; lib/striped, lib/mirror, lib/raid (text_import).
 
 Which extents of PVs a segment uses is known for the types below; a type that is not known is
-taken to use `extent_count` extents behind every (PV, number) pair it lists, which can only be too much.
+taken to use `extent_count` extents behind every (PV, number) pair it lists, which can only be too much."""
 
-Source: LVM2 lib/format_text/import_vsn1.c, export.c; lib/striped, lib/mirror, lib/raid (text_import)."""
-
-from functools import lru_cache
+from collections.abc import Mapping
+from functools import cached_property, lru_cache
 from itertools import pairwise
 
 import msgspec
 
 from ringfence.core.errors import Damaged
-from ringfence.lvm2.text import Section, parse_text
+from ringfence.lvm2.fragments import Cut, cut
+from ringfence.lvm2.text import Section, Value, parse_member, parse_text, print_ends, print_member
+from ringfence.volumes.index import Index
+from ringfence.volumes.parts import SLOTS_TAG, Lv, Pv, Segment, Stripe
+
+__all__ = [
+    "CONTENTS", "SECTOR_BYTES", "SLOTS_TAG", "Lv", "Pv", "Segment", "Stripe", "Vg", "read_text", "read_vg",
+]  # fmt: skip
 
 SECTOR_BYTES = 512
-SLOTS_TAG = "ringfence.slots"
-ZEROING_TAG = "ringfence.zeroing"
-"""Of a new LV that still shows what was on its extents before."""
-WIPING_TAG = "ringfence.wiping"
-"""Of a removed LV whose extents are still to be wiped."""
 CONTENTS = "Text Format Volume Group"
 
+_LVS = "logical_volumes"
 _AREA_LISTS = {"striped": "stripes", "linear": "stripes", "mirror": "mirrors"}
 
 
-class Pv(msgspec.Struct, frozen=True, gc=False):
-    name: str
-    """Its name in the metadata: "pv0"."""
-    uuid: str
-    """With dashes, as everywhere in metadata."""
-    device: str
-    """Where it was when the metadata was written; a hint."""
-    device_sectors: int
-    start_sectors: int
-    """Where extent 0 begins."""
-    extent_count: int
-    status: tuple[str, ...]
-    flags: tuple[str, ...]
-    tags: tuple[str, ...]
-
-    @property
-    def allocatable(self) -> bool:
-        return "ALLOCATABLE" in self.status
-
-    @property
-    def missing(self) -> bool:
-        return "MISSING" in self.flags or "MISSING" in self.status
-
-
-class Stripe(msgspec.Struct, frozen=True, gc=False):
-    """Extents of one PV that a segment uses."""
-
-    pv: str
-    start_extent: int
-    extent_count: int
-
-
-class Segment(msgspec.Struct, frozen=True, gc=False):
-    start_extent: int
-    extent_count: int
-    kind: str
-    stripes: tuple[Stripe, ...]
-    exact: bool
-    """False: the type is not known, and `stripes` may be too much."""
-    words: tuple[str, ...]
-    """Strings in the segment that may name another LV that it is made of."""
-
-
-class Lv(msgspec.Struct, frozen=True, gc=False):
-    name: str
-    uuid: str
-    status: tuple[str, ...]
-    flags: tuple[str, ...]
-    tags: tuple[str, ...]
-    lock_args: str
-    creation_time_s: int
-    creation_host: str
-    segments: tuple[Segment, ...]
-    policy: str = ""
-    """Its own allocation policy; empty: it has none."""
-
-    @property
-    def extent_count(self) -> int:
-        return sum(segment.extent_count for segment in self.segments)
-
-    @property
-    def visible(self) -> bool:
-        return "VISIBLE" in self.status
-
-    @property
-    def writable(self) -> bool:
-        return "WRITE" in self.status or "WRITE_LOCKED" in self.flags
-
-    @property
-    def slots(self) -> bool:
-        """Holds the VG's disk slots (`volumes.slots`), and must be left alone."""
-        return SLOTS_TAG in self.tags
-
-    @property
-    def zeroing(self) -> bool:
-        """It may not be opened yet: others' data may stand in it (`volumes.unclean`)."""
-        return ZEROING_TAG in self.tags
-
-    @property
-    def wiping(self) -> bool:
-        """It is removed, and keeps its extents only until they are wiped (`volumes.unclean`)."""
-        return WIPING_TAG in self.tags
-
-    @property
-    def unclean(self) -> bool:
-        """It is being zeroed or wiped, and nobody may open it."""
-        return self.zeroing or self.wiping
-
-    @property
-    def linear(self) -> bool:
-        """Made of plain pieces of PVs, one behind the other."""
-        return all(
-            segment.kind in ("striped", "linear") and len(segment.stripes) == 1 for segment in self.segments
-        )
-
-
-class Vg(msgspec.Struct, frozen=True, gc=False):
-    tree: Section
-    """The whole file: the VG's section and what stands behind it."""
+class Vg(msgspec.Struct, frozen=True, dict=True):
+    frame: Section
+    """The file without its LVs: the VG's section and what stands behind it."""
+    ends: tuple[bytes, bytes]
+    """The frame's text, before the first LV and behind the last."""
     name: str
     uuid: str
     seqno: int
@@ -137,20 +52,113 @@ class Vg(msgspec.Struct, frozen=True, gc=False):
     lock_args: str
     system_id: str
     pvs: tuple[Pv, ...]
-    lvs: tuple[Lv, ...]
+    by_name: Mapping[str, Lv]
+    """The LVs, in the order of the text."""
+    repeated: tuple[str, ...] = ()
+    """Names that two LVs bear: the second is lost here, so such a VG is damaged and never written."""
+
+    @cached_property
+    def lvs(self) -> tuple[Lv, ...]:
+        return tuple(self.by_name.values())
+
+    @cached_property
+    def index(self) -> Index:
+        return Index.of(self.pvs, self.by_name.values())
+
+    @cached_property
+    def by_text(self) -> Mapping[bytes, Lv]:
+        return {lv.text: lv for lv in self.by_name.values()}
+
+    @property
+    def text(self) -> bytes:
+        """As it goes to the disk, with its final NUL."""
+        return b"".join((self.ends[0], *[lv.text for lv in self.by_name.values()], self.ends[1], b"\0"))
+
+    @cached_property
+    def tree(self) -> Section:
+        """The whole file, parsed: takes long for thousands of LVs."""
+        return self.frame.put(self.name, self.body)
 
     @property
     def body(self) -> Section:
-        section = self.tree.section(self.name)
+        """The VG's section, with its LVs."""
+        lvs = self.header.section(_LVS)
+        if lvs is None:
+            return self.header
+        members = tuple((name, self.section_of(name)) for name in self.by_name)
+        return self.header.put(_LVS, Section((*lvs.items, *members)))
+
+    @property
+    def header(self) -> Section:
+        """The VG's section without its LVs."""
+        section = self.frame.section(self.name)
         assert section is not None
         return section
 
+    def section_of(self, lv: str) -> Section:
+        """An LV's section."""
+        return parse_member(self.by_name[lv].text, f"LV {lv}")[1]
+
+    # -- changes ------------------------------------------------------------------------
+
+    def with_lv(self, name: str, section: Section) -> "Vg":
+        """With an LV: in its old one's place, or as the last.  Raises Damaged."""
+        lv = _written_lv(name, section, self.name, self._pv_names)
+        return self._changed({**self.by_name, name: lv}, self.by_name.get(name), lv)
+
+    def without_lv(self, name: str) -> "Vg":
+        """Raises KeyError: there is no such LV."""
+        rest = dict(self.by_name)
+        lv = rest.pop(name)
+        return self._changed(rest, lv, None)
+
+    def with_renamed(self, old: str, new: str) -> "Vg":
+        """With an LV under another name, in its place.  What other LVs say of it is not touched.
+
+        Raises KeyError: there is no such LV."""
+        assert new not in self.by_name
+        lv = _written_lv(new, self.section_of(old), self.name, self._pv_names)
+        lvs = {
+            lv.name if name == old else name: lv if name == old else one for name, one in self.by_name.items()
+        }
+        return self._changed(lvs, self.by_name[old], lv)
+
+    def with_header(self, header: Section) -> "Vg":
+        """With the VG's section replaced, but for its LVs, which stay.  Raises Damaged."""
+        return self.with_frame(self.frame.put(self.name, header))
+
+    def with_frame(self, frame: Section) -> "Vg":
+        """With all but its LVs replaced (the VG's name, too).  Raises Damaged."""
+        ends = _written_ends(frame)
+        if {pv.name for pv in _pvs_of(frame)} != self._pv_names:
+            # Who is a PV and who is an LV in a segment's areas may be another question now.
+            return _read(Cut(ends[0], [lv.text for lv in self.lvs], ends[1]), frame, self.name, None)
+        new = _framed(frame, ends, self.name, self.by_name, self.repeated)
+        return self._indexed(new, self.index if new.pvs == self.pvs else None)
+
     def with_body(self, body: Section) -> "Vg":
         """The VG with its section replaced."""
-        return read_vg(self.tree.put(self.name, body), self.name)
+        return read_vg(self.frame.put(self.name, body), self.name)
 
     def with_tree(self, tree: Section) -> "Vg":
         return read_vg(tree, self.name)
+
+    def _changed(self, lvs: dict[str, Lv], old: Lv | None, new: Lv | None) -> "Vg":
+        frame = _with_room(self.frame, self.name, bool(lvs))
+        ends = self.ends if frame is self.frame else _written_ends(frame)
+        changed = msgspec.structs.replace(self, frame=frame, ends=ends, by_name=lvs)
+        return self._indexed(changed, self.index.changed(self.pvs, old, new))
+
+    def _indexed(self, new: "Vg", index: Index | None) -> "Vg":
+        if index is not None:
+            new.__dict__["index"] = index  # where `cached_property` looks for it
+        return new
+
+    @property
+    def _pv_names(self) -> frozenset[str]:
+        return frozenset(pv.name for pv in self.pvs)
+
+    # -- what is in it --------------------------------------------------------------------
 
     @property
     def extent_bytes(self) -> int:
@@ -168,7 +176,7 @@ class Vg(msgspec.Struct, frozen=True, gc=False):
         return next((pv for pv in self.pvs if pv.name == name), None)
 
     def lv(self, name: str) -> Lv | None:
-        return next((lv for lv in self.lvs if lv.name == name), None)
+        return self.by_name.get(name)
 
 
 class _Reader:
@@ -196,23 +204,125 @@ def read_text(text: bytes, where: str) -> Vg:
     """A VG from its text.  A command reads its VG more than once, mostly unchanged.
 
     Raises Damaged."""
+    return read_text_like(text, where, None)
+
+
+def read_text_like(text: bytes, where: str, like: Vg | None) -> Vg:
+    """A VG from its text (without NUL); LVs whose text is the same in `like` are not read again.
+
+    Raises Damaged."""
+    pieces = cut(text)
+    if pieces is not None:
+        try:
+            return _read(pieces, parse_text(pieces.head + pieces.tail, where), where, like)
+        except (Damaged, _Uncut):
+            pass  # whatever it is, the whole text decides, and names the line
     return read_vg(parse_text(text, where), where)
+
+
+class _Uncut(Exception):
+    """A text was cut where it should not have been."""
 
 
 def read_vg(tree: Section, where: str) -> Vg:
     """Read a VG.  Raises Damaged if it lacks what every VG has; `checks` looks at the rest."""
+    name, body = _vg_section(tree, where)
+    section = body.section(_LVS) or Section()
+    members = section.sections()
+    frame = tree
+    if members:
+        left = Section(tuple(item for item in section.items if not isinstance(item[1], Section)))
+        frame = tree.put(name, body.put(_LVS, left))
+    pvs = frozenset(pv.name for pv in _pvs_of(frame))
+    lvs: dict[str, Lv] = {}
+    repeated = []
+    for key, member in members:
+        if key in lvs:
+            repeated.append(key)
+        else:
+            lvs[key] = _written_lv(key, member, name, pvs)
+    return _framed(frame, _written_ends(frame), where, lvs, tuple(repeated))
+
+
+def _read(pieces: Cut, frame: Section, where: str, like: Vg | None) -> Vg:
+    """Raises Damaged, _Uncut."""
+    name, body = _vg_section(frame, where)
+    section = body.get(_LVS)
+    if pieces.fragments and not (isinstance(section, Section) and not section.sections()):
+        raise _Uncut
+    pvs = frozenset(pv.name for pv in _pvs_of(frame))
+    known = like.by_text if like is not None and like._pv_names == pvs else {}
+    lvs: dict[str, Lv] = {}
+    repeated = []
+    for text in pieces.fragments:
+        lv = known.get(text) or _lv_of(text, name, pvs)
+        if lv.name in lvs:
+            repeated.append(lv.name)
+        else:
+            lvs[lv.name] = lv
+    return _framed(frame, (pieces.head, pieces.tail), where, lvs, tuple(repeated))
+
+
+def _lv_of(text: bytes, vg: str, pvs: frozenset[str]) -> Lv:
+    name, section = parse_member(text, f"VG {vg}")
+    return _read_lv(name, section, vg, pvs, text)
+
+
+def _written_lv(name: str, section: Section, vg: str, pvs: frozenset[str]) -> Lv:
+    """An LV that is to be written: its text reads back as planned, or Damaged is raised."""
+    text = print_member(name, section)
+    if parse_member(text, name) != (name, section):
+        raise Damaged(f"VG {vg}: LV {name}: the new metadata does not read back as planned")
+    return _read_lv(name, section, vg, pvs, text)
+
+
+def _written_ends(frame: Section) -> tuple[bytes, bytes]:
+    """Raises Damaged: they do not read back as planned."""
+    head, tail = print_ends(frame)
+    if parse_text(head + tail, "the new metadata") != frame:
+        raise Damaged("the new metadata does not read back as planned")
+    return head, tail
+
+
+def _with_room(frame: Section, vg: str, has_lvs: bool) -> Section:
+    """logical_volumes stands behind physical_volumes; without LVs LVM2 writes no such section."""
+    body = frame.section(vg)
+    assert body is not None
+    section = body.section(_LVS)
+    if has_lvs and section is None:
+        items: list[tuple[str, Value | Section]] = []
+        for key, node in body.items:
+            items.append((key, node))
+            if key == "physical_volumes":
+                items.append((_LVS, Section()))
+        return frame.put(vg, Section(tuple(items)))
+    if not has_lvs and section is not None and not section.items:
+        return frame.put(vg, body.drop(_LVS))
+    return frame
+
+
+def _vg_section(tree: Section, where: str) -> tuple[str, Section]:
     if tree.string("contents") != CONTENTS or tree.number("version") != 1:
         raise Damaged(f"{where}: the metadata text is not a volume group of version 1")
     sections = tree.sections()
     if len(sections) != 1:
         raise Damaged(f"{where}: the metadata text has {len(sections)} volume groups, not one")
-    name, body = sections[0]
+    return sections[0]
+
+
+def _pvs_of(tree: Section) -> tuple[Pv, ...]:
+    ((name, body),) = tree.sections()
+    return tuple(_read_pv(key, pv, name) for key, pv in _members(body, "physical_volumes"))
+
+
+def _framed(
+    frame: Section, ends: tuple[bytes, bytes], where: str, lvs: Mapping[str, Lv], repeated: tuple[str, ...]
+) -> Vg:
+    name, body = _vg_section(frame, where)
     reader = _Reader(body, f"VG {name}")
-    pvs = tuple(_read_pv(key, pv, name) for key, pv in _members(body, "physical_volumes"))
-    names = frozenset(pv.name for pv in pvs)
-    lvs = tuple(_read_lv(key, lv, name, names) for key, lv in _members(body, "logical_volumes"))
     return Vg(
-        tree=tree,
+        frame=frame,
+        ends=ends,
         name=name,
         uuid=reader.string("id"),
         seqno=reader.number("seqno"),
@@ -223,8 +333,9 @@ def read_vg(tree: Section, where: str) -> Vg:
         lock_type=body.string("lock_type") or "",
         lock_args=body.string("lock_args") or "",
         system_id=body.string("system_id") or "",
-        pvs=pvs,
-        lvs=lvs,
+        pvs=_pvs_of(frame),
+        by_name=lvs,
+        repeated=repeated,
     )
 
 
@@ -248,7 +359,7 @@ def _read_pv(name: str, section: Section, vg: str) -> Pv:
     )
 
 
-def _read_lv(name: str, section: Section, vg: str, pvs: frozenset[str]) -> Lv:
+def _read_lv(name: str, section: Section, vg: str, pvs: frozenset[str], text: bytes) -> Lv:
     reader = _Reader(section, f"VG {vg}: LV {name}")
     segments = section.sections()
     if len(segments) != reader.number("segment_count"):
@@ -264,6 +375,7 @@ def _read_lv(name: str, section: Section, vg: str, pvs: frozenset[str]) -> Lv:
         creation_host=section.string("creation_host") or "",
         segments=tuple(_read_segment(body, f"VG {vg}: LV {name}: {key}", pvs) for key, body in segments),
         policy=section.string("allocation_policy") or "",
+        text=text,
     )
 
 

@@ -81,8 +81,8 @@ def _pv_section(pv: NewPv, extent_sectors: int) -> Section:
 def next_seqno(vg: Vg, seqno: int, maker: Maker) -> Vg:
     """The VG as version `seqno`, signed by whoever changes it."""
     assert seqno > vg.seqno
-    tree = vg.tree.put(vg.name, vg.body.put("seqno", seqno))
-    return vg.with_tree(_signed(tree, maker))
+    frame = vg.frame.put(vg.name, vg.header.put("seqno", seqno))
+    return vg.with_frame(_signed(frame, maker))
 
 
 def _signed(tree: Section, maker: Maker) -> Section:
@@ -124,8 +124,7 @@ def create_lv(vg: Vg, name: str, uuid: str, extents: int, maker: Maker) -> Vg:
     for number, stripe in enumerate(stripes, 1):
         items.append((f"segment{number}", _linear_segment(start, stripe)))
         start += stripe.extent_count
-    lvs = vg.body.section("logical_volumes") or Section()
-    return vg.with_body(_with_lvs(vg.body, lvs.put(name, Section(tuple(items)))))
+    return vg.with_lv(name, Section(tuple(items)))
 
 
 def _linear_segment(start: int, stripe: Stripe) -> Section:
@@ -138,20 +137,6 @@ def _linear_segment(start: int, stripe: Stripe) -> Section:
     ))  # fmt: skip
 
 
-def _with_lvs(body: Section, lvs: Section) -> Section:
-    """logical_volumes stands behind physical_volumes; without LVs LVM2 writes no such section."""
-    if not lvs.items:
-        return body.drop("logical_volumes")
-    if body.section("logical_volumes") is not None:
-        return body.put("logical_volumes", lvs)
-    items: list[tuple[str, Value | Section]] = []
-    for key, node in body.items:
-        items.append((key, node))
-        if key == "physical_volumes":
-            items.append(("logical_volumes", lvs))
-    return Section(tuple(items))
-
-
 def find_lv(vg: Vg, name: str) -> Lv:
     """Raises NotFound, in LVM2's words."""
     lv = vg.lv(name)
@@ -162,20 +147,16 @@ def find_lv(vg: Vg, name: str) -> Lv:
 
 def users_of(vg: Vg, name: str) -> tuple[str, ...]:
     """LVs whose segments name this one: a pool's thin LVs, an origin's snapshots, a mirror's top."""
-    return tuple(
-        lv.name for lv in vg.lvs if lv.name != name and any(name in segment.words for segment in lv.segments)
-    )
+    return tuple(lv for lv, words in vg.index.composed.items() if lv != name and name in words)
 
 
 def users_of_each(vg: Vg) -> dict[str, tuple[str, ...]]:
     """`users_of` of every LV that has any, in one pass."""
     users: dict[str, list[str]] = {}
-    names = dict.fromkeys(lv.name for lv in vg.lvs)
-    for lv in vg.lvs:
-        words = dict.fromkeys(word for segment in lv.segments for word in segment.words)
+    for lv, words in vg.index.composed.items():
         for word in words:
-            if word in names and word != lv.name:
-                users.setdefault(word, []).append(lv.name)
+            if word in vg.by_name and word != lv:
+                users.setdefault(word, []).append(lv)
     return {name: tuple(found) for name, found in users.items()}
 
 
@@ -204,6 +185,4 @@ def check_plain(vg: Vg, lv: Lv, *, unclean: bool = False) -> None:
 def remove_lv(vg: Vg, name: str) -> Vg:
     """The VG without the LV.  Raises NotFound, Refused.  The seqno is not touched."""
     check_plain(vg, find_lv(vg, name), unclean=True)
-    lvs = vg.body.section("logical_volumes")
-    assert lvs is not None
-    return vg.with_body(_with_lvs(vg.body, lvs.drop(name)))
+    return vg.without_lv(name)

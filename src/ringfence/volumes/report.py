@@ -32,7 +32,7 @@ class LvHere(msgspec.Struct, frozen=True):
 
 
 def vg_attr(vg: Vg, partial: bool) -> str:
-    policy = vg.body.string("allocation_policy") or "normal"
+    policy = vg.header.string("allocation_policy") or "normal"
     shared = vg.lock_type not in ("", "none")
     return "".join((
         "w" if vg.writable else "r",

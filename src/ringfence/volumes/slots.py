@@ -56,12 +56,8 @@ def add_slots(vg: Vg, uuid: str, highest_node: int, maker: Maker) -> Vg:
             f"VG {vg.name} has no {extents} free extents in one piece for its disk slots",
             next="free some, or add a PV with stock LVM2: vgextend",
         )
-    lvs = new.body.section("logical_volumes")
-    section = lvs.section(SLOTS_LV) if lvs is not None else None
-    assert lvs is not None
-    assert section is not None
-    section = section.put("flags", ("WRITE_LOCKED", "ACTIVATION_SKIP"))
-    return new.with_body(new.body.put("logical_volumes", lvs.put(SLOTS_LV, _tagged(section))))
+    section = new.section_of(SLOTS_LV).put("flags", ("WRITE_LOCKED", "ACTIVATION_SKIP"))
+    return new.with_lv(SLOTS_LV, _tagged(section))
 
 
 def _tagged(section: Section) -> Section:

@@ -15,7 +15,8 @@ import msgspec
 from ringfence.core.errors import BadInput, Refused
 from ringfence.lvm2.names import check_lv_name
 from ringfence.lvm2.text import Section
-from ringfence.volumes.model import SECTOR_BYTES, WIPING_TAG, ZEROING_TAG, Lv, Vg
+from ringfence.volumes.model import SECTOR_BYTES, Lv, Vg
+from ringfence.volumes.parts import WIPING_TAG, ZEROING_TAG
 
 DONE_TAG = "ringfence.wiped."
 SKIP_FLAG = "ACTIVATION_SKIP"
@@ -98,17 +99,14 @@ def check_removable(vg: Vg, lv: Lv, *, wipe: bool) -> None:
 
 
 def mark_zeroing(vg: Vg, name: str) -> Vg:
-    return _with(vg, name, _marked(_section(vg, name), (ZEROING_TAG,)))
+    return vg.with_lv(name, _marked(vg.section_of(name), ZEROING_TAG))
 
 
 def mark_wiping(vg: Vg, name: str) -> Vg:
     """The LV under a name that is free, with nothing done yet."""
-    lvs = vg.body.section("logical_volumes")
-    assert lvs is not None
-    new = _marked(_section(vg, name), (WIPING_TAG,))
-    others = tuple((key, new if key == name else node) for key, node in lvs.items)
-    renamed = tuple((wiping_name(vg, name) if key == name else key, node) for key, node in others)
-    return vg.with_body(vg.body.put("logical_volumes", Section(renamed)))
+    new = wiping_name(vg, name)
+    renamed = vg.with_renamed(name, new)
+    return renamed.with_lv(new, _marked(renamed.section_of(new), WIPING_TAG))
 
 
 def wiping_name(vg: Vg, name: str) -> str:
@@ -132,46 +130,32 @@ def _fitting(name: str, suffix: str, vg: str) -> str:
 
 def note_done(vg: Vg, name: str, extents: int) -> Vg:
     """So many of its extents are done."""
-    section = _section(vg, name)
+    section = vg.section_of(name)
     tags = [tag for tag in section.strings("tags") if not tag.startswith(DONE_TAG)]
-    return _with(vg, name, section.put("tags", (*tags, f"{DONE_TAG}{extents}")))
+    return vg.with_lv(name, section.put("tags", (*tags, f"{DONE_TAG}{extents}")))
 
 
 def mark_clean(vg: Vg, name: str) -> Vg:
     """A zeroed LV is as any other."""
-    section = _section(vg, name)
-    tags = tuple(
-        tag for tag in section.strings("tags") if tag != ZEROING_TAG and not tag.startswith(DONE_TAG)
-    )
+    section = vg.section_of(name)
     flags = tuple(flag for flag in section.strings("flags") if flag != SKIP_FLAG)
-    section = section.put("flags", flags)
-    return _with(vg, name, section.put("tags", tags) if tags else section.drop("tags"))
+    section, tags = section.put("flags", flags), _other_tags(section)
+    return vg.with_lv(name, section.put("tags", tags) if tags else section.drop("tags"))
 
 
-def _marked(section: Section, more: tuple[str, ...]) -> Section:
-    kept = [
+def _marked(section: Section, tag: str) -> Section:
+    flags, tags = section.strings("flags"), _other_tags(section)
+    if SKIP_FLAG not in flags:
+        section = section.put("flags", (*flags, SKIP_FLAG))
+    # LVM2 writes tags right behind the flags.
+    items = section.drop("tags").items
+    at = next(index for index, (key, _) in enumerate(items) if key == "flags") + 1
+    return Section((*items[:at], ("tags", (*tags, tag)), *items[at:]))
+
+
+def _other_tags(section: Section) -> tuple[str, ...]:
+    return tuple(
         tag
         for tag in section.strings("tags")
         if tag not in (ZEROING_TAG, WIPING_TAG) and not tag.startswith(DONE_TAG)
-    ]
-    flags = section.strings("flags")
-    if SKIP_FLAG not in flags:
-        section = section.put("flags", (*flags, SKIP_FLAG))
-    section = section.drop("tags")
-    # LVM2 writes tags right behind the flags.
-    items = section.items
-    at = next(index for index, (key, _) in enumerate(items) if key == "flags") + 1
-    return Section((*items[:at], ("tags", (*kept, *more)), *items[at:]))
-
-
-def _section(vg: Vg, name: str) -> Section:
-    lvs = vg.body.section("logical_volumes")
-    section = lvs.section(name) if lvs is not None else None
-    assert section is not None, "the LV is in the VG"
-    return section
-
-
-def _with(vg: Vg, name: str, section: Section) -> Vg:
-    lvs = vg.body.section("logical_volumes")
-    assert lvs is not None
-    return vg.with_body(vg.body.put("logical_volumes", lvs.put(name, section)))
+    )

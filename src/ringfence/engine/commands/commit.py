@@ -26,7 +26,7 @@ from ringfence.lvm2.area import (
     text_writes,
 )
 from ringfence.lvm2.label import SECTOR_BYTES, mark_used
-from ringfence.lvm2.text import parse_text, print_text
+from ringfence.lvm2.text import parse_text
 from ringfence.volumes.access import check_writable
 from ringfence.volumes.checks import check_vg
 from ringfence.volumes.discovery import AreaOnDisk, VgOnDisk, check_complete
@@ -111,7 +111,8 @@ def _abandoned_seqno(found: VgOnDisk) -> Generator[Order, Any, int]:
 
 
 def prepare(change: Change, planned: Vg, what: str) -> Prepared:
-    """Everything that can be refused about a planned VG, refused before anything is written.
+    """Everything that can be refused about a planned VG, refused before anything is written.  (That it reads
+    back as planned is seen to where it is changed: `volumes.model`.)
 
     Args:
         what: the command in a few words, for the metadata's description and for people.
@@ -122,9 +123,7 @@ def prepare(change: Change, planned: Vg, what: str) -> Prepared:
     me = change.locked.me
     new = next_seqno(planned, change.seqno, Maker(f"ringfence {what}", me.name, me.now_wall_s))
     check_vg(new)
-    text = print_text(new.tree)
-    if parse_text(text, new.name) != new.tree:
-        raise Damaged(f"VG {new.name}: the new metadata does not read back as planned; nothing was written")
+    text = new.text
     # No two grants of the VG's lock have one position.
     avoid = change.locked.held.token.position if change.doubtful else None
     return Prepared(change, new, text, place(change.locked.found.areas, text, avoid=avoid), what)

@@ -1,0 +1,109 @@
+"""What a VG is made of: PVs, LVs, their segments, and the extents of PVs that these use.
+
+Values, as the metadata has them; `volumes.model` reads them, `volumes.index` keeps account of them."""
+
+import msgspec
+
+SLOTS_TAG = "ringfence.slots"
+ZEROING_TAG = "ringfence.zeroing"
+"""Of a new LV that still shows what was on its extents before."""
+WIPING_TAG = "ringfence.wiping"
+"""Of a removed LV whose extents are still to be wiped."""
+
+
+class Pv(msgspec.Struct, frozen=True, gc=False):
+    name: str
+    """Its name in the metadata: "pv0"."""
+    uuid: str
+    """With dashes, as everywhere in metadata."""
+    device: str
+    """Where it was when the metadata was written; a hint."""
+    device_sectors: int
+    start_sectors: int
+    """Where extent 0 begins."""
+    extent_count: int
+    status: tuple[str, ...]
+    flags: tuple[str, ...]
+    tags: tuple[str, ...]
+
+    @property
+    def allocatable(self) -> bool:
+        return "ALLOCATABLE" in self.status
+
+    @property
+    def missing(self) -> bool:
+        return "MISSING" in self.flags or "MISSING" in self.status
+
+
+class Stripe(msgspec.Struct, frozen=True, gc=False):
+    """Extents of one PV that a segment uses."""
+
+    pv: str
+    start_extent: int
+    extent_count: int
+
+
+class Segment(msgspec.Struct, frozen=True, gc=False):
+    start_extent: int
+    extent_count: int
+    kind: str
+    stripes: tuple[Stripe, ...]
+    exact: bool
+    """False: the type is not known, and `stripes` may be too much."""
+    words: tuple[str, ...]
+    """Strings in the segment that may name another LV that it is made of."""
+
+
+class Lv(msgspec.Struct, frozen=True, gc=False):
+    name: str
+    uuid: str
+    status: tuple[str, ...]
+    flags: tuple[str, ...]
+    tags: tuple[str, ...]
+    lock_args: str
+    creation_time_s: int
+    creation_host: str
+    segments: tuple[Segment, ...]
+    policy: str = ""
+    """Its own allocation policy; empty: it has none."""
+    text: bytes = b""
+    """Its section as it stands in the metadata text."""
+
+    @property
+    def extent_count(self) -> int:
+        return sum(segment.extent_count for segment in self.segments)
+
+    @property
+    def visible(self) -> bool:
+        return "VISIBLE" in self.status
+
+    @property
+    def writable(self) -> bool:
+        return "WRITE" in self.status or "WRITE_LOCKED" in self.flags
+
+    @property
+    def slots(self) -> bool:
+        """Holds the VG's disk slots (`volumes.slots`), and must be left alone."""
+        return SLOTS_TAG in self.tags
+
+    @property
+    def zeroing(self) -> bool:
+        """It may not be opened yet: others' data may stand in it (`volumes.unclean`)."""
+        return ZEROING_TAG in self.tags
+
+    @property
+    def wiping(self) -> bool:
+        """It is removed, and keeps its extents only until they are wiped (`volumes.unclean`)."""
+        return WIPING_TAG in self.tags
+
+    @property
+    def unclean(self) -> bool:
+        """It is being zeroed or wiped, and nobody may open it."""
+        return self.zeroing or self.wiping
+
+    @property
+    def linear(self) -> bool:
+        """Made of plain pieces of PVs, one behind the other."""
+        return all(
+            segment.kind in ("striped", "linear") and len(segment.stripes) == 1 for segment in self.segments
+        )
