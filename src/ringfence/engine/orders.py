@@ -13,6 +13,8 @@ import msgspec
 from ringfence.core.cluster import Use
 from ringfence.core.ids import Token
 from ringfence.core.modes import Mode
+from ringfence.volumes.known import Known
+from ringfence.volumes.model import Vg
 
 
 class _Order(msgspec.Struct, frozen=True, tag=True):
@@ -91,6 +93,19 @@ class Holders(_Order, frozen=True):
 
     lockspace: str
     resource: str
+
+
+class LocksIn(_Order, frozen=True):
+    """Every lock that is held in a lockspace, cluster-wide.  Answer: tuple[tuple[str, Holder], ...], by
+    resource; as `Holders`."""
+
+    lockspace: str
+
+
+class SeqnoHeard(_Order, frozen=True):
+    """The highest version of a VG that this cluster was told of.  Answer: int; 0: of none."""
+
+    vg: str
 
 
 class JoinLockspace(_Order, frozen=True):
@@ -234,6 +249,31 @@ class NoteProgress(_Order, frozen=True):
     size_bytes: int
 
 
+class Recall(_Order, frozen=True):
+    """VGs as this node last read or wrote them.  Answer: KnownVgs, to look into only."""
+
+
+class Remember(_Order, frozen=True):
+    """A VG was read, or written, just so.  Answer: None."""
+
+    known: Known
+
+
+class LocksThere(_Order, frozen=True):
+    """Answer: LockNames."""
+
+    lockspace: str
+
+
+class LockNames(msgspec.Struct, frozen=True):
+    """Which resources of a lockspace have locks."""
+
+    held: frozenset[str]
+    """Any node's; each asks for more with `Holders`."""
+    here: frozenset[str]
+    """This node's persistent ones."""
+
+
 class Identity(_Order, frozen=True):
     """Answer: Whoami."""
 
@@ -314,6 +354,8 @@ class ReadText(_Order, frozen=True):
 
     text: bytes
     where: str
+    like: Vg | None = None
+    """Another version of it: LVs whose text is the same are not parsed again."""
 
 
 class Write(msgspec.Struct, frozen=True):
@@ -517,9 +559,9 @@ class LookAtHost(_Order, frozen=True):
 
 
 ENGINE_ORDERS = (
-    Acquire, Convert, Release, FindLock, Holders, JoinLockspace, GiveBack, HoldOff, LeaveLockspace,
-    Joined, LockspaceMembers, Publish, SayGoodbye, NoteSlots, EndSlots, NoteUnclean, NoteProgress, Wanted,
-    Identity, Pause, GoOn,
+    Acquire, Convert, Release, FindLock, Holders, LocksIn, SeqnoHeard, JoinLockspace, GiveBack, HoldOff,
+    LeaveLockspace, Joined, LockspaceMembers, Publish, SayGoodbye, NoteSlots, EndSlots, NoteUnclean,
+    NoteProgress, Wanted, Recall, Remember, LocksThere, Identity, Pause, GoOn,
 )  # fmt: skip
 StorageOrder = ScanDevices | ReadBlocks | ReadText | WriteBlocks | ZeroBlocks | Probe
 BlockOrder = OpenPath | ReloadPath | ClosePath | OpenPaths
@@ -528,9 +570,10 @@ DriverOrder = (
     | RefreshLvs
 )  # fmt: skip
 Order = (
-    Acquire | Convert | Release | FindLock | Holders | JoinLockspace | GiveBack | HoldOff | LeaveLockspace
-    | Joined | LockspaceMembers | Publish | SayGoodbye | NoteSlots | EndSlots | NoteUnclean | NoteProgress
-    | Wanted | Identity | CallAgent | Pause | GoOn | DriverOrder
+    Acquire | Convert | Release | FindLock | Holders | LocksIn | SeqnoHeard | JoinLockspace | GiveBack
+    | HoldOff | LeaveLockspace | Joined | LockspaceMembers | Publish | SayGoodbye | NoteSlots | EndSlots
+    | NoteUnclean | NoteProgress | Wanted | Recall | Remember | LocksThere | Identity | CallAgent | Pause
+    | GoOn | DriverOrder
 )  # fmt: skip
 
 Command = Generator[Order, Any, Any]

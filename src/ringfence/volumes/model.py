@@ -14,7 +14,7 @@ Which extents of PVs a segment uses is known for the types below; a type that is
 taken to use `extent_count` extents behind every (PV, number) pair it lists, which can only be too much."""
 
 from collections.abc import Mapping
-from functools import cached_property, lru_cache
+from functools import cached_property
 from itertools import pairwise
 
 import msgspec
@@ -26,7 +26,8 @@ from ringfence.volumes.index import Index
 from ringfence.volumes.parts import SLOTS_TAG, Lv, Pv, Segment, Stripe
 
 __all__ = [
-    "CONTENTS", "SECTOR_BYTES", "SLOTS_TAG", "Lv", "Pv", "Segment", "Stripe", "Vg", "read_text", "read_vg",
+    "CONTENTS", "SECTOR_BYTES", "SLOTS_TAG", "Lv", "Pv", "Segment", "Stripe", "Vg", "read_text_like",
+    "read_vg",
 ]  # fmt: skip
 
 SECTOR_BYTES = 512
@@ -197,14 +198,6 @@ class _Reader:
         if value is None:
             raise Damaged(f"{self._where}: {key} is missing or not a string")
         return value
-
-
-@lru_cache(maxsize=2)
-def read_text(text: bytes, where: str) -> Vg:
-    """A VG from its text.  A command reads its VG more than once, mostly unchanged.
-
-    Raises Damaged."""
-    return read_text_like(text, where, None)
 
 
 def read_text_like(text: bytes, where: str, like: Vg | None) -> Vg:

@@ -3,6 +3,7 @@
 Which columns a person sees, and in which units, is for whoever prints them.
 Source: LVM2 lib/report/columns.h, report.c; lib/metadata/vg.c (vg_attr_dup), lv.c (lv_attr_dup), pv.c."""
 
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -150,47 +151,135 @@ def _dashed(pv: PvOnDisk | None) -> str:
     return with_dashes(pv.label.uuid) if pv else ""
 
 
+class LvsView(msgspec.Struct, frozen=True):
+    """What the fields of a VG's LVs are made from."""
+
+    found: VgOnDisk
+    here: Mapping[str, LvHere]
+    """By uuid, where there is anything to tell."""
+    users: Mapping[str, tuple[str, ...]] = {}
+    """LVs that are made of an LV (`plan.users_of_each`)."""
+
+    def of(self, lv: Lv) -> LvHere:
+        return self.here.get(lv.uuid, _NOTHING_HERE)
+
+
+_NOTHING_HERE = LvHere()
+
+
 def lv_row(found: VgOnDisk, lv: Lv, here: LvHere, users: tuple[str, ...] = ()) -> Row:
     """Args: users: LVs that are made of this one (`plan.users_of_each`)."""
-    vg = found.vg
-    missing = frozenset(pv.name for pv in found.missing)
-    partial = any(stripe.pv in missing for segment in lv.segments for stripe in segment.stripes)
-    stripes = [stripe for segment in lv.segments for stripe in segment.stripes]
-    return {
-        "lv_name": lv.name,
-        "vg_name": vg.name,
-        "lv_attr": lv_attr(lv, here, partial),
-        "lv_size": lv.extent_count * vg.extent_bytes,
-        "pool_lv": "",
-        "origin": "",
-        "data_percent": "",
-        "metadata_percent": "",
-        "move_pv": "",
-        "mirror_log": "",
-        "copy_percent": f"{100 * done_extents(lv) / lv.extent_count:.2f}" if lv.unclean else "",
-        "convert_lv": "",
-        "lv_uuid": lv.uuid,
-        "lv_full_name": f"{vg.name}/{lv.name}",
-        "lv_path": here.path,
-        "lv_uri": here.uri,
-        "lv_active": "unknown" if here.broken else "active" if here.active else "",
-        "lv_holder": ",".join(f"{one['node']}:{one['mode']}" for one in here.holders),
-        "lv_holders": list(here.holders),
-        "lv_lockargs": lv.lock_args,
-        "lv_tags": ",".join(lv.tags),
-        "lv_time": lv.creation_time_s,
-        "lv_host": lv.creation_host,
-        "lv_parents": ",".join(users),
-        "seg_count": len(lv.segments),
-        "segtype": ",".join(
-            dict.fromkeys(_kind(segment.kind, len(segment.stripes)) for segment in lv.segments)
-        ),
-        "seg_pe_ranges": " ".join(
-            f"{_device(found, one.pv)}:{one.start_extent}-{one.start_extent + one.extent_count - 1}"
-            for one in stripes
-        ),
-        "devices": ",".join(f"{_device(found, stripe.pv)}({stripe.start_extent})" for stripe in stripes),
-    }
+    view = LvsView(found, {lv.uuid: here}, {lv.name: users})
+    return {field: column(view, (lv,))[0] for field, column in LV_FIELDS.items()}
+
+
+def lv_columns(view: LvsView, lvs: Sequence[Lv], fields: Iterable[str]) -> dict[str, list[Any]]:
+    """field -> its values, one for each LV.  Raises KeyError: there is no such field."""
+    return {field: LV_FIELDS[field](view, lvs) for field in fields}
+
+
+Column = Callable[[LvsView, Sequence[Lv]], list[Any]]
+
+
+def _each(value: Callable[[LvsView, Lv], Any]) -> Column:
+    return lambda view, lvs: [value(view, lv) for lv in lvs]
+
+
+def _same(value: Callable[[Vg], Any]) -> Column:
+    return lambda view, lvs: [value(view.found.vg)] * len(lvs)
+
+
+def _done_percent(lv: Lv) -> str:
+    """How far it is zeroed or wiped, as LVM2 prints such; empty: it is neither."""
+    return f"{100 * done_extents(lv) / lv.extent_count:.2f}" if lv.unclean else ""
+
+
+def _attrs(view: LvsView, lvs: Sequence[Lv]) -> list[Any]:
+    """Thousands of LVs have few different ones."""
+    made: dict[Any, str] = {}
+    missing = frozenset(pv.name for pv in view.found.missing)
+    attrs = []
+    for lv in lvs:
+        here = view.of(lv)
+        partial = bool(missing) and _partial(lv, missing)
+        key = (lv.status, lv.flags, lv.policy, here.broken, here.active, here.connections > 0, partial)
+        attr = made.get(key)
+        if attr is None:
+            attr = made[key] = lv_attr(lv, here, partial)
+        attrs.append(attr)
+    return attrs
+
+
+def _partial(lv: Lv, missing: frozenset[str]) -> bool:
+    return any(stripe.pv in missing for segment in lv.segments for stripe in segment.stripes)
+
+
+def _sizes(view: LvsView, lvs: Sequence[Lv]) -> list[Any]:
+    extent_bytes = view.found.vg.extent_bytes
+    return [lv.extent_count * extent_bytes for lv in lvs]
+
+
+def _active(view: LvsView, lv: Lv) -> str:
+    here = view.of(lv)
+    return "unknown" if here.broken else "active" if here.active else ""
+
+
+def _ranges(view: LvsView, lv: Lv) -> str:
+    return " ".join(
+        f"{_device(view.found, one.pv)}:{one.start_extent}-{one.start_extent + one.extent_count - 1}"
+        for segment in lv.segments
+        for one in segment.stripes
+    )
+
+
+def _devices(view: LvsView, lv: Lv) -> str:
+    return ",".join(
+        f"{_device(view.found, one.pv)}({one.start_extent})"
+        for segment in lv.segments
+        for one in segment.stripes
+    )
+
+
+def _kinds(view: LvsView, lv: Lv) -> str:
+    return ",".join(dict.fromkeys(_kind(segment.kind, len(segment.stripes)) for segment in lv.segments))
+
+
+def _holder(view: LvsView, lv: Lv) -> str:
+    return ",".join(f"{one['node']}:{one['mode']}" for one in view.of(lv).holders)
+
+
+LV_FIELDS: dict[str, Column] = {
+    "lv_name": lambda view, lvs: [lv.name for lv in lvs],
+    "vg_name": _same(lambda vg: vg.name),
+    "lv_attr": _attrs,
+    "lv_size": _sizes,
+    "pool_lv": _same(lambda vg: ""),
+    "origin": _same(lambda vg: ""),
+    "data_percent": _same(lambda vg: ""),
+    "metadata_percent": _same(lambda vg: ""),
+    "move_pv": _same(lambda vg: ""),
+    "mirror_log": _same(lambda vg: ""),
+    "copy_percent": lambda view, lvs: [_done_percent(lv) if lv.tags else "" for lv in lvs],
+    "convert_lv": _same(lambda vg: ""),
+    "lv_uuid": lambda view, lvs: [lv.uuid for lv in lvs],
+    "lv_full_name": _each(lambda view, lv: f"{view.found.vg.name}/{lv.name}"),
+    "lv_path": _each(lambda view, lv: view.of(lv).path),
+    "lv_uri": _each(lambda view, lv: view.of(lv).uri),
+    "lv_active": _each(_active),
+    "lv_holder": _each(_holder),
+    "lv_holders": _each(lambda view, lv: list(view.of(lv).holders)),
+    "lv_lockargs": _each(lambda view, lv: lv.lock_args),
+    "lv_tags": _each(lambda view, lv: ",".join(lv.tags)),
+    "lv_time": _each(lambda view, lv: lv.creation_time_s),
+    "lv_host": _each(lambda view, lv: lv.creation_host),
+    "lv_parents": _each(lambda view, lv: ",".join(view.users.get(lv.name, ()))),
+    "seg_count": _each(lambda view, lv: len(lv.segments)),
+    "segtype": _each(_kinds),
+    "seg_pe_ranges": _each(_ranges),
+    "devices": _each(_devices),
+}
+"""Fields of LVs, in the order of a row: what each is, for many LVs at once."""
+HOLDER_FIELDS = ("lv_holder", "lv_holders")
 
 
 def _kind(kind: str, stripes: int) -> str:
