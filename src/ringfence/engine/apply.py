@@ -221,10 +221,11 @@ def _volume(state: ClusterState, life: Life, entry: entries.VolumeNotice) -> lis
 
 
 def _unclean(state: ClusterState, life: Life, entry: entries.UncleanNoted) -> list[Fact]:
-    if entry.uuids:
-        state.unclean[entry.vg] = list(entry.uuids)
-    else:
-        state.unclean.pop(entry.vg, None)
+    told = {vg: uuids for vg, uuids in state.unclean.items() if vg != entry.vg}
+    # An LV is in one VG: what is named elsewhere is of a VG that was renamed.
+    told = {vg: [uuid for uuid in uuids if uuid not in entry.uuids] for vg, uuids in told.items()}
+    told[entry.vg] = list(entry.uuids)
+    state.unclean = {vg: uuids for vg, uuids in sorted(told.items()) if uuids}
     return []
 
 
