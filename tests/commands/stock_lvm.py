@@ -7,7 +7,7 @@ import json
 import os
 import subprocess
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 _NOISE = ("Activation disabled", "NOT backed up", "not zeroed")
 
@@ -17,17 +17,21 @@ class StockFailed(Exception):
 
 
 class Stock:
+    attached: ClassVar[list[str]] = []
+    """Every image that any of them had on a loop device."""
+
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self.loops: dict[str, str] = {}
         """image -> loop device."""
 
-    def attach(self, *images: str) -> list[str]:
+    def attach(self, *images: str, sector_bytes: int = 512) -> list[str]:
         for image in images:
             if image not in self.loops:
-                command = ["losetup", "--find", "--show", image]
+                command = ["losetup", "--sector-size", str(sector_bytes), "--find", "--show", image]
                 done = subprocess.run(command, capture_output=True, text=True, check=True)
                 self.loops[image] = done.stdout.strip()
+                self.attached.append(image)
         return [self.loops[image] for image in images]
 
     def close(self) -> None:

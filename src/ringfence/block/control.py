@@ -19,7 +19,18 @@ from typing import Any
 import msgspec
 
 from ringfence.core.errors import RingfenceError, Unavailable, from_dict
-from ringfence.engine.orders import Extent, Opened, OpenPath, OpenVolume, ReloadPath
+from ringfence.engine.orders import (
+    Extent,
+    MirrorPath,
+    Moving,
+    Opened,
+    OpenPath,
+    OpenVolume,
+    Place,
+    ReloadPath,
+    SealPath,
+    UnmirrorPath,
+)
 from ringfence.wire import block as wire
 from ringfence.wire.entries import Incident
 
@@ -46,7 +57,7 @@ class BlockService:
         self._link: _Link | None = None
         self._linking = asyncio.Lock()
 
-    async def open(self, order: OpenPath, pages: Sequence[Path], readonly: bool = False) -> Opened:
+    async def open(self, order: OpenPath, pages: Sequence[Path]) -> Opened:
         """Start a worker for an LV.  Its writes need every one of `pages` valid.
 
         Raises:
@@ -61,7 +72,7 @@ class BlockService:
             _extents(order.extents),
             tuple(str(page) for page in pages),
             shared=order.shared,
-            readonly=readonly,
+            readonly=order.readonly,
             hold_ms=self._hold_ms,
             node=self._node,
             token=str(order.token),
@@ -90,15 +101,33 @@ class BlockService:
         path = wire.as_path(await self._ask(call))
         return Opened(path.path, path.uri)
 
-    async def close(self, vg: str, lv: str, flush: bool = True) -> None:
+    async def mirror(self, order: MirrorPath) -> Moving | None:
+        """Begin to copy a stretch of an open LV to another place; how far it is.
+
+        Raises NotFound, Refused, DeviceFailed, BadInput: nothing has begun; Unavailable: nothing is known."""
+        to = _extents(order.to)
+        call = wire.Mirror(order.vg, order.lv, order.uuid, order.offset_bytes, to, str(order.token))
+        return _moving(wire.as_path(await self._ask(call)))
+
+    async def seal(self, order: SealPath) -> Moving | None:
+        """Raises Refused: the copy is not complete, or has failed; NotFound, Unavailable."""
+        return _moving(wire.as_path(await self._ask(wire.Seal(order.vg, order.lv, order.uuid))))
+
+    async def unmirror(self, order: UnmirrorPath) -> None:
+        """Raises NotFound, DeviceFailed, Unavailable."""
+        await self._ask(wire.Unmirror(order.vg, order.lv, order.uuid))
+
+    async def close(self, vg: str, lv: str, flush: bool = True, uuid: str = "") -> None:
         """Returns when the worker is flushed, ended and reaped; at once if there is none.
+
+        Args: uuid: of the LV that is meant, whatever it is called by now; empty: whatever has the name.
 
         Raises:
             DeviceFailed: the flush failed (it is closed all the same), or (`retry`) the worker does not
                 end: it is not closed.
             Unavailable: no block service; nothing is known.
         """
-        await self._ask(wire.Close(vg, lv, flush))
+        await self._ask(wire.Close(vg, lv, flush, uuid))
 
     async def drop_all(self) -> None:
         """Returns when every worker is reaped; nothing was flushed.  Raises Unavailable: unknown."""
@@ -124,7 +153,8 @@ class BlockService:
                 path.failed,
                 path.stopped,
                 path.readonly,
-                tuple(Extent(one.path, one.start_bytes, one.length_bytes) for one in path.extents),
+                tuple(_extent(one) for one in path.extents),
+                _moving(path),
             )
             for path in await self.paths()
         )
@@ -257,7 +287,22 @@ class _Link:
 
 
 def _extents(extents: Sequence[Extent]) -> tuple[wire.Extent, ...]:
-    return tuple(wire.Extent(one.path, one.start_bytes, one.length_bytes) for one in extents)
+    return tuple(
+        wire.Extent(
+            one.path, one.start_bytes, one.length_bytes,
+            tuple(wire.Place(place.path, place.start_bytes) for place in one.beside), one.stripe_bytes,
+        )
+        for one in extents
+    )  # fmt: skip
+
+
+def _extent(one: wire.Extent) -> Extent:
+    beside = tuple(Place(place.path, place.start_bytes) for place in one.beside)
+    return Extent(one.path, one.start_bytes, one.length_bytes, beside, one.stripe_bytes)
+
+
+def _moving(path: wire.Path) -> Moving | None:
+    return None if path.moving is None else msgspec.convert(msgspec.to_builtins(path.moving), Moving)
 
 
 def _unavailable(socket: Path, why: str) -> Unavailable:

@@ -4,13 +4,13 @@ Source: LVM2 lib/misc/lvm-string.c and tools/lvmcmdline.c (_size_arg) for input,
 (dm_size_to_string) for output; lvmreport(7), "units"."""
 
 import re
-from decimal import Decimal
 
 from ringfence.core.errors import BadInput
 
 _LETTERS = "kmgtpe"
 _SIZE = re.compile(r"(\d+(?:\.\d*)?|\.\d+)\s*(?:([bskmgtpe])(?:i?b)?)?", re.IGNORECASE)
-_EXTENTS = re.compile(r"(\d+)(?:%([A-Za-z]+))?")
+_EXTENTS = re.compile(r"([+-]?)(\d+)(?:%([A-Za-z]+))?")
+_PERCENTS = ("VG", "FREE", "PVS", "LV", "ORIGIN")
 LARGEST_BYTES = (1 << 63) - 1
 UNITS = "rRhHbBsSkKmMgGtTpPeE"
 READABLE = "r"
@@ -26,25 +26,53 @@ def parse_size(text: str, default_unit: str = "m") -> int:
         raise BadInput(f"{text!r} is not a size", next="give a number and a unit, for example 64m or 1.5g")
     unit = (match[2] or default_unit).lower()
     factor = {"b": 1, "s": 512}.get(unit) or 1 << 10 * (_LETTERS.index(unit) + 1)
-    size = Decimal(match[1]) * factor
-    if size != size.to_integral_value():
+    whole, _, decimals = match[1].partition(".")
+    size, rest = divmod(int(whole + decimals) * factor, int(10 ** len(decimals)))
+    if rest:
         raise BadInput(f"{text} is not a whole number of bytes", next="give a coarser size")
     if not 0 < size <= LARGEST_BYTES:
         raise BadInput(f"size {text} cannot be", next="give a size above 0 and below 8e")
-    return int(size)
+    return size
 
 
 def parse_extents(text: str) -> tuple[int, str]:
-    """`-l`'s argument: a number of extents, or (percentage, "VG" | "FREE").  Raises BadInput."""
+    """`lvcreate -l`'s argument: a number of extents, or (percentage, of what).  Raises BadInput."""
+    sign, count, percent = parse_signed_extents(text)
+    if sign:
+        raise BadInput(f"{text!r} is not a number of extents", next="give 25, 50%VG or 100%FREE")
+    return count, percent
+
+
+def parse_signed_extents(text: str) -> tuple[str, int, str]:
+    """`lvresize -l`'s argument: (sign, number, "VG" | "FREE" | "PVS" | "LV" | "ORIGIN" | "").
+
+    Raises BadInput."""
     match = _EXTENTS.fullmatch(text.strip())
     if match is None:
         raise BadInput(f"{text!r} is not a number of extents", next="give 25, 50%VG or 100%FREE")
-    count, percent = int(match[1]), (match[2] or "").upper()
-    if percent not in ("", "VG", "FREE"):
-        raise BadInput(f"percentages of {match[2]} are not served", next="give %VG or %FREE")
+    count, percent = int(match[2]), (match[3] or "").upper()
+    if percent and percent not in _PERCENTS:
+        raise BadInput(
+            f"percentages of {match[3]} are not known", next="give %VG, %FREE, %PVS, %LV or %ORIGIN"
+        )
     if count == 0:
         raise BadInput("0 extents cannot be", next="give 1 or more")
-    return count, percent
+    return match[1], count, percent
+
+
+def parse_signed_size(text: str, default_unit: str = "m") -> tuple[str, int]:
+    """`lvresize -L`'s argument: (sign, bytes).  Raises BadInput."""
+    text = text.strip()
+    sign = text[0] if text[:1] in ("+", "-") and len(text) > 1 else ""
+    return sign, parse_size(text[len(sign) :], default_unit)
+
+
+def sized(size_bytes: int) -> str:
+    """As LVM2 prints sizes in messages: two decimals, the largest unit that fits."""
+    for unit, shift in (("EiB", 60), ("PiB", 50), ("TiB", 40), ("GiB", 30), ("MiB", 20), ("KiB", 10)):
+        if size_bytes >= 1 << shift:
+            return f"{size_bytes / (1 << shift):.2f} {unit}"
+    return f"{size_bytes} B"
 
 
 def format_size(size_bytes: int, unit: str = READABLE, *, suffix: bool = True) -> str:
@@ -67,8 +95,15 @@ def format_size(size_bytes: int, unit: str = READABLE, *, suffix: bool = True) -
     else:
         power = _LETTERS.index(kind) + 1
         letter = unit
-    exact = Decimal(size_bytes) / base**power
-    shown = f"{exact:.2f}" if power else str(size_bytes)
-    mark = "<" if kind == "r" and Decimal(shown) > exact else ""
+    if not power:
+        shown, more = str(size_bytes), False
+    else:
+        divisor = base**power
+        hundredths, rest = divmod(size_bytes * 100, divisor)
+        # Half goes to the even one, as printf has it.
+        more = 2 * rest > divisor or (2 * rest == divisor and hundredths % 2 == 1)
+        hundredths += more
+        shown = f"{hundredths // 100}.{hundredths % 100:02d}"
+    mark = "<" if kind == "r" and more else ""
     # A readable size without its letter could be anything: LVM2 keeps it whatever was asked.
     return f"{mark}{shown}{letter if suffix or kind in 'rh' else ''}"

@@ -77,6 +77,7 @@ from ringfence.engine.tasks import Tasks, joined
 from ringfence.engine.views import Views
 from ringfence.engine.wiper import Wiper
 from ringfence.membership.quorum import is_primary
+from ringfence.volumes.deltas import follow
 from ringfence.wire.entries import AckJoin, Incident, IncidentSeen, Suspect
 from ringfence.wire.slots import Mark
 
@@ -144,6 +145,7 @@ class _Node:
         self._requests = Requests(
             context, self.locker, clients, self._tasks, self._views, self._fencer, self._deadlocks,
             self._checkups, self._fence_tests, self._drills, self._arming, self._slots, self._lvmlockd,
+            self.refreshes.own,
         )  # fmt: skip
         self._deadlines = Deadlines(context, self._slots)
         self._sent_ns = 0
@@ -450,7 +452,7 @@ class _Node:
             assert held is not None, f"{one.what} was adopted without its lock"
             lock = self.locker.restore(one.lock, held, one.what, one.lvm2)
             if one.lvm2 is None:
-                self._tasks.opened.add((one.vg, one.lv))
+                self._tasks.opened[one.vg, one.lock.resource] = one.lv
             elif not one.lvm2.persistent:
                 self._lvm_processes.stays(lock)
         context.left_open = ()
@@ -561,12 +563,21 @@ class _Node:
 
     def _vg_changed(self, fact: VgChanged) -> None:
         """A VG that another node shares or changes starts here too, unless it was stopped by hand."""
+        self._follow(fact)
         self.refreshes.changed(fact)
         if fact.by != self.context.me and fact.seqno <= self._seqnos.get(fact.vg, 0):
             self.context.vg_uuids.pop(space_of(fact.vg), None)  # removed, or made anew: another VG
         self._seqnos[fact.vg] = fact.seqno
         if fact.by != self.context.me and not self.context.is_in(space_of(fact.vg)):
             self._autostart.due = True
+
+    def _follow(self, fact: VgChanged) -> None:
+        """Have this node know the new version, too, if it knew the one before."""
+        known = self.context.known_vgs.named(fact.vg) if fact.delta is not None else None
+        if known is not None and fact.delta is not None and fact.by != self.context.me:
+            new = follow(known, fact.delta, fact.seqno, fact.crc)
+            if new is not None:
+                self.context.known_vgs.put(new)
 
     def _left(self) -> None:
         """The goodbye was applied, which is kept: no authority, no more words; answer who asked, and end."""

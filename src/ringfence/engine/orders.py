@@ -15,6 +15,7 @@ from ringfence.core.ids import Token
 from ringfence.core.modes import Mode
 from ringfence.volumes.known import Known
 from ringfence.volumes.model import Vg
+from ringfence.wire.entries import VgDelta
 
 
 class _Order(msgspec.Struct, frozen=True, tag=True):
@@ -168,6 +169,8 @@ class Publish(_Order, frozen=True):
     seqno: int
     crc: int
     what: str
+    delta: VgDelta | None = None
+    """Told where all nodes know of it."""
     unclean: tuple[str, ...] = ()
     """Its LVs that are being zeroed or wiped, by uuid."""
 
@@ -389,12 +392,23 @@ class ZeroBlocks(_Order, frozen=True):
     guard: str
 
 
+class Place(msgspec.Struct, frozen=True):
+    """Where a stripe begins."""
+
+    path: str
+    start_bytes: int
+
+
 class Extent(msgspec.Struct, frozen=True):
-    """A linear piece of an LV, in bytes."""
+    """A piece of an LV, in bytes: linear, or dealt out in stripes."""
 
     path: str
     start_bytes: int
     length_bytes: int
+    beside: tuple[Place, ...] = ()
+    """The other stripes; each is as long as the first, and `length_bytes` is the length of all."""
+    stripe_bytes: int = 0
+    """So much of the LV lies on one stripe, then as much on the next; 0: there is one alone."""
 
 
 class Probe(_Order, frozen=True):
@@ -448,6 +462,9 @@ class OpenPath(_Order, frozen=True):
     extents: tuple[Extent, ...]
     shared: bool
     token: Token
+    readonly: bool = False
+    seqno: int = 0
+    """Of the VG's version that says so."""
 
 
 class Opened(msgspec.Struct, frozen=True):
@@ -462,6 +479,9 @@ class ClosePath(_Order, frozen=True):
 
     vg: str
     lv: str
+    """The name it is open under."""
+    uuid: str = ""
+    """Given: only the path of this LV, and under whatever name: it may just be renamed."""
 
 
 class ReloadPath(_Order, frozen=True):
@@ -479,6 +499,52 @@ class ReloadPath(_Order, frozen=True):
     readonly: bool
     token: Token
     """Of the lock it is open under."""
+
+
+class MirrorPath(_Order, frozen=True):
+    """Copy a stretch of an open LV to another place, under its running clients, and keep it equal there.
+
+    Answer: Moving; `OpenPaths` says how far it is.  Asked for once more, it goes on.  NotFound: not open."""
+
+    vg: str
+    lv: str
+    """The name it is open under."""
+    uuid: str
+    offset_bytes: int
+    to: tuple[Extent, ...]
+    token: Token
+
+
+class SealPath(_Order, frozen=True):
+    """The last thing before metadata are committed that name the new place; ReloadPath ends the move then.
+
+    Answer: Moving.  Refused: the copy is not complete, or has failed."""
+
+    vg: str
+    lv: str
+    uuid: str
+
+
+class UnmirrorPath(_Order, frozen=True):
+    """Forget the new place: no metadata name it.  Answer: None."""
+
+    vg: str
+    lv: str
+    uuid: str
+
+
+class Moving(msgspec.Struct, frozen=True):
+    """How far the move of a stretch is.  Its old place has everything until it is reloaded."""
+
+    offset_bytes: int
+    length_bytes: int
+    copied_bytes: int = 0
+    complete: bool = False
+    """All of it is in both places, and what is written goes to both."""
+    sealed: bool = False
+    """No write is answered well that is not in both places."""
+    failed: str = ""
+    """Why the copy is of no use: begin again."""
 
 
 class OpenPaths(_Order, frozen=True):
@@ -500,7 +566,8 @@ class OpenVolume(msgspec.Struct, frozen=True):
     """Why its worker stands still, and what to do."""
     readonly: bool = False
     extents: tuple[Extent, ...] = ()
-    """What it is made of."""
+    """What it is made of; empty: a block service of an older version does not tell."""
+    moving: Moving | None = None
 
 
 class StandingTables(_Order, frozen=True):
@@ -564,7 +631,7 @@ ENGINE_ORDERS = (
     NoteProgress, Wanted, Recall, Remember, LocksThere, Identity, Pause, GoOn,
 )  # fmt: skip
 StorageOrder = ScanDevices | ReadBlocks | ReadText | WriteBlocks | ZeroBlocks | Probe
-BlockOrder = OpenPath | ReloadPath | ClosePath | OpenPaths
+BlockOrder = OpenPath | ReloadPath | MirrorPath | SealPath | UnmirrorPath | ClosePath | OpenPaths
 DriverOrder = (
     StorageOrder | BlockOrder | StandingTables | CutTables | SlotIo | LookAtHost | ReadSupplies
     | RefreshLvs

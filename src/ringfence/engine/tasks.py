@@ -26,7 +26,7 @@ from ringfence.engine.slots import Slots
 from ringfence.engine.uses import Owner
 from ringfence.locks.flags import Flag
 from ringfence.lvm2.names import UUID_CHARACTERS
-from ringfence.wire import FENCING, UNCLEAN, entries
+from ringfence.wire import DELTAS, FENCING, UNCLEAN, entries
 
 UUIDS = 4
 END_SLOTS_MS = 5000
@@ -78,8 +78,12 @@ class Tasks:
         self._orders: dict[int, Task] = {}
         self._last_order = 0
         self._drawn = 0
-        self.opened: set[tuple[str, str]] = set()
-        """(VG, LV) whose path was opened and not closed since: each ought to be in the service's list."""
+        self.opened: dict[tuple[str, str], str] = {}
+        """(VG, LV's uuid) -> its name, of each path that was opened and not closed since: it ought to be in
+        the service's list."""
+        self.was_opened: Callable[[orders.OpenPath], None] = lambda order: None
+        """Told of each path that has been opened."""
+        self.was_reloaded: Callable[[orders.ReloadPath], None] = lambda order: None
 
     def start(
         self,
@@ -112,8 +116,13 @@ class Tasks:
     def order_done(self, order: int, answer: Any, error: dict[str, Any] | None) -> None:
         task = self._orders.pop(order, None)
         if task is not None:
-            if isinstance(task.waits_for, orders.OpenPath) and error is None and task.refused != "stale":
-                self.opened.add((task.waits_for.vg, task.waits_for.lv))
+            waited_for = task.waits_for
+            if isinstance(waited_for, orders.OpenPath) and error is None and task.refused != "stale":
+                self.opened[waited_for.vg, waited_for.uuid] = waited_for.lv
+                self.was_opened(waited_for)
+            if isinstance(waited_for, orders.ReloadPath) and error is None and task.refused != "stale":
+                self.opened[waited_for.vg, waited_for.uuid] = waited_for.name
+                self.was_reloaded(waited_for)
             self._advance(task, answer, from_dict(error) if error is not None else None)
 
     def cancel_calls(self, devices: Collection[str]) -> None:
@@ -211,7 +220,7 @@ class Tasks:
             return False, None
         if not isinstance(order, orders.ENGINE_ORDERS):
             if isinstance(order, orders.ClosePath):
-                self.opened.discard((order.vg, order.lv))
+                self.opened.pop((order.vg, order.uuid), None)
             self._last_order += 1
             self._orders[self._last_order] = task
             self._context.out(DoOrder(self._last_order, order))
@@ -319,7 +328,10 @@ class Tasks:
         context = self._context
         if isinstance(order, orders.Publish):
             self._note_unclean(order)
-            task.seq = context.submit(entries.VolumeNotice(order.vg, order.seqno, order.crc, order.what))
+            delta = order.delta if context.protocol >= DELTAS else None
+            task.seq = context.submit(
+                entries.VolumeNotice(order.vg, order.seqno, order.crc, order.what, delta)
+            )
         elif isinstance(order, orders.EndSlots):
             task.until_ns = context.now_ns + END_SLOTS_MS * 1_000_000
             if context.state is not None and order.vg in context.state.slots:

@@ -140,9 +140,10 @@ class Storage:
     def _probe(self, order: Probe) -> Probed:
         with ExitStack() as stack:
             opened: dict[str, DirectFile] = {}
-            for extent in order.extents:
-                if extent.path not in opened:
-                    opened[extent.path] = stack.enter_context(self._open(extent.path, write=False))
+            paths = [extent.path for extent in order.extents]
+            paths += [place.path for extent in order.extents for place in extent.beside]
+            for path in dict.fromkeys(paths):
+                opened[path] = stack.enter_context(self._open(path, write=False))
             return probe(order.extents, opened)
 
     def _open(self, path: str, *, write: bool) -> DirectFile:

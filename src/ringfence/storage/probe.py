@@ -11,7 +11,7 @@ Source: blkid(8) of util-linux; exit codes 0 found, 2 nothing found, 4 usage, 8 
 import os
 import shutil
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from ringfence.core.errors import DeviceFailed
 from ringfence.engine.orders import Extent
@@ -25,7 +25,8 @@ _PATH = "/usr/sbin:/sbin:/usr/bin:/bin"
 
 def probe(extents: Sequence[Extent], opened: Mapping[str, DirectFile]) -> Probed:
     """Args: opened: the extents' devices.  Raises DeviceFailed."""
-    told = _by_blkid(extents[0]) if len(extents) == 1 else None
+    in_one_piece = len(extents) == 1 and not extents[0].beside
+    told = _by_blkid(extents[0]) if in_one_piece else None
     if told is not None and told.signatures:
         return told
     size = sum(extent.length_bytes for extent in extents)
@@ -62,6 +63,21 @@ def _forget_cached(extent: Extent) -> None:
         os.close(fd)
 
 
+def _pieces(extent: Extent, first: int, last: int) -> Iterator[tuple[str, int, int]]:
+    """Where a range of an extent lies: (path, offset, length), in its order."""
+    if not extent.beside:
+        yield extent.path, extent.start_bytes + first, last - first
+        return
+    stripes = ((extent.path, extent.start_bytes), *((one.path, one.start_bytes) for one in extent.beside))
+    while first < last:
+        chunk, inside = divmod(first, extent.stripe_bytes)
+        row, number = divmod(chunk, len(stripes))
+        path, start = stripes[number]
+        length = min(extent.stripe_bytes - inside, last - first)
+        yield path, start + row * extent.stripe_bytes + inside, length
+        first += length
+
+
 def _read(
     extents: Sequence[Extent], opened: Mapping[str, DirectFile], offset_bytes: int, length_bytes: int
 ) -> bytes:
@@ -70,8 +86,8 @@ def _read(
     for extent in extents:
         first, last = max(offset_bytes, start), min(end, start + extent.length_bytes)
         if first < last:
-            at = extent.start_bytes + first - start
-            parts.append(opened[extent.path].read(at, last - first))
+            pieces = _pieces(extent, first - start, last - start)
+            parts += [opened[path].read(at, length) for path, at, length in pieces]
         start += extent.length_bytes
     data = b"".join(parts)
     if len(data) != length_bytes:

@@ -1,7 +1,8 @@
 """What must hold of a VG's metadata, before it is changed and again before it is written.
 
 No two LVs share an extent; every segment lies within its PV; segments follow each other without
-gaps; names and uuids are unique.  What concerns LVs, the VG's index keeps account of.
+gaps; names and uuids are unique; what LVs are made of is there.  What concerns single LVs, the VG's
+index keeps account of.
 
 Source: LVM2 lib/metadata/merge.c (check_lv_segments), pv_manip.c (check_pv_segments), metadata.c
 (vg_validate)."""
@@ -28,6 +29,16 @@ def check_vg(vg: Vg) -> None:
         raise Damaged(f"VG {vg.name}: LV name {vg.repeated[0]} is there twice")
     if vg.index.fault:
         raise Damaged(f"VG {vg.name}: {vg.index.fault}")
+    _check_parts(vg)
+
+
+def _check_parts(vg: Vg) -> None:
+    """LVs are made of LVs that are there (of a type that is not known, nobody knows)."""
+    for name in vg.index.composed:
+        for segment in vg.by_name[name].segments:
+            for part in segment.parts if segment.exact else ():
+                if part.lv not in vg.by_name:
+                    raise Damaged(f"VG {vg.name}: LV {name} is made of {part.lv}, which is not there")
 
 
 def _unique(vg: Vg, what: str, words: Iterable[str]) -> None:

@@ -8,22 +8,21 @@ change it so; `with_tree` and `with_body` edit the tree of it all and read that 
 What is put in is printed and read back on the spot (Damaged if it does not come back as it was), what came
 from a text is kept as it stood: so `Vg.text` always parses to `Vg.tree`.
 
-Source: LVM2 lib/format_text/import_vsn1.c, export.c; lib/striped, lib/mirror, lib/raid (text_import).
+Source: LVM2 lib/format_text/import_vsn1.c, export.c."""
 
-Which extents of PVs a segment uses is known for the types below; a type that is not known is
-taken to use `extent_count` extents behind every (PV, number) pair it lists, which can only be too much."""
-
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
-from itertools import pairwise
+from itertools import zip_longest
 
 import msgspec
 
 from ringfence.core.errors import Damaged
-from ringfence.lvm2.fragments import Cut, cut
+from ringfence.lvm2.fragments import Cut, cut, sound_ends
 from ringfence.lvm2.text import Section, Value, parse_member, parse_text, print_ends, print_member
 from ringfence.volumes.index import Index
-from ringfence.volumes.parts import SLOTS_TAG, Lv, Pv, Segment, Stripe
+from ringfence.volumes.parts import SLOTS_TAG, Lv, Pv
+from ringfence.volumes.plain import plain_lv
+from ringfence.volumes.segments import Segment, Stripe, read_segment
 
 __all__ = [
     "CONTENTS", "SECTOR_BYTES", "SLOTS_TAG", "Lv", "Pv", "Segment", "Stripe", "Vg", "read_text_like",
@@ -34,7 +33,6 @@ SECTOR_BYTES = 512
 CONTENTS = "Text Format Volume Group"
 
 _LVS = "logical_volumes"
-_AREA_LISTS = {"striped": "stripes", "linear": "stripes", "mirror": "mirrors"}
 
 
 class Vg(msgspec.Struct, frozen=True, dict=True):
@@ -70,7 +68,7 @@ class Vg(msgspec.Struct, frozen=True, dict=True):
     def by_text(self) -> Mapping[bytes, Lv]:
         return {lv.text: lv for lv in self.by_name.values()}
 
-    @property
+    @cached_property
     def text(self) -> bytes:
         """As it goes to the disk, with its final NUL."""
         return b"".join((self.ends[0], *[lv.text for lv in self.by_name.values()], self.ends[1], b"\0"))
@@ -131,11 +129,41 @@ class Vg(msgspec.Struct, frozen=True, dict=True):
     def with_frame(self, frame: Section) -> "Vg":
         """With all but its LVs replaced (the VG's name, too).  Raises Damaged."""
         ends = _written_ends(frame)
-        if {pv.name for pv in _pvs_of(frame)} != self._pv_names:
-            # Who is a PV and who is an LV in a segment's areas may be another question now.
-            return _read(Cut(ends[0], [lv.text for lv in self.lvs], ends[1]), frame, self.name, None)
         new = _framed(frame, ends, self.name, self.by_name, self.repeated)
-        return self._indexed(new, self.index if new.pvs == self.pvs else None)
+        if new.pvs == self.pvs:
+            return self._indexed(new, self.index)
+        if any(name in self.index.words for name in new._pv_names - self._pv_names) or any(
+            self.index.uses[name].taken for name in self._pv_names - new._pv_names
+        ):
+            # Who is a PV and who is an LV in a segment's areas is another question now.
+            return _read(Cut(ends[0], [lv.text for lv in self.lvs], ends[1]), frame, self.name, None)
+        return self._indexed(new, self.index.with_pvs(self.pvs, new.pvs))
+
+    def spliced(
+        self, head: bytes, tail: bytes, splices: Sequence[tuple[int, int, Sequence[bytes]]]
+    ) -> "Vg":
+        """The VG whose text has these ends, and other LVs in some places.
+
+        Args: splices: (where, how many LVs go, the sections that come), in the order of the text.
+
+        Raises Damaged: that is no VG, or one that cannot be told from this one by these LVs alone."""
+        frame = parse_text(head + tail, self.name)
+        if not sound_ends(head, tail) or {pv.name for pv in _pvs_of(frame)} != self._pv_names:
+            raise Damaged(f"VG {self.name}: more has changed than some LVs")
+        lvs, gone, come = list(self.lvs), list[Lv](), list[Lv]()
+        for at, count, texts in reversed(splices):
+            new = [_lv_of(text, self.name, self._pv_names) for text in texts]
+            gone += lvs[at : at + count]
+            come += new
+            lvs[at : at + count] = new
+        by_name = {lv.name: lv for lv in lvs}
+        if len(by_name) < len(lvs):
+            raise Damaged(f"VG {self.name}: an LV is there twice")
+        changed = _framed(frame, (head, tail), self.name, by_name, self.repeated)
+        index: Index | None = self.index if changed.pvs == self.pvs else None
+        for old, lv in zip_longest(gone, come):
+            index = index.changed(self.pvs, old, lv) if index is not None else None
+        return self._indexed(changed, index)
 
     def with_body(self, body: Section) -> "Vg":
         """The VG with its section replaced."""
@@ -257,8 +285,11 @@ def _read(pieces: Cut, frame: Section, where: str, like: Vg | None) -> Vg:
 
 
 def _lv_of(text: bytes, vg: str, pvs: frozenset[str]) -> Lv:
+    plain = plain_lv(text, pvs)
+    if plain is not None:
+        return plain
     name, section = parse_member(text, f"VG {vg}")
-    return _read_lv(name, section, vg, pvs, text)
+    return read_lv(name, section, vg, pvs, text)
 
 
 def _written_lv(name: str, section: Section, vg: str, pvs: frozenset[str]) -> Lv:
@@ -266,7 +297,7 @@ def _written_lv(name: str, section: Section, vg: str, pvs: frozenset[str]) -> Lv
     text = print_member(name, section)
     if parse_member(text, name) != (name, section):
         raise Damaged(f"VG {vg}: LV {name}: the new metadata does not read back as planned")
-    return _read_lv(name, section, vg, pvs, text)
+    return read_lv(name, section, vg, pvs, text)
 
 
 def _written_ends(frame: Section) -> tuple[bytes, bytes]:
@@ -352,7 +383,7 @@ def _read_pv(name: str, section: Section, vg: str) -> Pv:
     )
 
 
-def _read_lv(name: str, section: Section, vg: str, pvs: frozenset[str], text: bytes) -> Lv:
+def read_lv(name: str, section: Section, vg: str, pvs: frozenset[str], text: bytes) -> Lv:
     reader = _Reader(section, f"VG {vg}: LV {name}")
     segments = section.sections()
     if len(segments) != reader.number("segment_count"):
@@ -366,57 +397,7 @@ def _read_lv(name: str, section: Section, vg: str, pvs: frozenset[str], text: by
         lock_args=section.string("lock_args") or "",
         creation_time_s=section.number("creation_time") or 0,
         creation_host=section.string("creation_host") or "",
-        segments=tuple(_read_segment(body, f"VG {vg}: LV {name}: {key}", pvs) for key, body in segments),
+        segments=tuple(read_segment(body, f"VG {vg}: LV {name}: {key}", pvs) for key, body in segments),
         policy=section.string("allocation_policy") or "",
         text=text,
     )
-
-
-def _read_segment(section: Section, where: str, pvs: frozenset[str]) -> Segment:
-    reader = _Reader(section, where)
-    start, count, kind = reader.number("start_extent"), reader.number("extent_count"), reader.string("type")
-    area_list = _AREA_LISTS.get(kind)
-    words = tuple(_words(section.drop("type").drop("tags").drop(area_list or "")))
-    if area_list is None:
-        return Segment(start, count, kind, tuple(_guessed(section, pvs, count)), False, words)
-    areas = section.get(area_list)
-    if not isinstance(areas, tuple) or len(areas) % 2 or not areas:
-        raise Damaged(f"{where}: {area_list} is missing or odd")
-    stripes, parts = [], []
-    pairs = [areas[at : at + 2] for at in range(0, len(areas), 2)]
-    each = count if kind == "mirror" else count // len(pairs)
-    if kind != "mirror" and (section.number("stripe_count") != len(pairs) or each * len(pairs) != count):
-        raise Damaged(f"{where}: stripe_count, extent_count and stripes disagree")
-    for device, extent in pairs:
-        if not isinstance(device, str) or not isinstance(extent, int) or extent < 0:
-            raise Damaged(f"{where}: {area_list} does not list devices and extents")
-        if device in pvs:
-            stripes.append(Stripe(device, extent, each))
-        else:
-            parts.append(device)
-    return Segment(start, count, kind, tuple(stripes), True, (*words, *parts))
-
-
-def _guessed(section: Section, pvs: frozenset[str], count: int) -> list[Stripe]:
-    """For a type that is not known: every (PV, number) pair in any list of the segment."""
-    stripes = []
-    for _, node in section.items:
-        if isinstance(node, Section):
-            stripes += _guessed(node, pvs, count)
-        elif isinstance(node, tuple):
-            for device, extent in pairwise(node):
-                if isinstance(device, str) and device in pvs and isinstance(extent, int) and extent >= 0:
-                    stripes.append(Stripe(device, extent, count))
-    return stripes
-
-
-def _words(section: Section) -> list[str]:
-    words: list[str] = []
-    for _, node in section.items:
-        if isinstance(node, Section):
-            words += _words(node)
-        elif isinstance(node, tuple):
-            words += [one for one in node if isinstance(one, str)]
-        elif isinstance(node, str):
-            words.append(node)
-    return words

@@ -1,14 +1,17 @@
-"""What a VG is made of: PVs, LVs, their segments, and the extents of PVs that these use.
+"""What a VG is made of: PVs and LVs (their segments: `volumes.segments`).
 
 Values, as the metadata has them; `volumes.model` reads them, `volumes.index` keeps account of them."""
 
 import msgspec
+
+from ringfence.volumes.segments import Segment
 
 SLOTS_TAG = "ringfence.slots"
 ZEROING_TAG = "ringfence.zeroing"
 """Of a new LV that still shows what was on its extents before."""
 WIPING_TAG = "ringfence.wiping"
 """Of a removed LV whose extents are still to be wiped."""
+_PLAIN = ("striped", "linear")
 
 
 class Pv(msgspec.Struct, frozen=True, gc=False):
@@ -33,25 +36,6 @@ class Pv(msgspec.Struct, frozen=True, gc=False):
     @property
     def missing(self) -> bool:
         return "MISSING" in self.flags or "MISSING" in self.status
-
-
-class Stripe(msgspec.Struct, frozen=True, gc=False):
-    """Extents of one PV that a segment uses."""
-
-    pv: str
-    start_extent: int
-    extent_count: int
-
-
-class Segment(msgspec.Struct, frozen=True, gc=False):
-    start_extent: int
-    extent_count: int
-    kind: str
-    stripes: tuple[Stripe, ...]
-    exact: bool
-    """False: the type is not known, and `stripes` may be too much."""
-    words: tuple[str, ...]
-    """Strings in the segment that may name another LV that it is made of."""
 
 
 class Lv(msgspec.Struct, frozen=True, gc=False):
@@ -108,4 +92,14 @@ class Lv(msgspec.Struct, frozen=True, gc=False):
         """Made of plain pieces of PVs, one behind the other."""
         return all(
             segment.kind in ("striped", "linear") and len(segment.stripes) == 1 for segment in self.segments
+        )
+
+    @property
+    def plain(self) -> bool:
+        """Linear or striped, on PVs alone."""
+        return all(
+            segment.kind in _PLAIN
+            and sum(stripe.extent_count for stripe in segment.stripes) == segment.extent_count
+            and (len(segment.stripes) == 1 or segment.stripe_sectors > 0)
+            for segment in self.segments
         )

@@ -10,11 +10,19 @@ import msgspec
 
 from ringfence.lvm2.names import with_dashes
 from ringfence.volumes.allocate import free_count, free_extents
-from ringfence.volumes.discovery import Disks, PvOnDisk, VgOnDisk
+from ringfence.volumes.discovery import AreaOnDisk, Disks, PvOnDisk, VgOnDisk
 from ringfence.volumes.model import SECTOR_BYTES, Lv, Pv, Vg
+from ringfence.volumes.relations import Relations
+from ringfence.volumes.report_segments import (
+    Row,
+    area_of,
+    device_of,
+    free_piece,
+    lv_segments,
+    pv_segments,
+)
+from ringfence.volumes.segments import Role
 from ringfence.volumes.unclean import done_extents
-
-Row = dict[str, Any]
 
 _POLICIES = {"contiguous": "c", "cling": "l", "cling_by_tags": "l", "normal": "n", "anywhere": "a"}
 
@@ -45,21 +53,30 @@ def vg_attr(vg: Vg, partial: bool) -> str:
     ))  # fmt: skip
 
 
-def lv_attr(lv: Lv, here: LvHere, partial: bool) -> str:
-    """Ten characters; type and target of segment types other than linear are left at `-`."""
-    policy = _lv_policy(lv)
+def lv_attr(lv: Lv, here: LvHere, relations: Relations, partial: bool) -> str:
+    """Ten characters."""
+    kind, target, zeroes = relations.attributes(lv)
     return "".join((
-        "-",
-        "w" if lv.writable else "r",
-        policy,
+        kind,
+        "-" if "PVMOVE" in lv.status else "w" if lv.writable else "r",
+        _lv_policy(lv),
         "m" if "FIXED_MINOR" in lv.status else "-",
         "X" if here.broken else "a" if here.active else "-",
         "o" if here.connections else "-",
-        "-",
-        "-",
-        "p" if partial else "-",
+        target,
+        zeroes,
+        _health(lv, relations, partial),
         "k" if "ACTIVATION_SKIP" in lv.flags else "-",
     ))  # fmt: skip
+
+
+def _health(lv: Lv, relations: Relations, partial: bool) -> str:
+    """What the metadata knows of it; the rest the kernel would have to say."""
+    if partial:
+        return "p"
+    if relations.in_raid(lv):
+        return "X"
+    return "-"
 
 
 def _lv_policy(lv: Lv) -> str:
@@ -67,9 +84,9 @@ def _lv_policy(lv: Lv) -> str:
     return letter.upper() if "LOCKED" in lv.status else letter
 
 
-def pv_attr(pv: Pv | None, found: bool, exported: bool) -> str:
-    allocatable = pv is not None and pv.allocatable
-    return f"{'a' if allocatable else '-'}{'x' if exported else '-'}{'-' if found else 'm'}"
+def pv_attr(pv: Pv | None, found: bool, used: bool, exported: bool) -> str:
+    first = "a" if pv is not None and pv.allocatable else "u" if used else "-"
+    return f"{first}{'x' if exported else '-'}{'-' if found else 'm'}"
 
 
 def vg_rows(vgs: tuple[VgOnDisk, ...]) -> list[Row]:
@@ -78,13 +95,14 @@ def vg_rows(vgs: tuple[VgOnDisk, ...]) -> list[Row]:
 
 def _vg_row(found: VgOnDisk) -> Row:
     vg = found.vg
+    relations = Relations(vg)
     partial = bool(found.missing)
     areas = [area for area in found.areas if area.header is not None]
     return {
         "vg_name": vg.name,
         "pv_count": len(vg.pvs),
-        "lv_count": sum(lv.visible for lv in vg.lvs),
-        "snap_count": sum(segment.kind == "snapshot" for lv in vg.lvs for segment in lv.segments),
+        "lv_count": sum(relations.shown(lv) for lv in vg.lvs),
+        "snap_count": sum(not relations.exists(lv) for lv in vg.lvs),
         "vg_attr": vg_attr(vg, partial),
         "vg_size": vg.extent_count * vg.extent_bytes,
         "vg_free": free_count(vg) * vg.extent_bytes,
@@ -100,14 +118,32 @@ def _vg_row(found: VgOnDisk) -> Row:
         "vg_extent_count": vg.extent_count,
         "vg_free_count": free_count(vg),
         "vg_missing_pv_count": len(found.missing),
-        "vg_mda_count": len(areas),
+        "vg_mda_count": sum(len(pv.areas) for pv in found.pvs.values()),
         "vg_mda_used_count": len(areas),
+        "max_lv": vg.header.number("max_lv") or 0,
+        "max_pv": vg.header.number("max_pv") or 0,
+        "vg_profile": vg.header.string("profile") or "",
+        "vg_mda_free": min((mda_free_bytes(area) for area in areas), default=0),
+        "vg_mda_copies": vg.header.number("metadata_copies") or "unmanaged",
         "vg_mda_size": min((area.header.size_bytes for area in areas if area.header), default=0),
     }
 
 
-def pv_rows(disks: Disks) -> list[Row]:
-    """PVs of VGs and PVs without one, by path; then PVs that were not found."""
+def mda_free_bytes(area: AreaOnDisk) -> int:
+    """By how much the text may still grow, in whole sectors: half the ring, less a sector, is the longest.
+
+    Source: LVM2 lib/format_text/format-text.c (read_metadata_location_summary)."""
+    header = area.header
+    if header is None:
+        return 0
+    longest = (header.size_bytes - SECTOR_BYTES) // 2 - SECTOR_BYTES
+    return max(0, longest - header.committed.size_bytes) // SECTOR_BYTES * SECTOR_BYTES
+
+
+def pv_rows(disks: Disks, segments: bool = False) -> list[Row]:
+    """PVs of VGs and PVs without one, by path; then PVs that were not found.
+
+    Args: segments: each has "segments" too (`report_segments.pv_segments`)."""
     rows = []
     for pv in disks.pvs:
         found = disks.vg_of(pv)
@@ -115,8 +151,13 @@ def pv_rows(disks: Disks) -> list[Row]:
             next((found.vg.pv(key) for key, have in found.pvs.items() if have is pv), None) if found else None
         )
         rows.append(_pv_row(pv, found, member))
+        if segments:
+            rows[-1]["segments"] = pv_segments(found, member) if found and member else [free_piece(0, 0)]
     for found in disks.vgs:
-        rows += [_pv_row(None, found, pv) for pv in found.missing]
+        for gone in found.missing:
+            rows.append(_pv_row(None, found, gone))
+            if segments:
+                rows[-1]["segments"] = pv_segments(found, gone)
     return rows
 
 
@@ -127,11 +168,13 @@ def _pv_row(pv: PvOnDisk | None, found: VgOnDisk | None, member: Pv | None) -> R
     free = free_extents(vg, member) if vg and member else 0
     device_bytes = pv.device_bytes if pv else member.device_sectors * SECTOR_BYTES if member else 0
     uuid = member.uuid if member else _dashed(pv)
+    used = member is not None or (pv is not None and pv.label.used)
+    areas = pv.areas if pv else ()
     return {
         "pv_name": pv.path if pv else "[unknown]",
         "vg_name": vg.name if vg else "",
         "pv_fmt": "lvm2",
-        "pv_attr": pv_attr(member, pv is not None, vg is not None and "EXPORTED" in vg.status),
+        "pv_attr": pv_attr(member, pv is not None, used, vg is not None and "EXPORTED" in vg.status),
         "pv_size": count * extent_bytes if member else device_bytes,
         "pv_free": free * extent_bytes if member else device_bytes,
         "pv_used": (count - free) * extent_bytes,
@@ -142,6 +185,8 @@ def _pv_row(pv: PvOnDisk | None, found: VgOnDisk | None, member: Pv | None) -> R
         "pv_pe_alloc_count": count - free,
         "pv_mda_count": len(pv.areas) if pv else 0,
         "pv_mda_used_count": sum(area.in_use for area in pv.areas) if pv else 0,
+        "pv_mda_free": min((mda_free_bytes(area) for area in areas), default=0),
+        "pv_mda_size": min((area.header.size_bytes for area in areas if area.header), default=0),
         "pv_in_use": "used" if pv and pv.label.used else "",
         "pv_tags": ",".join(member.tags) if member else "",
     }
@@ -157,8 +202,7 @@ class LvsView(msgspec.Struct, frozen=True):
     found: VgOnDisk
     here: Mapping[str, LvHere]
     """By uuid, where there is anything to tell."""
-    users: Mapping[str, tuple[str, ...]] = {}
-    """LVs that are made of an LV (`plan.users_of_each`)."""
+    relations: Relations
 
     def of(self, lv: Lv) -> LvHere:
         return self.here.get(lv.uuid, _NOTHING_HERE)
@@ -167,10 +211,10 @@ class LvsView(msgspec.Struct, frozen=True):
 _NOTHING_HERE = LvHere()
 
 
-def lv_row(found: VgOnDisk, lv: Lv, here: LvHere, users: tuple[str, ...] = ()) -> Row:
-    """Args: users: LVs that are made of this one (`plan.users_of_each`)."""
-    view = LvsView(found, {lv.uuid: here}, {lv.name: users})
-    return {field: column(view, (lv,))[0] for field, column in LV_FIELDS.items()}
+def lv_row(found: VgOnDisk, lv: Lv, here: LvHere, relations: Relations) -> Row:
+    """Args: relations: of the VG's LVs."""
+    view = LvsView(found, {lv.uuid: here}, relations)
+    return {field: LV_FIELDS[field](view, (lv,))[0] for field in ROW_FIELDS}
 
 
 def lv_columns(view: LvsView, lvs: Sequence[Lv], fields: Iterable[str]) -> dict[str, list[Any]]:
@@ -194,29 +238,38 @@ def _done_percent(lv: Lv) -> str:
     return f"{100 * done_extents(lv) / lv.extent_count:.2f}" if lv.unclean else ""
 
 
+def _of_composed(value: Callable[[LvsView, Lv], str]) -> Column:
+    """What is empty where no LV is made of others."""
+    return lambda view, lvs: (
+        [value(view, lv) for lv in lvs] if view.found.vg.index.composed else [""] * len(lvs)
+    )
+
+
 def _attrs(view: LvsView, lvs: Sequence[Lv]) -> list[Any]:
     """Thousands of LVs have few different ones."""
     made: dict[Any, str] = {}
+    relations, composed = view.relations, view.found.vg.index.composed
     missing = frozenset(pv.name for pv in view.found.missing)
     attrs = []
     for lv in lvs:
-        here = view.of(lv)
-        partial = bool(missing) and _partial(lv, missing)
-        key = (lv.status, lv.flags, lv.policy, here.broken, here.active, here.connections > 0, partial)
+        here = view.of(lv) if view.here else _NOTHING_HERE
+        partial = bool(missing) and relations.partial(lv, missing)
+        if composed or len(lv.segments) != 1 or not lv.visible:
+            attrs.append(lv_attr(lv, here, relations, partial))
+            continue
+        one = lv.segments[0]
+        kind = (one.kind, one.exact, len(one.stripes), lv.status, lv.flags, lv.policy)
+        key = (kind, here.broken, here.active, here.connections > 0, partial)
         attr = made.get(key)
         if attr is None:
-            attr = made[key] = lv_attr(lv, here, partial)
+            attr = made[key] = lv_attr(lv, here, relations, partial)
         attrs.append(attr)
     return attrs
 
 
-def _partial(lv: Lv, missing: frozenset[str]) -> bool:
-    return any(stripe.pv in missing for segment in lv.segments for stripe in segment.stripes)
-
-
 def _sizes(view: LvsView, lvs: Sequence[Lv]) -> list[Any]:
     extent_bytes = view.found.vg.extent_bytes
-    return [lv.extent_count * extent_bytes for lv in lvs]
+    return [view.relations.size_extents(lv) * extent_bytes for lv in lvs]
 
 
 def _active(view: LvsView, lv: Lv) -> str:
@@ -226,22 +279,30 @@ def _active(view: LvsView, lv: Lv) -> str:
 
 def _ranges(view: LvsView, lv: Lv) -> str:
     return " ".join(
-        f"{_device(view.found, one.pv)}:{one.start_extent}-{one.start_extent + one.extent_count - 1}"
+        f"{device_of(view.found, one.pv)}:{one.start_extent}-{one.start_extent + one.extent_count - 1}"
         for segment in lv.segments
         for one in segment.stripes
     )
 
 
 def _devices(view: LvsView, lv: Lv) -> str:
-    return ",".join(
-        f"{_device(view.found, one.pv)}({one.start_extent})"
-        for segment in lv.segments
-        for one in segment.stripes
-    )
+    return ",".join(area_of(view.found, area) for segment in lv.segments for area in segment.areas)
+
+
+def _move_pv(view: LvsView, lv: Lv) -> str:
+    """The PV that a pvmove takes extents from."""
+    for segment in lv.segments:
+        if segment.body.items and segment.body.get("extents_moved") is not None and segment.stripes:
+            return device_of(view.found, segment.stripes[0].pv)
+    return ""
+
+
+def _mirror_log(view: LvsView, lv: Lv) -> str:
+    return next((one.name for one in view.relations.parts(lv, Role.MIRROR_LOG)), "")
 
 
 def _kinds(view: LvsView, lv: Lv) -> str:
-    return ",".join(dict.fromkeys(_kind(segment.kind, len(segment.stripes)) for segment in lv.segments))
+    return ",".join(dict.fromkeys(segment.type_name for segment in lv.segments))
 
 
 def _holder(view: LvsView, lv: Lv) -> str:
@@ -253,12 +314,12 @@ LV_FIELDS: dict[str, Column] = {
     "vg_name": _same(lambda vg: vg.name),
     "lv_attr": _attrs,
     "lv_size": _sizes,
-    "pool_lv": _same(lambda vg: ""),
-    "origin": _same(lambda vg: ""),
+    "pool_lv": _of_composed(lambda view, lv: view.relations.pool(lv)),
+    "origin": _of_composed(lambda view, lv: view.relations.origin(lv)),
     "data_percent": _same(lambda vg: ""),
     "metadata_percent": _same(lambda vg: ""),
-    "move_pv": _same(lambda vg: ""),
-    "mirror_log": _same(lambda vg: ""),
+    "move_pv": _each(_move_pv),
+    "mirror_log": _of_composed(_mirror_log),
     "copy_percent": lambda view, lvs: [_done_percent(lv) if lv.tags else "" for lv in lvs],
     "convert_lv": _same(lambda vg: ""),
     "lv_uuid": lambda view, lvs: [lv.uuid for lv in lvs],
@@ -272,20 +333,14 @@ LV_FIELDS: dict[str, Column] = {
     "lv_tags": _each(lambda view, lv: ",".join(lv.tags)),
     "lv_time": _each(lambda view, lv: lv.creation_time_s),
     "lv_host": _each(lambda view, lv: lv.creation_host),
-    "lv_parents": _each(lambda view, lv: ",".join(view.users.get(lv.name, ()))),
+    "lv_parents": _each(lambda view, lv: ",".join(view.relations.users(lv))),
     "seg_count": _each(lambda view, lv: len(lv.segments)),
     "segtype": _each(_kinds),
     "seg_pe_ranges": _each(_ranges),
     "devices": _each(_devices),
+    "segments": _each(lambda view, lv: lv_segments(view.found, lv)),
 }
 """Fields of LVs, in the order of a row: what each is, for many LVs at once."""
+ROW_FIELDS = tuple(field for field in LV_FIELDS if field != "segments")
+"""Those that a row has when nothing else was asked for."""
 HOLDER_FIELDS = ("lv_holder", "lv_holders")
-
-
-def _kind(kind: str, stripes: int) -> str:
-    return "linear" if kind == "striped" and stripes == 1 else kind
-
-
-def _device(found: VgOnDisk, pv: str) -> str:
-    have = found.pvs.get(pv)
-    return have.path if have else "[unknown]"

@@ -71,6 +71,7 @@ from ringfence.lvm2.names import check_vg_name, with_dashes
 from ringfence.volumes.access import check_ours, is_ours
 from ringfence.volumes.checks import check_vg
 from ringfence.volumes.discovery import AreaOnDisk, Disks, PvOnDisk, VgOnDisk
+from ringfence.volumes.known import Known
 from ringfence.volumes.model import Lv, Vg
 from ringfence.volumes.plan import Maker, check_plain, create_vg
 from ringfence.volumes.sizes import check_extent_size
@@ -146,7 +147,8 @@ def _write_new(locked: LockedVg, call: VgCreate) -> Generator[Order, Any, None]:
     placed = place(found.areas, text, avoid=locked.held.token.position if left_over else None)
     yield from write_version(placed, text, call.vg)
     yield from label_writes(found, used=True)
-    yield from finish(locked, found.vg, placed[0].slot, f"vgcreate {call.vg}")
+    slot = placed[0].slot
+    yield from finish(locked, Known(found.vg, slot.crc, slot.size_bytes), f"vgcreate {call.vg}")
 
 
 # -- vgremove --------------------------------------------------------------------
@@ -176,7 +178,7 @@ def vgremove(call: VgRemove) -> Command:
         yield WriteBlocks(tuple(_emptied(area) for area in areas), vg.name, "commit")
     except RingfenceError as error:
         for lv, lock in zip(lvs, locks, strict=True):
-            yield from undo(error, ClosePath(vg.name, lv.name), Release(lock))
+            yield from undo(error, ClosePath(vg.name, lv.name, lv.uuid), Release(lock))
         if slots_of(vg) is not None and (yield from undo(error, *([restore] if restore else []))):
             yield from note_slots([found], locked.me)
         raise
