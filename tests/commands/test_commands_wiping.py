@@ -17,7 +17,7 @@ from ringfence.lvm2.names import check_lv_name
 from ringfence.storage import Moment, driver
 from ringfence.volumes.model import Vg
 from ringfence.volumes.unclean import wiping_name
-from ringfence.wire.client import LvChange, LvCreate, LvRemove, Lvs, VgCreate, VgRemove, Vgs
+from ringfence.wire.client import LvChange, LvCreate, LvRemove, LvResize, Lvs, VgCreate, VgRemove, Vgs
 
 SMALL, LARGE = 6, 10
 """Extents of 1 MiB.  Everything else is a sixteenth of what it is otherwise, so that disks are small."""
@@ -218,6 +218,66 @@ def test_the_vg_can_go_with_what_is_being_wiped(world: World, first: Node) -> No
         first.run(VgRemove("vg0"))
     first.run(VgRemove("vg0", force=True))
     assert world.node(2).run(Vgs())["rows"] == []
+
+
+# -- growth ---------------------------------------------------------------------------------
+
+
+def grow(node: Node, extents: int, **options: Any) -> dict[str, Any]:
+    call = LvResize("vg0", "vm1", extents=extents, sign="+", only="extend", **options)
+    answer: dict[str, Any] = node.run(call)
+    return answer
+
+
+@pytest.mark.parametrize("more", [5, 20], ids=["little", "much"])
+@pytest.mark.parametrize("stripes", [1, 2])
+def test_an_lv_grows_by_zeros(directory: Path, more: int, stripes: int) -> None:
+    world = World(directory, (40 * MIB, 40 * MIB))
+    first = world.node(1)
+    first.run(VgCreate("vg0", tuple(world.images), shared=True, extent_size_bytes=MIB))
+    more = more // stripes * stripes
+    first.run(LvCreate("vg0", "vm1", extents=2, stripes=stripes, activate="n"))
+    for image in world.images:
+        with open(image, "r+b") as file:
+            file.seek(MIB)
+            file.write(SECRET.ljust(512) * (39 * MIB // 512))
+    grow(first, more)
+    (row,) = world.node(3).run(Lvs("vg0", all=True))["rows"]
+    assert (row["lv_size"] // MIB, row["lv_tags"], row["seg_count"]) == (2 + more, "", 1)
+    kept = 2 // stripes
+    for image in world.images[:stripes]:
+        with open(image, "rb") as file:
+            file.seek(MIB)
+            parts = [SECRET in file.read(MIB) for _ in range(39)]
+        assert parts == [True] * kept + [False] * (more // stripes) + [True] * (39 - kept - more // stripes)
+    held = False
+    for order in first.trace:
+        if isinstance(order, orders.Acquire | orders.Release):
+            held = isinstance(order, orders.Acquire) and order.resource == "VGLK"
+        elif isinstance(order, orders.ZeroBlocks) and more > 8:
+            assert not held
+
+
+def test_growth_without_wipe(world: World, first: Node) -> None:
+    first.run(LvCreate("vg0", "vm1", extents=2, activate="n"))
+    soil(world)
+    grow(first, 20, wipe=False)
+    assert secrets(world, 22) == 22
+
+
+def test_growth_that_fails_half_way_leaves_what_can_be_removed(world: World, first: Node) -> None:
+    first.run(LvCreate("vg0", "vm1", extents=2, activate="n"))
+
+    def fail(order: Any) -> RingfenceError | None:
+        broken = isinstance(order, orders.ZeroBlocks) and order.offset_bytes > 8 * MIB
+        return DeviceFailed("I/O error") if broken else None
+
+    with pytest.raises(DeviceFailed, match="has not grown: I/O error; lvremove vg0/vm1_growing, then try"):
+        grow(world.node(1, fail=fail), 20)
+    assert rows(world) == ["vm1 2 -", "vm1_growing 20 40.00"]
+    first.run(LvRemove("vg0", "vm1_growing"))
+    grow(first, 20)
+    assert rows(world) == ["vm1 22 -"]
 
 
 # -- who works ------------------------------------------------------------------------------

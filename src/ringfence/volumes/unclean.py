@@ -15,7 +15,7 @@ import msgspec
 from ringfence.core.errors import BadInput, Refused
 from ringfence.lvm2.names import check_lv_name
 from ringfence.lvm2.text import Section
-from ringfence.volumes.model import SECTOR_BYTES, Lv, Vg
+from ringfence.volumes.model import SECTOR_BYTES, Lv, Stripe, Vg
 from ringfence.volumes.parts import WIPING_TAG, ZEROING_TAG
 
 DONE_TAG = "ringfence.wiped."
@@ -46,14 +46,14 @@ def size_of(vg: Vg, lv: Lv) -> int:
 
 def pieces(vg: Vg, lv: Lv) -> tuple[Piece, ...]:
     """All that an LV has of PVs; the order says nothing of where its bytes are."""
-    found = []
-    for segment in lv.segments:
-        for stripe in segment.stripes:
-            pv = vg.pv(stripe.pv)
-            assert pv is not None, "a stripe lies on a PV of its VG"
-            start = pv.start_sectors * SECTOR_BYTES + stripe.start_extent * vg.extent_bytes
-            found.append(Piece(pv.name, start, stripe.extent_count * vg.extent_bytes))
-    return tuple(found)
+    return tuple(piece_of(vg, stripe) for segment in lv.segments for stripe in segment.stripes)
+
+
+def piece_of(vg: Vg, stripe: Stripe) -> Piece:
+    pv = vg.pv(stripe.pv)
+    assert pv is not None, "a stripe lies on a PV of its VG"
+    start = pv.start_sectors * SECTOR_BYTES + stripe.start_extent * vg.extent_bytes
+    return Piece(pv.name, start, stripe.extent_count * vg.extent_bytes)
 
 
 def rest_of(pieces: Iterable[Piece], done_bytes: int) -> tuple[Piece, ...]:
@@ -110,9 +110,14 @@ def mark_wiping(vg: Vg, name: str) -> Vg:
 
 
 def wiping_name(vg: Vg, name: str) -> str:
-    """NAME_wiping, or the next like it that is free; NAME is cut where that would be too long."""
+    """NAME_wiping, or the like; NAME is cut where that would be too long."""
+    return name_beside(vg, name, WIPING_SUFFIX)
+
+
+def name_beside(vg: Vg, name: str, suffix: str) -> str:
+    """NAME and the suffix, or the next like it that is free."""
     number = 0
-    while vg.lv(new := _fitting(name, f"{WIPING_SUFFIX}{number or ''}", vg.name)) is not None:
+    while vg.lv(new := _fitting(name, f"{suffix}{number or ''}", vg.name)) is not None:
         number += 1
     return new
 

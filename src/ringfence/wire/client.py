@@ -451,6 +451,8 @@ class LvResize(_Call, frozen=True):
     """As in `LvCreate`."""
     force: bool = False
     """Reduce it: what is at its end is lost."""
+    wipe: bool = True
+    """Zero what is added before it can be read."""
     wait_ms: int | None = None
     """For the VG's lock."""
 

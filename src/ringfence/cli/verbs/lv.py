@@ -6,6 +6,7 @@ from ringfence.cli.verbs.lv_kinds import (
     CONTIGUOUS,
     FOREVER,
     NO_EFFECT,
+    NO_WIPE,
     PERMISSION,
     STOCK_DEVICE,
     STOCK_KINDS,
@@ -21,9 +22,6 @@ from ringfence.client.brief import Brief
 from ringfence.core.errors import BadInput
 
 ADD_TAG = Option("addtag", ("--addtag",), "A tag more; any number of times.", "TAG", tag, many=True)
-NO_WIPE = Option(
-    "nowipe", ("--no-wipe",), "Leave what is on its extents where whoever gets them can read it.", ours=True
-)
 FORCE = Option("force", ("-f", "--force"), "Shared, too, whatever is on it.")
 NO = ("n", "no", "0")
 DROP_TAG = Option("deltag", ("--deltag",), "A tag less; any number of times.", "TAG", tag, many=True)

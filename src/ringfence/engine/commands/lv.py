@@ -39,7 +39,7 @@ from ringfence.volumes.plan import Maker, check_plain, create_lv, find_lv, free_
 from ringfence.volumes.policies import policy_named
 from ringfence.volumes.pv_list import areas_within
 from ringfence.volumes.sizes import Size, extents_for_new, stripes_for
-from ringfence.volumes.unclean import check_removable, mark_wiping, mark_zeroing
+from ringfence.volumes.unclean import check_removable, mark_wiping, mark_zeroing, size_of
 from ringfence.wire.client import LvChange, LvCreate, LvRemove
 
 # -- lvcreate --------------------------------------------------------------------
@@ -69,7 +69,7 @@ def lvcreate(call: LvCreate) -> Command:
         "notes": notes,
     }
     found = VgOnDisk(planned, 0, locked.found.pvs, ())
-    if call.wipe and not fits_at_once(found, lv):
+    if call.wipe and not fits_at_once(size_of(planned, lv)):
         marked = mark_zeroing(planned, lv.name)
         yield from commit(prepare(change, marked, f"lvcreate {call.vg}/{lv.name}"))
         return {**(yield from _zeroed(call, lv, mode)), **result}
@@ -188,7 +188,7 @@ def lvremove(call: LvRemove) -> Command:
     lv = find_lv(change.vg, call.lv)
     check_removable(change.vg, lv, wipe=call.wipe)
     wipes = call.wipe and not lv.unclean
-    later = wipes and not fits_at_once(locked.found, lv)
+    later = wipes and not fits_at_once(size_of(change.vg, lv))
     planned = mark_wiping(change.vg, lv.name) if later else remove_lv(change.vg, lv.name)
     prepared = prepare(change, planned, f"lvremove {call.vg}/{call.lv}")
     lock = yield from take_for_removal(change.vg, lv, force=call.force)

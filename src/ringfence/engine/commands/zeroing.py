@@ -10,7 +10,7 @@ from ringfence.core.errors import NotFound
 from ringfence.engine.orders import Extent, Order, ZeroBlocks
 from ringfence.volumes.discovery import VgOnDisk
 from ringfence.volumes.model import Lv
-from ringfence.volumes.unclean import Piece, pieces, size_of
+from ringfence.volumes.unclean import Piece, pieces
 
 SLICE_BYTES = 64 << 20
 """Of one order: authority, and whether to go on, is looked at in between."""
@@ -18,8 +18,8 @@ AT_ONCE_BYTES = 2 * SLICE_BYTES
 """So much may be zeroed under a VG's lock: about a second of a slow disk."""
 
 
-def fits_at_once(found: VgOnDisk, lv: Lv) -> bool:
-    return size_of(found.vg, lv) <= AT_ONCE_BYTES
+def fits_at_once(size_bytes: int) -> bool:
+    return size_bytes <= AT_ONCE_BYTES
 
 
 def zero_lv(found: VgOnDisk, lv: Lv) -> Generator[Order, Any, None]:
