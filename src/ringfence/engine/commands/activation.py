@@ -111,7 +111,8 @@ def activate(
 
     Args: force: in shared mode, too, whatever is on it (`sharing`).
 
-    Raises LockHeld (names the holder), TimedOut, NotFound, Refused (not a linear LV; not to be shared)."""
+    Raises LockHeld (names the holder), TimedOut, NotFound, Refused (not a linear or striped LV; not
+    to be shared)."""
     locked, lv = yield from _locate(vg, name, wait_ms)
     what = f"LV {vg}/{name}"
     mine: Held | None = yield FindLock(space_of(vg), lv.uuid)
