@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from ringfence.core.errors import printable
 from ringfence.lvm2.names import with_dashes
 from ringfence.volumes.allocate import free_count, free_extents
 from ringfence.volumes.discovery import Disks, PvOnDisk, VgOnDisk
@@ -99,13 +100,13 @@ def _vg_row(found: VgOnDisk) -> Row:
         "vg_size": vg.extent_count * vg.extent_bytes,
         "vg_free": free_count(vg) * vg.extent_bytes,
         "vg_fmt": "lvm2",
-        "vg_uuid": vg.uuid,
+        "vg_uuid": printable(vg.uuid),
         "vg_seqno": vg.seqno,
         "vg_shared": "shared" if vg.lock_type not in ("", "none") else "",
-        "vg_lock_type": vg.lock_type,
-        "vg_lock_args": vg.lock_args,
-        "vg_systemid": vg.system_id,
-        "vg_tags": ",".join(vg.tags),
+        "vg_lock_type": printable(vg.lock_type),
+        "vg_lock_args": printable(vg.lock_args),
+        "vg_systemid": printable(vg.system_id),
+        "vg_tags": printable(",".join(vg.tags)),
         "vg_extent_size": vg.extent_bytes,
         "vg_extent_count": vg.extent_count,
         "vg_free_count": free_count(vg),
@@ -154,7 +155,7 @@ def _pv_row(pv: PvOnDisk | None, found: VgOnDisk | None, member: Pv | None) -> R
         "pv_mda_count": len(pv.areas) if pv else 0,
         "pv_mda_used_count": sum(area.in_use for area in pv.areas) if pv else 0,
         "pv_in_use": "used" if pv and pv.label.used else "",
-        "pv_tags": ",".join(member.tags) if member else "",
+        "pv_tags": printable(",".join(member.tags)) if member else "",
     }
 
 
@@ -180,20 +181,20 @@ def lv_row(found: VgOnDisk, lv: Lv, here: LvHere, relations: Relations) -> Row:
         "mirror_log": next((one.name for one in relations.parts(lv, Role.MIRROR_LOG)), ""),
         "copy_percent": "",
         "convert_lv": "",
-        "lv_uuid": lv.uuid,
+        "lv_uuid": printable(lv.uuid),
         "lv_full_name": f"{vg.name}/{lv.name}",
         "lv_path": here.path,
         "lv_uri": here.uri,
         "lv_active": "unknown" if here.broken else "active" if here.active else "",
         "lv_holder": ",".join(f"{one['node']}:{one['mode']}" for one in here.holders),
         "lv_holders": list(here.holders),
-        "lv_lockargs": lv.lock_args,
-        "lv_tags": ",".join(lv.tags),
+        "lv_lockargs": printable(lv.lock_args),
+        "lv_tags": printable(",".join(lv.tags)),
         "lv_time": lv.creation_time_s,
-        "lv_host": lv.creation_host,
+        "lv_host": printable(lv.creation_host),
         "lv_parents": ",".join(relations.users(lv)),
         "seg_count": len(lv.segments),
-        "segtype": ",".join(dict.fromkeys(segment.type_name for segment in lv.segments)),
+        "segtype": printable(",".join(dict.fromkeys(segment.type_name for segment in lv.segments))),
         "seg_pe_ranges": " ".join(
             f"{_device(found, one.pv)}:{one.start_extent}-{one.start_extent + one.extent_count - 1}"
             for segment in lv.segments
