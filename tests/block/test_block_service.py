@@ -404,7 +404,7 @@ def no_incident(block: Rig) -> bool:
         b'{"id":1,"call":{"type":"Nonsense"}}\n',
         b'{"id":1',
         b"\n",
-        b"x" * (5 << 20),
+        b"x" * (17 << 20),
     ],
     ids=["bytes", "empty", "unknown", "half", "newline", "endless"],
 )

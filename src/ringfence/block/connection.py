@@ -12,11 +12,10 @@ import mmap
 import select
 import socket
 import struct
-from typing import Protocol
 
 from ringfence.block import protocol as nbd
-from ringfence.block.extents import Extents
-from ringfence.block.gate import ClientGone, Denied, Gate
+from ringfence.block.export import Export, Seat, Volume
+from ringfence.block.gate import ClientGone, Denied
 from ringfence.block.protocol import Command, Info, Option, Rep
 from ringfence.host.pages import Authority
 
@@ -25,31 +24,6 @@ PREFERRED_BYTES = 4096
 HANDSHAKE_S = 60
 """Silence after which a client that has not finished its handshake is let go."""
 MAX_OPTIONS = 1000
-
-
-class Reporter(Protocol):
-    """`reports.Reports`."""
-
-    def late(self, offset_bytes: int, length_bytes: int, why: str) -> None: ...
-
-    def refused(self, offset_bytes: int, length_bytes: int, why: str) -> None: ...
-
-
-class Export:
-    """What every connection of a worker shares."""
-
-    def __init__(
-        self, names: tuple[str, ...], extents: Extents, gate: Gate, reports: Reporter, readonly: bool
-    ) -> None:
-        self.names = names
-        """The first is what we list; "" is the default export."""
-        self.extents = extents
-        self.gate = gate
-        self.reports = reports
-        self.readonly = readonly
-        self.flags = nbd.HAS_FLAGS | nbd.SEND_FLUSH | nbd.SEND_FUA | nbd.CAN_MULTI_CONN
-        if readonly:
-            self.flags |= nbd.READ_ONLY
 
 
 class Garbage(Exception):
@@ -62,10 +36,12 @@ class Connection:
     def __init__(self, sock: socket.socket, export: Export) -> None:
         self.sock = sock
         self._export = export
+        self._seat = Seat()
         self._hangup = select.poll()
         self._hangup.register(sock, select.POLLRDHUP)
 
     def run(self) -> None:
+        self._export.add(self._seat)
         try:
             self.sock.settimeout(HANDSHAKE_S)
             if self._negotiate():
@@ -77,6 +53,7 @@ class Connection:
             with contextlib.suppress(OSError):
                 self.sock.shutdown(socket.SHUT_RDWR)
             self.sock.close()
+            self._export.remove(self._seat)
 
     def _client_left(self, wait_ms: int) -> bool:
         return bool(self._hangup.poll(wait_ms))
@@ -113,17 +90,18 @@ class Connection:
 
     def _export_name(self, body: bytes, no_zeroes: bool) -> bool:
         """The old way in: it has no error reply, so an unknown name ends the connection."""
-        if body.decode(errors="replace") not in self._export.names:
+        volume = self._export.volume
+        if body.decode(errors="replace") not in volume.names:
             return False
-        size = self._export.extents.size_bytes
-        self.sock.sendall(struct.pack(">QH", size, self._export.flags) + (b"" if no_zeroes else bytes(124)))
+        size = volume.extents.size_bytes
+        self.sock.sendall(struct.pack(">QH", size, volume.flags) + (b"" if no_zeroes else bytes(124)))
         return True
 
     def _list(self, option: int, body: bytes) -> None:
         if body:
             self.sock.sendall(nbd.option_reply(option, Rep.ERR_INVALID))
             return
-        name = self._export.names[0].encode()
+        name = self._export.volume.names[0].encode()
         self.sock.sendall(
             nbd.option_reply(option, Rep.SERVER, struct.pack(">I", len(name)) + name)
             + nbd.option_reply(option, Rep.ACK)
@@ -135,14 +113,15 @@ class Connection:
         if name is None:
             self.sock.sendall(nbd.option_reply(option, Rep.ERR_INVALID))
             return False
-        if name not in self._export.names:
-            words = f"there is no export {name!r} here, only {self._export.names[0]!r}".encode()
+        volume = self._export.volume
+        if name not in volume.names:
+            words = f"there is no export {name!r} here, only {volume.names[0]!r}".encode()
             self.sock.sendall(nbd.option_reply(option, Rep.ERR_UNKNOWN, words))
             return False
-        extents = self._export.extents
-        infos = [struct.pack(">HQH", Info.EXPORT, extents.size_bytes, self._export.flags)]
+        extents = volume.extents
+        infos = [struct.pack(">HQH", Info.EXPORT, extents.size_bytes, volume.flags)]
         if Info.NAME in wanted:
-            infos.append(struct.pack(">H", Info.NAME) + self._export.names[0].encode())
+            infos.append(struct.pack(">H", Info.NAME) + volume.names[0].encode())
         sizes = (extents.block_bytes, max(PREFERRED_BYTES, extents.block_bytes), nbd.MAX_PAYLOAD_BYTES)
         infos.append(struct.pack(">HIII", Info.BLOCK_SIZE, *sizes))
         replies = [nbd.option_reply(option, Rep.INFO, info) for info in infos]
@@ -187,8 +166,8 @@ class Connection:
                     return
                 error = self._write(offset, view[PAGE : PAGE + length], bool(flags & nbd.CMD_FLAG_FUA))
             elif command == Command.READ:
-                error = self._check(offset, length)
-                if not error:
+                error = errno.EINVAL
+                if length <= nbd.MAX_PAYLOAD_BYTES:
                     error = self._read(offset, view[PAGE : PAGE + length])
                     sent = 0 if error else length
             elif command == Command.FLUSH:
@@ -200,24 +179,31 @@ class Connection:
             nbd.REPLY.pack_into(view, reply_at, nbd.REPLY_MAGIC, error, handle)
             sendall(view[reply_at : PAGE + sent])
 
-    def _check(self, offset: int, length: int) -> int:
-        extents = self._export.extents
-        if length > nbd.MAX_PAYLOAD_BYTES or offset + length > extents.size_bytes:
-            return errno.EINVAL
-        if length == 0 or (offset | length) % extents.block_bytes:
-            return errno.EINVAL
-        return 0
+    def _enter(self) -> Volume:
+        """The volume, with authority at this instant; the seat is taken.
 
-    def _read(self, offset: int, into: memoryview) -> int:
+        Raises Denied, ClientGone."""
         export = self._export
-        try:
+        while True:
             if not export.gate.open:
                 export.gate.pass_through(self._client_left)
-            export.extents.read(offset, into)
+            volume = export.sit(self._seat)
+            if export.gate.open:
+                return volume
+            self._seat.taken = False  # nobody waits for authority on a seat
+
+    def _read(self, offset: int, into: memoryview) -> int:
+        try:
+            volume = self._enter()
+            if error := _misfit(volume, offset, len(into)):
+                return error
+            volume.extents.read(offset, into)
         except Denied as denied:
             return denied.errno
-        except OSError as error:
-            return nbd.wire_error(error.errno or errno.EIO)
+        except OSError as failed:
+            return nbd.wire_error(failed.errno or errno.EIO)
+        finally:
+            self._seat.taken = False
         return 0
 
     def _write(self, offset: int, data: memoryview, durable: bool) -> int:
@@ -227,28 +213,28 @@ class Connection:
         be: that is stored first.  The answer then waits as any request does: renewed in the same
         incarnation means that the lock was ours all the time, and the write good; else it fails."""
         export = self._export
-        error = self._check(offset, len(data))
-        if error:
-            return error
-        if export.readonly:
-            return errno.EPERM
-        gate = export.gate
+        if error := _misfit(export.volume, offset, len(data), writes=True):
+            return error  # at once, whatever authority there is: it changes nothing
         try:
-            if not gate.open:
-                gate.pass_through(self._client_left)
+            volume = self._enter()
+            if error := _misfit(volume, offset, len(data), writes=True):
+                return error
+            try:
+                volume.extents.write(offset, data, durable)
+            except OSError as failed:
+                # Part of it may be on the disk all the same.
+                error = nbd.wire_error(failed.errno or errno.EIO)
+            open_after = export.gate.open
         except Denied as denied:
             export.reports.refused(offset, len(data), denied.why)
             return denied.errno
         except ClientGone:
             export.reports.refused(offset, len(data), "its client left while authority was lapsed")
             raise
-        error = 0
-        try:
-            export.extents.write(offset, data, durable)
-        except OSError as failed:
-            error = nbd.wire_error(failed.errno or errno.EIO)  # part of it may be on the disk all the same
-        if not gate.open:
-            why = "authority was lost" if gate.state() is Authority.LOST else "authority lapsed"
+        finally:
+            self._seat.taken = False
+        if not open_after:
+            why = "authority was lost" if export.gate.state() is Authority.LOST else "authority lapsed"
             export.reports.late(offset, len(data), why)
             error = self._answer_late() or error
         return error
@@ -256,13 +242,13 @@ class Connection:
     def _flush(self) -> int:
         export = self._export
         try:
-            if not export.gate.open:
-                export.gate.pass_through(self._client_left)
-            export.extents.flush()
+            self._enter().extents.flush()
         except Denied as denied:
             return denied.errno
-        except OSError as error:
-            return nbd.wire_error(error.errno or errno.EIO)
+        except OSError as failed:
+            return nbd.wire_error(failed.errno or errno.EIO)
+        finally:
+            self._seat.taken = False
         return 0 if export.gate.open else self._answer_late()
 
     def _answer_late(self) -> int:
@@ -272,6 +258,16 @@ class Connection:
         except Denied as denied:
             return denied.errno
         return 0
+
+
+def _misfit(volume: Volume, offset: int, length: int, writes: bool = False) -> int:
+    """0, or why the volume does not take such a request."""
+    if writes and volume.readonly:
+        return errno.EPERM
+    extents = volume.extents
+    if length == 0 or (offset | length) % extents.block_bytes or offset + length > extents.size_bytes:
+        return errno.EINVAL
+    return 0
 
 
 def _parse_info(body: bytes) -> tuple[str | None, tuple[int, ...]]:

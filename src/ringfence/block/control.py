@@ -1,8 +1,9 @@
 """The daemon's way to the block service (asyncio).
 
 A lost connection is made again; a request that was under way is then asked again, for every call of
-the service may be repeated: opening what is open, closing what is closed and dropping nothing change
-nothing.  If there is no service, the call raises Unavailable; nothing is taken for closed then.
+the service may be repeated: opening what is open, reloading what is reloaded, closing what is closed and
+dropping nothing change nothing.  If there is no service, the call raises Unavailable; nothing is taken
+for closed then.
 
 A slow answer is waited for as long as the service answers a mere look meanwhile.  One that does not
 even do that stands still: that raises Unavailable too, and what was asked may still be done later."""
@@ -18,7 +19,7 @@ from typing import Any
 import msgspec
 
 from ringfence.core.errors import RingfenceError, Unavailable, from_dict
-from ringfence.engine.orders import Opened, OpenPath, OpenVolume
+from ringfence.engine.orders import Extent, Opened, OpenPath, OpenVolume, ReloadPath
 from ringfence.wire import block as wire
 from ringfence.wire.entries import Incident
 
@@ -57,13 +58,34 @@ class BlockService:
             order.vg,
             order.lv,
             order.uuid,
-            tuple(wire.Extent(one.path, one.start_bytes, one.length_bytes) for one in order.extents),
+            _extents(order.extents),
             tuple(str(page) for page in pages),
             shared=order.shared,
             readonly=readonly,
             hold_ms=self._hold_ms,
             node=self._node,
             token=str(order.token),
+        )
+        path = wire.as_path(await self._ask(call))
+        return Opened(path.path, path.uri)
+
+    async def reload(self, order: ReloadPath) -> Opened:
+        """Give an open LV other extents, another name, or another access, under its running clients.
+
+        Raises (all is as it was, unless Unavailable):
+            NotFound: it is not open.
+            Refused: it is another LV, open under another lock, or has failed; the name is taken.
+            DeviceFailed, BadInput: the new extents cannot be opened, or what is under way does not end.
+            Unavailable: no block service; nothing is known.
+        """
+        call = wire.Reload(
+            order.vg,
+            order.lv,
+            order.uuid,
+            _extents(order.extents),
+            order.name,
+            order.readonly,
+            str(order.token),
         )
         path = wire.as_path(await self._ask(call))
         return Opened(path.path, path.uri)
@@ -101,6 +123,8 @@ class BlockService:
                 path.direct,
                 path.failed,
                 path.stopped,
+                path.readonly,
+                tuple(Extent(one.path, one.start_bytes, one.length_bytes) for one in path.extents),
             )
             for path in await self.paths()
         )
@@ -230,6 +254,10 @@ class _Link:
         self._reading.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await self._reading
+
+
+def _extents(extents: Sequence[Extent]) -> tuple[wire.Extent, ...]:
+    return tuple(wire.Extent(one.path, one.start_bytes, one.length_bytes) for one in extents)
 
 
 def _unavailable(socket: Path, why: str) -> Unavailable:

@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable
+from typing import Any
 
 import msgspec
 
@@ -52,6 +53,7 @@ class Handle:
         self._writer: asyncio.StreamWriter | None = None
         self._listening: asyncio.Task[None] | None = None
         self._end_ordered = False
+        self._swapped: asyncio.Future[wire.Swapped] | None = None
 
     @property
     def gone(self) -> bool:
@@ -94,6 +96,30 @@ class Handle:
         self.path = msgspec.structs.replace(self.path, pid=self._process.pid)
         asyncio.get_running_loop().add_reader(self._pidfd, self._ended)
         return ours
+
+    async def swap(self, order: wire.Order, path: wire.Path) -> None:
+        """Have it serve something else.  One at a time; `order` and `path` are the new ones afterwards.
+
+        Raises RingfenceError: it ended meanwhile, or goes on as before."""
+        assert self._writer is not None
+        assert self._swapped is None
+        self._swapped = swapped = asyncio.get_running_loop().create_future()
+        ended = asyncio.ensure_future(self._reaped.wait())
+        self._writer.write(wire.encode(wire.Swap(order.open, order.socket)))
+        try:
+            either: list[asyncio.Future[Any]] = [swapped, ended]
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+            if not swapped.done():
+                raise Unavailable(f"the worker of {self.name} has ended", next=f"close {self.name}")
+            answer = swapped.result()
+        finally:
+            ended.cancel()
+            self._swapped = None
+        if answer.error is not None:
+            raise from_dict(answer.error)
+        self.order = order
+        changing = {name: getattr(self.path, name) for name in ("pid", "connections", "failed")}
+        self.path = msgspec.structs.replace(path, direct=answer.direct, **changing)
 
     @property
     def name(self) -> str:
@@ -173,6 +199,9 @@ class Handle:
             self._on_incident(message)
         elif isinstance(message, wire.Connections):
             self.path = msgspec.structs.replace(self.path, connections=message.count)
+        elif isinstance(message, wire.Swapped):
+            if self._swapped is not None and not self._swapped.done():
+                self._swapped.set_result(message)
         elif isinstance(message, wire.WorkerReady):
             self.path = msgspec.structs.replace(self.path, direct=message.direct)
             self._began.set()

@@ -20,7 +20,7 @@ LONGEST_GATHER_S = 60.0
 class Reports:
     """
     Args:
-        volume: "VG/LV".
+        volume: "VG/LV", as it is called at the time.
         prefix: makes the ids unique among all workers of all times.
         file: where incidents are stored first.
         tell: passes one on to the service; never blocks for long, never raises.
@@ -36,7 +36,7 @@ class Reports:
         tell: Callable[[IncidentStored], None],
         wall_ms: Callable[[], int],
     ) -> None:
-        self._volume = volume
+        self.volume = volume
         self._node = node
         self._prefix = prefix
         self._file = file
@@ -54,7 +54,7 @@ class Reports:
     def late(self, offset_bytes: int, length_bytes: int, why: str) -> None:
         """A write was done and its authority had ended by then.  Returns when that is on disk."""
         what = (
-            f"a write of {length_bytes} bytes at {offset_bytes} of {self._volume} reached the disk"
+            f"a write of {length_bytes} bytes at {offset_bytes} of {self.volume} reached the disk"
             f" though {why} meanwhile"
         )
         self._report("write-late", what, offset_bytes, length_bytes)
@@ -70,7 +70,7 @@ class Reports:
                 self._why = why
                 return
             self._wait()
-        what = f"a write of {length_bytes} bytes at {offset_bytes} of {self._volume} was refused: {why}"
+        what = f"a write of {length_bytes} bytes at {offset_bytes} of {self.volume} was refused: {why}"
         self._report("write-refused", what, offset_bytes, length_bytes)
 
     def close(self) -> None:
@@ -101,12 +101,12 @@ class Reports:
             count, start, end, why = self._count, self._start, self._end, self._why
             self._count = 0
         if count:
-            what = f"{count} more writes within {start}..{end} of {self._volume} were refused: {why}"
+            what = f"{count} more writes within {start}..{end} of {self.volume} were refused: {why}"
             self._report("write-refused", what, start, end - start)
 
     def _report(self, kind: str, what: str, offset_bytes: int, length_bytes: int) -> None:
         incident = Incident(
-            kind, self._node, what, volume=self._volume,
+            kind, self._node, what, volume=self.volume,
             offset_bytes=offset_bytes, length_bytes=length_bytes, at_wall_ms=self._wall_ms(),
         )  # fmt: skip
         id = f"{self._prefix}.{next(self._numbers)}"

@@ -28,7 +28,7 @@ import msgspec
 from ringfence.block.handle import Handle
 from ringfence.block.incident_file import IncidentFile, IncidentReader, compact
 from ringfence.block.self_fence import OpenPath, SelfFence
-from ringfence.core.errors import BadInput, DeviceFailed, Refused, RingfenceError, Unavailable
+from ringfence.core.errors import BadInput, DeviceFailed, NotFound, Refused, RingfenceError, Unavailable
 from ringfence.host.notify import notify
 from ringfence.host.watchdog import Watchdog
 from ringfence.wire import block as wire
@@ -207,6 +207,8 @@ class Service:
             return await self._open(call, number, drops)
         if isinstance(call, wire.Close):
             return await self._close(_name(call.vg, call.lv), call.flush)
+        if isinstance(call, wire.Reload):
+            return await self._reload(call, number)
         if isinstance(call, wire.DropAll):
             return await self._drop_all()
         if isinstance(call, wire.TakeOver):
@@ -254,22 +256,53 @@ class Service:
                 raise
             return handle.path
 
+    async def _reload(self, call: wire.Reload, number: int) -> wire.Path:
+        """A rename holds both names, so that neither is opened or closed half-way."""
+        old, new = _name(call.vg, call.lv), _name(call.vg, call.name)
+        socket_path = self._places.dev / call.vg / call.name
+        _check_length(socket_path)
+        async with contextlib.AsyncExitStack() as busy:
+            for name in sorted({old, new}):
+                await busy.enter_async_context(self._busy.setdefault(name, asyncio.Lock()))
+            self._check_current(number)
+            handle = self._to_reload(call, old, new)
+            changes = {"lv": call.name, "extents": call.extents, "readonly": call.readonly}
+            opened = msgspec.structs.replace(handle.order.open, **changes)
+            if opened == handle.order.open:
+                return handle.path
+            order = msgspec.structs.replace(handle.order, open=opened, socket=str(socket_path))
+            try:
+                await handle.swap(order, _listed(opened, socket_path))
+            except RingfenceError:
+                if handle.gone:  # perhaps after it had moved its socket
+                    _remove(socket_path)
+                raise
+            if self._handles.get(old) is handle:
+                self._handles[new] = self._handles.pop(old)
+            return handle.path
+
+    def _to_reload(self, call: wire.Reload, old: str, new: str) -> Handle:
+        """Raises NotFound, Refused."""
+        handle = self._handles.get(old)
+        renamed = self._handles.get(new)
+        if renamed is not None and renamed is not handle:
+            if renamed.path.uuid != call.uuid:
+                raise Refused(f"{new} is open: it is another LV", next=f"close {new} first")
+            handle = renamed  # it was renamed before: the first answer was lost
+        if handle is None or handle.path.uuid != call.uuid:
+            raise NotFound(f"{old} is not open here", next="activate it")
+        if handle.path.failed or handle.gone:
+            words = f"{handle.name} has failed ({handle.path.failed})"
+            raise Refused(words, next=f"close {handle.name} first")
+        if call.token and call.token != handle.path.token:
+            words = f"{handle.name} is open under another lock, {handle.path.token}"
+            raise Refused(words, next="look again: it was closed and opened meanwhile", retry=True)
+        return handle
+
     def _handle(self, call: wire.Open, socket_path: Path) -> Handle:
         places = self._places
         order = wire.Order(call, str(socket_path), str(places.incidents), self._lock_fd, places.group)
-        path = wire.Path(
-            call.vg,
-            call.lv,
-            call.uuid,
-            str(socket_path),
-            f"nbd+unix:///{quote(call.lv)}?socket={quote(str(socket_path))}",
-            sum(extent.length_bytes for extent in call.extents),
-            shared=call.shared,
-            readonly=call.readonly,
-            pages=call.pages,
-            token=call.token,
-        )
-        return Handle(order, path, self._told, self._gone)
+        return Handle(order, _listed(call, socket_path), self._told, self._gone)
 
     async def _close(self, name: str, flush: bool) -> None:
         async with self._busy.setdefault(name, asyncio.Lock()):
@@ -292,9 +325,9 @@ class Service:
             await asyncio.sleep(LAST_WORD_S)
         for _, handle in handles:
             handle.kill()
-        for name, handle in handles:
+        for _, handle in handles:
             await handle.reaped()
-            if self._handles.get(name) is handle:
+            for name in [name for name, one in self._handles.items() if one is handle]:  # perhaps renamed
                 del self._handles[name]
             _remove(Path(handle.path.path))
 
@@ -332,6 +365,22 @@ class Service:
     @property
     def open_incidents(self) -> dict[str, Incident]:
         return dict(self._open_incidents)
+
+
+def _listed(call: wire.Open, socket_path: Path) -> wire.Path:
+    return wire.Path(
+        call.vg,
+        call.lv,
+        call.uuid,
+        str(socket_path),
+        f"nbd+unix:///{quote(call.lv)}?socket={quote(str(socket_path))}",
+        sum(extent.length_bytes for extent in call.extents),
+        shared=call.shared,
+        readonly=call.readonly,
+        pages=call.pages,
+        token=call.token,
+        extents=call.extents,
+    )
 
 
 def _name(vg: str, lv: str) -> str:

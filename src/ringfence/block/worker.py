@@ -23,7 +23,8 @@ from typing import BinaryIO
 
 import msgspec
 
-from ringfence.block.connection import Connection, Export
+from ringfence.block.connection import Connection
+from ringfence.block.export import Export, Volume
 from ringfence.block.extents import Extents
 from ringfence.block.gate import Gate
 from ringfence.block.incident_file import IncidentFile
@@ -62,15 +63,17 @@ class Worker:
             self._tell(wire.WorkerFailed(error.as_dict()))
             return 1
         threading.Thread(target=self._accept, args=(listener, export), daemon=True).start()
-        self._tell(wire.WorkerReady(export.extents.direct, export.extents.block_bytes))
-        end = _last_word(lines)
-        if end is None:
-            return 1  # the service is gone
-        return self._end(end, order, listener, export, reports)
+        extents = export.volume.extents
+        self._tell(wire.WorkerReady(extents.direct, extents.block_bytes))
+        while (word := _next_word(lines)) is not None:
+            if isinstance(word, wire.EndWorker):
+                return self._end(word, order, listener, export, reports)
+            order = self._swap(word, order, export, reports)
+        return 1  # the service is gone
 
     def _prepare(self, order: wire.Order) -> tuple[Export, Reports]:
         opened = order.open
-        extents = Extents(opened.extents, opened.readonly)
+        volume = _volume(opened)
         gate = Gate([PageReader(Path(page)) for page in opened.pages], opened.hold_ms)
         try:
             file = IncidentFile(Path(order.incidents))
@@ -79,9 +82,28 @@ class Worker:
                 f"cannot open {order.incidents}: {error.strerror}",
                 next="incidents must have a place before anybody writes",
             ) from None
-        volume = f"{opened.vg}/{opened.lv}"
-        reports = Reports(volume, opened.node, uuid.uuid4().hex, file, self._tell, wall_ms)
-        return Export((opened.lv, volume, ""), extents, gate, reports, opened.readonly), reports
+        name = f"{opened.vg}/{opened.lv}"
+        reports = Reports(name, opened.node, uuid.uuid4().hex, file, self._tell, wall_ms)
+        return Export(volume, gate, reports), reports
+
+    def _swap(self, word: wire.Swap, order: wire.Order, export: Export, reports: Reports) -> wire.Order:
+        """Answer it.  Returns what is served then.
+
+        The new extents are open before anybody waits; the socket moves when nothing is under way, and if
+        it cannot be, everything stays."""
+        volume: Volume | None = None
+        moves = word.socket != order.socket
+        try:
+            volume = _volume(word.open)
+            export.swap(volume, lambda: _move(order.socket, word.socket) if moves else None)
+        except RingfenceError as error:
+            if volume is not None:
+                volume.extents.close()
+            self._tell(wire.Swapped(error=error.as_dict()))
+            return order
+        reports.volume = f"{word.open.vg}/{word.open.lv}"
+        self._tell(wire.Swapped(volume.extents.direct))
+        return msgspec.structs.replace(order, open=word.open, socket=word.socket)
 
     def _tell(self, message: wire.FromWorker) -> None:
         with self._sending, contextlib.suppress(OSError):
@@ -144,9 +166,9 @@ class Worker:
         for _, thread in serving:
             thread.join()
         reports.close()
-        if end.flush and not export.readonly:
+        if end.flush and not export.volume.readonly:
             try:
-                export.extents.flush()
+                export.volume.extents.flush()
             except OSError as error:
                 words = f"{order.open.vg}/{order.open.lv} could not be flushed: {error.strerror}"
                 failed = DeviceFailed(words, next="what was written last may be missing: check the disk")
@@ -184,14 +206,27 @@ def _listen(order: wire.Order) -> socket.socket:
     return listener
 
 
-def _last_word(lines: BinaryIO) -> wire.EndWorker | None:
-    """Wait for the service's order to end.  None: there is no service any more."""
+def _volume(opened: wire.Open) -> Volume:
+    """Raises BadInput, DeviceFailed."""
+    extents = Extents(opened.extents, opened.readonly)
+    return Volume((opened.lv, f"{opened.vg}/{opened.lv}", ""), extents, opened.readonly)
+
+
+def _move(old: str, new: str) -> None:
+    """Raises Unavailable."""
     try:
-        return wire.decode_end(lines.readline())
+        os.rename(old, new)
+    except OSError as error:
+        words = f"cannot rename {old} to {new}: {error.strerror}"
+        raise Unavailable(words, next="look who removed it, or what is in the way") from None
+
+
+def _next_word(lines: BinaryIO) -> wire.ToWorker | None:
+    """Wait for the service.  None: there is none any more."""
+    try:
+        return wire.decode_to_worker(lines.readline())
     except (OSError, msgspec.MsgspecError):
         return None
-
-
 
 
 def main(argv: list[str]) -> int:

@@ -15,7 +15,7 @@ from ringfence.block.control import BlockService
 from ringfence.core.errors import Refused
 from ringfence.daemon.ports import Feed
 from ringfence.engine.inputs import PathIncident
-from ringfence.engine.orders import BlockOrder, ClosePath, OpenPath, OpenPaths
+from ringfence.engine.orders import BlockOrder, ClosePath, OpenPath, OpenPaths, ReloadPath
 from ringfence.host.pages import Pages
 from ringfence.wire.entries import Incident
 
@@ -47,6 +47,8 @@ class BlockPaths:
         match order:
             case OpenPath():
                 return self._service.open(order, [self._pages.write_page(order.vg)])
+            case ReloadPath():
+                return self._service.reload(order)
             case ClosePath():
                 return self._service.close(order.vg, order.lv)
             case OpenPaths():

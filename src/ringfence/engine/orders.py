@@ -369,6 +369,23 @@ class ClosePath(_Order, frozen=True):
     lv: str
 
 
+class ReloadPath(_Order, frozen=True):
+    """Change what an open LV is made of, under its running clients.  Answer: Opened.
+
+    Any error: it is as it was, and open.  NotFound: it is not open."""
+
+    vg: str
+    lv: str
+    """The name it is open under."""
+    uuid: str
+    extents: tuple[Extent, ...]
+    name: str
+    """What it is called from now on; `lv`: as before."""
+    readonly: bool
+    token: Token
+    """Of the lock it is open under."""
+
+
 class OpenPaths(_Order, frozen=True):
     """Answer: tuple[OpenVolume, ...]."""
 
@@ -386,6 +403,9 @@ class OpenVolume(msgspec.Struct, frozen=True):
     """Why its worker ended by itself; such a path is not closed until it is."""
     stopped: str = ""
     """Why its worker stands still, and what to do."""
+    readonly: bool = False
+    extents: tuple[Extent, ...] = ()
+    """What it is made of."""
 
 
 class StandingTables(_Order, frozen=True):
@@ -448,7 +468,7 @@ ENGINE_ORDERS = (
     Joined, LockspaceMembers, Publish, SayGoodbye, NoteSlots, EndSlots, Identity, Pause, GoOn,
 )  # fmt: skip
 StorageOrder = ScanDevices | ReadBlocks | ReadText | WriteBlocks
-BlockOrder = OpenPath | ClosePath | OpenPaths
+BlockOrder = OpenPath | ReloadPath | ClosePath | OpenPaths
 DriverOrder = (
     StorageOrder | BlockOrder | StandingTables | CutTables | SlotIo | LookAtHost | ReadSupplies
     | RefreshLvs

@@ -7,7 +7,9 @@ for a moment, lands, and is checked again."""
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ringfence.core.errors import DeviceFailed, Refused
+import msgspec
+
+from ringfence.core.errors import DeviceFailed, NotFound, Refused
 from ringfence.core.modes import Mode
 from ringfence.engine import orders
 from ringfence.sim.grips import Grip, Holder
@@ -71,6 +73,8 @@ class BlockService:
         match body:
             case orders.OpenPath():
                 self._open(body, incarnation, done)
+            case orders.ReloadPath():
+                self._reload(body, done)
             case orders.ClosePath():
                 self._close((body.vg, body.lv), done)
             case orders.OpenPaths():
@@ -91,6 +95,21 @@ class BlockService:
         if mode is Mode.EX:
             self._plan_write(path)
         listed = _listed(order)
+        done(orders.Opened(listed.path, listed.uri))
+
+    def _reload(self, order: orders.ReloadPath, done: Done) -> None:
+        """What is in flight lands in the old place, and then the next one goes to the new one."""
+        path = self.open.get((order.vg, order.lv))
+        if path is None or path.order.uuid != order.uuid or path.order.token != order.token:
+            done(NotFound(f"{order.vg}/{order.lv} is not open here", next="activate it"))
+            return
+        if path.in_flight:
+            self._soon(lambda: self._reload(order, done), 1)
+            return
+        del self.open[order.vg, order.lv]
+        path.order = msgspec.structs.replace(path.order, lv=order.name, extents=order.extents)
+        self.open[order.vg, order.name] = path
+        listed = _listed(path.order)
         done(orders.Opened(listed.path, listed.uri))
 
     def _close(self, key: tuple[str, str], done: Done) -> None:
@@ -147,4 +166,5 @@ class BlockService:
 
 def _listed(order: orders.OpenPath) -> orders.OpenVolume:
     path = f"/run/ringfence/dev/{order.vg}/{order.lv}"
-    return orders.OpenVolume(order.vg, order.lv, order.uuid, path, f"nbd+unix:///{order.lv}?socket={path}")
+    uri = f"nbd+unix:///{order.lv}?socket={path}"
+    return orders.OpenVolume(order.vg, order.lv, order.uuid, path, uri, extents=order.extents)

@@ -6,7 +6,8 @@ acknowledged yet, then for each new one, until `Acknowledge`d: at least once, ne
 connection closes no path.
 
 Between the service and a worker: the worker reads one `Order` on a socket pair and answers with
-`WorkerReady` or `WorkerFailed`, tells its connections and incidents, and ends after `EndWorker`.
+`WorkerReady` or `WorkerFailed`, answers each `Swap`, tells its connections and incidents, and ends after
+`EndWorker`.
 
 Pure: bytes in, values out."""
 
@@ -16,8 +17,8 @@ import msgspec
 
 from ringfence.wire.entries import Incident
 
-MAX_LINE_BYTES = 4 << 20
-"""An LV of a hundred thousand extents still fits."""
+MAX_LINE_BYTES = 16 << 20
+"""An LV of a hundred thousand extents still fits, also where all that is open is listed."""
 
 
 class Extent(msgspec.Struct, frozen=True):
@@ -64,6 +65,26 @@ class Close(_Call, frozen=True):
     flush: bool = True
 
 
+class Reload(_Call, frozen=True):
+    """Change what an open LV is made of, under its running clients.  Result: Path, as it is then.
+
+    New requests wait, those under way are answered, the new extents take the old ones' place, and it goes
+    on; connections live on.  Their clients keep the size that they were told, new ones are told the new one.
+    Whatever fails is answered, and then all is as it was.  A Reload to what is there changes nothing."""
+
+    vg: str
+    lv: str
+    """The name it is open under (or `name`, where this is asked for once more)."""
+    uuid: str
+    """Refused if the open LV has another."""
+    extents: tuple[Extent, ...]
+    name: str
+    """What it is called from now on: its socket and its export are renamed.  `lv`: as before."""
+    readonly: bool = False
+    token: str = ""
+    """Of the lock it is reloaded under; refused if it was opened under another.  Empty: not compared."""
+
+
 class DropAll(_Call, frozen=True):
     """End every worker now, without flush.  Result: None, once all are reaped."""
 
@@ -89,7 +110,7 @@ class Acknowledge(_Call, frozen=True):
     ids: tuple[str, ...]
 
 
-Call = Open | Close | DropAll | List | TakeOver | Watch | Acknowledge
+Call = Open | Close | Reload | DropAll | List | TakeOver | Watch | Acknowledge
 
 
 class Request(msgspec.Struct, frozen=True):
@@ -125,6 +146,8 @@ class Path(msgspec.Struct, frozen=True):
     """The authority pages it was opened with."""
     token: str = ""
     """Of the lock it was opened under."""
+    extents: tuple[Extent, ...] = ()
+    """What it is made of now."""
 
 
 class Reply(msgspec.Struct, frozen=True, tag=True, omit_defaults=True):
@@ -181,11 +204,29 @@ class IncidentStored(msgspec.Struct, frozen=True, tag=True):
     durable: bool = True
 
 
-FromWorker = WorkerReady | WorkerFailed | Connections | IncidentStored
+class Swapped(msgspec.Struct, frozen=True, tag=True):
+    """The answer to a Swap, in their order."""
+
+    direct: bool = True
+    error: dict[str, Any] | None = None
+    """As RingfenceError.as_dict(): nothing has changed."""
 
 
-class EndWorker(msgspec.Struct, frozen=True):
+FromWorker = WorkerReady | WorkerFailed | Connections | IncidentStored | Swapped
+
+
+class EndWorker(msgspec.Struct, frozen=True, tag=True):
     flush: bool = True
+
+
+class Swap(msgspec.Struct, frozen=True, tag=True):
+    """Serve this from now on."""
+
+    open: Open
+    socket: str
+
+
+ToWorker = EndWorker | Swap
 
 
 _encoder = msgspec.json.Encoder()
@@ -193,10 +234,10 @@ _request = msgspec.json.Decoder(Request)
 _answer: msgspec.json.Decoder[Answer] = msgspec.json.Decoder(Answer)
 _order = msgspec.json.Decoder(Order)
 _from_worker: msgspec.json.Decoder[FromWorker] = msgspec.json.Decoder(FromWorker)
-_end = msgspec.json.Decoder(EndWorker)
+_to_worker: msgspec.json.Decoder[ToWorker] = msgspec.json.Decoder(ToWorker)
 
 
-def encode(message: Request | Answer | Order | FromWorker | EndWorker) -> bytes:
+def encode(message: Request | Answer | Order | FromWorker | ToWorker) -> bytes:
     """One line, newline included."""
     return _encoder.encode(message) + b"\n"
 
@@ -221,9 +262,9 @@ def decode_from_worker(line: bytes) -> FromWorker:
     return _from_worker.decode(line)
 
 
-def decode_end(line: bytes) -> EndWorker:
+def decode_to_worker(line: bytes) -> ToWorker:
     """Raises msgspec.MsgspecError."""
-    return _end.decode(line)
+    return _to_worker.decode(line)
 
 
 def as_path(result: Any) -> Path:
