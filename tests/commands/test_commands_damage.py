@@ -18,13 +18,17 @@ from ringfence.wire.client import LvCreate, LvRemove, Lvs, PvCreate, Pvs, VgCrea
 AREA_BYTES = 4096 + 64 * 512
 """Label, header, and the part of the ring that is written."""
 
-CASES = 150
+CASES = 200
 
 
 class Disk:
     def __init__(self, image: str) -> None:
         self.image = image
         self.versions: list[bytes] = []
+
+    @property
+    def used_sectors(self) -> int:
+        return -(-len(self.versions[-1].rstrip(b"\0")) // 512)
 
     def read(self) -> bytes:
         with open(self.image, "rb") as file:
@@ -64,7 +68,9 @@ def damage(rng: random.Random, disk: Disk) -> None:
     data = bytearray(rng.choice(disk.versions))
     for _ in range(rng.choice((1, 1, 2, 3, 6))):
         # Where the bytes are that matter: label, header, texts.
-        sector = rng.choice((1, 1, 8, 8, rng.randrange(9, 40), rng.randrange(64)))
+        sector = rng.choice(
+            (1, 8, 8, *(rng.randrange(9, disk.used_sectors) for _ in range(5)), rng.randrange(64))
+        )
         at = sector * 512
         match rng.randrange(6):
             case 0:  # bits
