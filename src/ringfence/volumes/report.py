@@ -106,7 +106,7 @@ def _vg_row(found: VgOnDisk) -> Row:
         "vg_lock_type": printable(vg.lock_type),
         "vg_lock_args": printable(vg.lock_args),
         "vg_systemid": printable(vg.system_id),
-        "vg_tags": printable(",".join(vg.tags)),
+        "vg_tags": _tags(vg.tags),
         "vg_extent_size": vg.extent_bytes,
         "vg_extent_count": vg.extent_count,
         "vg_free_count": free_count(vg),
@@ -155,7 +155,7 @@ def _pv_row(pv: PvOnDisk | None, found: VgOnDisk | None, member: Pv | None) -> R
         "pv_mda_count": len(pv.areas) if pv else 0,
         "pv_mda_used_count": sum(area.in_use for area in pv.areas) if pv else 0,
         "pv_in_use": "used" if pv and pv.label.used else "",
-        "pv_tags": printable(",".join(member.tags)) if member else "",
+        "pv_tags": _tags(member.tags) if member else "",
     }
 
 
@@ -189,7 +189,7 @@ def lv_row(found: VgOnDisk, lv: Lv, here: LvHere, relations: Relations) -> Row:
         "lv_holder": ",".join(f"{one['node']}:{one['mode']}" for one in here.holders),
         "lv_holders": list(here.holders),
         "lv_lockargs": printable(lv.lock_args),
-        "lv_tags": printable(",".join(lv.tags)),
+        "lv_tags": _tags(lv.tags),
         "lv_time": lv.creation_time_s,
         "lv_host": printable(lv.creation_host),
         "lv_parents": ",".join(relations.users(lv)),
@@ -215,6 +215,11 @@ def _move_pv(found: VgOnDisk, lv: Lv) -> str:
         if segment.body.get("extents_moved") is not None and segment.stripes:
             return _device(found, segment.stripes[0].pv)
     return ""
+
+
+def _tags(tags: tuple[str, ...]) -> str:
+    """Sorted, as LVM2 shows lists of strings."""
+    return printable(",".join(sorted(tags)))
 
 
 def _device(found: VgOnDisk, pv: str) -> str:
