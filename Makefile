@@ -19,7 +19,7 @@ comma := ,
 demo: $(VENV)/.runtime  ## The story on a lab of real processes, in a minute; RING=corosync (root); DEVICES=real: stock agents
 	$(BIN)/ringfence demo --ring $(RING) $(if $(DEVICES),--devices $(DEMO_DEVICES))
 
-test: $(VENV)/.dev packages lint types unit  ## Everything that CI checks; as root it installs packages.txt first
+test: packages $(VENV)/.dev lint types unit  ## Everything that CI checks; as root it installs packages.txt first
 
 SEEDS ?= 500
 sim: $(VENV)/.dev  ## The simulator on SEEDS=500 seeds, each with 10 faults (part of `make test`)
@@ -104,12 +104,13 @@ $(VENV)/bin/python:
 		echo "$(PYTHON) has no venv module; on Debian and Ubuntu: apt-get install python3-venv" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/.runtime: requirements.lock pyproject.toml | $(VENV)/bin/python
+BUILT = hatch_build.py src/ringfence/block/fastpath.c
+$(VENV)/.runtime: requirements.lock pyproject.toml $(BUILT) | $(VENV)/bin/python
 	$(PIP) install --require-hashes -r requirements.lock
 	$(PIP) install --no-build-isolation --no-deps -e .
 	@touch $@
 
-$(VENV)/.dev: requirements-dev.lock pyproject.toml | $(VENV)/bin/python
+$(VENV)/.dev: requirements-dev.lock pyproject.toml $(BUILT) | $(VENV)/bin/python
 	$(PIP) install --require-hashes -r requirements-dev.lock
 	$(PIP) install --no-build-isolation --no-deps -e .
 	@touch $@ $(VENV)/.runtime

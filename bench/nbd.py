@@ -1,115 +1,185 @@
-"""ringfence's NBD path beside qemu-nbd, on files of one file system, in one run.
+"""ringfence's NBD path beside qemu-nbd and nbdkit, on files of one file system, in one run.
 
-    python bench/nbd.py [--rounds N] [--size SIZE] [--dir DIR] [--json]
+    python bench/nbd.py [--rounds N] [--size SIZE] [--dir DIR] [--quick] [--json]
 
-Needs nbdcopy (libnbd-bin), qemu-nbd and qemu-img (qemu-utils).  Each round measures both servers, one
-after the other; what is told are medians and the ratio ringfence : qemu-nbd of medians.  The server of
-ringfence is a whole lab of one host (authority checked before and after each write, direct I/O where
-the file system has it); qemu-nbd runs with --cache=none --aio=threads, or --cache=writethrough where
-there is no direct I/O."""
+Needs nbdcopy (libnbd-bin), qemu-nbd and qemu-img (qemu-utils), nbdkit.  Each round measures all servers, one
+after the other; what is told are medians and ratios of medians, ringfence : peer.  The server of ringfence
+is a whole lab of one host: authority checked before and after each write, direct I/O where the file system
+has it.  qemu-nbd runs with --cache=none --aio=threads, or --cache=writethrough where there is no direct I/O;
+`nbdkit file` as it comes: its writes end in the page cache.
+
+Clients: nbdcopy with requests of 1 MiB, over one connection or four; `qemu-img bench`, 16 writes of 4 KiB at
+a time all over the volume, one of it or four side by side."""
 
 import argparse
+import contextlib
 import json
 import os
+import re
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from ringfence.client import connect
 from ringfence.core.units import parse_size
 from ringfence.lab.cluster import Lab
 from ringfence.wire import client as calls
 
-OPERATIONS = 2000
 BLOCK_BYTES = 4096
+DEPTH = 16
+WRITES = 24000
+"""Of one measure."""
+MIB = 1 << 20
+RINGFENCE = "ringfence"
+GOALS = {"4 KiB writes": 0.5, "1 MiB": 0.9}
+"""By the beginning of a measure's name: the least ratio to each peer."""
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5, help="rounds (default 5)")
-    parser.add_argument("--size", default="128M", help="size of the volume (default 128M)")
+    parser.add_argument("--size", default="256M", help="size of the volume (default 256M)")
     parser.add_argument("--dir", default=None, help="where the files lie (default: the system's place)")
+    parser.add_argument("--quick", action="store_true", help="a look: one round, 64M")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     asked = parser.parse_args()
-    size_bytes = parse_size(asked.size)
-    with tempfile.TemporaryDirectory(prefix="rfbench", dir=asked.dir) as name:
-        directory = Path(name)
-        lab = Lab.up(directory / "lab", 1, size_bytes + (16 << 20))
-        try:
-            with connect(lab.socket(lab.nodes[0])) as daemon:
-                daemon.call(calls.VgCreate("vg0", (str(lab.disk),), shared=True))
-                daemon.call(calls.LvCreate("vg0", "vm1", size_bytes=size_bytes))
-                (volume,) = daemon.status()["exports"]
-            report = compare(directory, volume["uri"], volume["direct"], size_bytes, asked.rounds)
-        finally:
-            lab.down()
+    size_bytes = parse_size("64M" if asked.quick else asked.size)
+    report = measure(size_bytes, 1 if asked.quick else asked.rounds, asked.dir)
     if asked.json:
-        print(json.dumps({"version": 1, **report}, indent=2))
+        print(json.dumps({"version": 2, **report}, indent=2))
     else:
         tell(report)
     return 0
 
 
-def compare(directory: Path, uri: str, direct: bool, size_bytes: int, rounds: int) -> dict[str, object]:
-    """Run every measure on both servers, round by round."""
-    image, socket = directory / "qemu.img", directory / "qemu"
-    with image.open("wb") as file:
-        file.truncate(size_bytes)
+def measure(size_bytes: int, rounds: int, directory: str | None = None) -> dict[str, Any]:
+    """All measures of all servers.
+
+    Args: directory: where the files lie for as long as it takes; None: the system's place.
+
+    Returns: `measures`: by name, `median` by server, `ratio` by peer, `goal`, `met`."""
+    with tempfile.TemporaryDirectory(prefix="rfbench", dir=directory) as name:
+        place = Path(name)
+        with ringfence(place, size_bytes) as (ours, direct), peers(place, size_bytes, direct) as others:
+            return compare({RINGFENCE: ours, **others}, place, direct, size_bytes, rounds)
+
+
+@contextlib.contextmanager
+def ringfence(place: Path, size_bytes: int) -> Iterator[tuple[str, bool]]:
+    """(URI, whether it has direct I/O) of a volume in a lab of one host."""
+    lab = Lab.up(place / "lab", 1, size_bytes + (16 << 20))
+    try:
+        with connect(lab.socket(lab.nodes[0])) as daemon:
+            daemon.call(calls.VgCreate("vg0", (str(lab.disk),), shared=True))
+            daemon.call(calls.LvCreate("vg0", "vm1", size_bytes=size_bytes))
+            (volume,) = daemon.status()["exports"]
+        yield volume["uri"], volume["direct"]
+    finally:
+        lab.down()
+
+
+@contextlib.contextmanager
+def peers(place: Path, size_bytes: int, direct: bool) -> Iterator[dict[str, str]]:
+    """URIs, by server."""
     cache = "none" if direct else "writethrough"
-    words = ["qemu-nbd", "--persistent", "--shared=8", "--format=raw", f"--cache={cache}", "--aio=threads"]
-    with subprocess.Popen([*words, f"--socket={socket}", str(image)]) as server:
-        try:
+    servers = {
+        "qemu-nbd": ["qemu-nbd", "--persistent", "--shared=8", "--format=raw", f"--cache={cache}",
+                     "--aio=threads", "--socket={socket}", "{image}"],
+        "nbdkit": ["nbdkit", "--foreground", "--unix={socket}", "file", "{image}"],
+    }  # fmt: skip
+    with contextlib.ExitStack() as running:
+        uris: dict[str, str] = {}
+        for name, words in servers.items():
+            image, socket = place / f"{name}.img", place / name
+            with image.open("wb") as file:
+                file.truncate(size_bytes)
+            filled = [word.format(socket=socket, image=image) for word in words]
+            server = running.enter_context(subprocess.Popen(filled))
+            running.callback(server.terminate)
             while not socket.exists():
+                if server.poll() is not None:
+                    sys.exit(f"{name} has ended with {server.returncode}")
                 time.sleep(0.01)
-            other = f"nbd+unix:///?socket={socket}"
-            pattern = directory / "pattern"
-            pattern.write_bytes(os.urandom(1 << 20) * (size_bytes >> 20))
-            for each in (uri, other):  # allocate both files before anything is timed
-                run("nbdcopy", "--flush", str(pattern), each)
-            found: dict[str, dict[str, list[float]]] = {}
-            for _ in range(rounds):
-                for measure, take in MEASURES.items():
-                    for server_name, where in (("ringfence", uri), ("qemu_nbd", other)):
-                        value = take(where, pattern, size_bytes)
-                        found.setdefault(measure, {}).setdefault(server_name, []).append(value)
-        finally:
-            server.terminate()
+            uris[name] = f"nbd+unix:///?socket={socket}"
+        yield uris
+
+
+def compare(
+    servers: dict[str, str], place: Path, direct: bool, size_bytes: int, rounds: int
+) -> dict[str, Any]:
+    """Run every measure on all servers, round by round."""
+    pattern = place / "pattern"
+    pattern.write_bytes(os.urandom(MIB) * (size_bytes // MIB))
+    for uri in servers.values():  # allocate the files before anything is timed
+        run("nbdcopy", "--flush", str(pattern), uri)
+    found: dict[str, dict[str, list[float]]] = {}
+    for _ in range(rounds):
+        for name, take in MEASURES.items():
+            for server, uri in servers.items():
+                found.setdefault(name, {}).setdefault(server, []).append(take(uri, pattern, size_bytes))
     measures = {}
-    for measure, values in found.items():
-        medians = {name: statistics.median(taken) for name, taken in values.items()}
-        measures[measure] = {**medians, "ratio": medians["ringfence"] / medians["qemu_nbd"]}
+    for name, values in found.items():
+        median = {server: statistics.median(taken) for server, taken in values.items()}
+        ratio = {peer: median[RINGFENCE] / median[peer] for peer in median if peer != RINGFENCE}
+        goal = next(least for begins, least in GOALS.items() if name.startswith(begins))
+        met = min(ratio.values()) >= goal
+        measures[name] = {"median": median, "ratio": ratio, "goal": goal, "met": met}
     return {"rounds": rounds, "direct_io": direct, "size_bytes": size_bytes, "measures": measures}
 
 
-def copy_out(uri: str, pattern: Path, size_bytes: int) -> float:
-    """Sequential read, MiB/s."""
-    return size_bytes / (1 << 20) / seconds("nbdcopy", uri, "null:")
+def reads(connections: int) -> Callable[[str, Path, int], float]:
+    def copy_out(uri: str, pattern: Path, size_bytes: int) -> float:
+        return size_bytes / MIB / seconds(*nbdcopy(connections), uri, "null:")
+
+    return copy_out
 
 
-def copy_in(uri: str, pattern: Path, size_bytes: int) -> float:
-    """Sequential write and a flush, MiB/s."""
-    return size_bytes / (1 << 20) / seconds("nbdcopy", "--flush", str(pattern), uri)
+def writes(connections: int) -> Callable[[str, Path, int], float]:
+    def copy_in(uri: str, pattern: Path, size_bytes: int) -> float:
+        """With a flush at its end."""
+        return size_bytes / MIB / seconds(*nbdcopy(connections), "--flush", str(pattern), uri)
+
+    return copy_in
 
 
-def bench(depth: int) -> Callable[[str, Path, int], float]:
-    def writes(uri: str, pattern: Path, size_bytes: int) -> float:
-        """4 KiB writes a second."""
-        count = OPERATIONS * (1 if depth == 1 else 4)
+def nbdcopy(connections: int) -> list[str]:
+    return ["nbdcopy", f"--connections={connections}", "--request-size=1048576", "--requests=16"]
+
+
+def small_writes(connections: int) -> Callable[[str, Path, int], float]:
+    def bench(uri: str, pattern: Path, size_bytes: int) -> float:
+        """4 KiB writes a second, each far from the one before.  The stride has no factor in common with the
+        number of blocks, so it comes everywhere."""
+        blocks = size_bytes // BLOCK_BYTES
+        stride = (blocks * 5 // 8 | 1) * BLOCK_BYTES
         words = ["qemu-img", "bench", "-f", "raw", "-w", "-t", "none", "-s", str(BLOCK_BYTES)]
-        return count / seconds(*words, "-d", str(depth), "-c", str(count), "-S", "69632", uri)
+        words += ["-d", str(DEPTH), "-c", str(WRITES // connections), "-S", str(stride)]
+        clients = [
+            subprocess.Popen(
+                [*words, "-o", str(blocks // connections * number * BLOCK_BYTES), uri],
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+            for number in range(connections)
+        ]
+        took = [re.search(r"completed in ([0-9.]+) s", client.communicate()[0]) for client in clients]
+        return WRITES / max(float(one[1]) if one else sys.exit(" ".join(words)) for one in took)
 
-    return writes
+    return bench
 
 
 MEASURES: dict[str, Callable[[str, Path, int], float]] = {
-    "sequential read, MiB/s": copy_out,
-    "sequential write, MiB/s": copy_in,
-    "4 KiB writes a second, depth 1": bench(1),
-    "4 KiB writes a second, depth 16": bench(16),
+    "4 KiB writes a second, 1 connection": small_writes(1),
+    "4 KiB writes a second, 4 connections": small_writes(4),
+    "1 MiB writes, MiB/s, 1 connection": writes(1),
+    "1 MiB writes, MiB/s, 4 connections": writes(4),
+    "1 MiB reads, MiB/s, 1 connection": reads(1),
+    "1 MiB reads, MiB/s, 4 connections": reads(4),
 }
 
 
@@ -125,13 +195,15 @@ def run(*words: str) -> None:
         sys.exit(f"{' '.join(words)}: {done.stderr.strip() or done.returncode}")
 
 
-def tell(report: dict[str, object]) -> None:
+def tell(report: dict[str, Any]) -> None:
     print(f"medians of {report['rounds']} rounds; direct I/O: {'yes' if report['direct_io'] else 'no'}")
-    print(f"{'':34}{'ringfence':>12}{'qemu-nbd':>12}{'ratio':>8}")
-    measures = report["measures"]
-    assert isinstance(measures, dict)
-    for name, one in measures.items():
-        print(f"{name:34}{one['ringfence']:12.0f}{one['qemu_nbd']:12.0f}{one['ratio']:8.2f}")
+    first = next(iter(report["measures"].values()))
+    servers = list(first["median"])
+    print(f"{'':38}" + "".join(f"{name:>11}" for name in servers), "   ratios  goal")
+    for name, one in report["measures"].items():
+        values = "".join(f"{one['median'][server]:11.0f}" for server in servers)
+        ratios = " ".join(f"{ratio:5.2f}" for ratio in one["ratio"].values())
+        print(f"{name:38}{values}  {ratios} {one['goal']:5.1f}  {'met' if one['met'] else 'NOT MET'}")
 
 
 if __name__ == "__main__":

@@ -29,27 +29,20 @@ MIB = 1 << 20
 FOREVER_NS = UNCHECKED_NS - 1
 """A deadline that does not pass in a test, yet is checked as any other."""
 
-FREEZE_BEFORE_WRITE = """
-import os, signal, sys, threading
-if "ringfence.block.worker" in sys.orig_argv:
-    real = os.pwritev
-    def pwritev(*args):
-        if os.path.exists(os.environ["RF_FREEZE"]):
-            os.unlink(os.environ["RF_FREEZE"])
-            signal.pthread_kill(threading.get_ident(), signal.SIGSTOP)  # this very thread, now
-        return real(*args)
-    os.pwritev = pwritev
-"""
+NO_FASTPATH = "import ringfence.block.fastpath as fastpath; fastpath.LIBRARY = '/nowhere'"
+FREEZE = Path(__file__).with_name("freeze.c")
 
 
 class Rig:
     """
     Args:
         freezable: a worker stops itself (SIGSTOP) between the check and the write, once, when
-            `freeze_next_write` was called.  Nothing of this is in the worker's own code.
+            `freeze_next_write` was called; its writes wait there while they are held by `held_writes`.
+            Nothing of this is in the worker's own code.
+        plain: it has no `fastpath`.
     """
 
-    def __init__(self, freezable: bool = False) -> None:
+    def __init__(self, freezable: bool = False, plain: bool = False) -> None:
         self.root = Path(tempfile.mkdtemp(dir="/tmp", prefix="rf"))
         self.image = self.root / "img"
         self.image.write_bytes(bytes(64 * MIB))
@@ -58,10 +51,15 @@ class Rig:
         self.env = dict(os.environ)
         self.processes: list[subprocess.Popen[bytes]] = []
         if freezable:
-            (self.root / "site").mkdir()
-            (self.root / "site/sitecustomize.py").write_text(FREEZE_BEFORE_WRITE)
-            self.env["PYTHONPATH"] = str(self.root / "site")
+            preloaded = self.root / "freeze.so"
+            subprocess.run(["cc", "-shared", "-fPIC", "-o", preloaded, FREEZE], check=True)
+            self.env["LD_PRELOAD"] = str(preloaded)
             self.env["RF_FREEZE"] = str(self.root / "freeze")
+            self.env["RF_HOLD"] = str(self.root / "hold")
+        if plain:
+            (self.root / "site").mkdir()
+            (self.root / "site/sitecustomize.py").write_text(NO_FASTPATH)
+            self.env["PYTHONPATH"] = str(self.root / "site")
         self.service = self.start()
 
     def start(self) -> subprocess.Popen[bytes]:
@@ -153,6 +151,15 @@ class Rig:
     def freeze_next_write(self) -> None:
         (self.root / "freeze").touch()
 
+    @contextlib.contextmanager
+    def held_writes(self) -> Iterator[None]:
+        """Writes of workers wait between their check and the disk."""
+        (self.root / "hold").touch()
+        try:
+            yield
+        finally:
+            (self.root / "hold").unlink()
+
     def on_disk(self, offset_bytes: int, length_bytes: int, start_bytes: int = MIB) -> bytes:
         with self.image.open("rb") as file:
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
@@ -160,8 +167,8 @@ class Rig:
 
 
 @contextlib.contextmanager
-def rig(freezable: bool = False) -> Iterator[Rig]:
-    one = Rig(freezable)
+def rig(freezable: bool = False, plain: bool = False) -> Iterator[Rig]:
+    one = Rig(freezable, plain)
     try:
         yield one
     finally:

@@ -10,7 +10,8 @@ def block() -> Iterator[Rig]:
         yield one
 
 
-@pytest.fixture
-def freezable() -> Iterator[Rig]:
-    with rig(freezable=True) as one:
+@pytest.fixture(params=["fast", "plain"])
+def freezable(request: pytest.FixtureRequest) -> Iterator[Rig]:
+    """The usual case runs in C or in Python: what must hold at the instant between holds for both."""
+    with rig(freezable=True, plain=request.param == "plain") as one:
         yield one

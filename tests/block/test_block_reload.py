@@ -146,24 +146,25 @@ def test_what_waits_for_authority_is_written_to_the_new_place_only(block: Rig) -
 
 
 def test_a_write_under_way_is_waited_for(freezable: Rig) -> None:
-    """It lands in the old place before anything goes to the new one."""
+    """It lands in the old place, and is answered, before anything goes to the new one."""
     uri = freezable.open()
-    pid = freezable.path().pid
-    freezable.freeze_next_write()
-    writing = Writing(uri, 0, b"k" * 4096)
-    eventually(lambda: process_state(pid) == "T")
 
     async def swap() -> None:
         service = BlockService(freezable.places.socket)
-        asked = asyncio.ensure_future(service.reload(to(freezable, (20, 8))))
-        await service.list()
-        os.kill(pid, signal.SIGCONT)
+        with freezable.held_writes():
+            writings = [Writing(uri, number * 4096, b"k" * 4096) for number in range(3)]
+            while (await service.list())[0].connections < 3:
+                pass
+            asked = asyncio.ensure_future(service.reload(to(freezable, (20, 8))))
+            await asyncio.sleep(0.3)
+            assert not asked.done(), "swapped under a write"
+            assert not any(one.answered for one in writings)
         await asked
+        assert [one.result() for one in writings] == [0, 0, 0]
         await service.aclose()
 
     asyncio.run(swap())
-    assert writing.result() == 0
-    assert freezable.on_disk(0, 4096) == b"k" * 4096
+    assert freezable.on_disk(0, 3 * 4096) == b"k" * 3 * 4096
     with NbdClient(uri) as client:
         assert client.read(0, 4096) == bytes(4096)
 
@@ -220,6 +221,6 @@ def test_a_reload_of_nothing_is_refused(block: Rig) -> None:
     block.open()
     with pytest.raises(RingfenceError, match="without extents"):
         reload(block, to(block))
-    with NbdClient(block.path().uri) as client, pytest.raises(OSError, match="Invalid") as caught:
+    with NbdClient(block.path().uri) as client, pytest.raises(OSError, match="No space") as caught:
         client.write(8 * MIB, bytes(512))
-    assert caught.value.errno == errno.EINVAL
+    assert caught.value.errno == errno.ENOSPC

@@ -16,6 +16,7 @@ from ringfence.engine.commands import command_for
 from ringfence.lvm2.names import UUID_CHARACTERS
 from ringfence.storage import Storage
 from ringfence.storage.driver import CrashHook
+from ringfence.volumes.known import KnownVgs
 
 MIB = 1 << 20
 
@@ -98,6 +99,7 @@ class Node:
         self.trace: list[orders.Order] = []
         self.slots: dict[str, orders.SlotsPlace] = {}
         self.without: dict[str, str] = {}
+        self.known_vgs = KnownVgs()
 
     def run(self, call: Any) -> Any:
         return self.drive(command_for(call))
@@ -145,6 +147,17 @@ class Node:
             self.world.cluster, self.id, self.name, False, 1_700_000_000, tuple(seeds),
             {id: f"an-a01n0{id}" for id in (1, 2)}, self.world.slots,
         )  # fmt: skip
+
+    def _do_Recall(self, order: orders.Recall) -> KnownVgs:
+        return self.known_vgs
+
+    def _do_Remember(self, order: orders.Remember) -> None:
+        self.known_vgs.put(order.known)
+
+    def _do_LocksThere(self, order: orders.LocksThere) -> orders.LockNames:
+        there = {name: one for (space, name), one in self.world.resources.items() if space == order.lockspace}
+        here = [name for name, one in there.items() if self.id in one.held and one.held[self.id][3]]
+        return orders.LockNames(frozenset(there), frozenset(here))
 
     def _do_NoteSlots(self, order: orders.NoteSlots) -> None:
         self.slots = {place.vg: place for place in order.places}
@@ -232,6 +245,17 @@ class Node:
             orders.Holder(node, f"an-a01n0{node}", mode, token, 1_700_000_000_000)
             for node, (_, mode, token, _) in (sorted(resource.held.items()) if resource else ())
         )
+
+    def _do_LocksIn(self, order: orders.LocksIn) -> tuple[tuple[str, orders.Holder], ...]:
+        names = [name for space, name in sorted(self.world.resources) if space == order.lockspace]
+        return tuple(
+            (name, holder)
+            for name in names
+            for holder in self._do_Holders(orders.Holders(order.lockspace, name))
+        )
+
+    def _do_SeqnoHeard(self, order: orders.SeqnoHeard) -> int:
+        return next((one.seqno for one in reversed(self.world.published) if one.vg == order.vg), 0)
 
     def _do_GoOn(self, order: orders.GoOn) -> None:
         """Nobody else is here."""

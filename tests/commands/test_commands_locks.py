@@ -7,7 +7,7 @@ from command_world import MIB, Node, World
 from ringfence.core.errors import BadInput, Damaged, LockHeld, NotFound, Refused, TimedOut
 from ringfence.core.modes import Mode
 from ringfence.engine import orders
-from ringfence.engine.commands import autostart, command_for
+from ringfence.engine.commands import autostart, command_for, report
 from ringfence.engine.commands.locking import Version, parse_lvb, print_lvb
 from ringfence.wire.client import (
     VOLUME_CALLS,
@@ -15,15 +15,23 @@ from ringfence.wire.client import (
     LvCreate,
     LvRemove,
     Lvs,
+    PvCk,
     PvCreate,
+    PvRemove,
+    PvResize,
     Pvs,
     SlotsAdd,
     SlotsForget,
     SlotsShow,
     VgChange,
+    VgCk,
     VgCreate,
+    VgExtend,
+    VgReduce,
     VgRemove,
+    VgRename,
     Vgs,
+    VgSet,
 )
 
 
@@ -48,6 +56,8 @@ def sketch(node: Node) -> list[str]:
             case orders.Release():
                 lines.append("unlock with value" if order.lvb else "unlock")
             case orders.ReadBlocks() | orders.ScanDevices() | orders.Identity() | orders.Joined():
+                pass
+            case orders.Recall() | orders.Remember():
                 pass
             case _:
                 lines.append(type(order).__name__)
@@ -367,6 +377,15 @@ def test_every_volume_call_has_its_command_and_a_json_reply(world: World) -> Non
         Vgs(),
         Lvs(),
         LvRemove("vg0", "vm1"),
+        VgReduce("vg0", all=True),
+        PvRemove((world.images[1],)),
+        VgExtend("vg0", (world.images[1],)),
+        VgSet("vg0", add_tags=("a.tag",)),
+        VgRename("vg0", "vg1"),
+        VgRename("vg1", "vg0"),
+        VgCk("vg0"),
+        PvResize((world.images[0],)),
+        PvCk(world.images[0]),
         SlotsAdd("vg0"),
         SlotsShow("vg0"),
         VgRemove("vg0"),
@@ -376,7 +395,34 @@ def test_every_volume_call_has_its_command_and_a_json_reply(world: World) -> Non
     for call in calls:
         world.slots = isinstance(call, SlotsAdd)  # by itself vgcreate would have made them
         reply = node.run(call)
-        assert sum(key in reply for key in ("rows", "message", "nodes")) == 1
+        assert sum(key in reply for key in ("rows", "message", "nodes", "lines")) == 1
         assert msgspec.json.decode(msgspec.json.encode(reply)) == msgspec.to_builtins(reply)
     with pytest.raises(KeyError):
         command_for(object())
+
+
+def test_columns_say_what_rows_say(world: World, first: Node) -> None:
+    first.run(LvCreate("vg0", "vm1", extents=2))
+    first.run(LvCreate("vg0", "vm2", extents=1, activate="n"))
+    rows = first.run(Lvs("vg0"))["rows"]
+    for fields in (tuple(rows[0]), ("lv_size", "lv_name"), ("lv_holder",)):
+        columns = first.run(Lvs("vg0", fields=fields))["columns"]
+        assert tuple(columns) == fields
+        assert columns == {field: [row[field] for row in rows] for field in fields}
+    with pytest.raises(BadInput, match="lv_nmae is not a field"):
+        first.run(Lvs("vg0", fields=("lv_nmae",)))
+
+
+def test_many_rows_and_columns_are_encoded_piece_by_piece(
+    world: World, first: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(5):
+        first.run(LvCreate("vg0", f"vm{number}", extents=1, activate="n"))
+    fields = ("lv_name", "lv_size", "lv_holders")
+    calls = (Lvs("vg0"), Lvs("vg0", fields=fields))
+    few = [first.run(call) for call in calls]
+    monkeypatch.setattr(report, "SLICE", 2)
+    monkeypatch.setattr(report, "LARGE", 4)
+    many = [first.run(call) for call in calls]
+    assert "GoOn" in sketch(first)
+    assert [msgspec.json.decode(msgspec.json.encode(one)) for one in many] == few

@@ -21,7 +21,7 @@ from ringfence.wire.client import LvCreate, LvRemove, Lvs, Pvs, VgCreate, Vgs
 
 VGS = 6
 FIXED = ("unknown", "raid5, reshaping", "cache volume")
-"""Samples that stock complains of, that fit one extent size alone, or (metadata_format) that it drops a key of."""
+"""Samples that stock complains of, that fit one extent size, that it drops a key of (metadata_format)."""
 EXTENT_BYTES = (4096, 65536, 1 << 20, 4 << 20)
 
 

@@ -15,6 +15,7 @@ from ringfence.engine import effects, inputs, orders
 from ringfence.engine.commands import disks, report
 from ringfence.engine.lvmlockd import ahead
 from ringfence.locks.flags import Flag
+from ringfence.volumes.known import KnownVgs
 from ringfence.wire import Speaks
 from ringfence.wire import client as calls
 from ringfence.wire.lvmlockd import LvmAsked
@@ -339,6 +340,7 @@ def test_a_text_that_cannot_be_read_costs_nothing_but_speed(world: World) -> Non
 def test_a_long_text_is_parsed_by_a_worker(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(disks, "LARGE_BYTES", 100)
     monkeypatch.setattr(report, "SLICE", 3)
+    world.hosts[1].node.context.known_vgs = KnownVgs()
     one, orders_done, real = world.hosts[1], [], world.hosts[1]._do
     one._do = lambda body: orders_done.append(type(body).__name__) or real(body)  # type: ignore[method-assign]
     assert [row["lv_name"] for row in one.do(calls.Lvs("vg0"))["rows"]] == [

@@ -1,255 +1,336 @@
-"""One NBD client: fixed newstyle negotiation, then requests, one after the other.
+"""One NBD client: its handshake, then requests, several at a time.
 
-Requests of a connection are served in turn by one thread, so that at most one write of it is
-between its check and its disk at any instant.  A client that wants more opens more connections:
-each flush covers what any of them has been answered (there is no cache of ours between them).
+Each connection has a few *lanes*: threads that take turns to receive a request, carry it out, and reply,
+in whatever order they are done.  So requests of a client overlap on the disk, and each write is still
+checked right before it is issued and right after it is done, by the lane that issues it.
+
+A lane runs in `fastpath` as long as all is as usual, where that is built; `carry_out` here is what it does
+otherwise.  A payload is received into the lane's own page-aligned buffer and written from there, or read
+into it and sent from there with the reply's head right in front: no byte is copied by us.
+
+A flush covers what any connection has been answered: there is no cache of ours between them.
 
 Source: NBD's doc/proto.md."""
 
 import contextlib
 import errno
-import mmap
+import os
 import select
 import socket
-import struct
+import threading
+from typing import Protocol
 
 from ringfence.block import protocol as nbd
-from ringfence.block.export import Export, Seat, Volume
+from ringfence.block.export import Export, Volume
+from ringfence.block.fastpath import PAGE, FastChannel, FastSeats, Request, What, buffer
 from ringfence.block.gate import ClientGone, Denied
-from ringfence.block.protocol import Command, Info, Option, Rep
+from ringfence.block.negotiation import Agreed, Garbage, Negotiation
+from ringfence.block.protocol import Chunk, Command
 from ringfence.host.pages import Authority
 
-PAGE = mmap.PAGESIZE
-PREFERRED_BYTES = 4096
 HANDSHAKE_S = 60
 """Silence after which a client that has not finished its handshake is let go."""
-MAX_OPTIONS = 1000
+LANES = 8
+"""Of a connection."""
+MAX_STATES = 1024
+"""Stretches that one BLOCK_STATUS tells of."""
+
+CHANGES = {Command.WRITE: "write", Command.TRIM: "trim", Command.WRITE_ZEROES: "zeroing"}
+"""What must be told if it is late, and refused if the volume is read-only."""
+FLAGS = {
+    Command.READ: nbd.CMD_FLAG_FUA | nbd.CMD_FLAG_DF,
+    Command.WRITE: nbd.CMD_FLAG_FUA,
+    Command.FLUSH: 0,
+    Command.TRIM: nbd.CMD_FLAG_FUA,
+    Command.CACHE: 0,
+    Command.WRITE_ZEROES: nbd.CMD_FLAG_FUA | nbd.CMD_FLAG_NO_HOLE | nbd.CMD_FLAG_FAST_ZERO,
+    Command.BLOCK_STATUS: nbd.CMD_FLAG_REQ_ONE,
+}
+"""Which flags each may have."""
 
 
-class Garbage(Exception):
-    """The client does not speak NBD: close the connection."""
+class Channel(Protocol):
+    """Requests in, replies out, for all lanes of a connection."""
+
+    def next(self, request: Request, payload: memoryview) -> What:
+        """Receive the next one; what is returned says what is left to do."""
+
+    def send(self, data: memoryview) -> bool:
+        """All of it, in one piece beside other lanes' replies.  False: the client is gone."""
+
+    def end(self) -> None:
+        """No lane receives anything from here on."""
+
+    def close(self) -> None: ...
+
+
+class PlainChannel:
+    """A channel of Python's own."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self._receiving = threading.Lock()
+        self._sending = threading.Lock()
+        self._over = False
+
+    def next(self, request: Request, payload: memoryview) -> What:
+        with self._receiving:
+            if self._over or not self._receive(request, payload):
+                self._over = True
+                return What.OVER
+            return What.ASKED
+
+    def _receive(self, request: Request, payload: memoryview) -> bool:
+        header = bytearray(nbd.REQUEST.size)
+        try:
+            if self._sock.recv_into(header, 0, socket.MSG_WAITALL) < len(header):
+                return False  # the client left, perhaps in the middle of a word
+            magic, flags, command, cookie, offset, length = nbd.REQUEST.unpack(header)
+            request.flags, request.command, request.cookie = flags, command, cookie
+            request.offset, request.length = offset, length
+            if magic != nbd.REQUEST_MAGIC or command == Command.DISC:
+                return False
+            if command != Command.WRITE or not length:
+                return True
+            if length > nbd.MAX_PAYLOAD_BYTES:
+                return False
+            return self._sock.recv_into(payload[:length], 0, socket.MSG_WAITALL) == request.length
+        except OSError:
+            return False
+
+    def send(self, data: memoryview) -> bool:
+        with self._sending:
+            try:
+                self._sock.sendall(data)
+            except OSError:
+                return False
+        return True
+
+    def end(self) -> None:
+        self._over = True
+
+    def close(self) -> None:
+        pass
 
 
 class Connection:
-    """Serve one client until it leaves.  `run` is the thread's body; it never raises."""
+    """Serve one client until it leaves.  `run` is the first lane's thread; it never raises."""
 
     def __init__(self, sock: socket.socket, export: Export) -> None:
         self.sock = sock
-        self._export = export
-        self._seat = Seat()
-        self._hangup = select.poll()
-        self._hangup.register(sock, select.POLLRDHUP)
+        self.export = export
+        self.agreed = Agreed()
 
     def run(self) -> None:
-        self._export.add(self._seat)
         try:
             self.sock.settimeout(HANDSHAKE_S)
-            if self._negotiate():
+            agreed = Negotiation(self.sock, self.export).run()
+            if agreed is not None:
+                self.agreed = agreed
                 self.sock.settimeout(None)
                 self._transmit()
-        except (OSError, Garbage, ClientGone):
+        except (OSError, Garbage):
             pass  # the client is gone or talks nonsense: nothing to say to it
         finally:
             with contextlib.suppress(OSError):
                 self.sock.shutdown(socket.SHUT_RDWR)
             self.sock.close()
-            self._export.remove(self._seat)
+
+    def _transmit(self) -> None:
+        """All lanes, until the last of them has ended."""
+        seats = self.export.seats
+        channel: Channel = PlainChannel(self.sock)
+        if isinstance(seats, FastSeats):
+            channel = FastChannel(seats, self.sock.fileno(), self.agreed.structured)
+        lanes = [Lane(self, channel) for _ in range(LANES)]
+        threads = [threading.Thread(target=lane.run, daemon=True) for lane in lanes[1:]]
+        for thread in threads:
+            thread.start()
+        lanes[0].run()
+        for thread in threads:
+            thread.join()
+        channel.close()
+
+
+class Lane:
+    """One request of a client at a time."""
+
+    def __init__(self, connection: Connection, channel: Channel) -> None:
+        self._channel = channel
+        self._export = connection.export
+        self._agreed = connection.agreed
+        # Never closed by hand: a traceback may still hold a slice of it.
+        self._view = memoryview(buffer())
+        self._request = Request.at(self._view[PAGE:])
+        self._hangup = select.poll()
+        self._hangup.register(connection.sock, select.POLLRDHUP)
+
+    def run(self) -> None:
+        payload = self._view[PAGE:]
+        try:
+            while (what := self._channel.next(self._request, payload)) is not What.OVER:
+                if not self._go_on(what):
+                    break
+        except ClientGone:
+            pass
+        finally:
+            self._channel.end()
 
     def _client_left(self, wait_ms: int) -> bool:
         return bool(self._hangup.poll(wait_ms))
 
-    # -- negotiation ------------------------------------------------------------
+    # -- replies ----------------------------------------------------------------
 
-    def _negotiate(self) -> bool:
-        """True: go on with transmission."""
-        ours = nbd.FLAG_FIXED_NEWSTYLE | nbd.FLAG_NO_ZEROES
-        self.sock.sendall(nbd.INIT_MAGIC + nbd.OPTION_MAGIC + struct.pack(">H", ours))
-        (theirs,) = struct.unpack(">I", self._receive(4))
-        if theirs & ~ours:
-            raise Garbage("client flags that we did not offer")
-        for _ in range(MAX_OPTIONS):
-            magic, option, length = nbd.OPTION.unpack(self._receive(nbd.OPTION.size))
-            if magic != nbd.OPTION_MAGIC:
-                raise Garbage("no option magic")
-            if length > nbd.MAX_OPTION_BYTES:
-                raise Garbage("an option longer than any that there is")
-            body = self._receive(length)
-            if option == Option.EXPORT_NAME:
-                return self._export_name(body, bool(theirs & nbd.FLAG_NO_ZEROES))
-            if option == Option.ABORT:
-                self.sock.sendall(nbd.option_reply(option, Rep.ACK))
-                return False
-            if option in (Option.INFO, Option.GO):
-                if self._info(option, body) and option == Option.GO:
-                    return True
-            elif option == Option.LIST:
-                self._list(option, body)
-            else:
-                self.sock.sendall(nbd.option_reply(option, Rep.ERR_UNSUP))
-        raise Garbage("too many options")
+    def _go_on(self, what: What) -> bool:
+        """False: nobody is left who could be told."""
+        if what is What.ASKED:
+            return self._carry_out()
+        error = self._request.error
+        return self._reply(self._late(error) if what is What.LATE else nbd.wire_error(error) if error else 0)
 
-    def _export_name(self, body: bytes, no_zeroes: bool) -> bool:
-        """The old way in: it has no error reply, so an unknown name ends the connection."""
-        volume = self._export.volume
-        if body.decode(errors="replace") not in volume.names:
-            return False
-        size = volume.extents.size_bytes
-        self.sock.sendall(struct.pack(">QH", size, volume.flags) + (b"" if no_zeroes else bytes(124)))
-        return True
+    def _reply(self, error: int, why: str = "") -> bool:
+        """Without data."""
+        cookie = self._request.cookie
+        if self._agreed.structured and error:
+            return self._send(nbd.error_chunk(cookie, error, why or os.strerror(error)))
+        return self._send(nbd.REPLY.pack(nbd.REPLY_MAGIC, error, cookie))
 
-    def _list(self, option: int, body: bytes) -> None:
-        if body:
-            self.sock.sendall(nbd.option_reply(option, Rep.ERR_INVALID))
-            return
-        name = self._export.volume.names[0].encode()
-        self.sock.sendall(
-            nbd.option_reply(option, Rep.SERVER, struct.pack(">I", len(name)) + name)
-            + nbd.option_reply(option, Rep.ACK)
-        )
+    def _send(self, head: bytes, length: int = 0) -> bool:
+        """Args: length: of the data that follow it, which are in the buffer."""
+        start = PAGE - len(head)
+        if start < 0:
+            return self._channel.send(memoryview(bytearray(head)))
+        self._view[start:PAGE] = head
+        return self._channel.send(self._view[start : PAGE + length])
 
-    def _info(self, option: int, body: bytes) -> bool:
-        """Answer INFO and GO.  True if the export is known."""
-        name, wanted = _parse_info(body)
-        if name is None:
-            self.sock.sendall(nbd.option_reply(option, Rep.ERR_INVALID))
-            return False
-        volume = self._export.volume
-        if name not in volume.names:
-            words = f"there is no export {name!r} here, only {volume.names[0]!r}".encode()
-            self.sock.sendall(nbd.option_reply(option, Rep.ERR_UNKNOWN, words))
-            return False
-        extents = volume.extents
-        infos = [struct.pack(">HQH", Info.EXPORT, extents.size_bytes, volume.flags)]
-        if Info.NAME in wanted:
-            infos.append(struct.pack(">H", Info.NAME) + volume.names[0].encode())
-        sizes = (extents.block_bytes, max(PREFERRED_BYTES, extents.block_bytes), nbd.MAX_PAYLOAD_BYTES)
-        infos.append(struct.pack(">HIII", Info.BLOCK_SIZE, *sizes))
-        replies = [nbd.option_reply(option, Rep.INFO, info) for info in infos]
-        self.sock.sendall(b"".join(replies) + nbd.option_reply(option, Rep.ACK))
-        return True
+    def _send_data(self) -> bool:
+        request, length = self._request, self._request.length
+        if not self._agreed.structured:
+            return self._send(nbd.REPLY.pack(nbd.REPLY_MAGIC, 0, request.cookie), length)
+        size = nbd.OFFSET.size + length
+        head = nbd.CHUNK.pack(nbd.STRUCTURED_MAGIC, nbd.CHUNK_DONE, Chunk.OFFSET_DATA, request.cookie, size)
+        return self._send(head + nbd.OFFSET.pack(request.offset), length)
 
-    def _receive(self, length: int) -> bytes:
-        data = bytearray()
-        while len(data) < length:
-            part = self.sock.recv(length - len(data))
-            if not part:
-                raise ClientGone
-            data += part
-        return bytes(data)
+    # -- requests ---------------------------------------------------------------
 
-    # -- transmission -----------------------------------------------------------
-
-    def _transmit(self) -> None:
-        """Requests until the client disconnects.
-
-        Payloads are received into one page-aligned buffer and written from there, or read into it and
-        sent from there with the reply's 16 bytes right in front: no byte is copied by us."""
-        recv_into = self.sock.recv_into
-        sendall = self.sock.sendall
-        # Untouched pages of it cost nothing, so it may as well hold the largest payload.  Never closed by
-        # hand: a traceback may still hold a slice of it.
-        view = memoryview(mmap.mmap(-1, PAGE + nbd.MAX_PAYLOAD_BYTES))
-        header = bytearray(nbd.REQUEST.size)
-        reply_at = PAGE - nbd.REPLY.size
-        while True:
-            got = recv_into(header, nbd.REQUEST.size, socket.MSG_WAITALL)
-            if got < nbd.REQUEST.size:
-                return  # the client left, perhaps in the middle of a word
-            magic, flags, command, handle, offset, length = nbd.REQUEST.unpack(header)
-            if magic != nbd.REQUEST_MAGIC:
-                raise Garbage("no request magic")
-            sent = 0
-            if command == Command.WRITE:
-                if length > nbd.MAX_PAYLOAD_BYTES:
-                    raise Garbage("a payload over the limit")
-                if recv_into(view[PAGE:], length, socket.MSG_WAITALL) < length:
-                    return
-                error = self._write(offset, view[PAGE : PAGE + length], bool(flags & nbd.CMD_FLAG_FUA))
-            elif command == Command.READ:
-                error = errno.EINVAL
-                if length <= nbd.MAX_PAYLOAD_BYTES:
-                    error = self._read(offset, view[PAGE : PAGE + length])
-                    sent = 0 if error else length
-            elif command == Command.FLUSH:
-                error = self._flush()
-            elif command == Command.DISC:
-                return
-            else:
-                error = errno.EINVAL
-            nbd.REPLY.pack_into(view, reply_at, nbd.REPLY_MAGIC, error, handle)
-            sendall(view[reply_at : PAGE + sent])
+    def _carry_out(self) -> bool:
+        request = self._request
+        try:
+            command = Command(request.command)
+        except ValueError:
+            return self._reply(errno.EINVAL, f"there is no command {request.command} here")
+        if request.flags & ~FLAGS[command]:
+            return self._reply(errno.EINVAL, f"{command.name} has no such flags: {request.flags:#x}")
+        if command in CHANGES:
+            return self._reply(self._change(command))
+        states: list[tuple[int, bool]] = []
+        try:
+            volume = self._enter()
+            try:
+                if command != Command.FLUSH and (error := self._misfit(volume)):
+                    return self._reply(error)
+                if command == Command.READ:
+                    volume.extents.read(request.offset, self._view[PAGE : PAGE + request.length])
+                elif command == Command.FLUSH:
+                    volume.extents.flush()
+                elif command == Command.BLOCK_STATUS:
+                    most = 1 if request.flags & nbd.CMD_FLAG_REQ_ONE else MAX_STATES
+                    states = volume.extents.allocation(request.offset, request.length, most)
+            finally:
+                self._export.seats.leave()
+        except Denied as denied:
+            return self._reply(denied.errno, denied.why)
+        except OSError as failed:
+            return self._reply(nbd.wire_error(failed.errno or errno.EIO), failed.strerror or "")
+        if command == Command.READ:
+            return self._send_data()
+        if command == Command.BLOCK_STATUS:
+            told = [(length, 0 if data else nbd.STATE_HOLE | nbd.STATE_ZERO) for length, data in states]
+            return self._send(nbd.status_chunk(request.cookie, told))
+        if command == Command.FLUSH and not self._export.gate.open:
+            return self._reply(self._answer_late())
+        return self._reply(0)  # there is no cache: CACHE has nothing to do
 
     def _enter(self) -> Volume:
-        """The volume, with authority at this instant; the seat is taken.
+        """The volume, with authority at this instant, from a seat: leave it.
 
-        Raises Denied, ClientGone."""
+        Raises Denied, ClientGone; there is no seat to leave then."""
         export = self._export
         while True:
             if not export.gate.open:
                 export.gate.pass_through(self._client_left)
-            volume = export.sit(self._seat)
+            export.seats.sit()
             if export.gate.open:
-                return volume
-            self._seat.taken = False  # nobody waits for authority on a seat
+                return export.volume
+            export.seats.leave()  # nobody waits for authority on a seat
 
-    def _read(self, offset: int, into: memoryview) -> int:
-        try:
-            volume = self._enter()
-            if error := _misfit(volume, offset, len(into)):
-                return error
-            volume.extents.read(offset, into)
-        except Denied as denied:
-            return denied.errno
-        except OSError as failed:
-            return nbd.wire_error(failed.errno or errno.EIO)
-        finally:
-            self._seat.taken = False
+    def _misfit(self, volume: Volume) -> int:
+        """0, or why the volume does not take the request."""
+        request, extents = self._request, volume.extents
+        command, offset, length = request.command, request.offset, request.length
+        if command in CHANGES and volume.readonly:
+            return errno.EPERM
+        if command == Command.BLOCK_STATUS and not self._agreed.allocation:
+            return errno.EINVAL
+        if command == Command.READ and length > nbd.MAX_PAYLOAD_BYTES:
+            return errno.EOVERFLOW
+        if length == 0 or (offset | length) % extents.block_bytes:
+            return errno.EINVAL
+        if offset + length > extents.size_bytes:
+            return errno.ENOSPC if command in (Command.WRITE, Command.WRITE_ZEROES) else errno.EINVAL
         return 0
 
-    def _write(self, offset: int, data: memoryview, durable: bool) -> int:
-        """Check, write, check again.
-
-        Where authority ended between the two checks, the range is on the disk and perhaps should not
-        be: that is stored first.  The answer then waits as any request does: renewed in the same
-        incarnation means that the lock was ours all the time, and the write good; else it fails."""
-        export = self._export
-        if error := _misfit(export.volume, offset, len(data), writes=True):
-            return error  # at once, whatever authority there is: it changes nothing
+    def _change(self, command: Command) -> int:
+        """Check, change, check again.  Returns the error to answer with."""
+        export, request = self._export, self._request
+        # At once, whatever authority there is: it changes nothing.
+        if error := self._misfit(export.volume):
+            return error
         try:
             volume = self._enter()
-            if error := _misfit(volume, offset, len(data), writes=True):
-                return error
-            try:
-                volume.extents.write(offset, data, durable)
-            except OSError as failed:
-                # Part of it may be on the disk all the same.
-                error = nbd.wire_error(failed.errno or errno.EIO)
-            open_after = export.gate.open
-        except Denied as denied:
-            export.reports.refused(offset, len(data), denied.why)
-            return denied.errno
-        except ClientGone:
-            export.reports.refused(offset, len(data), "its client left while authority was lapsed")
+        except (Denied, ClientGone) as refusal:
+            why = refusal.why if isinstance(refusal, Denied) else "its client left while authority was lapsed"
+            export.reports.refused(CHANGES[command], request.offset, request.length, why)
+            if isinstance(refusal, Denied):
+                return refusal.errno
             raise
-        finally:
-            self._seat.taken = False
-        if not open_after:
-            why = "authority was lost" if export.gate.state() is Authority.LOST else "authority lapsed"
-            export.reports.late(offset, len(data), why)
-            error = self._answer_late() or error
-        return error
-
-    def _flush(self) -> int:
-        export = self._export
         try:
-            self._enter().extents.flush()
-        except Denied as denied:
-            return denied.errno
-        except OSError as failed:
-            return nbd.wire_error(failed.errno or errno.EIO)
+            if error := self._misfit(volume):
+                return error
+            error = self._do_change(volume, command)
+            late = not export.gate.open
         finally:
-            self._seat.taken = False
-        return 0 if export.gate.open else self._answer_late()
+            export.seats.leave()
+        return self._late(error) if late else error
+
+    def _do_change(self, volume: Volume, command: Command) -> int:
+        request, extents = self._request, volume.extents
+        durable = bool(request.flags & nbd.CMD_FLAG_FUA)
+        try:
+            if command == Command.WRITE:
+                extents.write(request.offset, self._view[PAGE : PAGE + request.length], durable)
+            elif command == Command.TRIM:
+                extents.trim(request.offset, request.length, durable)
+            else:
+                keep = bool(request.flags & nbd.CMD_FLAG_NO_HOLE)
+                fast = bool(request.flags & nbd.CMD_FLAG_FAST_ZERO)
+                extents.zero(request.offset, request.length, keep, fast, durable)
+        except OSError as failed:
+            # Part of it may be on the disk all the same.
+            return nbd.wire_error(failed.errno or errno.EIO)
+        return 0
+
+    def _late(self, error: int) -> int:
+        """Authority ended between the two checks: the range is on the disk and perhaps should not be.
+
+        That is stored first.  The answer then waits as any request does: renewed in the same incarnation
+        means that the lock was ours all the time, and the write good; else it fails.
+
+        Args: error: how it ended itself; 0: well."""
+        export, request = self._export, self._request
+        why = "authority was lost" if export.gate.state() is Authority.LOST else "authority lapsed"
+        export.reports.late(CHANGES[Command(request.command)], request.offset, request.length, why)
+        return self._answer_late() or (nbd.wire_error(error) if error else 0)
 
     def _answer_late(self) -> int:
         """0 once authority is renewed, an errno when it is not coming back."""
@@ -258,31 +339,3 @@ class Connection:
         except Denied as denied:
             return denied.errno
         return 0
-
-
-def _misfit(volume: Volume, offset: int, length: int, writes: bool = False) -> int:
-    """0, or why the volume does not take such a request."""
-    if writes and volume.readonly:
-        return errno.EPERM
-    extents = volume.extents
-    if length == 0 or (offset | length) % extents.block_bytes or offset + length > extents.size_bytes:
-        return errno.EINVAL
-    return 0
-
-
-def _parse_info(body: bytes) -> tuple[str | None, tuple[int, ...]]:
-    """(name, requested infos) of an INFO or GO option; name None: malformed."""
-    try:
-        (length,) = struct.unpack_from(">I", body)
-        if length > nbd.MAX_NAME_BYTES:
-            return None, ()
-        name = body[4 : 4 + length].decode()
-        (count,) = struct.unpack_from(">H", body, 4 + length)
-        wanted = struct.unpack_from(f">{count}H", body, 6 + length)
-        if len(body) != 6 + length + 2 * count:
-            return None, ()
-    except (struct.error, UnicodeDecodeError):
-        return None, ()
-    return name, wanted
-
-

@@ -6,13 +6,14 @@ beyond its extent."""
 
 import bisect
 import contextlib
+import ctypes
 import errno
 import fcntl
 import mmap
 import os
 import stat
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from ringfence.core.errors import BadInput, DeviceFailed
 from ringfence.wire.block import Extent
@@ -20,6 +21,13 @@ from ringfence.wire.block import Extent
 BLKSSZGET = 0x1268
 BLOCK_BYTES = (512, 4096)
 """Granularities of direct I/O, tried in this order."""
+BLKDISCARD = 0x1277
+FALLOC_KEEP_SIZE, FALLOC_PUNCH_HOLE, FALLOC_ZERO_RANGE = 1, 2, 16
+ZEROES = memoryview(mmap.mmap(-1, 1 << 20, prot=mmap.PROT_READ))
+"""On a page boundary; they take no memory, for nobody writes to them."""
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.fallocate64.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
 
 
 class Extents:
@@ -34,18 +42,21 @@ class Extents:
         if not extents:
             raise BadInput("an LV without extents cannot be opened")
         self._fds: dict[str, int] = {}
+        self._devices: list[int] = []
+        """Those of the descriptors that are block devices."""
         self.direct = True
         """False if any path has no direct I/O."""
         self.block_bytes = BLOCK_BYTES[0]
         """Offsets and lengths must be multiples of this."""
-        self._table: list[tuple[int, int, int]] = []
+        self.table: list[tuple[int, int, int]] = []
+        """(fd, start there, length in bytes) of each."""
         self._starts: list[int] = []
         self.size_bytes = 0
         try:
             for extent in extents:
                 if extent.path not in self._fds:
                     self._open(extent.path, readonly)
-                self._table.append((self._fds[extent.path], extent.start_bytes, extent.length_bytes))
+                self.table.append((self._fds[extent.path], extent.start_bytes, extent.length_bytes))
                 self._starts.append(self.size_bytes)
                 self.size_bytes += extent.length_bytes
             for extent in extents:
@@ -67,6 +78,8 @@ class Extents:
                     os.close(self._fds.pop(path))
                 self._fds[path] = os.open(path, access | os.O_DSYNC)
                 self.direct = False
+            if stat.S_ISBLK(os.fstat(self._fds[path]).st_mode):
+                self._devices.append(self._fds[path])
         except OSError as error:
             raise DeviceFailed(
                 f"cannot open {path}: {error.strerror}", next="check that the disk is there and readable"
@@ -111,10 +124,87 @@ class Extents:
             offset_bytes += wrote
             data = data[wrote:]
 
+    def zero(self, offset_bytes: int, length_bytes: int, keep: bool, fast: bool, durable: bool) -> None:
+        """Make a range read as zeroes.
+
+        Args:
+            keep: it stays allocated.
+            fast: rather not at all than by writing so many zeroes.
+
+        Raises OSError; ENOTSUP: it would not be fast, and nothing was done of what was left."""
+
+        def piece(fd: int, at: int, length: int) -> None:
+            self._zero(fd, at, length, keep, fast)
+
+        self._each(offset_bytes, length_bytes, piece, durable)
+
+    def trim(self, offset_bytes: int, length_bytes: int, durable: bool) -> None:
+        """Its contents are of no use to anybody.  Raises OSError."""
+        self._each(offset_bytes, length_bytes, self._trim, durable)
+
+    def _each(
+        self, offset_bytes: int, length_bytes: int, do: Callable[[int, int, int], None], durable: bool
+    ) -> None:
+        touched: list[int] = []
+        while length_bytes:
+            fd, at, length = self._piece(offset_bytes, length_bytes)
+            do(fd, at, length)
+            touched.append(fd)
+            offset_bytes += length
+            length_bytes -= length
+        for fd in sorted(set(touched)) if durable else ():
+            os.fdatasync(fd)
+
+    def _zero(self, fd: int, at: int, length: int, keep: bool, fast: bool) -> None:
+        # To a block device's ZERO_RANGE the kernel may write as many zeroes as we would.
+        modes = [FALLOC_ZERO_RANGE] if not (fast and fd in self._devices) else []
+        for mode in modes if keep else [FALLOC_PUNCH_HOLE, *modes]:
+            try:
+                return fallocate(fd, mode | FALLOC_KEEP_SIZE, at, length)
+            except OSError as error:
+                if error.errno not in (errno.EOPNOTSUPP, errno.ENOSYS):
+                    raise
+        if fast:
+            raise OSError(errno.ENOTSUP, "zeroes would have to be written")
+        while length:
+            wrote = os.pwritev(fd, (ZEROES[: min(length, len(ZEROES))],), at)
+            if wrote <= 0:
+                raise OSError(errno.EIO, "nothing was written")
+            at += wrote
+            length -= wrote
+        return None
+
+    def _trim(self, fd: int, at: int, length: int) -> None:
+        try:
+            if fd in self._devices:
+                fcntl.ioctl(fd, BLKDISCARD, struct.pack("QQ", at, length))
+            else:
+                fallocate(fd, FALLOC_PUNCH_HOLE | FALLOC_KEEP_SIZE, at, length)
+        except OSError as error:
+            if error.errno not in (errno.EOPNOTSUPP, errno.ENOSYS):
+                raise  # else it is only a hint, which nobody takes here
+
+    def allocation(self, offset_bytes: int, length_bytes: int, most: int) -> list[tuple[int, bool]]:
+        """(bytes, whether they are allocated) of each stretch from an offset on.
+
+        `most` of them at most, which may end before the range does.  Of a block device nothing is known:
+        allocated.  Raises OSError."""
+        found: list[tuple[int, bool]] = []
+        while length_bytes and len(found) <= most:
+            fd, at, length = self._piece(offset_bytes, length_bytes)
+            length, data = (length, True) if fd in self._devices else _stretch(fd, at, length)
+            if found and found[-1][1] == data:
+                found[-1] = found[-1][0] + length, data
+            else:
+                found.append((length, data))
+            offset_bytes += length
+            length_bytes -= length
+        return found[:most]
+
     def _piece(self, offset_bytes: int, length_bytes: int) -> tuple[int, int, int]:
         """(fd, offset there, bytes within this extent)."""
         index = bisect.bisect_right(self._starts, offset_bytes) - 1 if len(self._starts) > 1 else 0
-        fd, start, length = self._table[index]
+        fd, start, length = self.table[index]
         inside = offset_bytes - self._starts[index]
         return fd, start + inside, min(length_bytes, length - inside)
 
@@ -127,6 +217,27 @@ def flush_paths(paths: Sequence[str]) -> None:
             os.fdatasync(fd)
         finally:
             os.close(fd)
+
+
+def fallocate(fd: int, mode: int, at: int, length: int) -> None:
+    """As fallocate(2), which the standard library has without its mode.  Raises OSError."""
+    while _libc.fallocate64(fd, mode, at, length) != 0:
+        number = ctypes.get_errno()
+        if number != errno.EINTR:
+            raise OSError(number, os.strerror(number))
+
+
+def _stretch(fd: int, at: int, length: int) -> tuple[int, bool]:
+    """How far a file is data, or a hole, from an offset on."""
+    try:
+        data = os.lseek(fd, at, os.SEEK_DATA)
+    except OSError as error:
+        if error.errno != errno.ENXIO:
+            return length, True  # not a file system that tells
+        return length, False  # a hole up to its end
+    if data > at:
+        return min(data - at, length), False
+    return min(os.lseek(fd, at, os.SEEK_HOLE) - at, length), True
 
 
 def _granularity(fd: int) -> int:

@@ -51,15 +51,17 @@ class Reports:
         self._end = 0
         self._why = ""
 
-    def late(self, offset_bytes: int, length_bytes: int, why: str) -> None:
-        """A write was done and its authority had ended by then.  Returns when that is on disk."""
-        what = (
-            f"a write of {length_bytes} bytes at {offset_bytes} of {self.volume} reached the disk"
+    def late(self, what: str, offset_bytes: int, length_bytes: int, why: str) -> None:
+        """A write was done and its authority had ended by then.  Returns when that is on disk.
+
+        Args: what: "write", or what else changes a range."""
+        words = (
+            f"a {what} of {length_bytes} bytes at {offset_bytes} of {self.volume} reached the disk"
             f" though {why} meanwhile"
         )
-        self._report("write-late", what, offset_bytes, length_bytes)
+        self._report("write-late", words, offset_bytes, length_bytes)
 
-    def refused(self, offset_bytes: int, length_bytes: int, why: str) -> None:
+    def refused(self, what: str, offset_bytes: int, length_bytes: int, why: str) -> None:
         """A write was not done."""
         with self._lock:
             if self._gathering is not None:
@@ -70,8 +72,8 @@ class Reports:
                 self._why = why
                 return
             self._wait()
-        what = f"a write of {length_bytes} bytes at {offset_bytes} of {self.volume} was refused: {why}"
-        self._report("write-refused", what, offset_bytes, length_bytes)
+        words = f"a {what} of {length_bytes} bytes at {offset_bytes} of {self.volume} was refused: {why}"
+        self._report("write-refused", words, offset_bytes, length_bytes)
 
     def close(self) -> None:
         """Report what was gathered."""

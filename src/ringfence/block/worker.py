@@ -26,9 +26,11 @@ import msgspec
 from ringfence.block.connection import Connection
 from ringfence.block.export import Export, Volume
 from ringfence.block.extents import Extents
+from ringfence.block.fastpath import FastSeats, load
 from ringfence.block.gate import Gate
 from ringfence.block.incident_file import IncidentFile
 from ringfence.block.reports import Reports
+from ringfence.block.seats import PlainSeats
 from ringfence.core.errors import DeviceFailed, RingfenceError, Unavailable
 from ringfence.host.clock import wall_ms
 from ringfence.host.pages import PageReader
@@ -84,7 +86,7 @@ class Worker:
             ) from None
         name = f"{opened.vg}/{opened.lv}"
         reports = Reports(name, opened.node, uuid.uuid4().hex, file, self._tell, wall_ms)
-        return Export(volume, gate, reports), reports
+        return Export(volume, gate, reports, _seats(opened)), reports
 
     def _swap(self, word: wire.Swap, order: wire.Order, export: Export, reports: Reports) -> wire.Order:
         """Answer it.  Returns what is served then.
@@ -204,6 +206,15 @@ def _listen(order: wire.Order) -> socket.socket:
             f"cannot listen on {order.socket}: {error.strerror or error}", next="check the directory"
         ) from None
     return listener
+
+
+def _seats(opened: wire.Open) -> PlainSeats | FastSeats:
+    """The fast ones, where they are built, and every page is there."""
+    library = load()
+    if library is not None:
+        with contextlib.suppress(OSError):
+            return FastSeats(library, opened.in_flight, [Path(page) for page in opened.pages])
+    return PlainSeats(opened.in_flight)
 
 
 def _volume(opened: wire.Open) -> Volume:

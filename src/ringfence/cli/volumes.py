@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+import msgspec
 
 from ringfence.cli.answers import one_line, print_json
 from ringfence.cli.options import daemon_options, json_option, open_daemon
@@ -64,6 +65,15 @@ class Activation(click.ParamType[str]):
         return _ACTIVATIONS[value]
 
 
+class YesNo(click.ParamType[bool]):
+    name = "y|n"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> bool:
+        if value not in ("y", "n"):
+            self.fail(f"{value!r} is neither y nor n", param, ctx)
+        return bool(value == "y")
+
+
 class Wait(click.ParamType["float | str"]):
     name = "seconds|forever"
 
@@ -90,8 +100,8 @@ def _wait_option(default: float | str) -> Callable[[C], C]:
 
 
 _force = click.option("-f", "--force", is_flag=True, help="Even if it is in use.")
-_yes = click.option("-y", "--yes", is_flag=True, help="Answer yes to LVM2's questions.")
-_metadata = click.option("--metadatasize", type=Size(), default=0, help="Size of the metadata area.")
+yes_option = click.option("-y", "--yes", is_flag=True, help="Answer yes to LVM2's questions.")
+metadata_option = click.option("--metadatasize", type=Size(), default=0, help="Size of the metadata area.")
 
 
 # -- physical volumes and volume groups ---------------------------------------
@@ -100,8 +110,8 @@ _metadata = click.option("--metadatasize", type=Size(), default=0, help="Size of
 @click.command()
 @click.argument("devices", nargs=-1, required=True)
 @click.option("-f", "--force", is_flag=True, help="Over other signatures and damaged labels.")
-@_yes
-@_metadata
+@yes_option
+@metadata_option
 @daemon_options
 @json_option
 def pvcreate(
@@ -109,9 +119,9 @@ def pvcreate(
     socket: str | None, root: Path | None, as_json: bool,
 ) -> int:  # fmt: skip
     """Make DEVICES into PVs."""
-    call = calls.PvCreate(tuple(_path(one) for one in devices), force, metadatasize)
+    call = calls.PvCreate(tuple(path_of(one) for one in devices), force, metadatasize)
     with open_daemon(socket, root) as daemon:
-        return _each(daemon, [("", call)], as_json)
+        return each(daemon, [("", call)], as_json)
 
 
 @click.command()
@@ -119,8 +129,8 @@ def pvcreate(
 @click.argument("devices", nargs=-1, required=True)
 @click.option("--shared", is_flag=True, help="For several hosts; other VGs are not made here.")
 @click.option("-s", "--physicalextentsize", type=Size(), default=0, help="[default: 4m]")
-@_yes
-@_metadata
+@yes_option
+@metadata_option
 @daemon_options
 @json_option
 def vgcreate(
@@ -128,13 +138,13 @@ def vgcreate(
     socket: str | None, root: Path | None, as_json: bool,
 ) -> int:  # fmt: skip
     """Make the shared VG from DEVICES; those that are no PVs become PVs."""
-    paths = tuple(_path(one) for one in devices)
+    paths = tuple(path_of(one) for one in devices)
     call = calls.VgCreate(vg, paths, shared, physicalextentsize, metadatasize)
     with open_daemon(socket, root) as daemon:
-        return _each(daemon, [(vg, call)], as_json)
+        return each(daemon, [(vg, call)], as_json)
 
 
-def _path(device: str) -> str:
+def path_of(device: str) -> str:
     """The daemon works in another directory.  Links stay: the configuration may name them."""
     return str(Path(device).absolute())
 
@@ -144,31 +154,48 @@ def _path(device: str) -> str:
 @click.option("--lockstart", "action", flag_value="lockstart", help="Start the VGs' lockspaces here.")
 @click.option("--lockstop", "action", flag_value="lockstop", help="Stop them here; no LV may be active.")
 @click.option("-a", "--activate", type=Activation(), help="Activate or deactivate all LVs.")
+@click.option("--addtag", multiple=True, help="Tags.")
+@click.option("--deltag", multiple=True)
+@click.option("--alloc", default="", help="contiguous, cling, normal or anywhere.")
+@click.option("-x", "--resizeable", type=YesNo(), help="y or n.")
+@click.option("-l", "--logicalvolume", type=click.IntRange(0), help="As many LVs at most; 0: no limit.")
+@click.option("-p", "--maxphysicalvolumes", type=click.IntRange(0), help="As many PVs at most; 0: no limit.")
+@click.option("--setautoactivation", type=YesNo(), help="y or n: may stock LVM2 activate it by itself?")
 @_wait_option(0.0)
 @daemon_options
 @json_option
 def vgchange(
-    vgs: tuple[str, ...], action: str | None, activate: str | None, wait: float | str,
+    vgs: tuple[str, ...], action: str | None, activate: str | None, addtag: tuple[str, ...],
+    deltag: tuple[str, ...], alloc: str, resizeable: bool | None, logicalvolume: int | None,
+    maxphysicalvolumes: int | None, setautoactivation: bool | None, wait: float | str,
     socket: str | None, root: Path | None, as_json: bool,
 ) -> int:  # fmt: skip
-    """Start or stop the lockspaces of VGS (default: all of this cluster), or (de)activate their LVs."""
-    if (action is None) == (activate is None):
-        raise click.UsageError("give one of --lockstart, --lockstop and --activate")
-    if activate is not None and not vgs:
-        raise click.UsageError("--activate needs the names of VGs")
+    """Start or stop the lockspaces of VGS (default: all of this cluster), (de)activate their LVs, or change
+    what their metadata says."""
+    change = calls.VgSet(
+        "", addtag, deltag, alloc, resizeable, logicalvolume, maxphysicalvolumes, setautoactivation
+    )
+    changes = change != calls.VgSet("")
+    if (action is not None) + (activate is not None) + changes != 1:
+        raise click.UsageError("give one of --lockstart, --lockstop, --activate, and properties")
+    if action is None and not vgs:
+        raise click.UsageError("give the names of VGs")
+    if changes:
+        with open_daemon(socket, root) as daemon:
+            return each(daemon, [(vg, msgspec.structs.replace(change, vg=vg)) for vg in vgs], as_json)
     work: list[tuple[str, calls.Call]]
     if activate is not None:
         work = [(vg, calls.LvChange(vg, "", activate, _wait_ms(wait))) for vg in vgs]
     else:
         work = [(vg, calls.VgChange(str(action), vg)) for vg in vgs or ("",)]
     with open_daemon(socket, root) as daemon:
-        return _each(daemon, work, as_json)
+        return each(daemon, work, as_json)
 
 
 @click.command()
 @click.argument("vgs", nargs=-1, required=True)
 @click.option("-f", "--force", is_flag=True, help="With all its LVs.")
-@_yes
+@yes_option
 @daemon_options
 @json_option
 def vgremove(
@@ -176,7 +203,7 @@ def vgremove(
 ) -> int:
     """Remove VGS; their devices stay PVs."""
     with open_daemon(socket, root) as daemon:
-        return _each(daemon, [(vg, calls.VgRemove(vg, force or yes)) for vg in vgs], as_json)
+        return each(daemon, [(vg, calls.VgRemove(vg, force or yes)) for vg in vgs], as_json)
 
 
 # -- logical volumes ------------------------------------------------------------
@@ -189,7 +216,7 @@ def vgremove(
 @click.option("-l", "--extents", type=Extents(), help="25, 50%VG, 100%FREE.")
 @click.option("-a", "--activate", type=Activation(), default="ey", show_default=True, help="ey or n.")
 @_wait_option("forever")
-@_yes
+@yes_option
 @daemon_options
 @json_option
 def lvcreate(
@@ -205,7 +232,7 @@ def lvcreate(
     count, percent = extents or (0, "")
     call = calls.LvCreate(vg, name, size or 0, count, percent, activate, _wait_ms(wait))
     with open_daemon(socket, root) as daemon:
-        return _each(daemon, [(f"{vg}/{name}" if name else vg, call)], as_json)
+        return each(daemon, [(f"{vg}/{name}" if name else vg, call)], as_json)
 
 
 def _new_name(vg: str | None, name: str) -> tuple[str, str]:
@@ -226,7 +253,7 @@ def _new_name(vg: str | None, name: str) -> tuple[str, str]:
     "-a", "--activate", type=Activation(), required=True, help="ey: exclusive, sy: shared, n: no more."
 )
 @_wait_option(0.0)
-@_yes
+@yes_option
 @daemon_options
 @json_option
 def lvchange(
@@ -238,13 +265,13 @@ def lvchange(
     Without --wait it is refused at once, and told who holds the LV."""
     work = [(name, calls.LvChange(*_split(name), activate, _wait_ms(wait))) for name in names]
     with open_daemon(socket, root) as daemon:
-        return _each(daemon, work, as_json)
+        return each(daemon, work, as_json)
 
 
 @click.command()
 @click.argument("names", nargs=-1, required=True)
 @_force
-@_yes
+@yes_option
 @daemon_options
 @json_option
 def lvremove(
@@ -257,7 +284,7 @@ def lvremove(
         for vg, lv in asked:
             for one in [lv] if lv else _lvs_of(daemon, vg):
                 work.append((f"{vg}/{one}", calls.LvRemove(vg, one, force or yes)))
-        return _each(daemon, work, as_json)
+        return each(daemon, work, as_json)
 
 
 def _lvs_of(daemon: Connection, vg: str) -> list[str]:
@@ -275,7 +302,8 @@ def _split(name: str) -> tuple[str, str]:
 # -- doing it --------------------------------------------------------------------
 
 
-def _each(daemon: Connection, work: Iterable[tuple[str, calls.Call]], as_json: bool) -> int:
+def each(daemon: Connection, work: Iterable[tuple[str, calls.Call]], as_json: bool) -> int:
+    """Carry out one call after the other; print what comes of each.  Returns the exit code."""
     results: list[dict[str, Any]] = []
     errors: list[RingfenceError] = []
     for target, call in work:

@@ -14,6 +14,7 @@ from ringfence.engine.state import ClusterState
 from ringfence.fencing.actor import heartbeat_back
 from ringfence.membership.authority import Authority
 from ringfence.membership.hearing import Hearing
+from ringfence.volumes.known import KnownVgs
 from ringfence.wire import SPEAKS, WHOLE_DLM, Speaks
 from ringfence.wire.entries import Entry
 from ringfence.wire.ring import UNSAID_HARDWARE, Hardware
@@ -90,6 +91,7 @@ class Context:
         """Data paths of an earlier life, whose adoption is not decided yet."""
         self.vg_uuids: dict[str, str] = {}
         """Uuids of VGs by their lockspace, as this node last saw them."""
+        self.known_vgs = KnownVgs()
         self.left = False
         """This life has left the cluster cleanly."""
         self.only_locks = False

@@ -361,7 +361,7 @@ class _Node:
                 auto.failed = str(error)
                 context.record("autostart-failed", f"shared VGs were not started: {error}; trying again")
 
-        self._tasks.start("autostart", autostart(tuple(context.stopped)), finished)
+        self._tasks.start("autostart", autostart(tuple(context.stopped), dict(context.vg_uuids)), finished)
 
     def _look_for_slots(self) -> None:
         """Others use disk slots on a VG that is started here; where are they?"""

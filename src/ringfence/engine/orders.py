@@ -13,6 +13,8 @@ import msgspec
 from ringfence.core.cluster import Use
 from ringfence.core.ids import Token
 from ringfence.core.modes import Mode
+from ringfence.volumes.known import Known
+from ringfence.volumes.model import Vg
 
 
 class _Order(msgspec.Struct, frozen=True, tag=True):
@@ -91,6 +93,19 @@ class Holders(_Order, frozen=True):
 
     lockspace: str
     resource: str
+
+
+class LocksIn(_Order, frozen=True):
+    """Every lock that is held in a lockspace, cluster-wide.  Answer: tuple[tuple[str, Holder], ...], by
+    resource; as `Holders`."""
+
+    lockspace: str
+
+
+class SeqnoHeard(_Order, frozen=True):
+    """The highest version of a VG that this cluster was told of.  Answer: int; 0: of none."""
+
+    vg: str
 
 
 class JoinLockspace(_Order, frozen=True):
@@ -205,6 +220,31 @@ class EndSlots(_Order, frozen=True):
     """It is gone already, and who is not ready need not let go."""
 
 
+class Recall(_Order, frozen=True):
+    """VGs as this node last read or wrote them.  Answer: KnownVgs, to look into only."""
+
+
+class Remember(_Order, frozen=True):
+    """A VG was read, or written, just so.  Answer: None."""
+
+    known: Known
+
+
+class LocksThere(_Order, frozen=True):
+    """Answer: LockNames."""
+
+    lockspace: str
+
+
+class LockNames(msgspec.Struct, frozen=True):
+    """Which resources of a lockspace have locks."""
+
+    held: frozenset[str]
+    """Any node's; each asks for more with `Holders`."""
+    here: frozenset[str]
+    """This node's persistent ones."""
+
+
 class Identity(_Order, frozen=True):
     """Answer: Whoami."""
 
@@ -283,6 +323,8 @@ class ReadText(_Order, frozen=True):
 
     text: bytes
     where: str
+    like: Vg | None = None
+    """Another version of it: LVs whose text is the same are not parsed again."""
 
 
 class Write(msgspec.Struct, frozen=True):
@@ -464,8 +506,9 @@ class LookAtHost(_Order, frozen=True):
 
 
 ENGINE_ORDERS = (
-    Acquire, Convert, Release, FindLock, Holders, JoinLockspace, GiveBack, HoldOff, LeaveLockspace,
-    Joined, LockspaceMembers, Publish, SayGoodbye, NoteSlots, EndSlots, Identity, Pause, GoOn,
+    Acquire, Convert, Release, FindLock, Holders, LocksIn, SeqnoHeard, JoinLockspace, GiveBack, HoldOff,
+    LeaveLockspace, Joined, LockspaceMembers, Publish, SayGoodbye, NoteSlots, EndSlots, Recall, Remember,
+    LocksThere, Identity, Pause, GoOn,
 )  # fmt: skip
 StorageOrder = ScanDevices | ReadBlocks | ReadText | WriteBlocks
 BlockOrder = OpenPath | ReloadPath | ClosePath | OpenPaths
@@ -474,9 +517,9 @@ DriverOrder = (
     | RefreshLvs
 )  # fmt: skip
 Order = (
-    Acquire | Convert | Release | FindLock | Holders | JoinLockspace | GiveBack | HoldOff | LeaveLockspace
-    | Joined | LockspaceMembers | Publish | SayGoodbye | NoteSlots | EndSlots | Identity | CallAgent | Pause
-    | GoOn | DriverOrder
+    Acquire | Convert | Release | FindLock | Holders | LocksIn | SeqnoHeard | JoinLockspace | GiveBack
+    | HoldOff | LeaveLockspace | Joined | LockspaceMembers | Publish | SayGoodbye | NoteSlots | EndSlots
+    | Recall | Remember | LocksThere | Identity | CallAgent | Pause | GoOn | DriverOrder
 )  # fmt: skip
 
 Command = Generator[Order, Any, Any]

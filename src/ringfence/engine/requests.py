@@ -102,9 +102,7 @@ class Requests:
         self.locks = locks
         self._pending: list[_Pending] = []
         self._config_refused = ""
-        self._operator = Operator(
-            context, arming, fencer.doing, self._await, self._send, self._must_act
-        )
+        self._operator = Operator(context, arming, fencer.doing, self._await, self._send, self._must_act)
 
     # -- inputs ------------------------------------------------------------------------
 
@@ -207,7 +205,7 @@ class Requests:
     def _volume(self, client: int, id: str, call: Any) -> None:
         if not isinstance(call, calls.VOLUME_CALLS):
             raise BadInput(f"{type(call).__name__} is not answered here", next="see ringfence --help")
-        changes = not isinstance(call, calls.Pvs | calls.Vgs | calls.Lvs | calls.SlotsShow)
+        changes = not isinstance(call, calls.READING_CALLS)
         waits = getattr(call, "wait_ms", 0) is None
         lets_go = isinstance(call, calls.LvChange) and call.activate == "n"
         if changes and not waits and not lets_go:

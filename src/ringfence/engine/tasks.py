@@ -212,12 +212,24 @@ class Tasks:
                 return True, use.held if use else None
             case orders.Holders():
                 return True, self._holders(order.lockspace, order.resource)
+            case orders.LocksIn():
+                return True, self._locks_in(order.lockspace)
+            case orders.SeqnoHeard():
+                version = self._context.state.vgs.get(order.vg) if self._context.state else None
+                return True, version.seqno if version else 0
             case orders.Joined():
                 return True, tuple(joined(self._context))
             case orders.LockspaceMembers():
                 return True, self._members(order.lockspace)
             case orders.Identity():
                 return True, self._identity()
+            case orders.Recall():
+                return True, self._context.known_vgs
+            case orders.Remember():
+                self._context.known_vgs.put(order.known)
+                return True, None
+            case orders.LocksThere():
+                return True, self._lock_names(order.lockspace)
             case orders.NoteSlots():
                 self._context.vg_uuids |= order.uuids
                 self._slots.note(order.places, order.without, made=order.made)
@@ -435,6 +447,22 @@ class Tasks:
             for lock in ((*found.granted, *found.converting) if found else ())
             if lock.token is not None and lock.held is not Mode.UN and not lock.flags & Flag.AHEAD
         )
+
+    def _lock_names(self, lockspace: str) -> orders.LockNames:
+        state = self._context.state
+        space = state.lockspaces.get(lockspace) if state else None
+        here = [
+            use.resource
+            for use in self._locker.persistent()
+            if use.lockspace == lockspace and use.held is not None
+        ]
+        return orders.LockNames(frozenset(space.resources) if space else frozenset(), frozenset(here))
+
+    def _locks_in(self, lockspace: str) -> tuple[tuple[str, orders.Holder], ...]:
+        state = self._context.state
+        space = state.lockspaces.get(lockspace) if state else None
+        names = sorted(space.resources) if space else ()
+        return tuple((name, holder) for name in names for holder in self._holders(lockspace, name))
 
     def _members(self, lockspace: str) -> tuple[str, ...]:
         state = self._context.state

@@ -150,6 +150,15 @@ def _seal(number: int, rest: bytes) -> bytes:
     return struct.pack("<8sQI", _ID, number, crc32(rest)) + rest
 
 
+def with_size(start: bytes, label: PvLabel, device_bytes: int) -> bytes:
+    """The label's sector with another size of the device, every other byte as it was.  As `mark_used`."""
+    sector = start[label.sector * SECTOR_BYTES : (label.sector + 1) * SECTOR_BYTES]
+    header = _HEADER.unpack_from(sector)[3]
+    at = header + 32
+    rest = sector[_CRC_FROM:at] + struct.pack("<Q", device_bytes) + sector[at + 8 :]
+    return _seal(label.sector, rest)
+
+
 def mark_used(start: bytes, label: PvLabel, used: bool) -> bytes:
     """The label's sector with the flag "is in a VG" set or cleared, every other byte as it was.
 

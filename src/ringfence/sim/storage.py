@@ -19,7 +19,7 @@ from ringfence.core.errors import Damaged, DeviceFailed, NoAuthority, RingfenceE
 from ringfence.engine import inputs, orders
 from ringfence.sim.disk import Disk, Disks
 from ringfence.sim.scheduler import Scheduler
-from ringfence.volumes.model import read_text
+from ringfence.volumes.model import read_text_like
 
 HEADERS = ("precommit", "commit", "pv-header")
 SLOWEST_MS = 4000
@@ -109,7 +109,7 @@ class Storage:
             self._end(job, tuple(self._read(read) for read in body.reads))
         elif isinstance(body, orders.ReadText):
             try:
-                self._end(job, read_text(body.text, body.where))
+                self._end(job, read_text_like(body.text, body.where, body.like))
             except Damaged as error:
                 self._end(job, error)
         elif job.writes:

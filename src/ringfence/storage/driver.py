@@ -25,7 +25,7 @@ from ringfence.engine.orders import (
 )
 from ringfence.storage.direct import DirectFile
 from ringfence.storage.scan import scan_devices
-from ringfence.volumes.model import read_text
+from ringfence.volumes.model import Vg, read_text_like
 
 Guard = Callable[[str], None]
 """Asked with a VG's name, or "" for grant authority alone.  Raises NoAuthority."""
@@ -70,7 +70,7 @@ class Storage:
             case ReadBlocks():
                 return self._read(order.reads)
             case ReadText():
-                return read_text(order.text, order.where)
+                return parse(order)
             case WriteBlocks():
                 return self._write(order)
 
@@ -134,6 +134,14 @@ class Storage:
         if self._say is not None and path not in self._said:
             self._said.add(path)
             self._say(line)
+
+
+def parse(order: ReadText) -> Vg:
+    """The VG, with all that takes long to know of it.  Raises Damaged."""
+    vg = read_text_like(order.text, order.where, order.like)
+    assert vg.index is not None
+    assert vg.by_text is not None
+    return vg
 
 
 def _read_one(file: DirectFile | None, read: Read) -> bytes | None:

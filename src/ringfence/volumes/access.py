@@ -51,19 +51,21 @@ def check_ours(vg: Vg, cluster: str) -> None:
         )
 
 
-def check_writable(vg: Vg) -> None:
-    """Raises Refused if the VG must not be changed as it is."""
+def check_writable(vg: Vg, *, partial: bool = False, resizing: bool = True) -> None:
+    """Raises Refused if the VG must not be changed as it is.
+
+    Args:
+        partial: PVs may be missing.
+        resizing: what is changed needs a VG that is resizeable."""
     if "EXPORTED" in vg.status:
         raise Refused(f"Volume group {vg.name} is exported", next=f"stock LVM2: vgimport {vg.name}")
     if not vg.writable:
         raise Refused(f"Volume group {vg.name} is read-only", next=f"stock LVM2: vgchange -p rw {vg.name}")
-    if "RESIZEABLE" not in vg.status:
-        raise Refused(
-            f"Volume group {vg.name} is not resizeable", next=f"stock LVM2: vgchange -x y {vg.name}"
-        )
+    if resizing and "RESIZEABLE" not in vg.status:
+        raise Refused(f"Volume group {vg.name} is not resizeable", next=f"vgchange --resizeable y {vg.name}")
     missing = [pv.name for pv in vg.pvs if pv.missing]
-    if missing:
+    if missing and not partial:
         raise Refused(
             f"Cannot change VG {vg.name} while PVs are missing: {', '.join(missing)}",
-            next=f"stock LVM2: vgextend --restoremissing, or vgreduce --removemissing {vg.name}",
+            next=f"vgextend --restoremissing {vg.name} DEVICE, or vgreduce --removemissing {vg.name}",
         )

@@ -5,6 +5,8 @@ Of all areas of a VG's PVs, the valid text with the highest seqno is the VG.  Ar
 
 Source: LVM2 lib/cache/lvmcache.c, lib/metadata/metadata.c (_vg_read)."""
 
+from collections.abc import Iterable
+
 import msgspec
 
 from ringfence.core.errors import Damaged, DeviceFailed, NotFound, RingfenceError
@@ -61,6 +63,8 @@ class VgOnDisk(msgspec.Struct, frozen=True):
     """By PV name ("pv0").  A PV that was not found is not there."""
     areas: tuple[AreaOnDisk, ...]
     """Every area in use on its PVs, damaged ones too."""
+    twins: dict[str, tuple[str, str]] = {}
+    """PVs that two devices claim to be: PV name -> both paths."""
 
     @property
     def missing(self) -> tuple[Pv, ...]:
@@ -103,7 +107,7 @@ class Disks(msgspec.Struct, frozen=True):
             places = " and ".join(", ".join(pv.path for pv in one.pvs.values()) for one in found)
             raise Damaged(
                 f'Multiple VGs found with the same name "{name}": on {places}',
-                next="rename one with stock LVM2: vgrename UUID NEWNAME",
+                next="rename one of them: vgrename UUID NEWNAME (vgs -o +vg_uuid)",
             )
         if not found:
             raise NotFound(f'Volume group "{name}" not found', next=self._where_else())
@@ -157,7 +161,24 @@ def _assemble_vg(uuid: str, pvs: tuple[PvOnDisk, ...], by_uuid: dict[str, PvOnDi
         if found is not None:
             members[pv.name] = found
     areas = tuple(area for pv in members.values() for area in pv.areas if area.in_use)
-    return VgOnDisk(best.vg, best.crc, members, areas)
+    twins = {
+        name: (have.path, other.path)
+        for name, have in members.items()
+        for other in pvs
+        if other is not have and other.label.uuid == have.label.uuid
+    }
+    return VgOnDisk(best.vg, best.crc, members, areas, twins)
+
+
+def check_twins(found: VgOnDisk, pvs: Iterable[str]) -> None:
+    """Raises Damaged if two devices claim to be one of these PVs: which one others use is not known."""
+    for name in pvs:
+        if name in found.twins:
+            one, other = found.twins[name]
+            raise Damaged(
+                f"{one} and {other} have the same PV uuid: one is a copy of the other, or a path to it",
+                next=f"name only one of them in [devices] paths (PV {name} of VG {found.vg.name})",
+            )
 
 
 def _bare(uuid: str) -> str:
@@ -167,8 +188,10 @@ def _bare(uuid: str) -> str:
         return uuid
 
 
-def check_complete(found: VgOnDisk, disks: Disks) -> None:
-    """Raises unless every PV of the VG is here, once, every area of it was read, and none is another VG's."""
+def check_complete(found: VgOnDisk, *, partial: bool = False) -> None:
+    """Raises unless every PV of the VG is here, once, every area of it was read, and none is another VG's.
+
+    Args: partial: PVs may be missing; of those that are here the rest must hold."""
     vg = found.vg
     unread = next((area for area in found.areas if area.unread), None)
     if unread is not None:  # it may hold a later version, and where its text lies is not known
@@ -177,19 +200,15 @@ def check_complete(found: VgOnDisk, disks: Disks) -> None:
             next="look at the device and its paths (dmesg), then try again",
             retry=True,
         )
-    if found.missing:
+    if found.missing and not partial:
         missing = ", ".join(f"{pv.uuid} (last seen as {pv.device})" for pv in found.missing)
         raise Damaged(
             f"Cannot change VG {vg.name} while PVs are missing: {missing}",
-            next="make the device visible to this host: [devices] paths",
+            next="make the device visible to this host: [devices] paths; if it is gone for good: "
+            f"vgreduce --removemissing {vg.name}",
         )
-    for name, pv in found.pvs.items():
-        for path, problem in disks.problems.items():
-            twin = disks.pv_at(path)
-            if twin is not None and twin.label.uuid == pv.label.uuid:
-                raise Damaged(
-                    problem, next=f"name only one of them in [devices] paths ({name} of VG {vg.name})"
-                )
+    check_twins(found, found.pvs)
+    for pv in found.pvs.values():
         foreign = [area.vg.name for area in pv.areas if area.vg and area.vg.uuid != vg.uuid]
         if foreign:
             raise Damaged(

@@ -11,7 +11,7 @@ from a text is kept as it stood: so `Vg.text` always parses to `Vg.tree`.
 Source: LVM2 lib/format_text/import_vsn1.c, export.c."""
 
 from collections.abc import Mapping
-from functools import cached_property, lru_cache
+from functools import cached_property
 
 import msgspec
 
@@ -24,7 +24,8 @@ from ringfence.volumes.parts import SLOTS_TAG, Lv, Pv
 from ringfence.volumes.segments import Segment, Stripe, read_segment
 
 __all__ = [
-    "CONTENTS", "SECTOR_BYTES", "SLOTS_TAG", "Lv", "Pv", "Segment", "Stripe", "Vg", "read_text", "read_vg",
+    "CONTENTS", "SECTOR_BYTES", "SLOTS_TAG", "Lv", "Pv", "Segment", "Stripe", "Vg", "read_text_like",
+    "read_vg",
 ]  # fmt: skip
 
 SECTOR_BYTES = 512
@@ -194,14 +195,6 @@ class _Reader:
         if value is None:
             raise Damaged(f"{self._where}: {key} is missing or not a string")
         return value
-
-
-@lru_cache(maxsize=2)
-def read_text(text: bytes, where: str) -> Vg:
-    """A VG from its text.  A command reads its VG more than once, mostly unchanged.
-
-    Raises Damaged."""
-    return read_text_like(text, where, None)
 
 
 def read_text_like(text: bytes, where: str, like: Vg | None) -> Vg:

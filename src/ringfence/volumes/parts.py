@@ -50,6 +50,8 @@ class Lv(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def extent_count(self) -> int:
+        if len(self.segments) == 1:
+            return self.segments[0].extent_count
         return sum(segment.extent_count for segment in self.segments)
 
     @property

@@ -40,7 +40,7 @@ def create_vg(
 ) -> Vg:
     """A new shared VG without LVs, seqno 1.  Raises BadInput."""
     check_vg_name(name)
-    members = tuple((f"pv{index}", _pv_section(pv, extent_sectors)) for index, pv in enumerate(pvs))
+    members = tuple((f"pv{index}", pv_section(pv, extent_sectors)) for index, pv in enumerate(pvs))
     body = Section((
         ("id", uuid),
         ("seqno", 1),
@@ -59,7 +59,8 @@ def create_vg(
     return read_vg(_signed(tree, maker), name)
 
 
-def _pv_section(pv: NewPv, extent_sectors: int) -> Section:
+def pv_section(pv: NewPv, extent_sectors: int) -> Section:
+    """A PV as it stands in a VG's metadata.  Raises BadInput."""
     extents = (pv.device_bytes - pv.data_start_bytes) // (extent_sectors * SECTOR_BYTES)
     if extents < 1:
         raise BadInput(

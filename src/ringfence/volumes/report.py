@@ -3,6 +3,7 @@
 Which columns a person sees, and in which units, is for whoever prints them.
 Source: LVM2 lib/report/columns.h, report.c; lib/metadata/vg.c (vg_attr_dup), lv.c (lv_attr_dup), pv.c."""
 
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -12,7 +13,7 @@ from ringfence.lvm2.names import with_dashes
 from ringfence.volumes.allocate import free_count, free_extents
 from ringfence.volumes.discovery import Disks, PvOnDisk, VgOnDisk
 from ringfence.volumes.model import SECTOR_BYTES, Lv, Pv, Vg
-from ringfence.volumes.relations import Relations
+from ringfence.volumes.relations import Kind, Relations
 from ringfence.volumes.segments import Part, Role, Stripe
 
 Row = dict[str, Any]
@@ -46,30 +47,21 @@ def vg_attr(vg: Vg, partial: bool) -> str:
     ))  # fmt: skip
 
 
-def lv_attr(lv: Lv, here: LvHere, relations: Relations, partial: bool) -> str:
+def lv_attr(lv: Lv, here: LvHere, kind: Kind, partial: bool) -> str:
     """Ten characters."""
-    kind, target, zeroes = relations.attributes(lv)
     return "".join((
-        kind,
+        kind.type,
         "-" if "PVMOVE" in lv.status else "w" if lv.writable else "r",
         _lv_policy(lv),
         "m" if "FIXED_MINOR" in lv.status else "-",
         "X" if here.broken else "a" if here.active else "-",
         "o" if here.connections else "-",
-        target,
-        zeroes,
-        _health(lv, relations, partial),
+        kind.target,
+        kind.zeroes,
+        # A RAID's health the kernel would have to say.
+        "p" if partial else "X" if kind.in_raid else "-",
         "k" if "ACTIVATION_SKIP" in lv.flags else "-",
     ))  # fmt: skip
-
-
-def _health(lv: Lv, relations: Relations, partial: bool) -> str:
-    """What the metadata knows of it; the rest the kernel would have to say."""
-    if partial:
-        return "p"
-    if relations.in_raid(lv):
-        return "X"
-    return "-"
 
 
 def _lv_policy(lv: Lv) -> str:
@@ -163,45 +155,81 @@ def _dashed(pv: PvOnDisk | None) -> str:
     return with_dashes(pv.label.uuid) if pv else ""
 
 
+class LvsView(msgspec.Struct, frozen=True):
+    """What the fields of a VG's LVs are made from."""
+
+    found: VgOnDisk
+    relations: Relations
+    """Of the VG's LVs."""
+    here: Mapping[str, LvHere] = {}
+    """By uuid, where there is anything to tell."""
+
+    def of(self, lv: Lv) -> LvHere:
+        return self.here.get(lv.uuid, _NOTHING_HERE)
+
+
+_NOTHING_HERE = LvHere()
+
+
 def lv_row(found: VgOnDisk, lv: Lv, here: LvHere, relations: Relations) -> Row:
-    """Args: relations: of the VG's LVs."""
-    vg = found.vg
-    missing = frozenset(pv.name for pv in found.missing)
-    partial = bool(missing) and relations.partial(lv, missing)
-    return {
-        "lv_name": lv.name,
-        "vg_name": vg.name,
-        "lv_attr": lv_attr(lv, here, relations, partial),
-        "lv_size": relations.size_extents(lv) * vg.extent_bytes,
-        "pool_lv": relations.pool(lv),
-        "origin": relations.origin(lv),
-        "data_percent": "",
-        "metadata_percent": "",
-        "move_pv": _move_pv(found, lv),
-        "mirror_log": next((one.name for one in relations.parts(lv, Role.MIRROR_LOG)), ""),
-        "copy_percent": "",
-        "convert_lv": "",
-        "lv_uuid": printable(lv.uuid),
-        "lv_full_name": f"{vg.name}/{lv.name}",
-        "lv_path": here.path,
-        "lv_uri": here.uri,
-        "lv_active": "unknown" if here.broken else "active" if here.active else "",
-        "lv_holder": ",".join(f"{one['node']}:{one['mode']}" for one in here.holders),
-        "lv_holders": list(here.holders),
-        "lv_lockargs": printable(lv.lock_args),
-        "lv_tags": _tags(lv.tags),
-        "lv_time": lv.creation_time_s,
-        "lv_host": printable(lv.creation_host),
-        "lv_parents": ",".join(relations.users(lv)),
-        "seg_count": len(lv.segments),
-        "segtype": printable(",".join(dict.fromkeys(segment.type_name for segment in lv.segments))),
-        "seg_pe_ranges": " ".join(
-            f"{_device(found, one.pv)}:{one.start_extent}-{one.start_extent + one.extent_count - 1}"
-            for segment in lv.segments
-            for one in segment.stripes
-        ),
-        "devices": ",".join(_area(found, area) for segment in lv.segments for area in segment.areas),
-    }
+    view = LvsView(found, relations, {lv.uuid: here})
+    return {field: column(view, (lv,))[0] for field, column in LV_FIELDS.items()}
+
+
+def lv_columns(view: LvsView, lvs: Sequence[Lv], fields: Iterable[str]) -> dict[str, list[Any]]:
+    """field -> its values, one for each LV.  Raises KeyError: there is no such field."""
+    return {field: LV_FIELDS[field](view, lvs) for field in fields}
+
+
+Column = Callable[[LvsView, Sequence[Lv]], list[Any]]
+
+
+def _each(value: Callable[[LvsView, Lv], Any]) -> Column:
+    return lambda view, lvs: [value(view, lv) for lv in lvs]
+
+
+def _same(value: Callable[[Vg], Any]) -> Column:
+    return lambda view, lvs: [value(view.found.vg)] * len(lvs)
+
+
+def _attrs(view: LvsView, lvs: Sequence[Lv]) -> list[Any]:
+    """Thousands of LVs have few different ones."""
+    made: dict[Any, str] = {}
+    missing = frozenset(pv.name for pv in view.found.missing)
+    relations = view.relations
+    attrs = []
+    for lv in lvs:
+        here = view.of(lv)
+        partial = bool(missing) and relations.partial(lv, missing)
+        kind = relations.kind(lv)
+        key = (lv.status, lv.flags, lv.policy, here.broken, here.active, here.connections > 0, partial, kind)
+        attr = made.get(key)
+        if attr is None:
+            attr = made[key] = lv_attr(lv, here, kind, partial)
+        attrs.append(attr)
+    return attrs
+
+
+def _sizes(view: LvsView, lvs: Sequence[Lv]) -> list[Any]:
+    extent_bytes = view.found.vg.extent_bytes
+    return [view.relations.size_extents(lv) * extent_bytes for lv in lvs]
+
+
+def _active(view: LvsView, lv: Lv) -> str:
+    here = view.of(lv)
+    return "unknown" if here.broken else "active" if here.active else ""
+
+
+def _ranges(view: LvsView, lv: Lv) -> str:
+    return " ".join(
+        f"{_device(view.found, one.pv)}:{one.start_extent}-{one.start_extent + one.extent_count - 1}"
+        for segment in lv.segments
+        for one in segment.stripes
+    )
+
+
+def _devices(view: LvsView, lv: Lv) -> str:
+    return ",".join(_area(view.found, area) for segment in lv.segments for area in segment.areas)
 
 
 def _area(found: VgOnDisk, area: Stripe | Part) -> str:
@@ -209,12 +237,58 @@ def _area(found: VgOnDisk, area: Stripe | Part) -> str:
     return f"{name}({area.start_extent})"
 
 
-def _move_pv(found: VgOnDisk, lv: Lv) -> str:
+def _kinds(view: LvsView, lv: Lv) -> str:
+    return printable(",".join(dict.fromkeys(segment.type_name for segment in lv.segments)))
+
+
+def _move_pv(view: LvsView, lv: Lv) -> str:
     """The PV that a pvmove takes extents from."""
     for segment in lv.segments:
         if segment.body.get("extents_moved") is not None and segment.stripes:
-            return _device(found, segment.stripes[0].pv)
+            return _device(view.found, segment.stripes[0].pv)
     return ""
+
+
+def _mirror_log(view: LvsView, lv: Lv) -> str:
+    return next((one.name for one in view.relations.parts(lv, Role.MIRROR_LOG)), "")
+
+
+def _holder(view: LvsView, lv: Lv) -> str:
+    return ",".join(f"{one['node']}:{one['mode']}" for one in view.of(lv).holders)
+
+
+LV_FIELDS: dict[str, Column] = {
+    "lv_name": lambda view, lvs: [lv.name for lv in lvs],
+    "vg_name": _same(lambda vg: vg.name),
+    "lv_attr": _attrs,
+    "lv_size": _sizes,
+    "pool_lv": _each(lambda view, lv: view.relations.pool(lv)),
+    "origin": _each(lambda view, lv: view.relations.origin(lv)),
+    "data_percent": _same(lambda vg: ""),
+    "metadata_percent": _same(lambda vg: ""),
+    "move_pv": _each(_move_pv),
+    "mirror_log": _each(_mirror_log),
+    "copy_percent": _same(lambda vg: ""),
+    "convert_lv": _same(lambda vg: ""),
+    "lv_uuid": lambda view, lvs: [printable(lv.uuid) for lv in lvs],
+    "lv_full_name": _each(lambda view, lv: f"{view.found.vg.name}/{lv.name}"),
+    "lv_path": _each(lambda view, lv: view.of(lv).path),
+    "lv_uri": _each(lambda view, lv: view.of(lv).uri),
+    "lv_active": _each(_active),
+    "lv_holder": _each(_holder),
+    "lv_holders": _each(lambda view, lv: list(view.of(lv).holders)),
+    "lv_lockargs": _each(lambda view, lv: printable(lv.lock_args)),
+    "lv_tags": _each(lambda view, lv: _tags(lv.tags)),
+    "lv_time": _each(lambda view, lv: lv.creation_time_s),
+    "lv_host": _each(lambda view, lv: printable(lv.creation_host)),
+    "lv_parents": _each(lambda view, lv: ",".join(view.relations.users(lv))),
+    "seg_count": _each(lambda view, lv: len(lv.segments)),
+    "segtype": _each(_kinds),
+    "seg_pe_ranges": _each(_ranges),
+    "devices": _each(_devices),
+}
+"""Fields of LVs, in the order of a row: what each is, for many LVs at once."""
+HOLDER_FIELDS = ("lv_holder", "lv_holders")
 
 
 def _tags(tags: tuple[str, ...]) -> str:

@@ -53,6 +53,8 @@ class Open(_Call, frozen=True):
     """This host's node id, for incidents."""
     token: str = ""
     """Of the lock it is opened under; for the daemon that comes next."""
+    in_flight: int = 16
+    """How many requests may be on their way to the disks at one time: so many writes can land late."""
 
 
 class Close(_Call, frozen=True):

@@ -286,6 +286,73 @@ class VgCreate(_Call, frozen=True):
     metadata_size_bytes: int = 0
 
 
+class VgExtend(_Call, frozen=True):
+    vg: str
+    devices: tuple[str, ...]
+    force: bool = False
+    metadata_size_bytes: int = 0
+    restore_missing: bool = False
+    """They are PVs of the VG that are flagged as missing, and are to be trusted again."""
+
+
+class VgReduce(_Call, frozen=True):
+    """Exactly one of devices, all (that are not in use) and remove_missing."""
+
+    vg: str
+    devices: tuple[str, ...] = ()
+    all: bool = False
+    remove_missing: bool = False
+    force: bool = False
+    """With remove_missing: remove the LVs that are partly on them."""
+
+
+class VgRename(_Call, frozen=True):
+    vg: str
+    """Its name, or its uuid."""
+    new: str
+
+
+class VgSet(_Call, frozen=True):
+    """vgchange of what stands in the metadata; None = as it is."""
+
+    vg: str
+    add_tags: tuple[str, ...] = ()
+    drop_tags: tuple[str, ...] = ()
+    policy: str = ""
+    resizeable: bool | None = None
+    max_lv: int | None = None
+    max_pv: int | None = None
+    autoactivation: bool | None = None
+
+
+class VgCk(_Call, frozen=True):
+    vg: str
+    update_metadata: bool = False
+    """Write it anew to all areas, and clear PVs that were taken out of it."""
+
+
+class PvRemove(_Call, frozen=True):
+    devices: tuple[str, ...]
+    force: int = 0
+    """2: though it belongs to a VG, or to nobody knows what."""
+
+
+class PvResize(_Call, frozen=True):
+    devices: tuple[str, ...]
+    size_bytes: int = 0
+    """0: the device's."""
+    yes: bool = False
+    """To a size larger than the device, or smaller, on purpose."""
+
+
+class PvCk(_Call, frozen=True):
+    """Reply result: {"lines": [str], "problems": [str]}."""
+
+    device: str
+    dump: str = ""
+    """headers | metadata | metadata_all | metadata_search; empty: a judgement."""
+
+
 class VgRemove(_Call, frozen=True):
     vg: str
     force: bool = False
@@ -323,6 +390,10 @@ class Lvs(_Call, frozen=True):
     lv: str = ""
     all: bool = False
     """The LV of the disk slots, too."""
+    fields: tuple[str, ...] = ()
+    """Only these, as {"columns": {field: [one value for each LV]}} in place of {"rows": [{field: value}]}: in
+    this order, LVs in that of the metadata, a VG after the other.  A field that the daemon does not know is
+    refused (bad-input)."""
 
 
 class LvChange(_Call, frozen=True):
@@ -368,6 +439,7 @@ Call = (
     | ConfigShow | ConfigApply | Leave | JoinSpace | LeaveSpace | PurgeOrphans
     | Lock | Convert | Unlock | Cancel | Busy
     | PvCreate | Pvs | VgCreate | VgRemove | VgChange | Vgs | LvCreate | Lvs | LvChange | LvRemove
+    | PvRemove | PvResize | PvCk | VgExtend | VgReduce | VgRename | VgSet | VgCk
     | SlotsAdd | SlotsForget | SlotsShow
 )  # fmt: skip
 
@@ -380,8 +452,13 @@ OPERATOR_CALLS = (FenceStatus, FenceNode, FenceDisarm, FenceArm, NodeReenrol)
 """Words about fencing and machines that `engine.operator` answers."""
 VOLUME_CALLS = (
     PvCreate, Pvs, VgCreate, VgRemove, VgChange, Vgs, LvCreate, Lvs, LvChange, LvRemove,
+    PvRemove, PvResize, PvCk, VgExtend, VgReduce, VgRename, VgSet, VgCk,
     SlotsAdd, SlotsForget, SlotsShow,
 )  # fmt: skip
+
+
+READING_CALLS = (Pvs, PvCk, Vgs, Lvs, SlotsShow)
+"""Volume calls that change nothing, and are answered by a node that cannot act."""
 
 
 class Request(msgspec.Struct, frozen=True):

@@ -8,10 +8,15 @@ from collections.abc import Callable
 from typing import Any
 
 from ringfence.engine.commands.lv import lvchange, lvcreate, lvremove
+from ringfence.engine.commands.members import vgextend, vgreduce
+from ringfence.engine.commands.pv import pvremove, pvresize
+from ringfence.engine.commands.pvck import pvck
 from ringfence.engine.commands.pvcreate import pvcreate
 from ringfence.engine.commands.report import lvs, pvs, vgs
 from ringfence.engine.commands.slots import look_for_slots, slots_add, slots_forget, slots_show
 from ringfence.engine.commands.vg import autostart, vgchange, vgcreate, vgremove
+from ringfence.engine.commands.vgrename import vgrename
+from ringfence.engine.commands.vgset import vgck, vgset
 from ringfence.engine.orders import Command
 from ringfence.wire.client import (
     VOLUME_CALLS,
@@ -19,15 +24,23 @@ from ringfence.wire.client import (
     LvCreate,
     LvRemove,
     Lvs,
+    PvCk,
     PvCreate,
+    PvRemove,
+    PvResize,
     Pvs,
     SlotsAdd,
     SlotsForget,
     SlotsShow,
     VgChange,
+    VgCk,
     VgCreate,
+    VgExtend,
+    VgReduce,
     VgRemove,
+    VgRename,
     Vgs,
+    VgSet,
 )
 
 __all__ = [
@@ -37,9 +50,17 @@ __all__ = [
 
 _COMMANDS: dict[type, Callable[[Any], Command]] = {
     PvCreate: pvcreate,
+    PvRemove: pvremove,
+    PvResize: pvresize,
+    PvCk: pvck,
     Pvs: pvs,
     VgCreate: vgcreate,
     VgRemove: vgremove,
+    VgExtend: vgextend,
+    VgReduce: vgreduce,
+    VgRename: vgrename,
+    VgSet: vgset,
+    VgCk: vgck,
     VgChange: vgchange,
     Vgs: vgs,
     LvCreate: lvcreate,

@@ -24,7 +24,7 @@ from ringfence.engine.orders import (
     Order,
     Release,
 )
-from ringfence.volumes.discovery import VgOnDisk
+from ringfence.volumes.discovery import VgOnDisk, check_twins
 from ringfence.volumes.model import SECTOR_BYTES, Lv, Vg
 from ringfence.volumes.plan import check_plain, find_lv
 
@@ -52,10 +52,16 @@ def extents_of(found: VgOnDisk, lv: Lv) -> tuple[Extent, ...]:
         (stripe,) = segment.stripes
         pv, have = vg.pv(stripe.pv), found.pvs.get(stripe.pv)
         assert pv is not None
+        check_twins(found, (stripe.pv,))
+        if pv.missing and have is not None:
+            raise Refused(
+                f"Cannot activate {vg.name}/{lv.name}: PV {have.path} was missing; what it holds may be old",
+                next=f"if it is current: vgextend --restoremissing {vg.name} {have.path}",
+            )
         if have is None:
             raise NotFound(
                 f"Cannot activate {vg.name}/{lv.name}: PV {pv.uuid} (last seen as {pv.device}) is missing",
-                next="make the device visible to this host: [devices] paths",
+                next="make the device visible to this host: [devices] paths (--partial gives whole LVs only)",
             )
         start = pv.start_sectors * SECTOR_BYTES + stripe.start_extent * vg.extent_bytes
         extents.append(Extent(have.path, start, stripe.extent_count * vg.extent_bytes))

@@ -15,7 +15,17 @@ import msgspec
 from ringfence.core.errors import Damaged, DeviceFailed, Refused
 from ringfence.engine.commands.disks import read_texts
 from ringfence.engine.commands.locking import LockedVg, Version, parse_lvb, print_lvb
-from ringfence.engine.orders import Order, Publish, Read, ReadBlocks, Release, Write, WriteBlocks
+from ringfence.engine.orders import (
+    Order,
+    Publish,
+    Read,
+    ReadBlocks,
+    Release,
+    Remember,
+    SeqnoHeard,
+    Write,
+    WriteBlocks,
+)
 from ringfence.lvm2.area import (
     HEADER_BYTES,
     MdaHeader,
@@ -30,6 +40,8 @@ from ringfence.lvm2.text import parse_text
 from ringfence.volumes.access import check_writable
 from ringfence.volumes.checks import check_vg
 from ringfence.volumes.discovery import AreaOnDisk, VgOnDisk, check_complete
+from ringfence.volumes.groups import mark_missing
+from ringfence.volumes.known import Known
 from ringfence.volumes.model import Vg
 from ringfence.volumes.plan import Maker, next_seqno
 
@@ -62,14 +74,25 @@ class Prepared(msgspec.Struct, frozen=True):
     text: bytes
     placed: tuple[_Placed, ...]
     what: str
+    found: VgOnDisk
+    """On the devices that it will have; the VG in it is of no account."""
+
+    @property
+    def crc(self) -> int:
+        return self.placed[0].slot.crc
 
 
-def begin(locked: LockedVg) -> Generator[Order, Any, Change]:
-    """Check that the VG may be changed as it is found.  Raises Refused, Damaged, DeviceFailed."""
+def begin(locked: LockedVg, *, partial: bool = False, resizing: bool = True) -> Generator[Order, Any, Change]:
+    """Check that the VG may be changed as it is found.  Raises Refused, Damaged, DeviceFailed.
+
+    Args:
+        partial: PVs may be missing.  Then what the missing ones hold may be newer than what is found; so no
+            version is made that the cluster has heard of already.
+        resizing: the change needs a VG that is resizeable."""
     found = locked.found
     vg = found.vg
-    check_complete(found, locked.disks)
-    check_writable(vg)
+    check_complete(found, partial=partial)
+    check_writable(vg, partial=partial, resizing=resizing)
     check_vg(vg)
     known = parse_lvb(locked.held.lvb)
     if known is not None and not known.removed and known.number > vg.seqno and not _only_announced(known, vg):
@@ -77,6 +100,11 @@ def begin(locked: LockedVg) -> Generator[Order, Any, Change]:
             f"VG {vg.name} on disk is version {vg.seqno}, but version {known.number} was committed",
             next="look for a device that this host reads differently; if a backup was restored: "
             f"vgchange --lockstop {vg.name} on every host, then --lockstart",
+        )
+    if found.missing and (heard := (yield SeqnoHeard(vg.name))) > vg.seqno:
+        raise Damaged(
+            f"VG {vg.name} on the disks that are here is version {vg.seqno}, but {heard} was committed",
+            next="make one of the missing devices visible that has it: [devices] paths",
         )
     doubtful = known is None or known.number != vg.seqno or known.crc not in (0, found.crc)
     seqno = vg.seqno + 1
@@ -109,23 +137,27 @@ def _abandoned_seqno(found: VgOnDisk) -> Generator[Order, Any, int]:
     return highest
 
 
-def prepare(change: Change, planned: Vg, what: str) -> Prepared:
+def prepare(change: Change, planned: Vg, what: str, found: VgOnDisk | None = None) -> Prepared:
     """Everything that can be refused about a planned VG, refused before anything is written.  (That it reads
     back as planned is seen to where it is changed: `volumes.model`.)
 
+    PVs that are missing are flagged so.
+
     Args:
         what: the command in a few words, for the metadata's description and for people.
+        found: the devices that the VG will have, if others than it has.
 
     Raises:
         Refused: an area is full.
         Damaged: the VG as planned does not hold together."""
-    me = change.locked.me
+    me, found = change.locked.me, found or change.locked.found
+    planned = mark_missing(planned, [pv.name for pv in planned.pvs if pv.name not in found.pvs])
     new = next_seqno(planned, change.seqno, Maker(f"ringfence {what}", me.name, me.now_wall_s))
     check_vg(new)
     text = new.text
     # No two grants of the VG's lock have one position.
     avoid = change.locked.held.token.position if change.doubtful else None
-    return Prepared(change, new, text, place(change.locked.found.areas, text, avoid=avoid), what)
+    return Prepared(change, new, text, place(found.areas, text, avoid=avoid), what, found)
 
 
 def commit(prepared: Prepared) -> Generator[Order, Any, Vg]:
@@ -135,21 +167,26 @@ def commit(prepared: Prepared) -> Generator[Order, Any, Vg]:
 
     Raises:
         DeviceFailed, NoAuthority: old version or new, as the disks say."""
-    new, text, placed = prepared.vg, prepared.text, prepared.placed
-    locked = prepared.change.locked
-    yield from write_version(placed, text, new.name)
+    yield from write(prepared)
+    yield from finish(prepared.change.locked, prepared.vg, prepared.placed[0].slot, prepared.what)
+    return prepared.vg
+
+
+def write(prepared: Prepared) -> Generator[Order, Any, None]:
+    """The first half of `commit`: it is on disk, and nobody was told."""
+    renames = prepared.vg.name != prepared.change.vg.name
+    yield from write_version(prepared.placed, prepared.text, prepared.vg.name, alone=renames)
     if prepared.change.doubtful:
-        yield from _read_back(placed, text)
+        yield from _read_back(prepared.placed, prepared.text)
     # A crash between commit and labels leaves PVs without the flag that says they are in a VG.
-    yield from label_writes(locked.found, used=True)
-    yield from finish(locked, new, placed[0].slot.crc, prepared.what)
-    return new
+    yield from label_writes(prepared.found, used=True)
 
 
-def finish(locked: LockedVg, vg: Vg, crc: int, what: str) -> Generator[Order, Any, None]:
+def finish(locked: LockedVg, vg: Vg, slot: RawLocn, what: str) -> Generator[Order, Any, None]:
     """Tell everybody, then let the next one in."""
-    yield Publish(vg.name, vg.seqno, crc, f"{locked.me.name}: {what}")
-    yield Release(locked.held.lock, print_lvb(Version(vg.seqno, crc)))
+    yield Publish(vg.name, vg.seqno, slot.crc, f"{locked.me.name}: {what}")
+    yield Remember(Known(vg, slot.crc, slot.size_bytes))
+    yield Release(locked.held.lock, print_lvb(Version(vg.seqno, slot.crc)))
 
 
 def place(areas: tuple[AreaOnDisk, ...], text: bytes, *, avoid: int | None) -> tuple[_Placed, ...]:
@@ -162,8 +199,13 @@ def place(areas: tuple[AreaOnDisk, ...], text: bytes, *, avoid: int | None) -> t
     return tuple(placed)
 
 
-def write_version(placed: tuple[_Placed, ...], text: bytes, vg: str) -> Generator[Order, Any, None]:
-    """The three steps, each on all areas before the next."""
+def write_version(
+    placed: tuple[_Placed, ...], text: bytes, vg: str, *, alone: bool = False
+) -> Generator[Order, Any, None]:
+    """The three steps, each on all areas before the next.
+
+    Args: alone: before the commit the old version is taken out of all areas but one.  For a VG that gets
+        another name: where areas disagree about it, stock LVM2 goes by the old one, and by its locks."""
     pieces = [
         Write(one.area.path, offset, data)
         for one in placed
@@ -174,8 +216,11 @@ def write_version(placed: tuple[_Placed, ...], text: bytes, vg: str) -> Generato
     yield WriteBlocks(
         tuple(_header_write(one, one.header.committed, one.slot) for one in placed), vg, "precommit"
     )
+    order = sorted(placed, key=lambda one: -(one.area.vg.seqno if one.area.vg else 0)) if alone else placed
+    emptied = [_header_write(one, RawLocn(), one.slot) for one in order[1:]] if alone else []
+    commits = [_header_write(one, one.slot, RawLocn()) for one in order]
     try:
-        yield WriteBlocks(tuple(_header_write(one, one.slot, RawLocn()) for one in placed), vg, "commit")
+        yield WriteBlocks((*emptied, *commits), vg, "commit")
     except DeviceFailed as error:
         # One area that names the new text is enough: it is committed, and the others lag.
         if not (yield from _committed_anywhere(placed)):

@@ -4,19 +4,30 @@ Three rounds of reads, each one order: first sectors, area headers, texts.  What
 does not hold together becomes a problem of its device, never a guess."""
 
 import contextlib
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from typing import Any
 
 import msgspec
 
 from ringfence.core.errors import Damaged, NotFound
-from ringfence.engine.orders import Device, GoOn, Order, Read, ReadBlocks, ReadText, ScanDevices
+from ringfence.engine.orders import (
+    Device,
+    GoOn,
+    Order,
+    Read,
+    ReadBlocks,
+    ReadText,
+    Recall,
+    Remember,
+    ScanDevices,
+)
 from ringfence.lvm2.area import HEADER_BYTES, MdaHeader, RawLocn, check_text, parse_header, text_ranges
 from ringfence.lvm2.images import heading
 from ringfence.lvm2.label import LABEL_SCAN_BYTES, Area, PvLabel, parse_label
 from ringfence.lvm2.skim import visible_uuids
 from ringfence.volumes.discovery import AreaOnDisk, Disks, PvOnDisk, VgOnDisk, assemble
-from ringfence.volumes.model import SLOTS_TAG, Vg, read_text
+from ringfence.volumes.known import Known, KnownVgs
+from ringfence.volumes.model import SLOTS_TAG, Vg, read_text_like
 
 LARGE_BYTES = 64 * 1024
 """To parse a longer text takes more than some ten ms: a worker does it, beside the event loop."""
@@ -39,10 +50,14 @@ class _Found(msgspec.Struct, frozen=True):
         return [(device.path, place) for device, _, label in self.labels for place in label.metadata_areas]
 
 
-def read_disks() -> Generator[Order, Any, Disks]:
-    """Scan and read everything."""
+Believed = Callable[[Known], bool]
+"""Whether a text that a header names is known to be this one, so that it need not be read."""
+
+
+def read_disks(believed: Believed = lambda known: False) -> Generator[Order, Any, Disks]:
+    """Scan and read everything, but for texts that are believed to be known: not to be relied on then."""
     found = yield from _find_devices()
-    areas = yield from _read_areas(found.places)
+    areas = yield from _read_areas(found.places, believed)
     pvs = tuple(
         PvOnDisk(
             device.path,
@@ -55,7 +70,20 @@ def read_disks() -> Generator[Order, Any, Disks]:
     )
     aliases = {alias: device.path for device in found.devices for alias in device.aliases}
     sizes = {device.path: device.size_bytes for device in found.devices}
-    return assemble(pvs, found.bare, found.problems, aliases, sizes)
+    disks = assemble(pvs, found.bare, found.problems, aliases, sizes)
+    yield from _remember(disks)
+    return disks
+
+
+def _remember(disks: Disks) -> Generator[Order, Any, None]:
+    known: KnownVgs = yield Recall()
+    for one in disks.vgs:
+        area = next(area for area in one.areas if area.vg is one.vg)
+        assert area.header is not None
+        size_bytes = area.header.committed.size_bytes
+        have = known.named(one.vg.name)
+        if have is None or (have.vg is not one.vg and (have.size_bytes, have.crc) != (size_bytes, one.crc)):
+            yield Remember(Known(one.vg, one.crc, size_bytes))
 
 
 def _find_devices() -> Generator[Order, Any, _Found]:
@@ -82,28 +110,41 @@ def _find_devices() -> Generator[Order, Any, _Found]:
     return _Found(devices, labels, bare, problems)
 
 
-def _read_areas(places: list[tuple[str, Area]]) -> Generator[Order, Any, list[AreaOnDisk]]:
+def _read_areas(
+    places: list[tuple[str, Area]], believed: Believed
+) -> Generator[Order, Any, list[AreaOnDisk]]:
     for _ in range(_MOVED_TRIES):
-        areas = yield from _read_areas_once(places)
+        areas = yield from _read_areas_once(places, believed)
         if not any(area.header is not None and area.problem for area in areas):
             break
     return areas
 
 
-def _read_areas_once(places: list[tuple[str, Area]]) -> Generator[Order, Any, list[AreaOnDisk]]:
+def _read_areas_once(
+    places: list[tuple[str, Area]], believed: Believed
+) -> Generator[Order, Any, list[AreaOnDisk]]:
     if not places:
         return []
-    headers = yield from _read_headers(places)
-    texts = yield from read_texts(_committed(headers))
-    found = iter(texts)
-    parsed: dict[bytes, Vg] = {}
+    known: KnownVgs = yield Recall()
     areas = []
-    for area in headers:
-        if area.header is None or not area.in_use or area.header.committed.empty:
-            areas.append(area)
-        else:
-            areas.append((yield from _with_text(area, area.header.committed, next(found), parsed)))
+    for area in (yield from _read_headers(places)):
+        slot = area.header.committed if area.header is not None and area.in_use else RawLocn()
+        have = known.with_text(slot.size_bytes, slot.crc) if not slot.empty else None
+        if have is not None and believed(have):
+            area = AreaOnDisk(area.path, area.place, area.header, have.vg, slot.crc)
+        areas.append(area)
+    texts = iter((yield from read_texts(_committed(areas))))
+    parsed: dict[bytes, Vg] = {}
+    for at, area in enumerate(areas):
+        if _lacks_text(area) and area.header is not None:
+            areas[at] = yield from _with_text(area, area.header.committed, next(texts), parsed, known)
     return areas
+
+
+def _lacks_text(area: AreaOnDisk) -> bool:
+    """Whether the area has a text that was not read yet."""
+    header = area.header
+    return area.vg is None and header is not None and area.in_use and not header.committed.empty
 
 
 def _read_headers(places: list[tuple[str, Area]]) -> Generator[Order, Any, list[AreaOnDisk]]:
@@ -118,7 +159,7 @@ def _committed(headers: list[AreaOnDisk]) -> list[tuple[str, MdaHeader, RawLocn]
     return [
         (area.path, area.header, area.header.committed)
         for area in headers
-        if area.header is not None and area.in_use and not area.header.committed.empty
+        if _lacks_text(area) and area.header is not None
     ]
 
 
@@ -152,7 +193,7 @@ def read_texts(
 
 
 def _with_text(
-    area: AreaOnDisk, slot: RawLocn, data: bytes | None, parsed: dict[bytes, Vg]
+    area: AreaOnDisk, slot: RawLocn, data: bytes | None, parsed: dict[bytes, Vg], known: KnownVgs
 ) -> Generator[Order, Any, AreaOnDisk]:
     """The area with its VG.  The areas of a VG bear the same text: it is parsed once."""
     if data is None:
@@ -160,18 +201,28 @@ def _with_text(
         return AreaOnDisk(area.path, area.place, area.header, problem=problem, unread=True)
     try:
         text = check_text(slot, data, area.path)
-        if text not in parsed:
+        have = known.with_text(slot.size_bytes, slot.crc)
+        if data not in parsed and have is not None and have.says(data):
+            parsed[data] = have.vg
+        if data not in parsed:
+            said = heading(text[:_NAME_BYTES])
+            have = known.named(said[0]) if said else None
+            like = have.vg if have is not None else None
             large = len(text) > LARGE_BYTES
-            parsed[text] = (yield ReadText(text, area.path)) if large else read_text(text, area.path)
-        return AreaOnDisk(area.path, area.place, area.header, parsed[text], slot.crc)
+            order = ReadText(text, area.path, like)
+            parsed[data] = (yield order) if large else read_text_like(text, area.path, like)
+        return AreaOnDisk(area.path, area.place, area.header, parsed[data], slot.crc)
     except Damaged as error:
         return AreaOnDisk(area.path, area.place, area.header, problem=error.message)
 
 
-def find_vg(name: str) -> Generator[Order, Any, tuple[Disks, VgOnDisk]]:
-    """Raises NotFound, Damaged."""
+def find_vg(name: str, uuid: str = "") -> Generator[Order, Any, tuple[Disks, VgOnDisk]]:
+    """Args: uuid: of the one that is meant, where another VG may have the same name.
+
+    Raises NotFound, Damaged."""
     disks = yield from read_disks()
-    return disks, disks.vg_named(name)
+    named = [one for one in disks.vgs if (one.vg.name, one.vg.uuid) == (name, uuid)]
+    return disks, named[0] if named else disks.vg_named(name)
 
 
 def find_text(name: str) -> Generator[Order, Any, bytes]:

@@ -103,19 +103,23 @@ class LockedVg(msgspec.Struct, frozen=True):
     me: Whoami
 
 
-def lock_vg(name: str, mode: Mode, wait_ms: int | None = None) -> Generator[Order, Any, LockedVg]:
+def lock_vg(
+    name: str, mode: Mode, wait_ms: int | None = None, uuid: str = ""
+) -> Generator[Order, Any, LockedVg]:
     """Lock a shared VG of this cluster and read it.  Its lockspace is joined first, if need be.
+
+    Args: uuid: of the one that is meant, where another VG may have the same name.
 
     Raises NotFound, Damaged, Refused (not ours), and what Acquire raises."""
     me: Whoami = yield Identity()
     joined: tuple[str, ...] = yield Joined()
     if space_of(name) not in joined:
-        _, found = yield from find_vg(name)
+        _, found = yield from find_vg(name, uuid)
         check_ours(found.vg, me.cluster)
         yield JoinLockspace(space_of(name))
     held: Held = yield Acquire(space_of(name), VG_RESOURCE, mode, wait_ms, what=f"VG {name}")
     try:
-        disks, found = yield from find_vg(name)
+        disks, found = yield from find_vg(name, uuid)
         check_ours(found.vg, me.cluster)
     except RingfenceError as error:
         yield from undo(error, Release(held.lock))

@@ -7,7 +7,7 @@ area may be elsewhere, or of another size.
 Default layout as LVM2's: the area begins at 4 KiB and reaches to where the data begins, at a
 multiple of 1 MiB.  Source: LVM2 lib/metadata/pv_manip.c, format-text.c (_text_pv_add_metadata_area)."""
 
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from typing import Any
 
 import msgspec
@@ -17,8 +17,11 @@ from ringfence.engine.commands.disks import device_named, read_disks
 from ringfence.engine.commands.locking import fresh_uuids, lock_global, unlock_global
 from ringfence.engine.orders import Command, Order, Read, ReadBlocks, Write, WriteBlocks
 from ringfence.lvm2.area import MdaHeader, print_header
-from ringfence.lvm2.label import LABEL_SCAN_BYTES, SECTOR_BYTES, Area, PvLabel, print_label
-from ringfence.volumes.discovery import Disks
+from ringfence.lvm2.label import LABEL_SCAN_BYTES, SECTOR_BYTES, Area, PvLabel, parse_label, print_label
+from ringfence.lvm2.names import with_dashes
+from ringfence.volumes.discovery import AreaOnDisk, Disks, PvOnDisk
+from ringfence.volumes.model import Vg
+from ringfence.volumes.plan import NewPv
 from ringfence.wire.client import PvCreate
 
 AREA_START_BYTES = 4096
@@ -67,11 +70,14 @@ def _refuse_twins(paths: list[str]) -> None:
 
 
 def plan_pv(
-    disks: Disks, device: str, uuid: str, metadata_bytes: int, *, force: bool
+    disks: Disks, device: str, uuid: str, metadata_bytes: int, *, force: bool, into: Vg | None = None
 ) -> Generator[Order, Any, PvPlan]:
-    """Check that the device may become a PV, and lay it out.  Raises BadInput, NotFound, Refused."""
+    """Check that the device may become a PV, and lay it out.  Raises BadInput, NotFound, Refused.
+
+    Args: into: an old version of this VG may be on it."""
     path = device_named(disks, device)
-    _refuse_in_use(disks, path, force)
+    check_single(disks, path)
+    _refuse_in_use(disks, path, force, into)
     if not force and disks.pv_at(path) is None:
         yield from _refuse_signatures(path, disks.sizes[path])
     size = disks.sizes[path] // SECTOR_BYTES * SECTOR_BYTES
@@ -103,15 +109,28 @@ def lay_out(path: str, size_bytes: int, uuid: str, metadata_bytes: int) -> PvLab
     return PvLabel(uuid, size_bytes, (Area(data_start, 0),), (area,))
 
 
-def _refuse_in_use(disks: Disks, path: str, force: bool) -> None:
+def check_single(disks: Disks, path: str) -> None:
+    """Raises Refused if another device has the same PV uuid."""
+    pv = disks.pv_at(path)
+    twins = [one.path for one in disks.pvs if pv and one is not pv and one.label.uuid == pv.label.uuid]
+    if twins:
+        raise Refused(
+            f"Cannot use {path}: {' and '.join(twins)} has the same PV uuid: a copy, or another path to it",
+            next="name only one of them in [devices] paths",
+        )
+
+
+def _refuse_in_use(disks: Disks, path: str, force: bool, into: Vg | None) -> None:
     if path in disks.problems and not force:
         raise Refused(f"cannot use {disks.problems[path]}", next="--force writes a new label over it")
     pv = disks.pv_at(path)
     if pv is None:
         return
     found = disks.vg_of(pv)
-    carried = [area.vg.name for area in pv.areas if area.vg is not None]
-    names = [found.vg.name] if found else carried
+    carried = [area.vg for area in pv.areas if area.vg is not None]
+    if found is None and into is not None and carried and all(one.uuid == into.uuid for one in carried):
+        return  # it was taken out of the VG, and the writer ended before it could say so there
+    names = [found.vg.name] if found else [one.name for one in carried]
     if names:
         raise Refused(
             f"cannot initialize physical volume {path}: it belongs to volume group {names[0]}",
@@ -136,6 +155,46 @@ def _refuse_signatures(path: str, size_bytes: int) -> Generator[Order, Any, None
                 f"{name} signature detected on {path} at offset {offset}",
                 next="if its data may be lost: pvcreate --force",
             )
+
+
+def lay_out_members(
+    disks: Disks,
+    devices: Sequence[str],
+    uuids: list[str],
+    metadata_bytes: int,
+    *,
+    force: bool,
+    into: Vg | None = None,
+) -> Generator[Order, Any, tuple[list[PvPlan], tuple[NewPv, ...]]]:
+    """PVs that must be made first, and all PVs that a VG is to have, in the order given.
+
+    Checks what pvcreate checks, too: in no other VG, nothing of anybody's on it.
+
+    Args: into: the VG that they are for; a PV that carries an old version of it is made anew."""
+    plans: list[PvPlan] = []
+    members, seen = [], []
+    for device, uuid in zip(devices, uuids, strict=False):
+        path = device_named(disks, device)
+        if path in seen:
+            raise BadInput(f"device {path} is named twice")
+        seen.append(path)
+        plan = yield from plan_pv(disks, path, uuid, metadata_bytes, force=force, into=into)
+        pv = disks.pv_at(path)
+        label = pv.label if pv and any(area.empty and area.in_use for area in pv.areas) else plan.label
+        if label is plan.label:
+            plans.append(plan)
+        members.append(NewPv(with_dashes(label.uuid), path, label.device_bytes, label.data_start_bytes))
+    return plans, tuple(members)
+
+
+def planned_pv(plan: PvPlan) -> PvOnDisk:
+    """The PV as it is once its plan is carried out."""
+    where = plan.label.metadata_areas[0]
+    area = AreaOnDisk(plan.path, where, MdaHeader(where.offset_bytes, where.size_bytes))
+    start = plan.writes[-1].data
+    label = parse_label(start, plan.path)
+    assert label is not None
+    return PvOnDisk(plan.path, label.device_bytes, start, label, (area,))
 
 
 def make_pv(plan: PvPlan, guard: str) -> Generator[Order, Any, None]:

@@ -5,24 +5,26 @@ lockspace is frozen) or its lockspace is not joined, the answer is what the disk
 lock.  That is still one committed version of each VG; `stale` says that it may not be the newest."""
 
 from collections.abc import Callable, Generator
+from itertools import islice
 from typing import Any
 
 import msgspec
 
-from ringfence.core.errors import LocksLost, NotFound, Refused, Unavailable
+from ringfence.core.errors import BadInput, LocksLost, NotFound, Refused, Unavailable
 from ringfence.core.modes import Mode
 from ringfence.engine.commands.disks import read_disks
 from ringfence.engine.commands.locking import VG_RESOURCE, space_of
 from ringfence.engine.orders import (
     Acquire,
     Command,
-    FindLock,
     GoOn,
     Held,
     Holder,
     Holders,
     Identity,
     Joined,
+    LockNames,
+    LocksThere,
     OpenPaths,
     OpenVolume,
     Order,
@@ -31,17 +33,28 @@ from ringfence.engine.orders import (
 )
 from ringfence.volumes.access import is_ours
 from ringfence.volumes.discovery import Disks, VgOnDisk
+from ringfence.volumes.parts import Lv
 from ringfence.volumes.plan import find_lv
 from ringfence.volumes.relations import Relations
-from ringfence.volumes.report import LvHere, Row, lv_row, pv_rows, vg_rows
+from ringfence.volumes.report import (
+    HOLDER_FIELDS,
+    LV_FIELDS,
+    LvHere,
+    LvsView,
+    lv_columns,
+    pv_rows,
+    vg_rows,
+)
 from ringfence.wire.client import Lvs, Pvs, Vgs
 
 WAIT_MS = 2000
 """For all VG locks of a report together, roughly: after the first that is not granted, none waits."""
 
 
-SLICE = 100
-"""So many LVs' rows are made before others have their turn."""
+SLICE = 500
+"""So many LVs are looked at before others have their turn."""
+LARGE = 1000
+"""The rows of more LVs are encoded a slice at a time, too, and stand in the answer as JSON."""
 
 
 class _Seen(msgspec.Struct, frozen=True):
@@ -53,7 +66,7 @@ class _Seen(msgspec.Struct, frozen=True):
 
 def pvs(call: Pvs) -> Command:
     seen = yield from _read("")
-    return _answer(pv_rows(seen.disks), seen)
+    return _answer({"rows": pv_rows(seen.disks)}, seen)
 
 
 def vgs(call: Vgs) -> Command:
@@ -61,7 +74,7 @@ def vgs(call: Vgs) -> Command:
     if call.vg:
         seen.disks.vg_named(call.vg)
     found = tuple(one for one in seen.disks.vgs if call.vg in ("", one.vg.name))
-    return _answer(vg_rows(found), seen)
+    return _answer({"rows": vg_rows(found)}, seen)
 
 
 Broken = Callable[[tuple[OpenVolume, ...]], dict[str, str]]
@@ -69,6 +82,7 @@ Broken = Callable[[tuple[OpenVolume, ...]], dict[str, str]]
 
 
 def lvs(call: Lvs, broken: Broken = lambda volumes: {}) -> Command:
+    _check_fields(call.fields)
     seen = yield from _read(call.vg)
     if call.vg:
         found = seen.disks.vg_named(call.vg)
@@ -82,17 +96,48 @@ def lvs(call: Lvs, broken: Broken = lambda volumes: {}) -> Command:
         wrong: dict[str, str] = {}
     else:
         wrong = broken(volumes)
-    rows: list[Row] = []
+    listed: dict[str, list[Any]] = {field: [] for field in call.fields or LV_FIELDS}
     for found in seen.disks.vgs:
         if call.vg in ("", found.vg.name):
-            rows += yield from _lv_rows(found, call, volumes, tuple(wrong))
-    told = [row["lv_full_name"] for row in rows]
-    seen.notes.extend(f"WARNING: {line}" for name, line in wrong.items() if name in told)
-    return _answer(rows, seen)
+            shown = yield from _add_lvs(listed, found, call, volumes, tuple(wrong))
+            seen.notes.extend(
+                f"WARNING: {wrong[name]}" for lv in shown if (name := f"{found.vg.name}/{lv.name}") in wrong
+            )
+    if call.fields:
+        return _answer({"columns": (yield from _encoded(listed))}, seen)
+    return _answer({"rows": (yield from _rows(listed))}, seen)
 
 
-def _answer(rows: list[Row], seen: _Seen) -> dict[str, Any]:
-    answer: dict[str, Any] = {"rows": rows, "stale": bool(seen.unlocked)}
+def _check_fields(fields: tuple[str, ...]) -> None:
+    unknown = [field for field in fields if field not in LV_FIELDS]
+    if unknown:
+        raise BadInput(f"{unknown[0]} is not a field of LVs here", next=f"fields: {', '.join(LV_FIELDS)}")
+
+
+def _rows(listed: dict[str, list[Any]]) -> Generator[Order, Any, Any]:
+    cells = zip(*listed.values(), strict=True)
+    many = len(next(iter(listed.values()))) > LARGE
+    pieces: list[bytes] = []
+    while rows := [dict(zip(listed, row, strict=True)) for row in islice(cells, SLICE if many else None)]:
+        if not many:
+            return rows
+        pieces.append(msgspec.json.encode(rows)[1:-1])
+        yield GoOn()
+    return msgspec.Raw(b"[%b]" % b",".join(pieces)) if many else []
+
+
+def _encoded(listed: dict[str, list[Any]]) -> Generator[Order, Any, dict[str, Any]]:
+    if len(next(iter(listed.values()))) <= LARGE:
+        return listed
+    columns: dict[str, Any] = {}
+    for field, values in listed.items():
+        columns[field] = msgspec.Raw(msgspec.json.encode(values))
+        yield GoOn()
+    return columns
+
+
+def _answer(told: dict[str, Any], seen: _Seen) -> dict[str, Any]:
+    answer: dict[str, Any] = {**told, "stale": bool(seen.unlocked)}
     notes = [*seen.unlocked, *seen.notes]
     notes += [f"WARNING: {why}" for _, why in sorted(seen.disks.problems.items())]
     notes += [f"WARNING: {area.problem}" for pv in seen.disks.pvs for area in pv.areas if area.problem]
@@ -105,7 +150,7 @@ def _read(only: str) -> Generator[Order, Any, _Seen]:
     """Lock what can be locked, read, unlock."""
     me: Whoami = yield Identity()
     joined: tuple[str, ...] = yield Joined()
-    disks = yield from read_disks()
+    disks = yield from read_disks(believed=lambda known: True)  # which VGs are there to be locked
     ours = [one.vg.name for one in disks.vgs if is_ours(one.vg, me.cluster) and only in ("", one.vg.name)]
     locks, unlocked, wait_ms = [], [], WAIT_MS
     # Sorted, and without waiting for ever: two reports cannot block each other.
@@ -121,35 +166,49 @@ def _read(only: str) -> Generator[Order, Any, _Seen]:
         except (Refused, NotFound) as error:
             wait_ms = 0
             unlocked.append(f"Reading VG {name} without a lock: {error.message}")
-    if locks:
-        disks = yield from read_disks()
+    disks = yield from read_disks()
     for lock in locks:
         yield Release(lock)
     return _Seen(disks, tuple(unlocked))
 
 
-def _lv_rows(
-    found: VgOnDisk, call: Lvs, volumes: tuple[OpenVolume, ...], wrong: tuple[str, ...]
-) -> Generator[Order, Any, list[Row]]:
-    space = space_of(found.vg.name)
-    paths = {one.uuid: one for one in volumes}
+def _add_lvs(
+    listed: dict[str, list[Any]],
+    found: VgOnDisk,
+    call: Lvs,
+    volumes: tuple[OpenVolume, ...],
+    wrong: tuple[str, ...],
+) -> Generator[Order, Any, list[Lv]]:
+    """Add a VG's LVs to the columns.  Returns the LVs."""
     relations = Relations(found.vg)
-    rows: list[Row] = []
-    for lv in found.vg.lvs:
-        shown = relations.exists(lv) if call.all or call.lv else relations.shown(lv) and not lv.slots
-        if shown and call.lv in ("", lv.name):
-            holders: tuple[Holder, ...] = yield Holders(space, lv.uuid)
-            mine: Held | None = yield FindLock(space, lv.uuid)
-            here = _here(holders, mine, paths.get(lv.uuid))
+    shown = [
+        lv
+        for lv in ([find_lv(found.vg, call.lv)] if call.lv else found.vg.lvs)
+        if (relations.exists(lv) if call.all or call.lv else relations.shown(lv) and not lv.slots)
+    ]
+    space = space_of(found.vg.name)
+    locks: LockNames = yield LocksThere(space)
+    paths = {one.uuid: one for one in volumes if one.vg == found.vg.name}
+    view = LvsView(found, relations)
+    asks = any(field in HOLDER_FIELDS for field in listed)
+    for at in range(0, len(shown), SLICE):
+        some = shown[at : at + SLICE]
+        here: dict[str, LvHere] = {}
+        for lv in some:
             broken = f"{found.vg.name}/{lv.name}" in wrong
-            here = msgspec.structs.replace(here, broken=broken)
-            rows.append(lv_row(found, lv, here, relations))
-            if len(rows) % SLICE == 0:
-                yield GoOn()
-    return rows
+            told = lv.uuid in locks.here or lv.uuid in paths or broken
+            if told or (asks and lv.uuid in locks.held):
+                holders: tuple[Holder, ...] = (yield Holders(space, lv.uuid)) if asks else ()
+                here[lv.uuid] = _here(holders, lv.uuid in locks.here, paths.get(lv.uuid), broken)
+        view = msgspec.structs.replace(view, here=here)
+        for field, values in lv_columns(view, some, listed).items():
+            listed[field] += values
+        if at + SLICE < len(shown):
+            yield GoOn()
+    return shown
 
 
-def _here(holders: tuple[Holder, ...], mine: Held | None, volume: OpenVolume | None) -> LvHere:
+def _here(holders: tuple[Holder, ...], mine: bool, volume: OpenVolume | None, broken: bool) -> LvHere:
     found = tuple(
         {
             "node": one.name,
@@ -165,5 +224,6 @@ def _here(holders: tuple[Holder, ...], mine: Held | None, volume: OpenVolume | N
         path=volume.path if volume else "",
         uri=volume.uri if volume else "",
         connections=volume.connections if volume else 0,
-        active=mine is not None or volume is not None,
+        active=mine or volume is not None,
+        broken=broken,
     )

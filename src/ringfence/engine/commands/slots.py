@@ -7,6 +7,7 @@ Making them, after a crash at each step:
     commit:                     the VG with slots; nodes use them from the notice on"""
 
 from collections.abc import Generator
+from contextlib import suppress
 from typing import Any
 
 from ringfence.core.errors import Damaged, NotFound, Refused, RingfenceError
@@ -14,7 +15,7 @@ from ringfence.core.locknames import VG_SPACE
 from ringfence.core.modes import Mode
 from ringfence.engine.commands.commit import begin, commit, prepare
 from ringfence.engine.commands.disks import find_vg, read_disks
-from ringfence.engine.commands.locking import fresh_uuids, lock_vg
+from ringfence.engine.commands.locking import LockedVg, fresh_uuids, lock_vg
 from ringfence.engine.orders import (
     Command,
     EndSlots,
@@ -62,6 +63,8 @@ def slots_add(call: SlotsAdd) -> Command:
     """Give a shared VG that has none its disk slots."""
     locked = yield from lock_vg(call.vg, Mode.EX)
     change = yield from begin(locked)
+    if slots_of(change.vg) is not None and (yield from _mend(locked)):
+        return {"message": f'Disk slots of volume group "{call.vg}" can be used again.', "vg": call.vg}
     me, uuids = yield from fresh_uuids(1)
     if not me.slots:
         raise Refused(
@@ -85,14 +88,34 @@ def write_empty(found: VgOnDisk, cluster: str) -> Generator[Order, Any, None]:
     lv = slots_of(found.vg)
     assert lv is not None
     path, start = _place(found, lv)
-    nodes = min(nodes_in(lv.extent_count * found.vg.extent_bytes), MOST_NODES)
-    header = print_block(Header(cluster, found.vg.uuid, nodes, lv.uuid), 0)
+    nodes, header = _new_header(found, lv, cluster)
     yield WriteBlocks((Write(path, start, bytes(size_bytes(nodes))),), found.vg.name, "slots")
     yield WriteBlocks((Write(path, start, header),), found.vg.name, "slots")
 
 
-def end_slots(found: VgOnDisk) -> Generator[Order, Any, WriteBlocks | None]:
-    """Before the VG is removed: every node leaves its slots, and nobody who comes now takes them for any.
+def _new_header(found: VgOnDisk, lv: Lv, cluster: str) -> tuple[int, bytes]:
+    """For how many nodes there is room, and block 0."""
+    nodes = min(nodes_in(lv.extent_count * found.vg.extent_bytes), MOST_NODES)
+    return nodes, print_block(Header(cluster, found.vg.uuid, nodes, lv.uuid), 0)
+
+
+def _mend(locked: LockedVg) -> Generator[Order, Any, bool]:
+    """Slots that nobody can use, for their header is not there (a vgrename that was stopped half-way) or is
+    another's (a vgcfgrestore): make them anew.  Whoever still has something to say there lets go first."""
+    found, me = locked.found, locked.me
+    try:
+        yield from _look(found, me)
+    except Damaged:
+        yield EndSlots(found.vg.name)
+        yield from write_empty(found, me.cluster)
+        yield from note_made(found.vg.name, me)
+        return True
+    return False
+
+
+def end_slots(found: VgOnDisk, cluster: str) -> Generator[Order, Any, WriteBlocks | None]:
+    """Before the VG, or its name, is gone: every node leaves its slots, and nobody who comes now takes them
+    for any.
 
     Returns the order that undoes it."""
     lv = slots_of(found.vg)
@@ -102,6 +125,9 @@ def end_slots(found: VgOnDisk) -> Generator[Order, Any, WriteBlocks | None]:
     (header,) = yield ReadBlocks((Read(path, start, BLOCK_BYTES),))
     yield EndSlots(name)
     yield WriteBlocks((Write(path, start, bytes(BLOCK_BYTES)),), name, "slots")
+    with suppress(Damaged):
+        if header is not None and parse_header(header, f"VG {name}") is None:
+            header = _new_header(found, lv, cluster)[1]  # a command before this one was stopped here
     return WriteBlocks((Write(path, start, header),), name, "slots") if header else None
 
 

@@ -19,6 +19,7 @@ from contextlib import suppress
 from typing import Any
 
 from ringfence.core.errors import BadInput, Damaged, NotFound, Refused, RingfenceError
+from ringfence.core.locknames import VG_SPACE
 from ringfence.core.modes import Mode
 from ringfence.engine.commands.activation import close_path, take_for_removal
 from ringfence.engine.commands.commit import (
@@ -29,7 +30,7 @@ from ringfence.engine.commands.commit import (
     refuse_with_lvs,
     write_version,
 )
-from ringfence.engine.commands.disks import device_named, find_vg, read_disks
+from ringfence.engine.commands.disks import find_vg, read_disks
 from ringfence.engine.commands.locking import (
     VG_RESOURCE,
     LockedVg,
@@ -43,7 +44,7 @@ from ringfence.engine.commands.locking import (
     undo,
     unlock_global,
 )
-from ringfence.engine.commands.pvcreate import PvPlan, make_pv, plan_pv
+from ringfence.engine.commands.pvcreate import PvPlan, lay_out_members, make_pv, planned_pv
 from ringfence.engine.commands.slots import end_slots, note_made, note_slots, write_empty
 from ringfence.engine.orders import (
     Acquire,
@@ -65,14 +66,12 @@ from ringfence.engine.orders import (
     WriteBlocks,
 )
 from ringfence.lvm2.area import MdaHeader, print_header
-from ringfence.lvm2.label import parse_label
 from ringfence.lvm2.names import check_vg_name, with_dashes
-from ringfence.lvm2.text import print_text
 from ringfence.volumes.access import check_ours, is_ours
 from ringfence.volumes.checks import check_vg
 from ringfence.volumes.discovery import AreaOnDisk, Disks, PvOnDisk, VgOnDisk
 from ringfence.volumes.model import Lv, Vg
-from ringfence.volumes.plan import Maker, NewPv, check_plain, create_vg
+from ringfence.volumes.plan import Maker, check_plain, create_vg
 from ringfence.volumes.sizes import check_extent_size
 from ringfence.volumes.slots import add_slots, slots_of
 from ringfence.wire.client import VgChange, VgCreate, VgRemove
@@ -95,7 +94,9 @@ def vgcreate(call: VgCreate) -> Command:
     if any(found.vg.name == call.vg for found in disks.vgs):
         raise BadInput(f'A volume group called "{call.vg}" already exists', next="choose another name")
     me, uuids = yield from fresh_uuids(2 + len(call.devices))
-    plans, members = yield from _members(disks, call, uuids[2:])
+    plans, members = yield from lay_out_members(
+        disks, call.devices, uuids[2:], call.metadata_size_bytes, force=False
+    )
     maker = Maker(f"ringfence vgcreate {call.vg}", me.name, me.now_wall_s)
     vg = create_vg(call.vg, with_dashes(uuids[0]), me.cluster, members, extent_sectors, maker)
     vg, notes = _with_slots(vg, with_dashes(uuids[1]), me, maker)
@@ -124,55 +125,26 @@ def _with_slots(vg: Vg, uuid: str, me: Whoami, maker: Maker) -> tuple[Vg, list[s
         return vg, [f"VG {vg.name} is made without disk slots: {error.message}"]
 
 
-def _members(
-    disks: Disks, call: VgCreate, uuids: list[str]
-) -> Generator[Order, Any, tuple[list[PvPlan], tuple[NewPv, ...]]]:
-    """PVs that must be made first, and all PVs of the new VG in the order given."""
-    plans, members, seen = [], [], []
-    for device, uuid in zip(call.devices, uuids, strict=False):
-        path = device_named(disks, device)
-        if path in seen:
-            raise BadInput(f"device {path} is named twice")
-        seen.append(path)
-        # Checks what pvcreate checks, too: in no other VG, nothing of anybody's on it.
-        plan = yield from plan_pv(disks, path, uuid, call.metadata_size_bytes, force=False)
-        pv = disks.pv_at(path)
-        label = pv.label if pv and any(area.empty and area.in_use for area in pv.areas) else plan.label
-        if label is plan.label:
-            plans.append(plan)
-        members.append(NewPv(with_dashes(label.uuid), path, label.device_bytes, label.data_start_bytes))
-    return plans, tuple(members)
-
-
 def _on_disk(vg: Vg, disks: Disks, plans: list[PvPlan]) -> VgOnDisk:
     """The new VG on its PVs as they are once the plans are carried out."""
-    made = {plan.path: plan for plan in plans}
+    made = {plan.path: planned_pv(plan) for plan in plans}
     pvs: dict[str, PvOnDisk] = {}
     for pv in vg.pvs:
-        plan = made.get(pv.device)
-        have = disks.pv_at(pv.device)
-        if plan is None:
-            assert have is not None
-            pvs[pv.name] = have
-            continue
-        where = plan.label.metadata_areas[0]
-        area = AreaOnDisk(plan.path, where, MdaHeader(where.offset_bytes, where.size_bytes))
-        start = plan.writes[-1].data
-        label = parse_label(start, plan.path)
-        assert label is not None
-        pvs[pv.name] = PvOnDisk(plan.path, label.device_bytes, start, label, (area,))
+        have = made.get(pv.device) or disks.pv_at(pv.device)
+        assert have is not None
+        pvs[pv.name] = have
     areas = tuple(area for one in pvs.values() for area in one.areas if area.in_use)
     return VgOnDisk(vg, 0, pvs, areas)
 
 
 def _write_new(locked: LockedVg, call: VgCreate) -> Generator[Order, Any, None]:
     found = locked.found
-    text = print_text(found.vg.tree)
+    text = found.vg.text
     left_over = any(area.header is not None and not area.header.precommitted.empty for area in found.areas)
     placed = place(found.areas, text, avoid=locked.held.token.position if left_over else None)
     yield from write_version(placed, text, call.vg)
     yield from label_writes(found, used=True)
-    yield from finish(locked, found.vg, placed[0].slot.crc, f"vgcreate {call.vg}")
+    yield from finish(locked, found.vg, placed[0].slot, f"vgcreate {call.vg}")
 
 
 # -- vgremove --------------------------------------------------------------------
@@ -195,7 +167,7 @@ def vgremove(call: VgRemove) -> Command:
         for lv in lvs:
             yield from close_path(vg.name, lv)
         # Or a node would write its slot where another's data is by then.
-        restore = yield from end_slots(found)
+        restore = yield from end_slots(found, locked.me.cluster)
         yield from label_writes(found, used=False)
         lagging = found.lagging
         areas = sorted(found.areas, key=lambda area: area not in lagging)
@@ -255,16 +227,26 @@ def _lockstart(name: str) -> Command:
     return {"message": f"VG {name} starting dlm lockspace", "started": [name]}
 
 
-def autostart(stopped: tuple[str, ...] = ()) -> Command:
-    """Join the lockspace of every VG that this cluster shares.  Run when the node becomes ready.
+def autostart(stopped: tuple[str, ...] = (), uuids: dict[str, str] | None = None) -> Command:
+    """Join the lockspace of every VG that this cluster shares, and leave those of names that a VG bears no
+    more.  Run when the node becomes ready, and when a VG is made or renamed.
 
-    Args: stopped: VGs that were stopped here by hand; they are left alone."""
+    Args:
+        stopped: VGs that were stopped here by hand; they are left alone, whatever they are called by now.
+        uuids: which VG each lockspace is of, as this node last saw it."""
     me: Whoami = yield Identity()
     disks = yield from read_disks()
-    ours = [found.vg.name for found in disks.vgs if is_ours(found.vg, me.cluster)]
-    names = [name for name in dict.fromkeys(ours) if name not in stopped]
+    known = uuids or {}
+    left_alone = {known[space_of(name)]: True for name in stopped if space_of(name) in known}
+    ours = {found.vg.name: found.vg.uuid for found in disks.vgs if is_ours(found.vg, me.cluster)}
+    names = [name for name, uuid in ours.items() if name not in stopped and uuid not in left_alone]
     for name in names:
         yield from join(space_of(name))
+    joined: tuple[str, ...] = yield Joined()
+    for space, uuid in known.items():
+        if space in joined and uuid in ours.values() and space.removeprefix(VG_SPACE) not in ours:
+            with suppress(Refused):  # somebody uses it yet; an empty lockspace does no harm
+                yield LeaveLockspace(space)
     yield from note_slots(list(disks.vgs), me)
     return {
         "message": "\n".join(f"VG {name} starting dlm lockspace" for name in names),

@@ -1,0 +1,388 @@
+/* The usual case of `connection.py`, without the interpreter: a READ or WRITE under valid authority.
+ *
+ * Each lane of a connection is a thread that calls `rf_serve`.  It receives a request, checks the authority
+ * pages, transfers, checks again, replies, and so on, until something comes that is not usual; that it
+ * returns to Python, which does what the same lane without this file does.  So this decides nothing:
+ *
+ *     ASKED   received, and nothing done about it: authority is not valid, or it is another command,
+ *             or nonsense that wants an error
+ *     FAILED  carried out; `error` is why not
+ *     LATE    a write was carried out (or failed: `error`), and authority has ended since the check
+ *     OVER    the client is gone, or talks nonsense
+ *
+ * Nothing is known here of what a page means but this: while CLOCK_BOOTTIME is below all of them, go
+ * (host/pages.py).
+ *
+ * Loaded by fastpath.py, which has the same names. */
+
+#define _GNU_SOURCE
+#include <endian.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/uio.h>
+#include <time.h>
+#include <unistd.h>
+
+enum { ASKED, FAILED, LATE, OVER };
+enum { READ, WRITE, DISC };
+enum { FLAG_FUA = 1, FLAG_DF = 4 };
+enum { MAX_PAGES = 8, PAGE_BYTES = 4096 };
+
+#define REQUEST_MAGIC 0x25609513u
+#define REPLY_MAGIC 0x67446698u
+#define STRUCTURED_MAGIC 0x668e33efu
+#define MAX_PAYLOAD_BYTES (32u << 20)
+#define CHUNK_DONE 1
+#define CHUNK_OFFSET_DATA 1
+
+struct extent {
+    int64_t lv_start, start, length; /* in bytes */
+    int64_t fd;
+};
+
+struct export {
+    pthread_mutex_t lock;
+    pthread_cond_t changed;
+    int seats, taken, waiting, emptied;
+    const uint64_t *pages[MAX_PAGES];
+    int page_count;
+    /* What is served; changed only while all seats are empty. */
+    const struct extent *table;
+    int64_t table_count, size_bytes, block_bytes;
+    int reads, writes; /* which of them are done here */
+};
+
+struct connection {
+    struct export *export;
+    int sock, structured, over;
+    pthread_mutex_t receiving, sending;
+};
+
+struct lane {
+    unsigned char *payload; /* on a page boundary, with a page of room in front */
+    uint64_t cookie, offset;
+    uint32_t length;
+    uint16_t flags, command;
+    int32_t error;
+};
+
+struct request {
+    uint32_t magic;
+    uint16_t flags, command;
+    uint64_t cookie, offset;
+    uint32_t length;
+} __attribute__((packed));
+
+struct reply {
+    uint32_t magic, error;
+    uint64_t cookie;
+} __attribute__((packed));
+
+struct data_chunk {
+    uint32_t magic;
+    uint16_t flags, type;
+    uint64_t cookie;
+    uint32_t length;
+    uint64_t offset;
+} __attribute__((packed));
+
+/* -- seats -------------------------------------------------------------------- */
+
+struct export *rf_export_new(int seats)
+{
+    struct export *export = calloc(1, sizeof *export);
+    if (export == NULL)
+        return NULL;
+    pthread_condattr_t monotonic;
+    pthread_condattr_init(&monotonic);
+    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+    pthread_mutex_init(&export->lock, NULL);
+    pthread_cond_init(&export->changed, &monotonic);
+    export->seats = seats;
+    return export;
+}
+
+/* Returns 0, or an errno. */
+int rf_add_page(struct export *export, const char *path)
+{
+    struct stat found;
+    if (export->page_count == MAX_PAGES)
+        return ENOSPC;
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return errno;
+    void *page = MAP_FAILED;
+    int error = EINVAL;
+    if (fstat(fd, &found) == 0 && found.st_size >= PAGE_BYTES) {
+        page = mmap(NULL, PAGE_BYTES, PROT_READ, MAP_SHARED, fd, 0);
+        error = errno;
+    }
+    close(fd);
+    if (page == MAP_FAILED)
+        return error;
+    export->pages[export->page_count++] = page;
+    return 0;
+}
+
+/* Only while all seats are empty, or before anybody serves. */
+void rf_table(struct export *export, const struct extent *table, int64_t count, int64_t size_bytes,
+              int64_t block_bytes, int reads, int writes)
+{
+    export->table = table;
+    export->table_count = count;
+    export->size_bytes = size_bytes;
+    export->block_bytes = block_bytes;
+    export->reads = reads;
+    export->writes = writes;
+}
+
+void rf_sit(struct export *export)
+{
+    pthread_mutex_lock(&export->lock);
+    export->waiting++;
+    while (export->emptied || export->taken >= export->seats)
+        pthread_cond_wait(&export->changed, &export->lock);
+    export->waiting--;
+    export->taken++;
+    pthread_mutex_unlock(&export->lock);
+}
+
+void rf_leave(struct export *export)
+{
+    pthread_mutex_lock(&export->lock);
+    export->taken--;
+    if (export->waiting > 0 || export->emptied)
+        pthread_cond_broadcast(&export->changed);
+    pthread_mutex_unlock(&export->lock);
+}
+
+/* Returns 1 when nobody sits, and nobody can until `rf_fill`; 0 after the time, and all is as before. */
+int rf_empty(struct export *export, int64_t wait_ms)
+{
+    struct timespec until;
+    clock_gettime(CLOCK_MONOTONIC, &until);
+    until.tv_sec += wait_ms / 1000;
+    until.tv_nsec += wait_ms % 1000 * 1000000;
+    if (until.tv_nsec >= 1000000000) {
+        until.tv_sec++;
+        until.tv_nsec -= 1000000000;
+    }
+    pthread_mutex_lock(&export->lock);
+    export->emptied = 1;
+    int timed_out = 0;
+    while (export->taken > 0 && !timed_out)
+        timed_out = pthread_cond_timedwait(&export->changed, &export->lock, &until) == ETIMEDOUT;
+    int empty = export->taken == 0;
+    if (!empty) {
+        export->emptied = 0;
+        pthread_cond_broadcast(&export->changed);
+    }
+    pthread_mutex_unlock(&export->lock);
+    return empty;
+}
+
+void rf_fill(struct export *export)
+{
+    pthread_mutex_lock(&export->lock);
+    export->emptied = 0;
+    pthread_cond_broadcast(&export->changed);
+    pthread_mutex_unlock(&export->lock);
+}
+
+/* -- authority and transfers ---------------------------------------------------- */
+
+static int gate_is_open(const struct export *export)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_BOOTTIME, &now);
+    uint64_t now_ns = (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+    for (int i = 0; i < export->page_count; i++)
+        if (now_ns >= le64toh(__atomic_load_n(export->pages[i], __ATOMIC_SEQ_CST)))
+            return 0;
+    return export->page_count > 0;
+}
+
+static const struct extent *extent_at(const struct export *export, int64_t offset)
+{
+    int64_t low = 0, high = export->table_count;
+    while (high - low > 1) {
+        int64_t middle = low + (high - low) / 2;
+        if (export->table[middle].lv_start <= offset)
+            low = middle;
+        else
+            high = middle;
+    }
+    return &export->table[low];
+}
+
+/* Returns 0 or an errno; how much was transferred then is unknown. */
+static int transfer(const struct export *export, const struct lane *lane)
+{
+    unsigned char *data = lane->payload;
+    int64_t offset = (int64_t)lane->offset, left = lane->length;
+    int flags = lane->flags & FLAG_FUA ? RWF_DSYNC : 0;
+    while (left > 0) {
+        const struct extent *extent = extent_at(export, offset);
+        int64_t inside = offset - extent->lv_start, room = extent->length - inside;
+        struct iovec part = {data, (size_t)(left < room ? left : room)};
+        ssize_t moved = lane->command == WRITE
+                            ? pwritev2((int)extent->fd, &part, 1, extent->start + inside, flags)
+                            : preadv((int)extent->fd, &part, 1, extent->start + inside);
+        if (moved < 0 && errno == EINTR)
+            continue;
+        if (moved <= 0)
+            return moved < 0 ? errno : EIO; /* the device ended before the LV */
+        data += moved;
+        offset += moved;
+        left -= moved;
+    }
+    return 0;
+}
+
+static int is_usual(const struct export *export, const struct lane *lane)
+{
+    if (lane->command == READ ? !export->reads || lane->flags & ~(FLAG_FUA | FLAG_DF)
+                              : !export->writes || lane->flags & ~FLAG_FUA)
+        return 0;
+    uint64_t size = (uint64_t)export->size_bytes, block = (uint64_t)export->block_bytes;
+    return lane->length > 0 && lane->length <= MAX_PAYLOAD_BYTES && lane->length <= size &&
+           lane->offset <= size - lane->length && (lane->offset | lane->length) % block == 0;
+}
+
+/* -- connections ------------------------------------------------------------------ */
+
+struct connection *rf_connection_new(struct export *export, int sock, int structured)
+{
+    struct connection *connection = calloc(1, sizeof *connection);
+    if (connection == NULL)
+        return NULL;
+    connection->export = export;
+    connection->sock = sock;
+    connection->structured = structured;
+    pthread_mutex_init(&connection->receiving, NULL);
+    pthread_mutex_init(&connection->sending, NULL);
+    return connection;
+}
+
+/* No lane may be in it. */
+void rf_connection_free(struct connection *connection)
+{
+    free(connection);
+}
+
+static int receive(int sock, void *into, size_t length)
+{
+    while (length > 0) {
+        ssize_t got = recv(sock, into, length, MSG_WAITALL);
+        if (got < 0 && errno == EINTR)
+            continue;
+        if (got <= 0)
+            return 0;
+        into = (char *)into + got;
+        length -= (size_t)got;
+    }
+    return 1;
+}
+
+/* Returns 1, or 0: the client is gone. */
+int rf_send(struct connection *connection, const void *data, int64_t length)
+{
+    int sent = 1;
+    pthread_mutex_lock(&connection->sending);
+    while (length > 0) {
+        ssize_t went = send(connection->sock, data, (size_t)length, MSG_NOSIGNAL);
+        if (went < 0 && errno == EINTR)
+            continue;
+        if (went <= 0) {
+            sent = 0;
+            break;
+        }
+        data = (const char *)data + went;
+        length -= went;
+    }
+    pthread_mutex_unlock(&connection->sending);
+    return sent;
+}
+
+/* No lane receives anything from here on. */
+void rf_end(struct connection *connection)
+{
+    __atomic_store_n(&connection->over, 1, __ATOMIC_SEQ_CST);
+}
+
+static int receive_request(struct connection *connection, struct lane *lane)
+{
+    struct request request;
+    if (__atomic_load_n(&connection->over, __ATOMIC_SEQ_CST) ||
+        !receive(connection->sock, &request, sizeof request) || be32toh(request.magic) != REQUEST_MAGIC)
+        return 0;
+    lane->flags = be16toh(request.flags);
+    lane->command = be16toh(request.command);
+    lane->cookie = be64toh(request.cookie);
+    lane->offset = be64toh(request.offset);
+    lane->length = be32toh(request.length);
+    if (lane->command == DISC)
+        return 0;
+    return lane->command != WRITE ||
+           (lane->length <= MAX_PAYLOAD_BYTES && receive(connection->sock, lane->payload, lane->length));
+}
+
+static int answer(struct connection *connection, struct lane *lane)
+{
+    if (lane->command == READ && connection->structured) {
+        struct data_chunk head = {htobe32(STRUCTURED_MAGIC), htobe16(CHUNK_DONE), htobe16(CHUNK_OFFSET_DATA),
+                                  htobe64(lane->cookie), htobe32(8 + lane->length), htobe64(lane->offset)};
+        memcpy(lane->payload - sizeof head, &head, sizeof head);
+        return rf_send(connection, lane->payload - sizeof head, (int64_t)sizeof head + lane->length);
+    }
+    struct reply head = {htobe32(REPLY_MAGIC), 0, htobe64(lane->cookie)};
+    memcpy(lane->payload - sizeof head, &head, sizeof head);
+    int64_t data = lane->command == READ ? lane->length : 0;
+    return rf_send(connection, lane->payload - sizeof head, (int64_t)sizeof head + data);
+}
+
+static int carry_out(struct connection *connection, struct lane *lane)
+{
+    struct export *export = connection->export;
+    if ((lane->command != READ && lane->command != WRITE) || !gate_is_open(export))
+        return ASKED;
+    rf_sit(export);
+    if (!is_usual(export, lane) || !gate_is_open(export)) { /* it may have waited for its seat */
+        rf_leave(export);
+        return ASKED;
+    }
+    lane->error = transfer(export, lane);
+    int late = lane->command == WRITE && !gate_is_open(export);
+    rf_leave(export);
+    if (late)
+        return LATE;
+    if (lane->error)
+        return FAILED;
+    if (!answer(connection, lane)) {
+        rf_end(connection);
+        return OVER;
+    }
+    return -1;
+}
+
+/* Serve until something unusual comes, and return what. */
+int rf_serve(struct connection *connection, struct lane *lane)
+{
+    int what;
+    do {
+        pthread_mutex_lock(&connection->receiving);
+        int received = receive_request(connection, lane);
+        if (!received)
+            rf_end(connection);
+        pthread_mutex_unlock(&connection->receiving);
+        what = received ? carry_out(connection, lane) : OVER;
+    } while (what < 0);
+    return what;
+}
