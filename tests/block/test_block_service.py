@@ -11,6 +11,7 @@ import sys
 import time
 from pathlib import Path
 
+import msgspec
 import pytest
 from block_rig import MIB, Rig, Writing, eventually, process_state
 
@@ -307,7 +308,8 @@ def has_direct_io(path: Path) -> bool:
 def test_readonly_refuses_writes_without_an_incident(block: Rig) -> None:
     block.pages.set(1, "vg/vg0", 1 << 62)
     page = block.pages.path(1, "vg/vg0")
-    opened = block.ask(lambda service: service.open(block.order(), [page], readonly=True))
+    order = msgspec.structs.replace(block.order(), readonly=True)
+    opened = block.ask(lambda service: service.open(order, [page]))
     with NbdClient(opened.uri) as client:
         assert client.flags & 2
         with pytest.raises(PermissionError):

@@ -8,6 +8,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from ringfence.core.errors import DeviceFailed, LockHeld, NotFound, Refused, RingfenceError, TimedOut
 from ringfence.core.ids import Token
 from ringfence.core.modes import Mode
@@ -72,6 +74,12 @@ class World:
                 resource.lvb = None
             if id in self.members.get(space, []):
                 self.members[space].remove(id)
+
+    def end_commands(self, id: int) -> None:
+        """The node's daemon ended: what is active stays so, its commands' locks go as in a purge."""
+        for resource in self.resources.values():
+            if id in resource.held and not resource.held[id][3] and resource.held.pop(id)[1] >= Mode.PW:
+                resource.lvb = None
 
     def locks_of(self, id: int) -> list[tuple[str, str, Mode]]:
         return [(*key, one.held[id][1]) for key, one in sorted(self.resources.items()) if id in one.held]
@@ -273,11 +281,29 @@ class Node:
         path = f"/run/ringfence/dev/{order.vg}/{order.lv}"
         return orders.Opened(path, f"nbd+unix:///{order.lv}?socket={path}")
 
+    def _do_ReloadPath(self, order: orders.ReloadPath) -> orders.Opened:
+        path = self.open.get((order.vg, order.lv))
+        if path is None or path.uuid != order.uuid:
+            raise NotFound(f"{order.vg}/{order.lv} is not open here")
+        assert path.token == order.token
+        if order.name != order.lv and (order.vg, order.name) in self.open:
+            raise Refused(f"{order.vg}/{order.name} is open: it is another LV")
+        del self.open[order.vg, order.lv]
+        changes = {"lv": order.name, "extents": order.extents, "readonly": order.readonly}
+        self.open[order.vg, order.name] = msgspec.structs.replace(path, **changes)
+        return self._path(self.open[order.vg, order.name])
+
     def _do_ClosePath(self, order: orders.ClosePath) -> None:
-        self.open.pop((order.vg, order.lv), None)
+        assert order.uuid
+        for key, path in list(self.open.items()):
+            if (path.vg, path.uuid) == (order.vg, order.uuid):
+                del self.open[key]
 
     def _do_OpenPaths(self, order: orders.OpenPaths) -> tuple[orders.OpenVolume, ...]:
         return tuple(
-            orders.OpenVolume(one.vg, one.lv, one.uuid, self._path(one).path, self._path(one).uri)
+            orders.OpenVolume(
+                one.vg, one.lv, one.uuid, self._path(one).path, self._path(one).uri,
+                readonly=one.readonly, extents=one.extents,
+            )
             for one in self.open.values()
         )

@@ -11,9 +11,22 @@ from stock_lvm import Stock
 
 from ringfence.core.errors import DeviceFailed, LockHeld, NoAuthority, RingfenceError, Unavailable
 from ringfence.core.modes import Mode
-from ringfence.engine.orders import ReadBlocks, Write, WriteBlocks
+from ringfence.engine.commands.reload import reload_changed
+from ringfence.engine.orders import Extent, OpenPath, ReadBlocks, Write, WriteBlocks
 from ringfence.storage import Moment
-from ringfence.wire.client import LvChange, LvCreate, LvRemove, Lvs, PvCreate, Pvs, VgCreate, VgRemove, Vgs
+from ringfence.wire.client import (
+    LvChange,
+    LvCreate,
+    LvRemove,
+    LvRename,
+    LvResize,
+    Lvs,
+    PvCreate,
+    Pvs,
+    VgCreate,
+    VgRemove,
+    Vgs,
+)
 
 SIZES = (8 * MIB, 8 * MIB)
 
@@ -30,6 +43,12 @@ def with_vg(world: World) -> Node:
     node = world.node()
     node.run(VgCreate("vg0", tuple(world.images), shared=True, extent_size_bytes=MIB))
     node.run(LvCreate("vg0", "first", extents=2, activate="n"))
+    return node
+
+
+def with_open_lv(world: World) -> Node:
+    node = with_vg(world)
+    node.run(LvChange("vg0", "first", "ey"))
     return node
 
 
@@ -53,6 +72,8 @@ COMMANDS: dict[str, tuple[Callable[[World], Node], Callable[[World], Any]]] = {
     "lvcreate": (with_vg, lambda world: LvCreate("vg0", "vm1", extents=9)),
     "lvremove": (with_vg, lambda world: LvRemove("vg0", "first")),
     "vgremove": (with_vg, lambda world: VgRemove("vg0", force=True)),
+    "lvextend": (with_open_lv, lambda world: LvResize("vg0", "first", extents=5, sign="+")),
+    "lvreduce": (with_open_lv, lambda world: LvResize("vg0", "first", extents=1, force=True)),
 }
 
 
@@ -126,6 +147,61 @@ def test_crash_at_every_write_leaves_old_or_new(directory: Path, stock: Stock, n
         go_on(world, stock, where)
     # The commit is one moment: once it is there, it stays there.
     assert seen == sorted(seen)
+
+
+CHANGES = {
+    "lvreduce": LvResize("vg0", "first", extents=1, force=True),
+    "lvrename": LvRename("vg0", "first", "second"),
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_a_daemon_that_ends_at_any_order_leaves_no_path_with_more_than_is_its_lvs(
+    world: World, name: str
+) -> None:
+    """Its paths go on without it.  The next daemon's first look makes them what the metadata say."""
+    for at in range(100):
+        world = blank(world.directory)
+        node = with_open_lv(world)
+        count = [-1]
+
+        def fail(order: Any, count: list[int] = count, at: int = at) -> None:
+            count[0] += 1
+            if count[0] == at:
+                raise Crash
+
+        node.fail = fail
+        try:
+            node.run(CHANGES[name])
+        except Crash:
+            node.fail = None
+            world.end_commands(1)
+            where = f"{name}, order {at}: {node.trace[-1]}"
+            (path,) = node.open.values()
+            assert pieces(path.extents) <= pieces(said(node).extents), where
+            assert path.readonly or not said(node).readonly, where
+            assert node.drive(reload_changed("vg0")) == {}, where
+            (path,) = node.open.values()
+            now = said(node)
+            assert (path.lv, path.extents, path.readonly) == (now.lv, now.extents, now.readonly), where
+        else:
+            break
+    assert at > 8
+
+
+def said(node: Node) -> OpenPath:
+    """The path as it would be opened by the metadata."""
+    other = node.world.node(1)
+    (lock,) = [key for key, one in node.world.resources.items() if key[1] != "VGLK" and 1 in one.held]
+    name = next(row["lv_name"] for row in other.run(Lvs("vg0"))["rows"] if row["lv_uuid"] == lock[1])
+    other.run(LvChange("vg0", name, "ey"))
+    return other.open["vg0", name]
+
+
+def pieces(extents: tuple[Extent, ...]) -> set[tuple[str, int]]:
+    return {
+        (one.path, one.start_bytes + at) for one in extents for at in range(0, one.length_bytes, MIB)
+    }
 
 
 def go_on(world: World, stock: Stock, where: str) -> None:
@@ -231,6 +307,9 @@ def test_every_failing_order_is_undone(directory: Path) -> None:
         "lvcreate": LvCreate("vg0", "vm1", extents=3),
         "lvchange": LvChange("vg0", "first", "ey"),
         "lvremove": LvRemove("vg0", "first"),
+        "lvextend": LvResize("vg0", "first", extents=5, sign="+"),
+        "lvreduce": LvResize("vg0", "first", extents=1, force=True),
+        "lvrename": LvRename("vg0", "first", "second"),
     }
     for name, call in calls.items():
         for fail_at in range(100):

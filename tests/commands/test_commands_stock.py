@@ -297,7 +297,7 @@ def test_segment_types_that_we_do_not_know_are_carried_through(world: World, sto
     assert raid == edited_lvs.section("raidlv")
     assert "1, 2.5," in committed_text(world.images[1]).decode()
 
-    for name, words in (("raidlv", "not linear"), ("raidlv_rimage_0", "hidden part")):
+    for name, words in (("raidlv", "neither linear nor striped"), ("raidlv_rimage_0", "hidden part")):
         with pytest.raises(Refused, match=words):
             node.run(LvRemove("vg0", name))
 

@@ -11,8 +11,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from ringfence.core.cluster import ClusterConfig, Confirms, DeviceConfig, Level, NodeConfig, Timing
-from ringfence.core.errors import RingfenceError, TimedOut, from_dict
+from ringfence.core.errors import DeviceFailed, NotFound, RingfenceError, TimedOut, from_dict
 from ringfence.core.evidence import Power
 from ringfence.core.ids import Epoch, Token
 from ringfence.core.modes import Mode
@@ -97,6 +99,10 @@ class Host:
         self.lvm_ran = orders.LvmRan(0, "", 4)
         """How stock LVM2's commands end."""
         self.refreshes: list[orders.RefreshLvs] = []
+        self.reloads: list[orders.ReloadPath] = []
+        self.reload_fails: RingfenceError | None = None
+        self.write_fails = ""
+        """The step of a change that fails: "text", "precommit", "commit"."""
         """Those that were run."""
         self.scans = 0
         """How often devices were looked for."""
@@ -250,14 +256,33 @@ class Host:
         else:
             self.feed(inputs.OrderDone(effect.order, answer=answer))
 
+    def _reload(self, body: orders.ReloadPath) -> orders.Opened:
+        self.reloads.append(body)
+        if self.reload_fails is not None:
+            raise self.reload_fails
+        path = self.paths.get((body.vg, body.lv))
+        if path is None or path.uuid != body.uuid:
+            raise NotFound(f"{body.vg}/{body.lv} is not open here")
+        assert path.token == body.token
+        del self.paths[body.vg, body.lv]
+        self.paths[body.vg, body.name] = msgspec.structs.replace(
+            path, lv=body.name, extents=body.extents, readonly=body.readonly
+        )
+        return orders.Opened(f"/dev/{body.vg}/{body.name}", f"nbd+unix:///{body.name}")
+
     def _do(self, body: orders.DriverOrder) -> Any:
         match body:
             case orders.OpenPath():
                 self.paths[body.vg, body.lv] = body
                 self.opened_by[body.vg, body.lv] = self.node.context.life.incarnation
                 return orders.Opened(f"/dev/{body.vg}/{body.lv}", f"nbd+unix:///{body.lv}")
+            case orders.ReloadPath():
+                return self._reload(body)
             case orders.ClosePath():
-                self.paths.pop((body.vg, body.lv), None)
+                key = (body.vg, body.lv)
+                if body.uuid:
+                    key = next((one for one, path in self.paths.items() if path.uuid == body.uuid), ("", ""))
+                self.paths.pop(key, None)
                 return None
             case orders.LookAtHost():
                 if self.looks is None:
@@ -268,7 +293,8 @@ class Host:
             case orders.OpenPaths():
                 return tuple(
                     orders.OpenVolume(
-                        one.vg, one.lv, one.uuid, f"/dev/{one.vg}/{one.lv}", f"nbd+unix:///{one.lv}"
+                        one.vg, one.lv, one.uuid, f"/dev/{one.vg}/{one.lv}", f"nbd+unix:///{one.lv}",
+                        readonly=one.readonly, extents=one.extents,
                     )
                     for one in self.paths.values()
                 )
@@ -286,6 +312,8 @@ class Host:
                     raise TimedOut(f"VG {body.vg}: its array ({body.path}) does not answer", retry=True)
                 with contextlib.closing(SlotDevice(lambda: self.world.now_ns)) as device:
                     return device.do(body)
+            case orders.WriteBlocks() if body.what == self.write_fails:
+                raise DeviceFailed("the disk takes no writes")
             case _:
                 self.scans += isinstance(body, orders.ScanDevices)
                 return self.storage.do(body)

@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ringfence.core.errors import BadInput, Damaged, NotFound, Refused, RingfenceError
@@ -116,7 +116,7 @@ def test_what_is_not_linear_is_left_alone() -> None:
         'type = "striped"\nstripe_count = 1\n\nstripes = [\n"pv0", 2\n]',
         'type = "thin"\nthin_pool = "pool"',
     )
-    with pytest.raises(Refused, match=r"not linear \(it is: thin\).*stock LVM2"):
+    with pytest.raises(Refused, match=r"neither linear nor striped \(it is: thin\).*stock LVM2"):
         plan.remove_lv(vg, "thin")
     with pytest.raises(Refused, match="part of thin"):
         plan.remove_lv(vg, "pool")
@@ -151,8 +151,8 @@ def test_freed_extents_are_used_again() -> None:
 
 def test_pvs_that_must_not_be_used() -> None:
     vg = edited(new_vg(5, 5), '"ALLOCATABLE"', "")
-    with pytest.raises(Refused, match="0 extents"):
-        allocate.allocate(vg, 1)
+    with pytest.raises(Refused, match="1 extents needed, but only 0 available"):
+        with_lv(vg, "a", 1)
 
 
 def test_an_unknown_segment_type_keeps_its_extents() -> None:
@@ -161,6 +161,7 @@ def test_an_unknown_segment_type_keeps_its_extents() -> None:
     check_vg(vg)
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.integers(1, 9), min_size=1, max_size=4),
     st.lists(st.tuples(st.integers(1, 9), st.booleans()), max_size=20),
@@ -183,25 +184,53 @@ def test_whatever_is_made_and_removed_no_extent_is_shared(
 # -- sizes ---------------------------------------------------------------------------
 
 
+def new_size(vg: Vg, stripes: int = 1, listed: int | None = None, **size: Any) -> int:
+    return sizes.extents_for_new(vg, sizes.Size(**size), sizes.Stripes(stripes, 128), listed).extents
+
+
 def test_sizes() -> None:
     vg = with_lv(new_vg(10, 10), "a", 5)
-    assert sizes.extents_for(vg, size_bytes=1) == 1
-    assert sizes.extents_for(vg, size_bytes=MIB) == 1
-    assert sizes.extents_for(vg, size_bytes=MIB + 1) == 2
-    assert sizes.extents_for(vg, extents=7) == 7
-    assert sizes.extents_for(vg, extents=100, percent="FREE") == 15
-    assert sizes.extents_for(vg, extents=50, percent="FREE") == 7
-    assert sizes.extents_for(vg, extents=50, percent="VG") == 10
+    assert new_size(vg, size_bytes=1) == 1
+    assert new_size(vg, size_bytes=MIB) == 1
+    assert new_size(vg, size_bytes=MIB + 1) == 2
+    assert new_size(vg, extents=7) == 7
+    assert new_size(vg, extents=100, percent="FREE") == 15
+    assert new_size(vg, extents=50, percent="FREE") == 7
+    assert new_size(vg, extents=50, percent="VG") == 10
+    assert new_size(vg, extents=100, percent="VG") == 15, "no more than is free"
+    assert new_size(vg, extents=50, percent="PVS", listed=9) == 4
+
+
+def test_sizes_are_whole_stripes() -> None:
+    vg = new_vg(10, 10)
+    assert new_size(vg, stripes=3, extents=7) == 9
+    assert new_size(vg, stripes=3, extents=100, percent="FREE") == 18, "there is no room for 21"
+    assert new_size(vg, stripes=3, extents=50, percent="FREE") == 12
 
 
 @pytest.mark.parametrize(
     "size",
-    [{}, {"size_bytes": 1, "extents": 1}, {"extents": 5, "percent": "PVS"}, {"extents": 101, "percent": "VG"},
-     {"extents": 1, "percent": "FREE"}, {"size_bytes": -5}],
+    [{}, {"size_bytes": 1, "extents": 1}, {"extents": 5, "percent": "LV"}, {"extents": 101, "percent": "VG"},
+     {"extents": 5, "percent": "ORIGIN"}, {"extents": 1, "percent": "FREE"}, {"size_bytes": -5},
+     {"extents": 5, "sign": "+"}, {"extents": 5, "percent": "of"}],
 )  # fmt: skip
 def test_sizes_that_cannot_be(size: dict[str, Any]) -> None:
     with pytest.raises(BadInput):
-        sizes.extents_for(new_vg(10), **size)
+        new_size(new_vg(10), **size)
+
+
+@pytest.mark.parametrize(
+    ("count", "size_bytes", "sectors"), [(1, 4096, 0), (2, 0, 128), (2, 4096, 8), (2, 16 * MIB, 2048)]
+)
+def test_stripe_sizes(count: int, size_bytes: int, sectors: int) -> None:
+    stripes, _ = sizes.stripes_for(new_vg(10), count, size_bytes)
+    assert stripes == sizes.Stripes(count, sectors)
+
+
+@pytest.mark.parametrize(("count", "size_bytes"), [(129, 0), (-1, 0), (2, 2048), (2, 5000), (2, 12288)])
+def test_stripe_sizes_that_cannot_be(count: int, size_bytes: int) -> None:
+    with pytest.raises(BadInput):
+        sizes.stripes_for(new_vg(10), count, size_bytes)
 
 
 def test_extent_sizes() -> None:

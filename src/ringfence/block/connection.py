@@ -30,7 +30,7 @@ from ringfence.host.pages import Authority
 
 HANDSHAKE_S = 60
 """Silence after which a client that has not finished its handshake is let go."""
-LANES = 8
+LANES = 4
 """Of a connection."""
 MAX_STATES = 1024
 """Stretches that one BLOCK_STATUS tells of."""

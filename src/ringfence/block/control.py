@@ -19,7 +19,7 @@ from typing import Any
 import msgspec
 
 from ringfence.core.errors import RingfenceError, Unavailable, from_dict
-from ringfence.engine.orders import Extent, Opened, OpenPath, OpenVolume, ReloadPath
+from ringfence.engine.orders import Extent, Opened, OpenPath, OpenVolume, Place, ReloadPath
 from ringfence.wire import block as wire
 from ringfence.wire.entries import Incident
 
@@ -46,7 +46,7 @@ class BlockService:
         self._link: _Link | None = None
         self._linking = asyncio.Lock()
 
-    async def open(self, order: OpenPath, pages: Sequence[Path], readonly: bool = False) -> Opened:
+    async def open(self, order: OpenPath, pages: Sequence[Path]) -> Opened:
         """Start a worker for an LV.  Its writes need every one of `pages` valid.
 
         Raises:
@@ -61,7 +61,7 @@ class BlockService:
             _extents(order.extents),
             tuple(str(page) for page in pages),
             shared=order.shared,
-            readonly=readonly,
+            readonly=order.readonly,
             hold_ms=self._hold_ms,
             node=self._node,
             token=str(order.token),
@@ -90,15 +90,17 @@ class BlockService:
         path = wire.as_path(await self._ask(call))
         return Opened(path.path, path.uri)
 
-    async def close(self, vg: str, lv: str, flush: bool = True) -> None:
+    async def close(self, vg: str, lv: str, flush: bool = True, uuid: str = "") -> None:
         """Returns when the worker is flushed, ended and reaped; at once if there is none.
+
+        Args: uuid: of the LV that is meant, whatever it is called by now; empty: whatever has the name.
 
         Raises:
             DeviceFailed: the flush failed (it is closed all the same), or (`retry`) the worker does not
                 end: it is not closed.
             Unavailable: no block service; nothing is known.
         """
-        await self._ask(wire.Close(vg, lv, flush))
+        await self._ask(wire.Close(vg, lv, flush, uuid))
 
     async def drop_all(self) -> None:
         """Returns when every worker is reaped; nothing was flushed.  Raises Unavailable: unknown."""
@@ -124,7 +126,7 @@ class BlockService:
                 path.failed,
                 path.stopped,
                 path.readonly,
-                tuple(Extent(one.path, one.start_bytes, one.length_bytes) for one in path.extents),
+                tuple(_extent(one) for one in path.extents),
             )
             for path in await self.paths()
         )
@@ -257,7 +259,18 @@ class _Link:
 
 
 def _extents(extents: Sequence[Extent]) -> tuple[wire.Extent, ...]:
-    return tuple(wire.Extent(one.path, one.start_bytes, one.length_bytes) for one in extents)
+    return tuple(
+        wire.Extent(
+            one.path, one.start_bytes, one.length_bytes,
+            tuple(wire.Place(place.path, place.start_bytes) for place in one.beside), one.stripe_bytes,
+        )
+        for one in extents
+    )  # fmt: skip
+
+
+def _extent(one: wire.Extent) -> Extent:
+    beside = tuple(Place(place.path, place.start_bytes) for place in one.beside)
+    return Extent(one.path, one.start_bytes, one.length_bytes, beside, one.stripe_bytes)
 
 
 def _unavailable(socket: Path, why: str) -> Unavailable:

@@ -79,6 +79,7 @@ class Export:
         self.volume = volume
         if isinstance(self.seats, FastSeats):
             extents = volume.extents
+            writes = extents.linear and not volume.readonly
             self.seats.serve(
-                extents.table, extents.size_bytes, extents.block_bytes, True, not volume.readonly
+                extents.table, extents.size_bytes, extents.block_bytes, extents.linear, writes
             )

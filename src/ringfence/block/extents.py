@@ -1,4 +1,4 @@
-"""An LV's bytes: its extents on files and block devices, one after the other.
+"""An LV's bytes: its extents on files and block devices, one after the other, each linear or striped.
 
 Direct I/O where the file system has it, so that nothing of ours stands in this host's page cache
 when the lock moves on; else O_DSYNC.  Short transfers are taken up again; a range never reaches
@@ -49,13 +49,19 @@ class Extents:
         self.block_bytes = BLOCK_BYTES[0]
         """Offsets and lengths must be multiples of this."""
         self.table: list[tuple[int, int, int]] = []
-        """(fd, start there, length in bytes) of each."""
+        """(fd, start there, length in bytes) of each; of a striped one it says nothing more."""
+        self._striped: dict[int, tuple[list[tuple[int, int]], int]] = {}
+        """Number of an extent -> (fd, start there) of its stripes, and their stripe size in bytes."""
         self._starts: list[int] = []
         self.size_bytes = 0
         try:
-            for extent in extents:
-                if extent.path not in self._fds:
-                    self._open(extent.path, readonly)
+            for number, extent in enumerate(extents):
+                for place in extent.places:
+                    if place.path not in self._fds:
+                        self._open(place.path, readonly)
+                if extent.beside:
+                    stripes = [(self._fds[place.path], place.start_bytes) for place in extent.places]
+                    self._striped[number] = stripes, extent.stripe_bytes
                 self.table.append((self._fds[extent.path], extent.start_bytes, extent.length_bytes))
                 self._starts.append(self.size_bytes)
                 self.size_bytes += extent.length_bytes
@@ -64,6 +70,11 @@ class Extents:
         except BaseException:
             self.close()
             raise
+
+    @property
+    def linear(self) -> bool:
+        """The table tells where everything is."""
+        return not self._striped
 
     def _open(self, path: str, readonly: bool) -> None:
         access = (os.O_RDONLY if readonly else os.O_RDWR) | os.O_CLOEXEC
@@ -86,11 +97,17 @@ class Extents:
             ) from None
 
     def _check(self, extent: Extent) -> None:
-        if (extent.start_bytes | extent.length_bytes) % self.block_bytes or extent.length_bytes <= 0:
-            raise BadInput(f"an extent on {extent.path} is not made of {self.block_bytes}-byte blocks")
-        end = os.lseek(self._fds[extent.path], 0, os.SEEK_END)
-        if extent.start_bytes < 0 or extent.start_bytes + extent.length_bytes > end:
-            raise DeviceFailed(f"{extent.path} ends at {end} bytes, before the LV does", next="run vgck")
+        places, stripe_bytes = extent.places, extent.stripe_bytes
+        length_bytes, rest = divmod(extent.length_bytes, len(places))
+        if rest or (extent.beside and (stripe_bytes <= 0 or length_bytes % stripe_bytes)):
+            raise BadInput(f"an extent on {extent.path} is not made of whole stripes")
+        for place in places:
+            units = place.start_bytes | length_bytes | stripe_bytes
+            if units % self.block_bytes or length_bytes <= 0:
+                raise BadInput(f"an extent on {place.path} is not made of {self.block_bytes}-byte blocks")
+            end = os.lseek(self._fds[place.path], 0, os.SEEK_END)
+            if place.start_bytes < 0 or place.start_bytes + length_bytes > end:
+                raise DeviceFailed(f"{place.path} ends at {end} bytes, before the LV does", next="run vgck")
 
     def close(self) -> None:
         while self._fds:
@@ -206,6 +223,12 @@ class Extents:
         index = bisect.bisect_right(self._starts, offset_bytes) - 1 if len(self._starts) > 1 else 0
         fd, start, length = self.table[index]
         inside = offset_bytes - self._starts[index]
+        if index in self._striped:
+            stripes, stripe_bytes = self._striped[index]
+            chunk, inside = divmod(inside, stripe_bytes)
+            row, number = divmod(chunk, len(stripes))
+            fd, start = stripes[number]
+            return fd, start + row * stripe_bytes + inside, min(length_bytes, stripe_bytes - inside)
         return fd, start + inside, min(length_bytes, length - inside)
 
 

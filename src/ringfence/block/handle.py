@@ -169,7 +169,7 @@ class Handle:
     async def _flush(self) -> None:
         if self.path.readonly:
             return
-        paths = [extent.path for extent in self.order.open.extents]
+        paths = [place.path for extent in self.order.open.extents for place in extent.places]
         try:
             await asyncio.get_running_loop().run_in_executor(None, flush_paths, paths)
         except OSError as error:

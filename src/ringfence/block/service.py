@@ -39,6 +39,7 @@ LOCK_WAIT_S = 5.0
 """How long the workers of a crashed service may take to end before we say so."""
 LAST_WORD_S = 0.1
 """How long dropped volumes go on refusing what their clients ask."""
+IN_FLIGHT = 16
 STOP_S = 10.0
 """How long volumes may take to flush when the service is stopped."""
 
@@ -63,10 +64,16 @@ class Places(msgspec.Struct, frozen=True):
 class Service:
     """Raises, on construction: Refused (another service), Unavailable, DeviceFailed.
 
-    Args: watchdog: of this host, fed while the service runs and its volumes are in order."""
+    Args:
+        watchdog: of this host, fed while the service runs and its volumes are in order.
+        in_flight: how many requests of a volume may be on their way to its disks at one time.
+    """
 
-    def __init__(self, places: Places, watchdog: Watchdog | None = None) -> None:
+    def __init__(
+        self, places: Places, watchdog: Watchdog | None = None, in_flight: int = IN_FLIGHT
+    ) -> None:
         self._places = places
+        self._in_flight = in_flight
         self._self_fence = SelfFence(watchdog, self._open_paths, _say) if watchdog is not None else None
         self._handles: dict[str, Handle] = {}
         self._busy: dict[str, asyncio.Lock] = {}
@@ -206,7 +213,7 @@ class Service:
         if isinstance(call, wire.Open):
             return await self._open(call, number, drops)
         if isinstance(call, wire.Close):
-            return await self._close(_name(call.vg, call.lv), call.flush)
+            return await self._close_call(call)
         if isinstance(call, wire.Reload):
             return await self._reload(call, number)
         if isinstance(call, wire.DropAll):
@@ -301,13 +308,30 @@ class Service:
 
     def _handle(self, call: wire.Open, socket_path: Path) -> Handle:
         places = self._places
-        order = wire.Order(call, str(socket_path), str(places.incidents), self._lock_fd, places.group)
+        order = wire.Order(
+            call,
+            str(socket_path),
+            str(places.incidents),
+            self._lock_fd,
+            places.group,
+            self._in_flight,
+        )
         return Handle(order, _listed(call, socket_path), self._told, self._gone)
 
-    async def _close(self, name: str, flush: bool) -> None:
+    async def _close_call(self, call: wire.Close) -> None:
+        """A reload that is under way may rename the path meanwhile: look again when it is closed."""
+        name = _name(call.vg, call.lv)
+        if not call.uuid:
+            await self._close(name, call.flush)
+            return
+        while name:
+            await self._close(name, call.flush, call.uuid)
+            name = next((one for one, handle in self._handles.items() if _is_of(handle, call)), "")
+
+    async def _close(self, name: str, flush: bool, uuid: str = "") -> None:
         async with self._busy.setdefault(name, asyncio.Lock()):
             handle = self._handles.get(name)
-            if handle is None:
+            if handle is None or (uuid and handle.path.uuid != uuid):
                 return
             try:
                 await handle.end(flush)
@@ -389,6 +413,10 @@ def _name(vg: str, lv: str) -> str:
         if not word or word in (".", "..") or "/" in word or "\0" in word:
             raise BadInput(f"{word!r} cannot be the name of a VG or LV")
     return f"{vg}/{lv}"
+
+
+def _is_of(handle: Handle, call: wire.Close) -> bool:
+    return (handle.path.vg, handle.path.uuid) == (call.vg, call.uuid)
 
 
 def _check_length(path: Path) -> None:

@@ -86,7 +86,7 @@ class Worker:
             ) from None
         name = f"{opened.vg}/{opened.lv}"
         reports = Reports(name, opened.node, uuid.uuid4().hex, file, self._tell, wall_ms)
-        return Export(volume, gate, reports, _seats(opened)), reports
+        return Export(volume, gate, reports, _seats(order)), reports
 
     def _swap(self, word: wire.Swap, order: wire.Order, export: Export, reports: Reports) -> wire.Order:
         """Answer it.  Returns what is served then.
@@ -208,13 +208,13 @@ def _listen(order: wire.Order) -> socket.socket:
     return listener
 
 
-def _seats(opened: wire.Open) -> PlainSeats | FastSeats:
+def _seats(order: wire.Order) -> PlainSeats | FastSeats:
     """The fast ones, where they are built, and every page is there."""
     library = load()
     if library is not None:
         with contextlib.suppress(OSError):
-            return FastSeats(library, opened.in_flight, [Path(page) for page in opened.pages])
-    return PlainSeats(opened.in_flight)
+            return FastSeats(library, order.in_flight, [Path(page) for page in order.open.pages])
+    return PlainSeats(order.in_flight)
 
 
 def _volume(opened: wire.Open) -> Volume:

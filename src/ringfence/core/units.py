@@ -10,7 +10,8 @@ from ringfence.core.errors import BadInput
 
 _LETTERS = "kmgtpe"
 _SIZE = re.compile(r"(\d+(?:\.\d*)?|\.\d+)\s*(?:([bskmgtpe])(?:i?b)?)?", re.IGNORECASE)
-_EXTENTS = re.compile(r"(\d+)(?:%([A-Za-z]+))?")
+_EXTENTS = re.compile(r"([+-]?)(\d+)(?:%([A-Za-z]+))?")
+_PERCENTS = ("VG", "FREE", "PVS", "LV", "ORIGIN")
 LARGEST_BYTES = (1 << 63) - 1
 UNITS = "rRhHbBsSkKmMgGtTpPeE"
 READABLE = "r"
@@ -35,16 +36,43 @@ def parse_size(text: str, default_unit: str = "m") -> int:
 
 
 def parse_extents(text: str) -> tuple[int, str]:
-    """`-l`'s argument: a number of extents, or (percentage, "VG" | "FREE").  Raises BadInput."""
+    """`lvcreate -l`'s argument: a number of extents, or (percentage, of what).  Raises BadInput."""
+    sign, count, percent = parse_signed_extents(text)
+    if sign:
+        raise BadInput(f"{text!r} is not a number of extents", next="give 25, 50%VG or 100%FREE")
+    return count, percent
+
+
+def parse_signed_extents(text: str) -> tuple[str, int, str]:
+    """`lvresize -l`'s argument: (sign, number, "VG" | "FREE" | "PVS" | "LV" | "ORIGIN" | "").
+
+    Raises BadInput."""
     match = _EXTENTS.fullmatch(text.strip())
     if match is None:
         raise BadInput(f"{text!r} is not a number of extents", next="give 25, 50%VG or 100%FREE")
-    count, percent = int(match[1]), (match[2] or "").upper()
-    if percent not in ("", "VG", "FREE"):
-        raise BadInput(f"percentages of {match[2]} are not served", next="give %VG or %FREE")
+    count, percent = int(match[2]), (match[3] or "").upper()
+    if percent and percent not in _PERCENTS:
+        raise BadInput(
+            f"percentages of {match[3]} are not known", next="give %VG, %FREE, %PVS, %LV or %ORIGIN"
+        )
     if count == 0:
         raise BadInput("0 extents cannot be", next="give 1 or more")
-    return count, percent
+    return match[1], count, percent
+
+
+def parse_signed_size(text: str, default_unit: str = "m") -> tuple[str, int]:
+    """`lvresize -L`'s argument: (sign, bytes).  Raises BadInput."""
+    text = text.strip()
+    sign = text[0] if text[:1] in ("+", "-") and len(text) > 1 else ""
+    return sign, parse_size(text[len(sign) :], default_unit)
+
+
+def sized(size_bytes: int) -> str:
+    """As LVM2 prints sizes in messages: two decimals, the largest unit that fits."""
+    for unit, shift in (("EiB", 60), ("PiB", 50), ("TiB", 40), ("GiB", 30), ("MiB", 20), ("KiB", 10)):
+        if size_bytes >= 1 << shift:
+            return f"{size_bytes / (1 << shift):.2f} {unit}"
+    return f"{size_bytes} B"
 
 
 def format_size(size_bytes: int, unit: str = READABLE, *, suffix: bool = True) -> str:

@@ -50,7 +50,7 @@ class BlockPaths:
             case ReloadPath():
                 return self._service.reload(order)
             case ClosePath():
-                return self._service.close(order.vg, order.lv)
+                return self._service.close(order.vg, order.lv, uuid=order.uuid)
             case OpenPaths():
                 return self._service.list()
 

@@ -45,7 +45,7 @@ def leave(take_away: Callable[[str], int] | None = None) -> Command:
     yield from refuse_tables(active)
     volumes: tuple[OpenVolume, ...] = yield OpenPaths()
     for volume in volumes:
-        yield ClosePath(volume.vg, volume.lv)
+        yield ClosePath(volume.vg, volume.lv, volume.uuid)
     for one in active:
         yield Release(one.lock)
     joined = yield Joined()

@@ -141,6 +141,7 @@ class _Node:
         self._requests = Requests(
             context, self.locker, clients, self._tasks, self._views, self._fencer, self._deadlocks,
             self._checkups, self._fence_tests, self._drills, self._arming, self._slots, self._lvmlockd,
+            self.refreshes.own,
         )  # fmt: skip
         self._deadlines = Deadlines(context, self._slots)
         self._sent_ns = 0
@@ -446,7 +447,7 @@ class _Node:
             assert held is not None, f"{one.what} was adopted without its lock"
             lock = self.locker.restore(one.lock, held, one.what, one.lvm2)
             if one.lvm2 is None:
-                self._tasks.opened.add((one.vg, one.lv))
+                self._tasks.opened[one.vg, one.lock.resource] = one.lv
             elif not one.lvm2.persistent:
                 self._lvm_processes.stays(lock)
         context.left_open = ()

@@ -378,12 +378,23 @@ class SlotIo(_Order, frozen=True):
 # -- answered by the block driver ----------------------------------------------
 
 
+class Place(msgspec.Struct, frozen=True):
+    """Where a stripe begins."""
+
+    path: str
+    start_bytes: int
+
+
 class Extent(msgspec.Struct, frozen=True):
-    """A linear piece of an LV, in bytes."""
+    """A piece of an LV, in bytes: linear, or dealt out in stripes."""
 
     path: str
     start_bytes: int
     length_bytes: int
+    beside: tuple[Place, ...] = ()
+    """The other stripes; each is as long as the first, and `length_bytes` is the length of all."""
+    stripe_bytes: int = 0
+    """So much of the LV lies on one stripe, then as much on the next; 0: there is one alone."""
 
 
 class OpenPath(_Order, frozen=True):
@@ -395,6 +406,9 @@ class OpenPath(_Order, frozen=True):
     extents: tuple[Extent, ...]
     shared: bool
     token: Token
+    readonly: bool = False
+    seqno: int = 0
+    """Of the VG's version that says so."""
 
 
 class Opened(msgspec.Struct, frozen=True):
@@ -409,6 +423,9 @@ class ClosePath(_Order, frozen=True):
 
     vg: str
     lv: str
+    """The name it is open under."""
+    uuid: str = ""
+    """Given: only the path of this LV, and under whatever name: it may just be renamed."""
 
 
 class ReloadPath(_Order, frozen=True):

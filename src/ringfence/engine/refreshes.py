@@ -1,4 +1,7 @@
-"""LVs that stock LVM2 has active on several hosts: who changes one has all others reload its table.
+"""LVs whose metadata was changed while they are active: whoever has one reloads its table.
+
+What this node has open itself is the business of a part of its own (`reloads`).  The rest is about LVs that
+stock LVM2 has active on several hosts.
 
 Two ways lead here.  A stock command that has changed an LV under its shared lock asks for it (refresh_lv):
 an entry, which every other member of the VG's lockspace answers; the command is told once all have, and has
@@ -24,6 +27,7 @@ from ringfence.engine.context import Context
 from ringfence.engine.facts import RefreshAsked, RefreshHeard, VgChanged
 from ringfence.engine.locker import Locker
 from ringfence.engine.orders import Command
+from ringfence.engine.reloads import Reloads
 from ringfence.engine.state import VgVersion
 from ringfence.engine.tasks import Tasks
 from ringfence.lvm2.images import LvImage
@@ -83,6 +87,7 @@ class Refreshes:
         self._context = context
         self._locker = locker
         self._tasks = tasks
+        self.own = Reloads(context, tasks)
         self._last = 0
         self._questions: dict[int, _Question] = {}
         self._vgs: dict[str, _Vg] = {}
@@ -106,6 +111,7 @@ class Refreshes:
     def lost(self, error: RingfenceError) -> None:
         """This life is stale."""
         questions, self._questions, self._vgs = self._questions, {}, {}
+        self.own.lost()
         for question in questions.values():
             question.told(error)
 
@@ -120,6 +126,7 @@ class Refreshes:
 
     def entered(self) -> None:
         """This node runs in a new epoch: it may have missed changes, or taken LVs over."""
+        self.own.entered()
         for use in self._locker.persistent():
             if use.by_lvm2 and use.held is not None and use.held.mode is Mode.PR:
                 vg = use.lockspace.removeprefix(VG_SPACE)
@@ -128,6 +135,7 @@ class Refreshes:
 
     def changed(self, fact: VgChanged) -> None:
         """A VG's metadata was changed, by whomever."""
+        self.own.changed(fact)
         one = self._vgs.get(fact.vg)
         if one is not None and one.due_ns == 0:
             one.due_ns = max(self._context.now_ns, one.began_ns + SPACING_MS * 1_000_000)
@@ -166,6 +174,7 @@ class Refreshes:
 
     def look(self) -> None:
         context = self._context
+        self.own.look()
         if self._questions:
             self._tell()
         if not self._allowed():

@@ -43,6 +43,7 @@ from ringfence.engine.orders import (
     OpenVolume,
     Order,
 )
+from ringfence.engine.reloads import Reloads
 from ringfence.engine.slots import Slots
 from ringfence.engine.tasks import Tasks
 from ringfence.engine.views import Views
@@ -87,9 +88,11 @@ class Requests:
         arming: Arming,
         slots: Slots,
         lvmlockd: Lvmlockd,
+        reloads: Reloads,
     ) -> None:
         self._context = context
         self._lvmlockd = lvmlockd
+        self._reloads = reloads
         self._slots = slots
         self._locker = locker
         self._tasks = tasks
@@ -377,20 +380,22 @@ class Requests:
 
     def _broken(self) -> Broken:
         """To be asked for before the block service is; tells what is wrong with what it then lists."""
-        due = sorted(self._tasks.opened)
+        due = list(self._tasks.opened)
 
         def broken(volumes: tuple[OpenVolume, ...]) -> dict[str, str]:
             wrong = {f"{one.vg}/{one.lv}": one.failed for one in volumes if one.failed}
-            listed = [(one.vg, one.lv) for one in volumes]
-            for vg, lv in due:
-                if (vg, lv) not in listed and (vg, lv) in self._tasks.opened:
-                    wrong[f"{vg}/{lv}"] = "its export is gone: the block service was started anew"
+            listed = frozenset((one.vg, one.uuid) for one in volumes)
+            for vg, uuid in due:
+                name = self._tasks.opened.get((vg, uuid))
+                if name is not None and (vg, uuid) not in listed:
+                    wrong[f"{vg}/{name}"] = "its export is gone: the block service was started anew"
             lines = {
                 name: f"{name} is active here, but {what}; "
                 f"next: ringfence lvchange -a{self._how(name)} {name}"
                 for name, what in sorted(wrong.items())
             }
             stopped = {f"{one.vg}/{one.lv}": one.stopped for one in volumes if one.stopped and not one.failed}
+            stopped |= {name: what for name, what in self._reloads.wrong.items() if name not in wrong}
             return lines | {name: f"{name} is active here, but {what}" for name, what in stopped.items()}
 
         return broken

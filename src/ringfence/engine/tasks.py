@@ -75,8 +75,12 @@ class Tasks:
         self._orders: dict[int, Task] = {}
         self._last_order = 0
         self._drawn = 0
-        self.opened: set[tuple[str, str]] = set()
-        """(VG, LV) whose path was opened and not closed since: each ought to be in the service's list."""
+        self.opened: dict[tuple[str, str], str] = {}
+        """(VG, LV's uuid) -> its name, of each path that was opened and not closed since: it ought to be in
+        the service's list."""
+        self.was_opened: Callable[[orders.OpenPath], None] = lambda order: None
+        """Told of each path that has been opened."""
+        self.was_reloaded: Callable[[orders.ReloadPath], None] = lambda order: None
 
     def start(
         self, what: str, command: orders.Command, finished: Finished, client: int | None = None
@@ -100,8 +104,13 @@ class Tasks:
     def order_done(self, order: int, answer: Any, error: dict[str, Any] | None) -> None:
         task = self._orders.pop(order, None)
         if task is not None:
-            if isinstance(task.waits_for, orders.OpenPath) and error is None and task.refused != "stale":
-                self.opened.add((task.waits_for.vg, task.waits_for.lv))
+            waited_for = task.waits_for
+            if isinstance(waited_for, orders.OpenPath) and error is None and task.refused != "stale":
+                self.opened[waited_for.vg, waited_for.uuid] = waited_for.lv
+                self.was_opened(waited_for)
+            if isinstance(waited_for, orders.ReloadPath) and error is None and task.refused != "stale":
+                self.opened[waited_for.vg, waited_for.uuid] = waited_for.name
+                self.was_reloaded(waited_for)
             self._advance(task, answer, from_dict(error) if error is not None else None)
 
     def cancel_calls(self, devices: Collection[str]) -> None:
@@ -199,7 +208,7 @@ class Tasks:
             return False, None
         if not isinstance(order, orders.ENGINE_ORDERS):
             if isinstance(order, orders.ClosePath):
-                self.opened.discard((order.vg, order.lv))
+                self.opened.pop((order.vg, order.uuid), None)
             self._last_order += 1
             self._orders[self._last_order] = task
             self._context.out(DoOrder(self._last_order, order))

@@ -17,6 +17,9 @@ from ringfence.lvm2.text import Section, parse_text
 _VG = re.compile(rb"([^\s{}]+) \{\n\s*id = \"[^\"]*\"\n\s*seqno = (\d+)\n")
 _PV = re.compile(rb'"(pv\d+)"')
 _ID = b'id = "'
+_LVS = b"logical_volumes {"
+_REST = b'}\n}\ncontents = "Text Format Volume Group"\nversion = 1\n'
+"""Behind the LVs."""
 
 
 class LvImage(msgspec.Struct, frozen=True):
@@ -40,16 +43,34 @@ def lv_images(text: bytes, wanted: Collection[str]) -> Iterator[tuple[str, LvIma
 
     Raises Damaged: the list of PVs cannot be read."""
     places = _places(text)
+    for uuid, section in _sections(text, wanted):
+        image = _PV.sub(lambda pv: places.get(pv[1], pv[0]), section)
+        yield uuid, LvImage(image.split(None, 1)[0].decode(errors="replace"), zlib.crc32(image))
+
+
+def excerpt(text: bytes, wanted: Collection[str]) -> bytes:
+    """The text as it would be if the VG had no other LVs than the wanted ones that it has.
+
+    Args:
+        wanted: uuids with dashes."""
+    start = text.find(_LVS)
+    if start < 0:
+        return text
+    sections = [section for _, section in _sections(text, wanted)]
+    return b"".join((text[:start], _LVS, b"\n", *sections, _REST))
+
+
+def _sections(text: bytes, wanted: Collection[str]) -> Iterator[tuple[str, bytes]]:
+    """(uuid, its own section) of those of the wanted LVs that the text has, in its order."""
     names = {uuid.encode(): uuid for uuid in wanted}
-    at = text.find(b"logical_volumes {")
+    at = text.find(_LVS)
     while names and at >= 0 and (at := text.find(_ID, at)) >= 0:
         begin, at = at, at + len(_ID)
         uuid = names.pop(text[at : text.find(b'"', at)], "")
         if uuid and text[begin - 1 : begin].isspace():
             start = text.rfind(b"\n", 0, text.rfind(b"{", 0, begin)) + 1
             at = _end(text, start)
-            section = _PV.sub(lambda pv: places.get(pv[1], pv[0]), text[start:at])
-            yield uuid, LvImage(section.split(None, 1)[0].decode(errors="replace"), zlib.crc32(section))
+            yield uuid, text[start:at]
 
 
 def _places(text: bytes) -> dict[bytes, bytes]:

@@ -76,7 +76,7 @@ class BlockService:
             case orders.ReloadPath():
                 self._reload(body, done)
             case orders.ClosePath():
-                self._close((body.vg, body.lv), done)
+                self._close(body, done)
             case orders.OpenPaths():
                 done(tuple(_listed(path.order) for path in self.open.values()))
 
@@ -112,8 +112,9 @@ class BlockService:
         listed = _listed(path.order)
         done(orders.Opened(listed.path, listed.uri))
 
-    def _close(self, key: tuple[str, str], done: Done) -> None:
+    def _close(self, order: orders.ClosePath, done: Done) -> None:
         """Flush first: what is in flight lands before the answer."""
+        key = self._named(order)
         path = self.open.get(key)
         if path is None:
             done(None)
@@ -124,10 +125,19 @@ class BlockService:
             return
         path.closing = True
         if path.in_flight:
-            self._soon(lambda: self._close(key, done), 5)
+            self._soon(lambda: self._close(order, done), 5)
             return
         del self.open[key]
         done(None)
+
+    def _named(self, order: orders.ClosePath) -> tuple[str, str]:
+        """What the path that is meant is called by now."""
+        if not order.uuid:
+            return order.vg, order.lv
+        return next(
+            (key for key, path in self.open.items() if (key[0], path.order.uuid) == (order.vg, order.uuid)),
+            ("", ""),
+        )
 
     # -- a guest -------------------------------------------------------------------
 

@@ -7,6 +7,7 @@ import msgspec
 from ringfence.volumes.segments import Segment
 
 SLOTS_TAG = "ringfence.slots"
+_PLAIN = ("striped", "linear")
 
 
 class Pv(msgspec.Struct, frozen=True, gc=False):
@@ -72,4 +73,14 @@ class Lv(msgspec.Struct, frozen=True, gc=False):
         """Made of plain pieces of PVs, one behind the other."""
         return all(
             segment.kind in ("striped", "linear") and len(segment.stripes) == 1 for segment in self.segments
+        )
+
+    @property
+    def plain(self) -> bool:
+        """Linear or striped, on PVs alone."""
+        return all(
+            segment.kind in _PLAIN
+            and sum(stripe.extent_count for stripe in segment.stripes) == segment.extent_count
+            and (len(segment.stripes) == 1 or segment.stripe_sectors > 0)
+            for segment in self.segments
         )

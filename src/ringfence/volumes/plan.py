@@ -12,8 +12,10 @@ from ringfence.core.errors import BadInput, NotFound, Refused
 from ringfence.lvm2.names import check_lv_name, check_vg_name
 from ringfence.lvm2.text import Section, Value
 from ringfence.volumes.access import DLM, lock_args_of
-from ringfence.volumes.allocate import allocate
-from ringfence.volumes.model import CONTENTS, SECTOR_BYTES, Lv, Stripe, Vg, read_vg
+from ringfence.volumes.allocate import free_count
+from ringfence.volumes.layout import ANYWHERE, Space, choose, segment_section, segments_of
+from ringfence.volumes.model import CONTENTS, SECTOR_BYTES, Lv, Vg, read_vg
+from ringfence.volumes.policies import INHERIT
 
 
 class Maker(msgspec.Struct, frozen=True):
@@ -105,36 +107,40 @@ def free_lv_name(vg: Vg) -> str:
     return f"lvol{max(numbers, default=-1) + 1}"
 
 
-def create_lv(vg: Vg, name: str, uuid: str, extents: int, maker: Maker) -> Vg:
-    """The VG with a new linear LV.  Raises BadInput, Refused.  The seqno is not touched."""
+def create_lv(
+    vg: Vg, name: str, uuid: str, extents: int, maker: Maker, space: Space = ANYWHERE, *,
+    tags: tuple[str, ...] = (), writable: bool = True,
+) -> Vg:  # fmt: skip
+    """The VG with a new linear or striped LV.  The seqno is not touched.
+
+    Args:
+        extents: whole stripes; fewer will do, if the space is approximate.
+        space: where it may be, and how.  A policy of its own is the LV's from then on.
+
+    Raises BadInput, Refused."""
     check_lv_name(name, vg.name)
     if vg.lv(name) is not None:
         raise BadInput(f'Logical Volume "{name}" already exists in volume group "{vg.name}"')
-    stripes = allocate(vg, extents)
+    free = free_count(vg)
+    if extents > free and not space.approximate:
+        raise Refused(
+            f'Volume group "{vg.name}" has insufficient free space ({free} extents): {extents} required',
+            next="give a smaller size, or -l 100%FREE for all that is left",
+        )
+    segments = segments_of(choose(vg, extents, space), space.stripes.sectors)
     items: list[tuple[str, Value | Section]] = [
         ("id", uuid),
         ("status", ("READ", "VISIBLE")),
-        ("flags", ("WRITE_LOCKED",)),
+        ("flags", ("WRITE_LOCKED",) if writable else ()),
+        *([("tags", tags)] if tags else []),
         ("creation_time", maker.now_s),
         ("creation_host", maker.host),
         ("lock_args", DLM),
-        ("segment_count", len(stripes)),
+        *([("allocation_policy", space.policy)] if space.policy != INHERIT else []),
+        ("segment_count", len(segments)),
     ]
-    start = 0
-    for number, stripe in enumerate(stripes, 1):
-        items.append((f"segment{number}", _linear_segment(start, stripe)))
-        start += stripe.extent_count
+    items += [(f"segment{number}", segment_section(one)) for number, one in enumerate(segments, 1)]
     return vg.with_lv(name, Section(tuple(items)))
-
-
-def _linear_segment(start: int, stripe: Stripe) -> Section:
-    return Section((
-        ("start_extent", start),
-        ("extent_count", stripe.extent_count),
-        ("type", "striped"),
-        ("stripe_count", 1),
-        ("stripes", (stripe.pv, stripe.start_extent)),
-    ))  # fmt: skip
 
 
 def find_lv(vg: Vg, name: str) -> Lv:
@@ -151,7 +157,7 @@ def users_of(vg: Vg, name: str) -> tuple[str, ...]:
 
 
 def check_plain(vg: Vg, lv: Lv) -> None:
-    """Raises Refused unless the LV is a visible linear one that no other LV is made of."""
+    """Raises Refused unless the LV is a visible linear or striped one that no other LV is made of."""
     if lv.slots:
         raise Refused(
             f"Logical volume {vg.name}/{lv.name} holds the disk slots of the VG and goes with it alone",
@@ -160,9 +166,12 @@ def check_plain(vg: Vg, lv: Lv) -> None:
     next_step = f"use stock LVM2 for it: VG {vg.name} can be used by both"
     if not lv.visible:
         raise Refused(f"Logical volume {vg.name}/{lv.name} is a hidden part of another", next=next_step)
-    if not lv.linear:
+    if not lv.plain:
         kinds = ", ".join(dict.fromkeys(segment.kind for segment in lv.segments))
-        raise Refused(f"Logical volume {vg.name}/{lv.name} is not linear (it is: {kinds})", next=next_step)
+        raise Refused(
+            f"Logical volume {vg.name}/{lv.name} is neither linear nor striped (it is: {kinds})",
+            next=next_step,
+        )
     users = users_of(vg, lv.name)
     if users:
         raise Refused(f"Logical volume {vg.name}/{lv.name} is part of {', '.join(users)}", next=next_step)

@@ -21,12 +21,28 @@ MAX_LINE_BYTES = 16 << 20
 """An LV of a hundred thousand extents still fits, also where all that is open is listed."""
 
 
-class Extent(msgspec.Struct, frozen=True):
-    """A linear piece of an LV, in bytes.  The LV is the extents one after the other."""
+class Place(msgspec.Struct, frozen=True):
+    """Where a stripe begins."""
+
+    path: str
+    start_bytes: int
+
+
+class Extent(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A piece of an LV, in bytes: linear, or dealt out in stripes.  The LV is all of them, one after the
+    other."""
 
     path: str
     start_bytes: int
     length_bytes: int
+    beside: tuple[Place, ...] = ()
+    """The other stripes; each is as long as the first, and `length_bytes` is the length of all."""
+    stripe_bytes: int = 0
+    """So much of the LV lies on one stripe, then as much on the next; 0: there is one alone."""
+
+    @property
+    def places(self) -> tuple[Place, ...]:
+        return (Place(self.path, self.start_bytes), *self.beside)
 
 
 class _Call(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields=True):
@@ -53,8 +69,6 @@ class Open(_Call, frozen=True):
     """This host's node id, for incidents."""
     token: str = ""
     """Of the lock it is opened under; for the daemon that comes next."""
-    in_flight: int = 16
-    """How many requests may be on their way to the disks at one time: so many writes can land late."""
 
 
 class Close(_Call, frozen=True):
@@ -65,6 +79,8 @@ class Close(_Call, frozen=True):
     vg: str
     lv: str
     flush: bool = True
+    uuid: str = ""
+    """Given: this LV's path, whatever it is called by now, and no other's."""
 
 
 class Reload(_Call, frozen=True):
@@ -181,6 +197,8 @@ class Order(msgspec.Struct, frozen=True):
     """Kept open as long as the worker lives: nobody takes the service's lock before."""
     group: int = -1
     """The socket's group; -1: unchanged."""
+    in_flight: int = 16
+    """How many requests may be on their way to the disks at one time: so many writes can land late."""
 
 
 class WorkerReady(msgspec.Struct, frozen=True, tag=True):

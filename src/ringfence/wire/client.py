@@ -372,7 +372,7 @@ class Vgs(_Call, frozen=True):
 
 
 class LvCreate(_Call, frozen=True):
-    """Exactly one of size_bytes and extents.  `percent` applies to extents: "VG" | "FREE" | ""."""
+    """Exactly one of size_bytes and extents.  `percent` applies to extents: "VG" | "FREE" | "PVS" | ""."""
 
     vg: str
     lv: str = ""
@@ -383,6 +383,16 @@ class LvCreate(_Call, frozen=True):
     activate: str = "ey"
     """ey | sy | n."""
     wait_ms: int | None = None
+    stripes: int = 1
+    stripe_size_bytes: int = 0
+    """0: LVM2's default, 64 KiB."""
+    alloc: str = "inherit"
+    """contiguous | cling | normal | anywhere | inherit (from the VG)."""
+    pvs: tuple[str, ...] = ()
+    """Where it may be: DEVICE, DEVICE:FIRST-LAST:…, @TAG, in order of preference.  Empty: anywhere."""
+    tags: tuple[str, ...] = ()
+    permission: str = "rw"
+    """rw | r."""
 
 
 class Lvs(_Call, frozen=True):
@@ -400,10 +410,54 @@ class LvChange(_Call, frozen=True):
     vg: str
     lv: str
     """Empty: every LV of the VG."""
-    activate: str
-    """ey | sy | n."""
+    activate: str = ""
+    """ey | sy | n; empty: as it is."""
     wait_ms: int | None = 0
     """How long to queue behind a holder; 0 = refuse at once, None = for ever."""
+    add_tags: tuple[str, ...] = ()
+    drop_tags: tuple[str, ...] = ()
+    permission: str = ""
+    """rw | r; empty: as it is.  To take the access away needs the LV's lock EX."""
+    alloc: str = ""
+    """As in `LvCreate`; empty: as it is."""
+    refresh: bool = False
+    """Reload what is open here by what the metadata says."""
+
+
+class LvResize(_Call, frozen=True):
+    """Exactly one of size_bytes and extents; `percent` applies to extents: VG | FREE | PVS | LV.
+
+    Reply result: {"message", "name", "vg", "uuid", "size_bytes", "old_size_bytes", "notes"}."""
+
+    vg: str
+    lv: str
+    size_bytes: int = 0
+    extents: int = 0
+    percent: str = ""
+    sign: str = ""
+    """+ | -: by so much; empty: to so much."""
+    only: str = ""
+    """extend | reduce: refused if it would be the other; empty: whichever it is."""
+    stripes: int = 0
+    """Of what is added; 0: as the LV has."""
+    stripe_size_bytes: int = 0
+    alloc: str = "inherit"
+    pvs: tuple[str, ...] = ()
+    """As in `LvCreate`."""
+    force: bool = False
+    """Reduce it: what is at its end is lost."""
+    wait_ms: int | None = None
+    """For the VG's lock."""
+
+
+class LvRename(_Call, frozen=True):
+    """Also while it is active, anywhere: its path gets the new name."""
+
+    vg: str
+    lv: str
+    new: str
+    wait_ms: int | None = None
+    """For the VG's lock."""
 
 
 class LvRemove(_Call, frozen=True):
@@ -439,6 +493,7 @@ Call = (
     | ConfigShow | ConfigApply | Leave | JoinSpace | LeaveSpace | PurgeOrphans
     | Lock | Convert | Unlock | Cancel | Busy
     | PvCreate | Pvs | VgCreate | VgRemove | VgChange | Vgs | LvCreate | Lvs | LvChange | LvRemove
+    | LvResize | LvRename
     | PvRemove | PvResize | PvCk | VgExtend | VgReduce | VgRename | VgSet | VgCk
     | SlotsAdd | SlotsForget | SlotsShow
 )  # fmt: skip
@@ -452,6 +507,7 @@ OPERATOR_CALLS = (FenceStatus, FenceNode, FenceDisarm, FenceArm, NodeReenrol)
 """Words about fencing and machines that `engine.operator` answers."""
 VOLUME_CALLS = (
     PvCreate, Pvs, VgCreate, VgRemove, VgChange, Vgs, LvCreate, Lvs, LvChange, LvRemove,
+    LvResize, LvRename,
     PvRemove, PvResize, PvCk, VgExtend, VgReduce, VgRename, VgSet, VgCk,
     SlotsAdd, SlotsForget, SlotsShow,
 )  # fmt: skip

@@ -7,12 +7,14 @@ command holds when it fails it takes back in reverse; transient locks end with t
 from collections.abc import Callable
 from typing import Any
 
+from ringfence.engine.commands.alter import lvrename
 from ringfence.engine.commands.lv import lvchange, lvcreate, lvremove
 from ringfence.engine.commands.members import vgextend, vgreduce
 from ringfence.engine.commands.pv import pvremove, pvresize
 from ringfence.engine.commands.pvck import pvck
 from ringfence.engine.commands.pvcreate import pvcreate
 from ringfence.engine.commands.report import lvs, pvs, vgs
+from ringfence.engine.commands.resize import lvresize
 from ringfence.engine.commands.slots import look_for_slots, slots_add, slots_forget, slots_show
 from ringfence.engine.commands.vg import autostart, vgchange, vgcreate, vgremove
 from ringfence.engine.commands.vgrename import vgrename
@@ -23,6 +25,8 @@ from ringfence.wire.client import (
     LvChange,
     LvCreate,
     LvRemove,
+    LvRename,
+    LvResize,
     Lvs,
     PvCk,
     PvCreate,
@@ -44,8 +48,9 @@ from ringfence.wire.client import (
 )
 
 __all__ = [
-    "autostart", "command_for", "look_for_slots", "lvchange", "lvcreate", "lvremove", "lvs", "pvcreate",
-    "pvs", "slots_add", "slots_forget", "slots_show", "vgchange", "vgcreate", "vgremove", "vgs",
+    "autostart", "command_for", "look_for_slots", "lvchange", "lvcreate", "lvremove", "lvrename", "lvresize",
+    "lvs", "pvcreate", "pvs", "slots_add", "slots_forget", "slots_show", "vgchange", "vgcreate", "vgremove",
+    "vgs",
 ]  # fmt: skip
 
 _COMMANDS: dict[type, Callable[[Any], Command]] = {
@@ -67,6 +72,8 @@ _COMMANDS: dict[type, Callable[[Any], Command]] = {
     Lvs: lvs,
     LvChange: lvchange,
     LvRemove: lvremove,
+    LvResize: lvresize,
+    LvRename: lvrename,
     SlotsAdd: slots_add,
     SlotsForget: slots_forget,
     SlotsShow: slots_show,

@@ -1,7 +1,16 @@
 """Activation: this node holds an LV's lock, and a data path to it is open.
 
 The order is always: lock, then read where the LV is, then open; and back: close, which flushes and
-reaps, then unlock.  Whoever holds the LV's lock may trust its metadata: to change it takes EX."""
+reaps, then unlock.
+
+What whoever holds an LV's lock, in whatever mode, may trust of its metadata: what the LV is made of stays
+so, extent by extent, and may be written or not.  To take an extent away, to put it elsewhere or to take
+the access away needs the LV's lock EX, and the path on that host closed or reloaded before the commit.
+
+Under the VG's lock alone what takes nothing away may be changed, also while the LV is in use anywhere:
+extents are appended, it gets another name, other tags, another policy, or may be written where it might
+not be.  Who has it open then hears of the new version, and reloads its path (`refreshes`); until then it
+goes on with less than it could have, under the old name."""
 
 from collections.abc import Generator
 from typing import Any
@@ -22,10 +31,11 @@ from ringfence.engine.orders import (
     OpenPaths,
     OpenVolume,
     Order,
+    Place,
     Release,
 )
 from ringfence.volumes.discovery import VgOnDisk, check_twins
-from ringfence.volumes.model import SECTOR_BYTES, Lv, Vg
+from ringfence.volumes.model import SECTOR_BYTES, Lv, Stripe, Vg
 from ringfence.volumes.plan import check_plain, find_lv
 
 _MODES = {"ey": Mode.EX, "sy": Mode.PR, "n": Mode.UN}
@@ -45,27 +55,35 @@ def vg_wait(wait_ms: int | None) -> int | None:
 
 
 def extents_of(found: VgOnDisk, lv: Lv) -> tuple[Extent, ...]:
-    """A linear LV as pieces of devices.  Raises NotFound if a PV is missing."""
-    vg = found.vg
+    """A linear or striped LV as pieces of devices.
+
+    Raises NotFound (a PV is missing), Refused (it was), Damaged (it is there twice)."""
+    assert lv.plain
     extents = []
     for segment in lv.segments:
-        (stripe,) = segment.stripes
-        pv, have = vg.pv(stripe.pv), found.pvs.get(stripe.pv)
-        assert pv is not None
-        check_twins(found, (stripe.pv,))
-        if pv.missing and have is not None:
-            raise Refused(
-                f"Cannot activate {vg.name}/{lv.name}: PV {have.path} was missing; what it holds may be old",
-                next=f"if it is current: vgextend --restoremissing {vg.name} {have.path}",
-            )
-        if have is None:
-            raise NotFound(
-                f"Cannot activate {vg.name}/{lv.name}: PV {pv.uuid} (last seen as {pv.device}) is missing",
-                next="make the device visible to this host: [devices] paths (--partial gives whole LVs only)",
-            )
-        start = pv.start_sectors * SECTOR_BYTES + stripe.start_extent * vg.extent_bytes
-        extents.append(Extent(have.path, start, stripe.extent_count * vg.extent_bytes))
+        first, *beside = (_place(found, lv, stripe) for stripe in segment.stripes)
+        length = segment.extent_count * found.vg.extent_bytes
+        striped = segment.stripe_sectors * SECTOR_BYTES if beside else 0
+        extents.append(Extent(first.path, first.start_bytes, length, tuple(beside), striped))
     return tuple(extents)
+
+
+def _place(found: VgOnDisk, lv: Lv, stripe: Stripe) -> Place:
+    vg = found.vg
+    pv, have = vg.pv(stripe.pv), found.pvs.get(stripe.pv)
+    assert pv is not None
+    check_twins(found, (stripe.pv,))
+    if pv.missing and have is not None:
+        raise Refused(
+            f"Cannot activate {vg.name}/{lv.name}: PV {have.path} was missing; what it holds may be old",
+            next=f"if it is current: vgextend --restoremissing {vg.name} {have.path}",
+        )
+    if have is None:
+        raise NotFound(
+            f"Cannot activate {vg.name}/{lv.name}: PV {pv.uuid} (last seen as {pv.device}) is missing",
+            next="make the device visible to this host: [devices] paths (--partial gives whole LVs only)",
+        )
+    return Place(have.path, pv.start_sectors * SECTOR_BYTES + stripe.start_extent * vg.extent_bytes)
 
 
 def _locate(vg: str, name: str, wait_ms: int | None) -> Generator[Order, Any, tuple[LockedVg, Lv]]:
@@ -95,7 +113,7 @@ def activate(vg: str, name: str, mode: Mode, wait_ms: int | None) -> Generator[O
         if volume is not None and not volume.failed:
             return _answer(vg, lv, mine, volume)
         if volume is not None:
-            yield ClosePath(vg, volume.lv)  # what is left of a path that has failed
+            yield ClosePath(vg, volume.lv, lv.uuid)  # what is left of a path that has failed
         return (yield from _open(vg, lv, mine, wait_ms))
     if mine is not None:
         return (yield from _change_mode(vg, lv, mine, mode, wait_ms))
@@ -103,7 +121,7 @@ def activate(vg: str, name: str, mode: Mode, wait_ms: int | None) -> Generator[O
     try:
         return (yield from _open(vg, lv, held, wait_ms))
     except RingfenceError as error:
-        yield from undo(error, ClosePath(vg, name), Release(held.lock))
+        yield from undo(error, ClosePath(vg, name, lv.uuid), Release(held.lock))
         raise
 
 
@@ -120,7 +138,7 @@ def _change_mode(
     try:
         return (yield from _open(vg, lv, held, wait_ms))
     except RingfenceError as error:
-        yield from undo(error, ClosePath(vg, lv.name), Release(held.lock))
+        yield from undo(error, ClosePath(vg, lv.name, lv.uuid), Release(held.lock))
         raise
 
 
@@ -135,8 +153,9 @@ def _open(vg: str, lv: Lv, held: Held, wait_ms: int | None) -> Generator[Order, 
 def open_path(found: VgOnDisk, lv: Lv, held: Held) -> Generator[Order, Any, dict[str, Any]]:
     vg = found.vg.name
     opened: Opened = yield OpenPath(
-        vg, lv.name, lv.uuid, extents_of(found, lv), shared=held.mode is not Mode.EX, token=held.token
-    )
+        vg, lv.name, lv.uuid, extents_of(found, lv), shared=held.mode is not Mode.EX, token=held.token,
+        readonly=not lv.writable, seqno=found.vg.seqno,
+    )  # fmt: skip
     return _answer(vg, lv, held, opened)
 
 
@@ -159,8 +178,7 @@ def find_open(vg: str, uuid: str) -> Generator[Order, Any, OpenVolume | None]:
 
 
 def close_path(vg: str, lv: Lv) -> Generator[Order, Any, None]:
-    volume = yield from find_open(vg, lv.uuid)
-    yield ClosePath(vg, volume.lv if volume is not None else lv.name)
+    yield ClosePath(vg, lv.name, lv.uuid)
 
 
 def check_ours_to_use(mine: Held | None, vg: str, name: str) -> None:
@@ -181,7 +199,7 @@ def deactivate(vg: str, name: str) -> Generator[Order, Any, dict[str, Any]]:
     volume, uuid = yield from _named(vg, name)
     mine: Held | None = yield FindLock(space_of(vg), uuid)
     check_ours_to_use(mine, vg, name)
-    yield ClosePath(vg, volume.lv if volume is not None else name)
+    yield ClosePath(vg, volume.lv if volume is not None else name, uuid)
     if mine is not None:
         yield Release(mine.lock)
     return {"vg": vg, "name": name, "uuid": uuid, "mode": Mode.UN.name, "was_active": mine is not None}

@@ -229,6 +229,12 @@ def find_text(name: str) -> Generator[Order, Any, bytes]:
     """A VG's newest committed text as it stands on the disks: one copy, which nobody has parsed.
 
     Raises NotFound: there is none, or none that is whole."""
+    text, _ = yield from find_copy(name)
+    return text
+
+
+def find_copy(name: str) -> Generator[Order, Any, tuple[bytes, tuple[PvOnDisk, ...]]]:
+    """As `find_text`, with all PVs that are there; their areas are left out."""
     found = yield from _find_devices()
     for _ in range(_MOVED_TRIES if found.places else 0):
         slots = _committed((yield from _read_headers(found.places)))
@@ -249,7 +255,10 @@ def find_text(name: str) -> Generator[Order, Any, bytes]:
         (data,) = yield from read_texts([(path, header, slot)])
         with contextlib.suppress(Damaged):  # a writer may have come between
             if data is not None:
-                return check_text(slot, data, path)
+                return check_text(slot, data, path), tuple(
+                    PvOnDisk(device.path, device.size_bytes, start, label, ())
+                    for device, start, label in found.labels
+                )
     raise NotFound(
         f'Volume group "{name}" not found', next="see: vgs; are its devices among [devices] paths?"
     )

@@ -1,4 +1,4 @@
-"""lvcreate, lvchange, lvremove for linear LVs."""
+"""lvcreate, lvremove, and lvchange's activation, for linear and striped LVs."""
 
 from collections.abc import Generator
 from typing import Any
@@ -14,9 +14,10 @@ from ringfence.engine.commands.activation import (
     open_path,
     take_for_removal,
 )
+from ringfence.engine.commands.alter import alter
 from ringfence.engine.commands.commit import Prepared, begin, commit, prepare
 from ringfence.engine.commands.disks import find_vg
-from ringfence.engine.commands.locking import fresh_uuids, lock_vg, space_of, undo
+from ringfence.engine.commands.locking import LockedVg, fresh_uuids, lock_vg, space_of, undo
 from ringfence.engine.orders import (
     Acquire,
     ClosePath,
@@ -28,15 +29,18 @@ from ringfence.engine.orders import (
     OpenVolume,
     Order,
     Release,
-    Whoami,
     Write,
     WriteBlocks,
 )
 from ringfence.lvm2.names import with_dashes
+from ringfence.volumes.alter import check_own_tags
 from ringfence.volumes.discovery import VgOnDisk
-from ringfence.volumes.model import Lv, Vg
+from ringfence.volumes.layout import Space
+from ringfence.volumes.model import Lv, Stripe, Vg
 from ringfence.volumes.plan import Maker, check_plain, create_lv, find_lv, free_lv_name, remove_lv
-from ringfence.volumes.sizes import extents_for
+from ringfence.volumes.policies import policy_named
+from ringfence.volumes.pv_list import areas_within
+from ringfence.volumes.sizes import Size, extents_for_new, stripes_for
 from ringfence.wire.client import LvChange, LvCreate, LvRemove
 
 _WIPED_BYTES = 4096
@@ -55,8 +59,8 @@ def lvcreate(call: LvCreate) -> Command:
         )
     locked = yield from lock_vg(call.vg, Mode.EX, call.wait_ms)
     change = yield from begin(locked)
-    me, uuids = yield from fresh_uuids(1)
-    planned, lv, notes = _plan(change.vg, call, with_dashes(uuids[0]), me)
+    _, uuids = yield from fresh_uuids(1)
+    planned, lv, notes = _plan(locked, call, with_dashes(uuids[0]))
     result: dict[str, Any] = {
         "message": f'Logical volume "{lv.name}" created.',
         "name": lv.name,
@@ -75,23 +79,37 @@ def lvcreate(call: LvCreate) -> Command:
     return {**opened, **result}
 
 
-def _plan(vg: Vg, call: LvCreate, uuid: str, me: Whoami) -> tuple[Vg, Lv, list[str]]:
-    count = extents_for(vg, size_bytes=call.size_bytes, extents=call.extents, percent=call.percent)
+def _plan(locked: LockedVg, call: LvCreate, uuid: str) -> tuple[Vg, Lv, list[str]]:
+    vg, me = locked.found.vg, locked.me
+    stripes, notes = stripes_for(vg, call.stripes, call.stripe_size_bytes)
+    areas, listed = places_named(locked, call.pvs)
+    size = Size(call.size_bytes, call.extents, call.percent)
+    wanted = extents_for_new(vg, size, stripes, listed)
+    space = Space(areas, policy_named(call.alloc), stripes, wanted.approximate)
     name = call.lv or free_lv_name(vg)
     maker = Maker(f"ringfence lvcreate {vg.name}/{name}", me.name, me.now_wall_s)
-    planned = create_lv(vg, name, uuid, count, maker)
-    notes = []
-    if call.size_bytes and call.size_bytes != count * vg.extent_bytes:
-        notes.append(f"Rounding up size to full physical extent {_sized(count * vg.extent_bytes)}")
-    return planned, find_lv(planned, name), notes
+    planned = create_lv(
+        vg, name, uuid, wanted.extents, maker, space,
+        tags=check_own_tags(call.tags), writable=is_writable(call.permission),
+    )  # fmt: skip
+    return planned, find_lv(planned, name), [*notes, *wanted.notes]
 
 
-def _sized(size_bytes: int) -> str:
-    """As LVM2 prints sizes in messages: two decimals, the largest unit that fits."""
-    for unit, shift in (("TiB", 40), ("GiB", 30), ("MiB", 20), ("KiB", 10)):
-        if size_bytes >= 1 << shift:
-            return f"{size_bytes / (1 << shift):.2f} {unit}"
-    return f"{size_bytes} B"
+def places_named(locked: LockedVg, words: tuple[str, ...]) -> tuple[tuple[Stripe, ...] | None, int | None]:
+    """The free extents of the PVs that are named, and how many; None: none was.  Raises BadInput, Refused."""
+    if not words:
+        return None, None
+    at = {pv.path: name for name, pv in locked.found.pvs.items()}
+    at |= {alias: at[path] for alias, path in locked.disks.aliases.items() if path in at}
+    areas = areas_within(locked.found.vg, words, at)
+    return areas, sum(area.extent_count for area in areas)
+
+
+def is_writable(permission: str) -> bool:
+    """rw | r.  Raises BadInput."""
+    if permission not in ("rw", "r"):
+        raise BadInput(f"permission {permission!r} is not known", next="give rw or r")
+    return permission == "rw"
 
 
 def _wipe(found: VgOnDisk, lv: Lv) -> Generator[Order, Any, None]:
@@ -106,14 +124,15 @@ def _create_active(prepared: Prepared, found: VgOnDisk, lv: Lv) -> Generator[Ord
     held: Held = yield Acquire(space_of(vg), lv.uuid, Mode.EX, 0, persistent=True, what=f"LV {vg}/{lv.name}")
     try:
         yield from _wipe(found, lv)
-        yield from commit(prepared)
+        committed = yield from commit(prepared)
     except RingfenceError as error:
         yield from undo(error, Release(held.lock))
         raise
+    found = VgOnDisk(committed, 0, found.pvs, ())
     try:
         return (yield from open_path(found, lv, held))
     except RingfenceError as error:
-        if (yield from undo(error, ClosePath(vg, lv.name))):
+        if (yield from undo(error, ClosePath(vg, lv.name, lv.uuid))):
             yield from _uncreate(vg, lv, held, error)
         elif not isinstance(error, LocksLost):
             raise _half_made(vg, lv, error, f"lvchange -an {vg}/{lv.name}") from error
@@ -150,7 +169,7 @@ def lvremove(call: LvRemove) -> Command:
         yield from close_path(call.vg, lv)
         yield from commit(prepared)
     except RingfenceError as error:
-        yield from undo(error, ClosePath(call.vg, call.lv), Release(lock))
+        yield from undo(error, ClosePath(call.vg, lv.name, lv.uuid), Release(lock))
         raise
     yield Release(lock)
     return {"message": f'Logical volume "{call.lv}" successfully removed.', "vg": call.vg, "name": call.lv}
@@ -160,7 +179,11 @@ def lvremove(call: LvRemove) -> Command:
 
 
 def lvchange(call: LvChange) -> Command:
-    """Activate or deactivate one LV, or every LV of the VG that can be."""
+    """Activate or deactivate one LV, or every LV of the VG that can be; or what `alter` does."""
+    if not call.activate:
+        return (yield from alter(call))
+    if call.add_tags or call.drop_tags or call.permission or call.alloc or call.refresh:
+        raise BadInput("an activation and other changes are two commands", next="lvchange -a alone first")
     mode = mode_named(call.activate)
     if call.lv:
         return {"message": "", **(yield from _switch(call.vg, call.lv, mode, call.wait_ms))}

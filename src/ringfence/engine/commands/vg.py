@@ -174,7 +174,7 @@ def vgremove(call: VgRemove) -> Command:
         yield WriteBlocks(tuple(_emptied(area) for area in areas), vg.name, "commit")
     except RingfenceError as error:
         for lv, lock in zip(lvs, locks, strict=True):
-            yield from undo(error, ClosePath(vg.name, lv.name), Release(lock))
+            yield from undo(error, ClosePath(vg.name, lv.name, lv.uuid), Release(lock))
         if slots_of(vg) is not None and (yield from undo(error, *([restore] if restore else []))):
             yield from note_slots([found], locked.me)
         raise

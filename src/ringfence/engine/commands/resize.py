@@ -1,0 +1,117 @@
+"""lvextend, lvreduce, lvresize.
+
+Growth, under the VG's lock alone; after a crash or a freeze at each step:
+
+    before the commit:                   the old version
+    commit:                              the new one; what is open of the LV, here or elsewhere, has its old
+                                         size until its node has heard of it
+
+Reduction, under the LV's lock EX, too:
+
+    path here reloaded, shorter:         the old version; the next look (`reloads`) gives the rest back
+    commit:                              the new one"""
+
+from collections.abc import Generator
+from typing import Any
+
+from ringfence.core.errors import BadInput, Refused
+from ringfence.core.modes import Mode
+from ringfence.core.units import sized
+from ringfence.engine.commands.alter import follow
+from ringfence.engine.commands.commit import Change, begin, commit, prepare
+from ringfence.engine.commands.locking import LockedVg, lock_vg
+from ringfence.engine.commands.lv import places_named
+from ringfence.engine.commands.narrow import narrowed
+from ringfence.engine.orders import Command, Order
+from ringfence.volumes.layout import Space
+from ringfence.volumes.model import Lv, Vg
+from ringfence.volumes.plan import check_plain, find_lv
+from ringfence.volumes.policies import policy_named
+from ringfence.volumes.resize import extend_lv, reduce_lv
+from ringfence.volumes.sizes import Size, Stripes, Wanted, extents_for_resize, stripes_for
+from ringfence.wire.client import LvResize
+
+_VERBS = {"extend": "lvextend", "reduce": "lvreduce", "": "lvresize"}
+
+
+def lvresize(call: LvResize) -> Command:
+    if call.only not in _VERBS:
+        raise BadInput(f"{call.only!r} is neither extend nor reduce")
+    policy = policy_named(call.alloc)
+    locked = yield from lock_vg(call.vg, Mode.EX, call.wait_ms)
+    change = yield from begin(locked)
+    lv = find_lv(change.vg, call.lv)
+    check_plain(change.vg, lv)
+    areas, listed = places_named(locked, call.pvs)
+    wanted, stripes, notes = _wanted(change.vg, lv, call, listed)
+    _check_way(change.vg, lv, wanted.extents, call)
+    if wanted.extents > lv.extent_count:
+        space = Space(areas, policy, stripes, wanted.approximate)
+        planned = extend_lv(change.vg, lv.name, wanted.extents - lv.extent_count, space)
+        notes += yield from _grow(change, planned, lv, call)
+    else:
+        if not call.force:
+            raise Refused(
+                f"{call.vg}/{lv.name} would lose what is at its end",
+                next="make a file system on it smaller first, then use --force",
+            )
+        planned = reduce_lv(change.vg, lv.name, wanted.extents)
+        yield from narrowed(prepare(change, planned, _what(call)), [lv])
+    return _answer(locked, lv, find_lv(planned, lv.name), notes)
+
+
+def _what(call: LvResize) -> str:
+    return f"{_VERBS[call.only]} {call.vg}/{call.lv}"
+
+
+def _wanted(
+    vg: Vg, lv: Lv, call: LvResize, listed: int | None
+) -> tuple[Wanted, Stripes, list[str]]:
+    if call.sign not in ("", "+", "-"):
+        raise BadInput(f"sign {call.sign!r} is not known", next="give +, - or none")
+    asked: Stripes | None = None
+    notes: list[str] = []
+    if call.stripes or call.stripe_size_bytes:
+        asked, notes = stripes_for(vg, call.stripes or len(lv.segments[-1].stripes), call.stripe_size_bytes)
+    size = Size(call.size_bytes, call.extents, call.percent, call.sign)
+    wanted, stripes = extents_for_resize(vg, lv, size, asked, listed)
+    return wanted, stripes, [*notes, *wanted.notes]
+
+
+def _check_way(vg: Vg, lv: Lv, extents: int, call: LvResize) -> None:
+    """Raises Refused, in LVM2's words."""
+    have = lv.extent_count
+    if extents == have:
+        raise Refused(f"New size ({extents} extents) matches existing size ({have} extents).")
+    if call.only == "extend" and extents < have:
+        raise Refused(
+            f"New size given ({extents} extents) not larger than existing size ({have} extents)",
+            next=f"to make it smaller: lvreduce {vg.name}/{lv.name}",
+        )
+    if call.only == "reduce" and extents > have:
+        raise Refused(
+            f"New size given ({extents} extents) not less than existing size ({have} extents)",
+            next=f"to make it larger: lvextend {vg.name}/{lv.name}",
+        )
+
+
+def _grow(change: Change, planned: Vg, lv: Lv, call: LvResize) -> Generator[Order, Any, list[str]]:
+    yield from commit(prepare(change, planned, _what(call)))
+    notes: list[str] = (yield from follow(call.vg, lv.uuid)).get("notes", [])
+    return notes
+
+
+def _answer(locked: LockedVg, lv: Lv, now: Lv, notes: list[str]) -> dict[str, Any]:
+    vg = locked.found.vg
+    old, new = lv.extent_count * vg.extent_bytes, now.extent_count * vg.extent_bytes
+    return {
+        "message": f"Size of logical volume {vg.name}/{lv.name} changed from {sized(old)} "
+        f"({lv.extent_count} extents) to {sized(new)} ({now.extent_count} extents).\n"
+        f"Logical volume {vg.name}/{lv.name} successfully resized.",
+        "vg": vg.name,
+        "name": lv.name,
+        "uuid": lv.uuid,
+        "size_bytes": new,
+        "old_size_bytes": old,
+        "notes": notes,
+    }
