@@ -369,3 +369,20 @@ def test_an_lv_made_of_one_that_is_not_there_is_damage() -> None:
     vg = edited(with_lv(new_vg(10), "vm1", 3), '"pv0", 0', '"vm2", 0')
     with pytest.raises(Damaged, match="LV vm1 is made of vm2, which is not there"):
         check_vg(vg)
+
+
+@pytest.mark.parametrize(
+    ("old", "words"),
+    [
+        ('status = ["RESIZEABLE", "READ"]', "VG status TOMORROWS"),
+        ('status = ["ALLOCATABLE"]', "PV status TOMORROWS"),
+        ('status = ["READ", "VISIBLE"]', "LV status TOMORROWS"),
+    ],
+)
+def test_a_status_that_is_not_known_is_read_and_not_written_over(old: str, words: str) -> None:
+    vg = with_lv(new_vg(10), "vm1", 3)
+    access.check_writable(vg)
+    vg = edited(vg, old, old.replace("]", ', "TOMORROWS"]'))
+    with pytest.raises(Refused, match=words):
+        access.check_writable(vg)
+    access.check_writable(edited(new_vg(10), 'flags = ["WRITE_LOCKED"]', 'flags = ["WRITE_LOCKED", "NEW"]'))
