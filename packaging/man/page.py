@@ -5,6 +5,9 @@
 import click
 
 from ringfence.cli.commands import COMMANDS, root
+from ringfence.cli.verbs import ROOMS, verb
+from ringfence.cli.verbs.help import left_out, shape
+from ringfence.cli.verbs.table import Verb
 from ringfence.core.errors import RingfenceError
 
 HEAD = r""".TH RINGFENCE 1 "" ringfence "User commands"
@@ -32,6 +35,9 @@ The daemon's socket, where no \-\-socket is given.
 def page() -> str:
     lines = [HEAD, ".SH DESCRIPTION", escape(root.help or ""), ".SH COMMANDS"]
     for name in COMMANDS:
+        if name in ROOMS:
+            lines += verb_section(verb(name))
+            continue
         try:
             command = root.get_command(click.Context(root), name)
         except RingfenceError:
@@ -54,6 +60,21 @@ def section(command: click.Command, words: str, name: str) -> list[str]:
             inner = command.get_command(context, sub)
             assert inner is not None
             lines += section(inner, f"{words} {sub}", sub)
+    return lines
+
+
+def verb_section(entry: Verb) -> list[str]:
+    """One of LVM2's verbs, from its own table."""
+    words = f"ringfence {entry.name}"
+    lines = [f".SS {escape(words)}", f".B {escape(words)}", escape(f"[OPTIONS] {entry.usage}")]
+    lines += [".PP", escape(f"{entry.summary} {entry.about}".rstrip())]
+    for option in entry.options:
+        if option.key != "help":
+            lines += [".TP", f".B {escape(shape(option))}", escape(option.help)]
+    for example, what in entry.examples:
+        lines += [".TP", f".B {escape('ringfence ' + example)}", escape(what)]
+    if entry.stock:
+        lines += [".PP", escape(left_out(entry))]
     return lines
 
 

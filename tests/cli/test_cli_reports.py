@@ -1,12 +1,16 @@
 """pvs, vgs, lvs: LVM2's tables and JSON from the daemon's rows, and who holds an LV."""
 
+import time
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from cli_daemon import CannedDaemon
 from conftest import Run
 
+from ringfence.cli.verbs.derive import ASKABLE, DERIVED
 from ringfence.core.errors import NotFound
+from ringfence.volumes.report import LV_FIELDS
 from ringfence.wire import client as calls
 
 M = 1 << 20
@@ -27,7 +31,7 @@ def lv(
     row["lv_holders"] = [
         {"node": node, "mode": mode, "token": "3.1.9", "since_wall_ms": SINCE} for node, mode in holders
     ]
-    row["lv_holder"] = ",".join(f"{node}:{mode}" for node, mode in holders)
+    row["segments"] = [{"seg_pe_ranges": "/dev/sda:0-15", "devices": "/dev/sda(0)", "segtype": "linear"}]
     return row
 
 
@@ -47,11 +51,11 @@ PVS = [
 
 def answer(call: calls.Call) -> Any:
     match call:
-        case calls.Lvs(vg, name):
+        case calls.Lvs(vg, name, fields=fields):
             rows = [row for row in ROWS if vg in ("", row["vg_name"]) and name in ("", row["lv_name"])]
             if not rows:
                 raise NotFound(f'Volume group "{vg}" not found', next="see vgs")
-            return {"rows": rows, "stale": False}
+            return {"columns": {field: [row[field] for row in rows] for field in fields}, "stale": False}
         case calls.Vgs():
             return {"rows": [VG], "stale": True, "notes": ["WARNING: read without a lock"]}
         case calls.Pvs():
@@ -60,8 +64,13 @@ def answer(call: calls.Call) -> Any:
 
 
 @pytest.fixture(autouse=True)
-def _answers(daemon: CannedDaemon) -> None:
+def _answers(daemon: CannedDaemon, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     daemon.answer = answer
+    monkeypatch.setenv("TZ", "UTC")
+    time.tzset()
+    yield
+    monkeypatch.undo()
+    time.tzset()
 
 
 def test_lvs_has_lvm2_s_columns_and_the_holder(run: Run) -> None:
@@ -151,13 +160,15 @@ def test_json_std_has_types_and_a_version(run: Run) -> None:
 
 
 def test_names_choose(run: Run, daemon: CannedDaemon) -> None:
-    assert run("lvs", "--noheadings", "-o", "name", "vg0/vm1", "avg", "vg0/vm1").out == "  big\n  vm1\n"
-    assert daemon.calls == [calls.Lvs("vg0", "vm1"), calls.Lvs("avg"), calls.Lvs("vg0", "vm1")]
+    assert run("lvs", "--noheadings", "-o", "name", "vg0/vm1", "avg", "vg0/vm1").out == "  big \n  vm1 \n"
+    fields = ("lv_name", "vg_name", "lv_uuid")
+    asked = [calls.Lvs(*names, fields=fields) for names in (("vg0", "vm1"), ("avg",), ("vg0", "vm1"))]
+    assert daemon.calls == asked
 
 
 def test_a_name_that_is_not_there_fails_the_rest_not(run: Run) -> None:
     ran = run("lvs", "--noheadings", "-o", "name", "nosuch", "avg")
-    assert (ran.code, ran.out) == (5, "  big\n")
+    assert (ran.code, ran.out) == (5, "  big \n")
     assert ran.err == '  Volume group "nosuch" not found; see vgs\n'
     ran = run("lvs", "--json", "nosuch")
     assert ran.code == 5
@@ -172,12 +183,13 @@ def test_a_name_that_is_not_there_fails_the_rest_not(run: Run) -> None:
     [
         (["-o", "lv_name,vg_name"], "vm1 vg0"),
         (["-o", "name,size"], "vm1 64.00m"),
+        (["-o", "name,lv_holder", "-o", "+lv_holder"], "vm1 an-a01n01:EX@2023-11-14T22:13:20Z"),
         (["-o", "lv_name", "-o", "+seg_pe_ranges,devices"], "vm1 /dev/sda:0-15 /dev/sda(0)"),
         (["-o", "lv_name,lv_attr", "-o-attr"], "vm1"),
-        (["-o", "lv_name,lv_name"], "vm1"),
+        (["-o", "lv_name,lv_name"], "vm1 vm1"),
         (["-o", "lv_name,size", "--units", "b"], "vm1 67108864B"),
         (["-o", "lv_name,size", "--units", "k", "--nosuffix"], "vm1 65536.00"),
-        (["-o", "lv_name,lv_time"], "vm1 2023-11-14T22:13:20Z"),
+        (["-o", "lv_name,lv_time"], "vm1 2023-11-14 22:13:20 +0000"),
         (["-o", "lv_name,vg_name,lv_uuid", "--separator", ":"], "vm1:vg0:u-vm1"),
     ],
 )
@@ -201,6 +213,13 @@ def test_notes_go_to_stderr(run: Run) -> None:
     assert ran.err == "  WARNING: read without a lock\n"
 
 
+def test_what_is_asked_of_the_daemon_is_what_it_has() -> None:
+    assert set(ASKABLE) <= set(LV_FIELDS)
+    assert {field for sources, _ in DERIVED.values() for field in sources if field.startswith("lv_")} <= set(
+        ASKABLE
+    )
+
+
 def test_every_field_prints(run: Run) -> None:
     for verb in ("pvs", "vgs", "lvs"):
         for form in ("basic", "json", "json_std"):
@@ -211,7 +230,7 @@ def test_every_field_prints(run: Run) -> None:
     ("words", "code", "expected"),
     [
         (["lvs", "-o", "nosuch"], 5, "Unrecognised field: nosuch"),
-        (["pvs", "-o", "lv_name"], 5, "Unrecognised field: lv_name"),
+        (["lvs", "-o", "pv_name"], 5, "Can't report LV and PV fields at the same time"),
         (["lvs", "-O", "nosuch"], 5, "Unrecognised field: nosuch"),
         (["lvs", "--units", "x"], 3, "--units x: give one of"),
         (["lvs", "--reportformat", "xml"], 3, "'xml' is not one of"),

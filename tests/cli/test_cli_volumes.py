@@ -1,5 +1,6 @@
 """The volume verbs: which request goes out for which words, what is printed, how it ends."""
 
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,41 @@ HERE = str(Path.cwd())
         ("lvcreate -l 100%FREE -n vm1 vg0", calls.LvCreate("vg0", "vm1", 0, 100, "FREE")),
         ("lvcreate -l 25 -an vg0 --wait 2.5", calls.LvCreate("vg0", "", 0, 25, "", "n", 2500)),
         ("lvcreate -l 25 -aey vg0", calls.LvCreate("vg0", "", 0, 25)),
+        (
+            "lvcreate -i2 -I 128 --alloc cling --addtag @a --addtag b -pr -L1g vg0 /dev/sda:0-9:20- @fast",
+            calls.LvCreate(
+                "vg0", "", 1 << 30, stripes=2, stripe_size_bytes=128 << 10, alloc="cling",
+                pvs=("/dev/sda:0-9:20-", "@fast"), tags=("a", "b"), permission="r",
+            ),
+        ),
+        ("lvcreate -Cy -l100%PVS -n vg0/x /dev/sda", calls.LvCreate(
+            "vg0", "x", extents=100, percent="PVS", alloc="contiguous", pvs=("/dev/sda",))),
+        ("lvcreate -Zy -Wn --type striped -L1m vg0", calls.LvCreate("vg0", "", M)),
+        ("lvchange --addtag a --deltag @b -pr vg0/x", calls.LvChange(
+            "vg0", "x", add_tags=("a",), drop_tags=("b",), permission="r")),
+        ("lvchange --refresh vg0/x", calls.LvChange("vg0", "x", refresh=True)),
+        ("lvextend -L+1g vg0/x", calls.LvResize("vg0", "x", 1 << 30, sign="+", only="extend")),
+        ("lvextend -l +100%FREE vg0/x -i2 /dev/sda", calls.LvResize(
+            "vg0", "x", extents=100, percent="FREE", sign="+", only="extend", stripes=2, pvs=("/dev/sda",))),
+        ("lvextend vg0/x /dev/sda", calls.LvResize(
+            "vg0", "x", extents=100, percent="PVS", sign="+", only="extend", pvs=("/dev/sda",))),
+        ("lvreduce -f -L -1m vg0/x", calls.LvResize("vg0", "x", M, sign="-", only="reduce", force=True)),
+        ("lvresize -l 50%VG vg0/x", calls.LvResize("vg0", "x", extents=50, percent="VG")),
+        ("pvremove -ff /x", calls.PvRemove(("/x",), 2)),
+        ("pvresize --setphysicalvolumesize 1g -y /x", calls.PvResize(("/x",), 1 << 30, True)),
+        ("pvck --dump headers /x", calls.PvCk("/x", "headers")),
+        ("vgextend vg0 /x --metadatasize 2m", calls.VgExtend("vg0", ("/x",), metadata_size_bytes=2 * M)),
+        ("vgextend --restoremissing vg0 /x", calls.VgExtend("vg0", ("/x",), restore_missing=True)),
+        ("vgreduce vg0 /x", calls.VgReduce("vg0", ("/x",))),
+        ("vgreduce -a vg0", calls.VgReduce("vg0", all=True)),
+        ("vgreduce --removemissing -f vg0", calls.VgReduce("vg0", remove_missing=True, force=True)),
+        ("vgrename /dev/vg0 vg1", calls.VgRename("vg0", "vg1")),
+        ("vgck --updatemetadata vg0", calls.VgCk("vg0", True)),
+        ("vgchange --addtag @a --alloc cling -xn -l0 -p 4 --setautoactivation y vg0", calls.VgSet(
+            "vg0", ("a",), policy="cling", resizeable=False, max_lv=0, max_pv=4, autoactivation=True)),
+        ("lvrename vg0 a b", calls.LvRename("vg0", "a", "b")),
+        ("lvrename vg0/a b", calls.LvRename("vg0", "a", "b")),
+        ("lvrename /dev/vg0/a /dev/vg0/b", calls.LvRename("vg0", "a", "b")),
         ("lvchange -aey vg0/vm1", calls.LvChange("vg0", "vm1", "ey", 0)),
         ("lvchange -ay vg0/vm1", calls.LvChange("vg0", "vm1", "ey", 0)),
         ("lvchange -asy --wait forever vg0/vm1", calls.LvChange("vg0", "vm1", "sy", None)),
@@ -58,9 +94,22 @@ def test_words_become_requests(daemon: CannedDaemon, run: Run, words: str, call:
         "lvcreate -L 64m -n vg1/vm1 vg0",
         "lvcreate -L 0 vg0",
         "lvcreate -L 64q vg0",
-        "lvcreate -l 50%ORIGIN vg0",
+        "lvextend vg0/x",
+        "vgreduce vg0",
+        "vgreduce -a vg0 /x",
+        "vgextend vg0",
+        "vgrename vg0",
+        "pvck --dump all /x",
+        "vgchange -xmaybe vg0",
+        "vgchange --addtag a",
+        "lvextend -L -1g vg0/x",
+        "lvreduce -L +1g vg0/x",
+        "lvreduce -L 1g vg0",
+        "lvrename vg0/a vg1/b",
+        "lvrename vg0/a",
+        "lvcreate -p x -L1m vg0",
+        "lvcreate --alloc odd -L1m vg0",
         "lvcreate -L 64m -ax vg0",
-        "lvcreate -L 64m --thin vg0",
         "lvchange vg0/vm1",
         "lvchange -aey",
         "lvchange -aey vg0/",
@@ -83,6 +132,52 @@ def test_a_wrong_line_ends_with_3_and_asks_nobody(daemon: CannedDaemon, run: Run
     assert f"see `ringfence {words.split()[0]} --help`" in ran.err
 
 
+@pytest.mark.parametrize(
+    ("words", "what", "line"),
+    [
+        ("lvcreate --type raid1 -m1 -L1g -n x vg0", "mirrors", "lvcreate --type raid1 -m1 -L1g -n x vg0"),
+        ("lvcreate --type=raid5 -L1g -n x vg0", "segment type raid5", "lvcreate --type=raid5 -L1g -n x vg0"),
+        ("lvcreate -L 64m --thin vg0", "thin volumes", "lvcreate -L 64m --thin vg0"),
+        ("lvcreate -yTL64m vg0/pool --json", "thin volumes", "lvcreate -yTL64m vg0/pool"),
+        ("lvcreate -sn snap -L1g vg0/vm1 --wait 5", "snapshots", "lvcreate -sn snap -L1g vg0/vm1"),
+        ("lvcreate --cachepool fast -L1g vg0", "caching", "lvcreate --cachepool fast -L1g vg0"),
+        ("lvcreate --vdo -L9g -V1t vg0", "VDO", "lvcreate --vdo -L9g -V1t vg0"),
+        ("lvconvert --type raid1 vg0/x", "lvconvert", "lvconvert --type raid1 vg0/x"),
+        ("vgsplit vg0 'a b'", "vgsplit", "vgsplit vg0 'a b'"),
+    ],
+)
+def test_what_is_left_to_stock_lvm2_is_said_as_the_command(
+    daemon: CannedDaemon, run: Run, words: str, what: str, line: str
+) -> None:
+    ran = run(*shlex.split(words), "--json")
+    assert ran.code == 3
+    assert (ran.json["error"]["code"], daemon.calls) == ("left-to-lvm2", [])
+    told = run(*(word for word in shlex.split(words) if word != "--json"))
+    assert told.err == f"  {what}: left to stock LVM2, whose locks ringfence serves; run: lvm {line}\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "call"),
+    [
+        ("lvcreate -yan -L64m vg0", calls.LvCreate("vg0", "", 64 * M, activate="n")),
+        ("lvcreate --si 64m --na=x vg0", calls.LvCreate("vg0", "x", 64 * M)),
+        ("lvcreate vg0 -L 64m -- ", calls.LvCreate("vg0", "", 64 * M)),
+        ("lvchange -qqv -a=n vg0/vm1", None),
+        ("lvcreate -L 64m -L 8m vg0", calls.LvCreate("vg0", "", 8 * M)),
+        ("lvcreate --s 64m vg0", None),
+        ("lvcreate --name", None),
+        ("lvcreate --yes=1 -L1m vg0", None),
+        ("lvcreate -t -L 64m vg0", None),
+    ],
+)
+def test_words_are_taken_apart_as_getopt_does(
+    daemon: CannedDaemon, run: Run, words: str, call: calls.Call | None
+) -> None:
+    ran = run(*words.split())
+    assert daemon.calls == ([call] if call else [])
+    assert ran.code == (0 if call else 3)
+
+
 def test_lvcreate_prints_where_it_can_be_used(daemon: CannedDaemon, run: Run) -> None:
     daemon.answer = lambda call: {
         "message": 'Logical volume "vm1" created.',
@@ -100,12 +195,66 @@ def test_lvcreate_prints_where_it_can_be_used(daemon: CannedDaemon, run: Run) ->
 
 
 def test_lvremove_of_a_vg_removes_each_of_its_lvs(daemon: CannedDaemon, run: Run) -> None:
-    rows = [{"lv_name": "vm1"}, {"lv_name": "vm2"}]
-    daemon.answer = lambda call: {"rows": rows} if isinstance(call, calls.Lvs) else {"message": "removed"}
+    told = {"columns": {"lv_name": ["vm1", "vm2"]}}
+    daemon.answer = lambda call: told if isinstance(call, calls.Lvs) else {"message": "removed"}
     ran = run("lvremove", "-f", "vg0", "vg1/vm9")
     assert (ran.code, ran.err) == (0, "")
     removed = [calls.LvRemove("vg0", "vm1", True), calls.LvRemove("vg0", "vm2", True)]
-    assert daemon.calls == [calls.Lvs("vg0"), *removed, calls.LvRemove("vg1", "vm9", True)]
+    asked = calls.Lvs("vg0", fields=("lv_name",))
+    assert daemon.calls == [asked, *removed, calls.LvRemove("vg1", "vm9", True)]
+
+
+@pytest.mark.parametrize(
+    ("words", "names"),
+    [
+        ("lvchange -an -S lv_size>1m", ["vg0/b", "vg1/c"]),
+        ("lvchange -an -S lv_size>1m vg1", ["vg1/c"]),
+        ("lvchange -an -S name=a vg0/a vg0/b", ["vg0/a"]),
+        ("lvchange -an -S name=nosuch", []),
+        ("lvremove -y -S all vg0", ["vg0/a", "vg0/b"]),
+        ("vgchange -an -S vg_free=0", ["vg1/"]),
+        ("vgremove -S vg_name=~0 ", ["vg0/"]),
+        ("lvchange -an -S vg_free=0", ["vg1/c"]),
+    ],
+)
+def test_verbs_can_be_told_what_by_a_selection(
+    daemon: CannedDaemon, run: Run, words: str, names: list[str]
+) -> None:
+    columns = {"lv_name": ["a", "b", "c"], "vg_name": ["vg0", "vg0", "vg1"], "lv_size": [M, 2 * M, 3 * M]}
+
+    def answer(call: calls.Call) -> Any:
+        if isinstance(call, calls.Lvs):
+            return {"columns": {field: columns[field] for field in call.fields}}
+        if isinstance(call, calls.Vgs):
+            return {"rows": [{"vg_name": "vg0", "vg_free": M}, {"vg_name": "vg1", "vg_free": 0}]}
+        return {}
+
+    daemon.answer = answer
+    ran = run(*words.split())
+    done = [call for call in daemon.calls if not isinstance(call, calls.Lvs | calls.Vgs)]
+    assert (ran.code, ran.err) == (0, "")
+    assert [f"{call.vg}/{getattr(call, 'lv', '')}" for call in done] == names
+
+
+def test_a_selection_that_cannot_be_changes_nothing(daemon: CannedDaemon, run: Run) -> None:
+    for words in ("lvremove -y -S nosuch=1", "lvremove -y -S lv_size>", "vgremove -S lv_name=x"):
+        ran = run(*words.split())
+        assert ran.code == 5
+        assert not any(isinstance(call, calls.LvRemove | calls.VgRemove) for call in daemon.calls)
+
+
+def test_vgck_without_names_is_for_all(daemon: CannedDaemon, run: Run) -> None:
+    rows = [{"vg_name": "vg0"}, {"vg_name": "vg1"}]
+    daemon.answer = lambda call: {"rows": rows} if isinstance(call, calls.Vgs) else {}
+    assert run("vgck").code == 0
+    assert daemon.calls == [calls.Vgs(), calls.VgCk("vg0"), calls.VgCk("vg1")]
+
+
+def test_pvck_says_what_is_wrong_and_fails(daemon: CannedDaemon, run: Run) -> None:
+    daemon.answer = lambda call: {"lines": ["label in order"], "problems": ["the metadata are damaged"]}
+    ran = run("pvck", "/x")
+    assert ran == (5, "  label in order\n", "  the metadata are damaged\n")
+    assert run("pvck", "--dump", "metadata", "/x").out == "label in order\n"
 
 
 def refuse(call: calls.Call) -> Any:

@@ -124,6 +124,16 @@ def test_completion_is_what_click_makes() -> None:
     subprocess.run(["bash", "-n", ROOT / "packaging/ringfence.bash"], check=True)
 
 
+def test_the_document_of_the_verbs_is_made_from_their_table() -> None:
+    made = subprocess.run(
+        [sys.executable, ROOT / "packaging/verbs.py"], capture_output=True, text=True, check=True
+    ).stdout
+    kept = ROOT / "docs/commands.md"
+    if os.environ.get("REWRITE"):
+        kept.write_text(made)
+    assert kept.read_text() == made, "REWRITE=1 writes it anew"
+
+
 def test_the_man_page_has_every_command() -> None:
     page = subprocess.run(
         [sys.executable, ROOT / "packaging/man/page.py"], capture_output=True, text=True, check=True

@@ -324,11 +324,11 @@ def test_vgs_that_must_not_be_written(old: str, new: str, words: str) -> None:
 def test_attributes_are_lvm2s() -> None:
     vg = with_lv(new_vg(10), "vm1", 2)
     lv = plan.find_lv(vg, "vm1")
-    kind = Relations(vg).kind(lv)
-    assert lv_attr(lv, LvHere(), kind, False) == "-wi-------"
-    assert lv_attr(lv, LvHere(active=True), kind, False) == "-wi-a-----"
-    assert lv_attr(lv, LvHere(active=True, connections=2), kind, False) == "-wi-ao----"
-    assert lv_attr(lv, LvHere(), kind, True) == "-wi-----p-"
+    relations = Relations(vg)
+    assert lv_attr(lv, LvHere(), relations, False) == "-wi-------"
+    assert lv_attr(lv, LvHere(active=True), relations, False) == "-wi-a-----"
+    assert lv_attr(lv, LvHere(active=True, connections=2), relations, False) == "-wi-ao----"
+    assert lv_attr(lv, LvHere(), relations, True) == "-wi-----p-"
     found = VgOnDisk(vg, 0, {}, ())
     (row,) = vg_rows((found,))
     assert row["vg_attr"] == "wz-pns", "its PV was not found"

@@ -216,6 +216,8 @@ class Service:
             return await self._close_call(call)
         if isinstance(call, wire.Reload):
             return await self._reload(call, number)
+        if isinstance(call, (wire.Mirror, wire.Seal, wire.Unmirror)):
+            return await self._move(call, number)
         if isinstance(call, wire.DropAll):
             return await self._drop_all()
         if isinstance(call, wire.TakeOver):
@@ -288,6 +290,15 @@ class Service:
                 self._handles[new] = self._handles.pop(old)
             return handle.path
 
+    async def _move(self, call: wire.Mirror | wire.Seal | wire.Unmirror, number: int) -> wire.Path:
+        name = _name(call.vg, call.lv)
+        async with self._busy.setdefault(name, asyncio.Lock()):
+            self._check_current(number)
+            token = call.token if isinstance(call, wire.Mirror) else ""
+            handle = self._running(name, self._handles.get(name), call.uuid, token)
+            await handle.obey(call)
+            return handle.path
+
     def _to_reload(self, call: wire.Reload, old: str, new: str) -> Handle:
         """Raises NotFound, Refused."""
         handle = self._handles.get(old)
@@ -296,12 +307,17 @@ class Service:
             if renamed.path.uuid != call.uuid:
                 raise Refused(f"{new} is open: it is another LV", next=f"close {new} first")
             handle = renamed  # it was renamed before: the first answer was lost
-        if handle is None or handle.path.uuid != call.uuid:
-            raise NotFound(f"{old} is not open here", next="activate it")
+        return self._running(old, handle, call.uuid, call.token)
+
+    @staticmethod
+    def _running(name: str, handle: Handle | None, uuid: str, token: str) -> Handle:
+        """Raises NotFound, Refused.  Args: token: of the lock it must be open under; empty: any."""
+        if handle is None or handle.path.uuid != uuid:
+            raise NotFound(f"{name} is not open here", next="activate it")
         if handle.path.failed or handle.gone:
             words = f"{handle.name} has failed ({handle.path.failed})"
             raise Refused(words, next=f"close {handle.name} first")
-        if call.token and call.token != handle.path.token:
+        if token and token != handle.path.token:
             words = f"{handle.name} is open under another lock, {handle.path.token}"
             raise Refused(words, next="look again: it was closed and opened meanwhile", retry=True)
         return handle

@@ -1,24 +1,30 @@
 """The command line: words typed, tables printed, exit codes kept.
 
+LVM2's verbs are carried out by `verbs`, all else by `tree`, which loads click: the verbs start quickly.
+
 Exit codes are LVM2's: 0 done, 3 bad command line, 5 refused or failed; `status` says 1 when anything
 is blocked.  130 and 141 are a shell's for Ctrl-C and for a reader that went away.  An error is one
 line on stderr, or with --json one object on stdout."""
 
 import errno
 import os
-import signal
 import sys
 from collections.abc import Sequence
 
-import click
-
 from ringfence.cli.answers import json_asked, print_error
-from ringfence.cli.commands import ReaderGone, root
-from ringfence.core.errors import EXIT_BAD_COMMAND, EXIT_FAILED, EXIT_OK, BadInput, RingfenceError
+from ringfence.cli.verbs import ROOMS
+from ringfence.cli.verbs.stock import refuse_stock_command
+from ringfence.core.errors import EXIT_BAD_COMMAND, EXIT_FAILED, RingfenceError
 
-EXIT_INTERRUPTED = 128 + signal.SIGINT
-EXIT_NO_READER = 128 + signal.SIGPIPE
+EXIT_INTERRUPTED = 128 + 2
+"""SIGINT."""
+EXIT_NO_READER = 128 + 13
+"""SIGPIPE."""
 NOT_WRITTEN = (errno.ENOSPC, errno.EIO, errno.EDQUOT, errno.EFBIG)
+
+
+class ReaderGone(BaseException):
+    """Whoever read our output has seen enough."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -28,21 +34,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     if sys.stdout is None:  # closed (>&-): the exit code is still worth having
         sys.stdout = os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
     try:
-        code = root.main(words, prog_name="ringfence", standalone_mode=False)
+        code = _run(words, as_json)
         sys.stdout.flush()
-    except click.exceptions.NoArgsIsHelpError as error:
-        click.echo(error.format_message(), err=True)
-        return EXIT_BAD_COMMAND
-    except click.UsageError as error:
-        print_error(_usage(error), as_json)
-        return EXIT_BAD_COMMAND
-    except click.ClickException as error:
-        print_error(RingfenceError(error.format_message()), as_json)
-        return EXIT_FAILED
     except RingfenceError as error:
         print_error(error, as_json)
-        return error.exit_code
-    except (click.Abort, KeyboardInterrupt):
+        return EXIT_BAD_COMMAND if error.code in ("bad-command", "left-to-lvm2") else error.exit_code
+    except KeyboardInterrupt:
         return EXIT_INTERRUPTED
     except (BrokenPipeError, ReaderGone):
         # It has seen enough (`ringfence events | head`): as any tool that SIGPIPE ends.
@@ -55,15 +52,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         _write_no_more()
         print_error(RingfenceError(f"cannot write the answer: {error.strerror}"), False)
         return EXIT_FAILED
-    return code if isinstance(code, int) else EXIT_OK
+    return code
+
+
+def _run(words: list[str], as_json: bool) -> int:
+    if words and "_RINGFENCE_COMPLETE" not in os.environ:
+        if words[0] in ROOMS:
+            from ringfence.cli.verbs.run import run
+
+            return run(words[0], words[1:])
+        refuse_stock_command(words)
+    from ringfence.cli.tree import run_tree
+
+    return run_tree(words, as_json)
 
 
 def _write_no_more() -> None:
     """What is left in Python's buffer cannot be written either, which it must not say at exit."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-def _usage(error: click.UsageError) -> RingfenceError:
-    path = error.ctx.command_path if error.ctx is not None else "ringfence"
-    message = error.format_message().rstrip(".")
-    return BadInput(f"{path}: {message}", next=f"see `{path} --help`", code="bad-command")

@@ -1,12 +1,11 @@
-"""How answers reach the user: JSON objects with a version, lines, errors."""
+"""How answers reach the user: JSON objects with a version, lines, errors.
 
-import datetime
+What takes long to load is loaded by what needs it: quick commands import this, too."""
+
 import sys
+import time
 from collections.abc import Sequence
 from typing import Any
-
-import click
-import msgspec
 
 from ringfence.core.errors import RingfenceError
 
@@ -24,19 +23,23 @@ def json_asked(words: Sequence[str]) -> bool:
 
 def print_json(answer: dict[str, Any]) -> None:
     """One object, with its version, on one or more lines."""
+    import msgspec
+
     text = msgspec.json.format(msgspec.json.encode({"version": VERSION, **answer}), indent=2)
-    click.echo(text.decode())
+    print(text.decode())
 
 
 def print_json_line(answer: dict[str, Any]) -> None:
-    click.echo(msgspec.json.encode({"version": VERSION, **answer}).decode())
+    import msgspec
+
+    print(msgspec.json.encode({"version": VERSION, **answer}).decode(), flush=True)
 
 
 def print_error(error: RingfenceError, as_json: bool) -> None:
     if as_json:
         print_json({"error": error.as_dict()})
         return
-    click.echo(f"  {one_line(str(error))}", err=True)
+    print(f"  {one_line(str(error))}", file=sys.stderr)
 
 
 def one_line(text: str) -> str:
@@ -51,13 +54,15 @@ def clock_time(wall_ms: int) -> str:
     """Local wall time with milliseconds, for people."""
     if not wall_ms:
         return "-"
+    import datetime
+
     at = datetime.datetime.fromtimestamp(wall_ms / 1000).astimezone()
     return f"{at:%Y-%m-%d %H:%M:%S}.{wall_ms % 1000:03d}"
 
 
 def stamp(wall_ms: int) -> str:
     """Wall time in UTC to the second, without blanks: fit for a column."""
-    return f"{datetime.datetime.fromtimestamp(wall_ms / 1000, datetime.UTC):%Y-%m-%dT%H:%M:%SZ}"
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(wall_ms // 1000))
 
 
 def age(since_wall_ms: int, now_wall_ms: int) -> str:

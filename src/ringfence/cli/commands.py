@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 import click
 from click.shell_completion import CompletionItem
 
+from ringfence.cli import ReaderGone
+from ringfence.cli.verbs import ROOMS, verb
 from ringfence.core.errors import Unavailable
 
 
@@ -23,6 +25,14 @@ class Entry(NamedTuple):
 
 SETUP, CLUSTER, FENCING = "Set-up", "Cluster", "Fencing"
 VOLUMES, SERVICES = "Volumes", "Services and labs"
+
+def _verbs() -> dict[str, "Entry"]:
+    """LVM2's, whose lines are in their own table."""
+    return {
+        name: Entry(VOLUMES, f"ringfence.cli.verbs.{room}:VERBS", verb(name).summary)
+        for name, room in ROOMS.items()
+    }
+
 
 COMMANDS: dict[str, Entry] = {
     "init": Entry(SETUP, "ringfence.cli.setup:init", "Write the files of a new cluster, a directory a host."),
@@ -44,24 +54,7 @@ COMMANDS: dict[str, Entry] = {
         "Have a node fenced; who was, who must be; a person's word."),
     "node": Entry(FENCING, "ringfence.cli.node:node",
         "Which machine each node is, and when another one may be it."),
-    "pvcreate": Entry(VOLUMES, "ringfence.cli.volumes:pvcreate", "Make devices into PVs."),
-    "pvremove": Entry(VOLUMES, "ringfence.cli.groups:pvremove", "Make PVs into plain devices."),
-    "pvresize": Entry(VOLUMES, "ringfence.cli.groups:pvresize", "Tell PVs that they have grown or shrunk."),
-    "pvck": Entry(VOLUMES, "ringfence.cli.groups:pvck", "Judge or show what stands on PVs."),
-    "pvs": Entry(VOLUMES, "ringfence.cli.reports:pvs", "Report PVs."),
-    "vgcreate": Entry(VOLUMES, "ringfence.cli.volumes:vgcreate", "Make a shared VG."),
-    "vgchange": Entry(VOLUMES, "ringfence.cli.volumes:vgchange",
-        "A VG's lockspace, LVs' activation, properties."),
-    "vgextend": Entry(VOLUMES, "ringfence.cli.groups:vgextend", "Add PVs to a VG."),
-    "vgreduce": Entry(VOLUMES, "ringfence.cli.groups:vgreduce", "Take PVs out of a VG."),
-    "vgrename": Entry(VOLUMES, "ringfence.cli.groups:vgrename", "Give a VG another name."),
-    "vgck": Entry(VOLUMES, "ringfence.cli.groups:vgck", "Check VGs' metadata."),
-    "vgs": Entry(VOLUMES, "ringfence.cli.reports:vgs", "Report VGs."),
-    "vgremove": Entry(VOLUMES, "ringfence.cli.volumes:vgremove", "Remove VGs."),
-    "lvcreate": Entry(VOLUMES, "ringfence.cli.volumes:lvcreate", "Make an LV and activate it here."),
-    "lvs": Entry(VOLUMES, "ringfence.cli.reports:lvs", "Report LVs and which host holds them."),
-    "lvchange": Entry(VOLUMES, "ringfence.cli.volumes:lvchange", "Activate or deactivate LVs here."),
-    "lvremove": Entry(VOLUMES, "ringfence.cli.volumes:lvremove", "Remove LVs."),
+    **_verbs(),
     "slots": Entry(VOLUMES, "ringfence.cli.slots:slots", "The disk slots of a VG: add them, look at them."),
     "daemon": Entry(SERVICES, "ringfence.daemon.commands:daemon", "Run this host's daemon."),
     "hub": Entry(SERVICES, "ringfence.ring.commands:hub", "Run the embedded ring's broker."),
@@ -73,10 +66,6 @@ COMMANDS: dict[str, Entry] = {
     "sim": Entry(SERVICES, "ringfence.sim.commands:sim",
         "Replay a simulated cluster with its faults from a seed."),
 }  # fmt: skip
-
-
-class ReaderGone(BaseException):
-    """Whoever read our output has seen enough."""
 
 
 @contextmanager
@@ -124,6 +113,10 @@ class LazyGroup(click.Group):
 
 def load(name: str, entry: Entry) -> click.Command:
     """Raises Unavailable if the command's room is not installed."""
+    if name in ROOMS:
+        from ringfence.cli.verbs.completion import as_click
+
+        return as_click(verb(name))
     module, _, attribute = entry.where.partition(":")
     try:
         command = getattr(importlib.import_module(module), attribute)

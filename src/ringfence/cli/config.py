@@ -12,7 +12,7 @@ from ringfence.agents.checking import check_devices
 from ringfence.cli.answers import print_json
 from ringfence.cli.options import daemon_options, json_option, open_daemon, root_option
 from ringfence.client import Connection
-from ringfence.client.messages import SOCKET_VARIABLE
+from ringfence.client.place import SOCKET_VARIABLE
 from ringfence.config import Loaded, Paths, digest, load, render
 from ringfence.config.agents.check import Trouble
 from ringfence.core.cluster import ClusterConfig

@@ -14,7 +14,7 @@ from ringfence.agents.catalogue import Catalogue, Known
 from ringfence.agents.find import find_agent, installed_agents, nearest_agent
 from ringfence.cli.answers import columns, on_terminal, print_json
 from ringfence.cli.options import json_option, root_option
-from ringfence.client.messages import SOCKET_VARIABLE
+from ringfence.client.place import SOCKET_VARIABLE
 from ringfence.config import Paths
 from ringfence.config.agents.cautions import Caution, Cure, cautions_of
 from ringfence.config.agents.metadata import Metadata, Parameter

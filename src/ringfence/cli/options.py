@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import click
 
 from ringfence.client import Connection, connect
-from ringfence.client.messages import SOCKET_VARIABLE
+from ringfence.client.place import SOCKET_VARIABLE
 from ringfence.config.paths import Paths
 
 C = TypeVar("C", bound=Callable[..., Any])

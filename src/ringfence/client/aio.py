@@ -29,7 +29,6 @@ from ringfence.client.messages import (
     check_lvb,
     check_plain,
     closed,
-    connection_lost,
     forked,
     grant_of,
     lock_limit_ms,
@@ -41,8 +40,8 @@ from ringfence.client.messages import (
     not_joined,
     result_of,
     silent,
-    socket_path,
 )
+from ringfence.client.place import connection_lost, socket_path
 from ringfence.core.errors import BadInput, NotFound, RingfenceError, TimedOut, Unavailable
 from ringfence.core.ids import Token
 from ringfence.core.locknames import text_of

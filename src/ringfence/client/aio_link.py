@@ -8,7 +8,8 @@ import weakref
 
 from ringfence.client.cache import Cache
 from ringfence.client.link import Gone, Holder
-from ringfence.client.messages import CLOSED, Lines, cannot_connect, forked, line_of
+from ringfence.client.messages import CLOSED, Lines, forked, line_of
+from ringfence.client.place import cannot_connect
 from ringfence.core.errors import Unavailable
 from ringfence.wire import client as calls
 from ringfence.wire.client import Call, Reply, Request

@@ -33,15 +33,14 @@ from ringfence.client.messages import (
     RETRY_MS,
     check_plain,
     closed,
-    connection_lost,
     forked,
     new_id,
     no_answer,
     not_joined,
     result_of,
-    socket_path,
 )
 from ringfence.client.owners import ThreadNames
+from ringfence.client.place import connection_lost, socket_path
 from ringfence.core.errors import TimedOut, Unavailable
 from ringfence.core.locknames import text_of
 from ringfence.wire import client as calls

@@ -23,7 +23,8 @@ import weakref
 from collections import deque
 from typing import Any, Protocol
 
-from ringfence.client.messages import CLOSED, INTERRUPTED, Lines, cannot_connect, forked, line_of
+from ringfence.client.messages import CLOSED, INTERRUPTED, Lines, forked, line_of
+from ringfence.client.place import cannot_connect
 from ringfence.core.errors import Unavailable
 from ringfence.wire.client import Call, Reply, Request
 

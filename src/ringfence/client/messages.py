@@ -6,11 +6,8 @@ Locks are the exception: they end with their connection, and so cannot be sent a
 are numbered."""
 
 import base64
-import errno
 import itertools
-import os
 import uuid
-from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -18,7 +15,6 @@ import msgspec
 from ringfence.core.errors import (
     BadInput,
     LocksLost,
-    RingfenceError,
     TimedOut,
     Unavailable,
     from_dict,
@@ -29,10 +25,6 @@ from ringfence.locks.flags import LVB_BYTES
 from ringfence.wire import client as calls
 from ringfence.wire.client import Call, Reply, Request, decode_reply, encode
 
-SOCKET = "/run/ringfence/socket"
-SOCKET_VARIABLE = "RINGFENCE_SOCKET"
-PATH_BYTES = 108
-"""A Unix socket's path, final NUL included (unix(7), sun_path)."""
 REPLY_BYTES = 64 << 20
 """Longest reply line that is read."""
 REQUEST_BYTES = 1 << 20
@@ -56,19 +48,6 @@ class Grant(msgspec.Struct, frozen=True):
     """None: nothing is known of the value block, or it is not valid."""
     incarnation: int = 0
     """Of a cached lock: whose authority page says whether it may be used."""
-
-
-def socket_path(given: str | os.PathLike[str] | None, environment: Mapping[str, str]) -> str:
-    """The argument, else RINGFENCE_SOCKET, else the usual place.
-
-    Raises BadInput for a path that no Unix socket can have."""
-    path = os.fspath(given) if given is not None else environment.get(SOCKET_VARIABLE) or SOCKET
-    if not path or "\0" in path or len(os.fsencode(path)) >= PATH_BYTES:
-        raise BadInput(
-            f"{path!r} cannot be a Unix socket's path (1 to {PATH_BYTES - 1} bytes)",
-            next="give a shorter path, or a shorter --root to the daemon",
-        )
-    return path
 
 
 def new_id() -> str:
@@ -221,34 +200,6 @@ def lock_limit_ms(wait_ms: int | None) -> int | None:
 
 
 # -- errors ------------------------------------------------------------------
-
-
-def cannot_connect(path: str, error: OSError) -> RingfenceError:
-    if error.errno == errno.EACCES:
-        return Unavailable(
-            f"this user may not use {path}", next="run as root, or join the group that owns the socket"
-        )
-    if error.errno in (errno.ENOENT, errno.ECONNREFUSED, errno.ENOTDIR):
-        return Unavailable(
-            f"no ringfence daemon listens on {path}",
-            next="start it (systemctl start ringfence), or set RINGFENCE_SOCKET",
-            retry=True,
-        )
-    if error.errno in (errno.EAGAIN, errno.ETIMEDOUT):
-        return Unavailable(
-            f"the daemon on {path} accepts no connection: it is frozen or overrun",
-            next="look at its process and its log",
-            retry=True,
-        )
-    return Unavailable(f"cannot connect to {path}: {error.strerror or error}", next="check the path")
-
-
-def connection_lost(path: str) -> Unavailable:
-    return Unavailable(
-        f"the daemon on {path} closed the connection before it answered",
-        next="see whether it still runs (ringfence status), then look before repeating a change",
-        retry=True,
-    )
 
 
 def no_answer(call: Call, limit_ms: int) -> TimedOut:

@@ -4,7 +4,6 @@ Source: LVM2 lib/misc/lvm-string.c and tools/lvmcmdline.c (_size_arg) for input,
 (dm_size_to_string) for output; lvmreport(7), "units"."""
 
 import re
-from decimal import Decimal
 
 from ringfence.core.errors import BadInput
 
@@ -27,12 +26,13 @@ def parse_size(text: str, default_unit: str = "m") -> int:
         raise BadInput(f"{text!r} is not a size", next="give a number and a unit, for example 64m or 1.5g")
     unit = (match[2] or default_unit).lower()
     factor = {"b": 1, "s": 512}.get(unit) or 1 << 10 * (_LETTERS.index(unit) + 1)
-    size = Decimal(match[1]) * factor
-    if size != size.to_integral_value():
+    whole, _, decimals = match[1].partition(".")
+    size, rest = divmod(int(whole + decimals) * factor, int(10 ** len(decimals)))
+    if rest:
         raise BadInput(f"{text} is not a whole number of bytes", next="give a coarser size")
     if not 0 < size <= LARGEST_BYTES:
         raise BadInput(f"size {text} cannot be", next="give a size above 0 and below 8e")
-    return int(size)
+    return size
 
 
 def parse_extents(text: str) -> tuple[int, str]:
@@ -95,8 +95,15 @@ def format_size(size_bytes: int, unit: str = READABLE, *, suffix: bool = True) -
     else:
         power = _LETTERS.index(kind) + 1
         letter = unit
-    exact = Decimal(size_bytes) / base**power
-    shown = f"{exact:.2f}" if power else str(size_bytes)
-    mark = "<" if kind == "r" and Decimal(shown) > exact else ""
+    if not power:
+        shown, more = str(size_bytes), False
+    else:
+        divisor = base**power
+        hundredths, rest = divmod(size_bytes * 100, divisor)
+        # Half goes to the even one, as printf has it.
+        more = 2 * rest > divisor or (2 * rest == divisor and hundredths % 2 == 1)
+        hundredths += more
+        shown = f"{hundredths // 100}.{hundredths % 100:02d}"
+    mark = "<" if kind == "r" and more else ""
     # A readable size without its letter could be anything: LVM2 keeps it whatever was asked.
     return f"{mark}{shown}{letter if suffix or kind in 'rh' else ''}"

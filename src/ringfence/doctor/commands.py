@@ -9,7 +9,7 @@ from typing import Any
 import click
 import msgspec
 
-from ringfence.client.messages import SOCKET_VARIABLE, socket_path
+from ringfence.client.place import SOCKET_VARIABLE, socket_path
 from ringfence.config import Paths
 from ringfence.doctor.checks import CHECKS, judge
 from ringfence.doctor.facts import ClusterFacts

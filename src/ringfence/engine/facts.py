@@ -10,7 +10,7 @@ from ringfence.core.cluster import ClusterConfig
 from ringfence.core.ids import Life, Token
 from ringfence.locks.resource import Effect as LockEffect
 from ringfence.wire.checkup import HostFacts
-from ringfence.wire.entries import ClientLock
+from ringfence.wire.entries import ClientLock, VgDelta
 from ringfence.wire.proving import DrillKind, UseTest
 
 
@@ -105,6 +105,7 @@ class VgChanged(_Fact, frozen=True):
     crc: int
     what: str
     by: int
+    delta: VgDelta | None = None
 
 
 class ConfigAccepted(_Fact, frozen=True):

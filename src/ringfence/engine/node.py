@@ -75,6 +75,7 @@ from ringfence.engine.switcher import Switcher
 from ringfence.engine.tasks import Tasks, joined
 from ringfence.engine.views import Views
 from ringfence.membership.quorum import is_primary
+from ringfence.volumes.deltas import follow
 from ringfence.wire.entries import AckJoin, Incident, IncidentSeen, Suspect
 from ringfence.wire.slots import Mark
 
@@ -557,12 +558,21 @@ class _Node:
 
     def _vg_changed(self, fact: VgChanged) -> None:
         """A VG that another node shares or changes starts here too, unless it was stopped by hand."""
+        self._follow(fact)
         self.refreshes.changed(fact)
         if fact.by != self.context.me and fact.seqno <= self._seqnos.get(fact.vg, 0):
             self.context.vg_uuids.pop(space_of(fact.vg), None)  # removed, or made anew: another VG
         self._seqnos[fact.vg] = fact.seqno
         if fact.by != self.context.me and not self.context.is_in(space_of(fact.vg)):
             self._autostart.due = True
+
+    def _follow(self, fact: VgChanged) -> None:
+        """Have this node know the new version, too, if it knew the one before."""
+        known = self.context.known_vgs.named(fact.vg) if fact.delta is not None else None
+        if known is not None and fact.delta is not None and fact.by != self.context.me:
+            new = follow(known, fact.delta, fact.seqno, fact.crc)
+            if new is not None:
+                self.context.known_vgs.put(new)
 
     def _left(self) -> None:
         """The goodbye was applied, which is kept: no authority, no more words; answer who asked, and end."""

@@ -15,6 +15,7 @@ from ringfence.core.ids import Token
 from ringfence.core.modes import Mode
 from ringfence.volumes.known import Known
 from ringfence.volumes.model import Vg
+from ringfence.wire.entries import VgDelta
 
 
 class _Order(msgspec.Struct, frozen=True, tag=True):
@@ -168,6 +169,8 @@ class Publish(_Order, frozen=True):
     seqno: int
     crc: int
     what: str
+    delta: VgDelta | None = None
+    """Told where all nodes know of it."""
 
 
 class SayGoodbye(_Order, frozen=True):
@@ -445,6 +448,52 @@ class ReloadPath(_Order, frozen=True):
     """Of the lock it is open under."""
 
 
+class MirrorPath(_Order, frozen=True):
+    """Copy a stretch of an open LV to another place, under its running clients, and keep it equal there.
+
+    Answer: Moving; `OpenPaths` says how far it is.  Asked for once more, it goes on.  NotFound: not open."""
+
+    vg: str
+    lv: str
+    """The name it is open under."""
+    uuid: str
+    offset_bytes: int
+    to: tuple[Extent, ...]
+    token: Token
+
+
+class SealPath(_Order, frozen=True):
+    """The last thing before metadata are committed that name the new place; ReloadPath ends the move then.
+
+    Answer: Moving.  Refused: the copy is not complete, or has failed."""
+
+    vg: str
+    lv: str
+    uuid: str
+
+
+class UnmirrorPath(_Order, frozen=True):
+    """Forget the new place: no metadata name it.  Answer: None."""
+
+    vg: str
+    lv: str
+    uuid: str
+
+
+class Moving(msgspec.Struct, frozen=True):
+    """How far the move of a stretch is.  Its old place has everything until it is reloaded."""
+
+    offset_bytes: int
+    length_bytes: int
+    copied_bytes: int = 0
+    complete: bool = False
+    """All of it is in both places, and what is written goes to both."""
+    sealed: bool = False
+    """No write is answered well that is not in both places."""
+    failed: str = ""
+    """Why the copy is of no use: begin again."""
+
+
 class OpenPaths(_Order, frozen=True):
     """Answer: tuple[OpenVolume, ...]."""
 
@@ -464,7 +513,8 @@ class OpenVolume(msgspec.Struct, frozen=True):
     """Why its worker stands still, and what to do."""
     readonly: bool = False
     extents: tuple[Extent, ...] = ()
-    """What it is made of."""
+    """What it is made of; empty: a block service of an older version does not tell."""
+    moving: Moving | None = None
 
 
 class StandingTables(_Order, frozen=True):
@@ -528,7 +578,7 @@ ENGINE_ORDERS = (
     LocksThere, Identity, Pause, GoOn,
 )  # fmt: skip
 StorageOrder = ScanDevices | ReadBlocks | ReadText | WriteBlocks
-BlockOrder = OpenPath | ReloadPath | ClosePath | OpenPaths
+BlockOrder = OpenPath | ReloadPath | MirrorPath | SealPath | UnmirrorPath | ClosePath | OpenPaths
 DriverOrder = (
     StorageOrder | BlockOrder | StandingTables | CutTables | SlotIo | LookAtHost | ReadSupplies
     | RefreshLvs

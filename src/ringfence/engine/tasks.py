@@ -26,7 +26,7 @@ from ringfence.engine.slots import Slots
 from ringfence.engine.uses import Owner
 from ringfence.locks.flags import Flag
 from ringfence.lvm2.names import UUID_CHARACTERS
-from ringfence.wire import FENCING, entries
+from ringfence.wire import DELTAS, FENCING, entries
 
 UUIDS = 4
 END_SLOTS_MS = 5000
@@ -307,7 +307,10 @@ class Tasks:
     def _ring_order(self, task: Task, order: orders.Order) -> tuple[bool, Any]:
         context = self._context
         if isinstance(order, orders.Publish):
-            task.seq = context.submit(entries.VolumeNotice(order.vg, order.seqno, order.crc, order.what))
+            delta = order.delta if context.protocol >= DELTAS else None
+            task.seq = context.submit(
+                entries.VolumeNotice(order.vg, order.seqno, order.crc, order.what, delta)
+            )
         elif isinstance(order, orders.EndSlots):
             task.until_ns = context.now_ns + END_SLOTS_MS * 1_000_000
             if context.state is not None and order.vg in context.state.slots:

@@ -143,9 +143,14 @@ def check_text(slot: RawLocn, text: bytes, where: str) -> bytes:
     Raises:
         Damaged: text and slot disagree.  Try the PV's other area, then another PV, before
             calling the VG damaged."""
+    verify_text(slot, text, where)
+    return text.rstrip(b"\0")
+
+
+def verify_text(slot: RawLocn, text: bytes, where: str) -> None:
+    """Raises Damaged: as `check_text`."""
     if len(text) != slot.size_bytes or crc32(text) != slot.crc:
         raise Damaged(f"{where}: the metadata text has a wrong checksum")
-    return text.rstrip(b"\0")
 
 
 def text_end(header: MdaHeader, slot: RawLocn) -> int:

@@ -43,18 +43,21 @@ def cut(text: bytes) -> Cut | None:
     """Cut a text (without its NUL) that is laid out as LVM2 does it.  None: it is not."""
     opening = text.find(_OPENING)
     if opening < 0:
-        return Cut(text, [], b"") if _plain(text) else None
+        return Cut(text, [], b"") if sound_ends(text, b"") else None
     begin = opening + len(_OPENING)
     end = _end(text, begin)
     head, tail = text[:begin], text[end:]
-    if end < begin or not _plain(head) or not _plain(tail) or _OPENING in tail:
+    if end < begin or not sound_ends(head, tail):
         return None
     first, *others = text[begin : end - len(_END)].removeprefix(b"\n").split(_BETWEEN)
     return Cut(head, [b"\n%b%b" % (piece, _END) for piece in (first, *others)], tail)
 
 
-def _plain(lines: bytes) -> bool:
-    return _LINES.fullmatch(lines) is not None
+def sound_ends(head: bytes, tail: bytes) -> bool:
+    """Whether LVs may stand between them, or have no place there (no tail, and no section for LVs)."""
+    has_place = head.endswith(_OPENING) and head.count(_OPENING) == 1 and _OPENING not in tail
+    none = not tail and _OPENING not in head
+    return (has_place or none) and _LINES.fullmatch(head) is not None and _LINES.fullmatch(tail) is not None
 
 
 def _end(text: bytes, begin: int) -> int:

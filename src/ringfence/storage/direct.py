@@ -94,11 +94,10 @@ class DirectFile:
         """Exactly `length_bytes`.  Raises DeviceFailed, also where the device ends before that."""
         first, last = self._widen(offset_bytes, length_bytes)
         try:
-            data = self._read_blocks(first, last - first, needed=offset_bytes + length_bytes - first)
+            needed = offset_bytes + length_bytes - first
+            return self._read_blocks(first, last - first, needed, slice(offset_bytes - first, needed))
         except OSError as error:
             raise _failed(self.path, f"read {length_bytes} bytes at {offset_bytes} of", error) from error
-        start = offset_bytes - first
-        return data[start : start + length_bytes]
 
     def write(self, offset_bytes: int, data: bytes) -> None:
         """Write the bytes; they are on stable storage after `flush`."""
@@ -124,8 +123,8 @@ class DirectFile:
         block = self._block if self.direct else 1
         return offset_bytes // block * block, -(-(offset_bytes + length_bytes) // block) * block
 
-    def _read_blocks(self, first: int, length: int, needed: int) -> bytes:
-        """Whole blocks; fewer only if the file ends behind what is needed."""
+    def _read_blocks(self, first: int, length: int, needed: int, part: slice | None = None) -> bytes:
+        """Whole blocks, or a part of them; fewer only if the file ends behind what is needed."""
         if length == 0:
             return b""
         with mmap.mmap(-1, length) as buffer, memoryview(buffer) as memory:
@@ -136,7 +135,8 @@ class DirectFile:
                 if count == 0:
                     raise OSError(errno.EIO, "the device ends there")
                 done += count
-            return bytes(memory[:done])
+            with memory[part or slice(done)] as view:
+                return bytes(view)
 
     def _write_blocks(self, first: int, data: bytes) -> None:
         if not data:

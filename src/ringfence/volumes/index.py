@@ -31,6 +31,10 @@ class PvUse(msgspec.Struct, frozen=True, gc=False):
     free: list[tuple[int, int]] = []
     """(first, the one behind the last) of each free range, sorted."""
 
+    @property
+    def taken(self) -> bool:
+        return bool(self.exact or self.guessed)
+
 
 class Index(msgspec.Struct, frozen=True):
     uuids: Mapping[str, str]
@@ -38,7 +42,8 @@ class Index(msgspec.Struct, frozen=True):
     uses: Mapping[str, PvUse]
     """By PV name: every PV of the VG."""
     composed: Mapping[str, tuple[str, ...]]
-    """LV -> the words in its segments that may name LVs it is made of; only LVs that have any."""
+    """LV -> the words in its segments that may name LVs it is made of; only LVs that have any, in their
+    order."""
     fault: str = ""
     """What does not hold, if anything: the first of it."""
 
@@ -79,19 +84,48 @@ class Index(msgspec.Struct, frozen=True):
         sizes = {pv.name: pv.extent_count for pv in pvs}
         if self.fault or (new is not None and _fault_of(new, sizes)):
             return None
-        uuids, composed = dict(self.uuids), dict(self.composed)
+        uuids = dict(self.uuids)
         if old is not None:
             del uuids[old.uuid]
-            composed.pop(old.name, None)
         if new is not None:
             if new.uuid in uuids:
                 return None
             uuids[new.uuid] = new.name
-            words = _words_of(new)
-            if words:
-                composed[new.name] = words
-        uses = self._uses(sizes, old, new)
-        return Index(uuids, uses, composed) if uses is not None else None
+        uses, composed = self._uses(sizes, old, new), self._composed(old, new)
+        return Index(uuids, uses, composed) if uses is not None and composed is not None else None
+
+    def _composed(self, old: Lv | None, new: Lv | None) -> Mapping[str, tuple[str, ...]] | None:
+        """None: its place among the others is to be found."""
+        words = _words_of(new) if new is not None else ()
+        was = old is not None and old.name in self.composed
+        if not was and not words:
+            return self.composed
+        composed = dict(self.composed)
+        if old is not None and was and not words:
+            del composed[old.name]
+        elif new is not None and (old is None or (was and old.name == new.name)):
+            composed[new.name] = words
+        else:
+            return None
+        return composed
+
+    def with_pvs(self, before: Iterable[Pv], after: Iterable[Pv]) -> "Index | None":
+        """With other PVs, of which the LVs use what they used before.  None: `of` must look."""
+        sizes = {pv.name: pv.extent_count for pv in before}
+        uses: dict[str, PvUse] = {}
+        for pv in after:
+            use, size = self.uses.get(pv.name, PvUse()), pv.extent_count
+            if self.fault or (use.exact and use.exact[-1][1] > size):
+                return None
+            if sizes.get(pv.name) != size:
+                use = PvUse(use.exact, use.guessed, _free(use.exact, use.guessed, size))
+            uses[pv.name] = use
+        return Index(self.uuids, uses, self.composed)
+
+    @property
+    def words(self) -> frozenset[str]:
+        """All that is, or may be, an LV's name in some segment."""
+        return frozenset(word for words in self.composed.values() for word in words)
 
     def _uses(self, sizes: Mapping[str, int], old: Lv | None, new: Lv | None) -> Mapping[str, PvUse] | None:
         """None: extents are used twice, or may be."""

@@ -69,8 +69,10 @@ def segments_of(
     segments: list[Segment] = []
     for row in rows:
         before = segments[-1] if segments else last
-        extents = sum(stripe.extent_count for stripe in row)
-        one = Segment(start, extents, "striped", row, stripe_sectors=stripe_sectors if len(row) > 1 else 0)
+        one = Segment(
+            start, sum(stripe.extent_count for stripe in row), "striped", row,
+            stripe_sectors=stripe_sectors if len(row) > 1 else 0,
+        )  # fmt: skip
         if before is not None and _goes_on(before, one):
             segments[-1:] = [_joined(before, one)]
         else:

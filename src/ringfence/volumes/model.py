@@ -10,17 +10,19 @@ from a text is kept as it stood: so `Vg.text` always parses to `Vg.tree`.
 
 Source: LVM2 lib/format_text/import_vsn1.c, export.c."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
+from itertools import zip_longest
 
 import msgspec
 
 from ringfence.core.errors import Damaged
-from ringfence.lvm2.fragments import Cut, cut
+from ringfence.lvm2.fragments import Cut, cut, sound_ends
 from ringfence.lvm2.names import can_be_name
 from ringfence.lvm2.text import Section, Value, parse_member, parse_text, print_ends, print_member
 from ringfence.volumes.index import Index
 from ringfence.volumes.parts import SLOTS_TAG, Lv, Pv
+from ringfence.volumes.plain import plain_lv
 from ringfence.volumes.segments import Segment, Stripe, read_segment
 
 __all__ = [
@@ -67,7 +69,7 @@ class Vg(msgspec.Struct, frozen=True, dict=True):
     def by_text(self) -> Mapping[bytes, Lv]:
         return {lv.text: lv for lv in self.by_name.values()}
 
-    @property
+    @cached_property
     def text(self) -> bytes:
         """As it goes to the disk, with its final NUL."""
         return b"".join((self.ends[0], *[lv.text for lv in self.by_name.values()], self.ends[1], b"\0"))
@@ -128,11 +130,41 @@ class Vg(msgspec.Struct, frozen=True, dict=True):
     def with_frame(self, frame: Section) -> "Vg":
         """With all but its LVs replaced (the VG's name, too).  Raises Damaged."""
         ends = _written_ends(frame)
-        if {pv.name for pv in _pvs_of(frame)} != self._pv_names:
-            # Who is a PV and who is an LV in a segment's areas may be another question now.
-            return _read(Cut(ends[0], [lv.text for lv in self.lvs], ends[1]), frame, self.name, None)
         new = _framed(frame, ends, self.name, self.by_name, self.repeated)
-        return self._indexed(new, self.index if new.pvs == self.pvs else None)
+        if new.pvs == self.pvs:
+            return self._indexed(new, self.index)
+        if any(name in self.index.words for name in new._pv_names - self._pv_names) or any(
+            self.index.uses[name].taken for name in self._pv_names - new._pv_names
+        ):
+            # Who is a PV and who is an LV in a segment's areas is another question now.
+            return _read(Cut(ends[0], [lv.text for lv in self.lvs], ends[1]), frame, self.name, None)
+        return self._indexed(new, self.index.with_pvs(self.pvs, new.pvs))
+
+    def spliced(
+        self, head: bytes, tail: bytes, splices: Sequence[tuple[int, int, Sequence[bytes]]]
+    ) -> "Vg":
+        """The VG whose text has these ends, and other LVs in some places.
+
+        Args: splices: (where, how many LVs go, the sections that come), in the order of the text.
+
+        Raises Damaged: that is no VG, or one that cannot be told from this one by these LVs alone."""
+        frame = parse_text(head + tail, self.name)
+        if not sound_ends(head, tail) or {pv.name for pv in _pvs_of(frame)} != self._pv_names:
+            raise Damaged(f"VG {self.name}: more has changed than some LVs")
+        lvs, gone, come = list(self.lvs), list[Lv](), list[Lv]()
+        for at, count, texts in reversed(splices):
+            new = [_lv_of(text, self.name, self._pv_names) for text in texts]
+            gone += lvs[at : at + count]
+            come += new
+            lvs[at : at + count] = new
+        by_name = {lv.name: lv for lv in lvs}
+        if len(by_name) < len(lvs):
+            raise Damaged(f"VG {self.name}: an LV is there twice")
+        changed = _framed(frame, (head, tail), self.name, by_name, self.repeated)
+        index: Index | None = self.index if changed.pvs == self.pvs else None
+        for old, lv in zip_longest(gone, come):
+            index = index.changed(self.pvs, old, lv) if index is not None else None
+        return self._indexed(changed, index)
 
     def with_body(self, body: Section) -> "Vg":
         """The VG with its section replaced."""
@@ -254,8 +286,11 @@ def _read(pieces: Cut, frame: Section, where: str, like: Vg | None) -> Vg:
 
 
 def _lv_of(text: bytes, vg: str, pvs: frozenset[str]) -> Lv:
+    plain = plain_lv(text, pvs)
+    if plain is not None:
+        return plain
     name, section = parse_member(text, f"VG {vg}")
-    return _read_lv(name, section, vg, pvs, text)
+    return read_lv(name, section, vg, pvs, text)
 
 
 def _written_lv(name: str, section: Section, vg: str, pvs: frozenset[str]) -> Lv:
@@ -263,7 +298,7 @@ def _written_lv(name: str, section: Section, vg: str, pvs: frozenset[str]) -> Lv
     text = print_member(name, section)
     if parse_member(text, name) != (name, section):
         raise Damaged(f"VG {vg}: LV {name}: the new metadata does not read back as planned")
-    return _read_lv(name, section, vg, pvs, text)
+    return read_lv(name, section, vg, pvs, text)
 
 
 def _written_ends(frame: Section) -> tuple[bytes, bytes]:
@@ -351,7 +386,7 @@ def _read_pv(name: str, section: Section, vg: str) -> Pv:
     )
 
 
-def _read_lv(name: str, section: Section, vg: str, pvs: frozenset[str], text: bytes) -> Lv:
+def read_lv(name: str, section: Section, vg: str, pvs: frozenset[str], text: bytes) -> Lv:
     if not can_be_name(name):  # paths are made of it
         raise Damaged(f"VG {vg}: an LV cannot be called {name!r}")
     reader = _Reader(section, f"VG {vg}: LV {name}")

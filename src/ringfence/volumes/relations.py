@@ -22,6 +22,7 @@ _ORIGINS = (
     Role.THIN_ORIGIN, Role.EXTERNAL_ORIGIN, Role.CACHE_ORIGIN, Role.WRITECACHE_ORIGIN, Role.INTEGRITY_ORIGIN,
 )  # fmt: skip
 _CACHES = ("cache", "cache-pool", "writecache")
+_PLAIN = ("-", "-", "-")
 _VIRTUAL = ("zero", "error", "snapshot", "thin", "vdo")
 
 
@@ -31,22 +32,6 @@ class Use(msgspec.Struct, frozen=True, gc=False):
     user: Lv
     segment: Segment
     part: Part
-
-
-class Kind(msgspec.Struct, frozen=True, gc=False):
-    """Characters of lv_attr."""
-
-    type: str = "-"
-    """The first."""
-    target: str = "-"
-    """The seventh."""
-    zeroes: str = "-"
-    """The eighth: new blocks are zeroed."""
-    in_raid: bool = False
-    """A RAID, or a part of one."""
-
-
-_PLAIN = Kind()
 
 
 class Relations:
@@ -92,6 +77,10 @@ class Relations:
             todo += self.parts(one)
         return False
 
+    def in_raid(self, lv: Lv) -> bool:
+        """A RAID, or a part of one."""
+        return _raids(lv) or bool(self.uses(lv, Role.RAID_IMAGE, Role.RAID_META))
+
     # -- who is shown ----------------------------------------------------------
 
     def exists(self, lv: Lv) -> bool:
@@ -113,9 +102,9 @@ class Relations:
     def size_extents(self, lv: Lv) -> int:
         """lvs: lv_size; without the room that a RAID has for its reshape."""
         first = lv.segments[0] if lv.segments else None
-        reshape = (first.body.number("reshape_count") or 0) if first else 0
-        if first is None or not reshape or first.kind not in PARITY:
+        if first is None or first.kind not in PARITY:
             return lv.extent_count
+        reshape = first.body.number("reshape_count") or 0
         images = len(first.areas)
         return lv.extent_count - reshape * (images - PARITY[first.kind] if images > 2 else 1)
 
@@ -130,18 +119,13 @@ class Relations:
         roles = (Role.THIN_POOL, Role.CACHE_POOL, Role.WRITECACHE, Role.VDO_POOL)
         return next((one.name for one in self.parts(lv, *roles)), "")
 
-    def kind(self, lv: Lv) -> Kind:
-        """What lv_attr says of its kind."""
+    def attributes(self, lv: Lv) -> tuple[str, str, str]:
+        """Characters 1 (type), 7 (target) and 8 (zeroes new blocks) of lv_attr."""
         if lv.linear and lv.visible and lv.name not in self._uses and "CACHE_VOL" not in lv.flags:
             return _PLAIN
         kinds = tuple(dict.fromkeys(segment.kind for segment in lv.segments))
         roles = tuple(dict.fromkeys(use.part.role for use in self.uses(lv)))
-        return Kind(
-            type=self._type(lv, kinds, roles),
-            target=self._target(lv, kinds, roles),
-            zeroes=self._zeroes(lv, kinds),
-            in_raid=_raids(lv) or Role.RAID_IMAGE in roles or Role.RAID_META in roles,
-        )
+        return self._type(lv, kinds, roles), self._target(lv, kinds, roles), self._zeroes(lv, kinds)
 
     def _type(self, lv: Lv, kinds: tuple[str, ...], roles: tuple[Role, ...]) -> str:
         unsynced = "NOTSYNCED" in lv.status
@@ -185,7 +169,7 @@ class Relations:
         volume = "CACHE_VOL" in lv.flags or "CACHE_VOL" in lv.status
         if _any(kinds, _CACHES) or volume or Role.CACHE_ORIGIN in roles or Role.WRITECACHE_ORIGIN in roles:
             return "C"
-        if _raids(lv) or Role.RAID_IMAGE in roles or Role.RAID_META in roles:
+        if self.in_raid(lv):
             return "r"
         mirrors = (Role.MIRROR_IMAGE, Role.MIRROR_LOG)
         if "mirror" in kinds or "PVMOVE" in lv.status or any(role in roles for role in mirrors):

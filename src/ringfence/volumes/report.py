@@ -11,12 +11,19 @@ import msgspec
 from ringfence.core.errors import printable
 from ringfence.lvm2.names import with_dashes
 from ringfence.volumes.allocate import free_count, free_extents
-from ringfence.volumes.discovery import Disks, PvOnDisk, VgOnDisk
+from ringfence.volumes.discovery import AreaOnDisk, Disks, PvOnDisk, VgOnDisk
 from ringfence.volumes.model import SECTOR_BYTES, Lv, Pv, Vg
-from ringfence.volumes.relations import Kind, Relations
-from ringfence.volumes.segments import Part, Role, Stripe
-
-Row = dict[str, Any]
+from ringfence.volumes.relations import Relations
+from ringfence.volumes.report_segments import (
+    Row,
+    area_of,
+    device_of,
+    free_piece,
+    lv_segments,
+    pv_segments,
+    tags_of,
+)
+from ringfence.volumes.segments import Role
 
 _POLICIES = {"contiguous": "c", "cling": "l", "cling_by_tags": "l", "normal": "n", "anywhere": "a"}
 
@@ -47,21 +54,30 @@ def vg_attr(vg: Vg, partial: bool) -> str:
     ))  # fmt: skip
 
 
-def lv_attr(lv: Lv, here: LvHere, kind: Kind, partial: bool) -> str:
+def lv_attr(lv: Lv, here: LvHere, relations: Relations, partial: bool) -> str:
     """Ten characters."""
+    kind, target, zeroes = relations.attributes(lv)
     return "".join((
-        kind.type,
+        kind,
         "-" if "PVMOVE" in lv.status else "w" if lv.writable else "r",
         _lv_policy(lv),
         "m" if "FIXED_MINOR" in lv.status else "-",
         "X" if here.broken else "a" if here.active else "-",
         "o" if here.connections else "-",
-        kind.target,
-        kind.zeroes,
-        # A RAID's health the kernel would have to say.
-        "p" if partial else "X" if kind.in_raid else "-",
+        target,
+        zeroes,
+        _health(lv, relations, partial),
         "k" if "ACTIVATION_SKIP" in lv.flags else "-",
     ))  # fmt: skip
+
+
+def _health(lv: Lv, relations: Relations, partial: bool) -> str:
+    """What the metadata knows of it; the rest the kernel would have to say."""
+    if partial:
+        return "p"
+    if relations.in_raid(lv):
+        return "X"
+    return "-"
 
 
 def _lv_policy(lv: Lv) -> str:
@@ -98,19 +114,37 @@ def _vg_row(found: VgOnDisk) -> Row:
         "vg_lock_type": printable(vg.lock_type),
         "vg_lock_args": printable(vg.lock_args),
         "vg_systemid": printable(vg.system_id),
-        "vg_tags": _tags(vg.tags),
+        "vg_tags": tags_of(vg.tags),
         "vg_extent_size": vg.extent_bytes,
         "vg_extent_count": vg.extent_count,
         "vg_free_count": free_count(vg),
         "vg_missing_pv_count": len(found.missing),
         "vg_mda_count": sum(len(pv.areas) for pv in found.pvs.values()),
         "vg_mda_used_count": len(areas),
+        "max_lv": vg.header.number("max_lv") or 0,
+        "max_pv": vg.header.number("max_pv") or 0,
+        "vg_profile": printable(vg.header.string("profile") or ""),
+        "vg_mda_free": min((mda_free_bytes(area) for area in areas), default=0),
+        "vg_mda_copies": vg.header.number("metadata_copies") or "unmanaged",
         "vg_mda_size": min((area.header.size_bytes for area in areas if area.header), default=0),
     }
 
 
-def pv_rows(disks: Disks) -> list[Row]:
-    """PVs of VGs and PVs without one, by path; then PVs that were not found."""
+def mda_free_bytes(area: AreaOnDisk) -> int:
+    """By how much the text may still grow, in whole sectors: half the ring, less a sector, is the longest.
+
+    Source: LVM2 lib/format_text/format-text.c (read_metadata_location_summary)."""
+    header = area.header
+    if header is None:
+        return 0
+    longest = (header.size_bytes - SECTOR_BYTES) // 2 - SECTOR_BYTES
+    return max(0, longest - header.committed.size_bytes) // SECTOR_BYTES * SECTOR_BYTES
+
+
+def pv_rows(disks: Disks, segments: bool = False) -> list[Row]:
+    """PVs of VGs and PVs without one, by path; then PVs that were not found.
+
+    Args: segments: each has "segments" too (`report_segments.pv_segments`)."""
     rows = []
     for pv in disks.pvs:
         found = disks.vg_of(pv)
@@ -118,8 +152,13 @@ def pv_rows(disks: Disks) -> list[Row]:
             next((found.vg.pv(key) for key, have in found.pvs.items() if have is pv), None) if found else None
         )
         rows.append(_pv_row(pv, found, member))
+        if segments:
+            rows[-1]["segments"] = pv_segments(found, member) if found and member else [free_piece(0, 0)]
     for found in disks.vgs:
-        rows += [_pv_row(None, found, pv) for pv in found.missing]
+        for gone in found.missing:
+            rows.append(_pv_row(None, found, gone))
+            if segments:
+                rows[-1]["segments"] = pv_segments(found, gone)
     return rows
 
 
@@ -131,6 +170,7 @@ def _pv_row(pv: PvOnDisk | None, found: VgOnDisk | None, member: Pv | None) -> R
     device_bytes = pv.device_bytes if pv else member.device_sectors * SECTOR_BYTES if member else 0
     uuid = member.uuid if member else _dashed(pv)
     used = member is not None or (pv is not None and pv.label.used)
+    areas = pv.areas if pv else ()
     return {
         "pv_name": pv.path if pv else "[unknown]",
         "vg_name": vg.name if vg else "",
@@ -146,8 +186,10 @@ def _pv_row(pv: PvOnDisk | None, found: VgOnDisk | None, member: Pv | None) -> R
         "pv_pe_alloc_count": count - free,
         "pv_mda_count": len(pv.areas) if pv else 0,
         "pv_mda_used_count": sum(area.in_use for area in pv.areas) if pv else 0,
+        "pv_mda_free": min((mda_free_bytes(area) for area in areas), default=0),
+        "pv_mda_size": min((area.header.size_bytes for area in areas if area.header), default=0),
         "pv_in_use": "used" if pv and pv.label.used else "",
-        "pv_tags": _tags(member.tags) if member else "",
+        "pv_tags": tags_of(member.tags) if member else "",
     }
 
 
@@ -159,10 +201,9 @@ class LvsView(msgspec.Struct, frozen=True):
     """What the fields of a VG's LVs are made from."""
 
     found: VgOnDisk
-    relations: Relations
-    """Of the VG's LVs."""
-    here: Mapping[str, LvHere] = {}
+    here: Mapping[str, LvHere]
     """By uuid, where there is anything to tell."""
+    relations: Relations
 
     def of(self, lv: Lv) -> LvHere:
         return self.here.get(lv.uuid, _NOTHING_HERE)
@@ -172,8 +213,9 @@ _NOTHING_HERE = LvHere()
 
 
 def lv_row(found: VgOnDisk, lv: Lv, here: LvHere, relations: Relations) -> Row:
-    view = LvsView(found, relations, {lv.uuid: here})
-    return {field: column(view, (lv,))[0] for field, column in LV_FIELDS.items()}
+    """Args: relations: of the VG's LVs."""
+    view = LvsView(found, {lv.uuid: here}, relations)
+    return {field: LV_FIELDS[field](view, (lv,))[0] for field in ROW_FIELDS}
 
 
 def lv_columns(view: LvsView, lvs: Sequence[Lv], fields: Iterable[str]) -> dict[str, list[Any]]:
@@ -192,20 +234,31 @@ def _same(value: Callable[[Vg], Any]) -> Column:
     return lambda view, lvs: [value(view.found.vg)] * len(lvs)
 
 
+def _of_composed(value: Callable[[LvsView, Lv], str]) -> Column:
+    """What is empty where no LV is made of others."""
+    return lambda view, lvs: (
+        [value(view, lv) for lv in lvs] if view.found.vg.index.composed else [""] * len(lvs)
+    )
+
+
 def _attrs(view: LvsView, lvs: Sequence[Lv]) -> list[Any]:
     """Thousands of LVs have few different ones."""
     made: dict[Any, str] = {}
+    relations, composed = view.relations, view.found.vg.index.composed
     missing = frozenset(pv.name for pv in view.found.missing)
-    relations = view.relations
     attrs = []
     for lv in lvs:
-        here = view.of(lv)
+        here = view.of(lv) if view.here else _NOTHING_HERE
         partial = bool(missing) and relations.partial(lv, missing)
-        kind = relations.kind(lv)
-        key = (lv.status, lv.flags, lv.policy, here.broken, here.active, here.connections > 0, partial, kind)
+        if composed or len(lv.segments) != 1 or not lv.visible:
+            attrs.append(lv_attr(lv, here, relations, partial))
+            continue
+        one = lv.segments[0]
+        kind = (one.kind, one.exact, len(one.stripes), lv.status, lv.flags, lv.policy)
+        key = (kind, here.broken, here.active, here.connections > 0, partial)
         attr = made.get(key)
         if attr is None:
-            attr = made[key] = lv_attr(lv, here, kind, partial)
+            attr = made[key] = lv_attr(lv, here, relations, partial)
         attrs.append(attr)
     return attrs
 
@@ -222,35 +275,30 @@ def _active(view: LvsView, lv: Lv) -> str:
 
 def _ranges(view: LvsView, lv: Lv) -> str:
     return " ".join(
-        f"{_device(view.found, one.pv)}:{one.start_extent}-{one.start_extent + one.extent_count - 1}"
+        f"{device_of(view.found, one.pv)}:{one.start_extent}-{one.start_extent + one.extent_count - 1}"
         for segment in lv.segments
         for one in segment.stripes
     )
 
 
 def _devices(view: LvsView, lv: Lv) -> str:
-    return ",".join(_area(view.found, area) for segment in lv.segments for area in segment.areas)
-
-
-def _area(found: VgOnDisk, area: Stripe | Part) -> str:
-    name = _device(found, area.pv) if isinstance(area, Stripe) else area.lv
-    return f"{name}({area.start_extent})"
-
-
-def _kinds(view: LvsView, lv: Lv) -> str:
-    return printable(",".join(dict.fromkeys(segment.type_name for segment in lv.segments)))
+    return ",".join(area_of(view.found, area) for segment in lv.segments for area in segment.areas)
 
 
 def _move_pv(view: LvsView, lv: Lv) -> str:
     """The PV that a pvmove takes extents from."""
     for segment in lv.segments:
-        if segment.body.get("extents_moved") is not None and segment.stripes:
-            return _device(view.found, segment.stripes[0].pv)
+        if segment.body.items and segment.body.get("extents_moved") is not None and segment.stripes:
+            return device_of(view.found, segment.stripes[0].pv)
     return ""
 
 
 def _mirror_log(view: LvsView, lv: Lv) -> str:
     return next((one.name for one in view.relations.parts(lv, Role.MIRROR_LOG)), "")
+
+
+def _kinds(view: LvsView, lv: Lv) -> str:
+    return printable(",".join(dict.fromkeys(segment.type_name for segment in lv.segments)))
 
 
 def _holder(view: LvsView, lv: Lv) -> str:
@@ -262,12 +310,12 @@ LV_FIELDS: dict[str, Column] = {
     "vg_name": _same(lambda vg: vg.name),
     "lv_attr": _attrs,
     "lv_size": _sizes,
-    "pool_lv": _each(lambda view, lv: view.relations.pool(lv)),
-    "origin": _each(lambda view, lv: view.relations.origin(lv)),
+    "pool_lv": _of_composed(lambda view, lv: view.relations.pool(lv)),
+    "origin": _of_composed(lambda view, lv: view.relations.origin(lv)),
     "data_percent": _same(lambda vg: ""),
     "metadata_percent": _same(lambda vg: ""),
     "move_pv": _each(_move_pv),
-    "mirror_log": _each(_mirror_log),
+    "mirror_log": _of_composed(_mirror_log),
     "copy_percent": _same(lambda vg: ""),
     "convert_lv": _same(lambda vg: ""),
     "lv_uuid": lambda view, lvs: [printable(lv.uuid) for lv in lvs],
@@ -278,7 +326,7 @@ LV_FIELDS: dict[str, Column] = {
     "lv_holder": _each(_holder),
     "lv_holders": _each(lambda view, lv: list(view.of(lv).holders)),
     "lv_lockargs": _each(lambda view, lv: printable(lv.lock_args)),
-    "lv_tags": _each(lambda view, lv: _tags(lv.tags)),
+    "lv_tags": _each(lambda view, lv: tags_of(lv.tags)),
     "lv_time": _each(lambda view, lv: lv.creation_time_s),
     "lv_host": _each(lambda view, lv: printable(lv.creation_host)),
     "lv_parents": _each(lambda view, lv: ",".join(view.relations.users(lv))),
@@ -286,16 +334,9 @@ LV_FIELDS: dict[str, Column] = {
     "segtype": _each(_kinds),
     "seg_pe_ranges": _each(_ranges),
     "devices": _each(_devices),
+    "segments": _each(lambda view, lv: lv_segments(view.found, lv)),
 }
 """Fields of LVs, in the order of a row: what each is, for many LVs at once."""
+ROW_FIELDS = tuple(field for field in LV_FIELDS if field != "segments")
+"""Those that a row has when nothing else was asked for."""
 HOLDER_FIELDS = ("lv_holder", "lv_holders")
-
-
-def _tags(tags: tuple[str, ...]) -> str:
-    """Sorted, as LVM2 shows lists of strings."""
-    return printable(",".join(sorted(tags)))
-
-
-def _device(found: VgOnDisk, pv: str) -> str:
-    have = found.pvs.get(pv)
-    return have.path if have else "[unknown]"

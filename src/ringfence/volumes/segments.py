@@ -102,10 +102,10 @@ class Segment(msgspec.Struct, frozen=True, gc=False):
     flags: tuple[str, ...] = ()
     merging: bool = False
     """A snapshot on its way back into its origin."""
-    stripe_sectors: int = 0
-    """How much of the LV lies on one area before the next one's turn comes; 0: it has one alone."""
     body: Section = _NOTHING
     """All that was written of it, chunk sizes and the like; nothing for a plain piece of a PV."""
+    stripe_sectors: int = 0
+    """How much of the LV lies on one stripe before the next one's turn comes; 0: it has one alone."""
 
     @property
     def words(self) -> tuple[str, ...]:
@@ -195,15 +195,16 @@ def read_segment(body: Section, where: str, pvs: frozenset[str]) -> Segment:
     raw = _Raw(body, where, pvs, count, kind)
     read = _KINDS.get(kind)
     if read is None:
-        stripes, parts = tuple(_guessed(raw, body)), tuple(_perhaps(body))
-        return Segment(start, count, kind, stripes, False, parts, flags, body=body)
+        return Segment(
+            start, count, kind, tuple(_guessed(raw, body)), False, tuple(_perhaps(body)), flags, False, body
+        )
     stripes, parts = read(raw)
     if kind in _PLAIN and len(stripes) == 1:
         return Segment(start, count, kind, stripes)  # thousands of these: the text has the rest
     merging = kind == "snapshot" and body.get("merging_store") is not None
     merging = merging or (kind == "thin" and body.get("merge") is not None)
-    stripe_sectors = body.number("stripe_size") or 0
-    return Segment(start, count, kind, stripes, True, parts, flags, merging, stripe_sectors, body)
+    stripe_sectors = (body.number("stripe_size") or 0) if kind in _PLAIN else 0
+    return Segment(start, count, kind, stripes, True, parts, flags, merging, body, stripe_sectors)
 
 
 # -- areas ---------------------------------------------------------------------

@@ -22,7 +22,7 @@ class Speaks(msgspec.Struct, frozen=True, array_like=True):
         return f"protocol {self.low}" if self.low == self.high else f"protocols {self.low} to {self.high}"
 
 
-SPEAKS = Speaks(1, 5)
+SPEAKS = Speaks(1, 6)
 """Of this ringfence."""
 UNSAID = Speaks(0, 0)
 """Of a node that says nothing of it: it is from before there was more than one.  It calls its protocol 1, but
@@ -44,3 +44,5 @@ REFRESHES = 5
 """From here on: `AskRefresh` and `RefreshTold`."""
 AHEAD = 5
 """From here on: the flag AHEAD between nodes, and `LockBusy` ends what it said."""
+DELTAS = 6
+"""From here on: `VolumeNotice.delta`."""

@@ -275,7 +275,8 @@ class PvCreate(_Call, frozen=True):
 
 
 class Pvs(_Call, frozen=True):
-    pass
+    segments: bool = False
+    """Each row has "segments" as well: what each piece of the PV is used for (`volumes.report_segments`)."""
 
 
 class VgCreate(_Call, frozen=True):

@@ -198,6 +198,33 @@ class Goodbye(_Entry, frozen=True):
     life: Life
 
 
+class Splice(msgspec.Struct, frozen=True, array_like=True):
+    """LVs of a VG's text that are replaced by others."""
+
+    at: int
+    """The first of them, by its place among the LVs of the text before."""
+    gone: int
+    """How many they are."""
+    lvs: tuple[bytes, ...]
+    """The sections that stand there now."""
+
+
+class VgDelta(msgspec.Struct, frozen=True, array_like=True):
+    """How a VG's text comes from the one before."""
+
+    base_bytes: int
+    base_crc: int
+    """Of the text before."""
+    size_bytes: int
+    """Of the new one; its CRC is the notice's."""
+    head: bytes
+    """What stands in front of the first LV."""
+    tail: bytes
+    """And behind the last."""
+    splices: tuple[Splice, ...]
+    """In the order of the text."""
+
+
 class VolumeNotice(_Entry, frozen=True):
     """A VG changed: published after its commit, so that every node's view follows at once."""
 
@@ -205,6 +232,8 @@ class VolumeNotice(_Entry, frozen=True):
     seqno: int
     crc: int
     what: str
+    delta: VgDelta | None = None
+    """From protocol DELTAS on, where it is short: for views; the ordered state knows nothing of it."""
 
 
 class Incident(msgspec.Struct, frozen=True):

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from ringfence.core.errors import Damaged, DeviceFailed, Refused
-from ringfence.engine.commands.disks import read_texts
+from ringfence.engine.commands.disks import known_as, read_texts
 from ringfence.engine.commands.locking import LockedVg, Version, parse_lvb, print_lvb
 from ringfence.engine.orders import (
     Order,
@@ -39,11 +39,13 @@ from ringfence.lvm2.label import SECTOR_BYTES, mark_used
 from ringfence.lvm2.text import parse_text
 from ringfence.volumes.access import check_writable
 from ringfence.volumes.checks import check_vg
+from ringfence.volumes.deltas import delta_between
 from ringfence.volumes.discovery import AreaOnDisk, VgOnDisk, check_complete
 from ringfence.volumes.groups import mark_missing
 from ringfence.volumes.known import Known
 from ringfence.volumes.model import Vg
 from ringfence.volumes.plan import Maker, next_seqno
+from ringfence.wire.entries import VgDelta
 
 
 class Change(msgspec.Struct, frozen=True):
@@ -168,7 +170,9 @@ def commit(prepared: Prepared) -> Generator[Order, Any, Vg]:
     Raises:
         DeviceFailed, NoAuthority: old version or new, as the disks say."""
     yield from write(prepared)
-    yield from finish(prepared.change.locked, prepared.vg, prepared.placed[0].slot, prepared.what)
+    locked, slot = prepared.change.locked, prepared.placed[0].slot
+    after = Known(prepared.vg, slot.crc, slot.size_bytes)
+    yield from finish(locked, after, prepared.what, delta_between(known_as(locked.found), after))
     return prepared.vg
 
 
@@ -182,11 +186,14 @@ def write(prepared: Prepared) -> Generator[Order, Any, None]:
     yield from label_writes(prepared.found, used=True)
 
 
-def finish(locked: LockedVg, vg: Vg, slot: RawLocn, what: str) -> Generator[Order, Any, None]:
+def finish(
+    locked: LockedVg, new: Known, what: str, delta: VgDelta | None = None
+) -> Generator[Order, Any, None]:
     """Tell everybody, then let the next one in."""
-    yield Publish(vg.name, vg.seqno, slot.crc, f"{locked.me.name}: {what}")
-    yield Remember(Known(vg, slot.crc, slot.size_bytes))
-    yield Release(locked.held.lock, print_lvb(Version(vg.seqno, slot.crc)))
+    vg = new.vg
+    yield Publish(vg.name, vg.seqno, new.crc, f"{locked.me.name}: {what}", delta)
+    yield Remember(new)
+    yield Release(locked.held.lock, print_lvb(Version(vg.seqno, new.crc)))
 
 
 def place(areas: tuple[AreaOnDisk, ...], text: bytes, *, avoid: int | None) -> tuple[_Placed, ...]:

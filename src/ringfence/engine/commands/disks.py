@@ -21,7 +21,15 @@ from ringfence.engine.orders import (
     Remember,
     ScanDevices,
 )
-from ringfence.lvm2.area import HEADER_BYTES, MdaHeader, RawLocn, check_text, parse_header, text_ranges
+from ringfence.lvm2.area import (
+    HEADER_BYTES,
+    MdaHeader,
+    RawLocn,
+    check_text,
+    parse_header,
+    text_ranges,
+    verify_text,
+)
 from ringfence.lvm2.images import heading
 from ringfence.lvm2.label import LABEL_SCAN_BYTES, Area, PvLabel, parse_label
 from ringfence.lvm2.skim import visible_uuids
@@ -78,12 +86,16 @@ def read_disks(believed: Believed = lambda known: False) -> Generator[Order, Any
 def _remember(disks: Disks) -> Generator[Order, Any, None]:
     known: KnownVgs = yield Recall()
     for one in disks.vgs:
-        area = next(area for area in one.areas if area.vg is one.vg)
-        assert area.header is not None
-        size_bytes = area.header.committed.size_bytes
+        read = known_as(one)
         have = known.named(one.vg.name)
-        if have is None or (have.vg is not one.vg and (have.size_bytes, have.crc) != (size_bytes, one.crc)):
-            yield Remember(Known(one.vg, one.crc, size_bytes))
+        if have is None or (have.size_bytes, have.crc) != (read.size_bytes, read.crc):
+            yield Remember(read)
+
+
+def known_as(found: VgOnDisk) -> Known:
+    area = next(area for area in found.areas if area.vg is found.vg)
+    assert area.header is not None
+    return Known(found.vg, found.crc, area.header.committed.size_bytes)
 
 
 def _find_devices() -> Generator[Order, Any, _Found]:
@@ -200,11 +212,12 @@ def _with_text(
         problem = f"{area.path}: the metadata text cannot be read"
         return AreaOnDisk(area.path, area.place, area.header, problem=problem, unread=True)
     try:
-        text = check_text(slot, data, area.path)
+        verify_text(slot, data, area.path)
         have = known.with_text(slot.size_bytes, slot.crc)
         if data not in parsed and have is not None and have.says(data):
             parsed[data] = have.vg
         if data not in parsed:
+            text = data.rstrip(b"\0")
             said = heading(text[:_NAME_BYTES])
             have = known.named(said[0]) if said else None
             like = have.vg if have is not None else None

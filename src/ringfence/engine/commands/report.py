@@ -33,12 +33,14 @@ from ringfence.engine.orders import (
 )
 from ringfence.volumes.access import is_ours
 from ringfence.volumes.discovery import Disks, VgOnDisk
+from ringfence.volumes.model import Vg
 from ringfence.volumes.parts import Lv
 from ringfence.volumes.plan import find_lv
 from ringfence.volumes.relations import Relations
 from ringfence.volumes.report import (
     HOLDER_FIELDS,
     LV_FIELDS,
+    ROW_FIELDS,
     LvHere,
     LvsView,
     lv_columns,
@@ -66,7 +68,7 @@ class _Seen(msgspec.Struct, frozen=True):
 
 def pvs(call: Pvs) -> Command:
     seen = yield from _read("")
-    return _answer({"rows": pv_rows(seen.disks)}, seen)
+    return _answer({"rows": pv_rows(seen.disks, call.segments)}, seen)
 
 
 def vgs(call: Vgs) -> Command:
@@ -96,7 +98,7 @@ def lvs(call: Lvs, broken: Broken = lambda volumes: {}) -> Command:
         wrong: dict[str, str] = {}
     else:
         wrong = broken(volumes)
-    listed: dict[str, list[Any]] = {field: [] for field in call.fields or LV_FIELDS}
+    listed: dict[str, list[Any]] = {field: [] for field in call.fields or ROW_FIELDS}
     for found in seen.disks.vgs:
         if call.vg in ("", found.vg.name):
             shown = yield from _add_lvs(listed, found, call, volumes, tuple(wrong))
@@ -180,19 +182,15 @@ def _add_lvs(
     wrong: tuple[str, ...],
 ) -> Generator[Order, Any, list[Lv]]:
     """Add a VG's LVs to the columns.  Returns the LVs."""
-    relations = Relations(found.vg)
-    shown = [
-        lv
-        for lv in ([find_lv(found.vg, call.lv)] if call.lv else found.vg.lvs)
-        if (relations.exists(lv) if call.all or call.lv else relations.shown(lv) and not lv.slots)
-    ]
     space = space_of(found.vg.name)
     locks: LockNames = yield LocksThere(space)
     paths = {one.uuid: one for one in volumes if one.vg == found.vg.name}
-    view = LvsView(found, relations)
+    view = LvsView(found, {}, Relations(found.vg))
     asks = any(field in HOLDER_FIELDS for field in listed)
-    for at in range(0, len(shown), SLICE):
-        some = shown[at : at + SLICE]
+    lvs = (find_lv(found.vg, call.lv),) if call.lv else found.vg.lvs
+    shown: list[Lv] = []
+    for at in range(0, len(lvs), SLICE):
+        some = _shown(lvs[at : at + SLICE], call, found.vg, view.relations)
         here: dict[str, LvHere] = {}
         for lv in some:
             broken = f"{found.vg.name}/{lv.name}" in wrong
@@ -203,9 +201,18 @@ def _add_lvs(
         view = msgspec.structs.replace(view, here=here)
         for field, values in lv_columns(view, some, listed).items():
             listed[field] += values
-        if at + SLICE < len(shown):
+        shown += some
+        if at + SLICE < len(lvs):
             yield GoOn()
     return shown
+
+
+def _shown(lvs: tuple[Lv, ...], call: Lvs, vg: Vg, relations: Relations) -> list[Lv]:
+    if call.all or call.lv:
+        return [lv for lv in lvs if relations.exists(lv)]
+    if not vg.index.composed:  # nothing is hidden but what says so itself
+        return [lv for lv in lvs if lv.visible and not lv.slots]
+    return [lv for lv in lvs if relations.shown(lv) and not lv.slots]
 
 
 def _here(holders: tuple[Holder, ...], mine: bool, volume: OpenVolume | None, broken: bool) -> LvHere:

@@ -70,6 +70,7 @@ from ringfence.lvm2.names import check_vg_name, with_dashes
 from ringfence.volumes.access import check_ours, is_ours
 from ringfence.volumes.checks import check_vg
 from ringfence.volumes.discovery import AreaOnDisk, Disks, PvOnDisk, VgOnDisk
+from ringfence.volumes.known import Known
 from ringfence.volumes.model import Lv, Vg
 from ringfence.volumes.plan import Maker, check_plain, create_vg
 from ringfence.volumes.sizes import check_extent_size
@@ -144,7 +145,8 @@ def _write_new(locked: LockedVg, call: VgCreate) -> Generator[Order, Any, None]:
     placed = place(found.areas, text, avoid=locked.held.token.position if left_over else None)
     yield from write_version(placed, text, call.vg)
     yield from label_writes(found, used=True)
-    yield from finish(locked, found.vg, placed[0].slot, f"vgcreate {call.vg}")
+    slot = placed[0].slot
+    yield from finish(locked, Known(found.vg, slot.crc, slot.size_bytes), f"vgcreate {call.vg}")
 
 
 # -- vgremove --------------------------------------------------------------------

@@ -1,0 +1,32 @@
+"""The commands beside LVM2's verbs, run by click; its errors made ours."""
+
+import click
+
+from ringfence.cli import EXIT_INTERRUPTED
+from ringfence.cli.answers import print_error
+from ringfence.cli.commands import root
+from ringfence.core.errors import EXIT_BAD_COMMAND, EXIT_FAILED, EXIT_OK, BadInput, RingfenceError
+
+
+def run_tree(words: list[str], as_json: bool) -> int:
+    """Returns the exit code.  Raises RingfenceError, ReaderGone."""
+    try:
+        code = root.main(words, prog_name="ringfence", standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)
+        return EXIT_BAD_COMMAND
+    except click.UsageError as error:
+        print_error(_usage(error), as_json)
+        return EXIT_BAD_COMMAND
+    except click.ClickException as error:
+        print_error(RingfenceError(error.format_message()), as_json)
+        return EXIT_FAILED
+    except click.Abort:
+        return EXIT_INTERRUPTED
+    return code if isinstance(code, int) else EXIT_OK
+
+
+def _usage(error: click.UsageError) -> RingfenceError:
+    path = error.ctx.command_path if error.ctx is not None else "ringfence"
+    message = error.format_message().rstrip(".")
+    return BadInput(f"{path}: {message}", next=f"see `{path} --help`", code="bad-command")

@@ -1,0 +1,111 @@
+"""A verb's command line carried out.
+
+Several names are done one after the other; one that fails does not stop the rest, and the exit code is then
+5, as LVM2 does.  Source: LVM2 tools/toollib.c (process_each_vg, process_each_lv)."""
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from ringfence.cli.answers import one_line, print_json
+from ringfence.cli.verbs import verb
+from ringfence.cli.verbs.table import Given, Verb, Work
+from ringfence.cli.verbs.words import understand, wrong
+from ringfence.client.brief import Brief
+from ringfence.core.errors import EXIT_FAILED, EXIT_OK, BadInput, RingfenceError
+
+RETRY_MS = 2000
+"""A daemon that is being restarted may be back by then; a person waits no longer without a word."""
+
+
+def run(name: str, words: Sequence[str]) -> int:
+    """Returns the exit code.  Raises RingfenceError."""
+    entry = verb(name)
+    given = understand(entry, words)
+    if given["help"]:
+        from ringfence.cli.verbs.help import help_text
+
+        print(help_text(entry))
+        return EXIT_OK
+    try:
+        if entry.run is not None:
+            return entry.run(given)
+        return change(entry, given)
+    except BadInput as error:
+        # The daemon's errors have codes of their own; this one is about the words.
+        if error.code != BadInput.code:
+            raise
+        raise wrong(entry, error.message, error.next) from None
+
+
+def change(entry: Verb, given: Given) -> int:
+    assert entry.plan is not None
+    if given["test"]:
+        raise BadInput("test mode is not served; nothing was done", next="leave --test out")
+    if given.has("select"):
+        from ringfence.cli.verbs.chosen import chosen
+
+        with open_daemon(given) as daemon:
+            given = given.of(chosen(daemon, given, entry.names))
+        if not given.names:
+            return EXIT_OK
+    work = entry.plan(given)
+    with open_daemon(given) as daemon:
+        if entry.expand is not None:
+            work = entry.expand(daemon, work)
+        return _each(daemon, work, given)
+
+
+def open_daemon(given: Given) -> Brief:
+    """--socket, else the root that was given, else RINGFENCE_SOCKET, else the usual place.
+
+    Raises Unavailable if nobody listens."""
+    socket = given["socket"]
+    if socket is None and given["root"] is not None:
+        socket = os.path.join(os.path.abspath(given["root"]), "run/ringfence/socket")
+    return Brief(socket, RETRY_MS)
+
+
+def _each(daemon: Brief, work: Work, given: Given) -> int:
+    results: list[dict[str, Any]] = []
+    errors: list[RingfenceError] = []
+    for target, call in work:
+        try:
+            result: dict[str, Any] = daemon.call(call)
+        except RingfenceError as error:
+            errors.append(error)
+            if not given["json"]:
+                print(f"  {_error_line(target, error)}", file=sys.stderr)
+            continue
+        results.append(result)
+        if not given["json"]:
+            _print(result, bool(given["quiet"]), "" if call.get("dump") == "metadata" else "  ")
+    if given["json"]:
+        answer: dict[str, Any] = {"results": results}
+        if errors:
+            answer["error"] = errors[0].as_dict()
+            answer["errors"] = [error.as_dict() for error in errors]
+        print_json(answer)
+    failed = errors or any(result.get("problems") for result in results)
+    return EXIT_FAILED if failed else EXIT_OK
+
+
+def _error_line(target: str, error: RingfenceError) -> str:
+    line = one_line(str(error))
+    return line if not target or target in line else f"{target}: {line}"
+
+
+def _print(result: dict[str, Any], quiet: bool, indent: str) -> None:
+    """Args: indent: of `lines`; a VG's text is printed as it stands."""
+    for note in [*(result.get("notes") or []), *(result.get("problems") or [])]:
+        print(f"  {note}", file=sys.stderr)
+    if quiet:
+        return
+    for line in str(result.get("message") or "").splitlines():
+        print(f"  {line}")
+    for line in result.get("lines") or []:
+        print(f"{indent}{line}")
+    for key in ("path", "uri"):
+        if result.get(key):
+            print(f"  {result[key]}")

@@ -1,0 +1,130 @@
+"""What a verb's entry in the table is made of.
+
+Everything that is said of a verb is made of its entry: how it is parsed (`words`), `--help` and the documents
+(`help`), completion (`tree`), and what is asked of the daemon."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from ringfence.client.brief import Brief, Call
+
+Convert = Callable[[str], Any]
+"""From a word to a value.  Raises BadInput."""
+
+
+class Option(NamedTuple):
+    key: str
+    """Of its value in `Given`."""
+    names: tuple[str, ...]
+    """Short names first, as `-L`, then long ones."""
+    help: str
+    metavar: str = ""
+    """Empty: it takes no value, and counts how often it was given."""
+    convert: Convert = str
+    default: Any = None
+    many: bool = False
+    """Each value counts, not the last one alone."""
+    ours: bool = False
+    """Not one of LVM2's."""
+    choices: tuple[str, ...] = ()
+    """For completion."""
+
+
+class Stock(NamedTuple):
+    """An option of LVM2's that is left to stock LVM2."""
+
+    names: tuple[str, ...]
+    what: str
+    """What it is for, as a person calls it."""
+    value: bool = True
+    """Whether a value follows."""
+
+
+class Given:
+    """What was typed, understood: given["size"] is an option's value."""
+
+    __slots__ = ("_values", "names")
+
+    def __init__(self, names: tuple[str, ...], values: dict[str, Any]) -> None:
+        self.names = names
+        """What is no option."""
+        self._values = values
+
+    def __getitem__(self, key: str) -> Any:
+        return self._values[key]
+
+    def has(self, key: str) -> bool:
+        """Whether the verb has that option, and it was given."""
+        return bool(self._values.get(key))
+
+    def of(self, names: tuple[str, ...]) -> "Given":
+        """The same about other names."""
+        return Given(names, self._values)
+
+
+Work = list[tuple[str, Call]]
+"""What to ask for, one after the other, each with the name that it is about."""
+Plan = Callable[[Given], Work]
+"""Raises BadInput for what cannot be meant."""
+Expand = Callable[[Brief, Work], Work]
+"""Fills in what only the daemon knows."""
+Run = Callable[[Given], int]
+
+
+class Verb(NamedTuple):
+    name: str
+    summary: str
+    """One line with a full stop."""
+    usage: str
+    """Behind the options: "VG [PV...]"."""
+    options: tuple[Option, ...]
+    plan: Plan | None = None
+    """Of a verb that changes something; else `run`."""
+    about: str = ""
+    """More than the summary says."""
+    examples: tuple[tuple[str, str], ...] = ()
+    """Command line (without `ringfence`), and what it does."""
+    least: int = 0
+    most: int | None = None
+    """Bounds of the number of names; None: any number."""
+    stock: tuple[Stock, ...] = ()
+    expand: Expand | None = None
+    run: Run | None = None
+    names: str = ""
+    """What the names are, for completion: vg, lv, pv or path."""
+
+
+SOCKET = Option(
+    "socket", ("--socket",), "The daemon's socket.  [default: $RINGFENCE_SOCKET]", "PATH", ours=True
+)
+ROOT = Option(
+    "root", ("--root",), "All places below this directory.  [default: that of $RINGFENCE_SOCKET, or /]",
+    "PATH", ours=True,
+)  # fmt: skip
+HELP = Option("help", ("-h", "-?", "--help"), "Show this and end.")
+JSON = Option("json", ("--json",), "Print one JSON object.", ours=True)
+VERBOSE = Option("verbose", ("-v", "--verbose"), "Say more.")
+QUIET = Option("quiet", ("-q", "--quiet"), "Print no messages, errors excepted.")
+TEST = Option("test", ("-t", "--test"), "Not served where something would be changed; refused then.")
+YES = Option("yes", ("-y", "--yes"), "Answer yes to LVM2's questions.")
+BACKUP = Option(
+    "autobackup", ("-A", "--autobackup"), "Taken from LVM2's scripts; nothing depends on it.", "y|n"
+)
+
+SELECT = Option(
+    "select", ("-S", "--select"), "Only what passes, as in lvmreport(7); names may be left out then.",
+    "SELECTION", default="",
+)  # fmt: skip
+
+DAEMON = (SOCKET, ROOT)
+CHANGE = (YES, VERBOSE, QUIET, TEST, BACKUP, JSON, *DAEMON, HELP)
+"""Options of every verb that changes something."""
+
+
+def call(name: str, **fields: Any) -> Call:
+    """A call of `wire.client`.  Fields that are None are left out: they have the default then."""
+    return {"type": name, **{key: value for key, value in fields.items() if value is not None}}
+
+
+def find(options: Sequence[Option], key: str) -> Option:
+    return next(option for option in options if option.key == key)

@@ -1,0 +1,127 @@
+"""vgcreate, vgchange, vgremove."""
+
+from ringfence.cli.verbs.kinds import activation, policy, positive, size, tag, wait_ms, yes_or_no
+from ringfence.cli.verbs.pv import METADATA, path
+from ringfence.cli.verbs.table import CHANGE, SELECT, Given, Option, Stock, Verb, Work, call
+from ringfence.core.errors import BadInput
+
+NOW = Option(
+    "wait", ("--wait",), "How long to queue for a lock: seconds, or forever.  [default: 0]", "SECONDS",
+    wait_ms, 0, ours=True,
+)  # fmt: skip
+ACTIVATE = Option(
+    "activate", ("-a", "--activate"), "ey: exclusive, sy: shared, n: no more.", "ey|sy|n", activation,
+    choices=("ey", "sy", "n"),
+)  # fmt: skip
+PROPERTIES = (
+    Option("addtag", ("--addtag",), "A tag more; any number of times.", "TAG", tag, many=True),
+    Option("deltag", ("--deltag",), "A tag less; any number of times.", "TAG", tag, many=True),
+    Option("alloc", ("--alloc",), "How extents are chosen: contiguous, cling, normal, anywhere.", "POLICY",
+        policy),
+    Option("resizeable", ("-x", "--resizeable"), "May PVs be added and taken out?", "y|n", yes_or_no),
+    Option("logicalvolume", ("-l", "--logicalvolume"), "So many LVs at most; 0: any number.", "NUMBER",
+        positive),
+    Option("maxphysicalvolumes", ("-p", "--maxphysicalvolumes"), "So many PVs at most; 0: any number.",
+        "NUMBER",
+        positive),
+    Option("setautoactivation", ("--setautoactivation",), "May stock LVM2 activate it by itself?", "y|n",
+        yes_or_no),
+)  # fmt: skip
+
+
+def _vgcreate(given: Given) -> Work:
+    vg, *devices = given.names
+    made = call(
+        "VgCreate", vg=vg, devices=[path(one) for one in devices], shared=bool(given["shared"]) or None,
+        extent_size_bytes=given["physicalextentsize"], metadata_size_bytes=given["metadatasize"],
+    )  # fmt: skip
+    return [(vg, made)]
+
+
+def _vgchange(given: Given) -> Work:
+    locks = [key for key in ("lockstart", "lockstop") if given[key]]
+    changes = {
+        "add_tags": given["addtag"] or None, "drop_tags": given["deltag"] or None, "policy": given["alloc"],
+        "resizeable": given["resizeable"], "max_lv": given["logicalvolume"],
+        "max_pv": given["maxphysicalvolumes"], "autoactivation": given["setautoactivation"],
+    }  # fmt: skip
+    changed = any(value is not None for value in changes.values())
+    if len(locks) + (given["activate"] is not None) + changed != 1:
+        raise BadInput("give one of --lockstart, --lockstop, --activate, and properties")
+    if locks:
+        return [(vg, call("VgChange", action=locks[0], vg=vg or None)) for vg in given.names or ("",)]
+    if not given.names:
+        raise BadInput("give the names of VGs")
+    if changed:
+        return [(vg, call("VgSet", vg=vg, **changes)) for vg in given.names]
+    return [
+        (vg, call("LvChange", vg=vg, lv="", activate=given["activate"]) | {"wait_ms": given["wait"]})
+        for vg in given.names
+    ]
+
+
+def _vgremove(given: Given) -> Work:
+    force = bool(given["force"] or given["yes"]) or None
+    return [(vg, call("VgRemove", vg=vg, force=force)) for vg in given.names]
+
+
+VERBS = {
+    "vgcreate": Verb(
+        "vgcreate", "Make a shared VG.", "VG DEVICE...",
+        (
+            Option("shared", ("--shared",), "For several hosts; other VGs are not made here."),
+            Option("physicalextentsize", ("-s", "--physicalextentsize"), "[default: 4m]", "SIZE", size),
+            METADATA, *CHANGE,
+        ),
+        _vgcreate,
+        "Devices that are no PVs become PVs.",
+        (
+            ("vgcreate --shared vg0 /dev/sdb /dev/sdc", "a VG for all hosts of the cluster"),
+            ("vgcreate --shared --metadatasize 64m vg0 /dev/sdb", "with room for 100,000 LVs"),
+        ),
+        least=2,
+        stock=(
+            Stock(("--systemid",), "a VG of one host"),
+            Stock(("-c", "--clustered"), "a VG under clvmd"),
+            Stock(("--locktype",), "another lock type"),
+            Stock(("--vgmetadatacopies",), "another number of metadata areas"),
+            Stock(("--metadatacopies",), "another number of metadata areas"),
+            Stock(("--alloc",), "another allocation policy"),
+            Stock(("--dataalignment",), "another alignment"),
+        ),
+        names="path",
+    ),
+    "vgchange": Verb(
+        "vgchange", "A VG's lockspace, its LVs' activation, its properties.", "[VG...]",
+        (
+            Option("lockstart", ("--lockstart", "--lock-start"), "Start the VGs' lockspaces here."),
+            Option("lockstop", ("--lockstop", "--lock-stop"), "Stop them here; no LV may be active."),
+            ACTIVATE, NOW, *PROPERTIES, SELECT, *CHANGE,
+        ),
+        _vgchange,
+        "Without names, --lockstart and --lockstop mean all VGs of this cluster.",
+        (
+            ("vgchange --lockstart vg0", "this host takes part in vg0"),
+            ("vgchange -an vg0", "no LV of vg0 is active here any more"),
+            ("vgchange --addtag backup vg0", "a tag"),
+        ),
+        stock=(
+            Stock(("--locktype", "--lock-type"), "another lock type"), Stock(("--systemid",),
+                "a VG of one host"),
+            Stock(("-c", "--clustered"), "a VG under clvmd"), Stock(("-u", "--uuid"), "a new uuid", False),
+            Stock(("-s", "--physicalextentsize"), "another extent size"),
+            Stock(("--poll",), "polling"), Stock(("--metadataprofile",), "profiles"),
+            Stock(("--vgmetadatacopies",), "another number of metadata areas"),
+        ),
+        names="vg",
+    ),
+    "vgremove": Verb(
+        "vgremove", "Remove VGs.", "VG...",
+        (Option("force", ("-f", "--force"), "With all its LVs."), SELECT, *CHANGE),
+        _vgremove,
+        "Their devices stay PVs.",
+        (("vgremove -f vg0", "vg0 with all that is in it"),),
+        least=1,
+        names="vg",
+    ),
+}  # fmt: skip

@@ -1,0 +1,131 @@
+"""One question, one answer: for commands that ask and end.
+
+As `blocking.Connection.call` does it, without what takes long to load: msgspec, threads, locks.  A question
+goes again under the same id where the connection broke, so that nothing is done twice."""
+
+import json
+import os
+import socket
+import time
+from typing import Any
+
+from ringfence.client.place import cannot_connect, connection_lost, socket_path
+from ringfence.core.errors import BadInput, Unavailable, from_dict
+
+CONNECT_S = 10.0
+PAUSE_S = 0.05
+LONGEST_PAUSE_S = 0.5
+CHUNK_BYTES = 1 << 20
+REQUEST_BYTES = 1 << 20
+"""The daemon reads no longer one."""
+
+Call = dict[str, Any]
+"""One of `wire.client`'s calls as it goes over the wire: {"type": NAME, field: value}."""
+
+
+class Brief:
+    """A daemon's client.  A context manager.
+
+    Args:
+        path: the daemon's socket; None: as `place.socket_path` has it.
+        retry_ms: how long a call goes on trying after the connection broke under it.
+
+    Raises: Unavailable, BadInput: as `blocking.connect`."""
+
+    def __init__(self, path: str | None, retry_ms: int) -> None:
+        self.path = socket_path(path, os.environ)
+        self._retry_ms = retry_ms
+        self._socket: socket.socket | None = None
+        self._connect()
+
+    def __enter__(self) -> "Brief":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._close()
+
+    def call(self, call: Call) -> Any:
+        """Its result.
+
+        Raises: Unavailable: the daemon went away and did not come back within retry_ms; any other
+        RingfenceError: the daemon's answer."""
+        name = os.urandom(16).hex()
+        line = json.dumps({"id": name, "call": call}, ensure_ascii=False, separators=(",", ":")) + "\n"
+        try:
+            data = line.encode()
+        except UnicodeEncodeError as error:
+            raise BadInput(f"{error.object!r} is no text", next="give text that UTF-8 can write") from None
+        if len(data) >= REQUEST_BYTES:
+            raise BadInput(f"a request is longer than {REQUEST_BYTES} bytes", next="send less at once")
+        return self._answer(data, name)
+
+    def _answer(self, data: bytes, name: str) -> Any:
+        pause_s, give_up_s = PAUSE_S, time.monotonic() + self._retry_ms / 1000
+        while True:
+            try:
+                reply = self._exchange(data, name)
+                if reply.get("error") is not None:
+                    raise from_dict(reply["error"])
+                return reply.get("result")
+            except (OSError, Unavailable) as error:
+                # OSError: the daemon went away.  Unavailable with retry: it is not back yet.
+                if isinstance(error, Unavailable) and not error.retry:
+                    raise
+                self._close()
+                if time.monotonic() + pause_s > give_up_s:
+                    raise (error if isinstance(error, Unavailable) else connection_lost(self.path)) from None
+            time.sleep(pause_s)
+            pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+
+    def _exchange(self, data: bytes, name: str) -> dict[str, Any]:
+        if self._socket is None:
+            self._connect()
+        assert self._socket is not None
+        self._socket.sendall(data)
+        chunks: list[bytes] = []
+        while True:
+            chunk = self._socket.recv(CHUNK_BYTES)
+            if not chunk:
+                raise ConnectionError
+            chunks.append(chunk)
+            if not chunk.endswith(b"\n"):
+                continue
+            # A line of another id is about what this connection did not ask.
+            for line in b"".join(chunks).splitlines():
+                reply = _decode(line)
+                if reply.get("id") in (name, "") and reply.get("final", True):
+                    return reply
+            chunks.clear()
+
+    def _connect(self) -> None:
+        made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            made.settimeout(CONNECT_S)
+            made.connect(self.path)
+            made.settimeout(None)
+        except OSError as error:
+            made.close()
+            raise cannot_connect(self.path, error) from None
+        self._socket = made
+
+    def _close(self) -> None:
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+
+
+def _decode(line: bytes) -> dict[str, Any]:
+    try:
+        reply = json.loads(line)
+    except ValueError as error:
+        raise _foreign(str(error)) from None
+    if not isinstance(reply, dict) or "id" not in reply:
+        raise _foreign("no reply")
+    return reply
+
+
+def _foreign(what: str) -> Unavailable:
+    return Unavailable(
+        f"the reply is not in ringfence's language: {what}",
+        next="check that the socket is ringfence's, and that client and daemon have one version",
+    )
