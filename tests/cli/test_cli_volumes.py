@@ -75,6 +75,28 @@ HERE = str(Path.cwd())
         ("lvchange -asy --wait forever vg0/vm1", calls.LvChange("vg0", "vm1", "sy", None)),
         ("lvchange -a n vg0", calls.LvChange("vg0", "", "n", 0)),
         ("lvchange --activate n /dev/vg0/vm1", calls.LvChange("vg0", "vm1", "n", 0)),
+        (
+            "lvcreate -l 50%PVS -i 2 -I 16 -C y --addtag a --addtag b -p r -n vm1 vg0 /x:0-9:20- @ssd",
+            calls.LvCreate(
+                "vg0", "vm1", 0, 50, "PVS", stripes=2, stripe_size_bytes=16 << 10, alloc="contiguous",
+                pvs=("/x:0-9:20-", "@ssd"), tags=("a", "b"), permission="r",
+            ),
+        ),
+        ("lvchange --addtag a --deltag b vg0/vm1", calls.LvChange("vg0", "vm1", "", 0, ("a",), ("b",))),
+        ("lvchange -pr -Cn vg0/vm1", calls.LvChange("vg0", "vm1", permission="r", alloc="inherit")),
+        ("lvchange --refresh vg0", calls.LvChange("vg0", "", refresh=True)),
+        ("lvextend -L +1g vg0/vm1", calls.LvResize("vg0", "vm1", 1024 * M, sign="+", only="extend")),
+        (
+            "lvextend -l +50%FREE --alloc cling vg0/vm1 /x",
+            calls.LvResize(
+                "vg0", "vm1", 0, 50, "FREE", "+", "extend", alloc="cling", pvs=("/x",),
+            ),
+        ),
+        ("lvreduce -f -L 1g /dev/vg0/vm1", calls.LvResize("vg0", "vm1", 1024 * M, only="reduce", force=True)),
+        ("lvresize -l 80%LV vg0/vm1", calls.LvResize("vg0", "vm1", 0, 80, "LV")),
+        ("lvrename vg0 vm1 vm2", calls.LvRename("vg0", "vm1", "vm2")),
+        ("lvrename /dev/vg0/vm1 /dev/vg0/vm2", calls.LvRename("vg0", "vm1", "vm2")),
+        ("lvrename vg0/vm1 vm2", calls.LvRename("vg0", "vm1", "vm2")),
         ("lvremove vg0/vm1", calls.LvRemove("vg0", "vm1")),
         ("lvremove -y vg0/vm1", calls.LvRemove("vg0", "vm1", True)),
     ],

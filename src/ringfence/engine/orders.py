@@ -13,6 +13,7 @@ import msgspec
 from ringfence.core.cluster import Use
 from ringfence.core.ids import Token
 from ringfence.core.modes import Mode
+from ringfence.lvm2.area import MdaHeader
 from ringfence.volumes.known import Known
 from ringfence.volumes.model import Vg
 from ringfence.wire.entries import VgDelta
@@ -96,13 +97,6 @@ class Holders(_Order, frozen=True):
     resource: str
 
 
-class LocksIn(_Order, frozen=True):
-    """Every lock that is held in a lockspace, cluster-wide.  Answer: tuple[tuple[str, Holder], ...], by
-    resource; as `Holders`."""
-
-    lockspace: str
-
-
 class SeqnoHeard(_Order, frozen=True):
     """The highest version of a VG that this cluster was told of.  Answer: int; 0: of none."""
 
@@ -171,6 +165,16 @@ class Publish(_Order, frozen=True):
     what: str
     delta: VgDelta | None = None
     """Told where all nodes know of it."""
+
+
+class AskReload(_Order, frozen=True):
+    """Have every other host that has this LV active through stock LVM2 reload its table.  Answer: None.
+
+    Raises RingfenceError: one has not, or cannot be asked."""
+
+    vg: str
+    lv: str
+    uuid: str
 
 
 class SayGoodbye(_Order, frozen=True):
@@ -328,6 +332,18 @@ class ReadText(_Order, frozen=True):
     where: str
     like: Vg | None = None
     """Another version of it: LVs whose text is the same are not parsed again."""
+    packed: bool = False
+    """By `lvm2.backup.pack`; and it is laid out anew, from whatever form it has."""
+
+
+class SaveText(_Order, frozen=True):
+    """Write a VG's committed text to this host's file of backups.  Answer: str, the file's path.
+
+    Raises Damaged (it is not there any more), DeviceFailed, Unavailable."""
+
+    path: str
+    header: MdaHeader
+    description: str
 
 
 class Write(msgspec.Struct, frozen=True):
@@ -573,19 +589,19 @@ class LookAtHost(_Order, frozen=True):
 
 
 ENGINE_ORDERS = (
-    Acquire, Convert, Release, FindLock, Holders, LocksIn, SeqnoHeard, JoinLockspace, GiveBack, HoldOff,
-    LeaveLockspace, Joined, LockspaceMembers, Publish, SayGoodbye, NoteSlots, EndSlots, Recall, Remember,
-    LocksThere, Identity, Pause, GoOn,
+    Acquire, Convert, Release, FindLock, Holders, SeqnoHeard, JoinLockspace, GiveBack, HoldOff,
+    LeaveLockspace, Joined, LockspaceMembers, Publish, AskReload, SayGoodbye, NoteSlots, EndSlots, Recall,
+    Remember, LocksThere, Identity, Pause, GoOn,
 )  # fmt: skip
-StorageOrder = ScanDevices | ReadBlocks | ReadText | WriteBlocks
+StorageOrder = ScanDevices | ReadBlocks | ReadText | SaveText | WriteBlocks
 BlockOrder = OpenPath | ReloadPath | MirrorPath | SealPath | UnmirrorPath | ClosePath | OpenPaths
 DriverOrder = (
     StorageOrder | BlockOrder | StandingTables | CutTables | SlotIo | LookAtHost | ReadSupplies
     | RefreshLvs
 )  # fmt: skip
 Order = (
-    Acquire | Convert | Release | FindLock | Holders | LocksIn | SeqnoHeard | JoinLockspace | GiveBack
-    | HoldOff | LeaveLockspace | Joined | LockspaceMembers | Publish | SayGoodbye | NoteSlots | EndSlots
+    Acquire | Convert | Release | FindLock | Holders | SeqnoHeard | JoinLockspace | GiveBack | HoldOff
+    | LeaveLockspace | Joined | LockspaceMembers | Publish | AskReload | SayGoodbye | NoteSlots | EndSlots
     | Recall | Remember | LocksThere | Identity | CallAgent | Pause | GoOn | DriverOrder
 )  # fmt: skip
 

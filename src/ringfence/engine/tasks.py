@@ -31,6 +31,7 @@ from ringfence.wire import DELTAS, FENCING, entries
 UUIDS = 4
 END_SLOTS_MS = 5000
 Finished = Callable[[Any, RingfenceError | None], None]
+Told = Callable[[RingfenceError | None], None]
 
 
 class Task(msgspec.Struct):
@@ -80,7 +81,10 @@ class Tasks:
         the service's list."""
         self.was_opened: Callable[[orders.OpenPath], None] = lambda order: None
         """Told of each path that has been opened."""
-        self.was_reloaded: Callable[[orders.ReloadPath], None] = lambda order: None
+        self.ask_reload: Callable[[str, str, str, Told], None] | None = None
+        """`Refreshes.ask`."""
+        self.was_reloaded: Callable[[orders.ReloadPath, str], None] = lambda order, what: None
+        """Likewise, and by which command."""
 
     def start(
         self, what: str, command: orders.Command, finished: Finished, client: int | None = None
@@ -110,7 +114,7 @@ class Tasks:
                 self.was_opened(waited_for)
             if isinstance(waited_for, orders.ReloadPath) and error is None and task.refused != "stale":
                 self.opened[waited_for.vg, waited_for.uuid] = waited_for.name
-                self.was_reloaded(waited_for)
+                self.was_reloaded(waited_for, task.what)
             self._advance(task, answer, from_dict(error) if error is not None else None)
 
     def cancel_calls(self, devices: Collection[str]) -> None:
@@ -221,8 +225,6 @@ class Tasks:
                 return True, use.held if use else None
             case orders.Holders():
                 return True, self._holders(order.lockspace, order.resource)
-            case orders.LocksIn():
-                return True, self._locks_in(order.lockspace)
             case orders.SeqnoHeard():
                 version = self._context.state.vgs.get(order.vg) if self._context.state else None
                 return True, version.seqno if version else 0
@@ -246,6 +248,10 @@ class Tasks:
             case orders.Pause():
                 task.until_ns = self._context.now_ns + order.time_ms * 1_000_000
                 return order.time_ms <= 0, None
+            case orders.AskReload():
+                assert self.ask_reload is not None
+                self.ask_reload(order.vg, order.lv, order.uuid, lambda error: self._told(task, order, error))
+                return False, None
             case orders.GoOn():
                 task.step, self._context.more = self._context.step, True
                 return False, None
@@ -290,6 +296,11 @@ class Tasks:
             self._forget(task, order)
             raise box[0]
         return True, box[0]
+
+    def _told(self, task: Task, order: orders.Order, error: RingfenceError | None) -> None:
+        """The answer to an order that somebody else carries out, if the command still waits for it."""
+        if self._tasks.get(task.number) is task and task.waits_for is order:
+            self._advance(task, None, error)
 
     def _check_not_lvm2(self, order: orders.Acquire) -> None:
         """An LV is active here through LVM2 or through a path of ours; LVM2's wish for it may be under way.
@@ -469,12 +480,6 @@ class Tasks:
             if use.lockspace == lockspace and use.held is not None
         ]
         return orders.LockNames(frozenset(space.resources) if space else frozenset(), frozenset(here))
-
-    def _locks_in(self, lockspace: str) -> tuple[tuple[str, orders.Holder], ...]:
-        state = self._context.state
-        space = state.lockspaces.get(lockspace) if state else None
-        names = sorted(space.resources) if space else ()
-        return tuple((name, holder) for name in names for holder in self._holders(lockspace, name))
 
     def _members(self, lockspace: str) -> tuple[str, ...]:
         state = self._context.state
