@@ -30,7 +30,7 @@ FOREVER_NS = UNCHECKED_NS - 1
 """A deadline that does not pass in a test, yet is checked as any other."""
 
 NO_FASTPATH = "import ringfence.block.fastpath as fastpath; fastpath.LIBRARY = '/nowhere'"
-FREEZE = Path(__file__).with_name("freeze.c")
+BETWEEN = Path(__file__).with_name("between.c")
 
 
 class Rig:
@@ -51,11 +51,10 @@ class Rig:
         self.env = dict(os.environ)
         self.processes: list[subprocess.Popen[bytes]] = []
         if freezable:
-            preloaded = self.root / "freeze.so"
-            subprocess.run(["cc", "-shared", "-fPIC", "-o", preloaded, FREEZE], check=True)
-            self.env["LD_PRELOAD"] = str(preloaded)
-            self.env["RF_FREEZE"] = str(self.root / "freeze")
-            self.env["RF_HOLD"] = str(self.root / "hold")
+            preloaded, self.between = self.root / "between.so", self.root / "between"
+            self.between.mkdir()
+            subprocess.run(["cc", "-shared", "-fPIC", "-o", preloaded, BETWEEN], check=True)
+            self.env["LD_PRELOAD"], self.env["RF_BETWEEN"] = str(preloaded), str(self.between)
         if plain:
             (self.root / "site").mkdir()
             (self.root / "site/sitecustomize.py").write_text(NO_FASTPATH)
@@ -149,16 +148,20 @@ class Rig:
         return self.ask(lambda service: asyncio.wait_for(take(service), 20))
 
     def freeze_next_write(self) -> None:
-        (self.root / "freeze").touch()
+        (self.between / "freeze").touch()
 
     @contextlib.contextmanager
     def held_writes(self) -> Iterator[None]:
         """Writes of workers wait between their check and the disk."""
-        (self.root / "hold").touch()
+        (self.between / "hold").touch()
         try:
             yield
         finally:
-            (self.root / "hold").unlink()
+            (self.between / "hold").unlink()
+
+    def standing(self) -> list[Path]:
+        """A file for each write that is held between its check and the disk."""
+        return list(self.between.glob("standing.*"))
 
     def on_disk(self, offset_bytes: int, length_bytes: int, start_bytes: int = MIB) -> bytes:
         with self.image.open("rb") as file:

@@ -12,9 +12,9 @@ import pytest
 from block_rig import MIB, Rig, Writing, eventually, process_state
 
 from ringfence.block.control import BlockService
-from ringfence.core.errors import DeviceFailed, NotFound, Refused, RingfenceError, Unavailable
+from ringfence.core.errors import BadInput, DeviceFailed, NotFound, Refused, RingfenceError, Unavailable
 from ringfence.core.ids import Token
-from ringfence.engine.orders import Extent, ReloadPath
+from ringfence.engine.orders import Extent, Place, ReloadPath
 from ringfence.lab.nbd_client import NbdClient
 
 
@@ -224,3 +224,52 @@ def test_a_reload_of_nothing_is_refused(block: Rig) -> None:
     with NbdClient(block.path().uri) as client, pytest.raises(OSError, match="No space") as caught:
         client.write(8 * MIB, bytes(512))
     assert caught.value.errno == errno.ENOSPC
+
+
+def test_it_is_closed_by_its_uuid_whatever_it_is_called_by_now(block: Rig) -> None:
+    """Who closes it has seen its old name; another LV may have that by now."""
+    block.open()
+    reload(block, to(block, (1, 8), name="vm2"))
+    other = msgspec.structs.replace(block.order("vm1", start_bytes=30 * MIB), uuid="another")
+    block.open(other)
+    block.ask(lambda service: service.close("vg0", "vm1", uuid="uuid-vm1"))
+    assert [(path.lv, path.uuid) for path in block.paths()] == [("vm1", "another")]
+    block.ask(lambda service: service.close("vg0", "vm1", uuid="uuid-vm1"))
+    assert [path.lv for path in block.paths()] == ["vm1"]
+
+
+def test_a_close_that_meets_a_rename_closes_it(block: Rig) -> None:
+    async def both(service: BlockService) -> None:
+        order = to(block, (1, 8), name="vm2")
+        await asyncio.gather(service.reload(order), service.close("vg0", "vm1", uuid=order.uuid))
+
+    block.open()
+    with NbdClient(block.path().uri):
+        block.ask(both)
+    assert block.paths() == ()
+
+
+def test_stripes_are_dealt_out_in_turn(block: Rig) -> None:
+    """Three stripes of 16 KiB behind a linear piece, over real requests of any size."""
+    places = (Place(str(block.image), 20 * MIB), Place(str(block.image), 10 * MIB))
+    striped = Extent(str(block.image), 30 * MIB, 3 * MIB, places, 16 << 10)
+    linear = Extent(str(block.image), 40 * MIB, MIB)
+    order = msgspec.structs.replace(block.order(), extents=(linear, striped))
+    with NbdClient(block.open(order)) as client:
+        assert client.size_bytes == 4 * MIB
+        data = b"".join(bytes([number]) * 4096 for number in range(250))
+        client.write(MIB - 8192, data)
+        assert client.read(MIB - 8192, len(data)) == data
+        assert block.on_disk(0, 8192, start_bytes=41 * MIB - 8192) == data[:8192]
+        chunks = [data[at : at + 16384] for at in range(8192, len(data), 16384)]
+        starts = [30 * MIB, 20 * MIB, 10 * MIB]
+        for number, chunk in enumerate(chunks):
+            at = starts[number % 3] + number // 3 * 16384
+            assert block.on_disk(0, len(chunk), start_bytes=at) == chunk, number
+        reload(block, msgspec.structs.replace(to(block, (40, 1)), extents=(linear,)))
+        client.write(0, b"k" * 4096)
+    assert block.on_disk(0, 4096, start_bytes=40 * MIB) == b"k" * 4096
+    for change in ({"stripe_bytes": 3 * 4096}, {"length_bytes": MIB}):
+        wrong = msgspec.structs.replace(striped, **change)
+        with pytest.raises(BadInput, match="whole stripes"):
+            block.open(msgspec.structs.replace(block.order("vm3"), extents=(wrong,)))

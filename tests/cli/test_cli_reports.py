@@ -183,6 +183,7 @@ def test_a_name_that_is_not_there_fails_the_rest_not(run: Run) -> None:
     [
         (["-o", "lv_name,vg_name"], "vm1 vg0"),
         (["-o", "name,size"], "vm1 64.00m"),
+        (["-o", "name,lv_holder", "-o", "+lv_holder"], "vm1 an-a01n01:EX@2023-11-14T22:13:20Z"),
         (["-o", "lv_name", "-o", "+seg_pe_ranges,devices"], "vm1 /dev/sda:0-15 /dev/sda(0)"),
         (["-o", "lv_name,lv_attr", "-o-attr"], "vm1"),
         (["-o", "lv_name,lv_name"], "vm1 vm1"),

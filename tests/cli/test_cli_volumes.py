@@ -75,6 +75,28 @@ HERE = str(Path.cwd())
         ("lvchange -asy --wait forever vg0/vm1", calls.LvChange("vg0", "vm1", "sy", None)),
         ("lvchange -a n vg0", calls.LvChange("vg0", "", "n", 0)),
         ("lvchange --activate n /dev/vg0/vm1", calls.LvChange("vg0", "vm1", "n", 0)),
+        (
+            "lvcreate -l 50%PVS -i 2 -I 16 -C y --addtag a --addtag b -p r -n vm1 vg0 /x:0-9:20- @ssd",
+            calls.LvCreate(
+                "vg0", "vm1", 0, 50, "PVS", stripes=2, stripe_size_bytes=16 << 10, alloc="contiguous",
+                pvs=("/x:0-9:20-", "@ssd"), tags=("a", "b"), permission="r",
+            ),
+        ),
+        ("lvchange --addtag a --deltag b vg0/vm1", calls.LvChange("vg0", "vm1", "", 0, ("a",), ("b",))),
+        ("lvchange -pr -Cn vg0/vm1", calls.LvChange("vg0", "vm1", permission="r", alloc="inherit")),
+        ("lvchange --refresh vg0", calls.LvChange("vg0", "", refresh=True)),
+        ("lvextend -L +1g vg0/vm1", calls.LvResize("vg0", "vm1", 1024 * M, sign="+", only="extend")),
+        (
+            "lvextend -l +50%FREE --alloc cling vg0/vm1 /x",
+            calls.LvResize(
+                "vg0", "vm1", 0, 50, "FREE", "+", "extend", alloc="cling", pvs=("/x",),
+            ),
+        ),
+        ("lvreduce -f -L 1g /dev/vg0/vm1", calls.LvResize("vg0", "vm1", 1024 * M, only="reduce", force=True)),
+        ("lvresize -l 80%LV vg0/vm1", calls.LvResize("vg0", "vm1", 0, 80, "LV")),
+        ("lvrename vg0 vm1 vm2", calls.LvRename("vg0", "vm1", "vm2")),
+        ("lvrename /dev/vg0/vm1 /dev/vg0/vm2", calls.LvRename("vg0", "vm1", "vm2")),
+        ("lvrename vg0/vm1 vm2", calls.LvRename("vg0", "vm1", "vm2")),
         ("lvremove vg0/vm1", calls.LvRemove("vg0", "vm1")),
         ("lvremove -y vg0/vm1", calls.LvRemove("vg0", "vm1", True)),
     ],
@@ -202,6 +224,45 @@ def test_lvremove_of_a_vg_removes_each_of_its_lvs(daemon: CannedDaemon, run: Run
     removed = [calls.LvRemove("vg0", "vm1", True), calls.LvRemove("vg0", "vm2", True)]
     asked = calls.Lvs("vg0", fields=("lv_name",))
     assert daemon.calls == [asked, *removed, calls.LvRemove("vg1", "vm9", True)]
+
+
+@pytest.mark.parametrize(
+    ("words", "names"),
+    [
+        ("lvchange -an -S lv_size>1m", ["vg0/b", "vg1/c"]),
+        ("lvchange -an -S lv_size>1m vg1", ["vg1/c"]),
+        ("lvchange -an -S name=a vg0/a vg0/b", ["vg0/a"]),
+        ("lvchange -an -S name=nosuch", []),
+        ("lvremove -y -S all vg0", ["vg0/a", "vg0/b"]),
+        ("vgchange -an -S vg_free=0", ["vg1/"]),
+        ("vgremove -S vg_name=~0 ", ["vg0/"]),
+        ("lvchange -an -S vg_free=0", ["vg1/c"]),
+    ],
+)
+def test_verbs_can_be_told_what_by_a_selection(
+    daemon: CannedDaemon, run: Run, words: str, names: list[str]
+) -> None:
+    columns = {"lv_name": ["a", "b", "c"], "vg_name": ["vg0", "vg0", "vg1"], "lv_size": [M, 2 * M, 3 * M]}
+
+    def answer(call: calls.Call) -> Any:
+        if isinstance(call, calls.Lvs):
+            return {"columns": {field: columns[field] for field in call.fields}}
+        if isinstance(call, calls.Vgs):
+            return {"rows": [{"vg_name": "vg0", "vg_free": M}, {"vg_name": "vg1", "vg_free": 0}]}
+        return {}
+
+    daemon.answer = answer
+    ran = run(*words.split())
+    done = [call for call in daemon.calls if not isinstance(call, calls.Lvs | calls.Vgs)]
+    assert (ran.code, ran.err) == (0, "")
+    assert [f"{call.vg}/{getattr(call, 'lv', '')}" for call in done] == names
+
+
+def test_a_selection_that_cannot_be_changes_nothing(daemon: CannedDaemon, run: Run) -> None:
+    for words in ("lvremove -y -S nosuch=1", "lvremove -y -S lv_size>", "vgremove -S lv_name=x"):
+        ran = run(*words.split())
+        assert ran.code == 5
+        assert not any(isinstance(call, calls.LvRemove | calls.VgRemove) for call in daemon.calls)
 
 
 def test_vgck_without_names_is_for_all(daemon: CannedDaemon, run: Run) -> None:

@@ -1,9 +1,13 @@
 """Volumes on a cluster of real processes: seen at once, held by one, read by stock tools and real clients."""
 
+import contextlib
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -11,6 +15,7 @@ from cluster_lab import ONE, TWO, done, refused, report, ringfence, running, sta
 
 from ringfence.client import connect
 from ringfence.lab.cluster import Lab
+from ringfence.lab.nbd_client import NbdClient
 from ringfence.wire import client as calls
 
 MIB = 1 << 20
@@ -193,3 +198,60 @@ def test_what_cannot_be_is_one_line_and_changes_nothing(lab: Lab, words: tuple[s
     assert (ran.returncode, ran.stdout) in ((5, ""), (3, "")), ran
     assert ran.stderr.count("\n") == 1, ran.stderr
     assert lab.disk.read_bytes()[:MIB] == before
+
+
+def test_a_volume_grows_and_is_renamed_from_the_other_host_under_a_running_writer(lab: Lab) -> None:
+    done(lab, ONE, "lvcreate", "-L", "8M", "-n", "vm1", "vg0")
+    uri, size_bytes, wrote, stop = uri_of(lab, ONE, "vg0/vm1"), [8 * MIB], [0], threading.Event()
+    seen: list[float] = []
+
+    def write() -> None:
+        with NbdClient(uri) as client:
+            while not stop.is_set():
+                client.write(wrote[0] % 512 * 4096, bytes([wrote[0] % 251]) * 4096)
+                wrote[0] += 1
+
+    def look() -> None:
+        while not seen and not stop.is_set():
+            with NbdClient(uri) as client:
+                size_bytes.append(client.size_bytes)
+                if client.size_bytes == 24 * MIB:
+                    seen.append(time.monotonic())
+
+    with ThreadPoolExecutor(2) as pool:
+        writing = pool.submit(write)
+        try:
+            looking = pool.submit(look)
+            with connect(lab.env(TWO)["RINGFENCE_SOCKET"]) as there:
+                asked = time.monotonic()
+                there.call(calls.LvResize("vg0", "vm1", 16 * MIB, sign="+"))
+                answered = time.monotonic()
+                looking.result(10)
+                after = wrote[0]
+                there.call(calls.LvRename("vg0", "vm1", "vm2"))
+            eventually(lambda: wrote[0] > after + 10 and uri_of(lab, ONE, "vg0/vm2"))
+        finally:
+            stop.set()
+        writing.result(10)
+    assert dict.fromkeys(size_bytes) == {8 * MIB: None, 24 * MIB: None}, "one size, then the other"
+    print(f"new size on the other host {(seen[0] - answered) * 1000:.0f} ms after the command's answer, "
+          f"{(seen[0] - asked) * 1000:.0f} ms after it was asked for")  # fmt: skip
+    assert seen[0] - answered < 2
+    with NbdClient(uri_of(lab, ONE, "vg0/vm2")) as client:
+        assert client.size_bytes == 24 * MIB
+        last = wrote[0] - 1
+        assert client.read(last % 512 * 4096, 4096) == bytes([last % 251]) * 4096
+    assert "held EX by an-a01n01" in refused(lab, TWO, "lvreduce", "-f", "-L", "8M", "vg0/vm2")
+    done(lab, ONE, "lvreduce", "-f", "-L", "8M", "vg0/vm2")
+    with NbdClient(uri_of(lab, ONE, "vg0/vm2")) as client:
+        assert client.size_bytes == 8 * MIB
+
+
+def eventually(holds: Callable[[], object], within_s: float = 10) -> None:
+    until = time.monotonic() + within_s
+    while True:
+        with contextlib.suppress(StopIteration):
+            if holds():
+                return
+        assert time.monotonic() < until
+        time.sleep(0.02)

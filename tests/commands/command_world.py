@@ -265,6 +265,9 @@ class Node:
     def _do_SeqnoHeard(self, order: orders.SeqnoHeard) -> int:
         return next((one.seqno for one in reversed(self.world.published) if one.vg == order.vg), 0)
 
+    def _do_AskReload(self, order: orders.AskReload) -> None:
+        """Nobody has anything active through LVM2."""
+
     def _do_GoOn(self, order: orders.GoOn) -> None:
         """Nobody else is here."""
 

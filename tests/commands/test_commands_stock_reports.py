@@ -117,6 +117,7 @@ TABLES = [
     "lvs -o lv_allocation_policy,lv_major,lv_minor,lv_read_ahead,seg_count --noheadings",
     "lvs -o lv_name,lv_size --units b --nosuffix --reportformat json", "lvs -o lv_name --nameprefixes --rows",
     "lvs --segments -o lv_name,seg_start,seg_start_pe,seg_size,seg_size_pe,stripe_size,data_stripes",
+    "vgs -o +vg_name", "vgs -o -vg_size,vg_free -o +vg_free",
     "lvs -o lvname,LVSIZE", "lvs -o lv_name,lv_name", "lvs -o lv_name,vg_size,vg_free,vg_extent_size",
     "lvs -o lv_name,selected -S lv_size>9m",
     "lvs --reportformat json -o lv_name nothere",

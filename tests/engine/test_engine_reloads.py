@@ -2,11 +2,14 @@
 
 from pathlib import Path
 
+import msgspec
 import pytest
 from engine_ring import World
 
 from ringfence.core.errors import DeviceFailed, LockHeld, Refused
+from ringfence.core.modes import Mode
 from ringfence.engine import reloads
+from ringfence.engine.orders import LvmRan
 from ringfence.wire import client as calls
 
 MIB = 1 << 20
@@ -99,10 +102,55 @@ def test_a_change_that_was_missed_is_seen_when_the_node_is_back(world: World) ->
     """It did not hear the last words of a view, and took the other's state in the next."""
     world.hosts[2].do(calls.LvCreate("vg0", "other", extents=1, activate="n"))  # it keeps the VG's lock
     world.stuck = (1,)
-    world.hosts[2].do(calls.LvResize("vg0", "vm1", extents=3, sign="+"))
+    world.hosts[2].ask(calls.LvResize("vg0", "vm1", extents=3, sign="+"))
     assert opened(world) == [("vm1", 4, False)]
     world.waiting, world.unsent, world.stuck = [], [], ()
     world.view(1, 2)
     world.run()
     world.pass_ms(1000)
+    assert opened(world) == [("vm1", 7, False)]
+
+
+def by_stock(world: World, id: int, lv: str) -> None:
+    """Stock LVM2 has the LV active there, exclusively."""
+    (row,) = [row for row in world.hosts[id].do(calls.Lvs("vg0"))["rows"] if row["lv_name"] == lv]
+    engine, box = world.hosts[id].node._running, []
+    engine.locker.acquire("lvm_vg0", row["lv_uuid"], Mode.EX, 0, box.append, persistent=True, what=lv)
+    world.pass_ms(100)
+    use = engine.locker.use(box[0].lock)
+    use.by_lvm2, use.held = True, msgspec.structs.replace(use.held, by_lvm2=True)
+
+
+def test_stock_lvm2_reloads_what_it_has_active_when_another_host_or_this_one_grows_it(world: World) -> None:
+    one, two = world.hosts[1], world.hosts[2]
+    one.do(calls.LvChange("vg0", "vm1", "n"))
+    by_stock(world, 1, "vm1")
+    asked = two.ask(calls.LvResize("vg0", "vm1", extents=1, sign="+"))
+    world.pass_ms(500)
+    assert two.reply(asked)["notes"] == []
+    assert [run.lvs for run in one.refreshes] == [("vm1",)]
+    asked = one.ask(calls.LvResize("vg0", "vm1", extents=1, sign="+"))
+    world.pass_ms(500)
+    assert one.reply(asked)["notes"] == []
+    assert [run.lvs for run in one.refreshes] == [("vm1",), ("vm1",)]
+    one.lvm_ran = LvmRan(5, "  device busy", 4)
+    asked = two.ask(calls.LvRename("vg0", "vm1", "vm2"))
+    world.pass_ms(500)
+    (note,) = two.reply(asked)["notes"]
+    assert "was not reloaded by an-a01n01" in note
+
+
+def test_the_next_daemon_looks_at_what_the_one_before_did_not_reload(world: World) -> None:
+    one = world.hosts[1]
+    one.reload_fails = DeviceFailed("the daemon is killed by then")
+    world.hosts[2].do(calls.LvResize("vg0", "vm1", extents=3, sign="+"))
+    world.run()
+    one.kill()
+    world.view(2, how="procdown")
+    world.run()
+    one.reload_fails = None
+    one.start(one.left_open())
+    world.view(1, 2)
+    world.run()
+    world.pass_ms(500)
     assert opened(world) == [("vm1", 7, False)]

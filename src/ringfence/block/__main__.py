@@ -2,7 +2,8 @@
 
     --root DIR                     all places below DIR (default /)
     --socket --dev-dir --run-dir --incidents PATH    one place each
-    --group NAME                   group of the LVs' sockets (qemu, libvirt)"""
+    --group NAME                   group of the LVs' sockets (qemu, libvirt)
+    --in-flight N                  requests of a volume on their way to its disks at one time"""
 
 import argparse
 import asyncio
@@ -15,7 +16,7 @@ from typing import NoReturn
 import msgspec
 
 from ringfence.block.self_fence import misfit, timeout_s
-from ringfence.block.service import Places, Service
+from ringfence.block.service import IN_FLIGHT, Places, Service
 from ringfence.config import Paths, load
 from ringfence.core.errors import EXIT_BAD_COMMAND, EXIT_OK, BadInput, ConfigError, RingfenceError
 from ringfence.host.watchdog import Watchdog, open_watchdog
@@ -30,10 +31,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--run-dir", type=Path, help="where the lock file lies")
     parser.add_argument("--incidents", type=Path, help="file of incidents not yet acknowledged")
     parser.add_argument("--group", default="", help="group of the LVs' sockets")
+    parser.add_argument("--in-flight", type=int, default=IN_FLIGHT, help="requests at a time, of a volume")
     asked = parser.parse_args(argv)
     try:
         if not asked.root.is_dir():
             raise BadInput(f"--root {asked.root} is not a directory", next="make it first")
+        if asked.in_flight < 1:
+            raise BadInput(f"--in-flight {asked.in_flight}: nothing would be read", next="give 1 at least")
         places = Places.under(asked.root.absolute(), _group(asked.group))
         given = {
             "socket": asked.socket,
@@ -43,7 +47,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         }
         changes = {name: path.absolute() for name, path in given.items() if path is not None}
         watchdog = _watchdog(Paths(asked.root.absolute()))
-        asyncio.run(Service(msgspec.structs.replace(places, **changes), watchdog).run())
+        service = Service(msgspec.structs.replace(places, **changes), watchdog, asked.in_flight)
+        asyncio.run(service.run())
     except RingfenceError as error:
         print(f"ringfence block: {error}", file=sys.stderr)
         return error.exit_code

@@ -22,6 +22,7 @@ from typing import Protocol
 
 from ringfence.block import protocol as nbd
 from ringfence.block.export import Export, Volume
+from ringfence.block.extents import Extents
 from ringfence.block.fastpath import PAGE, FastChannel, FastSeats, Request, What, buffer
 from ringfence.block.gate import ClientGone, Denied
 from ringfence.block.negotiation import Agreed, Garbage, Negotiation
@@ -30,7 +31,7 @@ from ringfence.host.pages import Authority
 
 HANDSHAKE_S = 60
 """Silence after which a client that has not finished its handshake is let go."""
-LANES = 8
+LANES = 4
 """Of a connection."""
 MAX_STATES = 1024
 """Stretches that one BLOCK_STATUS tells of."""
@@ -233,6 +234,8 @@ class Lane:
                     volume.extents.read(request.offset, self._view[PAGE : PAGE + request.length])
                 elif command == Command.FLUSH:
                     volume.extents.flush()
+                    if self._export.mirror is not None:
+                        self._export.mirror.flush()
                 elif command == Command.BLOCK_STATUS:
                     most = 1 if request.flags & nbd.CMD_FLAG_REQ_ONE else MAX_STATES
                     states = volume.extents.allocation(request.offset, request.length, most)
@@ -304,21 +307,30 @@ class Lane:
         return self._late(error) if late else error
 
     def _do_change(self, volume: Volume, command: Command) -> int:
-        request, extents = self._request, volume.extents
-        durable = bool(request.flags & nbd.CMD_FLAG_FUA)
+        request, mirror = self._request, self._export.mirror
         try:
-            if command == Command.WRITE:
-                extents.write(request.offset, self._view[PAGE : PAGE + request.length], durable)
-            elif command == Command.TRIM:
-                extents.trim(request.offset, request.length, durable)
-            else:
-                keep = bool(request.flags & nbd.CMD_FLAG_NO_HOLE)
-                fast = bool(request.flags & nbd.CMD_FLAG_FAST_ZERO)
-                extents.zero(request.offset, request.length, keep, fast, durable)
+            if mirror is None:
+                self._part(volume.extents, request.offset, 0, request.length)
+            elif request.flags & nbd.CMD_FLAG_FAST_ZERO and command == Command.WRITE_ZEROES:
+                return errno.ENOTSUP  # the one place may have it and the other not
+            elif command != Command.TRIM:  # what is trimmed might read differently in the two places
+                mirror.change(volume.extents, request.offset, request.length, self._part)
         except OSError as failed:
             # Part of it may be on the disk all the same.
             return nbd.wire_error(failed.errno or errno.EIO)
         return 0
+
+    def _part(self, extents: Extents, offset: int, skip: int, length: int) -> None:
+        """Change, at `offset` of these extents, what is `skip` bytes into the request.  Raises OSError."""
+        flags, command = self._request.flags, self._request.command
+        durable = bool(flags & nbd.CMD_FLAG_FUA)
+        if command == Command.WRITE:
+            extents.write(offset, self._view[PAGE + skip : PAGE + skip + length], durable)
+        elif command == Command.TRIM:
+            extents.trim(offset, length, durable)
+        else:
+            keep, fast = bool(flags & nbd.CMD_FLAG_NO_HOLE), bool(flags & nbd.CMD_FLAG_FAST_ZERO)
+            extents.zero(offset, length, keep, fast, durable)
 
     def _late(self, error: int) -> int:
         """Authority ended between the two checks: the range is on the disk and perhaps should not be.

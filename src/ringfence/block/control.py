@@ -19,7 +19,18 @@ from typing import Any
 import msgspec
 
 from ringfence.core.errors import RingfenceError, Unavailable, from_dict
-from ringfence.engine.orders import Extent, Opened, OpenPath, OpenVolume, Place, ReloadPath
+from ringfence.engine.orders import (
+    Extent,
+    MirrorPath,
+    Moving,
+    Opened,
+    OpenPath,
+    OpenVolume,
+    Place,
+    ReloadPath,
+    SealPath,
+    UnmirrorPath,
+)
 from ringfence.wire import block as wire
 from ringfence.wire.entries import Incident
 
@@ -90,6 +101,22 @@ class BlockService:
         path = wire.as_path(await self._ask(call))
         return Opened(path.path, path.uri)
 
+    async def mirror(self, order: MirrorPath) -> Moving | None:
+        """Begin to copy a stretch of an open LV to another place; how far it is.
+
+        Raises NotFound, Refused, DeviceFailed, BadInput: nothing has begun; Unavailable: nothing is known."""
+        to = _extents(order.to)
+        call = wire.Mirror(order.vg, order.lv, order.uuid, order.offset_bytes, to, str(order.token))
+        return _moving(wire.as_path(await self._ask(call)))
+
+    async def seal(self, order: SealPath) -> Moving | None:
+        """Raises Refused: the copy is not complete, or has failed; NotFound, Unavailable."""
+        return _moving(wire.as_path(await self._ask(wire.Seal(order.vg, order.lv, order.uuid))))
+
+    async def unmirror(self, order: UnmirrorPath) -> None:
+        """Raises NotFound, DeviceFailed, Unavailable."""
+        await self._ask(wire.Unmirror(order.vg, order.lv, order.uuid))
+
     async def close(self, vg: str, lv: str, flush: bool = True, uuid: str = "") -> None:
         """Returns when the worker is flushed, ended and reaped; at once if there is none.
 
@@ -127,6 +154,7 @@ class BlockService:
                 path.stopped,
                 path.readonly,
                 tuple(_extent(one) for one in path.extents),
+                _moving(path),
             )
             for path in await self.paths()
         )
@@ -271,6 +299,10 @@ def _extents(extents: Sequence[Extent]) -> tuple[wire.Extent, ...]:
 def _extent(one: wire.Extent) -> Extent:
     beside = tuple(Place(place.path, place.start_bytes) for place in one.beside)
     return Extent(one.path, one.start_bytes, one.length_bytes, beside, one.stripe_bytes)
+
+
+def _moving(path: wire.Path) -> Moving | None:
+    return None if path.moving is None else msgspec.convert(msgspec.to_builtins(path.moving), Moving)
 
 
 def _unavailable(socket: Path, why: str) -> Unavailable:

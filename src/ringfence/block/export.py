@@ -4,13 +4,14 @@ A request touches the volume only from a seat.  `swap` lets nobody sit down, wai
 empty, exchanges the volume, and lets them in again: no request meets two tables, and none is lost."""
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Protocol
 
 from ringfence.block import protocol as nbd
 from ringfence.block.extents import Extents
 from ringfence.block.fastpath import FastSeats
 from ringfence.block.gate import Gate
+from ringfence.block.mirror import Copying, Mirror
 from ringfence.block.seats import PlainSeats
 from ringfence.core.errors import DeviceFailed
 
@@ -54,6 +55,8 @@ class Export:
         self.gate = gate
         self.reports = reports
         self.seats = seats
+        self.mirror: Mirror | None = None
+        """Changed only while nobody transfers, as the volume."""
         self._serve(volume)
 
     def swap(self, volume: Volume, last: Callable[[], None]) -> None:
@@ -63,23 +66,60 @@ class Export:
             last: called while nobody transfers; what it raises leaves the old one in place.
 
         Raises DeviceFailed: a transfer does not end; the old one stays in place."""
-        before = self.volume
-        if not self.seats.empty(DRAIN_S):
-            words = f"a request to {before.names[0]} has been under way for {DRAIN_S:.0f} s"
-            raise DeviceFailed(words, next="look whether its disk hangs; ask again", retry=True)
-        try:
+        before, mirror = self.volume, self.mirror
+        with self._alone():
             last()
+            self.mirror = None
             self._serve(volume)
-        finally:
-            self.seats.fill()
+        if mirror is not None:
+            mirror.close()
         with contextlib.suppress(OSError):
             before.extents.close()
 
+    def move(self, mirror: Mirror) -> None:
+        """Begin to copy a stretch.  Raises DeviceFailed."""
+        with self._alone():
+            self.mirror = mirror
+            self._serve(self.volume)
+        mirror.start(
+            Copying(
+                self.volume.extents,
+                self.gate.pass_through,
+                lambda: self.gate.open,
+                self.seats.sit,
+                self.seats.leave,
+                lambda offset, length: self.reports.late("copy", offset, length, "authority ended"),
+            )
+        )
+
+    def stay(self) -> None:
+        """Forget the copy.  Raises DeviceFailed."""
+        mirror = self.mirror
+        if mirror is None:
+            return
+        mirror.stop()
+        with self._alone():
+            self.mirror = None
+            self._serve(self.volume)
+        mirror.close()
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        """While nobody transfers.  Raises DeviceFailed: somebody does not end."""
+        if not self.seats.empty(DRAIN_S):
+            words = f"a request to {self.volume.names[0]} has been under way for {DRAIN_S:.0f} s"
+            raise DeviceFailed(words, next="look whether its disk hangs; ask again", retry=True)
+        try:
+            yield
+        finally:
+            self.seats.fill()
+
     def _serve(self, volume: Volume) -> None:
+        """A write to what is being moved is not usual."""
         self.volume = volume
         if isinstance(self.seats, FastSeats):
             extents = volume.extents
-            writes = extents.linear and not volume.readonly
+            writes = extents.linear and not volume.readonly and self.mirror is None
             self.seats.serve(
                 extents.table, extents.size_bytes, extents.block_bytes, extents.linear, writes
             )

@@ -234,7 +234,7 @@ static int transfer(const struct export *export, const struct lane *lane)
         struct iovec part = {data, (size_t)(left < room ? left : room)};
         ssize_t moved = lane->command == WRITE
                             ? pwritev2((int)extent->fd, &part, 1, extent->start + inside, flags)
-                            : preadv((int)extent->fd, &part, 1, extent->start + inside);
+                            : preadv2((int)extent->fd, &part, 1, extent->start + inside, 0);
         if (moved < 0 && errno == EINTR)
             continue;
         if (moved <= 0)

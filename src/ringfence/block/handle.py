@@ -98,28 +98,35 @@ class Handle:
         return ours
 
     async def swap(self, order: wire.Order, path: wire.Path) -> None:
-        """Have it serve something else.  One at a time; `order` and `path` are the new ones afterwards.
+        """Have it serve something else.  `order` and `path` are the new ones afterwards.
+
+        Raises RingfenceError: it ended meanwhile, or goes on as before."""
+        answer = await self.obey(wire.Swap(order.open, order.socket))
+        self.order = order
+        changing = {name: getattr(self.path, name) for name in ("pid", "connections", "failed", "moving")}
+        self.path = msgspec.structs.replace(path, direct=answer.direct, **changing)
+
+    async def obey(self, word: wire.Swap | wire.Mirror | wire.Seal | wire.Unmirror) -> wire.Swapped:
+        """Have it do something, one thing at a time; `path` is up to date afterwards.
 
         Raises RingfenceError: it ended meanwhile, or goes on as before."""
         assert self._writer is not None
         assert self._swapped is None
         self._swapped = swapped = asyncio.get_running_loop().create_future()
         ended = asyncio.ensure_future(self._reaped.wait())
-        self._writer.write(wire.encode(wire.Swap(order.open, order.socket)))
+        self._writer.write(wire.encode(wire.EndWorker(word=word)))
         try:
             either: list[asyncio.Future[Any]] = [swapped, ended]
             await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
             if not swapped.done():
                 raise Unavailable(f"the worker of {self.name} has ended", next=f"close {self.name}")
-            answer = swapped.result()
+            answer: wire.Swapped = swapped.result()
         finally:
             ended.cancel()
             self._swapped = None
         if answer.error is not None:
             raise from_dict(answer.error)
-        self.order = order
-        changing = {name: getattr(self.path, name) for name in ("pid", "connections", "failed")}
-        self.path = msgspec.structs.replace(path, direct=answer.direct, **changing)
+        return answer
 
     @property
     def name(self) -> str:
@@ -202,6 +209,8 @@ class Handle:
         elif isinstance(message, wire.Swapped):
             if self._swapped is not None and not self._swapped.done():
                 self._swapped.set_result(message)
+        elif isinstance(message, wire.Moves):
+            self.path = msgspec.structs.replace(self.path, moving=message.moving)
         elif isinstance(message, wire.WorkerReady):
             self.path = msgspec.structs.replace(self.path, direct=message.direct)
             self._began.set()

@@ -39,6 +39,7 @@ LOCK_WAIT_S = 5.0
 """How long the workers of a crashed service may take to end before we say so."""
 LAST_WORD_S = 0.1
 """How long dropped volumes go on refusing what their clients ask."""
+IN_FLIGHT = 16
 STOP_S = 10.0
 """How long volumes may take to flush when the service is stopped."""
 
@@ -63,10 +64,16 @@ class Places(msgspec.Struct, frozen=True):
 class Service:
     """Raises, on construction: Refused (another service), Unavailable, DeviceFailed.
 
-    Args: watchdog: of this host, fed while the service runs and its volumes are in order."""
+    Args:
+        watchdog: of this host, fed while the service runs and its volumes are in order.
+        in_flight: how many requests of a volume may be on their way to its disks at one time.
+    """
 
-    def __init__(self, places: Places, watchdog: Watchdog | None = None) -> None:
+    def __init__(
+        self, places: Places, watchdog: Watchdog | None = None, in_flight: int = IN_FLIGHT
+    ) -> None:
         self._places = places
+        self._in_flight = in_flight
         self._self_fence = SelfFence(watchdog, self._open_paths, _say) if watchdog is not None else None
         self._handles: dict[str, Handle] = {}
         self._busy: dict[str, asyncio.Lock] = {}
@@ -209,6 +216,8 @@ class Service:
             return await self._close_call(call)
         if isinstance(call, wire.Reload):
             return await self._reload(call, number)
+        if isinstance(call, (wire.Mirror, wire.Seal, wire.Unmirror)):
+            return await self._move(call, number)
         if isinstance(call, wire.DropAll):
             return await self._drop_all()
         if isinstance(call, wire.TakeOver):
@@ -281,6 +290,15 @@ class Service:
                 self._handles[new] = self._handles.pop(old)
             return handle.path
 
+    async def _move(self, call: wire.Mirror | wire.Seal | wire.Unmirror, number: int) -> wire.Path:
+        name = _name(call.vg, call.lv)
+        async with self._busy.setdefault(name, asyncio.Lock()):
+            self._check_current(number)
+            token = call.token if isinstance(call, wire.Mirror) else ""
+            handle = self._running(name, self._handles.get(name), call.uuid, token)
+            await handle.obey(call)
+            return handle.path
+
     def _to_reload(self, call: wire.Reload, old: str, new: str) -> Handle:
         """Raises NotFound, Refused."""
         handle = self._handles.get(old)
@@ -289,19 +307,31 @@ class Service:
             if renamed.path.uuid != call.uuid:
                 raise Refused(f"{new} is open: it is another LV", next=f"close {new} first")
             handle = renamed  # it was renamed before: the first answer was lost
-        if handle is None or handle.path.uuid != call.uuid:
-            raise NotFound(f"{old} is not open here", next="activate it")
+        return self._running(old, handle, call.uuid, call.token)
+
+    @staticmethod
+    def _running(name: str, handle: Handle | None, uuid: str, token: str) -> Handle:
+        """Raises NotFound, Refused.  Args: token: of the lock it must be open under; empty: any."""
+        if handle is None or handle.path.uuid != uuid:
+            raise NotFound(f"{name} is not open here", next="activate it")
         if handle.path.failed or handle.gone:
             words = f"{handle.name} has failed ({handle.path.failed})"
             raise Refused(words, next=f"close {handle.name} first")
-        if call.token and call.token != handle.path.token:
+        if token and token != handle.path.token:
             words = f"{handle.name} is open under another lock, {handle.path.token}"
             raise Refused(words, next="look again: it was closed and opened meanwhile", retry=True)
         return handle
 
     def _handle(self, call: wire.Open, socket_path: Path) -> Handle:
         places = self._places
-        order = wire.Order(call, str(socket_path), str(places.incidents), self._lock_fd, places.group)
+        order = wire.Order(
+            call,
+            str(socket_path),
+            str(places.incidents),
+            self._lock_fd,
+            places.group,
+            self._in_flight,
+        )
         return Handle(order, _listed(call, socket_path), self._told, self._gone)
 
     async def _close_call(self, call: wire.Close) -> None:

@@ -29,9 +29,10 @@ from ringfence.block.extents import Extents
 from ringfence.block.fastpath import FastSeats, load
 from ringfence.block.gate import Gate
 from ringfence.block.incident_file import IncidentFile
+from ringfence.block.mirror import Mirror, check_fits
 from ringfence.block.reports import Reports
 from ringfence.block.seats import PlainSeats
-from ringfence.core.errors import DeviceFailed, RingfenceError, Unavailable
+from ringfence.core.errors import BadInput, DeviceFailed, Refused, RingfenceError, Unavailable
 from ringfence.host.clock import wall_ms
 from ringfence.host.pages import PageReader
 from ringfence.wire import block as wire
@@ -49,6 +50,10 @@ class Worker:
         self._lock = threading.Lock()
         self._serving: dict[Connection, threading.Thread] = {}
         self._ending = False
+        self._to: tuple[wire.Extent, ...] = ()
+        """Where the mirror copies to."""
+        self._moved: tuple[wire.Extent, ...] = ()
+        """What the LV is made of when that is done."""
 
     def run(self) -> int:
         """Serve until the service says so.  Returns the exit code."""
@@ -68,9 +73,9 @@ class Worker:
         extents = export.volume.extents
         self._tell(wire.WorkerReady(extents.direct, extents.block_bytes))
         while (word := _next_word(lines)) is not None:
-            if isinstance(word, wire.EndWorker):
+            if word.word is None:
                 return self._end(word, order, listener, export, reports)
-            order = self._swap(word, order, export, reports)
+            order = self._obey(word.word, order, export, reports)
         return 1  # the service is gone
 
     def _prepare(self, order: wire.Order) -> tuple[Export, Reports]:
@@ -86,26 +91,69 @@ class Worker:
             ) from None
         name = f"{opened.vg}/{opened.lv}"
         reports = Reports(name, opened.node, uuid.uuid4().hex, file, self._tell, wall_ms)
-        return Export(volume, gate, reports, _seats(opened)), reports
+        return Export(volume, gate, reports, _seats(order)), reports
 
-    def _swap(self, word: wire.Swap, order: wire.Order, export: Export, reports: Reports) -> wire.Order:
-        """Answer it.  Returns what is served then.
+    def _obey(
+        self,
+        word: wire.Swap | wire.Mirror | wire.Seal | wire.Unmirror,
+        order: wire.Order,
+        export: Export,
+        reports: Reports,
+    ) -> wire.Order:
+        """Do it and answer.  Returns what is served then."""
+        try:
+            match word:
+                case wire.Swap():
+                    order = self._swap(word, order, export)
+                    reports.volume = f"{order.open.vg}/{order.open.lv}"
+                case wire.Mirror():
+                    self._mirror(word, order, export)
+                case wire.Seal():
+                    if export.mirror is None or not export.mirror.seal():
+                        raise Refused("the copy is not complete", next="wait for it", retry=True)
+                case wire.Unmirror():
+                    export.stay()
+                    self._tell(wire.Moves(None))
+        except RingfenceError as error:
+            self._tell(wire.Swapped(error=error.as_dict()))
+        else:
+            self._tell(wire.Swapped(export.volume.extents.direct))
+        return order
 
-        The new extents are open before anybody waits; the socket moves when nothing is under way, and if
-        it cannot be, everything stays."""
-        volume: Volume | None = None
+    def _swap(self, word: wire.Swap, order: wire.Order, export: Export) -> wire.Order:
+        """The new extents are open before anybody waits; the socket moves when nothing is under way, and if
+        it cannot be, everything stays.  What is being moved may only be swapped for what it was moved to."""
+        mirror = export.mirror
+        if mirror and not (mirror.moving.sealed and wire.joined(word.open.extents) == self._moved):
+            words = f"{order.open.vg}/{order.open.lv} is being moved"
+            raise Refused(words, next="wait until that is over, or end it", retry=True)
+        volume = _volume(word.open)
         moves = word.socket != order.socket
         try:
-            volume = _volume(word.open)
             export.swap(volume, lambda: _move(order.socket, word.socket) if moves else None)
-        except RingfenceError as error:
-            if volume is not None:
-                volume.extents.close()
-            self._tell(wire.Swapped(error=error.as_dict()))
-            return order
-        reports.volume = f"{word.open.vg}/{word.open.lv}"
-        self._tell(wire.Swapped(volume.extents.direct))
+        except RingfenceError:
+            volume.extents.close()
+            raise
+        self._tell(wire.Moves(None))
         return msgspec.structs.replace(order, open=word.open, socket=word.socket)
+
+    def _mirror(self, word: wire.Mirror, order: wire.Order, export: Export) -> None:
+        if export.mirror is not None:
+            if (export.mirror.moving.offset_bytes, self._to) == (word.offset_bytes, word.to):
+                return
+            raise Refused(f"{word.vg}/{word.lv} is being moved already", next="wait until that is over")
+        to = Extents(word.to)
+        try:
+            check_fits(export.volume.extents, word.offset_bytes, to)
+            self._moved = _moved(order, word)
+            mirror = Mirror(word.offset_bytes, to, lambda moving: self._tell(wire.Moves(moving)))
+            self._to = word.to
+            self._tell(wire.Moves(mirror.moving))
+            export.move(mirror)
+        except RingfenceError:
+            to.close()
+            self._tell(wire.Moves(None))
+            raise
 
     def _tell(self, message: wire.FromWorker) -> None:
         with self._sending, contextlib.suppress(OSError):
@@ -167,10 +215,14 @@ class Worker:
         self._hang_up([connection for connection, thread in serving if thread.is_alive()], socket.SHUT_RDWR)
         for _, thread in serving:
             thread.join()
+        if export.mirror is not None:
+            export.mirror.stop()
         reports.close()
         if end.flush and not export.volume.readonly:
             try:
                 export.volume.extents.flush()
+                if export.mirror is not None:
+                    export.mirror.flush()
             except OSError as error:
                 words = f"{order.open.vg}/{order.open.lv} could not be flushed: {error.strerror}"
                 failed = DeviceFailed(words, next="what was written last may be missing: check the disk")
@@ -208,19 +260,27 @@ def _listen(order: wire.Order) -> socket.socket:
     return listener
 
 
-def _seats(opened: wire.Open) -> PlainSeats | FastSeats:
+def _seats(order: wire.Order) -> PlainSeats | FastSeats:
     """The fast ones, where they are built, and every page is there."""
     library = load()
     if library is not None:
         with contextlib.suppress(OSError):
-            return FastSeats(library, opened.in_flight, [Path(page) for page in opened.pages])
-    return PlainSeats(opened.in_flight)
+            return FastSeats(library, order.in_flight, [Path(page) for page in order.open.pages])
+    return PlainSeats(order.in_flight)
 
 
 def _volume(opened: wire.Open) -> Volume:
     """Raises BadInput, DeviceFailed."""
     extents = Extents(opened.extents, opened.readonly)
     return Volume((opened.lv, f"{opened.vg}/{opened.lv}", ""), extents, opened.readonly)
+
+
+def _moved(order: wire.Order, word: wire.Mirror) -> tuple[wire.Extent, ...]:
+    """Raises BadInput."""
+    try:
+        return wire.moved(order.open.extents, word.offset_bytes, word.to)
+    except ValueError:
+        raise BadInput("what is to be moved begins or ends within a row of stripes") from None
 
 
 def _move(old: str, new: str) -> None:
@@ -232,10 +292,10 @@ def _move(old: str, new: str) -> None:
         raise Unavailable(words, next="look who removed it, or what is in the way") from None
 
 
-def _next_word(lines: BinaryIO) -> wire.ToWorker | None:
+def _next_word(lines: BinaryIO) -> wire.EndWorker | None:
     """Wait for the service.  None: there is none any more."""
     try:
-        return wire.decode_to_worker(lines.readline())
+        return wire.decode_end(lines.readline())
     except (OSError, msgspec.MsgspecError):
         return None
 

@@ -15,7 +15,16 @@ from ringfence.block.control import BlockService
 from ringfence.core.errors import Refused
 from ringfence.daemon.ports import Feed
 from ringfence.engine.inputs import PathIncident
-from ringfence.engine.orders import BlockOrder, ClosePath, OpenPath, OpenPaths, ReloadPath
+from ringfence.engine.orders import (
+    BlockOrder,
+    ClosePath,
+    MirrorPath,
+    OpenPath,
+    OpenPaths,
+    ReloadPath,
+    SealPath,
+    UnmirrorPath,
+)
 from ringfence.host.pages import Pages
 from ringfence.wire.entries import Incident
 
@@ -49,6 +58,12 @@ class BlockPaths:
                 return self._service.open(order, [self._pages.write_page(order.vg)])
             case ReloadPath():
                 return self._service.reload(order)
+            case MirrorPath():
+                return self._service.mirror(order)
+            case SealPath():
+                return self._service.seal(order)
+            case UnmirrorPath():
+                return self._service.unmirror(order)
             case ClosePath():
                 return self._service.close(order.vg, order.lv, uuid=order.uuid)
             case OpenPaths():

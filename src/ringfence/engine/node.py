@@ -452,6 +452,7 @@ class _Node:
             elif not one.lvm2.persistent:
                 self._lvm_processes.stays(lock)
         context.left_open = ()
+        self.refreshes.own.entered()  # the earlier life may have missed a change
         yield [*noticed(state, context.me)]
 
     def victim_heard(self, life: Life) -> None:

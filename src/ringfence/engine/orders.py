@@ -173,6 +173,16 @@ class Publish(_Order, frozen=True):
     """Told where all nodes know of it."""
 
 
+class AskReload(_Order, frozen=True):
+    """Have every other host that has this LV active through stock LVM2 reload its table.  Answer: None.
+
+    Raises RingfenceError: one has not, or cannot be asked."""
+
+    vg: str
+    lv: str
+    uuid: str
+
+
 class SayGoodbye(_Order, frozen=True):
     """Leave the cluster cleanly; no lock is held and no path open.  Answer: None, once applied."""
 
@@ -448,6 +458,52 @@ class ReloadPath(_Order, frozen=True):
     """Of the lock it is open under."""
 
 
+class MirrorPath(_Order, frozen=True):
+    """Copy a stretch of an open LV to another place, under its running clients, and keep it equal there.
+
+    Answer: Moving; `OpenPaths` says how far it is.  Asked for once more, it goes on.  NotFound: not open."""
+
+    vg: str
+    lv: str
+    """The name it is open under."""
+    uuid: str
+    offset_bytes: int
+    to: tuple[Extent, ...]
+    token: Token
+
+
+class SealPath(_Order, frozen=True):
+    """The last thing before metadata are committed that name the new place; ReloadPath ends the move then.
+
+    Answer: Moving.  Refused: the copy is not complete, or has failed."""
+
+    vg: str
+    lv: str
+    uuid: str
+
+
+class UnmirrorPath(_Order, frozen=True):
+    """Forget the new place: no metadata name it.  Answer: None."""
+
+    vg: str
+    lv: str
+    uuid: str
+
+
+class Moving(msgspec.Struct, frozen=True):
+    """How far the move of a stretch is.  Its old place has everything until it is reloaded."""
+
+    offset_bytes: int
+    length_bytes: int
+    copied_bytes: int = 0
+    complete: bool = False
+    """All of it is in both places, and what is written goes to both."""
+    sealed: bool = False
+    """No write is answered well that is not in both places."""
+    failed: str = ""
+    """Why the copy is of no use: begin again."""
+
+
 class OpenPaths(_Order, frozen=True):
     """Answer: tuple[OpenVolume, ...]."""
 
@@ -467,7 +523,8 @@ class OpenVolume(msgspec.Struct, frozen=True):
     """Why its worker stands still, and what to do."""
     readonly: bool = False
     extents: tuple[Extent, ...] = ()
-    """What it is made of."""
+    """What it is made of; empty: a block service of an older version does not tell."""
+    moving: Moving | None = None
 
 
 class StandingTables(_Order, frozen=True):
@@ -527,19 +584,19 @@ class LookAtHost(_Order, frozen=True):
 
 ENGINE_ORDERS = (
     Acquire, Convert, Release, FindLock, Holders, LocksIn, SeqnoHeard, JoinLockspace, GiveBack, HoldOff,
-    LeaveLockspace, Joined, LockspaceMembers, Publish, SayGoodbye, NoteSlots, EndSlots, Recall, Remember,
-    LocksThere, Identity, Pause, GoOn,
+    LeaveLockspace, Joined, LockspaceMembers, Publish, AskReload, SayGoodbye, NoteSlots, EndSlots, Recall,
+    Remember,    LocksThere, Identity, Pause, GoOn,
 )  # fmt: skip
 StorageOrder = ScanDevices | ReadBlocks | ReadText | WriteBlocks
-BlockOrder = OpenPath | ReloadPath | ClosePath | OpenPaths
+BlockOrder = OpenPath | ReloadPath | MirrorPath | SealPath | UnmirrorPath | ClosePath | OpenPaths
 DriverOrder = (
     StorageOrder | BlockOrder | StandingTables | CutTables | SlotIo | LookAtHost | ReadSupplies
     | RefreshLvs
 )  # fmt: skip
 Order = (
     Acquire | Convert | Release | FindLock | Holders | LocksIn | SeqnoHeard | JoinLockspace | GiveBack
-    | HoldOff | LeaveLockspace | Joined | LockspaceMembers | Publish | SayGoodbye | NoteSlots | EndSlots
-    | Recall | Remember | LocksThere | Identity | CallAgent | Pause | GoOn | DriverOrder
+    | HoldOff | LeaveLockspace | Joined | LockspaceMembers | Publish | AskReload | SayGoodbye | NoteSlots
+    | EndSlots    | Recall | Remember | LocksThere | Identity | CallAgent | Pause | GoOn | DriverOrder
 )  # fmt: skip
 
 Command = Generator[Order, Any, Any]

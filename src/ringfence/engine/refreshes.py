@@ -88,6 +88,7 @@ class Refreshes:
         self._locker = locker
         self._tasks = tasks
         self.own = Reloads(context, tasks)
+        tasks.ask_reload = self.ask
         self._last = 0
         self._questions: dict[int, _Question] = {}
         self._vgs: dict[str, _Vg] = {}

@@ -31,6 +31,7 @@ from ringfence.wire import DELTAS, FENCING, entries
 UUIDS = 4
 END_SLOTS_MS = 5000
 Finished = Callable[[Any, RingfenceError | None], None]
+Told = Callable[[RingfenceError | None], None]
 
 
 class Task(msgspec.Struct):
@@ -80,6 +81,8 @@ class Tasks:
         the service's list."""
         self.was_opened: Callable[[orders.OpenPath], None] = lambda order: None
         """Told of each path that has been opened."""
+        self.ask_reload: Callable[[str, str, str, Told], None] | None = None
+        """`Refreshes.ask`."""
         self.was_reloaded: Callable[[orders.ReloadPath], None] = lambda order: None
 
     def start(
@@ -246,6 +249,10 @@ class Tasks:
             case orders.Pause():
                 task.until_ns = self._context.now_ns + order.time_ms * 1_000_000
                 return order.time_ms <= 0, None
+            case orders.AskReload():
+                assert self.ask_reload is not None
+                self.ask_reload(order.vg, order.lv, order.uuid, lambda error: self._told(task, order, error))
+                return False, None
             case orders.GoOn():
                 task.step, self._context.more = self._context.step, True
                 return False, None
@@ -290,6 +297,11 @@ class Tasks:
             self._forget(task, order)
             raise box[0]
         return True, box[0]
+
+    def _told(self, task: Task, order: orders.Order, error: RingfenceError | None) -> None:
+        """The answer to an order that somebody else carries out, if the command still waits for it."""
+        if self._tasks.get(task.number) is task and task.waits_for is order:
+            self._advance(task, None, error)
 
     def _check_not_lvm2(self, order: orders.Acquire) -> None:
         """An LV is active here through LVM2 or through a path of ours; LVM2's wish for it may be under way.

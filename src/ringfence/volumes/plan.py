@@ -156,14 +156,16 @@ def users_of(vg: Vg, name: str) -> tuple[str, ...]:
     return tuple(lv for lv, words in vg.index.composed.items() if lv != name and name in words)
 
 
-def check_plain(vg: Vg, lv: Lv) -> None:
-    """Raises Refused unless the LV is a visible linear or striped one that no other LV is made of."""
+def check_plain(vg: Vg, lv: Lv, stock: str = "") -> None:
+    """Raises Refused unless the LV is a visible linear or striped one that no other LV is made of.
+
+    Args: stock: the command of LVM2's that does it for others."""
     if lv.slots:
         raise Refused(
             f"Logical volume {vg.name}/{lv.name} holds the disk slots of the VG and goes with it alone",
             next=f"leave it alone; see: ringfence slots show {vg.name}",
         )
-    next_step = f"use stock LVM2 for it: VG {vg.name} can be used by both"
+    next_step = f"use stock LVM2 for it: {stock or f'VG {vg.name} can be used by both'}"
     if not lv.visible:
         raise Refused(f"Logical volume {vg.name}/{lv.name} is a hidden part of another", next=next_step)
     if not lv.plain:
@@ -179,5 +181,5 @@ def check_plain(vg: Vg, lv: Lv) -> None:
 
 def remove_lv(vg: Vg, name: str) -> Vg:
     """The VG without the LV.  Raises NotFound, Refused.  The seqno is not touched."""
-    check_plain(vg, find_lv(vg, name))
+    check_plain(vg, find_lv(vg, name), f"lvremove {vg.name}/{name}")
     return vg.without_lv(name)

@@ -11,6 +11,7 @@ Between the service and a worker: the worker reads one `Order` on a socket pair 
 
 Pure: bytes in, values out."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
@@ -45,6 +46,54 @@ class Extent(msgspec.Struct, frozen=True, omit_defaults=True):
         return (Place(self.path, self.start_bytes), *self.beside)
 
 
+def joined(extents: Iterable[Extent]) -> tuple[Extent, ...]:
+    """The same, in as few pieces as can be."""
+    found: list[Extent] = []
+    for one in extents:
+        if found and _follows(found[-1], one):
+            length_bytes = found[-1].length_bytes + one.length_bytes
+            found[-1] = msgspec.structs.replace(found[-1], length_bytes=length_bytes)
+        else:
+            found.append(one)
+    return tuple(found)
+
+
+def _follows(one: Extent, other: Extent) -> bool:
+    """Whether the other goes on where the one ends, on each of its stripes."""
+    length_bytes = one.length_bytes // len(one.places)
+    ends = tuple(Place(place.path, place.start_bytes + length_bytes) for place in one.places)
+    return (ends, one.stripe_bytes) == (other.places, other.stripe_bytes)
+
+
+def moved(extents: Iterable[Extent], offset_bytes: int, to: tuple[Extent, ...]) -> tuple[Extent, ...]:
+    """An LV of which the stretch from an offset on has another place; joined.
+
+    Raises ValueError: it begins or ends within a row of stripes."""
+    end_bytes = offset_bytes + sum(one.length_bytes for one in to)
+    before: list[Extent] = []
+    behind: list[Extent] = []
+    at = 0
+    for one in extents:
+        end = at + one.length_bytes
+        if at < offset_bytes:
+            before.append(_cut(one, 0, min(end, offset_bytes) - at))
+        if end > end_bytes:
+            skip = max(end_bytes - at, 0)
+            behind.append(_cut(one, skip, one.length_bytes - skip))
+        at = end
+    return joined([*before, *to, *behind])
+
+
+def _cut(one: Extent, skip_bytes: int, length_bytes: int) -> Extent:
+    """Raises ValueError: it does not begin and end with a row of stripes."""
+    count = len(one.places)
+    row_bytes = one.stripe_bytes * count or 1
+    if skip_bytes % row_bytes or length_bytes % row_bytes:
+        raise ValueError("within a row of stripes")
+    first, *beside = (Place(place.path, place.start_bytes + skip_bytes // count) for place in one.places)
+    return Extent(first.path, first.start_bytes, length_bytes, tuple(beside), one.stripe_bytes)
+
+
 class _Call(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields=True):
     pass
 
@@ -69,8 +118,6 @@ class Open(_Call, frozen=True):
     """This host's node id, for incidents."""
     token: str = ""
     """Of the lock it is opened under; for the daemon that comes next."""
-    in_flight: int = 16
-    """How many requests may be on their way to the disks at one time: so many writes can land late."""
 
 
 class Close(_Call, frozen=True):
@@ -105,6 +152,41 @@ class Reload(_Call, frozen=True):
     """Of the lock it is reloaded under; refused if it was opened under another.  Empty: not compared."""
 
 
+class Mirror(_Call, frozen=True):
+    """Copy a stretch of an open LV to another place, and keep it equal there.  Result: Path, whose `moving`
+    goes on to change.
+
+    Asked for once more it is the one that is there; of an LV only one stretch is moved at a time."""
+
+    vg: str
+    lv: str
+    uuid: str
+    offset_bytes: int
+    """Where in the LV it begins."""
+    to: tuple[Extent, ...]
+    """Its new place, as long as the stretch."""
+    token: str = ""
+    """As in Reload."""
+
+
+class Seal(_Call, frozen=True):
+    """From now on no write is answered well that is not in both places: the metadata may name the new one.
+
+    Result: Path.  Refused if the copy is not complete, or has failed."""
+
+    vg: str
+    lv: str
+    uuid: str
+
+
+class Unmirror(_Call, frozen=True):
+    """Forget the new place.  Result: Path.  Never once metadata are committed that name it: then Reload."""
+
+    vg: str
+    lv: str
+    uuid: str
+
+
 class DropAll(_Call, frozen=True):
     """End every worker now, without flush.  Result: None, once all are reaped."""
 
@@ -130,7 +212,7 @@ class Acknowledge(_Call, frozen=True):
     ids: tuple[str, ...]
 
 
-Call = Open | Close | Reload | DropAll | List | TakeOver | Watch | Acknowledge
+Call = Open | Close | Reload | Mirror | Seal | Unmirror | DropAll | List | TakeOver | Watch | Acknowledge
 
 
 class Request(msgspec.Struct, frozen=True):
@@ -139,6 +221,19 @@ class Request(msgspec.Struct, frozen=True):
 
 
 # -- answers --------------------------------------------------------------------
+
+
+class Moving(msgspec.Struct, frozen=True):
+    """How far the move of a stretch is."""
+
+    offset_bytes: int
+    length_bytes: int
+    copied_bytes: int = 0
+    complete: bool = False
+    """All of it is copied, and on stable storage; what is written since then goes to both places."""
+    sealed: bool = False
+    failed: str = ""
+    """Why the copy is of no use: begin again."""
 
 
 class Path(msgspec.Struct, frozen=True):
@@ -168,6 +263,7 @@ class Path(msgspec.Struct, frozen=True):
     """Of the lock it was opened under."""
     extents: tuple[Extent, ...] = ()
     """What it is made of now."""
+    moving: Moving | None = None
 
 
 class Reply(msgspec.Struct, frozen=True, tag=True, omit_defaults=True):
@@ -199,6 +295,8 @@ class Order(msgspec.Struct, frozen=True):
     """Kept open as long as the worker lives: nobody takes the service's lock before."""
     group: int = -1
     """The socket's group; -1: unchanged."""
+    in_flight: int = 16
+    """How many requests may be on their way to the disks at one time: so many writes can land late."""
 
 
 class WorkerReady(msgspec.Struct, frozen=True, tag=True):
@@ -225,18 +323,20 @@ class IncidentStored(msgspec.Struct, frozen=True, tag=True):
 
 
 class Swapped(msgspec.Struct, frozen=True, tag=True):
-    """The answer to a Swap, in their order."""
+    """The answer to each word that is not the end, in their order."""
 
     direct: bool = True
     error: dict[str, Any] | None = None
     """As RingfenceError.as_dict(): nothing has changed."""
 
 
-FromWorker = WorkerReady | WorkerFailed | Connections | IncidentStored | Swapped
+class Moves(msgspec.Struct, frozen=True, tag=True):
+    """How far a move is now; None: nothing is moved any more."""
+
+    moving: Moving | None
 
 
-class EndWorker(msgspec.Struct, frozen=True, tag=True):
-    flush: bool = True
+FromWorker = WorkerReady | WorkerFailed | Connections | IncidentStored | Swapped | Moves
 
 
 class Swap(msgspec.Struct, frozen=True, tag=True):
@@ -246,7 +346,12 @@ class Swap(msgspec.Struct, frozen=True, tag=True):
     socket: str
 
 
-ToWorker = EndWorker | Swap
+class EndWorker(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The end, unless it has another word: one message for all, for a service that is older than its workers'
+    files knows of the end only."""
+
+    flush: bool = True
+    word: Swap | Mirror | Seal | Unmirror | None = None
 
 
 _encoder = msgspec.json.Encoder()
@@ -254,10 +359,10 @@ _request = msgspec.json.Decoder(Request)
 _answer: msgspec.json.Decoder[Answer] = msgspec.json.Decoder(Answer)
 _order = msgspec.json.Decoder(Order)
 _from_worker: msgspec.json.Decoder[FromWorker] = msgspec.json.Decoder(FromWorker)
-_to_worker: msgspec.json.Decoder[ToWorker] = msgspec.json.Decoder(ToWorker)
+_end = msgspec.json.Decoder(EndWorker)
 
 
-def encode(message: Request | Answer | Order | FromWorker | ToWorker) -> bytes:
+def encode(message: Request | Answer | Order | FromWorker | EndWorker) -> bytes:
     """One line, newline included."""
     return _encoder.encode(message) + b"\n"
 
@@ -282,9 +387,9 @@ def decode_from_worker(line: bytes) -> FromWorker:
     return _from_worker.decode(line)
 
 
-def decode_to_worker(line: bytes) -> ToWorker:
+def decode_end(line: bytes) -> EndWorker:
     """Raises msgspec.MsgspecError."""
-    return _to_worker.decode(line)
+    return _end.decode(line)
 
 
 def as_path(result: Any) -> Path:

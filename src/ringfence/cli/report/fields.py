@@ -147,7 +147,9 @@ def chosen(report: Report, options: Sequence[str], verbose: bool) -> Chosen:
             continue
         found = _named(report, names)
         if sign == "+":
-            shown = shown + found
+            # LVM2 shows twice what is asked for twice; but lv_holder is asked for by those who do not know
+            # that it is shown anyway.
+            shown = shown + [one for one in found if one.section != "ours" or one not in shown]
         elif sign == "-":
             shown = [one for one in shown if one not in found]
         else:

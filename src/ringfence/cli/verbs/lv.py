@@ -15,12 +15,16 @@ from ringfence.cli.verbs.lv_kinds import (
     split,
     split_lv,
 )
-from ringfence.cli.verbs.table import CHANGE, Given, Option, Stock, Verb, Work, call
+from ringfence.cli.verbs.table import CHANGE, SELECT, Given, Option, Stock, Verb, Work, call
 from ringfence.cli.verbs.vg import ACTIVATE, NOW
 from ringfence.client.brief import Brief
 from ringfence.core.errors import BadInput
 
 ADD_TAG = Option("addtag", ("--addtag",), "A tag more; any number of times.", "TAG", tag, many=True)
+NO_WIPE = Option(
+    "nowipe", ("--no-wipe",), "Leave what is on its extents where whoever gets them can read it.", ours=True
+)
+FORCE = Option("force", ("-f", "--force"), "Shared, too, whatever is on it.")
 DROP_TAG = Option("deltag", ("--deltag",), "A tag less; any number of times.", "TAG", tag, many=True)
 
 
@@ -34,6 +38,7 @@ def _lvcreate(given: Given) -> Work:
         activate=given["activate"], wait_ms=given["wait"], stripes=given["stripes"],
         stripe_size_bytes=given["stripesize"], alloc=policy_of(given), pvs=places(pvs),
         tags=given["addtag"] or None, permission=given["permission"],
+        wipe=False if given["nowipe"] else None,
     )  # fmt: skip
     return [(f"{vg}/{name}" if name else vg, made)]
 
@@ -67,6 +72,7 @@ def _lvchange(given: Given) -> Work:
             call(
                 "LvChange", vg=vg, lv=lv, activate=given["activate"], add_tags=add, drop_tags=drop,
                 permission=given["permission"], alloc=policy_of(given), refresh=refresh,
+                force=bool(given["force"]) or None,
             )
             | {"wait_ms": given["wait"]},
         )
@@ -90,8 +96,9 @@ def _lvrename(given: Given) -> Work:
 
 def _lvremove(given: Given) -> Work:
     force = bool(given["force"] or given["yes"]) or None
+    wipe = False if given["nowipe"] else None
     return [
-        (name, call("LvRemove", vg=vg, lv=lv, force=force))
+        (name, call("LvRemove", vg=vg, lv=lv, force=force, wipe=wipe))
         for name in given.names
         for vg, lv in [split(name)]
     ]
@@ -120,7 +127,7 @@ VERBS = {
             Option("type", ("--type",), "linear or striped.", "TYPE", segment_type),
             ALLOC, CONTIGUOUS, ADD_TAG, PERMISSION,
             ACTIVATE._replace(help="ey or n.  [default: ey]"),
-            FOREVER,
+            FOREVER, NO_WIPE,
             Option("zero", ("-Z", "--zero"), "Taken from LVM2's scripts; new LVs are zeroed.", "y|n"),
             Option("wipesignatures", ("-W", "--wipesignatures"), "Likewise.", "y|n"),
             *NO_EFFECT, *CHANGE,
@@ -141,7 +148,7 @@ VERBS = {
         (
             ACTIVATE, NOW, ADD_TAG, DROP_TAG, PERMISSION, ALLOC, CONTIGUOUS,
             Option("refresh", ("--refresh",), "Reload what is open here by what the metadata says."),
-            *NO_EFFECT, *CHANGE,
+            FORCE, SELECT, *NO_EFFECT, *CHANGE,
         ),
         _lvchange,
         "VG stands for all of its LVs. Without --wait it is refused at once, and told who holds the LV.",
@@ -175,10 +182,13 @@ VERBS = {
     ),
     "lvremove": Verb(
         "lvremove", "Remove LVs.", "VG|VG/LV...",
-        (Option("force", ("-f", "--force"), "Even if it is in use."), *NO_EFFECT, *CHANGE),
+        (Option("force", ("-f", "--force"), "Even if it is in use."), NO_WIPE, SELECT, *NO_EFFECT, *CHANGE),
         _lvremove,
         "VG stands for all of its LVs. One that is active here needs --force or --yes.",
-        (("lvremove vg0/vm1", "its extents are free again"),),
+        (
+            ("lvremove vg0/vm1", "its extents are free again"),
+            ("lvremove -y -S 'lv_tags=old && lv_size<1g'", "all small ones with that tag"),
+        ),
         least=1,
         expand=each_lv,
         names="lv",

@@ -64,7 +64,7 @@ OPTIONS = (
         "FIELDS", many=True),
     Option("sort", ("-O", "--sort"), "Sort by these fields; -FIELD turns one round.", "FIELDS", default=""),
     Option("select", ("-S", "--select"), "Only rows that pass, as in lvmreport(7).", "SELECTION", default=""),
-    Option("all", ("-a", "--all"), "What is internal, too: the LVs of disk slots."),
+    Option("all", ("-a", "--all"), "What is internal, too: LVs of disk slots, LVs that are being wiped."),
     Option("noheadings", ("--noheadings",), "No headings."),
     Option("separator", ("--separator",), "Between columns; they are then not aligned.", "TEXT"),
     Option("aligned", ("--aligned",), "Align columns though there is a --separator."),

@@ -41,9 +41,16 @@ def run(name: str, words: Sequence[str]) -> int:
 
 def change(entry: Verb, given: Given) -> int:
     assert entry.plan is not None
-    work = entry.plan(given)
     if given["test"]:
         raise BadInput("test mode is not served; nothing was done", next="leave --test out")
+    if given.has("select"):
+        from ringfence.cli.verbs.chosen import chosen
+
+        with open_daemon(given) as daemon:
+            given = given.of(chosen(daemon, given, entry.names))
+        if not given.names:
+            return EXIT_OK
+    work = entry.plan(given)
     with open_daemon(given) as daemon:
         if entry.expand is not None:
             work = entry.expand(daemon, work)

@@ -53,6 +53,14 @@ class Given:
     def __getitem__(self, key: str) -> Any:
         return self._values[key]
 
+    def has(self, key: str) -> bool:
+        """Whether the verb has that option, and it was given."""
+        return bool(self._values.get(key))
+
+    def of(self, names: tuple[str, ...]) -> "Given":
+        """The same about other names."""
+        return Given(names, self._values)
+
 
 Work = list[tuple[str, Call]]
 """What to ask for, one after the other, each with the name that it is about."""
@@ -102,6 +110,11 @@ YES = Option("yes", ("-y", "--yes"), "Answer yes to LVM2's questions.")
 BACKUP = Option(
     "autobackup", ("-A", "--autobackup"), "Taken from LVM2's scripts; nothing depends on it.", "y|n"
 )
+
+SELECT = Option(
+    "select", ("-S", "--select"), "Only what passes, as in lvmreport(7); names may be left out then.",
+    "SELECTION", default="",
+)  # fmt: skip
 
 DAEMON = (SOCKET, ROOT)
 CHANGE = (YES, VERBOSE, QUIET, TEST, BACKUP, JSON, *DAEMON, HELP)

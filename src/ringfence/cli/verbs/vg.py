@@ -2,7 +2,7 @@
 
 from ringfence.cli.verbs.kinds import activation, policy, positive, size, tag, wait_ms, yes_or_no
 from ringfence.cli.verbs.pv import METADATA, path
-from ringfence.cli.verbs.table import CHANGE, Given, Option, Stock, Verb, Work, call
+from ringfence.cli.verbs.table import CHANGE, SELECT, Given, Option, Stock, Verb, Work, call
 from ringfence.core.errors import BadInput
 
 NOW = Option(
@@ -96,7 +96,7 @@ VERBS = {
         (
             Option("lockstart", ("--lockstart", "--lock-start"), "Start the VGs' lockspaces here."),
             Option("lockstop", ("--lockstop", "--lock-stop"), "Stop them here; no LV may be active."),
-            ACTIVATE, NOW, *PROPERTIES, *CHANGE,
+            ACTIVATE, NOW, *PROPERTIES, SELECT, *CHANGE,
         ),
         _vgchange,
         "Without names, --lockstart and --lockstop mean all VGs of this cluster.",
@@ -117,7 +117,7 @@ VERBS = {
     ),
     "vgremove": Verb(
         "vgremove", "Remove VGs.", "VG...",
-        (Option("force", ("-f", "--force"), "With all its LVs."), *CHANGE),
+        (Option("force", ("-f", "--force"), "With all its LVs."), SELECT, *CHANGE),
         _vgremove,
         "Their devices stay PVs.",
         (("vgremove -f vg0", "vg0 with all that is in it"),),

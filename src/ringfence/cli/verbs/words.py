@@ -55,7 +55,7 @@ def understand(verb: Verb, words: Sequence[str]) -> Given:
             except RingfenceError as error:
                 raise wrong(verb, f"Invalid value for {one.typed}: {error.message}", error.next) from None
             values[one.option.key] = (*values[one.option.key], value) if one.option.many else value
-    if len(names) < verb.least:
+    if len(names) < verb.least and not values.get("select"):
         raise wrong(verb, f"Missing argument {verb.usage.split()[len(names)]!r}")
     if verb.most is not None and len(names) > verb.most:
         raise wrong(verb, f"Got unexpected extra argument ({names[verb.most]})")

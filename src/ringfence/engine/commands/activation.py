@@ -103,7 +103,7 @@ def activate(vg: str, name: str, mode: Mode, wait_ms: int | None) -> Generator[O
     """Lock and open.  An LV that is active in this mode already stays as it is,
     unless its path has failed: then it is opened anew.
 
-    Raises LockHeld (names the holder), TimedOut, NotFound, Refused (not a linear LV)."""
+    Raises LockHeld (names the holder), TimedOut, NotFound, Refused (not a linear or striped LV)."""
     _, lv = yield from _locate(vg, name, wait_ms)
     what = f"LV {vg}/{name}"
     mine: Held | None = yield FindLock(space_of(vg), lv.uuid)

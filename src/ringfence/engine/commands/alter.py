@@ -19,10 +19,21 @@ from typing import Any
 from ringfence.core.errors import BadInput, RingfenceError
 from ringfence.core.modes import Mode
 from ringfence.engine.commands.commit import Change, begin, commit, prepare
-from ringfence.engine.commands.locking import LockedVg, lock_vg
+from ringfence.engine.commands.locking import LockedVg, lock_vg, space_of
 from ringfence.engine.commands.narrow import narrowed
+from ringfence.engine.commands.refresh import refresh
 from ringfence.engine.commands.reload import reload_changed
-from ringfence.engine.orders import Command, Order
+from ringfence.engine.orders import (
+    AskReload,
+    Command,
+    FindLock,
+    Held,
+    Holder,
+    Holders,
+    Identity,
+    Order,
+    Whoami,
+)
 from ringfence.volumes.alter import (
     check_movable,
     check_own_tags,
@@ -41,7 +52,7 @@ def lvrename(call: LvRename) -> Command:
     locked = yield from lock_vg(call.vg, Mode.EX, call.wait_ms)
     change = yield from begin(locked)
     lv = find_lv(change.vg, call.lv)
-    check_plain(change.vg, lv)
+    check_plain(change.vg, lv, f"lvrename {call.vg}/{call.lv} {call.new}")
     planned = rename_lv(change.vg, call.lv, call.new)
     yield from commit(prepare(change, planned, f"lvrename {call.vg}/{call.lv} {call.new}"))
     result = {
@@ -50,18 +61,32 @@ def lvrename(call: LvRename) -> Command:
         "name": call.new,
         "uuid": lv.uuid,
     }
-    return {**result, **(yield from follow(call.vg, lv.uuid))}
+    return {**result, **(yield from follow(call.vg, call.new, lv.uuid))}
 
 
-def follow(vg: str, uuid: str) -> Generator[Order, Any, dict[str, Any]]:
-    """After the commit: what is open here of the LV is reloaded.  What cannot be is said, and tried again."""
+def follow(vg: str, name: str, uuid: str) -> Generator[Order, Any, dict[str, Any]]:
+    """After the commit: what is active of the LV is reloaded, through a path of ours or through stock LVM2.
+
+    Paths of ours on other hosts follow by themselves (`reloads`).  What cannot be reloaded is said."""
+    notes = []
+    mine: Held | None = yield FindLock(space_of(vg), uuid)
     try:
-        failed: dict[str, str] = yield from reload_changed(vg, only=(uuid,))
+        if mine is not None and not mine.by_lvm2:
+            failed: dict[str, str] = yield from reload_changed(vg, only=(uuid,))
+            notes += [f"WARNING: it is not reloaded here yet: {why}" for why in failed.values()]
+        elif mine is not None:
+            failed = yield from refresh(vg, (name,), lambda: True)
+            notes += [
+                f"WARNING: stock LVM2 did not reload it: {why}; by hand: lvchange --refresh {vg}/{name}"
+                for why in failed.values()
+            ]
+        me: Whoami = yield Identity()
+        holders: tuple[Holder, ...] = yield Holders(space_of(vg), uuid)
+        if any(one.node != me.node for one in holders):
+            yield AskReload(vg, name, uuid)
     except RingfenceError as error:
-        failed = {"": str(error)}
-    if not failed:
-        return {}
-    return {"notes": [f"WARNING: it is not reloaded here yet: {why}" for why in failed.values()]}
+        notes.append(f"WARNING: {error}")
+    return {"notes": notes} if notes else {}
 
 
 def alter(call: LvChange) -> Command:
@@ -106,14 +131,14 @@ def _carry_out(
     yield from commit(prepared)
     notes: list[str] = []
     for lv in lvs if call.permission else ():
-        notes += (yield from follow(call.vg, lv.uuid)).get("notes", [])
+        notes += (yield from follow(call.vg, lv.name, lv.uuid)).get("notes", [])
     return notes
 
 
 def _named(vg: Vg, name: str) -> list[Lv]:
     if name:
         check_movable(vg, name)
-        check_plain(vg, find_lv(vg, name))
+        check_plain(vg, find_lv(vg, name), f"lvchange … {vg.name}/{name}")
         return [find_lv(vg, name)]
     found = [lv for lv in vg.lvs if lv.visible and not lv.slots]
     for lv in found:

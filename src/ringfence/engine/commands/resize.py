@@ -41,7 +41,7 @@ def lvresize(call: LvResize) -> Command:
     locked = yield from lock_vg(call.vg, Mode.EX, call.wait_ms)
     change = yield from begin(locked)
     lv = find_lv(change.vg, call.lv)
-    check_plain(change.vg, lv)
+    check_plain(change.vg, lv, f"{_VERBS[call.only]} … {call.vg}/{call.lv}")
     areas, listed = places_named(locked, call.pvs)
     wanted, stripes, notes = _wanted(change.vg, lv, call, listed)
     _check_way(change.vg, lv, wanted.extents, call)
@@ -97,7 +97,7 @@ def _check_way(vg: Vg, lv: Lv, extents: int, call: LvResize) -> None:
 
 def _grow(change: Change, planned: Vg, lv: Lv, call: LvResize) -> Generator[Order, Any, list[str]]:
     yield from commit(prepare(change, planned, _what(call)))
-    notes: list[str] = (yield from follow(call.vg, lv.uuid)).get("notes", [])
+    notes: list[str] = (yield from follow(call.vg, lv.name, lv.uuid)).get("notes", [])
     return notes
 
 

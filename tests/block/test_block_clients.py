@@ -1,0 +1,273 @@
+"""What real NBD clients make of an export, whether C or Python serves it: libnbd and qemu."""
+
+import json
+import os
+import random
+import socket
+import subprocess
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from block_rig import MIB, Rig, eventually, rig
+
+from ringfence.block.connection import LANES
+from ringfence.block.export import Export, Volume
+from ringfence.block.extents import Extents
+from ringfence.block.gate import Gate
+from ringfence.block.negotiation import Garbage, Negotiation
+from ringfence.block.seats import PlainSeats
+from ringfence.engine.orders import Extent, OpenPath
+from ringfence.host.pages import PageReader
+from ringfence.wire import block as wire
+
+NEW = b"\x22" * 4096
+
+
+@pytest.fixture(params=["fast", "plain"])
+def either(request: pytest.FixtureRequest) -> Iterator[Rig]:
+    with rig(plain=request.param == "plain") as one:
+        yield one
+
+
+def run(*words: str) -> str:
+    done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+HEAD = """
+import nbd, sys
+h = nbd.NBD()
+h.add_meta_context(nbd.CONTEXT_BASE_ALLOCATION)
+h.connect_uri(sys.argv[1])
+
+def errno_of(call, *args, **more):
+    try:
+        call(*args, **more)
+    except nbd.Error as error:
+        return error.errno
+"""
+
+
+def libnbd(uri: str, script: str) -> list[str]:
+    """The command that runs a script with `h` connected; its `errno_of(call)` is why that fails.  By the
+    system's Python, whose package the binding is."""
+    return ["/usr/bin/python3", "-c", HEAD + script, uri]
+
+
+def nbdsh(uri: str, script: str) -> str:
+    return run(*libnbd(uri, script))
+
+
+COMMANDS = """
+assert h.get_structured_replies_negotiated() and h.can_meta_context("base:allocation")
+assert h.can_multi_conn() and h.can_df() and h.can_fast_zero() and h.can_trim() and h.can_cache()
+assert [h.get_block_size(one) for one in range(3)] == [512, 4096, 32 << 20]
+h.set_strict_mode(0)  # what it would refuse itself is sent
+h.pwrite(b"1" * (1 << 20), 0, nbd.CMD_FLAG_FUA)
+h.trim(65536, 65536)
+h.zero(65536, 262144, nbd.CMD_FLAG_FUA)
+h.zero(65536, 524288, nbd.CMD_FLAG_NO_HOLE)
+h.cache(4096, 0)
+h.flush()
+assert h.pread(65536, 65536) == h.pread(65536, 262144) == h.pread(65536, 524288) == bytes(65536)
+assert h.pread(65536, 0, nbd.CMD_FLAG_DF) == h.pread(65536, 131072) == b"1" * 65536
+seen = []
+h.block_status(393216, 0, lambda context, offset, entries, error: seen.append((context, offset, entries)))
+assert seen == [("base:allocation", 0, [65536, 0, 65536, 3, 131072, 0, 65536, 3, 65536, 0])], seen
+seen.clear()
+h.block_status(393216, 0, lambda context, offset, entries, error: seen.append(entries), nbd.CMD_FLAG_REQ_ONE)
+assert seen == [[65536, 0]], seen
+size = h.get_size()
+assert errno_of(h.pwrite, b"2" * 512, size) == "ENOSPC"
+assert errno_of(h.zero, 512, size) == "ENOSPC"
+assert errno_of(h.pread, 512, size) == errno_of(h.trim, 512, size) == "EINVAL"
+assert errno_of(h.pwrite, b"2" * 100, 0) == errno_of(h.pread, 512, 100) == "EINVAL"
+assert errno_of(h.pwrite, b"2" * 512, 0, 1 << 9) == "EINVAL", "a flag that there is not"
+assert errno_of(h.flush, 1) == "EINVAL"
+many = {h.aio_pwrite(nbd.Buffer.from_bytearray(bytearray([n] * 4096)), 2097152 + n * 4096) for n in range(64)}
+while many:
+    h.poll(-1)
+    many = {one for one in many if not h.aio_command_completed(one)}
+assert h.pread(64 * 4096, 2097152) == b"".join(bytes([n]) * 4096 for n in range(64))
+print("done")
+"""
+
+
+def test_libnbd(either: Rig) -> None:
+    uri = either.open()
+    assert nbdsh(uri, COMMANDS) == "done\n"
+    (export,) = json.loads(run("nbdinfo", "--json", uri))["exports"]
+    assert (export["export-name"], export["export-size"]) == ("vm1", 8 * MIB)
+    (listed,) = json.loads(run("nbdinfo", "--list", "--json", uri))["exports"]
+    assert listed["export-name"] == "vm1"
+    source = either.root / "source"
+    source.write_bytes(os.urandom(MIB) + bytes(6 * MIB) + os.urandom(MIB))
+    run("nbdcopy", "--flush", str(source), uri)
+    run("nbdcopy", uri, str(either.root / "copy"))
+    assert (either.root / "copy").read_bytes() == source.read_bytes() == either.on_disk(0, 8 * MIB)
+
+
+def test_qemu(either: Rig) -> None:
+    uri = either.open()
+    words = ["write -P 7 0 1M", "discard 64k 64k", "write -z 256k 64k", "write -z -u 512k 128k", "flush"]
+    words += ["read -P 0 64k 64k", "read -P 0 256k 64k", "read -P 0 512k 128k", "read -P 7 640k 384k"]
+    said = run("qemu-io", "-f", "raw", *(part for word in words for part in ("-c", word)), uri)
+    assert "verification failed" not in said
+    found = json.loads(run("qemu-img", "map", "-f", "raw", "--output=json", uri))
+    assert [(one["start"], one["zero"]) for one in found][:5] == [
+        (0, False), (65536, True), (131072, False), (262144, True), (327680, False)
+    ]  # fmt: skip
+    source = either.root / "source"
+    source.write_bytes(os.urandom(MIB) + bytes(6 * MIB) + os.urandom(MIB))
+    run("qemu-img", "convert", "-f", "raw", "-O", "raw", "-n", str(source), uri)
+    run("qemu-img", "compare", "-f", "raw", "-F", "raw", str(source), uri)
+
+
+def test_a_read_only_volume_offers_no_change(either: Rig) -> None:
+    page = either.pages.path(1, "vg/vg0")
+    either.pages.set(1, "vg/vg0", 1 << 62)
+    opened = either.ask(lambda service: service.open(either.order(), [page], readonly=True))
+    script = """
+assert h.is_read_only() and not h.can_trim() and not h.can_zero()
+h.set_strict_mode(0)
+assert errno_of(h.pwrite, bytes(512), 0) == errno_of(h.trim, 512, 0) == errno_of(h.zero, 512, 0) == "EPERM"
+assert h.pread(512, 0) == bytes(512)
+"""
+    nbdsh(opened.uri, script)
+    assert not either.places.incidents.read_bytes()
+
+
+def test_trim_and_zeroes_pass_the_gate(either: Rig) -> None:
+    uri = either.open()
+    nbdsh(uri, 'h.pwrite(b"5" * 65536, 0)')
+    either.lose()
+    script = """
+assert errno_of(h.trim, 4096, 4096) == "EPERM"
+assert errno_of(h.zero, 4096, 8192) == "EPERM"
+assert errno_of(h.block_status, 4096, 0, lambda *told: 0) == "EPERM"
+assert errno_of(h.pread, 4096, 0) == "EPERM"
+"""
+    nbdsh(uri, script)
+    assert either.on_disk(0, 65536) == b"5" * 65536
+    told = either.incidents(1)[0]
+    assert (told.kind, told.offset_bytes, told.length_bytes) == ("write-refused", 4096, 4096)
+    assert "a trim of 4096 bytes" in told.what
+
+
+def test_writes_that_were_all_in_flight_are_all_told(freezable: Rig) -> None:
+    """As many as there are seats for a connection's lanes; the others had not been checked yet."""
+    uri = freezable.open()
+    script = """
+data = nbd.Buffer.from_bytearray(bytearray(b"6" * 4096))
+cookies = [h.aio_pwrite(data, n * 4096) for n in range(12)]
+while h.aio_in_flight():
+    h.poll(10)
+assert [errno_of(h.aio_command_completed, cookie) for cookie in cookies] == ["EPERM"] * 12
+"""
+    with freezable.held_writes():
+        client = subprocess.Popen(libnbd(uri, script), stderr=subprocess.PIPE, text=True)
+        eventually(lambda: len(freezable.standing()) == LANES)
+        freezable.lose()
+    assert client.wait(30) == 0, client.communicate()[1]
+    told = freezable.incidents(LANES + 1)
+    late = sorted(one.offset_bytes for one in told if one.kind == "write-late")
+    assert late == [number * 4096 for number in range(LANES)]
+    assert freezable.on_disk(0, LANES * 4096) == b"6" * LANES * 4096
+    assert freezable.on_disk(LANES * 4096, 4096) == bytes(4096)
+
+
+def test_a_device_that_fails_and_one_that_does_less_than_it_is_asked(freezable: Rig) -> None:
+    uri = freezable.open()
+    script = """
+import os
+h.pwrite(b"7" * 8192, 0)
+for number, name in ((5, "EIO"), (28, "ENOSPC"), (121, "EIO")):
+    os.symlink(str(number), "%(fail)s")
+    assert errno_of(h.pwrite, b"8" * 4096, 4096) == errno_of(h.pread, 4096, 0) == name, number
+    os.unlink("%(fail)s")
+    assert h.pread(8192, 0) == b"7" * 8192, "the connection goes on"
+open("%(short)s", "w").close()
+data = bytes(range(256)) * 64
+h.pwrite(data, 4096)
+assert h.pread(len(data), 4096) == data
+"""
+    places = {name: str(freezable.between / name) for name in ("fail", "short")}
+    nbdsh(uri, script % places)
+    assert not freezable.places.incidents.read_bytes()
+
+
+def test_a_disk_of_4096_byte_sectors(either: Rig) -> None:
+    loop = run("losetup", "--find", "--show", "--sector-size", "4096", str(either.image)).strip()
+    try:
+        extents = (Extent(loop, MIB, 8 * MIB),)
+        uri = either.open(OpenPath("vg0", "4k", "u", extents, False, either.order().token))
+        script = """
+assert [h.get_block_size(one) for one in range(2)] == [4096, 4096]
+h.set_strict_mode(0)
+h.pwrite(b"9" * 65536, 0)
+assert errno_of(h.pwrite, bytes(512), 0) == errno_of(h.pread, 512, 512) == "EINVAL"
+assert errno_of(h.zero, 512, 0) == errno_of(h.trim, 512, 512) == "EINVAL"
+h.zero(4096, 4096)
+h.zero(4096, 12288, nbd.CMD_FLAG_NO_HOLE)
+assert errno_of(h.zero, 4096, 20480, nbd.CMD_FLAG_NO_HOLE | nbd.CMD_FLAG_FAST_ZERO) == "ENOTSUP"
+h.trim(4096, 28672)
+assert h.pread(20480, 0) == (b"9" * 4096 + bytes(4096)) * 2 + b"9" * 4096
+seen = []
+h.block_status(65536, 0, lambda context, offset, entries, error: seen.append(entries))
+assert seen == [[65536, 0]], "nobody knows what of a block device is allocated"
+"""
+        nbdsh(uri, script)
+        either.ask(lambda service: service.close("vg0", "4k"))
+    finally:
+        run("losetup", "--detach", loop)
+
+
+def drain(sock: socket.socket) -> None:
+    while sock.recv(65536):
+        pass
+
+
+def test_no_handshake_however_odd_does_harm(tmp_path: Path) -> None:
+    """Options of all kinds with bodies of all kinds: each is answered, or the connection ends."""
+    (tmp_path / "img").write_bytes(bytes(MIB))
+    extents = Extents((wire.Extent(str(tmp_path / "img"), 0, MIB),))
+    gate = Gate([PageReader(tmp_path / "page")], 1000)
+
+    class Nobody:
+        def late(self, *told: object) -> None: ...
+        def refused(self, *told: object) -> None: ...
+
+    export = Export(Volume(("vm1",), extents, False), gate, Nobody(), PlainSeats(1))
+    chance = random.Random(1)
+    pieces = [
+        b"",
+        b"\0\0\0\3vm1",
+        b"\0\0\0\1",
+        b"\0\0\0\x0fbase:allocation",
+        b"\0\1\0\3",
+        b"\xff" * 4,
+        b"\0\0",
+    ]
+    for _ in range(300):
+        ours, theirs = socket.socketpair()
+        sent = b"\0\0\0\3"
+        for _ in range(chance.randrange(1, 5)):
+            body = b"".join(chance.choice(pieces) for _ in range(chance.randrange(4)))
+            sent += b"IHAVEOPT" + chance.choice([1, 3, 6, 7, 8, 9, 10, 11, 99]).to_bytes(4, "big")
+            sent += (len(body) + chance.choice([0, 0, 0, 0, 1])).to_bytes(4, "big") + body
+        with ours, theirs:
+            theirs.sendall(sent)
+            theirs.shutdown(socket.SHUT_WR)
+            reading = threading.Thread(target=drain, args=(theirs,))
+            reading.start()
+            try:
+                Negotiation(ours, export).run()
+            except Garbage:
+                pass
+            finally:
+                ours.shutdown(socket.SHUT_RDWR)
+                reading.join()
+    extents.close()
