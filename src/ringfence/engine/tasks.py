@@ -83,7 +83,8 @@ class Tasks:
         """Told of each path that has been opened."""
         self.ask_reload: Callable[[str, str, str, Told], None] | None = None
         """`Refreshes.ask`."""
-        self.was_reloaded: Callable[[orders.ReloadPath], None] = lambda order: None
+        self.was_reloaded: Callable[[orders.ReloadPath, str], None] = lambda order, what: None
+        """Likewise, and by which command."""
 
     def start(
         self, what: str, command: orders.Command, finished: Finished, client: int | None = None
@@ -113,7 +114,7 @@ class Tasks:
                 self.was_opened(waited_for)
             if isinstance(waited_for, orders.ReloadPath) and error is None and task.refused != "stale":
                 self.opened[waited_for.vg, waited_for.uuid] = waited_for.name
-                self.was_reloaded(waited_for)
+                self.was_reloaded(waited_for, task.what)
             self._advance(task, answer, from_dict(error) if error is not None else None)
 
     def cancel_calls(self, devices: Collection[str]) -> None:
