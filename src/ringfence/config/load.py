@@ -4,6 +4,7 @@
     [timing]   heartbeat_ms token_ms grant_ms silent_ms write_ms hold_ms grace_ms post_join_delay_ms
                agent_timeout_ms backoff_ms min_hold_ms priority_delay_ms fence_test_ms
     [lvmlockd] serve vg_wait_ms lv_wait_ms
+    [volumes] wipe_mib_s
     [node.NAME]            id votes addresses fence_delay_ms fence = "manual"
     [[node.NAME.level]]    devices (names, or {device = NAME, plug = ...}) parallel
     [device.NAME]          agent confirms parameters timeout_ms own_supply
@@ -43,6 +44,7 @@ from ringfence.core.cluster import (
     NodeConfig,
     Timing,
     Use,
+    Volumes,
 )
 from ringfence.core.errors import ConfigError
 from ringfence.core.evidence import DEFAULT_EVIDENCE
@@ -52,7 +54,8 @@ T = TypeVar("T")
 Table = dict[str, Any]
 
 _TABLES = (
-    "cluster", "timing", "lvmlockd", "node", "device", "devices", "socket", "hub", "watchdog", "block", "lab",
+    "cluster", "timing", "lvmlockd", "volumes", "node", "device", "devices", "socket", "hub", "watchdog",
+    "block", "lab",
 )  # fmt: skip
 _CLUSTER = ("name", "version", "ring", "two_node", "fence_action", "fencing", "evidence", "naive")
 _NODE = ("id", "votes", "addresses", "fence_delay_ms", "fence", "level")
@@ -209,6 +212,7 @@ def _cluster(tree: Table) -> ClusterConfig:
         evidence=_strings("[cluster]", table, "evidence") if "evidence" in table else DEFAULT_EVIDENCE,
         timing=_timing(_table(tree, "timing")),
         lvmlockd=_lvmlockd(_table(tree, "lvmlockd")),
+        volumes=_volumes(_table(tree, "volumes")),
         nodes=tuple(sorted(nodes, key=lambda node: (node.id, node.name))),
         devices=tuple(sorted(devices, key=lambda device: device.name)),
     )
@@ -228,6 +232,11 @@ def _lvmlockd(table: Table) -> Lvmlockd:
         vg_wait_ms=_get("[lvmlockd]", table, "vg_wait_ms", int, default.vg_wait_ms),
         lv_wait_ms=_get("[lvmlockd]", table, "lv_wait_ms", int, default.lv_wait_ms),
     )
+
+
+def _volumes(table: Table) -> Volumes:
+    _known("[volumes]", table, Volumes.__struct_fields__)
+    return Volumes(wipe_mib_s=_get("[volumes]", table, "wipe_mib_s", int, Volumes().wipe_mib_s))
 
 
 def _node(name: str, body: Any) -> NodeConfig:

@@ -4,7 +4,7 @@ import re
 from typing import Any
 
 from ringfence.config.load import Loaded
-from ringfence.core.cluster import ClusterConfig, DeviceConfig, Lvmlockd, NodeConfig, Timing, Use
+from ringfence.core.cluster import ClusterConfig, DeviceConfig, Lvmlockd, NodeConfig, Timing, Use, Volumes
 from ringfence.core.evidence import DEFAULT_EVIDENCE
 from ringfence.wire.block import Plane
 
@@ -23,6 +23,7 @@ def render(config: Loaded | ClusterConfig) -> str:
     lines += _pairs(evidence=list(cluster.evidence) if cluster.evidence != DEFAULT_EVIDENCE else None)
     lines += _changed("timing", cluster.timing, Timing())
     lines += _changed("lvmlockd", cluster.lvmlockd, Lvmlockd())
+    lines += _changed("volumes", cluster.volumes, Volumes())
     for node in cluster.nodes:
         lines += _node(node)
     for device in cluster.devices:
@@ -31,7 +32,9 @@ def render(config: Loaded | ClusterConfig) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _changed(name: str, table: Timing | Lvmlockd, default: Timing | Lvmlockd) -> list[str]:
+def _changed(
+    name: str, table: Timing | Lvmlockd | Volumes, default: Timing | Lvmlockd | Volumes
+) -> list[str]:
     """What of a table is not at its default."""
     values = {key: getattr(table, key) for key in table.__struct_fields__}
     changed = {key: value for key, value in values.items() if value != getattr(default, key)}
