@@ -24,6 +24,7 @@ from ringfence.volumes.report_segments import (
     tags_of,
 )
 from ringfence.volumes.segments import Role
+from ringfence.volumes.unclean import done_extents
 
 _POLICIES = {"contiguous": "c", "cling": "l", "cling_by_tags": "l", "normal": "n", "anywhere": "a"}
 
@@ -234,6 +235,11 @@ def _same(value: Callable[[Vg], Any]) -> Column:
     return lambda view, lvs: [value(view.found.vg)] * len(lvs)
 
 
+def _done_percent(lv: Lv) -> str:
+    """How far it is zeroed or wiped, as LVM2 prints such; empty: it is neither."""
+    return f"{100 * done_extents(lv) / lv.extent_count:.2f}" if lv.unclean else ""
+
+
 def _of_composed(value: Callable[[LvsView, Lv], str]) -> Column:
     """What is empty where no LV is made of others."""
     return lambda view, lvs: (
@@ -316,7 +322,7 @@ LV_FIELDS: dict[str, Column] = {
     "metadata_percent": _same(lambda vg: ""),
     "move_pv": _each(_move_pv),
     "mirror_log": _of_composed(_mirror_log),
-    "copy_percent": _same(lambda vg: ""),
+    "copy_percent": lambda view, lvs: [_done_percent(lv) if lv.tags else "" for lv in lvs],
     "convert_lv": _same(lambda vg: ""),
     "lv_uuid": lambda view, lvs: [printable(lv.uuid) for lv in lvs],
     "lv_full_name": _each(lambda view, lv: f"{view.found.vg.name}/{lv.name}"),
