@@ -35,6 +35,12 @@ def heading(start: bytes) -> tuple[str, int] | None:
     return (found[1].decode(errors="replace"), int(found[2])) if found else None
 
 
+def section_uuid(section: bytes) -> str:
+    """The uuid of the LV whose section this is; empty: it has none."""
+    at = section.find(_ID) + len(_ID)
+    return section[at : section.find(b'"', at)].decode(errors="replace") if at >= len(_ID) else ""
+
+
 def lv_images(text: bytes, wanted: Collection[str]) -> Iterator[tuple[str, LvImage]]:
     """(uuid, image) of those of the wanted LVs that the text has, in its order.
 
@@ -80,9 +86,14 @@ def _places(text: bytes) -> dict[bytes, bytes]:
         return {}
     pvs = parse_text(text[start : _end(text, start)], "physical_volumes").section("physical_volumes")
     return {
-        name.encode(): f"{pv.string('id')} {pv.number('pe_start')}".encode()
+        _bytes(name): _bytes(f"{pv.string('id')} {pv.number('pe_start')}")
         for name, pv in (pvs or Section()).sections()
     }
+
+
+def _bytes(word: str) -> bytes:
+    """As it stood in the text, UTF-8 or not."""
+    return word.encode("utf-8", "surrogateescape")
 
 
 def _end(text: bytes, start: int) -> int:
