@@ -1,144 +1,160 @@
-"""vgcfgbackup, vgcfgrestore: a VG's metadata in files, and back.
+"""vgcfgbackup, vgcfgrestore: a VG's metadata in files.
 
-Files that a person names are read and written by the command, with that person's rights; the daemon keeps
-its own."""
+The files of the daemon's own history lie below /var/lib/ringfence: backup/VG is what the VG is, archive/VG_*
+what it was before each change made here.  A file that is named is read and written by this command.
+
+Source: LVM2 tools/vgcfgbackup.c, vgcfgrestore.c; vgcfgrestore(8)."""
 
 import os
-from datetime import UTC, datetime
-from pathlib import Path
-from typing import Any
+import sys
+from typing import TYPE_CHECKING, Any
 
-from ringfence.cli.answers import print_json
+from ringfence.cli.answers import one_line, print_json
 from ringfence.cli.verbs.groups import each_vg
-from ringfence.cli.verbs.table import CHANGE, Given, Option, Verb, Work, call
-from ringfence.core.errors import EXIT_OK, BadInput, DeviceFailed, NotFound, Refused
+from ringfence.cli.verbs.run import change, open_daemon
+from ringfence.cli.verbs.table import CHANGE, Given, Option, Stock, Verb, Work, call
+from ringfence.client.place import SOCKET_VARIABLE
+from ringfence.core.errors import EXIT_OK, BadInput, NotFound, Refused, RingfenceError
+
+if TYPE_CHECKING:
+    from ringfence.config.paths import Paths
+
 
 LONGEST = 1_000_000
-"""Of a text in a request; a request has at most 1 MiB."""
+"""Of a packed text; a request has at most 1 MiB."""
 
 
-def _plan_backup(given: Given) -> Work:
-    if given["file"] and len(given.names) != 1 and "%s" not in given["file"]:
-        raise BadInput("several VGs need a FILE with %s in it")
+def _backup(given: Given) -> Work:
+    file = given["file"]
+    if file is not None and len(given.names) != 1 and "%s" not in file:
+        raise BadInput("several VGs cannot go to one file", next="give %s for the VG's name in --file")
     return [(vg, call("VgCfgBackup", vg=vg)) for vg in given.names or ("",)]
 
 
-def _copy(given: Given, vg: str, result: dict[str, Any]) -> None:
-    """Raises DeviceFailed, NotFound."""
-    if given["file"]:
-        target = Path(given["file"].replace("%s", vg))
-        data = read_file(Path(result["file"]))
-        try:
-            target.write_bytes(data)
-        except OSError as error:
-            raise DeviceFailed(
-                f"cannot write {target}: {error.strerror}", next="give another FILE"
-            ) from None
-        result["file"] = str(target.absolute())
+def _vgcfgbackup(given: Given) -> int:
+    code = change(VERBS["vgcfgbackup"], given)
+    if given["file"] is None or code != EXIT_OK:
+        return code
+    paths = _paths(given)
+    with open_daemon(given) as daemon:
+        names = [vg for vg, _ in each_vg(daemon, _backup(given))]
+    for vg in names:
+        _write(given["file"].replace("%s", vg), _read(os.fspath(paths.backup / vg)))
+    return EXIT_OK
 
 
-def _restore(given: Given) -> int:
-    from ringfence.cli.verbs.run import change
-
-    return _list(given) if given["list"] else change(VERBS["vgcfgrestore"], given)
-
-
-def _plan_restore(given: Given) -> Work:
+def _vgcfgrestore(given: Given) -> int:
+    vg = given.names[0]
+    if given["list"]:
+        return _list(given, vg)
     from ringfence.lvm2.backup import pack
 
-    (vg,) = given.names
-    file = Path(given["file"]) if given["file"] else _paths(given).backup / vg
-    text = pack(read_file(file))
-    if len(text) > LONGEST:
+    file = given["file"] or os.fspath(_paths(given).backup / vg)
+    packed = pack(_read(file))
+    if len(packed) > LONGEST:
         raise Refused(
             f"{file} is too long to be restored by ringfence",
             next=f"on every host: vgchange --lockstop {vg}; then lvm vgcfgrestore on one",
         )
-    return [(vg, call("VgCfgRestore", vg=vg, text=text))]
+
+    def plan(given: Given) -> Work:
+        return [(vg, call("VgCfgRestore", vg=vg, text=packed))]
+
+    return change(VERBS["vgcfgrestore"]._replace(plan=plan), given)
 
 
-def _list(given: Given) -> int:
+def _list(given: Given, vg: str) -> int:
+    """The history of a VG on this host, oldest first."""
     from ringfence.lvm2.backup import read_head
 
-    (vg,) = given.names
-    rows = []
-    for path in [Path(given["file"])] if given["file"] else _files(given, vg):
-        kept = read_head(read_file(path))
-        when = datetime.fromtimestamp(kept.time_s, UTC).astimezone().isoformat(sep=" ")
-        rows.append({
-            "file": str(path), "vg": vg, "seqno": kept.seqno, "description": kept.description,
-            "host": kept.host, "time": when,
-        })  # fmt: skip
+    paths = _paths(given)
+    try:
+        names = os.listdir(paths.archive)
+    except OSError:
+        names = []
+    files = [os.fspath(paths.archive / name) for name in sorted(names)]
+    files = [path for path in files if os.path.basename(path).rpartition("_")[0] == vg]
+    files += [path for path in [os.fspath(paths.backup / vg)] if os.path.exists(path)]
+    found: list[dict[str, Any]] = []
+    for path in files:
+        try:
+            head = read_head(_read(path))
+        except RingfenceError as error:
+            print(f"  {path}: {one_line(error.message)}", file=sys.stderr)
+            continue
+        found.append(
+            {"file": path, "vg": vg, "seqno": head.seqno, "description": head.description,
+             "host": head.host, "time_s": head.time_s}
+        )  # fmt: skip
     if given["json"]:
-        print_json({"files": rows})
+        print_json({"files": found})
         return EXIT_OK
-    if not rows:
-        print(f"  No archives found for {vg} on this host.")
-    for row in rows:
-        print(f"\n  File:\t\t{row['file']}")
-        print(f"  VG name:    \t{row['vg']} (seqno {row['seqno']})")
-        print(f"  Description:\t{row['description']}")
-        print(f"  Backup Time:\t{row['time']}")
+    if not found:
+        print("  No archives found.")
+    import time
+
+    for one in found:
+        at = time.strftime("%a %b %e %H:%M:%S %Y", time.localtime(one["time_s"]))
+        print(f"\n  File:\t\t{one['file']}\n  VG name:\t{vg}\n  Description:\t{one['description']}")
+        print(f"  Backup Time:\t{at}\n  Seqno:\t{one['seqno']}")
     return EXIT_OK
 
 
-def _paths(given: Given) -> Any:
+def _paths(given: Given) -> "Paths":
+    """Of the host whose daemon is asked."""
+    from pathlib import Path
+
     from ringfence.config.paths import Paths
 
-    socket = given["socket"] or os.environ.get("RINGFENCE_SOCKET", "")
-    return Paths.meant(Path(given["root"]) if given["root"] else None, socket)
+    root = Path(given["root"]) if given["root"] is not None else None
+    return Paths.meant(root, given["socket"] or os.environ.get(SOCKET_VARIABLE, ""))
 
 
-def _files(given: Given, vg: str) -> list[Path]:
-    """The archive of a VG on this host, oldest first, and its backup."""
-    from ringfence.daemon.archive import archived
-    from ringfence.lvm2.backup import of_vg
-
-    paths = _paths(given)
-    files = [paths.archive / one.name for one in of_vg(archived(paths.archive), vg)]
-    backup = paths.backup / vg
-    return [*files, *([backup] if backup.exists() else [])]
-
-
-def read_file(path: Path) -> bytes:
-    """Raises NotFound, DeviceFailed."""
+def _read(path: str) -> bytes:
     try:
-        return path.read_bytes()
-    except FileNotFoundError:
-        raise NotFound(f"{path} is not there", next="see: ringfence vgcfgrestore --list VG") from None
+        with open(path, "rb") as file:
+            return file.read()
     except OSError as error:
-        raise DeviceFailed(f"cannot read {path}: {error.strerror}", next="are you root?") from None
+        raise NotFound(f"cannot read {path}: {error.strerror}", next="see: vgcfgrestore --list VG") from None
 
+
+def _write(path: str, data: bytes) -> None:
+    try:
+        with open(path, "wb") as file:
+            file.write(data)
+    except OSError as error:
+        raise RingfenceError(f"cannot write {path}: {error.strerror}", next="give another --file") from None
+
+
+_FILE = Option("file", ("-f", "--file"), "This file; %s in it stands for the VG's name.", "FILE")
 
 VERBS = {
     "vgcfgbackup": Verb(
-        "vgcfgbackup", "Write VGs' metadata to files.", "[VG...]",
-        (
-            Option("file", ("-f", "--file"), "Write to FILE; %s in it is the VG's name.", "FILE", default=""),
-            *CHANGE,
-        ),
-        _plan_backup,
-        "Without names: of all VGs.  Each host's daemon keeps what was before each change that it made, too.",
-        (("vgcfgbackup -f /root/%s.vg", "all VGs, a file each, for vgcfgrestore"),),
+        "vgcfgbackup", "Keep VGs' metadata in files.", "[VG...]",
+        (_FILE, *CHANGE),
+        _backup,
+        "Without --file: this host's backup of the VG, which each change made here writes, too.",
+        (("vgcfgbackup -f /root/%s.vg vg0", "a copy to carry away"),),
         expand=each_vg,
+        run=_vgcfgbackup,
         names="vg",
-        after=_copy,
     ),
     "vgcfgrestore": Verb(
         "vgcfgrestore", "Make a VG what a file says it was.", "VG",
         (
-            Option("file", ("-f", "--file"), "[default: this host's last backup]", "FILE", default=""),
-            Option("list", ("-l", "--list"), "List this host's files of VG, oldest first, and end."),
+            Option("file", ("-f", "--file"), "[default: this host's last backup]", "FILE"),
+            Option("list", ("-l", "--list"), "Show the files that this host keeps of the VG."),
+            Option("force", ("--force",), "Nothing is asked."),
             *CHANGE,
         ),
-        _plan_restore,
-        "No LV of it may be active on any host, and all its PVs must be there.",
-        (
-            ("vgcfgrestore --list vg0", "what there is, and before which command it was written"),
-            ("vgcfgrestore -f /var/lib/ringfence/archive/vg0_00012-5d3a11f0.vg vg0", "undo what came then"),
+        about="Refused while any host has an LV of it active.",
+        examples=(
+            ("vgcfgrestore --list vg0", "what there is, and before which command it was"),
+            ("vgcfgrestore -f FILE vg0", "vg0 as that file has it"),
         ),
         least=1, most=1,
-        run=_restore,
+        run=_vgcfgrestore,
+        stock=(Stock(("-M", "--metadatatype"), "other formats"),),
         names="vg",
     ),
 }  # fmt: skip

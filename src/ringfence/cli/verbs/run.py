@@ -10,7 +10,7 @@ from typing import Any
 
 from ringfence.cli.answers import one_line, print_json
 from ringfence.cli.verbs import verb
-from ringfence.cli.verbs.table import After, Given, Verb, Work
+from ringfence.cli.verbs.table import Given, Verb, Work
 from ringfence.cli.verbs.words import understand, wrong
 from ringfence.client.brief import Brief
 from ringfence.core.errors import EXIT_FAILED, EXIT_OK, BadInput, RingfenceError
@@ -54,7 +54,7 @@ def change(entry: Verb, given: Given) -> int:
     with open_daemon(given) as daemon:
         if entry.expand is not None:
             work = entry.expand(daemon, work)
-        return _each(daemon, work, given, entry.after)
+        return _each(daemon, work, given)
 
 
 def open_daemon(given: Given) -> Brief:
@@ -67,14 +67,12 @@ def open_daemon(given: Given) -> Brief:
     return Brief(socket, RETRY_MS)
 
 
-def _each(daemon: Brief, work: Work, given: Given, after: After | None) -> int:
+def _each(daemon: Brief, work: Work, given: Given) -> int:
     results: list[dict[str, Any]] = []
     errors: list[RingfenceError] = []
     for target, call in work:
         try:
             result: dict[str, Any] = daemon.call(call)
-            if after is not None:
-                after(given, target, result)
         except RingfenceError as error:
             errors.append(error)
             if not given["json"]:

@@ -69,8 +69,6 @@ Plan = Callable[[Given], Work]
 Expand = Callable[[Brief, Work], Work]
 """Fills in what only the daemon knows."""
 Run = Callable[[Given], int]
-After = Callable[[Given, str, dict[str, Any]], None]
-"""Given the name that the call was about, and its result.  Raises RingfenceError."""
 
 
 class Verb(NamedTuple):
@@ -94,8 +92,6 @@ class Verb(NamedTuple):
     run: Run | None = None
     names: str = ""
     """What the names are, for completion: vg, lv, pv or path."""
-    after: After | None = None
-    """What is left to be done here after each call."""
 
 
 SOCKET = Option(
