@@ -246,7 +246,7 @@ class Host:
                 self.ended = effect
 
     def _order(self, effect: effects.DoOrder) -> None:
-        if isinstance(effect.body, orders.LookAtHost | orders.RefreshLvs) and self.hanging:
+        if isinstance(effect.body, orders.LookAtHost | orders.RefreshLvs | orders.ReloadPath) and self.hanging:
             self.hung.append(effect)
             return
         try:
