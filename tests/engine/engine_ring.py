@@ -246,7 +246,8 @@ class Host:
                 self.ended = effect
 
     def _order(self, effect: effects.DoOrder) -> None:
-        if isinstance(effect.body, orders.LookAtHost | orders.RefreshLvs | orders.ReloadPath) and self.hanging:
+        slow = orders.LookAtHost | orders.RefreshLvs | orders.ReloadPath
+        if isinstance(effect.body, slow) and self.hanging:
             self.hung.append(effect)
             return
         try:
