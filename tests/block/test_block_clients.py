@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 from block_rig import MIB, Rig, eventually, rig
 
@@ -18,8 +19,9 @@ from ringfence.block.extents import Extents
 from ringfence.block.gate import Gate
 from ringfence.block.negotiation import Garbage, Negotiation
 from ringfence.block.seats import PlainSeats
-from ringfence.engine.orders import Extent, OpenPath
+from ringfence.engine.orders import Extent, OpenPath, Place
 from ringfence.host.pages import PageReader
+from ringfence.lab.nbd_client import NbdClient
 from ringfence.wire import block as wire
 
 NEW = b"\x22" * 4096
@@ -129,7 +131,8 @@ def test_qemu(either: Rig) -> None:
 def test_a_read_only_volume_offers_no_change(either: Rig) -> None:
     page = either.pages.path(1, "vg/vg0")
     either.pages.set(1, "vg/vg0", 1 << 62)
-    opened = either.ask(lambda service: service.open(either.order(), [page], readonly=True))
+    order = msgspec.structs.replace(either.order(), readonly=True)
+    opened = either.ask(lambda service: service.open(order, [page]))
     script = """
 assert h.is_read_only() and not h.can_trim() and not h.can_zero()
 h.set_strict_mode(0)
@@ -197,6 +200,32 @@ assert h.pread(len(data), 4096) == data
     places = {name: str(freezable.between / name) for name in ("fail", "short")}
     nbdsh(uri, script % places)
     assert not freezable.places.incidents.read_bytes()
+
+
+def test_stripes(either: Rig) -> None:
+    """Three of them, behind a linear extent; requests begin and end anywhere."""
+    disks = [either.root / f"disk{number}" for number in range(3)]
+    for disk in disks:
+        disk.write_bytes(bytes(4 * MIB))
+    beside = tuple(Place(str(disk), number * MIB) for number, disk in enumerate(disks[1:], 1))
+    striped = Extent(str(disks[0]), 0, 3 * MIB, beside, 65536)
+    extents = (Extent(str(either.image), MIB, MIB), striped)
+    uri = either.open(OpenPath("vg0", "wide", "u", extents, False, either.order().token))
+    data = bytearray(os.urandom(4 * MIB))
+    chance = random.Random(1)
+    with NbdClient(uri) as client:
+        client.write(0, bytes(data))
+        for _ in range(30):
+            at = chance.randrange(0, 3 * MIB, 512)
+            part = os.urandom(chance.randrange(512, MIB, 512))
+            data[at : at + len(part)] = part
+            client.write(at, part)
+        assert client.read(0, 4 * MIB) == data
+        assert client.read(MIB - 512, 200 * 1024) == data[MIB - 512 : MIB - 512 + 200 * 1024]
+    assert either.on_disk(0, MIB) == data[:MIB]
+    for number, disk in enumerate(disks):
+        chunks = [data[at : at + 65536] for at in range(MIB + number * 65536, 4 * MIB, 3 * 65536)]
+        assert disk.read_bytes()[number * MIB : (number + 1) * MIB] == b"".join(chunks)
 
 
 def test_a_disk_of_4096_byte_sectors(either: Rig) -> None:

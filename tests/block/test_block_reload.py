@@ -153,8 +153,7 @@ def test_a_write_under_way_is_waited_for(freezable: Rig) -> None:
         service = BlockService(freezable.places.socket)
         with freezable.held_writes():
             writings = [Writing(uri, number * 4096, b"k" * 4096) for number in range(3)]
-            while (await service.list())[0].connections < 3:
-                pass
+            await asyncio.to_thread(eventually, lambda: len(freezable.standing()) == 3)
             asked = asyncio.ensure_future(service.reload(to(freezable, (20, 8))))
             await asyncio.sleep(0.3)
             assert not asked.done(), "swapped under a write"

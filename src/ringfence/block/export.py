@@ -118,8 +118,5 @@ class Export:
         """A write to what is being moved is not usual."""
         self.volume = volume
         if isinstance(self.seats, FastSeats):
-            extents = volume.extents
-            writes = extents.linear and not volume.readonly and self.mirror is None
-            self.seats.serve(
-                extents.table, extents.size_bytes, extents.block_bytes, extents.linear, writes
-            )
+            extents, writes = volume.extents, not volume.readonly and self.mirror is None
+            self.seats.serve(extents.table, extents.size_bytes, extents.block_bytes, writes)

@@ -30,6 +30,11 @@ _libc = ctypes.CDLL(None, use_errno=True)
 _libc.fallocate64.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
 
 
+Piece = tuple[tuple[tuple[int, int], ...], int, int]
+"""An extent, open: (fd, start there) of each stripe, its length, and how much of it lies on one stripe before
+the next one's turn; all of it where there is one alone."""
+
+
 class Extents:
     """An LV, open.  Safe for several threads: there is no position and no cache.
 
@@ -48,21 +53,17 @@ class Extents:
         """False if any path has no direct I/O."""
         self.block_bytes = BLOCK_BYTES[0]
         """Offsets and lengths must be multiples of this."""
-        self.table: list[tuple[int, int, int]] = []
-        """(fd, start there, length in bytes) of each; of a striped one it says nothing more."""
-        self._striped: dict[int, tuple[list[tuple[int, int]], int]] = {}
-        """Number of an extent -> (fd, start there) of its stripes, and their stripe size in bytes."""
+        self.table: list[Piece] = []
         self._starts: list[int] = []
         self.size_bytes = 0
         try:
-            for number, extent in enumerate(extents):
+            for extent in extents:
                 for place in extent.places:
                     if place.path not in self._fds:
                         self._open(place.path, readonly)
-                if extent.beside:
-                    stripes = [(self._fds[place.path], place.start_bytes) for place in extent.places]
-                    self._striped[number] = stripes, extent.stripe_bytes
-                self.table.append((self._fds[extent.path], extent.start_bytes, extent.length_bytes))
+                stripes = tuple((self._fds[place.path], place.start_bytes) for place in extent.places)
+                stripe_bytes = extent.stripe_bytes if extent.beside else extent.length_bytes
+                self.table.append((stripes, extent.length_bytes, stripe_bytes))
                 self._starts.append(self.size_bytes)
                 self.size_bytes += extent.length_bytes
             for extent in extents:
@@ -70,11 +71,6 @@ class Extents:
         except BaseException:
             self.close()
             raise
-
-    @property
-    def linear(self) -> bool:
-        """The table tells where everything is."""
-        return not self._striped
 
     def _open(self, path: str, readonly: bool) -> None:
         access = (os.O_RDONLY if readonly else os.O_RDWR) | os.O_CLOEXEC
@@ -221,15 +217,11 @@ class Extents:
     def _piece(self, offset_bytes: int, length_bytes: int) -> tuple[int, int, int]:
         """(fd, offset there, bytes within this extent)."""
         index = bisect.bisect_right(self._starts, offset_bytes) - 1 if len(self._starts) > 1 else 0
-        fd, start, length = self.table[index]
-        inside = offset_bytes - self._starts[index]
-        if index in self._striped:
-            stripes, stripe_bytes = self._striped[index]
-            chunk, inside = divmod(inside, stripe_bytes)
-            row, number = divmod(chunk, len(stripes))
-            fd, start = stripes[number]
-            return fd, start + row * stripe_bytes + inside, min(length_bytes, stripe_bytes - inside)
-        return fd, start + inside, min(length_bytes, length - inside)
+        stripes, _, stripe_bytes = self.table[index]
+        chunk, inside = divmod(offset_bytes - self._starts[index], stripe_bytes)
+        row, number = divmod(chunk, len(stripes))
+        fd, start = stripes[number]
+        return fd, start + row * stripe_bytes + inside, min(length_bytes, stripe_bytes - inside)
 
 
 def flush_paths(paths: Sequence[str]) -> None:

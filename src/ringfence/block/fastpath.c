@@ -42,9 +42,15 @@ enum { MAX_PAGES = 8, PAGE_BYTES = 4096 };
 #define CHUNK_DONE 1
 #define CHUNK_OFFSET_DATA 1
 
+struct stripe {
+    int64_t fd, start;
+};
+
 struct extent {
-    int64_t lv_start, start, length; /* in bytes */
-    int64_t fd;
+    int64_t lv_start;
+    int64_t stripe_bytes; /* on one stripe before the next one's turn; the whole length of a linear one */
+    int64_t stripe_count;
+    const struct stripe *stripes;
 };
 
 struct export {
@@ -56,7 +62,7 @@ struct export {
     /* What is served; changed only while all seats are empty. */
     const struct extent *table;
     int64_t table_count, size_bytes, block_bytes;
-    int reads, writes; /* which of them are done here */
+    int writes; /* whether they are done here */
 };
 
 struct connection {
@@ -133,13 +139,12 @@ int rf_add_page(struct export *export, const char *path)
 
 /* Only while all seats are empty, or before anybody serves. */
 void rf_table(struct export *export, const struct extent *table, int64_t count, int64_t size_bytes,
-              int64_t block_bytes, int reads, int writes)
+              int64_t block_bytes, int writes)
 {
     export->table = table;
     export->table_count = count;
     export->size_bytes = size_bytes;
     export->block_bytes = block_bytes;
-    export->reads = reads;
     export->writes = writes;
 }
 
@@ -230,11 +235,14 @@ static int transfer(const struct export *export, const struct lane *lane)
     int flags = lane->flags & FLAG_FUA ? RWF_DSYNC : 0;
     while (left > 0) {
         const struct extent *extent = extent_at(export, offset);
-        int64_t inside = offset - extent->lv_start, room = extent->length - inside;
+        int64_t chunk = (offset - extent->lv_start) / extent->stripe_bytes;
+        int64_t inside = (offset - extent->lv_start) % extent->stripe_bytes;
+        const struct stripe *stripe = &extent->stripes[chunk % extent->stripe_count];
+        int64_t at = stripe->start + chunk / extent->stripe_count * extent->stripe_bytes + inside;
+        int64_t room = extent->stripe_bytes - inside;
         struct iovec part = {data, (size_t)(left < room ? left : room)};
-        ssize_t moved = lane->command == WRITE
-                            ? pwritev2((int)extent->fd, &part, 1, extent->start + inside, flags)
-                            : preadv2((int)extent->fd, &part, 1, extent->start + inside, 0);
+        ssize_t moved = lane->command == WRITE ? pwritev2((int)stripe->fd, &part, 1, at, flags)
+                                               : preadv2((int)stripe->fd, &part, 1, at, 0);
         if (moved < 0 && errno == EINTR)
             continue;
         if (moved <= 0)
@@ -248,7 +256,7 @@ static int transfer(const struct export *export, const struct lane *lane)
 
 static int is_usual(const struct export *export, const struct lane *lane)
 {
-    if (lane->command == READ ? !export->reads || lane->flags & ~(FLAG_FUA | FLAG_DF)
+    if (lane->command == READ ? lane->flags & ~(FLAG_FUA | FLAG_DF)
                               : !export->writes || lane->flags & ~FLAG_FUA)
         return 0;
     uint64_t size = (uint64_t)export->size_bytes, block = (uint64_t)export->block_bytes;

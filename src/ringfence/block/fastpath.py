@@ -22,6 +22,7 @@ from ctypes import (
 from pathlib import Path
 
 from ringfence.block import protocol as nbd
+from ringfence.block.extents import Piece
 
 LIBRARY = Path(__file__).with_name("libfastpath.so")
 MAP_NORESERVE = 0x4000
@@ -68,8 +69,17 @@ class Request(Structure):
         return cls(payload=ctypes.addressof(ctypes.c_char.from_buffer(payload)))
 
 
+class _Stripe(Structure):
+    _fields_ = (("fd", c_int64), ("start", c_int64))
+
+
 class _Extent(Structure):
-    _fields_ = (("lv_start", c_int64), ("start", c_int64), ("length", c_int64), ("fd", c_int64))
+    _fields_ = (
+        ("lv_start", c_int64),
+        ("stripe_bytes", c_int64),
+        ("stripe_count", c_int64),
+        ("stripes", POINTER(_Stripe)),
+    )
 
 
 def buffer() -> mmap.mmap:
@@ -88,7 +98,7 @@ def load() -> ctypes.CDLL | None:
     for name, result, arguments in (
         ("rf_export_new", c_void_p, (c_int,)),
         ("rf_add_page", c_int, (c_void_p, c_char_p)),
-        ("rf_table", None, (c_void_p, POINTER(_Extent), c_int64, c_int64, c_int64, c_int, c_int)),
+        ("rf_table", None, (c_void_p, POINTER(_Extent), c_int64, c_int64, c_int64, c_int)),
         ("rf_sit", None, (c_void_p,)),
         ("rf_leave", None, (c_void_p,)),
         ("rf_empty", c_int, (c_void_p, c_int64)),
@@ -131,23 +141,18 @@ class FastSeats:
     def fill(self) -> None:
         self.library.rf_fill(self.pointer)
 
-    def serve(
-        self,
-        table: Sequence[tuple[int, int, int]],
-        size_bytes: int,
-        block_bytes: int,
-        reads: bool,
-        writes: bool,
-    ) -> None:
+    def serve(self, table: Sequence[Piece], size_bytes: int, block_bytes: int, writes: bool) -> None:
         """What is served from now on; only while nobody sits.
 
-        Args: table: (fd, start there, length in bytes) of each extent."""
+        Args: writes: whether they are usual."""
         entries = (_Extent * len(table))()
         at = 0
-        for entry, (fd, start, length) in zip(entries, table, strict=True):
-            entry.lv_start, entry.start, entry.length, entry.fd = at, start, length, fd
+        for entry, (stripes, length, stripe_bytes) in zip(entries, table, strict=True):
+            entry.lv_start, entry.stripe_bytes, entry.stripe_count = at, stripe_bytes, len(stripes)
+            # Kept alive by the entry.
+            entry.stripes = (_Stripe * len(stripes))(*(_Stripe(*one) for one in stripes))
             at += length
-        self.library.rf_table(self.pointer, entries, len(table), size_bytes, block_bytes, reads, writes)
+        self.library.rf_table(self.pointer, entries, len(table), size_bytes, block_bytes, writes)
         self._table = entries  # and the one before may go
 
 

@@ -226,8 +226,6 @@ class Tasks:
                 return True, use.held if use else None
             case orders.Holders():
                 return True, self._holders(order.lockspace, order.resource)
-            case orders.LocksIn():
-                return True, self._locks_in(order.lockspace)
             case orders.SeqnoHeard():
                 version = self._context.state.vgs.get(order.vg) if self._context.state else None
                 return True, version.seqno if version else 0
@@ -483,12 +481,6 @@ class Tasks:
             if use.lockspace == lockspace and use.held is not None
         ]
         return orders.LockNames(frozenset(space.resources) if space else frozenset(), frozenset(here))
-
-    def _locks_in(self, lockspace: str) -> tuple[tuple[str, orders.Holder], ...]:
-        state = self._context.state
-        space = state.lockspaces.get(lockspace) if state else None
-        names = sorted(space.resources) if space else ()
-        return tuple((name, holder) for name in names for holder in self._holders(lockspace, name))
 
     def _members(self, lockspace: str) -> tuple[str, ...]:
         state = self._context.state
