@@ -178,7 +178,8 @@ def place_text(header: MdaHeader, text: bytes, where: str, *, avoid: int | None 
             and says which of the places elsewhere is taken.
 
     Raises:
-        Refused: the text is too long for the area.  Nothing was written."""
+        Refused: the text is too long for the area.
+        Damaged: the committed one is.  Nothing was written."""
     if len(text) > header.text_limit_bytes:
         raise Refused(
             f"{where}: the metadata area is full: {len(text)} bytes needed, "
@@ -186,10 +187,16 @@ def place_text(header: MdaHeader, text: bytes, where: str, *, avoid: int | None 
             next="remove LVs, or make the VG on PVs with a larger --metadatasize",
         )
     slot = _slot_at(header, next_place(header, header.committed), text)
-    if avoid is None:
-        return slot
-    other = _slot_at(header, _far_place(header, len(text), avoid), text)
-    return slot if _overlap(header, other, header.committed) else other
+    if avoid is not None:
+        other = _slot_at(header, _far_place(header, len(text), avoid), text)
+        slot = slot if _overlap(header, other, header.committed) else other
+    if _overlap(header, slot, header.committed):
+        raise Damaged(
+            f"{where}: the committed text of {header.committed.size_bytes} bytes is longer than one may be "
+            f"({header.text_limit_bytes}), and leaves no room for a new one",
+            next=f"look at it with: pvck --dump headers {where}",
+        )
+    return slot
 
 
 FAR_PLACES = (64, 16, 4, 2)

@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from ringfence.core.errors import printable
 from ringfence.lvm2.names import with_dashes
 from ringfence.volumes.allocate import free_count, free_extents
 from ringfence.volumes.discovery import AreaOnDisk, Disks, PvOnDisk, VgOnDisk
@@ -20,8 +21,10 @@ from ringfence.volumes.report_segments import (
     free_piece,
     lv_segments,
     pv_segments,
+    tags_of,
 )
 from ringfence.volumes.segments import Role
+from ringfence.volumes.unclean import done_extents
 
 _POLICIES = {"contiguous": "c", "cling": "l", "cling_by_tags": "l", "normal": "n", "anywhere": "a"}
 
@@ -106,13 +109,13 @@ def _vg_row(found: VgOnDisk) -> Row:
         "vg_size": vg.extent_count * vg.extent_bytes,
         "vg_free": free_count(vg) * vg.extent_bytes,
         "vg_fmt": "lvm2",
-        "vg_uuid": vg.uuid,
+        "vg_uuid": printable(vg.uuid),
         "vg_seqno": vg.seqno,
         "vg_shared": "shared" if vg.lock_type not in ("", "none") else "",
-        "vg_lock_type": vg.lock_type,
-        "vg_lock_args": vg.lock_args,
-        "vg_systemid": vg.system_id,
-        "vg_tags": ",".join(vg.tags),
+        "vg_lock_type": printable(vg.lock_type),
+        "vg_lock_args": printable(vg.lock_args),
+        "vg_systemid": printable(vg.system_id),
+        "vg_tags": tags_of(vg.tags),
         "vg_extent_size": vg.extent_bytes,
         "vg_extent_count": vg.extent_count,
         "vg_free_count": free_count(vg),
@@ -121,7 +124,7 @@ def _vg_row(found: VgOnDisk) -> Row:
         "vg_mda_used_count": len(areas),
         "max_lv": vg.header.number("max_lv") or 0,
         "max_pv": vg.header.number("max_pv") or 0,
-        "vg_profile": vg.header.string("profile") or "",
+        "vg_profile": printable(vg.header.string("profile") or ""),
         "vg_mda_free": min((mda_free_bytes(area) for area in areas), default=0),
         "vg_mda_copies": vg.header.number("metadata_copies") or "unmanaged",
         "vg_mda_size": min((area.header.size_bytes for area in areas if area.header), default=0),
@@ -187,7 +190,7 @@ def _pv_row(pv: PvOnDisk | None, found: VgOnDisk | None, member: Pv | None) -> R
         "pv_mda_free": min((mda_free_bytes(area) for area in areas), default=0),
         "pv_mda_size": min((area.header.size_bytes for area in areas if area.header), default=0),
         "pv_in_use": "used" if pv and pv.label.used else "",
-        "pv_tags": ",".join(member.tags) if member else "",
+        "pv_tags": tags_of(member.tags) if member else "",
     }
 
 
@@ -230,6 +233,11 @@ def _each(value: Callable[[LvsView, Lv], Any]) -> Column:
 
 def _same(value: Callable[[Vg], Any]) -> Column:
     return lambda view, lvs: [value(view.found.vg)] * len(lvs)
+
+
+def _done_percent(lv: Lv) -> str:
+    """How far it is zeroed or wiped, as LVM2 prints such; empty: it is neither."""
+    return f"{100 * done_extents(lv) / lv.extent_count:.2f}" if lv.unclean else ""
 
 
 def _of_composed(value: Callable[[LvsView, Lv], str]) -> Column:
@@ -296,7 +304,7 @@ def _mirror_log(view: LvsView, lv: Lv) -> str:
 
 
 def _kinds(view: LvsView, lv: Lv) -> str:
-    return ",".join(dict.fromkeys(segment.type_name for segment in lv.segments))
+    return printable(",".join(dict.fromkeys(segment.type_name for segment in lv.segments)))
 
 
 def _holder(view: LvsView, lv: Lv) -> str:
@@ -314,19 +322,19 @@ LV_FIELDS: dict[str, Column] = {
     "metadata_percent": _same(lambda vg: ""),
     "move_pv": _each(_move_pv),
     "mirror_log": _of_composed(_mirror_log),
-    "copy_percent": _same(lambda vg: ""),
+    "copy_percent": lambda view, lvs: [_done_percent(lv) if lv.tags else "" for lv in lvs],
     "convert_lv": _same(lambda vg: ""),
-    "lv_uuid": lambda view, lvs: [lv.uuid for lv in lvs],
+    "lv_uuid": lambda view, lvs: [printable(lv.uuid) for lv in lvs],
     "lv_full_name": _each(lambda view, lv: f"{view.found.vg.name}/{lv.name}"),
     "lv_path": _each(lambda view, lv: view.of(lv).path),
     "lv_uri": _each(lambda view, lv: view.of(lv).uri),
     "lv_active": _each(_active),
     "lv_holder": _each(_holder),
     "lv_holders": _each(lambda view, lv: list(view.of(lv).holders)),
-    "lv_lockargs": _each(lambda view, lv: lv.lock_args),
-    "lv_tags": _each(lambda view, lv: ",".join(lv.tags)),
+    "lv_lockargs": _each(lambda view, lv: printable(lv.lock_args)),
+    "lv_tags": _each(lambda view, lv: tags_of(lv.tags)),
     "lv_time": _each(lambda view, lv: lv.creation_time_s),
-    "lv_host": _each(lambda view, lv: lv.creation_host),
+    "lv_host": _each(lambda view, lv: printable(lv.creation_host)),
     "lv_parents": _each(lambda view, lv: ",".join(view.relations.users(lv))),
     "seg_count": _each(lambda view, lv: len(lv.segments)),
     "segtype": _each(_kinds),

@@ -7,6 +7,7 @@ from ringfence.cli.verbs.lv_kinds import (
     CHANGES,
     FOREVER,
     NO_EFFECT,
+    NO_WIPE,
     STOCK_KINDS,
     STRIPES,
     places,
@@ -36,25 +37,26 @@ def _resize(only: str) -> Plan:
         if given["resizefs"] and (only == "reduce" or sign == "-"):
             raise BadInput(
                 "a file system is not made smaller here",
-                next="shrink it where it is mounted (resize2fs DEVICE SIZE), then lvreduce --force without -r",
+                next="shrink it where it is mounted (resize2fs DEVICE SIZE), then lvreduce --force",
             )
         if {"extend": "-", "reduce": "+"}.get(only) == sign:
             raise BadInput(f"{sign} is not for lv{only}", next="lvresize takes both")
+        unforced = only == "extend" or given["resizefs"]
         resize = call(
             "LvResize", vg=vg, lv=lv, size_bytes=size_bytes, extents=count, percent=percent or None,
             sign=sign or None, only=only or None,
             stripes=None if only == "reduce" else given["stripes"],
             stripe_size_bytes=None if only == "reduce" else given["stripesize"],
             alloc=None if only == "reduce" else given["alloc"], pvs=pvs,
-            force=None if only == "extend" or given["resizefs"] else bool(given["force"] or given["yes"]) or None,
-            wait_ms=given["wait"],
+            force=None if unforced else bool(given["force"] or given["yes"]) or None,
+            wipe=False if only != "reduce" and given["nowipe"] else None, wait_ms=given["wait"],
         )  # fmt: skip
         return [(f"{vg}/{lv}", resize)]
 
     return plan
 
 
-_GROW = (*STRIPES, ALLOC)
+_GROW = (*STRIPES, ALLOC, NO_WIPE)
 _REST = (FOREVER, *NO_EFFECT, *CHANGE)
 _TYPE = Option("type", ("--type",), "linear or striped.", "TYPE", segment_type)
 
