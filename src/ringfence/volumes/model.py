@@ -83,7 +83,7 @@ class Vg(msgspec.Struct, frozen=True, dict=True):
 
     @property
     def body(self) -> Section:
-        """The VG's section, with its LVs."""
+        """The VG's section, with its LVs, all parsed: takes long for thousands of them.  See `header`."""
         lvs = self.header.section(_LVS)
         if lvs is None:
             return self.header
