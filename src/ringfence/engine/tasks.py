@@ -125,7 +125,8 @@ class Tasks:
                 self.opened[waited_for.vg, waited_for.uuid] = waited_for.lv
                 self.was_opened(waited_for)
             if isinstance(waited_for, orders.ReloadPath) and error is None and task.refused != "stale":
-                self.opened[waited_for.vg, waited_for.uuid] = waited_for.name
+                if (waited_for.vg, waited_for.uuid) in self.opened:  # else it is being closed meanwhile
+                    self.opened[waited_for.vg, waited_for.uuid] = waited_for.name
                 self.was_reloaded(waited_for, task.what)
             self._advance(task, answer, from_dict(error) if error is not None else None)
 
