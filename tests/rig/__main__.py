@@ -6,6 +6,7 @@ One line a scenario, with its figures; exit code 1 if any failed.  Guests run by
 times slower than a host: the figures are about order and loss, not about speed, but for the throughput, which
 is a ratio of two measured side by side."""
 
+import compileall
 import contextlib
 import json
 import os
@@ -23,6 +24,7 @@ from hosts import DISKS, PROJECT, Host, after_longest_gap, cluster, eventually
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "ringfence-rig"
 RECORDING = PROJECT / "tests/block/recordings/kernel-6.1.json"
 LV_BYTES = 64 << 20
+GUESTS_PYTHON = (3, 11)
 
 
 def check(fact: object, words: str) -> None:
@@ -200,6 +202,9 @@ SCENARIOS: tuple[Callable[[Host, Host], str], ...] = (
 
 def main(wanted: list[str]) -> int:
     began, failed = time.monotonic(), False
+    if sys.version_info[:2] != GUESTS_PYTHON:
+        raise SystemExit("the guests have Python 3.11 and use this project's wheels: make .venv with that")
+    compileall.compile_dir(PROJECT / "src", quiet=1)  # or a guest does, each time
     built = images(CACHE)
     print(f"images: {time.monotonic() - began:.0f} s", flush=True)
     with cluster(built) as (one, two):

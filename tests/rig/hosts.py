@@ -179,7 +179,7 @@ def cluster(images: Images) -> Iterator[tuple[Host, Host]]:
         for host in hosts:
             host.start()
         for host in hosts:
-            eventually(host.joined, 120, host.logs)
+            eventually(host.joined, 300, host.logs)
         yield hosts
     finally:
         for guest in guests:
