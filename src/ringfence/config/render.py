@@ -6,6 +6,7 @@ from typing import Any
 from ringfence.config.load import Loaded
 from ringfence.core.cluster import ClusterConfig, DeviceConfig, Lvmlockd, NodeConfig, Timing, Use, Volumes
 from ringfence.core.evidence import DEFAULT_EVIDENCE
+from ringfence.wire.block import Plane
 
 _BARE = re.compile(r"[A-Za-z0-9_-]+")
 _ESCAPES = {'"': '\\"', "\\": "\\\\", "\b": "\\b", "\t": "\\t", "\n": "\\n", "\f": "\\f", "\r": "\\r"}
@@ -77,6 +78,8 @@ def _own(loaded: Loaded) -> list[str]:
     if loaded.watchdog is not None:
         pairs = _pairs(device=str(loaded.watchdog), timeout_ms=loaded.watchdog_ms or None)
         lines += ["", "[watchdog]", *pairs]
+    if loaded.plane is not Plane.NBD:
+        lines += ["", "[block]", *_pairs(plane=loaded.plane.value)]
     if loaded.lab:
         lines += ["", "[lab]", *_pairs(dir=loaded.lab_dir or None)]
     return lines

@@ -16,6 +16,7 @@ from ringfence.core.modes import Mode
 from ringfence.lvm2.area import MdaHeader
 from ringfence.volumes.known import Known
 from ringfence.volumes.model import Vg
+from ringfence.wire.block import Plane
 from ringfence.wire.entries import VgDelta
 
 
@@ -481,13 +482,15 @@ class OpenPath(_Order, frozen=True):
     readonly: bool = False
     seqno: int = 0
     """Of the VG's version that says so."""
+    vg_uuid: str = ""
+    """With dashes; the plane of device-mapper needs it."""
 
 
 class Opened(msgspec.Struct, frozen=True):
     path: str
-    """The Unix socket /run/ringfence/dev/VG/LV."""
+    """/run/ringfence/dev/VG/LV: a Unix socket, or a link to a block device."""
     uri: str
-    """nbd+unix:///LV?socket=PATH."""
+    """nbd+unix:///LV?socket=PATH, or file://PATH."""
 
 
 class ClosePath(_Order, frozen=True):
@@ -584,6 +587,7 @@ class OpenVolume(msgspec.Struct, frozen=True):
     extents: tuple[Extent, ...] = ()
     """What it is made of; empty: a block service of an older version does not tell."""
     moving: Moving | None = None
+    plane: Plane = Plane.NBD
 
 
 class StandingTables(_Order, frozen=True):

@@ -85,7 +85,7 @@ class DirectFile:
             raise _failed(path, "open", error) from error
         try:
             self.size_bytes, self._block = _measure(self._fd)
-            if self.direct and self._block < _LARGEST_BLOCK:
+            if self.direct and self._block < _LARGEST_BLOCK and stat.S_ISREG(os.fstat(self._fd).st_mode):
                 self._block = self._working_block()
         except (OSError, ValueError) as error:
             os.close(self._fd)

@@ -168,7 +168,7 @@ def open_path(found: VgOnDisk, lv: Lv, held: Held) -> Generator[Order, Any, dict
     vg = found.vg.name
     opened: Opened = yield OpenPath(
         vg, lv.name, lv.uuid, extents_of(found, lv), shared=held.mode is not Mode.EX, token=held.token,
-        readonly=not lv.writable, seqno=found.vg.seqno,
+        readonly=not lv.writable, seqno=found.vg.seqno, vg_uuid=found.vg.uuid,
     )  # fmt: skip
     return _answer(vg, lv, held, opened)
 
