@@ -259,7 +259,7 @@ class Tasks:
                 self._slots.note(order.places, order.without, made=order.made)
                 return True, None
             case orders.NoteUnclean():
-                self._context.unclean_seen[order.vg] = order.uuids
+                self._context.see_unclean(order.vg, order.uuids)
                 return True, None
             case orders.NoteProgress():
                 task.progress = order
@@ -370,7 +370,7 @@ class Tasks:
     def _note_unclean(self, order: orders.Publish) -> None:
         context, vg = self._context, order.vg
         if context.state is None or context.protocol < UNCLEAN:
-            context.unclean_seen[vg] = order.unclean
+            context.see_unclean(vg, order.unclean)
         elif tuple(context.state.unclean.get(vg, ())) != order.unclean:
             context.submit(entries.UncleanNoted(vg, order.unclean))
 
