@@ -5,7 +5,7 @@ import struct
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ringfence.core.errors import Damaged, Refused
@@ -256,6 +256,7 @@ def test_the_place_of_an_unfinished_change_is_not_used_again() -> None:
     st.integers(0, 4000),
     st.integers(1, 15),
 )
+@example(600 * SECTOR_BYTES, 0, 1237, 24, 8)  # texts of two lengths, for which there are 16 places and 64
 def test_who_avoids_one_that_avoided_another_takes_another_place(
     ring: int, first: int, size: int, number: int, later: int
 ) -> None:

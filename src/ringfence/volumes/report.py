@@ -98,13 +98,13 @@ def vg_rows(vgs: tuple[VgOnDisk, ...]) -> list[Row]:
 def _vg_row(found: VgOnDisk) -> Row:
     vg = found.vg
     relations = Relations(vg)
-    partial = bool(found.missing)
+    partial = bool(found.lost)
     areas = [area for area in found.areas if area.header is not None]
     return {
         "vg_name": vg.name,
         "pv_count": len(vg.pvs),
-        "lv_count": sum(relations.shown(lv) for lv in vg.lvs),
-        "snap_count": sum(not relations.exists(lv) for lv in vg.lvs),
+        "lv_count": len(shown_lvs(vg.lvs, vg, relations)),
+        "snap_count": sum(not relations.exists(vg.by_name[name]) for name in vg.index.composed),
         "vg_attr": vg_attr(vg, partial),
         "vg_size": vg.extent_count * vg.extent_bytes,
         "vg_free": free_count(vg) * vg.extent_bytes,
@@ -119,7 +119,7 @@ def _vg_row(found: VgOnDisk) -> Row:
         "vg_extent_size": vg.extent_bytes,
         "vg_extent_count": vg.extent_count,
         "vg_free_count": free_count(vg),
-        "vg_missing_pv_count": len(found.missing),
+        "vg_missing_pv_count": len(found.lost),
         "vg_mda_count": sum(len(pv.areas) for pv in found.pvs.values()),
         "vg_mda_used_count": len(areas),
         "max_lv": vg.header.number("max_lv") or 0,
@@ -172,11 +172,12 @@ def _pv_row(pv: PvOnDisk | None, found: VgOnDisk | None, member: Pv | None) -> R
     uuid = member.uuid if member else _dashed(pv)
     used = member is not None or (pv is not None and pv.label.used)
     areas = pv.areas if pv else ()
+    here = pv is not None and not (member is not None and member.missing)
     return {
         "pv_name": pv.path if pv else "[unknown]",
         "vg_name": vg.name if vg else "",
         "pv_fmt": "lvm2",
-        "pv_attr": pv_attr(member, pv is not None, used, vg is not None and "EXPORTED" in vg.status),
+        "pv_attr": pv_attr(member, here, used, vg is not None and "EXPORTED" in vg.status),
         "pv_size": count * extent_bytes if member else device_bytes,
         "pv_free": free * extent_bytes if member else device_bytes,
         "pv_used": (count - free) * extent_bytes,
@@ -219,6 +220,13 @@ def lv_row(found: VgOnDisk, lv: Lv, here: LvHere, relations: Relations) -> Row:
     return {field: LV_FIELDS[field](view, (lv,))[0] for field in ROW_FIELDS}
 
 
+def shown_lvs(lvs: Sequence[Lv], vg: Vg, relations: Relations) -> list[Lv]:
+    """Those that users see without asking for hidden ones."""
+    if not vg.index.composed:  # nothing is hidden but what says so itself
+        return [lv for lv in lvs if lv.visible]
+    return [lv for lv in lvs if relations.shown(lv)]
+
+
 def lv_columns(view: LvsView, lvs: Sequence[Lv], fields: Iterable[str]) -> dict[str, list[Any]]:
     """field -> its values, one for each LV.  Raises KeyError: there is no such field."""
     return {field: LV_FIELDS[field](view, lvs) for field in fields}
@@ -251,7 +259,7 @@ def _attrs(view: LvsView, lvs: Sequence[Lv]) -> list[Any]:
     """Thousands of LVs have few different ones."""
     made: dict[Any, str] = {}
     relations, composed = view.relations, view.found.vg.index.composed
-    missing = frozenset(pv.name for pv in view.found.missing)
+    missing = view.found.lost
     attrs = []
     for lv in lvs:
         here = view.of(lv) if view.here else _NOTHING_HERE

@@ -14,10 +14,14 @@ from ringfence.cli.verbs.groups import each_vg
 from ringfence.cli.verbs.run import change, open_daemon
 from ringfence.cli.verbs.table import CHANGE, Given, Option, Stock, Verb, Work, call
 from ringfence.client.place import SOCKET_VARIABLE
-from ringfence.core.errors import EXIT_OK, BadInput, NotFound, RingfenceError
+from ringfence.core.errors import EXIT_OK, BadInput, NotFound, Refused, RingfenceError
 
 if TYPE_CHECKING:
     from ringfence.config.paths import Paths
+
+
+LONGEST = 1_000_000
+"""Of a packed text; a request has at most 1 MiB."""
 
 
 def _backup(given: Given) -> Work:
@@ -47,6 +51,11 @@ def _vgcfgrestore(given: Given) -> int:
 
     file = given["file"] or os.fspath(_paths(given).backup / vg)
     packed = pack(_read(file))
+    if len(packed) > LONGEST:
+        raise Refused(
+            f"{file} is too long to be restored by ringfence",
+            next=f"on every host: vgchange --lockstop {vg}; then lvm vgcfgrestore on one",
+        )
 
     def plan(given: Given) -> Work:
         return [(vg, call("VgCfgRestore", vg=vg, text=packed))]
