@@ -61,6 +61,8 @@ class World:
         self.published: list[orders.Publish] = []
         self.slots = False
         """Whether all nodes know disk slots."""
+        self.keeper: Any = None
+        """Keeps metadata beside the disks (`daemon.archive`), for tests that want it."""
         self.ended: list[str] = []
         """VGs whose slots all nodes were asked to leave."""
 
@@ -102,7 +104,9 @@ class Node:
         self.name = f"an-a01n0{id}"
         self.fail = fail
         self.guards: list[str] = []
-        self.storage = Storage(world.paths, guard or self.guards.append, crash_hook=crash_hook)
+        self.storage = Storage(
+            world.paths, guard or self.guards.append, crash_hook=crash_hook, keeper=world.keeper
+        )
         self.open: dict[tuple[str, str], orders.OpenPath] = {}
         self.trace: list[orders.Order] = []
         self.slots: dict[str, orders.SlotsPlace] = {}
@@ -252,14 +256,6 @@ class Node:
         return tuple(
             orders.Holder(node, f"an-a01n0{node}", mode, token, 1_700_000_000_000)
             for node, (_, mode, token, _) in (sorted(resource.held.items()) if resource else ())
-        )
-
-    def _do_LocksIn(self, order: orders.LocksIn) -> tuple[tuple[str, orders.Holder], ...]:
-        names = [name for space, name in sorted(self.world.resources) if space == order.lockspace]
-        return tuple(
-            (name, holder)
-            for name in names
-            for holder in self._do_Holders(orders.Holders(order.lockspace, name))
         )
 
     def _do_SeqnoHeard(self, order: orders.SeqnoHeard) -> int:

@@ -1,14 +1,19 @@
 """What commands lock, for how long, and what they do when somebody else holds it."""
 
+from pathlib import Path
+from typing import Any
+
 import msgspec
 import pytest
 from command_world import MIB, Node, World
+from test_commands_backup import kept
 
 from ringfence.core.errors import BadInput, Damaged, LockHeld, NotFound, Refused, TimedOut
 from ringfence.core.modes import Mode
 from ringfence.engine import orders
 from ringfence.engine.commands import autostart, command_for, report
 from ringfence.engine.commands.locking import Version, parse_lvb, print_lvb
+from ringfence.lvm2.backup import pack
 from ringfence.wire.client import (
     VOLUME_CALLS,
     LvChange,
@@ -25,6 +30,8 @@ from ringfence.wire.client import (
     SlotsAdd,
     SlotsForget,
     SlotsShow,
+    VgCfgBackup,
+    VgCfgRestore,
     VgChange,
     VgCk,
     VgCreate,
@@ -368,7 +375,7 @@ def test_reports_of_what_is_not_there(world: World, first: Node) -> None:
 
 
 def test_every_volume_call_has_its_command_and_a_json_reply(world: World) -> None:
-    node = world.node(1)
+    node = kept(world).node(1)
     calls = [
         PvCreate((world.images[0],)),
         VgCreate("vg0", tuple(world.images), shared=True),
@@ -388,6 +395,8 @@ def test_every_volume_call_has_its_command_and_a_json_reply(world: World) -> Non
         VgRename("vg0", "vg1"),
         VgRename("vg1", "vg0"),
         VgCk("vg0"),
+        VgCfgBackup("vg0"),
+        VgCfgRestore("vg0", ""),
         PvResize((world.images[0],)),
         PvCk(world.images[0]),
         SlotsAdd("vg0"),
@@ -396,11 +405,15 @@ def test_every_volume_call_has_its_command_and_a_json_reply(world: World) -> Non
         SlotsForget("vg0"),
     ]
     assert {type(call) for call in calls} == set(VOLUME_CALLS)
+    reply: dict[str, Any] = {}
     for call in calls:
+        if isinstance(call, VgCfgRestore):
+            call = VgCfgRestore("vg0", pack(Path(reply["file"]).read_bytes()))
         world.slots = isinstance(call, SlotsAdd)  # by itself vgcreate would have made them
         reply = node.run(call)
         assert sum(key in reply for key in ("rows", "message", "nodes", "lines")) == 1
         assert msgspec.json.decode(msgspec.json.encode(reply)) == msgspec.to_builtins(reply)
+    world.keeper.close()
     with pytest.raises(KeyError):
         command_for(object())
 

@@ -47,7 +47,7 @@ def test_what_is_no_plain_lv_is_left_to_stock(world: World, stock: Stock) -> Non
             nexts.append(error.next)
         else:
             plain.append(row["lv_name"])
-    assert sorted(plain) == ["lin", "lin_ro", "lin_skip"]
+    assert sorted(plain) == ["lin", "lin_ro", "lin_skip", "str"]
     assert all("stock LVM2" in next for next in nexts)
     stock.try_run("vgck", "vg0")
     left = [row["lv_name"].strip("[]") for row in stock.report("lvs", "-a", "vg0", quiet=False)]

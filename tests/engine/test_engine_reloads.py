@@ -41,9 +41,11 @@ def test_growth_on_one_host_is_seen_by_the_path_on_another_at_once(world: World)
     world.run()
     assert opened(world) == [("vm1", 7, False)], "in the same moment: no tick has passed"
     (reload,) = world.hosts[1].reloads
-    world.hosts[1].do(calls.LvCreate("vg0", "other", extents=1, activate="n"))
-    world.pass_ms(5000)
+    scans = world.hosts[1].scans
+    world.hosts[2].do(calls.LvCreate("vg0", "other", extents=1, activate="n"))
+    world.pass_ms(300)  # later it looks for disk slots
     assert world.hosts[1].reloads == [reload], "other changes of the VG are no reason"
+    assert world.hosts[1].scans == scans, "and nothing is read for them"
 
 
 def test_a_path_is_renamed_with_its_lv_and_closed_under_its_new_name(world: World) -> None:

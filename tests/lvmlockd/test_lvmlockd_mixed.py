@@ -20,6 +20,7 @@ from stock_rig import (
     refused,
     seqno,
     start_vg,
+    until,
 )
 
 from ringfence.core.errors import LockHeld, NotFound, Refused
@@ -39,8 +40,8 @@ def hosts(trio: Lab) -> Iterator[tuple[LabHost, ...]]:
     clear_vgs(found)
 
 
-def own_lvs(host: LabHost) -> list[str]:
-    found: list[str] = [row["lv_name"] for row in host.call(calls.Lvs("vg0"))["rows"]]
+def own_lvs(host: LabHost, vg: str = "vg0") -> list[str]:
+    found: list[str] = [row["lv_name"] for row in host.call(calls.Lvs(vg))["rows"]]
     return found
 
 
@@ -171,3 +172,66 @@ def test_a_vg_with_disk_slots_is_removed_by_ringfence(trio: Lab, hosts: tuple[La
     assert ailing(three, "vg0") == ""
     one.call(calls.VgRemove("vg0"))
     assert done(two.start("vgs", "--noheadings", "-o", "name")).split() == []
+
+
+def spaces(host: LabHost) -> dict[str, list[str]]:
+    """The lockspaces of VGs, and who is in each."""
+    found = host.call(calls.Status())["lockspaces"]
+    return {one["name"]: one["members"] for one in found if one["name"] != "lvm_global" and one["members"]}
+
+
+@ON_HUB
+def test_a_vg_that_ringfence_renames_is_everybodys_by_its_new_name(
+    trio: Lab, hosts: tuple[LabHost, ...]
+) -> None:
+    """With its lockspace and its disk slots; but not while an LV of it is active anywhere."""
+    one, two, three = hosts
+    clear_vgs(hosts)
+    one.call(calls.VgCreate("vg0", (str(trio.disk),), shared=True))
+    done(two.start("vgchange", "-qq", "--lockstart", "vg0"))
+    done(two.start("lvcreate", "-qq", *PLAIN, "-l1", "-n", "vm1", "vg0"))
+    done(two.start("lvchange", "-qq", "-asy", "vg0/vm1"))
+    with pytest.raises(Refused, match=rf"active LVs: vm1 \(PR on {TWO}\)"):
+        one.call(calls.VgRename("vg0", "vg1"))
+    done(two.start("lvchange", "-qq", "-an", "vg0/vm1"))
+    assert 'renamed to "vg1"' in done(one.ringfence("vgrename", "vg0", "vg1"))
+    until(lambda: spaces(one) == {"lvm_vg1": [ONE, TWO, THREE]})
+    done(three.start("lvcreate", "-qq", *PLAIN, "-l1", "-n", "vm2", "vg1"))
+    assert "Cannot process volume group vg0" in refused(two.start("lvchange", "-aey", "vg0/vm1"))
+    done(two.start("lvchange", "-qq", "-aey", "vg1/vm1"))
+    for host in hosts:
+        assert lvs(host, "vg1") == own_lvs(host, "vg1") == ["vm1", "vm2"]
+        assert ailing(host, "vg1") == ""
+    shown = one.call(calls.SlotsShow("vg1"))
+    until(lambda: all(row["counter"] for row in one.call(calls.SlotsShow("vg1"))["nodes"]))
+    assert [row["damaged"] for row in shown["nodes"]] == [[], [], []]
+    done(two.start("lvchange", "-qq", "-an", "vg1/vm1"))
+    one.call(calls.VgRename("vg1", "vg0"))
+    until(lambda: spaces(one) == {"lvm_vg0": [ONE, TWO, THREE]})
+    done(three.start("lvremove", "-qq", "-y", "vg0/vm2"))
+
+
+@ON_HUB
+def test_a_backup_is_restored_while_nobody_uses_the_vg(trio: Lab, hosts: tuple[LabHost, ...]) -> None:
+    one, two, three = hosts
+    file = trio.root(ONE) / "vg0.vg"
+    done(one.start("lvcreate", "-qq", *PLAIN, "-l1", "-n", "vm1", "vg0"))
+    done(one.ringfence("vgcfgbackup", "-f", str(file), "vg0"))
+    two.call(calls.LvCreate("vg0", "vm2", extents=1, activate="n"))
+    done(three.start("lvremove", "-qq", "-y", "vg0/vm1"))
+    done(three.start("lvchange", "-qq", "-aey", "vg0/vm2"))
+    said = refused(one.ringfence("vgcfgrestore", "-f", str(file), "vg0"))
+    assert f"active LVs: vm2 (EX on {THREE})" in said
+    done(three.start("lvchange", "-qq", "-an", "vg0/vm2"))
+    before = seqno(two, "vg0")
+    assert "Restored volume group vg0" in done(one.ringfence("vgcfgrestore", "-f", str(file), "vg0"))
+    for host in hosts:
+        assert lvs(host, "vg0") == own_lvs(host) == ["vm1"]
+        assert ailing(host, "vg0") == ""
+    assert seqno(three, "vg0") == before + 1
+    until(lambda: "before* executing 'ringfence vgcfgrestore vg0" in listed(one))
+    done(two.start("lvchange", "-qq", "-aey", "vg0/vm1"))
+
+
+def listed(host: LabHost) -> str:
+    return done(host.ringfence("vgcfgrestore", "--list", "vg0"))

@@ -56,6 +56,16 @@ class Paths(msgspec.Struct, frozen=True):
         return self.var / "history.db"
 
     @property
+    def archive(self) -> Path:
+        """Metadata of VGs as it was before each change that this host made."""
+        return self.var / "archive"
+
+    @property
+    def backup(self) -> Path:
+        """... and after the last one: BACKUP/VG."""
+        return self.var / "backup"
+
+    @property
     def incidents(self) -> Path:
         """The block service's incidents that no daemon has recorded yet."""
         return self.var / "incidents"

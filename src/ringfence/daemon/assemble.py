@@ -34,6 +34,7 @@ from ringfence.core.errors import (
     RingfenceError,
     Unavailable,
 )
+from ringfence.daemon.archive import Archive
 from ringfence.daemon.checkup import HostLook
 from ringfence.daemon.devices import warn_of_devices
 from ringfence.daemon.driver import Driver, Ports
@@ -60,7 +61,7 @@ from ringfence.ring.hub_client import HubRing
 from ringfence.ring.port import Ring
 from ringfence.servers.client_socket import ClientSocket
 from ringfence.servers.lvmlockd_socket import LvmSocket
-from ringfence.storage.driver import Storage
+from ringfence.storage.driver import Keeper, Storage
 from ringfence.wire.entries import Incident
 
 FILES = 65536
@@ -171,11 +172,13 @@ async def _drive(
         reaped = not left_open and await reap(service, say("drop-paths")) and lvm.empty
         current = Current(paths, loaded)
         pages = DaemonPages(Pages(paths.authority))
+        reader = Storage(loaded.devices_paths, _reads_only)
+        archive = Archive(paths.archive, paths.backup, me.name, reader.read, say("archive"))
         ports = Ports(
             clock=HostClock(),
             ring=_ring(paths, loaded, me, disk),
             agents=makers.agents(current),
-            storage=LifeStorage(loaded.devices_paths, pages, say("storage")),
+            storage=LifeStorage(loaded.devices_paths, pages, say("storage"), archive),
             block=BlockPaths(service, pages, lambda incident: _keep_incident(history, incident)),
             pages=pages,
             kept=current,
@@ -210,6 +213,7 @@ async def _drive(
             return await driver.run(started, socket, lvm_socket if config.lvmlockd.serve else None)
         finally:
             warning.cancel()
+            archive.close()
     finally:
         history.close()
 
@@ -229,10 +233,13 @@ class LifeStorage:
     A thread may stand still in the middle of an order while its life goes stale and another begins;
     the new life's authority says nothing about the old one's locks."""
 
-    def __init__(self, devices: tuple[str, ...], pages: DaemonPages, say: Callable[[str], None]) -> None:
+    def __init__(
+        self, devices: tuple[str, ...], pages: DaemonPages, say: Callable[[str], None], keeper: Keeper
+    ) -> None:
         self._devices = devices
         self._pages = pages
         self._say = say
+        self._keeper = keeper
         self._said: set[str] = set()
         self._life: int | None = None
         self._storage: Storage | None = None
@@ -240,13 +247,17 @@ class LifeStorage:
     def bound(self) -> Callable[[StorageOrder], Any]:
         if self._storage is None or self._life != self._pages.incarnation:
             self._life = self._pages.incarnation
-            self._storage = Storage(self._devices, guard_of(self._pages), say=self._once)
+            self._storage = Storage(self._devices, guard_of(self._pages), say=self._once, keeper=self._keeper)
         return self._storage.do
 
     def _once(self, line: str) -> None:
         if line not in self._said:
             self._said.add(line)
             self._say(line)
+
+
+def _reads_only(vg: str) -> None:
+    raise NoAuthority(f"nothing is written to VG {vg} by who reads it for the archive")
 
 
 def guard_of(pages: DaemonPages) -> Callable[[str], None]:

@@ -13,6 +13,7 @@ import msgspec
 from ringfence.core.cluster import Use
 from ringfence.core.ids import Token
 from ringfence.core.modes import Mode
+from ringfence.lvm2.area import MdaHeader
 from ringfence.volumes.known import Known
 from ringfence.volumes.model import Vg
 from ringfence.wire.entries import VgDelta
@@ -94,13 +95,6 @@ class Holders(_Order, frozen=True):
 
     lockspace: str
     resource: str
-
-
-class LocksIn(_Order, frozen=True):
-    """Every lock that is held in a lockspace, cluster-wide.  Answer: tuple[tuple[str, Holder], ...], by
-    resource; as `Holders`."""
-
-    lockspace: str
 
 
 class SeqnoHeard(_Order, frozen=True):
@@ -338,6 +332,18 @@ class ReadText(_Order, frozen=True):
     where: str
     like: Vg | None = None
     """Another version of it: LVs whose text is the same are not parsed again."""
+    packed: bool = False
+    """By `lvm2.backup.pack`; and it is laid out anew, from whatever form it has."""
+
+
+class SaveText(_Order, frozen=True):
+    """Write a VG's committed text to this host's file of backups.  Answer: str, the file's path.
+
+    Raises Damaged (it is not there any more), DeviceFailed, Unavailable."""
+
+    path: str
+    header: MdaHeader
+    description: str
 
 
 class Write(msgspec.Struct, frozen=True):
@@ -583,20 +589,20 @@ class LookAtHost(_Order, frozen=True):
 
 
 ENGINE_ORDERS = (
-    Acquire, Convert, Release, FindLock, Holders, LocksIn, SeqnoHeard, JoinLockspace, GiveBack, HoldOff,
+    Acquire, Convert, Release, FindLock, Holders, SeqnoHeard, JoinLockspace, GiveBack, HoldOff,
     LeaveLockspace, Joined, LockspaceMembers, Publish, AskReload, SayGoodbye, NoteSlots, EndSlots, Recall,
-    Remember,    LocksThere, Identity, Pause, GoOn,
+    Remember, LocksThere, Identity, Pause, GoOn,
 )  # fmt: skip
-StorageOrder = ScanDevices | ReadBlocks | ReadText | WriteBlocks
+StorageOrder = ScanDevices | ReadBlocks | ReadText | SaveText | WriteBlocks
 BlockOrder = OpenPath | ReloadPath | MirrorPath | SealPath | UnmirrorPath | ClosePath | OpenPaths
 DriverOrder = (
     StorageOrder | BlockOrder | StandingTables | CutTables | SlotIo | LookAtHost | ReadSupplies
     | RefreshLvs
 )  # fmt: skip
 Order = (
-    Acquire | Convert | Release | FindLock | Holders | LocksIn | SeqnoHeard | JoinLockspace | GiveBack
-    | HoldOff | LeaveLockspace | Joined | LockspaceMembers | Publish | AskReload | SayGoodbye | NoteSlots
-    | EndSlots    | Recall | Remember | LocksThere | Identity | CallAgent | Pause | GoOn | DriverOrder
+    Acquire | Convert | Release | FindLock | Holders | SeqnoHeard | JoinLockspace | GiveBack | HoldOff
+    | LeaveLockspace | Joined | LockspaceMembers | Publish | AskReload | SayGoodbye | NoteSlots | EndSlots
+    | Recall | Remember | LocksThere | Identity | CallAgent | Pause | GoOn | DriverOrder
 )  # fmt: skip
 
 Command = Generator[Order, Any, Any]

@@ -1,8 +1,9 @@
 """This node's own open paths follow their VGs: whatever changes a VG, what is open of it is looked at
 (`commands.reload`), and reloaded where the new metadata says otherwise.
 
-One look at a VG at a time; changes that come meanwhile are looked at together, after it.  What could not be
-reloaded goes on as it was, is shown as broken, and is tried again."""
+Where the notice of a change says which LVs it touched, those alone are looked at, and nothing is read if
+none of them is open.  One look at a VG at a time; changes that come meanwhile are looked at together,
+after it.  What could not be reloaded goes on as it was, is shown as broken, and is tried again."""
 
 import msgspec
 
@@ -12,14 +13,21 @@ from ringfence.engine.context import Context
 from ringfence.engine.facts import VgChanged
 from ringfence.engine.orders import OpenPath, ReloadPath
 from ringfence.engine.tasks import Tasks
+from ringfence.lvm2.images import section_uuid
 
 AGAIN_MS = 1_000
 """After a look or a reload that failed."""
+LOOK = "reload"
+"""What a look is called among the commands."""
 
 
 class _Vg(msgspec.Struct):
     due_ns: int = 0
     """When to look; 0: there is no reason to."""
+    all: bool = False
+    """Which: all that are open."""
+    lvs: dict[str, None] = {}
+    """Or these, by uuid."""
     runs: bool = False
     failed: dict[str, str] = {}
     """VG/LV -> why, of those that are not as the metadata says."""
@@ -38,7 +46,14 @@ class Reloads:
     # -- reasons to look -------------------------------------------------------------------
 
     def changed(self, fact: VgChanged) -> None:
-        self._due(fact.vg)
+        if fact.delta is None:
+            self._due(fact.vg)
+            return
+        opened = self._tasks.opened
+        uuids = (section_uuid(section) for splice in fact.delta.splices for section in splice.lvs)
+        lvs = dict.fromkeys(uuid for uuid in uuids if (fact.vg, uuid) in opened)
+        if lvs:
+            self._due(fact.vg, lvs)
 
     def entered(self) -> None:
         """This node runs in a new epoch: it may have missed changes, or taken paths over."""
@@ -48,15 +63,21 @@ class Reloads:
     def _opened(self, order: OpenPath) -> None:
         """It may have changed between the look at its metadata and its opening."""
         if self._seqno(order.vg) > order.seqno:
-            self._due(order.vg)
+            self._due(order.vg, {order.uuid: None})
 
-    def _reloaded(self, order: ReloadPath) -> None:
+    def _reloaded(self, order: ReloadPath, what: str) -> None:
         """Perhaps ahead of a change that is never committed (`commands.narrow`)."""
-        self._due(order.vg)
+        if what == LOOK:
+            return
+        self._due(order.vg, {order.uuid: None})
 
-    def _due(self, vg: str) -> None:
+    def _due(self, vg: str, lvs: dict[str, None] | None = None) -> None:
+        """Args: lvs: these, by uuid; None: all that are open."""
         if any(opened == vg for opened, _ in self._tasks.opened):
-            self._vgs.setdefault(vg, _Vg()).due_ns = self._context.now_ns
+            one = self._vgs.setdefault(vg, _Vg())
+            one.due_ns = self._context.now_ns
+            one.all |= lvs is None
+            one.lvs |= lvs or {}
 
     def lost(self) -> None:
         """This life is stale."""
@@ -72,7 +93,8 @@ class Reloads:
                 self._begin(vg, one)
 
     def _begin(self, vg: str, one: _Vg) -> None:
-        one.due_ns, one.runs = 0, True
+        every, lvs = one.all, () if one.all else tuple(one.lvs)
+        one.due_ns, one.runs, one.all, one.lvs = 0, True, False, {}
 
         def finished(failed: dict[str, str] | None, error: RingfenceError | None) -> None:
             one.runs = False
@@ -87,9 +109,11 @@ class Reloads:
             if failed is not None:
                 one.failed = failed
             if trouble or one.failed:
+                one.all |= every
+                one.lvs |= dict.fromkeys(lvs)
                 one.due_ns = one.due_ns or self._context.now_ns + AGAIN_MS * 1_000_000
 
-        self._tasks.start("reload", reload_changed(vg, self._allowed, self._seqno(vg)), finished)
+        self._tasks.start(LOOK, reload_changed(vg, self._allowed, self._seqno(vg), lvs), finished)
 
     @property
     def wrong(self) -> dict[str, str]:

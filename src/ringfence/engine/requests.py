@@ -217,6 +217,8 @@ class Requests:
             self._must_have_taken_over()
         elif changes and not isinstance(call, calls.VgChange):
             self._must_reach_storage()
+        if isinstance(call, calls.VgCfgRestore | calls.VgRename):
+            self._must_run(space_of(call.vg))
         if isinstance(call, calls.VgChange) and call.vg:
             self._context.stopped = [vg for vg in self._context.stopped if vg != call.vg]
             if call.action == "lockstop":

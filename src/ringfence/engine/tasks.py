@@ -83,7 +83,8 @@ class Tasks:
         """Told of each path that has been opened."""
         self.ask_reload: Callable[[str, str, str, Told], None] | None = None
         """`Refreshes.ask`."""
-        self.was_reloaded: Callable[[orders.ReloadPath], None] = lambda order: None
+        self.was_reloaded: Callable[[orders.ReloadPath, str], None] = lambda order, what: None
+        """Likewise, and by which command."""
 
     def start(
         self, what: str, command: orders.Command, finished: Finished, client: int | None = None
@@ -113,7 +114,7 @@ class Tasks:
                 self.was_opened(waited_for)
             if isinstance(waited_for, orders.ReloadPath) and error is None and task.refused != "stale":
                 self.opened[waited_for.vg, waited_for.uuid] = waited_for.name
-                self.was_reloaded(waited_for)
+                self.was_reloaded(waited_for, task.what)
             self._advance(task, answer, from_dict(error) if error is not None else None)
 
     def cancel_calls(self, devices: Collection[str]) -> None:
@@ -224,8 +225,6 @@ class Tasks:
                 return True, use.held if use else None
             case orders.Holders():
                 return True, self._holders(order.lockspace, order.resource)
-            case orders.LocksIn():
-                return True, self._locks_in(order.lockspace)
             case orders.SeqnoHeard():
                 version = self._context.state.vgs.get(order.vg) if self._context.state else None
                 return True, version.seqno if version else 0
@@ -481,12 +480,6 @@ class Tasks:
             if use.lockspace == lockspace and use.held is not None
         ]
         return orders.LockNames(frozenset(space.resources) if space else frozenset(), frozenset(here))
-
-    def _locks_in(self, lockspace: str) -> tuple[tuple[str, orders.Holder], ...]:
-        state = self._context.state
-        space = state.lockspaces.get(lockspace) if state else None
-        names = sorted(space.resources) if space else ()
-        return tuple((name, holder) for name in names for holder in self._holders(lockspace, name))
 
     def _members(self, lockspace: str) -> tuple[str, ...]:
         state = self._context.state

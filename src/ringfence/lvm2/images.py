@@ -35,6 +35,12 @@ def heading(start: bytes) -> tuple[str, int] | None:
     return (found[1].decode(errors="replace"), int(found[2])) if found else None
 
 
+def section_uuid(section: bytes) -> str:
+    """The uuid of the LV whose section this is; empty: it has none."""
+    at = section.find(_ID) + len(_ID)
+    return section[at : section.find(b'"', at)].decode(errors="replace") if at >= len(_ID) else ""
+
+
 def lv_images(text: bytes, wanted: Collection[str]) -> Iterator[tuple[str, LvImage]]:
     """(uuid, image) of those of the wanted LVs that the text has, in its order.
 

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from ringfence.core.errors import Damaged, DeviceFailed, NoAuthority, RingfenceError
+from ringfence.core.errors import Damaged, DeviceFailed, NoAuthority, RingfenceError, Unavailable
 from ringfence.engine import inputs, orders
 from ringfence.sim.disk import Disk, Disks
 from ringfence.sim.scheduler import Scheduler
@@ -112,6 +112,8 @@ class Storage:
                 self._end(job, read_text_like(body.text, body.where, body.like))
             except Damaged as error:
                 self._end(job, error)
+        elif isinstance(body, orders.SaveText):
+            self._end(job, Unavailable("no backups are kept here"))
         elif job.writes:
             self._begin_write(job, body)
         else:

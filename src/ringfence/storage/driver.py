@@ -10,25 +10,40 @@ Promises, for every write order:
 import enum
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from typing import Any
+from typing import Any, Protocol
 
-from ringfence.core.errors import DeviceFailed, NotFound
+from ringfence.core.errors import DeviceFailed, NotFound, Unavailable
 from ringfence.engine.orders import (
     Device,
     Read,
     ReadBlocks,
     ReadText,
+    SaveText,
     ScanDevices,
     StorageOrder,
     Write,
     WriteBlocks,
 )
+from ringfence.lvm2.area import MdaHeader
 from ringfence.storage.direct import DirectFile
 from ringfence.storage.scan import scan_devices
-from ringfence.volumes.model import Vg, read_text_like
+from ringfence.volumes.model import Vg, read_text_like, unpack_text
 
 Guard = Callable[[str], None]
 """Asked with a VG's name, or "" for grant authority alone.  Raises NoAuthority."""
+
+
+class Keeper(Protocol):
+    """Keeps what metadata was, beside the disks.  Called by storage threads; only `save` takes long."""
+
+    def headers_before(self, writes: Sequence[Write]) -> list[tuple[str, MdaHeader]]:
+        """These headers are about to be written."""
+
+    def committed(self, writes: Sequence[Write], before: list[tuple[str, MdaHeader]]) -> None:
+        """They were."""
+
+    def save(self, order: SaveText) -> str:
+        """As `SaveText` says."""
 
 
 class Moment(enum.Enum):
@@ -49,6 +64,7 @@ class Storage:
         guard: Guard,
         crash_hook: CrashHook | None = None,
         say: Callable[[str], None] | None = None,
+        keeper: Keeper | None = None,
     ) -> None:
         """
         Args:
@@ -59,6 +75,7 @@ class Storage:
         self._guard = guard
         self._crash_hook = crash_hook
         self._say = say
+        self._keeper = keeper
         self._said: set[str] = set()
         self._known: frozenset[str] = frozenset()
 
@@ -68,9 +85,11 @@ class Storage:
             case ScanDevices():
                 return self._scan()
             case ReadBlocks():
-                return self._read(order.reads)
+                return self.read(order.reads)
             case ReadText():
                 return parse(order)
+            case SaveText():
+                return self._save(order)
             case WriteBlocks():
                 return self._write(order)
 
@@ -81,7 +100,12 @@ class Storage:
         self._known = frozenset(device.path for device in found.devices)
         return found.devices
 
-    def _read(self, reads: tuple[Read, ...]) -> tuple[bytes | None, ...]:
+    def _save(self, order: SaveText) -> str:
+        if self._keeper is None:
+            raise Unavailable("this daemon keeps no backups", next="lvm vgcfgbackup")
+        return self._keeper.save(order)
+
+    def read(self, reads: tuple[Read, ...]) -> tuple[bytes | None, ...]:
         answers: list[bytes | None] = []
         with ExitStack() as stack:
             opened: dict[str, DirectFile | None] = {}
@@ -99,6 +123,13 @@ class Storage:
             return None
 
     def _write(self, order: WriteBlocks) -> None:
+        keeper = self._keeper if order.what == "commit" else None
+        before = keeper.headers_before(order.writes) if keeper is not None else []
+        self._write_all(order)
+        if keeper is not None:
+            keeper.committed(order.writes, before)
+
+    def _write_all(self, order: WriteBlocks) -> None:
         with ExitStack() as stack:
             opened: dict[str, DirectFile] = {}
             for write in order.writes:
@@ -138,7 +169,10 @@ class Storage:
 
 def parse(order: ReadText) -> Vg:
     """The VG, with all that takes long to know of it.  Raises Damaged."""
-    vg = read_text_like(order.text, order.where, order.like)
+    if order.packed:
+        vg = unpack_text(order.text, order.where)
+    else:
+        vg = read_text_like(order.text, order.where, order.like)
     assert vg.index is not None
     assert vg.by_text is not None
     return vg

@@ -45,7 +45,7 @@ def choose(
         raise BadInput(f"an LV has at most {_MAX_EXTENTS} extents", next="give a smaller size")
     policy = next(
         one
-        for one in (space.policy, own_policy, vg.body.string("allocation_policy") or "", "normal")
+        for one in (space.policy, own_policy, vg.header.string("allocation_policy") or "", "normal")
         if one not in ("", INHERIT)
     )
     return allocate(

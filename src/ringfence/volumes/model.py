@@ -10,6 +10,8 @@ from a text is kept as it stood: so `Vg.text` always parses to `Vg.tree`.
 
 Source: LVM2 lib/format_text/import_vsn1.c, export.c."""
 
+import base64
+import zlib
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from itertools import zip_longest
@@ -239,6 +241,26 @@ def read_text_like(text: bytes, where: str, like: Vg | None) -> Vg:
         except (Damaged, _Uncut):
             pass  # whatever it is, the whole text decides, and names the line
     return read_vg(parse_text(text, where), where)
+
+
+LARGEST_BYTES = 64 << 20
+"""More than any metadata area has room for."""
+
+
+def unpack_text(packed: bytes, where: str) -> Vg:
+    """A VG from a file of metadata (`lvm2.backup.pack`): every piece of it laid out as on a disk.
+
+    Raises Damaged."""
+    unpacker = zlib.decompressobj()
+    try:
+        text = unpacker.decompress(base64.b85decode(packed), LARGEST_BYTES)
+    except (zlib.error, ValueError):
+        raise Damaged(f"{where} is not what was sent") from None
+    if unpacker.unconsumed_tail or not unpacker.eof:
+        raise Damaged(f"{where} is cut short, or longer than {LARGEST_BYTES} bytes")
+    tree = parse_text(text, where)
+    sections, rest = tree.sections(), [item for item in tree.items if not isinstance(item[1], Section)]
+    return read_vg(Section((*sections, *rest)), where)
 
 
 class _Uncut(Exception):

@@ -332,6 +332,22 @@ class VgCk(_Call, frozen=True):
     """Write it anew to all areas, and clear PVs that were taken out of it."""
 
 
+class VgCfgBackup(_Call, frozen=True):
+    """Write the VG's metadata to this host's file of backups.
+
+    Reply result: {"message", "vg", "file": path}."""
+
+    vg: str
+
+
+class VgCfgRestore(_Call, frozen=True):
+    """Make a VG what a file says it was.  Refused while any host has an LV of it active."""
+
+    vg: str
+    text: str
+    """The file, as `lvm2.backup.pack` makes it."""
+
+
 class PvRemove(_Call, frozen=True):
     devices: tuple[str, ...]
     force: int = 0
@@ -496,6 +512,7 @@ Call = (
     | PvCreate | Pvs | VgCreate | VgRemove | VgChange | Vgs | LvCreate | Lvs | LvChange | LvRemove
     | LvResize | LvRename
     | PvRemove | PvResize | PvCk | VgExtend | VgReduce | VgRename | VgSet | VgCk
+    | VgCfgBackup | VgCfgRestore
     | SlotsAdd | SlotsForget | SlotsShow
 )  # fmt: skip
 
@@ -510,11 +527,12 @@ VOLUME_CALLS = (
     PvCreate, Pvs, VgCreate, VgRemove, VgChange, Vgs, LvCreate, Lvs, LvChange, LvRemove,
     LvResize, LvRename,
     PvRemove, PvResize, PvCk, VgExtend, VgReduce, VgRename, VgSet, VgCk,
+    VgCfgBackup, VgCfgRestore,
     SlotsAdd, SlotsForget, SlotsShow,
 )  # fmt: skip
 
 
-READING_CALLS = (Pvs, PvCk, Vgs, Lvs, SlotsShow)
+READING_CALLS = (Pvs, PvCk, Vgs, VgCfgBackup, Lvs, SlotsShow)
 """Volume calls that change nothing, and are answered by a node that cannot act."""
 
 

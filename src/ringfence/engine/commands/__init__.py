@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ringfence.engine.commands.alter import lvrename
+from ringfence.engine.commands.backup import vgcfgbackup, vgcfgrestore
 from ringfence.engine.commands.lv import lvchange, lvcreate, lvremove
 from ringfence.engine.commands.members import vgextend, vgreduce
 from ringfence.engine.commands.pv import pvremove, pvresize
@@ -36,6 +37,8 @@ from ringfence.wire.client import (
     SlotsAdd,
     SlotsForget,
     SlotsShow,
+    VgCfgBackup,
+    VgCfgRestore,
     VgChange,
     VgCk,
     VgCreate,
@@ -66,6 +69,8 @@ _COMMANDS: dict[type, Callable[[Any], Command]] = {
     VgRename: vgrename,
     VgSet: vgset,
     VgCk: vgck,
+    VgCfgBackup: vgcfgbackup,
+    VgCfgRestore: vgcfgrestore,
     VgChange: vgchange,
     Vgs: vgs,
     LvCreate: lvcreate,

@@ -80,8 +80,9 @@ class Prepared(msgspec.Struct, frozen=True):
     """On the devices that it will have; the VG in it is of no account."""
 
     @property
-    def crc(self) -> int:
-        return self.placed[0].slot.crc
+    def known(self) -> Known:
+        slot = self.placed[0].slot
+        return Known(self.vg, slot.crc, slot.size_bytes)
 
 
 def begin(locked: LockedVg, *, partial: bool = False, resizing: bool = True) -> Generator[Order, Any, Change]:
@@ -111,7 +112,7 @@ def begin(locked: LockedVg, *, partial: bool = False, resizing: bool = True) -> 
     doubtful = known is None or known.number != vg.seqno or known.crc not in (0, found.crc)
     seqno = vg.seqno + 1
     if doubtful:
-        seqno = max(seqno, 1 + (yield from _abandoned_seqno(found)))
+        seqno = max(seqno, 1 + (yield from abandoned_seqno(found.areas)))
     return Change(locked, doubtful, seqno)
 
 
@@ -121,11 +122,13 @@ def _only_announced(known: Version, vg: Vg) -> bool:
     return known.crc == 0 and known.number == vg.seqno + 1
 
 
-def _abandoned_seqno(found: VgOnDisk) -> Generator[Order, Any, int]:
-    """The highest seqno among texts that were pre-committed and left so."""
+def abandoned_seqno(areas: tuple[AreaOnDisk, ...], uuid: str = "") -> Generator[Order, Any, int]:
+    """The highest seqno among texts that were pre-committed and left so.
+
+    Args: uuid: of the VG whose texts count; empty: of any."""
     wanted = [
         (area.path, area.header, area.header.precommitted)
-        for area in found.areas
+        for area in areas
         if area.header is not None and not area.header.precommitted.empty
     ]
     highest = 0
@@ -135,7 +138,8 @@ def _abandoned_seqno(found: VgOnDisk) -> Generator[Order, Any, int]:
             tree = parse_text(check_text(slot, data or b"", path), path)
         except Damaged:
             continue  # it never was written whole
-        highest = max([highest, *(body.number("seqno") or 0 for _, body in tree.sections())])
+        bodies = [body for _, body in tree.sections() if uuid in ("", body.string("id"))]
+        highest = max([highest, *(body.number("seqno") or 0 for body in bodies)])
     return highest
 
 
@@ -170,8 +174,7 @@ def commit(prepared: Prepared) -> Generator[Order, Any, Vg]:
     Raises:
         DeviceFailed, NoAuthority: old version or new, as the disks say."""
     yield from write(prepared)
-    locked, slot = prepared.change.locked, prepared.placed[0].slot
-    after = Known(prepared.vg, slot.crc, slot.size_bytes)
+    locked, after = prepared.change.locked, prepared.known
     yield from finish(locked, after, prepared.what, delta_between(known_as(locked.found), after))
     return prepared.vg
 

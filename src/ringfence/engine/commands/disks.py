@@ -86,6 +86,8 @@ def read_disks(believed: Believed = lambda known: False) -> Generator[Order, Any
 def _remember(disks: Disks) -> Generator[Order, Any, None]:
     known: KnownVgs = yield Recall()
     for one in disks.vgs:
+        if not any(area.vg is one.vg for area in one.areas):
+            continue  # it stands on a device that has the same PV uuid as another
         read = known_as(one)
         have = known.named(one.vg.name)
         if have is None or (have.size_bytes, have.crc) != (read.size_bytes, read.crc):

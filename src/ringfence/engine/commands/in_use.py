@@ -5,7 +5,7 @@ from typing import Any
 
 from ringfence.core.errors import Refused
 from ringfence.engine.commands.locking import VG_RESOURCE, space_of
-from ringfence.engine.orders import Holder, LocksIn, OpenPaths, OpenVolume, Order
+from ringfence.engine.orders import Holder, Holders, LockNames, LocksThere, OpenPaths, OpenVolume, Order
 from ringfence.volumes.model import Vg
 
 _TOLD = 4
@@ -16,19 +16,20 @@ def refuse_in_use(name: str, *vgs: Vg) -> Generator[Order, Any, None]:
     a path is open here.  The caller holds the VG's lock, so that none is activated meanwhile.
 
     Args: vgs: where the LVs' names stand; one of an LV that they do not know counts all the same."""
-    found: tuple[tuple[str, Holder], ...] = yield LocksIn(space_of(name))
-    names = {lv.uuid: lv.name for vg in vgs for lv in vg.lvs}
-    active = [
-        f"{names.get(resource, resource)} ({holder.mode.name} on {holder.name})"
-        for resource, holder in found
-        if resource != VG_RESOURCE
-    ]
+    locks: LockNames = yield LocksThere(space_of(name))
     opened: tuple[OpenVolume, ...] = yield OpenPaths()
-    held = dict.fromkeys(resource for resource, _ in found)
-    active += [f"{one.lv} (open here)" for one in opened if one.vg == name and one.uuid not in held]
-    if active:
-        more = f" and {len(active) - _TOLD} more" if len(active) > _TOLD else ""
+    names = {lv.uuid: lv.name for vg in vgs for lv in vg.lvs}
+    told = [f"{one.lv} (open here)" for one in opened if one.vg == name and one.uuid not in locks.held]
+    for resource in sorted(locks.held - {VG_RESOURCE}):
+        holders: tuple[Holder, ...] = yield Holders(space_of(name), resource)
+        if holders:
+            where = ", ".join(f"{one.mode.name} on {one.name}" for one in holders)
+            told.append(f"{names.get(resource, resource)} ({where})")
+        if len(told) > _TOLD:
+            told[_TOLD:] = ["..."]
+            break
+    if told:
         raise Refused(
-            f"Volume group {name} has active LVs: {', '.join(active[:_TOLD])}{more}",
+            f"Volume group {name} has active LVs: {', '.join(told)}",
             next=f"deactivate them there: lvchange -an {name}",
         )

@@ -15,7 +15,7 @@ from ringfence.core.locknames import VG_SPACE
 from ringfence.core.modes import Mode
 from ringfence.engine.commands.commit import begin, commit, prepare
 from ringfence.engine.commands.disks import find_vg, read_disks
-from ringfence.engine.commands.locking import LockedVg, fresh_uuids, lock_vg
+from ringfence.engine.commands.locking import fresh_uuids, lock_vg
 from ringfence.engine.orders import (
     Command,
     EndSlots,
@@ -63,7 +63,7 @@ def slots_add(call: SlotsAdd) -> Command:
     """Give a shared VG that has none its disk slots."""
     locked = yield from lock_vg(call.vg, Mode.EX)
     change = yield from begin(locked)
-    if slots_of(change.vg) is not None and (yield from _mend(locked)):
+    if slots_of(change.vg) is not None and (yield from mend_slots(call.vg, locked.me)):
         return {"message": f'Disk slots of volume group "{call.vg}" can be used again.', "vg": call.vg}
     me, uuids = yield from fresh_uuids(1)
     if not me.slots:
@@ -99,17 +99,20 @@ def _new_header(found: VgOnDisk, lv: Lv, cluster: str) -> tuple[int, bytes]:
     return nodes, print_block(Header(cluster, found.vg.uuid, nodes, lv.uuid), 0)
 
 
-def _mend(locked: LockedVg) -> Generator[Order, Any, bool]:
+def mend_slots(vg: str, me: Whoami) -> Generator[Order, Any, bool]:
     """Slots that nobody can use, for their header is not there (a vgrename that was stopped half-way) or is
-    another's (a vgcfgrestore): make them anew.  Whoever still has something to say there lets go first."""
-    found, me = locked.found, locked.me
+    another's (a vgcfgrestore): make them anew.  Whoever still has something to say there lets go first.
+
+    Under the VG's lock.  Returns whether that was needed."""
+    _, found = yield from find_vg(vg)
     try:
         yield from _look(found, me)
     except Damaged:
-        yield EndSlots(found.vg.name)
+        yield EndSlots(vg)
         yield from write_empty(found, me.cluster)
-        yield from note_made(found.vg.name, me)
+        yield from note_made(vg, me)
         return True
+    yield from note_slots([found], me)
     return False
 
 

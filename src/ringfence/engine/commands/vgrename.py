@@ -36,7 +36,7 @@ from ringfence.engine.commands.locking import (
     unlock_global,
 )
 from ringfence.engine.commands.slots import end_slots, note_made, note_slots
-from ringfence.engine.orders import Acquire, Command, Held, LeaveLockspace, Order, Publish, Release
+from ringfence.engine.orders import Acquire, Command, Held, LeaveLockspace, Order, Publish, Release, Remember
 from ringfence.lvm2.names import check_vg_name
 from ringfence.volumes.discovery import Disks, VgOnDisk
 from ringfence.volumes.groups import rename
@@ -96,9 +96,11 @@ def _write(prepared: Prepared, locked: LockedVg) -> Generator[Order, Any, None]:
 def _tell(prepared: Prepared, locked: LockedVg, held: Held) -> Generator[Order, Any, None]:
     """Everybody: the VG has changed under its old name, and is there under its new one."""
     vg, old, me = prepared.vg, locked.found.vg.name, locked.me
-    version = print_lvb(Version(vg.seqno, prepared.crc))
+    crc = prepared.known.crc
+    version = print_lvb(Version(vg.seqno, crc))
     for name in (old, vg.name):
-        yield Publish(name, vg.seqno, prepared.crc, f"{me.name}: {prepared.what}")
+        yield Publish(name, vg.seqno, crc, f"{me.name}: {prepared.what}")
+    yield Remember(prepared.known)
     if any(lv.slots for lv in vg.lvs):
         yield from note_made(vg.name, me)
     yield Release(held.lock, version)
