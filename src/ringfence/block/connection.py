@@ -32,7 +32,7 @@ from ringfence.host.pages import Authority
 HANDSHAKE_S = 60
 """Silence after which a client that has not finished its handshake is let go."""
 LANES = 8
-"""Of a connection.  More of them get more out of a disk that is far away, fewer cost less beside a near one."""
+"""Of a connection.  More get more out of a disk that is far away, fewer cost less beside a near one."""
 MAX_STATES = 1024
 """Stretches that one BLOCK_STATUS tells of."""
 
