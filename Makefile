@@ -7,7 +7,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: help demo test check lint types unit unit-hosts unit-faults unit-rooms unit-sim packages lock man clean mutants bench sim sim-soak install-files service-test faults-long fence-long lvm2-versions
+.PHONY: help demo test check lint types unit unit-hosts unit-faults unit-rooms unit-sim packages lock man clean mutants bench sim sim-soak fuzz install-files rig service-test faults-long fence-long lvm2-versions
 
 help:  ## What can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -28,6 +28,9 @@ sim: $(VENV)/.dev  ## The simulator on SEEDS=500 seeds, each with 10 faults (par
 MINUTES ?= 10
 sim-soak: $(VENV)/.dev  ## The simulator for MINUTES=10, on seeds that nobody has tried
 	$(BIN)/ringfence sim $$(date +%s) --minutes $(MINUTES)
+
+fuzz: $(VENV)/.dev  ## The fuzzer over all readers of LVM2's bytes, for MINUTES=10, on cases that nobody has seen
+	nice $(BIN)/python tests/commands/fuzz.py --minutes $(MINUTES)
 
 mutants: $(VENV)/.dev  ## Take one safety rule after the other out, and see the simulator find it
 	$(BIN)/python -m ringfence.sim.hunt
@@ -72,6 +75,10 @@ LVM2_VERSIONS ?= 2.03.11 2.03.16 2.03.31 2.03.39 git
 lvm2-versions: $(VENV)/.dev packages  ## LVM2 of other versions, built from its source (network), against our lvmlockd; half an hour, needs root
 	tests/lvmlockd/build_lvm2.sh $(LVM2_BUILT) $(LVM2_VERSIONS)
 	LVM2_BUILT=$(LVM2_BUILT) $(BIN)/python -m pytest -m long --timeout 300 tests/lvmlockd
+
+rig: PACKAGES = packages-rig.txt
+rig: $(VENV)/.dev packages  ## Real kernels in QEMU, with a real device-mapper; some minutes; as root it installs packages-rig.txt
+	$(BIN)/python tests/rig $(SCENARIOS)
 
 service-test: $(VENV)/.dev  ## The units under a real systemd, in namespaces of its own; needs root (part of `make test`)
 	$(BIN)/python -m pytest tests/service

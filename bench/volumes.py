@@ -29,7 +29,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))  # as a script, and when a test loads it
 
-from lvm_disks import Host, disk_bytes, write_vg
+from lvm_disks import Failed, Host, disk_bytes, write_vg
 from lvmlockd_servers import VG, private_run, real
 from progress_lines import Say, progress
 
@@ -59,12 +59,16 @@ class Ours:
         self._env = {"PATH": os.environ["PATH"], "LC_ALL": "C", **lab.env(lab.nodes[0])}
 
     def seconds(self, *words: str) -> float:
+        """Raises Failed."""
         began = time.perf_counter()
-        subprocess.run(
-            [self._command, *words], env=self._env, check=True, stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
+        ran = subprocess.run(
+            [self._command, *words], env=self._env, check=False, text=True, stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
         )  # fmt: skip
-        return time.perf_counter() - began
+        took_s = time.perf_counter() - began
+        if ran.returncode:
+            raise Failed(f"ringfence {' '.join(words)}: exit {ran.returncode}: {ran.stderr.strip()}")
+        return took_s
 
     @contextlib.contextmanager
     def daemons(self) -> Iterator[list[Connection]]:

@@ -9,6 +9,7 @@ from cli_daemon import CannedDaemon
 from conftest import Run
 
 from ringfence.core.errors import LockHeld
+from ringfence.lvm2.backup import pack, to_file
 from ringfence.wire import client as calls
 
 M = 1 << 20
@@ -263,6 +264,33 @@ def test_a_selection_that_cannot_be_changes_nothing(daemon: CannedDaemon, run: R
         ran = run(*words.split())
         assert ran.code == 5
         assert not any(isinstance(call, calls.LvRemove | calls.VgRemove) for call in daemon.calls)
+
+
+def test_a_backup_goes_where_it_is_wanted_and_comes_back(
+    daemon: CannedDaemon, run: Run, tmp_path: Path
+) -> None:
+    text = b'vg0 {\nid = "u"\nseqno = 7\n}\n'
+    daemon.answer = lambda call: {"message": "done", "vg": "vg0"}
+    backup = tmp_path / "var/lib/ringfence/backup/vg0"
+    backup.parent.mkdir(parents=True)
+    backup.write_bytes(to_file(text, "ringfence lvcreate vg0/vm1", "n1", 1_700_000_000))
+    archive = tmp_path / "var/lib/ringfence/archive/vg0_00003-00000abc.vg"
+    archive.parent.mkdir()
+    archive.write_bytes(to_file(text, "before 'ringfence lvremove'", "n1", 1_700_000_001))
+    (archive.parent / "vg0_x_00003-00000abc.vg").write_bytes(archive.read_bytes())
+    socket = ("--root", str(tmp_path), "--socket", str(daemon.path))
+    assert run("vgcfgbackup", "-f", str(tmp_path / "%s.vg"), "vg0", *socket) == (0, "  done\n", "")
+    assert (tmp_path / "vg0.vg").read_bytes() == backup.read_bytes()
+    assert run("vgcfgrestore", "vg0", "-f", str(tmp_path / "vg0.vg"), *socket).code == 0
+    assert run("vgcfgrestore", "vg0", *socket).code == 0
+    restore = calls.VgCfgRestore("vg0", pack(backup.read_bytes()))
+    assert daemon.calls == [calls.VgCfgBackup("vg0"), restore, restore]
+    told = run("vgcfgrestore", "--list", "vg0", "--json", *socket).json["files"]
+    assert [(one["file"], one["seqno"]) for one in told] == [(str(archive), 7), (str(backup), 7)]
+    assert "Description:\tbefore 'ringfence lvremove'" in run("vgcfgrestore", "-l", "vg0", *socket).out
+    gone = run("vgcfgrestore", "vg1", *socket)
+    assert (gone.code, "cannot read" in gone.err) == (5, True)
+    assert run("vgcfgbackup", "-f", "/x", "vg0", "vg1", *socket).code == 3
 
 
 def test_vgck_without_names_is_for_all(daemon: CannedDaemon, run: Run) -> None:

@@ -112,6 +112,10 @@ class Node:
         self.slots: dict[str, orders.SlotsPlace] = {}
         self.without: dict[str, str] = {}
         self.known_vgs = KnownVgs()
+        self.unclean: dict[str, tuple[str, ...]] = {}
+        self.progress: list[orders.NoteProgress] = []
+        self.wanted = False
+        """Whether somebody waits for whatever it holds."""
 
     def run(self, call: Any) -> Any:
         return self.drive(command_for(call))
@@ -257,6 +261,18 @@ class Node:
             orders.Holder(node, f"an-a01n0{node}", mode, token, 1_700_000_000_000)
             for node, (_, mode, token, _) in (sorted(resource.held.items()) if resource else ())
         )
+
+    def _do_NoteUnclean(self, order: orders.NoteUnclean) -> None:
+        self.unclean[order.vg] = order.uuids
+
+    def _do_NoteProgress(self, order: orders.NoteProgress) -> None:
+        self.progress.append(order)
+
+    def _do_Wanted(self, order: orders.Wanted) -> bool:
+        return self.wanted
+
+    def _do_Pause(self, order: orders.Pause) -> None:
+        """No time passes here."""
 
     def _do_SeqnoHeard(self, order: orders.SeqnoHeard) -> int:
         return next((one.seqno for one in reversed(self.world.published) if one.vg == order.vg), 0)

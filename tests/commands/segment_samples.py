@@ -4,7 +4,7 @@ Most need device-mapper to be made; where there is none, `vgcfgrestore` puts the
 takes of PVs is dealt out here, so any of the samples can stand in one VG together."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from ringfence.lvm2.text import Section, Value
 
@@ -16,8 +16,9 @@ _RMETA_EXTENTS = 1
 class Deal:
     """Deals out extents of the PVs, and collects LVs."""
 
-    def __init__(self, pvs: int = 2) -> None:
-        self._next = [0] * pvs
+    def __init__(self, next: Sequence[int] = (0, 0)) -> None:
+        self._next = list(next)
+        """By PV: the first extent that is not taken."""
         self.lvs: dict[str, Section] = {}
         self.historical: dict[str, Section] = {}
 
@@ -136,7 +137,7 @@ def pvmove(deal: Deal) -> None:
 def snapshot(deal: Deal) -> None:
     deal.plain("org", 4)
     for number, (key, name) in enumerate((("cow_store", "snap"), ("cow_store", "snap_two"))):
-        deal.plain(name, 2, locked=False)
+        deal.hidden(name, 2)
         deal.lv(
             f"snapshot{number}",
             segment(4, "snapshot", ("chunk_size", 8), ("origin", "org"), (key, name)),
@@ -154,7 +155,7 @@ def snapshot_merging(deal: Deal) -> None:
 def sparse(deal: Deal) -> None:
     """lvcreate -s -V: the origin is zeros."""
     deal.lv("spa_vorigin", segment(40, "zero"), visible=False)
-    deal.plain("spa", 2, locked=False)
+    deal.hidden("spa", 2)
     store = (("chunk_size", 8), ("origin", "spa_vorigin"), ("cow_store", "spa"))
     deal.lv("snapshot8", segment(40, "snapshot", *store), locked=False)
 
@@ -299,7 +300,7 @@ def cache(deal: Deal) -> None:
             locked=False,
         )
     deal.hidden("cac_corig", 6)
-    deal.lv("cac", segment(6, "cache", ("cache_pool", "cp_cpool"), ("origin", "cac_corig"), ("cleaner", 0)))
+    deal.lv("cac", segment(6, "cache", ("cache_pool", "cp_cpool"), ("origin", "cac_corig")))
 
 
 def cache_volume(deal: Deal) -> None:
@@ -383,7 +384,7 @@ def stacked(deal: Deal) -> None:
     volume = (("thin_pool", "st"), ("transaction_id", 0), ("device_id", 1))
     deal.lv("st1", segment(8, "thin", *volume), locked=False)
     deal.plain("st_org", 3)
-    deal.plain("st_cow", 1, locked=False)
+    deal.hidden("st_cow", 1)
     store = (("chunk_size", 8), ("origin", "st_org"), ("cow_store", "st_cow"))
     deal.lv("snapshot9", segment(3, "snapshot", *store), locked=False)
 
@@ -401,7 +402,7 @@ def historical(deal: Deal) -> None:
     deal.lv("hi_now", segment(2, "thin", *volume), locked=False)
     deal.historical["hi_first"] = Section((
         ("id", uuid_of("hi_first")), ("creation_time", 1_600_000_000), ("removal_time", 1_600_000_100),
-        ("descendants", ("hi_now",)),
+        ("origin", "-hi_before"), ("descendants", ("hi_now",)),
     ))  # fmt: skip
     deal.historical["hi_before"] = Section((
         ("id", uuid_of("hi_before")), ("creation_time", 1_500_000_000), ("removal_time", 1_600_000_050),

@@ -254,7 +254,7 @@ def test_a_write_that_lands_late_spoils_nothing(directory: Path, stock: Stock, n
         (vg,) = stock.report("vgs", "-o", "vg_name,vg_seqno", quiet=False)
         rows = own_view(world)
         assert vg["vg_seqno"] == str(rows[0]["vg_seqno"]), f"write {at} ({what})"
-        if disks == 2 or what in ("text", "wipe"):
+        if disks == 2 or what in ("text", "zero"):
             assert rows == mine, f"write {at} ({what})"
         assert world.node(3).run(Vgs()).get("notes", [])[1:] == [], f"write {at} ({what})"
     assert at >= 3 * disks

@@ -260,6 +260,10 @@ def test_without_a_pv_only_what_mends_it_may_change_the_vg(three: World, stock: 
     assert [row["pv_missing"] for row in stock.report("pvs", "-o", "pv_missing,vg_name", quiet=False)].count(
         "missing"
     ) == 1
+    (theirs,) = stock.report("vgs", "-o", "vg_attr,vg_missing_pv_count", quiet=False)
+    (ours,) = node.run(Vgs("vg0"))["rows"]
+    assert [theirs[field] for field in theirs] == [str(ours[field]) for field in theirs]
+    assert ours["vg_missing_pv_count"] == 1
     with pytest.raises(Refused, match="vgextend --restoremissing vg0"):
         node.run(LvCreate("vg0", "vm1", extents=1, activate="n"))
     with pytest.raises(Refused, match="was missing; what it holds may be old"):

@@ -62,9 +62,14 @@ def sketch(node: Node) -> list[str]:
                 lines.append(f"lock {order.lockspace} {resource} {order.mode.name}{kept}")
             case orders.WriteBlocks():
                 lines.append(f"write {order.what}")
+            case orders.ZeroBlocks():
+                lines.append(f"zero {order.length_bytes >> 20} MiB")
             case orders.Release():
                 lines.append("unlock with value" if order.lvb else "unlock")
-            case orders.ReadBlocks() | orders.ScanDevices() | orders.Identity() | orders.Joined():
+            case (
+                orders.ReadBlocks() | orders.ScanDevices() | orders.Probe() | orders.Identity()
+                | orders.Joined()
+            ):  # fmt: skip
                 pass
             case orders.Recall() | orders.Remember():
                 pass
@@ -106,7 +111,7 @@ def test_lvcreate_in_order(world: World, first: Node) -> None:
     assert sketch(first) == [
         "lock lvm_vg0 VGLK EX",
         "lock lvm_vg0 LV EX persistent",
-        "write wipe",
+        "zero 8 MiB",
         "write text",
         "write precommit",
         "write commit",
@@ -147,11 +152,11 @@ def test_value_block_is_lvmlockds() -> None:
 def test_data_of_the_lv_before_does_not_shine_through(world: World, first: Node) -> None:
     with open(world.images[0], "r+b") as file:
         file.seek(MIB)
-        file.write(b"\xff" * 8192)
+        file.write(b"\xff" * 5 * MIB)
     first.run(LvCreate("vg0", "vm1", extents=1))
     with open(world.images[0], "rb") as file:
         file.seek(MIB)
-        assert file.read(8192) == bytes(4096) + b"\xff" * 4096
+        assert file.read(5 * MIB) == bytes(4 * MIB) + b"\xff" * MIB
 
 
 # -- activation ----------------------------------------------------------------------

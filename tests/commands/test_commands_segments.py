@@ -7,10 +7,13 @@ from command_world import MIB, World
 from segment_judge import judge, restore
 from segment_samples import SAMPLES
 from stock_lvm import Stock
+from test_commands_stock import committed_text, without_comments
 
 from ringfence.core.errors import Refused
+from ringfence.lvm2.fragments import cut
+from ringfence.lvm2.text import parse_text, print_text
 from ringfence.volumes.segments import PARITY
-from ringfence.wire.client import LvRemove, Lvs, VgCreate
+from ringfence.wire.client import LvCreate, LvRemove, Lvs, VgCreate
 
 
 @pytest.fixture
@@ -37,6 +40,20 @@ def test_what_is_no_plain_lv_is_left_to_stock(world: World, stock: Stock) -> Non
     node = world.node()
     node.run(VgCreate("vg0", tuple(world.images), shared=True, extent_size_bytes=MIB))
     restore(world, stock, *SAMPLES)
+    text = committed_text(world.images[0])
+    stocks = cut(text.rstrip(b"\0"))
+    # What it passes through unread (settings of policies, unknown types) LVM2 prints without blanks.
+    said, printed = (
+        [line.replace(" = ", "=").replace(", ", ",").strip() for line in without_comments(one.decode())]
+        for one in (text, print_text(parse_text(text, "stock")))
+    )
+    assert said == printed
+    node.run(LvCreate("vg0", "added", extents=1, activate="n"))
+    ours = committed_text(world.images[0])
+    assert stocks is not None
+    assert len(stocks.fragments) > 150
+    assert all(fragment in ours for fragment in stocks.fragments), "not byte for byte as stock wrote it"
+    node.run(LvRemove("vg0", "added"))
     shown = [row["lv_name"] for row in node.run(Lvs("vg0"))["rows"]]
     assert sorted(shown) == sorted(row["lv_name"] for row in stock.report("lvs", "vg0", quiet=False))
     plain, nexts = [], []

@@ -37,6 +37,9 @@ paths = ["/dev/disk/by-id/wwn-*", "/tmp/disk.img"]
 [socket]
 group = "qemu"
 
+[block]
+plane = "auto"
+
 [node.an-a01n02]
 id = 2
 addresses = ["10.0.0.2"]
@@ -168,7 +171,7 @@ WRONG = {
     ),
     "a node twice": (
         GOOD + "[node.an-a01n01]\nid=5\n",
-        "line 43: node an-a01n01 is configured twice; remove one",
+        "line 46: node an-a01n01 is configured twice; remove one",
     ),
     "a device twice": (GOOD + "[device.bmc]\n", "device bmc is configured twice; remove one"),
     "a key twice": (edit("id = 2", "id = 2\nid = 3"), "set a second time: id = 3; remove one"),
@@ -198,6 +201,7 @@ WRONG = {
         edit("id = 1", 'id = 1\nfence = "manual"'),
         'has fence = "manual" and fence levels',
     ),
+    "plane other": (edit('"auto"', '"scsi"'), '[block] plane = "scsi" is not known; give "nbd", "dm" or'),
     "fence = other": (edit('"manual"', '"none"'), 'fence = "none" is not known'),
     "two_node with three": (
         GOOD + '[node.c]\nid = 3\nfence = "manual"\n',

@@ -23,8 +23,8 @@ from ringfence.config.agents.check import Trouble
 from ringfence.core.cluster import Lvmlockd, Timing
 from ringfence.core.evidence import Power
 from ringfence.doctor.checks import KINDS, judge
-from ringfence.doctor.checks.lvm import accepts
 from ringfence.doctor.facts import ClusterFacts, MappedVolume, SlotsFacts
+from ringfence.doctor.filters import accepts
 from ringfence.doctor.findings import Finding
 from ringfence.doctor.outvoted import outvoted
 from ringfence.wire.checkup import DiskFacts, FileFacts, Leftover
@@ -182,6 +182,7 @@ PLANTED: dict[str, tuple[str, Spoil]] = {
         "n1",
         lambda facts: with_all(facts, mapped=(MappedVolume("guest-root", "guest", "root", "u", ("vg0",)),)),
     ),
+    "guest-vg-seen": ("n2", part("lvm", pvs=(("guest", "/dev/mapper/vg0-vm1"), ("own", "/dev/mapper/a")))),
     "lvm-versions": ("n2", part("lvm", version="2.03.17(2)")),
     "lockd-stock": ("n2", part("lockd", ours=False, holder="lvmlockd (pid 7)", stock="lvmlockd (pid 7)")),
     "lockd-stock-starts": ("n2", part("lockd", stock_starts=True)),

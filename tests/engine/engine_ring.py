@@ -93,7 +93,7 @@ class Host:
         self.looks: HostFacts | None = HostFacts(node=self.name)
         """What it looks like; None: that cannot be found out."""
         self.hanging = False
-        """To look at it, or to have stock LVM2 reload a table, takes for ever."""
+        """To look at it, to have stock LVM2 reload a table, or to zero a slice takes for ever."""
         self.hung: list[effects.DoOrder] = []
         """Those that do."""
         self.lvm_ran = orders.LvmRan(0, "", 4)
@@ -246,7 +246,8 @@ class Host:
                 self.ended = effect
 
     def _order(self, effect: effects.DoOrder) -> None:
-        if isinstance(effect.body, orders.LookAtHost | orders.RefreshLvs) and self.hanging:
+        slow = orders.LookAtHost | orders.RefreshLvs | orders.ZeroBlocks
+        if isinstance(effect.body, slow) and self.hanging:
             self.hung.append(effect)
             return
         try:
@@ -317,6 +318,18 @@ class Host:
             case _:
                 self.scans += isinstance(body, orders.ScanDevices)
                 return self.storage.do(body)
+
+    def catch_up(self, count: int | None = None) -> None:
+        """What hung comes to its end; all of it, and hangs no more, or the first so many."""
+        self.hanging = count is not None
+        some, self.hung = self.hung[:count], self.hung[len(self.hung[:count]) :]
+        for effect in some:
+            if isinstance(effect.body, orders.ZeroBlocks):
+                self.storage.do(effect.body)
+                self.feed(inputs.OrderDone(effect.order))
+            else:
+                self._order(effect)
+        self.world.run()
 
     def go_on(self) -> None:
         """Do what was held, and hold nothing any more."""

@@ -11,6 +11,7 @@ from ringfence.block.self_fence import OpenPath, SelfFence, misfit, timeout_s
 from ringfence.config import Loaded
 from ringfence.core.cluster import ClusterConfig, Timing
 from ringfence.daemon.checkup.watchdog import watchdog_facts
+from ringfence.engine.effects import LAPSED
 from ringfence.host.pages import Pages, page_path
 from ringfence.host.watchdog import Watchdog
 
@@ -92,6 +93,16 @@ def test_a_volume_that_cannot_be_closed_after_authority_was_lost_resets_the_host
     assert not host.device.has_reset
     host.passes(TIMEOUT_S + 2)
     assert host.device.has_reset
+
+
+def test_authority_taken_away_for_a_lie_elsewhere_leaves_as_much_time_as_any_other(host: Host) -> None:
+    host.opens()
+    host.passes(10, renewed=True)
+    host.pages.set(1, "vg/vg0", LAPSED)
+    host.passes(HOLD_S - 1)
+    assert not host.said
+    host.passes(10, renewed=True)
+    assert not host.device.has_reset
 
 
 def test_a_volume_that_was_closed_in_time_does_not(host: Host) -> None:

@@ -5,7 +5,7 @@ import struct
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ringfence.core.errors import Damaged, Refused
@@ -256,6 +256,7 @@ def test_the_place_of_an_unfinished_change_is_not_used_again() -> None:
     st.integers(0, 4000),
     st.integers(1, 15),
 )
+@example(600 * SECTOR_BYTES, 0, 1237, 24, 8)  # texts of two lengths, for which there are 16 places and 64
 def test_who_avoids_one_that_avoided_another_takes_another_place(
     ring: int, first: int, size: int, number: int, later: int
 ) -> None:
@@ -299,3 +300,11 @@ def test_a_text_that_does_not_match_its_slot_is_damaged() -> None:
 def test_an_area_out_of_use_is_known_as_such() -> None:
     assert header(committed=RawLocn(0, 0, 0, 1)).ignored
     assert not header(committed=RawLocn(512, 5, 0)).ignored
+
+
+def test_a_committed_text_that_leaves_no_room_is_damage_not_a_crash() -> None:
+    """Half of the ring is the most that LVM2 writes; a header with a right checksum may say anything."""
+    area = header(size=HEADER_BYTES + 8192, committed=RawLocn(512, 8000, 0))
+    for avoid in (None, 3):
+        with pytest.raises(Damaged, match="committed text of 8000 bytes is longer than one may be"):
+            place_text(area, text_of(600), "/dev/x", avoid=avoid)

@@ -129,3 +129,8 @@ def test_the_heading_tells_whose_text_it_is() -> None:
     assert heading(TEXT[:512]) == ("vg0", 12)
     assert heading(print_text(parse_text(TEXT, "TEXT"))[:512]) == ("vg0", 12)
     assert heading(b"\0" * 512) is None
+
+
+def test_a_pv_whose_uuid_is_not_text_has_an_image_all_the_same() -> None:
+    text = TEXT.replace(b'id = "', b'id = "\x94', 2)
+    assert list(lv_images(text, ["nobody"])) == []

@@ -97,6 +97,7 @@ def test_a_vg_that_stock_lvm2_renames_is_known_by_its_new_name(hosts: tuple[LabH
     done(one.start("lvcreate", "-qq", *PLAIN, "-l1", "-n", "vm1", "vg0"))
     assert own_lvs(two) == ["vm1"]
     done(one.start("vgrename", "-qq", "vg0", "vg1"))
+    until(lambda: spaces(one) == {"lvm_vg1": [ONE, TWO, THREE]})
     two.call(calls.LvCreate("vg1", "vm2", extents=1, activate="n"))
     done(three.start("vgchange", "-qq", "--lockstart", "vg1"))
     done(three.start("lvcreate", "-qq", *PLAIN, "-l1", "-n", "vm3", "vg1"))

@@ -280,3 +280,15 @@ def test_a_plain_lv_is_read_as_the_parser_reads_it(
     if not swap and not odd and pv != "lv" and 0 <= number < 1 << 59:
         assert plain is not None
     assert plain in (None, parsed)
+
+
+def test_the_comments_that_lvm2_writes_do_not_keep_a_text_from_being_cut() -> None:
+    """Behind creation_host and creation_time of every text that stock commits."""
+    text = plan.create_lv(new_vg(), "lv1", uuid(50), 2, MAKER).text.rstrip(b"\0")
+    for key in (b"creation_host = ", b"creation_time = "):
+        at = text.index(b"\n", text.rindex(key))
+        text = text[:at] + b'\t# Linux "vm" { #1 } SMP' + text[at:]
+    pieces = cut(text)
+    assert pieces is not None
+    assert len(pieces.fragments) == 1
+    assert b"".join((pieces.head, *pieces.fragments, pieces.tail)) == text

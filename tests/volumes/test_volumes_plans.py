@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ringfence.core.errors import BadInput, Damaged, NotFound, Refused, RingfenceError
@@ -161,6 +161,7 @@ def test_an_unknown_segment_type_keeps_its_extents() -> None:
     check_vg(vg)
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.integers(1, 9), min_size=1, max_size=4),
     st.lists(st.tuples(st.integers(1, 9), st.booleans()), max_size=20),
@@ -351,3 +352,37 @@ def test_what_nobody_knows_is_carried_along() -> None:
     vg = plan.remove_lv(with_lv(vg, "vm2", 1), "vm1")
     assert vg.body.get("of_tomorrow") == (1, "x")
     assert isinstance(vg.body.get("more"), Section)
+
+
+@pytest.mark.parametrize("name", ["../../etc/x", "a b", "-x", "..", "x" * 128, "line\\nend"])
+def test_names_from_a_disk_that_no_vg_or_lv_can_have_are_damage(name: str) -> None:
+    """Paths are made of them, and lines of messages."""
+    text = print_text(with_lv(new_vg(10), "vm1", 3).tree).decode()
+    raw = name.replace("\\n", "\n")
+    for old in ("vm1 {", "vg0 {"):
+        with pytest.raises(Damaged, match="cannot be called") as caught:
+            read_vg(parse_text(text.replace(old, f'"{raw}" {{').encode(), "x"), "x")
+        assert "\n" not in str(caught.value)
+
+
+def test_an_lv_made_of_one_that_is_not_there_is_damage() -> None:
+    vg = edited(with_lv(new_vg(10), "vm1", 3), '"pv0", 0', '"vm2", 0')
+    with pytest.raises(Damaged, match="LV vm1 is made of vm2, which is not there"):
+        check_vg(vg)
+
+
+@pytest.mark.parametrize(
+    ("old", "words"),
+    [
+        ('status = ["RESIZEABLE", "READ"]', "VG status TOMORROWS"),
+        ('status = ["ALLOCATABLE"]', "PV status TOMORROWS"),
+        ('status = ["READ", "VISIBLE"]', "LV status TOMORROWS"),
+    ],
+)
+def test_a_status_that_is_not_known_is_read_and_not_written_over(old: str, words: str) -> None:
+    vg = with_lv(new_vg(10), "vm1", 3)
+    access.check_writable(vg)
+    vg = edited(vg, old, old.replace("]", ', "TOMORROWS"]'))
+    with pytest.raises(Refused, match=words):
+        access.check_writable(vg)
+    access.check_writable(edited(new_vg(10), 'flags = ["WRITE_LOCKED"]', 'flags = ["WRITE_LOCKED", "NEW"]'))

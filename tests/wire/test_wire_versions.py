@@ -18,7 +18,18 @@ from ringfence.core.ids import Epoch, Life, Token
 from ringfence.core.modes import Mode
 from ringfence.engine.digest import digest_of, digest_of_state
 from ringfence.engine.state import ClusterState
-from ringfence.wire import CHECKUPS, DEADLOCKS, FENCING, REFRESHES, SPEAKS, Speaks, checkup, entries, ring
+from ringfence.wire import (
+    CHECKUPS,
+    DEADLOCKS,
+    FENCING,
+    REFRESHES,
+    SPEAKS,
+    UNCLEAN,
+    Speaks,
+    checkup,
+    entries,
+    ring,
+)
 from ringfence.wire import client as calls
 from ringfence.wire.client import Reply, Request
 from ringfence.wire.proving import DrillKind, Outcome, UseTest
@@ -74,6 +85,7 @@ SAMPLES: dict[str, Any] = {
     "ConfigProposed": entries.ConfigProposed(CONFIG),
     "Goodbye": entries.Goodbye(LIFE),
     "VolumeNotice": entries.VolumeNotice("vg0", 4, 77, "lvcreate"),
+    "UncleanNoted": entries.UncleanNoted("vg0", ("9z1Z4j-mscs-CJqb-HI0h-cZcV-VvhS-m1T7ZC",)),
     "IncidentSeen": entries.IncidentSeen(
         entries.Incident("write-late", 1, "late", OTHER, "bmc1", "vg0/vm1", 512, 4096, 1_700)
     ),
@@ -114,7 +126,7 @@ NEW = {
     "AgentSaid": FENCING, "PowerOnBegan": FENCING, "PowerOnEnded": FENCING,
     "AskTests": FENCING, "TestsTold": FENCING,
     "SlotsKept": FENCING, "SlotsLeft": FENCING, "SlotsEnd": FENCING, "Marked": FENCING, "LifeSeen": FENCING,
-    "AskRefresh": REFRESHES, "RefreshTold": REFRESHES,
+    "AskRefresh": REFRESHES, "RefreshTold": REFRESHES, "UncleanNoted": UNCLEAN,
 }  # fmt: skip
 """Entries that came with a later protocol than the first."""
 

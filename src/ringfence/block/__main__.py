@@ -18,7 +18,9 @@ import msgspec
 from ringfence.block.self_fence import misfit, timeout_s
 from ringfence.block.service import IN_FLIGHT, Places, Service
 from ringfence.config import Paths, load
+from ringfence.core.cluster import Timing
 from ringfence.core.errors import EXIT_BAD_COMMAND, EXIT_OK, BadInput, ConfigError, RingfenceError
+from ringfence.host.identity import boot_id
 from ringfence.host.watchdog import Watchdog, open_watchdog
 
 
@@ -38,7 +40,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise BadInput(f"--root {asked.root} is not a directory", next="make it first")
         if asked.in_flight < 1:
             raise BadInput(f"--in-flight {asked.in_flight}: nothing would be read", next="give 1 at least")
-        places = Places.under(asked.root.absolute(), _group(asked.group))
+        root = asked.root.absolute()
+        places = Places.under(root, _group(asked.group), boot_id(root))
         given = {
             "socket": asked.socket,
             "dev": asked.dev_dir,
@@ -46,8 +49,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             "incidents": asked.incidents,
         }
         changes = {name: path.absolute() for name, path in given.items() if path is not None}
-        watchdog = _watchdog(Paths(asked.root.absolute()))
-        service = Service(msgspec.structs.replace(places, **changes), watchdog, asked.in_flight)
+        watchdog = _watchdog(Paths(root))
+        places = msgspec.structs.replace(places, **changes)
+        service = Service(places, watchdog, asked.in_flight, hold_ms=_hold_ms(Paths(root)))
         asyncio.run(service.run())
     except RingfenceError as error:
         print(f"ringfence block: {error}", file=sys.stderr)
@@ -71,6 +75,14 @@ def _watchdog(paths: Paths) -> Watchdog | None:
     except RingfenceError as error:
         print(f"ringfence block: the watchdog is not used: {error}", file=sys.stderr, flush=True)
         return None
+
+
+def _hold_ms(paths: Paths) -> int:
+    """The cluster's, or the default where the configuration cannot be read: that is the daemon's to say."""
+    try:
+        return load(paths).cluster.timing.hold_ms
+    except RingfenceError:
+        return Timing().hold_ms
 
 
 class _Parser(argparse.ArgumentParser):

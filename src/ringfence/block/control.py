@@ -48,12 +48,16 @@ class BlockService:
         socket: its control socket.
         node: this host's node id, put into incidents.
         hold_ms: how long requests wait on lapsed authority.
+        plane: how LVs reach their users on this host.
     """
 
-    def __init__(self, socket: Path, node: int = 0, hold_ms: int = 60000) -> None:
+    def __init__(
+        self, socket: Path, node: int = 0, hold_ms: int = 60000, plane: wire.Plane = wire.Plane.NBD
+    ) -> None:
         self.socket = socket
         self._node = node
         self._hold_ms = hold_ms
+        self._plane = plane
         self._link: _Link | None = None
         self._linking = asyncio.Lock()
 
@@ -76,6 +80,8 @@ class BlockService:
             hold_ms=self._hold_ms,
             node=self._node,
             token=str(order.token),
+            plane=self._plane,
+            vg_uuid=order.vg_uuid,
         )
         path = wire.as_path(await self._ask(call))
         return Opened(path.path, path.uri)
@@ -155,6 +161,7 @@ class BlockService:
                 path.readonly,
                 tuple(_extent(one) for one in path.extents),
                 _moving(path),
+                path.plane,
             )
             for path in await self.paths()
         )

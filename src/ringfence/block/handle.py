@@ -129,10 +129,14 @@ class Handle:
         return answer
 
     @property
+    def open_call(self) -> wire.Open:
+        return self.order.open
+
+    @property
     def name(self) -> str:
         return f"{self.path.vg}/{self.path.lv}"
 
-    def look(self) -> wire.Path:
+    async def look(self) -> wire.Path:
         """As it is at this moment."""
         seen = process(self._process.pid) if self._process is not None and not self.gone else None
         if seen is None or seen.state not in STOPPED:

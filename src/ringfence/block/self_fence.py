@@ -79,8 +79,8 @@ class SelfFence:
         self._say = say
         self._now_ns = now_ns
         self._readers: dict[str, PageReader] = {}
-        self._lost_ns: dict[str, int] = {}
-        """Since when a path's authority is known to be lost."""
+        self._valid_ns: dict[str, int] = {}
+        """When a path's authority was last seen valid; at first, when it was first seen."""
         self._said = ""
 
     async def run(self) -> None:
@@ -111,8 +111,7 @@ class SelfFence:
 
     def _why_not(self) -> str:
         now_ns, paths = self._now_ns(), self._paths()
-        names = [path.name for path in paths]
-        self._lost_ns = {name: at_ns for name, at_ns in self._lost_ns.items() if name in names}
+        self._valid_ns = {path.name: self._valid_ns.get(path.name, now_ns) for path in paths}
         used = [page for path in paths for page in path.pages]
         self._readers = {page: self._readers.get(page) or PageReader(Path(page)) for page in used}
         for path in paths:
@@ -122,10 +121,11 @@ class SelfFence:
         return ""
 
     def _ended_ns(self, path: OpenPath, now_ns: int) -> int:
-        """When its authority ended; `now_ns` if it has not."""
+        """When its authority ended; `now_ns` if it has not.
+
+        A page may be taken away before its deadline: it reads lost, or a deadline of long ago."""
         deadline_ns = min((self._readers[page].deadline_ns() for page in path.pages), default=0)
-        state = state_of(deadline_ns, now_ns)
-        if state is Authority.LOST:
-            return self._lost_ns.setdefault(path.name, now_ns)
-        self._lost_ns.pop(path.name, None)
-        return now_ns if state is Authority.VALID else deadline_ns
+        if state_of(deadline_ns, now_ns) is Authority.VALID:
+            self._valid_ns[path.name] = now_ns
+            return now_ns
+        return max(deadline_ns, self._valid_ns[path.name])

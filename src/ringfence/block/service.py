@@ -18,16 +18,22 @@ import signal
 import stat
 import sys
 import time
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import msgspec
 
+from ringfence.block.dm.control import Control
+from ringfence.block.dm.counters import BLOCK
+from ringfence.block.dm.handle import MappedHandle
+from ringfence.block.dm.mapper import Mapper
+from ringfence.block.dm.plane import DmPlane
 from ringfence.block.handle import Handle
 from ringfence.block.incident_file import IncidentFile, IncidentReader, compact
 from ringfence.block.self_fence import OpenPath, SelfFence
+from ringfence.core.cluster import Timing
 from ringfence.core.errors import BadInput, DeviceFailed, NotFound, Refused, RingfenceError, Unavailable
 from ringfence.host.notify import notify
 from ringfence.host.watchdog import Watchdog
@@ -52,13 +58,15 @@ class Places(msgspec.Struct, frozen=True):
     run: Path
     incidents: Path
     group: int = -1
-    """Group of the LVs' sockets; -1: the service's own."""
+    """Group of the LVs' sockets and devices; -1: the service's own."""
+    boot: str = ""
+    """This boot's id; empty: stock LVM2's device-mapper tables are not looked after."""
 
     @classmethod
-    def under(cls, root: Path, group: int = -1) -> "Places":
+    def under(cls, root: Path, group: int = -1, boot: str = "") -> "Places":
         """The usual places: /run/ringfence and /var/lib/ringfence, below `root`."""
         run = root / "run/ringfence"
-        return cls(run / "block", run / "dev", run, root / "var/lib/ringfence/incidents", group)
+        return cls(run / "block", run / "dev", run, root / "var/lib/ringfence/incidents", group, boot)
 
 
 class Service:
@@ -67,15 +75,25 @@ class Service:
     Args:
         watchdog: of this host, fed while the service runs and its volumes are in order.
         in_flight: how many requests of a volume may be on their way to its disks at one time.
-    """
+        mapper: makes device-mapper; raises Unavailable where there is none.
+        hold_ms: how long stock LVM2's tables are held before they fail.
+        block: sysfs's list of block devices."""
 
     def __init__(
-        self, places: Places, watchdog: Watchdog | None = None, in_flight: int = IN_FLIGHT
+        self,
+        places: Places,
+        watchdog: Watchdog | None = None,
+        in_flight: int = IN_FLIGHT,
+        mapper: Callable[[], Mapper] = Control,
+        hold_ms: int = Timing().hold_ms,
+        block: Path = BLOCK,
     ) -> None:
         self._places = places
         self._in_flight = in_flight
         self._self_fence = SelfFence(watchdog, self._open_paths, _say) if watchdog is not None else None
-        self._handles: dict[str, Handle] = {}
+        self._hold_ms = hold_ms
+        self._stopped = asyncio.Event()
+        self._handles: dict[str, Handle | MappedHandle] = {}
         self._busy: dict[str, asyncio.Lock] = {}
         self._drops = 0
         self._connections = 0
@@ -95,7 +113,7 @@ class Service:
         _check_length(places.socket)
         self._lock_fd = _take_lock(places.run / "block.lock")
         # From here on no worker lives but our own.
-        _remove_sockets(places.dev)
+        _remove_stale(places.dev)
         with contextlib.suppress(FileNotFoundError):
             places.socket.unlink()
         try:
@@ -103,6 +121,9 @@ class Service:
             self._reader = IncidentReader(places.incidents)
             self._reader.new()
             self._file = IncidentFile(places.incidents)
+            self._dm = DmPlane(
+                places.run, places.dev, places.boot, places.group, self._file, self._told, _say, mapper, block
+            )
         except OSError as error:
             words = f"cannot open {places.incidents}: {error.strerror}"
             raise DeviceFailed(words, next="make room for it") from None
@@ -111,10 +132,11 @@ class Service:
 
     async def run(self) -> None:
         """Serve until SIGTERM or SIGINT; then flush and close every volume."""
-        stop = asyncio.Event()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, stop.set)
+            loop.add_signal_handler(number, self.stop)
+        for mapped in await self._dm.start(self._hold_ms):
+            self._handles[mapped.name] = mapped
         old = os.umask(0o177)
         try:
             server = await asyncio.start_unix_server(
@@ -127,16 +149,21 @@ class Service:
         if self._self_fence is not None:
             self._spawn(self._self_fence.run())
         notify("READY=1")
-        await stop.wait()
+        await self._stopped.wait()
         notify("STOPPING=1")
         server.close()
         await self._stop()
+        self._dm.close()
         if self._self_fence is not None:
             self._self_fence.end()
         for writer in list(self._clients):
             writer.close()
         with contextlib.suppress(FileNotFoundError):
             self._places.socket.unlink()
+
+    def stop(self) -> None:
+        """End in order, as on SIGTERM."""
+        self._stopped.set()
 
     async def _stop(self) -> None:
         self._drops += 1  # opens that still wait are refused
@@ -152,7 +179,7 @@ class Service:
 
     def _open_paths(self) -> list[OpenPath]:
         return [
-            OpenPath(handle.name, handle.order.open.pages, handle.order.open.hold_ms)
+            OpenPath(handle.name, handle.open_call.pages, handle.open_call.hold_ms)
             for handle in self._handles.values()
             if not handle.gone
         ]
@@ -222,9 +249,8 @@ class Service:
             return await self._drop_all()
         if isinstance(call, wire.TakeOver):
             self._floor = number
-            return [handle.look() for _, handle in sorted(self._handles.items())]
-        if isinstance(call, wire.List):
-            return [handle.look() for _, handle in sorted(self._handles.items())]
+        if isinstance(call, wire.TakeOver | wire.List):
+            return [await handle.look() for _, handle in sorted(self._handles.items())]
         if isinstance(call, wire.Watch):
             self._watchers.append(writer)
             return None
@@ -248,7 +274,7 @@ class Service:
                 raise Refused(f"{name} was not opened: all paths were dropped meanwhile", retry=True)
             there = self._handles.get(name)
             if there is not None:
-                if there.order.open == call and not there.path.failed:
+                if there.open_call == call and not there.path.failed:
                     return there.path
                 state = f"has failed ({there.path.failed})" if there.path.failed else "is open in another way"
                 raise Refused(f"{name} {state}", next=f"close {name} first")
@@ -276,8 +302,12 @@ class Service:
             self._check_current(number)
             handle = self._to_reload(call, old, new)
             changes = {"lv": call.name, "extents": call.extents, "readonly": call.readonly}
-            opened = msgspec.structs.replace(handle.order.open, **changes)
-            if opened == handle.order.open:
+            opened = msgspec.structs.replace(handle.open_call, **changes)
+            if opened == handle.open_call:
+                return handle.path
+            if isinstance(handle, MappedHandle):
+                await handle.reload(opened)
+                self._renamed(handle, old, new)
                 return handle.path
             order = msgspec.structs.replace(handle.order, open=opened, socket=str(socket_path))
             try:
@@ -286,9 +316,12 @@ class Service:
                 if handle.gone:  # perhaps after it had moved its socket
                     _remove(socket_path)
                 raise
-            if self._handles.get(old) is handle:
-                self._handles[new] = self._handles.pop(old)
+            self._renamed(handle, old, new)
             return handle.path
+
+    def _renamed(self, handle: Handle | MappedHandle, old: str, new: str) -> None:
+        if self._handles.get(old) is handle:
+            self._handles[new] = self._handles.pop(old)
 
     async def _move(self, call: wire.Mirror | wire.Seal | wire.Unmirror, number: int) -> wire.Path:
         name = _name(call.vg, call.lv)
@@ -299,7 +332,7 @@ class Service:
             await handle.obey(call)
             return handle.path
 
-    def _to_reload(self, call: wire.Reload, old: str, new: str) -> Handle:
+    def _to_reload(self, call: wire.Reload, old: str, new: str) -> Handle | MappedHandle:
         """Raises NotFound, Refused."""
         handle = self._handles.get(old)
         renamed = self._handles.get(new)
@@ -310,7 +343,9 @@ class Service:
         return self._running(old, handle, call.uuid, call.token)
 
     @staticmethod
-    def _running(name: str, handle: Handle | None, uuid: str, token: str) -> Handle:
+    def _running(
+        name: str, handle: Handle | MappedHandle | None, uuid: str, token: str
+    ) -> Handle | MappedHandle:
         """Raises NotFound, Refused.  Args: token: of the lock it must be open under; empty: any."""
         if handle is None or handle.path.uuid != uuid:
             raise NotFound(f"{name} is not open here", next="activate it")
@@ -322,7 +357,9 @@ class Service:
             raise Refused(words, next="look again: it was closed and opened meanwhile", retry=True)
         return handle
 
-    def _handle(self, call: wire.Open, socket_path: Path) -> Handle:
+    def _handle(self, call: wire.Open, socket_path: Path) -> Handle | MappedHandle:
+        if self._dm.serves(call):
+            return self._dm.handle(call)
         places = self._places
         order = wire.Order(
             call,
@@ -431,7 +468,7 @@ def _name(vg: str, lv: str) -> str:
     return f"{vg}/{lv}"
 
 
-def _is_of(handle: Handle, call: wire.Close) -> bool:
+def _is_of(handle: Handle | MappedHandle, call: wire.Close) -> bool:
     return (handle.path.vg, handle.path.uuid) == (call.vg, call.uuid)
 
 
@@ -484,15 +521,16 @@ def _is_alive(pid: str) -> bool:
     return b"block" in command
 
 
-def _remove_sockets(dev: Path) -> None:
-    """Sockets on which nobody listens any more.  Anything else in there is not ours."""
+def _remove_stale(dev: Path) -> None:
+    """Sockets on which nobody listens any more, and links to devices (those that stand are made again).
+    Anything else in there is not ours."""
     for path in sorted(dev.glob("*/*")):
         _remove(path)
 
 
 def _remove(path: Path) -> None:
     with contextlib.suppress(OSError):
-        if stat.S_ISSOCK(path.lstat().st_mode):
+        if stat.S_ISSOCK(path.lstat().st_mode) or path.is_symlink():
             path.unlink()
 
 

@@ -87,6 +87,14 @@ def sections(status: Status, now_ms: int) -> list[Section]:
     ]
     if volumes:
         found.append(Section("open volumes", ["LV", "clients", "where"], volumes))
+    working = [_wiping(one) for one in status.get("wiping") or []]
+    working += [
+        [f"{vg}/*", f"{count} LVs, on whatever host gets to them", ""]
+        for vg, count in (status.get("unclean") or {}).items()
+        if not any(one["vg"] == vg for one in status.get("wiping") or [])
+    ]
+    if working:
+        found.append(Section("being zeroed or wiped", ["LV", "how far", ""], working))
     incidents = [_incident(one, now_ms) for one in (status.get("incidents") or [])[-5:]]
     if incidents:
         found.append(Section("incidents", ["when", "kind", "what"], incidents, "red"))
@@ -111,6 +119,13 @@ def _space(space: Status) -> list[str]:
     members = ", ".join(str(member) for member in space.get("members") or [])
     state = "frozen" if space.get("frozen") else "runs"
     return [str(space["name"]), members, state, one_line(str(space.get("why") or ""))]
+
+
+def _wiping(one: Status) -> list[str]:
+    done, size = int(one.get("done_bytes") or 0), int(one.get("size_bytes") or 0)
+    percent = 100 * done // size if size else 100
+    how_far = f"{percent} % of {size >> 20} MiB are {one.get('what', 'done')}"
+    return [f"{one.get('vg')}/{one.get('lv')}", how_far, "here"]
 
 
 def _incident(incident: Status, now_ms: int) -> list[str]:

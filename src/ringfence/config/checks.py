@@ -8,7 +8,15 @@ from collections.abc import Mapping, Sequence
 
 from ringfence.config import pacemaker
 from ringfence.config.agents.stock import NO_PROOF, base_name
-from ringfence.core.cluster import ClusterConfig, Confirms, DeviceConfig, Lvmlockd, NodeConfig, Timing
+from ringfence.core.cluster import (
+    ClusterConfig,
+    Confirms,
+    DeviceConfig,
+    Lvmlockd,
+    NodeConfig,
+    Timing,
+    Volumes,
+)
 from ringfence.core.errors import ConfigError
 from ringfence.core.evidence import EVIDENCE_WORDS, EvidenceKind
 from ringfence.fencing.policy import accepts, levels_kinds
@@ -23,6 +31,7 @@ MOST_LOOKS = 100
 MOST_SESSIONS = 16
 LARGEST_ID = 65535
 LARGEST_MS = 24 * 3600 * 1000
+FASTEST_MIB_S = 1 << 20
 LARGEST_HOLD_MS = 1000
 
 _SECRET = re.compile(
@@ -46,6 +55,7 @@ def check_cluster(config: ClusterConfig, *, lab: bool) -> None:
     _check_evidence(config)
     check_timing(config.timing)
     _check_lvmlockd(config.lvmlockd)
+    _check_volumes(config.volumes)
     if config.naive and not lab:
         raise ConfigError(
             "[cluster] naive = true switches every protection off and is for labs only",
@@ -282,6 +292,14 @@ def _check_lvmlockd(limits: Lvmlockd) -> None:
     for name, value in (("vg_wait_ms", limits.vg_wait_ms), ("lv_wait_ms", limits.lv_wait_ms)):
         if not 0 <= value <= LARGEST_MS:
             raise ConfigError(f"[lvmlockd] {name} = {value} cannot be", next=f"give up to {LARGEST_MS}")
+
+
+def _check_volumes(volumes: Volumes) -> None:
+    if not 0 <= volumes.wipe_mib_s <= FASTEST_MIB_S:
+        raise ConfigError(
+            f"[volumes] wipe_mib_s = {volumes.wipe_mib_s} cannot be",
+            next=f"give up to {FASTEST_MIB_S}, or 0: as fast as the devices take it",
+        )
 
 
 def check_name(where: str, name: str) -> None:

@@ -4,6 +4,7 @@
     [timing]   heartbeat_ms token_ms grant_ms silent_ms write_ms hold_ms grace_ms post_join_delay_ms
                agent_timeout_ms backoff_ms min_hold_ms priority_delay_ms fence_test_ms
     [lvmlockd] serve vg_wait_ms lv_wait_ms
+    [volumes] wipe_mib_s
     [node.NAME]            id votes addresses fence_delay_ms fence = "manual"
     [[node.NAME.level]]    devices (names, or {device = NAME, plug = ...}) parallel
     [device.NAME]          agent confirms parameters timeout_ms own_supply
@@ -12,12 +13,13 @@
     [socket]   group           who may talk to the daemon besides root; this host's own
     [hub]      socket          where the embedded ring's broker listens; this host's own
     [watchdog] device timeout_ms    what resets this host if its volumes get out of hand; this host's own
+    [block]    plane            how LVs reach their users: "nbd", "dm" or "auto"; this host's own
     [lab]      dir             made by `ringfence lab`: this host is a plaything; this host's own
 
 `confirms` may be left out of stock agents' devices; `own_supply` is then as the table of stock agents has it,
 too (where `confirms` stands there, as in files that are older than this, it is false unless it is said).
 
-The first six go to all nodes and must be equal everywhere; the last five are this host's own."""
+The first six go to all nodes and must be equal everywhere; the last six are this host's own."""
 
 import difflib
 import re
@@ -42,15 +44,18 @@ from ringfence.core.cluster import (
     NodeConfig,
     Timing,
     Use,
+    Volumes,
 )
 from ringfence.core.errors import ConfigError
 from ringfence.core.evidence import DEFAULT_EVIDENCE
+from ringfence.wire.block import Plane
 
 T = TypeVar("T")
 Table = dict[str, Any]
 
 _TABLES = (
-    "cluster", "timing", "lvmlockd", "node", "device", "devices", "socket", "hub", "watchdog", "lab",
+    "cluster", "timing", "lvmlockd", "volumes", "node", "device", "devices", "socket", "hub", "watchdog",
+    "block", "lab",
 )  # fmt: skip
 _CLUSTER = ("name", "version", "ring", "two_node", "fence_action", "fencing", "evidence", "naive")
 _NODE = ("id", "votes", "addresses", "fence_delay_ms", "fence", "level")
@@ -76,6 +81,9 @@ class Loaded(msgspec.Struct, frozen=True):
     """The device that the block service feeds; None: there is none."""
     watchdog_ms: int = 0
     """Its timeout; 0: timing.write_ms, in whole seconds."""
+
+    plane: Plane = Plane.NBD
+    """How an active LV reaches its user on this host."""
 
     def hub(self, paths: Paths) -> Path:
         """Where the hub listens."""
@@ -162,6 +170,13 @@ def _loaded(tree: Table) -> Loaded:
         raise ConfigError(
             f"[watchdog] device = {watchdog_device!r} is not absolute", next='write device = "/dev/watchdog"'
         )
+    block = _table(tree, "block")
+    _known("[block]", block, ("plane",))
+    plane = _get("[block]", block, "plane", str, Plane.NBD.value)
+    if plane not in [one.value for one in Plane]:
+        raise ConfigError(
+            f'[block] plane = "{plane}" is not known', next='give "nbd", "dm" or "auto"'
+        )
     paths = _strings("[devices]", devices, "paths")
     for path in paths:
         if not path.startswith("/"):
@@ -173,6 +188,7 @@ def _loaded(tree: Table) -> Loaded:
         hub_socket=Path(hub_socket) if hub_socket else None,
         watchdog=Path(watchdog_device) if watchdog_device else None,
         watchdog_ms=_get("[watchdog]", watchdog, "timeout_ms", int, 0),
+        plane=Plane(plane),
         lab="lab" in tree,
         lab_dir=_get("[lab]", lab, "dir", str, ""),
     )
@@ -196,6 +212,7 @@ def _cluster(tree: Table) -> ClusterConfig:
         evidence=_strings("[cluster]", table, "evidence") if "evidence" in table else DEFAULT_EVIDENCE,
         timing=_timing(_table(tree, "timing")),
         lvmlockd=_lvmlockd(_table(tree, "lvmlockd")),
+        volumes=_volumes(_table(tree, "volumes")),
         nodes=tuple(sorted(nodes, key=lambda node: (node.id, node.name))),
         devices=tuple(sorted(devices, key=lambda device: device.name)),
     )
@@ -215,6 +232,11 @@ def _lvmlockd(table: Table) -> Lvmlockd:
         vg_wait_ms=_get("[lvmlockd]", table, "vg_wait_ms", int, default.vg_wait_ms),
         lv_wait_ms=_get("[lvmlockd]", table, "lv_wait_ms", int, default.lv_wait_ms),
     )
+
+
+def _volumes(table: Table) -> Volumes:
+    _known("[volumes]", table, Volumes.__struct_fields__)
+    return Volumes(wipe_mib_s=_get("[volumes]", table, "wipe_mib_s", int, Volumes().wipe_mib_s))
 
 
 def _node(name: str, body: Any) -> NodeConfig:

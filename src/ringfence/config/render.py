@@ -4,8 +4,9 @@ import re
 from typing import Any
 
 from ringfence.config.load import Loaded
-from ringfence.core.cluster import ClusterConfig, DeviceConfig, Lvmlockd, NodeConfig, Timing, Use
+from ringfence.core.cluster import ClusterConfig, DeviceConfig, Lvmlockd, NodeConfig, Timing, Use, Volumes
 from ringfence.core.evidence import DEFAULT_EVIDENCE
+from ringfence.wire.block import Plane
 
 _BARE = re.compile(r"[A-Za-z0-9_-]+")
 _ESCAPES = {'"': '\\"', "\\": "\\\\", "\b": "\\b", "\t": "\\t", "\n": "\\n", "\f": "\\f", "\r": "\\r"}
@@ -22,6 +23,7 @@ def render(config: Loaded | ClusterConfig) -> str:
     lines += _pairs(evidence=list(cluster.evidence) if cluster.evidence != DEFAULT_EVIDENCE else None)
     lines += _changed("timing", cluster.timing, Timing())
     lines += _changed("lvmlockd", cluster.lvmlockd, Lvmlockd())
+    lines += _changed("volumes", cluster.volumes, Volumes())
     for node in cluster.nodes:
         lines += _node(node)
     for device in cluster.devices:
@@ -30,7 +32,9 @@ def render(config: Loaded | ClusterConfig) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _changed(name: str, table: Timing | Lvmlockd, default: Timing | Lvmlockd) -> list[str]:
+def _changed(
+    name: str, table: Timing | Lvmlockd | Volumes, default: Timing | Lvmlockd | Volumes
+) -> list[str]:
     """What of a table is not at its default."""
     values = {key: getattr(table, key) for key in table.__struct_fields__}
     changed = {key: value for key, value in values.items() if value != getattr(default, key)}
@@ -74,6 +78,8 @@ def _own(loaded: Loaded) -> list[str]:
     if loaded.watchdog is not None:
         pairs = _pairs(device=str(loaded.watchdog), timeout_ms=loaded.watchdog_ms or None)
         lines += ["", "[watchdog]", *pairs]
+    if loaded.plane is not Plane.NBD:
+        lines += ["", "[block]", *_pairs(plane=loaded.plane.value)]
     if loaded.lab:
         lines += ["", "[lab]", *_pairs(dir=loaded.lab_dir or None)]
     return lines

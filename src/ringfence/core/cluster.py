@@ -78,6 +78,12 @@ class Lvmlockd(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
     """The same for an LV's.  0: it is refused at once, as by lvmlockd."""
 
 
+class Volumes(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    wipe_mib_s: int = 0
+    """How fast LVs are wiped (and zeroed, where nobody waits for it) by each host, in MiB/s; 0: as fast as
+    the devices take it."""
+
+
 class Use(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """A device as one node's level uses it: with a plug of that node's own."""
 
@@ -155,6 +161,7 @@ class ClusterConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omi
     """Which proofs count (core.evidence.EVIDENCE_WORDS)."""
     timing: Timing = Timing()
     lvmlockd: Lvmlockd = Lvmlockd()
+    volumes: Volumes = Volumes()
     nodes: tuple[NodeConfig, ...] = ()
     """Sorted by id."""
     devices: tuple[DeviceConfig, ...] = ()

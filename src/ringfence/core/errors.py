@@ -9,6 +9,13 @@ EXIT_BAD_COMMAND = 3
 EXIT_FAILED = 5
 
 
+def printable(text: str) -> str:
+    """One line that can be shown and sent, whatever bytes it came from."""
+    if text.isprintable():
+        return text
+    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
+
+
 class RingfenceError(Exception):
     """Base.  `code` is a stable word for programs; `next` tells a person the next step.
 
@@ -109,6 +116,12 @@ class Damaged(RingfenceError):
     """Bytes on a disk are not what they must be.  Nothing was written."""
 
     code = "damaged"
+
+    def __init__(
+        self, message: str, *, node: str = "", next: str = "", retry: bool = False, code: str = ""
+    ) -> None:
+        # The names in it may be of those bytes.
+        super().__init__(printable(message), node=node, next=printable(next), retry=retry, code=code)
 
 
 class DeviceFailed(RingfenceError):

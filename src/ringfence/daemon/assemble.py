@@ -158,7 +158,7 @@ async def _drive(
         return lambda line: log.line(kind, line, wall_ms())
 
     config = loaded.cluster
-    service = BlockService(paths.block_socket, me.id, config.timing.hold_ms)
+    service = BlockService(paths.block_socket, me.id, config.timing.hold_ms, loaded.plane)
     history = History(paths.history, {one.id: one.name for one in config.nodes}, say("history"))
     try:
         same_boot = disk.boot == identity[1]

@@ -114,6 +114,8 @@ class Driver:
         """Why stock LVM2 is not served, though it should be."""
         self._tasks: set[asyncio.Task[None]] = set()  # held so that none is collected; never iterated
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="storage")
+        self._zeroing_pool = ThreadPoolExecutor(1, thread_name_prefix="zeroing")
+        """Beside the other: to zero a slice takes long, and no command waits for it."""
         self._dropping = 0
         self._drop_running = False
         self._tick_timer: asyncio.TimerHandle | None = None
@@ -174,6 +176,7 @@ class Driver:
             except Exception as error:
                 self._note("ending", f"could not close the {what}: {error!r}")
         self._pool.shutdown(wait=False, cancel_futures=True)
+        self._zeroing_pool.shutdown(wait=False, cancel_futures=True)
         if self._ports.lvm is not None:
             self._ports.lvm.close()
 
@@ -440,7 +443,8 @@ class Driver:
         """The order's work, under the authority of the life that gave it."""
         if isinstance(body, orders.StorageOrder):
             do, order = self._ports.storage.bound(), body
-            return lambda: asyncio.get_running_loop().run_in_executor(self._pool, do, order)
+            pool = self._zeroing_pool if isinstance(body, orders.ZeroBlocks) else self._pool
+            return lambda: asyncio.get_running_loop().run_in_executor(pool, do, order)
         if isinstance(body, orders.StandingTables):
             return functools.partial(self._lvm_host.standing, body.vgs)
         if isinstance(body, orders.CutTables):

@@ -14,6 +14,7 @@ from ringfence.config import Paths
 from ringfence.doctor.checks import CHECKS, judge
 from ringfence.doctor.facts import ClusterFacts
 from ringfence.doctor.findings import Finding, Severity
+from ringfence.doctor.fix import fix
 from ringfence.doctor.gather import gather
 
 EXIT_WARNINGS = 1
@@ -28,19 +29,24 @@ VERSION = 1
 @click.option("--quiet", "-q", is_flag=True, help="Errors and warnings only; nothing where there are none.")
 @click.option("--all", "-a", "everything", is_flag=True, help="Also which checks found nothing wrong.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.option("--fix", "mend", is_flag=True, help="Keep this host's LVM2 out of volumes: lvmlocal.conf.")
 @click.option(
     "--root", type=click.Path(path_type=Path),
     help=f"All places below this directory.  [default: that of ${SOCKET_VARIABLE}, or /]",
 )  # fmt: skip
-def doctor(quiet: bool, everything: bool, as_json: bool, root: Path | None) -> int:
+def doctor(quiet: bool, everything: bool, as_json: bool, mend: bool, root: Path | None) -> int:
     """What is wrong with this host and its cluster, why it matters, and the command that mends it.
 
     Compares all hosts through the ring, and asks every fence device for its status from this one.
     Works, in part, without a daemon and without being root, and says what it could not see.  Changes
-    nothing, and takes some seconds."""
+    nothing (but with --fix), and takes some seconds."""
     paths = Paths.meant(root, os.environ.get(SOCKET_VARIABLE, ""))
     where = os.fspath(paths.socket) if root is not None else socket_path(None, os.environ)
     facts = gather(paths, where, _progress if sys.stderr.isatty() and not as_json else lambda line: None)
+    if mend:
+        for line in fix(paths, facts):
+            click.echo(line, err=True)
+        facts = gather(paths, where)
     findings = judge(facts)
     if as_json:
         click.echo(msgspec.json.format(msgspec.json.encode(as_object(facts, findings)), indent=2).decode())

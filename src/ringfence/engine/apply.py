@@ -220,6 +220,15 @@ def _volume(state: ClusterState, life: Life, entry: entries.VolumeNotice) -> lis
     ]
 
 
+def _unclean(state: ClusterState, life: Life, entry: entries.UncleanNoted) -> list[Fact]:
+    told = {vg: uuids for vg, uuids in state.unclean.items() if vg != entry.vg}
+    # An LV is in one VG: what is named elsewhere is of a VG that was renamed.
+    told = {vg: [uuid for uuid in uuids if uuid not in entry.uuids] for vg, uuids in told.items()}
+    told[entry.vg] = list(entry.uuids)
+    state.unclean = {vg: uuids for vg, uuids in sorted(told.items()) if uuids}
+    return []
+
+
 def _incident_seen(state: ClusterState, life: Life, entry: entries.IncidentSeen) -> list[Fact]:
     return record_incident(state, entry.incident)
 
@@ -297,6 +306,7 @@ _HANDLERS: dict[type, Callable[[ClusterState, Life, Any], list[Fact]]] = {
     entries.ConfigProposed: _config,
     entries.Goodbye: _goodbye,
     entries.VolumeNotice: _volume,
+    entries.UncleanNoted: _unclean,
     entries.IncidentSeen: _incident_seen,
     entries.SearchDeadlock: _search,
     entries.Waits: _waits,

@@ -92,6 +92,9 @@ class Context:
         self.vg_uuids: dict[str, str] = {}
         """Uuids of VGs by their lockspace, as this node last saw them."""
         self.known_vgs = KnownVgs()
+        self.unclean_seen: dict[str, tuple[str, ...]] = {}
+        """LVs that are being zeroed or wiped, by VG, as this host saw them when it started its VGs; where the
+        state does not tell, also those that its own commands have made so."""
         self.left = False
         """This life has left the cluster cleanly."""
         self.only_locks = False
@@ -202,6 +205,11 @@ class Context:
     def vg_uuid(self, lockspace: str) -> str:
         """Of the VG that a lockspace belongs to; empty if it is not known here."""
         return self.vg_uuids.get(lockspace, "")
+
+    def unclean(self, vg: str) -> tuple[str, ...]:
+        """The VG's LVs that are being zeroed or wiped, as far as this node knows."""
+        told = self.state.unclean.get(vg, ()) if self.state is not None else ()
+        return tuple(dict.fromkeys((*told, *self.unclean_seen.get(vg, ()))))
 
     def must_act(self) -> ClusterState:
         """The state that this node may act on.  Raises Refused."""

@@ -427,6 +427,14 @@ class Locker:
         if use.by_lvm2:
             self.lvm_notes.granted(use, persistent=True)
 
+    def wanted(self, lock: int) -> bool:
+        """Whether a lock is in somebody's way, here or elsewhere, or its lockspace is about to be left."""
+        use = self._uses.get(lock)
+        if use is None or use.lockspace in self.leaving:
+            return True
+        here = any(row.wanted is not Mode.UN for row in self._others_here(use))
+        return here or bool(self._others_waiting(use))
+
     def use(self, lock: int) -> Use | None:
         return self._uses.get(lock)
 

@@ -9,7 +9,8 @@ but locks there is nothing else to look at: whatever time alone brings, the next
 The parts: `views` (who is in, who may act), `state` (what all agree on), `locker` (locks of users here),
 `tasks` (volume commands), `fencer` (this node as the acting member), `agent_calls` (runs of fence
 agents, admitted by device), `deadlines` (authority pages), `deadlocks` (clients that wait in a ring),
-`checkups` (what all hosts look like), `refreshes` (LVs that several hosts have active), `fence_tests` and
+`checkups` (what all hosts look like), `refreshes` (LVs that several hosts have active), `wiper` (LVs that are
+zeroed or wiped), `fence_tests` and
 `drills` (whether all could fence), `arming` (when a maintenance ends), `requests` (clients),
 `lvmlockd` (stock LVM2)."""
 
@@ -74,6 +75,7 @@ from ringfence.engine.state import ClusterState
 from ringfence.engine.switcher import Switcher
 from ringfence.engine.tasks import Tasks, joined
 from ringfence.engine.views import Views
+from ringfence.engine.wiper import Wiper
 from ringfence.membership.quorum import is_primary
 from ringfence.volumes.deltas import follow
 from ringfence.wire.entries import AckJoin, Incident, IncidentSeen, Suspect
@@ -128,6 +130,7 @@ class _Node:
         self._calls = AgentCalls(context)
         self._tasks = Tasks(context, self.locker, clients, self._calls, self._slots)
         self.refreshes = Refreshes(context, self.locker, self._tasks)
+        self._wiper = Wiper(context, self._tasks)
         self._lvmlockd = Lvmlockd(
             context, self.locker, self._tasks, self._slots, self._lvm_processes, self.refreshes
         )
@@ -276,6 +279,7 @@ class _Node:
         self._deadlocks.look()
         self._checkups.look()
         self.refreshes.look()
+        self._wiper.look()
         self._fence_tests.look()
         self._drills.look()
         if context.left:
@@ -471,6 +475,7 @@ class _Node:
         self._lvm_processes.lost()
         self._lvmlockd.lost()
         self._tasks.lost()
+        self._wiper.lost()
         error = lost_error("the request", context.name(context.me))
         self._requests.lost(error)
         self._deadlocks.lost(error)

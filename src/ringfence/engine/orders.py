@@ -16,6 +16,7 @@ from ringfence.core.modes import Mode
 from ringfence.lvm2.area import MdaHeader
 from ringfence.volumes.known import Known
 from ringfence.volumes.model import Vg
+from ringfence.wire.block import Plane
 from ringfence.wire.entries import VgDelta
 
 
@@ -165,6 +166,8 @@ class Publish(_Order, frozen=True):
     what: str
     delta: VgDelta | None = None
     """Told where all nodes know of it."""
+    unclean: tuple[str, ...] = ()
+    """Its LVs that are being zeroed or wiped, by uuid."""
 
 
 class AskReload(_Order, frozen=True):
@@ -227,6 +230,33 @@ class EndSlots(_Order, frozen=True):
     """It is gone already, and who is not ready need not let go."""
 
 
+class Wanted(_Order, frozen=True):
+    """Whether a lock that is held stands in somebody's way, or this node is about to leave its lockspace: who
+    works under it for long asks now and then.  Answer: bool."""
+
+    lock: int
+
+
+class NoteUnclean(_Order, frozen=True):
+    """This host has seen which LVs of a VG are being zeroed or wiped.  Answer: None, at once.
+
+    It goes on with them where nobody else does."""
+
+    vg: str
+    uuids: tuple[str, ...]
+
+
+class NoteProgress(_Order, frozen=True):
+    """How far a long command is, for people.  Answer: None, at once."""
+
+    vg: str
+    lv: str
+    what: str
+    """zeroed | wiped."""
+    done_bytes: int
+    size_bytes: int
+
+
 class Recall(_Order, frozen=True):
     """VGs as this node last read or wrote them.  Answer: KnownVgs, to look into only."""
 
@@ -269,6 +299,8 @@ class Whoami(msgspec.Struct, frozen=True):
     """Every configured node."""
     slots: bool = False
     """Whether every node of the cluster knows disk slots."""
+    wipe_mib_s: int = 0
+    """How fast LVs may be wiped in the background, in MiB/s; 0: as fast as the devices take it."""
 
 
 class CallAgent(_Order, frozen=True):
@@ -364,6 +396,47 @@ class WriteBlocks(_Order, frozen=True):
     """Names the step for crash points: "pv-header", "text", "precommit", "commit"."""
 
 
+class ZeroBlocks(_Order, frozen=True):
+    """Make a range read as zeros, flushed before the answer.  Answer: None.
+
+    Where the device (or the file system) can give the space back and reads zeros from then on, it does; else
+    it is told to write zeros, or they are written.  The storage guard for `guard` is asked before and after
+    each piece of it (`storage.driver.ZERO_STEP_BYTES`).  Other storage orders do not wait for this one."""
+
+    path: str
+    offset_bytes: int
+    length_bytes: int
+    guard: str
+
+
+class Place(msgspec.Struct, frozen=True):
+    """Where a stripe begins."""
+
+    path: str
+    start_bytes: int
+
+
+class Extent(msgspec.Struct, frozen=True):
+    """A piece of an LV, in bytes: linear, or dealt out in stripes."""
+
+    path: str
+    start_bytes: int
+    length_bytes: int
+    beside: tuple[Place, ...] = ()
+    """The other stripes; each is as long as the first, and `length_bytes` is the length of all."""
+    stripe_bytes: int = 0
+    """So much of the LV lies on one stripe, then as much on the next; 0: there is one alone."""
+
+
+class Probe(_Order, frozen=True):
+    """Find out what is on a device, or on an LV: its pieces, one after the other.  Answer:
+    volumes.signatures.Probed.
+
+    Raises DeviceFailed: it cannot be read."""
+
+    extents: tuple[Extent, ...]
+
+
 # -- answered by the slots' driver -----------------------------------------------
 
 
@@ -397,25 +470,6 @@ class SlotIo(_Order, frozen=True):
 # -- answered by the block driver ----------------------------------------------
 
 
-class Place(msgspec.Struct, frozen=True):
-    """Where a stripe begins."""
-
-    path: str
-    start_bytes: int
-
-
-class Extent(msgspec.Struct, frozen=True):
-    """A piece of an LV, in bytes: linear, or dealt out in stripes."""
-
-    path: str
-    start_bytes: int
-    length_bytes: int
-    beside: tuple[Place, ...] = ()
-    """The other stripes; each is as long as the first, and `length_bytes` is the length of all."""
-    stripe_bytes: int = 0
-    """So much of the LV lies on one stripe, then as much on the next; 0: there is one alone."""
-
-
 class OpenPath(_Order, frozen=True):
     """Make an active LV reachable.  Answer: Opened."""
 
@@ -428,13 +482,15 @@ class OpenPath(_Order, frozen=True):
     readonly: bool = False
     seqno: int = 0
     """Of the VG's version that says so."""
+    vg_uuid: str = ""
+    """With dashes; the plane of device-mapper needs it."""
 
 
 class Opened(msgspec.Struct, frozen=True):
     path: str
-    """The Unix socket /run/ringfence/dev/VG/LV."""
+    """/run/ringfence/dev/VG/LV: a Unix socket, or a link to a block device."""
     uri: str
-    """nbd+unix:///LV?socket=PATH."""
+    """nbd+unix:///LV?socket=PATH, or file://PATH."""
 
 
 class ClosePath(_Order, frozen=True):
@@ -531,6 +587,7 @@ class OpenVolume(msgspec.Struct, frozen=True):
     extents: tuple[Extent, ...] = ()
     """What it is made of; empty: a block service of an older version does not tell."""
     moving: Moving | None = None
+    plane: Plane = Plane.NBD
 
 
 class StandingTables(_Order, frozen=True):
@@ -590,10 +647,10 @@ class LookAtHost(_Order, frozen=True):
 
 ENGINE_ORDERS = (
     Acquire, Convert, Release, FindLock, Holders, SeqnoHeard, JoinLockspace, GiveBack, HoldOff,
-    LeaveLockspace, Joined, LockspaceMembers, Publish, AskReload, SayGoodbye, NoteSlots, EndSlots, Recall,
-    Remember, LocksThere, Identity, Pause, GoOn,
+    LeaveLockspace, Joined, LockspaceMembers, Publish, AskReload, SayGoodbye, NoteSlots, EndSlots,
+    NoteUnclean, NoteProgress, Wanted, Recall, Remember, LocksThere, Identity, Pause, GoOn,
 )  # fmt: skip
-StorageOrder = ScanDevices | ReadBlocks | ReadText | SaveText | WriteBlocks
+StorageOrder = ScanDevices | ReadBlocks | ReadText | SaveText | WriteBlocks | ZeroBlocks | Probe
 BlockOrder = OpenPath | ReloadPath | MirrorPath | SealPath | UnmirrorPath | ClosePath | OpenPaths
 DriverOrder = (
     StorageOrder | BlockOrder | StandingTables | CutTables | SlotIo | LookAtHost | ReadSupplies
@@ -602,7 +659,8 @@ DriverOrder = (
 Order = (
     Acquire | Convert | Release | FindLock | Holders | SeqnoHeard | JoinLockspace | GiveBack | HoldOff
     | LeaveLockspace | Joined | LockspaceMembers | Publish | AskReload | SayGoodbye | NoteSlots | EndSlots
-    | Recall | Remember | LocksThere | Identity | CallAgent | Pause | GoOn | DriverOrder
+    | NoteUnclean | NoteProgress | Wanted | Recall | Remember | LocksThere | Identity | CallAgent | Pause
+    | GoOn | DriverOrder
 )  # fmt: skip
 
 Command = Generator[Order, Any, Any]

@@ -78,6 +78,7 @@ def status(
         "fence_tests": fence_tests(context),
         "drill": _drill(state) if state else None,
         "disarmed": _disarmed(state),
+        "unclean": {vg: len(uuids) for vg, uuids in state.unclean.items()} if state else {},
         "quarantined": sorted(state.domain.quarantined) if state else [],
         "incidents": [msgspec.to_builtins(incident) for incident in state.incidents] if state else [],
         "config": {"version": context.config.version, "ring": context.config.ring},

@@ -349,7 +349,9 @@ class Requests:
         status = reports.status(
             self._context, exports, self._views.barrier, self._views.why, wrong, doing=self._fencer.doing
         )
-        return {**status, "slots": self._slots.report()}
+        progress = [task.progress for task in self._tasks.running() if task.progress is not None]
+        wiping = [msgspec.to_builtins(one) for one in progress]
+        return {**status, "slots": self._slots.report(), "wiping": wiping}
 
     def _why(self, target: str) -> Command:
         _, broken, trouble = yield from self._look_at_paths()

@@ -128,6 +128,8 @@ class ClusterState(msgspec.Struct, omit_defaults=True):
     orders: list[FenceOrder] = []
     """The last ones, oldest first."""
     disarmed: Disarm | None = None
+    unclean: dict[str, list[str]] = {}
+    """LVs that are being zeroed or wiped: VG -> their uuids."""
 
     def clear(self) -> list[dict[Any, Any]]:
         """Forget every lock.  Returns the tables, to be emptied by whoever has the time."""

@@ -26,7 +26,7 @@ from ringfence.engine.slots import Slots
 from ringfence.engine.uses import Owner
 from ringfence.locks.flags import Flag
 from ringfence.lvm2.names import UUID_CHARACTERS
-from ringfence.wire import DELTAS, FENCING, entries
+from ringfence.wire import DELTAS, FENCING, UNCLEAN, entries
 
 UUIDS = 4
 END_SLOTS_MS = 5000
@@ -60,6 +60,9 @@ class Task(msgspec.Struct):
     """Lockspaces in which nothing new is asked for until the command ends."""
     recall: Recall | None = None
     refused: str = ""
+    gives_way: bool = False
+    """Nobody asked for it: who leaves a lockspace waits until it has let go of its locks there."""
+    progress: orders.NoteProgress | None = None
 
 
 class Tasks:
@@ -87,11 +90,20 @@ class Tasks:
         """Likewise, and by which command."""
 
     def start(
-        self, what: str, command: orders.Command, finished: Finished, client: int | None = None
+        self,
+        what: str,
+        command: orders.Command,
+        finished: Finished,
+        client: int | None = None,
+        *,
+        gives_way: bool = False,
     ) -> None:
-        """Run a command; `finished(result, error)` is called once."""
+        """Run a command; `finished(result, error)` is called once.
+
+        gives_way: it asks for `Wanted` now and then, and ends soon if it is."""
         self._last += 1
-        task = Task(self._last, what, command, finished, client, Owner(f"command {self._last}", what))
+        owner = Owner(f"command {self._last}", what)
+        task = Task(self._last, what, command, finished, client, owner, gives_way=gives_way)
         self._tasks[task.number] = task
         self._advance(task, None, None)
 
@@ -245,6 +257,14 @@ class Tasks:
                 self._context.vg_uuids |= order.uuids
                 self._slots.note(order.places, order.without, made=order.made)
                 return True, None
+            case orders.NoteUnclean():
+                self._context.unclean_seen[order.vg] = order.uuids
+                return True, None
+            case orders.NoteProgress():
+                task.progress = order
+                return True, None
+            case orders.Wanted():
+                return True, self._locker.wanted(order.lock)
             case orders.Pause():
                 task.until_ns = self._context.now_ns + order.time_ms * 1_000_000
                 return order.time_ms <= 0, None
@@ -318,6 +338,7 @@ class Tasks:
     def _ring_order(self, task: Task, order: orders.Order) -> tuple[bool, Any]:
         context = self._context
         if isinstance(order, orders.Publish):
+            self._note_unclean(order)
             delta = order.delta if context.protocol >= DELTAS else None
             task.seq = context.submit(
                 entries.VolumeNotice(order.vg, order.seqno, order.crc, order.what, delta)
@@ -345,6 +366,13 @@ class Tasks:
         self._look_order(task, order)
         return self._holds_now(task, order)
 
+    def _note_unclean(self, order: orders.Publish) -> None:
+        context, vg = self._context, order.vg
+        if context.state is None or context.protocol < UNCLEAN:
+            context.unclean_seen[vg] = order.unclean
+        elif tuple(context.state.unclean.get(vg, ())) != order.unclean:
+            context.submit(entries.UncleanNoted(vg, order.unclean))
+
     def _check_lvm2(self, lockspaces: tuple[str, ...]) -> None:
         """Raises Refused while a command of stock LVM2 has, or asks for, a lock there."""
         active = {use.lock for use in self._locker.persistent() if use.held is not None}
@@ -365,7 +393,7 @@ class Tasks:
 
     def _check_unused(self, lockspace: str) -> None:
         """Raises Refused while anybody has a lock there that is not about to end, be it an orphan's."""
-        ending = self._locker.ending(lockspace)
+        ending = {*self._locker.ending(lockspace), *self._given_way(lockspace)}
         locks = [lock for lock in self._locker.node_locks.clients(lockspace) if lock not in ending]
         uses = [use for use in map(self._locker.use, locks) if use is not None]
         if uses:
@@ -376,6 +404,11 @@ class Tasks:
                 f"lockspace {lockspace}: clients that ended left orphans on {me} ({len(locks)})",
                 next=f"ringfence lockspace purge {lockspace}, then leave again",
             )
+
+    def _given_way(self, lockspace: str) -> list[int]:
+        """Locks of commands that let go of them by themselves, now that the node leaves."""
+        locks = [lock for task in self._tasks.values() if task.gives_way for lock in task.locks]
+        return [lock for lock in locks if (use := self._locker.use(lock)) and use.lockspace == lockspace]
 
     def _look(self, task: Task) -> None:
         order = task.waits_for
@@ -396,7 +429,7 @@ class Tasks:
         if isinstance(order, orders.JoinLockspace):
             self._ask_to_join(order.lockspace)
         elif isinstance(order, orders.LeaveLockspace) and not task.seq:
-            if self._locker.ends(order.lockspace):
+            if self._locker.ends(order.lockspace) or self._given_way(order.lockspace):
                 return
             locks = self._locker.node_locks
             some, task.kept = task.kept[-context.at_once :], task.kept[: -context.at_once]
@@ -500,6 +533,7 @@ class Tasks:
             context.wall_ms // 1000, tuple(seeds),
             {node.id: node.name for node in context.config.nodes},
             context.protocol >= FENCING and not context.config.naive,
+            context.config.volumes.wipe_mib_s,
         )  # fmt: skip
 
 

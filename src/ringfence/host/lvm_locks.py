@@ -37,6 +37,23 @@ _decode = msgspec.json.Decoder(LvmLock).decode
 Key = tuple[str, str, int, int]
 
 
+def read_locks(path: Path, boot: str) -> tuple[tuple[LvmLock, ...], bool]:
+    """(the locks noted, whether they are lost), for who only looks while the daemon writes.
+
+    Nothing is noted where there is no file, or one of another boot.
+
+    Raises OSError; ValueError: a slot is being written, or the file is damaged."""
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        return (), False
+    head = data[:SLOT_BYTES].rstrip(b"\0\n")
+    if head.removesuffix(LOST) != MAGIC + boot.encode():
+        return (), False
+    slots = (data[at : at + SLOT_BYTES].rstrip(b"\0") for at in range(SLOT_BYTES, len(data), SLOT_BYTES))
+    return tuple(_decode(slot) for slot in slots if slot), head.endswith(LOST)
+
+
 class LvmLocks:
     """The file, open for the daemon that holds its root's lock.
 

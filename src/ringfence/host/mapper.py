@@ -150,7 +150,7 @@ class Mapper:
         Raises Unavailable: nothing is known."""
         with self._one_at_a_time:
             left = self.standing(vgs)
-            for level in _levels(left):
+            for level in levels(left):
                 self._wipe(level)
             return self.standing(vgs) if left else ()
 
@@ -188,7 +188,7 @@ class Mapper:
         self._running = {kernel: one for kernel, one in self._running.items() if one.poll() is None}
 
 
-def _levels(found: Collection[Table]) -> list[list[Table]]:
+def levels(found: Collection[Table]) -> list[list[Table]]:
     """Those that no other of them stands on, then those below: what is on top ends before its parts."""
     by_name = {one.kernel: one for one in found}
     depth = {one.kernel: _height(one, by_name) for one in found}

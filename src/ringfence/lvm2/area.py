@@ -178,7 +178,8 @@ def place_text(header: MdaHeader, text: bytes, where: str, *, avoid: int | None 
             and says which of the places elsewhere is taken.
 
     Raises:
-        Refused: the text is too long for the area.  Nothing was written."""
+        Refused: the text is too long for the area.
+        Damaged: the committed one is.  Nothing was written."""
     if len(text) > header.text_limit_bytes:
         raise Refused(
             f"{where}: the metadata area is full: {len(text)} bytes needed, "
@@ -186,10 +187,16 @@ def place_text(header: MdaHeader, text: bytes, where: str, *, avoid: int | None 
             next="remove LVs, or make the VG on PVs with a larger --metadatasize",
         )
     slot = _slot_at(header, next_place(header, header.committed), text)
-    if avoid is None:
-        return slot
-    other = _slot_at(header, _far_place(header, len(text), avoid), text)
-    return slot if _overlap(header, other, header.committed) else other
+    if avoid is not None:
+        other = _slot_at(header, _far_place(header, len(text), avoid), text)
+        slot = slot if _overlap(header, other, header.committed) else other
+    if _overlap(header, slot, header.committed):
+        raise Damaged(
+            f"{where}: the committed text of {header.committed.size_bytes} bytes is longer than one may be "
+            f"({header.text_limit_bytes}), and leaves no room for a new one",
+            next=f"look at it with: pvck --dump headers {where}",
+        )
+    return slot
 
 
 FAR_PLACES = (64, 16, 4, 2)
@@ -202,15 +209,31 @@ def _far_place(header: MdaHeader, size_bytes: int, number: int) -> int:
 
     An unfinished text begins where the free part begins; how long it is, or will be once a late
     write lands, only its writer knows.  So the last place is safe from the longest one, and the only one
-    for a text that is long for its ring.  Short ones have more of them, in the last half of the ring."""
+    for a text that is long for its ring.  Short ones have more of them, in the last half of the ring: the
+    places for shorter texts are parts of those for longer ones, so writers whose numbers differ keep apart
+    whatever the lengths of their texts, as far as the longer one's places allow."""
     committed = HEADER_BYTES if header.committed.empty else header.committed.offset_bytes
     padded = _padded(size_bytes)
-    half_bytes = header.ring_bytes // 2
-    places = next((many for many in FAR_PLACES if half_bytes // many >= padded + padded // 4), 1)
-    back_bytes = padded + number % places * (half_bytes // places)
+    finest_bytes = header.ring_bytes // 2 // FAR_PLACES[0]
+    room_bytes = padded + padded // 4 + 2 * SECTOR_BYTES  # it moves to a sector's start
+    places = next((many for many in FAR_PLACES if FAR_PLACES[0] // many * finest_bytes >= room_bytes), 1)
+    back_bytes = padded + _far_index(number, places) * (FAR_PLACES[0] // places * finest_bytes)
     place = (committed - HEADER_BYTES - back_bytes) % header.ring_bytes
     place = HEADER_BYTES + place // SECTOR_BYTES * SECTOR_BYTES
     return place - SECTOR_BYTES if header.size_bytes - place < SECTOR_BYTES else place
+
+
+def _far_index(number: int, places: int) -> int:
+    """Which of so many places: the coarse one first, then which part of it."""
+    index, coarser = 0, 1
+    for many in reversed(FAR_PLACES):
+        if many > places:
+            break
+        parts = many // coarser
+        index = index * parts + number % parts
+        number //= parts
+        coarser = many
+    return index
 
 
 def _slot_at(header: MdaHeader, place: int, text: bytes) -> RawLocn:

@@ -21,7 +21,10 @@ _WORD = rb"[a-zA-Z0-9_+.@/-]+"
 _STRING = rb'"(?:[^"\\\n]|\\["\\])*"'
 _SCALAR = rb"(?:-?[0-9]+|" + _STRING + rb")"
 _LIST = rb"\[(?:" + _SCALAR + rb"(?:, " + _SCALAR + rb")*)?\]"
-_LINES = re.compile(rb"(?:(?:#[^\n]*|\}|" + _WORD + rb" (?:\{|= (?:" + _SCALAR + rb"|" + _LIST + rb")))?\n)*")
+_COMMENT = rb"#[^\n]*"
+_ENTRY = _WORD + rb" (?:\{|= (?:" + _SCALAR + rb"|" + _LIST + rb"))(?:\t" + _COMMENT + rb")?"
+"""LVM2 puts its comments behind a tab."""
+_LINES = re.compile(rb"(?:(?:" + _COMMENT + rb"|\}|" + _ENTRY + rb")?\n)*")
 _OPENING = b"\nlogical_volumes {\n"
 _END = b"\n}\n}\n"
 """Of an LV: of its last segment, and its own."""

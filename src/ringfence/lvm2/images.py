@@ -86,9 +86,14 @@ def _places(text: bytes) -> dict[bytes, bytes]:
         return {}
     pvs = parse_text(text[start : _end(text, start)], "physical_volumes").section("physical_volumes")
     return {
-        name.encode(): f"{pv.string('id')} {pv.number('pe_start')}".encode()
+        _bytes(name): _bytes(f"{pv.string('id')} {pv.number('pe_start')}")
         for name, pv in (pvs or Section()).sections()
     }
+
+
+def _bytes(word: str) -> bytes:
+    """As it stood in the text, UTF-8 or not."""
+    return word.encode("utf-8", "surrogateescape")
 
 
 def _end(text: bytes, start: int) -> int:

@@ -48,6 +48,11 @@ def check_name(name: str, kind: str = "VG") -> None:
         raise BadInput(f"{kind} name is too long: {len(name)} characters, at most {NAME_LENGTH}")
 
 
+def can_be_name(name: str) -> bool:
+    """Whether a VG or LV can have it.  What is on a disk need not have gone through `check_name`."""
+    return _NAME.match(name) is not None and name not in (".", "..") and len(name) <= NAME_LENGTH
+
+
 def check_vg_name(name: str) -> None:
     """Raises BadInput unless this can be the name of a shared VG."""
     check_name(name, "VG")

@@ -204,8 +204,10 @@ def _unescape(raw: str) -> str:
 # -- printing --------------------------------------------------------------------
 
 _PLAIN_KEY = re.compile(r"[a-zA-Z0-9_+.@/-]+\Z", re.ASCII)
-_AREA_LISTS = ("stripes", "mirrors", "raids")
-"""Lists that LVM2 prints with one area, that is two values, a line."""
+_AREA_LISTS = {"stripes": 2, "mirrors": 2, "raids": 2, "raid0_lvs": 1}
+"""Lists that LVM2 prints with one area a line, and how many values an area has."""
+_LEAD = ("type", "reshape_count", "message1", "use_compression")
+"""Keys in segments that a blank line stands before."""
 
 
 def print_text(tree: Section, generator: str = "ringfence") -> bytes:
@@ -286,8 +288,8 @@ def _print_vg(lines: list[str], name: str, vg: Section) -> None:
                 _print_value(lines, child, body)
         lines.append("}")
     if sections:
-        # LVM2 leaves a blank line where logical_volumes would be.
-        lines += [""] if vg.get("logical_volumes") is not None else ["", ""]
+        # LVM2 leaves a blank line where one of these would be.
+        lines += ["" for key in ("logical_volumes", "historical_logical_volumes") if vg.get(key) is None]
     lines.append("}")
 
 
@@ -316,19 +318,22 @@ def _print_member(lines: list[str], member: Section) -> None:
 
 
 def _print_segment(lines: list[str], segment: Section) -> None:
+    before = ""
     for key, node in segment.items:
+        if key in _LEAD and before not in _LEAD:
+            lines.append("")
+        before = key
         if isinstance(node, Section):
             lines.append(f"{_key(key)} {{")
             _print_segment(lines, node)
             lines.append("}")
         elif key in _AREA_LISTS and isinstance(node, tuple) and node:
+            each = _AREA_LISTS[key]
             lines += ["", f"{key} = ["]
-            rows = [node[at : at + 2] for at in range(0, len(node), 2)]
+            rows = [node[at : at + each] for at in range(0, len(node), each)]
             lines.append(",\n".join(", ".join(_scalar(one) for one in row) for row in rows))
             lines.append("]")
         else:
-            if key == "type":
-                lines.append("")
             _print_value(lines, key, node)
 
 

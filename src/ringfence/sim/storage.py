@@ -20,6 +20,7 @@ from ringfence.engine import inputs, orders
 from ringfence.sim.disk import Disk, Disks
 from ringfence.sim.scheduler import Scheduler
 from ringfence.volumes.model import read_text_like
+from ringfence.volumes.signatures import Probed, Prober, identify, parts_read
 
 HEADERS = ("precommit", "commit", "pv-header")
 SLOWEST_MS = 4000
@@ -72,6 +73,9 @@ class Storage:
         valid: Callable[[str], bool],
         done: Callable[[inputs.OrderDone], None],
     ) -> None:
+        if isinstance(body, orders.ZeroBlocks):
+            zeros = orders.Write(body.path, body.offset_bytes, bytes(body.length_bytes))
+            body = orders.WriteBlocks((zeros,), body.guard, "zero")
         writes = deque(body.writes) if isinstance(body, orders.WriteBlocks) else deque()
         self._jobs.append(_Job(order, body, valid, done, writes))
         if len(self._jobs) == 1:
@@ -114,7 +118,9 @@ class Storage:
                 self._end(job, error)
         elif isinstance(body, orders.SaveText):
             self._end(job, Unavailable("no backups are kept here"))
-        elif job.writes:
+        elif isinstance(body, orders.Probe):
+            self._end(job, self._probe(body))
+        elif isinstance(body, orders.WriteBlocks) and job.writes:
             self._begin_write(job, body)
         else:
             self._end(job, None)
@@ -124,6 +130,16 @@ class Storage:
             return None
         disk = self._disks.disks.get(read.path)
         return disk.read(read.offset_bytes, read.length_bytes) if disk else None
+
+    def _probe(self, body: orders.Probe) -> Probed | DeviceFailed:
+        """The table of `volumes.signatures` looks: there is no libblkid here."""
+        reads = [orders.Read(one.path, one.start_bytes, one.length_bytes) for one in body.extents]
+        pieces = [self._read(read) for read in reads]
+        if None in pieces:
+            return DeviceFailed("cannot be read", next="look at the disk")
+        data = b"".join(piece for piece in pieces if piece is not None)
+        parts = [data[offset : offset + length] for offset, length in parts_read(len(data))]
+        return Probed(identify(len(data), *parts), Prober.OWN_TABLE)
 
     def _begin_write(self, job: _Job, body: orders.WriteBlocks) -> None:
         if self._refused(job, body):

@@ -7,8 +7,10 @@ A file system without O_DIRECT gets O_DSYNC instead, which is said once for each
 then on stable storage when it returns, but reads may come from this host's cache, so such a file
 must not be shared between hosts.
 
-Source: open(2), BLKSSZGET and BLKGETSIZE64 in Linux include/uapi/linux/fs.h."""
+Source: open(2), fallocate(2); BLKSSZGET and BLKGETSIZE64 in Linux include/uapi/linux/fs.h, and what fallocate
+means on a block device in block/fops.c (blkdev_fallocate: a hole is punched only where it reads as zeros)."""
 
+import ctypes
 import errno
 import fcntl
 import mmap
@@ -23,6 +25,24 @@ _BLKSSZGET = 0x1268
 _BLKGETSIZE64 = 0x80081272
 _SMALLEST_BLOCK = 512
 _LARGEST_BLOCK = 4096
+_KEEP_SIZE, _PUNCH_HOLE, _ZERO_RANGE = 0x01, 0x02, 0x10
+_ZEROS_BYTES = 1 << 20
+_CANNOT = (errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.ENODEV)
+"""What fallocate says where a device or a file system does not know a mode, or not for this range."""
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
+
+
+def _fallocate(fd: int, mode: int, offset_bytes: int, length_bytes: int) -> bool:
+    """fallocate(2), which `os` has no modes for.  False: it cannot be done here.  Raises OSError."""
+    while _libc.fallocate(fd, mode, offset_bytes, length_bytes):
+        number = ctypes.get_errno()
+        if number in _CANNOT:
+            return False
+        if number != errno.EINTR:
+            raise OSError(number, os.strerror(number))
+    return True
 
 
 def size_and_block(path: str) -> tuple[int, int]:
@@ -65,7 +85,7 @@ class DirectFile:
             raise _failed(path, "open", error) from error
         try:
             self.size_bytes, self._block = _measure(self._fd)
-            if self.direct and self._block < _LARGEST_BLOCK:
+            if self.direct and self._block < _LARGEST_BLOCK and stat.S_ISREG(os.fstat(self._fd).st_mode):
                 self._block = self._working_block()
         except (OSError, ValueError) as error:
             os.close(self._fd)
@@ -112,6 +132,23 @@ class DirectFile:
             self._write_blocks(first, data)
         except OSError as error:
             raise _failed(self.path, f"write {len(data)} bytes at {offset_bytes} of", error) from error
+
+    def zero(self, offset_bytes: int, length_bytes: int) -> None:
+        """Have a range read as zeros; on stable storage after `flush`.
+
+        The kernel is asked to give the space back, which it does only where zeros are read afterwards; else
+        to write zeros, which a device may do by itself.  Where it can do neither, they are written here."""
+        try:
+            if offset_bytes + length_bytes > self.size_bytes:
+                raise OSError(errno.ENOSPC, "beyond the end of the device")
+            for mode in (_PUNCH_HOLE, _ZERO_RANGE):
+                if _fallocate(self._fd, mode | _KEEP_SIZE, offset_bytes, length_bytes):
+                    return
+        except OSError as error:
+            raise _failed(self.path, f"zero {length_bytes} bytes at {offset_bytes} of", error) from error
+        zeros = bytes(min(_ZEROS_BYTES, length_bytes))
+        for start in range(offset_bytes, offset_bytes + length_bytes, _ZEROS_BYTES):
+            self.write(start, zeros[: offset_bytes + length_bytes - start])
 
     def flush(self) -> None:
         try:

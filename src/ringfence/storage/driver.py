@@ -15,6 +15,7 @@ from typing import Any, Protocol
 from ringfence.core.errors import DeviceFailed, NotFound, Unavailable
 from ringfence.engine.orders import (
     Device,
+    Probe,
     Read,
     ReadBlocks,
     ReadText,
@@ -23,11 +24,17 @@ from ringfence.engine.orders import (
     StorageOrder,
     Write,
     WriteBlocks,
+    ZeroBlocks,
 )
 from ringfence.lvm2.area import MdaHeader
 from ringfence.storage.direct import DirectFile
+from ringfence.storage.probe import probe
 from ringfence.storage.scan import scan_devices
 from ringfence.volumes.model import Vg, read_text_like, unpack_text
+from ringfence.volumes.signatures import Probed
+
+ZERO_STEP_BYTES = 16 << 20
+"""So much is zeroed between two looks at the guard: no more of it can land late."""
 
 Guard = Callable[[str], None]
 """Asked with a VG's name, or "" for grant authority alone.  Raises NoAuthority."""
@@ -92,6 +99,10 @@ class Storage:
                 return self._save(order)
             case WriteBlocks():
                 return self._write(order)
+            case ZeroBlocks():
+                return self._zero(order)
+            case Probe():
+                return self._probe(order)
 
     def _scan(self) -> tuple[Device, ...]:
         found = scan_devices(self._paths)
@@ -143,6 +154,28 @@ class Storage:
                 self._guard(order.guard)
             for file in opened.values():
                 file.flush()
+
+    def _zero(self, order: ZeroBlocks) -> None:
+        """To crash points each piece is a write without bytes."""
+        end = order.offset_bytes + order.length_bytes
+        with self._open(order.path, write=True) as file:
+            for index, start in enumerate(range(order.offset_bytes, end, ZERO_STEP_BYTES)):
+                piece = Write(order.path, start, b"")
+                self._guard(order.guard)
+                self._hook(Moment.BEFORE, "zero", index, piece)
+                file.zero(start, min(ZERO_STEP_BYTES, end - start))
+                self._hook(Moment.AFTER, "zero", index, piece)
+                self._guard(order.guard)
+            file.flush()
+
+    def _probe(self, order: Probe) -> Probed:
+        with ExitStack() as stack:
+            opened: dict[str, DirectFile] = {}
+            paths = [extent.path for extent in order.extents]
+            paths += [place.path for extent in order.extents for place in extent.beside]
+            for path in dict.fromkeys(paths):
+                opened[path] = stack.enter_context(self._open(path, write=False))
+            return probe(order.extents, opened)
 
     def _open(self, path: str, *, write: bool) -> DirectFile:
         if path not in self._known:

@@ -1,12 +1,19 @@
 """Whose a VG is: may this cluster write it at all, and if not, what makes it so.
 
 Source: LVM2 lib/metadata/metadata.c (vg_read: _access_vg_clustered, _access_vg_lock_type,
-_access_vg_systemid), lib/locking/lvmlockd.c."""
+_access_vg_systemid), lib/format_text/flags.c (read_flags), lib/locking/lvmlockd.c."""
 
-from ringfence.core.errors import Refused
+from ringfence.core.errors import Refused, printable
 from ringfence.volumes.model import Vg
 
 DLM = "dlm"
+
+_VG_STATUS = ("EXPORTED", "RESIZEABLE", "PVMOVE", "READ", "WRITE", "CLUSTERED", "SHARED", "PARTIAL")
+_PV_STATUS = ("ALLOCATABLE", "EXPORTED", "MISSING")
+_LV_STATUS = (
+    "READ", "WRITE", "FIXED_MINOR", "VISIBLE", "PVMOVE", "LOCKED", "NOTSYNCED", "REBUILD", "WRITEMOSTLY",
+    "CACHE_VOL",
+)  # fmt: skip
 _ARGS_VERSION = "1.0.0"
 
 
@@ -57,6 +64,7 @@ def check_writable(vg: Vg, *, partial: bool = False, resizing: bool = True) -> N
     Args:
         partial: PVs may be missing.
         resizing: what is changed needs a VG that is resizeable."""
+    _check_status(vg)
     if "EXPORTED" in vg.status:
         raise Refused(f"Volume group {vg.name} is exported", next=f"stock LVM2: vgimport {vg.name}")
     if not vg.writable:
@@ -69,3 +77,20 @@ def check_writable(vg: Vg, *, partial: bool = False, resizing: bool = True) -> N
             f"Cannot change VG {vg.name} while PVs are missing: {', '.join(missing)}",
             next=f"vgextend --restoremissing {vg.name} DEVICE, or vgreduce --removemissing {vg.name}",
         )
+
+
+def _check_status(vg: Vg) -> None:
+    """A status that is not known may change what all the rest means: LVM2 does not even read such a VG.  What
+    may be passed over stands among the flags instead."""
+    lvs = dict.fromkeys(lv.status for lv in vg.lvs)
+    kinds = (
+        ("VG", _VG_STATUS, [vg.status]),
+        ("PV", _PV_STATUS, [pv.status for pv in vg.pvs]),
+        ("LV", _LV_STATUS, list(lvs)),
+    )
+    for what, known, found in kinds:
+        for word in (word for status in found for word in status if word not in known):
+            raise Refused(
+                f"Cannot change VG {vg.name}: {what} status {printable(word)} is not known here",
+                next="change it with the version of LVM2 that wrote it, or a newer ringfence",
+            )

@@ -71,6 +71,11 @@ class VgOnDisk(msgspec.Struct, frozen=True):
         return tuple(pv for pv in self.vg.pvs if pv.name not in self.pvs)
 
     @property
+    def lost(self) -> frozenset[str]:
+        """PVs that were not found, or were away while the VG was changed: what those hold may be old."""
+        return frozenset(pv.name for pv in self.vg.pvs if pv.missing or pv.name not in self.pvs)
+
+    @property
     def lagging(self) -> tuple[AreaOnDisk, ...]:
         return tuple(
             area

@@ -14,6 +14,7 @@ from ringfence.lvm2.text import Section, Value
 from ringfence.volumes.discovery import VgOnDisk
 from ringfence.volumes.model import SECTOR_BYTES, Lv, Pv, Vg
 from ringfence.volumes.plan import NewPv, pv_section
+from ringfence.volumes.relations import Relations
 
 POLICIES = ("contiguous", "cling", "cling_by_tags", "normal", "anywhere")
 NO_AUTOACTIVATION = "NOAUTOACTIVATE"
@@ -65,18 +66,8 @@ def users_on(vg: Vg, pv: str) -> list[str]:
 
 def partial(vg: Vg, missing: Collection[str]) -> list[Lv]:
     """LVs of which a part, or a part of a part, is on a PV that is missing."""
-    lacking = {lv.name: True for lv in vg.lvs if any(pv in missing for pv in _pvs_of(lv))}
-    grown = True
-    while grown:
-        more = {
-            lv.name: True
-            for lv in vg.lvs
-            if lv.name not in lacking
-            and any(word in lacking for segment in lv.segments for word in segment.words)
-        }
-        lacking |= more
-        grown = bool(more)
-    return [lv for lv in vg.lvs if lv.name in lacking]
+    relations, gone = Relations(vg), frozenset(missing)
+    return [lv for lv in vg.lvs if relations.partial(lv, gone)]
 
 
 def _pvs_of(lv: Lv) -> dict[str, bool]:

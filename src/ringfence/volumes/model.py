@@ -20,6 +20,7 @@ import msgspec
 
 from ringfence.core.errors import Damaged
 from ringfence.lvm2.fragments import Cut, cut, sound_ends
+from ringfence.lvm2.names import can_be_name
 from ringfence.lvm2.text import Section, Value, parse_member, parse_text, print_ends, print_member
 from ringfence.volumes.index import Index
 from ringfence.volumes.parts import SLOTS_TAG, Lv, Pv
@@ -82,7 +83,7 @@ class Vg(msgspec.Struct, frozen=True, dict=True):
 
     @property
     def body(self) -> Section:
-        """The VG's section, with its LVs."""
+        """The VG's section, with its LVs, all parsed: takes long for thousands of them.  See `header`."""
         lvs = self.header.section(_LVS)
         if lvs is None:
             return self.header
@@ -353,6 +354,8 @@ def _vg_section(tree: Section, where: str) -> tuple[str, Section]:
     sections = tree.sections()
     if len(sections) != 1:
         raise Damaged(f"{where}: the metadata text has {len(sections)} volume groups, not one")
+    if not can_be_name(sections[0][0]):
+        raise Damaged(f"{where}: a VG cannot be called {sections[0][0]!r}")
     return sections[0]
 
 
@@ -406,6 +409,8 @@ def _read_pv(name: str, section: Section, vg: str) -> Pv:
 
 
 def read_lv(name: str, section: Section, vg: str, pvs: frozenset[str], text: bytes) -> Lv:
+    if not can_be_name(name):  # paths are made of it
+        raise Damaged(f"VG {vg}: an LV cannot be called {name!r}")
     reader = _Reader(section, f"VG {vg}: LV {name}")
     segments = section.sections()
     if len(segments) != reader.number("segment_count"):

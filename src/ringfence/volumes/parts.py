@@ -7,6 +7,10 @@ import msgspec
 from ringfence.volumes.segments import Segment
 
 SLOTS_TAG = "ringfence.slots"
+ZEROING_TAG = "ringfence.zeroing"
+"""Of a new LV that still shows what was on its extents before."""
+WIPING_TAG = "ringfence.wiping"
+"""Of a removed LV whose extents are still to be wiped."""
 _PLAIN = ("striped", "linear")
 
 
@@ -67,6 +71,21 @@ class Lv(msgspec.Struct, frozen=True, gc=False):
     def slots(self) -> bool:
         """Holds the VG's disk slots (`volumes.slots`), and must be left alone."""
         return SLOTS_TAG in self.tags
+
+    @property
+    def zeroing(self) -> bool:
+        """It may not be opened yet: others' data may stand in it (`volumes.unclean`)."""
+        return ZEROING_TAG in self.tags
+
+    @property
+    def wiping(self) -> bool:
+        """It is removed, and keeps its extents only until they are wiped (`volumes.unclean`)."""
+        return WIPING_TAG in self.tags
+
+    @property
+    def unclean(self) -> bool:
+        """It is being zeroed or wiped, and nobody may open it."""
+        return self.zeroing or self.wiping
 
     @property
     def linear(self) -> bool:

@@ -15,8 +15,10 @@ _NUMBER = rb"(0|[1-9][0-9]{0,17})\n"
 _CHARACTERS = rb"[ !#-\[\]-~]*"
 _STRING = b'"(' + _CHARACTERS + b')"\n'
 _LIST = rb'\[((?:"' + _CHARACTERS + rb'"(?:, "' + _CHARACTERS + rb'")*)?)\]\n'
+_NAME = rb"((?!\.\.? )[A-Za-z0-9_+.][A-Za-z0-9_+.-]{0,126})"
+"""`lvm2.names.can_be_name`."""
 _PLAIN = re.compile(
-    rb"\n([A-Za-z0-9_+.-]+) \{\nid = " + _STRING + rb"status = " + _LIST + rb"flags = " + _LIST
+    rb"\n" + _NAME + rb" \{\nid = " + _STRING + rb"status = " + _LIST + rb"flags = " + _LIST
     + rb"(?:tags = " + _LIST + rb")?(?:creation_time = " + _NUMBER + rb"creation_host = " + _STRING + rb")?"
     + rb"(?:allocation_policy = " + _STRING + rb")?(?:lock_args = " + _STRING + rb")?"
     + rb"segment_count = 1\n\nsegment1 \{\nstart_extent = " + _NUMBER + rb"extent_count = " + _NUMBER

@@ -16,6 +16,7 @@ from ringfence.volumes.allocate import free_count
 from ringfence.volumes.layout import ANYWHERE, Space, choose, segment_section, segments_of
 from ringfence.volumes.model import CONTENTS, SECTOR_BYTES, Lv, Vg, read_vg
 from ringfence.volumes.policies import INHERIT
+from ringfence.volumes.unclean import check_clean
 
 
 class Maker(msgspec.Struct, frozen=True):
@@ -156,10 +157,14 @@ def users_of(vg: Vg, name: str) -> tuple[str, ...]:
     return tuple(lv for lv, words in vg.index.composed.items() if lv != name and name in words)
 
 
-def check_plain(vg: Vg, lv: Lv, stock: str = "") -> None:
+def check_plain(vg: Vg, lv: Lv, stock: str = "", *, unclean: bool = False) -> None:
     """Raises Refused unless the LV is a visible linear or striped one that no other LV is made of.
 
-    Args: stock: the command of LVM2's that does it for others."""
+    Args:
+        stock: the command of LVM2's that does it for others.
+        unclean: it may be one that is being zeroed or wiped."""
+    if not unclean:
+        check_clean(vg, lv)
     if lv.slots:
         raise Refused(
             f"Logical volume {vg.name}/{lv.name} holds the disk slots of the VG and goes with it alone",
@@ -181,5 +186,5 @@ def check_plain(vg: Vg, lv: Lv, stock: str = "") -> None:
 
 def remove_lv(vg: Vg, name: str) -> Vg:
     """The VG without the LV.  Raises NotFound, Refused.  The seqno is not touched."""
-    check_plain(vg, find_lv(vg, name), f"lvremove {vg.name}/{name}")
+    check_plain(vg, find_lv(vg, name), f"lvremove {vg.name}/{name}", unclean=True)
     return vg.without_lv(name)

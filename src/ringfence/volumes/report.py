@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from ringfence.core.errors import printable
 from ringfence.lvm2.names import with_dashes
 from ringfence.volumes.allocate import free_count, free_extents
 from ringfence.volumes.discovery import AreaOnDisk, Disks, PvOnDisk, VgOnDisk
@@ -20,8 +21,10 @@ from ringfence.volumes.report_segments import (
     free_piece,
     lv_segments,
     pv_segments,
+    tags_of,
 )
 from ringfence.volumes.segments import Role
+from ringfence.volumes.unclean import done_extents
 
 _POLICIES = {"contiguous": "c", "cling": "l", "cling_by_tags": "l", "normal": "n", "anywhere": "a"}
 
@@ -95,7 +98,7 @@ def vg_rows(vgs: tuple[VgOnDisk, ...]) -> list[Row]:
 def _vg_row(found: VgOnDisk) -> Row:
     vg = found.vg
     relations = Relations(vg)
-    partial = bool(found.missing)
+    partial = bool(found.lost)
     areas = [area for area in found.areas if area.header is not None]
     return {
         "vg_name": vg.name,
@@ -106,22 +109,22 @@ def _vg_row(found: VgOnDisk) -> Row:
         "vg_size": vg.extent_count * vg.extent_bytes,
         "vg_free": free_count(vg) * vg.extent_bytes,
         "vg_fmt": "lvm2",
-        "vg_uuid": vg.uuid,
+        "vg_uuid": printable(vg.uuid),
         "vg_seqno": vg.seqno,
         "vg_shared": "shared" if vg.lock_type not in ("", "none") else "",
-        "vg_lock_type": vg.lock_type,
-        "vg_lock_args": vg.lock_args,
-        "vg_systemid": vg.system_id,
-        "vg_tags": ",".join(vg.tags),
+        "vg_lock_type": printable(vg.lock_type),
+        "vg_lock_args": printable(vg.lock_args),
+        "vg_systemid": printable(vg.system_id),
+        "vg_tags": tags_of(vg.tags),
         "vg_extent_size": vg.extent_bytes,
         "vg_extent_count": vg.extent_count,
         "vg_free_count": free_count(vg),
-        "vg_missing_pv_count": len(found.missing),
+        "vg_missing_pv_count": len(found.lost),
         "vg_mda_count": sum(len(pv.areas) for pv in found.pvs.values()),
         "vg_mda_used_count": len(areas),
         "max_lv": vg.header.number("max_lv") or 0,
         "max_pv": vg.header.number("max_pv") or 0,
-        "vg_profile": vg.header.string("profile") or "",
+        "vg_profile": printable(vg.header.string("profile") or ""),
         "vg_mda_free": min((mda_free_bytes(area) for area in areas), default=0),
         "vg_mda_copies": vg.header.number("metadata_copies") or "unmanaged",
         "vg_mda_size": min((area.header.size_bytes for area in areas if area.header), default=0),
@@ -169,11 +172,12 @@ def _pv_row(pv: PvOnDisk | None, found: VgOnDisk | None, member: Pv | None) -> R
     uuid = member.uuid if member else _dashed(pv)
     used = member is not None or (pv is not None and pv.label.used)
     areas = pv.areas if pv else ()
+    here = pv is not None and not (member is not None and member.missing)
     return {
         "pv_name": pv.path if pv else "[unknown]",
         "vg_name": vg.name if vg else "",
         "pv_fmt": "lvm2",
-        "pv_attr": pv_attr(member, pv is not None, used, vg is not None and "EXPORTED" in vg.status),
+        "pv_attr": pv_attr(member, here, used, vg is not None and "EXPORTED" in vg.status),
         "pv_size": count * extent_bytes if member else device_bytes,
         "pv_free": free * extent_bytes if member else device_bytes,
         "pv_used": (count - free) * extent_bytes,
@@ -187,7 +191,7 @@ def _pv_row(pv: PvOnDisk | None, found: VgOnDisk | None, member: Pv | None) -> R
         "pv_mda_free": min((mda_free_bytes(area) for area in areas), default=0),
         "pv_mda_size": min((area.header.size_bytes for area in areas if area.header), default=0),
         "pv_in_use": "used" if pv and pv.label.used else "",
-        "pv_tags": ",".join(member.tags) if member else "",
+        "pv_tags": tags_of(member.tags) if member else "",
     }
 
 
@@ -232,6 +236,11 @@ def _same(value: Callable[[Vg], Any]) -> Column:
     return lambda view, lvs: [value(view.found.vg)] * len(lvs)
 
 
+def _done_percent(lv: Lv) -> str:
+    """How far it is zeroed or wiped, as LVM2 prints such; empty: it is neither."""
+    return f"{100 * done_extents(lv) / lv.extent_count:.2f}" if lv.unclean else ""
+
+
 def _of_composed(value: Callable[[LvsView, Lv], str]) -> Column:
     """What is empty where no LV is made of others."""
     return lambda view, lvs: (
@@ -243,7 +252,7 @@ def _attrs(view: LvsView, lvs: Sequence[Lv]) -> list[Any]:
     """Thousands of LVs have few different ones."""
     made: dict[Any, str] = {}
     relations, composed = view.relations, view.found.vg.index.composed
-    missing = frozenset(pv.name for pv in view.found.missing)
+    missing = view.found.lost
     attrs = []
     for lv in lvs:
         here = view.of(lv) if view.here else _NOTHING_HERE
@@ -296,7 +305,7 @@ def _mirror_log(view: LvsView, lv: Lv) -> str:
 
 
 def _kinds(view: LvsView, lv: Lv) -> str:
-    return ",".join(dict.fromkeys(segment.type_name for segment in lv.segments))
+    return printable(",".join(dict.fromkeys(segment.type_name for segment in lv.segments)))
 
 
 def _holder(view: LvsView, lv: Lv) -> str:
@@ -314,19 +323,19 @@ LV_FIELDS: dict[str, Column] = {
     "metadata_percent": _same(lambda vg: ""),
     "move_pv": _each(_move_pv),
     "mirror_log": _of_composed(_mirror_log),
-    "copy_percent": _same(lambda vg: ""),
+    "copy_percent": lambda view, lvs: [_done_percent(lv) if lv.tags else "" for lv in lvs],
     "convert_lv": _same(lambda vg: ""),
-    "lv_uuid": lambda view, lvs: [lv.uuid for lv in lvs],
+    "lv_uuid": lambda view, lvs: [printable(lv.uuid) for lv in lvs],
     "lv_full_name": _each(lambda view, lv: f"{view.found.vg.name}/{lv.name}"),
     "lv_path": _each(lambda view, lv: view.of(lv).path),
     "lv_uri": _each(lambda view, lv: view.of(lv).uri),
     "lv_active": _each(_active),
     "lv_holder": _each(_holder),
     "lv_holders": _each(lambda view, lv: list(view.of(lv).holders)),
-    "lv_lockargs": _each(lambda view, lv: lv.lock_args),
-    "lv_tags": _each(lambda view, lv: ",".join(lv.tags)),
+    "lv_lockargs": _each(lambda view, lv: printable(lv.lock_args)),
+    "lv_tags": _each(lambda view, lv: tags_of(lv.tags)),
     "lv_time": _each(lambda view, lv: lv.creation_time_s),
-    "lv_host": _each(lambda view, lv: lv.creation_host),
+    "lv_host": _each(lambda view, lv: printable(lv.creation_host)),
     "lv_parents": _each(lambda view, lv: ",".join(view.relations.users(lv))),
     "seg_count": _each(lambda view, lv: len(lv.segments)),
     "segtype": _each(_kinds),

@@ -5,6 +5,7 @@ Source: LVM2 lib/report/report.c (_segtype_disp, _segstart_disp, _devices_disp),
 
 from typing import Any
 
+from ringfence.core.errors import printable
 from ringfence.volumes.discovery import VgOnDisk
 from ringfence.volumes.model import SECTOR_BYTES, Lv, Pv, Segment, Stripe
 from ringfence.volumes.segments import Part
@@ -22,7 +23,7 @@ def lv_segments(found: VgOnDisk, lv: Lv) -> list[Row]:
 def _segment(found: VgOnDisk, segment: Segment, stripe_bytes: int) -> Row:
     extent_bytes = found.vg.extent_bytes
     return {
-        "segtype": segment.type_name,
+        "segtype": printable(segment.type_name),
         "stripes": max(1, len(segment.areas)),
         "stripe_size": stripe_bytes,
         "seg_start": segment.start_extent * extent_bytes,
@@ -73,6 +74,11 @@ def area_of(found: VgOnDisk, area: Stripe | Part) -> str:
     """As lvs names it: a place on a device, or in a hidden LV."""
     name = device_of(found, area.pv) if isinstance(area, Stripe) else area.lv
     return f"{name}({area.start_extent})"
+
+
+def tags_of(tags: tuple[str, ...]) -> str:
+    """Sorted, as LVM2 shows lists of strings."""
+    return printable(",".join(sorted(tags))) if tags else ""
 
 
 def device_of(found: VgOnDisk, pv: str) -> str:

@@ -12,6 +12,7 @@ from ringfence.volumes.allocate import free_count
 from ringfence.volumes.layout import Space, choose, segment_section, segments_of
 from ringfence.volumes.model import Vg
 from ringfence.volumes.plan import check_plain, find_lv
+from ringfence.volumes.policies import Row
 
 _MERGED = ("start_extent", "extent_count", "type", "stripe_count", "stripe_size", "stripes")
 """A segment that has more than these (tags) is its own, also where the next one follows it on the disk."""
@@ -31,9 +32,15 @@ def extend_lv(vg: Vg, name: str, extents: int, space: Space) -> Vg:
             next="give a smaller size, or -l +100%FREE for all that is left",
         )
     rows = choose(vg, extents, space, lv.segments, lv.policy)
+    return append_rows(vg, name, rows, space.stripes.sectors)
+
+
+def append_rows(vg: Vg, name: str, rows: Sequence[Row], stripe_sectors: int) -> Vg:
+    """The VG with these extents, which are free, behind those of the LV."""
+    lv = find_lv(vg, name)
     old = [body for _, body in vg.section_of(name).sections()]
     last = lv.segments[-1] if all(key in _MERGED for key, _ in old[-1].items) else None
-    new = segments_of(rows, space.stripes.sectors, lv.extent_count, last)
+    new = segments_of(rows, stripe_sectors, lv.extent_count, last)
     if new[0].start_extent == lv.segments[-1].start_extent:
         old[-1:] = [old[-1].put("extent_count", new.pop(0).extent_count)]
     return _with_segments(vg, name, [*old, *map(segment_section, new)])

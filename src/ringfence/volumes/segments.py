@@ -215,6 +215,8 @@ def _striped(raw: _Raw) -> _Taken:
     each = raw.count // count
     if each * count != raw.count:
         raise raw.damaged(f"{raw.count} extents cannot be shared by {count} stripes")
+    if count > 1 and not raw.body.number("stripe_size"):
+        raise raw.damaged(f"{count} stripes without stripe_size")
     return _areas(raw, "stripes", count, each, Role.STRIPE)
 
 

@@ -46,3 +46,5 @@ AHEAD = 5
 """From here on: the flag AHEAD between nodes, and `LockBusy` ends what it said."""
 DELTAS = 6
 """From here on: `VolumeNotice.delta`."""
+UNCLEAN = 6
+"""From here on: `UncleanNoted`."""

@@ -12,6 +12,7 @@ Between the service and a worker: the worker reads one `Order` on a socket pair 
 Pure: bytes in, values out."""
 
 from collections.abc import Iterable
+from enum import Enum
 from typing import Any
 
 import msgspec
@@ -44,6 +45,17 @@ class Extent(msgspec.Struct, frozen=True, omit_defaults=True):
     @property
     def places(self) -> tuple[Place, ...]:
         return (Place(self.path, self.start_bytes), *self.beside)
+
+
+class Plane(Enum):
+    """How an active LV reaches its user."""
+
+    NBD = "nbd"
+    """A Unix socket on which a worker process of the block service answers."""
+    DM = "dm"
+    """A block device of this host's kernel, through device-mapper."""
+    AUTO = "auto"
+    """DM where this host has device-mapper and the LV lies on block devices, else NBD."""
 
 
 def joined(extents: Iterable[Extent]) -> tuple[Extent, ...]:
@@ -118,6 +130,9 @@ class Open(_Call, frozen=True):
     """This host's node id, for incidents."""
     token: str = ""
     """Of the lock it is opened under; for the daemon that comes next."""
+    plane: Plane = Plane.NBD
+    vg_uuid: str = ""
+    """What the plane DM needs beside the rest."""
 
 
 class Close(_Call, frozen=True):
@@ -243,7 +258,7 @@ class Path(msgspec.Struct, frozen=True):
     lv: str
     uuid: str
     path: str
-    """The Unix socket on which the LV is an NBD export."""
+    """The Unix socket on which the LV is an NBD export, or a link to its device."""
     uri: str
     size_bytes: int
     shared: bool = False
@@ -263,6 +278,8 @@ class Path(msgspec.Struct, frozen=True):
     """Of the lock it was opened under."""
     extents: tuple[Extent, ...] = ()
     """What it is made of now."""
+    plane: Plane = Plane.NBD
+    """NBD or DM.  Of a device `pid` is 0, and `connections` says how often it is open."""
     moving: Moving | None = None
 
 

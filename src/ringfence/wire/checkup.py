@@ -96,6 +96,8 @@ class LvmFacts(_Part, frozen=True):
     devices: tuple[str, ...] | None = None
     """PV uuids in its devices file; None: there is none, and so every device counts."""
     trouble: str = ""
+    pvs: tuple[tuple[str, str], ...] = ()
+    """(VG, device) of PVs that it finds on what is no plain disk: device-mapper's, nbd's."""
 
 
 class LockdFacts(_Part, frozen=True):

@@ -410,13 +410,15 @@ class LvCreate(_Call, frozen=True):
     tags: tuple[str, ...] = ()
     permission: str = "rw"
     """rw | r."""
+    wipe: bool = True
+    """Zero all of it before it can be opened; else it shows what was on its extents before."""
 
 
 class Lvs(_Call, frozen=True):
     vg: str = ""
     lv: str = ""
     all: bool = False
-    """The LV of the disk slots, too."""
+    """The LV of the disk slots and those that are being wiped, too."""
     fields: tuple[str, ...] = ()
     """Only these, as {"columns": {field: [one value for each LV]}} in place of {"rows": [{field: value}]}: in
     this order, LVs in that of the metadata, a VG after the other.  A field that the daemon does not know is
@@ -439,6 +441,8 @@ class LvChange(_Call, frozen=True):
     """As in `LvCreate`; empty: as it is."""
     refresh: bool = False
     """Reload what is open here by what the metadata says."""
+    force: bool = False
+    """Activate it shared whatever is on it."""
 
 
 class LvResize(_Call, frozen=True):
@@ -463,6 +467,8 @@ class LvResize(_Call, frozen=True):
     """As in `LvCreate`."""
     force: bool = False
     """Reduce it: what is at its end is lost."""
+    wipe: bool = True
+    """Zero what is added before it can be read."""
     wait_ms: int | None = None
     """For the VG's lock."""
 
@@ -481,6 +487,8 @@ class LvRemove(_Call, frozen=True):
     vg: str
     lv: str
     force: bool = False
+    wipe: bool = True
+    """Its extents are free only once they are wiped; else at once, with what is on them."""
 
 
 class SlotsAdd(_Call, frozen=True):

@@ -236,6 +236,14 @@ class VolumeNotice(_Entry, frozen=True):
     """From protocol DELTAS on, where it is short: for views; the ordered state knows nothing of it."""
 
 
+class UncleanNoted(_Entry, frozen=True):
+    """Which LVs of a VG are being zeroed or wiped (`volumes.unclean`), all of them: no host activates one,
+    and each goes on with what nobody works on.  Said under the VG's lock, before the notice of the change."""
+
+    vg: str
+    uuids: tuple[str, ...]
+
+
 class Incident(msgspec.Struct, frozen=True):
     """Something that must never pass silently: a lying fence, a refused or late write."""
 
@@ -474,7 +482,8 @@ class RefreshTold(_Entry, frozen=True):
 Entry = (
     JoinLockspace | AckJoin | LeaveLockspace | LockRequest | LockConvert | LockUnlock | LockCancel | LockBusy
     | Retoken | EvidenceSeen | AttemptBegan | AttemptEnded | VictimDue | BoundPassed | Suspect
-    | OperatorConfirms | QuarantineLifted | ConfigProposed | Goodbye | VolumeNotice | IncidentSeen
+    | OperatorConfirms | QuarantineLifted | ConfigProposed | Goodbye | VolumeNotice | UncleanNoted
+    | IncidentSeen
     | SearchDeadlock | Waits | AskHosts | HostSays | AgentSaid | PowerOnBegan | PowerOnEnded | AskTests
     | TestsTold | DrillBegan | DrillAttempted | DrillEnded
     | FenceOrdered | Disarmed | Armed | DisarmExpired | LifeSeen | MachineForgotten

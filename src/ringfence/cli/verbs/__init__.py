@@ -10,7 +10,8 @@ from ringfence.cli.verbs.table import Verb
 ROOMS = {
     "pvcreate": "pv", "pvs": "reports", "pvresize": "pv", "pvck": "pv", "pvremove": "pv",
     "vgcreate": "vg", "vgs": "reports", "vgchange": "vg", "vgextend": "groups", "vgreduce": "groups",
-    "vgrename": "groups", "vgck": "groups", "vgremove": "vg",
+    "vgrename": "groups", "vgck": "groups", "vgcfgbackup": "backup", "vgcfgrestore": "backup",
+    "vgremove": "vg",
     "lvcreate": "lv", "lvs": "reports", "lvchange": "lv", "lvextend": "resize", "lvreduce": "resize",
     "lvresize": "resize", "lvrename": "lv", "lvremove": "lv",
 }  # fmt: skip

@@ -36,7 +36,7 @@ def _vgck(given: Given) -> Work:
     return [(vg, call("VgCk", vg=vg, update_metadata=update)) for vg in given.names or ("",)]
 
 
-def _each_vg(daemon: Brief, work: Work) -> Work:
+def each_vg(daemon: Brief, work: Work) -> Work:
     """No name stands for every VG."""
     if work[0][0]:
         return work
@@ -102,7 +102,7 @@ VERBS = {
         _vgck,
         "Without names: of all VGs.",
         (("vgck --updatemetadata vg0", "after one of its PVs had lagged behind"),),
-        expand=_each_vg,
+        expand=each_vg,
         names="vg",
     ),
 }  # fmt: skip

@@ -6,6 +6,7 @@ from ringfence.cli.verbs.lv_kinds import (
     CONTIGUOUS,
     FOREVER,
     NO_EFFECT,
+    NO_WIPE,
     PERMISSION,
     STOCK_DEVICE,
     STOCK_KINDS,
@@ -21,10 +22,8 @@ from ringfence.client.brief import Brief
 from ringfence.core.errors import BadInput
 
 ADD_TAG = Option("addtag", ("--addtag",), "A tag more; any number of times.", "TAG", tag, many=True)
-NO_WIPE = Option(
-    "nowipe", ("--no-wipe",), "Leave what is on its extents where whoever gets them can read it.", ours=True
-)
 FORCE = Option("force", ("-f", "--force"), "Shared, too, whatever is on it.")
+NO = ("n", "no", "0")
 DROP_TAG = Option("deltag", ("--deltag",), "A tag less; any number of times.", "TAG", tag, many=True)
 
 
@@ -38,7 +37,7 @@ def _lvcreate(given: Given) -> Work:
         activate=given["activate"], wait_ms=given["wait"], stripes=given["stripes"],
         stripe_size_bytes=given["stripesize"], alloc=policy_of(given), pvs=places(pvs),
         tags=given["addtag"] or None, permission=given["permission"],
-        wipe=False if given["nowipe"] else None,
+        wipe=False if given["nowipe"] or given["zero"] in NO else None,
     )  # fmt: skip
     return [(f"{vg}/{name}" if name else vg, made)]
 
@@ -128,8 +127,8 @@ VERBS = {
             ALLOC, CONTIGUOUS, ADD_TAG, PERMISSION,
             ACTIVATE._replace(help="ey or n.  [default: ey]"),
             FOREVER, NO_WIPE,
-            Option("zero", ("-Z", "--zero"), "Taken from LVM2's scripts; new LVs are zeroed.", "y|n"),
-            Option("wipesignatures", ("-W", "--wipesignatures"), "Likewise.", "y|n"),
+            Option("zero", ("-Z", "--zero"), "n: as --no-wipe; else all of it is zeroed.", "y|n"),
+            Option("wipesignatures", ("-W", "--wipesignatures"), "Nothing more: zeroing does it.", "y|n"),
             *NO_EFFECT, *CHANGE,
         ),
         _lvcreate,

@@ -15,6 +15,9 @@ ALLOC = Option(
     policy, choices=POLICIES,
 )  # fmt: skip
 CONTIGUOUS = Option("contiguous", ("-C", "--contiguous"), "y: as --alloc contiguous.", "y|n", yes_or_no)
+NO_WIPE = Option(
+    "nowipe", ("--no-wipe",), "Leave what is on its extents where whoever gets them can read it.", ours=True
+)
 STRIPES = (
     Option("stripes", ("-i", "--stripes"), "Over so many PVs.", "NUMBER", positive),
     Option(

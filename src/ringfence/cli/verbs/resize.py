@@ -6,6 +6,7 @@ from ringfence.cli.verbs.lv_kinds import (
     CHANGES,
     FOREVER,
     NO_EFFECT,
+    NO_WIPE,
     STOCK_KINDS,
     STRIPES,
     places,
@@ -41,14 +42,14 @@ def _resize(only: str) -> Plan:
             stripe_size_bytes=None if only == "reduce" else given["stripesize"],
             alloc=None if only == "reduce" else given["alloc"], pvs=pvs,
             force=None if only == "extend" else bool(given["force"] or given["yes"]) or None,
-            wait_ms=given["wait"],
+            wipe=False if only != "reduce" and given["nowipe"] else None, wait_ms=given["wait"],
         )  # fmt: skip
         return [(f"{vg}/{lv}", resize)]
 
     return plan
 
 
-_GROW = (*STRIPES, ALLOC)
+_GROW = (*STRIPES, ALLOC, NO_WIPE)
 _REST = (FOREVER, *NO_EFFECT, *CHANGE)
 _TYPE = Option("type", ("--type",), "linear or striped.", "TYPE", segment_type)
 

@@ -19,6 +19,9 @@ SETTINGS = (
     "devices/scan_lvs", "global/use_lvmlockd", "global/lvmlockd_lock_retries", "global/event_activation",
     "activation/auto_activation_volume_list",
 )  # fmt: skip
+_PLAIN = ("/dev/sd", "/dev/vd", "/dev/nvme", "/dev/loop")
+MOST = 64
+"""PVs that are told of: facts stay small."""
 _VERSION = re.compile(r"LVM version:\s*(\S+)")
 
 
@@ -35,10 +38,22 @@ def lvm_facts(paths: Paths) -> LvmFacts:
         return LvmFacts(trouble=f"lvmconfig: {error}")
     except RingfenceError as error:
         return LvmFacts(trouble=str(error))
+    pvs = _pvs(more)
     devices = None
     if settings.get("devices/use_devicesfile") == "1":
         devices = _devices(paths.root / DEVICES / (settings.get("devices/devicesfile") or "system.devices"))
-    return LvmFacts(version[1] if version else "", settings, devices)
+    return LvmFacts(version[1] if version else "", settings, devices, pvs=pvs)
+
+
+def _pvs(more: dict[str, str]) -> tuple[tuple[str, str], ...]:
+    """PVs on what is no plain disk, as LVM2 finds them; none where it does not answer in time."""
+    words = ("pvs", "--noheadings", "--separator", "|", "-o", "vg_name,pv_name", "--nolocking", "--readonly")
+    try:
+        told = tool(words, TOOL_S, more)
+    except RingfenceError:
+        return ()
+    rows = [line.strip().partition("|")[::2] for line in told.splitlines() if "|" in line]
+    return tuple((vg, device) for vg, device in rows if not device.startswith(_PLAIN))[:MOST]
 
 
 def read_settings(tree: Section) -> dict[str, str]:

@@ -1,13 +1,11 @@
 """Stock LVM2 beside ringfence: does it see the shared PVs, and keep its hands off what is inside volumes.
 
-A filter is a list of a|regex| and r|regex|: the first that matches any name of a device decides, none means
-accepted (devices/filter; global_filter likewise, and both must accept).  Source: lvm.conf(5),
-LVM2 lib/filters/filter-regex.c."""
+`ringfence doctor --fix` (`doctor.fix`) mends what lets it in.  Source: lvm.conf(5)."""
 
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from ringfence.doctor.facts import ClusterFacts
+from ringfence.doctor.filters import accepts, is_inside
 from ringfence.doctor.findings import Finding, note, warning
 from ringfence.doctor.outvoted import outvoted
 from ringfence.wire.checkup import HostFacts, LvmFacts
@@ -37,18 +35,25 @@ GUEST = warning(
     "a VG of a virtual machine is active on the host",
     "host and guest then both write its metadata and file systems",
 )
+SEEN = warning(
+    "guest-vg-seen",
+    "LVM2 shows a VG that is inside a volume",
+    "it is a virtual machine's: whoever changes it as the host's destroys what the machine writes",
+)
 VERSIONS = note(
     "lvm-versions",
     "hosts have different versions of LVM2",
     "what one writes the other may not read (new segment types, new flags)",
 )
-KINDS = (HIDES, NO_LOCKS, SCANS, ACTIVATES, GUEST, VERSIONS)
+MEND = "ringfence doctor --fix"
+KINDS = (HIDES, NO_LOCKS, SCANS, ACTIVATES, GUEST, SEEN, VERSIONS)
 
 
 def check(facts: ClusterFacts) -> Iterator[Finding]:
     for host in facts.hosts:
         if host.lvm is not None and not host.lvm.trouble:
             yield from _host(host, host.lvm)
+            yield from _guests(host, host.lvm, facts.daemon.shared_vgs if facts.daemon is not None else ())
     versions = {one.node: one.lvm.version for one in facts.hosts if one.lvm is not None and one.lvm.version}
     for name, like in outvoted(versions):
         what = f"{name} has LVM2 {versions[name]}, {like} has {versions[like]}"
@@ -59,6 +64,13 @@ def check(facts: ClusterFacts) -> Iterator[Finding]:
                 what = f"{facts.me}: VG {one.vg} is inside an LV of shared VG {below} and active on this host"
                 mend = f"vgchange -an {one.vg}; keep LVM2 away from LVs (devices/scan_lvs=0, or a filter)"
                 yield GUEST.at(facts.me, what, mend)
+
+
+def _guests(host: HostFacts, lvm: LvmFacts, vgs: tuple[str, ...]) -> Iterator[Finding]:
+    disks = [disk.path for disk in host.disks]
+    for vg, device in lvm.pvs:
+        if vg and vg not in vgs and is_inside(device, vgs, disks):
+            yield SEEN.at(host.node, f"{host.node}: stock LVM2 shows VG {vg} on {device}", MEND)
 
 
 def _host(host: HostFacts, lvm: LvmFacts) -> Iterator[Finding]:
@@ -79,25 +91,9 @@ def _host(host: HostFacts, lvm: LvmFacts) -> Iterator[Finding]:
         yield NO_LOCKS.at(name, what, mend)
     if settings.get("devices/scan_lvs") == "1":
         what = f"{name}: devices/scan_lvs = 1"
-        yield SCANS.at(name, what, "set devices/scan_lvs = 0 in /etc/lvm/lvm.conf")
+        yield SCANS.at(name, what, MEND)
     listed = "activation/auto_activation_volume_list" in settings
     if settings.get("global/event_activation") == "1" and not listed:
         what = f"{name}: event_activation = 1 and no auto_activation_volume_list"
         mend = "list the host's own VGs in activation/auto_activation_volume_list"
         yield ACTIVATES.at(name, what, mend)
-
-
-def accepts(rules: Sequence[str], names: Sequence[str]) -> bool:
-    """Whether a filter lets a device with these names through; what is no rule decides nothing."""
-    for rule in rules:
-        action, mark, rest = rule[:1], rule[1:2], rule[2:]
-        mark = {"(": ")", "[": "]", "{": "}"}.get(mark, mark)
-        if action not in ("a", "r") or not mark or mark not in rest:
-            continue
-        try:
-            found = any(re.search(rest[: rest.rindex(mark)], name) for name in names)
-        except re.error:
-            continue
-        if found:
-            return action == "a"
-    return True

@@ -19,6 +19,7 @@ from ringfence.core.errors import BadInput, LocksLost, NotFound, Refused, Ringfe
 from ringfence.core.modes import Mode
 from ringfence.engine.commands.disks import find_vg
 from ringfence.engine.commands.locking import LockedVg, lock_vg, space_of, undo
+from ringfence.engine.commands.sharing import check_shareable
 from ringfence.engine.orders import (
     Acquire,
     ClosePath,
@@ -41,6 +42,9 @@ from ringfence.volumes.plan import check_plain, find_lv
 _MODES = {"ey": Mode.EX, "sy": Mode.PR, "n": Mode.UN}
 VG_WAIT_MS = 5000
 """How long a command that must not wait for an LV still waits for its VG: changes are short."""
+
+GIVE_WAY_MS = 15_000
+"""How long who zeroes or wipes an LV may take to let go of it: a slice, and a last commit."""
 
 
 def mode_named(activate: str) -> Mode:
@@ -99,12 +103,17 @@ def _locate(vg: str, name: str, wait_ms: int | None) -> Generator[Order, Any, tu
     return locked, lv
 
 
-def activate(vg: str, name: str, mode: Mode, wait_ms: int | None) -> Generator[Order, Any, dict[str, Any]]:
+def activate(
+    vg: str, name: str, mode: Mode, wait_ms: int | None, *, force: bool = False
+) -> Generator[Order, Any, dict[str, Any]]:
     """Lock and open.  An LV that is active in this mode already stays as it is,
     unless its path has failed: then it is opened anew.
 
-    Raises LockHeld (names the holder), TimedOut, NotFound, Refused (not a linear or striped LV)."""
-    _, lv = yield from _locate(vg, name, wait_ms)
+    Args: force: in shared mode, too, whatever is on it (`sharing`).
+
+    Raises LockHeld (names the holder), TimedOut, NotFound, Refused (not a linear or striped LV; not
+    to be shared)."""
+    locked, lv = yield from _locate(vg, name, wait_ms)
     what = f"LV {vg}/{name}"
     mine: Held | None = yield FindLock(space_of(vg), lv.uuid)
     check_ours_to_use(mine, vg, name)
@@ -115,10 +124,15 @@ def activate(vg: str, name: str, mode: Mode, wait_ms: int | None) -> Generator[O
         if volume is not None:
             yield ClosePath(vg, volume.lv, lv.uuid)  # what is left of a path that has failed
         return (yield from _open(vg, lv, mine, wait_ms))
+    shares = mode is Mode.PR and not force
     if mine is not None:
+        if shares:
+            yield from check_shareable(vg, lv.name, extents_of(locked.found, lv))
         return (yield from _change_mode(vg, lv, mine, mode, wait_ms))
     held: Held = yield Acquire(space_of(vg), lv.uuid, mode, wait_ms, persistent=True, what=what)
     try:
+        if shares:  # under the lock: nobody who may write it alone has it open
+            yield from check_shareable(vg, lv.name, extents_of(locked.found, lv))
         return (yield from _open(vg, lv, held, wait_ms))
     except RingfenceError as error:
         yield from undo(error, ClosePath(vg, name, lv.uuid), Release(held.lock))
@@ -154,7 +168,7 @@ def open_path(found: VgOnDisk, lv: Lv, held: Held) -> Generator[Order, Any, dict
     vg = found.vg.name
     opened: Opened = yield OpenPath(
         vg, lv.name, lv.uuid, extents_of(found, lv), shared=held.mode is not Mode.EX, token=held.token,
-        readonly=not lv.writable, seqno=found.vg.seqno,
+        readonly=not lv.writable, seqno=found.vg.seqno, vg_uuid=found.vg.uuid,
     )  # fmt: skip
     return _answer(vg, lv, held, opened)
 
@@ -223,7 +237,8 @@ def _named(vg: str, name: str) -> Generator[Order, Any, tuple[OpenVolume | None,
 
 
 def take_for_removal(vg: Vg, lv: Lv, *, force: bool) -> Generator[Order, Any, int]:
-    """EX on an LV that is to go; nothing waits.  Answer: the lock, to be released after the commit.
+    """EX on an LV that is to go; it waits for nobody but who zeroes or wipes it.  Answer: the lock, to
+    be released after the commit.
 
     Raises Refused if the LV is active here (unless forced, but always if LVM2 has it), LockHeld if it is
     elsewhere.  A path that is open here stays open: the caller closes it once nothing can be refused any
@@ -231,7 +246,8 @@ def take_for_removal(vg: Vg, lv: Lv, *, force: bool) -> Generator[Order, Any, in
     space = space_of(vg.name)
     mine: Held | None = yield FindLock(space, lv.uuid)
     if mine is None:
-        held: Held = yield Acquire(space, lv.uuid, Mode.EX, 0, what=f"LV {vg.name}/{lv.name}")
+        wait_ms = GIVE_WAY_MS if lv.unclean else 0
+        held: Held = yield Acquire(space, lv.uuid, Mode.EX, wait_ms, what=f"LV {vg.name}/{lv.name}")
         return held.lock
     check_ours_to_use(mine, vg.name, lv.name)
     if not force:

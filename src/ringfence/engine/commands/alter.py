@@ -121,7 +121,7 @@ def alter(call: LvChange) -> Command:
 def _carry_out(
     call: LvChange, locked: LockedVg, change: Change, planned: Vg, lvs: list[Lv], what: str
 ) -> Generator[Order, Any, list[str]]:
-    if planned.body == change.vg.body:
+    if planned.text == change.vg.text:
         return ["nothing is changed: it is so already"]
     prepared = prepare(change, planned, what)
     loses = [lv for lv in lvs if call.permission == "r" and lv.writable]

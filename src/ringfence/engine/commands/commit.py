@@ -45,6 +45,7 @@ from ringfence.volumes.groups import mark_missing
 from ringfence.volumes.known import Known
 from ringfence.volumes.model import Vg
 from ringfence.volumes.plan import Maker, next_seqno
+from ringfence.volumes.unclean import unclean_uuids
 from ringfence.wire.entries import VgDelta
 
 
@@ -194,7 +195,7 @@ def finish(
 ) -> Generator[Order, Any, None]:
     """Tell everybody, then let the next one in."""
     vg = new.vg
-    yield Publish(vg.name, vg.seqno, new.crc, f"{locked.me.name}: {what}", delta)
+    yield Publish(vg.name, vg.seqno, new.crc, f"{locked.me.name}: {what}", delta, unclean_uuids(vg))
     yield Remember(new)
     yield Release(locked.held.lock, print_lvb(Version(vg.seqno, new.crc)))
 

@@ -9,7 +9,6 @@ from ringfence.engine.commands.activation import (
     activate,
     close_path,
     deactivate,
-    extents_of,
     mode_named,
     open_path,
     take_for_removal,
@@ -18,19 +17,18 @@ from ringfence.engine.commands.alter import alter
 from ringfence.engine.commands.commit import Prepared, begin, commit, prepare
 from ringfence.engine.commands.disks import find_vg
 from ringfence.engine.commands.locking import LockedVg, fresh_uuids, lock_vg, space_of, undo
+from ringfence.engine.commands.wiping import cleanse, explain_lack
+from ringfence.engine.commands.zeroing import fits_at_once, zero_lv
 from ringfence.engine.orders import (
     Acquire,
     ClosePath,
     Command,
-    Extent,
     FindLock,
     Held,
     OpenPaths,
     OpenVolume,
     Order,
     Release,
-    Write,
-    WriteBlocks,
 )
 from ringfence.lvm2.names import with_dashes
 from ringfence.volumes.alter import check_own_tags
@@ -41,10 +39,8 @@ from ringfence.volumes.plan import Maker, check_plain, create_lv, find_lv, free_
 from ringfence.volumes.policies import policy_named
 from ringfence.volumes.pv_list import areas_within
 from ringfence.volumes.sizes import Size, extents_for_new, stripes_for
+from ringfence.volumes.unclean import check_removable, mark_wiping, mark_zeroing, size_of
 from ringfence.wire.client import LvChange, LvCreate, LvRemove
-
-_WIPED_BYTES = 4096
-"""LVM2 clears so much of a new LV (-Zy), lest an old file system shines through."""
 
 # -- lvcreate --------------------------------------------------------------------
 
@@ -60,7 +56,10 @@ def lvcreate(call: LvCreate) -> Command:
     locked = yield from lock_vg(call.vg, Mode.EX, call.wait_ms)
     change = yield from begin(locked)
     _, uuids = yield from fresh_uuids(1)
-    planned, lv, notes = _plan(locked, call, with_dashes(uuids[0]))
+    try:
+        planned, lv, notes = _plan(locked, call, with_dashes(uuids[0]))
+    except Refused as error:
+        raise explain_lack(locked.found, error, locked.me.wipe_mib_s) from error
     result: dict[str, Any] = {
         "message": f'Logical volume "{lv.name}" created.',
         "name": lv.name,
@@ -70,12 +69,16 @@ def lvcreate(call: LvCreate) -> Command:
         "notes": notes,
     }
     found = VgOnDisk(planned, 0, locked.found.pvs, ())
+    if call.wipe and not fits_at_once(size_of(planned, lv)):
+        marked = mark_zeroing(planned, lv.name)
+        yield from commit(prepare(change, marked, f"lvcreate {call.vg}/{lv.name}"))
+        return {**(yield from _zeroed(call, lv, mode)), **result}
     prepared = prepare(change, planned, f"lvcreate {call.vg}/{lv.name}")
     if mode is Mode.UN:
-        yield from _wipe(found, lv)
+        yield from _zero(found, lv, call.wipe)
         yield from commit(prepared)
         return result
-    opened = yield from _create_active(prepared, found, lv)
+    opened = yield from _create_active(prepared, found, lv, call.wipe)
     return {**opened, **result}
 
 
@@ -112,18 +115,36 @@ def is_writable(permission: str) -> bool:
     return permission == "rw"
 
 
-def _wipe(found: VgOnDisk, lv: Lv) -> Generator[Order, Any, None]:
+def _zero(found: VgOnDisk, lv: Lv, wipe: bool) -> Generator[Order, Any, None]:
     """Before the commit: the extents are still free, and a crash leaves them so."""
-    first: Extent = extents_of(found, lv)[0]
-    data = bytes(min(_WIPED_BYTES, first.length_bytes))
-    yield WriteBlocks((Write(first.path, first.start_bytes, data),), found.vg.name, "wipe")
+    if wipe:
+        yield from zero_lv(found, lv)
 
 
-def _create_active(prepared: Prepared, found: VgOnDisk, lv: Lv) -> Generator[Order, Any, dict[str, Any]]:
+def _zeroed(call: LvCreate, lv: Lv, mode: Mode) -> Generator[Order, Any, dict[str, Any]]:
+    """It is committed, and nobody opens it before it is zeroed; who wants it active waits for that."""
+    name = f"{call.vg}/{lv.name}"
+    if mode is Mode.UN:
+        return {"zeroing": True}
+    try:
+        done = yield from cleanse(call.vg, lv.uuid, lv.name, None, paced=False)
+        if done is not None and not done.finished:
+            raise Refused("somebody else wants it", retry=True)
+    except RingfenceError as error:
+        if isinstance(error, LocksLost):
+            raise
+        message = f"Logical volume {name} was created, and is zeroed in the background: {error.message}"
+        raise type(error)(message, node=error.node, next=f"lvchange -aey {name}, after that") from error
+    return (yield from activate(call.vg, lv.name, mode, call.wait_ms))
+
+
+def _create_active(
+    prepared: Prepared, found: VgOnDisk, lv: Lv, wipe: bool
+) -> Generator[Order, Any, dict[str, Any]]:
     vg = found.vg.name
     held: Held = yield Acquire(space_of(vg), lv.uuid, Mode.EX, 0, persistent=True, what=f"LV {vg}/{lv.name}")
     try:
-        yield from _wipe(found, lv)
+        yield from _zero(found, lv, wipe)
         committed = yield from commit(prepared)
     except RingfenceError as error:
         yield from undo(error, Release(held.lock))
@@ -160,19 +181,30 @@ def _half_made(vg: str, lv: Lv, error: RingfenceError, next: str) -> RingfenceEr
 
 
 def lvremove(call: LvRemove) -> Command:
+    """What is small is wiped here, before the commit: a crash leaves the LV, emptied in part.  What is larger
+    is committed as one that is to be wiped, and goes by itself (`wiping`)."""
     locked = yield from lock_vg(call.vg, Mode.EX)
     change = yield from begin(locked)
     lv = find_lv(change.vg, call.lv)
-    prepared = prepare(change, remove_lv(change.vg, call.lv), f"lvremove {call.vg}/{call.lv}")
+    check_removable(change.vg, lv, wipe=call.wipe)
+    wipes = call.wipe and not lv.unclean
+    later = wipes and not fits_at_once(size_of(change.vg, lv))
+    planned = mark_wiping(change.vg, lv.name) if later else remove_lv(change.vg, lv.name)
+    prepared = prepare(change, planned, f"lvremove {call.vg}/{call.lv}")
     lock = yield from take_for_removal(change.vg, lv, force=call.force)
     try:
         yield from close_path(call.vg, lv)
+        if wipes and not later:
+            yield from zero_lv(locked.found, lv)
         yield from commit(prepared)
     except RingfenceError as error:
         yield from undo(error, ClosePath(call.vg, lv.name, lv.uuid), Release(lock))
         raise
     yield Release(lock)
-    return {"message": f'Logical volume "{call.lv}" successfully removed.', "vg": call.vg, "name": call.lv}
+    message = f'Logical volume "{call.lv}" successfully removed.'
+    if later:
+        message += f"\nIts {lv.extent_count} extents are being wiped, and free after that."
+    return {"message": message, "vg": call.vg, "name": call.lv, "wiping": later}
 
 
 # -- lvchange --------------------------------------------------------------------
@@ -186,12 +218,12 @@ def lvchange(call: LvChange) -> Command:
         raise BadInput("an activation and other changes are two commands", next="lvchange -a alone first")
     mode = mode_named(call.activate)
     if call.lv:
-        return {"message": "", **(yield from _switch(call.vg, call.lv, mode, call.wait_ms))}
+        return {"message": "", **(yield from _switch(call, call.lv, mode))}
     names = yield from _all_names(call.vg, mode)
     done, refused = [], []
     for name in names:
         try:
-            done.append((yield from _switch(call.vg, name, mode, call.wait_ms)))
+            done.append((yield from _switch(call, name, mode)))
         except LocksLost:
             raise
         except RingfenceError as error:
@@ -208,10 +240,10 @@ def lvchange(call: LvChange) -> Command:
     }
 
 
-def _switch(vg: str, name: str, mode: Mode, wait_ms: int | None) -> Generator[Order, Any, dict[str, Any]]:
+def _switch(call: LvChange, name: str, mode: Mode) -> Generator[Order, Any, dict[str, Any]]:
     if mode is Mode.UN:
-        return (yield from deactivate(vg, name))
-    return (yield from activate(vg, name, mode, wait_ms))
+        return (yield from deactivate(call.vg, name))
+    return (yield from activate(call.vg, name, mode, call.wait_ms, force=call.force))
 
 
 def _all_names(vg: str, mode: Mode) -> Generator[Order, Any, list[str]]:

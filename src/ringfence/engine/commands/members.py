@@ -178,7 +178,7 @@ def _empty(start_bytes: int, size_bytes: int) -> bytes:
 def _remove_missing(call: VgReduce, locked: LockedVg) -> Generator[Order, Any, dict[str, Any]]:
     change = yield from begin(locked, partial=True)
     vg, found = change.vg, locked.found
-    missing = [pv.name for pv in vg.pvs if pv.name not in found.pvs or pv.missing]
+    missing = sorted(found.lost)
     if not missing:
         yield Release(locked.held.lock)
         return {"message": f'Volume group "{vg.name}" is already consistent.', "vg": vg.name}

@@ -15,26 +15,19 @@ import msgspec
 from ringfence.core.errors import BadInput, Refused
 from ringfence.engine.commands.disks import device_named, read_disks
 from ringfence.engine.commands.locking import fresh_uuids, lock_global, unlock_global
-from ringfence.engine.orders import Command, Order, Read, ReadBlocks, Write, WriteBlocks
+from ringfence.engine.orders import Command, Extent, Order, Probe, Write, WriteBlocks
 from ringfence.lvm2.area import MdaHeader, print_header
 from ringfence.lvm2.label import LABEL_SCAN_BYTES, SECTOR_BYTES, Area, PvLabel, parse_label, print_label
 from ringfence.lvm2.names import with_dashes
 from ringfence.volumes.discovery import AreaOnDisk, Disks, PvOnDisk
 from ringfence.volumes.model import Vg
 from ringfence.volumes.plan import NewPv
+from ringfence.volumes.signatures import Probed
 from ringfence.wire.client import PvCreate
 
 AREA_START_BYTES = 4096
 DATA_ALIGNMENT_BYTES = 1 << 20
 LARGEST_AREA_BYTES = 1 << 30
-
-_SIGNATURES = (
-    ("ext2/3/4", 0x438, b"\x53\xef"), ("xfs", 0, b"XFSB"), ("LUKS", 0, b"LUKS\xba\xbe"),
-    ("gpt", 512, b"EFI PART"), ("swap", 4086, b"SWAPSPACE2"), ("qcow2", 0, b"QFI\xfb"),
-    ("btrfs", 0x10040, b"_BHRfS_M"), ("dos", 510, b"\x55\xaa"), ("gfs2", 0x10000, b"\x01\x16\x19\x70"),
-    ("ocfs2", 0x800, b"OCFSV2"), ("drbd", 0x1000, b"\x83\x74\x02\x67"),
-)  # fmt: skip
-_SIGNATURES_END = 0x10048
 
 
 class PvPlan(msgspec.Struct, frozen=True):
@@ -148,13 +141,12 @@ def _refuse_in_use(disks: Disks, path: str, force: bool, into: Vg | None) -> Non
 
 def _refuse_signatures(path: str, size_bytes: int) -> Generator[Order, Any, None]:
     """Data of something else would be lost."""
-    (start,) = yield ReadBlocks((Read(path, 0, min(_SIGNATURES_END, size_bytes)),))
-    for name, offset, magic in _SIGNATURES:
-        if start is not None and start[offset : offset + len(magic)] == magic:
-            raise Refused(
-                f"{name} signature detected on {path} at offset {offset}",
-                next="if its data may be lost: pvcreate --force",
-            )
+    found: Probed = yield Probe((Extent(path, 0, size_bytes),))
+    if found.signatures:
+        raise Refused(
+            f"{found.signatures[0]} signature detected on {path}, by {found.by.value}",
+            next="if its data may be lost: pvcreate --force",
+        )
 
 
 def lay_out_members(

@@ -211,8 +211,8 @@ def _shown(lvs: tuple[Lv, ...], call: Lvs, vg: Vg, relations: Relations) -> list
     if call.all or call.lv:
         return [lv for lv in lvs if relations.exists(lv)]
     if not vg.index.composed:  # nothing is hidden but what says so itself
-        return [lv for lv in lvs if lv.visible and not lv.slots]
-    return [lv for lv in lvs if relations.shown(lv) and not lv.slots]
+        return [lv for lv in lvs if lv.visible and not (lv.slots or lv.wiping)]
+    return [lv for lv in lvs if relations.shown(lv) and not (lv.slots or lv.wiping)]
 
 
 def _here(holders: tuple[Holder, ...], mine: bool, volume: OpenVolume | None, broken: bool) -> LvHere:

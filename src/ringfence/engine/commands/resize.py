@@ -2,7 +2,7 @@
 
 Growth, under the VG's lock alone; after a crash or a freeze at each step:
 
-    before the commit:                   the old version
+    what is added zeroed (`growing`):    the old version
     commit:                              the new one; what is open of the LV, here or elsewhere, has its old
                                          size until its node has heard of it
 
@@ -19,6 +19,7 @@ from ringfence.core.modes import Mode
 from ringfence.core.units import sized
 from ringfence.engine.commands.alter import follow
 from ringfence.engine.commands.commit import Change, begin, commit, prepare
+from ringfence.engine.commands.growing import zeroed_growth
 from ringfence.engine.commands.locking import LockedVg, lock_vg
 from ringfence.engine.commands.lv import places_named
 from ringfence.engine.commands.narrow import narrowed
@@ -96,6 +97,8 @@ def _check_way(vg: Vg, lv: Lv, extents: int, call: LvResize) -> None:
 
 
 def _grow(change: Change, planned: Vg, lv: Lv, call: LvResize) -> Generator[Order, Any, list[str]]:
+    if call.wipe:
+        change, planned = yield from zeroed_growth(change, planned, lv, _what(call))
     yield from commit(prepare(change, planned, _what(call)))
     notes: list[str] = (yield from follow(call.vg, lv.name, lv.uuid)).get("notes", [])
     return notes

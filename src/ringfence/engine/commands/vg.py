@@ -56,6 +56,7 @@ from ringfence.engine.orders import (
     Joined,
     JoinLockspace,
     LeaveLockspace,
+    NoteUnclean,
     OpenPaths,
     OpenVolume,
     Order,
@@ -75,6 +76,7 @@ from ringfence.volumes.model import Lv, Vg
 from ringfence.volumes.plan import Maker, check_plain, create_vg
 from ringfence.volumes.sizes import check_extent_size
 from ringfence.volumes.slots import add_slots, slots_of
+from ringfence.volumes.unclean import unclean_uuids
 from ringfence.wire.client import VgChange, VgCreate, VgRemove
 
 # -- vgcreate --------------------------------------------------------------------
@@ -162,7 +164,7 @@ def vgremove(call: VgRemove) -> Command:
         refuse_with_lvs(vg)
     lvs = [lv for lv in vg.lvs if not lv.slots]
     for lv in lvs:
-        check_plain(vg, lv)
+        check_plain(vg, lv, unclean=True)
     locks = yield from _take_all(vg, lvs, call.force)
     restore: Order | None = None
     try:
@@ -244,6 +246,9 @@ def autostart(stopped: tuple[str, ...] = (), uuids: dict[str, str] | None = None
     names = [name for name, uuid in ours.items() if name not in stopped and uuid not in left_alone]
     for name in names:
         yield from join(space_of(name))
+    for found in disks.vgs:
+        if found.vg.name in names and (unclean := unclean_uuids(found.vg)):
+            yield NoteUnclean(found.vg.name, unclean)
     joined: tuple[str, ...] = yield Joined()
     for space, uuid in known.items():
         if space in joined and uuid in ours.values() and space.removeprefix(VG_SPACE) not in ours:

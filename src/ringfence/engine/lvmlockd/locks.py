@@ -8,7 +8,7 @@ authority; then it is refused with -EAGAIN.  For the global lock and VGs' the as
 
 An LV is active on a host through LVM2 or through ringfence's own path, never through both: a persistent lock
 that is not by_lvm2 is not shared with stock commands, nor let go of by them.  The LV of the disk slots is
-refused to them always.
+refused to them always, and one that is being zeroed or wiped until it is not any more.
 
 A VG's lock value block is written when it goes down from EX after a vg_update: the version said, and no CRC
 (`commands.locking`).  Whoever ends between vg_update and unlock leaves it not valid: the next one to change
@@ -43,6 +43,7 @@ from ringfence.volumes.slots import SLOTS_LV
 from ringfence.wire.lvmlockd import EADOPT_NONE, ENOLS, MODES, LvmAsked
 
 SLOTS_REFUSED = "it holds the disk slots, only ringfence uses it; `ringfence vgremove` removes it with its VG"
+UNCLEAN_REFUSED = "it is being zeroed or wiped by ringfence: wait, see `ringfence lvs -a`"
 ACTIVATES = "vgchange"
 """The command that goes through all LVs of a VG, as it names itself."""
 SH_EXISTS = "SH_EXISTS"
@@ -170,6 +171,9 @@ class Locks:
             if asked.mode == "un":
                 return -errno.ENOENT  # no stock command has it; `vgchange -an` asks for every LV of a VG
             self._replies.note(session, asked, SLOTS_REFUSED)
+            return -errno.EBUSY
+        if asked.mode != "un" and asked.lv_uuid in self._context.unclean(asked.vg_name):
+            self._replies.note(session, asked, UNCLEAN_REFUSED)
             return -errno.EBUSY
         if where in self._in_flight:
             return self._hold(session, asked, "another command's request for it is not answered yet")

@@ -1,0 +1,205 @@
+"""LVs are zeroed before they can be opened, and wiped before their extents are used again: the long work.
+
+It goes on under the LV's own lock, EX, and without the VG's: whoever has that lock works, on whatever host.
+The metadata say what is to be done (`volumes.unclean`), so after a crash at any step another host goes on:
+
+    LV tagged (by lvcreate, lvremove):   nobody opens it, its extents are nobody's else; nothing is done
+    slices zeroed:                       the same, with the first of its extents zeros; done once more
+    progress committed:                  the same, and this much is not done again
+    all slices zeroed:                   the same; a last commit is lacking
+    tag removed, or the LV:              it is an LV as any other, or its extents are free
+
+Locks are taken LV first, then VG, against the order of a command that removes LVs; so the VG's is waited for
+only a little while, and between two slices whoever waits for the LV's gets it."""
+
+from collections.abc import Callable, Generator
+from typing import Any
+
+import msgspec
+
+from ringfence.core.errors import LocksLost, Refused, RingfenceError, TimedOut
+from ringfence.core.modes import Mode
+from ringfence.engine.commands.commit import begin, commit, prepare
+from ringfence.engine.commands.locking import LockedVg, lock_vg, space_of, undo
+from ringfence.engine.commands.zeroing import places, slices
+from ringfence.engine.orders import (
+    Acquire,
+    Command,
+    Held,
+    Identity,
+    NoteProgress,
+    Order,
+    Pause,
+    Release,
+    Wanted,
+    Whoami,
+)
+from ringfence.volumes.discovery import VgOnDisk
+from ringfence.volumes.model import Lv, Vg
+from ringfence.volumes.plan import remove_lv
+from ringfence.volumes.unclean import by_uuid, done_extents, mark_clean, note_done, pieces, rest_of, size_of
+
+VG_WAIT_MS = 3000
+"""Less than whoever has the VG's lock waits for the LV's."""
+STEP_LEAST_BYTES, STEP_MOST_BYTES, STEPS = 1 << 30, 16 << 30, 64
+"""How much is done between two commits of the progress: a part of the LV, within limits."""
+
+
+class Cleansed(msgspec.Struct, frozen=True):
+    """What became of one LV."""
+
+    name: str
+    what: str
+    """zeroed | wiped."""
+    finished: bool
+    """False: somebody else wanted its lock, or this node ends; what was done so far is noted."""
+
+
+def cleanse(
+    vg: str, uuid: str, name: str, wait_ms: int | None, *, paced: bool
+) -> Generator[Order, Any, Cleansed | None]:
+    """Zero or wipe one LV, from where it was left.  None: there is nothing of it to do (any more).
+
+    Args:
+        name: for messages.
+        wait_ms: how long to queue for its lock.
+        paced: no faster than the configuration allows; else somebody waits for it.
+
+    Raises LockHeld (another host does it), NotFound (a PV is missing), DeviceFailed, NoAuthority."""
+    me: Whoami = yield Identity()
+    held: Held = yield Acquire(space_of(vg), uuid, Mode.EX, wait_ms, what=f"LV {vg}/{name}")
+    try:
+        done = yield from _under_lock(vg, uuid, held, me.wipe_mib_s if paced else 0)
+    except RingfenceError as error:
+        yield from undo(error, Release(held.lock))
+        raise
+    yield Release(held.lock)
+    return done
+
+
+def cleanse_all(vg: str, uuids: tuple[str, ...]) -> Command:
+    """In the background: every unclean LV of a VG that no other host works on.
+
+    Answer: {"done": [Cleansed], "gone": [uuid], "left": how many are not through, "trouble": a line}.
+    What goes wrong with one LV does not keep the others."""
+    done: list[Cleansed] = []
+    gone: list[str] = []
+    left, trouble = 0, ""
+    for uuid in uuids:
+        try:
+            one = yield from cleanse(vg, uuid, uuid, 0, paced=True)
+        except LocksLost:
+            raise
+        except RingfenceError as error:
+            left += 1
+            if not isinstance(error, Refused):  # another host has it; or its lockspace is frozen
+                trouble = trouble or str(error)
+            continue
+        if one is None:
+            gone.append(uuid)
+        elif one.finished:
+            done.append(one)
+        else:
+            left += 1
+    return {"done": done, "gone": gone, "left": left, "trouble": trouble}
+
+
+def _under_lock(vg: str, uuid: str, held: Held, mib_s: int) -> Generator[Order, Any, Cleansed | None]:
+    locked = yield from lock_vg(vg, Mode.PR, VG_WAIT_MS)
+    yield Release(locked.held.lock)
+    found = locked.found
+    lv = by_uuid(found.vg, uuid)
+    if lv is None or not lv.unclean:
+        return None
+    # Under its lock nobody moves or changes it.
+    size, extent = size_of(found.vg, lv), found.vg.extent_bytes
+    done = noted = done_extents(lv) * extent
+    step = min(max(size // STEPS, STEP_LEAST_BYTES), STEP_MOST_BYTES)
+    what = "wiped" if lv.wiping else "zeroed"
+    yield NoteProgress(vg, lv.name, what, done, size)
+    for part in slices(vg, places(found, rest_of(pieces(found.vg, lv), done))):
+        if (yield Wanted(held.lock)):
+            yield from _note(vg, uuid, done // extent, wait_ms=0)
+            return Cleansed(lv.name, what, finished=False)
+        yield part
+        done += part.length_bytes
+        yield NoteProgress(vg, lv.name, what, done, size)
+        if mib_s and done < size:
+            yield Pause(part.length_bytes * 1000 // (mib_s << 20))
+        if done - noted >= step and done < size:
+            yield from _note(vg, uuid, done // extent)
+            noted = done
+    finished = yield from _finish(vg, uuid, held, lv, size)
+    return Cleansed(lv.name, what, finished=finished)
+
+
+def _note(vg: str, uuid: str, extents: int, wait_ms: int = VG_WAIT_MS) -> Generator[Order, Any, None]:
+    """Keep the progress, where that can be done; it is worth no error."""
+
+    def plan(now: Vg, lv: Lv) -> Vg:
+        return note_done(now, lv.name, extents)
+
+    try:
+        yield from _change(vg, uuid, "progress", plan, wait_ms)
+    except LocksLost:
+        raise
+    except Refused:
+        pass
+
+
+def _finish(vg: str, uuid: str, held: Held, lv: Lv, size_bytes: int) -> Generator[Order, Any, bool]:
+    """The last commit.  False: somebody wants the LV's lock, and the VG's could not be had."""
+    while True:
+        try:
+            yield from _change(vg, uuid, f"end of {lv.name}", _done)
+        except TimedOut:
+            if (yield Wanted(held.lock)):
+                yield from _note(vg, uuid, lv.extent_count, wait_ms=0)
+                return False
+        else:
+            return True
+
+
+def _done(vg: Vg, lv: Lv) -> Vg:
+    return remove_lv(vg, lv.name) if lv.wiping else mark_clean(vg, lv.name)
+
+
+def _change(
+    vg: str, uuid: str, what: str, plan: Callable[[Vg, Lv], Vg], wait_ms: int = VG_WAIT_MS
+) -> Generator[Order, Any, None]:
+    """One commit, under the VG's lock.  Raises TimedOut, or LockHeld, if that is not to be had."""
+    locked: LockedVg = yield from lock_vg(vg, Mode.EX, wait_ms)
+    try:
+        change = yield from begin(locked)
+        lv = by_uuid(change.vg, uuid)
+        assert lv is not None, "nobody removes an LV without its lock"
+        yield from commit(prepare(change, plan(change.vg, lv), f"wiping, {what}"))
+    except RingfenceError as error:
+        yield from undo(error, Release(locked.held.lock))
+        raise
+
+
+# -- what other commands ask ---------------------------------------------------------------
+
+
+def explain_lack(found: VgOnDisk, error: Refused, mib_s: int) -> Refused:
+    """An allocation that was refused, with what is about to become free."""
+    vg = found.vg
+    waits = [lv for lv in vg.lvs if lv.wiping]
+    if not waits:
+        return error
+    left = sum(size_of(vg, lv) - done_extents(lv) * vg.extent_bytes for lv in waits)
+    extents = sum(size_of(vg, lv) for lv in waits) // vg.extent_bytes
+    about = f", in about {_duration(left // (mib_s << 20))}" if mib_s else ""
+    return Refused(
+        f"{error.message}; {extents} more are being wiped, and free{about or ' after that'}",
+        next=f"wait (see: lvs -a {vg.name}), or do without: lvremove --no-wipe {vg.name}/{waits[0].name}",
+        retry=True,
+    )
+
+
+def _duration(seconds: int) -> str:
+    for unit, size in (("h", 3600), ("min", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds // size} {unit}"
+    return f"{max(seconds, 1)} s"

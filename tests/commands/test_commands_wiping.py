@@ -1,0 +1,445 @@
+"""New LVs are zeroed, removed ones wiped: at once what is small, by and by what is large, whoever does it."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from command_world import MIB, Crash, Node, World
+from stock_lvm import Stock
+
+from ringfence.core.errors import DeviceFailed, LockHeld, Refused, RingfenceError
+from ringfence.core.modes import Mode
+from ringfence.engine import orders
+from ringfence.engine.commands import wiping, zeroing
+from ringfence.engine.commands.disks import find_vg
+from ringfence.engine.commands.wiping import cleanse_all
+from ringfence.lvm2.names import check_lv_name
+from ringfence.storage import Moment, driver
+from ringfence.volumes.model import Vg
+from ringfence.volumes.unclean import wiping_name
+from ringfence.wire.client import LvChange, LvCreate, LvRemove, LvResize, Lvs, VgCreate, VgRemove, Vgs
+
+SMALL, LARGE = 6, 10
+"""Extents of 1 MiB.  Everything else is a sixteenth of what it is otherwise, so that disks are small."""
+SECRET = b"another tenant's"
+
+
+@pytest.fixture(autouse=True)
+def scaled(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(zeroing, "SLICE_BYTES", zeroing.SLICE_BYTES // 16)
+    monkeypatch.setattr(zeroing, "AT_ONCE_BYTES", zeroing.AT_ONCE_BYTES // 16)
+    monkeypatch.setattr(wiping, "STEP_LEAST_BYTES", zeroing.SLICE_BYTES)  # progress is committed, too
+    monkeypatch.setattr(driver, "ZERO_STEP_BYTES", driver.ZERO_STEP_BYTES // 16)
+
+
+@pytest.fixture
+def world(directory: Path) -> World:
+    return World(directory, (40 * MIB,))
+
+
+@pytest.fixture
+def first(world: World) -> Node:
+    node = world.node(1)
+    node.run(VgCreate("vg0", tuple(world.images), shared=True, extent_size_bytes=MIB))
+    return node
+
+
+def soil(world: World) -> None:
+    """Secrets in every extent, at its beginning, in its middle and at its end."""
+    with open(world.images[0], "r+b") as file:
+        for at in range(MIB, 40 * MIB, MIB // 2):
+            for offset in (at, at + MIB // 2 - 512):
+                file.seek(offset)
+                file.write(SECRET.ljust(512, b"!"))
+
+
+def secrets(world: World, extents: int = 39, start: int = 0) -> int:
+    """Extents in which one is left."""
+    with open(world.images[0], "rb") as file:
+        file.seek(MIB * (1 + start))
+        return sum(SECRET in file.read(MIB) for _ in range(extents))
+
+
+def rows(world: World, **options: Any) -> list[str]:
+    found = world.node(3).run(Lvs("vg0", **options))["rows"]
+    return [f"{row['lv_name']} {row['lv_size'] // MIB} {row['copy_percent'] or '-'}" for row in found]
+
+
+def free(world: World) -> int:
+    (row,) = world.node(3).run(Vgs("vg0"))["rows"]
+    return int(row["vg_free_count"])
+
+
+def unclean(world: World) -> tuple[str, ...]:
+    return world.published[-1].unclean
+
+
+def work(world: World, id: int = 2, **options: Any) -> dict[str, Any]:
+    """A host's turn in the background."""
+    node = world.node(id, **options)
+    if id not in world.members["lvm_vg0"]:
+        world.members["lvm_vg0"].append(id)
+    answer: dict[str, Any] = node.drive(cleanse_all("vg0", unclean(world)))
+    return answer
+
+
+# -- new ones --------------------------------------------------------------------------
+
+
+def test_a_small_lv_is_zeroed_before_its_commit(world: World, first: Node) -> None:
+    soil(world)
+    first.run(LvCreate("vg0", "vm1", extents=SMALL))
+    assert secrets(world, SMALL) == 0
+    assert secrets(world, 8, SMALL) == 8, "and nothing else"
+    kinds = [getattr(one, "what", "zero") for one in first.trace
+             if isinstance(one, orders.ZeroBlocks | orders.WriteBlocks)]  # fmt: skip
+    assert kinds == ["zero", "zero", "text", "precommit", "commit"]
+    first.run(LvCreate("vg0", "vm2", extents=8, activate="n"))
+    assert secrets(world, 8, SMALL) == 0
+
+
+def test_without_wipe_nothing_is_zeroed(world: World, first: Node) -> None:
+    soil(world)
+    first.run(LvCreate("vg0", "vm1", extents=LARGE, wipe=False))
+    assert secrets(world, LARGE) == LARGE
+    assert unclean(world) == ()
+
+
+def test_a_large_lv_is_zeroed_without_the_vgs_lock_and_opened_after_it(world: World, first: Node) -> None:
+    soil(world)
+    reply = first.run(LvCreate("vg0", "vm1", extents=LARGE))
+    assert secrets(world, LARGE) == 0
+    assert reply["uri"].startswith("nbd+unix:///vm1?")
+    locked = False
+    zeroed = []
+    for order in first.trace:
+        if isinstance(order, orders.Acquire) and order.resource == "VGLK":
+            locked = True
+        elif isinstance(order, orders.Release):
+            locked = False
+        elif isinstance(order, orders.ZeroBlocks):
+            zeroed.append(order.length_bytes // MIB)
+            assert not locked
+        elif isinstance(order, orders.OpenPath):
+            assert sum(zeroed) == LARGE
+    assert zeroed == [4, 4, 2]
+    assert [(one.done_bytes // MIB, one.size_bytes // MIB) for one in first.progress] == [
+        (0, LARGE), (4, LARGE), (8, LARGE), (LARGE, LARGE),
+    ]  # fmt: skip
+    assert rows(world) == [f"vm1 {LARGE} -"]
+    assert world.locks_of(1) == [("lvm_vg0", reply["uuid"], Mode.EX)]
+
+
+def test_nobody_opens_it_before_that(world: World, first: Node) -> None:
+    soil(world)
+    reply = first.run(LvCreate("vg0", "vm1", extents=LARGE, activate="n"))
+    assert reply["zeroing"]
+    assert unclean(world) == (reply["uuid"],)
+    assert rows(world) == [f"vm1 {LARGE} 0.00"]
+    for force in (False, True):
+        with pytest.raises(Refused, match=r"vm1 is still being zeroed \(0 %\)"):
+            first.run(LvChange("vg0", "vm1", "ey", force=force))
+    assert first.run(LvChange("vg0", "", "ey"))["lvs"] == [], "who activates all passes it over"
+    assert [one.name for one in work(world)["done"]] == ["vm1"]
+    assert secrets(world, LARGE) == 0
+    assert unclean(world) == ()
+    first.run(LvChange("vg0", "vm1", "ey"))
+
+
+def test_who_waits_for_a_large_lv_is_told_what_became_of_it(world: World, first: Node) -> None:
+    def fail(order: Any) -> RingfenceError | None:
+        broken = isinstance(order, orders.ZeroBlocks) and order.offset_bytes > 6 * MIB
+        return DeviceFailed("I/O error") if broken else None
+
+    with pytest.raises(DeviceFailed, match="vm1 was created, and is zeroed in the background: I/O error"):
+        world.node(1, fail=fail).run(LvCreate("vg0", "vm1", extents=LARGE))
+    assert world.locks_of(1) == []
+    assert rows(world) == [f"vm1 {LARGE} 80.00"]
+    work(world)
+    assert rows(world) == [f"vm1 {LARGE} -"]
+
+
+# -- removed ones ------------------------------------------------------------------------
+
+
+def test_a_small_lv_is_wiped_as_it_is_removed(world: World, first: Node) -> None:
+    first.run(LvCreate("vg0", "vm1", extents=SMALL, activate="n"))
+    soil(world)
+    first.run(LvRemove("vg0", "vm1"))
+    assert secrets(world, SMALL + 1) == 1
+    assert rows(world, all=True) == []
+
+
+def test_a_large_lvs_extents_are_free_once_they_are_wiped(world: World, first: Node) -> None:
+    uuid = first.run(LvCreate("vg0", "vm1", extents=LARGE, activate="n", wipe=False))["uuid"]
+    soil(world)
+    reply = first.run(LvRemove("vg0", "vm1"))
+    assert "10 extents are being wiped, and free after that" in reply["message"]
+    assert (rows(world), rows(world, all=True)) == ([], [f"vm1_wiping {LARGE} 0.00"])
+    assert (free(world), unclean(world)) == (39 - LARGE, (uuid,))
+    with pytest.raises(Refused, match="was removed and is being wiped"):
+        first.run(LvChange("vg0", "vm1_wiping", "ey"))
+    with pytest.raises(Refused, match="was removed and is being wiped"):
+        first.run(LvRemove("vg0", "vm1_wiping"))
+    with pytest.raises(Refused, match=r"10 more are being wiped.*lvremove --no-wipe vg0/vm1_wiping"):
+        first.run(LvCreate("vg0", "vm2", extents=30))
+    first.run(LvCreate("vg0", "vm1", extents=5))  # the name is free at once, other extents are
+    assert secrets(world, LARGE) == LARGE
+    (done,) = work(world)["done"]
+    assert (done.name, done.what) == ("vm1_wiping", "wiped")
+    assert secrets(world, LARGE) == 0
+    assert (rows(world, all=True), free(world)) == (["vm1 5 -"], 39 - 5)
+
+
+def test_two_of_one_name_are_wiped(world: World, first: Node) -> None:
+    for _ in range(2):
+        first.run(LvCreate("vg0", "vm1", extents=LARGE, activate="n", wipe=False))
+        first.run(LvRemove("vg0", "vm1"))
+    assert rows(world, all=True) == [f"vm1_wiping {LARGE} 0.00", f"vm1_wiping1 {LARGE} 0.00"]
+    assert len(work(world)["done"]) == 2
+    assert rows(world, all=True) == []
+
+
+def test_without_wipe_it_goes_at_once_also_one_that_is_being_wiped(world: World, first: Node) -> None:
+    first.run(LvCreate("vg0", "vm1", extents=LARGE, activate="n", wipe=False))
+    soil(world)
+    first.run(LvRemove("vg0", "vm1"))
+    first.run(LvRemove("vg0", "vm1_wiping", wipe=False))
+    assert (free(world), secrets(world, LARGE), unclean(world)) == (39, LARGE, ())
+    first.run(LvCreate("vg0", "vm1", extents=SMALL, activate="n", wipe=False))
+    first.run(LvRemove("vg0", "vm1", wipe=False))
+    assert secrets(world, SMALL) == SMALL
+
+
+def test_the_vg_can_go_with_what_is_being_wiped(world: World, first: Node) -> None:
+    first.run(LvCreate("vg0", "vm1", extents=LARGE, activate="n", wipe=False))
+    first.run(LvRemove("vg0", "vm1"))
+    with pytest.raises(Refused, match="still contains 1 logical"):
+        first.run(VgRemove("vg0"))
+    first.run(VgRemove("vg0", force=True))
+    assert world.node(2).run(Vgs())["rows"] == []
+
+
+# -- growth ---------------------------------------------------------------------------------
+
+
+def grow(node: Node, extents: int, **options: Any) -> dict[str, Any]:
+    call = LvResize("vg0", "vm1", extents=extents, sign="+", only="extend", **options)
+    answer: dict[str, Any] = node.run(call)
+    return answer
+
+
+@pytest.mark.parametrize("more", [5, 20], ids=["little", "much"])
+@pytest.mark.parametrize("stripes", [1, 2])
+def test_an_lv_grows_by_zeros(directory: Path, more: int, stripes: int) -> None:
+    world = World(directory, (40 * MIB, 40 * MIB))
+    first = world.node(1)
+    first.run(VgCreate("vg0", tuple(world.images), shared=True, extent_size_bytes=MIB))
+    more = more // stripes * stripes
+    first.run(LvCreate("vg0", "vm1", extents=2, stripes=stripes, activate="n"))
+    for image in world.images:
+        with open(image, "r+b") as file:
+            file.seek(MIB)
+            file.write(SECRET.ljust(512) * (39 * MIB // 512))
+    grow(first, more)
+    (row,) = world.node(3).run(Lvs("vg0", all=True))["rows"]
+    assert (row["lv_size"] // MIB, row["lv_tags"], row["seg_count"]) == (2 + more, "", 1)
+    kept = 2 // stripes
+    for image in world.images[:stripes]:
+        with open(image, "rb") as file:
+            file.seek(MIB)
+            parts = [SECRET in file.read(MIB) for _ in range(39)]
+        assert parts == [True] * kept + [False] * (more // stripes) + [True] * (39 - kept - more // stripes)
+    held = False
+    for order in first.trace:
+        if isinstance(order, orders.Acquire | orders.Release):
+            held = isinstance(order, orders.Acquire) and order.resource == "VGLK"
+        elif isinstance(order, orders.ZeroBlocks) and more > 8:
+            assert not held
+
+
+def test_growth_without_wipe(world: World, first: Node) -> None:
+    first.run(LvCreate("vg0", "vm1", extents=2, activate="n"))
+    soil(world)
+    grow(first, 20, wipe=False)
+    assert secrets(world, 22) == 22
+
+
+def test_growth_that_fails_half_way_leaves_what_can_be_removed(world: World, first: Node) -> None:
+    first.run(LvCreate("vg0", "vm1", extents=2, activate="n"))
+
+    def fail(order: Any) -> RingfenceError | None:
+        broken = isinstance(order, orders.ZeroBlocks) and order.offset_bytes > 8 * MIB
+        return DeviceFailed("I/O error") if broken else None
+
+    with pytest.raises(DeviceFailed, match="has not grown: I/O error; lvremove vg0/vm1_growing, then try"):
+        grow(world.node(1, fail=fail), 20)
+    assert rows(world) == ["vm1 2 -", "vm1_growing 20 40.00"]
+    first.run(LvRemove("vg0", "vm1_growing"))
+    grow(first, 20)
+    assert rows(world) == ["vm1 22 -"]
+
+
+# -- who works ------------------------------------------------------------------------------
+
+
+def test_one_host_at_a_time_works_on_an_lv(world: World, first: Node) -> None:
+    uuid = first.run(LvCreate("vg0", "vm1", extents=LARGE, activate="n"))["uuid"]
+    second = world.node(2)
+    second._do_JoinLockspace(orders.JoinLockspace("lvm_vg0"))
+    held = second._do_Acquire(orders.Acquire("lvm_vg0", uuid, Mode.EX))
+    assert work(world, 1) == {"done": [], "gone": [], "left": 1, "trouble": ""}
+    second._do_Release(orders.Release(held.lock))
+    work(world, 1)
+    assert rows(world) == [f"vm1 {LARGE} -"]
+    assert work(world, 2) == {"done": [], "gone": [], "left": 0, "trouble": ""}
+    stale = world.node(2).drive(cleanse_all("vg0", (uuid,)))
+    assert stale["gone"] == [uuid], "to look at it again is no use"
+
+
+def test_who_is_wanted_gives_way_and_the_next_goes_on_from_there(world: World, first: Node) -> None:
+    first.run(LvCreate("vg0", "vm1", extents=LARGE, activate="n", wipe=False))
+    soil(world)
+    first.run(LvRemove("vg0", "vm1"))
+    node = world.node(2)
+    node._do_JoinLockspace(orders.JoinLockspace("lvm_vg0"))
+    asked = []
+
+    def fail(order: Any) -> None:
+        if isinstance(order, orders.Wanted):
+            asked.append(order)
+            node.wanted = len(asked) == 2
+
+    node.fail = fail
+    answer = node.drive(cleanse_all("vg0", unclean(world)))
+    assert (answer["done"], answer["left"]) == ([], 1)
+    assert world.locks_of(2) == []
+    assert rows(world, all=True) == [f"vm1_wiping {LARGE} 40.00"]
+    assert secrets(world, LARGE) == LARGE - 4
+    soil(world)  # what is done is not done again
+    work(world, 1)
+    assert secrets(world, LARGE) == 4
+    assert free(world) == 39
+
+
+class At:
+    """The world ends at the n-th moment around a write."""
+
+    def __init__(self, at: int) -> None:
+        self.at, self.count = at, -1
+
+    def __call__(self, moment: Moment, what: str, index: int, write: orders.Write) -> None:
+        self.count += 1
+        if self.count == self.at:
+            raise Crash
+
+
+@pytest.mark.parametrize("removed", [True, False], ids=["wiping", "zeroing"])
+def test_after_a_crash_anywhere_another_host_goes_on(directory: Path, removed: bool) -> None:
+    """Nothing of a secret is ever in an LV that can be opened, nor in a free extent."""
+    world = World(directory, (40 * MIB,))
+    node = world.node(1)
+    node.run(VgCreate("vg0", tuple(world.images), shared=True, extent_size_bytes=MIB))
+    node.run(LvCreate("vg0", "vm1", extents=LARGE, activate="n", wipe=not removed))
+    if removed:
+        node.run(LvRemove("vg0", "vm1"))
+    before = Path(world.images[0]).read_bytes()[: 2 * MIB]
+    published = list(world.published)
+    percents = []
+    for at in range(200):
+        world = World(directory, (40 * MIB,))
+        with open(world.images[0], "r+b") as file:
+            file.write(before)
+        soil(world)
+        world.published = list(published)
+        world.members["lvm_vg0"] = [1, 2, 3]
+        try:
+            work(world, 1, crash_hook=At(at))
+        except Crash:
+            world.purge(1)
+        else:
+            break
+        left = rows(world, all=True)
+        if left and not left[0].endswith(" -"):
+            percent = float(left[0].split()[-1])
+            percents.append(percent)
+            assert secrets(world, LARGE) <= LARGE * (100 - percent) / 100, f"moment {at}"
+        else:
+            assert secrets(world, LARGE) == 0, f"moment {at}"
+        work(world, 2)
+        assert secrets(world, LARGE) == 0, f"moment {at}"
+        assert rows(world, all=True) == ([] if removed else [f"vm1 {LARGE} -"]), f"moment {at}"
+    assert at > 30
+    assert sorted(set(percents)) == [0, 40, 80]
+
+
+def test_a_lost_device_is_told_and_the_others_go_on(world: World, first: Node) -> None:
+    first.run(LvCreate("vg0", "vm1", extents=LARGE, activate="n"))
+    first.run(LvCreate("vg0", "vm2", extents=LARGE, activate="n"))
+
+    def fail(order: Any) -> RingfenceError | None:
+        broken = isinstance(order, orders.ZeroBlocks) and order.offset_bytes < LARGE * MIB
+        return DeviceFailed("I/O error") if broken else None
+
+    answer = work(world, fail=fail)
+    assert [one.name for one in answer["done"]] == ["vm2"]
+    assert (answer["left"], answer["trouble"]) == (1, "I/O error")
+    assert world.locks_of(2) == []
+
+
+def test_nobody_else_takes_the_lv_meanwhile(world: World, first: Node) -> None:
+    first.run(LvCreate("vg0", "vm1", extents=LARGE, activate="n"))
+    tried = []
+
+    def fail(order: Any) -> None:
+        if isinstance(order, orders.ZeroBlocks) and not tried:
+            for call in (LvRemove("vg0", "vm1"), LvChange("vg0", "vm1", "ey")):
+                with pytest.raises(Refused) as caught:
+                    world.node(1).run(call)
+                tried.append(type(caught.value))
+
+    work(world, fail=fail)
+    assert tried[1] is Refused
+    assert issubclass(tried[0], Refused)
+    assert tried[0] is not LockHeld, "it waits for a while, for who works gives way"
+
+
+# -- stock LVM2 ---------------------------------------------------------------------------
+
+
+def test_stock_lvm2_is_content(world: World, first: Node, stock: Stock) -> None:
+    stock.attach(*world.images)
+    first.run(LvCreate("vg0", "vm1", extents=LARGE, activate="n"))
+    first.run(LvCreate("vg0", "vm2", extents=LARGE, activate="n", wipe=False))
+    first.run(LvRemove("vg0", "vm2"))
+    stock.run("vgck", "vg0")
+    found = {row["lv_name"]: row for row in stock.report("lvs", "-o", "lv_name,lv_attr,lv_tags", "vg0")}
+    assert found["vm1"]["lv_tags"] == "ringfence.zeroing"
+    assert found["vm2_wiping"]["lv_tags"] == "ringfence.wiping"
+    assert [row["lv_attr"][9] for row in found.values()] == ["k", "k"], "activation is skipped"
+    node = world.node(2)
+    node._do_JoinLockspace(orders.JoinLockspace("lvm_vg0"))
+    stop = iter([False, True])
+    node.fail = lambda order: (
+        setattr(node, "wanted", next(stop, False)) if isinstance(order, orders.Wanted) else None
+    )
+    node.drive(cleanse_all("vg0", unclean(world)))
+    stock.run("vgck", "vg0")
+    (row,) = stock.report("lvs", "-o", "lv_name,lv_attr,lv_tags", "vg0/vm1")
+    assert row["lv_tags"] == "ringfence.wiped.4,ringfence.zeroing"
+    work(world, 1)
+    stock.run("vgck", "vg0")
+    (row,) = stock.report("lvs", "-o", "lv_name,lv_attr,lv_tags", "vg0")
+    assert (row["lv_name"], row["lv_attr"][9], row["lv_tags"]) == ("vm1", "-", "")
+
+
+def test_names_fit(first: Node) -> None:
+    def look() -> Any:
+        _, found = yield from find_vg("vg0")
+        return found.vg
+
+    vg: Vg = first.drive(look())
+    assert wiping_name(vg, "vm1") == "vm1_wiping"
+    long = wiping_name(vg, "x" * 123)
+    assert (len(long), long[-8:]) == (123, "x_wiping")
+    check_lv_name(wiping_name(vg, "a-" * 60), "vg0")

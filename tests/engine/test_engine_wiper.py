@@ -1,0 +1,227 @@
+"""Whoever gets an LV's lock zeroes or wipes it; when that host is lost, left or wanted, another goes on."""
+
+import errno
+from pathlib import Path
+from typing import Any
+
+import pytest
+from engine_ring import Host, World
+
+from ringfence.core.cluster import Volumes
+from ringfence.core.errors import Refused
+from ringfence.core.evidence import Power
+from ringfence.engine.inputs import LvmRequest
+from ringfence.engine.orders import ZeroBlocks
+from ringfence.wire import Speaks
+from ringfence.wire import client as calls
+from ringfence.wire.lvmlockd import LvmAsked
+
+MIB = 1 << 20
+LARGE = 256 * MIB
+START = 5 * MIB
+"""The first extent is the disk slots'."""
+SECRET = b"another tenant's"
+
+
+def make(tmp_path: Path, count: int = 2, **options: Any) -> World:
+    """vg0, started everywhere; its disk is full of secrets."""
+    world = World(tmp_path, count, **options)
+    with world.image.open("r+b") as file:
+        file.truncate(1024 * MIB)
+        for at in range(0, 1024 * MIB, 4 * MIB):
+            file.seek(at + 2 * MIB)
+            file.write(SECRET.ljust(512))
+    world.pass_ms(1000)
+    one = world.hosts[1]
+    one.do(calls.VgCreate("vg0", (str(world.image),), shared=True))
+    world.pass_ms(500)
+    return world
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    return make(tmp_path)
+
+
+def secrets(world: World) -> int:
+    with world.image.open("rb") as file:
+        file.seek(START)
+        return sum(SECRET in file.read(4 * MIB) for _ in range(LARGE // (4 * MIB)))
+
+
+def remove(world: World, *, hang: bool = True) -> None:
+    """A large LV full of secrets is removed on host 1; with `hang`, none of its slices is done."""
+    one = world.hosts[1]
+    one.do(calls.LvCreate("vg0", "vm1", size_bytes=LARGE, activate="n", wipe=False))
+    for host in world.hosts.values():
+        host.hanging = hang
+    one.do(calls.LvRemove("vg0", "vm1"))
+    world.pass_ms(600)
+
+
+def listed(host: Host) -> list[str]:
+    rows = host.do(calls.Lvs("vg0", all=True))["rows"]
+    found = [f"{row['lv_name']} {row['copy_percent']}".strip() for row in rows]
+    return [line for line in found if line != "ringfence_slots"]
+
+
+def slices(host: Host) -> list[int]:
+    """Of those that hang, where each begins."""
+    return [one.body.offset_bytes // MIB for one in host.hung if isinstance(one.body, ZeroBlocks)]
+
+
+def test_a_removed_lv_is_wiped_by_one_host_without_anybodys_asking(world: World) -> None:
+    one, two = world.hosts[1], world.hosts[2]
+    remove(world)
+    working = [host for host in (one, two) if host.hung]
+    assert len(working) == 1
+    assert slices(working[0]) == [5]
+    assert listed(two) == ["vm1_wiping 0.00"]
+    assert one.do(calls.Status())["unclean"] == {"vg0": 1}
+    working[0].catch_up(1)
+    (row,) = working[0].do(calls.Status())["wiping"]
+    assert (row["lv"], row["done_bytes"], row["size_bytes"]) == ("vm1_wiping", 64 * MIB, LARGE)
+    working[0].catch_up()
+    assert secrets(world) == 0
+    assert listed(two) == []
+    assert one.do(calls.Status())["unclean"] == {}
+    told = [event.what for event in working[0].events if event.kind == "lv-wiped"]
+    assert told == ["LV vg0/vm1_wiping is wiped, and its extents are free"]
+
+
+def test_after_the_loss_of_its_host_another_goes_on(tmp_path: Path) -> None:
+    world = make(tmp_path, 3)
+    remove(world)
+    (lost,) = [host for host in world.hosts.values() if host.hung]
+    others = [host for host in world.hosts.values() if host is not lost]
+    lost.catch_up(1)
+    world.freeze(lost.id)
+    for device in (f"bmc{lost.id}", f"pdu{lost.id}"):
+        world.says[device, "off"] = world.says[device, "status"] = Power.UNKNOWN
+    world.view(*(host.id for host in others))
+    world.pass_ms(20_000)
+    assert [slices(host) for host in others] == [[], []], "not before there is proof"
+    world.says.clear()
+    world.until(lambda: any(slices(host) for host in others), 60_000)
+    for host in others:
+        host.catch_up()
+    world.pass_ms(1000)
+    assert secrets(world) == 0
+    assert listed(others[0]) == []
+
+
+def test_who_leaves_gives_way_and_the_other_goes_on(world: World) -> None:
+    remove(world)
+    working, other = sorted(world.hosts.values(), key=lambda host: not host.hung)
+    working.catch_up(1)
+    leaving = working.ask(calls.Leave())
+    world.pass_ms(300)
+    assert working.reply(leaving) is None, "a slice is on its way"
+    working.catch_up()
+    world.pass_ms(300)
+    assert working.ended is not None
+    world.view(other.id, how="leave")
+    world.until(lambda: bool(slices(other)))
+    other.catch_up()
+    assert secrets(world) == 0
+    assert listed(other) == []
+
+
+def test_a_lockspace_that_is_stopped_is_not_held_up(world: World) -> None:
+    remove(world)
+    working, other = sorted(world.hosts.values(), key=lambda host: not host.hung)
+    stopping = working.ask(calls.VgChange("lockstop", "vg0"))
+    working.catch_up()
+    world.pass_ms(300)
+    assert working.reply(stopping)["stopped"] == ["vg0"]
+    world.until(lambda: bool(slices(other)))
+    other.catch_up()
+    assert listed(other) == []
+
+
+def test_a_vg_is_removed_though_its_lvs_are_being_wiped(world: World) -> None:
+    remove(world)
+    working, other = sorted(world.hosts.values(), key=lambda host: not host.hung)
+    removing = other.ask(calls.VgRemove("vg0", force=True))
+    world.pass_ms(500)
+    assert other.reply(removing) is None
+    working.catch_up()
+    world.pass_ms(500)
+    assert "successfully removed" in other.reply(removing)["message"]
+    assert secrets(world) > 0, "it was not waited for"
+
+
+def test_a_large_new_lv_is_opened_when_it_is_zeroed(world: World) -> None:
+    one, two = world.hosts[1], world.hosts[2]
+    one.hanging = two.hanging = True
+    making = one.ask(calls.LvCreate("vg0", "vm1", size_bytes=LARGE))
+    world.pass_ms(12_000)
+    assert (slices(one), slices(two)) == ([5], []), "nobody else comes into its way"
+    with pytest.raises(Refused, match="still being zeroed"):
+        two.do(calls.LvChange("vg0", "vm1", "ey"))
+    two.do(calls.LvCreate("vg0", "vm2", size_bytes=4 * MIB, activate="n", wipe=False))  # the VG is free
+    one.catch_up()
+    assert one.reply(making)["uri"] == "nbd+unix:///vm1"
+    assert secrets(world) == 0
+    assert [event.kind for event in one.events].count("lv-zeroed") == 0
+
+
+def test_after_the_creators_end_the_other_zeroes_it_and_nobody_opens_it_before(world: World) -> None:
+    one, two = world.hosts[1], world.hosts[2]
+    one.hanging = two.hanging = True
+    one.ask(calls.LvCreate("vg0", "vm1", size_bytes=LARGE))
+    one.catch_up(2)
+    world.cut(1)
+    world.view(2)
+    world.until(lambda: bool(slices(two)), 60_000)
+    with pytest.raises(Refused, match="still being zeroed"):
+        two.do(calls.LvChange("vg0", "vm1", "ey"))
+    two.catch_up()
+    assert secrets(world) == 0
+    two.do(calls.LvChange("vg0", "vm1", "ey"))
+
+
+def test_after_a_cold_start_the_disks_tell(world: World) -> None:
+    remove(world)
+    for id in world.hosts:
+        world.cut(id)
+    for host in world.hosts.values():
+        host.hanging, host.hung = False, []
+    for id in world.hosts:
+        world.boot(id)
+    world.view(1, 2)
+    world.until(lambda: secrets(world) == 0, 60_000)
+    world.pass_ms(1000)
+    assert listed(world.hosts[1]) == []
+
+
+def test_stock_lvm2_gets_no_lock_of_it(world: World) -> None:
+    remove(world)
+    other = next(host for host in world.hosts.values() if not host.hung)
+    (row,) = other.do(calls.Lvs("vg0", "vm1_wiping"))["rows"]
+    for mode, code in (("ex", errno.EBUSY), ("sh", errno.EBUSY), ("un", errno.ENOENT)):
+        asked = LvmAsked(
+            "lock_lv", "lvchange", 7, mode=mode, vg_name="vg0", lv_name="vm1_wiping", lv_uuid=row["lv_uuid"],
+            opts=("persistent",),
+        )  # fmt: skip
+        other.feed(LvmRequest(7, asked))
+        world.run()
+        assert other.lvm_answers[-1][1].result == -code
+
+
+def test_a_cluster_that_does_not_know_of_it_wipes_all_the_same(tmp_path: Path) -> None:
+    world = make(tmp_path, speaks=Speaks(1, 5))
+    remove(world, hang=False)
+    world.pass_ms(500)
+    assert secrets(world) == 0
+    assert listed(world.hosts[2]) == []
+
+
+def test_no_faster_than_it_may(tmp_path: Path) -> None:
+    world = make(tmp_path, volumes=Volumes(wipe_mib_s=32))
+    remove(world, hang=False)
+    hosts = world.hosts.values()
+    took_ms = world.until(lambda: any("lv-wiped" in host.kinds() for host in hosts))
+    assert 5_500 <= took_ms <= 6_500, "after each of the first three slices of 64 MiB it waits 2 s"
+    world.pass_ms(500)
+    assert listed(world.hosts[1]) == []
