@@ -124,6 +124,7 @@ def test_old_files_go_but_never_the_last_ten() -> None:
     assert expired(files(10, 1 << 40, 99), 1000 * day) == []
     assert [one.number for one in expired(files(12, 1, 31), 1000 * day)] == [0, 1]
     assert expired(files(500, 1, 29), 1000 * day) == []
+    assert [one.number for one in expired(files(2002), 1000 * day)] == [0, 1]
     assert [one.number for one in expired(files(20, KEEP_BYTES // 16), 1000 * day)] == [0, 1, 2, 3]
     odd = [Archived(name, 1, 0) for name in ("vg_0_00001-0000000a.vg", "vg_00002-0000000b.vg", "x.vg")]
     assert [one.name for one in of_vg(odd, "vg_0")] == ["vg_0_00001-0000000a.vg"]

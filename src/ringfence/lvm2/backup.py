@@ -28,7 +28,8 @@ KEEP_LEAST = 10
 """As many files are kept, however old and large they are."""
 KEEP_DAYS = 30
 KEEP_BYTES = 256 << 20
-"""Of one VG: beyond this, files go before their time."""
+KEEP_MOST = 2000
+"""Of one VG: beyond either, files go before their time."""
 _DAY_S = 86400
 
 _NAME = re.compile(r"(?P<vg>.+)_(?P<number>\d+)-(?P<crc>[0-9a-f]{8})\.vg\Z")
@@ -140,9 +141,10 @@ def expired(files: Sequence[Archived], now_s: int) -> list[Archived]:
     """Which files of one VG (oldest first) may go: never of the last KEEP_LEAST; else those that are old, and
     the oldest of those that are too much."""
     excess = sum(one.size_bytes for one in files) - KEEP_BYTES
-    gone = []
+    gone: list[Archived] = []
     for one in files[: max(0, len(files) - KEEP_LEAST)]:
-        if excess > 0 or now_s - one.time_s > KEEP_DAYS * _DAY_S:
+        too_many = len(files) - len(gone) > KEEP_MOST
+        if too_many or excess > 0 or now_s - one.time_s > KEEP_DAYS * _DAY_S:
             gone.append(one)
             excess -= one.size_bytes
     return gone

@@ -108,7 +108,8 @@ def begin(locked: LockedVg, *, partial: bool = False, resizing: bool = True) -> 
     if found.missing and (heard := (yield SeqnoHeard(vg.name))) > vg.seqno:
         raise Damaged(
             f"VG {vg.name} on the disks that are here is version {vg.seqno}, but {heard} was committed",
-            next="make one of the missing devices visible that has it: [devices] paths",
+            next="make one of the missing devices visible that has it: [devices] paths; "
+            f"if they are gone for good: lvm vgreduce --removemissing {vg.name}",
         )
     doubtful = known is None or known.number != vg.seqno or known.crc not in (0, found.crc)
     seqno = vg.seqno + 1
