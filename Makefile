@@ -7,7 +7,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: help demo test check lint types unit unit-hosts unit-faults unit-rooms unit-sim packages lock man clean mutants bench sim sim-soak fuzz install-files rig service-test faults-long fence-long lvm2-versions
+.PHONY: help demo test check lint types unit unit-hosts unit-faults unit-rooms unit-sim packages lock man clean mutants bench sim sim-soak fuzz install-files rig service-test faults-long volumes-long fence-long lvm2-versions
 
 help:  ## What can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -66,6 +66,9 @@ unit-sim:
 
 faults-long: $(VENV)/.dev packages  ## Faults beside very many locks; minutes; needs root
 	$(BIN)/python -m pytest -m long --timeout 900 tests/faults
+
+volumes-long: $(VENV)/.dev packages  ## Allocation beside stock LVM2 over many random sequences; minutes; needs root
+	$(BIN)/python -m pytest -m long --timeout 300 tests/commands
 
 fence-long: $(VENV)/.dev packages  ## Fencing with a real Pacemaker, whole labs on real agents; minutes; needs root
 	$(BIN)/python -m pytest -m long --timeout 300 tests/pacemaker tests/lies tests/lab tests/cluster tests/demo tests/bench

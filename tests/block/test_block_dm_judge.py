@@ -24,7 +24,18 @@ LAPSED_NS = 1
     ],
 )
 def test_one_look(deadline_ns: int, wanted: Wanted) -> None:
-    assert Judge(60_000).look(deadline_ns, NOW) is wanted
+    judge = Judge(60_000)
+    judge.look(NOW + 4_000 * MS, NOW - 500 * MS)
+    assert judge.look(deadline_ns, NOW) is wanted
+
+
+def test_where_deadlines_are_short_a_host_that_is_well_is_not_held() -> None:
+    judge = Judge(60_000)
+    for heartbeat in range(10):
+        now_ns = NOW + heartbeat * 100 * MS
+        assert judge.look(now_ns + 300 * MS, now_ns) is Wanted.PASS
+        assert judge.look(now_ns + 300 * MS, now_ns + 200 * MS) is Wanted.PASS
+    assert judge.look(now_ns + 300 * MS, now_ns + 225 * MS) is Wanted.HOLD
 
 
 def test_what_is_held_passes_when_it_is_renewed_and_fails_when_it_is_held_for_too_long() -> None:

@@ -246,7 +246,7 @@ class Host:
                 self.ended = effect
 
     def _order(self, effect: effects.DoOrder) -> None:
-        slow = orders.LookAtHost | orders.RefreshLvs | orders.ZeroBlocks
+        slow = orders.LookAtHost | orders.RefreshLvs | orders.ReloadPath | orders.ZeroBlocks
         if isinstance(effect.body, slow) and self.hanging:
             self.hung.append(effect)
             return

@@ -8,7 +8,7 @@ from engine_ring import World
 
 from ringfence.core.errors import DeviceFailed, LockHeld, Refused
 from ringfence.core.modes import Mode
-from ringfence.engine import reloads
+from ringfence.engine import inputs, orders, reloads
 from ringfence.engine.orders import LvmRan
 from ringfence.wire import client as calls
 
@@ -156,3 +156,17 @@ def test_the_next_daemon_looks_at_what_the_one_before_did_not_reload(world: Worl
     world.run()
     world.pass_ms(500)
     assert opened(world) == [("vm1", 7, False)]
+
+
+def test_what_is_closed_while_it_is_reloaded_is_not_missed(world: World) -> None:
+    one = world.hosts[1]
+    one.hanging = True
+    world.hosts[2].do(calls.LvCreate("vg0", "other", extents=1, activate="n"))
+    world.hosts[2].ask(calls.LvResize("vg0", "vm1", extents=1, sign="+"))
+    world.run()
+    (order,) = one.hung
+    one.do(calls.LvChange("vg0", "vm1", "n"))
+    one.feed(inputs.OrderDone(order.order, answer=orders.Opened("/dev/vg0/vm1", "nbd+unix:///vm1")))
+    world.pass_ms(500)
+    (row,) = [row for row in one.do(calls.Lvs("vg0"))["rows"] if row["lv_name"] == "vm1"]
+    assert row["lv_attr"][4] == "-"

@@ -1,6 +1,7 @@
 """What the parts of one node's engine share: the moment, the phase, the state, the way out."""
 
 import enum
+from collections.abc import Sequence
 from typing import Any
 
 from ringfence.core.cluster import ClusterConfig
@@ -210,6 +211,12 @@ class Context:
         """The VG's LVs that are being zeroed or wiped, as far as this node knows."""
         told = self.state.unclean.get(vg, ()) if self.state is not None else ()
         return tuple(dict.fromkeys((*told, *self.unclean_seen.get(vg, ()))))
+
+    def see_unclean(self, vg: str, uuids: Sequence[str]) -> None:
+        """This host has seen on the disks which LVs of a VG those are."""
+        self.unclean_seen.pop(vg, None)
+        if uuids:
+            self.unclean_seen[vg] = tuple(uuids)
 
     def must_act(self) -> ClusterState:
         """The state that this node may act on.  Raises Refused."""

@@ -125,7 +125,8 @@ class Tasks:
                 self.opened[waited_for.vg, waited_for.uuid] = waited_for.lv
                 self.was_opened(waited_for)
             if isinstance(waited_for, orders.ReloadPath) and error is None and task.refused != "stale":
-                self.opened[waited_for.vg, waited_for.uuid] = waited_for.name
+                if (waited_for.vg, waited_for.uuid) in self.opened:  # else it is being closed meanwhile
+                    self.opened[waited_for.vg, waited_for.uuid] = waited_for.name
                 self.was_reloaded(waited_for, task.what)
             self._advance(task, answer, from_dict(error) if error is not None else None)
 
@@ -258,7 +259,7 @@ class Tasks:
                 self._slots.note(order.places, order.without, made=order.made)
                 return True, None
             case orders.NoteUnclean():
-                self._context.unclean_seen[order.vg] = order.uuids
+                self._context.see_unclean(order.vg, order.uuids)
                 return True, None
             case orders.NoteProgress():
                 task.progress = order
@@ -369,7 +370,7 @@ class Tasks:
     def _note_unclean(self, order: orders.Publish) -> None:
         context, vg = self._context, order.vg
         if context.state is None or context.protocol < UNCLEAN:
-            context.unclean_seen[vg] = order.unclean
+            context.see_unclean(vg, order.unclean)
         elif tuple(context.state.unclean.get(vg, ())) != order.unclean:
             context.submit(entries.UncleanNoted(vg, order.unclean))
 

@@ -50,6 +50,7 @@ class Wiper:
             uuids = context.unclean(vg)
             if uuids != one.seen:
                 one.seen, one.due_ns = uuids, context.now_ns + BEGIN_MS * 1_000_000
+                one.gone = tuple(uuid for uuid in one.gone if uuid in uuids)
             wanted = tuple(uuid for uuid in uuids if uuid not in one.gone)
             if wanted and not one.runs and context.now_ns >= one.due_ns and self._may_begin(vg):
                 self._begin(vg, one, wanted)
@@ -70,10 +71,14 @@ class Wiper:
             assert isinstance(done, list)
             assert isinstance(gone, list)
             one.gone = tuple(dict.fromkeys((*one.gone, *gone)))
+            self._context.see_unclean(vg, [uuid for uuid in self._seen(vg) if uuid not in gone])
             self._tell_done(vg, done)
             self._tell_trouble(vg, one, str(answer["trouble"]))
 
         self._tasks.start(f"wipe {vg}", cleanse_all(vg, uuids), finished, gives_way=True)
+
+    def _seen(self, vg: str) -> tuple[str, ...]:
+        return self._context.unclean_seen.get(vg, ())
 
     def _tell_done(self, vg: str, done: list[Cleansed]) -> None:
         for one in done:

@@ -467,7 +467,7 @@ class Workload:
                 code = reply.error.get("code")
                 self.deadlocks += code == "deadlock"
                 if code in ("not-found", "locks-lost"):
-                    grip.mode = before
+                    # A conversion down may have been carried out before that: then no writer was lost.
                     self._abandon(client)
                     self._start_over(client)
                     return

@@ -103,8 +103,8 @@ def _vg_row(found: VgOnDisk) -> Row:
     return {
         "vg_name": vg.name,
         "pv_count": len(vg.pvs),
-        "lv_count": sum(relations.shown(lv) for lv in vg.lvs),
-        "snap_count": sum(not relations.exists(lv) for lv in vg.lvs),
+        "lv_count": len(shown_lvs(vg.lvs, vg, relations)),
+        "snap_count": sum(not relations.exists(vg.by_name[name]) for name in vg.index.composed),
         "vg_attr": vg_attr(vg, partial),
         "vg_size": vg.extent_count * vg.extent_bytes,
         "vg_free": free_count(vg) * vg.extent_bytes,
@@ -218,6 +218,13 @@ def lv_row(found: VgOnDisk, lv: Lv, here: LvHere, relations: Relations) -> Row:
     """Args: relations: of the VG's LVs."""
     view = LvsView(found, {lv.uuid: here}, relations)
     return {field: LV_FIELDS[field](view, (lv,))[0] for field in ROW_FIELDS}
+
+
+def shown_lvs(lvs: Sequence[Lv], vg: Vg, relations: Relations) -> list[Lv]:
+    """Those that users see without asking for hidden ones."""
+    if not vg.index.composed:  # nothing is hidden but what says so itself
+        return [lv for lv in lvs if lv.visible]
+    return [lv for lv in lvs if relations.shown(lv)]
 
 
 def lv_columns(view: LvsView, lvs: Sequence[Lv], fields: Iterable[str]) -> dict[str, list[Any]]:

@@ -448,7 +448,8 @@ class LvChange(_Call, frozen=True):
 class LvResize(_Call, frozen=True):
     """Exactly one of size_bytes and extents; `percent` applies to extents: VG | FREE | PVS | LV.
 
-    Reply result: {"message", "name", "vg", "uuid", "size_bytes", "old_size_bytes", "notes"}."""
+    Reply result: {"message", "name", "vg", "uuid", "size_bytes", "old_size_bytes", "notes", "device"}; the
+    last: where it is open here, or empty."""
 
     vg: str
     lv: str

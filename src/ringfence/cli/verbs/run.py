@@ -54,7 +54,7 @@ def change(entry: Verb, given: Given) -> int:
     with open_daemon(given) as daemon:
         if entry.expand is not None:
             work = entry.expand(daemon, work)
-        return _each(daemon, work, given)
+        return _each(daemon, work, entry, given)
 
 
 def open_daemon(given: Given) -> Brief:
@@ -67,7 +67,7 @@ def open_daemon(given: Given) -> Brief:
     return Brief(socket, RETRY_MS)
 
 
-def _each(daemon: Brief, work: Work, given: Given) -> int:
+def _each(daemon: Brief, work: Work, entry: Verb, given: Given) -> int:
     results: list[dict[str, Any]] = []
     errors: list[RingfenceError] = []
     for target, call in work:
@@ -78,6 +78,8 @@ def _each(daemon: Brief, work: Work, given: Given) -> int:
             if not given["json"]:
                 print(f"  {_error_line(target, error)}", file=sys.stderr)
             continue
+        if entry.after is not None:
+            result = entry.after(given, result)
         results.append(result)
         if not given["json"]:
             _print(result, bool(given["quiet"]), "" if call.get("dump") == "metadata" else "  ")

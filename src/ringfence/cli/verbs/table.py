@@ -69,6 +69,8 @@ Plan = Callable[[Given], Work]
 Expand = Callable[[Brief, Work], Work]
 """Fills in what only the daemon knows."""
 Run = Callable[[Given], int]
+After = Callable[[Given, dict[str, Any]], dict[str, Any]]
+"""What this host does when the daemon has done its part; the result, and what to say beside it."""
 
 
 class Verb(NamedTuple):
@@ -90,6 +92,7 @@ class Verb(NamedTuple):
     stock: tuple[Stock, ...] = ()
     expand: Expand | None = None
     run: Run | None = None
+    after: After | None = None
     names: str = ""
     """What the names are, for completion: vg, lv, pv or path."""
 

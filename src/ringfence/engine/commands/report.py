@@ -45,6 +45,7 @@ from ringfence.volumes.report import (
     LvsView,
     lv_columns,
     pv_rows,
+    shown_lvs,
     vg_rows,
 )
 from ringfence.wire.client import Lvs, Pvs, Vgs
@@ -210,9 +211,7 @@ def _add_lvs(
 def _shown(lvs: tuple[Lv, ...], call: Lvs, vg: Vg, relations: Relations) -> list[Lv]:
     if call.all or call.lv:
         return [lv for lv in lvs if relations.exists(lv)]
-    if not vg.index.composed:  # nothing is hidden but what says so itself
-        return [lv for lv in lvs if lv.visible and not (lv.slots or lv.wiping)]
-    return [lv for lv in lvs if relations.shown(lv) and not (lv.slots or lv.wiping)]
+    return [lv for lv in shown_lvs(lvs, vg, relations) if not (lv.slots or lv.wiping)]
 
 
 def _here(holders: tuple[Holder, ...], mine: bool, volume: OpenVolume | None, broken: bool) -> LvHere:

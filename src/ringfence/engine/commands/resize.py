@@ -14,16 +14,17 @@ Reduction, under the LV's lock EX, too:
 from collections.abc import Generator
 from typing import Any
 
-from ringfence.core.errors import BadInput, Refused
+from ringfence.core.errors import BadInput, Refused, RingfenceError
 from ringfence.core.modes import Mode
 from ringfence.core.units import sized
+from ringfence.engine.commands.activation import find_open
 from ringfence.engine.commands.alter import follow
 from ringfence.engine.commands.commit import Change, begin, commit, prepare
 from ringfence.engine.commands.growing import zeroed_growth
-from ringfence.engine.commands.locking import LockedVg, lock_vg
+from ringfence.engine.commands.locking import LockedVg, lock_vg, space_of
 from ringfence.engine.commands.lv import places_named
 from ringfence.engine.commands.narrow import narrowed
-from ringfence.engine.orders import Command, Order
+from ringfence.engine.orders import Command, FindLock, Order
 from ringfence.volumes.layout import Space
 from ringfence.volumes.model import Lv, Vg
 from ringfence.volumes.plan import check_plain, find_lv
@@ -58,7 +59,19 @@ def lvresize(call: LvResize) -> Command:
             )
         planned = reduce_lv(change.vg, lv.name, wanted.extents)
         yield from narrowed(prepare(change, planned, _what(call)), [lv])
-    return _answer(locked, lv, find_lv(planned, lv.name), notes)
+    answer = _answer(locked, lv, find_lv(planned, lv.name), notes)
+    return {**answer, "device": (yield from _open_at(call.vg, lv))}
+
+
+def _open_at(vg: str, lv: Lv) -> Generator[Order, Any, str]:
+    """Where it is open here; empty: nowhere, or nobody can tell."""
+    if (yield FindLock(space_of(vg), lv.uuid)) is None:
+        return ""
+    try:
+        volume = yield from find_open(vg, lv.uuid)
+    except RingfenceError:
+        return ""
+    return volume.path if volume is not None else ""
 
 
 def _what(call: LvResize) -> str:
