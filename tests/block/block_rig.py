@@ -30,19 +30,18 @@ FOREVER_NS = UNCHECKED_NS - 1
 """A deadline that does not pass in a test, yet is checked as any other."""
 
 NO_FASTPATH = "import ringfence.block.fastpath as fastpath; fastpath.LIBRARY = '/nowhere'"
-BETWEEN = Path(__file__).with_name("between.c")
 
 
 class Rig:
     """
     Args:
-        freezable: a worker stops itself (SIGSTOP) between the check and the write, once, when
-            `freeze_next_write` was called; its writes wait there while they are held by `held_writes`.
+        preloaded: between.c, built.  A worker stops itself (SIGSTOP) between the check and the write, once,
+            when `freeze_next_write` was called; its writes wait there while they are held by `held_writes`.
             Nothing of this is in the worker's own code.
         plain: it has no `fastpath`.
     """
 
-    def __init__(self, freezable: bool = False, plain: bool = False) -> None:
+    def __init__(self, preloaded: Path | None = None, plain: bool = False) -> None:
         self.root = Path(tempfile.mkdtemp(dir="/tmp", prefix="rf"))
         self.image = self.root / "img"
         self.image.write_bytes(bytes(64 * MIB))
@@ -50,10 +49,9 @@ class Rig:
         self.pages = Pages(self.places.run / "authority")
         self.env = dict(os.environ)
         self.processes: list[subprocess.Popen[bytes]] = []
-        if freezable:
-            preloaded, self.between = self.root / "between.so", self.root / "between"
+        if preloaded is not None:
+            self.between = self.root / "between"
             self.between.mkdir()
-            subprocess.run(["cc", "-shared", "-fPIC", "-o", preloaded, BETWEEN], check=True)
             self.env["LD_PRELOAD"], self.env["RF_BETWEEN"] = str(preloaded), str(self.between)
         if plain:
             (self.root / "site").mkdir()
@@ -170,8 +168,8 @@ class Rig:
 
 
 @contextlib.contextmanager
-def rig(freezable: bool = False, plain: bool = False) -> Iterator[Rig]:
-    one = Rig(freezable, plain)
+def rig(preloaded: Path | None = None, plain: bool = False) -> Iterator[Rig]:
+    one = Rig(preloaded, plain)
     try:
         yield one
     finally:

@@ -31,8 +31,9 @@ from ringfence.host.pages import Authority
 
 HANDSHAKE_S = 60
 """Silence after which a client that has not finished its handshake is let go."""
-LANES = 4
-"""Of a connection."""
+LANES, FEWER_LANES = 8, 4
+"""Of a connection that comes alone, and of one that comes beside others: many get more out of a disk that is
+far away, but all share the volume's seats, and those that wait for one cost time."""
 MAX_STATES = 1024
 """Stretches that one BLOCK_STATUS tells of."""
 
@@ -115,10 +116,13 @@ class PlainChannel:
 
 
 class Connection:
-    """Serve one client until it leaves.  `run` is the first lane's thread; it never raises."""
+    """Serve one client until it leaves.  `run` is the first lane's thread; it never raises.
 
-    def __init__(self, sock: socket.socket, export: Export) -> None:
+    Args: lanes: how many."""
+
+    def __init__(self, sock: socket.socket, export: Export, lanes: int) -> None:
         self.sock = sock
+        self._lanes = lanes
         self.export = export
         self.agreed = Agreed()
 
@@ -143,7 +147,7 @@ class Connection:
         channel: Channel = PlainChannel(self.sock)
         if isinstance(seats, FastSeats):
             channel = FastChannel(seats, self.sock.fileno(), self.agreed.structured)
-        lanes = [Lane(self, channel) for _ in range(LANES)]
+        lanes = [Lane(self, channel) for _ in range(self._lanes)]
         threads = [threading.Thread(target=lane.run, daemon=True) for lane in lanes[1:]]
         for thread in threads:
             thread.start()

@@ -55,7 +55,7 @@ struct extent {
 
 struct export {
     pthread_mutex_t lock;
-    pthread_cond_t changed;
+    pthread_cond_t seat_free, all_empty;
     int seats, taken, waiting, emptied;
     const uint64_t *pages[MAX_PAGES];
     int page_count;
@@ -110,7 +110,8 @@ struct export *rf_export_new(int seats)
     pthread_condattr_init(&monotonic);
     pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
     pthread_mutex_init(&export->lock, NULL);
-    pthread_cond_init(&export->changed, &monotonic);
+    pthread_cond_init(&export->seat_free, NULL);
+    pthread_cond_init(&export->all_empty, &monotonic);
     export->seats = seats;
     return export;
 }
@@ -153,7 +154,7 @@ void rf_sit(struct export *export)
     pthread_mutex_lock(&export->lock);
     export->waiting++;
     while (export->emptied || export->taken >= export->seats)
-        pthread_cond_wait(&export->changed, &export->lock);
+        pthread_cond_wait(&export->seat_free, &export->lock);
     export->waiting--;
     export->taken++;
     pthread_mutex_unlock(&export->lock);
@@ -163,8 +164,10 @@ void rf_leave(struct export *export)
 {
     pthread_mutex_lock(&export->lock);
     export->taken--;
-    if (export->waiting > 0 || export->emptied)
-        pthread_cond_broadcast(&export->changed);
+    if (export->emptied)
+        pthread_cond_signal(&export->all_empty); /* of those who empty there is one */
+    else if (export->waiting > 0)
+        pthread_cond_signal(&export->seat_free);
     pthread_mutex_unlock(&export->lock);
 }
 
@@ -183,11 +186,11 @@ int rf_empty(struct export *export, int64_t wait_ms)
     export->emptied = 1;
     int timed_out = 0;
     while (export->taken > 0 && !timed_out)
-        timed_out = pthread_cond_timedwait(&export->changed, &export->lock, &until) == ETIMEDOUT;
+        timed_out = pthread_cond_timedwait(&export->all_empty, &export->lock, &until) == ETIMEDOUT;
     int empty = export->taken == 0;
     if (!empty) {
         export->emptied = 0;
-        pthread_cond_broadcast(&export->changed);
+        pthread_cond_broadcast(&export->seat_free);
     }
     pthread_mutex_unlock(&export->lock);
     return empty;
@@ -197,7 +200,7 @@ void rf_fill(struct export *export)
 {
     pthread_mutex_lock(&export->lock);
     export->emptied = 0;
-    pthread_cond_broadcast(&export->changed);
+    pthread_cond_broadcast(&export->seat_free);
     pthread_mutex_unlock(&export->lock);
 }
 

@@ -36,7 +36,10 @@ class PlainSeats:
     def leave(self) -> None:
         with self._changed:
             self._free += 1
-            self._changed.notify_all()
+            if self._emptied:
+                self._changed.notify_all()  # among them who empties
+            else:
+                self._changed.notify()
 
     def empty(self, wait_s: float) -> bool:
         with self._changed:

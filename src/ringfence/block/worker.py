@@ -23,7 +23,7 @@ from typing import BinaryIO
 
 import msgspec
 
-from ringfence.block.connection import Connection
+from ringfence.block.connection import FEWER_LANES, LANES, Connection
 from ringfence.block.export import Export, Volume
 from ringfence.block.extents import Extents
 from ringfence.block.fastpath import FastSeats, load
@@ -170,7 +170,7 @@ class Worker:
                     return
                 time.sleep(0.1)  # out of file descriptors: some will be free again
                 continue
-            connection = Connection(sock, export)
+            connection = Connection(sock, export, FEWER_LANES if self._serving else LANES)
             thread = threading.Thread(target=self._serve, args=(connection,), daemon=True)
             with self._lock:
                 if self._ending or len(self._serving) >= MAX_CONNECTIONS:
