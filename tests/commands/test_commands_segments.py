@@ -10,6 +10,7 @@ from stock_lvm import Stock
 from test_commands_stock import committed_text, without_comments
 
 from ringfence.core.errors import Refused
+from ringfence.engine.commands import zeroing
 from ringfence.lvm2.fragments import cut
 from ringfence.lvm2.text import parse_text, print_text
 from ringfence.volumes.segments import PARITY
@@ -34,7 +35,9 @@ def test_stock_and_we_say_the_same_of_every_type_and_hand_it_back(world: World, 
     assert len(verdict.before) > 150
 
 
-def test_what_is_no_plain_lv_is_left_to_stock(world: World, stock: Stock) -> None:
+def test_what_is_no_plain_lv_is_left_to_stock(
+    world: World, stock: Stock, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Nothing that is part of something, or made of something, is removed; nor shown where stock hides it."""
     stock.attach(*world.images)
     node = world.node()
@@ -66,6 +69,11 @@ def test_what_is_no_plain_lv_is_left_to_stock(world: World, stock: Stock) -> Non
             plain.append(row["lv_name"])
     assert sorted(plain) == ["lin", "lin_ro", "lin_skip", "str"]
     assert all("stock LVM2" in next for next in nexts)
+    # Nor by that way on which what is removed is wiped afterwards.
+    monkeypatch.setattr(zeroing, "AT_ONCE_BYTES", 0)
+    for row in node.run(Lvs("vg0", all=True))["rows"]:
+        with pytest.raises(Refused):
+            node.run(LvRemove("vg0", row["lv_name"], force=True))
     stock.try_run("vgck", "vg0")
     left = [row["lv_name"].strip("[]") for row in stock.report("lvs", "-a", "vg0", quiet=False)]
     assert len(left) == len(nexts)

@@ -1,5 +1,7 @@
 """New LVs are zeroed, removed ones wiped: at once what is small, by and by what is large, whoever does it."""
 
+import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -402,6 +404,76 @@ def test_nobody_else_takes_the_lv_meanwhile(world: World, first: Node) -> None:
     assert tried[1] is Refused
     assert issubclass(tried[0], Refused)
     assert tried[0] is not LockHeld, "it waits for a while, for who works gives way"
+
+
+# -- what must not be zeroed --------------------------------------------------------------------
+
+
+def test_what_an_lv_is_to_grow_by_is_not_taken_from_who_has_it_open(world: World, first: Node) -> None:
+    first.run(LvCreate("vg0", "vm1", extents=2, activate="n"))
+    second = world.node(2)
+    second._do_JoinLockspace(orders.JoinLockspace("lvm_vg0"))
+    asked = []
+
+    def activates(order: Any) -> None:
+        """Once it is zeroed and its lock is free: as `vgchange -ay` of another host may."""
+        if isinstance(order, orders.Acquire) and order.resource == "VGLK" and world.published:
+            names = [row.partition(" ")[0] for row in rows(world)]
+            if "vm1_growing" in names and not unclean(world) and not asked:
+                asked.append(second.run(LvChange("vg0", "vm1_growing", "ey")))
+
+    with pytest.raises(LockHeld, match="vm1_growing"):
+        grow(world.node(1, fail=activates), 20)
+    assert rows(world) == ["vm1 2 -", "vm1_growing 20 -"]
+    assert asked
+
+
+def test_nothing_is_zeroed_by_older_metadata_than_the_newest(directory: Path) -> None:
+    """A host that does not see the PV whose area alone has the newest version."""
+    world = World(directory, (40 * MIB, 40 * MIB))
+    first = world.node(1)
+    first.run(VgCreate("vg0", tuple(world.images), shared=True, extent_size_bytes=MIB))
+    first.run(LvCreate("vg0", "vm1", extents=LARGE, activate="n", wipe=False))
+    first.run(LvRemove("vg0", "vm1"))
+    uuids = unclean(world)
+    before = Path(world.images[0]).read_bytes()[:MIB]
+    work(world)
+    first.run(LvCreate("vg0", "vm2", extents=LARGE, activate="n", wipe=False))
+    with open(world.images[0], "r+b") as file:  # the commit did not come this far
+        file.write(before)
+    soil(world)
+    os.rename(world.images[1], world.images[1] + ".away")
+    answer = world.node(2).drive(cleanse_all("vg0", uuids))
+    assert answer["trouble"]
+    assert answer["done"] == []
+    assert secrets(world) == 39
+
+
+def test_no_copy_of_a_pv_is_zeroed(world: World, first: Node) -> None:
+    first.run(LvCreate("vg0", "vm1", extents=LARGE, activate="n"))
+    soil(world)
+    copy = world.directory / "copy.img"
+    shutil.copyfile(world.images[0], copy)
+    answer = work(world)
+    assert "same PV uuid" in answer["trouble"]
+    assert secrets(world) == 39
+    assert copy.read_bytes().count(SECRET) == 4 * 39
+
+
+def test_a_tag_does_not_make_the_wiper_destroy_what_is_restored(world: World, first: Node) -> None:
+    """Somebody who needs no lock took the LV away, or its tag, between two slices."""
+    first.run(LvCreate("vg0", "vm1", extents=LARGE, activate="n"))
+    at_work = []
+
+    def fail(order: Any) -> None:
+        if isinstance(order, orders.ZeroBlocks) and not at_work:
+            at_work.append(order)
+            world.resources["lvm_vg0", unclean(world)[0]].held.clear()
+            world.node(1).run(LvRemove("vg0", "vm1", wipe=False))
+
+    answer = work(world, fail=fail)
+    assert "was changed while" in answer["trouble"]
+    assert rows(world) == []
 
 
 # -- stock LVM2 ---------------------------------------------------------------------------

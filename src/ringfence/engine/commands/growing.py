@@ -13,10 +13,10 @@ from typing import Any
 from ringfence.core.errors import LocksLost, Refused, RingfenceError
 from ringfence.core.modes import Mode
 from ringfence.engine.commands.commit import Change, begin, commit, prepare
-from ringfence.engine.commands.locking import fresh_uuids, lock_vg
+from ringfence.engine.commands.locking import fresh_uuids, lock_vg, space_of
 from ringfence.engine.commands.wiping import cleanse
 from ringfence.engine.commands.zeroing import fits_at_once, places, zero
-from ringfence.engine.orders import Order
+from ringfence.engine.orders import Acquire, Order
 from ringfence.lvm2.names import with_dashes
 from ringfence.volumes.growth import added_pieces, set_apart, take_up
 from ringfence.volumes.model import Lv, Vg
@@ -24,9 +24,7 @@ from ringfence.volumes.plan import Maker, find_lv
 from ringfence.volumes.unclean import by_uuid
 
 
-def zeroed_growth(
-    change: Change, planned: Vg, lv: Lv, what: str
-) -> Generator[Order, Any, tuple[Change, Vg]]:
+def zeroed_growth(change: Change, planned: Vg, lv: Lv, what: str) -> Generator[Order, Any, tuple[Change, Vg]]:
     """Zero what an LV is to grow by.  Returns what is to be committed, under the VG's lock: the one it came
     with, or, if that was let go of meanwhile, a new one.
 
@@ -51,6 +49,8 @@ def zeroed_growth(
         now, more = by_uuid(again.vg, lv.uuid), by_uuid(again.vg, uuid)
         if now is None or more is None:
             raise Refused(f"LV {vg}/{lv.name} was removed meanwhile", next=f"see: lvs {vg}")
+        # It is clean, and anybody may have activated it since.
+        yield Acquire(space_of(vg), uuid, Mode.EX, 0, what=f"LV {vg}/{more.name}")
         return again, take_up(again.vg, now.name, more.name)
     except LocksLost:
         raise

@@ -186,6 +186,7 @@ def lvremove(call: LvRemove) -> Command:
     locked = yield from lock_vg(call.vg, Mode.EX)
     change = yield from begin(locked)
     lv = find_lv(change.vg, call.lv)
+    check_plain(change.vg, lv, f"lvremove {call.vg}/{call.lv}", unclean=True)
     check_removable(change.vg, lv, wipe=call.wipe)
     wipes = call.wipe and not lv.unclean
     later = wipes and not fits_at_once(size_of(change.vg, lv))

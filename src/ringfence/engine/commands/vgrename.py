@@ -40,6 +40,7 @@ from ringfence.engine.orders import Acquire, Command, Held, LeaveLockspace, Orde
 from ringfence.lvm2.names import check_vg_name
 from ringfence.volumes.discovery import Disks, VgOnDisk
 from ringfence.volumes.groups import rename
+from ringfence.volumes.unclean import unclean_uuids
 from ringfence.wire.client import VgRename
 
 
@@ -99,7 +100,8 @@ def _tell(prepared: Prepared, locked: LockedVg, held: Held) -> Generator[Order, 
     crc = prepared.known.crc
     version = print_lvb(Version(vg.seqno, crc))
     for name in (old, vg.name):
-        yield Publish(name, vg.seqno, crc, f"{me.name}: {prepared.what}")
+        unclean = unclean_uuids(vg) if name == vg.name else ()
+        yield Publish(name, vg.seqno, crc, f"{me.name}: {prepared.what}", unclean=unclean)
     yield Remember(prepared.known)
     if any(lv.slots for lv in vg.lvs):
         yield from note_made(vg.name, me)

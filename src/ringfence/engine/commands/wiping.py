@@ -17,7 +17,7 @@ from typing import Any
 
 import msgspec
 
-from ringfence.core.errors import LocksLost, Refused, RingfenceError, TimedOut
+from ringfence.core.errors import Damaged, LocksLost, Refused, RingfenceError, TimedOut
 from ringfence.core.modes import Mode
 from ringfence.engine.commands.commit import begin, commit, prepare
 from ringfence.engine.commands.locking import LockedVg, lock_vg, space_of, undo
@@ -36,7 +36,7 @@ from ringfence.engine.orders import (
 )
 from ringfence.volumes.discovery import VgOnDisk
 from ringfence.volumes.model import Lv, Vg
-from ringfence.volumes.plan import remove_lv
+from ringfence.volumes.plan import check_plain, remove_lv
 from ringfence.volumes.unclean import by_uuid, done_extents, mark_clean, note_done, pieces, rest_of, size_of
 
 VG_WAIT_MS = 3000
@@ -111,6 +111,9 @@ def _under_lock(vg: str, uuid: str, held: Held, mib_s: int) -> Generator[Order, 
     lv = by_uuid(found.vg, uuid)
     if lv is None or not lv.unclean:
         return None
+    # In an older version than the newest, or on a copy of a PV, its extents may be another's by now.
+    yield from begin(locked)
+    check_plain(found.vg, lv, unclean=True)
     # Under its lock nobody moves or changes it.
     size, extent = size_of(found.vg, lv), found.vg.extent_bytes
     done = noted = done_extents(lv) * extent
@@ -172,7 +175,8 @@ def _change(
     try:
         change = yield from begin(locked)
         lv = by_uuid(change.vg, uuid)
-        assert lv is not None, "nobody removes an LV without its lock"
+        if lv is None or not lv.unclean:  # a file was restored, or its tag taken away, without its lock
+            raise Damaged(f"VG {vg} was changed while an LV of it was zeroed or wiped", next="see: vgck")
         yield from commit(prepare(change, plan(change.vg, lv), f"wiping, {what}"))
     except RingfenceError as error:
         yield from undo(error, Release(locked.held.lock))
