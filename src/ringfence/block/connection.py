@@ -34,6 +34,8 @@ HANDSHAKE_S = 60
 LANES, FEWER_LANES = 8, 4
 """Of a connection that comes alone, and of one that comes beside others: many get more out of a disk that is
 far away, but all share the volume's seats, and those that wait for one cost time."""
+SPAN_BYTES = nbd.MAX_PAYLOAD_BYTES
+"""So much is trimmed or zeroed between two looks at authority.  A write is never longer."""
 MAX_STATES = 1024
 """Stretches that one BLOCK_STATUS tells of."""
 
@@ -191,7 +193,9 @@ class Lane:
         if what is What.ASKED:
             return self._carry_out()
         error = self._request.error
-        return self._reply(self._late(error) if what is What.LATE else nbd.wire_error(error) if error else 0)
+        if what is What.LATE:
+            return self._reply(self._late(error, 0, self._request.length))
+        return self._reply(nbd.wire_error(error) if error else 0)
 
     def _reply(self, error: int, why: str = "") -> bool:
         """Without data."""
@@ -288,37 +292,45 @@ class Lane:
         return 0
 
     def _change(self, command: Command) -> int:
-        """Check, change, check again.  Returns the error to answer with."""
-        export, request = self._export, self._request
+        """Check, change, check again.  Returns the error to answer with.
+
+        What has no payload may be long, and is done by spans: no more than one can land late."""
         # At once, whatever authority there is: it changes nothing.
-        if error := self._misfit(export.volume):
+        if error := self._misfit(self._export.volume):
             return error
+        for skip in range(0, self._request.length, SPAN_BYTES):
+            if error := self._change_span(command, skip, min(SPAN_BYTES, self._request.length - skip)):
+                return error
+        return 0
+
+    def _change_span(self, command: Command, skip: int, length: int) -> int:
+        export, offset = self._export, self._request.offset + skip
         try:
             volume = self._enter()
         except (Denied, ClientGone) as refusal:
             why = refusal.why if isinstance(refusal, Denied) else "its client left while authority was lapsed"
-            export.reports.refused(CHANGES[command], request.offset, request.length, why)
+            export.reports.refused(CHANGES[command], offset, length, why)
             if isinstance(refusal, Denied):
                 return refusal.errno
             raise
         try:
             if error := self._misfit(volume):
                 return error
-            error = self._do_change(volume, command)
+            error = self._do_change(volume, command, skip, length)
             late = not export.gate.open
         finally:
             export.seats.leave()
-        return self._late(error) if late else error
+        return self._late(error, skip, length) if late else error
 
-    def _do_change(self, volume: Volume, command: Command) -> int:
+    def _do_change(self, volume: Volume, command: Command, skip: int, length: int) -> int:
         request, mirror = self._request, self._export.mirror
         try:
             if mirror is None:
-                self._part(volume.extents, request.offset, 0, request.length)
+                self._part(volume.extents, request.offset + skip, 0, length)
             elif request.flags & nbd.CMD_FLAG_FAST_ZERO and command == Command.WRITE_ZEROES:
                 return errno.ENOTSUP  # the one place may have it and the other not
             elif command != Command.TRIM:  # what is trimmed might read differently in the two places
-                mirror.change(volume.extents, request.offset, request.length, self._part)
+                mirror.change(volume.extents, request.offset + skip, length, self._part)
         except OSError as failed:
             # Part of it may be on the disk all the same.
             return nbd.wire_error(failed.errno or errno.EIO)
@@ -336,16 +348,18 @@ class Lane:
             keep, fast = bool(flags & nbd.CMD_FLAG_NO_HOLE), bool(flags & nbd.CMD_FLAG_FAST_ZERO)
             extents.zero(offset, length, keep, fast, durable)
 
-    def _late(self, error: int) -> int:
+    def _late(self, error: int, skip: int, length: int) -> int:
         """Authority ended between the two checks: the range is on the disk and perhaps should not be.
 
         That is stored first.  The answer then waits as any request does: renewed in the same incarnation
         means that the lock was ours all the time, and the write good; else it fails.
 
-        Args: error: how it ended itself; 0: well."""
+        Args:
+            error: how it ended itself; 0: well.
+            skip, length: which part of the request."""
         export, request = self._export, self._request
         why = "authority was lost" if export.gate.state() is Authority.LOST else "authority lapsed"
-        export.reports.late(CHANGES[Command(request.command)], request.offset, request.length, why)
+        export.reports.late(CHANGES[Command(request.command)], request.offset + skip, length, why)
         return self._answer_late() or (nbd.wire_error(error) if error else 0)
 
     def _answer_late(self) -> int:

@@ -18,7 +18,7 @@ from ringfence.lvm2.label import LABEL_SCAN_BYTES, SECTOR_BYTES, Area
 
 _LABEL_ID = b"LABELONE"
 _CRC_FROM = 20
-_HEADING = re.compile(rb'([a-zA-Z0-9+_.-]+) \{\n\s*id = "([^"\n]*)"\n\s*seqno = (\d+)\n')
+_HEADING = re.compile(rb'([a-zA-Z0-9+_.-]+) \{\n\s*id = "([^"\n]*)"\n\s*seqno = (\d{1,20})\n')
 _LAST_LINES = re.compile(rb"\ncreation_time = [^\n]*\n\n*")
 
 

@@ -14,7 +14,7 @@ import msgspec
 
 from ringfence.lvm2.text import Section, parse_text
 
-_VG = re.compile(rb"([^\s{}]+) \{\n\s*id = \"[^\"]*\"\n\s*seqno = (\d+)\n")
+_VG = re.compile(rb"([^\s{}]+) \{\n\s*id = \"[^\"]*\"\n\s*seqno = (\d{1,20})\n")
 _PV = re.compile(rb'"(pv\d+)"')
 _ID = b'id = "'
 _LVS = b"logical_volumes {"

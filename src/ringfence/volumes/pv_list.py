@@ -13,7 +13,7 @@ from ringfence.core.errors import BadInput, Refused
 from ringfence.volumes.allocate import free_ranges
 from ringfence.volumes.model import Pv, Stripe, Vg
 
-_RANGE = re.compile(r"(\d*)(?:([-+])(\d*))?")
+_RANGE = re.compile(r"(\d{0,20})(?:([-+])(\d{0,20}))?")
 
 
 def free_areas(vg: Vg) -> tuple[Stripe, ...]:

@@ -70,7 +70,7 @@ def rest_of(pieces: Iterable[Piece], done_bytes: int) -> tuple[Piece, ...]:
 def done_extents(lv: Lv) -> int:
     """How many of its extents are done, as its tags say."""
     numbers = [tag.removeprefix(DONE_TAG) for tag in lv.tags if tag.startswith(DONE_TAG)]
-    done = max((int(one) for one in numbers if one.isascii() and one.isdigit()), default=0)
+    done = max((int(one) for one in numbers if one.isascii() and one.isdigit() and len(one) < 20), default=0)
     return min(done, lv.extent_count)
 
 
@@ -82,7 +82,7 @@ def check_clean(vg: Vg, lv: Lv) -> None:
             next=f"it goes by itself; without wiping: lvremove --no-wipe {vg.name}/{lv.name}",
         )
     if lv.zeroing:
-        percent = 100 * done_extents(lv) // lv.extent_count
+        percent = 100 * done_extents(lv) // max(lv.extent_count, 1)
         raise Refused(
             f"Logical volume {vg.name}/{lv.name} is still being zeroed ({percent} %)",
             next=f"wait for it (see: lvs -a {vg.name})", retry=True,

@@ -18,7 +18,7 @@ from typing import Any
 from ringfence.core.errors import BadInput, LocksLost, NotFound, Refused, RingfenceError
 from ringfence.core.modes import Mode
 from ringfence.engine.commands.disks import find_vg
-from ringfence.engine.commands.locking import LockedVg, lock_vg, space_of, undo
+from ringfence.engine.commands.locking import LockedVg, check_newest, lock_vg, space_of, undo
 from ringfence.engine.commands.sharing import check_shareable
 from ringfence.engine.orders import (
     Acquire,
@@ -94,6 +94,7 @@ def _locate(vg: str, name: str, wait_ms: int | None) -> Generator[Order, Any, tu
     """Look an LV up under its VG's lock, which is let go again at once."""
     locked = yield from lock_vg(vg, Mode.PR, vg_wait(wait_ms))
     try:
+        yield from check_newest(locked)
         lv = find_lv(locked.found.vg, name)
         check_plain(locked.found.vg, lv)
     except RingfenceError as error:

@@ -14,7 +14,7 @@ import msgspec
 
 from ringfence.core.errors import Damaged, DeviceFailed, Refused
 from ringfence.engine.commands.disks import known_as, read_texts
-from ringfence.engine.commands.locking import LockedVg, Version, parse_lvb, print_lvb
+from ringfence.engine.commands.locking import LockedVg, Version, check_newest, parse_lvb, print_lvb
 from ringfence.engine.orders import (
     Order,
     Publish,
@@ -22,7 +22,6 @@ from ringfence.engine.orders import (
     ReadBlocks,
     Release,
     Remember,
-    SeqnoHeard,
     Write,
     WriteBlocks,
 )
@@ -98,30 +97,13 @@ def begin(locked: LockedVg, *, partial: bool = False, resizing: bool = True) -> 
     check_complete(found, partial=partial)
     check_writable(vg, partial=partial, resizing=resizing)
     check_vg(vg)
+    yield from check_newest(locked)
     known = parse_lvb(locked.held.lvb)
-    if known is not None and not known.removed and known.number > vg.seqno and not _only_announced(known, vg):
-        raise Damaged(
-            f"VG {vg.name} on disk is version {vg.seqno}, but version {known.number} was committed",
-            next="look for a device that this host reads differently; if a backup was restored: "
-            f"vgchange --lockstop {vg.name} on every host, then --lockstart",
-        )
-    if found.missing and (heard := (yield SeqnoHeard(vg.name))) > vg.seqno:
-        raise Damaged(
-            f"VG {vg.name} on the disks that are here is version {vg.seqno}, but {heard} was committed",
-            next="make one of the missing devices visible that has it: [devices] paths; "
-            f"if they are gone for good: lvm vgreduce --removemissing {vg.name}",
-        )
     doubtful = known is None or known.number != vg.seqno or known.crc not in (0, found.crc)
     seqno = vg.seqno + 1
     if doubtful:
         seqno = max(seqno, 1 + (yield from abandoned_seqno(found.areas)))
     return Change(locked, doubtful, seqno)
-
-
-def _only_announced(known: Version, vg: Vg) -> bool:
-    """Whether the value block may be a stock command's that failed before its commit: LVM2 says the new
-    version after the pre-commit, and lets go of the lock whatever becomes of it."""
-    return known.crc == 0 and known.number == vg.seqno + 1
 
 
 def abandoned_seqno(areas: tuple[AreaOnDisk, ...], uuid: str = "") -> Generator[Order, Any, int]:

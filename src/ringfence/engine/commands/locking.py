@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from ringfence.core.errors import LocksLost, RingfenceError
+from ringfence.core.errors import Damaged, LocksLost, RingfenceError
 from ringfence.core.modes import Mode
 from ringfence.engine.commands.disks import find_vg
 from ringfence.engine.orders import (
@@ -28,10 +28,12 @@ from ringfence.engine.orders import (
     JoinLockspace,
     Order,
     Release,
+    SeqnoHeard,
     Whoami,
 )
 from ringfence.volumes.access import check_ours
 from ringfence.volumes.discovery import Disks, VgOnDisk
+from ringfence.volumes.model import Vg
 
 GLOBAL_SPACE = "lvm_global"
 GLOBAL_RESOURCE = "GLLK"
@@ -125,6 +127,33 @@ def lock_vg(
         yield from undo(error, Release(held.lock))
         raise
     return LockedVg(held, disks, found, me)
+
+
+def check_newest(locked: LockedVg) -> Generator[Order, Any, None]:
+    """A device that this host does not see, or reads differently, may hold a later version, in which extents
+    are another LV's: then neither is the VG changed nor a path opened by the older one.
+
+    Raises Damaged."""
+    vg = locked.found.vg
+    known = parse_lvb(locked.held.lvb)
+    if known is not None and not known.removed and known.number > vg.seqno and not _only_announced(known, vg):
+        raise Damaged(
+            f"VG {vg.name} on disk is version {vg.seqno}, but version {known.number} was committed",
+            next="look for a device that this host reads differently; if a backup was restored: "
+            f"vgchange --lockstop {vg.name} on every host, then --lockstart",
+        )
+    if locked.found.missing and (heard := (yield SeqnoHeard(vg.name))) > vg.seqno:
+        raise Damaged(
+            f"VG {vg.name} on the disks that are here is version {vg.seqno}, but {heard} was committed",
+            next="make one of the missing devices visible that has it: [devices] paths; "
+            f"if they are gone for good: lvm vgreduce --removemissing {vg.name}",
+        )
+
+
+def _only_announced(known: Version, vg: Vg) -> bool:
+    """Whether the value block may be a stock command's that failed before its commit: LVM2 says the new
+    version after the pre-commit, and lets go of the lock whatever becomes of it."""
+    return known.crc == 0 and known.number == vg.seqno + 1
 
 
 def undo(error: RingfenceError, *orders: Order) -> Generator[Order, Any, bool]:

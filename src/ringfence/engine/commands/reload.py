@@ -15,7 +15,7 @@ from ringfence.core.errors import LocksLost, NotFound, RingfenceError, Unavailab
 from ringfence.core.modes import Mode
 from ringfence.engine.commands.activation import extents_of
 from ringfence.engine.commands.disks import find_copy
-from ringfence.engine.commands.locking import VG_RESOURCE, space_of
+from ringfence.engine.commands.locking import VG_RESOURCE, parse_lvb, space_of
 from ringfence.engine.orders import (
     Acquire,
     FindLock,
@@ -55,6 +55,9 @@ def reload_changed(
     if not (yield from _differing(vg, seqno, only))[1]:
         return {}
     held: Held = yield Acquire(space_of(vg), VG_RESOURCE, Mode.PR, WAIT_MS, what=f"VG {vg}")
+    known = parse_lvb(held.lvb)
+    if known is not None and known.crc:  # without a checksum it was announced, and perhaps not committed
+        seqno = max(seqno, known.number)
     found, changed = yield from _differing(vg, seqno, only)
     failed = {}
     for volume, lv in changed:
