@@ -465,6 +465,20 @@ def test_tables_that_lvm2_made_under_our_locks_are_held_and_cut_too(host: Host) 
     run(story)
 
 
+def test_an_lv_that_was_ours_before_it_was_lvm2s_is_held_as_any_other(host: Host) -> None:
+    async def story() -> None:
+        async with host.serving() as client:
+            await host.open(client)
+            await client.close("vg0", "vm1")
+            note = LvmLocks(host.places.run / "lvm-locks", "this-boot")
+            note.keep([LvmLock("lvm_vg0", LV_UUID, "ex", "1.1.1", "LV vg0/vm1", vg_uuid=VG_UUID)], [])
+            stock(host, 0, "vg0-vm1", UUID, "sda")
+            host.deadline(1)
+            await eventually(lambda: host.kernel.devices[UUID].suspended)
+
+    run(story)
+
+
 def test_what_lvm2_has_suspended_itself_is_not_resumed(host: Host) -> None:
     leg = "LVM-" + "V" * 32 + "R" * 32
 

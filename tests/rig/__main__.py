@@ -192,7 +192,7 @@ def daemon(one: Host, two: Host) -> str:
     with _writers(one, "lv1"):
         one.run("kill", "-9", str(one.daemon))
         one.start_daemon()
-        took = eventually(lambda: "adopted" in one.run("cat", "/run/daemon.log").out, 80, one.logs)
+        took = eventually(lambda: "adopted g1" in two.run("cat", "/run/daemon.log").out, 80, one.logs)
         eventually(lambda: one.mapper("rig-lv1") == ("Active linear",), 20, one.logs)
         time.sleep(2)
     gap, later, failed = after_longest_gap(one.writes("/run/lv1.writes"))

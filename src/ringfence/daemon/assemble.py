@@ -234,7 +234,11 @@ class LifeStorage:
     the new life's authority says nothing about the old one's locks."""
 
     def __init__(
-        self, devices: tuple[str, ...], pages: DaemonPages, say: Callable[[str], None], keeper: Keeper
+        self,
+        devices: tuple[str, ...],
+        pages: DaemonPages,
+        say: Callable[[str], None],
+        keeper: Keeper | None = None,
     ) -> None:
         self._devices = devices
         self._pages = pages

@@ -148,7 +148,7 @@ class DmPlane:
         return StockVg(vg, self._mapper, self._hold_ms, self._ours, self._stock_late, self._say, self._block)
 
     def _ours(self) -> list[str]:
-        return [handle.mapped.uuid for handle in self._handles]
+        return [handle.mapped.uuid for handle in self._handles if not handle.gone]
 
     def _mapped_late(self, mapped: Mapped, written: Written | None, late_ms: int) -> None:
         self._late(mapped.name, written, late_ms, mapped.call.node, mapped.size_bytes)

@@ -153,8 +153,11 @@ def _read(only: str) -> Generator[Order, Any, _Seen]:
     """Lock what can be locked, read, unlock."""
     me: Whoami = yield Identity()
     joined: tuple[str, ...] = yield Joined()
-    disks = yield from read_disks(believed=lambda known: True)  # which VGs are there to be locked
-    ours = [one.vg.name for one in disks.vgs if is_ours(one.vg, me.cluster) and only in ("", one.vg.name)]
+    if only and space_of(only) in joined:
+        ours = [only]
+    else:  # which VGs are there to be locked?
+        disks = yield from read_disks(believed=lambda known: True)
+        ours = [one.vg.name for one in disks.vgs if is_ours(one.vg, me.cluster) and only in ("", one.vg.name)]
     locks, unlocked, wait_ms = [], [], WAIT_MS
     # Sorted, and without waiting for ever: two reports cannot block each other.
     for name in sorted(dict.fromkeys(ours)):
