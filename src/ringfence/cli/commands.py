@@ -55,6 +55,8 @@ COMMANDS: dict[str, Entry] = {
     "node": Entry(FENCING, "ringfence.cli.node:node",
         "Which machine each node is, and when another one may be it."),
     **_verbs(),
+    "lv-xml": Entry(VOLUMES, "ringfence.cli.lv_xml:lv_xml",
+        "How libvirt and qemu are told to use an LV that is active here."),
     "slots": Entry(VOLUMES, "ringfence.cli.slots:slots", "The disk slots of a VG: add them, look at them."),
     "daemon": Entry(SERVICES, "ringfence.daemon.commands:daemon", "Run this host's daemon."),
     "hub": Entry(SERVICES, "ringfence.ring.commands:hub", "Run the embedded ring's broker."),
