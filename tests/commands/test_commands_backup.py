@@ -64,6 +64,17 @@ def names(node: Node, vg: str = "vg0") -> list[str]:
     return [row["lv_name"] for row in node.run(Lvs(vg))["rows"]]
 
 
+def test_what_was_wiped_once_does_not_count_any_more(three: World) -> None:
+    """Since the backup was made others may have had the extents."""
+    node = on_two(three)
+    data = backup(node)
+    at = data.index(b"creation_time", data.index(b"first {"))
+    tags = b'tags = ["ringfence.zeroing", "ringfence.wiped.1"]\n\t\t\t'
+    restore(node, data[:at] + tags + data[at:])
+    (row,) = node.run(Lvs("vg0", "first"))["rows"]
+    assert row["lv_tags"] == "ringfence.zeroing"
+
+
 # -- the archive --------------------------------------------------------------------------
 
 

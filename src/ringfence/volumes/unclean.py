@@ -140,6 +140,16 @@ def note_done(vg: Vg, name: str, extents: int) -> Vg:
     return vg.with_lv(name, section.put("tags", (*tags, f"{DONE_TAG}{extents}")))
 
 
+def forget_done(vg: Vg) -> Vg:
+    """Nothing counts as zeroed or wiped: the metadata is old, and who had the extents since is not known."""
+    for lv in (by_uuid(vg, uuid) for uuid in unclean_uuids(vg)):
+        if lv is not None and done_extents(lv):
+            section = vg.section_of(lv.name)
+            tags = tuple(tag for tag in section.strings("tags") if not tag.startswith(DONE_TAG))
+            vg = vg.with_lv(lv.name, section.put("tags", tags))
+    return vg
+
+
 def mark_clean(vg: Vg, name: str) -> Vg:
     """A zeroed LV is as any other."""
     section = vg.section_of(name)

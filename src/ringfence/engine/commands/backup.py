@@ -57,6 +57,7 @@ from ringfence.volumes.checks import check_vg
 from ringfence.volumes.discovery import Disks, PvOnDisk, VgOnDisk, check_twins
 from ringfence.volumes.model import SECTOR_BYTES, Pv, Vg
 from ringfence.volumes.slots import place_of, slots_of
+from ringfence.volumes.unclean import forget_done
 from ringfence.wire.client import VgCfgBackup, VgCfgRestore
 
 WAIT_MS = 10_000
@@ -84,6 +85,7 @@ def vgcfgrestore(call: VgCfgRestore) -> Command:
         raise BadInput(f"the file is of VG {wanted.name}, not of {call.vg}", next="give its own name")
     check_ours(wanted, me.cluster)
     check_vg(wanted)
+    wanted = forget_done(wanted)
     global_lock = yield from lock_global()
     existing = _existing((yield from read_disks()), wanted)
     yield from _must_know(call.vg, existing, me)
