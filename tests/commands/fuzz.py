@@ -153,10 +153,10 @@ def _values_first(tree: Section, vg: str) -> Section:
 def of_vg(vg: Vg) -> None:
     relations = Relations(vg)
     found = VgOnDisk(vg, 0, {}, ())
-    for lv in vg.lvs:
-        row = report.lv_row(found, lv, report.LvHere(), relations)
-        assert len(row["lv_attr"]) == 10
-        msgspec.json.encode(row)
+    view = report.LvsView(found, {}, relations)
+    columns = report.lv_columns(view, vg.lvs, report.ROW_FIELDS)
+    assert all(len(attr) == 10 for attr in columns["lv_attr"])
+    msgspec.json.encode(columns)
     msgspec.json.encode(report.vg_rows((found,)))
     assert 0 <= allocate.free_count(vg) <= vg.extent_count
     taken: dict[tuple[str, int], str] = {}

@@ -1,10 +1,6 @@
 """The storage driver: direct and aligned, in order, behind its guard, on files and block devices."""
 
 import os
-import shutil
-import subprocess
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,24 +13,10 @@ SIZE = 1 << 20
 
 
 @pytest.fixture
-def directory() -> Iterator[Path]:
-    path = Path(tempfile.mkdtemp(dir="/tmp", prefix="rf"))
-    yield path
-    shutil.rmtree(path)
-
-
-@pytest.fixture
 def image(directory: Path) -> str:
     path = directory / "a.img"
     path.write_bytes(bytes(range(256)) * (SIZE // 256))
     return str(path)
-
-
-@pytest.fixture
-def loop(image: str) -> Iterator[str]:
-    done = subprocess.run(["losetup", "-f", "--show", image], capture_output=True, text=True, check=True)
-    yield done.stdout.strip()
-    subprocess.run(["losetup", "-d", done.stdout.strip()], check=True)
 
 
 def allow(vg: str) -> None:

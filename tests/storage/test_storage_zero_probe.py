@@ -1,10 +1,7 @@
 """Ranges are zeroed whatever the device can do, behind the guard; and what is on a device is found out."""
 
 import errno
-import shutil
 import subprocess
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,24 +17,10 @@ SIZE = 4 * MIB
 
 
 @pytest.fixture
-def directory() -> Iterator[Path]:
-    path = Path(tempfile.mkdtemp(dir="/tmp", prefix="rf"))
-    yield path
-    shutil.rmtree(path)
-
-
-@pytest.fixture
 def image(directory: Path) -> str:
     path = directory / "a.img"
     path.write_bytes(b"\xaa" * SIZE)
     return str(path)
-
-
-@pytest.fixture
-def loop(image: str) -> Iterator[str]:
-    done = subprocess.run(["losetup", "-f", "--show", image], capture_output=True, text=True, check=True)
-    yield done.stdout.strip()
-    subprocess.run(["losetup", "-d", done.stdout.strip()], check=True)
 
 
 def allow(vg: str) -> None:

@@ -13,7 +13,7 @@ from ringfence.volumes.checks import check_vg
 from ringfence.volumes.discovery import VgOnDisk
 from ringfence.volumes.model import Stripe, Vg, read_vg
 from ringfence.volumes.relations import Relations
-from ringfence.volumes.report import LvHere, lv_attr, lv_row, vg_rows
+from ringfence.volumes.report import ROW_FIELDS, LvHere, LvsView, lv_attr, lv_columns, vg_rows
 
 MIB = 1 << 20
 MAKER = plan.Maker("test", "host1", 1_700_000_000)
@@ -338,7 +338,9 @@ def test_attributes_are_lvm2s() -> None:
 def test_holders_are_named() -> None:
     vg = with_lv(new_vg(10), "vm1", 2)
     holder = {"node": "an-a01n01", "mode": "EX", "token": "1.1.1", "since_wall_ms": 5}
-    row = lv_row(VgOnDisk(vg, 0, {}, ()), plan.find_lv(vg, "vm1"), LvHere((holder,)), Relations(vg))
+    lv = plan.find_lv(vg, "vm1")
+    view = LvsView(VgOnDisk(vg, 0, {}, ()), {lv.uuid: LvHere((holder,))}, Relations(vg))
+    row = {field: value for field, (value,) in lv_columns(view, (lv,), ROW_FIELDS).items()}
     assert row["lv_holder"] == "an-a01n01:EX"
     assert row["lv_holders"] == [holder]
     assert row["lv_size"] == 2 * MIB

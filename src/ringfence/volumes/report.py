@@ -214,12 +214,6 @@ class LvsView(msgspec.Struct, frozen=True):
 _NOTHING_HERE = LvHere()
 
 
-def lv_row(found: VgOnDisk, lv: Lv, here: LvHere, relations: Relations) -> Row:
-    """Args: relations: of the VG's LVs."""
-    view = LvsView(found, {lv.uuid: here}, relations)
-    return {field: LV_FIELDS[field](view, (lv,))[0] for field in ROW_FIELDS}
-
-
 def shown_lvs(lvs: Sequence[Lv], vg: Vg, relations: Relations) -> list[Lv]:
     """Those that users see without asking for hidden ones."""
     if not vg.index.composed:  # nothing is hidden but what says so itself

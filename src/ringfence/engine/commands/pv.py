@@ -9,7 +9,7 @@ pvresize, after a crash at each step (of a PV in a VG; of one without, the label
                          without a VG alone, and is made right by the next pvresize
     label:               all says the new size"""
 
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from typing import Any
 
 from ringfence.core.errors import BadInput, LocksLost, Refused, RingfenceError
@@ -19,7 +19,7 @@ from ringfence.engine.commands.disks import device_named, read_disks
 from ringfence.engine.commands.in_use import refuse_in_use
 from ringfence.engine.commands.locking import lock_global, lock_vg, undo, unlock_global
 from ringfence.engine.commands.pvcreate import check_single
-from ringfence.engine.orders import Command, Order, Read, ReadBlocks, Release, Write, WriteBlocks
+from ringfence.engine.orders import Command, Held, Order, Read, ReadBlocks, Release, Write, WriteBlocks
 from ringfence.lvm2.label import LABEL_SCAN_BYTES, SECTOR_BYTES, with_size
 from ringfence.volumes.discovery import Disks, PvOnDisk
 from ringfence.volumes.groups import pv_at, resize_pv
@@ -28,15 +28,21 @@ from ringfence.wire.client import PvRemove, PvResize
 _LABEL = b"LABELONE"
 _SURE = 2
 
+
+def _locked(devices: Sequence[str], verb: str) -> Generator[Order, Any, tuple[Held, Disks, list[str]]]:
+    """The global lock, the disks, and each of the devices once, as this host knows it."""
+    if not devices:
+        raise BadInput("no device given", next=f"{verb} DEVICE...")
+    held = yield from lock_global()
+    disks = yield from read_disks()
+    return held, disks, list(dict.fromkeys(device_named(disks, device) for device in devices))
+
+
 # -- pvremove --------------------------------------------------------------------
 
 
 def pvremove(call: PvRemove) -> Command:
-    if not call.devices:
-        raise BadInput("no device given", next="pvremove DEVICE...")
-    held = yield from lock_global()
-    disks = yield from read_disks()
-    paths = list(dict.fromkeys(device_named(disks, device) for device in call.devices))
+    held, disks, paths = yield from _locked(call.devices, "pvremove")
     for path in paths:
         _check_pv(disks, path, call.force)
     for path in paths:
@@ -110,11 +116,7 @@ def _wipe(path: str, guard: str) -> Generator[Order, Any, None]:
 
 def pvresize(call: PvResize) -> Command:
     """As many as can be; then raises the first error, if there was one."""
-    if not call.devices:
-        raise BadInput("no device given", next="pvresize DEVICE...")
-    held = yield from lock_global()
-    disks = yield from read_disks()
-    paths = list(dict.fromkeys(device_named(disks, device) for device in call.devices))
+    held, disks, paths = yield from _locked(call.devices, "pvresize")
     done: list[str] = []
     failed: list[RingfenceError] = []
     for path in paths:
