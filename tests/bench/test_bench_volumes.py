@@ -30,7 +30,7 @@ def loops() -> set[str]:
 
 
 def test_a_quick_look() -> None:
-    before = sorted(Path("/tmp").glob("rfbv*"))
+    before = {*Path("/tmp").glob("rfbv*")}
     devices = loops()
     wanted = [word for row in ("lvs", "lvcreate", "writers", "view", "dm") for word in ("--only", row)]
     ran = subprocess.run(
@@ -45,7 +45,7 @@ def test_a_quick_look() -> None:
     assert (found["writers"]["lost"], found["writers"]["clean"]) == (0, True)
     names = [one["name"] for one in report["rows"]]
     assert "8 LVs from 2 hosts, by the command" in names
-    assert sorted(Path("/tmp").glob("rfbv*")) == before, "it leaves nothing behind"
+    assert {*Path("/tmp").glob("rfbv*")} <= before, "it leaves nothing behind"
     assert loops() <= devices, "nor a loop device"
 
 
