@@ -279,6 +279,8 @@ class Host:
 
     def _do(self, body: orders.DriverOrder) -> Any:
         match body:
+            case orders.PathsTogether():
+                return tuple(self._do(one) for one in body.orders)
             case orders.OpenPath():
                 self.paths[body.vg, body.lv] = body
                 self.opened_by[body.vg, body.lv] = self.node.context.life.incarnation
