@@ -56,6 +56,8 @@ class BlockService:
         self._scheduler, self._host = scheduler, host
         self._landed, self._report = landed, report
         self.open: dict[tuple[str, str], OpenLv] = {}
+        self.opened: Callable[[orders.OpenPath], None] = lambda order: None
+        """Told what a path is made of, when it is opened or reloaded."""
         self.stuck = False
         """Its workers do not end when they are told to, and go on."""
 
@@ -106,6 +108,7 @@ class BlockService:
             return
         path = self.open[key] = OpenLv(order, grip)
         self._scheduler.note(f"{self._host.name} opens {order.vg}/{order.lv} {mode.name} {order.token}")
+        self.opened(order)
         if mode is Mode.EX:
             self._plan_write(path)
         listed = _listed(order)
@@ -123,6 +126,7 @@ class BlockService:
         del self.open[order.vg, order.lv]
         path.order = msgspec.structs.replace(path.order, lv=order.name, extents=order.extents)
         self.open[order.vg, order.name] = path
+        self.opened(path.order)
         listed = _listed(path.order)
         done(orders.Opened(listed.path, listed.uri))
 
