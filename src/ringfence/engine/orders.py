@@ -252,7 +252,7 @@ class NoteProgress(_Order, frozen=True):
     vg: str
     lv: str
     what: str
-    """zeroed | wiped."""
+    """zeroed | wiped | moved."""
     done_bytes: int
     size_bytes: int
 
@@ -406,6 +406,19 @@ class ZeroBlocks(_Order, frozen=True):
     path: str
     offset_bytes: int
     length_bytes: int
+    guard: str
+
+
+class CopyBlocks(_Order, frozen=True):
+    """Copy a range to another place, which does not overlap it, flushed before the answer.  Answer: None.
+
+    Under the guard as ZeroBlocks (`storage.driver.COPY_STEP_BYTES`), and like it beside other orders."""
+
+    path: str
+    offset_bytes: int
+    length_bytes: int
+    to_path: str
+    to_offset_bytes: int
     guard: str
 
 
@@ -650,7 +663,9 @@ ENGINE_ORDERS = (
     LeaveLockspace, Joined, LockspaceMembers, Publish, AskReload, SayGoodbye, NoteSlots, EndSlots,
     NoteUnclean, NoteProgress, Wanted, Recall, Remember, LocksThere, Identity, Pause, GoOn,
 )  # fmt: skip
-StorageOrder = ScanDevices | ReadBlocks | ReadText | SaveText | WriteBlocks | ZeroBlocks | Probe
+StorageOrder = (
+    ScanDevices | ReadBlocks | ReadText | SaveText | WriteBlocks | ZeroBlocks | CopyBlocks | Probe
+)  # fmt: skip
 BlockOrder = OpenPath | ReloadPath | MirrorPath | SealPath | UnmirrorPath | ClosePath | OpenPaths
 DriverOrder = (
     StorageOrder | BlockOrder | StandingTables | CutTables | SlotIo | LookAtHost | ReadSupplies

@@ -96,6 +96,21 @@ def moved(extents: Iterable[Extent], offset_bytes: int, to: tuple[Extent, ...]) 
     return joined([*before, *to, *behind])
 
 
+def begins_with(extents: Iterable[Extent], head: tuple[Extent, ...]) -> bool:
+    """Whether an LV is another one (joined), or that and more behind it."""
+    rest = sum(one.length_bytes for one in head)
+    first: list[Extent] = []
+    for one in extents:
+        length_bytes = min(one.length_bytes, rest)
+        if not length_bytes:
+            break
+        if length_bytes % (one.stripe_bytes * len(one.places) or 1):
+            return False
+        first.append(_cut(one, 0, length_bytes))
+        rest -= length_bytes
+    return not rest and joined(first) == head
+
+
 def _cut(one: Extent, skip_bytes: int, length_bytes: int) -> Extent:
     """Raises ValueError: it does not begin and end with a row of stripes."""
     count = len(one.places)

@@ -492,6 +492,23 @@ class LvRemove(_Call, frozen=True):
     """Its extents are free only once they are wiped; else at once, with what is on them."""
 
 
+class PvMove(_Call, frozen=True):
+    """Reply result: {"message", "moved_bytes", "notes"}, when all is moved that can be from this node."""
+
+    source: str = ""
+    """PV[:RANGE...]; empty: go on with all that was begun and not ended."""
+    pvs: tuple[str, ...] = ()
+    """PV[:RANGE...] or @TAG, where it may go; none: to any other PV."""
+    lv: str = ""
+    """This one's extents alone."""
+    alloc: str = "inherit"
+    abort: bool = False
+    """Give up what is on its way, from the source or all; what has arrived stays there."""
+    background: bool = False
+    """Answer as soon as all is set apart: the hosts go on by themselves."""
+    wait_ms: int | None = None
+
+
 class SlotsAdd(_Call, frozen=True):
     """Give a shared VG disk slots."""
 
@@ -520,7 +537,7 @@ Call = (
     | Lock | Convert | Unlock | Cancel | Busy
     | PvCreate | Pvs | VgCreate | VgRemove | VgChange | Vgs | LvCreate | Lvs | LvChange | LvRemove
     | LvResize | LvRename
-    | PvRemove | PvResize | PvCk | VgExtend | VgReduce | VgRename | VgSet | VgCk
+    | PvRemove | PvResize | PvMove | PvCk | VgExtend | VgReduce | VgRename | VgSet | VgCk
     | VgCfgBackup | VgCfgRestore
     | SlotsAdd | SlotsForget | SlotsShow
 )  # fmt: skip
@@ -535,7 +552,7 @@ OPERATOR_CALLS = (FenceStatus, FenceNode, FenceDisarm, FenceArm, NodeReenrol)
 VOLUME_CALLS = (
     PvCreate, Pvs, VgCreate, VgRemove, VgChange, Vgs, LvCreate, Lvs, LvChange, LvRemove,
     LvResize, LvRename,
-    PvRemove, PvResize, PvCk, VgExtend, VgReduce, VgRename, VgSet, VgCk,
+    PvRemove, PvResize, PvMove, PvCk, VgExtend, VgReduce, VgRename, VgSet, VgCk,
     VgCfgBackup, VgCfgRestore,
     SlotsAdd, SlotsForget, SlotsShow,
 )  # fmt: skip
