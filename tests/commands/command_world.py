@@ -20,6 +20,7 @@ from ringfence.sim.mirrored import Mirrored, read_lv, write_lv
 from ringfence.storage import Storage
 from ringfence.storage.driver import CrashHook
 from ringfence.volumes.known import KnownVgs
+from ringfence.wire.block import Plane
 
 MIB = 1 << 20
 
@@ -121,6 +122,8 @@ class Node:
             world.paths, guard or self.guards.append, crash_hook=crash_hook, keeper=world.keeper
         )
         self.open: dict[tuple[str, str], orders.OpenPath] = {}
+        self.plane = Plane.NBD
+        """Of what it has open."""
         self.mirrors: dict[str, Mirrored] = {}
         """LV's uuid -> what is being moved of it."""
         self.trace: list[orders.Order] = []
@@ -370,7 +373,7 @@ class Node:
         return tuple(
             orders.OpenVolume(
                 one.vg, one.lv, one.uuid, self._path(one).path, self._path(one).uri,
-                readonly=one.readonly, extents=one.extents,
+                readonly=one.readonly, extents=one.extents, plane=self.plane,
                 moving=self.mirrors[one.uuid].moving if one.uuid in self.mirrors else None,
             )
             for one in self.open.values()

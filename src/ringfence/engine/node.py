@@ -67,6 +67,7 @@ from ringfence.engine.inputs import DiskState, Input
 from ringfence.engine.locker import Locker, lost_error
 from ringfence.engine.lvm_processes import LvmProcesses
 from ringfence.engine.lvmlockd.server import Lvmlockd
+from ringfence.engine.mover import Mover
 from ringfence.engine.reconcile import missed, noticed
 from ringfence.engine.refreshes import Refreshes
 from ringfence.engine.requests import Requests
@@ -131,6 +132,7 @@ class _Node:
         self._tasks = Tasks(context, self.locker, clients, self._calls, self._slots)
         self.refreshes = Refreshes(context, self.locker, self._tasks)
         self._wiper = Wiper(context, self._tasks)
+        self._mover = Mover(context, self._tasks)
         self._lvmlockd = Lvmlockd(
             context, self.locker, self._tasks, self._slots, self._lvm_processes, self.refreshes
         )
@@ -280,6 +282,7 @@ class _Node:
         self._checkups.look()
         self.refreshes.look()
         self._wiper.look()
+        self._mover.look()
         self._fence_tests.look()
         self._drills.look()
         if context.left:
@@ -476,6 +479,7 @@ class _Node:
         self._lvmlockd.lost()
         self._tasks.lost()
         self._wiper.lost()
+        self._mover.lost()
         error = lost_error("the request", context.name(context.me))
         self._requests.lost(error)
         self._deadlocks.lost(error)

@@ -39,6 +39,7 @@ from ringfence.engine.orders import (
     GiveBack,
     JoinLockspace,
     LeaveLockspace,
+    NoteProgress,
     OpenPaths,
     OpenVolume,
     Order,
@@ -349,8 +350,7 @@ class Requests:
         status = reports.status(
             self._context, exports, self._views.barrier, self._views.why, wrong, doing=self._fencer.doing
         )
-        progress = [task.progress for task in self._tasks.running() if task.progress is not None]
-        wiping = [msgspec.to_builtins(one) for one in progress]
+        wiping = [msgspec.to_builtins(one) for one in self._progress()]
         return {**status, "slots": self._slots.report(), "wiping": wiping}
 
     def _why(self, target: str) -> Command:
@@ -371,7 +371,16 @@ class Requests:
             said = answer["lines"] if answer["stuck"] or not about_all else []
             answer["lines"] = [*lines, *said]
             answer["stuck"] = True
+        answer["lines"] += [
+            f"LV {one.vg}/{one.lv}: {100 * one.done_bytes // max(one.size_bytes, 1)} % of "
+            f"{one.size_bytes >> 20} MiB are {one.what} by this host"
+            for one in self._progress()
+            if about_all or target in (one.vg, f"{one.vg}/{one.lv}")
+        ]
         return answer
+
+    def _progress(self) -> list[NoteProgress]:
+        return [task.progress for task in self._tasks.running() if task.progress is not None]
 
     def _look_at_paths(self) -> Generator[Order, Any, tuple[tuple[OpenVolume, ...], dict[str, str], str]]:
         """This host's open volumes; what is wrong with which (VG/LV -> line); or why nothing can be told."""

@@ -4,6 +4,7 @@ Everything that is said of a verb is made of its entry: how it is parsed (`words
 (`help`), completion (`tree`), and what is asked of the daemon."""
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
 from ringfence.client.brief import Brief, Call
@@ -73,6 +74,10 @@ After = Callable[[Given, dict[str, Any]], dict[str, Any]]
 """What this host does when the daemon has done its part; the result, and what to say beside it."""
 
 
+During = Callable[[Given, Brief], AbstractContextManager[None]]
+"""What a person is told while the daemon works; it gets a daemon of its own to ask."""
+
+
 class Verb(NamedTuple):
     name: str
     summary: str
@@ -93,6 +98,7 @@ class Verb(NamedTuple):
     expand: Expand | None = None
     run: Run | None = None
     after: After | None = None
+    during: During | None = None
     names: str = ""
     """What the names are, for completion: vg, lv, pv or path."""
 

@@ -247,9 +247,10 @@ def move_all(vg: str, uuids: tuple[str, ...]) -> Command:
 
     Args: uuids: of NAME_movings, and of what else is unclean.
 
-    Answer: {"done": [LV's name], "left": how many are not through, "trouble": a line}."""
+    Answer: {"done": [LV's name], "gone": [uuid], "left": how many are not through, "trouble": a line}."""
     _, found = yield from find_vg(vg)
     done, left, trouble = list[str](), 0, ""
+    gone = [uuid for uuid in uuids if by_uuid(found.vg, uuid) is None]
     for keeper in keepers(found.vg):
         one = _on_its_way(found.vg, keeper)
         if one.uuid not in uuids:
@@ -268,7 +269,7 @@ def move_all(vg: str, uuids: tuple[str, ...]) -> Command:
         if finished:
             left -= 1
             done.append(one.name)
-    return {"done": done, "left": left, "trouble": trouble}
+    return {"done": done, "gone": gone, "left": left, "trouble": trouble}
 
 
 def _is_anothers(vg: str, one: _Chosen) -> Generator[Order, Any, str]:
