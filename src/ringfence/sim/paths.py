@@ -113,7 +113,8 @@ class BlockService:
             return
         if path.moving is not None:
             if not path.moving.sealed:
-                done(Refused(f"{order.vg}/{order.lv} is being moved", next="wait until that is over", retry=True))
+                words = f"{order.vg}/{order.lv} is being moved"
+                done(Refused(words, next="wait until that is over", retry=True))
                 return
             path.moving, path.to = None, ()
         del self.open[order.vg, order.lv]
