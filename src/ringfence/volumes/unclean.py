@@ -119,8 +119,12 @@ def mark_zeroing(vg: Vg, name: str) -> Vg:
 def mark_wiping(vg: Vg, name: str) -> Vg:
     """The LV under a name that is free, with nothing done yet."""
     new = wiping_name(vg, name)
-    renamed = vg.with_renamed(name, new)
-    return renamed.with_lv(new, _marked(renamed.section_of(new), WIPING_TAG))
+    return mark_removed(vg.with_renamed(name, new), new)
+
+
+def mark_removed(vg: Vg, name: str) -> Vg:
+    """As `mark_wiping`, of an LV that has such a name already."""
+    return vg.with_lv(name, _marked(vg.section_of(name), WIPING_TAG))
 
 
 def wiping_name(vg: Vg, name: str) -> str:

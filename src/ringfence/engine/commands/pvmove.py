@@ -225,13 +225,16 @@ def _moved(vg: str, chosen: list[_Chosen]) -> Generator[Order, Any, int]:
             finished = yield from move_one(vg, one.uuid, one.name, TAKE_MS, tally.of(one))
         except LocksLost:
             raise
+        except LockHeld:  # it was taken just now
+            theirs.append(one)
+            continue
         except RingfenceError as error:
             failed.append(error)
             continue
         if finished:
             tally.done += one.left_bytes
-        else:
-            failed.append(Refused(f"LV {vg}/{one.name}: somebody else wants it", next="pvmove", retry=True))
+        else:  # somebody else wants it, and goes on
+            theirs.append(one)
     failed += yield from _awaited(vg, theirs, tally)
     if failed:
         first = failed[0]
@@ -301,12 +304,9 @@ def _awaited(vg: str, theirs: list[_Chosen], tally: _Tally) -> Generator[Order, 
     errors: list[RingfenceError] = []
     for one in theirs:
         who = yield from _is_anothers(vg, one)
-        errors.append(
-            Refused(
-                f"LV {vg}/{one.name} is not moved by {who or 'the host that had it'}, which has it",
-                node=who, next=f"look there: ringfence why {vg}/{one.name}, and: pvmove", retry=True,
-            )
-        )  # fmt: skip
+        words = f"LV {vg}/{one.name} is not moved yet" + (f" by {who}, which has it" if who else "")
+        cure = f"look {'there' if who else 'for a while'}: ringfence why {vg}/{one.name}; then pvmove"
+        errors.append(Refused(words, node=who, next=cure, retry=True))
     return errors
 
 
@@ -337,6 +337,16 @@ def _give_up(call: PvMove) -> Generator[Order, Any, dict[str, Any]]:
     return {"message": message, "lvs": names}
 
 
+def _refuse_writer(vg: str, one: _Chosen) -> Generator[Order, Any, None]:
+    """Raises LockHeld if another host may write the LV, and to both places."""
+    me: Whoami = yield Identity()
+    holders: tuple[Holder, ...] = yield Holders(space_of(vg), one.lv)
+    for holder in holders:
+        if holder.node != me.node and holder.mode >= Mode.PW:
+            words = f"LV {vg}/{one.name} is held {holder.mode.name} by {holder.name}"
+            raise LockHeld(words, node=holder.name, next="pvmove --abort there", retry=True)
+
+
 def _given_up(vg: str, one: _Chosen) -> Generator[Order, Any, None]:
     """Whoever works on it gives way.  Under the LV's lock: no path of another host has both places then."""
     space = space_of(vg)
@@ -346,6 +356,8 @@ def _given_up(vg: str, one: _Chosen) -> Generator[Order, Any, None]:
         mine: Held | None = yield FindLock(space, one.lv)
         if mine is None:
             locks.append((yield Acquire(space, one.lv, Mode.PR, 0, what=f"LV {vg}/{one.name}")))
+        elif mine.mode is not Mode.EX:
+            yield from _refuse_writer(vg, one)
         while True:
             locked = yield from lock_vg(vg, Mode.EX)
             change = yield from begin(locked, partial=True)
