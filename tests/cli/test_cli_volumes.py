@@ -57,6 +57,11 @@ HERE = str(Path.cwd())
         ("lvreduce -f -L -1m vg0/x", calls.LvResize("vg0", "x", M, sign="-", only="reduce", force=True)),
         ("lvresize -l 50%VG vg0/x", calls.LvResize("vg0", "x", extents=50, percent="VG")),
         ("pvremove -ff /x", calls.PvRemove(("/x",), 2)),
+        ("pvmove", calls.PvMove()),
+        ("pvmove --abort", calls.PvMove(abort=True)),
+        ("pvmove -b -i 5 -n vg0/vm1 --alloc anywhere /x:0-9:20- /y:5+5 @fast", calls.PvMove(
+            "/x:0-9:20-", ("/y:5+5", "@fast"), "vm1", "anywhere", background=True)),
+        ("pvmove -n vm1 disk.img:3", calls.PvMove(HERE + "/disk.img:3", lv="vm1")),
         ("pvresize --setphysicalvolumesize 1g -y /x", calls.PvResize(("/x",), 1 << 30, True)),
         ("pvck --dump headers /x", calls.PvCk("/x", "headers")),
         ("vgextend vg0 /x --metadatasize 2m", calls.VgExtend("vg0", ("/x",), metadata_size_bytes=2 * M)),

@@ -308,8 +308,8 @@ def _mirrored(work: _Work, found: VgOnDisk, move: Move, use: Use) -> Generator[O
             if moving.failed:
                 raise Refused(
                     f"LV {vg.name}/{lv.name} was not moved further: {moving.failed}",
-                    next="look at the PV that it goes to; then pvmove again, or pvmove --abort", retry=True,
-                )  # fmt: skip
+                    next="look at the PV that it goes to; then pvmove again, or pvmove --abort",
+                )
             share = move.source.extent_count * moving.copied_bytes // (segment.extent_count or 1)
             yield work.told(work.arrived_bytes + share)
             if moving.complete:
