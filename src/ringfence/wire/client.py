@@ -324,6 +324,8 @@ class VgSet(_Call, frozen=True):
     max_lv: int | None = None
     max_pv: int | None = None
     autoactivation: bool | None = None
+    extent_size_bytes: int = 0
+    """0: as it is."""
 
 
 class VgCk(_Call, frozen=True):
