@@ -47,8 +47,10 @@ from ringfence.engine.reloads import Reloads
 from ringfence.engine.slots import Slots
 from ringfence.engine.tasks import Tasks
 from ringfence.engine.views import Views
+from ringfence.engine.wiper import Wiper
 from ringfence.fencing.power_on import explain
 from ringfence.locks.deadlock import Ring
+from ringfence.volumes.model import Lv, Vg
 from ringfence.volumes.plan import find_lv
 from ringfence.wire import client as calls
 from ringfence.wire import entries
@@ -89,8 +91,10 @@ class Requests:
         slots: Slots,
         lvmlockd: Lvmlockd,
         reloads: Reloads,
+        wiper: Wiper,
     ) -> None:
         self._context = context
+        self._wiper = wiper
         self._lvmlockd = lvmlockd
         self._reloads = reloads
         self._slots = slots
@@ -355,9 +359,13 @@ class Requests:
 
     def _why(self, target: str) -> Command:
         _, broken, trouble = yield from self._look_at_paths()
-        where = self._known(target)
+        where, unclean = self._known(target), None
         if where is None and target.count("/") == 1:
-            where = yield from _resolve(target)
+            found = yield from _resolve(target)
+            if found is not None:
+                vg, lv = found
+                where = space_of(vg.name), lv.uuid
+                unclean = self._wiper.line(vg, lv) if lv.unclean else None
         explanation = Explanation(
             self._context, self._locker, self.locks, self._views.barrier, self._views.why, self._fencer.doing,
             self._slots, self._lvmlockd.waits(),
@@ -371,6 +379,8 @@ class Requests:
             said = answer["lines"] if answer["stuck"] or not about_all else []
             answer["lines"] = [*lines, *said]
             answer["stuck"] = True
+        if unclean is not None:
+            answer["lines"] = [unclean, *answer["lines"]]
         return answer
 
     def _look_at_paths(self) -> Generator[Order, Any, tuple[tuple[OpenVolume, ...], dict[str, str], str]]:
@@ -488,12 +498,12 @@ class Requests:
         self._context.out(Answer(client, reply))
 
 
-def _resolve(target: str) -> Generator[Order, Any, tuple[str, str] | None]:
+def _resolve(target: str) -> Generator[Order, Any, tuple[Vg, Lv] | None]:
     """Look VG/LV up on the disks; anything else is taken for LOCKSPACE/RESOURCE."""
     vg, _, lv = target.partition("/")
     try:
         _, found = yield from find_vg(vg)
-        return space_of(vg), find_lv(found.vg, lv).uuid
+        return found.vg, find_lv(found.vg, lv)
     except RingfenceError:
         return None
 

@@ -487,6 +487,9 @@ class LvRename(_Call, frozen=True):
 
 
 class LvRemove(_Call, frozen=True):
+    """Where much is left to be wiped (likewise of `LvResize`), or zeroed (`LvCreate`, not activated), the
+    result has "unclean" and "uuid_unclean", the name and uuid of the LV that keeps it until then."""
+
     vg: str
     lv: str
     force: bool = False
