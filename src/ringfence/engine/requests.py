@@ -11,7 +11,7 @@ import msgspec
 from ringfence.core.errors import BadInput, NotFound, Refused, RingfenceError
 from ringfence.core.ids import Epoch
 from ringfence.core.listed import listed
-from ringfence.core.locknames import VG_SPACE, lockspace_name, resource_name
+from ringfence.core.locknames import VG_SPACE, lockspace_name, resource_name, vg_of
 from ringfence.core.modes import Mode
 from ringfence.engine import deadlocks, reports
 from ringfence.engine.arming import Arming
@@ -43,7 +43,7 @@ from ringfence.engine.orders import (
     OpenVolume,
     Order,
 )
-from ringfence.engine.reloads import Reloads
+from ringfence.engine.refreshes import Refreshes
 from ringfence.engine.slots import Slots
 from ringfence.engine.tasks import Tasks
 from ringfence.engine.views import Views
@@ -90,13 +90,13 @@ class Requests:
         arming: Arming,
         slots: Slots,
         lvmlockd: Lvmlockd,
-        reloads: Reloads,
+        refreshes: Refreshes,
         wiper: Wiper,
     ) -> None:
         self._context = context
         self._wiper = wiper
         self._lvmlockd = lvmlockd
-        self._reloads = reloads
+        self._refreshes = refreshes
         self._slots = slots
         self._locker = locker
         self._tasks = tasks
@@ -381,6 +381,9 @@ class Requests:
             answer["stuck"] = True
         if unclean is not None:
             answer["lines"] = [unclean, *answer["lines"]]
+        late = self._refreshes.lines(vg_of(where[0]) or "", where[1]) if where is not None else []
+        if late:
+            answer["lines"], answer["stuck"] = [*late, *answer["lines"]], True
         return answer
 
     def _look_at_paths(self) -> Generator[Order, Any, tuple[tuple[OpenVolume, ...], dict[str, str], str]]:
@@ -409,7 +412,7 @@ class Requests:
                 for name, what in sorted(wrong.items())
             }
             stopped = {f"{one.vg}/{one.lv}": one.stopped for one in volumes if one.stopped and not one.failed}
-            stopped |= {name: what for name, what in self._reloads.wrong.items() if name not in wrong}
+            stopped |= {name: what for name, what in self._refreshes.own.wrong.items() if name not in wrong}
             return lines | {name: f"{name} is active here, but {what}" for name, what in stopped.items()}
 
         return broken
