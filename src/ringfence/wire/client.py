@@ -425,6 +425,9 @@ class Lvs(_Call, frozen=True):
     """Only these, as {"columns": {field: [one value for each LV]}} in place of {"rows": [{field: value}]}: in
     this order, LVs in that of the metadata, a VG after the other.  A field that the daemon does not know is
     refused (bad-input)."""
+    same: bool = False
+    """With `fields`: those whose value is the same for all LVs stand in "same": {field: value} instead, and
+    "count" says how many LVs there are."""
 
 
 class LvChange(_Call, frozen=True):
