@@ -27,6 +27,7 @@ from ringfence.block.extents import Piece
 LIBRARY = Path(__file__).with_name("libfastpath.so")
 MAP_NORESERVE = 0x4000
 PAGE = mmap.PAGESIZE
+HUGE = 2 << 20
 
 
 class What(enum.IntEnum):
@@ -61,6 +62,9 @@ class Request(Structure):
         ("flags", c_uint16),
         ("command", c_uint16),
         ("error", c_int32),
+        ("_own", c_int32 * 5),
+        ("_own_ns", c_uint64),
+        ("_own_answers", c_uint64 * 16),
     )
 
     @classmethod
@@ -82,11 +86,14 @@ class _Extent(Structure):
     )
 
 
-def buffer() -> mmap.mmap:
-    """A page of room for a reply's head, then the largest payload, on a page boundary.
+def buffer() -> memoryview:
+    """A page of room for a reply's head, then the largest payload; it begins where a huge page may.
 
     Pages of it that nobody touches take no memory."""
-    return mmap.mmap(-1, PAGE + nbd.MAX_PAYLOAD_BYTES, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | MAP_NORESERVE)
+    size = PAGE + nbd.MAX_PAYLOAD_BYTES
+    room = mmap.mmap(-1, size + HUGE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | MAP_NORESERVE)
+    skip = -ctypes.addressof(ctypes.c_char.from_buffer(room)) % HUGE
+    return memoryview(room)[skip : skip + size]
 
 
 def load() -> ctypes.CDLL | None:
@@ -108,6 +115,7 @@ def load() -> ctypes.CDLL | None:
         ("rf_send", c_int, (c_void_p, c_void_p, c_int64)),
         ("rf_end", None, (c_void_p,)),
         ("rf_serve", c_int, (c_void_p, POINTER(Request))),
+        ("rf_lane_bytes", c_int64, ()),
     ):
         function = getattr(library, name)
         function.restype, function.argtypes = result, arguments
