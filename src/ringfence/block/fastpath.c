@@ -49,7 +49,7 @@ enum { MAX_PAGES = 8, PAGE_BYTES = 4096 };
 
 #define AHEAD_BYTES (64u << 10) /* received at once */
 #define SMALL_BYTES (32u << 10) /* as much, or more, is received where it belongs */
-#define QUICK_NS 50000u          /* a transfer; to wake another lane takes a tenth of it */
+#define QUICK_NS 50000u         /* a transfer; to wake another lane takes a tenth of it */
 #define GUARD_NS 2000000
 #define LARGE_BYTES (256u << 10) /* from here on huge pages are worth their memory */
 #define HUGE_BYTES (2u << 20)
@@ -107,6 +107,10 @@ struct connection {
        of these is the guard, and how many requests have come. */
     int over, receiving, waiting, guarded;
     uint64_t received;
+    /* With the lock: writes that are done and checked, and whose answers wait for one another. */
+    struct reply owing[OWED];
+    int owed;
+    uint64_t owed_ns; /* since when the first of them does */
     /* Of the lane that receives: what it received ahead; of it, for others to look at: how much. */
     size_t begin, end, left;
     unsigned char ahead[AHEAD_BYTES];
@@ -121,9 +125,7 @@ struct lane {
     /* From here on nobody else's business. */
     int32_t quick; /* most of its last eight transfers were; a bit of `last` for each */
     uint32_t last;
-    int32_t huge, owed;
-    uint64_t owed_ns; /* since when the first of them is */
-    struct reply owing[OWED];
+    int32_t huge;
 };
 
 /* -- seats -------------------------------------------------------------------- */
@@ -380,17 +382,21 @@ void rf_end(struct connection *connection)
 
 /* -- answers ---------------------------------------------------------------------- */
 
-/* Send what the lane owes.  Returns 1, or 0: the client is gone. */
-static int pay(struct connection *connection, struct lane *lane)
+/* Send what is owed.  Returns 1, or 0: the client is gone. */
+static int pay(struct connection *connection)
 {
-    int64_t length = lane->owed * (int64_t)sizeof *lane->owing;
-    lane->owed = 0;
-    return length == 0 || rf_send(connection, lane->owing, length);
+    struct reply owing[OWED];
+    pthread_mutex_lock(&connection->lock);
+    size_t length = (size_t)connection->owed * sizeof *owing;
+    memcpy(owing, connection->owing, length);
+    connection->owed = 0;
+    pthread_mutex_unlock(&connection->lock);
+    return length == 0 || rf_send(connection, owing, (int64_t)length);
 }
 
 static int answer_read(struct connection *connection, struct lane *lane)
 {
-    if (!pay(connection, lane))
+    if (!pay(connection))
         return 0;
     if (connection->structured) {
         struct data_chunk head = {htobe32(STRUCTURED_MAGIC), htobe16(CHUNK_DONE), htobe16(CHUNK_OFFSET_DATA),
@@ -403,17 +409,24 @@ static int answer_read(struct connection *connection, struct lane *lane)
     return rf_send(connection, lane->payload - sizeof head, (int64_t)sizeof head + lane->length);
 }
 
-/* It may wait for the next one's, where that is a matter of a moment: whoever has to wait pays first. */
+/* It may wait for the next one's, where that is a matter of a moment: a lane that may have to wait itself pays
+ * first, and if a transfer is not quick for once, the guard does. */
 static int answer_write(struct connection *connection, struct lane *lane, uint64_t now_ns)
 {
     struct reply head = {htobe32(REPLY_MAGIC), 0, htobe64(lane->cookie)};
-    if (lane->owed == 0)
-        lane->owed_ns = now_ns;
-    lane->owing[lane->owed++] = head;
-    if (lane->quick && lane->owed < OWED && now_ns - lane->owed_ns < QUICK_NS &&
-        __atomic_load_n(&connection->left, __ATOMIC_RELAXED) > 0)
+    pthread_mutex_lock(&connection->lock);
+    int room = connection->owed < OWED;
+    if (room) {
+        if (connection->owed == 0)
+            connection->owed_ns = now_ns;
+        connection->owing[connection->owed++] = head;
+    }
+    int waits = lane->quick && connection->owed < OWED && now_ns - connection->owed_ns < QUICK_NS &&
+                __atomic_load_n(&connection->left, __ATOMIC_RELAXED) > 0;
+    pthread_mutex_unlock(&connection->lock);
+    if (waits)
         return 1;
-    return pay(connection, lane);
+    return pay(connection) && (room || rf_send(connection, &head, sizeof head));
 }
 
 /* -- whose turn it is to receive ---------------------------------------------------- */
@@ -463,7 +476,7 @@ static void relieve(struct connection *connection)
 }
 
 /* What was received ahead, then what is still to come.  Returns 1, or 0: the client is gone. */
-static int take(struct connection *connection, struct lane *lane, void *into, size_t length)
+static int take(struct connection *connection, void *into, size_t length)
 {
     size_t there = connection->end - connection->begin, now = length < there ? length : there;
     memcpy(into, connection->ahead + connection->begin, now);
@@ -472,7 +485,7 @@ static int take(struct connection *connection, struct lane *lane, void *into, si
     length -= now;
     if (length == 0)
         return 1;
-    if (!pay(connection, lane)) /* the client may wait for that before it goes on */
+    if (!pay(connection)) /* the client may wait for that before it goes on */
         return 0;
     if (length >= SMALL_BYTES)
         return receive(connection->sock, into, length);
@@ -505,7 +518,7 @@ static void make_huge(struct lane *lane)
 static int take_request(struct connection *connection, struct lane *lane)
 {
     struct request request;
-    if (!take(connection, lane, &request, sizeof request) || be32toh(request.magic) != REQUEST_MAGIC)
+    if (!take(connection, &request, sizeof request) || be32toh(request.magic) != REQUEST_MAGIC)
         return 0;
     lane->flags = be16toh(request.flags);
     lane->command = be16toh(request.command);
@@ -517,16 +530,16 @@ static int take_request(struct connection *connection, struct lane *lane)
     if (lane->length >= LARGE_BYTES && !lane->huge)
         make_huge(lane);
     return lane->command != WRITE || (lane->length <= MAX_PAYLOAD_BYTES &&
-                                      take(connection, lane, lane->payload, lane->length));
+                                      take(connection, lane->payload, lane->length));
 }
 
 /* Returns 1, or 0: all is over. */
 static int receive_request(struct connection *connection, struct lane *lane)
 {
     pthread_mutex_lock(&connection->lock);
-    if (connection->receiving && lane->owed > 0) {
+    if (connection->receiving && connection->owed > 0) {
         pthread_mutex_unlock(&connection->lock);
-        pay(connection, lane); /* that the client is gone shows when we receive */
+        pay(connection); /* that the client is gone shows when we receive */
         pthread_mutex_lock(&connection->lock);
     }
     int ours = take_turn(connection);
@@ -546,7 +559,7 @@ static int receive_request(struct connection *connection, struct lane *lane)
         wake_one(connection);
     pthread_mutex_unlock(&connection->lock);
     if (lane->length >= SMALL_BYTES) /* nothing waits for what takes long */
-        pay(connection, lane);
+        pay(connection);
     return received;
 }
 
@@ -584,7 +597,7 @@ int rf_serve(struct connection *connection, struct lane *lane)
     do
         what = receive_request(connection, lane) ? carry_out(connection, lane) : OVER;
     while (what < 0);
-    if (!pay(connection, lane))
+    if (!pay(connection))
         rf_end(connection);
     if (what != OVER)
         relieve(connection);

@@ -62,9 +62,7 @@ class Request(Structure):
         ("flags", c_uint16),
         ("command", c_uint16),
         ("error", c_int32),
-        ("_own", c_int32 * 5),
-        ("_own_ns", c_uint64),
-        ("_own_answers", c_uint64 * 16),
+        ("_own", c_int32 * 3),
     )
 
     @classmethod
@@ -97,11 +95,40 @@ def buffer() -> memoryview:
 
 
 def load() -> ctypes.CDLL | None:
-    """None: it is not built here."""
+    """None: it cannot be used here; `trouble` says why."""
     try:
-        library = ctypes.CDLL(str(LIBRARY))
+        return _load()
     except OSError:
         return None
+
+
+def trouble() -> str:
+    """Why it cannot be used here; empty: it can."""
+    try:
+        _load()
+    except OSError as error:
+        return str(error)
+    return ""
+
+
+def _load() -> ctypes.CDLL:
+    """Raises OSError."""
+    if not Path(LIBRARY).exists():
+        raise OSError(f"{LIBRARY} was not built (no C compiler, when ringfence was installed)")
+    library = ctypes.CDLL(str(LIBRARY))
+    try:
+        _declare(library)
+    except AttributeError:
+        fits = False
+    else:
+        fits = library.rf_lane_bytes() == ctypes.sizeof(Request)
+    if not fits:
+        raise OSError(f"{LIBRARY} was built from another version of ringfence")
+    return library
+
+
+def _declare(library: ctypes.CDLL) -> None:
+    """Raises AttributeError."""
     for name, result, arguments in (
         ("rf_export_new", c_void_p, (c_int,)),
         ("rf_add_page", c_int, (c_void_p, c_char_p)),
@@ -119,7 +146,6 @@ def load() -> ctypes.CDLL | None:
     ):
         function = getattr(library, name)
         function.restype, function.argtypes = result, arguments
-    return library
 
 
 class FastSeats:

@@ -281,6 +281,8 @@ class Path(msgspec.Struct, frozen=True):
     plane: Plane = Plane.NBD
     """NBD or DM.  Of a device `pid` is 0, and `connections` says how often it is open."""
     moving: Moving | None = None
+    fast: bool | None = None
+    """Whether usual requests are served without the interpreter; None: not told, or it is a device."""
 
 
 class Reply(msgspec.Struct, frozen=True, tag=True, omit_defaults=True):
@@ -319,6 +321,8 @@ class Order(msgspec.Struct, frozen=True):
 class WorkerReady(msgspec.Struct, frozen=True, tag=True):
     direct: bool
     block_bytes: int
+    fast: bool | None = None
+    """As in `Path`."""
 
 
 class WorkerFailed(msgspec.Struct, frozen=True, tag=True):
