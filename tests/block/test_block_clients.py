@@ -5,6 +5,7 @@ import os
 import random
 import socket
 import subprocess
+import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -218,7 +219,16 @@ def writes(*offsets: int) -> list[tuple[int, Command, int, int, bytes]]:
 def test_a_write_that_stands_holds_up_no_other(freezable: Rig) -> None:
     """Also where all before it were so quick that one lane did them alone, and had answers to give."""
     stall = freezable.between / "stall"
-    with NbdClient(freezable.open(), timeout_s=20) as client:
+    with tempfile.NamedTemporaryFile(dir="/dev/shm") as memory:
+        memory.truncate(9 * MIB)
+        extents = (Extent(memory.name, MIB, 8 * MIB),)
+        uri = freezable.open(msgspec.structs.replace(freezable.order(), extents=extents))
+        _one_stands(freezable, uri, stall)
+        freezable.ask(lambda service: service.close("vg0", "vm1"))
+
+
+def _one_stands(freezable: Rig, uri: str, stall: Path) -> None:
+    with NbdClient(uri, timeout_s=20) as client:
         burst = Burst(client)
         for _ in range(8):
             burst.send(*writes(*range(0, 16 * 4096, 4096)))
