@@ -472,7 +472,7 @@ class LvResize(_Call, frozen=True):
     force: bool = False
     """Reduce it: what is at its end is lost."""
     wipe: bool = True
-    """Zero what is added before it can be read."""
+    """Zero what is added before it can be read, wipe what is given up before it is free."""
     wait_ms: int | None = None
     """For the VG's lock."""
 
