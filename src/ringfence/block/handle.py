@@ -215,7 +215,7 @@ class Handle:
         elif isinstance(message, wire.Moves):
             self.path = msgspec.structs.replace(self.path, moving=message.moving)
         elif isinstance(message, wire.WorkerReady):
-            self.path = msgspec.structs.replace(self.path, direct=message.direct)
+            self.path = msgspec.structs.replace(self.path, direct=message.direct, fast=message.fast)
             self._began.set()
         else:
             self._said = from_dict(message.error)
