@@ -3,7 +3,13 @@
 Lock and ring orders are answered by this engine, storage and block orders leave it as effects.
 What a command waits for from the ordered state (its own entry applied, a lockspace joined) is looked
 at again after every step rather than awaited as a message, so that nothing is missed when this
-node had to take a snapshot meanwhile."""
+node had to take a snapshot meanwhile.
+
+A command that meets a fault of its own (an assertion, bytes that nobody thought of) ends, and the daemon
+goes on: it has no order out at that moment, so nothing of it is still to be done, and what it has done is
+what a crash there would have left.  Its locks end as those of a client that is gone: whoever has them next
+cannot trust their values, and looks at the disks.  What it had locked for good may be open, and stays locked,
+until somebody deactivates it.  An exception of anything but the command's own code ends the daemon."""
 
 import hashlib
 from collections.abc import Callable, Collection
@@ -11,14 +17,14 @@ from typing import Any
 
 import msgspec
 
-from ringfence.core.errors import Refused, RingfenceError, TimedOut, from_dict
+from ringfence.core.errors import InternalError, Refused, RingfenceError, TimedOut, from_dict, printable
 from ringfence.core.evidence import Power
 from ringfence.core.modes import Mode
 from ringfence.engine import orders
 from ringfence.engine.agent_calls import AgentCalls, Call
 from ringfence.engine.client_locks import ClientLocks, Recall, in_use
 from ringfence.engine.context import Context
-from ringfence.engine.effects import DoOrder
+from ringfence.engine.effects import DoOrder, Trace
 from ringfence.engine.facts import SpaceLeft
 from ringfence.engine.inputs import AgentExited
 from ringfence.engine.locker import Locker, lost_error
@@ -31,6 +37,7 @@ from ringfence.wire import DELTAS, FENCING, UNCLEAN, entries
 
 UUIDS = 4
 END_SLOTS_MS = 5000
+FAULT_LENGTH = 300
 Finished = Callable[[Any, RingfenceError | None], None]
 Told = Callable[[RingfenceError | None], None]
 
@@ -202,6 +209,9 @@ class Tasks:
             except RingfenceError as failed:
                 self._end(task, None, failed)
                 return
+            except Exception as fault:
+                self._broken(task, fault)
+                return
             task.waits_for = order
             try:
                 answered, answer = self._order(task, order)
@@ -223,6 +233,17 @@ class Tasks:
             self._locker.leaving = self._leaving()
         self._locker.leave_behind(task.locks)
         task.finished(result, error)
+
+    def _broken(self, task: Task, fault: Exception) -> None:
+        """The command has met a fault of its own, and is over."""
+        context = self._context
+        words = printable(f"{task.what} failed by a fault of ringfence itself: {fault!r}"[:FAULT_LENGTH])
+        context.record("command-failed", words, command=task.what)
+        context.out(Trace(fault))
+        locks, task.locks = task.locks, []
+        self._locker.drop(locks)
+        next = "see what it has left (ringfence locks, vgck), and report it with the daemon's log"
+        self._end(task, None, InternalError(words, next=next))
 
     def _order(self, task: Task, order: orders.Order) -> tuple[bool, Any]:
         """Returns (answered, answer); not answered: `_advance` is called later."""

@@ -324,6 +324,8 @@ class VgSet(_Call, frozen=True):
     max_lv: int | None = None
     max_pv: int | None = None
     autoactivation: bool | None = None
+    extent_size_bytes: int = 0
+    """0: as it is."""
 
 
 class VgCk(_Call, frozen=True):
@@ -423,6 +425,9 @@ class Lvs(_Call, frozen=True):
     """Only these, as {"columns": {field: [one value for each LV]}} in place of {"rows": [{field: value}]}: in
     this order, LVs in that of the metadata, a VG after the other.  A field that the daemon does not know is
     refused (bad-input)."""
+    same: bool = False
+    """With `fields`: those whose value is the same for all LVs stand in "same": {field: value} instead, and
+    "count" says how many LVs there are."""
 
 
 class LvChange(_Call, frozen=True):
@@ -469,7 +474,7 @@ class LvResize(_Call, frozen=True):
     force: bool = False
     """Reduce it: what is at its end is lost."""
     wipe: bool = True
-    """Zero what is added before it can be read."""
+    """Zero what is added before it can be read, wipe what is given up before it is free."""
     wait_ms: int | None = None
     """For the VG's lock."""
 
@@ -485,6 +490,9 @@ class LvRename(_Call, frozen=True):
 
 
 class LvRemove(_Call, frozen=True):
+    """Where much is left to be wiped (likewise of `LvResize`), or zeroed (`LvCreate`, not activated), the
+    result has "unclean" and "uuid_unclean", the name and uuid of the LV that keeps it until then."""
+
     vg: str
     lv: str
     force: bool = False

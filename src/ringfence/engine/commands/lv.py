@@ -36,7 +36,7 @@ from ringfence.volumes.plan import Maker, check_plain, create_lv, find_lv, free_
 from ringfence.volumes.policies import policy_named
 from ringfence.volumes.pv_list import areas_within
 from ringfence.volumes.sizes import Size, extents_for_new, stripes_for
-from ringfence.volumes.unclean import check_removable, mark_wiping, mark_zeroing, size_of
+from ringfence.volumes.unclean import by_uuid, check_removable, mark_wiping, mark_zeroing, size_of
 from ringfence.wire.client import LvChange, LvCreate, LvRemove
 
 # -- lvcreate --------------------------------------------------------------------
@@ -122,7 +122,7 @@ def _zeroed(call: LvCreate, lv: Lv, mode: Mode) -> Generator[Order, Any, dict[st
     """It is committed, and nobody opens it before it is zeroed; who wants it active waits for that."""
     name = f"{call.vg}/{lv.name}"
     if mode is Mode.UN:
-        return {"zeroing": True}
+        return {"zeroing": True, "unclean": lv.name, "uuid_unclean": lv.uuid}
     try:
         done = yield from cleanse(call.vg, lv.uuid, lv.name, None, paced=False)
         if done is not None and not done.finished:
@@ -179,14 +179,18 @@ def _half_made(vg: str, lv: Lv, error: RingfenceError, next: str) -> RingfenceEr
 
 def lvremove(call: LvRemove) -> Command:
     """What is small is wiped here, before the commit: a crash leaves the LV, emptied in part.  What is larger
-    is committed as one that is to be wiped, and goes by itself (`wiping`)."""
+    is committed as one that is to be wiped, and goes by itself (`wiping`).
+
+    So is all that is removed while a PV of the VG is missing: what lies there cannot be wiped yet, and the
+    mark is what remembers it; nothing else is written meanwhile, for what is here may be old."""
     locked = yield from lock_vg(call.vg, Mode.EX)
-    change = yield from begin(locked)
+    change = yield from begin(locked, partial=True)
     lv = find_lv(change.vg, call.lv)
     check_plain(change.vg, lv, f"lvremove {call.vg}/{call.lv}", unclean=True)
     check_removable(change.vg, lv, wipe=call.wipe)
     wipes = call.wipe and not lv.unclean
-    later = wipes and not fits_at_once(size_of(change.vg, lv))
+    lost = bool(locked.found.lost)
+    later = wipes and (lost or not fits_at_once(size_of(change.vg, lv)))
     planned = mark_wiping(change.vg, lv.name) if later else remove_lv(change.vg, lv.name)
     prepared = prepare(change, planned, f"lvremove {call.vg}/{call.lv}")
     lock = yield from take_for_removal(change.vg, lv, force=call.force)
@@ -201,8 +205,14 @@ def lvremove(call: LvRemove) -> Command:
     yield Release(lock)
     message = f'Logical volume "{call.lv}" successfully removed.'
     if later:
-        message += f"\nIts {lv.extent_count} extents are being wiped, and free after that."
-    return {"message": message, "vg": call.vg, "name": call.lv, "wiping": later}
+        message += f"\nIts {lv.extent_count} extents are " + (
+            f"wiped, and free, once no PV is missing (see: vgs -o +vg_missing_pv_count {call.vg})."
+            if lost
+            else "being wiped, and free after that."
+        )
+    answer = {"message": message, "vg": call.vg, "name": call.lv, "wiping": later}
+    left = by_uuid(planned, lv.uuid) if later else None
+    return {**answer, "unclean": left.name, "uuid_unclean": left.uuid} if left is not None else answer
 
 
 # -- lvchange --------------------------------------------------------------------

@@ -9,7 +9,9 @@ Growth, under the VG's lock alone; after a crash or a freeze at each step:
 Reduction, under the LV's lock EX, too:
 
     path here reloaded, shorter:         the old version; the next look (`reloads`) gives the rest back
-    commit:                              the new one"""
+    a little is given up: it is wiped:   the old version, emptied at its end, which was to go: reduce it again
+    commit:                              the new one
+    much is given up:                    the same commit keeps it as NAME_wiping, which any host wipes"""
 
 from collections.abc import Generator
 from typing import Any
@@ -21,16 +23,20 @@ from ringfence.engine.commands.activation import find_open
 from ringfence.engine.commands.alter import follow
 from ringfence.engine.commands.commit import Change, begin, commit, prepare
 from ringfence.engine.commands.growing import zeroed_growth
-from ringfence.engine.commands.locking import LockedVg, lock_vg, space_of
+from ringfence.engine.commands.locking import LockedVg, fresh_uuids, lock_vg, space_of
 from ringfence.engine.commands.lv import places_named
 from ringfence.engine.commands.narrow import narrowed
+from ringfence.engine.commands.zeroing import fits_at_once, places
 from ringfence.engine.orders import Command, FindLock, Order
+from ringfence.lvm2.names import with_dashes
+from ringfence.volumes.freed import cut_off, keep_to_wipe
 from ringfence.volumes.layout import Space
 from ringfence.volumes.model import Lv, Vg
-from ringfence.volumes.plan import check_plain, find_lv
+from ringfence.volumes.plan import Maker, check_plain, find_lv
 from ringfence.volumes.policies import policy_named
 from ringfence.volumes.resize import extend_lv, reduce_lv
 from ringfence.volumes.sizes import Size, Stripes, Wanted, extents_for_resize, stripes_for
+from ringfence.volumes.unclean import by_uuid, piece_of
 from ringfence.wire.client import LvResize
 
 _VERBS = {"extend": "lvextend", "reduce": "lvreduce", "": "lvresize"}
@@ -46,6 +52,7 @@ def lvresize(call: LvResize) -> Command:
     check_plain(change.vg, lv, f"{_VERBS[call.only]} … {call.vg}/{call.lv}")
     areas, listed = places_named(locked, call.pvs)
     wanted, stripes, notes = _wanted(change.vg, lv, call, listed)
+    kept: Lv | None = None
     _check_way(change.vg, lv, wanted.extents, call)
     if wanted.extents > lv.extent_count:
         space = Space(areas, policy, stripes, wanted.approximate)
@@ -58,8 +65,8 @@ def lvresize(call: LvResize) -> Command:
                 next="make a file system on it smaller first, then use --force",
             )
         planned = reduce_lv(change.vg, lv.name, wanted.extents)
-        yield from narrowed(prepare(change, planned, _what(call)), [lv])
-    answer = _answer(locked, lv, find_lv(planned, lv.name), notes)
+        kept = yield from _shrink(change, planned, lv, call)
+    answer = {**_answer(locked, lv, find_lv(planned, lv.name), notes), **_kept(kept)}
     return {**answer, "device": (yield from _open_at(call.vg, lv))}
 
 
@@ -115,6 +122,32 @@ def _grow(change: Change, planned: Vg, lv: Lv, call: LvResize) -> Generator[Orde
     yield from commit(prepare(change, planned, _what(call)))
     notes: list[str] = (yield from follow(call.vg, lv.name, lv.uuid)).get("notes", [])
     return notes
+
+
+def _shrink(change: Change, planned: Vg, lv: Lv, call: LvResize) -> Generator[Order, Any, Lv | None]:
+    """Commit it.  What is given up is wiped before it is free, as when an LV is removed.
+
+    Returns: what keeps it until then."""
+    given_up = cut_off(lv, find_lv(planned, lv.name))
+    lost = [piece_of(planned, one) for one in given_up]
+    if not call.wipe:
+        yield from narrowed(prepare(change, planned, _what(call)), [lv])
+        return None
+    if fits_at_once(sum(piece.length_bytes for piece in lost)):
+        yield from narrowed(prepare(change, planned, _what(call)), [lv], places(change.locked.found, lost))
+        return None
+    me, uuids = yield from fresh_uuids(1)
+    uuid, maker = with_dashes(uuids[0]), Maker(f"ringfence {_what(call)}", me.name, me.now_wall_s)
+    planned = keep_to_wipe(planned, lv.name, given_up, uuid, maker)
+    yield from narrowed(prepare(change, planned, _what(call)), [lv])
+    return by_uuid(planned, uuid)
+
+
+def _kept(lv: Lv | None) -> dict[str, Any]:
+    if lv is None:
+        return {}
+    note = f"{lv.extent_count} extents are being wiped, and free after that."
+    return {"notes": [note], "unclean": lv.name, "uuid_unclean": lv.uuid}
 
 
 def _answer(locked: LockedVg, lv: Lv, now: Lv, notes: list[str]) -> dict[str, Any]:
