@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from test_locks_nodes_random import SPACE, World
+from test_locks_nodes_random import NAME, NODES, SPACE, World
 
 from ringfence.core.modes import Mode
 from ringfence.locks import lockspace, node_lock
@@ -28,6 +28,13 @@ class Told(World):
     def __init__(self, choose: Callable[[int], int], *kinds: bool) -> None:
         super().__init__(choose, *kinds)
         self.trace: list[str] = []
+
+    def step(self) -> None:
+        """A node that keeps nothing of a lock is in it, too."""
+        super().step()
+        if self.choose(4) == 0:
+            node = NODES[self.choose(3)]
+            self.carry(node, self.nodes[node].give_back(SPACE, NAME))
 
     def carry(self, node: int, outs: list[Out]) -> None:
         locks = self.nodes[node]
