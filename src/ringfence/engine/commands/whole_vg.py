@@ -153,11 +153,7 @@ def deactivate_all(vg: str, out: Outcome) -> Generator[Order, Any, None]:
 
 def _locks(orders: tuple[Acquire | Release, ...]) -> Generator[Order, Any, tuple[Any, ...]]:
     """Raises LocksLost if that is what became of any."""
-    answers: tuple[Any, ...] = (yield LocksTogether(orders)) if orders else ()
-    for one in answers:
-        if isinstance(one, LocksLost):
-            raise one
-    return answers
+    return _none_lost((yield LocksTogether(orders)) if orders else ())
 
 
 def _paths(orders: Iterable[OpenPath | ClosePath]) -> Generator[Order, Any, tuple[Any, ...]]:
@@ -166,11 +162,17 @@ def _paths(orders: Iterable[OpenPath | ClosePath]) -> Generator[Order, Any, tupl
     if not asked:
         return ()
     try:
-        answers: tuple[Any, ...] = yield PathsTogether(asked)
+        return _none_lost((yield PathsTogether(asked)))
     except LocksLost:
         raise
     except RingfenceError as error:
         return (error,) * len(asked)
+
+
+def _none_lost(answers: tuple[Any, ...]) -> tuple[Any, ...]:
+    for one in answers:
+        if isinstance(one, LocksLost):
+            raise one
     return answers
 
 
