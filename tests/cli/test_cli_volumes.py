@@ -73,6 +73,12 @@ HERE = str(Path.cwd())
         ("lvrename vg0/a b", calls.LvRename("vg0", "a", "b")),
         ("lvrename /dev/vg0/a /dev/vg0/b", calls.LvRename("vg0", "a", "b")),
         ("lvchange -aey vg0/vm1", calls.LvChange("vg0", "vm1", "ey", 0)),
+        ("lvchange -aey -P vg0/vm1", calls.LvChange("vg0", "vm1", "ey", partial=True)),
+        ("lvchange -ay --activationmode degraded vg0/vm1", calls.LvChange("vg0", "vm1", "ey")),
+        ("vgchange -ay --activationmode partial vg0", calls.LvChange("vg0", "", "ey", partial=True)),
+        ("vgchange -s 8m vg0", calls.VgSet("vg0", extent_size_bytes=8 * M)),
+        ("lvreduce -f -L -1m --no-wipe vg0/x", calls.LvResize(
+            "vg0", "x", M, sign="-", only="reduce", force=True, wipe=False)),
         ("lvchange -ay vg0/vm1", calls.LvChange("vg0", "vm1", "ey", 0)),
         ("lvchange -asy --wait forever vg0/vm1", calls.LvChange("vg0", "vm1", "sy", None)),
         ("lvchange -a n vg0", calls.LvChange("vg0", "", "n", 0)),

@@ -179,7 +179,8 @@ class Handle:
     async def _flush(self) -> None:
         if self.path.readonly:
             return
-        paths = [place.path for extent in self.order.open.extents for place in extent.places]
+        places = [place for extent in self.order.open.extents for place in extent.places]
+        paths = [place.path for place in places if place.path]
         try:
             await asyncio.get_running_loop().run_in_executor(None, flush_paths, paths)
         except OSError as error:

@@ -27,6 +27,7 @@ class Place(msgspec.Struct, frozen=True):
     """Where a stripe begins."""
 
     path: str
+    """Empty, also in an `Extent`: its device is missing, and what is asked of it fails."""
     start_bytes: int
 
 

@@ -18,7 +18,7 @@ from ringfence.cli.verbs.lv_kinds import (
     split_lv,
 )
 from ringfence.cli.verbs.table import CHANGE, SELECT, Given, Option, Stock, Verb, Work, call
-from ringfence.cli.verbs.vg import ACTIVATE, NOW
+from ringfence.cli.verbs.vg import ACTIVATE, NOW, PARTIAL, is_partial
 from ringfence.client.brief import Brief
 from ringfence.core.errors import BadInput
 
@@ -73,7 +73,7 @@ def _lvchange(given: Given) -> Work:
             call(
                 "LvChange", vg=vg, lv=lv, activate=given["activate"], add_tags=add, drop_tags=drop,
                 permission=given["permission"], alloc=policy_of(given), refresh=refresh,
-                force=bool(given["force"]) or None,
+                force=bool(given["force"]) or None, partial=is_partial(given),
             )
             | {"wait_ms": given["wait"]},
         )
@@ -149,7 +149,7 @@ VERBS = {
     "lvchange": Verb(
         "lvchange", "Activate or deactivate LVs here; change what they are.", "VG|VG/LV...",
         (
-            ACTIVATE, NOW, ADD_TAG, DROP_TAG, PERMISSION, ALLOC, CONTIGUOUS,
+            ACTIVATE, NOW, *PARTIAL, ADD_TAG, DROP_TAG, PERMISSION, ALLOC, CONTIGUOUS,
             Option("refresh", ("--refresh",), "Reload what is open here by what the metadata says."),
             FORCE, SELECT, *NO_EFFECT, *CHANGE,
         ),
