@@ -80,8 +80,9 @@ class BlockService:
             hold_ms=self._hold_ms,
             node=self._node,
             token=str(order.token),
-            plane=self._plane,
+            plane=wire.Plane.NBD if order.hold is not wire.Hold.NONE else self._plane,
             vg_uuid=order.vg_uuid,
+            hold=order.hold,
         )
         path = wire.as_path(await self._ask(call))
         return Opened(path.path, path.uri)
@@ -103,6 +104,7 @@ class BlockService:
             order.name,
             order.readonly,
             str(order.token),
+            order.hold,
         )
         path = wire.as_path(await self._ask(call))
         return Opened(path.path, path.uri)
@@ -162,6 +164,7 @@ class BlockService:
                 tuple(_extent(one) for one in path.extents),
                 _moving(path),
                 path.plane,
+                path.hold,
             )
             for path in await self.paths()
         )

@@ -16,7 +16,7 @@ from ringfence.core.modes import Mode
 from ringfence.lvm2.area import MdaHeader
 from ringfence.volumes.known import Known
 from ringfence.volumes.model import Vg
-from ringfence.wire.block import Plane
+from ringfence.wire.block import Hold, Plane
 from ringfence.wire.entries import VgDelta
 
 
@@ -484,6 +484,8 @@ class OpenPath(_Order, frozen=True):
     """Of the VG's version that says so."""
     vg_uuid: str = ""
     """With dashes; the plane of device-mapper needs it."""
+    hold: Hold = Hold.NONE
+    """Else it is a socket, whatever plane this host has."""
 
 
 class Opened(msgspec.Struct, frozen=True):
@@ -518,6 +520,9 @@ class ReloadPath(_Order, frozen=True):
     readonly: bool
     token: Token
     """Of the lock it is open under."""
+    hold: Hold | None = None
+    """None: as before.  Else `token` is that of its lock from now on.  Answered when no change is under way
+    any more, and all are flushed, where they wait from now on."""
 
 
 class MirrorPath(_Order, frozen=True):
@@ -588,6 +593,8 @@ class OpenVolume(msgspec.Struct, frozen=True):
     """What it is made of; empty: a block service of an older version does not tell."""
     moving: Moving | None = None
     plane: Plane = Plane.NBD
+    hold: Hold = Hold.NONE
+    """It is being handed over."""
 
 
 class StandingTables(_Order, frozen=True):
