@@ -18,6 +18,7 @@ from ringfence.core.errors import DeviceFailed, NotFound, RingfenceError, TimedO
 from ringfence.core.evidence import Power
 from ringfence.core.ids import Epoch, Token
 from ringfence.core.modes import Mode
+from ringfence.daemon.inheritance import MODES as HOLDS
 from ringfence.engine import effects, inputs, orders
 from ringfence.engine.context import AT_ONCE
 from ringfence.engine.inputs import DiskState, Input
@@ -184,8 +185,8 @@ class Host:
         return self.left_of_lvm2() + tuple(
             inputs.LeftOpen(
                 one.vg, one.lv,
-                OpenLock(f"lvm_{one.vg}", one.uuid, Mode.PR if one.shared else Mode.EX, one.token),
-                ((self.opened_by[one.vg, one.lv], f"vg/{one.vg}"),),
+                OpenLock(f"lvm_{one.vg}", one.uuid, Mode.PR if one.shared else HOLDS[one.hold], one.token),
+                ((self.opened_by[one.vg, one.lv], f"vg/{one.vg}"),), hold=one.hold,
             )
             for one in self.paths.values()
         )  # fmt: skip
@@ -264,11 +265,12 @@ class Host:
         path = self.paths.get((body.vg, body.lv))
         if path is None or path.uuid != body.uuid:
             raise NotFound(f"{body.vg}/{body.lv} is not open here")
-        assert path.token == body.token
+        assert body.hold is not None or path.token == body.token
         del self.paths[body.vg, body.lv]
         self.paths[body.vg, body.name] = msgspec.structs.replace(
-            path, lv=body.name, extents=body.extents, readonly=body.readonly
-        )
+            path, lv=body.name, extents=body.extents, readonly=body.readonly, token=body.token,
+            hold=path.hold if body.hold is None else body.hold,
+        )  # fmt: skip
         return orders.Opened(f"/dev/{body.vg}/{body.name}", f"nbd+unix:///{body.name}")
 
     def _do(self, body: orders.DriverOrder) -> Any:
@@ -295,7 +297,7 @@ class Host:
                 return tuple(
                     orders.OpenVolume(
                         one.vg, one.lv, one.uuid, f"/dev/{one.vg}/{one.lv}", f"nbd+unix:///{one.lv}",
-                        readonly=one.readonly, extents=one.extents,
+                        readonly=one.readonly, extents=one.extents, hold=one.hold,
                     )
                     for one in self.paths.values()
                 )

@@ -8,7 +8,7 @@ from ringfence.wire import SPEAKS, UNSAID, Speaks, ring
 from ringfence.wire.ring import Frame, Heartbeat, Ready
 
 EPOCH, LIFE = Epoch(3, 1), Life(1, "machine", "boot", 1)
-READY = Ready(False, Epoch(), 0, "", Epoch(), speaks=Speaks(7, 9))
+READY = Ready(False, Epoch(), 0, "", Epoch(), speaks=Speaks(77, 79))
 
 
 def frame(protocol: int, *items: object) -> bytes:
@@ -24,8 +24,8 @@ def test_what_is_sent_is_what_is_read() -> None:
 
 def test_ready_is_heard_in_any_protocol_and_nothing_else_is() -> None:
     news = {"type": "Gossip", "words": ["what", 1]}
-    payload = frame(7, {**msgspec.to_builtins(READY), "mood": "fine"}, news, Heartbeat(5, {}))
-    assert ring.decode(payload, SPEAKS) == Frame(7, EPOCH, LIFE, (READY,))
+    payload = frame(77, {**msgspec.to_builtins(READY), "mood": "fine"}, news, Heartbeat(5, {}))
+    assert ring.decode(payload, SPEAKS) == Frame(77, EPOCH, LIFE, (READY,))
 
 
 def test_an_entry_of_another_protocol_is_not_taken_for_ours() -> None:

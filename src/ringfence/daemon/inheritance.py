@@ -27,7 +27,7 @@ ANSWER_S = 5.0
 RETRY_S = 0.1
 ALL_INCARNATIONS = 1 << 63
 
-_MODES = {
+MODES = {
     wire.Hold.NONE: Mode.EX,
     wire.Hold.LENDING: Mode.PW,
     wire.Hold.GIVING: Mode.PR,
@@ -81,8 +81,9 @@ def _adoptable(path: wire.Path, authority: Path, last: int) -> LeftOpen | str:
         token = Token.parse(path.token)
     except ValueError:
         return "it is not known under which lock"
-    mode = Mode.PR if path.shared else _MODES[path.hold]
-    return LeftOpen(path.vg, path.lv, OpenLock(space_of(path.vg), path.uuid, mode, token), tuple(pages))
+    mode = Mode.PR if path.shared else MODES[path.hold]
+    lock = OpenLock(space_of(path.vg), path.uuid, mode, token)
+    return LeftOpen(path.vg, path.lv, lock, tuple(pages), hold=path.hold)
 
 
 def revoke(authority: Path, kept: Collection[tuple[int, str]]) -> None:

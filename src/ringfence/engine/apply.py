@@ -10,7 +10,7 @@ import msgspec
 from ringfence.core.evidence import Evidence, EvidenceKind
 from ringfence.core.ids import Life
 from ringfence.core.locknames import VG_SPACE
-from ringfence.engine import drill_entries, marks, powering, spaces, words
+from ringfence.engine import drill_entries, handover_entries, marks, powering, spaces, words
 from ringfence.engine.facts import (
     AttemptGranted,
     ConfigAccepted,
@@ -332,4 +332,6 @@ _HANDLERS: dict[type, Callable[[ClusterState, Life, Any], list[Fact]]] = {
     entries.MachineForgotten: words.forgotten,
     entries.AskRefresh: _ask_refresh,
     entries.RefreshTold: _refresh_told,
+    entries.AskHandover: handover_entries.asked,
+    entries.HandoverTold: handover_entries.told,
 }

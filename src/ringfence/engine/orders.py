@@ -17,7 +17,7 @@ from ringfence.lvm2.area import MdaHeader
 from ringfence.volumes.known import Known
 from ringfence.volumes.model import Vg
 from ringfence.wire.block import Hold, Plane
-from ringfence.wire.entries import VgDelta
+from ringfence.wire.entries import HandoverStep, VgDelta
 
 
 class _Order(msgspec.Struct, frozen=True, tag=True):
@@ -178,6 +178,42 @@ class AskReload(_Order, frozen=True):
     vg: str
     lv: str
     uuid: str
+
+
+class AskHandover(_Order, frozen=True):
+    """Have the next step of an LV's hand-over done, at the taker or in the total order.  Answer: None.
+
+    Raises Refused: it was refused, or the taker could not do it, or did not answer in time."""
+
+    vg: str
+    lv: str
+    """Its name."""
+    uuid: str
+    to: int
+    step: HandoverStep
+    seqno: int = 0
+    crc: int = 0
+    table: int = 0
+
+
+class AwaitTaken(_Order, frozen=True):
+    """Wait until the taker says that the LV is its own.  Answer: bool; False: after a while it has not."""
+
+    uuid: str
+
+
+class Handovers(_Order, frozen=True):
+    """LVs of a VG that are being handed over.  Answer: dict[str, OnItsWay], by uuid."""
+
+    vg: str
+
+
+class OnItsWay(msgspec.Struct, frozen=True):
+    giver: int
+    taker: int
+    step: HandoverStep
+    names: tuple[str, str]
+    """Of the two."""
 
 
 class SayGoodbye(_Order, frozen=True):
@@ -655,7 +691,8 @@ class LookAtHost(_Order, frozen=True):
 ENGINE_ORDERS = (
     Acquire, Convert, Release, FindLock, Holders, SeqnoHeard, JoinLockspace, GiveBack, HoldOff,
     LeaveLockspace, Joined, LockspaceMembers, Publish, AskReload, SayGoodbye, NoteSlots, EndSlots,
-    NoteUnclean, NoteProgress, Wanted, Recall, Remember, LocksThere, Identity, Pause, GoOn,
+    NoteUnclean, NoteProgress, Wanted, Recall, Remember, LocksThere, Identity, Pause, GoOn, AskHandover,
+    AwaitTaken, Handovers,
 )  # fmt: skip
 StorageOrder = ScanDevices | ReadBlocks | ReadText | SaveText | WriteBlocks | ZeroBlocks | Probe
 BlockOrder = OpenPath | ReloadPath | MirrorPath | SealPath | UnmirrorPath | ClosePath | OpenPaths
@@ -667,7 +704,7 @@ Order = (
     Acquire | Convert | Release | FindLock | Holders | SeqnoHeard | JoinLockspace | GiveBack | HoldOff
     | LeaveLockspace | Joined | LockspaceMembers | Publish | AskReload | SayGoodbye | NoteSlots | EndSlots
     | NoteUnclean | NoteProgress | Wanted | Recall | Remember | LocksThere | Identity | CallAgent | Pause
-    | GoOn | DriverOrder
+    | GoOn | AskHandover | AwaitTaken | Handovers | DriverOrder
 )  # fmt: skip
 
 Command = Generator[Order, Any, Any]

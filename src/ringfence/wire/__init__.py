@@ -22,7 +22,7 @@ class Speaks(msgspec.Struct, frozen=True, array_like=True):
         return f"protocol {self.low}" if self.low == self.high else f"protocols {self.low} to {self.high}"
 
 
-SPEAKS = Speaks(1, 6)
+SPEAKS = Speaks(1, 7)
 """Of this ringfence."""
 UNSAID = Speaks(0, 0)
 """Of a node that says nothing of it: it is from before there was more than one.  It calls its protocol 1, but
@@ -48,3 +48,5 @@ DELTAS = 6
 """From here on: `VolumeNotice.delta`."""
 UNCLEAN = 6
 """From here on: `UncleanNoted`."""
+HANDOVERS = 7
+"""From here on: `AskHandover` and `HandoverTold`."""
