@@ -333,7 +333,8 @@ class Strike:
             case "frozen" | "paused":
                 self.host.frozen = True
                 self.world.later.append(lambda: self._order(effect))
-            case "parted":
+            case "parted":  # from now on it is heard by nobody, and hears nobody
+                self.world.stuck = (self.id,)
                 self._order(effect)
 
     def follow(self) -> None:
@@ -349,6 +350,7 @@ class Strike:
             case "off" | "frozen":
                 world.view(*others)
             case "parted":
+                world.waiting, world.unsent, world.stuck = [], [], ()
                 world.part(others, (self.id,))
             case "paused":
                 world.pass_ms(1000)

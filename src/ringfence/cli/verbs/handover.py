@@ -22,15 +22,15 @@ VERBS = {
         (
             Option("to", ("--to",), "The host that is to have it.", "NODE", default="", ours=True),
             Option(
-                "prepare", ("--prepare",), "Only open it there, to read; it is written here until it is given.",
+                "prepare", ("--prepare",), "Only open it there, to read; it is written here as before.",
                 ours=True,
             ),
             Option("abort", ("--abort",), "Take it back, if it is not given yet.", ours=True),
             *CHANGE,
         ),
         _handover,
-        "Both hosts have it open for a moment, and one writes at all times: writes wait at both ends until the"
-        " lock is the other host's. Whoever uses it here is cut off then, and goes on there.",
+        "Both hosts have it open for a moment, and never more than one writes: writes wait at both ends until"
+        " the lock is the other host's. Whoever uses it here is cut off then, and goes on there.",
         (
             ("handover vg0/vm1 --to an-a01n02", "an-a01n02 has it, EX; what writes waits for a moment"),
             ("handover vg0/vm1 --to an-a01n02 --prepare", "before `virsh migrate`: its path is there"),
