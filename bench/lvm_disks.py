@@ -57,8 +57,8 @@ backup {{
 
 
 def disk_bytes(lvs: int) -> int:
-    """How large a disk is that has room for a VG of so many LVs, and for a hundred more."""
-    return AREA_BYTES + (2 << 20) + (lvs + 128) * EXTENT_BYTES
+    """How large a disk is that has room for a VG of so many LVs, and for some hundreds more."""
+    return AREA_BYTES + (2 << 20) + (lvs + 640) * EXTENT_BYTES
 
 
 def lv_uuid(number: int) -> str:

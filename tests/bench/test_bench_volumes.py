@@ -22,32 +22,67 @@ def bench() -> ModuleType:
     return module
 
 
-def test_a_quick_look() -> None:
-    before = sorted(Path("/tmp").glob("rfbv*"))
+def loops() -> set[str]:
     ran = subprocess.run(
-        [sys.executable, BENCH, "--quick", "--json"], capture_output=True, text=True, check=False
+        ["losetup", "--list", "--noheadings", "--output", "BACK-FILE"], capture_output=True, text=True
+    )
+    return {line for line in ran.stdout.splitlines() if "/tmp/rfbv" in line}
+
+
+def test_a_quick_look() -> None:
+    before = {*Path("/tmp").glob("rfbv*")}
+    devices = loops()
+    wanted = [word for row in ("lvs", "lvcreate", "writers", "view", "dm") for word in ("--only", row)]
+    ran = subprocess.run(
+        [sys.executable, BENCH, "--quick", "--json", *wanted], capture_output=True, text=True, check=False
     )
     assert ran.returncode == 0, ran.stderr
-    found = json.loads(ran.stdout)["measures"]
+    report = json.loads(ran.stdout)
+    found = report["measures"]
     for row in ("lvs", "lvcreate"):
         assert all(found[row]["200"][who] > 0 for who in ("ours_ms", "stock_ms"))
     assert 0 < found["view"]["200"]["ours_ms"] <= found["view"]["200"]["worst_ms"]
-    assert sorted(Path("/tmp").glob("rfbv*")) == before, "it leaves nothing behind"
-    loops = subprocess.run(
-        ["losetup", "--list", "--noheadings", "--output", "BACK-FILE"], capture_output=True
-    )
-    assert b"/tmp/rfbv" not in loops.stdout
+    assert (found["writers"]["lost"], found["writers"]["clean"]) == (0, True)
+    names = [one["name"] for one in report["rows"]]
+    assert "8 LVs from 2 hosts, by the command" in names
+    assert {*Path("/tmp").glob("rfbv*")} <= before, "it leaves nothing behind"
+    assert loops() <= devices, "nor a loop device"
 
 
 def test_goals(bench: ModuleType) -> None:
     found = {
         "lvs": {"1000": {"ours_ms": 60.0, "stock_ms": 61.0}, "20000": {"ours_ms": 300.0, "stock_ms": 400.0}},
         "view": {"20000": {"ours_ms": 49.0, "worst_ms": 90.0}},
+        "writers": {
+            "lvs": 80, "api_ms": 600.0, "cli_ms": 1900.0, "stock_ms": 1000.0, "lost": 0, "clean": False,
+        },
+        "nbd": {
+            "1 MiB reads": {
+                "median": {"ringfence": 90.0, "nbdkit": 100.0, "qemu-nbd": 101.0},
+                "ratio": {"nbdkit": 0.9, "qemu-nbd": 90 / 101}, "goal": 0.9,
+            }
+        },
+        "dm": {"ours_us": 100.0, "raw_us": 99.0},
+    }  # fmt: skip
+    told = bench.rows(found)
+    assert {one["name"]: (one["ratio"] or one["ours"], one["met"]) for one in told} == {
+        "lvs, 1000 LVs": (pytest.approx(60 / 61), True),
+        "lvs, 20000 LVs": (0.75, False),
+        "another host's view, 20000 LVs": (49.0, True),
+        "80 LVs from 2 hosts, by the API": (0.6, False),
+        "80 LVs from 2 hosts, by the command": (1.9, True),
+        "of them lost, or refused by stock LVM2": (1, False),
+        "NBD, 1 MiB reads: nbdkit": (0.9, True),
+        "NBD, 1 MiB reads: qemu-nbd": (pytest.approx(90 / 101), False),
+        "dm, 1 MiB reads: raw device": (pytest.approx(0.99), True),
     }
-    told = {one["goal"]: (one["value"], one["met"]) for one in bench.goals(found)}
-    assert told == {
-        "lvs of 1000 LVs : stock's": (pytest.approx(60 / 61), True),
-        "lvs of 20000 LVs : stock's": (0.75, False),
-        "another host's view at 20000 LVs, ms": (49.0, True),
-    }
-    assert "| lvs | 20000 | 300 ms | 400 ms | 0.75 |" in bench.table(found)
+    assert "| lvs, 20000 LVs | 300 ms | 400 ms | 0.75 | <= 0.5 | NOT MET |" in bench.table(told)
+    assert "not run" in bench.rows({"dm": {}})[0]["name"]
+
+
+def test_the_rig_s_report_is_read(bench: ModuleType, tmp_path: Path) -> None:
+    report = tmp_path / "rig"
+    report.write_text("ok throughput (5 s): a read takes 297 us through dm, 285 us raw: 0.960 (goal …)\n")
+    assert bench.through_dm(str(report)) == {"ours_us": 297.0, "raw_us": 285.0}
+    report.write_text("FAILED throughput: no guest\n")
+    assert bench.through_dm(str(report)) == {}

@@ -51,11 +51,14 @@ PVS = [
 
 def answer(call: calls.Call) -> Any:
     match call:
-        case calls.Lvs(vg, name, fields=fields):
+        case calls.Lvs(vg, name, fields=fields, same=True):
             rows = [row for row in ROWS if vg in ("", row["vg_name"]) and name in ("", row["lv_name"])]
             if not rows:
                 raise NotFound(f'Volume group "{vg}" not found', next="see vgs")
-            return {"columns": {field: [row[field] for row in rows] for field in fields}, "stale": False}
+            columns = {field: [row[field] for row in rows] for field in fields}
+            same = {field: values[0] for field, values in columns.items() if values == values[:1] * len(rows)}
+            left = {field: values for field, values in columns.items() if field not in same}
+            return {"columns": left, "same": same, "count": len(rows), "stale": False}
         case calls.Vgs():
             return {"rows": [VG], "stale": True, "notes": ["WARNING: read without a lock"]}
         case calls.Pvs():
@@ -162,7 +165,8 @@ def test_json_std_has_types_and_a_version(run: Run) -> None:
 def test_names_choose(run: Run, daemon: CannedDaemon) -> None:
     assert run("lvs", "--noheadings", "-o", "name", "vg0/vm1", "avg", "vg0/vm1").out == "  big \n  vm1 \n"
     fields = ("lv_name", "vg_name", "lv_uuid")
-    asked = [calls.Lvs(*names, fields=fields) for names in (("vg0", "vm1"), ("avg",), ("vg0", "vm1"))]
+    names = (("vg0", "vm1"), ("avg",), ("vg0", "vm1"))
+    asked = [calls.Lvs(*one, fields=fields, same=True) for one in names]
     assert daemon.calls == asked
 
 
@@ -191,6 +195,7 @@ def test_a_name_that_is_not_there_fails_the_rest_not(run: Run) -> None:
         (["-o", "lv_name,size", "--units", "k", "--nosuffix"], "vm1 65536.00"),
         (["-o", "lv_name,lv_time"], "vm1 2023-11-14 22:13:20 +0000"),
         (["-o", "lv_name,vg_name,lv_uuid", "--separator", ":"], "vm1:vg0:u-vm1"),
+        (["-o", "lv_name,vg_name,data_percent", "--separator", "%s%"], "vm1%s%vg0%s%"),
     ],
 )
 def test_options(run: Run, options: list[str], expected: str) -> None:
@@ -205,6 +210,16 @@ def test_sorting(run: Run) -> None:
     assert names("-O", "-lv_name") == ["vm2", "vm1", "big"]
     assert names("-O", "size") == ["vm1", "vm2", "big"]
     assert names("-O", "vg_name,-size") == ["big", "vm2", "vm1"]
+
+
+def test_what_all_rows_have_in_common_is_aligned_and_sorted_too(run: Run) -> None:
+    ran = run("lvs", "vg0", "-o", "lv_tags,lv_name,lv_size,vg_name", "--separator", "%", "--aligned")
+    assert ran.out.splitlines() == [
+        "  LV Tags%LV  %LSize %VG ",
+        "  a,b    %vm1 %64.00m%vg0",
+        "  a,b    %vm2 %<2.00g%vg0",
+    ]
+    assert run("lvs", "vg0", "-o", "tags", "-O", "-vg_name,tags", "--noheadings").out == "  a,b    \n" * 2
 
 
 def test_notes_go_to_stderr(run: Run) -> None:

@@ -286,6 +286,26 @@ class Node:
     def _do_Publish(self, order: orders.Publish) -> None:
         self.world.published.append(order)
 
+    def _do_PathsTogether(self, order: orders.PathsTogether) -> tuple[Any, ...]:
+        return tuple(self._each(one) for one in order.orders)
+
+    def _do_LocksTogether(self, order: orders.LocksTogether) -> tuple[Any, ...]:
+        return tuple(self._each(one) for one in order.orders)
+
+    def _each(self, order: orders.Order) -> Any:
+        try:
+            return self._do(order)
+        except RingfenceError as error:
+            return error
+
+    def _do_FindLocks(self, order: orders.FindLocks) -> dict[str, orders.Held]:
+        found = {
+            name: self._do_FindLock(orders.FindLock(space, name))
+            for space, name in self.world.resources
+            if space == order.lockspace
+        }
+        return {name: held for name, held in found.items() if held is not None}
+
     def _do_OpenPath(self, order: orders.OpenPath) -> orders.Opened:
         if (order.vg, order.lv) in self.open:
             raise DeviceFailed(f"{order.vg}/{order.lv} is open already")

@@ -2,11 +2,15 @@
 
 Counted are texts of LVs that go through the parser: each takes 60 us of the event loop."""
 
+from pathlib import Path
 
+import msgspec
 import pytest
 from command_world import MIB, Node, World
 
 from ringfence.core.errors import RingfenceError
+from ringfence.engine import orders
+from ringfence.engine.commands import reload
 from ringfence.volumes import model
 from ringfence.wire import client as calls
 
@@ -76,3 +80,21 @@ def test_what_is_refused_costs_no_more(node: Node, parsed: list[bytes]) -> None:
     with pytest.raises(RingfenceError):
         node.run(calls.LvCreate("vg0", "large", extents=3000, activate="n"))
     assert len(parsed) <= FEW
+
+
+def test_a_look_at_thousands_gives_others_their_turn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a notice that does not say what has changed: every LV that is open is compared with the text."""
+    monkeypatch.setattr(reload, "STEP", 3)
+    world = World(tmp_path, (64 * MIB,))
+    node = world.node(1)
+    node.run(calls.VgCreate("vg0", tuple(world.images), shared=True, extent_size_bytes=MIB))
+    for number in range(8):
+        node.run(calls.LvCreate("vg0", f"lv{number}", extents=1))
+    node.open = {
+        key: msgspec.structs.replace(path, readonly=key[1] in ("lv0", "lv7"))
+        for key, path in node.open.items()
+    }
+    assert node.drive(reload.reload_changed("vg0")) == {}
+    assert [order.lv for order in node.trace if isinstance(order, orders.ReloadPath)] == ["lv0", "lv7"]
+    assert not any(path.readonly for path in node.open.values())
+    assert sum(isinstance(order, orders.GoOn) for order in node.trace) == 2 * 3, "two looks"

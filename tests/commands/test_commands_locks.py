@@ -435,6 +435,23 @@ def test_columns_say_what_rows_say(world: World, first: Node) -> None:
         first.run(Lvs("vg0", fields=("lv_nmae",)))
 
 
+def test_what_all_lvs_have_in_common_is_said_once(world: World, first: Node) -> None:
+    fields = ("lv_name", "vg_name", "lv_size", "lv_holders")
+
+    def told() -> Any:
+        answer = first.run(Lvs("vg0", fields=fields, same=True))
+        return {key: answer[key] for key in ("columns", "same", "count")}
+
+    nothing: dict[str, list[Any]] = {field: [] for field in fields}
+    assert told() == {"columns": nothing, "same": {}, "count": 0}
+    first.run(LvCreate("vg0", "vm1", extents=1, activate="n"))
+    alone = {"lv_name": "vm1", "vg_name": "vg0", "lv_size": 4 << 20, "lv_holders": []}
+    assert told() == {"columns": {}, "same": alone, "count": 1}
+    first.run(LvCreate("vg0", "vm2", extents=1, activate="n"))
+    del alone["lv_name"]
+    assert told() == {"columns": {"lv_name": ["vm1", "vm2"]}, "same": alone, "count": 2}
+
+
 def test_many_rows_and_columns_are_encoded_piece_by_piece(
     world: World, first: Node, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -9,7 +9,7 @@ import pytest
 from command_world import MIB, Crash, Node, World
 from stock_lvm import Stock
 
-from ringfence.core.errors import DeviceFailed, LockHeld, Refused, RingfenceError
+from ringfence.core.errors import Damaged, DeviceFailed, LockHeld, Refused, RingfenceError
 from ringfence.core.modes import Mode
 from ringfence.engine import orders
 from ringfence.engine.commands import wiping, zeroing
@@ -19,7 +19,19 @@ from ringfence.lvm2.names import check_lv_name
 from ringfence.storage import Moment, driver
 from ringfence.volumes.model import Vg
 from ringfence.volumes.unclean import wiping_name
-from ringfence.wire.client import LvChange, LvCreate, LvRemove, LvResize, Lvs, VgCreate, VgRemove, Vgs
+from ringfence.wire.client import (
+    LvChange,
+    LvCreate,
+    LvRemove,
+    LvResize,
+    Lvs,
+    VgCk,
+    VgCreate,
+    VgExtend,
+    VgReduce,
+    VgRemove,
+    Vgs,
+)
 
 SMALL, LARGE = 6, 10
 """Extents of 1 MiB.  Everything else is a sixteenth of what it is otherwise, so that disks are small."""
@@ -280,6 +292,165 @@ def test_growth_that_fails_half_way_leaves_what_can_be_removed(world: World, fir
     first.run(LvRemove("vg0", "vm1_growing"))
     grow(first, 20)
     assert rows(world) == ["vm1 22 -"]
+
+
+# -- what an LV gives up ------------------------------------------------------------------------
+
+
+def shrink(node: Node, extents: int, **options: Any) -> dict[str, Any]:
+    call = LvResize("vg0", "vm1", extents=extents, sign="-", only="reduce", force=True, **options)
+    answer: dict[str, Any] = node.run(call)
+    return answer
+
+
+def test_a_little_that_is_given_up_is_wiped_after_the_path_is_shorter_and_before_the_commit(
+    world: World, first: Node
+) -> None:
+    first.run(LvCreate("vg0", "vm1", extents=LARGE))
+    soil(world)
+    assert shrink(first, SMALL)["notes"] == []
+    assert secrets(world, LARGE) == LARGE - SMALL
+    assert secrets(world) == 39 - SMALL, "and nothing else"
+    told = (orders.ReloadPath, orders.ZeroBlocks, orders.WriteBlocks)
+    kinds = [getattr(one, "what", type(one).__name__) for one in first.trace if isinstance(one, told)]
+    assert kinds == ["ReloadPath", "ZeroBlocks", "ZeroBlocks", "text", "precommit", "commit"]
+    assert (rows(world, all=True), free(world)) == ([f"vm1 {LARGE - SMALL} -"], 39 - LARGE + SMALL)
+
+
+@pytest.mark.parametrize("stripes", [1, 2])
+def test_much_that_is_given_up_is_free_once_it_is_wiped(
+    directory: Path, stock: Stock, stripes: int
+) -> None:
+    world = World(directory, (40 * MIB, 40 * MIB))
+    first = world.node(1)
+    first.run(VgCreate("vg0", tuple(world.images), shared=True, extent_size_bytes=MIB))
+    first.run(LvCreate("vg0", "vm1", extents=30, stripes=stripes, activate="n", wipe=False))
+    grow(first, 2, wipe=False)
+    stock.attach(*world.images)
+    for image in world.images:
+        with open(image, "r+b") as file:
+            file.seek(MIB)
+            file.write(SECRET.ljust(512) * (39 * MIB // 512))
+    assert shrink(first, 20)["notes"] == ["20 extents are being wiped, and free after that."]
+    assert (rows(world), rows(world, all=True)) == (["vm1 12 -"], ["vm1 12 -", "vm1_wiping 20 0.00"])
+    assert free(world) == 78 - 32
+    stock.run("vgck", "vg0")
+    (row,) = stock.report("lvs", "-o", "lv_name,lv_tags,seg_count", "vg0/vm1_wiping")
+    assert list(row.values()) == ["vm1_wiping", "ringfence.wiping", str(stripes)]
+    (done,) = work(world)["done"]
+    assert (done.name, done.what) == ("vm1_wiping", "wiped")
+    kept, wiped = 12 // stripes, 20 // stripes
+    for image in world.images[:stripes]:
+        with open(image, "rb") as file:
+            file.seek(MIB)
+            parts = [SECRET in file.read(MIB) for _ in range(39)]
+        assert parts == [True] * kept + [False] * wiped + [True] * (39 - kept - wiped)
+    assert (rows(world, all=True), free(world)) == (["vm1 12 -"], 78 - 12)
+
+
+def test_what_is_given_up_without_wipe_is_free_at_once(world: World, first: Node) -> None:
+    first.run(LvCreate("vg0", "vm1", extents=30, activate="n", wipe=False))
+    soil(world)
+    shrink(first, 20, wipe=False)
+    assert (rows(world, all=True), secrets(world, 30), free(world)) == (["vm1 10 -"], 30, 29)
+
+
+# -- PVs that are missing -------------------------------------------------------------------------
+
+
+@pytest.fixture
+def pair(directory: Path) -> World:
+    """Two PVs; vm1 is on both of them, small on the first, far on the second; secrets everywhere."""
+    world = World(directory, (40 * MIB, 40 * MIB))
+    node = world.node(1)
+    node.run(VgCreate("vg0", tuple(world.images), shared=True, extent_size_bytes=MIB))
+    for name, extents, pvs in (
+        ("small", SMALL, world.images[:1]),
+        ("vm1", 40, [world.images[0], world.images[1] + ":0-6"]),
+        ("far", SMALL, world.images[1:]),
+    ):
+        node.run(LvCreate("vg0", name, extents=extents, pvs=tuple(pvs), activate="n", wipe=False))
+    for image in world.images:
+        with open(image, "r+b") as file:
+            file.seek(MIB)
+            file.write(SECRET.ljust(512) * (39 * MIB // 512))
+    return world
+
+
+def hide(world: World) -> str:
+    os.rename(world.images[1], world.images[1] + ".away")
+    return world.images[1]
+
+
+def left(world: World, disk: int) -> int:
+    with open(world.images[disk], "rb") as file:
+        file.seek(MIB)
+        return sum(SECRET in file.read(MIB) for _ in range(39))
+
+
+def test_what_is_removed_while_a_pv_is_missing_is_wiped_when_it_is_back(pair: World, stock: Stock) -> None:
+    stock.attach(*pair.images)
+    node = pair.node(1)
+    path = hide(pair)
+    for name in ("vm1", "small", "far"):
+        reply = node.run(LvRemove("vg0", name))
+        assert "wiped, and free, once no PV is missing" in reply["message"]
+    assert rows(pair, all=True) == ["small_wiping 6 0.00", "vm1_wiping 40 0.00", "far_wiping 6 0.00"]
+    assert "missing" in work(pair)["trouble"]
+    assert left(pair, 0) == 39, "nothing is written by what may be older metadata"
+    os.rename(path + ".away", path)
+    assert any("was previously updated while PV" in line for line in stock.try_run("vgck", "vg0")[2])
+    assert rows(pair, all=True)[1] == "vm1_wiping 40 0.00", "what the PV says is old"
+    with pytest.raises(Refused, match="vgextend --restoremissing vg0"):
+        node.run(LvCreate("vg0", "vm2", extents=1, activate="n"))
+    node.run(VgExtend("vg0", (path,), restore_missing=True))
+    assert sorted(one.name for one in work(pair)["done"]) == ["far_wiping", "small_wiping", "vm1_wiping"]
+    assert (left(pair, 0), left(pair, 1), free(pair)) == (0, 39 - 7 - SMALL, 78)
+    stock.run("vgck", "vg0")
+
+
+def test_what_waits_for_a_pv_that_is_gone_for_good_goes_with_it_but_for_what_is_here(
+    pair: World, stock: Stock
+) -> None:
+    stock.attach(*pair.images)
+    node = pair.node(1)
+    path = hide(pair)
+    node.run(LvRemove("vg0", "vm1"))
+    node.run(LvRemove("vg0", "far"))
+    node.run(VgReduce("vg0", remove_missing=True))
+    assert rows(pair, all=True) == ["small 6 -", "vm1_wiping 33 0.00"], "under its name again: it was gone"
+    assert free(pair) == 0
+    work(pair)
+    assert (rows(pair, all=True), left(pair, 0), free(pair)) == (["small 6 -"], SMALL, 33)
+    os.rename(path + ".away", path)
+    with pytest.raises(Damaged, match="was removed from VG vg0"):
+        node.run(VgCk("vg0"))
+    node.run(VgCk("vg0", update_metadata=True))
+    stock.run("vgck", "vg0")
+
+
+def test_what_partial_lvs_leave_here_is_wiped(pair: World, stock: Stock) -> None:
+    stock.attach(*pair.images)
+    hide(pair)
+    pair.node(1).run(VgReduce("vg0", remove_missing=True, force=True))
+    assert rows(pair, all=True) == ["small 6 -", "vm1_wiping 33 0.00"]
+    work(pair)
+    assert (rows(pair, all=True), left(pair, 0)) == (["small 6 -"], SMALL)
+    stock.run("vgck", "vg0", quiet=False)
+
+
+def test_without_wipe_it_goes_at_once_though_a_pv_is_missing(pair: World) -> None:
+    hide(pair)
+    pair.node(1).run(LvRemove("vg0", "vm1", wipe=False))
+    assert rows(pair, all=True) == ["small 6 -", "far 6 -"]
+
+
+def test_a_vg_is_not_removed_while_a_pv_is_missing(pair: World) -> None:
+    hide(pair)
+    for force in (False, True):
+        with pytest.raises(RingfenceError, match="vgreduce --removemissing vg0"):
+            pair.node(1).run(VgRemove("vg0", force=force))
+    assert left(pair, 0) == 39
 
 
 # -- who works ------------------------------------------------------------------------------

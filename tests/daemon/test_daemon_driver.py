@@ -305,6 +305,25 @@ def test_a_step_that_raises_takes_authority_away_and_ends(place: Path) -> None:
     asyncio.run(body())
 
 
+def test_where_a_command_met_a_fault_is_logged_and_the_daemon_goes_on(place: Path) -> None:
+    try:
+        raise ZeroDivisionError("a bug")
+    except ZeroDivisionError as error:
+        fault = error
+
+    async def body() -> None:
+        todo = [effects.Trace(fault), effects.Multicast(b"on"), effects.Ended("enough")]
+        async with running(place, on(inputs.RingLost, *todo)) as one:
+            one.world.feed(inputs.RingLost("go"))
+            code, log = await one.end()
+            assert code == 0
+            assert b"on" in one.world.done
+            assert 'raise ZeroDivisionError("a bug")' in log
+            assert "test_daemon_driver.py" in log
+
+    asyncio.run(body())
+
+
 def test_orders_come_back_with_answers_and_errors(place: Path) -> None:
     read = orders.ReadBlocks((orders.Read("/d", 0, 512),))
     write = orders.WriteBlocks((), guard="vg0")

@@ -85,6 +85,8 @@ class Host:
         self.notes: list[str] = []
         """Lines of the daemon's log alone."""
         self.ended: effects.Ended | None = None
+        self.traces: list[Exception] = []
+        """Faults that commands have met."""
         self.runs: list[effects.RunAgent] = []
         """Agent runs that were started."""
         self.held: list[Callable[[], None]] | None = None
@@ -237,6 +239,10 @@ class Host:
                 pass  # World.pass_ms ticks often enough
             case effects.Record():
                 self.events.append(effect)
+            case effects.Trace():
+                if not self.world.faulty:
+                    raise effect.error
+                self.traces.append(effect.error)
             case effects.RunAgent():
                 self.runs.append(effect)
                 took_ms = self.world.slow.get(effect.device, AGENT_MS)
@@ -275,6 +281,8 @@ class Host:
 
     def _do(self, body: orders.DriverOrder) -> Any:
         match body:
+            case orders.PathsTogether():
+                return tuple(self._do(one) for one in body.orders)
             case orders.OpenPath():
                 self.paths[body.vg, body.lv] = body
                 self.opened_by[body.vg, body.lv] = self.node.context.life.incarnation
@@ -423,6 +431,8 @@ class World:
         """Hosts between which a path is cut: nothing is delivered to them, and what they say waits."""
         self.waiting: list[tuple[int, inputs.Delivered]] = []
         self.unsent: list[tuple[int, bytes]] = []
+        self.faulty = False
+        """A command may meet a fault of ringfence's."""
         self.stopped = False
         """The ring stands still: frames wait, and nobody hears of it."""
         self.power = dict.fromkeys(range(1, count + 1), Power.ON)

@@ -8,7 +8,7 @@ from msgspec.structs import replace
 from ringfence.core.cluster import ClusterConfig, NodeConfig
 from ringfence.core.ids import Epoch, Life
 from ringfence.membership.barrier import Barrier, Verdict
-from ringfence.wire import UNSAID, WHOLE_PREFIX, Speaks
+from ringfence.wire import RAGGED_ENDS, UNSAID, WHOLE_PREFIX, Speaks
 from ringfence.wire.ring import Ready
 
 
@@ -51,7 +51,7 @@ STOPS = {"speaks": Speaks(1, 3)}
 def told(*counts: int) -> dict[str, object]:
     """Of n1, n2, ...: how many entries were applied."""
     heard = {node: (1, count) for node, count in enumerate(counts, 1)}
-    return {"told": heard, "speaks": Speaks(1, WHOLE_PREFIX)}
+    return {"told": heard, "speaks": Speaks(1, RAGGED_ENDS)}
 
 
 TABLE = {
@@ -74,16 +74,36 @@ TABLE = {
     "a longer state that only one has heard does not outweigh what two have": (
         {1: has(5, 12, "x", **told(9, 2, 1)), 2: has(5, 9, **told(4, 4, 1)),
          3: has(5, 9, **told(4, 4, 1))}, None,
-        Verdict(primary=True, carriers=(2, 3), stale=(1,), protocol=4),
+        Verdict(primary=True, carriers=(2, 3), stale=(1,), protocol=7),
     ),
     "a beginning of both stands by neither; the longer one goes on": (
         {1: has(5, 12, "x", **told(9, 2, 1)), 2: has(5, 7, "y", **told(3, 2, 1)),
          3: has(5, 9, "z", **told(4, 4, 1))}, None,
-        Verdict(primary=True, carriers=(1,), behind=(2,), stale=(3,), sender=1, protocol=4),
+        Verdict(primary=True, carriers=(1,), behind=(2,), stale=(3,), sender=1, protocol=7),
     ),
     "of two that each heard what the other did not, the longer goes on": (
         {1: has(5, 12, "x", **told(9, 2)), 2: has(5, 9, "y", **told(4, 4))}, TWO,
-        Verdict(primary=True, carriers=(1,), stale=(2,), protocol=4),
+        Verdict(primary=True, carriers=(1,), stale=(2,), protocol=7),
+    ),
+    "of several ends, each heard by as many and as long, the lowest member's goes on": (
+        {1: has(5, 9, "w", **told(4, 2, 2)), 2: has(5, 10, "x", **told(4, 3, 2)),
+         3: has(5, 10, "y", **told(4, 2, 3))}, None,
+        Verdict(primary=True, carriers=(2,), behind=(1,), stale=(3,), sender=2, protocol=7),
+    ),
+    "two and two likewise": (
+        {1: has(5, 9, "x", **told(4, 3, 2, 2)), 2: has(5, 9, "y", **told(4, 2, 3, 2)),
+         3: has(5, 9, "x", **told(4, 3, 2, 2)), 4: has(5, 9, "y", **told(4, 2, 3, 2))}, cluster(4),
+        Verdict(primary=True, carriers=(1, 3), stale=(2, 4), protocol=7),
+    ),
+    "who has heard the same and differs is in error: all freeze, whatever others have heard": (
+        {1: has(5, 9, "x", **told(4, 3, 2, 2)), 2: has(5, 9, "y", **told(4, 3, 2, 2)),
+         3: has(5, 9, "z", **told(4, 2, 2, 3)), 4: has(5, 9, "z", **told(4, 2, 2, 3))}, cluster(4),
+        Verdict(primary=False, divergent=True, protocol=7),
+    ),
+    "beside a node that does not know of it all stand still": (
+        {1: has(5, 9, "x", **(told(4, 3) | {"speaks": Speaks(1, WHOLE_PREFIX)})),
+         2: has(5, 9, "y", **told(3, 4))}, None,
+        Verdict(primary=False, divergent=True, protocol=4),
     ),
     "who was let in, or left, in between is in one state alone: that is no gap": (
         {1: has(5, 8, told={1: (1, 3), 2: (1, 5), 3: (1, 7)}, speaks=Speaks(1, WHOLE_PREFIX)),

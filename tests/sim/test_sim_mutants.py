@@ -16,7 +16,7 @@ from ringfence.sim.hunt import RECORD, Found, fits, hunt, known, markdown, recor
 from ringfence.sim.mutants import MUTANTS, planted
 from ringfence.sim.mutants.table import Mutant
 from ringfence.sim.plans import Faults
-from ringfence.sim.scenario import Kept, Scenario, read
+from ringfence.sim.scenario import Kept, Recipe, Scenario, read
 from ringfence.sim.world import Outcome, play, run
 
 FOLDER = Path(__file__).parent / "scenarios"
@@ -59,6 +59,14 @@ def test_a_mutant_that_does_not_fit_the_engine_is_told_from_a_survivor(
     found = hunt("old", range(1, 3), None)
     assert (found.recipe, found.failure, found.runs) == (None, "crash TypeError", 1)
     assert "**does not fit the engine: crash TypeError**" in markdown([found], "")
+
+
+def test_what_the_engine_itself_does_not_stand_proves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(MUTANTS, "whole", Mutant("none at all", "liar", list))
+    with planted("no-freeze"):
+        found = hunt("whole", range(1, 2), None)
+    assert (found.recipe, found.failure, found.runs) == (None, "", 1)
+    assert found.broken == (Recipe(seed=1, faults=Faults.LIAR),)
 
 
 def stories(kept: Kept) -> list[Scenario]:

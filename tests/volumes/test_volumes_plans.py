@@ -1,5 +1,6 @@
 """The VG model: reading, checks, allocation, plans, access, report rows."""
 
+import time
 from typing import Any
 
 import pytest
@@ -8,7 +9,7 @@ from hypothesis import strategies as st
 
 from ringfence.core.errors import BadInput, Damaged, NotFound, Refused, RingfenceError
 from ringfence.lvm2.text import Section, parse_text, print_text
-from ringfence.volumes import access, allocate, plan, sizes
+from ringfence.volumes import access, allocate, plan, policies, sizes
 from ringfence.volumes.checks import check_vg
 from ringfence.volumes.discovery import VgOnDisk
 from ringfence.volumes.model import Stripe, Vg, read_vg
@@ -141,6 +142,19 @@ def test_contiguous_first_then_the_largest_pieces() -> None:
     assert pieces(vg, "c") == [("pv2", 0, 7), ("pv1", 6, 2)]
     check_vg(vg)
     assert allocate.free_count(vg) == 3
+
+
+@pytest.mark.parametrize("size", [1, 40])
+@pytest.mark.parametrize("pvs", [1, 4])
+def test_twenty_thousand_free_areas_take_no_long_time(size: int, pvs: int) -> None:
+    """They hold the daemon's loop; which ones are chosen, stock LVM2 judges (tests/commands, allocation)."""
+    areas = [Stripe(f"pv{number % pvs}", number * 50, 1 + number * 7 % size) for number in range(20_000)]
+    before = time.process_time()
+    for policy in policies.POLICIES:
+        policies.allocate(areas, 1, policy=policy)
+        if policy != "contiguous":
+            policies.allocate(areas, 200, policy=policy)
+    assert time.process_time() - before < 6, "it was half a minute where each was sought from the first on"
 
 
 def test_freed_extents_are_used_again() -> None:

@@ -24,8 +24,8 @@ def test_what_is_sent_is_what_is_read() -> None:
 
 def test_ready_is_heard_in_any_protocol_and_nothing_else_is() -> None:
     news = {"type": "Gossip", "words": ["what", 1]}
-    payload = frame(77, {**msgspec.to_builtins(READY), "mood": "fine"}, news, Heartbeat(5, {}))
-    assert ring.decode(payload, SPEAKS) == Frame(77, EPOCH, LIFE, (READY,))
+    payload = frame(SPEAKS.high + 1, {**msgspec.to_builtins(READY), "mood": "fine"}, news, Heartbeat(5, {}))
+    assert ring.decode(payload, SPEAKS) == Frame(SPEAKS.high + 1, EPOCH, LIFE, (READY,))
 
 
 def test_an_entry_of_another_protocol_is_not_taken_for_ours() -> None:

@@ -12,7 +12,7 @@ import asyncio
 import contextlib
 import itertools
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from ringfence.engine.orders import (
     Opened,
     OpenPath,
     OpenVolume,
+    PathsTogether,
     Place,
     ReloadPath,
     SealPath,
@@ -69,7 +70,30 @@ class BlockService:
             DeviceFailed, BadInput: its extents cannot be opened.
             Unavailable: no block service, or no worker.
         """
-        call = wire.Open(
+        path = wire.as_path(await self._ask(self._opening(order, pages)))
+        return Opened(path.path, path.uri)
+
+    async def together(
+        self, order: PathsTogether, pages: Mapping[str, Sequence[Path]]
+    ) -> tuple[Opened | RingfenceError | None, ...]:
+        """Each of many orders, with its answer, or with what `open` or `close` would raise.
+
+        Args: pages: by VG.
+
+        Raises Unavailable: no block service; nothing is known of any."""
+        calls = tuple(
+            self._opening(one, pages[one.vg])
+            if isinstance(one, OpenPath)
+            else wire.Close(one.vg, one.lv, uuid=one.uuid)
+            for one in order.orders
+        )
+        return tuple(
+            from_dict(one.error) if one.error else Opened(one.path, one.uri) if one.path else None
+            for one in wire.as_outcomes(await self._ask(wire.Together(calls)))
+        )
+
+    def _opening(self, order: OpenPath, pages: Sequence[Path]) -> wire.Open:
+        return wire.Open(
             order.vg,
             order.lv,
             order.uuid,
@@ -84,8 +108,6 @@ class BlockService:
             vg_uuid=order.vg_uuid,
             hold=order.hold,
         )
-        path = wire.as_path(await self._ask(call))
-        return Opened(path.path, path.uri)
 
     async def reload(self, order: ReloadPath) -> Opened:
         """Give an open LV other extents, another name, or another access, under its running clients.

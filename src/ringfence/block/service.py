@@ -46,6 +46,8 @@ LOCK_WAIT_S = 5.0
 LAST_WORD_S = 0.1
 """How long dropped volumes go on refusing what their clients ask."""
 IN_FLIGHT = 16
+STARTS = 8
+"""How many of many paths are opened or closed at one time."""
 STOP_S = 10.0
 """How long volumes may take to flush when the service is stopped."""
 
@@ -241,6 +243,8 @@ class Service:
             return await self._open(call, number, drops)
         if isinstance(call, wire.Close):
             return await self._close_call(call)
+        if isinstance(call, wire.Together):
+            return await self._together(call, number, drops)
         if isinstance(call, wire.Reload):
             return await self._reload(call, number)
         if isinstance(call, (wire.Mirror, wire.Seal, wire.Unmirror)):
@@ -290,6 +294,22 @@ class Service:
                 self._handles.pop(name, None)
                 raise
             return handle.path
+
+    async def _together(self, call: wire.Together, number: int, drops: int) -> list[wire.Outcome]:
+        running = asyncio.Semaphore(STARTS)
+
+        async def one(single: wire.Open | wire.Close) -> wire.Outcome:
+            try:
+                async with running:
+                    if isinstance(single, wire.Close):
+                        await self._close_call(single)
+                        return wire.Outcome()
+                    path = await self._open(single, number, drops)
+                    return wire.Outcome(path.path, path.uri)
+            except RingfenceError as error:
+                return wire.Outcome(error=error.as_dict())
+
+        return list(await asyncio.gather(*map(one, call.calls)))
 
     async def _reload(self, call: wire.Reload, number: int) -> wire.Path:
         """A rename holds both names, so that neither is opened or closed half-way."""

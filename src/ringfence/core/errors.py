@@ -130,11 +130,17 @@ class DeviceFailed(RingfenceError):
     code = "device-failed"
 
 
+class InternalError(RingfenceError):
+    """A command met a fault of ringfence itself; what it had done stands as after a crash in its midst."""
+
+    code = "internal"
+
+
 KINDS: dict[str, type[RingfenceError]] = {
     kind.code: kind
     for kind in (
         RingfenceError, BadInput, ConfigError, NotFound, Refused, LockHeld, Deadlock,
-        TimedOut, LocksLost, NoAuthority, VgChanged, Unavailable, Damaged, DeviceFailed,
+        TimedOut, LocksLost, NoAuthority, VgChanged, Unavailable, Damaged, DeviceFailed, InternalError,
     )
 }  # fmt: skip
 

@@ -357,6 +357,8 @@ class Driver:
             case effects.TickAt():
                 left_s = max(0, effect.at_ns - self._ports.clock.boottime_ns()) / 1e9
                 asyncio.get_running_loop().call_later(left_s, self.feed, inputs.Tick())
+            case effects.Trace():
+                self._trace(effect.error)
             case effects.Record():
                 self._record(effect, now_ns)
             case effects.Note():

@@ -12,7 +12,7 @@ PRIORITIES = {
     **dict.fromkeys(("incident", "fence-lied", "clone-found", "fence-contradicted", "divergent"), CRITICAL),
     **dict.fromkeys(
         ("no-leave", "failed", "stale", "shut-out", "not-admitted", "adoption-refused", "clone-refused",
-         "fence-test-failed", "drill-failed", "history", "trace"),
+         "fence-test-failed", "drill-failed", "history", "command-failed", "trace"),
         ERROR,
     ),
     **dict.fromkeys(

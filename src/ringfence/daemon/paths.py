@@ -21,6 +21,7 @@ from ringfence.engine.orders import (
     MirrorPath,
     OpenPath,
     OpenPaths,
+    PathsTogether,
     ReloadPath,
     SealPath,
     UnmirrorPath,
@@ -56,6 +57,9 @@ class BlockPaths:
         match order:
             case OpenPath():
                 return self._service.open(order, [self._pages.write_page(order.vg)])
+            case PathsTogether():
+                vgs = dict.fromkeys(one.vg for one in order.orders if isinstance(one, OpenPath))
+                return self._service.together(order, {vg: [self._pages.write_page(vg)] for vg in vgs})
             case ReloadPath():
                 return self._service.reload(order)
             case MirrorPath():

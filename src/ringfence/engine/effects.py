@@ -143,6 +143,12 @@ class Record(_Effect, frozen=True):
     fields: dict[str, Any]
 
 
+class Trace(_Effect, frozen=True):
+    """Log where in the code a command has met a fault of ringfence itself; the daemon goes on."""
+
+    error: Exception
+
+
 class Ended(_Effect, frozen=True):
     """The daemon should end (clean leave done, or a state that must not go on)."""
 
@@ -152,5 +158,5 @@ class Ended(_Effect, frozen=True):
 
 Effect = (
     Multicast | Keep | KeepConfig | KeepLvmLocks | WatchProcess | SetDeadline | RunAgent | CancelAgent
-    | DoOrder | DropPaths | Answer | LvmAnswer | Note | CallAgain | TickAt | Record | Ended
+    | DoOrder | DropPaths | Answer | LvmAnswer | Note | CallAgain | TickAt | Record | Trace | Ended
 )  # fmt: skip

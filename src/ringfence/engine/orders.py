@@ -79,6 +79,21 @@ class FindLock(_Order, frozen=True):
     resource: str
 
 
+class FindLocks(_Order, frozen=True):
+    """All persistent locks of this node in a lockspace.  Answer: dict[resource, Held]."""
+
+    lockspace: str
+
+
+class LocksTogether(_Order, frozen=True):
+    """Carry all of these out at once, as many in a frame as there may be.  Answer: a tuple with the answer to
+    each, or the RingfenceError that it would have raised.
+
+    An Acquire among them is for a persistent lock."""
+
+    orders: tuple[Acquire | Release, ...]
+
+
 class Holder(msgspec.Struct, frozen=True):
     node: int
     name: str
@@ -541,6 +556,15 @@ class ClosePath(_Order, frozen=True):
     """Given: only the path of this LV, and under whatever name: it may just be renamed."""
 
 
+class PathsTogether(_Order, frozen=True):
+    """Carry all of these out at once.  Answer: a tuple with the answer to each, or the RingfenceError that it
+    would have raised.
+
+    What is opened so is reachable before anything runs for it: its worker starts with its first client."""
+
+    orders: tuple[OpenPath | ClosePath, ...]
+
+
 class ReloadPath(_Order, frozen=True):
     """Change what an open LV is made of, under its running clients.  Answer: Opened.
 
@@ -689,22 +713,25 @@ class LookAtHost(_Order, frozen=True):
 
 
 ENGINE_ORDERS = (
-    Acquire, Convert, Release, FindLock, Holders, SeqnoHeard, JoinLockspace, GiveBack, HoldOff,
-    LeaveLockspace, Joined, LockspaceMembers, Publish, AskReload, SayGoodbye, NoteSlots, EndSlots,
-    NoteUnclean, NoteProgress, Wanted, Recall, Remember, LocksThere, Identity, Pause, GoOn, AskHandover,
-    AwaitTaken, Handovers,
+    Acquire, Convert, Release, FindLock, FindLocks, LocksTogether, Holders, SeqnoHeard, JoinLockspace,
+    GiveBack, HoldOff, LeaveLockspace, Joined, LockspaceMembers, Publish, AskReload, SayGoodbye, NoteSlots,
+    EndSlots, NoteUnclean, NoteProgress, Wanted, Recall, Remember, LocksThere, Identity, Pause, GoOn,
+    AskHandover, AwaitTaken, Handovers,
 )  # fmt: skip
 StorageOrder = ScanDevices | ReadBlocks | ReadText | SaveText | WriteBlocks | ZeroBlocks | Probe
-BlockOrder = OpenPath | ReloadPath | MirrorPath | SealPath | UnmirrorPath | ClosePath | OpenPaths
+BlockOrder = (
+    OpenPath | PathsTogether | ReloadPath | MirrorPath | SealPath | UnmirrorPath | ClosePath | OpenPaths
+)
 DriverOrder = (
     StorageOrder | BlockOrder | StandingTables | CutTables | SlotIo | LookAtHost | ReadSupplies
     | RefreshLvs
 )  # fmt: skip
 Order = (
-    Acquire | Convert | Release | FindLock | Holders | SeqnoHeard | JoinLockspace | GiveBack | HoldOff
-    | LeaveLockspace | Joined | LockspaceMembers | Publish | AskReload | SayGoodbye | NoteSlots | EndSlots
-    | NoteUnclean | NoteProgress | Wanted | Recall | Remember | LocksThere | Identity | CallAgent | Pause
-    | GoOn | AskHandover | AwaitTaken | Handovers | DriverOrder
+    Acquire | Convert | Release | FindLock | FindLocks | LocksTogether | Holders | SeqnoHeard
+    | JoinLockspace | GiveBack | HoldOff | LeaveLockspace | Joined | LockspaceMembers | Publish
+    | AskReload | SayGoodbye | NoteSlots | EndSlots | NoteUnclean | NoteProgress | Wanted | Recall | Remember
+    | LocksThere | Identity | CallAgent | Pause | GoOn | AskHandover | AwaitTaken
+    | Handovers | DriverOrder
 )  # fmt: skip
 
 Command = Generator[Order, Any, Any]

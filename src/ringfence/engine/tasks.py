@@ -3,7 +3,13 @@
 Lock and ring orders are answered by this engine, storage and block orders leave it as effects.
 What a command waits for from the ordered state (its own entry applied, a lockspace joined) is looked
 at again after every step rather than awaited as a message, so that nothing is missed when this
-node had to take a snapshot meanwhile."""
+node had to take a snapshot meanwhile.
+
+A command that meets a fault of its own (an assertion, bytes that nobody thought of) ends, and the daemon
+goes on: it has no order out at that moment, so nothing of it is still to be done, and what it has done is
+what a crash there would have left.  Its locks end as those of a client that is gone: whoever has them next
+cannot trust their values, and looks at the disks.  What it had locked for good may be open, and stays locked,
+until somebody deactivates it.  An exception of anything but the command's own code ends the daemon."""
 
 import hashlib
 from collections.abc import Callable, Collection
@@ -11,19 +17,20 @@ from typing import Any
 
 import msgspec
 
-from ringfence.core.errors import Refused, RingfenceError, TimedOut, from_dict
+from ringfence.core.errors import InternalError, Refused, RingfenceError, TimedOut, from_dict, printable
 from ringfence.core.evidence import Power
 from ringfence.core.modes import Mode
 from ringfence.engine import orders
 from ringfence.engine.agent_calls import AgentCalls, Call
 from ringfence.engine.client_locks import ClientLocks, Recall, in_use
 from ringfence.engine.context import Context
-from ringfence.engine.effects import DoOrder
+from ringfence.engine.effects import DoOrder, Trace
 from ringfence.engine.facts import SpaceLeft
 from ringfence.engine.handover_entries import under_way
 from ringfence.engine.inputs import AgentExited
 from ringfence.engine.locker import Locker, lost_error
 from ringfence.engine.slots import Slots
+from ringfence.engine.together import Done, Together
 from ringfence.engine.uses import Owner
 from ringfence.locks.flags import Flag
 from ringfence.lvm2.names import UUID_CHARACTERS
@@ -32,6 +39,7 @@ from ringfence.wire.block import Hold
 
 UUIDS = 4
 END_SLOTS_MS = 5000
+FAULT_LENGTH = 300
 Finished = Callable[[Any, RingfenceError | None], None]
 Told = Callable[[RingfenceError | None], None]
 
@@ -65,6 +73,8 @@ class Task(msgspec.Struct):
     gives_way: bool = False
     """Nobody asked for it: who leaves a lockspace waits until it has let go of its locks there."""
     progress: orders.NoteProgress | None = None
+    together: Together | None = None
+    """Of the many lock orders that it waits for."""
 
 
 class Tasks:
@@ -130,9 +140,9 @@ class Tasks:
             waited_for = task.waits_for
             if error is None and task.refused != "stale":
                 self._note_hold(waited_for)
-            if isinstance(waited_for, orders.OpenPath) and error is None and task.refused != "stale":
-                self.opened[waited_for.vg, waited_for.uuid] = waited_for.lv
-                self.was_opened(waited_for)
+                for one in _opened_by(waited_for, answer):
+                    self.opened[one.vg, one.uuid] = one.lv
+                    self.was_opened(one)
             if isinstance(waited_for, orders.ReloadPath) and error is None and task.refused != "stale":
                 if (waited_for.vg, waited_for.uuid) in self.opened:  # else it is being closed meanwhile
                     self.opened[waited_for.vg, waited_for.uuid] = waited_for.name
@@ -170,6 +180,9 @@ class Tasks:
             given_up = TimedOut("given up: the client went away", next="try again", retry=True)
             if task.lock:
                 self._locker.give_up(task.lock, given_up)
+            elif task.together is not None:
+                for lock in task.together.locks:
+                    self._locker.give_up(lock, given_up)
             elif isinstance(task.waits_for, orders.JoinLockspace):
                 self._advance(task, None, given_up)
 
@@ -200,6 +213,7 @@ class Tasks:
                 error = lost_error(task.what, self._context.name(self._context.me))
             leaves = isinstance(task.waits_for, orders.LeaveLockspace)
             task.waits_for, task.lock, task.run, task.seq, task.refused = None, 0, 0, 0, ""
+            task.together = None
             if leaves:
                 self._locker.leaving = self._leaving()
             try:
@@ -209,6 +223,9 @@ class Tasks:
                 return
             except RingfenceError as failed:
                 self._end(task, None, failed)
+                return
+            except Exception as fault:
+                self._broken(task, fault)
                 return
             task.waits_for = order
             try:
@@ -232,6 +249,17 @@ class Tasks:
         self._locker.leave_behind(task.locks)
         task.finished(result, error)
 
+    def _broken(self, task: Task, fault: Exception) -> None:
+        """The command has met a fault of its own, and is over."""
+        context = self._context
+        words = printable(f"{task.what} failed by a fault of ringfence itself: {fault!r}"[:FAULT_LENGTH])
+        context.record("command-failed", words, command=task.what)
+        context.out(Trace(fault))
+        locks, task.locks = task.locks, []
+        self._locker.drop(locks)
+        next = "see what it has left (ringfence locks, vgck), and report it with the daemon's log"
+        self._end(task, None, InternalError(words, next=next))
+
     def _order(self, task: Task, order: orders.Order) -> tuple[bool, Any]:
         """Returns (answered, answer); not answered: `_advance` is called later."""
         if isinstance(order, orders.CallAgent):
@@ -240,8 +268,9 @@ class Tasks:
             task.run = self._calls.start(call, lambda exit: self._advance(task, exit, None))
             return False, None
         if not isinstance(order, orders.ENGINE_ORDERS):
-            if isinstance(order, orders.ClosePath):
-                self.opened.pop((order.vg, order.uuid), None)
+            for one in order.orders if isinstance(order, orders.PathsTogether) else (order,):
+                if isinstance(one, orders.ClosePath):
+                    self.opened.pop((one.vg, one.uuid), None)
             if isinstance(order, orders.OpenPath | orders.ReloadPath) and order.hold not in (None, Hold.NONE):
                 self.held[order.vg, order.uuid] = order.hold  # whatever becomes of it
             self._last_order += 1
@@ -251,9 +280,13 @@ class Tasks:
         match order:
             case orders.Acquire() | orders.Convert() | orders.Release():
                 return self._lock_order(task, order)
+            case orders.LocksTogether():
+                return self._locks_together(task, order)
             case orders.FindLock():
                 use = self._locker.find(order.lockspace, order.resource)
                 return True, use.held if use else None
+            case orders.FindLocks():
+                return True, self._locks_in(order.lockspace)
             case orders.Holders():
                 return True, self._holders(order.lockspace, order.resource)
             case orders.SeqnoHeard():
@@ -345,6 +378,32 @@ class Tasks:
             self._forget(task, order)
             raise box[0]
         return True, box[0]
+
+    def _locks_together(self, task: Task, order: orders.LocksTogether) -> tuple[bool, Any]:
+        """The answer may come within the call, or later through `_advance`."""
+
+        def ask(one: orders.Acquire | orders.Release, done: Done) -> int:
+            if isinstance(one, orders.Release):
+                self._locker.release(one.lock, done, lvb=one.lvb)
+                return one.lock
+            assert one.persistent
+            self._check_not_lvm2(one)
+            return self._locker.acquire(
+                one.lockspace, one.resource, one.mode, one.wait_ms, done,
+                what=one.what, persistent=True, owner=task.owner,
+            )  # fmt: skip
+
+        def finished(answers: tuple[Any, ...]) -> None:
+            if self._tasks.get(task.number) is task and task.waits_for is order:
+                self._advance(task, answers, None)
+
+        task.together = Together(order, self._context.at_once, ask, finished)
+        return self._go_on_together(task.together)
+
+    def _go_on_together(self, together: Together) -> tuple[bool, Any]:
+        answers = together.go_on()
+        self._context.more = together.more or self._context.more
+        return answers is not None, answers
 
     def _told(
         self, task: Task, order: orders.Order, error: RingfenceError | None, answer: Any = None
@@ -446,8 +505,11 @@ class Tasks:
         if order is None or task.lock or not isinstance(order, orders.ENGINE_ORDERS):
             return
         try:
-            self._look_order(task, order)
-            done, answer = self._holds_now(task, order)
+            if task.together is not None:
+                done, answer = self._go_on_together(task.together)
+            else:
+                self._look_order(task, order)
+                done, answer = self._holds_now(task, order)
         except RingfenceError as error:
             self._advance(task, None, error)
             return
@@ -546,6 +608,13 @@ class Tasks:
                 found[uuid] = orders.OnItsWay(one.giver, one.taker, one.step, names)
         return found
 
+    def _locks_in(self, lockspace: str) -> dict[str, orders.Held]:
+        return {
+            use.resource: use.held
+            for use in self._locker.persistent()
+            if use.lockspace == lockspace and use.held is not None
+        }
+
     def _lock_names(self, lockspace: str) -> orders.LockNames:
         state = self._context.state
         space = state.lockspaces.get(lockspace) if state else None
@@ -577,6 +646,16 @@ class Tasks:
             context.protocol >= FENCING and not context.config.naive,
             context.config.volumes.wipe_mib_s,
         )  # fmt: skip
+
+
+def _opened_by(order: orders.Order | None, answer: Any) -> list[orders.OpenPath]:
+    """The paths that this order has opened."""
+    if isinstance(order, orders.OpenPath):
+        return [order]
+    if not isinstance(order, orders.PathsTogether):
+        return []
+    both = zip(order.orders, answer, strict=True)
+    return [one for one, its in both if isinstance(one, orders.OpenPath) and isinstance(its, orders.Opened)]
 
 
 def joined(context: Context) -> list[str]:

@@ -16,7 +16,7 @@ import msgspec
 from ringfence.core.errors import BadInput
 from ringfence.core.locknames import NAME_BYTES, lockspace_name, resource_name
 from ringfence.core.modes import Mode
-from ringfence.locks.flags import Flag
+from ringfence.locks.flags import Flag, valid_request
 from ringfence.locks.queues import Cancelled, Effect, Granted, Lock, OpKind, Refused
 from ringfence.locks.resource import Resource, check
 from ringfence.locks.table import Resources, check_table
@@ -71,6 +71,9 @@ class Lockspace(msgspec.Struct):
             if not valid_name(op.resource):
                 return [(op.resource, Refused(op.owner, errno.EINVAL))]
             resource = self.resources.add(Resource(op.resource))
+            if valid_request(op.mode, op.flags, op.lvb):
+                assert op.mode is not None
+                return [(op.resource, resource.request_alone(op.owner, op.mode, op.flags, op.now_ms))]
         effects = _carry_out(resource, op)
         self._drop_if_empty(resource)
         return [(op.resource, effect) for effect in effects]

@@ -78,6 +78,13 @@ class Resource(Queues):
         self.waiting = self._enqueued(self.waiting, lock)
         return [self._queued(lock), *self._notices()]
 
+    def request_alone(self, owner: int, mode: Mode, flags: int, now_ms: int) -> Granted:
+        """`request` where there is no lock at all: it is granted as it is wanted."""
+        lvb = self.lvb if flags & Flag.VALBLK and self.lvb_valid else None
+        granted = Lock(owner, held=mode, flags=flags & Flag.AHEAD, since_ms=now_ms)
+        self.granted, self.stirred = (granted,), False
+        return Granted(owner, mode, lvb, self.lvb_valid)
+
     def convert(
         self, owner: int, mode: Mode | None, flags: int = 0, lvb: bytes | None = None, now_ms: int = 0
     ) -> list[Effect]:

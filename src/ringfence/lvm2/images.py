@@ -9,6 +9,7 @@ Source: LVM2 lib/format_text/export.c (_print_lv: the id comes first; out_areas)
 import re
 import zlib
 from collections.abc import Collection, Iterator
+from itertools import islice
 
 import msgspec
 
@@ -54,16 +55,17 @@ def lv_images(text: bytes, wanted: Collection[str]) -> Iterator[tuple[str, LvIma
         yield uuid, LvImage(image.split(None, 1)[0].decode(errors="replace"), zlib.crc32(image))
 
 
-def excerpt(text: bytes, wanted: Collection[str]) -> bytes:
-    """The text as it would be if the VG had no other LVs than the wanted ones that it has.
+def excerpts(text: bytes, wanted: Collection[str], most: int) -> Iterator[bytes]:
+    """The text as it would be if the VG had no other LVs than some of the wanted ones; all that it has of
+    them are in one of these texts.
 
     Args:
-        wanted: uuids with dashes."""
+        wanted: uuids with dashes.
+        most: so many LVs in a text."""
     start = text.find(_LVS)
-    if start < 0:
-        return text
-    sections = [section for _, section in _sections(text, wanted)]
-    return b"".join((text[:start], _LVS, b"\n", *sections, _REST))
+    sections = (section for _, section in _sections(text, wanted))
+    while some := list(islice(sections, most)):
+        yield b"".join((text[:start], _LVS, b"\n", *some, _REST))
 
 
 def _sections(text: bytes, wanted: Collection[str]) -> Iterator[tuple[str, bytes]]:

@@ -10,8 +10,15 @@ as a victim of unknown life).
 
 Of one primary epoch the longest state is not always the best.  A ring that is parted may deliver to each
 side what the other misses, and a host that was frozen meanwhile may take in, late, what it alone has heard:
-neither of the two states is then the beginning of the other.  The one that most members share goes on;
-whoever has applied what it lacks is stale, for what its clients asked stands in no state any more.
+neither of the two states is then the beginning of the other.  The one that most members share goes on, of
+several the longest, then the lowest member's; whoever has applied what it lacks is stale, for what its
+clients asked stands in no state any more.  That is safe whichever it is.  What a node does stands on its own
+state alone, so all that the dropped entries have led to was done by one who is stale.  In the carried state
+that one is a victim in every lockspace that it was in, or had asked to join, when they parted; and it is in
+no other, for a join needs the word of all who are ready, and whom its own side has called a victim meanwhile
+is struck.  A fence proof that is dropped is sought again.
+
+Where states differ of those who have applied the same, a rule or a memory is broken, and no choice is safe.
 
 Rules that the safety model shows to be load-bearing: a later epoch on anyone's disk voids older
 state ("epoch not kept on disk": a token goes back in 6 steps); a victim that returns is stale
@@ -24,7 +31,7 @@ import msgspec
 from ringfence.core.cluster import ClusterConfig
 from ringfence.core.ids import Epoch, Life
 from ringfence.membership.quorum import is_primary, votes_of
-from ringfence.wire import CLEAN_STOP, UNSAID, WHOLE_PREFIX
+from ringfence.wire import CLEAN_STOP, RAGGED_ENDS, UNSAID, WHOLE_PREFIX
 from ringfence.wire.ring import Ready
 
 
@@ -54,7 +61,8 @@ class Verdict(msgspec.Struct, frozen=True):
     out: tuple[Life, ...] = ()
     """Fresh: lives that had left cleanly before, and have not been let in again since, sorted."""
     divergent: bool = False
-    """Digests differ and no majority agrees: all freeze and shout.  Never primary."""
+    """Digests differ of those who have applied the same, and no majority agrees: all freeze and shout.  Never
+    primary."""
     victims: tuple[Life, ...] = ()
     """Every life that any member knows as a victim, sorted."""
     sender: int | None = None
@@ -173,7 +181,8 @@ class Barrier:
         )
 
     def _best(self, nodes: tuple[int, ...]) -> tuple[tuple[int, ...], bool]:
-        """Those with the highest (primary epoch, followers, position) and the majority's digest; divergent?
+        """Those with the highest (primary epoch, followers, position) that have applied the same as the first
+        of them, and have the majority's digest; divergent?
 
         Heads are counted, not votes: a vote says how much a node's presence weighs, not its memory."""
         stateful = [(node, self._words[node][1]) for node in nodes if self._words[node][1].has_state]
@@ -186,20 +195,27 @@ class Barrier:
             for node, ready in recent
         }
         best = max(rank.values())
-        top = [(node, ready.digest) for node, ready in recent if rank[node] == best]
-        digests = [digest for _, digest in top]
+        top = [(node, ready) for node, ready in recent if rank[node] == best]
+        if self._all_speak(RAGGED_ENDS):
+            _, lowest = top[0]
+            top = [(node, ready) for node, ready in top if ready.told == lowest.told]
+        digests = [ready.digest for _, ready in top]
         agreed = max(sorted(set(digests)), key=digests.count)
         if digests.count(agreed) * 2 <= len(digests):
             return (), True
-        return tuple(node for node, digest in top if digest == agreed), False
+        return tuple(node for node, ready in top if ready.digest == agreed), False
+
+    def _all_speak(self, protocol: int) -> bool:
+        """All members must judge alike, so none may be from before that."""
+        return all(protocol in word.speaks for _, word in self._words.values())
 
     def _begins(self, ready: Ready, longer: Ready) -> bool:
         """Whether a state of the same primary epoch is the beginning of a longer one, or all of it.
 
         A ring delivers in one order, and leaves out: what was applied of each sender tells whether anything
         was left out.  A sender that only one of the two knows left, or was let in, in between."""
-        if any(WHOLE_PREFIX not in word.speaks for _, word in self._words.values()):
-            return ready.position <= longer.position  # all members must judge alike
+        if not self._all_speak(WHOLE_PREFIX):
+            return ready.position <= longer.position
         return ready.position <= longer.position and all(
             count <= longer.told.get(node, count) for node, count in ready.told.items()
         )

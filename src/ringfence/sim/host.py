@@ -351,6 +351,8 @@ class Host:
                 self._later(daemon, inputs.Tick(), 5, after_ms=left_ms)
             case effects.Record(kind, what):
                 self._scheduler.note(f"{self.name} {kind}: {what}")
+            case effects.Trace(error):
+                raise error
             case effects.RunAgent(run=run):
                 daemon.agents[run] = self._power.run(
                     effect, self.awake, lambda exited: self._later(daemon, exited, 1)

@@ -2,7 +2,8 @@
 
 Each is looked for first where it was found last (`mutants/found.txt`), then seed by seed: in its own story,
 or in every kind of plan.  Only checkers count: an assertion of the engine that stumbles over a planted bug
-says nothing of what its users would have seen.
+says nothing of what its users would have seen.  And only what the engine itself stands, with the rule in its
+place: a story that it fails proves nothing of the rule, and is a defect of its own, which the hunt tells.
 
 With --record the file is written anew, with --markdown the table that `docs/mutants.md` keeps.  With --keep
 each mutant that was found is shrunk and written down, for the tests to replay: the same story under the
@@ -18,12 +19,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 import click
+import msgspec
 
 from ringfence.sim import telling
 from ringfence.sim.campaign import processes_here
 from ringfence.sim.mutants import MUTANTS, planted
 from ringfence.sim.plans import Faults
-from ringfence.sim.scenario import Recipe
+from ringfence.sim.scenario import Recipe, Scenario
 from ringfence.sim.shrink import Shrinker
 from ringfence.sim.stories import STORIES
 from ringfence.sim.world import Outcome, Report, play
@@ -52,6 +54,8 @@ class Found(NamedTuple):
     failure: str
     runs: int
     seconds: float
+    broken: tuple[Recipe, ...] = ()
+    """What the engine itself has not stood on the way."""
 
     @property
     def plan(self) -> str:
@@ -99,23 +103,38 @@ def fits(report: Report) -> bool:
 def hunt(name: str, seeds: range, keep: Path | None) -> Found:
     """The first run of these seeds that notices the mutant, or shows that it does not fit the engine."""
     began = time.monotonic()
-    runs = 0
+    runs, broken = 0, []
+    for recipe in recipes(name, seeds):
+        report = proof(name, recipe.scenario())
+        runs += 1
+        if report is None:
+            broken.append(msgspec.structs.replace(recipe, mutant=""))
+        elif _noticed(report):
+            took_s = time.monotonic() - began
+            if keep is not None:
+                (keep / f"{name}.txt").write_text(_shrunk(report, recipe))
+            return Found(name, recipe, report.failure, runs, took_s, tuple(broken))
+        elif not fits(report):
+            return Found(name, None, report.failure, runs, time.monotonic() - began, tuple(broken))
+    return Found(name, None, "", runs, time.monotonic() - began, tuple(broken))
+
+
+def proof(name: str, scenario: Scenario) -> Report | None:
+    """How a mutant's run of a story went; None: it failed, but so does the engine itself."""
     with planted(name):
-        for recipe in recipes(name, seeds):
-            report = play(recipe.scenario())
-            runs += 1
-            if report.outcome in (Outcome.SAFETY, Outcome.LIVENESS):
-                took_s = time.monotonic() - began
-                if keep is not None:
-                    (keep / f"{name}.txt").write_text(_shrunk(report, recipe))
-                return Found(name, recipe, report.failure, runs, took_s)
-            if not fits(report):
-                return Found(name, None, report.failure, runs, time.monotonic() - began)
-    return Found(name, None, "", runs, time.monotonic() - began)
+        report = play(scenario)
+    return None if _noticed(report) and play(scenario).failure else report
+
+
+def _noticed(report: Report) -> bool:
+    return report.outcome in (Outcome.SAFETY, Outcome.LIVENESS)
 
 
 def _shrunk(report: Report, recipe: Recipe) -> str:
-    return telling.kept(Shrinker(report, SHRINK_S).shrink(), recipe, recipe.mutant)
+    def play_it(scenario: Scenario) -> Report:
+        return proof(recipe.mutant, scenario) or Report(scenario)
+
+    return telling.kept(Shrinker(report, SHRINK_S, play_it).shrink(), recipe, recipe.mutant)
 
 
 def record(found: Iterable[Found]) -> str:
@@ -157,7 +176,7 @@ def markdown(found: Iterable[Found], summary: str) -> str:
 def main(
     names: tuple[str, ...], seeds: int, jobs: int, keep: Path | None, records: bool, table: Path | None
 ) -> None:
-    """Look for each mutant (default: all); exit 1 if one survives."""
+    """Look for each mutant (default: all); exit 1 if one survives, or the engine itself fails on the way."""
     unknown = [name for name in names if name not in MUTANTS]
     if unknown:
         raise click.UsageError(f"no mutant is called {unknown[0]}; there are: {', '.join(MUTANTS)}")
@@ -182,7 +201,10 @@ def main(
         table.write_text(markdown(all_found, summary + "."))
     for one in unfound:
         click.echo(f"{one.name} {_unfound(one)}", err=True)
-    if unfound:
+    broken = dict.fromkeys(recipe.command() for one in all_found for recipe in one.broken)
+    for command in broken:
+        click.echo(f"the engine itself fails: {command}", err=True)
+    if unfound or broken:
         sys.exit(1)
 
 

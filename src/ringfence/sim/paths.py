@@ -4,6 +4,7 @@ As the real one it is older than any daemon: a path outlives the daemon that ope
 goes on or fails by the authority page of the life that opened it.  A write is checked, is in flight
 for a moment, lands, and is checked again."""
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -77,8 +78,21 @@ class BlockService:
                 self._reload(body, done)
             case orders.ClosePath():
                 self._close(body, done)
+            case orders.PathsTogether():
+                self._together(body, incarnation, done)
             case orders.OpenPaths():
                 done(tuple(_listed(path.order) for path in self.open.values()))
+
+    def _together(self, order: orders.PathsTogether, incarnation: int, done: Done) -> None:
+        answers: dict[int, object] = {}
+
+        def one_done(number: int, answer: object) -> None:
+            answers[number] = answer
+            if len(answers) == len(order.orders):
+                done(tuple(answers[one] for one in range(len(answers))))
+
+        for number, one in enumerate(order.orders):
+            self.do(one, incarnation, functools.partial(one_done, number))
 
     def _open(self, order: orders.OpenPath, incarnation: int, done: Done) -> None:
         key = order.vg, order.lv

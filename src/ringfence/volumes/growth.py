@@ -3,11 +3,9 @@
 It bears the tag `ringfence.zeroing` like any new LV that is not clean yet (`unclean`); then its segments go
 behind those of the LV that grows, in one commit.  What a crash leaves of it is an LV that nobody needs."""
 
-from ringfence.lvm2.text import Section
-from ringfence.volumes.access import DLM
-from ringfence.volumes.layout import segment_section, segments_of
+from ringfence.volumes.layout import segments_of
 from ringfence.volumes.model import Lv, Stripe, Vg
-from ringfence.volumes.plan import Maker, check_plain, find_lv
+from ringfence.volumes.plan import Maker, check_plain, find_lv, lv_section
 from ringfence.volumes.policies import Row
 from ringfence.volumes.resize import append_rows
 from ringfence.volumes.unclean import Piece, mark_zeroing, name_beside, piece_of
@@ -45,17 +43,7 @@ def set_apart(vg: Vg, planned: Vg, name: str, uuid: str, maker: Maker) -> tuple[
     rows = added_rows(find_lv(vg, name), new)
     apart = name_beside(vg, name, GROWING_SUFFIX)
     segments = segments_of(rows, new.segments[-1].stripe_sectors)
-    section = Section((
-        ("id", uuid),
-        ("status", ("READ", "VISIBLE")),
-        ("flags", ("WRITE_LOCKED",)),
-        ("creation_time", maker.now_s),
-        ("creation_host", maker.host),
-        ("lock_args", DLM),
-        ("segment_count", len(segments)),
-        *((f"segment{number}", segment_section(one)) for number, one in enumerate(segments, 1)),
-    ))  # fmt: skip
-    return mark_zeroing(vg.with_lv(apart, section), apart), apart
+    return mark_zeroing(vg.with_lv(apart, lv_section(uuid, segments, maker)), apart), apart
 
 
 def take_up(vg: Vg, name: str, apart: str) -> Vg:

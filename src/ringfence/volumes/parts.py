@@ -11,6 +11,8 @@ ZEROING_TAG = "ringfence.zeroing"
 """Of a new LV that still shows what was on its extents before."""
 WIPING_TAG = "ringfence.wiping"
 """Of a removed LV whose extents are still to be wiped."""
+MOVING_TAG = "ringfence.moving."
+"""Of an LV that keeps extents for another one that moves, whose uuid follows."""
 _PLAIN = ("striped", "linear")
 
 
@@ -86,6 +88,12 @@ class Lv(msgspec.Struct, frozen=True, gc=False):
     def unclean(self) -> bool:
         """It is being zeroed or wiped, and nobody may open it."""
         return self.zeroing or self.wiping
+
+    @property
+    def keeps_for(self) -> str:
+        """The uuid of an LV that moves, if this one keeps extents for it (`volumes.moves`), and may not be
+        opened; else empty."""
+        return next((tag.removeprefix(MOVING_TAG) for tag in self.tags if tag.startswith(MOVING_TAG)), "")
 
     @property
     def linear(self) -> bool:

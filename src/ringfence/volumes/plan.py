@@ -6,6 +6,8 @@ WRITE_LOCKED in its stead (so that an LVM2 which knows no lvmlockd leaves it alo
 
 Source: LVM2 lib/format_text/export.c (_print_vg, _print_pv, _print_lv); seen in what it writes."""
 
+from collections.abc import Sequence
+
 import msgspec
 
 from ringfence.core.errors import BadInput, NotFound, Refused
@@ -14,7 +16,7 @@ from ringfence.lvm2.text import Section, Value
 from ringfence.volumes.access import DLM, lock_args_of
 from ringfence.volumes.allocate import free_count
 from ringfence.volumes.layout import ANYWHERE, Space, choose, segment_section, segments_of
-from ringfence.volumes.model import CONTENTS, SECTOR_BYTES, Lv, Vg, read_vg
+from ringfence.volumes.model import CONTENTS, SECTOR_BYTES, Lv, Segment, Vg, read_vg
 from ringfence.volumes.policies import INHERIT
 from ringfence.volumes.unclean import check_clean
 
@@ -122,6 +124,12 @@ def create_lv(
     check_lv_name(name, vg.name)
     if vg.lv(name) is not None:
         raise BadInput(f'Logical Volume "{name}" already exists in volume group "{vg.name}"')
+    limit = vg.header.number("max_lv") or 0
+    if limit and sum(lv.visible for lv in vg.lvs) >= limit:
+        raise Refused(
+            f"Maximum number of logical volumes ({limit}) reached in volume group {vg.name}",
+            next=f"vgchange --logicalvolume 0 {vg.name}",
+        )
     free = free_count(vg)
     if extents > free and not space.approximate:
         raise Refused(
@@ -129,6 +137,15 @@ def create_lv(
             next="give a smaller size, or -l 100%FREE for all that is left",
         )
     segments = segments_of(choose(vg, extents, space), space.stripes.sectors)
+    section = lv_section(uuid, segments, maker, tags=tags, writable=writable, policy=space.policy)
+    return vg.with_lv(name, section)
+
+
+def lv_section(
+    uuid: str, segments: Sequence[Segment], maker: Maker, *,
+    tags: tuple[str, ...] = (), writable: bool = True, policy: str = INHERIT,
+) -> Section:  # fmt: skip
+    """A linear or striped LV as it stands in a VG's metadata."""
     items: list[tuple[str, Value | Section]] = [
         ("id", uuid),
         ("status", ("READ", "VISIBLE")),
@@ -137,11 +154,11 @@ def create_lv(
         ("creation_time", maker.now_s),
         ("creation_host", maker.host),
         ("lock_args", DLM),
-        *([("allocation_policy", space.policy)] if space.policy != INHERIT else []),
+        *([("allocation_policy", policy)] if policy != INHERIT else []),
         ("segment_count", len(segments)),
     ]
     items += [(f"segment{number}", segment_section(one)) for number, one in enumerate(segments, 1)]
-    return vg.with_lv(name, Section(tuple(items)))
+    return Section(tuple(items))
 
 
 def find_lv(vg: Vg, name: str) -> Lv:

@@ -15,6 +15,7 @@ only where lvm.conf lists tags for it.
 Source: LVM2 lib/metadata/lv_manip.c (_allocate and what it calls) and pv_map.c, as they are with
 allocation/maximise_cling = 1."""
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 
 import msgspec
@@ -93,36 +94,79 @@ class _Area:
 
 
 class _Pv:
-    """A PV's free areas, the largest first."""
+    """A PV's free areas, the largest first.
+
+    Of tens of thousands none is looked at in vain: beside the list stands, in its order, what is sought."""
 
     def __init__(self) -> None:
         self.areas: list[_Area] = []
+        self._least: list[int] = []
+        """Minus the smallest count up to there: what is reserved in part stands where its rest belongs, and
+        the counts themselves do not always fall."""
+        self._open = bytearray()
+        """1: not all of it is reserved."""
+        self._reserved = bytearray()
+        """1: some of it is."""
+        self._at = 0
+        """Of the area at which a walk stands."""
 
     def insert(self, area: _Area) -> None:
-        size = area.unreserved
-        at = next((at for at, one in enumerate(self.areas) if size > one.count), len(self.areas))
+        """Before the first one that is smaller."""
+        at = bisect_right(self._least, -area.unreserved)
         self.areas.insert(at, area)
+        self._least.insert(at, max(-area.count, self._least[at - 1]) if at else -area.count)
+        self._open.insert(at, area.unreserved > 0)
+        self._reserved.insert(at, area.unreserved != area.count)
+
+    def remove(self, area: _Area) -> None:
+        at = self._index(area)
+        for column in (self.areas, self._least, self._open, self._reserved):
+            del column[at]
+        before = self._least[at - 1] if at else None
+        while at < len(self.areas):
+            least = -self.areas[at].count if before is None else max(-self.areas[at].count, before)
+            if least == self._least[at]:
+                break
+            self._least[at] = before = least
+            at += 1
+
+    def _index(self, area: _Area) -> int:
+        if self._at < len(self.areas) and self.areas[self._at] is area:
+            return self._at
+        return self.areas.index(area, bisect_left(self._least, -area.count))
 
     def reserve(self, area: _Area, unreserved: int) -> None:
-        area.unreserved = unreserved
         if unreserved:
-            self.areas.remove(area)
+            self.remove(area)
+            area.unreserved = unreserved
             self.insert(area)
+        else:
+            area.unreserved = 0
+            at = self._index(area)
+            self._open[at], self._reserved[at] = 0, 1
 
     def consume(self, area: _Area, count: int) -> None:
-        self.areas.remove(area)
+        self.remove(area)
         area.start, area.count = area.start + count, area.count - count
         area.unreserved = area.count
         if area.count:
             self.insert(area)
 
-    def walk(self) -> Iterator[_Area]:
-        """Each area; one that is moved meanwhile is gone on from where it is then."""
-        at = 0
-        while at < len(self.areas):
-            area = self.areas[at]
+    def walk_open(self) -> Iterator[_Area]:
+        """Each area of which something is not reserved."""
+        return self._walk(self._open)
+
+    def walk_reserved(self) -> Iterator[_Area]:
+        """Each area of which something is reserved."""
+        return self._walk(self._reserved)
+
+    def _walk(self, marks: bytearray) -> Iterator[_Area]:
+        """One that is moved meanwhile is gone on from where it is then."""
+        at = marks.find(1)
+        while at >= 0:
+            area, self._at = self.areas[at], at
             yield area
-            at = at + 1 if self.areas[at] is area else self.areas.index(area) + 1
+            at = marks.find(1, self._index(area) + 1)
 
 
 class _Taken(msgspec.Struct, frozen=True):
@@ -158,12 +202,11 @@ class _Search:
         self._last = behind[-1].stripes if behind else ()
         self._matches = len(self._last) == stripes
         self._slots: dict[int, _Taken] = {}
+        self._found_on: dict[str, bool] = {}
+        self._found_by_stripe: dict[tuple[int, str], bool] = {}
         self.rows: list[Row] = []
         self.found = 0
-
-    @property
-    def free(self) -> int:
-        return sum(area.count for pv in self._pvs.values() for area in pv.areas)
+        self.free = sum(one.extent_count for one in areas)
 
     def run(self, policy: str, extents: int, *, split: bool, approximate: bool) -> None:
         """Find what one policy allows."""
@@ -199,9 +242,8 @@ class _Search:
         """Find places for all stripes of one more segment.  Returns how many extents it has."""
         self._slots = {}
         for pv in self._pvs.values():
-            for area in pv.walk():
-                if area.unreserved != area.count:
-                    pv.reserve(area, area.count)
+            for area in pv.walk_reserved():
+                pv.reserve(area, area.count)
         placed = spread = 0
         while True:
             before = spread
@@ -226,11 +268,13 @@ class _Search:
         if each == 0:
             return 0
         row = []
-        for one in slots:
+        for number, one in enumerate(slots):
             row.append(Stripe(one.area.pv, one.area.start, each))
             self._pvs[one.area.pv].consume(one.area, each)
+            self._found_on[one.area.pv] = self._found_by_stripe[number, one.area.pv] = True
         self.rows.append(tuple(row))
         self.found += each * self._stripes
+        self.free -= each * self._stripes
         return each * self._stripes
 
     def _place(self, terms: _Terms, pv: _Pv) -> bool:
@@ -257,7 +301,7 @@ class _Search:
                     return number
         if terms.cling_to_found:
             for number in range(self._stripes):
-                if number not in self._slots and any(row[number].pv == area.pv for row in self.rows):
+                if number not in self._slots and (number, area.pv) in self._found_by_stripe:
                     return number
         return None
 
@@ -265,9 +309,7 @@ class _Search:
         """Reserve what this PV has to give; returns how many slots are filled now."""
         anywhere = terms.policy == "anywhere"
         found = False
-        for area in pv.walk():
-            if not area.unreserved:
-                continue
+        for area in pv.walk_open():
             if terms.picky:
                 if not self._clings(terms, area):
                     break
@@ -287,7 +329,7 @@ class _Search:
             return True
         if self._matches and any(stripe.pv == area.pv for stripe in self._first):
             return True
-        return terms.cling_to_found and any(one.pv == area.pv for row in self.rows for one in row)
+        return terms.cling_to_found and area.pv in self._found_on
 
 
 def _follows(stripe: Stripe, area: _Area) -> bool:

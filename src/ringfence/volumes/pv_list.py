@@ -39,6 +39,18 @@ def areas_within(vg: Vg, words: Sequence[str], at: Mapping[str, str]) -> tuple[S
     return tuple(areas)
 
 
+def runs_named(vg: Vg, word: str, at: Mapping[str, str]) -> tuple[Stripe, ...]:
+    """The extents of one PV that a word names, free or not; the PV may be one on which nothing is allocated.
+
+    Args: at: as in `areas_within`.
+
+    Raises BadInput."""
+    pv, texts = _named(vg, word, at)
+    listed: dict[str, list[tuple[int, int]]] = {}
+    _add(listed, pv, [_parsed(text, pv) for text in texts] or [(0, pv.extent_count)])
+    return tuple(Stripe(pv.name, start, end - start) for start, end in sorted(listed[pv.name]))
+
+
 def usable(pv: Pv) -> bool:
     return pv.allocatable and not pv.missing
 
@@ -55,19 +67,24 @@ def _listed(vg: Vg, words: Sequence[str], at: Mapping[str, str]) -> dict[str, li
                 if usable(pv):
                     _add(listed, pv, [(0, pv.extent_count)])
             continue
-        device, *texts = _split(word, at)
-        name = at.get(device)
-        found = vg.pv(name) if name is not None else None
-        if found is None:
-            raise BadInput(
-                f'Physical Volume "{device}" not found in Volume Group "{vg.name}"', next="see: pvs"
-            )
+        found, texts = _named(vg, word, at)
         if not usable(found):
+            device = _split(word, at)[0]
             raise Refused(
                 f"Physical volume {device} is not allocatable", next=f"stock LVM2: pvchange -xy {device}"
             )
         _add(listed, found, [_parsed(text, found) for text in texts] or [(0, found.extent_count)])
     return listed
+
+
+def _named(vg: Vg, word: str, at: Mapping[str, str]) -> tuple[Pv, list[str]]:
+    """A PV, and the ranges that are named of it.  Raises BadInput."""
+    device, *texts = _split(word, at)
+    name = at.get(device)
+    found = vg.pv(name) if name is not None else None
+    if found is None:
+        raise BadInput(f'Physical Volume "{device}" not found in Volume Group "{vg.name}"', next="see: pvs")
+    return found, texts
 
 
 def _split(word: str, at: Mapping[str, str]) -> list[str]:

@@ -217,7 +217,7 @@ _NOTHING_HERE = LvHere()
 def shown_lvs(lvs: Sequence[Lv], vg: Vg, relations: Relations) -> list[Lv]:
     """Those that users see without asking for hidden ones."""
     if not vg.index.composed:  # nothing is hidden but what says so itself
-        return [lv for lv in lvs if lv.visible]
+        return [lv for lv in lvs if "VISIBLE" in lv.status]
     return [lv for lv in lvs if relations.shown(lv)]
 
 
@@ -242,6 +242,12 @@ def _done_percent(lv: Lv) -> str:
     return f"{100 * done_extents(lv) / lv.extent_count:.2f}" if lv.unclean else ""
 
 
+def _of_here(value: Callable[[LvHere], Any]) -> Column:
+    return lambda view, lvs: (
+        [value(view.of(lv)) for lv in lvs] if view.here else [value(_NOTHING_HERE)] * len(lvs)
+    )
+
+
 def _of_composed(value: Callable[[LvsView, Lv], str]) -> Column:
     """What is empty where no LV is made of others."""
     return lambda view, lvs: (
@@ -250,23 +256,25 @@ def _of_composed(value: Callable[[LvsView, Lv], str]) -> Column:
 
 
 def _attrs(view: LvsView, lvs: Sequence[Lv]) -> list[Any]:
-    """Thousands of LVs have few different ones."""
+    """Thousands of LVs have few different ones, and neighbours mostly the same."""
     made: dict[Any, str] = {}
     relations, composed = view.relations, view.found.vg.index.composed
-    missing = view.found.lost
-    attrs = []
+    missing, told = view.found.lost, view.here
+    attrs, attr, last = [], "", None
     for lv in lvs:
-        here = view.of(lv) if view.here else _NOTHING_HERE
+        here = told.get(lv.uuid, _NOTHING_HERE) if told else _NOTHING_HERE
         partial = bool(missing) and relations.partial(lv, missing)
-        if composed or len(lv.segments) != 1 or not lv.visible:
+        status, segments = lv.status, lv.segments
+        if composed or len(segments) != 1 or "VISIBLE" not in status:
             attrs.append(lv_attr(lv, here, relations, partial))
             continue
-        one = lv.segments[0]
-        kind = (one.kind, one.exact, len(one.stripes), lv.status, lv.flags, lv.policy)
-        key = (kind, here.broken, here.active, here.connections > 0, partial)
-        attr = made.get(key)
-        if attr is None:
-            attr = made[key] = lv_attr(lv, here, relations, partial)
+        one = segments[0]
+        state = (here.broken, here.active, here.connections > 0) if told else ()
+        shape = (status, lv.flags, lv.policy, one.kind, one.exact, len(one.stripes), state, partial)
+        if shape != last:
+            attr, last = made.get(shape, ""), shape
+            if not attr:
+                attr = made[shape] = lv_attr(lv, here, relations, partial)
         attrs.append(attr)
     return attrs
 
@@ -276,8 +284,7 @@ def _sizes(view: LvsView, lvs: Sequence[Lv]) -> list[Any]:
     return [view.relations.size_extents(lv) * extent_bytes for lv in lvs]
 
 
-def _active(view: LvsView, lv: Lv) -> str:
-    here = view.of(lv)
+def _active(here: LvHere) -> str:
     return "unknown" if here.broken else "active" if here.active else ""
 
 
@@ -306,11 +313,13 @@ def _mirror_log(view: LvsView, lv: Lv) -> str:
 
 
 def _kinds(view: LvsView, lv: Lv) -> str:
+    if len(lv.segments) == 1:
+        return printable(lv.segments[0].type_name)
     return printable(",".join(dict.fromkeys(segment.type_name for segment in lv.segments)))
 
 
-def _holder(view: LvsView, lv: Lv) -> str:
-    return ",".join(f"{one['node']}:{one['mode']}" for one in view.of(lv).holders)
+def _holder(here: LvHere) -> str:
+    return ",".join(f"{one['node']}:{one['mode']}" for one in here.holders)
 
 
 LV_FIELDS: dict[str, Column] = {
@@ -328,11 +337,11 @@ LV_FIELDS: dict[str, Column] = {
     "convert_lv": _same(lambda vg: ""),
     "lv_uuid": lambda view, lvs: [printable(lv.uuid) for lv in lvs],
     "lv_full_name": _each(lambda view, lv: f"{view.found.vg.name}/{lv.name}"),
-    "lv_path": _each(lambda view, lv: view.of(lv).path),
-    "lv_uri": _each(lambda view, lv: view.of(lv).uri),
-    "lv_active": _each(_active),
-    "lv_holder": _each(_holder),
-    "lv_holders": _each(lambda view, lv: list(view.of(lv).holders)),
+    "lv_path": _of_here(lambda here: here.path),
+    "lv_uri": _of_here(lambda here: here.uri),
+    "lv_active": _of_here(_active),
+    "lv_holder": _of_here(_holder),
+    "lv_holders": _of_here(lambda here: list(here.holders)),
     "lv_lockargs": _each(lambda view, lv: printable(lv.lock_args)),
     "lv_tags": _each(lambda view, lv: tags_of(lv.tags)),
     "lv_time": _each(lambda view, lv: lv.creation_time_s),

@@ -14,7 +14,7 @@ from ringfence.volumes.model import Vg
 from ringfence.volumes.plan import check_plain, find_lv
 from ringfence.volumes.policies import Row
 
-_MERGED = ("start_extent", "extent_count", "type", "stripe_count", "stripe_size", "stripes")
+MERGED = ("start_extent", "extent_count", "type", "stripe_count", "stripe_size", "stripes")
 """A segment that has more than these (tags) is its own, also where the next one follows it on the disk."""
 
 
@@ -39,11 +39,11 @@ def append_rows(vg: Vg, name: str, rows: Sequence[Row], stripe_sectors: int) -> 
     """The VG with these extents, which are free, behind those of the LV."""
     lv = find_lv(vg, name)
     old = [body for _, body in vg.section_of(name).sections()]
-    last = lv.segments[-1] if all(key in _MERGED for key, _ in old[-1].items) else None
+    last = lv.segments[-1] if all(key in MERGED for key, _ in old[-1].items) else None
     new = segments_of(rows, stripe_sectors, lv.extent_count, last)
     if new[0].start_extent == lv.segments[-1].start_extent:
         old[-1:] = [old[-1].put("extent_count", new.pop(0).extent_count)]
-    return _with_segments(vg, name, [*old, *map(segment_section, new)])
+    return with_segments(vg, name, [*old, *map(segment_section, new)])
 
 
 def reduce_lv(vg: Vg, name: str, extents: int) -> Vg:
@@ -60,10 +60,10 @@ def reduce_lv(vg: Vg, name: str, extents: int) -> Vg:
     left = min(extents - kept[-1].start_extent, kept[-1].extent_count)
     assert left % len(kept[-1].stripes) == 0
     bodies[-1] = bodies[-1].put("extent_count", left)
-    return _with_segments(vg, name, bodies)
+    return with_segments(vg, name, bodies)
 
 
-def _with_segments(vg: Vg, name: str, bodies: Sequence[Section]) -> Vg:
+def with_segments(vg: Vg, name: str, bodies: Sequence[Section]) -> Vg:
     section = vg.section_of(name).put("segment_count", len(bodies))
     items: list[tuple[str, Value | Section]] = [
         (key, node) for key, node in section.items if not isinstance(node, Section)

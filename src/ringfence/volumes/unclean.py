@@ -32,7 +32,8 @@ class Piece(msgspec.Struct, frozen=True):
 
 
 def unclean_uuids(vg: Vg) -> tuple[str, ...]:
-    return tuple(lv.uuid for lv in vg.lvs if lv.tags and lv.unclean)
+    """Of the LVs that nobody may open: what LVs are being moved to counts, too (`moves`)."""
+    return tuple(lv.uuid for lv in vg.lvs if lv.tags and (lv.unclean or lv.keeps_for))
 
 
 def by_uuid(vg: Vg, uuid: str) -> Lv | None:
@@ -75,7 +76,8 @@ def done_extents(lv: Lv) -> int:
 
 
 def check_clean(vg: Vg, lv: Lv) -> None:
-    """Raises Refused while the LV is being zeroed or wiped."""
+    """Raises Refused while the LV is being zeroed or wiped, or keeps extents for one that moves."""
+    check_kept(vg, lv)
     if lv.wiping:
         raise Refused(
             f"Logical volume {vg.name}/{lv.name} was removed and is being wiped",
@@ -89,8 +91,20 @@ def check_clean(vg: Vg, lv: Lv) -> None:
         )  # fmt: skip
 
 
+def check_kept(vg: Vg, lv: Lv) -> None:
+    """Raises Refused if an open LV may be writing to this one, as to the place where it moves."""
+    if lv.keeps_for:
+        mover = by_uuid(vg, lv.keeps_for)
+        what = f"{vg.name}/{mover.name}" if mover is not None else "an LV that was removed"
+        raise Refused(
+            f"Logical volume {vg.name}/{lv.name} keeps extents for {what}, which is being moved",
+            next="go on: pvmove; or give it up: pvmove --abort",
+        )
+
+
 def check_removable(vg: Vg, lv: Lv, *, wipe: bool) -> None:
     """Raises Refused for an LV that is removed already, unless it is to go without being wiped."""
+    check_kept(vg, lv)
     if lv.wiping and wipe:
         check_clean(vg, lv)
 
@@ -105,8 +119,12 @@ def mark_zeroing(vg: Vg, name: str) -> Vg:
 def mark_wiping(vg: Vg, name: str) -> Vg:
     """The LV under a name that is free, with nothing done yet."""
     new = wiping_name(vg, name)
-    renamed = vg.with_renamed(name, new)
-    return renamed.with_lv(new, _marked(renamed.section_of(new), WIPING_TAG))
+    return mark_removed(vg.with_renamed(name, new), new)
+
+
+def mark_removed(vg: Vg, name: str) -> Vg:
+    """As `mark_wiping`, of an LV that has such a name already."""
+    return vg.with_lv(name, _marked(vg.section_of(name), WIPING_TAG))
 
 
 def wiping_name(vg: Vg, name: str) -> str:

@@ -50,3 +50,5 @@ UNCLEAN = 6
 """From here on: `UncleanNoted`."""
 HANDOVERS = 7
 """From here on: `AskHandover` and `HandoverTold`."""
+RAGGED_ENDS = 7
+"""From here on: of states that each lack what another has applied one goes on, though few have it."""

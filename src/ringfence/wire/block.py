@@ -171,6 +171,14 @@ class Close(_Call, frozen=True):
     """Given: this LV's path, whatever it is called by now, and no other's."""
 
 
+class Together(_Call, frozen=True):
+    """Each of these, by itself.  Result: a list of Outcome, in their order.
+
+    What is opened so has its socket; its worker starts with the first client (`Path.pid` is 0 until then)."""
+
+    calls: tuple[Open | Close, ...]
+
+
 class Reload(_Call, frozen=True, omit_defaults=True):
     """Change what an open LV is made of, or its hold, under its running clients.  Result: Path, as it is
     then.
@@ -255,7 +263,10 @@ class Acknowledge(_Call, frozen=True):
     ids: tuple[str, ...]
 
 
-Call = Open | Close | Reload | Mirror | Seal | Unmirror | DropAll | List | TakeOver | Watch | Acknowledge
+Call = (
+    Open | Close | Together | Reload | Mirror | Seal | Unmirror | DropAll | List | TakeOver | Watch
+    | Acknowledge
+)  # fmt: skip
 
 
 class Request(msgspec.Struct, frozen=True):
@@ -292,7 +303,7 @@ class Path(msgspec.Struct, frozen=True):
     shared: bool = False
     readonly: bool = False
     pid: int = 0
-    """The worker."""
+    """The worker; 0: nobody has come yet, or it is a device."""
     connections: int = 0
     direct: bool = True
     """False: the file system has no direct I/O; writes are O_DSYNC through this host's page cache."""
@@ -310,6 +321,16 @@ class Path(msgspec.Struct, frozen=True):
     """NBD or DM.  Of a device `pid` is 0, and `connections` says how often it is open."""
     moving: Moving | None = None
     hold: Hold = Hold.NONE
+
+
+class Outcome(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Of one of many calls."""
+
+    path: str = ""
+    """Of what was opened: as in Path."""
+    uri: str = ""
+    error: dict[str, Any] | None = None
+    """As RingfenceError.as_dict()."""
 
 
 class Reply(msgspec.Struct, frozen=True, tag=True, omit_defaults=True):
@@ -441,6 +462,11 @@ def decode_end(line: bytes) -> EndWorker:
 def as_path(result: Any) -> Path:
     """A Reply's result as a Path.  Raises msgspec.MsgspecError."""
     return msgspec.convert(result, Path)
+
+
+def as_outcomes(result: Any) -> tuple[Outcome, ...]:
+    """A Reply's result as Outcomes.  Raises msgspec.MsgspecError."""
+    return msgspec.convert(result, tuple[Outcome, ...])
 
 
 def as_paths(result: Any) -> tuple[Path, ...]:

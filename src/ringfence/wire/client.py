@@ -423,6 +423,9 @@ class Lvs(_Call, frozen=True):
     """Only these, as {"columns": {field: [one value for each LV]}} in place of {"rows": [{field: value}]}: in
     this order, LVs in that of the metadata, a VG after the other.  A field that the daemon does not know is
     refused (bad-input)."""
+    same: bool = False
+    """With `fields`: those whose value is the same for all LVs stand in "same": {field: value} instead, and
+    "count" says how many LVs there are."""
 
 
 class LvChange(_Call, frozen=True):
@@ -487,7 +490,7 @@ class LvResize(_Call, frozen=True):
     force: bool = False
     """Reduce it: what is at its end is lost."""
     wipe: bool = True
-    """Zero what is added before it can be read."""
+    """Zero what is added before it can be read, wipe what is given up before it is free."""
     wait_ms: int | None = None
     """For the VG's lock."""
 

@@ -2,11 +2,11 @@
 
 Source: LVM2 libdm/libdm-report.c (_output_as_columns, _output_as_rows, _report_headings); lvmreport(7)."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from ringfence.cli.report.fields import Field
-from ringfence.cli.report.values import Look, json_value
+from ringfence.cli.report.values import Look, all_same, json_value
 
 
 class Style(NamedTuple):
@@ -31,26 +31,24 @@ def table(fields: Sequence[Field], cells: Cells, style: Style) -> list[str]:
         return []
     if style.columns_as_rows:
         return _as_rows(fields, cells, style)
-    done: list[Iterable[str]] = []
+    # One format for all lines, with what they have in common in it: Python fills that in quickly.
+    headings, places, differing = [], [], []
     for field, texts in zip(fields, cells, strict=True):
-        shown: Sequence[str] = texts
+        width = 0
+        if style.aligned:  # the heading counts also where it is not printed
+            width = max(field.width, len(field.heading), max(map(len, texts)))
+        headings.append(field.heading.ljust(width))
+        place = f"%{'' if field.right else '-'}{width or ''}s"
+        if all_same(texts):
+            place = (place % texts[0]).replace("%", "%%")
+        else:
+            differing.append(texts)
         name = f"LVM2_{field.name.upper()}=" if style.prefixes else ""
         quote = "'" if name and style.quoted else ""
-        if style.aligned:
-            # The heading counts also where it is not printed.
-            width = max(field.width, len(field.heading), max(map(len, texts)))
-            # One format for the column: Python pads faster so than text by text.
-            form = f"{name}{quote}%{'' if field.right else '-'}{width}s{quote}"
-            shown = [form % text for text in texts]
-            if style.headings:
-                shown = [field.heading.ljust(width), *shown]
-        else:
-            if name:
-                shown = [f"{name}{quote}{text}{quote}" for text in texts]
-            if style.headings:
-                shown = [field.heading, *shown]
-        done.append(shown)
-    return ["  " + line for line in map(style.separator.join, zip(*done, strict=True))]
+        places.append(f"{name}{quote}{place}{quote}")
+    form = "  " + style.separator.replace("%", "%%").join(places)
+    lines = [form % row for row in zip(*differing, strict=True)] if differing else [form % ()] * len(cells[0])
+    return ["  " + style.separator.join(headings), *lines] if style.headings else lines
 
 
 def _as_rows(fields: Sequence[Field], cells: Cells, style: Style) -> list[str]:

@@ -87,23 +87,28 @@ class Look(NamedTuple):
     """1 and 0 for yes and no."""
 
 
+def all_same(values: Sequence[Any]) -> bool:
+    """Whether there is one value in all rows, as in most columns of thousands of LVs."""
+    return bool(values) and values[0] == values[-1] and values.count(values[0]) == len(values)
+
+
 def texts(field: Field, values: Sequence[Any], look: Look) -> list[str]:
     """As LVM2 prints them."""
     make = _printer(field, look)
-    if make is None:
-        return [value if type(value) is str else "" if value is None else str(value) for value in values]
-    known: dict[Any, str] = {}
-    found = []
-    for value in values:
-        key = value if type(value) is not list else tuple(value)
-        text = known.get(key)
-        if text is None:
-            text = known[key] = make(value)
-        found.append(text)
-    return found
+    if all_same(values):
+        return [make(values[0])] * len(values)
+    if make is _plain:
+        return [value if type(value) is str else _plain(value) for value in values]
+    keys = [tuple(value) if type(value) is list else value for value in values]
+    known = {key: make(key) for key in dict.fromkeys(keys)}
+    return [known[key] for key in keys]
 
 
-def _printer(field: Field, look: Look) -> Callable[[Any], str] | None:
+def _plain(value: Any) -> str:
+    return "" if value is None else str(value)
+
+
+def _printer(field: Field, look: Look) -> Callable[[Any], str]:
     if field.kind == SIZE:
         return lambda value: _size(value, look)
     if field.kind == TIME:
@@ -115,7 +120,7 @@ def _printer(field: Field, look: Look) -> Callable[[Any], str] | None:
             return lambda value: ("-1" if value in UNKNOWN else "1") if value else "0"
         word = WORDS.get(field.name, ("yes",))[0]
         return lambda value: value if type(value) is str else word if value else ""
-    return None
+    return _plain
 
 
 def _size(value: Any, look: Look) -> str:

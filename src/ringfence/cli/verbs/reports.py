@@ -10,7 +10,7 @@ from ringfence.cli.answers import VERSION, one_line
 from ringfence.cli.report import fields as known
 from ringfence.cli.report.fields import LVS, PVS, PVSEGS, SEGS, VGS, Field, Report
 from ringfence.cli.report.layout import Style, json_lines, json_rows, table
-from ringfence.cli.report.values import MISSING, Look, sort_keys, texts
+from ringfence.cli.report.values import MISSING, Look, all_same, sort_keys, texts
 from ringfence.cli.verbs.derive import ASKABLE, DERIVED, Row
 from ringfence.cli.verbs.kinds import tag
 from ringfence.cli.verbs.pv import path
@@ -156,7 +156,8 @@ def vgs(given: Given) -> int:
             heard = _hear(daemon, [_pv_call(asked)])
             heard.table.keep([bool(vg) and vg in (names or [vg]) for vg in heard.table.column("vg_name")])
         else:
-            heard = _hear(daemon, [_lv_call(asked, name, "", given) for name in names or ("",)])
+            many = len(names) > 1
+            heard = _hear(daemon, [_lv_call(asked, name, "", given, many) for name in names or ("",)])
         _with_vgs(daemon, asked, heard)
     if len(names) < len(given.names):
         tagged = _tagged(heard, "vg_tags", given)
@@ -170,9 +171,10 @@ def lvs(given: Given) -> int:
     if asked is None:
         return EXIT_OK
     questions = []
-    for name in [name for name in given.names if not name.startswith("@")] or ("",):
+    names = [name for name in given.names if not name.startswith("@")]
+    for name in names or ("",):
         vg, _, lv = name.removeprefix("/dev/").partition("/")
-        questions.append(_lv_call(asked, vg, lv, given))
+        questions.append(_lv_call(asked, vg, lv, given, len(names) > 1))
     with open_daemon(given) as daemon:
         heard = _hear(daemon, questions)
         _with_vgs(daemon, asked, heard)
@@ -191,16 +193,20 @@ def _pv_call(asked: Asked) -> Call:
     return call("Pvs", segments=asked.report is PVSEGS or None)
 
 
-def _lv_call(asked: Asked, vg: str, lv: str, given: Given) -> Call:
-    """Only what is to be shown is asked for: of 20,000 LVs each field takes its time."""
-    wanted = {field.name for field in asked.needed} | {"vg_name", "lv_uuid"}
+def _lv_call(asked: Asked, vg: str, lv: str, given: Given, one_of_many: bool) -> Call:
+    """Only what is to be shown is asked for: of 20,000 LVs each field takes its time.
+
+    Args: one_of_many: answers are to be joined, by the LVs' uuids."""
+    wanted = {field.name for field in asked.needed} | {"vg_name"}
+    wanted |= {"lv_uuid"} if one_of_many else set()
     wanted |= {source for name in wanted if name in DERIVED for source in DERIVED[name][0]}
     if any(name.startswith("@") for name in given.names):
         wanted.add("lv_tags")
     if asked.report is SEGS:
         wanted.add("segments")
     fields = [name for name in ASKABLE if name in wanted]
-    return call("Lvs", vg=vg or None, lv=lv or None, all=bool(given["all"]) or None, fields=fields)
+    every = bool(given["all"]) or None
+    return call("Lvs", vg=vg or None, lv=lv or None, all=every, fields=fields, same=True)
 
 
 class Heard(NamedTuple):
@@ -219,7 +225,7 @@ def _hear(daemon: Brief, questions: Sequence[Call]) -> Heard:
         except RingfenceError as error:
             errors.append(error)
             continue
-        tables.append(Table(answer["columns"]) if "columns" in answer else Table.of_rows(answer["rows"]))
+        tables.append(Table.of_answer(answer))
         notes += [note for note in answer.get("notes") or [] if note not in notes]
     table = tables[0] if len(tables) == 1 else Table.joined(tables)
     table.split("segments")
@@ -266,9 +272,13 @@ def _finish(asked: Asked, heard: Heard) -> int:
         if known.SELECTED in shown:
             order = list(range(len(passes)))
     for field, descending in reversed(asked.sort):
-        key = sort_keys(field, values(field))
-        order.sort(key=key.__getitem__, reverse=descending)
-    columns = [[column[at] for at in order] for column in map(values, shown)]
+        if not all_same(values(field)):
+            key = sort_keys(field, values(field))
+            order.sort(key=key.__getitem__, reverse=descending)
+    columns = [
+        column[: len(order)] if all_same(column) else [column[at] for at in order]
+        for column in map(values, shown)
+    ]
     cells = [texts(field, column, asked.look) for field, column in zip(shown, columns, strict=True)]
     if asked.compact:
         empty = {

@@ -49,7 +49,7 @@ def _resize(only: str) -> Plan:
             stripe_size_bytes=None if only == "reduce" else given["stripesize"],
             alloc=None if only == "reduce" else given["alloc"], pvs=pvs,
             force=None if unforced else bool(given["force"] or given["yes"]) or None,
-            wipe=False if only != "reduce" and given["nowipe"] else None, wait_ms=given["wait"],
+            wipe=False if given["nowipe"] else None, wait_ms=given["wait"],
         )  # fmt: skip
         return [(f"{vg}/{lv}", resize)]
 
@@ -82,9 +82,12 @@ VERBS = {
     ),
     "lvreduce": Verb(
         "lvreduce", "Make an LV smaller; what was at its end is lost.", "VG/LV",
-        (*CHANGES, FORCE, RESIZEFS._replace(help="Refused: shrink the file system first."), *_REST),
+        (
+            *CHANGES, FORCE, RESIZEFS._replace(help="Refused: shrink the file system first."), NO_WIPE,
+            *_REST,
+        ),
         _resize("reduce"),
-        "Needs --force or --yes.",
+        "Needs --force or --yes. What it gives up is wiped before it is free.",
         (("lvreduce -f -L -1g vg0/vm1", "1 GiB less"),),
         least=1, most=1,
         names="lv",

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from ringfence.cli.report.values import MISSING
+from ringfence.cli.report.values import MISSING, all_same
 from ringfence.cli.verbs.derive import DERIVED, Row
 
 
@@ -13,6 +13,15 @@ class Table:
     def __init__(self, columns: dict[str, list[Any]]) -> None:
         self.columns = columns
         self._derived: set[str] = set()
+
+    @classmethod
+    def of_answer(cls, answer: dict[str, Any]) -> "Table":
+        """An answer of the daemon's, in columns or in rows (`wire.client.Lvs`)."""
+        if "columns" not in answer:
+            return cls.of_rows(answer["rows"])
+        count = answer.get("count", 0)
+        same = {field: [value] * count for field, value in answer.get("same", {}).items()}
+        return cls({**answer["columns"], **same})
 
     @classmethod
     def of_rows(cls, rows: Sequence[Row]) -> "Table":
@@ -53,8 +62,12 @@ class Table:
             sources, make = DERIVED[name]
             if all(source in self.columns for source in sources):
                 self._derived.add(name)
-                cells = zip(*(self.columns[source] for source in sources), strict=True)
-                self.columns[name] = [make(dict(zip(sources, row, strict=True))) for row in cells]
+                cells = [self.columns[source] for source in sources]
+                # Of rows that are the same it is made once.
+                count = 1 if all(map(all_same, cells)) else self.count
+                rows = zip(*(values[:count] for values in cells), strict=True)
+                made = [make(dict(zip(sources, row, strict=True))) for row in rows]
+                self.columns[name] = made if count > 1 else made * self.count
         if name not in self.columns:
             self.columns[name] = [MISSING.get(name, "")] * self.count
         return self.columns[name]

@@ -125,7 +125,7 @@ def activate(
     if mine is not None and mine.mode is mode:
         volume = yield from find_open(vg, lv.uuid)
         if volume is not None and not volume.failed:
-            return _answer(vg, lv, mine, volume)
+            return answer_of(vg, lv, mine, volume)
         if volume is not None:
             yield ClosePath(vg, volume.lv, lv.uuid)  # what is left of a path that has failed
         return (yield from _open(vg, lv, mine, wait_ms))
@@ -172,15 +172,20 @@ def _open(vg: str, lv: Lv, held: Held, wait_ms: int | None) -> Generator[Order, 
 def open_path(
     found: VgOnDisk, lv: Lv, held: Held, hold: Hold = Hold.NONE
 ) -> Generator[Order, Any, dict[str, Any]]:
-    vg, shared = found.vg.name, held.mode is not Mode.EX and hold is Hold.NONE
-    opened: Opened = yield OpenPath(
-        vg, lv.name, lv.uuid, extents_of(found, lv), shared=shared, token=held.token,
+    opened: Opened = yield open_order(found, lv, held, hold)
+    return answer_of(found.vg.name, lv, held, opened)
+
+
+def open_order(found: VgOnDisk, lv: Lv, held: Held, hold: Hold = Hold.NONE) -> OpenPath:
+    """Raises as `extents_of` does."""
+    shared = held.mode is not Mode.EX and hold is Hold.NONE
+    return OpenPath(
+        found.vg.name, lv.name, lv.uuid, extents_of(found, lv), shared=shared, token=held.token,
         readonly=not lv.writable, seqno=found.vg.seqno, vg_uuid=found.vg.uuid, hold=hold,
     )  # fmt: skip
-    return _answer(vg, lv, held, opened)
 
 
-def _answer(vg: str, lv: Lv, held: Held, path: Opened | OpenVolume) -> dict[str, Any]:
+def answer_of(vg: str, lv: Lv, held: Held, path: Opened | OpenVolume) -> dict[str, Any]:
     return {
         "vg": vg,
         "name": lv.name,

@@ -15,18 +15,15 @@ from ringfence.engine.commands.activation import (
 )
 from ringfence.engine.commands.alter import alter
 from ringfence.engine.commands.commit import Prepared, begin, commit, prepare
-from ringfence.engine.commands.disks import find_vg
 from ringfence.engine.commands.locking import LockedVg, fresh_uuids, lock_vg, space_of, undo
+from ringfence.engine.commands.whole_vg import Outcome, activate_all, deactivate_all
 from ringfence.engine.commands.wiping import cleanse, explain_lack
 from ringfence.engine.commands.zeroing import fits_at_once, zero_lv
 from ringfence.engine.orders import (
     Acquire,
     ClosePath,
     Command,
-    FindLock,
     Held,
-    OpenPaths,
-    OpenVolume,
     Order,
     Release,
 )
@@ -182,14 +179,18 @@ def _half_made(vg: str, lv: Lv, error: RingfenceError, next: str) -> RingfenceEr
 
 def lvremove(call: LvRemove) -> Command:
     """What is small is wiped here, before the commit: a crash leaves the LV, emptied in part.  What is larger
-    is committed as one that is to be wiped, and goes by itself (`wiping`)."""
+    is committed as one that is to be wiped, and goes by itself (`wiping`).
+
+    So is all that is removed while a PV of the VG is missing: what lies there cannot be wiped yet, and the
+    mark is what remembers it; nothing else is written meanwhile, for what is here may be old."""
     locked = yield from lock_vg(call.vg, Mode.EX)
-    change = yield from begin(locked)
+    change = yield from begin(locked, partial=True)
     lv = find_lv(change.vg, call.lv)
     check_plain(change.vg, lv, f"lvremove {call.vg}/{call.lv}", unclean=True)
     check_removable(change.vg, lv, wipe=call.wipe)
     wipes = call.wipe and not lv.unclean
-    later = wipes and not fits_at_once(size_of(change.vg, lv))
+    lost = bool(locked.found.lost)
+    later = wipes and (lost or not fits_at_once(size_of(change.vg, lv)))
     planned = mark_wiping(change.vg, lv.name) if later else remove_lv(change.vg, lv.name)
     prepared = prepare(change, planned, f"lvremove {call.vg}/{call.lv}")
     lock = yield from take_for_removal(change.vg, lv, force=call.force)
@@ -204,7 +205,11 @@ def lvremove(call: LvRemove) -> Command:
     yield Release(lock)
     message = f'Logical volume "{call.lv}" successfully removed.'
     if later:
-        message += f"\nIts {lv.extent_count} extents are being wiped, and free after that."
+        message += f"\nIts {lv.extent_count} extents are " + (
+            f"wiped, and free, once no PV is missing (see: vgs -o +vg_missing_pv_count {call.vg})."
+            if lost
+            else "being wiped, and free after that."
+        )
     return {"message": message, "vg": call.vg, "name": call.lv, "wiping": later}
 
 
@@ -220,51 +225,35 @@ def lvchange(call: LvChange) -> Command:
     mode = mode_named(call.activate)
     if call.lv:
         return {"message": "", **(yield from _switch(call, call.lv, mode))}
-    names = yield from _all_names(call.vg, mode)
-    done, refused = [], []
-    for name in names:
-        try:
-            done.append((yield from _switch(call, name, mode)))
-        except LocksLost:
-            raise
-        except RingfenceError as error:
-            refused.append(error)
-    if refused:
-        first = refused[0]
-        more = f" (and {len(refused) - 1} more)" if len(refused) > 1 else ""
+    out = Outcome()
+    if mode is Mode.UN:
+        yield from deactivate_all(call.vg, out)
+    else:
+        yield from activate_all(call.vg, mode, call.wait_ms, out)
+        yield from _one_by_one(call, mode, out)
+    if out.refused:
+        first = out.refused[0]
+        more = f" (and {len(out.refused) - 1} more)" if len(out.refused) > 1 else ""
         raise type(first)(f"{first.message}{more}", node=first.node, next=first.next, retry=first.retry)
     verb = "active" if mode is not Mode.UN else "inactive"
     return {
-        "message": f'{len(done)} logical volume(s) in volume group "{call.vg}" now {verb}',
+        "message": f'{len(out.done)} logical volume(s) in volume group "{call.vg}" now {verb}',
         "vg": call.vg,
-        "lvs": done,
+        "lvs": out.done,
     }
+
+
+def _one_by_one(call: LvChange, mode: Mode, out: Outcome) -> Generator[Order, Any, None]:
+    for name in out.left:
+        try:
+            out.done.append((yield from activate(call.vg, name, mode, call.wait_ms, force=call.force)))
+        except LocksLost:
+            raise
+        except RingfenceError as error:
+            out.refused.append(error)
 
 
 def _switch(call: LvChange, name: str, mode: Mode) -> Generator[Order, Any, dict[str, Any]]:
     if mode is Mode.UN:
         return (yield from deactivate(call.vg, name))
     return (yield from activate(call.vg, name, mode, call.wait_ms, force=call.force))
-
-
-def _all_names(vg: str, mode: Mode) -> Generator[Order, Any, list[str]]:
-    """To deactivate: what is open or locked here.  To activate: every plain LV."""
-    if mode is Mode.UN:
-        volumes: tuple[OpenVolume, ...] = yield OpenPaths()
-        names = [one.lv for one in volumes if one.vg == vg]
-        _, found = yield from find_vg(vg)
-        for lv in found.vg.lvs:
-            if lv.name not in names and (yield FindLock(space_of(vg), lv.uuid)) is not None:
-                names.append(lv.name)
-        return names
-    locked = yield from lock_vg(vg, Mode.PR)
-    yield Release(locked.held.lock)
-    return [lv.name for lv in locked.found.vg.lvs if _is_plain(locked.found.vg, lv)]
-
-
-def _is_plain(vg: Vg, lv: Lv) -> bool:
-    try:
-        check_plain(vg, lv)
-    except Refused:
-        return False
-    return True

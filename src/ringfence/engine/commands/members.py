@@ -17,7 +17,9 @@ vgreduce, after a crash at each step:
     their areas emptied:                  PVs without a VG
 
 vgreduce --removemissing --force removes LVs first, in the same version of the metadata.  The lock of each is
-held EX until then, so an LV that any host uses is not removed, whatever this host finds missing."""
+held EX until then, so an LV that any host uses is not removed, whatever this host finds missing.  What they
+have of PVs that stay is kept to be wiped (`volumes.freed`).  LVs that were removed before, and wait for a
+missing PV to be wiped (`wiping`), go so without --force, too."""
 
 from collections.abc import Generator
 from typing import Any
@@ -39,11 +41,14 @@ from ringfence.engine.commands.pvcreate import PvPlan, lay_out_members, make_pv,
 from ringfence.engine.orders import ClosePath, Command, EndSlots, Order, Release, Write, WriteBlocks
 from ringfence.lvm2.area import MdaHeader, print_header
 from ringfence.lvm2.label import SECTOR_BYTES, mark_used
+from ringfence.lvm2.names import with_dashes
 from ringfence.volumes.discovery import PvOnDisk, VgOnDisk
+from ringfence.volumes.freed import keep_to_wipe, left_on
 from ringfence.volumes.groups import extend, partial, pv_at, reduce, restore_missing, users_on
 from ringfence.volumes.model import Lv, Vg
-from ringfence.volumes.plan import check_plain, remove_lv
+from ringfence.volumes.plan import Maker, check_plain, remove_lv
 from ringfence.volumes.slots import slots_of
+from ringfence.volumes.unclean import WIPING_SUFFIX
 from ringfence.wire.client import VgExtend, VgReduce
 
 # -- vgextend --------------------------------------------------------------------
@@ -185,18 +190,21 @@ def _remove_missing(call: VgReduce, locked: LockedVg) -> Generator[Order, Any, d
     lacking = partial(vg, missing)
     notes: list[str] = []
     if not call.force:
-        notes = [f"WARNING: Partial LV {lv.name} needs to be repaired or removed." for lv in lacking]
-        missing = [name for name in missing if not users_on(vg, name)]
+        kept = [lv for lv in lacking if not lv.wiping]
+        notes = [f"WARNING: Partial LV {lv.name} needs to be repaired or removed." for lv in kept]
+        waiting = [lv for lv in lacking if lv.wiping]
+        names = {lv.name for lv in waiting}
+        missing = [name for name in missing if names.issuperset(users_on(vg, name))]
         if notes and not missing:
             raise Refused(
-                f"There are still partial LVs in VG {vg.name}: {', '.join(lv.name for lv in lacking)}",
+                f"There are still partial LVs in VG {vg.name}: {', '.join(lv.name for lv in kept)}",
                 next=f"to remove them unconditionally: vgreduce --removemissing --force {vg.name}",
             )
-        lacking = []
+        lacking = [lv for lv in waiting if left_on(lv, missing)]
     yield from _drop(change, lacking, missing)
     gone = [found.pvs[name] for name in missing if name in found.pvs]
     yield from clear(gone, vg.name)
-    lines = [f'Logical volume "{lv.name}" successfully removed.' for lv in lacking]
+    lines = [f'Logical volume "{lv.name}" successfully removed.' for lv in lacking if not lv.wiping]
     if notes:
         notes.append(f"There are still partial LVs in VG {vg.name}: vgreduce --removemissing --force")
     else:
@@ -213,10 +221,11 @@ def _drop(change: Change, lvs: list[Lv], missing: list[str]) -> Generator[Order,
         if lv is slots:
             planned = planned.without_lv(lv.name)
         else:
-            check_plain(vg, lv)
+            check_plain(vg, lv, unclean=True)
             planned = remove_lv(planned, lv.name)
     planned = reduce(planned, missing)
     what = f"vgreduce --removemissing {vg.name}"
+    planned = yield from _kept_to_wipe(planned, [lv for lv in lvs if not (lv.slots or lv.zeroing)], what)
     prepared = prepare(change, planned, what, _without(locked.found, missing))
     users = [lv for lv in lvs if lv is not slots]
     locks = []
@@ -234,3 +243,15 @@ def _drop(change: Change, lvs: list[Lv], missing: list[str]) -> Generator[Order,
         raise
     for lock in locks:
         yield Release(lock)
+
+
+def _kept_to_wipe(vg: Vg, lvs: list[Lv], what: str) -> Generator[Order, Any, Vg]:
+    """With what removed LVs have left on the PVs that stay."""
+    staying = [pv.name for pv in vg.pvs]
+    left = [(lv.name.removesuffix(WIPING_SUFFIX), left_on(lv, staying)) for lv in lvs]
+    me, uuids = yield from fresh_uuids(len(lvs))
+    maker = Maker(f"ringfence {what}", me.name, me.now_wall_s)
+    for (name, places), uuid in zip(left, uuids, strict=False):
+        if places:
+            vg = keep_to_wipe(vg, name, places, with_dashes(uuid), maker)
+    return vg

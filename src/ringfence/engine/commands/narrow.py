@@ -15,16 +15,21 @@ from ringfence.engine.commands.activation import check_ours_to_use, find_open
 from ringfence.engine.commands.commit import Prepared, commit
 from ringfence.engine.commands.locking import space_of
 from ringfence.engine.commands.reload import reload_order
-from ringfence.engine.orders import Acquire, FindLock, Held, Order, Release
+from ringfence.engine.commands.zeroing import zero
+from ringfence.engine.orders import Acquire, Extent, FindLock, Held, Order, Release
 from ringfence.volumes.discovery import VgOnDisk
 from ringfence.volumes.model import Lv
 from ringfence.volumes.plan import find_lv
 
 
-def narrowed(prepared: Prepared, lvs: Sequence[Lv]) -> Generator[Order, Any, None]:
+def narrowed(
+    prepared: Prepared, lvs: Sequence[Lv], wiped: Sequence[Extent] = ()
+) -> Generator[Order, Any, None]:
     """Commit it, with the LVs' paths here as they will be.
 
-    Args: lvs: those that lose something, as they are now.
+    Args:
+        lvs: those that lose something, as they are now.
+        wiped: what they lose, to be wiped before the commit.
 
     Raises LockHeld (an LV is in use on another host), Refused (LVM2 has it active here), and what a reload or
     a commit raises."""
@@ -42,6 +47,7 @@ def narrowed(prepared: Prepared, lvs: Sequence[Lv]) -> Generator[Order, Any, Non
             )
         if volume is not None:
             yield reload_order(after, volume.lv, find_lv(prepared.vg, lv.name), held)
+    yield from zero(vg, wiped)
     yield from commit(prepared)
     for held, active in locks:
         if not active:

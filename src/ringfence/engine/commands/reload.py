@@ -19,6 +19,7 @@ from ringfence.engine.commands.locking import VG_RESOURCE, parse_lvb, space_of
 from ringfence.engine.orders import (
     Acquire,
     FindLock,
+    GoOn,
     Held,
     OpenPaths,
     OpenVolume,
@@ -26,7 +27,7 @@ from ringfence.engine.orders import (
     Release,
     ReloadPath,
 )
-from ringfence.lvm2.images import excerpt, heading
+from ringfence.lvm2.images import excerpts, heading
 from ringfence.lvm2.names import with_dashes
 from ringfence.volumes.discovery import PvOnDisk, VgOnDisk
 from ringfence.volumes.model import read_text_like
@@ -35,7 +36,11 @@ from ringfence.volumes.parts import Lv
 WAIT_MS = 5000
 """For the VG's lock: changes are short."""
 
-Changed = list[tuple[OpenVolume, Lv]]
+STEP = 500
+"""So many LVs are looked at before others have their turn."""
+
+Changed = list[tuple[VgOnDisk, OpenVolume, Lv]]
+"""The VG is read without most of its other LVs."""
 
 
 def reload_changed(
@@ -52,15 +57,14 @@ def reload_changed(
 
     Raises NotFound, Damaged, Unavailable (what is on the disks cannot be told), TimedOut (the VG's lock),
     LocksLost."""
-    if not (yield from _differing(vg, seqno, only))[1]:
+    if not (yield from _differing(vg, seqno, only)):
         return {}
     held: Held = yield Acquire(space_of(vg), VG_RESOURCE, Mode.PR, WAIT_MS, what=f"VG {vg}")
     known = parse_lvb(held.lvb)
     if known is not None and known.crc:  # without a checksum it was announced, and perhaps not committed
         seqno = max(seqno, known.number)
-    found, changed = yield from _differing(vg, seqno, only)
     failed = {}
-    for volume, lv in changed:
+    for found, volume, lv in (yield from _differing(vg, seqno, only)):
         why = yield from _reload(found, volume, lv, allowed)
         if why:
             failed[f"{vg}/{lv.name}"] = why
@@ -68,15 +72,13 @@ def reload_changed(
     return failed
 
 
-def _differing(
-    vg: str, seqno: int, only: Collection[str]
-) -> Generator[Order, Any, tuple[VgOnDisk | None, Changed]]:
+def _differing(vg: str, seqno: int, only: Collection[str]) -> Generator[Order, Any, Changed]:
     volumes: tuple[OpenVolume, ...] = yield OpenPaths()
-    volumes = tuple(
-        one for one in volumes if one.vg == vg and not one.failed and (not only or one.uuid in only)
-    )
-    if not volumes:
-        return None, []
+    by_uuid = {
+        one.uuid: one for one in volumes if one.vg == vg and not one.failed and (not only or one.uuid in only)
+    }
+    if not by_uuid:
+        return []
     text, pvs = yield from find_copy(vg)
     said = heading(text)
     if said is None or said[1] < seqno:
@@ -85,14 +87,13 @@ def _differing(
             next="look for a device that this host reads differently",
             retry=True,
         )
-    found = _on_disk(excerpt(text, [one.uuid for one in volumes]), pvs, vg)
-    by_uuid = {lv.uuid: lv for lv in found.vg.lvs}
-    changed = [
-        (one, by_uuid[one.uuid])
-        for one in volumes
-        if one.uuid in by_uuid and not _is_as_said(found, one, by_uuid[one.uuid])
-    ]
-    return found, changed
+    changed: Changed = []
+    for some in excerpts(text, by_uuid, STEP):
+        found = _on_disk(some, pvs, vg)
+        read = [(found, by_uuid[lv.uuid], lv) for lv in found.vg.lvs]
+        changed += [one for one in read if not _is_as_said(*one)]
+        yield GoOn()
+    return changed
 
 
 def _on_disk(text: bytes, pvs: tuple[PvOnDisk, ...], vg: str) -> VgOnDisk:
@@ -115,10 +116,9 @@ def _is_as_said(found: VgOnDisk, volume: OpenVolume, lv: Lv) -> bool:
 
 
 def _reload(
-    found: VgOnDisk | None, volume: OpenVolume, lv: Lv, allowed: Callable[[], bool]
+    found: VgOnDisk, volume: OpenVolume, lv: Lv, allowed: Callable[[], bool]
 ) -> Generator[Order, Any, str]:
     """Returns why it could not be."""
-    assert found is not None
     held: Held | None = yield FindLock(space_of(volume.vg), lv.uuid)
     if held is None or held.by_lvm2:
         return ""  # it is being let go of

@@ -110,7 +110,7 @@ def lvs(call: Lvs, broken: Broken = lambda volumes: {}) -> Command:
                 f"WARNING: {wrong[name]}" for lv in shown if (name := f"{found.vg.name}/{lv.name}") in wrong
             )
     if call.fields:
-        return _answer({"columns": (yield from _encoded(listed))}, seen)
+        return _answer((yield from _columns(listed, call.same)), seen)
     return _answer({"rows": (yield from _rows(listed))}, seen)
 
 
@@ -142,14 +142,20 @@ def _rows(listed: dict[str, list[Any]]) -> Generator[Order, Any, Any]:
     return msgspec.Raw(b"[%b]" % b",".join(pieces)) if many else []
 
 
-def _encoded(listed: dict[str, list[Any]]) -> Generator[Order, Any, dict[str, Any]]:
-    if len(next(iter(listed.values()))) <= LARGE:
-        return listed
+def _columns(listed: dict[str, list[Any]], apart: bool) -> Generator[Order, Any, dict[str, Any]]:
+    """Args: apart: as `Lvs.same`."""
+    count = len(next(iter(listed.values())))
     columns: dict[str, Any] = {}
+    same: dict[str, Any] = {}
     for field, values in listed.items():
-        columns[field] = msgspec.Raw(msgspec.json.encode(values))
-        yield GoOn()
-    return columns
+        if apart and count and values[0] == values[-1] and values.count(values[0]) == count:
+            same[field] = values[0]
+        elif count <= LARGE:
+            columns[field] = values
+        else:
+            columns[field] = msgspec.Raw(msgspec.json.encode(values))
+            yield GoOn()
+    return {"columns": columns, "same": same, "count": count} if apart else {"columns": columns}
 
 
 def _answer(told: dict[str, Any], seen: _Seen) -> dict[str, Any]:
@@ -204,15 +210,15 @@ def _add_lvs(
     paths = {one.uuid: one for one in volumes if one.vg == found.vg.name}
     view = LvsView(found, {}, Relations(found.vg))
     asks = any(field in HOLDER_FIELDS for field in listed)
+    known = locks.here | paths.keys() | (locks.held if asks else frozenset())
     lvs = (find_lv(found.vg, call.lv),) if call.lv else found.vg.lvs
     shown: list[Lv] = []
     for at in range(0, len(lvs), SLICE):
         some = _shown(lvs[at : at + SLICE], call, found.vg, view.relations)
         here: dict[str, LvHere] = {}
-        for lv in some:
-            broken = f"{found.vg.name}/{lv.name}" in wrong
-            told = lv.uuid in locks.here or lv.uuid in paths or broken
-            if told or (asks and lv.uuid in locks.held):
+        for lv in some if known or wrong else ():
+            broken = bool(wrong) and f"{found.vg.name}/{lv.name}" in wrong
+            if broken or lv.uuid in known:
                 holders: tuple[Holder, ...] = (yield Holders(space, lv.uuid)) if asks else ()
                 here[lv.uuid] = _here(holders, lv.uuid in locks.here, paths.get(lv.uuid), broken)
         view = msgspec.structs.replace(view, here=here)
@@ -227,7 +233,7 @@ def _add_lvs(
 def _shown(lvs: tuple[Lv, ...], call: Lvs, vg: Vg, relations: Relations) -> list[Lv]:
     if call.all or call.lv:
         return [lv for lv in lvs if relations.exists(lv)]
-    return [lv for lv in shown_lvs(lvs, vg, relations) if not (lv.slots or lv.wiping)]
+    return [lv for lv in shown_lvs(lvs, vg, relations) if not lv.tags or not (lv.slots or lv.wiping)]
 
 
 def _here(holders: tuple[Holder, ...], mine: bool, volume: OpenVolume | None, broken: bool) -> LvHere:

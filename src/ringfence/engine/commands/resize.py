@@ -9,7 +9,9 @@ Growth, under the VG's lock alone; after a crash or a freeze at each step:
 Reduction, under the LV's lock EX, too:
 
     path here reloaded, shorter:         the old version; the next look (`reloads`) gives the rest back
-    commit:                              the new one"""
+    a little is given up: it is wiped:   the old version, emptied at its end, which was to go: reduce it again
+    commit:                              the new one
+    much is given up:                    the same commit keeps it as NAME_wiping, which any host wipes"""
 
 from collections.abc import Generator
 from typing import Any
@@ -21,16 +23,20 @@ from ringfence.engine.commands.activation import find_open
 from ringfence.engine.commands.alter import follow
 from ringfence.engine.commands.commit import Change, begin, commit, prepare
 from ringfence.engine.commands.growing import zeroed_growth
-from ringfence.engine.commands.locking import LockedVg, lock_vg, space_of
+from ringfence.engine.commands.locking import LockedVg, fresh_uuids, lock_vg, space_of
 from ringfence.engine.commands.lv import places_named
 from ringfence.engine.commands.narrow import narrowed
+from ringfence.engine.commands.zeroing import fits_at_once, places
 from ringfence.engine.orders import Command, FindLock, Order
+from ringfence.lvm2.names import with_dashes
+from ringfence.volumes.freed import cut_off, keep_to_wipe
 from ringfence.volumes.layout import Space
 from ringfence.volumes.model import Lv, Vg
-from ringfence.volumes.plan import check_plain, find_lv
+from ringfence.volumes.plan import Maker, check_plain, find_lv
 from ringfence.volumes.policies import policy_named
 from ringfence.volumes.resize import extend_lv, reduce_lv
 from ringfence.volumes.sizes import Size, Stripes, Wanted, extents_for_resize, stripes_for
+from ringfence.volumes.unclean import piece_of
 from ringfence.wire.client import LvResize
 
 _VERBS = {"extend": "lvextend", "reduce": "lvreduce", "": "lvresize"}
@@ -58,7 +64,7 @@ def lvresize(call: LvResize) -> Command:
                 next="make a file system on it smaller first, then use --force",
             )
         planned = reduce_lv(change.vg, lv.name, wanted.extents)
-        yield from narrowed(prepare(change, planned, _what(call)), [lv])
+        notes += yield from _shrink(change, planned, lv, call)
     answer = _answer(locked, lv, find_lv(planned, lv.name), notes)
     return {**answer, "device": (yield from _open_at(call.vg, lv))}
 
@@ -115,6 +121,23 @@ def _grow(change: Change, planned: Vg, lv: Lv, call: LvResize) -> Generator[Orde
     yield from commit(prepare(change, planned, _what(call)))
     notes: list[str] = (yield from follow(call.vg, lv.name, lv.uuid)).get("notes", [])
     return notes
+
+
+def _shrink(change: Change, planned: Vg, lv: Lv, call: LvResize) -> Generator[Order, Any, list[str]]:
+    """Commit it.  What is given up is wiped before it is free, as when an LV is removed."""
+    places_lost = cut_off(lv, find_lv(planned, lv.name))
+    lost = [piece_of(planned, one) for one in places_lost]
+    if not call.wipe:
+        yield from narrowed(prepare(change, planned, _what(call)), [lv])
+        return []
+    if fits_at_once(sum(piece.length_bytes for piece in lost)):
+        yield from narrowed(prepare(change, planned, _what(call)), [lv], places(change.locked.found, lost))
+        return []
+    me, uuids = yield from fresh_uuids(1)
+    maker = Maker(f"ringfence {_what(call)}", me.name, me.now_wall_s)
+    planned = keep_to_wipe(planned, lv.name, places_lost, with_dashes(uuids[0]), maker)
+    yield from narrowed(prepare(change, planned, _what(call)), [lv])
+    return [f"{sum(one.extent_count for one in places_lost)} extents are being wiped, and free after that."]
 
 
 def _answer(locked: LockedVg, lv: Lv, now: Lv, notes: list[str]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from ringfence.engine.state import ClusterState
 from ringfence.membership import barrier, quorum
 from ringfence.membership.barrier import Barrier, Verdict
 from ringfence.sim.mutants.table import Change, mutant
-from ringfence.wire import ring
+from ringfence.wire import SPEAKS, ring
 
 
 @mutant("no-epoch-on-disk", "a later epoch on a disk does not void an older state", story="later-epoch")
@@ -26,6 +26,15 @@ def _() -> list[Change]:
 )
 def _() -> list[Change]:
     return [(Barrier, "_begins", lambda self, ready, longer: ready.position <= longer.position)]
+
+
+@mutant(
+    "all-ends-stand",
+    "of states that each have heard what the others lack none goes on, if no majority agrees",
+    story="thaws-apart",
+)
+def _() -> list[Change]:
+    return [(barrier, "RAGGED_ENDS", SPEAKS.high + 1)]
 
 
 @mutant("victims-forgotten", "victims that only disks remember are forgotten", story="suspected")

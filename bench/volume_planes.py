@@ -1,0 +1,32 @@
+"""What an open LV's data goes through: NBD beside other servers, device-mapper beside the raw device."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import nbd
+
+RIG = Path(__file__).parents[1] / "tests/rig"
+RIG_SCENARIOS = ("shared", "throughput")
+NBD_BYTES = 128 << 20
+
+
+def through_nbd(rounds: int) -> dict[str, Any]:
+    """`nbd.measure`: {measure: {"median" by server, "ratio" by peer, "goal", "met"}}."""
+    found: dict[str, Any] = nbd.measure(NBD_BYTES, rounds)["measures"]
+    return found
+
+
+def through_dm(rig: str) -> dict[str, Any]:
+    """{"ours_us", "raw_us"} of a read of 1 MiB; empty: the rig has not told.
+
+    Args: rig: a file with what `make rig` has printed; empty: it is run now, which takes minutes."""
+    if rig:
+        told = Path(rig).read_text()
+    else:
+        words = [sys.executable, str(RIG), *RIG_SCENARIOS]
+        told = subprocess.run(words, stdout=subprocess.PIPE, text=True, check=False).stdout
+    found = re.search(r"a read takes (\d+) us through dm, (\d+) us raw", told)
+    return {"ours_us": float(found[1]), "raw_us": float(found[2])} if found else {}

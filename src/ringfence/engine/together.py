@@ -1,0 +1,57 @@
+"""Many lock orders of one command, carried out at once: as many in a step as it may handle, each answered by
+itself, and the command when all are."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+from ringfence.core.errors import RingfenceError
+from ringfence.engine.orders import Acquire, LocksTogether, Release
+
+Done = Callable[[Any], None]
+Ask = Callable[[Acquire | Release, Done], int]
+"""Carries one order out; its answer or error goes to Done, perhaps within the call.  Returns the lock."""
+
+
+class Together:
+    """Args:
+    at_once: how many are asked in a step.
+    finished: called with all answers once the last one is there, unless `go_on` tells it."""
+
+    def __init__(
+        self, order: LocksTogether, at_once: int, ask: Ask, finished: Callable[[tuple[Any, ...]], None]
+    ) -> None:
+        self._orders = order.orders
+        self._at_once = at_once
+        self._ask = ask
+        self._finished = finished
+        self._answers: list[Any] = [None] * len(order.orders)
+        self._asked = 0
+        self._left = len(order.orders)
+        self._asking = False
+        self.locks: list[int] = []
+        """Those that were asked for, answered or not."""
+
+    @property
+    def more(self) -> bool:
+        """Whether some are still to be asked."""
+        return self._asked < len(self._orders)
+
+    def go_on(self) -> tuple[Any, ...] | None:
+        """Ask the next ones.  Returns all answers, if they are there by now."""
+        self._asking = True
+        for number in range(self._asked, min(self._asked + self._at_once, len(self._orders))):
+            self._asked = number + 1
+            done = functools.partial(self._answered, number)
+            try:
+                self.locks.append(self._ask(self._orders[number], done))
+            except RingfenceError as error:
+                done(error)
+        self._asking = False
+        return None if self._left else tuple(self._answers)
+
+    def _answered(self, number: int, answer: Any) -> None:
+        self._answers[number] = answer
+        self._left -= 1
+        if not self._left and not self._asking:
+            self._finished(tuple(self._answers))
