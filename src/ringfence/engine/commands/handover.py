@@ -271,9 +271,18 @@ def receive(ask: entries.AskHandover) -> Command:
     try:
         found, lv = yield from _compare(ask)
         yield from open_path(found, lv, mine, hold)
+        if hold is Hold.BORROWING:
+            yield from _check_direct(vg, lv)
     except RingfenceError as error:
         yield from undo(error, ClosePath(vg, lv.name, lv.uuid), Release(mine.lock))
         raise
+
+
+def _check_direct(vg: str, lv: Lv) -> Generator[Order, Any, None]:
+    """Raises Refused: what is read while the other host writes would stay in this host's cache."""
+    volume = yield from find_open(vg, lv.uuid)
+    if volume is not None and not volume.direct:
+        raise Refused("its disks have no direct I/O there", next="hand it over without --prepare")
 
 
 def _compare(ask: entries.AskHandover) -> Generator[Order, Any, tuple[VgOnDisk, Lv]]:
