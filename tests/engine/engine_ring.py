@@ -18,7 +18,6 @@ from ringfence.core.errors import DeviceFailed, NotFound, RingfenceError, TimedO
 from ringfence.core.evidence import Power
 from ringfence.core.ids import Epoch, Token
 from ringfence.core.modes import Mode
-from ringfence.daemon.inheritance import MODES as HOLDS
 from ringfence.engine import effects, inputs, orders
 from ringfence.engine.context import AT_ONCE
 from ringfence.engine.inputs import DiskState, Input
@@ -187,7 +186,7 @@ class Host:
         return self.left_of_lvm2() + tuple(
             inputs.LeftOpen(
                 one.vg, one.lv,
-                OpenLock(f"lvm_{one.vg}", one.uuid, Mode.PR if one.shared else HOLDS[one.hold], one.token),
+                OpenLock(f"lvm_{one.vg}", one.uuid, Mode.PR if one.shared else one.hold.least, one.token),
                 ((self.opened_by[one.vg, one.lv], f"vg/{one.vg}"),), hold=one.hold,
             )
             for one in self.paths.values()

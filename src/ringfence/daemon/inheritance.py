@@ -27,16 +27,6 @@ ANSWER_S = 5.0
 RETRY_S = 0.1
 ALL_INCARNATIONS = 1 << 63
 
-MODES = {
-    wire.Hold.NONE: Mode.EX,
-    wire.Hold.LENDING: Mode.PW,
-    wire.Hold.GIVING: Mode.PR,
-    wire.Hold.TAKING: Mode.PR,
-    wire.Hold.BORROWING: Mode.CR,
-}
-"""The least that a path is open under.  A hold is set before its lock is weakened, and made less after the
-lock has become stronger: so its lock is never weaker than this."""
-
 Answer = TypeVar("Answer")
 Say = Callable[[str], None]
 
@@ -81,7 +71,7 @@ def _adoptable(path: wire.Path, authority: Path, last: int) -> LeftOpen | str:
         token = Token.parse(path.token)
     except ValueError:
         return "it is not known under which lock"
-    mode = Mode.PR if path.shared else MODES[path.hold]
+    mode = Mode.PR if path.shared else path.hold.least
     lock = OpenLock(space_of(path.vg), path.uuid, mode, token)
     return LeftOpen(path.vg, path.lv, lock, tuple(pages), hold=path.hold)
 

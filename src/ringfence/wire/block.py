@@ -17,6 +17,7 @@ from typing import Any
 
 import msgspec
 
+from ringfence.core.modes import Mode
 from ringfence.wire.entries import Incident
 
 MAX_LINE_BYTES = 16 << 20
@@ -78,6 +79,22 @@ class Hold(Enum):
     def waits(self) -> bool:
         """Whether changes wait."""
         return self not in (Hold.NONE, Hold.LENDING)
+
+    @property
+    def least(self) -> Mode:
+        """What the LV's lock is at the least, while a path of one host alone has this hold.
+
+        A hold is set before its lock is weakened, and made less after the lock has become stronger."""
+        return _LEAST[self]
+
+
+_LEAST = {
+    Hold.NONE: Mode.EX,
+    Hold.LENDING: Mode.PW,
+    Hold.GIVING: Mode.PR,
+    Hold.TAKING: Mode.PR,
+    Hold.BORROWING: Mode.CR,
+}
 
 
 def joined(extents: Iterable[Extent]) -> tuple[Extent, ...]:
