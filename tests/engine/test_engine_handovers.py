@@ -207,6 +207,21 @@ def test_a_prepared_one_is_dropped_by_a_word(world: World) -> None:
         world.hosts[1].do(ABORT)
 
 
+@pytest.mark.parametrize("who", [1, 2])
+def test_a_block_service_that_was_started_anew_leaves_the_lock_and_no_path(world: World, who: int) -> None:
+    """What was prepared ends there; the LV is activated once more by whoever has it."""
+    world.hosts[1].ask(PREPARE)
+    world.pass_ms(100)
+    world.hosts[who].paths.clear()
+    asked = world.hosts[1].ask(ABORT)
+    world.pass_ms(3000)
+    assert world.hosts[1].reply(asked)["state"] == "taken back"
+    if who == 1:
+        assert (ends(world), mode(world, 1), mode(world, 2)) == ({}, Mode.EX, Mode.UN)
+        world.hosts[1].do(calls.LvChange("vg0", "vm1", "ey"))
+    settled(world, writer=1)
+
+
 # -- what is refused -------------------------------------------------------------------------
 
 

@@ -195,6 +195,9 @@ class Handovers:
         if one.step is HandoverStep.TAKE and one.taker == context.me:
             if held is not None and held.mode is Mode.EX:
                 last = entries.HandoverTold(one.life, one.number, uuid)
+        elif one.step is HandoverStep.TAKE:
+            if one.giver == context.me and held is not None:
+                self._start(one.vg, uuid, "let go of", close_end(one.vg, uuid))
         elif one.giver == context.me and held is not None:
             last = entries.AskHandover(0, one.vg, one.lv, uuid, one.taker, HandoverStep.DROP)
         if last is not None and last not in context.outbox.unapplied(type(last)):

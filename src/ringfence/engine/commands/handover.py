@@ -221,21 +221,34 @@ def take_back(vg: str, uuid: str, taker: int) -> Command:
     Raises Refused: it is decided; TimedOut, Deadlock: the taker has not let go yet."""
     volume = yield from find_open(vg, uuid)
     mine: Held | None = yield FindLock(space_of(vg), uuid)
-    if volume is None or volume.failed or mine is None:
-        yield ClosePath(vg, volume.lv if volume is not None else "", uuid)
-        return
     if taker:
-        yield AskHandover(vg, volume.lv, uuid, taker, HandoverStep.DROP)
-    if mine.mode is not Mode.EX:
-        mine = yield Convert(mine.lock, Mode.EX, BACK_MS)
-    yield _reload(volume, Hold.NONE, mine)
+        yield AskHandover(vg, _name(volume, uuid), uuid, taker, HandoverStep.DROP)
+    yield from _keep(vg, uuid, volume, mine, BACK_MS)
+
+
+def _keep(
+    vg: str, uuid: str, volume: OpenVolume | None, mine: Held | None, wait_ms: int | None
+) -> Generator[Order, Any, None]:
+    """The LV is this host's: EX, and writes go on.  Of a path that has failed, or is gone, what is left is
+    closed: to activate the LV once more opens it anew."""
+    if mine is not None and mine.mode is not Mode.EX:
+        mine = yield Convert(mine.lock, Mode.EX, wait_ms)
+    if mine is None or volume is None or volume.failed:
+        yield ClosePath(vg, _name(volume, uuid), uuid)
+    else:
+        yield _reload(volume, Hold.NONE, mine)
+
+
+def _name(volume: OpenVolume | None, uuid: str) -> str:
+    """What a path is open under.  (What is not open is closed under any name.)"""
+    return volume.lv if volume is not None else uuid
 
 
 def close_end(vg: str, uuid: str) -> Command:
     """This end is the other's, or nobody's: close it, then unlock."""
     volume = yield from find_open(vg, uuid)
     mine: Held | None = yield FindLock(space_of(vg), uuid)
-    yield ClosePath(vg, volume.lv if volume is not None else "", uuid)
+    yield ClosePath(vg, _name(volume, uuid), uuid)
     if mine is not None:
         yield Release(mine.lock)
 
@@ -310,10 +323,4 @@ def take(vg: str, uuid: str) -> Command:
     """It is decided: EX as soon as the giver's lock is gone, however long that takes; then writes go on."""
     volume = yield from find_open(vg, uuid)
     mine: Held | None = yield FindLock(space_of(vg), uuid)
-    if volume is None or mine is None:
-        yield ClosePath(vg, "", uuid)
-        return
-    if mine.mode is not Mode.EX:
-        mine = yield Convert(mine.lock, Mode.EX)
-    assert mine is not None
-    yield _reload(volume, Hold.NONE, mine)
+    yield from _keep(vg, uuid, volume, mine, None)
