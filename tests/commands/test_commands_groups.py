@@ -14,13 +14,16 @@ from test_commands_crash import CrashAt, own_view, stock_view
 
 from ringfence.core.errors import BadInput, Damaged, DeviceFailed, LockHeld, NotFound, Refused, RingfenceError
 from ringfence.core.modes import Mode
+from ringfence.engine.commands.disks import find_vg
 from ringfence.engine.commands.vg import autostart
 from ringfence.engine.orders import Identity, ReadBlocks, Recall, Remember, ScanDevices
 from ringfence.storage import Moment
+from ringfence.volumes.rescale import check_at_rest
 from ringfence.wire.client import (
     LvChange,
     LvCreate,
     LvRemove,
+    Lvs,
     PvCk,
     PvCreate,
     PvRemove,
@@ -74,6 +77,7 @@ COMMANDS: dict[str, tuple[Callable[[World], Node], Callable[[World], Any]]] = {
     "vgrename": (on_two, lambda world: VgRename("vg0", "vg1")),
     "vgrename with slots": (with_slots, lambda world: VgRename("vg0", "vg1")),
     "vgchange": (on_two, lambda world: VgSet("vg0", add_tags=("t1",), policy="cling", max_pv=7)),
+    "vgchange -s": (on_two, lambda world: VgSet("vg0", extent_size_bytes=256 << 10)),
     "pvresize": (on_two, lambda world: PvResize((world.images[0],), size_bytes=6 * MIB, yes=True)),
     "pvremove": (one_pv, lambda world: PvRemove((world.images[2],))),
 }
@@ -167,6 +171,62 @@ def test_stock_and_own_commands_follow_one_another(three: World, stock: Stock) -
     assert node.run(Vgs("vg1"))["rows"][0]["vg_tags"] == "theirs"
     node.run(VgRename(str(stock.report("vgs", "-o", "vg_uuid")[0]["vg_uuid"]), "vg2"))
     stock.run("vgck", "vg2")
+
+
+def test_another_extent_size_is_stocks(three: World, stock: Stock) -> None:
+    """The same text as stock vgchange -s writes, whichever way; what does not fit is refused by both."""
+    stock.attach(*three.images)
+    node = on_two(three)
+    node.run(LvCreate("vg0", "striped", extents=4, stripes=2, stripe_size_bytes=128 << 10, activate="n"))
+    node.run(LvCreate("vg0", "open", extents=4))
+    opened = dict(node.open)
+
+    def text() -> list[str]:
+        lines = [line.strip() for line in stock.text(three.images[0]).splitlines()]
+        others = ("seqno", "description", "creation", "device =", "#")
+        return [line for line in lines if not line.startswith(others)]
+
+    begun = text()
+    for size in (256 << 10, 2 * MIB, 384 << 10, 128 << 10):
+        code, _, noise = stock.try_run("vgchange", "-s", f"{size}b", "vg0")
+        if code:
+            before = Path(three.images[0]).read_bytes()
+            with pytest.raises(Refused, match="not a perfect fit") as caught:
+                node.run(VgSet("vg0", extent_size_bytes=size))
+            assert any("perfect fit" in line or "not an exact number" in line for line in noise), noise
+            assert caught.value.next
+            assert Path(three.images[0]).read_bytes() == before
+            continue
+        theirs = text()
+        change(stock, "vgchange", "-s", "1m", "vg0")
+        node.run(VgSet("vg0", extent_size_bytes=size))
+        assert text() == theirs
+        stock.run("vgck", "vg0")
+        node.run(VgCk("vg0"))
+        assert (node.open, node.run(Vgs("vg0"))["rows"][0]["vg_extent_size"]) == (opened, size)
+        node.run(VgSet("vg0", extent_size_bytes=MIB))
+        assert text() == begun != theirs
+    with pytest.raises(Refused, match=r"vg0/striped has stripes of 128.00 KiB, larger"):
+        node.run(VgSet("vg0", extent_size_bytes=64 << 10))
+    with pytest.raises(BadInput, match=r"is already 1\.00 MiB"):
+        node.run(VgSet("vg0", extent_size_bytes=MIB))
+
+
+def test_the_extent_size_stays_while_tags_count_extents(three: World) -> None:
+    node = on_two(three)
+    node.run(LvChange("vg0", "first", "n"))
+    _, found = node.drive(_find("vg0"))
+    for tags in (("ringfence.wiped.4", "ringfence.wiping"), ("ringfence.moving.x",)):
+        marked = found.vg.with_lv("first", found.vg.section_of("first").put("tags", tags))
+        with pytest.raises(Refused, match="being zeroed, wiped or moved"):
+            check_at_rest(marked)
+    node.run(LvChange("vg0", "first", add_tags=("mine",)))
+    node.run(VgSet("vg0", extent_size_bytes=256 << 10))
+    assert len(node.run(Lvs("vg0"))["rows"]) == 1
+
+
+def _find(vg: str) -> Any:
+    return (yield from find_vg(vg))
 
 
 def change(stock: Stock, *words: str) -> None:

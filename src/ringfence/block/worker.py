@@ -248,6 +248,8 @@ class Worker:
 
 def _listen(order: wire.Order) -> socket.socket:
     """Raises Unavailable."""
+    if order.listener_fd >= 0:
+        return socket.socket(fileno=order.listener_fd)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
     try:
         with contextlib.suppress(FileNotFoundError):

@@ -44,6 +44,8 @@ def apply(state: ClusterState, life: Life, item: Submitted) -> list[Fact]:
     state.senders[life.node].seq = item.seq
     state.position += 1
     state.wall_ms = max(state.wall_ms, item.wall_ms)
+    if state.handovers:
+        handover_entries.forget_ended(state)
     handler = _HANDLERS[type(item.entry)]
     facts: list[Fact] = handler(state, life, item.entry)
     return facts

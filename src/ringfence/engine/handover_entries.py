@@ -5,8 +5,9 @@ whoever is lost by then, the giver gets its lock back and goes on, and the taker
 it is the taker's: the giver lets go, or is fenced, and the taker goes on with the lock EX.  TAKE is refused
 unless the two, and nobody else, hold the LV, both PR.
 
-That an entry counts follows from the locks (`under_way`): so it ends with a node's purge, without a word
-about it, and what a daemon that comes back has adopted goes on."""
+That a hand-over goes on follows from the locks (`under_way`): so it ends with a node's purge, without a word
+about it, and what a daemon that comes back has adopted goes on.  One that has ended is forgotten before the
+next entry: whoever locks the LV after that begins afresh."""
 
 from ringfence.core.ids import Life
 from ringfence.core.locknames import VG_SPACE
@@ -22,6 +23,10 @@ def under_way(state: ClusterState, uuid: str) -> Handover | None:
     """The hand-over of this LV, if it still goes on."""
     one = state.handovers.get(uuid)
     return one if one is not None and _counts(state, uuid, one) else None
+
+
+def forget_ended(state: ClusterState) -> None:
+    state.handovers = {uuid: one for uuid, one in state.handovers.items() if _counts(state, uuid, one)}
 
 
 def _counts(state: ClusterState, uuid: str, one: Handover) -> bool:
@@ -46,7 +51,6 @@ def _holders(resource: Resource) -> list[Lock]:
 
 
 def asked(state: ClusterState, life: Life, entry: entries.AskHandover) -> list[Fact]:
-    state.handovers = {uuid: one for uuid, one in state.handovers.items() if _counts(state, uuid, one)}
     one = state.handovers.get(entry.uuid)
     if entry.step is HandoverStep.DROP:
         why, facts = _drop(state, life, entry, one)

@@ -138,7 +138,7 @@ class Handovers:
             if uuid not in self.busy and self._again_ns.get(uuid, 0) <= self._context.now_ns:
                 self._settle(vg, uuid, hold, under_way(state, uuid))
         for uuid, one in state.handovers.items() if state.handovers else ():
-            if uuid not in self.busy and (one.vg, uuid) not in self._tasks.held:
+            if uuid not in self.busy and (one.vg, uuid) not in self._tasks.held and under_way(state, uuid):
                 self._say_rest(uuid, one)
 
     def _answer(self) -> None:

@@ -267,7 +267,6 @@ class NodeLock(Holding):
             and not (local.granted or local.converting)
             and done.refused_early is Mode.UN
             and local.asked is Mode.UN
-            and local.tried is Mode.UN
             and not (self.ahead or self._unwritten or self._withheld)
             and not (local.caching or local.settled or local.nudged)
         )

@@ -307,7 +307,7 @@ class Moving(msgspec.Struct, frozen=True):
     """Why the copy is of no use: begin again."""
 
 
-class Path(msgspec.Struct, frozen=True):
+class Path(msgspec.Struct, frozen=True, omit_defaults=True):
     """An open LV, as the service sees it."""
 
     vg: str
@@ -381,6 +381,8 @@ class Order(msgspec.Struct, frozen=True):
     """The socket's group; -1: unchanged."""
     in_flight: int = 16
     """How many requests may be on their way to the disks at one time: so many writes can land late."""
+    listener_fd: int = -1
+    """The socket, where it listens already; -1: it is to be made."""
 
 
 class WorkerReady(msgspec.Struct, frozen=True, tag=True):

@@ -1,5 +1,6 @@
 """lvcreate, lvchange, lvrename, lvremove."""
 
+from ringfence.cli.verbs.foreground import FOREGROUND, made_active, until_clean
 from ringfence.cli.verbs.kinds import extents, segment_type, size, tag
 from ringfence.cli.verbs.lv_kinds import (
     ALLOC,
@@ -34,7 +35,8 @@ def _lvcreate(given: Given) -> Work:
     count, percent = given["extents"] or (None, None)
     made = call(
         "LvCreate", vg=vg, lv=name or None, size_bytes=given["size"], extents=count, percent=percent or None,
-        activate=given["activate"], wait_ms=given["wait"], stripes=given["stripes"],
+        activate="n" if given["foreground"] else given["activate"], wait_ms=given["wait"],
+        stripes=given["stripes"],
         stripe_size_bytes=given["stripesize"], alloc=policy_of(given), pvs=places(pvs),
         tags=given["addtag"] or None, permission=given["permission"],
         wipe=False if given["nowipe"] or given["zero"] in NO else None,
@@ -127,6 +129,7 @@ VERBS = {
             ALLOC, CONTIGUOUS, ADD_TAG, PERMISSION,
             ACTIVATE._replace(help="ey or n.  [default: ey]"),
             FOREVER, NO_WIPE,
+            FOREGROUND._replace(help="Say how far the zeroing is; activate it then."),
             Option("zero", ("-Z", "--zero"), "n: as --no-wipe; else all of it is zeroed.", "y|n"),
             Option("wipesignatures", ("-W", "--wipesignatures"), "Nothing more: zeroing does it.", "y|n"),
             *NO_EFFECT, *CHANGE,
@@ -141,6 +144,7 @@ VERBS = {
         ),
         stock=(*STOCK_KINDS, *STOCK_DEVICE, Stock(("-r", "--readahead"), "read-ahead")),
         names="vg",
+        after=made_active,
     ),
     "lvchange": Verb(
         "lvchange", "Activate or deactivate LVs here; change what they are.", "VG|VG/LV...",
@@ -181,7 +185,10 @@ VERBS = {
     ),
     "lvremove": Verb(
         "lvremove", "Remove LVs.", "VG|VG/LV...",
-        (Option("force", ("-f", "--force"), "Even if it is in use."), NO_WIPE, SELECT, *NO_EFFECT, *CHANGE),
+        (
+            Option("force", ("-f", "--force"), "Even if it is in use."), NO_WIPE, FOREGROUND, SELECT,
+            *NO_EFFECT, *CHANGE,
+        ),
         _lvremove,
         "VG stands for all of its LVs. One that is active here needs --force or --yes.",
         (
@@ -191,5 +198,6 @@ VERBS = {
         least=1,
         expand=each_lv,
         names="lv",
+        after=until_clean,
     ),
 }  # fmt: skip

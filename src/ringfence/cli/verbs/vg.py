@@ -26,6 +26,8 @@ PROPERTIES = (
         positive),
     Option("setautoactivation", ("--setautoactivation",), "May stock LVM2 activate it by itself?", "y|n",
         yes_or_no),
+    Option("physicalextentsize", ("-s", "--physicalextentsize"),
+        "Another extent size, if all that is allocated fits it.", "SIZE", size),
 )  # fmt: skip
 
 
@@ -44,6 +46,7 @@ def _vgchange(given: Given) -> Work:
         "add_tags": given["addtag"] or None, "drop_tags": given["deltag"] or None, "policy": given["alloc"],
         "resizeable": given["resizeable"], "max_lv": given["logicalvolume"],
         "max_pv": given["maxphysicalvolumes"], "autoactivation": given["setautoactivation"],
+        "extent_size_bytes": given["physicalextentsize"],
     }  # fmt: skip
     changed = any(value is not None for value in changes.values())
     if len(locks) + (given["activate"] is not None) + changed != 1:
@@ -109,7 +112,6 @@ VERBS = {
             Stock(("--locktype", "--lock-type"), "another lock type"), Stock(("--systemid",),
                 "a VG of one host"),
             Stock(("-c", "--clustered"), "a VG under clvmd"), Stock(("-u", "--uuid"), "a new uuid", False),
-            Stock(("-s", "--physicalextentsize"), "another extent size"),
             Stock(("--poll",), "polling"), Stock(("--metadataprofile",), "profiles"),
             Stock(("--vgmetadatacopies",), "another number of metadata areas"),
         ),

@@ -36,7 +36,7 @@ from ringfence.volumes.plan import Maker, check_plain, create_lv, find_lv, free_
 from ringfence.volumes.policies import policy_named
 from ringfence.volumes.pv_list import areas_within
 from ringfence.volumes.sizes import Size, extents_for_new, stripes_for
-from ringfence.volumes.unclean import check_removable, mark_wiping, mark_zeroing, size_of
+from ringfence.volumes.unclean import by_uuid, check_removable, mark_wiping, mark_zeroing, size_of
 from ringfence.wire.client import LvChange, LvCreate, LvRemove
 
 # -- lvcreate --------------------------------------------------------------------
@@ -122,7 +122,7 @@ def _zeroed(call: LvCreate, lv: Lv, mode: Mode) -> Generator[Order, Any, dict[st
     """It is committed, and nobody opens it before it is zeroed; who wants it active waits for that."""
     name = f"{call.vg}/{lv.name}"
     if mode is Mode.UN:
-        return {"zeroing": True}
+        return {"zeroing": True, "unclean": lv.name, "uuid_unclean": lv.uuid}
     try:
         done = yield from cleanse(call.vg, lv.uuid, lv.name, None, paced=False)
         if done is not None and not done.finished:
@@ -210,7 +210,9 @@ def lvremove(call: LvRemove) -> Command:
             if lost
             else "being wiped, and free after that."
         )
-    return {"message": message, "vg": call.vg, "name": call.lv, "wiping": later}
+    answer = {"message": message, "vg": call.vg, "name": call.lv, "wiping": later}
+    left = by_uuid(planned, lv.uuid) if later else None
+    return {**answer, "unclean": left.name, "uuid_unclean": left.uuid} if left is not None else answer
 
 
 # -- lvchange --------------------------------------------------------------------

@@ -36,8 +36,8 @@ from ringfence.volumes.discovery import VgOnDisk
 from ringfence.volumes.model import Lv, Vg
 from ringfence.volumes.plan import check_plain
 
-AT_ONCE = 1024
-"""So many LVs in one order: few enough for a line of the block service's."""
+AT_ONCE = 512
+"""So many LVs in one order: who makes it, and who carries it out, must not hold its event loop for long."""
 
 T = TypeVar("T")
 Rows = list[dict[str, Any]]
