@@ -49,6 +49,9 @@ HERE = str(Path.cwd())
         ("lvcreate -Zy -Wn --type striped -L1m vg0", calls.LvCreate("vg0", "", M)),
         ("lvchange --addtag a --deltag @b -pr vg0/x", calls.LvChange(
             "vg0", "x", add_tags=("a",), drop_tags=("b",), permission="r")),
+        ("handover vg0/x --to b", calls.LvHandover("vg0", "x", "b")),
+        ("handover /dev/vg0/x --to=b --prepare", calls.LvHandover("vg0", "x", "b", prepare=True)),
+        ("handover --abort vg0/x", calls.LvHandover("vg0", "x", abort=True)),
         ("lvchange --refresh vg0/x", calls.LvChange("vg0", "x", refresh=True)),
         ("lvextend -L+1g vg0/x", calls.LvResize("vg0", "x", 1 << 30, sign="+", only="extend")),
         ("lvextend -l +100%FREE vg0/x -i2 /dev/sda", calls.LvResize(
@@ -153,6 +156,9 @@ def test_words_become_requests(daemon: CannedDaemon, run: Run, words: str, call:
         "lvchange -aey --wait soon vg0/vm1",
         "lvchange -aey --wait -1 vg0/vm1",
         "lvremove vg0/",
+        "handover vg0/x",
+        "handover vg0 --to b",
+        "handover vg0/x --abort --to b",
         "vgchange vg0",
         "vgchange -an",
         "vgchange --lockstart -an vg0",

@@ -201,8 +201,8 @@ class Host:
         return self.left_of_lvm2() + tuple(
             inputs.LeftOpen(
                 one.vg, one.lv,
-                OpenLock(f"lvm_{one.vg}", one.uuid, Mode.PR if one.shared else Mode.EX, one.token),
-                ((self.opened_by[one.vg, one.lv], f"vg/{one.vg}"),),
+                OpenLock(f"lvm_{one.vg}", one.uuid, Mode.PR if one.shared else one.hold.least, one.token),
+                ((self.opened_by[one.vg, one.lv], f"vg/{one.vg}"),), hold=one.hold,
             )
             for one in self.paths.values()
         )  # fmt: skip
@@ -285,14 +285,15 @@ class Host:
         path = self.paths.get((body.vg, body.lv))
         if path is None or path.uuid != body.uuid:
             raise NotFound(f"{body.vg}/{body.lv} is not open here")
-        assert path.token == body.token
+        assert body.hold is not None or path.token == body.token
         if body.uuid in self.mirrors:
             self.mirrors[body.uuid].check_becomes(body.extents)
             del self.mirrors[body.uuid]
         del self.paths[body.vg, body.lv]
         self.paths[body.vg, body.name] = msgspec.structs.replace(
-            path, lv=body.name, extents=body.extents, readonly=body.readonly
-        )
+            path, lv=body.name, extents=body.extents, readonly=body.readonly, token=body.token,
+            hold=path.hold if body.hold is None else body.hold,
+        )  # fmt: skip
         return orders.Opened(f"/dev/{body.vg}/{body.name}", f"nbd+unix:///{body.name}")
 
     def _do(self, body: orders.DriverOrder) -> Any:
@@ -335,7 +336,7 @@ class Host:
                 return tuple(
                     orders.OpenVolume(
                         one.vg, one.lv, one.uuid, f"/dev/{one.vg}/{one.lv}", f"nbd+unix:///{one.lv}",
-                        readonly=one.readonly, extents=one.extents,
+                        readonly=one.readonly, extents=one.extents, hold=one.hold,
                         moving=self.mirrors[one.uuid].moving if one.uuid in self.mirrors else None,
                     )
                     for one in self.paths.values()

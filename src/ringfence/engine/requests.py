@@ -19,6 +19,7 @@ from ringfence.engine.checkups import Checkups
 from ringfence.engine.client_locks import ClientLocks
 from ringfence.engine.commands import command_for, lvs
 from ringfence.engine.commands.disks import find_vg
+from ringfence.engine.commands.handover import handover
 from ringfence.engine.commands.locking import space_of
 from ringfence.engine.commands.report import Broken
 from ringfence.engine.context import Context, Phase
@@ -29,6 +30,7 @@ from ringfence.engine.explain import Explanation
 from ringfence.engine.facts import ConfigRefused
 from ringfence.engine.fence_tests import FenceTests
 from ringfence.engine.fencer import Fencer
+from ringfence.engine.handovers import Handovers
 from ringfence.engine.inputs import Asked
 from ringfence.engine.leaving import leave
 from ringfence.engine.locker import Locker
@@ -93,11 +95,13 @@ class Requests:
         lvmlockd: Lvmlockd,
         refreshes: Refreshes,
         wiper: Wiper,
+        handovers: Handovers,
     ) -> None:
         self._context = context
         self._wiper = wiper
         self._lvmlockd = lvmlockd
         self._refreshes = refreshes
+        self._handovers = handovers
         self._slots = slots
         self._locker = locker
         self._tasks = tasks
@@ -177,6 +181,10 @@ class Requests:
             case calls.FenceDrill():
                 self._must_act()
                 self._drills.ask(call, call.who, id, lambda reply: self._send(client, reply))
+            case calls.LvHandover():
+                self._must_act()
+                self._must_reach_storage()
+                self._run(client, id, call, handover(call, self._handovers.busy))
             case calls.FenceConfirm():
                 self._confirm(client, id, call, who)
             case calls.FenceTrust():
@@ -355,7 +363,8 @@ class Requests:
             self._context, exports, self._views.barrier, self._views.why, wrong, doing=self._fencer.doing
         )
         wiping = [msgspec.to_builtins(one) for one in self._progress()]
-        return {**status, "slots": self._slots.report(), "wiping": wiping}
+        handovers = self._handovers.report()
+        return {**status, "slots": self._slots.report(), "wiping": wiping, "handovers": handovers}
 
     def _why(self, target: str) -> Command:
         _, broken, trouble = yield from self._look_at_paths()

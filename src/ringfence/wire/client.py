@@ -452,6 +452,24 @@ class LvChange(_Call, frozen=True):
     """Activate it though PVs of it are missing: what lies there fails."""
 
 
+class LvHandover(_Call, frozen=True):
+    """Have another node go on with an LV that this one has open, EX; or take that back.
+
+    Reply result: {"message", "vg", "name", "uuid", "to", "state"}; the state is "handed over", "given" (it is
+    decided, and the taker has not said yet that it goes on), "prepared" or "taken back"."""
+
+    vg: str
+    lv: str
+    to: str = ""
+    """The node's name."""
+    prepare: bool = False
+    """Only have it open its end, to read; the same call without this goes on."""
+    abort: bool = False
+    """Take back what is not decided, instead."""
+    wait_ms: int | None = None
+    """For the VG's lock."""
+
+
 class LvResize(_Call, frozen=True):
     """Exactly one of size_bytes and extents; `percent` applies to extents: VG | FREE | PVS | LV.
 
@@ -546,7 +564,7 @@ Call = (
     | ConfigShow | ConfigApply | Leave | JoinSpace | LeaveSpace | PurgeOrphans
     | Lock | Convert | Unlock | Cancel | Busy
     | PvCreate | Pvs | VgCreate | VgRemove | VgChange | Vgs | LvCreate | Lvs | LvChange | LvRemove
-    | LvResize | LvRename
+    | LvResize | LvRename | LvHandover
     | PvRemove | PvResize | PvMove | PvCk | VgExtend | VgReduce | VgRename | VgSet | VgCk
     | VgCfgBackup | VgCfgRestore
     | SlotsAdd | SlotsForget | SlotsShow

@@ -13,7 +13,7 @@ ROOMS = {
     "vgrename": "groups", "vgck": "groups", "vgcfgbackup": "backup", "vgcfgrestore": "backup",
     "vgremove": "vg",
     "lvcreate": "lv", "lvs": "reports", "lvchange": "lv", "lvextend": "resize", "lvreduce": "resize",
-    "lvresize": "resize", "lvrename": "lv", "lvremove": "lv",
+    "lvresize": "resize", "lvrename": "lv", "lvremove": "lv", "handover": "handover",
 }  # fmt: skip
 """Which module has a verb's entry."""
 

@@ -160,7 +160,7 @@ VERBS = {
         "VG stands for all of its LVs. Without --wait it is refused at once, and told who holds the LV.",
         (
             ("lvchange -aey vg0/vm1", "this host alone may write"),
-            ("lvchange -asy vg0/vm1", "shared: for a live migration, or a cluster file system"),
+            ("lvchange -asy vg0/vm1", "shared: for a cluster file system"),
             ("lvchange -an vg0/vm1", "others may have it"),
             ("lvchange --addtag db vg0/vm1", "a tag, seen by all hosts at once"),
         ),
