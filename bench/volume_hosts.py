@@ -16,7 +16,6 @@ from ringfence.client import Connection, connect
 from ringfence.lab.cluster import Lab
 from ringfence.wire import client as calls
 
-
 PLACE = "/dev/shm"
 """In memory, disks and all: a host's /run, where thousands of sockets are made, is."""
 

@@ -32,14 +32,14 @@ def loops() -> set[str]:
 def test_a_quick_look() -> None:
     before = {*Path("/dev/shm").glob("rfbv*")}
     devices = loops()
-    wanted = [word for row in ("lvs", "lvcreate", "writers", "view", "dm") for word in ("--only", row)]
+    wanted = [word for row in ("lvs", "lvcreate", "activate", "writers", "view", "dm") for word in ("--only", row)]
     ran = subprocess.run(
         [sys.executable, BENCH, "--quick", "--json", *wanted], capture_output=True, text=True, check=False
     )
     assert ran.returncode == 0, ran.stderr
     report = json.loads(ran.stdout)
     found = report["measures"]
-    for row in ("lvs", "lvcreate"):
+    for row in ("lvs", "lvcreate", "activate"):
         assert all(found[row]["200"][who] > 0 for who in ("ours_ms", "stock_ms"))
     assert 0 < found["view"]["200"]["ours_ms"] <= found["view"]["200"]["worst_ms"]
     assert (found["writers"]["lost"], found["writers"]["clean"]) == (0, True)
