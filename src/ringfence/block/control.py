@@ -184,6 +184,7 @@ class BlockService:
                 tuple(_extent(one) for one in path.extents),
                 _moving(path),
                 path.plane,
+                path.fast,
             )
             for path in await self.paths()
         )

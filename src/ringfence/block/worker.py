@@ -71,7 +71,8 @@ class Worker:
             return 1
         threading.Thread(target=self._accept, args=(listener, export), daemon=True).start()
         extents = export.volume.extents
-        self._tell(wire.WorkerReady(extents.direct, extents.block_bytes))
+        fast = isinstance(export.seats, FastSeats)
+        self._tell(wire.WorkerReady(extents.direct, extents.block_bytes, fast))
         while (word := _next_word(lines)) is not None:
             if word.word is None:
                 return self._end(word, order, listener, export, reports)

@@ -27,6 +27,7 @@ class Place(msgspec.Struct, frozen=True):
     """Where a stripe begins."""
 
     path: str
+    """Empty, also in an `Extent`: its device is missing, and what is asked of it fails."""
     start_bytes: int
 
 
@@ -292,6 +293,8 @@ class Path(msgspec.Struct, frozen=True, omit_defaults=True):
     plane: Plane = Plane.NBD
     """NBD or DM.  Of a device `pid` is 0, and `connections` says how often it is open."""
     moving: Moving | None = None
+    fast: bool | None = None
+    """Whether usual requests are served without the interpreter; None: not told, or it is a device."""
 
 
 class Outcome(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -342,6 +345,8 @@ class Order(msgspec.Struct, frozen=True):
 class WorkerReady(msgspec.Struct, frozen=True, tag=True):
     direct: bool
     block_bytes: int
+    fast: bool | None = None
+    """As in `Path`."""
 
 
 class WorkerFailed(msgspec.Struct, frozen=True, tag=True):

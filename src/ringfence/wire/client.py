@@ -448,6 +448,8 @@ class LvChange(_Call, frozen=True):
     """Reload what is open here by what the metadata says."""
     force: bool = False
     """Activate it shared whatever is on it."""
+    partial: bool = False
+    """Activate it though PVs of it are missing: what lies there fails."""
 
 
 class LvResize(_Call, frozen=True):

@@ -18,7 +18,7 @@ from ringfence.cli.verbs.lv_kinds import (
     split_lv,
 )
 from ringfence.cli.verbs.table import CHANGE, SELECT, Given, Option, Stock, Verb, Work, call
-from ringfence.cli.verbs.vg import ACTIVATE, NOW
+from ringfence.cli.verbs.vg import ACTIVATE, NOW, PARTIAL, is_partial
 from ringfence.client.brief import Brief
 from ringfence.core.errors import BadInput
 
@@ -45,12 +45,15 @@ def _lvcreate(given: Given) -> Work:
 
 
 def _new_name(given: Given) -> tuple[str, str, tuple[str, ...]]:
-    """VG, name, PVs.  LVM2 takes `-n NAME VG` and `-n VG/NAME`."""
-    group, slash, rest = given["name"].removeprefix("/dev/").partition("/")
+    """VG, name ("": the next lvolN), PVs.  LVM2 takes `-n NAME VG` and `-n VG/NAME`."""
+    name: str | None = given["name"]
+    if name == "":
+        raise BadInput('LV name "" is invalid', next="leave out --name for the next lvolN")
+    group, slash, rest = (name or "").removeprefix("/dev/").partition("/")
     if not slash:
         if not given.names:
             raise BadInput("Missing argument 'VG'")
-        return given.names[0], given["name"], given.names[1:]
+        return given.names[0], group, given.names[1:]
     words = given.names
     if words and words[0] == group:
         words = words[1:]
@@ -73,7 +76,7 @@ def _lvchange(given: Given) -> Work:
             call(
                 "LvChange", vg=vg, lv=lv, activate=given["activate"], add_tags=add, drop_tags=drop,
                 permission=given["permission"], alloc=policy_of(given), refresh=refresh,
-                force=bool(given["force"]) or None,
+                force=bool(given["force"]) or None, partial=is_partial(given),
             )
             | {"wait_ms": given["wait"]},
         )
@@ -121,7 +124,7 @@ VERBS = {
     "lvcreate": Verb(
         "lvcreate", "Make an LV and activate it here.", "VG [PV[:FIRST-LAST]|@TAG...]",
         (
-            Option("name", ("-n", "--name"), "[default: lvol0, lvol1, …]", "NAME", default=""),
+            Option("name", ("-n", "--name"), "[default: lvol0, lvol1, …]", "NAME"),
             Option("size", ("-L", "--size"), "64m, 1.5g; rounded up to whole extents.", "SIZE", size),
             Option("extents", ("-l", "--extents"), "25, 50%VG, 100%FREE, 100%PVS.", "EXTENTS", extents),
             *STRIPES,
@@ -149,7 +152,7 @@ VERBS = {
     "lvchange": Verb(
         "lvchange", "Activate or deactivate LVs here; change what they are.", "VG|VG/LV...",
         (
-            ACTIVATE, NOW, ADD_TAG, DROP_TAG, PERMISSION, ALLOC, CONTIGUOUS,
+            ACTIVATE, NOW, *PARTIAL, ADD_TAG, DROP_TAG, PERMISSION, ALLOC, CONTIGUOUS,
             Option("refresh", ("--refresh",), "Reload what is open here by what the metadata says."),
             FORCE, SELECT, *NO_EFFECT, *CHANGE,
         ),

@@ -24,7 +24,8 @@ def vgset(call: VgSet) -> Command:
     locked = yield from lock_vg(call.vg, Mode.EX)
     limits = (call.max_lv, call.max_pv) != (None, None)
     extent_sectors = check_extent_size(call.extent_size_bytes) if call.extent_size_bytes else 0
-    change = yield from begin(locked, resizing=limits or extent_sectors > 0)
+    tags_alone = call == VgSet(call.vg, call.add_tags, call.drop_tags)
+    change = yield from begin(locked, partial=tags_alone, resizing=limits or extent_sectors > 0)
     vg = tag(change.vg, call.add_tags, call.drop_tags)
     if call.policy:
         vg = set_policy(vg, call.policy)
