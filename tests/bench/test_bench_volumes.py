@@ -32,7 +32,8 @@ def loops() -> set[str]:
 def test_a_quick_look() -> None:
     before = {*Path("/dev/shm").glob("rfbv*")}
     devices = loops()
-    wanted = [word for row in ("lvs", "lvcreate", "activate", "writers", "view", "dm") for word in ("--only", row)]
+    rows = ("lvs", "lvcreate", "activate", "writers", "view", "dm")
+    wanted = [word for row in rows for word in ("--only", row)]
     ran = subprocess.run(
         [sys.executable, BENCH, "--quick", "--json", *wanted], capture_output=True, text=True, check=False
     )
