@@ -130,6 +130,7 @@ def test_words_become_requests(daemon: CannedDaemon, run: Run, words: str, call:
         "lvcreate -L 64m -l 25 vg0",
         "lvcreate -L 64m",
         "lvcreate -L 64m -n vg1/vm1 vg0",
+        "lvcreate -L 64m --name= vg0",
         "lvcreate -L 0 vg0",
         "lvcreate -L 64q vg0",
         "lvextend vg0/x",

@@ -392,6 +392,12 @@ def test_missing_pvs_go_with_the_lvs_on_them_that_nobody_uses(three: World, stoc
     with pytest.raises(LockHeld, match="an-a01n02"):
         node.run(VgReduce("vg0", remove_missing=True, force=True))
     three.node(2).run(LvChange("vg0", "second", "n"))
+    os.rename(path + ".away", path)
+    node.run(LvChange("vg0", "second", "ey"))
+    hide(three, 1)
+    with pytest.raises(Refused, match=r"vg0/second is active here; lvchange -an vg0/second$"):
+        node.run(VgReduce("vg0", remove_missing=True, force=True))
+    node.run(LvChange("vg0", "second", "n"))
     answer = node.run(VgReduce("vg0", remove_missing=True, force=True))
     assert answer["message"].splitlines() == [
         'Logical volume "second" successfully removed.',
@@ -434,7 +440,7 @@ def test_what_is_refused_is_refused_before_anything_is_written(three: World) -> 
         (VgReduce("vg0", (second, first)), Refused, "still in use"),
         (VgReduce("vg0", (third,)), NotFound, 'is not in volume group "vg0"'),
         (VgReduce("vg0"), BadInput, "give physical volumes, or --all"),
-        (VgExtend("vg0", (first,)), Refused, "belongs to volume group vg0"),
+        (VgExtend("vg0", (first,)), Refused, "is already in volume group vg0"),
         (VgExtend("vg0", (third, third)), BadInput, "named twice"),
         (VgRename("vg0", "vg1"), Refused, r"active LVs: first \(EX on an-a01n02\); deactivate them there"),
         (VgRename("vg0", "vg0"), BadInput, "already exists"),

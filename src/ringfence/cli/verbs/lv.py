@@ -44,12 +44,15 @@ def _lvcreate(given: Given) -> Work:
 
 
 def _new_name(given: Given) -> tuple[str, str, tuple[str, ...]]:
-    """VG, name, PVs.  LVM2 takes `-n NAME VG` and `-n VG/NAME`."""
-    group, slash, rest = given["name"].removeprefix("/dev/").partition("/")
+    """VG, name ("": the next lvolN), PVs.  LVM2 takes `-n NAME VG` and `-n VG/NAME`."""
+    name: str | None = given["name"]
+    if name == "":
+        raise BadInput('LV name "" is invalid', next="leave out --name for the next lvolN")
+    group, slash, rest = (name or "").removeprefix("/dev/").partition("/")
     if not slash:
         if not given.names:
             raise BadInput("Missing argument 'VG'")
-        return given.names[0], given["name"], given.names[1:]
+        return given.names[0], group, given.names[1:]
     words = given.names
     if words and words[0] == group:
         words = words[1:]
@@ -120,7 +123,7 @@ VERBS = {
     "lvcreate": Verb(
         "lvcreate", "Make an LV and activate it here.", "VG [PV[:FIRST-LAST]|@TAG...]",
         (
-            Option("name", ("-n", "--name"), "[default: lvol0, lvol1, …]", "NAME", default=""),
+            Option("name", ("-n", "--name"), "[default: lvol0, lvol1, …]", "NAME"),
             Option("size", ("-L", "--size"), "64m, 1.5g; rounded up to whole extents.", "SIZE", size),
             Option("extents", ("-l", "--extents"), "25, 50%VG, 100%FREE, 100%PVS.", "EXTENTS", extents),
             *STRIPES,

@@ -257,9 +257,12 @@ def _named(vg: str, name: str) -> Generator[Order, Any, tuple[OpenVolume | None,
     return next((one for one in volumes if (one.vg, one.uuid) == (vg, uuid)), None), uuid
 
 
-def take_for_removal(vg: Vg, lv: Lv, *, force: bool) -> Generator[Order, Any, int]:
+def take_for_removal(vg: Vg, lv: Lv, *, force: bool | None) -> Generator[Order, Any, int]:
     """EX on an LV that is to go; it waits for nobody but who zeroes or wipes it.  Answer: the lock, to
     be released after the commit.
+
+    Args:
+        force: also if it is active here.  None: no, and the command has no word that would do that.
 
     Raises Refused if the LV is active here (unless forced, but always if LVM2 has it), LockHeld if it is
     elsewhere.  A path that is open here stays open: the caller closes it once nothing can be refused any
@@ -274,7 +277,7 @@ def take_for_removal(vg: Vg, lv: Lv, *, force: bool) -> Generator[Order, Any, in
     if not force:
         raise Refused(
             f"Logical volume {vg.name}/{lv.name} is active here",
-            next=f"lvchange -an {vg.name}/{lv.name}, or use --force",
+            next=f"lvchange -an {vg.name}/{lv.name}" + (", or use --force" if force is not None else ""),
         )
     if mine.mode is not Mode.EX:
         yield Convert(mine.lock, Mode.EX, 0)

@@ -38,8 +38,8 @@ from ringfence.volumes.discovery import VgOnDisk
 from ringfence.volumes.model import Lv, Vg
 from ringfence.volumes.plan import check_plain
 
-AT_ONCE = 1024
-"""So many LVs in one order: few enough for a line of the block service's."""
+AT_ONCE = 512
+"""So many LVs in one order: who makes it, and who carries it out, must not hold its event loop for long."""
 
 T = TypeVar("T")
 Rows = list[dict[str, Any]]
@@ -160,11 +160,7 @@ def deactivate_all(vg: str, out: Outcome) -> Generator[Order, Any, None]:
 
 def _locks(orders: tuple[Acquire | Release, ...]) -> Generator[Order, Any, tuple[Any, ...]]:
     """Raises LocksLost if that is what became of any."""
-    answers: tuple[Any, ...] = (yield LocksTogether(orders)) if orders else ()
-    for one in answers:
-        if isinstance(one, LocksLost):
-            raise one
-    return answers
+    return _none_lost((yield LocksTogether(orders)) if orders else ())
 
 
 def _paths(orders: Iterable[OpenPath | ClosePath]) -> Generator[Order, Any, tuple[Any, ...]]:
@@ -173,11 +169,17 @@ def _paths(orders: Iterable[OpenPath | ClosePath]) -> Generator[Order, Any, tupl
     if not asked:
         return ()
     try:
-        answers: tuple[Any, ...] = yield PathsTogether(asked)
+        return _none_lost((yield PathsTogether(asked)))
     except LocksLost:
         raise
     except RingfenceError as error:
         return (error,) * len(asked)
+
+
+def _none_lost(answers: tuple[Any, ...]) -> tuple[Any, ...]:
+    for one in answers:
+        if isinstance(one, LocksLost):
+            raise one
     return answers
 
 
