@@ -107,7 +107,7 @@ def _asked(given: Given, report: Report, of_pvs: bool = False) -> Asked | None:
     """None: `-o help` was printed."""
     shown, compact, help = known.chosen(report, given["fields"], bool(given["verbose"]))
     if help or given["select"] in known.HELP:
-        print("\n".join("  " + line for line in known.help_lines()))
+        print("\n".join("  " + line for line in known.help_lines(kinds=not help)))
         return None
     selection = None
     if given["select"]:
