@@ -8,7 +8,8 @@ import pytest
 from cli_daemon import CannedDaemon
 from conftest import Run
 
-from ringfence.core.errors import LockHeld
+from ringfence.cli.verbs import foreground
+from ringfence.core.errors import LockHeld, NotFound
 from ringfence.lvm2.backup import pack, to_file
 from ringfence.wire import client as calls
 
@@ -72,6 +73,12 @@ HERE = str(Path.cwd())
         ("lvrename vg0/a b", calls.LvRename("vg0", "a", "b")),
         ("lvrename /dev/vg0/a /dev/vg0/b", calls.LvRename("vg0", "a", "b")),
         ("lvchange -aey vg0/vm1", calls.LvChange("vg0", "vm1", "ey", 0)),
+        ("lvchange -aey -P vg0/vm1", calls.LvChange("vg0", "vm1", "ey", partial=True)),
+        ("lvchange -ay --activationmode degraded vg0/vm1", calls.LvChange("vg0", "vm1", "ey")),
+        ("vgchange -ay --activationmode partial vg0", calls.LvChange("vg0", "", "ey", partial=True)),
+        ("vgchange -s 8m vg0", calls.VgSet("vg0", extent_size_bytes=8 * M)),
+        ("lvreduce -f -L -1m --no-wipe vg0/x", calls.LvResize(
+            "vg0", "x", M, sign="-", only="reduce", force=True, wipe=False)),
         ("lvchange -ay vg0/vm1", calls.LvChange("vg0", "vm1", "ey", 0)),
         ("lvchange -asy --wait forever vg0/vm1", calls.LvChange("vg0", "vm1", "sy", None)),
         ("lvchange -a n vg0", calls.LvChange("vg0", "", "n", 0)),
@@ -341,3 +348,82 @@ def test_a_refusal_as_json(daemon: CannedDaemon, run: Run) -> None:
         "error": error,
         "errors": [error],
     }
+
+
+class Background:
+    """A daemon that has an LV to zero or wipe: some percents further at each look."""
+
+    def __init__(self, *percents: str, gone: bool, here: int | None = None) -> None:
+        self.percents = list(percents)
+        self.gone = gone
+        self.here = here
+        """Bytes of 200 that this host has done."""
+
+    def __call__(self, call: calls.Call) -> Any:
+        if isinstance(call, calls.Lvs):
+            if not self.percents and self.gone:
+                raise NotFound("no such LV")
+            percent = self.percents.pop(0) if self.percents else ""
+            return {"columns": {"lv_uuid": ["u"], "copy_percent": [percent]}}
+        if isinstance(call, calls.Status):
+            mine = {"vg": "vg0", "lv": "x_wiping", "done_bytes": self.here, "size_bytes": 200}
+            return {"wiping": [] if self.here is None else [mine]}
+        if isinstance(call, calls.LvChange):
+            return {"vg": "vg0", "name": "x", "path": "/run/x", "uri": "nbd+unix:///x"}
+        unclean = {"unclean": "x_wiping" if self.gone else "x", "uuid_unclean": "u"}
+        later = "5 extents are being wiped, and free after that."
+        message = f"removed\n{later}" if isinstance(call, calls.LvRemove) else "done"
+        notes = ["rounded", later] if isinstance(call, calls.LvResize) else ["rounded"]
+        return {"message": message, "vg": "vg0", "name": "x", "notes": notes, **unclean}
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(foreground, "POLL_S", 0)
+
+
+@pytest.mark.usefixtures("quick")
+def test_in_the_foreground_it_is_said_how_far_the_wiping_is(daemon: CannedDaemon, run: Run) -> None:
+    daemon.answer = Background("0.00", "40.00", "40.00", gone=True)
+    ran = run("lvremove", "--foreground", "vg0/x")
+    lines = ["vg0/x_wiping: 0.00%", "vg0/x_wiping: 40.00%", "vg0/x_wiping: 100.00%", "removed"]
+    assert (ran.code, ran.out.split("\n")) == (0, [*(f"  {line}" for line in lines), ""])
+    daemon.answer = Background("0.00", gone=True, here=50)
+    ran = run("lvreduce", "-f", "-l", "-1", "--foreground", "vg0/x")
+    assert (ran.out, ran.err) == ("  vg0/x_wiping: 25.00%\n  vg0/x_wiping: 100.00%\n  done\n", "  rounded\n")
+    daemon.answer = Background("0.00", gone=True)
+    assert "0.00%" not in run("lvremove", "-q", "--foreground", "vg0/x").out
+    daemon.answer = Background("0.00", gone=True)
+    assert run("lvremove", "--json", "--foreground", "vg0/x").json["results"][0]["message"] == "removed"
+    daemon.answer = Background("0.00", gone=True)
+    assert "free after that" in run("lvremove", "vg0/x").out, "without it, nobody waits"
+
+
+@pytest.mark.usefixtures("quick")
+def test_in_the_foreground_an_lv_is_activated_when_it_is_zeroed(daemon: CannedDaemon, run: Run) -> None:
+    daemon.answer = Background("50.00", gone=False)
+    ran = run("lvcreate", "--foreground", "-L", "1g", "-n", "x", "vg0")
+    lines = ["vg0/x: 50.00%", "vg0/x: 100.00%", "done", "/run/x", "nbd+unix:///x"]
+    assert (ran.code, ran.out.split("\n")) == (0, [*(f"  {line}" for line in lines), ""])
+    made, active = daemon.calls[0], daemon.calls[-1]
+    assert isinstance(made, calls.LvCreate)
+    assert (made.activate, active) == ("n", calls.LvChange("vg0", "x", "ey", None))
+    daemon.calls.clear()
+    daemon.answer = Background(gone=False)
+    assert run("lvcreate", "--foreground", "-an", "-L", "1g", "-n", "x", "vg0").code == 0
+    assert not any(isinstance(call, calls.LvChange) for call in daemon.calls)
+
+
+@pytest.mark.usefixtures("quick")
+def test_who_cannot_tell_how_far_it_is_says_so_and_fails(daemon: CannedDaemon, run: Run) -> None:
+    canned = Background("0.00", gone=True)
+
+    def answer(call: calls.Call) -> Any:
+        if isinstance(call, calls.Lvs):
+            raise LockHeld("made to fail")
+        return canned(call)
+
+    daemon.answer = answer
+    ran = run("lvremove", "--foreground", "vg0/x")
+    assert (ran.code, ran.out.splitlines()[0]) == (5, "  removed")
+    assert "how far it is, is not known: made to fail; see: ringfence why vg0/x_wiping" in ran.err

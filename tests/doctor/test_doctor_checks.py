@@ -162,6 +162,7 @@ PLANTED: dict[str, tuple[str, Spoil]] = {
     "timing-hold": ("", timing(hold_ms=5000)),
     "timing-bound": ("", timing(write_ms=20_000)),
     "two-node-alone": ("", nodes(2, True)),
+    "nbd-slow": ("n2", lambda facts: with_host(facts, "n2", slow_nbd="libfastpath.so was not built")),
     "slots-missing": ("", lambda facts: with_daemon(facts, slots=())),
     "slots-missing-two-node": ("", lambda facts: with_daemon(nodes(2, True)(facts), slots=())),
     "slots-fail": ("n1", lambda facts: with_daemon(facts, slots=(SlotsFacts("vg0", trouble="no answer"),))),

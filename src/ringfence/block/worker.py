@@ -71,7 +71,8 @@ class Worker:
             return 1
         threading.Thread(target=self._accept, args=(listener, export), daemon=True).start()
         extents = export.volume.extents
-        self._tell(wire.WorkerReady(extents.direct, extents.block_bytes))
+        fast = isinstance(export.seats, FastSeats)
+        self._tell(wire.WorkerReady(extents.direct, extents.block_bytes, fast))
         while (word := _next_word(lines)) is not None:
             if word.word is None:
                 return self._end(word, order, listener, export, reports)
@@ -239,6 +240,8 @@ class Worker:
 
 def _listen(order: wire.Order) -> socket.socket:
     """Raises Unavailable."""
+    if order.listener_fd >= 0:
+        return socket.socket(fileno=order.listener_fd)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
     try:
         with contextlib.suppress(FileNotFoundError):

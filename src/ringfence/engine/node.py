@@ -145,7 +145,7 @@ class _Node:
         self._requests = Requests(
             context, self.locker, clients, self._tasks, self._views, self._fencer, self._deadlocks,
             self._checkups, self._fence_tests, self._drills, self._arming, self._slots, self._lvmlockd,
-            self.refreshes.own,
+            self.refreshes, self._wiper,
         )  # fmt: skip
         self._deadlines = Deadlines(context, self._slots)
         self._sent_ns = 0

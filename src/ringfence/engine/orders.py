@@ -612,6 +612,8 @@ class OpenVolume(msgspec.Struct, frozen=True):
     """What it is made of; empty: a block service of an older version does not tell."""
     moving: Moving | None = None
     plane: Plane = Plane.NBD
+    fast: bool | None = None
+    """Whether usual requests are served without the interpreter; None: not told, or it is a device."""
 
 
 class StandingTables(_Order, frozen=True):

@@ -11,7 +11,7 @@ import msgspec
 from ringfence.core.errors import BadInput, NotFound, Refused, RingfenceError
 from ringfence.core.ids import Epoch
 from ringfence.core.listed import listed
-from ringfence.core.locknames import VG_SPACE, lockspace_name, resource_name
+from ringfence.core.locknames import VG_SPACE, lockspace_name, resource_name, vg_of
 from ringfence.core.modes import Mode
 from ringfence.engine import deadlocks, reports
 from ringfence.engine.arming import Arming
@@ -43,12 +43,14 @@ from ringfence.engine.orders import (
     OpenVolume,
     Order,
 )
-from ringfence.engine.reloads import Reloads
+from ringfence.engine.refreshes import Refreshes
 from ringfence.engine.slots import Slots
 from ringfence.engine.tasks import Tasks
 from ringfence.engine.views import Views
+from ringfence.engine.wiper import Wiper
 from ringfence.fencing.power_on import explain
 from ringfence.locks.deadlock import Ring
+from ringfence.volumes.model import Lv, Vg
 from ringfence.volumes.plan import find_lv
 from ringfence.wire import client as calls
 from ringfence.wire import entries
@@ -88,11 +90,13 @@ class Requests:
         arming: Arming,
         slots: Slots,
         lvmlockd: Lvmlockd,
-        reloads: Reloads,
+        refreshes: Refreshes,
+        wiper: Wiper,
     ) -> None:
         self._context = context
+        self._wiper = wiper
         self._lvmlockd = lvmlockd
-        self._reloads = reloads
+        self._refreshes = refreshes
         self._slots = slots
         self._locker = locker
         self._tasks = tasks
@@ -355,9 +359,13 @@ class Requests:
 
     def _why(self, target: str) -> Command:
         _, broken, trouble = yield from self._look_at_paths()
-        where = self._known(target)
+        where, unclean = self._known(target), None
         if where is None and target.count("/") == 1:
-            where = yield from _resolve(target)
+            found = yield from _resolve(target)
+            if found is not None:
+                vg, lv = found
+                where = space_of(vg.name), lv.uuid
+                unclean = self._wiper.line(vg, lv) if lv.unclean else None
         explanation = Explanation(
             self._context, self._locker, self.locks, self._views.barrier, self._views.why, self._fencer.doing,
             self._slots, self._lvmlockd.waits(),
@@ -371,6 +379,11 @@ class Requests:
             said = answer["lines"] if answer["stuck"] or not about_all else []
             answer["lines"] = [*lines, *said]
             answer["stuck"] = True
+        if unclean is not None:
+            answer["lines"] = [unclean, *answer["lines"]]
+        late = self._refreshes.lines(vg_of(where[0]) or "", where[1]) if where is not None else []
+        if late:
+            answer["lines"], answer["stuck"] = [*late, *answer["lines"]], True
         return answer
 
     def _look_at_paths(self) -> Generator[Order, Any, tuple[tuple[OpenVolume, ...], dict[str, str], str]]:
@@ -399,7 +412,7 @@ class Requests:
                 for name, what in sorted(wrong.items())
             }
             stopped = {f"{one.vg}/{one.lv}": one.stopped for one in volumes if one.stopped and not one.failed}
-            stopped |= {name: what for name, what in self._reloads.wrong.items() if name not in wrong}
+            stopped |= {name: what for name, what in self._refreshes.own.wrong.items() if name not in wrong}
             return lines | {name: f"{name} is active here, but {what}" for name, what in stopped.items()}
 
         return broken
@@ -488,12 +501,12 @@ class Requests:
         self._context.out(Answer(client, reply))
 
 
-def _resolve(target: str) -> Generator[Order, Any, tuple[str, str] | None]:
+def _resolve(target: str) -> Generator[Order, Any, tuple[Vg, Lv] | None]:
     """Look VG/LV up on the disks; anything else is taken for LOCKSPACE/RESOURCE."""
     vg, _, lv = target.partition("/")
     try:
         _, found = yield from find_vg(vg)
-        return space_of(vg), find_lv(found.vg, lv).uuid
+        return found.vg, find_lv(found.vg, lv)
     except RingfenceError:
         return None
 

@@ -27,6 +27,7 @@ class Place(msgspec.Struct, frozen=True):
     """Where a stripe begins."""
 
     path: str
+    """Empty, also in an `Extent`: its device is missing, and what is asked of it fails."""
     start_bytes: int
 
 
@@ -262,7 +263,7 @@ class Moving(msgspec.Struct, frozen=True):
     """Why the copy is of no use: begin again."""
 
 
-class Path(msgspec.Struct, frozen=True):
+class Path(msgspec.Struct, frozen=True, omit_defaults=True):
     """An open LV, as the service sees it."""
 
     vg: str
@@ -292,6 +293,8 @@ class Path(msgspec.Struct, frozen=True):
     plane: Plane = Plane.NBD
     """NBD or DM.  Of a device `pid` is 0, and `connections` says how often it is open."""
     moving: Moving | None = None
+    fast: bool | None = None
+    """Whether usual requests are served without the interpreter; None: not told, or it is a device."""
 
 
 class Outcome(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -335,11 +338,15 @@ class Order(msgspec.Struct, frozen=True):
     """The socket's group; -1: unchanged."""
     in_flight: int = 16
     """How many requests may be on their way to the disks at one time: so many writes can land late."""
+    listener_fd: int = -1
+    """The socket, where it listens already; -1: it is to be made."""
 
 
 class WorkerReady(msgspec.Struct, frozen=True, tag=True):
     direct: bool
     block_bytes: int
+    fast: bool | None = None
+    """As in `Path`."""
 
 
 class WorkerFailed(msgspec.Struct, frozen=True, tag=True):

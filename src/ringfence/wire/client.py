@@ -324,6 +324,8 @@ class VgSet(_Call, frozen=True):
     max_lv: int | None = None
     max_pv: int | None = None
     autoactivation: bool | None = None
+    extent_size_bytes: int = 0
+    """0: as it is."""
 
 
 class VgCk(_Call, frozen=True):
@@ -446,6 +448,8 @@ class LvChange(_Call, frozen=True):
     """Reload what is open here by what the metadata says."""
     force: bool = False
     """Activate it shared whatever is on it."""
+    partial: bool = False
+    """Activate it though PVs of it are missing: what lies there fails."""
 
 
 class LvResize(_Call, frozen=True):
@@ -488,6 +492,9 @@ class LvRename(_Call, frozen=True):
 
 
 class LvRemove(_Call, frozen=True):
+    """Where much is left to be wiped (likewise of `LvResize`), or zeroed (`LvCreate`, not activated), the
+    result has "unclean" and "uuid_unclean", the name and uuid of the LV that keeps it until then."""
+
     vg: str
     lv: str
     force: bool = False

@@ -45,6 +45,13 @@ def activation(text: str) -> str:
     return _ACTIVATIONS[text]
 
 
+def activation_mode(text: str) -> str:
+    """--activationmode.  Linear and striped LVs are never degraded: whole, or partial."""
+    if text not in ("complete", "degraded", "partial"):
+        raise BadInput(f"{text!r} is not complete, degraded or partial")
+    return text
+
+
 def wait_ms(text: str) -> int | None:
     """None: for ever."""
     if text == "forever":

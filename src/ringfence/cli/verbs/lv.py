@@ -1,5 +1,6 @@
 """lvcreate, lvchange, lvrename, lvremove."""
 
+from ringfence.cli.verbs.foreground import FOREGROUND, made_active, until_clean
 from ringfence.cli.verbs.kinds import extents, segment_type, size, tag
 from ringfence.cli.verbs.lv_kinds import (
     ALLOC,
@@ -17,7 +18,7 @@ from ringfence.cli.verbs.lv_kinds import (
     split_lv,
 )
 from ringfence.cli.verbs.table import CHANGE, SELECT, Given, Option, Stock, Verb, Work, call
-from ringfence.cli.verbs.vg import ACTIVATE, NOW
+from ringfence.cli.verbs.vg import ACTIVATE, NOW, PARTIAL, is_partial
 from ringfence.client.brief import Brief
 from ringfence.core.errors import BadInput
 
@@ -34,7 +35,8 @@ def _lvcreate(given: Given) -> Work:
     count, percent = given["extents"] or (None, None)
     made = call(
         "LvCreate", vg=vg, lv=name or None, size_bytes=given["size"], extents=count, percent=percent or None,
-        activate=given["activate"], wait_ms=given["wait"], stripes=given["stripes"],
+        activate="n" if given["foreground"] else given["activate"], wait_ms=given["wait"],
+        stripes=given["stripes"],
         stripe_size_bytes=given["stripesize"], alloc=policy_of(given), pvs=places(pvs),
         tags=given["addtag"] or None, permission=given["permission"],
         wipe=False if given["nowipe"] or given["zero"] in NO else None,
@@ -74,7 +76,7 @@ def _lvchange(given: Given) -> Work:
             call(
                 "LvChange", vg=vg, lv=lv, activate=given["activate"], add_tags=add, drop_tags=drop,
                 permission=given["permission"], alloc=policy_of(given), refresh=refresh,
-                force=bool(given["force"]) or None,
+                force=bool(given["force"]) or None, partial=is_partial(given),
             )
             | {"wait_ms": given["wait"]},
         )
@@ -130,6 +132,7 @@ VERBS = {
             ALLOC, CONTIGUOUS, ADD_TAG, PERMISSION,
             ACTIVATE._replace(help="ey or n.  [default: ey]"),
             FOREVER, NO_WIPE,
+            FOREGROUND._replace(help="Say how far the zeroing is; activate it then."),
             Option("zero", ("-Z", "--zero"), "n: as --no-wipe; else all of it is zeroed.", "y|n"),
             Option("wipesignatures", ("-W", "--wipesignatures"), "Nothing more: zeroing does it.", "y|n"),
             *NO_EFFECT, *CHANGE,
@@ -144,11 +147,12 @@ VERBS = {
         ),
         stock=(*STOCK_KINDS, *STOCK_DEVICE, Stock(("-r", "--readahead"), "read-ahead")),
         names="vg",
+        after=made_active,
     ),
     "lvchange": Verb(
         "lvchange", "Activate or deactivate LVs here; change what they are.", "VG|VG/LV...",
         (
-            ACTIVATE, NOW, ADD_TAG, DROP_TAG, PERMISSION, ALLOC, CONTIGUOUS,
+            ACTIVATE, NOW, *PARTIAL, ADD_TAG, DROP_TAG, PERMISSION, ALLOC, CONTIGUOUS,
             Option("refresh", ("--refresh",), "Reload what is open here by what the metadata says."),
             FORCE, SELECT, *NO_EFFECT, *CHANGE,
         ),
@@ -184,7 +188,10 @@ VERBS = {
     ),
     "lvremove": Verb(
         "lvremove", "Remove LVs.", "VG|VG/LV...",
-        (Option("force", ("-f", "--force"), "Even if it is in use."), NO_WIPE, SELECT, *NO_EFFECT, *CHANGE),
+        (
+            Option("force", ("-f", "--force"), "Even if it is in use."), NO_WIPE, FOREGROUND, SELECT,
+            *NO_EFFECT, *CHANGE,
+        ),
         _lvremove,
         "VG stands for all of its LVs. One that is active here needs --force or --yes.",
         (
@@ -194,5 +201,6 @@ VERBS = {
         least=1,
         expand=each_lv,
         names="lv",
+        after=until_clean,
     ),
 }  # fmt: skip

@@ -1,6 +1,7 @@
 """lvextend, lvreduce, lvresize."""
 
 from ringfence.cli.verbs.file_system import resize_file_system
+from ringfence.cli.verbs.foreground import FOREGROUND, until_clean
 from ringfence.cli.verbs.kinds import segment_type
 from ringfence.cli.verbs.lv_kinds import (
     ALLOC,
@@ -84,13 +85,14 @@ VERBS = {
         "lvreduce", "Make an LV smaller; what was at its end is lost.", "VG/LV",
         (
             *CHANGES, FORCE, RESIZEFS._replace(help="Refused: shrink the file system first."), NO_WIPE,
-            *_REST,
+            FOREGROUND, *_REST,
         ),
         _resize("reduce"),
         "Needs --force or --yes. What it gives up is wiped before it is free.",
         (("lvreduce -f -L -1g vg0/vm1", "1 GiB less"),),
         least=1, most=1,
         names="lv",
+        after=until_clean,
     ),
     "lvresize": Verb(
         "lvresize", "Make an LV larger or smaller.", "VG/LV [PV[:FIRST-LAST]|@TAG...]",

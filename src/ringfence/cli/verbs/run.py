@@ -13,7 +13,7 @@ from ringfence.cli.verbs import verb
 from ringfence.cli.verbs.table import Given, Verb, Work
 from ringfence.cli.verbs.words import understand, wrong
 from ringfence.client.brief import Brief
-from ringfence.core.errors import EXIT_FAILED, EXIT_OK, BadInput, RingfenceError
+from ringfence.core.errors import EXIT_FAILED, EXIT_OK, BadInput, RingfenceError, printable
 
 RETRY_MS = 2000
 """A daemon that is being restarted may be back by then; a person waits no longer without a word."""
@@ -94,14 +94,14 @@ def _each(daemon: Brief, work: Work, entry: Verb, given: Given) -> int:
 
 
 def _error_line(target: str, error: RingfenceError) -> str:
-    line = one_line(str(error))
+    line, target = one_line(str(error)), printable(target)
     return line if not target or target in line else f"{target}: {line}"
 
 
 def _print(result: dict[str, Any], quiet: bool, indent: str) -> None:
     """Args: indent: of `lines`; a VG's text is printed as it stands."""
     for note in [*(result.get("notes") or []), *(result.get("problems") or [])]:
-        print(f"  {note}", file=sys.stderr)
+        print(f"  {printable(note)}", file=sys.stderr)
     if quiet:
         return
     for line in str(result.get("message") or "").splitlines():

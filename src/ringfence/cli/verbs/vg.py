@@ -1,6 +1,15 @@
 """vgcreate, vgchange, vgremove."""
 
-from ringfence.cli.verbs.kinds import activation, policy, positive, size, tag, wait_ms, yes_or_no
+from ringfence.cli.verbs.kinds import (
+    activation,
+    activation_mode,
+    policy,
+    positive,
+    size,
+    tag,
+    wait_ms,
+    yes_or_no,
+)
 from ringfence.cli.verbs.pv import METADATA, path
 from ringfence.cli.verbs.table import CHANGE, SELECT, Given, Option, Stock, Verb, Work, call
 from ringfence.core.errors import BadInput
@@ -13,6 +22,17 @@ ACTIVATE = Option(
     "activate", ("-a", "--activate"), "ey: exclusive, sy: shared, n: no more.", "ey|sy|n", activation,
     choices=("ey", "sy", "n"),
 )  # fmt: skip
+PARTIAL = (
+    Option("partial", ("-P", "--partial"), "With -a: though PVs are missing; what was there fails."),
+    Option("activationmode", ("--activationmode",), "partial: as --partial.", "MODE", activation_mode,
+        "complete", choices=("complete", "degraded", "partial")),
+)  # fmt: skip
+
+
+def is_partial(given: Given) -> bool | None:
+    return bool(given["partial"] or given["activationmode"] == "partial") or None
+
+
 PROPERTIES = (
     Option("addtag", ("--addtag",), "A tag more; any number of times.", "TAG", tag, many=True),
     Option("deltag", ("--deltag",), "A tag less; any number of times.", "TAG", tag, many=True),
@@ -26,6 +46,8 @@ PROPERTIES = (
         positive),
     Option("setautoactivation", ("--setautoactivation",), "May stock LVM2 activate it by itself?", "y|n",
         yes_or_no),
+    Option("physicalextentsize", ("-s", "--physicalextentsize"),
+        "Another extent size, if all that is allocated fits it.", "SIZE", size),
 )  # fmt: skip
 
 
@@ -44,6 +66,7 @@ def _vgchange(given: Given) -> Work:
         "add_tags": given["addtag"] or None, "drop_tags": given["deltag"] or None, "policy": given["alloc"],
         "resizeable": given["resizeable"], "max_lv": given["logicalvolume"],
         "max_pv": given["maxphysicalvolumes"], "autoactivation": given["setautoactivation"],
+        "extent_size_bytes": given["physicalextentsize"],
     }  # fmt: skip
     changed = any(value is not None for value in changes.values())
     if len(locks) + (given["activate"] is not None) + changed != 1:
@@ -55,7 +78,11 @@ def _vgchange(given: Given) -> Work:
     if changed:
         return [(vg, call("VgSet", vg=vg, **changes)) for vg in given.names]
     return [
-        (vg, call("LvChange", vg=vg, lv="", activate=given["activate"]) | {"wait_ms": given["wait"]})
+        (
+            vg,
+            call("LvChange", vg=vg, lv="", activate=given["activate"], partial=is_partial(given))
+            | {"wait_ms": given["wait"]},
+        )
         for vg in given.names
     ]
 
@@ -96,7 +123,7 @@ VERBS = {
         (
             Option("lockstart", ("--lockstart", "--lock-start"), "Start the VGs' lockspaces here."),
             Option("lockstop", ("--lockstop", "--lock-stop"), "Stop them here; no LV may be active."),
-            ACTIVATE, NOW, *PROPERTIES, SELECT, *CHANGE,
+            ACTIVATE, NOW, *PARTIAL, *PROPERTIES, SELECT, *CHANGE,
         ),
         _vgchange,
         "Without names, --lockstart and --lockstop mean all VGs of this cluster.",
@@ -109,7 +136,6 @@ VERBS = {
             Stock(("--locktype", "--lock-type"), "another lock type"), Stock(("--systemid",),
                 "a VG of one host"),
             Stock(("-c", "--clustered"), "a VG under clvmd"), Stock(("-u", "--uuid"), "a new uuid", False),
-            Stock(("-s", "--physicalextentsize"), "another extent size"),
             Stock(("--poll",), "polling"), Stock(("--metadataprofile",), "profiles"),
             Stock(("--vgmetadatacopies",), "another number of metadata areas"),
         ),
