@@ -165,6 +165,8 @@ install-files: man  ## What a package has beside the Python package, below DESTD
 	$(INSTALL) packaging/90-ringfence.preset $(DESTDIR)$(PREFIX)/lib/systemd/system-preset/90-ringfence.preset
 	$(INSTALL) packaging/needrestart.conf $(DESTDIR)/etc/needrestart/conf.d/ringfence.conf
 	$(INSTALL) packaging/ringfence.bash $(DESTDIR)$(PREFIX)/share/bash-completion/completions/ringfence
+	$(INSTALL) packaging/ringfence.zsh $(DESTDIR)$(PREFIX)/share/zsh/site-functions/_ringfence
+	$(INSTALL) packaging/ringfence.fish $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/ringfence.fish
 	mkdir -p $(DESTDIR)$(PREFIX)/sbin
 	ln -sf ../bin/fence_ringfence $(DESTDIR)$(PREFIX)/sbin/fence_ringfence
 	$(INSTALL) build/man/ringfence.1 $(DESTDIR)$(PREFIX)/share/man/man1/ringfence.1
