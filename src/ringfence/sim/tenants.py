@@ -37,7 +37,8 @@ class Tenants:
             return
         order = write.path.order
         sector = _signature(order)
-        extent = next(one for one in order.extents if one.start_bytes == write.at_bytes)
+        places = (*order.extents, *write.path.to)
+        extent = next(one for one in places if (one.path, one.start_bytes) == (write.disk, write.at_bytes))
         for at in range(extent.start_bytes, extent.start_bytes + extent.length_bytes, EXTENT_BYTES):
             self._disks.disks[extent.path].write(at, sector)
 
