@@ -2,6 +2,7 @@
  *
  *     freeze  the process stops itself, once, and removes it
  *     hold    writes wait as long as it is there; each makes a file standing.THREAD meanwhile
+ *     stall   likewise, those to the offset on the device that is its target (a symlink)
  *     fail    transfers fail with the errno that is its target (a symlink)
  *     short   transfers are cut to 512 bytes */
 
@@ -22,13 +23,19 @@ static const char *place(const char *name)
     return path;
 }
 
-static void stand(void)
+static int stalls(off_t offset)
+{
+    char number[24] = {0};
+    return readlink(place("stall"), number, sizeof number - 1) > 0 && atoll(number) == offset;
+}
+
+static void stand(off_t offset)
 {
     if (unlink(place("freeze")) == 0)
         raise(SIGSTOP); /* this very thread, now */
     char standing[32];
     snprintf(standing, sizeof standing, "standing.%d", gettid());
-    for (int stood = 0; access(place("hold"), F_OK) == 0; stood = 1) {
+    for (int stood = 0; access(place("hold"), F_OK) == 0 || stalls(offset); stood = 1) {
         if (!stood)
             close(creat(place(standing), 0600));
         usleep(1000);
@@ -61,7 +68,7 @@ static struct iovec cut(const struct iovec *part)
         return fails() ? -1 : real(fd, &part, 1, offset, flags);                                          \
     }
 
-TRANSFERS(pwritev2, stand())
-TRANSFERS(pwritev64v2, stand())
+TRANSFERS(pwritev2, stand(offset))
+TRANSFERS(pwritev64v2, stand(offset))
 TRANSFERS(preadv2, )
 TRANSFERS(preadv64v2, )

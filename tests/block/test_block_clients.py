@@ -5,6 +5,7 @@ import os
 import random
 import socket
 import subprocess
+import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,11 +14,13 @@ import msgspec
 import pytest
 from block_rig import MIB, Rig, eventually, rig
 
+from ringfence.block import protocol as nbd
 from ringfence.block.connection import LANES
 from ringfence.block.export import Export, Volume
 from ringfence.block.extents import Extents
 from ringfence.block.gate import Gate
 from ringfence.block.negotiation import Garbage, Negotiation
+from ringfence.block.protocol import Command
 from ringfence.block.seats import PlainSeats
 from ringfence.engine.orders import Extent, OpenPath, Place
 from ringfence.host.pages import PageReader
@@ -182,6 +185,84 @@ assert [errno_of(h.aio_command_completed, cookie) for cookie in cookies] == ["EP
     assert freezable.on_disk(LANES * 4096, 4096) == bytes(4096)
 
 
+class Burst:
+    """Requests that are sent at once, and their answers in the order in which they come."""
+
+    def __init__(self, client: NbdClient) -> None:
+        self._sock = client._sock
+
+    def send(self, *requests: tuple[int, Command, int, int, bytes]) -> None:
+        """Each: cookie, command, offset, length, data."""
+        self._sock.sendall(
+            b"".join(
+                nbd.REQUEST.pack(nbd.REQUEST_MAGIC, 0, command, cookie, offset, length) + data
+                for cookie, command, offset, length, data in requests
+            )
+        )
+
+    def answer(self) -> tuple[int, int]:
+        """(cookie, error) of one without data."""
+        answer = b""
+        while len(answer) < nbd.REPLY.size:
+            got = self._sock.recv(nbd.REPLY.size - len(answer))
+            assert got, "it hung up"
+            answer += got
+        _, error, cookie = nbd.REPLY.unpack(answer)
+        return cookie, error
+
+
+def writes(*offsets: int) -> list[tuple[int, Command, int, int, bytes]]:
+    """With their offsets as cookies, too."""
+    return [(one, Command.WRITE, one, 4096, bytes([one >> 12 & 0xFF]) * 4096) for one in offsets]
+
+
+def test_a_write_that_stands_holds_up_no_other(freezable: Rig) -> None:
+    """Also where all before it were so quick that one lane did them alone, and had answers to give."""
+    stall = freezable.between / "stall"
+    with tempfile.NamedTemporaryFile(dir="/dev/shm") as memory:
+        memory.truncate(9 * MIB)
+        extents = (Extent(memory.name, MIB, 8 * MIB),)
+        uri = freezable.open(msgspec.structs.replace(freezable.order(), extents=extents))
+        _one_stands(freezable, uri, stall)
+        freezable.ask(lambda service: service.close("vg0", "vm1"))
+
+
+def _one_stands(freezable: Rig, uri: str, stall: Path) -> None:
+    with NbdClient(uri, timeout_s=20) as client:
+        burst = Burst(client)
+        for _ in range(8):
+            burst.send(*writes(*range(0, 16 * 4096, 4096)))
+            assert sorted(burst.answer() for _ in range(16)) == [(n * 4096, 0) for n in range(16)]
+        stall.symlink_to(str(MIB + 8192))
+        burst.send(*writes(0, 4096, 8192, 12288, 16384))
+        assert sorted(burst.answer() for _ in range(4)) == [(0, 0), (4096, 0), (12288, 0), (16384, 0)]
+        eventually(lambda: len(freezable.standing()) == 1)
+        burst.send((1, Command.FLUSH, 0, 0, b""), *writes(20480))
+        assert sorted(burst.answer() for _ in range(2)) == [(1, 0), (20480, 0)]
+        stall.unlink()
+        assert burst.answer() == (8192, 0)
+        assert client.read(0, 6 * 4096) == b"".join(bytes([n]) * 4096 for n in range(6))
+
+
+def test_requests_of_all_sizes_behind_one_another(either: Rig) -> None:
+    """However they lie in what is received at once."""
+    dice = random.Random(7)
+    with NbdClient(either.open(), timeout_s=20) as client:
+        burst = Burst(client)
+        image = bytearray(client.size_bytes)
+        for _ in range(6):
+            requests, at = [], 0
+            for _ in range(24):
+                length = dice.choice((512, 4096, 4096, 4096, 32768, 65536, 300 * 1024))
+                data = dice.randbytes(length)
+                image[at : at + length] = data
+                requests.append((at, Command.WRITE, at, length, data))
+                at += length + dice.randrange(3) * 512
+            burst.send(*requests)
+            assert sorted(burst.answer() for _ in requests) == [(one[0], 0) for one in requests]
+            assert client.read(0, at) == image[:at]
+
+
 def test_a_device_that_fails_and_one_that_does_less_than_it_is_asked(freezable: Rig) -> None:
     uri = freezable.open()
     script = """
@@ -300,3 +381,34 @@ def test_no_handshake_however_odd_does_harm(tmp_path: Path) -> None:
                 ours.shutdown(socket.SHUT_RDWR)
                 reading.join()
     extents.close()
+
+
+def test_what_is_missing_fails_and_the_rest_is_there(either: Rig) -> None:
+    """An LV of which a PV is missing: linear pieces, and one of two stripes."""
+    whole = either.order()
+    (extent,) = whole.extents
+    near = msgspec.structs.replace(extent, length_bytes=MIB)
+    gone = Extent("", 5 * MIB, MIB)
+    striped = Extent(extent.path, 3 * MIB, 2 * MIB, (Place("", 0),), 65536)
+    uri = either.open(msgspec.structs.replace(whole, extents=(near, gone, striped)))
+    script = f"""
+assert h.get_size() == {4 * MIB}
+def tried(offset, length=4096):
+    data = b"x" * length
+    done = [errno_of(h.pread, length, offset), errno_of(h.pwrite, data, offset)]
+    done += [errno_of(h.zero, length, offset), errno_of(h.trim, length, offset)]
+    return [*done, errno_of(h.pwrite, data, offset, nbd.CMD_FLAG_FUA)]
+good, bad = [None] * 5, ["EIO"] * 5
+assert tried(0) == good
+assert tried({MIB} - 4096, 8192)[:2] == ["EIO", "EIO"], "in part"
+assert tried({MIB}) == bad
+assert tried({2 * MIB} - 4096) == bad
+assert tried({2 * MIB}) == good
+assert tried({2 * MIB} + 65536) == bad
+assert tried({2 * MIB} + 131072) == good
+assert errno_of(h.flush) is None
+assert h.pread(4096, 0) != b""
+"""
+    run(*libnbd(uri, script))
+    assert either.on_disk(2 * MIB, 4096) == b"x" * 4096
+    assert len(either.paths()) == 1

@@ -32,6 +32,7 @@ def test_open_list_close(block: Rig) -> None:
     path = block.path()
     assert uri == f"nbd+unix:///vm1?socket={block.places.dev}/vg0/vm1" == path.uri
     assert (path.size_bytes, path.direct, path.failed, path.uuid) == (8 * MIB, True, "", "uuid-vm1")
+    assert path.fast is True
     mode = os.stat(path.path).st_mode
     assert stat.S_ISSOCK(mode)
     assert stat.S_IMODE(mode) == 0o660

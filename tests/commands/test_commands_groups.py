@@ -15,8 +15,9 @@ from test_commands_crash import CrashAt, own_view, stock_view
 from ringfence.core.errors import BadInput, Damaged, DeviceFailed, LockHeld, NotFound, Refused, RingfenceError
 from ringfence.core.modes import Mode
 from ringfence.engine.commands.disks import find_vg
+from ringfence.engine.commands.reload import reload_changed
 from ringfence.engine.commands.vg import autostart
-from ringfence.engine.orders import Identity, ReadBlocks, Recall, Remember, ScanDevices
+from ringfence.engine.orders import Identity, ReadBlocks, Recall, ReloadPath, Remember, ScanDevices
 from ringfence.storage import Moment
 from ringfence.volumes.rescale import check_at_rest
 from ringfence.wire.client import (
@@ -173,6 +174,20 @@ def test_stock_and_own_commands_follow_one_another(three: World, stock: Stock) -
     stock.run("vgck", "vg2")
 
 
+def test_a_vg_is_made_with_properties(three: World, stock: Stock) -> None:
+    stock.attach(*three.images)
+    properties = {"tags": ("b", "a"), "policy": "cling", "max_lv": 2, "max_pv": 6, "autoactivation": False}
+    node = three.node()
+    node.run(VgCreate("vg0", (three.images[0],), shared=True, extent_size_bytes=MIB, **properties))
+    stock.run("vgck", "vg0")
+    fields = "vg_tags,vg_allocation_policy,max_lv,max_pv,vg_autoactivation"
+    assert list(stock.report("vgs", "-o", fields)[0].values()) == ["a,b", "cling", "2", "6", ""]
+    for _ in range(2):
+        node.run(LvCreate("vg0", extents=1, activate="n"))
+    with pytest.raises(Refused, match=r"Maximum number of logical volumes \(2\) reached in volume group vg0"):
+        node.run(LvCreate("vg0", extents=1, activate="n"))
+
+
 def test_another_extent_size_is_stocks(three: World, stock: Stock) -> None:
     """The same text as stock vgchange -s writes, whichever way; what does not fit is refused by both."""
     stock.attach(*three.images)
@@ -309,7 +324,7 @@ def test_without_a_pv_only_what_mends_it_may_change_the_vg(three: World, stock: 
         node.run(LvCreate("vg0", "vm1", extents=1, activate="n"))
     with pytest.raises(Damaged, match="is missing 1 physical volumes"):
         node.run(VgCk("vg0"))
-    with pytest.raises(NotFound, match="--partial gives whole LVs only"):
+    with pytest.raises(NotFound, match="lvchange -aey --partial vg0/second"):
         node.run(LvChange("vg0", "second", "ey"))
     assert node.run(LvChange("vg0", "first", "ey"))["mode"] == "EX"
     node.run(LvChange("vg0", "first", "n"))
@@ -335,6 +350,38 @@ def test_without_a_pv_only_what_mends_it_may_change_the_vg(three: World, stock: 
     assert node.run(LvChange("vg0", "second", "ey"))["mode"] == "EX"
 
 
+def test_a_partial_lv_is_activated_when_that_is_asked_for_and_made_whole_when_its_pv_is_back(
+    three: World
+) -> None:
+    node = on_two(three)
+    pvs = (three.images[0], three.images[1] + ":0-0")
+    node.run(LvCreate("vg0", "over", extents=6, activate="n", pvs=pvs))
+    path = hide(three, 1)
+    with pytest.raises(NotFound, match="what was on the PV fails"):
+        node.run(LvChange("vg0", "over", "ey"))
+    with pytest.raises(BadInput, match="for one host alone; lvchange -aey --partial vg0/over"):
+        node.run(LvChange("vg0", "over", "sy", partial=True))
+    with pytest.raises(BadInput, match="--partial is for an activation"):
+        node.run(LvChange("vg0", "over", add_tags=("a",), partial=True))
+    node.run(LvChange("vg0", "over", "ey", partial=True))
+    assert [extent.path for extent in node.open["vg0", "over"].extents] == [three.images[0], ""]
+    assert node.drive(reload_changed("vg0")) == {}
+    assert not any(isinstance(order, ReloadPath) for order in node.trace), "it may go on so"
+    node.run(LvChange("vg0", "", "n"))
+    with pytest.raises(NotFound, match="--partial"):
+        node.run(LvChange("vg0", "", "ey"))
+    assert [lv for _, lv in node.open] == ["first"]
+    node.run(LvChange("vg0", "", "ey", partial=True))
+    assert len(node.open) == 2
+    node.run(VgSet("vg0", add_tags=("tagged",)))  # the PV counts as missing from now on
+    os.rename(path + ".away", path)
+    assert node.drive(reload_changed("vg0")) == {}
+    assert [extent.path for extent in node.open["vg0", "over"].extents] == [three.images[0], ""]
+    node.run(VgExtend("vg0", (path,), restore_missing=True))
+    assert node.drive(reload_changed("vg0")) == {}
+    assert [extent.path for extent in node.open["vg0", "over"].extents] == [three.images[0], path]
+
+
 def test_missing_pvs_go_with_the_lvs_on_them_that_nobody_uses(three: World, stock: Stock) -> None:
     stock.attach(*three.images)
     node = on_two(three)
@@ -345,6 +392,12 @@ def test_missing_pvs_go_with_the_lvs_on_them_that_nobody_uses(three: World, stoc
     with pytest.raises(LockHeld, match="an-a01n02"):
         node.run(VgReduce("vg0", remove_missing=True, force=True))
     three.node(2).run(LvChange("vg0", "second", "n"))
+    os.rename(path + ".away", path)
+    node.run(LvChange("vg0", "second", "ey"))
+    hide(three, 1)
+    with pytest.raises(Refused, match=r"vg0/second is active here; lvchange -an vg0/second$"):
+        node.run(VgReduce("vg0", remove_missing=True, force=True))
+    node.run(LvChange("vg0", "second", "n"))
     answer = node.run(VgReduce("vg0", remove_missing=True, force=True))
     assert answer["message"].splitlines() == [
         'Logical volume "second" successfully removed.',
@@ -387,7 +440,7 @@ def test_what_is_refused_is_refused_before_anything_is_written(three: World) -> 
         (VgReduce("vg0", (second, first)), Refused, "still in use"),
         (VgReduce("vg0", (third,)), NotFound, 'is not in volume group "vg0"'),
         (VgReduce("vg0"), BadInput, "give physical volumes, or --all"),
-        (VgExtend("vg0", (first,)), Refused, "belongs to volume group vg0"),
+        (VgExtend("vg0", (first,)), Refused, "is already in volume group vg0"),
         (VgExtend("vg0", (third, third)), BadInput, "named twice"),
         (VgRename("vg0", "vg1"), Refused, r"active LVs: first \(EX on an-a01n02\); deactivate them there"),
         (VgRename("vg0", "vg0"), BadInput, "already exists"),

@@ -162,6 +162,7 @@ PLANTED: dict[str, tuple[str, Spoil]] = {
     "timing-hold": ("", timing(hold_ms=5000)),
     "timing-bound": ("", timing(write_ms=20_000)),
     "two-node-alone": ("", nodes(2, True)),
+    "nbd-slow": ("n2", lambda facts: with_host(facts, "n2", slow_nbd="libfastpath.so was not built")),
     "slots-missing": ("", lambda facts: with_daemon(facts, slots=())),
     "slots-missing-two-node": ("", lambda facts: with_daemon(nodes(2, True)(facts), slots=())),
     "slots-fail": ("n1", lambda facts: with_daemon(facts, slots=(SlotsFacts("vg0", trouble="no answer"),))),
@@ -280,6 +281,13 @@ def test_a_lab_is_excused_from_what_it_cannot_help() -> None:
     for id in excused:
         assert id not in ids(judge(PLANTED[id][1](facts)))
     assert "secret-open" in ids(judge(PLANTED["secret-open"][1](facts)))
+
+
+def test_a_vg_that_was_removed_needs_no_slots() -> None:
+    """Other hosts stay in its lockspace."""
+    facts = with_daemon(sound(), shared_vgs=("vg0", "old"))
+    assert "slots-missing" in ids(judge(facts))
+    assert judge(with_daemon(facts, gone_vgs=("old",))) == []
 
 
 def test_metadata_that_changes_meanwhile_is_no_other_disk() -> None:

@@ -167,7 +167,7 @@ class Lane:
         self._export = connection.export
         self._agreed = connection.agreed
         # Never closed by hand: a traceback may still hold a slice of it.
-        self._view = memoryview(buffer())
+        self._view = buffer()
         self._request = Request.at(self._view[PAGE:])
         self._hangup = select.poll()
         self._hangup.register(connection.sock, select.POLLRDHUP)

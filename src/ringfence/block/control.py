@@ -186,6 +186,7 @@ class BlockService:
                 tuple(_extent(one) for one in path.extents),
                 _moving(path),
                 path.plane,
+                path.fast,
                 path.hold,
             )
             for path in await self.paths()

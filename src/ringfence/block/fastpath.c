@@ -13,6 +13,11 @@
  * Nothing is known here of what a page means but this: while CLOCK_BOOTTIME is below all of them, go
  * (host/pages.py).
  *
+ * One lane of a connection receives at a time, and takes from the socket whatever is there: requests that
+ * stand behind one another cost one system call.  A lane that has its request wakes another one to receive
+ * the next, for a transfer may take long.  Only where the last one was quick it goes on alone, and answers
+ * several writes with one message; a guard then looks now and then whether it still does.
+ *
  * Loaded by fastpath.py, which has the same names. */
 
 #define _GNU_SOURCE
@@ -42,6 +47,34 @@ enum { MAX_PAGES = 8, PAGE_BYTES = 4096 };
 #define CHUNK_DONE 1
 #define CHUNK_OFFSET_DATA 1
 
+#define AHEAD_BYTES (64u << 10) /* received at once */
+#define SMALL_BYTES (32u << 10) /* as much, or more, is received where it belongs */
+#define QUICK_NS 30000u         /* a transfer; to wake another lane takes a tenth of it */
+#define GUARD_NS 2000000
+#define LARGE_BYTES (256u << 10) /* from here on huge pages are worth their memory */
+#define HUGE_BYTES (2u << 20)
+enum { OWED = 8 }; /* answers that may wait for one another */
+
+struct request {
+    uint32_t magic;
+    uint16_t flags, command;
+    uint64_t cookie, offset;
+    uint32_t length;
+} __attribute__((packed));
+
+struct reply {
+    uint32_t magic, error;
+    uint64_t cookie;
+} __attribute__((packed));
+
+struct data_chunk {
+    uint32_t magic;
+    uint16_t flags, type;
+    uint64_t cookie;
+    uint32_t length;
+    uint64_t offset;
+} __attribute__((packed));
+
 struct stripe {
     int64_t fd, start;
 };
@@ -67,8 +100,20 @@ struct export {
 
 struct connection {
     struct export *export;
-    int sock, structured, over;
-    pthread_mutex_t receiving, sending;
+    int sock, structured;
+    pthread_mutex_t sending, lock;
+    pthread_cond_t turn;
+    /* With the lock: whether all is over, whether a lane receives, how many wait for their turn, whether one
+       of these is the guard, and how many requests have come. */
+    int over, receiving, waiting, guarded;
+    uint64_t received;
+    /* With the lock: writes that are done and checked, and whose answers wait for one another. */
+    struct reply owing[OWED];
+    int owed;
+    uint64_t owed_ns; /* since when the first of them does */
+    /* Of the lane that receives: what it received ahead; of it, for others to look at: how much. */
+    size_t begin, end, left;
+    unsigned char ahead[AHEAD_BYTES];
 };
 
 struct lane {
@@ -77,27 +122,11 @@ struct lane {
     uint32_t length;
     uint16_t flags, command;
     int32_t error;
+    /* From here on nobody else's business. */
+    int32_t quick; /* most of its last eight transfers were; a bit of `last` for each */
+    uint32_t last;
+    int32_t huge;
 };
-
-struct request {
-    uint32_t magic;
-    uint16_t flags, command;
-    uint64_t cookie, offset;
-    uint32_t length;
-} __attribute__((packed));
-
-struct reply {
-    uint32_t magic, error;
-    uint64_t cookie;
-} __attribute__((packed));
-
-struct data_chunk {
-    uint32_t magic;
-    uint16_t flags, type;
-    uint64_t cookie;
-    uint32_t length;
-    uint64_t offset;
-} __attribute__((packed));
 
 /* -- seats -------------------------------------------------------------------- */
 
@@ -171,17 +200,23 @@ void rf_leave(struct export *export)
     pthread_mutex_unlock(&export->lock);
 }
 
-/* Returns 1 when nobody sits, and nobody can until `rf_fill`; 0 after the time, and all is as before. */
-int rf_empty(struct export *export, int64_t wait_ms)
+static struct timespec in_ns(int64_t wait_ns)
 {
     struct timespec until;
     clock_gettime(CLOCK_MONOTONIC, &until);
-    until.tv_sec += wait_ms / 1000;
-    until.tv_nsec += wait_ms % 1000 * 1000000;
+    until.tv_sec += wait_ns / 1000000000;
+    until.tv_nsec += wait_ns % 1000000000;
     if (until.tv_nsec >= 1000000000) {
         until.tv_sec++;
         until.tv_nsec -= 1000000000;
     }
+    return until;
+}
+
+/* Returns 1 when nobody sits, and nobody can until `rf_fill`; 0 after the time, and all is as before. */
+int rf_empty(struct export *export, int64_t wait_ms)
+{
+    struct timespec until = in_ns(wait_ms * 1000000);
     pthread_mutex_lock(&export->lock);
     export->emptied = 1;
     int timed_out = 0;
@@ -206,11 +241,15 @@ void rf_fill(struct export *export)
 
 /* -- authority and transfers ---------------------------------------------------- */
 
-static int gate_is_open(const struct export *export)
+static uint64_t boottime_ns(void)
 {
     struct timespec now;
     clock_gettime(CLOCK_BOOTTIME, &now);
-    uint64_t now_ns = (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+static int gate_is_open(const struct export *export, uint64_t now_ns)
+{
     for (int i = 0; i < export->page_count; i++)
         if (now_ns >= le64toh(__atomic_load_n(export->pages[i], __ATOMIC_SEQ_CST)))
             return 0;
@@ -277,9 +316,19 @@ struct connection *rf_connection_new(struct export *export, int sock, int struct
     connection->export = export;
     connection->sock = sock;
     connection->structured = structured;
-    pthread_mutex_init(&connection->receiving, NULL);
+    pthread_condattr_t monotonic;
+    pthread_condattr_init(&monotonic);
+    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
     pthread_mutex_init(&connection->sending, NULL);
+    pthread_mutex_init(&connection->lock, NULL);
+    pthread_cond_init(&connection->turn, &monotonic);
     return connection;
+}
+
+/* What a caller's `struct lane` must have. */
+int64_t rf_lane_bytes(void)
+{
+    return sizeof(struct lane);
 }
 
 /* No lane may be in it. */
@@ -325,14 +374,151 @@ int rf_send(struct connection *connection, const void *data, int64_t length)
 /* No lane receives anything from here on. */
 void rf_end(struct connection *connection)
 {
-    __atomic_store_n(&connection->over, 1, __ATOMIC_SEQ_CST);
+    pthread_mutex_lock(&connection->lock);
+    connection->over = 1;
+    pthread_cond_broadcast(&connection->turn);
+    pthread_mutex_unlock(&connection->lock);
 }
 
-static int receive_request(struct connection *connection, struct lane *lane)
+/* -- answers ---------------------------------------------------------------------- */
+
+/* Send what is owed.  Returns 1, or 0: the client is gone. */
+static int pay(struct connection *connection)
+{
+    struct reply owing[OWED];
+    pthread_mutex_lock(&connection->lock);
+    size_t length = (size_t)connection->owed * sizeof *owing;
+    memcpy(owing, connection->owing, length);
+    connection->owed = 0;
+    pthread_mutex_unlock(&connection->lock);
+    return length == 0 || rf_send(connection, owing, (int64_t)length);
+}
+
+static int answer_read(struct connection *connection, struct lane *lane)
+{
+    if (!pay(connection))
+        return 0;
+    if (connection->structured) {
+        struct data_chunk head = {htobe32(STRUCTURED_MAGIC), htobe16(CHUNK_DONE), htobe16(CHUNK_OFFSET_DATA),
+                                  htobe64(lane->cookie), htobe32(8 + lane->length), htobe64(lane->offset)};
+        memcpy(lane->payload - sizeof head, &head, sizeof head);
+        return rf_send(connection, lane->payload - sizeof head, (int64_t)sizeof head + lane->length);
+    }
+    struct reply head = {htobe32(REPLY_MAGIC), 0, htobe64(lane->cookie)};
+    memcpy(lane->payload - sizeof head, &head, sizeof head);
+    return rf_send(connection, lane->payload - sizeof head, (int64_t)sizeof head + lane->length);
+}
+
+/* It may wait for the next one's, where that is a matter of a moment: a lane that may have to wait itself pays
+ * first, and if a transfer is not quick for once, the guard does. */
+static int answer_write(struct connection *connection, struct lane *lane, uint64_t now_ns)
+{
+    struct reply head = {htobe32(REPLY_MAGIC), 0, htobe64(lane->cookie)};
+    pthread_mutex_lock(&connection->lock);
+    int room = connection->owed < OWED;
+    if (room) {
+        if (connection->owed == 0)
+            connection->owed_ns = now_ns;
+        connection->owing[connection->owed++] = head;
+    }
+    int waits = lane->quick && connection->owed < OWED && now_ns - connection->owed_ns < QUICK_NS &&
+                __atomic_load_n(&connection->left, __ATOMIC_RELAXED) > 0;
+    pthread_mutex_unlock(&connection->lock);
+    if (waits)
+        return 1;
+    return pay(connection) && (room || rf_send(connection, &head, sizeof head));
+}
+
+/* -- whose turn it is to receive ---------------------------------------------------- */
+
+/* With the lock.  Returns 1 when it is ours, or 0: all is over.
+ *
+ * Who has its request and goes on alone wakes nobody, so one of those who wait is the guard: where no
+ * request has come for a while and nobody receives, it is its turn.  Where somebody does, all is quiet, and
+ * no guard is needed until the next request. */
+static int take_turn(struct connection *connection)
+{
+    int guard = 0, wait = connection->receiving;
+    while (wait && !connection->over) {
+        uint64_t seen = connection->received;
+        if (!guard && !connection->guarded)
+            guard = connection->guarded = 1;
+        struct timespec until = in_ns(GUARD_NS);
+        connection->waiting++;
+        int timed_out = guard && pthread_cond_timedwait(&connection->turn, &connection->lock, &until);
+        if (timed_out && connection->received == seen && connection->receiving)
+            guard = connection->guarded = timed_out = 0;
+        if (!guard)
+            pthread_cond_wait(&connection->turn, &connection->lock);
+        connection->waiting--;
+        wait = connection->receiving || (timed_out && connection->received != seen);
+    }
+    if (guard)
+        connection->guarded = 0;
+    connection->receiving = !connection->over;
+    return connection->receiving;
+}
+
+/* With the lock. */
+static void wake_one(struct connection *connection)
+{
+    if (connection->waiting > 0)
+        pthread_cond_signal(&connection->turn);
+}
+
+/* Before a lane does something that may take long: somebody receives meanwhile. */
+static void relieve(struct connection *connection)
+{
+    pthread_mutex_lock(&connection->lock);
+    if (!connection->receiving)
+        wake_one(connection);
+    pthread_mutex_unlock(&connection->lock);
+}
+
+/* What was received ahead, then what is still to come.  Returns 1, or 0: the client is gone. */
+static int take(struct connection *connection, void *into, size_t length)
+{
+    size_t there = connection->end - connection->begin, now = length < there ? length : there;
+    memcpy(into, connection->ahead + connection->begin, now);
+    connection->begin += now;
+    into = (char *)into + now;
+    length -= now;
+    if (length == 0)
+        return 1;
+    if (!pay(connection)) /* the client may wait for that before it goes on */
+        return 0;
+    if (length >= SMALL_BYTES)
+        return receive(connection->sock, into, length);
+    connection->begin = connection->end = 0;
+    while (connection->end < length) {
+        ssize_t got = recv(connection->sock, connection->ahead + connection->end,
+                           AHEAD_BYTES - connection->end, 0);
+        if (got < 0 && errno == EINTR)
+            continue;
+        if (got <= 0)
+            return 0;
+        connection->end += (size_t)got;
+    }
+    memcpy(into, connection->ahead, length);
+    connection->begin = length;
+    return 1;
+}
+
+/* Large transfers on small pages take the kernel longer than their data. */
+static void make_huge(struct lane *lane)
+{
+    lane->huge = 1;
+    unsigned char *start = lane->payload - PAGE_BYTES;
+    madvise(start, PAGE_BYTES + MAX_PAYLOAD_BYTES, MADV_HUGEPAGE);
+#ifdef MADV_COLLAPSE
+    madvise(start, HUGE_BYTES, MADV_COLLAPSE); /* it may have small pages from small requests */
+#endif
+}
+
+static int take_request(struct connection *connection, struct lane *lane)
 {
     struct request request;
-    if (__atomic_load_n(&connection->over, __ATOMIC_SEQ_CST) ||
-        !receive(connection->sock, &request, sizeof request) || be32toh(request.magic) != REQUEST_MAGIC)
+    if (!take(connection, &request, sizeof request) || be32toh(request.magic) != REQUEST_MAGIC)
         return 0;
     lane->flags = be16toh(request.flags);
     lane->command = be16toh(request.command);
@@ -341,59 +527,79 @@ static int receive_request(struct connection *connection, struct lane *lane)
     lane->length = be32toh(request.length);
     if (lane->command == DISC)
         return 0;
-    return lane->command != WRITE ||
-           (lane->length <= MAX_PAYLOAD_BYTES && receive(connection->sock, lane->payload, lane->length));
+    if (lane->length >= LARGE_BYTES && !lane->huge)
+        make_huge(lane);
+    return lane->command != WRITE || (lane->length <= MAX_PAYLOAD_BYTES &&
+                                      take(connection, lane->payload, lane->length));
 }
 
-static int answer(struct connection *connection, struct lane *lane)
+/* Returns 1, or 0: all is over. */
+static int receive_request(struct connection *connection, struct lane *lane)
 {
-    if (lane->command == READ && connection->structured) {
-        struct data_chunk head = {htobe32(STRUCTURED_MAGIC), htobe16(CHUNK_DONE), htobe16(CHUNK_OFFSET_DATA),
-                                  htobe64(lane->cookie), htobe32(8 + lane->length), htobe64(lane->offset)};
-        memcpy(lane->payload - sizeof head, &head, sizeof head);
-        return rf_send(connection, lane->payload - sizeof head, (int64_t)sizeof head + lane->length);
+    pthread_mutex_lock(&connection->lock);
+    if (connection->receiving && connection->owed > 0) {
+        pthread_mutex_unlock(&connection->lock);
+        pay(connection); /* that the client is gone shows when we receive */
+        pthread_mutex_lock(&connection->lock);
     }
-    struct reply head = {htobe32(REPLY_MAGIC), 0, htobe64(lane->cookie)};
-    memcpy(lane->payload - sizeof head, &head, sizeof head);
-    int64_t data = lane->command == READ ? lane->length : 0;
-    return rf_send(connection, lane->payload - sizeof head, (int64_t)sizeof head + data);
+    int ours = take_turn(connection);
+    pthread_mutex_unlock(&connection->lock);
+    if (!ours)
+        return 0;
+    int received = take_request(connection, lane);
+    size_t left = connection->end - connection->begin;
+    __atomic_store_n(&connection->left, left, __ATOMIC_RELAXED);
+    pthread_mutex_lock(&connection->lock);
+    connection->receiving = 0;
+    connection->received++;
+    if (!received) {
+        connection->over = 1;
+        pthread_cond_broadcast(&connection->turn);
+    } else if (!lane->quick || lane->length >= SMALL_BYTES || !connection->guarded)
+        wake_one(connection);
+    pthread_mutex_unlock(&connection->lock);
+    if (lane->length >= SMALL_BYTES) /* nothing waits for what takes long */
+        pay(connection);
+    return received;
 }
 
 static int carry_out(struct connection *connection, struct lane *lane)
 {
     struct export *export = connection->export;
-    if ((lane->command != READ && lane->command != WRITE) || !gate_is_open(export))
+    if ((lane->command != READ && lane->command != WRITE) || !gate_is_open(export, boottime_ns()))
         return ASKED;
     rf_sit(export);
-    if (!is_usual(export, lane) || !gate_is_open(export)) { /* it may have waited for its seat */
+    uint64_t begun_ns = boottime_ns();
+    if (!is_usual(export, lane) || !gate_is_open(export, begun_ns)) { /* it may have waited for its seat */
         rf_leave(export);
         return ASKED;
     }
     lane->error = transfer(export, lane);
-    int late = lane->command == WRITE && !gate_is_open(export);
+    uint64_t done_ns = boottime_ns();
+    int late = lane->command == WRITE && !gate_is_open(export, done_ns);
     rf_leave(export);
+    lane->last = lane->last << 1 | (done_ns - begun_ns < QUICK_NS);
+    lane->quick = __builtin_popcount(lane->last & 0xff) > 4;
     if (late)
         return LATE;
     if (lane->error)
         return FAILED;
-    if (!answer(connection, lane)) {
-        rf_end(connection);
-        return OVER;
-    }
-    return -1;
+    if (lane->command == READ ? answer_read(connection, lane) : answer_write(connection, lane, done_ns))
+        return -1;
+    rf_end(connection);
+    return OVER;
 }
 
 /* Serve until something unusual comes, and return what. */
 int rf_serve(struct connection *connection, struct lane *lane)
 {
     int what;
-    do {
-        pthread_mutex_lock(&connection->receiving);
-        int received = receive_request(connection, lane);
-        if (!received)
-            rf_end(connection);
-        pthread_mutex_unlock(&connection->receiving);
-        what = received ? carry_out(connection, lane) : OVER;
-    } while (what < 0);
+    do
+        what = receive_request(connection, lane) ? carry_out(connection, lane) : OVER;
+    while (what < 0);
+    if (!pay(connection))
+        rf_end(connection);
+    if (what != OVER)
+        relieve(connection);
     return what;
 }

@@ -27,6 +27,7 @@ from ringfence.block.extents import Piece
 LIBRARY = Path(__file__).with_name("libfastpath.so")
 MAP_NORESERVE = 0x4000
 PAGE = mmap.PAGESIZE
+HUGE = 2 << 20
 
 
 class What(enum.IntEnum):
@@ -61,6 +62,7 @@ class Request(Structure):
         ("flags", c_uint16),
         ("command", c_uint16),
         ("error", c_int32),
+        ("_own", c_int32 * 3),
     )
 
     @classmethod
@@ -82,19 +84,51 @@ class _Extent(Structure):
     )
 
 
-def buffer() -> mmap.mmap:
-    """A page of room for a reply's head, then the largest payload, on a page boundary.
+def buffer() -> memoryview:
+    """A page of room for a reply's head, then the largest payload; it begins where a huge page may.
 
     Pages of it that nobody touches take no memory."""
-    return mmap.mmap(-1, PAGE + nbd.MAX_PAYLOAD_BYTES, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | MAP_NORESERVE)
+    size = PAGE + nbd.MAX_PAYLOAD_BYTES
+    room = mmap.mmap(-1, size + HUGE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | MAP_NORESERVE)
+    skip = -ctypes.addressof(ctypes.c_char.from_buffer(room)) % HUGE
+    return memoryview(room)[skip : skip + size]
 
 
 def load() -> ctypes.CDLL | None:
-    """None: it is not built here."""
+    """None: it cannot be used here; `trouble` says why."""
     try:
-        library = ctypes.CDLL(str(LIBRARY))
+        return _load()
     except OSError:
         return None
+
+
+def trouble() -> str:
+    """Why it cannot be used here; empty: it can."""
+    try:
+        _load()
+    except OSError as error:
+        return str(error)
+    return ""
+
+
+def _load() -> ctypes.CDLL:
+    """Raises OSError."""
+    if not Path(LIBRARY).exists():
+        raise OSError(f"{LIBRARY} was not built (no C compiler, when ringfence was installed)")
+    library = ctypes.CDLL(str(LIBRARY))
+    try:
+        _declare(library)
+    except AttributeError:
+        fits = False
+    else:
+        fits = library.rf_lane_bytes() == ctypes.sizeof(Request)
+    if not fits:
+        raise OSError(f"{LIBRARY} was built from another version of ringfence")
+    return library
+
+
+def _declare(library: ctypes.CDLL) -> None:
+    """Raises AttributeError."""
     for name, result, arguments in (
         ("rf_export_new", c_void_p, (c_int,)),
         ("rf_add_page", c_int, (c_void_p, c_char_p)),
@@ -108,10 +142,10 @@ def load() -> ctypes.CDLL | None:
         ("rf_send", c_int, (c_void_p, c_void_p, c_int64)),
         ("rf_end", None, (c_void_p,)),
         ("rf_serve", c_int, (c_void_p, POINTER(Request))),
+        ("rf_lane_bytes", c_int64, ()),
     ):
         function = getattr(library, name)
         function.restype, function.argtypes = result, arguments
-    return library
 
 
 class FastSeats:

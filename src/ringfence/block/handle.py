@@ -179,7 +179,8 @@ class Handle:
     async def _flush(self) -> None:
         if self.path.readonly:
             return
-        paths = [place.path for extent in self.order.open.extents for place in extent.places]
+        places = [place for extent in self.order.open.extents for place in extent.places]
+        paths = [place.path for place in places if place.path]
         try:
             await asyncio.get_running_loop().run_in_executor(None, flush_paths, paths)
         except OSError as error:
@@ -215,7 +216,7 @@ class Handle:
         elif isinstance(message, wire.Moves):
             self.path = msgspec.structs.replace(self.path, moving=message.moving)
         elif isinstance(message, wire.WorkerReady):
-            self.path = msgspec.structs.replace(self.path, direct=message.direct)
+            self.path = msgspec.structs.replace(self.path, direct=message.direct, fast=message.fast)
             self._began.set()
         else:
             self._said = from_dict(message.error)

@@ -71,7 +71,8 @@ class Worker:
             return 1
         threading.Thread(target=self._accept, args=(listener, export), daemon=True).start()
         extents = export.volume.extents
-        self._tell(wire.WorkerReady(extents.direct, extents.block_bytes))
+        fast = isinstance(export.seats, FastSeats)
+        self._tell(wire.WorkerReady(extents.direct, extents.block_bytes, fast))
         while (word := _next_word(lines)) is not None:
             if word.word is None:
                 return self._end(word, order, listener, export, reports)
@@ -123,9 +124,10 @@ class Worker:
 
     def _swap(self, word: wire.Swap, order: wire.Order, export: Export) -> wire.Order:
         """The new extents are open before anybody waits; the socket moves when nothing is under way, and if
-        it cannot be, everything stays.  What is being moved may only be swapped for what it was moved to."""
+        it cannot be, everything stays.  What is being moved may only be swapped for what it was moved to, and
+        what it has grown by since."""
         mirror = export.mirror
-        if mirror and not (mirror.moving.sealed and wire.joined(word.open.extents) == self._moved):
+        if mirror and not (mirror.moving.sealed and wire.begins_with(word.open.extents, self._moved)):
             words = f"{order.open.vg}/{order.open.lv} is being moved"
             raise Refused(words, next="wait until that is over, or end it", retry=True)
         volume = _volume(word.open)

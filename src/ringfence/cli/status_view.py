@@ -94,7 +94,7 @@ def sections(status: Status, now_ms: int) -> list[Section]:
         if not any(one["vg"] == vg for one in status.get("wiping") or [])
     ]
     if working:
-        found.append(Section("being zeroed or wiped", ["LV", "how far", ""], working))
+        found.append(Section("being zeroed, wiped or moved", ["LV", "how far", ""], working))
     ways = [_way(one, now_ms) for one in status.get("handovers") or []]
     if ways:
         found.append(Section("being handed over", ["LV", "from", "to", "since", ""], ways))

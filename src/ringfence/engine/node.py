@@ -70,6 +70,7 @@ from ringfence.engine.inputs import DiskState, Input
 from ringfence.engine.locker import Locker, lost_error
 from ringfence.engine.lvm_processes import LvmProcesses
 from ringfence.engine.lvmlockd.server import Lvmlockd
+from ringfence.engine.mover import Mover
 from ringfence.engine.reconcile import missed, noticed
 from ringfence.engine.refreshes import Refreshes
 from ringfence.engine.requests import Requests
@@ -136,6 +137,7 @@ class _Node:
         self.refreshes = Refreshes(context, self.locker, self._tasks)
         self._handovers = Handovers(context, self.locker, self._tasks)
         self._wiper = Wiper(context, self._tasks)
+        self._mover = Mover(context, self._tasks)
         self._lvmlockd = Lvmlockd(
             context, self.locker, self._tasks, self._slots, self._lvm_processes, self.refreshes
         )
@@ -286,6 +288,7 @@ class _Node:
         self.refreshes.look()
         self._handovers.look()
         self._wiper.look()
+        self._mover.look()
         self._fence_tests.look()
         self._drills.look()
         if context.left:
@@ -484,6 +487,7 @@ class _Node:
         self._lvmlockd.lost()
         self._tasks.lost()
         self._wiper.lost()
+        self._mover.lost()
         error = lost_error("the request", context.name(context.me))
         self._requests.lost(error)
         self._deadlocks.lost(error)

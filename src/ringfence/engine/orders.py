@@ -303,7 +303,7 @@ class NoteProgress(_Order, frozen=True):
     vg: str
     lv: str
     what: str
-    """zeroed | wiped."""
+    """zeroed | wiped | moved."""
     done_bytes: int
     size_bytes: int
 
@@ -457,6 +457,19 @@ class ZeroBlocks(_Order, frozen=True):
     path: str
     offset_bytes: int
     length_bytes: int
+    guard: str
+
+
+class CopyBlocks(_Order, frozen=True):
+    """Copy a range to another place, which does not overlap it, flushed before the answer.  Answer: None.
+
+    Under the guard as ZeroBlocks (`storage.driver.COPY_STEP_BYTES`), and like it beside other orders."""
+
+    path: str
+    offset_bytes: int
+    length_bytes: int
+    to_path: str
+    to_offset_bytes: int
     guard: str
 
 
@@ -653,6 +666,8 @@ class OpenVolume(msgspec.Struct, frozen=True):
     """What it is made of; empty: a block service of an older version does not tell."""
     moving: Moving | None = None
     plane: Plane = Plane.NBD
+    fast: bool | None = None
+    """Whether usual requests are served without the interpreter; None: not told, or it is a device."""
     hold: Hold = Hold.NONE
     """It is being handed over."""
 
@@ -718,7 +733,9 @@ ENGINE_ORDERS = (
     EndSlots, NoteUnclean, NoteProgress, Wanted, Recall, Remember, LocksThere, Identity, Pause, GoOn,
     AskHandover, AwaitTaken, Handovers,
 )  # fmt: skip
-StorageOrder = ScanDevices | ReadBlocks | ReadText | SaveText | WriteBlocks | ZeroBlocks | Probe
+StorageOrder = (
+    ScanDevices | ReadBlocks | ReadText | SaveText | WriteBlocks | ZeroBlocks | CopyBlocks | Probe
+)  # fmt: skip
 BlockOrder = (
     OpenPath | PathsTogether | ReloadPath | MirrorPath | SealPath | UnmirrorPath | ClosePath | OpenPaths
 )

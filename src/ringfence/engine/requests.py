@@ -41,6 +41,7 @@ from ringfence.engine.orders import (
     GiveBack,
     JoinLockspace,
     LeaveLockspace,
+    NoteProgress,
     OpenPaths,
     OpenVolume,
     Order,
@@ -361,8 +362,7 @@ class Requests:
         status = reports.status(
             self._context, exports, self._views.barrier, self._views.why, wrong, doing=self._fencer.doing
         )
-        progress = [task.progress for task in self._tasks.running() if task.progress is not None]
-        wiping = [msgspec.to_builtins(one) for one in progress]
+        wiping = [msgspec.to_builtins(one) for one in self._progress()]
         handovers = self._handovers.report()
         return {**status, "slots": self._slots.report(), "wiping": wiping, "handovers": handovers}
 
@@ -393,7 +393,16 @@ class Requests:
         late = self._refreshes.lines(vg_of(where[0]) or "", where[1]) if where is not None else []
         if late:
             answer["lines"], answer["stuck"] = [*late, *answer["lines"]], True
+        answer["lines"] += [
+            f"LV {one.vg}/{one.lv}: {100 * one.done_bytes // max(one.size_bytes, 1)} % of "
+            f"{one.size_bytes >> 20} MiB are {one.what} by this host"
+            for one in self._progress()
+            if about_all or target in (one.vg, f"{one.vg}/{one.lv}")
+        ]
         return answer
+
+    def _progress(self) -> list[NoteProgress]:
+        return [task.progress for task in self._tasks.running() if task.progress is not None]
 
     def _look_at_paths(self) -> Generator[Order, Any, tuple[tuple[OpenVolume, ...], dict[str, str], str]]:
         """This host's open volumes; what is wrong with which (VG/LV -> line); or why nothing can be told."""

@@ -15,6 +15,7 @@ from ringfence.core.modes import Mode
 from ringfence.engine import orders
 from ringfence.sim.grips import Grip, Holder
 from ringfence.sim.scheduler import Scheduler
+from ringfence.wire.block import Hold
 
 Done = Callable[[object], None]
 
@@ -27,6 +28,9 @@ class OpenLv:
     grip: Grip
     in_flight: int = 0
     closing: bool = False
+    moving: orders.Moving | None = None
+    to: tuple[orders.Extent, ...] = ()
+    """Where what is being moved goes."""
 
     @property
     def writes(self) -> bool:
@@ -83,10 +87,12 @@ class BlockService:
                 self._reload(body, done)
             case orders.ClosePath():
                 self._close(body, done)
+            case orders.MirrorPath() | orders.SealPath() | orders.UnmirrorPath():
+                self._move(body, done)
             case orders.PathsTogether():
                 self._together(body, incarnation, done)
             case orders.OpenPaths():
-                done(tuple(_listed(path.order) for path in self.open.values()))
+                done(tuple(self._looked_at(path) for path in self.open.values()))
 
     def _together(self, order: orders.PathsTogether, incarnation: int, done: Done) -> None:
         answers: dict[int, object] = {}
@@ -128,6 +134,12 @@ class BlockService:
         if path.in_flight:
             self._soon(lambda: self._reload(order, done), 1)
             return
+        if path.moving is not None:
+            if not path.moving.sealed:
+                words = f"{order.vg}/{order.lv} is being moved"
+                done(Refused(words, next="wait until that is over", retry=True))
+                return
+            path.moving, path.to = None, ()
         del self.open[order.vg, order.lv]
         waited = not path.writes
         hold = path.order.hold if order.hold is None else order.hold
@@ -143,6 +155,45 @@ class BlockService:
             self._plan_write(path)
         listed = _listed(path.order)
         done(orders.Opened(listed.path, listed.uri))
+
+    def _move(
+        self, order: orders.MirrorPath | orders.SealPath | orders.UnmirrorPath, done: Done
+    ) -> None:
+        """What is in flight lands before anything changes."""
+        path = self.open.get((order.vg, order.lv))
+        if path is None or path.order.uuid != order.uuid:
+            done(NotFound(f"{order.vg}/{order.lv} is not open here", next="activate it"))
+            return
+        if path.in_flight:
+            self._soon(lambda: self._move(order, done), 1)
+            return
+        if isinstance(order, orders.MirrorPath) and path.order.hold is not Hold.NONE:
+            done(Refused(f"{order.vg}/{order.lv} is being handed over", next="wait until that is over"))
+            return
+        if isinstance(order, orders.MirrorPath) and path.moving is None:
+            length_bytes = sum(one.length_bytes for one in order.to)
+            path.moving, path.to = orders.Moving(order.offset_bytes, length_bytes), order.to
+        elif isinstance(order, orders.MirrorPath):
+            done(Refused(f"{order.vg}/{order.lv} is being moved already", next="wait until that is over"))
+            return
+        elif isinstance(order, orders.UnmirrorPath):
+            path.moving, path.to = None, ()
+        elif path.moving is None or not path.moving.complete:
+            done(Refused("the copy is not complete", next="wait for it", retry=True))
+            return
+        else:
+            path.moving = msgspec.structs.replace(path.moving, sealed=True)
+        done(path.moving)
+
+    def _looked_at(self, path: OpenLv) -> orders.OpenVolume:
+        """A copy goes on from one look to the next, while its host may write."""
+        moving = path.moving
+        if moving is not None and not moving.complete and path.grip.valid:
+            half = (moving.length_bytes + 1) // 2
+            copied = min(moving.copied_bytes + half, moving.length_bytes)
+            complete = copied == moving.length_bytes
+            path.moving = msgspec.structs.replace(moving, copied_bytes=copied, complete=complete)
+        return msgspec.structs.replace(_listed(path.order), moving=path.moving)
 
     def _close(self, order: orders.ClosePath, done: Done) -> None:
         """Flush first: what is in flight lands before the answer."""
@@ -199,6 +250,9 @@ class BlockService:
             extent = self._scheduler.rng.choice(path.order.extents)
             late = self._host.freezes != freezes
             self._landed(Landed(path, late, extent.path, extent.start_bytes))
+            if path.moving is not None and path.moving.copied_bytes:  # in both places
+                extent = self._scheduler.rng.choice(path.to)
+                self._landed(Landed(path, late, extent.path, extent.start_bytes))
             if not path.grip.valid:
                 self._report(path.grip)
             self._plan_write(path)

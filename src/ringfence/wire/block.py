@@ -28,6 +28,7 @@ class Place(msgspec.Struct, frozen=True):
     """Where a stripe begins."""
 
     path: str
+    """Empty, also in an `Extent`: its device is missing, and what is asked of it fails."""
     start_bytes: int
 
 
@@ -133,6 +134,21 @@ def moved(extents: Iterable[Extent], offset_bytes: int, to: tuple[Extent, ...]) 
             behind.append(_cut(one, skip, one.length_bytes - skip))
         at = end
     return joined([*before, *to, *behind])
+
+
+def begins_with(extents: Iterable[Extent], head: tuple[Extent, ...]) -> bool:
+    """Whether an LV is another one (joined), or that and more behind it."""
+    rest = sum(one.length_bytes for one in head)
+    first: list[Extent] = []
+    for one in extents:
+        length_bytes = min(one.length_bytes, rest)
+        if not length_bytes:
+            break
+        if length_bytes % (one.stripe_bytes * len(one.places) or 1):
+            return False
+        first.append(_cut(one, 0, length_bytes))
+        rest -= length_bytes
+    return not rest and joined(first) == head
 
 
 def _cut(one: Extent, skip_bytes: int, length_bytes: int) -> Extent:
@@ -337,6 +353,8 @@ class Path(msgspec.Struct, frozen=True, omit_defaults=True):
     plane: Plane = Plane.NBD
     """NBD or DM.  Of a device `pid` is 0, and `connections` says how often it is open."""
     moving: Moving | None = None
+    fast: bool | None = None
+    """Whether usual requests are served without the interpreter; None: not told, or it is a device."""
     hold: Hold = Hold.NONE
 
 
@@ -388,6 +406,8 @@ class Order(msgspec.Struct, frozen=True):
 class WorkerReady(msgspec.Struct, frozen=True, tag=True):
     direct: bool
     block_bytes: int
+    fast: bool | None = None
+    """As in `Path`."""
 
 
 class WorkerFailed(msgspec.Struct, frozen=True, tag=True):

@@ -177,6 +177,8 @@ class HostFacts(_Part, frozen=True):
     hypervisor: str = ""
     """The host is itself a virtual machine; of which kind."""
     lockd: LockdFacts | None = None
+    slow_nbd: str = ""
+    """Why NBD requests are served by the interpreter alone; empty: they are not, or it is not said."""
 
 
 class HostAnswer(msgspec.Struct, frozen=True):

@@ -285,6 +285,12 @@ class VgCreate(_Call, frozen=True):
     shared: bool = False
     extent_size_bytes: int = 0
     metadata_size_bytes: int = 0
+    force: bool = False
+    tags: tuple[str, ...] = ()
+    policy: str = ""
+    max_lv: int | None = None
+    max_pv: int | None = None
+    autoactivation: bool | None = None
 
 
 class VgExtend(_Call, frozen=True):
@@ -448,6 +454,8 @@ class LvChange(_Call, frozen=True):
     """Reload what is open here by what the metadata says."""
     force: bool = False
     """Activate it shared whatever is on it."""
+    partial: bool = False
+    """Activate it though PVs of it are missing: what lies there fails."""
 
 
 class LvHandover(_Call, frozen=True):
@@ -518,6 +526,23 @@ class LvRemove(_Call, frozen=True):
     """Its extents are free only once they are wiped; else at once, with what is on them."""
 
 
+class PvMove(_Call, frozen=True):
+    """Reply result: {"message", "moved_bytes", "notes"}, when all is moved that can be from this node."""
+
+    source: str = ""
+    """PV[:RANGE...]; empty: go on with all that was begun and not ended."""
+    pvs: tuple[str, ...] = ()
+    """PV[:RANGE...] or @TAG, where it may go; none: to any other PV."""
+    lv: str = ""
+    """This one's extents alone."""
+    alloc: str = "inherit"
+    abort: bool = False
+    """Give up what is on its way, from the source or all; what has arrived stays there."""
+    background: bool = False
+    """Answer as soon as all is set apart: the hosts go on by themselves."""
+    wait_ms: int | None = None
+
+
 class SlotsAdd(_Call, frozen=True):
     """Give a shared VG disk slots."""
 
@@ -546,7 +571,7 @@ Call = (
     | Lock | Convert | Unlock | Cancel | Busy
     | PvCreate | Pvs | VgCreate | VgRemove | VgChange | Vgs | LvCreate | Lvs | LvChange | LvRemove
     | LvResize | LvRename | LvHandover
-    | PvRemove | PvResize | PvCk | VgExtend | VgReduce | VgRename | VgSet | VgCk
+    | PvRemove | PvResize | PvMove | PvCk | VgExtend | VgReduce | VgRename | VgSet | VgCk
     | VgCfgBackup | VgCfgRestore
     | SlotsAdd | SlotsForget | SlotsShow
 )  # fmt: skip
@@ -561,7 +586,7 @@ OPERATOR_CALLS = (FenceStatus, FenceNode, FenceDisarm, FenceArm, NodeReenrol)
 VOLUME_CALLS = (
     PvCreate, Pvs, VgCreate, VgRemove, VgChange, Vgs, LvCreate, Lvs, LvChange, LvRemove,
     LvResize, LvRename,
-    PvRemove, PvResize, PvCk, VgExtend, VgReduce, VgRename, VgSet, VgCk,
+    PvRemove, PvResize, PvMove, PvCk, VgExtend, VgReduce, VgRename, VgSet, VgCk,
     VgCfgBackup, VgCfgRestore,
     SlotsAdd, SlotsForget, SlotsShow,
 )  # fmt: skip

@@ -8,7 +8,7 @@ import importlib
 from ringfence.cli.verbs.table import Verb
 
 ROOMS = {
-    "pvcreate": "pv", "pvs": "reports", "pvresize": "pv", "pvck": "pv", "pvremove": "pv",
+    "pvcreate": "pv", "pvs": "reports", "pvresize": "pv", "pvck": "pv", "pvremove": "pv", "pvmove": "pvmove",
     "vgcreate": "vg", "vgs": "reports", "vgchange": "vg", "vgextend": "groups", "vgreduce": "groups",
     "vgrename": "groups", "vgck": "groups", "vgcfgbackup": "backup", "vgcfgrestore": "backup",
     "vgremove": "vg",

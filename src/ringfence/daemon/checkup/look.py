@@ -10,6 +10,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from ringfence.block.fastpath import trouble
 from ringfence.config import Loaded, Paths, digest, parse
 from ringfence.core.cluster import ClusterConfig
 from ringfence.core.errors import ConfigError
@@ -137,6 +138,7 @@ def look_at_host(
         board=made_of.board,
         hypervisor=made_of.hypervisor,
         lockd=found["lvmlockd"].value,
+        slow_nbd=trouble(),
     )
 
 

@@ -17,6 +17,7 @@ from ringfence.doctor.checks import (
     leftovers,
     lvm,
     lvmlockd,
+    nbd,
     slots,
     timing,
     watchdog,
@@ -27,7 +28,7 @@ from ringfence.doctor.findings import Finding, Kind
 Check = Callable[[ClusterFacts], Iterator[Finding]]
 MODULES = (
     cluster, corosync, configuration, identity, clocks, files, disks, fencing, timing, watchdog, lvm,
-    lvmlockd, slots, leftovers,
+    lvmlockd, slots, nbd, leftovers,
 )  # fmt: skip
 CHECKS: dict[str, Check] = {module.__name__.rpartition(".")[2]: module.check for module in MODULES}
 KINDS: dict[str, Kind] = {kind.id: kind for module in MODULES for kind in module.KINDS}

@@ -220,6 +220,8 @@ def lvremove(call: LvRemove) -> Command:
 
 def lvchange(call: LvChange) -> Command:
     """Activate or deactivate one LV, or every LV of the VG that can be; or what `alter` does."""
+    if call.partial and call.activate in ("", "n"):
+        raise BadInput("--partial is for an activation", next="give it with -aey")
     if not call.activate:
         return (yield from alter(call))
     if call.add_tags or call.drop_tags or call.permission or call.alloc or call.refresh:
@@ -231,7 +233,7 @@ def lvchange(call: LvChange) -> Command:
     if mode is Mode.UN:
         yield from deactivate_all(call.vg, out)
     else:
-        yield from activate_all(call.vg, mode, call.wait_ms, out)
+        yield from activate_all(call.vg, mode, call.wait_ms, out, partial=call.partial)
         yield from _one_by_one(call, mode, out)
     if out.refused:
         first = out.refused[0]
@@ -245,10 +247,16 @@ def lvchange(call: LvChange) -> Command:
     }
 
 
+def _activate(call: LvChange, name: str, mode: Mode) -> Generator[Order, Any, dict[str, Any]]:
+    return (yield from activate(
+        call.vg, name, mode, call.wait_ms, force=call.force, partial=call.partial
+    ))  # fmt: skip
+
+
 def _one_by_one(call: LvChange, mode: Mode, out: Outcome) -> Generator[Order, Any, None]:
     for name in out.left:
         try:
-            out.done.append((yield from activate(call.vg, name, mode, call.wait_ms, force=call.force)))
+            out.done.append((yield from _activate(call, name, mode)))
         except LocksLost:
             raise
         except RingfenceError as error:
@@ -258,4 +266,4 @@ def _one_by_one(call: LvChange, mode: Mode, out: Outcome) -> Generator[Order, An
 def _switch(call: LvChange, name: str, mode: Mode) -> Generator[Order, Any, dict[str, Any]]:
     if mode is Mode.UN:
         return (yield from deactivate(call.vg, name))
-    return (yield from activate(call.vg, name, mode, call.wait_ms, force=call.force))
+    return (yield from _activate(call, name, mode))

@@ -233,7 +233,11 @@ def _add_lvs(
 def _shown(lvs: tuple[Lv, ...], call: Lvs, vg: Vg, relations: Relations) -> list[Lv]:
     if call.all or call.lv:
         return [lv for lv in lvs if relations.exists(lv)]
-    return [lv for lv in shown_lvs(lvs, vg, relations) if not lv.tags or not (lv.slots or lv.wiping)]
+    return [
+        lv
+        for lv in shown_lvs(lvs, vg, relations)
+        if not lv.tags or not (lv.slots or lv.wiping or lv.keeps_for)
+    ]
 
 
 def _here(holders: tuple[Holder, ...], mine: bool, volume: OpenVolume | None, broken: bool) -> LvHere:
