@@ -197,6 +197,9 @@ def test_a_prepared_one_is_written_on_until_it_is_given(world: World) -> None:
 def test_a_prepared_one_is_dropped_by_a_word(world: World) -> None:
     world.hosts[1].ask(PREPARE)
     world.pass_ms(100)
+    with pytest.raises(Refused, match="from an-a01n01 to an-a01n02; to drop that: on an-a01n01"):
+        world.hosts[1].do(calls.LvHandover("vg0", "vm1", "an-a01n03"))
+    assert ends(world) == {1: Hold.LENDING, 2: Hold.BORROWING}, "as it was"
     with pytest.raises(Refused, match="there: ringfence handover vg0/vm1 --abort"):
         world.hosts[2].do(ABORT)
     asked = world.hosts[1].ask(ABORT)
