@@ -284,6 +284,38 @@ def test_a_taker_that_reads_other_metadata_is_refused_before_anything_waits(worl
     settled(world, writer=1)
 
 
+def test_a_third_host_that_comes_in_between_stops_it_and_is_waited_for(world: World) -> None:
+    """Stock LVM2 activates it shared while both hold it PR: it may write now, so neither end does."""
+    two, three = world.hosts[2], world.hosts[3]
+    do, box = two._do, []
+    (path,) = world.hosts[1].paths.values()
+    locker = three.node._running.locker
+
+    def comes_between(body: Any) -> Any:
+        answer = do(body)
+        if isinstance(body, orders.OpenPath):
+            locker.acquire("lvm_vg0", path.uuid, Mode.PR, 0, box.append, persistent=True, what="LV vg0/vm1")
+            three.feed(inputs.Tick())
+        return answer
+
+    two._do = comes_between  # type: ignore[method-assign]
+    asked = world.hosts[1].ask(GIVE)
+    world.pass_ms(200)
+    with pytest.raises(Refused, match="PR on an-a01n01, PR on an-a01n02, PR on an-a01n03"):
+        world.hosts[1].reply(asked)
+    two._do = do  # type: ignore[method-assign]
+    world.pass_ms(5000)
+    assert ends(world) == {1: Hold.GIVING}
+    assert world_handovers(world.hosts[1]) == {}
+    lines = world.hosts[1].do(calls.Why("vg0/vm1"))["lines"]
+    assert any("its writes wait until this host has it EX again" in line for line in lines)
+    assert any("held PR by an-a01n03" in line for line in lines), lines
+    locker.release(box[0].lock, lambda _: None)
+    three.feed(inputs.Tick())
+    world.pass_ms(3000)
+    settled(world, writer=1)
+
+
 def test_a_mixed_cluster_refuses_in_one_line(tmp_path: Path) -> None:
     world = with_lv(World(tmp_path, 3, speaks=Speaks(1, HANDOVERS - 1)))
     with pytest.raises(Refused, match="the cluster speaks protocol 6, and hands LVs over from 7 on"):

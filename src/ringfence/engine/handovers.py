@@ -28,7 +28,7 @@ from ringfence.engine.context import Context
 from ringfence.engine.facts import HandoverAsked, HandoverHeard
 from ringfence.engine.handover_entries import under_way
 from ringfence.engine.locker import Locker
-from ringfence.engine.orders import AskHandover, Command
+from ringfence.engine.orders import AskHandover, Command, OpenVolume
 from ringfence.engine.state import Handover
 from ringfence.engine.tasks import Tasks
 from ringfence.wire import HANDOVERS, entries
@@ -221,6 +221,15 @@ class Handovers:
             }
             for uuid, one in ways.items()
         ]
+
+    def left_over(self, volumes: tuple[OpenVolume, ...]) -> dict[str, str]:
+        """VG/LV -> what is said of a path whose writes wait, though nothing is handed over any more."""
+        state = self._context.state
+        return {
+            f"{one.vg}/{one.lv}": "its writes wait until this host has it EX again: its hand-over was dropped"
+            for one in volumes
+            if one.hold is Hold.GIVING and (state is None or under_way(state, one.uuid) is None)
+        }
 
     def lost(self, error: RingfenceError) -> None:
         """This life is stale."""

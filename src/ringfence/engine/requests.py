@@ -437,6 +437,7 @@ class Requests:
                 for name, what in sorted(wrong.items())
             }
             stopped = {f"{one.vg}/{one.lv}": one.stopped for one in volumes if one.stopped and not one.failed}
+            stopped |= self._handovers.left_over(volumes)
             stopped |= {name: what for name, what in self._refreshes.own.wrong.items() if name not in wrong}
             return lines | {name: f"{name} is active here, but {what}" for name, what in stopped.items()}
 

@@ -285,6 +285,12 @@ class VgCreate(_Call, frozen=True):
     shared: bool = False
     extent_size_bytes: int = 0
     metadata_size_bytes: int = 0
+    force: bool = False
+    tags: tuple[str, ...] = ()
+    policy: str = ""
+    max_lv: int | None = None
+    max_pv: int | None = None
+    autoactivation: bool | None = None
 
 
 class VgExtend(_Call, frozen=True):

@@ -5,9 +5,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from ringfence.cli.verbs.lv_kinds import ALLOC, NO_EFFECT, places, split
+from ringfence.cli.verbs.lv_kinds import ALLOC, places, split
 from ringfence.cli.verbs.pv import path
 from ringfence.cli.verbs.table import CHANGE, Given, Option, Stock, Verb, Work, call
+from ringfence.cli.verbs.vg import NO_EFFECT
 from ringfence.client.brief import Brief
 from ringfence.core.errors import BadInput, RingfenceError
 

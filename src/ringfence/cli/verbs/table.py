@@ -110,7 +110,7 @@ ROOT = Option(
     "root", ("--root",), "All places below this directory.  [default: that of $RINGFENCE_SOCKET, or /]",
     "PATH", ours=True,
 )  # fmt: skip
-HELP = Option("help", ("-h", "-?", "--help"), "Show this and end.")
+HELP = Option("help", ("-h", "-?", "--help", "--longhelp"), "Show this and end.")
 JSON = Option("json", ("--json",), "Print one JSON object.", ours=True)
 VERBOSE = Option("verbose", ("-v", "--verbose"), "Say more.")
 QUIET = Option("quiet", ("-q", "--quiet"), "Print no messages, errors excepted.")
@@ -128,6 +128,26 @@ SELECT = Option(
 DAEMON = (SOCKET, ROOT)
 CHANGE = (YES, VERBOSE, QUIET, TEST, BACKUP, JSON, *DAEMON, HELP)
 """Options of every verb that changes something."""
+
+
+_NONE = "Taken from LVM2's scripts; nothing depends on it."
+EVERYWHERE = (
+    Option("debug", ("-d", "--debug"), _NONE), Option("nohints", ("--nohints",), _NONE),
+    Option("journal", ("--journal",), _NONE, "WHAT"),
+    Option("driverloaded", ("--driverloaded",), _NONE, "y|n"),
+    Stock(("--config",), "another configuration"), Stock(("--commandprofile",), "profiles"),
+    Stock(("--profile",), "profiles"), Stock(("--devices",), "other devices"),
+    Stock(("--devicesfile",), "other devices"), Stock(("--lockopt",), "options of its locks"),
+    Stock(("--nolocking",), "a command without locks", False), Stock(("--version",), "its version", False),
+    Stock(("-S", "--select"), "a selection"), Stock(("--reportformat",), "its log as JSON"),
+    Stock(("--configreport",), "its log as a report"), Stock(("--logonly",), "its log as a report", False),
+)  # fmt: skip
+"""What LVM2 takes with every command, where a verb's own table does not have it."""
+
+
+def ignored(*names: str, metavar: str = "") -> Option:
+    """An option that LVM2 has, and that means nothing here."""
+    return Option(names[-1].lstrip("-"), names, _NONE, metavar)
 
 
 def call(name: str, **fields: Any) -> Call:
