@@ -7,7 +7,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: help demo test check lint types unit unit-hosts unit-faults unit-rooms unit-sim packages lock man clean mutants bench sim sim-soak fuzz install-files rig service-test faults-long volumes-long fence-long lvm2-versions
+.PHONY: help demo test check lint types unit unit-hosts unit-faults unit-parts unit-rooms unit-sim packages lock man clean mutants bench sim sim-soak fuzz install-files rig service-test faults-long volumes-long fence-long handover-long lvm2-versions
 
 help:  ## What can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -19,7 +19,8 @@ comma := ,
 demo: $(VENV)/.runtime  ## The story on a lab of real processes, in a minute; RING=corosync (root); DEVICES=real: stock agents
 	$(BIN)/ringfence demo --ring $(RING) $(if $(DEVICES),--devices $(DEMO_DEVICES))
 
-test: packages $(VENV)/.dev lint types unit  ## Everything that CI checks; as root it installs packages.txt first
+test: packages $(VENV)/.dev lint  ## Everything that CI checks; as root it installs packages.txt first
+	@$(BESIDE) types $(UNITS)
 
 SEEDS ?= 500
 sim: $(VENV)/.dev  ## The simulator on SEEDS=500 seeds, each with 10 faults (part of `make test`)
@@ -42,24 +43,30 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff check src tests bench
 
 types: $(VENV)/.dev
-	$(BIN)/mypy
+	nice $(BIN)/mypy
 
-# Side by side: labs of real processes mostly wait, in two parts of about the same length; of the rest the
-# simulator computes most, and minds the time least.
-HOSTS := $(addprefix tests/,cluster doctor lab lvmlockd torture)
-FAULTS := $(addprefix tests/,bench demo faults lies pacemaker)
-LABS := $(HOSTS) $(FAULTS)
+# Side by side: labs of real processes mostly wait, as do single services and tools; rooms that only compute,
+# the simulator and mypy give way to them, and mind the time least.
+HOSTS := $(addprefix tests/,cluster lab lvmlockd)
+FAULTS := $(addprefix tests/,bench demo faults lies pacemaker torture lab/test_lab_torture.py)
+PARTS := $(addprefix tests/,agents block client daemon doctor host package ring servers service)
+ELSEWHERE := $(HOSTS) $(FAULTS) $(PARTS) tests/sim
+UNITS := unit-hosts unit-faults unit-parts unit-rooms unit-sim
+BESIDE = $(MAKE) --no-print-directory -j -k
 unit: $(VENV)/.dev
-	@$(MAKE) --no-print-directory -j4 -k unit-hosts unit-faults unit-rooms unit-sim
+	@$(BESIDE) $(UNITS)
 
 unit-hosts:
-	$(BIN)/python -m pytest $(HOSTS)
+	$(BIN)/python -m pytest $(FAULTS:%=--ignore=%) $(HOSTS)
 
 unit-faults:
 	$(BIN)/python -m pytest $(FAULTS)
 
+unit-parts:
+	$(BIN)/python -m pytest $(PARTS)
+
 unit-rooms:
-	$(BIN)/python -m pytest $(LABS:%=--ignore=%) --ignore=tests/sim tests
+	nice $(BIN)/python -m pytest $(ELSEWHERE:%=--ignore=%) tests
 
 unit-sim:
 	nice $(BIN)/python -m pytest --timeout 300 tests/sim
@@ -71,7 +78,12 @@ volumes-long: $(VENV)/.dev packages  ## Allocation beside stock LVM2 over many r
 	$(BIN)/python -m pytest -m long --timeout 300 tests/commands
 
 fence-long: $(VENV)/.dev packages  ## Fencing with a real Pacemaker, whole labs on real agents; minutes; needs root
-	$(BIN)/python -m pytest -m long --timeout 300 tests/pacemaker tests/lies tests/lab tests/cluster tests/demo tests/bench
+	$(BIN)/python -m pytest -m long --timeout 300 tests/pacemaker tests/lies tests/lab tests/cluster tests/demo tests/bench \
+		--ignore=tests/cluster/test_cluster_migration.py
+
+handover-long: PACKAGES = packages-rig.txt
+handover-long: $(VENV)/.dev packages  ## Hand-overs struck at every order, and a real qemu that migrates; five minutes; as root it installs packages-rig.txt
+	$(BIN)/python -m pytest -m long --timeout 300 tests/engine/test_engine_handovers.py tests/cluster/test_cluster_migration.py
 
 LVM2_BUILT ?= build/lvm2
 LVM2_VERSIONS ?= 2.03.11 2.03.16 2.03.31 2.03.39 git
@@ -153,6 +165,8 @@ install-files: man  ## What a package has beside the Python package, below DESTD
 	$(INSTALL) packaging/90-ringfence.preset $(DESTDIR)$(PREFIX)/lib/systemd/system-preset/90-ringfence.preset
 	$(INSTALL) packaging/needrestart.conf $(DESTDIR)/etc/needrestart/conf.d/ringfence.conf
 	$(INSTALL) packaging/ringfence.bash $(DESTDIR)$(PREFIX)/share/bash-completion/completions/ringfence
+	$(INSTALL) packaging/ringfence.zsh $(DESTDIR)$(PREFIX)/share/zsh/site-functions/_ringfence
+	$(INSTALL) packaging/ringfence.fish $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/ringfence.fish
 	mkdir -p $(DESTDIR)$(PREFIX)/sbin
 	ln -sf ../bin/fence_ringfence $(DESTDIR)$(PREFIX)/sbin/fence_ringfence
 	$(INSTALL) build/man/ringfence.1 $(DESTDIR)$(PREFIX)/share/man/man1/ringfence.1

@@ -45,7 +45,7 @@ ROUNDS = 5
 SLOW_ROUNDS = 3
 """At the most, of `writers`, `activate` and `nbd`."""
 SIZES = (1000, 10_000, 20_000)
-ROWS = ("lvs", "lvcreate", "writers", "view", "nbd", "dm")
+ROWS = ("lvs", "lvcreate", "writers", "activate", "view", "nbd", "dm")
 GOALS = {
     "lvs": {1000: 1.2, 10_000: 2 / 3, 20_000: 1 / 2},
     "lvcreate": {1000: 1.2, 10_000: 1 / 3, 20_000: 1 / 4},

@@ -381,3 +381,34 @@ def test_no_handshake_however_odd_does_harm(tmp_path: Path) -> None:
                 ours.shutdown(socket.SHUT_RDWR)
                 reading.join()
     extents.close()
+
+
+def test_what_is_missing_fails_and_the_rest_is_there(either: Rig) -> None:
+    """An LV of which a PV is missing: linear pieces, and one of two stripes."""
+    whole = either.order()
+    (extent,) = whole.extents
+    near = msgspec.structs.replace(extent, length_bytes=MIB)
+    gone = Extent("", 5 * MIB, MIB)
+    striped = Extent(extent.path, 3 * MIB, 2 * MIB, (Place("", 0),), 65536)
+    uri = either.open(msgspec.structs.replace(whole, extents=(near, gone, striped)))
+    script = f"""
+assert h.get_size() == {4 * MIB}
+def tried(offset, length=4096):
+    data = b"x" * length
+    done = [errno_of(h.pread, length, offset), errno_of(h.pwrite, data, offset)]
+    done += [errno_of(h.zero, length, offset), errno_of(h.trim, length, offset)]
+    return [*done, errno_of(h.pwrite, data, offset, nbd.CMD_FLAG_FUA)]
+good, bad = [None] * 5, ["EIO"] * 5
+assert tried(0) == good
+assert tried({MIB} - 4096, 8192)[:2] == ["EIO", "EIO"], "in part"
+assert tried({MIB}) == bad
+assert tried({2 * MIB} - 4096) == bad
+assert tried({2 * MIB}) == good
+assert tried({2 * MIB} + 65536) == bad
+assert tried({2 * MIB} + 131072) == good
+assert errno_of(h.flush) is None
+assert h.pread(4096, 0) != b""
+"""
+    run(*libnbd(uri, script))
+    assert either.on_disk(2 * MIB, 4096) == b"x" * 4096
+    assert len(either.paths()) == 1

@@ -50,11 +50,11 @@ class CannedDaemon:
 
 
 @contextlib.contextmanager
-def canned_daemon() -> Iterator[CannedDaemon]:
+def canned_daemon(kind: type[CannedDaemon] = CannedDaemon) -> Iterator[CannedDaemon]:
     # Not pytest's tmp_path: a Unix socket's path has 107 bytes.
     where = Path(tempfile.mkdtemp(dir="/tmp", prefix="rf"))
     try:
-        one = CannedDaemon(where / "socket")
+        one = kind(where / "socket")
         try:
             yield one
         finally:

@@ -550,7 +550,7 @@ def test_an_error_of_the_daemon_is_one_line_whatever_is_in_it(daemon: CannedDaem
         ["leave"],
     ):
         ran = run(*words)
-        assert (ran.code, ran.out, ran.err) == (5, "", "  no such thing; look\n"), words
+        assert (ran.code, ran.out, ran.err) == (5, "", "  no\\nsuch thing; look\n"), words
         ran = run(*words, "--json")
         assert ran.code == 5
         assert isinstance(from_dict(ran.json["error"]), NotFound)

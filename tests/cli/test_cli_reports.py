@@ -1,15 +1,20 @@
 """pvs, vgs, lvs: LVM2's tables and JSON from the daemon's rows, and who holds an LV."""
 
+import re
+import subprocess
 import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from cli_daemon import CannedDaemon
+from cli_daemon import CannedDaemon, canned_daemon
 from conftest import Run
 
+from ringfence.cli.report.descriptions import DESCRIPTIONS
+from ringfence.cli.report.fields import FIELDS
 from ringfence.cli.verbs.derive import ASKABLE, DERIVED
-from ringfence.core.errors import NotFound
+from ringfence.client.brief import OLDER, Brief
+from ringfence.core.errors import BadInput, NotFound
 from ringfence.volumes.report import LV_FIELDS
 from ringfence.wire import client as calls
 
@@ -258,3 +263,60 @@ def test_what_is_wrong_is_one_line(run: Run, words: list[str], code: int, expect
     assert expected in ran.err
     assert ran.err.count("\n") == 1
     assert ran.out == ""
+
+
+class Older(CannedDaemon):
+    """Of a version that knew neither fields nor segments."""
+
+    def _asked(self, client: int, request: calls.Request, who: str) -> None:
+        call = request.call
+        if getattr(call, "fields", ()) or getattr(call, "segments", False):
+            self._socket.send(client, calls.Reply(request.id, error=UNKNOWN))
+        else:
+            super()._asked(client, request, who)
+
+
+UNKNOWN = {
+    "code": "bad-input", "message": "unknown request: Object contains unknown field `fields`", "node": "",
+    "next": "is the client newer than the daemon?", "retry": False,
+}  # fmt: skip
+
+
+def test_a_daemon_of_an_older_version_tells_all_that_it_has(
+    monkeypatch: pytest.MonkeyPatch, run: Run
+) -> None:
+    with canned_daemon(Older) as daemon:
+        monkeypatch.setenv("RINGFENCE_SOCKET", str(daemon.path))
+        daemon.answer = lambda call: {"rows": ROWS} if isinstance(call, calls.Lvs) else answer(call)
+        ran = run("lvs", "-o", "lv_name,lv_size", "--noheadings", "--units", "g")
+        assert (ran.code, ran.err) == (0, "")
+        assert ran.out.split() == ["big", "5.00g", "vm1", "0.06g", "vm2", "2.00g"]
+        assert run("pvs", "--segments").code == 0
+        refused = run("lvremove", "vg0")
+    assert refused.code == 5
+    assert refused.err == (
+        "  the daemon that runs is of an older version, and does not know this: Object contains "
+        "unknown field `fields`; restart it: systemctl restart ringfence (volumes stay open)\n"
+    )
+
+
+def test_what_the_client_socket_says_of_an_unknown_call_is_understood(daemon: CannedDaemon) -> None:
+    with Brief(None, 0) as client, pytest.raises(BadInput) as caught:
+        client.call({"type": "Lvs", "of_tomorrow": 1})
+    assert caught.value.code == OLDER
+
+
+@pytest.mark.parametrize("name", ["pvs", "vgs", "lvs"])
+def test_help_describes_every_field_that_lvm2_has(daemon: CannedDaemon, run: Run, name: str) -> None:
+    ran = run(name, "-o", "help")
+    assert (ran.code, daemon.calls) == (0, [])
+    ours = dict(re.findall(r"^    (\w+) +- (.+)$", ran.out, re.MULTILINE))
+    assert all(text.endswith(".") for text in ours.values())
+    assert set(DESCRIPTIONS) == set(FIELDS) == set(ours) - {one for one in ours if one.endswith("_all")} - {
+        "selected", "help",
+    }  # fmt: skip
+    done = subprocess.run([name, "-o", "help"], capture_output=True, text=True, check=False)
+    theirs = re.findall(r"^    (\w+) +- ", done.stdout + done.stderr, re.MULTILINE)
+    assert len(theirs) > 50
+    assert [field for field in theirs if field not in ours] == []
+    assert "    lv_size                     - Its size. [size]\n" in run(name, "-S", "help").out

@@ -20,6 +20,7 @@ M = 1 << 20
     [
         ("64M", 64 * M), ("64m", 64 * M), ("64", 64 * M), ("1.5g", 1536 * M), (".5k", 512), ("8s", 4096),
         ("8S", 4096), ("4096b", 4096), ("4096B", 4096), ("1t", 1 << 40), ("2P", 2 << 50), ("1e", 1 << 60),
+        ("0.01g", 10737152), ("1.1g", 1181115904), ("0.3T", 329853488128),
         ("64MiB", 64 * M), ("64MB", 64 * M), (" 64 m ", 64 * M), ("2.", 2 * M),
     ],
 )  # fmt: skip
@@ -29,7 +30,8 @@ def test_sizes_are_read(text: str, size: int) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "m", "0", "0m", "-1", "+1g", "1x", "1 2", "1,5g", "8e", "0.3b", "1mm", "nan", "inf", "1e3", "0x10"],
+    ["", "m", "0", "0m", "-1", "+1g", "1x", "1 2", "1,5g", "8e", "0.3b", "0.1s",
+     "1mm", "nan", "inf", "1e3", "0x10"],
 )
 def test_what_is_no_size_is_refused(text: str) -> None:
     with pytest.raises(BadInput) as caught:

@@ -1,6 +1,8 @@
 """The volume verbs: which request goes out for which words, what is printed, how it ends."""
 
+import re
 import shlex
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +10,9 @@ import pytest
 from cli_daemon import CannedDaemon
 from conftest import Run
 
-from ringfence.core.errors import LockHeld
+from ringfence.cli.verbs import ROOMS, foreground, verb
+from ringfence.cli.verbs.words import _every, takes_value
+from ringfence.core.errors import LockHeld, NotFound
 from ringfence.lvm2.backup import pack, to_file
 from ringfence.wire import client as calls
 
@@ -23,6 +27,11 @@ HERE = str(Path.cwd())
         ("pvcreate -ff -y disk.img /x", calls.PvCreate((HERE + "/disk.img", "/x"), force=True)),
         ("pvcreate --metadatasize 2m /x", calls.PvCreate(("/x",), metadata_size_bytes=2 * M)),
         ("vgcreate --shared vg0 /x /y", calls.VgCreate("vg0", ("/x", "/y"), shared=True)),
+        ("vgcreate --shared -f -Zy -M2 --addtag a --alloc cling -l 5 -p 6 --setautoactivation n vg0 /x",
+            calls.VgCreate("vg0", ("/x",), True, force=True, tags=("a",), policy="cling", max_lv=5, max_pv=6,
+                autoactivation=False)),
+        ("vgchange --refresh vg0", calls.LvChange("vg0", "", refresh=True)),
+        ("vgchange -ay --sysinit --monitor n -d --journal x vg0", calls.LvChange("vg0", "", "ey")),
         ("vgcreate vg0 /x", calls.VgCreate("vg0", ("/x",))),
         ("vgcreate --shared -s 8m vg0 /x", calls.VgCreate("vg0", ("/x",), True, 8 * M)),
         ("vgremove -f vg0", calls.VgRemove("vg0", True)),
@@ -48,6 +57,9 @@ HERE = str(Path.cwd())
         ("lvcreate -Zy -Wn --type striped -L1m vg0", calls.LvCreate("vg0", "", M)),
         ("lvchange --addtag a --deltag @b -pr vg0/x", calls.LvChange(
             "vg0", "x", add_tags=("a",), drop_tags=("b",), permission="r")),
+        ("handover vg0/x --to b", calls.LvHandover("vg0", "x", "b")),
+        ("handover /dev/vg0/x --to=b --prepare", calls.LvHandover("vg0", "x", "b", prepare=True)),
+        ("handover --abort vg0/x", calls.LvHandover("vg0", "x", abort=True)),
         ("lvchange --refresh vg0/x", calls.LvChange("vg0", "x", refresh=True)),
         ("lvextend -L+1g vg0/x", calls.LvResize("vg0", "x", 1 << 30, sign="+", only="extend")),
         ("lvextend -l +100%FREE vg0/x -i2 /dev/sda", calls.LvResize(
@@ -57,6 +69,11 @@ HERE = str(Path.cwd())
         ("lvreduce -f -L -1m vg0/x", calls.LvResize("vg0", "x", M, sign="-", only="reduce", force=True)),
         ("lvresize -l 50%VG vg0/x", calls.LvResize("vg0", "x", extents=50, percent="VG")),
         ("pvremove -ff /x", calls.PvRemove(("/x",), 2)),
+        ("pvmove", calls.PvMove()),
+        ("pvmove --abort", calls.PvMove(abort=True)),
+        ("pvmove -b -i 5 -n vg0/vm1 --alloc anywhere /x:0-9:20- /y:5+5 @fast", calls.PvMove(
+            "/x:0-9:20-", ("/y:5+5", "@fast"), "vm1", "anywhere", background=True)),
+        ("pvmove -n vm1 disk.img:3", calls.PvMove(HERE + "/disk.img:3", lv="vm1")),
         ("pvresize --setphysicalvolumesize 1g -y /x", calls.PvResize(("/x",), 1 << 30, True)),
         ("pvck --dump headers /x", calls.PvCk("/x", "headers")),
         ("vgextend vg0 /x --metadatasize 2m", calls.VgExtend("vg0", ("/x",), metadata_size_bytes=2 * M)),
@@ -72,6 +89,12 @@ HERE = str(Path.cwd())
         ("lvrename vg0/a b", calls.LvRename("vg0", "a", "b")),
         ("lvrename /dev/vg0/a /dev/vg0/b", calls.LvRename("vg0", "a", "b")),
         ("lvchange -aey vg0/vm1", calls.LvChange("vg0", "vm1", "ey", 0)),
+        ("lvchange -aey -P vg0/vm1", calls.LvChange("vg0", "vm1", "ey", partial=True)),
+        ("lvchange -ay --activationmode degraded vg0/vm1", calls.LvChange("vg0", "vm1", "ey")),
+        ("vgchange -ay --activationmode partial vg0", calls.LvChange("vg0", "", "ey", partial=True)),
+        ("vgchange -s 8m vg0", calls.VgSet("vg0", extent_size_bytes=8 * M)),
+        ("lvreduce -f -L -1m --no-wipe vg0/x", calls.LvResize(
+            "vg0", "x", M, sign="-", only="reduce", force=True, wipe=False)),
         ("lvchange -ay vg0/vm1", calls.LvChange("vg0", "vm1", "ey", 0)),
         ("lvchange -asy --wait forever vg0/vm1", calls.LvChange("vg0", "vm1", "sy", None)),
         ("lvchange -a n vg0", calls.LvChange("vg0", "", "n", 0)),
@@ -115,6 +138,7 @@ def test_words_become_requests(daemon: CannedDaemon, run: Run, words: str, call:
         "lvcreate -L 64m -l 25 vg0",
         "lvcreate -L 64m",
         "lvcreate -L 64m -n vg1/vm1 vg0",
+        "lvcreate -L 64m --name= vg0",
         "lvcreate -L 0 vg0",
         "lvcreate -L 64q vg0",
         "lvextend vg0/x",
@@ -140,6 +164,9 @@ def test_words_become_requests(daemon: CannedDaemon, run: Run, words: str, call:
         "lvchange -aey --wait soon vg0/vm1",
         "lvchange -aey --wait -1 vg0/vm1",
         "lvremove vg0/",
+        "handover vg0/x",
+        "handover vg0 --to b",
+        "handover vg0/x --abort --to b",
         "vgchange vg0",
         "vgchange -an",
         "vgchange --lockstart -an vg0",
@@ -166,6 +193,10 @@ def test_a_wrong_line_ends_with_3_and_asks_nobody(daemon: CannedDaemon, run: Run
         ("lvcreate --cachepool fast -L1g vg0", "caching", "lvcreate --cachepool fast -L1g vg0"),
         ("lvcreate --vdo -L9g -V1t vg0", "VDO", "lvcreate --vdo -L9g -V1t vg0"),
         ("lvconvert --type raid1 vg0/x", "lvconvert", "lvconvert --type raid1 vg0/x"),
+        ("pvcreate -Zn /x", "a PV whose first sectors are left as they are", "pvcreate -Zn /x"),
+        ("vgextend --metadataignore y vg0 /x", "an ignored metadata area",
+            "vgextend --metadataignore y vg0 /x"),
+        ("lvs --config x=1 vg0", "another configuration", "lvs --config x=1 vg0"),
         ("vgsplit vg0 'a b'", "vgsplit", "vgsplit vg0 'a b'"),
     ],
 )
@@ -340,3 +371,107 @@ def test_a_refusal_as_json(daemon: CannedDaemon, run: Run) -> None:
         "error": error,
         "errors": [error],
     }
+
+
+class Background:
+    """A daemon that has an LV to zero or wipe: some percents further at each look."""
+
+    def __init__(self, *percents: str, gone: bool, here: int | None = None) -> None:
+        self.percents = list(percents)
+        self.gone = gone
+        self.here = here
+        """Bytes of 200 that this host has done."""
+
+    def __call__(self, call: calls.Call) -> Any:
+        if isinstance(call, calls.Lvs):
+            if not self.percents and self.gone:
+                raise NotFound("no such LV")
+            percent = self.percents.pop(0) if self.percents else ""
+            return {"columns": {"lv_uuid": ["u"], "copy_percent": [percent]}}
+        if isinstance(call, calls.Status):
+            mine = {"vg": "vg0", "lv": "x_wiping", "done_bytes": self.here, "size_bytes": 200}
+            return {"wiping": [] if self.here is None else [mine]}
+        if isinstance(call, calls.LvChange):
+            return {"vg": "vg0", "name": "x", "path": "/run/x", "uri": "nbd+unix:///x"}
+        unclean = {"unclean": "x_wiping" if self.gone else "x", "uuid_unclean": "u"}
+        later = "5 extents are being wiped, and free after that."
+        message = f"removed\n{later}" if isinstance(call, calls.LvRemove) else "done"
+        notes = ["rounded", later] if isinstance(call, calls.LvResize) else ["rounded"]
+        return {"message": message, "vg": "vg0", "name": "x", "notes": notes, **unclean}
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(foreground, "POLL_S", 0)
+
+
+@pytest.mark.usefixtures("quick")
+def test_in_the_foreground_it_is_said_how_far_the_wiping_is(daemon: CannedDaemon, run: Run) -> None:
+    daemon.answer = Background("0.00", "40.00", "40.00", gone=True)
+    ran = run("lvremove", "--foreground", "vg0/x")
+    lines = ["vg0/x_wiping: 0.00%", "vg0/x_wiping: 40.00%", "vg0/x_wiping: 100.00%", "removed"]
+    assert (ran.code, ran.out.split("\n")) == (0, [*(f"  {line}" for line in lines), ""])
+    daemon.answer = Background("0.00", gone=True, here=50)
+    ran = run("lvreduce", "-f", "-l", "-1", "--foreground", "vg0/x")
+    assert (ran.out, ran.err) == ("  vg0/x_wiping: 25.00%\n  vg0/x_wiping: 100.00%\n  done\n", "  rounded\n")
+    daemon.answer = Background("0.00", gone=True)
+    assert "0.00%" not in run("lvremove", "-q", "--foreground", "vg0/x").out
+    daemon.answer = Background("0.00", gone=True)
+    assert run("lvremove", "--json", "--foreground", "vg0/x").json["results"][0]["message"] == "removed"
+    daemon.answer = Background("0.00", gone=True)
+    assert "free after that" in run("lvremove", "vg0/x").out, "without it, nobody waits"
+
+
+@pytest.mark.usefixtures("quick")
+def test_in_the_foreground_an_lv_is_activated_when_it_is_zeroed(daemon: CannedDaemon, run: Run) -> None:
+    daemon.answer = Background("50.00", gone=False)
+    ran = run("lvcreate", "--foreground", "-L", "1g", "-n", "x", "vg0")
+    lines = ["vg0/x: 50.00%", "vg0/x: 100.00%", "done", "/run/x", "nbd+unix:///x"]
+    assert (ran.code, ran.out.split("\n")) == (0, [*(f"  {line}" for line in lines), ""])
+    made, active = daemon.calls[0], daemon.calls[-1]
+    assert isinstance(made, calls.LvCreate)
+    assert (made.activate, active) == ("n", calls.LvChange("vg0", "x", "ey", None))
+    daemon.calls.clear()
+    daemon.answer = Background(gone=False)
+    assert run("lvcreate", "--foreground", "-an", "-L", "1g", "-n", "x", "vg0").code == 0
+    assert not any(isinstance(call, calls.LvChange) for call in daemon.calls)
+
+
+@pytest.mark.usefixtures("quick")
+def test_who_cannot_tell_how_far_it_is_says_so_and_fails(daemon: CannedDaemon, run: Run) -> None:
+    canned = Background("0.00", gone=True)
+
+    def answer(call: calls.Call) -> Any:
+        if isinstance(call, calls.Lvs):
+            raise LockHeld("made to fail")
+        return canned(call)
+
+    daemon.answer = answer
+    ran = run("lvremove", "--foreground", "vg0/x")
+    assert (ran.code, ran.out.splitlines()[0]) == (5, "  removed")
+    assert "how far it is, is not known: made to fail; see: ringfence why vg0/x_wiping" in ran.err
+
+
+# -- all of LVM2's options ---------------------------------------------------------------------
+
+
+def stocks_options(name: str) -> dict[str, bool]:
+    """Long option -> whether a value follows, as the installed LVM2 has them."""
+    done = subprocess.run([name, "--longhelp"], capture_output=True, text=True, check=True, close_fds=True)
+    lines = re.findall(r"^\s*[\[(]? *(?:-.\|)?\s*--[a-z].*$", done.stdout, re.MULTILINE)
+    words = re.findall(r"--([a-z]+)( [^\s\])|,]+)?", "\n".join(lines))
+    found: dict[str, bool] = {}
+    for option, value in words:
+        # An option that two variants of the command spell alike has a value in each.
+        found[f"--{option}"] = found.get(f"--{option}", False) or bool(value)
+    return found
+
+
+@pytest.mark.parametrize("name", ROOMS)
+def test_every_option_of_lvm2s_is_taken_or_refused_with_the_command_that_has_it(name: str) -> None:
+    known = {option: one for one in _every(verb(name)) for option in one.names}
+    theirs = stocks_options(name)
+    assert "--yes" in theirs
+    assert [option for option in theirs if option not in known] == []
+    wrong = [option for option, value in theirs.items() if takes_value(known[option]) is not value]
+    assert wrong == [], "the word behind it would be taken for something else"

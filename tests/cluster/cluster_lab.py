@@ -12,7 +12,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from ringfence.client import connect
 from ringfence.core.cluster import Timing
+from ringfence.core.errors import Unavailable
 from ringfence.host.processes import Process
 from ringfence.lab import trees
 from ringfence.lab.cluster import TIMING, Lab
@@ -72,13 +74,29 @@ def report(lab: Lab, node: str, *words: str) -> list[dict[str, Any]]:
 
 def uri_of(lab: Lab, node: str, volume: str) -> str:
     vg, lv = volume.split("/")
-    exports = json.loads(ringfence(lab, node, "status", "--json").stdout)["exports"]
+    exports = status(lab, node)["exports"]
     return next(str(one["uri"]) for one in exports if (one["vg"], one["lv"]) == (vg, lv))
 
 
 def status(lab: Lab, node: str) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(ringfence(lab, node, "status", "--json").stdout)
-    return found
+    """What its daemon says of itself; {}: none answers.  As often as you like: nothing is started for it."""
+    try:
+        with connect(lab.socket(node), retry_ms=0) as daemon:
+            return daemon.status()
+    except Unavailable:
+        return {}
+
+
+def why(lab: Lab, node: str, target: str = "") -> str:
+    """The lines of `ringfence why`, likewise."""
+    with connect(lab.socket(node)) as daemon:
+        return "\n".join(daemon.why(target)["lines"])
+
+
+def kinds(lab: Lab, node: str) -> list[str]:
+    """Of all that its daemon has recorded, oldest first."""
+    with connect(lab.socket(node)) as daemon:
+        return [str(event["kind"]) for event in daemon.events()]
 
 
 def pid_of(lab: Lab, node: str, word: str) -> int:

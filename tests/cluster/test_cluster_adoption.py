@@ -5,7 +5,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from cluster_lab import ONE, TWO, done, eventually, pid_of, refused, running, status
+from cluster_lab import ONE, TWO, done, eventually, kinds, pid_of, refused, running, status
 
 from ringfence.lab import stamps
 from ringfence.lab.cluster import TIMING, Lab
@@ -36,21 +36,13 @@ def kill(stage: Stage) -> None:
     stage.lab.kill(ONE, Part.DAEMON)
 
 
-def answers(lab: Lab) -> bool:
-    return "ready" in status(lab, ONE)
-
-
 def start(stage: Stage) -> None:
     stage.lab.start(ONE, Part.DAEMON)
-    eventually(lambda: answers(stage.lab))
+    eventually(lambda: status(stage.lab, ONE) != {})
 
 
 def adoptions(lab: Lab, node: str) -> int:
     return kinds(lab, node).count("adopted")
-
-
-def kinds(lab: Lab, node: str) -> list[str]:
-    return [line.split()[3] for line in done(lab, node, "events").splitlines()]
 
 
 def failures(vm: Vm) -> list[stamps.Failed]:

@@ -1,6 +1,5 @@
 """Operators' words on a cluster of real processes: one lab, one story."""
 
-import json
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -8,7 +7,9 @@ from typing import Any
 import pytest
 from cluster_lab import ONE, THREE, TWO, done, eventually, make_volume, refused, ringfence, running, status
 
+from ringfence.client import connect
 from ringfence.lab.cluster import Lab
+from ringfence.wire import client as calls
 
 
 @pytest.fixture
@@ -18,7 +19,8 @@ def three() -> Iterator[Lab]:
 
 
 def fence_status(lab: Lab, node: str) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(ringfence(lab, node, "fence", "status", "--json").stdout)
+    with connect(lab.socket(node)) as daemon:
+        found: dict[str, Any] = daemon.call(calls.FenceStatus())
     return found
 
 

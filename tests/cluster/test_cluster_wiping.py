@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from cluster_lab import ONE, TWO, done, eventually, refused, report, running, status, uri_of
+from cluster_lab import ONE, TWO, done, eventually, kinds, refused, report, running, status, uri_of
 
 from ringfence.lab.cluster import Lab
 from ringfence.lab.nbd_client import NbdClient
@@ -53,7 +53,7 @@ def test_nothing_of_a_removed_volume_is_left_though_its_wiper_is_killed(tmp_path
         assert "more are being wiped" in refused(lab, other, "lvcreate", f"-L{SIZE}M", "-n", "vm2", "vg0")
         assert "vm1_wiping" in [row["lv_name"] for row in report(lab, other, "lvs", "-a")]
         # The host's daemon does not come back: it is fenced, and its lock passes on then.
-        eventually(lambda: "lv-wiped" in done(lab, other, "events"), 60)
+        eventually(lambda: "lv-wiped" in kinds(lab, other), 60)
         assert left(lab) == 0
         told = done(lab, other, "lvcreate", f"-L{SIZE}M", "-n", "vm2", "--no-wipe", "vg0")
         assert "vm2" in told

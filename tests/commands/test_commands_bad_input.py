@@ -97,7 +97,7 @@ def test_requests_that_cannot_be(
 
 def test_a_device_twice_or_in_use(world: World, node: Node) -> None:
     image = world.images[0]
-    refused(world, PvCreate((image,)), Refused, "belongs to volume group vg0; vgremove vg0")
+    refused(world, PvCreate((image,)), Refused, "vg0; choose another device; or, .*: vgreduce vg0 ")
     refused(world, PvCreate((image,), force=True), Refused, "belongs to volume group vg0")
     refused(world, VgCreate("vg1", (image,), shared=True), Refused, "belongs to volume group vg0")
     node.run(VgRemove("vg0", force=True))

@@ -35,7 +35,9 @@ def blank(directory: Path, disks: int = 2) -> World:
     """A world whose images are empty again, under the loop devices that they have."""
     for image in directory.glob("*.img"):
         with image.open("r+b") as file:
-            file.write(bytes(image.stat().st_size))
+            size = image.stat().st_size
+            file.truncate(0)
+            file.truncate(size)
     return World(directory, SIZES[:disks])
 
 

@@ -14,13 +14,17 @@ from test_commands_crash import CrashAt, own_view, stock_view
 
 from ringfence.core.errors import BadInput, Damaged, DeviceFailed, LockHeld, NotFound, Refused, RingfenceError
 from ringfence.core.modes import Mode
+from ringfence.engine.commands.disks import find_vg
+from ringfence.engine.commands.reload import reload_changed
 from ringfence.engine.commands.vg import autostart
-from ringfence.engine.orders import Identity, ReadBlocks, Recall, Remember, ScanDevices
+from ringfence.engine.orders import Identity, ReadBlocks, Recall, ReloadPath, Remember, ScanDevices
 from ringfence.storage import Moment
+from ringfence.volumes.rescale import check_at_rest
 from ringfence.wire.client import (
     LvChange,
     LvCreate,
     LvRemove,
+    Lvs,
     PvCk,
     PvCreate,
     PvRemove,
@@ -74,6 +78,7 @@ COMMANDS: dict[str, tuple[Callable[[World], Node], Callable[[World], Any]]] = {
     "vgrename": (on_two, lambda world: VgRename("vg0", "vg1")),
     "vgrename with slots": (with_slots, lambda world: VgRename("vg0", "vg1")),
     "vgchange": (on_two, lambda world: VgSet("vg0", add_tags=("t1",), policy="cling", max_pv=7)),
+    "vgchange -s": (on_two, lambda world: VgSet("vg0", extent_size_bytes=256 << 10)),
     "pvresize": (on_two, lambda world: PvResize((world.images[0],), size_bytes=6 * MIB, yes=True)),
     "pvremove": (one_pv, lambda world: PvRemove((world.images[2],))),
 }
@@ -169,6 +174,76 @@ def test_stock_and_own_commands_follow_one_another(three: World, stock: Stock) -
     stock.run("vgck", "vg2")
 
 
+def test_a_vg_is_made_with_properties(three: World, stock: Stock) -> None:
+    stock.attach(*three.images)
+    properties = {"tags": ("b", "a"), "policy": "cling", "max_lv": 2, "max_pv": 6, "autoactivation": False}
+    node = three.node()
+    node.run(VgCreate("vg0", (three.images[0],), shared=True, extent_size_bytes=MIB, **properties))
+    stock.run("vgck", "vg0")
+    fields = "vg_tags,vg_allocation_policy,max_lv,max_pv,vg_autoactivation"
+    assert list(stock.report("vgs", "-o", fields)[0].values()) == ["a,b", "cling", "2", "6", ""]
+    for _ in range(2):
+        node.run(LvCreate("vg0", extents=1, activate="n"))
+    with pytest.raises(Refused, match=r"Maximum number of logical volumes \(2\) reached in volume group vg0"):
+        node.run(LvCreate("vg0", extents=1, activate="n"))
+
+
+def test_another_extent_size_is_stocks(three: World, stock: Stock) -> None:
+    """The same text as stock vgchange -s writes, whichever way; what does not fit is refused by both."""
+    stock.attach(*three.images)
+    node = on_two(three)
+    node.run(LvCreate("vg0", "striped", extents=4, stripes=2, stripe_size_bytes=128 << 10, activate="n"))
+    node.run(LvCreate("vg0", "open", extents=4))
+    opened = dict(node.open)
+
+    def text() -> list[str]:
+        lines = [line.strip() for line in stock.text(three.images[0]).splitlines()]
+        others = ("seqno", "description", "creation", "device =", "#")
+        return [line for line in lines if not line.startswith(others)]
+
+    begun = text()
+    for size in (256 << 10, 2 * MIB, 384 << 10, 128 << 10):
+        code, _, noise = stock.try_run("vgchange", "-s", f"{size}b", "vg0")
+        if code:
+            before = Path(three.images[0]).read_bytes()
+            with pytest.raises(Refused, match="not a perfect fit") as caught:
+                node.run(VgSet("vg0", extent_size_bytes=size))
+            assert any("perfect fit" in line or "not an exact number" in line for line in noise), noise
+            assert caught.value.next
+            assert Path(three.images[0]).read_bytes() == before
+            continue
+        theirs = text()
+        change(stock, "vgchange", "-s", "1m", "vg0")
+        node.run(VgSet("vg0", extent_size_bytes=size))
+        assert text() == theirs
+        stock.run("vgck", "vg0")
+        node.run(VgCk("vg0"))
+        assert (node.open, node.run(Vgs("vg0"))["rows"][0]["vg_extent_size"]) == (opened, size)
+        node.run(VgSet("vg0", extent_size_bytes=MIB))
+        assert text() == begun != theirs
+    with pytest.raises(Refused, match=r"vg0/striped has stripes of 128.00 KiB, larger"):
+        node.run(VgSet("vg0", extent_size_bytes=64 << 10))
+    with pytest.raises(BadInput, match=r"is already 1\.00 MiB"):
+        node.run(VgSet("vg0", extent_size_bytes=MIB))
+
+
+def test_the_extent_size_stays_while_tags_count_extents(three: World) -> None:
+    node = on_two(three)
+    node.run(LvChange("vg0", "first", "n"))
+    _, found = node.drive(_find("vg0"))
+    for tags in (("ringfence.wiped.4", "ringfence.wiping"), ("ringfence.moving.x",)):
+        marked = found.vg.with_lv("first", found.vg.section_of("first").put("tags", tags))
+        with pytest.raises(Refused, match="being zeroed, wiped or moved"):
+            check_at_rest(marked)
+    node.run(LvChange("vg0", "first", add_tags=("mine",)))
+    node.run(VgSet("vg0", extent_size_bytes=256 << 10))
+    assert len(node.run(Lvs("vg0"))["rows"]) == 1
+
+
+def _find(vg: str) -> Any:
+    return (yield from find_vg(vg))
+
+
 def change(stock: Stock, *words: str) -> None:
     code, _, noise = stock.try_run(*words)
     assert code == 0, (words, noise)
@@ -249,7 +324,7 @@ def test_without_a_pv_only_what_mends_it_may_change_the_vg(three: World, stock: 
         node.run(LvCreate("vg0", "vm1", extents=1, activate="n"))
     with pytest.raises(Damaged, match="is missing 1 physical volumes"):
         node.run(VgCk("vg0"))
-    with pytest.raises(NotFound, match="--partial gives whole LVs only"):
+    with pytest.raises(NotFound, match="lvchange -aey --partial vg0/second"):
         node.run(LvChange("vg0", "second", "ey"))
     assert node.run(LvChange("vg0", "first", "ey"))["mode"] == "EX"
     node.run(LvChange("vg0", "first", "n"))
@@ -275,6 +350,38 @@ def test_without_a_pv_only_what_mends_it_may_change_the_vg(three: World, stock: 
     assert node.run(LvChange("vg0", "second", "ey"))["mode"] == "EX"
 
 
+def test_a_partial_lv_is_activated_when_that_is_asked_for_and_made_whole_when_its_pv_is_back(
+    three: World
+) -> None:
+    node = on_two(three)
+    pvs = (three.images[0], three.images[1] + ":0-0")
+    node.run(LvCreate("vg0", "over", extents=6, activate="n", pvs=pvs))
+    path = hide(three, 1)
+    with pytest.raises(NotFound, match="what was on the PV fails"):
+        node.run(LvChange("vg0", "over", "ey"))
+    with pytest.raises(BadInput, match="for one host alone; lvchange -aey --partial vg0/over"):
+        node.run(LvChange("vg0", "over", "sy", partial=True))
+    with pytest.raises(BadInput, match="--partial is for an activation"):
+        node.run(LvChange("vg0", "over", add_tags=("a",), partial=True))
+    node.run(LvChange("vg0", "over", "ey", partial=True))
+    assert [extent.path for extent in node.open["vg0", "over"].extents] == [three.images[0], ""]
+    assert node.drive(reload_changed("vg0")) == {}
+    assert not any(isinstance(order, ReloadPath) for order in node.trace), "it may go on so"
+    node.run(LvChange("vg0", "", "n"))
+    with pytest.raises(NotFound, match="--partial"):
+        node.run(LvChange("vg0", "", "ey"))
+    assert [lv for _, lv in node.open] == ["first"]
+    node.run(LvChange("vg0", "", "ey", partial=True))
+    assert len(node.open) == 2
+    node.run(VgSet("vg0", add_tags=("tagged",)))  # the PV counts as missing from now on
+    os.rename(path + ".away", path)
+    assert node.drive(reload_changed("vg0")) == {}
+    assert [extent.path for extent in node.open["vg0", "over"].extents] == [three.images[0], ""]
+    node.run(VgExtend("vg0", (path,), restore_missing=True))
+    assert node.drive(reload_changed("vg0")) == {}
+    assert [extent.path for extent in node.open["vg0", "over"].extents] == [three.images[0], path]
+
+
 def test_missing_pvs_go_with_the_lvs_on_them_that_nobody_uses(three: World, stock: Stock) -> None:
     stock.attach(*three.images)
     node = on_two(three)
@@ -285,6 +392,12 @@ def test_missing_pvs_go_with_the_lvs_on_them_that_nobody_uses(three: World, stoc
     with pytest.raises(LockHeld, match="an-a01n02"):
         node.run(VgReduce("vg0", remove_missing=True, force=True))
     three.node(2).run(LvChange("vg0", "second", "n"))
+    os.rename(path + ".away", path)
+    node.run(LvChange("vg0", "second", "ey"))
+    hide(three, 1)
+    with pytest.raises(Refused, match=r"vg0/second is active here; lvchange -an vg0/second$"):
+        node.run(VgReduce("vg0", remove_missing=True, force=True))
+    node.run(LvChange("vg0", "second", "n"))
     answer = node.run(VgReduce("vg0", remove_missing=True, force=True))
     assert answer["message"].splitlines() == [
         'Logical volume "second" successfully removed.',
@@ -327,7 +440,7 @@ def test_what_is_refused_is_refused_before_anything_is_written(three: World) -> 
         (VgReduce("vg0", (second, first)), Refused, "still in use"),
         (VgReduce("vg0", (third,)), NotFound, 'is not in volume group "vg0"'),
         (VgReduce("vg0"), BadInput, "give physical volumes, or --all"),
-        (VgExtend("vg0", (first,)), Refused, "belongs to volume group vg0"),
+        (VgExtend("vg0", (first,)), Refused, "is already in volume group vg0"),
         (VgExtend("vg0", (third, third)), BadInput, "named twice"),
         (VgRename("vg0", "vg1"), Refused, r"active LVs: first \(EX on an-a01n02\); deactivate them there"),
         (VgRename("vg0", "vg0"), BadInput, "already exists"),

@@ -10,7 +10,7 @@ from ringfence.core.errors import LocksLost, Refused, RingfenceError
 from ringfence.core.evidence import Power
 from ringfence.core.modes import Mode
 from ringfence.engine import inputs, orders, refreshes
-from ringfence.engine.commands import refresh
+from ringfence.engine.commands import command_for, refresh
 from ringfence.engine.commands.commit import begin, commit, prepare
 from ringfence.engine.commands.locking import lock_vg
 from ringfence.engine.orders import LvmRan
@@ -144,6 +144,40 @@ def test_a_host_that_does_not_answer_is_waited_for_then_named(world: World) -> N
     world.pass_ms(1000)
     assert "an-a01n02 (no answer within 45 s)" in str(box[0])
     assert "refresh-failed" in world.hosts[1].kinds()
+    said = world.hosts[1].do(calls.Why("vg0/one"))
+    assert said["stuck"]
+    assert said["lines"][0].startswith("an-a01n02 has not said for 45.")
+    assert "opens nothing anew by that; next: there, lvchange --refresh vg0/one" in said["lines"][0]
+    world.hosts[2].catch_up()
+    world.pass_ms(500)
+    assert not world.hosts[1].do(calls.Why("vg0/one"))["stuck"], "it has answered in the end"
+    assert len(box) == 1
+
+
+def test_a_command_of_ours_waits_less_and_says_what_it_means(world: World) -> None:
+    active(world, 2, "one")
+    world.hosts[2].hanging = True
+    box: list[Any] = []
+    engine = world.hosts[1].node._running
+    command = command_for(calls.LvResize("vg0", "one", extents=1, sign="+"))
+    engine._tasks.start("lvextend", command, lambda answer, error: box.append((answer, error)))
+    world.hosts[1].feed(inputs.Tick())
+    world.run()
+    world.pass_ms(refreshes.PATIENCE_MS - 1000)
+    assert box == []
+    world.pass_ms(1500)
+    ((answer, error),) = box
+    assert error is None
+    assert "successfully resized" in answer["message"]
+    (note,) = answer["notes"]
+    assert "was not reloaded by an-a01n02 (no answer within 10 s); there: lvchange --refresh" in note
+    assert "until then it goes on with what it had of it" in note
+
+
+def test_who_does_not_hold_the_lv_is_not_waited_for(world: World) -> None:
+    active(world, 2, "one")
+    world.stuck = (3,)
+    assert ask(world, 1, "one") == [None], "node 3 hears of it later, and reads the VG when it takes the LV"
 
 
 def test_a_host_that_is_lost_is_not_waited_for(world: World) -> None:

@@ -81,6 +81,12 @@ def test_a_removed_lv_is_wiped_by_one_host_without_anybodys_asking(world: World)
     working[0].catch_up(1)
     (row,) = working[0].do(calls.Status())["wiping"]
     assert (row["lv"], row["done_bytes"], row["size_bytes"]) == ("vm1_wiping", 64 * MIB, LARGE)
+    (other,) = (host for host in (one, two) if host is not working[0])
+    told = [host.do(calls.Why("vg0/vm1_wiping"))["lines"] for host in (working[0], other)]
+    progress = "vg0/vm1_wiping is being wiped by this host: 25.00 %, 64.00 MiB of 256.00 MiB"
+    assert told[0][0] == progress
+    assert told[1][0] == "vg0/vm1_wiping is being wiped: 0.00 %, 0 B of 256.00 MiB", "as the metadata say"
+    assert all(working[0].name in lines[1] for lines in told), "by whom, says the lock"
     working[0].catch_up()
     assert secrets(world) == 0
     assert listed(two) == []

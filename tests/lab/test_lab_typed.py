@@ -137,14 +137,20 @@ def loops_of(image: Path) -> list[str]:
     return ran.stdout.split()
 
 
-def test_the_loop_device_goes_with_the_lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_loop_devices_go_with_the_lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = Path(tempfile.mkdtemp(prefix="rflab", dir="/tmp"))
     try:
-        made = Lab.up(path / "lab", 1, SIZE, loop=True)
-        image = path / "lab/disk.img"
-        assert loops_of(image) == [str(made.disk)]
+        made = Lab.up(path / "lab", 1, SIZE, loop=True, disks=2)
+        images = [path / "lab/disk.img", path / "lab/disk2.img"]
+        loops = [loop for image in images for loop in loops_of(image)]
+        assert loops == [str(disk) for disk in made.disks]
+        names = ("-o", "pv_name", "--noheadings")
+        for pvs in (("pvs",), (sys.executable, "-m", "ringfence", "pvs")):
+            words_of(made, ONE, *pvs[:-1], "pvcreate", "-qqf", *loops)
+            words = words_of(made, ONE, *pvs, *names)  # some are warnings of stock LVM2
+            assert [word for word in words if word in loops] == sorted(loops)
         made.down()
-        assert loops_of(image) == []
+        assert [loop for image in images for loop in loops_of(image)] == []
 
         def fails(*arguments: object) -> None:
             assert loops_of(path / "half/disk.img"), "it was made before"
@@ -153,6 +159,8 @@ def test_the_loop_device_goes_with_the_lab(tmp_path: Path, monkeypatch: pytest.M
         monkeypatch.setattr(cluster.Lab, "start_carrier", fails)
         with pytest.raises(Unavailable, match="no hub today"):
             Lab.up(path / "half", 1, SIZE, loop=True)
+        with pytest.raises(BadInput, match="1 to 16 disks, not 17"):
+            Lab.up(path / "third", 1, SIZE, disks=17)
         assert loops_of(path / "half/disk.img") == []
     finally:
         shutil.rmtree(path, ignore_errors=True)

@@ -250,7 +250,8 @@ def test_stripe_sizes_that_cannot_be(count: int, size_bytes: int) -> None:
 def test_extent_sizes() -> None:
     assert sizes.check_extent_size(0) == 8192
     assert sizes.check_extent_size(1024) == 2
-    for wrong in (512, 3 * MIB, 1 << 40, -4):
+    assert sizes.check_extent_size(3 * MIB) == 6144
+    for wrong in (512, 3 * 1024, 3 * MIB + 1024, 1 << 40, -4):
         with pytest.raises(BadInput, match="power of two"):
             sizes.check_extent_size(wrong)
 

@@ -5,7 +5,7 @@ the service may be repeated: opening what is open, reloading what is reloaded, c
 dropping nothing change nothing.  If there is no service, the call raises Unavailable; nothing is taken
 for closed then.
 
-A slow answer is waited for as long as the service answers a mere look meanwhile.  One that does not
+A slow answer is waited for as long as the service answers a mere word meanwhile.  One that does not
 even do that stands still: that raises Unavailable too, and what was asked may still be done later."""
 
 import asyncio
@@ -38,7 +38,7 @@ from ringfence.wire.entries import Incident
 TRIES = 2
 RETRY_S = 0.5
 LOOK_S = 2.0
-"""How long to wait for a mere look: who asks why something is stuck must not get stuck as well."""
+"""How long to wait for a mere word: who asks why something is stuck must not get stuck as well."""
 REMEMBERED = 4096
 
 
@@ -104,8 +104,9 @@ class BlockService:
             hold_ms=self._hold_ms,
             node=self._node,
             token=str(order.token),
-            plane=self._plane,
+            plane=wire.Plane.NBD if order.hold is not wire.Hold.NONE else self._plane,
             vg_uuid=order.vg_uuid,
+            hold=order.hold,
         )
 
     async def reload(self, order: ReloadPath) -> Opened:
@@ -125,6 +126,7 @@ class BlockService:
             order.name,
             order.readonly,
             str(order.token),
+            order.hold,
         )
         path = wire.as_path(await self._ask(call))
         return Opened(path.path, path.uri)
@@ -185,6 +187,7 @@ class BlockService:
                 _moving(path),
                 path.plane,
                 path.fast,
+                path.hold,
             )
             for path in await self.paths()
         )
@@ -234,11 +237,10 @@ class BlockService:
     async def _answer(self, link: "_Link", call: wire.Call) -> Any:
         asked = asyncio.ensure_future(link.ask(call))
         try:
-            while not (await asyncio.wait([asked], timeout=LOOK_S))[0]:
-                if isinstance(call, wire.List):
-                    raise TimeoutError
-                async with asyncio.timeout(LOOK_S):
-                    await link.ask(wire.List())
+            wait_s = LOOK_S / 2 if isinstance(call, wire.List) else LOOK_S
+            while not (await asyncio.wait([asked], timeout=wait_s))[0]:
+                async with asyncio.timeout(wait_s):
+                    await link.ask(wire.Acknowledge(()))  # of nothing: does it answer at all?
             return asked.result()
         except TimeoutError:
             raise Unavailable(

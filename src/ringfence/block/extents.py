@@ -47,6 +47,7 @@ class Extents:
         if not extents:
             raise BadInput("an LV without extents cannot be opened")
         self._fds: dict[str, int] = {}
+        """What is missing has none: the kernel refuses each call (EBADF), and NBD's clients read EIO."""
         self._devices: list[int] = []
         """Those of the descriptors that are block devices."""
         self.direct = True
@@ -59,9 +60,9 @@ class Extents:
         try:
             for extent in extents:
                 for place in extent.places:
-                    if place.path not in self._fds:
+                    if place.path and place.path not in self._fds:
                         self._open(place.path, readonly)
-                stripes = tuple((self._fds[place.path], place.start_bytes) for place in extent.places)
+                stripes = tuple((self._fds.get(place.path, -1), place.start_bytes) for place in extent.places)
                 stripe_bytes = extent.stripe_bytes if extent.beside else extent.length_bytes
                 self.table.append((stripes, extent.length_bytes, stripe_bytes))
                 self._starts.append(self.size_bytes)
@@ -101,6 +102,8 @@ class Extents:
             units = place.start_bytes | length_bytes | stripe_bytes
             if units % self.block_bytes or length_bytes <= 0:
                 raise BadInput(f"an extent on {place.path} is not made of {self.block_bytes}-byte blocks")
+            if not place.path:
+                continue
             end = os.lseek(self._fds[place.path], 0, os.SEEK_END)
             if place.start_bytes < 0 or place.start_bytes + length_bytes > end:
                 raise DeviceFailed(f"{place.path} ends at {end} bytes, before the LV does", next="run vgck")

@@ -84,9 +84,8 @@ class Handle:
         ours, theirs = socket.socketpair()
         try:
             command = [sys.executable, "-m", "ringfence.block.worker", str(theirs.fileno()), str(os.getpid())]
-            self._process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, pass_fds=(theirs.fileno(), self.order.lock_fd)
-            )
+            fds = [fd for fd in (theirs.fileno(), self.order.lock_fd, self.order.listener_fd) if fd >= 0]
+            self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, pass_fds=fds)
         except OSError as error:
             ours.close()
             raise Unavailable(f"cannot start a worker: {error}", retry=True) from None
@@ -180,7 +179,8 @@ class Handle:
     async def _flush(self) -> None:
         if self.path.readonly:
             return
-        paths = [place.path for extent in self.order.open.extents for place in extent.places]
+        places = [place for extent in self.order.open.extents for place in extent.places]
+        paths = [place.path for place in places if place.path]
         try:
             await asyncio.get_running_loop().run_in_executor(None, flush_paths, paths)
         except OSError as error:

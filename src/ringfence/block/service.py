@@ -1,7 +1,8 @@
 """`ringfence block`: one service a host, older than any daemon and outliving it.
 
-It starts a worker per open LV, reaps it, and keeps incidents until somebody has recorded them.  A
-client that goes away closes nothing.  What it promises to its clients:
+It starts a worker per open LV, reaps it, and keeps incidents until somebody has recorded them.  Of what is
+opened together the workers start with their first clients (`porch`).  A client that goes away closes
+nothing.  What it promises to its clients:
 
 - `Close` and `DropAll` are answered when the workers are reaped: from then on nothing of ours
   writes through those paths.
@@ -15,6 +16,7 @@ import contextlib
 import fcntl
 import os
 import signal
+import socket
 import stat
 import sys
 import time
@@ -30,8 +32,10 @@ from ringfence.block.dm.counters import BLOCK
 from ringfence.block.dm.handle import MappedHandle
 from ringfence.block.dm.mapper import Mapper
 from ringfence.block.dm.plane import DmPlane
+from ringfence.block.extents import Extents
 from ringfence.block.handle import Handle
 from ringfence.block.incident_file import IncidentFile, IncidentReader, compact
+from ringfence.block.porch import Porch, Waiting
 from ringfence.block.self_fence import OpenPath, SelfFence
 from ringfence.core.cluster import Timing
 from ringfence.core.errors import BadInput, DeviceFailed, NotFound, Refused, RingfenceError, Unavailable
@@ -95,7 +99,7 @@ class Service:
         self._self_fence = SelfFence(watchdog, self._open_paths, _say) if watchdog is not None else None
         self._hold_ms = hold_ms
         self._stopped = asyncio.Event()
-        self._handles: dict[str, Handle | MappedHandle] = {}
+        self._handles: dict[str, Handle | MappedHandle | Waiting] = {}
         self._busy: dict[str, asyncio.Lock] = {}
         self._drops = 0
         self._connections = 0
@@ -115,6 +119,7 @@ class Service:
         _check_length(places.socket)
         self._lock_fd = _take_lock(places.run / "block.lock")
         # From here on no worker lives but our own.
+        self._porch = Porch(places.group, self._lock_fd, self._knocked, self._unattended)
         _remove_stale(places.dev)
         with contextlib.suppress(FileNotFoundError):
             places.socket.unlink()
@@ -169,6 +174,7 @@ class Service:
 
     async def _stop(self) -> None:
         self._drops += 1  # opens that still wait are refused
+        self._porch.end()
         closing = [asyncio.ensure_future(self._close(name, True)) for name in list(self._handles)]
         if closing:
             done, _ = await asyncio.wait(closing, timeout=STOP_S)
@@ -178,6 +184,9 @@ class Service:
         for handle in list(self._handles.values()):
             _say(f"{handle.name} did not close in {STOP_S:.0f} s: its worker is ended without flush")
         await self._drop_all()
+
+    def _lock_of(self, name: str) -> asyncio.Lock:
+        return self._busy.setdefault(name, asyncio.Lock())
 
     def _open_paths(self) -> list[OpenPath]:
         return [
@@ -272,7 +281,7 @@ class Service:
         _check_length(socket_path)
         if not call.pages:
             raise BadInput(f"{name} cannot be opened without an authority page")
-        async with self._busy.setdefault(name, asyncio.Lock()):
+        async with self._lock_of(name):
             self._check_current(number)
             if drops != self._drops:
                 raise Refused(f"{name} was not opened: all paths were dropped meanwhile", retry=True)
@@ -296,6 +305,14 @@ class Service:
             return handle.path
 
     async def _together(self, call: wire.Together, number: int, drops: int) -> list[wire.Outcome]:
+        """Opens and closes of what is waiting, or shall be, go to the porters in one message."""
+        outcomes: dict[int, wire.Outcome] = {}
+        opens, closes = self._in_porch(call)
+        async with contextlib.AsyncExitStack() as busy:
+            for place in sorted({**opens, **closes}, key=lambda one: _name_of(call.calls[one])):
+                await busy.enter_async_context(self._lock_of(_name_of(call.calls[place])))
+            outcomes |= await self._open_in_porch(opens, number, drops)
+            outcomes |= await self._close_in_porch(closes)
         running = asyncio.Semaphore(STARTS)
 
         async def one(single: wire.Open | wire.Close) -> wire.Outcome:
@@ -309,7 +326,117 @@ class Service:
             except RingfenceError as error:
                 return wire.Outcome(error=error.as_dict())
 
-        return list(await asyncio.gather(*map(one, call.calls)))
+        rest = [place for place in range(len(call.calls)) if place not in outcomes]
+        outcomes |= dict(zip(rest, await asyncio.gather(*(one(call.calls[at]) for at in rest)), strict=True))
+        return [outcomes[place] for place in range(len(call.calls))]
+
+    def _in_porch(self, call: wire.Together) -> tuple[dict[int, wire.Open], dict[int, wire.Close]]:
+        """By place: what may wait in the porch, and what does, unless something is under way; no LV twice."""
+        opens: dict[int, wire.Open] = {}
+        closes: dict[int, wire.Close] = {}
+        names: dict[str, None] = {}
+        for place, one in enumerate(call.calls):
+            name = _name_of(one)
+            there = self._handles.get(name)
+            if name in names or self._lock_of(name).locked():
+                continue
+            names[name] = None
+            if isinstance(one, wire.Open):
+                if there is None and one.pages and not self._dm.serves(one):
+                    opens[place] = one
+            elif isinstance(there, Waiting) and (not one.uuid or one.uuid == there.path.uuid):
+                closes[place] = one
+        return opens, closes
+
+    async def _open_in_porch(
+        self, opens: dict[int, wire.Open], number: int, drops: int
+    ) -> dict[int, wire.Outcome]:
+        """What cannot be is left out: it is opened by itself then, which says why not."""
+        self._check_current(number)
+        direct = await asyncio.to_thread(_look_at, list(opens.values())) if opens else None
+        if direct is None or drops != self._drops:
+            return {}
+        waiting: dict[int, Waiting] = {}
+        for place, call in opens.items():
+            socket_path = self._places.dev / call.vg / call.lv
+            try:
+                _name(call.vg, call.lv)
+                _check_length(socket_path)
+                socket_path.parent.mkdir(mode=0o755, exist_ok=True)
+            except (OSError, BadInput):
+                continue
+            order = self._order_for(call, socket_path)
+            path = msgspec.structs.replace(_listed(call, socket_path), direct=direct)
+            waiting[place] = Waiting(order, path, self._porch)
+        for one in waiting.values():
+            self._handles[one.name] = one
+        try:
+            errors = await self._porch.listen([one.path.path for one in waiting.values()])
+        except Unavailable as error:
+            errors = [str(error)] * len(waiting)
+        outcomes = {}
+        for (place, one), failed in zip(waiting.items(), errors, strict=True):
+            if failed:
+                if self._handles.get(one.name) is one:
+                    del self._handles[one.name]
+                outcomes[place] = wire.Outcome(
+                    error=Unavailable(f"cannot listen on {one.path.path}: {failed}").as_dict()
+                )
+            else:
+                outcomes[place] = wire.Outcome(one.path.path, one.path.uri)
+        if drops != self._drops:
+            await self._porch.close([one.path.path for one in waiting.values()])
+            raise Refused("nothing was opened: all paths were dropped meanwhile", retry=True)
+        return outcomes
+
+    async def _close_in_porch(self, closes: dict[int, wire.Close]) -> dict[int, wire.Outcome]:
+        """What has begun to be used meanwhile is left out."""
+        names = {place: _name_of(call) for place, call in closes.items()}
+        waiting = {
+            place: one for place, name in names.items() if isinstance(one := self._handles.get(name), Waiting)
+        }
+        await self._porch.close([one.path.path for one in waiting.values()])
+        for one in waiting.values():
+            if self._handles.get(one.name) is one:
+                del self._handles[one.name]
+            _remove(Path(one.path.path))
+        return dict.fromkeys(waiting, wire.Outcome())
+
+    def _knocked(self, path: str, listener: socket.socket) -> None:
+        """Somebody has come to an LV in the porch."""
+        waiting = next((one for one in self._handles.values() if one.path.path == path), None)
+        if isinstance(waiting, Waiting):
+            self._spawn(self._wake(waiting, listener))
+        else:
+            listener.close()
+
+    async def _wake(self, waiting: Waiting, listener: socket.socket | None = None) -> None:
+        """Start its worker.  One that does not start has failed, and waits for its Close."""
+        with listener or contextlib.nullcontext():
+            async with self._lock_of(waiting.name):
+                if self._handles.get(waiting.name) is waiting:
+                    await self._start_worker(waiting, listener)
+
+    async def _start_worker(self, waiting: Waiting, listener: socket.socket | None) -> None:
+        """Under its lock."""
+        fd = listener.fileno() if listener is not None else -1
+        order = msgspec.structs.replace(waiting.order, listener_fd=fd)
+        handle = Handle(order, waiting.path, self._told, self._gone)
+        self._handles[waiting.name] = handle
+        try:
+            await handle.start()
+        except RingfenceError as error:
+            handle.path = msgspec.structs.replace(handle.path, failed=str(error))
+            _remove(Path(handle.path.path))
+
+    def _unattended(self, paths: list[str], why: str) -> None:
+        """Nobody listens there any more."""
+        gone = dict.fromkeys(paths)
+        for one in self._handles.values():
+            if isinstance(one, Waiting) and one.path.path in gone:
+                one.path = msgspec.structs.replace(one.path, failed=why)
+                _remove(Path(one.path.path))
+        _say(f"{len(gone)} LVs that nobody used: {why}")
 
     async def _reload(self, call: wire.Reload, number: int) -> wire.Path:
         """A rename holds both names, so that neither is opened or closed half-way."""
@@ -318,14 +445,18 @@ class Service:
         _check_length(socket_path)
         async with contextlib.AsyncExitStack() as busy:
             for name in sorted({old, new}):
-                await busy.enter_async_context(self._busy.setdefault(name, asyncio.Lock()))
+                await busy.enter_async_context(self._lock_of(name))
             self._check_current(number)
+            for name in {old, new}:
+                await self._begin_to_serve(name)
             handle = self._to_reload(call, old, new)
-            changes = {"lv": call.name, "extents": call.extents, "readonly": call.readonly}
-            opened = msgspec.structs.replace(handle.open_call, **changes)
+            opened = _reloaded(handle.open_call, call)
             if opened == handle.open_call:
                 return handle.path
             if isinstance(handle, MappedHandle):
+                if call.hold is not None:
+                    words = f"{handle.name} is open as a device: only what is open on the NBD plane is held"
+                    raise Refused(words)
                 await handle.reload(opened)
                 self._renamed(handle, old, new)
                 return handle.path
@@ -345,12 +476,22 @@ class Service:
 
     async def _move(self, call: wire.Mirror | wire.Seal | wire.Unmirror, number: int) -> wire.Path:
         name = _name(call.vg, call.lv)
-        async with self._busy.setdefault(name, asyncio.Lock()):
+        async with self._lock_of(name):
             self._check_current(number)
+            await self._begin_to_serve(name)
             token = call.token if isinstance(call, wire.Mirror) else ""
             handle = self._running(name, self._handles.get(name), call.uuid, token)
+            if handle.path.hold is not wire.Hold.NONE:  # to copy is to write
+                raise Refused(f"{name} is being handed over", next="wait until that is over", retry=True)
             await handle.obey(call)
             return handle.path
+
+    async def _begin_to_serve(self, name: str) -> None:
+        """Under its lock.  An LV in the porch leaves it, though nobody has come: only a worker can change."""
+        waiting = self._handles.get(name)
+        if isinstance(waiting, Waiting) and not waiting.path.failed:
+            await self._porch.close([waiting.path.path])
+            await self._start_worker(waiting, None)
 
     def _to_reload(self, call: wire.Reload, old: str, new: str) -> Handle | MappedHandle:
         """Raises NotFound, Refused."""
@@ -360,16 +501,16 @@ class Service:
             if renamed.path.uuid != call.uuid:
                 raise Refused(f"{new} is open: it is another LV", next=f"close {new} first")
             handle = renamed  # it was renamed before: the first answer was lost
-        return self._running(old, handle, call.uuid, call.token)
+        return self._running(old, handle, call.uuid, call.token if call.hold is None else "")
 
     @staticmethod
     def _running(
-        name: str, handle: Handle | MappedHandle | None, uuid: str, token: str
+        name: str, handle: Handle | MappedHandle | Waiting | None, uuid: str, token: str
     ) -> Handle | MappedHandle:
         """Raises NotFound, Refused.  Args: token: of the lock it must be open under; empty: any."""
         if handle is None or handle.path.uuid != uuid:
             raise NotFound(f"{name} is not open here", next="activate it")
-        if handle.path.failed or handle.gone:
+        if handle.path.failed or isinstance(handle, Waiting) or handle.gone:
             words = f"{handle.name} has failed ({handle.path.failed})"
             raise Refused(words, next=f"close {handle.name} first")
         if token and token != handle.path.token:
@@ -380,16 +521,14 @@ class Service:
     def _handle(self, call: wire.Open, socket_path: Path) -> Handle | MappedHandle:
         if self._dm.serves(call):
             return self._dm.handle(call)
-        places = self._places
-        order = wire.Order(
-            call,
-            str(socket_path),
-            str(places.incidents),
-            self._lock_fd,
-            places.group,
-            self._in_flight,
-        )
+        order = self._order_for(call, socket_path)
         return Handle(order, _listed(call, socket_path), self._told, self._gone)
+
+    def _order_for(self, call: wire.Open, socket_path: Path) -> wire.Order:
+        places = self._places
+        return wire.Order(
+            call, str(socket_path), str(places.incidents), self._lock_fd, places.group, self._in_flight
+        )
 
     async def _close_call(self, call: wire.Close) -> None:
         """A reload that is under way may rename the path meanwhile: look again when it is closed."""
@@ -402,7 +541,7 @@ class Service:
             name = next((one for one, handle in self._handles.items() if _is_of(handle, call)), "")
 
     async def _close(self, name: str, flush: bool, uuid: str = "") -> None:
-        async with self._busy.setdefault(name, asyncio.Lock()):
+        async with self._lock_of(name):
             handle = self._handles.get(name)
             if handle is None or (uuid and handle.path.uuid != uuid):
                 return
@@ -415,6 +554,7 @@ class Service:
 
     async def _drop_all(self) -> None:
         self._drops += 1
+        self._porch.end()
         handles = list(self._handles.items())
         if any(handle.path.connections for _, handle in handles):
             # Authority is lost by now.  What clients still ask is refused, and recorded, for a moment:
@@ -464,6 +604,14 @@ class Service:
         return dict(self._open_incidents)
 
 
+def _reloaded(opened: wire.Open, call: wire.Reload) -> wire.Open:
+    """As if it had been opened so."""
+    changes: dict[str, Any] = {"lv": call.name, "extents": call.extents, "readonly": call.readonly}
+    if call.hold is not None:
+        changes |= {"hold": call.hold, "token": call.token}
+    return msgspec.structs.replace(opened, **changes)
+
+
 def _listed(call: wire.Open, socket_path: Path) -> wire.Path:
     return wire.Path(
         call.vg,
@@ -477,6 +625,7 @@ def _listed(call: wire.Open, socket_path: Path) -> wire.Path:
         pages=call.pages,
         token=call.token,
         extents=call.extents,
+        hold=call.hold,
     )
 
 
@@ -488,7 +637,28 @@ def _name(vg: str, lv: str) -> str:
     return f"{vg}/{lv}"
 
 
-def _is_of(handle: Handle | MappedHandle, call: wire.Close) -> bool:
+def _name_of(call: wire.Open | wire.Close) -> str:
+    return f"{call.vg}/{call.lv}"
+
+
+def _look_at(calls: list[wire.Open]) -> bool | None:
+    """Whether what these LVs are made of has direct I/O; None: some cannot be opened, or are too short."""
+    direct = True
+    if not all(call.extents for call in calls):
+        return None
+    for readonly in (False, True):
+        extents = [one for call in calls if call.readonly is readonly for one in call.extents]
+        try:
+            opened = Extents(extents, readonly) if extents else None
+        except RingfenceError:
+            return None
+        if opened is not None:
+            direct = direct and opened.direct
+            opened.close()
+    return direct
+
+
+def _is_of(handle: Handle | MappedHandle | Waiting, call: wire.Close) -> bool:
     return (handle.path.vg, handle.path.uuid) == (call.vg, call.uuid)
 
 

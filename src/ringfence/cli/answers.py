@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from ringfence.core.errors import RingfenceError
+from ringfence.core.errors import RingfenceError, printable
 
 VERSION = 1
 
@@ -43,7 +43,7 @@ def print_error(error: RingfenceError, as_json: bool) -> None:
 
 
 def one_line(text: str) -> str:
-    return " ".join(text.split())
+    return printable(" ".join(text.split()))
 
 
 def on_terminal() -> bool:

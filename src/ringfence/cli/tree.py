@@ -3,7 +3,7 @@
 import click
 
 from ringfence.cli import EXIT_INTERRUPTED
-from ringfence.cli.answers import print_error
+from ringfence.cli.answers import one_line, print_error
 from ringfence.cli.commands import root
 from ringfence.core.errors import EXIT_BAD_COMMAND, EXIT_FAILED, EXIT_OK, BadInput, RingfenceError
 
@@ -19,7 +19,7 @@ def run_tree(words: list[str], as_json: bool) -> int:
         print_error(_usage(error), as_json)
         return EXIT_BAD_COMMAND
     except click.ClickException as error:
-        print_error(RingfenceError(error.format_message()), as_json)
+        print_error(RingfenceError(one_line(error.format_message())), as_json)
         return EXIT_FAILED
     except click.Abort:
         return EXIT_INTERRUPTED
@@ -28,5 +28,5 @@ def run_tree(words: list[str], as_json: bool) -> int:
 
 def _usage(error: click.UsageError) -> RingfenceError:
     path = error.ctx.command_path if error.ctx is not None else "ringfence"
-    message = error.format_message().rstrip(".")
+    message = one_line(error.format_message()).rstrip(".")
     return BadInput(f"{path}: {message}", next=f"see `{path} --help`", code="bad-command")

@@ -10,12 +10,15 @@ import time
 from typing import Any
 
 from ringfence.client.place import cannot_connect, connection_lost, socket_path
-from ringfence.core.errors import BadInput, Unavailable, from_dict
+from ringfence.core.errors import BadInput, RingfenceError, Unavailable, from_dict
 
 CONNECT_S = 10.0
 PAUSE_S = 0.05
 LONGEST_PAUSE_S = 0.5
 CHUNK_BYTES = 1 << 20
+UNKNOWN = "unknown request"
+"""How a daemon's answer begins to what is no request of its version."""
+OLDER = "older-daemon"
 REQUEST_BYTES = 1 << 20
 """The daemon reads no longer one."""
 
@@ -29,12 +32,14 @@ class Brief:
     Args:
         path: the daemon's socket; None: as `place.socket_path` has it.
         retry_ms: how long a call goes on trying after the connection broke under it.
+        limit_s: how long the daemon may say nothing; None: for ever, once connected.
 
     Raises: Unavailable, BadInput: as `blocking.connect`."""
 
-    def __init__(self, path: str | None, retry_ms: int) -> None:
+    def __init__(self, path: str | None, retry_ms: int, limit_s: float | None = None) -> None:
         self.path = socket_path(path, os.environ)
         self._retry_ms = retry_ms
+        self._limit_s = limit_s
         self._socket: socket.socket | None = None
         self._connect()
 
@@ -47,8 +52,9 @@ class Brief:
     def call(self, call: Call) -> Any:
         """Its result.
 
-        Raises: Unavailable: the daemon went away and did not come back within retry_ms; any other
-        RingfenceError: the daemon's answer."""
+        Raises: Unavailable: the daemon went away and did not come back within retry_ms, or said nothing for
+        too long; BadInput with the code OLDER: it does not know such a call; any other RingfenceError: the
+        daemon's answer."""
         name = os.urandom(16).hex()
         line = json.dumps({"id": name, "call": call}, ensure_ascii=False, separators=(",", ":")) + "\n"
         try:
@@ -65,7 +71,7 @@ class Brief:
             try:
                 reply = self._exchange(data, name)
                 if reply.get("error") is not None:
-                    raise from_dict(reply["error"])
+                    raise _understood(from_dict(reply["error"]))
                 return reply.get("result")
             except (OSError, Unavailable) as error:
                 # OSError: the daemon went away.  Unavailable with retry: it is not back yet.
@@ -100,9 +106,9 @@ class Brief:
     def _connect(self) -> None:
         made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
-            made.settimeout(CONNECT_S)
+            made.settimeout(CONNECT_S if self._limit_s is None else self._limit_s)
             made.connect(self.path)
-            made.settimeout(None)
+            made.settimeout(self._limit_s)
         except OSError as error:
             made.close()
             raise cannot_connect(self.path, error) from None
@@ -112,6 +118,16 @@ class Brief:
         if self._socket is not None:
             self._socket.close()
             self._socket = None
+
+
+def _understood(error: RingfenceError) -> RingfenceError:
+    """A daemon that cannot read the request at all is of an older version than this client."""
+    if error.code != BadInput.code or not error.message.startswith(UNKNOWN):
+        return error
+    return BadInput(
+        f"the daemon that runs is of an older version, and does not know this{error.message[len(UNKNOWN) :]}",
+        next="restart it: systemctl restart ringfence (volumes stay open)", code=OLDER,
+    )  # fmt: skip
 
 
 def _decode(line: bytes) -> dict[str, Any]:

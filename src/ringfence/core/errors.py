@@ -20,7 +20,8 @@ class RingfenceError(Exception):
     """Base.  `code` is a stable word for programs; `next` tells a person the next step.
 
     Args:
-        message: one line, naming the node, volume or device.
+        message: one line, naming the node, volume or device.  Names that people gave or disks have may be
+            anything: what of it cannot be printed is escaped here, in `next` likewise.
         node: the node that the message is about, or that can help.
         next: the command or action that gets the user further.
         retry: whether repeating the same request later may succeed unchanged.
@@ -32,10 +33,10 @@ class RingfenceError(Exception):
     def __init__(
         self, message: str, *, node: str = "", next: str = "", retry: bool = False, code: str = ""
     ) -> None:
-        super().__init__(message)
-        self.message = message
+        self.message = printable(message)
+        super().__init__(self.message)
         self.node = node
-        self.next = next
+        self.next = printable(next)
         self.retry = retry
         if code:
             self.code = code
@@ -116,12 +117,6 @@ class Damaged(RingfenceError):
     """Bytes on a disk are not what they must be.  Nothing was written."""
 
     code = "damaged"
-
-    def __init__(
-        self, message: str, *, node: str = "", next: str = "", retry: bool = False, code: str = ""
-    ) -> None:
-        # The names in it may be of those bytes.
-        super().__init__(printable(message), node=node, next=printable(next), retry=retry, code=code)
 
 
 class DeviceFailed(RingfenceError):

@@ -7,6 +7,7 @@ import re
 
 from ringfence.core.errors import BadInput
 
+_SECTOR_BYTES = 512
 _LETTERS = "kmgtpe"
 _SIZE = re.compile(r"(\d+(?:\.\d*)?|\.\d+)\s*(?:([bskmgtpe])(?:i?b)?)?", re.IGNORECASE)
 _EXTENTS = re.compile(r"([+-]?)(\d+)(?:%([A-Za-z]+))?")
@@ -20,16 +21,20 @@ READABLE = "r"
 def parse_size(text: str, default_unit: str = "m") -> int:
     """A size in bytes.  Units are base two whatever their case; without one it is MiB.
 
+    A fraction that is no whole number of bytes, as 1.1g has one, counts in whole sectors, as in LVM2.
+
     Raises BadInput for anything else, zero and less included."""
     match = _SIZE.fullmatch(text.strip())
     if match is None:
         raise BadInput(f"{text!r} is not a size", next="give a number and a unit, for example 64m or 1.5g")
     unit = (match[2] or default_unit).lower()
-    factor = {"b": 1, "s": 512}.get(unit) or 1 << 10 * (_LETTERS.index(unit) + 1)
+    factor = {"b": 1, "s": _SECTOR_BYTES}.get(unit) or 1 << 10 * (_LETTERS.index(unit) + 1)
     whole, _, decimals = match[1].partition(".")
     size, rest = divmod(int(whole + decimals) * factor, int(10 ** len(decimals)))
+    if rest and unit == "b":
+        raise BadInput(f"{text} is not a whole number of bytes", next="leave out the fraction")
     if rest:
-        raise BadInput(f"{text} is not a whole number of bytes", next="give a coarser size")
+        size -= size % _SECTOR_BYTES
     if not 0 < size <= LARGEST_BYTES:
         raise BadInput(f"size {text} cannot be", next="give a size above 0 and below 8e")
     return size

@@ -4,16 +4,19 @@ What this node has open itself is the business of a part of its own (`reloads`).
 stock LVM2 has active on several hosts.
 
 Two ways lead here.  A stock command that has changed an LV under its shared lock asks for it (refresh_lv):
-an entry, which every other member of the VG's lockspace answers; the command is told once all have, and has
-failed if one has.  And every change of a VG's metadata, by whatever command, makes hosts that have LVs of it
-active in shared mode look which of those have changed (`lvm2.images`), and reload them.  A reload makes the
-LV stand still for a moment, so what has not changed is left alone: what it was loaded from is known from a
-look after it became active; if the VG has changed before that look, it is reloaded once for nothing.
+an entry, which every other member of the VG's lockspace answers; the command is told once all have that hold
+the LV's lock (who takes it later reads the VG then), and has failed if one has.  Who is late is waited for
+no longer, and remembered (`lines`).  And every change of a VG's metadata, by whatever command, makes hosts
+that have LVs of it active in shared mode look which of those have changed (`lvm2.images`), and reload them.
+A reload makes the LV stand still for a moment, so what has not changed is left alone: what it was loaded
+from is known from a look after it became active; if the VG has changed before that look, it is reloaded once
+for nothing.
 
 For each VG one such look or reload goes on at a time; changes that come meanwhile are looked at together.
 An LV that is active in exclusive mode is nobody else's to change."""
 
 from collections.abc import Callable
+from functools import partial
 
 import msgspec
 
@@ -28,6 +31,7 @@ from ringfence.engine.facts import RefreshAsked, RefreshHeard, VgChanged
 from ringfence.engine.locker import Locker
 from ringfence.engine.orders import Command
 from ringfence.engine.reloads import Reloads
+from ringfence.engine.reports import in_queues
 from ringfence.engine.state import VgVersion
 from ringfence.engine.tasks import Tasks
 from ringfence.lvm2.images import LvImage
@@ -36,7 +40,10 @@ from ringfence.wire import REFRESHES
 from ringfence.wire.entries import AskRefresh, RefreshTold
 
 ANSWER_MS = 45_000
-"""How long the others are waited for: longer than a process may take (`commands.refresh.LIMIT_MS`)."""
+"""How long a stock command waits for the others: longer than a process may take (`refresh.LIMIT_MS`)."""
+PATIENCE_MS = 10_000
+"""How long a command of ours does, whose change is committed and takes nothing away: a host that has not
+reloaded goes on with what it has, and opens nothing anew by it (`commands.locking.check_newest`)."""
 SPACING_MS = 200
 """From the beginning of one look at a VG to the next."""
 QUIET_MS = 1_000
@@ -45,6 +52,7 @@ AGAIN_MS = 10_000
 """After a look or a reload that failed."""
 
 Told = Callable[[RingfenceError | None], None]
+_GOES_ON = "until then it goes on with what it had of it, and opens nothing anew by that"
 
 
 class _Question(msgspec.Struct):
@@ -52,8 +60,11 @@ class _Question(msgspec.Struct):
 
     vg: str
     lv: str
+    uuid: str
     asked_ns: int
-    told: Told
+    late_ns: int
+    told: Told | None
+    """None: it was told already, that somebody is late."""
     awaited: dict[int, Life] | None = None
     """Who has yet to answer; None: the question itself is not applied yet."""
     failed: dict[int, str] = {}
@@ -88,7 +99,7 @@ class Refreshes:
         self._locker = locker
         self._tasks = tasks
         self.own = Reloads(context, tasks)
-        tasks.ask_reload = self.ask
+        tasks.ask_reload = partial(self.ask, patience_ms=PATIENCE_MS)
         self._last = 0
         self._questions: dict[int, _Question] = {}
         self._vgs: dict[str, _Vg] = {}
@@ -96,8 +107,10 @@ class Refreshes:
 
     # -- who asks ------------------------------------------------------------------------
 
-    def ask(self, vg: str, lv: str, uuid: str, told: Told) -> None:
+    def ask(self, vg: str, lv: str, uuid: str, told: Told, patience_ms: int = ANSWER_MS) -> None:
         """Have every other host reload an LV; `told` is called once, with what went wrong, if anything.
+
+        Args: patience_ms: it is called by then.
 
         Raises Refused (this node, or the cluster's protocol, cannot do it now), BadInput (names)."""
         context = self._context
@@ -106,7 +119,8 @@ class Refreshes:
         check_name(vg)
         check_name(lv, "LV")
         self._last += 1
-        self._questions[self._last] = _Question(vg, lv, context.now_ns, told)
+        late_ns = context.now_ns + patience_ms * 1_000_000
+        self._questions[self._last] = _Question(vg, lv, uuid, context.now_ns, late_ns, told)
         context.submit(AskRefresh(self._last, vg, lv, uuid))
 
     def lost(self, error: RingfenceError) -> None:
@@ -114,7 +128,22 @@ class Refreshes:
         questions, self._questions, self._vgs = self._questions, {}, {}
         self.own.lost()
         for question in questions.values():
-            question.told(error)
+            if question.told is not None:
+                question.told(error)
+
+    def lines(self, vg: str, uuid: str) -> list[str]:
+        """For `why`: who has yet to say that it has reloaded an LV."""
+        context, found = self._context, []
+        for question in self._questions.values():
+            if (question.vg, question.uuid) == (vg, uuid):
+                for node in question.awaited or ():
+                    waits_s = (context.now_ns - question.asked_ns) / 1e9
+                    found.append(
+                        f"{context.name(node)} has not said for {waits_s:.1f} s that it has reloaded "
+                        f"{vg}/{question.lv}, which was changed; {_GOES_ON}; "
+                        f"next: there, lvchange --refresh {vg}/{question.lv}"
+                    )
+        return found
 
     # -- what happens here ----------------------------------------------------------------
 
@@ -146,7 +175,8 @@ class Refreshes:
         assert state is not None
         question = self._questions.get(fact.number) if fact.by == context.life else None
         if question is not None:
-            question.awaited = {node: state.lives[node] for node in fact.nodes}
+            holders = self._holders(fact.vg, fact.uuid)
+            question.awaited = {node: state.lives[node] for node in fact.nodes if node in holders}
         if context.me not in fact.nodes:
             return
         if fact.vg in context.killed:
@@ -193,14 +223,22 @@ class Refreshes:
         for number, question in list(self._questions.items()):
             awaited = question.awaited
             if awaited and state is not None:  # what is active on a host that is lost ends with it
-                awaited = {node: life for node, life in awaited.items() if state.lives.get(node) == life}
+                holders = self._holders(question.vg, question.uuid)
+                awaited = {
+                    node: life
+                    for node, life in awaited.items()
+                    if state.lives.get(node) == life and node in holders
+                }
                 question.awaited = awaited
-            late = context.now_ns >= question.asked_ns + ANSWER_MS * 1_000_000
-            if late or (awaited is not None and not awaited):
+            late = context.now_ns >= question.late_ns
+            if not awaited and (awaited is not None or late):
                 del self._questions[number]
+            if question.told is not None and (late or number not in self._questions):
+                told, question.told = question.told, None
                 for node in awaited or ():
-                    self._failed(question, node, f"no answer within {ANSWER_MS // 1000} s")
-                question.told(self._verdict(question))
+                    waited_s = (question.late_ns - question.asked_ns) // 1_000_000_000
+                    self._failed(question, node, f"no answer within {waited_s} s")
+                told(self._verdict(question))
 
     def _verdict(self, question: _Question) -> RingfenceError | None:
         volume = f"{question.vg}/{question.lv}"
@@ -209,8 +247,9 @@ class Refreshes:
         if not question.failed:
             return None
         told = ", ".join(f"{self._context.name(node)} ({why})" for node, why in question.failed.items())
+        late = f"; {_GOES_ON}; why: ringfence why {volume}" if question.awaited else ""
         return RingfenceError(
-            f"LV {volume} was not reloaded by {told}", next=f"there: lvchange --refresh {volume}"
+            f"LV {volume} was not reloaded by {told}", next=f"there: lvchange --refresh {volume}{late}"
         )
 
     # -- what others ask for -------------------------------------------------------------------
@@ -306,6 +345,14 @@ class Refreshes:
             for use in self._locker.persistent()
             if use.by_lvm2 and use.lockspace == space and use.held is not None and use.held.mode is Mode.PR
         ]
+
+    def _holders(self, vg: str, uuid: str) -> frozenset[int]:
+        """Nodes that hold an LV's lock, as the ordered state has it."""
+        state = self._context.state
+        space = state.lockspaces.get(space_of(vg)) if state is not None else None
+        resource = space.resources.get(uuid) if space is not None else None
+        queues = in_queues(resource) if resource is not None else []
+        return frozenset(lock.owner for _, lock in queues if lock.held > Mode.NL)
 
     def _version(self, vg: str) -> VgVersion | None:
         state = self._context.state

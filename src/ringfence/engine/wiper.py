@@ -8,10 +8,13 @@ fails, tries again later.  One command a VG, which takes its LVs one after the o
 import msgspec
 
 from ringfence.core.errors import RingfenceError
+from ringfence.core.units import sized
 from ringfence.engine.commands.locking import space_of
 from ringfence.engine.commands.wiping import Cleansed, cleanse_all
 from ringfence.engine.context import Context
 from ringfence.engine.tasks import Tasks
+from ringfence.volumes.model import Lv, Vg
+from ringfence.volumes.unclean import done_extents, size_of
 
 BEGIN_MS = 500
 """After an LV has become unclean: whoever made it so has its lock yet, or zeroes it at once."""
@@ -55,6 +58,20 @@ class Wiper:
             if wanted and not one.runs and context.now_ns >= one.due_ns and self._may_begin(vg):
                 self._begin(vg, one, wanted)
 
+    def line(self, vg: Vg, lv: Lv) -> str:
+        """How far an unclean LV is: by whoever works here, else by what stands in the metadata."""
+        what = "wiped" if lv.wiping else "zeroed"
+        size = size_of(vg, lv)
+        done, where = done_extents(lv) * vg.extent_bytes, ""
+        for task in self._tasks.running():
+            told = task.progress
+            if told is not None and (told.vg, told.lv) == (vg.name, lv.name):
+                done, where = told.done_bytes, " by this host"
+        percent = 100 * done / size if size else 100
+        line = f"{vg.name}/{lv.name} is being {what}{where}: {percent:.2f} %, {sized(done)} of {sized(size)}"
+        one = self._vgs.get(vg.name)
+        return f"{line}; {one.trouble}; trying again" if one is not None and one.trouble else line
+
     def _may_begin(self, vg: str) -> bool:
         return self._context.is_in(space_of(vg)) and vg not in self._context.killed
 
@@ -67,10 +84,11 @@ class Wiper:
             if error is not None or answer is None:
                 self._tell_trouble(vg, one, str(error))
                 return
-            done, gone = answer["done"], answer["gone"]
+            done, gone, kept = answer["done"], answer["gone"], answer["kept"]
             assert isinstance(done, list)
             assert isinstance(gone, list)
-            one.gone = tuple(dict.fromkeys((*one.gone, *gone)))
+            assert isinstance(kept, list)
+            one.gone = tuple(dict.fromkeys((*one.gone, *gone, *kept)))
             self._context.see_unclean(vg, [uuid for uuid in self._seen(vg) if uuid not in gone])
             self._tell_done(vg, done)
             self._tell_trouble(vg, one, str(answer["trouble"]))

@@ -33,6 +33,7 @@ from ringfence.lab.ring_side import ring_side
 from ringfence.lab.stock_lvm2 import detach
 
 MOST_NODES = 16
+MOST_DISKS = 16
 TIMING = Timing(
     heartbeat_ms=100, token_ms=500, grant_ms=700, silent_ms=1500, write_ms=2500, hold_ms=30000,
     grace_ms=4000, post_join_delay_ms=4000, agent_timeout_ms=5000, backoff_ms=500,
@@ -72,17 +73,21 @@ class Lab:
         ring: Ring = HUB,
         devices: Sequence[str] = (),
         loop: bool = False,
+        disks: int = 1,
     ) -> "Lab":
         """Make a lab and return when every host is ready.  Whatever goes wrong, nothing is left running.
 
         Args:
             devices: kinds of simulated fence devices (`devices.kinds.chosen_kinds`), which real agents
                 speak to; what is not among them is the lab's own.
-            loop: the disk is a block device, as stock LVM2 needs it.
+            loop: the disks are block devices, as stock LVM2 needs them.
+            disks: how many the hosts share, of `size_bytes` each.
 
         Raises RingfenceError."""
         if not 1 <= nodes <= MOST_NODES:
             raise BadInput(f"a lab has 1 to {MOST_NODES} hosts, not {nodes}", next="--nodes 2")
+        if not 1 <= disks <= MOST_DISKS:
+            raise BadInput(f"a lab has 1 to {MOST_DISKS} disks, not {disks}", next="--disks 1")
         if naive and ring != HUB:
             raise BadInput("protections are off only in a lab on the hub", next="--ring hub")
         places = layout(directory)
@@ -90,7 +95,7 @@ class Lab:
         lab = cls(places, Kept(node_names(nodes), ring, naive=naive, devices=tuple(devices)))
         lab._side.check()
         try:
-            lab._kept = furnish(places, lab._kept, lab._side, size_bytes, timing, loop)
+            lab._kept = furnish(places, lab._kept, lab._side, size_bytes, timing, disks, loop)
             progress(f"{lab.carrier_name} and power switches start in {places.dir}")
             lab.start_carrier(timing.token_ms)
             if devices:
@@ -116,7 +121,7 @@ class Lab:
             kept = places.kept()
             if any(trees.alive(Process(*one)) for one in (kept.carrier, kept.power, kept.rack) if one[0]):
                 raise Refused(f"a lab runs in {places.dir}", next=f"ringfence lab down --dir {places.dir}")
-        if places.disk.exists():
+        if places.images:
             raise Refused(
                 f"{places.dir} holds the disk of an earlier lab", next=f"rm -r {places.dir}, or another --dir"
             )
@@ -143,7 +148,8 @@ class Lab:
             self._places.rack_socket.unlink(missing_ok=True)
         _end(kept.carrier)
         self._side.clear()
-        detach(self._places.disk)
+        for image in self._places.images:
+            detach(image)
         self._places.power_socket.unlink(missing_ok=True)
         for node in kept.nodes:
             for path in (self._places.root(node) / "run").rglob("*"):
@@ -238,8 +244,12 @@ class Lab:
 
     @property
     def disk(self) -> Path:
-        """What the hosts share: a file, or the loop device that is made of it."""
-        return Path(self._kept.loop) if self._kept.loop else self._places.disk
+        """What the hosts share: a file, or the loop device that is made of it; the first of them."""
+        return self.disks[0]
+
+    @property
+    def disks(self) -> tuple[Path, ...]:
+        return tuple(Path(disk) for disk in self._kept.disks)
 
     def root(self, node: str) -> Path:
         return self._places.root(self._known(node))

@@ -12,7 +12,7 @@ import msgspec
 from ringfence.core.cluster import Timing
 from ringfence.core.errors import BadInput
 from ringfence.core.units import parse_size
-from ringfence.lab.cluster import MOST_NODES, TIMING, Lab
+from ringfence.lab.cluster import MOST_DISKS, MOST_NODES, TIMING, Lab
 from ringfence.lab.devices.kinds import chosen_kinds
 from ringfence.lab.devices.model import PDUS
 from ringfence.lab.devices.options import devices_option
@@ -63,22 +63,26 @@ def lab() -> None:
 @lab.command(
     epilog="Examples: ringfence lab up --dir /tmp/lab; "
     "ringfence lab up --ring corosync --nodes 3 --dir /tmp/lab; "
-    "ringfence lab up --loop --dir /tmp/lab"
+    "ringfence lab up --loop --disks 3 --dir /tmp/lab"
 )
 @click.option(
     "--nodes", type=click.IntRange(1, MOST_NODES), default=2, show_default=True, help="How many hosts."
 )
 @_dir
-@click.option("--size", default="256M", show_default=True, help="Size of the shared disk image.")
+@click.option(
+    "--disks", type=click.IntRange(1, MOST_DISKS), default=1, show_default=True, help="How many shared disks."
+)
+@click.option("--size", default="256M", show_default=True, help="Size of a shared disk's image.")
 @click.option("--naive", is_flag=True, help="Protections off: agents are believed, authority is not checked.")
 @click.option("--slow", is_flag=True, help="With the times of a real cluster, not the lab's quicker ones.")
-@click.option("--loop", is_flag=True, help="The disk is a loop device: stock LVM2 needs one (root).")
+@click.option("--loop", is_flag=True, help="The disks are loop devices: stock LVM2 needs that (root).")
 @devices_option
 @ring_options
 @_json
 def up(
     nodes: int,
     directory: Path,
+    disks: int,
     size: str,
     naive: bool,
     slow: bool,
@@ -101,10 +105,12 @@ def up(
 
     with ended_like_ctrl_c():
         timing = Timing() if slow else TIMING
-        made = Lab.up(directory, nodes, size_bytes, timing, naive, progress, on, kinds, loop)
+        made = Lab.up(directory, nodes, size_bytes, timing, naive, progress, on, kinds, loop, disks)
     where = shlex.quote(str(directory))
-    line = f'the disk is {made.disk}; next: eval "$(ringfence lab env {made.nodes[0]} --dir {where})"'
-    _done(as_json, line, nodes=list(made.nodes), disk=str(made.disk), naive=naive, ring=ring)
+    shared = [str(disk) for disk in made.disks]
+    which = f"the disk is {shared[0]}" if disks == 1 else f"the disks are {' '.join(shared)}"
+    line = f'{which}; next: eval "$(ringfence lab env {made.nodes[0]} --dir {where})"'
+    _done(as_json, line, nodes=list(made.nodes), disk=shared[0], disks=shared, naive=naive, ring=ring)
 
 
 @lab.command()

@@ -24,12 +24,13 @@ _PLAIN = re.compile(r"[A-Za-z0-9/._+=-]+")
 
 
 def furnish(
-    places: Layout, kept: Kept, side: RingSide, size_bytes: int, timing: Timing, loop: bool
+    places: Layout, kept: Kept, side: RingSide, size_bytes: int, timing: Timing, disks: int, loop: bool
 ) -> Kept:
     """What is kept of it from now on.
 
     Args:
-        loop: make a block device of the disk, as stock LVM2 needs it.
+        size_bytes: of each disk.
+        loop: make block devices of the disks, as stock LVM2 needs them.
 
     Raises RingfenceError; whoever called then ends what there is (`stock_lvm2.detach`)."""
     if kept.devices and not _PLAIN.fullmatch(str(places.dir)):
@@ -39,10 +40,12 @@ def furnish(
         )
     try:
         places.dir.mkdir(parents=True, exist_ok=True)
-        with places.disk.open("xb") as disk:
-            disk.truncate(size_bytes)
-        if loop:
-            kept = msgspec.structs.replace(kept, loop=attach(places.disk))
+        images = [places.image(number) for number in range(1, disks + 1)]
+        for image in images:
+            with image.open("xb") as disk:
+                disk.truncate(size_bytes)
+        shared = tuple(attach(image) if loop else str(image) for image in images)
+        kept = msgspec.structs.replace(kept, disks=shared)
         password = new_password()
         _write(places.password_file, f"{password}\n", 0o600)
         for name in ("bmc", "pdu"):
@@ -55,10 +58,9 @@ def furnish(
         for node in kept.nodes:
             paths, root = places.paths(node), places.root(node)
             hub = None if kept.ring.is_corosync else places.hub_socket
-            disks = (kept.loop or str(places.disk),)
-            loaded = Loaded(config, disks, "", hub, lab=True, lab_dir=str(places.dir))
+            loaded = Loaded(config, shared, "", hub, lab=True, lab_dir=str(places.dir))
             _write(paths.file, render(loaded), 0o644)
-            conf = lvm_conf(places.lvm(node), root / "run/lock/lvm", kept.loop)
+            conf = lvm_conf(places.lvm(node), root / "run/lock/lvm", shared if loop else ())
             _write(places.lvm(node) / "lvm.conf", conf, 0o644)
             _write(root / "etc/machine-id", f"{uuid.uuid4().hex}\n", 0o444)
             for device in config.devices:

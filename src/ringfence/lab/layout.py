@@ -57,8 +57,8 @@ class Kept(msgspec.Struct, frozen=True):
     devices: tuple[str, ...] = ()
     """Kinds of simulated devices; what is not among them is the lab's own."""
     rack: tuple[int, int] = (0, 0)
-    loop: str = ""
-    """The block device that is made of the disk; "": none."""
+    disks: tuple[str, ...] = ()
+    """What the hosts share: image files, or the block devices that are made of them."""
 
 
 class Wires(msgspec.Struct, frozen=True):
@@ -75,7 +75,16 @@ class Layout(msgspec.Struct, frozen=True):
 
     @property
     def disk(self) -> Path:
-        return self.dir / "disk.img"
+        """The first one's image."""
+        return self.image(1)
+
+    def image(self, number: int) -> Path:
+        return self.dir / (f"disk{number}.img" if number > 1 else "disk.img")
+
+    @property
+    def images(self) -> list[Path]:
+        """Those that are there."""
+        return sorted(self.dir.glob("disk*.img"))
 
     @property
     def file(self) -> Path:

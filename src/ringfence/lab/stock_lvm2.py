@@ -1,4 +1,4 @@
-"""What stock LVM2's commands need on a lab host: a block device, and an lvm.conf of the host's own.
+"""What stock LVM2's commands need on a lab host: block devices, and an lvm.conf of the host's own.
 
 A lab's hosts share one kernel, and its device-mapper knows nothing of hosts: what one of them activated
 would be active on all.  So LVM2 activates nothing there (`activation=0`); it asks for the same locks, and
@@ -7,6 +7,7 @@ writes the same metadata.
 Source: lvm.conf(5); losetup(8); lib/locking/lvmlockd.c, which wants the pid file to exist."""
 
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 from ringfence.core.errors import Refused
@@ -14,7 +15,7 @@ from ringfence.core.errors import Refused
 LIMIT_S = 20.0
 
 _CONF = """\
-# For stock LVM2 on one host of a ringfence lab: this lab's disk and no other, its own locks and places.
+# For stock LVM2 on one host of a ringfence lab: this lab's disks and no other, its own locks and places.
 config {{
 	checks = 0
 }}
@@ -52,15 +53,15 @@ backup {{
 """
 
 
-def lvm_conf(system_dir: Path, locks: Path, disk: str) -> str:
+def lvm_conf(system_dir: Path, locks: Path, disks: Sequence[str]) -> str:
     """The text of one host's lvm.conf.
 
     Args:
         system_dir: LVM_SYSTEM_DIR, where it will be.
         locks: for the locks of commands on this host among themselves.
-        disk: the only device that LVM2 may look at; "": none, as a file is not one for it.
+        disks: the only devices that LVM2 may look at; a file is not one for it.
     """
-    accepted = f'"a|^{disk}$|", ' if disk else ""
+    accepted = "".join(f'"a|^{disk}$|", ' for disk in disks)
     return _CONF.format(devices=f'{accepted}"r|.*|"', locks=locks, lvm=system_dir)
 
 

@@ -134,6 +134,9 @@ class NodeLock(Holding):
             self.keep = Keep.UNTIL_ASKED
         if self._at_rest and lvb is None and not flags and self.local.leave_alone(lock_id):
             return [ClientReleased(lock_id)]
+        if lvb is None and not flags and self._ends_alone() and self.local.leave_alone(lock_id):
+            self._withheld = (ClientReleased(lock_id),)
+            return self._lower(Mode.UN)
         if not valid_unlock(flags, lvb):
             return [ClientRefused(lock_id, errno.EINVAL)]
         if flags & Flag.CANCEL:
@@ -207,7 +210,23 @@ class NodeLock(Holding):
     def give_back(self) -> list[Out]:
         """Keep the cluster lock no longer than clients need it."""
         self.keep = Keep.NEVER
+        if self._ends_alone() and self.local.empty and self.held is not Mode.UN:
+            return self._lower(Mode.UN)
         return self._step()
+
+    def _ends_alone(self) -> bool:
+        """Whether nothing is to be done when the last client has gone but to give the cluster lock back."""
+        return (
+            self.keep is Keep.NEVER
+            and self.local.outstanding is None
+            and not (self._unwritten or self._withheld or self._encumbered)
+        )
+
+    @property
+    def _encumbered(self) -> bool:
+        """Something is remembered of clients that come and go."""
+        local = self.local
+        return bool(local.caching or local.settled or local.nudged)
 
     def _interrupt(self, lock_id: int) -> list[Out]:
         """The client's operation in flight counts no more; one that is done but for its answer is said
@@ -267,9 +286,7 @@ class NodeLock(Holding):
             and not (local.granted or local.converting)
             and done.refused_early is Mode.UN
             and local.asked is Mode.UN
-            and local.tried is Mode.UN
-            and not (self.ahead or self._unwritten or self._withheld)
-            and not (local.caching or local.settled or local.nudged)
+            and not (self.ahead or self._unwritten or self._withheld or self._encumbered)
         )
 
     def _grant_alone(self) -> list[Out]:
@@ -324,7 +341,14 @@ class NodeLock(Holding):
         self.held, self.token, self.ahead = Mode.UN, None, False
         self._nobody_asks()
         self._settle_held()
+        if self._is_over():
+            withheld, self._withheld = self._withheld, ()
+            return list(withheld)
         return self._step()
+
+    def _is_over(self) -> bool:
+        """Whether, now that the cluster lock is given back, all there is to tell is to who waits for that."""
+        return self.local.empty and not (self._unwritten or self._encumbered)
 
     def on_cancelled(self, held: Mode) -> list[Out]:
         done = self._answered()

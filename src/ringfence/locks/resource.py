@@ -136,6 +136,9 @@ class Resource(Queues):
         if lock.held is not Mode.UN:
             self._write_lvb(lock.held, Mode.UN, flags, lvb)
             self.granted = _without(self.granted, lock)
+        if not (self.granted or self.converting or self.waiting):
+            self.stirred = False
+            return [*effects, Released(owner)]
         return [*effects, Released(owner), *self.advance(now_ms)]
 
     def cancel(self, owner: int, now_ms: int = 0) -> list[Effect]:

@@ -65,6 +65,8 @@ class VgOnDisk(msgspec.Struct, frozen=True):
     """Every area in use on its PVs, damaged ones too."""
     twins: dict[str, tuple[str, str]] = {}
     """PVs that two devices claim to be: PV name -> both paths."""
+    partial: bool = False
+    """An LV may be used without those of its pieces whose PVs are missing."""
 
     @property
     def missing(self) -> tuple[Pv, ...]:

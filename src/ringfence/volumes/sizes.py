@@ -15,6 +15,8 @@ EXTENT_BYTES = 4 << 20
 """LVM2's default extent size."""
 SMALLEST_EXTENT_BYTES = 1024
 LARGEST_EXTENT_BYTES = 16 << 30
+EXTENT_STEP_BYTES = 128 << 10
+"""Extents that are no power of two are so many times this."""
 STRIPE_SECTORS = 128
 """LVM2's default stripe size (allocation/metadata stripesize): 64 KiB."""
 SMALLEST_STRIPE_SECTORS = 8
@@ -255,11 +257,14 @@ def stripes_of(vg: Vg, lv: Lv) -> Stripes:
 
 
 def check_extent_size(size_bytes: int) -> int:
-    """An extent size for a new VG (0 = the default), in sectors.  Raises BadInput."""
+    """A VG's extent size (0 = the default), in sectors.  Raises BadInput.
+
+    Source: LVM2 lib/metadata/vg.c (vg_check_new_extent_size)."""
     size_bytes = size_bytes or EXTENT_BYTES
-    if not SMALLEST_EXTENT_BYTES <= size_bytes <= LARGEST_EXTENT_BYTES or size_bytes & (size_bytes - 1):
+    fits = size_bytes & (size_bytes - 1) == 0 or size_bytes % EXTENT_STEP_BYTES == 0
+    if not SMALLEST_EXTENT_BYTES <= size_bytes <= LARGEST_EXTENT_BYTES or not fits:
         raise BadInput(
             f"physical extent size {size_bytes} bytes cannot be",
-            next="give a power of two from 1k to 16g",
+            next="give a power of two, or a multiple of 128k, from 1k to 16g",
         )
     return size_bytes // SECTOR_BYTES

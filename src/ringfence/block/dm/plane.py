@@ -116,6 +116,11 @@ class DmPlane:
         try:
             if not call.vg_uuid:
                 raise BadInput(f"{call.vg}/{call.lv} came without its VG's uuid")
+            if any(not place.path for extent in call.extents for place in extent.places):
+                raise BadInput(
+                    f"{call.vg}/{call.lv} lacks pieces whose PVs are missing: it is no device here",
+                    next='activate it with [block] plane = "nbd" or "auto"',
+                )
             self._device_mapper()
             lines_of(call.extents)
         except RingfenceError:

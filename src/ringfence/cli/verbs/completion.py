@@ -8,15 +8,11 @@ import click
 from click.shell_completion import CompletionItem
 
 from ringfence.cli.verbs.table import Option, Verb, call
-from ringfence.client.brief import Brief, Call
+from ringfence.client.brief import Brief
 from ringfence.core.errors import RingfenceError
 
-_NAMES = {
-    "vg": (("Vgs", "vg_name"),),
-    "lv": (("Vgs", "vg_name"), ("Lvs", "lv_full_name")),
-    "pv": (("Pvs", "pv_name"),),
-}
-"""Kind of name -> calls, and the field of their rows that has it."""
+LIMIT_S = 1.0
+"""So long Tab may wait for a daemon that does not answer."""
 
 
 def as_click(verb: Verb) -> click.Command:
@@ -34,7 +30,7 @@ def _option(option: Option) -> click.Option:
 
 
 def _type(verb: Verb) -> click.ParamType[Any]:
-    return click.Path() if verb.names in ("path", "") else Names(_NAMES[verb.names])
+    return click.Path() if verb.names in ("path", "") else Names(verb.names)
 
 
 class Names(click.ParamType[str]):
@@ -42,21 +38,32 @@ class Names(click.ParamType[str]):
 
     name = "name"
 
-    def __init__(self, questions: tuple[tuple[str, str], ...]) -> None:
-        self._questions = questions
+    def __init__(self, kind: str) -> None:
+        """Args: kind: vg, lv or pv."""
+        self._kind = kind
 
     def shell_complete(
         self, ctx: click.Context, param: click.Parameter, incomplete: str
     ) -> list[CompletionItem]:
-        found: list[str] = []
         try:
-            with Brief(None, 0) as daemon:
-                for name, field in self._questions:
-                    found += _told(daemon, call(name), field)
+            with Brief(None, 0, LIMIT_S) as daemon:
+                found = _told(daemon, self._kind, incomplete)
         except RingfenceError:
             return []  # Tab is no place for complaints
         return [CompletionItem(one) for one in dict.fromkeys(found) if one.startswith(incomplete)]
 
 
-def _told(daemon: Brief, question: Call, field: str) -> list[str]:
-    return [str(row[field]) for row in daemon.call(question)["rows"] if row.get(field)]
+def _told(daemon: Brief, kind: str, incomplete: str) -> list[str]:
+    vg, slash, _ = incomplete.partition("/")
+    if kind == "lv" and slash and vg:
+        question = call("Lvs", vg=vg, fields=["lv_name"])
+        return [f"{vg}/{name}" for name in daemon.call(question)["columns"]["lv_name"]]
+    if kind == "pv":
+        return _column(daemon, "Pvs", "pv_name")
+    names = _column(daemon, "Vgs", "vg_name")
+    # A VG stands for its LVs, and is the beginning of their names.
+    return [*names, *(f"{name}/" for name in names)] if kind == "lv" else names
+
+
+def _column(daemon: Brief, question: str, field: str) -> list[str]:
+    return [str(row[field]) for row in daemon.call(call(question))["rows"] if row.get(field)]

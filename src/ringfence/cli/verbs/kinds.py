@@ -45,6 +45,13 @@ def activation(text: str) -> str:
     return _ACTIVATIONS[text]
 
 
+def activation_mode(text: str) -> str:
+    """--activationmode.  Linear and striped LVs are never degraded: whole, or partial."""
+    if text not in ("complete", "degraded", "partial"):
+        raise BadInput(f"{text!r} is not complete, degraded or partial")
+    return text
+
+
 def wait_ms(text: str) -> int | None:
     """None: for ever."""
     if text == "forever":
@@ -79,4 +86,18 @@ def segment_type(text: str) -> str:
     """--type.  Raises LeftToStock."""
     if text not in _OURS:
         raise LeftToStock(f"segment type {text}")
+    return text
+
+
+def zero(text: str) -> str:
+    """--zero of a PV.  Raises LeftToStock."""
+    if not yes_or_no(text):
+        raise LeftToStock("a PV whose first sectors are left as they are")
+    return text
+
+
+def metadata_type(text: str) -> str:
+    """--metadatatype: LVM2 has one left."""
+    if text not in ("2", "lvm2"):
+        raise BadInput(f"{text!r} is not lvm2")
     return text

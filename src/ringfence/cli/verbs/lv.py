@@ -1,11 +1,11 @@
 """lvcreate, lvchange, lvrename, lvremove."""
 
+from ringfence.cli.verbs.foreground import FOREGROUND, made_active, until_clean
 from ringfence.cli.verbs.kinds import extents, segment_type, size, tag
 from ringfence.cli.verbs.lv_kinds import (
     ALLOC,
     CONTIGUOUS,
     FOREVER,
-    NO_EFFECT,
     NO_WIPE,
     PERMISSION,
     STOCK_DEVICE,
@@ -16,8 +16,8 @@ from ringfence.cli.verbs.lv_kinds import (
     split,
     split_lv,
 )
-from ringfence.cli.verbs.table import CHANGE, SELECT, Given, Option, Stock, Verb, Work, call
-from ringfence.cli.verbs.vg import ACTIVATE, NOW
+from ringfence.cli.verbs.table import CHANGE, SELECT, Given, Option, Stock, Verb, Work, call, ignored
+from ringfence.cli.verbs.vg import ACTIVATE, BOOT, NO_EFFECT, NOW, PARTIAL, is_partial
 from ringfence.client.brief import Brief
 from ringfence.core.errors import BadInput
 
@@ -34,7 +34,8 @@ def _lvcreate(given: Given) -> Work:
     count, percent = given["extents"] or (None, None)
     made = call(
         "LvCreate", vg=vg, lv=name or None, size_bytes=given["size"], extents=count, percent=percent or None,
-        activate=given["activate"], wait_ms=given["wait"], stripes=given["stripes"],
+        activate="n" if given["foreground"] else given["activate"], wait_ms=given["wait"],
+        stripes=given["stripes"],
         stripe_size_bytes=given["stripesize"], alloc=policy_of(given), pvs=places(pvs),
         tags=given["addtag"] or None, permission=given["permission"],
         wipe=False if given["nowipe"] or given["zero"] in NO else None,
@@ -43,12 +44,15 @@ def _lvcreate(given: Given) -> Work:
 
 
 def _new_name(given: Given) -> tuple[str, str, tuple[str, ...]]:
-    """VG, name, PVs.  LVM2 takes `-n NAME VG` and `-n VG/NAME`."""
-    group, slash, rest = given["name"].removeprefix("/dev/").partition("/")
+    """VG, name ("": the next lvolN), PVs.  LVM2 takes `-n NAME VG` and `-n VG/NAME`."""
+    name: str | None = given["name"]
+    if name == "":
+        raise BadInput('LV name "" is invalid', next="leave out --name for the next lvolN")
+    group, slash, rest = (name or "").removeprefix("/dev/").partition("/")
     if not slash:
         if not given.names:
             raise BadInput("Missing argument 'VG'")
-        return given.names[0], given["name"], given.names[1:]
+        return given.names[0], group, given.names[1:]
     words = given.names
     if words and words[0] == group:
         words = words[1:]
@@ -71,7 +75,7 @@ def _lvchange(given: Given) -> Work:
             call(
                 "LvChange", vg=vg, lv=lv, activate=given["activate"], add_tags=add, drop_tags=drop,
                 permission=given["permission"], alloc=policy_of(given), refresh=refresh,
-                force=bool(given["force"]) or None,
+                force=bool(given["force"]) or None, partial=is_partial(given),
             )
             | {"wait_ms": given["wait"]},
         )
@@ -119,7 +123,7 @@ VERBS = {
     "lvcreate": Verb(
         "lvcreate", "Make an LV and activate it here.", "VG [PV[:FIRST-LAST]|@TAG...]",
         (
-            Option("name", ("-n", "--name"), "[default: lvol0, lvol1, …]", "NAME", default=""),
+            Option("name", ("-n", "--name"), "[default: lvol0, lvol1, …]", "NAME"),
             Option("size", ("-L", "--size"), "64m, 1.5g; rounded up to whole extents.", "SIZE", size),
             Option("extents", ("-l", "--extents"), "25, 50%VG, 100%FREE, 100%PVS.", "EXTENTS", extents),
             *STRIPES,
@@ -127,6 +131,7 @@ VERBS = {
             ALLOC, CONTIGUOUS, ADD_TAG, PERMISSION,
             ACTIVATE._replace(help="ey or n.  [default: ey]"),
             FOREVER, NO_WIPE,
+            FOREGROUND._replace(help="Say how far the zeroing is; activate it then."),
             Option("zero", ("-Z", "--zero"), "n: as --no-wipe; else all of it is zeroed.", "y|n"),
             Option("wipesignatures", ("-W", "--wipesignatures"), "Nothing more: zeroing does it.", "y|n"),
             *NO_EFFECT, *CHANGE,
@@ -141,19 +146,20 @@ VERBS = {
         ),
         stock=(*STOCK_KINDS, *STOCK_DEVICE, Stock(("-r", "--readahead"), "read-ahead")),
         names="vg",
+        after=made_active,
     ),
     "lvchange": Verb(
         "lvchange", "Activate or deactivate LVs here; change what they are.", "VG|VG/LV...",
         (
-            ACTIVATE, NOW, ADD_TAG, DROP_TAG, PERMISSION, ALLOC, CONTIGUOUS,
+            ACTIVATE, NOW, *PARTIAL, ADD_TAG, DROP_TAG, PERMISSION, ALLOC, CONTIGUOUS,
             Option("refresh", ("--refresh",), "Reload what is open here by what the metadata says."),
-            FORCE, SELECT, *NO_EFFECT, *CHANGE,
+            FORCE, SELECT, *BOOT, *CHANGE,
         ),
         _lvchange,
         "VG stands for all of its LVs. Without --wait it is refused at once, and told who holds the LV.",
         (
             ("lvchange -aey vg0/vm1", "this host alone may write"),
-            ("lvchange -asy vg0/vm1", "shared: for a live migration, or a cluster file system"),
+            ("lvchange -asy vg0/vm1", "shared: for a cluster file system"),
             ("lvchange -an vg0/vm1", "others may have it"),
             ("lvchange --addtag db vg0/vm1", "a tag, seen by all hosts at once"),
         ),
@@ -166,7 +172,11 @@ VERBS = {
                 "thin volumes"),
             Stock(("--poll",), "polling"), Stock(("--cachemode",), "caching"),
             Stock(("--cachepolicy",), "caching"), Stock(("--cachesettings",), "caching"),
-            Stock(("-K", "--ignoreactivationskip"), "activation skip", False),
+            Stock(("-Z", "--zero"), "thin volumes"), Stock(("--errorwhenfull",), "thin volumes"),
+            Stock(("--compression",), "VDO"), Stock(("--deduplication",), "VDO"),
+            Stock(("--vdosettings",), "VDO"), Stock(("--maxrecoveryrate",), "RAID"),
+            Stock(("--minrecoveryrate",), "RAID"), Stock(("--detachprofile",), "profiles", False),
+            Stock(("--readonly",), "a look", False),
         ),
         names="lv",
     ),
@@ -181,7 +191,10 @@ VERBS = {
     ),
     "lvremove": Verb(
         "lvremove", "Remove LVs.", "VG|VG/LV...",
-        (Option("force", ("-f", "--force"), "Even if it is in use."), NO_WIPE, SELECT, *NO_EFFECT, *CHANGE),
+        (
+            Option("force", ("-f", "--force"), "Even if it is in use."), NO_WIPE, FOREGROUND, SELECT,
+            ignored("--nohistory"), *NO_EFFECT, *CHANGE,
+        ),
         _lvremove,
         "VG stands for all of its LVs. One that is active here needs --force or --yes.",
         (
@@ -191,5 +204,6 @@ VERBS = {
         least=1,
         expand=each_lv,
         names="lv",
+        after=until_clean,
     ),
 }  # fmt: skip

@@ -16,8 +16,20 @@ from ringfence.cli.verbs.kinds import tag
 from ringfence.cli.verbs.pv import path
 from ringfence.cli.verbs.rows import Table
 from ringfence.cli.verbs.run import open_daemon
-from ringfence.cli.verbs.table import DAEMON, HELP, QUIET, TEST, VERBOSE, Given, Option, Verb, call
-from ringfence.client.brief import Brief, Call
+from ringfence.cli.verbs.table import (
+    DAEMON,
+    HELP,
+    QUIET,
+    TEST,
+    VERBOSE,
+    Given,
+    Option,
+    Stock,
+    Verb,
+    call,
+    ignored,
+)
+from ringfence.client.brief import OLDER, Brief, Call
 from ringfence.core.errors import EXIT_FAILED, EXIT_OK, BadInput, NotFound, RingfenceError
 from ringfence.core.units import UNITS
 
@@ -84,6 +96,7 @@ OPTIONS = (
     Option("foreign", ("--foreign",), "VGs of other hosts are shown anyway."),
     Option("unbuffered", ("--unbuffered",), "Rows are printed when all are there."),
     Option("yes", ("-y", "--yes"), "Reports do not ask."),
+    ignored("--ignorelockingfailure"),
     VERBOSE._replace(help="More columns."), QUIET, TEST._replace(help="Reports change nothing."),
     *DAEMON, HELP,
 )  # fmt: skip
@@ -94,7 +107,7 @@ def _asked(given: Given, report: Report, of_pvs: bool = False) -> Asked | None:
     """None: `-o help` was printed."""
     shown, compact, help = known.chosen(report, given["fields"], bool(given["verbose"]))
     if help or given["select"] in known.HELP:
-        print("\n".join("  " + line for line in known.help_lines()))
+        print("\n".join("  " + line for line in known.help_lines(kinds=not help)))
         return None
     selection = None
     if given["select"]:
@@ -221,7 +234,7 @@ def _hear(daemon: Brief, questions: Sequence[Call]) -> Heard:
     errors: list[RingfenceError] = []
     for question in questions:
         try:
-            answer: dict[str, Any] = daemon.call(question)
+            answer: dict[str, Any] = _answer(daemon, question)
         except RingfenceError as error:
             errors.append(error)
             continue
@@ -230,6 +243,18 @@ def _hear(daemon: Brief, questions: Sequence[Call]) -> Heard:
     table = tables[0] if len(tables) == 1 else Table.joined(tables)
     table.split("segments")
     return Heard(table, notes, errors)
+
+
+def _answer(daemon: Brief, question: Call) -> Any:
+    """A daemon that was not restarted yet may not know that single fields, or segments, can be asked for: it
+    tells all that it has."""
+    try:
+        return daemon.call(question)
+    except RingfenceError as error:
+        plain = {key: value for key, value in question.items() if key not in ("fields", "segments")}
+        if error.code != OLDER or plain == question:
+            raise
+        return daemon.call(plain)
 
 
 _NO_VG: Row = {
@@ -337,7 +362,7 @@ VERBS = {
     ),
     "lvs": Verb(
         "lvs", "Report LVs and which host holds them.", "[VG|VG/LV|@TAG...]", (_SEGMENTS, *OPTIONS), run=lvs,
-        names="lv",
+        names="lv", stock=(Stock(("-H", "--history"), "historical LVs", False),),
         examples=(
             ("lvs -o +devices vg0", "where each segment lies"),
             ("lvs -O -lv_size -S 'lv_tags=db && lv_size>=1g'", "the large ones with the tag, largest first"),

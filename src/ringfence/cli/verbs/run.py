@@ -12,8 +12,8 @@ from ringfence.cli.answers import one_line, print_json
 from ringfence.cli.verbs import verb
 from ringfence.cli.verbs.table import Given, Verb, Work
 from ringfence.cli.verbs.words import understand, wrong
-from ringfence.client.brief import Brief
-from ringfence.core.errors import EXIT_FAILED, EXIT_OK, BadInput, RingfenceError
+from ringfence.client.brief import Brief, Call
+from ringfence.core.errors import EXIT_FAILED, EXIT_OK, BadInput, RingfenceError, printable
 
 RETRY_MS = 2000
 """A daemon that is being restarted may be back by then; a person waits no longer without a word."""
@@ -72,7 +72,7 @@ def _each(daemon: Brief, work: Work, entry: Verb, given: Given) -> int:
     errors: list[RingfenceError] = []
     for target, call in work:
         try:
-            result: dict[str, Any] = daemon.call(call)
+            result: dict[str, Any] = _asked(daemon, call, entry, given)
         except RingfenceError as error:
             errors.append(error)
             if not given["json"]:
@@ -93,15 +93,22 @@ def _each(daemon: Brief, work: Work, entry: Verb, given: Given) -> int:
     return EXIT_FAILED if failed else EXIT_OK
 
 
+def _asked(daemon: Brief, call: Call, entry: Verb, given: Given) -> Any:
+    if entry.during is None or given["json"] or given["quiet"]:
+        return daemon.call(call)
+    with open_daemon(given) as other, entry.during(given, other):
+        return daemon.call(call)
+
+
 def _error_line(target: str, error: RingfenceError) -> str:
-    line = one_line(str(error))
+    line, target = one_line(str(error)), printable(target)
     return line if not target or target in line else f"{target}: {line}"
 
 
 def _print(result: dict[str, Any], quiet: bool, indent: str) -> None:
     """Args: indent: of `lines`; a VG's text is printed as it stands."""
     for note in [*(result.get("notes") or []), *(result.get("problems") or [])]:
-        print(f"  {note}", file=sys.stderr)
+        print(f"  {printable(note)}", file=sys.stderr)
     if quiet:
         return
     for line in str(result.get("message") or "").splitlines():

@@ -1,8 +1,17 @@
 """vgcreate, vgchange, vgremove."""
 
-from ringfence.cli.verbs.kinds import activation, policy, positive, size, tag, wait_ms, yes_or_no
-from ringfence.cli.verbs.pv import METADATA, path
-from ringfence.cli.verbs.table import CHANGE, SELECT, Given, Option, Stock, Verb, Work, call
+from ringfence.cli.verbs.kinds import (
+    activation,
+    activation_mode,
+    policy,
+    positive,
+    size,
+    tag,
+    wait_ms,
+    yes_or_no,
+)
+from ringfence.cli.verbs.pv import LABEL, METADATA, path
+from ringfence.cli.verbs.table import CHANGE, SELECT, Given, Option, Stock, Verb, Work, call, ignored
 from ringfence.core.errors import BadInput
 
 NOW = Option(
@@ -13,6 +22,24 @@ ACTIVATE = Option(
     "activate", ("-a", "--activate"), "ey: exclusive, sy: shared, n: no more.", "ey|sy|n", activation,
     choices=("ey", "sy", "n"),
 )  # fmt: skip
+PARTIAL = (
+    Option("partial", ("-P", "--partial"), "With -a: though PVs are missing; what was there fails."),
+    Option("activationmode", ("--activationmode",), "partial: as --partial.", "MODE", activation_mode,
+        "complete", choices=("complete", "degraded", "partial")),
+)  # fmt: skip
+
+
+def is_partial(given: Given) -> bool | None:
+    return bool(given["partial"] or given["activationmode"] == "partial") or None
+
+
+NO_EFFECT = (
+    ignored("--noudevsync"), ignored("--monitor", metavar="y|n"), ignored("--ignoremonitoring"),
+)  # fmt: skip
+BOOT = (*NO_EFFECT, ignored("--sysinit"), ignored("--ignorelockingfailure"))
+"""What units and scripts give that activate at boot."""
+
+
 PROPERTIES = (
     Option("addtag", ("--addtag",), "A tag more; any number of times.", "TAG", tag, many=True),
     Option("deltag", ("--deltag",), "A tag less; any number of times.", "TAG", tag, many=True),
@@ -26,6 +53,8 @@ PROPERTIES = (
         positive),
     Option("setautoactivation", ("--setautoactivation",), "May stock LVM2 activate it by itself?", "y|n",
         yes_or_no),
+    Option("physicalextentsize", ("-s", "--physicalextentsize"),
+        "Another extent size, if all that is allocated fits it.", "SIZE", size),
 )  # fmt: skip
 
 
@@ -34,6 +63,9 @@ def _vgcreate(given: Given) -> Work:
     made = call(
         "VgCreate", vg=vg, devices=[path(one) for one in devices], shared=bool(given["shared"]) or None,
         extent_size_bytes=given["physicalextentsize"], metadata_size_bytes=given["metadatasize"],
+        force=bool(given["force"]) or None, tags=given["addtag"] or None, policy=given["alloc"],
+        max_lv=given["maxlogicalvolumes"], max_pv=given["maxphysicalvolumes"],
+        autoactivation=given["setautoactivation"],
     )  # fmt: skip
     return [(vg, made)]
 
@@ -44,18 +76,26 @@ def _vgchange(given: Given) -> Work:
         "add_tags": given["addtag"] or None, "drop_tags": given["deltag"] or None, "policy": given["alloc"],
         "resizeable": given["resizeable"], "max_lv": given["logicalvolume"],
         "max_pv": given["maxphysicalvolumes"], "autoactivation": given["setautoactivation"],
+        "extent_size_bytes": given["physicalextentsize"],
     }  # fmt: skip
     changed = any(value is not None for value in changes.values())
-    if len(locks) + (given["activate"] is not None) + changed != 1:
-        raise BadInput("give one of --lockstart, --lockstop, --activate, and properties")
+    refresh = bool(given["refresh"])
+    if len(locks) + (given["activate"] is not None) + changed + refresh != 1:
+        raise BadInput("give one of --lockstart, --lockstop, --activate, --refresh, and properties")
     if locks:
         return [(vg, call("VgChange", action=locks[0], vg=vg or None)) for vg in given.names or ("",)]
     if not given.names:
         raise BadInput("give the names of VGs")
     if changed:
         return [(vg, call("VgSet", vg=vg, **changes)) for vg in given.names]
+    if refresh:
+        return [(vg, call("LvChange", vg=vg, lv="", refresh=True)) for vg in given.names]
     return [
-        (vg, call("LvChange", vg=vg, lv="", activate=given["activate"]) | {"wait_ms": given["wait"]})
+        (
+            vg,
+            call("LvChange", vg=vg, lv="", activate=given["activate"], partial=is_partial(given))
+            | {"wait_ms": given["wait"]},
+        )
         for vg in given.names
     ]
 
@@ -71,7 +111,13 @@ VERBS = {
         (
             Option("shared", ("--shared",), "For several hosts; other VGs are not made here."),
             Option("physicalextentsize", ("-s", "--physicalextentsize"), "[default: 4m]", "SIZE", size),
-            METADATA, *CHANGE,
+            Option("force", ("-f", "--force"), "Over other signatures and damaged labels."),
+            Option("maxlogicalvolumes", ("-l", "--maxlogicalvolumes"), "So many LVs at most.", "NUMBER",
+                positive),
+            Option("maxphysicalvolumes", ("-p", "--maxphysicalvolumes"), "So many PVs at most.", "NUMBER",
+                positive),
+            *(one for one in PROPERTIES if one.key in ("addtag", "alloc", "setautoactivation")),
+            METADATA, *LABEL, *CHANGE,
         ),
         _vgcreate,
         "Devices that are no PVs become PVs.",
@@ -86,8 +132,10 @@ VERBS = {
             Stock(("--locktype",), "another lock type"),
             Stock(("--vgmetadatacopies",), "another number of metadata areas"),
             Stock(("--metadatacopies",), "another number of metadata areas"),
-            Stock(("--alloc",), "another allocation policy"),
+            Stock(("--pvmetadatacopies",), "another number of metadata areas"),
             Stock(("--dataalignment",), "another alignment"),
+            Stock(("--dataalignmentoffset",), "another alignment"),
+            Stock(("--labelsector",), "another label sector"), Stock(("--metadataprofile",), "profiles"),
         ),
         names="path",
     ),
@@ -96,7 +144,9 @@ VERBS = {
         (
             Option("lockstart", ("--lockstart", "--lock-start"), "Start the VGs' lockspaces here."),
             Option("lockstop", ("--lockstop", "--lock-stop"), "Stop them here; no LV may be active."),
-            ACTIVATE, NOW, *PROPERTIES, SELECT, *CHANGE,
+            ACTIVATE, NOW, *PARTIAL,
+            Option("refresh", ("--refresh",), "Reload what is open here by what the metadata says."),
+            *PROPERTIES, SELECT, *BOOT, ignored("-f", "--force"), *CHANGE,
         ),
         _vgchange,
         "Without names, --lockstart and --lockstop mean all VGs of this cluster.",
@@ -109,15 +159,18 @@ VERBS = {
             Stock(("--locktype", "--lock-type"), "another lock type"), Stock(("--systemid",),
                 "a VG of one host"),
             Stock(("-c", "--clustered"), "a VG under clvmd"), Stock(("-u", "--uuid"), "a new uuid", False),
-            Stock(("-s", "--physicalextentsize"), "another extent size"),
             Stock(("--poll",), "polling"), Stock(("--metadataprofile",), "profiles"),
+            Stock(("--detachprofile",), "profiles", False),
+            Stock(("--pvmetadatacopies",), "another number of metadata areas"),
+            Stock(("-K", "--ignoreactivationskip"), "activation skip", False),
+            Stock(("--autoactivation",), "activation by events"), Stock(("--readonly",), "a look", False),
             Stock(("--vgmetadatacopies",), "another number of metadata areas"),
         ),
         names="vg",
     ),
     "vgremove": Verb(
         "vgremove", "Remove VGs.", "VG...",
-        (Option("force", ("-f", "--force"), "With all its LVs."), SELECT, *CHANGE),
+        (Option("force", ("-f", "--force"), "With all its LVs."), SELECT, ignored("--noudevsync"), *CHANGE),
         _vgremove,
         "Their devices stay PVs.",
         (("vgremove -f vg0", "vg0 with all that is in it"),),

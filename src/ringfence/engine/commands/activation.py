@@ -15,6 +15,8 @@ goes on with less than it could have, under the old name."""
 from collections.abc import Generator
 from typing import Any
 
+import msgspec
+
 from ringfence.core.errors import BadInput, LocksLost, NotFound, Refused, RingfenceError
 from ringfence.core.modes import Mode
 from ringfence.engine.commands.disks import find_vg
@@ -26,7 +28,9 @@ from ringfence.engine.orders import (
     Convert,
     Extent,
     FindLock,
+    Handovers,
     Held,
+    OnItsWay,
     Opened,
     OpenPath,
     OpenPaths,
@@ -38,6 +42,7 @@ from ringfence.engine.orders import (
 from ringfence.volumes.discovery import VgOnDisk, check_twins
 from ringfence.volumes.model import SECTOR_BYTES, Lv, Stripe, Vg
 from ringfence.volumes.plan import check_plain, find_lv
+from ringfence.wire.block import Hold
 
 _MODES = {"ey": Mode.EX, "sy": Mode.PR, "n": Mode.UN}
 VG_WAIT_MS = 5000
@@ -59,7 +64,8 @@ def vg_wait(wait_ms: int | None) -> int | None:
 
 
 def extents_of(found: VgOnDisk, lv: Lv) -> tuple[Extent, ...]:
-    """A linear or striped LV as pieces of devices.
+    """A linear or striped LV as pieces of devices; what is missing has no path (`wire.block.Place`), where
+    `found` may be partial.
 
     Raises NotFound (a PV is missing), Refused (it was), Damaged (it is there twice)."""
     assert lv.plain
@@ -77,20 +83,26 @@ def _place(found: VgOnDisk, lv: Lv, stripe: Stripe) -> Place:
     pv, have = vg.pv(stripe.pv), found.pvs.get(stripe.pv)
     assert pv is not None
     check_twins(found, (stripe.pv,))
+    start_bytes = pv.start_sectors * SECTOR_BYTES + stripe.start_extent * vg.extent_bytes
+    if found.partial and stripe.pv in found.lost:
+        return Place("", start_bytes)
     if pv.missing and have is not None:
         raise Refused(
             f"Cannot activate {vg.name}/{lv.name}: PV {have.path} was missing; what it holds may be old",
-            next=f"if it is current: vgextend --restoremissing {vg.name} {have.path}",
+            next=f"if it is current: vgextend --restoremissing {vg.name} {have.path}; without it: --partial",
         )
     if have is None:
         raise NotFound(
             f"Cannot activate {vg.name}/{lv.name}: PV {pv.uuid} (last seen as {pv.device}) is missing",
-            next="make the device visible to this host: [devices] paths (--partial gives whole LVs only)",
+            next="make the device visible to this host: [devices] paths; for what is left of the LV: "
+            f"lvchange -aey --partial {vg.name}/{lv.name} (what was on the PV fails)",
         )
-    return Place(have.path, pv.start_sectors * SECTOR_BYTES + stripe.start_extent * vg.extent_bytes)
+    return Place(have.path, start_bytes)
 
 
-def _locate(vg: str, name: str, wait_ms: int | None) -> Generator[Order, Any, tuple[LockedVg, Lv]]:
+def _locate(
+    vg: str, name: str, wait_ms: int | None, partial: bool
+) -> Generator[Order, Any, tuple[LockedVg, Lv]]:
     """Look an LV up under its VG's lock, which is let go again at once."""
     locked = yield from lock_vg(vg, Mode.PR, vg_wait(wait_ms))
     try:
@@ -101,47 +113,53 @@ def _locate(vg: str, name: str, wait_ms: int | None) -> Generator[Order, Any, tu
         yield from undo(error, Release(locked.held.lock))
         raise
     yield Release(locked.held.lock)
-    return locked, lv
+    found = msgspec.structs.replace(locked.found, partial=partial)
+    return msgspec.structs.replace(locked, found=found), lv
 
 
 def activate(
-    vg: str, name: str, mode: Mode, wait_ms: int | None, *, force: bool = False
+    vg: str, name: str, mode: Mode, wait_ms: int | None, *, force: bool = False, partial: bool = False
 ) -> Generator[Order, Any, dict[str, Any]]:
     """Lock and open.  An LV that is active in this mode already stays as it is,
     unless its path has failed: then it is opened anew.
 
-    Args: force: in shared mode, too, whatever is on it (`sharing`).
+    Args:
+        force: in shared mode, too, whatever is on it (`sharing`).
+        partial: also if PVs of it are missing; what lies there fails.
 
     Raises LockHeld (names the holder), TimedOut, NotFound, Refused (not a linear or striped LV; not
     to be shared)."""
-    locked, lv = yield from _locate(vg, name, wait_ms)
+    if partial and mode is Mode.PR:
+        raise BadInput("--partial is for one host alone", next=f"lvchange -aey --partial {vg}/{name}")
+    locked, lv = yield from _locate(vg, name, wait_ms, partial)
     what = f"LV {vg}/{name}"
     mine: Held | None = yield FindLock(space_of(vg), lv.uuid)
     check_ours_to_use(mine, vg, name)
+    yield from check_stays(vg, lv)
     if mine is not None and mine.mode is mode:
         volume = yield from find_open(vg, lv.uuid)
         if volume is not None and not volume.failed:
             return answer_of(vg, lv, mine, volume)
         if volume is not None:
             yield ClosePath(vg, volume.lv, lv.uuid)  # what is left of a path that has failed
-        return (yield from _open(vg, lv, mine, wait_ms))
+        return (yield from _open(vg, lv, mine, wait_ms, partial))
     shares = mode is Mode.PR and not force
     if mine is not None:
         if shares:
             yield from check_shareable(vg, lv.name, extents_of(locked.found, lv))
-        return (yield from _change_mode(vg, lv, mine, mode, wait_ms))
+        return (yield from _change_mode(vg, lv, mine, mode, wait_ms, partial))
     held: Held = yield Acquire(space_of(vg), lv.uuid, mode, wait_ms, persistent=True, what=what)
     try:
         if shares:  # under the lock: nobody who may write it alone has it open
             yield from check_shareable(vg, lv.name, extents_of(locked.found, lv))
-        return (yield from _open(vg, lv, held, wait_ms))
+        return (yield from _open(vg, lv, held, wait_ms, partial))
     except RingfenceError as error:
         yield from undo(error, ClosePath(vg, name, lv.uuid), Release(held.lock))
         raise
 
 
 def _change_mode(
-    vg: str, lv: Lv, mine: Held, mode: Mode, wait_ms: int | None
+    vg: str, lv: Lv, mine: Held, mode: Mode, wait_ms: int | None, partial: bool
 ) -> Generator[Order, Any, dict[str, Any]]:
     """Between EX and PR.  The path is closed while its lock is the weaker of the two."""
     if mode > mine.mode:
@@ -151,30 +169,35 @@ def _change_mode(
         yield from close_path(vg, lv)
         held = yield Convert(mine.lock, mode, wait_ms)
     try:
-        return (yield from _open(vg, lv, held, wait_ms))
+        return (yield from _open(vg, lv, held, wait_ms, partial))
     except RingfenceError as error:
         yield from undo(error, ClosePath(vg, lv.name, lv.uuid), Release(held.lock))
         raise
 
 
-def _open(vg: str, lv: Lv, held: Held, wait_ms: int | None) -> Generator[Order, Any, dict[str, Any]]:
+def _open(
+    vg: str, lv: Lv, held: Held, wait_ms: int | None, partial: bool
+) -> Generator[Order, Any, dict[str, Any]]:
     """Read the LV's extents now that nobody else can change them, and open the path."""
-    locked, now = yield from _locate(vg, lv.name, wait_ms)
+    locked, now = yield from _locate(vg, lv.name, wait_ms, partial)
     if now.uuid != lv.uuid:
         raise Refused(f"LV {vg}/{lv.name} was removed and made anew meanwhile", next="try again", retry=True)
     return (yield from open_path(locked.found, now, held))
 
 
-def open_path(found: VgOnDisk, lv: Lv, held: Held) -> Generator[Order, Any, dict[str, Any]]:
-    opened: Opened = yield open_order(found, lv, held)
+def open_path(
+    found: VgOnDisk, lv: Lv, held: Held, hold: Hold = Hold.NONE
+) -> Generator[Order, Any, dict[str, Any]]:
+    opened: Opened = yield open_order(found, lv, held, hold)
     return answer_of(found.vg.name, lv, held, opened)
 
 
-def open_order(found: VgOnDisk, lv: Lv, held: Held) -> OpenPath:
+def open_order(found: VgOnDisk, lv: Lv, held: Held, hold: Hold = Hold.NONE) -> OpenPath:
     """Raises as `extents_of` does."""
+    shared = held.mode is not Mode.EX and hold is Hold.NONE
     return OpenPath(
-        found.vg.name, lv.name, lv.uuid, extents_of(found, lv), shared=held.mode is not Mode.EX,
-        token=held.token, readonly=not lv.writable, seqno=found.vg.seqno, vg_uuid=found.vg.uuid,
+        found.vg.name, lv.name, lv.uuid, extents_of(found, lv), shared=shared, token=held.token,
+        readonly=not lv.writable, seqno=found.vg.seqno, vg_uuid=found.vg.uuid, hold=hold,
     )  # fmt: skip
 
 
@@ -211,6 +234,19 @@ def check_ours_to_use(mine: Held | None, vg: str, name: str) -> None:
         )
 
 
+def check_stays(vg: str, lv: Lv) -> Generator[Order, Any, None]:
+    """Raises Refused while the LV is being handed over: its lock may be weak for the sake of that alone."""
+    ways: dict[str, OnItsWay] = yield Handovers(vg)
+    way = ways.get(lv.uuid)
+    if way is not None:
+        giver, taker = way.names
+        raise Refused(
+            f"Logical volume {vg}/{lv.name} is being handed over from {giver} to {taker}",
+            next=f"wait until it is; to drop that: on {giver}, ringfence handover {vg}/{lv.name} --abort",
+            retry=True,
+        )
+
+
 def deactivate(vg: str, name: str) -> Generator[Order, Any, dict[str, Any]]:
     """Close, then unlock.  Needs no VG lock: letting go must be possible while a lockspace is frozen.
 
@@ -241,9 +277,12 @@ def _named(vg: str, name: str) -> Generator[Order, Any, tuple[OpenVolume | None,
     return next((one for one in volumes if (one.vg, one.uuid) == (vg, uuid)), None), uuid
 
 
-def take_for_removal(vg: Vg, lv: Lv, *, force: bool) -> Generator[Order, Any, int]:
+def take_for_removal(vg: Vg, lv: Lv, *, force: bool | None) -> Generator[Order, Any, int]:
     """EX on an LV that is to go; it waits for nobody but who zeroes or wipes it.  Answer: the lock, to
     be released after the commit.
+
+    Args:
+        force: also if it is active here.  None: no, and the command has no word that would do that.
 
     Raises Refused if the LV is active here (unless forced, but always if LVM2 has it), LockHeld if it is
     elsewhere.  A path that is open here stays open: the caller closes it once nothing can be refused any
@@ -258,7 +297,7 @@ def take_for_removal(vg: Vg, lv: Lv, *, force: bool) -> Generator[Order, Any, in
     if not force:
         raise Refused(
             f"Logical volume {vg.name}/{lv.name} is active here",
-            next=f"lvchange -an {vg.name}/{lv.name}, or use --force",
+            next=f"lvchange -an {vg.name}/{lv.name}" + (", or use --force" if force is not None else ""),
         )
     if mine.mode is not Mode.EX:
         yield Convert(mine.lock, Mode.EX, 0)

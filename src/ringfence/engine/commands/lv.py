@@ -36,7 +36,7 @@ from ringfence.volumes.plan import Maker, check_plain, create_lv, find_lv, free_
 from ringfence.volumes.policies import policy_named
 from ringfence.volumes.pv_list import areas_within
 from ringfence.volumes.sizes import Size, extents_for_new, stripes_for
-from ringfence.volumes.unclean import check_removable, mark_wiping, mark_zeroing, size_of
+from ringfence.volumes.unclean import by_uuid, check_removable, mark_wiping, mark_zeroing, size_of
 from ringfence.wire.client import LvChange, LvCreate, LvRemove
 
 # -- lvcreate --------------------------------------------------------------------
@@ -122,7 +122,7 @@ def _zeroed(call: LvCreate, lv: Lv, mode: Mode) -> Generator[Order, Any, dict[st
     """It is committed, and nobody opens it before it is zeroed; who wants it active waits for that."""
     name = f"{call.vg}/{lv.name}"
     if mode is Mode.UN:
-        return {"zeroing": True}
+        return {"zeroing": True, "unclean": lv.name, "uuid_unclean": lv.uuid}
     try:
         done = yield from cleanse(call.vg, lv.uuid, lv.name, None, paced=False)
         if done is not None and not done.finished:
@@ -210,7 +210,9 @@ def lvremove(call: LvRemove) -> Command:
             if lost
             else "being wiped, and free after that."
         )
-    return {"message": message, "vg": call.vg, "name": call.lv, "wiping": later}
+    answer = {"message": message, "vg": call.vg, "name": call.lv, "wiping": later}
+    left = by_uuid(planned, lv.uuid) if later else None
+    return {**answer, "unclean": left.name, "uuid_unclean": left.uuid} if left is not None else answer
 
 
 # -- lvchange --------------------------------------------------------------------
@@ -218,6 +220,8 @@ def lvremove(call: LvRemove) -> Command:
 
 def lvchange(call: LvChange) -> Command:
     """Activate or deactivate one LV, or every LV of the VG that can be; or what `alter` does."""
+    if call.partial and call.activate in ("", "n"):
+        raise BadInput("--partial is for an activation", next="give it with -aey")
     if not call.activate:
         return (yield from alter(call))
     if call.add_tags or call.drop_tags or call.permission or call.alloc or call.refresh:
@@ -229,7 +233,7 @@ def lvchange(call: LvChange) -> Command:
     if mode is Mode.UN:
         yield from deactivate_all(call.vg, out)
     else:
-        yield from activate_all(call.vg, mode, call.wait_ms, out)
+        yield from activate_all(call.vg, mode, call.wait_ms, out, partial=call.partial)
         yield from _one_by_one(call, mode, out)
     if out.refused:
         first = out.refused[0]
@@ -243,10 +247,16 @@ def lvchange(call: LvChange) -> Command:
     }
 
 
+def _activate(call: LvChange, name: str, mode: Mode) -> Generator[Order, Any, dict[str, Any]]:
+    return (yield from activate(
+        call.vg, name, mode, call.wait_ms, force=call.force, partial=call.partial
+    ))  # fmt: skip
+
+
 def _one_by_one(call: LvChange, mode: Mode, out: Outcome) -> Generator[Order, Any, None]:
     for name in out.left:
         try:
-            out.done.append((yield from activate(call.vg, name, mode, call.wait_ms, force=call.force)))
+            out.done.append((yield from _activate(call, name, mode)))
         except LocksLost:
             raise
         except RingfenceError as error:
@@ -256,4 +266,4 @@ def _one_by_one(call: LvChange, mode: Mode, out: Outcome) -> Generator[Order, An
 def _switch(call: LvChange, name: str, mode: Mode) -> Generator[Order, Any, dict[str, Any]]:
     if mode is Mode.UN:
         return (yield from deactivate(call.vg, name))
-    return (yield from activate(call.vg, name, mode, call.wait_ms, force=call.force))
+    return (yield from _activate(call, name, mode))

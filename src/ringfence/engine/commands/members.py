@@ -230,7 +230,7 @@ def _drop(change: Change, lvs: list[Lv], missing: list[str]) -> Generator[Order,
     users = [lv for lv in lvs if lv is not slots]
     locks = []
     for lv in users:
-        locks.append((yield from take_for_removal(vg, lv, force=False)))
+        locks.append((yield from take_for_removal(vg, lv, force=None)))
     try:
         for lv in users:
             yield from close_path(vg.name, lv)

@@ -123,11 +123,13 @@ def _refuse_in_use(disks: Disks, path: str, force: bool, into: Vg | None) -> Non
     carried = [area.vg for area in pv.areas if area.vg is not None]
     if found is None and into is not None and carried and all(one.uuid == into.uuid for one in carried):
         return  # it was taken out of the VG, and the writer ended before it could say so there
+    if found is not None and into is not None and found.vg.uuid == into.uuid:
+        raise Refused(f"Physical volume {path} is already in volume group {into.name}", next="see: pvs")
     names = [found.vg.name] if found else [one.name for one in carried]
     if names:
         raise Refused(
             f"cannot initialize physical volume {path}: it belongs to volume group {names[0]}",
-            next=f"vgremove {names[0]}, or choose another device",
+            next=f"choose another device; or, if it is to leave {names[0]}: vgreduce {names[0]} {path}",
         )
     if pv.label.used and not force and not any(area.empty for area in pv.areas):
         raise Refused(

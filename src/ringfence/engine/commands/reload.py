@@ -11,6 +11,8 @@ next look, of whichever daemon, finds it."""
 from collections.abc import Callable, Collection, Generator
 from typing import Any
 
+import msgspec
+
 from ringfence.core.errors import LocksLost, NotFound, RingfenceError, Unavailable
 from ringfence.core.modes import Mode
 from ringfence.engine.commands.activation import extents_of
@@ -90,7 +92,7 @@ def _differing(vg: str, seqno: int, only: Collection[str]) -> Generator[Order, A
     changed: Changed = []
     for some in excerpts(text, by_uuid, STEP):
         found = _on_disk(some, pvs, vg)
-        read = [(found, by_uuid[lv.uuid], lv) for lv in found.vg.lvs]
+        read = [(_as_open(found, by_uuid[lv.uuid]), by_uuid[lv.uuid], lv) for lv in found.vg.lvs]
         changed += [one for one in read if not _is_as_said(*one)]
         yield GoOn()
     return changed
@@ -104,6 +106,12 @@ def _on_disk(text: bytes, pvs: tuple[PvOnDisk, ...], vg: str) -> VgOnDisk:
         places.setdefault(with_dashes(pv.label.uuid), []).append(pv)
     there = {pv.name: places[pv.uuid][0] for pv in read.pvs if len(places.get(pv.uuid, ())) == 1}
     return VgOnDisk(read, 0, there, ())
+
+
+def _as_open(found: VgOnDisk, volume: OpenVolume) -> VgOnDisk:
+    """What was opened without pieces that were missing (`lvchange --partial`) may go on so."""
+    lacks = any("" in (one.path, *(place.path for place in one.beside)) for one in volume.extents)
+    return msgspec.structs.replace(found, partial=True) if lacks else found
 
 
 def _is_as_said(found: VgOnDisk, volume: OpenVolume, lv: Lv) -> bool:

@@ -36,7 +36,7 @@ from ringfence.volumes.plan import Maker, check_plain, find_lv
 from ringfence.volumes.policies import policy_named
 from ringfence.volumes.resize import extend_lv, reduce_lv
 from ringfence.volumes.sizes import Size, Stripes, Wanted, extents_for_resize, stripes_for
-from ringfence.volumes.unclean import piece_of
+from ringfence.volumes.unclean import by_uuid, piece_of
 from ringfence.wire.client import LvResize
 
 _VERBS = {"extend": "lvextend", "reduce": "lvreduce", "": "lvresize"}
@@ -52,6 +52,7 @@ def lvresize(call: LvResize) -> Command:
     check_plain(change.vg, lv, f"{_VERBS[call.only]} … {call.vg}/{call.lv}")
     areas, listed = places_named(locked, call.pvs)
     wanted, stripes, notes = _wanted(change.vg, lv, call, listed)
+    kept: Lv | None = None
     _check_way(change.vg, lv, wanted.extents, call)
     if wanted.extents > lv.extent_count:
         space = Space(areas, policy, stripes, wanted.approximate)
@@ -64,8 +65,8 @@ def lvresize(call: LvResize) -> Command:
                 next="make a file system on it smaller first, then use --force",
             )
         planned = reduce_lv(change.vg, lv.name, wanted.extents)
-        notes += yield from _shrink(change, planned, lv, call)
-    answer = _answer(locked, lv, find_lv(planned, lv.name), notes)
+        kept = yield from _shrink(change, planned, lv, call)
+    answer = {**_answer(locked, lv, find_lv(planned, lv.name), notes), **_kept(kept)}
     return {**answer, "device": (yield from _open_at(call.vg, lv))}
 
 
@@ -123,21 +124,30 @@ def _grow(change: Change, planned: Vg, lv: Lv, call: LvResize) -> Generator[Orde
     return notes
 
 
-def _shrink(change: Change, planned: Vg, lv: Lv, call: LvResize) -> Generator[Order, Any, list[str]]:
-    """Commit it.  What is given up is wiped before it is free, as when an LV is removed."""
-    places_lost = cut_off(lv, find_lv(planned, lv.name))
-    lost = [piece_of(planned, one) for one in places_lost]
+def _shrink(change: Change, planned: Vg, lv: Lv, call: LvResize) -> Generator[Order, Any, Lv | None]:
+    """Commit it.  What is given up is wiped before it is free, as when an LV is removed.
+
+    Returns: what keeps it until then."""
+    given_up = cut_off(lv, find_lv(planned, lv.name))
+    lost = [piece_of(planned, one) for one in given_up]
     if not call.wipe:
         yield from narrowed(prepare(change, planned, _what(call)), [lv])
-        return []
+        return None
     if fits_at_once(sum(piece.length_bytes for piece in lost)):
         yield from narrowed(prepare(change, planned, _what(call)), [lv], places(change.locked.found, lost))
-        return []
+        return None
     me, uuids = yield from fresh_uuids(1)
-    maker = Maker(f"ringfence {_what(call)}", me.name, me.now_wall_s)
-    planned = keep_to_wipe(planned, lv.name, places_lost, with_dashes(uuids[0]), maker)
+    uuid, maker = with_dashes(uuids[0]), Maker(f"ringfence {_what(call)}", me.name, me.now_wall_s)
+    planned = keep_to_wipe(planned, lv.name, given_up, uuid, maker)
     yield from narrowed(prepare(change, planned, _what(call)), [lv])
-    return [f"{sum(one.extent_count for one in places_lost)} extents are being wiped, and free after that."]
+    return by_uuid(planned, uuid)
+
+
+def _kept(lv: Lv | None) -> dict[str, Any]:
+    if lv is None:
+        return {}
+    note = f"{lv.extent_count} extents are being wiped, and free after that."
+    return {"notes": [note], "unclean": lv.name, "uuid_unclean": lv.uuid}
 
 
 def _answer(locked: LockedVg, lv: Lv, now: Lv, notes: list[str]) -> dict[str, Any]:

@@ -13,6 +13,8 @@ from collections.abc import Generator, Iterable
 from itertools import islice
 from typing import Any, TypeVar
 
+import msgspec
+
 from ringfence.core.errors import LocksLost, Refused, RingfenceError
 from ringfence.core.modes import Mode
 from ringfence.engine.commands.activation import answer_of, check_ours_to_use, open_order
@@ -36,8 +38,8 @@ from ringfence.volumes.discovery import VgOnDisk
 from ringfence.volumes.model import Lv, Vg
 from ringfence.volumes.plan import check_plain
 
-AT_ONCE = 1024
-"""So many LVs in one order: few enough for a line of the block service's."""
+AT_ONCE = 512
+"""So many LVs in one order: who makes it, and who carries it out, must not hold its event loop for long."""
 
 T = TypeVar("T")
 Rows = list[dict[str, Any]]
@@ -53,16 +55,21 @@ class Outcome:
         """LVs to be taken up one by one."""
 
 
-def activate_all(vg: str, mode: Mode, wait_ms: int | None, out: Outcome) -> Generator[Order, Any, None]:
-    """Every LV that can be.  In shared mode each is left, to be looked at (`sharing`)."""
+def activate_all(
+    vg: str, mode: Mode, wait_ms: int | None, out: Outcome, *, partial: bool = False
+) -> Generator[Order, Any, None]:
+    """Every LV that can be.  In shared mode each is left, to be looked at (`sharing`).
+
+    Args: partial: as of `activation.activate`."""
     locked = yield from lock_vg(vg, Mode.PR)
     try:
         yield from check_newest(locked)
         lvs = [lv for lv in locked.found.vg.lvs if _is_plain(locked.found.vg, lv)]
         if mode is Mode.EX:
             free = yield from _free(vg, lvs, out)
+            found = msgspec.structs.replace(locked.found, partial=partial)
             for some in _batches(free):
-                yield from _lock_and_open(locked.found, some, wait_ms, out)
+                yield from _lock_and_open(found, some, wait_ms, out)
         else:
             out.left = [lv.name for lv in lvs]
     except RingfenceError as error:
@@ -153,11 +160,7 @@ def deactivate_all(vg: str, out: Outcome) -> Generator[Order, Any, None]:
 
 def _locks(orders: tuple[Acquire | Release, ...]) -> Generator[Order, Any, tuple[Any, ...]]:
     """Raises LocksLost if that is what became of any."""
-    answers: tuple[Any, ...] = (yield LocksTogether(orders)) if orders else ()
-    for one in answers:
-        if isinstance(one, LocksLost):
-            raise one
-    return answers
+    return _none_lost((yield LocksTogether(orders)) if orders else ())
 
 
 def _paths(orders: Iterable[OpenPath | ClosePath]) -> Generator[Order, Any, tuple[Any, ...]]:
@@ -166,11 +169,17 @@ def _paths(orders: Iterable[OpenPath | ClosePath]) -> Generator[Order, Any, tupl
     if not asked:
         return ()
     try:
-        answers: tuple[Any, ...] = yield PathsTogether(asked)
+        return _none_lost((yield PathsTogether(asked)))
     except LocksLost:
         raise
     except RingfenceError as error:
         return (error,) * len(asked)
+
+
+def _none_lost(answers: tuple[Any, ...]) -> tuple[Any, ...]:
+    for one in answers:
+        if isinstance(one, LocksLost):
+            raise one
     return answers
 
 

@@ -1,0 +1,113 @@
+"""The porter: the process that listens for LVs that nobody uses yet.
+
+    python -m ringfence.block.porter CHANNEL_FD SERVICE_PID GROUP
+
+It binds the sockets that the service names.  When somebody connects to one it hands the listening socket to
+the service, connection and all, and forgets it: a worker serves it from then on.  It reads and writes no LV,
+so it needs no authority; it ends with the service, as workers do.
+
+On the channel, a socket pair that keeps messages apart, a message is a JSON object.  Asked is `listen` and
+`close`, with the sockets' paths, and answered `errors`, one for each path, empty where there is none; told is
+`knock`, a path, with its socket as a descriptor."""
+
+import contextlib
+import ctypes
+import json
+import os
+import resource
+import selectors
+import signal
+import socket
+import sys
+from typing import Any
+
+PR_SET_PDEATHSIG = 1
+MESSAGE_BYTES = 1 << 20
+BACKLOG = 128
+
+
+class Porter:
+    """Args: group: the sockets' group; -1: unchanged."""
+
+    def __init__(self, channel: socket.socket, group: int) -> None:
+        self._channel = channel
+        self._group = group
+        self._listeners: dict[str, socket.socket] = {}
+        self._selector = selectors.EpollSelector()
+        self._selector.register(channel, selectors.EVENT_READ, None)
+
+    def run(self) -> None:
+        """Until the service ends, or hangs up."""
+        while True:
+            for key, _ in self._selector.select():
+                if key.data is not None:
+                    self._knock(key.data)
+                    continue
+                message = self._channel.recv(MESSAGE_BYTES)
+                if not message:
+                    return
+                self._say(self._obey(json.loads(message)))
+
+    def _obey(self, message: dict[str, Any]) -> dict[str, Any]:
+        if "listen" in message:
+            return {"errors": [self._listen(path) for path in message["listen"]]}
+        for path in message["close"]:
+            self._close(path)
+        return {"errors": [""] * len(message["close"])}
+
+    def _listen(self, path: str) -> str:
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+        try:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(path)
+            listener.bind(path)
+            if self._group >= 0:
+                os.chown(path, -1, self._group)
+            listener.listen(BACKLOG)
+        except OSError as error:
+            listener.close()
+            return error.strerror or str(error)
+        self._listeners[path] = listener
+        self._selector.register(listener, selectors.EVENT_READ, path)
+        return ""
+
+    def _close(self, path: str) -> None:
+        listener = self._forget(path)
+        if listener is not None:
+            with contextlib.suppress(OSError):
+                os.unlink(path)
+            listener.close()
+
+    def _knock(self, path: str) -> None:
+        listener = self._forget(path)
+        if listener is not None:
+            self._say({"knock": path}, listener)
+            listener.close()
+
+    def _forget(self, path: str) -> socket.socket | None:
+        listener = self._listeners.pop(path, None)
+        if listener is not None:
+            self._selector.unregister(listener)
+        return listener
+
+    def _say(self, message: dict[str, Any], *listeners: socket.socket) -> None:
+        data = json.dumps(message).encode()
+        socket.send_fds(self._channel, [data], [one.fileno() for one in listeners])
+
+
+def main(argv: list[str]) -> int:
+    channel_fd, service_pid, group = map(int, argv)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) != 0 or os.getppid() != service_pid:
+        return 1  # the service ended before it could take us along
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    os.umask(0o117)  # a socket is its owner's and its group's
+    Porter(socket.socket(fileno=channel_fd), group).run()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

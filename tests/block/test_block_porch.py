@@ -1,0 +1,180 @@
+"""Many LVs opened together: each has its socket at once, and a worker when somebody comes."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from block_rig import FOREVER_NS, MIB, Rig, eventually, process_state
+
+from ringfence.block.control import BlockService
+from ringfence.core.errors import DeviceFailed, RingfenceError
+from ringfence.engine.orders import ClosePath, Extent, Opened, OpenPath, PathsTogether, ReloadPath
+from ringfence.lab.nbd_client import NbdClient
+
+LVS = tuple(f"vm{number}" for number in range(1, 6))
+
+
+Answers = tuple[Opened | RingfenceError | None, ...]
+
+
+def together(block: Rig, orders: Sequence[OpenPath | ClosePath]) -> Answers:
+    block.pages.set(1, "vg/vg0", FOREVER_NS)
+    pages = {"vg0": [block.pages.path(1, "vg/vg0")]}
+    return block.ask(lambda service: service.together(PathsTogether(tuple(orders)), pages))
+
+
+def opens(block: Rig) -> list[OpenPath]:
+    return [block.order(lv, MIB, number * MIB) for number, lv in enumerate(LVS)]
+
+
+def porters() -> list[int]:
+    found = []
+    for place in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            words = place.read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if b"ringfence.block.porter" in words:
+            found.append(int(place.parent.name))
+    return found
+
+
+def mine(block: Rig) -> list[int]:
+    service = str(block.service.pid).encode()
+    return [pid for pid in porters() if service in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")]
+
+
+def workers(block: Rig) -> dict[str, int]:
+    return {path.lv: path.pid for path in block.paths()}
+
+
+def uri(block: Rig, lv: str) -> str:
+    return f"nbd+unix:///{lv}?socket={block.places.dev}/vg0/{lv}"
+
+
+def test_a_worker_starts_with_the_first_client(block: Rig) -> None:
+    answers = together(block, opens(block))
+    assert [one.uri for one in answers if isinstance(one, Opened)] == [uri(block, lv) for lv in LVS]
+    assert workers(block) == dict.fromkeys(LVS, 0)
+    assert all(os.stat(path.path).st_mode & 0o777 == 0o660 for path in block.paths())
+    assert len(mine(block)) == 1
+    with NbdClient(uri(block, "vm3")) as client:
+        client.write(0, b"x" * 4096)
+        assert block.on_disk(0, 4096, 2 * MIB) == b"x" * 4096
+        eventually(lambda: block.path("vm3").connections == 1)
+    assert [lv for lv, pid in workers(block).items() if pid] == ["vm3"]
+    with NbdClient(uri(block, "vm3")) as client:
+        assert client.read(0, 4096) == b"x" * 4096, "and serves the next one, too"
+
+
+def test_what_waits_is_closed_and_opened_again(block: Rig) -> None:
+    together(block, opens(block))
+    pages = [block.pages.path(1, "vg/vg0")]
+    assert block.ask(lambda service: service.open(opens(block)[0], pages)).uri == uri(block, "vm1")
+    with NbdClient(uri(block, "vm2")):
+        pid = block.path("vm2").pid
+        closes = [ClosePath("vg0", lv, f"uuid-{lv}") for lv in (*LVS, "vm9")]
+        assert together(block, closes) == (None,) * len(closes), "also where one was in use, or never open"
+    assert process_state(pid) == ""
+    assert block.paths() == ()
+    assert list(block.places.dev.glob("*/*")) == []
+    together(block, opens(block)[:1])
+    block.ask(lambda service: service.close("vg0", "vm1"))
+    with pytest.raises(FileNotFoundError):
+        socket.socket(socket.AF_UNIX).connect(str(block.places.dev / "vg0/vm1"))
+
+
+def test_each_has_its_own_answer(block: Rig) -> None:
+    block.open()
+    missing = OpenPath(
+        "vg0", "gone", "u", (Extent(str(block.root / "no"), 0, MIB),), False, block.order().token
+    )
+    refused, failed, opened = together(block, [opens(block)[0], missing, opens(block)[1]])
+    assert "is open in another way" in str(refused)
+    assert isinstance(failed, DeviceFailed)
+    assert isinstance(opened, Opened)
+    assert sorted(workers(block)) == ["vm1", "vm2"]
+
+
+def test_dropped_is_dropped(block: Rig) -> None:
+    together(block, opens(block))
+    with NbdClient(uri(block, "vm2")):
+        (porter,), pid = mine(block), block.path("vm2").pid
+        block.ask(lambda service: service.drop_all())
+        assert process_state(pid) == process_state(porter) == ""
+    assert block.paths() == ()
+    assert list(block.places.dev.glob("*/*")) == []
+    together(block, opens(block))  # and life goes on
+    assert len(block.paths()) == len(LVS)
+
+
+def test_whoever_knocks_as_all_is_dropped_finds_nobody(block: Rig) -> None:
+    """The service stands still; meanwhile somebody comes, and all is dropped: he is not let in."""
+    together(block, opens(block))
+    (porter,) = mine(block)
+    os.kill(block.service.pid, signal.SIGSTOP)
+    with socket.socket(socket.AF_UNIX) as late:
+        late.connect(str(block.places.dev / "vg0/vm1"))
+        time.sleep(0.1)  # the porter has passed him on
+
+        async def drop() -> None:
+            service = BlockService(block.places.socket)
+            dropping = asyncio.ensure_future(service.drop_all())
+            await asyncio.sleep(0.1)
+            os.kill(block.service.pid, signal.SIGCONT)
+            await dropping
+            await service.aclose()
+
+        asyncio.run(drop())
+        late.settimeout(5)
+        with contextlib.suppress(ConnectionError):
+            assert late.recv(1) == b""
+    assert process_state(porter) == ""
+    assert block.paths() == ()
+
+
+def test_a_porter_that_dies_fails_what_it_had(block: Rig) -> None:
+    together(block, opens(block))
+    with NbdClient(uri(block, "vm2")) as client:
+        os.kill(mine(block)[0], signal.SIGKILL)
+        eventually(lambda: "porter" in block.path("vm1").failed)
+        assert block.path("vm2").failed == ""
+        assert client.read(0, 512) == bytes(512), "whoever has a worker does not notice"
+    assert "close vg0/vm1 first" in str(together(block, opens(block))[0])
+    together(block, [ClosePath("vg0", "vm1", "uuid-vm1")])
+    assert isinstance(together(block, opens(block))[0], Opened)
+
+
+def test_a_porter_that_stands_still_keeps_nothing_open(block: Rig) -> None:
+    together(block, opens(block))
+    (porter,) = mine(block)
+    os.kill(porter, signal.SIGSTOP)
+    block.ask(lambda service: service.drop_all())
+    assert process_state(porter) == ""
+
+
+def test_what_waits_can_change(block: Rig) -> None:
+    together(block, opens(block))
+    grown = (Extent(str(block.image), 0, 2 * MIB),)
+    reload = ReloadPath("vg0", "vm1", "uuid-vm1", grown, "new", False, block.order().token)
+    assert block.ask(lambda service: service.reload(reload)).uri == uri(block, "new")
+    with NbdClient(uri(block, "new")) as client:
+        assert client.size_bytes == 2 * MIB
+    assert not (block.places.dev / "vg0/vm1").exists()
+
+
+def test_nobody_outlives_the_service(block: Rig) -> None:
+    together(block, opens(block))
+    (porter,) = mine(block)
+    block.service.kill()
+    block.service.wait()
+    eventually(lambda: process_state(porter) == "")
+    block.start()
+    assert block.paths() == ()
+    assert list(block.places.dev.glob("*/*")) == []
