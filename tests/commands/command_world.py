@@ -301,6 +301,9 @@ class Node:
     def _do_AskReload(self, order: orders.AskReload) -> None:
         """Nobody has anything active through LVM2."""
 
+    def _do_Handovers(self, order: orders.Handovers) -> dict[str, orders.OnItsWay]:
+        return {}
+
     def _do_GoOn(self, order: orders.GoOn) -> None:
         """Nobody else is here."""
 
