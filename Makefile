@@ -7,6 +7,9 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
+# Tests start Python thousands of times: what is imported is compiled once, whatever the caller's habits are.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: help demo test check lint types unit unit-hosts unit-faults unit-parts unit-rooms unit-sim packages lock man clean mutants bench sim sim-soak fuzz install-files rig service-test faults-long volumes-long fence-long lvm2-versions
 
 help:  ## What can be made
