@@ -10,7 +10,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 # Tests start Python thousands of times: what is imported is compiled once, whatever the caller's habits are.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test check lint types unit unit-hosts unit-faults unit-parts unit-rooms unit-sim packages lock man clean mutants bench sim sim-soak fuzz install-files rig service-test faults-long volumes-long fence-long lvm2-versions
+.PHONY: help demo test check lint types unit unit-hosts unit-faults unit-parts unit-rooms unit-sim packages lock man clean mutants bench sim sim-soak fuzz install-files rig service-test faults-long volumes-long fence-long handover-long lvm2-versions
 
 help:  ## What can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -83,7 +83,12 @@ volumes-long: $(VENV)/.dev packages  ## Allocation beside stock LVM2 over many r
 	$(BIN)/python -m pytest -m long --timeout 300 tests/commands
 
 fence-long: $(VENV)/.dev packages  ## Fencing with a real Pacemaker, whole labs on real agents; minutes; needs root
-	$(BIN)/python -m pytest -m long --timeout 300 tests/pacemaker tests/lies tests/lab tests/cluster tests/demo tests/bench
+	$(BIN)/python -m pytest -m long --timeout 300 tests/pacemaker tests/lies tests/lab tests/cluster tests/demo tests/bench \
+		--ignore=tests/cluster/test_cluster_migration.py
+
+handover-long: PACKAGES = packages-rig.txt
+handover-long: $(VENV)/.dev packages  ## Hand-overs struck at every order, and a real qemu that migrates; five minutes; as root it installs packages-rig.txt
+	$(BIN)/python -m pytest -m long --timeout 300 tests/engine/test_engine_handovers.py tests/cluster/test_cluster_migration.py
 
 LVM2_BUILT ?= build/lvm2
 LVM2_VERSIONS ?= 2.03.11 2.03.16 2.03.31 2.03.39 git
@@ -165,6 +170,8 @@ install-files: man  ## What a package has beside the Python package, below DESTD
 	$(INSTALL) packaging/90-ringfence.preset $(DESTDIR)$(PREFIX)/lib/systemd/system-preset/90-ringfence.preset
 	$(INSTALL) packaging/needrestart.conf $(DESTDIR)/etc/needrestart/conf.d/ringfence.conf
 	$(INSTALL) packaging/ringfence.bash $(DESTDIR)$(PREFIX)/share/bash-completion/completions/ringfence
+	$(INSTALL) packaging/ringfence.zsh $(DESTDIR)$(PREFIX)/share/zsh/site-functions/_ringfence
+	$(INSTALL) packaging/ringfence.fish $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/ringfence.fish
 	mkdir -p $(DESTDIR)$(PREFIX)/sbin
 	ln -sf ../bin/fence_ringfence $(DESTDIR)$(PREFIX)/sbin/fence_ringfence
 	$(INSTALL) build/man/ringfence.1 $(DESTDIR)$(PREFIX)/share/man/man1/ringfence.1

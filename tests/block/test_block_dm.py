@@ -10,11 +10,13 @@ from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from block_rig import FOREVER_NS
 from fake_dm import FakeMapper
 
 from ringfence.block.control import BlockService
+from ringfence.block.dm import guard
 from ringfence.block.dm.mapper import Line, lines_of
 from ringfence.block.service import Places, Service
 from ringfence.core.errors import BadInput, Refused, Unavailable
@@ -24,7 +26,7 @@ from ringfence.host.clock import boottime_ns
 from ringfence.host.lvm_locks import LvmLocks
 from ringfence.host.pages import Pages
 from ringfence.wire import block as wire
-from ringfence.wire.block import Plane
+from ringfence.wire.block import Hold, Plane
 from ringfence.wire.lvmlockd import LvmLock
 
 VG_UUID = "VVVVVV-VVVV-VVVV-VVVV-VVVV-VVVV-VVVVVV"
@@ -238,6 +240,28 @@ def test_what_was_written_after_the_deadline_is_reported(host: Host) -> None:
     run(story)
 
 
+def test_what_landed_before_all_is_dropped_is_reported_though_the_guard_had_not_looked_again(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A host thaws, its daemon finds that it was given up, and is faster than the guard."""
+
+    async def story() -> None:
+        async with host.serving() as client:
+            host.written(5)
+            await host.open(client)
+            await asyncio.sleep(0.1)  # its guard has counted
+            monkeypatch.setattr(guard, "LOOK_S", 3600)
+            await asyncio.sleep(0.1)
+            host.deadline(0)
+            host.written(8)
+            await client.drop_all()
+            (what,) = await incidents(client)
+            assert "up to 3 writes (12288 bytes) to vg0/vm1 may have reached the disk" in what
+            monkeypatch.undo()
+
+    run(story)
+
+
 def test_nothing_written_after_the_deadline_is_nothing_to_report(host: Host) -> None:
     async def story() -> None:
         async with host.serving() as client:
@@ -325,6 +349,9 @@ def test_a_grown_lv_is_reloaded_under_its_user(host: Host) -> None:
             there = host.kernel.devices[UUID]
             assert (there.name, there.suspended) == ("vg0-vm--2", False)
             assert [path.name for path in (host.places.dev / "vg0").iterdir()] == ["vm-2"]
+            held = msgspec.structs.replace(host.reload(2 * SECTORS, "vm-2"), lv="vm-2", hold=Hold.GIVING)
+            with pytest.raises(Refused, match="open as a device"):
+                await client.reload(held)
             # While it is held it is reloaded, and held on.
             host.deadline(1)
             await eventually(lambda: there.suspended)

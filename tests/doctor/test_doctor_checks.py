@@ -283,6 +283,13 @@ def test_a_lab_is_excused_from_what_it_cannot_help() -> None:
     assert "secret-open" in ids(judge(PLANTED["secret-open"][1](facts)))
 
 
+def test_a_vg_that_was_removed_needs_no_slots() -> None:
+    """Other hosts stay in its lockspace."""
+    facts = with_daemon(sound(), shared_vgs=("vg0", "old"))
+    assert "slots-missing" in ids(judge(facts))
+    assert judge(with_daemon(facts, gone_vgs=("old",))) == []
+
+
 def test_metadata_that_changes_meanwhile_is_no_other_disk() -> None:
     changed = (msgspec.structs.replace(DISK, text="newer"),)
     assert judge(with_host(sound(), "n2", (1,), disks=changed)) == []

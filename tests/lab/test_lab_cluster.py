@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from lab_watch import eventually, processes_of, typed
+from lab_watch import eventually, processes_of, scratch, typed
 
 from ringfence.client import connect
 from ringfence.core.errors import BadInput, Refused, RingfenceError, Unavailable
@@ -30,11 +30,8 @@ ONE, TWO = "an-a01n01", "an-a01n02"
 
 @pytest.fixture
 def directory() -> Iterator[Path]:
-    path = Path(tempfile.mkdtemp(prefix="rflab", dir="/tmp"))
-    try:
+    with scratch("rflab") as path:
         yield path
-    finally:
-        shutil.rmtree(path, ignore_errors=True)
 
 
 @pytest.fixture(scope="module")

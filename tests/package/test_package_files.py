@@ -111,17 +111,21 @@ def test_lvmlockds_unit_starts_lvm2s_own_only_where_ringfence_does_not_serve(
     assert ran.stdout == f"{becomes}\n"
 
 
-def test_completion_is_what_click_makes() -> None:
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_is_what_click_makes(shell: str) -> None:
     made = subprocess.run(
         [sys.executable, "-c", "from ringfence.cli import main; main()"],
-        env={**os.environ, "_RINGFENCE_COMPLETE": "bash_source"},
+        env={**os.environ, "_RINGFENCE_COMPLETE": f"{shell}_source"},
         capture_output=True,
         text=True,
         check=True,
     ).stdout
-    kept = (ROOT / "packaging/ringfence.bash").read_text()
-    assert kept.split("\n", 1)[1].strip() == made.strip()
-    subprocess.run(["bash", "-n", ROOT / "packaging/ringfence.bash"], check=True)
+    file = ROOT / f"packaging/ringfence.{shell}"
+    lines = file.read_text().splitlines()
+    assert "\n".join(line for line in lines if "made by:" not in line).strip() == made.strip()
+    assert lines[0].startswith({"bash": "#", "zsh": "#compdef ringfence", "fish": "#"}[shell])
+    if shell == "bash":
+        subprocess.run(["bash", "-n", file], check=True)
 
 
 def test_the_document_of_the_verbs_is_made_from_their_table() -> None:

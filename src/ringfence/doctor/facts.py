@@ -33,6 +33,9 @@ class DaemonFacts(msgspec.Struct, frozen=True):
     """By whom and why no agent is started for now; empty: fencing is armed."""
     shared_vgs: tuple[str, ...] = ()
     """VGs whose lockspace there is."""
+    gone_vgs: tuple[str, ...] = ()
+    """Of these, VGs that are on no disk which this host can read: other hosts stay in the lockspace of a VG
+    that was removed."""
     slots: tuple[SlotsFacts, ...] = ()
     locked: tuple[str, ...] | None = None
     """Uuids (with dashes) of LVs on which this node holds a lock; None: not known."""

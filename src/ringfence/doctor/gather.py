@@ -109,6 +109,8 @@ class _Asked:
     def daemon(self, status: dict[str, Any]) -> DaemonFacts:
         ready = [int(one["node"]) for one in status["members"] if one["state"] == "ready"]
         spaces = [str(one["name"]) for one in status["lockspaces"]]
+        of_vgs = [name for name in spaces if name.startswith(VG_SPACE) and name != GLOBAL_SPACE]
+        shared = tuple(name.removeprefix(VG_SPACE) for name in of_vgs)
         return DaemonFacts(
             ready=bool(status["ready"]),
             why=str(status["why"]),
@@ -116,17 +118,25 @@ class _Asked:
             blocked_by=tuple(status["blocked_by"]),
             quarantined=tuple(status["quarantined"]),
             disarmed=_disarmed(status.get("disarmed")),
-            shared_vgs=tuple(
-                name.removeprefix(VG_SPACE)
-                for name in spaces
-                if name.startswith(VG_SPACE) and name != GLOBAL_SPACE
-            ),
+            shared_vgs=shared,
+            gone_vgs=self._gone(shared),
             slots=tuple(
                 SlotsFacts(str(one["vg"]), bool(one["nodes"]), str(one["trouble"]))
                 for one in status.get("slots") or ()
             ),
             locked=self._locked(str(status["node"])),
         )
+
+    def _gone(self, shared: tuple[str, ...]) -> tuple[str, ...]:
+        if not shared:
+            return ()
+        try:
+            rows = self._connection.call(calls.Vgs(), timeout_ms=ANSWER_MS)["rows"]
+        except RingfenceError as error:
+            self._unseen.append(f"which VGs there are: {error.message}")
+            return ()
+        there = {str(row["vg_name"]) for row in rows}
+        return tuple(vg for vg in shared if vg not in there)
 
     def _locked(self, me: str) -> tuple[str, ...] | None:
         try:

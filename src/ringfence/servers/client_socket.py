@@ -229,7 +229,10 @@ class _Connection(asyncio.Protocol):
         except (msgspec.MsgspecError, UnicodeDecodeError):
             self._refuse("", BadInput(f"not a request: {reason}", next="send one JSON object a line"))
             return
-        unknown = BadInput(f"unknown request: {reason}", next="is the client newer than the daemon?")
+        unknown = BadInput(
+            f"unknown request: {reason}",
+            next="if ringfence was upgraded here: systemctl restart ringfence; volumes stay open",
+        )
         self.send(Reply(id, error=unknown.as_dict()))
 
     def _refuse(self, id: str, error: RingfenceError) -> None:

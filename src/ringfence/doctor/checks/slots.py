@@ -30,7 +30,7 @@ def check(facts: ClusterFacts) -> Iterator[Finding]:
     if cluster is None or daemon is None or not daemon.ready or cluster.naive:
         return
     known = {one.vg: one for one in daemon.slots}
-    for vg in daemon.shared_vgs:
+    for vg in (one for one in daemon.shared_vgs if one not in daemon.gone_vgs):
         slots = known.get(vg)
         if slots is None or not slots.kept:
             kind = MISSING_TWO if cluster.two_node else MISSING
