@@ -3,7 +3,8 @@
     python bench/nbd.py [--on file|loop|memory] [--rounds N] [--size SIZE] [--dir DIR] [--quick] [--json]
 
 Needs nbdcopy (libnbd-bin), qemu-nbd and qemu-img (qemu-utils), nbdkit.  Each round measures all servers, one
-after the other; what is told are medians and ratios of medians, ringfence : peer.  The server of ringfence
+after the other; what is told are medians and ratios of medians, ringfence : peer; and what CPU time each
+server took for a request, which a machine that has other work to do changes less.  The server of ringfence
 is a whole lab of one host: authority checked before and after each write, direct I/O where the file system
 has it.  qemu-nbd runs with --cache=none --aio=threads, or --cache=writethrough where there is no direct I/O.
 
@@ -24,14 +25,16 @@ import contextlib
 import json
 import os
 import re
+import socket
 import statistics
+import struct
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 sys.path.insert(0, str(Path(__file__).parent))  # as a script, and when a test loads it
 
@@ -40,6 +43,7 @@ from lvm_disks import loop
 from ringfence.client import connect
 from ringfence.core.units import parse_size
 from ringfence.lab.cluster import Lab
+from ringfence.lab.nbd_client import parse_uri
 from ringfence.wire import client as calls
 
 BLOCK_BYTES = 4096
@@ -51,6 +55,19 @@ RINGFENCE, PEERS = "ringfence", ("qemu-nbd", "nbdkit")
 FILE, LOOP, MEMORY = "file", "loop", "memory"
 GOALS = {"4 KiB writes": 0.5, "1 MiB": 0.9}
 """By the beginning of a measure's name: the least ratio to each peer."""
+
+
+class Server(NamedTuple):
+    uri: str
+    """Of what is no server, the disk."""
+    pid: int = 0
+
+    def cpu_us(self) -> float:
+        """What it has taken so far, threads that have ended included.  Source: proc_pid_stat(5)."""
+        if not self.pid:
+            return 0.0
+        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) * 1e6 / os.sysconf("SC_CLK_TCK")
 
 
 def main() -> int:
@@ -84,26 +101,27 @@ def measure(size_bytes: int, rounds: int, directory: str | None = None, on: str 
             ringfence(place, size_bytes, on == LOOP) as (ours, direct),
             peers(place, size_bytes, direct, on == LOOP) as others,
         ):
-            return {"on": on, **compare({RINGFENCE: ours, **others}, place, direct, size_bytes, rounds)}
+            servers = {RINGFENCE: ours, **others}
+            return {"on": on, "direct_io": direct, **compare(servers, place, size_bytes, rounds)}
 
 
 @contextlib.contextmanager
-def ringfence(place: Path, size_bytes: int, on_loop: bool) -> Iterator[tuple[str, bool]]:
-    """(URI, whether it has direct I/O) of a volume in a lab of one host."""
+def ringfence(place: Path, size_bytes: int, on_loop: bool) -> Iterator[tuple[Server, bool]]:
+    """A volume in a lab of one host, and whether it has direct I/O."""
     lab = Lab.up(place / "lab", 1, size_bytes + (16 << 20), loop=on_loop)
     try:
         with connect(lab.socket(lab.nodes[0])) as daemon:
             daemon.call(calls.VgCreate("vg0", (str(lab.disk),), shared=True))
             daemon.call(calls.LvCreate("vg0", "vm1", size_bytes=size_bytes))
             (volume,) = daemon.status()["exports"]
-        yield volume["uri"], volume["direct"]
+        yield Server(volume["uri"], listener(volume["uri"])), volume["direct"]
     finally:
         lab.down()
 
 
 @contextlib.contextmanager
-def peers(place: Path, size_bytes: int, direct: bool, on_loop: bool) -> Iterator[dict[str, str]]:
-    """URIs, by server; of `bare`, the disk."""
+def peers(place: Path, size_bytes: int, direct: bool, on_loop: bool) -> Iterator[dict[str, Server]]:
+    """By name."""
     cache = "none" if direct else "writethrough"
     servers = {
         "qemu-nbd": ["qemu-nbd", "--persistent", "--shared=8", "--format=raw", f"--cache={cache}",
@@ -114,50 +132,64 @@ def peers(place: Path, size_bytes: int, direct: bool, on_loop: bool) -> Iterator
         "bare": [],
     }  # fmt: skip
     with contextlib.ExitStack() as running:
-        uris: dict[str, str] = {}
+        found: dict[str, Server] = {}
         for name, words in servers.items():
-            image, socket = place / f"{name}.img", place / name
+            image, path = place / f"{name}.img", place / name
             with image.open("wb") as file:
                 file.truncate(size_bytes)
             disk = running.enter_context(loop(image)) if on_loop else str(image)
             if not words:
-                uris[name] = disk
+                found[name] = Server(disk)
                 continue
-            filled = [word.format(socket=socket, image=disk) for word in words]
+            filled = [word.format(socket=path, image=disk) for word in words]
             server = running.enter_context(subprocess.Popen(filled))
             running.callback(server.terminate)
-            while not socket.exists():
+            while not path.exists():
                 if server.poll() is not None:
                     sys.exit(f"{name} has ended with {server.returncode}")
                 time.sleep(0.01)
-            uris[name] = f"nbd+unix:///?socket={socket}"
-        yield uris
+            uri = f"nbd+unix:///?socket={path}"
+            found[name] = Server(uri, server.pid)
+        yield found
 
 
-def compare(
-    servers: dict[str, str], place: Path, direct: bool, size_bytes: int, rounds: int
-) -> dict[str, Any]:
+def compare(servers: dict[str, Server], place: Path, size_bytes: int, rounds: int) -> dict[str, Any]:
     """Run every measure on all servers, round by round."""
     pattern = place / "pattern"
     pattern.write_bytes(os.urandom(MIB) * (size_bytes // MIB))
-    for uri in servers.values():  # allocate the files before anything is timed
-        if uri.startswith("nbd"):
-            run("nbdcopy", "--flush", str(pattern), uri)
+    for server in servers.values():  # allocate the files before anything is timed
+        if server.pid:
+            run("nbdcopy", "--flush", str(pattern), server.uri)
         else:
-            run("qemu-img", "convert", "-n", "-f", "raw", "-O", "raw", str(pattern), uri)
+            run("qemu-img", "convert", "-n", "-f", "raw", "-O", "raw", str(pattern), server.uri)
     found: dict[str, dict[str, list[float]]] = {}
+    spent: dict[str, dict[str, list[float]]] = {}
     for _ in range(rounds):
         for name, take in MEASURES.items():
-            for server, uri in servers.items():
-                found.setdefault(name, {}).setdefault(server, []).append(take(uri, pattern, size_bytes))
+            requests = WRITES if name.startswith("4 KiB") else size_bytes // MIB
+            for who, server in servers.items():
+                before_us = server.cpu_us()
+                found.setdefault(name, {}).setdefault(who, []).append(take(server.uri, pattern, size_bytes))
+                us = (server.cpu_us() - before_us) / requests
+                spent.setdefault(name, {}).setdefault(who, []).append(us)
     measures = {}
     for name, values in found.items():
         median = {server: statistics.median(taken) for server, taken in values.items()}
         ratio = {peer: median[RINGFENCE] / median[peer] for peer in median if peer != RINGFENCE}
         goal = next(least for begins, least in GOALS.items() if name.startswith(begins))
         met = min(ratio[peer] for peer in PEERS) >= goal
-        measures[name] = {"median": median, "ratio": ratio, "goal": goal, "met": met}
-    return {"rounds": rounds, "direct_io": direct, "size_bytes": size_bytes, "measures": measures}
+        cpu = {server: statistics.median(taken) for server, taken in spent[name].items()}
+        del cpu["bare"]  # it is no server
+        measures[name] = {"median": median, "ratio": ratio, "goal": goal, "met": met, "cpu_us": cpu}
+    return {"rounds": rounds, "size_bytes": size_bytes, "measures": measures}
+
+
+def listener(uri: str) -> int:
+    """The process that listens on the socket of an NBD URI."""
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(parse_uri(uri)[0])
+        pid, _, _ = struct.unpack("3i", client.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+    return int(pid)
 
 
 def reads(connections: int) -> Callable[[str, Path, int], float]:
@@ -247,6 +279,8 @@ def tell(report: dict[str, Any]) -> None:
         values = "".join(f"{one['median'][server]:11.0f}" for server in servers)
         ratios = " ".join(f"{ratio:5.2f}" for ratio in one["ratio"].values())  # in the order of the servers
         print(f"{name:38}{values}  {ratios} {one['goal']:5.1f}  {'met' if one['met'] else 'NOT MET'}")
+        cpu = "".join(f"{us:11.1f}" for us in one["cpu_us"].values())
+        print(f"{'  CPU of the server, us a request':38}{cpu}")
 
 
 if __name__ == "__main__":

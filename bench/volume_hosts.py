@@ -16,6 +16,9 @@ from ringfence.client import Connection, connect
 from ringfence.lab.cluster import Lab
 from ringfence.wire import client as calls
 
+PLACE = "/dev/shm"
+"""In memory, disks and all: a host's /run, where thousands of sockets are made, is."""
+
 
 class Ours:
     """Two hosts of a lab, on a loop device with a VG."""
@@ -65,7 +68,7 @@ def both(lvs: int, hosts: int = 1) -> Iterator[tuple[Ours, list[Host]]]:
     """Ours and stock's, each with a VG of so many LVs, started.
 
     Args: hosts: of stock's; ours are two."""
-    with tempfile.TemporaryDirectory(prefix="rfbv", dir="/tmp") as place, contextlib.ExitStack() as stack:
+    with tempfile.TemporaryDirectory(prefix="rfbv", dir=PLACE) as place, contextlib.ExitStack() as stack:
         directory = Path(place)
         stock_place = directory / "stock"
         stock_place.mkdir()

@@ -26,26 +26,27 @@ def loops() -> set[str]:
     ran = subprocess.run(
         ["losetup", "--list", "--noheadings", "--output", "BACK-FILE"], capture_output=True, text=True
     )
-    return {line for line in ran.stdout.splitlines() if "/tmp/rfbv" in line}
+    return {line for line in ran.stdout.splitlines() if "/rfbv" in line}
 
 
 def test_a_quick_look() -> None:
-    before = {*Path("/tmp").glob("rfbv*")}
+    before = {*Path("/dev/shm").glob("rfbv*")}
     devices = loops()
-    wanted = [word for row in ("lvs", "lvcreate", "writers", "view", "dm") for word in ("--only", row)]
+    rows = ("lvs", "lvcreate", "activate", "writers", "view", "dm")
+    wanted = [word for row in rows for word in ("--only", row)]
     ran = subprocess.run(
         [sys.executable, BENCH, "--quick", "--json", *wanted], capture_output=True, text=True, check=False
     )
     assert ran.returncode == 0, ran.stderr
     report = json.loads(ran.stdout)
     found = report["measures"]
-    for row in ("lvs", "lvcreate"):
+    for row in ("lvs", "lvcreate", "activate"):
         assert all(found[row]["200"][who] > 0 for who in ("ours_ms", "stock_ms"))
     assert 0 < found["view"]["200"]["ours_ms"] <= found["view"]["200"]["worst_ms"]
     assert (found["writers"]["lost"], found["writers"]["clean"]) == (0, True)
     names = [one["name"] for one in report["rows"]]
     assert "8 LVs from 2 hosts, by the command" in names
-    assert {*Path("/tmp").glob("rfbv*")} <= before, "it leaves nothing behind"
+    assert {*Path("/dev/shm").glob("rfbv*")} <= before, "it leaves nothing behind"
     assert loops() <= devices, "nor a loop device"
 
 

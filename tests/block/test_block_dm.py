@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from block_rig import FOREVER_NS
 from fake_dm import FakeMapper
@@ -24,7 +25,7 @@ from ringfence.host.clock import boottime_ns
 from ringfence.host.lvm_locks import LvmLocks
 from ringfence.host.pages import Pages
 from ringfence.wire import block as wire
-from ringfence.wire.block import Plane
+from ringfence.wire.block import Hold, Plane
 from ringfence.wire.lvmlockd import LvmLock
 
 VG_UUID = "VVVVVV-VVVV-VVVV-VVVV-VVVV-VVVV-VVVVVV"
@@ -325,6 +326,9 @@ def test_a_grown_lv_is_reloaded_under_its_user(host: Host) -> None:
             there = host.kernel.devices[UUID]
             assert (there.name, there.suspended) == ("vg0-vm--2", False)
             assert [path.name for path in (host.places.dev / "vg0").iterdir()] == ["vm-2"]
+            held = msgspec.structs.replace(host.reload(2 * SECTORS, "vm-2"), lv="vm-2", hold=Hold.GIVING)
+            with pytest.raises(Refused, match="open as a device"):
+                await client.reload(held)
             # While it is held it is reloaded, and held on.
             host.deadline(1)
             await eventually(lambda: there.suspended)

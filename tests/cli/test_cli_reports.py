@@ -1,5 +1,7 @@
 """pvs, vgs, lvs: LVM2's tables and JSON from the daemon's rows, and who holds an LV."""
 
+import re
+import subprocess
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -8,6 +10,8 @@ import pytest
 from cli_daemon import CannedDaemon, canned_daemon
 from conftest import Run
 
+from ringfence.cli.report.descriptions import DESCRIPTIONS
+from ringfence.cli.report.fields import FIELDS
 from ringfence.cli.verbs.derive import ASKABLE, DERIVED
 from ringfence.client.brief import OLDER, Brief
 from ringfence.core.errors import BadInput, NotFound
@@ -300,3 +304,19 @@ def test_what_the_client_socket_says_of_an_unknown_call_is_understood(daemon: Ca
     with Brief(None, 0) as client, pytest.raises(BadInput) as caught:
         client.call({"type": "Lvs", "of_tomorrow": 1})
     assert caught.value.code == OLDER
+
+
+@pytest.mark.parametrize("name", ["pvs", "vgs", "lvs"])
+def test_help_describes_every_field_that_lvm2_has(daemon: CannedDaemon, run: Run, name: str) -> None:
+    ran = run(name, "-o", "help")
+    assert (ran.code, daemon.calls) == (0, [])
+    ours = dict(re.findall(r"^    (\w+) +- (.+)$", ran.out, re.MULTILINE))
+    assert all(text.endswith(".") for text in ours.values())
+    assert set(DESCRIPTIONS) == set(FIELDS) == set(ours) - {one for one in ours if one.endswith("_all")} - {
+        "selected", "help",
+    }  # fmt: skip
+    done = subprocess.run([name, "-o", "help"], capture_output=True, text=True, check=False)
+    theirs = re.findall(r"^    (\w+) +- ", done.stdout + done.stderr, re.MULTILINE)
+    assert len(theirs) > 50
+    assert [field for field in theirs if field not in ours] == []
+    assert "    lv_size                     - Its size. [size]\n" in run(name, "-S", "help").out

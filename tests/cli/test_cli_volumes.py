@@ -1,6 +1,8 @@
 """The volume verbs: which request goes out for which words, what is printed, how it ends."""
 
+import re
 import shlex
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +10,8 @@ import pytest
 from cli_daemon import CannedDaemon
 from conftest import Run
 
-from ringfence.cli.verbs import foreground
+from ringfence.cli.verbs import ROOMS, foreground, verb
+from ringfence.cli.verbs.words import _every, takes_value
 from ringfence.core.errors import LockHeld, NotFound
 from ringfence.lvm2.backup import pack, to_file
 from ringfence.wire import client as calls
@@ -24,6 +27,11 @@ HERE = str(Path.cwd())
         ("pvcreate -ff -y disk.img /x", calls.PvCreate((HERE + "/disk.img", "/x"), force=True)),
         ("pvcreate --metadatasize 2m /x", calls.PvCreate(("/x",), metadata_size_bytes=2 * M)),
         ("vgcreate --shared vg0 /x /y", calls.VgCreate("vg0", ("/x", "/y"), shared=True)),
+        ("vgcreate --shared -f -Zy -M2 --addtag a --alloc cling -l 5 -p 6 --setautoactivation n vg0 /x",
+            calls.VgCreate("vg0", ("/x",), True, force=True, tags=("a",), policy="cling", max_lv=5, max_pv=6,
+                autoactivation=False)),
+        ("vgchange --refresh vg0", calls.LvChange("vg0", "", refresh=True)),
+        ("vgchange -ay --sysinit --monitor n -d --journal x vg0", calls.LvChange("vg0", "", "ey")),
         ("vgcreate vg0 /x", calls.VgCreate("vg0", ("/x",))),
         ("vgcreate --shared -s 8m vg0 /x", calls.VgCreate("vg0", ("/x",), True, 8 * M)),
         ("vgremove -f vg0", calls.VgRemove("vg0", True)),
@@ -49,6 +57,9 @@ HERE = str(Path.cwd())
         ("lvcreate -Zy -Wn --type striped -L1m vg0", calls.LvCreate("vg0", "", M)),
         ("lvchange --addtag a --deltag @b -pr vg0/x", calls.LvChange(
             "vg0", "x", add_tags=("a",), drop_tags=("b",), permission="r")),
+        ("handover vg0/x --to b", calls.LvHandover("vg0", "x", "b")),
+        ("handover /dev/vg0/x --to=b --prepare", calls.LvHandover("vg0", "x", "b", prepare=True)),
+        ("handover --abort vg0/x", calls.LvHandover("vg0", "x", abort=True)),
         ("lvchange --refresh vg0/x", calls.LvChange("vg0", "x", refresh=True)),
         ("lvextend -L+1g vg0/x", calls.LvResize("vg0", "x", 1 << 30, sign="+", only="extend")),
         ("lvextend -l +100%FREE vg0/x -i2 /dev/sda", calls.LvResize(
@@ -58,6 +69,11 @@ HERE = str(Path.cwd())
         ("lvreduce -f -L -1m vg0/x", calls.LvResize("vg0", "x", M, sign="-", only="reduce", force=True)),
         ("lvresize -l 50%VG vg0/x", calls.LvResize("vg0", "x", extents=50, percent="VG")),
         ("pvremove -ff /x", calls.PvRemove(("/x",), 2)),
+        ("pvmove", calls.PvMove()),
+        ("pvmove --abort", calls.PvMove(abort=True)),
+        ("pvmove -b -i 5 -n vg0/vm1 --alloc anywhere /x:0-9:20- /y:5+5 @fast", calls.PvMove(
+            "/x:0-9:20-", ("/y:5+5", "@fast"), "vm1", "anywhere", background=True)),
+        ("pvmove -n vm1 disk.img:3", calls.PvMove(HERE + "/disk.img:3", lv="vm1")),
         ("pvresize --setphysicalvolumesize 1g -y /x", calls.PvResize(("/x",), 1 << 30, True)),
         ("pvck --dump headers /x", calls.PvCk("/x", "headers")),
         ("vgextend vg0 /x --metadatasize 2m", calls.VgExtend("vg0", ("/x",), metadata_size_bytes=2 * M)),
@@ -148,6 +164,9 @@ def test_words_become_requests(daemon: CannedDaemon, run: Run, words: str, call:
         "lvchange -aey --wait soon vg0/vm1",
         "lvchange -aey --wait -1 vg0/vm1",
         "lvremove vg0/",
+        "handover vg0/x",
+        "handover vg0 --to b",
+        "handover vg0/x --abort --to b",
         "vgchange vg0",
         "vgchange -an",
         "vgchange --lockstart -an vg0",
@@ -174,6 +193,10 @@ def test_a_wrong_line_ends_with_3_and_asks_nobody(daemon: CannedDaemon, run: Run
         ("lvcreate --cachepool fast -L1g vg0", "caching", "lvcreate --cachepool fast -L1g vg0"),
         ("lvcreate --vdo -L9g -V1t vg0", "VDO", "lvcreate --vdo -L9g -V1t vg0"),
         ("lvconvert --type raid1 vg0/x", "lvconvert", "lvconvert --type raid1 vg0/x"),
+        ("pvcreate -Zn /x", "a PV whose first sectors are left as they are", "pvcreate -Zn /x"),
+        ("vgextend --metadataignore y vg0 /x", "an ignored metadata area",
+            "vgextend --metadataignore y vg0 /x"),
+        ("lvs --config x=1 vg0", "another configuration", "lvs --config x=1 vg0"),
         ("vgsplit vg0 'a b'", "vgsplit", "vgsplit vg0 'a b'"),
     ],
 )
@@ -431,3 +454,31 @@ def test_who_cannot_tell_how_far_it_is_says_so_and_fails(daemon: CannedDaemon, r
     ran = run("lvremove", "--foreground", "vg0/x")
     assert (ran.code, ran.out.splitlines()[0]) == (5, "  removed")
     assert "how far it is, is not known: made to fail; see: ringfence why vg0/x_wiping" in ran.err
+
+
+# -- all of LVM2's options ---------------------------------------------------------------------
+
+
+def stocks_options(name: str) -> dict[str, bool]:
+    """Long option -> whether a value follows, as the installed LVM2 has them."""
+    done = subprocess.run([name, "--longhelp"], capture_output=True, text=True, check=True, close_fds=True)
+    lines = re.findall(r"^\s*[\[(]? *(?:-.\|)?\s*--[a-z].*$", done.stdout, re.MULTILINE)
+    words = re.findall(r"--([a-z]+)( [^\s\])|,]+)?", "\n".join(lines))
+    found: dict[str, bool] = {}
+    for option, value in words:
+        # An option that two variants of the command spell alike has a value in each.
+        found[f"--{option}"] = found.get(f"--{option}", False) or bool(value)
+    return found
+
+
+OURS = ("handover",)
+
+
+@pytest.mark.parametrize("name", [name for name in ROOMS if name not in OURS])
+def test_every_option_of_lvm2s_is_taken_or_refused_with_the_command_that_has_it(name: str) -> None:
+    known = {option: one for one in _every(verb(name)) for option in one.names}
+    theirs = stocks_options(name)
+    assert "--yes" in theirs
+    assert [option for option in theirs if option not in known] == []
+    wrong = [option for option, value in theirs.items() if takes_value(known[option]) is not value]
+    assert wrong == [], "the word behind it would be taken for something else"

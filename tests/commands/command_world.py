@@ -16,11 +16,25 @@ from ringfence.core.modes import Mode
 from ringfence.engine import orders
 from ringfence.engine.commands import command_for
 from ringfence.lvm2.names import UUID_CHARACTERS
+from ringfence.sim.mirrored import Mirrored, read_lv, write_lv
 from ringfence.storage import Storage
 from ringfence.storage.driver import CrashHook
 from ringfence.volumes.known import KnownVgs
+from ringfence.wire.block import Plane
 
 MIB = 1 << 20
+
+
+def read_file(path: str, offset: int, length: int) -> bytes:
+    with open(path, "rb") as file:
+        file.seek(offset)
+        return file.read(length)
+
+
+def write_file(path: str, offset: int, data: bytes) -> None:
+    with open(path, "r+b") as file:
+        file.seek(offset)
+        file.write(data)
 
 
 class Crash(Exception):
@@ -108,6 +122,10 @@ class Node:
             world.paths, guard or self.guards.append, crash_hook=crash_hook, keeper=world.keeper
         )
         self.open: dict[tuple[str, str], orders.OpenPath] = {}
+        self.plane = Plane.NBD
+        """Of what it has open."""
+        self.mirrors: dict[str, Mirrored] = {}
+        """LV's uuid -> what is being moved of it."""
         self.trace: list[orders.Order] = []
         self.slots: dict[str, orders.SlotsPlace] = {}
         self.without: dict[str, str] = {}
@@ -323,22 +341,60 @@ class Node:
         assert path.token == order.token
         if order.name != order.lv and (order.vg, order.name) in self.open:
             raise Refused(f"{order.vg}/{order.name} is open: it is another LV")
-        del self.open[order.vg, order.lv]
+        if order.uuid in self.mirrors:
+            self.mirrors[order.uuid].check_becomes(order.extents)
+            del self.mirrors[order.uuid]
         changes = {"lv": order.name, "extents": order.extents, "readonly": order.readonly}
+        del self.open[order.vg, order.lv]
         self.open[order.vg, order.name] = msgspec.structs.replace(path, **changes)
         return self._path(self.open[order.vg, order.name])
 
+    def _do_MirrorPath(self, order: orders.MirrorPath) -> orders.Moving:
+        path = self.open.get((order.vg, order.lv))
+        if path is None or path.uuid != order.uuid:
+            raise NotFound(f"{order.vg}/{order.lv} is not open here")
+        assert path.token == order.token
+        if order.uuid in self.mirrors:
+            raise Refused(f"{order.vg}/{order.lv} is being moved already")
+        self.mirrors[order.uuid] = Mirrored(path.extents, order, read_file, write_file)
+        return self.mirrors[order.uuid].moving
+
+    def _do_SealPath(self, order: orders.SealPath) -> orders.Moving:
+        if order.uuid not in self.mirrors:
+            raise Refused("the copy is not complete")
+        return self.mirrors[order.uuid].seal()
+
+    def _do_UnmirrorPath(self, order: orders.UnmirrorPath) -> None:
+        self.mirrors.pop(order.uuid, None)
+
+    def write(self, vg: str, lv: str, offset: int, data: bytes) -> None:
+        """As a client of an open path."""
+        path = self.open[vg, lv]
+        if path.uuid in self.mirrors:
+            self.mirrors[path.uuid].write(offset, data)
+        else:
+            write_lv(path.extents, offset, data, write_file)
+
+    def read(self, vg: str, lv: str) -> bytes:
+        """All of an open LV."""
+        extents = self.open[vg, lv].extents
+        return read_lv(extents, 0, sum(one.length_bytes for one in extents), read_file)
+
     def _do_ClosePath(self, order: orders.ClosePath) -> None:
         assert order.uuid
+        self.mirrors.pop(order.uuid, None)
         for key, path in list(self.open.items()):
             if (path.vg, path.uuid) == (order.vg, order.uuid):
                 del self.open[key]
 
     def _do_OpenPaths(self, order: orders.OpenPaths) -> tuple[orders.OpenVolume, ...]:
+        for mirror in self.mirrors.values():
+            mirror.go_on()
         return tuple(
             orders.OpenVolume(
                 one.vg, one.lv, one.uuid, self._path(one).path, self._path(one).uri,
-                readonly=one.readonly, extents=one.extents,
+                readonly=one.readonly, extents=one.extents, plane=self.plane,
+                moving=self.mirrors[one.uuid].moving if one.uuid in self.mirrors else None,
             )
             for one in self.open.values()
         )

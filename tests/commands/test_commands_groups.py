@@ -174,6 +174,20 @@ def test_stock_and_own_commands_follow_one_another(three: World, stock: Stock) -
     stock.run("vgck", "vg2")
 
 
+def test_a_vg_is_made_with_properties(three: World, stock: Stock) -> None:
+    stock.attach(*three.images)
+    properties = {"tags": ("b", "a"), "policy": "cling", "max_lv": 2, "max_pv": 6, "autoactivation": False}
+    node = three.node()
+    node.run(VgCreate("vg0", (three.images[0],), shared=True, extent_size_bytes=MIB, **properties))
+    stock.run("vgck", "vg0")
+    fields = "vg_tags,vg_allocation_policy,max_lv,max_pv,vg_autoactivation"
+    assert list(stock.report("vgs", "-o", fields)[0].values()) == ["a,b", "cling", "2", "6", ""]
+    for _ in range(2):
+        node.run(LvCreate("vg0", extents=1, activate="n"))
+    with pytest.raises(Refused, match=r"Maximum number of logical volumes \(2\) reached in volume group vg0"):
+        node.run(LvCreate("vg0", extents=1, activate="n"))
+
+
 def test_another_extent_size_is_stocks(three: World, stock: Stock) -> None:
     """The same text as stock vgchange -s writes, whichever way; what does not fit is refused by both."""
     stock.attach(*three.images)

@@ -23,6 +23,7 @@ from ringfence.engine.context import AT_ONCE
 from ringfence.engine.inputs import DiskState, Input
 from ringfence.engine.lvm_notes import MODES
 from ringfence.engine.node import Node
+from ringfence.sim.mirrored import Mirrored, read_lv, write_lv
 from ringfence.storage import Storage
 from ringfence.storage.slots import SlotDevice
 from ringfence.wire import SPEAKS, Speaks
@@ -60,6 +61,18 @@ def config_of(count: int, **options: Any) -> ClusterConfig:
     )
 
 
+def read_file(path: str, offset: int, length: int) -> bytes:
+    with open(path, "rb") as file:
+        file.seek(offset)
+        return file.read(length)
+
+
+def write_file(path: str, offset: int, data: bytes) -> None:
+    with open(path, "r+b") as file:
+        file.seek(offset)
+        file.write(data)
+
+
 class Host:
     def __init__(self, world: "World", id: int) -> None:
         self.world = world
@@ -75,6 +88,8 @@ class Host:
         self.inbox: deque[Input] = deque()
         self.pages: dict[tuple[int, str], int] = {}
         self.paths: dict[tuple[str, str], orders.OpenPath] = {}
+        self.mirrors: dict[str, Mirrored] = {}
+        """LV's uuid -> what is being moved of it."""
         self.opened_by: dict[tuple[str, str], int] = {}
         """The incarnation under whose page a path is open."""
         self.events: list[effects.Record] = []
@@ -186,8 +201,8 @@ class Host:
         return self.left_of_lvm2() + tuple(
             inputs.LeftOpen(
                 one.vg, one.lv,
-                OpenLock(f"lvm_{one.vg}", one.uuid, Mode.PR if one.shared else Mode.EX, one.token),
-                ((self.opened_by[one.vg, one.lv], f"vg/{one.vg}"),),
+                OpenLock(f"lvm_{one.vg}", one.uuid, Mode.PR if one.shared else one.hold.least, one.token),
+                ((self.opened_by[one.vg, one.lv], f"vg/{one.vg}"),), hold=one.hold,
             )
             for one in self.paths.values()
         )  # fmt: skip
@@ -222,7 +237,7 @@ class Host:
                 else:
                     self.world.later.append(lambda: self._process_ended(effect))
             case effects.DropPaths():
-                self.paths = {}
+                self.paths, self.mirrors = {}, {}
                 self.lvm_lost, node = True, self.node
                 self.world.later.append(lambda: self._dropped(effect.generation, node))
             case effects.Answer():
@@ -270,11 +285,15 @@ class Host:
         path = self.paths.get((body.vg, body.lv))
         if path is None or path.uuid != body.uuid:
             raise NotFound(f"{body.vg}/{body.lv} is not open here")
-        assert path.token == body.token
+        assert body.hold is not None or path.token == body.token
+        if body.uuid in self.mirrors:
+            self.mirrors[body.uuid].check_becomes(body.extents)
+            del self.mirrors[body.uuid]
         del self.paths[body.vg, body.lv]
         self.paths[body.vg, body.name] = msgspec.structs.replace(
-            path, lv=body.name, extents=body.extents, readonly=body.readonly
-        )
+            path, lv=body.name, extents=body.extents, readonly=body.readonly, token=body.token,
+            hold=path.hold if body.hold is None else body.hold,
+        )  # fmt: skip
         return orders.Opened(f"/dev/{body.vg}/{body.name}", f"nbd+unix:///{body.name}")
 
     def _do(self, body: orders.DriverOrder) -> Any:
@@ -291,7 +310,19 @@ class Host:
                 key = (body.vg, body.lv)
                 if body.uuid:
                     key = next((one for one, path in self.paths.items() if path.uuid == body.uuid), ("", ""))
-                self.paths.pop(key, None)
+                gone = self.paths.pop(key, None)
+                self.mirrors.pop(gone.uuid if gone is not None else "", None)
+                return None
+            case orders.MirrorPath():
+                path = self.paths[body.vg, body.lv]
+                assert (path.uuid, path.token) == (body.uuid, body.token)
+                assert body.uuid not in self.mirrors
+                self.mirrors[body.uuid] = Mirrored(path.extents, body, read_file, write_file)
+                return self.mirrors[body.uuid].moving
+            case orders.SealPath():
+                return self.mirrors[body.uuid].seal()
+            case orders.UnmirrorPath():
+                self.mirrors.pop(body.uuid, None)
                 return None
             case orders.LookAtHost():
                 if self.looks is None:
@@ -300,10 +331,13 @@ class Host:
             case orders.ReadSupplies():
                 return tuple(Reading(node, self.world.supplies(node)) for node, _ in body.controllers)
             case orders.OpenPaths():
+                for mirror in self.mirrors.values():
+                    mirror.go_on()
                 return tuple(
                     orders.OpenVolume(
                         one.vg, one.lv, one.uuid, f"/dev/{one.vg}/{one.lv}", f"nbd+unix:///{one.lv}",
-                        readonly=one.readonly, extents=one.extents,
+                        readonly=one.readonly, extents=one.extents, hold=one.hold,
+                        moving=self.mirrors[one.uuid].moving if one.uuid in self.mirrors else None,
                     )
                     for one in self.paths.values()
                 )
@@ -326,6 +360,18 @@ class Host:
             case _:
                 self.scans += isinstance(body, orders.ScanDevices)
                 return self.storage.do(body)
+
+    def write(self, vg: str, lv: str, offset: int, data: bytes) -> None:
+        """As a client of an open path."""
+        path = self.paths[vg, lv]
+        if path.uuid in self.mirrors:
+            self.mirrors[path.uuid].write(offset, data)
+        else:
+            write_lv(path.extents, offset, data, write_file)
+
+    def read(self, vg: str, lv: str) -> bytes:
+        extents = self.paths[vg, lv].extents
+        return read_lv(extents, 0, sum(one.length_bytes for one in extents), read_file)
 
     def catch_up(self, count: int | None = None) -> None:
         """What hung comes to its end; all of it, and hangs no more, or the first so many."""

@@ -8,6 +8,7 @@ from test_volumes_plans import MAKER, edited, new_vg, pieces, uuid, with_lv
 from ringfence.core.errors import BadInput, Refused
 from ringfence.lvm2.text import parse_text, print_text
 from ringfence.volumes import plan
+from ringfence.volumes.alter import put_behind
 from ringfence.volumes.checks import check_vg
 from ringfence.volumes.layout import Space
 from ringfence.volumes.model import Lv, Stripe, Vg, read_vg
@@ -21,11 +22,11 @@ from ringfence.volumes.moves import (
     moved,
     next_move,
 )
-from ringfence.volumes.parts import MOVING_TAG
+from ringfence.volumes.parts import MOVING_TAG, SLOTS_TAG
 from ringfence.volumes.pv_list import runs_named
 from ringfence.volumes.resize import reduce_lv
 from ringfence.volumes.sizes import Stripes
-from ringfence.volumes.unclean import unclean_uuids
+from ringfence.volumes.unclean import mark_wiping, unclean_uuids
 
 MANY = 1 << 20
 
@@ -185,6 +186,22 @@ def test_ranges_that_no_pv_has() -> None:
     for word in ("/dev/d7", "/dev/d0:10-", "/dev/d0:x", "/dev/d0:1-3:2"):
         with pytest.raises(BadInput):
             runs_named(vg, word, {"/dev/d0": "pv0", "/dev/d1": "pv1"})
+
+
+def test_the_disk_slots_stay() -> None:
+    vg = with_lv(with_lv(new_vg(10, 10), "ringfence_slots", 1), "vm1", 3)
+    section = put_behind(vg.section_of("ringfence_slots"), "tags", (SLOTS_TAG,), ("flags",))
+    planned = plan_moves(vg.with_lv("ringfence_slots", section), all_of(vg, "pv0"), 100)
+    assert [lv.name for lv, _ in planned.moves] == ["vm1"]
+    assert "holds the disk slots of the VG" in str(planned.stays[0])
+
+
+def test_what_is_being_wiped_is_not_moved() -> None:
+    vg = reserved(with_lv(new_vg(10, 10), "vm1", 6), all_of(new_vg(10, 10), "pv0"))
+    vg = mark_wiping(vg, "vm1")
+    assert next_move(vg, the_keeper(vg), MANY) is None
+    assert left_to_move(vg, the_keeper(vg)) == 0
+    assert [str(why) for why in plan_moves(vg, all_of(vg, "pv0"), 100).stays] != []
 
 
 # -- anything --------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from ringfence.wire import SPEAKS, UNSAID, Speaks, ring
 from ringfence.wire.ring import Frame, Heartbeat, Ready
 
 EPOCH, LIFE = Epoch(3, 1), Life(1, "machine", "boot", 1)
-READY = Ready(False, Epoch(), 0, "", Epoch(), speaks=Speaks(7, 9))
+READY = Ready(False, Epoch(), 0, "", Epoch(), speaks=Speaks(77, 79))
 
 
 def frame(protocol: int, *items: object) -> bytes:

@@ -22,6 +22,7 @@ from ringfence.wire import (
     CHECKUPS,
     DEADLOCKS,
     FENCING,
+    HANDOVERS,
     REFRESHES,
     SPEAKS,
     UNCLEAN,
@@ -117,6 +118,10 @@ SAMPLES: dict[str, Any] = {
     "LifeSeen": entries.LifeSeen(OTHER, "its slot on VG vg0 is written on and on"),
     "AskRefresh": entries.AskRefresh(4, "vg0", "vm1", "9z1Z4j-mscs-CJqb-HI0h-cZcV-VvhS-m1T7ZC"),
     "RefreshTold": entries.RefreshTold(LIFE, 4, False, "it is suspended"),
+    "AskHandover": entries.AskHandover(
+        4, "vg0", "vm1", "9z1Z4j-mscs-CJqb-HI0h-cZcV-VvhS-m1T7ZC", 1, entries.HandoverStep.OPEN, 12, 77, 78
+    ),
+    "HandoverTold": entries.HandoverTold(LIFE, 4, "9z1Z4j-mscs-CJqb-HI0h-cZcV-VvhS-m1T7ZC", "no PV"),
 }  # fmt: skip
 NEW = {
     "SearchDeadlock": DEADLOCKS, "Waits": DEADLOCKS, "AskHosts": CHECKUPS, "HostSays": CHECKUPS,
@@ -127,6 +132,7 @@ NEW = {
     "AskTests": FENCING, "TestsTold": FENCING,
     "SlotsKept": FENCING, "SlotsLeft": FENCING, "SlotsEnd": FENCING, "Marked": FENCING, "LifeSeen": FENCING,
     "AskRefresh": REFRESHES, "RefreshTold": REFRESHES, "UncleanNoted": UNCLEAN,
+    "AskHandover": HANDOVERS, "HandoverTold": HANDOVERS,
 }  # fmt: skip
 """Entries that came with a later protocol than the first."""
 

@@ -262,18 +262,20 @@ class Lane:
             return self._reply(self._answer_late())
         return self._reply(0)  # there is no cache: CACHE has nothing to do
 
-    def _enter(self) -> Volume:
+    def _enter(self, changes: bool = False) -> Volume:
         """The volume, with authority at this instant, from a seat: leave it.
+
+        Args: changes: it is to be changed, which may be held.
 
         Raises Denied, ClientGone; there is no seat to leave then."""
         export = self._export
         while True:
-            if not export.gate.open:
-                export.gate.pass_through(self._client_left)
+            if not export.gate.lets(changes):
+                export.gate.pass_through(self._client_left, changes)
             export.seats.sit()
-            if export.gate.open:
+            if export.gate.lets(changes):
                 return export.volume
-            export.seats.leave()  # nobody waits for authority on a seat
+            export.seats.leave()  # nobody waits for authority, or for the end of a hold, on a seat
 
     def _misfit(self, volume: Volume) -> int:
         """0, or why the volume does not take the request."""
@@ -306,10 +308,12 @@ class Lane:
     def _change_span(self, command: Command, skip: int, length: int) -> int:
         export, offset = self._export, self._request.offset + skip
         try:
-            volume = self._enter()
+            volume = self._enter(changes=True)
         except (Denied, ClientGone) as refusal:
-            why = refusal.why if isinstance(refusal, Denied) else "its client left while authority was lapsed"
-            export.reports.refused(CHANGES[command], offset, length, why)
+            handed_over = export.gate.held and export.gate.open
+            if not handed_over:
+                why = refusal.why if isinstance(refusal, Denied) else "its client left while it was lapsed"
+                export.reports.refused(CHANGES[command], offset, length, why)
             if isinstance(refusal, Denied):
                 return refusal.errno
             raise

@@ -104,8 +104,9 @@ class BlockService:
             hold_ms=self._hold_ms,
             node=self._node,
             token=str(order.token),
-            plane=self._plane,
+            plane=wire.Plane.NBD if order.hold is not wire.Hold.NONE else self._plane,
             vg_uuid=order.vg_uuid,
+            hold=order.hold,
         )
 
     async def reload(self, order: ReloadPath) -> Opened:
@@ -125,6 +126,7 @@ class BlockService:
             order.name,
             order.readonly,
             str(order.token),
+            order.hold,
         )
         path = wire.as_path(await self._ask(call))
         return Opened(path.path, path.uri)
@@ -185,6 +187,7 @@ class BlockService:
                 _moving(path),
                 path.plane,
                 path.fast,
+                path.hold,
             )
             for path in await self.paths()
         )

@@ -59,17 +59,18 @@ class Export:
         """Changed only while nobody transfers, as the volume."""
         self._serve(volume)
 
-    def swap(self, volume: Volume, last: Callable[[], None]) -> None:
+    def swap(self, volume: Volume, last: Callable[[], None], held: bool = False) -> None:
         """Serve another volume from now on, and close the one before.
 
         Args:
             last: called while nobody transfers; what it raises leaves the old one in place.
+            held: changes of it wait.  From the return on none is on its way.
 
         Raises DeviceFailed: a transfer does not end; the old one stays in place."""
         before, mirror = self.volume, self.mirror
         with self._alone():
             last()
-            self.mirror = None
+            self.mirror, self.gate.held = None, held
             self._serve(volume)
         if mirror is not None:
             mirror.close()
@@ -115,8 +116,9 @@ class Export:
             self.seats.fill()
 
     def _serve(self, volume: Volume) -> None:
-        """A write to what is being moved is not usual."""
+        """A write to what is being moved, or held, is not usual."""
         self.volume = volume
         if isinstance(self.seats, FastSeats):
-            extents, writes = volume.extents, not volume.readonly and self.mirror is None
+            extents, usual = volume.extents, self.mirror is None and not self.gate.held
+            writes = usual and not volume.readonly
             self.seats.serve(extents.table, extents.size_bytes, extents.block_bytes, writes)

@@ -49,7 +49,7 @@ enum { MAX_PAGES = 8, PAGE_BYTES = 4096 };
 
 #define AHEAD_BYTES (64u << 10) /* received at once */
 #define SMALL_BYTES (32u << 10) /* as much, or more, is received where it belongs */
-#define QUICK_NS 50000u         /* a transfer; to wake another lane takes a tenth of it */
+#define QUICK_NS 30000u         /* a transfer; to wake another lane takes a tenth of it */
 #define GUARD_NS 2000000
 #define LARGE_BYTES (256u << 10) /* from here on huge pages are worth their memory */
 #define HUGE_BYTES (2u << 20)

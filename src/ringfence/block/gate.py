@@ -5,6 +5,10 @@ lapsed   hold the request, and look again every few milliseconds: renewed, it go
          longer than hold_ms, or ended meanwhile, it fails.  Never both.
 lost     fail at once.
 
+held     while an LV is handed over to another host (`wire.block.Hold`), or from one, what would change it
+         waits, for as long as that lasts, and what only reads goes on.  Whatever else is the case, the
+         rules above hold for both.
+
 A held request whose client has gone away is dropped, never carried out later: the client may have
 come back on another connection and written newer data there."""
 
@@ -51,6 +55,8 @@ class Gate:
         self._now_ns = now_ns
         self.ending = False
         """Set when the worker ends: what is held then fails."""
+        self.held = False
+        """Changes wait.  Set only while nobody transfers (`Export.swap`)."""
 
     @property
     def open(self) -> bool:
@@ -62,8 +68,12 @@ class Gate:
         deadline_ns = min(page.deadline_ns() for page in self._pages)
         return state_of(deadline_ns, self._now_ns())
 
-    def pass_through(self, client_left: Callable[[int], bool]) -> None:
-        """Return when authority is valid.
+    def lets(self, changes: bool) -> bool:
+        """Whether a request may go on at this instant.  Args: changes: it is no mere reading."""
+        return self.open and not (changes and self.held)
+
+    def pass_through(self, client_left: Callable[[int], bool], changes: bool = False) -> None:
+        """Return when authority is valid, and for what changes the volume nothing else holds it.
 
         Args:
             client_left: waits up to that many ms; True if the client hung up.
@@ -72,21 +82,25 @@ class Gate:
             Denied: it is lost, was lapsed for too long, or the worker ends.
             ClientGone: the client hung up while it was held.
         """
-        if self.open:
+        if self.lets(changes):
             return
         give_up_ns = self._now_ns() + self._hold_ms * 1_000_000
         while True:
-            state = self.state()
+            state, held = self.state(), changes and self.held
             if state is Authority.LOST:
                 raise Denied(errno.EPERM, "this host's authority is lost")
             if self.ending:
-                raise Denied(errno.ESHUTDOWN, "the volume was closed while authority was lapsed")
-            if state is Authority.LAPSED and self._now_ns() >= give_up_ns:
+                why = "while it was handed over" if held else "while authority was lapsed"
+                raise Denied(errno.ESHUTDOWN, f"the volume was closed {why}")
+            if state is Authority.VALID:
+                give_up_ns = self._now_ns() + self._hold_ms * 1_000_000  # a hold has no limit of its own
+            elif self._now_ns() >= give_up_ns:
                 raise Denied(errno.EPERM, f"this host's authority was lapsed for over {self._hold_ms} ms")
-            left = client_left(POLL_MS if state is Authority.LAPSED else 0)
+            passes = state is Authority.VALID and not held
+            left = client_left(0 if passes else POLL_MS)
             if self.ending:
                 continue  # our own end looks like the client's; it is told
             if left:
                 raise ClientGone
-            if state is Authority.VALID:
+            if passes:
                 return

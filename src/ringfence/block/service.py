@@ -450,11 +450,13 @@ class Service:
             for name in {old, new}:
                 await self._begin_to_serve(name)
             handle = self._to_reload(call, old, new)
-            changes = {"lv": call.name, "extents": call.extents, "readonly": call.readonly}
-            opened = msgspec.structs.replace(handle.open_call, **changes)
+            opened = _reloaded(handle.open_call, call)
             if opened == handle.open_call:
                 return handle.path
             if isinstance(handle, MappedHandle):
+                if call.hold is not None:
+                    words = f"{handle.name} is open as a device: only what is open on the NBD plane is held"
+                    raise Refused(words)
                 await handle.reload(opened)
                 self._renamed(handle, old, new)
                 return handle.path
@@ -479,6 +481,8 @@ class Service:
             await self._begin_to_serve(name)
             token = call.token if isinstance(call, wire.Mirror) else ""
             handle = self._running(name, self._handles.get(name), call.uuid, token)
+            if handle.path.hold is not wire.Hold.NONE:  # to copy is to write
+                raise Refused(f"{name} is being handed over", next="wait until that is over", retry=True)
             await handle.obey(call)
             return handle.path
 
@@ -497,7 +501,7 @@ class Service:
             if renamed.path.uuid != call.uuid:
                 raise Refused(f"{new} is open: it is another LV", next=f"close {new} first")
             handle = renamed  # it was renamed before: the first answer was lost
-        return self._running(old, handle, call.uuid, call.token)
+        return self._running(old, handle, call.uuid, call.token if call.hold is None else "")
 
     @staticmethod
     def _running(
@@ -600,6 +604,14 @@ class Service:
         return dict(self._open_incidents)
 
 
+def _reloaded(opened: wire.Open, call: wire.Reload) -> wire.Open:
+    """As if it had been opened so."""
+    changes: dict[str, Any] = {"lv": call.name, "extents": call.extents, "readonly": call.readonly}
+    if call.hold is not None:
+        changes |= {"hold": call.hold, "token": call.token}
+    return msgspec.structs.replace(opened, **changes)
+
+
 def _listed(call: wire.Open, socket_path: Path) -> wire.Path:
     return wire.Path(
         call.vg,
@@ -613,6 +625,7 @@ def _listed(call: wire.Open, socket_path: Path) -> wire.Path:
         pages=call.pages,
         token=call.token,
         extents=call.extents,
+        hold=call.hold,
     )
 
 

@@ -83,6 +83,7 @@ class Worker:
         opened = order.open
         volume = _volume(opened)
         gate = Gate([PageReader(Path(page)) for page in opened.pages], opened.hold_ms)
+        gate.held = opened.hold.waits
         try:
             file = IncidentFile(Path(order.incidents))
         except OSError as error:
@@ -123,15 +124,24 @@ class Worker:
 
     def _swap(self, word: wire.Swap, order: wire.Order, export: Export) -> wire.Order:
         """The new extents are open before anybody waits; the socket moves when nothing is under way, and if
-        it cannot be, everything stays.  What is being moved may only be swapped for what it was moved to."""
+        it cannot be, everything stays.  What is being moved may only be swapped for what it was moved to, and
+        what it has grown by since."""
         mirror = export.mirror
-        if mirror and not (mirror.moving.sealed and wire.joined(word.open.extents) == self._moved):
+        if mirror and not (mirror.moving.sealed and wire.begins_with(word.open.extents, self._moved)):
             words = f"{order.open.vg}/{order.open.lv} is being moved"
             raise Refused(words, next="wait until that is over, or end it", retry=True)
         volume = _volume(word.open)
-        moves = word.socket != order.socket
+        waits = word.open.hold.waits
+        flushes = waits and not export.gate.held and not volume.readonly
+
+        def last() -> None:
+            if flushes:
+                _flush(order, volume)
+            if word.socket != order.socket:
+                _move(order.socket, word.socket)
+
         try:
-            export.swap(volume, lambda: _move(order.socket, word.socket) if moves else None)
+            export.swap(volume, last, held=waits)
         except RingfenceError:
             volume.extents.close()
             raise
@@ -284,6 +294,15 @@ def _moved(order: wire.Order, word: wire.Mirror) -> tuple[wire.Extent, ...]:
         return wire.moved(order.open.extents, word.offset_bytes, word.to)
     except ValueError:
         raise BadInput("what is to be moved begins or ends within a row of stripes") from None
+
+
+def _flush(order: wire.Order, volume: Volume) -> None:
+    """Raises DeviceFailed."""
+    try:
+        volume.extents.flush()
+    except OSError as error:
+        words = f"{order.open.vg}/{order.open.lv} could not be flushed: {error.strerror}"
+        raise DeviceFailed(words, next="look at its disk") from None
 
 
 def _move(old: str, new: str) -> None:

@@ -40,6 +40,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print_error(error, as_json)
         return EXIT_BAD_COMMAND if error.code in ("bad-command", "left-to-lvm2") else error.exit_code
     except KeyboardInterrupt:
+        if ROOMS.get(words[0] if words else "", "reports") != "reports":
+            print("  Interrupted; what the daemon had begun may be done: see lvs -a, vgs", file=sys.stderr)
         return EXIT_INTERRUPTED
     except (BrokenPipeError, ReaderGone):
         # It has seen enough (`ringfence events | head`): as any tool that SIGPIPE ends.

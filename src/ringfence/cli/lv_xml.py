@@ -42,7 +42,8 @@ def disk_of(vg: str, row: dict[str, Any]) -> Disk:
             f"Logical volume {vg}/{row['lv_name']} has no path on this host",
             next=f"lvchange -aey {vg}/{row['lv_name']}",
         )
-    exclusive = [one["mode"] for one in row["lv_holders"] or ()] == ["EX"]
+    # PW: it is prepared for a hand-over, and is one host's as before.
+    exclusive = any(one["mode"] in ("EX", "PW") for one in row["lv_holders"] or ())
     readonly = str(row["lv_attr"])[1:2] in ("r", "R")
     return Disk(row["lv_name"], row["lv_path"], row["lv_uri"].startswith("nbd"), readonly, not exclusive)
 

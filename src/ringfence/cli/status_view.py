@@ -94,7 +94,10 @@ def sections(status: Status, now_ms: int) -> list[Section]:
         if not any(one["vg"] == vg for one in status.get("wiping") or [])
     ]
     if working:
-        found.append(Section("being zeroed or wiped", ["LV", "how far", ""], working))
+        found.append(Section("being zeroed, wiped or moved", ["LV", "how far", ""], working))
+    ways = [_way(one, now_ms) for one in status.get("handovers") or []]
+    if ways:
+        found.append(Section("being handed over", ["LV", "from", "to", "since", ""], ways))
     incidents = [_incident(one, now_ms) for one in (status.get("incidents") or [])[-5:]]
     if incidents:
         found.append(Section("incidents", ["when", "kind", "what"], incidents, "red"))
@@ -126,6 +129,14 @@ def _wiping(one: Status) -> list[str]:
     percent = 100 * done // size if size else 100
     how_far = f"{percent} % of {size >> 20} MiB are {one.get('what', 'done')}"
     return [f"{one.get('vg')}/{one.get('lv')}", how_far, "here"]
+
+
+def _way(one: Status, now_ms: int) -> list[str]:
+    """An LV that is on its way to another host."""
+    how = {"lend": "prepared: written on where it is", "take": "decided: as soon as it is let go of there"}
+    cells = [f"{one.get('vg')}/{one.get('lv')}", str(one.get("giver", "")), str(one.get("taker", ""))]
+    since = f"{age(int(one.get('since_wall_ms') or now_ms), now_ms)} ago"
+    return [*cells, since, how.get(str(one.get("step")), "under way")]
 
 
 def _incident(incident: Status, now_ms: int) -> list[str]:

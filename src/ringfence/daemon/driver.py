@@ -445,7 +445,8 @@ class Driver:
         """The order's work, under the authority of the life that gave it."""
         if isinstance(body, orders.StorageOrder):
             do, order = self._ports.storage.bound(), body
-            pool = self._zeroing_pool if isinstance(body, orders.ZeroBlocks) else self._pool
+            long = isinstance(body, orders.ZeroBlocks | orders.CopyBlocks)
+            pool = self._zeroing_pool if long else self._pool
             return lambda: asyncio.get_running_loop().run_in_executor(pool, do, order)
         if isinstance(body, orders.StandingTables):
             return functools.partial(self._lvm_host.standing, body.vgs)

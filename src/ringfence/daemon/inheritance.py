@@ -71,8 +71,9 @@ def _adoptable(path: wire.Path, authority: Path, last: int) -> LeftOpen | str:
         token = Token.parse(path.token)
     except ValueError:
         return "it is not known under which lock"
-    mode = Mode.PR if path.shared else Mode.EX
-    return LeftOpen(path.vg, path.lv, OpenLock(space_of(path.vg), path.uuid, mode, token), tuple(pages))
+    mode = Mode.PR if path.shared else path.hold.least
+    lock = OpenLock(space_of(path.vg), path.uuid, mode, token)
+    return LeftOpen(path.vg, path.lv, lock, tuple(pages), hold=path.hold)
 
 
 def revoke(authority: Path, kept: Collection[tuple[int, str]]) -> None:

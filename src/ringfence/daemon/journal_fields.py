@@ -25,7 +25,7 @@ PRIORITIES = {
     **dict.fromkeys(
         ("started", "reborn", "joined", "adopted", "leaving", "left", "ended", "evidence", "purged",
          "quarantine-lifted", "armed", "lockspace-runs", "config", "protocol", "power-on-done",
-         "drill-ended"),
+         "drill-ended", "handed-over", "handover-dropped"),
         NOTICE,
     ),
 }  # fmt: skip

@@ -10,7 +10,7 @@ import msgspec
 from ringfence.core.evidence import Evidence, EvidenceKind
 from ringfence.core.ids import Life
 from ringfence.core.locknames import VG_SPACE
-from ringfence.engine import drill_entries, marks, powering, spaces, words
+from ringfence.engine import drill_entries, handover_entries, marks, powering, spaces, words
 from ringfence.engine.facts import (
     AttemptGranted,
     ConfigAccepted,
@@ -44,6 +44,8 @@ def apply(state: ClusterState, life: Life, item: Submitted) -> list[Fact]:
     state.senders[life.node].seq = item.seq
     state.position += 1
     state.wall_ms = max(state.wall_ms, item.wall_ms)
+    if state.handovers:
+        handover_entries.forget_ended(state)
     handler = _HANDLERS[type(item.entry)]
     facts: list[Fact] = handler(state, life, item.entry)
     return facts
@@ -332,4 +334,6 @@ _HANDLERS: dict[type, Callable[[ClusterState, Life, Any], list[Fact]]] = {
     entries.MachineForgotten: words.forgotten,
     entries.AskRefresh: _ask_refresh,
     entries.RefreshTold: _refresh_told,
+    entries.AskHandover: handover_entries.asked,
+    entries.HandoverTold: handover_entries.told,
 }

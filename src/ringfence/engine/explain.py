@@ -14,6 +14,7 @@ from ringfence.engine.chains import Chains, who
 from ringfence.engine.client_locks import ClientLocks
 from ringfence.engine.commands.locking import VG_RESOURCE, space_of
 from ringfence.engine.context import Context
+from ringfence.engine.handover_entries import under_way
 from ringfence.engine.locker import Locker, is_kept
 from ringfence.engine.reports import Doing, held_since_ms, in_queues, power_lines, victim_lines
 from ringfence.engine.slots import Slots
@@ -26,6 +27,7 @@ from ringfence.locks.flags import Flag
 from ringfence.locks.lockspace import Lockspace
 from ringfence.locks.resource import Lock
 from ringfence.membership.barrier import Barrier
+from ringfence.wire.entries import HandoverStep
 
 STUCK_ROUND = 1
 """After so many rounds of every device a person is asked for: the devices alone may never do it."""
@@ -202,6 +204,7 @@ class Explanation:
         lines += [self._holder_line(target, lock) for lock in holders]
         lines += [self._ahead_line(target, lock) for lock in ahead]
         lines += self._clients_lines(lockspace, resource)
+        lines += self._handover_lines(target, resource)
         waiting = self._waiting_lines(target, lockspace, resource, space, queues)
         waiting += self._behind_its_vg(lockspace, resource)
         lines += waiting
@@ -224,6 +227,21 @@ class Explanation:
         token = f", token {lock.token}" if lock.token else ""
         name = self._context.name(lock.owner)
         return f"{target} is held {lock.held.name} by {name} since {clock(lock.since_ms)}{token}"
+
+    def _handover_lines(self, target: str, uuid: str) -> list[str]:
+        """Of an LV that is on its way to another host, how far it is and what comes next."""
+        context, state = self._context, self._context.state
+        one = under_way(state, uuid) if state is not None else None
+        if one is None:
+            return []
+        giver, taker = context.name(one.giver), context.name(one.taker)
+        what = f"{target} is being handed over from {giver} to {taker} since {clock(one.since_ms)}"
+        if one.step is HandoverStep.TAKE:
+            return [f"{what}: it is {taker}'s as soon as {giver} has let go, or is proven fenced"]
+        if one.step is HandoverStep.LEND:
+            how = f"ringfence handover {target} --to {taker}, or --abort"
+            return [f"{what}: it is prepared, and {giver} writes on; next: on {giver}, {how}"]
+        return [f"{what}: until that is decided it is {giver}'s"]
 
     def _ahead_line(self, target: str, lock: Lock) -> str:
         name = self._context.name(lock.owner)

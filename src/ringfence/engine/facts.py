@@ -10,7 +10,7 @@ from ringfence.core.cluster import ClusterConfig
 from ringfence.core.ids import Life, Token
 from ringfence.locks.resource import Effect as LockEffect
 from ringfence.wire.checkup import HostFacts
-from ringfence.wire.entries import ClientLock, VgDelta
+from ringfence.wire.entries import AskHandover, ClientLock, VgDelta
 from ringfence.wire.proving import DrillKind, UseTest
 
 
@@ -205,6 +205,23 @@ class RefreshHeard(_Fact, frozen=True):
     failed: str
 
 
+class HandoverAsked(_Fact, frozen=True):
+    """The taker is asked for the next step of a hand-over."""
+
+    by: Life
+    """The giver."""
+    taker: int
+    ask: AskHandover
+
+
+class HandoverHeard(_Fact, frozen=True):
+    """The answer to `by`, who had asked: the taker's, or the order's own."""
+
+    by: Life
+    number: int
+    failed: str
+
+
 class Noted(_Fact, frozen=True):
     """Worth a line in every node's history."""
 
@@ -217,5 +234,5 @@ Fact = (
     LockFact | Retokened | JoinSeen | JoinDone | SpaceLeft | AttemptGranted | PowerOnGranted | VictimGone
     | Left | Expelled | NotAdmitted | VgChanged | ConfigAccepted | ConfigRefused | DeadlockSought | WaitsTold
     | HostsAsked | HostHeard | TestsAsked | TestsHeard | DrillGranted | DrillOver | RefreshAsked
-    | RefreshHeard | Noted
+    | RefreshHeard | HandoverAsked | HandoverHeard | Noted
 )  # fmt: skip

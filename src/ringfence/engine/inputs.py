@@ -9,6 +9,7 @@ from ringfence.core.evidence import Power
 from ringfence.core.ids import Epoch, Life
 from ringfence.fencing.proving import Kept
 from ringfence.wire import SPEAKS, Speaks
+from ringfence.wire.block import Hold
 from ringfence.wire.client import Request
 from ringfence.wire.entries import Incident
 from ringfence.wire.lvmlockd import LvmAsked, LvmLock
@@ -51,6 +52,8 @@ class LeftOpen(msgspec.Struct, frozen=True):
     """(incarnation, page): the authority pages that it looks at.  None of them is lost."""
     lvm2: LvmLock | None = None
     """LVM2's, which no page stops: an LV that it activated, or the lock of a command that runs."""
+    hold: Hold = Hold.NONE
+    """The path is held: its LV is being handed over."""
 
     @property
     def what(self) -> str:

@@ -9,8 +9,8 @@ but locks there is nothing else to look at: whatever time alone brings, the next
 The parts: `views` (who is in, who may act), `state` (what all agree on), `locker` (locks of users here),
 `tasks` (volume commands), `fencer` (this node as the acting member), `agent_calls` (runs of fence
 agents, admitted by device), `deadlines` (authority pages), `deadlocks` (clients that wait in a ring),
-`checkups` (what all hosts look like), `refreshes` (LVs that several hosts have active), `wiper` (LVs that are
-zeroed or wiped), `fence_tests` and
+`checkups` (what all hosts look like), `refreshes` (LVs that several hosts have active), `handovers` (LVs on
+their way to another host), `wiper` (LVs that are zeroed or wiped), `fence_tests` and
 `drills` (whether all could fence), `arming` (when a maintenance ends), `requests` (clients),
 `lvmlockd` (stock LVM2)."""
 
@@ -42,6 +42,8 @@ from ringfence.engine.facts import (
     DrillOver,
     Expelled,
     Fact,
+    HandoverAsked,
+    HandoverHeard,
     HostHeard,
     HostsAsked,
     JoinSeen,
@@ -62,11 +64,13 @@ from ringfence.engine.facts import (
 )
 from ringfence.engine.fence_tests import FenceTests
 from ringfence.engine.fencer import Fencer
+from ringfence.engine.handovers import Handovers
 from ringfence.engine.identity import to_keep
 from ringfence.engine.inputs import DiskState, Input
 from ringfence.engine.locker import Locker, lost_error
 from ringfence.engine.lvm_processes import LvmProcesses
 from ringfence.engine.lvmlockd.server import Lvmlockd
+from ringfence.engine.mover import Mover
 from ringfence.engine.reconcile import missed, noticed
 from ringfence.engine.refreshes import Refreshes
 from ringfence.engine.requests import Requests
@@ -78,6 +82,7 @@ from ringfence.engine.views import Views
 from ringfence.engine.wiper import Wiper
 from ringfence.membership.quorum import is_primary
 from ringfence.volumes.deltas import follow
+from ringfence.wire.block import Hold
 from ringfence.wire.entries import AckJoin, Incident, IncidentSeen, Suspect
 from ringfence.wire.slots import Mark
 
@@ -130,7 +135,9 @@ class _Node:
         self._calls = AgentCalls(context)
         self._tasks = Tasks(context, self.locker, clients, self._calls, self._slots)
         self.refreshes = Refreshes(context, self.locker, self._tasks)
+        self._handovers = Handovers(context, self.locker, self._tasks)
         self._wiper = Wiper(context, self._tasks)
+        self._mover = Mover(context, self._tasks)
         self._lvmlockd = Lvmlockd(
             context, self.locker, self._tasks, self._slots, self._lvm_processes, self.refreshes
         )
@@ -145,7 +152,7 @@ class _Node:
         self._requests = Requests(
             context, self.locker, clients, self._tasks, self._views, self._fencer, self._deadlocks,
             self._checkups, self._fence_tests, self._drills, self._arming, self._slots, self._lvmlockd,
-            self.refreshes, self._wiper,
+            self.refreshes, self._wiper, self._handovers,
         )  # fmt: skip
         self._deadlines = Deadlines(context, self._slots)
         self._sent_ns = 0
@@ -279,7 +286,9 @@ class _Node:
         self._deadlocks.look()
         self._checkups.look()
         self.refreshes.look()
+        self._handovers.look()
         self._wiper.look()
+        self._mover.look()
         self._fence_tests.look()
         self._drills.look()
         if context.left:
@@ -453,6 +462,8 @@ class _Node:
             lock = self.locker.restore(one.lock, held, one.what, one.lvm2)
             if one.lvm2 is None:
                 self._tasks.opened[one.vg, one.lock.resource] = one.lv
+                if one.hold is not Hold.NONE:
+                    self._tasks.held[one.vg, one.lock.resource] = one.hold
             elif not one.lvm2.persistent:
                 self._lvm_processes.stays(lock)
         context.left_open = ()
@@ -476,11 +487,13 @@ class _Node:
         self._lvmlockd.lost()
         self._tasks.lost()
         self._wiper.lost()
+        self._mover.lost()
         error = lost_error("the request", context.name(context.me))
         self._requests.lost(error)
         self._deadlocks.lost(error)
         self._checkups.lost(error)
         self.refreshes.lost(error)
+        self._handovers.lost(error)
         self._fence_tests.lost(error)
         self._drills.lost(error)
 
@@ -517,6 +530,10 @@ class _Node:
                 self.refreshes.asked(fact)
             case RefreshHeard():
                 self.refreshes.heard(fact)
+            case HandoverAsked():
+                self._handovers.asked(fact)
+            case HandoverHeard():
+                self._handovers.heard(fact)
             case TestsAsked():
                 self._fence_tests.asked(fact)
             case TestsHeard():

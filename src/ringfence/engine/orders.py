@@ -16,8 +16,8 @@ from ringfence.core.modes import Mode
 from ringfence.lvm2.area import MdaHeader
 from ringfence.volumes.known import Known
 from ringfence.volumes.model import Vg
-from ringfence.wire.block import Plane
-from ringfence.wire.entries import VgDelta
+from ringfence.wire.block import Hold, Plane
+from ringfence.wire.entries import HandoverStep, VgDelta
 
 
 class _Order(msgspec.Struct, frozen=True, tag=True):
@@ -195,6 +195,42 @@ class AskReload(_Order, frozen=True):
     uuid: str
 
 
+class AskHandover(_Order, frozen=True):
+    """Have the next step of an LV's hand-over done, at the taker or in the total order.  Answer: None.
+
+    Raises Refused: it was refused, or the taker could not do it, or did not answer in time."""
+
+    vg: str
+    lv: str
+    """Its name."""
+    uuid: str
+    to: int
+    step: HandoverStep
+    seqno: int = 0
+    crc: int = 0
+    table: int = 0
+
+
+class AwaitTaken(_Order, frozen=True):
+    """Wait until the taker says that the LV is its own.  Answer: bool; False: after a while it has not."""
+
+    uuid: str
+
+
+class Handovers(_Order, frozen=True):
+    """LVs of a VG that are being handed over.  Answer: dict[str, OnItsWay], by uuid."""
+
+    vg: str
+
+
+class OnItsWay(msgspec.Struct, frozen=True):
+    giver: int
+    taker: int
+    step: HandoverStep
+    names: tuple[str, str]
+    """Of the two."""
+
+
 class SayGoodbye(_Order, frozen=True):
     """Leave the cluster cleanly; no lock is held and no path open.  Answer: None, once applied."""
 
@@ -267,7 +303,7 @@ class NoteProgress(_Order, frozen=True):
     vg: str
     lv: str
     what: str
-    """zeroed | wiped."""
+    """zeroed | wiped | moved."""
     done_bytes: int
     size_bytes: int
 
@@ -424,6 +460,19 @@ class ZeroBlocks(_Order, frozen=True):
     guard: str
 
 
+class CopyBlocks(_Order, frozen=True):
+    """Copy a range to another place, which does not overlap it, flushed before the answer.  Answer: None.
+
+    Under the guard as ZeroBlocks (`storage.driver.COPY_STEP_BYTES`), and like it beside other orders."""
+
+    path: str
+    offset_bytes: int
+    length_bytes: int
+    to_path: str
+    to_offset_bytes: int
+    guard: str
+
+
 class Place(msgspec.Struct, frozen=True):
     """Where a stripe begins."""
 
@@ -499,6 +548,8 @@ class OpenPath(_Order, frozen=True):
     """Of the VG's version that says so."""
     vg_uuid: str = ""
     """With dashes; the plane of device-mapper needs it."""
+    hold: Hold = Hold.NONE
+    """Else it is a socket, whatever plane this host has."""
 
 
 class Opened(msgspec.Struct, frozen=True):
@@ -542,6 +593,9 @@ class ReloadPath(_Order, frozen=True):
     readonly: bool
     token: Token
     """Of the lock it is open under."""
+    hold: Hold | None = None
+    """None: as before.  Else `token` is that of its lock from now on.  Answered when no change is under way
+    any more, and all are flushed, where they wait from now on."""
 
 
 class MirrorPath(_Order, frozen=True):
@@ -614,6 +668,8 @@ class OpenVolume(msgspec.Struct, frozen=True):
     plane: Plane = Plane.NBD
     fast: bool | None = None
     """Whether usual requests are served without the interpreter; None: not told, or it is a device."""
+    hold: Hold = Hold.NONE
+    """It is being handed over."""
 
 
 class StandingTables(_Order, frozen=True):
@@ -675,8 +731,11 @@ ENGINE_ORDERS = (
     Acquire, Convert, Release, FindLock, FindLocks, LocksTogether, Holders, SeqnoHeard, JoinLockspace,
     GiveBack, HoldOff, LeaveLockspace, Joined, LockspaceMembers, Publish, AskReload, SayGoodbye, NoteSlots,
     EndSlots, NoteUnclean, NoteProgress, Wanted, Recall, Remember, LocksThere, Identity, Pause, GoOn,
+    AskHandover, AwaitTaken, Handovers,
 )  # fmt: skip
-StorageOrder = ScanDevices | ReadBlocks | ReadText | SaveText | WriteBlocks | ZeroBlocks | Probe
+StorageOrder = (
+    ScanDevices | ReadBlocks | ReadText | SaveText | WriteBlocks | ZeroBlocks | CopyBlocks | Probe
+)  # fmt: skip
 BlockOrder = (
     OpenPath | PathsTogether | ReloadPath | MirrorPath | SealPath | UnmirrorPath | ClosePath | OpenPaths
 )
@@ -688,7 +747,8 @@ Order = (
     Acquire | Convert | Release | FindLock | FindLocks | LocksTogether | Holders | SeqnoHeard
     | JoinLockspace | GiveBack | HoldOff | LeaveLockspace | Joined | LockspaceMembers | Publish
     | AskReload | SayGoodbye | NoteSlots | EndSlots | NoteUnclean | NoteProgress | Wanted | Recall | Remember
-    | LocksThere | Identity | CallAgent | Pause | GoOn | DriverOrder
+    | LocksThere | Identity | CallAgent | Pause | GoOn | AskHandover | AwaitTaken
+    | Handovers | DriverOrder
 )  # fmt: skip
 
 Command = Generator[Order, Any, Any]

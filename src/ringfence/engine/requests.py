@@ -19,6 +19,7 @@ from ringfence.engine.checkups import Checkups
 from ringfence.engine.client_locks import ClientLocks
 from ringfence.engine.commands import command_for, lvs
 from ringfence.engine.commands.disks import find_vg
+from ringfence.engine.commands.handover import handover
 from ringfence.engine.commands.locking import space_of
 from ringfence.engine.commands.report import Broken
 from ringfence.engine.context import Context, Phase
@@ -29,6 +30,7 @@ from ringfence.engine.explain import Explanation
 from ringfence.engine.facts import ConfigRefused
 from ringfence.engine.fence_tests import FenceTests
 from ringfence.engine.fencer import Fencer
+from ringfence.engine.handovers import Handovers
 from ringfence.engine.inputs import Asked
 from ringfence.engine.leaving import leave
 from ringfence.engine.locker import Locker
@@ -39,6 +41,7 @@ from ringfence.engine.orders import (
     GiveBack,
     JoinLockspace,
     LeaveLockspace,
+    NoteProgress,
     OpenPaths,
     OpenVolume,
     Order,
@@ -92,11 +95,13 @@ class Requests:
         lvmlockd: Lvmlockd,
         refreshes: Refreshes,
         wiper: Wiper,
+        handovers: Handovers,
     ) -> None:
         self._context = context
         self._wiper = wiper
         self._lvmlockd = lvmlockd
         self._refreshes = refreshes
+        self._handovers = handovers
         self._slots = slots
         self._locker = locker
         self._tasks = tasks
@@ -176,6 +181,10 @@ class Requests:
             case calls.FenceDrill():
                 self._must_act()
                 self._drills.ask(call, call.who, id, lambda reply: self._send(client, reply))
+            case calls.LvHandover():
+                self._must_act()
+                self._must_reach_storage()
+                self._run(client, id, call, handover(call, self._handovers.busy))
             case calls.FenceConfirm():
                 self._confirm(client, id, call, who)
             case calls.FenceTrust():
@@ -353,9 +362,9 @@ class Requests:
         status = reports.status(
             self._context, exports, self._views.barrier, self._views.why, wrong, doing=self._fencer.doing
         )
-        progress = [task.progress for task in self._tasks.running() if task.progress is not None]
-        wiping = [msgspec.to_builtins(one) for one in progress]
-        return {**status, "slots": self._slots.report(), "wiping": wiping}
+        wiping = [msgspec.to_builtins(one) for one in self._progress()]
+        handovers = self._handovers.report()
+        return {**status, "slots": self._slots.report(), "wiping": wiping, "handovers": handovers}
 
     def _why(self, target: str) -> Command:
         _, broken, trouble = yield from self._look_at_paths()
@@ -384,7 +393,16 @@ class Requests:
         late = self._refreshes.lines(vg_of(where[0]) or "", where[1]) if where is not None else []
         if late:
             answer["lines"], answer["stuck"] = [*late, *answer["lines"]], True
+        answer["lines"] += [
+            f"LV {one.vg}/{one.lv}: {100 * one.done_bytes // max(one.size_bytes, 1)} % of "
+            f"{one.size_bytes >> 20} MiB are {one.what} by this host"
+            for one in self._progress()
+            if about_all or target in (one.vg, f"{one.vg}/{one.lv}")
+        ]
         return answer
+
+    def _progress(self) -> list[NoteProgress]:
+        return [task.progress for task in self._tasks.running() if task.progress is not None]
 
     def _look_at_paths(self) -> Generator[Order, Any, tuple[tuple[OpenVolume, ...], dict[str, str], str]]:
         """This host's open volumes; what is wrong with which (VG/LV -> line); or why nothing can be told."""
@@ -412,6 +430,7 @@ class Requests:
                 for name, what in sorted(wrong.items())
             }
             stopped = {f"{one.vg}/{one.lv}": one.stopped for one in volumes if one.stopped and not one.failed}
+            stopped |= self._handovers.left_over(volumes)
             stopped |= {name: what for name, what in self._refreshes.own.wrong.items() if name not in wrong}
             return lines | {name: f"{name} is active here, but {what}" for name, what in stopped.items()}
 

@@ -22,7 +22,7 @@ from ringfence.fencing.proving import Kept
 from ringfence.locks.lockspace import Lockspace
 from ringfence.locks.resource import Resource
 from ringfence.locks.table import Resources
-from ringfence.wire.entries import Incident
+from ringfence.wire.entries import HandoverStep, Incident
 from ringfence.wire.proving import DrillKind
 from ringfence.wire.ring import Submitted
 
@@ -78,6 +78,23 @@ class Disarm(msgspec.Struct):
     """Ready members on whose clocks its time is over."""
 
 
+class Handover(msgspec.Struct):
+    """An LV that is on its way from one node to another; see `handover_entries`."""
+
+    vg: str
+    lv: str
+    """Its name."""
+    giver: int
+    taker: int
+    life: Life
+    """The giver's that asked last, and by which number."""
+    number: int
+    step: HandoverStep
+    since_ms: int
+    opened: bool = False
+    """The taker has opened its end."""
+
+
 class ClusterState(msgspec.Struct, omit_defaults=True):
     """What has its default is not written: a field that a newer protocol needs leaves the bytes, and the
     digest, of the older one as they were."""
@@ -130,6 +147,8 @@ class ClusterState(msgspec.Struct, omit_defaults=True):
     disarmed: Disarm | None = None
     unclean: dict[str, list[str]] = {}
     """LVs that are being zeroed or wiped: VG -> their uuids."""
+    handovers: dict[str, Handover] = {}
+    """By the LV's uuid; `handover_entries.under_way` says whether one still counts."""
 
     def clear(self) -> list[dict[Any, Any]]:
         """Forget every lock.  Returns the tables, to be emptied by whoever has the time."""

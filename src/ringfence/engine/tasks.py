@@ -26,6 +26,7 @@ from ringfence.engine.client_locks import ClientLocks, Recall, in_use
 from ringfence.engine.context import Context
 from ringfence.engine.effects import DoOrder, Trace
 from ringfence.engine.facts import SpaceLeft
+from ringfence.engine.handover_entries import under_way
 from ringfence.engine.inputs import AgentExited
 from ringfence.engine.locker import Locker, lost_error
 from ringfence.engine.slots import Slots
@@ -34,6 +35,7 @@ from ringfence.engine.uses import Owner
 from ringfence.locks.flags import Flag
 from ringfence.lvm2.names import UUID_CHARACTERS
 from ringfence.wire import DELTAS, FENCING, UNCLEAN, entries
+from ringfence.wire.block import Hold
 
 UUIDS = 4
 END_SLOTS_MS = 5000
@@ -92,10 +94,15 @@ class Tasks:
         self.opened: dict[tuple[str, str], str] = {}
         """(VG, LV's uuid) -> its name, of each path that was opened and not closed since: it ought to be in
         the service's list."""
+        self.held: dict[tuple[str, str], Hold] = {}
+        """Of these, paths that are held, or may be, with how: their LVs are being handed over."""
         self.was_opened: Callable[[orders.OpenPath], None] = lambda order: None
         """Told of each path that has been opened."""
         self.ask_reload: Callable[[str, str, str, Told], None] | None = None
         """`Refreshes.ask`."""
+        self.ask_handover: Callable[[orders.AskHandover, Told], None] | None = None
+        self.await_taken: Callable[[str, Callable[[bool], None]], None] | None = None
+        """Those of `Handovers`."""
         self.was_reloaded: Callable[[orders.ReloadPath, str], None] = lambda order, what: None
         """Likewise, and by which command."""
 
@@ -132,6 +139,7 @@ class Tasks:
         if task is not None:
             waited_for = task.waits_for
             if error is None and task.refused != "stale":
+                self._note_hold(waited_for)
                 for one in _opened_by(waited_for, answer):
                     self.opened[one.vg, one.uuid] = one.lv
                     self.was_opened(one)
@@ -140,6 +148,12 @@ class Tasks:
                     self.opened[waited_for.vg, waited_for.uuid] = waited_for.name
                 self.was_reloaded(waited_for, task.what)
             self._advance(task, answer, from_dict(error) if error is not None else None)
+
+    def _note_hold(self, done: orders.Order | None) -> None:
+        if isinstance(done, orders.ClosePath) or (
+            isinstance(done, orders.ReloadPath) and done.hold is Hold.NONE
+        ):
+            self.held.pop((done.vg, done.uuid), None)
 
     def cancel_calls(self, devices: Collection[str]) -> None:
         """End what commands run on these devices; each learns it as an answer that says nothing."""
@@ -175,6 +189,7 @@ class Tasks:
     def lost(self) -> None:
         """This life is stale: every command learns it at its yield, and every path is dropped."""
         self.opened.clear()
+        self.held.clear()
         for task in list(self._tasks.values()):
             if task.number in self._tasks and isinstance(task.waits_for, orders.ENGINE_ORDERS):
                 error = lost_error(task.what, self._context.name(self._context.me))
@@ -256,6 +271,8 @@ class Tasks:
             for one in order.orders if isinstance(order, orders.PathsTogether) else (order,):
                 if isinstance(one, orders.ClosePath):
                     self.opened.pop((one.vg, one.uuid), None)
+            if isinstance(order, orders.OpenPath | orders.ReloadPath) and order.hold not in (None, Hold.NONE):
+                self.held[order.vg, order.uuid] = order.hold  # whatever becomes of it
             self._last_order += 1
             self._orders[self._last_order] = task
             self._context.out(DoOrder(self._last_order, order))
@@ -307,6 +324,16 @@ class Tasks:
                 assert self.ask_reload is not None
                 self.ask_reload(order.vg, order.lv, order.uuid, lambda error: self._told(task, order, error))
                 return False, None
+            case orders.AskHandover():
+                assert self.ask_handover is not None
+                self.ask_handover(order, lambda error: self._told(task, order, error))
+                return False, None
+            case orders.AwaitTaken():
+                assert self.await_taken is not None
+                self.await_taken(order.uuid, lambda taken: self._told(task, order, None, taken))
+                return False, None
+            case orders.Handovers():
+                return True, self._handovers(order.vg)
             case orders.GoOn():
                 task.step, self._context.more = self._context.step, True
                 return False, None
@@ -378,10 +405,12 @@ class Tasks:
         self._context.more = together.more or self._context.more
         return answers is not None, answers
 
-    def _told(self, task: Task, order: orders.Order, error: RingfenceError | None) -> None:
+    def _told(
+        self, task: Task, order: orders.Order, error: RingfenceError | None, answer: Any = None
+    ) -> None:
         """The answer to an order that somebody else carries out, if the command still waits for it."""
         if self._tasks.get(task.number) is task and task.waits_for is order:
-            self._advance(task, None, error)
+            self._advance(task, answer, error)
 
     def _check_not_lvm2(self, order: orders.Acquire) -> None:
         """An LV is active here through LVM2 or through a path of ours; LVM2's wish for it may be under way.
@@ -567,6 +596,17 @@ class Tasks:
             for lock in ((*found.granted, *found.converting) if found else ())
             if lock.token is not None and lock.held is not Mode.UN and not lock.flags & Flag.AHEAD
         )
+
+    def _handovers(self, vg: str) -> dict[str, orders.OnItsWay]:
+        context, state = self._context, self._context.state
+        found: dict[str, orders.OnItsWay] = {}
+        if state is None:
+            return found
+        for uuid, one in state.handovers.items():
+            if one.vg == vg and under_way(state, uuid) is not None:
+                names = context.name(one.giver), context.name(one.taker)
+                found[uuid] = orders.OnItsWay(one.giver, one.taker, one.step, names)
+        return found
 
     def _locks_in(self, lockspace: str) -> dict[str, orders.Held]:
         return {

@@ -84,10 +84,11 @@ class Wiper:
             if error is not None or answer is None:
                 self._tell_trouble(vg, one, str(error))
                 return
-            done, gone = answer["done"], answer["gone"]
+            done, gone, kept = answer["done"], answer["gone"], answer["kept"]
             assert isinstance(done, list)
             assert isinstance(gone, list)
-            one.gone = tuple(dict.fromkeys((*one.gone, *gone)))
+            assert isinstance(kept, list)
+            one.gone = tuple(dict.fromkeys((*one.gone, *gone, *kept)))
             self._context.see_unclean(vg, [uuid for uuid in self._seen(vg) if uuid not in gone])
             self._tell_done(vg, done)
             self._tell_trouble(vg, one, str(answer["trouble"]))

@@ -37,6 +37,7 @@ class Arena:
         disarm: an operator disarms fencing, at a host's daemon, for so many ms.
         leave: ask a host's daemon for a clean leave.
         stop: ask a host's daemon to leave the lockspace of the volume group.
+        hand_over: have who has an LV hand it over to a host, or prepare that.
         replace: another machine takes a host's place, under its node id, for so many ms.
         tend: boot a host, or start its daemon, if that is what it lacks.
         rot: damage what stands in the mark of a host."""
@@ -50,6 +51,7 @@ class Arena:
     disarm: Callable[[Host, int], None]
     leave: Callable[[Host], None]
     stop: Callable[[Host], None]
+    hand_over: Callable[[Host, bool], None]
     replace: Callable[[Host, int], None]
     tend: Callable[[Host], None]
     rot: Callable[[int], None]
@@ -578,6 +580,16 @@ class Leave(Fault, frozen=True, tag="leave"):
 
     def strike(self, arena: Arena) -> None:
         arena.leave(arena.hosts[self.node])
+
+
+class HandOver(Fault, frozen=True, tag="hand-over"):
+    """An operator has an LV that is open on another host go on here."""
+
+    node: int
+    prepare: bool = False
+
+    def strike(self, arena: Arena) -> None:
+        arena.hand_over(arena.hosts[self.node], self.prepare)
 
 
 class LockStop(Fault, frozen=True, tag="lock-stop"):

@@ -254,6 +254,7 @@ class Host:
                 path.order.lv,
                 OpenLock(path.grip.lockspace, path.grip.resource, path.grip.mode, path.grip.token),
                 ((path.grip.incarnation, path.grip.page),),
+                hold=path.order.hold,
             )
             for path in paths
         )

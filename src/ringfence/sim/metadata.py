@@ -16,6 +16,7 @@ from ringfence.lvm2.label import LABEL_SCAN_BYTES, SECTOR_BYTES, parse_label
 from ringfence.lvm2.text import Section, parse_text
 from ringfence.sim.disk import Disk, Disks
 from ringfence.sim.safety import SafetyViolation
+from ringfence.volumes.parts import MOVING_TAG
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ class Metadata:
         return next((one for one in self.versions.values() if one.vg == vg), None)
 
     def holder(self, path: str, start_bytes: int) -> str:
-        """The uuid of the LV that a byte of a disk belongs to; "": none."""
+        """The uuid of the LV that a byte of a disk belongs to, or is kept for; "": none."""
         for version in self.versions.values():
             for pv, start, end, lv in version.pieces:
                 if self._pvs.get(pv) == path and start <= start_bytes < end:
@@ -115,6 +116,9 @@ def _version(text: bytes, crc: int, disk: Disk) -> Version:
     names = []
     for lv_name, lv in _section(vg, "logical_volumes").sections():
         names.append(lv_name)
+        # What is kept for an LV that moves is written to, and was, as its own.
+        moves = [tag for tag in lv.strings("tags") if tag.startswith(MOVING_TAG)]
+        owner = moves[0].removeprefix(MOVING_TAG) if moves else lv.string("id") or ""
         for _, segment in lv.sections():
             count = segment.number("extent_count") or 0
             pv_name, first = _stripe(segment)
@@ -123,7 +127,7 @@ def _version(text: bytes, crc: int, disk: Disk) -> Version:
                 raise SafetyViolation(f"8: LV {name}/{lv_name} lies outside of PV {pv_name}")
             start = SECTOR_BYTES * (pv.number("pe_start") or 0) + first * extent
             bare = (pv.string("id") or "").replace("-", "")
-            pieces.append((bare, start, start + count * extent, lv.string("id") or ""))
+            pieces.append((bare, start, start + count * extent, owner))
     for index, one in enumerate(pieces):
         for other in pieces[index + 1 :]:
             if one[0] == other[0] and one[1] < other[2] and other[1] < one[2]:

@@ -120,6 +120,8 @@ class Storage:
             self._end(job, Unavailable("no backups are kept here"))
         elif isinstance(body, orders.Probe):
             self._end(job, self._probe(body))
+        elif isinstance(body, orders.CopyBlocks):
+            self._copy(job, body)
         elif isinstance(body, orders.WriteBlocks) and job.writes:
             self._begin_write(job, body)
         else:
@@ -130,6 +132,15 @@ class Storage:
             return None
         disk = self._disks.disks.get(read.path)
         return disk.read(read.offset_bytes, read.length_bytes) if disk else None
+
+    def _copy(self, job: _Job, body: orders.CopyBlocks) -> None:
+        data = self._read(orders.Read(body.path, body.offset_bytes, body.length_bytes))
+        if data is None:
+            self._end(job, DeviceFailed("cannot be read", next="look at the disk"))
+            return
+        job.writes.append(orders.Write(body.to_path, body.to_offset_bytes, data))
+        job.body = orders.WriteBlocks(tuple(job.writes), body.guard, "copy")
+        self._begin_write(job, job.body)
 
     def _probe(self, body: orders.Probe) -> Probed | DeviceFailed:
         """The table of `volumes.signatures` looks: there is no libblkid here."""

@@ -20,6 +20,7 @@ from ringfence.sim.faults import (
     FreezeHost,
     FreezeReady,
     FreezeRenewed,
+    HandOver,
     KillDaemon,
     Leave,
     LockStop,
@@ -302,6 +303,30 @@ def _(chance: Chance, nodes: list[int]) -> list[Fault]:
     faults: list[Fault] = [_all(a, Manner.UNREACHABLE), FreezeHost(node=a, for_ms=rng.randrange(8000, 14000))]
     for at_ms in range(1500, 9000, 500):
         faults += [LockStop(at_ms=at_ms + rng.randrange(200), node=one) for one in others]
+    return sorted(faults, key=lambda fault: fault.at_ms)
+
+
+@_story("handed-over", nodes=(2, 3))
+def _(chance: Chance, nodes: list[int]) -> list[Fault]:
+    """LVs go to and fro, some of them prepared; giver or taker is struck in the middle."""
+    a, b, *_ = nodes
+    rng = chance.rng
+    faults: list[Fault] = []
+    for at_ms in range(0, 20_000, 500):
+        taker, prepare = rng.choice(nodes), rng.random() < 0.3
+        faults.append(HandOver(at_ms=at_ms + rng.randrange(300), node=taker, prepare=prepare))
+    for at_ms in range(1000, 20_000, 5000):
+        at_ms += rng.randrange(2000)
+        faults.append(
+            rng.choice([
+                KillDaemon(at_ms=at_ms, node=a, for_ms=rng.randrange(50, 900)),
+                KillDaemon(at_ms=at_ms, node=b, for_ms=rng.randrange(50, 900)),
+                FreezeHost(at_ms=at_ms, node=a, for_ms=rng.randrange(200, 4000)),
+                FreezeHost(at_ms=at_ms, node=b, for_ms=rng.randrange(200, 4000)),
+                Cut(at_ms=at_ms, nodes=(a,), for_ms=rng.randrange(200, 3000)),
+                PowerOff(at_ms=at_ms, nodes=(b,), for_ms=rng.randrange(2000, 4000)),
+            ])
+        )  # fmt: skip
     return sorted(faults, key=lambda fault: fault.at_ms)
 
 

@@ -198,7 +198,8 @@ class World:
         arena = Arena(
             scheduler, self.ring, self.power, {host.node: host for host in self.hosts},
             sign=self._sign, order=self._order_fenced, disarm=self._disarm, leave=self._leave,
-            stop=self._stop, replace=self._replace, tend=self._revive, rot=self._rot,
+            stop=self._stop, hand_over=self._hand_over, replace=self._replace, tend=self._revive,
+            rot=self._rot,
         )  # fmt: skip
         self.nemesis = Nemesis(arena, scenario.faults_to_come())
 
@@ -335,6 +336,15 @@ class World:
     def _stop(self, host: Host) -> None:
         if host.daemon is not None:
             self._order(host, host.daemon, calls.VgChange("lockstop", VG))
+
+    def _hand_over(self, taker: Host, prepare: bool) -> None:
+        """By the first host that has an LV open for itself."""
+        for host in self.hosts:
+            for path in host.block.open.values():
+                if host is not taker and host.daemon is not None and path.writes:
+                    call = calls.LvHandover(VG, path.order.lv, taker.name, prepare=prepare)
+                    self._order(host, host.daemon, call)
+                    return
 
     def _order(self, host: Host, daemon: Daemon, call: calls.Call) -> None:
         """Ask this very run of a daemon for something."""

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 from ringfence.core.errors import DeviceFailed, NotFound, Unavailable
 from ringfence.engine.orders import (
+    CopyBlocks,
     Device,
     Probe,
     Read,
@@ -35,6 +36,9 @@ from ringfence.volumes.signatures import Probed
 
 ZERO_STEP_BYTES = 16 << 20
 """So much is zeroed between two looks at the guard: no more of it can land late."""
+
+COPY_STEP_BYTES = 1 << 20
+"""Likewise, of what is copied."""
 
 Guard = Callable[[str], None]
 """Asked with a VG's name, or "" for grant authority alone.  Raises NoAuthority."""
@@ -101,6 +105,8 @@ class Storage:
                 return self._write(order)
             case ZeroBlocks():
                 return self._zero(order)
+            case CopyBlocks():
+                return self._copy(order)
             case Probe():
                 return self._probe(order)
 
@@ -167,6 +173,19 @@ class Storage:
                 self._hook(Moment.AFTER, "zero", index, piece)
                 self._guard(order.guard)
             file.flush()
+
+    def _copy(self, order: CopyBlocks) -> None:
+        """To crash points each piece is a write."""
+        with self._open(order.path, write=False) as file, self._open(order.to_path, write=True) as to:
+            for index, at in enumerate(range(0, order.length_bytes, COPY_STEP_BYTES)):
+                data = file.read(order.offset_bytes + at, min(COPY_STEP_BYTES, order.length_bytes - at))
+                piece = Write(order.to_path, order.to_offset_bytes + at, data)
+                self._guard(order.guard)
+                self._hook(Moment.BEFORE, "copy", index, piece)
+                to.write(piece.offset_bytes, data)
+                self._hook(Moment.AFTER, "copy", index, piece)
+                self._guard(order.guard)
+            to.flush()
 
     def _probe(self, order: Probe) -> Probed:
         with ExitStack() as stack:

@@ -176,6 +176,17 @@ def tag(vg: Vg, add: Collection[str], drop: Collection[str]) -> Vg:
     return vg.with_header(_behind(body, "tags", tags, ("flags", "status")) if tags else body)
 
 
+def with_properties(
+    vg: Vg, policy: str, max_lv: int | None, max_pv: int | None, autoactivation: bool | None
+) -> Vg:
+    """The VG with those of them that are given.  Raises BadInput, Refused."""
+    if policy:
+        vg = set_policy(vg, policy)
+    if (max_lv, max_pv) != (None, None):
+        vg = set_limits(vg, max_lv, max_pv)
+    return vg if autoactivation is None else set_autoactivation(vg, autoactivation)
+
+
 def set_policy(vg: Vg, policy: str) -> Vg:
     """The VG with another allocation policy.  Raises BadInput."""
     if policy == "inherit":

@@ -59,10 +59,9 @@ def plan_moves(vg: Vg, wanted: Wanted, most_lvs: int) -> Plan:
         lv = vg.by_name[name]
         if lv.keeps_for or (only is not None and lv is not only):
             continue
-        try:
-            check_plain(vg, lv, f"lvm pvmove -n {lv.name}")
-        except Refused as error:
-            stays.append(error)
+        why = _why_it_stays(vg, lv)
+        if why is not None:
+            stays.append(why)
             continue
         pieces = list(_pieces(vg, lv, keeping.get(lv.uuid), wanted.runs))
         if pieces:
@@ -87,6 +86,19 @@ def reserve(vg: Vg, plan: Plan, uuids: Sequence[str], maker: Maker) -> Vg:
     for (lv, moves), uuid in zip(plan.moves, uuids, strict=True):
         vg = set_apart(vg, lv, keeping.get(lv.uuid), moves, uuid, maker)
     return vg
+
+
+def _why_it_stays(vg: Vg, lv: Lv) -> Refused | None:
+    if lv.slots:
+        return Refused(
+            f"Logical volume {vg.name}/{lv.name} holds the disk slots of the VG",
+            next=f"with the VG stopped on every host: lvm pvmove -n {lv.name}",
+        )
+    try:
+        check_plain(vg, lv, f"lvm pvmove -n {lv.name}")
+    except Refused as error:
+        return error
+    return None
 
 
 class _Piece(msgspec.Struct, frozen=True):

@@ -120,9 +120,10 @@ def check_stock(vg: Vg) -> None:
 
 
 def places_of(lv: Lv, run: Stripe) -> tuple[Place, ...]:
-    """Where in an LV the extents of a run are, as far as it has them; in the order of the run."""
+    """Where in an LV the extents of a run are, as far as it has them; in the order of the run.  What is being
+    zeroed or wiped is not moved."""
     found = []
-    for segment in lv.segments if lv.plain else ():
+    for segment in lv.segments if lv.plain and not lv.unclean else ():
         for number, stripe in enumerate(segment.stripes):
             first = max(stripe.start_extent, run.start_extent)
             last = min(_end(stripe), _end(run))

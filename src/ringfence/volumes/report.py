@@ -13,6 +13,7 @@ from ringfence.lvm2.names import with_dashes
 from ringfence.volumes.allocate import free_count, free_extents
 from ringfence.volumes.discovery import AreaOnDisk, Disks, PvOnDisk, VgOnDisk
 from ringfence.volumes.model import SECTOR_BYTES, Lv, Pv, Vg
+from ringfence.volumes.moves import kept
 from ringfence.volumes.relations import Relations
 from ringfence.volumes.report_segments import (
     Row,
@@ -301,7 +302,10 @@ def _devices(view: LvsView, lv: Lv) -> str:
 
 
 def _move_pv(view: LvsView, lv: Lv) -> str:
-    """The PV that a pvmove takes extents from."""
+    """The PV that a pvmove takes extents from, ours or LVM2's."""
+    if lv.tags and lv.keeps_for:
+        moves = kept(view.found.vg, lv).moves
+        return device_of(view.found, moves[0].source.pv) if moves else ""
     for segment in lv.segments:
         if segment.body.items and segment.body.get("extents_moved") is not None and segment.stripes:
             return device_of(view.found, segment.stripes[0].pv)

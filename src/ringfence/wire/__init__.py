@@ -48,5 +48,7 @@ DELTAS = 6
 """From here on: `VolumeNotice.delta`."""
 UNCLEAN = 6
 """From here on: `UncleanNoted`."""
+HANDOVERS = 7
+"""From here on: `AskHandover` and `HandoverTold`."""
 RAGGED_ENDS = 7
 """From here on: of states that each lack what another has applied one goes on, though few have it."""

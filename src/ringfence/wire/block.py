@@ -17,6 +17,7 @@ from typing import Any
 
 import msgspec
 
+from ringfence.core.modes import Mode
 from ringfence.wire.entries import Incident
 
 MAX_LINE_BYTES = 16 << 20
@@ -59,6 +60,44 @@ class Plane(Enum):
     """DM where this host has device-mapper and the LV lies on block devices, else NBD."""
 
 
+class Hold(Enum):
+    """What an LV's hand-over to another host does to its path here: at the one end, or at the other.
+
+    Under a path that is held, its lock may be weaker than one that lets write (`engine.handovers`)."""
+
+    NONE = ""
+    LENDING = "lending"
+    """Its other end is prepared: it writes on, and nobody else does."""
+    GIVING = "giving"
+    """What changes it waits, and is done or fails when that is decided; reads are answered."""
+    BORROWING = "borrowing"
+    """Opened for an LV that the other host still writes: changes wait, and reads are answered, with
+    whatever is on the disk by then."""
+    TAKING = "taking"
+    """Changes wait, reads are answered; nobody writes."""
+
+    @property
+    def waits(self) -> bool:
+        """Whether changes wait."""
+        return self not in (Hold.NONE, Hold.LENDING)
+
+    @property
+    def least(self) -> Mode:
+        """What the LV's lock is at the least, while a path of one host alone has this hold.
+
+        A hold is set before its lock is weakened, and made less after the lock has become stronger."""
+        return _LEAST[self]
+
+
+_LEAST = {
+    Hold.NONE: Mode.EX,
+    Hold.LENDING: Mode.PW,
+    Hold.GIVING: Mode.PR,
+    Hold.TAKING: Mode.PR,
+    Hold.BORROWING: Mode.CR,
+}
+
+
 def joined(extents: Iterable[Extent]) -> tuple[Extent, ...]:
     """The same, in as few pieces as can be."""
     found: list[Extent] = []
@@ -97,6 +136,21 @@ def moved(extents: Iterable[Extent], offset_bytes: int, to: tuple[Extent, ...]) 
     return joined([*before, *to, *behind])
 
 
+def begins_with(extents: Iterable[Extent], head: tuple[Extent, ...]) -> bool:
+    """Whether an LV is another one (joined), or that and more behind it."""
+    rest = sum(one.length_bytes for one in head)
+    first: list[Extent] = []
+    for one in extents:
+        length_bytes = min(one.length_bytes, rest)
+        if not length_bytes:
+            break
+        if length_bytes % (one.stripe_bytes * len(one.places) or 1):
+            return False
+        first.append(_cut(one, 0, length_bytes))
+        rest -= length_bytes
+    return not rest and joined(first) == head
+
+
 def _cut(one: Extent, skip_bytes: int, length_bytes: int) -> Extent:
     """Raises ValueError: it does not begin and end with a row of stripes."""
     count = len(one.places)
@@ -114,7 +168,7 @@ class _Call(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields=True):
 # -- asking ---------------------------------------------------------------------
 
 
-class Open(_Call, frozen=True):
+class Open(_Call, frozen=True, omit_defaults=True):
     """Start a worker for an LV.  Result: Path.  An LV that is open with the same order: its Path again."""
 
     vg: str
@@ -134,6 +188,8 @@ class Open(_Call, frozen=True):
     plane: Plane = Plane.NBD
     vg_uuid: str = ""
     """What the plane DM needs beside the rest."""
+    hold: Hold = Hold.NONE
+    """Else on the plane NBD, whatever `plane` says."""
 
 
 class Close(_Call, frozen=True):
@@ -156,8 +212,9 @@ class Together(_Call, frozen=True):
     calls: tuple[Open | Close, ...]
 
 
-class Reload(_Call, frozen=True):
-    """Change what an open LV is made of, under its running clients.  Result: Path, as it is then.
+class Reload(_Call, frozen=True, omit_defaults=True):
+    """Change what an open LV is made of, or its hold, under its running clients.  Result: Path, as it is
+    then.
 
     New requests wait, those under way are answered, the new extents take the old ones' place, and it goes
     on; connections live on.  Their clients keep the size that they were told, new ones are told the new one.
@@ -174,6 +231,9 @@ class Reload(_Call, frozen=True):
     readonly: bool = False
     token: str = ""
     """Of the lock it is reloaded under; refused if it was opened under another.  Empty: not compared."""
+    hold: Hold | None = None
+    """None: as before.  Else `token` is that of the lock from now on, and not compared.  Answered when no
+    change is under way any more, and flushed, where they wait from now on."""
 
 
 class Mirror(_Call, frozen=True):
@@ -295,6 +355,7 @@ class Path(msgspec.Struct, frozen=True, omit_defaults=True):
     moving: Moving | None = None
     fast: bool | None = None
     """Whether usual requests are served without the interpreter; None: not told, or it is a device."""
+    hold: Hold = Hold.NONE
 
 
 class Outcome(msgspec.Struct, frozen=True, omit_defaults=True):

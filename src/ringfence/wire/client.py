@@ -285,6 +285,12 @@ class VgCreate(_Call, frozen=True):
     shared: bool = False
     extent_size_bytes: int = 0
     metadata_size_bytes: int = 0
+    force: bool = False
+    tags: tuple[str, ...] = ()
+    policy: str = ""
+    max_lv: int | None = None
+    max_pv: int | None = None
+    autoactivation: bool | None = None
 
 
 class VgExtend(_Call, frozen=True):
@@ -452,6 +458,24 @@ class LvChange(_Call, frozen=True):
     """Activate it though PVs of it are missing: what lies there fails."""
 
 
+class LvHandover(_Call, frozen=True):
+    """Have another node go on with an LV that this one has open, EX; or take that back.
+
+    Reply result: {"message", "vg", "name", "uuid", "to", "state"}; the state is "handed over", "given" (it is
+    decided, and the taker has not said yet that it goes on), "prepared" or "taken back"."""
+
+    vg: str
+    lv: str
+    to: str = ""
+    """The node's name."""
+    prepare: bool = False
+    """Only have it open its end, to read; the same call without this goes on."""
+    abort: bool = False
+    """Take back what is not decided, instead."""
+    wait_ms: int | None = None
+    """For the VG's lock."""
+
+
 class LvResize(_Call, frozen=True):
     """Exactly one of size_bytes and extents; `percent` applies to extents: VG | FREE | PVS | LV.
 
@@ -502,6 +526,23 @@ class LvRemove(_Call, frozen=True):
     """Its extents are free only once they are wiped; else at once, with what is on them."""
 
 
+class PvMove(_Call, frozen=True):
+    """Reply result: {"message", "moved_bytes", "notes"}, when all is moved that can be from this node."""
+
+    source: str = ""
+    """PV[:RANGE...]; empty: go on with all that was begun and not ended."""
+    pvs: tuple[str, ...] = ()
+    """PV[:RANGE...] or @TAG, where it may go; none: to any other PV."""
+    lv: str = ""
+    """This one's extents alone."""
+    alloc: str = "inherit"
+    abort: bool = False
+    """Give up what is on its way, from the source or all; what has arrived stays there."""
+    background: bool = False
+    """Answer as soon as all is set apart: the hosts go on by themselves."""
+    wait_ms: int | None = None
+
+
 class SlotsAdd(_Call, frozen=True):
     """Give a shared VG disk slots."""
 
@@ -529,8 +570,8 @@ Call = (
     | ConfigShow | ConfigApply | Leave | JoinSpace | LeaveSpace | PurgeOrphans
     | Lock | Convert | Unlock | Cancel | Busy
     | PvCreate | Pvs | VgCreate | VgRemove | VgChange | Vgs | LvCreate | Lvs | LvChange | LvRemove
-    | LvResize | LvRename
-    | PvRemove | PvResize | PvCk | VgExtend | VgReduce | VgRename | VgSet | VgCk
+    | LvResize | LvRename | LvHandover
+    | PvRemove | PvResize | PvMove | PvCk | VgExtend | VgReduce | VgRename | VgSet | VgCk
     | VgCfgBackup | VgCfgRestore
     | SlotsAdd | SlotsForget | SlotsShow
 )  # fmt: skip
@@ -545,7 +586,7 @@ OPERATOR_CALLS = (FenceStatus, FenceNode, FenceDisarm, FenceArm, NodeReenrol)
 VOLUME_CALLS = (
     PvCreate, Pvs, VgCreate, VgRemove, VgChange, Vgs, LvCreate, Lvs, LvChange, LvRemove,
     LvResize, LvRename,
-    PvRemove, PvResize, PvCk, VgExtend, VgReduce, VgRename, VgSet, VgCk,
+    PvRemove, PvResize, PvMove, PvCk, VgExtend, VgReduce, VgRename, VgSet, VgCk,
     VgCfgBackup, VgCfgRestore,
     SlotsAdd, SlotsForget, SlotsShow,
 )  # fmt: skip

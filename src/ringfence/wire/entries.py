@@ -2,6 +2,7 @@
 
 A holder in the cluster state is a node, so a cluster lock is named by (lockspace, resource, node)."""
 
+from enum import Enum
 from typing import Any
 
 import msgspec
@@ -479,6 +480,54 @@ class RefreshTold(_Entry, frozen=True):
     """Why it could not be, in one line."""
 
 
+class HandoverStep(Enum):
+    """How far the hand-over of an LV to another host is."""
+
+    LOOK = "look"
+    """The taker compares what both see on the disks."""
+    LEND = "lend"
+    """The taker opens its end beside the writer, to read: it is prepared."""
+    OPEN = "open"
+    """Nobody writes; the taker opens its end, or goes on with it."""
+    TAKE = "take"
+    """It is decided: the LV is the taker's as soon as the giver has let go."""
+    DROP = "drop"
+    """It is decided: the LV stays the giver's, and the taker closes its end."""
+
+
+class AskHandover(_Entry, frozen=True):
+    """The sender, who holds an LV, hands it over to another node, and asks for the next step of that.
+
+    TAKE and DROP are decided by the order; the others the taker answers with `HandoverTold`."""
+
+    number: int
+    vg: str
+    lv: str
+    """Its name."""
+    uuid: str
+    """As its lock is named."""
+    to: int
+    """The taker."""
+    step: HandoverStep
+    seqno: int = 0
+    """Of the VG, as the giver reads it."""
+    crc: int = 0
+    """Of its text."""
+    table: int = 0
+    """Of what the LV is made of: `engine.commands.handover.table_of`."""
+
+
+class HandoverTold(_Entry, frozen=True):
+    """The taker has done what it was asked for; or, after TAKE, the LV is its own."""
+
+    by: Life
+    """The giver that asked."""
+    number: int
+    uuid: str
+    failed: str = ""
+    """Why it could not be done, in one line."""
+
+
 Entry = (
     JoinLockspace | AckJoin | LeaveLockspace | LockRequest | LockConvert | LockUnlock | LockCancel | LockBusy
     | Retoken | EvidenceSeen | AttemptBegan | AttemptEnded | VictimDue | BoundPassed | Suspect
@@ -487,7 +536,7 @@ Entry = (
     | SearchDeadlock | Waits | AskHosts | HostSays | AgentSaid | PowerOnBegan | PowerOnEnded | AskTests
     | TestsTold | DrillBegan | DrillAttempted | DrillEnded
     | FenceOrdered | Disarmed | Armed | DisarmExpired | LifeSeen | MachineForgotten
-    | SlotsKept | SlotsLeft | SlotsEnd | Marked | AskRefresh | RefreshTold
+    | SlotsKept | SlotsLeft | SlotsEnd | Marked | AskRefresh | RefreshTold | AskHandover | HandoverTold
 )  # fmt: skip
 
 LOCK_ENTRIES = (LockRequest, LockConvert, LockUnlock, LockCancel, LockBusy)

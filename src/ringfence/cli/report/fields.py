@@ -222,19 +222,26 @@ def final(report: Report, fields: Sequence[Field], of_pvs: bool = False) -> Repo
     return LVS if lv else VGS
 
 
-def help_lines() -> list[str]:
-    """What `-o help` says."""
+def help_lines(*, kinds: bool) -> list[str]:
+    """What `-o help` says.
+
+    Args: kinds: of values, too, as `-S help` tells them."""
+    from ringfence.cli.report.descriptions import DESCRIPTIONS
+
+    def line(name: str, text: str, kind: str = "") -> str:
+        return f"  {name:<28}- {text}{_KINDS[kind] if kinds and kind else ''}"
+
     lines: list[str] = []
     for section, title in TITLES.items():
         prefix = _PREFIXES.get(section, section + "_")
-        lines += ["", title, "-" * len(title), f"  {prefix + 'all':<28}All fields in this section."]
-        lines += [f"  {one.name:<28}{one.heading}{_KINDS[one.kind]}" for one in _section(section)]
+        lines += ["", title, "-" * len(title), line(prefix + "all", "All fields in this section.")]
+        lines += [line(one.name, DESCRIPTIONS[one.name], one.kind) for one in _section(section)]
     title = "Special Fields"
-    lines += ["", title, "-" * len(title), f"  {'selected':<28}Whether the row passes the selection."]
-    return [*lines[1:], f"  {'help':<28}This list."]
+    lines += ["", title, "-" * len(title), line("selected", "The row passes the selection.", NUMBER)]
+    return [*lines[1:], line("help", "This list.")]
 
 
 _KINDS = {
-    STRING: "  [string]", LIST: "  [string list]", BINARY: "  [yes or no]", NUMBER: "  [number]",
-    SIZE: "  [size]", PERCENT: "  [percent]", TIME: "  [time]",
+    STRING: " [string]", LIST: " [string list]", BINARY: " [yes or no]", NUMBER: " [number]",
+    SIZE: " [size]", PERCENT: " [percent]", TIME: " [time]",
 }  # fmt: skip

@@ -8,12 +8,12 @@ import importlib
 from ringfence.cli.verbs.table import Verb
 
 ROOMS = {
-    "pvcreate": "pv", "pvs": "reports", "pvresize": "pv", "pvck": "pv", "pvremove": "pv",
+    "pvcreate": "pv", "pvs": "reports", "pvresize": "pv", "pvck": "pv", "pvremove": "pv", "pvmove": "pvmove",
     "vgcreate": "vg", "vgs": "reports", "vgchange": "vg", "vgextend": "groups", "vgreduce": "groups",
     "vgrename": "groups", "vgck": "groups", "vgcfgbackup": "backup", "vgcfgrestore": "backup",
     "vgremove": "vg",
     "lvcreate": "lv", "lvs": "reports", "lvchange": "lv", "lvextend": "resize", "lvreduce": "resize",
-    "lvresize": "resize", "lvrename": "lv", "lvremove": "lv",
+    "lvresize": "resize", "lvrename": "lv", "lvremove": "lv", "handover": "handover",
 }  # fmt: skip
 """Which module has a verb's entry."""
 

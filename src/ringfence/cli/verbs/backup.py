@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ringfence.cli.answers import one_line, print_json
 from ringfence.cli.verbs.groups import each_vg
 from ringfence.cli.verbs.run import change
-from ringfence.cli.verbs.table import CHANGE, Given, Option, Stock, Verb, Work, call
+from ringfence.cli.verbs.table import CHANGE, Given, Option, Stock, Verb, Work, call, ignored
 from ringfence.client.place import SOCKET_VARIABLE
 from ringfence.core.errors import EXIT_OK, BadInput, NotFound, Refused, RingfenceError
 
@@ -129,7 +129,9 @@ _FILE = Option("file", ("-f", "--file"), "This file; %s in it stands for the VG'
 VERBS = {
     "vgcfgbackup": Verb(
         "vgcfgbackup", "Keep VGs' metadata in files.", "[VG...]",
-        (_FILE, *CHANGE),
+        (
+            _FILE, ignored("--foreign"), ignored("--ignorelockingfailure"), ignored("--readonly"), *CHANGE,
+        ),
         _backup,
         "Without --file: this host's backup of the VG, which each change made here writes, too.",
         (("vgcfgbackup -f /root/%s.vg vg0", "a copy to carry away"),),

@@ -1,7 +1,7 @@
 """vgextend, vgreduce, vgrename, vgck."""
 
-from ringfence.cli.verbs.pv import METADATA, path
-from ringfence.cli.verbs.table import CHANGE, Given, Option, Stock, Verb, Work, call
+from ringfence.cli.verbs.pv import LABEL, METADATA, path
+from ringfence.cli.verbs.table import CHANGE, Given, Option, Stock, Verb, Work, call, ignored
 from ringfence.client.brief import Brief
 from ringfence.core.errors import BadInput
 
@@ -51,7 +51,7 @@ VERBS = {
             Option("force", ("-f", "--force"), "Over other signatures and damaged labels."),
             Option("restoremissing", ("--restoremissing",),
                 "They were missing, and are to be trusted again."),
-            METADATA, *CHANGE,
+            METADATA, *LABEL, *CHANGE,
         ),
         _vgextend,
         "Devices that are no PVs become PVs.",
@@ -63,6 +63,8 @@ VERBS = {
             Stock(("--metadatacopies",), "another number of metadata areas"),
             Stock(("--pvmetadatacopies",), "another number of metadata areas"),
             Stock(("--bootloaderareasize",), "a bootloader area"),
+            Stock(("--metadataignore",), "an ignored metadata area"),
+            Stock(("--dataalignmentoffset",), "another alignment"),
         ),
         names="vg",
     ),
@@ -81,11 +83,12 @@ VERBS = {
             ("vgreduce --removemissing vg0", "what is gone for good"),
         ),
         least=1,
+        stock=(Stock(("--mirrorsonly",), "mirrors", False),),
         names="vg",
     ),
     "vgrename": Verb(
         "vgrename", "Give a VG another name.", "VG|UUID NEW",
-        CHANGE,
+        (ignored("-f", "--force"), *CHANGE),
         _vgrename,
         "No LV of it may be active on any host.",
         (("vgrename vg0 store", "its lockspace has the new name, too"),),

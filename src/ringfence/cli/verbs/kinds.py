@@ -87,3 +87,17 @@ def segment_type(text: str) -> str:
     if text not in _OURS:
         raise LeftToStock(f"segment type {text}")
     return text
+
+
+def zero(text: str) -> str:
+    """--zero of a PV.  Raises LeftToStock."""
+    if not yes_or_no(text):
+        raise LeftToStock("a PV whose first sectors are left as they are")
+    return text
+
+
+def metadata_type(text: str) -> str:
+    """--metadatatype: LVM2 has one left."""
+    if text not in ("2", "lvm2"):
+        raise BadInput(f"{text!r} is not lvm2")
+    return text

@@ -6,7 +6,6 @@ from ringfence.cli.verbs.lv_kinds import (
     ALLOC,
     CONTIGUOUS,
     FOREVER,
-    NO_EFFECT,
     NO_WIPE,
     PERMISSION,
     STOCK_DEVICE,
@@ -17,8 +16,8 @@ from ringfence.cli.verbs.lv_kinds import (
     split,
     split_lv,
 )
-from ringfence.cli.verbs.table import CHANGE, SELECT, Given, Option, Stock, Verb, Work, call
-from ringfence.cli.verbs.vg import ACTIVATE, NOW, PARTIAL, is_partial
+from ringfence.cli.verbs.table import CHANGE, SELECT, Given, Option, Stock, Verb, Work, call, ignored
+from ringfence.cli.verbs.vg import ACTIVATE, BOOT, NO_EFFECT, NOW, PARTIAL, is_partial
 from ringfence.client.brief import Brief
 from ringfence.core.errors import BadInput
 
@@ -154,13 +153,13 @@ VERBS = {
         (
             ACTIVATE, NOW, *PARTIAL, ADD_TAG, DROP_TAG, PERMISSION, ALLOC, CONTIGUOUS,
             Option("refresh", ("--refresh",), "Reload what is open here by what the metadata says."),
-            FORCE, SELECT, *NO_EFFECT, *CHANGE,
+            FORCE, SELECT, *BOOT, *CHANGE,
         ),
         _lvchange,
         "VG stands for all of its LVs. Without --wait it is refused at once, and told who holds the LV.",
         (
             ("lvchange -aey vg0/vm1", "this host alone may write"),
-            ("lvchange -asy vg0/vm1", "shared: for a live migration, or a cluster file system"),
+            ("lvchange -asy vg0/vm1", "shared: for a cluster file system"),
             ("lvchange -an vg0/vm1", "others may have it"),
             ("lvchange --addtag db vg0/vm1", "a tag, seen by all hosts at once"),
         ),
@@ -173,7 +172,11 @@ VERBS = {
                 "thin volumes"),
             Stock(("--poll",), "polling"), Stock(("--cachemode",), "caching"),
             Stock(("--cachepolicy",), "caching"), Stock(("--cachesettings",), "caching"),
-            Stock(("-K", "--ignoreactivationskip"), "activation skip", False),
+            Stock(("-Z", "--zero"), "thin volumes"), Stock(("--errorwhenfull",), "thin volumes"),
+            Stock(("--compression",), "VDO"), Stock(("--deduplication",), "VDO"),
+            Stock(("--vdosettings",), "VDO"), Stock(("--maxrecoveryrate",), "RAID"),
+            Stock(("--minrecoveryrate",), "RAID"), Stock(("--detachprofile",), "profiles", False),
+            Stock(("--readonly",), "a look", False),
         ),
         names="lv",
     ),
@@ -190,7 +193,7 @@ VERBS = {
         "lvremove", "Remove LVs.", "VG|VG/LV...",
         (
             Option("force", ("-f", "--force"), "Even if it is in use."), NO_WIPE, FOREGROUND, SELECT,
-            *NO_EFFECT, *CHANGE,
+            ignored("--nohistory"), *NO_EFFECT, *CHANGE,
         ),
         _lvremove,
         "VG stands for all of its LVs. One that is active here needs --force or --yes.",

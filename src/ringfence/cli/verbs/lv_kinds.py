@@ -29,11 +29,6 @@ PERMISSION = Option(
     "permission", ("-p", "--permission"), "rw or r.", "rw|r",
     lambda text: {"rw": "rw", "r": "r", "ro": "r"}[_one_of(text, ("rw", "r", "ro"))], choices=("rw", "r"),
 )  # fmt: skip
-NO_EFFECT = (
-    Option("noudevsync", ("--noudevsync",), "Taken from LVM2's scripts; nothing depends on it."),
-    Option("monitor", ("--monitor",), "Taken from LVM2's scripts; nothing depends on it.", "y|n"),
-    Option("ignoremonitoring", ("--ignoremonitoring",), "Taken from LVM2's scripts; nothing depends on it."),
-)  # fmt: skip
 CHANGES = (
     Option("size", ("-L", "--size"), "To so much; +SIZE and -SIZE: by so much.", "[+|-]SIZE", size_change),
     Option(
@@ -58,13 +53,15 @@ STOCK_KINDS = (
     Stock(("--vdosettings",), _VDO), Stock(("--compression",), _VDO), Stock(("--deduplication",), _VDO),
     Stock(("--raidintegrity",), _RAID), Stock(("--raidintegrityblocksize",), _RAID),
     Stock(("--raidintegritymode",), _RAID), Stock(("--maxrecoveryrate",), _RAID),
-    Stock(("--minrecoveryrate",), _RAID),
+    Stock(("--minrecoveryrate",), _RAID), Stock(("--cachemetadataformat",), _CACHE),
+    Stock(("--errorwhenfull",), _THIN),
 )  # fmt: skip
 """What makes other kinds of LVs than linear and striped ones."""
 STOCK_DEVICE = (
     Stock(("-M", "--persistent"), "fixed device numbers"), Stock(("--major",), "fixed device numbers"),
     Stock(("--minor",), "fixed device numbers"), Stock(("-k", "--setactivationskip"), "activation skip"),
     Stock(("--setautoactivation",), "autoactivation"), Stock(("--metadataprofile",), "profiles"),
+    Stock(("-K", "--ignoreactivationskip"), "activation skip", False),
 )  # fmt: skip
 
 

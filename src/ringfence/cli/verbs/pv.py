@@ -2,11 +2,15 @@
 
 import os
 
-from ringfence.cli.verbs.kinds import size
+from ringfence.cli.verbs.kinds import metadata_type, size, zero
 from ringfence.cli.verbs.table import CHANGE, Given, Option, Stock, Verb, Work, call
 from ringfence.core.errors import BadInput
 
 METADATA = Option("metadatasize", ("--metadatasize",), "Size of the metadata area.", "SIZE", size)
+LABEL = (
+    Option("zero", ("-Z", "--zero"), "y: its first sectors are wiped.", "y|n", zero),
+    Option("metadatatype", ("-M", "--metadatatype"), "lvm2.", "TYPE", metadata_type),
+)  # fmt: skip
 
 
 def path(device: str) -> str:
@@ -56,7 +60,7 @@ VERBS = {
         "pvcreate", "Make devices into PVs.", "DEVICE...",
         (
             Option("force", ("-f", "--force"), "Over other signatures and damaged labels."),
-            METADATA, *CHANGE,
+            METADATA, *LABEL, *CHANGE,
         ),
         _pvcreate,
         examples=(
@@ -122,6 +126,8 @@ VERBS = {
         stock=(
             Stock(("--repair",), "repairing a PV", False), Stock(("--repairtype",), "repairing a PV"),
             Stock(("--settings",), "repairing a PV"), Stock(("--file", "-f"), "repairing a PV"),
+            Stock(("--labelsector",), "another label sector"),
+            Stock(("--pvmetadatacopies",), "another number of metadata areas"),
         ),
         names="pv",
     ),

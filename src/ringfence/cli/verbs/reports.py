@@ -16,7 +16,19 @@ from ringfence.cli.verbs.kinds import tag
 from ringfence.cli.verbs.pv import path
 from ringfence.cli.verbs.rows import Table
 from ringfence.cli.verbs.run import open_daemon
-from ringfence.cli.verbs.table import DAEMON, HELP, QUIET, TEST, VERBOSE, Given, Option, Verb, call
+from ringfence.cli.verbs.table import (
+    DAEMON,
+    HELP,
+    QUIET,
+    TEST,
+    VERBOSE,
+    Given,
+    Option,
+    Stock,
+    Verb,
+    call,
+    ignored,
+)
 from ringfence.client.brief import OLDER, Brief, Call
 from ringfence.core.errors import EXIT_FAILED, EXIT_OK, BadInput, NotFound, RingfenceError
 from ringfence.core.units import UNITS
@@ -84,6 +96,7 @@ OPTIONS = (
     Option("foreign", ("--foreign",), "VGs of other hosts are shown anyway."),
     Option("unbuffered", ("--unbuffered",), "Rows are printed when all are there."),
     Option("yes", ("-y", "--yes"), "Reports do not ask."),
+    ignored("--ignorelockingfailure"),
     VERBOSE._replace(help="More columns."), QUIET, TEST._replace(help="Reports change nothing."),
     *DAEMON, HELP,
 )  # fmt: skip
@@ -94,7 +107,7 @@ def _asked(given: Given, report: Report, of_pvs: bool = False) -> Asked | None:
     """None: `-o help` was printed."""
     shown, compact, help = known.chosen(report, given["fields"], bool(given["verbose"]))
     if help or given["select"] in known.HELP:
-        print("\n".join("  " + line for line in known.help_lines()))
+        print("\n".join("  " + line for line in known.help_lines(kinds=not help)))
         return None
     selection = None
     if given["select"]:
@@ -349,7 +362,7 @@ VERBS = {
     ),
     "lvs": Verb(
         "lvs", "Report LVs and which host holds them.", "[VG|VG/LV|@TAG...]", (_SEGMENTS, *OPTIONS), run=lvs,
-        names="lv",
+        names="lv", stock=(Stock(("-H", "--history"), "historical LVs", False),),
         examples=(
             ("lvs -o +devices vg0", "where each segment lies"),
             ("lvs -O -lv_size -S 'lv_tags=db && lv_size>=1g'", "the large ones with the tag, largest first"),

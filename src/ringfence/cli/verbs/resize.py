@@ -7,14 +7,14 @@ from ringfence.cli.verbs.lv_kinds import (
     ALLOC,
     CHANGES,
     FOREVER,
-    NO_EFFECT,
     NO_WIPE,
     STOCK_KINDS,
     STRIPES,
     places,
     split_lv,
 )
-from ringfence.cli.verbs.table import CHANGE, Given, Option, Plan, Verb, Work, call
+from ringfence.cli.verbs.table import CHANGE, Given, Option, Plan, Stock, Verb, Work, call
+from ringfence.cli.verbs.vg import NO_EFFECT
 from ringfence.core.errors import BadInput
 
 FORCE = Option("force", ("-f", "--force"), "Reduce it: what is at its end is lost.")
@@ -59,6 +59,7 @@ def _resize(only: str) -> Plan:
 
 _GROW = (*STRIPES, ALLOC, NO_WIPE)
 _REST = (FOREVER, *NO_EFFECT, *CHANGE)
+_STOCK = (Stock(("-n", "--nofsck"), "a file system that is not checked", False),)
 _TYPE = Option("type", ("--type",), "linear or striped.", "TYPE", segment_type)
 
 VERBS = {
@@ -77,7 +78,7 @@ VERBS = {
             ("lvextend -L 64g vg0/vm1 /dev/sdb:1000-", "the new extents from 1000 on, on this PV"),
         ),
         least=1,
-        stock=STOCK_KINDS,
+        stock=(*STOCK_KINDS, *_STOCK, Stock(("--usepolicies",), "growth by policies", False)),
         names="lv",
         after=resize_file_system,
     ),
@@ -91,6 +92,7 @@ VERBS = {
         "Needs --force or --yes. What it gives up is wiped before it is free.",
         (("lvreduce -f -L -1g vg0/vm1", "1 GiB less"),),
         least=1, most=1,
+        stock=_STOCK,
         names="lv",
         after=until_clean,
     ),
@@ -101,7 +103,7 @@ VERBS = {
         "To make it smaller needs --force or --yes.",
         (("lvresize -L 20g vg0/vm1", "20 GiB, whatever it was"),),
         least=1,
-        stock=STOCK_KINDS,
+        stock=(*STOCK_KINDS, *_STOCK),
         after=resize_file_system,
         names="lv",
     ),

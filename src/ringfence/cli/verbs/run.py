@@ -12,7 +12,7 @@ from ringfence.cli.answers import one_line, print_json
 from ringfence.cli.verbs import verb
 from ringfence.cli.verbs.table import Given, Verb, Work
 from ringfence.cli.verbs.words import understand, wrong
-from ringfence.client.brief import Brief
+from ringfence.client.brief import Brief, Call
 from ringfence.core.errors import EXIT_FAILED, EXIT_OK, BadInput, RingfenceError, printable
 
 RETRY_MS = 2000
@@ -72,7 +72,7 @@ def _each(daemon: Brief, work: Work, entry: Verb, given: Given) -> int:
     errors: list[RingfenceError] = []
     for target, call in work:
         try:
-            result: dict[str, Any] = daemon.call(call)
+            result: dict[str, Any] = _asked(daemon, call, entry, given)
             if entry.after is not None:
                 result = entry.after(given, result)
         except RingfenceError as error:
@@ -91,6 +91,13 @@ def _each(daemon: Brief, work: Work, entry: Verb, given: Given) -> int:
         print_json(answer)
     failed = errors or any(result.get("problems") for result in results)
     return EXIT_FAILED if failed else EXIT_OK
+
+
+def _asked(daemon: Brief, call: Call, entry: Verb, given: Given) -> Any:
+    if entry.during is None or given["json"] or given["quiet"]:
+        return daemon.call(call)
+    with open_daemon(given) as other, entry.during(given, other):
+        return daemon.call(call)
 
 
 def _error_line(target: str, error: RingfenceError) -> str:

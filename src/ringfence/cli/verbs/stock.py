@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from ringfence.cli.verbs import ROOMS
 
 _NAMES = (
-    "lvconvert lvdisplay lvmconfig lvmdevices lvmdiskscan lvscan pvchange pvdisplay pvmove pvscan vgconvert "
+    "lvconvert lvdisplay lvmconfig lvmdevices lvmdiskscan lvscan pvchange pvdisplay pvscan vgconvert "
     "vgdisplay vgexport vgextend vgimport vgimportclone vgimportdevices vgmerge vgmknodes vgreduce vgrename "
     "vgscan vgsplit vgck vgcfgbackup vgcfgrestore pvremove pvresize pvck lvextend lvreduce lvresize "
     "lvrename"

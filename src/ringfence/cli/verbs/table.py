@@ -4,6 +4,7 @@ Everything that is said of a verb is made of its entry: how it is parsed (`words
 (`help`), completion (`tree`), and what is asked of the daemon."""
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
 from ringfence.client.brief import Brief, Call
@@ -73,6 +74,10 @@ After = Callable[[Given, dict[str, Any]], dict[str, Any]]
 """What this host does when the daemon has done its part; the result, and what to say beside it."""
 
 
+During = Callable[[Given, Brief], AbstractContextManager[None]]
+"""What a person is told while the daemon works; it gets a daemon of its own to ask."""
+
+
 class Verb(NamedTuple):
     name: str
     summary: str
@@ -93,6 +98,7 @@ class Verb(NamedTuple):
     expand: Expand | None = None
     run: Run | None = None
     after: After | None = None
+    during: During | None = None
     names: str = ""
     """What the names are, for completion: vg, lv, pv or path."""
 
@@ -104,7 +110,7 @@ ROOT = Option(
     "root", ("--root",), "All places below this directory.  [default: that of $RINGFENCE_SOCKET, or /]",
     "PATH", ours=True,
 )  # fmt: skip
-HELP = Option("help", ("-h", "-?", "--help"), "Show this and end.")
+HELP = Option("help", ("-h", "-?", "--help", "--longhelp"), "Show this and end.")
 JSON = Option("json", ("--json",), "Print one JSON object.", ours=True)
 VERBOSE = Option("verbose", ("-v", "--verbose"), "Say more.")
 QUIET = Option("quiet", ("-q", "--quiet"), "Print no messages, errors excepted.")
@@ -122,6 +128,26 @@ SELECT = Option(
 DAEMON = (SOCKET, ROOT)
 CHANGE = (YES, VERBOSE, QUIET, TEST, BACKUP, JSON, *DAEMON, HELP)
 """Options of every verb that changes something."""
+
+
+_NONE = "Taken from LVM2's scripts; nothing depends on it."
+EVERYWHERE = (
+    Option("debug", ("-d", "--debug"), _NONE), Option("nohints", ("--nohints",), _NONE),
+    Option("journal", ("--journal",), _NONE, "WHAT"),
+    Option("driverloaded", ("--driverloaded",), _NONE, "y|n"),
+    Stock(("--config",), "another configuration"), Stock(("--commandprofile",), "profiles"),
+    Stock(("--profile",), "profiles"), Stock(("--devices",), "other devices"),
+    Stock(("--devicesfile",), "other devices"), Stock(("--lockopt",), "options of its locks"),
+    Stock(("--nolocking",), "a command without locks", False), Stock(("--version",), "its version", False),
+    Stock(("-S", "--select"), "a selection"), Stock(("--reportformat",), "its log as JSON"),
+    Stock(("--configreport",), "its log as a report"), Stock(("--logonly",), "its log as a report", False),
+)  # fmt: skip
+"""What LVM2 takes with every command, where a verb's own table does not have it."""
+
+
+def ignored(*names: str, metavar: str = "") -> Option:
+    """An option that LVM2 has, and that means nothing here."""
+    return Option(names[-1].lstrip("-"), names, _NONE, metavar)
 
 
 def call(name: str, **fields: Any) -> Call:

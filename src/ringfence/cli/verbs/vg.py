@@ -10,8 +10,8 @@ from ringfence.cli.verbs.kinds import (
     wait_ms,
     yes_or_no,
 )
-from ringfence.cli.verbs.pv import METADATA, path
-from ringfence.cli.verbs.table import CHANGE, SELECT, Given, Option, Stock, Verb, Work, call
+from ringfence.cli.verbs.pv import LABEL, METADATA, path
+from ringfence.cli.verbs.table import CHANGE, SELECT, Given, Option, Stock, Verb, Work, call, ignored
 from ringfence.core.errors import BadInput
 
 NOW = Option(
@@ -31,6 +31,13 @@ PARTIAL = (
 
 def is_partial(given: Given) -> bool | None:
     return bool(given["partial"] or given["activationmode"] == "partial") or None
+
+
+NO_EFFECT = (
+    ignored("--noudevsync"), ignored("--monitor", metavar="y|n"), ignored("--ignoremonitoring"),
+)  # fmt: skip
+BOOT = (*NO_EFFECT, ignored("--sysinit"), ignored("--ignorelockingfailure"))
+"""What units and scripts give that activate at boot."""
 
 
 PROPERTIES = (
@@ -56,6 +63,9 @@ def _vgcreate(given: Given) -> Work:
     made = call(
         "VgCreate", vg=vg, devices=[path(one) for one in devices], shared=bool(given["shared"]) or None,
         extent_size_bytes=given["physicalextentsize"], metadata_size_bytes=given["metadatasize"],
+        force=bool(given["force"]) or None, tags=given["addtag"] or None, policy=given["alloc"],
+        max_lv=given["maxlogicalvolumes"], max_pv=given["maxphysicalvolumes"],
+        autoactivation=given["setautoactivation"],
     )  # fmt: skip
     return [(vg, made)]
 
@@ -69,14 +79,17 @@ def _vgchange(given: Given) -> Work:
         "extent_size_bytes": given["physicalextentsize"],
     }  # fmt: skip
     changed = any(value is not None for value in changes.values())
-    if len(locks) + (given["activate"] is not None) + changed != 1:
-        raise BadInput("give one of --lockstart, --lockstop, --activate, and properties")
+    refresh = bool(given["refresh"])
+    if len(locks) + (given["activate"] is not None) + changed + refresh != 1:
+        raise BadInput("give one of --lockstart, --lockstop, --activate, --refresh, and properties")
     if locks:
         return [(vg, call("VgChange", action=locks[0], vg=vg or None)) for vg in given.names or ("",)]
     if not given.names:
         raise BadInput("give the names of VGs")
     if changed:
         return [(vg, call("VgSet", vg=vg, **changes)) for vg in given.names]
+    if refresh:
+        return [(vg, call("LvChange", vg=vg, lv="", refresh=True)) for vg in given.names]
     return [
         (
             vg,
@@ -98,7 +111,13 @@ VERBS = {
         (
             Option("shared", ("--shared",), "For several hosts; other VGs are not made here."),
             Option("physicalextentsize", ("-s", "--physicalextentsize"), "[default: 4m]", "SIZE", size),
-            METADATA, *CHANGE,
+            Option("force", ("-f", "--force"), "Over other signatures and damaged labels."),
+            Option("maxlogicalvolumes", ("-l", "--maxlogicalvolumes"), "So many LVs at most.", "NUMBER",
+                positive),
+            Option("maxphysicalvolumes", ("-p", "--maxphysicalvolumes"), "So many PVs at most.", "NUMBER",
+                positive),
+            *(one for one in PROPERTIES if one.key in ("addtag", "alloc", "setautoactivation")),
+            METADATA, *LABEL, *CHANGE,
         ),
         _vgcreate,
         "Devices that are no PVs become PVs.",
@@ -113,8 +132,10 @@ VERBS = {
             Stock(("--locktype",), "another lock type"),
             Stock(("--vgmetadatacopies",), "another number of metadata areas"),
             Stock(("--metadatacopies",), "another number of metadata areas"),
-            Stock(("--alloc",), "another allocation policy"),
+            Stock(("--pvmetadatacopies",), "another number of metadata areas"),
             Stock(("--dataalignment",), "another alignment"),
+            Stock(("--dataalignmentoffset",), "another alignment"),
+            Stock(("--labelsector",), "another label sector"), Stock(("--metadataprofile",), "profiles"),
         ),
         names="path",
     ),
@@ -123,7 +144,9 @@ VERBS = {
         (
             Option("lockstart", ("--lockstart", "--lock-start"), "Start the VGs' lockspaces here."),
             Option("lockstop", ("--lockstop", "--lock-stop"), "Stop them here; no LV may be active."),
-            ACTIVATE, NOW, *PARTIAL, *PROPERTIES, SELECT, *CHANGE,
+            ACTIVATE, NOW, *PARTIAL,
+            Option("refresh", ("--refresh",), "Reload what is open here by what the metadata says."),
+            *PROPERTIES, SELECT, *BOOT, ignored("-f", "--force"), *CHANGE,
         ),
         _vgchange,
         "Without names, --lockstart and --lockstop mean all VGs of this cluster.",
@@ -137,13 +160,17 @@ VERBS = {
                 "a VG of one host"),
             Stock(("-c", "--clustered"), "a VG under clvmd"), Stock(("-u", "--uuid"), "a new uuid", False),
             Stock(("--poll",), "polling"), Stock(("--metadataprofile",), "profiles"),
+            Stock(("--detachprofile",), "profiles", False),
+            Stock(("--pvmetadatacopies",), "another number of metadata areas"),
+            Stock(("-K", "--ignoreactivationskip"), "activation skip", False),
+            Stock(("--autoactivation",), "activation by events"), Stock(("--readonly",), "a look", False),
             Stock(("--vgmetadatacopies",), "another number of metadata areas"),
         ),
         names="vg",
     ),
     "vgremove": Verb(
         "vgremove", "Remove VGs.", "VG...",
-        (Option("force", ("-f", "--force"), "With all its LVs."), SELECT, *CHANGE),
+        (Option("force", ("-f", "--force"), "With all its LVs."), SELECT, ignored("--noudevsync"), *CHANGE),
         _vgremove,
         "Their devices stay PVs.",
         (("vgremove -f vg0", "vg0 with all that is in it"),),

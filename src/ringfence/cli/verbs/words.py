@@ -7,7 +7,7 @@ as short as they are unmistakable, `--` ends them."""
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-from ringfence.cli.verbs.table import Given, Option, Stock, Verb
+from ringfence.cli.verbs.table import EVERYWHERE, Given, Option, Stock, Verb
 from ringfence.core.errors import BadInput, RingfenceError
 
 
@@ -26,7 +26,9 @@ def understand(verb: Verb, words: Sequence[str]) -> Given:
     """Raises BadInput with the code "bad-command"; and for an option that is left to stock LVM2, with the
     command that does it."""
     values: dict[str, Any] = {
-        option.key: () if option.many else option.default if option.metavar else 0 for option in verb.options
+        option.key: () if option.many else option.default if option.metavar else 0
+        for option in _every(verb)
+        if isinstance(option, Option)
     }
     names: list[str] = []
     lvm: list[str] = []
@@ -133,7 +135,9 @@ def _next(verb: Verb, words: Sequence[str], at: int, name: str) -> str:
 
 
 def _every(verb: Verb) -> tuple[Option | Stock, ...]:
-    return (*verb.options, *verb.stock)
+    own: tuple[Option | Stock, ...] = (*verb.options, *verb.stock)
+    names = {name for one in own for name in one.names}
+    return (*own, *(one for one in EVERYWHERE if names.isdisjoint(one.names)))
 
 
 def _short(verb: Verb, name: str) -> Option | Stock:

@@ -14,6 +14,7 @@ from ringfence.engine.commands.members import vgextend, vgreduce
 from ringfence.engine.commands.pv import pvremove, pvresize
 from ringfence.engine.commands.pvck import pvck
 from ringfence.engine.commands.pvcreate import pvcreate
+from ringfence.engine.commands.pvmove import pvmove
 from ringfence.engine.commands.report import lvs, pvs, vgs
 from ringfence.engine.commands.resize import lvresize
 from ringfence.engine.commands.slots import look_for_slots, slots_add, slots_forget, slots_show
@@ -31,6 +32,7 @@ from ringfence.wire.client import (
     Lvs,
     PvCk,
     PvCreate,
+    PvMove,
     PvRemove,
     PvResize,
     Pvs,
@@ -60,6 +62,7 @@ _COMMANDS: dict[type, Callable[[Any], Command]] = {
     PvCreate: pvcreate,
     PvRemove: pvremove,
     PvResize: pvresize,
+    PvMove: pvmove,
     PvCk: pvck,
     Pvs: pvs,
     VgCreate: vgcreate,

@@ -28,7 +28,9 @@ from ringfence.engine.orders import (
     Convert,
     Extent,
     FindLock,
+    Handovers,
     Held,
+    OnItsWay,
     Opened,
     OpenPath,
     OpenPaths,
@@ -40,6 +42,7 @@ from ringfence.engine.orders import (
 from ringfence.volumes.discovery import VgOnDisk, check_twins
 from ringfence.volumes.model import SECTOR_BYTES, Lv, Stripe, Vg
 from ringfence.volumes.plan import check_plain, find_lv
+from ringfence.wire.block import Hold
 
 _MODES = {"ey": Mode.EX, "sy": Mode.PR, "n": Mode.UN}
 VG_WAIT_MS = 5000
@@ -132,6 +135,7 @@ def activate(
     what = f"LV {vg}/{name}"
     mine: Held | None = yield FindLock(space_of(vg), lv.uuid)
     check_ours_to_use(mine, vg, name)
+    yield from check_stays(vg, lv)
     if mine is not None and mine.mode is mode:
         volume = yield from find_open(vg, lv.uuid)
         if volume is not None and not volume.failed:
@@ -181,16 +185,19 @@ def _open(
     return (yield from open_path(locked.found, now, held))
 
 
-def open_path(found: VgOnDisk, lv: Lv, held: Held) -> Generator[Order, Any, dict[str, Any]]:
-    opened: Opened = yield open_order(found, lv, held)
+def open_path(
+    found: VgOnDisk, lv: Lv, held: Held, hold: Hold = Hold.NONE
+) -> Generator[Order, Any, dict[str, Any]]:
+    opened: Opened = yield open_order(found, lv, held, hold)
     return answer_of(found.vg.name, lv, held, opened)
 
 
-def open_order(found: VgOnDisk, lv: Lv, held: Held) -> OpenPath:
+def open_order(found: VgOnDisk, lv: Lv, held: Held, hold: Hold = Hold.NONE) -> OpenPath:
     """Raises as `extents_of` does."""
+    shared = held.mode is not Mode.EX and hold is Hold.NONE
     return OpenPath(
-        found.vg.name, lv.name, lv.uuid, extents_of(found, lv), shared=held.mode is not Mode.EX,
-        token=held.token, readonly=not lv.writable, seqno=found.vg.seqno, vg_uuid=found.vg.uuid,
+        found.vg.name, lv.name, lv.uuid, extents_of(found, lv), shared=shared, token=held.token,
+        readonly=not lv.writable, seqno=found.vg.seqno, vg_uuid=found.vg.uuid, hold=hold,
     )  # fmt: skip
 
 
@@ -224,6 +231,19 @@ def check_ours_to_use(mine: Held | None, vg: str, name: str) -> None:
         raise Refused(
             f"Logical volume {vg}/{name} is active here through LVM2",
             next=f"deactivate it as it was activated: lvm lvchange -an {vg}/{name}",
+        )
+
+
+def check_stays(vg: str, lv: Lv) -> Generator[Order, Any, None]:
+    """Raises Refused while the LV is being handed over: its lock may be weak for the sake of that alone."""
+    ways: dict[str, OnItsWay] = yield Handovers(vg)
+    way = ways.get(lv.uuid)
+    if way is not None:
+        giver, taker = way.names
+        raise Refused(
+            f"Logical volume {vg}/{lv.name} is being handed over from {giver} to {taker}",
+            next=f"wait until it is; to drop that: on {giver}, ringfence handover {vg}/{lv.name} --abort",
+            retry=True,
         )
 
 

@@ -18,6 +18,7 @@ from ringfence.engine.orders import (
     Acquire,
     Command,
     GoOn,
+    Handovers,
     Held,
     Holder,
     Holders,
@@ -25,6 +26,7 @@ from ringfence.engine.orders import (
     Joined,
     LockNames,
     LocksThere,
+    OnItsWay,
     OpenPaths,
     OpenVolume,
     Order,
@@ -103,12 +105,23 @@ def lvs(call: Lvs, broken: Broken = lambda volumes: {}) -> Command:
     for found in seen.disks.vgs:
         if call.vg in ("", found.vg.name):
             shown = yield from _add_lvs(listed, found, call, volumes, tuple(wrong))
+            seen.notes.extend((yield from _on_their_way(found.vg.name, shown)))
             seen.notes.extend(
                 f"WARNING: {wrong[name]}" for lv in shown if (name := f"{found.vg.name}/{lv.name}") in wrong
             )
     if call.fields:
         return _answer((yield from _columns(listed, call.same)), seen)
     return _answer({"rows": (yield from _rows(listed))}, seen)
+
+
+def _on_their_way(vg: str, shown: list[Lv]) -> Generator[Order, Any, list[str]]:
+    """A line for each of these LVs that is being handed over."""
+    ways: dict[str, OnItsWay] = yield Handovers(vg)
+    return [
+        f"{vg}/{lv.name} is being handed over from {ways[lv.uuid].names[0]} to {ways[lv.uuid].names[1]}"
+        for lv in (shown if ways else ())
+        if lv.uuid in ways
+    ]
 
 
 def _check_fields(fields: tuple[str, ...]) -> None:
@@ -220,7 +233,11 @@ def _add_lvs(
 def _shown(lvs: tuple[Lv, ...], call: Lvs, vg: Vg, relations: Relations) -> list[Lv]:
     if call.all or call.lv:
         return [lv for lv in lvs if relations.exists(lv)]
-    return [lv for lv in shown_lvs(lvs, vg, relations) if not lv.tags or not (lv.slots or lv.wiping)]
+    return [
+        lv
+        for lv in shown_lvs(lvs, vg, relations)
+        if not lv.tags or not (lv.slots or lv.wiping or lv.keeps_for)
+    ]
 
 
 def _here(holders: tuple[Holder, ...], mine: bool, volume: OpenVolume | None, broken: bool) -> LvHere:

@@ -71,6 +71,7 @@ from ringfence.lvm2.names import check_vg_name, with_dashes
 from ringfence.volumes.access import check_ours, is_ours
 from ringfence.volumes.checks import check_vg
 from ringfence.volumes.discovery import AreaOnDisk, Disks, PvOnDisk, VgOnDisk
+from ringfence.volumes.groups import tag, with_properties
 from ringfence.volumes.known import Known
 from ringfence.volumes.model import Lv, Vg
 from ringfence.volumes.plan import Maker, check_plain, create_vg
@@ -98,10 +99,13 @@ def vgcreate(call: VgCreate) -> Command:
         raise BadInput(f'A volume group called "{call.vg}" already exists', next="choose another name")
     me, uuids = yield from fresh_uuids(2 + len(call.devices))
     plans, members = yield from lay_out_members(
-        disks, call.devices, uuids[2:], call.metadata_size_bytes, force=False
+        disks, call.devices, uuids[2:], call.metadata_size_bytes, force=call.force
     )
     maker = Maker(f"ringfence vgcreate {call.vg}", me.name, me.now_wall_s)
     vg = create_vg(call.vg, with_dashes(uuids[0]), me.cluster, members, extent_sectors, maker)
+    vg = with_properties(
+        tag(vg, call.tags, ()), call.policy, call.max_lv, call.max_pv, call.autoactivation
+    )
     vg, notes = _with_slots(vg, with_dashes(uuids[1]), me, maker)
     check_vg(vg)
     yield from join(space_of(call.vg))

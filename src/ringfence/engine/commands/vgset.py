@@ -13,7 +13,7 @@ from ringfence.engine.commands.members import clear
 from ringfence.engine.orders import Command, Release
 from ringfence.volumes.checks import check_vg
 from ringfence.volumes.discovery import PvOnDisk, check_complete
-from ringfence.volumes.groups import set_autoactivation, set_limits, set_policy, set_resizeable, tag
+from ringfence.volumes.groups import set_resizeable, tag, with_properties
 from ringfence.volumes.sizes import check_extent_size
 from ringfence.wire.client import VgCk, VgSet
 
@@ -26,18 +26,15 @@ def vgset(call: VgSet) -> Command:
     extent_sectors = check_extent_size(call.extent_size_bytes) if call.extent_size_bytes else 0
     tags_alone = call == VgSet(call.vg, call.add_tags, call.drop_tags)
     change = yield from begin(locked, partial=tags_alone, resizing=limits or extent_sectors > 0)
-    vg = tag(change.vg, call.add_tags, call.drop_tags)
-    if call.policy:
-        vg = set_policy(vg, call.policy)
-    if limits:
-        vg = set_limits(vg, call.max_lv, call.max_pv)
+    vg = with_properties(
+        tag(change.vg, call.add_tags, call.drop_tags),
+        call.policy, call.max_lv, call.max_pv, call.autoactivation,
+    )  # fmt: skip
     if call.resizeable is not None:
         if call.resizeable == ("RESIZEABLE" in vg.status):
             word = "already" if call.resizeable else "already not"
             raise BadInput(f'Volume group "{call.vg}" is {word} resizeable')
         vg = set_resizeable(vg, call.resizeable)
-    if call.autoactivation is not None:
-        vg = set_autoactivation(vg, call.autoactivation)
     if extent_sectors:
         vg = yield from rescaled(locked.found, vg, extent_sectors)
     yield from commit(prepare(change, vg, f"vgchange {call.vg}"))

@@ -45,12 +45,15 @@ STEP_LEAST_BYTES, STEP_MOST_BYTES, STEPS = 1 << 30, 16 << 30, 64
 """How much is done between two commits of the progress: a part of the LV, within limits."""
 
 
+MOVED = "moved"
+
+
 class Cleansed(msgspec.Struct, frozen=True):
     """What became of one LV."""
 
     name: str
     what: str
-    """zeroed | wiped."""
+    """zeroed | wiped; moved: it keeps extents for an LV that moves, and nothing was done."""
     finished: bool
     """False: somebody else wanted its lock, or this node ends; what was done so far is noted."""
 
@@ -80,10 +83,12 @@ def cleanse(
 def cleanse_all(vg: str, uuids: tuple[str, ...]) -> Command:
     """In the background: every unclean LV of a VG that no other host works on.
 
-    Answer: {"done": [Cleansed], "gone": [uuid], "left": how many are not through, "trouble": a line}.
+    Answer: {"done": [Cleansed], "gone": [uuid], "kept": [uuid: neither to be zeroed nor wiped], "left": how
+    many are not through, "trouble": a line}.
     What goes wrong with one LV does not keep the others."""
     done: list[Cleansed] = []
     gone: list[str] = []
+    kept: list[str] = []
     left, trouble = 0, ""
     for uuid in uuids:
         try:
@@ -97,11 +102,13 @@ def cleanse_all(vg: str, uuids: tuple[str, ...]) -> Command:
             continue
         if one is None:
             gone.append(uuid)
+        elif one.what == MOVED:
+            kept.append(uuid)
         elif one.finished:
             done.append(one)
         else:
             left += 1
-    return {"done": done, "gone": gone, "left": left, "trouble": trouble}
+    return {"done": done, "gone": gone, "kept": kept, "left": left, "trouble": trouble}
 
 
 def _under_lock(vg: str, uuid: str, held: Held, mib_s: int) -> Generator[Order, Any, Cleansed | None]:
@@ -109,6 +116,8 @@ def _under_lock(vg: str, uuid: str, held: Held, mib_s: int) -> Generator[Order, 
     yield Release(locked.held.lock)
     found = locked.found
     lv = by_uuid(found.vg, uuid)
+    if lv is not None and lv.keeps_for:
+        return Cleansed(lv.name, MOVED, finished=False)
     if lv is None or not lv.unclean:
         return None
     # In an older version than the newest, or on a copy of a PV, its extents may be another's by now.
