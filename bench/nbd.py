@@ -142,7 +142,8 @@ def peers(place: Path, size_bytes: int, direct: bool, on_loop: bool) -> Iterator
                 found[name] = Server(disk)
                 continue
             filled = [word.format(socket=path, image=disk) for word in words]
-            server = running.enter_context(subprocess.Popen(filled))
+            # In a session of its own, as ringfence's is: Linux shares a busy CPU by sessions.
+            server = running.enter_context(subprocess.Popen(filled, start_new_session=True))
             running.callback(server.terminate)
             while not path.exists():
                 if server.poll() is not None:

@@ -131,7 +131,7 @@ class BlockService:
         if path is None or path.order.uuid != order.uuid or path.closing:
             done(NotFound(f"{order.vg}/{order.lv} is not open here", next="activate it"))
             return
-        if order.hold is None and path.order.token != order.token:
+        if order.hold is None and path.order.token > order.token:
             done(NotFound(f"{order.vg}/{order.lv} is not open here", next="activate it"))
             return
         if path.in_flight:
