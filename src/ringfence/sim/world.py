@@ -464,8 +464,17 @@ class World:
             self._event()
 
     def _unclean(self) -> bool:
+        """Whether LVs are to be zeroed or wiped, and a host has not been told to stay out of their VG."""
         committed = self.metadata.named(VG)
-        return committed is not None and bool(committed.unclean)
+        return committed is not None and bool(committed.unclean) and any(map(self._in_vg, self.hosts))
+
+    def _in_vg(self, host: Host) -> bool:
+        glimpse = look(host)
+        return (
+            glimpse is not None
+            and glimpse.running is not None
+            and glimpse.running.member(f"lvm_{VG}", host.node)
+        )
 
     def _well(self, host: Host) -> bool:
         glimpse = look(host)
