@@ -390,6 +390,7 @@ def test_every_volume_call_has_its_command_and_a_json_reply(world: World) -> Non
         LvChange("vg0", "vm1", "n"),
         LvResize("vg0", "vm1", extents=1, sign="+"),
         LvRename("vg0", "vm1", "vm2"),
+        PvMove(world.images[0]),
         Pvs(),
         Vgs(),
         Lvs(),
