@@ -300,7 +300,7 @@ def test_8_pacemakers_environment_would_make_it_wait_for_ever(
             assert waiting.stdin is not None
             waiting.stdin.write(lines_of(keys_of(made, bmc, "off")))
             waiting.stdin.close()
-            # Of the same process, with the same variable: our agent gives up by itself while the other waits on.
+            # With the same variable our agent gives up by itself while the other waits on.
             outcome = ours(made, cluster((bmc,)))
             assert outcome.evidence is None
             assert "Timed out waiting to power OFF" in said(outcome)
