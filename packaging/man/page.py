@@ -23,7 +23,8 @@ FOOT = r""".SH ENVIRONMENT
 .B RINGFENCE_SOCKET
 The daemon's socket, where no \-\-socket is given.
 .SH EXIT STATUS
-0 done; 1 (status) something is blocked, (doctor) warnings; 2 (doctor) errors; 3 bad command line; 5 refused or failed.
+0 done; 1 (status) something is blocked, (doctor) warnings; 2 (doctor) errors; 3 bad command line; 5 refused or failed;
+130 interrupted: what the daemon had begun may be done; 141 nobody reads the output any more.
 .SH FILES
 /etc/ringfence/ringfence.toml, /etc/ringfence/secrets/DEVICE, /var/lib/ringfence, /run/ringfence/socket,
 /run/ringfence/dev/VG/LV

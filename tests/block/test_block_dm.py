@@ -16,6 +16,7 @@ from block_rig import FOREVER_NS
 from fake_dm import FakeMapper
 
 from ringfence.block.control import BlockService
+from ringfence.block.dm import guard
 from ringfence.block.dm.mapper import Line, lines_of
 from ringfence.block.service import Places, Service
 from ringfence.core.errors import BadInput, Refused, Unavailable
@@ -235,6 +236,28 @@ def test_what_was_written_after_the_deadline_is_reported(host: Host) -> None:
             await eventually(lambda: bool(host.places.incidents.read_bytes()))
             (what,) = await incidents(client)
             assert "up to 3 writes (12288 bytes) to vg0/vm1 may have reached the disk" in what
+
+    run(story)
+
+
+def test_what_landed_before_all_is_dropped_is_reported_though_the_guard_had_not_looked_again(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A host thaws, its daemon finds that it was given up, and is faster than the guard."""
+
+    async def story() -> None:
+        async with host.serving() as client:
+            host.written(5)
+            await host.open(client)
+            await asyncio.sleep(0.1)  # its guard has counted
+            monkeypatch.setattr(guard, "LOOK_S", 3600)
+            await asyncio.sleep(0.1)
+            host.deadline(0)
+            host.written(8)
+            await client.drop_all()
+            (what,) = await incidents(client)
+            assert "up to 3 writes (12288 bytes) to vg0/vm1 may have reached the disk" in what
+            monkeypatch.undo()
 
     run(story)
 

@@ -10,6 +10,7 @@ import msgspec
 import pytest
 from block_rig import MIB, Rig, Writing, eventually, rig
 
+from ringfence.block import protocol as nbd
 from ringfence.block.control import BlockService
 from ringfence.block.gate import Denied, Gate
 from ringfence.block.protocol import Command
@@ -78,6 +79,19 @@ def test_changes_wait_reads_are_answered_and_all_goes_on_at_its_end(both: Rig) -
             one.result(timeout=20)
     assert both.on_disk(0, 12288) == b"n" * 4096 + bytes(8192)
     assert not both.places.incidents.read_bytes()
+
+
+def test_a_write_that_waits_holds_up_no_read_on_its_connection(both: Rig) -> None:
+    uri = both.open()
+    hold(both, Hold.GIVING)
+    with NbdClient(uri, timeout_s=30) as client:
+        head = nbd.REQUEST.pack(nbd.REQUEST_MAGIC, 0, Command.WRITE, 1 << 40, 0, 4096)
+        client._sock.sendall(head + b"w" * 4096)
+        for _ in range(20):
+            assert client.read(4096, 4096) == bytes(4096)
+        hold(both, Hold.NONE)
+        assert nbd.REPLY.unpack(client._receive(nbd.REPLY.size)) == (nbd.REPLY_MAGIC, 0, 1 << 40)
+    assert both.on_disk(0, 4096) == b"w" * 4096
 
 
 def test_it_is_answered_when_nothing_is_on_its_way_any_more(freezable: Rig) -> None:

@@ -119,6 +119,31 @@ class Writers:
         assert not self.errors
 
 
+def test_an_lv_that_has_grown_is_reloaded_to_its_new_place_and_more(block: Rig) -> None:
+    """It may grow between the commit and the reload."""
+    uri = block.open(block.order(size_bytes=LV))
+    to = disk(block)
+    what = order(block, to)
+    mirror(block, what)
+    eventually(lambda: complete(block))
+    seal(block)
+    image = str(block.image)
+    before, behind = Extent(image, OLD, FROM), Extent(image, OLD + FROM + LENGTH, LV - FROM - LENGTH)
+    more = Extent(str(to), MIB + LENGTH, MIB)
+    stays = Extent(image, OLD + FROM, LENGTH)
+    for table in ((before, stays, behind, more), (before, *what.to, more, behind)):
+        with pytest.raises(Refused, match="is being moved"):
+            block.ask(lambda service, table=table: service.reload(reloading(what, table)))
+    block.ask(lambda service: service.reload(reloading(what, (before, *what.to, behind, more))))
+    assert moving(block) is None
+    with NbdClient(uri) as client:
+        assert client.size_bytes == LV + MIB
+
+
+def reloading(what: MirrorPath, table: tuple[Extent, ...]) -> ReloadPath:
+    return ReloadPath("vg0", "vm1", what.uuid, table, "vm1", False, what.token)
+
+
 def test_the_copy_is_equal_at_every_byte_under_writers(block: Rig) -> None:
     uri = block.open(block.order(size_bytes=LV))
     to = disk(block)

@@ -159,6 +159,17 @@ def test_a_porter_that_stands_still_keeps_nothing_open(block: Rig) -> None:
     assert process_state(porter) == ""
 
 
+def test_the_next_daemon_may_adopt_what_waits(block: Rig) -> None:
+    together(block, opens(block))
+    page = str(block.pages.path(1, "vg/vg0"))
+    left = block.ask(lambda service: service.take_over())
+    assert [(one.lv, one.token, one.pages) for one in left] == [
+        (lv, str(block.order().token), (page,)) for lv in LVS
+    ]
+    with NbdClient(uri(block, "vm1")) as client:
+        assert client.size_bytes == MIB
+
+
 def test_what_waits_can_change(block: Rig) -> None:
     together(block, opens(block))
     grown = (Extent(str(block.image), 0, 2 * MIB),)

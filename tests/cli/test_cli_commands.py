@@ -1,11 +1,14 @@
 """The table of commands: help without imports, rooms that are missing, wrong lines."""
 
+import signal
 import subprocess
 import sys
+import threading
 import time
 
 import click
 import pytest
+from cli_daemon import CannedDaemon
 from conftest import Run
 
 from ringfence.cli import commands, main
@@ -64,10 +67,22 @@ def test_a_bug_in_a_room_is_not_hidden(
         load("x", Entry("", "rf_broken_room:x", ""))
 
 
+def test_after_ctrl_c_a_change_may_have_been_made(daemon: CannedDaemon, run: Run) -> None:
+    def interrupted(call: object) -> None:
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+
+    daemon.answer = interrupted
+    told = "  Interrupted; what the daemon had begun may be done: see lvs -a, vgs\n"
+    assert run("lvcreate", "-L4m", "vg0") == (130, "", told)
+    assert run("pvmove", "/x") == (130, "", "  The hosts go on with it; wait: pvmove; give it up: pvmove --abort\n")
+    assert run("lvs") == (130, "", "")
+
+
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
         (["nosuch"], "ringfence: No such command 'nosuch'; see `ringfence --help`"),
+        (["lvcreat", "-L", "3m"], "ringfence: No such command 'lvcreat'; is it lvcreate?; see"),
         (["status", "--nosuch"], "ringfence status: No such option '--nosuch'"),
         (["fence", "history", "--nosuch"], "ringfence fence history: No such option '--nosuch'"),
         (["why", "a", "b"], "ringfence why: Got unexpected extra argument (b)"),

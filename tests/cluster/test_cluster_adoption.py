@@ -9,6 +9,7 @@ from cluster_lab import ONE, TWO, done, eventually, kinds, pid_of, refused, runn
 
 from ringfence.lab import stamps
 from ringfence.lab.cluster import TIMING, Lab
+from ringfence.lab.nbd_client import NbdClient
 from ringfence.lab.parts import Part
 from ringfence.lab.stage import VOLUME, Stage, Vm
 from ringfence.lab.teller import Teller
@@ -52,6 +53,8 @@ def failures(vm: Vm) -> list[stamps.Failed]:
 def test_a_killed_daemon_comes_back_and_its_machine_notices_nothing(lab: Lab, stage: Stage) -> None:
     vm = stage.start_vm(ONE, "vm")
     stage.let_write(vm, 50)
+    done(lab, ONE, "lvcreate", "-an", "-L", "4m", "-n", "spare", "vg0")
+    done(lab, ONE, "vgchange", "-aey", "vg0")  # nobody uses that one: it waits in the porch
     token, worker = stage.token(ONE), pid_of(lab, ONE, "ringfence.block.worker")
     before = len(kinds(lab, TWO))
     assert "an-a01n01" in refused(lab, TWO, *TAKE)
@@ -72,6 +75,10 @@ def test_a_killed_daemon_comes_back_and_its_machine_notices_nothing(lab: Lab, st
     assert "an-a01n01" in refused(lab, TWO, *TAKE)
     assert pid_of(lab, ONE, "ringfence.block.worker") == worker
     assert stage.token(ONE) == token
+    assert "an-a01n01" in refused(lab, TWO, "lvchange", "-aey", "vg0/spare")
+    (uri,) = [one["uri"] for one in status(lab, ONE)["exports"] if one["lv"] == "spare"]
+    with NbdClient(uri) as client:
+        client.write(0, bytes(4096))
     assert failures(vm) == []
     assert {"attempt", "evidence", "purged"} & {*kinds(lab, TWO)[before:]} == set()
     assert status(lab, ONE)["blocked_by"] == []

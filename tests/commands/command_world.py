@@ -188,6 +188,9 @@ class Node:
     def _do_Remember(self, order: orders.Remember) -> None:
         self.known_vgs.put(order.known)
 
+    def _do_Handovers(self, order: orders.Handovers) -> dict[str, orders.OnItsWay]:
+        return {}
+
     def _do_LocksThere(self, order: orders.LocksThere) -> orders.LockNames:
         there = {name: one for (space, name), one in self.world.resources.items() if space == order.lockspace}
         here = [name for name, one in there.items() if self.id in one.held and one.held[self.id][3]]
@@ -297,6 +300,9 @@ class Node:
 
     def _do_AskReload(self, order: orders.AskReload) -> None:
         """Nobody has anything active through LVM2."""
+
+    def _do_Handovers(self, order: orders.Handovers) -> dict[str, orders.OnItsWay]:
+        return {}
 
     def _do_GoOn(self, order: orders.GoOn) -> None:
         """Nobody else is here."""

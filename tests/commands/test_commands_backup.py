@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -62,6 +63,17 @@ def restore(node: Node, data: bytes, vg: str = "vg0") -> Any:
 
 def names(node: Node, vg: str = "vg0") -> list[str]:
     return [row["lv_name"] for row in node.run(Lvs(vg))["rows"]]
+
+
+def test_a_backup_that_cannot_be_written_is_refused(three: World) -> None:
+    node = on_two(three)
+    backup(node)
+    assert three.keeper is not None
+    three.keeper.close()  # what waits is written
+    shutil.rmtree(three.directory / "backup")
+    (three.directory / "backup").touch()
+    with pytest.raises(Refused, match=r"backup cannot be written: .*File exists.*; look at .*/backup"):
+        node.run(VgCfgBackup("vg0"))
 
 
 def test_what_was_wiped_once_does_not_count_any_more(three: World) -> None:

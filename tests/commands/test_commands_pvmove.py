@@ -245,14 +245,16 @@ def test_what_an_open_lv_had_is_free_only_after_its_reload(world: World, first: 
 
 
 @pytest.mark.parametrize(
-    "more", [1, pytest.param(6, marks=pytest.mark.long)], ids=["behind its end", "elsewhere"]
+    ("more", "stride"),
+    [(1, 3), *(pytest.param(more, 1, marks=pytest.mark.long) for more in (1, 6))],
+    ids=["behind its end", "behind its end, at all", "elsewhere, at all"],
 )
-def test_an_lv_that_grows_meanwhile_moves_and_has_grown(fast: World, more: int) -> None:
-    """Another host asks for it, at every moment at which the VG's lock is free."""
+def test_an_lv_that_grows_meanwhile_moves_and_has_grown(fast: World, more: int, stride: int) -> None:
+    """Another host asks for it, at moments at which the VG's lock is free."""
     data = fill(fast, "vm1")
     fast.node(1).run(LvCreate("vg0", "between", extents=1, activate="n", pvs=(fast.images[0],)))
     saved = Saved(fast)
-    for at in range(1000):
+    for at in range(0, 1000, stride):
         world = saved.again()
         node = world.node(1)
         node.run(LvChange("vg0", "vm1", "ey"))
@@ -321,27 +323,28 @@ JUNK = b"somebody else's!"
 
 
 @pytest.mark.parametrize(
-    ("lv", "active", "what"),
+    ("lv", "active", "what", "stride"),
     [
-        ("vm1", True, "daemon"),
-        ("vm2", False, "host"),
+        ("vm1", True, "daemon", 2),
+        ("vm2", False, "host", 3),
         *(
-            pytest.param(*one, marks=pytest.mark.long)
-            for one in (
-                ("vm1", True, "host"), ("vm1", False, "daemon"), ("vm1", False, "host"),
-                ("vm2", True, "daemon"), ("vm2", True, "host"), ("vm2", False, "daemon"),
-            )
+            pytest.param(lv, active, what, 1, marks=pytest.mark.long)
+            for lv in ("vm1", "vm2")
+            for active in (True, False)
+            for what in ("daemon", "host")
         ),
     ],
-)  # fmt: skip
+)
 def test_after_a_crash_at_any_order_nothing_is_lost_and_somebody_goes_on(
-    fast: World, lv: str, active: bool, what: str
+    fast: World, lv: str, active: bool, what: str, stride: int
 ) -> None:
     """A daemon that ends leaves its paths, and their guests write on; a host leaves nothing.  All that is
-    free then is another's at once."""
+    free then is another's at once.
+
+    stride: every so many orders; all of them in `make volumes-long`."""
     data = fill(fast, lv)
     saved = Saved(fast)
-    for at in range(1000):
+    for at in range(0, 1000, stride):
         world = saved.again()
         node = world.node(1)
         guest = Guest(node, lv, data)

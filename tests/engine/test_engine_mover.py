@@ -186,6 +186,20 @@ def test_a_host_that_leaves_gives_way_and_the_other_goes_on(world: World) -> Non
     guest = Guest(two)
     begin(world, one)
     world.until(lambda: bool(two.mirrors))
+    guest.write()
+    two.ask(calls.Leave())
+    assert world.until(lambda: two.ended is not None, 20_000) < 2_000
+    world.view(1, how="leave")
+    world.until(lambda: "lv-moved" in one.kinds(), 60_000)
+    assert disks(one) == {"vm1": "disk2"}
+    assert contents(world, one) == guest.data
+
+
+def test_an_lv_that_is_closed_meanwhile_is_copied_by_whoever_gets_its_lock(world: World) -> None:
+    one, two = world.hosts[1], world.hosts[2]
+    guest = Guest(two)
+    begin(world, one)
+    world.until(lambda: bool(two.mirrors))
     two.do(calls.LvChange("vg0", "vm1", "n"))
     world.until(lambda: "lv-moved" in (*one.kinds(), *two.kinds()), 60_000)
     assert disks(one) == {"vm1": "disk2"}

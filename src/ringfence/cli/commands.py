@@ -3,6 +3,7 @@
 A command's room is imported only to run it or to show its own help, so `ringfence --help` is quick
 and a room that cannot be imported breaks no other command."""
 
+import difflib
 import importlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -86,6 +87,17 @@ class LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         entry = COMMANDS.get(name)
         return load(name, entry) if entry is not None else None
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            like = difflib.get_close_matches(args[0], COMMANDS, n=1)
+            if not like:
+                raise
+            raise click.UsageError(f"{error.message.rstrip('.')}; is it {like[0]}?", ctx) from None
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         for section in dict.fromkeys(entry.section for entry in COMMANDS.values()):

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import msgspec
 
-from ringfence.core.errors import Damaged, DeviceFailed, RingfenceError
+from ringfence.core.errors import Damaged, DeviceFailed, Refused, RingfenceError
 from ringfence.engine.orders import Read, SaveText, Write
 from ringfence.host.kept import keep_bytes
 from ringfence.lvm2.area import HEADER_BYTES, MdaHeader, check_text, parse_header, text_ranges
@@ -97,7 +97,9 @@ class Archive:
         self._wake.put(True)
 
     def save(self, order: SaveText) -> str:
-        """Write the backup now, after all that waits.  Returns its path.  Raises Damaged, DeviceFailed."""
+        """Write the backup now, after all that waits.  Returns its path.
+
+        Raises Damaged, DeviceFailed; Refused: the file cannot be written."""
         with self._writing:
             while self._keep_next():
                 pass
@@ -105,7 +107,12 @@ class Archive:
             said = heading(text[:HEADER_BYTES])
             if said is None:
                 raise Damaged(f"{order.path}: the metadata text does not begin with a VG")
-            return str(self._write_backup(said[0], text, order.description))
+            try:
+                return str(self._write_backup(said[0], text, order.description))
+            except OSError as error:
+                raise Refused(
+                    f"the backup cannot be written: {error}", next=f"look at {self._backup} on {self._host}"
+                ) from None
 
     # -- the thread ------------------------------------------------------------------------
 

@@ -152,7 +152,7 @@ class _Node:
         self._requests = Requests(
             context, self.locker, clients, self._tasks, self._views, self._fencer, self._deadlocks,
             self._checkups, self._fence_tests, self._drills, self._arming, self._slots, self._lvmlockd,
-            self.refreshes, self._wiper, self._handovers,
+            self.refreshes, self._wiper, self._mover, self._handovers,
         )  # fmt: skip
         self._deadlines = Deadlines(context, self._slots)
         self._sent_ns = 0

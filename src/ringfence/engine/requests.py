@@ -35,6 +35,7 @@ from ringfence.engine.inputs import Asked
 from ringfence.engine.leaving import leave
 from ringfence.engine.locker import Locker
 from ringfence.engine.lvmlockd.server import Lvmlockd
+from ringfence.engine.mover import Mover
 from ringfence.engine.operator import Operator, named
 from ringfence.engine.orders import (
     Command,
@@ -95,10 +96,11 @@ class Requests:
         lvmlockd: Lvmlockd,
         refreshes: Refreshes,
         wiper: Wiper,
+        mover: Mover,
         handovers: Handovers,
     ) -> None:
         self._context = context
-        self._wiper = wiper
+        self._wiper, self._mover = wiper, mover
         self._lvmlockd = lvmlockd
         self._refreshes = refreshes
         self._handovers = handovers
@@ -393,6 +395,11 @@ class Requests:
         late = self._refreshes.lines(vg_of(where[0]) or "", where[1]) if where is not None else []
         if late:
             answer["lines"], answer["stuck"] = [*late, *answer["lines"]], True
+        answer["lines"] += [
+            f"VG {name}: an LV is not moved by this host: {trouble}"
+            for name, trouble in self._mover.troubles.items()
+            if about_all or target.partition("/")[0] == name
+        ]
         answer["lines"] += [
             f"LV {one.vg}/{one.lv}: {100 * one.done_bytes // max(one.size_bytes, 1)} % of "
             f"{one.size_bytes >> 20} MiB are {one.what} by this host"

@@ -107,6 +107,7 @@ class MappedHandle:
 
     async def _cut(self) -> None:
         """Until it is known: whoever waits for it may give up, and ask again."""
+        self._guard.judge(self.mapped)  # else nobody reports what landed since the guard's last look
         while True:
             try:
                 await asyncio.to_thread(self.mapped.cut)

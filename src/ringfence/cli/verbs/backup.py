@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ringfence.cli.answers import one_line, print_json
 from ringfence.cli.verbs.groups import each_vg
-from ringfence.cli.verbs.run import change, open_daemon
+from ringfence.cli.verbs.run import change
 from ringfence.cli.verbs.table import CHANGE, Given, Option, Stock, Verb, Work, call, ignored
 from ringfence.client.place import SOCKET_VARIABLE
 from ringfence.core.errors import EXIT_OK, BadInput, NotFound, Refused, RingfenceError
@@ -31,16 +31,14 @@ def _backup(given: Given) -> Work:
     return [(vg, call("VgCfgBackup", vg=vg)) for vg in given.names or ("",)]
 
 
-def _vgcfgbackup(given: Given) -> int:
-    code = change(VERBS["vgcfgbackup"], given)
-    if given["file"] is None or code != EXIT_OK:
-        return code
-    paths = _paths(given)
-    with open_daemon(given) as daemon:
-        names = [vg for vg, _ in each_vg(daemon, _backup(given))]
-    for vg in names:
-        _write(given["file"].replace("%s", vg), _read(os.fspath(paths.backup / vg)))
-    return EXIT_OK
+def _carry_away(given: Given, result: dict[str, Any]) -> dict[str, Any]:
+    """The daemon's backup, which is made by now, where --file says."""
+    if given["file"] is None:
+        return result
+    vg: str = result["vg"]
+    file = given["file"].replace("%s", vg)
+    _write(file, _read(os.fspath(_paths(given).backup / vg)))
+    return {**result, "file": file}
 
 
 def _vgcfgrestore(given: Given) -> int:
@@ -138,7 +136,7 @@ VERBS = {
         "Without --file: this host's backup of the VG, which each change made here writes, too.",
         (("vgcfgbackup -f /root/%s.vg vg0", "a copy to carry away"),),
         expand=each_vg,
-        run=_vgcfgbackup,
+        after=_carry_away,
         names="vg",
     ),
     "vgcfgrestore": Verb(

@@ -73,13 +73,13 @@ def _each(daemon: Brief, work: Work, entry: Verb, given: Given) -> int:
     for target, call in work:
         try:
             result: dict[str, Any] = _asked(daemon, call, entry, given)
+            if entry.after is not None:
+                result = entry.after(given, result)
         except RingfenceError as error:
             errors.append(error)
             if not given["json"]:
                 print(f"  {_error_line(target, error)}", file=sys.stderr)
             continue
-        if entry.after is not None:
-            result = entry.after(given, result)
         results.append(result)
         if not given["json"]:
             _print(result, bool(given["quiet"]), "" if call.get("dump") == "metadata" else "  ")

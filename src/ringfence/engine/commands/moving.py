@@ -303,8 +303,8 @@ def _mirrored(work: _Work, found: VgOnDisk, move: Move, use: Use) -> Generator[O
         while True:
             now = yield from find_open(vg.name, lv.uuid)
             moving = now.moving if now is not None and not now.failed else None
-            if moving is None:
-                return True  # it was closed, or opened anew: `_swapped` sees that
+            if moving is None:  # it was closed, or opened anew: `_swapped` sees that
+                return not (yield from _wanted(work))
             if moving.failed:
                 raise Refused(
                     f"LV {vg.name}/{lv.name} was not moved further: {moving.failed}",

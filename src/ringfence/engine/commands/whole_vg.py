@@ -24,6 +24,7 @@ from ringfence.engine.orders import (
     Acquire,
     ClosePath,
     FindLocks,
+    GoOn,
     Held,
     LocksTogether,
     Opened,
@@ -64,7 +65,10 @@ def activate_all(
     locked = yield from lock_vg(vg, Mode.PR)
     try:
         yield from check_newest(locked)
-        lvs = [lv for lv in locked.found.vg.lvs if _is_plain(locked.found.vg, lv)]
+        lvs: list[Lv] = []
+        for every in _batches(list(locked.found.vg.lvs)):
+            lvs += [lv for lv in every if _is_plain(locked.found.vg, lv)]
+            yield GoOn()
         if mode is Mode.EX:
             free = yield from _free(vg, lvs, out)
             found = msgspec.structs.replace(locked.found, partial=partial)
