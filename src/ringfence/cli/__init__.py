@@ -40,7 +40,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         print_error(error, as_json)
         return EXIT_BAD_COMMAND if error.code in ("bad-command", "left-to-lvm2") else error.exit_code
     except KeyboardInterrupt:
-        if ROOMS.get(words[0] if words else "", "reports") != "reports":
+        room = ROOMS.get(words[0] if words else "", "reports")
+        if room == "pvmove":
+            print("  The hosts go on with it; wait: pvmove; give it up: pvmove --abort", file=sys.stderr)
+        elif room != "reports":
             print("  Interrupted; what the daemon had begun may be done: see lvs -a, vgs", file=sys.stderr)
         return EXIT_INTERRUPTED
     except (BrokenPipeError, ReaderGone):
