@@ -7,6 +7,9 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
+# Tests start Python thousands of times: what is imported is compiled once, whatever the caller's habits are.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: help demo test check lint types unit unit-hosts unit-faults unit-parts unit-rooms unit-sim packages lock man clean mutants bench sim sim-soak fuzz install-files rig service-test faults-long volumes-long fence-long handover-long lvm2-versions
 
 help:  ## What can be made
@@ -68,8 +71,10 @@ unit-parts:
 unit-rooms:
 	nice $(BIN)/python -m pytest $(ELSEWHERE:%=--ignore=%) tests
 
+# The seeds last: they use as many cores as there are, when the others have ended.
+SEEDS_TEST := tests/sim/test_sim_budget.py
 unit-sim:
-	nice $(BIN)/python -m pytest --timeout 300 tests/sim
+	nice $(BIN)/python -m pytest --timeout 300 $(filter-out $(SEEDS_TEST),$(wildcard tests/sim/test_*.py)) $(SEEDS_TEST)
 
 faults-long: $(VENV)/.dev packages  ## Faults beside very many locks; minutes; needs root
 	$(BIN)/python -m pytest -m long --timeout 900 tests/faults

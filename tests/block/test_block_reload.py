@@ -123,13 +123,24 @@ def test_an_error_leaves_the_old_table(block: Rig) -> None:
         with pytest.raises(NotFound):
             reload(block, msgspec.structs.replace(to(block, (1, 4)), uuid="another"))
         with pytest.raises(Refused, match="under another lock"):
-            reload(block, msgspec.structs.replace(to(block, (1, 4)), token=Token(1, 1, 2)))
+            reload(block, msgspec.structs.replace(to(block, (1, 4)), token=Token(1, 1, 0)))
         client.write(7 * MIB, b"i" * 4096)
         assert block.path().size_bytes == 8 * MIB
         os.kill(block.path().pid, signal.SIGKILL)
         eventually(lambda: bool(block.path().failed))
         with pytest.raises(Refused, match="has failed"):
             reload(block, to(block, (1, 4)))
+
+
+def test_a_path_whose_lock_was_converted_since_follows_under_its_later_token(block: Rig) -> None:
+    """As one that a daemon takes over which died between the two."""
+    uri = block.open()
+    with NbdClient(uri) as client:
+        reload(block, msgspec.structs.replace(to(block, (1, 12)), token=Token(1, 9, 2)))
+        assert (block.path().size_bytes, block.path().token) == (12 * MIB, "1.9.2")
+        with pytest.raises(Refused, match=r"under another lock, 1\.9\.2"):
+            reload(block, to(block, (1, 4)))  # on its way since before that
+        client.write(7 * MIB, b"i" * 4096)
 
 
 def test_what_waits_for_authority_is_written_to_the_new_place_only(block: Rig) -> None:

@@ -285,7 +285,7 @@ class Host:
         path = self.paths.get((body.vg, body.lv))
         if path is None or path.uuid != body.uuid:
             raise NotFound(f"{body.vg}/{body.lv} is not open here")
-        assert body.hold is not None or path.token == body.token
+        assert body.hold is not None or path.token <= body.token
         if body.uuid in self.mirrors:
             self.mirrors[body.uuid].check_becomes(body.extents)
             del self.mirrors[body.uuid]

@@ -161,6 +161,13 @@ def test_a_lock_that_was_lowered_since_is_still_its_volume_s(world: World) -> No
     world.pass_ms(1000)
     assert one.running
     assert two.do(calls.LvChange("vg0", "vm1", "sy", wait_ms=0))["mode"] == "PR"
+    two.do(calls.LvResize("vg0", "vm1", extents=1, sign="+"))
+    world.pass_ms(200)
+    (path,) = one.paths.values()
+    lock = two.node.context.state.lockspaces[SPACE].resources[path.uuid].find(1)
+    assert lock is not None
+    assert path.token == lock.token, "it has grown, under the lock's own token"
+    assert sum(extent.length_bytes for extent in path.extents) == 12 << 20
 
 
 def test_adopted_volumes_lose_their_authority_with_the_life_that_adopted_them(world: World) -> None:

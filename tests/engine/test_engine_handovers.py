@@ -75,7 +75,7 @@ def mode(world: World, id: int) -> Mode:
     state = next(
         host.node.context.running
         for host in world.hosts.values()
-        if host.node is not None and host.node.context.running is not None
+        if host.node is not None and host.node.context.running is not None and not host.node.context.left
     )
     for name, resource in state.lockspaces["lvm_vg0"].resources.items():
         lock = resource.find(id)
@@ -96,7 +96,7 @@ def settled(world: World, *, writer: int | None) -> None:
         use = world.hosts[writer].node._running.locker.find("lvm_vg0", path.uuid)
         assert path.token == use.held.token, "a token of its own"
     for host in world.hosts.values():
-        if host.node is not None and host.node.context.running is not None:
+        if host.running and not host.node.context.left:
             assert not world_handovers(host)
             assert not host.node._running._tasks.held
             assert not host.node._running._handovers.busy
@@ -197,6 +197,9 @@ def test_a_prepared_one_is_written_on_until_it_is_given(world: World) -> None:
 def test_a_prepared_one_is_dropped_by_a_word(world: World) -> None:
     world.hosts[1].ask(PREPARE)
     world.pass_ms(100)
+    with pytest.raises(Refused, match="from an-a01n01 to an-a01n02; to drop that: on an-a01n01"):
+        world.hosts[1].do(calls.LvHandover("vg0", "vm1", "an-a01n03"))
+    assert ends(world) == {1: Hold.LENDING, 2: Hold.BORROWING}, "as it was"
     with pytest.raises(Refused, match="there: ringfence handover vg0/vm1 --abort"):
         world.hosts[2].do(ABORT)
     asked = world.hosts[1].ask(ABORT)
@@ -205,6 +208,21 @@ def test_a_prepared_one_is_dropped_by_a_word(world: World) -> None:
     settled(world, writer=1)
     with pytest.raises(Refused, match="vg0/vm1 is not being handed over"):
         world.hosts[1].do(ABORT)
+
+
+@pytest.mark.parametrize("how", [calls.Leave(), calls.LvChange("vg0", "vm1", "n")])
+@pytest.mark.parametrize("who", [1, 2])
+def test_whoever_lets_go_of_a_prepared_one_ends_it(world: World, who: int, how: calls.Call) -> None:
+    """The taker: it is the giver's as before.  The giver: it is nobody's, and the taker closes its end."""
+    world.hosts[1].ask(PREPARE)
+    world.pass_ms(100)
+    asked = world.hosts[who].ask(how)
+    world.pass_ms(3000)
+    world.hosts[who].reply(asked)
+    settled(world, writer=1 if who == 2 else None)
+    if who == 1:
+        world.hosts[3].do(calls.LvChange("vg0", "vm1", "ey"))
+        settled(world, writer=3)
 
 
 @pytest.mark.parametrize("who", [1, 2])

@@ -3,12 +3,16 @@
 import os
 import shutil
 import signal
+import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
+
+from ringfence.cli import main
 from ringfence.host.processes import process
 from ringfence.lab import trees
 
@@ -39,6 +43,14 @@ def scratch(prefix: str) -> Iterator[Path]:
             if found is not None:
                 trees.send(found, signal.SIGKILL)
         shutil.rmtree(path, ignore_errors=True)
+
+
+def typed(capsys: pytest.CaptureFixture[str], *words: str) -> subprocess.CompletedProcess[str]:
+    """A `ringfence` command, in this process: to start another takes longer than most commands do."""
+    capsys.readouterr()
+    code = main(words)
+    said = capsys.readouterr()
+    return subprocess.CompletedProcess(words, code, said.out, said.err)
 
 
 def eventually(true: Callable[[], bool], limit_s: float = 10) -> None:

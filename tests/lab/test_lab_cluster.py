@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from lab_watch import eventually, processes_of
+from lab_watch import eventually, processes_of, scratch, typed
 
 from ringfence.client import connect
 from ringfence.core.errors import BadInput, Refused, RingfenceError, Unavailable
@@ -30,11 +30,8 @@ ONE, TWO = "an-a01n01", "an-a01n02"
 
 @pytest.fixture
 def directory() -> Iterator[Path]:
-    path = Path(tempfile.mkdtemp(prefix="rflab", dir="/tmp"))
-    try:
+    with scratch("rflab") as path:
         yield path
-    finally:
-        shutil.rmtree(path, ignore_errors=True)
 
 
 @pytest.fixture(scope="module")
@@ -354,15 +351,21 @@ def test_hosts_devices_and_modes_are_checked(lab: Lab) -> None:
         assert "\n" not in str(caught.value)
 
 
-def test_the_command_line_drives_a_lab(directory: Path) -> None:
+def test_the_command_line_drives_a_lab(
+    directory: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RINGFENCE_LAB", str(directory / "lab"))
+
     def ringfence(*words: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "ringfence", *words], text=True, capture_output=True, timeout=60,
-            env={**os.environ, "RINGFENCE_LAB": str(directory / "lab")}, check=False,
-        )  # fmt: skip
+        return typed(capsys, *words)
+
+    def outlives(*words: str) -> int:
+        """In a process of its own, which ends before the lab that it made, or ends another's."""
+        command = [sys.executable, "-m", "ringfence", *words]
+        return subprocess.run(command, capture_output=True, timeout=60, check=False).returncode
 
     try:
-        assert ringfence("lab", "up", "--nodes", "2", "--size", "64M").returncode == 0
+        assert outlives("lab", "up", "--nodes", "2", "--size", "64M") == 0
         env = ringfence("lab", "env", TWO).stdout
         root = directory / "lab" / TWO
         assert env.splitlines() == [
@@ -390,7 +393,7 @@ def test_the_command_line_drives_a_lab(directory: Path) -> None:
         assert f"{ONE}    crashed chassis on" in ringfence("lab", "status").stdout
         assert f"{ONE} has crashed and starts nothing" in ringfence("lab", "start", ONE, "daemon").stderr
     finally:
-        assert ringfence("lab", "down").returncode == 0
+        assert outlives("lab", "down") == 0
     assert processes_of(directory) == []
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from lab_watch import eventually, processes_of
+from lab_watch import eventually, processes_of, typed
 
 from ringfence.client import connect
 from ringfence.core.errors import BadInput, Refused, Unavailable
@@ -252,12 +252,13 @@ def test_without_root_it_is_refused_before_anything_is_made(directory: Path) -> 
     assert not (directory / "lab").exists()
 
 
-def test_the_command_line_drives_it(lab: Lab) -> None:
+def test_the_command_line_drives_it(
+    lab: Lab, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RINGFENCE_LAB", str(lab.disk.parent))
+
     def ringfence(*words: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "ringfence", "lab", *words], text=True, capture_output=True, timeout=60,
-            env={**os.environ, "RINGFENCE_LAB": str(lab.disk.parent)}, check=False,
-        )  # fmt: skip
+        return typed(capsys, "lab", *words)
 
     for act in (
         ("cut", ONE, "--from", TWO, "--link", "0"),

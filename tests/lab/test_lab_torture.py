@@ -2,32 +2,20 @@
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from lab_watch import eventually, processes_of
-
-from ringfence.host.processes import process
-from ringfence.lab import trees
+from lab_watch import eventually, processes_of, scratch
 
 
 @pytest.fixture
 def directory() -> Iterator[Path]:
-    path = Path(tempfile.mkdtemp(prefix="rft", dir="/tmp"))
-    try:
+    with scratch("rft") as path:  # a run that was ended for its time leaves nothing either
         yield path
-    finally:
-        for pid in processes_of(path):  # a run that was ended for its time leaves nothing either
-            found = process(pid)
-            if found is not None:
-                trees.send(found, signal.SIGKILL)
-        shutil.rmtree(path, ignore_errors=True)
 
 
 def torture(directory: Path, *words: str) -> subprocess.CompletedProcess[str]:

@@ -142,14 +142,16 @@ def test_the_loop_devices_go_with_the_lab(tmp_path: Path, monkeypatch: pytest.Mo
     try:
         made = Lab.up(path / "lab", 1, SIZE, loop=True, disks=2)
         images = [path / "lab/disk.img", path / "lab/disk2.img"]
-        loops = [loop for image in images for loop in loops_of(image)]
-        assert loops == [str(disk) for disk in made.disks]
-        names = ("-o", "pv_name", "--noheadings")
-        for pvs in (("pvs",), (sys.executable, "-m", "ringfence", "pvs")):
-            words_of(made, ONE, *pvs[:-1], "pvcreate", "-qqf", *loops)
-            words = words_of(made, ONE, *pvs, *names)  # some are warnings of stock LVM2
-            assert [word for word in words if word in loops] == sorted(loops)
-        made.down()
+        try:
+            loops = [loop for image in images for loop in loops_of(image)]
+            assert loops == [str(disk) for disk in made.disks]
+            names = ("-o", "pv_name", "--noheadings")
+            for pvs in (("pvs",), (sys.executable, "-m", "ringfence", "pvs")):
+                words_of(made, ONE, *pvs[:-1], "pvcreate", "-qqf", *loops)
+                words = words_of(made, ONE, *pvs, *names)  # some are warnings of stock LVM2
+                assert [word for word in words if word in loops] == sorted(loops)
+        finally:
+            made.down()
         assert [loop for image in images for loop in loops_of(image)] == []
 
         def fails(*arguments: object) -> None:

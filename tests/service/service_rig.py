@@ -37,6 +37,7 @@ class Rig:
         self._cgroup = hierarchy / self._dir.name
         self._witness: list[subprocess.Popen[bytes]] = []
         self._boot: subprocess.Popen[bytes] | None = None
+        self._since = 0
         try:
             self._cgroup.mkdir()
             self._start()
@@ -146,11 +147,15 @@ class Rig:
             return {}
 
     def events(self, *kinds: str) -> list[dict[str, Any]]:
-        """What the witness has seen of the first node."""
+        """What the witness has seen of the first node, since `look_away`."""
         with self._witness_daemon() as daemon:
-            return [
-                one for one in daemon.events() if one["kind"] in kinds and one["fields"].get("node") == 1
-            ]
+            seen = daemon.events(since=self._since)
+            return [one for one in seen if one["kind"] in kinds and one["fields"].get("node") == 1]
+
+    def look_away(self) -> None:
+        """What happened until now is told no more."""
+        with self._witness_daemon() as daemon:
+            self._since = max([self._since, *(int(one["seq"]) for one in daemon.events(since=self._since))])
 
     def _witness_daemon(self) -> Connection:
         """Through its own root, which this machine sees: no process is started to ask."""

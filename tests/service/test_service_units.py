@@ -5,6 +5,7 @@ Needs root, as a packager's or an admin's machine gives it."""
 import os
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 from service_rig import Rig
@@ -16,8 +17,8 @@ pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="boots a systemd in na
 LVS = ("ringfence", "lvs", "--noheadings", "-o", "lv_holder", "vg0/vm1")
 
 
-@pytest.fixture
-def rig() -> Iterator[Rig]:
+@contextmanager
+def booted() -> Iterator[Rig]:
     """Two nodes are up, and a guest writes to vg0/vm1 on the first."""
     rig = Rig()
     try:
@@ -30,6 +31,25 @@ def rig() -> Iterator[Rig]:
         yield rig
     finally:
         rig.end()
+
+
+@pytest.fixture
+def rig() -> Iterator[Rig]:
+    with booted() as rig:
+        yield rig
+
+
+@pytest.fixture(scope="module")
+def lasting() -> Iterator[Rig]:
+    with booted() as rig:
+        yield rig
+
+
+@pytest.fixture
+def same(lasting: Rig) -> Rig:
+    """The rig of all tests that leave the nodes up: a boot takes as long as such a test."""
+    lasting.look_away()
+    return lasting
 
 
 def written(rig: Rig) -> list[str]:
@@ -58,15 +78,6 @@ def left_cleanly(rig: Rig) -> None:
     assert rig.members()["n1"] != "ready"
     taken = rig.ask_witness("lvchange", "-aey", "vg0/vm1")
     assert "error" not in taken, taken
-
-
-def test_a_restart_leaves_volumes_alone(rig: Rig) -> None:
-    block, daemon = rig.show("ringfence-block", "MainPID"), rig.pid()
-    rig.systemctl("restart", "ringfence")
-    assert rig.pid() not in (0, daemon)
-    adopted(rig)
-    assert rig.show("ringfence-block", "MainPID") == block
-    assert rig.show("ringfence", "Result") == "success"
 
 
 def test_a_daemon_that_is_killed_is_started_again(rig: Rig) -> None:
@@ -179,15 +190,6 @@ def test_a_leave_that_cannot_be_had_does_not_hang_the_shutdown(rig: Rig) -> None
     assert rig.show("ringfence", "NRestarts") == "0"
 
 
-def test_a_hub_that_is_restarted_is_waited_for(rig: Rig) -> None:
-    daemon, hub = rig.pid(), rig.show("ringfence-hub", "MainPID")
-    rig.systemctl("restart", "ringfence-hub")
-    assert rig.show("ringfence-hub", "MainPID") != hub
-    rig.until(lambda: rig.members() == {"n1": "ready", "n2": "ready"}, "the ring to be back")
-    goes_on(rig)
-    assert rig.pid() == daemon
-
-
 def test_a_block_service_that_is_restarted_takes_the_locks_of_its_volumes_along(rig: Rig) -> None:
     rig.systemctl("restart", "ringfence-block")
     rig.until(lambda: rig.events("evidence"), "the next daemon")
@@ -197,24 +199,45 @@ def test_a_block_service_that_is_restarted_takes_the_locks_of_its_volumes_along(
     assert not rig.events("victim-due")
 
 
-def test_a_block_service_that_is_late_is_waited_for(rig: Rig) -> None:
-    rig.systemctl("stop", "guest", "ringfence-block")
+# -- on one rig, one after the other: the last may leave it as it likes ---------------------------
+
+
+def test_a_restart_leaves_volumes_alone(same: Rig) -> None:
+    block, daemon = same.show("ringfence-block", "MainPID"), same.pid()
+    same.systemctl("restart", "ringfence")
+    assert same.pid() not in (0, daemon)
+    adopted(same)
+    assert same.show("ringfence-block", "MainPID") == block
+    assert same.show("ringfence", "Result") == "success"
+
+
+def test_a_hub_that_is_restarted_is_waited_for(same: Rig) -> None:
+    daemon, hub = same.pid(), same.show("ringfence-hub", "MainPID")
+    same.systemctl("restart", "ringfence-hub")
+    assert same.show("ringfence-hub", "MainPID") != hub
+    same.until(lambda: same.members() == {"n1": "ready", "n2": "ready"}, "the ring to be back")
+    goes_on(same)
+    assert same.pid() == daemon
+
+
+def test_a_block_service_that_is_late_is_waited_for(same: Rig) -> None:
+    same.systemctl("stop", "guest", "ringfence-block")
     late = "test -e /run/once || { touch /run/once; exit 1; }"
     drop_in = f"[Service]\nExecStartPre=/bin/sh -c '{late}'\n"
-    rig.write("/run/systemd/system/ringfence-block.service.d/late.conf", drop_in)
-    rig.systemctl("daemon-reload")
-    rig.systemctl("start", "ringfence")
-    rig.until(lambda: rig.members() == {"n1": "ready", "n2": "ready"}, "the daemon to be back")
-    rig.run("ringfence", "lvchange", "-aey", "vg0/vm1")
+    same.write("/run/systemd/system/ringfence-block.service.d/late.conf", drop_in)
+    same.systemctl("daemon-reload")
+    same.systemctl("start", "ringfence")
+    same.until(lambda: same.members() == {"n1": "ready", "n2": "ready"}, "the daemon to be back")
+    same.run("ringfence", "lvchange", "-aey", "vg0/vm1")
 
 
-def test_a_hub_is_not_started_where_the_ring_is_another(rig: Rig) -> None:
-    said = rig.run("ringfence", "config", "check", "--ring", "corosync", check=False)
+def test_a_hub_is_not_started_where_the_ring_is_another(same: Rig) -> None:
+    said = same.run("ringfence", "config", "check", "--ring", "corosync", check=False)
     assert said == ""
     drop_in = "[Service]\nExecCondition=\nExecCondition=/usr/bin/ringfence config check --ring corosync\n"
-    rig.write("/run/systemd/system/ringfence-hub.service.d/other.conf", drop_in)
-    rig.systemctl("daemon-reload")
-    rig.systemctl("stop", "ringfence", "ringfence-hub")
-    rig.systemctl("start", "ringfence-hub")
-    assert rig.show("ringfence-hub", "Result") == "exec-condition"
-    assert rig.show("ringfence-hub", "ActiveState") == "inactive"
+    same.write("/run/systemd/system/ringfence-hub.service.d/other.conf", drop_in)
+    same.systemctl("daemon-reload")
+    same.systemctl("stop", "ringfence", "ringfence-hub")
+    same.systemctl("start", "ringfence-hub")
+    assert same.show("ringfence-hub", "Result") == "exec-condition"
+    assert same.show("ringfence-hub", "ActiveState") == "inactive"

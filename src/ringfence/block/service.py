@@ -39,6 +39,7 @@ from ringfence.block.porch import Porch, Waiting
 from ringfence.block.self_fence import OpenPath, SelfFence
 from ringfence.core.cluster import Timing
 from ringfence.core.errors import BadInput, DeviceFailed, NotFound, Refused, RingfenceError, Unavailable
+from ringfence.core.ids import Token
 from ringfence.host.notify import notify
 from ringfence.host.watchdog import Watchdog
 from ringfence.wire import block as wire
@@ -507,13 +508,16 @@ class Service:
     def _running(
         name: str, handle: Handle | MappedHandle | Waiting | None, uuid: str, token: str
     ) -> Handle | MappedHandle:
-        """Raises NotFound, Refused.  Args: token: of the lock it must be open under; empty: any."""
+        """Args: token: of the lock that it must be open under; empty: any.  A later one is of the same lock,
+        converted since: no lock is let go of while something is open under it.
+
+        Raises NotFound, Refused."""
         if handle is None or handle.path.uuid != uuid:
             raise NotFound(f"{name} is not open here", next="activate it")
         if handle.path.failed or isinstance(handle, Waiting) or handle.gone:
             words = f"{handle.name} has failed ({handle.path.failed})"
             raise Refused(words, next=f"close {handle.name} first")
-        if token and token != handle.path.token:
+        if token and _is_later(handle.path.token, token):
             words = f"{handle.name} is open under another lock, {handle.path.token}"
             raise Refused(words, next="look again: it was closed and opened meanwhile", retry=True)
         return handle
@@ -608,8 +612,18 @@ def _reloaded(opened: wire.Open, call: wire.Reload) -> wire.Open:
     """As if it had been opened so."""
     changes: dict[str, Any] = {"lv": call.name, "extents": call.extents, "readonly": call.readonly}
     if call.hold is not None:
-        changes |= {"hold": call.hold, "token": call.token}
+        changes["hold"] = call.hold
+    if call.token:
+        changes["token"] = call.token
     return msgspec.structs.replace(opened, **changes)
+
+
+def _is_later(one: str, other: str) -> bool:
+    """Of two tokens as text; of what is none nothing is known, and it is another's."""
+    try:
+        return Token.parse(one) > Token.parse(other)
+    except ValueError:
+        return one != other
 
 
 def _listed(call: wire.Open, socket_path: Path) -> wire.Path:

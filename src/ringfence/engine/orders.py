@@ -592,7 +592,7 @@ class ReloadPath(_Order, frozen=True):
     """What it is called from now on; `lv`: as before."""
     readonly: bool
     token: Token
-    """Of the lock it is open under."""
+    """Of the lock it is open under; later than that of its opening, if it was converted since."""
     hold: Hold | None = None
     """None: as before.  Else `token` is that of its lock from now on.  Answered when no change is under way
     any more, and all are flushed, where they wait from now on."""

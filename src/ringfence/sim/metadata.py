@@ -31,6 +31,8 @@ class Version:
     """Names."""
     pieces: tuple[tuple[str, int, int, str], ...]
     """(PV uuid, first byte, byte after the last, LV uuid)."""
+    unclean: tuple[str, ...] = ()
+    """Names of LVs that are being zeroed or wiped."""
 
 
 @dataclass
@@ -113,9 +115,11 @@ def _version(text: bytes, crc: int, disk: Disk) -> Version:
     extent = SECTOR_BYTES * (vg.number("extent_size") or 0)
     pvs = dict(_section(vg, "physical_volumes").sections())
     pieces: list[tuple[str, int, int, str]] = []
-    names = []
+    names, unclean = [], []
     for lv_name, lv in _section(vg, "logical_volumes").sections():
         names.append(lv_name)
+        if {"ringfence.zeroing", "ringfence.wiping"} & {*lv.strings("tags")}:
+            unclean.append(lv_name)
         # What is kept for an LV that moves is written to, and was, as its own.
         moves = [tag for tag in lv.strings("tags") if tag.startswith(MOVING_TAG)]
         owner = moves[0].removeprefix(MOVING_TAG) if moves else lv.string("id") or ""
@@ -134,7 +138,8 @@ def _version(text: bytes, crc: int, disk: Disk) -> Version:
                 raise SafetyViolation(
                     f"8: two LVs of VG {name} share the extent at byte {max(one[1], other[1])}"
                 )
-    return Version(name, vg.string("id") or "", vg.number("seqno") or 0, crc, tuple(names), tuple(pieces))
+    seqno = vg.number("seqno") or 0
+    return Version(name, vg.string("id") or "", seqno, crc, tuple(names), tuple(pieces), tuple(unclean))
 
 
 def _stripe(segment: Section) -> tuple[str, int]:

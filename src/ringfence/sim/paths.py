@@ -65,6 +65,8 @@ class BlockService:
         self._scheduler, self._host = scheduler, host
         self._landed, self._report = landed, report
         self.open: dict[tuple[str, str], OpenLv] = {}
+        self.opened: Callable[[orders.OpenPath], None] = lambda order: None
+        """Told what a path is made of, when it is opened or reloaded."""
         self.stuck = False
         """Its workers do not end when they are told to, and go on."""
 
@@ -117,6 +119,7 @@ class BlockService:
             return
         path = self.open[key] = OpenLv(order, grip)
         self._scheduler.note(f"{self._host.name} opens {order.vg}/{order.lv} {mode.name} {order.token}")
+        self.opened(order)
         if path.writes:
             self._plan_write(path)
         listed = _listed(order)
@@ -128,7 +131,7 @@ class BlockService:
         if path is None or path.order.uuid != order.uuid or path.closing:
             done(NotFound(f"{order.vg}/{order.lv} is not open here", next="activate it"))
             return
-        if order.hold is None and path.order.token != order.token:
+        if order.hold is None and path.order.token > order.token:
             done(NotFound(f"{order.vg}/{order.lv} is not open here", next="activate it"))
             return
         if path.in_flight:
@@ -147,6 +150,7 @@ class BlockService:
             path.order, lv=order.name, extents=order.extents, token=order.token, hold=hold
         )
         self.open[order.vg, order.name] = path
+        self.opened(path.order)
         if order.hold is not None:
             path.grip.mode, path.grip.token = hold.least, order.token
             how = hold.value or "no more"

@@ -54,6 +54,8 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
     engine does in one step changes.)"""
     slots: bool = False
     """Clients work under a VG with disk slots (`slotted`), and what strikes is beyond two nodes without."""
+    volumes: bool = False
+    """LVs are grown, renamed, and wiped in the background, and what guests write can be seen (`tenants`)."""
     faults: Faults = Faults.SWARM
     """What kind of plan to draw, where there is none."""
     topology: str = "plain"
@@ -117,7 +119,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True):
         if faults is not Faults.STORY and aside.random() < OTHER_TOPOLOGY:
             drawn = msgspec.structs.replace(drawn, topology="reboot")
         if faults is Faults.STORY:
-            drawn = msgspec.structs.replace(drawn, slots=story.slots)
+            drawn = msgspec.structs.replace(drawn, slots=story.slots, volumes=story.volumes)
             return _planned(drawn, draw_story(self.seed, drawn.nodes, story))
         if self.strikes:
             plan = tuple(islice(drawn.faults_to_come(), self.strikes))
@@ -155,7 +157,7 @@ def write(kept: Kept) -> str:
     words = [
         word
         for word in _PARAMETERS
-        if word not in ("topology", "slots") or getattr(scenario, word) != getattr(plain, word)
+        if word not in _SELDOM or getattr(scenario, word) != getattr(plain, word)
     ]
     lines += [f"{word} {str(getattr(scenario, word)).lower()}" for word in words]
     return "\n".join([*lines, RULER, *(str(fault) for fault in scenario.plan)]) + "\n"
@@ -192,4 +194,6 @@ def read(text: str) -> Kept:
 
 
 _PLAIN = Recipe(seed=0)
-_PARAMETERS = ("seed", "nodes", "ring", "clients", "lasts_ms", "topology", "slots")
+_SELDOM = ("topology", "slots", "volumes")
+"""Not written where they are as usual."""
+_PARAMETERS = ("seed", "nodes", "ring", "clients", "lasts_ms", *_SELDOM)

@@ -24,6 +24,7 @@ from ringfence.sim.faults import (
     KillDaemon,
     Leave,
     LockStop,
+    MidWrite,
     Order,
     PowerOff,
     RingStill,
@@ -49,17 +50,24 @@ class Story:
     rings: tuple[str, ...]
     slots: bool = False
     """It is told of a world with disk slots."""
+    volumes: bool = False
+    """It is told of a world in which LVs change much."""
 
 
 STORIES: dict[str, Story] = {}
 
 
 def _story(
-    name: str, nodes: tuple[int, ...], rings: tuple[str, ...] = RINGS, *, slots: bool = False
+    name: str,
+    nodes: tuple[int, ...],
+    rings: tuple[str, ...] = RINGS,
+    *,
+    slots: bool = False,
+    volumes: bool = False,
 ) -> Callable[[Draw], Draw]:
     def add(draw: Draw) -> Draw:
         assert name not in STORIES
-        STORIES[name] = Story(draw, nodes, rings, slots)
+        STORIES[name] = Story(draw, nodes, rings, slots, volumes)
         return draw
 
     return add
@@ -563,3 +571,21 @@ def _(chance: Chance, nodes: list[int]) -> list[Fault]:
         story.append(SlotRot(at_ms=away_ms - 300, node=b))
         story.append(_all(a, Manner.UNREACHABLE))
     return story
+
+
+@_story("volumes", nodes=(2, 3), volumes=True)
+def _(chance: Chance, nodes: list[int]) -> list[Fault]:
+    """Daemons and hosts end, or stand still, while LVs are made, grown, renamed, removed and wiped."""
+    rng = chance.rng
+    faults: list[Fault] = []
+    for number in range(5):
+        at_ms, node, for_ms = 4000 * number + rng.randrange(2500), rng.choice(nodes), rng.randrange(400, 3000)
+        drawn: list[Fault] = [
+            KillDaemon(node=node, for_ms=for_ms),
+            PowerOff(nodes=(node,), for_ms=for_ms),
+            FreezeDaemon(node=node, for_ms=for_ms),
+            FreezeHost(node=node, for_ms=for_ms),
+            MidWrite(node=node, skip=rng.randrange(40), how=rng.choice(("kill", "power"))),
+        ]
+        faults.append(rng.choice(drawn).later(at_ms))
+    return faults

@@ -1,4 +1,5 @@
-"""Admins at work: on every host one that makes VGs and LVs, activates, removes and lists them.
+"""Admins at work: on every host one that makes VGs and LVs, activates, removes and lists them, and where a
+story is about that (`Scenario.volumes`) grows and renames them.
 
 They are clients like others (`workload`), with LVM2's verbs.  What a report says under locks must be
 what the disks said at some moment between the question and the answer."""
@@ -23,20 +24,25 @@ VERBS = {
     "create": 10, "activate": 8, "shared": 3, "deactivate": 6, "remove": 7, "list": 2, "groups": 2,
     "lockstart": 1, "lockstop": 1, "vgcreate": 1, "vgremove": 0.3, "pvcreate": 0.3,
 }  # fmt: skip
+CHANGING = VERBS | {"create": 12, "extend": 8, "rename": 4, "remove": 10, "vgremove": 0}
+"""Where it is LVs that matter."""
 
 
 class Admins:
     """Args:
     pace_ms: how long one rests between two commands, at the most.
-    idle: they do nothing."""
+    idle: they do nothing.
+    changing: they grow and rename LVs, too, and remove some without a wipe."""
 
     def __init__(
         self, scheduler: Scheduler, workload: Workload, hosts: list[Host], metadata: Metadata, pace_ms: float,
-        *, idle: bool = False,
+        *, idle: bool = False, changing: bool = False,
     ) -> None:
         self._scheduler, self._workload, self._metadata = scheduler, workload, metadata
         self._pace_ms = pace_ms
         self._idle = idle
+        self._verbs = CHANGING if changing else VERBS
+        self._changing = changing
         self._devices = DISKS
         self.done = self.refused = self.listed = 0
         self.clients = [workload.add(host, self._next) for host in hosts]
@@ -58,7 +64,7 @@ class Admins:
             self._ask(client, calls.VgCreate(VG, self._devices, shared=True, extent_size_bytes=EXTENT_BYTES))
             return
         rng = self._scheduler.rng
-        verb = rng.choices(list(VERBS), list(VERBS.values()))[0]
+        verb = rng.choices(list(self._verbs), list(self._verbs.values()))[0]
         if verb == "groups":
             self._report(client, calls.Vgs(VG))
         else:
@@ -79,7 +85,12 @@ class Admins:
             case "deactivate":
                 return calls.LvChange(VG, rng.choice(["", lv]), "n", wait_ms)
             case "remove":
-                return calls.LvRemove(VG, lv, force=self._scheduler.chance(0.3))
+                wipe = not self._changing or self._scheduler.chance(0.7)
+                return calls.LvRemove(VG, lv, force=self._scheduler.chance(0.3), wipe=wipe)
+            case "extend":
+                return calls.LvResize(VG, lv, extents=rng.randrange(1, 4), sign="+")
+            case "rename":
+                return calls.LvRename(VG, lv, rng.choice(LVS))
             case "list":
                 return calls.Lvs(VG)
             case "vgremove":

@@ -10,12 +10,13 @@ import enum
 import re
 import traceback
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 
 import msgspec
 
-from ringfence.core.cluster import ClusterConfig, NodeConfig, Timing
+from ringfence.core.cluster import ClusterConfig, NodeConfig, Timing, Volumes
 from ringfence.core.errors import Damaged
 from ringfence.core.modes import Mode
 from ringfence.engine import inputs
@@ -40,6 +41,7 @@ from ringfence.sim.scenario import STEPS, Recipe, Scenario
 from ringfence.sim.scheduler import MS, Scheduler
 from ringfence.sim.slotted import make_slotted_vg
 from ringfence.sim.storage import Trouble
+from ringfence.sim.tenants import Tenants, small_slices
 from ringfence.sim.volumes import VG, Admins
 from ringfence.sim.workload import COUNTERS, Workload
 from ringfence.wire import client as calls
@@ -62,6 +64,8 @@ SETTLE_MS = 120_000
 """Within this long after the last fault everything must be well again."""
 ADMIN = 9_000_000
 DISK_BYTES = 5 << 18
+CHANGING_PACE_MS = 400
+SLOW_WIPES = Volumes(wipe_mib_s=1)
 ANOTHERS_BOOTS = 1000
 """So that no boot of it is one of the machine that it replaces."""
 
@@ -129,8 +133,9 @@ def play(scenario: Scenario, make_engine: Callable[[int], Engine] | None = None)
     world = World(scenario, make_engine or (lambda number: Node(at_once=2 + number % 3)))
     report = Report(scenario)
     try:
-        world.suffer()
-        world.mend()
+        with small_slices() if scenario.volumes else nullcontext():
+            world.suffer()
+            world.mend()
     except SafetyViolation as violation:
         report.outcome, report.what = Outcome.SAFETY, str(violation)
     except LivenessViolation as violation:
@@ -149,7 +154,7 @@ class World:
         scheduler = self.scheduler = Scheduler(scenario.seed)
         ids = list(range(1, scenario.nodes + 1))
         self._replacements: list[Host] = []
-        self.config = topology(scenario.topology, _config(ids))
+        self.config = topology(scenario.topology, _config(ids, SLOW_WIPES if scenario.volumes else Volumes()))
         self.ring = SimRing(
             scheduler.stream("ring"), TIMING.token_ms, totem=scenario.ring == "totem", nodes=len(ids)
         )
@@ -172,7 +177,15 @@ class World:
         )
         volumes = scheduler.stream("volumes")
         pace_ms = volumes.rng.choice([600, 3000, 10000]) * max(1, scenario.nodes / 3)
-        self.admins = Admins(volumes, self.workload, self.hosts, self.metadata, pace_ms, idle=scenario.slots)
+        if scenario.volumes:
+            pace_ms = CHANGING_PACE_MS
+        self.admins = Admins(
+            volumes, self.workload, self.hosts, self.metadata, pace_ms, idle=scenario.slots,
+            changing=scenario.volumes,
+        )  # fmt: skip
+        self.tenants = Tenants(self.metadata.disks, signs=scenario.volumes)
+        for host in self.hosts:
+            host.block.opened = self.tenants.opened
         checkers = self.checkers = Checkers(
             scheduler,
             self.ring,
@@ -372,6 +385,7 @@ class World:
 
     def landed(self, write: Landed) -> None:
         self.checkers.path_landed(write)
+        self.tenants.landed(write)
 
     # -- the story ----------------------------------------------------------------------
 
@@ -413,6 +427,7 @@ class World:
         self.workload.let_go()
         self._until(lambda: not self.workload.unanswered() and not self._grips(), "locks are not given back")
         self._until(lambda: all(self._well(host) for host in self.hosts), "not every node is ready")
+        self._until(lambda: not self._unclean(), "LVs are not zeroed or wiped to the end")
         self.workload.quiet()
         for host in self.hosts:
             self._probe(host)
@@ -447,6 +462,10 @@ class World:
                     f"11: {otherwise}, {SETTLE_MS // 1000} s after the last fault: {self._why()}"
                 )
             self._event()
+
+    def _unclean(self) -> bool:
+        committed = self.metadata.named(VG)
+        return committed is not None and bool(committed.unclean)
 
     def _well(self, host: Host) -> bool:
         glimpse = look(host)
@@ -521,7 +540,7 @@ def look(host: Host) -> Glimpse | None:
     return Glimpse(context.life, context.running, context.phase.value, context.settled)
 
 
-def _config(ids: list[int]) -> ClusterConfig:
+def _config(ids: list[int], volumes: Volumes) -> ClusterConfig:
     return ClusterConfig(
         name="sim",
         ring="sim",
@@ -529,4 +548,5 @@ def _config(ids: list[int]) -> ClusterConfig:
         timing=TIMING,
         nodes=tuple(NodeConfig(node, f"n{node}", levels=levels(node)) for node in ids),
         devices=device_configs(ids),
+        volumes=volumes,
     )

@@ -230,7 +230,8 @@ class Reload(_Call, frozen=True, omit_defaults=True):
     """What it is called from now on: its socket and its export are renamed.  `lv`: as before."""
     readonly: bool = False
     token: str = ""
-    """Of the lock it is reloaded under; refused if it was opened under another.  Empty: not compared."""
+    """Of the lock it is reloaded under, and is open under from then on; refused if it was opened under a
+    later one.  Empty: not compared."""
     hold: Hold | None = None
     """None: as before.  Else `token` is that of the lock from now on, and not compared.  Answered when no
     change is under way any more, and flushed, where they wait from now on."""

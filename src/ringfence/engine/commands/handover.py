@@ -87,6 +87,7 @@ def handover(call: LvHandover, busy: MutableMapping[str, str]) -> Command:
     check_plain(locked.found.vg, lv)
     _take_turn(call, lv, busy)
     try:
+        yield from _check_same_taker(call, lv)
         mine, volume = yield from _open_here(call, lv)
         ask = _asking(locked.found, lv, taker)
         if volume.hold is Hold.NONE:
@@ -123,6 +124,18 @@ def _answer(call: LvHandover, lv: Lv, state: str, said: str) -> dict[str, Any]:
 
 
 # -- the giver ---------------------------------------------------------------------------------
+
+
+def _check_same_taker(call: LvHandover, lv: Lv) -> Generator[Order, Any, None]:
+    """Raises Refused: it is prepared for another one."""
+    ways: dict[str, OnItsWay] = yield Handovers(call.vg)
+    way = ways.get(lv.uuid)
+    if way is not None and way.names[1] != call.to:
+        giver, taker = way.names
+        raise Refused(
+            f"Logical volume {call.vg}/{lv.name} is being handed over from {giver} to {taker}",
+            next=f"to drop that: on {giver}, ringfence handover {call.vg}/{lv.name} --abort",
+        )
 
 
 def _open_here(call: LvHandover, lv: Lv) -> Generator[Order, Any, tuple[Held, OpenVolume]]:

@@ -19,10 +19,10 @@ counts" is `bound-of-one`, "two nodes purge without evidence" is `no-evidence`, 
 holder" is `values-of-readers`, "the empty joiner sends the state" is `empty-carries`, "a readiness check is
 skipped" is `barrier-of-most`."""
 
-from ringfence.sim.mutants import authority, evidence, handovers, locks, restarts, slots, views
+from ringfence.sim.mutants import authority, evidence, handovers, locks, restarts, slots, views, volumes
 from ringfence.sim.mutants.table import MUTANTS, engine, planted
 
 __all__ = [
     "MUTANTS", "authority", "engine", "evidence", "handovers", "locks", "planted", "restarts", "slots",
-    "views",
+    "views", "volumes",
 ]  # fmt: skip
