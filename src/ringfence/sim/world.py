@@ -45,6 +45,7 @@ from ringfence.sim.tenants import Tenants, small_slices
 from ringfence.sim.volumes import VG, Admins
 from ringfence.sim.workload import COUNTERS, Workload
 from ringfence.wire import client as calls
+from ringfence.wire.block import Hold
 from ringfence.wire.client import Reply, Request
 from ringfence.wire.slots import BLOCK_BYTES, mark_offset, parse_mark
 
@@ -211,8 +212,8 @@ class World:
         arena = Arena(
             scheduler, self.ring, self.power, {host.node: host for host in self.hosts},
             sign=self._sign, order=self._order_fenced, disarm=self._disarm, leave=self._leave,
-            stop=self._stop, hand_over=self._hand_over, replace=self._replace, tend=self._revive,
-            rot=self._rot,
+            stop=self._stop, hand_over=self._hand_over, hand_back=self._hand_back,
+            replace=self._replace, tend=self._revive, rot=self._rot,
         )  # fmt: skip
         self.nemesis = Nemesis(arena, scenario.faults_to_come())
 
@@ -357,6 +358,13 @@ class World:
                 if host is not taker and host.daemon is not None and path.writes:
                     call = calls.LvHandover(VG, path.order.lv, taker.name, prepare=prepare)
                     self._order(host, host.daemon, call)
+                    return
+
+    def _hand_back(self) -> None:
+        for host in self.hosts:
+            for path in host.block.open.values():
+                if host.daemon is not None and path.order.hold is Hold.LENDING:
+                    self._order(host, host.daemon, calls.LvHandover(VG, path.order.lv, abort=True))
                     return
 
     def _order(self, host: Host, daemon: Daemon, call: calls.Call) -> None:
