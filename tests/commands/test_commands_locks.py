@@ -401,7 +401,6 @@ def test_every_volume_call_has_its_command_and_a_json_reply(world: World) -> Non
         VgSet("vg0", add_tags=("a.tag",)),
         VgRename("vg0", "vg1"),
         VgRename("vg1", "vg0"),
-        PvMove(),
         VgCk("vg0"),
         VgCfgBackup("vg0"),
         VgCfgRestore("vg0", ""),
