@@ -492,7 +492,8 @@ class Service:
         waiting = self._handles.get(name)
         if isinstance(waiting, Waiting) and not waiting.path.failed:
             await self._porch.close([waiting.path.path])
-            await self._start_worker(waiting, None)
+            if self._handles.get(name) is waiting:  # else all was dropped meanwhile
+                await self._start_worker(waiting, None)
 
     def _to_reload(self, call: wire.Reload, old: str, new: str) -> Handle | MappedHandle:
         """Raises NotFound, Refused."""
@@ -560,6 +561,9 @@ class Service:
         self._drops += 1
         self._porch.end()
         handles = list(self._handles.items())
+        for name, handle in handles:
+            if isinstance(handle, Waiting):  # at once: nobody shall start its worker from here on
+                del self._handles[name]
         if any(handle.path.connections for _, handle in handles):
             # Authority is lost by now.  What clients still ask is refused, and recorded, for a moment:
             # better than silence, which a guest would take for a slow disk.
