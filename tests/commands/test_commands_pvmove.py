@@ -634,6 +634,40 @@ def test_an_lv_has_another_name_by_the_time_it_arrives(world: World, first: Node
     assert (first.read("vg0", "new"), on(world, 0)) == (bytes(guest.data), ["vm2"])
 
 
+def test_what_an_open_path_may_still_write_to_does_not_leave_the_vg_with_a_missing_pv(
+    world: World, first: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Missing on one host only.  On the other one the daemon ended after the commit, and the path writes on
+    to both places: were the PV another VG's by then, into what is its."""
+    monkeypatch.setattr(moving, "STEP_LEAST_BYTES", LV)
+    move(world, first, lv="vm2")
+    first.run(LvChange("vg0", "vm1", "ey"))
+    data = fill_open(first)
+    reloads = orders.ReloadPath
+    first.fail = lambda order: DeviceFailed("the end") if isinstance(order, reloads) else None
+    with pytest.raises(DeviceFailed):
+        move(world, first, lv="vm1")
+    first.fail = None
+    world.end_commands(1)
+    assert on(world, 0) == ["vm1_moving"]
+    world.paths[:] = world.images[1:]
+    with pytest.raises(LockHeld, match="LV vg0/vm1 is held EX by an-a01n01"):
+        world.node(2).run(VgReduce("vg0", remove_missing=True, force=True))
+    world.paths[:] = world.images
+    assert "vm1_moving" in vg_of(world).by_name
+    first.run(LvChange("vg0", "vm1", "n"))
+    world.paths[:] = world.images[1:]
+    world.node(2).run(VgReduce("vg0", remove_missing=True, force=True))
+    assert [lv.name for lv in vg_of(world).lvs] == ["vm1", "vm2"]
+    assert contents(world, "vm1") == data
+
+
+def fill_open(node: Node) -> bytes:
+    data = random.Random(3).randbytes(LV)
+    node.write("vg0", "vm1", 0, data)
+    return data
+
+
 def test_a_vg_goes_with_what_is_on_its_way(world: World, first: Node) -> None:
     start(world, first)
     first.run(VgRemove("vg0", force=True))
