@@ -139,6 +139,23 @@ def test_whoever_knocks_as_all_is_dropped_finds_nobody(block: Rig) -> None:
     assert block.paths() == ()
 
 
+def test_a_disk_that_is_another_one_by_then_is_not_served(block: Rig) -> None:
+    """Its name went to another one while nobody used the LV: what is there is somebody else's."""
+    together(block, opens(block))
+    other = block.root / "other"
+    other.write_bytes(b"theirs!!" * (block.image.stat().st_size // 8))
+    before = other.read_bytes()
+    with NbdClient(uri(block, "vm1")) as client:
+        client.write(0, b"x" * 512)
+    other.rename(block.image)
+    with contextlib.suppress(OSError), NbdClient(uri(block, "vm2")) as client:
+        client.write(0, b"y" * 512)
+    eventually(lambda: "is another disk than it was" in block.path("vm2").failed)
+    assert block.image.read_bytes() == before
+    block.ask(lambda service: service.close("vg0", "vm2", uuid="uuid-vm2"))
+    assert isinstance(together(block, opens(block)[1:2])[0], Opened)
+
+
 def test_what_is_about_to_change_as_all_is_dropped_gets_no_worker(block: Rig) -> None:
     """A change takes it out of the porch; meanwhile all is dropped, and nothing may be open after that."""
     together(block, opens(block))
