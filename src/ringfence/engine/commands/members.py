@@ -48,7 +48,7 @@ from ringfence.volumes.groups import extend, partial, pv_at, reduce, restore_mis
 from ringfence.volumes.model import Lv, Vg
 from ringfence.volumes.plan import Maker, check_plain, remove_lv
 from ringfence.volumes.slots import slots_of
-from ringfence.volumes.unclean import WIPING_SUFFIX, by_uuid
+from ringfence.volumes.unclean import WIPING_SUFFIX, check_kept
 from ringfence.wire.client import VgExtend, VgReduce
 
 # -- vgextend --------------------------------------------------------------------
@@ -221,6 +221,7 @@ def _drop(change: Change, lvs: list[Lv], missing: list[str]) -> Generator[Order,
         if lv is slots:
             planned = planned.without_lv(lv.name)
         else:
+            check_kept(vg, lv)
             check_plain(vg, lv, unclean=True)
             planned = remove_lv(planned, lv.name)
     planned = reduce(planned, missing)
@@ -228,11 +229,8 @@ def _drop(change: Change, lvs: list[Lv], missing: list[str]) -> Generator[Order,
     planned = yield from _kept_to_wipe(planned, [lv for lv in lvs if not (lv.slots or lv.zeroing)], what)
     prepared = prepare(change, planned, what, _without(locked.found, missing))
     users = [lv for lv in lvs if lv is not slots]
-    # An open path of an LV that moves may still write to what is kept for it.
-    moving = [by_uuid(vg, lv.keeps_for) for lv in users if lv.keeps_for]
-    movers = [lv for lv in moving if lv is not None and lv not in users]
     locks = []
-    for lv in (*users, *movers):
+    for lv in users:
         locks.append((yield from take_for_removal(vg, lv, force=None)))
     try:
         for lv in users:
@@ -241,8 +239,8 @@ def _drop(change: Change, lvs: list[Lv], missing: list[str]) -> Generator[Order,
             yield EndSlots(vg.name)  # or a node would write its slot where another's data is by then
         yield from commit(prepared)
     except RingfenceError as error:
-        for lv, lock in zip((*users, *movers), locks, strict=True):
-            yield from undo(error, ClosePath(vg.name, lv.name, lv.uuid), Release(lock))
+        for lv, lock in zip(users, locks, strict=True):
+            yield from undo(error, ClosePath(vg.name, lv.name), Release(lock))
         raise
     for lock in locks:
         yield Release(lock)
