@@ -474,6 +474,29 @@ def test_paths_count_as_dropped_only_when_no_write_of_a_command_s_hangs_in_a_dis
         goes_on.set()
 
 
+def test_a_write_that_has_not_begun_is_not_waited_for(place: Path) -> None:
+    """A read before it hangs; when its turn comes it has lost its authority."""
+    hangs, goes_on = threading.Event(), threading.Event()
+
+    def storage(order: Any) -> None:
+        hangs.set()
+        goes_on.wait(10)
+
+    async def body() -> None:
+        read, write = orders.ReadBlocks((orders.Read("/d", 0, 512),)), orders.WriteBlocks((), guard="vg0")
+        todo = (effects.DoOrder(1, read), effects.DoOrder(2, write), effects.DropPaths(4))
+        async with running(place, on(inputs.RingLost, *todo)) as one:
+            one.world.do_storage = storage
+            one.world.feed(inputs.RingLost("test"))
+            await until(lambda: hangs.is_set() and bool(one.engine.of(inputs.PathsDropped)))
+            goes_on.set()
+
+    try:
+        asyncio.run(body())
+    finally:
+        goes_on.set()
+
+
 def echo(fact: Input) -> list[Effect]:
     if isinstance(fact, inputs.Asked):
         return [effects.Answer(fact.client, Reply(fact.request.id, result={"who": fact.who}))]

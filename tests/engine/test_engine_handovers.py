@@ -197,6 +197,21 @@ def test_a_prepared_one_is_written_on_until_it_is_given(world: World) -> None:
     assert sum(one.length_bytes for one in path.extents) == 5 << 22
 
 
+def test_who_takes_it_writes_to_all_of_it_though_it_has_not_followed_yet(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.hosts[1].ask(PREPARE)
+    world.pass_ms(100)
+    monkeypatch.setattr(world.hosts[2].node._running.refreshes.own, "look", lambda: None)
+    world.hosts[3].do(calls.LvResize("vg0", "vm1", extents=1, sign="+"))
+    asked = world.hosts[1].ask(GIVE)
+    world.pass_ms(100)
+    assert world.hosts[1].reply(asked)["state"] == "handed over"
+    (path,) = world.hosts[2].paths.values()
+    assert sum(one.length_bytes for one in path.extents) == 5 << 22
+    assert path.hold is Hold.NONE
+
+
 def test_a_prepared_one_is_dropped_by_a_word(world: World) -> None:
     world.hosts[1].ask(PREPARE)
     world.pass_ms(100)

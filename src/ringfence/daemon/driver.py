@@ -16,7 +16,7 @@ import traceback
 import uuid
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import msgspec
@@ -116,7 +116,7 @@ class Driver:
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="storage")
         self._zeroing_pool = ThreadPoolExecutor(1, thread_name_prefix="zeroing")
         """Beside the other: to zero a slice takes long, and no command waits for it."""
-        self._writes: set[asyncio.Future[Any]] = set()
+        self._writes: set[Future[Any]] = set()
         """Storage orders that write, of whatever life, until their threads are done with them."""
         self._dropping = 0
         self._drop_running = False
@@ -476,11 +476,10 @@ class Driver:
     def _in_thread(
         self, pool: ThreadPoolExecutor, writes: bool, work: Callable[[], Any]
     ) -> Awaitable[Any]:
-        running = asyncio.get_running_loop().run_in_executor(pool, work)
+        running = pool.submit(work)
         if writes:
-            self._writes.add(running)
-            running.add_done_callback(self._writes.discard)
-        return running
+            self._writes = {one for one in self._writes if not one.done()} | {running}
+        return asyncio.wrap_future(running)
 
     async def _order(self, effect: effects.DoOrder, work: Callable[[], Awaitable[Any]]) -> None:
         body = effect.body
@@ -545,7 +544,8 @@ class Driver:
         """Never claims what is not verified of every path, LVM2's among them: tries for ever.
 
         What this daemon itself writes for its commands is such a path: of a write that hangs in a disk no
-        guard knows when it lands, so it is waited for, as a worker is until it is reaped."""
+        guard knows when it lands, so it is waited for, as a worker is until it is reaped.  What has not begun
+        by now finds its authority lost."""
         said = ""
         done = -1
         while done != self._dropping:
@@ -571,8 +571,9 @@ class Driver:
         for outcome in await asyncio.gather(*dropping, return_exceptions=True):
             if isinstance(outcome, BaseException):
                 raise outcome
-        if self._writes:
-            await asyncio.wait(set(self._writes))
+        begun = [asyncio.wrap_future(one) for one in self._writes if one.running()]
+        if begun:
+            await asyncio.wait(begun)
 
     # -- words ----------------------------------------------------------------------
 

@@ -287,8 +287,11 @@ def receive(ask: entries.AskHandover) -> Command:
             what = f"Logical volume {vg}/{lv.name} is active there"
             raise Refused(what, next=f"lvchange -an {vg}/{lv.name}")
         mine = yield Convert(mine.lock, mode, LOCK_MS)
-        yield from _compare(ask)
-        yield _reload(volume, hold, mine)
+        found, lv = yield from _compare(ask)
+        # By the metadata that both read: it may have grown since its end was opened, and not be reloaded yet.
+        yield ReloadPath(
+            vg, volume.lv, lv.uuid, extents_of(found, lv), lv.name, not lv.writable, mine.token, hold
+        )
         return
     what = f"LV {vg}/{lv.name}"
     mine = yield Acquire(space, lv.uuid, mode, LOCK_MS, persistent=True, what=what)
