@@ -6,7 +6,7 @@ import os
 import random
 import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import msgspec
@@ -14,6 +14,8 @@ import pytest
 from block_rig import MIB, Rig, eventually
 
 from ringfence.block.extents import Extents
+from ringfence.block.fastpath import buffer
+from ringfence.block.gate import Denied
 from ringfence.block.mirror import Copying, Mirror
 from ringfence.core.errors import BadInput, NotFound, Refused
 from ringfence.engine.orders import (
@@ -332,6 +334,72 @@ def test_a_slice_waits_for_a_write_that_was_there_first(tmp_path: Path) -> None:
     copy.close()
     old.close()
     assert (tmp_path / "new").read_bytes()[:4096] == b"4" * 4096
+
+
+def test_a_slice_that_took_long_to_read_is_not_written_without_authority(tmp_path: Path) -> None:
+    """The disk stood still, and authority has ended meanwhile."""
+    (tmp_path / "old").write_bytes(b"5" * MIB)
+    (tmp_path / "new").write_bytes(bytes(MIB))
+    valid = threading.Event()
+    valid.set()
+    late: list[int] = []
+
+    class Slow(Extents):
+        def read(self, offset: int, into: memoryview) -> None:
+            super().read(offset, into)
+            valid.clear()
+
+    old = Slow((wire.Extent(str(tmp_path / "old"), 0, MIB),))
+    copy = Mirror(0, Extents((wire.Extent(str(tmp_path / "new"), 0, MIB),)), lambda moving: None)
+    waits = threading.Event()
+
+    def pass_through(left: Callable[[int], bool]) -> None:
+        if not valid.is_set():
+            waits.set()
+            raise Denied(errno.EPERM, "it is lost")
+
+    told = lambda at, length: late.append(at)  # noqa: E731
+    copy.start(Copying(old, pass_through, valid.is_set, lambda: None, lambda: None, told))
+    assert waits.wait(10)
+    copy.stop()
+    assert (tmp_path / "new").read_bytes() == bytes(MIB)
+    assert not late
+    copy.close()
+    old.close()
+
+
+def test_of_two_writes_that_overlap_the_same_one_is_last_in_both_places(tmp_path: Path) -> None:
+    for name in ("old", "new"):
+        (tmp_path / name).write_bytes(bytes(MIB))
+    old = Extents((wire.Extent(str(tmp_path / "old"), 0, MIB),))
+    copy = Mirror(0, Extents((wire.Extent(str(tmp_path / "new"), 0, MIB),)), lambda moving: None)
+    copy.start(
+        Copying(old, lambda left: None, lambda: True, lambda: None, lambda: None, lambda at, length: None)
+    )
+    eventually(lambda: copy.moving.complete)
+    first_is_in_old, second_is_done = threading.Event(), threading.Event()
+    buffers = [memoryview(buffer())[:4096] for _ in range(2)]
+    buffers[0][:], buffers[1][:] = b"6" * 4096, b"7" * 4096
+
+    def first(extents: Extents, at: int, skip: int, length: int) -> None:
+        if extents is copy.to:
+            first_is_in_old.set()
+            second_is_done.wait(0.2)
+        extents.write(at, buffers[0], False)
+
+    def second(extents: Extents, at: int, skip: int, length: int) -> None:
+        extents.write(at, buffers[1], False)
+
+    writer = threading.Thread(target=copy.change, args=(old, 0, 4096, first))
+    writer.start()
+    first_is_in_old.wait()
+    copy.change(old, 0, 4096, second)
+    second_is_done.set()
+    writer.join()
+    copy.stop()
+    copy.close()
+    old.close()
+    assert (tmp_path / "old").read_bytes() == (tmp_path / "new").read_bytes()
 
 
 def test_a_stretch_of_a_striped_lv() -> None:

@@ -13,7 +13,7 @@ import pytest
 from block_rig import FOREVER_NS, MIB, Rig, eventually, process_state
 
 from ringfence.block.control import BlockService
-from ringfence.core.errors import DeviceFailed, RingfenceError
+from ringfence.core.errors import DeviceFailed, NotFound, RingfenceError
 from ringfence.engine.orders import ClosePath, Extent, Opened, OpenPath, PathsTogether, ReloadPath
 from ringfence.lab.nbd_client import NbdClient
 
@@ -136,6 +136,44 @@ def test_whoever_knocks_as_all_is_dropped_finds_nobody(block: Rig) -> None:
         with contextlib.suppress(ConnectionError):
             assert late.recv(1) == b""
     assert process_state(porter) == ""
+    assert block.paths() == ()
+
+
+def test_a_disk_that_is_another_one_by_then_is_not_served(block: Rig) -> None:
+    """Its name went to another one while nobody used the LV: what is there is somebody else's."""
+    together(block, opens(block))
+    other = block.root / "other"
+    other.write_bytes(b"theirs!!" * (block.image.stat().st_size // 8))
+    before = other.read_bytes()
+    with NbdClient(uri(block, "vm1")) as client:
+        client.write(0, b"x" * 512)
+    other.rename(block.image)
+    with contextlib.suppress(OSError), NbdClient(uri(block, "vm2")) as client:
+        client.write(0, b"y" * 512)
+    eventually(lambda: "is another disk than it was" in block.path("vm2").failed)
+    assert block.image.read_bytes() == before
+    block.ask(lambda service: service.close("vg0", "vm2", uuid="uuid-vm2"))
+    assert isinstance(together(block, opens(block)[1:2])[0], Opened)
+
+
+def test_what_is_about_to_change_as_all_is_dropped_gets_no_worker(block: Rig) -> None:
+    """A change takes it out of the porch; meanwhile all is dropped, and nothing may be open after that."""
+    together(block, opens(block))
+    (porter,) = mine(block)
+    os.kill(porter, signal.SIGSTOP)
+    grown = (Extent(str(block.image), 0, 2 * MIB),)
+    order = ReloadPath("vg0", "vm1", "uuid-vm1", grown, "vm1", False, block.order().token)
+
+    async def both() -> None:
+        one, other = (BlockService(block.places.socket) for _ in range(2))
+        reloading = asyncio.ensure_future(one.reload(order))
+        await asyncio.sleep(0.2)  # it waits for the porter
+        await other.drop_all()
+        with pytest.raises(NotFound):
+            await reloading
+        await asyncio.gather(one.aclose(), other.aclose())
+
+    asyncio.run(both())
     assert block.paths() == ()
 
 

@@ -7,6 +7,7 @@ import os
 import shutil
 import socket
 import tempfile
+import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
@@ -434,6 +435,66 @@ def test_paths_count_as_dropped_only_when_the_block_service_says_so(
             assert one.engine.of(inputs.PathsDropped) == [inputs.PathsDropped(4)]
 
     asyncio.run(body())
+
+
+@pytest.mark.parametrize(
+    "order",
+    [
+        orders.WriteBlocks((), guard="vg0"),
+        orders.ZeroBlocks("/d", 0, 512, "vg0"),
+        orders.CopyBlocks("/d", 0, 512, "/e", 0, "vg0"),
+    ],
+    ids=lambda one: type(one).__name__,
+)
+def test_paths_count_as_dropped_only_when_no_write_of_a_command_s_hangs_in_a_disk(
+    place: Path, order: orders.StorageOrder
+) -> None:
+    """It may land when the disk answers again, and by then where it goes may be another host's."""
+    hangs, goes_on = threading.Event(), threading.Event()
+
+    def storage(_: Any) -> None:
+        hangs.set()
+        goes_on.wait(10)
+
+    async def body() -> None:
+        todo = (effects.DoOrder(1, order), effects.DropPaths(4))
+        async with running(place, on(inputs.RingLost, *todo)) as one:
+            one.world.do_storage = storage
+            one.world.feed(inputs.RingLost("test"))
+            await until(lambda: "dropped" in one.world.done and hangs.is_set())
+            await asyncio.sleep(0.05)
+            assert not one.engine.of(inputs.PathsDropped)
+            goes_on.set()
+            await until(lambda: one.engine.of(inputs.PathsDropped) == [inputs.PathsDropped(4)])
+            assert one.engine.of(inputs.OrderDone), "it was done, or refused, before that"
+
+    try:
+        asyncio.run(body())
+    finally:
+        goes_on.set()
+
+
+def test_a_write_that_has_not_begun_is_not_waited_for(place: Path) -> None:
+    """A read before it hangs; when its turn comes it has lost its authority."""
+    hangs, goes_on = threading.Event(), threading.Event()
+
+    def storage(order: Any) -> None:
+        hangs.set()
+        goes_on.wait(10)
+
+    async def body() -> None:
+        read, write = orders.ReadBlocks((orders.Read("/d", 0, 512),)), orders.WriteBlocks((), guard="vg0")
+        todo = (effects.DoOrder(1, read), effects.DoOrder(2, write), effects.DropPaths(4))
+        async with running(place, on(inputs.RingLost, *todo)) as one:
+            one.world.do_storage = storage
+            one.world.feed(inputs.RingLost("test"))
+            await until(lambda: hangs.is_set() and bool(one.engine.of(inputs.PathsDropped)))
+            goes_on.set()
+
+    try:
+        asyncio.run(body())
+    finally:
+        goes_on.set()
 
 
 def echo(fact: Input) -> list[Effect]:

@@ -5,13 +5,16 @@ from pathlib import Path
 from types import UnionType
 from typing import Any
 
+import msgspec
 import pytest
 from engine_ring import IDLE_TICK_MS, Host, World
 
 from ringfence.core.errors import DeviceFailed, Refused, RingfenceError
 from ringfence.core.evidence import Power
+from ringfence.core.ids import Token
 from ringfence.core.modes import Mode
 from ringfence.engine import inputs, orders
+from ringfence.engine.commands.handover import take, take_back
 from ringfence.wire import HANDOVERS, Speaks
 from ringfence.wire import client as calls
 from ringfence.wire.block import Hold
@@ -194,6 +197,21 @@ def test_a_prepared_one_is_written_on_until_it_is_given(world: World) -> None:
     assert sum(one.length_bytes for one in path.extents) == 5 << 22
 
 
+def test_who_takes_it_writes_to_all_of_it_though_it_has_not_followed_yet(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.hosts[1].ask(PREPARE)
+    world.pass_ms(100)
+    monkeypatch.setattr(world.hosts[2].node._running.refreshes.own, "look", lambda: None)
+    world.hosts[3].do(calls.LvResize("vg0", "vm1", extents=1, sign="+"))
+    asked = world.hosts[1].ask(GIVE)
+    world.pass_ms(100)
+    assert world.hosts[1].reply(asked)["state"] == "handed over"
+    (path,) = world.hosts[2].paths.values()
+    assert sum(one.length_bytes for one in path.extents) == 5 << 22
+    assert path.hold is Hold.NONE
+
+
 def test_a_prepared_one_is_dropped_by_a_word(world: World) -> None:
     world.hosts[1].ask(PREPARE)
     world.pass_ms(100)
@@ -332,6 +350,24 @@ def test_a_third_host_that_comes_in_between_stops_it_and_is_waited_for(world: Wo
     three.feed(inputs.Tick())
     world.pass_ms(3000)
     settled(world, writer=1)
+
+
+@pytest.mark.parametrize("command", [take("vg0", "u1"), take_back("vg0", "u1", 0)], ids=["take", "back"])
+def test_what_has_grown_while_the_lock_was_waited_for_stays_so(command: orders.Command) -> None:
+    """The lock may take long; by then the path may have been reloaded."""
+    before, now = orders.Extent("/d", 0, 1 << 20), orders.Extent("/d", 0, 2 << 20)
+    volume = orders.OpenVolume("vg0", "vm1", "u1", "/s", "nbd", extents=(before,), hold=Hold.TAKING)
+    order = next(command)
+    while not isinstance(order, orders.ReloadPath):
+        match order:
+            case orders.OpenPaths():
+                order = command.send((volume,))
+            case orders.FindLock():
+                order = command.send(orders.Held(1, Mode.PR, Token(1, 1, 1), None))
+            case orders.Convert():
+                volume = msgspec.structs.replace(volume, lv="new", extents=(now,))
+                order = command.send(orders.Held(1, Mode.EX, Token(1, 1, 2), None))
+    assert (order.lv, order.name, order.extents, order.hold) == ("new", "new", (now,), Hold.NONE)
 
 
 def test_a_mixed_cluster_refuses_in_one_line(tmp_path: Path) -> None:

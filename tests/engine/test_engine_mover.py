@@ -12,6 +12,7 @@ from ringfence.core.errors import Refused
 from ringfence.core.evidence import Power
 from ringfence.engine.inputs import LvmRequest
 from ringfence.sim.mirrored import read_lv
+from ringfence.wire import MOVES, Speaks
 from ringfence.wire import client as calls
 from ringfence.wire.lvmlockd import LvmAsked
 
@@ -204,6 +205,14 @@ def test_an_lv_that_is_closed_meanwhile_is_copied_by_whoever_gets_its_lock(world
     world.until(lambda: "lv-moved" in (*one.kinds(), *two.kinds()), 60_000)
     assert disks(one) == {"vm1": "disk2"}
     assert contents(world, one) == guest.data
+
+
+def test_nothing_is_set_apart_beside_a_daemon_that_would_let_it_be_removed(tmp_path: Path) -> None:
+    world = make(tmp_path, speaks=Speaks(1, MOVES - 1))
+    with pytest.raises(Refused, match="the cluster speaks protocol 6, and moves LVs from 7 on"):
+        begin(world, world.hosts[1])
+    assert disks(world.hosts[1]) == {"vm1": "disk"}
+    assert world.hosts[1].do(calls.PvMove(abort=True))["message"] == "Nothing is on its way."
 
 
 def test_contents_are_what_the_disks_say(world: World) -> None:

@@ -87,7 +87,7 @@ class Mirror:
         Raises OSError: it may be in part of either."""
         span = offset, offset + length
         with self._changed:
-            while _meet(span, self._copying):
+            while _meet(span, self._copying) or any(_meet(span, one) for one in self._writing):
                 self._changed.wait()
             self._writing.append(span)
         try:
@@ -175,6 +175,8 @@ class Mirror:
             if not world.is_open():
                 return
             world.extents.read(start, data)
+            if not world.is_open():  # a disk may take its time to read
+                return
             self.to.write(start - self.moving.offset_bytes, data, False)
             if not world.is_open():
                 world.late(start, len(data))

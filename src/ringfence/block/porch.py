@@ -3,7 +3,8 @@
 A worker for each LV of a VG of thousands would fill the host's memory to serve a few guests.  What is opened
 together therefore has its socket alone, held by a porter among thousands; its worker is started when the
 first client comes.  Until then nothing can be written through it, so there is nothing to flush, and no
-authority to be out of."""
+authority to be out of.  Nor are its disks held open: that they are still the same ones is looked at when its
+worker starts (`disks`)."""
 
 import asyncio
 import contextlib
@@ -16,6 +17,7 @@ import sys
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from ringfence.block.disks import Disk
 from ringfence.block.porter import MESSAGE_BYTES
 from ringfence.core.errors import Unavailable
 from ringfence.wire import block as wire
@@ -30,10 +32,13 @@ Lost = Callable[[list[str], str], None]
 class Waiting:
     """An open LV without a worker.  What the service asks of a `Handle` it may ask of this, too.
 
-    Args: order: what its worker will be told."""
+    Args:
+        order: what its worker will be told.
+        disks: that its paths lead to."""
 
-    def __init__(self, order: wire.Order, path: wire.Path, porch: "Porch") -> None:
+    def __init__(self, order: wire.Order, path: wire.Path, disks: dict[str, Disk], porch: "Porch") -> None:
         self.order = order
+        self.disks = disks
         self.path = path
         self._porch = porch
 

@@ -27,6 +27,7 @@ from urllib.parse import quote
 
 import msgspec
 
+from ringfence.block.disks import Disk, check_same, disks_of
 from ringfence.block.dm.control import Control
 from ringfence.block.dm.counters import BLOCK
 from ringfence.block.dm.handle import MappedHandle
@@ -354,9 +355,10 @@ class Service:
     ) -> dict[int, wire.Outcome]:
         """What cannot be is left out: it is opened by itself then, which says why not."""
         self._check_current(number)
-        direct = await asyncio.to_thread(_look_at, list(opens.values())) if opens else None
-        if direct is None or drops != self._drops:
+        looked = await asyncio.to_thread(_look_at, list(opens.values())) if opens else None
+        if looked is None or drops != self._drops:
             return {}
+        direct, disks = looked
         waiting: dict[int, Waiting] = {}
         for place, call in opens.items():
             socket_path = self._places.dev / call.vg / call.lv
@@ -368,7 +370,8 @@ class Service:
                 continue
             order = self._order_for(call, socket_path)
             path = msgspec.structs.replace(_listed(call, socket_path), direct=direct)
-            waiting[place] = Waiting(order, path, self._porch)
+            its = {one.path: disks[one.path] for extent in call.extents for one in extent.places if one.path}
+            waiting[place] = Waiting(order, path, its, self._porch)
         for one in waiting.values():
             self._handles[one.name] = one
         try:
@@ -425,6 +428,7 @@ class Service:
         handle = Handle(order, waiting.path, self._told, self._gone)
         self._handles[waiting.name] = handle
         try:
+            check_same(waiting.disks)
             await handle.start()
         except RingfenceError as error:
             handle.path = msgspec.structs.replace(handle.path, failed=str(error))
@@ -492,7 +496,8 @@ class Service:
         waiting = self._handles.get(name)
         if isinstance(waiting, Waiting) and not waiting.path.failed:
             await self._porch.close([waiting.path.path])
-            await self._start_worker(waiting, None)
+            if self._handles.get(name) is waiting:  # else all was dropped meanwhile
+                await self._start_worker(waiting, None)
 
     def _to_reload(self, call: wire.Reload, old: str, new: str) -> Handle | MappedHandle:
         """Raises NotFound, Refused."""
@@ -560,6 +565,9 @@ class Service:
         self._drops += 1
         self._porch.end()
         handles = list(self._handles.items())
+        for name, handle in handles:
+            if isinstance(handle, Waiting):  # at once: nobody shall start its worker from here on
+                del self._handles[name]
         if any(handle.path.connections for _, handle in handles):
             # Authority is lost by now.  What clients still ask is refused, and recorded, for a moment:
             # better than silence, which a guest would take for a slow disk.
@@ -655,8 +663,9 @@ def _name_of(call: wire.Open | wire.Close) -> str:
     return f"{call.vg}/{call.lv}"
 
 
-def _look_at(calls: list[wire.Open]) -> bool | None:
-    """Whether what these LVs are made of has direct I/O; None: some cannot be opened, or are too short."""
+def _look_at(calls: list[wire.Open]) -> tuple[bool, dict[str, Disk]] | None:
+    """Whether what these LVs are made of has direct I/O, and which disks that is; None: some cannot be
+    opened, or are too short."""
     direct = True
     if not all(call.extents for call in calls):
         return None
@@ -669,7 +678,10 @@ def _look_at(calls: list[wire.Open]) -> bool | None:
         if opened is not None:
             direct = direct and opened.direct
             opened.close()
-    return direct
+    try:
+        return direct, disks_of(extent for call in calls for extent in call.extents)
+    except DeviceFailed:
+        return None
 
 
 def _is_of(handle: Handle | MappedHandle | Waiting, call: wire.Close) -> bool:

@@ -130,8 +130,11 @@ def run(root: Path, node: str, makers: Makers) -> int:
             return loop.run(_drive(paths, loaded, me, (machine, boot), disk, makers, log))
         finally:
             log.close()
-    finally:
+    except RingfenceError:  # it has not begun
         lock.release()
+        raise
+    # Else it is held until the process is gone, with its threads: one of them may be writing yet, for as long
+    # as a disk hangs, and the next daemon says that all is closed.
 
 
 def allow_files() -> None:

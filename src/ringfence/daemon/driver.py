@@ -16,7 +16,7 @@ import traceback
 import uuid
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import msgspec
@@ -116,6 +116,8 @@ class Driver:
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="storage")
         self._zeroing_pool = ThreadPoolExecutor(1, thread_name_prefix="zeroing")
         """Beside the other: to zero a slice takes long, and no command waits for it."""
+        self._writes: set[Future[Any]] = set()
+        """Storage orders that write, of whatever life, until their threads are done with them."""
         self._dropping = 0
         self._drop_running = False
         self._tick_timer: asyncio.TimerHandle | None = None
@@ -447,7 +449,8 @@ class Driver:
             do, order = self._ports.storage.bound(), body
             long = isinstance(body, orders.ZeroBlocks | orders.CopyBlocks)
             pool = self._zeroing_pool if long else self._pool
-            return lambda: asyncio.get_running_loop().run_in_executor(pool, do, order)
+            writes = long or isinstance(body, orders.WriteBlocks)
+            return lambda: self._in_thread(pool, writes, lambda: do(order))
         if isinstance(body, orders.StandingTables):
             return functools.partial(self._lvm_host.standing, body.vgs)
         if isinstance(body, orders.CutTables):
@@ -469,6 +472,14 @@ class Driver:
             failed = error
             return lambda: _fail(failed)
         return lambda: work
+
+    def _in_thread(
+        self, pool: ThreadPoolExecutor, writes: bool, work: Callable[[], Any]
+    ) -> Awaitable[Any]:
+        running = pool.submit(work)
+        if writes:
+            self._writes = {one for one in self._writes if not one.done()} | {running}
+        return asyncio.wrap_future(running)
 
     async def _order(self, effect: effects.DoOrder, work: Callable[[], Awaitable[Any]]) -> None:
         body = effect.body
@@ -530,7 +541,11 @@ class Driver:
             self._spawn(self._drop_until_known(), "drop paths")
 
     async def _drop_until_known(self) -> None:
-        """Never claims what is not verified of every path, LVM2's among them: tries for ever."""
+        """Never claims what is not verified of every path, LVM2's among them: tries for ever.
+
+        What this daemon itself writes for its commands is such a path: of a write that hangs in a disk no
+        guard knows when it lands, so it is waited for, as a worker is until it is reaped.  What has not begun
+        by now finds its authority lost."""
         said = ""
         done = -1
         while done != self._dropping:
@@ -556,6 +571,9 @@ class Driver:
         for outcome in await asyncio.gather(*dropping, return_exceptions=True):
             if isinstance(outcome, BaseException):
                 raise outcome
+        begun = [asyncio.wrap_future(one) for one in self._writes if one.running()]
+        if begun:
+            await asyncio.wait(begun)
 
     # -- words ----------------------------------------------------------------------
 

@@ -56,8 +56,8 @@ from ringfence.fencing.power_on import explain
 from ringfence.locks.deadlock import Ring
 from ringfence.volumes.model import Lv, Vg
 from ringfence.volumes.plan import find_lv
+from ringfence.wire import MOVES, entries
 from ringfence.wire import client as calls
-from ringfence.wire import entries
 from ringfence.wire.checkup import Checkup
 from ringfence.wire.client import Reply
 
@@ -234,6 +234,8 @@ class Requests:
             self._must_reach_storage()
         if isinstance(call, calls.VgCfgRestore | calls.VgRename):
             self._must_run(space_of(call.vg))
+        if isinstance(call, calls.PvMove) and not call.abort:
+            self._context.must_speak(MOVES, "moves LVs")
         if isinstance(call, calls.VgChange) and call.vg:
             self._context.stopped = [vg for vg in self._context.stopped if vg != call.vg]
             if call.action == "lockstop":

@@ -50,5 +50,7 @@ UNCLEAN = 6
 """From here on: `UncleanNoted`."""
 HANDOVERS = 7
 """From here on: `AskHandover` and `HandoverTold`."""
+MOVES = 7
+"""From here on: nobody opens, removes or forgets an LV that keeps extents for one that is being moved."""
 RAGGED_ENDS = 7
 """From here on: of states that each lack what another has applied one goes on, though few have it."""

@@ -236,16 +236,15 @@ def take_back(vg: str, uuid: str, taker: int) -> Command:
     mine: Held | None = yield FindLock(space_of(vg), uuid)
     if taker:
         yield AskHandover(vg, _name(volume, uuid), uuid, taker, HandoverStep.DROP)
-    yield from _keep(vg, uuid, volume, mine, BACK_MS)
+    yield from _keep(vg, uuid, mine, BACK_MS)
 
 
-def _keep(
-    vg: str, uuid: str, volume: OpenVolume | None, mine: Held | None, wait_ms: int | None
-) -> Generator[Order, Any, None]:
+def _keep(vg: str, uuid: str, mine: Held | None, wait_ms: int | None) -> Generator[Order, Any, None]:
     """The LV is this host's: EX, and writes go on.  Of a path that has failed, or is gone, what is left is
     closed: to activate the LV once more opens it anew."""
     if mine is not None and mine.mode is not Mode.EX:
         mine = yield Convert(mine.lock, Mode.EX, wait_ms)
+    volume = yield from find_open(vg, uuid)  # as it is by now: it may have grown, or have another name
     if mine is None or volume is None or volume.failed:
         yield ClosePath(vg, _name(volume, uuid), uuid)
     else:
@@ -288,8 +287,11 @@ def receive(ask: entries.AskHandover) -> Command:
             what = f"Logical volume {vg}/{lv.name} is active there"
             raise Refused(what, next=f"lvchange -an {vg}/{lv.name}")
         mine = yield Convert(mine.lock, mode, LOCK_MS)
-        yield from _compare(ask)
-        yield _reload(volume, hold, mine)
+        found, lv = yield from _compare(ask)
+        # By the metadata that both read: it may have grown since its end was opened, and not be reloaded yet.
+        yield ReloadPath(
+            vg, volume.lv, lv.uuid, extents_of(found, lv), lv.name, not lv.writable, mine.token, hold
+        )
         return
     what = f"LV {vg}/{lv.name}"
     mine = yield Acquire(space, lv.uuid, mode, LOCK_MS, persistent=True, what=what)
@@ -334,6 +336,5 @@ def _compare(ask: entries.AskHandover) -> Generator[Order, Any, tuple[VgOnDisk, 
 
 def take(vg: str, uuid: str) -> Command:
     """It is decided: EX as soon as the giver's lock is gone, however long that takes; then writes go on."""
-    volume = yield from find_open(vg, uuid)
     mine: Held | None = yield FindLock(space_of(vg), uuid)
-    yield from _keep(vg, uuid, volume, mine, None)
+    yield from _keep(vg, uuid, mine, None)
