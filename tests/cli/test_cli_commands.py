@@ -74,7 +74,8 @@ def test_after_ctrl_c_a_change_may_have_been_made(daemon: CannedDaemon, run: Run
     daemon.answer = interrupted
     told = "  Interrupted; what the daemon had begun may be done: see lvs -a, vgs\n"
     assert run("lvcreate", "-L4m", "vg0") == (130, "", told)
-    assert run("pvmove", "/x") == (130, "", "  The hosts go on with it; wait: pvmove; give it up: pvmove --abort\n")
+    told = "  The hosts go on with it; wait: pvmove; give it up: pvmove --abort\n"
+    assert run("pvmove", "/x") == (130, "", told)
     assert run("lvs") == (130, "", "")
 
 
