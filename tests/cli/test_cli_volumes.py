@@ -237,15 +237,16 @@ def test_lvcreate_prints_where_it_can_be_used(daemon: CannedDaemon, run: Run) ->
         "message": 'Logical volume "vm1" created.',
         "path": "/run/ringfence/dev/vg0/vm1",
         "uri": "nbd+unix:///vm1?socket=/run/ringfence/dev/vg0/vm1",
-        "notes": ["Rounding up size to full physical extent 64.00 MiB"],
+        "notes": ["Rounding up size to full physical extent 64.00 MiB", "WARNING: /var is full"],
     }
     ran = run("lvcreate", "-L", "63M", "vg0")
     assert ran.out == (
+        "  Rounding up size to full physical extent 64.00 MiB\n"
         '  Logical volume "vm1" created.\n'
         "  /run/ringfence/dev/vg0/vm1\n"
         "  nbd+unix:///vm1?socket=/run/ringfence/dev/vg0/vm1\n"
     )
-    assert ran.err == "  Rounding up size to full physical extent 64.00 MiB\n"
+    assert ran.err == "  WARNING: /var is full\n"
 
 
 def test_lvremove_of_a_vg_removes_each_of_its_lvs(daemon: CannedDaemon, run: Run) -> None:
