@@ -21,13 +21,12 @@ Clients: nbdcopy with requests of 1 MiB, over one connection or four; `qemu-img 
 a time all over the volume, one of it or four side by side."""
 
 import argparse
+import asyncio
 import contextlib
 import json
 import os
 import re
-import socket
 import statistics
-import struct
 import subprocess
 import sys
 import tempfile
@@ -40,10 +39,12 @@ sys.path.insert(0, str(Path(__file__).parent))  # as a script, and when a test l
 
 from lvm_disks import loop
 
+from ringfence.block.control import BlockService
+from ringfence.block.service import Places
 from ringfence.client import connect
 from ringfence.core.units import parse_size
 from ringfence.lab.cluster import Lab
-from ringfence.lab.nbd_client import parse_uri
+from ringfence.lab.nbd_client import NbdClient
 from ringfence.wire import client as calls
 
 BLOCK_BYTES = 4096
@@ -114,7 +115,11 @@ def ringfence(place: Path, size_bytes: int, on_loop: bool) -> Iterator[tuple[Ser
             daemon.call(calls.VgCreate("vg0", (str(lab.disk),), shared=True))
             daemon.call(calls.LvCreate("vg0", "vm1", size_bytes=size_bytes))
             (volume,) = daemon.status()["exports"]
-        yield Server(volume["uri"], listener(volume["uri"])), volume["direct"]
+        with NbdClient(volume["uri"]):  # who serves it begins with its first client
+            pass
+        service = BlockService(Places.under(lab.root(lab.nodes[0])).socket, node=1, hold_ms=0)
+        (path,) = asyncio.run(service.paths())
+        yield Server(volume["uri"], path.pid), volume["direct"]
     finally:
         lab.down()
 
@@ -183,14 +188,6 @@ def compare(servers: dict[str, Server], place: Path, size_bytes: int, rounds: in
         del cpu["bare"]  # it is no server
         measures[name] = {"median": median, "ratio": ratio, "goal": goal, "met": met, "cpu_us": cpu}
     return {"rounds": rounds, "size_bytes": size_bytes, "measures": measures}
-
-
-def listener(uri: str) -> int:
-    """The process that listens on the socket of an NBD URI."""
-    with socket.socket(socket.AF_UNIX) as client:
-        client.connect(parse_uri(uri)[0])
-        pid, _, _ = struct.unpack("3i", client.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
-    return int(pid)
 
 
 def reads(connections: int) -> Callable[[str, Path, int], float]:

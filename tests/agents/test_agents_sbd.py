@@ -15,6 +15,7 @@ from ringfence.agents.runner import AgentRunner
 from ringfence.core.cluster import Confirms, DeviceConfig
 from ringfence.core.evidence import Power
 from ringfence.engine.effects import RunAgent
+from ringfence.engine.inputs import AgentExited
 
 ON, OFF, NOTHING = 0, 2, 1
 MSGWAIT_S = 2
@@ -173,13 +174,30 @@ def test_what_cannot_be_a_device_is_one_line(devices: str) -> None:
     assert (code, words.count("\n")) == (NOTHING, 1)
 
 
-@pytest.mark.parametrize("agent", ["fence_sbd", STOCK])
-def test_a_device_of_that_name_is_this_agent_wherever_the_stock_one_lies(disks: Disks, agent: str) -> None:
-    given = {"devices": disks.devices[0]}
-    device = DeviceConfig("sbd", agent, Confirms.SELF_FENCE, given, timeout_ms=20_000)
-    runner = AgentRunner(lambda _: device, lambda _: {})
-    run("sbd", "-d", disks.devices[0], "message", "n2", "off")
-    began = time.monotonic()
-    done = asyncio.run(runner.run(RunAgent(1, "sbd", "off", 20_000, "n2")))
-    assert (done.power, "has passed since" in done.words) == (Power.OFF, True), done.words
-    assert time.monotonic() - began >= MSGWAIT_S
+def test_a_device_of_that_name_is_this_agent_wherever_the_stock_one_lies(
+    tmp_path: Path, image: bytes
+) -> None:
+    disks = Disks(tmp_path, image, 2)
+    try:
+        agents = dict(zip(("fence_sbd", STOCK), disks.devices, strict=True))
+        for disk in disks.devices:
+            run("sbd", "-d", disk, "message", "n2", "off")
+
+        def device(name: str) -> DeviceConfig:
+            return DeviceConfig(name, name, Confirms.SELF_FENCE, {"devices": agents[name]}, timeout_ms=20_000)
+
+        async def both() -> list[tuple[AgentExited, float]]:
+            runner = AgentRunner(device, lambda _: {})
+
+            async def off(number: int, agent: str) -> tuple[AgentExited, float]:
+                began = time.monotonic()
+                done = await runner.run(RunAgent(number, agent, "off", 20_000, "n2"))
+                return done, time.monotonic() - began
+
+            return await asyncio.gather(*(off(number, agent) for number, agent in enumerate(agents)))
+
+        for done, took_s in asyncio.run(both()):
+            assert (done.power, "has passed since" in done.words) == (Power.OFF, True), done.words
+            assert took_s >= MSGWAIT_S
+    finally:
+        disks.close()

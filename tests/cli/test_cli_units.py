@@ -40,8 +40,12 @@ def test_what_is_no_size_is_refused(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "expected"), [("25", (25, "")), ("100%FREE", (100, "FREE")), ("50%vg", (50, "VG"))]
-)
+    ("text", "expected"),
+    [
+        ("25", (25, "")), ("100%FREE", (100, "FREE")), ("50%vg", (50, "VG")), ("9%V", (9, "VG")),
+        ("9%fr", (9, "FREE")), ("9%PV", (9, "PVS")),
+    ],
+)  # fmt: skip
 def test_extents_are_read(text: str, expected: tuple[int, str]) -> None:
     assert parse_extents(text) == expected
 

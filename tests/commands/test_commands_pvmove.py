@@ -12,7 +12,15 @@ import pytest
 from command_world import MIB, Crash, Node, World, read_file, write_file
 from stock_lvm import Stock
 
-from ringfence.core.errors import BadInput, DeviceFailed, LockHeld, NoAuthority, Refused, RingfenceError
+from ringfence.core.errors import (
+    BadInput,
+    DeviceFailed,
+    LockHeld,
+    LocksLost,
+    NoAuthority,
+    Refused,
+    RingfenceError,
+)
 from ringfence.core.modes import Mode
 from ringfence.engine import orders
 from ringfence.engine.commands import moving
@@ -288,7 +296,7 @@ def growing(world: World, node: Node, guest: Guest, at: int, more: int) -> tuple
 # -- crashes --------------------------------------------------------------------------------------
 
 
-def crashed(world: World, node: Node, guest: "Guest", lv: str, at: int) -> bool:
+def crashed(node: Node, guest: "Guest", at: int, call: PvMove) -> bool:
     """pvmove ends with its n-th order, whose answer nobody hears.  False: it came to its end before."""
     count = [-1]
     do = node._do
@@ -305,7 +313,7 @@ def crashed(world: World, node: Node, guest: "Guest", lv: str, at: int) -> bool:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(node, "_do", stop)
         try:
-            move(world, node, lv=lv)
+            node.run(call)
         except Crash:
             return True
     return False
@@ -350,7 +358,7 @@ def test_after_a_crash_at_any_order_nothing_is_lost_and_somebody_goes_on(
         guest = Guest(node, lv, data)
         if active:
             node.run(LvChange("vg0", lv, "ey"))
-        if not crashed(world, node, guest, lv, at):
+        if not crashed(node, guest, at, PvMove(world.images[0], lv=lv)):
             break
         where = f"order {at}: {node.trace[-1]}"
         if what == "host":
@@ -564,7 +572,7 @@ def test_what_is_given_up_stays_where_it_is_by_then(world: World, first: Node, s
     stock.attach(*world.images)
     guest = Guest(first, "vm1", fill(world, "vm1"))
     first.run(LvChange("vg0", "vm1", "ey"))
-    assert crashed(world, first, guest, "vm1", 70)
+    assert crashed(first, guest, 70, PvMove(world.images[0], lv="vm1"))
     world.end_commands(1)
     assert first.mirrors != {}
     answer = first.run(PvMove(abort=True))
@@ -670,3 +678,56 @@ def test_what_cannot_be_meant_is_refused_before_anything_is_written(world: World
             first.run(call)
         assert world.locks_of(1) == []
     assert [Path(image).read_bytes() for image in world.images] == before
+
+
+# -- again: giving up, and a host that was frozen ---------------------------------------------------
+
+
+def test_after_a_crash_at_any_order_of_giving_up_it_is_given_up_again(fast: World) -> None:
+    data = fill(fast, "vm1")
+    start(fast, fast.node(1), lv="vm1")
+    saved = Saved(fast)
+    for at in range(100):
+        world = saved.again()
+        node = world.node(1)
+        node.run(LvChange("vg0", "vm1", "ey"))
+        guest = Guest(node, "vm1", data)
+        assert crashed(node, guest, 45, PvMove(world.images[0], lv="vm1"))
+        world.end_commands(1)
+        assert node.mirrors
+        if not crashed(node, guest, at, PvMove(abort=True)):
+            break
+        world.end_commands(1)
+        other = junk(world)
+        guest.write()
+        assert set(other.read("vg0", "junk")) == set(JUNK), f"order {at}"
+        node.run(PvMove(abort=True))
+        assert (node.mirrors, node.read("vg0", "vm1")) == ({}, bytes(guest.data)), f"order {at}"
+        assert contents(world, "vm1") == bytes(guest.data), f"order {at}"
+        assert "vm1_moving" not in vg_of(world).by_name
+    assert at > 10
+
+
+@pytest.mark.parametrize("active", [True, False], ids=["open", "closed"])
+def test_whose_locks_are_lost_does_nothing_more(fast: World, active: bool) -> None:
+    """It was frozen, and thaws: what it had under way ends, and no disk or path hears of it again."""
+    saved = Saved(fast)
+    for at in range(0, 1000, 3):
+        world = saved.again()
+        node = world.node(1)
+        if active:
+            node.run(LvChange("vg0", "vm1", "ey"))
+        count = [-1]
+
+        def fail(order: Any, count: list[int] = count, at: int = at) -> RingfenceError | None:
+            count[0] += 1
+            return LocksLost("this node was frozen") if count[0] == at else None
+
+        node.fail = fail
+        try:
+            move(world, node, lv="vm1")
+        except LocksLost:
+            assert count[0] == at, node.trace[at:]
+        else:
+            break
+    assert at > 30

@@ -13,11 +13,14 @@ from ringfence.core.errors import Damaged, DeviceFailed, LockHeld, Refused, Ring
 from ringfence.core.modes import Mode
 from ringfence.engine import orders
 from ringfence.engine.commands import wiping, zeroing
+from ringfence.engine.commands.commit import begin, commit, prepare
 from ringfence.engine.commands.disks import find_vg
+from ringfence.engine.commands.locking import lock_vg
 from ringfence.engine.commands.wiping import cleanse_all
 from ringfence.lvm2.names import check_lv_name
 from ringfence.storage import Moment, driver
 from ringfence.volumes.model import Vg
+from ringfence.volumes.plan import find_lv
 from ringfence.volumes.unclean import wiping_name
 from ringfence.wire.client import (
     LvChange,
@@ -495,6 +498,24 @@ def test_what_partial_lvs_leave_here_is_wiped(pair: World, stock: Stock) -> None
     work(pair)
     assert (rows(pair, all=True), left(pair, 0)) == (["small 6 -"], SMALL)
     stock.run("vgck", "vg0", quiet=False)
+
+
+def test_the_place_that_an_open_lv_may_be_writing_to_stays_though_a_pv_of_it_is_missing(
+    pair: World,
+) -> None:
+    def keep() -> orders.Command:
+        change = yield from begin((yield from lock_vg("vg0", Mode.EX)))
+        section = change.vg.section_of("far")
+        tags = (f"ringfence.moving.{find_lv(change.vg, 'small').uuid}",)
+        planned = change.vg.with_lv("far", section.put("tags", tags))
+        yield from commit(prepare(change, planned, "pvmove"))
+
+    pair.node(1).drive(keep())
+    hide(pair)
+    before = Path(pair.images[0]).read_bytes()
+    with pytest.raises(Refused, match="vg0/far keeps extents for vg0/small, which is being moved"):
+        pair.node(1).run(VgReduce("vg0", remove_missing=True, force=True))
+    assert Path(pair.images[0]).read_bytes() == before
 
 
 def test_without_wipe_it_goes_at_once_though_a_pv_is_missing(pair: World) -> None:

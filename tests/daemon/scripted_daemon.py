@@ -1,8 +1,10 @@
 """A daemon process whose engine follows a script: `python scripted_daemon.py ROOT NODE`.
 
 It keeps its incarnation as the engine does, gives itself authority for VG vg0, and answers requests:
-Why "open" opens an LV, Why "write" writes a block under VG vg0's guard, Leave ends it."""
+Why "open" opens an LV, Why "write" writes a block under VG vg0's guard, Leave ends it.  It waits for a block
+service as long as a daemon does, or for ANSWER_S."""
 
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ import msgspec
 from ringfence.core.errors import RingfenceError
 from ringfence.core.evidence import Power
 from ringfence.core.ids import Epoch, Token
+from ringfence.daemon import inheritance
 from ringfence.daemon.assemble import Current, Makers, run
 from ringfence.engine import effects, inputs, orders
 from ringfence.engine.effects import Effect
@@ -87,6 +90,7 @@ class NoAgents:
 
 
 if __name__ == "__main__":
+    inheritance.ANSWER_S = float(os.environ.get("ANSWER_S", inheritance.ANSWER_S))
     try:
         sys.exit(run(Path(sys.argv[1]), sys.argv[2], Makers(Script, NoAgents)))
     except RingfenceError as error:

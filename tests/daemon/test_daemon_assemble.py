@@ -222,7 +222,7 @@ def test_a_volume_of_the_boot_before_is_closed(host: Host) -> None:
 
 
 def test_without_a_block_service_nothing_is_taken_for_closed(host: Host) -> None:
-    host.daemon()
+    host.daemon({"ANSWER_S": "1"})
     assert host.facts()["reaped"] is False
     assert "no block service answers" in host.log.read_text()
 

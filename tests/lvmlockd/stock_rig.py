@@ -109,7 +109,7 @@ class BareHost:
         self._lvm = root / "etc/lvm"
         self._lvm.mkdir(parents=True)
         self.run.mkdir()
-        (self._lvm / "lvm.conf").write_text(lvm_conf(self._lvm, self.run / "lock/lvm", disk))
+        (self._lvm / "lvm.conf").write_text(lvm_conf(self._lvm, self.run / "lock/lvm", (disk,)))
 
     def popen(self, words: Sequence[str], streams: Sequence[int]) -> subprocess.Popen[bytes]:
         argv = [*_OWN_RUN, 'mount --bind "$0" /run && exec "$@"', str(self.run), *words]

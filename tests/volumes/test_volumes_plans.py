@@ -110,6 +110,14 @@ def test_lvs_that_cannot_be(name: str, extents: int, kind: type[RingfenceError],
         plan.create_lv(vg, name, uuid(1), extents, MAKER)
 
 
+def test_a_full_vg_needs_room_and_not_a_smaller_size() -> None:
+    vg = with_lv(new_vg(10), "vm1", 9)
+    with pytest.raises(Refused, match=r"\(1 extents\): 2 required; give a smaller size"):
+        plan.create_lv(vg, "vm2", uuid(1), 2, MAKER)
+    with pytest.raises(Refused, match=r"\(0 extents\): 1 required; make room: vgextend"):
+        plan.create_lv(with_lv(vg, "vm2", 1), "vm3", uuid(1), 1, MAKER)
+
+
 def test_what_is_not_linear_is_left_alone() -> None:
     vg = with_lv(with_lv(new_vg(10), "pool", 2), "thin", 2)
     vg = edited(

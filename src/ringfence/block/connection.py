@@ -6,7 +6,7 @@ checked right before it is issued and right after it is done, by the lane that i
 
 A lane runs in `fastpath` as long as all is as usual, where that is built; `carry_out` here is what it does
 otherwise.  A payload is received into the lane's own page-aligned buffer and written from there, or read
-into it and sent from there with the reply's head right in front: no byte is copied by us.
+into it and sent from there with the reply's head right in front: of what is large no byte is copied by us.
 
 A flush covers what any connection has been answered: there is no cache of ours between them.
 

@@ -448,7 +448,7 @@ class Service:
             for name in sorted({old, new}):
                 await busy.enter_async_context(self._lock_of(name))
             self._check_current(number)
-            for name in {old, new}:
+            for name in sorted({old, new}):
                 await self._begin_to_serve(name)
             handle = self._to_reload(call, old, new)
             opened = _reloaded(handle.open_call, call)

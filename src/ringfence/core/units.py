@@ -11,7 +11,11 @@ _SECTOR_BYTES = 512
 _LETTERS = "kmgtpe"
 _SIZE = re.compile(r"(\d+(?:\.\d*)?|\.\d+)\s*(?:([bskmgtpe])(?:i?b)?)?", re.IGNORECASE)
 _EXTENTS = re.compile(r"([+-]?)(\d+)(?:%([A-Za-z]+))?")
-_PERCENTS = ("VG", "FREE", "PVS", "LV", "ORIGIN")
+_PERCENTS = {
+    "V": "VG", "VG": "VG", "F": "FREE", "FR": "FREE", "FREE": "FREE", "P": "PVS", "PV": "PVS", "PVS": "PVS",
+    "L": "LV", "LV": "LV", "O": "ORIGIN", "OR": "ORIGIN", "ORIGIN": "ORIGIN",
+}  # fmt: skip
+"""As LVM2 abbreviates them."""
 LARGEST_BYTES = (1 << 63) - 1
 UNITS = "rRhHbBsSkKmMgGtTpPeE"
 _UNIT = re.compile(rf"(\d+(?:\.\d*)?)?([{UNITS}])")
@@ -63,7 +67,7 @@ def parse_signed_extents(text: str) -> tuple[str, int, str]:
         )
     if count == 0:
         raise BadInput("0 extents cannot be", next="give 1 or more")
-    return match[1], count, percent
+    return match[1], count, _PERCENTS.get(percent, "")
 
 
 def parse_signed_size(text: str, default_unit: str = "m") -> tuple[str, int]:

@@ -38,6 +38,7 @@ class Arena:
         leave: ask a host's daemon for a clean leave.
         stop: ask a host's daemon to leave the lockspace of the volume group.
         hand_over: have who has an LV hand it over to a host, or prepare that.
+        hand_back: drop a hand-over that is prepared.
         replace: another machine takes a host's place, under its node id, for so many ms.
         tend: boot a host, or start its daemon, if that is what it lacks.
         rot: damage what stands in the mark of a host."""
@@ -52,6 +53,7 @@ class Arena:
     leave: Callable[[Host], None]
     stop: Callable[[Host], None]
     hand_over: Callable[[Host, bool], None]
+    hand_back: Callable[[], None]
     replace: Callable[[Host, int], None]
     tend: Callable[[Host], None]
     rot: Callable[[int], None]
@@ -590,6 +592,13 @@ class HandOver(Fault, frozen=True, tag="hand-over"):
 
     def strike(self, arena: Arena) -> None:
         arena.hand_over(arena.hosts[self.node], self.prepare)
+
+
+class HandBack(Fault, frozen=True, tag="hand-back"):
+    """An operator drops what is prepared."""
+
+    def strike(self, arena: Arena) -> None:
+        arena.hand_back()
 
 
 class LockStop(Fault, frozen=True, tag="lock-stop"):

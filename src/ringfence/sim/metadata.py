@@ -32,7 +32,7 @@ class Version:
     pieces: tuple[tuple[str, int, int, str], ...]
     """(PV uuid, first byte, byte after the last, LV uuid)."""
     unclean: tuple[str, ...] = ()
-    """Names of LVs that are being zeroed or wiped."""
+    """Names of LVs that are being zeroed or wiped; none while a PV counts as missing, which a person ends."""
 
 
 @dataclass
@@ -139,6 +139,8 @@ def _version(text: bytes, crc: int, disk: Disk) -> Version:
                     f"8: two LVs of VG {name} share the extent at byte {max(one[1], other[1])}"
                 )
     seqno = vg.number("seqno") or 0
+    if any("MISSING" in pv.strings("flags") for pv in pvs.values()):
+        unclean = []
     return Version(name, vg.string("id") or "", seqno, crc, tuple(names), tuple(pieces), tuple(unclean))
 
 

@@ -20,6 +20,7 @@ from ringfence.sim.faults import (
     FreezeHost,
     FreezeReady,
     FreezeRenewed,
+    HandBack,
     HandOver,
     KillDaemon,
     Leave,
@@ -323,6 +324,8 @@ def _(chance: Chance, nodes: list[int]) -> list[Fault]:
     for at_ms in range(0, 20_000, 500):
         taker, prepare = rng.choice(nodes), rng.random() < 0.3
         faults.append(HandOver(at_ms=at_ms + rng.randrange(300), node=taker, prepare=prepare))
+        if rng.random() < 0.2:
+            faults.append(HandBack(at_ms=at_ms + rng.randrange(500)))
     for at_ms in range(1000, 20_000, 5000):
         at_ms += rng.randrange(2000)
         faults.append(

@@ -24,7 +24,7 @@ VERBS = {
     "create": 10, "activate": 8, "shared": 3, "deactivate": 6, "remove": 7, "list": 2, "groups": 2,
     "lockstart": 1, "lockstop": 1, "vgcreate": 1, "vgremove": 0.3, "pvcreate": 0.3,
 }  # fmt: skip
-CHANGING = VERBS | {"create": 12, "extend": 8, "rename": 4, "remove": 10, "vgremove": 0}
+CHANGING = VERBS | {"create": 14, "activate": 14, "extend": 8, "rename": 4, "remove": 10, "vgremove": 0}
 """Where it is LVs that matter."""
 
 
@@ -43,6 +43,8 @@ class Admins:
         self._idle = idle
         self._verbs = CHANGING if changing else VERBS
         self._changing = changing
+        self._made = LVS[0]
+        """The LV that somebody has asked for last."""
         self._devices = DISKS
         self.done = self.refused = self.listed = 0
         self.clients = [workload.add(host, self._next) for host in hosts]
@@ -77,15 +79,19 @@ class Admins:
         match verb:
             case "create":
                 activate = rng.choice(["ey", "n"])
-                return calls.LvCreate(VG, lv, extents=rng.randrange(1, 4), activate=activate, wait_ms=wait_ms)
+                self._made = lv
+                extents = rng.randrange(2, 6) if self._changing else rng.randrange(1, 4)
+                return calls.LvCreate(VG, lv, extents=extents, activate=activate, wait_ms=wait_ms)
             case "activate":
+                if self._changing and self._scheduler.chance(0.7):
+                    lv = self._made  # perhaps before it is zeroed
                 return calls.LvChange(VG, lv, "ey", wait_ms)
             case "shared":
                 return calls.LvChange(VG, lv, "sy", wait_ms)
             case "deactivate":
                 return calls.LvChange(VG, rng.choice(["", lv]), "n", wait_ms)
             case "remove":
-                wipe = not self._changing or self._scheduler.chance(0.7)
+                wipe = not self._changing or self._scheduler.chance(0.5)
                 return calls.LvRemove(VG, lv, force=self._scheduler.chance(0.3), wipe=wipe)
             case "extend":
                 return calls.LvResize(VG, lv, extents=rng.randrange(1, 4), sign="+")

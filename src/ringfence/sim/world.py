@@ -45,6 +45,7 @@ from ringfence.sim.tenants import Tenants, small_slices
 from ringfence.sim.volumes import VG, Admins
 from ringfence.sim.workload import COUNTERS, Workload
 from ringfence.wire import client as calls
+from ringfence.wire.block import Hold
 from ringfence.wire.client import Reply, Request
 from ringfence.wire.slots import BLOCK_BYTES, mark_offset, parse_mark
 
@@ -211,8 +212,8 @@ class World:
         arena = Arena(
             scheduler, self.ring, self.power, {host.node: host for host in self.hosts},
             sign=self._sign, order=self._order_fenced, disarm=self._disarm, leave=self._leave,
-            stop=self._stop, hand_over=self._hand_over, replace=self._replace, tend=self._revive,
-            rot=self._rot,
+            stop=self._stop, hand_over=self._hand_over, hand_back=self._hand_back,
+            replace=self._replace, tend=self._revive, rot=self._rot,
         )  # fmt: skip
         self.nemesis = Nemesis(arena, scenario.faults_to_come())
 
@@ -359,6 +360,13 @@ class World:
                     self._order(host, host.daemon, call)
                     return
 
+    def _hand_back(self) -> None:
+        for host in self.hosts:
+            for path in host.block.open.values():
+                if host.daemon is not None and path.order.hold is Hold.LENDING:
+                    self._order(host, host.daemon, calls.LvHandover(VG, path.order.lv, abort=True))
+                    return
+
     def _order(self, host: Host, daemon: Daemon, call: calls.Call) -> None:
         """Ask this very run of a daemon for something."""
         self._admin += 1
@@ -464,8 +472,17 @@ class World:
             self._event()
 
     def _unclean(self) -> bool:
+        """Whether LVs are to be zeroed or wiped, and a host has not been told to stay out of their VG."""
         committed = self.metadata.named(VG)
-        return committed is not None and bool(committed.unclean)
+        return committed is not None and bool(committed.unclean) and any(map(self._in_vg, self.hosts))
+
+    def _in_vg(self, host: Host) -> bool:
+        glimpse = look(host)
+        return (
+            glimpse is not None
+            and glimpse.running is not None
+            and glimpse.running.member(f"lvm_{VG}", host.node)
+        )
 
     def _well(self, host: Host) -> bool:
         glimpse = look(host)

@@ -17,7 +17,7 @@ from ringfence.volumes.access import DLM, lock_args_of
 from ringfence.volumes.allocate import free_count
 from ringfence.volumes.layout import ANYWHERE, Space, choose, segment_section, segments_of
 from ringfence.volumes.model import CONTENTS, SECTOR_BYTES, Lv, Segment, Vg, read_vg
-from ringfence.volumes.policies import INHERIT
+from ringfence.volumes.policies import INHERIT, what_helps
 from ringfence.volumes.unclean import check_clean
 
 
@@ -134,7 +134,7 @@ def create_lv(
     if extents > free and not space.approximate:
         raise Refused(
             f'Volume group "{vg.name}" has insufficient free space ({free} extents): {extents} required',
-            next="give a smaller size, or -l 100%FREE for all that is left",
+            next=what_helps(free),
         )
     segments = segments_of(choose(vg, extents, space), space.stripes.sectors)
     section = lv_section(uuid, segments, maker, tags=tags, writable=writable, policy=space.policy)

@@ -42,6 +42,16 @@ def policy_named(name: str) -> str:
     return name
 
 
+def what_helps(free: int, sign: str = "") -> str:
+    """What to do next where only so many extents are free.
+
+    Args:
+        sign: "+" where `-l` says by how much."""
+    if free:
+        return f"give a smaller size, or -l {sign}100%FREE for all that is left"
+    return "make room: vgextend, or lvremove what is not needed"
+
+
 def allocate(
     areas: Sequence[Stripe],
     extents: int,
@@ -69,7 +79,7 @@ def allocate(
         if lacking > free and not approximate:
             raise Refused(
                 f"Insufficient free space: {lacking} extents needed, but only {free} available",
-                next="give a smaller size, or -l 100%FREE for all that is left",
+                next=what_helps(free),
             )
         had = search.found
         search.run(name, extents, split=split, approximate=approximate)

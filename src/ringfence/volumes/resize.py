@@ -12,7 +12,7 @@ from ringfence.volumes.allocate import free_count
 from ringfence.volumes.layout import Space, choose, segment_section, segments_of
 from ringfence.volumes.model import Vg
 from ringfence.volumes.plan import check_plain, find_lv
-from ringfence.volumes.policies import Row
+from ringfence.volumes.policies import Row, what_helps
 
 MERGED = ("start_extent", "extent_count", "type", "stripe_count", "stripe_size", "stripes")
 """A segment that has more than these (tags) is its own, also where the next one follows it on the disk."""
@@ -29,7 +29,7 @@ def extend_lv(vg: Vg, name: str, extents: int, space: Space) -> Vg:
     if extents > free and not space.approximate:
         raise Refused(
             f"Insufficient free space: {extents} extents needed, but only {free} available",
-            next="give a smaller size, or -l +100%FREE for all that is left",
+            next=what_helps(free, "+"),
         )
     rows = choose(vg, extents, space, lv.segments, lv.policy)
     return append_rows(vg, name, rows, space.stripes.sectors)

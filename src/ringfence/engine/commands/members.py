@@ -48,7 +48,7 @@ from ringfence.volumes.groups import extend, partial, pv_at, reduce, restore_mis
 from ringfence.volumes.model import Lv, Vg
 from ringfence.volumes.plan import Maker, check_plain, remove_lv
 from ringfence.volumes.slots import slots_of
-from ringfence.volumes.unclean import WIPING_SUFFIX
+from ringfence.volumes.unclean import WIPING_SUFFIX, check_kept
 from ringfence.wire.client import VgExtend, VgReduce
 
 # -- vgextend --------------------------------------------------------------------
@@ -221,6 +221,7 @@ def _drop(change: Change, lvs: list[Lv], missing: list[str]) -> Generator[Order,
         if lv is slots:
             planned = planned.without_lv(lv.name)
         else:
+            check_kept(vg, lv)
             check_plain(vg, lv, unclean=True)
             planned = remove_lv(planned, lv.name)
     planned = reduce(planned, missing)

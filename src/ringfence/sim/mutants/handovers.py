@@ -33,4 +33,4 @@ def _() -> list[Change]:
             yield AskHandover(vg, volume.lv, uuid, taker, HandoverStep.DROP)
             yield Convert(mine.lock, Mode.EX, handover.BACK_MS)
 
-    return [(handovers, "take_back", take_back)]
+    return [(handovers, "take_back", take_back), (handover, "take_back", take_back)]
