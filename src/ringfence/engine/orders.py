@@ -183,6 +183,7 @@ class Publish(_Order, frozen=True):
     """Told where all nodes know of it."""
     unclean: tuple[str, ...] = ()
     """Its LVs that are being zeroed or wiped, by uuid."""
+    removed: bool = False
 
 
 class AskReload(_Order, frozen=True):

@@ -437,7 +437,7 @@ class Tasks:
             self._note_unclean(order)
             delta = order.delta if context.protocol >= DELTAS else None
             task.seq = context.submit(
-                entries.VolumeNotice(order.vg, order.seqno, order.crc, order.what, delta)
+                entries.VolumeNotice(order.vg, order.seqno, order.crc, order.what, delta, order.removed)
             )
         elif isinstance(order, orders.EndSlots):
             task.until_ns = context.now_ns + END_SLOTS_MS * 1_000_000
