@@ -221,14 +221,14 @@ def await_zeroed(vg: str, lv: Lv, wait_ms: int | None) -> Generator[Order, Any, 
     while True:
         try:
             done = yield from cleanse(vg, lv.uuid, lv.name, queue_ms, paced=False, until_s=until_s)
-        except LockHeld:
-            pass  # by whom this host gave way to, who is not done yet
-        else:
-            if done is None or done.finished:
-                return left_ms
+            over = done is None or done.finished
+        except LockHeld:  # by whom this host gave way to
+            over = not (yield from _is_zeroing(vg, lv.uuid, left_ms))
         me = yield Identity()
         if wait_ms is not None:
             left_ms = max(0, wait_ms - max(0, me.now_wall_s - began_s) * 1000)
+        if over:
+            return left_ms
         if left_ms == 0:
             raise TimedOut(
                 f"Logical volume {vg}/{lv.name} is still being zeroed",
@@ -237,6 +237,13 @@ def await_zeroed(vg: str, lv: Lv, wait_ms: int | None) -> Generator[Order, Any, 
         # Two that queued for it in turns would each find the other waiting, and neither do anything.
         queue_ms = 0
         yield Pause(AGAIN_MS)
+
+
+def _is_zeroing(vg: str, uuid: str, wait_ms: int | None) -> Generator[Order, Any, bool]:
+    locked = yield from lock_vg(vg, Mode.PR, None if wait_ms is None else max(wait_ms, VG_WAIT_MS))
+    yield Release(locked.held.lock)
+    lv = by_uuid(locked.found.vg, uuid)
+    return lv is not None and lv.zeroing
 
 
 def explain_lack(found: VgOnDisk, error: Refused, mib_s: int) -> Refused:
