@@ -354,8 +354,9 @@ class Service:
         self, opens: dict[int, wire.Open], number: int, drops: int
     ) -> dict[int, wire.Outcome]:
         """What cannot be is left out: it is opened by itself then, which says why not."""
-        self._check_current(number)
         looked = await asyncio.to_thread(_look_at, list(opens.values())) if opens else None
+        # No sooner: a daemon that took over meanwhile was told of all that is open, and shall go by that.
+        self._check_current(number)
         if looked is None or drops != self._drops:
             return {}
         direct, disks = looked
