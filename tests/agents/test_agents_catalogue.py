@@ -84,7 +84,7 @@ ODD = {
     "10 MB": ("head -c 10000000 /dev/zero", "more than 1 MiB"),
     "10 MB and then metadata": (f"head -c 10000000 /dev/zero; {GOOD}", "more than 1 MiB"),
     "an entity": ("echo '<!DOCTYPE x [<!ENTITY a \"b\">]><resource-agent name=\"&a;\"/>'", "declares"),
-    "hangs": ("sleep 60 & sleep 60", "says nothing within 0.4 s"),
+    "hangs": ("sleep 60 & sleep 60", "says nothing within 2 s"),
     "a daemon's child": (f"setsid sleep 5 & {GOOD}", ""),
     "complains first": (f"echo warning; echo warning >&2; {GOOD}\nexit 1", ""),
 }
@@ -93,10 +93,10 @@ ODD = {
 def test_what_is_odd_is_remembered_and_named(
     agent: Write, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "LIMIT_S", 0.4)
+    monkeypatch.setattr(module, "LIMIT_S", 2.0)
     began = time.monotonic()
     found = look(*(agent(body) for body, _ in ODD.values()))
-    assert time.monotonic() - began < 8
+    assert time.monotonic() - began < 30
     for (name, (_, expected)), one in zip(ODD.items(), found, strict=True):
         assert (expected in one.trouble) if expected else not one.trouble, (name, one.trouble)
         assert (one.metadata is None) is bool(expected), name

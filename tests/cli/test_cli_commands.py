@@ -79,6 +79,22 @@ def test_after_ctrl_c_a_change_may_have_been_made(daemon: CannedDaemon, run: Run
     assert run("lvs") == (130, "", "")
 
 
+@pytest.mark.parametrize("loaded", ["ringfence.cli", "ringfence.cli.verbs.run", "ringfence.cli.tree"])
+def test_ctrl_c_while_a_command_is_loaded_is_no_traceback(loaded: str) -> None:
+    script = (
+        "import os, signal, sys\n"
+        "class Typed:\n"
+        "    def find_spec(self, name, *more):\n"
+        f"        if name == {loaded!r}: os.kill(os.getpid(), signal.SIGINT)\n"
+        "sys.meta_path.insert(0, Typed())\n"
+        "from ringfence.__main__ import main\n"
+        "sys.exit(main())\n"
+    )
+    words = ["lvs"] if "tree" not in loaded else ["status"]
+    ran = subprocess.run([sys.executable, "-c", script, *words], capture_output=True, text=True, timeout=20)
+    assert (ran.returncode, ran.stdout, ran.stderr) == (130, "", "")
+
+
 @pytest.mark.parametrize(
     ("words", "expected"),
     [

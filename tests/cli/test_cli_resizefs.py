@@ -64,12 +64,14 @@ def test_what_fsadm_cannot_do_is_said_and_fails(daemon: CannedDaemon, run: Run, 
 @pytest.mark.parametrize(
     ("device", "words"), [("/nowhere/vg0/vm1", "resize2fs DEVICE or xfs_growfs"), ("", "not active here")]
 )
-def test_where_it_is_no_device_here_what_to_do_is_said(
+def test_where_it_is_no_device_here_it_fails_and_says_what_to_do(
     daemon: CannedDaemon, run: Run, device: str, words: str
 ) -> None:
     answer(daemon, device)
     ran = run("lvresize", "-r", "-L", "+16m", "vg0/vm1")
-    assert ran.code == 0
+    assert ran.code == 5
+    assert "it grew" in ran.out
+    assert "vg0/vm1 has grown, its file system has not: " in ran.err
     assert words in ran.err
 
 

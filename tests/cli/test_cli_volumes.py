@@ -6,6 +6,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from cli_daemon import CannedDaemon
 from conftest import Run
@@ -168,7 +169,6 @@ def test_words_become_requests(daemon: CannedDaemon, run: Run, words: str, call:
         "handover vg0 --to b",
         "handover vg0/x --abort --to b",
         "vgchange vg0",
-        "vgchange -an",
         "vgchange --lockstart -an vg0",
         "vgcreate vg0",
         "pvcreate",
@@ -237,15 +237,16 @@ def test_lvcreate_prints_where_it_can_be_used(daemon: CannedDaemon, run: Run) ->
         "message": 'Logical volume "vm1" created.',
         "path": "/run/ringfence/dev/vg0/vm1",
         "uri": "nbd+unix:///vm1?socket=/run/ringfence/dev/vg0/vm1",
-        "notes": ["Rounding up size to full physical extent 64.00 MiB"],
+        "notes": ["Rounding up size to full physical extent 64.00 MiB", "WARNING: /var is full"],
     }
     ran = run("lvcreate", "-L", "63M", "vg0")
     assert ran.out == (
+        "  Rounding up size to full physical extent 64.00 MiB\n"
         '  Logical volume "vm1" created.\n'
         "  /run/ringfence/dev/vg0/vm1\n"
         "  nbd+unix:///vm1?socket=/run/ringfence/dev/vg0/vm1\n"
     )
-    assert ran.err == "  Rounding up size to full physical extent 64.00 MiB\n"
+    assert ran.err == "  WARNING: /var is full\n"
 
 
 def test_lvremove_of_a_vg_removes_each_of_its_lvs(daemon: CannedDaemon, run: Run) -> None:
@@ -256,6 +257,23 @@ def test_lvremove_of_a_vg_removes_each_of_its_lvs(daemon: CannedDaemon, run: Run
     removed = [calls.LvRemove("vg0", "vm1", True), calls.LvRemove("vg0", "vm2", True)]
     asked = calls.Lvs("vg0", fields=("lv_name",))
     assert daemon.calls == [asked, *removed, calls.LvRemove("vg1", "vm9", True)]
+
+
+def test_vgchange_without_names_is_for_the_clusters_vgs(daemon: CannedDaemon, run: Run) -> None:
+    shared = {"vg0": "1.0.0:ring", "other": "1.0.0:elsewhere", "vg1": "1.0.0:ring"}
+    rows = [{"vg_name": vg, "vg_lock_type": "dlm", "vg_lock_args": args} for vg, args in shared.items()]
+    rows.append({"vg_name": "local", "vg_lock_type": "none", "vg_lock_args": ""})
+    told: dict[type, Any] = {calls.Status: {"cluster": "ring"}, calls.Vgs: {"rows": rows}}
+    daemon.answer = lambda call: told.get(type(call), {"message": ""})
+    for words, change in (
+        ("-an", calls.LvChange("", "", "n")),
+        ("-aey --wait 5", calls.LvChange("", "", "ey", 5000)),
+        ("-asy", calls.LvChange("", "", "sy")),
+        ("--refresh", calls.LvChange("", "", refresh=True)),
+    ):
+        daemon.calls.clear()
+        assert run("vgchange", *words.split()).code == 0
+        assert daemon.calls[2:] == [msgspec.structs.replace(change, vg=vg) for vg in ("vg0", "vg1")]
 
 
 @pytest.mark.parametrize(

@@ -134,6 +134,7 @@ class Node:
         self.progress: list[orders.NoteProgress] = []
         self.wanted = False
         """Whether somebody waits for whatever it holds."""
+        self.now_wall_s = 1_700_000_000
 
     def run(self, call: Any) -> Any:
         return self.drive(command_for(call))
@@ -178,7 +179,7 @@ class Node:
             digest = hashlib.sha256(f"{self.id} {drawn}".encode()).digest()
             seeds.append("".join(UUID_CHARACTERS[byte % len(UUID_CHARACTERS)] for byte in digest))
         return orders.Whoami(
-            self.world.cluster, self.id, self.name, False, 1_700_000_000, tuple(seeds),
+            self.world.cluster, self.id, self.name, False, self.now_wall_s, tuple(seeds),
             {id: f"an-a01n0{id}" for id in (1, 2)}, self.world.slots,
         )  # fmt: skip
 

@@ -12,7 +12,7 @@ from stock_lvm import Stock
 
 from ringfence.core.errors import RingfenceError
 from ringfence.core.units import parse_extents, parse_signed_extents
-from ringfence.wire.client import LvChange, LvCreate, LvRemove, LvRename, LvResize, VgCreate
+from ringfence.wire.client import LvChange, LvCreate, LvRemove, LvRename, LvResize, VgCreate, VgSet
 
 SIZES = (24, 40, 16, 32)
 """MiB of data; extents of 1 MiB."""
@@ -176,6 +176,15 @@ def play(twins: Twins, seed: int, steps: int) -> None:
     assert done > 5
 
 
+def test_lvs_come_and_go_in_a_vg_whose_pvs_stay(twins: Twins) -> None:
+    twins.node.run(VgSet("ours", resizeable=False))
+    twins.stock.run("vgchange", "-xn", "stocks", lvmlockd=False)
+    assert twins.create("a", "4")
+    assert twins.resize("a", "+2")
+    twins.same()
+    twins.remove("a")
+
+
 def test_what_an_lv_is_changes_as_stock_changes_it(twins: Twins) -> None:
     """Names, tags, access and policy; and what else stock says of the LVs."""
     assert twins.create("a", "4", "--addtag", "x", "--addtag", "y", "-pr", tags=("x", "y"), permission="r")
@@ -187,6 +196,15 @@ def test_what_an_lv_is_changes_as_stock_changes_it(twins: Twins) -> None:
     assert twins.step(LvChange("ours", "a", drop_tags=("x",)), *change, "--deltag", "x", "stocks/a")
     assert twins.step(LvChange("ours", "a", alloc="anywhere"), *change, "--alloc", "anywhere", "stocks/a")
     assert twins.step(LvChange("ours", "b", alloc="inherit"), *change, "--alloc", "inherit", "stocks/b")
+    assert not twins.step(LvChange("ours", "a", permission="rw"), *change, "-prw", "stocks/a")
+    assert not twins.step(LvChange("ours", "b", permission="r"), *change, "-pr", "stocks/b")
+    assert not twins.step(LvChange("ours", "a", alloc="anywhere"), *change, "--alloc", "anywhere", "stocks/a")
+    assert not twins.step(LvChange("ours", "b", alloc="inherit"), *change, "--alloc", "inherit", "stocks/b")
+    assert twins.step(LvChange("ours", "a", add_tags=("z",)), *change, "--addtag", "z", "stocks/a")
+    both = LvChange("ours", "a", permission="rw", add_tags=("new",))
+    told = twins.node.run(both)
+    assert told["problems"] == ["Logical volume ours/a is already writable."]
+    assert twins.stock.try_run(*change, "-prw", "--addtag", "new", "stocks/a", lvmlockd=False)[0] == 5
     assert twins.step(LvRename("ours", "b", "c"), "lvrename", "stocks", "b", "c")
     assert not twins.step(LvRename("ours", "c", "a"), "lvrename", "stocks", "c", "a")
     assert not twins.step(LvRename("ours", "c", "snapshot1"), "lvrename", "stocks", "c", "snapshot1")

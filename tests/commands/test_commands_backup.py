@@ -3,6 +3,7 @@
 import os
 import re
 import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,8 @@ from test_commands_crash import CrashAt, own_view, stock_view
 from test_commands_groups import SIZES, blank, hide, on_two, with_slots
 
 from ringfence.core.errors import BadInput, Damaged, NotFound, Refused, TimedOut
-from ringfence.daemon.archive import Archive, archived
-from ringfence.engine.orders import EndSlots
+from ringfence.daemon.archive import Archive, archived, obstacle
+from ringfence.engine.orders import EndSlots, WriteBlocks
 from ringfence.lvm2.backup import KEEP_BYTES, Archived, archive_name, expired, of_vg, pack, read_head
 from ringfence.storage import Moment, Storage
 from ringfence.wire.client import (
@@ -85,6 +86,44 @@ def test_what_was_wiped_once_does_not_count_any_more(three: World) -> None:
     restore(node, data[:at] + tags + data[at:])
     (row,) = node.run(Lvs("vg0", "first"))["rows"]
     assert row["lv_tags"] == "ringfence.zeroing"
+
+
+@pytest.mark.parametrize("which", ["archive", "backup"])
+def test_who_changes_a_vg_is_told_that_no_history_is_kept(three: World, which: str) -> None:
+    node = on_two(three)
+    three.keeper.close()  # what waits is written
+    shutil.rmtree(three.directory / which)
+    (three.directory / which).touch()
+    told: list[str] = []
+    inner = node.storage.do
+
+    def listen(order: Any) -> Any:
+        answer = inner(order)
+        if isinstance(order, WriteBlocks):
+            told.append(answer)
+        return answer
+
+    node.storage.do = listen  # type: ignore[method-assign]
+    node.run(LvCreate("vg0", "vm1", extents=1, activate="n"))
+    words = f"WARNING: the history of VGs' metadata is not kept on an-a01n01: {three.directory}/{which} "
+    assert told == ["", "", words + "is not a directory"], "from the first change on: it is seen beforehand"
+    (three.directory / which).unlink()
+    node.run(LvRemove("vg0", "vm1"))
+    assert told[-1] == ""
+
+
+def test_a_full_file_system_is_an_obstacle(tmp_path: Path) -> None:
+    small = tmp_path / "var"
+    small.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "none", str(small)], check=True)
+    try:
+        assert obstacle(small / "archive") == ""
+        (small / "file").write_bytes(bytes((1 << 20) - 4096))
+        assert obstacle(small / "archive") == f"the file system of {small} is full"
+        subprocess.run(["mount", "-o", "remount,ro", str(small)], check=True)
+        assert obstacle(small / "archive") == f"the file system of {small} is read-only"
+    finally:
+        subprocess.run(["umount", str(small)], check=True)
 
 
 # -- the archive --------------------------------------------------------------------------

@@ -12,7 +12,18 @@ from test_commands_stock import committed_text, parse_area, rewrite_text
 
 from ringfence.core.errors import BadInput, Damaged, DeviceFailed, NotFound, Refused, RingfenceError
 from ringfence.engine.orders import WriteBlocks
-from ringfence.wire.client import LvChange, LvCreate, LvRemove, Lvs, PvCreate, Pvs, VgCreate, VgRemove, Vgs
+from ringfence.wire.client import (
+    LvChange,
+    LvCreate,
+    LvRemove,
+    LvRename,
+    Lvs,
+    PvCreate,
+    Pvs,
+    VgCreate,
+    VgRemove,
+    Vgs,
+)
 
 
 @pytest.fixture
@@ -68,6 +79,10 @@ def edit(world: World, old: str, new: str) -> None:
         (LvCreate("vg0", "-x", extents=1), BadInput, "hyphen"),
         (LvCreate("vg0", "a b", extents=1), BadInput, "invalid character"),
         (LvCreate("vg0", "x_rimage_0", extents=1), BadInput, "reserved"),
+        (LvCreate("vg0", "x_wiping", extents=1), BadInput, 'Names ending "_wiping" are reserved'),
+        (LvCreate("vg0", "x_growing12", extents=1), BadInput, 'Names ending "_growing" are reserved'),
+        (LvRename("vg0", "vm1", "x_moving"), BadInput, 'Names ending "_moving" are reserved'),
+        (LvRename("vg0", "vm1", "x_tmeta"), BadInput, 'Names including "_tmeta" are reserved'),
         (LvCreate("vg0", "vm1", extents=1), BadInput, "already exists"),
         (LvCreate("vg0", "big", size_bytes=1 << 40), Refused, "insufficient free space"),
         (LvCreate("vg0", "big", extents=29), Refused, r"insufficient free space \(28 extents\): 29 required"),

@@ -98,6 +98,8 @@ def pair(
 
 TABLES = [
     "pvs", "pvs -v", "pvs --segments", "pvs --noheadings", "pvs --units b", "pvs --units B --nosuffix",
+    "pvs --units 4m", "pvs --units 1g",
+    "pvs --units 1.5G", "pvs --units 2r", "pvs --units 512b --nosuffix", "pvs --units 3s", "pvs --units 0.1k",
     "pvs --units h", "pvs --units H", "pvs --units R", "pvs --units S", "pvs --units s", "pvs --units g",
     "pvs --units M", "pvs --units t --nosuffix", "pvs -o +pv_used,pv_tags,pv_mda_count,pv_in_use",
     "pvs -o pv_all", "pvs -o all", "pvs -o name,size,attr -O -size", "pvs -O pv_free,-pv_name",
@@ -170,7 +172,8 @@ def test_the_same_selection(pair: Pair, selection: str) -> None:
 
 
 REFUSALS = [
-    "lvs -o nosuch", "lvs -O nosuch", "lvs -o pv_name", "lvs --units x", "lvs --nosuch", "lvs vg0/nosuch",
+    "lvs -o nosuch", "lvs -O nosuch", "lvs -o pv_name", "lvs --units x", "lvs --units 0m",
+    "lvs --units 4", "lvs --units 4mm", "lvs --units m4", "lvs --nosuch", "lvs vg0/nosuch",
     "lvs --reportformat xml", "lvs nosuch", "vgs nosuch", "pvs /dev/nosuch", "vgs -o pv_name,lv_name",
 ]  # fmt: skip
 

@@ -9,7 +9,7 @@ import pytest
 from command_world import MIB, Crash, Node, World
 from stock_lvm import Stock
 
-from ringfence.core.errors import Damaged, DeviceFailed, LockHeld, Refused, RingfenceError
+from ringfence.core.errors import Damaged, DeviceFailed, LockHeld, Refused, RingfenceError, TimedOut
 from ringfence.core.modes import Mode
 from ringfence.engine import orders
 from ringfence.engine.commands import wiping, zeroing
@@ -161,6 +161,64 @@ def test_nobody_opens_it_before_that(world: World, first: Node) -> None:
     assert secrets(world, LARGE) == 0
     assert unclean(world) == ()
     first.run(LvChange("vg0", "vm1", "ey"))
+
+
+@pytest.mark.parametrize("lv", ["vm1", ""])
+@pytest.mark.parametrize("wait_ms", [60_000, None])
+def test_an_activation_that_waits_zeroes_it_first(
+    world: World, first: Node, lv: str, wait_ms: int | None
+) -> None:
+    soil(world)
+    uuid = first.run(LvCreate("vg0", "vm1", extents=LARGE, activate="n"))["uuid"]
+    second = world.node(2)
+    second.run(LvChange("vg0", lv, "ey", wait_ms))
+    assert secrets(world, LARGE) == 0
+    assert unclean(world) == ()
+    assert world.locks_of(2) == [("lvm_vg0", uuid, Mode.EX)]
+    told = (orders.ZeroBlocks, orders.OpenPath, orders.Pause)
+    kinds = [type(one).__name__ for one in second.trace if isinstance(one, told)]
+    assert kinds == ["ZeroBlocks"] * 3 + ["OpenPath"], "as fast as it can"
+
+
+def test_who_gave_way_waits_until_the_other_has_zeroed_it(world: World, first: Node) -> None:
+    uuid = first.run(LvCreate("vg0", "vm1", extents=LARGE, activate="n"))["uuid"]
+    second = world.node(2)
+    second.wanted = True
+    looks: list[orders.Order] = []
+    lock = orders.Acquire("lvm_vg0", uuid, Mode.EX)
+
+    def other(order: orders.Order) -> None:
+        nonlocal held
+        if isinstance(order, orders.Pause):
+            looks.append(order)
+            if len(looks) == 1:
+                held = first._do(lock)
+                second.wanted = False
+            elif len(looks) == 4:
+                first._do(orders.Release(held.lock))
+                work(world, 1)
+
+    held: Any = None
+    second.fail = other
+    second.run(LvChange("vg0", "vm1", "ey", 60_000))
+    assert len(looks) == 4
+    assert ("vg0", "vm1") in second.open
+    assert not any(isinstance(one, orders.ZeroBlocks) for one in second.trace)
+
+
+def test_a_wait_for_the_zeroing_ends(world: World, first: Node) -> None:
+    first.run(LvCreate("vg0", "vm1", extents=LARGE, activate="n"))
+    second = world.node(2)
+
+    def slow(order: orders.Order) -> None:
+        if isinstance(order, orders.ZeroBlocks):
+            second.now_wall_s += 40
+
+    second.fail = slow
+    with pytest.raises(TimedOut, match=r"vm1 is still being zeroed; it goes on by itself.*--wait forever"):
+        second.run(LvChange("vg0", "vm1", "ey", 60_000))
+    assert world.locks_of(2) == []
+    assert rows(world) == [f"vm1 {LARGE} 80.00"], "what was done by then stays done"
 
 
 def test_who_waits_for_a_large_lv_is_told_what_became_of_it(world: World, first: Node) -> None:

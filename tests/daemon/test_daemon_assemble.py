@@ -168,7 +168,7 @@ def killed_with_an_open_volume(host: Host, number: signal.Signals = signal.SIGKI
     assert "nbd+unix" in host.ask(calls.Why("open"))["answer"]
     page = PageReader(host.paths.authority / "1/vg.vg0")
     daemon.send_signal(number)
-    assert daemon.wait(20) == -number
+    assert daemon.wait(60) == -number
     assert page.deadline_ns() != LOST_NS
     return page
 

@@ -136,6 +136,10 @@ PLANTED: dict[str, tuple[str, Spoil]] = {
     "state-read-only": ("n2", part("state", read_only=True)),
     "state-full": ("n2", part("state", free_files=3)),
     "state-scarce": ("n2", part("state", free_bytes=100 << 20)),
+    "history-unwritable": (
+        "n2",
+        lambda facts: with_host(facts, "n2", history="the file system of /var is full"),
+    ),
     "disk-missing": ("n2", lambda facts: with_host(facts, "n2", disks=(OTHER,))),
     "disk-differs": ("n2", disk(wwid="600b")),
     "disk-twice": (

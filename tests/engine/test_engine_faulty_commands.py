@@ -152,3 +152,18 @@ def test_a_fault_of_the_engine_itself_is_nobody_elses(world: World, monkeypatch:
     with pytest.raises(ZeroDivisionError):
         world.hosts[1].do(calls.LvChange("vg0", "vm1", "", add_tags=("t",)))
     assert "command-failed" not in world.hosts[1].kinds()
+
+
+def test_what_a_change_is_warned_of_goes_with_its_result(world: World) -> None:
+    one = world.hosts[1]
+    inner = one.storage.do
+
+    def warn(order: Any) -> Any:
+        answer = inner(order)
+        commits = isinstance(order, WriteBlocks) and order.what == "commit"
+        return "WARNING: /var is full" if commits else answer
+
+    one.storage.do = warn  # type: ignore[method-assign]
+    reply = one.do(calls.LvCreate("vg0", "vm1", size_bytes=6 << 20))
+    assert reply["notes"] == ["Rounding up size to full physical extent 8.00 MiB", "WARNING: /var is full"]
+    assert one.do(calls.LvRemove("vg0", "vm1", force=True))["notes"] == ["WARNING: /var is full"]

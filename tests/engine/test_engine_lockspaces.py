@@ -174,3 +174,30 @@ def test_a_lost_node_stops_only_the_lockspaces_it_was_in(world: World) -> None:
     assert one.reply(stuck) is None
     del world.says["bmc2", "off"], world.says["pdu2", "off"]
     world.until(lambda: one.reply(stuck) is not None, 60_000)
+
+
+def members(host: Host, space: str) -> list[str]:
+    found: list[str] = spaces(host).get(space, {"members": []})["members"]
+    return found
+
+
+def test_a_removed_vgs_lockspace_is_left_by_all_who_do_not_use_it(world: World) -> None:
+    one, two, three = world.hosts.values()
+    names = [host.name for host in world.hosts.values()]
+    make = calls.VgCreate("vg0", (str(world.image),), shared=True)
+    one.do(make)
+    world.until(lambda: members(one, "lvm_vg0") == names)
+    two.do(calls.Lock("lvm_vg0", "mine"), ALICE)
+    asked = one.ask(calls.VgRemove("vg0", force=True))
+    world.pass_ms(3000)
+    assert "successfully removed" in one.reply(asked)["message"]
+    assert members(three, "lvm_vg0") == [two.name], "only who has a lock there stays"
+    three.do(make)
+    world.until(lambda: members(one, "lvm_vg0") == names)
+    two.feed(ClientGone(ALICE))
+    asked = one.ask(calls.VgRemove("vg0", force=True))
+    world.pass_ms(3000)
+    assert one.reply(asked) is not None
+    assert "lvm_vg0" not in spaces(one)
+    two.do(make)
+    world.until(lambda: members(one, "lvm_vg0") == names)

@@ -63,6 +63,11 @@ def disks(host: Host) -> dict[str, str]:
     return {name: " ".join(sorted(on)) for name, on in found.items() if name != "ringfence_slots"}
 
 
+def percents(host: Host) -> dict[str, str]:
+    rows = host.do(calls.Lvs("vg0", all=True))["rows"]
+    return {row["lv_name"]: row["copy_percent"] for row in rows if row["lv_name"] != "ringfence_slots"}
+
+
 def begin(world: World, host: Host) -> None:
     host.do(calls.PvMove(str(world.image), lv="vm1", background=True))
 
@@ -84,6 +89,10 @@ def test_an_open_lv_is_moved_by_the_host_that_has_it_open_without_anybodys_askin
     assert (row["lv"], row["what"], row["size_bytes"]) == ("vm1", "moved", SIZE)
     why = two.do(calls.Why("vg0/vm1"))
     assert any("% of 20 MiB are moved by this host" in line for line in why["lines"])
+    world.until(lambda: percents(two)["vm1_moving"] not in ("", "0.00"))
+    done = two.do(calls.Status())["wiping"][0]["done_bytes"]
+    assert percents(two) == {"vm1": "", "vm1_moving": f"{100 * done / SIZE:.2f}"}
+    assert percents(one) == {"vm1": "", "vm1_moving": ""}, "only who does it knows"
     for _ in range(200):
         world.pass_ms(100)
         guest.write(3)

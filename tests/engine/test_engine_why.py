@@ -382,3 +382,15 @@ def test_a_node_that_was_taken_out_of_the_configuration_can_be_confirmed(tmp_pat
     assert "no fence devices" in why(one, "node-2")
     assert one.do(calls.FenceConfirm("node-2", "ann", "it burnt down", world.now_ns))["waiting"] == 0
     world.until(lambda: not one.node.context.state.victims())
+
+
+def test_what_waits_without_quorum_is_not_said_to_be_held(world: World) -> None:
+    one = world.hosts[1]
+    world.view(1)
+    world.run()
+    world.pass_ms(1500)
+    one.ask(calls.LvCreate("vg0", "vm2", extents=1))
+    said = why(one, "vg0")
+    assert "an-a01n01 waits for EX on VG vg0" in said
+    assert "an-a01n01 has it, and may not tell lvcreate vg0/vm2 so: that takes grant authority" in said
+    assert "lvcreate vg0/vm2 holds" not in said

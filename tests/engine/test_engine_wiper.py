@@ -172,6 +172,46 @@ def test_a_large_new_lv_is_opened_when_it_is_zeroed(world: World) -> None:
     assert [event.kind for event in one.events].count("lv-zeroed") == 0
 
 
+@pytest.mark.parametrize("here", [True, False])
+def test_who_waits_for_a_new_lv_takes_its_zeroing_over(world: World, here: bool) -> None:
+    for host in world.hosts.values():
+        host.hanging = True
+    world.hosts[1].do(calls.LvCreate("vg0", "vm1", size_bytes=LARGE, activate="n"))
+    world.until(lambda: any(host.hung for host in world.hosts.values()))
+    working, other = sorted(world.hosts.values(), key=lambda host: not host.hung)
+    waits = working if here else other
+    asked = waits.ask(calls.LvChange("vg0", "vm1", "ey", 60_000))
+    working.catch_up(1)
+    world.pass_ms(500)
+    assert (slices(waits), slices(working if waits is other else other)) == ([START // MIB + 64], [])
+    waits.catch_up()
+    assert waits.reply(asked)["mode"] == "EX"
+    assert secrets(world) == 0
+
+
+def test_of_two_who_wait_for_a_new_lv_one_gets_it_and_neither_keeps_the_other_from_it(world: World) -> None:
+    hosts = list(world.hosts.values())
+    for host in hosts:
+        host.hanging = True
+    hosts[0].do(calls.LvCreate("vg0", "vm1", size_bytes=LARGE, activate="n"))
+    asked = {host.id: host.ask(calls.LvChange("vg0", "vm1", "ey", 30_000)) for host in hosts}
+    done = 0
+    for _ in range(40):
+        world.pass_ms(1000)
+        for host in hosts:
+            done += len(slices(host))
+            host.catch_up(1)
+    opened = [host for host in hosts if host.paths]
+    assert len(opened) == 1
+    assert opened[0].reply(asked[opened[0].id])["mode"] == "EX"
+    (other,) = (host for host in hosts if host not in opened)
+    world.pass_ms(30_000)
+    with pytest.raises(Refused, match=f"LV vg0/vm1 is held EX by {opened[0].name}"):
+        other.reply(asked[other.id])
+    assert secrets(world) == 0
+    assert done <= 6, "hardly anything twice"
+
+
 def test_after_the_creators_end_the_other_zeroes_it_and_nobody_opens_it_before(world: World) -> None:
     one, two = world.hosts[1], world.hosts[2]
     one.hanging = two.hanging = True

@@ -336,9 +336,9 @@ def test_vgs_of_others_are_refused_with_what_to_do(old: str, new: str, words: st
 )
 def test_vgs_that_must_not_be_written(old: str, new: str, words: str) -> None:
     vg = new_vg(10)
-    access.check_writable(vg)
+    access.check_writable(vg, resizing=True)
     with pytest.raises(Refused, match=words):
-        access.check_writable(edited(vg, old, new))
+        access.check_writable(edited(vg, old, new), resizing=True)
 
 
 # -- reports -----------------------------------------------------------------------------

@@ -18,6 +18,7 @@ _PERCENTS = {
 """As LVM2 abbreviates them."""
 LARGEST_BYTES = (1 << 63) - 1
 UNITS = "rRhHbBsSkKmMgGtTpPeE"
+_UNIT = re.compile(rf"(\d+(?:\.\d*)?)?([{UNITS}])")
 READABLE = "r"
 """LVM2's default: the largest unit that fits, `<` where two decimals rounded it up."""
 
@@ -84,8 +85,33 @@ def sized(size_bytes: int) -> str:
     return f"{size_bytes} B"
 
 
+def parse_unit(text: str) -> str:
+    """`--units`' argument, as `format_size` takes it: a letter, or a number of such units ("4m").
+
+    Raises BadInput."""
+    match = _UNIT.fullmatch(text)
+    if match is None or (match[1] and not _factor(text)):
+        raise BadInput(f"--units {text}: give one of {' '.join(UNITS)}, or a number with it, for example 4m")
+    return match[2] if match[2] in "rRhH" or not match[1] or float(match[1]) == 1 else text
+
+
+def _factor(unit: str) -> int:
+    """Bytes of a unit that is a number of others; decimals are cut."""
+    number, letter = unit[:-1], unit[-1]
+    base = 1000 if letter.isupper() else 1024
+    power = _LETTERS.find(letter.lower()) + 1
+    whole, _, decimals = number.partition(".")
+    one = _SECTOR_BYTES if letter in "sS" else base**power
+    return int(whole + decimals) * one // int(10 ** len(decimals))
+
+
 def format_size(size_bytes: int, unit: str = READABLE, *, suffix: bool = True) -> str:
     """As `pvs --units UNIT` prints it.  Capital letters count in powers of 1000 (B and S do not differ)."""
+    if len(unit) > 1:
+        hundredths, _ = _hundredths(size_bytes, _factor(unit))
+        shown = f"{hundredths // 100}.{hundredths % 100:02d}" if size_bytes else "0"
+        label = unit[-1] if unit.partition(".")[0] == "1" else "U"  # as LVM2 reads 1.5g: a whole 1 of it
+        return f"{shown}{label if suffix else ''}"
     assert unit in tuple(UNITS)
     base = 1000 if unit.isupper() else 1024
     letters = _LETTERS.upper() if unit.isupper() else _LETTERS
@@ -107,12 +133,15 @@ def format_size(size_bytes: int, unit: str = READABLE, *, suffix: bool = True) -
     if not power:
         shown, more = str(size_bytes), False
     else:
-        divisor = base**power
-        hundredths, rest = divmod(size_bytes * 100, divisor)
-        # Half goes to the even one, as printf has it.
-        more = 2 * rest > divisor or (2 * rest == divisor and hundredths % 2 == 1)
-        hundredths += more
+        hundredths, more = _hundredths(size_bytes, base**power)
         shown = f"{hundredths // 100}.{hundredths % 100:02d}"
     mark = "<" if kind == "r" and more else ""
     # A readable size without its letter could be anything: LVM2 keeps it whatever was asked.
     return f"{mark}{shown}{letter if suffix or kind in 'rh' else ''}"
+
+
+def _hundredths(size_bytes: int, divisor: int) -> tuple[int, bool]:
+    """Rounded, and whether that was up; half goes to the even one, as printf has it."""
+    hundredths, rest = divmod(size_bytes * 100, divisor)
+    more = 2 * rest > divisor or (2 * rest == divisor and hundredths % 2 == 1)
+    return hundredths + more, more

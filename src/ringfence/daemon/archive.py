@@ -5,7 +5,8 @@ A text is in its ring until the change after the next; one that was written over
 and is left out.  So are versions in the middle of a burst that is faster than the thread: of each device some
 changes wait, and those that come are joined to the latest one.  Between long texts the thread rests.
 
-A file is written as a new one, flushed, and renamed: it is there whole or not at all."""
+A file is written as a new one, flushed, and renamed: it is there whole or not at all.  That none can be
+written keeps no change from being made; whoever changes a VG is told."""
 
 import os
 import queue
@@ -29,6 +30,7 @@ _WAITING = 8
 _MODE = 0o600
 _CLOSE_S = 5.0
 _LONG_S = 0.05
+FULL_BYTES = 64 << 10
 _REST = 4.0
 """So many times as long as it works for a long text the thread rests."""
 Reader = Callable[[tuple[Read, ...]], Sequence[bytes | None]]
@@ -60,6 +62,8 @@ class Archive:
         self._archive, self._backup, self._host = archive, backup, host
         self._read, self._say = read, say
         self._said = ""
+        self._failed = ""
+        """Why the last change was not kept."""
         self._lock = threading.Lock()
         """Of what waits; never held for long."""
         self._writing = threading.Lock()
@@ -76,8 +80,13 @@ class Archive:
         blocks = self._read(tuple(Read(one.path, one.offset_bytes, HEADER_BYTES) for one in writes))
         return _headers([(one, data) for one, data in zip(writes, blocks, strict=True)])
 
-    def committed(self, writes: Sequence[Write], before: list[tuple[str, MdaHeader]]) -> None:
-        """Those headers were written."""
+    def committed(self, writes: Sequence[Write], before: list[tuple[str, MdaHeader]]) -> str:
+        """Those headers were written.  Returns a warning: no history is kept of it; or nothing."""
+        self._note(writes, before)
+        why = self._failed or obstacle(self._archive) or obstacle(self._backup)
+        return f"WARNING: the history of VGs' metadata is not kept on {self._host}: {why}" if why else ""
+
+    def _note(self, writes: Sequence[Write], before: list[tuple[str, MdaHeader]]) -> None:
         after = _headers([(one, one.data) for one in writes])
         if not before and not after:
             return
@@ -139,7 +148,9 @@ class Archive:
             change = self._waiting.pop(0)
         try:
             self._keep(change)
+            self._failed = ""
         except (RingfenceError, OSError) as error:
+            self._failed = str(error)
             line = f"the history of VGs' metadata is not kept: {error}"
             if line != self._said:
                 self._said = line
@@ -198,6 +209,25 @@ def _headers(blocks: list[tuple[Write, bytes | None]]) -> list[tuple[str, MdaHea
             if not header.committed.empty:
                 found.append((write.path, header))
     return found
+
+
+def obstacle(directory: Path) -> str:
+    """Why no file can be kept there, as far as that shows without one; empty: nothing is in the way."""
+    place = directory
+    try:
+        while not place.exists():
+            place = place.parent
+        if not place.is_dir():
+            return f"{place} is not a directory"
+        space = os.statvfs(place)
+    except OSError as error:
+        return f"{place}: {error.strerror}"
+    if space.f_flag & os.ST_RDONLY:
+        return f"the file system of {place} is read-only"
+    blocks, files = (space.f_bavail, space.f_favail) if os.geteuid() else (space.f_bfree, space.f_ffree)
+    if blocks * space.f_frsize < FULL_BYTES or (space.f_files and not files):
+        return f"the file system of {place} is full"
+    return "" if os.access(place, os.W_OK | os.X_OK) else f"{place} may not be written"
 
 
 def archived(directory: Path) -> list[Archived]:

@@ -217,7 +217,7 @@ def _volume(state: ClusterState, life: Life, entry: entries.VolumeNotice) -> lis
     state.vgs[entry.vg] = VgVersion(entry.seqno, entry.crc, entry.what, life.node)
     fields = {"vg": entry.vg, "seqno": entry.seqno, "node": life.node}
     return [
-        VgChanged(entry.vg, entry.seqno, entry.crc, entry.what, life.node, entry.delta),
+        VgChanged(entry.vg, entry.seqno, entry.crc, entry.what, life.node, entry.delta, entry.removed),
         Noted("vg-changed", f"{entry.what} ({entry.vg} seqno {entry.seqno})", fields),
     ]
 

@@ -262,6 +262,8 @@ class Explanation:
                     f"on {me}, an orphan holds it {row.held.name} since {since}: its client ended; "
                     f"next: take it over there (flag ORPHAN), or: {purge}"
                 )
+            elif use is not None and use.held is None and row.held is not Mode.UN:
+                lines.append(f"{me} has it, and may not tell {who(use)} so: that takes grant authority")
             elif use is not None and row.held is not Mode.UN:
                 line = f"on {me}, {who(use)} holds it {row.held.name} since {clock(held_since_ms(row, use))}"
                 cached = self._clients.cached_line(use)

@@ -106,6 +106,7 @@ class VgChanged(_Fact, frozen=True):
     what: str
     by: int
     delta: VgDelta | None = None
+    removed: bool = False
 
 
 class ConfigAccepted(_Fact, frozen=True):

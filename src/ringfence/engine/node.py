@@ -360,23 +360,28 @@ class _Node:
     # -- volumes that start by themselves, incidents ---------------------------------------
 
     def _look_at_autostart(self) -> None:
-        """This cluster's shared VGs start by themselves, once in each life, and when one is made."""
+        """This cluster's shared VGs start by themselves, once in each life, and when one is made; their
+        lockspaces are left when they are removed."""
         context, auto = self.context, self._autostart
         if context.running is None or auto.runs or not (auto.due or context.now_ns >= auto.again_ns > 0):
             return
         auto.due, auto.again_ns, auto.runs = False, 0, True
 
+        removed = tuple(auto.removed)
+
         def finished(result: object, error: RingfenceError | None) -> None:
             auto.runs = False
             if error is None:
                 auto.failed = ""
+                auto.removed = {vg: True for vg in auto.removed if vg not in removed}
                 return
             auto.again_ns = context.now_ns + AUTOSTART_AGAIN_MS * 1_000_000
             if auto.failed != str(error):
                 auto.failed = str(error)
                 context.record("autostart-failed", f"shared VGs were not started: {error}; trying again")
 
-        self._tasks.start("autostart", autostart(tuple(context.stopped), dict(context.vg_uuids)), finished)
+        starts = autostart(tuple(context.stopped), dict(context.vg_uuids), removed)
+        self._tasks.start("autostart", starts, finished)
 
     def _look_for_slots(self) -> None:
         """Others use disk slots on a VG that is started here; where are they?"""
@@ -580,14 +585,19 @@ class _Node:
         context.hearing.configured(context.config.timing)
 
     def _vg_changed(self, fact: VgChanged) -> None:
-        """A VG that another node shares or changes starts here too, unless it was stopped by hand."""
+        """A VG that another node shares or changes starts here too, unless it was stopped by hand; the
+        lockspace of one that it removes is left."""
         self._follow(fact)
         self.refreshes.changed(fact)
         if fact.by != self.context.me and fact.seqno <= self._seqnos.get(fact.vg, 0):
             self.context.vg_uuids.pop(space_of(fact.vg), None)  # removed, or made anew: another VG
         self._seqnos[fact.vg] = fact.seqno
-        if fact.by != self.context.me and not self.context.is_in(space_of(fact.vg)):
+        if fact.by != self.context.me and (fact.removed or not self.context.is_in(space_of(fact.vg))):
             self._autostart.due = True
+        if fact.removed:
+            self._autostart.removed[fact.vg] = True
+        else:
+            self._autostart.removed.pop(fact.vg, None)
 
     def _follow(self, fact: VgChanged) -> None:
         """Have this node know the new version, too, if it knew the one before."""
@@ -613,3 +623,5 @@ class _Autostart(msgspec.Struct):
     runs: bool = False
     again_ns: int = 0
     failed: str = ""
+    removed: dict[str, bool] = {}
+    """VGs that are no more, until their lockspaces are left; in the order of that."""

@@ -183,6 +183,7 @@ class Publish(_Order, frozen=True):
     """Told where all nodes know of it."""
     unclean: tuple[str, ...] = ()
     """Its LVs that are being zeroed or wiped, by uuid."""
+    removed: bool = False
 
 
 class AskReload(_Order, frozen=True):
@@ -436,7 +437,8 @@ class Write(msgspec.Struct, frozen=True):
 
 
 class WriteBlocks(_Order, frozen=True):
-    """Write ranges in order, direct, flushed before the answer.  Answer: None.
+    """Write ranges in order, direct, flushed before the answer.  Answer: str | None, a warning for whoever
+    gave the command, which goes with its result.
 
     The storage guard for `guard` (a VG's name, or "" for grant authority alone) is asked before and
     after each write; without authority: NoAuthority raised, and nothing further is written."""

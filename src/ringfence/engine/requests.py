@@ -56,6 +56,7 @@ from ringfence.fencing.power_on import explain
 from ringfence.locks.deadlock import Ring
 from ringfence.volumes.model import Lv, Vg
 from ringfence.volumes.plan import find_lv
+from ringfence.volumes.report import percent_of
 from ringfence.wire import MOVES, entries
 from ringfence.wire import client as calls
 from ringfence.wire.checkup import Checkup
@@ -241,8 +242,10 @@ class Requests:
             if call.action == "lockstop":
                 self._context.stopped.append(call.vg)
         # What a path's state is, only this node's tasks know; who else asks gets what the locks say.
-        command = lvs(call, self._broken()) if isinstance(call, calls.Lvs) else command_for(call)
-        self._run(client, id, call, command)
+        if isinstance(call, calls.Lvs):
+            self._run(client, id, call, lvs(call, self._broken(), self._moved()))
+        else:
+            self._run(client, id, call, command_for(call))
 
     def _leave(self, client: int, id: str, call: calls.Leave) -> None:
         context = self._context
@@ -409,6 +412,13 @@ class Requests:
             if about_all or target in (one.vg, f"{one.vg}/{one.lv}")
         ]
         return answer
+
+    def _moved(self) -> dict[str, str]:
+        return {
+            f"{one.vg}/{one.lv}": percent_of(one.done_bytes, one.size_bytes)
+            for one in self._progress()
+            if one.what == "moved" and one.size_bytes
+        }
 
     def _progress(self) -> list[NoteProgress]:
         return [task.progress for task in self._tasks.running() if task.progress is not None]

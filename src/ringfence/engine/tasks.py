@@ -75,6 +75,8 @@ class Task(msgspec.Struct):
     progress: orders.NoteProgress | None = None
     together: Together | None = None
     """Of the many lock orders that it waits for."""
+    warnings: list[str] = []
+    """By whoever carried its orders out: they go with its result."""
 
 
 class Tasks:
@@ -138,6 +140,8 @@ class Tasks:
         task = self._orders.pop(order, None)
         if task is not None:
             waited_for = task.waits_for
+            if isinstance(waited_for, orders.WriteBlocks) and answer and answer not in task.warnings:
+                task.warnings.append(answer)
             if error is None and task.refused != "stale":
                 self._note_hold(waited_for)
                 for one in _opened_by(waited_for, answer):
@@ -247,6 +251,8 @@ class Tasks:
         if task.leaves:
             self._locker.leaving = self._leaving()
         self._locker.leave_behind(task.locks)
+        if task.warnings and isinstance(result, dict):
+            result = {**result, "notes": [*(result.get("notes") or []), *task.warnings]}
         task.finished(result, error)
 
     def _broken(self, task: Task, fault: Exception) -> None:
@@ -431,7 +437,7 @@ class Tasks:
             self._note_unclean(order)
             delta = order.delta if context.protocol >= DELTAS else None
             task.seq = context.submit(
-                entries.VolumeNotice(order.vg, order.seqno, order.crc, order.what, delta)
+                entries.VolumeNotice(order.vg, order.seqno, order.crc, order.what, delta, order.removed)
             )
         elif isinstance(order, orders.EndSlots):
             task.until_ns = context.now_ns + END_SLOTS_MS * 1_000_000

@@ -50,8 +50,8 @@ class Keeper(Protocol):
     def headers_before(self, writes: Sequence[Write]) -> list[tuple[str, MdaHeader]]:
         """These headers are about to be written."""
 
-    def committed(self, writes: Sequence[Write], before: list[tuple[str, MdaHeader]]) -> None:
-        """They were."""
+    def committed(self, writes: Sequence[Write], before: list[tuple[str, MdaHeader]]) -> str:
+        """They were.  Returns a warning for whoever changed it; empty: none."""
 
     def save(self, order: SaveText) -> str:
         """As `SaveText` says."""
@@ -139,12 +139,11 @@ class Storage:
             self._tell(path, error.message)
             return None
 
-    def _write(self, order: WriteBlocks) -> None:
+    def _write(self, order: WriteBlocks) -> str:
         keeper = self._keeper if order.what == "commit" else None
         before = keeper.headers_before(order.writes) if keeper is not None else []
         self._write_all(order)
-        if keeper is not None:
-            keeper.committed(order.writes, before)
+        return keeper.committed(order.writes, before) if keeper is not None else ""
 
     def _write_all(self, order: WriteBlocks) -> None:
         with ExitStack() as stack:

@@ -58,12 +58,13 @@ def check_ours(vg: Vg, cluster: str) -> None:
         )
 
 
-def check_writable(vg: Vg, *, partial: bool = False, resizing: bool = True) -> None:
+def check_writable(vg: Vg, *, partial: bool = False, resizing: bool = False) -> None:
     """Raises Refused if the VG must not be changed as it is.
 
     Args:
         partial: PVs may be missing.
-        resizing: what is changed needs a VG that is resizeable."""
+        resizing: what is changed needs a VG that is resizeable: its PVs, its limits, the size of its extents;
+            not its LVs, as LVM2 has it (vg_bad_status_bits)."""
     _check_status(vg)
     if "EXPORTED" in vg.status:
         raise Refused(f"Volume group {vg.name} is exported", next=f"stock LVM2: vgimport {vg.name}")

@@ -7,9 +7,12 @@ from collections.abc import Sequence
 from ringfence.core.errors import BadInput, Refused
 from ringfence.lvm2.names import check_lv_name, check_tag
 from ringfence.lvm2.text import Section, Value
+from ringfence.volumes.growth import GROWING_SUFFIX
 from ringfence.volumes.model import Vg
+from ringfence.volumes.moves import MOVING_SUFFIX
 from ringfence.volumes.plan import find_lv
 from ringfence.volumes.policies import INHERIT
+from ringfence.volumes.unclean import WIPING_SUFFIX
 
 OWN_TAGS = "ringfence."
 """Tags that begin so mean something to ringfence itself."""
@@ -25,10 +28,19 @@ def check_own_tags(tags: Sequence[str]) -> tuple[str, ...]:
     return names
 
 
+def check_own_name(name: str) -> None:
+    """Raises BadInput for a name that says of an LV what only ringfence makes one: that it is being wiped, or
+    keeps extents for another one.  As LVM2 reserves those of the LVs that it makes itself."""
+    for suffix in (WIPING_SUFFIX, GROWING_SUFFIX, MOVING_SUFFIX):
+        if name.rstrip("0123456789").endswith(suffix):
+            raise BadInput(f'Names ending "{suffix}" are reserved', next="choose a different LV name")
+
+
 def rename_lv(vg: Vg, name: str, new: str) -> Vg:
     """Raises NotFound, BadInput, Refused.  The seqno is not touched."""
     find_lv(vg, name)
     check_lv_name(new, vg.name)
+    check_own_name(new)
     if new == name:
         raise BadInput("Old and new logical volume names must differ")
     if vg.lv(new) is not None:

@@ -41,6 +41,8 @@ class LvHere(msgspec.Struct, frozen=True):
     active: bool = False
     broken: bool = False
     """It ought to be open here, and cannot be used."""
+    moved_percent: str = ""
+    """Of an LV that keeps extents for one that this host moves: how far that is."""
 
 
 def vg_attr(vg: Vg, partial: bool) -> str:
@@ -238,9 +240,17 @@ def _same(value: Callable[[Vg], Any]) -> Column:
     return lambda view, lvs: [value(view.found.vg)] * len(lvs)
 
 
-def _done_percent(lv: Lv) -> str:
-    """How far it is zeroed or wiped, as LVM2 prints such; empty: it is neither."""
-    return f"{100 * done_extents(lv) / lv.extent_count:.2f}" if lv.unclean else ""
+def _done_percent(view: LvsView, lv: Lv) -> str:
+    """How far it is zeroed, wiped or moved, as LVM2 prints such; empty: it is none of these, or nobody here
+    knows."""
+    if lv.unclean:
+        return percent_of(done_extents(lv), lv.extent_count)
+    return view.of(lv).moved_percent if lv.keeps_for else ""
+
+
+def percent_of(done: int, all: int) -> str:
+    """As LVM2 prints percentages."""
+    return f"{100 * done / all:.2f}"
 
 
 def _of_here(value: Callable[[LvHere], Any]) -> Column:
@@ -337,7 +347,7 @@ LV_FIELDS: dict[str, Column] = {
     "metadata_percent": _same(lambda vg: ""),
     "move_pv": _each(_move_pv),
     "mirror_log": _of_composed(_mirror_log),
-    "copy_percent": lambda view, lvs: [_done_percent(lv) if lv.tags else "" for lv in lvs],
+    "copy_percent": lambda view, lvs: [_done_percent(view, lv) if lv.tags else "" for lv in lvs],
     "convert_lv": _same(lambda vg: ""),
     "lv_uuid": lambda view, lvs: [printable(lv.uuid) for lv in lvs],
     "lv_full_name": _each(lambda view, lv: f"{view.found.vg.name}/{lv.name}"),

@@ -179,6 +179,8 @@ class HostFacts(_Part, frozen=True):
     lockd: LockdFacts | None = None
     slow_nbd: str = ""
     """Why NBD requests are served by the interpreter alone; empty: they are not, or it is not said."""
+    history: str = ""
+    """Why the history of VGs' metadata cannot be kept; empty: it can be, or it is not said."""
 
 
 class HostAnswer(msgspec.Struct, frozen=True):

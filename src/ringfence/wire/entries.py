@@ -235,6 +235,8 @@ class VolumeNotice(_Entry, frozen=True):
     what: str
     delta: VgDelta | None = None
     """From protocol DELTAS on, where it is short: for views; the ordered state knows nothing of it."""
+    removed: bool = False
+    """It is no more: whoever is in its lockspace may leave that.  Likewise nothing to the ordered state."""
 
 
 class UncleanNoted(_Entry, frozen=True):

@@ -1,9 +1,10 @@
 """-r: the file system grows with its LV.
 
 Where the LV is a block device here (device-mapper), LVM2's own fsadm does it.  What is served over NBD is a
-disk of whoever has it connected, a guest mostly, and no business of this host: then it is said what to do.
+disk of whoever has it connected, a guest mostly, and no business of this host: then it is said what to do,
+and the command fails, as LVM2's does for an LV that is not active: a script must not take it for done.
 
-Source: LVM2 scripts/fsadm.sh, fsadm(8)."""
+Source: LVM2 lib/metadata/lv_manip.c (lv_resize); LVM2 scripts/fsadm.sh, fsadm(8)."""
 
 import os
 import stat
@@ -25,19 +26,19 @@ def resize_file_system(given: Given, result: dict[str, Any]) -> dict[str, Any]:
         return result
     name = f"{result['vg']}/{result['name']}"
     if not _is_block_device(device):
-        how = (
-            f"The file system on {name} is not resized here: where it is mounted, connect anew, then run "
-            "resize2fs DEVICE or xfs_growfs MOUNTPOINT"
+        why = (
+            "it is used over NBD; next: where it is mounted, connect anew, then run resize2fs DEVICE or "
+            "xfs_growfs MOUNTPOINT"
             if device
-            else f"The file system on {name} is not resized: the LV is not active here; "
-            "activate it, then run fsadm resize DEVICE, or resize it where it is used"
+            else "it is not active here; next: activate it, then run fsadm resize DEVICE, or resize2fs or "
+            "xfs_growfs where it is mounted"
         )
-        return {**result, "notes": [*result.get("notes", []), how]}
-    why = _fsadm(device)
-    if not why:
-        return result
-    problem = f"{name} has grown, its file system has not: {why}; next: fsadm resize {device}"
-    return {**result, "problems": [problem]}
+    else:
+        why = _fsadm(device)
+        if not why:
+            return result
+        why = f"{why}; next: fsadm resize {device}"
+    return {**result, "problems": [f"{name} has grown, its file system has not: {why}"]}
 
 
 def _is_block_device(path: str) -> bool:

@@ -31,7 +31,7 @@ from ringfence.cli.verbs.table import (
 )
 from ringfence.client.brief import OLDER, Brief, Call
 from ringfence.core.errors import EXIT_FAILED, EXIT_OK, BadInput, NotFound, RingfenceError
-from ringfence.core.units import UNITS
+from ringfence.core.units import UNITS, parse_unit
 
 if TYPE_CHECKING:
     from ringfence.cli.report.select import Node
@@ -58,12 +58,6 @@ class Asked(NamedTuple):
         return list(dict.fromkeys([*self.shown, *(field for field, _ in self.sort), *selects]))
 
 
-def _units(text: str) -> str:
-    if len(text) != 1 or text not in UNITS:
-        raise BadInput(f"--units {text}: give one of {' '.join(UNITS)}")
-    return text
-
-
 def _format(text: str) -> str:
     if text not in FORMATS:
         raise BadInput(f"{text!r} is not one of {', '.join(FORMATS)}")
@@ -84,7 +78,8 @@ OPTIONS = (
     Option("nameprefixes", ("--nameprefixes",), "LVM2_FIELD='VALUE', for a shell."),
     Option("unquoted", ("--unquoted",), "--nameprefixes without quotes."),
     Option("rows", ("--rows",), "A line a field."),
-    Option("units", ("--units",), f"One of {UNITS}; capitals: 1000s.  [default: r]", "UNIT", _units, "r"),
+    Option("units", ("--units",), f"One of {UNITS}, or 4m; capitals: 1000s.  [default: r]", "UNIT",
+        parse_unit, "r"),
     Option("nosuffix", ("--nosuffix",), "No unit behind sizes."),
     Option("reportformat", ("--reportformat",), "basic, json or json_std.", "FORMAT", _format, "basic",
         choices=FORMATS),

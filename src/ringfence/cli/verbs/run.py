@@ -107,10 +107,14 @@ def _error_line(target: str, error: RingfenceError) -> str:
 
 def _print(result: dict[str, Any], quiet: bool, indent: str) -> None:
     """Args: indent: of `lines`; a VG's text is printed as it stands."""
-    for note in [*(result.get("notes") or []), *(result.get("problems") or [])]:
+    notes = list(result.get("notes") or [])
+    rounded = [note for note in notes if note.startswith("Rounding ")]  # as LVM2 prints it
+    for note in [*(note for note in notes if note not in rounded), *(result.get("problems") or [])]:
         print(f"  {printable(note)}", file=sys.stderr)
     if quiet:
         return
+    for note in rounded:
+        print(f"  {printable(note)}")
     for line in str(result.get("message") or "").splitlines():
         print(f"  {line}")
     for line in result.get("lines") or []:

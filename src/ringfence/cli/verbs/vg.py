@@ -12,6 +12,7 @@ from ringfence.cli.verbs.kinds import (
 )
 from ringfence.cli.verbs.pv import LABEL, METADATA, path
 from ringfence.cli.verbs.table import CHANGE, SELECT, Given, Option, Stock, Verb, Work, call, ignored
+from ringfence.client.brief import Brief
 from ringfence.core.errors import BadInput
 
 NOW = Option(
@@ -84,19 +85,31 @@ def _vgchange(given: Given) -> Work:
         raise BadInput("give one of --lockstart, --lockstop, --activate, --refresh, and properties")
     if locks:
         return [(vg, call("VgChange", action=locks[0], vg=vg or None)) for vg in given.names or ("",)]
-    if not given.names:
-        raise BadInput("give the names of VGs")
     if changed:
+        if not given.names:
+            raise BadInput("give the names of VGs")
         return [(vg, call("VgSet", vg=vg, **changes)) for vg in given.names]
     if refresh:
-        return [(vg, call("LvChange", vg=vg, lv="", refresh=True)) for vg in given.names]
+        return [(vg, call("LvChange", vg=vg, lv="", refresh=True)) for vg in given.names or ("",)]
     return [
         (
             vg,
             call("LvChange", vg=vg, lv="", activate=given["activate"], partial=is_partial(given))
             | {"wait_ms": given["wait"]},
         )
-        for vg in given.names
+        for vg in given.names or ("",)
+    ]
+
+
+def each_of_ours(daemon: Brief, work: Work) -> Work:
+    """No name stands for every VG that this cluster shares, as for stock LVM2 for every VG."""
+    if work[0][0] or "lv" not in work[0][1]:  # --lockstart and --lockstop find them themselves
+        return work
+    cluster = daemon.call(call("Status"))["cluster"]
+    return [
+        (row["vg_name"], work[0][1] | {"vg": row["vg_name"]})
+        for row in daemon.call(call("Vgs"))["rows"]
+        if (row["vg_lock_type"], row["vg_lock_args"].partition(":")[2]) == ("dlm", cluster)
     ]
 
 
@@ -149,7 +162,7 @@ VERBS = {
             *PROPERTIES, SELECT, *BOOT, ignored("-f", "--force"), *CHANGE,
         ),
         _vgchange,
-        "Without names, --lockstart and --lockstop mean all VGs of this cluster.",
+        "Without names, --lockstart, --lockstop, --activate and --refresh mean all VGs of this cluster.",
         (
             ("vgchange --lockstart vg0", "this host takes part in vg0"),
             ("vgchange -an vg0", "no LV of vg0 is active here any more"),
@@ -166,6 +179,7 @@ VERBS = {
             Stock(("--autoactivation",), "activation by events"), Stock(("--readonly",), "a look", False),
             Stock(("--vgmetadatacopies",), "another number of metadata areas"),
         ),
+        expand=each_of_ours,
         names="vg",
     ),
     "vgremove": Verb(

@@ -14,6 +14,7 @@ from ringfence.block.fastpath import trouble
 from ringfence.config import Loaded, Paths, digest, parse
 from ringfence.core.cluster import ClusterConfig
 from ringfence.core.errors import ConfigError
+from ringfence.daemon.archive import obstacle
 from ringfence.daemon.checkup.corosync import corosync_facts
 from ringfence.daemon.checkup.disks import disk_facts, listed
 from ringfence.daemon.checkup.files import directory_facts, group_of, place_facts, secret_facts
@@ -95,6 +96,7 @@ def look_at_host(
         "places": lambda: place_facts(paths),
         "state": lambda: directory_facts(paths.var),
         "leftovers": lambda: leftovers(paths),
+        "history": lambda: obstacle(paths.archive) or obstacle(paths.backup),
         "lvmlockd": lambda: lockd_facts(paths),
     }
     if cluster is not None and cluster.ring == "corosync":
@@ -139,6 +141,7 @@ def look_at_host(
         hypervisor=made_of.hypervisor,
         lockd=found["lvmlockd"].value,
         slow_nbd=trouble(),
+        history=found["history"].value or "",
     )
 
 

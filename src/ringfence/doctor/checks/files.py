@@ -74,9 +74,14 @@ SCARCE = warning(
     "the state directory's file system is almost full",
     "a daemon that cannot keep its state ends at once, and the host is fenced",
 )
+HISTORY = warning(
+    "history-unwritable",
+    "the history of VGs' metadata cannot be written",
+    "changes of VGs go on, and what they were before cannot be had again on this host: vgcfgrestore",
+)
 KINDS = (
     SECRET_OPEN, SECRET_OWNER, SECRET_UNUSED, OPEN, STATE_OPEN, SOCKET_OPEN, SOCKET_GROUP, MISSING, VOLATILE,
-    REMOTE, READ_ONLY, FULL, SCARCE,
+    REMOTE, READ_ONLY, FULL, SCARCE, HISTORY,
 )  # fmt: skip
 
 
@@ -88,6 +93,9 @@ def check(facts: ClusterFacts) -> Iterator[Finding]:
         for place in host.places:
             yield from _place(host, place)
         yield from _state(host)
+        if host.history:
+            what = f"{host.node}: {host.history}"
+            yield HISTORY.at(host.node, what, "make room there, or mend it; then vgcfgbackup")
 
 
 def _secret(name: str, secret: FileFacts, devices: list[str] | None) -> Iterator[Finding]:

@@ -22,6 +22,7 @@ from ringfence.core.modes import Mode
 from ringfence.engine.commands.disks import find_vg
 from ringfence.engine.commands.locking import LockedVg, check_newest, lock_vg, space_of, undo
 from ringfence.engine.commands.sharing import check_shareable
+from ringfence.engine.commands.wiping import await_zeroed
 from ringfence.engine.orders import (
     Acquire,
     ClosePath,
@@ -101,14 +102,16 @@ def _place(found: VgOnDisk, lv: Lv, stripe: Stripe) -> Place:
 
 
 def _locate(
-    vg: str, name: str, wait_ms: int | None, partial: bool
+    vg: str, name: str, wait_ms: int | None, partial: bool, *, zeroing: bool = False
 ) -> Generator[Order, Any, tuple[LockedVg, Lv]]:
-    """Look an LV up under its VG's lock, which is let go again at once."""
+    """Look an LV up under its VG's lock, which is let go again at once.
+
+    Args: zeroing: it may be one that is being zeroed."""
     locked = yield from lock_vg(vg, Mode.PR, vg_wait(wait_ms))
     try:
         yield from check_newest(locked)
         lv = find_lv(locked.found.vg, name)
-        check_plain(locked.found.vg, lv)
+        check_plain(locked.found.vg, lv, unclean=zeroing and lv.zeroing)
     except RingfenceError as error:
         yield from undo(error, Release(locked.held.lock))
         raise
@@ -124,6 +127,7 @@ def activate(
     unless its path has failed: then it is opened anew.
 
     Args:
+        wait_ms: also for one that is being zeroed.
         force: in shared mode, too, whatever is on it (`sharing`).
         partial: also if PVs of it are missing; what lies there fails.
 
@@ -131,7 +135,10 @@ def activate(
     to be shared)."""
     if partial and mode is Mode.PR:
         raise BadInput("--partial is for one host alone", next=f"lvchange -aey --partial {vg}/{name}")
-    locked, lv = yield from _locate(vg, name, wait_ms, partial)
+    locked, lv = yield from _locate(vg, name, wait_ms, partial, zeroing=wait_ms != 0)
+    if lv.zeroing:
+        wait_ms = yield from await_zeroed(vg, lv, wait_ms)
+        locked, lv = yield from _locate(vg, name, wait_ms, partial)
     what = f"LV {vg}/{name}"
     mine: Held | None = yield FindLock(space_of(vg), lv.uuid)
     check_ours_to_use(mine, vg, name)

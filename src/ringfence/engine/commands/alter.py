@@ -16,7 +16,7 @@ To take the write access away (-p r), under the LV's lock EX:
 from collections.abc import Generator
 from typing import Any
 
-from ringfence.core.errors import BadInput, RingfenceError
+from ringfence.core.errors import BadInput, Refused, RingfenceError
 from ringfence.core.modes import Mode
 from ringfence.engine.commands.commit import Change, begin, commit, prepare
 from ringfence.engine.commands.locking import LockedVg, lock_vg, space_of
@@ -44,7 +44,7 @@ from ringfence.volumes.alter import (
 )
 from ringfence.volumes.model import Lv, Vg
 from ringfence.volumes.plan import check_plain, find_lv
-from ringfence.volumes.policies import policy_named
+from ringfence.volumes.policies import INHERIT, policy_named
 from ringfence.wire.client import LvChange, LvRename
 
 
@@ -105,6 +105,7 @@ def alter(call: LvChange) -> Command:
     change = yield from begin(locked)
     lvs = _named(change.vg, call.lv)
     planned = change.vg
+    idle = [why for lv in lvs for why in _without_effect(call, lv, policy)]
     for lv in lvs:
         if add or drop:
             planned = with_tags(planned, lv.name, add, drop)
@@ -113,9 +114,25 @@ def alter(call: LvChange) -> Command:
         if policy:
             planned = with_policy(planned, lv.name, policy)
     what = f"lvchange {call.vg}/{call.lv}" if call.lv else f"lvchange {call.vg}"
+    if idle and planned.text == change.vg.text:
+        raise Refused(idle[0])
     notes = yield from _carry_out(call, locked, change, planned, lvs, what)
     lines = [f"Logical volume {call.vg}/{lv.name} changed." for lv in lvs]
-    return {"message": "\n".join(lines), "vg": call.vg, "name": call.lv, "notes": notes}
+    return {"message": "\n".join(lines), "vg": call.vg, "name": call.lv, "notes": notes} | (
+        {"problems": idle} if idle else {}
+    )
+
+
+def _without_effect(call: LvChange, lv: Lv, policy: str) -> list[str]:
+    """What is so already; to ask for that fails in LVM2, unlike a tag that is there."""
+    name, why = f"{call.vg}/{lv.name}", []
+    if call.permission == "r" and not lv.writable:
+        why.append(f'Logical volume "{name}" is already read only.')
+    if call.permission == "rw" and lv.writable:
+        why.append(f"Logical volume {name} is already writable.")
+    if policy and policy == (lv.policy or INHERIT):
+        why.append(f"Allocation policy of logical volume {name} is already {policy}.")
+    return why
 
 
 def _carry_out(

@@ -85,13 +85,15 @@ class Prepared(msgspec.Struct, frozen=True):
         return Known(self.vg, slot.crc, slot.size_bytes)
 
 
-def begin(locked: LockedVg, *, partial: bool = False, resizing: bool = True) -> Generator[Order, Any, Change]:
+def begin(
+    locked: LockedVg, *, partial: bool = False, resizing: bool = False
+) -> Generator[Order, Any, Change]:
     """Check that the VG may be changed as it is found.  Raises Refused, Damaged, DeviceFailed.
 
     Args:
         partial: PVs may be missing.  Then what the missing ones hold may be newer than what is found; so no
             version is made that the cluster has heard of already.
-        resizing: the change needs a VG that is resizeable."""
+        resizing: PVs are added or taken out, which needs a VG that is resizeable."""
     found = locked.found
     vg = found.vg
     check_complete(found, partial=partial)

@@ -28,7 +28,7 @@ from ringfence.engine.orders import (
     Release,
 )
 from ringfence.lvm2.names import with_dashes
-from ringfence.volumes.alter import check_own_tags
+from ringfence.volumes.alter import check_own_name, check_own_tags
 from ringfence.volumes.discovery import VgOnDisk
 from ringfence.volumes.layout import Space
 from ringfence.volumes.model import Lv, Stripe, Vg
@@ -46,6 +46,7 @@ def lvcreate(call: LvCreate) -> Command:
     """Everything that can be refused is, before the first write; if the new LV cannot be opened it
     is removed again, as LVM2 does."""
     mode = mode_named(call.activate)
+    check_own_name(call.lv)
     if mode is Mode.PR:
         raise BadInput(
             "a new LV cannot be activated shared", next="lvcreate, then lvchange -an and lvchange -asy"

@@ -61,7 +61,7 @@ def vgextend(call: VgExtend) -> Command:
         return (yield from _restore(call))
     global_lock = yield from lock_global()
     locked = yield from lock_vg(call.vg, Mode.EX)
-    change = yield from begin(locked)
+    change = yield from begin(locked, resizing=True)
     _, uuids = yield from fresh_uuids(len(call.devices))
     plans, members = yield from lay_out_members(
         locked.disks, call.devices, uuids, call.metadata_size_bytes, force=call.force, into=change.vg
@@ -123,7 +123,7 @@ def vgreduce(call: VgReduce) -> Command:
 
 
 def _reduce(call: VgReduce, locked: LockedVg) -> Generator[Order, Any, dict[str, Any]]:
-    change = yield from begin(locked)
+    change = yield from begin(locked, resizing=True)
     found, vg = locked.found, change.vg
     if call.all:
         names = [pv.name for pv in vg.pvs if not users_on(vg, pv.name)]

@@ -4,7 +4,7 @@ A report never hangs: where a VG's lock is not granted in time (a writer is at w
 lockspace is frozen) or its lockspace is not joined, the answer is what the disks say without a
 lock.  That is still one committed version of each VG; `stale` says that it may not be the newest."""
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from itertools import islice
 from typing import Any
 
@@ -50,6 +50,7 @@ from ringfence.volumes.report import (
     shown_lvs,
     vg_rows,
 )
+from ringfence.volumes.unclean import by_uuid
 from ringfence.wire.client import Lvs, Pvs, Vgs
 
 WAIT_MS = 2000
@@ -86,7 +87,10 @@ Broken = Callable[[tuple[OpenVolume, ...]], dict[str, str]]
 """What is wrong with this host's data paths, given those that are open: VG/LV -> a line."""
 
 
-def lvs(call: Lvs, broken: Broken = lambda volumes: {}) -> Command:
+def lvs(
+    call: Lvs, broken: Broken = lambda volumes: {}, moved: Mapping[str, str] = {}
+) -> Command:
+    """Args: moved: VG/LV of those that this host moves -> per cent of it."""
     _check_fields(call.fields)
     seen = yield from _read(call.vg)
     if call.vg:
@@ -104,7 +108,7 @@ def lvs(call: Lvs, broken: Broken = lambda volumes: {}) -> Command:
     listed: dict[str, list[Any]] = {field: [] for field in call.fields or ROW_FIELDS}
     for found in seen.disks.vgs:
         if call.vg in ("", found.vg.name):
-            shown = yield from _add_lvs(listed, found, call, volumes, tuple(wrong))
+            shown = yield from _add_lvs(listed, found, call, volumes, tuple(wrong), moved)
             seen.notes.extend((yield from _on_their_way(found.vg.name, shown)))
             seen.notes.extend(
                 f"WARNING: {wrong[name]}" for lv in shown if (name := f"{found.vg.name}/{lv.name}") in wrong
@@ -203,6 +207,7 @@ def _add_lvs(
     call: Lvs,
     volumes: tuple[OpenVolume, ...],
     wrong: tuple[str, ...],
+    moved: Mapping[str, str],
 ) -> Generator[Order, Any, list[Lv]]:
     """Add a VG's LVs to the columns.  Returns the LVs."""
     space = space_of(found.vg.name)
@@ -221,6 +226,11 @@ def _add_lvs(
             if broken or lv.uuid in known:
                 holders: tuple[Holder, ...] = (yield Holders(space, lv.uuid)) if asks else ()
                 here[lv.uuid] = _here(holders, lv.uuid in locks.here, paths.get(lv.uuid), broken)
+        for lv in some if moved else ():
+            mover = by_uuid(found.vg, lv.keeps_for) if lv.keeps_for else None
+            if mover is not None and (percent := moved.get(f"{found.vg.name}/{mover.name}")):
+                old = here.get(lv.uuid, LvHere())
+                here[lv.uuid] = msgspec.structs.replace(old, moved_percent=percent)
         view = msgspec.structs.replace(view, here=here)
         for field, values in lv_columns(view, some, listed).items():
             listed[field] += values

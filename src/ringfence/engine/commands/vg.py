@@ -186,7 +186,7 @@ def vgremove(call: VgRemove) -> Command:
         if slots_of(vg) is not None and (yield from undo(error, *([restore] if restore else []))):
             yield from note_slots([found], locked.me)
         raise
-    yield Publish(vg.name, vg.seqno + 1, 0, f"{locked.me.name}: vgremove {vg.name}")
+    yield Publish(vg.name, vg.seqno + 1, 0, f"{locked.me.name}: vgremove {vg.name}", removed=True)
     for lock in locks:
         yield Release(lock)
     yield Release(locked.held.lock, print_lvb(Version(vg.seqno + 1, 0, removed=True)))
@@ -235,13 +235,16 @@ def _lockstart(name: str) -> Command:
     return {"message": f"VG {name} starting dlm lockspace", "started": [name]}
 
 
-def autostart(stopped: tuple[str, ...] = (), uuids: dict[str, str] | None = None) -> Command:
+def autostart(
+    stopped: tuple[str, ...] = (), uuids: dict[str, str] | None = None, removed: tuple[str, ...] = ()
+) -> Command:
     """Join the lockspace of every VG that this cluster shares, and leave those of names that a VG bears no
-    more.  Run when the node becomes ready, and when a VG is made or renamed.
+    more.  Run when the node becomes ready, and when a VG is made, renamed or removed.
 
     Args:
         stopped: VGs that were stopped here by hand; they are left alone, whatever they are called by now.
-        uuids: which VG each lockspace is of, as this node last saw it."""
+        uuids: which VG each lockspace is of, as this node last saw it.
+        removed: VGs of which that was said; there may be new ones of their names by now."""
     me: Whoami = yield Identity()
     disks = yield from read_disks()
     known = uuids or {}
@@ -254,8 +257,10 @@ def autostart(stopped: tuple[str, ...] = (), uuids: dict[str, str] | None = None
         if found.vg.name in names and (unclean := unclean_uuids(found.vg)):
             yield NoteUnclean(found.vg.name, unclean)
     joined: tuple[str, ...] = yield Joined()
-    for space, uuid in known.items():
-        if space in joined and uuid in ours.values() and space.removeprefix(VG_SPACE) not in ours:
+    gone = [space for space, uuid in known.items() if uuid in ours.values()]
+    gone += [space_of(name) for name in removed]
+    for space in dict.fromkeys(gone):
+        if space in joined and space.removeprefix(VG_SPACE) not in ours:
             with suppress(Refused):  # somebody uses it yet; an empty lockspace does no harm
                 yield LeaveLockspace(space)
     yield from note_slots(list(disks.vgs), me)

@@ -68,7 +68,7 @@ def vgck(call: VgCk) -> Command:
 
 def _update(name: str) -> Command:
     locked = yield from lock_vg(name, Mode.EX)
-    change = yield from begin(locked, partial=True, resizing=False)
+    change = yield from begin(locked, partial=True)
     stale = outdated(locked)
     yield from commit(prepare(change, change.vg, f"vgck --updatemetadata {name}"))
     yield from clear(stale, name)

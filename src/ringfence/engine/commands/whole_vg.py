@@ -59,7 +59,8 @@ class Outcome:
 def activate_all(
     vg: str, mode: Mode, wait_ms: int | None, out: Outcome, *, partial: bool = False
 ) -> Generator[Order, Any, None]:
-    """Every LV that can be.  In shared mode each is left, to be looked at (`sharing`).
+    """Every LV that can be.  In shared mode each is left, to be looked at (`sharing`); and what is being
+    zeroed, if there is a wait.
 
     Args: partial: as of `activation.activate`."""
     locked = yield from lock_vg(vg, Mode.PR)
@@ -68,6 +69,8 @@ def activate_all(
         lvs: list[Lv] = []
         for every in _batches(list(locked.found.vg.lvs)):
             lvs += [lv for lv in every if _is_plain(locked.found.vg, lv)]
+            if wait_ms != 0:
+                out.left += [lv.name for lv in every if lv.zeroing]
             yield GoOn()
         if mode is Mode.EX:
             free = yield from _free(vg, lvs, out)
@@ -75,7 +78,7 @@ def activate_all(
             for some in _batches(free):
                 yield from _lock_and_open(found, some, wait_ms, out)
         else:
-            out.left = [lv.name for lv in lvs]
+            out.left += [lv.name for lv in lvs]
     except RingfenceError as error:
         yield from undo(error, Release(locked.held.lock))
         raise

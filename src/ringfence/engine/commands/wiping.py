@@ -17,7 +17,7 @@ from typing import Any
 
 import msgspec
 
-from ringfence.core.errors import Damaged, LocksLost, Refused, RingfenceError, TimedOut
+from ringfence.core.errors import Damaged, LockHeld, LocksLost, Refused, RingfenceError, TimedOut
 from ringfence.core.modes import Mode
 from ringfence.engine.commands.commit import begin, commit, prepare
 from ringfence.engine.commands.locking import LockedVg, lock_vg, space_of, undo
@@ -43,7 +43,8 @@ VG_WAIT_MS = 3000
 """Less than whoever has the VG's lock waits for the LV's."""
 STEP_LEAST_BYTES, STEP_MOST_BYTES, STEPS = 1 << 30, 16 << 30, 64
 """How much is done between two commits of the progress: a part of the LV, within limits."""
-
+AGAIN_MS = 1000
+"""Between two looks at an LV that another host zeroes."""
 
 MOVED = "moved"
 
@@ -59,7 +60,7 @@ class Cleansed(msgspec.Struct, frozen=True):
 
 
 def cleanse(
-    vg: str, uuid: str, name: str, wait_ms: int | None, *, paced: bool
+    vg: str, uuid: str, name: str, wait_ms: int | None, *, paced: bool, until_s: int | None = None
 ) -> Generator[Order, Any, Cleansed | None]:
     """Zero or wipe one LV, from where it was left.  None: there is nothing of it to do (any more).
 
@@ -67,12 +68,13 @@ def cleanse(
         name: for messages.
         wait_ms: how long to queue for its lock.
         paced: no faster than the configuration allows; else somebody waits for it.
+        until_s: wall clock; what is not done by then is left to others.
 
     Raises LockHeld (another host does it), NotFound (a PV is missing), DeviceFailed, NoAuthority."""
     me: Whoami = yield Identity()
     held: Held = yield Acquire(space_of(vg), uuid, Mode.EX, wait_ms, what=f"LV {vg}/{name}")
     try:
-        done = yield from _under_lock(vg, uuid, held, me.wipe_mib_s if paced else 0)
+        done = yield from _under_lock(vg, uuid, held, me.wipe_mib_s if paced else 0, until_s)
     except RingfenceError as error:
         yield from undo(error, Release(held.lock))
         raise
@@ -111,7 +113,9 @@ def cleanse_all(vg: str, uuids: tuple[str, ...]) -> Command:
     return {"done": done, "gone": gone, "kept": kept, "left": left, "trouble": trouble}
 
 
-def _under_lock(vg: str, uuid: str, held: Held, mib_s: int) -> Generator[Order, Any, Cleansed | None]:
+def _under_lock(
+    vg: str, uuid: str, held: Held, mib_s: int, until_s: int | None
+) -> Generator[Order, Any, Cleansed | None]:
     locked = yield from lock_vg(vg, Mode.PR, VG_WAIT_MS)
     yield Release(locked.held.lock)
     found = locked.found
@@ -130,7 +134,7 @@ def _under_lock(vg: str, uuid: str, held: Held, mib_s: int) -> Generator[Order, 
     what = "wiped" if lv.wiping else "zeroed"
     yield NoteProgress(vg, lv.name, what, done, size)
     for part in slices(vg, places(found, rest_of(pieces(found.vg, lv), done))):
-        if (yield Wanted(held.lock)):
+        if (yield Wanted(held.lock)) or (yield from _is_past(until_s)):
             yield from _note(vg, uuid, done // extent, wait_ms=0)
             return Cleansed(lv.name, what, finished=False)
         yield part
@@ -143,6 +147,13 @@ def _under_lock(vg: str, uuid: str, held: Held, mib_s: int) -> Generator[Order, 
             noted = done
     finished = yield from _finish(vg, uuid, held, lv, size)
     return Cleansed(lv.name, what, finished=finished)
+
+
+def _is_past(until_s: int | None) -> Generator[Order, Any, bool]:
+    if until_s is None:
+        return False
+    me: Whoami = yield Identity()
+    return me.now_wall_s >= until_s
 
 
 def _note(vg: str, uuid: str, extents: int, wait_ms: int = VG_WAIT_MS) -> Generator[Order, Any, None]:
@@ -193,6 +204,46 @@ def _change(
 
 
 # -- what other commands ask ---------------------------------------------------------------
+
+
+def await_zeroed(vg: str, lv: Lv, wait_ms: int | None) -> Generator[Order, Any, int | None]:
+    """Wait until a new LV can be opened.  Whoever zeroes it in the background gives way, and this host does
+    it as fast as it can; whoever else wants it meanwhile gets it, and is waited for.
+
+    Args: wait_ms: for all of it; None: for ever.
+
+    Returns what is left of the wait.
+
+    Raises TimedOut (what was done by then stays done), and as `cleanse`."""
+    me: Whoami = yield Identity()
+    began_s, left_ms, queue_ms = me.now_wall_s, wait_ms, wait_ms
+    until_s = None if wait_ms is None else began_s + max(1, wait_ms // 1000)
+    while True:
+        try:
+            done = yield from cleanse(vg, lv.uuid, lv.name, queue_ms, paced=False, until_s=until_s)
+            over = done is None or done.finished
+        except LockHeld:  # by whom this host gave way to
+            over = not (yield from _is_zeroing(vg, lv.uuid, left_ms))
+        me = yield Identity()
+        if wait_ms is not None:
+            left_ms = max(0, wait_ms - max(0, me.now_wall_s - began_s) * 1000)
+        if over:
+            return left_ms
+        if left_ms == 0:
+            raise TimedOut(
+                f"Logical volume {vg}/{lv.name} is still being zeroed",
+                next=f"it goes on by itself (see: lvs -a {vg}); for all of it: --wait forever", retry=True,
+            )  # fmt: skip
+        # Two that queued for it in turns would each find the other waiting, and neither do anything.
+        queue_ms = 0
+        yield Pause(AGAIN_MS)
+
+
+def _is_zeroing(vg: str, uuid: str, wait_ms: int | None) -> Generator[Order, Any, bool]:
+    locked = yield from lock_vg(vg, Mode.PR, None if wait_ms is None else max(wait_ms, VG_WAIT_MS))
+    yield Release(locked.held.lock)
+    lv = by_uuid(locked.found.vg, uuid)
+    return lv is not None and lv.zeroing
 
 
 def explain_lack(found: VgOnDisk, error: Refused, mib_s: int) -> Refused:
