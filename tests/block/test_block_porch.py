@@ -5,17 +5,21 @@ import contextlib
 import os
 import signal
 import socket
+import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from block_rig import FOREVER_NS, MIB, Rig, eventually, process_state
 
+from ringfence.block import service as service_module
 from ringfence.block.control import BlockService
-from ringfence.core.errors import DeviceFailed, NotFound, RingfenceError
+from ringfence.core.errors import DeviceFailed, NotFound, Refused, RingfenceError
 from ringfence.engine.orders import ClosePath, Extent, Opened, OpenPath, PathsTogether, ReloadPath
 from ringfence.lab.nbd_client import NbdClient
+from ringfence.wire import block as wire
 
 LVS = tuple(f"vm{number}" for number in range(1, 6))
 
@@ -154,6 +158,40 @@ def test_a_disk_that_is_another_one_by_then_is_not_served(block: Rig) -> None:
     assert block.image.read_bytes() == before
     block.ask(lambda service: service.close("vg0", "vm2", uuid="uuid-vm2"))
     assert isinstance(together(block, opens(block)[1:2])[0], Opened)
+
+
+def test_nothing_is_opened_for_a_daemon_that_was_succeeded_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next one was told what is open, and shows the cluster the locks of that alone: what came later
+    would be open under a lock that is anybody's, and a page that is kept valid for the others."""
+    (tmp_path / "img").write_bytes(bytes(MIB))
+    extent = wire.Extent(str(tmp_path / "img"), 0, MIB)
+    call = wire.Together((wire.Open("vg0", "vm1", "u1", (extent,), ("/page",)),))
+    looks, goes_on = threading.Event(), threading.Event()
+    look_at = service_module._look_at
+
+    def slow(calls: list[wire.Open]) -> object:
+        looks.set()
+        goes_on.wait(10)
+        return look_at(calls)
+
+    monkeypatch.setattr(service_module, "_look_at", slow)
+
+    async def body() -> None:
+        service = service_module.Service(service_module.Places.under(tmp_path))
+        opening = asyncio.ensure_future(service._together(call, 1, 0))
+        await asyncio.to_thread(looks.wait, 10)
+        nobody: Any = None
+        told = await service._do(wire.TakeOver(), nobody, 2, 0)
+        goes_on.set()
+        with pytest.raises(Refused, match="a later daemon has taken over"):
+            await opening
+        assert told == await service._do(wire.List(), nobody, 2, 0) == []
+        service._porch.end()
+        os.close(service._lock_fd)
+
+    asyncio.run(body())
 
 
 def test_what_is_about_to_change_as_all_is_dropped_gets_no_worker(block: Rig) -> None:

@@ -354,8 +354,9 @@ class Service:
         self, opens: dict[int, wire.Open], number: int, drops: int
     ) -> dict[int, wire.Outcome]:
         """What cannot be is left out: it is opened by itself then, which says why not."""
-        self._check_current(number)
         looked = await asyncio.to_thread(_look_at, list(opens.values())) if opens else None
+        # No sooner: a daemon that took over meanwhile was told of all that is open, and shall go by that.
+        self._check_current(number)
         if looked is None or drops != self._drops:
             return {}
         direct, disks = looked
@@ -451,9 +452,9 @@ class Service:
         async with contextlib.AsyncExitStack() as busy:
             for name in sorted({old, new}):
                 await busy.enter_async_context(self._lock_of(name))
-            self._check_current(number)
             for name in sorted({old, new}):
                 await self._begin_to_serve(name)
+            self._check_current(number)
             handle = self._to_reload(call, old, new)
             opened = _reloaded(handle.open_call, call)
             if opened == handle.open_call:
@@ -482,8 +483,8 @@ class Service:
     async def _move(self, call: wire.Mirror | wire.Seal | wire.Unmirror, number: int) -> wire.Path:
         name = _name(call.vg, call.lv)
         async with self._lock_of(name):
-            self._check_current(number)
             await self._begin_to_serve(name)
+            self._check_current(number)
             token = call.token if isinstance(call, wire.Mirror) else ""
             handle = self._running(name, self._handles.get(name), call.uuid, token)
             if handle.path.hold is not wire.Hold.NONE:  # to copy is to write
