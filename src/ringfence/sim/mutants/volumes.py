@@ -3,9 +3,12 @@
 Two rules keep others' data out of an LV: what is removed is wiped, and what is new is zeroed.  Each is enough
 where the other was kept; so the story removes some LVs without a wipe."""
 
-from ringfence.engine.commands import growing, lv
+from collections.abc import Generator
+
+from ringfence.engine.commands import activation, growing, lv
 from ringfence.sim.mutants.table import Change, mutant
 from ringfence.volumes import plan
+from ringfence.volumes.model import Lv
 
 
 @mutant("unzeroed", "a new LV is not zeroed before it is opened", story="volumes")
@@ -20,4 +23,8 @@ def _() -> list[Change]:
 
 @mutant("unclean-opened", "an LV is opened though it is being zeroed or wiped", story="volumes")
 def _() -> list[Change]:
-    return [(plan, "check_clean", lambda vg, lv: None)]
+    def no_wait(vg: str, lv: Lv, wait_ms: int | None) -> Generator[None, None, int | None]:
+        yield from ()
+        return wait_ms
+
+    return [(plan, "check_clean", lambda vg, lv: None), (activation, "await_zeroed", no_wait)]
