@@ -117,7 +117,9 @@ class Archive:
             if said is None:
                 raise Damaged(f"{order.path}: the metadata text does not begin with a VG")
             try:
-                return str(self._write_backup(said[0], text, order.description))
+                path = self._write_backup(said[0], text, order.description)
+                self._failed = ""
+                return str(path)
             except OSError as error:
                 raise Refused(
                     f"the backup cannot be written: {error}", next=f"look at {self._backup} on {self._host}"
