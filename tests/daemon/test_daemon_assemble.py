@@ -202,7 +202,7 @@ def test_a_volume_whose_authority_was_lost_is_closed_before_the_next_begins(host
     host.daemon()
     assert closed(host, page)
     assert "its authority was lost" in host.log.read_text()
-    assert host.ask(calls.Why("write")) == {"answer": "None"}
+    assert host.ask(calls.Why("write")) == {"answer": ""}
 
 
 def test_a_volume_that_a_daemon_without_memory_finds_is_closed(host: Host) -> None:
@@ -236,7 +236,7 @@ def test_another_boot_begins_with_fresh_pages(host: Host) -> None:
     (host.root / "run/boot_id").write_text("boot-2\n")
     host.daemon()
     assert host.facts()["incarnation"] == 1
-    assert host.ask(calls.Why("write")) == {"answer": "None"}
+    assert host.ask(calls.Why("write")) == {"answer": ""}
 
 
 def test_a_daemon_without_a_hub_says_so_and_goes_on_when_it_comes(host: Host) -> None:
