@@ -9,8 +9,8 @@ import time
 import click
 import pytest
 from cli_daemon import CannedDaemon
-
 from conftest import Run
+
 from ringfence.cli import commands, main
 from ringfence.cli.commands import COMMANDS, Entry, load
 

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 from cli_daemon import CannedDaemon
-
 from conftest import Run
 
 MIB = 1 << 20
