@@ -5,6 +5,7 @@ Why "open" opens an LV, Why "write" writes a block under VG vg0's guard, Leave e
 service as long as a daemon does, or for ANSWER_S."""
 
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -90,6 +91,7 @@ class NoAgents:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup, which may have started the tests, has it ignored
     inheritance.ANSWER_S = float(os.environ.get("ANSWER_S", inheritance.ANSWER_S))
     try:
         sys.exit(run(Path(sys.argv[1]), sys.argv[2], Makers(Script, NoAgents)))
