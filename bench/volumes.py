@@ -34,6 +34,7 @@ sys.path.insert(0, str(Path(__file__).parent))  # as a script, and when a test l
 
 from lvm_disks import Host
 from lvmlockd_servers import VG, private_run
+from nbd import PEERS
 from progress_lines import Say, progress
 from volume_hosts import Ours, both
 from volume_planes import through_dm, through_nbd
@@ -169,7 +170,10 @@ def rows(found: Found) -> list[Found]:
     for name, one in found.get("nbd", {}).items():
         mine = one["median"]["ringfence"]
         told += [
-            _row(f"NBD, {name}: {peer}", "", mine, one["median"][peer], least=one["goal"])
+            _row(
+                f"NBD, {name}: {peer}", "", mine, one["median"][peer],
+                least=one["goal"] if peer in PEERS else None,
+            )
             for peer in one["ratio"]
         ]
     if "dm" in found:
