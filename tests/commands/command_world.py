@@ -16,7 +16,7 @@ from ringfence.core.modes import Mode
 from ringfence.engine import orders
 from ringfence.engine.commands import command_for
 from ringfence.lvm2.names import UUID_CHARACTERS
-from ringfence.sim.mirrored import Mirrored, read_lv, write_lv
+from ringfence.sim.mirrored import Mirrored, read_all, write_lv
 from ringfence.storage import Storage
 from ringfence.storage.driver import CrashHook
 from ringfence.volumes.known import KnownVgs
@@ -385,7 +385,7 @@ class Node:
     def read(self, vg: str, lv: str) -> bytes:
         """All of an open LV."""
         extents = self.open[vg, lv].extents
-        return read_lv(extents, 0, sum(one.length_bytes for one in extents), read_file)
+        return read_all(extents, read_file)
 
     def _do_ClosePath(self, order: orders.ClosePath) -> None:
         assert order.uuid

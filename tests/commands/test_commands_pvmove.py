@@ -28,7 +28,7 @@ from ringfence.engine.commands.activation import extents_of
 from ringfence.engine.commands.disks import find_vg
 from ringfence.engine.commands.pvmove import move_all
 from ringfence.sim import mirrored
-from ringfence.sim.mirrored import read_lv
+from ringfence.sim.mirrored import read_all
 from ringfence.volumes.model import Vg
 from ringfence.wire.block import Plane
 from ringfence.wire.client import (
@@ -119,7 +119,7 @@ def contents(world: World, lv: str) -> bytes:
         return found
 
     extents = extents_of(node.drive(look()), vg.by_name[lv])
-    return read_lv(extents, 0, sum(one.length_bytes for one in extents), read_file)
+    return read_all(extents, read_file)
 
 
 def vg_of(world: World) -> Vg:

@@ -23,7 +23,7 @@ from ringfence.engine.context import AT_ONCE
 from ringfence.engine.inputs import DiskState, Input
 from ringfence.engine.lvm_notes import MODES
 from ringfence.engine.node import Node
-from ringfence.sim.mirrored import Mirrored, read_lv, write_lv
+from ringfence.sim.mirrored import Mirrored, read_all, write_lv
 from ringfence.storage import Storage
 from ringfence.storage.slots import SlotDevice
 from ringfence.wire import SPEAKS, Speaks
@@ -371,7 +371,7 @@ class Host:
 
     def read(self, vg: str, lv: str) -> bytes:
         extents = self.paths[vg, lv].extents
-        return read_lv(extents, 0, sum(one.length_bytes for one in extents), read_file)
+        return read_all(extents, read_file)
 
     def catch_up(self, count: int | None = None) -> None:
         """What hung comes to its end; all of it, and hangs no more, or the first so many."""

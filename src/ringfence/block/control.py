@@ -97,7 +97,7 @@ class BlockService:
             order.vg,
             order.lv,
             order.uuid,
-            _extents(order.extents),
+            wired(order.extents),
             tuple(str(page) for page in pages),
             shared=order.shared,
             readonly=order.readonly,
@@ -122,7 +122,7 @@ class BlockService:
             order.vg,
             order.lv,
             order.uuid,
-            _extents(order.extents),
+            wired(order.extents),
             order.name,
             order.readonly,
             str(order.token),
@@ -135,7 +135,7 @@ class BlockService:
         """Begin to copy a stretch of an open LV to another place; how far it is.
 
         Raises NotFound, Refused, DeviceFailed, BadInput: nothing has begun; Unavailable: nothing is known."""
-        to = _extents(order.to)
+        to = wired(order.to)
         call = wire.Mirror(order.vg, order.lv, order.uuid, order.offset_bytes, to, str(order.token))
         return _moving(wire.as_path(await self._ask(call)))
 
@@ -318,7 +318,8 @@ class _Link:
             await self._reading
 
 
-def _extents(extents: Sequence[Extent]) -> tuple[wire.Extent, ...]:
+def wired(extents: Sequence[Extent]) -> tuple[wire.Extent, ...]:
+    """Extents as the block service takes them."""
     return tuple(
         wire.Extent(
             one.path, one.start_bytes, one.length_bytes,

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
+from ringfence.block.control import wired
 from ringfence.core.errors import Refused
 from ringfence.engine.orders import Extent, MirrorPath, Moving
 from ringfence.wire import block as wire
@@ -41,6 +42,10 @@ def read_lv(extents: Sequence[Extent], offset: int, length: int, read: Read) -> 
     return b"".join(read(*piece) for piece in pieces(extents, offset, length))
 
 
+def read_all(extents: Sequence[Extent], read: Read) -> bytes:
+    return read_lv(extents, 0, sum(one.length_bytes for one in extents), read)
+
+
 def write_lv(extents: Sequence[Extent], offset: int, data: bytes, write: Write) -> None:
     for path, start, count in pieces(extents, offset, len(data)):
         write(path, start, data[:count])
@@ -54,7 +59,7 @@ class Mirrored:
         self.to = order.to
         self.moving = Moving(order.offset_bytes, sum(one.length_bytes for one in order.to))
         self._extents = tuple(extents)
-        self._moved = wire.moved(_wired(extents), order.offset_bytes, _wired(order.to))
+        self._moved = wire.moved(wired(extents), order.offset_bytes, wired(order.to))
         self._read, self._write = read, write
 
     def go_on(self) -> None:
@@ -89,15 +94,5 @@ class Mirrored:
 
     def check_becomes(self, extents: Sequence[Extent]) -> None:
         """Raises Refused: that is another table than the one it is being moved to."""
-        if not self.moving.sealed or not wire.begins_with(_wired(extents), self._moved):
+        if not self.moving.sealed or not wire.begins_with(wired(extents), self._moved):
             raise Refused("it is being moved", next="wait until that is over, or end it", retry=True)
-
-
-def _wired(extents: Sequence[Extent]) -> tuple[wire.Extent, ...]:
-    return tuple(
-        wire.Extent(
-            one.path, one.start_bytes, one.length_bytes,
-            tuple(wire.Place(place.path, place.start_bytes) for place in one.beside), one.stripe_bytes,
-        )
-        for one in extents
-    )  # fmt: skip

@@ -250,10 +250,13 @@ def move_all(vg: str, uuids: tuple[str, ...]) -> Command:
 
     Args: uuids: of NAME_movings, and of what else is unclean.
 
-    Answer: {"done": [LV's name], "gone": [uuid], "left": how many are not through, "trouble": a line}."""
+    Answer: {"done": [LV's name], "gone": [uuid], "kept": [uuid: no NAME_moving], "left": how many are not
+    through, "trouble": a line}."""
     _, found = yield from find_vg(vg)
     done, left, trouble = list[str](), 0, ""
-    gone = [uuid for uuid in uuids if by_uuid(found.vg, uuid) is None]
+    there = {uuid: lv for uuid in uuids if (lv := by_uuid(found.vg, uuid)) is not None}
+    gone = [uuid for uuid in uuids if uuid not in there]
+    kept = [uuid for uuid, lv in there.items() if not lv.keeps_for]
     for keeper in keepers(found.vg):
         one = _on_its_way(found.vg, keeper)
         if one.uuid not in uuids:
@@ -272,7 +275,7 @@ def move_all(vg: str, uuids: tuple[str, ...]) -> Command:
         if finished:
             left -= 1
             done.append(one.name)
-    return {"done": done, "gone": gone, "left": left, "trouble": trouble}
+    return {"done": done, "gone": gone, "kept": kept, "left": left, "trouble": trouble}
 
 
 def _is_anothers(vg: str, one: _Chosen) -> Generator[Order, Any, str]:
