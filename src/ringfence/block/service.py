@@ -409,8 +409,8 @@ class Service:
 
     def _knocked(self, path: str, listener: socket.socket) -> None:
         """Somebody has come to an LV in the porch."""
-        waiting = next((one for one in self._handles.values() if one.path.path == path), None)
-        if isinstance(waiting, Waiting):
+        waiting = self._handles.get(os.path.relpath(path, self._places.dev))
+        if isinstance(waiting, Waiting) and waiting.path.path == path:
             self._spawn(self._wake(waiting, listener))
         else:
             listener.close()
