@@ -1,5 +1,5 @@
-"""Lock operations in a row: as one entry they mean what they mean one by one, and they leave as one entry where
-all nodes know that."""
+"""Lock operations in a row: as one entry they mean what they mean one by one, and they leave as one where all
+nodes know that."""
 
 import random
 from collections.abc import Sequence

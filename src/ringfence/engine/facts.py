@@ -245,6 +245,6 @@ class Noted(_Fact, frozen=True):
 Fact = (
     LockFact | LockFacts | Retokened | JoinSeen | JoinDone | SpaceLeft | AttemptGranted | PowerOnGranted
     | VictimGone | Left | Expelled | NotAdmitted | VgChanged | ConfigAccepted | ConfigRefused
-    | DeadlockSought | WaitsTold | HostsAsked | HostHeard | TestsAsked | TestsHeard | DrillGranted | DrillOver | RefreshAsked
-    | RefreshHeard | HandoverAsked | HandoverHeard | Noted
+    | DeadlockSought | WaitsTold | HostsAsked | HostHeard | TestsAsked | TestsHeard | DrillGranted | DrillOver
+    | RefreshAsked | RefreshHeard | HandoverAsked | HandoverHeard | Noted
 )  # fmt: skip
