@@ -45,7 +45,7 @@ class CannedDaemon:
     def stop(self) -> None:
         self._run(self._socket.close())
         self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(10)
+        self._thread.join(60)
         self._loop.close()
 
 

@@ -84,7 +84,7 @@ class Daemon:
         assert self._server is not None
         self._run(self._server.close())
         self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(10)
+        self._thread.join(60)
         self._loop.close()
 
 

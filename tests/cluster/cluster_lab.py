@@ -114,7 +114,7 @@ def tool(*words: str | Path) -> str:
     return ran.stdout
 
 
-def eventually(true: Callable[[], bool], limit_s: float = 15) -> None:
+def eventually(true: Callable[[], bool], limit_s: float = 60) -> None:
     give_up = time.monotonic() + limit_s
     while not true():
         assert time.monotonic() < give_up

@@ -104,7 +104,7 @@ def test_a_cached_lock_goes_to_who_waits_and_comes_back(spaces: tuple[Lockspace,
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(40)
+        thread.join(60)
     assert wrong == []
     assert min(count) > 10, count
 
@@ -132,7 +132,7 @@ def test_threads_of_one_connection(spaces: tuple[Lockspace, Lockspace]) -> None:
     assert counter == [120]
     assert waits.is_alive()
     held.unlock()
-    waits.join(20)
+    waits.join(60)
     assert not waits.is_alive()
 
 

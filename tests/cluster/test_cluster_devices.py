@@ -44,8 +44,8 @@ def settled(lab: Lab, node: str) -> bool:
 
 def test_two_that_shoot_each_other_leave_one_or_none_and_never_two(two: Lab) -> None:
     two.cut(ONE)
-    eventually(lambda: off(two) != [], 30)
-    eventually(lambda: all(settled(two, node) for node in two.nodes if node not in off(two)), 30)
+    eventually(lambda: off(two) != [])
+    eventually(lambda: all(settled(two, node) for node in two.nodes if node not in off(two)))
     two.heal()
     survivors = [node for node in two.nodes if node not in off(two)]
     assert len(survivors) < 2
@@ -62,8 +62,8 @@ def test_the_one_whose_devices_lie_survives_and_the_other_writes_nothing(two: La
     for device in ("bmc", "pdu"):
         two.lie(ONE, device, "perfect")
     two.cut(ONE)
-    eventually(lambda: TWO in off(two), 30)
-    eventually(lambda: settled(two, ONE), 30)
+    eventually(lambda: TWO in off(two))
+    eventually(lambda: settled(two, ONE))
     assert off(two) == [TWO]
     two.heal()
     for device in ("bmc", "pdu"):
@@ -87,7 +87,7 @@ def test_where_the_acting_host_dies_in_the_middle_the_next_goes_on_and_nothing_c
     make_volume(five, FIVE)
     five.lie(FIVE, "bmc", "hang")
     five.freeze(FIVE)
-    eventually(lambda: agents_of(five, ONE) != [], 20)
+    eventually(lambda: agents_of(five, ONE) != [])
     tools = agents_of(five, ONE)
     five.power(ONE, "off")
     assert not any(trees.command(pid) for pid in tools), "they died with their host"

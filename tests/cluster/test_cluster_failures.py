@@ -93,7 +93,7 @@ def test_a_cut_between_two_ends_with_one(two: Lab) -> None:
     def over() -> bool:
         return len(off()) == 2 or any(_settled(two, node) for node in two.nodes if node not in off())
 
-    eventually(over, 30)
+    eventually(over)
     two.heal()
     alive = [node for node in two.nodes if node not in off()]
     if alive:

@@ -83,7 +83,7 @@ def test_a_queued_host_gets_the_volume_when_the_holder_lets_go(lab: Lab) -> None
         while not status_waits(lab, TWO):
             assert queued.poll() is None
         done(lab, ONE, "lvchange", "-an", "vg0/vm1")
-        assert queued.wait(20) == 0
+        assert queued.wait(60) == 0
     assert uri_of(lab, TWO, "vg0/vm1")
     assert status(lab, ONE)["exports"] == []
 
@@ -247,7 +247,7 @@ def test_a_volume_grows_and_is_renamed_from_the_other_host_under_a_running_write
         assert client.size_bytes == 8 * MIB
 
 
-def eventually(holds: Callable[[], object], within_s: float = 10) -> None:
+def eventually(holds: Callable[[], object], within_s: float = 60) -> None:
     until = time.monotonic() + within_s
     while True:
         with contextlib.suppress(StopIteration):

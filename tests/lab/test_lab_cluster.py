@@ -57,7 +57,7 @@ def truthful(request: pytest.FixtureRequest) -> Iterator[None]:
                 made.lie(node, device, "none")
             if made.status()["hosts"][node]["frozen"]:
                 made.thaw(node)
-        give_up = time.monotonic() + 30
+        give_up = time.monotonic() + 60
         while not ready(made):
             assert time.monotonic() < give_up, made.status()
             # A fencing that is under way may switch off what was just switched on: so do it again.
@@ -85,7 +85,7 @@ def agent(
     plug = f"{node}:{outlet}" if outlet else node
     keys = f"ip={directory}/power\nplug={plug}\npassword={password}\nnodename={node}\naction={action}\n"
     return subprocess.run(
-        [directory / "agents" / f"fence_lab_{kind}"], input=keys, text=True, capture_output=True, timeout=20,
+        [directory / "agents" / f"fence_lab_{kind}"], input=keys, text=True, capture_output=True, timeout=60,
         check=False,
     )  # fmt: skip
 
@@ -161,7 +161,7 @@ def test_a_pid_that_is_somebody_else_s_by_now_is_never_hit() -> None:
         assert not trees.alive(Process(found.pid, found.start - 1))
         assert trees.alive(found)
         trees.kill(found)
-        assert sleeper.wait(5) == -signal.SIGKILL
+        assert sleeper.wait(60) == -signal.SIGKILL
 
 
 # -- lies ----------------------------------------------------------------------------
@@ -246,7 +246,7 @@ def test_a_cut_host_is_alone_and_comes_back(lab: Lab) -> None:
         lab.cut(TWO)
         eventually(lambda: bool(two.status()["blocked"]))
         lab.heal()
-        eventually(lambda: not two.status()["blocked"], 20)
+        eventually(lambda: not two.status()["blocked"])
 
 
 OURS_MS = 50

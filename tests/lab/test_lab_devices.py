@@ -177,7 +177,7 @@ def test_supplies_are_sensors_of_the_controller_wherever_their_cables_hang(bench
     def ipmitool(*words: str) -> str:
         return subprocess.run(
             ["ipmitool", *IPMI_WORDS, "-p", port, *words],
-            input=PASSWORD, text=True, capture_output=True, timeout=20, check=True,
+            input=PASSWORD, text=True, capture_output=True, timeout=60, check=True,
         ).stdout  # fmt: skip
 
     def lost() -> list[str]:

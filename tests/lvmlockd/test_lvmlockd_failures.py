@@ -69,7 +69,7 @@ def ready(lab: Lab) -> bool:
     return True
 
 
-def eventually(true: Callable[[], bool], limit_s: float = 30) -> None:
+def eventually(true: Callable[[], bool], limit_s: float = 60) -> None:
     give_up = time.monotonic() + limit_s
     while not true():
         assert time.monotonic() < give_up
