@@ -239,13 +239,14 @@ def test_writes_fail_when_authority_is_lost_or_lapsed_for_too_long(host: Host, h
     run(story)
 
 
-async def incidents(client: BlockService) -> list[str]:
-    """What there is by now."""
-    found = []
+async def incidents(client: BlockService, awaited: int = 0) -> list[str]:
+    """What there is by now; so many are waited for."""
+    found: list[str] = []
     watching = client.incidents()
     with contextlib.suppress(TimeoutError):
         while True:
-            found.append((await asyncio.wait_for(anext(watching), 0.3)).what)
+            limit_s = 0.3 if len(found) >= awaited else 60
+            found.append((await asyncio.wait_for(anext(watching), limit_s)).what)
     await watching.aclose()
     return found
 
@@ -265,7 +266,7 @@ def test_what_was_written_after_the_deadline_is_reported(host: Host, looks: Look
             await asyncio.sleep(0.2)
             host.kernel.hang.set()
             await eventually(lambda: bool(host.places.incidents.read_bytes()))
-            (what,) = await incidents(client)
+            (what,) = await incidents(client, awaited=1)
             assert "up to 3 writes (12288 bytes) to vg0/vm1 may have reached the disk" in what
 
     run(story)
@@ -285,7 +286,7 @@ def test_what_landed_before_all_is_dropped_is_reported_though_the_guard_had_not_
             host.deadline(0)
             host.written(8)
             await client.drop_all()
-            (what,) = await incidents(client)
+            (what,) = await incidents(client, awaited=1)
             assert "up to 3 writes (12288 bytes) to vg0/vm1 may have reached the disk" in what
 
     run(story)

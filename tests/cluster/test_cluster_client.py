@@ -87,12 +87,12 @@ def test_a_cached_lock_makes_no_try_fail_wherever_it_is_tried(spaces: tuple[Lock
 
 
 def test_a_cached_lock_goes_to_who_waits_and_comes_back(spaces: tuple[Lockspace, Lockspace]) -> None:
-    """Two processes' worth of clients, in turns: neither starves, and no two are inside."""
+    """Two processes' worth of clients, in turns: while one goes on neither starves, and no two are inside."""
     inside, wrong, count = [0], [], [0, 0]
 
     def use(number: int, space: Lockspace) -> None:
-        give_up = time.monotonic() + 2
-        while time.monotonic() < give_up:
+        give_up = time.monotonic() + 60
+        while min(count) <= 10 and time.monotonic() < give_up:
             with space.lock("chess", cached=True, wait_ms=20_000):
                 inside[0] += 1
                 if inside[0] != 1:
@@ -165,7 +165,7 @@ def test_a_client_that_stands_still_keeps_what_it_caches(
             began = time.monotonic()
             with pytest.raises(RingfenceError, match=r"in use here, by another client"):
                 spaces[0].try_lock("still")
-            assert time.monotonic() - began < 8
+            assert time.monotonic() - began < 30
         finally:
             holder.send_signal(signal.SIGCONT)
         with spaces[0].lock("still", wait_ms=10_000):

@@ -179,7 +179,7 @@ def test_a_block_service_that_stands_still_or_is_gone_is_told(two: Lab) -> None:
     pid = pid_of(two, ONE, "ringfence.block")
     os.kill(pid, signal.SIGSTOP)
     for words in (("status",), ("why",), ("why", "vg0/vm1")):
-        assert "has not answered for 2 s" in ringfence(two, ONE, *words, timeout_s=10).stdout
+        assert "has not answered for 2 s" in ringfence(two, ONE, *words).stdout
     os.kill(pid, signal.SIGKILL)
     eventually(lambda: "no block service answers" in why(two, ONE))
     assert ringfence(two, ONE, "lvchange", "-an", "vg0/vm1").returncode == 5, "what is open is not known"

@@ -133,7 +133,7 @@ def test_a_host_that_loses_power_comes_back_on_the_same_network(lab: Lab) -> Non
     assert lab.tree(ONE) == []
     eventually(lambda: purges(lab, ONE) > before)  # else its fencing may switch it off again
     lab.power(ONE, "on")
-    lab.wait_ready(30)
+    lab.wait_ready(60)
     assert lab.boot_id(ONE) != boot
 
 
