@@ -30,7 +30,7 @@ class CannedDaemon:
         self._run(self._socket.start())
 
     def _run(self, work: Any) -> None:
-        asyncio.run_coroutine_threadsafe(work, self._loop).result(10)
+        asyncio.run_coroutine_threadsafe(work, self._loop).result(60)
 
     def _asked(self, client: int, request: Request, who: str) -> None:
         self.calls.append(request.call)

@@ -71,7 +71,7 @@ def test_a_daemon_that_stays_away_and_one_that_is_silent() -> None:
             one.reply(client, Reply(request.id, error=errors.Damaged("torn").as_dict()))
 
     async def main(one: Daemon) -> None:
-        async with await connect(one.path, retry_ms=100) as ring:
+        async with await connect(one.path, retry_ms=500) as ring:
             with pytest.raises(errors.Unavailable, match="closed the connection before it answered"):
                 await ring.status()
             with pytest.raises(errors.TimedOut, match="no answer to Vgs within 50 ms"):

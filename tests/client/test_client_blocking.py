@@ -155,7 +155,7 @@ def test_a_daemon_that_stays_away(peer: Daemon) -> None:
     def script(one: Daemon, client: int, request: Request) -> None:
         one.drop(client)
 
-    with daemon(script) as one, connect(one.path, retry_ms=100) as ring:
+    with daemon(script) as one, connect(one.path, retry_ms=500) as ring:
         with pytest.raises(errors.Unavailable, match="closed the connection before it answered"):
             ring.status()
         assert len(one.asked) >= 2

@@ -128,7 +128,7 @@ def test_threads_whose_locks_are_on_two_connections(two: Lab) -> None:
         with space.lock(first, on_lost=lambda: None):
             both.wait(60)
             try:
-                with space.lock(second, wait_ms=30_000, deadlock=True):
+                with space.lock(second, wait_ms=60_000, deadlock=True):
                     ended.append("both")
             except Deadlock:
                 ended.append("refused")
@@ -154,7 +154,7 @@ def test_tasks_that_share_a_connection_make_no_ring_up(two: Lab) -> None:
     """One holds and waits for nothing, another waits: nobody is refused."""
 
     async def take(space: aio.Lockspace, name: str, held: asyncio.Event, go_on: asyncio.Event) -> None:
-        async with await space.lock(name, wait_ms=30_000, deadlock=True):
+        async with await space.lock(name, wait_ms=60_000, deadlock=True):
             held.set()
             await go_on.wait()
 

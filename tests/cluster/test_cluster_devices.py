@@ -50,11 +50,11 @@ def test_two_that_shoot_each_other_leave_one_or_none_and_never_two(two: Lab) -> 
     survivors = [node for node in two.nodes if node not in off(two)]
     assert len(survivors) < 2
     for survivor in survivors:
-        taken = ringfence(two, survivor, "lvchange", "-aey", "--wait", "20", "vg0/vm1")
+        taken = ringfence(two, survivor, "lvchange", "-aey", "--wait", "60", "vg0/vm1")
         assert taken.returncode == 0, taken.stderr
     for node in off(two):
         two.power(node, "on")
-    two.wait_ready(30)
+    two.wait_ready(60)
 
 
 def test_the_one_whose_devices_lie_survives_and_the_other_writes_nothing(two: Lab) -> None:
@@ -69,7 +69,7 @@ def test_the_one_whose_devices_lie_survives_and_the_other_writes_nothing(two: La
     for device in ("bmc", "pdu"):
         two.lie(ONE, device, "none")
     two.power(TWO, "on")
-    two.wait_ready(30)
+    two.wait_ready(60)
 
 
 @pytest.fixture
@@ -92,7 +92,7 @@ def test_where_the_acting_host_dies_in_the_middle_the_next_goes_on_and_nothing_c
     five.power(ONE, "off")
     assert not any(trees.command(pid) for pid in tools), "they died with their host"
     five.lie(FIVE, "bmc", "none")
-    taken = ringfence(five, TWO, "lvchange", "-aey", "--wait", "40", "vg0/vm1")
+    taken = ringfence(five, TWO, "lvchange", "-aey", "--wait", "60", "vg0/vm1")
     assert taken.returncode == 0, taken.stderr
     assert off(five) == [ONE, FIVE]
     assert attempts(five, TWO, FIVE) == [ONE, TWO], "the next began again at the first level"

@@ -34,7 +34,7 @@ def test_maintenance_and_then_an_order(three: Lab) -> None:
     before = _life(three)
     told = done(three, ONE, "fence", THREE, "--reboot", "--yes", "--who", "ann", "--why", "it smokes")
     assert "said \"off\", and a second look agrees" in told
-    done(three, TWO, "lvchange", "-aey", "vg0/vm1", "--wait", "30")
+    done(three, TWO, "lvchange", "-aey", "vg0/vm1", "--wait", "60")
     eventually(lambda: _life(three) not in ("-", before))
     history = done(three, TWO, "fence", "history", THREE)
     assert "ann (uid 0 (root)" in history

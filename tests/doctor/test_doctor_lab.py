@@ -36,7 +36,7 @@ def made_lab(ring: Ring, nodes: int) -> Iterator[Lab]:
     lab = Lab.up(path / "lab", nodes, SIZE, ring=ring)
     try:
         with connect(lab.socket(ONE)) as daemon:
-            daemon.call(calls.VgCreate("vg0", (str(lab.disk),), shared=True), timeout_ms=30_000)
+            daemon.call(calls.VgCreate("vg0", (str(lab.disk),), shared=True), timeout_ms=60_000)
         yield lab
     finally:
         lab.down()
@@ -198,7 +198,7 @@ def test_a_copy_of_the_disk_on_one_host(lab: Lab) -> None:
     subprocess.run(["cp", "--sparse=always", lab.disk, copy], check=True, timeout=60)
     file = paths(lab, TWO).file
     with connect(lab.socket(ONE)) as daemon:
-        daemon.call(calls.LvCreate("vg0", "news", size_bytes=4 << 20, activate="n"), timeout_ms=30_000)
+        daemon.call(calls.LvCreate("vg0", "news", size_bytes=4 << 20, activate="n"), timeout_ms=60_000)
     with changed(file, file.read_bytes().replace(os.fsencode(lab.disk), os.fsencode(copy))):
         found = examined(lab)
     copy.unlink()

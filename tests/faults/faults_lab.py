@@ -59,7 +59,7 @@ class Cluster:
 
     # -- what hosts say ----------------------------------------------------------------
 
-    def call(self, number: int, call: calls.Call, timeout_ms: int = 20_000) -> Any:
+    def call(self, number: int, call: calls.Call, timeout_ms: int = 60_000) -> Any:
         with self.connected(number) as daemon:
             return daemon.call(call, timeout_ms=timeout_ms)
 
