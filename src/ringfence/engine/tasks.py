@@ -326,6 +326,9 @@ class Tasks:
             case orders.Pause():
                 task.until_ns = self._context.now_ns + order.time_ms * 1_000_000
                 return order.time_ms <= 0, None
+            case orders.Publish():
+                self._publish(order)
+                return True, None
             case orders.AskReload():
                 assert self.ask_reload is not None
                 self.ask_reload(order.vg, order.lv, order.uuid, lambda error: self._told(task, order, error))
@@ -433,13 +436,7 @@ class Tasks:
 
     def _ring_order(self, task: Task, order: orders.Order) -> tuple[bool, Any]:
         context = self._context
-        if isinstance(order, orders.Publish):
-            self._note_unclean(order)
-            delta = order.delta if context.protocol >= DELTAS else None
-            task.seq = context.submit(
-                entries.VolumeNotice(order.vg, order.seqno, order.crc, order.what, delta, order.removed)
-            )
-        elif isinstance(order, orders.EndSlots):
+        if isinstance(order, orders.EndSlots):
             task.until_ns = context.now_ns + END_SLOTS_MS * 1_000_000
             if context.state is not None and order.vg in context.state.slots:
                 context.submit(entries.SlotsEnd(order.vg, order.gone))
@@ -462,12 +459,14 @@ class Tasks:
         self._look_order(task, order)
         return self._holds_now(task, order)
 
-    def _note_unclean(self, order: orders.Publish) -> None:
+    def _publish(self, order: orders.Publish) -> None:
         context, vg = self._context, order.vg
         if context.state is None or context.protocol < UNCLEAN:
             context.see_unclean(vg, order.unclean)
         elif tuple(context.state.unclean.get(vg, ())) != order.unclean:
             context.submit(entries.UncleanNoted(vg, order.unclean))
+        delta = order.delta if context.protocol >= DELTAS else None
+        context.submit(entries.VolumeNotice(vg, order.seqno, order.crc, order.what, delta, order.removed))
 
     def _check_lvm2(self, lockspaces: tuple[str, ...]) -> None:
         """Raises Refused while a command of stock LVM2 has, or asks for, a lock there."""
