@@ -136,7 +136,8 @@ def test_a_dead_array_keeps_one_thread_and_nobody_else() -> None:
     async def main() -> None:
         threads = SlotThreads(time.monotonic_ns, lambda: next(devices))
         for one in (first, second):
-            with pytest.raises(TimedOut, match=rf"VG vg0: its array \(/dev/a\) did not answer within {one.limit_ms} ms"):
+            late = rf"VG vg0: its array \(/dev/a\) did not answer within {one.limit_ms} ms"
+            with pytest.raises(TimedOut, match=late):
                 await threads.do(one)
         await threads.do(SlotIo("vg1", "/dev/b", 0, b"", NO_TEXT, ()))
         dead.back.set()
