@@ -11,7 +11,7 @@ from ringfence.lab.parts import Part
 
 HERE = Path(__file__).parent
 LONGEST_PAUSE_MS = 2000
-"""Of a client that takes one lock after the other, while the host joins, beyond what it had to wait before."""
+"""Of a client that takes one lock after the other, while the host joins; beyond what it waited before."""
 
 
 @pytest.mark.parametrize("locks", [4_000, pytest.param(100_000, marks=[pytest.mark.long])])
