@@ -71,6 +71,8 @@ USED_WAITS_MS = 5_000
 """That locks asked for ahead are in use is told when no more were taken for the one, or after the other at
 the latest: not in the middle of a command that takes thousands.  Until then who tries for one has this node
 asked, which costs time, but gives it to nobody."""
+LET_GO_AT = 32
+"""So many that are to be given back are worth a frame of their own."""
 FREED = 16
 """How many table rows go for one lock that a step may handle."""
 KEPT_RESOURCES = ("GLLK", "VGLK")
@@ -116,6 +118,9 @@ class Locker:
         self._outs: deque[Out] = deque()
         self._later: dict[tuple[str, str], None] = {}
         """What is to be given back, and need not be at once: (lockspace, resource)."""
+        self._let_go_step = 0
+        """From which step on there is enough of it; 0: there is not.  The step that brought the last of it may
+        have somebody's answer to give first."""
         self._used: dict[tuple[str, str], None] = {}
         """Locks asked for ahead that a client has taken, of which the cluster has not been told."""
         self._used_since_ns = self._used_last_ns = 0
@@ -284,12 +289,12 @@ class Locker:
     def give_back(self, lockspace: str, resource: str) -> None:
         """Keep nothing of this resource that no user has; soon, or when `let_go` is called."""
         self._later[lockspace, resource] = None
-        if len(self._later) >= self._context.at_once:
-            self.let_go()
+        if len(self._later) == min(LET_GO_AT, self._context.at_once):
+            self._let_go_step, self._context.more_locks = self._context.step + 1, True
 
     def let_go(self) -> None:
         """Give back all that is to be given back, in one frame."""
-        later, self._later = self._later, {}
+        later, self._later, self._let_go_step = self._later, {}, 0
         for where in later:
             self.take(self.node_locks.give_back(*where))
 
@@ -409,7 +414,10 @@ class Locker:
 
     def find(self, lockspace: str, resource: str) -> Use | None:
         """This node's persistent lock on a resource, once it is held."""
-        return next((use for use in self.persistent_on(lockspace, resource) if use.held is not None), None)
+        for use in self._persistent_at.get((lockspace, resource), ()):
+            if use.held is not None:
+                return use
+        return None
 
     def persistent_on(self, lockspace: str, resource: str) -> tuple[Use, ...]:
         """Its persistent locks on a resource, held or asked for."""
@@ -464,6 +472,8 @@ class Locker:
             self.take([out for lock in told for out in self._untold.pop(lock)])
         if self._used:
             self._tell_some()
+        if 0 < self._let_go_step <= self._context.step:
+            self.let_go()
         self._drop_some()
         if self._endings:
             self._end_some()

@@ -172,7 +172,7 @@ class Locks:
                 return -errno.ENOENT  # no stock command has it; `vgchange -an` asks for every LV of a VG
             self._replies.note(session, asked, SLOTS_REFUSED)
             return -errno.EBUSY
-        if asked.mode != "un" and asked.lv_uuid in self._context.unclean(asked.vg_name):
+        if asked.mode != "un" and self._context.is_unclean(asked.vg_name, asked.lv_uuid):
             self._replies.note(session, asked, UNCLEAN_REFUSED)
             return -errno.EBUSY
         if where in self._in_flight:
