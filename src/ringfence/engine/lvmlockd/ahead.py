@@ -90,12 +90,13 @@ class Ahead:
             self._runs[client] = run = _Run(vg, Mode.UN)
             self._start_reading(run)
 
-    def asked(self, client: int, vg: str, uuid: str, mode: Mode) -> None:
+    def asked(self, client: int, vg: str, uuid: str, mode: Mode, *, here: bool = False) -> None:
         """A connection asks for an LV's lock, for an activation: look ahead.
 
         Args:
             client: the connection.
-            mode: EX or PR."""
+            mode: EX or PR.
+            here: the node has it, and the connection gets its answer now."""
         run = self._runs.get(client)
         if run is not None and run.vg == vg and run.mode is Mode.UN:
             run.mode = mode
@@ -120,7 +121,7 @@ class Ahead:
         run.at, run.until = place + 1, max(run.until, place + 1)
         if run.ask_step or run.until - run.at > run.window - run.bite or run.until >= len(run.order):
             return
-        if self._locker.node_locks.keeps(space_of(vg), uuid):
+        if here:
             # Its answer first: the command works on that meanwhile.
             run.ask_step, self._context.more_locks = self._context.step + 1, True
         else:
@@ -185,8 +186,7 @@ class Ahead:
             return
         end = min(run.at + run.window, run.until + BITE, len(run.order))
         space = space_of(run.vg)
-        for uuid in run.order[run.until : end]:
-            self._locker.ask_ahead(space, uuid, run.mode)
+        self._locker.ask_ahead(space, run.order[run.until : end], run.mode)
         run.until = max(run.until, end)
         run.window = min(2 * run.window, MOST)
 
