@@ -234,7 +234,7 @@ class NodesStory:
         elif name in ("request", "convert", "unlock", "cancel", "drop", "busy", "end"):
             self.client(name, words)
         elif name == "ahead" and len(words) == 2 and words[0] in self.nodes and words[1] in Mode.__members__:
-            self.carry(words[0], self.nodes[words[0]].ask_ahead("space", NAME, Mode[words[1]]))
+            self.carry(words[0], self.nodes[words[0]].ask_ahead("space", [NAME], Mode[words[1]]))
         elif name == "adopt" and len(words) >= 3:
             self.adopt(*words)
         elif name in ("hold", "wait") and len(words) == 1 and words[0].isdecimal():

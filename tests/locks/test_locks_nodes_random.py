@@ -506,7 +506,7 @@ class World:
             self.deliver_all()
 
     def ask_ahead(self, node: int, mode: Mode) -> None:
-        self.carry(node, self.nodes[node].ask_ahead(SPACE, NAME, mode))
+        self.carry(node, self.nodes[node].ask_ahead(SPACE, [NAME], mode))
 
     # -- a run ---------------------------------------------------------------------------
 

@@ -19,7 +19,8 @@ from ringfence.locks.resource import Resource
 STEPS = 120
 CUTS = (
     (NodeLock, "_request_alone"), (NodeLock, "grants_alone"), (NodeLock, "_ends_alone"),
-    (NodeLock, "_is_over"), (Resource, "request_alone"),
+    (NodeLock, "_is_over"), (NodeLock, "take_ahead"), (NodeLock, "keeps_ahead"), (NodeLock, "gives_back"),
+    (Resource, "request_alone"),
 )  # fmt: skip
 """Each tells whether it may be taken, or takes it."""
 
