@@ -740,7 +740,7 @@ class Locker:
         self._in_flight.pop(lock, None)
         self.seeking.pop(lock, None)
         use = self._uses.pop(lock, None)
-        if use is not None and use.by_lvm2:
+        if use is not None and use.by_lvm2 and use.wanted is not Mode.UN:  # else it was struck off before
             self.lvm_notes.ends(lock)
         return use is not None
 
