@@ -419,6 +419,14 @@ class NodeLock(Holding):
             return list(withheld)
         return self._step()
 
+    def last_released(self) -> ClientReleased | None:
+        """What is to be told, if with the cluster lock, which is given back now, this object has no use any
+        more; to be forgotten then."""
+        if len(self._withheld) != 1 or not self._is_over():
+            return None
+        told = self._withheld[0]
+        return told if isinstance(told, ClientReleased) else None
+
     def _is_over(self) -> bool:
         """Whether, now that the cluster lock is given back, all there is to tell is to who waits for that."""
         return self.local.empty and not (self._unwritten or self._encumbered)

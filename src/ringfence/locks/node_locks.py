@@ -15,8 +15,8 @@ from collections.abc import Collection, Iterable, Sequence
 from operator import itemgetter
 from typing import Any
 
-from ringfence.core.errors import BadInput
 from ringfence.core.ids import Token
+from ringfence.core.locknames import is_lockspace_name, is_resource_name
 from ringfence.core.modes import Mode
 from ringfence.locks.flags import CLIENTS_OWN, NODES_OWN, Flag
 from ringfence.locks.holdings import Place, Row
@@ -116,8 +116,10 @@ class NodeLocks:
         asked: list[str] = []
         others: list[int] = []
         space = self._spaces.get(lockspace, {})
+        if not is_lockspace_name(lockspace):
+            return [], [lock_id for lock_id, _ in wishes]
         for lock_id, resource in wishes:
-            if resource in space or not _plain_names(lockspace, resource) or lock_id in self._of:
+            if resource in space or lock_id in self._of or not is_resource_name(resource):
                 others.append(lock_id)
                 continue
             lock = first_asked(lockspace, resource, lock_id, mode, flags, now_ms)
@@ -330,9 +332,20 @@ class NodeLocks:
 
     def on_released_many(self, lockspace: str, resources: Sequence[str]) -> list[Out]:
         """`on_released` of each of these."""
+        space = self._spaces.get(lockspace, {})
         outs: list[Out] = []
         for resource in resources:
-            outs += self.on_released(lockspace, resource)
+            lock = space.get(resource)
+            told = lock.last_released() if lock is not None else None
+            if told is None:
+                outs += self.on_released(lockspace, resource)
+                continue
+            outs.append(told)
+            self._of.pop(told.lock_id, None)
+            self._persistent.pop(told.lock_id, None)
+            del space[resource]
+        if not space:
+            self._spaces.pop(lockspace, None)
         return outs
 
     def on_queued(self, lockspace: str, resource: str) -> None:
@@ -540,11 +553,3 @@ class NodeLocks:
         if not rows and lock.held is not Mode.UN:
             rows.append(Row(*names, None, Mode.UN, Mode.UN, lock.held, True, 0, lock.token))
         return rows
-
-
-def _plain_names(lockspace: str, resource: str) -> bool:
-    try:
-        check_names(lockspace, resource)
-    except BadInput:
-        return False
-    return True
