@@ -121,7 +121,7 @@ class Locker:
         self._later: dict[tuple[str, str], None] = {}
         """What is to be given back, and need not be at once: (lockspace, resource)."""
         self._let_go_step = 0
-        """From which step on there is enough of it; 0: there is not.  The step that brought the last of it has
+        """From which step on there is enough of it; 0: there is not.  The one that brought the last of it has
         its answer to give first."""
         self._used: dict[tuple[str, str], None] = {}
         """Locks asked for ahead that a client has taken, of which the cluster has not been told."""
@@ -740,7 +740,7 @@ class Locker:
         self._in_flight.pop(lock, None)
         self.seeking.pop(lock, None)
         use = self._uses.pop(lock, None)
-        if use is not None and use.by_lvm2:
+        if use is not None and use.by_lvm2 and use.wanted is not Mode.UN:  # else it was struck off before
             self.lvm_notes.ends(lock)
         return use is not None
 

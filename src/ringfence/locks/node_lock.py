@@ -117,14 +117,15 @@ class NodeLock(Holding):
         return self._tell(self.local.request(lock_id, mode, _tries(flags), lvb, now_ms)) + self._step()
 
     def take_ahead(self, lock_id: int, mode: Mode, now_ms: int) -> ClientGranted | None:
-        """`request` of what was asked for ahead, is kept, and is not to be kept after this client.  That it is
-        used the caller says (BUSY).
+        """`request` of what was asked for ahead, and is not to be kept after this client.  That it is in use
+        (BUSY) the caller says.
 
         None: it is not so, and nothing was done."""
         if not (self.ahead and self.held is mode and self._at_rest and self.local.empty):
             return None
         granted = self.local.take_alone(lock_id, mode, now_ms)
-        assert granted is not None
+        if granted is None:
+            return None
         self.keep, self.ahead = Keep.NEVER, False
         return self._stamp(granted)
 

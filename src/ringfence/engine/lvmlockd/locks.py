@@ -385,8 +385,8 @@ class Locks:
         it, on any host, finds the LV free, too."""
         if use.done is not None:
             return self._hold(session, asked, "another request for it is not answered yet")
-        counted_on = self._counted_on.get((use.lockspace, use.resource), {}).keys() - {session.client}
-        if counted_on or self._processes.works_in(use.lockspace):
+        counted_on = self._counted_on.get((use.lockspace, use.resource), ())
+        if any(one != session.client for one in counted_on) or self._processes.works_in(use.lockspace):
             self._replies.note(session, asked, "another command of this host activates it just now")
             return -errno.EBUSY
         session.released[use.lockspace, use.resource] = None
