@@ -5,8 +5,9 @@ in whatever order they are done.  So requests of a client overlap on the disk, a
 checked right before it is issued and right after it is done, by the lane that issues it.
 
 A lane runs in `fastpath` as long as all is as usual, where that is built, and carries several small requests
-out together there; `carry_out` here is what it does otherwise.  A payload is received into the lane's own page-aligned buffer and written from there, or read
-into it and sent from there with the reply's head right in front: of what is large no byte is copied by us.
+out together there; `carry_out` here is what it does otherwise.  A payload is received into the lane's own
+page-aligned buffer and written from there, or read into it and sent from there: of what is large no byte is
+copied by us.
 
 A flush covers what any connection has been answered: there is no cache of ours between them.
 

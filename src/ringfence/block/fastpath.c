@@ -212,7 +212,7 @@ void rf_table(struct export *export, const struct extent *table, int64_t count, 
     export->table_count = count;
     export->size_bytes = size_bytes;
     export->block_bytes = block_bytes;
-    export->writes = writes;
+    __atomic_store_n(&export->writes, writes, __ATOMIC_RELAXED);
 }
 
 /* Returns how many it has got: one at least. */
@@ -541,9 +541,12 @@ static int parse(const struct request *request, struct part *part)
     return be32toh(request->magic) == REQUEST_MAGIC;
 }
 
-static int is_small(const struct part *part)
+/* What Python has to do is better left to a lane of its own. */
+static int may_go_together(const struct export *export, const struct part *part)
 {
-    return (part->command == READ || part->command == WRITE) && part->length <= SMALL_BYTES;
+    int usual = part->command == READ ||
+                (part->command == WRITE && __atomic_load_n(&export->writes, __ATOMIC_RELAXED));
+    return usual && part->length <= SMALL_BYTES;
 }
 
 /* Returns 1: the next request was received ahead, is whole, and small. */
@@ -554,7 +557,7 @@ static int take_small(struct connection *connection, struct part *part)
     if (there < length)
         return 0;
     memcpy(&request, connection->ahead + connection->begin, sizeof request);
-    if (!parse(&request, part) || !is_small(part))
+    if (!parse(&request, part) || !may_go_together(connection->export, part))
         return 0;
     if (part->command == WRITE)
         length += part->length;
@@ -581,8 +584,8 @@ static int take_requests(struct connection *connection, struct lane *lane)
         return 0;
     batch->count = 1;
     batch->next = 0;
-    /* What cannot go on is not taken: another lane asks for it, and it waits for no other. */
-    if (is_small(first) && !batch->alone && gate_is_open(connection->export, boottime_ns()))
+    if (!batch->alone && may_go_together(connection->export, first) &&
+        gate_is_open(connection->export, boottime_ns())) /* or each waits by itself */
         while (batch->count < BATCH && take_small(connection, &batch->parts[batch->count]))
             batch->count++;
     return 1;
