@@ -17,7 +17,7 @@
  * One lane of a connection receives at a time, and takes from the socket whatever is there.  Small requests
  * that stand behind one another are its batch: received, issued and answered with one system call each, for
  * one wake-up costs more than all else about a small transfer.  Each has a seat of its own, and whichever is
- * done is answered a moment later, however long the others stand.  A lane that has its requests wakes
+ * done, and well, is answered a moment later, however long the others stand.  A lane that has its requests wakes
  * another one to receive the next, for transfers may take long.  Only where the last ones were quick it goes
  * on alone; a guard then looks now and then whether it still does.
  *
@@ -108,7 +108,7 @@ struct export {
 
 /* A request, and where it is. */
 struct part {
-    enum { COME, LEFT, UNDER_WAY, DONE, WENT_LATE, TOLD_LATE, ANSWERED } state;
+    enum { COME, LEFT, UNDER_WAY, DONE, WENT_WRONG, WENT_LATE, TOLD_LATE, ANSWERED } state;
     int32_t error;
     uint64_t cookie, offset;
     uint32_t length;
@@ -667,12 +667,8 @@ static int issue(const struct export *export, struct batch *batch, struct part *
         };
         orders[ready] = &batch->orders[ready];
     }
-    if (ready < 2)
+    if (ready < 2 || batch->alone)
         return 0;
-    if (!batch->aio && syscall(SYS_io_setup, (unsigned)BATCH, &batch->aio) < 0) {
-        batch->alone = 1;
-        return 0;
-    }
     long issued = syscall(SYS_io_submit, batch->aio, (long)ready, orders);
     for (long i = 0; i < issued; i++)
         first[i].state = UNDER_WAY;
@@ -688,6 +684,7 @@ static int await_some(const struct export *export, struct batch *batch)
     do
         count = syscall(SYS_io_getevents, batch->aio, 1L, (long)batch->under_way, done, NULL);
     while (count < 0 && errno == EINTR);
+    count = count < 0 ? 0 : count;
     if (count < batch->under_way) {
         rest = batch->under_way - count;
         rest = syscall(SYS_io_getevents, batch->aio, rest, rest, done + count, &moment);
@@ -714,10 +711,10 @@ static void finish(struct connection *connection, struct batch *batch, int done)
             continue;
         if (part->command == WRITE && !in_time)
             part->state = WENT_LATE;
-        else if (part->error == 0) {
-            part->state = ANSWERED;
+        else
+            part->state = part->error ? WENT_WRONG : ANSWERED;
+        if (part->state == ANSWERED)
             well[count++] = part;
-        }
     }
     if (count > 0 && !answer(connection, well, count))
         rf_end(connection);
@@ -736,6 +733,8 @@ static void begin(struct connection *connection, struct batch *batch)
     int seats = sit(export, batch->count - batch->next), usual = 0;
     while (usual < seats && is_usual(export, first + usual))
         usual++;
+    if (usual > 1 && !batch->aio && !batch->alone)
+        batch->alone = syscall(SYS_io_setup, (unsigned)BATCH, &batch->aio) < 0; /* fs.aio-max-nr is reached */
     uint64_t begun_ns = boottime_ns();
     if (usual == 0 || !gate_is_open(export, begun_ns)) { /* it may have waited for its seat */
         first->state = LEFT;
@@ -799,7 +798,7 @@ static int carry_on(struct connection *connection, struct lane *lane)
     }
     if ((part = one_that(batch, LEFT)) != NULL)
         return hand_over(lane, part, ANSWERED, ASKED);
-    if ((part = one_that(batch, DONE)) != NULL)
+    if ((part = one_that(batch, WENT_WRONG)) != NULL)
         return hand_over(lane, part, ANSWERED, FAILED);
     if ((part = one_that(batch, TOLD_LATE)) != NULL)
         return hand_over(lane, part, ANSWERED, TOLD);
@@ -833,11 +832,9 @@ int rf_serve(struct connection *connection, struct lane *lane)
     while ((what = carry_on(connection, lane)) < 0)
         if (!receive_requests(connection, lane))
             return OVER;
-    if (what == ASKED) { /* which may take long: somebody receives meanwhile */
-        pthread_mutex_lock(&connection->lock);
-        if (!connection->receiving)
-            wake_one(connection);
-        pthread_mutex_unlock(&connection->lock);
-    }
+    pthread_mutex_lock(&connection->lock);
+    if (!connection->receiving) /* what Python does may take long: somebody receives meanwhile */
+        wake_one(connection);
+    pthread_mutex_unlock(&connection->lock);
     return what;
 }
