@@ -202,7 +202,7 @@ def test_writes_that_were_all_in_flight_are_all_told(freezable: Rig) -> None:
     checked yet."""
     uri = freezable.open()
     seats = IN_FLIGHT if freezable.path().fast else LANES
-    with NbdClient(uri, timeout_s=20) as client:
+    with NbdClient(uri, timeout_s=60) as client:
         burst = Burst(client)
         with freezable.held_writes():
             burst.send(*writes(*range(0, 24 * 4096, 4096)))
@@ -219,7 +219,7 @@ def test_writes_that_were_all_in_flight_are_all_told(freezable: Rig) -> None:
 
 
 def test_all_that_went_late_together_is_told_before_any_is_answered(freezable: Rig) -> None:
-    with NbdClient(freezable.open(), timeout_s=20) as client:
+    with NbdClient(freezable.open(), timeout_s=60) as client:
         burst = Burst(client)
         with freezable.held_writes():
             burst.send(*writes(*range(0, 8 * 4096, 4096)))
@@ -230,7 +230,7 @@ def test_all_that_went_late_together_is_told_before_any_is_answered(freezable: R
         with pytest.raises(TimeoutError):
             burst.answer()
         freezable.renew()
-        client._sock.settimeout(20)
+        client._sock.settimeout(60)
         assert sorted(burst.answer() for _ in range(8)) == [(n * 4096, 0) for n in range(8)]
     assert {one.kind for one in freezable.incidents(8)} == {"write-late"}
 
@@ -247,7 +247,7 @@ def test_a_write_that_stands_holds_up_no_other(freezable: Rig) -> None:
 
 
 def _one_stands(freezable: Rig, uri: str, stall: Path) -> None:
-    with NbdClient(uri, timeout_s=20) as client:
+    with NbdClient(uri, timeout_s=60) as client:
         burst = Burst(client)
         for _ in range(8):
             burst.send(*writes(*range(0, 16 * 4096, 4096)))
@@ -266,7 +266,7 @@ def _one_stands(freezable: Rig, uri: str, stall: Path) -> None:
 def test_requests_of_all_sizes_behind_one_another(either: Rig) -> None:
     """However they lie in what is received at once."""
     dice = random.Random(7)
-    with NbdClient(either.open(), timeout_s=20) as client:
+    with NbdClient(either.open(), timeout_s=60) as client:
         burst = Burst(client)
         image = bytearray(client.size_bytes)
         for _ in range(6):
@@ -299,7 +299,7 @@ assert h.pread(len(data), 4096) == data
 """
     places = {name: str(freezable.between / name) for name in ("fail", "short")}
     nbdsh(uri, script % places)
-    with NbdClient(uri, timeout_s=20) as client:  # and the same together
+    with NbdClient(uri, timeout_s=60) as client:  # and the same together
         burst = Burst(client)
         offsets = range(0, 16 * 4096, 4096)
         burst.send(*writes(*offsets))
