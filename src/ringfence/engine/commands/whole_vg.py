@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from ringfence.core.errors import LocksLost, Refused, RingfenceError
+from ringfence.core.errors import LocksLost, NotFound, Refused, RingfenceError
 from ringfence.core.modes import Mode
 from ringfence.engine.commands.activation import answer_of, check_ours_to_use, open_order
 from ringfence.engine.commands.disks import find_vg
@@ -157,7 +157,11 @@ def deactivate_all(vg: str, out: Outcome) -> Generator[Order, Any, None]:
         shut = [one for one, failed in zip(some, closed, strict=True) if failed is None]
         had = [uuid for uuid, _ in shut if uuid in mine]
         released = yield from _locks(tuple(Release(mine[uuid].lock) for uuid in had))
-        kept = {uuid: error for uuid, error in zip(had, released, strict=True) if error is not None}
+        kept = {
+            uuid: error
+            for uuid, error in zip(had, released, strict=True)
+            if error is not None and not isinstance(error, NotFound)  # another command has let go of it
+        }
         out.refused += kept.values()
         out.done += [
             {"vg": vg, "name": name, "uuid": uuid, "mode": Mode.UN.name, "was_active": uuid in mine}
