@@ -22,10 +22,11 @@ from ringfence.block.gate import Gate
 from ringfence.block.negotiation import Garbage, Negotiation
 from ringfence.block.protocol import Command
 from ringfence.block.seats import PlainSeats
-from ringfence.engine.orders import Extent, OpenPath, Place
+from ringfence.engine.orders import OpenPath
 from ringfence.host.pages import PageReader
 from ringfence.lab.nbd_client import NbdClient
 from ringfence.wire import block as wire
+from ringfence.wire.block import Extent, Place
 
 NEW = b"\x22" * 4096
 

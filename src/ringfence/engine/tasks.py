@@ -75,6 +75,8 @@ class Task(msgspec.Struct):
     progress: orders.NoteProgress | None = None
     together: Together | None = None
     """Of the many lock orders that it waits for."""
+    halves: dict[str, Any] = {}
+    """Of orders.Both: what is answered of it by now, of "locks" and "paths"."""
     warnings: list[str] = []
     """By whoever carried its orders out: they go with its result."""
 
@@ -140,6 +142,8 @@ class Tasks:
         task = self._orders.pop(order, None)
         if task is not None:
             waited_for = task.waits_for
+            if both := isinstance(waited_for, orders.Both):
+                waited_for = waited_for.paths
             if isinstance(waited_for, orders.WriteBlocks) and answer and answer not in task.warnings:
                 task.warnings.append(answer)
             if error is None and task.refused != "stale":
@@ -151,7 +155,11 @@ class Tasks:
                 if (waited_for.vg, waited_for.uuid) in self.opened:  # else it is being closed meanwhile
                     self.opened[waited_for.vg, waited_for.uuid] = waited_for.name
                 self.was_reloaded(waited_for, task.what)
-            self._advance(task, answer, from_dict(error) if error is not None else None)
+            failed = from_dict(error) if error is not None else None
+            if both and task.refused != "stale":
+                self._half_done(task, "paths", failed or answer)
+            else:
+                self._advance(task, answer, failed)
 
     def _note_hold(self, done: orders.Order | None) -> None:
         if isinstance(done, orders.ClosePath) or (
@@ -195,7 +203,8 @@ class Tasks:
         self.opened.clear()
         self.held.clear()
         for task in list(self._tasks.values()):
-            if task.number in self._tasks and isinstance(task.waits_for, orders.ENGINE_ORDERS):
+            waits_here = isinstance(task.waits_for, orders.ENGINE_ORDERS) or "paths" in task.halves
+            if task.number in self._tasks and waits_here:
                 error = lost_error(task.what, self._context.name(self._context.me))
                 self._advance(task, None, error)
         for task in self._tasks.values():
@@ -217,7 +226,7 @@ class Tasks:
                 error = lost_error(task.what, self._context.name(self._context.me))
             leaves = isinstance(task.waits_for, orders.LeaveLockspace)
             task.waits_for, task.lock, task.run, task.seq, task.refused = None, 0, 0, 0, ""
-            task.together = None
+            task.together, task.halves = None, {}
             if leaves:
                 self._locker.leaving = self._leaving()
             try:
@@ -273,15 +282,14 @@ class Tasks:
             call = Call(order.use, order.action, order.node, task.what, order.timeout_ms, patient=True)
             task.run = self._calls.start(call, lambda exit: self._advance(task, exit, None))
             return False, None
+        if isinstance(order, orders.Both):
+            self._drive(task, order.paths)  # first: it is on its way while the locks are asked for
+            answered, answer = self._locks_together(task, order.locks)
+            if answered:
+                self._locks_answered(task, answer)
+            return False, None
         if not isinstance(order, orders.ENGINE_ORDERS):
-            for one in order.orders if isinstance(order, orders.PathsTogether) else (order,):
-                if isinstance(one, orders.ClosePath):
-                    self.opened.pop((one.vg, one.uuid), None)
-            if isinstance(order, orders.OpenPath | orders.ReloadPath) and order.hold not in (None, Hold.NONE):
-                self.held[order.vg, order.uuid] = order.hold  # whatever becomes of it
-            self._last_order += 1
-            self._orders[self._last_order] = task
-            self._context.out(DoOrder(self._last_order, order))
+            self._drive(task, order)
             return False, None
         match order:
             case orders.Acquire() | orders.Convert() | orders.Release():
@@ -346,6 +354,21 @@ class Tasks:
             case _:
                 return self._ring_order(task, order)
 
+    def _drive(self, task: Task, order: orders.DriverOrder) -> None:
+        for one in order.orders if isinstance(order, orders.PathsTogether) else (order,):
+            if isinstance(one, orders.ClosePath):
+                self.opened.pop((one.vg, one.uuid), None)
+        if isinstance(order, orders.OpenPath | orders.ReloadPath) and order.hold not in (None, Hold.NONE):
+            self.held[order.vg, order.uuid] = order.hold  # whatever becomes of it
+        self._last_order += 1
+        self._orders[self._last_order] = task
+        self._context.out(DoOrder(self._last_order, order))
+
+    def _half_done(self, task: Task, half: str, answer: Any) -> None:
+        task.halves = {**task.halves, half: answer}
+        if len(task.halves) == 2:
+            self._advance(task, (task.halves["locks"], task.halves["paths"]), None)
+
     def _lock_order(
         self, task: Task, order: orders.Acquire | orders.Convert | orders.Release
     ) -> tuple[bool, Any]:
@@ -400,11 +423,18 @@ class Tasks:
             )  # fmt: skip
 
         def finished(answers: tuple[Any, ...]) -> None:
-            if self._tasks.get(task.number) is task and task.waits_for is order:
-                self._advance(task, answers, None)
+            if self._tasks.get(task.number) is task and task.together is together:
+                self._locks_answered(task, answers)
 
-        task.together = Together(order, self._context.at_once, ask, finished)
-        return self._go_on_together(task.together)
+        task.together = together = Together(order, self._context.at_once, ask, finished)
+        return self._go_on_together(together)
+
+    def _locks_answered(self, task: Task, answers: tuple[Any, ...]) -> None:
+        task.together = None
+        if isinstance(task.waits_for, orders.Both):
+            self._half_done(task, "locks", answers)
+        else:
+            self._advance(task, answers, None)
 
     def _go_on_together(self, together: Together) -> tuple[bool, Any]:
         answers = together.go_on()
@@ -508,14 +538,16 @@ class Tasks:
 
     def _look(self, task: Task) -> None:
         order = task.waits_for
+        if task.together is not None:
+            answered, answers = self._go_on_together(task.together)
+            if answered:
+                self._locks_answered(task, answers)
+            return
         if order is None or task.lock or not isinstance(order, orders.ENGINE_ORDERS):
             return
         try:
-            if task.together is not None:
-                done, answer = self._go_on_together(task.together)
-            else:
-                self._look_order(task, order)
-                done, answer = self._holds_now(task, order)
+            self._look_order(task, order)
+            done, answer = self._holds_now(task, order)
         except RingfenceError as error:
             self._advance(task, None, error)
             return

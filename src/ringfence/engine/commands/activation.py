@@ -27,7 +27,6 @@ from ringfence.engine.orders import (
     Acquire,
     ClosePath,
     Convert,
-    Extent,
     FindLock,
     Handovers,
     Held,
@@ -37,13 +36,12 @@ from ringfence.engine.orders import (
     OpenPaths,
     OpenVolume,
     Order,
-    Place,
     Release,
 )
 from ringfence.volumes.discovery import VgOnDisk, check_twins
 from ringfence.volumes.model import SECTOR_BYTES, Lv, Stripe, Vg
 from ringfence.volumes.plan import check_plain, find_lv
-from ringfence.wire.block import Hold
+from ringfence.wire.block import Extent, Hold, Place
 
 _MODES = {"ey": Mode.EX, "sy": Mode.PR, "n": Mode.UN}
 VG_WAIT_MS = 5000
