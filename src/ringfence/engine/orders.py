@@ -562,8 +562,8 @@ class PathsTogether(_Order, frozen=True):
 
 
 class Both(_Order, frozen=True):
-    """Carry out both at the same time.  Answer: the pair of their answers; instead of one that fails as a whole,
-    the RingfenceError that it would have raised."""
+    """Carry out both at the same time.  Answer: the pair of their answers; for one that fails as a whole, the
+    RingfenceError that it would have raised."""
 
     locks: LocksTogether
     paths: PathsTogether
