@@ -137,7 +137,7 @@ def test_whoever_knocks_as_all_is_dropped_finds_nobody(block: Rig) -> None:
             await service.aclose()
 
         asyncio.run(drop())
-        late.settimeout(5)
+        late.settimeout(60)
         with contextlib.suppress(ConnectionError):
             assert late.recv(1) == b""
     assert process_state(porter) == ""
@@ -174,7 +174,7 @@ def test_nothing_is_opened_for_a_daemon_that_was_succeeded_meanwhile(
 
     def slow(calls: list[wire.Open]) -> object:
         looks.set()
-        goes_on.wait(10)
+        goes_on.wait(60)
         return look_at(calls)
 
     monkeypatch.setattr(service_module, "_look_at", slow)
@@ -182,7 +182,7 @@ def test_nothing_is_opened_for_a_daemon_that_was_succeeded_meanwhile(
     async def body() -> None:
         service = service_module.Service(service_module.Places.under(tmp_path))
         opening = asyncio.ensure_future(service._together(call, 1, 0))
-        await asyncio.to_thread(looks.wait, 10)
+        await asyncio.to_thread(looks.wait, 60)
         nobody: Any = None
         told = await service._do(wire.TakeOver(), nobody, 2, 0)
         goes_on.set()

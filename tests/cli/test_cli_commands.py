@@ -24,7 +24,7 @@ def test_help_names_every_command_and_imports_no_room() -> None:
     )
     begin = time.monotonic()
     ran = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=20
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60
     )
     took_s = time.monotonic() - begin
     for name in COMMANDS:
@@ -91,7 +91,7 @@ def test_ctrl_c_while_a_command_is_loaded_is_no_traceback(loaded: str) -> None:
         "sys.exit(main())\n"
     )
     words = ["lvs"] if "tree" not in loaded else ["status"]
-    ran = subprocess.run([sys.executable, "-c", script, *words], capture_output=True, text=True, timeout=20)
+    ran = subprocess.run([sys.executable, "-c", script, *words], capture_output=True, text=True, timeout=60)
     assert (ran.returncode, ran.stdout, ran.stderr) == (130, "", "")
 
 
@@ -142,7 +142,7 @@ def test_a_verb_loads_only_what_it_needs() -> None:
         "print([one for one in ('click', 'rich', 'asyncio', 'msgspec', 'decimal', 'datetime', 'subprocess',"
         " 'dataclasses', 'inspect', 'threading', 'pathlib', 'ringfence.cli.commands') if one in sys.modules])"
     )
-    ran = subprocess.run([sys.executable, "-Ic", script], capture_output=True, text=True, timeout=20)
+    ran = subprocess.run([sys.executable, "-Ic", script], capture_output=True, text=True, timeout=60)
     assert ran.stdout == "[]\n"
     assert "no ringfence daemon listens on /nosuch" in ran.stderr
 
@@ -158,7 +158,7 @@ def test_completion_loads_nothing() -> None:
         env=environment,
         capture_output=True,
         text=True,
-        timeout=20,
+        timeout=60,
         check=False,
     )
     names = [name for name in COMMANDS if name.startswith("lv")]

@@ -36,7 +36,7 @@ def running(nodes: int, timing: Timing = TIMING, devices: tuple[str, ...] = ()) 
         shutil.rmtree(path, ignore_errors=True)
 
 
-def ringfence(lab: Lab, node: str, *words: str, timeout_s: float = 60) -> subprocess.CompletedProcess[str]:
+def ringfence(lab: Lab, node: str, *words: str, timeout_s: float = 120) -> subprocess.CompletedProcess[str]:
     """A command as its user types it on that host."""
     return subprocess.run(
         [sys.executable, "-m", "ringfence", *words], env={**os.environ, **lab.env(node)}, text=True,
@@ -114,7 +114,7 @@ def tool(*words: str | Path) -> str:
     return ran.stdout
 
 
-def eventually(true: Callable[[], bool], limit_s: float = 15) -> None:
+def eventually(true: Callable[[], bool], limit_s: float = 60) -> None:
     give_up = time.monotonic() + limit_s
     while not true():
         assert time.monotonic() < give_up

@@ -46,7 +46,7 @@ class Writer:
 
     def __exit__(self, *_: object) -> None:
         self._stop.set()
-        self._thread.join(30)
+        self._thread.join(60)
         assert not self._thread.is_alive(), "its last write is not answered"
 
     def _run(self) -> None:
@@ -138,7 +138,7 @@ def test_a_target_that_freezes_in_the_middle_leaves_the_writer_where_it_was(lab:
         while not [one for one in daemon.call(calls.Status())["handovers"] if one["step"] == "open"]:
             assert asking.is_alive(), "it was too quick for this"
         lab.freeze(TWO)
-        asking.join(30)
+        asking.join(60)
         assert "an-a01n02 was lost" in str(refused[0])
         writer.goes_on()
         kinds = [line.split()[3] for line in done(lab, ONE, "events").splitlines()]

@@ -98,7 +98,7 @@ def test_interrupted_it_puts_everything_away(number: signal.Signals) -> None:
                     break
             story.send_signal(number)
             story.send_signal(number)  # an impatient user
-            assert story.wait(20) == 128 + signal.SIGINT
+            assert story.wait(60) == 128 + signal.SIGINT
         assert os.listdir(directory) == []
         assert running_in(directory) == []
 

@@ -25,7 +25,7 @@ def test_a_host_joins_under_load(locks: int, capsys: pytest.CaptureFixture[str])
         eventually(lambda: flood.exists() and flood.read_text().count("\n") > 100)
         lives = [cluster.life(1), cluster.life(2)]
         cluster.lab.start(cluster.name(3), Part.DAEMON)
-        joined_s = eventually(lambda: cluster.ready(3, 1, 2), 60, what=cluster.tell)
+        joined_s = eventually(lambda: cluster.ready(3, 1, 2), what=cluster.tell)
         before = flood.read_text().count("\n")
         eventually(lambda: flood.read_text().count("\n") > before + 50)
         times = [int(line.split()[1]) for line in flood.read_text().splitlines()]
@@ -36,7 +36,7 @@ def test_a_host_joins_under_load(locks: int, capsys: pytest.CaptureFixture[str])
         assert [cluster.life(1), cluster.life(2)] == lives
         assert cluster.victims(3) == []
         cluster.lab.power(cluster.name(1), "off")
-        fenced_s = eventually(lambda: cluster.ready(3, 2), 60, what=cluster.tell)
+        fenced_s = eventually(lambda: cluster.ready(3, 2), what=cluster.tell)
         free = [one for one in cluster.status(3)["lockspaces"] if one["name"] == "many"]
         assert not free, "with its only member gone the lockspace is, too"
         with capsys.disabled():
@@ -56,5 +56,5 @@ def run(cluster: Cluster, number: int, what: str, *words: str) -> Path:
 
 
 def wait_for(log: Path, limit_s: float) -> str:
-    eventually(lambda: log.exists() and log.read_text().endswith("\n"), max(limit_s, 30.0))
+    eventually(lambda: log.exists() and log.read_text().endswith("\n"), max(limit_s, 60.0))
     return log.read_text()

@@ -84,7 +84,7 @@ def test_stock_agents_fence_through_simulated_devices(directory: Path) -> None:
         cables = {"psu1": ["pdu-a", ONE], "psu2": ["pdu-b", TWO]}
         assert lab.status()["hosts"][ONE]["cables"] == cables
         lab.plug(ONE, "psu2", "pdu-b", ONE)
-        lab.wait_ready(30)
+        lab.wait_ready(60)
         lab.lie(TWO, "bmc", "hang")
         assert "pdu-a[2], pdu-b[2] said \"off\"" in fenced(lab, TWO, ONE)["what"]
         states = {one["name"]: one["state"] for one in lab.status()["devices"]}

@@ -91,7 +91,7 @@ def test_a_command_that_is_interrupted_ends_on_the_host(lab: Lab) -> None:
     with subprocess.Popen(words, env={**os.environ, "RINGFENCE_LAB": str(lab.root(ONE).parent)}) as waiting:
         eventually(lambda: bool(running(lab, "sleep 3333")))
         waiting.terminate()
-        assert waiting.wait(20) != 0
+        assert waiting.wait(60) != 0
     assert not running(lab, "sleep 3333")
 
 
@@ -124,7 +124,7 @@ def test_a_command_stands_still_and_ends_with_its_host(lab: Lab) -> None:
             typed.wait(0)
         lab.power(TWO, "off")
         with pytest.raises(Unavailable, match=f"{TWO} was switched off before the command ended"):
-            typed.wait(20)
+            typed.wait(60)
     finally:
         lab.power(TWO, "on")
 
@@ -132,7 +132,7 @@ def test_a_command_stands_still_and_ends_with_its_host(lab: Lab) -> None:
 def loops_of(image: Path) -> list[str]:
     ran = subprocess.run(
         ["losetup", "--associated", image, "--noheadings", "--output", "NAME"],
-        text=True, capture_output=True, timeout=20, check=True,
+        text=True, capture_output=True, timeout=60, check=True,
     )  # fmt: skip
     return ran.stdout.split()
 

@@ -30,7 +30,7 @@ from ringfence.core.errors import (
 from ringfence.core.locknames import VG_SPACE
 from ringfence.core.modes import Mode
 from ringfence.engine.context import Context
-from ringfence.engine.facts import LockFact
+from ringfence.engine.facts import LockFact, LockFacts
 from ringfence.engine.grants import Grants
 from ringfence.engine.lvm_notes import LvmNotes
 from ringfence.engine.orders import Held
@@ -453,6 +453,9 @@ class Locker:
 
     def take_fact(self, fact: LockFact) -> None:
         self.take(self.grants.take(fact))
+
+    def take_facts(self, fact: LockFacts) -> None:
+        self.take(self.grants.take_many(fact))
 
     def look(self) -> None:
         """Tell what may be told now; end what has waited too long."""

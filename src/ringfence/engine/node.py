@@ -49,6 +49,7 @@ from ringfence.engine.facts import (
     JoinSeen,
     Left,
     LockFact,
+    LockFacts,
     NotAdmitted,
     Noted,
     PowerOnGranted,
@@ -515,6 +516,10 @@ class _Node:
         if isinstance(fact, LockFact):
             if fact.effect.owner == me:
                 self.locker.take_fact(fact)
+            return
+        if isinstance(fact, LockFacts):
+            if fact.effect.owner == me:
+                self.locker.take_facts(fact)
             return
         context.only_locks = False
         match fact:
