@@ -84,15 +84,28 @@ def batches(world: World, monkeypatch: pytest.MonkeyPatch) -> World:
 
 
 class Held:
-    """A host whose block service takes its time with many paths at once."""
+    """A host whose block service takes its time with many paths at once.
 
-    def __init__(self, host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
-        self._host, self._order = host, host._order
+    Args: pauses: from such an order on the ring stands still, and its engine is not called to go on."""
+
+    def __init__(self, host: Host, monkeypatch: pytest.MonkeyPatch, pauses: bool = False) -> None:
+        self._host, self._order, self._carry_out = host, host._order, host._carry_out
+        self._pauses = pauses
         self.waiting: list[effects.DoOrder] = []
         monkeypatch.setattr(host, "_order", self._wait)
+        monkeypatch.setattr(host, "_carry_out", self._pause)
+
+    def _pause(self, effect: effects.Effect) -> None:
+        if self._pauses and isinstance(effect, effects.DoOrder) and self._is_slow(effect):
+            self._host.held, self._host.world.stopped = [], True
+        self._carry_out(effect)
+
+    @staticmethod
+    def _is_slow(effect: effects.DoOrder) -> bool:
+        return isinstance(effect.body, orders.PathsTogether)
 
     def _wait(self, effect: effects.DoOrder) -> None:
-        if isinstance(effect.body, orders.PathsTogether):
+        if self._is_slow(effect):
             self.waiting.append(effect)
         else:
             self._order(effect)
@@ -155,6 +168,30 @@ def test_a_life_that_is_lost_while_the_others_are_locked(
     block.answer()
     assert (first.reply(asked), len(first.paths), block.waiting) == (None, 5, []), "the ring stands still"
     lose(batches)
+    with pytest.raises(LocksLost):
+        first.reply(asked)
+    assert (first.paths, persistent(first)) == ({}, 0)
+
+
+@pytest.mark.parametrize("answered", [False, True])
+def test_a_life_that_is_lost_before_all_locks_are_asked_for(
+    world: World, monkeypatch: pytest.MonkeyPatch, answered: bool
+) -> None:
+    """What is left of them is not asked for in the next life."""
+    monkeypatch.setattr(whole_vg, "AT_ONCE", LVS // 2 + 1)
+    first, _ = world.hosts.values()
+    assert first.node is not None
+    first.node.context.at_once = 1
+    block = Held(first, monkeypatch, pauses=True)
+    asked = activate(first)
+    assert LVS // 2 < persistent(first) < LVS, "half of them are had, and not all others asked for"
+    if answered:
+        block.answer()
+    assert first.reply(asked) is None
+    lose(world)
+    first.go_on()
+    if not answered:
+        block.answer(Refused("all paths were dropped meanwhile", retry=True))
     with pytest.raises(LocksLost):
         first.reply(asked)
     assert (first.paths, persistent(first)) == ({}, 0)

@@ -209,6 +209,7 @@ class Tasks:
                 self._advance(task, None, error)
         for task in self._tasks.values():
             task.refused = "stale"  # its storage or block order is still out; it learns it with the answer
+            task.together = None  # what it has not asked for yet is not asked for in another life
 
     def look(self) -> None:
         """Go on with what has become true."""
