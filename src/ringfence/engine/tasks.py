@@ -453,9 +453,9 @@ class Tasks:
         """An LV is active here through LVM2 or through a path of ours; LVM2's wish for it may be under way.
 
         Raises Refused."""
-        uses = self._locker.persistent_on(order.lockspace, order.resource) if order.persistent else ()
-        if any(use.by_lvm2 for use in uses):
-            raise Refused(f"{order.what} is being activated here through LVM2", retry=True)
+        for use in self._locker.persistent_on(order.lockspace, order.resource) if order.persistent else ():
+            if use.by_lvm2:
+                raise Refused(f"{order.what} is being activated here through LVM2", retry=True)
 
     def _forget(self, task: Task, order: orders.Order) -> None:
         """A refused Acquire leaves no lock behind."""

@@ -16,7 +16,7 @@ import msgspec
 
 from ringfence.core.errors import LocksLost, Refused, RingfenceError
 from ringfence.core.modes import Mode
-from ringfence.engine.commands.activation import answer_of, check_ours_to_use, open_order
+from ringfence.engine.commands.activation import Bases, answer_of, check_ours_to_use, open_order
 from ringfence.engine.commands.disks import find_vg
 from ringfence.engine.commands.locking import check_newest, lock_vg, space_of, undo
 from ringfence.engine.orders import (
@@ -102,6 +102,7 @@ def _lock_and_open(found: VgOnDisk, wait_ms: int | None, out: Outcome) -> Genera
     had: list[_Had] = []
     failed: list[_Had] = []
     useless: list[Release] = []
+    bases: Bases = {}
     for some in (*_batches(found.vg.lvs), ()):
         free = _free(vg, _usable(found.vg, some, wait_ms, out), mine, opened, out)
         wishes = [
@@ -119,7 +120,7 @@ def _lock_and_open(found: VgOnDisk, wait_ms: int | None, out: Outcome) -> Genera
         for lv, held in zip(free, locks, strict=True):
             if isinstance(held, Held):
                 try:
-                    had.append(_Had(lv, held, open_order(found, lv, held)))
+                    had.append(_Had(lv, held, open_order(found, lv, held, bases=bases)))
                 except RingfenceError as error:
                     out.refused.append(error)
                     useless.append(Release(held.lock))
