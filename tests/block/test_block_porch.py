@@ -38,21 +38,17 @@ def opens(block: Rig) -> list[OpenPath]:
     return [block.order(lv, MIB, number * MIB) for number, lv in enumerate(LVS)]
 
 
-def porters() -> list[int]:
-    found = []
+def mine(block: Rig) -> list[int]:
+    """Its service's porters."""
+    service, found = str(block.service.pid).encode(), []
     for place in Path("/proc").glob("[0-9]*/cmdline"):
         try:
             words = place.read_bytes().split(b"\0")
         except OSError:
             continue
-        if b"ringfence.block.porter" in words:
+        if b"ringfence.block.porter" in words and service in words:
             found.append(int(place.parent.name))
     return found
-
-
-def mine(block: Rig) -> list[int]:
-    service = str(block.service.pid).encode()
-    return [pid for pid in porters() if service in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")]
 
 
 def workers(block: Rig) -> dict[str, int]:

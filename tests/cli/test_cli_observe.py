@@ -13,8 +13,8 @@ from typing import Any
 import msgspec
 import pytest
 from cli_daemon import CannedDaemon
-from conftest import Run
 
+from conftest import Run
 from ringfence.config import digest, parse
 from ringfence.core.cluster import ClusterConfig, NodeConfig
 from ringfence.core.errors import NotFound, Refused, from_dict
@@ -99,7 +99,7 @@ def test_status_on_a_terminal_says_the_same(daemon: CannedDaemon) -> None:
 
 def read_until_closed(fd: int) -> str:
     found = b""
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         select.select([fd], [], [], 1)
         try:

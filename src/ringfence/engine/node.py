@@ -468,6 +468,7 @@ class _Node:
             lock = self.locker.restore(one.lock, held, one.what, one.lvm2)
             if one.lvm2 is None:
                 self._tasks.opened[one.vg, one.lock.resource] = one.lv
+                self._tasks.path_locks.adopted(one.vg, one.lock.resource, one.lock.mode)
                 if one.hold is not Hold.NONE:
                     self._tasks.held[one.vg, one.lock.resource] = one.hold
             elif not one.lvm2.persistent:

@@ -29,6 +29,7 @@ from ringfence.engine.facts import SpaceLeft
 from ringfence.engine.handover_entries import under_way
 from ringfence.engine.inputs import AgentExited
 from ringfence.engine.locker import Locker, lost_error
+from ringfence.engine.path_locks import PathLocks
 from ringfence.engine.slots import Slots
 from ringfence.engine.together import Done, Together
 from ringfence.engine.uses import Owner
@@ -77,6 +78,8 @@ class Task(msgspec.Struct):
     """Of the many lock orders that it waits for."""
     halves: dict[str, Any] = {}
     """Of orders.Both: what is answered of it by now, of "locks" and "paths"."""
+    refusals: dict[int, RingfenceError] = {}
+    """Of many orders about paths, by their number, those that were not given to the driver."""
     warnings: list[str] = []
     """By whoever carried its orders out: they go with its result."""
 
@@ -100,6 +103,7 @@ class Tasks:
         the service's list."""
         self.held: dict[tuple[str, str], Hold] = {}
         """Of these, paths that are held, or may be, with how: their LVs are being handed over."""
+        self.path_locks = PathLocks(locker)
         self.was_opened: Callable[[orders.OpenPath], None] = lambda order: None
         """Told of each path that has been opened."""
         self.ask_reload: Callable[[str, str, str, Told], None] | None = None
@@ -144,6 +148,10 @@ class Tasks:
             waited_for = task.waits_for
             if both := isinstance(waited_for, orders.Both):
                 waited_for = waited_for.paths
+            if isinstance(waited_for, orders.PathsTogether):
+                waited_for = _without(waited_for, task.refusals)
+            if task.refused != "stale":
+                self.path_locks.done(waited_for, answer, failed=error is not None)
             if isinstance(waited_for, orders.WriteBlocks) and answer and answer not in task.warnings:
                 task.warnings.append(answer)
             if error is None and task.refused != "stale":
@@ -156,6 +164,8 @@ class Tasks:
                     self.opened[waited_for.vg, waited_for.uuid] = waited_for.name
                 self.was_reloaded(waited_for, task.what)
             failed = from_dict(error) if error is not None else None
+            if task.refusals and failed is None:
+                answer = _woven(answer, task.refusals)
             if both and task.refused != "stale":
                 self._half_done(task, "paths", failed or answer)
             else:
@@ -202,6 +212,7 @@ class Tasks:
         """This life is stale: every command learns it at its yield, and every path is dropped."""
         self.opened.clear()
         self.held.clear()
+        self.path_locks.clear()
         for task in list(self._tasks.values()):
             waits_here = isinstance(task.waits_for, orders.ENGINE_ORDERS) or "paths" in task.halves
             if task.number in self._tasks and waits_here:
@@ -227,7 +238,7 @@ class Tasks:
                 error = lost_error(task.what, self._context.name(self._context.me))
             leaves = isinstance(task.waits_for, orders.LeaveLockspace)
             task.waits_for, task.lock, task.run, task.seq, task.refused = None, 0, 0, 0, ""
-            task.together, task.halves = None, {}
+            task.together, task.halves, task.refusals = None, {}, {}
             if leaves:
                 self._locker.leaving = self._leaving()
             try:
@@ -284,13 +295,16 @@ class Tasks:
             task.run = self._calls.start(call, lambda exit: self._advance(task, exit, None))
             return False, None
         if isinstance(order, orders.Both):
-            self._drive(task, order.paths)  # first: it is on its way while the locks are asked for
+            refused = self._drive(task, order.paths)  # first: on its way while the locks are asked for
+            if refused is not None:
+                self._half_done(task, "paths", refused)
             answered, answer = self._locks_together(task, order.locks)
             if answered:
                 self._locks_answered(task, answer)
             return False, None
         if not isinstance(order, orders.ENGINE_ORDERS):
-            self._drive(task, order)
+            answer = self._drive(task, order)
+            return answer is not None, answer
             return False, None
         match order:
             case orders.Acquire() | orders.Convert() | orders.Release():
@@ -335,6 +349,9 @@ class Tasks:
             case orders.Pause():
                 task.until_ns = self._context.now_ns + order.time_ms * 1_000_000
                 return order.time_ms <= 0, None
+            case orders.Publish():
+                self._publish(order)
+                return True, None
             case orders.AskReload():
                 assert self.ask_reload is not None
                 self.ask_reload(order.vg, order.lv, order.uuid, lambda error: self._told(task, order, error))
@@ -355,7 +372,17 @@ class Tasks:
             case _:
                 return self._ring_order(task, order)
 
-    def _drive(self, task: Task, order: orders.DriverOrder) -> None:
+    def _drive(self, task: Task, order: orders.DriverOrder) -> tuple[RingfenceError, ...] | None:
+        """Have it carried out.  Returns the refusal of each, if there are many and all are refused.
+
+        Raises Refused."""
+        if isinstance(order, orders.PathsTogether):
+            task.refusals = self.path_locks.ordered_together(order)
+            order = _without(order, task.refusals)
+            if not order.orders:
+                return tuple(task.refusals.values())
+        else:
+            self.path_locks.ordered(order)
         for one in order.orders if isinstance(order, orders.PathsTogether) else (order,):
             if isinstance(one, orders.ClosePath):
                 self.opened.pop((one.vg, one.uuid), None)
@@ -364,6 +391,7 @@ class Tasks:
         self._last_order += 1
         self._orders[self._last_order] = task
         self._context.out(DoOrder(self._last_order, order))
+        return None
 
     def _half_done(self, task: Task, half: str, answer: Any) -> None:
         task.halves = {**task.halves, half: answer}
@@ -396,9 +424,11 @@ class Tasks:
                 task.locks.append(lock)
         elif isinstance(order, orders.Convert):
             lock = order.lock
+            self.path_locks.check_lock(order)
             self._locker.convert(lock, order.mode, order.wait_ms, done, owner=task.owner)
         else:
             lock = order.lock
+            self.path_locks.check_lock(order)
             self._locker.release(lock, done, lvb=order.lvb)
         within = False
         if not box:
@@ -414,6 +444,7 @@ class Tasks:
 
         def ask(one: orders.Acquire | orders.Release, done: Done) -> int:
             if isinstance(one, orders.Release):
+                self.path_locks.check_lock(one)
                 self._locker.release(one.lock, done, lvb=one.lvb)
                 return one.lock
             assert one.persistent
@@ -464,13 +495,7 @@ class Tasks:
 
     def _ring_order(self, task: Task, order: orders.Order) -> tuple[bool, Any]:
         context = self._context
-        if isinstance(order, orders.Publish):
-            self._note_unclean(order)
-            delta = order.delta if context.protocol >= DELTAS else None
-            task.seq = context.submit(
-                entries.VolumeNotice(order.vg, order.seqno, order.crc, order.what, delta, order.removed)
-            )
-        elif isinstance(order, orders.EndSlots):
+        if isinstance(order, orders.EndSlots):
             task.until_ns = context.now_ns + END_SLOTS_MS * 1_000_000
             if context.state is not None and order.vg in context.state.slots:
                 context.submit(entries.SlotsEnd(order.vg, order.gone))
@@ -493,12 +518,14 @@ class Tasks:
         self._look_order(task, order)
         return self._holds_now(task, order)
 
-    def _note_unclean(self, order: orders.Publish) -> None:
+    def _publish(self, order: orders.Publish) -> None:
         context, vg = self._context, order.vg
         if context.state is None or context.protocol < UNCLEAN:
             context.see_unclean(vg, order.unclean)
         elif tuple(context.state.unclean.get(vg, ())) != order.unclean:
             context.submit(entries.UncleanNoted(vg, order.unclean))
+        delta = order.delta if context.protocol >= DELTAS else None
+        context.submit(entries.VolumeNotice(vg, order.seqno, order.crc, order.what, delta, order.removed))
 
     def _check_lvm2(self, lockspaces: tuple[str, ...]) -> None:
         """Raises Refused while a command of stock LVM2 has, or asks for, a lock there."""
@@ -695,6 +722,21 @@ def _opened_by(order: orders.Order | None, answer: Any) -> list[orders.OpenPath]
         return []
     both = zip(order.orders, answer, strict=True)
     return [one for one, its in both if isinstance(one, orders.OpenPath) and isinstance(its, orders.Opened)]
+
+
+def _without(order: orders.PathsTogether, refused: Collection[int]) -> orders.PathsTogether:
+    if not refused:
+        return order
+    return orders.PathsTogether(
+        tuple(one for number, one in enumerate(order.orders) if number not in refused)
+    )
+
+
+def _woven(answers: tuple[Any, ...], refusals: dict[int, RingfenceError]) -> tuple[Any, ...]:
+    """The answers to all orders of which some were refused, in their order."""
+    others = iter(answers)
+    count = len(answers) + len(refusals)
+    return tuple(refusals[number] if number in refusals else next(others) for number in range(count))
 
 
 def joined(context: Context) -> list[str]:

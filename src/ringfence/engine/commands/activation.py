@@ -13,6 +13,7 @@ not be.  Who has it open then hears of the new version, and reloads its path (`r
 goes on with less than it could have, under the old name."""
 
 from collections.abc import Generator
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -278,7 +279,8 @@ def deactivate(vg: str, name: str) -> Generator[Order, Any, dict[str, Any]]:
     check_ours_to_use(mine, vg, name)
     yield ClosePath(vg, volume.lv if volume is not None else name, uuid)
     if mine is not None:
-        yield Release(mine.lock)
+        with suppress(NotFound):  # another command here, or the end of a hand-over, let go of it meanwhile
+            yield Release(mine.lock)
     return {"vg": vg, "name": name, "uuid": uuid, "mode": Mode.UN.name, "was_active": mine is not None}
 
 

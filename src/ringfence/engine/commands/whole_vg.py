@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
-from ringfence.core.errors import LocksLost, Refused, RingfenceError
+from ringfence.core.errors import LocksLost, NotFound, Refused, RingfenceError
 from ringfence.core.modes import Mode
 from ringfence.engine.commands.activation import Bases, answer_of, check_ours_to_use, open_order
 from ringfence.engine.commands.disks import find_vg
@@ -164,8 +164,9 @@ def deactivate_all(vg: str, out: Outcome) -> Generator[Order, Any, None]:
     yield GoOn()
     names |= {lv.uuid: lv.name for lv in found.vg.lvs if lv.uuid in mine and lv.uuid not in names}
     yield GoOn()
-    releases: list[Release] = []
+    shut: list[ClosePath] = []
     for some in (*_batches(tuple(names.items())), ()):
+        had = [one for one in shut if one.uuid in mine]
         ours: list[ClosePath] = []
         for uuid, name in some:
             try:
@@ -173,22 +174,22 @@ def deactivate_all(vg: str, out: Outcome) -> Generator[Order, Any, None]:
                 ours.append(ClosePath(vg, name, uuid))
             except RingfenceError as error:
                 out.refused.append(error)
-        released, closed = yield from _at_once(releases, ours)
-        out.refused += [error for error in released if error is not None]
-        releases = []
-        for one, failed in zip(ours, closed, strict=True):
-            if failed is not None:
-                out.refused.append(failed)
-                continue
-            held = mine.get(one.uuid)
-            if held is not None:
-                releases.append(Release(held.lock))
-            out.done.append(
-                {
-                    "vg": vg, "name": one.lv, "uuid": one.uuid, "mode": Mode.UN.name,
-                    "was_active": held is not None,
-                }
-            )  # fmt: skip
+        released, closed = yield from _at_once([Release(mine[one.uuid].lock) for one in had], ours)
+        kept = {
+            one.uuid: error
+            for one, error in zip(had, released, strict=True)
+            if not isinstance(error, NotFound | None)  # not found: another command was quicker
+        }
+        out.refused += [*kept.values(), *(failed for failed in closed if failed is not None)]
+        out.done += [
+            {
+                "vg": vg, "name": one.lv, "uuid": one.uuid, "mode": Mode.UN.name,
+                "was_active": one.uuid in mine,
+            }
+            for one in shut
+            if one.uuid not in kept
+        ]  # fmt: skip
+        shut = [one for one, failed in zip(ours, closed, strict=True) if failed is None]
 
 
 def _at_once(
