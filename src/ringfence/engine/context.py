@@ -17,7 +17,7 @@ from ringfence.membership.authority import Authority
 from ringfence.membership.hearing import Hearing
 from ringfence.volumes.known import KnownVgs
 from ringfence.wire import MANY_LOCKS, SPEAKS, WHOLE_DLM, Speaks
-from ringfence.wire.entries import Entry
+from ringfence.wire.entries import Entry, LockRequests, LockUnlocks, one_by_one
 from ringfence.wire.ring import UNSAID_HARDWARE, Hardware
 
 AT_ONCE = 128
@@ -159,6 +159,14 @@ class Context:
         many_locks = self.running is not None and self.protocol >= MANY_LOCKS
         return self.outbox.submit(entry, self.wall_ms, unhurried=unhurried, many_locks=many_locks)
 
+    def submit_many(self, entry: LockRequests | LockUnlocks) -> None:
+        """The same for an entry about many locks; one by one, where an older node would not know it."""
+        if self.running is not None and self.protocol >= MANY_LOCKS:
+            self.outbox.submit(entry, self.wall_ms)
+            return
+        for one in one_by_one(entry):
+            self.submit(one)
+
     def record(self, kind: str, what: str, **fields: Any) -> None:
         self.out(Record(kind, what, fields))
 
@@ -239,7 +247,7 @@ class Context:
     @property
     def may_report(self) -> bool:
         """Grant authority: a grant may be told to a client only now."""
-        return self.config.naive or (not self.vetoed and self.now_ns < self.deadlines_ns()[0])
+        return self.config.naive or (not self.vetoed and self.now_ns < self.authority.grant_deadline_ns)
 
     def may_report_in(self, lockspace: str) -> bool:
         """The same for a lock of this lockspace, where a disk may have taken authority away."""

@@ -11,7 +11,7 @@ lock that may be somebody else's by now."""
 import errno
 import functools
 from collections import deque
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from heapq import heapify, heappop, heappush
 from itertools import islice
 
@@ -33,12 +33,13 @@ from ringfence.engine.context import Context
 from ringfence.engine.facts import LockFact, LockFacts
 from ringfence.engine.grants import Grants
 from ringfence.engine.lvm_notes import LvmNotes
-from ringfence.engine.orders import Held
+from ringfence.engine.orders import Acquire, Held
 from ringfence.engine.uses import Done, Owner, Use
 from ringfence.locks.compat import compatible, covers
 from ringfence.locks.flags import Flag, valid_unlock
 from ringfence.locks.node_locks import (
     AskCluster,
+    AskMany,
     ClientBlocking,
     ClientCancelled,
     ClientGranted,
@@ -172,16 +173,56 @@ class Locker:
         self._limit(use, wait_ms)
         self._seek(use, deadlock)
         try:
-            outs = self.node_locks.request(
-                use.lock, lockspace, resource, mode, flags=self._flags(flags, wait_ms),
-                keep=is_kept(lockspace, resource), cached=cached, now_ms=self._context.wall_ms,
-            )  # fmt: skip
+            self._ask(use, self._flags(flags, wait_ms), cached)
         except BadInput:
             self._forget(use.lock)
             raise
-        self.take(outs)
         self._watch(use)
         return use.lock
+
+    def _ask(self, use: Use, flags: int, cached: bool = False) -> None:
+        outs = self.node_locks.request(
+            use.lock, use.lockspace, use.resource, use.wanted, flags=flags,
+            keep=is_kept(use.lockspace, use.resource), cached=cached, now_ms=self._context.wall_ms,
+        )  # fmt: skip
+        self.take(outs)
+
+    def acquire_many(self, orders: Sequence[Acquire], dones: Sequence[Done], owner: Owner) -> list[int]:
+        """`acquire` of persistent locks of LVs, of one lockspace, in one mode and with one wait.
+
+        Those with which this node has nothing to do yet are asked for in one entry.
+
+        Returns: their ids."""
+        first = orders[0]
+        space, mode, wait_ms, wall_ms = first.lockspace, first.mode, first.wait_ms, self._context.wall_ms
+        uses: list[Use] = []
+        for order, done in zip(orders, dones, strict=True):
+            self._last += 1
+            use = Use(
+                self._last, space, order.resource, order.what, mode, done, since_wall_ms=wall_ms, owner=owner
+            )
+            uses.append(use)
+        refused = space in self.leaving or (wait_ms == 0 and bool(self._frozen(uses[0])))
+        flags = Flag.NOQUEUE if wait_ms == 0 else 0
+        wishes: list[tuple[int, str]] = []
+        for use in uses:
+            if refused and self._refuse_now(use, wait_ms):
+                continue
+            self._uses[use.lock] = use
+            self._persist(use)
+            self._limit(use, wait_ms)
+            wishes.append((use.lock, use.resource))
+        outs, others = self.node_locks.request_many(space, wishes, mode, flags, wall_ms)
+        self.take(outs)
+        for lock in others:
+            use = self._uses[lock]
+            try:
+                self._ask(use, flags)
+            except BadInput as error:
+                self._ended(use, error)
+        for use in uses:
+            self._watch(use)
+        return [use.lock for use in uses]
 
     def restore(self, one: OpenLock, held: Lock, what: str, lvm2: LvmLock | None = None) -> int:
         """What was held under an earlier life goes on in this one.  Returns its id.
@@ -266,14 +307,34 @@ class Locker:
             broken_off, use.done = use.done, None
             self._untold.pop(lock, None)
             broken_off(not_waited_for(use))
-        use.done, use.wanted, use.deadline_ns = done, Mode.UN, None
-        self._not_persistent(lock)
-        if use.by_lvm2:
-            self.lvm_notes.ends(lock)
+        self._lets_go(use, done)
         self.take(self.node_locks.unlock(lock, flags=flags, lvb=lvb, keep=later))
         self._watch(use)
         if later:
             self.give_back(use.lockspace, use.resource)
+
+    def _lets_go(self, use: Use, done: Done) -> None:
+        use.done, use.wanted, use.deadline_ns = done, Mode.UN, None
+        self._not_persistent(use.lock)
+        if use.by_lvm2:
+            self.lvm_notes.ends(use.lock)
+
+    def release_many(self, locks: Sequence[int], dones: Sequence[Done]) -> None:
+        """`release` of each of these, without a value: of those that nobody else has here in one entry."""
+        plain: list[Use] = []
+        for lock, done in zip(locks, dones, strict=True):
+            use = self._uses.get(lock)
+            if use is None or use.done is not None:
+                self.release(lock, done)  # which says what is wrong
+                continue
+            self._lets_go(use, done)
+            plain.append(use)
+        outs, others = self.node_locks.unlock_many([use.lock for use in plain])
+        self.take(outs)
+        for lock in others:
+            self.take(self.node_locks.unlock(lock))
+        for use in plain:
+            self._watch(use)
 
     def ask_ahead(self, lockspace: str, resource: str, mode: Mode) -> None:
         """Have the node hold a lock that a user may want soon: granted, it is kept like any cluster lock
@@ -556,6 +617,9 @@ class Locker:
             if self._used:
                 self._tell_taken(out)
             self._context.submit(_entry(out, whole=self._context.speaks_whole_dlm))
+            return
+        if isinstance(out, AskMany):
+            self._context.submit_many(_entry_of_many(out))
             return
         use = self._uses.get(out.lock_id)
         if use is None:
@@ -881,6 +945,14 @@ def _entry(ask: AskCluster, *, whole: bool) -> entries.Entry:
     if ask.kind is OpKind.BUSY:
         return entries.LockBusy(*where)
     return entries.LockCancel(*where)
+
+
+def _entry_of_many(ask: AskMany) -> entries.LockRequests | entries.LockUnlocks:
+    """Its flags are known in every protocol."""
+    if ask.kind is OpKind.REQUEST:
+        return entries.LockRequests(ask.lockspace, ask.resources, ask.mode, ask.flags)
+    assert ask.kind is OpKind.UNLOCK
+    return entries.LockUnlocks(ask.lockspace, ask.resources)
 
 
 def _no_orphan(use: Use, number: int) -> RingfenceError:

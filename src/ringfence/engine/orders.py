@@ -89,7 +89,7 @@ class LocksTogether(_Order, frozen=True):
     """Carry all of these out at once, as many in a frame as there may be.  Answer: a tuple with the answer to
     each, or the RingfenceError that it would have raised.
 
-    An Acquire among them is for a persistent lock."""
+    An Acquire among them is for an LV's persistent lock; a Release writes no value."""
 
     orders: tuple[Acquire | Release, ...]
 

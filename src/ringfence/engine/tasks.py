@@ -12,7 +12,7 @@ cannot trust their values, and looks at the disks.  What it had locked for good 
 until somebody deactivates it.  An exception of anything but the command's own code ends the daemon."""
 
 import hashlib
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import msgspec
@@ -442,17 +442,25 @@ class Tasks:
     def _locks_together(self, task: Task, order: orders.LocksTogether) -> tuple[bool, Any]:
         """The answer may come within the call, or later through `_advance`."""
 
-        def ask(one: orders.Acquire | orders.Release, done: Done) -> int:
-            if isinstance(one, orders.Release):
-                self.path_locks.check_lock(one)
-                self._locker.release(one.lock, done, lvb=one.lvb)
-                return one.lock
-            assert one.persistent
-            self._check_not_lvm2(one)
-            return self._locker.acquire(
-                one.lockspace, one.resource, one.mode, one.wait_ms, done,
-                what=one.what, persistent=True, owner=task.owner,
-            )  # fmt: skip
+        def ask(alike: Sequence[orders.Acquire | orders.Release], dones: Sequence[Done]) -> list[int]:
+            releases: list[int] = []
+            wanted: list[orders.Acquire] = []
+            answers: list[Done] = []
+            for one, done in zip(alike, dones, strict=True):
+                try:
+                    if isinstance(one, orders.Release):
+                        self.path_locks.check_lock(one)
+                        releases.append(one.lock)
+                    else:
+                        self._check_not_lvm2(one)
+                        wanted.append(one)
+                except Refused as refused:
+                    done(refused)
+                else:
+                    answers.append(done)
+            if releases:
+                self._locker.release_many(releases, answers)
+            return self._locker.acquire_many(wanted, answers, task.owner) if wanted else releases
 
         def finished(answers: tuple[Any, ...]) -> None:
             if self._tasks.get(task.number) is task and task.together is together:

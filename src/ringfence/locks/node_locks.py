@@ -11,19 +11,21 @@ before, until somebody adopts them (ORPHAN) or they are purged.  They end with t
 import errno
 from bisect import insort
 from collections import deque
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from operator import itemgetter
 from typing import Any
 
+from ringfence.core.errors import BadInput
 from ringfence.core.ids import Token
 from ringfence.core.modes import Mode
 from ringfence.locks.flags import CLIENTS_OWN, NODES_OWN, Flag
 from ringfence.locks.holdings import Place, Row
 from ringfence.locks.local import Local
 from ringfence.locks.lockspace import check_names
-from ringfence.locks.node_lock import NodeLock
+from ringfence.locks.node_lock import NodeLock, asked_alone, first_asked
 from ringfence.locks.outs import (
     AskCluster,
+    AskMany,
     ClientBlocking,
     ClientCancelled,
     ClientGranted,
@@ -32,10 +34,11 @@ from ringfence.locks.outs import (
     ClientReleased,
     Out,
 )
-from ringfence.locks.queues import Lock
+from ringfence.locks.queues import Lock, OpKind
 
 __all__ = [
     "AskCluster",
+    "AskMany",
     "ClientBlocking",
     "ClientCancelled",
     "ClientGranted",
@@ -96,6 +99,35 @@ class NodeLocks:
             self._persistent[lock_id] = False
         outs = lock.request(lock_id, mode, flags & ~CLIENTS_OWN, lvb, keep, cached, now_ms)
         return self._done(lock, outs)
+
+    def request_many(
+        self,
+        lockspace: str,
+        wishes: Sequence[tuple[int, str]],
+        mode: Mode,
+        flags: int,
+        now_ms: int,
+    ) -> tuple[list[Out], list[int]]:
+        """`request` of many clients, each (lock id, resource), where this node has nothing yet to do with it.
+        Their cluster locks are not kept after them.
+
+        Args: flags: NOQUEUE or none; the value block is read.
+        Returns: what follows; and the ids of those others for whom nothing was done."""
+        asked: list[str] = []
+        others: list[int] = []
+        space = self._spaces.get(lockspace, {})
+        for lock_id, resource in wishes:
+            if resource in space or not _plain_names(lockspace, resource) or lock_id in self._of:
+                others.append(lock_id)
+                continue
+            lock = first_asked(lockspace, resource, lock_id, mode, flags, now_ms)
+            space[resource] = self._of[lock_id] = lock
+            asked.append(resource)
+        if not asked:
+            return [], others
+        self._spaces[lockspace] = space
+        flags = asked_alone(flags, keeps=False)
+        return [AskMany(lockspace, tuple(asked), OpKind.REQUEST, mode, flags)], others
 
     def ask_ahead(self, lockspace: str, resource: str, mode: Mode) -> list[Out]:
         """Ask for a lock that a client may want soon, unless this node has, or asks for, one of it already.
@@ -167,6 +199,20 @@ class NodeLocks:
             return [ClientRefused(lock_id, errno.ENOENT)]
         return self._done(lock, lock.unlock(lock_id, flags, lvb, keep))
 
+    def unlock_many(self, lock_ids: Sequence[int]) -> tuple[list[Out], list[int]]:
+        """`unlock` of the last clients that this node has of their resources, where all is up to the cluster.
+
+        Returns: what follows; and the ids of those others for whom nothing was done."""
+        asked: dict[str, list[str]] = {}
+        others: list[int] = []
+        for lock_id in lock_ids:
+            lock = self._of.get(lock_id)
+            if lock is not None and lock.ends_with(lock_id):
+                asked.setdefault(lock.lockspace, []).append(lock.resource)
+            else:
+                others.append(lock_id)
+        return [AskMany(space, tuple(names), OpKind.UNLOCK) for space, names in asked.items()], others
+
     def busy(self, lock_id: int) -> list[Out]:
         """A client that caches uses its lock: refuse those who try for it."""
         lock = self._of.get(lock_id)
@@ -236,6 +282,39 @@ class NodeLocks:
         if hold_until_ms and lock.local.hold_until_ms == hold_until_ms:
             self._hold(hold_until_ms, lock)
         return self._done(lock, outs)
+
+    def on_granted_many(
+        self,
+        lockspace: str,
+        resources: Sequence[str],
+        mode: Mode,
+        tokens: Sequence[Token],
+        lvb: bytes | None,
+        *,
+        hold_until_ms: int = 0,
+    ) -> list[Out]:
+        """`on_granted` of each of these, with values that are valid."""
+        space = self._spaces.get(lockspace, {})
+        outs: list[Out] = []
+        for resource, token in zip(resources, tokens, strict=True):
+            lock = space.get(resource)
+            only = lock.grants_alone(mode) if lock is not None else None
+            if lock is None or only is None:
+                outs += self.on_granted(
+                    lockspace, resource, mode, token, lvb, True, hold_until_ms=hold_until_ms
+                )
+                continue
+            outs.append(lock.grant_alone(only, mode, token, lvb, True, hold_until_ms))
+            if hold_until_ms:
+                self._hold(hold_until_ms, lock)
+        return outs
+
+    def on_released_many(self, lockspace: str, resources: Sequence[str]) -> list[Out]:
+        """`on_released` of each of these."""
+        outs: list[Out] = []
+        for resource in resources:
+            outs += self.on_released(lockspace, resource)
+        return outs
 
     def on_queued(self, lockspace: str, resource: str) -> None:
         """What this node asked for has to wait for others."""
@@ -427,3 +506,11 @@ class NodeLocks:
         if not rows and lock.held is not Mode.UN:
             rows.append(Row(*names, None, Mode.UN, Mode.UN, lock.held, True, 0, lock.token))
         return rows
+
+
+def _plain_names(lockspace: str, resource: str) -> bool:
+    try:
+        check_names(lockspace, resource)
+    except BadInput:
+        return False
+    return True

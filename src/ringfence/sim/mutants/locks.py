@@ -1,7 +1,7 @@
 """Without a rule about lockspaces, grants, value blocks and blocking notices."""
 
 from collections import deque
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -133,3 +133,20 @@ def _() -> list[Change]:
 
     real = NodeLock._raise
     return [(NodeLock, "_raise", ask)]
+
+
+@mutant("rows-take", "what is asked for in a row is given though another has it", story="volumes")
+def _() -> list[Change]:
+    def request(self: Lockspace, names: Sequence[str], owner: int, *how: Any) -> list[Token]:
+        for name in names:
+            if self.resources.open(name) is not None:
+                self.resources.drop(name)
+        return real(self, names, owner, *how)
+
+    real = Lockspace.request_new
+    return [(Lockspace, "request_new", request)]
+
+
+@mutant("rows-thaw", "a victim does not freeze what is asked for in a row", story="volumes")
+def _() -> list[Change]:
+    return [(spaces, "_runs", lambda state, space, node: state.member(space.name, node))]
