@@ -470,7 +470,10 @@ class Locker:
 
     def find(self, lockspace: str, resource: str) -> Use | None:
         """This node's persistent lock on a resource, once it is held."""
-        return next((use for use in self.persistent_on(lockspace, resource) if use.held is not None), None)
+        for use in self.persistent_on(lockspace, resource):
+            if use.held is not None:
+                return use
+        return None
 
     def persistent_on(self, lockspace: str, resource: str) -> tuple[Use, ...]:
         """Its persistent locks on a resource, held or asked for."""

@@ -52,9 +52,9 @@ class PathLocks:
         match order:
             case OpenPath():
                 self._check(order, _needed(order))
-                self._begins(order)
+                self._begins((space_of(order.vg), order.uuid), order)
             case ClosePath():
-                self._begins(order)
+                self._begins((space_of(order.vg), order.uuid), order)
             case ReloadPath(hold=Hold() as hold):
                 self._check(order, hold.least)
                 path = self._paths.get((space_of(order.vg), order.uuid))
@@ -65,23 +65,26 @@ class PathLocks:
         """As `ordered`; returns those that must not be carried out, by their number."""
         refused: dict[int, RingfenceError] = {}
         for number, one in enumerate(order.orders):
-            if isinstance(one, OpenPath) and not self._may_open(one, _needed(one)):
+            key = space_of(one.vg), one.uuid
+            if isinstance(one, OpenPath) and not self._may_open(key, one, _needed(one)):
                 refused[number] = _lock_changed(one)
             else:
-                self._begins(one)
+                self._begins(key, one)
         return refused
 
     def _check(self, order: OpenPath | ReloadPath, needs: Mode) -> None:
-        if not self._may_open(order, needs):
+        if not self._may_open((space_of(order.vg), order.uuid), order, needs):
             raise _lock_changed(order)
 
-    def _may_open(self, order: OpenPath | ReloadPath, needs: Mode) -> bool:
-        use = self._locker.find(space_of(order.vg), order.uuid)
+    def _may_open(self, key: tuple[str, str], order: OpenPath | ReloadPath, needs: Mode) -> bool:
+        use = self._locker.find(*key)
         held = use.held if use is not None and use.done is None else None
         return held is not None and held.token == order.token and held.mode >= needs
 
-    def _begins(self, order: OpenPath | ClosePath) -> None:
-        path = self._paths.setdefault((space_of(order.vg), order.uuid), _Path())
+    def _begins(self, key: tuple[str, str], order: OpenPath | ClosePath) -> None:
+        path = self._paths.get(key)
+        if path is None:
+            path = self._paths[key] = _Path()
         if isinstance(order, OpenPath):
             path.needs = max(path.needs, _needed(order))
             path.opening += 1
