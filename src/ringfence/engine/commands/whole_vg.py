@@ -47,13 +47,28 @@ Rows = list[dict[str, Any]]
 
 
 class Outcome:
-    """What became of a VG's LVs."""
+    """What became of a VG's LVs.
 
-    def __init__(self) -> None:
+    Args: told: each of those that are done is to be told."""
+
+    def __init__(self, *, told: bool = True) -> None:
+        self._told = told
+        self.count = 0
+        """How many are done."""
         self.done: Rows = []
         self.refused: list[RingfenceError] = []
         self.left: list[str] = []
         """LVs to be taken up one by one."""
+
+    def add(self, row: dict[str, Any]) -> None:
+        self.count += 1
+        if self._told:
+            self.done.append(row)
+
+    def add_open(self, vg: str, lv: Lv, held: Held, path: Opened | OpenVolume) -> None:
+        self.count += 1
+        if self._told:
+            self.done.append(answer_of(vg, lv, held, path))
 
 
 class _Had(NamedTuple):
@@ -112,7 +127,7 @@ def _lock_and_open(found: VgOnDisk, wait_ms: int | None, out: Outcome) -> Genera
         locks, paths = yield from _at_once(wishes, [one.path for one in had])
         for one, path in zip(had, paths, strict=True):
             if isinstance(path, Opened):
-                out.done.append(answer_of(vg, one.lv, one.held, path))
+                out.add_open(vg, one.lv, one.held, path)
             else:
                 out.refused.append(path)
                 failed.append(one)
@@ -147,7 +162,7 @@ def _free(
         if held is None:
             continue
         if volume is not None and held.mode is Mode.EX and not held.by_lvm2:
-            out.done.append(answer_of(vg, lv, held, volume))
+            out.add_open(vg, lv, held, volume)
         else:
             out.left.append(lv.name)
     return [lv for lv in lvs if lv.uuid not in mine]
@@ -181,14 +196,12 @@ def deactivate_all(vg: str, out: Outcome) -> Generator[Order, Any, None]:
             if not isinstance(error, NotFound | None)  # not found: another command was quicker
         }
         out.refused += [*kept.values(), *(failed for failed in closed if failed is not None)]
-        out.done += [
-            {
-                "vg": vg, "name": one.lv, "uuid": one.uuid, "mode": Mode.UN.name,
-                "was_active": one.uuid in mine,
-            }
-            for one in shut
-            if one.uuid not in kept
-        ]  # fmt: skip
+        for one in shut:
+            if one.uuid not in kept:
+                active = one.uuid in mine
+                out.add(
+                    {"vg": vg, "name": one.lv, "uuid": one.uuid, "mode": Mode.UN.name, "was_active": active}
+                )
         shut = [one for one, failed in zip(ours, closed, strict=True) if failed is None]
 
 
