@@ -1,11 +1,11 @@
-"""What a hand-over costs by its processes alone: the way of a lock that goes to a client of another node, walked by
-64 bytes, in bare Python.
+"""What a hand-over costs by its processes alone: the way of a lock that goes to a client of another node,
+walked by 64 bytes, in bare Python.
 
     client -> daemon -> hub -> daemon -> client
 
 Each stands in a process of its own, as ringfence's do, and does nothing but read, and write on.  `python
-lock_relay.py hub DIRECTORY` and `… daemon DIRECTORY NUMBER` are those in the middle; `Relay` is a client: the lock is
-the ball, which daemon 0 has at first."""
+lock_relay.py hub DIRECTORY` and `… daemon DIRECTORY NUMBER` are those in the middle; `Relay` is a client:
+the lock is the ball, which daemon 0 has at first."""
 
 import contextlib
 import select
