@@ -40,6 +40,7 @@ from ringfence.wire.block import Hold
 UUIDS = 4
 END_SLOTS_MS = 5000
 FAULT_LENGTH = 300
+WRITES = orders.WriteBlocks, orders.WriteVersion
 Finished = Callable[[Any, RingfenceError | None], None]
 Told = Callable[[RingfenceError | None], None]
 
@@ -140,7 +141,7 @@ class Tasks:
         task = self._orders.pop(order, None)
         if task is not None:
             waited_for = task.waits_for
-            if isinstance(waited_for, orders.WriteBlocks) and answer and answer not in task.warnings:
+            if isinstance(waited_for, WRITES) and answer and answer not in task.warnings:
                 task.warnings.append(answer)
             if error is None and task.refused != "stale":
                 self._note_hold(waited_for)
