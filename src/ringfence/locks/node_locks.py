@@ -22,7 +22,7 @@ from ringfence.locks.flags import CLIENTS_OWN, NODES_OWN, Flag
 from ringfence.locks.holdings import Place, Row
 from ringfence.locks.local import Local
 from ringfence.locks.lockspace import check_names
-from ringfence.locks.node_lock import NodeLock, asked_alone, first_asked
+from ringfence.locks.node_lock import AHEAD_FLAGS, NodeLock, asked_ahead, asked_alone, first_asked
 from ringfence.locks.outs import (
     AskCluster,
     AskMany,
@@ -131,16 +131,30 @@ class NodeLocks:
         flags = asked_alone(flags, keeps=False)
         return [AskMany(lockspace, tuple(asked), OpKind.REQUEST, mode, flags)], others
 
-    def ask_ahead(self, lockspace: str, resource: str, mode: Mode) -> list[Out]:
-        """Ask for a lock that a client may want soon, unless this node has, or asks for, one of it already.
+    def ask_ahead(self, lockspace: str, resources: Sequence[str], mode: Mode) -> list[Out]:
+        """Ask for locks that clients may want soon, but for those that this node has, or asks for, already.
 
-        Nobody is told what becomes of it; `give_back` is for what no client has wanted.
-
-        Raises BadInput for an impossible name."""
-        if self._find(lockspace, resource) is not None:
+        Nobody is told what becomes of them; `give_back` is for what no client has wanted."""
+        space = self._spaces.get(lockspace, {})
+        asked = [one for one in resources if one not in space and is_resource_name(one)]
+        if not asked or not is_lockspace_name(lockspace):
             return []
-        check_names(lockspace, resource)
-        return self._new(lockspace, resource).ask_ahead(mode)
+        self._spaces[lockspace] = space
+        space.update({one: asked_ahead(lockspace, one, mode) for one in asked})
+        return [AskMany(lockspace, tuple(asked), OpKind.REQUEST, mode, int(AHEAD_FLAGS))]
+
+    def take_ahead(
+        self, lock_id: int, lockspace: str, resource: str, mode: Mode, now_ms: int
+    ) -> ClientGranted | None:
+        """`request`, without `keep`, of what this node has asked for ahead, and has.  That it is used (BUSY)
+        the caller says.
+
+        None: it is not so, and nothing was done."""
+        lock = self._find(lockspace, resource)
+        taken = lock.take_ahead(lock_id, mode, now_ms) if lock is not None else None
+        if lock is not None and taken is not None:
+            self._of[lock_id] = lock
+        return taken
 
     def adopt(self, lockspace: str, resource: str, mode: Mode, *, flags: int = 0) -> list[Out]:
         """Take over an orphan (ORPHAN), PERSISTENT again or not; its lock id stands in the first answer.
@@ -300,6 +314,11 @@ class NodeLocks:
         outs: list[Out] = []
         for resource, token in zip(resources, tokens, strict=True):
             lock = space.get(resource)
+            if lock is not None and lock.keeps_ahead():
+                lock.keep_ahead(mode, token, lvb, True, hold_until_ms)
+                if hold_until_ms:
+                    self._hold(hold_until_ms, lock)
+                continue
             only = lock.grants_alone(mode) if lock is not None else None
             if lock is None or only is None:
                 outs += self.on_granted(
@@ -388,6 +407,21 @@ class NodeLocks:
         """The node is about to leave: a kept lock is given back.  Ask `holds` after each answer."""
         lock = self._find(lockspace, resource)
         return [] if lock is None else self._done(lock, lock.give_back())
+
+    def give_back_many(self, lockspace: str, resources: Iterable[str]) -> list[Out]:
+        """`give_back` of each of these."""
+        space = self._spaces.get(lockspace, {})
+        alone: list[str] = []
+        outs: list[Out] = []
+        for resource in resources:
+            lock = space.get(resource)
+            if lock is None:
+                continue
+            if lock.gives_back():
+                alone.append(resource)
+            else:
+                outs += self._done(lock, lock.give_back())
+        return [AskMany(lockspace, tuple(alone), OpKind.UNLOCK), *outs] if alone else outs
 
     # -- reading -------------------------------------------------------------------------------
 
