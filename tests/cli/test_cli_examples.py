@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 from cli_daemon import CannedDaemon
+from cli_run import Run
 
-from conftest import Run
 from ringfence.cli.verbs import ROOMS, verb
 from ringfence.core.errors import Refused
 from ringfence.lvm2.backup import to_file

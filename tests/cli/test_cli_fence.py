@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 from cli_daemon import CannedDaemon
+from cli_run import Run
 
-from conftest import Run
 from ringfence.core.errors import NotFound, Refused
 from ringfence.wire import client as calls
 

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 import pytest
+from cli_run import Run
 
-from conftest import Run
 from ringfence.cli import fence_agents
 from ringfence.config.agents.stock import NO_PROOF
 

@@ -4,8 +4,8 @@ import stat
 from pathlib import Path
 
 import pytest
+from cli_run import Run
 
-from conftest import Run
 from ringfence.config import Paths, differences, load, parse_corosync
 from ringfence.core.cluster import Confirms, Level, NodeConfig, Use
 from ringfence.core.errors import EXIT_FAILED

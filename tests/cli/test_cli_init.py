@@ -7,8 +7,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from cli_run import Run
 
-from conftest import Run
 from ringfence.config import Paths, differences, load, parse_corosync, read_secrets
 from ringfence.core.cluster import Confirms, DeviceConfig, Level, Use
 from ringfence.core.errors import EXIT_BAD_COMMAND, EXIT_FAILED

@@ -6,8 +6,8 @@ from xml.etree import ElementTree
 
 import pytest
 from cli_daemon import CannedDaemon
+from cli_run import Run
 
-from conftest import Run
 from ringfence.wire import client as calls
 
 SOCKET = "/run/ringfence/dev/vg0/vm1"

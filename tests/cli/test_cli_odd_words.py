@@ -4,8 +4,8 @@ from collections.abc import Callable
 
 import pytest
 from cli_daemon import CannedDaemon
+from cli_run import Run
 
-from conftest import Run
 from ringfence.cli.verbs import ROOMS
 from ringfence.core.errors import NotFound
 from ringfence.wire.client import Call

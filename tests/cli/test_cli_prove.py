@@ -3,8 +3,8 @@
 from typing import Any
 
 from cli_daemon import CannedDaemon
+from cli_run import Run
 
-from conftest import Run
 from ringfence.wire import client as calls
 
 PASSED = {

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 from cli_daemon import CannedDaemon, canned_daemon
+from cli_run import Run
 
-from conftest import Run
 from ringfence.cli.report.descriptions import DESCRIPTIONS
 from ringfence.cli.report.fields import FIELDS
 from ringfence.cli.verbs.derive import ASKABLE, DERIVED

@@ -9,8 +9,8 @@ from typing import Any
 import msgspec
 import pytest
 from cli_daemon import CannedDaemon
+from cli_run import Run
 
-from conftest import Run
 from ringfence.cli.verbs import ROOMS, foreground, verb
 from ringfence.cli.verbs.words import _every, takes_value
 from ringfence.client.brief import UNKNOWN

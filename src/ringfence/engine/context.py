@@ -106,6 +106,8 @@ class Context:
         """Counts steps."""
         self.more = False
         """There is more to do than fits into this step."""
+        self.more_locks = False
+        """There is, but no more than `Locker.look` and `Lvmlockd.look` do."""
         self.settled = True
         """False: the state is in the middle of an entry that concerns many locks."""
         self.discarded: list[dict[Any, Any]] = []
@@ -220,6 +222,11 @@ class Context:
         """The VG's LVs that are being zeroed or wiped, as far as this node knows."""
         told = self.state.unclean.get(vg, ()) if self.state is not None else ()
         return tuple(dict.fromkeys((*told, *self.unclean_seen.get(vg, ()))))
+
+    def is_unclean(self, vg: str, uuid: str) -> bool:
+        """Whether this LV is one of `unclean`."""
+        told = self.state.unclean.get(vg, ()) if self.state is not None else ()
+        return uuid in told or uuid in self.unclean_seen.get(vg, ())
 
     def see_unclean(self, vg: str, uuids: Sequence[str]) -> None:
         """This host has seen on the disks which LVs of a VG those are."""

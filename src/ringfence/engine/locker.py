@@ -13,7 +13,8 @@ import functools
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
 from heapq import heapify, heappop, heappush
-from itertools import islice
+from itertools import groupby, islice
+from operator import itemgetter
 
 import msgspec
 
@@ -72,6 +73,8 @@ USED_WAITS_MS = 5_000
 """That locks asked for ahead are in use is told when no more were taken for the one, or after the other at
 the latest: not in the middle of a command that takes thousands.  Until then who tries for one has this node
 asked, which costs time, but gives it to nobody."""
+LET_GO_AT = 32
+"""So many that are to be given back are worth a frame of their own."""
 FREED = 16
 """How many table rows go for one lock that a step may handle."""
 KEPT_RESOURCES = ("GLLK", "VGLK")
@@ -117,6 +120,9 @@ class Locker:
         self._outs: deque[Out] = deque()
         self._later: dict[tuple[str, str], None] = {}
         """What is to be given back, and need not be at once: (lockspace, resource)."""
+        self._let_go_step = 0
+        """From which step on there is enough of it; 0: there is not.  The one that brought the last of it has
+        its answer to give first."""
         self._used: dict[tuple[str, str], None] = {}
         """Locks asked for ahead that a client has taken, of which the cluster has not been told."""
         self._used_since_ns = self._used_last_ns = 0
@@ -336,23 +342,55 @@ class Locker:
         for use in plain:
             self._watch(use)
 
-    def ask_ahead(self, lockspace: str, resource: str, mode: Mode) -> None:
-        """Have the node hold a lock that a user may want soon: granted, it is kept like any cluster lock
-        without users, until one takes it (`acquire`), another node asks for it, or `give_back`."""
+    def ask_ahead(self, lockspace: str, resources: Sequence[str], mode: Mode) -> None:
+        """Have the node hold locks that users may want soon: granted, they are kept like any cluster lock
+        without users, until one takes them (`acquire`), another node asks for them, or `give_back`."""
         if lockspace not in self.leaving:
-            self.take(self.node_locks.ask_ahead(lockspace, resource, mode))
+            self.take(self.node_locks.ask_ahead(lockspace, resources, mode))
+
+    def take_ahead(
+        self, lockspace: str, resource: str, mode: Mode, what: str, owner: Owner, process: tuple[int, int]
+    ) -> bool:
+        """`acquire` for LVM2 of a persistent lock that was asked for ahead, and is here: nobody waits.
+
+        False: it is not so, and nothing was done."""
+        context = self._context
+        state = context.running
+        if lockspace in self.leaving or not context.may_report_in(lockspace):
+            return False
+        if state is None or state.blocking(lockspace):
+            return False
+        lock, wall_ms = self._last + 1, context.wall_ms
+        out = self.node_locks.take_ahead(lock, lockspace, resource, mode, wall_ms)
+        if out is None:
+            return False
+        self._last = lock
+        lvb = out.lvb if out.lvb_valid else None
+        held = Held(lock, mode, out.token, lvb, by_lvm2=True)
+        use = Use(
+            lock, lockspace, resource, what, mode, None, held=held, since_wall_ms=wall_ms, owner=owner,
+            by_lvm2=True, process=process,
+        )  # fmt: skip
+        self._uses[lock] = use
+        self._persist(use)
+        self.lvm_notes.granted(use, persistent=True)
+        self._taken(lockspace, resource)
+        return True
 
     def give_back(self, lockspace: str, resource: str) -> None:
         """Keep nothing of this resource that no user has; soon, or when `let_go` is called."""
         self._later[lockspace, resource] = None
-        if len(self._later) >= self._context.at_once:
-            self.let_go()
+        if len(self._later) == min(LET_GO_AT, self._context.at_once):
+            self._let_go_step, self._context.more_locks = self._context.step + 1, True
 
     def let_go(self) -> None:
         """Give back all that is to be given back, in one frame."""
-        later, self._later = self._later, {}
-        for where in later:
-            self.take(self.node_locks.give_back(*where))
+        later, self._later, self._let_go_step = list(self._later), {}, 0
+        for lockspace, together in groupby(later, key=itemgetter(0)):
+            names = [resource for _, resource in together]
+            for at in range(0, len(names), self._context.at_once):
+                some = names[at : at + self._context.at_once]
+                self.take(self.node_locks.give_back_many(lockspace, some))
 
     def busy(self, lock: int) -> None:
         """A cached lock is in use: who tries for it is refused."""
@@ -470,7 +508,7 @@ class Locker:
 
     def find(self, lockspace: str, resource: str) -> Use | None:
         """This node's persistent lock on a resource, once it is held."""
-        for use in self.persistent_on(lockspace, resource):
+        for use in self._persistent_at.get((lockspace, resource), ()):
             if use.held is not None:
                 return use
         return None
@@ -531,6 +569,8 @@ class Locker:
             self.take([out for lock in told for out in self._untold.pop(lock)])
         if self._used:
             self._tell_some()
+        if 0 < self._let_go_step <= self._context.step:
+            self.let_go()
         self._drop_some()
         if self._endings:
             self._end_some()
@@ -564,12 +604,12 @@ class Locker:
             if one.ended is not None:
                 one.ended()  # with this life, as everything else here
 
-    def _taken(self, busy: AskCluster) -> None:
+    def _taken(self, lockspace: str, resource: str) -> None:
         """A client has what was asked for ahead: to be told later."""
         self._used_last_ns = self._context.now_ns
         if not self._used:
             self._used_since_ns = self._used_last_ns
-        self._used[busy.lockspace, busy.resource] = None
+        self._used[lockspace, resource] = None
 
     def _tell_taken(self, ask: AskCluster) -> None:
         """Something else is about to be said of a lock: what comes before it, unless it says as much."""
@@ -615,13 +655,15 @@ class Locker:
     def _one(self, out: Out) -> None:
         if isinstance(out, AskCluster):
             if out.unhurried:
-                self._taken(out)
+                self._taken(out.lockspace, out.resource)
                 return
             if self._used:
                 self._tell_taken(out)
             self._context.submit(_entry(out, whole=self._context.speaks_whole_dlm))
             return
         if isinstance(out, AskMany):
+            for resource in out.resources if self._used else ():
+                self._used.pop((out.lockspace, resource), None)  # to give it back says as much
             self._context.submit_many(_entry_of_many(out))
             return
         use = self._uses.get(out.lock_id)
@@ -698,7 +740,7 @@ class Locker:
         self._in_flight.pop(lock, None)
         self.seeking.pop(lock, None)
         use = self._uses.pop(lock, None)
-        if use is not None and use.by_lvm2:
+        if use is not None and use.by_lvm2 and use.wanted is not Mode.UN:  # else it was struck off before
             self.lvm_notes.ends(lock)
         return use is not None
 

@@ -461,6 +461,24 @@ class WriteBlocks(_Order, frozen=True):
     """Names the step for crash points: "pv-header", "text", "precommit", "commit"."""
 
 
+class WriteVersion(_Order, frozen=True):
+    """Write a VG's next version: the steps that `lvm2.area` names, each on all areas before the next.  Answer
+    and guard as of WriteBlocks.
+
+    Flushed before the commit, and before the answer: of what is there before the commit nobody believes more
+    than its checksum says, in whatever order a power cut leaves it."""
+
+    texts: tuple[Write, ...]
+    precommits: tuple[Write, ...]
+    commits: tuple[Write, ...]
+    guard: str
+
+    @property
+    def steps(self) -> tuple[tuple[str, tuple[Write, ...]], ...]:
+        """Each with its name for crash points."""
+        return ("text", self.texts), ("precommit", self.precommits), ("commit", self.commits)
+
+
 class ZeroBlocks(_Order, frozen=True):
     """Make a range read as zeros, flushed before the answer.  Answer: None.
 
@@ -723,8 +741,8 @@ ENGINE_ORDERS = (
     AskHandover, AwaitTaken, Handovers,
 )  # fmt: skip
 StorageOrder = (
-    ScanDevices | ReadBlocks | ReadDisks | ReadText | SaveText | WriteBlocks | ZeroBlocks | CopyBlocks
-    | Probe
+    ScanDevices | ReadBlocks | ReadDisks | ReadText | SaveText | WriteBlocks | WriteVersion | ZeroBlocks
+    | CopyBlocks | Probe
 )  # fmt: skip
 BlockOrder = (
     OpenPath | PathsTogether | ReloadPath | MirrorPath | SealPath | UnmirrorPath | ClosePath | OpenPaths

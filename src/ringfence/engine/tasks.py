@@ -41,6 +41,7 @@ from ringfence.wire.block import Hold
 UUIDS = 4
 END_SLOTS_MS = 5000
 FAULT_LENGTH = 300
+WRITES = orders.WriteBlocks, orders.WriteVersion
 Finished = Callable[[Any, RingfenceError | None], None]
 Told = Callable[[RingfenceError | None], None]
 
@@ -152,7 +153,7 @@ class Tasks:
                 waited_for = _without(waited_for, task.refusals)
             if task.refused != "stale":
                 self.path_locks.done(waited_for, answer, failed=error is not None)
-            if isinstance(waited_for, orders.WriteBlocks) and answer and answer not in task.warnings:
+            if isinstance(waited_for, WRITES) and answer and answer not in task.warnings:
                 task.warnings.append(answer)
             if error is None and task.refused != "stale":
                 self._note_hold(waited_for)

@@ -72,6 +72,7 @@ from ringfence.locks.queues import (
 PASSED_ON = Flag.NOQUEUE | Flag.NOQUEUEBAST | Flag.NOORDER | Flag.HEADQUE
 PLAIN = Flag.NOQUEUE | Flag.VALBLK
 """Flags that mean nothing where nobody is in the way."""
+AHEAD_FLAGS = Flag.NOQUEUE | Flag.VALBLK | Flag.AHEAD
 DEADLOCK = Flag.YIELDS | Flag.NODLCKWT
 """What decides whether the cluster calls a node's conversion a deadlock."""
 
@@ -96,6 +97,10 @@ class NodeLock(Holding):
     def request(
         self, lock_id: int, mode: Mode, flags: int, lvb: bytes | None, keep: bool, cached: bool, now_ms: int
     ) -> list[Out]:
+        if not (keep or cached or flags & ~PLAIN):
+            taken = self.take_ahead(lock_id, mode, now_ms)
+            if taken is not None:
+                return [taken, self._used()]
         alone = self._at_rest and self.local.empty and not cached and not flags & ~PLAIN
         nothing = self.held is Mode.UN and self.local.ceiling is Mode.UN
         granted = self.local.take_alone(lock_id, mode, now_ms) if alone and not nothing else None
@@ -110,6 +115,19 @@ class NodeLock(Holding):
         if cached:
             self.local.caching = (*self.local.caching, lock_id)
         return self._tell(self.local.request(lock_id, mode, _tries(flags), lvb, now_ms)) + self._step()
+
+    def take_ahead(self, lock_id: int, mode: Mode, now_ms: int) -> ClientGranted | None:
+        """`request` of what was asked for ahead, and is not to be kept after this client.  That it is in use
+        (BUSY) the caller says.
+
+        None: it is not so, and nothing was done."""
+        if not (self.ahead and self.held is mode and self._at_rest and self.local.empty):
+            return None
+        granted = self.local.take_alone(lock_id, mode, now_ms)
+        if granted is None:
+            return None
+        self.keep, self.ahead = Keep.NEVER, False
+        return self._stamp(granted)
 
     def _request_alone(self, lock_id: int, mode: Mode, flags: int, now_ms: int) -> list[Out]:
         """`request` where there is nothing yet and nothing can be in the way: all is up to the cluster.
@@ -153,9 +171,13 @@ class NodeLock(Holding):
         if not (self._ends_alone() and self.local.leave_alone(lock_id)):
             return False
         self._withheld = (ClientReleased(lock_id),)
+        self._ask_unlock()
+        return True
+
+    def _ask_unlock(self) -> None:
+        """What `_lower` does where no value was written."""
         self.local.ceiling = Mode.UN
         self.local.outstanding = Outstanding(OpKind.UNLOCK, Mode.UN)
-        return True
 
     def cancel(self, lock_id: int) -> list[Out]:
         lock = self.local.find(lock_id)
@@ -193,12 +215,6 @@ class NodeLock(Holding):
         outs = self._tell([*self.local.cancel(lock_id), *self.local.busy(lock_id)]) + self._step()
         return [one for one in outs if not isinstance(one, ClientCancelled) or one.lock_id != lock_id]
 
-    def ask_ahead(self, mode: Mode) -> list[Out]:
-        """Ask for a new lock that no client wants yet."""
-        flags = Flag.NOQUEUE | Flag.VALBLK | Flag.AHEAD
-        self.local.outstanding = Outstanding(OpKind.REQUEST, mode, flags, True)
-        return [AskCluster(self.lockspace, self.resource, OpKind.REQUEST, mode, int(flags))]
-
     def adopt(self, mode: Mode, token: Token) -> list[Out]:
         """A grant that nobody here asked for: give it back."""
         self.held, self.token, self.keep = mode, token, Keep.NEVER
@@ -217,10 +233,17 @@ class NodeLock(Holding):
 
     def give_back(self) -> list[Out]:
         """Keep the cluster lock no longer than clients need it."""
-        self.keep = Keep.NEVER
-        if self._ends_alone() and self.local.empty and self.held is not Mode.UN:
-            return self._lower(Mode.UN)
+        if self.gives_back():
+            return [AskCluster(self.lockspace, self.resource, OpKind.UNLOCK)]
         return self._step()
+
+    def gives_back(self) -> bool:
+        """`give_back`, where all that is to be done is to ask the cluster (UNLOCK).  False: there is more."""
+        self.keep = Keep.NEVER
+        if self.held is Mode.UN or not (self.local.empty and self._ends_alone()):
+            return False
+        self._ask_unlock()
+        return True
 
     def _ends_alone(self) -> bool:
         """Whether nothing is to be done when the last client has gone but to give the cluster lock back."""
@@ -260,6 +283,9 @@ class NodeLock(Holding):
         only = self.grants_alone(mode)
         if only is not None:
             return [self.grant_alone(only, mode, token, lvb, lvb_valid, hold_until_ms)]
+        if self.keeps_ahead():
+            self.keep_ahead(mode, token, lvb, lvb_valid, hold_until_ms)
+            return []
         done = self._answered()
         if done.raises and self.held < Mode.CR:
             # Not at each conversion upward: those who wait would never have their turn.
@@ -281,6 +307,32 @@ class NodeLock(Holding):
         if done.refused_early is not Mode.UN:
             outs += self._tell(self.local.nudge(done.refused_early))
         return outs + self._step()
+
+    def keeps_ahead(self) -> bool:
+        """Whether this grant is of what was asked for ahead, and there is nothing to do but to keep it."""
+        local, done = self.local, self.local.outstanding
+        return (
+            done is not None
+            and bool(done.flags & Flag.AHEAD)
+            and local.empty
+            and self.held is Mode.UN
+            and self.keep is Keep.UNTIL_ASKED
+            and local.asked is Mode.UN
+            and done.refused_early is Mode.UN
+            and not (done.queued or self._unwritten or self._withheld or self._encumbered)
+        )
+
+    def keep_ahead(
+        self, mode: Mode, token: Token, lvb: bytes | None, lvb_valid: bool, hold_until_ms: int
+    ) -> None:
+        """What `on_granted` and `_step` would do then."""
+        local = self.local
+        local.outstanding, local.ceiling = None, mode
+        local.hold_until_ms = hold_until_ms
+        self.held, self.token, self.ahead = mode, token, True
+        local.lvb_valid = lvb_valid
+        if lvb is not None:
+            local.lvb = lvb
 
     def grants_alone(self, mode: Mode) -> Lock | None:
         """The client's wish, if this grant is for the one client that there is, which asked for just this,
@@ -366,6 +418,14 @@ class NodeLock(Holding):
             withheld, self._withheld = self._withheld, ()
             return list(withheld)
         return self._step()
+
+    def last_released(self) -> ClientReleased | None:
+        """What is to be told, if with the cluster lock, which is given back now, this object has no use any
+        more; to be forgotten then."""
+        if len(self._withheld) != 1 or not self._is_over():
+            return None
+        told = self._withheld[0]
+        return told if isinstance(told, ClientReleased) else None
 
     def _is_over(self) -> bool:
         """Whether, now that the cluster lock is given back, all there is to tell is to who waits for that."""
@@ -501,7 +561,10 @@ class NodeLock(Holding):
         if not self.ahead or self.local.needed() is Mode.UN:
             return []
         self.ahead = False
-        return [AskCluster(self.lockspace, self.resource, OpKind.BUSY, unhurried=True)]
+        return [self._used()]
+
+    def _used(self) -> AskCluster:
+        return AskCluster(self.lockspace, self.resource, OpKind.BUSY, unhurried=True)
 
     def _busy(self) -> list[Out]:
         self.local.tried, self.ahead = Mode.UN, False
@@ -682,6 +745,12 @@ def first_asked(
     waiting, outstanding = _first_wish(lock_id, mode, flags, Keep.NEVER, now_ms)
     local = Local(resource, waiting=waiting, outstanding=outstanding)
     return NodeLock(lockspace, local, keep=Keep.NEVER)
+
+
+def asked_ahead(lockspace: str, resource: str, mode: Mode) -> NodeLock:
+    """A node's lock of which there was nothing yet, and that no client wants yet."""
+    asked = Outstanding(OpKind.REQUEST, mode, AHEAD_FLAGS, True)
+    return NodeLock(lockspace, Local(resource, outstanding=asked))
 
 
 def _first_wish(

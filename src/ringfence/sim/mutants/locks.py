@@ -12,6 +12,7 @@ from ringfence.engine import apply as engine_apply
 from ringfence.engine import losses, spaces, views
 from ringfence.engine.facts import Fact, JoinDone, LockFact
 from ringfence.engine.grants import Grants
+from ringfence.engine.locker import Locker
 from ringfence.engine.state import ClusterState
 from ringfence.fencing.domain import Domain, Victim
 from ringfence.locks.flags import Flag
@@ -147,6 +148,8 @@ def _() -> list[Change]:
     return [(Lockspace, "request_new", request)]
 
 
-@mutant("rows-thaw", "a victim does not freeze what is asked for in a row", story="volumes")
+@mutant("rows-thaw", "a frozen lockspace gives what is asked for in a row", story="volumes")
 def _() -> list[Change]:
-    return [(spaces, "_runs", lambda state, space, node: state.member(space.name, node))]
+    """The rule stands twice: whole VGs are tried for, and a node tries for nothing in a frozen lockspace."""
+    runs = (spaces, "_runs", lambda state, space, node: state.member(space.name, node))
+    return [runs, (Locker, "_frozen", lambda self, use: "")]
