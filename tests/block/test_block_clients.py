@@ -25,10 +25,11 @@ from ringfence.block.negotiation import Garbage, Negotiation
 from ringfence.block.protocol import Command
 from ringfence.block.seats import PlainSeats
 from ringfence.block.service import IN_FLIGHT
-from ringfence.engine.orders import Extent, OpenPath, Place
+from ringfence.engine.orders import OpenPath
 from ringfence.host.pages import PageReader
 from ringfence.lab.nbd_client import NbdClient
 from ringfence.wire import block as wire
+from ringfence.wire.block import Extent, Place
 
 NEW = b"\x22" * 4096
 

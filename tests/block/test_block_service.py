@@ -18,8 +18,9 @@ from block_rig import MIB, Rig, Writing, eventually, process_state, rig
 
 from ringfence.block.control import LOOK_S, BlockService
 from ringfence.core.errors import BadInput, DeviceFailed, Refused, RingfenceError, Unavailable
-from ringfence.engine.orders import Extent, OpenPath
+from ringfence.engine.orders import OpenPath
 from ringfence.lab.nbd_client import NbdClient
+from ringfence.wire.block import Extent
 from ringfence.wire.block import Path as OpenPathRow
 from ringfence.wire.entries import Incident
 
