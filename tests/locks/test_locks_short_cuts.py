@@ -17,7 +17,7 @@ from ringfence.locks.resource import Resource
 STEPS = 120
 CUTS = (
     (NodeLock, "_request_alone"), (NodeLock, "_grants_alone"), (NodeLock, "_ends_alone"),
-    (NodeLock, "_is_over"), (Resource, "request_alone"),
+    (NodeLock, "_goes_on"), (NodeLock, "_is_over"), (Resource, "request_alone"),
 )  # fmt: skip
 """Each tells whether it may be taken, or takes it."""
 
@@ -28,13 +28,28 @@ class Told(World):
     def __init__(self, choose: Callable[[int], int], *kinds: bool) -> None:
         super().__init__(choose, *kinds)
         self.trace: list[str] = []
+        self.keeps = self.choose(2) == 0
+        """Nodes keep what their clients let go of, all of it."""
 
     def step(self) -> None:
         """A node that keeps nothing of a lock is in it, too."""
         super().step()
-        if self.choose(4) == 0:
+        if not self.keeps and self.choose(2) == 0:
             node = NODES[self.choose(3)]
             self.carry(node, self.nodes[node].give_back(SPACE, NAME))
+        if self.choose(3) == 0:
+            self.use_for_a_moment(NODES[self.choose(3)])
+
+    def use_for_a_moment(self, node: int) -> None:
+        """What others ask for is let go of by who is alone and writes nothing; else such a one comes."""
+        mine = [one for one, client in self.clients.items() if client.node == node and not client.releasing]
+        if not mine:
+            self.request(node, Mode.EX, 0, True)
+        elif len(mine) == 1 and self.clients[mine[0]].wanted is Mode.UN:
+            self.unlock(mine[0], None)
+
+    def request(self, node: int, mode: Mode, flags: int, keep: bool) -> None:
+        super().request(node, mode, flags, keep or self.keeps)
 
     def carry(self, node: int, outs: list[Out]) -> None:
         locks = self.nodes[node]
@@ -81,6 +96,7 @@ def test_the_rules_say_the_same(base: int, taken: dict[str, int], monkeypatch: p
     monkeypatch.setattr(NodeLock, "_request_alone", by_the_rules)
     monkeypatch.setattr(NodeLock, "_grants_alone", lambda lock, done: False)
     monkeypatch.setattr(NodeLock, "_ends_alone", lambda lock: False)
+    monkeypatch.setattr(NodeLock, "_goes_on", lambda lock: False)
     monkeypatch.setattr(NodeLock, "_is_over", lambda lock: False)
     monkeypatch.setattr(lockspace, "valid_request", lambda *given: False)
     for seed, story in stories.items():

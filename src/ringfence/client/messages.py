@@ -115,6 +115,8 @@ class Lines:
                 self._state = (chunk, 0, number)
                 self.chunks = []
                 return True
+        if not self.chunks:
+            return False
         fresh = [chunk for chunk in self.chunks if chunk[0] > last]
         for position, (number, chunk) in enumerate(fresh, 1):
             if number > self._scanned and b"\n" in chunk:

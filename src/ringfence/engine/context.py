@@ -238,7 +238,7 @@ class Context:
     @property
     def may_report(self) -> bool:
         """Grant authority: a grant may be told to a client only now."""
-        return self.config.naive or (not self.vetoed and self.now_ns < self.deadlines_ns()[0])
+        return self.config.naive or (not self.vetoed and self.now_ns < self.authority.grant_deadline_ns)
 
     def may_report_in(self, lockspace: str) -> bool:
         """The same for a lock of this lockspace, where a disk may have taken authority away."""

@@ -204,6 +204,8 @@ class HubRing:
 
     def _heard(self, message: FromHub) -> None:
         match message:
+            case wire.Deliver(((sender, payload),)) if not self._in:  # nearly always
+                self.on_input(Delivered(sender, payload))
             case wire.Deliver(items):
                 self._in.extend(Delivered(sender, payload) for sender, payload in items)
                 if self._pumping:
