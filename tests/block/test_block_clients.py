@@ -177,7 +177,7 @@ assert [errno_of(h.aio_command_completed, cookie) for cookie in cookies] == ["EP
         client = subprocess.Popen(libnbd(uri, script), stderr=subprocess.PIPE, text=True)
         eventually(lambda: len(freezable.standing()) == LANES)
         freezable.lose()
-    assert client.wait(30) == 0, client.communicate()[1]
+    assert client.wait(60) == 0, client.communicate()[1]
     told = freezable.incidents(LANES + 1)
     late = sorted(one.offset_bytes for one in told if one.kind == "write-late")
     assert late == [number * 4096 for number in range(LANES)]
@@ -228,7 +228,7 @@ def test_a_write_that_stands_holds_up_no_other(freezable: Rig) -> None:
 
 
 def _one_stands(freezable: Rig, uri: str, stall: Path) -> None:
-    with NbdClient(uri, timeout_s=20) as client:
+    with NbdClient(uri, timeout_s=60) as client:
         burst = Burst(client)
         for _ in range(8):
             burst.send(*writes(*range(0, 16 * 4096, 4096)))
@@ -247,7 +247,7 @@ def _one_stands(freezable: Rig, uri: str, stall: Path) -> None:
 def test_requests_of_all_sizes_behind_one_another(either: Rig) -> None:
     """However they lie in what is received at once."""
     dice = random.Random(7)
-    with NbdClient(either.open(), timeout_s=20) as client:
+    with NbdClient(either.open(), timeout_s=60) as client:
         burst = Burst(client)
         image = bytearray(client.size_bytes)
         for _ in range(6):

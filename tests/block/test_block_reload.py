@@ -207,7 +207,7 @@ def test_no_write_is_lost_while_it_is_reloaded_again_and_again(block: Rig) -> No
     wrong: list[str] = []
 
     def hammer(lane: int) -> None:
-        with NbdClient(uri, timeout_s=30) as client:
+        with NbdClient(uri, timeout_s=60) as client:
             number = 0
             while not stop.is_set():
                 number += 1

@@ -163,7 +163,7 @@ def test_a_burst_is_kept_by_its_ends(directory: Path) -> None:
 
     def slow(reads: Any) -> Any:
         if threading.current_thread().name == "archive":
-            gate.wait(20)
+            gate.wait(60)
         return storage.read(reads)
 
     world.keeper = Archive(directory / "archive", directory / "backup", "h", slow)

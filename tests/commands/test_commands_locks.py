@@ -68,7 +68,7 @@ def sketch(node: Node) -> list[str]:
             case orders.Release():
                 lines.append("unlock with value" if order.lvb else "unlock")
             case (
-                orders.ReadBlocks() | orders.ScanDevices() | orders.Probe() | orders.Identity()
+                orders.ReadBlocks() | orders.ReadDisks() | orders.Probe() | orders.Identity()
                 | orders.Joined()
             ):  # fmt: skip
                 pass

@@ -572,7 +572,7 @@ def test_what_is_given_up_stays_where_it_is_by_then(world: World, first: Node, s
     stock.attach(*world.images)
     guest = Guest(first, "vm1", fill(world, "vm1"))
     first.run(LvChange("vg0", "vm1", "ey"))
-    assert crashed(first, guest, 70, PvMove(world.images[0], lv="vm1"))
+    assert crashed(first, guest, 48, PvMove(world.images[0], lv="vm1"))
     world.end_commands(1)
     assert first.mirrors != {}
     answer = first.run(PvMove(abort=True))

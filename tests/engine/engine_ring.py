@@ -358,7 +358,7 @@ class Host:
             case orders.WriteBlocks() if body.what == self.write_fails:
                 raise DeviceFailed("the disk takes no writes")
             case _:
-                self.scans += isinstance(body, orders.ScanDevices)
+                self.scans += isinstance(body, orders.ScanDevices | orders.ReadDisks)
                 return self.storage.do(body)
 
     def write(self, vg: str, lv: str, offset: int, data: bytes) -> None:

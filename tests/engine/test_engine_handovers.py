@@ -301,22 +301,20 @@ def test_what_cannot_be_handed_over_is_refused_and_stays(world: World) -> None:
 
 def test_a_taker_that_reads_other_metadata_is_refused_before_anything_waits(world: World) -> None:
     two = world.hosts[2]
-    do, stale = two._do, world.image.read_bytes()
+    read, stale = two.storage.read, world.image.read_bytes()
     world.hosts[3].do(calls.LvCreate("vg0", "other", extents=1, activate="n"))
 
-    def reads_old(body: Any) -> Any:
-        if isinstance(body, orders.ReadBlocks):
-            return tuple(stale[one.offset_bytes :][: one.length_bytes] for one in body.reads)
-        return do(body)
+    def reads_old(reads: tuple[orders.Read, ...]) -> tuple[bytes | None, ...]:
+        return tuple(stale[one.offset_bytes :][: one.length_bytes] for one in reads)
 
-    two._do = reads_old  # type: ignore[method-assign]
+    two.storage.read = reads_old  # type: ignore[method-assign]
     world.hosts[1].reloads.clear()
     asked = world.hosts[1].ask(GIVE)
     world.pass_ms(200)
     with pytest.raises(Refused, match="VG vg0 is version 2 on an-a01n02, and 3 where it is given"):
         world.hosts[1].reply(asked)
     assert world.hosts[1].reloads == []
-    two._do = do
+    two.storage.read = read  # type: ignore[method-assign]
     settled(world, writer=1)
 
 

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from errno import EAGAIN, ENOENT
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from lock_story import all_of, run_out
 
@@ -667,7 +667,7 @@ def test_nodes_do_not_yield_to_one_another_for_ever(seed: int) -> None:
     run(random.Random(seed).randrange, 200, rich=False)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=60)
 @given(st.lists(st.integers(0, 255), max_size=400))
 def test_shrinkable_orders_of_delivery(numbers: list[int]) -> None:
     source = iter(numbers)

@@ -16,7 +16,7 @@ from ringfence.fencing.actor import heartbeat_back
 from ringfence.membership.authority import Authority
 from ringfence.membership.hearing import Hearing
 from ringfence.volumes.known import KnownVgs
-from ringfence.wire import SPEAKS, WHOLE_DLM, Speaks
+from ringfence.wire import MANY_LOCKS, SPEAKS, WHOLE_DLM, Speaks
 from ringfence.wire.entries import Entry
 from ringfence.wire.ring import UNSAID_HARDWARE, Hardware
 
@@ -156,7 +156,8 @@ class Context:
         """Send an entry into the total order; it goes out when this node runs, once.
 
         Returns its number, for `outbox.waits`."""
-        return self.outbox.submit(entry, self.wall_ms, unhurried=unhurried)
+        many_locks = self.running is not None and self.protocol >= MANY_LOCKS
+        return self.outbox.submit(entry, self.wall_ms, unhurried=unhurried, many_locks=many_locks)
 
     def record(self, kind: str, what: str, **fields: Any) -> None:
         self.out(Record(kind, what, fields))

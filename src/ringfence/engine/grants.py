@@ -8,7 +8,7 @@ import msgspec
 
 from ringfence.core.ids import Epoch, Token
 from ringfence.engine.context import Context
-from ringfence.engine.facts import LockFact, Retokened
+from ringfence.engine.facts import LockFact, LockFacts, Retokened
 from ringfence.locks.node_locks import NodeLocks, Out
 from ringfence.locks.resource import Blocking, Cancelled, Granted, Queued, Refused, Released
 from ringfence.wire.entries import Retoken
@@ -26,9 +26,12 @@ class Grants:
         self._context = context
         self._locks = locks
         self._waiting: dict[tuple[str, str], _Waiting] = {}
+        self._just_now: list[LockFacts] = []
+        """Grants of many locks that came in this step, and wait besides: most may be told at once."""
 
     def take(self, fact: LockFact) -> list[Out]:
         """An effect of the ordered state for this node."""
+        self._unfold()
         effect, where = fact.effect, (fact.lockspace, fact.resource)
         if isinstance(effect, Granted):
             assert fact.token is not None
@@ -48,7 +51,29 @@ class Grants:
             return self._locks.on_blocking(*where, effect.wants, effect.tries, effect.once)
         return []
 
+    def take_many(self, fact: LockFacts) -> list[Out]:
+        """The same effect of many resources."""
+        if isinstance(fact.effect, Granted):
+            self._just_now.append(fact)
+            return []
+        self._unfold()
+        outs: list[Out] = []
+        for resource in fact.resources:
+            where = (fact.lockspace, resource)
+            self._waiting.pop(where, None)
+            outs += self._locks.on_released(*where)
+        return outs
+
+    def _unfold(self) -> None:
+        """Each of them waits by itself."""
+        for fact in self._just_now:
+            assert isinstance(fact.effect, Granted)
+            for resource, token in zip(fact.resources, fact.tokens, strict=True):
+                self._waiting[fact.lockspace, resource] = _Waiting(fact.effect, token)
+        self._just_now = []
+
     def retokened(self, fact: Retokened) -> None:
+        self._unfold()
         waiting = self._waiting.get((fact.lockspace, fact.resource))
         if waiting is not None:
             waiting.token = fact.token
@@ -56,6 +81,7 @@ class Grants:
     def tell(self) -> list[Out]:
         """Report what may be reported now."""
         state = self._context.running
+        self._unfold()
         if state is None or not self._waiting:
             return []
         outs: list[Out] = []
@@ -84,7 +110,8 @@ class Grants:
 
     def waiting(self) -> list[tuple[str, str]]:
         """(lockspace, resource) of grants that are not told yet, for `why`."""
+        self._unfold()
         return list(self._waiting)
 
     def clear(self) -> None:
-        self._waiting = {}
+        self._waiting, self._just_now = {}, []

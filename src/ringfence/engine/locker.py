@@ -30,7 +30,7 @@ from ringfence.core.errors import (
 from ringfence.core.locknames import VG_SPACE
 from ringfence.core.modes import Mode
 from ringfence.engine.context import Context
-from ringfence.engine.facts import LockFact
+from ringfence.engine.facts import LockFact, LockFacts
 from ringfence.engine.grants import Grants
 from ringfence.engine.lvm_notes import LvmNotes
 from ringfence.engine.orders import Held
@@ -454,6 +454,9 @@ class Locker:
     def take_fact(self, fact: LockFact) -> None:
         self.take(self.grants.take(fact))
 
+    def take_facts(self, fact: LockFacts) -> None:
+        self.take(self.grants.take_many(fact))
+
     def look(self) -> None:
         """Tell what may be told now; end what has waited too long."""
         outs = self.grants.tell()
@@ -777,12 +780,20 @@ class Locker:
             else:
                 words = f"{use.what} is in use here, by another client of this node"
             return kind(words, next=_why(use), retry=True)
-        node, mode = holders[0]
-        if mode is Mode.UN:
-            words = f"{self._context.name(node)} waits for it"
-        else:
-            words = f"held {mode.name} by {', '.join(self._context.name(one) for one, _ in holders)}"
-        return kind(f"{use.what} is {words}", node=self._context.name(node), next=_why(use), retry=True)
+        first = self._context.name(holders[0][0])
+        return kind(self._told_of(use, holders), node=first, next=_why(use), retry=True)
+
+    def _told_of(self, use: Use, holders: tuple[tuple[int, Mode], ...]) -> str:
+        """Each holder under its own mode; who has nothing worth the name merely comes first."""
+        names: dict[Mode, list[str]] = {}
+        for node, mode in holders:
+            names.setdefault(mode if mode > Mode.NL else Mode.UN, []).append(self._context.name(node))
+        waiting = names.pop(Mode.UN, [])
+        wait = f"{', '.join(waiting)} {'waits' if len(waiting) == 1 else 'wait'} for it" if waiting else ""
+        if not names:
+            return f"{use.what}: {wait}"
+        held = ", ".join(f"{mode.name} by {', '.join(some)}" for mode, some in names.items())
+        return f"{use.what} is held {held}{'; ' if wait else ''}{wait}"
 
     def _too_late(self, use: Use) -> RingfenceError:
         frozen = self._frozen(use)

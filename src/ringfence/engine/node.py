@@ -49,6 +49,7 @@ from ringfence.engine.facts import (
     JoinSeen,
     Left,
     LockFact,
+    LockFacts,
     NotAdmitted,
     Noted,
     PowerOnGranted,
@@ -467,6 +468,7 @@ class _Node:
             lock = self.locker.restore(one.lock, held, one.what, one.lvm2)
             if one.lvm2 is None:
                 self._tasks.opened[one.vg, one.lock.resource] = one.lv
+                self._tasks.path_locks.adopted(one.vg, one.lock.resource, one.lock.mode)
                 if one.hold is not Hold.NONE:
                     self._tasks.held[one.vg, one.lock.resource] = one.hold
             elif not one.lvm2.persistent:
@@ -515,6 +517,10 @@ class _Node:
         if isinstance(fact, LockFact):
             if fact.effect.owner == me:
                 self.locker.take_fact(fact)
+            return
+        if isinstance(fact, LockFacts):
+            if fact.effect.owner == me:
+                self.locker.take_facts(fact)
             return
         context.only_locks = False
         match fact:

@@ -173,7 +173,8 @@ class LockspaceMembers(_Order, frozen=True):
 
 
 class Publish(_Order, frozen=True):
-    """Tell every node that a VG changed.  Answer: None, once this node has applied it."""
+    """Tell every node that a VG changed.  Answer: None, at once: to all nodes a Release that follows comes
+    behind it, so whoever is granted the VG's lock then has been told."""
 
     vg: str
     seqno: int
@@ -405,6 +406,17 @@ class ReadBlocks(_Order, frozen=True):
     """Read ranges, with direct I/O.  Answer: tuple[bytes | None, ...]; None where a read failed."""
 
     reads: tuple[Read, ...]
+
+
+class ReadDisks(_Order, frozen=True):
+    """Scan the devices, and read all that LVM2 has on them.  Answer: volumes.discovery.Disks.
+
+    The steps that it consists of are `commands.disks.steps_of`."""
+
+    known: tuple[Known, ...]
+    """VGs as this node knows them: a text that is one of theirs is not parsed again."""
+    believed: bool = False
+    """A text whose size and checksum a header tells, and which is known by these, is not even read."""
 
 
 class ReadText(_Order, frozen=True):
@@ -736,7 +748,8 @@ ENGINE_ORDERS = (
     AskHandover, AwaitTaken, Handovers,
 )  # fmt: skip
 StorageOrder = (
-    ScanDevices | ReadBlocks | ReadText | SaveText | WriteBlocks | ZeroBlocks | CopyBlocks | Probe
+    ScanDevices | ReadBlocks | ReadDisks | ReadText | SaveText | WriteBlocks | ZeroBlocks | CopyBlocks
+    | Probe
 )  # fmt: skip
 BlockOrder = (
     OpenPath | PathsTogether | ReloadPath | MirrorPath | SealPath | UnmirrorPath | ClosePath | OpenPaths

@@ -29,6 +29,7 @@ from ringfence.engine.facts import SpaceLeft
 from ringfence.engine.handover_entries import under_way
 from ringfence.engine.inputs import AgentExited
 from ringfence.engine.locker import Locker, lost_error
+from ringfence.engine.path_locks import PathLocks
 from ringfence.engine.slots import Slots
 from ringfence.engine.together import Done, Together
 from ringfence.engine.uses import Owner
@@ -98,6 +99,7 @@ class Tasks:
         the service's list."""
         self.held: dict[tuple[str, str], Hold] = {}
         """Of these, paths that are held, or may be, with how: their LVs are being handed over."""
+        self.path_locks = PathLocks(locker)
         self.was_opened: Callable[[orders.OpenPath], None] = lambda order: None
         """Told of each path that has been opened."""
         self.ask_reload: Callable[[str, str, str, Told], None] | None = None
@@ -140,6 +142,8 @@ class Tasks:
         task = self._orders.pop(order, None)
         if task is not None:
             waited_for = task.waits_for
+            if task.refused != "stale":
+                self.path_locks.done(waited_for, answer, failed=error is not None)
             if isinstance(waited_for, orders.WriteBlocks) and answer and answer not in task.warnings:
                 task.warnings.append(answer)
             if error is None and task.refused != "stale":
@@ -194,6 +198,7 @@ class Tasks:
         """This life is stale: every command learns it at its yield, and every path is dropped."""
         self.opened.clear()
         self.held.clear()
+        self.path_locks.clear()
         for task in list(self._tasks.values()):
             if task.number in self._tasks and isinstance(task.waits_for, orders.ENGINE_ORDERS):
                 error = lost_error(task.what, self._context.name(self._context.me))
@@ -274,6 +279,7 @@ class Tasks:
             task.run = self._calls.start(call, lambda exit: self._advance(task, exit, None))
             return False, None
         if not isinstance(order, orders.ENGINE_ORDERS):
+            self.path_locks.ordered(order)
             for one in order.orders if isinstance(order, orders.PathsTogether) else (order,):
                 if isinstance(one, orders.ClosePath):
                     self.opened.pop((one.vg, one.uuid), None)
@@ -326,6 +332,9 @@ class Tasks:
             case orders.Pause():
                 task.until_ns = self._context.now_ns + order.time_ms * 1_000_000
                 return order.time_ms <= 0, None
+            case orders.Publish():
+                self._publish(order)
+                return True, None
             case orders.AskReload():
                 assert self.ask_reload is not None
                 self.ask_reload(order.vg, order.lv, order.uuid, lambda error: self._told(task, order, error))
@@ -372,9 +381,11 @@ class Tasks:
                 task.locks.append(lock)
         elif isinstance(order, orders.Convert):
             lock = order.lock
+            self.path_locks.check_lock(order)
             self._locker.convert(lock, order.mode, order.wait_ms, done, owner=task.owner)
         else:
             lock = order.lock
+            self.path_locks.check_lock(order)
             self._locker.release(lock, done, lvb=order.lvb)
         within = False
         if not box:
@@ -390,6 +401,7 @@ class Tasks:
 
         def ask(one: orders.Acquire | orders.Release, done: Done) -> int:
             if isinstance(one, orders.Release):
+                self.path_locks.check_lock(one)
                 self._locker.release(one.lock, done, lvb=one.lvb)
                 return one.lock
             assert one.persistent
@@ -433,13 +445,7 @@ class Tasks:
 
     def _ring_order(self, task: Task, order: orders.Order) -> tuple[bool, Any]:
         context = self._context
-        if isinstance(order, orders.Publish):
-            self._note_unclean(order)
-            delta = order.delta if context.protocol >= DELTAS else None
-            task.seq = context.submit(
-                entries.VolumeNotice(order.vg, order.seqno, order.crc, order.what, delta, order.removed)
-            )
-        elif isinstance(order, orders.EndSlots):
+        if isinstance(order, orders.EndSlots):
             task.until_ns = context.now_ns + END_SLOTS_MS * 1_000_000
             if context.state is not None and order.vg in context.state.slots:
                 context.submit(entries.SlotsEnd(order.vg, order.gone))
@@ -462,12 +468,14 @@ class Tasks:
         self._look_order(task, order)
         return self._holds_now(task, order)
 
-    def _note_unclean(self, order: orders.Publish) -> None:
+    def _publish(self, order: orders.Publish) -> None:
         context, vg = self._context, order.vg
         if context.state is None or context.protocol < UNCLEAN:
             context.see_unclean(vg, order.unclean)
         elif tuple(context.state.unclean.get(vg, ())) != order.unclean:
             context.submit(entries.UncleanNoted(vg, order.unclean))
+        delta = order.delta if context.protocol >= DELTAS else None
+        context.submit(entries.VolumeNotice(vg, order.seqno, order.crc, order.what, delta, order.removed))
 
     def _check_lvm2(self, lockspaces: tuple[str, ...]) -> None:
         """Raises Refused while a command of stock LVM2 has, or asks for, a lock there."""

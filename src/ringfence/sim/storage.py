@@ -17,6 +17,7 @@ from typing import Any
 
 from ringfence.core.errors import Damaged, DeviceFailed, NoAuthority, RingfenceError, Unavailable
 from ringfence.engine import inputs, orders
+from ringfence.engine.commands.disks import Steps, steps_of
 from ringfence.sim.disk import Disk, Disks
 from ringfence.sim.scheduler import Scheduler
 from ringfence.volumes.model import read_text_like
@@ -106,11 +107,10 @@ class Storage:
 
     def _work(self, job: _Job) -> None:
         body = job.body
-        if isinstance(body, orders.ScanDevices):
-            disks = self._disks.disks.values()
-            self._end(job, tuple(orders.Device(disk.path, disk.size_bytes) for disk in disks))
-        elif isinstance(body, orders.ReadBlocks):
-            self._end(job, tuple(self._read(read) for read in body.reads))
+        if isinstance(body, orders.ScanDevices | orders.ReadBlocks):
+            self._end(job, self._look(body))
+        elif isinstance(body, orders.ReadDisks):
+            self._next_step(job, steps_of(body), None)
         elif isinstance(body, orders.ReadText):
             try:
                 self._end(job, read_text_like(body.text, body.where, body.like))
@@ -126,6 +126,21 @@ class Storage:
             self._begin_write(job, body)
         else:
             self._end(job, None)
+
+    def _look(self, order: orders.ScanDevices | orders.ReadBlocks) -> Any:
+        if isinstance(order, orders.ReadBlocks):
+            return tuple(self._read(read) for read in order.reads)
+        return tuple(orders.Device(disk.path, disk.size_bytes) for disk in self._disks.disks.values())
+
+    def _next_step(self, job: _Job, steps: Steps, answer: Any) -> None:
+        """Of reading the disks: time passes in between, in which they may change."""
+        try:
+            step = steps.send(answer)
+        except StopIteration as stop:
+            self._end(job, stop.value)
+        else:
+            found = self._look(step)
+            self._later(job, lambda job: self._next_step(job, steps, found))
 
     def _read(self, read: orders.Read) -> bytes | None:
         if self.trouble is Trouble.READS_FAIL and read.path in self._sick:

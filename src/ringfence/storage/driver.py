@@ -13,12 +13,14 @@ from contextlib import ExitStack
 from typing import Any, Protocol
 
 from ringfence.core.errors import DeviceFailed, NotFound, Unavailable
+from ringfence.engine.commands.disks import steps_of
 from ringfence.engine.orders import (
     CopyBlocks,
     Device,
     Probe,
     Read,
     ReadBlocks,
+    ReadDisks,
     ReadText,
     SaveText,
     ScanDevices,
@@ -31,7 +33,8 @@ from ringfence.lvm2.area import MdaHeader
 from ringfence.storage.direct import DirectFile
 from ringfence.storage.probe import probe
 from ringfence.storage.scan import scan_devices
-from ringfence.volumes.model import Vg, read_text_like, unpack_text
+from ringfence.volumes.discovery import Disks
+from ringfence.volumes.model import Vg, read_all_of, unpack_text
 from ringfence.volumes.signatures import Probed
 
 ZERO_STEP_BYTES = 16 << 20
@@ -97,6 +100,8 @@ class Storage:
                 return self._scan()
             case ReadBlocks():
                 return self.read(order.reads)
+            case ReadDisks():
+                return self._read_disks(order)
             case ReadText():
                 return parse(order)
             case SaveText():
@@ -116,6 +121,16 @@ class Storage:
             self._tell(path, f"{path} is not used: {why}")
         self._known = frozenset(device.path for device in found.devices)
         return found.devices
+
+    def _read_disks(self, order: ReadDisks) -> Disks:
+        steps, answer = steps_of(order), None
+        while True:
+            try:
+                step = steps.send(answer)
+            except StopIteration as stop:
+                disks: Disks = stop.value
+                return disks
+            answer = self.do(step)
 
     def _save(self, order: SaveText) -> str:
         if self._keeper is None:
@@ -220,10 +235,9 @@ class Storage:
 
 def parse(order: ReadText) -> Vg:
     """The VG, with all that takes long to know of it.  Raises Damaged."""
-    if order.packed:
-        vg = unpack_text(order.text, order.where)
-    else:
-        vg = read_text_like(order.text, order.where, order.like)
+    if not order.packed:
+        return read_all_of(order.text, order.where, order.like)
+    vg = unpack_text(order.text, order.where)
     assert vg.index is not None
     assert vg.by_text is not None
     return vg

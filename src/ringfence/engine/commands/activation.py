@@ -12,6 +12,7 @@ extents are appended, it gets another name, other tags, another policy, or may b
 not be.  Who has it open then hears of the new version, and reloads its path (`refreshes`); until then it
 goes on with less than it could have, under the old name."""
 
+import contextlib
 from collections.abc import Generator
 from typing import Any
 
@@ -263,7 +264,8 @@ def deactivate(vg: str, name: str) -> Generator[Order, Any, dict[str, Any]]:
     check_ours_to_use(mine, vg, name)
     yield ClosePath(vg, volume.lv if volume is not None else name, uuid)
     if mine is not None:
-        yield Release(mine.lock)
+        with contextlib.suppress(NotFound):  # another command has let go of it meanwhile
+            yield Release(mine.lock)
     return {"vg": vg, "name": name, "uuid": uuid, "mode": Mode.UN.name, "was_active": mine is not None}
 
 

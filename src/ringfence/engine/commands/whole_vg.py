@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from ringfence.core.errors import LocksLost, Refused, RingfenceError
+from ringfence.core.errors import LocksLost, NotFound, Refused, RingfenceError
 from ringfence.core.modes import Mode
 from ringfence.engine.commands.activation import answer_of, check_ours_to_use, open_order
 from ringfence.engine.commands.disks import find_vg
@@ -153,16 +153,21 @@ def deactivate_all(vg: str, out: Outcome) -> Generator[Order, Any, None]:
             out.refused.append(error)
     for some in _batches(ours):
         closed = yield from _paths([ClosePath(vg, name, uuid) for uuid, name in some])
-        releases: list[Release] = []
-        for (uuid, name), failed in zip(some, closed, strict=True):
-            if failed is not None:
-                out.refused.append(failed)
-                continue
-            if uuid in mine:
-                releases.append(Release(mine[uuid].lock))
-            row = {"vg": vg, "name": name, "uuid": uuid, "mode": Mode.UN.name, "was_active": uuid in mine}
-            out.done.append(row)
-        out.refused += [one for one in (yield from _locks(tuple(releases))) if one is not None]
+        out.refused += [failed for failed in closed if failed is not None]
+        shut = [one for one, failed in zip(some, closed, strict=True) if failed is None]
+        had = [uuid for uuid, _ in shut if uuid in mine]
+        released = yield from _locks(tuple(Release(mine[uuid].lock) for uuid in had))
+        kept = {
+            uuid: error
+            for uuid, error in zip(had, released, strict=True)
+            if error is not None and not isinstance(error, NotFound)  # another command has let go of it
+        }
+        out.refused += kept.values()
+        out.done += [
+            {"vg": vg, "name": name, "uuid": uuid, "mode": Mode.UN.name, "was_active": uuid in mine}
+            for uuid, name in shut
+            if uuid not in kept
+        ]
 
 
 def _locks(orders: tuple[Acquire | Release, ...]) -> Generator[Order, Any, tuple[Any, ...]]:
