@@ -18,6 +18,7 @@ STEPS = 120
 CUTS = (
     (NodeLock, "_request_alone"), (NodeLock, "_grants_alone"), (NodeLock, "_ends_alone"),
     (NodeLock, "_goes_on"), (NodeLock, "_is_over"), (Resource, "request_alone"),
+    (Resource, "_one_waits"),
 )  # fmt: skip
 """Each tells whether it may be taken, or takes it."""
 
@@ -98,6 +99,7 @@ def test_the_rules_say_the_same(base: int, taken: dict[str, int], monkeypatch: p
     monkeypatch.setattr(NodeLock, "_ends_alone", lambda lock: False)
     monkeypatch.setattr(NodeLock, "_goes_on", lambda lock: False)
     monkeypatch.setattr(NodeLock, "_is_over", lambda lock: False)
+    monkeypatch.setattr(Resource, "_one_waits", lambda resource: False)
     monkeypatch.setattr(lockspace, "valid_request", lambda *given: False)
     for seed, story in stories.items():
         for number, (cut, ruled) in enumerate(zip(story, tell(seed), strict=True)):

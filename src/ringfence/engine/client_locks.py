@@ -19,9 +19,12 @@ from ringfence.engine.orders import Held
 from ringfence.engine.uses import Done, Owned, Owner, Use
 from ringfence.fencing.explain import clock
 from ringfence.locks.flags import FOR_CLIENTS, Flag
+from ringfence.locks.queues import EMPTY_LVB
 from ringfence.wire import client as calls
 from ringfence.wire.client import Reply
 
+NO_VALUE = base64.b64encode(EMPTY_LVB).decode()
+"""Of nearly every lock."""
 OWNER_BYTES = 64
 OWNERS_KEPT = 100
 """Of one connection: the oldest names are made anew, should they come again."""
@@ -411,13 +414,13 @@ def _mode(name: str) -> Mode:
 
 
 def _told(held: Held) -> dict[str, Any]:
-    lvb = base64.b64encode(held.lvb).decode() if held.lvb is not None else None
+    lvb = held.lvb
     return {
         "lock": held.lock,
         "mode": MODE_NAMES[held.mode],
         "token": str(held.token),
-        "lvb": lvb,
-        "lvb_valid": held.lvb is not None,
+        "lvb": NO_VALUE if lvb == EMPTY_LVB else None if lvb is None else base64.b64encode(lvb).decode(),
+        "lvb_valid": lvb is not None,
         "demoted": held.demoted,
         "altmode": held.altmode,
     }

@@ -130,7 +130,8 @@ class Views:
     def go_on(self) -> None:
         """Work off what this step may, of what has begun and of what waits behind it."""
         context = self._context
-        while self.busy and context.budget > 0:
+        busy = self.busy
+        while busy and context.budget > 0:
             context.budget -= 1
             if self._work is not None:
                 self._slice(self._work)
@@ -140,7 +141,8 @@ class Views:
                 self._do(*event)
             else:
                 self._take(self._after.popleft())
-        context.more = context.more or self.busy
+            busy = self.busy
+        context.more = context.more or busy
         context.settled = self._work is None
 
     def _slice(self, work: Work) -> None:

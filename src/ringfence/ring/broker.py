@@ -190,8 +190,8 @@ class Broker:
         elif not partition.flushing:
             # The first at once: it may be all there is.  The rest of this turn together.
             partition.flushing = True
-            self._loop.call_soon(self._turn_over, partition)
             self._flush(partition)
+            self._loop.call_soon(self._turn_over, partition)
 
     def _turn_over(self, partition: Partition) -> None:
         partition.flushing = False
