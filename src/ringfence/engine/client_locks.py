@@ -23,8 +23,6 @@ from ringfence.locks.queues import EMPTY_LVB
 from ringfence.wire import client as calls
 from ringfence.wire.client import Reply
 
-NO_VALUE = base64.b64encode(EMPTY_LVB).decode()
-"""Of nearly every lock."""
 OWNER_BYTES = 64
 OWNERS_KEPT = 100
 """Of one connection: the oldest names are made anew, should they come again."""
@@ -415,11 +413,12 @@ def _mode(name: str) -> Mode:
 
 def _told(held: Held) -> dict[str, Any]:
     lvb = held.lvb
+    text = calls.NO_VALUE if lvb == EMPTY_LVB else None if lvb is None else base64.b64encode(lvb).decode()
     return {
         "lock": held.lock,
         "mode": MODE_NAMES[held.mode],
         "token": str(held.token),
-        "lvb": NO_VALUE if lvb == EMPTY_LVB else None if lvb is None else base64.b64encode(lvb).decode(),
+        "lvb": text,
         "lvb_valid": lvb is not None,
         "demoted": held.demoted,
         "altmode": held.altmode,
