@@ -45,7 +45,7 @@ def gone(pid_file: Path) -> bool:
     """The process whose pid is in the file has ended (or is a zombie that init has yet to bury)."""
     try:
         state = Path(f"/proc/{int(pid_file.read_text())}/stat").read_text().rpartition(")")[2].split()[0]
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):
         return True
     return state in "ZX"
 

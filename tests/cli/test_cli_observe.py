@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 import pytest
 from cli_daemon import CannedDaemon
-from conftest import Run
+from cli_run import Run
 
 from ringfence.config import digest, parse
 from ringfence.core.cluster import ClusterConfig, NodeConfig
@@ -99,7 +99,7 @@ def test_status_on_a_terminal_says_the_same(daemon: CannedDaemon) -> None:
 
 def read_until_closed(fd: int) -> str:
     found = b""
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         select.select([fd], [], [], 1)
         try:

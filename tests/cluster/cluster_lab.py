@@ -103,7 +103,7 @@ def pid_of(lab: Lab, node: str, word: str) -> int:
     """A process of the host with this word in its command line."""
     init = Process(*lab.status()["hosts"][node]["init"])
     for one in trees.tree(init):
-        if word in Path(f"/proc/{one.pid}/cmdline").read_bytes().decode().split("\0"):
+        if word in trees.command(one.pid).split(" "):
             return one.pid
     raise AssertionError(f"{node} runs no {word}")
 

@@ -11,6 +11,7 @@ from ringfence.client import Connection, connect
 from ringfence.core.errors import Refused
 from ringfence.lab.cluster import Lab
 from ringfence.lab.nbd_client import NbdClient
+from ringfence.lab.parts import Part
 from ringfence.wire import client as calls
 
 VOLUME = "vg0/vm1"
@@ -133,6 +134,7 @@ def test_a_target_that_freezes_in_the_middle_leaves_the_writer_where_it_was(lab:
 
     with Writer(there, ONE) as writer, connect(lab.socket(ONE)) as daemon:
         writer.goes_on()
+        lab.freeze(TWO, Part.BLOCK)  # else it may be done before anybody sees it under way
         asking = threading.Thread(target=hand_over)
         asking.start()
         while not [one for one in daemon.call(calls.Status())["handovers"] if one["step"] == "open"]:

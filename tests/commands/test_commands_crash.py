@@ -12,8 +12,9 @@ from stock_lvm import Stock
 from ringfence.core.errors import DeviceFailed, LockHeld, NoAuthority, RingfenceError, Unavailable
 from ringfence.core.modes import Mode
 from ringfence.engine.commands.reload import reload_changed
-from ringfence.engine.orders import Extent, OpenPath, ReadBlocks, Write, WriteVersion
+from ringfence.engine.orders import OpenPath, ReadBlocks, Write, WriteVersion
 from ringfence.storage import Moment
+from ringfence.wire.block import Extent
 from ringfence.wire.client import (
     LvChange,
     LvCreate,

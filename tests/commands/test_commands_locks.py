@@ -14,6 +14,7 @@ from ringfence.engine import orders
 from ringfence.engine.commands import autostart, command_for, report
 from ringfence.engine.commands.locking import Version, parse_lvb, print_lvb
 from ringfence.lvm2.backup import pack
+from ringfence.wire.block import Extent
 from ringfence.wire.client import (
     VOLUME_CALLS,
     LvChange,
@@ -124,7 +125,7 @@ def test_lvcreate_in_order(world: World, first: Node) -> None:
     assert reply["uri"].startswith("nbd+unix:///vm1?socket=/")
     assert world.locks_of(1) == [("lvm_vg0", reply["uuid"], Mode.EX)]
     opened = first.open["vg0", "vm1"]
-    assert opened.extents == (orders.Extent(world.images[0], MIB, 8 * MIB),)
+    assert opened.extents == (Extent(world.images[0], MIB, 8 * MIB),)
     assert str(opened.token) == reply["token"]
     assert first.guards == [*[""] * 0, *["vg0"] * len(first.guards)], (
         "every write asked for the VG's authority"

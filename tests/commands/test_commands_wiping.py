@@ -540,11 +540,13 @@ def test_one_host_at_a_time_works_on_an_lv(world: World, first: Node) -> None:
     second = world.node(2)
     second._do_JoinLockspace(orders.JoinLockspace("lvm_vg0"))
     held = second._do_Acquire(orders.Acquire("lvm_vg0", uuid, Mode.EX))
-    assert work(world, 1) == {"done": [], "gone": [], "kept": [], "left": 1, "trouble": ""}
+    nothing: dict[str, Any] = {"done": [], "gone": [], "kept": [], "left": 0, "trouble": "", "waits": {}}
+    waits = f"LV vg0/{uuid} is held EX by an-a01n02"
+    assert work(world, 1) == {**nothing, "left": 1, "waits": {uuid: waits}}
     second._do_Release(orders.Release(held.lock))
     work(world, 1)
     assert rows(world) == [f"vm1 {LARGE} -"]
-    assert work(world, 2) == {"done": [], "gone": [], "kept": [], "left": 0, "trouble": ""}
+    assert work(world, 2) == nothing
     stale = world.node(2).drive(cleanse_all("vg0", (uuid,)))
     assert stale["gone"] == [uuid], "to look at it again is no use"
 

@@ -23,7 +23,7 @@ ACT_FIELDS = {
 def demo(directory: Path, *words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "ringfence", "demo", "--dir", str(directory), *words],
-        text=True, capture_output=True, timeout=120, check=False,
+        text=True, capture_output=True, timeout=280, check=False,
     )  # fmt: skip
 
 

@@ -72,6 +72,21 @@ def test_who_is_in_the_way_is_named_as_it_is(world: World) -> None:
         one.do(calls.Lock("games", "go", wait_ms=-1), client=8)
 
 
+def test_who_merely_waits_is_not_named_as_a_holder(tmp_path: Path) -> None:
+    world = World(tmp_path, 3)
+    world.pass_ms(1000)
+    one, two, three = world.hosts.values()
+    for host in (one, two, three):
+        host.do(calls.JoinSpace("games"))
+    two.do(calls.Lock("games", "chess", "EX"), client=7)
+    three.ask(calls.Lock("games", "chess", "EX"), client=7)
+    world.pass_ms(100)
+    late = one.ask(calls.Lock("games", "chess", "EX", wait_ms=0), client=8)
+    world.until(lambda: late in one.replies)
+    with pytest.raises(RingfenceError, match="chess is held EX by an-a01n02; an-a01n03 waits for it"):
+        one.reply(late)
+
+
 def test_a_lock_that_a_client_merely_caches_makes_no_try_fail(world: World) -> None:
     one, two = world.hosts[1], world.hosts[2]
     for host in (one, two):

@@ -13,7 +13,7 @@ import pytest
 from lab_watch import eventually
 
 from ringfence.core.errors import BadInput, Refused, Unavailable
-from ringfence.lab import cluster
+from ringfence.lab import cluster, trees
 from ringfence.lab.cluster import Lab
 from ringfence.lab.typed import Typed
 
@@ -96,11 +96,7 @@ def test_a_command_that_is_interrupted_ends_on_the_host(lab: Lab) -> None:
 
 
 def running(lab: Lab, words: str) -> list[int]:
-    return [
-        one.pid
-        for one in lab.tree(ONE)
-        if Path(f"/proc/{one.pid}/cmdline").read_bytes().replace(b"\0", b" ").strip().endswith(words.encode())
-    ]
+    return [one.pid for one in lab.tree(ONE) if trees.command(one.pid).strip().endswith(words)]
 
 
 def test_stock_lvm2_sees_the_labs_disk_and_no_other(lab: Lab) -> None:

@@ -9,6 +9,7 @@ import msgspec
 from ringfence.core.ids import Epoch, Token
 from ringfence.engine.context import Context
 from ringfence.engine.facts import LockFact, LockFacts, Retokened
+from ringfence.engine.state import ClusterState
 from ringfence.locks.node_locks import NodeLocks, Out
 from ringfence.locks.resource import Blocking, Cancelled, Granted, Queued, Refused, Released
 from ringfence.wire.entries import Retoken
@@ -57,12 +58,10 @@ class Grants:
             self._just_now.append(fact)
             return []
         self._unfold()
-        outs: list[Out] = []
-        for resource in fact.resources:
-            where = (fact.lockspace, resource)
-            self._waiting.pop(where, None)
-            outs += self._locks.on_released(*where)
-        return outs
+        if self._waiting:
+            for resource in fact.resources:
+                self._waiting.pop((fact.lockspace, resource), None)
+        return self._locks.on_released_many(fact.lockspace, fact.resources)
 
     def _unfold(self) -> None:
         """Each of them waits by itself."""
@@ -81,10 +80,10 @@ class Grants:
     def tell(self) -> list[Out]:
         """Report what may be reported now."""
         state = self._context.running
+        outs = self._tell_just_now(state) if state is not None and self._just_now else []
         self._unfold()
         if state is None or not self._waiting:
-            return []
-        outs: list[Out] = []
+            return outs
         for where, waiting in list(self._waiting.items()):
             if state.blocking(where[0]):
                 continue
@@ -101,6 +100,23 @@ class Grants:
                 *where, effect.mode, waiting.token, effect.lvb, effect.lvb_valid, effect.demoted,
                 hold_until_ms=self._hold_until_ms(),
             )  # fmt: skip
+        return outs
+
+    def _tell_just_now(self, state: ClusterState) -> list[Out]:
+        outs: list[Out] = []
+        untold: list[LockFacts] = []
+        for fact in self._just_now:
+            effect, where = fact.effect, fact.lockspace
+            assert isinstance(effect, Granted)
+            in_time = fact.tokens[0].epoch == state.epoch and not state.blocking(where)
+            if in_time and self._context.may_report_in(where):
+                outs += self._locks.on_granted_many(
+                    where, fact.resources, effect.mode, fact.tokens, effect.lvb,
+                    hold_until_ms=self._hold_until_ms(),
+                )  # fmt: skip
+            else:
+                untold.append(fact)
+        self._just_now = untold
         return outs
 
     def _hold_until_ms(self) -> int:

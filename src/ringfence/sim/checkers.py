@@ -3,7 +3,8 @@
 The checkers see everything (frozen hosts, both sides of a cut, the true state of every switch) and
 use as little of the engine's own reasoning as they can: a planted bug must not blind them too.
 
-    1   beliefs under valid authority are compatible        `beliefs` (clients and open paths)
+    1   beliefs under valid authority are compatible        `beliefs` (clients and open paths), and what is
+                                                             open is locked (`_open_is_locked`)
     2   no grant between a loss and the evidence for it      `_grant_may_be_told`, `_nothing_granted`
     3   evidence fits what it is evidence for                `_evidence_fits`, `_fenced_stay_out`
     4   who blocks the head of a queue has been told         `engine.invariants` on the state; lazy clients
@@ -210,6 +211,7 @@ class Checkers:
         if settled:
             self._note_spaces(host, state)
             self._nothing_granted(host, state)
+            self._open_is_locked(host, state)
         self._fresh_blocks(host, state)
         self._evidence_fits(state)
         self._fenced_stay_out(state)
@@ -278,6 +280,13 @@ class Checkers:
                                 f"2: {host.name} has granted {name}/{resource.name} to node {lock.owner} "
                                 f"({token}), though {victim.life} is not fenced"
                             )
+
+    def _open_is_locked(self, host: Host, state: ClusterState) -> None:
+        """1 before anybody else has opened it, too: what a host may write it has the lock of."""
+        for grip in host.block.grips:
+            if grip.valid and not _is_held(state, grip):
+                what = f"{grip.resource} is open on {host.name} for {grip.mode.name} ({grip.token})"
+                raise SafetyViolation(f"1: {what}, under no such lock of it")
 
     def _fresh_blocks(self, host: Host, state: ClusterState) -> None:
         """When a value block begins anew, for want of any lock that keeps it."""

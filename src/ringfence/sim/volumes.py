@@ -27,6 +27,9 @@ VERBS = {
 CHANGING = VERBS | {"create": 14, "activate": 14, "extend": 8, "rename": 4, "remove": 10, "vgremove": 0}
 """Where it is LVs that matter."""
 
+AT_A_HOST = 2
+"""Admins: their commands meet at one LV."""
+
 
 class Admins:
     """Args:
@@ -39,7 +42,7 @@ class Admins:
         *, idle: bool = False, changing: bool = False,
     ) -> None:
         self._scheduler, self._workload, self._metadata = scheduler, workload, metadata
-        self._pace_ms = pace_ms
+        self._pace_ms = pace_ms * AT_A_HOST
         self._idle = idle
         self._verbs = CHANGING if changing else VERBS
         self._changing = changing
@@ -47,7 +50,7 @@ class Admins:
         """The LV that somebody has asked for last."""
         self._devices = DISKS
         self.done = self.refused = self.listed = 0
-        self.clients = [workload.add(host, self._next) for host in hosts]
+        self.clients = [workload.add(host, self._next) for host in hosts for _ in range(AT_A_HOST)]
 
     def _next(self, client: Client) -> None:
         host = client.host
@@ -83,7 +86,9 @@ class Admins:
                 extents = rng.randrange(2, 6) if self._changing else rng.randrange(1, 4)
                 return calls.LvCreate(VG, lv, extents=extents, activate=activate, wait_ms=wait_ms)
             case "activate":
-                if self._changing and self._scheduler.chance(0.7):
+                if self._changing and self._scheduler.chance(0.3):
+                    lv = ""  # all there are, together
+                elif self._changing and self._scheduler.chance(0.7):
                     lv = self._made  # perhaps before it is zeroed
                 return calls.LvChange(VG, lv, "ey", wait_ms)
             case "shared":

@@ -573,6 +573,13 @@ LOCK_ENTRIES = (LockRequest, LockConvert, LockUnlock, LockCancel, LockBusy, *MAN
 """Those that change nothing but resources' queues."""
 
 
+def one_by_one(entry: LockRequests | LockUnlocks) -> list[Entry]:
+    """What it means, as single entries."""
+    if isinstance(entry, LockUnlocks):
+        return [LockUnlock(entry.lockspace, one) for one in entry.resources]
+    return [LockRequest(entry.lockspace, one, entry.mode, entry.flags) for one in entry.resources]
+
+
 def weight(entry: Entry) -> int:
     """What it costs to apply, in entries that are about one thing."""
     return len(entry.resources) if isinstance(entry, MANY_LOCKS) else 1

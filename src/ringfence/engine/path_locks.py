@@ -1,0 +1,149 @@
+"""No path without its lock: the last look before an order about either leaves a command.
+
+Commands of one node may be at the same LV at the same time: two people's lvchange, or one and what ends a
+hand-over (`handovers`).  Each of them goes from the lock to the path, or from the path to the lock, and waits
+in between; so one could let go of the very lock under which the other is about to open.  Whatever the order:
+
+    a path is opened, or held less, under the lock that its command was told of, if that is still had, is
+        strong enough, and no operation on it is in flight
+    a lock is not let go of, nor made weaker than its path needs, while a path is open under it, or may be
+
+Who comes second is refused, and may try again.  "May be": from the order to open it until one to close it was
+carried out, with no order to open it beside that."""
+
+import msgspec
+
+from ringfence.core.errors import Refused, RingfenceError
+from ringfence.core.modes import Mode
+from ringfence.engine.commands.locking import space_of
+from ringfence.engine.locker import Locker
+from ringfence.engine.orders import ClosePath, Convert, OpenPath, PathsTogether, Release, ReloadPath
+from ringfence.wire.block import Hold
+
+
+class _Path(msgspec.Struct, gc=False):
+    needs: Mode = Mode.UN
+    """The least mode of its lock; UN: it is not open."""
+    opening: int = 0
+    closing: int = 0
+    """Orders of that kind that are under way."""
+    unsure: bool = False
+    """Some of both are, or were at once: nobody knows which came last."""
+
+
+class PathLocks:
+    def __init__(self, locker: Locker) -> None:
+        self._locker = locker
+        self._paths: dict[tuple[str, str], _Path] = {}
+        """By (lockspace, LV's uuid): the key of its lock."""
+
+    def clear(self) -> None:
+        """Every path is dropped."""
+        self._paths.clear()
+
+    def adopted(self, vg: str, uuid: str, mode: Mode) -> None:
+        """An earlier life has left a path open, under this lock."""
+        self._paths[space_of(vg), uuid] = _Path(mode)
+
+    # -- paths -----------------------------------------------------------------------------
+
+    def ordered(self, order: object) -> None:
+        """A command gives an order about paths.  Raises Refused: it must not be carried out."""
+        match order:
+            case OpenPath():
+                self._check(order, _needed(order))
+                self._begins((space_of(order.vg), order.uuid), order)
+            case ClosePath():
+                self._begins((space_of(order.vg), order.uuid), order)
+            case ReloadPath(hold=Hold() as hold):
+                self._check(order, hold.least)
+                path = self._paths.get((space_of(order.vg), order.uuid))
+                if path is not None:
+                    path.needs = max(path.needs, hold.least)
+
+    def ordered_together(self, order: PathsTogether) -> dict[int, RingfenceError]:
+        """As `ordered`; returns those that must not be carried out, by their number."""
+        refused: dict[int, RingfenceError] = {}
+        for number, one in enumerate(order.orders):
+            key = space_of(one.vg), one.uuid
+            if isinstance(one, OpenPath) and not self._may_open(key, one, _needed(one)):
+                refused[number] = _lock_changed(one)
+            else:
+                self._begins(key, one)
+        return refused
+
+    def _check(self, order: OpenPath | ReloadPath, needs: Mode) -> None:
+        if not self._may_open((space_of(order.vg), order.uuid), order, needs):
+            raise _lock_changed(order)
+
+    def _may_open(self, key: tuple[str, str], order: OpenPath | ReloadPath, needs: Mode) -> bool:
+        use = self._locker.find(*key)
+        held = use.held if use is not None and use.done is None else None
+        return held is not None and held.token == order.token and held.mode >= needs
+
+    def _begins(self, key: tuple[str, str], order: OpenPath | ClosePath) -> None:
+        path = self._paths.get(key)
+        if path is None:
+            path = self._paths[key] = _Path()
+        if isinstance(order, OpenPath):
+            path.needs = max(path.needs, _needed(order))
+            path.opening += 1
+        else:
+            path.closing += 1
+        path.unsure = path.unsure or (path.opening > 0 and path.closing > 0)
+
+    def done(self, order: object, answer: object, *, failed: bool) -> None:
+        """What became of an order; answer: of many, that of each."""
+        match order:
+            case PathsTogether() if failed:
+                for one in order.orders:
+                    self._ends(one, failed=True)
+            case PathsTogether():
+                assert isinstance(answer, tuple)
+                for one, its in zip(order.orders, answer, strict=True):
+                    self._ends(one, failed=isinstance(its, Exception))
+            case OpenPath() | ClosePath():
+                self._ends(order, failed=failed)
+            case ReloadPath(hold=Hold() as hold) if not failed:
+                path = self._paths.get((space_of(order.vg), order.uuid))
+                if path is not None:
+                    path.needs = hold.least
+
+    def _ends(self, order: OpenPath | ClosePath, *, failed: bool) -> None:
+        key = space_of(order.vg), order.uuid
+        path = self._paths.get(key)
+        if path is None:
+            return
+        if isinstance(order, OpenPath):
+            path.opening = max(path.opening - 1, 0)
+        else:
+            path.closing = max(path.closing - 1, 0)
+            if not failed and not path.unsure:
+                path.needs = Mode.UN
+        if not path.opening and not path.closing:
+            path.unsure = False
+            if path.needs is Mode.UN:
+                del self._paths[key]
+
+    # -- locks -----------------------------------------------------------------------------
+
+    def check_lock(self, order: Release | Convert) -> None:
+        """Raises Refused: a path is open under the lock, or may be, that needs what it would give up."""
+        use = self._locker.use(order.lock)
+        path = self._paths.get((use.lockspace, use.resource)) if use is not None else None
+        if path is None or use is None or not self._locker.is_persistent(use.lock):
+            return
+        left = order.mode if isinstance(order, Convert) else Mode.UN
+        if left < path.needs:
+            raise Refused(
+                f"{use.what} is being opened here by another command", next="try again", retry=True
+            )
+
+
+def _lock_changed(order: OpenPath | ReloadPath) -> Refused:
+    words = f"Logical volume {order.vg}/{order.lv} was not opened: another command here has changed its lock"
+    return Refused(f"{words} meanwhile", next="try again", retry=True)
+
+
+def _needed(order: OpenPath) -> Mode:
+    return Mode.PR if order.shared else order.hold.least

@@ -1,0 +1,102 @@
+"""Two commands of one host at one LV: whatever their steps' order, no path without its lock.
+
+The steps are drawn, not enumerated: each order that is to be carried out may be the next."""
+
+import random
+from collections import deque
+from itertools import combinations_with_replacement
+from typing import Any
+
+import pytest
+from engine_ring import Host, World
+
+from ringfence.core.modes import Mode
+from ringfence.engine import inputs
+from ringfence.wire import client as calls
+from ringfence.wire.client import Request
+
+COMMANDS = {
+    "alone": calls.LvChange("vg0", "vm1", "ey"),
+    "shared": calls.LvChange("vg0", "vm1", "sy", force=True),
+    "off": calls.LvChange("vg0", "vm1", "n"),
+    "all": calls.LvChange("vg0", "", "ey"),
+    "none": calls.LvChange("vg0", "", "n"),
+    "given": calls.LvHandover("vg0", "vm1", "an-a01n02"),
+    "lent": calls.LvHandover("vg0", "vm1", "an-a01n02", prepare=True),
+}
+BEFORE = {"closed": "n", "alone": "ey", "shared": "sy"}
+DRAWS = 3
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    world = World(tmp_path_factory.mktemp("two"), 2)
+    world.pass_ms(1000)
+    world.hosts[1].do(calls.PvCreate((str(world.image),)))
+    world.hosts[1].do(calls.VgCreate("vg0", (str(world.image),), shared=True))
+    world.pass_ms(1000)
+    world.hosts[1].do(calls.LvCreate("vg0", "vm1", extents=1))
+    world.pass_ms(500)
+    return world
+
+
+class Drawn(deque[Any]):
+    """What is to be done, of which any may be next."""
+
+    def __init__(self, draw: random.Random) -> None:
+        super().__init__()
+        self._draw = draw
+
+    def popleft(self) -> Any:
+        self.rotate(-self._draw.randrange(len(self)))
+        return super().popleft()
+
+
+def open_is_locked(world: World) -> None:
+    for host in world.hosts.values():
+        for path in host.paths.values():
+            assert lock_of(host, path.uuid) >= (Mode.PR if path.shared else path.hold.least), path
+
+
+def lock_of(host: Host, uuid: str) -> Mode:
+    resource = host.node.context.running.lockspaces["lvm_vg0"].resources.get(uuid)
+    lock = resource.find(host.id) if resource is not None else None
+    return Mode.UN if lock is None else lock.held
+
+
+def back_to(world: World, state: str) -> None:
+    for host in world.hosts.values():
+        host.do(calls.LvChange("vg0", "vm1", "n"))
+    world.pass_ms(600)
+    assert not any(host.paths for host in world.hosts.values())
+    assert not any(host.node._running._tasks.path_locks._paths for host in world.hosts.values())
+    if state != "closed":
+        world.hosts[1].do(calls.LvChange("vg0", "vm1", BEFORE[state], force=True))
+
+
+@pytest.mark.parametrize("before", BEFORE)
+def test_what_is_open_is_locked_whatever_meets(world: World, before: str, monkeypatch: Any) -> None:
+    host = world.hosts[1]
+
+    def checked(one: Host, do: Any) -> Any:
+        def wrapped(body: Any) -> Any:
+            answer = do(body)
+            open_is_locked(world)
+            return answer
+
+        return wrapped
+
+    for one in world.hosts.values():
+        monkeypatch.setattr(one, "_do", checked(one, one._do))
+    for (first, one), (second, other) in combinations_with_replacement(COMMANDS.items(), 2):
+        for draw in range(DRAWS):
+            back_to(world, before)
+            monkeypatch.setattr(world, "later", Drawn(random.Random(f"{before}{first}{second}{draw}")))
+            for call in (one, other):
+                world.asked += 1
+                host.feed(inputs.Asked(1, Request(f"r{world.asked}", call), "tester"))
+            world.run()
+            world.pass_ms(100)
+            monkeypatch.setattr(world, "later", deque())
+            open_is_locked(world)
+            world.pass_ms(100)
