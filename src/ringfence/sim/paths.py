@@ -221,7 +221,7 @@ class BlockService:
         """A copy goes on from one look to the next, while its host may write."""
         if path.mirror is None:
             return _listed(path.order)
-        if path.grip.valid:
+        if path.grip.valid and self._scheduler.chance(0.4):
             path.mirror.go_on()
         return msgspec.structs.replace(_listed(path.order), moving=path.mirror.moving)
 

@@ -8,8 +8,7 @@ from typing import Any
 
 import msgspec
 
-from ringfence.core.errors import NotFound
-from ringfence.engine import path_locks, reloads
+from ringfence.engine import path_locks
 from ringfence.engine.commands import activation, growing, lv, moving, wiping
 from ringfence.engine.commands.activation import extents_of
 from ringfence.engine.commands.moving import Use
@@ -17,7 +16,7 @@ from ringfence.engine.orders import MirrorPath
 from ringfence.sim.host import Host
 from ringfence.sim.mirrored import Mirrored
 from ringfence.sim.mutants.table import Change, mutant
-from ringfence.volumes import plan, unclean
+from ringfence.volumes import moves, plan, unclean
 from ringfence.volumes.model import Lv, Vg
 from ringfence.volumes.moves import moved_segment
 from ringfence.volumes.unclean import by_uuid
@@ -100,17 +99,9 @@ def _() -> list[Change]:
     return [(moving, "_copied", copied)]
 
 
-@mutant("old-place-freed", "what an LV had is free though its path has not left it", story="moved")
+@mutant("old-place-freed", "what an LV had is free before its path has left it", story="moved")
 def _() -> list[Change]:
-    def settled(found: object, keeper: object, use: object) -> Generator[None, None, bool]:
-        yield from ()
-        return False
+    def freed(vg: Vg, keeper: Lv, move: moves.Move, *, in_use: bool) -> Vg:
+        return moves.moved(vg, keeper, move, in_use=False)
 
-    def stays(*args: object) -> None:
-        raise NotFound("it is not reloaded")
-
-    return [
-        (moving, "settled", settled),
-        (moving, "reload_order", stays),
-        (reloads.Reloads, "changed", lambda self, fact: None),
-    ]
+    return [(moving, "moved", freed)]
