@@ -1,7 +1,7 @@
 """Without a rule about LVs that go from one host to another.
 
-That an end lets write under EX alone stands twice: in the order of its steps, and in `engine.path_locks`, which
-looks at each of them."""
+That an end lets write under EX alone stands twice: in the order of its steps, and in `engine.path_locks`,
+which looks at each of them."""
 
 from ringfence.core.modes import Mode
 from ringfence.engine import handovers, path_locks
