@@ -74,7 +74,7 @@ unit-rooms:
 # The seeds last: they use as many cores as there are, when the others have ended.
 SEEDS_TEST := tests/sim/test_sim_budget.py
 unit-sim:
-	nice $(BIN)/python -m pytest --timeout 300 $(filter-out $(SEEDS_TEST),$(wildcard tests/sim/test_*.py)) $(SEEDS_TEST)
+	nice $(BIN)/python -m pytest $(filter-out $(SEEDS_TEST),$(wildcard tests/sim/test_*.py)) $(SEEDS_TEST)
 
 faults-long: $(VENV)/.dev packages  ## Faults beside very many locks; minutes; needs root
 	$(BIN)/python -m pytest -m long --timeout 900 tests/faults

@@ -99,7 +99,7 @@ def split(events: Sequence[Found], began_ns: int) -> Found:
 
 def measure(kinds: Sequence[str], rounds: int, say: Say) -> Found:
     found: Found = {}
-    with tempfile.TemporaryDirectory(prefix="rfb", dir="/tmp") as name:
+    with tempfile.TemporaryDirectory(prefix=f"rfb{os.getpid()}-", dir="/tmp") as name:
         for kind in kinds:
             say(f"{kind}: {rounds} rounds")
             each = list(rounds_of(kind, rounds, Path(name) / kind))

@@ -18,6 +18,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
+from lock_relay import Relay, relay
+
 START_S = 60.0
 END_S = 20.0
 
@@ -343,6 +345,7 @@ SERVERS: dict[str, Callable[[Path], contextlib.AbstractContextManager[dict[str, 
     "etcd": etcd,
     "zookeeper": zookeeper,
     "sanlock": sanlock,
+    "relay": relay,
 }
 CLIENTS: dict[str, Callable[[dict[str, Any], int], Client]] = {
     "ringfence": Ringfence,
@@ -353,6 +356,7 @@ CLIENTS: dict[str, Callable[[dict[str, Any], int], Client]] = {
     "etcd": Etcd,
     "zookeeper": Zookeeper,
     "sanlock": Sanlock,
+    "relay": Relay,
 }
 
 

@@ -87,7 +87,10 @@ MEASURES: dict[str, Callable[[str, Found, Sizes], Found]] = {
 def measure(systems: list[str], rounds: int, sizes: Sizes, say: Say) -> Found:
     """{measure: {system: {figure: median of rounds}}}, the limit's too."""
     taken: dict[str, dict[str, list[Found]]] = {}
-    with tempfile.TemporaryDirectory(prefix="rfb", dir="/tmp") as name, contextlib.ExitStack() as stack:
+    with (
+        tempfile.TemporaryDirectory(prefix=f"rfb{os.getpid()}-", dir="/tmp") as name,
+        contextlib.ExitStack() as stack,
+    ):
         directory = Path(name)
         directory.chmod(0o755)  # PostgreSQL's server is another user
         running = dict(_started(stack, directory, systems, say))

@@ -89,7 +89,9 @@ def running(
     """Several servers at once, each on a disk of its own; those that cannot be had are left out."""
     found = {}
     with contextlib.ExitStack() as stack:
-        directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="rfbl", dir="/tmp")))
+        directory = Path(
+            stack.enter_context(tempfile.TemporaryDirectory(prefix=f"rfbl{os.getpid()}-", dir="/tmp"))
+        )
         for number, server in enumerate(servers):
             place = directory / str(number)
             place.mkdir()

@@ -173,7 +173,7 @@ def ready(lab: Lab) -> bool:
 
 def measure(what: list[str], rounds: int, sizes: Sizes, say: Say) -> Found:
     found: Found = {}
-    with tempfile.TemporaryDirectory(prefix="rfb", dir="/tmp") as name:
+    with tempfile.TemporaryDirectory(prefix=f"rfb{os.getpid()}-", dir="/tmp") as name:
         directory = Path(name)
         if "locks" in what:
             found["locks"] = _locks(rounds, sizes, directory, say)

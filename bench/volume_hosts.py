@@ -68,7 +68,10 @@ def both(lvs: int, hosts: int = 1) -> Iterator[tuple[Ours, list[Host]]]:
     """Ours and stock's, each with a VG of so many LVs, started.
 
     Args: hosts: of stock's; ours are two."""
-    with tempfile.TemporaryDirectory(prefix="rfbv", dir=PLACE) as place, contextlib.ExitStack() as stack:
+    with (
+        tempfile.TemporaryDirectory(prefix=f"rfbv{os.getpid()}-", dir=PLACE) as place,
+        contextlib.ExitStack() as stack,
+    ):
         directory = Path(place)
         stock_place = directory / "stock"
         stock_place.mkdir()

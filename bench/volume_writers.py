@@ -1,5 +1,6 @@
 """LVs made by several writers on two hosts at once, and what became of them."""
 
+import os
 import re
 import tempfile
 import time
@@ -43,7 +44,7 @@ def writers(rounds: int, each: int, say: Say) -> dict[str, Any]:
             for who, make in sorted(ways.items(), reverse=number % 2 == 1):
                 say(f"round {number + 1} of {rounds}: {lvs} LVs, {who.removesuffix('_ms')}")
                 took[who].append(_make_all(make, f"{who[0]}{number}", each))
-        with tempfile.TemporaryDirectory(prefix="rfbv", dir="/tmp") as place:
+        with tempfile.TemporaryDirectory(prefix=f"rfbv{os.getpid()}-", dir="/tmp") as place:
             made, clean = _judge(ours.judge(Path(place)))
     return {"lvs": lvs, **took, "lost": 2 * lvs * rounds - made, "clean": clean}
 

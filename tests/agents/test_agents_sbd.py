@@ -78,7 +78,7 @@ def disks(tmp_path: Path, image: bytes) -> Iterator[Disks]:
 
 
 def run(*words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(words, text=True, capture_output=True, timeout=30, check=True)
+    return subprocess.run(words, text=True, capture_output=True, timeout=60, check=True)
 
 
 def start(words: list[str], told: str) -> subprocess.Popen[str]:
@@ -101,7 +101,7 @@ def said(asked: subprocess.Popen[str]) -> tuple[int, str]:
 
 
 def eventually(holds) -> None:
-    give_up = time.monotonic() + 10
+    give_up = time.monotonic() + 60
     while not holds():
         assert time.monotonic() < give_up
         time.sleep(0.02)

@@ -17,11 +17,12 @@ from typing import TypeVar
 from ringfence.block.control import BlockService
 from ringfence.block.service import Places
 from ringfence.core.ids import Token
-from ringfence.engine.orders import Extent, OpenPath
+from ringfence.engine.orders import OpenPath
 from ringfence.host.clock import boottime_ns
 from ringfence.host.pages import UNCHECKED_NS, Pages
 from ringfence.lab.nbd_client import NbdClient
 from ringfence.wire import block as wire
+from ringfence.wire.block import Extent
 from ringfence.wire.entries import Incident
 
 T = TypeVar("T")
@@ -143,7 +144,7 @@ class Rig:
                 await watching.aclose()
             return found
 
-        return self.ask(lambda service: asyncio.wait_for(take(service), 20))
+        return self.ask(lambda service: asyncio.wait_for(take(service), 60))
 
     def freeze_next_write(self) -> None:
         (self.between / "freeze").touch()
@@ -176,7 +177,7 @@ def rig(preloaded: Path | None = None, plain: bool = False) -> Iterator[Rig]:
         one.close()
 
 
-def eventually(true: Callable[[], bool], within_s: float = 20.0) -> None:
+def eventually(true: Callable[[], bool], within_s: float = 60) -> None:
     """Look again until it is so; fail if it never is."""
     give_up = time.monotonic() + within_s
     while not true():
@@ -196,7 +197,7 @@ class Writing:
     """A write in a thread of its own, so that a test can look while it is held."""
 
     def __init__(self, uri: str, offset_bytes: int, data: bytes) -> None:
-        self.client = NbdClient(uri, timeout_s=30)
+        self.client = NbdClient(uri, timeout_s=60)
         self._pool = ThreadPoolExecutor(1)
         self._future = self._pool.submit(self.client.write, offset_bytes, data, True)
 
@@ -207,7 +208,7 @@ class Writing:
     def result(self) -> int:
         """0 or the errno of the answer."""
         try:
-            self._future.result(timeout=30)
+            self._future.result(timeout=60)
         except OSError as error:
             return error.errno or -1
         finally:

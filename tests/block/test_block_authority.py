@@ -15,7 +15,7 @@ OLD, NEW = b"\x11" * 4096, b"\x22" * 4096
 
 
 def refused(uri: str, offset_bytes: int = 0, data: bytes = NEW) -> int:
-    with NbdClient(uri, timeout_s=30) as client:
+    with NbdClient(uri, timeout_s=60) as client:
         try:
             client.write(offset_bytes, data)
         except OSError as error:
@@ -77,7 +77,7 @@ def test_a_write_is_not_held_for_longer_than_hold_ms(block: Rig) -> None:
 def test_reads_and_flushes_need_authority_too(block: Rig) -> None:
     uri = block.open(hold_ms=100)
     block.lapse()
-    with NbdClient(uri, timeout_s=30) as client:
+    with NbdClient(uri, timeout_s=60) as client:
         for call in (lambda: client.read(0, 4096), client.flush):
             with pytest.raises(PermissionError) as caught:
                 call()
@@ -199,7 +199,7 @@ def test_without_protection_the_late_write_is_silent(freezable: Rig) -> None:
 def test_a_looping_guest_does_not_flood(block: Rig) -> None:
     uri = block.open()
     block.lose()
-    with NbdClient(uri, timeout_s=30) as client:
+    with NbdClient(uri, timeout_s=60) as client:
         for number in range(500):
             with pytest.raises(PermissionError) as caught:
                 client.write(number * 4096, NEW)

@@ -21,12 +21,12 @@ from ringfence.block.dm.mapper import Line, lines_of
 from ringfence.block.service import Places, Service
 from ringfence.core.errors import BadInput, Refused, Unavailable
 from ringfence.core.ids import Token
-from ringfence.engine.orders import Extent, OpenPath, ReloadPath
+from ringfence.engine.orders import OpenPath, ReloadPath
 from ringfence.host.clock import boottime_ns
 from ringfence.host.lvm_locks import LvmLocks
 from ringfence.host.pages import Pages
 from ringfence.wire import block as wire
-from ringfence.wire.block import Hold, Plane
+from ringfence.wire.block import Extent, Hold, Plane
 from ringfence.wire.lvmlockd import LvmLock
 
 VG_UUID = "VVVVVV-VVVV-VVVV-VVVV-VVVV-VVVV-VVVVVV"
@@ -107,8 +107,39 @@ def host(tmp_path: Path, pv: str) -> Host:
     return Host(tmp_path, pv)
 
 
+class Looks:
+    """The guard's, counted."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._done = 0
+        self._blind = False
+        look = guard.Guard.look
+
+        def counted(one: guard.Guard) -> None:
+            if not self._blind:
+                look(one)
+            self._done += 1
+
+        monkeypatch.setattr(guard.Guard, "look", counted)
+
+    async def one(self) -> None:
+        """From its beginning to its end."""
+        before = self._done
+        await eventually(lambda: self._done >= before + 2)  # the first may have been under way
+
+    async def end(self) -> None:
+        """The guard sees nothing any more."""
+        self._blind = True
+        await self.one()
+
+
+@pytest.fixture
+def looks(monkeypatch: pytest.MonkeyPatch) -> Looks:
+    return Looks(monkeypatch)
+
+
 def run(story: Callable[[], Awaitable[None]]) -> None:
-    asyncio.run(asyncio.wait_for(story(), 30))
+    asyncio.run(asyncio.wait_for(story(), 120))
 
 
 def kinds(host: Host, uuid: str) -> list[str]:
@@ -117,7 +148,7 @@ def kinds(host: Host, uuid: str) -> list[str]:
 
 
 async def eventually(true: Callable[[], bool]) -> None:
-    give_up = time.monotonic() + 20
+    give_up = time.monotonic() + 60
     while not true():
         assert time.monotonic() < give_up, "it never came about"
         await asyncio.sleep(0.005)
@@ -208,25 +239,26 @@ def test_writes_fail_when_authority_is_lost_or_lapsed_for_too_long(host: Host, h
     run(story)
 
 
-async def incidents(client: BlockService) -> list[str]:
-    """What there is by now."""
-    found = []
+async def incidents(client: BlockService, awaited: int = 0) -> list[str]:
+    """What there is by now; so many are waited for."""
+    found: list[str] = []
     watching = client.incidents()
     with contextlib.suppress(TimeoutError):
         while True:
-            found.append((await asyncio.wait_for(anext(watching), 0.3)).what)
+            limit_s = 0.3 if len(found) >= awaited else 60
+            found.append((await asyncio.wait_for(anext(watching), limit_s)).what)
     await watching.aclose()
     return found
 
 
-def test_what_was_written_after_the_deadline_is_reported(host: Host) -> None:
+def test_what_was_written_after_the_deadline_is_reported(host: Host, looks: Looks) -> None:
     """As on a host that was frozen: it wakes behind its deadline, and writes before its guard runs."""
 
     async def story() -> None:
         async with host.serving() as client:
             host.written(5)
             await host.open(client)
-            await asyncio.sleep(0.1)  # its guard has counted
+            await looks.one()  # its guard has counted
             host.kernel.hang.clear()  # the suspension is under way, and its host so slow that it is late
             host.deadline(boottime_ns() + 100_000_000)
             await eventually(lambda: host.kernel.devices[UUID].suspended)
@@ -234,14 +266,14 @@ def test_what_was_written_after_the_deadline_is_reported(host: Host) -> None:
             await asyncio.sleep(0.2)
             host.kernel.hang.set()
             await eventually(lambda: bool(host.places.incidents.read_bytes()))
-            (what,) = await incidents(client)
+            (what,) = await incidents(client, awaited=1)
             assert "up to 3 writes (12288 bytes) to vg0/vm1 may have reached the disk" in what
 
     run(story)
 
 
 def test_what_landed_before_all_is_dropped_is_reported_though_the_guard_had_not_looked_again(
-    host: Host, monkeypatch: pytest.MonkeyPatch
+    host: Host, looks: Looks
 ) -> None:
     """A host thaws, its daemon finds that it was given up, and is faster than the guard."""
 
@@ -249,25 +281,23 @@ def test_what_landed_before_all_is_dropped_is_reported_though_the_guard_had_not_
         async with host.serving() as client:
             host.written(5)
             await host.open(client)
-            await asyncio.sleep(0.1)  # its guard has counted
-            monkeypatch.setattr(guard, "LOOK_S", 3600)
-            await asyncio.sleep(0.1)
+            await looks.one()  # its guard has counted
+            await looks.end()
             host.deadline(0)
             host.written(8)
             await client.drop_all()
-            (what,) = await incidents(client)
+            (what,) = await incidents(client, awaited=1)
             assert "up to 3 writes (12288 bytes) to vg0/vm1 may have reached the disk" in what
-            monkeypatch.undo()
 
     run(story)
 
 
-def test_nothing_written_after_the_deadline_is_nothing_to_report(host: Host) -> None:
+def test_nothing_written_after_the_deadline_is_nothing_to_report(host: Host, looks: Looks) -> None:
     async def story() -> None:
         async with host.serving() as client:
             host.written(5)
             await host.open(client)
-            await asyncio.sleep(0.1)
+            await looks.one()
             host.deadline(1)
             await eventually(lambda: host.kernel.devices[UUID].suspended)
             assert await incidents(client) == []
@@ -456,7 +486,6 @@ def stock(host: Host, number: int, name: str, uuid: str, *slaves: str) -> None:
 
 
 def host_lines() -> list[Line]:
-
 
     return [Line(0, SECTORS, "linear", "7:0 2048")]
 

@@ -18,11 +18,11 @@ from ringfence.core.errors import Refused
 from ringfence.core.ids import Token
 from ringfence.core.modes import Mode
 from ringfence.daemon.inheritance import take_over
-from ringfence.engine.orders import Extent, MirrorPath, OpenPath, ReloadPath
+from ringfence.engine.orders import MirrorPath, OpenPath, ReloadPath
 from ringfence.host.pages import PageReader, Pages
 from ringfence.lab.nbd_client import NbdClient
 from ringfence.wire import block as wire
-from ringfence.wire.block import Hold, Plane
+from ringfence.wire.block import Extent, Hold, Plane
 
 NEW = Token(1, 2, 2)
 
@@ -48,7 +48,7 @@ def requests(uri: str, pool: ThreadPoolExecutor) -> dict[str, "Future[None]"]:
 
     def ask(command: Command, number: int, data: bytes) -> Callable[[], None]:
         def run() -> None:
-            with NbdClient(uri, timeout_s=30) as client:
+            with NbdClient(uri, timeout_s=60) as client:
                 client._request(command, 0, number * 4096, 4096, data)
 
         return run
@@ -61,7 +61,7 @@ def requests(uri: str, pool: ThreadPoolExecutor) -> dict[str, "Future[None]"]:
 
 def test_changes_wait_reads_are_answered_and_all_goes_on_at_its_end(both: Rig) -> None:
     uri = both.open()
-    with NbdClient(uri, timeout_s=30) as reader, ThreadPoolExecutor(4) as pool:
+    with NbdClient(uri, timeout_s=60) as reader, ThreadPoolExecutor(4) as pool:
         reader.write(0, b"o" * 12288)
         hold(both, Hold.GIVING)
         asked = requests(uri, pool)
@@ -76,7 +76,7 @@ def test_changes_wait_reads_are_answered_and_all_goes_on_at_its_end(both: Rig) -
         assert both.path().hold is Hold.GIVING
         hold(both, Hold.NONE)
         for one in asked.values():
-            one.result(timeout=20)
+            one.result(timeout=60)
     assert both.on_disk(0, 12288) == b"n" * 4096 + bytes(8192)
     assert not both.places.incidents.read_bytes()
 
@@ -84,7 +84,7 @@ def test_changes_wait_reads_are_answered_and_all_goes_on_at_its_end(both: Rig) -
 def test_a_write_that_waits_holds_up_no_read_on_its_connection(both: Rig) -> None:
     uri = both.open()
     hold(both, Hold.GIVING)
-    with NbdClient(uri, timeout_s=30) as client:
+    with NbdClient(uri, timeout_s=60) as client:
         head = nbd.REQUEST.pack(nbd.REQUEST_MAGIC, 0, Command.WRITE, 1 << 40, 0, 4096)
         client._sock.sendall(head + b"w" * 4096)
         for _ in range(20):
@@ -103,7 +103,7 @@ def test_it_is_answered_when_nothing_is_on_its_way_any_more(freezable: Rig) -> N
             told = pool.submit(hold, freezable, Hold.GIVING)
             with pytest.raises(TimeoutError):
                 told.result(timeout=0.3)
-        told.result(timeout=20)
+        told.result(timeout=60)
     assert freezable.on_disk(0, 4096) == b"d" * 4096
     assert write.result() == 0
 

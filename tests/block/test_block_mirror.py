@@ -18,16 +18,10 @@ from ringfence.block.fastpath import buffer
 from ringfence.block.gate import Denied
 from ringfence.block.mirror import Copying, Mirror
 from ringfence.core.errors import BadInput, NotFound, Refused
-from ringfence.engine.orders import (
-    Extent,
-    MirrorPath,
-    Moving,
-    ReloadPath,
-    SealPath,
-    UnmirrorPath,
-)
+from ringfence.engine.orders import MirrorPath, ReloadPath, SealPath, UnmirrorPath
 from ringfence.lab.nbd_client import NbdClient
 from ringfence.wire import block as wire
+from ringfence.wire.block import Extent, Moving
 
 LV, FROM, LENGTH = 24 * MIB, 4 * MIB, 16 * MIB
 OLD = MIB
@@ -97,7 +91,7 @@ class Writers:
     def _write(self, number: int) -> None:
         chance = random.Random(number)
         try:
-            with NbdClient(self._uri, timeout_s=30) as client:
+            with NbdClient(self._uri, timeout_s=60) as client:
                 while not self._stop.is_set():
                     lane = chance.randrange(LV // 65536 // self._count) * self._count + number
                     at = lane * 65536 + chance.randrange(0, 65536, 512)
@@ -360,7 +354,7 @@ def test_a_slice_that_took_long_to_read_is_not_written_without_authority(tmp_pat
 
     told = lambda at, length: late.append(at)  # noqa: E731
     copy.start(Copying(old, pass_through, valid.is_set, lambda: None, lambda: None, told))
-    assert waits.wait(10)
+    assert waits.wait(60)
     copy.stop()
     assert (tmp_path / "new").read_bytes() == bytes(MIB)
     assert not late

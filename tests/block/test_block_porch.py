@@ -17,9 +17,10 @@ from block_rig import FOREVER_NS, MIB, Rig, eventually, process_state
 from ringfence.block import service as service_module
 from ringfence.block.control import BlockService
 from ringfence.core.errors import DeviceFailed, NotFound, Refused, RingfenceError
-from ringfence.engine.orders import ClosePath, Extent, Opened, OpenPath, PathsTogether, ReloadPath
+from ringfence.engine.orders import ClosePath, Opened, OpenPath, PathsTogether, ReloadPath
 from ringfence.lab.nbd_client import NbdClient
 from ringfence.wire import block as wire
+from ringfence.wire.block import Extent
 
 LVS = tuple(f"vm{number}" for number in range(1, 6))
 
@@ -37,21 +38,17 @@ def opens(block: Rig) -> list[OpenPath]:
     return [block.order(lv, MIB, number * MIB) for number, lv in enumerate(LVS)]
 
 
-def porters() -> list[int]:
-    found = []
+def mine(block: Rig) -> list[int]:
+    """Its service's porters."""
+    service, found = str(block.service.pid).encode(), []
     for place in Path("/proc").glob("[0-9]*/cmdline"):
         try:
             words = place.read_bytes().split(b"\0")
         except OSError:
             continue
-        if b"ringfence.block.porter" in words:
+        if b"ringfence.block.porter" in words and service in words:
             found.append(int(place.parent.name))
     return found
-
-
-def mine(block: Rig) -> list[int]:
-    service = str(block.service.pid).encode()
-    return [pid for pid in porters() if service in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")]
 
 
 def workers(block: Rig) -> dict[str, int]:
@@ -136,7 +133,7 @@ def test_whoever_knocks_as_all_is_dropped_finds_nobody(block: Rig) -> None:
             await service.aclose()
 
         asyncio.run(drop())
-        late.settimeout(5)
+        late.settimeout(60)
         with contextlib.suppress(ConnectionError):
             assert late.recv(1) == b""
     assert process_state(porter) == ""
@@ -173,7 +170,7 @@ def test_nothing_is_opened_for_a_daemon_that_was_succeeded_meanwhile(
 
     def slow(calls: list[wire.Open]) -> object:
         looks.set()
-        goes_on.wait(10)
+        goes_on.wait(60)
         return look_at(calls)
 
     monkeypatch.setattr(service_module, "_look_at", slow)
@@ -181,7 +178,7 @@ def test_nothing_is_opened_for_a_daemon_that_was_succeeded_meanwhile(
     async def body() -> None:
         service = service_module.Service(service_module.Places.under(tmp_path))
         opening = asyncio.ensure_future(service._together(call, 1, 0))
-        await asyncio.to_thread(looks.wait, 10)
+        await asyncio.to_thread(looks.wait, 60)
         nobody: Any = None
         told = await service._do(wire.TakeOver(), nobody, 2, 0)
         goes_on.set()

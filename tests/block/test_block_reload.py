@@ -14,8 +14,9 @@ from block_rig import MIB, Rig, Writing, eventually, process_state
 from ringfence.block.control import BlockService
 from ringfence.core.errors import BadInput, DeviceFailed, NotFound, Refused, RingfenceError, Unavailable
 from ringfence.core.ids import Token
-from ringfence.engine.orders import Extent, Place, ReloadPath
+from ringfence.engine.orders import ReloadPath
 from ringfence.lab.nbd_client import NbdClient
+from ringfence.wire.block import Extent, Place
 
 
 def reload(block: Rig, order: ReloadPath) -> str:
@@ -207,7 +208,7 @@ def test_no_write_is_lost_while_it_is_reloaded_again_and_again(block: Rig) -> No
     wrong: list[str] = []
 
     def hammer(lane: int) -> None:
-        with NbdClient(uri, timeout_s=30) as client:
+        with NbdClient(uri, timeout_s=60) as client:
             number = 0
             while not stop.is_set():
                 number += 1

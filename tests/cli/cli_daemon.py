@@ -30,7 +30,7 @@ class CannedDaemon:
         self._run(self._socket.start())
 
     def _run(self, work: Any) -> None:
-        asyncio.run_coroutine_threadsafe(work, self._loop).result(10)
+        asyncio.run_coroutine_threadsafe(work, self._loop).result(60)
 
     def _asked(self, client: int, request: Request, who: str) -> None:
         self.calls.append(request.call)
@@ -45,7 +45,7 @@ class CannedDaemon:
     def stop(self) -> None:
         self._run(self._socket.close())
         self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(10)
+        self._thread.join(60)
         self._loop.close()
 
 

@@ -1,15 +1,15 @@
 """The table of commands: help without imports, rooms that are missing, wrong lines."""
 
+import resource
 import signal
 import subprocess
 import sys
 import threading
-import time
 
 import click
 import pytest
 from cli_daemon import CannedDaemon
-from conftest import Run
+from cli_run import Run
 
 from ringfence.cli import commands, main
 from ringfence.cli.commands import COMMANDS, Entry, load
@@ -22,15 +22,16 @@ def test_help_names_every_command_and_imports_no_room() -> None:
         "import sys\nfrom ringfence.cli import main\nmain(['--help'])\n"
         f"print([room for room in {ROOMS} if 'ringfence.' + room in sys.modules])"
     )
-    begin = time.monotonic()
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     ran = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=20
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60
     )
-    took_s = time.monotonic() - begin
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    took_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     for name in COMMANDS:
         assert f"\n  {name} " in ran.stdout
     assert ran.stdout.endswith("[]\n")
-    assert took_s < 2, "far below 0.3 s on an idle machine; a bound that no busy one breaks"
+    assert took_s < 2, "CPU time: far below 0.3 s here, and more where the CPU is slow, not where it is busy"
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -91,7 +92,7 @@ def test_ctrl_c_while_a_command_is_loaded_is_no_traceback(loaded: str) -> None:
         "sys.exit(main())\n"
     )
     words = ["lvs"] if "tree" not in loaded else ["status"]
-    ran = subprocess.run([sys.executable, "-c", script, *words], capture_output=True, text=True, timeout=20)
+    ran = subprocess.run([sys.executable, "-c", script, *words], capture_output=True, text=True, timeout=60)
     assert (ran.returncode, ran.stdout, ran.stderr) == (130, "", "")
 
 
@@ -142,7 +143,7 @@ def test_a_verb_loads_only_what_it_needs() -> None:
         "print([one for one in ('click', 'rich', 'asyncio', 'msgspec', 'decimal', 'datetime', 'subprocess',"
         " 'dataclasses', 'inspect', 'threading', 'pathlib', 'ringfence.cli.commands') if one in sys.modules])"
     )
-    ran = subprocess.run([sys.executable, "-Ic", script], capture_output=True, text=True, timeout=20)
+    ran = subprocess.run([sys.executable, "-Ic", script], capture_output=True, text=True, timeout=60)
     assert ran.stdout == "[]\n"
     assert "no ringfence daemon listens on /nosuch" in ran.stderr
 
@@ -158,7 +159,7 @@ def test_completion_loads_nothing() -> None:
         env=environment,
         capture_output=True,
         text=True,
-        timeout=20,
+        timeout=60,
         check=False,
     )
     names = [name for name in COMMANDS if name.startswith("lv")]

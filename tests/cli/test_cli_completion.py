@@ -82,4 +82,4 @@ def test_a_daemon_that_stands_still_is_not_waited_for(monkeypatch: pytest.Monkey
             frozen.listen()
             began = time.monotonic()
             assert names.shell_complete(None, None, "vg0/") == []  # type: ignore[arg-type]
-            assert time.monotonic() - began < 5
+            assert time.monotonic() - began < 30

@@ -16,7 +16,7 @@ SCHEMA = "/usr/share/cluster/relaxng/metadata.rng"
 def call(*arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "ringfence.cli.fence_ringfence", *arguments],
-        input=stdin, text=True, capture_output=True, timeout=30, check=False,
+        input=stdin, text=True, capture_output=True, timeout=60, check=False,
     )  # fmt: skip
 
 

@@ -38,7 +38,7 @@ class Daemon:
         await self._server.start()
 
     def _run(self, work: Any) -> None:
-        asyncio.run_coroutine_threadsafe(work, self._loop).result(10)
+        asyncio.run_coroutine_threadsafe(work, self._loop).result(60)
 
     def _on_request(self, client: int, request: Request, who: str) -> None:
         with self.changed:
@@ -68,7 +68,7 @@ class Daemon:
 
     def until(self, condition: Callable[[], bool]) -> None:
         with self.changed:
-            assert self.changed.wait_for(condition, 10), f"asked {self.asked}, gone {self.gone}"
+            assert self.changed.wait_for(condition, 60), f"asked {self.asked}, gone {self.gone}"
 
     def calls(self, kind: type[Any]) -> list[Any]:
         """What it was asked of that kind, so far."""
@@ -84,7 +84,7 @@ class Daemon:
         assert self._server is not None
         self._run(self._server.close())
         self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(10)
+        self._thread.join(60)
         self._loop.close()
 
 

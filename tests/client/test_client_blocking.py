@@ -145,7 +145,7 @@ def test_half_a_reply_is_no_reply() -> None:
             thread.start()
             with ringfence.connect(path) as ring:
                 assert ring.call(calls.Status()) == {"n": 1}
-            thread.join(10)
+            thread.join(60)
         assert ids[0] == ids[1]
 
 
@@ -155,7 +155,7 @@ def test_a_daemon_that_stays_away(peer: Daemon) -> None:
     def script(one: Daemon, client: int, request: Request) -> None:
         one.drop(client)
 
-    with daemon(script) as one, connect(one.path, retry_ms=100) as ring:
+    with daemon(script) as one, connect(one.path, retry_ms=500) as ring:
         with pytest.raises(errors.Unavailable, match="closed the connection before it answered"):
             ring.status()
         assert len(one.asked) >= 2
@@ -231,7 +231,7 @@ def test_threads_share_a_connection() -> None:
         for thread in threads:
             thread.start()
         for thread in threads:
-            thread.join(20)
+            thread.join(60)
         assert wrong == []
         assert len(one.asked) == 200
 

@@ -130,7 +130,7 @@ def test_a_lost_lock(peer: Daemon, space: Lockspace, listening: bool, how: str) 
         client, request = peer.asked[1]
         peer.say(client, Reply(request.id, {"lost": True, "lock": 1}))
     if listening:
-        assert told.wait(10)
+        assert told.wait(60)
     else:
         eventually(lambda: not lock.held)
     with pytest.raises(errors.LocksLost, match="games/chess is lost"):
@@ -211,7 +211,7 @@ def test_a_notice_may_convert_and_unlock(peer: Daemon, space: Lockspace) -> None
     held.append(space.lock("chess", on_blocking=on_blocking))
     say(peer, {"blocking": "PR", "lock": 1})
     say(peer, {"blocking": "EX", "lock": 1})
-    assert done.wait(10)
+    assert done.wait(60)
     assert heard == [Mode.PR, Mode.EX]
     assert peer.calls(calls.Convert) == [calls.Convert(1, "PR")]
     assert peer.calls(calls.Unlock) == [calls.Unlock(1)]  # not quiet: what comes next comes after it
@@ -226,7 +226,7 @@ def test_a_callback_that_fails_does_not_silence_the_next(
     space.lock("chess", on_blocking=lambda wants: 1 // 0, on_lost=lost.set)
     say(peer, {"blocking": "PR", "lock": 1})
     say(peer, {"lost": True, "lock": 1})
-    assert lost.wait(10)
+    assert lost.wait(60)
     assert len(failed) == 1
 
 
@@ -242,7 +242,7 @@ def test_a_word_that_comes_with_the_grant_is_heard(peer: Daemon, space: Lockspac
     peer.script = script
     heard = threading.Event()
     lock = space.lock("chess", on_blocking=lambda wants: heard.set())
-    assert heard.wait(10)
+    assert heard.wait(60)
     assert lock.held
 
 
@@ -273,7 +273,7 @@ def test_a_thread_that_waits_keeps_nobody_from_asking(peer: Daemon, space: Locks
     in_threads(4, lambda: [space.lock("chess").convert("PR") for _ in range(50)])
     assert space.lock("chess").held
     peer.say(client, Reply(request.id, error=errors.Refused("no").as_dict()))
-    waits.join(10)
+    waits.join(60)
     assert len(outcome) == 1
     in_threads(4, lambda: [space.lock("chess").unlock(wait=True) for _ in range(50)])
 
@@ -297,7 +297,7 @@ def test_the_leader_s_end_wakes_another(peer: Daemon, space: Lockspace, shared: 
         peer.say(client, Reply(request.id, error=errors.Refused(request.id).as_dict()))
         eventually(lambda count=count: len(results) == count)
     for thread in threads:
-        thread.join(10)
+        thread.join(60)
     assert results == [request.id for _, request in waiting]
 
 
@@ -363,7 +363,7 @@ def test_ctrl_c_takes_one_wait_back_and_nothing_else(peer: Daemon, what: str) ->
         peer.until(lambda: len(peer.asked) == 3)
         waiting = peer.asked[2][1].id
         os.kill(waiter.pid, signal.SIGINT)
-        out, _ = waiter.communicate(timeout=20)
+        out, _ = waiter.communicate(timeout=60)
     finally:
         waiter.kill()
         waiter.wait()
@@ -393,13 +393,13 @@ ring = ringfence.connect(sys.argv[1])
 space = ring.lockspace("games")
 kind = {"on_lost": print} if sys.argv[2] == "listening" else {}
 space.lock("first", **kind).unlock()  # threads start undisturbed
-end = time.monotonic() + 2
+end = time.monotonic() + 60
 struck = 0
-while time.monotonic() < end:
+while struck < 2000 and time.monotonic() < end:
     try:
         signal.setitimer(signal.ITIMER_REAL, 0.00005 + (struck % 40) * 0.00001)
         while True:
-            with space.lock("chess", wait_ms=1000, **kind) as lock:
+            with space.lock("chess", wait_ms=60_000, **kind) as lock:
                 pass
     except Stop:
         struck += 1
@@ -423,10 +423,10 @@ def test_interrupts_at_any_point_leave_no_lock_behind(peer: Daemon, kind: str) -
         assert storm.stdout is not None
         words = storm.stdout.readline().split()
         assert words[:1] == ["struck"]
-        assert int(words[1]) > 100
+        assert int(words[1]) >= 100
         with peer.changed:
             left = left_behind(peer)
-        storm.communicate("\n", timeout=20)
+        storm.communicate("\n", timeout=60)
     finally:
         storm.kill()
         storm.wait()
@@ -481,7 +481,7 @@ if os.fork() == 0:
 os._exit(1)
 """
     parent = subprocess.Popen([sys.executable, "-c", code, str(peer.path)], stdin=subprocess.PIPE)
-    assert parent.wait(20) == 1
+    assert parent.wait(60) == 1
     peer.until(lambda: len(peer.gone) == 1)
     assert parent.stdin is not None
     parent.stdin.close()
@@ -519,19 +519,17 @@ def in_threads(count: int, work: Callable[[], object]) -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(20)
+        thread.join(60)
         assert not thread.is_alive(), "a thread was left waiting"
     assert failed == []
 
 
 def eventually(true: Callable[[], bool]) -> None:
-    for _ in range(1000):
+    for _ in range(6000):
         if true():
             return
         threading.Event().wait(0.01)
     raise AssertionError
-
-
 
 
 @pytest.mark.parametrize("wait_ms", [30 * 86_400_000, 10**18])

@@ -36,7 +36,7 @@ def running(nodes: int, timing: Timing = TIMING, devices: tuple[str, ...] = ()) 
         shutil.rmtree(path, ignore_errors=True)
 
 
-def ringfence(lab: Lab, node: str, *words: str, timeout_s: float = 60) -> subprocess.CompletedProcess[str]:
+def ringfence(lab: Lab, node: str, *words: str, timeout_s: float = 120) -> subprocess.CompletedProcess[str]:
     """A command as its user types it on that host."""
     return subprocess.run(
         [sys.executable, "-m", "ringfence", *words], env={**os.environ, **lab.env(node)}, text=True,
@@ -103,7 +103,7 @@ def pid_of(lab: Lab, node: str, word: str) -> int:
     """A process of the host with this word in its command line."""
     init = Process(*lab.status()["hosts"][node]["init"])
     for one in trees.tree(init):
-        if word in Path(f"/proc/{one.pid}/cmdline").read_bytes().decode().split("\0"):
+        if word in trees.command(one.pid).split(" "):
             return one.pid
     raise AssertionError(f"{node} runs no {word}")
 
@@ -114,7 +114,7 @@ def tool(*words: str | Path) -> str:
     return ran.stdout
 
 
-def eventually(true: Callable[[], bool], limit_s: float = 15) -> None:
+def eventually(true: Callable[[], bool], limit_s: float = 60) -> None:
     give_up = time.monotonic() + limit_s
     while not true():
         assert time.monotonic() < give_up

@@ -63,19 +63,19 @@ def test_two_programs_that_wait_for_one_another(two: Lab, tmp_path: Path) -> Non
     assert ringfence(two, ONE, "locks", "--deadlocks").stdout.startswith("deadlock 1:\n  uid ")
     # One gives up, by hand.
     other.terminate()
-    assert one.communicate(timeout=20) == ("both\n", "")
-    other.communicate(timeout=20)
+    assert one.communicate(timeout=60) == ("both\n", "")
+    other.communicate(timeout=60)
     eventually(lambda: deadlocks(two, TWO) == [])
 
 
 def test_the_one_that_asked_so_is_refused_and_the_other_goes_on(two: Lab, tmp_path: Path) -> None:
     one = nested(two, ONE, "c", "d", tmp_path)
     other = nested(two, TWO, "d", "c", tmp_path, "-D")
-    told = other.communicate(timeout=30)
+    told = other.communicate(timeout=60)
     assert (other.returncode, told[0]) == (1, "")
     assert "games/c: to wait would be for ever: " in told[1]
     assert told[1].count("\n") == 1
-    assert one.communicate(timeout=20) == ("both\n", "")
+    assert one.communicate(timeout=60) == ("both\n", "")
     assert "deadlock" in done(two, TWO, "events", "--kind", "deadlock")
 
 
@@ -126,9 +126,9 @@ def test_threads_whose_locks_are_on_two_connections(two: Lab) -> None:
 
     def nest(space: Lockspace, first: str, second: str) -> None:
         with space.lock(first, on_lost=lambda: None):
-            both.wait(20)
+            both.wait(60)
             try:
-                with space.lock(second, wait_ms=30_000, deadlock=True):
+                with space.lock(second, wait_ms=60_000, deadlock=True):
                     ended.append("both")
             except Deadlock:
                 ended.append("refused")
@@ -154,7 +154,7 @@ def test_tasks_that_share_a_connection_make_no_ring_up(two: Lab) -> None:
     """One holds and waits for nothing, another waits: nobody is refused."""
 
     async def take(space: aio.Lockspace, name: str, held: asyncio.Event, go_on: asyncio.Event) -> None:
-        async with await space.lock(name, wait_ms=30_000, deadlock=True):
+        async with await space.lock(name, wait_ms=60_000, deadlock=True):
             held.set()
             await go_on.wait()
 
@@ -175,7 +175,8 @@ def test_tasks_that_share_a_connection_make_no_ring_up(two: Lab) -> None:
             for node, name in ((ONE, "g2"), (TWO, "g1")):
                 waits = f"waits for EX on games/{name}"
                 await asyncio.to_thread(
-                    eventually, lambda: waits in done(two, node, "why", f"games/{name}")  # noqa: B023
+                    eventually,
+                    lambda: waits in done(two, node, "why", f"games/{name}"),  # noqa: B023
                 )
             assert await asyncio.to_thread(deadlocks, two, ONE) == []
             go_on.set()

@@ -11,6 +11,7 @@ from ringfence.client import Connection, connect
 from ringfence.core.errors import Refused
 from ringfence.lab.cluster import Lab
 from ringfence.lab.nbd_client import NbdClient
+from ringfence.lab.parts import Part
 from ringfence.wire import client as calls
 
 VOLUME = "vg0/vm1"
@@ -46,7 +47,7 @@ class Writer:
 
     def __exit__(self, *_: object) -> None:
         self._stop.set()
-        self._thread.join(30)
+        self._thread.join(60)
         assert not self._thread.is_alive(), "its last write is not answered"
 
     def _run(self) -> None:
@@ -133,12 +134,13 @@ def test_a_target_that_freezes_in_the_middle_leaves_the_writer_where_it_was(lab:
 
     with Writer(there, ONE) as writer, connect(lab.socket(ONE)) as daemon:
         writer.goes_on()
+        lab.freeze(TWO, Part.BLOCK)  # else it may be done before anybody sees it under way
         asking = threading.Thread(target=hand_over)
         asking.start()
         while not [one for one in daemon.call(calls.Status())["handovers"] if one["step"] == "open"]:
             assert asking.is_alive(), "it was too quick for this"
         lab.freeze(TWO)
-        asking.join(30)
+        asking.join(60)
         assert "an-a01n02 was lost" in str(refused[0])
         writer.goes_on()
         kinds = [line.split()[3] for line in done(lab, ONE, "events").splitlines()]

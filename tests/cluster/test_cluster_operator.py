@@ -1,6 +1,5 @@
 """Operators' words on a cluster of real processes: one lab, one story."""
 
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -26,16 +25,16 @@ def fence_status(lab: Lab, node: str) -> dict[str, Any]:
 
 def test_maintenance_and_then_an_order(three: Lab) -> None:
     make_volume(three, THREE)
-    done(three, TWO, "fence", "disarm", "--for", "3s", "--why", "new PDU")
+    done(three, TWO, "fence", "disarm", "--for", "1h", "--why", "new PDU")
     assert "disarmed fencing" in refused(three, ONE, "fence", THREE, "--yes")
     assert "FENCING IS DISARMED" in ringfence(three, ONE, "status").stdout
+    done(three, ONE, "fence", "arm")
+    done(three, TWO, "fence", "disarm", "--for", "1s", "--why", "new PDU")
     eventually(lambda: fence_status(three, ONE)["disarmed"] is None)
     before = _life(three)
-    began_s = time.monotonic()
     told = done(three, ONE, "fence", THREE, "--reboot", "--yes", "--who", "ann", "--why", "it smokes")
     assert "said \"off\", and a second look agrees" in told
-    assert time.monotonic() - began_s < 20
-    done(three, TWO, "lvchange", "-aey", "vg0/vm1", "--wait", "30")
+    done(three, TWO, "lvchange", "-aey", "vg0/vm1", "--wait", "60")
     eventually(lambda: _life(three) not in ("-", before))
     history = done(three, TWO, "fence", "history", THREE)
     assert "ann (uid 0 (root)" in history

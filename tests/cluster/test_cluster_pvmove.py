@@ -113,7 +113,7 @@ def test_no_byte_is_lost_while_a_volume_moves_under_its_writer(lab: Lab) -> None
             eventually(lambda: client.wrote > after + 50)
         finally:
             client.stop.set()
-        writing.result(30)
+        writing.result(60)
     assert "Moved: 100.00%" in told
     assert all(first >= BEHIND for first, _ in ranges(lab, ONE, "vm1"))
     assert ranges(lab, ONE, "vm1_moving") == []

@@ -17,7 +17,7 @@ from ringfence.core.modes import Mode
 from ringfence.engine.commands.disks import find_vg
 from ringfence.engine.commands.reload import reload_changed
 from ringfence.engine.commands.vg import autostart
-from ringfence.engine.orders import Identity, ReadBlocks, Recall, ReloadPath, Remember, ScanDevices
+from ringfence.engine.orders import Identity, ReadBlocks, ReadDisks, Recall, ReloadPath, Remember
 from ringfence.storage import Moment
 from ringfence.volumes.rescale import check_at_rest
 from ringfence.wire.client import (
@@ -504,7 +504,7 @@ def test_every_failing_order_is_undone(directory: Path) -> None:
             count = [-1]
 
             def fail(order: Any, count: list[int] = count, fail_at: int = fail_at) -> RingfenceError | None:
-                if isinstance(order, ReadBlocks | ScanDevices | Recall | Remember | Identity):
+                if isinstance(order, ReadBlocks | ReadDisks | Recall | Remember | Identity):
                     return None
                 count[0] += 1
                 return DeviceFailed("made to fail") if count[0] == fail_at else None

@@ -6,6 +6,7 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -137,8 +138,10 @@ def test_a_daemon_looks_off_its_loop_and_does_not_wait_for_it_at_its_end(
     assert asyncio.run(looked()).machine == "aaaa"
     assert turns > 1
 
+    over = threading.Event()
+
     def hangs(*words: object) -> HostFacts:
-        time.sleep(5)
+        over.wait(60)
         return HostFacts()
 
     async def ended() -> None:
@@ -148,20 +151,24 @@ def test_a_daemon_looks_off_its_loop_and_does_not_wait_for_it_at_its_end(
     monkeypatch.setattr(look, "look_at_host", hangs)
     began = time.monotonic()
     asyncio.run(ended())
-    assert time.monotonic() - began < 4
+    assert time.monotonic() - began < 30
+    over.set()
 
 
 def test_a_disk_that_hangs_is_a_trouble_of_its_own(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
+    over = threading.Event()
+
     def hangs(disk: DiskFacts, *, read: bool) -> DiskFacts:
-        time.sleep(5)
+        over.wait(60)
         return disk
 
     monkeypatch.setattr(look, "disk_facts", hangs)
-    monkeypatch.setattr(look, "LIMIT_S", 0.5)
+    monkeypatch.setattr(look, "LIMIT_S", 2)
     began = time.monotonic()
     facts = look.look_at_host(paths, "n1", None, Probes())
-    assert time.monotonic() - began < 4
-    assert facts.disks[0].trouble == "no answer within 0.5 s"
+    assert time.monotonic() - began < 30
+    over.set()
+    assert facts.disks[0].trouble == "no answer within 2 s"
     assert facts.machine == "aaaa"
 
 

@@ -172,9 +172,7 @@ class Script:
 class Running:
     """Args: lvm: whether stock LVM2 is to be served, at PLACE/lvm."""
 
-    def __init__(
-        self, place: Path, answer: Callable[[Input], list[Effect]], *, lvm: bool = False
-    ) -> None:
+    def __init__(self, place: Path, answer: Callable[[Input], list[Effect]], *, lvm: bool = False) -> None:
         self.place = place
         self.world = World()
         self.engine = Script(answer)
@@ -195,7 +193,7 @@ class Running:
 
     async def end(self) -> tuple[int, str]:
         """The exit code and the log."""
-        code = await asyncio.wait_for(self.task, 10)
+        code = await asyncio.wait_for(self.task, 60)
         self.log.close()
         os.close(self._write)
         text = b""
@@ -225,7 +223,7 @@ async def running(
 ) -> AsyncIterator[Running]:
     one = Running(place, answer, lvm=lvm)
     try:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             while not one.engine.of(inputs.Tick):  # noqa: ASYNC110
                 await asyncio.sleep(0.002)
         yield one
@@ -236,7 +234,7 @@ async def running(
 
 
 async def until(true: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not true():  # noqa: ASYNC110 - other tasks and threads make it true
             await asyncio.sleep(0.002)
 
@@ -454,7 +452,7 @@ def test_paths_count_as_dropped_only_when_no_write_of_a_command_s_hangs_in_a_dis
 
     def storage(_: Any) -> None:
         hangs.set()
-        goes_on.wait(10)
+        goes_on.wait(60)
 
     async def body() -> None:
         todo = (effects.DoOrder(1, order), effects.DropPaths(4))
@@ -480,7 +478,7 @@ def test_a_write_that_has_not_begun_is_not_waited_for(place: Path) -> None:
 
     def storage(order: Any) -> None:
         hangs.set()
-        goes_on.wait(10)
+        goes_on.wait(60)
 
     async def body() -> None:
         read, write = orders.ReadBlocks((orders.Read("/d", 0, 512),)), orders.WriteBlocks((), guard="vg0")
@@ -641,7 +639,7 @@ def test_a_leave_that_is_refused_is_asked_for_again_by_force(place: Path) -> Non
 
 
 def test_a_leave_that_is_refused_or_late_ends_with_5(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(driver_module, "LEAVE_S", 0.1)
+    monkeypatch.setattr(driver_module, "LEAVE_S", 0.5)
 
     def refuse(fact: Input) -> list[Effect]:
         if isinstance(fact, inputs.Asked):
@@ -656,7 +654,7 @@ def test_a_leave_that_is_refused_or_late_ends_with_5(place: Path, monkeypatch: p
                 code, log = await one.end()
                 assert code == 5
                 assert words in log
-                assert " no-leave no clean leave within 0.1 s" in log
+                assert " no-leave no clean leave within 0.5 s" in log
                 assert "the others will fence it" in log
                 assert ("closed", False) in one.world.done
 
@@ -669,6 +667,6 @@ def test_the_log_never_blocks_the_loop() -> None:
     began = time.monotonic()
     for number in range(10_000):
         log.line("flood", f"{number} " + "x" * 100, 0)
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 30, "nobody reads it: it would wait for ever"
     log.close(0.05)
     os.close(read)

@@ -50,7 +50,7 @@ def test_a_daemon_that_has_ended_is_not_succeeded_before_its_last_write_is_over(
             assert process.stdout.readline() == "0\n"
             with pytest.raises(Refused, match=f"pid {process.pid}"):
                 DaemonLock(path)
-            process.communicate("\n", timeout=20)
+            process.communicate("\n", timeout=60)
         assert process.returncode == 0
         DaemonLock(path).release()
 

@@ -23,7 +23,7 @@ ACT_FIELDS = {
 def demo(directory: Path, *words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "ringfence", "demo", "--dir", str(directory), *words],
-        text=True, capture_output=True, timeout=120, check=False,
+        text=True, capture_output=True, timeout=280, check=False,
     )  # fmt: skip
 
 
@@ -98,7 +98,7 @@ def test_interrupted_it_puts_everything_away(number: signal.Signals) -> None:
                     break
             story.send_signal(number)
             story.send_signal(number)  # an impatient user
-            assert story.wait(20) == 128 + signal.SIGINT
+            assert story.wait(60) == 128 + signal.SIGINT
         assert os.listdir(directory) == []
         assert running_in(directory) == []
 

@@ -36,7 +36,7 @@ def made_lab(ring: Ring, nodes: int) -> Iterator[Lab]:
     lab = Lab.up(path / "lab", nodes, SIZE, ring=ring)
     try:
         with connect(lab.socket(ONE)) as daemon:
-            daemon.call(calls.VgCreate("vg0", (str(lab.disk),), shared=True), timeout_ms=30_000)
+            daemon.call(calls.VgCreate("vg0", (str(lab.disk),), shared=True), timeout_ms=60_000)
         yield lab
     finally:
         lab.down()
@@ -198,7 +198,7 @@ def test_a_copy_of_the_disk_on_one_host(lab: Lab) -> None:
     subprocess.run(["cp", "--sparse=always", lab.disk, copy], check=True, timeout=60)
     file = paths(lab, TWO).file
     with connect(lab.socket(ONE)) as daemon:
-        daemon.call(calls.LvCreate("vg0", "news", size_bytes=4 << 20, activate="n"), timeout_ms=30_000)
+        daemon.call(calls.LvCreate("vg0", "news", size_bytes=4 << 20, activate="n"), timeout_ms=60_000)
     with changed(file, file.read_bytes().replace(os.fsencode(lab.disk), os.fsencode(copy))):
         found = examined(lab)
     copy.unlink()
@@ -278,14 +278,13 @@ def test_files_of_corosync_that_differ(corosync_lab: Lab) -> None:
     ]
 
 
-
 def test_a_host_that_is_cut_off_says_what_it_sees_of_itself() -> None:
     """Its fence devices hang, so that it stays as it is: suspended."""
     with made_lab(Ring("corosync"), 3) as lab:
         for device in ("bmc", "pdu"):
             lab.lie(THREE, device, "hang")
         lab.cut(THREE)
-        give_up = time.monotonic() + 30
+        give_up = time.monotonic() + 60
         with connect(lab.socket(THREE)) as daemon:
             while daemon.status()["ready"]:
                 assert time.monotonic() < give_up

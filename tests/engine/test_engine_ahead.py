@@ -12,7 +12,7 @@ from ringfence.core.errors import LockHeld
 from ringfence.core.evidence import Power
 from ringfence.core.modes import Mode
 from ringfence.engine import effects, inputs, orders
-from ringfence.engine.commands import disks, report
+from ringfence.engine.commands import report
 from ringfence.engine.lvmlockd import ahead
 from ringfence.locks.flags import Flag
 from ringfence.volumes.known import KnownVgs
@@ -161,7 +161,7 @@ def test_the_order_is_read_once_for_a_command_that_takes_the_lock_over_and_over(
 
     def counted(body: Any) -> Any:
         nonlocal reads
-        reads += isinstance(body, orders.ScanDevices)
+        reads += isinstance(body, orders.ScanDevices | orders.ReadDisks)
         return do(body)
 
     host._do = counted  # type: ignore[method-assign]
@@ -337,8 +337,9 @@ def test_a_text_that_cannot_be_read_costs_nothing_but_speed(world: World) -> Non
     assert kept(world) == []
 
 
-def test_a_long_text_is_parsed_by_a_worker(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(disks, "LARGE_BYTES", 100)
+def test_the_disks_are_read_and_texts_parsed_by_a_worker(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(report, "SLICE", 3)
     world.hosts[1].node.context.known_vgs = KnownVgs()
     one, orders_done, real = world.hosts[1], [], world.hosts[1]._do
@@ -346,7 +347,7 @@ def test_a_long_text_is_parsed_by_a_worker(world: World, monkeypatch: pytest.Mon
     assert [row["lv_name"] for row in one.do(calls.Lvs("vg0"))["rows"]] == [
         f"vm{number:02}" for number in range(COUNT)
     ]
-    assert "ReadText" in orders_done
+    assert orders_done == ["ReadDisks", "OpenPaths"]
 
 
 def _unreadable(body: Any) -> Any:

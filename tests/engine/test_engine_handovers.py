@@ -17,7 +17,7 @@ from ringfence.engine import inputs, orders
 from ringfence.engine.commands.handover import take, take_back
 from ringfence.wire import HANDOVERS, Speaks
 from ringfence.wire import client as calls
-from ringfence.wire.block import Hold
+from ringfence.wire.block import Extent, Hold
 from ringfence.wire.entries import HandoverStep
 
 GIVE = calls.LvHandover("vg0", "vm1", "an-a01n02")
@@ -301,22 +301,20 @@ def test_what_cannot_be_handed_over_is_refused_and_stays(world: World) -> None:
 
 def test_a_taker_that_reads_other_metadata_is_refused_before_anything_waits(world: World) -> None:
     two = world.hosts[2]
-    do, stale = two._do, world.image.read_bytes()
+    read, stale = two.storage.read, world.image.read_bytes()
     world.hosts[3].do(calls.LvCreate("vg0", "other", extents=1, activate="n"))
 
-    def reads_old(body: Any) -> Any:
-        if isinstance(body, orders.ReadBlocks):
-            return tuple(stale[one.offset_bytes :][: one.length_bytes] for one in body.reads)
-        return do(body)
+    def reads_old(reads: tuple[orders.Read, ...]) -> tuple[bytes | None, ...]:
+        return tuple(stale[one.offset_bytes :][: one.length_bytes] for one in reads)
 
-    two._do = reads_old  # type: ignore[method-assign]
+    two.storage.read = reads_old  # type: ignore[method-assign]
     world.hosts[1].reloads.clear()
     asked = world.hosts[1].ask(GIVE)
     world.pass_ms(200)
     with pytest.raises(Refused, match="VG vg0 is version 2 on an-a01n02, and 3 where it is given"):
         world.hosts[1].reply(asked)
     assert world.hosts[1].reloads == []
-    two._do = do
+    two.storage.read = read  # type: ignore[method-assign]
     settled(world, writer=1)
 
 
@@ -355,7 +353,7 @@ def test_a_third_host_that_comes_in_between_stops_it_and_is_waited_for(world: Wo
 @pytest.mark.parametrize("command", [take("vg0", "u1"), take_back("vg0", "u1", 0)], ids=["take", "back"])
 def test_what_has_grown_while_the_lock_was_waited_for_stays_so(command: orders.Command) -> None:
     """The lock may take long; by then the path may have been reloaded."""
-    before, now = orders.Extent("/d", 0, 1 << 20), orders.Extent("/d", 0, 2 << 20)
+    before, now = Extent("/d", 0, 1 << 20), Extent("/d", 0, 2 << 20)
     volume = orders.OpenVolume("vg0", "vm1", "u1", "/s", "nbd", extents=(before,), hold=Hold.TAKING)
     order = next(command)
     while not isinstance(order, orders.ReloadPath):

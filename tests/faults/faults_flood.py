@@ -15,7 +15,7 @@ from ringfence.wire import client as calls
 
 def main(log: str) -> None:
     with connect() as daemon, open(log, "w", buffering=1) as out:
-        daemon.call(calls.JoinSpace("flood"), timeout_ms=10_000)
+        daemon.call(calls.JoinSpace("flood"), timeout_ms=60_000)
         space = daemon.lockspace("flood")
         for number in range(1_000_000):
             lock = space.lock(f"r{number}", "EX")

@@ -16,7 +16,7 @@ AT_ONCE = 256
 
 async def main(count: int, taken: Callable[[float], None]) -> None:
     daemon = await aio.connect()
-    await daemon.call(calls.JoinSpace("many"), timeout_ms=10_000)
+    await daemon.call(calls.JoinSpace("many"), timeout_ms=60_000)
     space = await daemon.lockspace("many")
     held, left = [], iter(range(count))
     began = time.monotonic()

@@ -11,7 +11,7 @@ from ringfence.lab.parts import Part
 
 HERE = Path(__file__).parent
 LONGEST_PAUSE_MS = 2000
-"""Of a client that takes one lock after the other, while the host joins: half a lab's write authority."""
+"""Of a client that takes one lock after the other, while the host joins; beyond what it waited before."""
 
 
 @pytest.mark.parametrize("locks", [4_000, pytest.param(100_000, marks=[pytest.mark.long])])
@@ -23,20 +23,20 @@ def test_a_host_joins_under_load(locks: int, capsys: pytest.CaptureFixture[str])
         took_s = float(wait_for(held, locks / 300))
         flood = run(cluster, 2, "flood")
         eventually(lambda: flood.exists() and flood.read_text().count("\n") > 100)
+        usual_ms = longest_pause_ms(flood)
         lives = [cluster.life(1), cluster.life(2)]
         cluster.lab.start(cluster.name(3), Part.DAEMON)
-        joined_s = eventually(lambda: cluster.ready(3, 1, 2), 60, what=cluster.tell)
+        joined_s = eventually(lambda: cluster.ready(3, 1, 2), what=cluster.tell)
         before = flood.read_text().count("\n")
         eventually(lambda: flood.read_text().count("\n") > before + 50)
-        times = [int(line.split()[1]) for line in flood.read_text().splitlines()]
-        pause_ms = max(later - one for one, later in itertools.pairwise(times))
-        assert pause_ms < LONGEST_PAUSE_MS
+        pause_ms = longest_pause_ms(flood)
+        assert pause_ms < LONGEST_PAUSE_MS + usual_ms
         (space,) = [one for one in cluster.status(3)["lockspaces"] if one["name"] == "many"]
         assert space["resources"] == locks
         assert [cluster.life(1), cluster.life(2)] == lives
         assert cluster.victims(3) == []
         cluster.lab.power(cluster.name(1), "off")
-        fenced_s = eventually(lambda: cluster.ready(3, 2), 60, what=cluster.tell)
+        fenced_s = eventually(lambda: cluster.ready(3, 2), what=cluster.tell)
         free = [one for one in cluster.status(3)["lockspaces"] if one["name"] == "many"]
         assert not free, "with its only member gone the lockspace is, too"
         with capsys.disabled():
@@ -44,6 +44,13 @@ def test_a_host_joins_under_load(locks: int, capsys: pytest.CaptureFixture[str])
                 f"\n{locks} locks taken in {took_s:.1f} s; joined in {joined_s:.1f} s, the longest pause of "
                 f"another host's client {pause_ms} ms; lost, fenced and cleaned up in {fenced_s:.1f} s"
             )
+
+
+def longest_pause_ms(flood: Path) -> int:
+    """Between two grants, so far."""
+    text = flood.read_text()
+    times = [int(line.split()[1]) for line in text[: text.rfind("\n")].splitlines()]
+    return max(later - one for one, later in itertools.pairwise(times))
 
 
 def run(cluster: Cluster, number: int, what: str, *words: str) -> Path:
@@ -56,5 +63,5 @@ def run(cluster: Cluster, number: int, what: str, *words: str) -> Path:
 
 
 def wait_for(log: Path, limit_s: float) -> str:
-    eventually(lambda: log.exists() and log.read_text().endswith("\n"), max(limit_s, 30.0))
+    eventually(lambda: log.exists() and log.read_text().endswith("\n"), max(limit_s, 60.0))
     return log.read_text()

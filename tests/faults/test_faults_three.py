@@ -239,4 +239,4 @@ def test_after_a_loss_of_all_who_is_absent_is_fenced_and_who_had_left_is_not(clu
             assert took_s > TIMING.post_join_delay_ms / 1000 / 2, "it had its time to come back"
         assert cluster.off(3)
         cluster.lab.power(cluster.name(3), "on")
-        eventually(lambda: cluster.ready(1, 2, 3), 40, what=cluster.tell)
+        eventually(lambda: cluster.ready(1, 2, 3), what=cluster.tell)

@@ -137,5 +137,5 @@ class Fencing(RuleBasedStateMachine):
         assert story.domain.victims == []
 
 
-Fencing.TestCase.settings = settings(max_examples=40, stateful_step_count=30, deadline=None)
+Fencing.TestCase.settings = settings(max_examples=40, stateful_step_count=30)
 TestFencing = Fencing.TestCase

@@ -65,7 +65,7 @@ def test_it_outlives_a_killed_daemon(path: Path) -> None:
         "for i in range(50): h.append('incident', str(i), {}, 0, 0)\n"
         "os._exit(9)"
     )
-    subprocess.run([sys.executable, "-c", script, str(path)], check=False, timeout=30)
+    subprocess.run([sys.executable, "-c", script, str(path)], check=False, timeout=60)
     history = History(path)
     assert [event["what"] for event in history.events(0, 99)] == [str(number) for number in range(50)]
     history.close()

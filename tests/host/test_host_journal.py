@@ -22,7 +22,7 @@ class Listener:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self.socket.settimeout(10)
+        self.socket.settimeout(60)
         self.socket.bind(str(path))
 
     def next(self) -> dict[str, str]:

@@ -109,7 +109,7 @@ def test_the_longest_names_that_there_are(opened: Opened) -> None:
     assert long.what.startswith(found.what)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.lists(st.tuples(st.booleans(), st.integers(0, 9), st.sampled_from(["sh", "ex"]))))
 def test_it_holds_what_a_dictionary_would(
     tmp_path_factory: pytest.TempPathFactory, told: list[tuple[bool, int, str]]

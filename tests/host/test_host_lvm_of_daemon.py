@@ -116,9 +116,7 @@ class FakeMapperLess(FakeMapper):
 # -- the end of it -------------------------------------------------------------------
 
 
-def test_all_is_ended_before_it_is_called_dropped(
-    fake: FakeMapper, command: subprocess.Popen[bytes]
-) -> None:
+def test_all_is_ended_before_it_is_called_dropped(fake: FakeMapper, command: subprocess.Popen[bytes]) -> None:
     one = host(fake, ACTIVE, changes(command))
     asyncio.run(one.drop_all())
     assert process(command.pid) is None or command.poll() is not None
@@ -234,7 +232,7 @@ def test_the_end_of_a_process_is_told(
         await asyncio.sleep(0.05)
         assert told == []
         command.stdin.close()  # type: ignore[union-attr]
-        await asyncio.wait_for(over.wait(), 10)
+        await asyncio.wait_for(over.wait(), 60)
 
     asyncio.run(watched())
     assert told == [ProcessEnded(lock.pid, lock.started)]

@@ -89,7 +89,7 @@ def test_a_table_that_fails_all_io_need_not_be_cut(fake: FakeMapper) -> None:
 def test_one_that_hangs_is_told_of_and_the_others_are_cut(
     fake: FakeMapper, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(mapper, "CUT_S", 0.5)
+    monkeypatch.setattr(mapper, "CUT_S", 2.0)
     fake.hangs("vg--0-thin")
     one = fake.mapper()
     assert [table.name for table in one.cut([SharedVg("vg-0")])] == ["vg--0-thin"]

@@ -35,13 +35,13 @@ def test_a_look_that_hangs_is_not_waited_for_nor_started_again() -> None:
         return 7
 
     began = time.monotonic()
-    found = probes.all({"hangs": hangs, "quick": lambda: 1}, 0.2)
-    assert time.monotonic() - began < 5
-    assert (found["hangs"].trouble, found["quick"].value) == ("no answer within 0.2 s", 1)
-    assert probes.all({"hangs": hangs}, 5)["hangs"].trouble == "still no answer to an earlier look"
+    found = probes.all({"hangs": hangs, "quick": lambda: 1}, 1)
+    assert time.monotonic() - began < 30
+    assert (found["hangs"].trouble, found["quick"].value) == ("no answer within 1 s", 1)
+    assert probes.all({"hangs": hangs}, 60)["hangs"].trouble == "still no answer to an earlier look"
     go_on.set()
-    give_up = time.monotonic() + 10
-    while (again := probes.all({"hangs": hangs}, 5)["hangs"]).value is None:
+    give_up = time.monotonic() + 60
+    while (again := probes.all({"hangs": hangs}, 60)["hangs"]).value is None:
         assert time.monotonic() < give_up, again
     assert len(started) == 2
 
@@ -62,4 +62,4 @@ def test_a_tool_that_hangs_is_ended() -> None:
     began = time.monotonic()
     with pytest.raises(Unavailable, match=r"did not answer within 0.3 s"):
         tool([sys.executable, "-c", "import time; time.sleep(60)"], 0.3)
-    assert time.monotonic() - began < 20
+    assert time.monotonic() - began < 50

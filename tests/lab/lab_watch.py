@@ -53,7 +53,7 @@ def typed(capsys: pytest.CaptureFixture[str], *words: str) -> subprocess.Complet
     return subprocess.CompletedProcess(words, code, said.out, said.err)
 
 
-def eventually(true: Callable[[], bool], limit_s: float = 10) -> None:
+def eventually(true: Callable[[], bool], limit_s: float = 60) -> None:
     give_up = time.monotonic() + limit_s
     while not true():
         assert time.monotonic() < give_up

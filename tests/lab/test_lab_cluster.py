@@ -19,7 +19,7 @@ from ringfence.core.errors import BadInput, Refused, RingfenceError, Unavailable
 from ringfence.host.processes import STOPPED, Process, process
 from ringfence.lab import trees
 from ringfence.lab.cluster import Lab
-from ringfence.lab.lies import DELAY_S, Lie
+from ringfence.lab.lies import Lie
 from ringfence.lab.network import Way
 from ringfence.lab.parts import Part
 from ringfence.wire import client as calls
@@ -57,7 +57,7 @@ def truthful(request: pytest.FixtureRequest) -> Iterator[None]:
                 made.lie(node, device, "none")
             if made.status()["hosts"][node]["frozen"]:
                 made.thaw(node)
-        give_up = time.monotonic() + 30
+        give_up = time.monotonic() + 60
         while not ready(made):
             assert time.monotonic() < give_up, made.status()
             # A fencing that is under way may switch off what was just switched on: so do it again.
@@ -85,7 +85,7 @@ def agent(
     plug = f"{node}:{outlet}" if outlet else node
     keys = f"ip={directory}/power\nplug={plug}\npassword={password}\nnodename={node}\naction={action}\n"
     return subprocess.run(
-        [directory / "agents" / f"fence_lab_{kind}"], input=keys, text=True, capture_output=True, timeout=20,
+        [directory / "agents" / f"fence_lab_{kind}"], input=keys, text=True, capture_output=True, timeout=60,
         check=False,
     )  # fmt: skip
 
@@ -161,7 +161,7 @@ def test_a_pid_that_is_somebody_else_s_by_now_is_never_hit() -> None:
         assert not trees.alive(Process(found.pid, found.start - 1))
         assert trees.alive(found)
         trees.kill(found)
-        assert sleeper.wait(5) == -signal.SIGKILL
+        assert sleeper.wait(60) == -signal.SIGKILL
 
 
 # -- lies ----------------------------------------------------------------------------
@@ -190,13 +190,15 @@ def test_each_way_to_lie(lab: Lab, mode: Lie, device: str, off: int, status: int
 
 
 def test_late_says_done_and_does_it_later(lab: Lab) -> None:
-    lab.lie(ONE, "bmc", "late")
-    began = time.monotonic()
+    lab.lie(ONE, "bmc", "late", 3600)
     assert agent(lab, ONE, "bmc", "off").returncode == 0
-    assert time.monotonic() - began < DELAY_S
     assert is_up(lab, ONE)
-    eventually(lambda: not is_up(lab, ONE), DELAY_S + 3)
-    assert time.monotonic() - began >= DELAY_S
+    lab.lie(TWO, "bmc", "late", 1)
+    began = time.monotonic()
+    assert agent(lab, TWO, "bmc", "off").returncode == 0
+    eventually(lambda: not is_up(lab, TWO))
+    assert time.monotonic() - began >= 1
+    assert is_up(lab, ONE)
 
 
 def test_wrong_host_hits_the_neighbour_and_looks_at_it(lab: Lab) -> None:
@@ -246,11 +248,12 @@ def test_a_cut_host_is_alone_and_comes_back(lab: Lab) -> None:
         lab.cut(TWO)
         eventually(lambda: bool(two.status()["blocked"]))
         lab.heal()
-        eventually(lambda: not two.status()["blocked"], 20)
+        eventually(lambda: not two.status()["blocked"])
 
 
-OURS_MS = 50
-"""What ringfence itself may add to a level, beyond its agents and the waits that are configured."""
+OURS_MS = 500
+"""What ringfence itself may add to a level, beyond its agents and the waits that are configured: a few ms
+(bench/fencing.py), and what a busy machine makes of them.  Ticks are counted in tests/engine."""
 
 
 def test_a_level_takes_what_its_agents_take(lab: Lab) -> None:

@@ -37,7 +37,7 @@ def directory() -> Iterator[Path]:
     shared = set(SHARED.iterdir())
     try:
         yield path
-        assert left(path, shared) == []
+        eventually(lambda: left(path, shared) == [])  # another test may just have killed a corosync
     finally:
         for pid in processes_of(path):  # a test that failed leaves nothing either
             os.kill(pid, signal.SIGKILL)
@@ -73,7 +73,7 @@ def whole(request: pytest.FixtureRequest) -> Iterator[None]:
     if "lab" in request.fixturenames:
         made: Lab = request.getfixturevalue("lab")
         made.heal()
-        give_up = time.monotonic() + 40
+        give_up = time.monotonic() + 60
         while not ready(made):
             assert time.monotonic() < give_up, made.status()
             for node, host in made.status()["hosts"].items():
@@ -131,9 +131,9 @@ def test_a_host_that_loses_power_comes_back_on_the_same_network(lab: Lab) -> Non
     boot, before = lab.boot_id(ONE), purges(lab, ONE)
     lab.power(ONE, "off")
     assert lab.tree(ONE) == []
-    eventually(lambda: purges(lab, ONE) > before, 20)  # else its fencing may switch it off again
+    eventually(lambda: purges(lab, ONE) > before)  # else its fencing may switch it off again
     lab.power(ONE, "on")
-    lab.wait_ready(30)
+    lab.wait_ready(60)
     assert lab.boot_id(ONE) != boot
 
 
@@ -222,7 +222,7 @@ def test_what_is_killed_by_force_is_found_by_down(directory: Path) -> None:
     assert processes_of(directory)
     done = subprocess.run(
         [sys.executable, "-m", "ringfence", "lab", "down", "--dir", str(directory / "lab")],
-        text=True, capture_output=True, timeout=30, check=False,
+        text=True, capture_output=True, timeout=60, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     for one in inits:
@@ -245,7 +245,7 @@ def test_without_root_it_is_refused_before_anything_is_made(directory: Path) -> 
     plain = ["setpriv", "--bounding-set", "-all", "--inh-caps", "-all"] if os.getuid() == 0 else []
     words = [*plain, sys.executable, "-m", "ringfence", "lab", "up", "--ring", "corosync", "--dir"]
     done = subprocess.run(
-        [*words, str(directory / "lab")], text=True, capture_output=True, timeout=30, check=False
+        [*words, str(directory / "lab")], text=True, capture_output=True, timeout=60, check=False
     )
     assert (done.returncode, done.stderr.count("\n")) == (5, 1)
     assert "become root" in done.stderr

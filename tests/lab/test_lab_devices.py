@@ -177,7 +177,7 @@ def test_supplies_are_sensors_of_the_controller_wherever_their_cables_hang(bench
     def ipmitool(*words: str) -> str:
         return subprocess.run(
             ["ipmitool", *IPMI_WORDS, "-p", port, *words],
-            input=PASSWORD, text=True, capture_output=True, timeout=20, check=True,
+            input=PASSWORD, text=True, capture_output=True, timeout=60, check=True,
         ).stdout  # fmt: skip
 
     def lost() -> list[str]:
@@ -255,8 +255,8 @@ def test_devices_lie_as_they_are_told_to(benches: Benches) -> None:
         assert codes(told) == expected, told
         ordered = {host for host, _, _ in bench.orders[before:]}
         assert ordered == set(lies) - {"n2"}, '"already off": that agent has ordered nothing'
-        cut = [host for host in HOSTS if not bench.runs(host)]
-        assert cut == ["n5", "n7", "n8"], "late, another than was meant, and the one whose status lagged"
+        # Late, another than was meant, and the one whose status lagged.
+        eventually(lambda: [host for host in HOSTS if not bench.runs(host)] == ["n5", "n7", "n8"])
         looks = side_by_side(bench, HOSTS[:4], "status")
         assert codes(looks) == {"n1": 0, "n2": 2, "n3": 2, "n4": 0}, looks
 

@@ -89,9 +89,9 @@ def test_two_bare_hosts_have_an_exclusive_lock(tmp_path: Path) -> None:
         for number, (name, root) in enumerate(zip(NAMES, roots, strict=True), 1):
             stack.enter_context(booted(network.hosts[number].path, root, name))
         one, other = (stack.enter_context(connected(root)) for root in roots)
-        with one.lockspace("games").lock("chess", "EX", wait_ms=30_000) as lock:
+        with one.lockspace("games").lock("chess", "EX", wait_ms=60_000) as lock:
             first = lock.token
             with pytest.raises(LockHeld, match="n1"):
                 other.lockspace("games").lock("chess", "EX", wait_ms=0)
-        with other.lockspace("games").lock("chess", "EX", wait_ms=30_000) as lock:
+        with other.lockspace("games").lock("chess", "EX", wait_ms=60_000) as lock:
             assert lock.token > first

@@ -124,7 +124,7 @@ def test_without_root_it_is_refused() -> None:
     )
     plain = ["setpriv", "--bounding-set", "-all", "--inh-caps", "-all"] if os.getuid() == 0 else []
     ran = subprocess.run(
-        [*plain, sys.executable, "-c", script], text=True, capture_output=True, timeout=30, check=False
+        [*plain, sys.executable, "-c", script], text=True, capture_output=True, timeout=60, check=False
     )
     assert "become root" in ran.stdout, ran
 

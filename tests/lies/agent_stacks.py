@@ -181,7 +181,7 @@ def _now_ms() -> int:
     return time.monotonic_ns() // 1_000_000
 
 
-def eventually(true: Callable[[], bool], limit_s: float = 10) -> None:
+def eventually(true: Callable[[], bool], limit_s: float = 60) -> None:
     give_up = time.monotonic() + limit_s
     while not true():
         assert time.monotonic() < give_up

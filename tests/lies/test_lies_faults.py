@@ -1,7 +1,7 @@
 """Devices that fail, lag, refuse, or switch another host: nothing of it is taken for off.
 
-Debian's own agents, as in test_lies_agents.  Times stand in proportion: a lag of 4 s beside an agent that
-looks once is what 20 s and more are beside its usual 20 looks."""
+Debian's own agents, as in test_lies_agents.  Times stand in proportion: a lag of 30 s beside an agent that
+looks once is more than any time is beside its usual 20 looks."""
 
 import time
 from pathlib import Path
@@ -41,7 +41,7 @@ def test_a_controller_that_died_with_its_host_says_nothing_and_the_outlets_decid
 
 def test_a_status_that_lags_longer_than_the_agent_looks_is_no_off(bench: Benches) -> None:
     made = bench("ipmi")
-    made.lie("n1", "bmc", "lag", delay_s=4.0)
+    made.lie("n1", "bmc", "lag", delay_s=30.0)
     config = cluster((bmc_of(made, power_timeout=1),))
     outcome = ours(made, config)
     assert outcome.evidence is None
@@ -62,7 +62,7 @@ def test_an_agent_that_looks_often_enough_waits_for_a_lagging_status(bench: Benc
 def test_off_that_comes_late_is_off_only_then(bench: Benches) -> None:
     """The device says done, and acts a while later: its status tells."""
     made = bench("ipmi")
-    made.lie("n1", "bmc", "late", delay_s=3.0)
+    made.lie("n1", "bmc", "late", delay_s=30.0)
     outcome = ours(made, cluster((bmc_of(made, power_timeout=1),)))
     assert outcome.evidence is None
     assert made.runs("n1")
@@ -72,7 +72,7 @@ def test_a_pending_order_of_an_apc_reads_as_off(bench: Benches) -> None:
     """`OFF*`: accepted, the relay has not moved.  fence_apc takes it for off; the BMC refutes it."""
     made = bench("apc-menu", "ipmi")
     made.plug("n1", "psu2", "pdu-a", "n1")
-    made.lie("n1", "pdu-a", "pending", delay_s=12.0)
+    made.lie("n1", "pdu-a", "pending", delay_s=60.0)
     outcome = ours(made, cluster((bmc_of(made),), (pdu_of(made),)), level=2)
     assert [(word.device, word.power) for word in outcome.words[:2]] == [("pdu-a", "off")] * 2
     assert outcome.evidence is None
@@ -177,10 +177,10 @@ def test_an_agent_that_forks_and_hangs_is_over_at_its_limit_with_its_children(tm
     agent.write_text(f"#!/bin/sh\nfor n in 1 2 3; do sleep 60 & echo $! >{tmp_path}/$n; done\nsleep 60\n")
     agent.chmod(0o755)
     began = time.monotonic()
-    outcome = ours(None, cluster((DeviceConfig("bmc-n1", str(agent), Confirms.HOST_OFF),)), limit_ms=500)
-    assert time.monotonic() - began < 3
+    outcome = ours(None, cluster((DeviceConfig("bmc-n1", str(agent), Confirms.HOST_OFF),)), limit_ms=2000)
+    assert time.monotonic() - began < 30
     assert outcome.evidence is None
-    assert "no answer within 0.5 s: killed" in outcome.verdict
+    assert "no answer within 2 s: killed" in outcome.verdict
     children = [int((tmp_path / name).read_text()) for name in "123"]
     eventually(lambda: not any(trees.command(pid) for pid in children))
 

@@ -42,6 +42,7 @@ from ringfence.locks.flags import FLAGS, LVB_BYTES, Flag
 from ringfence.locks.lockspace import Lockspace, Op, OpKind, check_space
 from ringfence.locks.node_locks import (
     AskCluster,
+    AskMany,
     ClientBlocking,
     ClientCancelled,
     ClientGranted,
@@ -234,7 +235,7 @@ class NodesStory:
         elif name in ("request", "convert", "unlock", "cancel", "drop", "busy", "end"):
             self.client(name, words)
         elif name == "ahead" and len(words) == 2 and words[0] in self.nodes and words[1] in Mode.__members__:
-            self.carry(words[0], self.nodes[words[0]].ask_ahead("space", NAME, Mode[words[1]]))
+            self.carry(words[0], self.nodes[words[0]].ask_ahead("space", [NAME], Mode[words[1]]))
         elif name == "adopt" and len(words) >= 3:
             self.adopt(*words)
         elif name in ("hold", "wait") and len(words) == 1 and words[0].isdecimal():
@@ -309,7 +310,10 @@ class NodesStory:
 
     def carry(self, node: str, outs: list[Out]) -> None:
         for out in outs:
-            if isinstance(out, AskCluster):
+            if isinstance(out, AskMany):
+                asked = (out.kind, out.mode, out.flags)
+                self.carry(node, [AskCluster(out.lockspace, one, *asked) for one in out.resources])
+            elif isinstance(out, AskCluster):
                 self.sent[node].append(out)
                 value = "" if out.lvb is None else f"lvb={lvb_word(out.lvb)}"
                 mode = "" if out.mode is Mode.UN else out.mode.name
@@ -417,7 +421,7 @@ class NodesStory:
         return next(name for name, (_, number) in self.clients.items() if number == lock_id)
 
     def say(self, out: Out) -> str:
-        assert not isinstance(out, AskCluster)
+        assert not isinstance(out, AskCluster | AskMany)
         who = self.name(out.lock_id)
         match out:
             case ClientGranted():

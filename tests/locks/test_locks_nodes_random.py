@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from errno import EAGAIN, ENOENT
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from lock_story import all_of, run_out
 
@@ -26,6 +26,7 @@ from ringfence.locks.flags import Flag
 from ringfence.locks.lockspace import Lockspace, Op, check_space
 from ringfence.locks.node_locks import (
     AskCluster,
+    AskMany,
     ClientBlocking,
     ClientCancelled,
     ClientGranted,
@@ -73,6 +74,11 @@ class Client:
         """Somebody tries for what it may not be using: it owes an answer."""
 
 
+def asks(many: AskMany) -> list[AskCluster]:
+    """The same, one by one."""
+    return [AskCluster(many.lockspace, one, many.kind, many.mode, many.flags) for one in many.resources]
+
+
 class World:
     def __init__(self, choose: Callable[[int], int], rich: bool, caching: bool, ahead: bool) -> None:
         self.choose = choose
@@ -109,14 +115,16 @@ class World:
 
     def carry(self, node: int, outs: list[Out]) -> None:
         for out in outs:
-            if isinstance(out, AskCluster):
+            if isinstance(out, AskMany):
+                self.sent[node].extend(asks(out))
+            elif isinstance(out, AskCluster):
                 self.sent[node].append(out)
             else:
                 self.tell(out)
         self.check()
 
     def tell(self, out: Out) -> None:
-        assert not isinstance(out, AskCluster)
+        assert not isinstance(out, AskCluster | AskMany)
         if out.lock_id in self.orphans:
             assert isinstance(out, ClientBlocking | ClientLost), f"{out} for an orphan"
             if isinstance(out, ClientLost):
@@ -506,7 +514,7 @@ class World:
             self.deliver_all()
 
     def ask_ahead(self, node: int, mode: Mode) -> None:
-        self.carry(node, self.nodes[node].ask_ahead(SPACE, NAME, mode))
+        self.carry(node, self.nodes[node].ask_ahead(SPACE, [NAME], mode))
 
     # -- a run ---------------------------------------------------------------------------
 
@@ -667,7 +675,7 @@ def test_nodes_do_not_yield_to_one_another_for_ever(seed: int) -> None:
     run(random.Random(seed).randrange, 200, rich=False)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=60)
 @given(st.lists(st.integers(0, 255), max_size=400))
 def test_shrinkable_orders_of_delivery(numbers: list[int]) -> None:
     source = iter(numbers)

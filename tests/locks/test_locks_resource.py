@@ -198,7 +198,7 @@ class Opinion:
                 assert self.held.get(owner, Mode.UN) in (effect.held, Mode.UN) or effect.held is Mode.NL
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.lists(OPERATIONS, max_size=60))
 def test_any_operations(operations: list[tuple[str, int, Mode, int, bool]]) -> None:
     """One completion each; a refusal changes nothing; reads are the last write; `check` holds."""
@@ -263,7 +263,7 @@ def drain(resource: Resource, mind: Opinion) -> None:
     assert (mind.held, mind.in_flight) == ({}, {})
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.lists(OPERATIONS, max_size=40), st.integers(0, 40), st.integers(1, 5))
 def test_a_frozen_lockspace_grants_nothing_and_forgets_nothing(
     operations: list[tuple[str, int, Mode, int, bool]], freeze_at: int, victim: int

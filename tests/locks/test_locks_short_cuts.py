@@ -3,21 +3,25 @@ the same state, step by step."""
 
 import random
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
-from test_locks_nodes_random import NAME, NODES, SPACE, World
+import test_locks_nodes_random
+from test_locks_nodes_random import NAME, NODES, SPACE, World, asks
 
 from ringfence.core.modes import Mode
 from ringfence.locks import lockspace, node_lock
+from ringfence.locks.flags import Flag
+from ringfence.locks.holdings import Keep
 from ringfence.locks.node_lock import NodeLock
-from ringfence.locks.node_locks import Out
+from ringfence.locks.node_locks import AskMany, NodeLocks, Out
 from ringfence.locks.resource import Resource
 
 STEPS = 120
 CUTS = (
-    (NodeLock, "_request_alone"), (NodeLock, "_grants_alone"), (NodeLock, "_ends_alone"),
-    (NodeLock, "_is_over"), (Resource, "request_alone"),
+    (NodeLock, "_request_alone"), (NodeLock, "grants_alone"), (NodeLock, "_ends_alone"),
+    (NodeLock, "_is_over"), (NodeLock, "take_ahead"), (NodeLock, "keeps_ahead"), (NodeLock, "gives_back"),
+    (Resource, "request_alone"),
 )  # fmt: skip
 """Each tells whether it may be taken, or takes it."""
 
@@ -35,6 +39,18 @@ class Told(World):
         if self.choose(4) == 0:
             node = NODES[self.choose(3)]
             self.carry(node, self.nodes[node].give_back(SPACE, NAME))
+        if self.ahead and not self.frozen and self.choose(6) == 0:
+            self.take_ahead(NODES[self.choose(3)], (Mode.EX, Mode.PR)[self.choose(2)])
+
+    def take_ahead(self, node: int, mode: Mode) -> None:
+        """As for a stock vgchange: once who can lets go, a node asks ahead of its client."""
+        for lock_id in [key for key, one in self.clients.items() if one.wanted is Mode.UN]:
+            if lock_id in self.clients and not self.clients[lock_id].releasing:
+                self.unlock(lock_id, None)
+        self.give_back_all()
+        self.ask_ahead(node, mode)
+        self.deliver_all()
+        self.request(node, mode, 0, keep=False)
 
     def carry(self, node: int, outs: list[Out]) -> None:
         locks = self.nodes[node]
@@ -44,7 +60,7 @@ class Told(World):
 
 
 def tell(seed: int) -> list[str]:
-    world = Told(random.Random(seed).randrange, seed % 2 == 0, seed % 3 == 0, seed % 5 == 0)
+    world = Told(random.Random(seed).randrange, seed % 2 == 0, seed % 3 == 0, seed % 5 < 2)
     for _ in range(STEPS):
         world.step()
     world.drain()
@@ -56,6 +72,11 @@ def by_the_rules(lock: NodeLock, lock_id: int, mode: Mode, flags: int, now_ms: i
     return lock._tell(asked) + lock._step()
 
 
+def no_more_kept(lock: NodeLock) -> bool:
+    lock.keep = Keep.NEVER
+    return False
+
+
 @pytest.fixture
 def taken(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
     """How often each short cut was taken."""
@@ -65,7 +86,7 @@ def taken(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
 
         def counted(self: Any, *given: Any, cut: Any = cut, name: str = name) -> Any:
             told = cut(self, *given)
-            counts[name] = counts.get(name, 0) + (told is not False)
+            counts[name] = counts.get(name, 0) + (told not in (False, None))
             return told
 
         monkeypatch.setattr(owner, name, counted)
@@ -79,11 +100,69 @@ def test_the_rules_say_the_same(base: int, taken: dict[str, int], monkeypatch: p
     assert all(count > 30 for count in taken.values()), taken
     taken.clear()
     monkeypatch.setattr(NodeLock, "_request_alone", by_the_rules)
-    monkeypatch.setattr(NodeLock, "_grants_alone", lambda lock, done: False)
+    monkeypatch.setattr(NodeLock, "grants_alone", lambda lock, mode: None)
     monkeypatch.setattr(NodeLock, "_ends_alone", lambda lock: False)
     monkeypatch.setattr(NodeLock, "_is_over", lambda lock: False)
+    monkeypatch.setattr(NodeLock, "take_ahead", lambda lock, *given: None)
+    monkeypatch.setattr(NodeLock, "keeps_ahead", lambda lock: False)
+    monkeypatch.setattr(NodeLock, "gives_back", no_more_kept)
     monkeypatch.setattr(lockspace, "valid_request", lambda *given: False)
     for seed, story in stories.items():
         for number, (cut, ruled) in enumerate(zip(story, tell(seed), strict=True)):
             assert cut == ruled, f"seed {seed}, step {number}"
     assert not taken
+
+
+class ByTheList(NodeLocks):
+    """Whatever can be asked and told of many resources at a time is, of the one that there is."""
+
+    counts: ClassVar[dict[str, int]] = {}
+    within: ClassVar[bool] = False
+
+    def request(self, lock_id: int, lockspace: str, resource: str, mode: Mode, **how: Any) -> list[Out]:
+        flags, wishes = how["flags"], [(lock_id, resource)]
+        if flags & ~Flag.NOQUEUE or how.get("keep", True) or how["cached"]:
+            return super().request(lock_id, lockspace, resource, mode, **how)
+        outs, others = self.request_many(lockspace, wishes, mode, flags, 0)
+        if others:
+            assert not outs
+            return super().request(lock_id, lockspace, resource, mode, **how)
+        return self.counted("requests", outs)
+
+    def unlock(self, lock_id: int, **how: Any) -> list[Out]:
+        outs, others = self.unlock_many([lock_id]) if how == {"flags": 0, "lvb": None} else ([], [lock_id])
+        return super().unlock(lock_id, **how) if others else self.counted("unlocks", outs)
+
+    def on_granted(self, *given: Any, hold_until_ms: int = 0) -> list[Out]:
+        lockspace, resource, mode, token, lvb, valid, *_ = given
+        if not valid or ByTheList.within:
+            return super().on_granted(*given, hold_until_ms=hold_until_ms)
+        ByTheList.within = True  # it falls back on the single one
+        outs = self.on_granted_many(lockspace, [resource], mode, [token], lvb, hold_until_ms=hold_until_ms)
+        ByTheList.within = False
+        return self.counted("grants", outs)
+
+    def on_released(self, lockspace: str, resource: str) -> list[Out]:
+        if ByTheList.within:
+            return super().on_released(lockspace, resource)
+        ByTheList.within = True
+        outs = self.on_released_many(lockspace, [resource])
+        ByTheList.within = False
+        return self.counted("releases", outs)
+
+    def counted(self, what: str, outs: list[Out]) -> list[Out]:
+        self.counts[what] = self.counts.get(what, 0) + 1
+        return [one for out in outs for one in (asks(out) if isinstance(out, AskMany) else [out])]
+
+
+@pytest.mark.parametrize("base", [0, 40, 740])
+def test_what_is_done_by_the_list_is_done_as_one_by_one(base: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    seeds = range(base, base + 40)
+    stories = {seed: tell(seed) for seed in seeds}
+    monkeypatch.setattr(test_locks_nodes_random, "NodeLocks", ByTheList)
+    monkeypatch.setattr(ByTheList, "counts", {})
+    for seed in seeds:
+        for number, (single, listed) in enumerate(zip(stories[seed], tell(seed), strict=True)):
+            assert single == listed, f"seed {seed}, step {number}"
+    assert len(ByTheList.counts) == 4
+    assert all(count > 30 for count in ByTheList.counts.values()), ByTheList.counts

@@ -69,7 +69,7 @@ def ready(lab: Lab) -> bool:
     return True
 
 
-def eventually(true: Callable[[], bool], limit_s: float = 30) -> None:
+def eventually(true: Callable[[], bool], limit_s: float = 60) -> None:
     give_up = time.monotonic() + limit_s
     while not true():
         assert time.monotonic() < give_up
@@ -145,7 +145,7 @@ def test_a_daemon_killed_in_mid_commit(hosts: tuple[LabHost, LabHost], tmp_path:
     one.lab.kill(ONE, Part.DAEMON)
     other = two.start(*CREATE, "vm2")
     one.lab.start(ONE, Part.DAEMON)
-    one.lab.wait_ready(20)
+    one.lab.wait_ready(60)
     assert f"behind {ONE}" in done(two.ringfence("why", "lvm_vg0"))
     with pytest.raises(TimeoutError):
         other.wait(0.5)
@@ -165,7 +165,7 @@ def test_a_daemon_killed_while_lvs_are_active(hosts: tuple[LabHost, LabHost]) ->
     one.lab.kill(ONE, Part.DAEMON)
     eventually(lambda: bool(victims(two)))
     one.lab.start(ONE, Part.DAEMON)
-    one.lab.wait_ready(20)
+    one.lab.wait_ready(60)
     assert "LV locked by other host: vg0/vm0" in refused(two.start("lvchange", "-aey", "vg0/vm0"))
     ours = one.ringfence("lvchange", "-aey", "vg0/vm0").wait()
     assert ours.code != 0

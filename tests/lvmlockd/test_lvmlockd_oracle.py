@@ -37,7 +37,7 @@ def lvmlockd(host: BareHost) -> Iterator[BareHost]:
     with open(os.devnull, "r+") as nothing:
         process = host.popen(TEST_MODE, [nothing.fileno()] * 3)
     try:
-        give_up = time.monotonic() + 20
+        give_up = time.monotonic() + 60
         while not socket.exists():
             assert process.poll() is None
             assert time.monotonic() < give_up

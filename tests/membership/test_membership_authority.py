@@ -256,7 +256,7 @@ class Ring(RuleBasedStateMachine):
             assert last_ns + Timing().bound_ms * MS > write_ns, "two survivors could purge too early"
 
 
-Ring.TestCase.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+Ring.TestCase.settings = settings(max_examples=150, stateful_step_count=40)
 TestRing = Ring.TestCase
 
 

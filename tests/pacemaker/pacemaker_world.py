@@ -60,7 +60,7 @@ class Host:
              "--kill-child", "--mount-proc", "sh", "-c", MOUNTS, "sh", str(root), str(sbin), name],
             stdin=subprocess.DEVNULL,
         )  # fmt: skip
-        give_up = time.monotonic() + 10
+        give_up = time.monotonic() + 60
         while not (root / "up").exists():
             assert time.monotonic() < give_up, f"{name} has no namespaces"
             time.sleep(0.02)

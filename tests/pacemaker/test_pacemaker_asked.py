@@ -118,7 +118,7 @@ def test_what_pacemaker_cannot_is_said_in_one_line(world: PacemakerWorld) -> Non
     done = ask(world, "off")
     assert (done.returncode, done.stderr.count("\n")) == (NOTHING, 1)
     assert "Couldn't fence n2" in done.stderr
-    assert time.monotonic() - began < 20
+    assert time.monotonic() - began < 60
     assert ask(world, "status").returncode == NOTHING
 
 

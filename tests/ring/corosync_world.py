@@ -7,7 +7,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from ring_world import TOKEN_MS, Member, reap
+from ring_world import LATE_S, TOKEN_MS, Member, reap
 
 from ringfence.core.cluster import ClusterConfig, NodeConfig, Timing
 from ringfence.lab.corosync import CorosyncFiles, LoneCorosync, new_key
@@ -57,6 +57,8 @@ class CorosyncMember(Member):
 
 class CorosyncWorld:
     """Nodes 1 to `nodes`.  A node's corosync starts with its daemon, unless it runs already."""
+
+    late_s = LATE_S
 
     def __init__(
         self, token_ms: int = TOKEN_MS, nodes: int = 3, transport: str = "udpu", two_node: bool = False

@@ -70,6 +70,8 @@ class SimWorld:
     """Args:
     totem: as corosync, else as the hub."""
 
+    late_s = 0.0
+
     def __init__(self, totem: bool) -> None:
         self.scheduler = Scheduler(1)
         self.scheduler.at(0, self._beat)

@@ -77,7 +77,7 @@ async def serving(path: Path) -> AsyncIterator[Server]:
 def run(request: pytest.FixtureRequest) -> Callable[[Awaitable[None]], None]:
     def whole(body: Awaitable[None]) -> None:
         async def main() -> None:
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 await body
 
         with asyncio.Runner(loop_factory=LOOPS[request.param]) as runner:

@@ -131,7 +131,7 @@ def test_a_shutdown_stops_machines_first_and_leaves_cleanly(rig: Rig) -> None:
     began = time.monotonic()
     rig.systemctl("--no-block", "poweroff")
     rig.until(rig.off, "the end of the shutdown")
-    assert time.monotonic() - began < 20
+    assert time.monotonic() - began < 60
     assert rig.events("left")  # the hub went down with the host: the witness can do no more than remember
     assert not rig.events("victim", "victim-due", "purged")
     assert rig.read("/srv/guest.log").splitlines()[-1] == "shut down"
@@ -183,7 +183,7 @@ def test_a_leave_that_cannot_be_had_does_not_hang_the_shutdown(rig: Rig) -> None
     rig.until(lambda: "victim" in rig.journal("--unit", "ringfence"), "the loss of the other node")
     began = time.monotonic()
     rig.run("systemctl", "stop", "ringfence", check=False)
-    assert 25 < time.monotonic() - began < 50
+    assert 25 < time.monotonic() - began < 80
     assert rig.show("ringfence", "ActiveState") == "failed"
     said = rig.journal("--unit", "ringfence")
     assert "ends without a clean leave, and the others will fence it" in said

@@ -130,13 +130,14 @@ def test_a_dead_array_keeps_one_thread_and_nobody_else() -> None:
     dead, well = _Dead(), _Dead()
     well.back.set()
     devices = iter([dead, well])
-    first = SlotIo("vg0", "/dev/a", 0, b"", NO_TEXT, (), limit_ms=30)
+    first = SlotIo("vg0", "/dev/a", 0, b"", NO_TEXT, (), limit_ms=500)  # it does begin
     second = SlotIo("vg0", "/dev/a", 4096, b"", NO_TEXT, (), limit_ms=30)
 
     async def main() -> None:
         threads = SlotThreads(time.monotonic_ns, lambda: next(devices))
         for one in (first, second):
-            with pytest.raises(TimedOut, match=r"VG vg0: its array \(/dev/a\) did not answer within 30 ms"):
+            late = rf"VG vg0: its array \(/dev/a\) did not answer within {one.limit_ms} ms"
+            with pytest.raises(TimedOut, match=late):
                 await threads.do(one)
         await threads.do(SlotIo("vg1", "/dev/b", 0, b"", NO_TEXT, ()))
         dead.back.set()
@@ -154,7 +155,7 @@ def test_a_device_that_is_not_used_any_more_is_closed() -> None:
     async def main() -> None:
         threads = SlotThreads(time.monotonic_ns, lambda: device, idle_s=0.02)
         await threads.do(SlotIo("vg0", "/dev/a", 0, b"", NO_TEXT, ()))
-        assert await asyncio.to_thread(device.closed.wait, 10)
+        assert await asyncio.to_thread(device.closed.wait, 60)
         await threads.do(SlotIo("vg0", "/dev/a", 4096, b"", NO_TEXT, ()))
 
     asyncio.run(main())

@@ -119,7 +119,7 @@ def fault_of(vg: Vg) -> str:
     return ""
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(0, 1 << 32))
 def test_changes_one_at_a_time_give_what_reading_it_all_gives(seed: int) -> None:
     rng = random.Random(seed)
@@ -200,7 +200,7 @@ def known_as(vg: Vg) -> Known:
     return Known(vg, crc32(text), len(text))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(0, 1 << 32))
 def test_who_follows_a_delta_has_what_was_written(seed: int) -> None:
     rng = random.Random(seed)
@@ -248,7 +248,7 @@ def test_a_change_of_many_lvs_is_not_told() -> None:
 WORDS = st.lists(st.sampled_from(["READ", "VISIBLE", 'a", "b', "x", "\\", "ü", ""]), max_size=3).map(tuple)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     WORDS, WORDS, WORDS | st.none(), WORDS, st.integers(-1, 1 << 65), st.sampled_from(["pv0", "pv1", "lv"]),
     st.permutations(range(5)), st.booleans(),

@@ -4,7 +4,7 @@ import time
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ringfence.core.errors import BadInput, Damaged, NotFound, Refused, RingfenceError
@@ -183,7 +183,6 @@ def test_an_unknown_segment_type_keeps_its_extents() -> None:
     check_vg(vg)
 
 
-@settings(deadline=None)
 @given(
     st.lists(st.integers(1, 9), min_size=1, max_size=4),
     st.lists(st.tuples(st.integers(1, 9), st.booleans()), max_size=20),

@@ -23,6 +23,7 @@ from ringfence.wire import (
     DEADLOCKS,
     FENCING,
     HANDOVERS,
+    MANY_LOCKS,
     REFRESHES,
     SPEAKS,
     UNCLEAN,
@@ -70,6 +71,9 @@ SAMPLES: dict[str, Any] = {
     "LockUnlock": entries.LockUnlock(*WHERE, 8, LVB),
     "LockCancel": entries.LockCancel(*WHERE),
     "LockBusy": entries.LockBusy(*WHERE),
+    "LockRequests": entries.LockRequests("games", ("chess", "go"), Mode.EX, 9),
+    "LockUnlocks": entries.LockUnlocks("games", ("chess", "go")),
+    "LocksBusy": entries.LocksBusy("games", ("chess", "go")),
     "Retoken": entries.Retoken(*WHERE),
     "EvidenceSeen": entries.EvidenceSeen(
         Evidence(OTHER, EvidenceKind.HOST_OFF, 2, "seen off", ("bmc1",), 1_700)
@@ -133,6 +137,7 @@ NEW = {
     "SlotsKept": FENCING, "SlotsLeft": FENCING, "SlotsEnd": FENCING, "Marked": FENCING, "LifeSeen": FENCING,
     "AskRefresh": REFRESHES, "RefreshTold": REFRESHES, "UncleanNoted": UNCLEAN,
     "AskHandover": HANDOVERS, "HandoverTold": HANDOVERS,
+    "LockRequests": MANY_LOCKS, "LockUnlocks": MANY_LOCKS, "LocksBusy": MANY_LOCKS,
 }  # fmt: skip
 """Entries that came with a later protocol than the first."""
 

@@ -17,6 +17,7 @@ from collections.abc import Mapping, Sequence
 from typing import IO
 
 from ringfence.core.errors import Unavailable
+from ringfence.host.processes import group_lives
 
 AGENT_PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 """What an agent finds its tools in."""
@@ -28,7 +29,10 @@ KEPT_BYTES = 4096
 DRAIN_S = 0.5
 """How long output is still read after the agent has ended: a stranger may hold the pipe open."""
 KILL_S = 1.0
-"""How long a killed agent is waited for: the kernel may hold it in a call that nothing interrupts."""
+"""How long a killed agent is waited for, and then what it started: the kernel may hold either in a call
+that nothing interrupts."""
+CHECK_S = 0.005
+"""How often it is looked whether the group of an agent that has ended is gone: nobody tells."""
 NO_CORE = (1, 1)
 """RLIMIT_CORE, soft and hard.  Of 1 byte: where core_pattern is a pipe, 0 keeps no core from it, but 1 does;
 where cores are files, none fits.  Source: Linux fs/coredump.c, core(5)."""
@@ -84,7 +88,7 @@ class Running:
             self._process.poll()  # else subprocess itself buries it at its next start
             raise Unavailable(f"{path} cannot be watched: {error.strerror}") from None
         self._loop.add_reader(self._pidfd, self._ended_now)
-        self._abandoned = False
+        self._abandoned = self._gone = False
         assert self._process.stdout is not None
         assert self._process.stderr is not None
         self.out = Tail(self._process.stdout, kept_bytes)
@@ -110,9 +114,9 @@ class Running:
         return not self._over.is_set()
 
     async def buried(self) -> int | None:
-        """Kill what is left of its group; its exit code, once its last words were read.
+        """Kill what is left of its group; its exit code, once its last words were read and the group is gone.
 
-        None: the kernel has not let go of it within KILL_S.
+        None: the kernel has not let go of it within KILL_S.  What it started may be held longer: `gone`.
         Until it is waited for, at least its zombie bears the group's number: it is nobody else's."""
         self.kill()
         with contextlib.suppress(TimeoutError):
@@ -122,7 +126,13 @@ class Running:
             async with asyncio.timeout(DRAIN_S):
                 await self.out.over.wait()
                 await self.err.over.wait()
-        return self._bury()
+        code = self._bury()
+        if code is not None:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(KILL_S):
+                    while not self.gone:  # noqa: ASYNC110 - what it started is not our child
+                        await asyncio.sleep(CHECK_S)
+        return code
 
     def ask_to_end(self) -> None:
         """SIGTERM for all of its group."""
@@ -142,9 +152,12 @@ class Running:
             self._process.stdin.close()
 
     @property
-    def over(self) -> bool:
-        """Whether it has ended."""
-        return self._over.is_set()
+    def gone(self) -> bool:
+        """Whether it and all of its group have ended.  Killed is not ended: a process that is killed in a
+        call of the kernel's does what the call does first."""
+        if not self._gone:
+            self._gone = self._over.is_set() and not group_lives(self._process.pid)
+        return self._gone
 
     def kill(self) -> None:
         """SIGKILL for all of its group."""

@@ -3,7 +3,7 @@ kernel numbers disks as they come (`diskseq`, since Linux 5.15), and never gives
 
 import os
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -18,18 +18,22 @@ SYSFS = Path("/sys/dev/block")
 
 def disks_of(extents: Iterable[Extent]) -> dict[str, Disk]:
     """Path -> the disk that it leads to now.  Raises DeviceFailed."""
-    paths = dict.fromkeys(place.path for extent in extents for place in extent.places if place.path)
-    return {path: _disk_at(path) for path in paths}
+    return {path: _disk_at(path) for path in _paths(extents)}
 
 
-def check_same(before: dict[str, Disk]) -> None:
+def check_same(extents: Iterable[Extent], before: Mapping[str, Disk]) -> None:
     """Raises DeviceFailed if a path leads to another disk by now, or to none."""
-    for path, disk in before.items():
-        if _disk_at(path) != disk:
+    for path in _paths(extents):
+        if _disk_at(path) != before[path]:
             raise DeviceFailed(
                 f"{path} is another disk than it was when the LV was opened",
                 next="deactivate the LV, and activate it again: it is looked for on all disks then",
             )
+
+
+def _paths(extents: Iterable[Extent]) -> dict[str, None]:
+    """Those that are not missing, each once."""
+    return dict.fromkeys(place.path for extent in extents for place in extent.places if place.path)
 
 
 def _disk_at(path: str) -> Disk:

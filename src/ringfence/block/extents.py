@@ -13,7 +13,7 @@ import mmap
 import os
 import stat
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from ringfence.core.errors import BadInput, DeviceFailed
 from ringfence.wire.block import Extent
@@ -225,6 +225,24 @@ class Extents:
         row, number = divmod(chunk, len(stripes))
         fd, start = stripes[number]
         return fd, start + row * stripe_bytes + inside, min(length_bytes, stripe_bytes - inside)
+
+
+def outline(extents: Iterable[Extent]) -> list[Extent]:
+    """A few that can be opened if all of these can, and else cannot: of what lies on one path, and is not
+    striped, the whole from the first to the last, and a piece of the smallest size."""
+    found: list[Extent] = []
+    reach: dict[str, tuple[int, int, int]] = {}
+    """Path -> the first byte, the one after the last, and all bits of the places and lengths."""
+    for one in extents:
+        start, length = one.start_bytes, one.length_bytes
+        if one.beside or not one.path or start < 0 or length <= 0:
+            found.append(one)
+            continue
+        first, end, bits = reach.get(one.path, (start, 0, 0))
+        reach[one.path] = min(first, start), max(end, start + length), bits | start | length
+    for path, (first, end, bits) in reach.items():
+        found += [Extent(path, first, end - first), Extent(path, 0, bits & -bits)]
+    return found
 
 
 def flush_paths(paths: Sequence[str]) -> None:

@@ -14,8 +14,9 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
+from urllib.parse import quote
 
 from ringfence.block.disks import Disk
 from ringfence.block.porter import MESSAGE_BYTES
@@ -32,28 +33,35 @@ Lost = Callable[[list[str], str], None]
 class Waiting:
     """An open LV without a worker.  What the service asks of a `Handle` it may ask of this, too.
 
-    Args:
-        order: what its worker will be told.
-        disks: that its paths lead to."""
+    There may be thousands: it is little more than the call that opened it.
 
-    def __init__(self, order: wire.Order, path: wire.Path, disks: dict[str, Disk], porch: "Porch") -> None:
-        self.order = order
+    Args:
+        socket_path: that a porter listens on.
+        direct: whether its disks have direct I/O.
+        disks: that its extents' paths lead to; perhaps others', too."""
+
+    __slots__ = ("_porch", "direct", "disks", "failed", "open_call", "socket_path")
+
+    gone = True
+    """No process has it open."""
+
+    def __init__(
+        self, call: wire.Open, socket_path: str, direct: bool, disks: Mapping[str, Disk], porch: "Porch"
+    ) -> None:
+        self.open_call = call
+        self.socket_path = socket_path
+        self.direct = direct
         self.disks = disks
-        self.path = path
+        self.failed = ""
         self._porch = porch
 
     @property
     def name(self) -> str:
-        return f"{self.path.vg}/{self.path.lv}"
+        return f"{self.open_call.vg}/{self.open_call.lv}"
 
     @property
-    def open_call(self) -> wire.Open:
-        return self.order.open
-
-    @property
-    def gone(self) -> bool:
-        """No process has it open."""
-        return True
+    def path(self) -> wire.Path:
+        return listed(self.open_call, self.socket_path, direct=self.direct, failed=self.failed)
 
     async def look(self) -> wire.Path:
         return self.path
@@ -66,7 +74,31 @@ class Waiting:
 
     async def end(self, flush: bool) -> None:
         """There is nothing to flush."""
-        await self._porch.close([self.path.path])
+        await self._porch.close([self.socket_path])
+
+
+def listed(call: wire.Open, socket_path: str, *, direct: bool = True, failed: str = "") -> wire.Path:
+    """An LV as it is listed that is open on the NBD plane."""
+    return wire.Path(
+        call.vg,
+        call.lv,
+        call.uuid,
+        socket_path,
+        uri_of(call.lv, socket_path),
+        sum(extent.length_bytes for extent in call.extents),
+        shared=call.shared,
+        readonly=call.readonly,
+        direct=direct,
+        failed=failed,
+        pages=call.pages,
+        token=call.token,
+        extents=call.extents,
+        hold=call.hold,
+    )
+
+
+def uri_of(lv: str, socket_path: str) -> str:
+    return f"nbd+unix:///{quote(lv)}?socket={quote(socket_path)}"
 
 
 class Porch:
@@ -99,18 +131,24 @@ class Porch:
             errors += told
         return errors
 
-    async def close(self, paths: Iterable[str]) -> None:
-        """From now on nobody can reach them."""
+    async def close(self, paths: Iterable[str]) -> list[str]:
+        """From now on nobody can reach them; their places in the file system are empty.
+
+        Returns those that no porter has: somebody has knocked, and the called one has the socket."""
         by_porter: dict[_Porter, list[str]] = {}
+        without: list[str] = []
         for path in paths:
             porter = self._at.get(path)
             if porter is not None:
                 by_porter.setdefault(porter, []).append(path)
+            else:
+                without.append(path)
         for porter, some in by_porter.items():
             with contextlib.suppress(Unavailable):  # it has ended, and all that it had with it
                 await porter.ask({"close": some})
             for path in some:
                 self._forget(path)
+        return without
 
     def _with_room(self) -> "_Porter":
         for porter in self._porters:

@@ -12,10 +12,11 @@ On the channel, a socket pair that keeps messages apart, a message is a JSON obj
 
 import contextlib
 import ctypes
+import errno
 import json
 import os
 import resource
-import selectors
+import select
 import signal
 import socket
 import sys
@@ -32,17 +33,21 @@ class Porter:
     def __init__(self, channel: socket.socket, group: int) -> None:
         self._channel = channel
         self._group = group
-        self._listeners: dict[str, socket.socket] = {}
-        self._selector = selectors.EpollSelector()
-        self._selector.register(channel, selectors.EVENT_READ, None)
+        self._listeners: dict[str, socket.SocketType] = {}
+        self._paths: dict[int, str] = {}
+        """By descriptor."""
+        self._poll = select.epoll()  # the kernel alone goes over thousands of sockets
+        self._poll.register(channel, select.EPOLLIN)
 
     def run(self) -> None:
         """Until the service ends, or hangs up."""
+        channel = self._channel.fileno()
         while True:
-            for key, _ in self._selector.select():
-                if key.data is not None:
-                    self._knock(key.data)
-                    continue
+            ready = [fd for fd, _ in self._poll.poll()]
+            for fd in ready:  # before the message, after which a descriptor may be another socket's
+                if fd != channel:
+                    self._knock(self._paths[fd])
+            if channel in ready:
                 message = self._channel.recv(MESSAGE_BYTES)
                 if not message:
                     return
@@ -56,20 +61,32 @@ class Porter:
         return {"errors": [""] * len(message["close"])}
 
     def _listen(self, path: str) -> str:
-        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
         try:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(path)
-            listener.bind(path)
+            listener = socket.SocketType(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+        except OSError as error:
+            return error.strerror or str(error)
+        try:
+            self._bind(listener, path)
             if self._group >= 0:
                 os.chown(path, -1, self._group)
             listener.listen(BACKLOG)
+            self._poll.register(listener.fileno(), select.EPOLLIN)
         except OSError as error:
             listener.close()
             return error.strerror or str(error)
         self._listeners[path] = listener
-        self._selector.register(listener, selectors.EVENT_READ, path)
+        self._paths[listener.fileno()] = path
         return ""
+
+    def _bind(self, listener: socket.SocketType, path: str) -> None:
+        """Nobody looks first: only who was killed leaves a socket behind."""
+        try:
+            listener.bind(path)
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise
+            os.unlink(path)
+            listener.bind(path)
 
     def _close(self, path: str) -> None:
         listener = self._forget(path)
@@ -84,13 +101,15 @@ class Porter:
             self._say({"knock": path}, listener)
             listener.close()
 
-    def _forget(self, path: str) -> socket.socket | None:
+    def _forget(self, path: str) -> socket.SocketType | None:
+        """It may live on elsewhere, so it is taken out of what is looked at."""
         listener = self._listeners.pop(path, None)
         if listener is not None:
-            self._selector.unregister(listener)
+            self._poll.unregister(listener.fileno())
+            del self._paths[listener.fileno()]
         return listener
 
-    def _say(self, message: dict[str, Any], *listeners: socket.socket) -> None:
+    def _say(self, message: dict[str, Any], *listeners: socket.SocketType) -> None:
         data = json.dumps(message).encode()
         socket.send_fds(self._channel, [data], [one.fileno() for one in listeners])
 

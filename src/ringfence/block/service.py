@@ -20,10 +20,9 @@ import socket
 import stat
 import sys
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import msgspec
 
@@ -33,11 +32,12 @@ from ringfence.block.dm.counters import BLOCK
 from ringfence.block.dm.handle import MappedHandle
 from ringfence.block.dm.mapper import Mapper
 from ringfence.block.dm.plane import DmPlane
-from ringfence.block.extents import Extents
+from ringfence.block.extents import Extents, outline
 from ringfence.block.handle import Handle
 from ringfence.block.incident_file import IncidentFile, IncidentReader, compact
-from ringfence.block.porch import Porch, Waiting
+from ringfence.block.porch import Porch, Waiting, listed, uri_of
 from ringfence.block.self_fence import OpenPath, SelfFence
+from ringfence.block.turns import Turns
 from ringfence.core.cluster import Timing
 from ringfence.core.errors import BadInput, DeviceFailed, NotFound, Refused, RingfenceError, Unavailable
 from ringfence.core.ids import Token
@@ -54,6 +54,8 @@ LAST_WORD_S = 0.1
 IN_FLIGHT = 16
 STARTS = 8
 """How many of many paths are opened or closed at one time."""
+LISTED = 512
+"""How many paths are listed in one step of the loop."""
 STOP_S = 10.0
 """How long volumes may take to flush when the service is stopped."""
 
@@ -102,7 +104,8 @@ class Service:
         self._hold_ms = hold_ms
         self._stopped = asyncio.Event()
         self._handles: dict[str, Handle | MappedHandle | Waiting] = {}
-        self._busy: dict[str, asyncio.Lock] = {}
+        self._turns = Turns()
+        """By name of the LV: opens, closes and changes of it wait for one another."""
         self._drops = 0
         self._connections = 0
         self._floor = 0
@@ -187,9 +190,6 @@ class Service:
             _say(f"{handle.name} did not close in {STOP_S:.0f} s: its worker is ended without flush")
         await self._drop_all()
 
-    def _lock_of(self, name: str) -> asyncio.Lock:
-        return self._busy.setdefault(name, asyncio.Lock())
-
     def _open_paths(self) -> list[OpenPath]:
         return [
             OpenPath(handle.name, handle.open_call.pages, handle.open_call.hold_ms)
@@ -265,11 +265,20 @@ class Service:
         if isinstance(call, wire.TakeOver):
             self._floor = number
         if isinstance(call, wire.TakeOver | wire.List):
-            return [await handle.look() for _, handle in sorted(self._handles.items())]
+            return await self._list()
         if isinstance(call, wire.Watch):
             self._watchers.append(writer)
             return None
         return self._acknowledge(call.ids)
+
+    async def _list(self) -> list[wire.Path]:
+        """What is open now, each as it is a moment later: of thousands, after others had their turn."""
+        found = []
+        for number, (_, handle) in enumerate(sorted(self._handles.items()), 1):
+            found.append(await handle.look())
+            if number % LISTED == 0:
+                await asyncio.sleep(0)
+        return found
 
     def _check_current(self, number: int) -> None:
         if number < self._floor:
@@ -283,7 +292,7 @@ class Service:
         _check_length(socket_path)
         if not call.pages:
             raise BadInput(f"{name} cannot be opened without an authority page")
-        async with self._lock_of(name):
+        async with self._turns.of(name):
             self._check_current(number)
             if drops != self._drops:
                 raise Refused(f"{name} was not opened: all paths were dropped meanwhile", retry=True)
@@ -296,7 +305,7 @@ class Service:
             handle = self._handle(call, socket_path)
             self._handles[name] = handle
             try:
-                socket_path.parent.mkdir(mode=0o755, exist_ok=True)
+                self._directory_of(call.vg)
                 await handle.start()
             except OSError as error:
                 self._handles.pop(name, None)
@@ -310,9 +319,7 @@ class Service:
         """Opens and closes of what is waiting, or shall be, go to the porters in one message."""
         outcomes: dict[int, wire.Outcome] = {}
         opens, closes = self._in_porch(call)
-        async with contextlib.AsyncExitStack() as busy:
-            for place in sorted({**opens, **closes}, key=lambda one: _name_of(call.calls[one])):
-                await busy.enter_async_context(self._lock_of(_name_of(call.calls[place])))
+        async with self._turns.of(*(_name_of(call.calls[place]) for place in (*opens, *closes))):
             outcomes |= await self._open_in_porch(opens, number, drops)
             outcomes |= await self._close_in_porch(closes)
         running = asyncio.Semaphore(STARTS)
@@ -340,13 +347,13 @@ class Service:
         for place, one in enumerate(call.calls):
             name = _name_of(one)
             there = self._handles.get(name)
-            if name in names or self._lock_of(name).locked():
+            if name in names or self._turns.taken(name):
                 continue
             names[name] = None
             if isinstance(one, wire.Open):
                 if there is None and one.pages and not self._dm.serves(one):
                     opens[place] = one
-            elif isinstance(there, Waiting) and (not one.uuid or one.uuid == there.path.uuid):
+            elif isinstance(there, Waiting) and (not one.uuid or one.uuid == there.open_call.uuid):
                 closes[place] = one
         return opens, closes
 
@@ -359,40 +366,51 @@ class Service:
         self._check_current(number)
         if looked is None or drops != self._drops:
             return {}
-        direct, disks = looked
-        waiting: dict[int, Waiting] = {}
-        for place, call in opens.items():
-            socket_path = self._places.dev / call.vg / call.lv
-            try:
-                _name(call.vg, call.lv)
-                _check_length(socket_path)
-                socket_path.parent.mkdir(mode=0o755, exist_ok=True)
-            except (OSError, BadInput):
-                continue
-            order = self._order_for(call, socket_path)
-            path = msgspec.structs.replace(_listed(call, socket_path), direct=direct)
-            its = {one.path: disks[one.path] for extent in call.extents for one in extent.places if one.path}
-            waiting[place] = Waiting(order, path, its, self._porch)
+        waiting = self._make_wait(opens, *looked)
         for one in waiting.values():
             self._handles[one.name] = one
+        paths = [one.socket_path for one in waiting.values()]
         try:
-            errors = await self._porch.listen([one.path.path for one in waiting.values()])
+            errors = await self._porch.listen(paths)
         except Unavailable as error:
-            errors = [str(error)] * len(waiting)
+            errors = [str(error)] * len(paths)
         outcomes = {}
         for (place, one), failed in zip(waiting.items(), errors, strict=True):
             if failed:
                 if self._handles.get(one.name) is one:
                     del self._handles[one.name]
-                outcomes[place] = wire.Outcome(
-                    error=Unavailable(f"cannot listen on {one.path.path}: {failed}").as_dict()
-                )
+                why = Unavailable(f"cannot listen on {one.socket_path}: {failed}")
+                outcomes[place] = wire.Outcome(error=why.as_dict())
             else:
-                outcomes[place] = wire.Outcome(one.path.path, one.path.uri)
+                outcomes[place] = wire.Outcome(one.socket_path, uri_of(one.open_call.lv, one.socket_path))
         if drops != self._drops:
-            await self._porch.close([one.path.path for one in waiting.values()])
+            await self._porch.close(paths)
             raise Refused("nothing was opened: all paths were dropped meanwhile", retry=True)
         return outcomes
+
+    def _make_wait(
+        self, opens: dict[int, wire.Open], direct: bool, disks: Mapping[str, Disk]
+    ) -> dict[int, Waiting]:
+        """Those of them whose sockets can be, by place."""
+        waiting: dict[int, Waiting] = {}
+        directories: dict[str, str] = {}
+        for place, call in opens.items():
+            try:
+                _name(call.vg, call.lv)
+                if call.vg not in directories:
+                    directories[call.vg] = str(self._directory_of(call.vg))
+                socket_path = f"{directories[call.vg]}/{call.lv}"
+                _check_length(socket_path)
+            except (OSError, BadInput):
+                continue
+            waiting[place] = Waiting(call, socket_path, direct, disks, self._porch)
+        return waiting
+
+    def _directory_of(self, vg: str) -> Path:
+        """Of its LVs' sockets.  Raises OSError."""
+        directory = self._places.dev / vg
+        directory.mkdir(mode=0o755, exist_ok=True)
+        return directory
 
     async def _close_in_porch(self, closes: dict[int, wire.Close]) -> dict[int, wire.Outcome]:
         """What has begun to be used meanwhile is left out."""
@@ -400,36 +418,37 @@ class Service:
         waiting = {
             place: one for place, name in names.items() if isinstance(one := self._handles.get(name), Waiting)
         }
-        await self._porch.close([one.path.path for one in waiting.values()])
+        for knocked_at in await self._porch.close([one.socket_path for one in waiting.values()]):
+            _unlink(knocked_at)
         for one in waiting.values():
             if self._handles.get(one.name) is one:
                 del self._handles[one.name]
-            _remove(Path(one.path.path))
         return dict.fromkeys(waiting, wire.Outcome())
 
     def _knocked(self, path: str, listener: socket.socket) -> None:
         """Somebody has come to an LV in the porch."""
         waiting = self._handles.get(os.path.relpath(path, self._places.dev))
-        if isinstance(waiting, Waiting) and waiting.path.path == path:
+        if isinstance(waiting, Waiting) and waiting.socket_path == path:
             self._spawn(self._wake(waiting, listener))
         else:
             listener.close()
 
     async def _wake(self, waiting: Waiting, listener: socket.socket | None = None) -> None:
-        """Start its worker.  One that does not start has failed, and waits for its Close."""
+        """Start its worker in its turn.  One that does not start has failed, and waits for its Close."""
         with listener or contextlib.nullcontext():
-            async with self._lock_of(waiting.name):
+            async with self._turns.of(waiting.name):
                 if self._handles.get(waiting.name) is waiting:
                     await self._start_worker(waiting, listener)
 
     async def _start_worker(self, waiting: Waiting, listener: socket.socket | None) -> None:
-        """Under its lock."""
+        """In its turn."""
         fd = listener.fileno() if listener is not None else -1
-        order = msgspec.structs.replace(waiting.order, listener_fd=fd)
+        order = self._order_for(waiting.open_call, Path(waiting.socket_path))
+        order = msgspec.structs.replace(order, listener_fd=fd)
         handle = Handle(order, waiting.path, self._told, self._gone)
         self._handles[waiting.name] = handle
         try:
-            check_same(waiting.disks)
+            check_same(waiting.open_call.extents, waiting.disks)
             await handle.start()
         except RingfenceError as error:
             handle.path = msgspec.structs.replace(handle.path, failed=str(error))
@@ -439,9 +458,9 @@ class Service:
         """Nobody listens there any more."""
         gone = dict.fromkeys(paths)
         for one in self._handles.values():
-            if isinstance(one, Waiting) and one.path.path in gone:
-                one.path = msgspec.structs.replace(one.path, failed=why)
-                _remove(Path(one.path.path))
+            if isinstance(one, Waiting) and one.socket_path in gone:
+                one.failed = why
+                _unlink(one.socket_path)
         _say(f"{len(gone)} LVs that nobody used: {why}")
 
     async def _reload(self, call: wire.Reload, number: int) -> wire.Path:
@@ -449,9 +468,7 @@ class Service:
         old, new = _name(call.vg, call.lv), _name(call.vg, call.name)
         socket_path = self._places.dev / call.vg / call.name
         _check_length(socket_path)
-        async with contextlib.AsyncExitStack() as busy:
-            for name in sorted({old, new}):
-                await busy.enter_async_context(self._lock_of(name))
+        async with self._turns.of(old, new):
             for name in sorted({old, new}):
                 await self._begin_to_serve(name)
             self._check_current(number)
@@ -468,7 +485,7 @@ class Service:
                 return handle.path
             order = msgspec.structs.replace(handle.order, open=opened, socket=str(socket_path))
             try:
-                await handle.swap(order, _listed(opened, socket_path))
+                await handle.swap(order, listed(opened, str(socket_path)))
             except RingfenceError:
                 if handle.gone:  # perhaps after it had moved its socket
                     _remove(socket_path)
@@ -482,7 +499,7 @@ class Service:
 
     async def _move(self, call: wire.Mirror | wire.Seal | wire.Unmirror, number: int) -> wire.Path:
         name = _name(call.vg, call.lv)
-        async with self._lock_of(name):
+        async with self._turns.of(name):
             await self._begin_to_serve(name)
             self._check_current(number)
             token = call.token if isinstance(call, wire.Mirror) else ""
@@ -493,10 +510,10 @@ class Service:
             return handle.path
 
     async def _begin_to_serve(self, name: str) -> None:
-        """Under its lock.  An LV in the porch leaves it, though nobody has come: only a worker can change."""
+        """In its turn.  An LV in the porch leaves it, though nobody has come: only a worker can change."""
         waiting = self._handles.get(name)
-        if isinstance(waiting, Waiting) and not waiting.path.failed:
-            await self._porch.close([waiting.path.path])
+        if isinstance(waiting, Waiting) and not waiting.failed:
+            await self._porch.close([waiting.socket_path])
             if self._handles.get(name) is waiting:  # else all was dropped meanwhile
                 await self._start_worker(waiting, None)
 
@@ -532,7 +549,7 @@ class Service:
         if self._dm.serves(call):
             return self._dm.handle(call)
         order = self._order_for(call, socket_path)
-        return Handle(order, _listed(call, socket_path), self._told, self._gone)
+        return Handle(order, listed(call, str(socket_path)), self._told, self._gone)
 
     def _order_for(self, call: wire.Open, socket_path: Path) -> wire.Order:
         places = self._places
@@ -551,9 +568,9 @@ class Service:
             name = next((one for one, handle in self._handles.items() if _is_of(handle, call)), "")
 
     async def _close(self, name: str, flush: bool, uuid: str = "") -> None:
-        async with self._lock_of(name):
+        async with self._turns.of(name):
             handle = self._handles.get(name)
-            if handle is None or (uuid and handle.path.uuid != uuid):
+            if handle is None or (uuid and handle.open_call.uuid != uuid):
                 return
             try:
                 await handle.end(flush)
@@ -565,10 +582,11 @@ class Service:
     async def _drop_all(self) -> None:
         self._drops += 1
         self._porch.end()
-        handles = list(self._handles.items())
-        for name, handle in handles:
-            if isinstance(handle, Waiting):  # at once: nobody shall start its worker from here on
+        for name, one in list(self._handles.items()):
+            if isinstance(one, Waiting):  # at once: nobody shall start its worker from here on
                 del self._handles[name]
+                _unlink(one.socket_path)
+        handles = list(self._handles.items())
         if any(handle.path.connections for _, handle in handles):
             # Authority is lost by now.  What clients still ask is refused, and recorded, for a moment:
             # better than silence, which a guest would take for a slow disk.
@@ -635,23 +653,6 @@ def _is_later(one: str, other: str) -> bool:
         return one != other
 
 
-def _listed(call: wire.Open, socket_path: Path) -> wire.Path:
-    return wire.Path(
-        call.vg,
-        call.lv,
-        call.uuid,
-        str(socket_path),
-        f"nbd+unix:///{quote(call.lv)}?socket={quote(str(socket_path))}",
-        sum(extent.length_bytes for extent in call.extents),
-        shared=call.shared,
-        readonly=call.readonly,
-        pages=call.pages,
-        token=call.token,
-        extents=call.extents,
-        hold=call.hold,
-    )
-
-
 def _name(vg: str, lv: str) -> str:
     """VG/LV.  Raises BadInput for what could not be one directory entry each."""
     for word in (vg, lv):
@@ -671,7 +672,7 @@ def _look_at(calls: list[wire.Open]) -> tuple[bool, dict[str, Disk]] | None:
     if not all(call.extents for call in calls):
         return None
     for readonly in (False, True):
-        extents = [one for call in calls if call.readonly is readonly for one in call.extents]
+        extents = outline(one for call in calls if call.readonly is readonly for one in call.extents)
         try:
             opened = Extents(extents, readonly) if extents else None
         except RingfenceError:
@@ -686,10 +687,10 @@ def _look_at(calls: list[wire.Open]) -> tuple[bool, dict[str, Disk]] | None:
 
 
 def _is_of(handle: Handle | MappedHandle | Waiting, call: wire.Close) -> bool:
-    return (handle.path.vg, handle.path.uuid) == (call.vg, call.uuid)
+    return (handle.open_call.vg, handle.open_call.uuid) == (call.vg, call.uuid)
 
 
-def _check_length(path: Path) -> None:
+def _check_length(path: Path | str) -> None:
     if len(os.fsencode(path)) > MAX_SOCKET_PATH_BYTES:
         raise BadInput(
             f"{path} is longer than a socket's path may be ({MAX_SOCKET_PATH_BYTES} bytes)",
@@ -749,6 +750,12 @@ def _remove(path: Path) -> None:
     with contextlib.suppress(OSError):
         if stat.S_ISSOCK(path.lstat().st_mode) or path.is_symlink():
             path.unlink()
+
+
+def _unlink(path: str) -> None:
+    """What is known to be a socket of ours: there may be thousands."""
+    with contextlib.suppress(OSError):
+        os.unlink(path)
 
 
 def _say(words: str) -> None:

@@ -13,6 +13,7 @@ Source: the limits are the DLM's (DLM_LOCKSPACE_LEN, DLM_RESNAME_MAXLEN); what i
 general categories Cc, Cf, Zl, Zp, Zs, Co, Cs and the noncharacters."""
 
 import re
+from collections.abc import Callable
 
 from ringfence.core.errors import BadInput
 
@@ -84,6 +85,23 @@ def lockspace_name(text: str) -> str:
 def resource_name(text: str) -> str:
     """The one text of the resource's name that was written down as `text`.  Raises as `lockspace_name`."""
     return text if _PLAIN.fullmatch(text) is not None else _canonical("resource", text)
+
+
+def is_lockspace_name(text: str) -> bool:
+    """Whether this is the one text of a lockspace's name."""
+    return _is_own_text(lockspace_name, text)
+
+
+def is_resource_name(text: str) -> bool:
+    """Whether this is the one text of a resource's name."""
+    return _PLAIN.fullmatch(text) is not None or _is_own_text(resource_name, text)
+
+
+def _is_own_text(read: Callable[[str], str], text: str) -> bool:
+    try:
+        return read(text) == text
+    except BadInput:
+        return False
 
 
 def is_literal(name: str) -> bool:

@@ -52,7 +52,7 @@ class LvmCommands:
     async def _run(self, words: tuple[str, ...], limit_s: float) -> LvmRan:
         began_s = time.monotonic()
         process = Running(words, environment=self._environment)
-        self._running = [one for one in self._running if not one.over] + [process]
+        self._running = [one for one in self._running if not one.gone] + [process]
         try:
             late = await process.ended(b"", asyncio.Event(), limit_s)
             if late:
@@ -62,14 +62,14 @@ class LvmCommands:
         finally:
             process.close()
         said = process.err.text({}) or process.out.text({})
-        ended_well = not late and code is not None and code >= 0
+        ended_well = not late and code is not None and code >= 0 and process.gone
         return LvmRan(code if ended_well else None, said, int((time.monotonic() - began_s) * 1000))
 
     async def end_all(self) -> None:
         for process in self._running:
             process.kill()
         give_up_s = time.monotonic() + KILLED_S
-        while not all(process.over for process in self._running):
+        while not all(process.gone for process in self._running):
             if time.monotonic() > give_up_s:
                 raise Unavailable("a command of stock LVM2 goes on though it was killed", retry=True)
             await asyncio.sleep(CHECK_S)

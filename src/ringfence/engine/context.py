@@ -16,8 +16,8 @@ from ringfence.fencing.actor import heartbeat_back
 from ringfence.membership.authority import Authority
 from ringfence.membership.hearing import Hearing
 from ringfence.volumes.known import KnownVgs
-from ringfence.wire import SPEAKS, WHOLE_DLM, Speaks
-from ringfence.wire.entries import Entry
+from ringfence.wire import MANY_LOCKS, SPEAKS, WHOLE_DLM, Speaks
+from ringfence.wire.entries import Entry, LockRequests, LockUnlocks, one_by_one
 from ringfence.wire.ring import UNSAID_HARDWARE, Hardware
 
 AT_ONCE = 128
@@ -106,6 +106,8 @@ class Context:
         """Counts steps."""
         self.more = False
         """There is more to do than fits into this step."""
+        self.more_locks = False
+        """There is, but no more than `Locker.look` and `Lvmlockd.look` do."""
         self.settled = True
         """False: the state is in the middle of an entry that concerns many locks."""
         self.discarded: list[dict[Any, Any]] = []
@@ -156,7 +158,16 @@ class Context:
         """Send an entry into the total order; it goes out when this node runs, once.
 
         Returns its number, for `outbox.waits`."""
-        return self.outbox.submit(entry, self.wall_ms, unhurried=unhurried)
+        many_locks = self.running is not None and self.protocol >= MANY_LOCKS
+        return self.outbox.submit(entry, self.wall_ms, unhurried=unhurried, many_locks=many_locks)
+
+    def submit_many(self, entry: LockRequests | LockUnlocks) -> None:
+        """The same for an entry about many locks; one by one, where an older node would not know it."""
+        if self.running is not None and self.protocol >= MANY_LOCKS:
+            self.outbox.submit(entry, self.wall_ms)
+            return
+        for one in one_by_one(entry):
+            self.submit(one)
 
     def record(self, kind: str, what: str, **fields: Any) -> None:
         self.out(Record(kind, what, fields))
@@ -212,6 +223,11 @@ class Context:
         told = self.state.unclean.get(vg, ()) if self.state is not None else ()
         return tuple(dict.fromkeys((*told, *self.unclean_seen.get(vg, ()))))
 
+    def is_unclean(self, vg: str, uuid: str) -> bool:
+        """Whether this LV is one of `unclean`."""
+        told = self.state.unclean.get(vg, ()) if self.state is not None else ()
+        return uuid in told or uuid in self.unclean_seen.get(vg, ())
+
     def see_unclean(self, vg: str, uuids: Sequence[str]) -> None:
         """This host has seen on the disks which LVs of a VG those are."""
         self.unclean_seen.pop(vg, None)
@@ -238,7 +254,7 @@ class Context:
     @property
     def may_report(self) -> bool:
         """Grant authority: a grant may be told to a client only now."""
-        return self.config.naive or (not self.vetoed and self.now_ns < self.deadlines_ns()[0])
+        return self.config.naive or (not self.vetoed and self.now_ns < self.authority.grant_deadline_ns)
 
     def may_report_in(self, lockspace: str) -> bool:
         """The same for a lock of this lockspace, where a disk may have taken authority away."""

@@ -9,6 +9,7 @@ import msgspec
 from ringfence.core.cluster import ClusterConfig
 from ringfence.core.ids import Life, Token
 from ringfence.locks.resource import Effect as LockEffect
+from ringfence.locks.resource import Granted, Released
 from ringfence.wire.checkup import HostFacts
 from ringfence.wire.entries import AskHandover, ClientLock, VgDelta
 from ringfence.wire.proving import DrillKind, UseTest
@@ -25,6 +26,16 @@ class LockFact(_Fact, frozen=True):
     resource: str
     effect: LockEffect
     token: Token | None = None
+
+
+class LockFacts(_Fact, frozen=True):
+    """The same effect of each of these resources, for the node `effect.owner`, which is alone there."""
+
+    lockspace: str
+    resources: tuple[str, ...]
+    effect: Granted | Released
+    tokens: tuple[Token, ...] = ()
+    """Of grants: one each, all of one epoch."""
 
 
 class Retokened(_Fact, frozen=True):
@@ -232,8 +243,8 @@ class Noted(_Fact, frozen=True):
 
 
 Fact = (
-    LockFact | Retokened | JoinSeen | JoinDone | SpaceLeft | AttemptGranted | PowerOnGranted | VictimGone
-    | Left | Expelled | NotAdmitted | VgChanged | ConfigAccepted | ConfigRefused | DeadlockSought | WaitsTold
-    | HostsAsked | HostHeard | TestsAsked | TestsHeard | DrillGranted | DrillOver | RefreshAsked
-    | RefreshHeard | HandoverAsked | HandoverHeard | Noted
+    LockFact | LockFacts | Retokened | JoinSeen | JoinDone | SpaceLeft | AttemptGranted | PowerOnGranted
+    | VictimGone | Left | Expelled | NotAdmitted | VgChanged | ConfigAccepted | ConfigRefused
+    | DeadlockSought | WaitsTold | HostsAsked | HostHeard | TestsAsked | TestsHeard | DrillGranted | DrillOver
+    | RefreshAsked | RefreshHeard | HandoverAsked | HandoverHeard | Noted
 )  # fmt: skip

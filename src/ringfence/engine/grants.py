@@ -8,7 +8,8 @@ import msgspec
 
 from ringfence.core.ids import Epoch, Token
 from ringfence.engine.context import Context
-from ringfence.engine.facts import LockFact, Retokened
+from ringfence.engine.facts import LockFact, LockFacts, Retokened
+from ringfence.engine.state import ClusterState
 from ringfence.locks.node_locks import NodeLocks, Out
 from ringfence.locks.resource import Blocking, Cancelled, Granted, Queued, Refused, Released
 from ringfence.wire.entries import Retoken
@@ -26,9 +27,12 @@ class Grants:
         self._context = context
         self._locks = locks
         self._waiting: dict[tuple[str, str], _Waiting] = {}
+        self._just_now: list[LockFacts] = []
+        """Grants of many locks that came in this step, and wait besides: most may be told at once."""
 
     def take(self, fact: LockFact) -> list[Out]:
         """An effect of the ordered state for this node."""
+        self._unfold()
         effect, where = fact.effect, (fact.lockspace, fact.resource)
         if isinstance(effect, Granted):
             assert fact.token is not None
@@ -48,7 +52,27 @@ class Grants:
             return self._locks.on_blocking(*where, effect.wants, effect.tries, effect.once)
         return []
 
+    def take_many(self, fact: LockFacts) -> list[Out]:
+        """The same effect of many resources."""
+        if isinstance(fact.effect, Granted):
+            self._just_now.append(fact)
+            return []
+        self._unfold()
+        if self._waiting:
+            for resource in fact.resources:
+                self._waiting.pop((fact.lockspace, resource), None)
+        return self._locks.on_released_many(fact.lockspace, fact.resources)
+
+    def _unfold(self) -> None:
+        """Each of them waits by itself."""
+        for fact in self._just_now:
+            assert isinstance(fact.effect, Granted)
+            for resource, token in zip(fact.resources, fact.tokens, strict=True):
+                self._waiting[fact.lockspace, resource] = _Waiting(fact.effect, token)
+        self._just_now = []
+
     def retokened(self, fact: Retokened) -> None:
+        self._unfold()
         waiting = self._waiting.get((fact.lockspace, fact.resource))
         if waiting is not None:
             waiting.token = fact.token
@@ -56,9 +80,10 @@ class Grants:
     def tell(self) -> list[Out]:
         """Report what may be reported now."""
         state = self._context.running
+        outs = self._tell_just_now(state) if state is not None and self._just_now else []
+        self._unfold()
         if state is None or not self._waiting:
-            return []
-        outs: list[Out] = []
+            return outs
         for where, waiting in list(self._waiting.items()):
             if state.blocking(where[0]):
                 continue
@@ -77,6 +102,23 @@ class Grants:
             )  # fmt: skip
         return outs
 
+    def _tell_just_now(self, state: ClusterState) -> list[Out]:
+        outs: list[Out] = []
+        untold: list[LockFacts] = []
+        for fact in self._just_now:
+            effect, where = fact.effect, fact.lockspace
+            assert isinstance(effect, Granted)
+            in_time = fact.tokens[0].epoch == state.epoch and not state.blocking(where)
+            if in_time and self._context.may_report_in(where):
+                outs += self._locks.on_granted_many(
+                    where, fact.resources, effect.mode, fact.tokens, effect.lvb,
+                    hold_until_ms=self._hold_until_ms(),
+                )  # fmt: skip
+            else:
+                untold.append(fact)
+        self._just_now = untold
+        return outs
+
     def _hold_until_ms(self) -> int:
         """The end of the minimum hold time that begins now, on this node's clock; 0: there is none."""
         hold_ms = self._context.config.timing.min_hold_ms
@@ -84,7 +126,8 @@ class Grants:
 
     def waiting(self) -> list[tuple[str, str]]:
         """(lockspace, resource) of grants that are not told yet, for `why`."""
+        self._unfold()
         return list(self._waiting)
 
     def clear(self) -> None:
-        self._waiting = {}
+        self._waiting, self._just_now = {}, []

@@ -11,9 +11,10 @@ lock that may be somebody else's by now."""
 import errno
 import functools
 from collections import deque
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from heapq import heapify, heappop, heappush
-from itertools import islice
+from itertools import groupby, islice
+from operator import itemgetter
 
 import msgspec
 
@@ -30,15 +31,16 @@ from ringfence.core.errors import (
 from ringfence.core.locknames import VG_SPACE
 from ringfence.core.modes import Mode
 from ringfence.engine.context import Context
-from ringfence.engine.facts import LockFact
+from ringfence.engine.facts import LockFact, LockFacts
 from ringfence.engine.grants import Grants
 from ringfence.engine.lvm_notes import LvmNotes
-from ringfence.engine.orders import Held
+from ringfence.engine.orders import Acquire, Held
 from ringfence.engine.uses import Done, Owner, Use
 from ringfence.locks.compat import compatible, covers
 from ringfence.locks.flags import Flag, valid_unlock
 from ringfence.locks.node_locks import (
     AskCluster,
+    AskMany,
     ClientBlocking,
     ClientCancelled,
     ClientGranted,
@@ -71,6 +73,8 @@ USED_WAITS_MS = 5_000
 """That locks asked for ahead are in use is told when no more were taken for the one, or after the other at
 the latest: not in the middle of a command that takes thousands.  Until then who tries for one has this node
 asked, which costs time, but gives it to nobody."""
+LET_GO_AT = 32
+"""So many that are to be given back are worth a frame of their own."""
 FREED = 16
 """How many table rows go for one lock that a step may handle."""
 KEPT_RESOURCES = ("GLLK", "VGLK")
@@ -116,6 +120,9 @@ class Locker:
         self._outs: deque[Out] = deque()
         self._later: dict[tuple[str, str], None] = {}
         """What is to be given back, and need not be at once: (lockspace, resource)."""
+        self._let_go_step = 0
+        """From which step on there is enough of it; 0: there is not.  The one that brought the last of it has
+        its answer to give first."""
         self._used: dict[tuple[str, str], None] = {}
         """Locks asked for ahead that a client has taken, of which the cluster has not been told."""
         self._used_since_ns = self._used_last_ns = 0
@@ -172,16 +179,56 @@ class Locker:
         self._limit(use, wait_ms)
         self._seek(use, deadlock)
         try:
-            outs = self.node_locks.request(
-                use.lock, lockspace, resource, mode, flags=self._flags(flags, wait_ms),
-                keep=is_kept(lockspace, resource), cached=cached, now_ms=self._context.wall_ms,
-            )  # fmt: skip
+            self._ask(use, self._flags(flags, wait_ms), cached)
         except BadInput:
             self._forget(use.lock)
             raise
-        self.take(outs)
         self._watch(use)
         return use.lock
+
+    def _ask(self, use: Use, flags: int, cached: bool = False) -> None:
+        outs = self.node_locks.request(
+            use.lock, use.lockspace, use.resource, use.wanted, flags=flags,
+            keep=is_kept(use.lockspace, use.resource), cached=cached, now_ms=self._context.wall_ms,
+        )  # fmt: skip
+        self.take(outs)
+
+    def acquire_many(self, orders: Sequence[Acquire], dones: Sequence[Done], owner: Owner) -> list[int]:
+        """`acquire` of persistent locks of LVs, of one lockspace, in one mode and with one wait.
+
+        Those with which this node has nothing to do yet are asked for in one entry.
+
+        Returns: their ids."""
+        first = orders[0]
+        space, mode, wait_ms, wall_ms = first.lockspace, first.mode, first.wait_ms, self._context.wall_ms
+        uses: list[Use] = []
+        for order, done in zip(orders, dones, strict=True):
+            self._last += 1
+            use = Use(
+                self._last, space, order.resource, order.what, mode, done, since_wall_ms=wall_ms, owner=owner
+            )
+            uses.append(use)
+        refused = space in self.leaving or (wait_ms == 0 and bool(self._frozen(uses[0])))
+        flags = Flag.NOQUEUE if wait_ms == 0 else 0
+        wishes: list[tuple[int, str]] = []
+        for use in uses:
+            if refused and self._refuse_now(use, wait_ms):
+                continue
+            self._uses[use.lock] = use
+            self._persist(use)
+            self._limit(use, wait_ms)
+            wishes.append((use.lock, use.resource))
+        outs, others = self.node_locks.request_many(space, wishes, mode, flags, wall_ms)
+        self.take(outs)
+        for lock in others:
+            use = self._uses[lock]
+            try:
+                self._ask(use, flags)
+            except BadInput as error:
+                self._ended(use, error)
+        for use in uses:
+            self._watch(use)
+        return [use.lock for use in uses]
 
     def restore(self, one: OpenLock, held: Lock, what: str, lvm2: LvmLock | None = None) -> int:
         """What was held under an earlier life goes on in this one.  Returns its id.
@@ -266,32 +313,84 @@ class Locker:
             broken_off, use.done = use.done, None
             self._untold.pop(lock, None)
             broken_off(not_waited_for(use))
-        use.done, use.wanted, use.deadline_ns = done, Mode.UN, None
-        self._not_persistent(lock)
-        if use.by_lvm2:
-            self.lvm_notes.ends(lock)
+        self._lets_go(use, done)
         self.take(self.node_locks.unlock(lock, flags=flags, lvb=lvb, keep=later))
         self._watch(use)
         if later:
             self.give_back(use.lockspace, use.resource)
 
-    def ask_ahead(self, lockspace: str, resource: str, mode: Mode) -> None:
-        """Have the node hold a lock that a user may want soon: granted, it is kept like any cluster lock
-        without users, until one takes it (`acquire`), another node asks for it, or `give_back`."""
+    def _lets_go(self, use: Use, done: Done) -> None:
+        use.done, use.wanted, use.deadline_ns = done, Mode.UN, None
+        self._not_persistent(use.lock)
+        if use.by_lvm2:
+            self.lvm_notes.ends(use.lock)
+
+    def release_many(self, locks: Sequence[int], dones: Sequence[Done]) -> None:
+        """`release` of each of these, without a value: of those that nobody else has here in one entry."""
+        plain: list[Use] = []
+        for lock, done in zip(locks, dones, strict=True):
+            use = self._uses.get(lock)
+            if use is None or use.done is not None:
+                self.release(lock, done)  # which says what is wrong
+                continue
+            self._lets_go(use, done)
+            plain.append(use)
+        outs, others = self.node_locks.unlock_many([use.lock for use in plain])
+        self.take(outs)
+        for lock in others:
+            self.take(self.node_locks.unlock(lock))
+        for use in plain:
+            self._watch(use)
+
+    def ask_ahead(self, lockspace: str, resources: Sequence[str], mode: Mode) -> None:
+        """Have the node hold locks that users may want soon: granted, they are kept like any cluster lock
+        without users, until one takes them (`acquire`), another node asks for them, or `give_back`."""
         if lockspace not in self.leaving:
-            self.take(self.node_locks.ask_ahead(lockspace, resource, mode))
+            self.take(self.node_locks.ask_ahead(lockspace, resources, mode))
+
+    def take_ahead(
+        self, lockspace: str, resource: str, mode: Mode, what: str, owner: Owner, process: tuple[int, int]
+    ) -> bool:
+        """`acquire` for LVM2 of a persistent lock that was asked for ahead, and is here: nobody waits.
+
+        False: it is not so, and nothing was done."""
+        context = self._context
+        state = context.running
+        if lockspace in self.leaving or not context.may_report_in(lockspace):
+            return False
+        if state is None or state.blocking(lockspace):
+            return False
+        lock, wall_ms = self._last + 1, context.wall_ms
+        out = self.node_locks.take_ahead(lock, lockspace, resource, mode, wall_ms)
+        if out is None:
+            return False
+        self._last = lock
+        lvb = out.lvb if out.lvb_valid else None
+        held = Held(lock, mode, out.token, lvb, by_lvm2=True)
+        use = Use(
+            lock, lockspace, resource, what, mode, None, held=held, since_wall_ms=wall_ms, owner=owner,
+            by_lvm2=True, process=process,
+        )  # fmt: skip
+        self._uses[lock] = use
+        self._persist(use)
+        self.lvm_notes.granted(use, persistent=True)
+        self._taken(lockspace, resource)
+        return True
 
     def give_back(self, lockspace: str, resource: str) -> None:
         """Keep nothing of this resource that no user has; soon, or when `let_go` is called."""
         self._later[lockspace, resource] = None
-        if len(self._later) >= self._context.at_once:
-            self.let_go()
+        if len(self._later) == min(LET_GO_AT, self._context.at_once):
+            self._let_go_step, self._context.more_locks = self._context.step + 1, True
 
     def let_go(self) -> None:
         """Give back all that is to be given back, in one frame."""
-        later, self._later = self._later, {}
-        for where in later:
-            self.take(self.node_locks.give_back(*where))
+        later, self._later, self._let_go_step = list(self._later), {}, 0
+        for lockspace, together in groupby(later, key=itemgetter(0)):
+            names = [resource for _, resource in together]
+            for at in range(0, len(names), self._context.at_once):
+                some = names[at : at + self._context.at_once]
+                self.take(self.node_locks.give_back_many(lockspace, some))
 
     def busy(self, lock: int) -> None:
         """A cached lock is in use: who tries for it is refused."""
@@ -409,7 +508,10 @@ class Locker:
 
     def find(self, lockspace: str, resource: str) -> Use | None:
         """This node's persistent lock on a resource, once it is held."""
-        return next((use for use in self.persistent_on(lockspace, resource) if use.held is not None), None)
+        for use in self._persistent_at.get((lockspace, resource), ()):
+            if use.held is not None:
+                return use
+        return None
 
     def persistent_on(self, lockspace: str, resource: str) -> tuple[Use, ...]:
         """Its persistent locks on a resource, held or asked for."""
@@ -454,6 +556,9 @@ class Locker:
     def take_fact(self, fact: LockFact) -> None:
         self.take(self.grants.take(fact))
 
+    def take_facts(self, fact: LockFacts) -> None:
+        self.take(self.grants.take_many(fact))
+
     def look(self) -> None:
         """Tell what may be told now; end what has waited too long."""
         outs = self.grants.tell()
@@ -464,6 +569,8 @@ class Locker:
             self.take([out for lock in told for out in self._untold.pop(lock)])
         if self._used:
             self._tell_some()
+        if 0 < self._let_go_step <= self._context.step:
+            self.let_go()
         self._drop_some()
         if self._endings:
             self._end_some()
@@ -497,12 +604,12 @@ class Locker:
             if one.ended is not None:
                 one.ended()  # with this life, as everything else here
 
-    def _taken(self, busy: AskCluster) -> None:
+    def _taken(self, lockspace: str, resource: str) -> None:
         """A client has what was asked for ahead: to be told later."""
         self._used_last_ns = self._context.now_ns
         if not self._used:
             self._used_since_ns = self._used_last_ns
-        self._used[busy.lockspace, busy.resource] = None
+        self._used[lockspace, resource] = None
 
     def _tell_taken(self, ask: AskCluster) -> None:
         """Something else is about to be said of a lock: what comes before it, unless it says as much."""
@@ -548,11 +655,16 @@ class Locker:
     def _one(self, out: Out) -> None:
         if isinstance(out, AskCluster):
             if out.unhurried:
-                self._taken(out)
+                self._taken(out.lockspace, out.resource)
                 return
             if self._used:
                 self._tell_taken(out)
             self._context.submit(_entry(out, whole=self._context.speaks_whole_dlm))
+            return
+        if isinstance(out, AskMany):
+            for resource in out.resources if self._used else ():
+                self._used.pop((out.lockspace, resource), None)  # to give it back says as much
+            self._context.submit_many(_entry_of_many(out))
             return
         use = self._uses.get(out.lock_id)
         if use is None:
@@ -628,7 +740,7 @@ class Locker:
         self._in_flight.pop(lock, None)
         self.seeking.pop(lock, None)
         use = self._uses.pop(lock, None)
-        if use is not None and use.by_lvm2:
+        if use is not None and use.by_lvm2 and use.wanted is not Mode.UN:  # else it was struck off before
             self.lvm_notes.ends(lock)
         return use is not None
 
@@ -878,6 +990,14 @@ def _entry(ask: AskCluster, *, whole: bool) -> entries.Entry:
     if ask.kind is OpKind.BUSY:
         return entries.LockBusy(*where)
     return entries.LockCancel(*where)
+
+
+def _entry_of_many(ask: AskMany) -> entries.LockRequests | entries.LockUnlocks:
+    """Its flags are known in every protocol."""
+    if ask.kind is OpKind.REQUEST:
+        return entries.LockRequests(ask.lockspace, ask.resources, ask.mode, ask.flags)
+    assert ask.kind is OpKind.UNLOCK
+    return entries.LockUnlocks(ask.lockspace, ask.resources)
 
 
 def _no_orphan(use: Use, number: int) -> RingfenceError:

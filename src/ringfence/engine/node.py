@@ -49,6 +49,7 @@ from ringfence.engine.facts import (
     JoinSeen,
     Left,
     LockFact,
+    LockFacts,
     NotAdmitted,
     Noted,
     PowerOnGranted,
@@ -158,6 +159,8 @@ class _Node:
         self._sent_ns = 0
         self._called = False
         """The driver was asked to call again, and has not yet."""
+        self._called_for_all = False
+        """Then there is more to do than locks."""
         self._suspected: dict[Life, int] = {}
         """Lives this node has called silent, with the epoch's sequence in which it did."""
         self._incidents: list[Incident] = []
@@ -177,7 +180,7 @@ class _Node:
         context.step += 1
         context.hearing.ticked(now_ns)
         self.locker.node_locks.time_passes(now_ns // 1_000_000)
-        context.only_locks, context.more = True, False
+        context.only_locks, context.more, context.more_locks = True, False, False
         context.budget = context.at_once
         self._take(input)
         if context.only_locks and not self._tasks.busy and not self._requests.busy:
@@ -190,7 +193,8 @@ class _Node:
             frame = context.outbox.frame(context.epoch, context.life, context.protocol)
             if frame is not None:
                 context.out(Multicast(frame))
-            if (context.more or context.outbox.more) and not self._called:
+            self._called_for_all = self._called_for_all or context.more
+            if (context.more or context.more_locks or context.outbox.more) and not self._called:
                 self._called = True
                 context.out(CallAgain())
         effects, context.effects = context.effects, []
@@ -205,6 +209,11 @@ class _Node:
             return
         if isinstance(input, inputs.LvmRequest):
             self._lvmlockd.asked(input.client, input.asked)
+            return
+        if isinstance(input, inputs.CalledAgain):
+            self._called = False
+            self.context.only_locks, self._called_for_all = not self._called_for_all, False
+            self._views.go_on()
             return
         self.context.only_locks = False
         match input:
@@ -235,9 +244,6 @@ class _Node:
                 self._path_incident(input.incident)
             case inputs.Wall():
                 self.context.wall_ms = input.wall_ms
-            case inputs.CalledAgain():
-                self._called = False
-                self._views.go_on()
             case inputs.Tick():
                 pass
 
@@ -516,6 +522,10 @@ class _Node:
         if isinstance(fact, LockFact):
             if fact.effect.owner == me:
                 self.locker.take_fact(fact)
+            return
+        if isinstance(fact, LockFacts):
+            if fact.effect.owner == me:
+                self.locker.take_facts(fact)
             return
         context.only_locks = False
         match fact:

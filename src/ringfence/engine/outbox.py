@@ -4,6 +4,10 @@ Entries are numbered within a life and go out in order; what was not applied whe
 sent again in the next epoch (the ordered state counts each number once).  Everything that one step
 has to say leaves in one frame; but of many entries no more than a receiver can apply in one step.
 
+Lock operations that follow one another and differ in nothing but the resource become one entry, where all
+nodes know that (`LockRequests` and its like): what one command wants of thousands of locks is sent, read and
+applied as lists of names.
+
 What nobody waits for is not hurried: it goes with whatever is said next, a heartbeat at the latest, or when
 there is enough of it for a frame.  So a thousand releases in a row do not cost a thousand frames."""
 
@@ -13,12 +17,26 @@ from itertools import chain
 import msgspec
 
 from ringfence.core.ids import Epoch, Life
+from ringfence.core.modes import Mode
 from ringfence.wire import ring
-from ringfence.wire.entries import Entry
+from ringfence.wire.entries import (
+    Entry,
+    LockBusy,
+    LockRequest,
+    LockRequests,
+    LocksBusy,
+    LockUnlock,
+    LockUnlocks,
+    weight,
+)
+
+Kind = tuple[type, str, Mode, int, int]
+"""Of lock operations: what, lockspace, mode, flags, wall_ms."""
 
 
 class Outbox:
-    """Args: at_once: the most entries in a frame; every member applies a whole frame in one step."""
+    """Args: at_once: how many locks the entries of a frame are about, at most; every member applies a whole
+    frame in one step."""
 
     def __init__(self, at_once: int) -> None:
         self._at_once = at_once
@@ -27,6 +45,10 @@ class Outbox:
         """Multicast in this epoch and not yet applied, oldest first."""
         self._unsent: deque[ring.Submitted] = deque()
         """Those that follow.  Together they are numbered without a gap up to `_seq`."""
+        self._row: list[str] = []
+        """Resources of the operations that go with the last of them, which has not been sent yet."""
+        self._row_kind: Kind | None = None
+        """What they have in common; None: nothing goes with the last one."""
         self._urgent = 0
         """The last number that somebody waits for."""
         self._base = 0
@@ -36,15 +58,36 @@ class Outbox:
         self.just_applied: list[Entry] = []
         """Entries that turned out to be applied when the outbox was opened last."""
 
-    def submit(self, entry: Entry, wall_ms: int, *, unhurried: bool = False) -> int:
-        """Queue an entry; returns its number.
+    def submit(
+        self, entry: Entry, wall_ms: int, *, unhurried: bool = False, many_locks: bool = False
+    ) -> int:
+        """Queue an entry; returns its number, which it may share with those before it.
 
-        unhurried: nobody waits for it, until `hurry` is called."""
-        self._seq += 1
+        unhurried: nobody waits for it, until `hurry` is called.
+        many_locks: all nodes know entries about many locks."""
+        kind = _kind(entry, wall_ms) if many_locks else None
+        if kind is not None and kind == self._row_kind:
+            self._row.append(entry.resource)  # type: ignore[union-attr]
+        else:
+            self._end_row()
+            self._seq += 1
+            self._unsent.append(ring.Submitted(self._seq, entry, wall_ms))
+            self._row_kind = kind
+        if len(self._row) >= self._at_once - 1:
+            self._end_row()
         if not unhurried:
             self._urgent = self._seq
-        self._unsent.append(ring.Submitted(self._seq, entry, wall_ms))
         return self._seq
+
+    def _end_row(self) -> None:
+        """What is submitted from here on is an entry of its own.
+
+        Before a number is said: what had it once must mean the same ever after."""
+        self._row_kind = None
+        if self._row:
+            names, self._row = self._row, []
+            last = self._unsent.pop()
+            self._unsent.append(msgspec.structs.replace(last, entry=_in_a_row(last.entry, names)))
 
     def hurry(self) -> None:
         """Somebody waits for what was submitted: it leaves with this step's frame."""
@@ -57,6 +100,7 @@ class Outbox:
     def applied(self, seq: int) -> list[Entry]:
         """Everything up to `seq` was applied.  Returns what of it had been waiting here."""
         self._base = seq
+        self._end_row()
         done = []
         for waiting in (self._sent, self._unsent):
             while waiting and waiting[0].seq <= seq:
@@ -81,6 +125,7 @@ class Outbox:
     def close(self) -> None:
         """The view ended: entries wait, and all unapplied ones will be sent again."""
         self._open = False
+        self._end_row()
         self._unsend()
         self._items = []
 
@@ -102,7 +147,10 @@ class Outbox:
         items: list[ring.Item] = self._items
         self._items = []
         if self._open and (items or self._due()):
-            while self._unsent and len(items) < self._at_once:
+            self._end_row()
+            room = self._at_once - len(items)
+            while self._unsent and room > 0:
+                room -= weight(self._unsent[0].entry)
                 items.append(self._send())
         return ring.encode(epoch, life, tuple(items), protocol) if items else None
 
@@ -110,7 +158,9 @@ class Outbox:
         """Whether entries must leave now, be it alone."""
         if not self._unsent:
             return False
-        return self._unsent[0].seq <= self._urgent or len(self._unsent) >= self._at_once
+        first = self._unsent[0]
+        enough = weight(first.entry) >= self._at_once or len(self._unsent) >= self._at_once
+        return enough or first.seq <= self._urgent
 
     def _send(self) -> ring.Submitted:
         """The next one, with the number it follows.
@@ -134,3 +184,22 @@ class Outbox:
     def unapplied(self, kind: type) -> list[Entry]:
         """Entries of a kind that were not applied yet."""
         return [one.entry for one in chain(self._sent, self._unsent) if isinstance(one.entry, kind)]
+
+
+def _kind(entry: Entry, wall_ms: int) -> Kind | None:
+    """Equal for lock operations that can go as one entry."""
+    if isinstance(entry, LockRequest):
+        return (LockRequest, entry.lockspace, entry.mode, entry.flags, wall_ms) if entry.lvb is None else None
+    if isinstance(entry, LockUnlock):
+        plain = entry.lvb is None and not entry.flags
+        return (LockUnlock, entry.lockspace, Mode.UN, 0, wall_ms) if plain else None
+    return (LockBusy, entry.lockspace, Mode.UN, 0, wall_ms) if isinstance(entry, LockBusy) else None
+
+
+def _in_a_row(first: Entry, names: list[str]) -> Entry:
+    """One entry for the first operation and those of its kind that follow it."""
+    assert isinstance(first, LockRequest | LockUnlock | LockBusy)
+    resources = (first.resource, *names)
+    if isinstance(first, LockRequest):
+        return LockRequests(first.lockspace, resources, first.mode, first.flags)
+    return (LockUnlocks if isinstance(first, LockUnlock) else LocksBusy)(first.lockspace, resources)

@@ -13,7 +13,7 @@ from ringfence.engine.facts import Fact, LockFact
 from ringfence.engine.state import ClusterState
 from ringfence.locks.queues import OpKind
 from ringfence.locks.resource import Blocking, Cancelled, Granted, Lock, Refused, Released, Resource
-from ringfence.wire.entries import Entry, LockCancel, LockConvert, LockRequest
+from ringfence.wire.entries import Entry, LockCancel, LockConvert, LockRequest, LockRequests
 
 
 def missed(
@@ -30,6 +30,8 @@ def missed(
         answered |= {where} if found else set()
         yield found
     asked = {(one.lockspace, one.resource) for one in applied if isinstance(one, LockRequest | LockConvert)}
+    together = [one for one in applied if isinstance(one, LockRequests)]
+    asked |= {(one.lockspace, resource) for one in together for resource in one.resources}
     asked |= _deferred(before, me)
     cancelled = {(one.lockspace, one.resource) for one in applied if isinstance(one, LockCancel)}
     for where in sorted(asked - answered - _deferred(after, me)):

@@ -1,15 +1,17 @@
 """Lockspaces of the ordered state: who is in, what is asked of their locks, which token a grant bears."""
 
 import errno
+import functools
 from typing import Any
 
 from ringfence.core.ids import Life, Token
-from ringfence.engine.facts import Fact, JoinDone, JoinSeen, LockFact, Retokened, SpaceLeft
+from ringfence.engine.facts import Fact, JoinDone, JoinSeen, LockFact, LockFacts, Retokened, SpaceLeft
 from ringfence.engine.state import ClusterState
+from ringfence.locks.flags import Flag, valid_request
 from ringfence.locks.lockspace import Lockspace, Op
-from ringfence.locks.queues import OpKind
+from ringfence.locks.queues import EMPTY_LVB, OpKind
 from ringfence.locks.resource import Effect as LockEffect
-from ringfence.locks.resource import Granted, Refused
+from ringfence.locks.resource import Granted, Refused, Released
 from ringfence.wire import entries
 
 
@@ -74,6 +76,59 @@ def lock_busy(state: ClusterState, life: Life, entry: entries.LockBusy) -> list[
     if not state.member(entry.lockspace, life.node):
         return []  # it was purged meanwhile; nobody waits for this answer
     return _lock_op(state, life, entry, OpKind.BUSY)
+
+
+def lock_requests(state: ClusterState, life: Life, entry: entries.LockRequests) -> list[Fact]:
+    """As many `lock_request`s; what nobody has yet is granted in one go, the rest by the rules."""
+    node, mode, flags, names = life.node, entry.mode, entry.flags, entry.resources
+    space = state.lockspaces.get(entry.lockspace)
+    plain = space is not None and _runs(state, space, node) and valid_request(mode, flags, None)
+    facts: list[Fact] = []
+    at = 0
+    while at < len(names):
+        if plain and space is not None:
+            next_token = functools.partial(_next_token, state)
+            tokens = space.request_new(names[at:], node, mode, flags, state.wall_ms, next_token)
+            if tokens:
+                granted = Granted(node, mode, EMPTY_LVB if flags & Flag.VALBLK else None)
+                some = names[at : at + len(tokens)]
+                facts.append(LockFacts(space.name, some, granted, tuple(tokens)))
+                at += len(tokens)
+                continue
+        one = entries.LockRequest(entry.lockspace, names[at], mode, flags)
+        facts += lock_request(state, life, one)
+        at += 1
+    return facts
+
+
+def lock_unlocks(state: ClusterState, life: Life, entry: entries.LockUnlocks) -> list[Fact]:
+    """As many `lock_unlock`s; what nobody else has to do with ends in one go, the rest by the rules."""
+    node, names = life.node, entry.resources
+    space = state.lockspaces.get(entry.lockspace)
+    plain = space is not None and _runs(state, space, node)
+    facts: list[Fact] = []
+    at = 0
+    while at < len(names):
+        count = space.unlock_alone(names[at:], node) if plain and space is not None else 0
+        if count:
+            facts.append(LockFacts(entry.lockspace, names[at : at + count], Released(node)))
+            at += count
+        else:
+            facts += lock_unlock(state, life, entries.LockUnlock(entry.lockspace, names[at]))
+            at += 1
+    return facts
+
+
+def locks_busy(state: ClusterState, life: Life, entry: entries.LocksBusy) -> list[Fact]:
+    facts: list[Fact] = []
+    for name in entry.resources:
+        facts += lock_busy(state, life, entries.LockBusy(entry.lockspace, name))
+    return facts
+
+
+def _runs(state: ClusterState, space: Lockspace, node: int) -> bool:
+    """Whether what this node asks of the lockspace is carried out at once."""
+    return state.member(space.name, node) and not state.blocking(space.name)
 
 
 def retoken(state: ClusterState, life: Life, entry: entries.Retoken) -> list[Fact]:

@@ -43,7 +43,7 @@ from ringfence.membership.authority import Authority
 from ringfence.membership.barrier import Barrier, Verdict
 from ringfence.membership.quorum import is_primary
 from ringfence.wire import FENCING, ring
-from ringfence.wire.entries import LOCK_ENTRIES, Goodbye
+from ringfence.wire.entries import LOCK_ENTRIES, Goodbye, weight
 from ringfence.wire.ring import Frame, Heartbeat, Ready, Snapshot, Submitted
 
 Event = tuple[int, Life, ring.Item | None]
@@ -135,7 +135,9 @@ class Views:
             if self._work is not None:
                 self._slice(self._work)
             elif self._behind:
-                self._do(*self._behind.popleft())
+                event = self._behind.popleft()
+                context.budget -= _extra(event[2])
+                self._do(*event)
             else:
                 self._take(self._after.popleft())
         context.more = context.more or self.busy
@@ -645,6 +647,11 @@ class Views:
         waiting = [life] if others and others[0] == context.me else []
         self._work = chain(settle(state), self._answer(waiting))
         self._parts.facts(facts)
+
+
+def _extra(item: ring.Item | None) -> int:
+    """What it costs more to apply than an entry that is about one thing."""
+    return weight(item.entry) - 1 if isinstance(item, Submitted) else 0
 
 
 def _of_locks(item: ring.Item) -> bool:

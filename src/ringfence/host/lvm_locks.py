@@ -119,17 +119,17 @@ class LvmLocks:
         os.close(self._fd)
 
     def _note(self, lock: LvmLock) -> None:
-        data = _encode(lock)
+        key, data = lock.key, _encode(lock)
         if len(data) > SLOT_BYTES:
             data = _encode(msgspec.structs.replace(lock, what=lock.what[:_WHAT_AT_MOST]))
         assert len(data) <= SLOT_BYTES, lock
-        slot = self._slots.get(lock.key)
+        slot = self._slots.get(key)
         if slot is None:
             slot = self._free.pop() if self._free else self._end
         self._write(slot, data)
         self._end = max(self._end, slot + 1)
-        self._slots[lock.key] = slot
-        self._locks[lock.key] = lock
+        self._slots[key] = slot
+        self._locks[key] = lock
 
     def _strike(self, key: Key) -> None:
         slot = self._slots.pop(key, None)

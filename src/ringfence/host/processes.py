@@ -19,6 +19,7 @@ class Process(msgspec.Struct, frozen=True):
     """Clock ticks after boot: with the pid it names one process for ever."""
     parent: int = 0
     state: str = ""
+    group: int = 0
 
 
 def process(pid: int) -> Process | None:
@@ -28,7 +29,20 @@ def process(pid: int) -> Process | None:
         return None
     fields = _fields(text)
     state = fields[0] if fields[0] not in GONE else _state_of_threads(pid, fields[0])
-    return Process(pid, int(fields[19]), int(fields[1]), state)
+    return Process(pid, int(fields[19]), int(fields[1]), state, int(fields[2]))
+
+
+def group_lives(group: int) -> bool:
+    """Whether anybody of this process group still runs.  A zombie does not, though it bears the number.
+
+    Cheap where the group is gone; where it is not, all of /proc is read."""
+    with contextlib.suppress(PermissionError):
+        try:
+            os.killpg(group, 0)
+        except ProcessLookupError:
+            return False
+    everybody = (process(int(name)) for name in os.listdir("/proc") if name.isdigit())
+    return any(one is not None and one.group == group and one.state not in GONE for one in everybody)
 
 
 def _fields(text: str) -> list[str]:

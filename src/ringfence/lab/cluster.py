@@ -39,8 +39,8 @@ TIMING = Timing(
     grace_ms=4000, post_join_delay_ms=4000, agent_timeout_ms=5000, backoff_ms=500,
 )  # fmt: skip
 """Quicker than the defaults: everything is on one host."""
-READY_S = 20.0
-START_S = 10.0
+READY_S = 60.0
+START_S = 60.0
 RACK_START_S = 60.0
 """Some of the simulators take a second of CPU each."""
 POLL_S = 0.05

@@ -148,7 +148,7 @@ def _lying(directory: Path, teller: Teller, setting: Setting) -> ActReport:
         events = stage.watch(one)
         stage.lab.thaw(two)
         teller.say(f"{two} thaws: it believes that it still holds {VOLUME}, and its VM writes on")
-        stage.until("the lie is found out", lambda: events.look() or "fence-lied" in events.kinds(), 20)
+        stage.until("the lie is found out", lambda: events.look() or "fence-lied" in events.kinds(), 60)
         held = stage.look(third).acknowledged
         teller.say(f"{one} must not write either, for now: its VM stands at {held} acknowledged writes")
         stage.type(one, "why", VOLUME)
@@ -162,7 +162,7 @@ def _lying(directory: Path, teller: Teller, setting: Setting) -> ActReport:
         quarantined = stage.daemon(one).status()["quarantined"]
         stage.lab.lie(two, "bmc", "none")
         _return(stage, two, one)
-        stage.until(f"{two} reports its refused writes", lambda: not refused or _refusals(stage, one), 10)
+        stage.until(f"{two} reports its refused writes", lambda: not refused or _refusals(stage, one), 60)
         stage.stop_vm(third)
         verdict = stage.judge(one)
         _fill(act, verdict, stage, one)
@@ -222,7 +222,7 @@ def _return(stage: Stage, node: str, other: str) -> None:
     """Switch a fenced host on again and wait until it takes part."""
     stage.lab.power(node, "on")
     stage.teller.say(f"{node} is switched on again")
-    stage.until(f"{node} is ready again", lambda: _ready(stage, node) and _ready(stage, other), 30)
+    stage.until(f"{node} is ready again", lambda: _ready(stage, node) and _ready(stage, other), 60)
 
 
 def _refusals(stage: Stage, node: str) -> bool:

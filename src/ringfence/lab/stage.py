@@ -147,7 +147,7 @@ class Stage:
         """End the writer, if it lives, and wait for that."""
         if self.lab.alive(vm.node, vm.pid):
             os.kill(vm.pid, signal.SIGTERM)
-        self.until(f"the writer {vm.tag} ends", lambda: not self.lab.alive(vm.node, vm.pid), 15)
+        self.until(f"the writer {vm.tag} ends", lambda: not self.lab.alive(vm.node, vm.pid), 60)
 
     def look(self, vm: Vm) -> Vm:
         """Read on in its log."""
@@ -167,7 +167,7 @@ class Stage:
     def let_write(self, vm: Vm, count: int) -> None:
         """Wait until it has so many more acknowledged writes."""
         goal = self.look(vm).acknowledged + count
-        self.until(f"{vm.tag} writes to {VOLUME}", lambda: self.look(vm).acknowledged >= goal, 20)
+        self.until(f"{vm.tag} writes to {VOLUME}", lambda: self.look(vm).acknowledged >= goal, 60)
 
     def judge(self, reader: str) -> Verdict:
         """What became of all writes, read through the volume as it is open on `reader`."""

@@ -9,11 +9,12 @@ Whoever may grant walks resources in the order of their names: the order of a di
 state, and every node must give the same grants the same tokens."""
 
 import errno
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 
 import msgspec
 
 from ringfence.core.errors import BadInput
+from ringfence.core.ids import Token
 from ringfence.core.locknames import NAME_BYTES, lockspace_name, resource_name
 from ringfence.core.modes import Mode
 from ringfence.locks.flags import Flag, valid_request
@@ -77,6 +78,41 @@ class Lockspace(msgspec.Struct):
         effects = _carry_out(resource, op)
         self._drop_if_empty(resource)
         return [(op.resource, effect) for effect in effects]
+
+    def request_new(
+        self,
+        names: Sequence[str],
+        owner: int,
+        mode: Mode,
+        flags: int,
+        now_ms: int,
+        token: Callable[[], Token],
+    ) -> list[Token]:
+        """`apply` of a member's requests, of names in a row, up to the first that is not of a new resource.
+
+        Each is granted as it is wanted (`Resource.request_alone`).  The caller has found the flags valid.
+
+        Args: token: makes a grant's.
+        Returns: of each that was granted."""
+        new: dict[str, Resource] = {}
+        tokens: list[Token] = []
+        kept = flags & Flag.AHEAD
+        for name in names:
+            if name in new or name in self.resources or not valid_name(name):
+                break
+            stamp = token()
+            tokens.append(stamp)
+            new[name] = Resource(name, (Lock(owner, mode, Mode.UN, kept, stamp, now_ms),))
+        self.resources.put_alone(owner, new)
+        return tokens
+
+    def unlock_alone(self, names: Sequence[str], owner: int) -> int:
+        """`apply` of a member's unlocks, of names in a row, up to the first that is not its own alone: nobody
+        is told, and the value goes with the resource.  Returns how many."""
+        for count, name in enumerate(names):
+            if not self.resources.drop_alone(owner, name):
+                return count
+        return len(names)
 
     def defer(self, op: Op) -> list[tuple[str, Effect]]:
         """Keep an operation for `resume`: the lockspace is frozen.

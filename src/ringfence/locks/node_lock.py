@@ -72,6 +72,7 @@ from ringfence.locks.queues import (
 PASSED_ON = Flag.NOQUEUE | Flag.NOQUEUEBAST | Flag.NOORDER | Flag.HEADQUE
 PLAIN = Flag.NOQUEUE | Flag.VALBLK
 """Flags that mean nothing where nobody is in the way."""
+AHEAD_FLAGS = Flag.NOQUEUE | Flag.VALBLK | Flag.AHEAD
 DEADLOCK = Flag.YIELDS | Flag.NODLCKWT
 """What decides whether the cluster calls a node's conversion a deadlock."""
 
@@ -96,19 +97,37 @@ class NodeLock(Holding):
     def request(
         self, lock_id: int, mode: Mode, flags: int, lvb: bytes | None, keep: bool, cached: bool, now_ms: int
     ) -> list[Out]:
+        if not (keep or cached or flags & ~PLAIN):
+            taken = self.take_ahead(lock_id, mode, now_ms)
+            if taken is not None:
+                return [taken, self._used()]
         alone = self._at_rest and self.local.empty and not cached and not flags & ~PLAIN
-        granted = self.local.take_alone(lock_id, mode, now_ms) if alone else None
+        nothing = self.held is Mode.UN and self.local.ceiling is Mode.UN
+        granted = self.local.take_alone(lock_id, mode, now_ms) if alone and not nothing else None
         if not keep:
             self.keep = Keep.NEVER
         if granted is not None and (keep or self.held is mode):
             return [self._stamp(granted), *self._say_used()]
         if granted is not None:
             return [self._stamp(granted), *self._step()]
-        if alone and lvb is None and self.held is Mode.UN and self.local.ceiling is Mode.UN:
+        if alone and nothing and lvb is None:
             return self._request_alone(lock_id, mode, flags, now_ms)
         if cached:
             self.local.caching = (*self.local.caching, lock_id)
         return self._tell(self.local.request(lock_id, mode, _tries(flags), lvb, now_ms)) + self._step()
+
+    def take_ahead(self, lock_id: int, mode: Mode, now_ms: int) -> ClientGranted | None:
+        """`request` of what was asked for ahead, and is not to be kept after this client.  That it is in use
+        (BUSY) the caller says.
+
+        None: it is not so, and nothing was done."""
+        if not (self.ahead and self.held is mode and self._at_rest and self.local.empty):
+            return None
+        granted = self.local.take_alone(lock_id, mode, now_ms)
+        if granted is None:
+            return None
+        self.keep, self.ahead = Keep.NEVER, False
+        return self._stamp(granted)
 
     def _request_alone(self, lock_id: int, mode: Mode, flags: int, now_ms: int) -> list[Out]:
         """`request` where there is nothing yet and nothing can be in the way: all is up to the cluster.
@@ -117,12 +136,8 @@ class NodeLock(Holding):
         if mode is Mode.UN:
             return [ClientRefused(lock_id, errno.EINVAL)]
         local = self.local
-        local.waiting = (Lock(lock_id, wanted=mode, flags=_tries(flags), since_ms=now_ms),)
-        flags = Flag.VALBLK | (flags & Flag.NOQUEUE)
-        if flags & Flag.NOQUEUE and self.keep is not Keep.NEVER:
-            flags |= Flag.TRY
-        local.outstanding = Outstanding(OpKind.REQUEST, mode, flags, True, lock_id, (lock_id,))
-        return [AskCluster(self.lockspace, self.resource, OpKind.REQUEST, mode, flags)]
+        local.waiting, local.outstanding = _first_wish(lock_id, mode, flags, self.keep, now_ms)
+        return [AskCluster(self.lockspace, local.name, OpKind.REQUEST, mode, local.outstanding.flags)]
 
     def convert(self, lock_id: int, mode: Mode, flags: int, lvb: bytes | None, now_ms: int) -> list[Out]:
         before = self._value()
@@ -148,6 +163,21 @@ class NodeLock(Holding):
         if outs:
             writer = lock_id  # what it wrote is on its way yet
         return outs + self._tell(effects, writer) + self._step()
+
+    def ends_with(self, lock_id: int) -> bool:
+        """`unlock` of the last client, where all that is to be done is to ask the cluster (UNLOCK).
+
+        False: that is not so, and nothing was done."""
+        if not (self._ends_alone() and self.local.leave_alone(lock_id)):
+            return False
+        self._withheld = (ClientReleased(lock_id),)
+        self._ask_unlock()
+        return True
+
+    def _ask_unlock(self) -> None:
+        """What `_lower` does where no value was written."""
+        self.local.ceiling = Mode.UN
+        self.local.outstanding = Outstanding(OpKind.UNLOCK, Mode.UN)
 
     def cancel(self, lock_id: int) -> list[Out]:
         lock = self.local.find(lock_id)
@@ -185,12 +215,6 @@ class NodeLock(Holding):
         outs = self._tell([*self.local.cancel(lock_id), *self.local.busy(lock_id)]) + self._step()
         return [one for one in outs if not isinstance(one, ClientCancelled) or one.lock_id != lock_id]
 
-    def ask_ahead(self, mode: Mode) -> list[Out]:
-        """Ask for a new lock that no client wants yet."""
-        flags = Flag.NOQUEUE | Flag.VALBLK | Flag.AHEAD
-        self.local.outstanding = Outstanding(OpKind.REQUEST, mode, flags, True)
-        return [AskCluster(self.lockspace, self.resource, OpKind.REQUEST, mode, int(flags))]
-
     def adopt(self, mode: Mode, token: Token) -> list[Out]:
         """A grant that nobody here asked for: give it back."""
         self.held, self.token, self.keep = mode, token, Keep.NEVER
@@ -209,10 +233,17 @@ class NodeLock(Holding):
 
     def give_back(self) -> list[Out]:
         """Keep the cluster lock no longer than clients need it."""
-        self.keep = Keep.NEVER
-        if self._ends_alone() and self.local.empty and self.held is not Mode.UN:
-            return self._lower(Mode.UN)
+        if self.gives_back():
+            return [AskCluster(self.lockspace, self.resource, OpKind.UNLOCK)]
         return self._step()
+
+    def gives_back(self) -> bool:
+        """`give_back`, where all that is to be done is to ask the cluster (UNLOCK).  False: there is more."""
+        self.keep = Keep.NEVER
+        if self.held is Mode.UN or not (self.local.empty and self._ends_alone()):
+            return False
+        self._ask_unlock()
+        return True
 
     def _ends_alone(self) -> bool:
         """Whether nothing is to be done when the last client has gone but to give the cluster lock back."""
@@ -249,6 +280,12 @@ class NodeLock(Holding):
     def on_granted(
         self, mode: Mode, token: Token, lvb: bytes | None, lvb_valid: bool, hold_until_ms: int = 0
     ) -> list[Out]:
+        only = self.grants_alone(mode)
+        if only is not None:
+            return [self.grant_alone(only, mode, token, lvb, lvb_valid, hold_until_ms)]
+        if self.keeps_ahead():
+            self.keep_ahead(mode, token, lvb, lvb_valid, hold_until_ms)
+            return []
         done = self._answered()
         if done.raises and self.held < Mode.CR:
             # Not at each conversion upward: those who wait would never have their turn.
@@ -264,8 +301,6 @@ class NodeLock(Holding):
         self._settle_held()
         if not done.raises:
             return self._step()
-        if self._grants_alone(done):
-            return self._grant_alone()
         self.local.fresh = done.readers
         outs = self._tell(self.local.advance())
         self.local.fresh = None
@@ -273,30 +308,68 @@ class NodeLock(Holding):
             outs += self._tell(self.local.nudge(done.refused_early))
         return outs + self._step()
 
-    def _grants_alone(self, done: Outstanding) -> bool:
-        """Whether this grant is for the one client that there is, which asked for just this, and is all that
-        is to be done."""
-        local, only = self.local, self.local.waiting[0] if len(self.local.waiting) == 1 else None
+    def keeps_ahead(self) -> bool:
+        """Whether this grant is of what was asked for ahead, and there is nothing to do but to keep it."""
+        local, done = self.local, self.local.outstanding
         return (
-            only is not None
-            and done.kind is OpKind.REQUEST
-            and done.readers == (only.owner,)
-            and only.wanted is self.held
-            and not only.flags & ~(PLAIN | Flag.TRY)
-            and not (local.granted or local.converting)
-            and done.refused_early is Mode.UN
+            done is not None
+            and bool(done.flags & Flag.AHEAD)
+            and local.empty
+            and self.held is Mode.UN
+            and self.keep is Keep.UNTIL_ASKED
             and local.asked is Mode.UN
-            and not (self.ahead or self._unwritten or self._withheld or self._encumbered)
+            and done.refused_early is Mode.UN
+            and not (done.queued or self._unwritten or self._withheld or self._encumbered)
         )
 
-    def _grant_alone(self) -> list[Out]:
+    def keep_ahead(
+        self, mode: Mode, token: Token, lvb: bytes | None, lvb_valid: bool, hold_until_ms: int
+    ) -> None:
+        """What `on_granted` and `_step` would do then."""
+        local = self.local
+        local.outstanding, local.ceiling = None, mode
+        local.hold_until_ms = hold_until_ms
+        self.held, self.token, self.ahead = mode, token, True
+        local.lvb_valid = lvb_valid
+        if lvb is not None:
+            local.lvb = lvb
+
+    def grants_alone(self, mode: Mode) -> Lock | None:
+        """The client's wish, if this grant is for the one client that there is, which asked for just this,
+        and nothing else is to be done."""
+        local, done = self.local, self.local.outstanding
+        if done is None or done.kind is not OpKind.REQUEST or len(local.waiting) != 1:
+            return None
+        only = local.waiting[0]
+        alone = (
+            done.readers == (only.owner,)
+            and only.wanted is mode
+            and not only.flags & ~(PLAIN | Flag.TRY)
+            and not (local.granted or local.converting)
+            and self.held is Mode.UN
+            and local.asked is Mode.UN
+            and done.refused_early is Mode.UN
+            and not done.flags & Flag.AHEAD
+            and not (self._unwritten or self._withheld or self._encumbered)
+        )
+        return only if alone else None
+
+    def grant_alone(
+        self, only: Lock, mode: Mode, token: Token, lvb: bytes | None, lvb_valid: bool, hold_until_ms: int
+    ) -> ClientGranted:
         """What `advance` and `_step` would do then."""
-        local, only = self.local, self.local.waiting[0]
-        assert self.token is not None
-        lvb = local.lvb if local.lvb_valid else None
-        only.held, only.wanted, only.flags, only.token = self.held, Mode.UN, 0, self.token
+        local, done = self.local, self._answered()
+        local.hold_until_ms = hold_until_ms
+        self.held, self.token, self.ahead = mode, token, False
+        if self.keep is not Keep.NEVER:
+            self.keep = Keep.UNTIL_UNUSED if done.queued else Keep.UNTIL_ASKED
+        local.lvb_valid = lvb_valid
+        if lvb is not None:
+            local.lvb = lvb
+        local.ceiling = mode
+        only.held, only.wanted, only.flags, only.token = mode, Mode.UN, 0, token
         local.waiting, local.granted = (), (only,)
-        return [ClientGranted(only.owner, self.held, self.token, lvb, local.lvb_valid)]
+        return ClientGranted(only.owner, mode, token, local.lvb if lvb_valid else None, lvb_valid)
 
     def on_queued(self) -> None:
         """What the node asked for has to wait for others."""
@@ -345,6 +418,14 @@ class NodeLock(Holding):
             withheld, self._withheld = self._withheld, ()
             return list(withheld)
         return self._step()
+
+    def last_released(self) -> ClientReleased | None:
+        """What is to be told, if with the cluster lock, which is given back now, this object has no use any
+        more; to be forgotten then."""
+        if len(self._withheld) != 1 or not self._is_over():
+            return None
+        told = self._withheld[0]
+        return told if isinstance(told, ClientReleased) else None
 
     def _is_over(self) -> bool:
         """Whether, now that the cluster lock is given back, all there is to tell is to who waits for that."""
@@ -480,7 +561,10 @@ class NodeLock(Holding):
         if not self.ahead or self.local.needed() is Mode.UN:
             return []
         self.ahead = False
-        return [AskCluster(self.lockspace, self.resource, OpKind.BUSY, unhurried=True)]
+        return [self._used()]
+
+    def _used(self) -> AskCluster:
+        return AskCluster(self.lockspace, self.resource, OpKind.BUSY, unhurried=True)
 
     def _busy(self) -> list[Out]:
         self.local.tried, self.ahead = Mode.UN, False
@@ -652,6 +736,36 @@ class NodeLock(Holding):
         assert covers(self.held, self.local.needed()), "clients hold more than their node"
         assert covers(self.local.ceiling, self.local.needed())
         assert not self._unwritten or self.held >= Mode.PW
+
+
+def first_asked(
+    lockspace: str, resource: str, lock_id: int, mode: Mode, flags: int, now_ms: int
+) -> NodeLock:
+    """A node's lock, not kept, of which there was nothing yet: as the first client's wish makes it."""
+    waiting, outstanding = _first_wish(lock_id, mode, flags, Keep.NEVER, now_ms)
+    local = Local(resource, waiting=waiting, outstanding=outstanding)
+    return NodeLock(lockspace, local, keep=Keep.NEVER)
+
+
+def asked_ahead(lockspace: str, resource: str, mode: Mode) -> NodeLock:
+    """A node's lock of which there was nothing yet, and that no client wants yet."""
+    asked = Outstanding(OpKind.REQUEST, mode, AHEAD_FLAGS, True)
+    return NodeLock(lockspace, Local(resource, outstanding=asked))
+
+
+def _first_wish(
+    lock_id: int, mode: Mode, flags: int, keep: Keep, now_ms: int
+) -> tuple[tuple[Lock, ...], Outstanding]:
+    """The only client's wish, and what the cluster is asked for its sake."""
+    wish = Lock(lock_id, Mode.UN, mode, _tries(flags), None, now_ms)
+    flags = asked_alone(flags, keep is not Keep.NEVER)
+    return (wish,), Outstanding(OpKind.REQUEST, mode, flags, True, lock_id, (lock_id,))
+
+
+def asked_alone(flags: int, keeps: bool) -> int:
+    """What the cluster is asked with for the only client, by its own flags (of PLAIN ones)."""
+    tries = flags & Flag.NOQUEUE
+    return Flag.VALBLK | tries | (Flag.TRY if tries and keeps else 0)
 
 
 def _tries(flags: int) -> int:

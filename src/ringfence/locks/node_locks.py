@@ -11,19 +11,21 @@ before, until somebody adopts them (ORPHAN) or they are purged.  They end with t
 import errno
 from bisect import insort
 from collections import deque
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from operator import itemgetter
 from typing import Any
 
 from ringfence.core.ids import Token
+from ringfence.core.locknames import is_lockspace_name, is_resource_name
 from ringfence.core.modes import Mode
 from ringfence.locks.flags import CLIENTS_OWN, NODES_OWN, Flag
 from ringfence.locks.holdings import Place, Row
 from ringfence.locks.local import Local
 from ringfence.locks.lockspace import check_names
-from ringfence.locks.node_lock import NodeLock
+from ringfence.locks.node_lock import AHEAD_FLAGS, NodeLock, asked_ahead, asked_alone, first_asked
 from ringfence.locks.outs import (
     AskCluster,
+    AskMany,
     ClientBlocking,
     ClientCancelled,
     ClientGranted,
@@ -32,10 +34,11 @@ from ringfence.locks.outs import (
     ClientReleased,
     Out,
 )
-from ringfence.locks.queues import Lock
+from ringfence.locks.queues import Lock, OpKind
 
 __all__ = [
     "AskCluster",
+    "AskMany",
     "ClientBlocking",
     "ClientCancelled",
     "ClientGranted",
@@ -97,16 +100,61 @@ class NodeLocks:
         outs = lock.request(lock_id, mode, flags & ~CLIENTS_OWN, lvb, keep, cached, now_ms)
         return self._done(lock, outs)
 
-    def ask_ahead(self, lockspace: str, resource: str, mode: Mode) -> list[Out]:
-        """Ask for a lock that a client may want soon, unless this node has, or asks for, one of it already.
+    def request_many(
+        self,
+        lockspace: str,
+        wishes: Sequence[tuple[int, str]],
+        mode: Mode,
+        flags: int,
+        now_ms: int,
+    ) -> tuple[list[Out], list[int]]:
+        """`request` of many clients, each (lock id, resource), where this node has nothing yet to do with it.
+        Their cluster locks are not kept after them.
 
-        Nobody is told what becomes of it; `give_back` is for what no client has wanted.
+        Args: flags: NOQUEUE or none; the value block is read.
+        Returns: what follows; and the ids of those others for whom nothing was done."""
+        asked: list[str] = []
+        others: list[int] = []
+        space = self._spaces.get(lockspace, {})
+        if not is_lockspace_name(lockspace):
+            return [], [lock_id for lock_id, _ in wishes]
+        for lock_id, resource in wishes:
+            if resource in space or lock_id in self._of or not is_resource_name(resource):
+                others.append(lock_id)
+                continue
+            lock = first_asked(lockspace, resource, lock_id, mode, flags, now_ms)
+            space[resource] = self._of[lock_id] = lock
+            asked.append(resource)
+        if not asked:
+            return [], others
+        self._spaces[lockspace] = space
+        flags = asked_alone(flags, keeps=False)
+        return [AskMany(lockspace, tuple(asked), OpKind.REQUEST, mode, flags)], others
 
-        Raises BadInput for an impossible name."""
-        if self._find(lockspace, resource) is not None:
+    def ask_ahead(self, lockspace: str, resources: Sequence[str], mode: Mode) -> list[Out]:
+        """Ask for locks that clients may want soon, but for those that this node has, or asks for, already.
+
+        Nobody is told what becomes of them; `give_back` is for what no client has wanted."""
+        space = self._spaces.get(lockspace, {})
+        asked = [one for one in resources if one not in space and is_resource_name(one)]
+        if not asked or not is_lockspace_name(lockspace):
             return []
-        check_names(lockspace, resource)
-        return self._new(lockspace, resource).ask_ahead(mode)
+        self._spaces[lockspace] = space
+        space.update({one: asked_ahead(lockspace, one, mode) for one in asked})
+        return [AskMany(lockspace, tuple(asked), OpKind.REQUEST, mode, int(AHEAD_FLAGS))]
+
+    def take_ahead(
+        self, lock_id: int, lockspace: str, resource: str, mode: Mode, now_ms: int
+    ) -> ClientGranted | None:
+        """`request`, without `keep`, of what this node has asked for ahead, and has.  That it is used (BUSY)
+        the caller says.
+
+        None: it is not so, and nothing was done."""
+        lock = self._find(lockspace, resource)
+        taken = lock.take_ahead(lock_id, mode, now_ms) if lock is not None else None
+        if lock is not None and taken is not None:
+            self._of[lock_id] = lock
+        return taken
 
     def adopt(self, lockspace: str, resource: str, mode: Mode, *, flags: int = 0) -> list[Out]:
         """Take over an orphan (ORPHAN), PERSISTENT again or not; its lock id stands in the first answer.
@@ -166,6 +214,20 @@ class NodeLocks:
         if lock is None:
             return [ClientRefused(lock_id, errno.ENOENT)]
         return self._done(lock, lock.unlock(lock_id, flags, lvb, keep))
+
+    def unlock_many(self, lock_ids: Sequence[int]) -> tuple[list[Out], list[int]]:
+        """`unlock` of the last clients that this node has of their resources, where all is up to the cluster.
+
+        Returns: what follows; and the ids of those others for whom nothing was done."""
+        asked: dict[str, list[str]] = {}
+        others: list[int] = []
+        for lock_id in lock_ids:
+            lock = self._of.get(lock_id)
+            if lock is not None and lock.ends_with(lock_id):
+                asked.setdefault(lock.lockspace, []).append(lock.resource)
+            else:
+                others.append(lock_id)
+        return [AskMany(space, tuple(names), OpKind.UNLOCK) for space, names in asked.items()], others
 
     def busy(self, lock_id: int) -> list[Out]:
         """A client that caches uses its lock: refuse those who try for it."""
@@ -237,6 +299,55 @@ class NodeLocks:
             self._hold(hold_until_ms, lock)
         return self._done(lock, outs)
 
+    def on_granted_many(
+        self,
+        lockspace: str,
+        resources: Sequence[str],
+        mode: Mode,
+        tokens: Sequence[Token],
+        lvb: bytes | None,
+        *,
+        hold_until_ms: int = 0,
+    ) -> list[Out]:
+        """`on_granted` of each of these, with values that are valid."""
+        space = self._spaces.get(lockspace, {})
+        outs: list[Out] = []
+        for resource, token in zip(resources, tokens, strict=True):
+            lock = space.get(resource)
+            if lock is not None and lock.keeps_ahead():
+                lock.keep_ahead(mode, token, lvb, True, hold_until_ms)
+                if hold_until_ms:
+                    self._hold(hold_until_ms, lock)
+                continue
+            only = lock.grants_alone(mode) if lock is not None else None
+            if lock is None or only is None:
+                outs += self.on_granted(
+                    lockspace, resource, mode, token, lvb, True, hold_until_ms=hold_until_ms
+                )
+                continue
+            outs.append(lock.grant_alone(only, mode, token, lvb, True, hold_until_ms))
+            if hold_until_ms:
+                self._hold(hold_until_ms, lock)
+        return outs
+
+    def on_released_many(self, lockspace: str, resources: Sequence[str]) -> list[Out]:
+        """`on_released` of each of these."""
+        space = self._spaces.get(lockspace, {})
+        outs: list[Out] = []
+        for resource in resources:
+            lock = space.get(resource)
+            told = lock.last_released() if lock is not None else None
+            if told is None:
+                outs += self.on_released(lockspace, resource)
+                continue
+            outs.append(told)
+            self._of.pop(told.lock_id, None)
+            self._persistent.pop(told.lock_id, None)
+            del space[resource]
+        if not space:
+            self._spaces.pop(lockspace, None)
+        return outs
+
     def on_queued(self, lockspace: str, resource: str) -> None:
         """What this node asked for has to wait for others."""
         lock = self._find(lockspace, resource)
@@ -296,6 +407,21 @@ class NodeLocks:
         """The node is about to leave: a kept lock is given back.  Ask `holds` after each answer."""
         lock = self._find(lockspace, resource)
         return [] if lock is None else self._done(lock, lock.give_back())
+
+    def give_back_many(self, lockspace: str, resources: Iterable[str]) -> list[Out]:
+        """`give_back` of each of these."""
+        space = self._spaces.get(lockspace, {})
+        alone: list[str] = []
+        outs: list[Out] = []
+        for resource in resources:
+            lock = space.get(resource)
+            if lock is None:
+                continue
+            if lock.gives_back():
+                alone.append(resource)
+            else:
+                outs += self._done(lock, lock.give_back())
+        return [AskMany(lockspace, tuple(alone), OpKind.UNLOCK), *outs] if alone else outs
 
     # -- reading -------------------------------------------------------------------------------
 

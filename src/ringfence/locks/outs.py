@@ -27,6 +27,16 @@ class AskCluster(_Out, frozen=True):
     """Nobody waits for it: a BUSY that may be told later, before anything else is said of this lock."""
 
 
+class AskMany(_Out, frozen=True):
+    """The same operation of each of these resources: REQUEST, or UNLOCK that writes no value block."""
+
+    lockspace: str
+    resources: tuple[str, ...]
+    kind: OpKind
+    mode: Mode = Mode.UN
+    flags: int = 0
+
+
 class ClientGranted(_Out, frozen=True):
     lock_id: int
     mode: Mode
@@ -71,4 +81,4 @@ class ClientLost(_Out, frozen=True):
 
 
 ClientOut = ClientGranted | ClientRefused | ClientBlocking | ClientReleased | ClientCancelled | ClientLost
-Out = AskCluster | ClientOut
+Out = AskCluster | AskMany | ClientOut

@@ -62,6 +62,9 @@ class Resources(Mapping[str, Resource]):
             found = part.resources[name]
         return found
 
+    def __contains__(self, name: object) -> bool:
+        return name in self._open or any(name in part.resources for part in self._parts())
+
     def __iter__(self) -> Iterator[str]:
         return chain(self._open, *(part.resources for part in self._parts()))
 
@@ -135,6 +138,34 @@ class Resources(Mapping[str, Resource]):
         part.locks += _locks(resource)
         if resource.stirred:
             self._stirred[resource.name] = None
+
+    def put_alone(self, owner: int, new: dict[str, Resource]) -> None:
+        """Many new ones, closed, of each of which this owner has the only lock, which is granted."""
+        part = self._alone.get(owner)
+        if part is None:
+            part = self._alone[owner] = _Part()
+        part.resources |= new
+        part.sum += sum(map(_digest, new.values()))
+        part.locks += len(new)
+
+    def drop_alone(self, owner: int, name: str) -> bool:
+        """Forget a resource of which this owner has the only lock, which is granted.
+
+        False, and nothing was done: it is not that."""
+        found = self._open.get(name)
+        if found is not None:
+            if not _is_alone(owner, found):
+                return False
+            del self._open[name]
+            return True
+        part = self._alone.get(owner)
+        found = part.resources.get(name) if part is not None else None
+        if part is None or found is None or not _is_alone(owner, found):
+            return False
+        del part.resources[name]
+        part.sum -= _digest(found)
+        part.locks -= 1
+        return True
 
     def drop(self, name: str) -> None:
         """Forget an open one that has no lock any more."""
@@ -214,6 +245,11 @@ def _owners(resource: Resource) -> list[int]:
     if len(everyone) == 1:
         return [everyone[0].owner]
     return list(dict.fromkeys([one.owner for one in everyone]))
+
+
+def _is_alone(owner: int, resource: Resource) -> bool:
+    granted = resource.granted
+    return len(granted) == 1 and granted[0].owner == owner and not (resource.converting or resource.waiting)
 
 
 def _locks(resource: Resource) -> int:

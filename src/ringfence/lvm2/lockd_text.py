@@ -17,16 +17,9 @@ from ringfence.core.errors import BadInput
 
 END = b"\n##\n"
 
-_LINE = re.compile(
-    r"""
-        [ \t]*(?P<key>[\w\[\]]+)[ \t]*=[ \t]*
-        (?:"(?P<text>[^"\\\n]*(?:\\.[^"\\\n]*)*)"|(?P<number>-?\d+))[ \t]*(?:\n|\Z)
-      | \s*?(?:\n|\Z)
-      | (?P<other>.+)
-    """,
-    re.VERBOSE | re.ASCII,
+_FIELD = re.compile(
+    r"""[ \t]*([\w\[\]]+)[ \t]*=[ \t]*(?:"([^"\\]*(?:\\.[^"\\]*)*)"|(-?\d+))[ \t]*""", re.ASCII
 )
-"""A line with a field, a blank one, or what is neither.  It always matches, so no line is passed over."""
 _QUOTED = re.compile(r'\\(["\\])')
 _TO_QUOTE = re.compile(r'(["\\])')
 
@@ -35,13 +28,21 @@ def parse_fields(frame: bytes) -> dict[str, str]:
     """A frame's fields, without its end; numbers as their text.
 
     Raises BadInput for anything else."""
-    found: dict[str, str] = {}
-    for key, text, number, other in _LINE.findall(frame.decode("utf-8", "surrogateescape")):
-        if key:
-            found[key] = number or (_QUOTED.sub(r"\1", text) if "\\" in text else text)
-        elif other:
-            raise BadInput(f"not a line of a request: {other[:60]!r}", next='send lines: key = "value"')
-    return found
+    lines = frame.decode("utf-8", "surrogateescape").split("\n")
+    return dict([field for field in map(parse_line, lines) if field is not None])
+
+
+def parse_line(line: str) -> tuple[str, str] | None:
+    """A field: its key, and its value as text.  None: a blank line.
+
+    Raises BadInput for anything else."""
+    found = _FIELD.fullmatch(line)
+    if found is not None:
+        key, text, number = found.groups()
+        return key, number or (_QUOTED.sub(r"\1", text) if "\\" in text else text)
+    if line.isspace() or not line:
+        return None
+    raise BadInput(f"not a line of a request: {line[:60]!r}", next='send lines: key = "value"')
 
 
 def print_fields(fields: Iterable[tuple[str, int | str]]) -> bytes:

@@ -89,7 +89,9 @@ class Admins:
                 extents = rng.randrange(2, 6) if self._changing else rng.randrange(1, 4)
                 return calls.LvCreate(VG, lv, extents=extents, activate=activate, wait_ms=wait_ms)
             case "activate":
-                if self._changing and self._scheduler.chance(0.7):
+                if self._changing and self._scheduler.chance(0.3):
+                    lv = ""  # all there are, together
+                elif self._changing and self._scheduler.chance(0.7):
                     lv = self._made  # perhaps before it is zeroed
                 return calls.LvChange(VG, lv, "ey", wait_ms)
             case "shared":

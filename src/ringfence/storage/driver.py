@@ -13,25 +13,29 @@ from contextlib import ExitStack
 from typing import Any, Protocol
 
 from ringfence.core.errors import DeviceFailed, NotFound, Unavailable
+from ringfence.engine.commands.disks import steps_of
 from ringfence.engine.orders import (
     CopyBlocks,
     Device,
     Probe,
     Read,
     ReadBlocks,
+    ReadDisks,
     ReadText,
     SaveText,
     ScanDevices,
     StorageOrder,
     Write,
     WriteBlocks,
+    WriteVersion,
     ZeroBlocks,
 )
 from ringfence.lvm2.area import MdaHeader
 from ringfence.storage.direct import DirectFile
 from ringfence.storage.probe import probe
 from ringfence.storage.scan import scan_devices
-from ringfence.volumes.model import Vg, read_text_like, unpack_text
+from ringfence.volumes.discovery import Disks
+from ringfence.volumes.model import Vg, read_all_of, unpack_text
 from ringfence.volumes.signatures import Probed
 
 ZERO_STEP_BYTES = 16 << 20
@@ -48,7 +52,10 @@ class Keeper(Protocol):
     """Keeps what metadata was, beside the disks.  Called by storage threads; only `save` takes long."""
 
     def headers_before(self, writes: Sequence[Write]) -> list[tuple[str, MdaHeader]]:
-        """These headers are about to be written."""
+        """These headers are about to be written.  Cheap: a sector each is read."""
+
+    def headers_in(self, writes: Sequence[Write]) -> list[tuple[str, MdaHeader]]:
+        """These stand there by now."""
 
     def committed(self, writes: Sequence[Write], before: list[tuple[str, MdaHeader]]) -> str:
         """They were.  Returns a warning for whoever changed it; empty: none."""
@@ -97,12 +104,16 @@ class Storage:
                 return self._scan()
             case ReadBlocks():
                 return self.read(order.reads)
+            case ReadDisks():
+                return self._read_disks(order)
             case ReadText():
                 return parse(order)
             case SaveText():
                 return self._save(order)
             case WriteBlocks():
                 return self._write(order)
+            case WriteVersion():
+                return self._write_version(order)
             case ZeroBlocks():
                 return self._zero(order)
             case CopyBlocks():
@@ -116,6 +127,16 @@ class Storage:
             self._tell(path, f"{path} is not used: {why}")
         self._known = frozenset(device.path for device in found.devices)
         return found.devices
+
+    def _read_disks(self, order: ReadDisks) -> Disks:
+        steps, answer = steps_of(order), None
+        while True:
+            try:
+                step = steps.send(answer)
+            except StopIteration as stop:
+                disks: Disks = stop.value
+                return disks
+            answer = self.do(step)
 
     def _save(self, order: SaveText) -> str:
         if self._keeper is None:
@@ -142,23 +163,37 @@ class Storage:
     def _write(self, order: WriteBlocks) -> str:
         keeper = self._keeper if order.what == "commit" else None
         before = keeper.headers_before(order.writes) if keeper is not None else []
-        self._write_all(order)
+        with ExitStack() as stack:
+            opened = self._open_all(stack, order.writes)
+            self._write_all(opened, order.what, order.writes, order.guard)
+            _flush(opened)
         return keeper.committed(order.writes, before) if keeper is not None else ""
 
-    def _write_all(self, order: WriteBlocks) -> None:
+    def _write_version(self, order: WriteVersion) -> str:
         with ExitStack() as stack:
-            opened: dict[str, DirectFile] = {}
-            for write in order.writes:
-                if write.path not in opened:
-                    opened[write.path] = stack.enter_context(self._open(write.path, write=True))
-            for index, write in enumerate(order.writes):
-                self._guard(order.guard)
-                self._hook(Moment.BEFORE, order.what, index, write)
-                opened[write.path].write(write.offset_bytes, write.data)
-                self._hook(Moment.AFTER, order.what, index, write)
-                self._guard(order.guard)
-            for file in opened.values():
-                file.flush()
+            opened = self._open_all(stack, (*order.texts, *order.precommits, *order.commits))
+            for what, writes in order.steps:
+                if what == "commit":
+                    _flush(opened)
+                self._write_all(opened, what, writes, order.guard)
+            _flush(opened)
+        if self._keeper is None:
+            return ""
+        return self._keeper.committed(order.commits, self._keeper.headers_in(order.precommits))
+
+    def _open_all(self, stack: ExitStack, writes: Sequence[Write]) -> dict[str, DirectFile]:
+        paths = dict.fromkeys(write.path for write in writes)
+        return {path: stack.enter_context(self._open(path, write=True)) for path in paths}
+
+    def _write_all(
+        self, opened: dict[str, DirectFile], what: str, writes: Sequence[Write], guard: str
+    ) -> None:
+        for index, write in enumerate(writes):
+            self._guard(guard)
+            self._hook(Moment.BEFORE, what, index, write)
+            opened[write.path].write(write.offset_bytes, write.data)
+            self._hook(Moment.AFTER, what, index, write)
+            self._guard(guard)
 
     def _zero(self, order: ZeroBlocks) -> None:
         """To crash points each piece is a write without bytes."""
@@ -218,12 +253,16 @@ class Storage:
             self._say(line)
 
 
+def _flush(opened: dict[str, DirectFile]) -> None:
+    for file in opened.values():
+        file.flush()
+
+
 def parse(order: ReadText) -> Vg:
     """The VG, with all that takes long to know of it.  Raises Damaged."""
-    if order.packed:
-        vg = unpack_text(order.text, order.where)
-    else:
-        vg = read_text_like(order.text, order.where, order.like)
+    if not order.packed:
+        return read_all_of(order.text, order.where, order.like)
+    vg = unpack_text(order.text, order.where)
     assert vg.index is not None
     assert vg.by_text is not None
     return vg

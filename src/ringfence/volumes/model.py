@@ -244,6 +244,14 @@ def read_text_like(text: bytes, where: str, like: Vg | None) -> Vg:
     return read_vg(parse_text(text, where), where)
 
 
+def read_all_of(text: bytes, where: str, like: Vg | None) -> Vg:
+    """As `read_text_like`, with all that takes long to know of the VG.  Raises Damaged."""
+    vg = read_text_like(text, where, like)
+    assert vg.index is not None
+    assert vg.by_text is not None
+    return vg
+
+
 LARGEST_BYTES = 64 << 20
 """More than any metadata area has room for."""
 

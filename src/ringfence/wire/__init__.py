@@ -22,7 +22,7 @@ class Speaks(msgspec.Struct, frozen=True, array_like=True):
         return f"protocol {self.low}" if self.low == self.high else f"protocols {self.low} to {self.high}"
 
 
-SPEAKS = Speaks(1, 7)
+SPEAKS = Speaks(1, 8)
 """Of this ringfence."""
 UNSAID = Speaks(0, 0)
 """Of a node that says nothing of it: it is from before there was more than one.  It calls its protocol 1, but
@@ -54,3 +54,5 @@ MOVES = 7
 """From here on: nobody opens, removes or forgets an LV that keeps extents for one that is being moved."""
 RAGGED_ENDS = 7
 """From here on: of states that each lack what another has applied one goes on, though few have it."""
+MANY_LOCKS = 8
+"""From here on: `LockRequests`, `LockUnlocks` and `LocksBusy`."""

@@ -76,6 +76,32 @@ class LockBusy(_Entry, frozen=True):
     resource: str
 
 
+class LockRequests(_Entry, frozen=True):
+    """`LockRequest`s in a row: the sender's node wants each of these locks, in this mode.
+
+    This and the two below mean what as many entries of the one kind mean, one after the other.  Whoever sends
+    them sees to it that they are not too many for one step of a receiver."""
+
+    lockspace: str
+    resources: tuple[str, ...]
+    mode: Mode
+    flags: int = 0
+
+
+class LockUnlocks(_Entry, frozen=True):
+    """`LockUnlock`s in a row, none of which writes a value block."""
+
+    lockspace: str
+    resources: tuple[str, ...]
+
+
+class LocksBusy(_Entry, frozen=True):
+    """`LockBusy` of each of these."""
+
+    lockspace: str
+    resources: tuple[str, ...]
+
+
 class Retoken(_Entry, frozen=True):
     """A grant that could not be reported in its own epoch asks for a token of this one."""
 
@@ -532,6 +558,7 @@ class HandoverTold(_Entry, frozen=True):
 
 Entry = (
     JoinLockspace | AckJoin | LeaveLockspace | LockRequest | LockConvert | LockUnlock | LockCancel | LockBusy
+    | LockRequests | LockUnlocks | LocksBusy
     | Retoken | EvidenceSeen | AttemptBegan | AttemptEnded | VictimDue | BoundPassed | Suspect
     | OperatorConfirms | QuarantineLifted | ConfigProposed | Goodbye | VolumeNotice | UncleanNoted
     | IncidentSeen
@@ -541,7 +568,21 @@ Entry = (
     | SlotsKept | SlotsLeft | SlotsEnd | Marked | AskRefresh | RefreshTold | AskHandover | HandoverTold
 )  # fmt: skip
 
-LOCK_ENTRIES = (LockRequest, LockConvert, LockUnlock, LockCancel, LockBusy)
-"""Those that change nothing but a resource's queues."""
+MANY_LOCKS = (LockRequests, LockUnlocks, LocksBusy)
+LOCK_ENTRIES = (LockRequest, LockConvert, LockUnlock, LockCancel, LockBusy, *MANY_LOCKS)
+"""Those that change nothing but resources' queues."""
+
+
+def one_by_one(entry: LockRequests | LockUnlocks) -> list[Entry]:
+    """What it means, as single entries."""
+    if isinstance(entry, LockUnlocks):
+        return [LockUnlock(entry.lockspace, one) for one in entry.resources]
+    return [LockRequest(entry.lockspace, one, entry.mode, entry.flags) for one in entry.resources]
+
+
+def weight(entry: Entry) -> int:
+    """What it costs to apply, in entries that are about one thing."""
+    return len(entry.resources) if isinstance(entry, MANY_LOCKS) else 1
+
 
 Json = dict[str, Any]

@@ -26,7 +26,7 @@ LM_DLM = 2
 """`running_lm`'s answer, as LVM2 numbers the lock managers."""
 
 
-class LvmAsked(msgspec.Struct, frozen=True):
+class LvmAsked(msgspec.Struct, frozen=True, gc=False):
     """One request.  What it does not say is empty; "none" is read as empty."""
 
     op: str
@@ -53,7 +53,7 @@ class LvmAsked(msgspec.Struct, frozen=True):
     """Of info: the peer is of LVM2 before 2.03.28, by what its program reads of a lockspace's line."""
 
 
-class LvmAnswered(msgspec.Struct, frozen=True):
+class LvmAnswered(msgspec.Struct, frozen=True, gc=False):
     """The reply to one request."""
 
     op: str
@@ -72,7 +72,7 @@ class LvmAnswered(msgspec.Struct, frozen=True):
     """Of info and dump: what goes to lvmlockctl beside the reply."""
 
 
-class LvmLock(msgspec.Struct, frozen=True, array_like=True):
+class LvmLock(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """A lock that stock LVM2 has through this node, as the node keeps it in case its daemon is killed.
 
     What it must not outlive: the boot, and where it is not persistent, its process."""

@@ -1,10 +1,12 @@
 """Reading the disks: every device's label, its metadata areas, their texts.
 
-Three rounds of reads, each one order: first sectors, area headers, texts.  What cannot be read or
-does not hold together becomes a problem of its device, never a guess."""
+Three rounds of reads: first sectors, area headers, texts.  They are steps of one order (`ReadDisks`), which
+the storage driver goes through by itself (`steps_of`): commands that wait for a VG's lock wait for each turn
+of the event loop, too.  What cannot be read or does not hold together becomes a problem of its device, never
+a guess."""
 
 import contextlib
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from typing import Any
 
 import msgspec
@@ -16,7 +18,7 @@ from ringfence.engine.orders import (
     Order,
     Read,
     ReadBlocks,
-    ReadText,
+    ReadDisks,
     Recall,
     Remember,
     ScanDevices,
@@ -35,10 +37,8 @@ from ringfence.lvm2.label import LABEL_SCAN_BYTES, Area, PvLabel, parse_label
 from ringfence.lvm2.skim import visible_uuids
 from ringfence.volumes.discovery import AreaOnDisk, Disks, PvOnDisk, VgOnDisk, assemble
 from ringfence.volumes.known import Known, KnownVgs
-from ringfence.volumes.model import SLOTS_TAG, Vg, read_text_like
+from ringfence.volumes.model import SLOTS_TAG, Vg, read_all_of
 
-LARGE_BYTES = 64 * 1024
-"""To parse a longer text takes more than some ten ms: a worker does it, beside the event loop."""
 _NAME_BYTES = 512
 """A text begins with the VG's name; reads are of whole sectors."""
 _MOVED_TRIES = 3
@@ -58,14 +58,26 @@ class _Found(msgspec.Struct, frozen=True):
         return [(device.path, place) for device, _, label in self.labels for place in label.metadata_areas]
 
 
-Believed = Callable[[Known], bool]
-"""Whether a text that a header names is known to be this one, so that it need not be read."""
+Steps = Generator[ScanDevices | ReadBlocks, Any, Disks]
 
 
-def read_disks(believed: Believed = lambda known: False) -> Generator[Order, Any, Disks]:
-    """Scan and read everything, but for texts that are believed to be known: not to be relied on then."""
+def read_disks(*, believed: bool = False) -> Generator[Order, Any, Disks]:
+    """Scan and read everything.
+
+    Args: believed: but for texts that are known by their headers: not to be relied on then."""
+    known: KnownVgs = yield Recall()
+    disks: Disks = yield ReadDisks(tuple(known), believed)
+    yield from _remember(disks)
+    return disks
+
+
+def steps_of(order: ReadDisks) -> Steps:
+    """What the order consists of; returns its answer."""
+    known = KnownVgs()
+    for one in order.known:
+        known.put(one)
     found = yield from _find_devices()
-    areas = yield from _read_areas(found.places, believed)
+    areas = yield from _read_areas(found.places, known, order.believed)
     pvs = tuple(
         PvOnDisk(
             device.path,
@@ -78,9 +90,7 @@ def read_disks(believed: Believed = lambda known: False) -> Generator[Order, Any
     )
     aliases = {alias: device.path for device in found.devices for alias in device.aliases}
     sizes = {device.path: device.size_bytes for device in found.devices}
-    disks = assemble(pvs, found.bare, found.problems, aliases, sizes)
-    yield from _remember(disks)
-    return disks
+    return assemble(pvs, found.bare, found.problems, aliases, sizes)
 
 
 def _remember(disks: Disks) -> Generator[Order, Any, None]:
@@ -100,7 +110,7 @@ def known_as(found: VgOnDisk) -> Known:
     return Known(found.vg, found.crc, area.header.committed.size_bytes)
 
 
-def _find_devices() -> Generator[Order, Any, _Found]:
+def _find_devices() -> Generator[ScanDevices | ReadBlocks, Any, _Found]:
     devices: tuple[Device, ...] = yield ScanDevices()
     starts: tuple[bytes | None, ...] = yield ReadBlocks(
         tuple(Read(device.path, 0, min(LABEL_SCAN_BYTES, device.size_bytes)) for device in devices)
@@ -125,33 +135,32 @@ def _find_devices() -> Generator[Order, Any, _Found]:
 
 
 def _read_areas(
-    places: list[tuple[str, Area]], believed: Believed
-) -> Generator[Order, Any, list[AreaOnDisk]]:
+    places: list[tuple[str, Area]], known: KnownVgs, believed: bool
+) -> Generator[ReadBlocks, Any, list[AreaOnDisk]]:
     for _ in range(_MOVED_TRIES):
-        areas = yield from _read_areas_once(places, believed)
+        areas = yield from _read_areas_once(places, known, believed)
         if not any(area.header is not None and area.problem for area in areas):
             break
     return areas
 
 
 def _read_areas_once(
-    places: list[tuple[str, Area]], believed: Believed
-) -> Generator[Order, Any, list[AreaOnDisk]]:
+    places: list[tuple[str, Area]], known: KnownVgs, believed: bool
+) -> Generator[ReadBlocks, Any, list[AreaOnDisk]]:
     if not places:
         return []
-    known: KnownVgs = yield Recall()
     areas = []
     for area in (yield from _read_headers(places)):
         slot = area.header.committed if area.header is not None and area.in_use else RawLocn()
-        have = known.with_text(slot.size_bytes, slot.crc) if not slot.empty else None
-        if have is not None and believed(have):
+        have = known.with_text(slot.size_bytes, slot.crc) if believed and not slot.empty else None
+        if have is not None:
             area = AreaOnDisk(area.path, area.place, area.header, have.vg, slot.crc)
         areas.append(area)
     texts = iter((yield from read_texts(_committed(areas))))
     parsed: dict[bytes, Vg] = {}
     for at, area in enumerate(areas):
         if _lacks_text(area) and area.header is not None:
-            areas[at] = yield from _with_text(area, area.header.committed, next(texts), parsed, known)
+            areas[at] = _with_text(area, area.header.committed, next(texts), parsed, known)
     return areas
 
 
@@ -161,7 +170,7 @@ def _lacks_text(area: AreaOnDisk) -> bool:
     return area.vg is None and header is not None and area.in_use and not header.committed.empty
 
 
-def _read_headers(places: list[tuple[str, Area]]) -> Generator[Order, Any, list[AreaOnDisk]]:
+def _read_headers(places: list[tuple[str, Area]]) -> Generator[ReadBlocks, Any, list[AreaOnDisk]]:
     blocks: tuple[bytes | None, ...] = yield ReadBlocks(
         tuple(Read(path, place.offset_bytes, HEADER_BYTES) for path, place in places)
     )
@@ -188,7 +197,7 @@ def _header(path: str, place: Area, data: bytes | None) -> AreaOnDisk:
 
 def read_texts(
     wanted: list[tuple[str, MdaHeader, RawLocn]],
-) -> Generator[Order, Any, list[bytes | None]]:
+) -> Generator[ReadBlocks, Any, list[bytes | None]]:
     """The texts of slots, pieces joined, not yet verified; None where a read failed."""
     if not wanted:
         return []
@@ -208,7 +217,7 @@ def read_texts(
 
 def _with_text(
     area: AreaOnDisk, slot: RawLocn, data: bytes | None, parsed: dict[bytes, Vg], known: KnownVgs
-) -> Generator[Order, Any, AreaOnDisk]:
+) -> AreaOnDisk:
     """The area with its VG.  The areas of a VG bear the same text: it is parsed once."""
     if data is None:
         problem = f"{area.path}: the metadata text cannot be read"
@@ -222,10 +231,7 @@ def _with_text(
             text = data.rstrip(b"\0")
             said = heading(text[:_NAME_BYTES])
             have = known.named(said[0]) if said else None
-            like = have.vg if have is not None else None
-            large = len(text) > LARGE_BYTES
-            order = ReadText(text, area.path, like)
-            parsed[data] = (yield order) if large else read_text_like(text, area.path, like)
+            parsed[data] = read_all_of(text, area.path, have.vg if have is not None else None)
         return AreaOnDisk(area.path, area.place, area.header, parsed[data], slot.crc)
     except Damaged as error:
         return AreaOnDisk(area.path, area.place, area.header, problem=error.message)

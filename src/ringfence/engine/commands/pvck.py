@@ -6,13 +6,12 @@ from collections.abc import Generator
 from typing import Any
 
 from ringfence.core.errors import BadInput, Damaged, DeviceFailed
-from ringfence.engine.commands.disks import LARGE_BYTES, device_named, read_disks, read_texts
+from ringfence.engine.commands.disks import device_named, read_disks, read_texts
 from ringfence.engine.orders import Command, GoOn, Order, Read, ReadBlocks, ReadText
 from ringfence.lvm2.area import HEADER_BYTES, check_text, parse_header
 from ringfence.lvm2.dump import Lines, copies_in, dump_header, dump_label, label_sector, text_line
 from ringfence.lvm2.label import LABEL_SCAN_BYTES, Area, PvLabel, parse_label
 from ringfence.volumes.checks import check_vg
-from ringfence.volumes.model import read_text_like
 from ringfence.wire.client import PvCk
 
 DUMPS = ("headers", "metadata", "metadata_all", "metadata_search")
@@ -90,8 +89,7 @@ def _look_at_area(path: str, number: int, area: Area, dump: str, out: Lines) -> 
         out.lines += ["---", *words.split("\n"), "---"]
     try:
         whole = check_text(header.committed, text, path)
-        vg = (yield ReadText(whole, path)) if len(whole) > LARGE_BYTES else read_text_like(whole, path, None)
-        check_vg(vg)
+        check_vg((yield ReadText(whole, path)))
     except Damaged as error:
         out.problems.append(error.message)
 

@@ -179,7 +179,7 @@ def _read(only: str) -> Generator[Order, Any, _Seen]:
     if only and space_of(only) in joined:
         ours = [only]
     else:  # which VGs are there to be locked?
-        disks = yield from read_disks(believed=lambda known: True)
+        disks = yield from read_disks(believed=True)
         ours = [one.vg.name for one in disks.vgs if is_ours(one.vg, me.cluster) and only in ("", one.vg.name)]
     locks, unlocked, wait_ms = [], [], WAIT_MS
     # Sorted, and without waiting for ever: two reports cannot block each other.

@@ -30,6 +30,9 @@ AFTER = 3
 """So many requests in a row, and the next ones are asked for."""
 FIRST, MOST = 32, 256
 """How many are asked for before they are wanted: it doubles from the one to the other."""
+BITE = 32
+"""So many of them at a time: what is asked for and granted ahead keeps the next request waiting, and the more
+it is the longer, while the command works on the last answer."""
 ORDER_MS = 1_000
 """An order that was read is good for so long, to whoever else asks: it is but a guess."""
 UNUSED_MS = 1_000
@@ -55,6 +58,12 @@ class _Run(msgspec.Struct):
     until: int = 0
     """What stands before this place was asked for ahead, or passed over."""
     window: int = FIRST
+    ask_step: int = 0
+    """In which step to ask for more; 0: none is due."""
+
+    @property
+    def bite(self) -> int:
+        return min(BITE, self.window // 2)
 
 
 class _Order(msgspec.Struct, frozen=True):
@@ -81,12 +90,13 @@ class Ahead:
             self._runs[client] = run = _Run(vg, Mode.UN)
             self._start_reading(run)
 
-    def asked(self, client: int, vg: str, uuid: str, mode: Mode) -> None:
+    def asked(self, client: int, vg: str, uuid: str, mode: Mode, *, here: bool = False) -> None:
         """A connection asks for an LV's lock, for an activation: look ahead.
 
         Args:
             client: the connection.
-            mode: EX or PR."""
+            mode: EX or PR.
+            here: the node has it, and the connection gets its answer now."""
         run = self._runs.get(client)
         if run is not None and run.vg == vg and run.mode is Mode.UN:
             run.mode = mode
@@ -101,14 +111,20 @@ class Ahead:
         if run.count >= AFTER and not run.reads:
             self._start_reading(run)
         place = run.places.get(uuid)
-        if place is None or run.count < AFTER or not self._may_ask(vg):
+        if place is None or run.count < AFTER:
             return
         if not run.at <= place <= run.until:
             self._give_back(run)
             run.at = run.until = place
-        self._give_back(run, place)
+        if run.at < place:
+            self._give_back(run, place)
         run.at, run.until = place + 1, max(run.until, place + 1)
-        if run.until - run.at <= run.window // 2:
+        if run.ask_step or run.until - run.at > run.window - run.bite or run.until >= len(run.order):
+            return
+        if here:
+            # Its answer first: the command works on that meanwhile.
+            run.ask_step, self._context.more_locks = self._context.step + 1, True
+        else:
             self._ask(run)
 
     def over(self, client: int) -> None:
@@ -123,6 +139,8 @@ class Ahead:
         for run in self._runs.values():
             if run.asked_ns <= idle_ns and run.at < run.until:
                 self._give_back(run)
+            elif 0 < run.ask_step <= self._context.step:
+                self._ask(run)
         now_ns = self._context.now_ns
         for vg in [vg for vg, order in self._orders.items() if 0 < order.until_ns <= now_ns]:
             del self._orders[vg]
@@ -163,9 +181,12 @@ class Ahead:
         )
 
     def _ask(self, run: _Run) -> None:
-        end = min(run.at + run.window, len(run.order))
-        for uuid in run.order[run.until : end]:
-            self._locker.ask_ahead(space_of(run.vg), uuid, run.mode)
+        run.ask_step = 0
+        if not self._may_ask(run.vg):
+            return
+        end = min(run.at + run.window, run.until + BITE, len(run.order))
+        space = space_of(run.vg)
+        self._locker.ask_ahead(space, run.order[run.until : end], run.mode)
         run.until = max(run.until, end)
         run.window = min(2 * run.window, MOST)
 
@@ -175,4 +196,4 @@ class Ahead:
         for uuid in run.order[run.at : end]:
             self._locker.give_back(space_of(run.vg), uuid)
         if until is None:
-            run.at, run.window = run.until, FIRST
+            run.at, run.window, run.ask_step = run.until, FIRST, 0

@@ -172,7 +172,7 @@ class Locks:
                 return -errno.ENOENT  # no stock command has it; `vgchange -an` asks for every LV of a VG
             self._replies.note(session, asked, SLOTS_REFUSED)
             return -errno.EBUSY
-        if asked.mode != "un" and asked.lv_uuid in self._context.unclean(asked.vg_name):
+        if asked.mode != "un" and self._context.is_unclean(asked.vg_name, asked.lv_uuid):
             self._replies.note(session, asked, UNCLEAN_REFUSED)
             return -errno.EBUSY
         if where in self._in_flight:
@@ -184,7 +184,21 @@ class Locks:
             self._replies.note(session, asked, f"it is active here through ringfence: {first} comes first")
             return -errno.EBUSY if asked.mode == "un" else -errno.EAGAIN
         self._fresh.pop(where, None)
+        if PERSISTENT in asked.opts and self._take_ahead(session, asked, where):
+            return 0
         return self._lock(session, asked, where)
+
+    def _take_ahead(self, session: Session, asked: LvmAsked, where: Where) -> bool:
+        """What `_lock` comes to where this node has asked for the lock ahead, and has it: nobody here has."""
+        mode = MODES.get(asked.mode)
+        if mode is None or "adopt_only" in asked.opts:
+            return False
+        if not self._locker.take_ahead(*where, mode, what(asked), session.owner, session.process):
+            return False
+        self._ahead.asked(session.client, asked.vg_name, asked.lv_uuid, mode, here=True)
+        self._fresh[where] = session.client
+        self._counts_on(session, where)
+        return True
 
     def _lock(self, session: Session, asked: LvmAsked, where: Where) -> int | None:
         space = where[0]
@@ -371,8 +385,8 @@ class Locks:
         it, on any host, finds the LV free, too."""
         if use.done is not None:
             return self._hold(session, asked, "another request for it is not answered yet")
-        counted_on = self._counted_on.get((use.lockspace, use.resource), {}).keys() - {session.client}
-        if counted_on or self._processes.works_in(use.lockspace):
+        counted_on = self._counted_on.get((use.lockspace, use.resource), ())
+        if any(one != session.client for one in counted_on) or self._processes.works_in(use.lockspace):
             self._replies.note(session, asked, "another command of this host activates it just now")
             return -errno.EBUSY
         session.released[use.lockspace, use.resource] = None

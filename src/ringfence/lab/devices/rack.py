@@ -22,7 +22,7 @@ from ringfence.lab.devices.kinds import KINDS
 from ringfence.lab.devices.model import BMC, Condition, Simulated, condition, new_password
 from ringfence.lab.devices.stand_in import StandIn
 
-START_S = 30.0
+START_S = 60.0
 """pyghmi's and sushy-tools' take a second of CPU to start."""
 POLL_S = 0.005
 

@@ -1,7 +1,7 @@
 """Without a rule about lockspaces, grants, value blocks and blocking notices."""
 
 from collections import deque
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -12,6 +12,7 @@ from ringfence.engine import apply as engine_apply
 from ringfence.engine import losses, spaces, views
 from ringfence.engine.facts import Fact, JoinDone, LockFact
 from ringfence.engine.grants import Grants
+from ringfence.engine.locker import Locker
 from ringfence.engine.state import ClusterState
 from ringfence.fencing.domain import Domain, Victim
 from ringfence.locks.flags import Flag
@@ -133,3 +134,22 @@ def _() -> list[Change]:
 
     real = NodeLock._raise
     return [(NodeLock, "_raise", ask)]
+
+
+@mutant("rows-take", "what is asked for in a row is given though another has it", story="volumes")
+def _() -> list[Change]:
+    def request(self: Lockspace, names: Sequence[str], owner: int, *how: Any) -> list[Token]:
+        for name in names:
+            if self.resources.open(name) is not None:
+                self.resources.drop(name)
+        return real(self, names, owner, *how)
+
+    real = Lockspace.request_new
+    return [(Lockspace, "request_new", request)]
+
+
+@mutant("rows-thaw", "a frozen lockspace gives what is asked for in a row", story="volumes")
+def _() -> list[Change]:
+    """The rule stands twice: whole VGs are tried for, and a node tries for nothing in a frozen lockspace."""
+    runs = (spaces, "_runs", lambda state, space, node: state.member(space.name, node))
+    return [runs, (Locker, "_frozen", lambda self, use: "")]
