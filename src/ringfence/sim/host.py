@@ -128,7 +128,7 @@ class Host:
         """By how much its wall clock is wrong."""
         self.storage = Storage(scheduler, disks, self.awake)
         self.slots = SlotPort(scheduler, disks, self.awake)
-        self.block = BlockService(scheduler, self, watcher.landed, self.report_late)
+        self.block = BlockService(scheduler, self, watcher.landed, self.report_late, disks)
         self.sent: Callable[[bytes], None] = lambda payload: None
         """Told what its daemon has just multicast."""
         self.renewed: Callable[[int], None] = lambda deadline_ns: None
@@ -458,13 +458,17 @@ class Host:
         def reap() -> None:
             if self.daemon is not daemon:
                 return
-            if self.block.stuck and self.block.open:  # nothing is claimed that is not known
+            if not self._can_be_closed():
                 self._drop_paths(daemon, generation)
                 return
             self._reap()
             self.feed(daemon, inputs.PathsDropped(generation))
 
         self._scheduler.after(self._scheduler.between(1, 200), lambda: self.awake(reap))
+
+    def _can_be_closed(self) -> bool:
+        """Nothing is claimed that is not known; and of a write in flight no guard knows when it lands."""
+        return not (self.block.stuck and self.block.open) and not self.storage.writes
 
     # -- what data paths look at -----------------------------------------------------------
 
