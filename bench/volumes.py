@@ -177,11 +177,10 @@ def rows(found: Found) -> list[Found]:
             for peer in one["ratio"]
         ]
     if "dm" in found:
-        dm = found["dm"]
-        if dm:
+        for disk, dm in found["dm"].items():
             speeds = [2**20 / dm[who] for who in ("ours_us", "raw_us")]
-            told.append(_row("dm, 1 MiB reads: raw device", "MB/s", *speeds, least=DM_GOAL))
-        else:
+            told.append(_row(f"dm, 1 MiB reads {disk}: raw device", "MB/s", *speeds, least=DM_GOAL))
+        if not found["dm"]:
             goal = f">= {DM_GOAL:g}"
             told.append({
                 "name": "dm, 1 MiB reads: raw device (not run: --rig)", "unit": "", "ours": None,
@@ -259,7 +258,7 @@ def main() -> int:
     found = measure(wanted, sizes, each, rounds, asked.rig, say)
     told, cpus = rows(found), len(os.sched_getaffinity(0))
     if asked.json:
-        report = {"version": 2, "rounds": rounds, "cpus": cpus, "measures": found, "rows": told}
+        report = {"version": 3, "rounds": rounds, "cpus": cpus, "measures": found, "rows": told}
         print(json.dumps(report, indent=2))
     else:
         print(f"medians of {rounds} rounds at most, {cpus} CPUs\n")

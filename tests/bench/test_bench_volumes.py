@@ -46,7 +46,7 @@ def test_goals(bench: ModuleType) -> None:
                 "ratio": {"nbdkit": 0.9, "qemu-nbd": 90 / 101}, "goal": 0.9,
             }
         },
-        "dm": {"ours_us": 100.0, "raw_us": 99.0},
+        "dm": {"of a disk": {"ours_us": 100.0, "raw_us": 99.0}},
     }  # fmt: skip
     told = bench.rows(found)
     assert {one["name"]: (one["ratio"] or one["ours"], one["met"]) for one in told} == {
@@ -58,7 +58,7 @@ def test_goals(bench: ModuleType) -> None:
         "of them lost, or refused by stock LVM2": (1, False),
         "NBD, 1 MiB reads: nbdkit": (0.9, True),
         "NBD, 1 MiB reads: qemu-nbd": (pytest.approx(90 / 101), False),
-        "dm, 1 MiB reads: raw device": (pytest.approx(0.99), True),
+        "dm, 1 MiB reads of a disk: raw device": (pytest.approx(0.99), True),
     }
     assert "| lvs, 20000 LVs | 300 ms | 400 ms | 0.75 | <= 0.5 | NOT MET |" in bench.table(told)
     assert "not run" in bench.rows({"dm": {}})[0]["name"]
@@ -66,7 +66,13 @@ def test_goals(bench: ModuleType) -> None:
 
 def test_the_rig_s_report_is_read(bench: ModuleType, tmp_path: Path) -> None:
     report = tmp_path / "rig"
-    report.write_text("ok throughput (5 s): a read takes 297 us through dm, 285 us raw: 0.960 (goal …)\n")
-    assert bench.through_dm(str(report)) == {"ours_us": 297.0, "raw_us": 285.0}
+    report.write_text(
+        "ok throughput (5 s): a read of a disk takes 297.1 us through dm, 285.0 us raw: 0.960 (goal …);"
+        " a read of one that takes 500 us takes 810.0 us through dm, 800.5 us raw: 0.988 (goal …)\n"
+    )
+    assert bench.through_dm(str(report)) == {
+        "of a disk": {"ours_us": 297.1, "raw_us": 285.0},
+        "of one that takes 500 us": {"ours_us": 810.0, "raw_us": 800.5},
+    }
     report.write_text("FAILED throughput: no guest\n")
     assert bench.through_dm(str(report)) == {}

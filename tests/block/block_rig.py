@@ -17,11 +17,12 @@ from typing import TypeVar
 from ringfence.block.control import BlockService
 from ringfence.block.service import Places
 from ringfence.core.ids import Token
-from ringfence.engine.orders import Extent, OpenPath
+from ringfence.engine.orders import OpenPath
 from ringfence.host.clock import boottime_ns
 from ringfence.host.pages import UNCHECKED_NS, Pages
 from ringfence.lab.nbd_client import NbdClient
 from ringfence.wire import block as wire
+from ringfence.wire.block import Extent
 from ringfence.wire.entries import Incident
 
 T = TypeVar("T")

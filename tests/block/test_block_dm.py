@@ -21,12 +21,12 @@ from ringfence.block.dm.mapper import Line, lines_of
 from ringfence.block.service import Places, Service
 from ringfence.core.errors import BadInput, Refused, Unavailable
 from ringfence.core.ids import Token
-from ringfence.engine.orders import Extent, OpenPath, ReloadPath
+from ringfence.engine.orders import OpenPath, ReloadPath
 from ringfence.host.clock import boottime_ns
 from ringfence.host.lvm_locks import LvmLocks
 from ringfence.host.pages import Pages
 from ringfence.wire import block as wire
-from ringfence.wire.block import Hold, Plane
+from ringfence.wire.block import Extent, Hold, Plane
 from ringfence.wire.lvmlockd import LvmLock
 
 VG_UUID = "VVVVVV-VVVV-VVVV-VVVV-VVVV-VVVV-VVVVVV"

@@ -18,11 +18,11 @@ from ringfence.core.errors import Refused
 from ringfence.core.ids import Token
 from ringfence.core.modes import Mode
 from ringfence.daemon.inheritance import take_over
-from ringfence.engine.orders import Extent, MirrorPath, OpenPath, ReloadPath
+from ringfence.engine.orders import MirrorPath, OpenPath, ReloadPath
 from ringfence.host.pages import PageReader, Pages
 from ringfence.lab.nbd_client import NbdClient
 from ringfence.wire import block as wire
-from ringfence.wire.block import Hold, Plane
+from ringfence.wire.block import Extent, Hold, Plane
 
 NEW = Token(1, 2, 2)
 

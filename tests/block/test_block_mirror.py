@@ -18,16 +18,10 @@ from ringfence.block.fastpath import buffer
 from ringfence.block.gate import Denied
 from ringfence.block.mirror import Copying, Mirror
 from ringfence.core.errors import BadInput, NotFound, Refused
-from ringfence.engine.orders import (
-    Extent,
-    MirrorPath,
-    Moving,
-    ReloadPath,
-    SealPath,
-    UnmirrorPath,
-)
+from ringfence.engine.orders import MirrorPath, ReloadPath, SealPath, UnmirrorPath
 from ringfence.lab.nbd_client import NbdClient
 from ringfence.wire import block as wire
+from ringfence.wire.block import Extent, Moving
 
 LV, FROM, LENGTH = 24 * MIB, 4 * MIB, 16 * MIB
 OLD = MIB

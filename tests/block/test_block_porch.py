@@ -17,9 +17,10 @@ from block_rig import FOREVER_NS, MIB, Rig, eventually, process_state
 from ringfence.block import service as service_module
 from ringfence.block.control import BlockService
 from ringfence.core.errors import DeviceFailed, NotFound, Refused, RingfenceError
-from ringfence.engine.orders import ClosePath, Extent, Opened, OpenPath, PathsTogether, ReloadPath
+from ringfence.engine.orders import ClosePath, Opened, OpenPath, PathsTogether, ReloadPath
 from ringfence.lab.nbd_client import NbdClient
 from ringfence.wire import block as wire
+from ringfence.wire.block import Extent
 
 LVS = tuple(f"vm{number}" for number in range(1, 6))
 

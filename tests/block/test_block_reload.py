@@ -14,8 +14,9 @@ from block_rig import MIB, Rig, Writing, eventually, process_state
 from ringfence.block.control import BlockService
 from ringfence.core.errors import BadInput, DeviceFailed, NotFound, Refused, RingfenceError, Unavailable
 from ringfence.core.ids import Token
-from ringfence.engine.orders import Extent, Place, ReloadPath
+from ringfence.engine.orders import ReloadPath
 from ringfence.lab.nbd_client import NbdClient
+from ringfence.wire.block import Extent, Place
 
 
 def reload(block: Rig, order: ReloadPath) -> str:

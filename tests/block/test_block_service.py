@@ -9,16 +9,18 @@ import stat
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import msgspec
 import pytest
-from block_rig import MIB, Rig, Writing, eventually, process_state
+from block_rig import MIB, Rig, Writing, eventually, process_state, rig
 
 from ringfence.block.control import LOOK_S, BlockService
 from ringfence.core.errors import BadInput, DeviceFailed, Refused, RingfenceError, Unavailable
-from ringfence.engine.orders import Extent, OpenPath
+from ringfence.engine.orders import OpenPath
 from ringfence.lab.nbd_client import NbdClient
+from ringfence.wire.block import Extent
 from ringfence.wire.block import Path as OpenPathRow
 from ringfence.wire.entries import Incident
 
@@ -173,6 +175,41 @@ def test_a_worker_that_does_not_end_is_not_closed(block: Rig) -> None:
         await service.aclose()
 
     asyncio.run(impatient())
+
+
+def test_no_new_service_comes_while_a_workers_memory_is_there(between: Path) -> None:
+    with rig(between) as block:
+        share = block.between / "share"
+        share.touch()
+        block.open()
+        pid = block.path().pid
+        block.service.kill()
+        block.service.wait()
+        eventually(lambda: gone(pid))
+        with (block.places.run / "block.lock").open("rb") as lock:
+            with pytest.raises(BlockingIOError):
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            share.unlink()
+            fcntl.flock(lock, fcntl.LOCK_EX)
+
+
+def test_a_worker_is_closed_when_its_memory_is_gone(between: Path) -> None:
+    """The kernel waits there for writes that were issued together, whoever else keeps it for a while."""
+    with rig(between) as block:
+        share = block.between / "share"
+        share.touch()
+        block.open()
+        pid = block.path().pid
+        os.kill(pid, signal.SIGKILL)
+        eventually(lambda: bool(block.path().failed))
+        assert gone(pid), "it is reaped"
+        with ThreadPoolExecutor(1) as pool:
+            closing = pool.submit(block.ask, lambda service: service.close("vg0", "vm1"))
+            with pytest.raises(TimeoutError):
+                closing.result(timeout=0.5)
+            share.unlink()
+            closing.result(timeout=60)
+        assert block.paths() == ()
 
 
 def test_a_service_that_stands_still_is_told_and_one_that_is_slow_is_waited_for(block: Rig) -> None:

@@ -1,25 +1,11 @@
 import signal
-from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from collections.abc import Iterator
 
-import msgspec
 import pytest
 from cli_daemon import CannedDaemon, canned_daemon
+from cli_run import Ran, Run
 
 from ringfence.cli import main
-
-
-class Ran(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        return msgspec.json.decode(self.out)
-
-
-Run = Callable[..., Ran]
 
 
 @pytest.fixture(autouse=True, scope="session")

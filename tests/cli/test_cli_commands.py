@@ -9,8 +9,8 @@ import threading
 import click
 import pytest
 from cli_daemon import CannedDaemon
+from cli_run import Run
 
-from conftest import Run
 from ringfence.cli import commands, main
 from ringfence.cli.commands import COMMANDS, Entry, load
 

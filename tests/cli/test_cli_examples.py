@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from cli_daemon import CannedDaemon
-from conftest import Run
+from cli_run import Run
 
 from ringfence.cli.verbs import ROOMS, verb
 from ringfence.core.errors import Refused

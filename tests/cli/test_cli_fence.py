@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 from cli_daemon import CannedDaemon
-from conftest import Run
+from cli_run import Run
 
 from ringfence.core.errors import NotFound, Refused
 from ringfence.wire import client as calls

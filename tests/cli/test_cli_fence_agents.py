@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from conftest import Run
+from cli_run import Run
 
 from ringfence.cli import fence_agents
 from ringfence.config.agents.stock import NO_PROOF

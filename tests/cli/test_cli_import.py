@@ -4,7 +4,7 @@ import stat
 from pathlib import Path
 
 import pytest
-from conftest import Run
+from cli_run import Run
 
 from ringfence.config import Paths, differences, load, parse_corosync
 from ringfence.core.cluster import Confirms, Level, NodeConfig, Use

@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from conftest import Run
+from cli_run import Run
 
 from ringfence.config import Paths, differences, load, parse_corosync, read_secrets
 from ringfence.core.cluster import Confirms, DeviceConfig, Level, Use

@@ -6,7 +6,7 @@ from xml.etree import ElementTree
 
 import pytest
 from cli_daemon import CannedDaemon
-from conftest import Run
+from cli_run import Run
 
 from ringfence.wire import client as calls
 

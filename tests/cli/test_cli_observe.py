@@ -13,8 +13,8 @@ from typing import Any
 import msgspec
 import pytest
 from cli_daemon import CannedDaemon
+from cli_run import Run
 
-from conftest import Run
 from ringfence.config import digest, parse
 from ringfence.core.cluster import ClusterConfig, NodeConfig
 from ringfence.core.errors import NotFound, Refused, from_dict

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 from cli_daemon import CannedDaemon
-from conftest import Run
+from cli_run import Run
 
 from ringfence.cli.verbs import ROOMS
 from ringfence.core.errors import NotFound

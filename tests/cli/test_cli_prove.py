@@ -3,7 +3,7 @@
 from typing import Any
 
 from cli_daemon import CannedDaemon
-from conftest import Run
+from cli_run import Run
 
 from ringfence.wire import client as calls
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from cli_daemon import CannedDaemon, canned_daemon
-from conftest import Run
+from cli_run import Run
 
 from ringfence.cli.report.descriptions import DESCRIPTIONS
 from ringfence.cli.report.fields import FIELDS

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from cli_daemon import CannedDaemon
-from conftest import Run
+from cli_run import Run
 
 MIB = 1 << 20
 

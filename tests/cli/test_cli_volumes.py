@@ -9,11 +9,12 @@ from typing import Any
 import msgspec
 import pytest
 from cli_daemon import CannedDaemon
-from conftest import Run
+from cli_run import Run
 
 from ringfence.cli.verbs import ROOMS, foreground, verb
 from ringfence.cli.verbs.words import _every, takes_value
-from ringfence.core.errors import LockHeld, NotFound
+from ringfence.client.brief import UNKNOWN
+from ringfence.core.errors import BadInput, LockHeld, NotFound
 from ringfence.lvm2.backup import pack, to_file
 from ringfence.wire import client as calls
 
@@ -32,14 +33,15 @@ HERE = str(Path.cwd())
             calls.VgCreate("vg0", ("/x",), True, force=True, tags=("a",), policy="cling", max_lv=5, max_pv=6,
                 autoactivation=False)),
         ("vgchange --refresh vg0", calls.LvChange("vg0", "", refresh=True)),
-        ("vgchange -ay --sysinit --monitor n -d --journal x vg0", calls.LvChange("vg0", "", "ey")),
+        ("vgchange -ay --sysinit --monitor n -d --journal x vg0",
+            calls.LvChange("vg0", "", "ey", counted=True)),
         ("vgcreate vg0 /x", calls.VgCreate("vg0", ("/x",))),
         ("vgcreate --shared -s 8m vg0 /x", calls.VgCreate("vg0", ("/x",), True, 8 * M)),
         ("vgremove -f vg0", calls.VgRemove("vg0", True)),
         ("vgremove vg0", calls.VgRemove("vg0")),
         ("vgchange --lockstart", calls.VgChange("lockstart")),
         ("vgchange --lockstop vg0", calls.VgChange("lockstop", "vg0")),
-        ("vgchange -an vg0", calls.LvChange("vg0", "", "n", 0)),
+        ("vgchange -an vg0", calls.LvChange("vg0", "", "n", 0, counted=True)),
         ("lvcreate -L 64M -n vm1 vg0", calls.LvCreate("vg0", "vm1", 64 * M)),
         ("lvcreate --size 64 -n vg0/vm1", calls.LvCreate("vg0", "vm1", 64 * M)),
         ("lvcreate -L64m vg0", calls.LvCreate("vg0", "", 64 * M)),
@@ -92,7 +94,8 @@ HERE = str(Path.cwd())
         ("lvchange -aey vg0/vm1", calls.LvChange("vg0", "vm1", "ey", 0)),
         ("lvchange -aey -P vg0/vm1", calls.LvChange("vg0", "vm1", "ey", partial=True)),
         ("lvchange -ay --activationmode degraded vg0/vm1", calls.LvChange("vg0", "vm1", "ey")),
-        ("vgchange -ay --activationmode partial vg0", calls.LvChange("vg0", "", "ey", partial=True)),
+        ("vgchange -ay --activationmode partial vg0",
+            calls.LvChange("vg0", "", "ey", partial=True, counted=True)),
         ("vgchange -s 8m vg0", calls.VgSet("vg0", extent_size_bytes=8 * M)),
         ("lvreduce -f -L -1m --no-wipe vg0/x", calls.LvResize(
             "vg0", "x", M, sign="-", only="reduce", force=True, wipe=False)),
@@ -259,6 +262,22 @@ def test_lvremove_of_a_vg_removes_each_of_its_lvs(daemon: CannedDaemon, run: Run
     assert daemon.calls == [asked, *removed, calls.LvRemove("vg1", "vm9", True)]
 
 
+def test_a_daemon_that_was_not_restarted_yet_tells_of_each(daemon: CannedDaemon, run: Run) -> None:
+    """Only with --json each is asked for."""
+
+    def old(call: Any) -> Any:
+        if call.counted:
+            raise BadInput(f"{UNKNOWN}: Object contains unknown field `counted`")
+        return {"message": "1 logical volume(s)", "lvs": [{"name": "a"}]}
+
+    daemon.answer = old
+    ran = run("vgchange", "-aey", "vg0")
+    assert (ran.code, ran.out) == (0, "  1 logical volume(s)\n")
+    daemon.calls.clear()
+    assert '"name": "a"' in run("vgchange", "-aey", "vg0", "--json").out
+    assert daemon.calls == [calls.LvChange("vg0", "", "ey")]
+
+
 def test_vgchange_without_names_is_for_the_clusters_vgs(daemon: CannedDaemon, run: Run) -> None:
     shared = {"vg0": "1.0.0:ring", "other": "1.0.0:elsewhere", "vg1": "1.0.0:ring"}
     rows = [{"vg_name": vg, "vg_lock_type": "dlm", "vg_lock_args": args} for vg, args in shared.items()]
@@ -266,9 +285,9 @@ def test_vgchange_without_names_is_for_the_clusters_vgs(daemon: CannedDaemon, ru
     told: dict[type, Any] = {calls.Status: {"cluster": "ring"}, calls.Vgs: {"rows": rows}}
     daemon.answer = lambda call: told.get(type(call), {"message": ""})
     for words, change in (
-        ("-an", calls.LvChange("", "", "n")),
-        ("-aey --wait 5", calls.LvChange("", "", "ey", 5000)),
-        ("-asy", calls.LvChange("", "", "sy")),
+        ("-an", calls.LvChange("", "", "n", counted=True)),
+        ("-aey --wait 5", calls.LvChange("", "", "ey", 5000, counted=True)),
+        ("-asy", calls.LvChange("", "", "sy", counted=True)),
         ("--refresh", calls.LvChange("", "", refresh=True)),
     ):
         daemon.calls.clear()

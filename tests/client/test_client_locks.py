@@ -393,13 +393,13 @@ ring = ringfence.connect(sys.argv[1])
 space = ring.lockspace("games")
 kind = {"on_lost": print} if sys.argv[2] == "listening" else {}
 space.lock("first", **kind).unlock()  # threads start undisturbed
-end = time.monotonic() + 2
+end = time.monotonic() + 60
 struck = 0
-while time.monotonic() < end:
+while struck < 2000 and time.monotonic() < end:
     try:
         signal.setitimer(signal.ITIMER_REAL, 0.00005 + (struck % 40) * 0.00001)
         while True:
-            with space.lock("chess", wait_ms=1000, **kind) as lock:
+            with space.lock("chess", wait_ms=60_000, **kind) as lock:
                 pass
     except Stop:
         struck += 1
@@ -423,7 +423,7 @@ def test_interrupts_at_any_point_leave_no_lock_behind(peer: Daemon, kind: str) -
         assert storm.stdout is not None
         words = storm.stdout.readline().split()
         assert words[:1] == ["struck"]
-        assert int(words[1]) > 100
+        assert int(words[1]) >= 100
         with peer.changed:
             left = left_behind(peer)
         storm.communicate("\n", timeout=60)
@@ -525,7 +525,7 @@ def in_threads(count: int, work: Callable[[], object]) -> None:
 
 
 def eventually(true: Callable[[], bool]) -> None:
-    for _ in range(1000):
+    for _ in range(6000):
         if true():
             return
         threading.Event().wait(0.01)

@@ -20,7 +20,7 @@ from ringfence.sim.mirrored import Mirrored, read_all, write_lv
 from ringfence.storage import Storage
 from ringfence.storage.driver import CrashHook
 from ringfence.volumes.known import KnownVgs
-from ringfence.wire.block import Plane
+from ringfence.wire.block import Moving, Plane
 
 MIB = 1 << 20
 
@@ -317,6 +317,9 @@ class Node:
     def _do_LocksTogether(self, order: orders.LocksTogether) -> tuple[Any, ...]:
         return tuple(self._each(one) for one in order.orders)
 
+    def _do_Both(self, order: orders.Both) -> tuple[Any, Any]:
+        return self._each(order.locks), self._each(order.paths)
+
     def _each(self, order: orders.Order) -> Any:
         try:
             return self._do(order)
@@ -356,7 +359,7 @@ class Node:
         self.open[order.vg, order.name] = msgspec.structs.replace(path, **changes)
         return self._path(self.open[order.vg, order.name])
 
-    def _do_MirrorPath(self, order: orders.MirrorPath) -> orders.Moving:
+    def _do_MirrorPath(self, order: orders.MirrorPath) -> Moving:
         path = self.open.get((order.vg, order.lv))
         if path is None or path.uuid != order.uuid:
             raise NotFound(f"{order.vg}/{order.lv} is not open here")
@@ -366,7 +369,7 @@ class Node:
         self.mirrors[order.uuid] = Mirrored(path.extents, order, read_file, write_file)
         return self.mirrors[order.uuid].moving
 
-    def _do_SealPath(self, order: orders.SealPath) -> orders.Moving:
+    def _do_SealPath(self, order: orders.SealPath) -> Moving:
         if order.uuid not in self.mirrors:
             raise Refused("the copy is not complete")
         return self.mirrors[order.uuid].seal()

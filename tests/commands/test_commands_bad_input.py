@@ -11,7 +11,8 @@ from stock_lvm import Stock
 from test_commands_stock import committed_text, parse_area, rewrite_text
 
 from ringfence.core.errors import BadInput, Damaged, DeviceFailed, NotFound, Refused, RingfenceError
-from ringfence.engine.orders import WriteBlocks
+from ringfence.engine.orders import Write, WriteBlocks, WriteVersion
+from ringfence.storage.driver import Moment
 from ringfence.wire.client import (
     LvChange,
     LvCreate,
@@ -50,7 +51,7 @@ def refused(world: World, call: Any, kind: type[RingfenceError], words: str, id:
     with pytest.raises(kind, match=words) as caught:
         node.run(call)
     assert "\n" not in str(caught.value)
-    assert not any(isinstance(order, WriteBlocks) for order in node.trace)
+    assert not any(isinstance(order, WriteBlocks | WriteVersion) for order in node.trace)
     assert contents(world) == before
     assert world.locks_of(id) == []
     assert node.open == {}
@@ -291,18 +292,15 @@ def test_a_full_metadata_area_is_refused_before_anything_is_written(directory: P
 
 def test_one_device_that_fails_at_the_commit_makes_it_lag(world: World, stock: Stock, node: Node) -> None:
     """The other area has it: the change is done.  With that one back, the next change repairs it."""
-    broken = [True]
-    real = node.storage._write
+    failed = []
 
-    def fail(order: WriteBlocks) -> None:
-        if order.what == "commit" and broken[0]:
-            broken[0] = False
-            real(WriteBlocks(order.writes[:1], order.guard, order.what))
-            raise DeviceFailed(f"cannot write {order.writes[1].path}")
-        real(order)
+    def fail(moment: Moment, what: str, index: int, write: Write) -> None:
+        if (moment, what, index) == (Moment.BEFORE, "commit", 1) and not failed:
+            failed.append(write.path)
+            raise DeviceFailed(f"cannot write {write.path}")
 
-    node.storage._write = fail  # type: ignore[method-assign]
-    node.run(LvCreate("vg0", "vm2", extents=1))
+    world.node(1, crash_hook=fail).run(LvCreate("vg0", "vm2", extents=1))
+    assert failed
     assert [row["lv_name"] for row in world.node(2).run(Lvs())["rows"]] == ["vm1", "vm2"]
     node.run(LvCreate("vg0", "vm3", extents=1))
     stock.attach(*world.images)
@@ -313,13 +311,13 @@ def test_one_device_that_fails_at_the_commit_makes_it_lag(world: World, stock: S
 def test_a_device_that_fails_before_the_commit_leaves_the_old_version(
     world: World, node: Node, step: str
 ) -> None:
-    def fail(order: Any) -> RingfenceError | None:
-        broken = isinstance(order, WriteBlocks) and order.what == step
-        return DeviceFailed("cannot write /dev/x") if broken else None
+    def fail(moment: Moment, what: str, index: int, write: Write) -> None:
+        if (moment, what) == (Moment.BEFORE, step):
+            raise DeviceFailed("cannot write /dev/x")
 
     before = node.run(Lvs())["rows"]
     with pytest.raises(DeviceFailed, match="cannot write /dev/x"):
-        world.node(1, fail=fail).run(LvCreate("vg0", "vm2", extents=1))
+        world.node(1, crash_hook=fail).run(LvCreate("vg0", "vm2", extents=1))
     assert node.run(Lvs())["rows"] == before
     assert world.locks_of(1) == []
     node.run(LvCreate("vg0", "vm2", extents=1))

@@ -12,8 +12,9 @@ from stock_lvm import Stock
 from ringfence.core.errors import DeviceFailed, LockHeld, NoAuthority, RingfenceError, Unavailable
 from ringfence.core.modes import Mode
 from ringfence.engine.commands.reload import reload_changed
-from ringfence.engine.orders import Extent, OpenPath, ReadBlocks, Write, WriteBlocks
+from ringfence.engine.orders import OpenPath, ReadBlocks, Write, WriteVersion
 from ringfence.storage import Moment
+from ringfence.wire.block import Extent
 from ringfence.wire.client import (
     LvChange,
     LvCreate,
@@ -332,7 +333,7 @@ def test_every_failing_order_is_undone(directory: Path) -> None:
                 held = world.locks_of(1)
                 assert held == [], where
                 assert node.open == {}, where
-                committed = any(isinstance(one, WriteBlocks) and one.what == "commit" for one in node.trace)
+                committed = any(isinstance(one, WriteVersion) for one in node.trace)
                 if not committed:
                     assert own_view(world) == before, where
             else:

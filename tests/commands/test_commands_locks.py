@@ -14,6 +14,7 @@ from ringfence.engine import orders
 from ringfence.engine.commands import autostart, command_for, report
 from ringfence.engine.commands.locking import Version, parse_lvb, print_lvb
 from ringfence.lvm2.backup import pack
+from ringfence.wire.block import Extent
 from ringfence.wire.client import (
     VOLUME_CALLS,
     LvChange,
@@ -63,6 +64,8 @@ def sketch(node: Node) -> list[str]:
                 lines.append(f"lock {order.lockspace} {resource} {order.mode.name}{kept}")
             case orders.WriteBlocks():
                 lines.append(f"write {order.what}")
+            case orders.WriteVersion():
+                lines.append("write version")
             case orders.ZeroBlocks():
                 lines.append(f"zero {order.length_bytes >> 20} MiB")
             case orders.Release():
@@ -94,9 +97,7 @@ def test_vgcreate_locks_the_global_lock_and_the_vg(world: World, first: Node) ->
         "lock lvm_vg0 VGLK EX",
         "write pv-header",
         "write pv-header",
-        "write text",
-        "write precommit",
-        "write commit",
+        "write version",
         "write pv-header",
         "Publish",
         "unlock with value",
@@ -113,9 +114,7 @@ def test_lvcreate_in_order(world: World, first: Node) -> None:
         "lock lvm_vg0 VGLK EX",
         "lock lvm_vg0 LV EX persistent",
         "zero 8 MiB",
-        "write text",
-        "write precommit",
-        "write commit",
+        "write version",
         "Publish",
         "unlock with value",
         "OpenPath",
@@ -126,7 +125,7 @@ def test_lvcreate_in_order(world: World, first: Node) -> None:
     assert reply["uri"].startswith("nbd+unix:///vm1?socket=/")
     assert world.locks_of(1) == [("lvm_vg0", reply["uuid"], Mode.EX)]
     opened = first.open["vg0", "vm1"]
-    assert opened.extents == (orders.Extent(world.images[0], MIB, 8 * MIB),)
+    assert opened.extents == (Extent(world.images[0], MIB, 8 * MIB),)
     assert str(opened.token) == reply["token"]
     assert first.guards == [*[""] * 0, *["vg0"] * len(first.guards)], (
         "every write asked for the VG's authority"
@@ -305,11 +304,11 @@ def test_after_a_doubtful_writer_what_was_written_is_read_back(
     first.run(LvCreate("vg0", "vm1", extents=1))
     world.resources["lvm_vg0", "VGLK"].lvb = print_lvb(value) if value else None
     first.run(LvCreate("vg0", "vm2", extents=1, activate="n"))
-    commit = next(at for at, order in enumerate(first.trace) if getattr(order, "what", "") == "commit")
+    commit = next(at for at, order in enumerate(first.trace) if isinstance(order, orders.WriteVersion))
     after = [type(order).__name__ for order in first.trace[commit + 1 :]]
     assert after[:2] == ["ReadBlocks", "ReadBlocks"]
     first.run(LvCreate("vg0", "vm3", extents=1, activate="n"))
-    commit = next(at for at, order in enumerate(first.trace) if getattr(order, "what", "") == "commit")
+    commit = next(at for at, order in enumerate(first.trace) if isinstance(order, orders.WriteVersion))
     assert type(first.trace[commit + 1]).__name__ == "Publish", "the value block is good again"
 
 

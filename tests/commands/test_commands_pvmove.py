@@ -29,6 +29,7 @@ from ringfence.engine.commands.disks import find_vg
 from ringfence.engine.commands.pvmove import move_all
 from ringfence.sim import mirrored
 from ringfence.sim.mirrored import read_all
+from ringfence.storage.driver import Moment
 from ringfence.volumes.model import Vg
 from ringfence.wire.block import Plane
 from ringfence.wire.client import (
@@ -233,7 +234,7 @@ def test_an_open_lv_moves_under_its_writer(world: World, first: Node, lv: str) -
     assert kinds.count("SealPath") == kinds.count("ReloadPath") == kinds.count("MirrorPath")
     for at, kind in enumerate(kinds):
         if kind == "SealPath":
-            assert kinds[at + 1 : at + 4] == ["WriteBlocks"] * 3, "text, pre-commit, commit"
+            assert kinds[at + 1] == "WriteVersion"
             assert kinds.index("ReloadPath", at) < kinds.index("Acquire", at)
 
 
@@ -514,15 +515,14 @@ def test_a_commit_that_fails_under_an_open_lv_loses_nothing(world: World, first:
     start(world, first, lv="vm1")
     for fails_after in (False, True):
 
-        def fail(order: Any, lands: bool = fails_after) -> RingfenceError | None:
-            guest.write()
-            if isinstance(order, orders.WriteBlocks) and order.what == step:
-                if lands:
-                    first.storage.do(order)
-                return NoAuthority("its authority has ended")
-            return None
+        def fail(
+            moment: Moment, what: str, index: int, write: orders.Write, lands: bool = fails_after
+        ) -> None:
+            if (moment, what) == (Moment.AFTER if lands else Moment.BEFORE, step):
+                raise NoAuthority("its authority has ended")
 
-        first.fail = fail
+        first.fail = lambda order: guest.write()
+        first.storage._crash_hook = fail
         with pytest.raises(NoAuthority):
             first.run(PvMove())
         assert (len(first.mirrors), next(iter(first.mirrors.values())).moving.sealed) == (1, True)
@@ -532,7 +532,7 @@ def test_a_commit_that_fails_under_an_open_lv_loses_nothing(world: World, first:
         assert set(other.read("vg0", "junk")) == set(JUNK)
         other.run(LvChange("vg0", "junk", "n"))
         other.run(LvRemove("vg0", "junk", wipe=False))
-    first.fail = lambda order: guest.write()
+    first.storage._crash_hook = None
     first.run(PvMove())
     assert (on(world, 0), contents(world, "vm1")) == (["vm2"], bytes(guest.data))
     assert first.mirrors == {}

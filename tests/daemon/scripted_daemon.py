@@ -21,6 +21,7 @@ from ringfence.engine import effects, inputs, orders
 from ringfence.engine.effects import Effect
 from ringfence.engine.inputs import AgentExited, DiskState, Input
 from ringfence.wire import client as calls
+from ringfence.wire.block import Extent
 from ringfence.wire.client import Reply
 
 
@@ -72,7 +73,7 @@ class Script:
         self._asked[len(self._asked) + 1] = asked
         body: Any
         if target == "open":
-            extent = orders.Extent(f"{sys.argv[1]}/img", 0, 1 << 20)
+            extent = Extent(f"{sys.argv[1]}/img", 0, 1 << 20)
             body = orders.OpenPath("vg0", "vm1", "u-1", (extent,), False, Token(7, 1, 1))
         else:
             body = orders.WriteBlocks((orders.Write(f"{sys.argv[1]}/img", 0, bytes(4096)),), guard="vg0")

@@ -639,7 +639,7 @@ def test_a_leave_that_is_refused_is_asked_for_again_by_force(place: Path) -> Non
 
 
 def test_a_leave_that_is_refused_or_late_ends_with_5(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(driver_module, "LEAVE_S", 0.1)
+    monkeypatch.setattr(driver_module, "LEAVE_S", 0.5)
 
     def refuse(fact: Input) -> list[Effect]:
         if isinstance(fact, inputs.Asked):
@@ -654,7 +654,7 @@ def test_a_leave_that_is_refused_or_late_ends_with_5(place: Path, monkeypatch: p
                 code, log = await one.end()
                 assert code == 5
                 assert words in log
-                assert " no-leave no clean leave within 0.1 s" in log
+                assert " no-leave no clean leave within 0.5 s" in log
                 assert "the others will fence it" in log
                 assert ("closed", False) in one.world.done
 

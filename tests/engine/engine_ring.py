@@ -25,6 +25,7 @@ from ringfence.engine.lvm_notes import MODES
 from ringfence.engine.node import Node
 from ringfence.sim.mirrored import Mirrored, read_all, write_lv
 from ringfence.storage import Storage
+from ringfence.storage.driver import Moment
 from ringfence.storage.slots import SlotDevice
 from ringfence.wire import SPEAKS, Speaks
 from ringfence.wire.checkup import HostFacts
@@ -136,7 +137,7 @@ class Host:
         self.processes: dict[int, int] = {}
         """LVM2's commands that run: pid -> when it was started."""
         self.watched: list[effects.WatchProcess] = []
-        self.storage = Storage([str(world.directory / "*.img")], lambda guard: None)
+        self.storage = Storage([str(world.directory / "*.img")], lambda guard: None, self._strike)
 
     def start(self, left_open: tuple[inputs.LeftOpen, ...] = ()) -> None:
         self.node = Node(self.world.at_once)
@@ -355,11 +356,13 @@ class Host:
                     raise TimedOut(f"VG {body.vg}: its array ({body.path}) does not answer", retry=True)
                 with contextlib.closing(SlotDevice(lambda: self.world.now_ns)) as device:
                     return device.do(body)
-            case orders.WriteBlocks() if body.what == self.write_fails:
-                raise DeviceFailed("the disk takes no writes")
             case _:
                 self.scans += isinstance(body, orders.ScanDevices | orders.ReadDisks)
                 return self.storage.do(body)
+
+    def _strike(self, moment: Moment, what: str, index: int, write: orders.Write) -> None:
+        if (moment, what) == (Moment.BEFORE, self.write_fails):
+            raise DeviceFailed("the disk takes no writes")
 
     def write(self, vg: str, lv: str, offset: int, data: bytes) -> None:
         """As a client of an open path."""

@@ -15,7 +15,7 @@ from engine_ring import World
 from ringfence.core.errors import InternalError, LockHeld, RingfenceError
 from ringfence.engine.commands.locking import VG_RESOURCE
 from ringfence.engine.locker import Locker
-from ringfence.engine.orders import Command, OpenPath, Order, WriteBlocks
+from ringfence.engine.orders import Command, OpenPath, Order, WriteVersion
 from ringfence.engine.tasks import Tasks
 from ringfence.wire import client as calls
 
@@ -114,16 +114,16 @@ def test_at_every_order_the_command_alone_ends(
 
 
 def test_whoever_has_its_locks_next_trusts_no_value(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As after a crash: it may have stopped between pre-commit and commit."""
+    """As after a crash: nobody was told of its commit."""
     world.hosts[2].do(calls.LvCreate("vg0", "vm1", extents=1, activate="n"))
-    Plant(monkeypatch, "lvchange", lambda order: isinstance(order, WriteBlocks) and order.what == "precommit")
+    Plant(monkeypatch, "lvchange", lambda order: isinstance(order, WriteVersion))
     with pytest.raises(InternalError, match=r"lvchange vg0/vm1 .* ringfence itself: ZeroDivisionError"):
         world.hosts[1].do(calls.LvChange("vg0", "vm1", "", add_tags=("t",)))
     state = world.hosts[2].node.context.state
     assert not state.lockspaces["lvm_vg0"].resources[VG_RESOURCE].lvb_valid
     world.hosts[2].do(calls.LvChange("vg0", "vm1", "", add_tags=("u",)))
     assert state.lockspaces["lvm_vg0"].resources[VG_RESOURCE].lvb_valid
-    assert [row["lv_tags"] for row in world.hosts[1].do(calls.Lvs("vg0"))["rows"]] == ["u"]
+    assert [row["lv_tags"] for row in world.hosts[1].do(calls.Lvs("vg0"))["rows"]] == ["t,u"]
 
 
 def test_what_it_has_locked_for_good_stays_locked_until_somebody_deactivates_it(
@@ -160,8 +160,7 @@ def test_what_a_change_is_warned_of_goes_with_its_result(world: World) -> None:
 
     def warn(order: Any) -> Any:
         answer = inner(order)
-        commits = isinstance(order, WriteBlocks) and order.what == "commit"
-        return "WARNING: /var is full" if commits else answer
+        return "WARNING: /var is full" if isinstance(order, WriteVersion) else answer
 
     one.storage.do = warn  # type: ignore[method-assign]
     reply = one.do(calls.LvCreate("vg0", "vm1", size_bytes=6 << 20))

@@ -17,7 +17,7 @@ from ringfence.engine import inputs, orders
 from ringfence.engine.commands.handover import take, take_back
 from ringfence.wire import HANDOVERS, Speaks
 from ringfence.wire import client as calls
-from ringfence.wire.block import Hold
+from ringfence.wire.block import Extent, Hold
 from ringfence.wire.entries import HandoverStep
 
 GIVE = calls.LvHandover("vg0", "vm1", "an-a01n02")
@@ -353,7 +353,7 @@ def test_a_third_host_that_comes_in_between_stops_it_and_is_waited_for(world: Wo
 @pytest.mark.parametrize("command", [take("vg0", "u1"), take_back("vg0", "u1", 0)], ids=["take", "back"])
 def test_what_has_grown_while_the_lock_was_waited_for_stays_so(command: orders.Command) -> None:
     """The lock may take long; by then the path may have been reloaded."""
-    before, now = orders.Extent("/d", 0, 1 << 20), orders.Extent("/d", 0, 2 << 20)
+    before, now = Extent("/d", 0, 1 << 20), Extent("/d", 0, 2 << 20)
     volume = orders.OpenVolume("vg0", "vm1", "u1", "/s", "nbd", extents=(before,), hold=Hold.TAKING)
     order = next(command)
     while not isinstance(order, orders.ReloadPath):

@@ -134,6 +134,18 @@ def test_after_the_loss_of_its_host_another_goes_on(tmp_path: Path) -> None:
     assert contents(world, others[1]) == guest.data
 
 
+def test_why_says_what_a_move_waits_for(world: World) -> None:
+    one, two = world.hosts[1], world.hosts[2]
+    Guest(two)
+    begin(world, one)
+    world.until(lambda: bool(two.mirrors))
+    for name in ("vg0/vm1", "vg0/vm1_moving"):
+        assert (
+            f"{name} is being moved, not by this host: an-a01n02 has it, and so moves it; trying again"
+            in one.do(calls.Why(name))["lines"]
+        )
+
+
 def test_a_daemon_that_comes_back_goes_on_with_what_its_path_still_mirrors(world: World) -> None:
     one, two = world.hosts[1], world.hosts[2]
     guest = Guest(two)

@@ -85,7 +85,11 @@ def test_a_removed_lv_is_wiped_by_one_host_without_anybodys_asking(world: World)
     told = [host.do(calls.Why("vg0/vm1_wiping"))["lines"] for host in (working[0], other)]
     progress = "vg0/vm1_wiping is being wiped by this host: 25.00 %, 64.00 MiB of 256.00 MiB"
     assert told[0][0] == progress
-    assert told[1][0] == "vg0/vm1_wiping is being wiped: 0.00 %, 0 B of 256.00 MiB", "as the metadata say"
+    assert told[1][0] == (  # as the metadata say
+        "vg0/vm1_wiping is being wiped: 0.00 %, 0 B of 256.00 MiB; not by this host: "
+        f"LV vg0/vm1_wiping is held EX by {working[0].name}; ringfence why "
+        "vg0/vm1_wiping; trying again"
+    )
     assert all(working[0].name in lines[1] for lines in told), "by whom, says the lock"
     working[0].catch_up()
     assert secrets(world) == 0

@@ -19,6 +19,8 @@ from typing import Any, NamedTuple
 from build import Images
 
 START_S = 90.0
+SAN_MIB, SAN_US = 64, 500
+"""A disk behind the shared ones, of zeros alone: as far away as one that is reached by a network."""
 
 
 class Ran(NamedTuple):
@@ -36,7 +38,7 @@ class Guest:
     Args:
         number: 1, 2, ...; its address is 10.0.0.NUMBER.
         room: a directory of the rig for its sockets and its console.
-        shared: images that every guest has, as /dev/vdb, /dev/vdc, ...
+        shared: images that every guest has, as /dev/vdb, /dev/vdc, ...; behind them is the far one
         network: QEMU's words for its network's back end ("socket,listen=...").
     """
 
@@ -73,6 +75,11 @@ class Guest:
                 "-drive", f"file={image},format=raw,if=none,id=sh{at},file.locking=off,cache=none",
                 "-device", f"virtio-blk-pci,drive=sh{at},share-rw=on",
             ]  # fmt: skip
+        words += [
+            "-blockdev",
+            f"driver=null-co,node-name=san,size={SAN_MIB << 20},latency-ns={SAN_US * 1000},read-zeroes=on",
+            "-device", "virtio-blk-pci,drive=san",
+        ]  # fmt: skip
         self.qemu = subprocess.Popen(words, stdin=subprocess.DEVNULL, stderr=(self._room / "qemu").open("wb"))
         self._ids = itertools.count(1)
         self._answers: dict[int, queue.Queue[dict[str, Any]]] = {0: queue.Queue()}

@@ -14,6 +14,7 @@ from ringfence.sim.paths import Landed
 from ringfence.sim.power import PowerRoom
 from ringfence.sim.ring import SimRing
 from ringfence.sim.scheduler import Scheduler
+from ringfence.wire.block import Extent
 from ringfence.wire.client import Reply
 
 S = 1_000_000_000
@@ -150,7 +151,7 @@ def test_what_follows_a_keep_waits_for_a_slow_disk() -> None:
 
 # -- open volumes -----------------------------------------------------------------------
 
-OPEN = orders.OpenPath("vg1", "lv0", "uuid", (orders.Extent("/dev/sim0", 0, 4096),), False, Token(1, 1, 5))
+OPEN = orders.OpenPath("vg1", "lv0", "uuid", (Extent("/dev/sim0", 0, 4096),), False, Token(1, 1, 5))
 
 
 def opened(stage: Stage, deadline_ns: int = 10 * S) -> None:

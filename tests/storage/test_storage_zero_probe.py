@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 
 from ringfence.core.errors import DeviceFailed, NoAuthority
-from ringfence.engine.orders import Extent, Probe, ZeroBlocks
+from ringfence.engine.orders import Probe, ZeroBlocks
 from ringfence.storage import Storage, direct, driver
 from ringfence.storage import probe as probing
 from ringfence.volumes.signatures import Probed, Prober, Signature, Use
+from ringfence.wire.block import Extent
 
 MIB = 1 << 20
 SIZE = 4 * MIB

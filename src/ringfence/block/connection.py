@@ -4,9 +4,10 @@ Each connection has a few *lanes*: threads that take turns to receive a request,
 in whatever order they are done.  So requests of a client overlap on the disk, and each write is still
 checked right before it is issued and right after it is done, by the lane that issues it.
 
-A lane runs in `fastpath` as long as all is as usual, where that is built; `carry_out` here is what it does
-otherwise.  A payload is received into the lane's own page-aligned buffer and written from there, or read
-into it and sent from there with the reply's head right in front: of what is large no byte is copied by us.
+A lane runs in `fastpath` as long as all is as usual, where that is built, and carries several small requests
+out together there; `carry_out` here is what it does otherwise.  A payload is received into the lane's own
+page-aligned buffer and written from there, or read into it and sent from there: of what is large no byte is
+copied by us.
 
 A flush covers what any connection has been answered: there is no cache of ours between them.
 
@@ -194,7 +195,10 @@ class Lane:
             return self._carry_out()
         error = self._request.error
         if what is What.LATE:
-            return self._reply(self._late(error, 0, self._request.length))
+            self._tell_late(0, self._request.length)
+            return True
+        if what is What.TOLD:
+            return self._reply(self._answer_late() or (nbd.wire_error(error) if error else 0))
         return self._reply(nbd.wire_error(error) if error else 0)
 
     def _reply(self, error: int, why: str = "") -> bool:
@@ -361,10 +365,13 @@ class Lane:
         Args:
             error: how it ended itself; 0: well.
             skip, length: which part of the request."""
+        self._tell_late(skip, length)
+        return self._answer_late() or (nbd.wire_error(error) if error else 0)
+
+    def _tell_late(self, skip: int, length: int) -> None:
         export, request = self._export, self._request
         why = "authority was lost" if export.gate.state() is Authority.LOST else "authority lapsed"
         export.reports.late(CHANGES[Command(request.command)], request.offset + skip, length, why)
-        return self._answer_late() or (nbd.wire_error(error) if error else 0)
 
     def _answer_late(self) -> int:
         """0 once authority is renewed, an errno when it is not coming back."""

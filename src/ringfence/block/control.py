@@ -14,20 +14,16 @@ import itertools
 from collections import deque
 from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
 from ringfence.core.errors import RingfenceError, Unavailable, from_dict
 from ringfence.engine.orders import (
-    Extent,
     MirrorPath,
-    Moving,
     Opened,
     OpenPath,
     OpenVolume,
     PathsTogether,
-    Place,
     ReloadPath,
     SealPath,
     UnmirrorPath,
@@ -40,6 +36,8 @@ RETRY_S = 0.5
 LOOK_S = 2.0
 """How long to wait for a mere word: who asks why something is stuck must not get stuck as well."""
 REMEMBERED = 4096
+AT_ONCE = 512
+"""How many of what is listed are decoded in one step of the loop."""
 
 
 class BlockService:
@@ -70,7 +68,7 @@ class BlockService:
             DeviceFailed, BadInput: its extents cannot be opened.
             Unavailable: no block service, or no worker.
         """
-        path = wire.as_path(await self._ask(self._opening(order, pages)))
+        path = wire.as_path(await self._ask(self._opening(order, _named(pages))))
         return Opened(path.path, path.uri)
 
     async def together(
@@ -81,8 +79,9 @@ class BlockService:
         Args: pages: by VG.
 
         Raises Unavailable: no block service; nothing is known of any."""
+        named = {vg: _named(its) for vg, its in pages.items()}
         calls = tuple(
-            self._opening(one, pages[one.vg])
+            self._opening(one, named[one.vg])
             if isinstance(one, OpenPath)
             else wire.Close(one.vg, one.lv, uuid=one.uuid)
             for one in order.orders
@@ -92,13 +91,13 @@ class BlockService:
             for one in wire.as_outcomes(await self._ask(wire.Together(calls)))
         )
 
-    def _opening(self, order: OpenPath, pages: Sequence[Path]) -> wire.Open:
+    def _opening(self, order: OpenPath, pages: tuple[str, ...]) -> wire.Open:
         return wire.Open(
             order.vg,
             order.lv,
             order.uuid,
-            wired(order.extents),
-            tuple(str(page) for page in pages),
+            order.extents,
+            pages,
             shared=order.shared,
             readonly=order.readonly,
             hold_ms=self._hold_ms,
@@ -122,7 +121,7 @@ class BlockService:
             order.vg,
             order.lv,
             order.uuid,
-            wired(order.extents),
+            order.extents,
             order.name,
             order.readonly,
             str(order.token),
@@ -131,17 +130,16 @@ class BlockService:
         path = wire.as_path(await self._ask(call))
         return Opened(path.path, path.uri)
 
-    async def mirror(self, order: MirrorPath) -> Moving | None:
+    async def mirror(self, order: MirrorPath) -> wire.Moving | None:
         """Begin to copy a stretch of an open LV to another place; how far it is.
 
         Raises NotFound, Refused, DeviceFailed, BadInput: nothing has begun; Unavailable: nothing is known."""
-        to = wired(order.to)
-        call = wire.Mirror(order.vg, order.lv, order.uuid, order.offset_bytes, to, str(order.token))
-        return _moving(wire.as_path(await self._ask(call)))
+        call = wire.Mirror(order.vg, order.lv, order.uuid, order.offset_bytes, order.to, str(order.token))
+        return wire.as_path(await self._ask(call)).moving
 
-    async def seal(self, order: SealPath) -> Moving | None:
+    async def seal(self, order: SealPath) -> wire.Moving | None:
         """Raises Refused: the copy is not complete, or has failed; NotFound, Unavailable."""
-        return _moving(wire.as_path(await self._ask(wire.Seal(order.vg, order.lv, order.uuid))))
+        return wire.as_path(await self._ask(wire.Seal(order.vg, order.lv, order.uuid))).moving
 
     async def unmirror(self, order: UnmirrorPath) -> None:
         """Raises NotFound, DeviceFailed, Unavailable."""
@@ -167,34 +165,22 @@ class BlockService:
         """What earlier daemons left open; from now on nothing is done for them any more.
 
         Raises Unavailable: unknown."""
-        return wire.as_paths(await self._ask(wire.TakeOver()))
+        return tuple([path async for path in self._listed(wire.TakeOver())])
 
     async def list(self) -> tuple[OpenVolume, ...]:
         """What is open.  Raises Unavailable."""
-        return tuple(
-            OpenVolume(
-                path.vg,
-                path.lv,
-                path.uuid,
-                path.path,
-                path.uri,
-                path.connections,
-                path.direct,
-                path.failed,
-                path.stopped,
-                path.readonly,
-                tuple(_extent(one) for one in path.extents),
-                _moving(path),
-                path.plane,
-                path.fast,
-                path.hold,
-            )
-            for path in await self.paths()
-        )
+        return tuple([_open_volume(path) async for path in self._listed(wire.List())])
 
     async def paths(self) -> tuple[wire.Path, ...]:
         """As `list`, with all that the service knows (pid, direct or not, why it failed)."""
-        return wire.as_paths(await self._ask(wire.List()))
+        return tuple([path async for path in self._listed(wire.List())])
+
+    async def _listed(self, call: wire.List | wire.TakeOver) -> AsyncIterator[wire.Path]:
+        """What it lists, thousands in several steps of the loop."""
+        for number, one in enumerate(wire.as_pieces(await self._ask(call)), 1):
+            yield wire.as_path(one)
+            if number % AT_ONCE == 0:
+                await asyncio.sleep(0)
 
     async def incidents(self) -> AsyncIterator[Incident]:
         """Every incident that is not acknowledged, then each new one; for ever, across restarts.
@@ -221,7 +207,7 @@ class BlockService:
             await self._link.close()
             self._link = None
 
-    async def _ask(self, call: wire.Call) -> Any:
+    async def _ask(self, call: wire.Call) -> msgspec.Raw:
         for attempt in range(TRIES):
             async with self._linking:
                 if self._link is None or self._link.lost:
@@ -234,7 +220,7 @@ class BlockService:
                     raise _unavailable(self.socket, "it hung up") from None
         raise AssertionError
 
-    async def _answer(self, link: "_Link", call: wire.Call) -> Any:
+    async def _answer(self, link: "_Link", call: wire.Call) -> msgspec.Raw:
         asked = asyncio.ensure_future(link.ask(call))
         try:
             wait_s = LOOK_S / 2 if isinstance(call, wire.List) else LOOK_S
@@ -258,7 +244,7 @@ class _Link:
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._writer = writer
         self._ids = itertools.count(1)
-        self._waiting: dict[int, asyncio.Future[Any]] = {}
+        self._waiting: dict[int, asyncio.Future[msgspec.Raw]] = {}
         self.notices: asyncio.Queue[wire.Notice | None] = asyncio.Queue()
         """None: the connection ended."""
         self.lost = False
@@ -268,16 +254,16 @@ class _Link:
     async def connect(cls, socket: Path) -> "_Link":
         """Raises Unavailable."""
         try:
-            return cls(*await asyncio.open_unix_connection(str(socket), limit=wire.MAX_LINE_BYTES))
+            return cls(*await asyncio.open_unix_connection(str(socket), limit=wire.MAX_ANSWER_BYTES))
         except OSError as error:
             raise _unavailable(socket, error.strerror or str(error)) from None
 
-    async def ask(self, call: wire.Call) -> Any:
+    async def ask(self, call: wire.Call) -> msgspec.Raw:
         """Raises RingfenceError (the service's answer), ConnectionError (there will be none)."""
         if self.lost:
             raise ConnectionError
         id = next(self._ids)
-        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[msgspec.Raw] = asyncio.get_running_loop().create_future()
         self._waiting[id] = future
         try:
             self._writer.write(wire.encode(wire.Request(id, call)))
@@ -300,7 +286,7 @@ class _Link:
             self.notices.put_nowait(None)
             self._writer.close()
 
-    def _heard(self, answer: wire.Answer) -> None:
+    def _heard(self, answer: wire.Answered | wire.Notice) -> None:
         if isinstance(answer, wire.Notice):
             self.notices.put_nowait(answer)
             return
@@ -318,24 +304,15 @@ class _Link:
             await self._reading
 
 
-def wired(extents: Sequence[Extent]) -> tuple[wire.Extent, ...]:
-    """Extents as the block service takes them."""
-    return tuple(
-        wire.Extent(
-            one.path, one.start_bytes, one.length_bytes,
-            tuple(wire.Place(place.path, place.start_bytes) for place in one.beside), one.stripe_bytes,
-        )
-        for one in extents
+def _named(pages: Sequence[Path]) -> tuple[str, ...]:
+    return tuple(str(page) for page in pages)
+
+
+def _open_volume(path: wire.Path) -> OpenVolume:
+    return OpenVolume(
+        path.vg, path.lv, path.uuid, path.path, path.uri, path.connections, path.direct, path.failed,
+        path.stopped, path.readonly, path.extents, path.moving, path.plane, path.fast, path.hold,
     )  # fmt: skip
-
-
-def _extent(one: wire.Extent) -> Extent:
-    beside = tuple(Place(place.path, place.start_bytes) for place in one.beside)
-    return Extent(one.path, one.start_bytes, one.length_bytes, beside, one.stripe_bytes)
-
-
-def _moving(path: wire.Path) -> Moving | None:
-    return None if path.moving is None else msgspec.convert(msgspec.to_builtins(path.moving), Moving)
 
 
 def _unavailable(socket: Path, why: str) -> Unavailable:

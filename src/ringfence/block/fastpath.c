@@ -7,16 +7,21 @@
  *     ASKED   received, and nothing done about it: authority is not valid, or it is another command,
  *             or nonsense that wants an error
  *     FAILED  carried out; `error` is why not
- *     LATE    a write was carried out (or failed: `error`), and authority has ended since the check
+ *     LATE    a write was carried out (or failed), and authority has ended since the check: to be told, now
+ *     TOLD    such a write, after all others of its batch were told: to be answered; `error` as in FAILED
  *     OVER    the client is gone, or talks nonsense
  *
  * Nothing is known here of what a page means but this: while CLOCK_BOOTTIME is below all of them, go
  * (host/pages.py).
  *
- * One lane of a connection receives at a time, and takes from the socket whatever is there: requests that
- * stand behind one another cost one system call.  A lane that has its request wakes another one to receive
- * the next, for a transfer may take long.  Only where the last one was quick it goes on alone, and answers
- * several writes with one message; a guard then looks now and then whether it still does.
+ * One lane of a connection receives at a time, and takes from the socket whatever is there.  Small requests
+ * that stand behind one another are its batch: received, issued and answered with one system call each, for
+ * one wake-up costs more than all else about a small transfer.  Each has a seat of its own, and whichever is
+ * done, and well, is answered a moment later, however long the others stand.  A lane that has its requests wakes
+ * another one to receive the next, for transfers may take long.  Only where the last ones were quick it goes
+ * on alone; a guard then looks now and then whether it still does.
+ *
+ * It is Linux's own AIO that issues a batch, not io_uring: see rf_hold.
  *
  * Loaded by fastpath.py, which has the same names. */
 
@@ -24,6 +29,7 @@
 #include <endian.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/aio_abi.h>
 #include <pthread.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -31,11 +37,12 @@
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/uio.h>
 #include <time.h>
 #include <unistd.h>
 
-enum { ASKED, FAILED, LATE, OVER };
+enum { ASKED, FAILED, LATE, TOLD, OVER };
 enum { READ, WRITE, DISC };
 enum { FLAG_FUA = 1, FLAG_DF = 4 };
 enum { MAX_PAGES = 8, PAGE_BYTES = 4096 };
@@ -49,11 +56,12 @@ enum { MAX_PAGES = 8, PAGE_BYTES = 4096 };
 
 #define AHEAD_BYTES (64u << 10) /* received at once */
 #define SMALL_BYTES (32u << 10) /* as much, or more, is received where it belongs */
-#define QUICK_NS 30000u         /* a transfer; to wake another lane takes a tenth of it */
+#define QUICK_NS 200000u        /* what a lane does alone meanwhile is more than what waking another one costs */
+#define MOMENT_NS 50000         /* for which answers wait for one another */
 #define GUARD_NS 2000000
 #define LARGE_BYTES (256u << 10) /* from here on huge pages are worth their memory */
 #define HUGE_BYTES (2u << 20)
-enum { OWED = 8 }; /* answers that may wait for one another */
+enum { BATCH = 8 }; /* requests that one lane carries out together */
 
 struct request {
     uint32_t magic;
@@ -98,6 +106,29 @@ struct export {
     int writes; /* whether they are done here */
 };
 
+/* A request, and where it is. */
+struct part {
+    enum { COME, LEFT, UNDER_WAY, DONE, WENT_WRONG, WENT_LATE, TOLD_LATE, ANSWERED } state;
+    int32_t error;
+    uint64_t cookie, offset;
+    uint32_t length;
+    uint16_t flags, command;
+    unsigned char *payload;
+};
+
+/* What a lane has to do: one request, or small ones that stood behind one another. */
+struct batch {
+    struct batch *next_of_all; /* of its connection */
+    aio_context_t aio;  /* 0: none yet */
+    int alone;          /* there is none to be had */
+    int huge;
+    int quick; /* most of its last eight transfers were; a bit of `last` for each */
+    uint32_t last;
+    int count, next, under_way; /* next: the first that has only come */
+    struct part parts[BATCH];
+    struct iocb orders[BATCH];
+};
+
 struct connection {
     struct export *export;
     int sock, structured;
@@ -107,25 +138,20 @@ struct connection {
        of these is the guard, and how many requests have come. */
     int over, receiving, waiting, guarded;
     uint64_t received;
-    /* With the lock: writes that are done and checked, and whose answers wait for one another. */
-    struct reply owing[OWED];
-    int owed;
-    uint64_t owed_ns; /* since when the first of them does */
-    /* Of the lane that receives: what it received ahead; of it, for others to look at: how much. */
-    size_t begin, end, left;
+    struct batch *batches; /* with the lock */
+    /* Of the lane that receives: what it received ahead. */
+    size_t begin, end;
     unsigned char ahead[AHEAD_BYTES];
 };
 
+/* What Python has of a lane: its buffer, and the request that it must do something about. */
 struct lane {
-    unsigned char *payload; /* on a page boundary, with a page of room in front */
+    unsigned char *payload; /* on a page boundary */
     uint64_t cookie, offset;
     uint32_t length;
     uint16_t flags, command;
     int32_t error;
-    /* From here on nobody else's business. */
-    int32_t quick; /* most of its last eight transfers were; a bit of `last` for each */
-    uint32_t last;
-    int32_t huge;
+    struct batch *batch; /* nobody else's business */
 };
 
 /* -- seats -------------------------------------------------------------------- */
@@ -167,6 +193,17 @@ int rf_add_page(struct export *export, const char *path)
     return 0;
 }
 
+/* A file that is mapped is open until the process has no memory any more, and before that the kernel waits for
+ * all that was issued (exit_aio, then exit_mmap).  So a lock on it tells when nothing is under way, which the
+ * process's end does not quite: whoever reads its /proc files may keep its memory for a moment.  Of io_uring
+ * nothing tells that: what is under way then is left to the kernel's own threads.
+ *
+ * Returns 0, or an errno. */
+int rf_hold(int fd)
+{
+    return mmap(NULL, PAGE_BYTES, PROT_NONE, MAP_SHARED, fd, 0) == MAP_FAILED ? errno : 0;
+}
+
 /* Only while all seats are empty, or before anybody serves. */
 void rf_table(struct export *export, const struct extent *table, int64_t count, int64_t size_bytes,
               int64_t block_bytes, int writes)
@@ -175,29 +212,43 @@ void rf_table(struct export *export, const struct extent *table, int64_t count, 
     export->table_count = count;
     export->size_bytes = size_bytes;
     export->block_bytes = block_bytes;
-    export->writes = writes;
+    __atomic_store_n(&export->writes, writes, __ATOMIC_RELAXED);
 }
 
-void rf_sit(struct export *export)
+/* Returns how many it has got: one at least. */
+static int sit(struct export *export, int most)
 {
     pthread_mutex_lock(&export->lock);
     export->waiting++;
     while (export->emptied || export->taken >= export->seats)
         pthread_cond_wait(&export->seat_free, &export->lock);
     export->waiting--;
-    export->taken++;
+    int free = export->seats - export->taken, got = most < free ? most : free;
+    export->taken += got;
     pthread_mutex_unlock(&export->lock);
+    return got;
+}
+
+static void leave(struct export *export, int count)
+{
+    pthread_mutex_lock(&export->lock);
+    export->taken -= count;
+    if (export->emptied)
+        pthread_cond_signal(&export->all_empty); /* of those who empty there is one */
+    else
+        for (int wakes = 0; wakes < count && wakes < export->waiting; wakes++)
+            pthread_cond_signal(&export->seat_free);
+    pthread_mutex_unlock(&export->lock);
+}
+
+void rf_sit(struct export *export)
+{
+    sit(export, 1);
 }
 
 void rf_leave(struct export *export)
 {
-    pthread_mutex_lock(&export->lock);
-    export->taken--;
-    if (export->emptied)
-        pthread_cond_signal(&export->all_empty); /* of those who empty there is one */
-    else if (export->waiting > 0)
-        pthread_cond_signal(&export->seat_free);
-    pthread_mutex_unlock(&export->lock);
+    leave(export, 1);
 }
 
 static struct timespec in_ns(int64_t wait_ns)
@@ -269,41 +320,45 @@ static const struct extent *extent_at(const struct export *export, int64_t offse
     return &export->table[low];
 }
 
-/* Returns 0 or an errno; how much was transferred then is unknown. */
-static int transfer(const struct export *export, const struct lane *lane)
+/* Where on a disk this byte of the volume lies, and how much of it lies behind one another there. */
+static int64_t place(const struct export *export, int64_t offset, int *fd, int64_t *room)
 {
-    unsigned char *data = lane->payload;
-    int64_t offset = (int64_t)lane->offset, left = lane->length;
-    int flags = lane->flags & FLAG_FUA ? RWF_DSYNC : 0;
-    while (left > 0) {
-        const struct extent *extent = extent_at(export, offset);
-        int64_t chunk = (offset - extent->lv_start) / extent->stripe_bytes;
-        int64_t inside = (offset - extent->lv_start) % extent->stripe_bytes;
-        const struct stripe *stripe = &extent->stripes[chunk % extent->stripe_count];
-        int64_t at = stripe->start + chunk / extent->stripe_count * extent->stripe_bytes + inside;
-        int64_t room = extent->stripe_bytes - inside;
-        struct iovec part = {data, (size_t)(left < room ? left : room)};
-        ssize_t moved = lane->command == WRITE ? pwritev2((int)stripe->fd, &part, 1, at, flags)
-                                               : preadv2((int)stripe->fd, &part, 1, at, 0);
+    const struct extent *extent = extent_at(export, offset);
+    int64_t chunk = (offset - extent->lv_start) / extent->stripe_bytes;
+    int64_t inside = (offset - extent->lv_start) % extent->stripe_bytes;
+    const struct stripe *stripe = &extent->stripes[chunk % extent->stripe_count];
+    *fd = (int)stripe->fd;
+    *room = extent->stripe_bytes - inside;
+    return stripe->start + chunk / extent->stripe_count * extent->stripe_bytes + inside;
+}
+
+/* What is left of it.  Returns 0 or an errno; how much was transferred then is unknown. */
+static int transfer(const struct export *export, const struct part *part, int64_t done)
+{
+    int flags = part->flags & FLAG_FUA ? RWF_DSYNC : 0;
+    while (done < part->length) {
+        int fd;
+        int64_t room, left = part->length - done, at = place(export, (int64_t)part->offset + done, &fd, &room);
+        struct iovec data = {part->payload + done, (size_t)(left < room ? left : room)};
+        ssize_t moved = part->command == WRITE ? pwritev2(fd, &data, 1, at, flags)
+                                               : preadv2(fd, &data, 1, at, 0);
         if (moved < 0 && errno == EINTR)
             continue;
         if (moved <= 0)
             return moved < 0 ? errno : EIO; /* the device ended before the LV */
-        data += moved;
-        offset += moved;
-        left -= moved;
+        done += moved;
     }
     return 0;
 }
 
-static int is_usual(const struct export *export, const struct lane *lane)
+static int is_usual(const struct export *export, const struct part *part)
 {
-    if (lane->command == READ ? lane->flags & ~(FLAG_FUA | FLAG_DF)
-                              : !export->writes || lane->flags & ~FLAG_FUA)
+    if (part->command == READ ? part->flags & ~(FLAG_FUA | FLAG_DF)
+                              : !export->writes || part->flags & ~FLAG_FUA)
         return 0;
     uint64_t size = (uint64_t)export->size_bytes, block = (uint64_t)export->block_bytes;
-    return lane->length > 0 && lane->length <= MAX_PAYLOAD_BYTES && lane->length <= size &&
-           lane->offset <= size - lane->length && (lane->offset | lane->length) % block == 0;
+    return part->length > 0 && part->length <= MAX_PAYLOAD_BYTES && part->length <= size &&
+           part->offset <= size - part->length && (part->offset | part->length) % block == 0;
 }
 
 /* -- connections ------------------------------------------------------------------ */
@@ -334,6 +389,13 @@ int64_t rf_lane_bytes(void)
 /* No lane may be in it. */
 void rf_connection_free(struct connection *connection)
 {
+    while (connection->batches != NULL) {
+        struct batch *batch = connection->batches;
+        connection->batches = batch->next_of_all;
+        if (batch->aio)
+            syscall(SYS_io_destroy, batch->aio);
+        free(batch);
+    }
     free(connection);
 }
 
@@ -352,23 +414,34 @@ static int receive(int sock, void *into, size_t length)
 }
 
 /* Returns 1, or 0: the client is gone. */
-int rf_send(struct connection *connection, const void *data, int64_t length)
+static int send_all(struct connection *connection, struct iovec *data, size_t count)
 {
     int sent = 1;
     pthread_mutex_lock(&connection->sending);
-    while (length > 0) {
-        ssize_t went = send(connection->sock, data, (size_t)length, MSG_NOSIGNAL);
+    while (count > 0) {
+        struct msghdr message = {.msg_iov = data, .msg_iovlen = count};
+        ssize_t went = sendmsg(connection->sock, &message, MSG_NOSIGNAL);
         if (went < 0 && errno == EINTR)
             continue;
         if (went <= 0) {
             sent = 0;
             break;
         }
-        data = (const char *)data + went;
-        length -= went;
+        for (; count > 0 && (size_t)went >= data->iov_len; data++, count--)
+            went -= (ssize_t)data->iov_len;
+        if (count > 0) {
+            data->iov_base = (char *)data->iov_base + went;
+            data->iov_len -= (size_t)went;
+        }
     }
     pthread_mutex_unlock(&connection->sending);
     return sent;
+}
+
+int rf_send(struct connection *connection, void *data, int64_t length)
+{
+    struct iovec all = {data, (size_t)length};
+    return send_all(connection, &all, 1);
 }
 
 /* No lane receives anything from here on. */
@@ -378,55 +451,6 @@ void rf_end(struct connection *connection)
     connection->over = 1;
     pthread_cond_broadcast(&connection->turn);
     pthread_mutex_unlock(&connection->lock);
-}
-
-/* -- answers ---------------------------------------------------------------------- */
-
-/* Send what is owed.  Returns 1, or 0: the client is gone. */
-static int pay(struct connection *connection)
-{
-    struct reply owing[OWED];
-    pthread_mutex_lock(&connection->lock);
-    size_t length = (size_t)connection->owed * sizeof *owing;
-    memcpy(owing, connection->owing, length);
-    connection->owed = 0;
-    pthread_mutex_unlock(&connection->lock);
-    return length == 0 || rf_send(connection, owing, (int64_t)length);
-}
-
-static int answer_read(struct connection *connection, struct lane *lane)
-{
-    if (!pay(connection))
-        return 0;
-    if (connection->structured) {
-        struct data_chunk head = {htobe32(STRUCTURED_MAGIC), htobe16(CHUNK_DONE), htobe16(CHUNK_OFFSET_DATA),
-                                  htobe64(lane->cookie), htobe32(8 + lane->length), htobe64(lane->offset)};
-        memcpy(lane->payload - sizeof head, &head, sizeof head);
-        return rf_send(connection, lane->payload - sizeof head, (int64_t)sizeof head + lane->length);
-    }
-    struct reply head = {htobe32(REPLY_MAGIC), 0, htobe64(lane->cookie)};
-    memcpy(lane->payload - sizeof head, &head, sizeof head);
-    return rf_send(connection, lane->payload - sizeof head, (int64_t)sizeof head + lane->length);
-}
-
-/* It may wait for the next one's, where that is a matter of a moment: a lane that may have to wait itself pays
- * first, and if a transfer is not quick for once, the guard does. */
-static int answer_write(struct connection *connection, struct lane *lane, uint64_t now_ns)
-{
-    struct reply head = {htobe32(REPLY_MAGIC), 0, htobe64(lane->cookie)};
-    pthread_mutex_lock(&connection->lock);
-    int room = connection->owed < OWED;
-    if (room) {
-        if (connection->owed == 0)
-            connection->owed_ns = now_ns;
-        connection->owing[connection->owed++] = head;
-    }
-    int waits = lane->quick && connection->owed < OWED && now_ns - connection->owed_ns < QUICK_NS &&
-                __atomic_load_n(&connection->left, __ATOMIC_RELAXED) > 0;
-    pthread_mutex_unlock(&connection->lock);
-    if (waits)
-        return 1;
-    return pay(connection) && (room || rf_send(connection, &head, sizeof head));
 }
 
 /* -- whose turn it is to receive ---------------------------------------------------- */
@@ -466,15 +490,6 @@ static void wake_one(struct connection *connection)
         pthread_cond_signal(&connection->turn);
 }
 
-/* Before a lane does something that may take long: somebody receives meanwhile. */
-static void relieve(struct connection *connection)
-{
-    pthread_mutex_lock(&connection->lock);
-    if (!connection->receiving)
-        wake_one(connection);
-    pthread_mutex_unlock(&connection->lock);
-}
-
 /* What was received ahead, then what is still to come.  Returns 1, or 0: the client is gone. */
 static int take(struct connection *connection, void *into, size_t length)
 {
@@ -485,8 +500,6 @@ static int take(struct connection *connection, void *into, size_t length)
     length -= now;
     if (length == 0)
         return 1;
-    if (!pay(connection)) /* the client may wait for that before it goes on */
-        return 0;
     if (length >= SMALL_BYTES)
         return receive(connection->sock, into, length);
     connection->begin = connection->end = 0;
@@ -507,7 +520,7 @@ static int take(struct connection *connection, void *into, size_t length)
 /* Large transfers on small pages take the kernel longer than their data. */
 static void make_huge(struct lane *lane)
 {
-    lane->huge = 1;
+    lane->batch->huge = 1;
     unsigned char *start = lane->payload - PAGE_BYTES;
     madvise(start, PAGE_BYTES + MAX_PAYLOAD_BYTES, MADV_HUGEPAGE);
 #ifdef MADV_COLLAPSE
@@ -515,91 +528,313 @@ static void make_huge(struct lane *lane)
 #endif
 }
 
-static int take_request(struct connection *connection, struct lane *lane)
+/* Returns 0: it is none. */
+static int parse(const struct request *request, struct part *part)
+{
+    part->state = COME;
+    part->error = 0;
+    part->flags = be16toh(request->flags);
+    part->command = be16toh(request->command);
+    part->cookie = be64toh(request->cookie);
+    part->offset = be64toh(request->offset);
+    part->length = be32toh(request->length);
+    return be32toh(request->magic) == REQUEST_MAGIC;
+}
+
+/* What Python has to do is better left to a lane of its own. */
+static int may_go_together(const struct export *export, const struct part *part)
+{
+    int usual = part->command == READ ||
+                (part->command == WRITE && __atomic_load_n(&export->writes, __ATOMIC_RELAXED));
+    return usual && part->length <= SMALL_BYTES;
+}
+
+/* Returns 1: the next request was received ahead, is whole, and small. */
+static int take_small(struct connection *connection, struct part *part)
 {
     struct request request;
-    if (!take(connection, &request, sizeof request) || be32toh(request.magic) != REQUEST_MAGIC)
+    size_t there = connection->end - connection->begin, length = sizeof request;
+    if (there < length)
         return 0;
-    lane->flags = be16toh(request.flags);
-    lane->command = be16toh(request.command);
-    lane->cookie = be64toh(request.cookie);
-    lane->offset = be64toh(request.offset);
-    lane->length = be32toh(request.length);
-    if (lane->command == DISC)
+    memcpy(&request, connection->ahead + connection->begin, sizeof request);
+    if (!parse(&request, part) || !may_go_together(connection->export, part))
         return 0;
-    if (lane->length >= LARGE_BYTES && !lane->huge)
+    if (part->command == WRITE)
+        length += part->length;
+    if (there < length)
+        return 0;
+    memcpy(part->payload, connection->ahead + connection->begin + sizeof request, length - sizeof request);
+    connection->begin += length;
+    return 1;
+}
+
+/* One at least, and what stands behind it where they can go together.  Returns 1, or 0: the client is gone. */
+static int take_requests(struct connection *connection, struct lane *lane)
+{
+    struct batch *batch = lane->batch;
+    struct request request;
+    struct part *first = batch->parts;
+    batch->count = 0;
+    if (!take(connection, &request, sizeof request) || !parse(&request, first) || first->command == DISC)
+        return 0;
+    if (first->length >= LARGE_BYTES && !batch->huge)
         make_huge(lane);
-    return lane->command != WRITE || (lane->length <= MAX_PAYLOAD_BYTES &&
-                                      take(connection, lane->payload, lane->length));
+    if (first->command == WRITE && (first->length > MAX_PAYLOAD_BYTES ||
+                                    !take(connection, first->payload, first->length)))
+        return 0;
+    batch->count = 1;
+    batch->next = 0;
+    if (!batch->alone && may_go_together(connection->export, first) &&
+        gate_is_open(connection->export, boottime_ns())) /* or each waits by itself */
+        while (batch->count < BATCH && take_small(connection, &batch->parts[batch->count]))
+            batch->count++;
+    return 1;
 }
 
 /* Returns 1, or 0: all is over. */
-static int receive_request(struct connection *connection, struct lane *lane)
+static int receive_requests(struct connection *connection, struct lane *lane)
 {
     pthread_mutex_lock(&connection->lock);
-    if (connection->receiving && connection->owed > 0) {
-        pthread_mutex_unlock(&connection->lock);
-        pay(connection); /* that the client is gone shows when we receive */
-        pthread_mutex_lock(&connection->lock);
-    }
     int ours = take_turn(connection);
     pthread_mutex_unlock(&connection->lock);
     if (!ours)
         return 0;
-    int received = take_request(connection, lane);
-    size_t left = connection->end - connection->begin;
-    __atomic_store_n(&connection->left, left, __ATOMIC_RELAXED);
+    int received = take_requests(connection, lane);
     pthread_mutex_lock(&connection->lock);
     connection->receiving = 0;
     connection->received++;
     if (!received) {
         connection->over = 1;
         pthread_cond_broadcast(&connection->turn);
-    } else if (!lane->quick || lane->length >= SMALL_BYTES || !connection->guarded)
+    } else if (!lane->batch->quick || lane->batch->parts->length >= SMALL_BYTES || !connection->guarded)
         wake_one(connection);
     pthread_mutex_unlock(&connection->lock);
-    if (lane->length >= SMALL_BYTES) /* nothing waits for what takes long */
-        pay(connection);
     return received;
 }
 
-static int carry_out(struct connection *connection, struct lane *lane)
+/* -- answers ---------------------------------------------------------------------- */
+
+struct heads {
+    struct reply simple;
+    struct data_chunk structured;
+};
+
+/* Of these; all are done, and well.  Returns 1, or 0: the client is gone. */
+static int answer(struct connection *connection, struct part *const *parts, int count)
+{
+    struct heads heads[BATCH];
+    struct iovec data[2 * BATCH];
+    size_t pieces = 0;
+    for (int i = 0; i < count; i++) {
+        const struct part *part = parts[i];
+        if (part->command == READ && connection->structured) {
+            heads[i].structured = (struct data_chunk){
+                htobe32(STRUCTURED_MAGIC), htobe16(CHUNK_DONE), htobe16(CHUNK_OFFSET_DATA),
+                htobe64(part->cookie), htobe32(8 + part->length), htobe64(part->offset)};
+            data[pieces++] = (struct iovec){&heads[i].structured, sizeof heads[i].structured};
+        } else {
+            heads[i].simple = (struct reply){htobe32(REPLY_MAGIC), 0, htobe64(part->cookie)};
+            data[pieces++] = (struct iovec){&heads[i].simple, sizeof heads[i].simple};
+        }
+        if (part->command == READ)
+            data[pieces++] = (struct iovec){part->payload, part->length};
+    }
+    return send_all(connection, data, pieces);
+}
+
+/* -- carrying out ------------------------------------------------------------------- */
+
+/* Issue the first of these together, as far as they go.  Returns how many are under way. */
+static int issue(const struct export *export, struct batch *batch, struct part *first, int count)
+{
+    struct iocb *orders[BATCH];
+    int ready = 0;
+    for (; ready < count; ready++) {
+        struct part *part = first + ready;
+        int fd;
+        int64_t room, at = place(export, (int64_t)part->offset, &fd, &room);
+        if (room < part->length)
+            break;
+        int writes = part->command == WRITE;
+        batch->orders[ready] = (struct iocb){
+            .aio_data = (uint64_t)(part - batch->parts),
+            .aio_fildes = (uint32_t)fd,
+            .aio_lio_opcode = writes ? IOCB_CMD_PWRITE : IOCB_CMD_PREAD,
+            .aio_rw_flags = writes && part->flags & FLAG_FUA ? RWF_DSYNC : 0,
+            .aio_buf = (uint64_t)part->payload,
+            .aio_nbytes = part->length,
+            .aio_offset = at,
+        };
+        orders[ready] = &batch->orders[ready];
+    }
+    if (ready < 2 || batch->alone)
+        return 0;
+    long issued = syscall(SYS_io_submit, batch->aio, (long)ready, orders);
+    for (long i = 0; i < issued; i++)
+        first[i].state = UNDER_WAY;
+    return issued < 0 ? 0 : (int)issued;
+}
+
+/* Wait until one of those under way is done, and a moment for the others.  Returns how many are. */
+static int await_some(const struct export *export, struct batch *batch)
+{
+    struct io_event done[BATCH];
+    struct timespec moment = {0, MOMENT_NS};
+    long count, rest = 0;
+    do
+        count = syscall(SYS_io_getevents, batch->aio, 1L, (long)batch->under_way, done, NULL);
+    while (count < 0 && errno == EINTR);
+    count = count < 0 ? 0 : count;
+    if (count < batch->under_way) {
+        rest = batch->under_way - count;
+        rest = syscall(SYS_io_getevents, batch->aio, rest, rest, done + count, &moment);
+    }
+    count += rest > 0 ? rest : 0;
+    for (long i = 0; i < count; i++) {
+        struct part *part = &batch->parts[done[i].data];
+        part->state = DONE;
+        part->error = done[i].res < 0 ? (int32_t)-done[i].res : transfer(export, part, done[i].res);
+    }
+    batch->under_way -= (int)count;
+    return (int)count;
+}
+
+/* For those that are done, each on its seat: check again, leave the seat, answer. */
+static void finish(struct connection *connection, struct batch *batch, int done)
 {
     struct export *export = connection->export;
-    if ((lane->command != READ && lane->command != WRITE) || !gate_is_open(export, boottime_ns()))
-        return ASKED;
-    rf_sit(export);
-    uint64_t begun_ns = boottime_ns();
-    if (!is_usual(export, lane) || !gate_is_open(export, begun_ns)) { /* it may have waited for its seat */
-        rf_leave(export);
-        return ASKED;
+    int in_time = gate_is_open(export, boottime_ns()), count = 0;
+    leave(export, done);
+    struct part *well[BATCH];
+    for (struct part *part = batch->parts; part < batch->parts + batch->next; part++) {
+        if (part->state != DONE)
+            continue;
+        if (part->command == WRITE && !in_time)
+            part->state = WENT_LATE;
+        else
+            part->state = part->error ? WENT_WRONG : ANSWERED;
+        if (part->state == ANSWERED)
+            well[count++] = part;
     }
-    lane->error = transfer(export, lane);
-    uint64_t done_ns = boottime_ns();
-    int late = lane->command == WRITE && !gate_is_open(export, done_ns);
-    rf_leave(export);
-    lane->last = lane->last << 1 | (done_ns - begun_ns < QUICK_NS);
-    lane->quick = __builtin_popcount(lane->last & 0xff) > 4;
-    if (late)
-        return LATE;
-    if (lane->error)
-        return FAILED;
-    if (lane->command == READ ? answer_read(connection, lane) : answer_write(connection, lane, done_ns))
-        return -1;
-    rf_end(connection);
-    return OVER;
+    if (count > 0 && !answer(connection, well, count))
+        rf_end(connection);
+}
+
+/* Of those that have come: begin with as many as there are seats for. */
+static void begin(struct connection *connection, struct batch *batch)
+{
+    struct export *export = connection->export;
+    struct part *first = batch->parts + batch->next;
+    if ((first->command != READ && first->command != WRITE) || !gate_is_open(export, boottime_ns())) {
+        first->state = LEFT;
+        batch->next++;
+        return;
+    }
+    int seats = sit(export, batch->count - batch->next), usual = 0;
+    while (usual < seats && is_usual(export, first + usual))
+        usual++;
+    if (usual > 1 && !batch->aio && !batch->alone)
+        batch->alone = syscall(SYS_io_setup, (unsigned)BATCH, &batch->aio) < 0; /* fs.aio-max-nr is reached */
+    uint64_t begun_ns = boottime_ns();
+    if (usual == 0 || !gate_is_open(export, begun_ns)) { /* it may have waited for its seat */
+        first->state = LEFT;
+        batch->next++;
+        leave(export, seats);
+        return;
+    }
+    batch->under_way = issue(export, batch, first, usual);
+    int begun = batch->under_way;
+    if (begun == 0) {
+        first->error = transfer(export, first, 0);
+        first->state = DONE;
+        begun = 1;
+    }
+    batch->next += begun;
+    if (seats > begun)
+        leave(export, seats - begun);
+    int done = batch->under_way > 0 ? await_some(export, batch) : 1;
+    batch->last = batch->last << 1 | (boottime_ns() - begun_ns < QUICK_NS);
+    batch->quick = __builtin_popcount(batch->last & 0xff) > 4;
+    finish(connection, batch, done);
+}
+
+static struct part *one_that(struct batch *batch, int state)
+{
+    for (struct part *part = batch->parts; part < batch->parts + batch->count; part++)
+        if ((int)part->state == state)
+            return part;
+    return NULL;
+}
+
+static int hand_over(struct lane *lane, struct part *part, int state, int what)
+{
+    if (part->state == LEFT && part->command == WRITE && part->payload != lane->payload)
+        memcpy(lane->payload, part->payload, part->length); /* of the one there nothing is needed any more */
+    lane->cookie = part->cookie;
+    lane->offset = part->offset;
+    lane->length = part->length;
+    lane->flags = part->flags;
+    lane->command = part->command;
+    lane->error = part->error;
+    part->state = state;
+    return what;
+}
+
+/* Returns what Python must do next, or -1: all is answered.  What went late is told at once; nothing is under
+ * way while Python does what may take long. */
+static int carry_on(struct connection *connection, struct lane *lane)
+{
+    struct batch *batch = lane->batch;
+    struct part *part;
+    for (;;) {
+        if ((part = one_that(batch, WENT_LATE)) != NULL)
+            return hand_over(lane, part, TOLD_LATE, LATE);
+        if (batch->under_way > 0)
+            finish(connection, batch, await_some(connection->export, batch));
+        else if (batch->next < batch->count)
+            begin(connection, batch);
+        else
+            break;
+    }
+    if ((part = one_that(batch, LEFT)) != NULL)
+        return hand_over(lane, part, ANSWERED, ASKED);
+    if ((part = one_that(batch, WENT_WRONG)) != NULL)
+        return hand_over(lane, part, ANSWERED, FAILED);
+    if ((part = one_that(batch, TOLD_LATE)) != NULL)
+        return hand_over(lane, part, ANSWERED, TOLD);
+    return -1;
+}
+
+static int has_batch(struct connection *connection, struct lane *lane)
+{
+    if (lane->batch != NULL)
+        return 1;
+    struct batch *batch = lane->batch = calloc(1, sizeof *batch);
+    if (batch == NULL)
+        return 0;
+    for (int i = 0; i < BATCH; i++)
+        batch->parts[i].payload = lane->payload + i * SMALL_BYTES;
+    pthread_mutex_lock(&connection->lock);
+    batch->next_of_all = connection->batches;
+    connection->batches = batch;
+    pthread_mutex_unlock(&connection->lock);
+    return 1;
 }
 
 /* Serve until something unusual comes, and return what. */
 int rf_serve(struct connection *connection, struct lane *lane)
 {
-    int what;
-    do
-        what = receive_request(connection, lane) ? carry_out(connection, lane) : OVER;
-    while (what < 0);
-    if (!pay(connection))
+    if (!has_batch(connection, lane)) {
         rf_end(connection);
-    if (what != OVER)
-        relieve(connection);
+        return OVER;
+    }
+    int what;
+    while ((what = carry_on(connection, lane)) < 0)
+        if (!receive_requests(connection, lane))
+            return OVER;
+    pthread_mutex_lock(&connection->lock);
+    if (!connection->receiving) /* what Python does may take long: somebody receives meanwhile */
+        wake_one(connection);
+    pthread_mutex_unlock(&connection->lock);
     return what;
 }

@@ -38,8 +38,10 @@ class What(enum.IntEnum):
     FAILED = 1
     """It was carried out; tell why it failed."""
     LATE = 2
-    """A write was carried out, and authority has ended since it was checked."""
-    OVER = 3
+    """A write was carried out, and authority has ended since it was checked: tell it, and go on."""
+    TOLD = 3
+    """Authority ended during a write, which was told as LATE: answer it."""
+    OVER = 4
     """End."""
 
 
@@ -62,7 +64,7 @@ class Request(Structure):
         ("flags", c_uint16),
         ("command", c_uint16),
         ("error", c_int32),
-        ("_own", c_int32 * 3),
+        ("_own", c_void_p),
     )
 
     @classmethod
@@ -132,6 +134,7 @@ def _declare(library: ctypes.CDLL) -> None:
     for name, result, arguments in (
         ("rf_export_new", c_void_p, (c_int,)),
         ("rf_add_page", c_int, (c_void_p, c_char_p)),
+        ("rf_hold", c_int, (c_int,)),
         ("rf_table", None, (c_void_p, POINTER(_Extent), c_int64, c_int64, c_int64, c_int)),
         ("rf_sit", None, (c_void_p,)),
         ("rf_leave", None, (c_void_p,)),
@@ -151,16 +154,21 @@ def _declare(library: ctypes.CDLL) -> None:
 class FastSeats:
     """`seats.Seats`, and what is served from them.  Lives as long as its process.
 
-    Args: pages: the authority pages; a path without all of them is not for this.
+    Args:
+        pages: the authority pages; a path without all of them is not for this.
+        locks: files that stay locked until what was issued here is over, whatever ends this process.
 
-    Raises OSError: a page cannot be mapped."""
+    Raises OSError: a page or a lock cannot be mapped."""
 
-    def __init__(self, library: ctypes.CDLL, seats: int, pages: Sequence[Path]) -> None:
+    def __init__(self, library: ctypes.CDLL, seats: int, pages: Sequence[Path], locks: Sequence[int]) -> None:
         self.library = library
         self.pointer = library.rf_export_new(seats)
         for page in pages:
             if error := library.rf_add_page(self.pointer, bytes(page)):
                 raise OSError(error, f"cannot map {page}")
+        for fd in locks:
+            if error := library.rf_hold(fd):
+                raise OSError(error, "cannot map a lock")
         self._table: ctypes.Array[_Extent] | None = None
 
     def sit(self) -> None:

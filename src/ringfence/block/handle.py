@@ -1,9 +1,13 @@
 """The service's side of one worker: start it, hear it, end it, reap it.
 
 A worker counts as gone only when it has been waited for: a process that was sent SIGKILL may still
-be inside a write to a disk, one that was reaped is not."""
+be inside a write to a disk, one that was reaped is not.  Writes that it has issued together (`fastpath.c`)
+are waited for where its memory is given back (Linux, exit_aio), which is before it can be reaped, unless
+somebody was looking into that memory just then.  So it counts as reaped when its memory is gone, too: a
+file that is mapped there is locked as long."""
 
 import asyncio
+import fcntl
 import os
 import signal
 import socket
@@ -20,6 +24,7 @@ from ringfence.host.processes import STOPPED, process
 from ringfence.wire import block as wire
 
 START_S = 30.0
+MEMORY_POLL_S = 0.005
 END_S = 20.0
 """How long an orderly end may take before whoever asked is told that it is not done yet."""
 
@@ -47,6 +52,7 @@ class Handle:
         self._on_end = on_end
         self._process: subprocess.Popen[bytes] | None = None
         self._pidfd = -1
+        self._memory_fd = -1
         self._began = asyncio.Event()
         self._reaped = asyncio.Event()
         self._said: RingfenceError | None = None
@@ -82,15 +88,23 @@ class Handle:
     def _spawn(self) -> socket.socket:
         """Fork it (a few milliseconds).  Returns our end of the channel."""
         ours, theirs = socket.socketpair()
+        memory_fd = os.memfd_create(self.name)
         try:
+            self._memory_fd = os.open(f"/proc/self/fd/{memory_fd}", os.O_RDONLY | os.O_CLOEXEC)
+            fcntl.flock(memory_fd, fcntl.LOCK_EX)
+            self.order = msgspec.structs.replace(self.order, memory_fd=memory_fd)
             command = [sys.executable, "-m", "ringfence.block.worker", str(theirs.fileno()), str(os.getpid())]
-            fds = [fd for fd in (theirs.fileno(), self.order.lock_fd, self.order.listener_fd) if fd >= 0]
+            order = self.order
+            fds = [fd for fd in (theirs.fileno(), order.lock_fd, order.listener_fd, memory_fd) if fd >= 0]
             self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, pass_fds=fds)
         except OSError as error:
             ours.close()
+            if self._memory_fd >= 0:
+                os.close(self._memory_fd)
             raise Unavailable(f"cannot start a worker: {error}", retry=True) from None
         finally:
             theirs.close()
+            os.close(memory_fd)
         self._pidfd = os.pidfd_open(self._process.pid)
         self.path = msgspec.structs.replace(self.path, pid=self._process.pid)
         asyncio.get_running_loop().add_reader(self._pidfd, self._ended)
@@ -146,7 +160,7 @@ class Handle:
     def kill(self) -> None:
         """Reaches a stopped or stuck worker too; `reaped` says when it has taken effect."""
         self._end_ordered = True
-        if self._process is not None and not self._reaped.is_set():
+        if self._pidfd >= 0:
             signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
 
     async def reaped(self) -> None:
@@ -226,6 +240,7 @@ class Handle:
         assert self._process is not None
         asyncio.get_running_loop().remove_reader(self._pidfd)
         os.close(self._pidfd)
+        self._pidfd = -1
         self._process.wait()
         task = asyncio.ensure_future(self._finish())
         task.add_done_callback(lambda done: done.exception())
@@ -238,6 +253,18 @@ class Handle:
             how = f"signal {-self._code}" if self._code < 0 else f"exit code {self._code}"
             failed = f"its worker ended with {how}"
             self.path = msgspec.structs.replace(self.path, connections=0, failed=failed)
+        await self._memory_is_gone()
         self._reaped.set()
         self._began.set()
         self._on_end(self)
+
+    async def _memory_is_gone(self) -> None:
+        """As a rule it is."""
+        while True:
+            try:
+                fcntl.flock(self._memory_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                await asyncio.sleep(MEMORY_POLL_S)
+            else:
+                os.close(self._memory_fd)
+                return

@@ -54,6 +54,8 @@ LAST_WORD_S = 0.1
 IN_FLIGHT = 16
 STARTS = 8
 """How many of many paths are opened or closed at one time."""
+LISTED = 512
+"""How many paths are listed in one step of the loop."""
 STOP_S = 10.0
 """How long volumes may take to flush when the service is stopped."""
 
@@ -263,11 +265,20 @@ class Service:
         if isinstance(call, wire.TakeOver):
             self._floor = number
         if isinstance(call, wire.TakeOver | wire.List):
-            return [await handle.look() for _, handle in sorted(self._handles.items())]
+            return await self._list()
         if isinstance(call, wire.Watch):
             self._watchers.append(writer)
             return None
         return self._acknowledge(call.ids)
+
+    async def _list(self) -> list[wire.Path]:
+        """What is open now, each as it is a moment later: of thousands, after others had their turn."""
+        found = []
+        for number, (_, handle) in enumerate(sorted(self._handles.items()), 1):
+            found.append(await handle.look())
+            if number % LISTED == 0:
+                await asyncio.sleep(0)
+        return found
 
     def _check_current(self, number: int) -> None:
         if number < self._floor:

@@ -278,7 +278,8 @@ def _seats(order: wire.Order) -> PlainSeats | FastSeats:
     library = load()
     if library is not None:
         with contextlib.suppress(OSError):
-            return FastSeats(library, order.in_flight, [Path(page) for page in order.open.pages])
+            pages = [Path(page) for page in order.open.pages]
+            return FastSeats(library, order.in_flight, pages, [order.lock_fd, order.memory_fd])
     return PlainSeats(order.in_flight)
 
 

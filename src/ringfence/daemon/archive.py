@@ -76,9 +76,13 @@ class Archive:
     # -- what the storage thread tells ---------------------------------------------------
 
     def headers_before(self, writes: Sequence[Write]) -> list[tuple[str, MdaHeader]]:
-        """What stands where headers are about to be written.  Cheap: a sector each."""
+        """What stands where headers are about to be written."""
         blocks = self._read(tuple(Read(one.path, one.offset_bytes, HEADER_BYTES) for one in writes))
         return _headers([(one, data) for one, data in zip(writes, blocks, strict=True)])
+
+    def headers_in(self, writes: Sequence[Write]) -> list[tuple[str, MdaHeader]]:
+        """What they say of committed texts."""
+        return _headers([(one, one.data) for one in writes])
 
     def committed(self, writes: Sequence[Write], before: list[tuple[str, MdaHeader]]) -> str:
         """Those headers were written.  Returns a warning: no history is kept of it; or nothing."""
@@ -87,7 +91,7 @@ class Archive:
         return f"WARNING: the history of VGs' metadata is not kept on {self._host}: {why}" if why else ""
 
     def _note(self, writes: Sequence[Write], before: list[tuple[str, MdaHeader]]) -> None:
-        after = _headers([(one, one.data) for one in writes])
+        after = self.headers_in(writes)
         if not before and not after:
             return
         path = (after or before)[0][0]

@@ -449,7 +449,7 @@ class Driver:
             do, order = self._ports.storage.bound(), body
             long = isinstance(body, orders.ZeroBlocks | orders.CopyBlocks)
             pool = self._zeroing_pool if long else self._pool
-            writes = long or isinstance(body, orders.WriteBlocks)
+            writes = long or isinstance(body, orders.WriteBlocks | orders.WriteVersion)
             return lambda: self._in_thread(pool, writes, lambda: do(order))
         if isinstance(body, orders.StandingTables):
             return functools.partial(self._lvm_host.standing, body.vgs)

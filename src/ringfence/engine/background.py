@@ -30,6 +30,8 @@ class _Vg(msgspec.Struct):
     idle: tuple[str, ...] = ()
     """Of these, such as there is nothing of this kind to do of."""
     trouble: str = ""
+    waits: dict[str, str] = {}
+    """LV's uuid -> why this node did nothing, or not all, of it when it looked last."""
 
 
 class Background(ABC):
@@ -68,6 +70,10 @@ class Background(ABC):
         """VG -> what is in the way of its LVs, as this node met it last."""
         return {vg: one.trouble for vg, one in self._vgs.items() if one.trouble}
 
+    def waits_for(self, vg: str, uuid: str) -> str:
+        """What this node waits for with an LV, as it met it last; empty: for nothing that it knows of."""
+        return self._vgs[vg].waits.get(uuid, "") if vg in self._vgs else ""
+
     def _may_begin(self, vg: str) -> bool:
         return self._context.is_in(space_of(vg)) and vg not in self._context.killed
 
@@ -86,7 +92,7 @@ class Background(ABC):
             trouble = str(error) if answer is None else str(answer["trouble"])
             if trouble and trouble != one.trouble:
                 self._tell_trouble(vg, trouble)
-            one.trouble = trouble
+            one.trouble, one.waits = trouble, answer["waits"] if answer is not None else {}
 
         self._tasks.start(f"{self.WORK} {vg}", self._command(vg, uuids), finished, gives_way=True)
 
@@ -95,7 +101,8 @@ class Background(ABC):
         """Works on those of these LVs that it may.
 
         Answer: {"done": [what `_tell_done` takes], "gone": [uuid: there is no such LV any more], "kept":
-        [uuid: there is nothing of this kind to do of it], "trouble": a line, or empty}."""
+        [uuid: there is nothing of this kind to do of it], "trouble": a line, or empty, "waits": {uuid: why it
+        is not through}}."""
 
     @abstractmethod
     def _tell_done(self, vg: str, done: list[Any]) -> None: ...

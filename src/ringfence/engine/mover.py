@@ -7,10 +7,21 @@ is open is moved by whoever has it open, without being asked."""
 from ringfence.engine.background import Background
 from ringfence.engine.commands.pvmove import move_all
 from ringfence.engine.orders import Command
+from ringfence.volumes.model import Lv, Vg
+from ringfence.volumes.moves import keepers
 
 
 class Mover(Background):
     WORK = "move"
+
+    def lines(self, vg: Vg, lv: Lv) -> list[str]:
+        """Why an LV that is on its way, or what is kept for it, is not moved by this host just now."""
+        found = []
+        for keeper in keepers(vg):
+            waits = self.waits_for(vg.name, keeper.uuid)
+            if waits and lv.uuid in (keeper.uuid, keeper.keeps_for):
+                found.append(f"{vg.name}/{lv.name} is being moved, not by this host: {waits}; trying again")
+        return found
 
     def _command(self, vg: str, uuids: tuple[str, ...]) -> Command:
         return move_all(vg, uuids)

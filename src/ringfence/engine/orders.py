@@ -16,7 +16,7 @@ from ringfence.core.modes import Mode
 from ringfence.lvm2.area import MdaHeader
 from ringfence.volumes.known import Known
 from ringfence.volumes.model import Vg
-from ringfence.wire.block import Hold, Plane
+from ringfence.wire.block import Extent, Hold, Moving, Plane
 from ringfence.wire.entries import HandoverStep, VgDelta
 
 
@@ -461,6 +461,24 @@ class WriteBlocks(_Order, frozen=True):
     """Names the step for crash points: "pv-header", "text", "precommit", "commit"."""
 
 
+class WriteVersion(_Order, frozen=True):
+    """Write a VG's next version: the steps that `lvm2.area` names, each on all areas before the next.  Answer
+    and guard as of WriteBlocks.
+
+    Flushed before the commit, and before the answer: of what is there before the commit nobody believes more
+    than its checksum says, in whatever order a power cut leaves it."""
+
+    texts: tuple[Write, ...]
+    precommits: tuple[Write, ...]
+    commits: tuple[Write, ...]
+    guard: str
+
+    @property
+    def steps(self) -> tuple[tuple[str, tuple[Write, ...]], ...]:
+        """Each with its name for crash points."""
+        return ("text", self.texts), ("precommit", self.precommits), ("commit", self.commits)
+
+
 class ZeroBlocks(_Order, frozen=True):
     """Make a range read as zeros, flushed before the answer.  Answer: None.
 
@@ -485,25 +503,6 @@ class CopyBlocks(_Order, frozen=True):
     to_path: str
     to_offset_bytes: int
     guard: str
-
-
-class Place(msgspec.Struct, frozen=True):
-    """Where a stripe begins."""
-
-    path: str
-    start_bytes: int
-
-
-class Extent(msgspec.Struct, frozen=True):
-    """A piece of an LV, in bytes: linear, or dealt out in stripes."""
-
-    path: str
-    start_bytes: int
-    length_bytes: int
-    beside: tuple[Place, ...] = ()
-    """The other stripes; each is as long as the first, and `length_bytes` is the length of all."""
-    stripe_bytes: int = 0
-    """So much of the LV lies on one stripe, then as much on the next; 0: there is one alone."""
 
 
 class Probe(_Order, frozen=True):
@@ -592,6 +591,14 @@ class PathsTogether(_Order, frozen=True):
     orders: tuple[OpenPath | ClosePath, ...]
 
 
+class Both(_Order, frozen=True):
+    """Carry out both at the same time.  Answer: the pair of their answers; for one that fails as a whole, the
+    RingfenceError that it would have raised."""
+
+    locks: LocksTogether
+    paths: PathsTogether
+
+
 class ReloadPath(_Order, frozen=True):
     """Change what an open LV is made of, under its running clients.  Answer: Opened.
 
@@ -642,20 +649,6 @@ class UnmirrorPath(_Order, frozen=True):
     vg: str
     lv: str
     uuid: str
-
-
-class Moving(msgspec.Struct, frozen=True):
-    """How far the move of a stretch is.  Its old place has everything until it is reloaded."""
-
-    offset_bytes: int
-    length_bytes: int
-    copied_bytes: int = 0
-    complete: bool = False
-    """All of it is in both places, and what is written goes to both."""
-    sealed: bool = False
-    """No write is answered well that is not in both places."""
-    failed: str = ""
-    """Why the copy is of no use: begin again."""
 
 
 class OpenPaths(_Order, frozen=True):
@@ -748,8 +741,8 @@ ENGINE_ORDERS = (
     AskHandover, AwaitTaken, Handovers,
 )  # fmt: skip
 StorageOrder = (
-    ScanDevices | ReadBlocks | ReadDisks | ReadText | SaveText | WriteBlocks | ZeroBlocks | CopyBlocks
-    | Probe
+    ScanDevices | ReadBlocks | ReadDisks | ReadText | SaveText | WriteBlocks | WriteVersion | ZeroBlocks
+    | CopyBlocks | Probe
 )  # fmt: skip
 BlockOrder = (
     OpenPath | PathsTogether | ReloadPath | MirrorPath | SealPath | UnmirrorPath | ClosePath | OpenPaths
@@ -763,7 +756,7 @@ Order = (
     | JoinLockspace | GiveBack | HoldOff | LeaveLockspace | Joined | LockspaceMembers | Publish
     | AskReload | SayGoodbye | NoteSlots | EndSlots | NoteUnclean | NoteProgress | Wanted | Recall | Remember
     | LocksThere | Identity | CallAgent | Pause | GoOn | AskHandover | AwaitTaken
-    | Handovers | DriverOrder
+    | Handovers | Both | DriverOrder
 )  # fmt: skip
 
 Command = Generator[Order, Any, Any]

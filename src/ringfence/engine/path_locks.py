@@ -13,7 +13,7 @@ carried out, with no order to open it beside that."""
 
 import msgspec
 
-from ringfence.core.errors import Refused
+from ringfence.core.errors import Refused, RingfenceError
 from ringfence.core.modes import Mode
 from ringfence.engine.commands.locking import space_of
 from ringfence.engine.locker import Locker
@@ -50,35 +50,41 @@ class PathLocks:
     def ordered(self, order: object) -> None:
         """A command gives an order about paths.  Raises Refused: it must not be carried out."""
         match order:
-            case PathsTogether():
-                for one in order.orders:
-                    if isinstance(one, OpenPath):
-                        self._check(one, _needed(one))
-                for one in order.orders:
-                    self._begins(one)
             case OpenPath():
                 self._check(order, _needed(order))
-                self._begins(order)
+                self._begins((space_of(order.vg), order.uuid), order)
             case ClosePath():
-                self._begins(order)
+                self._begins((space_of(order.vg), order.uuid), order)
             case ReloadPath(hold=Hold() as hold):
                 self._check(order, hold.least)
                 path = self._paths.get((space_of(order.vg), order.uuid))
                 if path is not None:
                     path.needs = max(path.needs, hold.least)
 
-    def _check(self, order: OpenPath | ReloadPath, needs: Mode) -> None:
-        use = self._locker.find(space_of(order.vg), order.uuid)
-        held = use.held if use is not None and use.done is None else None
-        if held is None or held.token != order.token or held.mode < needs:
-            raise Refused(
-                f"Logical volume {order.vg}/{order.lv} was not opened: another command here has changed its "
-                "lock meanwhile",
-                next="try again", retry=True,
-            )  # fmt: skip
+    def ordered_together(self, order: PathsTogether) -> dict[int, RingfenceError]:
+        """As `ordered`; returns those that must not be carried out, by their number."""
+        refused: dict[int, RingfenceError] = {}
+        for number, one in enumerate(order.orders):
+            key = space_of(one.vg), one.uuid
+            if isinstance(one, OpenPath) and not self._may_open(key, one, _needed(one)):
+                refused[number] = _lock_changed(one)
+            else:
+                self._begins(key, one)
+        return refused
 
-    def _begins(self, order: OpenPath | ClosePath) -> None:
-        path = self._paths.setdefault((space_of(order.vg), order.uuid), _Path())
+    def _check(self, order: OpenPath | ReloadPath, needs: Mode) -> None:
+        if not self._may_open((space_of(order.vg), order.uuid), order, needs):
+            raise _lock_changed(order)
+
+    def _may_open(self, key: tuple[str, str], order: OpenPath | ReloadPath, needs: Mode) -> bool:
+        use = self._locker.find(*key)
+        held = use.held if use is not None and use.done is None else None
+        return held is not None and held.token == order.token and held.mode >= needs
+
+    def _begins(self, key: tuple[str, str], order: OpenPath | ClosePath) -> None:
+        path = self._paths.get(key)
+        if path is None:
+            path = self._paths[key] = _Path()
         if isinstance(order, OpenPath):
             path.needs = max(path.needs, _needed(order))
             path.opening += 1
@@ -132,6 +138,11 @@ class PathLocks:
             raise Refused(
                 f"{use.what} is being opened here by another command", next="try again", retry=True
             )
+
+
+def _lock_changed(order: OpenPath | ReloadPath) -> Refused:
+    words = f"Logical volume {order.vg}/{order.lv} was not opened: another command here has changed its lock"
+    return Refused(f"{words} meanwhile", next="try again", retry=True)
 
 
 def _needed(order: OpenPath) -> Mode:

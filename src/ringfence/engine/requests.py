@@ -375,13 +375,14 @@ class Requests:
 
     def _why(self, target: str) -> Command:
         _, broken, trouble = yield from self._look_at_paths()
-        where, unclean = self._known(target), None
+        where, unclean, moves = self._known(target), None, list[str]()
         if where is None and target.count("/") == 1:
             found = yield from _resolve(target)
             if found is not None:
                 vg, lv = found
                 where = space_of(vg.name), lv.uuid
                 unclean = self._wiper.line(vg, lv) if lv.unclean else None
+                moves = self._mover.lines(vg, lv)
         explanation = Explanation(
             self._context, self._locker, self.locks, self._views.barrier, self._views.why, self._fencer.doing,
             self._slots, self._lvmlockd.waits(),
@@ -397,12 +398,17 @@ class Requests:
             answer["stuck"] = True
         if unclean is not None:
             answer["lines"] = [unclean, *answer["lines"]]
+        answer["lines"] += moves
         late = self._refreshes.lines(vg_of(where[0]) or "", where[1]) if where is not None else []
         if late:
             answer["lines"], answer["stuck"] = [*late, *answer["lines"]], True
         answer["lines"] += [
-            f"VG {name}: an LV is not moved by this host: {trouble}"
-            for name, trouble in self._mover.troubles.items()
+            f"VG {name}: {what} by this host: {trouble}"
+            for what, troubles in (
+                ("an LV is not moved", self._mover.troubles if not moves else {}),
+                ("LVs are not zeroed or wiped to the end", self._wiper.troubles if unclean is None else {}),
+            )
+            for name, trouble in troubles.items()
             if about_all or target.partition("/")[0] == name
         ]
         answer["lines"] += [

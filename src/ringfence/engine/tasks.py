@@ -41,6 +41,7 @@ from ringfence.wire.block import Hold
 UUIDS = 4
 END_SLOTS_MS = 5000
 FAULT_LENGTH = 300
+WRITES = orders.WriteBlocks, orders.WriteVersion
 Finished = Callable[[Any, RingfenceError | None], None]
 Told = Callable[[RingfenceError | None], None]
 
@@ -76,6 +77,10 @@ class Task(msgspec.Struct):
     progress: orders.NoteProgress | None = None
     together: Together | None = None
     """Of the many lock orders that it waits for."""
+    halves: dict[str, Any] = {}
+    """Of orders.Both: what is answered of it by now, of "locks" and "paths"."""
+    refusals: dict[int, RingfenceError] = {}
+    """Of many orders about paths, by their number, those that were not given to the driver."""
     warnings: list[str] = []
     """By whoever carried its orders out: they go with its result."""
 
@@ -142,9 +147,13 @@ class Tasks:
         task = self._orders.pop(order, None)
         if task is not None:
             waited_for = task.waits_for
+            if both := isinstance(waited_for, orders.Both):
+                waited_for = waited_for.paths
+            if isinstance(waited_for, orders.PathsTogether):
+                waited_for = _without(waited_for, task.refusals)
             if task.refused != "stale":
                 self.path_locks.done(waited_for, answer, failed=error is not None)
-            if isinstance(waited_for, orders.WriteBlocks) and answer and answer not in task.warnings:
+            if isinstance(waited_for, WRITES) and answer and answer not in task.warnings:
                 task.warnings.append(answer)
             if error is None and task.refused != "stale":
                 self._note_hold(waited_for)
@@ -155,7 +164,13 @@ class Tasks:
                 if (waited_for.vg, waited_for.uuid) in self.opened:  # else it is being closed meanwhile
                     self.opened[waited_for.vg, waited_for.uuid] = waited_for.name
                 self.was_reloaded(waited_for, task.what)
-            self._advance(task, answer, from_dict(error) if error is not None else None)
+            failed = from_dict(error) if error is not None else None
+            if task.refusals and failed is None:
+                answer = _woven(answer, task.refusals)
+            if both and task.refused != "stale":
+                self._half_done(task, "paths", failed or answer)
+            else:
+                self._advance(task, answer, failed)
 
     def _note_hold(self, done: orders.Order | None) -> None:
         if isinstance(done, orders.ClosePath) or (
@@ -200,11 +215,13 @@ class Tasks:
         self.held.clear()
         self.path_locks.clear()
         for task in list(self._tasks.values()):
-            if task.number in self._tasks and isinstance(task.waits_for, orders.ENGINE_ORDERS):
+            waits_here = isinstance(task.waits_for, orders.ENGINE_ORDERS) or "paths" in task.halves
+            if task.number in self._tasks and waits_here:
                 error = lost_error(task.what, self._context.name(self._context.me))
                 self._advance(task, None, error)
         for task in self._tasks.values():
             task.refused = "stale"  # its storage or block order is still out; it learns it with the answer
+            task.together = None  # what it has not asked for yet is not asked for in another life
 
     def look(self) -> None:
         """Go on with what has become true."""
@@ -222,7 +239,7 @@ class Tasks:
                 error = lost_error(task.what, self._context.name(self._context.me))
             leaves = isinstance(task.waits_for, orders.LeaveLockspace)
             task.waits_for, task.lock, task.run, task.seq, task.refused = None, 0, 0, 0, ""
-            task.together = None
+            task.together, task.halves, task.refusals = None, {}, {}
             if leaves:
                 self._locker.leaving = self._leaving()
             try:
@@ -278,16 +295,17 @@ class Tasks:
             call = Call(order.use, order.action, order.node, task.what, order.timeout_ms, patient=True)
             task.run = self._calls.start(call, lambda exit: self._advance(task, exit, None))
             return False, None
+        if isinstance(order, orders.Both):
+            refused = self._drive(task, order.paths)  # first: on its way while the locks are asked for
+            if refused is not None:
+                self._half_done(task, "paths", refused)
+            answered, answer = self._locks_together(task, order.locks)
+            if answered:
+                self._locks_answered(task, answer)
+            return False, None
         if not isinstance(order, orders.ENGINE_ORDERS):
-            self.path_locks.ordered(order)
-            for one in order.orders if isinstance(order, orders.PathsTogether) else (order,):
-                if isinstance(one, orders.ClosePath):
-                    self.opened.pop((one.vg, one.uuid), None)
-            if isinstance(order, orders.OpenPath | orders.ReloadPath) and order.hold not in (None, Hold.NONE):
-                self.held[order.vg, order.uuid] = order.hold  # whatever becomes of it
-            self._last_order += 1
-            self._orders[self._last_order] = task
-            self._context.out(DoOrder(self._last_order, order))
+            answer = self._drive(task, order)
+            return answer is not None, answer
             return False, None
         match order:
             case orders.Acquire() | orders.Convert() | orders.Release():
@@ -355,6 +373,32 @@ class Tasks:
             case _:
                 return self._ring_order(task, order)
 
+    def _drive(self, task: Task, order: orders.DriverOrder) -> tuple[RingfenceError, ...] | None:
+        """Have it carried out.  Returns the refusal of each, if there are many and all are refused.
+
+        Raises Refused."""
+        if isinstance(order, orders.PathsTogether):
+            task.refusals = self.path_locks.ordered_together(order)
+            order = _without(order, task.refusals)
+            if not order.orders:
+                return tuple(task.refusals.values())
+        else:
+            self.path_locks.ordered(order)
+        for one in order.orders if isinstance(order, orders.PathsTogether) else (order,):
+            if isinstance(one, orders.ClosePath):
+                self.opened.pop((one.vg, one.uuid), None)
+        if isinstance(order, orders.OpenPath | orders.ReloadPath) and order.hold not in (None, Hold.NONE):
+            self.held[order.vg, order.uuid] = order.hold  # whatever becomes of it
+        self._last_order += 1
+        self._orders[self._last_order] = task
+        self._context.out(DoOrder(self._last_order, order))
+        return None
+
+    def _half_done(self, task: Task, half: str, answer: Any) -> None:
+        task.halves = {**task.halves, half: answer}
+        if len(task.halves) == 2:
+            self._advance(task, (task.halves["locks"], task.halves["paths"]), None)
+
     def _lock_order(
         self, task: Task, order: orders.Acquire | orders.Convert | orders.Release
     ) -> tuple[bool, Any]:
@@ -420,11 +464,18 @@ class Tasks:
             return self._locker.acquire_many(wanted, answers, task.owner) if wanted else releases
 
         def finished(answers: tuple[Any, ...]) -> None:
-            if self._tasks.get(task.number) is task and task.waits_for is order:
-                self._advance(task, answers, None)
+            if self._tasks.get(task.number) is task and task.together is together:
+                self._locks_answered(task, answers)
 
-        task.together = Together(order, self._context.at_once, ask, finished)
-        return self._go_on_together(task.together)
+        task.together = together = Together(order, self._context.at_once, ask, finished)
+        return self._go_on_together(together)
+
+    def _locks_answered(self, task: Task, answers: tuple[Any, ...]) -> None:
+        task.together = None
+        if isinstance(task.waits_for, orders.Both):
+            self._half_done(task, "locks", answers)
+        else:
+            self._advance(task, answers, None)
 
     def _go_on_together(self, together: Together) -> tuple[bool, Any]:
         answers = together.go_on()
@@ -442,9 +493,9 @@ class Tasks:
         """An LV is active here through LVM2 or through a path of ours; LVM2's wish for it may be under way.
 
         Raises Refused."""
-        uses = self._locker.persistent_on(order.lockspace, order.resource) if order.persistent else ()
-        if any(use.by_lvm2 for use in uses):
-            raise Refused(f"{order.what} is being activated here through LVM2", retry=True)
+        for use in self._locker.persistent_on(order.lockspace, order.resource) if order.persistent else ():
+            if use.by_lvm2:
+                raise Refused(f"{order.what} is being activated here through LVM2", retry=True)
 
     def _forget(self, task: Task, order: orders.Order) -> None:
         """A refused Acquire leaves no lock behind."""
@@ -524,14 +575,16 @@ class Tasks:
 
     def _look(self, task: Task) -> None:
         order = task.waits_for
+        if task.together is not None:
+            answered, answers = self._go_on_together(task.together)
+            if answered:
+                self._locks_answered(task, answers)
+            return
         if order is None or task.lock or not isinstance(order, orders.ENGINE_ORDERS):
             return
         try:
-            if task.together is not None:
-                done, answer = self._go_on_together(task.together)
-            else:
-                self._look_order(task, order)
-                done, answer = self._holds_now(task, order)
+            self._look_order(task, order)
+            done, answer = self._holds_now(task, order)
         except RingfenceError as error:
             self._advance(task, None, error)
             return
@@ -678,6 +731,21 @@ def _opened_by(order: orders.Order | None, answer: Any) -> list[orders.OpenPath]
         return []
     both = zip(order.orders, answer, strict=True)
     return [one for one, its in both if isinstance(one, orders.OpenPath) and isinstance(its, orders.Opened)]
+
+
+def _without(order: orders.PathsTogether, refused: Collection[int]) -> orders.PathsTogether:
+    if not refused:
+        return order
+    return orders.PathsTogether(
+        tuple(one for number, one in enumerate(order.orders) if number not in refused)
+    )
+
+
+def _woven(answers: tuple[Any, ...], refusals: dict[int, RingfenceError]) -> tuple[Any, ...]:
+    """The answers to all orders of which some were refused, in their order."""
+    others = iter(answers)
+    count = len(answers) + len(refusals)
+    return tuple(refusals[number] if number in refusals else next(others) for number in range(count))
 
 
 def joined(context: Context) -> list[str]:

@@ -22,6 +22,9 @@ class Wiper(Background):
                 done, where = told.done_bytes, " by this host"
         percent = 100 * done / size if size else 100
         line = f"{vg.name}/{lv.name} is being {what}{where}: {percent:.2f} %, {sized(done)} of {sized(size)}"
+        waits = "" if where else self.waits_for(vg.name, lv.uuid)
+        if waits:  # (it is read before its name is known)
+            return f"{line}; not by this host: {waits.replace(lv.uuid, lv.name)}; trying again"
         trouble = self.troubles.get(vg.name, "")
         return f"{line}; {trouble}; trying again" if trouble else line
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ringfence.core.errors import Refused
 
-LIMIT_S = 20.0
+LIMIT_S = 60.0
 
 _CONF = """\
 # For stock LVM2 on one host of a ringfence lab: this lab's disks and no other, its own locks and places.

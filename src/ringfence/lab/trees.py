@@ -19,7 +19,7 @@ from ringfence.core.errors import RingfenceError
 from ringfence.host.processes import GONE, STOPPED, Process, process
 
 PR_SET_CHILD_SUBREAPER = 36
-LIMIT_S = 10.0
+LIMIT_S = 30.0
 POLL_S = 0.005
 
 

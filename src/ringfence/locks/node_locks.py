@@ -137,7 +137,7 @@ class NodeLocks:
         Nobody is told what becomes of them; `give_back` is for what no client has wanted."""
         space = self._spaces.get(lockspace, {})
         asked = [one for one in resources if one not in space and is_resource_name(one)]
-        if not (asked and is_lockspace_name(lockspace)):
+        if not asked or not is_lockspace_name(lockspace):
             return []
         self._spaces[lockspace] = space
         space.update({one: asked_ahead(lockspace, one, mode) for one in asked})

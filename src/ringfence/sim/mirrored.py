@@ -5,10 +5,10 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
-from ringfence.block.control import wired
 from ringfence.core.errors import Refused
-from ringfence.engine.orders import Extent, MirrorPath, Moving
+from ringfence.engine.orders import MirrorPath
 from ringfence.wire import block as wire
+from ringfence.wire.block import Extent, Moving
 
 STEP_BYTES = 1 << 20
 
@@ -59,7 +59,7 @@ class Mirrored:
         self.to = order.to
         self.moving = Moving(order.offset_bytes, sum(one.length_bytes for one in order.to))
         self._extents = tuple(extents)
-        self._moved = wire.moved(wired(extents), order.offset_bytes, wired(order.to))
+        self._moved = wire.moved(tuple(extents), order.offset_bytes, order.to)
         self._read, self._write = read, write
 
     def go_on(self) -> None:
@@ -94,5 +94,5 @@ class Mirrored:
 
     def check_becomes(self, extents: Sequence[Extent]) -> None:
         """Raises Refused: that is another table than the one it is being moved to."""
-        if not self.moving.sealed or not wire.begins_with(wired(extents), self._moved):
+        if not self.moving.sealed or not wire.begins_with(tuple(extents), self._moved):
             raise Refused("it is being moved", next="wait until that is over, or end it", retry=True)

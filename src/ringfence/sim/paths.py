@@ -15,7 +15,7 @@ from ringfence.core.modes import Mode
 from ringfence.engine import orders
 from ringfence.sim.grips import Grip, Holder
 from ringfence.sim.scheduler import Scheduler
-from ringfence.wire.block import Hold
+from ringfence.wire.block import Extent, Hold, Moving
 
 Done = Callable[[object], None]
 
@@ -28,8 +28,8 @@ class OpenLv:
     grip: Grip
     in_flight: int = 0
     closing: bool = False
-    moving: orders.Moving | None = None
-    to: tuple[orders.Extent, ...] = ()
+    moving: Moving | None = None
+    to: tuple[Extent, ...] = ()
     """Where what is being moved goes."""
 
     @property
@@ -176,7 +176,7 @@ class BlockService:
             return
         if isinstance(order, orders.MirrorPath) and path.moving is None:
             length_bytes = sum(one.length_bytes for one in order.to)
-            path.moving, path.to = orders.Moving(order.offset_bytes, length_bytes), order.to
+            path.moving, path.to = Moving(order.offset_bytes, length_bytes), order.to
         elif isinstance(order, orders.MirrorPath):
             done(Refused(f"{order.vg}/{order.lv} is being moved already", next="wait until that is over"))
             return

@@ -25,6 +25,7 @@ from ringfence.volumes.signatures import Probed, Prober, identify, parts_read
 
 HEADERS = ("precommit", "commit", "pv-header")
 SLOWEST_MS = 4000
+_Writing = orders.WriteBlocks | orders.WriteVersion
 
 
 class Trouble(enum.Enum):
@@ -44,7 +45,8 @@ class _Job:
     valid: Callable[[str], bool]
     """The guard of the life that gave the order."""
     done: Callable[[inputs.OrderDone], None]
-    writes: deque[orders.Write] = field(default_factory=deque)
+    writes: deque[tuple[str, orders.Write]] = field(default_factory=deque)
+    """Those that have not begun, each with the name of its step."""
 
 
 class Storage:
@@ -77,7 +79,10 @@ class Storage:
         if isinstance(body, orders.ZeroBlocks):
             zeros = orders.Write(body.path, body.offset_bytes, bytes(body.length_bytes))
             body = orders.WriteBlocks((zeros,), body.guard, "zero")
-        writes = deque(body.writes) if isinstance(body, orders.WriteBlocks) else deque()
+        steps = body.steps if isinstance(body, orders.WriteVersion) else ()
+        if isinstance(body, orders.WriteBlocks):
+            steps = ((body.what, body.writes),)
+        writes = deque((what, one) for what, some in steps for one in some)
         self._jobs.append(_Job(order, body, valid, done, writes))
         if len(self._jobs) == 1:
             self._later(self._jobs[0], self._work)
@@ -122,7 +127,7 @@ class Storage:
             self._end(job, self._probe(body))
         elif isinstance(body, orders.CopyBlocks):
             self._copy(job, body)
-        elif isinstance(body, orders.WriteBlocks) and job.writes:
+        elif isinstance(body, orders.WriteBlocks | orders.WriteVersion) and job.writes:
             self._begin_write(job, body)
         else:
             self._end(job, None)
@@ -153,8 +158,9 @@ class Storage:
         if data is None:
             self._end(job, DeviceFailed("cannot be read", next="look at the disk"))
             return
-        job.writes.append(orders.Write(body.to_path, body.to_offset_bytes, data))
-        job.body = orders.WriteBlocks(tuple(job.writes), body.guard, "copy")
+        write = orders.Write(body.to_path, body.to_offset_bytes, data)
+        job.writes.append(("copy", write))
+        job.body = orders.WriteBlocks((write,), body.guard, "copy")
         self._begin_write(job, job.body)
 
     def _probe(self, body: orders.Probe) -> Probed | DeviceFailed:
@@ -167,41 +173,41 @@ class Storage:
         parts = [data[offset : offset + length] for offset, length in parts_read(len(data))]
         return Probed(identify(len(data), *parts), Prober.OWN_TABLE)
 
-    def _begin_write(self, job: _Job, body: orders.WriteBlocks) -> None:
+    def _begin_write(self, job: _Job, body: _Writing) -> None:
         if self._refused(job, body):
             return
-        write = job.writes.popleft()
+        what, write = job.writes.popleft()
         if self.trouble is Trouble.WRITES_FAIL and write.path in self._sick:
-            self._fail_write(job, body, write)
+            self._fail_write(job, what, write)
             return
         self._in_flight = write
-        self._later(job, lambda job: self._land(job, body), frozen_too=body.what in HEADERS)
+        self._later(job, lambda job: self._land(job, body, what), frozen_too=what in HEADERS)
         self.fault()
 
-    def _land(self, job: _Job, body: orders.WriteBlocks) -> None:
+    def _land(self, job: _Job, body: _Writing, what: str) -> None:
         write, self._in_flight = self._in_flight, None
         assert write is not None
         self._disk(write).write(write.offset_bytes, write.data)
-        self._disks.wrote(body.what)
+        self._disks.wrote(what)
         self._awake(lambda: self._landed(job, body))
 
-    def _landed(self, job: _Job, body: orders.WriteBlocks) -> None:
+    def _landed(self, job: _Job, body: _Writing) -> None:
         if self._jobs and self._jobs[0] is job and not self._refused(job, body):
             self._later(job, self._work)
 
-    def _refused(self, job: _Job, body: orders.WriteBlocks) -> bool:
+    def _refused(self, job: _Job, body: _Writing) -> bool:
         if job.valid(f"vg/{body.guard}" if body.guard else "grant"):
             return False
         self._end(job, NoAuthority("this host's authority has run out: nothing is written", retry=True))
         return True
 
-    def _fail_write(self, job: _Job, body: orders.WriteBlocks, write: orders.Write) -> None:
+    def _fail_write(self, job: _Job, what: str, write: orders.Write) -> None:
         match self._scheduler.rng.randrange(3):
             case 0:
                 self._disk(write).write(write.offset_bytes, write.data)
             case 1:
                 self._disk(write).tear(write.offset_bytes, write.data, self._scheduler)
-        self._disks.wrote(body.what)
+        self._disks.wrote(what)
         self._end(job, DeviceFailed(f"cannot write to {write.path}: I/O error", next="look at the disk"))
 
     def _end(self, job: _Job, answer: Any) -> None:

@@ -27,6 +27,7 @@ from ringfence.engine.orders import (
     StorageOrder,
     Write,
     WriteBlocks,
+    WriteVersion,
     ZeroBlocks,
 )
 from ringfence.lvm2.area import MdaHeader
@@ -51,7 +52,10 @@ class Keeper(Protocol):
     """Keeps what metadata was, beside the disks.  Called by storage threads; only `save` takes long."""
 
     def headers_before(self, writes: Sequence[Write]) -> list[tuple[str, MdaHeader]]:
-        """These headers are about to be written."""
+        """These headers are about to be written.  Cheap: a sector each is read."""
+
+    def headers_in(self, writes: Sequence[Write]) -> list[tuple[str, MdaHeader]]:
+        """These stand there by now."""
 
     def committed(self, writes: Sequence[Write], before: list[tuple[str, MdaHeader]]) -> str:
         """They were.  Returns a warning for whoever changed it; empty: none."""
@@ -108,6 +112,8 @@ class Storage:
                 return self._save(order)
             case WriteBlocks():
                 return self._write(order)
+            case WriteVersion():
+                return self._write_version(order)
             case ZeroBlocks():
                 return self._zero(order)
             case CopyBlocks():
@@ -157,23 +163,37 @@ class Storage:
     def _write(self, order: WriteBlocks) -> str:
         keeper = self._keeper if order.what == "commit" else None
         before = keeper.headers_before(order.writes) if keeper is not None else []
-        self._write_all(order)
+        with ExitStack() as stack:
+            opened = self._open_all(stack, order.writes)
+            self._write_all(opened, order.what, order.writes, order.guard)
+            _flush(opened)
         return keeper.committed(order.writes, before) if keeper is not None else ""
 
-    def _write_all(self, order: WriteBlocks) -> None:
+    def _write_version(self, order: WriteVersion) -> str:
         with ExitStack() as stack:
-            opened: dict[str, DirectFile] = {}
-            for write in order.writes:
-                if write.path not in opened:
-                    opened[write.path] = stack.enter_context(self._open(write.path, write=True))
-            for index, write in enumerate(order.writes):
-                self._guard(order.guard)
-                self._hook(Moment.BEFORE, order.what, index, write)
-                opened[write.path].write(write.offset_bytes, write.data)
-                self._hook(Moment.AFTER, order.what, index, write)
-                self._guard(order.guard)
-            for file in opened.values():
-                file.flush()
+            opened = self._open_all(stack, (*order.texts, *order.precommits, *order.commits))
+            for what, writes in order.steps:
+                if what == "commit":
+                    _flush(opened)
+                self._write_all(opened, what, writes, order.guard)
+            _flush(opened)
+        if self._keeper is None:
+            return ""
+        return self._keeper.committed(order.commits, self._keeper.headers_in(order.precommits))
+
+    def _open_all(self, stack: ExitStack, writes: Sequence[Write]) -> dict[str, DirectFile]:
+        paths = dict.fromkeys(write.path for write in writes)
+        return {path: stack.enter_context(self._open(path, write=True)) for path in paths}
+
+    def _write_all(
+        self, opened: dict[str, DirectFile], what: str, writes: Sequence[Write], guard: str
+    ) -> None:
+        for index, write in enumerate(writes):
+            self._guard(guard)
+            self._hook(Moment.BEFORE, what, index, write)
+            opened[write.path].write(write.offset_bytes, write.data)
+            self._hook(Moment.AFTER, what, index, write)
+            self._guard(guard)
 
     def _zero(self, order: ZeroBlocks) -> None:
         """To crash points each piece is a write without bytes."""
@@ -231,6 +251,11 @@ class Storage:
         if self._say is not None and path not in self._said:
             self._said.add(path)
             self._say(line)
+
+
+def _flush(opened: dict[str, DirectFile]) -> None:
+    for file in opened.values():
+        file.flush()
 
 
 def parse(order: ReadText) -> Vg:

@@ -14,9 +14,9 @@ import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 
 from ringfence.core.errors import DeviceFailed
-from ringfence.engine.orders import Extent
 from ringfence.storage.direct import DirectFile
 from ringfence.volumes.signatures import Probed, Prober, identify, parts_read, read_blkid
+from ringfence.wire.block import Extent
 
 LIMIT_S = 5.0
 _FOUND, _NOTHING = 0, 2

@@ -105,9 +105,13 @@ class Lv(msgspec.Struct, frozen=True, gc=False):
     @property
     def plain(self) -> bool:
         """Linear or striped, on PVs alone."""
-        return all(
-            segment.kind in _PLAIN
-            and sum(stripe.extent_count for stripe in segment.stripes) == segment.extent_count
-            and (len(segment.stripes) == 1 or segment.stripe_sectors > 0)
-            for segment in self.segments
-        )
+        return all(map(_is_plain, self.segments))
+
+
+def _is_plain(segment: Segment) -> bool:
+    if segment.kind not in _PLAIN:
+        return False
+    if len(segment.stripes) == 1:
+        return segment.stripes[0].extent_count == segment.extent_count
+    extents = sum(stripe.extent_count for stripe in segment.stripes)
+    return extents == segment.extent_count and segment.stripe_sectors > 0

@@ -187,18 +187,19 @@ def check_plain(vg: Vg, lv: Lv, stock: str = "", *, unclean: bool = False) -> No
             f"Logical volume {vg.name}/{lv.name} holds the disk slots of the VG and goes with it alone",
             next=f"leave it alone; see: ringfence slots show {vg.name}",
         )
-    next_step = f"use stock LVM2 for it: {stock or f'VG {vg.name} can be used by both'}"
     if not lv.visible:
-        raise Refused(f"Logical volume {vg.name}/{lv.name} is a hidden part of another", next=next_step)
+        raise _for_stock(vg, lv, stock, "is a hidden part of another")
     if not lv.plain:
         kinds = ", ".join(dict.fromkeys(segment.kind for segment in lv.segments))
-        raise Refused(
-            f"Logical volume {vg.name}/{lv.name} is neither linear nor striped (it is: {kinds})",
-            next=next_step,
-        )
+        raise _for_stock(vg, lv, stock, f"is neither linear nor striped (it is: {kinds})")
     users = users_of(vg, lv.name)
     if users:
-        raise Refused(f"Logical volume {vg.name}/{lv.name} is part of {', '.join(users)}", next=next_step)
+        raise _for_stock(vg, lv, stock, f"is part of {', '.join(users)}")
+
+
+def _for_stock(vg: Vg, lv: Lv, stock: str, what: str) -> Refused:
+    next_step = f"use stock LVM2 for it: {stock or f'VG {vg.name} can be used by both'}"
+    return Refused(f"Logical volume {vg.name}/{lv.name} {what}", next=next_step)
 
 
 def remove_lv(vg: Vg, name: str) -> Vg:

@@ -21,7 +21,9 @@ from ringfence.core.modes import Mode
 from ringfence.wire.entries import Incident
 
 MAX_LINE_BYTES = 16 << 20
-"""An LV of a hundred thousand extents still fits, also where all that is open is listed."""
+"""Of what the service is asked.  An LV of a hundred thousand extents still fits."""
+MAX_ANSWER_BYTES = 256 << 20
+"""Of what it answers: a hundred thousand open LVs can be listed."""
 
 
 class Place(msgspec.Struct, frozen=True):
@@ -376,6 +378,14 @@ class Reply(msgspec.Struct, frozen=True, tag=True, omit_defaults=True):
     """As RingfenceError.as_dict()."""
 
 
+class Answered(msgspec.Struct, frozen=True, tag="Reply"):
+    """A Reply as its reader has it: what the result is, whoever asked knows (`as_path`, …)."""
+
+    id: int
+    result: msgspec.Raw = msgspec.Raw(b"null")
+    error: dict[str, Any] | None = None
+
+
 class Notice(msgspec.Struct, frozen=True, tag=True):
     id: str
     incident: Incident
@@ -399,6 +409,8 @@ class Order(msgspec.Struct, frozen=True):
     group: int = -1
     """The socket's group; -1: unchanged."""
     in_flight: int = 16
+    memory_fd: int = -1
+    """A file that is locked, and stays so until the worker's memory is gone (`handle`)."""
     """How many requests may be on their way to the disks at one time: so many writes can land late."""
     listener_fd: int = -1
     """The socket, where it listens already; -1: it is to be made."""
@@ -463,7 +475,10 @@ class EndWorker(msgspec.Struct, frozen=True, omit_defaults=True):
 
 _encoder = msgspec.json.Encoder()
 _request = msgspec.json.Decoder(Request)
-_answer: msgspec.json.Decoder[Answer] = msgspec.json.Decoder(Answer)
+_answer: msgspec.json.Decoder[Answered | Notice] = msgspec.json.Decoder(Answered | Notice)
+_path = msgspec.json.Decoder(Path)
+_outcomes = msgspec.json.Decoder(tuple[Outcome, ...])
+_pieces = msgspec.json.Decoder(list[msgspec.Raw])
 _order = msgspec.json.Decoder(Order)
 _from_worker: msgspec.json.Decoder[FromWorker] = msgspec.json.Decoder(FromWorker)
 _end = msgspec.json.Decoder(EndWorker)
@@ -479,7 +494,7 @@ def decode_request(line: bytes) -> Request:
     return _request.decode(line)
 
 
-def decode_answer(line: bytes) -> Answer:
+def decode_answer(line: bytes) -> Answered | Notice:
     """Raises msgspec.MsgspecError."""
     return _answer.decode(line)
 
@@ -499,16 +514,18 @@ def decode_end(line: bytes) -> EndWorker:
     return _end.decode(line)
 
 
-def as_path(result: Any) -> Path:
-    """A Reply's result as a Path.  Raises msgspec.MsgspecError."""
-    return msgspec.convert(result, Path)
+def as_path(result: msgspec.Raw) -> Path:
+    """An answer's result as a Path.  Raises msgspec.MsgspecError."""
+    return _path.decode(result)
 
 
-def as_outcomes(result: Any) -> tuple[Outcome, ...]:
-    """A Reply's result as Outcomes.  Raises msgspec.MsgspecError."""
-    return msgspec.convert(result, tuple[Outcome, ...])
+def as_outcomes(result: msgspec.Raw) -> tuple[Outcome, ...]:
+    """An answer's result as Outcomes.  Raises msgspec.MsgspecError."""
+    return _outcomes.decode(result)
 
 
-def as_paths(result: Any) -> tuple[Path, ...]:
-    """A Reply's result as Paths.  Raises msgspec.MsgspecError."""
-    return msgspec.convert(result, tuple[Path, ...])
+def as_pieces(result: msgspec.Raw) -> list[msgspec.Raw]:
+    """An answer's result as results, a list's members: there may be more than should be decoded in one step.
+
+    Raises msgspec.MsgspecError."""
+    return _pieces.decode(result)

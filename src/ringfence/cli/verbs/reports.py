@@ -15,7 +15,7 @@ from ringfence.cli.verbs.derive import ASKABLE, DERIVED, Row
 from ringfence.cli.verbs.kinds import tag
 from ringfence.cli.verbs.pv import path
 from ringfence.cli.verbs.rows import Table
-from ringfence.cli.verbs.run import open_daemon
+from ringfence.cli.verbs.run import ask, open_daemon
 from ringfence.cli.verbs.table import (
     DAEMON,
     HELP,
@@ -29,7 +29,7 @@ from ringfence.cli.verbs.table import (
     call,
     ignored,
 )
-from ringfence.client.brief import OLDER, Brief, Call
+from ringfence.client.brief import Brief, Call
 from ringfence.core.errors import EXIT_FAILED, EXIT_OK, BadInput, NotFound, RingfenceError
 from ringfence.core.units import UNITS, parse_unit
 
@@ -229,7 +229,7 @@ def _hear(daemon: Brief, questions: Sequence[Call]) -> Heard:
     errors: list[RingfenceError] = []
     for question in questions:
         try:
-            answer: dict[str, Any] = _answer(daemon, question)
+            answer: dict[str, Any] = ask(daemon, question, "fields", "segments")
         except RingfenceError as error:
             errors.append(error)
             continue
@@ -238,18 +238,6 @@ def _hear(daemon: Brief, questions: Sequence[Call]) -> Heard:
     table = tables[0] if len(tables) == 1 else Table.joined(tables)
     table.split("segments")
     return Heard(table, notes, errors)
-
-
-def _answer(daemon: Brief, question: Call) -> Any:
-    """A daemon that was not restarted yet may not know that single fields, or segments, can be asked for: it
-    tells all that it has."""
-    try:
-        return daemon.call(question)
-    except RingfenceError as error:
-        plain = {key: value for key, value in question.items() if key not in ("fields", "segments")}
-        if error.code != OLDER or plain == question:
-            raise
-        return daemon.call(plain)
 
 
 _NO_VG: Row = {

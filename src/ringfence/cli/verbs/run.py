@@ -12,7 +12,7 @@ from ringfence.cli.answers import one_line, print_json
 from ringfence.cli.verbs import verb
 from ringfence.cli.verbs.table import Given, Verb, Work
 from ringfence.cli.verbs.words import understand, wrong
-from ringfence.client.brief import Brief, Call
+from ringfence.client.brief import OLDER, Brief, Call
 from ringfence.core.errors import EXIT_FAILED, EXIT_OK, BadInput, RingfenceError, printable
 
 RETRY_MS = 2000
@@ -95,9 +95,22 @@ def _each(daemon: Brief, work: Work, entry: Verb, given: Given) -> int:
 
 def _asked(daemon: Brief, call: Call, entry: Verb, given: Given) -> Any:
     if entry.during is None or given["json"] or given["quiet"]:
-        return daemon.call(call)
+        return ask(daemon, call, "counted")
     with open_daemon(given) as other, entry.during(given, other):
         return daemon.call(call)
+
+
+def ask(daemon: Brief, call: Call, *newer: str) -> Any:
+    """Its answer.  A daemon that was not restarted yet may not know that less can be asked for: it tells all.
+
+    Args: newer: the keys that ask for less."""
+    try:
+        return daemon.call(call)
+    except RingfenceError as error:
+        plain = {key: value for key, value in call.items() if key not in newer}
+        if error.code != OLDER or plain == call:
+            raise
+        return daemon.call(plain)
 
 
 def _error_line(target: str, error: RingfenceError) -> str:

@@ -95,7 +95,8 @@ def _vgchange(given: Given) -> Work:
         (
             vg,
             call("LvChange", vg=vg, lv="", activate=given["activate"], partial=is_partial(given))
-            | {"wait_ms": given["wait"]},
+            | {"wait_ms": given["wait"]}
+            | ({} if given["json"] else {"counted": True}),
         )
         for vg in given.names or ("",)
     ]

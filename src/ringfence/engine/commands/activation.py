@@ -28,7 +28,6 @@ from ringfence.engine.orders import (
     Acquire,
     ClosePath,
     Convert,
-    Extent,
     FindLock,
     Handovers,
     Held,
@@ -38,13 +37,12 @@ from ringfence.engine.orders import (
     OpenPaths,
     OpenVolume,
     Order,
-    Place,
     Release,
 )
 from ringfence.volumes.discovery import VgOnDisk, check_twins
 from ringfence.volumes.model import SECTOR_BYTES, Lv, Stripe, Vg
 from ringfence.volumes.plan import check_plain, find_lv
-from ringfence.wire.block import Hold
+from ringfence.wire.block import Extent, Hold, Place
 
 _MODES = {"ey": Mode.EX, "sy": Mode.PR, "n": Mode.UN}
 VG_WAIT_MS = 5000
@@ -65,28 +63,43 @@ def vg_wait(wait_ms: int | None) -> int | None:
     return None if wait_ms is None else max(wait_ms, VG_WAIT_MS)
 
 
-def extents_of(found: VgOnDisk, lv: Lv) -> tuple[Extent, ...]:
+Bases = dict[str, Place]
+"""PV's name in the metadata -> where its first extent is."""
+
+
+def extents_of(found: VgOnDisk, lv: Lv, bases: Bases | None = None) -> tuple[Extent, ...]:
     """A linear or striped LV as pieces of devices; what is missing has no path (`wire.block.Place`), where
     `found` may be partial.
 
+    Args: bases: of PVs that were looked at by now, for who asks about thousands of LVs of `found`.
+
     Raises NotFound (a PV is missing), Refused (it was), Damaged (it is there twice)."""
     assert lv.plain
+    bases = {} if bases is None else bases
+    extent_bytes = found.vg.extent_bytes
     extents = []
     for segment in lv.segments:
-        first, *beside = (_place(found, lv, stripe) for stripe in segment.stripes)
-        length = segment.extent_count * found.vg.extent_bytes
+        first, *beside = [_place(found, lv, stripe, extent_bytes, bases) for stripe in segment.stripes]
+        length = segment.extent_count * extent_bytes
         striped = segment.stripe_sectors * SECTOR_BYTES if beside else 0
         extents.append(Extent(first.path, first.start_bytes, length, tuple(beside), striped))
     return tuple(extents)
 
 
-def _place(found: VgOnDisk, lv: Lv, stripe: Stripe) -> Place:
+def _place(found: VgOnDisk, lv: Lv, stripe: Stripe, extent_bytes: int, bases: Bases) -> Place:
+    base = bases.get(stripe.pv)
+    if base is None:
+        base = bases[stripe.pv] = _base(found, lv, stripe.pv)
+    return Place(base.path, base.start_bytes + stripe.start_extent * extent_bytes)
+
+
+def _base(found: VgOnDisk, lv: Lv, name: str) -> Place:
     vg = found.vg
-    pv, have = vg.pv(stripe.pv), found.pvs.get(stripe.pv)
+    pv, have = vg.pv(name), found.pvs.get(name)
     assert pv is not None
-    check_twins(found, (stripe.pv,))
-    start_bytes = pv.start_sectors * SECTOR_BYTES + stripe.start_extent * vg.extent_bytes
-    if found.partial and stripe.pv in found.lost:
+    check_twins(found, (name,))
+    start_bytes = pv.start_sectors * SECTOR_BYTES
+    if found.partial and name in found.lost:
         return Place("", start_bytes)
     if pv.missing and have is not None:
         raise Refused(
@@ -200,11 +213,13 @@ def open_path(
     return answer_of(found.vg.name, lv, held, opened)
 
 
-def open_order(found: VgOnDisk, lv: Lv, held: Held, hold: Hold = Hold.NONE) -> OpenPath:
-    """Raises as `extents_of` does."""
+def open_order(
+    found: VgOnDisk, lv: Lv, held: Held, hold: Hold = Hold.NONE, bases: Bases | None = None
+) -> OpenPath:
+    """Args and errors as of `extents_of`."""
     shared = held.mode is not Mode.EX and hold is Hold.NONE
     return OpenPath(
-        found.vg.name, lv.name, lv.uuid, extents_of(found, lv), shared=shared, token=held.token,
+        found.vg.name, lv.name, lv.uuid, extents_of(found, lv, bases), shared=shared, token=held.token,
         readonly=not lv.writable, seqno=found.vg.seqno, vg_uuid=found.vg.uuid, hold=hold,
     )  # fmt: skip
 

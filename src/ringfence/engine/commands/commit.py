@@ -24,6 +24,7 @@ from ringfence.engine.orders import (
     Remember,
     Write,
     WriteBlocks,
+    WriteVersion,
 )
 from ringfence.lvm2.area import (
     HEADER_BYTES,
@@ -198,7 +199,7 @@ def place(areas: tuple[AreaOnDisk, ...], text: bytes, *, avoid: int | None) -> t
 def write_version(
     placed: tuple[_Placed, ...], text: bytes, vg: str, *, alone: bool = False
 ) -> Generator[Order, Any, None]:
-    """The three steps, each on all areas before the next.
+    """Text, pre-commit, commit.
 
     Args: alone: before the commit the old version is taken out of all areas but one.  For a VG that gets
         another name: where areas disagree about it, stock LVM2 goes by the old one, and by its locks."""
@@ -207,16 +208,13 @@ def write_version(
         for one in placed
         for offset, data in text_writes(one.header, one.slot, text)
     ]
-    yield WriteBlocks(tuple(pieces), vg, "text")
     # A damaged header has nothing to keep: it becomes an empty one with a pre-committed text.
-    yield WriteBlocks(
-        tuple(_header_write(one, one.header.committed, one.slot) for one in placed), vg, "precommit"
-    )
+    precommits = [_header_write(one, one.header.committed, one.slot) for one in placed]
     order = sorted(placed, key=lambda one: -(one.area.vg.seqno if one.area.vg else 0)) if alone else placed
     emptied = [_header_write(one, RawLocn(), one.slot) for one in order[1:]] if alone else []
     commits = [_header_write(one, one.slot, RawLocn()) for one in order]
     try:
-        yield WriteBlocks((*emptied, *commits), vg, "commit")
+        yield WriteVersion(tuple(pieces), tuple(precommits), (*emptied, *commits), vg)
     except DeviceFailed as error:
         # One area that names the new text is enough: it is committed, and the others lag.
         if not (yield from _committed_anywhere(placed)):

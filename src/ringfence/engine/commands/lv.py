@@ -230,7 +230,7 @@ def lvchange(call: LvChange) -> Command:
     mode = mode_named(call.activate)
     if call.lv:
         return {"message": "", **(yield from _switch(call, call.lv, mode))}
-    out = Outcome()
+    out = Outcome(told=not call.counted)
     if mode is Mode.UN:
         yield from deactivate_all(call.vg, out)
     else:
@@ -242,9 +242,9 @@ def lvchange(call: LvChange) -> Command:
         raise type(first)(f"{first.message}{more}", node=first.node, next=first.next, retry=first.retry)
     verb = "active" if mode is not Mode.UN else "inactive"
     return {
-        "message": f'{len(out.done)} logical volume(s) in volume group "{call.vg}" now {verb}',
+        "message": f'{out.count} logical volume(s) in volume group "{call.vg}" now {verb}',
         "vg": call.vg,
-        "lvs": out.done,
+        **({"count": out.count} if call.counted else {"lvs": out.done}),
     }
 
 
@@ -257,7 +257,7 @@ def _activate(call: LvChange, name: str, mode: Mode) -> Generator[Order, Any, di
 def _one_by_one(call: LvChange, mode: Mode, out: Outcome) -> Generator[Order, Any, None]:
     for name in out.left:
         try:
-            out.done.append((yield from _activate(call, name, mode)))
+            out.add((yield from _activate(call, name, mode)))
         except LocksLost:
             raise
         except RingfenceError as error:

@@ -33,7 +33,6 @@ from ringfence.engine.commands.zeroing import SLICE_BYTES, places
 from ringfence.engine.orders import (
     Acquire,
     CopyBlocks,
-    Extent,
     FindLock,
     Held,
     MirrorPath,
@@ -60,7 +59,7 @@ from ringfence.volumes.moves import (
     next_move,
 )
 from ringfence.volumes.unclean import by_uuid, piece_of
-from ringfence.wire.block import Plane
+from ringfence.wire.block import Extent, Plane
 
 TAKE_MS = 3000
 """For NAME_moving's lock: who merely looks at it has it for a moment, who works on it gives way."""

@@ -16,10 +16,11 @@ from ringfence.engine.commands.commit import Prepared, commit
 from ringfence.engine.commands.locking import space_of
 from ringfence.engine.commands.reload import reload_order
 from ringfence.engine.commands.zeroing import zero
-from ringfence.engine.orders import Acquire, Extent, FindLock, Held, Order, Release
+from ringfence.engine.orders import Acquire, FindLock, Held, Order, Release
 from ringfence.volumes.discovery import VgOnDisk
 from ringfence.volumes.model import Lv
 from ringfence.volumes.plan import find_lv
+from ringfence.wire.block import Extent
 
 
 def narrowed(

@@ -15,7 +15,7 @@ import msgspec
 from ringfence.core.errors import BadInput, Refused
 from ringfence.engine.commands.disks import device_named, read_disks
 from ringfence.engine.commands.locking import fresh_uuids, lock_global, unlock_global
-from ringfence.engine.orders import Command, Extent, Order, Probe, Write, WriteBlocks
+from ringfence.engine.orders import Command, Order, Probe, Write, WriteBlocks
 from ringfence.lvm2.area import MdaHeader, print_header
 from ringfence.lvm2.label import LABEL_SCAN_BYTES, SECTOR_BYTES, Area, PvLabel, parse_label, print_label
 from ringfence.lvm2.names import with_dashes
@@ -23,6 +23,7 @@ from ringfence.volumes.discovery import AreaOnDisk, Disks, PvOnDisk
 from ringfence.volumes.model import Vg
 from ringfence.volumes.plan import NewPv
 from ringfence.volumes.signatures import Probed
+from ringfence.wire.block import Extent
 from ringfence.wire.client import PvCreate
 
 AREA_START_BYTES = 4096

@@ -251,9 +251,9 @@ def move_all(vg: str, uuids: tuple[str, ...]) -> Command:
     Args: uuids: of NAME_movings, and of what else is unclean.
 
     Answer: {"done": [LV's name], "gone": [uuid], "kept": [uuid: no NAME_moving], "left": how many are not
-    through, "trouble": a line}."""
+    through, "trouble": a line, "waits": {uuid: a line}}."""
     _, found = yield from find_vg(vg)
-    done, left, trouble = list[str](), 0, ""
+    done, left, trouble, waits = list[str](), 0, "", dict[str, str]()
     there = {uuid: lv for uuid in uuids if (lv := by_uuid(found.vg, uuid)) is not None}
     gone = [uuid for uuid in uuids if uuid not in there]
     kept = [uuid for uuid, lv in there.items() if not lv.keeps_for]
@@ -262,20 +262,24 @@ def move_all(vg: str, uuids: tuple[str, ...]) -> Command:
         if one.uuid not in uuids:
             continue
         left += 1
-        if (yield from _is_anothers(vg, one)):
+        if who := (yield from _is_anothers(vg, one)):
+            waits[one.uuid] = f"{who} has it, and so moves it"
             continue
         try:
             finished = yield from move_one(vg, one.uuid, one.name, 0, _Tally(vg, [one]).of(one))
         except LocksLost:
             raise
         except RingfenceError as error:
+            waits[one.uuid] = str(error)
             if not isinstance(error, LockHeld) and not error.retry:
                 trouble = trouble or str(error)
             continue
         if finished:
             left -= 1
             done.append(one.name)
-    return {"done": done, "gone": gone, "kept": kept, "left": left, "trouble": trouble}
+        else:
+            waits[one.uuid] = "somebody else wanted its lock, or this host was about to leave its VG"
+    return {"done": done, "gone": gone, "kept": kept, "left": left, "trouble": trouble, "waits": waits}
 
 
 def _is_anothers(vg: str, one: _Chosen) -> Generator[Order, Any, str]:

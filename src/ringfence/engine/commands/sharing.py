@@ -11,8 +11,9 @@ from collections.abc import Generator
 from typing import Any
 
 from ringfence.core.errors import Refused
-from ringfence.engine.orders import Extent, Order, Probe
+from ringfence.engine.orders import Order, Probe
 from ringfence.volumes.signatures import SHAREABLE, Probed
+from ringfence.wire.block import Extent
 
 
 def check_shareable(vg: str, name: str, extents: tuple[Extent, ...]) -> Generator[Order, Any, None]:

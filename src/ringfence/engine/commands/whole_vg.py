@@ -9,19 +9,19 @@ at once is waited for after that, one LV after the other.
 After a crash at any step: what is open is open under its lock, as after `activation.activate`; where the lock
 was had and nothing was opened yet, it ends with the daemon's life.  The command given again does the rest."""
 
-from collections.abc import Generator, Iterable
-from itertools import islice
-from typing import Any, TypeVar
+from collections.abc import Generator, Iterable, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
 from ringfence.core.errors import LocksLost, NotFound, Refused, RingfenceError
 from ringfence.core.modes import Mode
-from ringfence.engine.commands.activation import answer_of, check_ours_to_use, open_order
+from ringfence.engine.commands.activation import Bases, answer_of, check_ours_to_use, open_order
 from ringfence.engine.commands.disks import find_vg
 from ringfence.engine.commands.locking import check_newest, lock_vg, space_of, undo
 from ringfence.engine.orders import (
     Acquire,
+    Both,
     ClosePath,
     FindLocks,
     GoOn,
@@ -47,13 +47,36 @@ Rows = list[dict[str, Any]]
 
 
 class Outcome:
-    """What became of a VG's LVs."""
+    """What became of a VG's LVs.
 
-    def __init__(self) -> None:
+    Args: told: each of those that are done is to be told."""
+
+    def __init__(self, *, told: bool = True) -> None:
+        self._told = told
+        self.count = 0
+        """How many are done."""
         self.done: Rows = []
         self.refused: list[RingfenceError] = []
         self.left: list[str] = []
         """LVs to be taken up one by one."""
+
+    def add(self, row: dict[str, Any]) -> None:
+        self.count += 1
+        if self._told:
+            self.done.append(row)
+
+    def add_open(self, vg: str, lv: Lv, held: Held, path: Opened | OpenVolume) -> None:
+        self.count += 1
+        if self._told:
+            self.done.append(answer_of(vg, lv, held, path))
+
+
+class _Had(NamedTuple):
+    """An LV whose lock was had, and what opens it."""
+
+    lv: Lv
+    held: Held
+    path: OpenPath
 
 
 def activate_all(
@@ -66,126 +89,145 @@ def activate_all(
     locked = yield from lock_vg(vg, Mode.PR)
     try:
         yield from check_newest(locked)
-        lvs: list[Lv] = []
-        for every in _batches(list(locked.found.vg.lvs)):
-            lvs += [lv for lv in every if _is_plain(locked.found.vg, lv)]
-            if wait_ms != 0:
-                out.left += [lv.name for lv in every if lv.zeroing]
-            yield GoOn()
         if mode is Mode.EX:
-            free = yield from _free(vg, lvs, out)
             found = msgspec.structs.replace(locked.found, partial=partial)
-            for some in _batches(free):
-                yield from _lock_and_open(found, some, wait_ms, out)
+            yield from _lock_and_open(found, wait_ms, out)
         else:
-            out.left += [lv.name for lv in lvs]
+            for some in _batches(locked.found.vg.lvs):
+                out.left += [lv.name for lv in _usable(locked.found.vg, some, wait_ms, out)]
+                yield GoOn()
     except RingfenceError as error:
         yield from undo(error, Release(locked.held.lock))
         raise
     yield Release(locked.held.lock)
 
 
-def _free(vg: str, lvs: list[Lv], out: Outcome) -> Generator[Order, Any, list[Lv]]:
-    """Those that this node has no lock of; the others are done if they are open for it alone, else left."""
+def _usable(vg: Vg, lvs: tuple[Lv, ...], wait_ms: int | None, out: Outcome) -> list[Lv]:
+    if wait_ms != 0:
+        out.left += [lv.name for lv in lvs if lv.zeroing]
+    return [lv for lv in lvs if _is_plain(vg, lv)]
+
+
+def _lock_and_open(found: VgOnDisk, wait_ms: int | None, out: Outcome) -> Generator[Order, Any, None]:
+    """While some are opened, the next ones are locked."""
+    vg = found.vg.name
     mine: dict[str, Held] = yield FindLocks(space_of(vg))
-    if not mine:
-        return lvs
-    volumes: tuple[OpenVolume, ...] = yield OpenPaths()
+    volumes: tuple[OpenVolume, ...] = (yield OpenPaths()) if mine else ()
     opened = {one.uuid: one for one in volumes if one.vg == vg and not one.failed}
-    for lv in lvs:
+    had: list[_Had] = []
+    failed: list[_Had] = []
+    useless: list[Release] = []
+    bases: Bases = {}
+    for some in (*_batches(found.vg.lvs), ()):
+        free = _free(vg, _usable(found.vg, some, wait_ms, out), mine, opened, out)
+        wishes = [
+            Acquire(space_of(vg), lv.uuid, Mode.EX, 0, persistent=True, what=f"LV {vg}/{lv.name}")
+            for lv in free
+        ]
+        locks, paths = yield from _at_once(wishes, [one.path for one in had])
+        for one, path in zip(had, paths, strict=True):
+            if isinstance(path, Opened):
+                out.add_open(vg, one.lv, one.held, path)
+            else:
+                out.refused.append(path)
+                failed.append(one)
+        had = []
+        for lv, held in zip(free, locks, strict=True):
+            if isinstance(held, Held):
+                try:
+                    had.append(_Had(lv, held, open_order(found, lv, held, bases=bases)))
+                except RingfenceError as error:
+                    out.refused.append(error)
+                    useless.append(Release(held.lock))
+            elif wait_ms == 0:
+                out.refused.append(held)
+            else:
+                out.left.append(lv.name)
+    for few in _batches(tuple(failed)):
+        _, closed = yield from _at_once([], [ClosePath(vg, one.lv.name, one.lv.uuid) for one in few])
+        # What may be open keeps its lock.
+        useless += [Release(one.held.lock) for one, error in zip(few, closed, strict=True) if error is None]
+    for releases in _batches(tuple(useless)):
+        yield from _at_once(releases, [])
+
+
+def _free(
+    vg: str, lvs: list[Lv], mine: dict[str, Held], opened: dict[str, OpenVolume], out: Outcome
+) -> list[Lv]:
+    """Those that this node has no lock of; the others are done if they are open for it alone, else left.
+
+    Args: mine, opened: by the LV's uuid."""
+    for lv in lvs if mine else ():
         held, volume = mine.get(lv.uuid), opened.get(lv.uuid)
         if held is None:
             continue
         if volume is not None and held.mode is Mode.EX and not held.by_lvm2:
-            out.done.append(answer_of(vg, lv, held, volume))
+            out.add_open(vg, lv, held, volume)
         else:
             out.left.append(lv.name)
     return [lv for lv in lvs if lv.uuid not in mine]
 
 
-def _lock_and_open(
-    found: VgOnDisk, lvs: list[Lv], wait_ms: int | None, out: Outcome
-) -> Generator[Order, Any, None]:
-    vg = found.vg.name
-    wishes = tuple(
-        Acquire(space_of(vg), lv.uuid, Mode.EX, 0, persistent=True, what=f"LV {vg}/{lv.name}") for lv in lvs
-    )
-    had: list[tuple[Lv, Held, OpenPath]] = []
-    useless: list[Release] = []
-    for lv, held in zip(lvs, (yield from _locks(wishes)), strict=True):
-        if isinstance(held, Held):
-            try:
-                had.append((lv, held, open_order(found, lv, held)))
-            except RingfenceError as error:
-                out.refused.append(error)
-                useless.append(Release(held.lock))
-        elif wait_ms == 0:
-            out.refused.append(held)
-        else:
-            out.left.append(lv.name)
-    failed: list[tuple[Lv, Held]] = []
-    for (lv, held, _), path in zip(had, (yield from _paths([one for *_, one in had])), strict=True):
-        if isinstance(path, Opened):
-            out.done.append(answer_of(vg, lv, held, path))
-        else:
-            out.refused.append(path)
-            failed.append((lv, held))
-    closes = [ClosePath(vg, lv.name, lv.uuid) for lv, _ in failed]
-    for (_, held), closed in zip(failed, (yield from _paths(closes)), strict=True):
-        if closed is None:  # what may be open keeps its lock
-            useless.append(Release(held.lock))
-    yield from _locks(tuple(useless))
-
-
 def deactivate_all(vg: str, out: Outcome) -> Generator[Order, Any, None]:
-    """Deactivate what is open or locked here.  Needs no VG lock, as for one LV."""
+    """Deactivate what is open or locked here.  Needs no VG lock, as for one LV.
+
+    While some are closed, those that are closed by now are unlocked."""
     volumes: tuple[OpenVolume, ...] = yield OpenPaths()
     names = {one.uuid: one.lv for one in volumes if one.vg == vg}
     _, found = yield from find_vg(vg)
     mine: dict[str, Held] = yield FindLocks(space_of(vg))
+    yield GoOn()
     names |= {lv.uuid: lv.name for lv in found.vg.lvs if lv.uuid in mine and lv.uuid not in names}
-    ours: list[tuple[str, str]] = []
-    for uuid, name in names.items():
-        try:
-            check_ours_to_use(mine.get(uuid), vg, name)
-            ours.append((uuid, name))
-        except RingfenceError as error:
-            out.refused.append(error)
-    for some in _batches(ours):
-        closed = yield from _paths([ClosePath(vg, name, uuid) for uuid, name in some])
-        out.refused += [failed for failed in closed if failed is not None]
-        shut = [one for one, failed in zip(some, closed, strict=True) if failed is None]
-        had = [uuid for uuid, _ in shut if uuid in mine]
-        released = yield from _locks(tuple(Release(mine[uuid].lock) for uuid in had))
+    yield GoOn()
+    shut: list[ClosePath] = []
+    for some in (*_batches(tuple(names.items())), ()):
+        had = [one for one in shut if one.uuid in mine]
+        ours: list[ClosePath] = []
+        for uuid, name in some:
+            try:
+                check_ours_to_use(mine.get(uuid), vg, name)
+                ours.append(ClosePath(vg, name, uuid))
+            except RingfenceError as error:
+                out.refused.append(error)
+        released, closed = yield from _at_once([Release(mine[one.uuid].lock) for one in had], ours)
         kept = {
-            uuid: error
-            for uuid, error in zip(had, released, strict=True)
-            if error is not None and not isinstance(error, NotFound)  # another command has let go of it
+            one.uuid: error
+            for one, error in zip(had, released, strict=True)
+            if not isinstance(error, NotFound | None)  # not found: another command was quicker
         }
-        out.refused += kept.values()
-        out.done += [
-            {"vg": vg, "name": name, "uuid": uuid, "mode": Mode.UN.name, "was_active": uuid in mine}
-            for uuid, name in shut
-            if uuid not in kept
-        ]
+        out.refused += [*kept.values(), *(failed for failed in closed if failed is not None)]
+        for one in shut:
+            if one.uuid not in kept:
+                active = one.uuid in mine
+                out.add(
+                    {"vg": vg, "name": one.lv, "uuid": one.uuid, "mode": Mode.UN.name, "was_active": active}
+                )
+        shut = [one for one, failed in zip(ours, closed, strict=True) if failed is None]
 
 
-def _locks(orders: tuple[Acquire | Release, ...]) -> Generator[Order, Any, tuple[Any, ...]]:
-    """Raises LocksLost if that is what became of any."""
-    return _none_lost((yield LocksTogether(orders)) if orders else ())
+def _at_once(
+    locks: Sequence[Acquire | Release], paths: Sequence[OpenPath | ClosePath]
+) -> Generator[Order, Any, tuple[tuple[Any, ...], tuple[Any, ...]]]:
+    """The answer, or error, to each; what fails as a whole (no block service) is each one's error.
 
-
-def _paths(orders: Iterable[OpenPath | ClosePath]) -> Generator[Order, Any, tuple[Any, ...]]:
-    """What fails as a whole (no block service) is each one's error.  Raises LocksLost."""
-    asked = tuple(orders)
-    if not asked:
-        return ()
-    try:
-        return _none_lost((yield PathsTogether(asked)))
-    except LocksLost:
-        raise
-    except RingfenceError as error:
-        return (error,) * len(asked)
+    Raises LocksLost if that is what became of any."""
+    together, others = LocksTogether(tuple(locks)), PathsTogether(tuple(paths))
+    locked: Any = ()
+    opened: Any = ()
+    if locks and paths:
+        locked, opened = yield Both(together, others)
+    elif locks:
+        locked = yield together
+    elif paths:
+        try:
+            opened = yield others
+        except RingfenceError as error:
+            opened = error
+    else:
+        yield GoOn()
+    if isinstance(opened, RingfenceError):
+        opened = (opened,) * len(paths)
+    return _none_lost(locked), _none_lost(opened)
 
 
 def _none_lost(answers: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -203,7 +245,5 @@ def _is_plain(vg: Vg, lv: Lv) -> bool:
     return True
 
 
-def _batches(every: list[T]) -> Iterable[list[T]]:
-    rest = iter(every)
-    while some := list(islice(rest, AT_ONCE)):
-        yield some
+def _batches(every: tuple[T, ...]) -> Iterable[tuple[T, ...]]:
+    return (every[first : first + AT_ONCE] for first in range(0, len(every), AT_ONCE))

@@ -86,12 +86,12 @@ def cleanse_all(vg: str, uuids: tuple[str, ...]) -> Command:
     """In the background: every unclean LV of a VG that no other host works on.
 
     Answer: {"done": [Cleansed], "gone": [uuid], "kept": [uuid: neither to be zeroed nor wiped], "left": how
-    many are not through, "trouble": a line}.
+    many are not through, "trouble": a line, "waits": {uuid: a line}}.
     What goes wrong with one LV does not keep the others."""
     done: list[Cleansed] = []
     gone: list[str] = []
     kept: list[str] = []
-    left, trouble = 0, ""
+    left, trouble, waits = 0, "", dict[str, str]()
     for uuid in uuids:
         try:
             one = yield from cleanse(vg, uuid, uuid, 0, paced=True)
@@ -99,6 +99,7 @@ def cleanse_all(vg: str, uuids: tuple[str, ...]) -> Command:
             raise
         except RingfenceError as error:
             left += 1
+            waits[uuid] = str(error)
             if not isinstance(error, Refused):  # another host has it; or its lockspace is frozen
                 trouble = trouble or str(error)
             continue
@@ -110,7 +111,8 @@ def cleanse_all(vg: str, uuids: tuple[str, ...]) -> Command:
             done.append(one)
         else:
             left += 1
-    return {"done": done, "gone": gone, "kept": kept, "left": left, "trouble": trouble}
+            waits[uuid] = "somebody else wanted its lock, or this host was about to leave its VG"
+    return {"done": done, "gone": gone, "kept": kept, "left": left, "trouble": trouble, "waits": waits}
 
 
 def _under_lock(

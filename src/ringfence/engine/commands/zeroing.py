@@ -7,10 +7,11 @@ from collections.abc import Generator, Iterable, Iterator
 from typing import Any
 
 from ringfence.core.errors import NotFound
-from ringfence.engine.orders import Extent, Order, ZeroBlocks
+from ringfence.engine.orders import Order, ZeroBlocks
 from ringfence.volumes.discovery import VgOnDisk
 from ringfence.volumes.model import Lv
 from ringfence.volumes.unclean import Piece, pieces
+from ringfence.wire.block import Extent
 
 SLICE_BYTES = 64 << 20
 """Of one order: authority, and whether to go on, is looked at in between."""

@@ -5,10 +5,10 @@ where the other was kept; so the story removes some LVs without a wipe."""
 
 from collections.abc import Generator
 
-from ringfence.engine.commands import activation, growing, lv
+from ringfence.engine.commands import activation, growing, lv, wiping
 from ringfence.sim.mutants.table import Change, mutant
-from ringfence.volumes import plan
-from ringfence.volumes.model import Lv
+from ringfence.volumes import plan, unclean
+from ringfence.volumes.model import Lv, Vg
 
 
 @mutant("unzeroed", "a new LV is not zeroed before it is opened", story="volumes")
@@ -28,3 +28,12 @@ def _() -> list[Change]:
         return wait_ms
 
     return [(plan, "check_clean", lambda vg, lv: None), (activation, "await_zeroed", no_wait)]
+
+
+@mutant("progress-early", "an extent is noted as done before it is", story="volumes")
+def _() -> list[Change]:
+    def note_done(vg: Vg, name: str, extents: int) -> Vg:
+        lv = next(one for one in vg.lvs if one.name == name)
+        return unclean.note_done(vg, name, min(extents + 1, lv.extent_count))
+
+    return [(wiping, "note_done", note_done)]
