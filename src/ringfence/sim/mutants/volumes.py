@@ -3,9 +3,9 @@
 Two rules keep others' data out of an LV: what is removed is wiped, and what is new is zeroed.  Each is enough
 where the other was kept; so the story removes some LVs without a wipe.
 
-Not here, for no seed shows it: "what is noted as done was done before" (`wiping._note`).  Of what is wiped the
-rule stands twice, as above; of what is zeroed it stands alone, but the LVs here are zeroed within 50 ms, and
-nothing strikes in those.  The tests of `commands` end a command at each of its writes instead."""
+Not here, for no seed shows it: "what is noted as done was done before" (`wiping._note`).  Of what is wiped
+the rule stands twice, as above.  Of what is zeroed it stands alone, but the LVs here are zeroed within 50 ms,
+and nothing strikes in those; tests of `commands` end a command at each of its writes instead."""
 
 from collections.abc import Generator
 from typing import Any
