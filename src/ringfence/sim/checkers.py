@@ -18,7 +18,7 @@ use as little of the engine's own reasoning as they can: a planted bug must not 
     10  a victim is never forgotten, nor where it was        `_nobody_forgotten`, `_note_spaces`
     11  every request is answered in bounded time            `world.World.mend`; and who cannot be heard is
                                                              fenced in bounded time (`_is_fenced_soon`)
-    12  an opened LV has nobody's data but its own           `tenants`
+    12  an opened LV has its own data, the last of them     `tenants`
 
 Volumes that a later life adopts have its authority (`_adopted_go_on`).  Where only quorum was lost and came
 back, nobody goes stale (`_nobody_stale`) nor must be fenced (`_note_victims`).  Nobody is called silent who

@@ -39,6 +39,7 @@ class Arena:
         stop: ask a host's daemon to leave the lockspace of the volume group.
         hand_over: have who has an LV hand it over to a host, or prepare that.
         hand_back: drop a hand-over that is prepared.
+        type_there: an operator types a command about an LV at a host.
         replace: another machine takes a host's place, under its node id, for so many ms.
         tend: boot a host, or start its daemon, if that is what it lacks.
         rot: damage what stands in the mark of a host."""
@@ -54,6 +55,7 @@ class Arena:
     stop: Callable[[Host], None]
     hand_over: Callable[[Host, bool], None]
     hand_back: Callable[[], None]
+    type_there: Callable[[Host, str, str], None]
     replace: Callable[[Host, int], None]
     tend: Callable[[Host], None]
     rot: Callable[[int], None]
@@ -72,6 +74,8 @@ class Arena:
 
 
 JUMP_EVERY_MS = 6000
+HANGS_ON_MS = 1500
+"""A write that hangs in a disk does so for longer than its host is cut off."""
 HOSTS = ("node", "desk")
 """Fields that name a host."""
 
@@ -362,15 +366,16 @@ class SlotRot(Fault, frozen=True, tag="slot-rot"):
 
 
 class MidWrite(Fault, frozen=True, tag="mid-write"):
-    """While one of a daemon's own writes to a shared disk is in flight.  Power loss tears it."""
+    """While one of a daemon's own writes to a shared disk is in flight.  Power loss tears it; where it hangs,
+    the host is cut off, and back before it lands."""
 
     node: int
     skip: int
     """So many writes are let pass first."""
     how: str
-    """freeze, kill or power."""
+    """freeze, kill, power or hang."""
     for_ms: int = 0
-    """How long a freeze lasts."""
+    """How long a freeze lasts, or a cut."""
     within_ms: int = 0
     """If it has not come to that by then, it does not strike at all; 0: it waits for ever."""
 
@@ -394,6 +399,10 @@ class MidWrite(Fault, frozen=True, tag="mid-write"):
                     arena.scheduler.after(self.for_ms, host.thaw)
                 case "kill":
                     host.kill_daemon()
+                case "hang":
+                    host.storage.hangs_ms = self.for_ms + HANGS_ON_MS
+                    others = [node for node in arena.hosts if node != self.node]
+                    arena.part([[self.node], others], self.for_ms)
                 case "power":
                     arena.power.cut(self.node)
 
@@ -599,6 +608,18 @@ class HandBack(Fault, frozen=True, tag="hand-back"):
 
     def strike(self, arena: Arena) -> None:
         arena.hand_back()
+
+
+class Typed(Fault, frozen=True, tag="typed"):
+    """An operator types a command at a host, whatever else is under way there."""
+
+    node: int
+    verb: str
+    """create, alone, shared, off or remove."""
+    lv: str
+
+    def strike(self, arena: Arena) -> None:
+        arena.type_there(arena.hosts[self.node], self.verb, self.lv)
 
 
 class LockStop(Fault, frozen=True, tag="lock-stop"):

@@ -128,7 +128,7 @@ class Host:
         """By how much its wall clock is wrong."""
         self.storage = Storage(scheduler, disks, self.awake)
         self.slots = SlotPort(scheduler, disks, self.awake)
-        self.block = BlockService(scheduler, self, watcher.landed, self.report_late)
+        self.block = BlockService(scheduler, self, watcher.landed, self.report_late, disks)
         self.sent: Callable[[bytes], None] = lambda payload: None
         """Told what its daemon has just multicast."""
         self.renewed: Callable[[int], None] = lambda deadline_ns: None
@@ -393,6 +393,14 @@ class Host:
         self.block.reap()
         self._watcher.reaped(self)
 
+    def _compute(self, daemon: Daemon, order: int, body: orders.Compute) -> None:
+        try:
+            done = inputs.OrderDone(order, answer=body.work())
+        except RingfenceError as error:
+            done = inputs.OrderDone(order, error=error.as_dict())
+        delay_ms = self._scheduler.delay_ms(0.5, 20)
+        self._scheduler.after(delay_ms, lambda: self.awake(lambda: self.feed(daemon, done)))
+
     def _do(self, daemon: Daemon, order: int, body: orders.DriverOrder) -> None:
         """Under the authority of the life that gave the order, whatever life it is when it is done."""
         incarnation = daemon.incarnation
@@ -401,6 +409,9 @@ class Host:
             self.storage.do(order, body, guard, lambda done: self.feed(daemon, done))
             return
 
+        if isinstance(body, orders.Compute):
+            self._compute(daemon, order, body)
+            return
         if isinstance(body, orders.SlotIo):
             late = partial(self._is_after, body.not_after_ns)
             self.slots.do(order, body, late, lambda done: self.feed(daemon, done))
@@ -447,13 +458,17 @@ class Host:
         def reap() -> None:
             if self.daemon is not daemon:
                 return
-            if self.block.stuck and self.block.open:  # nothing is claimed that is not known
+            if not self._can_be_closed():
                 self._drop_paths(daemon, generation)
                 return
             self._reap()
             self.feed(daemon, inputs.PathsDropped(generation))
 
         self._scheduler.after(self._scheduler.between(1, 200), lambda: self.awake(reap))
+
+    def _can_be_closed(self) -> bool:
+        """Nothing is claimed that is not known; and of a write in flight no guard knows when it lands."""
+        return not (self.block.stuck and self.block.open) and not self.storage.writes
 
     # -- what data paths look at -----------------------------------------------------------
 

@@ -32,7 +32,8 @@ class Version:
     pieces: tuple[tuple[str, int, int, str], ...]
     """(PV uuid, first byte, byte after the last, LV uuid)."""
     unclean: tuple[str, ...] = ()
-    """Names of LVs that are being zeroed or wiped; none while a PV counts as missing, which a person ends."""
+    """Names of LVs that are being zeroed or wiped, or keep extents for one that moves; none while a PV counts
+    as missing, which a person ends."""
 
 
 @dataclass
@@ -122,6 +123,8 @@ def _version(text: bytes, crc: int, disk: Disk) -> Version:
             unclean.append(lv_name)
         # What is kept for an LV that moves is written to, and was, as its own.
         moves = [tag for tag in lv.strings("tags") if tag.startswith(MOVING_TAG)]
+        if moves:
+            unclean.append(lv_name)
         owner = moves[0].removeprefix(MOVING_TAG) if moves else lv.string("id") or ""
         for _, segment in lv.sections():
             count = segment.number("extent_count") or 0

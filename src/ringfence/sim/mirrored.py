@@ -7,6 +7,7 @@ import msgspec
 
 from ringfence.core.errors import Refused
 from ringfence.engine.orders import MirrorPath
+from ringfence.lvm2.label import SECTOR_BYTES
 from ringfence.wire import block as wire
 from ringfence.wire.block import Extent, Moving
 
@@ -81,6 +82,12 @@ class Mirrored:
         last = min(offset + len(data), now.offset_bytes + now.copied_bytes)
         if first < last and not now.failed:
             write_lv(self.to, first - now.offset_bytes, data[first - offset : last - offset], self._write)
+
+    def beside(self, offset: int) -> list[tuple[str, int, int]]:
+        """Where else a sector lies that is copied already."""
+        now, at = self.moving, offset - self.moving.offset_bytes
+        there = 0 <= at < now.copied_bytes and not now.failed
+        return pieces(self.to, at, SECTOR_BYTES) if there else []
 
     def fail(self, why: str) -> None:
         self.moving = msgspec.structs.replace(self.moving, failed=why)

@@ -13,10 +13,15 @@ import msgspec
 from ringfence.core.errors import DeviceFailed, NotFound, Refused
 from ringfence.core.modes import Mode
 from ringfence.engine import orders
+from ringfence.lvm2.label import SECTOR_BYTES
+from ringfence.sim.disk import Disks
 from ringfence.sim.grips import Grip, Holder
+from ringfence.sim.mirrored import Mirrored, pieces
 from ringfence.sim.scheduler import Scheduler
-from ringfence.wire.block import Extent, Hold, Moving
+from ringfence.wire.block import Hold
 
+UNIT_BYTES = 16 << 10
+"""A guest writes at the beginning of one of these: an extent is no smaller."""
 Done = Callable[[object], None]
 
 
@@ -28,9 +33,8 @@ class OpenLv:
     grip: Grip
     in_flight: int = 0
     closing: bool = False
-    moving: Moving | None = None
-    to: tuple[Extent, ...] = ()
-    """Where what is being moved goes."""
+    mirror: Mirrored | None = None
+    """A stretch of it is being moved."""
 
     @property
     def writes(self) -> bool:
@@ -47,12 +51,15 @@ class Landed:
     """Its host froze on the way."""
     disk: str
     at_bytes: int
+    copied: bool = False
+    """It is no guest's: what is there is copied to where it moves."""
 
 
 class BlockService:
     """Args:
     host: whose; asked for its pages, its freezes, and to be awake.
     landed: told of every write that reaches a disk.
+    disks: what guests write to.
     report: tells the daemon, if one runs, of a write that may have landed late."""
 
     def __init__(
@@ -61,9 +68,16 @@ class BlockService:
         host: Holder,
         landed: Callable[[Landed], None],
         report: Callable[[Grip], None],
+        disks: Disks,
     ) -> None:
-        self._scheduler, self._host = scheduler, host
+        self._scheduler, self._host, self._disks = scheduler, host, disks
         self._landed, self._report = landed, report
+        self.signs = False
+        """Somebody looks at what guests write, and where."""
+        self.drawn: Callable[[orders.OpenPath, int], bytes] = lambda order, offset: b""
+        """What a guest writes at a byte of its LV."""
+        self.acknowledged: Callable[[orders.OpenPath, int, bytes], None] = lambda order, offset, data: None
+        """Told what a guest was told that it has written."""
         self.open: dict[tuple[str, str], OpenLv] = {}
         self.opened: Callable[[orders.OpenPath], None] = lambda order: None
         """Told what a path is made of, when it is opened or reloaded."""
@@ -137,12 +151,13 @@ class BlockService:
         if path.in_flight:
             self._soon(lambda: self._reload(order, done), 1)
             return
-        if path.moving is not None:
-            if not path.moving.sealed:
-                words = f"{order.vg}/{order.lv} is being moved"
-                done(Refused(words, next="wait until that is over", retry=True))
+        if path.mirror is not None:
+            try:
+                path.mirror.check_becomes(order.extents)
+            except Refused as error:
+                done(error)
                 return
-            path.moving, path.to = None, ()
+            path.mirror = None
         del self.open[order.vg, order.lv]
         waited = not path.writes
         hold = path.order.hold if order.hold is None else order.hold
@@ -174,30 +189,41 @@ class BlockService:
         if isinstance(order, orders.MirrorPath) and path.order.hold is not Hold.NONE:
             done(Refused(f"{order.vg}/{order.lv} is being handed over", next="wait until that is over"))
             return
-        if isinstance(order, orders.MirrorPath) and path.moving is None:
-            length_bytes = sum(one.length_bytes for one in order.to)
-            path.moving, path.to = Moving(order.offset_bytes, length_bytes), order.to
+        if isinstance(order, orders.MirrorPath) and path.mirror is None:
+            copy = functools.partial(self._copy, path)
+            path.mirror = Mirrored(path.order.extents, order, self._read, copy)
         elif isinstance(order, orders.MirrorPath):
             done(Refused(f"{order.vg}/{order.lv} is being moved already", next="wait until that is over"))
             return
         elif isinstance(order, orders.UnmirrorPath):
-            path.moving, path.to = None, ()
-        elif path.moving is None or not path.moving.complete:
-            done(Refused("the copy is not complete", next="wait for it", retry=True))
+            path.mirror = None
+        elif path.mirror is None:
+            done(Refused("nothing of it is being moved", next="begin again", retry=True))
             return
         else:
-            path.moving = msgspec.structs.replace(path.moving, sealed=True)
-        done(path.moving)
+            try:
+                path.mirror.seal()
+            except Refused as error:
+                done(error)
+                return
+        done(path.mirror.moving if path.mirror is not None else None)
+
+    def _read(self, path: str, offset: int, length: int) -> bytes:
+        data = self._disks.disks[path].read(offset, length)
+        assert data is not None, "beyond the end of a disk"
+        return data
+
+    def _copy(self, path: OpenLv, disk: str, offset: int, data: bytes) -> None:
+        self._landed(Landed(path, late=False, disk=disk, at_bytes=offset, copied=True))
+        self._disks.disks[disk].write(offset, data)
 
     def _looked_at(self, path: OpenLv) -> orders.OpenVolume:
         """A copy goes on from one look to the next, while its host may write."""
-        moving = path.moving
-        if moving is not None and not moving.complete and path.grip.valid:
-            half = (moving.length_bytes + 1) // 2
-            copied = min(moving.copied_bytes + half, moving.length_bytes)
-            complete = copied == moving.length_bytes
-            path.moving = msgspec.structs.replace(moving, copied_bytes=copied, complete=complete)
-        return msgspec.structs.replace(_listed(path.order), moving=path.moving)
+        if path.mirror is None:
+            return _listed(path.order)
+        if path.grip.valid and self._scheduler.chance(0.4):
+            path.mirror.go_on()
+        return msgspec.structs.replace(_listed(path.order), moving=path.mirror.moving)
 
     def _close(self, order: orders.ClosePath, done: Done) -> None:
         """Flush first: what is in flight lands before the answer."""
@@ -251,17 +277,32 @@ class BlockService:
             if not self._is_open(path):
                 return
             path.in_flight -= 1
-            extent = self._scheduler.rng.choice(path.order.extents)
-            late = self._host.freezes != freezes
-            self._landed(Landed(path, late, extent.path, extent.start_bytes))
-            if path.moving is not None and path.moving.copied_bytes:  # in both places
-                extent = self._scheduler.rng.choice(path.to)
-                self._landed(Landed(path, late, extent.path, extent.start_bytes))
+            self._lands(path, late=self._host.freezes != freezes)
             if not path.grip.valid:
                 self._report(path.grip)
             self._plan_write(path)
 
         self._soon(land, 0.5)
+
+
+    def _lands(self, path: OpenLv, *, late: bool) -> None:
+        """In all places that it belongs to; then its guest is told."""
+        extents, rng = path.order.extents, self._scheduler.rng
+        extent = rng.choice(extents)
+        offset = sum(one.length_bytes for one in extents[: extents.index(extent)])
+        if self.signs:
+            offset += rng.randrange(extent.length_bytes // UNIT_BYTES) * UNIT_BYTES
+        data = self.drawn(path.order, offset)
+        places = pieces(extents, offset, SECTOR_BYTES)
+        if path.mirror is not None:
+            places += path.mirror.beside(offset)
+        if late and not path.grip.valid:
+            data = b""  # it may land in what is another LV's by now: it is reported, and not to be prevented
+        for disk, at_bytes, _ in places:
+            self._landed(Landed(path, late, disk, at_bytes))
+            if data:
+                self._disks.disks[disk].write(at_bytes, data)
+        self.acknowledged(path.order, offset, data)
 
 
 def _listed(order: orders.OpenPath) -> orders.OpenVolume:

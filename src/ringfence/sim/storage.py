@@ -62,8 +62,15 @@ class Storage:
         self._sick: tuple[str, ...] = ()
         self.troubled_ns = -1
         """When trouble last began or ended."""
+        self.hangs_ms = 0
+        """How much longer the write in flight takes."""
         self.fault: Callable[[], None] = lambda: None
         """Called whenever a write is in flight."""
+
+    @property
+    def writes(self) -> bool:
+        """Whether a write is with a disk, or about to be."""
+        return self._in_flight is not None
 
     def suffer(self, trouble: Trouble, disks: tuple[str, ...]) -> None:
         """Trouble with these disks, or (NONE) the end of it."""
@@ -90,6 +97,7 @@ class Storage:
     def stop(self, power: bool) -> None:
         """The daemon is gone, with or without its host."""
         self._jobs.clear()
+        self.hangs_ms = 0
         write, self._in_flight = self._in_flight, None
         if write is None:
             return
@@ -185,6 +193,13 @@ class Storage:
         self.fault()
 
     def _land(self, job: _Job, body: _Writing, what: str) -> None:
+        if self.hangs_ms:
+            hangs_ms, self.hangs_ms = self.hangs_ms, 0
+            hanging = self._in_flight
+            self._scheduler.after(
+                hangs_ms, lambda: self._land(job, body, what) if self._in_flight is hanging else None
+            )
+            return
         write, self._in_flight = self._in_flight, None
         assert write is not None
         self._disk(write).write(write.offset_bytes, write.data)

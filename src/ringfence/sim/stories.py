@@ -34,6 +34,7 @@ from ringfence.sim.faults import (
     SlotRot,
     SlowRing,
     SwitchOff,
+    Typed,
 )
 from ringfence.sim.power import Manner
 from ringfence.sim.scheduler import Chance
@@ -578,7 +579,7 @@ def _(chance: Chance, nodes: list[int]) -> list[Fault]:
 
 @_story("volumes", nodes=(2, 3), volumes=True)
 def _(chance: Chance, nodes: list[int]) -> list[Fault]:
-    """Daemons and hosts end, or stand still, while LVs are made, grown, renamed, removed and wiped."""
+    """Daemons and hosts end, or stand still, while LVs are made, grown, renamed, moved, removed and wiped."""
     rng = chance.rng
     faults: list[Fault] = []
     for number in range(5):
@@ -591,4 +592,58 @@ def _(chance: Chance, nodes: list[int]) -> list[Fault]:
             MidWrite(node=node, skip=rng.randrange(40), how=rng.choice(("kill", "power"))),
         ]
         faults.append(rng.choice(drawn).later(at_ms))
+    return faults
+
+
+@_story("moved", nodes=(2, 3), volumes=True)
+def _(chance: Chance, nodes: list[int]) -> list[Fault]:
+    """LVs go to other extents and to other hosts; one host's devices lie, and whoever is at it is cut off,
+    stands still, or ends, in the middle of a write or after it."""
+    rng = chance.rng
+    faults: list[Fault] = [_all(nodes[0], rng.choice([Manner.HONEST, Manner.HONEST, Manner.LIES]))]
+    for at_ms in range(500, 20_000, 1500):
+        faults.append(HandOver(at_ms=at_ms, node=rng.choice(nodes), prepare=rng.random() < 0.5))
+        if rng.random() < 0.3:
+            faults.append(HandBack(at_ms=at_ms + 700))
+    for number in range(4):
+        at_ms, node, for_ms = 4500 * number + rng.randrange(3000), rng.choice(nodes), rng.randrange(300, 4000)
+        drawn: list[Fault] = [
+            KillDaemon(node=node, for_ms=for_ms),
+            PowerOff(nodes=(node,), for_ms=for_ms),
+            FreezeHost(node=node, for_ms=for_ms),
+            Cut(nodes=(node,), for_ms=for_ms),
+            MidWrite(node=node, skip=rng.randrange(30), how=rng.choice(("kill", "power", "freeze"))),
+        ]
+        faults.append(rng.choice(drawn).later(at_ms))
+    return sorted(faults, key=lambda fault: fault.at_ms)
+
+
+@_story("met", nodes=(2, 3), volumes=True)
+def _(chance: Chance, nodes: list[int]) -> list[Fault]:
+    """Commands of one host meet at one LV, and with what ends its hand-over."""
+    rng = chance.rng
+    faults: list[Fault] = []
+    for at_ms in range(0, 15_000, 300):
+        node, lv = rng.choice(nodes), rng.choice(("lv0", "lv1"))
+        first: list[Fault] = [
+            Typed(node=node, verb=rng.choice(("create", "alone", "shared")), lv=lv),
+            HandOver(node=node, prepare=True),
+            HandBack(),
+        ]
+        faults.append(rng.choice(first).later(at_ms))
+        for verb in rng.sample(("alone", "shared", "off", "off", "remove"), 2):
+            faults.append(Typed(at_ms=at_ms + rng.randrange(40), node=node, verb=verb, lv=lv))
+    return sorted(faults, key=lambda fault: fault.at_ms)
+
+
+@_story("slow-writes", nodes=(3,), volumes=True)
+def _(chance: Chance, nodes: list[int]) -> list[Fault]:
+    """A host is given up while a write of its commands hangs in its way to a disk; it is back at once, and
+    says that its volumes are closed."""
+    a, *_ = nodes
+    rng = chance.rng
+    faults: list[Fault] = [_all(a, Manner.UNREACHABLE)]
+    for at_ms in range(0, 20_000, 7000):
+        skip, for_ms = rng.randrange(20), rng.randrange(900, 3500)
+        faults.append(MidWrite(at_ms=at_ms, node=a, skip=skip, how="hang", for_ms=for_ms))
     return faults

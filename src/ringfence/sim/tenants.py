@@ -1,7 +1,9 @@
-"""Checker 12: whoever opens an LV finds nobody's data in it but its own.
+"""Checker 12: whoever opens an LV finds in it what its guests have written last, and nobody else's data.
 
-Guests sign what they write, extent by extent; when a path is opened, or gets another table, all that it is
-made of is looked at.  That LVs which are being zeroed or wiped come to an end, the `world` sees, once mended.
+Guests sign what they write, and count it; when a path is opened, or gets another table, all that it is made
+of is looked at: each extent has what was acknowledged last, or, where nothing ever was, zeros.  Of a write
+that landed late, when its host's authority had ended, nothing is known.  That LVs which are being zeroed,
+wiped or moved come to an end, the `world` sees, once mended.
 
 What a command zeroes at once, and how large a slice of the rest is, is for disks of gigabytes; here both are
 a few extents, so that there is something to do in the background."""
@@ -10,11 +12,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from ringfence.engine.commands import wiping, zeroing
+from ringfence.engine.commands import moving, wiping, zeroing
 from ringfence.engine.orders import OpenPath
 from ringfence.lvm2.label import SECTOR_BYTES
+from ringfence.sim import mirrored
 from ringfence.sim.disk import Disks
-from ringfence.sim.paths import Landed
+from ringfence.sim.mirrored import pieces
+from ringfence.sim.paths import UNIT_BYTES
 from ringfence.sim.safety import SafetyViolation
 
 EXTENT_BYTES = 16 << 10
@@ -23,41 +27,43 @@ _SMALL: tuple[tuple[Any, str, int], ...] = (
     (zeroing, "AT_ONCE_BYTES", 2 * EXTENT_BYTES),
     (wiping, "STEP_LEAST_BYTES", EXTENT_BYTES),
     (wiping, "STEP_MOST_BYTES", EXTENT_BYTES),
+    (moving, "SLICE_BYTES", EXTENT_BYTES),
+    (moving, "STEP_LEAST_BYTES", EXTENT_BYTES),
+    (moving, "STEP_MOST_BYTES", 2 * EXTENT_BYTES),
+    (mirrored, "STEP_BYTES", EXTENT_BYTES),
 )
 
 
 class Tenants:
-    """Args: signs: guests write data; else there is nothing to see."""
+    def __init__(self, disks: Disks) -> None:
+        self._disks = disks
+        self._count = 0
+        self._told: dict[tuple[str, int], bytes] = {}
+        """(LV's uuid, byte) -> what was written there last, as its guest was told; empty: nobody knows."""
 
-    def __init__(self, disks: Disks, *, signs: bool) -> None:
-        self._disks, self._signs = disks, signs
+    def drawn(self, order: OpenPath, offset: int) -> bytes:
+        """What a guest writes now."""
+        self._count += 1
+        return f"{order.uuid} {self._count}".encode().ljust(SECTOR_BYTES, b"\0")
 
-    def landed(self, write: Landed) -> None:
-        if not self._signs:
-            return
-        order = write.path.order
-        sector = _signature(order)
-        places = (*order.extents, *write.path.to)
-        extent = next(one for one in places if (one.path, one.start_bytes) == (write.disk, write.at_bytes))
-        for at in range(extent.start_bytes, extent.start_bytes + extent.length_bytes, EXTENT_BYTES):
-            self._disks.disks[extent.path].write(at, sector)
+    def acknowledged(self, order: OpenPath, offset: int, data: bytes) -> None:
+        self._told[order.uuid, offset] = data
 
     def opened(self, order: OpenPath) -> None:
         """Raises SafetyViolation."""
-        allowed = (_signature(order), bytes(SECTOR_BYTES))
-        for extent in order.extents if self._signs else ():
-            for at in range(extent.start_bytes, extent.start_bytes + extent.length_bytes, EXTENT_BYTES):
-                sector = self._disks.disks[extent.path].read(at, SECTOR_BYTES)
-                if sector not in allowed:
-                    whose = (sector or b"").rstrip(b"\0").decode(errors="replace")
-                    raise SafetyViolation(
-                        f"12: LV {order.vg}/{order.lv} is opened, and at byte {at} of {extent.path} it has "
-                        f"what LV {whose} has written"
-                    )
-
-
-def _signature(order: OpenPath) -> bytes:
-    return order.uuid.encode().ljust(SECTOR_BYTES, b"\0")
+        size = sum(one.length_bytes for one in order.extents)
+        for offset in range(0, size, UNIT_BYTES):
+            ((path, at, _),) = pieces(order.extents, offset, SECTOR_BYTES)
+            there = self._disks.disks[path].read(at, SECTOR_BYTES) or b""
+            told = self._told.get((order.uuid, offset), bytes(SECTOR_BYTES))
+            if there == told or not told:
+                continue
+            whose = there.rstrip(b"\0").decode(errors="replace") or "nothing"
+            last = told.rstrip(b"\0").decode() or "nothing"
+            raise SafetyViolation(
+                f"12: LV {order.vg}/{order.lv} is opened, and at byte {at} of {path} it has {whose}, where "
+                f"{last} was written last"
+            )
 
 
 @contextmanager

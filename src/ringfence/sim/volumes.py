@@ -24,11 +24,13 @@ VERBS = {
     "create": 10, "activate": 8, "shared": 3, "deactivate": 6, "remove": 7, "list": 2, "groups": 2,
     "lockstart": 1, "lockstop": 1, "vgcreate": 1, "vgremove": 0.3, "pvcreate": 0.3,
 }  # fmt: skip
-CHANGING = VERBS | {"create": 14, "activate": 14, "extend": 8, "rename": 4, "remove": 10, "vgremove": 0}
+CHANGING = VERBS | {
+    "create": 14, "activate": 14, "extend": 8, "rename": 4, "remove": 10, "pvmove": 8, "vgremove": 0,
+}  # fmt: skip
 """Where it is LVs that matter."""
 
 AT_A_HOST = 2
-"""Admins: their commands meet at one LV."""
+"""Admins, where it is LVs that matter: their commands meet at one of them."""
 
 
 class Admins:
@@ -42,15 +44,16 @@ class Admins:
         *, idle: bool = False, changing: bool = False,
     ) -> None:
         self._scheduler, self._workload, self._metadata = scheduler, workload, metadata
-        self._pace_ms = pace_ms * AT_A_HOST
+        self._pace_ms = pace_ms
         self._idle = idle
         self._verbs = CHANGING if changing else VERBS
         self._changing = changing
+        at_a_host = AT_A_HOST if changing else 1
         self._made = LVS[0]
         """The LV that somebody has asked for last."""
         self._devices = DISKS
         self.done = self.refused = self.listed = 0
-        self.clients = [workload.add(host, self._next) for host in hosts for _ in range(AT_A_HOST)]
+        self.clients = [workload.add(host, self._next) for host in hosts for _ in range(at_a_host)]
 
     def _next(self, client: Client) -> None:
         host = client.host
@@ -104,6 +107,11 @@ class Admins:
                 return calls.LvRename(VG, lv, rng.choice(LVS))
             case "list":
                 return calls.Lvs(VG)
+            case "pvmove" if self._scheduler.chance(0.15):
+                return calls.PvMove(abort=True, wait_ms=wait_ms)
+            case "pvmove":
+                which, asks = rng.choice(["", lv]), self._scheduler.chance(0.7)
+                return calls.PvMove(rng.choice(DISKS), lv=which, background=asks, wait_ms=wait_ms)
             case "vgremove":
                 return calls.VgRemove(VG, force=self._scheduler.chance(0.7))
             case "vgcreate":

@@ -65,7 +65,7 @@ SETTLE_MS = 120_000
 """Within this long after the last fault everything must be well again."""
 ADMIN = 9_000_000
 DISK_BYTES = 5 << 18
-CHANGING_PACE_MS = 400
+CHANGING_PACE_MS = 800
 SLOW_WIPES = Volumes(wipe_mib_s=1)
 ANOTHERS_BOOTS = 1000
 """So that no boot of it is one of the machine that it replaces."""
@@ -184,9 +184,11 @@ class World:
             volumes, self.workload, self.hosts, self.metadata, pace_ms, idle=scenario.slots,
             changing=scenario.volumes,
         )  # fmt: skip
-        self.tenants = Tenants(self.metadata.disks, signs=scenario.volumes)
-        for host in self.hosts:
-            host.block.opened = self.tenants.opened
+        self.tenants = Tenants(self.metadata.disks)
+        for block in [host.block for host in self.hosts] if scenario.volumes else ():
+            block.signs = True
+            block.drawn, block.acknowledged = self.tenants.drawn, self.tenants.acknowledged
+            block.opened = self.tenants.opened
         checkers = self.checkers = Checkers(
             scheduler,
             self.ring,
@@ -212,7 +214,7 @@ class World:
         arena = Arena(
             scheduler, self.ring, self.power, {host.node: host for host in self.hosts},
             sign=self._sign, order=self._order_fenced, disarm=self._disarm, leave=self._leave,
-            stop=self._stop, hand_over=self._hand_over, hand_back=self._hand_back,
+            stop=self._stop, hand_over=self._hand_over, hand_back=self._hand_back, type_there=self._type,
             replace=self._replace, tend=self._revive, rot=self._rot,
         )  # fmt: skip
         self.nemesis = Nemesis(arena, scenario.faults_to_come())
@@ -367,6 +369,17 @@ class World:
                     self._order(host, host.daemon, calls.LvHandover(VG, path.order.lv, abort=True))
                     return
 
+    def _type(self, host: Host, verb: str, lv: str) -> None:
+        commands: dict[str, calls.Call] = {
+            "create": calls.LvCreate(VG, lv, extents=2, activate="n"),
+            "alone": calls.LvChange(VG, lv, "ey", 2000),
+            "shared": calls.LvChange(VG, lv, "sy", 2000),
+            "off": calls.LvChange(VG, lv, "n"),
+            "remove": calls.LvRemove(VG, lv, force=True),
+        }
+        if host.daemon is not None:
+            self._order(host, host.daemon, commands[verb])
+
     def _order(self, host: Host, daemon: Daemon, call: calls.Call) -> None:
         """Ask this very run of a daemon for something."""
         self._admin += 1
@@ -389,11 +402,12 @@ class World:
         self.workload.ended(host)
 
     def reaped(self, host: Host) -> None:
+        if host.storage.writes:
+            raise SafetyViolation(f"9: a life of {host.name} counts as closed, with a write in flight")
         self.workload.reaped(host)
 
     def landed(self, write: Landed) -> None:
         self.checkers.path_landed(write)
-        self.tenants.landed(write)
 
     # -- the story ----------------------------------------------------------------------
 
@@ -435,7 +449,7 @@ class World:
         self.workload.let_go()
         self._until(lambda: not self.workload.unanswered() and not self._grips(), "locks are not given back")
         self._until(lambda: all(self._well(host) for host in self.hosts), "not every node is ready")
-        self._until(lambda: not self._unclean(), "LVs are not zeroed or wiped to the end")
+        self._until(lambda: not self._unclean(), "LVs are not zeroed, wiped or moved to the end")
         self.workload.quiet()
         for host in self.hosts:
             self._probe(host)
@@ -472,7 +486,7 @@ class World:
             self._event()
 
     def _unclean(self) -> bool:
-        """Whether LVs are to be zeroed or wiped, and a host has not been told to stay out of their VG."""
+        """Whether LVs are to be zeroed, wiped or moved, and a host was not told to stay out of their VG."""
         committed = self.metadata.named(VG)
         return committed is not None and bool(committed.unclean) and any(map(self._in_vg, self.hosts))
 

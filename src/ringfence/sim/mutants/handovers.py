@@ -1,7 +1,10 @@
-"""Without a rule about LVs that go from one host to another."""
+"""Without a rule about LVs that go from one host to another.
+
+That an end lets write under EX alone stands twice: in the order of its steps, and in `engine.path_locks`,
+which looks at each of them."""
 
 from ringfence.core.modes import Mode
-from ringfence.engine import handovers
+from ringfence.engine import handovers, path_locks
 from ringfence.engine.commands import handover
 from ringfence.engine.commands.activation import find_open
 from ringfence.engine.commands.locking import space_of
@@ -9,6 +12,8 @@ from ringfence.engine.orders import AskHandover, Command, Convert, FindLock, Hel
 from ringfence.sim.mutants.table import Change, mutant
 from ringfence.wire.block import Hold
 from ringfence.wire.entries import HandoverStep
+
+_UNCHECKED: Change = (path_locks.PathLocks, "_check", lambda self, order, needs: None)
 
 
 @mutant("taker-early", "a taker's end lets write before its lock is EX", story="handed-over")
@@ -20,7 +25,7 @@ def _() -> list[Change]:
             yield handover._reload(volume, Hold.NONE, mine)
             yield Convert(mine.lock, Mode.EX)
 
-    return [(handovers, "take", take)]
+    return [(handovers, "take", take), _UNCHECKED]
 
 
 @mutant("giver-early", "a giver's end lets write before its lock is EX again", story="handed-over")
@@ -33,4 +38,4 @@ def _() -> list[Change]:
             yield AskHandover(vg, volume.lv, uuid, taker, HandoverStep.DROP)
             yield Convert(mine.lock, Mode.EX, handover.BACK_MS)
 
-    return [(handovers, "take_back", take_back), (handover, "take_back", take_back)]
+    return [(handovers, "take_back", take_back), (handover, "take_back", take_back), _UNCHECKED]

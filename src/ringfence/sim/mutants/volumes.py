@@ -4,11 +4,22 @@ Two rules keep others' data out of an LV: what is removed is wiped, and what is 
 where the other was kept; so the story removes some LVs without a wipe."""
 
 from collections.abc import Generator
+from typing import Any
 
-from ringfence.engine.commands import activation, growing, lv, wiping
+import msgspec
+
+from ringfence.engine import path_locks
+from ringfence.engine.commands import activation, growing, lv, moving, wiping
+from ringfence.engine.commands.activation import extents_of
+from ringfence.engine.commands.moving import Use
+from ringfence.engine.orders import MirrorPath
+from ringfence.sim.host import Host
+from ringfence.sim.mirrored import Mirrored
 from ringfence.sim.mutants.table import Change, mutant
-from ringfence.volumes import plan, unclean
+from ringfence.volumes import moves, plan, unclean
 from ringfence.volumes.model import Lv, Vg
+from ringfence.volumes.moves import moved_segment
+from ringfence.volumes.unclean import by_uuid
 
 
 @mutant("unzeroed", "a new LV is not zeroed before it is opened", story="volumes")
@@ -37,3 +48,60 @@ def _() -> list[Change]:
         return unclean.note_done(vg, name, min(extents + 1, lv.extent_count))
 
     return [(wiping, "note_done", note_done)]
+
+
+@mutant("reaps-mid-write", "a life is called closed while a write of a command is in flight", "slow-writes")
+def _() -> list[Change]:
+    return [(Host, "_can_be_closed", lambda self: True)]
+
+
+@mutant("opened-unlocked", "a command opens an LV under a lock that another has let go of", story="met")
+def _() -> list[Change]:
+    return [
+        (path_locks.PathLocks, "_check", lambda self, order, needs: None),
+        (path_locks.PathLocks, "check_lock", lambda self, order: None),
+    ]
+
+
+@mutant("copied-in-use", "an LV is copied to where it moves whoever has it open", story="moved")
+def _() -> list[Change]:
+    def taken(work: object, vg: object, keeper: object) -> Generator[None, None, Use]:
+        yield from ()
+        return Use(None, None)
+
+    return [(moving, "_taken", taken)]
+
+
+@mutant("moved-early", "an LV is at its new place before the copy is complete; its path lets it", "moved")
+def _() -> list[Change]:
+    def mirrored(work: Any, found: Any, move: Any, use: Any) -> Generator[Any, Any, bool]:
+        lv = by_uuid(found.vg, use.volume.uuid)
+        assert lv is not None
+        at, segment = moved_segment(lv, move)
+        to = extents_of(found, msgspec.structs.replace(lv, segments=(segment,)))
+        start_bytes = at * found.vg.extent_bytes
+        yield MirrorPath(found.vg.name, use.volume.lv, use.volume.uuid, start_bytes, to, use.lock.token)
+        return True
+
+    def seal(self: Mirrored) -> object:
+        self.moving = msgspec.structs.replace(self.moving, complete=True, sealed=True)
+        return self.moving
+
+    return [(moving, "_mirrored", mirrored), (Mirrored, "seal", seal)]
+
+
+@mutant("uncopied", "a slice counts as copied before it is", story="moved")
+def _() -> list[Change]:
+    def copied(work: Any, found: Any, move: Any) -> Generator[Any, Any, bool]:
+        yield from ()
+        return True
+
+    return [(moving, "_copied", copied)]
+
+
+@mutant("old-place-freed", "what an LV had is free before its path has left it", story="moved")
+def _() -> list[Change]:
+    def freed(vg: Vg, keeper: Lv, move: moves.Move, *, in_use: bool) -> Vg:
+        return moves.moved(vg, keeper, move, in_use=False)
+
+    return [(moving, "moved", freed)]
