@@ -16,6 +16,7 @@ from block_rig import FOREVER_NS, MIB, Rig, eventually, process_state
 
 from ringfence.block import service as service_module
 from ringfence.block.control import BlockService
+from ringfence.block.porch import Porch
 from ringfence.core.errors import DeviceFailed, NotFound, Refused, RingfenceError
 from ringfence.engine.orders import ClosePath, Opened, OpenPath, PathsTogether, ReloadPath
 from ringfence.lab.nbd_client import NbdClient
@@ -262,3 +263,26 @@ def test_nobody_outlives_the_service(block: Rig) -> None:
     block.start()
     assert block.paths() == ()
     assert list(block.places.dev.glob("*/*")) == []
+
+
+def test_who_knocks_while_it_is_closed_leaves_no_socket_behind() -> None:
+    """Its porter has handed the socket over by the time it is asked to close it, and so removes nothing."""
+    heard: list[str] = []
+
+    class Porter:
+        count = 2
+
+        async def ask(self, message: dict[str, list[str]]) -> list[str]:
+            porch._heard("/dev/a", socket.socket(socket.AF_UNIX))
+            return [""] * len(message["close"])
+
+    def knocked(path: str, listener: socket.socket) -> None:
+        heard.append(path)
+        listener.close()
+
+    porch = Porch(-1, -1, knocked, lambda paths, why: None)
+    porter: Any = Porter()
+    porch._at = {"/dev/a": porter, "/dev/b": porter}
+    assert asyncio.run(porch.close(["/dev/a", "/dev/b"])) == ["/dev/a"]
+    assert heard == ["/dev/a"]
+    assert (porch._at, porter.count) == ({}, 0)

@@ -78,3 +78,23 @@ def test_what_is_free_is_had_without_a_step_of_the_loop() -> None:
         await stepped
 
     play(story)
+
+
+def test_whoever_gives_up_as_the_last_one_leaves_the_name_with_who_has_it() -> None:
+    async def story(turns: Turns, log: Log) -> None:
+        until = asyncio.Event()
+        one = asyncio.ensure_future(take(turns, log, "one", "a", "b", until=until))
+        await steps()
+        two, three = (asyncio.ensure_future(take(turns, log, who, "a", "b")) for who in ("two", "three"))
+        await steps()
+        two.cancel()
+        await steps()
+        three.cancel()
+        await steps()
+        assert turns.taken("a")
+        four = asyncio.ensure_future(take(turns, log, "four", "b", "a"))
+        await steps()
+        until.set()
+        await asyncio.gather(one, four)
+
+    assert play(story) == ["one begins", "one ends", "four begins", "four ends"]

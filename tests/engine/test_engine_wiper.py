@@ -11,7 +11,7 @@ from ringfence.core.cluster import Volumes
 from ringfence.core.errors import Refused
 from ringfence.core.evidence import Power
 from ringfence.engine.inputs import LvmRequest
-from ringfence.engine.orders import ZeroBlocks
+from ringfence.engine.orders import Publish, ZeroBlocks
 from ringfence.wire import Speaks
 from ringfence.wire import client as calls
 from ringfence.wire.lvmlockd import LvmAsked
@@ -278,3 +278,17 @@ def test_no_faster_than_it_may(tmp_path: Path) -> None:
     assert 5_500 <= took_ms <= 6_500, "after each of the first three slices of 64 MiB it waits 2 s"
     world.pass_ms(500)
     assert listed(world.hosts[1]) == []
+
+
+def test_what_is_unclean_is_what_was_said_last_however_soon_after_the_other(world: World) -> None:
+    """The next command of a host may publish before the last one's word has come back."""
+    one, two = world.hosts.values()
+    for unclean in (("a",), (), ("b",), ("a",), ("b",)):
+        one.node._running._tasks._publish(Publish("vg0", 9, 0, "", unclean=unclean))
+    assert two.node.context.unclean("vg0") == ()
+    world.pass_ms(500)
+    assert [host.node.context.unclean("vg0") for host in (one, two)] == [("b",), ("b",)]
+    one.node._running._tasks._publish(Publish("vg0", 9, 0, "", unclean=("a",)))
+    one.node._running._tasks._publish(Publish("vg0", 9, 0, "", unclean=("b",)))
+    world.pass_ms(500)
+    assert [host.node.context.unclean("vg0") for host in (one, two)] == [("b",), ("b",)]

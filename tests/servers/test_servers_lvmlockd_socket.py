@@ -149,6 +149,23 @@ def test_a_request_is_handed_on_when_the_one_before_was_answered(place: Path, ru
     run(body())
 
 
+@pytest.mark.parametrize("at", range(1, 8))
+def test_a_request_may_come_in_two_pieces(place: Path, run: Run, at: int) -> None:
+    async def body() -> None:
+        async with serving(place / "s") as server:
+            reader, writer = await asyncio.open_unix_connection(place / "s")
+            frame = lock("vm1")
+            writer.write(frame[:at])
+            await until(lambda: server.socket.connections != {})
+            (connection,) = server.socket.connections.values()
+            await until(lambda: len(connection._received) == at or bool(server.said))
+            writer.write(frame[at:])
+            assert (await reply(reader))["op_result"] == "0"
+            writer.close()
+
+    run(body())
+
+
 @pytest.mark.parametrize(
     "noise",
     [

@@ -146,6 +146,7 @@ class Porch:
         for porter, some in by_porter.items():
             with contextlib.suppress(Unavailable):  # it has ended, and all that it had with it
                 await porter.ask({"close": some})
+            without += [path for path in some if path not in self._at]  # it was on its way to the called one
             for path in some:
                 self._forget(path)
         return without

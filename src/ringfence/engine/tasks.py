@@ -531,7 +531,11 @@ class Tasks:
         context, vg = self._context, order.vg
         if context.state is None or context.protocol < UNCLEAN:
             context.see_unclean(vg, order.unclean)
-        elif tuple(context.state.unclean.get(vg, ())) != order.unclean:
+        elif (
+            tuple(context.state.unclean.get(vg, ())) != order.unclean
+            # What was said last is on its way yet: the next command of this host need not wait for it.
+            or context.outbox.unapplied(entries.UncleanNoted)
+        ):
             context.submit(entries.UncleanNoted(vg, order.unclean))
         delta = order.delta if context.protocol >= DELTAS else None
         context.submit(entries.VolumeNotice(vg, order.seqno, order.crc, order.what, delta, order.removed))

@@ -168,7 +168,8 @@ class _Connection(asyncio.Protocol):
             self._server.peers.lvm_gone(self._client, unread, self._hung_up)
 
     def data_received(self, data: bytes) -> None:
-        if not self._received and data.find(END) == len(data) - len(END) and not self._unanswered:
+        whole = data.endswith(END) and data.find(END) == len(data) - len(END)
+        if whole and not self._received and not self._unanswered:
             self._take(data[: -len(END)])  # one request, whole: LVM2 awaits each answer
             return
         self._received += data
