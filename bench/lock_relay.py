@@ -3,9 +3,9 @@ walked by 64 bytes, in bare Python.
 
     client -> daemon -> hub -> daemon -> client
 
-Each stands in a process of its own, as ringfence's do, and does nothing but read, and write on.  `python
-lock_relay.py hub DIRECTORY` and `… daemon DIRECTORY NUMBER` are those in the middle; `Relay` is a client:
-the lock is the ball, which daemon 0 has at first."""
+Each stands in a process of its own, as ringfence's do, and only reads and writes on.  `python lock_relay.py
+hub DIRECTORY` and `… daemon DIRECTORY NUMBER` are those in the middle; `Relay` is a client: the lock is the
+ball, which daemon 0 has at first."""
 
 import contextlib
 import select
@@ -62,7 +62,10 @@ def hub(directory: str) -> None:
         poll.register(link, select.EPOLLIN)
     while True:
         for number, _ in poll.poll():
-            on[number].send(by[number].recv(len(BALL)))
+            ball = by[number].recv(len(BALL))
+            if not ball:
+                return
+            on[number].send(ball)
 
 
 def daemon(directory: str, node: int) -> None:

@@ -1,6 +1,7 @@
 """Locks of the blocking client against the real client socket with scripted answers."""
 
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -152,6 +153,15 @@ def test_a_loss_that_the_daemon_has_told_is_no_quiet_unlock(peer: Daemon, space:
     with pytest.raises(errors.LocksLost):
         lock.unlock()
     assert len(peer.calls(calls.Unlock)) == 1
+
+
+def test_an_unlock_hears_of_the_loss_that_was_told_before_it(peer: Daemon, space: Lockspace) -> None:
+    lock = space.lock("chess")
+    say(peer, {"lost": True, "lock": 1})
+    assert select.select([lock.fileno()], [], [], 60)[0]  # nobody has read it
+    with pytest.raises(errors.LocksLost, match="games/chess is lost"):
+        lock.unlock()
+    assert not lock.held
 
 
 def test_a_daemon_that_knows_the_lock_no_more() -> None:

@@ -183,6 +183,9 @@ class Node:
             {id: f"an-a01n0{id}" for id in (1, 2)}, self.world.slots,
         )  # fmt: skip
 
+    def _do_Compute(self, order: orders.Compute) -> Any:
+        return order.work()
+
     def _do_Recall(self, order: orders.Recall) -> KnownVgs:
         return self.known_vgs
 

@@ -323,6 +323,26 @@ def test_where_a_command_met_a_fault_is_logged_and_the_daemon_goes_on(place: Pat
     asyncio.run(body())
 
 
+def test_while_something_long_is_computed_the_loop_goes_on(place: Path) -> None:
+    ticked = threading.Event()
+
+    def refuse() -> None:
+        raise Refused("no room")
+
+    async def body() -> None:
+        todo = [effects.DoOrder(1, orders.Compute(ticked.wait)), effects.DoOrder(2, orders.Compute(refuse))]
+        async with running(place, on(inputs.RingLost, *todo)) as one:
+            one.world.feed(inputs.RingLost("go"))
+            await until(lambda: len(one.engine.of(inputs.OrderDone)) == 1)
+            ticked.set()
+            await until(lambda: len(one.engine.of(inputs.OrderDone)) == 2)
+            second, first = one.engine.of(inputs.OrderDone)
+            assert (first.order, first.answer) == (1, True)
+            assert (second.order, second.error["code"]) == (2, "refused")
+
+    asyncio.run(body())
+
+
 def test_orders_come_back_with_answers_and_errors(place: Path) -> None:
     read = orders.ReadBlocks((orders.Read("/d", 0, 512),))
     write = orders.WriteBlocks((), guard="vg0")

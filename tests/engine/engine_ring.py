@@ -325,6 +325,8 @@ class Host:
             case orders.UnmirrorPath():
                 self.mirrors.pop(body.uuid, None)
                 return None
+            case orders.Compute():
+                return body.work()
             case orders.LookAtHost():
                 if self.looks is None:
                     raise RingfenceError("it cannot look")

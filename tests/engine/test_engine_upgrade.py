@@ -9,9 +9,10 @@ import pytest
 from engine_ring import World
 
 from ringfence.core.errors import LockHeld, Refused
+from ringfence.engine import apply
 from ringfence.engine.context import AT_ONCE
 from ringfence.locks.flags import Flag
-from ringfence.wire import Speaks
+from ringfence.wire import MANY_LOCKS, Speaks, entries
 from ringfence.wire import client as calls
 
 OLD, NEW, NEWER = Speaks(1, 1), Speaks(1, 2), Speaks(2, 3)
@@ -237,3 +238,31 @@ def test_a_fresh_start_speaks_what_most_can(tmp_path: Path) -> None:
     world.view(1, 2, 3)
     world.run()
     assert protocols(world) == [1, 1, 1], "a power loss of all is how a cluster goes back"
+
+
+def test_many_locks_are_asked_for_one_by_one_until_all_know_them_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An older node would take a frame with such an entry for unreadable."""
+    counts: dict[type, int] = {}
+    for kind in (entries.LockRequests, entries.LockRequest, entries.LockUnlocks, entries.LockUnlock):
+
+        def counted(*given: Any, kind: type = kind, real: Any = apply._HANDLERS[kind]) -> Any:
+            counts[kind] = counts.get(kind, 0) + 1
+            return real(*given)
+
+        monkeypatch.setitem(apply._HANDLERS, kind, counted)
+    world = World(tmp_path, 2, speaks=Speaks(1, MANY_LOCKS - 1))
+    world.pass_ms(1000)
+    one = world.hosts[1]
+    one.do(calls.VgCreate("vg0", (str(world.image),), shared=True))
+    for number in range(3):
+        one.do(calls.LvCreate("vg0", f"lv{number}", extents=1, activate="n"))
+    for old in (True, False):
+        counts.clear()
+        assert len(one.do(calls.LvChange("vg0", "", activate="ey"))["lvs"]) == 3
+        one.do(calls.LvChange("vg0", "", activate="n"))
+        world.pass_ms(500)
+        assert (entries.LockRequests in counts) is (entries.LockUnlocks in counts) is (not old)
+        for id in (2, 1) if old else ():
+            restart(world, id, Speaks(1, MANY_LOCKS))

@@ -115,7 +115,7 @@ def test_no_reader_ever_sees_half_a_store(tmp_path: Path) -> None:
     pages.set(1, "grant", low)
     writer = (
         "import sys, pathlib\nfrom ringfence.host.pages import Pages\np = Pages(pathlib.Path(sys.argv[1]))\n"
-        f"for _ in range(200000): p.set(1, 'grant', {low}); p.set(1, 'grant', {high})"
+        f"for _ in range(50000): p.set(1, 'grant', {low}); p.set(1, 'grant', {high})"
     )
     process = subprocess.Popen([sys.executable, "-c", writer, str(tmp_path)])
     try:

@@ -141,7 +141,7 @@ def test_3_forced_nobody_is_told_to_cycle(bench: Benches) -> None:
 def test_4_a_stale_controller_says_already_off(bench: Benches) -> None:
     made = bench("ipmi")
     made.lie("n1", "bmc", "say-off")
-    bmc = bmc_of(made, power_timeout=1)
+    bmc = bmc_of(made)
     answer = bare(made, bmc, "off")
     assert answer.believed
     assert "Already OFF" in answer.words
@@ -282,7 +282,7 @@ def test_8_power_timeout_counts_looks_and_the_limit_counts_seconds(bench: Benche
     made = bench("ipmi")
     made.lie("n1", "bmc", "ack-ignore")
     with Gate(made.devices["bmc-n1"].port, slow_s=0.6) as gate:
-        bmc = bmc_of(made, ipport=gate.port)
+        bmc = bmc_of(made, ipport=gate.port, power_timeout=2)
         answer = bare(made, bmc, "off")
         assert not answer.believed
         assert answer.took_s > 2 * 2
@@ -299,7 +299,7 @@ def test_8_pacemakers_environment_would_make_it_wait_for_ever(
 ) -> None:
     made = bench("ipmi")
     made.lie("n1", "bmc", "ack-ignore")
-    bmc = bmc_of(made, power_timeout=1)
+    bmc = bmc_of(made)
     monkeypatch.setenv("PCMK_service", "pacemaker-fenced")
     with subprocess.Popen(
         ["fence_ipmilan"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,

@@ -20,8 +20,8 @@ from ringfence.locks.resource import Resource
 STEPS = 120
 CUTS = (
     (NodeLock, "_request_alone"), (NodeLock, "grants_alone"), (NodeLock, "_ends_alone"),
-    (NodeLock, "_is_over"), (NodeLock, "take_ahead"), (NodeLock, "keeps_ahead"), (NodeLock, "gives_back"),
-    (Resource, "request_alone"),
+    (NodeLock, "_goes_on"), (NodeLock, "_is_over"), (NodeLock, "take_ahead"), (NodeLock, "keeps_ahead"),
+    (NodeLock, "gives_back"), (Resource, "request_alone"), (Resource, "_one_waits"),
 )  # fmt: skip
 """Each tells whether it may be taken, or takes it."""
 
@@ -32,15 +32,30 @@ class Told(World):
     def __init__(self, choose: Callable[[int], int], *kinds: bool) -> None:
         super().__init__(choose, *kinds)
         self.trace: list[str] = []
+        self.keeps = not self.ahead and self.choose(2) == 0
+        """Nodes keep what their clients let go of, all of it."""
 
     def step(self) -> None:
         """A node that keeps nothing of a lock is in it, too."""
         super().step()
-        if self.choose(4) == 0:
+        if not self.keeps and self.choose(4) == 0:
             node = NODES[self.choose(3)]
             self.carry(node, self.nodes[node].give_back(SPACE, NAME))
+        if self.keeps and self.choose(3) == 0:
+            self.use_for_a_moment(NODES[self.choose(3)])
         if self.ahead and not self.frozen and self.choose(6) == 0:
             self.take_ahead(NODES[self.choose(3)], (Mode.EX, Mode.PR)[self.choose(2)])
+
+    def use_for_a_moment(self, node: int) -> None:
+        """What others ask for is let go of by who is alone and writes nothing; else such a one comes."""
+        mine = [one for one, client in self.clients.items() if client.node == node and not client.releasing]
+        if not mine:
+            self.request(node, Mode.EX, 0, True)
+        elif len(mine) == 1 and self.clients[mine[0]].wanted is Mode.UN:
+            self.unlock(mine[0], None)
+
+    def request(self, node: int, mode: Mode, flags: int, keep: bool) -> None:
+        super().request(node, mode, flags, keep or self.keeps)
 
     def take_ahead(self, node: int, mode: Mode) -> None:
         """As for a stock vgchange: once who can lets go, a node asks ahead of its client."""
@@ -50,7 +65,7 @@ class Told(World):
         self.give_back_all()
         self.ask_ahead(node, mode)
         self.deliver_all()
-        self.request(node, mode, 0, keep=False)
+        super().request(node, mode, 0, keep=False)
 
     def carry(self, node: int, outs: list[Out]) -> None:
         locks = self.nodes[node]
@@ -102,7 +117,9 @@ def test_the_rules_say_the_same(base: int, taken: dict[str, int], monkeypatch: p
     monkeypatch.setattr(NodeLock, "_request_alone", by_the_rules)
     monkeypatch.setattr(NodeLock, "grants_alone", lambda lock, mode: None)
     monkeypatch.setattr(NodeLock, "_ends_alone", lambda lock: False)
+    monkeypatch.setattr(NodeLock, "_goes_on", lambda lock: False)
     monkeypatch.setattr(NodeLock, "_is_over", lambda lock: False)
+    monkeypatch.setattr(Resource, "_one_waits", lambda resource: False)
     monkeypatch.setattr(NodeLock, "take_ahead", lambda lock, *given: None)
     monkeypatch.setattr(NodeLock, "keeps_ahead", lambda lock: False)
     monkeypatch.setattr(NodeLock, "gives_back", no_more_kept)

@@ -27,7 +27,7 @@ from ringfence.lab.corosync import CorosyncFiles, new_key, remove_leftovers
 from ringfence.lab.network import Network, address
 
 TOKEN_MS = 1000
-UP_S = 40.0
+UP_S = 90.0
 PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 KEPT = ("cib", "pengine", "cores", "blackbox")
 SWITCH = Path(__file__).with_name("fence_switch.py")

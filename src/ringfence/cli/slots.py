@@ -7,8 +7,13 @@ import click
 
 from ringfence.cli.answers import one_line, print_json
 from ringfence.cli.options import daemon_options, json_option, open_daemon
+from ringfence.client import Connection
+from ringfence.client.messages import new_id
+from ringfence.core.errors import TimedOut
 from ringfence.wire import client as calls
 
+SILENT_MS = 2_000
+"""A command that takes longer says what it waits for."""
 HEADINGS = ("Node", "Life", "Counter", "Age", "Clean", "Mark", "By")
 
 
@@ -26,11 +31,23 @@ def add(vg: str, socket: str | None, root: Path | None, as_json: bool) -> None:
 
     `vgcreate --shared` makes them by itself; this is for a VG that stock LVM2 or an older ringfence made."""
     with open_daemon(socket, root) as daemon:
-        answer: dict[str, Any] = daemon.call(calls.SlotsAdd(vg))
+        answer = _add(daemon, vg)
     if as_json:
         print_json(answer)
     else:
         click.echo(f"  {answer['message']}")
+
+
+def _add(daemon: Connection, vg: str) -> dict[str, Any]:
+    """What it waits for is said after a while: for a VG that is frozen, until somebody is fenced."""
+    call, id = calls.SlotsAdd(vg), new_id()
+    try:
+        answer: dict[str, Any] = daemon.call(call, timeout_ms=SILENT_MS, id=id)
+    except TimedOut:
+        for line in daemon.why(vg).get("lines", ()):
+            click.echo(f"  waiting: {line}", err=True)
+        answer = daemon.call(call, id=id)
+    return answer
 
 
 @slots.command()

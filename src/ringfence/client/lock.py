@@ -153,7 +153,6 @@ class Lock(HeldLock):
                 self._grant = None
                 self._entry = None
             else:
-                self._look()
                 self._release(self._grant.lock, lvb, wait or lvb is not None)
             if self._lost:
                 raise lock_lost(self.what, self._lost)
@@ -282,10 +281,11 @@ class Lock(HeldLock):
         try:
             link.send(request)
             self._grant = None
-            link.holders.pop(lock, None)
             if answer is None:
-                self._keeper.unlocked(self.lockspace, self.resource, link, request.id)
-            elif link.wait(answer, deadline(lock_limit_ms(0))).error is not None:
+                self._let_go(link, lock, request.id)
+                return
+            link.holders.pop(lock, None)
+            if link.wait(answer, deadline(lock_limit_ms(0))).error is not None:
                 self._lost = NODE_LOST
         except Gone:
             self._grant, self._lost = None, self._lost or link.ended
@@ -294,6 +294,14 @@ class Lock(HeldLock):
             raise silent(self.what) from None
         finally:
             link.forget(request.id)
+
+    def _let_go(self, link: Link, lock: int, id: str) -> None:
+        """After what is not answered was sent, which somebody may be waiting for: was it still ours?"""
+        try:
+            self._look()
+        finally:
+            link.holders.pop(lock, None)
+            self._keeper.unlocked(self.lockspace, self.resource, link, id)
 
     def _look(self) -> None:
         """Learn what the daemon has said meanwhile."""

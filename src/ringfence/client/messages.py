@@ -22,6 +22,7 @@ from ringfence.core.errors import (
 from ringfence.core.ids import Token
 from ringfence.core.modes import MODES, Mode
 from ringfence.locks.flags import LVB_BYTES
+from ringfence.locks.queues import EMPTY_LVB
 from ringfence.wire import client as calls
 from ringfence.wire.client import Call, Reply, Request, decode_reply, encode
 
@@ -95,7 +96,7 @@ class Lines:
         data, at, _ = self._state
         end = data.find(b"\n", at)
         if end < 0:
-            if not self._join():
+            if not self.chunks or not self._join():
                 return None
             data, at, _ = self._state
             end = data.find(b"\n", at)
@@ -151,11 +152,12 @@ def result_of(reply: Reply) -> Any:
 def grant_of(result: Any) -> Grant:
     try:
         lvb = result["lvb"]
+        value = EMPTY_LVB if lvb == calls.NO_VALUE else None if lvb is None else base64.b64decode(lvb)
         return Grant(
             int(result["lock"]),
             MODES[result["mode"]],
             Token.parse(result["token"]),
-            None if lvb is None or not result["lvb_valid"] else base64.b64decode(lvb),
+            value if result["lvb_valid"] else None,
             int(result.get("incarnation", 0)),
         )
     except (KeyError, TypeError, ValueError):

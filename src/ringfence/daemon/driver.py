@@ -451,6 +451,8 @@ class Driver:
             pool = self._zeroing_pool if long else self._pool
             writes = long or isinstance(body, orders.WriteBlocks | orders.WriteVersion)
             return lambda: self._in_thread(pool, writes, lambda: do(order))
+        if isinstance(body, orders.Compute):
+            return functools.partial(asyncio.to_thread, body.work)
         if isinstance(body, orders.StandingTables):
             return functools.partial(self._lvm_host.standing, body.vgs)
         if isinstance(body, orders.CutTables):

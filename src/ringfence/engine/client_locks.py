@@ -19,6 +19,7 @@ from ringfence.engine.orders import Held
 from ringfence.engine.uses import Done, Owned, Owner, Use
 from ringfence.fencing.explain import clock
 from ringfence.locks.flags import FOR_CLIENTS, Flag
+from ringfence.locks.queues import EMPTY_LVB
 from ringfence.wire import client as calls
 from ringfence.wire.client import Reply
 
@@ -411,13 +412,14 @@ def _mode(name: str) -> Mode:
 
 
 def _told(held: Held) -> dict[str, Any]:
-    lvb = base64.b64encode(held.lvb).decode() if held.lvb is not None else None
+    lvb = held.lvb
+    text = calls.NO_VALUE if lvb == EMPTY_LVB else None if lvb is None else base64.b64encode(lvb).decode()
     return {
         "lock": held.lock,
         "mode": MODE_NAMES[held.mode],
         "token": str(held.token),
-        "lvb": lvb,
-        "lvb_valid": held.lvb is not None,
+        "lvb": text,
+        "lvb_valid": lvb is not None,
         "demoted": held.demoted,
         "altmode": held.altmode,
     }

@@ -415,10 +415,9 @@ class Locker:
         self._drop_some()
 
     def _drop_some(self) -> None:
-        if self._dropped:
-            some = [self._dropped.popleft() for _ in range(min(len(self._dropped), self._context.at_once))]
-            self._context.more = bool(self._dropped) or self._context.more
-            self.take(self.node_locks.client_ended([lock for lock in some if self._forget(lock)]))
+        some = [self._dropped.popleft() for _ in range(min(len(self._dropped), self._context.at_once))]
+        self._context.more = bool(self._dropped) or self._context.more
+        self.take(self.node_locks.client_ended([lock for lock in some if self._forget(lock)]))
 
     @property
     def dropping(self) -> bool:
@@ -571,7 +570,8 @@ class Locker:
             self._tell_some()
         if 0 < self._let_go_step <= self._context.step:
             self.let_go()
-        self._drop_some()
+        if self._dropped:
+            self._drop_some()
         if self._endings:
             self._end_some()
         if self._context.discarded:

@@ -5,7 +5,7 @@ the yield.  Lock and ring orders are carried out by the engine itself; storage a
 leave it as an effect (`effects.DoOrder`) and come back as an input (`inputs.OrderDone`).
 After a node went stale every running command gets LocksLost thrown in at its yield."""
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from typing import Any
 
 import msgspec
@@ -730,6 +730,14 @@ class LvmRan(msgspec.Struct, frozen=True):
     took_ms: int
 
 
+class Compute(_Order, frozen=True):
+    """Compute something that takes long, beside all else.  Answer: what `work` returns.
+
+    It is pure: it depends on nothing that may change meanwhile.  Raises the RingfenceError that it raises."""
+
+    work: Callable[[], Any]
+
+
 class LookAtHost(_Order, frozen=True):
     """Find out what this host looks like.  Answer: HostFacts, within some seconds; it changes nothing."""
 
@@ -749,7 +757,7 @@ BlockOrder = (
 )
 DriverOrder = (
     StorageOrder | BlockOrder | StandingTables | CutTables | SlotIo | LookAtHost | ReadSupplies
-    | RefreshLvs
+    | RefreshLvs | Compute
 )  # fmt: skip
 Order = (
     Acquire | Convert | Release | FindLock | FindLocks | LocksTogether | Holders | SeqnoHeard

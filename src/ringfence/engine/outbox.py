@@ -120,7 +120,7 @@ class Outbox:
     @property
     def more(self) -> bool:
         """Whether there is more to say than went into this step's frame."""
-        return self._open and self._due()
+        return bool(self._unsent) and self._open and self._due()
 
     def close(self) -> None:
         """The view ended: entries wait, and all unapplied ones will be sent again."""

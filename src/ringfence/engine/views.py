@@ -130,7 +130,8 @@ class Views:
     def go_on(self) -> None:
         """Work off what this step may, of what has begun and of what waits behind it."""
         context = self._context
-        while self.busy and context.budget > 0:
+        busy = self.busy
+        while busy and context.budget > 0:
             context.budget -= 1
             if self._work is not None:
                 self._slice(self._work)
@@ -140,7 +141,8 @@ class Views:
                 self._do(*event)
             else:
                 self._take(self._after.popleft())
-        context.more = context.more or self.busy
+            busy = self.busy
+        context.more = context.more or busy
         context.settled = self._work is None
 
     def _slice(self, work: Work) -> None:
@@ -243,7 +245,7 @@ class Views:
             return
         if frame.epoch != context.epoch or frame.life.node != sender:
             return
-        context.only_locks = nothing_else and all(_of_locks(item) for item in frame.items)
+        context.only_locks = nothing_else and all(map(_of_locks, frame.items))
         context.hearing.heard(frame.life, context.now_ns)
         self._heard(sender, frame)
 
@@ -338,13 +340,21 @@ class Views:
 
     def _heard(self, sender: int, frame: Frame) -> None:
         """One frame of this view; its items in order.  Every member does the same at the same place."""
-        if self._done:
+        if self._done and not self._all_are_heard:
             self._event(sender, frame.life, None)
         for item in frame.items:
             if self._done:
                 self._event(sender, frame.life, item)
             else:
                 self._before(sender, frame.life, item)
+
+    @property
+    def _all_are_heard(self) -> bool:
+        """Nobody is a victim, or was fenced, of whom it would be news to be heard."""
+        state = self._context.running
+        if state is None or state.domain.victims or state.domain.fenced:
+            return False
+        return not (self._unsure or self._behind or self._after or self._work is not None)
 
     def _event(self, sender: int, life: Life, item: ring.Item | None) -> None:
         running = self._context.phase is Phase.RUNNING

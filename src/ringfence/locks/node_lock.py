@@ -152,6 +152,8 @@ class NodeLock(Holding):
         if lvb is None and not flags and self._ends_alone() and self.local.leave_alone(lock_id):
             self._withheld = (ClientReleased(lock_id),)
             return self._lower(Mode.UN)
+        if lvb is None and not flags and self._goes_on() and self.local.leave_alone(lock_id):
+            return [ClientReleased(lock_id), *self._lower(Mode.UN)]
         if not valid_unlock(flags, lvb):
             return [ClientRefused(lock_id, errno.EINVAL)]
         if flags & Flag.CANCEL:
@@ -250,6 +252,15 @@ class NodeLock(Holding):
         return (
             self.keep is Keep.NEVER
             and self.local.outstanding is None
+            and not (self._unwritten or self._withheld or self._encumbered)
+        )
+
+    def _goes_on(self) -> bool:
+        """The same of a lock that may be kept, and will not be: others ask for it."""
+        return (
+            self.keep is not Keep.NEVER
+            and self.local.outstanding is None
+            and not compatible(self.held, self.local.asked)
             and not (self._unwritten or self._withheld or self._encumbered)
         )
 

@@ -139,7 +139,14 @@ class Resource(Queues):
         if not (self.granted or self.converting or self.waiting):
             self.stirred = False
             return [*effects, Released(owner)]
+        if self._one_waits():
+            (heir,), self.waiting, self.stirred = self.waiting, (), False
+            return [*effects, Released(owner), self._grant(heir, heir.wanted, now_ms)]
         return [*effects, Released(owner), *self.advance(now_ms)]
+
+    def _one_waits(self) -> bool:
+        """Whether there is one lock, which waits: nobody is in its way, and to grant it is all there is."""
+        return len(self.waiting) == 1 and not (self.granted or self.converting)
 
     def cancel(self, owner: int, now_ms: int = 0) -> list[Effect]:
         """Take back what is queued; a conversion's held mode is kept.

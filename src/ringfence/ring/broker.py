@@ -22,8 +22,9 @@ It behaves as totem does (corosync), so that what runs on it runs on the real ri
 All state lives in one event loop; a callback's work is bounded by what one read returns."""
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 
 from ringfence.core.ids import Epoch
 from ringfence.ring.epochs import Epochs
@@ -143,7 +144,7 @@ class Broker:
                 host.daemon = None
                 self._forget_empty(partition)
                 raise JoinRefused(self.trouble, "free space where the hub keeps its --state file")
-        link.on_message = lambda message: self._said(host, link, message)
+        link.on_message = partial(self._said, host, link)
         link.on_closed = lambda why: self._daemon_ended(host, why)
         link.on_drained = lambda: self._drained(node)
         link.send(wire.encode(welcome))
@@ -189,8 +190,8 @@ class Broker:
         elif not partition.flushing:
             # The first at once: it may be all there is.  The rest of this turn together.
             partition.flushing = True
-            self._loop.call_soon(self._turn_over, partition)
             self._flush(partition)
+            self._loop.call_soon(self._turn_over, partition)
 
     def _turn_over(self, partition: Partition) -> None:
         partition.flushing = False
@@ -209,10 +210,7 @@ class Broker:
         links = [one.daemon for node, one in partition.members.items() if one.daemon and node != sender]
         if sender in partition.members and (own := partition.members[sender].daemon) is not None:
             links.append(own)
-        start = 0
-        for run in wire.batches([payload for _, payload in items]):
-            frame = wire.encode(wire.Deliver(tuple(items[start : start + len(run)])))
-            start += len(run)
+        for frame in _frames(items):
             for link in links:
                 link.send_now(frame)
         self._mind_slow(partition)
@@ -351,6 +349,8 @@ class Broker:
 
     def _group_of(self, node: int) -> int:
         """Which side of the cut; 0 for whoever the cut does not name."""
+        if not self._cut:
+            return 0
         return next((at for at, group in enumerate(self._cut, 1) if node in group), 0)
 
     def _partition_for(self, node: int) -> Partition:
@@ -493,3 +493,14 @@ class Broker:
         for host in self._hosts.values():
             for link in host.links:
                 link.close()
+
+
+def _frames(items: list[tuple[int, bytes]]) -> Iterator[bytes]:
+    """What delivers them, in one frame or a few."""
+    if len(items) == 1:
+        yield wire.encode(wire.Deliver((items[0],)))
+        return
+    start = 0
+    for run in wire.batches([payload for _, payload in items]):
+        yield wire.encode(wire.Deliver(tuple(items[start : start + len(run)])))
+        start += len(run)

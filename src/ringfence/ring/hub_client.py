@@ -86,8 +86,8 @@ class HubRing:
             return
         # The first at once: it may be all there is.  The rest of this turn together.
         self._sending = True
-        asyncio.get_running_loop().call_soon(self._send_waiting)
         link.send_now(wire.encode(wire.Send((payload,))))
+        asyncio.get_running_loop().call_soon(self._send_waiting)
 
     async def leave(self) -> None:
         """Tell the hub, wait until it has answered (2 s at most), and stop."""
@@ -204,6 +204,8 @@ class HubRing:
 
     def _heard(self, message: FromHub) -> None:
         match message:
+            case wire.Deliver(((sender, payload),)) if not self._in:  # nearly always
+                self.on_input(Delivered(sender, payload))
             case wire.Deliver(items):
                 self._in.extend(Delivered(sender, payload) for sender, payload in items)
                 if self._pumping:

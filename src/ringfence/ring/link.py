@@ -101,19 +101,39 @@ class Link(Generic[T]):
         """Queue a frame; everything queued in one turn of the loop leaves together."""
         if self.closed or self._finishing or self._mute:
             return
-        self._out.append(memoryview(frame))
-        self.buffered_bytes += len(frame)
+        self._queue(memoryview(frame))
         self._soon()
 
     def send_now(self, frame: bytes) -> None:
         """`send`, without waiting for what else this turn may bring."""
         if self.closed or self._finishing or self._mute:
             return
-        self._out.append(memoryview(frame))
-        self.buffered_bytes += len(frame)
-        if not self._flushing:
+        if self._flushing:  # behind what waits
+            self._queue(memoryview(frame))
+            return
+        try:
+            sent = self._sock.send(frame)
+        except (BlockingIOError, InterruptedError):
+            sent = 0
+        except OSError:
+            self._broken()
+            return
+        if sent < len(frame):
+            self._queue(memoryview(frame)[sent:])
+            self._torn = sent > 0
             self._flushing = True
-            self._flush()
+            self._loop.add_writer(self._sock, self._writable)
+
+    def _queue(self, piece: memoryview) -> None:
+        self._out.append(piece)
+        self.buffered_bytes += len(piece)
+
+    def _broken(self) -> None:
+        """The other side has gone.  What it said before may still be waiting here (perhaps why it went): the
+        reader gets to that, then to the end."""
+        self._mute = True
+        self._out.clear()
+        self.buffered_bytes = 0
 
     def _soon(self) -> None:
         if not self._flushing:
@@ -130,11 +150,7 @@ class Link(Generic[T]):
                     self._loop.add_writer(self._sock, self._writable)
                     return
         except OSError:
-            # The other side has gone.  What it said before may still be waiting here (perhaps why
-            # it went): the reader gets to that, then to the end.
-            self._mute = True
-            self._out.clear()
-            self.buffered_bytes = 0
+            self._broken()
         self._flushing = False
         if self._finishing:
             self.close()

@@ -393,6 +393,14 @@ class Host:
         self.block.reap()
         self._watcher.reaped(self)
 
+    def _compute(self, daemon: Daemon, order: int, body: orders.Compute) -> None:
+        try:
+            done = inputs.OrderDone(order, answer=body.work())
+        except RingfenceError as error:
+            done = inputs.OrderDone(order, error=error.as_dict())
+        delay_ms = self._scheduler.delay_ms(0.5, 20)
+        self._scheduler.after(delay_ms, lambda: self.awake(lambda: self.feed(daemon, done)))
+
     def _do(self, daemon: Daemon, order: int, body: orders.DriverOrder) -> None:
         """Under the authority of the life that gave the order, whatever life it is when it is done."""
         incarnation = daemon.incarnation
@@ -401,6 +409,9 @@ class Host:
             self.storage.do(order, body, guard, lambda done: self.feed(daemon, done))
             return
 
+        if isinstance(body, orders.Compute):
+            self._compute(daemon, order, body)
+            return
         if isinstance(body, orders.SlotIo):
             late = partial(self._is_after, body.not_after_ns)
             self.slots.do(order, body, late, lambda done: self.feed(daemon, done))

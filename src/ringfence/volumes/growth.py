@@ -15,9 +15,9 @@ GROWING_SUFFIX = "_growing"
 
 def added_rows(old: Lv, new: Lv) -> tuple[Row, ...]:
     """What lies behind the old end of an LV that has grown."""
-    rows = []
+    rows, end = [], old.extent_count
     for segment in new.segments:
-        kept = max(0, old.extent_count - segment.start_extent) // len(segment.stripes)
+        kept = max(0, end - segment.start_extent) // len(segment.stripes)
         row = tuple(
             Stripe(stripe.pv, stripe.start_extent + kept, stripe.extent_count - kept)
             for stripe in segment.stripes

@@ -6,11 +6,15 @@ unique within their connection: a counter will do.  The daemon answers each with
 `final` is true (but for an `Unlock` that asked for silence); calls that stream (events, lock with
 notices) send earlier replies with `final` false.  Ending the connection releases its own locks."""
 
+import base64
 from typing import Any
 
 import msgspec
 
 from ringfence.core.cluster import ClusterConfig
+
+NO_VALUE = base64.b64encode(bytes(32)).decode()
+"""How a grant tells a value block that nobody has written, as nearly all are."""
 
 
 class _Call(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields=True, omit_defaults=True):

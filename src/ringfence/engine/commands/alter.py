@@ -14,10 +14,12 @@ To take the write access away (-p r), under the LV's lock EX:
     commit:                              the new one"""
 
 from collections.abc import Generator
+from functools import partial
 from typing import Any
 
 from ringfence.core.errors import BadInput, Refused, RingfenceError
 from ringfence.core.modes import Mode
+from ringfence.engine.commands.beside import beside
 from ringfence.engine.commands.commit import Change, begin, commit, prepare
 from ringfence.engine.commands.locking import LockedVg, lock_vg, space_of
 from ringfence.engine.commands.narrow import narrowed
@@ -53,7 +55,7 @@ def lvrename(call: LvRename) -> Command:
     change = yield from begin(locked)
     lv = find_lv(change.vg, call.lv)
     check_plain(change.vg, lv, f"lvrename {call.vg}/{call.lv} {call.new}")
-    planned = rename_lv(change.vg, call.lv, call.new)
+    planned = yield from beside(len(lv.segments), partial(rename_lv, change.vg, call.lv, call.new))
     yield from commit(prepare(change, planned, f"lvrename {call.vg}/{call.lv} {call.new}"))
     result = {
         "message": f'Renamed "{call.lv}" to "{call.new}" in volume group "{call.vg}"',
@@ -104,15 +106,9 @@ def alter(call: LvChange) -> Command:
     locked = yield from lock_vg(call.vg, Mode.EX, call.wait_ms if call.wait_ms != 0 else None)
     change = yield from begin(locked)
     lvs = _named(change.vg, call.lv)
-    planned = change.vg
     idle = [why for lv in lvs for why in _without_effect(call, lv, policy)]
-    for lv in lvs:
-        if add or drop:
-            planned = with_tags(planned, lv.name, add, drop)
-        if call.permission:
-            planned = with_access(planned, lv.name, writable=call.permission == "rw")
-        if policy:
-            planned = with_policy(planned, lv.name, policy)
+    pieces = sum(len(lv.segments) for lv in lvs)
+    planned = yield from beside(pieces, partial(_altered, change.vg, lvs, add, drop, call.permission, policy))
     what = f"lvchange {call.vg}/{call.lv}" if call.lv else f"lvchange {call.vg}"
     if idle and planned.text == change.vg.text:
         raise Refused(idle[0])
@@ -121,6 +117,19 @@ def alter(call: LvChange) -> Command:
     return {"message": "\n".join(lines), "vg": call.vg, "name": call.lv, "notes": notes} | (
         {"problems": idle} if idle else {}
     )
+
+
+def _altered(
+    vg: Vg, lvs: list[Lv], add: tuple[str, ...], drop: tuple[str, ...], permission: str, policy: str
+) -> Vg:
+    for lv in lvs:
+        if add or drop:
+            vg = with_tags(vg, lv.name, add, drop)
+        if permission:
+            vg = with_access(vg, lv.name, writable=permission == "rw")
+        if policy:
+            vg = with_policy(vg, lv.name, policy)
+    return vg
 
 
 def _without_effect(call: LvChange, lv: Lv, policy: str) -> list[str]:

@@ -8,10 +8,12 @@ which is zeroed without the VG's lock (`wiping`), and then taken up.  After a cr
     taken up:           the LV, grown"""
 
 from collections.abc import Generator
+from functools import partial
 from typing import Any
 
 from ringfence.core.errors import LocksLost, Refused, RingfenceError
 from ringfence.core.modes import Mode
+from ringfence.engine.commands.beside import beside
 from ringfence.engine.commands.commit import Change, begin, commit, prepare
 from ringfence.engine.commands.locking import fresh_uuids, lock_vg, space_of
 from ringfence.engine.commands.wiping import cleanse
@@ -39,7 +41,8 @@ def zeroed_growth(change: Change, planned: Vg, lv: Lv, what: str) -> Generator[O
     me, uuids = yield from fresh_uuids(1)
     uuid, vg = with_dashes(uuids[0]), found.vg.name
     maker = Maker(f"ringfence {what}", me.name, me.now_wall_s)
-    reserved, apart = set_apart(change.vg, planned, lv.name, uuid, maker)
+    work = partial(set_apart, change.vg, planned, lv.name, uuid, maker)
+    reserved, apart = yield from beside(len(added), work)
     yield from commit(prepare(change, reserved, f"{what}: {apart}"))
     try:
         done = yield from cleanse(vg, uuid, apart, None, paced=False)
@@ -51,7 +54,8 @@ def zeroed_growth(change: Change, planned: Vg, lv: Lv, what: str) -> Generator[O
             raise Refused(f"LV {vg}/{lv.name} was removed meanwhile", next=f"see: lvs {vg}")
         # It is clean, and anybody may have activated it since.
         yield Acquire(space_of(vg), uuid, Mode.EX, 0, what=f"LV {vg}/{more.name}")
-        return again, take_up(again.vg, now.name, more.name)
+        work_on = partial(take_up, again.vg, now.name, more.name)
+        return again, (yield from beside(len(now.segments) + len(more.segments), work_on))
     except LocksLost:
         raise
     except RingfenceError as error:

@@ -1,6 +1,7 @@
 """lvcreate, lvremove, and lvchange's activation, for linear and striped LVs."""
 
 from collections.abc import Generator
+from functools import partial
 from typing import Any
 
 from ringfence.core.errors import BadInput, LocksLost, Refused, RingfenceError
@@ -14,6 +15,7 @@ from ringfence.engine.commands.activation import (
     take_for_removal,
 )
 from ringfence.engine.commands.alter import alter
+from ringfence.engine.commands.beside import beside, holes
 from ringfence.engine.commands.commit import Prepared, begin, commit, prepare
 from ringfence.engine.commands.locking import LockedVg, fresh_uuids, lock_vg, space_of, undo
 from ringfence.engine.commands.whole_vg import Outcome, activate_all, deactivate_all
@@ -55,7 +57,8 @@ def lvcreate(call: LvCreate) -> Command:
     change = yield from begin(locked)
     _, uuids = yield from fresh_uuids(1)
     try:
-        planned, lv, notes = _plan(locked, call, with_dashes(uuids[0]))
+        plan = partial(_plan, locked, call, with_dashes(uuids[0]))
+        planned, lv, notes = yield from beside(holes(change.vg), plan)
     except Refused as error:
         raise explain_lack(locked.found, error, locked.me.wipe_mib_s) from error
     result: dict[str, Any] = {
@@ -68,7 +71,7 @@ def lvcreate(call: LvCreate) -> Command:
     }
     found = VgOnDisk(planned, 0, locked.found.pvs, ())
     if call.wipe and not fits_at_once(size_of(planned, lv)):
-        marked = mark_zeroing(planned, lv.name)
+        marked = yield from beside(len(lv.segments), partial(mark_zeroing, planned, lv.name))
         yield from commit(prepare(change, marked, f"lvcreate {call.vg}/{lv.name}"))
         return {**(yield from _zeroed(call, lv, mode)), **result}
     prepared = prepare(change, planned, f"lvcreate {call.vg}/{lv.name}")
@@ -192,7 +195,8 @@ def lvremove(call: LvRemove) -> Command:
     wipes = call.wipe and not lv.unclean
     lost = bool(locked.found.lost)
     later = wipes and (lost or not fits_at_once(size_of(change.vg, lv)))
-    planned = mark_wiping(change.vg, lv.name) if later else remove_lv(change.vg, lv.name)
+    plan = partial(mark_wiping if later else remove_lv, change.vg, lv.name)
+    planned = yield from beside(len(lv.segments), plan)
     prepared = prepare(change, planned, f"lvremove {call.vg}/{call.lv}")
     lock = yield from take_for_removal(change.vg, lv, force=call.force)
     try:

@@ -19,6 +19,7 @@ import msgspec
 from ringfence.core.errors import BadInput, LockHeld, LocksLost, NotFound, Refused, RingfenceError
 from ringfence.core.modes import Mode
 from ringfence.engine.commands.activation import GIVE_WAY_MS, find_open
+from ringfence.engine.commands.beside import beside, holes
 from ringfence.engine.commands.commit import begin, commit, prepare
 from ringfence.engine.commands.disks import device_named, find_vg, read_disks
 from ringfence.engine.commands.locking import LockedVg, fresh_uuids, lock_vg, space_of, undo
@@ -141,14 +142,16 @@ def _set_apart(call: PvMove, name: str) -> Generator[Order, Any, tuple[Refused, 
         locked = yield from lock_vg(name, Mode.EX, call.wait_ms)
         try:
             change = yield from begin(locked)
-            plan: Plan = plan_moves(change.vg, _wanted(call, locked), AT_ONCE)
+            pieces = holes(change.vg) + len(change.vg.lvs)
+            work = functools.partial(plan_moves, change.vg, _wanted(call, locked), AT_ONCE)
+            plan: Plan = yield from beside(pieces, work)
             if not plan.moves:
                 yield Release(locked.held.lock)
                 return plan.stays
             me, uuids = yield from fresh_uuids(len(plan.moves))
             maker = Maker(f"ringfence pvmove {call.source}", me.name, me.now_wall_s)
             fresh = [with_dashes(one) for one in uuids[: len(plan.moves)]]
-            planned = reserve(change.vg, plan, fresh, maker)
+            planned = yield from beside(pieces, functools.partial(reserve, change.vg, plan, fresh, maker))
             yield from commit(prepare(change, planned, f"pvmove {call.source}"))
         except RingfenceError as error:
             yield from undo(error, Release(locked.held.lock))

@@ -14,6 +14,7 @@ Reduction, under the LV's lock EX, too:
     much is given up:                    the same commit keeps it as NAME_wiping, which any host wipes"""
 
 from collections.abc import Generator
+from functools import partial
 from typing import Any
 
 from ringfence.core.errors import BadInput, Refused, RingfenceError
@@ -21,6 +22,7 @@ from ringfence.core.modes import Mode
 from ringfence.core.units import sized
 from ringfence.engine.commands.activation import find_open
 from ringfence.engine.commands.alter import follow
+from ringfence.engine.commands.beside import beside, holes
 from ringfence.engine.commands.commit import Change, begin, commit, prepare
 from ringfence.engine.commands.growing import zeroed_growth
 from ringfence.engine.commands.locking import LockedVg, fresh_uuids, lock_vg, space_of
@@ -56,7 +58,10 @@ def lvresize(call: LvResize) -> Command:
     _check_way(change.vg, lv, wanted.extents, call)
     if wanted.extents > lv.extent_count:
         space = Space(areas, policy, stripes, wanted.approximate)
-        planned = extend_lv(change.vg, lv.name, wanted.extents - lv.extent_count, space)
+        more = wanted.extents - lv.extent_count
+        planned = yield from beside(
+            holes(change.vg) + len(lv.segments), partial(extend_lv, change.vg, lv.name, more, space)
+        )
         notes += yield from _grow(change, planned, lv, call)
     else:
         if not call.force:
@@ -64,7 +69,9 @@ def lvresize(call: LvResize) -> Command:
                 f"{call.vg}/{lv.name} would lose what is at its end",
                 next="make a file system on it smaller first, then use --force",
             )
-        planned = reduce_lv(change.vg, lv.name, wanted.extents)
+        planned = yield from beside(
+            len(lv.segments), partial(reduce_lv, change.vg, lv.name, wanted.extents)
+        )
         kept = yield from _shrink(change, planned, lv, call)
     answer = {**_answer(locked, lv, find_lv(planned, lv.name), notes), **_kept(kept)}
     return {**answer, "device": (yield from _open_at(call.vg, lv))}
@@ -138,7 +145,9 @@ def _shrink(change: Change, planned: Vg, lv: Lv, call: LvResize) -> Generator[Or
         return None
     me, uuids = yield from fresh_uuids(1)
     uuid, maker = with_dashes(uuids[0]), Maker(f"ringfence {_what(call)}", me.name, me.now_wall_s)
-    planned = keep_to_wipe(planned, lv.name, given_up, uuid, maker)
+    planned = yield from beside(
+        len(given_up), partial(keep_to_wipe, planned, lv.name, given_up, uuid, maker)
+    )
     yield from narrowed(prepare(change, planned, _what(call)), [lv])
     return by_uuid(planned, uuid)
 

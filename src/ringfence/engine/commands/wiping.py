@@ -13,12 +13,14 @@ Locks are taken LV first, then VG, against the order of a command that removes L
 only a little while, and between two slices whoever waits for the LV's gets it."""
 
 from collections.abc import Callable, Generator
+from functools import partial
 from typing import Any
 
 import msgspec
 
 from ringfence.core.errors import Damaged, LockHeld, LocksLost, Refused, RingfenceError, TimedOut
 from ringfence.core.modes import Mode
+from ringfence.engine.commands.beside import beside
 from ringfence.engine.commands.commit import begin, commit, prepare
 from ringfence.engine.commands.locking import LockedVg, lock_vg, space_of, undo
 from ringfence.engine.commands.zeroing import places, slices
@@ -199,7 +201,8 @@ def _change(
         lv = by_uuid(change.vg, uuid)
         if lv is None or not lv.unclean:  # a file was restored, or its tag taken away, without its lock
             raise Damaged(f"VG {vg} was changed while an LV of it was zeroed or wiped", next="see: vgck")
-        yield from commit(prepare(change, plan(change.vg, lv), f"wiping, {what}"))
+        planned = yield from beside(len(lv.segments), partial(plan, change.vg, lv))
+        yield from commit(prepare(change, planned, f"wiping, {what}"))
     except RingfenceError as error:
         yield from undo(error, Release(locked.held.lock))
         raise

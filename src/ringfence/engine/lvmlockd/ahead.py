@@ -135,6 +135,8 @@ class Ahead:
 
     def look(self) -> None:
         """Give back what a connection does not come for."""
+        if not (self._runs or self._orders):
+            return
         idle_ns = self._context.now_ns - UNUSED_MS * 1_000_000
         for run in self._runs.values():
             if run.asked_ns <= idle_ns and run.at < run.until:
