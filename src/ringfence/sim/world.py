@@ -462,8 +462,8 @@ class World:
         self._settled_ns = self.scheduler.now_ns
 
     def _operator_helps(self) -> None:
-        """Devices that lied are believed no more: what only they could fence, a person must clear.  And who has
-        no room for another version of the metadata gives up what is being moved."""
+        """Devices that lied are believed no more: what only they could fence, a person must clear.  And where
+        there is no room for another version of the metadata, a person gives up what is being moved."""
         here = next((host for host in self.hosts if host.daemon is not None), None)
         if self._full and here is not None and here.daemon is not None:
             self._order(here, here.daemon, calls.PvMove(abort=True))
