@@ -26,6 +26,7 @@ import contextlib
 import json
 import os
 import re
+import signal
 import statistics
 import subprocess
 import sys
@@ -80,6 +81,7 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="a look: one round, 64M")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     asked = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by a signal"))  # and its servers with it
     size_bytes = parse_size("64M" if asked.quick else asked.size)
     report = measure(size_bytes, 1 if asked.quick else asked.rounds, asked.dir, asked.on)
     if asked.json:

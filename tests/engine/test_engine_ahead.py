@@ -11,7 +11,7 @@ from engine_ring import Host, World
 from ringfence.core.errors import LockHeld
 from ringfence.core.evidence import Power
 from ringfence.core.modes import Mode
-from ringfence.engine import effects, inputs, orders
+from ringfence.engine import effects, inputs, locker, orders
 from ringfence.engine.commands import report
 from ringfence.engine.lvmlockd import ahead
 from ringfence.locks.flags import Flag
@@ -142,6 +142,24 @@ def test_the_next_ones_are_asked_for_together(world: World) -> None:
     world.pass_ms(200)
     assert held(world) == dict.fromkeys(sorted(names), Mode.EX)
     assert kept(world) == []
+
+
+def test_no_answer_waits_for_what_is_asked_ahead_or_given_back(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(locker, "LET_GO_AT", 2)
+    (stock, names), host = begin(world, ahead.AFTER), world.hosts[1]
+
+    def answered_first(mode: str, some: list[str]) -> None:
+        host.held = []
+        assert frames(host, lambda: [stock.lv(mode, uuid) for uuid in some]) == 0
+        assert host.held, "it is called again"
+        assert frames(host, host.go_on) == 1
+
+    answered_first("ex", names[ahead.AFTER :][:2])
+    assert len(kept(world)) == WINDOW + 2, "of the two that are taken it is not told yet"
+    answered_first("un", names[:2])
+    assert names[0] not in granted(world, 1)
 
 
 @pytest.mark.parametrize(("cmd", "ahead_of_it"), [("vgchange", WINDOW), ("lvchange", 0)])
