@@ -9,10 +9,18 @@ import pytest
 from command_world import MIB, Crash, Node, World
 from stock_lvm import Stock
 
-from ringfence.core.errors import Damaged, DeviceFailed, LockHeld, Refused, RingfenceError, TimedOut
+from ringfence.core.errors import (
+    Damaged,
+    DeviceFailed,
+    LockHeld,
+    LocksLost,
+    Refused,
+    RingfenceError,
+    TimedOut,
+)
 from ringfence.core.modes import Mode
 from ringfence.engine import orders
-from ringfence.engine.commands import wiping, zeroing
+from ringfence.engine.commands import beside, wiping, zeroing
 from ringfence.engine.commands.commit import begin, commit, prepare
 from ringfence.engine.commands.disks import find_vg
 from ringfence.engine.commands.locking import lock_vg
@@ -264,6 +272,20 @@ def test_a_large_lvs_extents_are_free_once_they_are_wiped(world: World, first: N
     assert (done.name, done.what) == ("vm1_wiping", "wiped")
     assert secrets(world, LARGE) == 0
     assert (rows(world, all=True), free(world)) == (["vm1 5 -"], 39 - 5)
+
+
+def test_a_life_that_is_lost_while_an_lv_is_planned_lacks_no_extents(
+    world: World, first: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first.run(LvCreate("vg0", "vm1", extents=LARGE, activate="n", wipe=False))
+    first.run(LvRemove("vg0", "vm1"))
+    monkeypatch.setattr(beside, "MANY", 0)
+
+    def fail(order: Any) -> RingfenceError | None:
+        return LocksLost("LV vg0/vm2: an-a01n01 was given up") if isinstance(order, orders.Compute) else None
+
+    with pytest.raises(LocksLost, match=r"was given up$"):
+        world.node(1, fail=fail).run(LvCreate("vg0", "vm2", extents=1))
 
 
 def test_two_of_one_name_are_wiped(world: World, first: Node) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from ringfence.core.errors import DeviceFailed, NoAuthority, NotFound
-from ringfence.engine.orders import Read, ReadBlocks, ScanDevices, Write, WriteBlocks
+from ringfence.engine.orders import Read, ReadBlocks, ScanDevices, Write, WriteBlocks, WriteVersion
 from ringfence.storage import Moment, Storage, direct
 
 SIZE = 1 << 20
@@ -119,6 +119,43 @@ def test_without_authority_nothing_further_is_written(image: str, allowed: int) 
     written = Path(image).read_bytes()[:3].count(0xFF)
     assert written == (allowed + 1) // 2
     assert asked[0] == allowed + 1, "once refused, the guard is not asked again"
+
+
+@pytest.mark.parametrize("fails", ["write", "flush"])
+def test_what_was_written_is_flushed_though_another_device_fails(
+    directory: Path, image: str, monkeypatch: pytest.MonkeyPatch, fails: str
+) -> None:
+    """An area that names the new version makes it the VG's: it counts, whatever becomes of the others."""
+    images = [image, *(str(directory / name) for name in ("b.img", "c.img"))]
+    for path in images[1:]:
+        Path(path).write_bytes(bytes(SIZE))
+    broken, committing = images[1], False
+    flushed: list[str] = []
+    write, flush = direct.DirectFile.write, direct.DirectFile.flush
+
+    def writes(self: direct.DirectFile, offset: int, data: bytes) -> None:
+        nonlocal committing
+        committing = data == b"new"
+        if (fails, committing, self.path) == ("write", True, broken):
+            raise DeviceFailed(f"cannot write {broken}")
+        write(self, offset, data)
+
+    def flushes(self: direct.DirectFile) -> None:
+        if (fails, committing, self.path) == ("flush", True, broken):
+            raise DeviceFailed(f"cannot flush {broken}")
+        flush(self)
+        flushed.extend([self.path] * committing)
+
+    monkeypatch.setattr(direct.DirectFile, "write", writes)
+    monkeypatch.setattr(direct.DirectFile, "flush", flushes)
+    texts, precommits, commits = (
+        tuple(Write(path, at, data) for path in images)
+        for at, data in ((4096, b"text"), (0, b"pre"), (0, b"new"))
+    )
+    with pytest.raises(DeviceFailed, match=f"cannot {fails} {broken}"):
+        Storage(images, allow).do(WriteVersion(texts, precommits, commits, "vg0"))
+    assert Path(image).read_bytes()[:3] == b"new"
+    assert flushed == [path for path in images if fails == "write" or path != broken]
 
 
 def test_a_crash_stops_between_two_writes(image: str) -> None:

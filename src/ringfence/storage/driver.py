@@ -8,8 +8,8 @@ Promises, for every write order:
 `CrashHook` is called around every write.  Tests raise from it, to stop the world at that write."""
 
 import enum
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any, Protocol
 
 from ringfence.core.errors import DeviceFailed, NotFound, Unavailable
@@ -165,18 +165,18 @@ class Storage:
         before = keeper.headers_before(order.writes) if keeper is not None else []
         with ExitStack() as stack:
             opened = self._open_all(stack, order.writes)
-            self._write_all(opened, order.what, order.writes, order.guard)
-            _flush(opened)
+            with _flushed(opened):
+                self._write_all(opened, order.what, order.writes, order.guard)
         return keeper.committed(order.writes, before) if keeper is not None else ""
 
     def _write_version(self, order: WriteVersion) -> str:
         with ExitStack() as stack:
             opened = self._open_all(stack, (*order.texts, *order.precommits, *order.commits))
-            for what, writes in order.steps:
-                if what == "commit":
-                    _flush(opened)
-                self._write_all(opened, what, writes, order.guard)
-            _flush(opened)
+            with _flushed(opened):
+                for what, writes in order.steps:
+                    if what == "commit":
+                        _flush(opened)
+                    self._write_all(opened, what, writes, order.guard)
         if self._keeper is None:
             return ""
         return self._keeper.committed(order.commits, self._keeper.headers_in(order.precommits))
@@ -253,9 +253,29 @@ class Storage:
             self._say(line)
 
 
+@contextmanager
+def _flushed(opened: dict[str, DirectFile]) -> Iterator[None]:
+    """What is written within is flushed at the end, also if one of the devices fails: a version is committed
+    once a single area names it, and then it must outlive that device's cache."""
+    try:
+        yield
+    except DeviceFailed:
+        with suppress(DeviceFailed):
+            _flush(opened)
+        raise
+    _flush(opened)
+
+
 def _flush(opened: dict[str, DirectFile]) -> None:
+    """Each that can be.  Raises the first error."""
+    failed: DeviceFailed | None = None
     for file in opened.values():
-        file.flush()
+        try:
+            file.flush()
+        except DeviceFailed as error:
+            failed = failed or error
+    if failed is not None:
+        raise failed
 
 
 def parse(order: ReadText) -> Vg:

@@ -59,6 +59,8 @@ def lvcreate(call: LvCreate) -> Command:
     try:
         plan = partial(_plan, locked, call, with_dashes(uuids[0]))
         planned, lv, notes = yield from beside(holes(change.vg), plan)
+    except LocksLost:
+        raise
     except Refused as error:
         raise explain_lack(locked.found, error, locked.me.wipe_mib_s) from error
     result: dict[str, Any] = {
