@@ -20,7 +20,7 @@ from ringfence.core.cluster import ClusterConfig, NodeConfig, Timing, Volumes
 from ringfence.core.errors import Damaged
 from ringfence.core.modes import Mode
 from ringfence.engine import inputs
-from ringfence.engine.effects import Effect
+from ringfence.engine.effects import Effect, Record
 from ringfence.engine.inputs import Input
 from ringfence.engine.node import Node
 from ringfence.lvm2.label import SECTOR_BYTES
@@ -163,6 +163,8 @@ class World:
         self.steps = 0
         self._admin = ADMIN
         self._mended_ns = 0
+        self._full = False
+        """Moves met a metadata area with no room for their next version; those here are very small."""
         self._settled_ns = 0
         self.metadata = self._make_disks()
         self.hosts = [self._make_host(node, make_engine) for node in ids]
@@ -394,6 +396,8 @@ class World:
     def stepped(self, host: Host, fact: Input, todo: list[Effect]) -> None:
         self.steps += 1
         self.checkers.stepped(host, todo)
+        failed = [one.what for one in todo if isinstance(one, Record) and one.kind == "move-failed"]
+        self._full = self._full or any("metadata area is full" in what for what in failed)
 
     def answered(self, host: Host, client: int, reply: Reply) -> None:
         self.workload.answered(host, client, reply)
@@ -458,7 +462,11 @@ class World:
         self._settled_ns = self.scheduler.now_ns
 
     def _operator_helps(self) -> None:
-        """Devices that lied are believed no more: what only they could fence, a person must clear."""
+        """Devices that lied are believed no more: what only they could fence, a person must clear.  And where
+        there is no room for another version of the metadata, a person gives up what is being moved."""
+        here = next((host for host in self.hosts if host.daemon is not None), None)
+        if self._full and here is not None and here.daemon is not None:
+            self._order(here, here.daemon, calls.PvMove(abort=True))
         for host in self.hosts:
             glimpse = look(host)
             if glimpse is None or glimpse.running is None:
