@@ -292,3 +292,32 @@ def test_what_is_unclean_is_what_was_said_last_however_soon_after_the_other(worl
     one.node._running._tasks._publish(Publish("vg0", 9, 0, "", unclean=("b",)))
     world.pass_ms(500)
     assert [host.node.context.unclean("vg0") for host in (one, two)] == [("b",), ("b",)]
+
+
+def test_who_has_the_vg_next_on_this_host_activates_nothing_that_is_about_to_be_zeroed(world: World) -> None:
+    """It has the VG's lock before the cluster is told what the command before it has left to be zeroed."""
+    one = world.hosts[1]
+    one.do(calls.LvCreate("vg0", "vm0", extents=1, activate="n"))  # so that it keeps the VG's lock
+    world.pass_ms(500)
+    world.stopped = True
+
+    def stock(client: int, op: str, mode: str, **more: Any) -> int | None:
+        """What is answered at once."""
+        before = len(one.lvm_answers)
+        one.lvm(client, LvmAsked(op, client, 1, "lvchange", mode, vg_name="vg0", **more))
+        return next((told.result for who, told in one.lvm_answers[before:] if who == client), None)
+
+    assert stock(7, "lock_vg", "ex") == 0
+    created = one.ask(calls.LvCreate("vg0", "vm1", size_bytes=LARGE, activate="n"))
+    assert stock(8, "lock_vg", "ex") is None
+    assert stock(7, "lock_vg", "un") == 0
+    assert [(who, told.result) for who, told in one.lvm_answers][-1] == (8, 0)
+    assert one.reply(created) is None
+    known = one.node.context.known_vgs.named("vg0")
+    uuid = known.vg.lv("vm1").uuid
+    assert one.node.context.unclean("vg0") == (), "nobody is told yet"
+    wish = {"lv_name": "vm1", "lv_uuid": uuid, "opts": ("persistent",)}
+    assert stock(8, "lock_lv", "ex", **wish) == -errno.EBUSY
+    world.stopped = False
+    world.pass_ms(500)
+    assert one.reply(created)["zeroing"]

@@ -17,7 +17,7 @@ from ringfence.membership.authority import Authority
 from ringfence.membership.hearing import Hearing
 from ringfence.volumes.known import KnownVgs
 from ringfence.wire import MANY_LOCKS, SPEAKS, WHOLE_DLM, Speaks
-from ringfence.wire.entries import Entry, LockRequests, LockUnlocks, one_by_one
+from ringfence.wire.entries import Entry, LockRequests, LockUnlocks, UncleanNoted, one_by_one
 from ringfence.wire.ring import UNSAID_HARDWARE, Hardware
 
 AT_ONCE = 128
@@ -224,9 +224,13 @@ class Context:
         return tuple(dict.fromkeys((*told, *self.unclean_seen.get(vg, ()))))
 
     def is_unclean(self, vg: str, uuid: str) -> bool:
-        """Whether this LV is one of `unclean`."""
+        """Whether this LV is one of `unclean`, or about to be told as one: on this host who has the VG's
+        lock next may ask before that."""
         told = self.state.unclean.get(vg, ()) if self.state is not None else ()
-        return uuid in told or uuid in self.unclean_seen.get(vg, ())
+        if uuid in told or uuid in self.unclean_seen.get(vg, ()):
+            return True
+        said = self.outbox.unapplied(UncleanNoted)
+        return any(isinstance(one, UncleanNoted) and one.vg == vg and uuid in one.uuids for one in said)
 
     def see_unclean(self, vg: str, uuids: Sequence[str]) -> None:
         """This host has seen on the disks which LVs of a VG those are."""

@@ -409,9 +409,9 @@ class Order(msgspec.Struct, frozen=True):
     group: int = -1
     """The socket's group; -1: unchanged."""
     in_flight: int = 16
+    """How many requests may be on their way to the disks at one time: so many writes can land late."""
     memory_fd: int = -1
     """A file that is locked, and stays so until the worker's memory is gone (`handle`)."""
-    """How many requests may be on their way to the disks at one time: so many writes can land late."""
     listener_fd: int = -1
     """The socket, where it listens already; -1: it is to be made."""
 
