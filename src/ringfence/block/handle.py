@@ -13,7 +13,9 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -88,9 +90,9 @@ class Handle:
     def _spawn(self) -> socket.socket:
         """Fork it (a few milliseconds).  Returns our end of the channel."""
         ours, theirs = socket.socketpair()
-        memory_fd = os.memfd_create(self.name)
+        memory_fd = -1
         try:
-            self._memory_fd = os.open(f"/proc/self/fd/{memory_fd}", os.O_RDONLY | os.O_CLOEXEC)
+            memory_fd, self._memory_fd = _opened_twice(Path(self.order.socket).parent)
             fcntl.flock(memory_fd, fcntl.LOCK_EX)
             self.order = msgspec.structs.replace(self.order, memory_fd=memory_fd)
             command = [sys.executable, "-m", "ringfence.block.worker", str(theirs.fileno()), str(os.getpid())]
@@ -104,7 +106,8 @@ class Handle:
             raise Unavailable(f"cannot start a worker: {error}", retry=True) from None
         finally:
             theirs.close()
-            os.close(memory_fd)
+            if memory_fd >= 0:
+                os.close(memory_fd)
         self._pidfd = os.pidfd_open(self._process.pid)
         self.path = msgspec.structs.replace(self.path, pid=self._process.pid)
         asyncio.get_running_loop().add_reader(self._pidfd, self._ended)
@@ -268,3 +271,17 @@ class Handle:
             else:
                 os.close(self._memory_fd)
                 return
+
+
+def _opened_twice(directory: Path) -> tuple[int, int]:
+    """Two descriptors of a file that has no name any more; a lock of the one is in the other's way.
+
+    (A memfd could be opened again through /proc only, which a host need not show us.)  Raises OSError."""
+    first, path = tempfile.mkstemp(prefix=".#", dir=directory)
+    try:
+        return first, os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        os.close(first)
+        raise
+    finally:
+        os.unlink(path)
