@@ -56,7 +56,7 @@ enum { MAX_PAGES = 8, PAGE_BYTES = 4096 };
 
 #define AHEAD_BYTES (64u << 10) /* received at once */
 #define SMALL_BYTES (32u << 10) /* as much, or more, is received where it belongs */
-#define QUICK_NS 50000u  /* what a lane does alone meanwhile is more than what waking another one costs */
+#define QUICK_NS 50000u          /* what a lane does alone meanwhile is more than what waking another one costs */
 #define MOMENT_NS 50000         /* for which answers wait for one another */
 #define GUARD_NS 2000000
 #define LARGE_BYTES (256u << 10) /* from here on huge pages are worth their memory */
