@@ -51,10 +51,11 @@ class PathLocks:
         """A command gives an order about paths.  Raises Refused: it must not be carried out."""
         match order:
             case OpenPath():
-                self._check(order, _needed(order))
-                self._begins((space_of(order.vg), order.uuid), order)
+                needs = _needed(order)
+                self._check(order, needs)
+                self._begins((space_of(order.vg), order.uuid), order, needs)
             case ClosePath():
-                self._begins((space_of(order.vg), order.uuid), order)
+                self._begins((space_of(order.vg), order.uuid), order, Mode.UN)
             case ReloadPath(hold=Hold() as hold):
                 self._check(order, hold.least)
                 path = self._paths.get((space_of(order.vg), order.uuid))
@@ -66,10 +67,11 @@ class PathLocks:
         refused: dict[int, RingfenceError] = {}
         for number, one in enumerate(order.orders):
             key = space_of(one.vg), one.uuid
-            if isinstance(one, OpenPath) and not self._may_open(key, one, _needed(one)):
+            needs = _needed(one)
+            if isinstance(one, OpenPath) and not self._may_open(key, one, needs):
                 refused[number] = _lock_changed(one)
             else:
-                self._begins(key, one)
+                self._begins(key, one, needs)
         return refused
 
     def _check(self, order: OpenPath | ReloadPath, needs: Mode) -> None:
@@ -81,15 +83,15 @@ class PathLocks:
         held = use.held if use is not None and use.done is None else None
         return held is not None and held.token == order.token and held.mode >= needs
 
-    def _begins(self, key: tuple[str, str], order: OpenPath | ClosePath) -> None:
+    def _begins(self, key: tuple[str, str], order: OpenPath | ClosePath, needs: Mode) -> None:
+        opens = isinstance(order, OpenPath)
         path = self._paths.get(key)
         if path is None:
-            path = self._paths[key] = _Path()
-        if isinstance(order, OpenPath):
-            path.needs = max(path.needs, _needed(order))
-            path.opening += 1
-        else:
-            path.closing += 1
+            self._paths[key] = _Path(needs, int(opens), int(not opens))
+            return
+        path.needs = max(path.needs, needs)
+        path.opening += opens
+        path.closing += not opens
         path.unsure = path.unsure or (path.opening > 0 and path.closing > 0)
 
     def done(self, order: object, answer: object, *, failed: bool) -> None:
@@ -145,5 +147,7 @@ def _lock_changed(order: OpenPath | ReloadPath) -> Refused:
     return Refused(f"{words} meanwhile", next="try again", retry=True)
 
 
-def _needed(order: OpenPath) -> Mode:
+def _needed(order: OpenPath | ClosePath) -> Mode:
+    if isinstance(order, ClosePath):
+        return Mode.UN
     return Mode.PR if order.shared else order.hold.least
