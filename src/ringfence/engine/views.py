@@ -226,7 +226,7 @@ class Views:
     def _look_for_silence(self, barrier: Barrier) -> None:
         """Have the barrier go on without a daemon that is silent, though its host is in the ring.
 
-        For so long nobody has spoken: where one is heard late, others may be about to be.  The lowest of those
+        For so long nobody has spoken: where one is heard late, others may be about to.  The lowest of those
         who have spoken says so; the next one later, in case that it is silent by now."""
         context, hearing = self._context, self._context.hearing
         if barrier.life(context.me) != context.life or context.vetoed or not context.calm:
