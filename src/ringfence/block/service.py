@@ -106,6 +106,8 @@ class Service:
         self._handles: dict[str, Handle | MappedHandle | Waiting] = {}
         self._turns = Turns()
         """By name of the LV: opens, closes and changes of it wait for one another."""
+        self._reloading: dict[str, None] = {}
+        """Names of LVs that are being reloaded."""
         self._drops = 0
         self._connections = 0
         self._floor = 0
@@ -264,6 +266,8 @@ class Service:
             return await self._drop_all()
         if isinstance(call, wire.TakeOver):
             self._floor = number
+            async with self._turns.of(*self._reloading):
+                pass  # what is listed stays so: whether it writes, and under which lock
         if isinstance(call, wire.TakeOver | wire.List):
             return await self._list()
         if isinstance(call, wire.Watch):
@@ -484,12 +488,15 @@ class Service:
                 self._renamed(handle, old, new)
                 return handle.path
             order = msgspec.structs.replace(handle.order, open=opened, socket=str(socket_path))
+            self._reloading[old] = None
             try:
                 await handle.swap(order, listed(opened, str(socket_path)))
             except RingfenceError:
                 if handle.gone:  # perhaps after it had moved its socket
                     _remove(socket_path)
                 raise
+            finally:
+                del self._reloading[old]
             self._renamed(handle, old, new)
             return handle.path
 
