@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from engine_ring import Host, World
 
-from ringfence.core.errors import LockHeld
+from ringfence.core.errors import LockHeld, Refused
 from ringfence.core.evidence import Power
 from ringfence.core.modes import Mode
 from ringfence.engine import effects, inputs, locker, orders
@@ -464,3 +464,14 @@ def test_a_frozen_lockspace_does_not_hold_up_the_command_for_ever(world: World) 
     before = len(world.hosts[1].lvm_answers)
     world.pass_ms(6000)
     assert len(world.hosts[1].lvm_answers) == before + 1
+
+
+def test_who_has_the_vg_next_finds_in_use_what_a_command_has_taken(world: World) -> None:
+    """Of what was asked for ahead, too, of which the cluster is told for its own sake a while later."""
+    stock, names = begin(world, COUNT)
+    for uuid in names[: ahead.AFTER]:
+        assert stock.lv("un", uuid) == 0
+    assert stock.vg("un") == 0
+    with pytest.raises(Refused, match="has active LVs"):
+        world.hosts[2].do(calls.VgRename("vg0", "vg1"))
+    assert held(world) == dict.fromkeys(sorted(names[ahead.AFTER :]), Mode.EX)
