@@ -251,7 +251,7 @@ class Locker:
             use.process = lvm2.pid, lvm2.started
             self.lvm_notes.restored(use.lock, lvm2)
         self.take(self.node_locks.restore(use.lock, one.lockspace, one.resource, one.mode, held))
-        if held.flags & Flag.AHEAD:  # the earlier life did not live to tell
+        if held.flags & Flag.AHEAD:  # the earlier life did not live to tell (before `SHOWN_IS_USED`)
             self._context.submit(entries.LockBusy(one.lockspace, one.resource), unhurried=True)
         return use.lock
 

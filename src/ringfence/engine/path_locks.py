@@ -22,7 +22,6 @@ from ringfence.engine.locker import Locker
 from ringfence.engine.orders import ClosePath, Convert, OpenPath, PathsTogether, Release, ReloadPath
 from ringfence.wire.block import Hold
 
-
 EARLIER = 0
 
 
