@@ -58,3 +58,5 @@ MANY_LOCKS = 8
 """From here on: `LockRequests`, `LockUnlocks` and `LocksBusy`."""
 LEAVE_OUT = 8
 """From here on: `ring.LeaveOut`."""
+SHOWN_IS_USED = 8
+"""From here on: a lock that was asked for ahead, and is adopted, is in use with that."""
