@@ -44,7 +44,7 @@ from ringfence.membership.barrier import PATIENCE, Barrier, Verdict
 from ringfence.membership.quorum import is_primary
 from ringfence.wire import FENCING, ring
 from ringfence.wire.entries import LOCK_ENTRIES, Goodbye, weight
-from ringfence.wire.ring import Frame, Heartbeat, LeaveOut, Ready, Snapshot, Submitted
+from ringfence.wire.ring import Heartbeat, LeaveOut, Ready, Snapshot, Submitted
 
 Event = tuple[int, Life, ring.Item | None]
 """(sender, its life, what it said), in the total order; None: the frame itself was heard."""
@@ -123,19 +123,21 @@ class Views:
         return self._work is not None or bool(self._behind or self._after)
 
     def from_ring(self, fact: ViewChanged | RingLost | Delivered) -> None:
-        busy = self.busy
-        if self._after or (busy and not isinstance(fact, Delivered)):
+        if not self.busy:
+            self._take(fact)
+            self.go_on()
+        elif self._after or not isinstance(fact, Delivered):
             self._after.append(fact)
         else:
-            self._take(fact)
-        if not busy:
-            self.go_on()  # else the driver was asked to call again
+            self._take(fact)  # and the driver was asked to call again
 
     def go_on(self) -> None:
         """Work off what this step may, of what has begun and of what waits behind it."""
         context = self._context
-        busy = self.busy
-        while busy and context.budget > 0:
+        while self._work is not None or self._behind or self._after:  # busy
+            if context.budget <= 0:
+                context.more = True
+                break
             context.budget -= 1
             if self._work is not None:
                 self._slice(self._work)
@@ -145,8 +147,6 @@ class Views:
                 self._do(*event)
             else:
                 self._take(self._after.popleft())
-            busy = self.busy
-        context.more = context.more or busy
         context.settled = self._work is None
 
     def _slice(self, work: Work) -> None:
@@ -255,7 +255,7 @@ class Views:
 
     def _delivered(self, sender: int, payload: bytes) -> None:
         context = self._context
-        nothing_else = context.only_locks and context.phase is Phase.RUNNING and not self.busy
+        nothing_else = context.only_locks and context.running is not None and not self.busy
         context.only_locks = False
         if self.barrier is None:
             return
@@ -270,7 +270,20 @@ class Views:
             return
         context.only_locks = nothing_else and all(map(_of_locks, frame.items))
         context.hearing.heard(frame.life, context.now_ns)
-        self._heard(sender, frame)
+        if context.only_locks and not self._unsure and self._all_are_heard and self._moves:
+            for item in frame.items:  # as `_event` would
+                if self._work is None and isinstance(item, Submitted):
+                    self._submitted(frame.life, item)
+                else:
+                    self._behind.append((sender, frame.life, item))
+            return
+        if self._done and not self._all_are_heard:
+            self._event(sender, frame.life, None)
+        for item in frame.items:
+            if self._done:
+                self._event(sender, frame.life, item)
+            else:
+                self._before(sender, frame.life, item)
 
     def paths_dropped(self, dropped: PathsDropped) -> None:
         """Every data path of the stale life is closed: begin a new one."""
@@ -361,16 +374,6 @@ class Views:
                 protocol=state.protocol if state and carries else context.speaks.low,
             )
         )
-
-    def _heard(self, sender: int, frame: Frame) -> None:
-        """One frame of this view; its items in order.  Every member does the same at the same place."""
-        if self._done and not self._all_are_heard:
-            self._event(sender, frame.life, None)
-        for item in frame.items:
-            if self._done:
-                self._event(sender, frame.life, item)
-            else:
-                self._before(sender, frame.life, item)
 
     @property
     def _all_are_heard(self) -> bool:
@@ -654,17 +657,7 @@ class Views:
                     self._parts.victim_heard(victim.life)
             return
         if isinstance(item, Submitted):
-            if state.fits(life, item):
-                facts = apply(state, life, item)
-                if life == context.life:
-                    context.outbox.applied(item.seq)
-                if not _of_locks(item):
-                    context.authority.set_ready(state.ready)
-                if state.unsettled:
-                    self._work = settle(state)
-                self._parts.facts(facts)
-            elif life == context.life:
-                context.outbox.repeat(item.seq)
+            self._submitted(life, item)
         elif isinstance(item, Heartbeat):
             if state.lives.get(sender) == life:
                 context.authority.heard(context.now_ns, sender, item)
@@ -675,6 +668,21 @@ class Views:
                         self._unsure = []
         elif isinstance(item, Ready):
             self._admit(life, item)
+
+    def _submitted(self, life: Life, item: Submitted) -> None:
+        context, state = self._context, self._context.state
+        assert state is not None
+        if state.fits(life, item):
+            facts = apply(state, life, item)
+            if life == context.life:
+                context.outbox.applied(item.seq)
+            if not isinstance(item.entry, LOCK_ENTRIES):
+                context.authority.set_ready(state.ready)
+            if state.unsettled:
+                self._work = settle(state)
+            self._parts.facts(facts)
+        elif life == context.life:
+            context.outbox.repeat(item.seq)
 
     def _admit(self, life: Life, ready: Ready) -> None:
         """A member says Ready again in this view: it was stale, and comes back as a new life.

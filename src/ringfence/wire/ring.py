@@ -160,7 +160,7 @@ def decode(payload: bytes, speaks: Speaks = SPEAKS) -> Frame:
     Raises msgspec.MsgspecError on anything that is not a frame."""
     try:
         frame = _decoder.decode(payload)
-        if frame.protocol in speaks:
+        if speaks.low <= frame.protocol <= speaks.high:
             return frame
     except msgspec.MsgspecError:
         if _envelope.decode(payload).protocol in speaks:
