@@ -581,6 +581,8 @@ class ClosePath(_Order, frozen=True, gc=False):
     """The name it is open under."""
     uuid: str = ""
     """Given: only the path of this LV, and under whatever name: it may just be renamed."""
+    own: bool = False
+    """To take back what this command has opened, or has tried to: refused where another one has opened it."""
 
 
 class PathsTogether(_Order, frozen=True):
