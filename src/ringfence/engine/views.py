@@ -40,7 +40,7 @@ from ringfence.engine.refusals import refusals
 from ringfence.engine.snapshot import Gathering, split
 from ringfence.engine.state import ClusterState
 from ringfence.membership.authority import Authority
-from ringfence.membership.barrier import PATIENCE, Barrier, Verdict
+from ringfence.membership.barrier import Barrier, Verdict
 from ringfence.membership.quorum import is_primary
 from ringfence.wire import FENCING, LEAVE_OUT, ring
 from ringfence.wire.entries import LOCK_ENTRIES, Goodbye, weight
@@ -232,7 +232,7 @@ class Views:
         if barrier.life(context.me) != context.life or context.vetoed or not context.calm:
             return
         spoken = [node for node in barrier.members if barrier.life(node) is not None]
-        waits_ms = (PATIENCE + spoken.index(context.me)) * context.config.timing.silent_ms
+        waits_ms = context.config.timing.left_out_ms(spoken.index(context.me))
         if context.now_ns < max(self._word_ns, hearing.last_gap_ns) + waits_ms * 1_000_000:
             return
         silent = barrier.silent(context.config)
