@@ -362,7 +362,7 @@ class ClientLocks:
         return owned
 
     def _send(self, client: int, reply: Reply) -> None:
-        self._context.out(Answer(client, reply))
+        self._context.effects.append(Answer(client, reply))
 
 
 def _named(client: int, name: str, thread: str, who: str) -> Owner:

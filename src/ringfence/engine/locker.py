@@ -662,7 +662,9 @@ class Locker:
                 return
             if self._used:
                 self._tell_taken(out)
-            self._context.submit(_entry(out, whole=self._context.speaks_whole_dlm))
+            if out.flags & NEWER_FLAGS and not self._context.speaks_whole_dlm:
+                out = msgspec.structs.replace(out, flags=out.flags & ~NEWER_FLAGS)
+            self._context.submit(_entry(out))
             return
         if isinstance(out, AskMany):
             for resource in out.resources if self._used else ():
@@ -979,11 +981,9 @@ def lost_error(what: str, node: str) -> LocksLost:
     )
 
 
-def _entry(ask: AskCluster, *, whole: bool) -> entries.Entry:
-    """Args: whole: the cluster knows every flag."""
+def _entry(ask: AskCluster) -> entries.Entry:
+    """Its flags are known to every node."""
     where = (ask.lockspace, ask.resource)
-    if not whole:
-        ask = msgspec.structs.replace(ask, flags=ask.flags & ~NEWER_FLAGS)
     if ask.kind is OpKind.REQUEST:
         return entries.LockRequest(*where, ask.mode, ask.flags, ask.lvb)
     if ask.kind is OpKind.CONVERT:

@@ -151,9 +151,11 @@ class NodeLock(Holding):
             return [ClientReleased(lock_id)]
         if lvb is None and not flags and self._ends_alone() and self.local.leave_alone(lock_id):
             self._withheld = (ClientReleased(lock_id),)
-            return self._lower(Mode.UN)
+            self._ask_unlock()
+            return [AskCluster(self.lockspace, self.local.name, OpKind.UNLOCK)]
         if lvb is None and not flags and self._goes_on() and self.local.leave_alone(lock_id):
-            return [ClientReleased(lock_id), *self._lower(Mode.UN)]
+            self._ask_unlock()
+            return [ClientReleased(lock_id), AskCluster(self.lockspace, self.local.name, OpKind.UNLOCK)]
         if not valid_unlock(flags, lvb):
             return [ClientRefused(lock_id, errno.EINVAL)]
         if flags & Flag.CANCEL:
@@ -291,9 +293,7 @@ class NodeLock(Holding):
     def on_granted(
         self, mode: Mode, token: Token, lvb: bytes | None, lvb_valid: bool, hold_until_ms: int = 0
     ) -> list[Out]:
-        only = self.grants_alone(mode)
-        if only is not None:
-            return [self.grant_alone(only, mode, token, lvb, lvb_valid, hold_until_ms)]
+        """`grants_alone` has been asked, and says no."""
         if self.keeps_ahead():
             self.keep_ahead(mode, token, lvb, lvb_valid, hold_until_ms)
             return []
@@ -369,8 +369,9 @@ class NodeLock(Holding):
         self, only: Lock, mode: Mode, token: Token, lvb: bytes | None, lvb_valid: bool, hold_until_ms: int
     ) -> ClientGranted:
         """What `advance` and `_step` would do then."""
-        local, done = self.local, self._answered()
-        local.hold_until_ms = hold_until_ms
+        local, done = self.local, self.local.outstanding
+        assert done is not None
+        local.outstanding, local.hold_until_ms = None, hold_until_ms
         self.held, self.token, self.ahead = mode, token, False
         if self.keep is not Keep.NEVER:
             self.keep = Keep.UNTIL_UNUSED if done.queued else Keep.UNTIL_ASKED

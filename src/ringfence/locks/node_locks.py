@@ -294,6 +294,11 @@ class NodeLocks:
         if lock is None:
             lock = self._new(lockspace, resource)
             return self._done(lock, lock.adopt(mode, token))
+        only = lock.grants_alone(mode)
+        if only is not None:
+            if hold_until_ms:
+                self._hold(hold_until_ms, lock)
+            return [lock.grant_alone(only, mode, token, lvb, lvb_valid, hold_until_ms)]
         outs = lock.on_granted(mode, token, lvb, lvb_valid, hold_until_ms)
         if hold_until_ms and lock.local.hold_until_ms == hold_until_ms:
             self._hold(hold_until_ms, lock)
@@ -526,7 +531,7 @@ class NodeLocks:
                 self._of.pop(out.lock_id, None)
                 if self._persistent:
                     self._persistent.pop(out.lock_id, None)
-        if lock.idle:
+        if lock.held is Mode.UN and lock.idle:
             space = self._spaces.get(lock.lockspace, {})
             if space.get(lock.resource) is lock:
                 del space[lock.resource]

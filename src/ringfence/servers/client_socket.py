@@ -66,7 +66,7 @@ class ClientSocket:
         group: str = "",
     ) -> None:
         self.path = path
-        self._on_request = on_request
+        self.on_request = on_request
         self._on_gone = on_gone
         self._group = group
         self._connections: dict[int, _Connection] = {}
@@ -130,9 +130,6 @@ class ClientSocket:
     def _left(self, client: int) -> None:
         if self._connections.pop(client, None) is not None:
             self._on_gone(client)
-
-    def _asked(self, client: int, request: Request, who: str) -> None:
-        self._on_request(client, request, who)
 
 
 def most_connections() -> int:
@@ -219,7 +216,7 @@ class _Connection(asyncio.Protocol):
         if isinstance(request.call, Lock) and (request.call.cached or request.call.notices):
             self._asking.add(request.id)
             self._caches = self._caches or request.call.cached
-        self._server._asked(self._client, request, self._who)
+        self._server.on_request(self._client, request, self._who)
 
     def _unreadable(self, line: bytes, why: Exception) -> None:
         """A request with an id that we do not understand is answered; noise ends the connection."""
