@@ -77,7 +77,8 @@ LET_GO_AT = 32
 """So many that are to be given back are worth a frame of their own."""
 FREED = 16
 """How many table rows go for one lock that a step may handle."""
-KEPT_RESOURCES = ("GLLK", "VGLK")
+VG_RESOURCE = "VGLK"
+KEPT_RESOURCES = ("GLLK", VG_RESOURCE)
 
 
 def is_kept(lockspace: str, resource: str) -> bool:
@@ -250,7 +251,7 @@ class Locker:
             use.process = lvm2.pid, lvm2.started
             self.lvm_notes.restored(use.lock, lvm2)
         self.take(self.node_locks.restore(use.lock, one.lockspace, one.resource, one.mode, held))
-        if held.flags & Flag.AHEAD:  # the earlier life did not live to tell
+        if held.flags & Flag.AHEAD:  # the earlier life did not live to tell (before `SHOWN_IS_USED`)
             self._context.submit(entries.LockBusy(one.lockspace, one.resource), unhurried=True)
         return use.lock
 
@@ -615,8 +616,14 @@ class Locker:
         self._used[lockspace, resource] = None
 
     def _tell_taken(self, ask: AskCluster) -> None:
-        """Something else is about to be said of a lock: what comes before it, unless it says as much."""
+        """Something else is about to be said of a lock: what comes before it, unless it says as much.
+
+        Of a VG's: whoever has that next may ask the ordered state who uses its LVs (`commands.in_use`)."""
         where = (ask.lockspace, ask.resource)
+        if ask.resource == VG_RESOURCE:
+            for taken in [one for one in self._used if one[0] == ask.lockspace]:
+                del self._used[taken]
+                self._context.submit(entries.LockBusy(*taken))
         if where in self._used:
             del self._used[where]
             if ask.kind not in (OpKind.UNLOCK, OpKind.BUSY):
