@@ -11,7 +11,7 @@ import msgspec
 from ringfence.core.errors import BadInput, LocksLost, NotFound, Refused, RingfenceError
 from ringfence.core.listed import listed
 from ringfence.core.locknames import lockspace_name, resource_name
-from ringfence.core.modes import MODE_NAMES, MODES, Mode
+from ringfence.core.modes import MODE_NAMES, MODES, UN, Mode
 from ringfence.engine.context import Context
 from ringfence.engine.effects import Answer
 from ringfence.engine.locker import TRY_MS, Locker
@@ -391,7 +391,7 @@ def _may_come_back(owned: Owned, use: Use) -> bool:
     """Whether it is merely cached, as far as is known here, or is being released already."""
     if use.done is None:
         return owned.cached and use.held is not None
-    return use.wanted is Mode.UN
+    return use.wanted is UN
 
 
 def _check_wait(wait_ms: int | None) -> None:

@@ -16,7 +16,7 @@ from itertools import chain
 
 import msgspec
 
-from ringfence.core.modes import Mode
+from ringfence.core.modes import UN, Mode
 from ringfence.wire import ring
 from ringfence.wire.entries import (
     Entry,
@@ -195,8 +195,8 @@ def _kind(entry: Entry, wall_ms: int) -> Kind | None:
         return (LockRequest, entry.lockspace, entry.mode, entry.flags, wall_ms) if entry.lvb is None else None
     if isinstance(entry, LockUnlock):
         plain = entry.lvb is None and not entry.flags
-        return (LockUnlock, entry.lockspace, Mode.UN, 0, wall_ms) if plain else None
-    return (LockBusy, entry.lockspace, Mode.UN, 0, wall_ms) if isinstance(entry, LockBusy) else None
+        return (LockUnlock, entry.lockspace, UN, 0, wall_ms) if plain else None
+    return (LockBusy, entry.lockspace, UN, 0, wall_ms) if isinstance(entry, LockBusy) else None
 
 
 def _in_a_row(first: Entry, names: list[str]) -> Entry:
