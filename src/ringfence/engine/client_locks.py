@@ -69,8 +69,10 @@ class ClientLocks:
     def lock(self, client: int, id: str, call: calls.Lock, who: str) -> None:
         """Raises BadInput for a mode, flags or a name that cannot be."""
         mode = _mode(call.mode)
-        _check_wait(call.wait_ms)
-        _check_flags(call.flags)
+        if call.wait_ms is not None:
+            _check_wait(call.wait_ms)
+        if call.flags:
+            _check_flags(call.flags)
         if call.cached and (call.flags & ~Flag.VALBLK or mode <= Mode.CR):
             raise BadInput(
                 "a cached lock is CW, PR, PW or EX and has no flags", next="take it without cached"
@@ -106,7 +108,8 @@ class ClientLocks:
         owned = self._mine(client, call.lock)
         answer = self._answer(client, id, call.lock)
         mode = _mode(call.mode)
-        _check_wait(call.wait_ms)
+        if call.wait_ms is not None:
+            _check_wait(call.wait_ms)
         _check_flags(call.flags)
         if not owned.converting:
             owned.converting = id
@@ -394,8 +397,8 @@ def _may_come_back(owned: Owned, use: Use) -> bool:
     return use.wanted is UN
 
 
-def _check_wait(wait_ms: int | None) -> None:
-    if wait_ms is not None and wait_ms < 0:
+def _check_wait(wait_ms: int) -> None:
+    if wait_ms < 0:
         raise BadInput(f"to wait for {wait_ms} ms cannot be", next="give 0 to try, or none to wait for ever")
 
 

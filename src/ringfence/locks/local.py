@@ -45,11 +45,16 @@ class Local(Resource, LocalQueues):
         return bool(conflicts) and all(one.owner in self.caching for one in conflicts)
 
     def take_alone(self, owner: int, mode: Mode, now_ms: int) -> Granted | None:
-        """`request` where there is no other lock: nothing but the ceiling can be in its way.
+        """`request` where there is no other lock: nothing but the ceiling can be in its way (`_within`).
 
         None: the ceiling is."""
-        lock = Lock(owner, wanted=mode, flags=Flag.VALBLK, since_ms=now_ms)
-        return self._grant(lock, mode, now_ms) if mode is not UN and self._within(lock) else None
+        fresh = self.ceiling >= Mode.CW or owner in (self.fresh or ())
+        if mode is UN or not fresh or not covers(self.ceiling, mode):
+            return None
+        if self.nudged:
+            self.nudged.pop(owner, None)
+        self.granted = (Lock(owner, mode, since_ms=now_ms),)
+        return Granted(owner, mode, self.lvb if self.lvb_valid else None, self.lvb_valid)
 
     def leave_alone(self, owner: int) -> bool:
         """`unlock` of the only lock there is, which writes no value block.  False: it is not that."""
