@@ -124,7 +124,10 @@ class Views:
 
     def from_ring(self, fact: ViewChanged | RingLost | Delivered) -> None:
         if not self.busy:
-            self._take(fact)
+            if isinstance(fact, Delivered):
+                self._delivered(fact.sender, fact.payload)
+            else:
+                self._take(fact)
             self.go_on()
         elif self._after or not isinstance(fact, Delivered):
             self._after.append(fact)
@@ -401,7 +404,8 @@ class Views:
     def _moves(self) -> bool:
         """Whether the ring moves: a word that this node sent in this view within `token_ms` came back."""
         context = self._context
-        return context.now_ns - self._back_ns < context.config.timing.token_ms * 1_000_000
+        after_ns = context.now_ns - context.config.timing.token_ms * 1_000_000
+        return context.authority.own_heartbeat_ns > after_ns or context.hearing.view_ns > after_ns
 
     @property
     def _back_ns(self) -> int:
@@ -673,7 +677,7 @@ class Views:
             self._admit(life, item)
 
     def _submitted(self, life: Life, item: Submitted) -> None:
-        context, state = self._context, self._context.state
+        context, state = self._context, self._context.running
         assert state is not None
         if state.fits(life, item):
             facts = apply(state, life, item)
