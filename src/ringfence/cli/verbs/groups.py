@@ -1,5 +1,6 @@
 """vgextend, vgreduce, vgrename, vgck."""
 
+from ringfence.cli.verbs.kinds import bare
 from ringfence.cli.verbs.pv import LABEL, METADATA, path
 from ringfence.cli.verbs.table import CHANGE, Given, Option, Stock, Verb, Work, call, ignored
 from ringfence.client.brief import Brief
@@ -27,7 +28,7 @@ def _vgreduce(given: Given) -> Work:
 
 
 def _vgrename(given: Given) -> Work:
-    old, new = (one.removeprefix("/dev/") for one in given.names)
+    old, new = (bare(one) for one in given.names)
     return [(old, call("VgRename", vg=old, new=new))]
 
 

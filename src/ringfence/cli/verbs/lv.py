@@ -1,7 +1,7 @@
 """lvcreate, lvchange, lvrename, lvremove."""
 
 from ringfence.cli.verbs.foreground import FOREGROUND, made_active, until_clean
-from ringfence.cli.verbs.kinds import extents, segment_type, size, tag
+from ringfence.cli.verbs.kinds import bare, extents, segment_type, size, tag
 from ringfence.cli.verbs.lv_kinds import (
     ALLOC,
     CONTIGUOUS,
@@ -48,11 +48,14 @@ def _new_name(given: Given) -> tuple[str, str, tuple[str, ...]]:
     name: str | None = given["name"]
     if name == "":
         raise BadInput('LV name "" is invalid', next="leave out --name for the next lvolN")
-    group, slash, rest = (name or "").removeprefix("/dev/").partition("/")
+    group, slash, rest = bare(name or "").partition("/")
     if not slash:
         if not given.names:
             raise BadInput("Missing argument 'VG'")
-        return given.names[0], group, given.names[1:]
+        vg = bare(given.names[0])
+        if "/" in vg:
+            raise BadInput(f"{given.names[0]!r} is not a VG", next="name the LV with --name")
+        return vg, group, given.names[1:]
     words = given.names
     if words and words[0] == group:
         words = words[1:]
@@ -88,10 +91,10 @@ def _lvrename(given: Given) -> Work:
     """`VG OLD NEW`, `VG/OLD NEW` or `VG/OLD VG/NEW`."""
     if len(given.names) == 3:
         (vg, old, new) = given.names
-        old, new = (one.removeprefix("/dev/").removeprefix(vg + "/") for one in (old, new))
+        old, new = (bare(one).removeprefix(vg + "/") for one in (old, new))
     else:
         vg, old = split_lv(given.names[0])
-        new = given.names[1].removeprefix("/dev/").removeprefix(vg + "/")
+        new = bare(given.names[1]).removeprefix(vg + "/")
     if "/" in old or "/" in new:
         raise BadInput("an LV stays in its VG")
     return [(f"{vg}/{old}", call("LvRename", vg=vg, lv=old, new=new, wait_ms=given["wait"]))]
