@@ -17,8 +17,9 @@ import pytest
 from block_rig import MIB, Rig, Writing, eventually, process_state, rig
 
 from ringfence.block.control import LOOK_S, BlockService
+from ringfence.block.service import STARTS
 from ringfence.core.errors import BadInput, DeviceFailed, Refused, RingfenceError, Unavailable
-from ringfence.engine.orders import OpenPath
+from ringfence.engine.orders import ClosePath, OpenPath, PathsTogether
 from ringfence.lab.nbd_client import NbdClient
 from ringfence.wire.block import Extent
 from ringfence.wire.block import Path as OpenPathRow
@@ -115,6 +116,28 @@ def test_a_daemon_that_was_succeeded_opens_and_closes_nothing_more(block: Rig) -
         assert isinstance(result, Refused)
         assert "a later daemon has taken over" in str(result)
     assert [path.lv for path in block.paths()] == ["vm1", "vm3"]
+
+
+def test_of_many_closes_none_comes_after_its_daemon_was_succeeded(freezable: Rig) -> None:
+    """No more of them are under way at a time than the service starts; the rest wait.
+
+    What its successor was told is open stays so, but for what was being closed already."""
+    names = [f"vm{number}" for number in range(STARTS + 1)]
+    uris = [freezable.open(freezable.order(name, MIB, n * MIB)) for n, name in enumerate(names, 1)]
+    closes = PathsTogether(tuple(ClosePath("vg0", name, f"uuid-{name}") for name in names))
+    with ThreadPoolExecutor(1) as pool:
+        with freezable.held_writes():
+            writes = [Writing(uri, 0, b"w" * 4096) for uri in uris]
+            eventually(lambda: len(freezable.standing()) == len(names))
+            told = pool.submit(freezable.ask, lambda service: service.together(closes, {}))
+            eventually(lambda: sum(not Path(path.path).exists() for path in freezable.paths()) == STARTS)
+            freezable.ask(lambda service: service.take_over())
+        *closed, late = told.result(timeout=60)
+    assert closed == [None] * STARTS
+    assert isinstance(late, Refused)
+    assert "a later daemon has taken over" in str(late)
+    assert [path.lv for path in freezable.paths()] == [names[-1]]
+    assert [one.result() for one in writes] == [0] * len(names)
 
 
 def test_an_open_that_is_under_way_is_dropped_with_the_rest(block: Rig) -> None:

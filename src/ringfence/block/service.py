@@ -106,6 +106,8 @@ class Service:
         self._handles: dict[str, Handle | MappedHandle | Waiting] = {}
         self._turns = Turns()
         """By name of the LV: opens, closes and changes of it wait for one another."""
+        self._reloading: dict[str, None] = {}
+        """Names of LVs that are being reloaded."""
         self._drops = 0
         self._connections = 0
         self._floor = 0
@@ -253,17 +255,19 @@ class Service:
         if isinstance(call, wire.Open):
             return await self._open(call, number, drops)
         if isinstance(call, wire.Close):
-            return await self._close_call(call)
+            return await self._close_call(call, number, drops)
         if isinstance(call, wire.Together):
             return await self._together(call, number, drops)
         if isinstance(call, wire.Reload):
-            return await self._reload(call, number)
+            return await self._reload(call, number, drops)
         if isinstance(call, (wire.Mirror, wire.Seal, wire.Unmirror)):
-            return await self._move(call, number)
+            return await self._move(call, number, drops)
         if isinstance(call, wire.DropAll):
             return await self._drop_all()
         if isinstance(call, wire.TakeOver):
             self._floor = number
+            async with self._turns.of(*self._reloading):
+                pass  # what is listed stays so: whether it writes, and under which lock
         if isinstance(call, wire.TakeOver | wire.List):
             return await self._list()
         if isinstance(call, wire.Watch):
@@ -284,6 +288,14 @@ class Service:
         if number < self._floor:
             raise Refused("a later daemon has taken over", next="let this one end: one daemon a host")
 
+    def _check_still(self, name: str, number: int, drops: int) -> None:
+        """In its turn, which may have come late: nothing is done for a daemon, or a life of it, that is over.
+
+        Raises Refused."""
+        self._check_current(number)
+        if drops != self._drops:
+            raise Refused(f"{name} was left alone: all paths were dropped meanwhile", retry=True)
+
     # -- paths --------------------------------------------------------------------
 
     async def _open(self, call: wire.Open, number: int, drops: int) -> wire.Path:
@@ -293,9 +305,7 @@ class Service:
         if not call.pages:
             raise BadInput(f"{name} cannot be opened without an authority page")
         async with self._turns.of(name):
-            self._check_current(number)
-            if drops != self._drops:
-                raise Refused(f"{name} was not opened: all paths were dropped meanwhile", retry=True)
+            self._check_still(name, number, drops)
             there = self._handles.get(name)
             if there is not None:
                 if there.open_call == call and not there.path.failed:
@@ -328,7 +338,7 @@ class Service:
             try:
                 async with running:
                     if isinstance(single, wire.Close):
-                        await self._close_call(single)
+                        await self._close_call(single, number, drops)
                         return wire.Outcome()
                     path = await self._open(single, number, drops)
                     return wire.Outcome(path.path, path.uri)
@@ -463,7 +473,7 @@ class Service:
                 _unlink(one.socket_path)
         _say(f"{len(gone)} LVs that nobody used: {why}")
 
-    async def _reload(self, call: wire.Reload, number: int) -> wire.Path:
+    async def _reload(self, call: wire.Reload, number: int, drops: int) -> wire.Path:
         """A rename holds both names, so that neither is opened or closed half-way."""
         old, new = _name(call.vg, call.lv), _name(call.vg, call.name)
         socket_path = self._places.dev / call.vg / call.name
@@ -471,7 +481,7 @@ class Service:
         async with self._turns.of(old, new):
             for name in sorted({old, new}):
                 await self._begin_to_serve(name)
-            self._check_current(number)
+            self._check_still(old, number, drops)
             handle = self._to_reload(call, old, new)
             opened = _reloaded(handle.open_call, call)
             if opened == handle.open_call:
@@ -484,12 +494,15 @@ class Service:
                 self._renamed(handle, old, new)
                 return handle.path
             order = msgspec.structs.replace(handle.order, open=opened, socket=str(socket_path))
+            self._reloading[old] = None
             try:
                 await handle.swap(order, listed(opened, str(socket_path)))
             except RingfenceError:
                 if handle.gone:  # perhaps after it had moved its socket
                     _remove(socket_path)
                 raise
+            finally:
+                del self._reloading[old]
             self._renamed(handle, old, new)
             return handle.path
 
@@ -497,11 +510,13 @@ class Service:
         if self._handles.get(old) is handle:
             self._handles[new] = self._handles.pop(old)
 
-    async def _move(self, call: wire.Mirror | wire.Seal | wire.Unmirror, number: int) -> wire.Path:
+    async def _move(
+        self, call: wire.Mirror | wire.Seal | wire.Unmirror, number: int, drops: int
+    ) -> wire.Path:
         name = _name(call.vg, call.lv)
         async with self._turns.of(name):
             await self._begin_to_serve(name)
-            self._check_current(number)
+            self._check_still(name, number, drops)
             token = call.token if isinstance(call, wire.Mirror) else ""
             handle = self._running(name, self._handles.get(name), call.uuid, token)
             if handle.path.hold is not wire.Hold.NONE:  # to copy is to write
@@ -557,18 +572,25 @@ class Service:
             call, str(socket_path), str(places.incidents), self._lock_fd, places.group, self._in_flight
         )
 
-    async def _close_call(self, call: wire.Close) -> None:
+    async def _close_call(self, call: wire.Close, number: int, drops: int) -> None:
         """A reload that is under way may rename the path meanwhile: look again when it is closed."""
         name = _name(call.vg, call.lv)
+
+        def check() -> None:
+            self._check_still(name, number, drops)
+
         if not call.uuid:
-            await self._close(name, call.flush)
+            await self._close(name, call.flush, check=check)
             return
         while name:
-            await self._close(name, call.flush, call.uuid)
+            await self._close(name, call.flush, call.uuid, check)
             name = next((one for one, handle in self._handles.items() if _is_of(handle, call)), "")
 
-    async def _close(self, name: str, flush: bool, uuid: str = "") -> None:
+    async def _close(
+        self, name: str, flush: bool, uuid: str = "", check: Callable[[], None] = lambda: None
+    ) -> None:
         async with self._turns.of(name):
+            check()
             handle = self._handles.get(name)
             if handle is None or (uuid and handle.open_call.uuid != uuid):
                 return

@@ -77,7 +77,8 @@ LET_GO_AT = 32
 """So many that are to be given back are worth a frame of their own."""
 FREED = 16
 """How many table rows go for one lock that a step may handle."""
-KEPT_RESOURCES = ("GLLK", "VGLK")
+VG_RESOURCE = "VGLK"
+KEPT_RESOURCES = ("GLLK", VG_RESOURCE)
 
 
 def is_kept(lockspace: str, resource: str) -> bool:
@@ -250,7 +251,7 @@ class Locker:
             use.process = lvm2.pid, lvm2.started
             self.lvm_notes.restored(use.lock, lvm2)
         self.take(self.node_locks.restore(use.lock, one.lockspace, one.resource, one.mode, held))
-        if held.flags & Flag.AHEAD:  # the earlier life did not live to tell
+        if held.flags & Flag.AHEAD:  # the earlier life did not live to tell (before `SHOWN_IS_USED`)
             self._context.submit(entries.LockBusy(one.lockspace, one.resource), unhurried=True)
         return use.lock
 
@@ -298,7 +299,7 @@ class Locker:
         if use is None:
             done(NotFound(f"lock {lock} is not held here", next="ringfence locks"))
             return
-        if not valid_unlock(flags, lvb):
+        if (flags or lvb is not None) and not valid_unlock(flags, lvb):
             done(_wrong_flags(use))
             return
         waits = use.done is not None and use.wanted is not Mode.UN
@@ -321,7 +322,8 @@ class Locker:
 
     def _lets_go(self, use: Use, done: Done) -> None:
         use.done, use.wanted, use.deadline_ns = done, Mode.UN, None
-        self._not_persistent(use.lock)
+        if self._persistent:
+            self._not_persistent(use.lock)
         if use.by_lvm2:
             self.lvm_notes.ends(use.lock)
 
@@ -553,7 +555,9 @@ class Locker:
     # -- the cluster -----------------------------------------------------------------
 
     def take_fact(self, fact: LockFact) -> None:
-        self.take(self.grants.take(fact))
+        outs = self.grants.take(fact)
+        if outs:
+            self.take(outs)
 
     def take_facts(self, fact: LockFacts) -> None:
         self.take(self.grants.take_many(fact))
@@ -612,8 +616,14 @@ class Locker:
         self._used[lockspace, resource] = None
 
     def _tell_taken(self, ask: AskCluster) -> None:
-        """Something else is about to be said of a lock: what comes before it, unless it says as much."""
+        """Something else is about to be said of a lock: what comes before it, unless it says as much.
+
+        Of a VG's: whoever has that next may ask the ordered state who uses its LVs (`commands.in_use`)."""
         where = (ask.lockspace, ask.resource)
+        if ask.resource == VG_RESOURCE:
+            for taken in [one for one in self._used if one[0] == ask.lockspace]:
+                del self._used[taken]
+                self._context.submit(entries.LockBusy(*taken))
         if where in self._used:
             del self._used[where]
             if ask.kind not in (OpKind.UNLOCK, OpKind.BUSY):

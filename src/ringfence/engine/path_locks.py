@@ -8,6 +8,8 @@ in between; so one could let go of the very lock under which the other is about 
         strong enough, and no operation on it is in flight
     a lock is not let go of, nor made weaker than its path needs, while a path is open under it, or may be
 
+    who takes back an opening of his own that has failed closes nothing that another command has opened
+
 Who comes second is refused, and may try again.  "May be": from the order to open it until one to close it was
 carried out, with no order to open it beside that."""
 
@@ -20,6 +22,8 @@ from ringfence.engine.locker import Locker
 from ringfence.engine.orders import ClosePath, Convert, OpenPath, PathsTogether, Release, ReloadPath
 from ringfence.wire.block import Hold
 
+EARLIER = 0
+
 
 class _Path(msgspec.Struct, gc=False):
     needs: Mode = Mode.UN
@@ -29,6 +33,8 @@ class _Path(msgspec.Struct, gc=False):
     """Orders of that kind that are under way."""
     unsure: bool = False
     """Some of both are, or were at once: nobody knows which came last."""
+    openers: tuple[int, ...] = ()
+    """Commands that have ordered to open it since it was closed; EARLIER: a life before this one."""
 
 
 class PathLocks:
@@ -43,34 +49,44 @@ class PathLocks:
 
     def adopted(self, vg: str, uuid: str, mode: Mode) -> None:
         """An earlier life has left a path open, under this lock."""
-        self._paths[space_of(vg), uuid] = _Path(mode)
+        self._paths[space_of(vg), uuid] = _Path(mode, openers=(EARLIER,))
 
     # -- paths -----------------------------------------------------------------------------
 
-    def ordered(self, order: object) -> None:
-        """A command gives an order about paths.  Raises Refused: it must not be carried out."""
+    def ordered(self, order: object, by: int) -> None:
+        """A command gives an order about paths.  Raises Refused: it must not be carried out.
+
+        Args: by: which command, from 1."""
         match order:
-            case OpenPath():
-                self._check(order, _needed(order))
-                self._begins((space_of(order.vg), order.uuid), order)
-            case ClosePath():
-                self._begins((space_of(order.vg), order.uuid), order)
+            case OpenPath() | ClosePath():
+                if refused := self._refused(order, by):
+                    raise refused
+                self._begins((space_of(order.vg), order.uuid), order, by)
             case ReloadPath(hold=Hold() as hold):
                 self._check(order, hold.least)
                 path = self._paths.get((space_of(order.vg), order.uuid))
                 if path is not None:
                     path.needs = max(path.needs, hold.least)
 
-    def ordered_together(self, order: PathsTogether) -> dict[int, RingfenceError]:
+    def ordered_together(self, order: PathsTogether, by: int) -> dict[int, RingfenceError]:
         """As `ordered`; returns those that must not be carried out, by their number."""
         refused: dict[int, RingfenceError] = {}
         for number, one in enumerate(order.orders):
-            key = space_of(one.vg), one.uuid
-            if isinstance(one, OpenPath) and not self._may_open(key, one, _needed(one)):
-                refused[number] = _lock_changed(one)
+            if (why := self._refused(one, by)) is not None:
+                refused[number] = why
             else:
-                self._begins(key, one)
+                self._begins((space_of(one.vg), one.uuid), one, by)
         return refused
+
+    def _refused(self, order: OpenPath | ClosePath, by: int) -> Refused | None:
+        key = space_of(order.vg), order.uuid
+        if isinstance(order, OpenPath):
+            return None if self._may_open(key, order, _needed(order)) else _lock_changed(order)
+        path = self._paths.get(key) if order.own else None
+        if path is None or all(one == by for one in path.openers):
+            return None
+        path.openers = tuple(one for one in path.openers if one != by)  # the last of them may close it
+        return Refused(f"{order.vg}/{order.lv} was opened here by another command, too", retry=True)
 
     def _check(self, order: OpenPath | ReloadPath, needs: Mode) -> None:
         if not self._may_open((space_of(order.vg), order.uuid), order, needs):
@@ -81,13 +97,15 @@ class PathLocks:
         held = use.held if use is not None and use.done is None else None
         return held is not None and held.token == order.token and held.mode >= needs
 
-    def _begins(self, key: tuple[str, str], order: OpenPath | ClosePath) -> None:
+    def _begins(self, key: tuple[str, str], order: OpenPath | ClosePath, by: int) -> None:
         path = self._paths.get(key)
         if path is None:
             path = self._paths[key] = _Path()
         if isinstance(order, OpenPath):
             path.needs = max(path.needs, _needed(order))
             path.opening += 1
+            if by not in path.openers:
+                path.openers = (*path.openers, by)
         else:
             path.closing += 1
         path.unsure = path.unsure or (path.opening > 0 and path.closing > 0)
@@ -119,7 +137,7 @@ class PathLocks:
         else:
             path.closing = max(path.closing - 1, 0)
             if not failed and not path.unsure:
-                path.needs = Mode.UN
+                path.needs, path.openers = Mode.UN, ()
         if not path.opening and not path.closing:
             path.unsure = False
             if path.needs is Mode.UN:

@@ -175,7 +175,7 @@ def activate(
             yield from check_shareable(vg, lv.name, extents_of(locked.found, lv))
         return (yield from _open(vg, lv, held, wait_ms, partial))
     except RingfenceError as error:
-        yield from undo(error, ClosePath(vg, name, lv.uuid), Release(held.lock))
+        yield from undo(error, ClosePath(vg, name, lv.uuid, own=True), Release(held.lock))
         raise
 
 
@@ -192,7 +192,7 @@ def _change_mode(
     try:
         return (yield from _open(vg, lv, held, wait_ms, partial))
     except RingfenceError as error:
-        yield from undo(error, ClosePath(vg, lv.name, lv.uuid), Release(held.lock))
+        yield from undo(error, ClosePath(vg, lv.name, lv.uuid, own=True), Release(held.lock))
         raise
 
 
