@@ -13,7 +13,7 @@ import click
 
 from ringfence.cli.answers import print_json
 from ringfence.cli.options import daemon_options, json_option, open_daemon
-from ringfence.cli.verbs.kinds import bare
+from ringfence.cli.verbs.words import bare
 from ringfence.core.errors import BadInput, Refused
 from ringfence.wire import client as calls
 

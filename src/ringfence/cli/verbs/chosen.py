@@ -8,7 +8,6 @@ from ringfence.cli.report import fields as known
 from ringfence.cli.report.fields import LVS, VGS, Field
 from ringfence.cli.report.select import parse_selection, selected
 from ringfence.cli.verbs.derive import ASKABLE, DERIVED
-from ringfence.cli.verbs.kinds import bare
 from ringfence.cli.verbs.rows import Table
 from ringfence.cli.verbs.table import Given, call
 from ringfence.client.brief import Brief
@@ -30,7 +29,7 @@ def chosen(daemon: Brief, given: Given, kind: str) -> tuple[str, ...]:
 
     names = table.column(key)
     passes = [True] * table.count if node is None else selected(node, values)
-    wanted = [bare(name) for name in given.names]
+    wanted = given.names
     return tuple(
         name
         for name, passed in zip(names, passes, strict=True)

@@ -1,8 +1,8 @@
 """vgextend, vgreduce, vgrename, vgck."""
 
-from ringfence.cli.verbs.kinds import bare
 from ringfence.cli.verbs.pv import LABEL, METADATA, path
 from ringfence.cli.verbs.table import CHANGE, Given, Option, Stock, Verb, Work, call, ignored
+from ringfence.cli.verbs.words import bare
 from ringfence.client.brief import Brief
 from ringfence.core.errors import BadInput
 
@@ -28,7 +28,7 @@ def _vgreduce(given: Given) -> Work:
 
 
 def _vgrename(given: Given) -> Work:
-    old, new = (bare(one) for one in given.names)
+    old, new = given.names[0], bare(given.names[1])
     return [(old, call("VgRename", vg=old, new=new))]
 
 

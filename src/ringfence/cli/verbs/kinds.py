@@ -12,17 +12,6 @@ _POLICIES = ("contiguous", "cling", "normal", "anywhere", "inherit")
 _OURS = ("linear", "striped")
 
 
-def bare(word: str) -> str:
-    """VG/LV, or VG, of the path of its device: /dev/VG/LV, or /dev/mapper/VG-LV as df and mount show it.
-
-    Any other word is given back as it is.  Source: lvm(8): in mapped names a hyphen of a name is doubled."""
-    mapped = word.removeprefix("/dev/mapper/")
-    if mapped == word:
-        return word.removeprefix("/dev/")
-    # No name has a slash: it stands for doubled hyphens until those between the names are found.
-    return "/".join(name.replace("/", "-") for name in mapped.replace("--", "/").split("-"))
-
-
 def size(text: str) -> int:
     """Bytes."""
     return parse_size(text)

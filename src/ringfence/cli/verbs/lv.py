@@ -1,7 +1,7 @@
 """lvcreate, lvchange, lvrename, lvremove."""
 
 from ringfence.cli.verbs.foreground import FOREGROUND, made_active, until_clean
-from ringfence.cli.verbs.kinds import bare, extents, segment_type, size, tag
+from ringfence.cli.verbs.kinds import extents, segment_type, size, tag
 from ringfence.cli.verbs.lv_kinds import (
     ALLOC,
     CONTIGUOUS,
@@ -18,6 +18,7 @@ from ringfence.cli.verbs.lv_kinds import (
 )
 from ringfence.cli.verbs.table import CHANGE, SELECT, Given, Option, Stock, Verb, Work, call, ignored
 from ringfence.cli.verbs.vg import ACTIVATE, BOOT, NO_EFFECT, NOW, PARTIAL, is_partial
+from ringfence.cli.verbs.words import bare
 from ringfence.client.brief import Brief
 from ringfence.core.errors import BadInput
 
@@ -57,7 +58,7 @@ def _new_name(given: Given) -> tuple[str, str, tuple[str, ...]]:
             raise BadInput(f"{given.names[0]!r} is not a VG", next="name the LV with --name")
         return vg, group, given.names[1:]
     words = given.names
-    if words and words[0] == group:
+    if words and bare(words[0]) == group:
         words = words[1:]
     elif words and words[0][:1] not in ("/", "@"):
         raise BadInput(f"two VGs are named: {group} and {words[0]}")
@@ -124,7 +125,7 @@ def each_lv(daemon: Brief, work: Work) -> Work:
 
 VERBS = {
     "lvcreate": Verb(
-        "lvcreate", "Make an LV and activate it here.", "VG [PV[:FIRST-LAST]|@TAG...]",
+        "lvcreate", "Make an LV and activate it here.", "[VG] [PV[:FIRST-LAST]|@TAG...]",
         (
             Option("name", ("-n", "--name"), "[default: lvol0, lvol1, …]", "NAME"),
             Option("size", ("-L", "--size"), "64m, 1.5g; rounded up to whole extents.", "SIZE", size),

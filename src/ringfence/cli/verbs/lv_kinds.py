@@ -1,7 +1,6 @@
 """What the verbs of LVs have in common: names, sizes, places; and what is left to stock LVM2."""
 
 from ringfence.cli.verbs.kinds import (
-    bare,
     extents_change,
     policy,
     positive,
@@ -82,7 +81,7 @@ def _one_of(text: str, known: tuple[str, ...]) -> str:
 
 def split(name: str) -> tuple[str, str]:
     """VG/LV, or VG.  Raises BadInput."""
-    vg, slash, lv = bare(name).partition("/")
+    vg, slash, lv = name.partition("/")
     if not vg or (slash and not lv) or "/" in lv:
         raise BadInput(f"{name!r} is not VG/LV")
     return vg, lv

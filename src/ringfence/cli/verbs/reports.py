@@ -12,7 +12,7 @@ from ringfence.cli.report.fields import LVS, PVS, PVSEGS, SEGS, VGS, Field, Repo
 from ringfence.cli.report.layout import Style, json_lines, json_rows, table
 from ringfence.cli.report.values import MISSING, Look, all_same, sort_keys, texts
 from ringfence.cli.verbs.derive import ASKABLE, DERIVED, Row
-from ringfence.cli.verbs.kinds import bare, tag
+from ringfence.cli.verbs.kinds import tag
 from ringfence.cli.verbs.pv import path
 from ringfence.cli.verbs.rows import Table
 from ringfence.cli.verbs.run import ask, open_daemon
@@ -181,7 +181,7 @@ def lvs(given: Given) -> int:
     questions = []
     names = [name for name in given.names if not name.startswith("@")]
     for name in names or ("",):
-        vg, _, lv = bare(name).partition("/")
+        vg, _, lv = name.partition("/")
         questions.append(_lv_call(asked, vg, lv, given, len(names) > 1))
     with open_daemon(given) as daemon:
         heard = _hear(daemon, questions)
