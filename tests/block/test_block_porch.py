@@ -17,7 +17,7 @@ from block_rig import FOREVER_NS, MIB, Rig, eventually, process_state
 from ringfence.block import service as service_module
 from ringfence.block.control import BlockService
 from ringfence.block.porch import Porch
-from ringfence.core.errors import DeviceFailed, NotFound, Refused, RingfenceError
+from ringfence.core.errors import DeviceFailed, Refused, RingfenceError
 from ringfence.engine.orders import ClosePath, Opened, OpenPath, PathsTogether, ReloadPath
 from ringfence.lab.nbd_client import NbdClient
 from ringfence.wire import block as wire
@@ -205,7 +205,7 @@ def test_what_is_about_to_change_as_all_is_dropped_gets_no_worker(block: Rig) ->
         reloading = asyncio.ensure_future(one.reload(order))
         await asyncio.sleep(0.2)  # it waits for the porter
         await other.drop_all()
-        with pytest.raises(NotFound):
+        with pytest.raises(Refused, match="dropped meanwhile"):
             await reloading
         await asyncio.gather(one.aclose(), other.aclose())
 
