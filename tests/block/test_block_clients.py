@@ -1,12 +1,15 @@
 """What real NBD clients make of an export, whether C or Python serves it: libnbd and qemu."""
 
 import errno
+import fcntl
 import json
 import os
 import random
 import socket
 import subprocess
+import sys
 import tempfile
+import termios
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -281,6 +284,19 @@ def test_requests_of_all_sizes_behind_one_another(either: Rig) -> None:
             burst.send(*requests)
             assert sorted(burst.answer() for _ in requests) == [(one[0], 0) for one in requests]
             assert client.read(0, at) == image[:at]
+
+
+def test_a_large_reply_waits_for_no_client(either: Rig) -> None:
+    """It is in the socket whole before the client has read a byte of it."""
+    with NbdClient(either.open(), timeout_s=60) as client:
+        Burst(client).send((1, Command.READ, 0, 2 * MIB, b""))
+        there = bytearray(4)
+
+        def is_there() -> bool:
+            fcntl.ioctl(client._sock, termios.FIONREAD, there)
+            return int.from_bytes(there, sys.byteorder) == nbd.REPLY.size + 2 * MIB
+
+        eventually(is_there)
 
 
 def test_a_device_that_fails_and_one_that_does_less_than_it_is_asked(freezable: Rig) -> None:

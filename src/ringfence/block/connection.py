@@ -37,6 +37,11 @@ LANES, FEWER_LANES = 8, 4
 far away, but all share the volume's seats, and those that wait for one cost time."""
 SPAN_BYTES = nbd.MAX_PAYLOAD_BYTES
 """So much is trimmed or zeroed between two looks at authority.  A write is never longer."""
+UNREAD_BYTES = 4 << 20
+"""What a client may leave in its socket before a lane waits for it.  With Linux's usual 208 KiB a reply of
+1 MiB waits for the client five times, each a wake-up of both."""
+SO_SNDBUFFORCE = 32
+"""Of socket(7): past net.core.wmem_max, for who may administer the network."""
 MAX_STATES = 1024
 """Stretches that one BLOCK_STATUS tells of."""
 
@@ -136,6 +141,7 @@ class Connection:
             if agreed is not None:
                 self.agreed = agreed
                 self.sock.settimeout(None)
+                _let_stand(self.sock, UNREAD_BYTES)
                 self._transmit()
         except (OSError, Garbage):
             pass  # the client is gone or talks nonsense: nothing to say to it
@@ -158,6 +164,14 @@ class Connection:
         for thread in threads:
             thread.join()
         channel.close()
+
+
+def _let_stand(sock: socket.socket, unread_bytes: int) -> None:
+    """Or as much of it as we may.  Raises OSError."""
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, SO_SNDBUFFORCE, unread_bytes)
+    except PermissionError:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, unread_bytes)
 
 
 class Lane:

@@ -122,8 +122,8 @@ class ClientLocks:
 
     def unlock(self, client: int, id: str, call: calls.Unlock) -> None:
         owned = self._mine(client, call.lock)
-        answer = self._answer(client, id, call.lock)
-        _check_flags(call.flags)
+        if call.flags:
+            _check_flags(call.flags)
 
         def done(result: Held | RingfenceError | None) -> None:
             if result is None:
@@ -131,7 +131,7 @@ class ClientLocks:
                 if owned.notices:
                     self._send(client, Reply(owned.request, result={"released": True, "lock": call.lock}))
             if result is not None or not call.quiet:
-                answer(result)
+                self._answer(client, id, call.lock)(result)
 
         self._locker.release(call.lock, done, flags=call.flags, lvb=call.lvb)
 

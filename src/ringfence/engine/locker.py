@@ -299,7 +299,7 @@ class Locker:
         if use is None:
             done(NotFound(f"lock {lock} is not held here", next="ringfence locks"))
             return
-        if not valid_unlock(flags, lvb):
+        if (flags or lvb is not None) and not valid_unlock(flags, lvb):
             done(_wrong_flags(use))
             return
         waits = use.done is not None and use.wanted is not Mode.UN
@@ -322,7 +322,8 @@ class Locker:
 
     def _lets_go(self, use: Use, done: Done) -> None:
         use.done, use.wanted, use.deadline_ns = done, Mode.UN, None
-        self._not_persistent(use.lock)
+        if self._persistent:
+            self._not_persistent(use.lock)
         if use.by_lvm2:
             self.lvm_notes.ends(use.lock)
 
@@ -554,7 +555,9 @@ class Locker:
     # -- the cluster -----------------------------------------------------------------
 
     def take_fact(self, fact: LockFact) -> None:
-        self.take(self.grants.take(fact))
+        outs = self.grants.take(fact)
+        if outs:
+            self.take(outs)
 
     def take_facts(self, fact: LockFacts) -> None:
         self.take(self.grants.take_many(fact))

@@ -27,7 +27,7 @@ class _Order(msgspec.Struct, frozen=True, tag=True):
 # -- answered by the engine --------------------------------------------------
 
 
-class Acquire(_Order, frozen=True):
+class Acquire(_Order, frozen=True, gc=False):
     """Take a lock through this node's cache.  Answer: Held.
 
     Raises LockHeld (message names the holders) if wait_ms is 0 and it is held, TimedOut, NotFound
@@ -65,7 +65,7 @@ class Convert(_Order, frozen=True):
     wait_ms: int | None = None
 
 
-class Release(_Order, frozen=True):
+class Release(_Order, frozen=True, gc=False):
     """With `lvb`: write the value block (the lock is held PW or EX).  Answer: None."""
 
     lock: int
@@ -547,7 +547,7 @@ class SlotIo(_Order, frozen=True):
 # -- answered by the block driver ----------------------------------------------
 
 
-class OpenPath(_Order, frozen=True):
+class OpenPath(_Order, frozen=True, gc=False):
     """Make an active LV reachable.  Answer: Opened."""
 
     vg: str
@@ -572,7 +572,7 @@ class Opened(msgspec.Struct, frozen=True):
     """nbd+unix:///LV?socket=PATH, or file://PATH."""
 
 
-class ClosePath(_Order, frozen=True):
+class ClosePath(_Order, frozen=True, gc=False):
     """Flush, end and reap the LV's worker.  Answer: None.  An unopened LV is closed already."""
 
     vg: str

@@ -80,9 +80,6 @@ class Local(Resource, LocalQueues):
                 return lock, mode
         return None
 
-    def _one_waits(self) -> bool:
-        return False  # the ceiling may be in its way
-
     def _grant(self, lock: Lock, mode: Mode, now_ms: int) -> Granted:
         if self.nudged:
             self.nudged.pop(lock.owner, None)

@@ -106,6 +106,11 @@ class Lockspace(msgspec.Struct):
         self.resources.put_alone(owner, new)
         return tokens
 
+    def hand_on(self, name: str, owner: int, now_ms: int) -> tuple[Lock, Granted] | None:
+        """`apply` of a member's unlock of what one other waits for: `Resource.hand_on`."""
+        resource = self.resources.open(name)
+        return None if resource is None else resource.hand_on(owner, now_ms)
+
     def unlock_alone(self, names: Sequence[str], owner: int) -> int:
         """`apply` of a member's unlocks, of names in a row, up to the first that is not its own alone: nobody
         is told, and the value goes with the resource.  Returns how many."""

@@ -37,7 +37,7 @@ class AskMany(_Out, frozen=True):
     flags: int = 0
 
 
-class ClientGranted(_Out, frozen=True):
+class ClientGranted(_Out, frozen=True, gc=False):
     lock_id: int
     mode: Mode
     token: Token

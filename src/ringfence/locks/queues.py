@@ -112,7 +112,7 @@ class OpKind(enum.Enum):
     """What the owner holds is needed: it is not AHEAD any more, and tries in whose way it is are refused."""
 
 
-class Outstanding(msgspec.Struct):
+class Outstanding(msgspec.Struct, gc=False):
     """The cluster operation whose answer this node waits for."""
 
     kind: OpKind

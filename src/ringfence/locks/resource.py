@@ -139,14 +139,24 @@ class Resource(Queues):
         if not (self.granted or self.converting or self.waiting):
             self.stirred = False
             return [*effects, Released(owner)]
-        if self._one_waits():
-            (heir,), self.waiting, self.stirred = self.waiting, (), False
-            return [*effects, Released(owner), self._grant(heir, heir.wanted, now_ms)]
         return [*effects, Released(owner), *self.advance(now_ms)]
 
-    def _one_waits(self) -> bool:
-        """Whether there is one lock, which waits: nobody is in its way, and to grant it is all there is."""
-        return len(self.waiting) == 1 and not (self.granted or self.converting)
+    def hand_on(self, owner: int, now_ms: int) -> tuple[Lock, Granted] | None:
+        """`unlock` of the only lock that is granted, which writes no value block, while one other
+        waits: nothing is in its way then, and to grant it as it is wanted is all there is.
+
+        Returns: that other's lock and its grant, which follows the `Released`.  None: it is not so, and
+        nothing was done."""
+        granted, waiting = self.granted, self.waiting
+        if len(granted) != 1 or len(waiting) != 1 or self.converting or granted[0].owner != owner:
+            return None
+        heir = waiting[0]
+        mode, reads = heir.wanted, heir.flags & Flag.VALBLK and self.lvb_valid
+        heir.held, heir.wanted, heir.flags = mode, Mode.UN, heir.flags & Flag.AHEAD
+        heir.notified = heir.tried = Mode.UN
+        heir.since_ms = max(heir.since_ms, now_ms)
+        self.granted, self.waiting, self.stirred = waiting, (), False
+        return heir, Granted(heir.owner, mode, self.lvb if reads else None, self.lvb_valid)
 
     def cancel(self, owner: int, now_ms: int = 0) -> list[Effect]:
         """Take back what is queued; a conversion's held mode is kept.
