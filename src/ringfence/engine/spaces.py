@@ -9,7 +9,7 @@ from ringfence.engine.facts import Fact, JoinDone, JoinSeen, LockFact, LockFacts
 from ringfence.engine.state import ClusterState
 from ringfence.locks.flags import Flag, valid_request
 from ringfence.locks.lockspace import Lockspace, Op
-from ringfence.locks.queues import EMPTY_LVB, OpKind
+from ringfence.locks.queues import BUSY, CANCEL, CONVERT, EMPTY_LVB, REQUEST, UNLOCK, OpKind
 from ringfence.locks.resource import Effect as LockEffect
 from ringfence.locks.resource import Granted, Refused, Released
 from ringfence.wire import entries
@@ -62,11 +62,11 @@ def _next_tokens(state: ClusterState, count: int) -> list[Token]:
 
 
 def lock_request(state: ClusterState, life: Life, entry: entries.LockRequest) -> list[Fact]:
-    return _lock_op(state, life, entry, OpKind.REQUEST)
+    return _lock_op(state, life, entry, REQUEST)
 
 
 def lock_convert(state: ClusterState, life: Life, entry: entries.LockConvert) -> list[Fact]:
-    return _lock_op(state, life, entry, OpKind.CONVERT)
+    return _lock_op(state, life, entry, CONVERT)
 
 
 def lock_unlock(state: ClusterState, life: Life, entry: entries.LockUnlock) -> list[Fact]:
@@ -83,17 +83,17 @@ def lock_unlock(state: ClusterState, life: Life, entry: entries.LockUnlock) -> l
                 LockFact(space.name, entry.resource, Released(node)),
                 LockFact(space.name, entry.resource, granted, token),
             ]
-    return _lock_op(state, life, entry, OpKind.UNLOCK)
+    return _lock_op(state, life, entry, UNLOCK)
 
 
 def lock_cancel(state: ClusterState, life: Life, entry: entries.LockCancel) -> list[Fact]:
-    return _lock_op(state, life, entry, OpKind.CANCEL)
+    return _lock_op(state, life, entry, CANCEL)
 
 
 def lock_busy(state: ClusterState, life: Life, entry: entries.LockBusy) -> list[Fact]:
     if not state.member(entry.lockspace, life.node):
         return []  # it was purged meanwhile; nobody waits for this answer
-    return _lock_op(state, life, entry, OpKind.BUSY)
+    return _lock_op(state, life, entry, BUSY)
 
 
 def lock_requests(state: ClusterState, life: Life, entry: entries.LockRequests) -> list[Fact]:
