@@ -200,15 +200,17 @@ class Locker:
         Those with which this node has nothing to do yet are asked for in one entry.
 
         Returns: their ids."""
-        first = orders[0]
+        first, last = orders[0], self._last
         space, mode, wait_ms, wall_ms = first.lockspace, first.mode, first.wait_ms, self._context.wall_ms
-        uses: list[Use] = []
-        for order, done in zip(orders, dones, strict=True):
-            self._last += 1
-            use = Use(
-                self._last, space, order.resource, order.what, mode, done, since_wall_ms=wall_ms, owner=owner
+        trying, deadline_ns = self._limits_of(wait_ms)
+        uses = [
+            Use(
+                lock, space, order.resource, order.what, mode, done, deadline_ns,
+                trying=trying, since_wall_ms=wall_ms, owner=owner,
             )
-            uses.append(use)
+            for lock, (order, done) in enumerate(zip(orders, dones, strict=True), last + 1)
+        ]  # fmt: skip
+        self._last += len(uses)
         refused = space in self.leaving or (wait_ms == 0 and bool(self._frozen(uses[0])))
         flags = Flag.NOQUEUE if wait_ms == 0 else 0
         wishes: list[tuple[int, str]] = []
@@ -217,7 +219,6 @@ class Locker:
                 continue
             self._uses[use.lock] = use
             self._persist(use)
-            self._limit(use, wait_ms)
             wishes.append((use.lock, use.resource))
         outs, others = self.node_locks.request_many(space, wishes, mode, flags, wall_ms)
         self.take(outs)
@@ -663,6 +664,11 @@ class Locker:
             self._working = False
 
     def _one(self, out: Out) -> None:
+        if isinstance(out, ClientGranted):
+            use = self._uses.get(out.lock_id)
+            if use is not None:  # else it was dropped meanwhile
+                self._granted(use, out)
+            return
         if isinstance(out, AskCluster):
             if out.unhurried:
                 self._taken(out.lockspace, out.resource)
@@ -681,9 +687,7 @@ class Locker:
         use = self._uses.get(out.lock_id)
         if use is None:
             return  # dropped meanwhile
-        if isinstance(out, ClientGranted):
-            self._granted(use, out)
-        elif isinstance(out, ClientRefused):
+        if isinstance(out, ClientRefused):
             self._ended(use, self._refusal(use, out))
         elif isinstance(out, ClientReleased):
             use.held = None
@@ -758,8 +762,10 @@ class Locker:
 
     def _persist(self, use: Use) -> None:
         self._persistent[use.lock] = use
-        where = (use.lockspace, use.resource)
-        self._persistent_at[where] = (*self._persistent_at.get(where, ()), use)
+        where, alone = (use.lockspace, use.resource), (use,)
+        there = self._persistent_at.setdefault(where, alone)
+        if there is not alone:
+            self._persistent_at[where] = (*there, use)
 
     def _not_persistent(self, lock: int) -> None:
         use = self._persistent.pop(lock, None)
@@ -780,9 +786,12 @@ class Locker:
         return flags | Flag.VALBLK | (Flag.NOQUEUE if wait_ms == 0 else 0)
 
     def _limit(self, use: Use, wait_ms: int | None) -> None:
-        use.trying = wait_ms == 0
+        use.trying, use.deadline_ns = self._limits_of(wait_ms)
+
+    def _limits_of(self, wait_ms: int | None) -> tuple[bool, int | None]:
+        """Whether it is a try, and until when it waits."""
         limit_ms = TRY_MS if wait_ms == 0 else wait_ms
-        use.deadline_ns = None if limit_ms is None else self._context.now_ns + limit_ms * 1_000_000
+        return wait_ms == 0, None if limit_ms is None else self._context.now_ns + limit_ms * 1_000_000
 
     def _watch(self, use: Use) -> None:
         """Note what is still in flight, and its time limit."""

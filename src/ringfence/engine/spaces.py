@@ -52,8 +52,13 @@ def stamp(state: ClusterState, space: Lockspace, effects: list[tuple[str, LockEf
 
 
 def _next_token(state: ClusterState) -> Token:
-    state.position += 1
-    return Token(state.epoch.seq, state.epoch.rep, state.position)
+    return _next_tokens(state, 1)[0]
+
+
+def _next_tokens(state: ClusterState, count: int) -> list[Token]:
+    seq, rep, first = state.epoch.seq, state.epoch.rep, state.position + 1
+    state.position += count
+    return [Token(seq, rep, position) for position in range(first, first + count)]
 
 
 def lock_request(state: ClusterState, life: Life, entry: entries.LockRequest) -> list[Fact]:
@@ -100,8 +105,8 @@ def lock_requests(state: ClusterState, life: Life, entry: entries.LockRequests) 
     at = 0
     while at < len(names):
         if plain and space is not None:
-            next_token = functools.partial(_next_token, state)
-            tokens = space.request_new(names[at:], node, mode, flags, state.wall_ms, next_token)
+            next_tokens = functools.partial(_next_tokens, state)
+            tokens = space.request_new(names[at:], node, mode, flags, state.wall_ms, next_tokens)
             if tokens:
                 granted = Granted(node, mode, EMPTY_LVB if flags & Flag.VALBLK else None)
                 some = names[at : at + len(tokens)]

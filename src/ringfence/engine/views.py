@@ -31,7 +31,7 @@ from ringfence.engine.apply import apply
 from ringfence.engine.arrivals import admit, enter_view, heard_fenced
 from ringfence.engine.context import Context, Phase
 from ringfence.engine.digest import digest_of_config, digest_of_state
-from ringfence.engine.effects import DropPaths, Ended
+from ringfence.engine.effects import DropPaths, Ended, Multicast
 from ringfence.engine.facts import Fact, Noted
 from ringfence.engine.identity import re_enrol, remembered
 from ringfence.engine.inputs import Delivered, PathsDropped, RingLost, ViewChanged
@@ -40,9 +40,9 @@ from ringfence.engine.refusals import refusals
 from ringfence.engine.snapshot import Gathering, split
 from ringfence.engine.state import ClusterState
 from ringfence.membership.authority import Authority
-from ringfence.membership.barrier import PATIENCE, Barrier, Verdict
+from ringfence.membership.barrier import Barrier, Verdict
 from ringfence.membership.quorum import is_primary
-from ringfence.wire import FENCING, ring
+from ringfence.wire import FENCING, LEAVE_OUT, ring
 from ringfence.wire.entries import LOCK_ENTRIES, Goodbye, weight
 from ringfence.wire.ring import Heartbeat, LeaveOut, Ready, Snapshot, Submitted
 
@@ -235,13 +235,16 @@ class Views:
         if barrier.life(context.me) != context.life or context.vetoed or not context.calm:
             return
         spoken = [node for node in barrier.members if barrier.life(node) is not None]
-        waits_ms = (PATIENCE + spoken.index(context.me)) * context.config.timing.silent_ms
+        waits_ms = context.config.timing.left_out_ms(spoken.index(context.me))
         if context.now_ns < max(self._word_ns, hearing.last_gap_ns) + waits_ms * 1_000_000:
             return
         silent = barrier.silent(context.config)
         if silent and silent != self._left_out:
             self._left_out = silent
-            context.outbox.say(LeaveOut(silent))
+            # In a protocol of which a node that was shut out passes over what it does not know.
+            context.out(
+                Multicast(ring.encode(context.epoch, context.life, (LeaveOut(silent),), LEAVE_OUT))
+            )
 
     def _ring_lost(self, lost: RingLost) -> None:
         context = self._context

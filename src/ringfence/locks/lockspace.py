@@ -98,25 +98,28 @@ class Lockspace(msgspec.Struct):
         mode: Mode,
         flags: int,
         now_ms: int,
-        token: Callable[[], Token],
+        tokens: Callable[[int], list[Token]],
     ) -> list[Token]:
         """`apply` of a member's requests, of names in a row, up to the first that is not of a new resource.
 
         Each is granted as it is wanted (`Resource.request_alone`).  The caller has found the flags valid.
 
-        Args: token: makes a grant's.
+        Args: tokens: makes those of so many grants.
         Returns: of each that was granted."""
-        new: dict[str, Resource] = {}
-        tokens: list[Token] = []
-        kept = flags & Flag.AHEAD
+        all_new = self.resources.has_none(names)
+        new: dict[str, None] = {}
         for name in names:
-            if name in new or name in self.resources or not valid_name(name):
+            if name in new or not (all_new or name not in self.resources) or not valid_name(name):
                 break
-            stamp = token()
-            tokens.append(stamp)
-            new[name] = Resource(name, (Lock(owner, mode, UN, kept, stamp, now_ms),))
-        self.resources.put_alone(owner, new)
-        return tokens
+            new[name] = None
+        stamps = tokens(len(new))
+        kept = flags & Flag.AHEAD
+        granted = {
+            name: Resource(name, (Lock(owner, mode, UN, kept, stamp, now_ms),))
+            for name, stamp in zip(new, stamps, strict=True)
+        }
+        self.resources.put_alone(owner, granted)
+        return stamps
 
     def hand_on(self, name: str, owner: int, now_ms: int) -> tuple[Lock, Granted] | None:
         """`apply` of a member's unlock of what one other waits for: `Resource.hand_on`."""

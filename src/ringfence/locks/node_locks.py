@@ -319,18 +319,16 @@ class NodeLocks:
         outs: list[Out] = []
         for resource, token in zip(resources, tokens, strict=True):
             lock = space.get(resource)
-            if lock is not None and lock.keeps_ahead():
-                lock.keep_ahead(mode, token, lvb, True, hold_until_ms)
-                if hold_until_ms:
-                    self._hold(hold_until_ms, lock)
-                continue
             only = lock.grants_alone(mode) if lock is not None else None
-            if lock is None or only is None:
+            if lock is not None and only is not None:
+                outs.append(lock.grant_alone(only, mode, token, lvb, True, hold_until_ms))
+            elif lock is not None and lock.keeps_ahead():
+                lock.keep_ahead(mode, token, lvb, True, hold_until_ms)
+            else:
                 outs += self.on_granted(
                     lockspace, resource, mode, token, lvb, True, hold_until_ms=hold_until_ms
                 )
                 continue
-            outs.append(lock.grant_alone(only, mode, token, lvb, True, hold_until_ms))
             if hold_until_ms:
                 self._hold(hold_until_ms, lock)
         return outs
