@@ -94,6 +94,26 @@ def test_a_write_that_waits_holds_up_no_read_on_its_connection(both: Rig) -> Non
     assert both.on_disk(0, 4096) == b"w" * 4096
 
 
+def test_a_hold_that_a_dead_daemon_has_ordered_is_over_when_the_next_one_is_told_what_is_open(
+    freezable: Rig,
+) -> None:
+    """It goes by what it was told: which lock a path needs, and whether its writes wait for somebody."""
+    uri = freezable.open()
+    with ThreadPoolExecutor(2) as pool:
+        with freezable.held_writes():
+            write = Writing(uri, 0, b"d" * 4096)
+            eventually(lambda: len(freezable.standing()) == 1)
+            told = pool.submit(hold, freezable, Hold.GIVING)
+            with pytest.raises(TimeoutError):
+                told.result(timeout=0.3)
+            taken = pool.submit(freezable.ask, lambda service: service.take_over())
+            with pytest.raises(TimeoutError):
+                taken.result(timeout=0.3)
+        (left,) = taken.result(timeout=60)
+    assert write.result() == 0
+    assert left.hold is freezable.path().hold is Hold.GIVING
+
+
 def test_it_is_answered_when_nothing_is_on_its_way_any_more(freezable: Rig) -> None:
     uri = freezable.open()
     with ThreadPoolExecutor(1) as pool:

@@ -17,8 +17,9 @@ import pytest
 from block_rig import MIB, Rig, Writing, eventually, process_state, rig
 
 from ringfence.block.control import LOOK_S, BlockService
+from ringfence.block.service import STARTS
 from ringfence.core.errors import BadInput, DeviceFailed, Refused, RingfenceError, Unavailable
-from ringfence.engine.orders import OpenPath
+from ringfence.engine.orders import ClosePath, OpenPath, PathsTogether
 from ringfence.lab.nbd_client import NbdClient
 from ringfence.wire.block import Extent
 from ringfence.wire.block import Path as OpenPathRow
@@ -115,6 +116,28 @@ def test_a_daemon_that_was_succeeded_opens_and_closes_nothing_more(block: Rig) -
         assert isinstance(result, Refused)
         assert "a later daemon has taken over" in str(result)
     assert [path.lv for path in block.paths()] == ["vm1", "vm3"]
+
+
+def test_of_many_closes_none_comes_after_its_daemon_was_succeeded(freezable: Rig) -> None:
+    """No more of them are under way at a time than the service starts; the rest wait.
+
+    What its successor was told is open stays so, but for what was being closed already."""
+    names = [f"vm{number}" for number in range(STARTS + 1)]
+    uris = [freezable.open(freezable.order(name, MIB, n * MIB)) for n, name in enumerate(names, 1)]
+    closes = PathsTogether(tuple(ClosePath("vg0", name, f"uuid-{name}") for name in names))
+    with ThreadPoolExecutor(1) as pool:
+        with freezable.held_writes():
+            writes = [Writing(uri, 0, b"w" * 4096) for uri in uris]
+            eventually(lambda: len(freezable.standing()) == len(names))
+            told = pool.submit(freezable.ask, lambda service: service.together(closes, {}))
+            eventually(lambda: sum(not Path(path.path).exists() for path in freezable.paths()) == STARTS)
+            freezable.ask(lambda service: service.take_over())
+        *closed, late = told.result(timeout=60)
+    assert closed == [None] * STARTS
+    assert isinstance(late, Refused)
+    assert "a later daemon has taken over" in str(late)
+    assert [path.lv for path in freezable.paths()] == [names[-1]]
+    assert [one.result() for one in writes] == [0] * len(names)
 
 
 def test_an_open_that_is_under_way_is_dropped_with_the_rest(block: Rig) -> None:
@@ -482,3 +505,22 @@ def test_a_root_that_is_not_there_is_not_made(tmp_path: Path) -> None:
     assert said.returncode == 5
     assert f"--root {tmp_path}/typo is not a directory" in said.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def test_closes_that_come_behind_opens_close_what_those_open(block: Rig) -> None:
+    """However many can be opened at a time: whoever has given up waiting for them closes all, and unlocks."""
+    block.pages.set(1, "vg/vg0", 1 << 62)
+    page = block.pages.path(1, "vg/vg0")
+    names = [f"vm{number}" for number in range(STARTS + 4)]
+    opens = [block.order(name, MIB, n * MIB) for n, name in enumerate(names)]
+    lacks = msgspec.structs.replace(block.order("no"), extents=(Extent("/nowhere", 0, MIB),))
+    closes = [ClosePath("vg0", name, f"uuid-{name}") for name in names]
+
+    async def both() -> None:
+        service = BlockService(block.places.socket)
+        first = service.together(PathsTogether((lacks, *opens)), {"vg0": [page]})
+        await asyncio.gather(first, service.together(PathsTogether(tuple(closes)), {}))
+        await service.aclose()
+
+    asyncio.run(both())
+    assert [path.lv for path in block.paths()] == []

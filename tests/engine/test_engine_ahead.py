@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from engine_ring import Host, World
 
-from ringfence.core.errors import LockHeld
+from ringfence.core.errors import LockHeld, Refused
 from ringfence.core.evidence import Power
 from ringfence.core.modes import Mode
 from ringfence.engine import effects, inputs, locker, orders
@@ -61,8 +61,8 @@ def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., World
     monkeypatch.setattr(ahead, "FIRST", WINDOW)
     monkeypatch.setattr(ahead, "MOST", WINDOW)
 
-    def make(**options: Any) -> World:
-        world = World(tmp_path, 2, **options)
+    def make(count: int = 2, **options: Any) -> World:
+        world = World(tmp_path, count, **options)
         for device in ("bmc1", "pdu1", "bmc2", "pdu2"):
             world.says[device, "off"] = world.says[device, "status"] = Power.UNKNOWN
         world.pass_ms(1000)
@@ -464,3 +464,38 @@ def test_a_frozen_lockspace_does_not_hold_up_the_command_for_ever(world: World) 
     before = len(world.hosts[1].lvm_answers)
     world.pass_ms(6000)
     assert len(world.hosts[1].lvm_answers) == before + 1
+
+
+def test_who_has_the_vg_next_finds_in_use_what_a_command_has_taken(world: World) -> None:
+    """Of what was asked for ahead, too, of which the cluster is told for its own sake a while later."""
+    stock, names = begin(world, COUNT)
+    for uuid in names[: ahead.AFTER]:
+        assert stock.lv("un", uuid) == 0
+    assert stock.vg("un") == 0
+    with pytest.raises(Refused, match="has active LVs"):
+        world.hosts[2].do(calls.VgRename("vg0", "vg1"))
+    assert held(world) == dict.fromkeys(sorted(names[ahead.AFTER :]), Mode.EX)
+
+
+def test_what_a_daemon_that_comes_back_has_adopted_is_in_use(made: Callable[..., World]) -> None:
+    """Whoever waited for the VG goes on with the adoption, and need not hear of it from the host itself."""
+    world = made(3)
+    one, two = world.hosts[1], world.hosts[2]
+    stock, names = begin(world, 0)
+    asked = two.ask(calls.VgRename("vg0", "vg1"))
+    for uuid in names:
+        assert stock.lv("ex", uuid) == 0
+    for uuid in names[: ahead.AFTER]:
+        assert stock.lv("un", uuid) == 0
+    assert kept(world)
+    assert two.reply(asked) is None
+    one.kill()
+    world.view(2, 3, how="procdown")
+    world.run()
+    one.start(one.left_of_lvm2())
+    world.view(1, 2, 3)
+    world.freeze(1)
+    world.run()
+    world.until(lambda: asked in two.replies)
+    with pytest.raises(Refused, match="has active LVs"):
+        two.reply(asked)

@@ -145,10 +145,8 @@ def test_a_frame_has_no_more_entries_than_a_step_applies() -> None:
     for number in range(7):
         outbox.submit(entries.LockCancel(SPACE, f"r{number}"), 0)
     said: list[list[tuple[int, int]]] = []
-    while True:
-        payload = outbox.frame(Epoch(1, 1), life)
-        if payload is None:
-            break
+    while items := outbox.frame():
+        payload = ring.encode(Epoch(1, 1), life, items)
         said.append([(one.seq, one.after) for one in ring.decode(payload).items])  # type: ignore[union-attr]
         assert outbox.more == (len(said) < 3)
     assert said == [[(1, 0), (2, 1), (3, 2)], [(4, 3), (5, 4), (6, 5)], [(7, 6)]]

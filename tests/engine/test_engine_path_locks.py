@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 from engine_ring import Host, World
 
+from ringfence.core.errors import DeviceFailed
 from ringfence.core.modes import Mode
-from ringfence.engine import inputs
+from ringfence.engine import effects, inputs, orders
 from ringfence.wire import client as calls
 from ringfence.wire.client import Request
 
@@ -100,3 +101,29 @@ def test_what_is_open_is_locked_whatever_meets(world: World, before: str, monkey
             monkeypatch.setattr(world, "later", deque())
             open_is_locked(world)
             world.pass_ms(100)
+
+
+def test_who_fails_to_open_it_leaves_open_what_another_command_has_opened(
+    world: World, monkeypatch: Any
+) -> None:
+    """Both are told of one lock: the first one's, whose last look at the disks fails."""
+    back_to(world, "closed")
+    host, carried_out = world.hosts[1], world.hosts[1]._order
+    reads: list[effects.DoOrder] = []
+
+    def order(effect: effects.DoOrder) -> None:
+        reads.extend([effect] if isinstance(effect.body, orders.ReadDisks) else [])
+        if len(reads) != 2 or effect is not reads[1]:
+            carried_out(effect)
+
+    monkeypatch.setattr(host, "_order", order)
+    first = host.ask(COMMANDS["alone"])
+    second = host.do(COMMANDS["alone"])
+    host.feed(inputs.OrderDone(reads[1].order, error=DeviceFailed("the disks do not answer").as_dict()))
+    world.run()
+    with pytest.raises(DeviceFailed):
+        host.reply(first)
+    ((vg, lv), path), *others = host.paths.items()
+    assert (f"{vg}/{lv}", str(path.token), others) == ("vg0/vm1", second["token"], [])
+    assert lock_of(host, path.uuid) is Mode.EX
+    assert not host.do(calls.Why("vg0/vm1"))["stuck"]

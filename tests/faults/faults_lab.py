@@ -34,17 +34,44 @@ WELL_S = 60.0
 START_S = 60.0
 """So long a daemon may take to listen once its host has power."""
 WRITES = 60
+LOG_LINES = 6
+"""So many of each host's last are told of a failure, less those that many writes leave there."""
+REFUSED = "incident a write of"
 Json = dict[str, Any]
 
 
 class Cluster:
-    """Hosts by number, from 1; `stage` types commands and runs writers on them."""
+    """Hosts by number, from 1, with vg0/vm1 of 8 MiB; `stage` types commands and runs writers on them."""
 
-    def __init__(self, lab: Lab, directory: Path) -> None:
-        self.lab = lab
-        self._directory = directory
-        self._stages = 0
+    def __init__(self, path: Path, nodes: int, ring: Ring, timing: Timing) -> None:
+        self._path = path
+        self._make = lambda lab: Lab.up(lab, nodes, SIZE, timing, ring=ring)
+        self._labs = self._stages = 0
+        self._up = False
+
+    def begin(self) -> None:
+        """Come up, unless it is up.  Nothing is left of what did not."""
+        if self._up:
+            return
+        self._labs += 1
+        self._directory = self._path / str(self._labs)
+        self.lab = self._make(self._directory / "lab")
+        self._up = True
         self.stage = self._new_stage()
+        try:
+            self.stage.make_volume(self.lab.nodes[0], "8M")
+        except BaseException:
+            self.end()
+            raise
+
+    def end(self) -> None:
+        """All of it; `begin` makes another one."""
+        if self._up:
+            self._up = False
+            try:
+                self.stage.close()
+            finally:
+                self.lab.down()
 
     def _new_stage(self) -> Stage:
         self._stages += 1
@@ -162,7 +189,16 @@ class Cluster:
     # -- between faults -------------------------------------------------------------------
 
     def mend(self) -> None:
-        """All is as it was: cables, devices, power, services; all are ready, and nothing is left to do."""
+        """All is as it was: cables, devices, power, services; all are ready, and nothing is left to do.
+
+        A cluster that cannot be mended is ended, so that nobody else stumbles over what is left of it."""
+        try:
+            self._mend()
+        except BaseException:
+            self.end()
+            raise
+
+    def _mend(self) -> None:
         lab = self.lab
         lab.heal()
         for number in self.numbers:
@@ -192,16 +228,16 @@ class Cluster:
                     self.lab.thaw(node, Part(service))
 
     def tell(self) -> str:
-        """What all hosts say, for whoever looks into a failure."""
-        lines = []
+        """What all hosts say, for whoever looks into a failure: in few lines, for logs are cut."""
+        said, logged = [], []
         for number in self.numbers:
             try:
-                lines.append(f"{self.name(number)}: {self.why(number)}")
+                said.append(f"{self.name(number)}: {' | '.join(self.why(number).splitlines())}"[:400])
             except RingfenceError as error:
-                lines.append(f"{self.name(number)}: {error}")
-            log = self.lab.root(self.name(number)) / "daemon.log"
-            lines += log.read_text(errors="replace").splitlines()[-12:]
-        return "\n".join(lines)
+                said.append(f"{self.name(number)}: {error}")
+            lines = (self.lab.root(self.name(number)) / "daemon.log").read_text(errors="replace").splitlines()
+            logged += [line[:200] for line in lines if REFUSED not in line][-LOG_LINES:]
+        return "\n".join([*said, *logged])
 
 
 class Asked:
@@ -261,18 +297,16 @@ def eventually(
 
 @contextmanager
 def running(nodes: int, transport: str = "knet", timing: Timing = TIMING) -> Iterator[Cluster]:
-    """A cluster with vg0/vm1 of 8 MiB; nothing is left of it in the end."""
+    """A cluster; nothing is left of it in the end."""
     path = Path(tempfile.mkdtemp(prefix="rffl", dir="/tmp"))
     shared = set(SHARED.iterdir())
     try:
-        lab = Lab.up(path / "lab", nodes, SIZE, timing, ring=Ring("corosync", transport=transport))
+        cluster = Cluster(path, nodes, Ring("corosync", transport=transport), timing)
+        cluster.begin()
         try:
-            cluster = Cluster(lab, path)
-            cluster.stage.make_volume(lab.nodes[0], "8M")
             yield cluster
-            cluster.stage.close()
         finally:
-            lab.down()
+            cluster.end()
         eventually(lambda: left(path, shared) == [], what=lambda: str(left(path, shared)))
     finally:
         shutil.rmtree(path, ignore_errors=True)

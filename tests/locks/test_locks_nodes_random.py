@@ -37,6 +37,7 @@ from ringfence.locks.node_locks import (
     Out,
     Row,
 )
+from ringfence.locks.queues import OpKind
 from ringfence.locks.resource import (
     EMPTY_LVB,
     Blocking,
@@ -296,6 +297,11 @@ class World:
         """The node's next operation takes its place in the total order."""
         ask = self.sent[node].popleft()
         self.taken_ahead += ask.unhurried
+        if ask.kind is OpKind.UNLOCK and not (self.frozen or ask.flags) and ask.lvb is None:
+            heir = self.space.hand_on(ask.resource, node, 0)  # as the engine does (engine.spaces)
+            if heir is not None:
+                self.facts([(ask.resource, Released(node)), (ask.resource, heir[1])])
+                return
         op = Op(ask.kind, ask.resource, node, ask.mode, ask.flags, ask.lvb)
         self.facts(self.space.defer(op) if self.frozen else self.space.apply(op))
 

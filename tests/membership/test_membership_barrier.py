@@ -8,7 +8,7 @@ from msgspec.structs import replace
 from ringfence.core.cluster import ClusterConfig, NodeConfig
 from ringfence.core.ids import Epoch, Life
 from ringfence.membership.barrier import Barrier, Verdict
-from ringfence.wire import RAGGED_ENDS, UNSAID, WHOLE_PREFIX, Speaks
+from ringfence.wire import LEAVE_OUT, RAGGED_ENDS, UNSAID, WHOLE_PREFIX, Speaks
 from ringfence.wire.ring import Ready
 
 
@@ -410,3 +410,54 @@ def test_the_verdict_is_one_of_all_and_its_roles_are_disjoint(words, random):
         assert {words[other].digest for other in first.carriers} == {carried.digest}
     for node in first.behind:
         assert words[node].primary == words[first.carriers[0]].primary
+
+
+# -- who does not speak -----------------------------------------------------------------------------------
+
+
+def waiting(words: dict[int, Ready], *silent: int) -> Barrier:
+    barrier = Barrier(Epoch(20, 1), (*words, *silent))
+    for node, ready in words.items():
+        barrier.add(node, life(node), ready)
+    return barrier
+
+
+LATE = {"speaks": Speaks(1, LEAVE_OUT), "protocol": LEAVE_OUT}
+
+
+@pytest.mark.parametrize(
+    ("words", "silent", "config", "left_out"),
+    [
+        pytest.param({2: has(5, **LATE), 3: has(5, **LATE)}, (1,), None, (1,), id="two of three go on"),
+        pytest.param({2: has(5, **LATE)}, (1, 3), None, (), id="one of three does not"),
+        pytest.param({2: has(5, **LATE), 3: none(**LATE)}, (1,), None, (1,), id="one of them has the state"),
+        pytest.param({2: none(**LATE), 3: none(**LATE)}, (1,), None, (), id="who may have it is waited for"),
+        pytest.param({2: has(5, **LATE), 3: none(6, **LATE)}, (1,), None, (), id="it may be newer"),
+        pytest.param({1: has(5, **LATE)}, (2,), TWO, (2,), id="one of two goes on"),
+        pytest.param({2: has(5, **STOPS), 3: has(5, **STOPS)}, (1,), None, (), id="it would not understand"),
+        pytest.param({1: has(5, **LATE), 2: has(5, **LATE), 3: has(5, **LATE)}, (), None, (), id="all speak"),
+    ],
+)
+def test_who_can_be_left_out(
+    words: dict[int, Ready], silent: tuple[int, ...], config: ClusterConfig | None, left_out: tuple[int, ...]
+) -> None:
+    assert waiting(words, *silent).silent(config or cluster(3)) == left_out
+
+
+def test_who_is_left_out_is_as_if_absent() -> None:
+    words = {2: has(5, **LATE), 3: has(5, **LATE)}
+    barrier = waiting(words, 1)
+    barrier.leave_out((1, 2))
+    assert barrier.complete
+    assert (barrier.members, barrier.left_out) == ((2, 3), (1,))
+    assert barrier.verdict(cluster(3)) == verdict(words)
+    barrier.add(1, life(1), has(5, **LATE))
+    assert barrier.members == (2, 3), "the verdict stands"
+
+
+def test_who_is_heard_while_others_are_missing_is_in_again() -> None:
+    barrier = waiting({3: has(5, **LATE)}, 1, 2)
+    barrier.leave_out((1,))
+    assert not barrier.complete
+    barrier.add(1, life(1), has(5, **LATE))
+    assert (barrier.members, barrier.left_out, barrier.missing) == ((1, 2, 3), (), (2,))

@@ -37,7 +37,7 @@ from ringfence.block.handle import Handle
 from ringfence.block.incident_file import IncidentFile, IncidentReader, compact
 from ringfence.block.porch import Porch, Waiting, listed, uri_of
 from ringfence.block.self_fence import OpenPath, SelfFence
-from ringfence.block.turns import Turns
+from ringfence.block.turns import Turn, Turns
 from ringfence.core.cluster import Timing
 from ringfence.core.errors import BadInput, DeviceFailed, NotFound, Refused, RingfenceError, Unavailable
 from ringfence.core.ids import Token
@@ -106,6 +106,8 @@ class Service:
         self._handles: dict[str, Handle | MappedHandle | Waiting] = {}
         self._turns = Turns()
         """By name of the LV: opens, closes and changes of it wait for one another."""
+        self._reloading: dict[str, None] = {}
+        """Names of LVs that are being reloaded."""
         self._drops = 0
         self._connections = 0
         self._floor = 0
@@ -253,17 +255,19 @@ class Service:
         if isinstance(call, wire.Open):
             return await self._open(call, number, drops)
         if isinstance(call, wire.Close):
-            return await self._close_call(call)
+            return await self._close_call(call, number, drops)
         if isinstance(call, wire.Together):
             return await self._together(call, number, drops)
         if isinstance(call, wire.Reload):
-            return await self._reload(call, number)
+            return await self._reload(call, number, drops)
         if isinstance(call, (wire.Mirror, wire.Seal, wire.Unmirror)):
-            return await self._move(call, number)
+            return await self._move(call, number, drops)
         if isinstance(call, wire.DropAll):
             return await self._drop_all()
         if isinstance(call, wire.TakeOver):
             self._floor = number
+            async with self._turns.of(*self._reloading):
+                pass  # what is listed stays so: whether it writes, and under which lock
         if isinstance(call, wire.TakeOver | wire.List):
             return await self._list()
         if isinstance(call, wire.Watch):
@@ -284,60 +288,83 @@ class Service:
         if number < self._floor:
             raise Refused("a later daemon has taken over", next="let this one end: one daemon a host")
 
+    def _check_still(self, name: str, number: int, drops: int) -> None:
+        """In its turn, which may have come late: nothing is done for a daemon, or a life of it, that is over.
+
+        Raises Refused."""
+        self._check_current(number)
+        if drops != self._drops:
+            raise Refused(f"{name} was left alone: all paths were dropped meanwhile", retry=True)
+
     # -- paths --------------------------------------------------------------------
 
     async def _open(self, call: wire.Open, number: int, drops: int) -> wire.Path:
+        async with self._turns.of(_name_of(call)):
+            return await self._open_now(call, number, drops)
+
+    async def _open_now(self, call: wire.Open, number: int, drops: int) -> wire.Path:
+        """In its turn."""
         name = _name(call.vg, call.lv)
         socket_path = self._places.dev / call.vg / call.lv
         _check_length(socket_path)
         if not call.pages:
             raise BadInput(f"{name} cannot be opened without an authority page")
-        async with self._turns.of(name):
-            self._check_current(number)
-            if drops != self._drops:
-                raise Refused(f"{name} was not opened: all paths were dropped meanwhile", retry=True)
-            there = self._handles.get(name)
-            if there is not None:
-                if there.open_call == call and not there.path.failed:
-                    return there.path
-                state = f"has failed ({there.path.failed})" if there.path.failed else "is open in another way"
-                raise Refused(f"{name} {state}", next=f"close {name} first")
-            handle = self._handle(call, socket_path)
-            self._handles[name] = handle
-            try:
-                self._directory_of(call.vg)
-                await handle.start()
-            except OSError as error:
-                self._handles.pop(name, None)
-                raise DeviceFailed(f"cannot make {socket_path.parent}: {error.strerror}") from None
-            except RingfenceError:
-                self._handles.pop(name, None)
-                raise
-            return handle.path
+        self._check_still(name, number, drops)
+        there = self._handles.get(name)
+        if there is not None:
+            if there.open_call == call and not there.path.failed:
+                return there.path
+            state = f"has failed ({there.path.failed})" if there.path.failed else "is open in another way"
+            raise Refused(f"{name} {state}", next=f"close {name} first")
+        handle = self._handle(call, socket_path)
+        self._handles[name] = handle
+        try:
+            self._directory_of(call.vg)
+            await handle.start()
+        except OSError as error:
+            self._handles.pop(name, None)
+            raise DeviceFailed(f"cannot make {socket_path.parent}: {error.strerror}") from None
+        except RingfenceError:
+            self._handles.pop(name, None)
+            raise
+        return handle.path
 
     async def _together(self, call: wire.Together, number: int, drops: int) -> list[wire.Outcome]:
-        """Opens and closes of what is waiting, or shall be, go to the porters in one message."""
-        outcomes: dict[int, wire.Outcome] = {}
-        opens, closes = self._in_porch(call)
-        async with self._turns.of(*(_name_of(call.calls[place]) for place in (*opens, *closes))):
-            outcomes |= await self._open_in_porch(opens, number, drops)
-            outcomes |= await self._close_in_porch(closes)
+        """Opens and closes of what is waiting, or shall be, go to the porters in one message.
+
+        Each LV's turn counts from now on, whatever becomes of the others: who gives up waiting for what shall
+        be opened, and has it closed, must find it closed after that."""
         running = asyncio.Semaphore(STARTS)
 
-        async def one(single: wire.Open | wire.Close) -> wire.Outcome:
+        async def one(single: wire.Open | wire.Close, turn: Turn | None = None) -> wire.Outcome:
             try:
-                async with running:
-                    if isinstance(single, wire.Close):
-                        await self._close_call(single)
-                        return wire.Outcome()
-                    path = await self._open(single, number, drops)
-                    return wire.Outcome(path.path, path.uri)
+                async with turn or contextlib.nullcontext(), running:
+                    if isinstance(single, wire.Open):
+                        path = await self._open_now(single, number, drops)
+                        return wire.Outcome(path.path, path.uri)
+                    await self._close_now(single, number, drops)
+                if turn is not None:
+                    await self._close_renamed(single, number, drops)
+                return wire.Outcome()
             except RingfenceError as error:
                 return wire.Outcome(error=error.as_dict())
 
-        rest = [place for place in range(len(call.calls)) if place not in outcomes]
-        outcomes |= dict(zip(rest, await asyncio.gather(*(one(call.calls[at]) for at in rest)), strict=True))
-        return [outcomes[place] for place in range(len(call.calls))]
+        opens, closes = self._in_porch(call)
+        together = (*opens, *closes)
+        turn_of_all = self._turns.of(*(_name_of(call.calls[at]) for at in together))
+        others = [at for at in range(len(call.calls)) if at not in opens and at not in closes]
+        turns = [self._turns.of(_name_of(call.calls[at])) for at in others]
+        rest = asyncio.gather(*(one(call.calls[at], turn) for at, turn in zip(others, turns, strict=True)))
+        try:
+            async with turn_of_all:
+                outcomes = await self._open_in_porch(opens, number, drops)
+                outcomes |= await self._close_in_porch(closes)
+                left = [at for at in together if at not in outcomes]
+                alone = await asyncio.gather(*(one(call.calls[at]) for at in left))
+        finally:
+            told = await rest
+        outcomes |= dict(zip((*left, *others), (*alone, *told), strict=True))
+        return [outcomes[at] for at in range(len(call.calls))]
 
     def _in_porch(self, call: wire.Together) -> tuple[dict[int, wire.Open], dict[int, wire.Close]]:
         """By place: what may wait in the porch, and what does, unless something is under way; no LV twice."""
@@ -463,7 +490,7 @@ class Service:
                 _unlink(one.socket_path)
         _say(f"{len(gone)} LVs that nobody used: {why}")
 
-    async def _reload(self, call: wire.Reload, number: int) -> wire.Path:
+    async def _reload(self, call: wire.Reload, number: int, drops: int) -> wire.Path:
         """A rename holds both names, so that neither is opened or closed half-way."""
         old, new = _name(call.vg, call.lv), _name(call.vg, call.name)
         socket_path = self._places.dev / call.vg / call.name
@@ -471,7 +498,7 @@ class Service:
         async with self._turns.of(old, new):
             for name in sorted({old, new}):
                 await self._begin_to_serve(name)
-            self._check_current(number)
+            self._check_still(old, number, drops)
             handle = self._to_reload(call, old, new)
             opened = _reloaded(handle.open_call, call)
             if opened == handle.open_call:
@@ -484,12 +511,15 @@ class Service:
                 self._renamed(handle, old, new)
                 return handle.path
             order = msgspec.structs.replace(handle.order, open=opened, socket=str(socket_path))
+            self._reloading[old] = None
             try:
                 await handle.swap(order, listed(opened, str(socket_path)))
             except RingfenceError:
                 if handle.gone:  # perhaps after it had moved its socket
                     _remove(socket_path)
                 raise
+            finally:
+                del self._reloading[old]
             self._renamed(handle, old, new)
             return handle.path
 
@@ -497,11 +527,13 @@ class Service:
         if self._handles.get(old) is handle:
             self._handles[new] = self._handles.pop(old)
 
-    async def _move(self, call: wire.Mirror | wire.Seal | wire.Unmirror, number: int) -> wire.Path:
+    async def _move(
+        self, call: wire.Mirror | wire.Seal | wire.Unmirror, number: int, drops: int
+    ) -> wire.Path:
         name = _name(call.vg, call.lv)
         async with self._turns.of(name):
             await self._begin_to_serve(name)
-            self._check_current(number)
+            self._check_still(name, number, drops)
             token = call.token if isinstance(call, wire.Mirror) else ""
             handle = self._running(name, self._handles.get(name), call.uuid, token)
             if handle.path.hold is not wire.Hold.NONE:  # to copy is to write
@@ -557,27 +589,39 @@ class Service:
             call, str(socket_path), str(places.incidents), self._lock_fd, places.group, self._in_flight
         )
 
-    async def _close_call(self, call: wire.Close) -> None:
-        """A reload that is under way may rename the path meanwhile: look again when it is closed."""
-        name = _name(call.vg, call.lv)
-        if not call.uuid:
-            await self._close(name, call.flush)
-            return
-        while name:
-            await self._close(name, call.flush, call.uuid)
-            name = next((one for one, handle in self._handles.items() if _is_of(handle, call)), "")
+    async def _close_call(self, call: wire.Close, number: int, drops: int) -> None:
+        async with self._turns.of(_name_of(call)):
+            await self._close_now(call, number, drops)
+        await self._close_renamed(call, number, drops)
 
-    async def _close(self, name: str, flush: bool, uuid: str = "") -> None:
+    async def _close_now(self, call: wire.Close, number: int, drops: int) -> None:
+        """In its turn."""
+        name = _name(call.vg, call.lv)
+        self._check_still(name, number, drops)
+        await self._end(name, call.flush, call.uuid)
+
+    async def _close_renamed(self, call: wire.Close, number: int, drops: int) -> None:
+        """A reload that was under way may have renamed the path: look again when it is closed."""
+        while name := next((one for one, path in self._handles.items() if _is_of(path, call)), ""):
+            async with self._turns.of(name):
+                self._check_still(name, number, drops)
+                await self._end(name, call.flush, call.uuid)
+
+    async def _close(self, name: str, flush: bool) -> None:
         async with self._turns.of(name):
-            handle = self._handles.get(name)
-            if handle is None or (uuid and handle.open_call.uuid != uuid):
-                return
-            try:
-                await handle.end(flush)
-            finally:
-                if handle.gone and self._handles.get(name) is handle:
-                    del self._handles[name]
-            _remove(Path(handle.path.path))
+            await self._end(name, flush)
+
+    async def _end(self, name: str, flush: bool, uuid: str = "") -> None:
+        """In its turn."""
+        handle = self._handles.get(name)
+        if handle is None or (uuid and handle.open_call.uuid != uuid):
+            return
+        try:
+            await handle.end(flush)
+        finally:
+            if handle.gone and self._handles.get(name) is handle:
+                del self._handles[name]
+        _remove(Path(handle.path.path))
 
     async def _drop_all(self) -> None:
         self._drops += 1
@@ -687,7 +731,7 @@ def _look_at(calls: list[wire.Open]) -> tuple[bool, dict[str, Disk]] | None:
 
 
 def _is_of(handle: Handle | MappedHandle | Waiting, call: wire.Close) -> bool:
-    return (handle.open_call.vg, handle.open_call.uuid) == (call.vg, call.uuid)
+    return bool(call.uuid) and (handle.open_call.vg, handle.open_call.uuid) == (call.vg, call.uuid)
 
 
 def _check_length(path: Path | str) -> None:

@@ -67,6 +67,8 @@ class Options(msgspec.Struct, frozen=True):
     """"": /var/lib/corosync.  Several corosyncs on one machine need one each."""
     logfile: str = ""
     """"": syslog alone; else this file alone."""
+    seqno_unchanged_const: int = 0
+    """After so many rotations without a message the token rests; 0: corosync's own, 30."""
 
 
 class CorosyncNode(msgspec.Struct, frozen=True):
@@ -110,6 +112,8 @@ def render_corosync(config: ClusterConfig, options: Options = Options()) -> str:
         totem += [("secauth", "on"), ("crypto_cipher", "aes256"), ("crypto_hash", "sha256")]
         totem += [("keyfile", options.keyfile)] if options.keyfile else []
     totem += [("token", str(config.timing.token_ms)), ("token_coefficient", "0")]
+    if options.seqno_unchanged_const:
+        totem.append(("seqno_unchanged_const", str(options.seqno_unchanged_const)))
     interfaces: list[Section] = []
     if options.transport == "knet":
         interfaces = [_pinged(link, *pings) for link in range(links) for pings in _pings(config, links)]

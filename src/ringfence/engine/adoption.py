@@ -19,9 +19,12 @@ from ringfence.core.evidence import Evidence, EvidenceKind
 from ringfence.core.ids import Life
 from ringfence.engine.facts import Fact, Noted, VictimGone
 from ringfence.engine.losses import clean_up
+from ringfence.engine.spaces import lock_busy
 from ringfence.engine.state import ClusterState
 from ringfence.fencing.domain import Victim
 from ringfence.locks.compat import covers
+from ringfence.locks.flags import Flag
+from ringfence.wire import SHOWN_IS_USED, entries
 from ringfence.wire.ring import OpenLock
 
 
@@ -42,7 +45,20 @@ def adopt(state: ClusterState, life: Life, shown: Sequence[OpenLock]) -> tuple[b
     record = state.domain.adopted(old.life, evidence)
     clean_up(state, life.node, record.lockspaces, [(one.lockspace, one.resource) for one in shown])
     what = f"{how}: {len(shown)} lock{'s' if len(shown) > 1 else ''}; what else it held is cleaned up"
-    return True, [Noted("adopted", what, {**fields, "locks": len(shown)}), VictimGone(old.life)]
+    noted = Noted("adopted", what, {**fields, "locks": len(shown)})
+    return True, [*_used(state, life, shown), noted, VictimGone(old.life)]
+
+
+def _used(state: ClusterState, life: Life, shown: Sequence[OpenLock]) -> list[Fact]:
+    """What was asked for ahead, and is shown, is in use: the old life did not live to tell.
+
+    With the adoption: who waited for its VG goes on now, and asks who uses its LVs (`commands.in_use`)."""
+    facts: list[Fact] = []
+    for one in shown if state.protocol >= SHOWN_IS_USED else ():
+        lock = state.lockspaces[one.lockspace].resources[one.resource].find(life.node)
+        if lock is not None and lock.flags & Flag.AHEAD:
+            facts += lock_busy(state, life, entries.LockBusy(one.lockspace, one.resource))
+    return facts
 
 
 def _why_not(state: ClusterState, life: Life, victims: list[Victim], shown: Sequence[OpenLock]) -> str:

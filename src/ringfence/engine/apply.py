@@ -40,8 +40,9 @@ from ringfence.wire.ring import Submitted
 
 def apply(state: ClusterState, life: Life, item: Submitted) -> list[Fact]:
     """Apply the next entry of the total order; the caller has asked `fits`, and then runs `settle`."""
-    assert state.fits(life, item)
-    state.senders[life.node].seq = item.seq
+    sender = state.senders[life.node]
+    assert sender.life == life, "who is not admitted has said something"
+    sender.seq = item.seq
     state.position += 1
     state.wall_ms = max(state.wall_ms, item.wall_ms)
     if state.handovers:

@@ -23,7 +23,7 @@ from ringfence.engine.losses import (
 )
 from ringfence.engine.state import ClusterState, Sender
 from ringfence.fencing.delays import favours_lost, stakes_decide
-from ringfence.wire import FENCING
+from ringfence.wire import FENCING, LEAVE_OUT
 from ringfence.wire.ring import UNSAID_HARDWARE, Hardware, OpenLock
 
 NOTHING_SHOWN: Mapping[int, tuple[OpenLock, ...]] = MappingProxyType({})
@@ -42,6 +42,7 @@ def enter_view(
     shown: Mapping[int, tuple[OpenLock, ...]] = NOTHING_SHOWN,
     out: tuple[Life, ...] = (),
     hardware: Mapping[int, Hardware] = NOTHING_SAID,
+    left_out: tuple[int, ...] = (),
 ) -> list[Fact]:
     """A primary view's barrier is complete.
 
@@ -54,6 +55,7 @@ def enter_view(
         shown: what data paths of its earlier life a member's new daemon has found open.
         out: fresh: lives that had left cleanly before, and have not been back since.
         hardware: what each member says its machine is made of.
+        left_out: who is in the ring, and said nothing in time: no member of this view.
     """
     state.epoch = epoch
     state.wall_ms = max(state.wall_ms, wall_ms)
@@ -66,7 +68,9 @@ def enter_view(
         if node not in members:
             ended = node in procdown
             reason = f"its daemon ended, view {epoch}" if ended else f"lost from view {epoch}"
-            facts += lose(state, life, reason, due=not ended)
+            if silent := node in left_out:
+                reason = f"its daemon is silent: it did not say that it is ready in view {epoch}"
+            facts += lose(state, life, reason, due=not (ended or silent))
         elif arriving[node] != life:
             facts += lose(state, life, f"came back as another life in view {epoch}", due=False)
         elif not may[node]:
@@ -132,10 +136,17 @@ def _volumes_in_use(state: ClusterState) -> Counter[int]:
 def admit(
     state: ClusterState, life: Life, wall_ms: int, hardware: Hardware = UNSAID_HARDWARE
 ) -> list[Fact]:
-    """A member that was not ready says Ready again in this view, as a fresh incarnation."""
+    """A member that was not ready says Ready again in this view, as a fresh incarnation.
+
+    Who was left out before it had ever been let in may have been let in since as the life that said Ready too
+    late, and ended it when it found out."""
     state.wall_ms = max(state.wall_ms, wall_ms)
     state.position += 1
-    return _meet(state, life, True, (), hardware)
+    facts: list[Fact] = []
+    earlier = state.lives.get(life.node)
+    if earlier is not None and earlier != life and state.protocol >= LEAVE_OUT:
+        facts = lose(state, earlier, f"came back as another life in view {state.epoch}", due=False)
+    return facts + _meet(state, life, True, (), hardware)
 
 
 def heard_fenced(state: ClusterState, life: Life) -> list[Fact]:

@@ -67,8 +67,11 @@ class Context:
         """`disk` has changed and must be kept before anything of this step is said."""
         self.now_ns = 0
         self.wall_ms = 0
-        self.phase = Phase.STARTING
-        self.state: ClusterState | None = None
+        self._phase = Phase.STARTING
+        self._state: ClusterState | None = None
+        self.running: ClusterState | None = None
+        """The state, if this node may act on it now.  Follows `phase` and `state`; it is read many times a
+        lock, and so is no property."""
         self.epoch = Epoch()
         """The ring's present epoch; zero without a view."""
         self.ring: tuple[int, ...] = ()
@@ -128,19 +131,33 @@ class Context:
         return -(-self.now_ns // 1_000_000)
 
     @property
-    def running(self) -> ClusterState | None:
-        """The state, if this node may act on it now."""
-        return self.state if self.phase is Phase.RUNNING else None
+    def phase(self) -> Phase:
+        return self._phase
+
+    @phase.setter
+    def phase(self, phase: Phase) -> None:
+        self._phase = phase
+        self.running = self._state if phase is Phase.RUNNING else None
+
+    @property
+    def state(self) -> ClusterState | None:
+        """As far as this node has applied it, whether or not it may act on it."""
+        return self._state
+
+    @state.setter
+    def state(self, state: ClusterState | None) -> None:
+        self._state = state
+        self.running = state if self._phase is Phase.RUNNING else None
 
     @property
     def protocol(self) -> int:
         """What this node speaks now; while it may not act, the oldest that it can."""
-        return self.state.protocol if self.state is not None and self.running else self.speaks.low
+        return self.running.protocol if self.running is not None else self.speaks.low
 
     @property
     def speaks_whole_dlm(self) -> bool:
         """Whether every node that has the state knows all flags and names (it may be known to this one)."""
-        return self.state is not None and self.state.protocol >= WHOLE_DLM
+        return self._state is not None and self._state.protocol >= WHOLE_DLM
 
     def check_name(self, name: str) -> None:
         """Raises Refused for a lockspace or resource that older nodes would take for another, or for none."""
@@ -158,12 +175,12 @@ class Context:
         """Send an entry into the total order; it goes out when this node runs, once.
 
         Returns its number, for `outbox.waits`."""
-        many_locks = self.running is not None and self.protocol >= MANY_LOCKS
+        many_locks = self.running is not None and self.running.protocol >= MANY_LOCKS
         return self.outbox.submit(entry, self.wall_ms, unhurried=unhurried, many_locks=many_locks)
 
     def submit_many(self, entry: LockRequests | LockUnlocks) -> None:
         """The same for an entry about many locks; one by one, where an older node would not know it."""
-        if self.running is not None and self.protocol >= MANY_LOCKS:
+        if self.running is not None and self.running.protocol >= MANY_LOCKS:
             self.outbox.submit(entry, self.wall_ms)
             return
         for one in one_by_one(entry):
@@ -264,5 +281,7 @@ class Context:
         """The same for a lock of this lockspace, where a disk may have taken authority away."""
         if not self.may_report:
             return False
-        deadline_ns = self.narrowed.get(lockspace) if self.narrowed else None
+        if not self.narrowed:
+            return True
+        deadline_ns = self.narrowed.get(lockspace)
         return deadline_ns is None or self.now_ns < deadline_ns

@@ -32,7 +32,8 @@ class Grants:
 
     def take(self, fact: LockFact) -> list[Out]:
         """An effect of the ordered state for this node."""
-        self._unfold()
+        if self._just_now:
+            self._unfold()
         effect, where = fact.effect, (fact.lockspace, fact.resource)
         if isinstance(effect, Granted):
             assert fact.token is not None
@@ -80,12 +81,14 @@ class Grants:
     def tell(self) -> list[Out]:
         """Report what may be reported now."""
         state = self._context.running
-        outs = self._tell_just_now(state) if state is not None and self._just_now else []
-        self._unfold()
+        outs: list[Out] = []
+        if self._just_now:
+            outs = self._tell_just_now(state) if state is not None else []
+            self._unfold()
         if state is None or not self._waiting:
             return outs
         for where, waiting in list(self._waiting.items()):
-            if state.blocking(where[0]):
+            if state.domain.victims and state.blocking(where[0]):
                 continue
             if waiting.token.epoch != state.epoch:
                 if waiting.asked != state.epoch:

@@ -83,6 +83,7 @@ from ringfence.engine.views import Views
 from ringfence.engine.wiper import Wiper
 from ringfence.membership.quorum import is_primary
 from ringfence.volumes.deltas import follow
+from ringfence.wire import ring
 from ringfence.wire.block import Hold
 from ringfence.wire.entries import AckJoin, Incident, IncidentSeen, Suspect
 from ringfence.wire.slots import Mark
@@ -185,16 +186,19 @@ class _Node:
         self._take(input)
         if context.only_locks and not self._tasks.busy and not self._requests.busy:
             self.locker.look()
-            self._lvmlockd.look()
+            if self._lvmlockd.used:
+                self._lvmlockd.look()
         else:
             self.locker.let_go()
             self._look_round()
         if not context.left:
-            frame = context.outbox.frame(context.epoch, context.life, context.protocol)
-            if frame is not None:
-                context.out(Multicast(frame))
+            items = context.outbox.frame()
+            if items:
+                frame = ring.encode(context.epoch, context.life, items, context.protocol)
+                context.effects.append(Multicast(frame))
             self._called_for_all = self._called_for_all or context.more
-            if (context.more or context.more_locks or context.outbox.more) and not self._called:
+            more = context.more or context.more_locks or (items and context.outbox.more)
+            if more and not self._called:
                 self._called = True
                 context.out(CallAgain())
         effects, context.effects = context.effects, []
@@ -514,19 +518,18 @@ class _Node:
 
     def facts(self, facts: list[Fact]) -> None:
         for fact in facts:
-            self._fact(fact)
+            if not isinstance(fact, LockFact | LockFacts):
+                self._fact(fact)
+            elif fact.effect.owner != self.context.me:
+                pass
+            elif isinstance(fact, LockFact):
+                self.locker.take_fact(fact)
+            else:
+                self.locker.take_facts(fact)
 
     def _fact(self, fact: Fact) -> None:
         context = self.context
         me = context.me
-        if isinstance(fact, LockFact):
-            if fact.effect.owner == me:
-                self.locker.take_fact(fact)
-            return
-        if isinstance(fact, LockFacts):
-            if fact.effect.owner == me:
-                self.locker.take_facts(fact)
-            return
         context.only_locks = False
         match fact:
             case Noted():

@@ -27,7 +27,7 @@ class _Order(msgspec.Struct, frozen=True, tag=True):
 # -- answered by the engine --------------------------------------------------
 
 
-class Acquire(_Order, frozen=True):
+class Acquire(_Order, frozen=True, gc=False):
     """Take a lock through this node's cache.  Answer: Held.
 
     Raises LockHeld (message names the holders) if wait_ms is 0 and it is held, TimedOut, NotFound
@@ -65,7 +65,7 @@ class Convert(_Order, frozen=True):
     wait_ms: int | None = None
 
 
-class Release(_Order, frozen=True):
+class Release(_Order, frozen=True, gc=False):
     """With `lvb`: write the value block (the lock is held PW or EX).  Answer: None."""
 
     lock: int
@@ -89,7 +89,8 @@ class LocksTogether(_Order, frozen=True):
     """Carry all of these out at once, as many in a frame as there may be.  Answer: a tuple with the answer to
     each, or the RingfenceError that it would have raised.
 
-    An Acquire among them is for an LV's persistent lock; a Release writes no value."""
+    They differ only in what they are about: for the persistent locks of a VG's LVs, in one mode and with one
+    wait; or to let go of locks, without a value."""
 
     orders: tuple[Acquire | Release, ...]
 
@@ -547,7 +548,7 @@ class SlotIo(_Order, frozen=True):
 # -- answered by the block driver ----------------------------------------------
 
 
-class OpenPath(_Order, frozen=True):
+class OpenPath(_Order, frozen=True, gc=False):
     """Make an active LV reachable.  Answer: Opened."""
 
     vg: str
@@ -572,7 +573,7 @@ class Opened(msgspec.Struct, frozen=True):
     """nbd+unix:///LV?socket=PATH, or file://PATH."""
 
 
-class ClosePath(_Order, frozen=True):
+class ClosePath(_Order, frozen=True, gc=False):
     """Flush, end and reap the LV's worker.  Answer: None.  An unopened LV is closed already."""
 
     vg: str
@@ -580,6 +581,8 @@ class ClosePath(_Order, frozen=True):
     """The name it is open under."""
     uuid: str = ""
     """Given: only the path of this LV, and under whatever name: it may just be renamed."""
+    own: bool = False
+    """To take back what this command has opened, or has tried to: refused where another one has opened it."""
 
 
 class PathsTogether(_Order, frozen=True):

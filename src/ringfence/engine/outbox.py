@@ -16,8 +16,7 @@ from itertools import chain
 
 import msgspec
 
-from ringfence.core.ids import Epoch, Life
-from ringfence.core.modes import Mode
+from ringfence.core.modes import UN, Mode
 from ringfence.wire import ring
 from ringfence.wire.entries import (
     Entry,
@@ -69,7 +68,8 @@ class Outbox:
         if kind is not None and kind == self._row_kind:
             self._row.append(entry.resource)  # type: ignore[union-attr]
         else:
-            self._end_row()
+            if self._row:
+                self._end_row()
             self._seq += 1
             self._unsent.append(ring.Submitted(self._seq, entry, wall_ms))
             self._row_kind = kind
@@ -142,25 +142,27 @@ class Outbox:
         self._seq = self._base = self._urgent = 0
         self._unsent.clear()
 
-    def frame(self, epoch: Epoch, life: Life, protocol: int = 1) -> bytes | None:
-        """This step's frame, or None if there is nothing to say."""
-        items: list[ring.Item] = self._items
-        self._items = []
-        if self._open and (items or self._due()):
-            self._end_row()
+    def frame(self) -> tuple[ring.Item, ...]:
+        """What leaves with this step; empty if there is nothing to say."""
+        if not (self._items or self._unsent):
+            return ()
+        items, self._items = self._items, []
+        if self._open and self._unsent and (items or self._due()):
+            self._row_kind = None
+            if self._row:
+                self._end_row()
             room = self._at_once - len(items)
             while self._unsent and room > 0:
                 room -= weight(self._unsent[0].entry)
                 items.append(self._send())
-        return ring.encode(epoch, life, tuple(items), protocol) if items else None
+        return tuple(items)
 
     def _due(self) -> bool:
-        """Whether entries must leave now, be it alone."""
-        if not self._unsent:
-            return False
+        """Whether entries, of which there are some, must leave now, be it alone."""
         first = self._unsent[0]
-        enough = weight(first.entry) >= self._at_once or len(self._unsent) >= self._at_once
-        return enough or first.seq <= self._urgent
+        if first.seq <= self._urgent or len(self._unsent) >= self._at_once:
+            return True
+        return weight(first.entry) >= self._at_once
 
     def _send(self) -> ring.Submitted:
         """The next one, with the number it follows.
@@ -168,7 +170,8 @@ class Outbox:
         Not always one less: a node may have taken its own entry for applied, alone, in a state that the
         cluster has not carried on; that entry is gone, and nothing may wait for it."""
         after = self._sent[-1].seq if self._sent else self._base
-        one = msgspec.structs.replace(self._unsent.popleft(), after=after)
+        next = self._unsent.popleft()
+        one = ring.Submitted(next.seq, next.entry, next.wall_ms, after)
         self._sent.append(one)
         return one
 
@@ -192,8 +195,8 @@ def _kind(entry: Entry, wall_ms: int) -> Kind | None:
         return (LockRequest, entry.lockspace, entry.mode, entry.flags, wall_ms) if entry.lvb is None else None
     if isinstance(entry, LockUnlock):
         plain = entry.lvb is None and not entry.flags
-        return (LockUnlock, entry.lockspace, Mode.UN, 0, wall_ms) if plain else None
-    return (LockBusy, entry.lockspace, Mode.UN, 0, wall_ms) if isinstance(entry, LockBusy) else None
+        return (LockUnlock, entry.lockspace, UN, 0, wall_ms) if plain else None
+    return (LockBusy, entry.lockspace, UN, 0, wall_ms) if isinstance(entry, LockBusy) else None
 
 
 def _in_a_row(first: Entry, names: list[str]) -> Entry:

@@ -7,9 +7,12 @@ in between; so one could let go of the very lock under which the other is about 
     a path is opened, or held less, under the lock that its command was told of, if that is still had, is
         strong enough, and no operation on it is in flight
     a lock is not let go of, nor made weaker than its path needs, while a path is open under it, or may be
+    nothing is closed while it is being opened, nor opened while it is being closed
+
+    who takes back an opening of his own that has failed closes nothing that another command has opened
 
 Who comes second is refused, and may try again.  "May be": from the order to open it until one to close it was
-carried out, with no order to open it beside that."""
+carried out."""
 
 import msgspec
 
@@ -20,15 +23,17 @@ from ringfence.engine.locker import Locker
 from ringfence.engine.orders import ClosePath, Convert, OpenPath, PathsTogether, Release, ReloadPath
 from ringfence.wire.block import Hold
 
+EARLIER = 0
+
 
 class _Path(msgspec.Struct, gc=False):
     needs: Mode = Mode.UN
     """The least mode of its lock; UN: it is not open."""
     opening: int = 0
     closing: int = 0
-    """Orders of that kind that are under way."""
-    unsure: bool = False
-    """Some of both are, or were at once: nobody knows which came last."""
+    """Orders of that kind that are under way: of one of them at a time."""
+    openers: tuple[int, ...] = ()
+    """Commands that have ordered to open it since it was closed; EARLIER: a life before this one."""
 
 
 class PathLocks:
@@ -43,34 +48,48 @@ class PathLocks:
 
     def adopted(self, vg: str, uuid: str, mode: Mode) -> None:
         """An earlier life has left a path open, under this lock."""
-        self._paths[space_of(vg), uuid] = _Path(mode)
+        self._paths[space_of(vg), uuid] = _Path(mode, openers=(EARLIER,))
 
     # -- paths -----------------------------------------------------------------------------
 
-    def ordered(self, order: object) -> None:
-        """A command gives an order about paths.  Raises Refused: it must not be carried out."""
+    def ordered(self, order: object, by: int) -> None:
+        """A command gives an order about paths.  Raises Refused: it must not be carried out.
+
+        Args: by: which command, from 1."""
         match order:
-            case OpenPath():
-                self._check(order, _needed(order))
-                self._begins((space_of(order.vg), order.uuid), order)
-            case ClosePath():
-                self._begins((space_of(order.vg), order.uuid), order)
+            case OpenPath() | ClosePath():
+                if refused := self._refused(order, by):
+                    raise refused
+                self._begins((space_of(order.vg), order.uuid), order, by)
             case ReloadPath(hold=Hold() as hold):
                 self._check(order, hold.least)
                 path = self._paths.get((space_of(order.vg), order.uuid))
                 if path is not None:
                     path.needs = max(path.needs, hold.least)
 
-    def ordered_together(self, order: PathsTogether) -> dict[int, RingfenceError]:
+    def ordered_together(self, order: PathsTogether, by: int) -> dict[int, RingfenceError]:
         """As `ordered`; returns those that must not be carried out, by their number."""
         refused: dict[int, RingfenceError] = {}
         for number, one in enumerate(order.orders):
-            key = space_of(one.vg), one.uuid
-            if isinstance(one, OpenPath) and not self._may_open(key, one, _needed(one)):
-                refused[number] = _lock_changed(one)
+            if (why := self._refused(one, by)) is not None:
+                refused[number] = why
             else:
-                self._begins(key, one)
+                self._begins((space_of(one.vg), one.uuid), one, by)
         return refused
+
+    def _refused(self, order: OpenPath | ClosePath, by: int) -> Refused | None:
+        key = space_of(order.vg), order.uuid
+        path = self._paths.get(key)
+        if isinstance(order, OpenPath):
+            if not self._may_open(key, order, _needed(order)):
+                return _lock_changed(order)
+            return _busy(order, "closed") if path is not None and path.closing else None
+        if path is None:
+            return None
+        if order.own and any(one != by for one in path.openers):
+            path.openers = tuple(one for one in path.openers if one != by)  # the last of them may close it
+            return Refused(f"{order.vg}/{order.lv} was opened here by another command, too", retry=True)
+        return _busy(order, "opened") if path.opening else None
 
     def _check(self, order: OpenPath | ReloadPath, needs: Mode) -> None:
         if not self._may_open((space_of(order.vg), order.uuid), order, needs):
@@ -81,16 +100,17 @@ class PathLocks:
         held = use.held if use is not None and use.done is None else None
         return held is not None and held.token == order.token and held.mode >= needs
 
-    def _begins(self, key: tuple[str, str], order: OpenPath | ClosePath) -> None:
+    def _begins(self, key: tuple[str, str], order: OpenPath | ClosePath, by: int) -> None:
         path = self._paths.get(key)
         if path is None:
             path = self._paths[key] = _Path()
         if isinstance(order, OpenPath):
             path.needs = max(path.needs, _needed(order))
             path.opening += 1
+            if by not in path.openers:
+                path.openers = (*path.openers, by)
         else:
             path.closing += 1
-        path.unsure = path.unsure or (path.opening > 0 and path.closing > 0)
 
     def done(self, order: object, answer: object, *, failed: bool) -> None:
         """What became of an order; answer: of many, that of each."""
@@ -118,12 +138,10 @@ class PathLocks:
             path.opening = max(path.opening - 1, 0)
         else:
             path.closing = max(path.closing - 1, 0)
-            if not failed and not path.unsure:
-                path.needs = Mode.UN
-        if not path.opening and not path.closing:
-            path.unsure = False
-            if path.needs is Mode.UN:
-                del self._paths[key]
+            if not failed:
+                path.needs, path.openers = Mode.UN, ()
+        if path.needs is Mode.UN and not path.opening and not path.closing:
+            del self._paths[key]
 
     # -- locks -----------------------------------------------------------------------------
 
@@ -143,6 +161,11 @@ class PathLocks:
 def _lock_changed(order: OpenPath | ReloadPath) -> Refused:
     words = f"Logical volume {order.vg}/{order.lv} was not opened: another command here has changed its lock"
     return Refused(f"{words} meanwhile", next="try again", retry=True)
+
+
+def _busy(order: OpenPath | ClosePath, what: str) -> Refused:
+    words = f"Logical volume {order.vg}/{order.lv} is just being {what} here by another command"
+    return Refused(words, next="try again", retry=True)
 
 
 def _needed(order: OpenPath) -> Mode:

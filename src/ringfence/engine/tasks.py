@@ -378,12 +378,12 @@ class Tasks:
 
         Raises Refused."""
         if isinstance(order, orders.PathsTogether):
-            task.refusals = self.path_locks.ordered_together(order)
+            task.refusals = self.path_locks.ordered_together(order, task.number)
             order = _without(order, task.refusals)
             if not order.orders:
                 return tuple(task.refusals.values())
         else:
-            self.path_locks.ordered(order)
+            self.path_locks.ordered(order, task.number)
         for one in order.orders if isinstance(order, orders.PathsTogether) else (order,):
             if isinstance(one, orders.ClosePath):
                 self.opened.pop((one.vg, one.uuid), None)

@@ -31,7 +31,7 @@ from ringfence.engine.apply import apply
 from ringfence.engine.arrivals import admit, enter_view, heard_fenced
 from ringfence.engine.context import Context, Phase
 from ringfence.engine.digest import digest_of_config, digest_of_state
-from ringfence.engine.effects import DropPaths, Ended
+from ringfence.engine.effects import DropPaths, Ended, Multicast
 from ringfence.engine.facts import Fact, Noted
 from ringfence.engine.identity import re_enrol, remembered
 from ringfence.engine.inputs import Delivered, PathsDropped, RingLost, ViewChanged
@@ -42,9 +42,9 @@ from ringfence.engine.state import ClusterState
 from ringfence.membership.authority import Authority
 from ringfence.membership.barrier import Barrier, Verdict
 from ringfence.membership.quorum import is_primary
-from ringfence.wire import FENCING, ring
+from ringfence.wire import FENCING, LEAVE_OUT, ring
 from ringfence.wire.entries import LOCK_ENTRIES, Goodbye, weight
-from ringfence.wire.ring import Frame, Heartbeat, Ready, Snapshot, Submitted
+from ringfence.wire.ring import Heartbeat, LeaveOut, Ready, Snapshot, Submitted
 
 Event = tuple[int, Life, ring.Item | None]
 """(sender, its life, what it said), in the total order; None: the frame itself was heard."""
@@ -93,6 +93,10 @@ class Views:
         """Since this node ran last it had no ring, no quorum, or a ring that delivered nothing."""
         self._ready_ns = 0
         """When to say Ready, if that waits; 0: it does not."""
+        self._left_out: tuple[int, ...] = ()
+        """Members that this node has asked to leave out of the barrier that is open."""
+        self._word_ns = 0
+        """When the last Ready of the barrier that is open was delivered."""
         self._again_ns = 0
         """When to ask to be admitted once more; 0: not in this view."""
         self._done = False
@@ -119,19 +123,24 @@ class Views:
         return self._work is not None or bool(self._behind or self._after)
 
     def from_ring(self, fact: ViewChanged | RingLost | Delivered) -> None:
-        busy = self.busy
-        if self._after or (busy and not isinstance(fact, Delivered)):
+        if not self.busy:
+            if isinstance(fact, Delivered):
+                self._delivered(fact.sender, fact.payload)
+            else:
+                self._take(fact)
+            self.go_on()
+        elif self._after or not isinstance(fact, Delivered):
             self._after.append(fact)
         else:
-            self._take(fact)
-        if not busy:
-            self.go_on()  # else the driver was asked to call again
+            self._take(fact)  # and the driver was asked to call again
 
     def go_on(self) -> None:
         """Work off what this step may, of what has begun and of what waits behind it."""
         context = self._context
-        busy = self.busy
-        while busy and context.budget > 0:
+        while self._work is not None or self._behind or self._after:  # busy
+            if context.budget <= 0:
+                context.more = True
+                break
             context.budget -= 1
             if self._work is not None:
                 self._slice(self._work)
@@ -141,8 +150,6 @@ class Views:
                 self._do(*event)
             else:
                 self._take(self._after.popleft())
-            busy = self.busy
-        context.more = context.more or busy
         context.settled = self._work is None
 
     def _slice(self, work: Work) -> None:
@@ -173,7 +180,7 @@ class Views:
         silent_ms = (context.now_ns - self._back_ns) // 1_000_000
         if silent_ms > LOSS_DETECTIONS * context.config.timing.detection_ms:
             self._regains = True
-        before = self.barrier.members if self.barrier is not None else ()
+        before = (*self.barrier.members, *self.barrier.left_out) if self.barrier is not None else ()
         gone = [view.how.get(node, "nodedown") for node in before if node not in view.members]
         nobody_new = all(node in before for node in view.members)
         context.hearing.ring_formed(
@@ -206,7 +213,7 @@ class Views:
         return ", ".join(state.name(node) for node in state.ready if node not in members)
 
     def look(self) -> None:
-        """Every step: say Ready, if that was waited with for long enough."""
+        """Every step: say Ready, if that was waited with for long enough; and who is waited for in vain."""
         if self._ready_ns and self._context.now_ns >= self._ready_ns:
             self.why = "waiting for every member of the view to say that it is ready"
             self._say_ready()
@@ -216,6 +223,28 @@ class Views:
             self._again_ns = 0
             self._context.phase = Phase.JOINING
             self._say_ready()
+        if self.barrier is not None and not self._done and self._context.phase is Phase.BARRIER:
+            self._look_for_silence(self.barrier)
+
+    def _look_for_silence(self, barrier: Barrier) -> None:
+        """Have the barrier go on without a daemon that is silent, though its host is in the ring.
+
+        For so long nobody has spoken: where one is heard late, others may be about to.  The lowest of those
+        who have spoken says so; the next one later, in case that it is silent by now."""
+        context, hearing = self._context, self._context.hearing
+        if barrier.life(context.me) != context.life or context.vetoed or not context.calm:
+            return
+        spoken = [node for node in barrier.members if barrier.life(node) is not None]
+        waits_ms = context.config.timing.left_out_ms(spoken.index(context.me))
+        if context.now_ns < max(self._word_ns, hearing.last_gap_ns) + waits_ms * 1_000_000:
+            return
+        silent = barrier.silent(context.config)
+        if silent and silent != self._left_out:
+            self._left_out = silent
+            # In a protocol of which a node that was shut out passes over what it does not know.
+            context.out(
+                Multicast(ring.encode(context.epoch, context.life, (LeaveOut(silent),), LEAVE_OUT))
+            )
 
     def _ring_lost(self, lost: RingLost) -> None:
         context = self._context
@@ -232,7 +261,7 @@ class Views:
 
     def _delivered(self, sender: int, payload: bytes) -> None:
         context = self._context
-        nothing_else = context.only_locks and context.phase is Phase.RUNNING and not self.busy
+        nothing_else = context.only_locks and context.running is not None and not self.busy
         context.only_locks = False
         if self.barrier is None:
             return
@@ -247,7 +276,20 @@ class Views:
             return
         context.only_locks = nothing_else and all(map(_of_locks, frame.items))
         context.hearing.heard(frame.life, context.now_ns)
-        self._heard(sender, frame)
+        if context.only_locks and not self._unsure and self._all_are_heard and self._moves:
+            for item in frame.items:  # as `_event` would
+                if self._work is None and isinstance(item, Submitted):
+                    self._submitted(frame.life, item)
+                else:
+                    self._behind.append((sender, frame.life, item))
+            return
+        if self._done and not self._all_are_heard:
+            self._event(sender, frame.life, None)
+        for item in frame.items:
+            if self._done:
+                self._event(sender, frame.life, item)
+            else:
+                self._before(sender, frame.life, item)
 
     def paths_dropped(self, dropped: PathsDropped) -> None:
         """Every data path of the stale life is closed: begin a new one."""
@@ -305,6 +347,7 @@ class Views:
         self._buffer, self._gathering = [], Gathering()
         self._unsure = []
         self._ready_ns = self._again_ns = 0
+        self._left_out = ()
 
     def _say_ready(self) -> None:
         self._ready_ns = 0
@@ -338,16 +381,6 @@ class Views:
             )
         )
 
-    def _heard(self, sender: int, frame: Frame) -> None:
-        """One frame of this view; its items in order.  Every member does the same at the same place."""
-        if self._done and not self._all_are_heard:
-            self._event(sender, frame.life, None)
-        for item in frame.items:
-            if self._done:
-                self._event(sender, frame.life, item)
-            else:
-                self._before(sender, frame.life, item)
-
     @property
     def _all_are_heard(self) -> bool:
         """Nobody is a victim, or was fenced, of whom it would be news to be heard."""
@@ -371,7 +404,8 @@ class Views:
     def _moves(self) -> bool:
         """Whether the ring moves: a word that this node sent in this view within `token_ms` came back."""
         context = self._context
-        return context.now_ns - self._back_ns < context.config.timing.token_ms * 1_000_000
+        after_ns = context.now_ns - context.config.timing.token_ms * 1_000_000
+        return context.authority.own_heartbeat_ns > after_ns or context.hearing.view_ns > after_ns
 
     @property
     def _back_ns(self) -> int:
@@ -385,12 +419,17 @@ class Views:
             self._waiting(sender, life, item)
 
     def _before(self, sender: int, life: Life, item: ring.Item) -> None:
-        """The barrier is open.  Only Ready can come: nobody says anything else before it is complete."""
+        """The barrier is open.  Nobody says anything but Ready and LeaveOut before it is complete."""
         assert self.barrier is not None
         if isinstance(item, Ready):
             self.barrier.add(sender, life, item)
-            if self.barrier.complete:
-                self._conclude(self.barrier)
+            self._word_ns = self._context.now_ns
+        elif isinstance(item, LeaveOut) and self.barrier.life(sender) == life:
+            self.barrier.leave_out(item.nodes)
+        else:
+            return
+        if self.barrier.complete:
+            self._conclude(self.barrier)
 
     def _conclude(self, barrier: Barrier) -> None:
         context = self._context
@@ -406,7 +445,9 @@ class Views:
             self._suspend(barrier, verdict)
             return
         me = context.me
-        if barrier.life(me) != context.life:
+        if me in barrier.left_out:
+            self.go_stale(f"view {barrier.epoch} began without it: it said too late that it is ready")
+        elif barrier.life(me) != context.life:
             context.phase, self.why = Phase.JOINING, "waiting to be admitted"
         elif me in verdict.stale:
             self.go_stale(f"view {barrier.epoch} carries a later state, or has given this life up")
@@ -504,6 +545,7 @@ class Views:
             shown,
             verdict.out,
             hardware,
+            barrier.left_out,
         )
         if state.lives.get(context.me) != context.life:
             self.go_stale(f"not admitted to view {barrier.epoch}")
@@ -622,17 +664,7 @@ class Views:
                     self._parts.victim_heard(victim.life)
             return
         if isinstance(item, Submitted):
-            if state.fits(life, item):
-                facts = apply(state, life, item)
-                if life == context.life:
-                    context.outbox.applied(item.seq)
-                if not _of_locks(item):
-                    context.authority.set_ready(state.ready)
-                if state.unsettled:
-                    self._work = settle(state)
-                self._parts.facts(facts)
-            elif life == context.life:
-                context.outbox.repeat(item.seq)
+            self._submitted(life, item)
         elif isinstance(item, Heartbeat):
             if state.lives.get(sender) == life:
                 context.authority.heard(context.now_ns, sender, item)
@@ -644,11 +676,29 @@ class Views:
         elif isinstance(item, Ready):
             self._admit(life, item)
 
+    def _submitted(self, life: Life, item: Submitted) -> None:
+        context, state = self._context, self._context.running
+        assert state is not None
+        if state.fits(life, item):
+            facts = apply(state, life, item)
+            if life == context.life:
+                context.outbox.applied(item.seq)
+            if not isinstance(item.entry, LOCK_ENTRIES):
+                context.authority.set_ready(state.ready)
+            if state.unsettled:
+                self._work = settle(state)
+            self._parts.facts(facts)
+        elif life == context.life:
+            context.outbox.repeat(item.seq)
+
     def _admit(self, life: Life, ready: Ready) -> None:
-        """A member says Ready again in this view: it was stale, and comes back as a new life."""
+        """A member says Ready again in this view: it was stale, and comes back as a new life.
+
+        Or it was left out, and says it late.  It finds that out by itself, and comes back as its next life,
+        which could take an answer to this one for its own."""
         context, state = self._context, self._context.state
         assert state is not None
-        if state.lives.get(life.node) == life or not ready.reaped:
+        if state.lives.get(life.node) == life or state.domain.victim(life) is not None or not ready.reaped:
             return
         admitted = ready.config_digest == digest_of_config(context.config) and state.protocol in ready.speaks
         facts = admit(state, life, ready.wall_ms, ready.hardware) if admitted else []

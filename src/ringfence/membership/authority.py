@@ -33,8 +33,9 @@ class Authority:
         """Counter of the last heartbeat delivered from each ready member, in this view."""
         self._echoed: dict[int, int] = {}
         """Send time of the newest own heartbeat that each ready member has echoed, in this view."""
-        self._grant_deadline_ns = 0
-        self._write_deadline_ns = 0
+        self.grant_deadline_ns = 0
+        self.write_deadline_ns = 0
+        """As last renewed."""
         self._answered_ns = 0
         """Send time of the newest own heartbeat that a majority has echoed, in any view."""
 
@@ -49,14 +50,6 @@ class Authority:
             self._answered_ns + timing.grant_ms * NS_PER_MS,
             self._answered_ns + timing.write_ms * NS_PER_MS,
         )
-
-    @property
-    def grant_deadline_ns(self) -> int:
-        return self._grant_deadline_ns
-
-    @property
-    def write_deadline_ns(self) -> int:
-        return self._write_deadline_ns
 
     @property
     def own_heartbeat_ns(self) -> int:
@@ -132,14 +125,14 @@ class Authority:
             base_ns = self.base_ns(True)
         if base_ns:
             timing = self._config.timing
-            self._grant_deadline_ns = max(self._grant_deadline_ns, base_ns + timing.grant_ms * NS_PER_MS)
-            self._write_deadline_ns = max(self._write_deadline_ns, base_ns + timing.write_ms * NS_PER_MS)
-        return self._grant_deadline_ns, self._write_deadline_ns
+            self.grant_deadline_ns = max(self.grant_deadline_ns, base_ns + timing.grant_ms * NS_PER_MS)
+            self.write_deadline_ns = max(self.write_deadline_ns, base_ns + timing.write_ms * NS_PER_MS)
+        return self.grant_deadline_ns, self.write_deadline_ns
 
     def lost(self) -> None:
         """This incarnation's authority is gone for ever; only a new one that `entered` has any."""
         self._forget()
-        self._grant_deadline_ns = self._write_deadline_ns = self._answered_ns = 0
+        self.grant_deadline_ns = self.write_deadline_ns = self._answered_ns = 0
 
     def _forget(self) -> None:
         self._ready = ()

@@ -20,18 +20,22 @@ is struck.  A fence proof that is dropped is sought again.
 
 Where states differ of those who have applied the same, a rule or a memory is broken, and no choice is safe.
 
+A member whose daemon stands still, or hangs, never says anything, though its host is in the ring.  The others
+wait for it for a while and go on without it (`silent`, `leave_out`), if they can, as if it were not in the
+view.
+
 Rules that the safety model shows to be load-bearing: a later epoch on anyone's disk voids older
 state ("epoch not kept on disk": a token goes back in 6 steps); a victim that returns is stale
 ("victim not stale on rejoin": two writers in 12)."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import msgspec
 
 from ringfence.core.cluster import ClusterConfig
 from ringfence.core.ids import Epoch, Life
 from ringfence.membership.quorum import is_primary, votes_of
-from ringfence.wire import CLEAN_STOP, RAGGED_ENDS, UNSAID, WHOLE_PREFIX
+from ringfence.wire import CLEAN_STOP, LEAVE_OUT, RAGGED_ENDS, UNSAID, WHOLE_PREFIX
 from ringfence.wire.ring import Ready
 
 
@@ -84,6 +88,8 @@ class Barrier:
         self.epoch = epoch
         self.members = tuple(sorted(members))
         self._words: dict[int, tuple[Life, Ready]] = {}
+        self.left_out: tuple[int, ...] = ()
+        """Who is in the ring's view, and takes no part in it: nothing was heard of them in time."""
         self._void: tuple[int, ...] = ()
         """Members whose disks say nothing against anybody."""
 
@@ -107,9 +113,35 @@ class Barrier:
 
     def add(self, node: int, life: Life, ready: Ready) -> None:
         """Note a member's word.  Until the barrier is complete a later word replaces an earlier one
-        (the member went stale meanwhile); afterwards the verdict stands, whatever is said."""
-        if node in self.members and not self.complete:
+        (the member went stale meanwhile); afterwards the verdict stands, whatever is said.  Who was left
+        out, and is heard before that, is a member again."""
+        if self.complete:
+            return
+        if node in self.left_out:
+            self.left_out = tuple(one for one in self.left_out if one != node)
+            self.members = tuple(sorted((*self.members, node)))
+        if node in self.members:
             self._words[node] = (life, ready)
+
+    def silent(self, config: ClusterConfig) -> tuple[int, ...]:
+        """Members that have said nothing yet, if the others can go on without them; else nobody.
+
+        They must carry the state, and be primary: a majority of them has then been through the last primary
+        view, and none of those left out can know of a later one (two of two: as if the other were gone).
+        And whoever is left out must understand that it is, when it goes on."""
+        silent = self.missing
+        rest = Barrier(self.epoch, tuple(node for node in self.members if node not in silent))
+        rest._words = self._words
+        if not silent or not rest.members:
+            return ()
+        verdict = rest.verdict(config)
+        return silent if verdict.primary and verdict.carriers and verdict.protocol >= LEAVE_OUT else ()
+
+    def leave_out(self, nodes: Collection[int]) -> None:
+        """Go on without these members, as far as they have not spoken by now."""
+        silent = tuple(node for node in self.missing if node in nodes)
+        self.left_out = tuple(sorted((*self.left_out, *silent)))
+        self.members = tuple(node for node in self.members if node not in silent)
 
     def verdict(self, config: ClusterConfig) -> Verdict:
         """Who carries the state, who takes it, who must start again.  Only once complete."""

@@ -82,7 +82,8 @@ class Hearing:
         """Time has passed.  A jump of over half a token is a gap: this node was frozen or starved."""
         if self._gap(now_ns):
             self.last_gap_ns = now_ns
-        self._ticked_ns = max(self._ticked_ns, now_ns)
+        if now_ns > self._ticked_ns:
+            self._ticked_ns = now_ns
 
     def calm(self, now_ns: int, detection_ms: int) -> bool:
         """No gap within the last detection time, nor one going on now.

@@ -56,3 +56,7 @@ RAGGED_ENDS = 7
 """From here on: of states that each lack what another has applied one goes on, though few have it."""
 MANY_LOCKS = 8
 """From here on: `LockRequests`, `LockUnlocks` and `LocksBusy`."""
+LEAVE_OUT = 8
+"""From here on: `ring.LeaveOut`."""
+SHOWN_IS_USED = 8
+"""From here on: a lock that was asked for ahead, and is adopted, is in use with that."""

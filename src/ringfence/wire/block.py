@@ -26,7 +26,7 @@ MAX_ANSWER_BYTES = 256 << 20
 """Of what it answers: a hundred thousand open LVs can be listed."""
 
 
-class Place(msgspec.Struct, frozen=True):
+class Place(msgspec.Struct, frozen=True, gc=False):
     """Where a stripe begins."""
 
     path: str
@@ -34,7 +34,7 @@ class Place(msgspec.Struct, frozen=True):
     start_bytes: int
 
 
-class Extent(msgspec.Struct, frozen=True, omit_defaults=True):
+class Extent(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """A piece of an LV, in bytes: linear, or dealt out in stripes.  The LV is all of them, one after the
     other."""
 
@@ -88,11 +88,10 @@ class Hold(Enum):
         """What the LV's lock is at the least, while a path of one host alone has this hold.
 
         A hold is set before its lock is weakened, and made less after the lock has become stronger."""
-        return _LEAST[self]
+        return Mode.EX if self is Hold.NONE else _LEAST[self]
 
 
 _LEAST = {
-    Hold.NONE: Mode.EX,
     Hold.LENDING: Mode.PW,
     Hold.GIVING: Mode.PR,
     Hold.TAKING: Mode.PR,
@@ -170,7 +169,7 @@ class _Call(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields=True):
 # -- asking ---------------------------------------------------------------------
 
 
-class Open(_Call, frozen=True, omit_defaults=True):
+class Open(_Call, frozen=True, omit_defaults=True, gc=False):
     """Start a worker for an LV.  Result: Path.  An LV that is open with the same order: its Path again."""
 
     vg: str
@@ -194,7 +193,7 @@ class Open(_Call, frozen=True, omit_defaults=True):
     """Else on the plane NBD, whatever `plane` says."""
 
 
-class Close(_Call, frozen=True):
+class Close(_Call, frozen=True, gc=False):
     """Result: None, once the worker has answered what it had begun, was ended and reaped.
 
     With `flush` the LV's devices are flushed first (also after a worker that failed)."""

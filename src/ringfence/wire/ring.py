@@ -91,6 +91,13 @@ class Ready(msgspec.Struct, frozen=True, tag=True):
     """Whose each node id is, as the sender's disk knows; for a state that begins afresh."""
 
 
+class LeaveOut(msgspec.Struct, frozen=True, tag=True):
+    """The sender has waited long enough for these members to say Ready: the barrier goes on without those of
+    them that have not said it by now.  Only from who has said it in this view."""
+
+    nodes: tuple[int, ...]
+
+
 class Snapshot(msgspec.Struct, frozen=True, tag=True):
     """The state as of the sender's position just after the targets were admitted, whole or in pieces.
 
@@ -118,7 +125,7 @@ class Submitted(msgspec.Struct, frozen=True, tag=True):
     """The number of the sender's entry that must be the last one applied: none in between may be lost."""
 
 
-Item = Heartbeat | Ready | Snapshot | Submitted
+Item = Heartbeat | Ready | LeaveOut | Snapshot | Submitted
 
 
 class Frame(msgspec.Struct, frozen=True, array_like=True):
@@ -153,7 +160,7 @@ def decode(payload: bytes, speaks: Speaks = SPEAKS) -> Frame:
     Raises msgspec.MsgspecError on anything that is not a frame."""
     try:
         frame = _decoder.decode(payload)
-        if frame.protocol in speaks:
+        if speaks.low <= frame.protocol <= speaks.high:
             return frame
     except msgspec.MsgspecError:
         if _envelope.decode(payload).protocol in speaks:

@@ -79,9 +79,13 @@ def extents_of(found: VgOnDisk, lv: Lv, bases: Bases | None = None) -> tuple[Ext
     extent_bytes = found.vg.extent_bytes
     extents = []
     for segment in lv.segments:
-        first, *beside = [_place(found, lv, stripe, extent_bytes, bases) for stripe in segment.stripes]
         length = segment.extent_count * extent_bytes
-        striped = segment.stripe_sectors * SECTOR_BYTES if beside else 0
+        first = _place(found, lv, segment.stripes[0], extent_bytes, bases)
+        if len(segment.stripes) == 1:
+            extents.append(Extent(first.path, first.start_bytes, length))
+            continue
+        beside = [_place(found, lv, stripe, extent_bytes, bases) for stripe in segment.stripes[1:]]
+        striped = segment.stripe_sectors * SECTOR_BYTES
         extents.append(Extent(first.path, first.start_bytes, length, tuple(beside), striped))
     return tuple(extents)
 
@@ -175,7 +179,7 @@ def activate(
             yield from check_shareable(vg, lv.name, extents_of(locked.found, lv))
         return (yield from _open(vg, lv, held, wait_ms, partial))
     except RingfenceError as error:
-        yield from undo(error, ClosePath(vg, name, lv.uuid), Release(held.lock))
+        yield from undo(error, ClosePath(vg, name, lv.uuid, own=True), Release(held.lock))
         raise
 
 
@@ -192,7 +196,7 @@ def _change_mode(
     try:
         return (yield from _open(vg, lv, held, wait_ms, partial))
     except RingfenceError as error:
-        yield from undo(error, ClosePath(vg, lv.name, lv.uuid), Release(held.lock))
+        yield from undo(error, ClosePath(vg, lv.name, lv.uuid, own=True), Release(held.lock))
         raise
 
 

@@ -302,7 +302,7 @@ def receive(ask: entries.AskHandover) -> Command:
         if hold is Hold.BORROWING:
             yield from _check_direct(vg, lv)
     except RingfenceError as error:
-        yield from undo(error, ClosePath(vg, lv.name, lv.uuid), Release(mine.lock))
+        yield from undo(error, ClosePath(vg, lv.name, lv.uuid, own=True), Release(mine.lock))
         raise
 
 

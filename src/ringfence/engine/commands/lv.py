@@ -156,7 +156,7 @@ def _create_active(
     try:
         return (yield from open_path(found, lv, held))
     except RingfenceError as error:
-        if (yield from undo(error, ClosePath(vg, lv.name, lv.uuid))):
+        if (yield from undo(error, ClosePath(vg, lv.name, lv.uuid, own=True))):
             yield from _uncreate(vg, lv, held, error)
         elif not isinstance(error, LocksLost):
             raise _half_made(vg, lv, error, f"lvchange -an {vg}/{lv.name}") from error

@@ -144,7 +144,8 @@ def _lock_and_open(found: VgOnDisk, wait_ms: int | None, out: Outcome) -> Genera
             else:
                 out.left.append(lv.name)
     for few in _batches(tuple(failed)):
-        _, closed = yield from _at_once([], [ClosePath(vg, one.lv.name, one.lv.uuid) for one in few])
+        shut = [ClosePath(vg, one.lv.name, one.lv.uuid, own=True) for one in few]
+        _, closed = yield from _at_once([], shut)
         # What may be open keeps its lock.
         useless += [Release(one.held.lock) for one, error in zip(few, closed, strict=True) if error is None]
     for releases in _batches(tuple(useless)):

@@ -56,6 +56,8 @@ class Lvmlockd:
         self._tasks = tasks
         self._refreshes = refreshes
         self._recent = Recent()
+        self.used = False
+        """A command has asked for something since this daemon started."""
         self._sessions: dict[int, Session] = {}
         self._starting: dict[str, None] = {}
         """Lockspaces that a stock command has started, and that are not joined yet."""
@@ -102,6 +104,7 @@ class Lvmlockd:
     def asked(self, client: int, asked: LvmAsked) -> None:
         session = self._sessions.get(client)
         if session is None:
+            self.used = True
             owner = Owner(f"stock LVM2 {client}", _who(asked))
             session = self._sessions[client] = Session(client, owner, (asked.pid, asked.started))
         elif asked.cmd and not session.cmd:
@@ -149,6 +152,7 @@ class Lvmlockd:
         self._ahead.lost()
 
     def look(self) -> None:
+        """There is nothing to look at before it is `used`."""
         self._ahead.look()
         self._locks.look()
         if self._waiting and not self._starting:
