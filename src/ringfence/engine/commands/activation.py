@@ -301,16 +301,27 @@ def _named(vg: str, name: str) -> Generator[Order, Any, tuple[OpenVolume | None,
     return next((one for one in volumes if (one.vg, one.uuid) == (vg, uuid)), None), uuid
 
 
-def take_for_removal(vg: Vg, lv: Lv, *, force: bool | None) -> Generator[Order, Any, int]:
+def used_here() -> Generator[Order, Any, frozenset[str]]:
+    """The uuids of LVs that somebody on this host uses: not only open, but connected to.
+
+    Raises Unavailable: that is not known."""
+    volumes: tuple[OpenVolume, ...] = yield OpenPaths()
+    return frozenset(one.uuid for one in volumes if one.connections)
+
+
+def take_for_removal(
+    vg: Vg, lv: Lv, *, force: bool | None, used: frozenset[str] = frozenset()
+) -> Generator[Order, Any, int]:
     """EX on an LV that is to go; it waits for nobody but who zeroes or wipes it.  Answer: the lock, to
     be released after the commit.
 
     Args:
         force: also if it is active here.  None: no, and the command has no word that would do that.
+        used: as `used_here`, where it is forced: scripts force by habit, and LVM2 would not remove it.
 
-    Raises Refused if the LV is active here (unless forced, but always if LVM2 has it), LockHeld if it is
-    elsewhere.  A path that is open here stays open: the caller closes it once nothing can be refused any
-    more."""
+    Raises Refused if the LV is active here (unless forced, but always if LVM2 has it, or it is in use),
+    LockHeld if it is elsewhere.  A path that is open here stays open: the caller closes it once nothing
+    can be refused any more."""
     space = space_of(vg.name)
     mine: Held | None = yield FindLock(space, lv.uuid)
     if mine is None:
@@ -322,6 +333,11 @@ def take_for_removal(vg: Vg, lv: Lv, *, force: bool | None) -> Generator[Order, 
         raise Refused(
             f"Logical volume {vg.name}/{lv.name} is active here",
             next=f"lvchange -an {vg.name}/{lv.name}" + (", or use --force" if force is not None else ""),
+        )
+    if lv.uuid in used:
+        raise Refused(
+            f"Logical volume {vg.name}/{lv.name} in use",
+            next=f"end what uses it (ringfence status); or cut that off: lvchange -an {vg.name}/{lv.name}",
         )
     if mine.mode is not Mode.EX:
         yield Convert(mine.lock, Mode.EX, 0)
