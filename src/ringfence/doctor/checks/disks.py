@@ -48,7 +48,7 @@ def check(facts: ClusterFacts) -> Iterator[Finding]:
         yield from _missing(hosts)
     yield from _same(facts)
     for one in facts.daemon.partial_vgs if facts.daemon is not None else ():
-        what = f"VG {one.vg} on {facts.me} lacks {one.missing} of its {one.pvs} PVs, or did at a change"
+        what = f"VG {one.vg} on {facts.me} lacks {one.missing} of its {one.pvs} PVs, or did when last changed"
         mend = "see: ringfence pvs; make the device visible: [devices] paths; if it is here again: "
         mend += f"ringfence vgextend --restoremissing {one.vg} DEVICE; if it is gone for good: "
         yield PARTIAL.at(facts.me, what, f"{mend}ringfence vgreduce --removemissing {one.vg}")
