@@ -13,7 +13,7 @@ not be.  Who has it open then hears of the new version, and reloads its path (`r
 goes on with less than it could have, under the old name."""
 
 import contextlib
-from collections.abc import Generator
+from collections.abc import Collection, Generator
 from typing import Any
 
 import msgspec
@@ -37,6 +37,7 @@ from ringfence.engine.orders import (
     OpenPaths,
     OpenVolume,
     Order,
+    Pause,
     Release,
 )
 from ringfence.volumes.discovery import VgOnDisk, check_twins
@@ -50,6 +51,8 @@ VG_WAIT_MS = 5000
 
 GIVE_WAY_MS = 15_000
 """How long who zeroes or wipes an LV may take to let go of it: a slice, and a last commit."""
+LOOKS, LOOK_AGAIN_MS = 6, 100
+"""At an LV that is to be removed, until it counts as in use."""
 
 
 def mode_named(activate: str) -> Mode:
@@ -305,12 +308,20 @@ def _named(vg: str, name: str) -> Generator[Order, Any, tuple[OpenVolume | None,
     return next((one for one in volumes if (one.vg, one.uuid) == (vg, uuid)), None), uuid
 
 
-def used_here() -> Generator[Order, Any, frozenset[str]]:
-    """The uuids of LVs that somebody on this host uses: not only open, but connected to.
+def used_here(uuids: Collection[str]) -> Generator[Order, Any, frozenset[str]]:
+    """Which of these LVs somebody on this host uses: not only open, but connected to.
 
-    Raises Unavailable: that is not known."""
-    volumes: tuple[OpenVolume, ...] = yield OpenPaths()
-    return frozenset(one.uuid for one in volumes if one.connections)
+    Who has just gone may be counted for a moment yet: so it is looked again, as LVM2 does (lvm.conf(5),
+    retry_deactivation).  Raises Unavailable: that is not known."""
+    used: frozenset[str] = frozenset()
+    for look in range(LOOKS):
+        if look:
+            yield Pause(LOOK_AGAIN_MS)
+        volumes: tuple[OpenVolume, ...] = yield OpenPaths()
+        used = frozenset(one.uuid for one in volumes if one.connections and one.uuid in uuids)
+        if not used:
+            break
+    return used
 
 
 def take_for_removal(

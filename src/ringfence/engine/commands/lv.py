@@ -201,7 +201,7 @@ def lvremove(call: LvRemove) -> Command:
     plan = partial(mark_wiping if later else remove_lv, change.vg, lv.name)
     planned = yield from beside(len(lv.segments), plan)
     prepared = prepare(change, planned, f"lvremove {call.vg}/{call.lv}")
-    used = (yield from used_here()) if call.force else frozenset()
+    used = (yield from used_here((lv.uuid,))) if call.force else frozenset()
     lock = yield from take_for_removal(change.vg, lv, force=call.force, used=used)
     try:
         yield from close_path(call.vg, lv)

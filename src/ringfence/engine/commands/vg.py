@@ -202,7 +202,7 @@ def vgremove(call: VgRemove) -> Command:
 def _take_all(vg: Vg, lvs: list[Lv], force: bool) -> Generator[Order, Any, list[int]]:
     """EX on every LV."""
     locks: list[int] = []
-    used = (yield from used_here()) if force else frozenset()
+    used = (yield from used_here({lv.uuid for lv in lvs})) if force else frozenset()
     for lv in lvs:
         # If one is refused, the transient ones end with the command; what was active stays active.
         locks.append((yield from take_for_removal(vg, lv, force=force, used=used)))
