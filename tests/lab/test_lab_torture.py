@@ -60,9 +60,14 @@ def test_protections_are_off_on_the_hub_alone(directory: Path) -> None:
 
 
 def test_without_protections_the_same_lies_are_found_out(directory: Path) -> None:
-    """The control of the experiment: what is checked can fail."""
-    ran = torture(directory, "--minutes", "0.7", "--seed", "2", "--faults", "liar", "--naive", "--json")
-    report = json.loads(ran.stdout)
+    """The control of the experiment: what is checked can fail.
+
+    A lie corrupts where it finds a writer at work, which one run may not see on a machine with much to do."""
+    for seed in ("2", "3", "4"):
+        ran = torture(directory, "--minutes", "0.7", "--seed", seed, "--faults", "liar", "--naive", "--json")
+        report = json.loads(ran.stdout)
+        if ran.returncode:
+            break
     assert (ran.returncode, report["outcome"]) == (10, "safety"), ran.stdout
     assert report["violations"]
     assert (Path(report["directory"]) / "lab/an-a01n01/daemon.log").exists()

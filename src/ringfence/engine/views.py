@@ -40,7 +40,7 @@ from ringfence.engine.refusals import refusals
 from ringfence.engine.snapshot import Gathering, split
 from ringfence.engine.state import ClusterState
 from ringfence.membership.authority import Authority
-from ringfence.membership.barrier import PATIENCE, Barrier, Verdict
+from ringfence.membership.barrier import Barrier, Verdict
 from ringfence.membership.quorum import is_primary
 from ringfence.wire import FENCING, LEAVE_OUT, ring
 from ringfence.wire.entries import LOCK_ENTRIES, Goodbye, weight
@@ -124,7 +124,10 @@ class Views:
 
     def from_ring(self, fact: ViewChanged | RingLost | Delivered) -> None:
         if not self.busy:
-            self._take(fact)
+            if isinstance(fact, Delivered):
+                self._delivered(fact.sender, fact.payload)
+            else:
+                self._take(fact)
             self.go_on()
         elif self._after or not isinstance(fact, Delivered):
             self._after.append(fact)
@@ -232,7 +235,7 @@ class Views:
         if barrier.life(context.me) != context.life or context.vetoed or not context.calm:
             return
         spoken = [node for node in barrier.members if barrier.life(node) is not None]
-        waits_ms = (PATIENCE + spoken.index(context.me)) * context.config.timing.silent_ms
+        waits_ms = context.config.timing.left_out_ms(spoken.index(context.me))
         if context.now_ns < max(self._word_ns, hearing.last_gap_ns) + waits_ms * 1_000_000:
             return
         silent = barrier.silent(context.config)
@@ -401,7 +404,8 @@ class Views:
     def _moves(self) -> bool:
         """Whether the ring moves: a word that this node sent in this view within `token_ms` came back."""
         context = self._context
-        return context.now_ns - self._back_ns < context.config.timing.token_ms * 1_000_000
+        after_ns = context.now_ns - context.config.timing.token_ms * 1_000_000
+        return context.authority.own_heartbeat_ns > after_ns or context.hearing.view_ns > after_ns
 
     @property
     def _back_ns(self) -> int:
@@ -673,7 +677,7 @@ class Views:
             self._admit(life, item)
 
     def _submitted(self, life: Life, item: Submitted) -> None:
-        context, state = self._context, self._context.state
+        context, state = self._context, self._context.running
         assert state is not None
         if state.fits(life, item):
             facts = apply(state, life, item)

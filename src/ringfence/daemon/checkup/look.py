@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import functools
-import importlib.metadata
 import os
 import threading
 from collections.abc import Callable
@@ -147,6 +146,8 @@ def look_at_host(
 
 @functools.cache
 def _version() -> str:
+    import importlib.metadata  # a tenth of all that a daemon would import at its start
+
     try:
         return importlib.metadata.version("ringfence")
     except importlib.metadata.PackageNotFoundError:

@@ -39,6 +39,8 @@ from ringfence.wire import client as calls
 
 DISK_BYTES = 128 << 20
 PROGRESS_S = 5.0
+CLIENTS_S = 60.0
+"""So long clients may take to be at work: on a busy machine faults would find nothing to strike."""
 NAIVE_BOUND_S = 10.0
 LOCKERS = 2
 """On each host."""
@@ -126,9 +128,11 @@ class _Run:
         faults = plan(report.seed, duration_ms, lab.nodes, report.faults, lab.ring.is_corosync)
         text = "".join(f"{fault}\n" for fault in faults)
         (self._directory / "plan").write_text(text)
-        self._say_line(f"{len(faults)} faults, in seconds after the clients' start:\n{text.rstrip()}")
-        self._began_s = time.monotonic()
         progress = Progress(self._histories)
+        if not hands.keep_until(lambda: progress.begun(LVS), CLIENTS_S):
+            raise RingfenceError(f"after {CLIENTS_S:g} s not every client is at work: {progress}")
+        self._say_line(f"{len(faults)} faults, in seconds after the clients' first writes:\n{text.rstrip()}")
+        self._began_s = time.monotonic()
         hands.run(faults, report.minutes * 60, lambda: self._look(progress))
 
     def _look(self, progress: Progress) -> None:
