@@ -9,7 +9,7 @@ from typing import Any
 import nbd
 
 RIG = Path(__file__).parents[1] / "tests/rig"
-RIG_SCENARIOS = ("shared", "throughput")
+RIG_SCENARIOS = ("throughput",)
 NBD_BYTES = 128 << 20
 
 

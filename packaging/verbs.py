@@ -13,8 +13,8 @@ HEAD = """\
 Made from the commands' own table (`cli/verbs`) by `python packaging/verbs.py`; a test holds it current.
 
 `ringfence VERB` takes LVM2's names, options, units and fields. What it cannot do is left to stock LVM2,
-and the refusal says the command. Names are VG, VG/LV or /dev/VG/LV. Sizes are in MiB without a unit, and base
-two in either case of it; in reports capitals count in thousands. Exit codes: 0 done, 3 bad command line, 5
+and the refusal says the command. Names are VG, VG/LV, /dev/VG/LV or /dev/mapper/VG-LV. Sizes are in MiB without
+a unit, and base two in either case of it; in reports capitals count in thousands. Exit codes: 0 done, 3 bad command line, 5
 refused or failed, 130 interrupted (what the daemon had begun may be done). Each option of LVM2's is taken, or
 refused with the command of stock LVM2 that has it: so are `--config`, `--profile`, `--devices`,
 `--devicesfile`, `--lockopt` and `--nolocking` of every command, while `--nohints`, `--journal`,

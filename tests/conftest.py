@@ -16,7 +16,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     stats = terminalreporter.stats
     failed = [report for kind in ("failed", "error") for report in stats.get(kind, ())]
     if failed:
-        first = min(failed, key=lambda report: report.start)
+        first = min(failed, key=lambda report: getattr(report, "start", 0.0))  # no start: not even collected
         crash = getattr(first.longrepr, "reprcrash", None)
         told = crash.message if crash is not None else first.longreprtext
         terminalreporter.section(f"the first that failed, at {first.when}: {first.nodeid}")

@@ -67,12 +67,13 @@ def test_goals(bench: ModuleType) -> None:
 def test_the_rig_s_report_is_read(bench: ModuleType, tmp_path: Path) -> None:
     report = tmp_path / "rig"
     report.write_text(
-        "ok throughput (5 s): a read of a disk takes 297.1 us through dm, 285.0 us raw: 0.960 (goal …);"
-        " a read of one that takes 500 us takes 810.0 us through dm, 800.5 us raw: 0.988 (goal …)\n"
+        "ok throughput (5 s): a read of a disk that takes 300 us takes 403.3 us through dm, 401.5 us raw:"
+        " 0.996 (goal 0.98); through a table of dmsetup's 403.2 us; a read of a disk that takes 500 us takes"
+        " 615.8 us through dm, 614.0 us raw: 0.997 (goal 0.98); through a table of dmsetup's 615.7 us\n"
     )
     assert bench.through_dm(str(report)) == {
-        "of a disk": {"ours_us": 297.1, "raw_us": 285.0},
-        "of one that takes 500 us": {"ours_us": 810.0, "raw_us": 800.5},
+        "of a disk that takes 300 us": {"ours_us": 403.3, "raw_us": 401.5},
+        "of a disk that takes 500 us": {"ours_us": 615.8, "raw_us": 614.0},
     }
     report.write_text("FAILED throughput: no guest\n")
     assert bench.through_dm(str(report)) == {}

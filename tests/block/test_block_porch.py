@@ -14,10 +14,11 @@ from typing import Any
 import pytest
 from block_rig import FOREVER_NS, MIB, Rig, eventually, process_state
 
+from ringfence.block import porch as porch_module
 from ringfence.block import service as service_module
 from ringfence.block.control import BlockService
 from ringfence.block.porch import Porch
-from ringfence.core.errors import DeviceFailed, NotFound, Refused, RingfenceError
+from ringfence.core.errors import DeviceFailed, Refused, RingfenceError, Unavailable
 from ringfence.engine.orders import ClosePath, Opened, OpenPath, PathsTogether, ReloadPath
 from ringfence.lab.nbd_client import NbdClient
 from ringfence.wire import block as wire
@@ -205,7 +206,7 @@ def test_what_is_about_to_change_as_all_is_dropped_gets_no_worker(block: Rig) ->
         reloading = asyncio.ensure_future(one.reload(order))
         await asyncio.sleep(0.2)  # it waits for the porter
         await other.drop_all()
-        with pytest.raises(NotFound):
+        with pytest.raises(Refused, match="dropped meanwhile"):
             await reloading
         await asyncio.gather(one.aclose(), other.aclose())
 
@@ -286,3 +287,32 @@ def test_who_knocks_while_it_is_closed_leaves_no_socket_behind() -> None:
     assert asyncio.run(porch.close(["/dev/a", "/dev/b"])) == ["/dev/a"]
     assert heard == ["/dev/a"]
     assert (porch._at, porter.count) == ({}, 0)
+
+
+def test_where_some_have_no_porter_nobody_listens_for_any(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are told to be closed: the sockets of those that had one are gone."""
+    monkeypatch.setattr(porch_module, "PLACES", 2)
+    paths = [str(tmp_path / name) for name in ("a", "b", "c")]
+    made, porter = list[Any](), porch_module._Porter
+
+    def one_alone(*args: Any) -> Any:
+        if made:
+            raise Unavailable("cannot start a porter")
+        made.append(porter(*args))
+        return made[0]
+
+    monkeypatch.setattr(porch_module, "_Porter", one_alone)
+
+    async def listen() -> None:
+        lock_fd = os.open(tmp_path / "lock", os.O_CREAT | os.O_RDWR)
+        porch = Porch(-1, lock_fd, lambda path, listener: None, lambda paths, why: None)
+        with pytest.raises(Unavailable):
+            await porch.listen(paths)
+        assert not any(map(os.path.exists, paths))
+        assert (made[0].count, porch._at) == (0, {})
+        porch.end()
+        os.close(lock_fd)
+
+    asyncio.run(listen())

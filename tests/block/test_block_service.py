@@ -505,3 +505,22 @@ def test_a_root_that_is_not_there_is_not_made(tmp_path: Path) -> None:
     assert said.returncode == 5
     assert f"--root {tmp_path}/typo is not a directory" in said.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def test_closes_that_come_behind_opens_close_what_those_open(block: Rig) -> None:
+    """However many can be opened at a time: whoever has given up waiting for them closes all, and unlocks."""
+    block.pages.set(1, "vg/vg0", 1 << 62)
+    page = block.pages.path(1, "vg/vg0")
+    names = [f"vm{number}" for number in range(STARTS + 4)]
+    opens = [block.order(name, MIB, n * MIB) for n, name in enumerate(names)]
+    lacks = msgspec.structs.replace(block.order("no"), extents=(Extent("/nowhere", 0, MIB),))
+    closes = [ClosePath("vg0", name, f"uuid-{name}") for name in names]
+
+    async def both() -> None:
+        service = BlockService(block.places.socket)
+        first = service.together(PathsTogether((lacks, *opens)), {"vg0": [page]})
+        await asyncio.gather(first, service.together(PathsTogether(tuple(closes)), {}))
+        await service.aclose()
+
+    asyncio.run(both())
+    assert [path.lv for path in block.paths()] == []

@@ -210,6 +210,13 @@ def test_the_last_events_of_many(daemon: CannedDaemon, run: Run) -> None:
     assert len(kinds) == 15
 
 
+def test_a_kind_that_there_is_not_is_refused_with_those_that_there_are(run: Run) -> None:
+    ran = run("events", "--kind", "incident", "--kind", "fence-leid")
+    assert ran.code == 3
+    assert "no event is of kind 'fence-leid'; give one of adopted, " in ran.err
+    assert ", fence-lied, " in ran.err
+
+
 def test_following_shows_each_once_and_ctrl_c_is_no_failure(daemon: CannedDaemon) -> None:
     recorded = [event(1)]
 

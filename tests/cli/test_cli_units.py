@@ -95,7 +95,7 @@ def test_stock_lvm2_prints_the_same(loop: tuple[Path, str]) -> None:
             file.truncate(size)
         subprocess.run(["losetup", "-c", device], check=True)
         subprocess.run(["pvcreate", "-qq", "-ff", "-y", *pv], check=True, capture_output=True)
-        for unit in UNITS if size == SIZES[1] else "rRhm":
+        for unit in (*UNITS, "1.5b", "1.9s", "1.5S", "2.5b") if size == SIZES[1] else "rRhm":
             for suffix in (True, False):
                 options = ["--noheadings", "--separator", "|", "--units", unit, "-o", "dev_size,pv_used"]
                 asked = ["pvs", *options, *([] if suffix else ["--nosuffix"]), *pv]

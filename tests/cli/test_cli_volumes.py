@@ -102,6 +102,13 @@ HERE = str(Path.cwd())
         ("lvchange -ay vg0/vm1", calls.LvChange("vg0", "vm1", "ey", 0)),
         ("lvchange -asy --wait forever vg0/vm1", calls.LvChange("vg0", "vm1", "sy", None)),
         ("lvchange -a n vg0", calls.LvChange("vg0", "", "n", 0)),
+        ("lvchange --activate n /dev/mapper/a--vg-vm--1", calls.LvChange("a-vg", "vm-1", "n", 0)),
+        ("lvextend -L 1g /dev/mapper/vg0-x /dev/mapper/mpatha", calls.LvResize(
+            "vg0", "x", 1024 * M, only="extend", pvs=("/dev/mapper/mpatha",))),
+        ("lvcreate -l1 -n x /dev/vg0 /dev/sda", calls.LvCreate("vg0", "x", extents=1, pvs=("/dev/sda",))),
+        ("vgextend /dev/vg0 /dev/mapper/mpatha", calls.VgExtend("vg0", ("/dev/mapper/mpatha",))),
+        ("vgchange --addtag t /dev/vg0", calls.VgSet("vg0", add_tags=("t",))),
+        ("lvrename /dev/mapper/vg0-a /dev/mapper/vg0-b", calls.LvRename("vg0", "a", "b")),
         ("lvchange --activate n /dev/vg0/vm1", calls.LvChange("vg0", "vm1", "n", 0)),
         (
             "lvcreate -l 50%PVS -i 2 -I 16 -C y --addtag a --addtag b -p r -n vm1 vg0 /x:0-9:20- @ssd",

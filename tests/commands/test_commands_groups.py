@@ -324,6 +324,10 @@ def test_without_a_pv_only_what_mends_it_may_change_the_vg(three: World, stock: 
         node.run(LvCreate("vg0", "vm1", extents=1, activate="n"))
     with pytest.raises(Damaged, match="is missing 1 physical volumes"):
         node.run(VgCk("vg0"))
+    for report in (Pvs(), Vgs(), Vgs("vg0"), Lvs("vg0")):
+        (told,) = node.run(report)["notes"]
+        assert told.startswith("WARNING: VG vg0 is missing PV ")
+        assert told.endswith(f" (last seen as {path})")
     with pytest.raises(NotFound, match="lvchange -aey --partial vg0/second"):
         node.run(LvChange("vg0", "second", "ey"))
     assert node.run(LvChange("vg0", "first", "ey"))["mode"] == "EX"

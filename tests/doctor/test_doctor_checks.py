@@ -23,7 +23,7 @@ from ringfence.config.agents.check import Trouble
 from ringfence.core.cluster import Lvmlockd, Timing
 from ringfence.core.evidence import Power
 from ringfence.doctor.checks import KINDS, judge
-from ringfence.doctor.facts import ClusterFacts, MappedVolume, SlotsFacts
+from ringfence.doctor.facts import ClusterFacts, MappedVolume, PartialVg, SlotsFacts
 from ringfence.doctor.filters import accepts
 from ringfence.doctor.findings import Finding
 from ringfence.doctor.outvoted import outvoted
@@ -141,6 +141,7 @@ PLANTED: dict[str, tuple[str, Spoil]] = {
         lambda facts: with_host(facts, "n2", history="the file system of /var is full"),
     ),
     "disk-missing": ("n2", lambda facts: with_host(facts, "n2", disks=(OTHER,))),
+    "pv-missing": ("n1", lambda facts: with_daemon(facts, partial_vgs=(PartialVg("vg0", missing=1, pvs=3),))),
     "disk-differs": ("n2", disk(wwid="600b")),
     "disk-twice": (
         "n2",

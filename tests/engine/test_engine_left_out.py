@@ -13,11 +13,10 @@ from ringfence.core.evidence import Power
 from ringfence.core.ids import Life
 from ringfence.engine.digest import digest_of_state
 from ringfence.engine.inputs import Tick
-from ringfence.membership.barrier import PATIENCE
 from ringfence.wire import LEAVE_OUT, Speaks
 from ringfence.wire import client as calls
 
-PATIENCE_MS = PATIENCE * TIMING.silent_ms
+PATIENCE_MS = TIMING.left_out_ms()
 ONE = "an-a01n01"
 
 

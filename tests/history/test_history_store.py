@@ -11,7 +11,7 @@ import pytest
 
 from ringfence.core.errors import DeviceFailed, NotFound, RingfenceError
 from ringfence.history import History
-from ringfence.history.store import FENCE_KINDS
+from ringfence.history.kinds import FENCE_KINDS
 
 NAMES = {1: "a01n01", 2: "a01n02"}
 

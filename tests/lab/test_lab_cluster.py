@@ -20,6 +20,7 @@ from ringfence.host.processes import STOPPED, Process, process
 from ringfence.lab import trees
 from ringfence.lab.cluster import Lab
 from ringfence.lab.lies import Lie
+from ringfence.lab.logs import last_line
 from ringfence.lab.network import Way
 from ringfence.lab.parts import Part
 from ringfence.wire import client as calls
@@ -326,6 +327,18 @@ def test_a_lab_that_does_not_come_up_leaves_nothing(directory: Path, monkeypatch
     assert processes_of(directory) == []
 
 
+def test_a_log_that_had_no_room_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log = tmp_path / "hub.log"
+    log.touch()
+    assert last_line(log) == "its log is empty"
+    log.write_text("one\ntwo\n")
+    assert last_line(log) == "two"
+    log.unlink()  # as where it could not be made
+    full = os.statvfs_result((4096, 4096, 100, 0, 0, 10, 10, 10, 0, 255))
+    monkeypatch.setattr(os, "statvfs", lambda path: full)
+    assert last_line(log) == f"there is no room left in {tmp_path}"
+
+
 def test_a_second_lab_in_one_directory_is_refused(lab: Lab) -> None:
     with pytest.raises(Refused, match="a lab runs in"):
         Lab.up(lab.disk.parent, 2, SIZE)
@@ -375,6 +388,7 @@ def test_the_command_line_drives_a_lab(
             f"export RINGFENCE_SOCKET={root}/run/ringfence/socket",
             f"export LVM_SYSTEM_DIR={root}/etc/lvm",
             f"export LVM_LVMLOCKD_SOCKET={root}/run/lvm/lvmlockd.socket",
+            f"export RINGFENCE_LAB={directory / 'lab'}",
         ]
         assert ringfence("lab", "lie", ONE, "bmc", "perfect").returncode == 0
         assert "bmc lies: perfect" in ringfence("lab", "status").stdout

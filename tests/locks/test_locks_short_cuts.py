@@ -13,6 +13,7 @@ from ringfence.core.modes import Mode
 from ringfence.locks import lockspace, node_lock
 from ringfence.locks.flags import Flag
 from ringfence.locks.holdings import Keep
+from ringfence.locks.local import Local
 from ringfence.locks.lockspace import Lockspace
 from ringfence.locks.node_lock import NodeLock
 from ringfence.locks.node_locks import AskMany, NodeLocks, Out
@@ -23,6 +24,7 @@ CUTS = (
     (NodeLock, "_request_alone"), (NodeLock, "grants_alone"), (NodeLock, "_ends_alone"),
     (NodeLock, "_goes_on"), (NodeLock, "_is_over"), (NodeLock, "take_ahead"), (NodeLock, "keeps_ahead"),
     (NodeLock, "gives_back"), (Resource, "request_alone"), (Lockspace, "hand_on"),
+    (Local, "take_alone"),
 )  # fmt: skip
 """Each tells whether it may be taken, or takes it."""
 
@@ -121,6 +123,7 @@ def test_the_rules_say_the_same(base: int, taken: dict[str, int], monkeypatch: p
     monkeypatch.setattr(NodeLock, "_goes_on", lambda lock: False)
     monkeypatch.setattr(NodeLock, "_is_over", lambda lock: False)
     monkeypatch.setattr(Lockspace, "hand_on", lambda *given: None)
+    monkeypatch.setattr(Local, "take_alone", lambda *given: None)
     monkeypatch.setattr(NodeLock, "take_ahead", lambda lock, *given: None)
     monkeypatch.setattr(NodeLock, "keeps_ahead", lambda lock: False)
     monkeypatch.setattr(NodeLock, "gives_back", no_more_kept)

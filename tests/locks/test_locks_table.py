@@ -6,7 +6,9 @@ import random
 import pytest
 from lock_story import run_out
 
+from ringfence.core.ids import Token
 from ringfence.core.modes import Mode
+from ringfence.locks import table
 from ringfence.locks.flags import Flag
 from ringfence.locks.lockspace import Lockspace, Op, OpKind, check_space
 from ringfence.locks.resource import Effect, Granted, Refused, Resource
@@ -145,6 +147,32 @@ def test_what_is_touched_leaves_the_sum_and_comes_back() -> None:
     run_out(resources.purge(1))
     assert sorted(one.name for one in resources.of(2)) == sorted(resources)
     assert resources.locks == len(resources) == 3 * LEFT_OPEN // 2
+
+
+@pytest.mark.parametrize("later", [0, 5, 1000])
+def test_the_sum_is_that_of_what_is_there_however_late_it_is_asked_for(
+    later: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows come, single ones of them are changed, go by themselves, with others, or with their owner."""
+    monkeypatch.setattr(table, "ADDED_LATER", later)
+    rng = random.Random(later)
+    space = Lockspace("s", members=list(NODES))
+    for now_ms in range(2000):
+        owner, some = rng.choice(NODES), tuple(rng.sample(NAMES, rng.randrange(1, len(NAMES))))
+        match rng.randrange(5):
+            case 0 | 1:
+                space.request_new(some, owner, Mode.EX, 0, now_ms, lambda count: [Token(1, 1, 1)] * count)
+            case 2:
+                space.unlock_alone(some, owner)
+            case 3:
+                space.apply(random_op(rng, now_ms))
+            case _:
+                space.apply(Op(OpKind.UNLOCK, some[0], owner))
+        if rng.randrange(300) == 0:
+            run_out(space.purge(owner))
+            run_out(space.resume(now_ms))
+        if rng.randrange(20) == 0:
+            check_table(space.resources)
 
 
 def test_a_resource_that_differs_in_anything_has_another_digest() -> None:

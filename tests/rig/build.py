@@ -26,8 +26,8 @@ MODULES = ("virtio_pci", "virtio_blk", "crc32c_generic", "ext4", "overlay")
 MODULE_ROOMS = (
     "arch", "block", "crypto", "drivers/block", "drivers/char", "drivers/md", "drivers/nbd", "drivers/virtio",
     "drivers/watchdog", "drivers/net/virtio_net.ko", "drivers/net/net_failover.ko", "drivers/dax",
-    "fs/9p", "fs/ext4", "fs/jbd2", "fs/mbcache.ko", "fs/fscache", "fs/netfs", "fs/overlayfs", "lib", "net/9p",
-    "net/core/failover.ko", "drivers/crypto/virtio",
+    "fs/9p", "fs/configfs", "fs/ext4", "fs/jbd2", "fs/mbcache.ko", "fs/fscache", "fs/netfs", "fs/overlayfs",
+    "lib", "net/9p", "net/core/failover.ko", "drivers/crypto/virtio",
 )  # fmt: skip
 """What the guests get of /lib/modules/VERSION/kernel: files and directories."""
 

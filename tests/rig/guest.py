@@ -19,8 +19,8 @@ from typing import Any, NamedTuple
 from build import Images
 
 START_S = 90.0
-SAN_MIB, SAN_US = 64, 500
-"""A disk behind the shared ones, of zeros alone: as far away as one that is reached by a network."""
+COUNTED_KHZ = 1_000_000
+"""Of the TSC where a nanosecond is an instruction."""
 
 
 class Ran(NamedTuple):
@@ -38,24 +38,28 @@ class Guest:
     Args:
         number: 1, 2, ...; its address is 10.0.0.NUMBER.
         room: a directory of the rig for its sockets and its console.
-        shared: images that every guest has, as /dev/vdb, /dev/vdc, ...; behind them is the far one
+        shared: images that every guest has, as /dev/vdb, /dev/vdc, ...
         network: QEMU's words for its network's back end ("socket,listen=...").
+        counted: its clock goes on by a nanosecond an instruction, and leaps where it would sleep (QEMU's
+            -icount): whatever else this machine does, the same work takes the same time.
     """
 
     def __init__(
-        self, number: int, images: Images, project: Path, room: Path, shared: Sequence[Path], network: str
-    ) -> None:
+        self, number: int, images: Images, project: Path, room: Path, shared: Sequence[Path], network: str,
+        counted: bool = False,
+    ) -> None:  # fmt: skip
         self.number = number
         self.name = f"g{number}"
         self._room = room / self.name
         self._room.mkdir()
         self.console = self._room / "console"
         self._agent_path, self._monitor_path = self._room / "agent", self._room / "qmp"
+        threads, khz = ("single", COUNTED_KHZ) if counted else ("multi", _khz())
         words = [
-            "qemu-system-x86_64", "-M", "q35", "-accel", "tcg,thread=multi,tb-size=128", "-cpu", "max",
+            "qemu-system-x86_64", "-M", "q35", "-accel", f"tcg,thread={threads},tb-size=128", "-cpu", "max",
             "-m", "512", "-smp", "1", "-display", "none", "-nodefaults", "-no-user-config", "-no-reboot",
             "-kernel", str(images.kernel), "-initrd", str(images.initrd),
-            "-append", f"console=ttyS0 quiet panic=-1 tsc=reliable tsc_early_khz={_khz()} mitigations=off"
+            "-append", f"console=ttyS0 quiet panic=-1 tsc=reliable tsc_early_khz={khz} mitigations=off"
             " random.trust_cpu=1 rdinit=/init",
             "-serial", f"file:{self.console}",
             "-qmp", f"unix:{self._monitor_path},server=on,wait=off",
@@ -75,11 +79,8 @@ class Guest:
                 "-drive", f"file={image},format=raw,if=none,id=sh{at},file.locking=off,cache=none",
                 "-device", f"virtio-blk-pci,drive=sh{at},share-rw=on",
             ]  # fmt: skip
-        words += [
-            "-blockdev",
-            f"driver=null-co,node-name=san,size={SAN_MIB << 20},latency-ns={SAN_US * 1000},read-zeroes=on",
-            "-device", "virtio-blk-pci,drive=san",
-        ]  # fmt: skip
+        if counted:
+            words += ["-icount", "shift=0,sleep=off"]
         self.qemu = subprocess.Popen(words, stdin=subprocess.DEVNULL, stderr=(self._room / "qemu").open("wb"))
         self._ids = itertools.count(1)
         self._answers: dict[int, queue.Queue[dict[str, Any]]] = {0: queue.Queue()}

@@ -187,6 +187,19 @@ def cluster(images: Images) -> Iterator[tuple[Host, Host]]:
         shutil.rmtree(room, ignore_errors=True)
 
 
+@contextlib.contextmanager
+def counted(images: Images) -> Iterator[Guest]:
+    """A guest by itself, whose clock counts instructions."""
+    room = Path(tempfile.mkdtemp(prefix="rig", dir="/tmp"))
+    guest = Guest(3, images, PROJECT, room, (), "hubport,hubid=0", counted=True)
+    try:
+        guest.wait_ready()
+        yield guest
+    finally:
+        guest.close()
+        shutil.rmtree(room, ignore_errors=True)
+
+
 def eventually(true: Callable[[], bool], within_s: float, why: Callable[[], str] = str) -> float:
     """Look again until it is so; how long that took, s."""
     began = time.monotonic()

@@ -7,7 +7,7 @@ import pytest
 from ringfence.core.ids import Epoch
 from ringfence.engine.inputs import ViewChanged
 from ringfence.ring.corosync.exchange import LEAVE, NODEDOWN, PROCDOWN, Confchg, Exchange, RingFormed
-from ringfence.wire.corosync import Hello, Process, RingId
+from ringfence.wire.corosync import Hello, LeaveOut, Process, RingId
 
 A, B, C = Process(1, 11), Process(2, 22), Process(3, 33)
 RING = RingFormed(RingId(4, 1), (1, 2, 3))
@@ -152,6 +152,85 @@ def test_twin_is_seen() -> None:
     assert in_view(A, B).twins == ()
 
 
+def half_answered(*answered: Process, members: tuple[Process, ...] = (A, B, C), new: bool = True) -> Exchange:
+    """A was in a view of all; one of the others came anew, and these have answered that."""
+    one = in_view(*members)
+    one.confchg(Confchg(tuple(one for one in members if one != B), ((B, PROCDOWN),)))
+    one.confchg(Confchg(members, (), (B,)))
+    mine = hello(one)
+    for process in answered:
+        one.heard(process, Hello(mine.ring, mine.members, 30, leaves_out=new))
+    return one
+
+
+def test_who_does_not_answer_is_left_out() -> None:
+    one = half_answered(A, B)
+    word = one.leave_out()
+    assert word == LeaveOut(RING.ring, (A, B, C), (C,))
+    view = one.told_to_leave_out(B, word)
+    assert view is not None
+    assert (view.members, view.epoch.seq, view.how[3]) == ((1, 2), 31, "nodedown")
+    assert one.heard(C, Hello(word.ring, word.members, 90)) is None
+    assert one.view is view
+
+
+def test_whoever_is_left_out_has_no_view_and_finds_that_out() -> None:
+    one = half_answered(B, C)
+    word = LeaveOut(RING.ring, (A, B, C), (A,))
+    assert one.told_to_leave_out(B, word) is None
+    assert one.left_out
+    assert one.heard(A, Hello(word.ring, word.members, 8)) is None, "it comes too late"
+
+
+def test_who_is_to_be_left_out_is_in_if_it_answers_before_all_others_have() -> None:
+    one = half_answered(B, members=(A, B, C, Process(4, 44)))
+    word = LeaveOut(RING.ring, one.members, (A, C))
+    assert one.told_to_leave_out(B, word) is None
+    assert not one.left_out
+    assert one.heard(A, Hello(word.ring, word.members, 8)) is None
+    view = one.heard(Process(4, 44), Hello(word.ring, word.members, 8))
+    assert view is not None
+    assert view.members == (1, 2, 4)
+
+
+@pytest.mark.parametrize(
+    ("answered", "new"),
+    [((A,), True), ((B, C), True), ((A, B), False), ((A, B, C), True)],
+    ids=["less than half", "it does not hear itself", "one would not understand", "all have answered"],
+)
+def test_nobody_is_left_out(answered: tuple[Process, ...], new: bool) -> None:
+    assert half_answered(*answered, new=new).leave_out() is None
+
+
+def test_one_of_two_is_half() -> None:
+    assert half_answered(A, members=(A, B)).leave_out() == LeaveOut(RING.ring, (A, B), (B,))
+
+
+def test_who_has_answered_by_then_is_in() -> None:
+    one = half_answered(A, B)
+    word = one.leave_out()
+    assert word is not None
+    view = one.heard(C, Hello(word.ring, word.members, 8))
+    assert view is not None
+    assert one.told_to_leave_out(A, word) is None
+    assert one.view is view
+
+
+@pytest.mark.parametrize(
+    ("sender", "word"),
+    [
+        (C, LeaveOut(RING.ring, (A, B, C), (C,))),
+        (A, LeaveOut(RingId(8, 1), (A, B, C), (C,))),
+        (A, LeaveOut(RING.ring, (A, C), (C,))),
+    ],
+    ids=["of one who has not answered", "of another ring", "of another change"],
+)
+def test_a_word_that_does_not_count(sender: Process, word: LeaveOut) -> None:
+    one = half_answered(A, B)
+    assert one.told_to_leave_out(sender, word) is None
+    assert one.waiting_for == (C,)
+
+
 # -- by chance ------------------------------------------------------------------------------
 
 
@@ -171,7 +250,8 @@ class Group:
         self.running: dict[int, Exchange] = {}
         self.views: dict[Process, list[ViewChanged]] = {}
         self.compared = 0
-        self.unsent: list[tuple[Process, Hello]] = []
+        self.unsent: list[tuple[Process, Hello | LeaveOut]] = []
+        self.left_out = 0
         self.parts: list[list[int]] = [list(self.nodes)]
         self.ids = {node: RingId() for node in self.nodes}
         for part in self.parts:
@@ -235,7 +315,7 @@ class Group:
         at = next(i for i, (process, _) in enumerate(self.unsent) if process == sender)
         _, said = self.unsent.pop(at)
         heard = {
-            node: self.running[node].heard(sender, said)
+            node: self.hear(self.running[node], sender, said)
             for node in self.part_of(sender.node)
             if node in self.running
         }
@@ -247,6 +327,24 @@ class Group:
             assert {one.epoch for one in views.values()} == {view.epoch}
             self.compared += len(views) > 1
 
+    def hear(self, one: Exchange, sender: Process, said: Hello | LeaveOut) -> ViewChanged | None:
+        if isinstance(said, Hello):
+            return one.heard(sender, said)
+        return one.told_to_leave_out(sender, said)
+
+    def leave_out(self, node: int) -> None:
+        """It has lost patience."""
+        one = self.running.get(node)
+        if one is not None and (said := one.leave_out()) is not None:
+            self.unsent.append((one.me, said))
+
+    def go_if_left_out(self) -> None:
+        for node, one in list(self.running.items()):
+            if one.left_out:
+                self.left_out += 1
+                self.stop(node, LEAVE)
+                self.start(node)
+
     def speak(self, node: int) -> None:
         one = self.running.get(node)
         if one is not None and (said := one.hello()) is not None:
@@ -254,7 +352,9 @@ class Group:
 
     def step(self) -> None:
         node = self.rng.choice(self.nodes)
-        match self.rng.randrange(12):
+        if self.rng.random() < 0.3:
+            self.go_if_left_out()
+        match self.rng.randrange(13):
             case 0 if node not in self.running:
                 self.start(node)
             case 1 if node in self.running and self.rng.random() < 0.3:
@@ -269,6 +369,8 @@ class Group:
                 self.lost_memory = True
             case 5 | 6 | 7:
                 self.speak(node)
+            case 8 if self.rng.random() < 0.5:
+                self.leave_out(node)
             case _:
                 self.order_one()
 
@@ -283,6 +385,7 @@ def test_whoever_is_in_a_view_is_in_the_same_one(seed: int) -> None:
         if node not in group.running:
             group.start(node)
     for _ in range(40):
+        group.go_if_left_out()
         for node in group.nodes:
             group.speak(node)
         group.order_one()
@@ -295,3 +398,13 @@ def test_whoever_is_in_a_view_is_in_the_same_one(seed: int) -> None:
             assert view.epoch.seq > seen.get(process.node, 0), "an epoch went back"
             seen[process.node] = view.epoch.seq
     assert group.compared > 10
+
+
+def test_chance_leaves_some_out() -> None:
+    left_out = 0
+    for seed in range(10):
+        group = Group(seed)
+        for _ in range(600):
+            group.step()
+        left_out += group.left_out
+    assert left_out > 10

@@ -23,6 +23,7 @@ from ringfence.wire import (
     DEADLOCKS,
     FENCING,
     HANDOVERS,
+    LEAVE_OUT,
     MANY_LOCKS,
     REFRESHES,
     SPEAKS,
@@ -62,6 +63,7 @@ SAMPLES: dict[str, Any] = {
         True, EPOCH, 12, "digest", EPOCH, (OTHER,), (LIFE,), False, (3,), 4, "config", 1_700, (OTHER,),
         (("bmc", "lied"),), Speaks(1, 2), 2,
     ),
+    "LeaveOut": ring.LeaveOut((1, 3)),
     "Snapshot": ring.Snapshot((1, 3), b"state"),
     "JoinLockspace": entries.JoinLockspace("games"),
     "AckJoin": entries.AckJoin("games", OTHER),
@@ -138,6 +140,7 @@ NEW = {
     "AskRefresh": REFRESHES, "RefreshTold": REFRESHES, "UncleanNoted": UNCLEAN,
     "AskHandover": HANDOVERS, "HandoverTold": HANDOVERS,
     "LockRequests": MANY_LOCKS, "LockUnlocks": MANY_LOCKS, "LocksBusy": MANY_LOCKS,
+    "LeaveOut": LEAVE_OUT,
 }  # fmt: skip
 """Entries that came with a later protocol than the first."""
 
@@ -149,7 +152,7 @@ def recorded() -> dict[str, bytes]:
 
 def frame(name: str) -> bytes:
     item = SAMPLES[name]
-    if not isinstance(item, ring.Heartbeat | ring.Ready | ring.Snapshot):
+    if not isinstance(item, ring.Heartbeat | ring.LeaveOut | ring.Ready | ring.Snapshot):
         item = ring.Submitted(6, item, 1_700, 5)
     return ring.encode(EPOCH, LIFE, (item,), NEW.get(name, 1))
 

@@ -156,14 +156,19 @@ class Connection:
         channel: Channel = PlainChannel(self.sock)
         if isinstance(seats, FastSeats):
             channel = FastChannel(seats, self.sock.fileno(), self.agreed.structured)
-        lanes = [Lane(self, channel) for _ in range(self._lanes)]
-        threads = [threading.Thread(target=lane.run, daemon=True) for lane in lanes[1:]]
-        for thread in threads:
-            thread.start()
-        lanes[0].run()
-        for thread in threads:
-            thread.join()
+        _serve([Lane(self, channel) for _ in range(self._lanes)])
         channel.close()
+
+
+def _serve(lanes: list["Lane"]) -> None:
+    """All of them until they end, the first on this thread.  Each begins the next one, so that the first
+    waits for one thread to begin, not for all."""
+    others = threading.Thread(target=_serve, args=(lanes[1:],), daemon=True)
+    if len(lanes) > 1:
+        others.start()
+    lanes[0].run()
+    if len(lanes) > 1:
+        others.join()
 
 
 def _let_stand(sock: socket.socket, unread_bytes: int) -> None:

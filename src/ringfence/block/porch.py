@@ -116,8 +116,17 @@ class Porch:
         """By path."""
 
     async def listen(self, paths: list[str]) -> list[str]:
-        """Returns why not, of each; empty where all is well.  Raises Unavailable."""
+        """Returns why not, of each; empty where all is well.  Raises Unavailable: nobody listens on any."""
         errors: list[str] = []
+        try:
+            await self._listen(paths, errors)
+        except Unavailable:
+            await self.close(path for path, error in zip(paths, errors, strict=False) if not error)
+            raise
+        return errors
+
+    async def _listen(self, paths: list[str], errors: list[str]) -> None:
+        """Args: errors: what is known by now."""
         while len(errors) < len(paths):
             porter = self._with_room()
             some = paths[len(errors) :][: PLACES - porter.count]
@@ -129,7 +138,6 @@ class Porch:
                 if error:
                     self._forget(path)
             errors += told
-        return errors
 
     async def close(self, paths: Iterable[str]) -> list[str]:
         """From now on nobody can reach them; their places in the file system are empty.

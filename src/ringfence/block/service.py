@@ -37,7 +37,7 @@ from ringfence.block.handle import Handle
 from ringfence.block.incident_file import IncidentFile, IncidentReader, compact
 from ringfence.block.porch import Porch, Waiting, listed, uri_of
 from ringfence.block.self_fence import OpenPath, SelfFence
-from ringfence.block.turns import Turns
+from ringfence.block.turns import Turn, Turns
 from ringfence.core.cluster import Timing
 from ringfence.core.errors import BadInput, DeviceFailed, NotFound, Refused, RingfenceError, Unavailable
 from ringfence.core.ids import Token
@@ -299,55 +299,72 @@ class Service:
     # -- paths --------------------------------------------------------------------
 
     async def _open(self, call: wire.Open, number: int, drops: int) -> wire.Path:
+        async with self._turns.of(_name_of(call)):
+            return await self._open_now(call, number, drops)
+
+    async def _open_now(self, call: wire.Open, number: int, drops: int) -> wire.Path:
+        """In its turn."""
         name = _name(call.vg, call.lv)
         socket_path = self._places.dev / call.vg / call.lv
         _check_length(socket_path)
         if not call.pages:
             raise BadInput(f"{name} cannot be opened without an authority page")
-        async with self._turns.of(name):
-            self._check_still(name, number, drops)
-            there = self._handles.get(name)
-            if there is not None:
-                if there.open_call == call and not there.path.failed:
-                    return there.path
-                state = f"has failed ({there.path.failed})" if there.path.failed else "is open in another way"
-                raise Refused(f"{name} {state}", next=f"close {name} first")
-            handle = self._handle(call, socket_path)
-            self._handles[name] = handle
-            try:
-                self._directory_of(call.vg)
-                await handle.start()
-            except OSError as error:
-                self._handles.pop(name, None)
-                raise DeviceFailed(f"cannot make {socket_path.parent}: {error.strerror}") from None
-            except RingfenceError:
-                self._handles.pop(name, None)
-                raise
-            return handle.path
+        self._check_still(name, number, drops)
+        there = self._handles.get(name)
+        if there is not None:
+            if there.open_call == call and not there.path.failed:
+                return there.path
+            state = f"has failed ({there.path.failed})" if there.path.failed else "is open in another way"
+            raise Refused(f"{name} {state}", next=f"close {name} first")
+        handle = self._handle(call, socket_path)
+        self._handles[name] = handle
+        try:
+            self._directory_of(call.vg)
+            await handle.start()
+        except OSError as error:
+            self._handles.pop(name, None)
+            raise DeviceFailed(f"cannot make {socket_path.parent}: {error.strerror}") from None
+        except RingfenceError:
+            self._handles.pop(name, None)
+            raise
+        return handle.path
 
     async def _together(self, call: wire.Together, number: int, drops: int) -> list[wire.Outcome]:
-        """Opens and closes of what is waiting, or shall be, go to the porters in one message."""
-        outcomes: dict[int, wire.Outcome] = {}
-        opens, closes = self._in_porch(call)
-        async with self._turns.of(*(_name_of(call.calls[place]) for place in (*opens, *closes))):
-            outcomes |= await self._open_in_porch(opens, number, drops)
-            outcomes |= await self._close_in_porch(closes)
+        """Opens and closes of what is waiting, or shall be, go to the porters in one message.
+
+        Each LV's turn counts from now on, whatever becomes of the others: who gives up waiting for what shall
+        be opened, and has it closed, must find it closed after that."""
         running = asyncio.Semaphore(STARTS)
 
-        async def one(single: wire.Open | wire.Close) -> wire.Outcome:
+        async def one(single: wire.Open | wire.Close, turn: Turn | None = None) -> wire.Outcome:
             try:
-                async with running:
-                    if isinstance(single, wire.Close):
-                        await self._close_call(single, number, drops)
-                        return wire.Outcome()
-                    path = await self._open(single, number, drops)
-                    return wire.Outcome(path.path, path.uri)
+                async with turn or contextlib.nullcontext(), running:
+                    if isinstance(single, wire.Open):
+                        path = await self._open_now(single, number, drops)
+                        return wire.Outcome(path.path, path.uri)
+                    await self._close_now(single, number, drops)
+                if turn is not None:
+                    await self._close_renamed(single, number, drops)
+                return wire.Outcome()
             except RingfenceError as error:
                 return wire.Outcome(error=error.as_dict())
 
-        rest = [place for place in range(len(call.calls)) if place not in outcomes]
-        outcomes |= dict(zip(rest, await asyncio.gather(*(one(call.calls[at]) for at in rest)), strict=True))
-        return [outcomes[place] for place in range(len(call.calls))]
+        opens, closes = self._in_porch(call)
+        together = (*opens, *closes)
+        turn_of_all = self._turns.of(*(_name_of(call.calls[at]) for at in together))
+        others = [at for at in range(len(call.calls)) if at not in opens and at not in closes]
+        turns = [self._turns.of(_name_of(call.calls[at])) for at in others]
+        rest = asyncio.gather(*(one(call.calls[at], turn) for at, turn in zip(others, turns, strict=True)))
+        try:
+            async with turn_of_all:
+                outcomes = await self._open_in_porch(opens, number, drops)
+                outcomes |= await self._close_in_porch(closes)
+                left = [at for at in together if at not in outcomes]
+                alone = await asyncio.gather(*(one(call.calls[at]) for at in left))
+        finally:
+            told = await rest
+        outcomes |= dict(zip((*left, *others), (*alone, *told), strict=True))
+        return [outcomes[at] for at in range(len(call.calls))]
 
     def _in_porch(self, call: wire.Together) -> tuple[dict[int, wire.Open], dict[int, wire.Close]]:
         """By place: what may wait in the porch, and what does, unless something is under way; no LV twice."""
@@ -573,33 +590,38 @@ class Service:
         )
 
     async def _close_call(self, call: wire.Close, number: int, drops: int) -> None:
-        """A reload that is under way may rename the path meanwhile: look again when it is closed."""
+        async with self._turns.of(_name_of(call)):
+            await self._close_now(call, number, drops)
+        await self._close_renamed(call, number, drops)
+
+    async def _close_now(self, call: wire.Close, number: int, drops: int) -> None:
+        """In its turn."""
         name = _name(call.vg, call.lv)
+        self._check_still(name, number, drops)
+        await self._end(name, call.flush, call.uuid)
 
-        def check() -> None:
-            self._check_still(name, number, drops)
+    async def _close_renamed(self, call: wire.Close, number: int, drops: int) -> None:
+        """A reload that was under way may have renamed the path: look again when it is closed."""
+        while name := next((one for one, path in self._handles.items() if _is_of(path, call)), ""):
+            async with self._turns.of(name):
+                self._check_still(name, number, drops)
+                await self._end(name, call.flush, call.uuid)
 
-        if not call.uuid:
-            await self._close(name, call.flush, check=check)
-            return
-        while name:
-            await self._close(name, call.flush, call.uuid, check)
-            name = next((one for one, handle in self._handles.items() if _is_of(handle, call)), "")
-
-    async def _close(
-        self, name: str, flush: bool, uuid: str = "", check: Callable[[], None] = lambda: None
-    ) -> None:
+    async def _close(self, name: str, flush: bool) -> None:
         async with self._turns.of(name):
-            check()
-            handle = self._handles.get(name)
-            if handle is None or (uuid and handle.open_call.uuid != uuid):
-                return
-            try:
-                await handle.end(flush)
-            finally:
-                if handle.gone and self._handles.get(name) is handle:
-                    del self._handles[name]
-            _remove(Path(handle.path.path))
+            await self._end(name, flush)
+
+    async def _end(self, name: str, flush: bool, uuid: str = "") -> None:
+        """In its turn."""
+        handle = self._handles.get(name)
+        if handle is None or (uuid and handle.open_call.uuid != uuid):
+            return
+        try:
+            await handle.end(flush)
+        finally:
+            if handle.gone and self._handles.get(name) is handle:
+                del self._handles[name]
+        _remove(Path(handle.path.path))
 
     async def _drop_all(self) -> None:
         self._drops += 1
@@ -709,7 +731,7 @@ def _look_at(calls: list[wire.Open]) -> tuple[bool, dict[str, Disk]] | None:
 
 
 def _is_of(handle: Handle | MappedHandle | Waiting, call: wire.Close) -> bool:
-    return (handle.open_call.vg, handle.open_call.uuid) == (call.vg, call.uuid)
+    return bool(call.uuid) and (handle.open_call.vg, handle.open_call.uuid) == (call.vg, call.uuid)
 
 
 def _check_length(path: Path | str) -> None:

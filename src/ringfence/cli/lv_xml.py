@@ -13,6 +13,7 @@ import click
 
 from ringfence.cli.answers import print_json
 from ringfence.cli.options import daemon_options, json_option, open_daemon
+from ringfence.cli.verbs.words import bare
 from ringfence.core.errors import BadInput, Refused
 from ringfence.wire import client as calls
 
@@ -100,7 +101,7 @@ def lv_xml(
     ringfence lv-xml vg0/vm1 > disk.xml && virsh attach-device vm1 disk.xml --config
     qemu-system-x86_64 -blockdev "$(ringfence lv-xml --qemu vg0/vm1)" ...
     """
-    vg, _, lv = volume.partition("/")
+    vg, _, lv = bare(volume).partition("/")
     if not vg or not lv or "/" in lv:
         raise BadInput(f"{volume!r} is not VG/LV", next="give one as vg0/vm1", code="bad-command")
     with open_daemon(socket, root) as daemon:

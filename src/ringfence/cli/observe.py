@@ -19,7 +19,7 @@ from ringfence.cli.answers import (
 from ringfence.cli.options import daemon_options, json_option, open_daemon
 from ringfence.cli.status_view import print_rich, status_lines
 from ringfence.client import Connection
-from ringfence.core.errors import EXIT_OK
+from ringfence.core.errors import EXIT_OK, BadInput
 from ringfence.core.locknames import unescape
 from ringfence.wire import client as calls
 
@@ -84,6 +84,8 @@ def events(
     """What happened, oldest first, one line each.
 
     With --json and -f: one object a line."""
+    if kind:
+        _check(kind)
     with open_daemon(socket, root) as daemon:
         found, newest = _recorded(daemon, since, last, kind)
         if as_json and not follow:
@@ -97,6 +99,16 @@ def events(
                 for event in daemon.events(follow=True, since=newest):
                     if not kind or event["kind"] in kind:
                         _print_event(event, as_json)
+
+
+def _check(kinds: tuple[str, ...]) -> None:
+    """Raises BadInput: nothing can be of that kind, so that nobody would ever hear of it."""
+    from ringfence.history.kinds import KINDS  # loads sqlite3
+
+    for one in kinds:
+        if one not in KINDS:
+            known = ", ".join(sorted(KINDS))
+            raise BadInput(f"no event is of kind {one!r}", next=f"give one of {known}", code="bad-command")
 
 
 def _recorded(

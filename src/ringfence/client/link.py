@@ -231,13 +231,14 @@ class Link:
                 )
             while (reply := lines.next()) is not None:
                 self._hand_out(reply)
-                lines.seen()
+                if not lines.seen():
+                    break
             self._undigested = False
         except OSError:
             self.end(CLOSED)
         except Unavailable as error:
             self.end(str(error))
-        if lines.over:
+        if lines.chunks and lines.over:
             self.end(CLOSED)
 
     def _hand_out(self, reply: Reply) -> None:

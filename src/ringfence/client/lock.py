@@ -137,7 +137,8 @@ class Lock(HeldLock):
             Unavailable: with `wait`: the daemon does not answer, and the connection is given up.
 
         Source: Linux dlm_unlock(3) with LKF_VALBLK."""
-        check_lvb(lvb)
+        if lvb is not None:
+            check_lvb(lvb)
         with self._one_at_a_time:
             if self._grant is None:
                 return

@@ -100,12 +100,16 @@ class Lines:
                 return None
             data, at, _ = self._state
             end = data.find(b"\n", at)
-        return _decode(data[at:end])
+        try:
+            return decode_reply(data[at:end])
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            raise _unreadable(error) from None
 
-    def seen(self) -> None:
-        """The reply that `next` told has been dealt with."""
+    def seen(self) -> bool:
+        """The reply that `next` told has been dealt with.  Returns whether there is anything behind it."""
         data, at, last = self._state
-        self._state = (data, data.find(b"\n", at) + 1, last)
+        self._state = (data, at := data.find(b"\n", at) + 1, last)
+        return at < len(data) or bool(self.chunks)
 
     def _join(self) -> bool:
         """Whether what arrived ends a line."""
@@ -131,15 +135,12 @@ class Lines:
         return False
 
 
-def _decode(line: bytes) -> Reply:
-    try:
-        return decode_reply(line)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        what = str(error).splitlines()[0]
-        raise Unavailable(
-            f"the reply is not in ringfence's language: {what}",
-            next="check that the socket is ringfence's, and that client and daemon have one version",
-        ) from None
+def _unreadable(error: Exception) -> Unavailable:
+    what = str(error).splitlines()[0]
+    return Unavailable(
+        f"the reply is not in ringfence's language: {what}",
+        next="check that the socket is ringfence's, and that client and daemon have one version",
+    )
 
 
 def result_of(reply: Reply) -> Any:

@@ -55,6 +55,13 @@ class Timing(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
         """Purge bound: write authority plus 5 % and two heartbeats for unequal clock rates."""
         return self.write_ms + self.write_ms // 20 + 2 * self.heartbeat_ms
 
+    def left_out_ms(self, rank: int = 0) -> int:
+        """So long a view that begins waits for a member that says nothing: twice what one that runs gives
+        it, for many things happen at once where a view begins.
+
+        Args: rank: of those who could say so, how many come first."""
+        return (2 + rank) * self.silent_ms
+
     @property
     def slot_ms(self) -> int:
         """How often a node writes its disk slots: a partitioned host has moved its slot twice, at the

@@ -108,9 +108,11 @@ def _factor(unit: str) -> int:
 def format_size(size_bytes: int, unit: str = READABLE, *, suffix: bool = True) -> str:
     """As `pvs --units UNIT` prints it.  Capital letters count in powers of 1000 (B and S do not differ)."""
     if len(unit) > 1:
+        label = unit[-1] if unit.partition(".")[0] == "1" else "U"  # as LVM2 reads 1.5g: a whole 1 of it
+        if label in "bBsS":
+            return f"{size_bytes // _factor(unit)}{label.upper() if suffix else ''}"
         hundredths, _ = _hundredths(size_bytes, _factor(unit))
         shown = f"{hundredths // 100}.{hundredths % 100:02d}" if size_bytes else "0"
-        label = unit[-1] if unit.partition(".")[0] == "1" else "U"  # as LVM2 reads 1.5g: a whole 1 of it
         return f"{shown}{label if suffix else ''}"
     assert unit in tuple(UNITS)
     base = 1000 if unit.isupper() else 1024

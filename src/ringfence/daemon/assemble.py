@@ -49,7 +49,8 @@ from ringfence.daemon.stock_lvm import LvmCommands
 from ringfence.daemon.supervisor import Supervisor, misfit
 from ringfence.engine.inputs import DiskState, Started
 from ringfence.engine.orders import StorageOrder
-from ringfence.history.store import INCIDENT, History
+from ringfence.history.kinds import INCIDENT
+from ringfence.history.store import History
 from ringfence.host import kept, loop
 from ringfence.host.clock import HostClock, boottime_ns, wall_ms
 from ringfence.host.hardware import hardware

@@ -413,7 +413,8 @@ class Driver:
 
     def _answer(self, client: int, reply: Reply) -> None:
         if client != SELF and not self._book.expects(client, reply.id):
-            self._send(client, reply)
+            if self._socket is not None:
+                self._socket.send(client, reply)
             return
         if client == SELF:
             if reply.error is not None and reply.id == self._leaving:

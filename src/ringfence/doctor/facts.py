@@ -20,6 +20,15 @@ class SlotsFacts(msgspec.Struct, frozen=True):
     """Why this host cannot use them."""
 
 
+class PartialVg(msgspec.Struct, frozen=True):
+    """A VG of which PVs are missing, or were while it was changed."""
+
+    vg: str
+    missing: int
+    pvs: int
+    """How many it has, those included."""
+
+
 class DaemonFacts(msgspec.Struct, frozen=True):
     """What this host's daemon says of itself (`status`, `locks`)."""
 
@@ -36,6 +45,7 @@ class DaemonFacts(msgspec.Struct, frozen=True):
     gone_vgs: tuple[str, ...] = ()
     """Of these, VGs that are on no disk which this host can read: other hosts stay in the lockspace of a VG
     that was removed."""
+    partial_vgs: tuple[PartialVg, ...] = ()
     slots: tuple[SlotsFacts, ...] = ()
     locked: tuple[str, ...] | None = None
     """Uuids (with dashes) of LVs on which this node holds a lock; None: not known."""

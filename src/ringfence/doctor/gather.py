@@ -18,7 +18,7 @@ from ringfence.core.errors import RingfenceError
 from ringfence.core.locknames import GLOBAL_SPACE, VG_SPACE
 from ringfence.daemon.checkup import look_at_host
 from ringfence.doctor.devices import ask_devices, told_wrong
-from ringfence.doctor.facts import ClusterFacts, DaemonFacts, SlotsFacts
+from ringfence.doctor.facts import ClusterFacts, DaemonFacts, PartialVg, SlotsFacts
 from ringfence.doctor.mapper import mapped_volumes
 from ringfence.host.clock import boottime_ns, wall_ms
 from ringfence.wire import client as calls
@@ -111,6 +111,7 @@ class _Asked:
         spaces = [str(one["name"]) for one in status["lockspaces"]]
         of_vgs = [name for name in spaces if name.startswith(VG_SPACE) and name != GLOBAL_SPACE]
         shared = tuple(name.removeprefix(VG_SPACE) for name in of_vgs)
+        vgs = self._vgs() if shared else None
         return DaemonFacts(
             ready=bool(status["ready"]),
             why=str(status["why"]),
@@ -119,7 +120,12 @@ class _Asked:
             quarantined=tuple(status["quarantined"]),
             disarmed=_disarmed(status.get("disarmed")),
             shared_vgs=shared,
-            gone_vgs=self._gone(shared),
+            gone_vgs=() if vgs is None else tuple(vg for vg in shared if vg not in vgs),
+            partial_vgs=tuple(
+                PartialVg(name, int(row["vg_missing_pv_count"]), int(row["pv_count"]))
+                for name, row in (vgs or {}).items()
+                if name in shared and row["vg_missing_pv_count"]
+            ),
             slots=tuple(
                 SlotsFacts(str(one["vg"]), bool(one["nodes"]), str(one["trouble"]))
                 for one in status.get("slots") or ()
@@ -127,16 +133,14 @@ class _Asked:
             locked=self._locked(str(status["node"])),
         )
 
-    def _gone(self, shared: tuple[str, ...]) -> tuple[str, ...]:
-        if not shared:
-            return ()
+    def _vgs(self) -> dict[str, dict[str, Any]] | None:
+        """By name; None: not known."""
         try:
             rows = self._connection.call(calls.Vgs(), timeout_ms=ANSWER_MS)["rows"]
         except RingfenceError as error:
             self._unseen.append(f"which VGs there are: {error.message}")
-            return ()
-        there = {str(row["vg_name"]) for row in rows}
-        return tuple(vg for vg in shared if vg not in there)
+            return None
+        return {str(row["vg_name"]): row for row in rows}
 
     def _locked(self, me: str) -> tuple[str, ...] | None:
         try:

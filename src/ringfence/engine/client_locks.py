@@ -11,7 +11,7 @@ import msgspec
 from ringfence.core.errors import BadInput, LocksLost, NotFound, Refused, RingfenceError
 from ringfence.core.listed import listed
 from ringfence.core.locknames import lockspace_name, resource_name
-from ringfence.core.modes import MODE_NAMES, MODES, Mode
+from ringfence.core.modes import MODE_NAMES, MODES, UN, Mode
 from ringfence.engine.context import Context
 from ringfence.engine.effects import Answer
 from ringfence.engine.locker import TRY_MS, Locker
@@ -69,8 +69,10 @@ class ClientLocks:
     def lock(self, client: int, id: str, call: calls.Lock, who: str) -> None:
         """Raises BadInput for a mode, flags or a name that cannot be."""
         mode = _mode(call.mode)
-        _check_wait(call.wait_ms)
-        _check_flags(call.flags)
+        if call.wait_ms is not None:
+            _check_wait(call.wait_ms)
+        if call.flags:
+            _check_flags(call.flags)
         if call.cached and (call.flags & ~Flag.VALBLK or mode <= Mode.CR):
             raise BadInput(
                 "a cached lock is CW, PR, PW or EX and has no flags", next="take it without cached"
@@ -106,7 +108,8 @@ class ClientLocks:
         owned = self._mine(client, call.lock)
         answer = self._answer(client, id, call.lock)
         mode = _mode(call.mode)
-        _check_wait(call.wait_ms)
+        if call.wait_ms is not None:
+            _check_wait(call.wait_ms)
         _check_flags(call.flags)
         if not owned.converting:
             owned.converting = id
@@ -362,7 +365,7 @@ class ClientLocks:
         return owned
 
     def _send(self, client: int, reply: Reply) -> None:
-        self._context.out(Answer(client, reply))
+        self._context.effects.append(Answer(client, reply))
 
 
 def _named(client: int, name: str, thread: str, who: str) -> Owner:
@@ -391,11 +394,11 @@ def _may_come_back(owned: Owned, use: Use) -> bool:
     """Whether it is merely cached, as far as is known here, or is being released already."""
     if use.done is None:
         return owned.cached and use.held is not None
-    return use.wanted is Mode.UN
+    return use.wanted is UN
 
 
-def _check_wait(wait_ms: int | None) -> None:
-    if wait_ms is not None and wait_ms < 0:
+def _check_wait(wait_ms: int) -> None:
+    if wait_ms < 0:
         raise BadInput(f"to wait for {wait_ms} ms cannot be", next="give 0 to try, or none to wait for ever")
 
 

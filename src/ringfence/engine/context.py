@@ -157,7 +157,7 @@ class Context:
     @property
     def speaks_whole_dlm(self) -> bool:
         """Whether every node that has the state knows all flags and names (it may be known to this one)."""
-        return self.state is not None and self.state.protocol >= WHOLE_DLM
+        return self._state is not None and self._state.protocol >= WHOLE_DLM
 
     def check_name(self, name: str) -> None:
         """Raises Refused for a lockspace or resource that older nodes would take for another, or for none."""

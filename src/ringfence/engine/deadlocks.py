@@ -19,7 +19,7 @@ from typing import Any
 import msgspec
 
 from ringfence.core.errors import Deadlock, RingfenceError, TimedOut
-from ringfence.core.modes import Mode
+from ringfence.core.modes import UN
 from ringfence.engine.context import Context
 from ringfence.engine.facts import DeadlockSought, WaitsTold
 from ringfence.engine.locker import Locker
@@ -202,7 +202,7 @@ def _line(context: Context, link: Link) -> str:
     waiter, blocker = link.waiter, link.blocker
     what = f"{waiter.lock.lockspace}/{waiter.lock.resource}"
     behind = f"which {_who(context, blocker)} holds {blocker.lock.held.name}"
-    if blocker.lock.held is Mode.UN:
+    if blocker.lock.held is UN:
         behind = f"behind {_who(context, blocker)}, which waits for {blocker.lock.wanted.name}"
     return f"{_who(context, waiter)} waits for {waiter.lock.wanted.name} on {what}, {behind}"
 
@@ -238,7 +238,7 @@ def _spot(context: Context, seen: Seen) -> dict[str, Any]:
         "lock": lock.lock,
         "owner": lock.owner,
         "who": lock.who,
-        "mode": "" if lock.held is Mode.UN else lock.held.name,
-        "wanted": "" if lock.wanted is Mode.UN else lock.wanted.name,
+        "mode": "" if lock.held is UN else lock.held.name,
+        "wanted": "" if lock.wanted is UN else lock.wanted.name,
         "since_wall_ms": lock.since_ms,
     }

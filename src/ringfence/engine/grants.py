@@ -88,7 +88,7 @@ class Grants:
         if state is None or not self._waiting:
             return outs
         for where, waiting in list(self._waiting.items()):
-            if state.blocking(where[0]):
+            if state.domain.victims and state.blocking(where[0]):
                 continue
             if waiting.token.epoch != state.epoch:
                 if waiting.asked != state.epoch:

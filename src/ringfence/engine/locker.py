@@ -29,7 +29,7 @@ from ringfence.core.errors import (
     TimedOut,
 )
 from ringfence.core.locknames import VG_SPACE
-from ringfence.core.modes import Mode
+from ringfence.core.modes import UN, Mode
 from ringfence.engine.context import Context
 from ringfence.engine.facts import LockFact, LockFacts
 from ringfence.engine.grants import Grants
@@ -51,7 +51,7 @@ from ringfence.locks.node_locks import (
     Out,
     Row,
 )
-from ringfence.locks.queues import OpKind
+from ringfence.locks.queues import BUSY, CONVERT, REQUEST, UNLOCK
 from ringfence.locks.resource import Lock, Resource
 from ringfence.wire import entries
 from ringfence.wire.lvmlockd import LvmLock
@@ -200,15 +200,17 @@ class Locker:
         Those with which this node has nothing to do yet are asked for in one entry.
 
         Returns: their ids."""
-        first = orders[0]
+        first, last = orders[0], self._last
         space, mode, wait_ms, wall_ms = first.lockspace, first.mode, first.wait_ms, self._context.wall_ms
-        uses: list[Use] = []
-        for order, done in zip(orders, dones, strict=True):
-            self._last += 1
-            use = Use(
-                self._last, space, order.resource, order.what, mode, done, since_wall_ms=wall_ms, owner=owner
+        trying, deadline_ns = self._limits_of(wait_ms)
+        uses = [
+            Use(
+                lock, space, order.resource, order.what, mode, done, deadline_ns,
+                trying=trying, since_wall_ms=wall_ms, owner=owner,
             )
-            uses.append(use)
+            for lock, (order, done) in enumerate(zip(orders, dones, strict=True), last + 1)
+        ]  # fmt: skip
+        self._last += len(uses)
         refused = space in self.leaving or (wait_ms == 0 and bool(self._frozen(uses[0])))
         flags = Flag.NOQUEUE if wait_ms == 0 else 0
         wishes: list[tuple[int, str]] = []
@@ -217,7 +219,6 @@ class Locker:
                 continue
             self._uses[use.lock] = use
             self._persist(use)
-            self._limit(use, wait_ms)
             wishes.append((use.lock, use.resource))
         outs, others = self.node_locks.request_many(space, wishes, mode, flags, wall_ms)
         self.take(outs)
@@ -302,7 +303,7 @@ class Locker:
         if (flags or lvb is not None) and not valid_unlock(flags, lvb):
             done(_wrong_flags(use))
             return
-        waits = use.done is not None and use.wanted is not Mode.UN
+        waits = use.done is not None and use.wanted is not UN
         if flags & Flag.CANCEL and waits:
             self._give_up(use, not_waited_for(use))
             done(use.held)
@@ -321,7 +322,7 @@ class Locker:
             self.give_back(use.lockspace, use.resource)
 
     def _lets_go(self, use: Use, done: Done) -> None:
-        use.done, use.wanted, use.deadline_ns = done, Mode.UN, None
+        use.done, use.wanted, use.deadline_ns = done, UN, None
         if self._persistent:
             self._not_persistent(use.lock)
         if use.by_lvm2:
@@ -401,7 +402,7 @@ class Locker:
     def give_up(self, lock: int, why: RingfenceError) -> None:
         """The user does not wait any longer; `done` gets `why`, unless its answer crosses this."""
         use = self._uses.get(lock)
-        if use is None or use.done is None or use.wanted is Mode.UN:
+        if use is None or use.done is None or use.wanted is UN:
             return
         self._give_up(use, why)
 
@@ -535,7 +536,7 @@ class Locker:
         use = self._uses.get(lock)
         if use is None or use.lockspace in self.leaving:
             return True
-        here = any(row.wanted is not Mode.UN for row in self._others_here(use))
+        here = any(row.wanted is not UN for row in self._others_here(use))
         return here or bool(self._others_waiting(use))
 
     def use(self, lock: int) -> Use | None:
@@ -550,7 +551,7 @@ class Locker:
 
     def waiting(self) -> list[Use]:
         """Uses that wait for a grant, oldest first, for `why`."""
-        return [use for use in self._uses.values() if use.done is not None and use.wanted is not Mode.UN]
+        return [use for use in self._uses.values() if use.done is not None and use.wanted is not UN]
 
     # -- the cluster -----------------------------------------------------------------
 
@@ -626,7 +627,7 @@ class Locker:
                 self._context.submit(entries.LockBusy(*taken))
         if where in self._used:
             del self._used[where]
-            if ask.kind not in (OpKind.UNLOCK, OpKind.BUSY):
+            if ask.kind not in (UNLOCK, BUSY):
                 self._context.submit(entries.LockBusy(*where))
 
     def _tell_some(self) -> None:
@@ -663,13 +664,20 @@ class Locker:
             self._working = False
 
     def _one(self, out: Out) -> None:
+        if isinstance(out, ClientGranted):
+            use = self._uses.get(out.lock_id)
+            if use is not None:  # else it was dropped meanwhile
+                self._granted(use, out)
+            return
         if isinstance(out, AskCluster):
             if out.unhurried:
                 self._taken(out.lockspace, out.resource)
                 return
             if self._used:
                 self._tell_taken(out)
-            self._context.submit(_entry(out, whole=self._context.speaks_whole_dlm))
+            if out.flags & NEWER_FLAGS and not self._context.speaks_whole_dlm:
+                out = msgspec.structs.replace(out, flags=out.flags & ~NEWER_FLAGS)
+            self._context.submit(_entry(out))
             return
         if isinstance(out, AskMany):
             for resource in out.resources if self._used else ():
@@ -679,15 +687,13 @@ class Locker:
         use = self._uses.get(out.lock_id)
         if use is None:
             return  # dropped meanwhile
-        if isinstance(out, ClientGranted):
-            self._granted(use, out)
-        elif isinstance(out, ClientRefused):
+        if isinstance(out, ClientRefused):
             self._ended(use, self._refusal(use, out))
         elif isinstance(out, ClientReleased):
             use.held = None
             self._ended(use, None)
         elif isinstance(out, ClientCancelled):
-            if use.wanted is Mode.UN:
+            if use.wanted is UN:
                 return  # it was broken off by a release, and answered
             if use.held is not None and use.held.mode is not out.held:
                 # While it waited its mode was given up (CONVDEADLK), and does not come back.
@@ -750,14 +756,16 @@ class Locker:
         self._in_flight.pop(lock, None)
         self.seeking.pop(lock, None)
         use = self._uses.pop(lock, None)
-        if use is not None and use.by_lvm2 and use.wanted is not Mode.UN:  # else it was struck off before
+        if use is not None and use.by_lvm2 and use.wanted is not UN:  # else it was struck off before
             self.lvm_notes.ends(lock)
         return use is not None
 
     def _persist(self, use: Use) -> None:
         self._persistent[use.lock] = use
-        where = (use.lockspace, use.resource)
-        self._persistent_at[where] = (*self._persistent_at.get(where, ()), use)
+        where, alone = (use.lockspace, use.resource), (use,)
+        there = self._persistent_at.setdefault(where, alone)
+        if there is not alone:
+            self._persistent_at[where] = (*there, use)
 
     def _not_persistent(self, lock: int) -> None:
         use = self._persistent.pop(lock, None)
@@ -778,9 +786,12 @@ class Locker:
         return flags | Flag.VALBLK | (Flag.NOQUEUE if wait_ms == 0 else 0)
 
     def _limit(self, use: Use, wait_ms: int | None) -> None:
-        use.trying = wait_ms == 0
+        use.trying, use.deadline_ns = self._limits_of(wait_ms)
+
+    def _limits_of(self, wait_ms: int | None) -> tuple[bool, int | None]:
+        """Whether it is a try, and until when it waits."""
         limit_ms = TRY_MS if wait_ms == 0 else wait_ms
-        use.deadline_ns = None if limit_ms is None else self._context.now_ns + limit_ms * 1_000_000
+        return wait_ms == 0, None if limit_ms is None else self._context.now_ns + limit_ms * 1_000_000
 
     def _watch(self, use: Use) -> None:
         """Note what is still in flight, and its time limit."""
@@ -894,7 +905,7 @@ class Locker:
         if not holders:
             others = self._others_here(use)
             conflict = any(not compatible(row.held, use.wanted) for row in others)
-            if not conflict and any(row.wanted is not Mode.UN for row in others):
+            if not conflict and any(row.wanted is not UN for row in others):
                 words = f"{use.what}: another client of this node waits for it, and comes first"
             else:
                 words = f"{use.what} is in use here, by another client of this node"
@@ -906,8 +917,8 @@ class Locker:
         """Each holder under its own mode; who has nothing worth the name merely comes first."""
         names: dict[Mode, list[str]] = {}
         for node, mode in holders:
-            names.setdefault(mode if mode > Mode.NL else Mode.UN, []).append(self._context.name(node))
-        waiting = names.pop(Mode.UN, [])
+            names.setdefault(mode if mode > Mode.NL else UN, []).append(self._context.name(node))
+        waiting = names.pop(UN, [])
         wait = f"{', '.join(waiting)} {'waits' if len(waiting) == 1 else 'wait'} for it" if waiting else ""
         if not names:
             return f"{use.what}: {wait}"
@@ -942,7 +953,7 @@ class Locker:
         others = self._others_here(use)
         if any(not compatible(row.held, use.wanted) for row in others):
             return True
-        return not self._others_waiting(use) and any(row.wanted is not Mode.UN for row in others)
+        return not self._others_waiting(use) and any(row.wanted is not UN for row in others)
 
     def _others_here(self, use: Use) -> list[Row]:
         """What other clients of this node hold of it, and wait for."""
@@ -955,7 +966,7 @@ class Locker:
         if resource is None:
             return ()
         queued = (*resource.converting, *resource.waiting)
-        return tuple((lock.owner, Mode.UN) for lock in queued if lock.owner != self._context.me)
+        return tuple((lock.owner, UN) for lock in queued if lock.owner != self._context.me)
 
     def _resource(self, use: Use) -> Resource | None:
         state = self._context.state
@@ -986,27 +997,25 @@ def lost_error(what: str, node: str) -> LocksLost:
     )
 
 
-def _entry(ask: AskCluster, *, whole: bool) -> entries.Entry:
-    """Args: whole: the cluster knows every flag."""
+def _entry(ask: AskCluster) -> entries.Entry:
+    """Its flags are known to every node."""
     where = (ask.lockspace, ask.resource)
-    if not whole:
-        ask = msgspec.structs.replace(ask, flags=ask.flags & ~NEWER_FLAGS)
-    if ask.kind is OpKind.REQUEST:
+    if ask.kind is REQUEST:
         return entries.LockRequest(*where, ask.mode, ask.flags, ask.lvb)
-    if ask.kind is OpKind.CONVERT:
+    if ask.kind is CONVERT:
         return entries.LockConvert(*where, ask.mode, ask.flags, ask.lvb)
-    if ask.kind is OpKind.UNLOCK:
+    if ask.kind is UNLOCK:
         return entries.LockUnlock(*where, ask.flags, ask.lvb)
-    if ask.kind is OpKind.BUSY:
+    if ask.kind is BUSY:
         return entries.LockBusy(*where)
     return entries.LockCancel(*where)
 
 
 def _entry_of_many(ask: AskMany) -> entries.LockRequests | entries.LockUnlocks:
     """Its flags are known in every protocol."""
-    if ask.kind is OpKind.REQUEST:
+    if ask.kind is REQUEST:
         return entries.LockRequests(ask.lockspace, ask.resources, ask.mode, ask.flags)
-    assert ask.kind is OpKind.UNLOCK
+    assert ask.kind is UNLOCK
     return entries.LockUnlocks(ask.lockspace, ask.resources)
 
 

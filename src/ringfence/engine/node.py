@@ -194,9 +194,11 @@ class _Node:
         if not context.left:
             items = context.outbox.frame()
             if items:
-                context.out(Multicast(ring.encode(context.epoch, context.life, items, context.protocol)))
+                frame = ring.encode(context.epoch, context.life, items, context.protocol)
+                context.effects.append(Multicast(frame))
             self._called_for_all = self._called_for_all or context.more
-            if (context.more or context.more_locks or context.outbox.more) and not self._called:
+            more = context.more or context.more_locks or (items and context.outbox.more)
+            if more and not self._called:
                 self._called = True
                 context.out(CallAgain())
         effects, context.effects = context.effects, []

@@ -89,7 +89,8 @@ class LocksTogether(_Order, frozen=True):
     """Carry all of these out at once, as many in a frame as there may be.  Answer: a tuple with the answer to
     each, or the RingfenceError that it would have raised.
 
-    An Acquire among them is for an LV's persistent lock; a Release writes no value."""
+    They differ only in what they are about: for the persistent locks of a VG's LVs, in one mode and with one
+    wait; or to let go of locks, without a value."""
 
     orders: tuple[Acquire | Release, ...]
 

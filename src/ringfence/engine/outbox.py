@@ -16,7 +16,7 @@ from itertools import chain
 
 import msgspec
 
-from ringfence.core.modes import Mode
+from ringfence.core.modes import UN, Mode
 from ringfence.wire import ring
 from ringfence.wire.entries import (
     Entry,
@@ -148,7 +148,9 @@ class Outbox:
             return ()
         items, self._items = self._items, []
         if self._open and self._unsent and (items or self._due()):
-            self._end_row()
+            self._row_kind = None
+            if self._row:
+                self._end_row()
             room = self._at_once - len(items)
             while self._unsent and room > 0:
                 room -= weight(self._unsent[0].entry)
@@ -168,7 +170,8 @@ class Outbox:
         Not always one less: a node may have taken its own entry for applied, alone, in a state that the
         cluster has not carried on; that entry is gone, and nothing may wait for it."""
         after = self._sent[-1].seq if self._sent else self._base
-        one = msgspec.structs.replace(self._unsent.popleft(), after=after)
+        next = self._unsent.popleft()
+        one = ring.Submitted(next.seq, next.entry, next.wall_ms, after)
         self._sent.append(one)
         return one
 
@@ -192,8 +195,8 @@ def _kind(entry: Entry, wall_ms: int) -> Kind | None:
         return (LockRequest, entry.lockspace, entry.mode, entry.flags, wall_ms) if entry.lvb is None else None
     if isinstance(entry, LockUnlock):
         plain = entry.lvb is None and not entry.flags
-        return (LockUnlock, entry.lockspace, Mode.UN, 0, wall_ms) if plain else None
-    return (LockBusy, entry.lockspace, Mode.UN, 0, wall_ms) if isinstance(entry, LockBusy) else None
+        return (LockUnlock, entry.lockspace, UN, 0, wall_ms) if plain else None
+    return (LockBusy, entry.lockspace, UN, 0, wall_ms) if isinstance(entry, LockBusy) else None
 
 
 def _in_a_row(first: Entry, names: list[str]) -> Entry:

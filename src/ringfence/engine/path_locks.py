@@ -7,11 +7,12 @@ in between; so one could let go of the very lock under which the other is about 
     a path is opened, or held less, under the lock that its command was told of, if that is still had, is
         strong enough, and no operation on it is in flight
     a lock is not let go of, nor made weaker than its path needs, while a path is open under it, or may be
+    nothing is closed while it is being opened, nor opened while it is being closed
 
     who takes back an opening of his own that has failed closes nothing that another command has opened
 
 Who comes second is refused, and may try again.  "May be": from the order to open it until one to close it was
-carried out, with no order to open it beside that."""
+carried out."""
 
 import msgspec
 
@@ -30,9 +31,7 @@ class _Path(msgspec.Struct, gc=False):
     """The least mode of its lock; UN: it is not open."""
     opening: int = 0
     closing: int = 0
-    """Orders of that kind that are under way."""
-    unsure: bool = False
-    """Some of both are, or were at once: nobody knows which came last."""
+    """Orders of that kind that are under way: of one of them at a time."""
     openers: tuple[int, ...] = ()
     """Commands that have ordered to open it since it was closed; EARLIER: a life before this one."""
 
@@ -80,13 +79,17 @@ class PathLocks:
 
     def _refused(self, order: OpenPath | ClosePath, by: int) -> Refused | None:
         key = space_of(order.vg), order.uuid
+        path = self._paths.get(key)
         if isinstance(order, OpenPath):
-            return None if self._may_open(key, order, _needed(order)) else _lock_changed(order)
-        path = self._paths.get(key) if order.own else None
-        if path is None or all(one == by for one in path.openers):
+            if not self._may_open(key, order, _needed(order)):
+                return _lock_changed(order)
+            return _busy(order, "closed") if path is not None and path.closing else None
+        if path is None:
             return None
-        path.openers = tuple(one for one in path.openers if one != by)  # the last of them may close it
-        return Refused(f"{order.vg}/{order.lv} was opened here by another command, too", retry=True)
+        if order.own and any(one != by for one in path.openers):
+            path.openers = tuple(one for one in path.openers if one != by)  # the last of them may close it
+            return Refused(f"{order.vg}/{order.lv} was opened here by another command, too", retry=True)
+        return _busy(order, "opened") if path.opening else None
 
     def _check(self, order: OpenPath | ReloadPath, needs: Mode) -> None:
         if not self._may_open((space_of(order.vg), order.uuid), order, needs):
@@ -108,7 +111,6 @@ class PathLocks:
                 path.openers = (*path.openers, by)
         else:
             path.closing += 1
-        path.unsure = path.unsure or (path.opening > 0 and path.closing > 0)
 
     def done(self, order: object, answer: object, *, failed: bool) -> None:
         """What became of an order; answer: of many, that of each."""
@@ -136,12 +138,10 @@ class PathLocks:
             path.opening = max(path.opening - 1, 0)
         else:
             path.closing = max(path.closing - 1, 0)
-            if not failed and not path.unsure:
+            if not failed:
                 path.needs, path.openers = Mode.UN, ()
-        if not path.opening and not path.closing:
-            path.unsure = False
-            if path.needs is Mode.UN:
-                del self._paths[key]
+        if path.needs is Mode.UN and not path.opening and not path.closing:
+            del self._paths[key]
 
     # -- locks -----------------------------------------------------------------------------
 
@@ -161,6 +161,11 @@ class PathLocks:
 def _lock_changed(order: OpenPath | ReloadPath) -> Refused:
     words = f"Logical volume {order.vg}/{order.lv} was not opened: another command here has changed its lock"
     return Refused(f"{words} meanwhile", next="try again", retry=True)
+
+
+def _busy(order: OpenPath | ClosePath, what: str) -> Refused:
+    words = f"Logical volume {order.vg}/{order.lv} is just being {what} here by another command"
+    return Refused(words, next="try again", retry=True)
 
 
 def _needed(order: OpenPath) -> Mode:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import msgspec
 
 from ringfence.core.ids import Life
-from ringfence.core.modes import Mode
+from ringfence.core.modes import UN
 from ringfence.engine.context import Context
 from ringfence.engine.locker import Locker
 from ringfence.engine.uses import Use
@@ -84,9 +84,9 @@ class Pictures:
         lock, state = locks.find(use.lock), context.state
         if lock is None or owner is None or state is None:
             return None  # its end is on its way, or has come
-        wanted = Mode.UN if use.trying else lock.wanted
+        wanted = UN if use.trying else lock.wanted
         heads, behind, after = False, _NONE, _NONE
-        if wanted is not Mode.UN:
+        if wanted is not UN:
             place = locks.place(use.lock)
             space = state.lockspaces.get(use.lockspace)
             resource = space.resources.get(use.resource) if space is not None else None

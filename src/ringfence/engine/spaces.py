@@ -9,7 +9,7 @@ from ringfence.engine.facts import Fact, JoinDone, JoinSeen, LockFact, LockFacts
 from ringfence.engine.state import ClusterState
 from ringfence.locks.flags import Flag, valid_request
 from ringfence.locks.lockspace import Lockspace, Op
-from ringfence.locks.queues import EMPTY_LVB, OpKind
+from ringfence.locks.queues import BUSY, CANCEL, CONVERT, EMPTY_LVB, REQUEST, UNLOCK, OpKind
 from ringfence.locks.resource import Effect as LockEffect
 from ringfence.locks.resource import Granted, Refused, Released
 from ringfence.wire import entries
@@ -52,16 +52,21 @@ def stamp(state: ClusterState, space: Lockspace, effects: list[tuple[str, LockEf
 
 
 def _next_token(state: ClusterState) -> Token:
-    state.position += 1
-    return Token(state.epoch.seq, state.epoch.rep, state.position)
+    return _next_tokens(state, 1)[0]
+
+
+def _next_tokens(state: ClusterState, count: int) -> list[Token]:
+    seq, rep, first = state.epoch.seq, state.epoch.rep, state.position + 1
+    state.position += count
+    return [Token(seq, rep, position) for position in range(first, first + count)]
 
 
 def lock_request(state: ClusterState, life: Life, entry: entries.LockRequest) -> list[Fact]:
-    return _lock_op(state, life, entry, OpKind.REQUEST)
+    return _lock_op(state, life, entry, REQUEST)
 
 
 def lock_convert(state: ClusterState, life: Life, entry: entries.LockConvert) -> list[Fact]:
-    return _lock_op(state, life, entry, OpKind.CONVERT)
+    return _lock_op(state, life, entry, CONVERT)
 
 
 def lock_unlock(state: ClusterState, life: Life, entry: entries.LockUnlock) -> list[Fact]:
@@ -78,17 +83,17 @@ def lock_unlock(state: ClusterState, life: Life, entry: entries.LockUnlock) -> l
                 LockFact(space.name, entry.resource, Released(node)),
                 LockFact(space.name, entry.resource, granted, token),
             ]
-    return _lock_op(state, life, entry, OpKind.UNLOCK)
+    return _lock_op(state, life, entry, UNLOCK)
 
 
 def lock_cancel(state: ClusterState, life: Life, entry: entries.LockCancel) -> list[Fact]:
-    return _lock_op(state, life, entry, OpKind.CANCEL)
+    return _lock_op(state, life, entry, CANCEL)
 
 
 def lock_busy(state: ClusterState, life: Life, entry: entries.LockBusy) -> list[Fact]:
     if not state.member(entry.lockspace, life.node):
         return []  # it was purged meanwhile; nobody waits for this answer
-    return _lock_op(state, life, entry, OpKind.BUSY)
+    return _lock_op(state, life, entry, BUSY)
 
 
 def lock_requests(state: ClusterState, life: Life, entry: entries.LockRequests) -> list[Fact]:
@@ -100,8 +105,8 @@ def lock_requests(state: ClusterState, life: Life, entry: entries.LockRequests) 
     at = 0
     while at < len(names):
         if plain and space is not None:
-            next_token = functools.partial(_next_token, state)
-            tokens = space.request_new(names[at:], node, mode, flags, state.wall_ms, next_token)
+            next_tokens = functools.partial(_next_tokens, state)
+            tokens = space.request_new(names[at:], node, mode, flags, state.wall_ms, next_tokens)
             if tokens:
                 granted = Granted(node, mode, EMPTY_LVB if flags & Flag.VALBLK else None)
                 some = names[at : at + len(tokens)]

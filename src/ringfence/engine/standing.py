@@ -8,7 +8,7 @@ ring formed anew."""
 from ringfence.core.cluster import ClusterConfig
 from ringfence.engine.context import Context, Phase
 from ringfence.fencing.explain import clock
-from ringfence.membership.barrier import PATIENCE, Barrier
+from ringfence.membership.barrier import Barrier
 
 _NS_PER_S = 1_000_000_000
 
@@ -27,7 +27,7 @@ def standing(context: Context, barrier: Barrier | None, ring_reason: str) -> lis
             missing = ", ".join(context.name(node) for node in barrier.missing)
             lines.append(f"view {barrier.epoch} waits for {missing} to say that it is ready")
             if barrier.silent(context.config) and not _unheard(context, barrier):
-                patience_s = PATIENCE * context.config.timing.silent_ms / 1000
+                patience_s = context.config.timing.left_out_ms() / 1000
                 lines[-1] += f"; after {patience_s:.0f} s it goes on without, and has that fenced"
             if _unheard(context, barrier):
                 lines.append(_no_delivery(context, context.hearing.view_ns))

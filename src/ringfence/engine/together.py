@@ -3,15 +3,14 @@ itself, and the command when all are."""
 
 import functools
 from collections.abc import Callable, Sequence
-from itertools import groupby
 from typing import Any
 
 from ringfence.engine.orders import Acquire, LocksTogether, Release
 
 Done = Callable[[Any], None]
 Ask = Callable[[Sequence[Acquire | Release], Sequence[Done]], list[int]]
-"""Carries orders out that differ only in what they are about; the answer or error of each goes to its Done,
-perhaps within the call.  Returns the locks."""
+"""Carries orders out; the answer or error of each goes to its Done, perhaps within the call.  Returns the
+locks."""
 
 
 class Together:
@@ -42,10 +41,8 @@ class Together:
         """Ask the next ones.  Returns all answers, if they are there by now."""
         self._asking = True
         first, self._asked = self._asked, min(self._asked + self._at_once, len(self._orders))
-        for _, alike in groupby(range(first, self._asked), lambda number: _kind(self._orders[number])):
-            numbers = list(alike)
-            dones = [functools.partial(self._answered, number) for number in numbers]
-            self.locks += self._ask([self._orders[number] for number in numbers], dones)
+        dones = [functools.partial(self._answered, number) for number in range(first, self._asked)]
+        self.locks += self._ask(self._orders[first : self._asked], dones)
         self._asking = False
         return None if self._left else tuple(self._answers)
 
@@ -54,7 +51,3 @@ class Together:
         self._left -= 1
         if not self._left and not self._asking:
             self._finished(tuple(self._answers))
-
-
-def _kind(order: Acquire | Release) -> Any:
-    return (order.lockspace, order.mode, order.wait_ms) if isinstance(order, Acquire) else None

@@ -31,7 +31,7 @@ from ringfence.engine.apply import apply
 from ringfence.engine.arrivals import admit, enter_view, heard_fenced
 from ringfence.engine.context import Context, Phase
 from ringfence.engine.digest import digest_of_config, digest_of_state
-from ringfence.engine.effects import DropPaths, Ended
+from ringfence.engine.effects import DropPaths, Ended, Multicast
 from ringfence.engine.facts import Fact, Noted
 from ringfence.engine.identity import re_enrol, remembered
 from ringfence.engine.inputs import Delivered, PathsDropped, RingLost, ViewChanged
@@ -40,9 +40,9 @@ from ringfence.engine.refusals import refusals
 from ringfence.engine.snapshot import Gathering, split
 from ringfence.engine.state import ClusterState
 from ringfence.membership.authority import Authority
-from ringfence.membership.barrier import PATIENCE, Barrier, Verdict
+from ringfence.membership.barrier import Barrier, Verdict
 from ringfence.membership.quorum import is_primary
-from ringfence.wire import FENCING, ring
+from ringfence.wire import FENCING, LEAVE_OUT, ring
 from ringfence.wire.entries import LOCK_ENTRIES, Goodbye, weight
 from ringfence.wire.ring import Heartbeat, LeaveOut, Ready, Snapshot, Submitted
 
@@ -124,7 +124,10 @@ class Views:
 
     def from_ring(self, fact: ViewChanged | RingLost | Delivered) -> None:
         if not self.busy:
-            self._take(fact)
+            if isinstance(fact, Delivered):
+                self._delivered(fact.sender, fact.payload)
+            else:
+                self._take(fact)
             self.go_on()
         elif self._after or not isinstance(fact, Delivered):
             self._after.append(fact)
@@ -232,13 +235,16 @@ class Views:
         if barrier.life(context.me) != context.life or context.vetoed or not context.calm:
             return
         spoken = [node for node in barrier.members if barrier.life(node) is not None]
-        waits_ms = (PATIENCE + spoken.index(context.me)) * context.config.timing.silent_ms
+        waits_ms = context.config.timing.left_out_ms(spoken.index(context.me))
         if context.now_ns < max(self._word_ns, hearing.last_gap_ns) + waits_ms * 1_000_000:
             return
         silent = barrier.silent(context.config)
         if silent and silent != self._left_out:
             self._left_out = silent
-            context.outbox.say(LeaveOut(silent))
+            # In a protocol of which a node that was shut out passes over what it does not know.
+            context.out(
+                Multicast(ring.encode(context.epoch, context.life, (LeaveOut(silent),), LEAVE_OUT))
+            )
 
     def _ring_lost(self, lost: RingLost) -> None:
         context = self._context
@@ -398,7 +404,8 @@ class Views:
     def _moves(self) -> bool:
         """Whether the ring moves: a word that this node sent in this view within `token_ms` came back."""
         context = self._context
-        return context.now_ns - self._back_ns < context.config.timing.token_ms * 1_000_000
+        after_ns = context.now_ns - context.config.timing.token_ms * 1_000_000
+        return context.authority.own_heartbeat_ns > after_ns or context.hearing.view_ns > after_ns
 
     @property
     def _back_ns(self) -> int:
@@ -670,7 +677,7 @@ class Views:
             self._admit(life, item)
 
     def _submitted(self, life: Life, item: Submitted) -> None:
-        context, state = self._context, self._context.state
+        context, state = self._context, self._context.running
         assert state is not None
         if state.fits(life, item):
             facts = apply(state, life, item)

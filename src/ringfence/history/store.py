@@ -15,17 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from ringfence.core.errors import DeviceFailed, NotFound
+from ringfence.history.kinds import FENCE_KINDS, INCIDENT
 
 KEEP = 100_000
 PRUNE_EVERY = 1000
-
-INCIDENT = "incident"
-FENCE_KINDS = (
-    "victim", "victim-due", "attempt", "attempt-ended", "evidence", "evidence-refused", "purged",
-    "fence-lied", "clone-found", "clone-refused", "machine-forgotten", "fence-ordered", "disarmed", "armed",
-    "quarantine-lifted", "drill", "drill-ended", "drill-failed", "power-on-done", "power-on-failed",
-    "power-on-given-up", INCIDENT,
-)  # fmt: skip
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS events (

@@ -27,6 +27,7 @@ from ringfence.lab.interrupts import undisturbed
 from ringfence.lab.layout import HUB, Kept, Layout, Ring, layout, node_names
 from ringfence.lab.lies import DELAY_S
 from ringfence.lab.line_socket import Json, ask
+from ringfence.lab.logs import last_line
 from ringfence.lab.network import Way
 from ringfence.lab.parts import Part
 from ringfence.lab.ring_side import ring_side
@@ -215,7 +216,7 @@ class Lab:
         while not true():
             if time.monotonic() > give_up or not trees.alive(Process(*one)):
                 file = self._places.log(log)
-                raise Unavailable(f"{what} did not start: {_last_line(file)}", next=f"see {file}")
+                raise Unavailable(f"{what} did not start: {last_line(file)}", next=f"see {file}")
             time.sleep(POLL_S)
 
     def wait_ready(self, limit_s: float, progress: Progress = lambda line: None) -> None:
@@ -226,7 +227,7 @@ class Lab:
                 if time.monotonic() > give_up:
                     log = self.root(node) / "daemon.log"
                     raise Unavailable(
-                        f"{node} did not get ready: {_last_line(log)}", node=node, next=f"see {log}"
+                        f"{node} did not get ready: {last_line(log)}", node=node, next=f"see {log}"
                     )
                 time.sleep(POLL_S)
             progress(f"{node} is ready")
@@ -466,11 +467,3 @@ def _end(one: tuple[int, int]) -> None:
         trees.kill(root)
         with contextlib.suppress(ChildProcessError):
             os.waitpid(root.pid, 0)
-
-
-def _last_line(file: Path) -> str:
-    try:
-        lines = file.read_text(errors="replace").strip().splitlines()
-    except OSError:
-        lines = []
-    return lines[-1][:200] if lines else "its log is empty"

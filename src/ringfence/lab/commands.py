@@ -122,6 +122,7 @@ def env(node: str, directory: Path, as_json: bool) -> None:
 
     Stock LVM2's commands, too, but they look for /run/lvmlockd.pid: see `ringfence lab exec`."""
     found = Lab.open(directory).env(node)
+    found["RINGFENCE_LAB"] = str(directory.absolute())  # so that `lab` itself knows which lab is meant
     lines = "\n".join(f"export {name}={shlex.quote(value)}" for name, value in found.items())
     _done(as_json, lines, env=found)
 

@@ -4,18 +4,18 @@ The table is VMS's, as the Linux DLM has it (fs/dlm/lock.c, `__dlm_compat_matrix
 symmetric.  By what they shut out, the modes form a lattice: UN < NL < CR < {CW, PR} < PW < EX,
 where CW and PR shut out one another and PW is the weakest mode that stands in for both."""
 
-from ringfence.core.modes import Mode
+from ringfence.core.modes import UN, Mode
 
-_EVERY = (Mode.UN, Mode.NL, Mode.CR, Mode.CW, Mode.PR, Mode.PW, Mode.EX)
+_EVERY = (UN, Mode.NL, Mode.CR, Mode.CW, Mode.PR, Mode.PW, Mode.EX)
 
 _AGREES: dict[Mode, tuple[Mode, ...]] = {
-    Mode.UN: _EVERY,
+    UN: _EVERY,
     Mode.NL: _EVERY,
-    Mode.CR: (Mode.UN, Mode.NL, Mode.CR, Mode.CW, Mode.PR, Mode.PW),
-    Mode.CW: (Mode.UN, Mode.NL, Mode.CR, Mode.CW),
-    Mode.PR: (Mode.UN, Mode.NL, Mode.CR, Mode.PR),
-    Mode.PW: (Mode.UN, Mode.NL, Mode.CR),
-    Mode.EX: (Mode.UN, Mode.NL),
+    Mode.CR: (UN, Mode.NL, Mode.CR, Mode.CW, Mode.PR, Mode.PW),
+    Mode.CW: (UN, Mode.NL, Mode.CR, Mode.CW),
+    Mode.PR: (UN, Mode.NL, Mode.CR, Mode.PR),
+    Mode.PW: (UN, Mode.NL, Mode.CR),
+    Mode.EX: (UN, Mode.NL),
 }
 
 

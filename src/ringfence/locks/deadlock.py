@@ -22,7 +22,7 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from ringfence.core.modes import Mode
+from ringfence.core.modes import UN, Mode
 from ringfence.locks.compat import compatible
 from ringfence.locks.holdings import Place
 from ringfence.locks.resource import Resource
@@ -80,7 +80,7 @@ def links(picture: Picture) -> list[Link]:
         if one.lock.heads:
             heads[(*one.place, one.node)] = one
     found = []
-    for waiter in [one for one in seen if one.lock.wanted is not Mode.UN]:
+    for waiter in [one for one in seen if one.lock.wanted is not UN]:
         lock = waiter.lock
         against = [
             other
@@ -102,9 +102,9 @@ def served_before(resource: Resource | None, node: int, place: Place) -> tuple[i
     mine = resource.find(node) if resource is not None and (place.heads or place.shut_out) else None
     if resource is None or mine is None:
         return ()
-    if place.heads and mine.wanted is Mode.UN:
+    if place.heads and mine.wanted is UN:
         return ()  # what the node asked is not in the queue: on its way, put off by a freeze, or granted
-    if mine.wanted is not Mode.UN:
+    if mine.wanted is not UN:
         return tuple(one.owner for one in resource.queued_ahead(mine)) if place.heads else ()
     queued = (*resource.converting, *resource.waiting)
     return tuple(one.owner for one in queued if not compatible(mine.held, one.wanted))

@@ -5,7 +5,7 @@ Source: Linux include/uapi/linux/dlmconstants.h; the checks are those of fs/dlm/
 
 from typing import Final
 
-from ringfence.core.modes import Mode
+from ringfence.core.modes import UN, Mode
 
 LVB_BYTES = 32
 
@@ -97,7 +97,7 @@ def valid_request(mode: Mode | None, flags: int, lvb: bytes | None) -> bool:
 
     EXPEDITE goes with NL only and not with NOQUEUE; QUECVT, CONVDEADLK and CONVERT speak of a conversion;
     CANCEL is for unlocking.  TIMEOUT is refused: rules know no time (callers have `wait_ms`)."""
-    if mode is None or mode is Mode.UN or not _known(flags, FOR_REQUEST, lvb):
+    if mode is None or mode is UN or not _known(flags, FOR_REQUEST, lvb):
         return False
     return not flags & Flag.EXPEDITE or (mode is Mode.NL and not flags & Flag.NOQUEUE)
 
@@ -108,7 +108,7 @@ def valid_convert(held: Mode, mode: Mode | None, flags: int, lvb: bytes | None) 
     EXPEDITE is for new locks.  CONVDEADLK cannot go with NOQUEUE.  QUECVT needs a pair that goes up, or PR
     to CW (lock.c, `__quecvt_compat_matrix`): any other conversion is granted at once and has nothing to
     queue for."""
-    if mode is None or mode is Mode.UN or not _known(flags, FOR_CONVERT, lvb):
+    if mode is None or mode is UN or not _known(flags, FOR_CONVERT, lvb):
         return False
     if flags & Flag.CONVDEADLK and flags & Flag.NOQUEUE:
         return False
@@ -126,7 +126,7 @@ def alternative(wanted: Mode, flags: int) -> Mode:
     With both flags ALTPR comes first, but for who wants PR already (lock.c, `can_be_granted`).  NL and CR
     have none: PR and CW shut out more, and can never be granted where they cannot."""
     if wanted <= Mode.CR:
-        return Mode.UN
+        return UN
     if flags & Flag.ALTPR and wanted is not Mode.PR:
         return Mode.PR
-    return Mode.CW if flags & Flag.ALTCW and wanted is not Mode.CW else Mode.UN
+    return Mode.CW if flags & Flag.ALTCW and wanted is not Mode.CW else UN

@@ -1,12 +1,12 @@
 """What a node has of one resource, and what is told of it: values.  The rules are `node_lock`'s."""
 
 import enum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
 from ringfence.core.ids import Token
-from ringfence.core.modes import Mode
+from ringfence.core.modes import UN, Mode
 from ringfence.locks.outs import ClientBlocking, ClientGranted, ClientReleased
 
 if TYPE_CHECKING:
@@ -25,12 +25,18 @@ class Keep(enum.Enum):
     """Its clients are told that they have released it when the cluster knows."""
 
 
+UNTIL_ASKED: Final = Keep.UNTIL_ASKED
+UNTIL_UNUSED: Final = Keep.UNTIL_UNUSED
+NEVER: Final = Keep.NEVER
+"""By their names alone: see `core.modes.UN`."""
+
+
 class Holding(msgspec.Struct, gc=False, eq=False):
     """A struct for its size: a node may keep a million of these."""
 
     lockspace: str
     local: "Local"
-    held: Mode = Mode.UN
+    held: Mode = UN
     """The node's lock in the ordered state, as of the last answer."""
     token: Token | None = None
     keep: Keep = Keep.UNTIL_ASKED

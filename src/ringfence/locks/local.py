@@ -7,7 +7,7 @@ not taken only because the ceiling is too low for the one wanted (the cluster is
 that caches may not be using what it holds: a try, by a client or another node, is refused for its sake only
 after it has been asked."""
 
-from ringfence.core.modes import Mode
+from ringfence.core.modes import UN, Mode
 from ringfence.locks.compat import compatible, covers, supremum
 from ringfence.locks.flags import Flag
 from ringfence.locks.queues import EMPTY_LVB, Effect, Granted, LocalQueues, Lock
@@ -34,7 +34,7 @@ class Local(Resource, LocalQueues):
 
     def needed(self) -> Mode:
         """The weakest cluster mode that covers what clients hold."""
-        needed = Mode.UN
+        needed = UN
         for lock in (*self.granted, *self.converting):
             needed = supremum(needed, lock.held)
         return needed
@@ -45,11 +45,16 @@ class Local(Resource, LocalQueues):
         return bool(conflicts) and all(one.owner in self.caching for one in conflicts)
 
     def take_alone(self, owner: int, mode: Mode, now_ms: int) -> Granted | None:
-        """`request` where there is no other lock: nothing but the ceiling can be in its way.
+        """`request` where there is no other lock: nothing but the ceiling can be in its way (`_within`).
 
         None: the ceiling is."""
-        lock = Lock(owner, wanted=mode, flags=Flag.VALBLK, since_ms=now_ms)
-        return self._grant(lock, mode, now_ms) if mode is not Mode.UN and self._within(lock) else None
+        fresh = self.ceiling >= Mode.CW or owner in (self.fresh or ())
+        if mode is UN or not fresh or not covers(self.ceiling, mode):
+            return None
+        if self.nudged:
+            self.nudged.pop(owner, None)
+        self.granted = (Lock(owner, mode, since_ms=now_ms),)
+        return Granted(owner, mode, self.lvb if self.lvb_valid else None, self.lvb_valid)
 
     def leave_alone(self, owner: int) -> bool:
         """`unlock` of the only lock there is, which writes no value block.  False: it is not that."""
@@ -66,7 +71,7 @@ class Local(Resource, LocalQueues):
         told: list[Effect] = []
         for effect in super().nudge(wants, asker):
             self.nudged = self.nudged or {}
-            before = self.nudged.get(effect.owner, Mode.UN)
+            before = self.nudged.get(effect.owner, UN)
             if not covers(before, wants):
                 self.nudged[effect.owner] = supremum(before, wants)
                 told.append(effect)
@@ -76,7 +81,7 @@ class Local(Resource, LocalQueues):
         """The queued lock that only the ceiling keeps from being granted, if any, and in which mode."""
         for lock in (*self.converting, *self.waiting):
             mode = self._lacks(lock, new=False)
-            if mode is not Mode.UN:
+            if mode is not UN:
                 return lock, mode
         return None
 
@@ -115,15 +120,15 @@ class Local(Resource, LocalQueues):
 
     def _shut(self, lock: Lock) -> bool:
         """Other nodes come before this new client."""
-        return self.closed and lock.held is Mode.UN and not lock.flags & Flag.EXPEDITE
+        return self.closed and lock.held is UN and not lock.flags & Flag.EXPEDITE
 
     def _lacks(self, lock: Lock, *, new: bool) -> Mode:
         """The mode, wanted or alternative, that the node's lock must cover to grant it; UN: none would do."""
         if self._shut(lock):
-            return Mode.UN
+            return UN
         modes = [lock.wanted]
         instead = self.alternative(lock)
-        if instead is not Mode.UN:
+        if instead is not UN:
             modes.insert(0 if lock.owner in self.settled else 1, instead)
         wanted = lock.wanted
         for mode in modes:
@@ -131,8 +136,8 @@ class Local(Resource, LocalQueues):
             lawful, within = self._lawful(lock, new=new), self._within(lock)
             lock.wanted = wanted
             if lawful:
-                return Mode.UN if within else mode
-        return Mode.UN
+                return UN if within else mode
+        return UN
 
     def either_will_do(self, lock: Lock) -> bool:
         """Of PR and CW neither stands in for the other: who settles may have whichever comes first."""
@@ -145,11 +150,11 @@ class Local(Resource, LocalQueues):
         word of clients that cache."""
         if self.queueing or self._ahead(lock) or self._shut(lock):
             return False
-        return self._lacks(lock, new=True) is not Mode.UN or self.awaits_word(lock)
+        return self._lacks(lock, new=True) is not UN or self.awaits_word(lock)
 
     def _wishes(self) -> list[tuple[int | None, Mode, bool]]:
         outside: list[tuple[int | None, Mode, bool]] = []
-        if self.noticed is not Mode.UN:
+        if self.noticed is not UN:
             outside.append((None, self.noticed, False))
         if self.caching and self.awaits_word(Lock(-1, wanted=self.tried)):
             outside.append((None, self.tried, True))

@@ -16,9 +16,21 @@ import msgspec
 from ringfence.core.errors import BadInput
 from ringfence.core.ids import Token
 from ringfence.core.locknames import NAME_BYTES, lockspace_name, resource_name
-from ringfence.core.modes import Mode
+from ringfence.core.modes import UN, Mode
 from ringfence.locks.flags import Flag, valid_request
-from ringfence.locks.queues import Cancelled, Effect, Granted, Lock, OpKind, Refused
+from ringfence.locks.queues import (
+    BUSY,
+    CANCEL,
+    CONVERT,
+    REQUEST,
+    UNLOCK,
+    Cancelled,
+    Effect,
+    Granted,
+    Lock,
+    OpKind,
+    Refused,
+)
 from ringfence.locks.resource import Resource, check
 from ringfence.locks.table import Resources, check_table
 
@@ -65,9 +77,9 @@ class Lockspace(msgspec.Struct):
         """Carry out an operation of a member while the lockspace runs."""
         resource = self.resources.open(op.resource)
         if resource is None:
-            if op.kind in (OpKind.CANCEL, OpKind.BUSY):
+            if op.kind in (CANCEL, BUSY):
                 return []
-            if op.kind is not OpKind.REQUEST:
+            if op.kind is not REQUEST:
                 return [(op.resource, Refused(op.owner, errno.ENOENT))]
             if not valid_name(op.resource):
                 return [(op.resource, Refused(op.owner, errno.EINVAL))]
@@ -86,25 +98,28 @@ class Lockspace(msgspec.Struct):
         mode: Mode,
         flags: int,
         now_ms: int,
-        token: Callable[[], Token],
+        tokens: Callable[[int], list[Token]],
     ) -> list[Token]:
         """`apply` of a member's requests, of names in a row, up to the first that is not of a new resource.
 
         Each is granted as it is wanted (`Resource.request_alone`).  The caller has found the flags valid.
 
-        Args: token: makes a grant's.
+        Args: tokens: makes those of so many grants.
         Returns: of each that was granted."""
-        new: dict[str, Resource] = {}
-        tokens: list[Token] = []
-        kept = flags & Flag.AHEAD
+        all_new = self.resources.has_none(names)
+        new: dict[str, None] = {}
         for name in names:
-            if name in new or name in self.resources or not valid_name(name):
+            if name in new or not (all_new or name not in self.resources) or not valid_name(name):
                 break
-            stamp = token()
-            tokens.append(stamp)
-            new[name] = Resource(name, (Lock(owner, mode, Mode.UN, kept, stamp, now_ms),))
-        self.resources.put_alone(owner, new)
-        return tokens
+            new[name] = None
+        stamps = tokens(len(new))
+        kept = flags & Flag.AHEAD
+        granted = {
+            name: Resource(name, (Lock(owner, mode, UN, kept, stamp, now_ms),))
+            for name, stamp in zip(new, stamps, strict=True)
+        }
+        self.resources.put_alone(owner, granted)
+        return stamps
 
     def hand_on(self, name: str, owner: int, now_ms: int) -> tuple[Lock, Granted] | None:
         """`apply` of a member's unlock of what one other waits for: `Resource.hand_on`."""
@@ -124,13 +139,13 @@ class Lockspace(msgspec.Struct):
 
         What cannot wait is answered now: a NOQUEUE operation (EAGAIN, with the holders in its way, if
         any), a CANCEL, which takes back the holder's deferred or queued operation, and BUSY."""
-        if op.kind is OpKind.CANCEL:
+        if op.kind is CANCEL:
             return self._cancel_frozen(op)
-        if op.kind is OpKind.BUSY:
+        if op.kind is BUSY:
             return self._busy_frozen(op)
         if (op.resource, op.owner) in self.deferred:
             return [(op.resource, Refused(op.owner, errno.EBUSY))]
-        if op.flags & Flag.NOQUEUE and op.kind is not OpKind.UNLOCK:
+        if op.flags & Flag.NOQUEUE and op.kind is not UNLOCK:
             return [(op.resource, Refused(op.owner, errno.EAGAIN, self._holders_in_the_way(op)))]
         self.deferred[op.resource, op.owner] = op
         return []
@@ -185,10 +200,10 @@ class Lockspace(msgspec.Struct):
     def _cancel_frozen(self, op: Op) -> list[tuple[str, Effect]]:
         resource = self.resources.open(op.resource)
         deferred = self.deferred.get((op.resource, op.owner))
-        if deferred is not None and deferred.kind is not OpKind.UNLOCK:
+        if deferred is not None and deferred.kind is not UNLOCK:
             del self.deferred[op.resource, op.owner]
             lock = resource.find(op.owner) if resource else None
-            return [(op.resource, Cancelled(op.owner, lock.held if lock else Mode.UN))]
+            return [(op.resource, Cancelled(op.owner, lock.held if lock else UN))]
         if resource is None:
             return []
         taken = resource.withdraw(op.owner)
@@ -211,13 +226,13 @@ class Lockspace(msgspec.Struct):
 
 
 def _carry_out(resource: Resource, op: Op) -> list[Effect]:
-    if op.kind is OpKind.REQUEST:
+    if op.kind is REQUEST:
         return resource.request(op.owner, op.mode, op.flags, op.lvb, op.now_ms)
-    if op.kind is OpKind.CONVERT:
+    if op.kind is CONVERT:
         return resource.convert(op.owner, op.mode, op.flags, op.lvb, op.now_ms)
-    if op.kind is OpKind.UNLOCK:
+    if op.kind is UNLOCK:
         return resource.unlock(op.owner, op.flags, op.lvb, op.now_ms)
-    if op.kind is OpKind.BUSY:
+    if op.kind is BUSY:
         return resource.busy(op.owner, op.now_ms)
     return resource.cancel(op.owner, op.now_ms)
 
@@ -239,4 +254,4 @@ def check_space(space: Lockspace, *, frozen: bool) -> None:
 
 def _wishes(resource: Resource, node: int) -> bool:
     lock = resource.find(node)
-    return lock is not None and lock.wanted is not Mode.UN
+    return lock is not None and lock.wanted is not UN

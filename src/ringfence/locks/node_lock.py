@@ -42,10 +42,10 @@ import errno
 from collections.abc import Collection
 
 from ringfence.core.ids import Token
-from ringfence.core.modes import Mode
+from ringfence.core.modes import UN, Mode
 from ringfence.locks.compat import compatible, covers, supremum
 from ringfence.locks.flags import ALTERNATIVES, Flag, valid_unlock
-from ringfence.locks.holdings import Holding, Keep, Place
+from ringfence.locks.holdings import NEVER, UNTIL_ASKED, UNTIL_UNUSED, Holding, Keep, Place
 from ringfence.locks.local import Local
 from ringfence.locks.outs import (
     AskCluster,
@@ -58,12 +58,16 @@ from ringfence.locks.outs import (
     Out,
 )
 from ringfence.locks.queues import (
+    BUSY,
+    CANCEL,
+    CONVERT,
+    REQUEST,
+    UNLOCK,
     Blocking,
     Cancelled,
     Effect,
     Granted,
     Lock,
-    OpKind,
     Outstanding,
     Refused,
     Released,
@@ -72,6 +76,7 @@ from ringfence.locks.queues import (
 PASSED_ON = Flag.NOQUEUE | Flag.NOQUEUEBAST | Flag.NOORDER | Flag.HEADQUE
 PLAIN = Flag.NOQUEUE | Flag.VALBLK
 """Flags that mean nothing where nobody is in the way."""
+NOT_PLAIN = ~(PLAIN | Flag.TRY)
 AHEAD_FLAGS = Flag.NOQUEUE | Flag.VALBLK | Flag.AHEAD
 DEADLOCK = Flag.YIELDS | Flag.NODLCKWT
 """What decides whether the cluster calls a node's conversion a deadlock."""
@@ -85,7 +90,7 @@ class NodeLock(Holding):
     @property
     def idle(self) -> bool:
         """Nothing held, queued or outstanding: this object may be forgotten."""
-        return self.held is Mode.UN and self.local.outstanding is None and self.local.empty
+        return self.held is UN and self.local.outstanding is None and self.local.empty
 
     def knows(self, lock_id: int) -> bool:
         """Whether a client has, wants, or was not yet told that it gave back, a lock of this."""
@@ -102,10 +107,10 @@ class NodeLock(Holding):
             if taken is not None:
                 return [taken, self._used()]
         alone = self._at_rest and self.local.empty and not cached and not flags & ~PLAIN
-        nothing = self.held is Mode.UN and self.local.ceiling is Mode.UN
+        nothing = self.held is UN and self.local.ceiling is UN
         granted = self.local.take_alone(lock_id, mode, now_ms) if alone and not nothing else None
         if not keep:
-            self.keep = Keep.NEVER
+            self.keep = NEVER
         if granted is not None and (keep or self.held is mode):
             return [self._stamp(granted), *self._say_used()]
         if granted is not None:
@@ -126,18 +131,18 @@ class NodeLock(Holding):
         granted = self.local.take_alone(lock_id, mode, now_ms)
         if granted is None:
             return None
-        self.keep, self.ahead = Keep.NEVER, False
+        self.keep, self.ahead = NEVER, False
         return self._stamp(granted)
 
     def _request_alone(self, lock_id: int, mode: Mode, flags: int, now_ms: int) -> list[Out]:
         """`request` where there is nothing yet and nothing can be in the way: all is up to the cluster.
 
         As the rules have it (`Local.request`, `_step`), at a third of their price: a VG has thousands."""
-        if mode is Mode.UN:
+        if mode is UN:
             return [ClientRefused(lock_id, errno.EINVAL)]
         local = self.local
         local.waiting, local.outstanding = _first_wish(lock_id, mode, flags, self.keep, now_ms)
-        return [AskCluster(self.lockspace, local.name, OpKind.REQUEST, mode, local.outstanding.flags)]
+        return [AskCluster(self.lockspace, local.name, REQUEST, mode, local.outstanding.flags)]
 
     def convert(self, lock_id: int, mode: Mode, flags: int, lvb: bytes | None, now_ms: int) -> list[Out]:
         before = self._value()
@@ -145,15 +150,17 @@ class NodeLock(Holding):
         return self._tell(effects, writer=self._writer(lock_id, before)) + self._step()
 
     def unlock(self, lock_id: int, flags: int, lvb: bytes | None, keep: bool = False) -> list[Out]:
-        if keep and self.keep is Keep.NEVER:
-            self.keep = Keep.UNTIL_ASKED
+        if keep and self.keep is NEVER:
+            self.keep = UNTIL_ASKED
         if self._at_rest and lvb is None and not flags and self.local.leave_alone(lock_id):
             return [ClientReleased(lock_id)]
         if lvb is None and not flags and self._ends_alone() and self.local.leave_alone(lock_id):
             self._withheld = (ClientReleased(lock_id),)
-            return self._lower(Mode.UN)
+            self._ask_unlock()
+            return [AskCluster(self.lockspace, self.local.name, UNLOCK)]
         if lvb is None and not flags and self._goes_on() and self.local.leave_alone(lock_id):
-            return [ClientReleased(lock_id), *self._lower(Mode.UN)]
+            self._ask_unlock()
+            return [ClientReleased(lock_id), AskCluster(self.lockspace, self.local.name, UNLOCK)]
         if not valid_unlock(flags, lvb):
             return [ClientRefused(lock_id, errno.EINVAL)]
         if flags & Flag.CANCEL:
@@ -178,12 +185,12 @@ class NodeLock(Holding):
 
     def _ask_unlock(self) -> None:
         """What `_lower` does where no value was written."""
-        self.local.ceiling = Mode.UN
-        self.local.outstanding = Outstanding(OpKind.UNLOCK, Mode.UN)
+        self.local.ceiling = UN
+        self.local.outstanding = Outstanding(UNLOCK, UN)
 
     def cancel(self, lock_id: int) -> list[Out]:
         lock = self.local.find(lock_id)
-        if lock is None or lock.wanted is Mode.UN:
+        if lock is None or lock.wanted is UN:
             return []
         self._forget_client(lock_id)
         return self._tell(self.local.cancel(lock_id)) + self._step()
@@ -219,14 +226,14 @@ class NodeLock(Holding):
 
     def adopt(self, mode: Mode, token: Token) -> list[Out]:
         """A grant that nobody here asked for: give it back."""
-        self.held, self.token, self.keep = mode, token, Keep.NEVER
+        self.held, self.token, self.keep = mode, token, NEVER
         self._settle_held()
         return self._step()
 
     def restore(self, lock_id: int, mode: Mode, held: Lock) -> list[Out]:
         """A client of an earlier life goes on.  What the value block says is not known here."""
-        if self.held is Mode.UN:
-            self.held, self.token, self.keep = held.held, held.token, Keep.NEVER
+        if self.held is UN:
+            self.held, self.token, self.keep = held.held, held.token, NEVER
         mine = Lock(lock_id, held=mode, token=held.token, since_ms=held.since_ms)
         self.local.granted = (*self.local.granted, mine)
         self.local.lvb_valid = False
@@ -236,13 +243,13 @@ class NodeLock(Holding):
     def give_back(self) -> list[Out]:
         """Keep the cluster lock no longer than clients need it."""
         if self.gives_back():
-            return [AskCluster(self.lockspace, self.resource, OpKind.UNLOCK)]
+            return [AskCluster(self.lockspace, self.resource, UNLOCK)]
         return self._step()
 
     def gives_back(self) -> bool:
         """`give_back`, where all that is to be done is to ask the cluster (UNLOCK).  False: there is more."""
-        self.keep = Keep.NEVER
-        if self.held is Mode.UN or not (self.local.empty and self._ends_alone()):
+        self.keep = NEVER
+        if self.held is UN or not (self.local.empty and self._ends_alone()):
             return False
         self._ask_unlock()
         return True
@@ -250,7 +257,7 @@ class NodeLock(Holding):
     def _ends_alone(self) -> bool:
         """Whether nothing is to be done when the last client has gone but to give the cluster lock back."""
         return (
-            self.keep is Keep.NEVER
+            self.keep is NEVER
             and self.local.outstanding is None
             and not (self._unwritten or self._withheld or self._encumbered)
         )
@@ -258,7 +265,7 @@ class NodeLock(Holding):
     def _goes_on(self) -> bool:
         """The same of a lock that may be kept, and will not be: others ask for it."""
         return (
-            self.keep is not Keep.NEVER
+            self.keep is not NEVER
             and self.local.outstanding is None
             and not compatible(self.held, self.local.asked)
             and not (self._unwritten or self._withheld or self._encumbered)
@@ -291,9 +298,7 @@ class NodeLock(Holding):
     def on_granted(
         self, mode: Mode, token: Token, lvb: bytes | None, lvb_valid: bool, hold_until_ms: int = 0
     ) -> list[Out]:
-        only = self.grants_alone(mode)
-        if only is not None:
-            return [self.grant_alone(only, mode, token, lvb, lvb_valid, hold_until_ms)]
+        """`grants_alone` has been asked, and says no."""
         if self.keeps_ahead():
             self.keep_ahead(mode, token, lvb, lvb_valid, hold_until_ms)
             return []
@@ -303,8 +308,8 @@ class NodeLock(Holding):
             self.local.hold_until_ms = hold_until_ms
         self.held, self.token = mode, token
         self.ahead = bool(done.flags & Flag.AHEAD)
-        if self.keep is not Keep.NEVER:
-            self.keep = Keep.UNTIL_UNUSED if done.queued else Keep.UNTIL_ASKED
+        if self.keep is not NEVER:
+            self.keep = UNTIL_UNUSED if done.queued else UNTIL_ASKED
         if not self._unwritten:
             self.local.lvb_valid = lvb_valid
             if lvb is not None:
@@ -315,7 +320,7 @@ class NodeLock(Holding):
         self.local.fresh = done.readers
         outs = self._tell(self.local.advance())
         self.local.fresh = None
-        if done.refused_early is not Mode.UN:
+        if done.refused_early is not UN:
             outs += self._tell(self.local.nudge(done.refused_early))
         return outs + self._step()
 
@@ -326,10 +331,10 @@ class NodeLock(Holding):
             done is not None
             and bool(done.flags & Flag.AHEAD)
             and local.empty
-            and self.held is Mode.UN
-            and self.keep is Keep.UNTIL_ASKED
-            and local.asked is Mode.UN
-            and done.refused_early is Mode.UN
+            and self.held is UN
+            and self.keep is UNTIL_ASKED
+            and local.asked is UN
+            and done.refused_early is UN
             and not (done.queued or self._unwritten or self._withheld or self._encumbered)
         )
 
@@ -349,19 +354,18 @@ class NodeLock(Holding):
         """The client's wish, if this grant is for the one client that there is, which asked for just this,
         and nothing else is to be done."""
         local, done = self.local, self.local.outstanding
-        if done is None or done.kind is not OpKind.REQUEST or len(local.waiting) != 1:
+        if done is None or done.kind is not REQUEST or len(local.waiting) != 1:
             return None
         only = local.waiting[0]
         alone = (
             done.readers == (only.owner,)
             and only.wanted is mode
-            and not only.flags & ~(PLAIN | Flag.TRY)
+            and not only.flags & NOT_PLAIN
             and not (local.granted or local.converting)
-            and self.held is Mode.UN
-            and local.asked is Mode.UN
-            and done.refused_early is Mode.UN
+            and self.held is local.asked is done.refused_early is UN
             and not done.flags & Flag.AHEAD
-            and not (self._unwritten or self._withheld or self._encumbered)
+            and not (self._unwritten or self._withheld)
+            and not (local.caching or local.settled or local.nudged)
         )
         return only if alone else None
 
@@ -369,16 +373,17 @@ class NodeLock(Holding):
         self, only: Lock, mode: Mode, token: Token, lvb: bytes | None, lvb_valid: bool, hold_until_ms: int
     ) -> ClientGranted:
         """What `advance` and `_step` would do then."""
-        local, done = self.local, self._answered()
-        local.hold_until_ms = hold_until_ms
+        local, done = self.local, self.local.outstanding
+        assert done is not None
+        local.outstanding, local.hold_until_ms = None, hold_until_ms
         self.held, self.token, self.ahead = mode, token, False
-        if self.keep is not Keep.NEVER:
-            self.keep = Keep.UNTIL_UNUSED if done.queued else Keep.UNTIL_ASKED
+        if self.keep is not NEVER:
+            self.keep = UNTIL_UNUSED if done.queued else UNTIL_ASKED
         local.lvb_valid = lvb_valid
         if lvb is not None:
             local.lvb = lvb
         local.ceiling = mode
-        only.held, only.wanted, only.flags, only.token = mode, Mode.UN, 0, token
+        only.held, only.wanted, only.flags, only.token = mode, UN, 0, token
         local.waiting, local.granted = (), (only,)
         return ClientGranted(only.owner, mode, token, local.lvb if lvb_valid else None, lvb_valid)
 
@@ -389,8 +394,8 @@ class NodeLock(Holding):
 
     def on_refused(self, number: int, holders: tuple[tuple[int, Mode], ...]) -> list[Out]:
         done = self._answered()
-        if done.kind is not OpKind.REQUEST and number == errno.ENOENT:
-            if done.kind is OpKind.CONVERT:
+        if done.kind is not REQUEST and number == errno.ENOENT:
+            if done.kind is CONVERT:
                 return self.on_vanished()
             return [*self._answer_withheld(known=not self._writes(done)), *self.on_released()]
         self._settle_held()
@@ -400,9 +405,9 @@ class NodeLock(Holding):
             queued = [*self.local.converting, *self.local.waiting]
             return [self._refuse(lock, number, holders) for lock in queued] + self._step()
         lock = None if done.client is None else self.local.find(done.client)
-        if lock is None or lock.wanted is Mode.UN:
+        if lock is None or lock.wanted is UN:
             return self._step()
-        if self.local.alternative(lock) is not Mode.UN and lock.owner not in self.local.settled:
+        if self.local.alternative(lock) is not UN and lock.owner not in self.local.settled:
             self.local.settled += (lock.owner,)
             return self._step()
         return [self._refuse(lock, number, holders), *self._step()]
@@ -415,14 +420,14 @@ class NodeLock(Holding):
         lock = guilty[-1]
         if lock.flags & Flag.CONVDEADLK:
             # The cluster would have demoted the whole node; only this client offered its mode.
-            lock.held, lock.notified = Mode.NL, Mode.UN
+            lock.held, lock.notified = Mode.NL, UN
             lock.flags |= Flag.DEMOTED
             return self._step()
         return [self._refuse(lock, errno.EDEADLK, holders), *self._step()]
 
     def on_released(self) -> list[Out]:
         self.local.outstanding = None
-        self.held, self.token, self.ahead = Mode.UN, None, False
+        self.held, self.token, self.ahead = UN, None, False
         self._nobody_asks()
         self._settle_held()
         if self._is_over():
@@ -461,7 +466,7 @@ class NodeLock(Holding):
         """Another node waits for this one, or was refused for its sake (`once`); UN: none waits any more.
 
         The notice may be about a grant that is on its way: it is remembered until then."""
-        if self.held is Mode.UN and self.local.outstanding is None:
+        if self.held is UN and self.local.outstanding is None:
             return []
         local = self.local
         if once:
@@ -469,7 +474,7 @@ class NodeLock(Holding):
             if asked is not None and asked.raises:
                 asked.refused_early = supremum(asked.refused_early, wants)
             return self._tell(local.nudge(wants))
-        if wants is Mode.UN:
+        if wants is UN:
             self._nobody_asks()
         elif tries:
             local.asked, local.tried = supremum(local.asked, wants), supremum(local.tried, wants)
@@ -485,7 +490,7 @@ class NodeLock(Holding):
         ]
         outs += self._answer_withheld(known=not self._writes(self.local.outstanding))
         self.local, self._unwritten = Local(self.resource), False
-        self.held, self.token, self.ahead = Mode.UN, None, False
+        self.held, self.token, self.ahead = UN, None, False
         return outs
 
     def _writes(self, outstanding: Outstanding | None) -> bool:
@@ -511,7 +516,7 @@ class NodeLock(Holding):
             self._nobody_asks()
 
     def _nobody_asks(self) -> None:
-        self.local.asked = self.local.noticed = self.local.tried = Mode.UN
+        self.local.asked = self.local.noticed = self.local.tried = UN
 
     # -- what to do next -------------------------------------------------------------------
 
@@ -520,8 +525,8 @@ class NodeLock(Holding):
         """Nobody else asks, and nothing is under way: whoever comes or goes alone changes nothing more."""
         return (
             self.local.outstanding is None
-            and self.local.asked is Mode.UN
-            and self.keep is Keep.UNTIL_ASKED
+            and self.local.asked is UN
+            and self.keep is UNTIL_ASKED
             and not (self._unwritten or self._withheld or self.local.caching)
         )
 
@@ -548,10 +553,10 @@ class NodeLock(Holding):
         if self._in_the_way():
             return self._lower(local.needed())
         queued = local.converting or local.waiting
-        if self.keep is Keep.NEVER and not queued and local.needed() is not self.held:
+        if self.keep is NEVER and not queued and local.needed() is not self.held:
             return self._lower(local.needed())
-        if self.keep is Keep.UNTIL_UNUSED and self.held is not Mode.UN and local.empty and local.plain:
-            return self._lower(Mode.UN)
+        if self.keep is UNTIL_UNUSED and self.held is not UN and local.empty and local.plain:
+            return self._lower(UN)
         if self._unwritten:
             return self._lower(self.held)
         candidate = local.candidate()
@@ -569,17 +574,17 @@ class NodeLock(Holding):
 
     def _say_used(self) -> list[Out]:
         """A client has taken what was asked for ahead: nobody need ask any more whether it is in use."""
-        if not self.ahead or self.local.needed() is Mode.UN:
+        if not self.ahead or self.local.needed() is UN:
             return []
         self.ahead = False
         return [self._used()]
 
     def _used(self) -> AskCluster:
-        return AskCluster(self.lockspace, self.resource, OpKind.BUSY, unhurried=True)
+        return AskCluster(self.lockspace, self.resource, BUSY, unhurried=True)
 
     def _busy(self) -> list[Out]:
-        self.local.tried, self.ahead = Mode.UN, False
-        return [AskCluster(self.lockspace, self.resource, OpKind.BUSY)]
+        self.local.tried, self.ahead = UN, False
+        return [AskCluster(self.lockspace, self.resource, BUSY)]
 
     def _in_the_way(self) -> bool:
         """Other nodes wait for something that no client here needs."""
@@ -595,11 +600,11 @@ class NodeLock(Holding):
         local.fresh = None
         yields = self._in_the_way()
         if candidate is not None and self._target(*candidate) is outstanding.mode and not yields:
-            converts = outstanding.kind is OpKind.CONVERT
+            converts = outstanding.kind is CONVERT
             if not converts or self._deadlock_flags() == outstanding.flags & DEADLOCK:
                 return []
         outstanding.cancelled, outstanding.yielded = True, yields
-        return [AskCluster(self.lockspace, self.resource, OpKind.CANCEL)]
+        return [AskCluster(self.lockspace, self.resource, CANCEL)]
 
     def _refuse_hopeless(self, asked_for: Lock | None) -> list[Out]:
         """NOQUEUE requests that waited for an answer which would not serve them now."""
@@ -625,17 +630,17 @@ class NodeLock(Holding):
         flags = Flag.VALBLK | (lock.flags & PASSED_ON)
         if not flags & Flag.NOQUEUE:
             flags &= ~Flag.NOQUEUEBAST
-            if self.local.alternative(lock) is not Mode.UN and lock.owner not in self.local.settled:
+            if self.local.alternative(lock) is not UN and lock.owner not in self.local.settled:
                 flags |= Flag.NOQUEUE if mode is lock.wanted else 0
         if mode is not lock.wanted and self.local.either_will_do(lock):
             flags |= lock.flags & ALTERNATIVES
-        if flags & Flag.NOQUEUE and self.keep is not Keep.NEVER:
+        if flags & Flag.NOQUEUE and self.keep is not NEVER:
             flags |= Flag.TRY
-        if self.held is Mode.UN:
-            kind = OpKind.REQUEST
+        if self.held is UN:
+            kind = REQUEST
             flags |= lock.flags & Flag.EXPEDITE
         else:
-            kind = OpKind.CONVERT
+            kind = CONVERT
             flags |= self._deadlock_flags()
             if target is not self.held and not flags & Flag.YIELDS:
                 flags |= lock.flags & Flag.QUECVT
@@ -664,7 +669,7 @@ class NodeLock(Holding):
             flags, lvb = (Flag.VALBLK, self.local.lvb) if self.local.lvb_valid else (Flag.IVVALBLK, None)
             self._unwritten = False
         self.local.ceiling = target
-        kind = OpKind.UNLOCK if target is Mode.UN else OpKind.CONVERT
+        kind = UNLOCK if target is UN else CONVERT
         self.local.outstanding = Outstanding(kind, target, flags)
         return [AskCluster(self.lockspace, self.resource, kind, target, int(flags), lvb)]
 
@@ -679,7 +684,7 @@ class NodeLock(Holding):
                 break
         asked = self.local.outstanding
         heads = asked is not None and asked.raises and asked.client == lock_id
-        return Place(heads, tuple(behind), lock.held is Mode.UN and self.local.closed)
+        return Place(heads, tuple(behind), lock.held is UN and self.local.closed)
 
     # -- helpers -----------------------------------------------------------------------------
 
@@ -708,12 +713,12 @@ class NodeLock(Holding):
                 self._say(outs, self._stamp(effect), later=effect.owner == writer)
             elif isinstance(effect, Refused):
                 lock = self.local.find(effect.owner)
-                if lock is None or lock.wanted is Mode.UN:
+                if lock is None or lock.wanted is UN:
                     # The cluster's answer, if one is on its way, must not be taken for that to its next wish.
                     self._forget_client(effect.owner)
                 outs.append(ClientRefused(effect.owner, effect.errno))
             elif isinstance(effect, Blocking):
-                if effect.wants is Mode.UN or (effect.tries and effect.owner not in self.local.caching):
+                if effect.wants is UN or (effect.tries and effect.owner not in self.local.caching):
                     continue  # of a mere try only those are told who can do something about it
                 early = any(one.lock_id == effect.owner for one in self._withheld)
                 notice = ClientBlocking(effect.owner, effect.wants, effect.tries)
@@ -721,7 +726,7 @@ class NodeLock(Holding):
             elif isinstance(effect, Cancelled):
                 outs.append(ClientCancelled(effect.owner, effect.held))
             elif isinstance(effect, Released):
-                at_once = self.keep is not Keep.NEVER and effect.owner != writer
+                at_once = self.keep is not NEVER and effect.owner != writer
                 self._say(outs, ClientReleased(effect.owner), later=not at_once)
         return outs
 
@@ -753,14 +758,14 @@ def first_asked(
     lockspace: str, resource: str, lock_id: int, mode: Mode, flags: int, now_ms: int
 ) -> NodeLock:
     """A node's lock, not kept, of which there was nothing yet: as the first client's wish makes it."""
-    waiting, outstanding = _first_wish(lock_id, mode, flags, Keep.NEVER, now_ms)
+    waiting, outstanding = _first_wish(lock_id, mode, flags, NEVER, now_ms)
     local = Local(resource, waiting=waiting, outstanding=outstanding)
-    return NodeLock(lockspace, local, keep=Keep.NEVER)
+    return NodeLock(lockspace, local, keep=NEVER)
 
 
 def asked_ahead(lockspace: str, resource: str, mode: Mode) -> NodeLock:
     """A node's lock of which there was nothing yet, and that no client wants yet."""
-    asked = Outstanding(OpKind.REQUEST, mode, AHEAD_FLAGS, True)
+    asked = Outstanding(REQUEST, mode, AHEAD_FLAGS, True)
     return NodeLock(lockspace, Local(resource, outstanding=asked))
 
 
@@ -768,9 +773,9 @@ def _first_wish(
     lock_id: int, mode: Mode, flags: int, keep: Keep, now_ms: int
 ) -> tuple[tuple[Lock, ...], Outstanding]:
     """The only client's wish, and what the cluster is asked for its sake."""
-    wish = Lock(lock_id, Mode.UN, mode, _tries(flags), None, now_ms)
-    flags = asked_alone(flags, keep is not Keep.NEVER)
-    return (wish,), Outstanding(OpKind.REQUEST, mode, flags, True, lock_id, (lock_id,))
+    wish = Lock(lock_id, UN, mode, _tries(flags), None, now_ms)
+    flags = asked_alone(flags, keep is not NEVER)
+    return (wish,), Outstanding(REQUEST, mode, flags, True, lock_id, (lock_id,))
 
 
 def asked_alone(flags: int, keeps: bool) -> int:

@@ -17,7 +17,7 @@ from typing import Any
 
 from ringfence.core.ids import Token
 from ringfence.core.locknames import is_lockspace_name, is_resource_name
-from ringfence.core.modes import Mode
+from ringfence.core.modes import UN, Mode
 from ringfence.locks.flags import CLIENTS_OWN, NODES_OWN, Flag
 from ringfence.locks.holdings import Place, Row
 from ringfence.locks.local import Local
@@ -34,7 +34,7 @@ from ringfence.locks.outs import (
     ClientReleased,
     Out,
 )
-from ringfence.locks.queues import Lock, OpKind
+from ringfence.locks.queues import REQUEST, UNLOCK, Lock
 
 __all__ = [
     "AskCluster",
@@ -129,7 +129,7 @@ class NodeLocks:
             return [], others
         self._spaces[lockspace] = space
         flags = asked_alone(flags, keeps=False)
-        return [AskMany(lockspace, tuple(asked), OpKind.REQUEST, mode, flags)], others
+        return [AskMany(lockspace, tuple(asked), REQUEST, mode, flags)], others
 
     def ask_ahead(self, lockspace: str, resources: Sequence[str], mode: Mode) -> list[Out]:
         """Ask for locks that clients may want soon, but for those that this node has, or asks for, already.
@@ -141,7 +141,7 @@ class NodeLocks:
             return []
         self._spaces[lockspace] = space
         space.update({one: asked_ahead(lockspace, one, mode) for one in asked})
-        return [AskMany(lockspace, tuple(asked), OpKind.REQUEST, mode, int(AHEAD_FLAGS))]
+        return [AskMany(lockspace, tuple(asked), REQUEST, mode, int(AHEAD_FLAGS))]
 
     def take_ahead(
         self, lock_id: int, lockspace: str, resource: str, mode: Mode, now_ms: int
@@ -174,7 +174,7 @@ class NodeLocks:
             if lock.held is mode:
                 del self._persistent[lock_id]
                 self._persist(lock_id, flags)
-                wants = [] if lock.notified is Mode.UN else [ClientBlocking(lock_id, lock.notified)]
+                wants = [] if lock.notified is UN else [ClientBlocking(lock_id, lock.notified)]
                 return [ClientGranted(lock_id, mode, lock.token), *wants]
         return [ClientRefused(0, errno.EAGAIN)]
 
@@ -227,7 +227,7 @@ class NodeLocks:
                 asked.setdefault(lock.lockspace, []).append(lock.resource)
             else:
                 others.append(lock_id)
-        return [AskMany(space, tuple(names), OpKind.UNLOCK) for space, names in asked.items()], others
+        return [AskMany(space, tuple(names), UNLOCK) for space, names in asked.items()], others
 
     def busy(self, lock_id: int) -> list[Out]:
         """A client that caches uses its lock: refuse those who try for it."""
@@ -265,7 +265,7 @@ class NodeLocks:
         orphans: list[int] = []
         for lock_id in sorted(one for one in lock_ids if one in self._persistent):
             lock, mine = self._of.get(lock_id), self.find(lock_id)
-            if lock is None or mine is None or mine.held is Mode.UN:
+            if lock is None or mine is None or mine.held is UN:
                 continue
             orphans.append(lock_id)
             del self._persistent[lock_id]
@@ -294,6 +294,11 @@ class NodeLocks:
         if lock is None:
             lock = self._new(lockspace, resource)
             return self._done(lock, lock.adopt(mode, token))
+        only = lock.grants_alone(mode)
+        if only is not None:
+            if hold_until_ms:
+                self._hold(hold_until_ms, lock)
+            return [lock.grant_alone(only, mode, token, lvb, lvb_valid, hold_until_ms)]
         outs = lock.on_granted(mode, token, lvb, lvb_valid, hold_until_ms)
         if hold_until_ms and lock.local.hold_until_ms == hold_until_ms:
             self._hold(hold_until_ms, lock)
@@ -314,18 +319,16 @@ class NodeLocks:
         outs: list[Out] = []
         for resource, token in zip(resources, tokens, strict=True):
             lock = space.get(resource)
-            if lock is not None and lock.keeps_ahead():
-                lock.keep_ahead(mode, token, lvb, True, hold_until_ms)
-                if hold_until_ms:
-                    self._hold(hold_until_ms, lock)
-                continue
             only = lock.grants_alone(mode) if lock is not None else None
-            if lock is None or only is None:
+            if lock is not None and only is not None:
+                outs.append(lock.grant_alone(only, mode, token, lvb, True, hold_until_ms))
+            elif lock is not None and lock.keeps_ahead():
+                lock.keep_ahead(mode, token, lvb, True, hold_until_ms)
+            else:
                 outs += self.on_granted(
                     lockspace, resource, mode, token, lvb, True, hold_until_ms=hold_until_ms
                 )
                 continue
-            outs.append(lock.grant_alone(only, mode, token, lvb, True, hold_until_ms))
             if hold_until_ms:
                 self._hold(hold_until_ms, lock)
         return outs
@@ -421,7 +424,7 @@ class NodeLocks:
                 alone.append(resource)
             else:
                 outs += self._done(lock, lock.give_back())
-        return [AskMany(lockspace, tuple(alone), OpKind.UNLOCK), *outs] if alone else outs
+        return [AskMany(lockspace, tuple(alone), UNLOCK), *outs] if alone else outs
 
     # -- reading -------------------------------------------------------------------------------
 
@@ -476,13 +479,13 @@ class NodeLocks:
         """Clients of this node that are in the way of one that waits."""
         lock = self._of.get(lock_id)
         mine = lock.local.find(lock_id) if lock is not None else None
-        return lock.local.blockers(mine) if lock and mine and mine.wanted is not Mode.UN else []
+        return lock.local.blockers(mine) if lock and mine and mine.wanted is not UN else []
 
     def wanted_by_others(self, lock_id: int) -> bool:
         """Whether anybody, here or on another node, waits for the resource of a client's lock."""
         lock = self._of.get(lock_id)
         return lock is not None and (
-            bool(lock.local.converting or lock.local.waiting) or lock.local.asked is not Mode.UN
+            bool(lock.local.converting or lock.local.waiting) or lock.local.asked is not UN
         )
 
     def statistics(self, lockspace: str = "") -> list[Row]:
@@ -526,7 +529,7 @@ class NodeLocks:
                 self._of.pop(out.lock_id, None)
                 if self._persistent:
                     self._persistent.pop(out.lock_id, None)
-        if lock.idle:
+        if lock.held is UN and lock.idle:
             space = self._spaces.get(lock.lockspace, {})
             if space.get(lock.resource) is lock:
                 del space[lock.resource]
@@ -550,6 +553,6 @@ class NodeLocks:
             )
             for one in (*local.granted, *local.converting, *local.waiting)
         ]  # fmt: skip
-        if not rows and lock.held is not Mode.UN:
-            rows.append(Row(*names, None, Mode.UN, Mode.UN, lock.held, True, 0, lock.token))
+        if not rows and lock.held is not UN:
+            rows.append(Row(*names, None, UN, UN, lock.held, True, 0, lock.token))
         return rows

@@ -3,7 +3,7 @@
 import msgspec
 
 from ringfence.core.ids import Token
-from ringfence.core.modes import Mode
+from ringfence.core.modes import UN, Mode
 from ringfence.locks.queues import OpKind
 
 
@@ -20,7 +20,7 @@ class AskCluster(_Out, frozen=True):
     lockspace: str
     resource: str
     kind: OpKind
-    mode: Mode = Mode.UN
+    mode: Mode = UN
     flags: int = 0
     lvb: bytes | None = None
     unhurried: bool = False
@@ -33,7 +33,7 @@ class AskMany(_Out, frozen=True):
     lockspace: str
     resources: tuple[str, ...]
     kind: OpKind
-    mode: Mode = Mode.UN
+    mode: Mode = UN
     flags: int = 0
 
 

@@ -4,11 +4,12 @@ The rules are `resource`'s and `local`'s.  What is here is also what the ordered
 are made of (`Lock`, `Queues`): docs/formats/wire.md says what may be changed about it."""
 
 import enum
+from typing import Final
 
 import msgspec
 
 from ringfence.core.ids import Token
-from ringfence.core.modes import Mode
+from ringfence.core.modes import UN, Mode
 from ringfence.locks.flags import LVB_BYTES
 
 EMPTY_LVB = bytes(LVB_BYTES)
@@ -16,9 +17,9 @@ EMPTY_LVB = bytes(LVB_BYTES)
 
 class Lock(msgspec.Struct, gc=False, omit_defaults=True):
     owner: int
-    held: Mode = Mode.UN
+    held: Mode = UN
     """UN while it waits."""
-    wanted: Mode = Mode.UN
+    wanted: Mode = UN
     """UN once it is granted."""
     flags: int = 0
     """Of the operation in flight; of what is granted, AHEAD."""
@@ -26,9 +27,9 @@ class Lock(msgspec.Struct, gc=False, omit_defaults=True):
     """Stamped by the caller on each grant."""
     since_ms: int = 0
     """When the present mode was granted; while waiting, when it was asked for."""
-    notified: Mode = Mode.UN
+    notified: Mode = UN
     """The weakest mode that covers all it was told others want.  Reset by a grant."""
-    tried: Mode = Mode.UN
+    tried: Mode = UN
     """The same for tries."""
 
 
@@ -82,7 +83,7 @@ class Released(_Effect, frozen=True):
 class Cancelled(_Effect, frozen=True):
     """The operation in flight was taken back; `held` as before it (UN: no lock)."""
 
-    held: Mode = Mode.UN
+    held: Mode = UN
 
 
 Effect = Granted | Queued | Refused | Blocking | Released | Cancelled
@@ -112,6 +113,14 @@ class OpKind(enum.Enum):
     """What the owner holds is needed: it is not AHEAD any more, and tries in whose way it is are refused."""
 
 
+REQUEST: Final = OpKind.REQUEST
+CONVERT: Final = OpKind.CONVERT
+UNLOCK: Final = OpKind.UNLOCK
+CANCEL: Final = OpKind.CANCEL
+BUSY: Final = OpKind.BUSY
+"""By their names alone: see `core.modes.UN`."""
+
+
 class Outstanding(msgspec.Struct, gc=False):
     """The cluster operation whose answer this node waits for."""
 
@@ -125,7 +134,7 @@ class Outstanding(msgspec.Struct, gc=False):
     readers: tuple[int, ...] = ()
     """Clients that were queued when it was sent: its answer's value is new enough for them."""
     cancelled: bool = False
-    refused_early: Mode = Mode.UN
+    refused_early: Mode = UN
     """What others were refused (NOQUEUEBAST) for the sake of this grant."""
     queued: bool = False
     """Others were in its way, so that it had to wait."""
@@ -136,13 +145,13 @@ class Outstanding(msgspec.Struct, gc=False):
 class LocalQueues(Queues, gc=False):
     """One resource inside a node, under the node's own cluster lock."""
 
-    ceiling: Mode = Mode.UN
+    ceiling: Mode = UN
     """The node's cluster lock; while that is being lowered, what it is lowered to."""
-    asked: Mode = Mode.UN
+    asked: Mode = UN
     """The weakest mode that covers what other nodes wait for; UN: none does."""
-    noticed: Mode = Mode.UN
+    noticed: Mode = UN
     """The same without mere tries: of a try that may be refused its holders are not told (lock.c)."""
-    tried: Mode = Mode.UN
+    tried: Mode = UN
     """What other nodes try for, and have not been told that it is needed here."""
     caching: tuple[int, ...] = ()
     """Clients that may keep a lock unused; asked with a notice of a try, they release or say `busy`."""

@@ -15,7 +15,7 @@ Rules: Davis, "VAXcluster Principles", ch. 6, in the numbering and reading of Li
 import errno
 from collections.abc import Collection
 
-from ringfence.core.modes import Mode
+from ringfence.core.modes import UN, Mode
 from ringfence.locks.compat import compatible, covers, supremum
 from ringfence.locks.flags import (
     LVB_BYTES,
@@ -65,13 +65,13 @@ class Resource(Queues):
         """A new lock.  Its value block can only be read, so `lvb` is ignored."""
         present = self.find(owner)
         if present is not None:
-            return [Refused(owner, errno.EINVAL if present.wanted is Mode.UN else errno.EBUSY)]
+            return [Refused(owner, errno.EINVAL if present.wanted is UN else errno.EBUSY)]
         if not valid_request(mode, flags, lvb):
             return [Refused(owner, errno.EINVAL)]
         assert mode is not None
         lock = Lock(owner, wanted=mode, flags=flags, since_ms=now_ms)
         granted = mode if self._grantable(lock, new=True) else self._alternative_now(lock, new=True)
-        if granted is not Mode.UN:
+        if granted is not UN:
             return [self._grant(lock, granted, now_ms), *self.advance(now_ms)]
         if flags & Flag.NOQUEUE and not self._may_wait(lock):
             return self._refuse(lock)
@@ -92,17 +92,17 @@ class Resource(Queues):
         lock = self.find(owner)
         if lock is None:
             return [Refused(owner, errno.ENOENT)]
-        if lock.wanted is not Mode.UN:
+        if lock.wanted is not UN:
             return [Refused(owner, errno.EBUSY)]
         if not valid_convert(lock.held, mode, flags, lvb):
             return [Refused(owner, errno.EINVAL)]
         assert mode is not None
         lock.wanted, lock.flags = mode, flags
-        granted = mode if self._grantable(lock, new=True) else Mode.UN
-        rivals = self._deadlocks(lock) if granted is Mode.UN and not flags & Flag.NOQUEUE else []
-        if granted is Mode.UN and not rivals:
+        granted = mode if self._grantable(lock, new=True) else UN
+        rivals = self._deadlocks(lock) if granted is UN and not flags & Flag.NOQUEUE else []
+        if granted is UN and not rivals:
             granted = self._alternative_now(lock, new=True)
-        if granted is not Mode.UN:
+        if granted is not UN:
             self._write_lvb(lock.held, granted, flags, lvb)
             return [self._grant(lock, granted, now_ms), *self.advance(now_ms)]
         refused: list[Effect] = []
@@ -111,7 +111,7 @@ class Resource(Queues):
         elif flags & Flag.NOQUEUE and not self._may_wait(lock):
             refused = self._refuse(lock)
         if refused:
-            lock.wanted, lock.flags = Mode.UN, 0
+            lock.wanted, lock.flags = UN, 0
             return refused
         if rivals:
             return self._demote(lock, now_ms)
@@ -130,11 +130,11 @@ class Resource(Queues):
             return [Refused(owner, errno.EINVAL)]
         if flags & Flag.CANCEL:
             return self.cancel(owner, now_ms) or [Refused(owner, errno.EBUSY)]
-        if lock.wanted is not Mode.UN and not flags & Flag.FORCEUNLOCK:
+        if lock.wanted is not UN and not flags & Flag.FORCEUNLOCK:
             return [Refused(owner, errno.EBUSY)]
-        effects = self.withdraw(owner) if lock.wanted is not Mode.UN else []
-        if lock.held is not Mode.UN:
-            self._write_lvb(lock.held, Mode.UN, flags, lvb)
+        effects = self.withdraw(owner) if lock.wanted is not UN else []
+        if lock.held is not UN:
+            self._write_lvb(lock.held, UN, flags, lvb)
             self.granted = _without(self.granted, lock)
         if not (self.granted or self.converting or self.waiting):
             self.stirred = False
@@ -152,9 +152,10 @@ class Resource(Queues):
             return None
         heir = waiting[0]
         mode, reads = heir.wanted, heir.flags & Flag.VALBLK and self.lvb_valid
-        heir.held, heir.wanted, heir.flags = mode, Mode.UN, heir.flags & Flag.AHEAD
-        heir.notified = heir.tried = Mode.UN
-        heir.since_ms = max(heir.since_ms, now_ms)
+        heir.held, heir.wanted, heir.flags = mode, UN, heir.flags & Flag.AHEAD
+        heir.notified = heir.tried = UN
+        if heir.since_ms < now_ms:
+            heir.since_ms = now_ms
         self.granted, self.waiting, self.stirred = waiting, (), False
         return heir, Granted(heir.owner, mode, self.lvb if reads else None, self.lvb_valid)
 
@@ -169,13 +170,13 @@ class Resource(Queues):
     def withdraw(self, owner: int) -> list[Effect]:
         """`cancel` without letting anybody else go on (a frozen lockspace grants nothing)."""
         lock = self.find(owner)
-        if lock is None or lock.wanted is Mode.UN:
+        if lock is None or lock.wanted is UN:
             return []
-        if lock.held is Mode.UN:
+        if lock.held is UN:
             self.waiting = _without(self.waiting, lock)
         else:
             self.converting = _without(self.converting, lock)
-            lock.wanted, lock.flags = Mode.UN, 0
+            lock.wanted, lock.flags = UN, 0
             self.granted = (*self.granted, lock)
         self.stirred = True
         return [Cancelled(owner, lock.held)]
@@ -218,7 +219,7 @@ class Resource(Queues):
         effects = self._grant_conversions(now_ms) if self.converting else []
         for lock in self.waiting:
             mode = self._choice(lock, new=False)
-            if mode is not Mode.UN:
+            if mode is not UN:
                 self.waiting = _without(self.waiting, lock)
                 effects += self._grant_queued(lock, mode, now_ms)
         return effects + self._notices()
@@ -271,9 +272,9 @@ class Resource(Queues):
 
     def _ahead(self, lock: Lock) -> tuple[Lock, ...]:
         """Those that the order of the queues puts before a lock, or would if it were queued now."""
-        queue = self.waiting if lock.held is Mode.UN else self.converting
+        queue = self.waiting if lock.held is UN else self.converting
         before = queue[: queue.index(lock) if lock in queue else self._place(queue, lock)]
-        return self.converting + before if lock.held is Mode.UN else before
+        return self.converting + before if lock.held is UN else before
 
     def _grantable(self, lock: Lock, *, new: bool) -> bool:
         """The grant rule, in lock.c's order; `new`: asked just now, in no queue for it yet.
@@ -284,7 +285,7 @@ class Resource(Queues):
             return True  # 6-11; only new NL requests bear it
         if self._conflicts(lock):
             return False  # 6-3, 6-4
-        if new and lock.held is not Mode.UN:
+        if new and lock.held is not UN:
             # 6-5: in place, even past queued conversions; 6-7: unless QUECVT asks for order.
             return not lock.flags & Flag.QUECVT or not self._ahead(lock)
         if lock.flags & Flag.NOORDER:
@@ -300,19 +301,19 @@ class Resource(Queues):
     def _alternative_now(self, lock: Lock, *, new: bool) -> Mode:
         """The alternative, if there is one that can be granted now."""
         instead = self.alternative(lock, new=new)
-        if instead is Mode.UN or not self._settles(lock, new=new):
-            return Mode.UN
+        if instead is UN or not self._settles(lock, new=new):
+            return UN
         wanted, lock.wanted = lock.wanted, instead
         grantable = self._grantable(lock, new=new)
         lock.wanted = wanted
-        return instead if grantable else Mode.UN
+        return instead if grantable else UN
 
     def alternative(self, lock: Lock, *, new: bool = False) -> Mode:
         """What will do in place of the mode wanted, if anything.
 
         Nothing will, for who is queued and could write: to come down from PW or EX writes the value block,
         and the value that came with the conversion is not kept."""
-        return alternative(lock.wanted, lock.flags) if new or lock.held < Mode.PW else Mode.UN
+        return alternative(lock.wanted, lock.flags) if new or lock.held < Mode.PW else UN
 
     def _settles(self, lock: Lock, *, new: bool) -> bool:
         """Whether the alternative comes into question, once the mode wanted could not be granted."""
@@ -357,8 +358,8 @@ class Resource(Queues):
         altmode = mode is not lock.wanted
         demoted = bool(lock.flags & Flag.DEMOTED)
         effect = Granted(lock.owner, mode, lvb, self.lvb_valid, demoted, altmode)
-        lock.held, lock.wanted, lock.flags = mode, Mode.UN, lock.flags & Flag.AHEAD
-        lock.notified = lock.tried = Mode.UN
+        lock.held, lock.wanted, lock.flags = mode, UN, lock.flags & Flag.AHEAD
+        lock.notified = lock.tried = UN
         lock.since_ms = max(lock.since_ms, now_ms)
         if lock not in self.granted:
             self.granted = (*self.granted, lock)
@@ -373,8 +374,8 @@ class Resource(Queues):
         if mode is not wanted:
             for other in (*self.granted, *self.converting):
                 if other is not lock and not compatible(other.held, wanted):
-                    other.notified = other.tried = Mode.UN
-                    effects.append(Blocking(other.owner, Mode.UN))
+                    other.notified = other.tried = UN
+                    effects.append(Blocking(other.owner, UN))
         return effects
 
     def _grant_conversions(self, now_ms: int) -> list[Effect]:
@@ -384,7 +385,7 @@ class Resource(Queues):
             again = False
             for lock in self.converting:
                 mode = self._choice(lock, new=False)
-                if mode is not Mode.UN:
+                if mode is not UN:
                     self.converting = _without(self.converting, lock)
                     effects += self._grant_queued(lock, mode, now_ms)
                     again = True
@@ -392,7 +393,7 @@ class Resource(Queues):
 
     def _demote(self, lock: Lock, now_ms: int) -> list[Effect]:
         """CONVDEADLK: the held mode goes, those it blocked go first, then it is tried as if new."""
-        lock.held, lock.notified = Mode.NL, Mode.UN
+        lock.held, lock.notified = Mode.NL, UN
         lock.flags |= Flag.DEMOTED
         effects = self._grant_conversions(now_ms)
         if self._grantable(lock, new=True):
@@ -445,7 +446,7 @@ class Resource(Queues):
         effects: list[Effect] = []
         wishes = self._wishes()
         for lock in (*self.granted, *self.converting) if self.converting else self.granted:
-            if not wishes and lock.notified is Mode.UN and lock.tried is Mode.UN:
+            if not wishes and lock.notified is UN and lock.tried is UN:
                 continue
             against = [
                 (wanted, tries)
@@ -456,8 +457,8 @@ class Resource(Queues):
                 covers(_total(against, tries=False), lock.notified)
                 and covers(_total(against, tries=True), lock.tried)
             ):
-                lock.notified = lock.tried = Mode.UN
-                effects.append(Blocking(lock.owner, Mode.UN))
+                lock.notified = lock.tried = UN
+                effects.append(Blocking(lock.owner, UN))
             for wanted, tries in against:
                 if not covers(lock.tried if tries else lock.notified, wanted):
                     if tries:
@@ -473,7 +474,7 @@ def _without(queue: tuple[Lock, ...], lock: Lock) -> tuple[Lock, ...]:
 
 
 def _total(against: list[tuple[Mode, bool]], *, tries: bool) -> Mode:
-    total = Mode.UN
+    total = UN
     for wanted, is_try in against:
         if is_try is tries:
             total = supremum(total, wanted)
@@ -488,10 +489,10 @@ def check(resource: Resource) -> None:
     assert len({lock.owner for lock in everyone}) == len(everyone), "a holder has two locks"
     assert len(resource.lvb) == LVB_BYTES
     for lock in resource.granted:
-        assert lock.held is not Mode.UN, f"{lock.owner} is granted nothing"
-        assert lock.wanted is Mode.UN, f"{lock.owner} is granted and wants more"
+        assert lock.held is not UN, f"{lock.owner} is granted nothing"
+        assert lock.wanted is UN, f"{lock.owner} is granted and wants more"
     for lock in queued:
-        assert lock.wanted is not Mode.UN, f"{lock.owner} is queued for nothing"
+        assert lock.wanted is not UN, f"{lock.owner} is queued for nothing"
     for number, lock in enumerate(holders):
         for other in holders[number + 1 :]:
             assert compatible(lock.held, other.held), f"{lock.owner} and {other.owner} hold conflicting modes"

@@ -5,7 +5,8 @@ nothing which concerns all of them has to look at each:
 
 - resources on which a node is alone stand in a table of that node, which a purge drops in one piece;
   of the others there is an index by node;
-- each table carries the sum of the digests of what is in it, so the digest of all is a few additions;
+- each table carries the sum of the digests of what is in it, so the digest of all is a few additions; what
+  came in a row is added when somebody asks, up to a bound, for most of it has gone by then;
 - those that changed while nothing could be granted are noted: only they are looked at when it goes on.
 
 A resource is changed only between `open` and the next `open` of another one: while it is open it is
@@ -23,18 +24,50 @@ from ringfence.locks.resource import Resource
 
 LEFT_OPEN = 128
 FREED_AT_ONCE = 64
+ADDED_LATER = 10_000
+"""So many digests of a table may be left until the sum is asked for: some 10 ms of whoever asks."""
 _SUM = 1 << 128
 
 _encode = msgspec.msgpack.Encoder().encode
 
 
 class _Part:
-    __slots__ = ("locks", "resources", "sum")
+    __slots__ = ("_later", "_sum", "locks", "resources")
 
     def __init__(self) -> None:
         self.resources: dict[str, Resource] = {}
         self.locks = 0
-        self.sum = 0
+        self._sum = 0
+        self._later: dict[str, Resource] = {}
+        """Those of them whose digests are not in the sum yet."""
+
+    @property
+    def sum(self) -> int:
+        """Of their digests."""
+        later, self._later = self._later, {}
+        self._sum += sum(map(_digest, later.values()))
+        return self._sum
+
+    def add(self, resource: Resource) -> None:
+        self.resources[resource.name] = resource
+        self._sum += _digest(resource)
+        self.locks += _locks(resource)
+
+    def add_alone(self, new: dict[str, Resource]) -> None:
+        """Many, by name, that have one lock each."""
+        self.resources |= new
+        self.locks += len(new)
+        if len(self._later) < ADDED_LATER:
+            self._later |= new
+        else:
+            self._sum += sum(map(_digest, new.values()))
+
+    def pop(self, name: str) -> Resource:
+        found = self.resources.pop(name)
+        if self._later.pop(name, None) is None:
+            self._sum -= _digest(found)
+        self.locks -= _locks(found)
+        return found
 
 
 class Resources(Mapping[str, Resource]):
@@ -64,6 +97,11 @@ class Resources(Mapping[str, Resource]):
 
     def __contains__(self, name: object) -> bool:
         return name in self._open or any(name in part.resources for part in self._parts())
+
+    def has_none(self, names: Iterable[str]) -> bool:
+        """Whether it has no resource of any of these names."""
+        tables = [self._open, *(part.resources for part in self._parts())]
+        return all(table.keys().isdisjoint(names) for table in tables)
 
     def __iter__(self) -> Iterator[str]:
         return chain(self._open, *(part.resources for part in self._parts()))
@@ -108,9 +146,7 @@ class Resources(Mapping[str, Resource]):
         if part is None:
             return None
         self._make_room()
-        found = self._open[name] = part.resources.pop(name)
-        part.sum -= _digest(found)
-        part.locks -= _locks(found)
+        found = self._open[name] = part.pop(name)
         if part is self._shared:
             for owner in _owners(found):
                 self._unindex(owner, name)
@@ -133,9 +169,7 @@ class Resources(Mapping[str, Resource]):
             part = self._shared
             for owner in owners:
                 self._shared_by.setdefault(owner, {})[resource.name] = None
-        part.resources[resource.name] = resource
-        part.sum += _digest(resource)
-        part.locks += _locks(resource)
+        part.add(resource)
         if resource.stirred:
             self._stirred[resource.name] = None
 
@@ -144,9 +178,7 @@ class Resources(Mapping[str, Resource]):
         part = self._alone.get(owner)
         if part is None:
             part = self._alone[owner] = _Part()
-        part.resources |= new
-        part.sum += sum(map(_digest, new.values()))
-        part.locks += len(new)
+        part.add_alone(new)
 
     def drop_alone(self, owner: int, name: str) -> bool:
         """Forget a resource of which this owner has the only lock, which is granted.
@@ -162,9 +194,7 @@ class Resources(Mapping[str, Resource]):
         found = part.resources.get(name) if part is not None else None
         if part is None or found is None or not _is_alone(owner, found):
             return False
-        del part.resources[name]
-        part.sum -= _digest(found)
-        part.locks -= 1
+        part.pop(name)
         return True
 
     def drop(self, name: str) -> None:

@@ -38,10 +38,6 @@ from ringfence.membership.quorum import is_primary, votes_of
 from ringfence.wire import CLEAN_STOP, LEAVE_OUT, RAGGED_ENDS, UNSAID, WHOLE_PREFIX
 from ringfence.wire.ring import Ready
 
-PATIENCE = 2
-"""So many times `silent_ms` a barrier waits for a member that does not speak: twice what a view that runs
-gives it, for many things happen at once where a view begins."""
-
 
 class Verdict(msgspec.Struct, frozen=True):
     """What a complete barrier means.  Every member computes the same one.

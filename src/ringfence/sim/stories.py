@@ -279,6 +279,21 @@ def _(chance: Chance, nodes: list[int]) -> list[Fault]:
     ]
 
 
+@_story("left-out", nodes=(3, 4))
+def _(chance: Chance, nodes: list[int]) -> list[Fault]:
+    """A daemon stands still, and its host is in the ring, while views begin; it goes on late, and may have
+    been given up on a lie by then."""
+    a, b, *_ = nodes
+    rng = chance.rng
+    away_ms = rng.randrange(4000, 9000)
+    return [
+        _all(a, rng.choice([Manner.LIES, Manner.UNREACHABLE, Manner.UNREACHABLE])),
+        FreezeDaemon(node=a, for_ms=away_ms),
+        KillDaemon(at_ms=rng.randrange(20, 900), node=b, for_ms=rng.randrange(50, 400)),
+        Calm(at_ms=away_ms + 2000),
+    ]
+
+
 @_story("clocks", nodes=(2, 3))
 def _(chance: Chance, nodes: list[int]) -> list[Fault]:
     """Clocks are as unequal as they may be, and one is given up on a lie."""

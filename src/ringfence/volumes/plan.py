@@ -171,7 +171,8 @@ def find_lv(vg: Vg, name: str) -> Lv:
 
 def users_of(vg: Vg, name: str) -> tuple[str, ...]:
     """LVs whose segments name this one: a pool's thin LVs, an origin's snapshots, a mirror's top."""
-    return tuple(lv for lv, words in vg.index.composed.items() if lv != name and name in words)
+    composed = vg.index.composed
+    return tuple(lv for lv, words in composed.items() if lv != name and name in words) if composed else ()
 
 
 def check_plain(vg: Vg, lv: Lv, stock: str = "", *, unclean: bool = False) -> None:

@@ -157,7 +157,7 @@ def pv_rows(disks: Disks, segments: bool = False) -> list[Row]:
         )
         rows.append(_pv_row(pv, found, member))
         if segments:
-            rows[-1]["segments"] = pv_segments(found, member) if found and member else [free_piece(0, 0)]
+            rows[-1]["segments"] = pv_segments(found, member) if found and member else [free_piece(0, 0, 0)]
     for found in disks.vgs:
         for gone in found.missing:
             rows.append(_pv_row(None, found, gone))

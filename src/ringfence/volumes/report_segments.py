@@ -15,9 +15,14 @@ Row = dict[str, Any]
 
 def lv_segments(found: VgOnDisk, lv: Lv) -> list[Row]:
     """By their place in the LV."""
-    section = found.vg.section_of(lv.name)
-    sizes = [(one.number("stripe_size") or 0) * SECTOR_BYTES for _, one in section.sections()]
+    sizes = _stripe_sizes(found, lv)
     return [_segment(found, segment, size) for segment, size in zip(lv.segments, sizes, strict=True)]
+
+
+def _stripe_sizes(found: VgOnDisk, lv: Lv) -> list[int]:
+    """Of each segment; 0: it has no stripes."""
+    section = found.vg.section_of(lv.name)
+    return [(one.number("stripe_size") or 0) * SECTOR_BYTES for _, one in section.sections()]
 
 
 def _segment(found: VgOnDisk, segment: Segment, stripe_bytes: int) -> Row:
@@ -40,11 +45,12 @@ def _segment(found: VgOnDisk, segment: Segment, stripe_bytes: int) -> Row:
 
 def pv_segments(found: VgOnDisk, pv: Pv) -> list[Row]:
     """By their place on the PV, free ones too."""
+    extent_bytes = found.vg.extent_bytes
     used = sorted(
         (
-            (stripe.start_extent, stripe.extent_count, lv, segment)
+            (stripe.start_extent, stripe.extent_count, lv, at)
             for lv in found.vg.lvs
-            for segment in lv.segments
+            for at, segment in enumerate(lv.segments)
             for stripe in segment.stripes
             if stripe.pv == pv.name
         ),
@@ -52,22 +58,31 @@ def pv_segments(found: VgOnDisk, pv: Pv) -> list[Row]:
     )
     rows: list[Row] = []
     at = 0
-    for start, count, lv, segment in used:
+    for start, count, lv, number in used:
         if start > at:
-            rows.append(free_piece(at, start - at))
+            rows.append(free_piece(at, start - at, extent_bytes))
+        segment = lv.segments[number]
+        stripe_bytes = _stripe_sizes(found, lv)[number] if len(segment.areas) > 1 else 0
         rows.append(
-            {"pvseg_start": start, "pvseg_size": count, "lv_name": lv.name, "lv_uuid": lv.uuid}
-            | _segment(found, segment, 0)
+            {
+                "pvseg_start": start, "pvseg_size": count, "lv_name": lv.name, "lv_uuid": lv.uuid,
+                "lv_size": lv.extent_count * extent_bytes, "lv_tags": tags_of(lv.tags),
+            }
+            | _segment(found, segment, stripe_bytes)
         )
         at = max(at, start + count)
     if at < pv.extent_count or not rows:
-        rows.append(free_piece(at, pv.extent_count - at))
+        rows.append(free_piece(at, pv.extent_count - at, extent_bytes))
     return rows
 
 
-def free_piece(start: int, count: int) -> Row:
+def free_piece(start: int, count: int, extent_bytes: int) -> Row:
     """Extents that no LV uses."""
-    return {"pvseg_start": start, "pvseg_size": count, "lv_name": "", "segtype": "free", "seg_start_pe": 0}
+    return {
+        "pvseg_start": start, "pvseg_size": count, "lv_name": "", "lv_size": 0, "segtype": "free",
+        "stripes": 0, "stripe_size": 0, "seg_start": 0, "seg_start_pe": 0,
+        "seg_size": count * extent_bytes, "seg_size_pe": count,
+    }  # fmt: skip
 
 
 def area_of(found: VgOnDisk, area: Stripe | Part) -> str:

@@ -88,11 +88,10 @@ class Hold(Enum):
         """What the LV's lock is at the least, while a path of one host alone has this hold.
 
         A hold is set before its lock is weakened, and made less after the lock has become stronger."""
-        return _LEAST[self]
+        return Mode.EX if self is Hold.NONE else _LEAST[self]
 
 
 _LEAST = {
-    Hold.NONE: Mode.EX,
     Hold.LENDING: Mode.PW,
     Hold.GIVING: Mode.PR,
     Hold.TAKING: Mode.PR,

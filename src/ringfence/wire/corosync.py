@@ -3,6 +3,7 @@
 Four bytes, "rfc" and the version, then one tagged MessagePack array:
 
 Hello   what each member says after every change of who is in; all of them together make a view
+LeaveOut  these do not say it: a view without them
 Batch   payloads, in their order
 Piece   a part of one payload that is larger than a message may be
 
@@ -47,6 +48,18 @@ class Hello(_Message, frozen=True, tag=1):
     """Of the group, sorted, the sender too.  With `ring` it says which change this is about."""
     seen: int
     """Highest epoch sequence that the sender knows, from its disk or from a view."""
+    leaves_out: bool = False
+    """Whether the sender understands `LeaveOut`."""
+
+
+class LeaveOut(_Message, frozen=True, tag=4):
+    """The sender has waited long enough for these to answer a change: the view is of all others, and of those
+    of them that have answered by now.  Only from who has answered it."""
+
+    ring: RingId
+    members: tuple[Process, ...]
+    """With `ring`: the change, as in `Hello`."""
+    processes: tuple[Process, ...]
 
 
 class Batch(_Message, frozen=True, tag=2):
@@ -62,7 +75,7 @@ class Piece(_Message, frozen=True, tag=3):
     body: bytes
 
 
-Message = Hello | Batch | Piece
+Message = Hello | LeaveOut | Batch | Piece
 
 _HEAD = MAGIC + bytes([VERSION])
 _encoder = msgspec.msgpack.Encoder()

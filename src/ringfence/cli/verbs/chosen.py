@@ -29,7 +29,7 @@ def chosen(daemon: Brief, given: Given, kind: str) -> tuple[str, ...]:
 
     names = table.column(key)
     passes = [True] * table.count if node is None else selected(node, values)
-    wanted = [name.removeprefix("/dev/") for name in given.names]
+    wanted = given.names
     return tuple(
         name
         for name, passed in zip(names, passes, strict=True)

@@ -2,6 +2,7 @@
 
 from ringfence.cli.verbs.pv import LABEL, METADATA, path
 from ringfence.cli.verbs.table import CHANGE, Given, Option, Stock, Verb, Work, call, ignored
+from ringfence.cli.verbs.words import bare
 from ringfence.client.brief import Brief
 from ringfence.core.errors import BadInput
 
@@ -27,7 +28,7 @@ def _vgreduce(given: Given) -> Work:
 
 
 def _vgrename(given: Given) -> Work:
-    old, new = (one.removeprefix("/dev/") for one in given.names)
+    old, new = given.names[0], bare(given.names[1])
     return [(old, call("VgRename", vg=old, new=new))]
 
 

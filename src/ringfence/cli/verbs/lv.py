@@ -18,6 +18,7 @@ from ringfence.cli.verbs.lv_kinds import (
 )
 from ringfence.cli.verbs.table import CHANGE, SELECT, Given, Option, Stock, Verb, Work, call, ignored
 from ringfence.cli.verbs.vg import ACTIVATE, BOOT, NO_EFFECT, NOW, PARTIAL, is_partial
+from ringfence.cli.verbs.words import bare
 from ringfence.client.brief import Brief
 from ringfence.core.errors import BadInput
 
@@ -48,13 +49,16 @@ def _new_name(given: Given) -> tuple[str, str, tuple[str, ...]]:
     name: str | None = given["name"]
     if name == "":
         raise BadInput('LV name "" is invalid', next="leave out --name for the next lvolN")
-    group, slash, rest = (name or "").removeprefix("/dev/").partition("/")
+    group, slash, rest = bare(name or "").partition("/")
     if not slash:
         if not given.names:
             raise BadInput("Missing argument 'VG'")
-        return given.names[0], group, given.names[1:]
+        vg = bare(given.names[0])
+        if "/" in vg:
+            raise BadInput(f"{given.names[0]!r} is not a VG", next="name the LV with --name")
+        return vg, group, given.names[1:]
     words = given.names
-    if words and words[0] == group:
+    if words and bare(words[0]) == group:
         words = words[1:]
     elif words and words[0][:1] not in ("/", "@"):
         raise BadInput(f"two VGs are named: {group} and {words[0]}")
@@ -88,10 +92,10 @@ def _lvrename(given: Given) -> Work:
     """`VG OLD NEW`, `VG/OLD NEW` or `VG/OLD VG/NEW`."""
     if len(given.names) == 3:
         (vg, old, new) = given.names
-        old, new = (one.removeprefix("/dev/").removeprefix(vg + "/") for one in (old, new))
+        old, new = (bare(one).removeprefix(vg + "/") for one in (old, new))
     else:
         vg, old = split_lv(given.names[0])
-        new = given.names[1].removeprefix("/dev/").removeprefix(vg + "/")
+        new = bare(given.names[1]).removeprefix(vg + "/")
     if "/" in old or "/" in new:
         raise BadInput("an LV stays in its VG")
     return [(f"{vg}/{old}", call("LvRename", vg=vg, lv=old, new=new, wait_ms=given["wait"]))]
@@ -121,7 +125,7 @@ def each_lv(daemon: Brief, work: Work) -> Work:
 
 VERBS = {
     "lvcreate": Verb(
-        "lvcreate", "Make an LV and activate it here.", "VG [PV[:FIRST-LAST]|@TAG...]",
+        "lvcreate", "Make an LV and activate it here.", "[VG] [PV[:FIRST-LAST]|@TAG...]",
         (
             Option("name", ("-n", "--name"), "[default: lvol0, lvol1, …]", "NAME"),
             Option("size", ("-L", "--size"), "64m, 1.5g; rounded up to whole extents.", "SIZE", size),

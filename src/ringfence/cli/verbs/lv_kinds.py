@@ -1,6 +1,14 @@
 """What the verbs of LVs have in common: names, sizes, places; and what is left to stock LVM2."""
 
-from ringfence.cli.verbs.kinds import extents_change, policy, positive, size, size_change, wait_ms, yes_or_no
+from ringfence.cli.verbs.kinds import (
+    extents_change,
+    policy,
+    positive,
+    size,
+    size_change,
+    wait_ms,
+    yes_or_no,
+)
 from ringfence.cli.verbs.pv import path
 from ringfence.cli.verbs.table import Given, Option, Stock
 from ringfence.core.errors import BadInput
@@ -73,7 +81,7 @@ def _one_of(text: str, known: tuple[str, ...]) -> str:
 
 def split(name: str) -> tuple[str, str]:
     """VG/LV, or VG.  Raises BadInput."""
-    vg, slash, lv = name.removeprefix("/dev/").partition("/")
+    vg, slash, lv = name.partition("/")
     if not vg or (slash and not lv) or "/" in lv:
         raise BadInput(f"{name!r} is not VG/LV")
     return vg, lv

@@ -88,7 +88,8 @@ VERBS = {
         "is moved under its clients by the host that has it open; one that nobody has open, by any host. Not "
         "moved: an LV that is active in shared mode, through device-mapper or through stock LVM2 (deactivate "
         "it first), and what is neither linear nor striped (left to stock LVM2, and named). What an LV had "
-        "is free when nothing uses it any more.",
+        "is free when nothing uses it any more, and is not wiped: an LV that ringfence makes there shows "
+        "none of it, one that stock LVM2 makes does; wipe a PV that goes out of the house.",
         (
             ("pvmove /dev/sdb", "everything on it goes to other PVs of its VG"),
             ("pvmove -n vm1 /dev/sdb:1000-1999 /dev/sdc", "some extents of one LV, to one PV"),

@@ -181,7 +181,7 @@ def lvs(given: Given) -> int:
     questions = []
     names = [name for name in given.names if not name.startswith("@")]
     for name in names or ("",):
-        vg, _, lv = name.removeprefix("/dev/").partition("/")
+        vg, _, lv = name.partition("/")
         questions.append(_lv_call(asked, vg, lv, given, len(names) > 1))
     with open_daemon(given) as daemon:
         heard = _hear(daemon, questions)

@@ -42,7 +42,10 @@ def run(name: str, words: Sequence[str]) -> int:
 def change(entry: Verb, given: Given) -> int:
     assert entry.plan is not None
     if given["test"]:
-        raise BadInput("test mode is not served; nothing was done", next="leave --test out")
+        raise BadInput(
+            "test mode is not served (LVM2 has none for shared VGs either); nothing was done",
+            next="without --test it would be done",
+        )
     if given.has("select"):
         from ringfence.cli.verbs.chosen import chosen
 

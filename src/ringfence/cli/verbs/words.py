@@ -61,7 +61,7 @@ def understand(verb: Verb, words: Sequence[str]) -> Given:
         raise wrong(verb, f"Missing argument {verb.usage.split()[len(names)]!r}")
     if verb.most is not None and len(names) > verb.most:
         raise wrong(verb, f"Got unexpected extra argument ({names[verb.most]})")
-    return Given(tuple(names), values)
+    return Given(_named(verb, names), values)
 
 
 class LeftToStock(RingfenceError):
@@ -122,6 +122,28 @@ def _taken_apart(verb: Verb, words: Sequence[str]) -> Iterator[Found]:
                 yield Found(option, name, value, whole)
         else:
             yield Found(None, "", word, (word,))
+
+
+def _named(verb: Verb, words: Sequence[str]) -> tuple[str, ...]:
+    """VGs and LVs that are given as devices get their names; PVs are devices.
+
+    A VG that may be left out (lvcreate's) is not told from a PV here."""
+    places = verb.usage.split()
+    each = zip(words, [*places, *places[-1:] * len(words)], strict=False)
+    return tuple(
+        bare(word) if place.lstrip("[").startswith("VG") and place != "[VG]" else word for word, place in each
+    )
+
+
+def bare(word: str) -> str:
+    """VG/LV, or VG, of the path of its device: /dev/VG/LV, or /dev/mapper/VG-LV as df and mount show it.
+
+    Any other word is given back as it is.  Source: lvm(8): in mapped names a hyphen of a name is doubled."""
+    mapped = word.removeprefix("/dev/mapper/")
+    if mapped == word:
+        return word.removeprefix("/dev/")
+    # No name has a slash: it stands for doubled hyphens until those between the names are found.
+    return "/".join(name.replace("/", "-") for name in mapped.replace("--", "/").split("-"))
 
 
 def takes_value(option: Option | Stock) -> bool:

@@ -25,6 +25,11 @@ TWICE = error(
 UNREADABLE = error(
     "disk-unreadable", "a disk of [devices] cannot be read", "volumes on it fail on that host, or hang"
 )
+PARTIAL = error(
+    "pv-missing",
+    "a shared VG lacks a PV on this host",
+    "LVs with an extent on it cannot be opened here, and the VG cannot be changed but by what mends it",
+)
 NONE = warning("disk-none", "[devices] paths allow no disk", "the host can serve no volume")
 IS_FILE = warning(
     "disk-is-file",
@@ -32,7 +37,7 @@ IS_FILE = warning(
     "a file on a host's own disk is shared with nobody; on a network file system it may be cached",
     excused="a lab's hosts share one file",
 )
-KINDS = (MISSING, DIFFERS, TWICE, UNREADABLE, NONE, IS_FILE)
+KINDS = (MISSING, PARTIAL, DIFFERS, TWICE, UNREADABLE, NONE, IS_FILE)
 
 
 def check(facts: ClusterFacts) -> Iterator[Finding]:
@@ -42,6 +47,11 @@ def check(facts: ClusterFacts) -> Iterator[Finding]:
     if len(hosts) > 1:
         yield from _missing(hosts)
     yield from _same(facts)
+    for one in facts.daemon.partial_vgs if facts.daemon is not None else ():
+        what = f"VG {one.vg} on {facts.me} lacks {one.missing} of its {one.pvs} PVs, or did when last changed"
+        mend = "see: ringfence pvs; make the device visible: [devices] paths; if it is here again: "
+        mend += f"ringfence vgextend --restoremissing {one.vg} DEVICE; if it is gone for good: "
+        yield PARTIAL.at(facts.me, what, f"{mend}ringfence vgreduce --removemissing {one.vg}")
 
 
 def _blind(host: HostFacts) -> bool:

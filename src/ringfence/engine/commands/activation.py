@@ -79,9 +79,13 @@ def extents_of(found: VgOnDisk, lv: Lv, bases: Bases | None = None) -> tuple[Ext
     extent_bytes = found.vg.extent_bytes
     extents = []
     for segment in lv.segments:
-        first, *beside = [_place(found, lv, stripe, extent_bytes, bases) for stripe in segment.stripes]
         length = segment.extent_count * extent_bytes
-        striped = segment.stripe_sectors * SECTOR_BYTES if beside else 0
+        first = _place(found, lv, segment.stripes[0], extent_bytes, bases)
+        if len(segment.stripes) == 1:
+            extents.append(Extent(first.path, first.start_bytes, length))
+            continue
+        beside = [_place(found, lv, stripe, extent_bytes, bases) for stripe in segment.stripes[1:]]
+        striped = segment.stripe_sectors * SECTOR_BYTES
         extents.append(Extent(first.path, first.start_bytes, length, tuple(beside), striped))
     return tuple(extents)
 

@@ -266,6 +266,11 @@ def label_writes(found: VgOnDisk, *, used: bool) -> Generator[Order, Any, None]:
 def refuse_with_lvs(vg: Vg) -> None:
     """Raises Refused while the VG has LVs."""
     lvs = [lv for lv in vg.lvs if not lv.slots]
+    if lvs and all(lv.wiping for lv in lvs):
+        raise Refused(
+            f'Volume group "{vg.name}" still contains {len(lvs)} logical volume(s) that are being wiped',
+            next=f"wait (see: lvs -a {vg.name}); or leave what is on them: vgremove --force {vg.name}",
+        )
     if lvs:
         raise Refused(
             f'Volume group "{vg.name}" still contains {len(lvs)} logical volume(s)',

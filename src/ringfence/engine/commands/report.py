@@ -72,7 +72,7 @@ class _Seen(msgspec.Struct, frozen=True):
 
 def pvs(call: Pvs) -> Command:
     seen = yield from _read("")
-    return _answer({"rows": pv_rows(seen.disks, call.segments)}, seen)
+    return _answer({"rows": pv_rows(seen.disks, call.segments)}, seen, "")
 
 
 def vgs(call: Vgs) -> Command:
@@ -80,7 +80,7 @@ def vgs(call: Vgs) -> Command:
     if call.vg:
         seen.disks.vg_named(call.vg)
     found = tuple(one for one in seen.disks.vgs if call.vg in ("", one.vg.name))
-    return _answer({"rows": vg_rows(found)}, seen)
+    return _answer({"rows": vg_rows(found)}, seen, call.vg)
 
 
 Broken = Callable[[tuple[OpenVolume, ...]], dict[str, str]]
@@ -114,8 +114,8 @@ def lvs(
                 f"WARNING: {wrong[name]}" for lv in shown if (name := f"{found.vg.name}/{lv.name}") in wrong
             )
     if call.fields:
-        return _answer((yield from _columns(listed, call.same)), seen)
-    return _answer({"rows": (yield from _rows(listed))}, seen)
+        return _answer((yield from _columns(listed, call.same)), seen, call.vg)
+    return _answer({"rows": (yield from _rows(listed))}, seen, call.vg)
 
 
 def _on_their_way(vg: str, shown: list[Lv]) -> Generator[Order, Any, list[str]]:
@@ -162,9 +162,16 @@ def _columns(listed: dict[str, list[Any]], apart: bool) -> Generator[Order, Any,
     return {"columns": columns, "same": same, "count": count} if apart else {"columns": columns}
 
 
-def _answer(told: dict[str, Any], seen: _Seen) -> dict[str, Any]:
+def _answer(told: dict[str, Any], seen: _Seen, only: str) -> dict[str, Any]:
+    """Args: only: the VG that was asked for; empty: all of them."""
     answer: dict[str, Any] = {**told, "stale": bool(seen.unlocked)}
     notes = [*seen.unlocked, *seen.notes]
+    notes += [
+        f"WARNING: VG {one.vg.name} is missing PV {pv.uuid} (last seen as {pv.device})"
+        for one in seen.disks.vgs
+        if only in ("", one.vg.name)
+        for pv in one.missing
+    ]
     notes += [f"WARNING: {why}" for _, why in sorted(seen.disks.problems.items())]
     notes += [f"WARNING: {area.problem}" for pv in seen.disks.pvs for area in pv.areas if area.problem]
     if notes:

@@ -195,7 +195,8 @@ def vgremove(call: VgRemove) -> Command:
     yield from unlock_global(global_lock)
     messages = [f'Logical volume "{lv.name}" successfully removed.' for lv in lvs]
     messages.append(f'Volume group "{vg.name}" successfully removed')
-    return {"message": "\n".join(messages), "vg": vg.name}
+    left = ["WARNING: what its LVs held is left on the PVs: lvremove has it wiped, vgremove has not"]
+    return {"message": "\n".join(messages), "vg": vg.name, **({"notes": left} if lvs else {})}
 
 
 def _take_all(vg: Vg, lvs: list[Lv], force: bool) -> Generator[Order, Any, list[int]]:

@@ -202,7 +202,7 @@ def _change(
         if lv is None or not lv.unclean:  # a file was restored, or its tag taken away, without its lock
             raise Damaged(f"VG {vg} was changed while an LV of it was zeroed or wiped", next="see: vgck")
         planned = yield from beside(len(lv.segments), partial(plan, change.vg, lv))
-        yield from commit(prepare(change, planned, f"wiping, {what}"))
+        yield from commit(prepare(change, planned, f"{'wiping' if lv.wiping else 'zeroing'}, {what}"))
     except RingfenceError as error:
         yield from undo(error, Release(locked.held.lock))
         raise

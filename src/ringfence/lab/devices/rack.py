@@ -21,6 +21,7 @@ from ringfence.lab.devices.kind import Kind, Site
 from ringfence.lab.devices.kinds import KINDS
 from ringfence.lab.devices.model import BMC, Condition, Simulated, condition, new_password
 from ringfence.lab.devices.stand_in import StandIn
+from ringfence.lab.logs import last_line
 
 START_S = 60.0
 """pyghmi's and sushy-tools' take a second of CPU to start."""
@@ -117,7 +118,7 @@ class _Slot:
         while self._process is not None and not listens(self._process, self._one, self._kind.udp):
             if not trees.alive(self._process) or time.monotonic() > give_up:
                 raise Unavailable(
-                    f"{self._one.name} ({self._one.kind}) does not start: {_last_line(self._log)}",
+                    f"{self._one.name} ({self._one.kind}) does not start: {last_line(self._log)}",
                     next=f"see {self._place}",
                 )
             time.sleep(POLL_S)
@@ -167,11 +168,3 @@ def end_strays(directory: Path) -> None:
             with contextlib.suppress(OSError):
                 if inside in Path(f"/proc/{pid}/cmdline").read_bytes():
                     trees.send(found, signal.SIGKILL)
-
-
-def _last_line(log: Path) -> str:
-    try:
-        lines = log.read_text(errors="replace").strip().splitlines()
-    except OSError:
-        lines = []
-    return lines[-1][:200] if lines else "its log is empty"

@@ -8,7 +8,8 @@ import msgspec
 
 from ringfence.block.incident_file import IncidentReader
 from ringfence.config import Paths
-from ringfence.history.store import INCIDENT, History
+from ringfence.history.kinds import INCIDENT
+from ringfence.history.store import History
 from ringfence.wire.entries import Incident
 
 EXPECTED_ENDS = ("0", "-9")

@@ -17,7 +17,9 @@ come: what a member has sent before its hello is delivered before its hello.  So
 delivered in it or not at all.  (A thawed member may be alone in delivering it: own delivery is no commit.)
 
 A member that dies in the exchange ends it: its end is another change.  One that stands still keeps all
-waiting until it is removed or goes on; `waiting_for` names it.
+waiting (`waiting_for` names it) until one of those who have answered, half of them all at least, has it left
+out.  That word stands in the order like a hello, so all who hear it compute the same view; whoever finds
+itself left out has to go, and come again.
 
 Pure: no clock, no chance; facts in, at the place where they stand in the order."""
 
@@ -25,7 +27,7 @@ from typing import NamedTuple
 
 from ringfence.core.ids import Epoch
 from ringfence.engine.inputs import ViewChanged
-from ringfence.wire.corosync import Hello, Process, RingId
+from ringfence.wire.corosync import Hello, LeaveOut, Process, RingId
 
 LEAVE, NODEDOWN, PROCDOWN = 2, 3, 5
 """Reasons, as corosync numbers them (corosync/cpg.h)."""
@@ -66,6 +68,10 @@ class Exchange:
         self._nodes: tuple[int, ...] = ()
         """Of the totem ring."""
         self._words: dict[Process, Hello] = {}
+        self._left_out: tuple[Process, ...] = ()
+        """Of the present change, unless they answer before all others have."""
+        self._over = True
+        """All others have: what is said now comes too late."""
         self._said = True
         self._told: dict[int, Process] = {}
         """Members of the last view, by node."""
@@ -89,12 +95,18 @@ class Exchange:
 
     def _changed(self) -> None:
         self.view = None
-        self._said = False
+        self._said = self._over = False
+        self._left_out = ()
 
     @property
     def out(self) -> bool:
         """This process is not (or no longer) in the group."""
         return self.me not in self.members
+
+    @property
+    def left_out(self) -> bool:
+        """The others have a view without this process, which did not answer."""
+        return self._over and self.me in self._left_out
 
     @property
     def twins(self) -> tuple[Process, ...]:
@@ -120,16 +132,48 @@ class Exchange:
         if self._said or self._ring is None or self.out:
             return None
         self._said = True
-        return Hello(self._ring, self.members, self.seen)
+        return Hello(self._ring, self.members, self.seen, leaves_out=True)
 
     def heard(self, sender: Process, hello: Hello) -> ViewChanged | None:
         """A hello was delivered.  Returns the view, if it was the last that was missing."""
-        if self.view is not None or sender not in self.members:
+        if self._over or sender not in self.members:
             return None
         self._words[sender] = hello
-        if self.waiting_for:
+        if self._answers(hello):
+            self._left_out = tuple(one for one in self._left_out if one != sender)
+        return self._come()
+
+    def leave_out(self) -> LeaveOut | None:
+        """What is to be said if nobody has answered for long; None: they must be waited for.
+
+        Those who have answered must understand it; one that is left out and does not has no view when it
+        goes on.  Less than half could be some whom the ring tells their own words alone."""
+        silent, answered = self.waiting_for, self.answered
+        if not silent or self._ring is None or self.me not in answered:
             return None
-        self.view = self._computed()
+        if 2 * len(answered) < len(self.members):
+            return None
+        if not all(self._words[one].leaves_out for one in answered):
+            return None
+        return LeaveOut(self._ring, self.members, silent)
+
+    def told_to_leave_out(self, sender: Process, word: LeaveOut) -> ViewChanged | None:
+        """It was delivered.  Returns the view, if all others have answered."""
+        if self._over or (word.ring, word.members) != (self._ring, self.members):
+            return None
+        if self._answers(self._words.get(sender)):
+            self._left_out = tuple(one for one in self.waiting_for if one in word.processes)
+        return self._come()
+
+    @property
+    def answered(self) -> tuple[Process, ...]:
+        """Members that have answered the present change."""
+        return tuple(one for one in self.members if self._answers(self._words.get(one)))
+
+    def _come(self) -> ViewChanged | None:
+        self._over = not self.waiting_for
+        if self._over and not self.left_out:
+            self.view = self._computed()
         return self.view
 
     @property
@@ -137,15 +181,15 @@ class Exchange:
         """Members that have not answered the present change; empty in a view."""
         if self.view is not None:
             return ()
-        return tuple(one for one in self.members if not self._answers(self._words.get(one)))
+        return tuple(one for one in self.members if one not in (*self.answered, *self._left_out))
 
     def _answers(self, hello: Hello | None) -> bool:
         return hello is not None and hello.ring == self._ring and hello.members == self.members
 
     def _computed(self) -> ViewChanged:
         assert self._ring is not None, "hellos bear a ring"
-        nodes = {process.node: process for process in self.members}
-        seq = 1 + max(self._ring.seq, *(hello.seen for hello in self._words.values()))
+        nodes = {process.node: process for process in self.members if process not in self._left_out}
+        seq = 1 + max(self._ring.seq, *(self._words[one].seen for one in self.answered))
         present = tuple(sorted(nodes))
         left = tuple(node for node in sorted(self._told) if node not in nodes or node in self._gone)
         joined = tuple(node for node in present if node not in self._told or node in self._gone)

@@ -28,7 +28,7 @@ from ringfence.ring.corosync.pulse import Pulse
 from ringfence.ring.corosync.session import Gone, Session
 from ringfence.ring.corosync.times import compare, unsafe
 from ringfence.ring.port import OnInput, RingInput
-from ringfence.wire.corosync import Batch, Hello, NotOurs, Piece, Process, decode, encode
+from ringfence.wire.corosync import Batch, Hello, LeaveOut, NotOurs, Piece, Process, decode, encode
 
 FIRST_RETRY_S = 0.02
 LONGEST_RETRY_S = 1.0
@@ -88,6 +88,8 @@ class CorosyncRing:
         """Of the present change."""
         self._overdue: asyncio.TimerHandle | None = None
         """Runs from the end of the last view on, whatever changes meanwhile."""
+        self._quiet_s = 0.0
+        """When the last change came, or the last hello, by the loop's clock."""
         self._formed = 0
         """How often corosync's ring has formed since."""
         self._ended: asyncio.Future[str] | None = None
@@ -315,9 +317,17 @@ class CorosyncRing:
             self.foreign += 1
             return
         if isinstance(message, Hello):
+            self._quiet_s = asyncio.get_running_loop().time()
             view = exchange.heard(sender, message)
             if view is not None:
                 self._enter(view)
+            return
+        if isinstance(message, LeaveOut):
+            view = exchange.told_to_leave_out(sender, message)
+            if view is not None:
+                self._enter(view)
+            elif exchange.left_out:
+                self._end("the other daemons went on without this one, which did not answer; it joins anew")
             return
         if exchange.view is None:
             return  # of a view that is over
@@ -334,6 +344,7 @@ class CorosyncRing:
 
     def _view_over(self) -> None:
         """What waits was meant for a view that is over; the engine says it again."""
+        self._quiet_s = asyncio.get_running_loop().time()
         self._change_over()
         self._clear_out()
         self._rejoiner.forget()
@@ -390,6 +401,7 @@ class CorosyncRing:
                 "node reaches every other, in both directions (`corosync-cfgtool -n` on each)"
             )
             return
+        self._leave_out(exchange)
         missing = exchange.waiting_for
         mine = exchange.me in missing
         names = " and ".join(f"node {one.node} (process {one.pid})" for one in missing if one != exchange.me)
@@ -403,6 +415,16 @@ class CorosyncRing:
                 f"the ringfence daemon of {names} does not answer in corosync's group; look whether it is "
                 "stopped, or something else has joined the group"
             )
+
+    def _leave_out(self, exchange: Exchange) -> None:
+        """Have those left out who have not answered for long.  The first who has says so, then the next."""
+        word = exchange.leave_out()
+        if word is None:
+            return
+        rank = exchange.answered.index(exchange.me)
+        if asyncio.get_running_loop().time() - self._quiet_s >= self._timing.left_out_ms(rank) / 1000:
+            self._messages.append(encode(word))
+            self._send()
 
     def _enter(self, view: ViewChanged) -> None:
         self._change_over()

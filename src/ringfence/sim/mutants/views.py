@@ -7,6 +7,7 @@ import msgspec
 from ringfence.core.ids import Life
 from ringfence.engine import apply as engine_apply
 from ringfence.engine import arrivals, losses, views
+from ringfence.engine.context import Phase
 from ringfence.engine.state import ClusterState
 from ringfence.membership import barrier, quorum
 from ringfence.membership.barrier import Barrier, Verdict
@@ -109,6 +110,19 @@ def _() -> list[Change]:
         return known or any(record.life == life for record in state.domain.fenced)
 
     return [(arrivals, "_knows", knows)]
+
+
+@mutant("left-out-waits", "who was left out of a barrier waits to be let in, as it is", story="left-out")
+def _() -> list[Change]:
+    real = views.Views.go_stale
+
+    def go_stale(self: Any, why: str) -> None:
+        if "began without it" in why:
+            self._context.phase = Phase.JOINING
+        else:
+            real(self, why)
+
+    return [(views.Views, "go_stale", go_stale)]
 
 
 @mutant("stale-keeps-locks", "a stale node's clients are not told that their locks are lost")
