@@ -26,7 +26,7 @@ def _() -> list[Change]:
 
     return [
         (adoption, "clean_up", clean_up),
-        (adoption, "_used", lambda state, life, shown: []),
+        (adoption, "_used", lambda state, life, shown: []),  # what is shown has no lock any more
         (engine_node._Node, "_adopted", _forget_volumes),
     ]
 
