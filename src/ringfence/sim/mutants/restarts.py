@@ -24,7 +24,11 @@ def _() -> list[Change]:
     def clean_up(state: ClusterState, node: int, lockspaces: Any, kept: Any) -> None:
         losses.clean_up(state, node, lockspaces, ())
 
-    return [(adoption, "clean_up", clean_up), (engine_node._Node, "_adopted", _forget_volumes)]
+    return [
+        (adoption, "clean_up", clean_up),
+        (adoption, "_used", lambda state, life, shown: []),  # what is shown has no lock any more
+        (engine_node._Node, "_adopted", _forget_volumes),
+    ]
 
 
 @mutant("open-is-closed", "a daemon says that all is closed, whatever it has found open", story="restarts")
