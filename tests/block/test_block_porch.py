@@ -10,6 +10,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote, unquote, urlsplit
 
 import pytest
 from block_rig import FOREVER_NS, MIB, Rig, eventually, process_state
@@ -17,7 +18,7 @@ from block_rig import FOREVER_NS, MIB, Rig, eventually, process_state
 from ringfence.block import porch as porch_module
 from ringfence.block import service as service_module
 from ringfence.block.control import BlockService
-from ringfence.block.porch import Porch
+from ringfence.block.porch import Porch, uri_of
 from ringfence.core.errors import DeviceFailed, Refused, RingfenceError, Unavailable
 from ringfence.engine.orders import ClosePath, Opened, OpenPath, PathsTogether, ReloadPath
 from ringfence.lab.nbd_client import NbdClient
@@ -59,6 +60,15 @@ def workers(block: Rig) -> dict[str, int]:
 
 def uri(block: Rig, lv: str) -> str:
     return f"nbd+unix:///{lv}?socket={block.places.dev}/vg0/{lv}"
+
+
+@pytest.mark.parametrize("lv", ["vm1", "a+b", "a.b-c_d", "ä"])
+@pytest.mark.parametrize("place", ["/run/ringfence/dev/vg0", "/tmp/a b+c/ä"])
+def test_a_uri_is_quoted_as_its_readers_expect(lv: str, place: str) -> None:
+    for file in (lv, "other+name"):
+        found = urlsplit(uri_of(lv, f"{place}/{file}"))
+        assert (found.scheme, unquote(found.path), found.fragment) == ("nbd+unix", f"/{lv}", "")
+        assert found.query == f"socket={quote(f'{place}/{file}')}"
 
 
 def test_a_worker_starts_with_the_first_client(block: Rig) -> None:

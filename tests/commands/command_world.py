@@ -122,6 +122,8 @@ class Node:
             world.paths, guard or self.guards.append, crash_hook=crash_hook, keeper=world.keeper
         )
         self.open: dict[tuple[str, str], orders.OpenPath] = {}
+        self.clients: dict[str, int] = {}
+        """How many are connected to an LV, by its uuid."""
         self.plane = Plane.NBD
         """Of what it has open."""
         self.mirrors: dict[str, Mirrored] = {}
@@ -406,7 +408,8 @@ class Node:
         return tuple(
             orders.OpenVolume(
                 one.vg, one.lv, one.uuid, self._path(one).path, self._path(one).uri,
-                readonly=one.readonly, extents=one.extents, plane=self.plane,
+                connections=self.clients.get(one.uuid, 0), readonly=one.readonly, extents=one.extents,
+                plane=self.plane,
                 moving=self.mirrors[one.uuid].moving if one.uuid in self.mirrors else None,
             )
             for one in self.open.values()

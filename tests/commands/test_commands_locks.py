@@ -268,6 +268,23 @@ def test_lvremove_is_refused_while_the_lv_is_in_use(world: World, first: Node) -
     assert first.run(Lvs("vg0"))["rows"] == []
 
 
+def test_what_is_in_use_here_is_not_removed_by_any_force(
+    world: World, first: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Scripts force by habit: LVM2 would not remove a running machine's disk either."""
+    made = first.run(LvCreate("vg0", "vm1", extents=1))
+    first.clients[made["uuid"]] = 1
+    for call in (LvRemove("vg0", "vm1", force=True), VgRemove("vg0", force=True)):
+        with pytest.raises(Refused, match=r"Logical volume vg0/vm1 in use; .*lvchange -an vg0/vm1"):
+            first.run(call)
+    assert ("vg0", "vm1") in first.open
+    assert [row["lv_attr"] for row in first.run(Lvs("vg0"))["rows"]] == ["-wi-ao----"]
+    # Who has just gone is counted for a moment yet.
+    monkeypatch.setattr(first, "_do_Pause", lambda order: first.clients.clear())
+    first.run(LvRemove("vg0", "vm1", force=True))
+    assert first.run(Lvs("vg0"))["rows"] == []
+
+
 def test_vgremove_is_refused_with_lvs_and_while_they_are_in_use(world: World, first: Node) -> None:
     first.run(LvCreate("vg0", "a", extents=1, activate="n"))
     first.run(LvCreate("vg0", "b", extents=1))

@@ -1,6 +1,7 @@
 """What we write, stock LVM2 accepts; what stock LVM2 writes, we read, change and hand back."""
 
 import itertools
+import os
 import re
 import subprocess
 
@@ -12,6 +13,7 @@ from ringfence.core.errors import Refused
 from ringfence.lvm2.area import check_text, parse_header, place_text, text_ranges
 from ringfence.lvm2.label import parse_label
 from ringfence.lvm2.text import parse_text, print_text
+from ringfence.storage import Storage
 from ringfence.wire.client import LvCreate, LvRemove, Lvs, PvCreate, Pvs, VgCreate, VgRemove, Vgs
 
 
@@ -330,3 +332,26 @@ def test_loop_devices_are_detached() -> None:
         ["losetup", "--list", "--noheadings", "--output", "back-file"], capture_output=True, text=True
     )
     assert [line for line in done.stdout.splitlines() if line.strip() in Stock.attached] == []
+
+
+def test_what_is_in_use_on_this_host_becomes_no_pv_by_any_force(world: World, stock: Stock) -> None:
+    """A mounted file system, a leg of a RAID: the kernel has the device for one of them alone."""
+    one, two = stock.attach(*world.images[:2])
+    node = world.node()
+    node.storage = Storage([one, two], node.guards.append)
+    with open(one, "r+b") as device:
+        device.write(b"precious")
+    mounted = os.open(one, os.O_RDWR | os.O_EXCL)
+    try:
+        assert stock.try_run("pvcreate", "-ff", "-y", one, lvmlockd=False)[0] == 5
+        for call in (PvCreate((two, one), force=True), VgCreate("vg0", (one,), shared=True, force=True)):
+            with pytest.raises(Refused, match=f"cannot open {one} exclusively: it is mounted"):
+                node.run(call)
+    finally:
+        os.close(mounted)
+    assert node.run(Pvs())["rows"] == []
+    with open(one, "rb") as device:
+        assert device.read(8) == b"precious"
+    node.run(PvCreate((one,), force=True))
+    (row,) = node.run(Pvs())["rows"]
+    assert row["pv_name"] == one

@@ -127,3 +127,29 @@ def test_who_fails_to_open_it_leaves_open_what_another_command_has_opened(
     assert (f"{vg}/{lv}", str(path.token), others) == ("vg0/vm1", second["token"], [])
     assert lock_of(host, path.uuid) is Mode.EX
     assert not host.do(calls.Why("vg0/vm1"))["stuck"]
+
+
+def test_a_lock_whose_path_could_not_be_opened_is_told_of(world: World, monkeypatch: Any) -> None:
+    """Of two the second one was told of the first one's lock, and leaves it alone."""
+    back_to(world, "closed")
+    host, opens, carried_out = world.hosts[1], list[effects.DoOrder](), world.hosts[1]._order
+
+    def order(effect: effects.DoOrder) -> None:
+        if isinstance(effect.body, orders.OpenPath):
+            opens.append(effect)
+        else:
+            carried_out(effect)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(host, "_order", order)
+        asked = [host.ask(COMMANDS["alone"]) for _ in range(2)]
+        for one in opens:
+            host.feed(inputs.OrderDone(one.order, error=DeviceFailed("its worker does not start").as_dict()))
+            world.run()
+    for id in asked:
+        with pytest.raises(DeviceFailed):
+            host.reply(id)
+    assert host.paths == {}
+    assert "its export is gone" in host.do(calls.Why("vg0/vm1"))["lines"][0]
+    host.do(COMMANDS["alone"])
+    assert not host.do(calls.Why("vg0/vm1"))["stuck"]

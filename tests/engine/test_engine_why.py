@@ -327,8 +327,8 @@ def test_a_command_for_a_volume_that_waits_for_its_vg_is_told(world: World) -> N
 def test_a_volume_whose_export_is_gone_is_told(world: World) -> None:
     one = world.hosts[1]
     paths, one.paths = one.paths, {}
-    line = "vg0/vm1 is active here, but its export is gone: the block service was started anew; "
-    line += "next: ringfence lvchange -aey vg0/vm1"
+    line = "vg0/vm1 is active here, but its export is gone: the block service was started anew, or did not "
+    line += "open it; next: ringfence lvchange -aey vg0/vm1"
     assert why(one) == f"STUCK\n{line}"
     assert line in why(one, "vg0/vm1")
     assert "export" not in why(world.hosts[2], "vg0/vm1")

@@ -156,19 +156,21 @@ class Connection:
         channel: Channel = PlainChannel(self.sock)
         if isinstance(seats, FastSeats):
             channel = FastChannel(seats, self.sock.fileno(), self.agreed.structured)
-        _serve([Lane(self, channel) for _ in range(self._lanes)])
+        begun: list[threading.Thread] = []
+        _serve([Lane(self, channel) for _ in range(self._lanes)], begun)
+        for thread in begun:  # who is joined has begun the next one
+            thread.join()
         channel.close()
 
 
-def _serve(lanes: list["Lane"]) -> None:
-    """All of them until they end, the first on this thread.  Each begins the next one, so that the first
-    waits for one thread to begin, not for all."""
-    others = threading.Thread(target=_serve, args=(lanes[1:],), daemon=True)
+def _serve(lanes: list["Lane"], begun: list[threading.Thread]) -> None:
+    """The first of these, until it ends; the others on a thread that is begun here, and so on: the first
+    waits for one thread to begin, not for all of them."""
     if len(lanes) > 1:
+        others = threading.Thread(target=_serve, args=(lanes[1:], begun), daemon=True)
         others.start()
+        begun.append(others)
     lanes[0].run()
-    if len(lanes) > 1:
-        others.join()
 
 
 def _let_stand(sock: socket.socket, unread_bytes: int) -> None:

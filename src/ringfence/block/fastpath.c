@@ -42,6 +42,10 @@
 #include <time.h>
 #include <unistd.h>
 
+#ifndef MADV_COLLAPSE
+#define MADV_COLLAPSE 25 /* since Linux 6.1; older C libraries do not know it */
+#endif
+
 enum { ASKED, FAILED, LATE, TOLD, OVER };
 enum { READ, WRITE, DISC };
 enum { FLAG_FUA = 1, FLAG_DF = 4 };
@@ -523,9 +527,7 @@ static void make_huge(struct lane *lane)
     lane->batch->huge = 1;
     unsigned char *start = lane->payload - PAGE_BYTES;
     madvise(start, PAGE_BYTES + MAX_PAYLOAD_BYTES, MADV_HUGEPAGE);
-#ifdef MADV_COLLAPSE
     madvise(start, HUGE_BYTES, MADV_COLLAPSE); /* it may have small pages from small requests */
-#endif
 }
 
 /* Returns 0: it is none. */

@@ -8,8 +8,10 @@ worker starts (`disks`)."""
 
 import asyncio
 import contextlib
+import functools
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -98,7 +100,19 @@ def listed(call: wire.Open, socket_path: str, *, direct: bool = True, failed: st
 
 
 def uri_of(lv: str, socket_path: str) -> str:
-    return f"nbd+unix:///{quote(lv)}?socket={quote(socket_path)}"
+    directory, name = socket_path.rsplit("/", 1)
+    export = _quoted(lv)
+    file = export if name == lv else _quoted(name)
+    return f"nbd+unix:///{export}?socket={_quoted_directory(directory)}/{file}"
+
+
+_UNQUOTED = re.compile(r"[\w.-]*", re.ASCII)
+_quoted_directory = functools.lru_cache(16)(quote)
+"""One has thousands of LVs."""
+
+
+def _quoted(name: str) -> str:
+    return name if _UNQUOTED.fullmatch(name) else quote(name)
 
 
 class Porch:

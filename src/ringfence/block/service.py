@@ -735,7 +735,8 @@ def _is_of(handle: Handle | MappedHandle | Waiting, call: wire.Close) -> bool:
 
 
 def _check_length(path: Path | str) -> None:
-    if len(os.fsencode(path)) > MAX_SOCKET_PATH_BYTES:
+    text = str(path)
+    if (len(text) if text.isascii() else len(os.fsencode(text))) > MAX_SOCKET_PATH_BYTES:
         raise BadInput(
             f"{path} is longer than a socket's path may be ({MAX_SOCKET_PATH_BYTES} bytes)",
             next="use a --root with a shorter path",

@@ -90,7 +90,8 @@ class Grants:
         for where, waiting in list(self._waiting.items()):
             if state.domain.victims and state.blocking(where[0]):
                 continue
-            if waiting.token.epoch != state.epoch:
+            token, epoch = waiting.token, state.epoch
+            if token.seq != epoch.seq or token.rep != epoch.rep:
                 if waiting.asked != state.epoch:
                     waiting.asked = state.epoch
                     self._context.submit(Retoken(*where))
@@ -100,7 +101,7 @@ class Grants:
             del self._waiting[where]
             effect = waiting.effect
             outs += self._locks.on_granted(
-                *where, effect.mode, waiting.token, effect.lvb, effect.lvb_valid, effect.demoted,
+                *where, effect.mode, token, effect.lvb, effect.lvb_valid, effect.demoted,
                 hold_until_ms=self._hold_until_ms(),
             )  # fmt: skip
         return outs

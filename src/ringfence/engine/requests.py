@@ -448,7 +448,8 @@ class Requests:
             for vg, uuid in due:
                 name = self._tasks.opened.get((vg, uuid))
                 if name is not None and (vg, uuid) not in listed:
-                    wrong[f"{vg}/{name}"] = "its export is gone: the block service was started anew"
+                    why = "the block service was started anew, or did not open it"
+                    wrong[f"{vg}/{name}"] = f"its export is gone: {why}"
             lines = {
                 name: f"{name} is active here, but {what}; "
                 f"next: ringfence lvchange -a{self._how(name)} {name}"

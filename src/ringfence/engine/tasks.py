@@ -100,8 +100,8 @@ class Tasks:
         self._last_order = 0
         self._drawn = 0
         self.opened: dict[tuple[str, str], str] = {}
-        """(VG, LV's uuid) -> its name, of each path that was opened and not closed since: it ought to be in
-        the service's list."""
+        """(VG, LV's uuid) -> its name, of each path that was to be opened, and not closed since: it ought to
+        be in the service's list."""
         self.held: dict[tuple[str, str], Hold] = {}
         """Of these, paths that are held, or may be, with how: their LVs are being handed over."""
         self.path_locks = PathLocks(locker)
@@ -155,10 +155,12 @@ class Tasks:
                 self.path_locks.done(waited_for, answer, failed=error is not None)
             if isinstance(waited_for, WRITES) and answer and answer not in task.warnings:
                 task.warnings.append(answer)
+            if task.refused != "stale":
+                for one in _opens(waited_for):  # or not: what failed is closed next
+                    self.opened[one.vg, one.uuid] = one.lv
             if error is None and task.refused != "stale":
                 self._note_hold(waited_for)
                 for one in _opened_by(waited_for, answer):
-                    self.opened[one.vg, one.uuid] = one.lv
                     self.was_opened(one)
             if isinstance(waited_for, orders.ReloadPath) and error is None and task.refused != "stale":
                 if (waited_for.vg, waited_for.uuid) in self.opened:  # else it is being closed meanwhile
@@ -725,6 +727,11 @@ class Tasks:
             context.protocol >= FENCING and not context.config.naive,
             context.config.volumes.wipe_mib_s,
         )  # fmt: skip
+
+
+def _opens(order: orders.Order | None) -> list[orders.OpenPath]:
+    every = order.orders if isinstance(order, orders.PathsTogether) else (order,)
+    return [one for one in every if isinstance(one, orders.OpenPath)]
 
 
 def _opened_by(order: orders.Order | None, answer: Any) -> list[orders.OpenPath]:

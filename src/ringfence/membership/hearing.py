@@ -25,7 +25,7 @@ class Hearing:
     """One node's ears and its sense of its own freezes."""
 
     def __init__(self, timing: Timing | None = None) -> None:
-        self._timing = timing or Timing()
+        self.configured(timing or Timing())
         self._started_ns: int | None = None
         self._heard_ns: dict[Life, int] = {}
         self._ticked_ns = 0
@@ -41,6 +41,8 @@ class Hearing:
 
     def configured(self, timing: Timing) -> None:
         self._timing = timing
+        self._gap_ns = timing.token_ms * NS_PER_MS // 2
+        """Longer without a tick is a gap."""
 
     def started(self, now_ns: int) -> None:
         """This node's engine starts: the floor under every life's last word."""
@@ -80,7 +82,7 @@ class Hearing:
 
     def ticked(self, now_ns: int) -> None:
         """Time has passed.  A jump of over half a token is a gap: this node was frozen or starved."""
-        if self._gap(now_ns):
+        if now_ns - self._ticked_ns > self._gap_ns:
             self.last_gap_ns = now_ns
         if now_ns > self._ticked_ns:
             self._ticked_ns = now_ns
@@ -89,7 +91,8 @@ class Hearing:
         """No gap within the last detection time, nor one going on now.
 
         Whoever just thawed has an old idea of who is lost, and must not fence on it."""
-        return not self._gap(now_ns) and now_ns >= self.last_gap_ns + detection_ms * NS_PER_MS
+        gap = now_ns - self._ticked_ns > self._gap_ns
+        return not gap and now_ns >= self.last_gap_ns + detection_ms * NS_PER_MS
 
     def echoed(self, now_ns: int) -> None:
         """An own heartbeat came back through the ring.  A token without one is a gap: the ring stood
@@ -121,6 +124,3 @@ class Hearing:
         times = sum(one < over_ms for one in ago_ms)
         goes_on = times >= RESTLESS and ago_ms[-1] < CALM_TOKENS * self._timing.token_ms
         return (times, over_ms / 1000) if goes_on else (0, 0.0)
-
-    def _gap(self, now_ns: int) -> bool:
-        return (now_ns - self._ticked_ns) * 2 > self._timing.token_ms * NS_PER_MS

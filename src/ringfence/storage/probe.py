@@ -8,10 +8,13 @@ which the range is dropped before: another host may have written there since.
 
 Source: blkid(8) of util-linux; exit codes 0 found, 2 nothing found, 4 usage, 8 ambivalent."""
 
+import errno
 import os
 import shutil
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
+
+import msgspec
 
 from ringfence.core.errors import DeviceFailed
 from ringfence.storage.direct import DirectFile
@@ -25,6 +28,24 @@ _PATH = "/usr/sbin:/sbin:/usr/bin:/bin"
 
 def probe(extents: Sequence[Extent], opened: Mapping[str, DirectFile]) -> Probed:
     """Args: opened: the extents' devices.  Raises DeviceFailed."""
+    found = _found(extents, opened)
+    return msgspec.structs.replace(found, busy=True) if _is_busy(extents[0]) else found
+
+
+def _is_busy(first: Extent) -> bool:
+    """Whether this is a device from its beginning, which is mounted here, or part of a RAID, of multipath, …
+
+    Source: open(2), O_EXCL: EBUSY of a block device that "is in use by the system"."""
+    if first.start_bytes:
+        return False
+    try:
+        os.close(os.open(first.path, os.O_RDONLY | os.O_EXCL | os.O_CLOEXEC))
+    except OSError as error:
+        return error.errno == errno.EBUSY
+    return False
+
+
+def _found(extents: Sequence[Extent], opened: Mapping[str, DirectFile]) -> Probed:
     in_one_piece = len(extents) == 1 and not extents[0].beside
     told = _by_blkid(extents[0]) if in_one_piece else None
     if told is not None and told.signatures:

@@ -56,6 +56,8 @@ class Prober(enum.Enum):
 class Probed(msgspec.Struct, frozen=True):
     signatures: tuple[Signature, ...]
     by: Prober
+    busy: bool = False
+    """Of a whole device: somebody on this host has it for himself, as who has it mounted."""
 
 
 _S, _M, _R = Use.SINGLE_HOST, Use.MEMBER, Use.READ_ONLY

@@ -160,7 +160,8 @@ VERBS = {
             FORCE, SELECT, *BOOT, *CHANGE,
         ),
         _lvchange,
-        "VG stands for all of its LVs. Without --wait it is refused at once, and told who holds the LV.",
+        "VG stands for all of its LVs. Without --wait it is refused at once, and told who holds the LV. -an "
+        "cuts off who uses it over NBD, where LVM2 would refuse.",
         (
             ("lvchange -aey vg0/vm1", "this host alone may write"),
             ("lvchange -asy vg0/vm1", "shared: for a cluster file system"),
@@ -196,11 +197,12 @@ VERBS = {
     "lvremove": Verb(
         "lvremove", "Remove LVs.", "VG|VG/LV...",
         (
-            Option("force", ("-f", "--force"), "Even if it is in use."), NO_WIPE, FOREGROUND, SELECT,
+            Option("force", ("-f", "--force"), "Even if it is active here."), NO_WIPE, FOREGROUND, SELECT,
             ignored("--nohistory"), *NO_EFFECT, *CHANGE,
         ),
         _lvremove,
-        "VG stands for all of its LVs. One that is active here needs --force or --yes.",
+        "VG stands for all of its LVs. One that is active here needs --force or --yes; one that is "
+        "in use here, as lvs tells (o), is not removed by either.",
         (
             ("lvremove vg0/vm1", "its extents are free again"),
             ("lvremove -y -S 'lv_tags=old && lv_size<1g'", "all small ones with that tag"),

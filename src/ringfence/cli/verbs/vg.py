@@ -187,12 +187,9 @@ VERBS = {
         "vgremove", "Remove VGs.", "VG...",
         (Option("force", ("-f", "--force"), "With all its LVs."), SELECT, ignored("--noudevsync"), *CHANGE),
         _vgremove,
-        "Their devices stay PVs. What LVs held stays on them: lvremove has it wiped, --force here has not. "
+        "Their devices stay PVs. What LVs held stays on them: lvremove (-y VG) has it wiped, --force not. "
         "An LV that ringfence makes there later shows none of it; one that stock LVM2 makes does.",
-        (
-            ("vgremove -f vg0", "vg0 with all that is in it"),
-            ("lvremove -y --foreground vg0", "before, if what was in its LVs must be gone"),
-        ),
+        (("vgremove -f vg0", "vg0 with all that is in it"),),
         least=1,
         names="vg",
     ),

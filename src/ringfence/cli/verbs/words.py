@@ -48,8 +48,12 @@ def understand(verb: Verb, words: Sequence[str]) -> Given:
             values[one.option.key] += 1
     if stock is not None:
         raise left_to_stock(verb.name, stock.what, lvm)
+    once: set[str] = set()
     for one in found:
         if isinstance(one.option, Option) and one.option.metavar:
+            if one.option.key in once and not one.option.many:
+                raise wrong(verb, f"Option {'/'.join(one.option.names)} may not be repeated")
+            once.add(one.option.key)
             try:
                 value = one.option.convert(one.value)
             except LeftToStock as error:

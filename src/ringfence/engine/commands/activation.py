@@ -13,7 +13,7 @@ not be.  Who has it open then hears of the new version, and reloads its path (`r
 goes on with less than it could have, under the old name."""
 
 import contextlib
-from collections.abc import Generator
+from collections.abc import Collection, Generator
 from typing import Any
 
 import msgspec
@@ -37,6 +37,7 @@ from ringfence.engine.orders import (
     OpenPaths,
     OpenVolume,
     Order,
+    Pause,
     Release,
 )
 from ringfence.volumes.discovery import VgOnDisk, check_twins
@@ -50,6 +51,8 @@ VG_WAIT_MS = 5000
 
 GIVE_WAY_MS = 15_000
 """How long who zeroes or wipes an LV may take to let go of it: a slice, and a last commit."""
+LOOKS, LOOK_AGAIN_MS = 6, 100
+"""At an LV that is to be removed, until it counts as in use."""
 
 
 def mode_named(activate: str) -> Mode:
@@ -305,16 +308,35 @@ def _named(vg: str, name: str) -> Generator[Order, Any, tuple[OpenVolume | None,
     return next((one for one in volumes if (one.vg, one.uuid) == (vg, uuid)), None), uuid
 
 
-def take_for_removal(vg: Vg, lv: Lv, *, force: bool | None) -> Generator[Order, Any, int]:
+def used_here(uuids: Collection[str]) -> Generator[Order, Any, frozenset[str]]:
+    """Which of these LVs somebody on this host uses: not only open, but connected to.
+
+    Who has just gone may be counted for a moment yet: so it is looked again, as LVM2 does (lvm.conf(5),
+    retry_deactivation).  Raises Unavailable: that is not known."""
+    used: frozenset[str] = frozenset()
+    for look in range(LOOKS):
+        if look:
+            yield Pause(LOOK_AGAIN_MS)
+        volumes: tuple[OpenVolume, ...] = yield OpenPaths()
+        used = frozenset(one.uuid for one in volumes if one.connections and one.uuid in uuids)
+        if not used:
+            break
+    return used
+
+
+def take_for_removal(
+    vg: Vg, lv: Lv, *, force: bool | None, used: frozenset[str] = frozenset()
+) -> Generator[Order, Any, int]:
     """EX on an LV that is to go; it waits for nobody but who zeroes or wipes it.  Answer: the lock, to
     be released after the commit.
 
     Args:
         force: also if it is active here.  None: no, and the command has no word that would do that.
+        used: as `used_here`, where it is forced: scripts force by habit, and LVM2 would not remove it.
 
-    Raises Refused if the LV is active here (unless forced, but always if LVM2 has it), LockHeld if it is
-    elsewhere.  A path that is open here stays open: the caller closes it once nothing can be refused any
-    more."""
+    Raises Refused if the LV is active here (unless forced, but always if LVM2 has it, or it is in use),
+    LockHeld if it is elsewhere.  A path that is open here stays open: the caller closes it once nothing
+    can be refused any more."""
     space = space_of(vg.name)
     mine: Held | None = yield FindLock(space, lv.uuid)
     if mine is None:
@@ -326,6 +348,11 @@ def take_for_removal(vg: Vg, lv: Lv, *, force: bool | None) -> Generator[Order, 
         raise Refused(
             f"Logical volume {vg.name}/{lv.name} is active here",
             next=f"lvchange -an {vg.name}/{lv.name}" + (", or use --force" if force is not None else ""),
+        )
+    if lv.uuid in used:
+        raise Refused(
+            f"Logical volume {vg.name}/{lv.name} in use",
+            next=f"end what uses it (ringfence status); or cut that off: lvchange -an {vg.name}/{lv.name}",
         )
     if mine.mode is not Mode.EX:
         yield Convert(mine.lock, Mode.EX, 0)

@@ -13,6 +13,7 @@ from ringfence.engine.commands.activation import (
     mode_named,
     open_path,
     take_for_removal,
+    used_here,
 )
 from ringfence.engine.commands.alter import alter
 from ringfence.engine.commands.beside import beside, holes
@@ -200,7 +201,8 @@ def lvremove(call: LvRemove) -> Command:
     plan = partial(mark_wiping if later else remove_lv, change.vg, lv.name)
     planned = yield from beside(len(lv.segments), plan)
     prepared = prepare(change, planned, f"lvremove {call.vg}/{call.lv}")
-    lock = yield from take_for_removal(change.vg, lv, force=call.force)
+    used = (yield from used_here((lv.uuid,))) if call.force else frozenset()
+    lock = yield from take_for_removal(change.vg, lv, force=call.force, used=used)
     try:
         yield from close_path(call.vg, lv)
         if wipes and not later:

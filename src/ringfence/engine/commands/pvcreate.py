@@ -72,8 +72,7 @@ def plan_pv(
     path = device_named(disks, device)
     check_single(disks, path)
     _refuse_in_use(disks, path, force, into)
-    if not force and disks.pv_at(path) is None:
-        yield from _refuse_signatures(path, disks.sizes[path])
+    yield from _refuse_users(path, disks.sizes[path], signatures=not force and disks.pv_at(path) is None)
     size = disks.sizes[path] // SECTOR_BYTES * SECTOR_BYTES
     label = lay_out(path, size, uuid, metadata_bytes)
     area = label.metadata_areas[0]
@@ -142,10 +141,15 @@ def _refuse_in_use(disks: Disks, path: str, force: bool, into: Vg | None) -> Non
         raise Refused(f"cannot use {problem}: a VG may be on it", next="repair it with pvck, or --force")
 
 
-def _refuse_signatures(path: str, size_bytes: int) -> Generator[Order, Any, None]:
-    """Data of something else would be lost."""
+def _refuse_users(path: str, size_bytes: int, *, signatures: bool) -> Generator[Order, Any, None]:
+    """Data of something else would be lost: by no force what somebody on this host is using just now."""
     found: Probed = yield Probe((Extent(path, 0, size_bytes),))
-    if found.signatures:
+    if found.busy:
+        raise Refused(
+            f"cannot open {path} exclusively: it is mounted on this host, or part of another device",
+            next=f"see: lsblk {path}; if it is to be a PV: unmount it, or take it out of there",
+        )
+    if signatures and found.signatures:
         raise Refused(
             f"{found.signatures[0]} signature detected on {path}, by {found.by.value}",
             next="if its data may be lost: pvcreate --force",

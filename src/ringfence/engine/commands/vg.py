@@ -21,7 +21,7 @@ from typing import Any
 from ringfence.core.errors import BadInput, Damaged, NotFound, Refused, RingfenceError
 from ringfence.core.locknames import VG_SPACE
 from ringfence.core.modes import Mode
-from ringfence.engine.commands.activation import close_path, take_for_removal
+from ringfence.engine.commands.activation import close_path, take_for_removal, used_here
 from ringfence.engine.commands.commit import (
     begin,
     finish,
@@ -202,9 +202,10 @@ def vgremove(call: VgRemove) -> Command:
 def _take_all(vg: Vg, lvs: list[Lv], force: bool) -> Generator[Order, Any, list[int]]:
     """EX on every LV."""
     locks: list[int] = []
+    used = (yield from used_here({lv.uuid for lv in lvs})) if force else frozenset()
     for lv in lvs:
         # If one is refused, the transient ones end with the command; what was active stays active.
-        locks.append((yield from take_for_removal(vg, lv, force=force)))
+        locks.append((yield from take_for_removal(vg, lv, force=force, used=used)))
     return locks
 
 
