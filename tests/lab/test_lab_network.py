@@ -24,9 +24,14 @@ HOSTS, LINKS = (1, 2, 3), 2
 
 @pytest.fixture(scope="module")
 def network() -> Iterator[Network]:
+    """Whose cables carry: the first packet over a new one may wait a second for the other's address."""
     made = Network(len(HOSTS), LINKS)
-    yield made
-    made.close()
+    try:
+        for link in range(LINKS):
+            eventually(lambda link=link: heard(made, link) == ALL)
+        yield made
+    finally:
+        made.close()
 
 
 @pytest.fixture
