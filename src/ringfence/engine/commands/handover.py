@@ -80,7 +80,10 @@ def handover(call: LvHandover, busy: MutableMapping[str, str]) -> Command:
     if taker is None:
         raise NotFound(f"no node is called {call.to}", next="ringfence status")
     if taker == me.node:
-        raise BadInput(f"{call.to} is this node", next="name the one that is to have the LV")
+        raise BadInput(
+            f"{call.to} is this node",
+            next="name the one that is to have the LV; to fetch it: the same on the host that has it",
+        )
     locked = yield from lock_vg(call.vg, Mode.PR, vg_wait(call.wait_ms))
     yield from check_newest(locked)
     lv = find_lv(locked.found.vg, call.lv)
