@@ -24,6 +24,7 @@ from ringfence.engine.state import ClusterState
 from ringfence.fencing.domain import Victim
 from ringfence.locks.compat import covers
 from ringfence.locks.flags import Flag
+from ringfence.locks.resource import Lock
 from ringfence.wire import SHOWN_IS_USED, entries
 from ringfence.wire.ring import OpenLock
 
@@ -55,7 +56,7 @@ def _used(state: ClusterState, life: Life, shown: Sequence[OpenLock]) -> list[Fa
     With the adoption: who waited for its VG goes on now, and asks who uses its LVs (`commands.in_use`)."""
     facts: list[Fact] = []
     for one in shown if state.protocol >= SHOWN_IS_USED else ():
-        lock = state.lockspaces[one.lockspace].resources[one.resource].find(life.node)
+        lock = _lock(state, life.node, one)
         if lock is not None and lock.flags & Flag.AHEAD:
             facts += lock_busy(state, life, entries.LockBusy(one.lockspace, one.resource))
     return facts
@@ -80,9 +81,13 @@ def _why_not(state: ClusterState, life: Life, victims: list[Victim], shown: Sequ
 def _holds(state: ClusterState, node: int, one: OpenLock) -> bool:
     """A path is open only while its lock is held without a break.  The lock may be stronger than the
     path needs, and converted since: then its token is newer."""
-    space = state.lockspaces.get(one.lockspace)
-    resource = space.resources.get(one.resource) if space is not None else None
-    lock = resource.find(node) if resource is not None else None
+    lock = _lock(state, node, one)
     if lock is None or lock.token is None:
         return False
     return covers(lock.held, one.mode) and lock.token >= one.token
+
+
+def _lock(state: ClusterState, node: int, one: OpenLock) -> Lock | None:
+    space = state.lockspaces.get(one.lockspace)
+    resource = space.resources.get(one.resource) if space is not None else None
+    return resource.find(node) if resource is not None else None

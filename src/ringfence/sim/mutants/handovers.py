@@ -13,7 +13,7 @@ from ringfence.sim.mutants.table import Change, mutant
 from ringfence.wire.block import Hold
 from ringfence.wire.entries import HandoverStep
 
-_UNCHECKED: Change = (path_locks.PathLocks, "_check", lambda self, order, needs: None)
+_UNCHECKED: Change = (path_locks.PathLocks, "_may_open", lambda self, key, order, needs: True)
 
 
 @mutant("taker-early", "a taker's end lets write before its lock is EX", story="handed-over")

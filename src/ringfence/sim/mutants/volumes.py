@@ -53,7 +53,7 @@ def _() -> list[Change]:
 @mutant("opened-unlocked", "a command opens an LV under a lock that another has let go of", story="met")
 def _() -> list[Change]:
     return [
-        (path_locks.PathLocks, "_check", lambda self, order, needs: None),
+        (path_locks.PathLocks, "_may_open", lambda self, key, order, needs: True),
         (path_locks.PathLocks, "check_lock", lambda self, order: None),
     ]
 
