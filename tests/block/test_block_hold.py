@@ -43,6 +43,18 @@ def hold(block: Rig, how: Hold | None, token: Token = NEW) -> None:
     block.ask(lambda service: service.reload(order(block, how, token)))
 
 
+def hold_behind_a_write(
+    freezable: Rig, uri: str, pool: ThreadPoolExecutor
+) -> tuple[Writing, "Future[None]"]:
+    """A write that is under way, and a hold that waits for it."""
+    write = Writing(uri, 0, b"d" * 4096)
+    eventually(lambda: len(freezable.standing()) == 1)
+    told = pool.submit(hold, freezable, Hold.GIVING)
+    with pytest.raises(TimeoutError):
+        told.result(timeout=0.3)
+    return write, told
+
+
 def requests(uri: str, pool: ThreadPoolExecutor) -> dict[str, "Future[None]"]:
     """One of each kind that changes something, to a block of its own, on a connection of its own."""
 
@@ -101,11 +113,7 @@ def test_a_hold_that_a_dead_daemon_has_ordered_is_over_when_the_next_one_is_told
     uri = freezable.open()
     with ThreadPoolExecutor(2) as pool:
         with freezable.held_writes():
-            write = Writing(uri, 0, b"d" * 4096)
-            eventually(lambda: len(freezable.standing()) == 1)
-            told = pool.submit(hold, freezable, Hold.GIVING)
-            with pytest.raises(TimeoutError):
-                told.result(timeout=0.3)
+            write, _ = hold_behind_a_write(freezable, uri, pool)
             taken = pool.submit(freezable.ask, lambda service: service.take_over())
             with pytest.raises(TimeoutError):
                 taken.result(timeout=0.3)
@@ -118,11 +126,7 @@ def test_it_is_answered_when_nothing_is_on_its_way_any_more(freezable: Rig) -> N
     uri = freezable.open()
     with ThreadPoolExecutor(1) as pool:
         with freezable.held_writes():
-            write = Writing(uri, 0, b"d" * 4096)
-            eventually(lambda: len(freezable.standing()) == 1)
-            told = pool.submit(hold, freezable, Hold.GIVING)
-            with pytest.raises(TimeoutError):
-                told.result(timeout=0.3)
+            write, told = hold_behind_a_write(freezable, uri, pool)
         told.result(timeout=60)
     assert freezable.on_disk(0, 4096) == b"d" * 4096
     assert write.result() == 0

@@ -1,12 +1,17 @@
 """From corosync's changes to views (`ring.corosync.exchange`): by hand, and by chance."""
 
+import asyncio
 import random
 
 import pytest
 
+from ringfence.core.cluster import Timing
 from ringfence.core.ids import Epoch
 from ringfence.engine.inputs import ViewChanged
+from ringfence.host.clock import boottime_ns
 from ringfence.ring.corosync.exchange import LEAVE, NODEDOWN, PROCDOWN, Confchg, Exchange, RingFormed
+from ringfence.ring.corosync.pulse import Pulse
+from ringfence.ring.corosync.ring import CorosyncRing
 from ringfence.wire.corosync import Hello, LeaveOut, Process, RingId
 
 A, B, C = Process(1, 11), Process(2, 22), Process(3, 33)
@@ -172,6 +177,29 @@ def test_who_does_not_answer_is_left_out() -> None:
     assert (view.members, view.epoch.seq, view.how[3]) == ((1, 2), 31, "nodedown")
     assert one.heard(C, Hello(word.ring, word.members, 90)) is None
     assert one.view is view
+
+
+def test_two_words_leave_out_what_both_name() -> None:
+    one = half_answered(A, B, members=(A, B, C, Process(4, 44)))
+    assert one.told_to_leave_out(A, LeaveOut(RING.ring, one.members, (C,))) is None
+    view = one.told_to_leave_out(B, LeaveOut(RING.ring, one.members, (Process(4, 44),)))
+    assert view is not None
+    assert view.members == (1, 2)
+
+
+def test_who_stood_still_just_now_has_nobody_left_out() -> None:
+    """The others' hellos may wait behind its timers."""
+    timing = Timing()
+
+    async def said(stood_still_ms: int) -> int:
+        ring = CorosyncRing(1, timing)
+        ring._pulse = Pulse(timing.token_ms // 2, boottime_ns() - stood_still_ms * 1_000_000)
+        ring._quiet_s = asyncio.get_running_loop().time() - timing.left_out_ms() / 1000
+        ring._leave_out(half_answered(A, B))
+        return len(ring._messages)
+
+    assert asyncio.run(said(0)) == 1
+    assert asyncio.run(said(timing.token_ms)) == 0
 
 
 def test_whoever_is_left_out_has_no_view_and_finds_that_out() -> None:

@@ -30,6 +30,7 @@ from ringfence.core.errors import (
 )
 from ringfence.core.locknames import VG_SPACE
 from ringfence.core.modes import UN, Mode
+from ringfence.engine.commands.locking import GLOBAL_RESOURCE, VG_RESOURCE
 from ringfence.engine.context import Context
 from ringfence.engine.facts import LockFact, LockFacts
 from ringfence.engine.grants import Grants
@@ -77,8 +78,7 @@ LET_GO_AT = 32
 """So many that are to be given back are worth a frame of their own."""
 FREED = 16
 """How many table rows go for one lock that a step may handle."""
-VG_RESOURCE = "VGLK"
-KEPT_RESOURCES = ("GLLK", VG_RESOURCE)
+KEPT_RESOURCES = (GLOBAL_RESOURCE, VG_RESOURCE)
 
 
 def is_kept(lockspace: str, resource: str) -> bool:

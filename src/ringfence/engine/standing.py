@@ -26,11 +26,11 @@ def standing(context: Context, barrier: Barrier | None, ring_reason: str) -> lis
         if barrier is not None and not barrier.complete:
             missing = ", ".join(context.name(node) for node in barrier.missing)
             lines.append(f"view {barrier.epoch} waits for {missing} to say that it is ready")
-            if barrier.silent(context.config) and not _unheard(context, barrier):
-                patience_s = context.config.timing.left_out_ms() / 1000
-                lines[-1] += f"; after {patience_s:.0f} s it goes on without, and has that fenced"
             if _unheard(context, barrier):
                 lines.append(_no_delivery(context, context.hearing.view_ns))
+            elif barrier.silent(context.config):
+                patience_s = context.config.timing.left_out_ms() / 1000
+                lines[-1] += f"; after {patience_s:.0f} s it goes on without, and has that fenced"
         return [*lines, *_authority_left(context), f"next: {_next_step(context, barrier)}"]
     if context.vetoed:
         return [

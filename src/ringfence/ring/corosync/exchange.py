@@ -161,8 +161,9 @@ class Exchange:
         """It was delivered.  Returns the view, if all others have answered."""
         if self._over or (word.ring, word.members) != (self._ring, self.members):
             return None
-        if self._answers(self._words.get(sender)):
-            self._left_out = tuple(one for one in self.waiting_for if one in word.processes)
+        if not self._answers(self._words.get(sender)):
+            return None
+        self._left_out += tuple(one for one in self.waiting_for if one in word.processes)
         return self._come()
 
     @property

@@ -417,9 +417,11 @@ class CorosyncRing:
             )
 
     def _leave_out(self, exchange: Exchange) -> None:
-        """Have those left out who have not answered for long.  The first who has says so, then the next."""
+        """Have those left out who have not answered for long.  The first who has says so, then the next.
+
+        Not by one who stood still just now: what the others have said meanwhile may wait to be taken in."""
         word = exchange.leave_out()
-        if word is None:
+        if word is None or self._pulse.stood_still(boottime_ns(), self._timing.detection_ms):
             return
         rank = exchange.answered.index(exchange.me)
         if asyncio.get_running_loop().time() - self._quiet_s >= self._timing.left_out_ms(rank) / 1000:
