@@ -9,7 +9,6 @@ Decides nothing about requests: it hands each one to `on_request` and sends what
 
 import asyncio
 import grp
-import os
 import pwd
 import resource
 import socket
@@ -149,10 +148,6 @@ class _Connection(asyncio.Protocol):
         self._client = 0
         self._who = ""
         self._transport: asyncio.Transport
-        self._number = -1
-        """The socket's descriptor."""
-        self._written = False
-        """Something was written since the client was heard last; what follows goes out with its turn."""
         self._partial = bytearray()
         self._open: set[str] = set()  # request ids without a final reply; never iterated
         self._asking: set[str] = set()  # those of them that end with their first reply: locks with notices
@@ -164,8 +159,7 @@ class _Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         stream = cast(asyncio.Transport, transport)  # uvloop's is one by its methods alone
         self._transport = stream
-        sock = stream.get_extra_info("socket")
-        self._who, self._number = _credentials(sock), sock.fileno()
+        self._who = _credentials(stream.get_extra_info("socket"))
         stream.set_write_buffer_limits(high=256 << 10)
         if len(self._server._connections) >= self._server.most:
             self._refuse("", Refused("too many clients are connected", next="close some", retry=True))
@@ -183,7 +177,6 @@ class _Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         start = 0
-        self._written = False
         if self._ending:
             return
         while (end := data.find(b"\n", start)) >= 0:
@@ -255,22 +248,10 @@ class _Connection(asyncio.Protocol):
             return False
         line = encode(reply)
         self._queued_bytes += len(line)
-        if not (self._written or self._transport.get_write_buffer_size()):
-            line = self._write_now(line)
-        if line:
-            self._transport.write(line)
+        self._transport.write(line)
         if self._caches and self._transport.get_write_buffer_size() > UNSENT_BYTES:
             self._transport.pause_reading()
         return True
-
-    def _write_now(self, line: bytes) -> bytes:
-        """The first answer at once, without waiting for what else this turn of the loop may bring: it may be
-        all there is.  Returns what the kernel has not taken."""
-        self._written = True
-        try:
-            return line[os.write(self._number, line) :]
-        except OSError:
-            return line  # the transport finds out what is wrong
 
     def end(self) -> None:
         """Close after what is queued; one that does not read is cut off by the stall timer."""
