@@ -24,7 +24,7 @@ from ringfence.engine.inputs import Delivered, RingLost, ViewChanged
 from ringfence.lab.namespaces import enter
 from ringfence.ring.corosync import CorosyncRing, times
 from ringfence.ring.corosync import ring as corosync_ring
-from ringfence.ring.corosync.library import _opened
+from ringfence.ring.corosync.library import _opened, library
 from ringfence.ring.corosync.session import Session
 from ringfence.wire import corosync as wire
 from ringfence.wire.corosync import Hello, RingId
@@ -404,6 +404,7 @@ def test_user_whom_corosync_does_not_let_in_is_told_how(ring: CorosyncWorld, tmp
     ring.ring(1)
 
     def main() -> None:
+        library()  # loads cffi's own: that user may not be able to read where this project lies
         os.setgroups([])
         os.setgid(65534)
         os.setuid(65534)
