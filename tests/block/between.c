@@ -5,6 +5,7 @@
  *     stall   likewise, those to the offset on the device that is its target (a symlink)
  *     fail    transfers fail with the errno that is its target (a symlink)
  *     short   transfers are cut to 512 bytes
+ *     issued  for each io_submit it has a byte more: how many it issued together
  *     share   there is another process with the worker's memory, from its start on, as long as that is there
  *
  * Those that are issued together are each treated as one by itself, but that who froze is the one who issues. */
@@ -124,10 +125,22 @@ static void *submit_later(void *one)
     return NULL;
 }
 
+static void note_issued(long count)
+{
+    char issued = (char)count;
+    int fd = open(place("issued"), O_WRONLY | O_APPEND);
+    if (fd < 0)
+        return;
+    if (write(fd, &issued, 1) != 1)
+        abort();
+    close(fd);
+}
+
 static long submit(aio_context_t context, long count, struct iocb **orders)
 {
     struct iocb *now[count];
     long ready = 0;
+    note_issued(count);
     if (unlink(place("freeze")) == 0)
         raise(SIGSTOP);
     for (long i = 0; i < count; i++) {

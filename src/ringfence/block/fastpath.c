@@ -17,9 +17,11 @@
  * One lane of a connection receives at a time, and takes from the socket whatever is there.  Small requests
  * that stand behind one another are its batch: received, issued and answered with one system call each, for
  * one wake-up costs more than all else about a small transfer.  Each has a seat of its own, and whichever is
- * done, and well, is answered a moment later, however long the others stand.  A lane that has its requests wakes
- * another one to receive the next, for transfers may take long.  Only where the last ones were quick it goes
- * on alone; a guard then looks now and then whether it still does.
+ * done, and well, is answered a moment later, however long the others stand.  Where there is enough to do
+ * a lane takes its requests when it has seats for them, so that all come along that stand there by then.  A lane
+ * that has its requests wakes another one to receive the next, for transfers may take long.  Only where the last
+ * ones were quick it goes on alone, or where there is no seat for the next; a guard then looks now and then
+ * whether somebody receives.
  *
  * It is Linux's own AIO that issues a batch, not io_uring: see rf_hold.
  *
@@ -61,7 +63,8 @@ enum { MAX_PAGES = 8, PAGE_BYTES = 4096 };
 #define AHEAD_BYTES (64u << 10) /* received at once */
 #define SMALL_BYTES (32u << 10) /* as much, or more, is received where it belongs */
 #define QUICK_NS 50000u          /* what a lane does alone meanwhile is more than what waking another one costs */
-#define MOMENT_NS 50000         /* for which answers wait for one another */
+#define MOMENT_NS 50000         /* for which answers wait for one another, and requests */
+#define SEATS_NS 1000000        /* for which whoever finds few seats waits for more of them */
 #define GUARD_NS 2000000
 #define LARGE_BYTES (256u << 10) /* from here on huge pages are worth their memory */
 #define HUGE_BYTES (2u << 20)
@@ -98,10 +101,19 @@ struct extent {
     const struct stripe *stripes;
 };
 
+/* Whoever waits for seats. */
+struct waiter {
+    struct waiter *next;
+    pthread_cond_t given;
+    int least, most, got; /* got: 0 as long as it waits */
+};
+
 struct export {
     pthread_mutex_t lock;
-    pthread_cond_t seat_free, all_empty;
-    int seats, taken, waiting, emptied;
+    pthread_cond_t all_empty;
+    pthread_condattr_t monotonic;
+    int seats, taken, emptied;
+    struct waiter *first, **last; /* in the order in which they came */
     const uint64_t *pages[MAX_PAGES];
     int page_count;
     /* What is served; changed only while all seats are empty. */
@@ -129,6 +141,7 @@ struct batch {
     int quick; /* most of its last eight transfers were; a bit of `last` for each */
     uint32_t last;
     int count, next, under_way; /* next: the first that has only come */
+    int seats; /* which those that have come have already; at most as many */
     struct part parts[BATCH];
     struct iocb orders[BATCH];
 };
@@ -165,13 +178,12 @@ struct export *rf_export_new(int seats)
     struct export *export = calloc(1, sizeof *export);
     if (export == NULL)
         return NULL;
-    pthread_condattr_t monotonic;
-    pthread_condattr_init(&monotonic);
-    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+    pthread_condattr_init(&export->monotonic);
+    pthread_condattr_setclock(&export->monotonic, CLOCK_MONOTONIC);
     pthread_mutex_init(&export->lock, NULL);
-    pthread_cond_init(&export->seat_free, NULL);
-    pthread_cond_init(&export->all_empty, &monotonic);
+    pthread_cond_init(&export->all_empty, &export->monotonic);
     export->seats = seats;
+    export->last = &export->first;
     return export;
 }
 
@@ -219,42 +231,6 @@ void rf_table(struct export *export, const struct extent *table, int64_t count, 
     __atomic_store_n(&export->writes, writes, __ATOMIC_RELAXED);
 }
 
-/* Returns how many it has got: one at least. */
-static int sit(struct export *export, int most)
-{
-    pthread_mutex_lock(&export->lock);
-    export->waiting++;
-    while (export->emptied || export->taken >= export->seats)
-        pthread_cond_wait(&export->seat_free, &export->lock);
-    export->waiting--;
-    int free = export->seats - export->taken, got = most < free ? most : free;
-    export->taken += got;
-    pthread_mutex_unlock(&export->lock);
-    return got;
-}
-
-static void leave(struct export *export, int count)
-{
-    pthread_mutex_lock(&export->lock);
-    export->taken -= count;
-    if (export->emptied)
-        pthread_cond_signal(&export->all_empty); /* of those who empty there is one */
-    else
-        for (int wakes = 0; wakes < count && wakes < export->waiting; wakes++)
-            pthread_cond_signal(&export->seat_free);
-    pthread_mutex_unlock(&export->lock);
-}
-
-void rf_sit(struct export *export)
-{
-    sit(export, 1);
-}
-
-void rf_leave(struct export *export)
-{
-    leave(export, 1);
-}
-
 static struct timespec in_ns(int64_t wait_ns)
 {
     struct timespec until;
@@ -266,6 +242,91 @@ static struct timespec in_ns(int64_t wait_ns)
         until.tv_nsec -= 1000000000;
     }
     return until;
+}
+
+/* With the lock.  To those who wait, in their order, as long as there are enough for the next one. */
+static void give_seats(struct export *export)
+{
+    struct waiter *waiter;
+    while ((waiter = export->first) != NULL && !export->emptied) {
+        int free = export->seats - export->taken;
+        if (free < waiter->least)
+            return;
+        waiter->got = waiter->most < free ? waiter->most : free;
+        export->taken += waiter->got;
+        export->first = waiter->next;
+        if (export->first == NULL)
+            export->last = &export->first;
+        pthread_cond_signal(&waiter->given);
+    }
+}
+
+/* Returns how many seats it has got: one at least.
+ *
+ * count: of the requests that are there.
+ * most: that can be made use of, for more requests may stand in the socket by then.
+ *
+ * To issue one costs nearly as much as to issue eight together.  So whoever would begin with few, while at
+ * least half of the seats are taken, waits until some are left, or for a moment; and where there are not
+ * enough, for half of all rather than for the next one.  Neither for long: the disk may be slow. */
+static int sit(struct export *export, int count, int most)
+{
+    pthread_mutex_lock(&export->lock);
+    int free = export->seats - export->taken;
+    int few = count < most && 2 * export->taken >= export->seats;
+    if (!export->emptied && export->first == NULL && free >= count && !few) {
+        export->taken += count;
+        pthread_mutex_unlock(&export->lock);
+        return count;
+    }
+    int half = (export->seats + 1) / 2;
+    struct waiter waiter = {.least = most < half ? most : half, .most = most};
+    pthread_cond_init(&waiter.given, &export->monotonic);
+    *export->last = &waiter;
+    export->last = &waiter.next;
+    struct timespec until = in_ns(free >= waiter.least ? MOMENT_NS : SEATS_NS);
+    while (waiter.got == 0) {
+        int timed_out = waiter.least > 1 ? pthread_cond_timedwait(&waiter.given, &export->lock, &until)
+                                         : pthread_cond_wait(&waiter.given, &export->lock);
+        if (!timed_out || waiter.got)
+            continue;
+        if (export->first == &waiter) {
+            waiter.least = 1;
+            give_seats(export);
+        } else {
+            until = in_ns(SEATS_NS);
+        }
+    }
+    pthread_mutex_unlock(&export->lock);
+    pthread_cond_destroy(&waiter.given);
+    return waiter.got;
+}
+
+/* As of now.  Then nobody can begin with anything before somebody is done, who can receive what comes next. */
+static int is_full(struct export *export)
+{
+    return __atomic_load_n(&export->taken, __ATOMIC_RELAXED) >= export->seats;
+}
+
+static void leave(struct export *export, int count)
+{
+    pthread_mutex_lock(&export->lock);
+    export->taken -= count;
+    if (export->emptied)
+        pthread_cond_signal(&export->all_empty); /* of those who empty there is one */
+    else
+        give_seats(export);
+    pthread_mutex_unlock(&export->lock);
+}
+
+void rf_sit(struct export *export)
+{
+    sit(export, 1, 1);
+}
+
+void rf_leave(struct export *export)
+{
+    leave(export, 1);
 }
 
 /* Returns 1 when nobody sits, and nobody can until `rf_fill`; 0 after the time, and all is as before. */
@@ -280,7 +341,7 @@ int rf_empty(struct export *export, int64_t wait_ms)
     int empty = export->taken == 0;
     if (!empty) {
         export->emptied = 0;
-        pthread_cond_broadcast(&export->seat_free);
+        give_seats(export);
     }
     pthread_mutex_unlock(&export->lock);
     return empty;
@@ -290,7 +351,7 @@ void rf_fill(struct export *export)
 {
     pthread_mutex_lock(&export->lock);
     export->emptied = 0;
-    pthread_cond_broadcast(&export->seat_free);
+    give_seats(export);
     pthread_mutex_unlock(&export->lock);
 }
 
@@ -570,7 +631,37 @@ static int take_small(struct connection *connection, struct part *part)
     return 1;
 }
 
-/* One at least, and what stands behind it where they can go together.  Returns 1, or 0: the client is gone. */
+/* What stands in the socket; waits for nothing, for there are seats. */
+static void take_ahead(struct connection *connection)
+{
+    connection->end -= connection->begin;
+    memmove(connection->ahead, connection->ahead + connection->begin, connection->end);
+    connection->begin = 0;
+    ssize_t got = recv(connection->sock, connection->ahead + connection->end,
+                       AHEAD_BYTES - connection->end, MSG_DONTWAIT);
+    connection->end += got > 0 ? (size_t)got : 0; /* whoever receives next sees that it is over */
+}
+
+/* Of what was received ahead, what can go together with the first. */
+static void take_more(struct connection *connection, struct batch *batch, int most)
+{
+    while (batch->count < most && take_small(connection, &batch->parts[batch->count]))
+        batch->count++;
+}
+
+/* There are more than what has come: some more may have, meanwhile. */
+static void fill_seats(struct connection *connection, struct batch *batch)
+{
+    take_ahead(connection);
+    take_more(connection, batch, batch->seats);
+    if (batch->seats > batch->count)
+        leave(connection->export, batch->seats - batch->count);
+    batch->seats = batch->count;
+}
+
+/* One at least, and what stands behind it where they can go together; such have seats then.
+ *
+ * Returns 1, or 0: the client is gone. */
 static int take_requests(struct connection *connection, struct lane *lane)
 {
     struct batch *batch = lane->batch;
@@ -587,9 +678,12 @@ static int take_requests(struct connection *connection, struct lane *lane)
     batch->count = 1;
     batch->next = 0;
     if (!batch->alone && may_go_together(connection->export, first) &&
-        gate_is_open(connection->export, boottime_ns())) /* or each waits by itself */
-        while (batch->count < BATCH && take_small(connection, &batch->parts[batch->count]))
-            batch->count++;
+        gate_is_open(connection->export, boottime_ns())) { /* or each waits by itself */
+        take_more(connection, batch, BATCH);
+        batch->seats = sit(connection->export, batch->count, BATCH);
+        if (batch->seats > batch->count)
+            fill_seats(connection, batch);
+    }
     return 1;
 }
 
@@ -608,7 +702,8 @@ static int receive_requests(struct connection *connection, struct lane *lane)
     if (!received) {
         connection->over = 1;
         pthread_cond_broadcast(&connection->turn);
-    } else if (!lane->batch->quick || lane->batch->parts->length >= SMALL_BYTES || !connection->guarded)
+    } else if (!(lane->batch->quick || is_full(connection->export)) ||
+               lane->batch->parts->length >= SMALL_BYTES || !connection->guarded)
         wake_one(connection);
     pthread_mutex_unlock(&connection->lock);
     return received;
@@ -727,12 +822,16 @@ static void begin(struct connection *connection, struct batch *batch)
 {
     struct export *export = connection->export;
     struct part *first = batch->parts + batch->next;
-    if ((first->command != READ && first->command != WRITE) || !gate_is_open(export, boottime_ns())) {
-        first->state = LEFT;
-        batch->next++;
-        return;
+    int seats = batch->seats, count = batch->count - batch->next, usual = 0;
+    batch->seats = 0;
+    if (seats == 0) {
+        if ((first->command != READ && first->command != WRITE) || !gate_is_open(export, boottime_ns())) {
+            first->state = LEFT;
+            batch->next++;
+            return;
+        }
+        seats = sit(export, count, count);
     }
-    int seats = sit(export, batch->count - batch->next), usual = 0;
     while (usual < seats && is_usual(export, first + usual))
         usual++;
     if (usual > 1 && !batch->aio && !batch->alone)

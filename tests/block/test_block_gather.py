@@ -1,0 +1,73 @@
+"""Small requests gather where there is more to do than the disk can take, and wait no longer than that."""
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from statistics import mean
+
+import pytest
+from block_rig import MIB, Rig, eventually, rig
+from test_block_clients import Burst, writes
+
+from ringfence.block import protocol as nbd
+from ringfence.block.connection import FEWER_LANES, LANES
+from ringfence.block.protocol import Command
+from ringfence.block.service import IN_FLIGHT
+from ringfence.lab.nbd_client import NbdClient
+
+
+@pytest.fixture
+def fast(between: Path) -> Iterator[Rig]:
+    with rig(between) as one:
+        yield one
+
+
+def test_what_four_clients_have_sent_is_issued_by_halves_of_the_seats(fast: Rig) -> None:
+    uri = fast.open()
+    assert fast.path().fast
+    issued = fast.between / "issued"
+    issued.touch()
+
+    def write_on(first: int) -> None:
+        with NbdClient(uri, timeout_s=60) as client:
+            burst = Burst(client)
+            offsets = [(first + number) * 4096 for number in range(16)]
+            burst.send(*writes(*offsets))
+            for _ in range(400):  # a request for an answer, as a guest's queue does
+                offset, error = burst.answer()
+                assert error == 0
+                burst.send(*writes(offset))
+            for _ in offsets:
+                assert burst.answer()[1] == 0
+
+    clients = [threading.Thread(target=write_on, args=(16 * number,)) for number in range(4)]
+    for client in clients:
+        client.start()
+    for client in clients:
+        client.join()
+    together = issued.read_bytes()
+    single = 4 * 416 - sum(together)
+    assert mean([*together, *[1] * single]) > IN_FLIGHT / 4
+    image = fast.on_disk(0, 64 * 4096)
+    assert image == b"".join(bytes([number]) * 4096 for number in range(64))
+
+
+@pytest.mark.parametrize("standing", [8, 12, 15])
+def test_however_many_stand_the_other_seats_serve(freezable: Rig, standing: int) -> None:
+    """The disk under them may never answer.  Half of the seats is what others would rather wait for."""
+    uri = freezable.open()
+    with (
+        NbdClient(uri, timeout_s=60) as eight,
+        NbdClient(uri, timeout_s=60) as rest,
+        NbdClient(uri, timeout_s=60) as other,
+        freezable.held_writes(),
+    ):
+        if not freezable.path().fast:
+            standing = min(standing, LANES + FEWER_LANES)
+        Burst(eight).send(*writes(*range(0, 8 * 4096, 4096)))
+        Burst(rest).send(*writes(*range(8 * 4096, standing * 4096, 4096)))
+        eventually(lambda: len(freezable.standing()) == standing)
+        for _ in range(3):
+            assert other.read(MIB, 4096) == bytes(4096)
+        Burst(other).send(*((one, Command.READ, MIB + 4096 * one, 4096, b"") for one in range(8)))
+        other._receive(8 * (nbd.REPLY.size + 4096))
