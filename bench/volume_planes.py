@@ -14,8 +14,11 @@ NBD_BYTES = 128 << 20
 
 
 def through_nbd(rounds: int) -> dict[str, Any]:
-    """`nbd.measure`: {measure: {"median" by server, "ratio" by peer, "goal", "met"}}."""
-    found: dict[str, Any] = nbd.measure(NBD_BYTES, rounds)["measures"]
+    """`nbd.measure` on files and in memory: {measure: {"median" by server, "ratio" by peer, "goal", …}}."""
+    found: dict[str, Any] = {}
+    for on, where in ((nbd.FILE, ""), (nbd.MEMORY, ", in memory")):
+        measures = nbd.measure(NBD_BYTES, rounds, on=on)["measures"]
+        found |= {name + where: one for name, one in measures.items()}
     return found
 
 

@@ -12,7 +12,9 @@ writers     80 LVs made by 4 writers on 2 hosts at once: by the Python API, by t
 activate    `vgchange -aey` of a whole VG, the whole command
 view        from the moment at which one host's lvcreate is answered until another host, asked what it sees of
             this LV, has answered: both by the Python API
-nbd         what bench/nbd.py measures, on a smaller volume, in fewer rounds
+nbd         what bench/nbd.py measures, on a smaller volume, in fewer rounds: on files, then in memory, which
+            compares the servers alone.  `nbdkit file` answers from its host's page cache, which ours may not:
+            `bare`, direct I/O without a server, is what can be had of the files' disk
 dm          reads through device-mapper beside the raw device.  That takes a kernel with device-mapper: the
             figures are read from FILE, what `make rig` has printed; without FILE the rig is run now
 

@@ -5,6 +5,7 @@
  *     stall   likewise, those to the offset on the device that is its target (a symlink)
  *     fail    transfers fail with the errno that is its target (a symlink)
  *     short   transfers are cut to 512 bytes
+ *     slow    writes take a millisecond more
  *     issued  for each io_submit it has a byte more: how many it issued together
  *     share   there is another process with the worker's memory, from its start on, as long as that is there
  *
@@ -42,8 +43,15 @@ static int stands(off_t offset)
     return access(place("hold"), F_OK) == 0 || stalls(offset);
 }
 
+static void take_time(void)
+{
+    if (access(place("slow"), F_OK) == 0)
+        usleep(1000);
+}
+
 static void stand(off_t offset)
 {
+    take_time();
     if (unlink(place("freeze")) == 0)
         raise(SIGSTOP); /* this very thread, now */
     char standing[32];
@@ -184,6 +192,8 @@ long syscall(long number, ...)
         really = (long (*)(long, ...))dlsym(RTLD_NEXT, "syscall");
     if (number == SYS_io_submit)
         return submit((aio_context_t)a[0], a[1], (struct iocb **)a[2]);
+    if (number == SYS_io_getevents && !a[4])
+        take_time();
     long result = really(number, a[0], a[1], a[2], a[3], a[4], a[5]);
     return number == SYS_io_getevents ? damaged((struct io_event *)a[3], result) : result;
 }

@@ -26,14 +26,15 @@ def test_what_four_clients_have_sent_is_issued_by_halves_of_the_seats(fast: Rig)
     uri = fast.open()
     assert fast.path().fast
     issued = fast.between / "issued"
-    issued.touch()
+    for behaviour in ("issued", "slow"):  # however quick the disk is under this
+        (fast.between / behaviour).touch()
 
     def write_on(first: int) -> None:
         with NbdClient(uri, timeout_s=60) as client:
             burst = Burst(client)
             offsets = [(first + number) * 4096 for number in range(16)]
             burst.send(*writes(*offsets))
-            for _ in range(400):  # a request for an answer, as a guest's queue does
+            for _ in range(200):  # a request for an answer, as a guest's queue does
                 offset, error = burst.answer()
                 assert error == 0
                 burst.send(*writes(offset))
@@ -46,7 +47,7 @@ def test_what_four_clients_have_sent_is_issued_by_halves_of_the_seats(fast: Rig)
     for client in clients:
         client.join()
     together = issued.read_bytes()
-    single = 4 * 416 - sum(together)
+    single = 4 * 216 - sum(together)
     assert mean([*together, *[1] * single]) > IN_FLIGHT / 4
     image = fast.on_disk(0, 64 * 4096)
     assert image == b"".join(bytes([number]) * 4096 for number in range(64))

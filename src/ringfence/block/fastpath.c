@@ -680,7 +680,8 @@ static int take_requests(struct connection *connection, struct lane *lane)
     if (!batch->alone && may_go_together(connection->export, first) &&
         gate_is_open(connection->export, boottime_ns())) { /* or each waits by itself */
         take_more(connection, batch, BATCH);
-        batch->seats = sit(connection->export, batch->count, BATCH);
+        int most = batch->quick ? batch->count : BATCH; /* a quick disk costs less than to wait for more */
+        batch->seats = sit(connection->export, batch->count, most);
         if (batch->seats > batch->count)
             fill_seats(connection, batch);
     }
