@@ -205,7 +205,9 @@ def test_a_looping_guest_does_not_flood(block: Rig) -> None:
                 client.write(number * 4096, NEW)
             assert caught.value.errno == errno.EPERM
     block.ask(lambda service: service.close("vg0", "vm1"))  # what was gathered is told at the end
-    first, *rest = block.incidents(2)
+    told = [one for _, one in IncidentReader(block.places.incidents).new() if one is not None]
+    assert block.incidents(len(told)) == told
+    first, *rest = told  # a slow machine needs more than one interval for them
     assert (first.offset_bytes, first.length_bytes) == (0, 4096)
     assert 1 <= len(rest) <= 3
     assert rest[-1].offset_bytes + rest[-1].length_bytes == 500 * 4096
