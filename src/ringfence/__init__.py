@@ -1,8 +1,8 @@
 """ringfence: clustered LVM for today.  See docs/ARCHITECTURE.md for the picture and the promise."""
 
 import os
-from typing import TYPE_CHECKING
 
+TYPE_CHECKING = False  # typing's own takes longer to load than a quick command does in all
 if TYPE_CHECKING:
     from ringfence.client import Connection
 

@@ -177,6 +177,33 @@ def test_a_burst_is_kept_by_its_ends(directory: Path) -> None:
     assert read_head((directory / "backup/vg0").read_bytes()).seqno == 16
 
 
+def test_the_archive_is_listed_again_only_when_somebody_else_changed_it(
+    three: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listed: list[Path] = []
+
+    def listing(place: Path) -> list[Archived]:
+        listed.append(place)
+        return archived(place)
+
+    monkeypatch.setattr("ringfence.daemon.archive.archived", listing)
+    node, place = on_two(three), three.directory / "archive"
+
+    def change(tag: str) -> list[int]:
+        """Returns the numbers of the archive's files after it."""
+        node.run(VgSet("vg0", add_tags=(tag,)))
+        backup(node)  # ... is written after all that waits
+        return [one.number for one in of_vg(archived(place), "vg0")]
+
+    assert [change(tag)[-1] for tag in "abcd"] == [1, 2, 3, 4]
+    assert len(listed) == 1
+    (place / of_vg(archived(place), "vg0")[-1].name).unlink()
+    assert change("e") == [0, 1, 2, 3, 4], "what a person has removed is not counted any more"
+    assert len(listed) == 2
+    assert change("f")[-1] == 5
+    assert len(listed) == 2
+
+
 def test_old_files_go_but_never_the_last_ten() -> None:
     day = 86400
 

@@ -269,6 +269,48 @@ def test_effects_happen_in_order_and_a_keep_before_what_follows(place: Path) -> 
     asyncio.run(body())
 
 
+def test_records_are_written_after_what_their_step_sends_but_an_incident_at_once(place: Path) -> None:
+    todo = [
+        effects.Record("x", "one", {}), effects.Multicast(b"a"), effects.Record("incident", "two", {}),
+        effects.Multicast(b"b"), effects.Record("x", "three", {}), effects.Multicast(b"c"),
+        effects.Note("y", "four"), effects.Record("x", "five", {}), effects.Ended("bye"),
+    ]  # fmt: skip
+
+    async def body() -> None:
+        async with running(place, on(inputs.RingLost, *todo)) as one:
+            world, append = one.world, one.world.append
+
+            def stored(kind: str, what: str, *rest: Any) -> int:
+                world.done.append(what)
+                return append(kind, what, *rest)
+
+            world.append = stored  # type: ignore[method-assign]
+            world.feed(inputs.RingLost("go"))
+            code, log = await one.end()
+            assert code == 0
+            assert world.done[:7] == [b"a", "one", "two", b"b", b"c", "three", "five"], "none is lost"
+            words = [line.rpartition(" ")[2] for line in log.splitlines()]
+            assert words == ["one", "two", "three", "four", "five", "bye"], "the log has all in their order"
+
+    asyncio.run(body())
+
+
+def test_a_storage_order_is_begun_before_what_follows_it(place: Path) -> None:
+    begun = threading.Event()
+    waited: list[bool] = []
+
+    async def body() -> None:
+        todo = [effects.DoOrder(1, orders.ScanDevices()), effects.Multicast(b"after")]
+        async with running(place, on(inputs.RingLost, *todo)) as one:
+            one.world.do_storage = lambda order: begun.set()
+            one.world.multicast = lambda payload: waited.append(begun.wait(30))  # type: ignore[method-assign]
+            one.world.feed(inputs.RingLost("go"))
+            await until(lambda: bool(one.engine.of(inputs.OrderDone)))
+            assert waited == [True]
+
+    asyncio.run(body())
+
+
 def test_a_disk_that_cannot_keep_ends_the_daemon_before_anything_follows(place: Path) -> None:
     async def body() -> None:
         todo = [effects.Keep(DiskState()), effects.Multicast(b"echo"), effects.SetDeadline(1, "grant", 9)]

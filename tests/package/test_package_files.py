@@ -157,3 +157,18 @@ def test_documents_name_only_files_that_there_are() -> None:
 def test_readme_shows_only_commands_that_there_are() -> None:
     for name in re.findall(r"^    ringfence (\w+)", (ROOT / "README.md").read_text(), re.MULTILINE):
         assert name in COMMANDS
+
+
+def test_the_command_s_script_loads_nothing_that_a_verb_does_not_need() -> None:
+    """What pip writes for an entry point loads `re`, which takes as long as a verb."""
+    script = ROOT / "packaging/bin/ringfence"
+    assert script.read_text().startswith("#!python\n"), "what installers put their Python for"
+    verb = ["lvcreate", "-l", "1", "vg", "--socket", "/nosuch"]
+    line = [sys.executable, "-S", "-X", "importtime", script, *verb]
+    ran = subprocess.run(
+        line, capture_output=True, text=True, timeout=60, env={"PYTHONPATH": str(ROOT / "src")}
+    )
+    assert ran.returncode == 5
+    loaded = {one.rpartition("|")[2].strip() for one in ran.stderr.splitlines()}
+    assert "ringfence.cli.verbs.lv" in loaded
+    assert not loaded & {"re", "enum", "typing", "json", "socket"}

@@ -6,15 +6,20 @@ Exit codes are LVM2's: 0 done, 3 bad command line, 5 refused or failed; `status`
 is blocked.  130 and 141 are a shell's for Ctrl-C and for a reader that went away.  An error is one
 line on stderr, or with --json one object on stdout."""
 
+from __future__ import annotations
+
 import errno
 import os
 import sys
-from collections.abc import Sequence
 
 from ringfence.cli.answers import json_asked, print_error
 from ringfence.cli.verbs import ROOMS
 from ringfence.cli.verbs.stock import refuse_stock_command
 from ringfence.core.errors import EXIT_BAD_COMMAND, EXIT_FAILED, RingfenceError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 EXIT_INTERRUPTED = 128 + 2
 """SIGINT."""

@@ -2,12 +2,17 @@
 
 What takes long to load is loaded by what needs it: quick commands import this, too."""
 
+from __future__ import annotations
+
 import sys
 import time
-from collections.abc import Sequence
-from typing import Any
 
 from ringfence.core.errors import RingfenceError, printable
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
 
 VERSION = 1
 

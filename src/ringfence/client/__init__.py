@@ -2,9 +2,12 @@
 
 Each name is loaded when it is used: a command that asks the daemon one thing (`brief`) needs none of them."""
 
-from typing import TYPE_CHECKING, Any
+from __future__ import annotations
 
+TYPE_CHECKING = False  # typing takes long to load
 if TYPE_CHECKING:
+    from typing import Any
+
     from ringfence.client.blocking import Connection, connect
     from ringfence.client.lock import Lock
     from ringfence.client.lockspace import Lockspace

@@ -1,16 +1,21 @@
 """One question, one answer: for commands that ask and end.
 
-As `blocking.Connection.call` does it, without what takes long to load: msgspec, threads, locks.  A question
-goes again under the same id where the connection broke, so that nothing is done twice."""
+As `blocking.Connection.call` does it, without what takes long to load: msgspec, threads, json, socket.
+A question goes again under the same id where the connection broke, so that nothing is done twice."""
 
-import json
+from __future__ import annotations
+
+import _socket  # what `socket` adds is not used here, and loads `selectors`, `enum` and more
 import os
-import socket
 import time
-from typing import Any
 
+from ringfence.client import quick_json
 from ringfence.client.place import cannot_connect, connection_lost, socket_path
 from ringfence.core.errors import BadInput, RingfenceError, Unavailable, from_dict
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, TypeAlias
 
 CONNECT_S = 10.0
 PAUSE_S = 0.05
@@ -22,7 +27,7 @@ OLDER = "older-daemon"
 REQUEST_BYTES = 1 << 20
 """The daemon reads no longer one."""
 
-Call = dict[str, Any]
+Call: TypeAlias = "dict[str, Any]"
 """One of `wire.client`'s calls as it goes over the wire: {"type": NAME, field: value}."""
 
 
@@ -40,10 +45,10 @@ class Brief:
         self.path = socket_path(path, os.environ)
         self._retry_ms = retry_ms
         self._limit_s = limit_s
-        self._socket: socket.socket | None = None
+        self._socket: _socket.socket | None = None
         self._connect()
 
-    def __enter__(self) -> "Brief":
+    def __enter__(self) -> Brief:
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -56,7 +61,7 @@ class Brief:
         too long; BadInput with the code OLDER: it does not know such a call; any other RingfenceError: the
         daemon's answer."""
         name = os.urandom(16).hex()
-        line = json.dumps({"id": name, "call": call}, ensure_ascii=False, separators=(",", ":")) + "\n"
+        line = quick_json.written({"id": name, "call": call}) + "\n"
         try:
             data = line.encode()
         except UnicodeEncodeError as error:
@@ -104,7 +109,7 @@ class Brief:
             chunks.clear()
 
     def _connect(self) -> None:
-        made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        made = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
         try:
             made.settimeout(CONNECT_S if self._limit_s is None else self._limit_s)
             made.connect(self.path)
@@ -132,7 +137,7 @@ def _understood(error: RingfenceError) -> RingfenceError:
 
 def _decode(line: bytes) -> dict[str, Any]:
     try:
-        reply = json.loads(line)
+        reply = quick_json.read(line.decode())
     except ValueError as error:
         raise _foreign(str(error)) from None
     if not isinstance(reply, dict) or "id" not in reply:

@@ -2,11 +2,16 @@
 
 Loads nothing else of the client: commands that ask once (`brief`) start quickly."""
 
+from __future__ import annotations
+
 import errno
 import os
-from collections.abc import Mapping
 
 from ringfence.core.errors import BadInput, RingfenceError, Unavailable
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 SOCKET = "/run/ringfence/socket"
 SOCKET_VARIABLE = "RINGFENCE_SOCKET"

@@ -2,7 +2,11 @@
 
 Exit codes follow LVM2: 3 bad command line, 5 refused or failed."""
 
-from typing import Any
+from __future__ import annotations
+
+TYPE_CHECKING = False  # typing takes long to load, and quick commands need nothing else of it
+if TYPE_CHECKING:
+    from typing import Any
 
 EXIT_OK = 0
 EXIT_BAD_COMMAND = 3

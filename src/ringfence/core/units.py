@@ -3,14 +3,11 @@
 Source: LVM2 lib/misc/lvm-string.c and tools/lvmcmdline.c (_size_arg) for input, libdm/libdm-string.c
 (dm_size_to_string) for output; lvmreport(7), "units"."""
 
-import re
-
 from ringfence.core.errors import BadInput
 
 _SECTOR_BYTES = 512
 _LETTERS = "kmgtpe"
-_SIZE = re.compile(r"(\d+(?:\.\d*)?|\.\d+)\s*(?:([bskmgtpe])(?:i?b)?)?", re.IGNORECASE)
-_EXTENTS = re.compile(r"([+-]?)(\d+)(?:%([A-Za-z]+))?")
+_UNITS_READ = {letter + rest: letter for letter in f"bs{_LETTERS}" for rest in ("", "b", "ib")} | {"": ""}
 _PERCENTS = {
     "V": "VG", "VG": "VG", "F": "FREE", "FR": "FREE", "FREE": "FREE", "P": "PVS", "PV": "PVS", "PVS": "PVS",
     "L": "LV", "LV": "LV", "O": "ORIGIN", "OR": "ORIGIN", "ORIGIN": "ORIGIN",
@@ -18,7 +15,6 @@ _PERCENTS = {
 """As LVM2 abbreviates them."""
 LARGEST_BYTES = (1 << 63) - 1
 UNITS = "rRhHbBsSkKmMgGtTpPeE"
-_UNIT = re.compile(rf"(\d+(?:\.\d*)?)?([{UNITS}])")
 READABLE = "r"
 """LVM2's default: the largest unit that fits, `<` where two decimals rounded it up."""
 
@@ -29,12 +25,14 @@ def parse_size(text: str, default_unit: str = "m") -> int:
     A fraction that is no whole number of bytes, as 1.1g has one, counts in whole sectors, as in LVM2.
 
     Raises BadInput for anything else, zero and less included."""
-    match = _SIZE.fullmatch(text.strip())
-    if match is None:
+    wanted = text.strip()
+    number = wanted.rstrip("bskmgtpeiBSKMGTPEI")
+    known = _UNITS_READ.get(wanted[len(number) :].lower())
+    whole, _, decimals = number.rstrip().partition(".")
+    if known is None or not _is_number(whole + decimals):
         raise BadInput(f"{text!r} is not a size", next="give a number and a unit, for example 64m or 1.5g")
-    unit = (match[2] or default_unit).lower()
+    unit = (known or default_unit).lower()
     factor = {"b": 1, "s": _SECTOR_BYTES}.get(unit) or 1 << 10 * (_LETTERS.index(unit) + 1)
-    whole, _, decimals = match[1].partition(".")
     size, rest = divmod(int(whole + decimals) * factor, int(10 ** len(decimals)))
     if rest and unit == "b":
         raise BadInput(f"{text} is not a whole number of bytes", next="leave out the fraction")
@@ -57,17 +55,17 @@ def parse_signed_extents(text: str) -> tuple[str, int, str]:
     """`lvresize -l`'s argument: (sign, number, "VG" | "FREE" | "PVS" | "LV" | "ORIGIN" | "").
 
     Raises BadInput."""
-    match = _EXTENTS.fullmatch(text.strip())
-    if match is None:
+    wanted = text.strip()
+    sign = wanted[:1] if wanted[:1] in ("+", "-") else ""
+    digits, percents, of = wanted[len(sign) :].partition("%")
+    if not _is_number(digits) or (percents and not (of.isascii() and of.isalpha())):
         raise BadInput(f"{text!r} is not a number of extents", next="give 25, 50%VG or 100%FREE")
-    count, percent = int(match[2]), (match[3] or "").upper()
+    count, percent = int(digits), of.upper()
     if percent and percent not in _PERCENTS:
-        raise BadInput(
-            f"percentages of {match[3]} are not known", next="give %VG, %FREE, %PVS, %LV or %ORIGIN"
-        )
+        raise BadInput(f"percentages of {of} are not known", next="give %VG, %FREE, %PVS, %LV or %ORIGIN")
     if count == 0:
         raise BadInput("0 extents cannot be", next="give 1 or more")
-    return match[1], count, _PERCENTS.get(percent, "")
+    return sign, count, _PERCENTS.get(percent, "")
 
 
 def parse_signed_size(text: str, default_unit: str = "m") -> tuple[str, int]:
@@ -89,10 +87,16 @@ def parse_unit(text: str) -> str:
     """`--units`' argument, as `format_size` takes it: a letter, or a number of such units ("4m").
 
     Raises BadInput."""
-    match = _UNIT.fullmatch(text)
-    if match is None or (match[1] and not _factor(text)):
+    number, letter = text[:-1], text[-1:]
+    whole, _, decimals = number.partition(".")
+    known = letter and letter in UNITS and (not number or (_is_number(whole) and _is_number(decimals or "0")))
+    if not known or (number and not _factor(text)):
         raise BadInput(f"--units {text}: give one of {' '.join(UNITS)}, or a number with it, for example 4m")
-    return match[2] if match[2] in "rRhH" or not match[1] or float(match[1]) == 1 else text
+    return letter if letter in "rRhH" or not number or float(number) == 1 else text
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit()
 
 
 def _factor(unit: str) -> int:

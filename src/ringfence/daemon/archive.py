@@ -68,6 +68,10 @@ class Archive:
         """Of what waits; never held for long."""
         self._writing = threading.Lock()
         self._waiting: list[Change] = []
+        self._files: dict[str, list[Archived]] = {}
+        """The archive's, by VG, oldest first: of those that were asked for, as the directory was when ..."""
+        self._seen_ns = 0
+        """... it had changed last."""
         self._closing = threading.Event()
         self._wake: queue.SimpleQueue[bool] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="archive", daemon=True)
@@ -115,7 +119,7 @@ class Archive:
         Raises Damaged, DeviceFailed; Refused: the file cannot be written."""
         with self._writing:
             while self._keep_next():
-                pass
+                self._files.clear()
             text = self._text(order.path, order.header)
             said = heading(text[:HEADER_BYTES])
             if said is None:
@@ -196,14 +200,29 @@ class Archive:
 
     def _write_archive(self, vg: str, text: bytes, crc: int, what: str) -> None:
         self._archive.mkdir(parents=True, exist_ok=True, mode=0o700)
-        files = of_vg(archived(self._archive), vg)
+        files = self._of_vg(vg)
         if files and files[-1].crc == crc:
             return  # whoever wanted to change it then did not
         now_s = int(time.time())
         path = self._archive / archive_name(vg, files[-1].number + 1 if files else 0, crc)
-        keep_bytes(path, to_file(text, f"Created *before* executing '{what}'", self._host, now_s), _MODE)
-        for old in expired(of_vg(archived(self._archive), vg), now_s):
+        data = to_file(text, f"Created *before* executing '{what}'", self._host, now_s)
+        keep_bytes(path, data, _MODE)
+        files.append(Archived(path.name, len(data), now_s))
+        for old in expired(files, now_s):
             (self._archive / old.name).unlink(missing_ok=True)
+            files.remove(old)
+        self._seen_ns = self._archive.stat().st_mtime_ns
+
+    def _of_vg(self, vg: str) -> list[Archived]:
+        """The directory is read again only when somebody else has changed it: with hundreds of files that
+        takes longer than the change that is to be kept, and other threads of the daemon wait for it."""
+        seen_ns = self._archive.stat().st_mtime_ns
+        if seen_ns != self._seen_ns:
+            self._files.clear()
+            self._seen_ns = seen_ns
+        if vg not in self._files:
+            self._files[vg] = of_vg(archived(self._archive), vg)
+        return self._files[vg]
 
 
 def _headers(blocks: list[tuple[Write, bytes | None]]) -> list[tuple[str, MdaHeader]]:

@@ -10,6 +10,7 @@ silently lost: what a driver task raises becomes the error answer of its order, 
 the end of the daemon."""
 
 import asyncio
+import contextlib
 import functools
 import time
 import traceback
@@ -128,6 +129,8 @@ class Driver:
         self._ended: asyncio.Future[int]
         self._over = False
         self._history_failed = False
+        self._unrecorded: deque[tuple[effects.Record, int, int]] = deque()
+        """What is to be recorded, with the wall clock and the time of its step."""
         self.metrics = Metrics()
 
     # -- life ---------------------------------------------------------------------
@@ -159,6 +162,7 @@ class Driver:
             await self._shut_down()
 
     async def _shut_down(self) -> None:
+        self._write_records()
         if self._tick_timer is not None:
             self._tick_timer.cancel()
         clean = self._ended.done() and not self._ended.cancelled() and self._ended.result() == EXIT_OK
@@ -366,7 +370,10 @@ class Driver:
             case effects.Note():
                 self._note(effect.kind, effect.what)
             case effects.DoOrder():
-                self._spawn(self._order(effect, self._bound(effect.body)), f"order {effect.order}")
+                if isinstance(effect.body, orders.StorageOrder):
+                    self._store(effect, effect.body)
+                else:
+                    self._spawn(self._order(effect, self._bound(effect.body)), f"order {effect.order}")
             case effects.RunAgent():
                 self._spawn(self._agent(effect, now_ns), f"agent {effect.run}")
             case effects.CancelAgent():
@@ -393,7 +400,23 @@ class Driver:
             self._note("lag", f"keeping the state on disk took {took_ns // 1_000_000} ms")
 
     def _record(self, effect: effects.Record, now_ns: int) -> None:
-        wall_ms = self._ports.clock.wall_ms()
+        """After what this turn of the loop has to send and to begin: others wait for that, and a record is
+        for later.  An incident is stored at once: the block service forgets its own copy."""
+        if not self._unrecorded:
+            asyncio.get_running_loop().call_soon(self._write_records)
+        self._unrecorded.append((effect, self._ports.clock.wall_ms(), now_ns))
+        if effect.kind == "incident":
+            self._write_records()
+
+    def _write_records(self) -> None:
+        while self._unrecorded:
+            try:
+                self._write_record(*self._unrecorded.popleft())
+            except Exception as error:
+                self.fail(f"cannot record: {error!r}")
+                self._trace(error)
+
+    def _write_record(self, effect: effects.Record, wall_ms: int, now_ns: int) -> None:
         node = effect.fields.get("node")
         about = self._config.name_of(node) if isinstance(node, int) else ""
         self._ports.log.line(effect.kind, effect.what, wall_ms, effect.fields, about)
@@ -446,12 +469,7 @@ class Driver:
 
     def _bound(self, body: orders.DriverOrder) -> Callable[[], Awaitable[Any]]:
         """The order's work, under the authority of the life that gave it."""
-        if isinstance(body, orders.StorageOrder):
-            do, order = self._ports.storage.bound(), body
-            long = isinstance(body, orders.ZeroBlocks | orders.CopyBlocks)
-            pool = self._zeroing_pool if long else self._pool
-            writes = long or isinstance(body, orders.WriteBlocks | orders.WriteVersion)
-            return lambda: self._in_thread(pool, writes, lambda: do(order))
+        assert not isinstance(body, orders.StorageOrder), "`_store` carries those out"
         if isinstance(body, orders.Compute):
             return functools.partial(asyncio.to_thread, body.work)
         if isinstance(body, orders.StandingTables):
@@ -476,26 +494,45 @@ class Driver:
             return lambda: _fail(failed)
         return lambda: work
 
-    def _in_thread(
-        self, pool: ThreadPoolExecutor, writes: bool, work: Callable[[], Any]
-    ) -> Awaitable[Any]:
-        running = pool.submit(work)
-        if writes:
+    def _store(self, effect: effects.DoOrder, body: orders.StorageOrder) -> None:
+        """Carry a storage order out, under the authority of the life that gave it.
+
+        A thread has it from this moment on, and its answer is the next thing that the loop looks at: whoever
+        waits for a VG's lock waits for each turn of its holder's loop, and a task would take three."""
+        long = isinstance(body, orders.ZeroBlocks | orders.CopyBlocks)
+        running = (self._zeroing_pool if long else self._pool).submit(self._ports.storage.bound(), body)
+        if long or isinstance(body, orders.WriteBlocks | orders.WriteVersion):
             self._writes = {one for one in self._writes if not one.done()} | {running}
-        return asyncio.wrap_future(running)
+        loop = asyncio.get_running_loop()
+
+        def tell(done: Future[Any]) -> None:
+            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits for it any more
+                loop.call_soon_threadsafe(self._stored, effect, done)
+
+        running.add_done_callback(tell)
+
+    def _stored(self, effect: effects.DoOrder, done: Future[Any]) -> None:
+        if self._over or done.cancelled():
+            return
+        if (error := done.exception()) is None:
+            self._at_once(inputs.OrderDone(effect.order, answer=done.result()))
+        else:
+            self._at_once(self._order_failed(effect, error))
 
     async def _order(self, effect: effects.DoOrder, work: Callable[[], Awaitable[Any]]) -> None:
-        body = effect.body
         try:
             answer = await work()
-        except RingfenceError as error:
-            self.feed(inputs.OrderDone(effect.order, error=error.as_dict()))
         except Exception as error:
-            self._trace(error)
-            wrong = RingfenceError(f"{type(body).__name__} failed: {error!r}", next="see the daemon's log")
-            self.feed(inputs.OrderDone(effect.order, error=wrong.as_dict()))
+            self.feed(self._order_failed(effect, error))
         else:
             self.feed(inputs.OrderDone(effect.order, answer=answer))
+
+    def _order_failed(self, effect: effects.DoOrder, error: BaseException) -> inputs.OrderDone:
+        if not isinstance(error, RingfenceError):
+            self._trace(error)
+            what = type(effect.body).__name__
+            error = RingfenceError(f"{what} failed: {error!r}", next="see the daemon's log")
+        return inputs.OrderDone(effect.order, error=error.as_dict())
 
     async def _look(self) -> HostFacts:
         if self._ports.look is None:
@@ -581,6 +618,7 @@ class Driver:
     # -- words ----------------------------------------------------------------------
 
     def _note(self, kind: str, what: str) -> None:
+        self._write_records()  # in their order
         self._ports.log.line(kind, what, self._ports.clock.wall_ms())
 
     def _trace(self, error: BaseException) -> None:

@@ -3,9 +3,11 @@
 A verb loads its own table and no other, and neither click nor the rest of the commands: what is typed all day
 must start quickly."""
 
-import importlib
+from __future__ import annotations
 
-from ringfence.cli.verbs.table import Verb
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ringfence.cli.verbs.table import Verb
 
 ROOMS = {
     "pvcreate": "pv", "pvs": "reports", "pvresize": "pv", "pvck": "pv", "pvremove": "pv", "pvmove": "pvmove",
@@ -19,6 +21,6 @@ ROOMS = {
 
 
 def verb(name: str) -> Verb:
-    room = importlib.import_module(f"{__name__}.{ROOMS[name]}")
+    room = __import__(f"{__name__}.{ROOMS[name]}", fromlist=["VERBS"])  # importlib loads more
     found: Verb = room.VERBS[name]
     return found

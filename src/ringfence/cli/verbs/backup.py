@@ -58,7 +58,7 @@ def _vgcfgrestore(given: Given) -> int:
     def plan(given: Given) -> Work:
         return [(vg, call("VgCfgRestore", vg=vg, text=packed))]
 
-    return change(VERBS["vgcfgrestore"]._replace(plan=plan), given)
+    return change(VERBS["vgcfgrestore"], given, plan)
 
 
 def _list(given: Given, vg: str) -> int:

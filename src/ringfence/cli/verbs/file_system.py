@@ -6,11 +6,16 @@ and the command fails, as LVM2's does for an LV that is not active: a script mus
 
 Source: LVM2 lib/metadata/lv_manip.c (lv_resize); LVM2 scripts/fsadm.sh, fsadm(8)."""
 
+from __future__ import annotations
+
 import os
 import stat
-from typing import Any
 
-from ringfence.cli.verbs.table import Given
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from ringfence.cli.verbs.table import Given
 
 _PATH = "/usr/sbin:/sbin:/usr/bin:/bin"
 _WORDS = 200

@@ -2,14 +2,20 @@
 
 Any host may do it, so the LV itself is looked at; what this host does is known more closely."""
 
+from __future__ import annotations
+
 import sys
 import time
-from typing import Any
 
 from ringfence.cli.verbs.run import open_daemon
 from ringfence.cli.verbs.table import Given, Option, call
-from ringfence.client.brief import Brief
 from ringfence.core.errors import NotFound, RingfenceError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from ringfence.client.brief import Brief
 
 FOREGROUND = Option(
     "foreground", ("--foreground",), "Wait until its extents are wiped; say how far that is.", ours=True

@@ -1,10 +1,15 @@
 """vgextend, vgreduce, vgrename, vgck."""
 
+from __future__ import annotations
+
 from ringfence.cli.verbs.pv import LABEL, METADATA, path
 from ringfence.cli.verbs.table import CHANGE, Given, Option, Stock, Verb, Work, call, ignored
 from ringfence.cli.verbs.words import bare
-from ringfence.client.brief import Brief
 from ringfence.core.errors import BadInput
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ringfence.client.brief import Brief
 
 
 def _vgextend(given: Given) -> Work:

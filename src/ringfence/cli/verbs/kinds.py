@@ -1,5 +1,7 @@
 """What options' values mean.  Each raises BadInput for what it does not understand."""
 
+from __future__ import annotations
+
 from ringfence.cli.verbs.words import LeftToStock
 from ringfence.core.errors import BadInput
 from ringfence.core.units import parse_extents, parse_signed_extents, parse_signed_size, parse_size

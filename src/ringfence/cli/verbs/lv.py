@@ -1,5 +1,7 @@
 """lvcreate, lvchange, lvrename, lvremove."""
 
+from __future__ import annotations
+
 from ringfence.cli.verbs.foreground import FOREGROUND, made_active, until_clean
 from ringfence.cli.verbs.kinds import extents, segment_type, size, tag
 from ringfence.cli.verbs.lv_kinds import (
@@ -19,8 +21,11 @@ from ringfence.cli.verbs.lv_kinds import (
 from ringfence.cli.verbs.table import CHANGE, SELECT, Given, Option, Stock, Verb, Work, call, ignored
 from ringfence.cli.verbs.vg import ACTIVATE, BOOT, NO_EFFECT, NOW, PARTIAL, is_partial
 from ringfence.cli.verbs.words import bare
-from ringfence.client.brief import Brief
 from ringfence.core.errors import BadInput
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ringfence.client.brief import Brief
 
 ADD_TAG = Option("addtag", ("--addtag",), "A tag more; any number of times.", "TAG", tag, many=True)
 FORCE = Option("force", ("-f", "--force"), "Shared, too, whatever is on it.")
@@ -133,9 +138,9 @@ VERBS = {
             *STRIPES,
             Option("type", ("--type",), "linear or striped.", "TYPE", segment_type),
             ALLOC, CONTIGUOUS, ADD_TAG, PERMISSION,
-            ACTIVATE._replace(help="ey or n.  [default: ey]"),
+            ACTIVATE.saying("ey or n.  [default: ey]"),
             FOREVER, NO_WIPE,
-            FOREGROUND._replace(help="Say how far the zeroing is; activate it then."),
+            FOREGROUND.saying("Say how far the zeroing is; activate it then."),
             Option("zero", ("-Z", "--zero"), "n: as --no-wipe; else all of it is zeroed.", "y|n"),
             Option("wipesignatures", ("-W", "--wipesignatures"), "Nothing more: zeroing does it.", "y|n"),
             *NO_EFFECT, *CHANGE,

@@ -1,5 +1,7 @@
 """What the verbs of LVs have in common: names, sizes, places; and what is left to stock LVM2."""
 
+from __future__ import annotations
+
 from ringfence.cli.verbs.kinds import (
     extents_change,
     policy,

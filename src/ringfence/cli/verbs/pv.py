@@ -1,5 +1,7 @@
 """pvcreate, pvremove, pvresize, pvck."""
 
+from __future__ import annotations
+
 import os
 
 from ringfence.cli.verbs.kinds import metadata_type, size, zero

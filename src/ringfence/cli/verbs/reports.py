@@ -92,7 +92,7 @@ OPTIONS = (
     Option("unbuffered", ("--unbuffered",), "Rows are printed when all are there."),
     Option("yes", ("-y", "--yes"), "Reports do not ask."),
     ignored("--ignorelockingfailure"),
-    VERBOSE._replace(help="More columns."), QUIET, TEST._replace(help="Reports change nothing."),
+    VERBOSE.saying("More columns."), QUIET, TEST.saying("Reports change nothing."),
     *DAEMON, HELP,
 )  # fmt: skip
 _SEGMENTS = Option("segments", ("--segments",), "A row a segment.")

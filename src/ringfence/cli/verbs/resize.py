@@ -1,5 +1,7 @@
 """lvextend, lvreduce, lvresize."""
 
+from __future__ import annotations
+
 from ringfence.cli.verbs.file_system import resize_file_system
 from ringfence.cli.verbs.foreground import FOREGROUND, until_clean
 from ringfence.cli.verbs.kinds import segment_type
@@ -85,7 +87,7 @@ VERBS = {
     "lvreduce": Verb(
         "lvreduce", "Make an LV smaller; what was at its end is lost.", "VG/LV",
         (
-            *CHANGES, FORCE, RESIZEFS._replace(help="Refused: shrink the file system first."), NO_WIPE,
+            *CHANGES, FORCE, RESIZEFS.saying("Refused: shrink the file system first."), NO_WIPE,
             FOREGROUND, *_REST,
         ),
         _resize("reduce"),

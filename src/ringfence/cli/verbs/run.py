@@ -3,17 +3,24 @@
 Several names are done one after the other; one that fails does not stop the rest, and the exit code is then
 5, as LVM2 does.  Source: LVM2 tools/toollib.c (process_each_vg, process_each_lv)."""
 
+from __future__ import annotations
+
 import os
 import sys
-from collections.abc import Sequence
-from typing import Any
 
 from ringfence.cli.answers import one_line, print_json
 from ringfence.cli.verbs import verb
-from ringfence.cli.verbs.table import Given, Verb, Work
 from ringfence.cli.verbs.words import understand, wrong
-from ringfence.client.brief import OLDER, Brief, Call
+from ringfence.client.brief import OLDER, Brief
 from ringfence.core.errors import EXIT_FAILED, EXIT_OK, BadInput, RingfenceError, printable
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
+    from ringfence.cli.verbs.table import Given, Plan, Verb, Work
+    from ringfence.client.brief import Call
 
 RETRY_MS = 2000
 """A daemon that is being restarted may be back by then; a person waits no longer without a word."""
@@ -39,8 +46,10 @@ def run(name: str, words: Sequence[str]) -> int:
         raise wrong(entry, error.message, error.next) from None
 
 
-def change(entry: Verb, given: Given) -> int:
-    assert entry.plan is not None
+def change(entry: Verb, given: Given, plan: Plan | None = None) -> int:
+    """Args: plan: instead of the entry's own."""
+    plan = plan or entry.plan
+    assert plan is not None
     if given["test"]:
         raise BadInput(
             "test mode is not served (LVM2 has none for shared VGs either); nothing was done",
@@ -53,7 +62,7 @@ def change(entry: Verb, given: Given) -> int:
             given = given.of(chosen(daemon, given, entry.names))
         if not given.names:
             return EXIT_OK
-    work = entry.plan(given)
+    work = plan(given)
     with open_daemon(given) as daemon:
         if entry.expand is not None:
             work = entry.expand(daemon, work)

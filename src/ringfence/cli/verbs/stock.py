@@ -1,8 +1,12 @@
 """LVM2's commands that ringfence has none of: the refusal says how stock LVM2 does it."""
 
-from collections.abc import Sequence
+from __future__ import annotations
 
 from ringfence.cli.verbs import ROOMS
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 _NAMES = (
     "lvconvert lvdisplay lvmconfig lvmdevices lvmdiskscan lvscan pvchange pvdisplay pvscan vgconvert "

@@ -3,42 +3,70 @@
 Everything that is said of a verb is made of its entry: how it is parsed (`words`), `--help` and the documents
 (`help`), completion (`tree`), and what is asked of the daemon."""
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
-from typing import Any, NamedTuple
+from __future__ import annotations
 
-from ringfence.client.brief import Brief, Call
+TYPE_CHECKING = False  # what is only for types takes longer to load than a command
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from contextlib import AbstractContextManager
+    from typing import Any, TypeAlias
 
-Convert = Callable[[str], Any]
+    from ringfence.client.brief import Brief, Call
+
+Convert: TypeAlias = "Callable[[str], Any]"
 """From a word to a value.  Raises BadInput."""
 
 
-class Option(NamedTuple):
-    key: str
-    """Of its value in `Given`."""
-    names: tuple[str, ...]
-    """Short names first, as `-L`, then long ones."""
-    help: str
-    metavar: str = ""
-    """Empty: it takes no value, and counts how often it was given."""
-    convert: Convert = str
-    default: Any = None
-    many: bool = False
-    """Each value counts, not the last one alone."""
-    ours: bool = False
-    """Not one of LVM2's."""
-    choices: tuple[str, ...] = ()
-    """For completion."""
+class Option:
+    __slots__ = ("choices", "convert", "default", "help", "key", "many", "metavar", "names", "ours")
+
+    def __init__(
+        self,
+        key: str,
+        names: tuple[str, ...],
+        help: str,
+        metavar: str = "",
+        convert: Convert = str,
+        default: Any = None,
+        many: bool = False,
+        ours: bool = False,
+        choices: tuple[str, ...] = (),
+    ) -> None:
+        self.key = key
+        """Of its value in `Given`."""
+        self.names = names
+        """Short names first, as `-L`, then long ones."""
+        self.help = help
+        self.metavar = metavar
+        """Empty: it takes no value, and counts how often it was given."""
+        self.convert = convert
+        self.default = default
+        self.many = many
+        """Each value counts, not the last one alone."""
+        self.ours = ours
+        """Not one of LVM2's."""
+        self.choices = choices
+        """For completion."""
+
+    def saying(self, help: str) -> Option:
+        """The same with another help."""
+        return Option(
+            self.key, self.names, help, self.metavar, self.convert, self.default, self.many, self.ours,
+            self.choices,
+        )  # fmt: skip
 
 
-class Stock(NamedTuple):
+class Stock:
     """An option of LVM2's that is left to stock LVM2."""
 
-    names: tuple[str, ...]
-    what: str
-    """What it is for, as a person calls it."""
-    value: bool = True
-    """Whether a value follows."""
+    __slots__ = ("names", "value", "what")
+
+    def __init__(self, names: tuple[str, ...], what: str, value: bool = True) -> None:
+        self.names = names
+        self.what = what
+        """What it is for, as a person calls it."""
+        self.value = value
+        """Whether a value follows."""
 
 
 class Given:
@@ -58,49 +86,72 @@ class Given:
         """Whether the verb has that option, and it was given."""
         return bool(self._values.get(key))
 
-    def of(self, names: tuple[str, ...]) -> "Given":
+    def of(self, names: tuple[str, ...]) -> Given:
         """The same about other names."""
         return Given(names, self._values)
 
 
-Work = list[tuple[str, Call]]
+Work: TypeAlias = "list[tuple[str, Call]]"
 """What to ask for, one after the other, each with the name that it is about."""
-Plan = Callable[[Given], Work]
+Plan: TypeAlias = "Callable[[Given], Work]"
 """Raises BadInput for what cannot be meant."""
-Expand = Callable[[Brief, Work], Work]
+Expand: TypeAlias = "Callable[[Brief, Work], Work]"
 """Fills in what only the daemon knows."""
-Run = Callable[[Given], int]
-After = Callable[[Given, dict[str, Any]], dict[str, Any]]
+Run: TypeAlias = "Callable[[Given], int]"
+After: TypeAlias = "Callable[[Given, dict[str, Any]], dict[str, Any]]"
 """What this host does when the daemon has done its part; the result, and what to say beside it."""
 
 
-During = Callable[[Given, Brief], AbstractContextManager[None]]
+During: TypeAlias = "Callable[[Given, Brief], AbstractContextManager[None]]"
 """What a person is told while the daemon works; it gets a daemon of its own to ask."""
 
 
-class Verb(NamedTuple):
-    name: str
-    summary: str
-    """One line with a full stop."""
-    usage: str
-    """Behind the options: "VG [PV...]"."""
-    options: tuple[Option, ...]
-    plan: Plan | None = None
-    """Of a verb that changes something; else `run`."""
-    about: str = ""
-    """More than the summary says."""
-    examples: tuple[tuple[str, str], ...] = ()
-    """Command line (without `ringfence`), and what it does."""
-    least: int = 0
-    most: int | None = None
-    """Bounds of the number of names; None: any number."""
-    stock: tuple[Stock, ...] = ()
-    expand: Expand | None = None
-    run: Run | None = None
-    after: After | None = None
-    during: During | None = None
-    names: str = ""
-    """What the names are, for completion: vg, lv, pv or path."""
+class Verb:
+    __slots__ = (
+        "about", "after", "during", "examples", "expand", "least", "most", "name", "names", "options", "plan",
+        "run", "stock", "summary", "usage",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        name: str,
+        summary: str,
+        usage: str,
+        options: tuple[Option, ...],
+        plan: Plan | None = None,
+        about: str = "",
+        examples: tuple[tuple[str, str], ...] = (),
+        least: int = 0,
+        most: int | None = None,
+        stock: tuple[Stock, ...] = (),
+        expand: Expand | None = None,
+        run: Run | None = None,
+        after: After | None = None,
+        during: During | None = None,
+        names: str = "",
+    ) -> None:
+        self.name = name
+        self.summary = summary
+        """One line with a full stop."""
+        self.usage = usage
+        """Behind the options: "VG [PV...]"."""
+        self.options = options
+        self.plan = plan
+        """Of a verb that changes something; else `run`."""
+        self.about = about
+        """More than the summary says."""
+        self.examples = examples
+        """Command line (without `ringfence`), and what it does."""
+        self.least = least
+        self.most = most
+        """Bounds of the number of names; None: any number."""
+        self.stock = stock
+        self.expand = expand
+        self.run = run
+        self.after = after
+        self.during = during
+        self.names = names
+        """What the names are, for completion: vg, lv, pv or path."""
 
 
 SOCKET = Option(

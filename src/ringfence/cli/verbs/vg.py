@@ -1,5 +1,7 @@
 """vgcreate, vgchange, vgremove."""
 
+from __future__ import annotations
+
 from ringfence.cli.verbs.kinds import (
     activation,
     activation_mode,
@@ -12,8 +14,11 @@ from ringfence.cli.verbs.kinds import (
 )
 from ringfence.cli.verbs.pv import LABEL, METADATA, path
 from ringfence.cli.verbs.table import CHANGE, SELECT, Given, Option, Stock, Verb, Work, call, ignored
-from ringfence.client.brief import Brief
 from ringfence.core.errors import BadInput
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ringfence.client.brief import Brief
 
 NOW = Option(
     "wait", ("--wait",), "How long to queue for a lock: seconds, or forever.  [default: 0]", "SECONDS",

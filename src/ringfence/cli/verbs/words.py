@@ -4,22 +4,31 @@ As getopt_long(3) does it for LVM2: options and names in any order, short option
 values in the same word or in the next one, whatever that begins with (-l +50%FREE, -O -lv_size), long options
 as short as they are unmistakable, `--` ends them."""
 
-from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from __future__ import annotations
 
 from ringfence.cli.verbs.table import EVERYWHERE, Given, Option, Stock, Verb
 from ringfence.core.errors import BadInput, RingfenceError
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from typing import Any
 
-class Found(NamedTuple):
+
+class Found:
     """One option or name of a command line."""
 
-    option: Option | Stock | None
-    """None: a name."""
-    typed: str
-    """The option's name as it was typed."""
-    value: str
-    words: tuple[str, ...]
+    __slots__ = ("option", "typed", "value", "words")
+
+    def __init__(
+        self, option: Option | Stock | None, typed: str, value: str, words: tuple[str, ...]
+    ) -> None:
+        self.option = option
+        """None: a name."""
+        self.typed = typed
+        """The option's name as it was typed."""
+        self.value = value
+        self.words = words
 
 
 def understand(verb: Verb, words: Sequence[str]) -> Given:
