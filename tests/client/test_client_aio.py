@@ -226,6 +226,36 @@ def test_events(peer: Daemon) -> None:
         asyncio.run(main(one))
 
 
+def test_a_lockspace_is_joined_anew_after_a_restart_of_the_daemon() -> None:
+    joined: set[str] = set()
+    table = LockTable()
+
+    def script(one: Daemon, client: int, request: Request) -> None:
+        if isinstance(request.call, calls.JoinSpace):
+            joined.add(request.call.lockspace)
+        elif isinstance(request.call, calls.Lock) and not joined:
+            one.reply(client, Reply(request.id, error=errors.NotFound("not in it").as_dict()))
+            return
+        table(one, client, request)
+
+    async def main(one: Daemon) -> None:
+        async with await connect(one.path) as ring:
+            space = await ring.lockspace("games")
+            joined.clear()
+            with pytest.raises(errors.NotFound):  # left by another process
+                await space.lock("chess")
+            old = ring._link
+            await asyncio.to_thread(one.end, one.asked[-1][0])
+            await asyncio.wait({old._task}, timeout=60)
+            for cached in (False, True):
+                async with await space.lock("chess", cached=cached, wait_ms=5000):
+                    pass
+            assert one.calls(calls.JoinSpace) == [calls.JoinSpace("games"), calls.JoinSpace("games", 5000)]
+
+    with daemon(script) as one:
+        asyncio.run(main(one))
+
+
 def test_a_task_s_locks_bear_its_name(peer: Daemon) -> None:
     async def take(space: Lockspace, name: str) -> None:
         await space.lock(name, "PR")

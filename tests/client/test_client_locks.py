@@ -118,6 +118,69 @@ def test_the_end_of_the_connection_ends_its_locks(peer: Daemon) -> None:
     assert not lock.held
 
 
+class Restarted(LockTable):
+    """A daemon that is in a lockspace only once it was told so since `restart`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.joined: set[str] = set()
+
+    def __call__(self, daemon: Daemon, client: int, request: Request) -> None:
+        call = request.call
+        if isinstance(call, calls.JoinSpace):
+            self.joined.add(call.lockspace)
+        elif isinstance(call, calls.LeaveSpace):
+            self.joined.discard(call.lockspace)
+        elif isinstance(call, calls.Lock) and call.lockspace not in self.joined:
+            daemon.reply(client, Reply(request.id, error=errors.NotFound("not in it").as_dict()))
+            return
+        super().__call__(daemon, client, request)
+
+    def restart(self, peer: Daemon) -> None:
+        self.joined.clear()
+        for client in {client for client, _ in peer.asked}.difference(peer.gone):
+            peer.end(client)
+
+
+@pytest.mark.parametrize("cached", [False, True])
+def test_a_lockspace_is_joined_anew_after_a_restart_of_the_daemon(cached: bool) -> None:
+    table = Restarted()
+    with daemon(table) as one, ringfence.connect(one.path, retry_ms=60_000) as ring:
+        space = ring.lockspace("games")
+        table.restart(one)
+        space.lock("chess", cached=cached).unlock()
+        space.lock("go", wait_ms=5000).unlock()
+        assert one.calls(calls.JoinSpace) == [calls.JoinSpace("games")] * 2
+        table.restart(one)
+        space.lock("chess", cached=cached, wait_ms=5000).unlock()
+        assert one.calls(calls.JoinSpace)[2:] == [calls.JoinSpace("games", 5000)]
+
+
+def test_a_thread_that_slept_through_the_restart_does_not_hide_it() -> None:
+    table = Restarted()
+    with daemon(table) as one, ringfence.connect(one.path) as ring:
+        space = ring.lockspace("games")  # on this thread's link, which hears of nothing until it asks
+        table.restart(one)
+        other = threading.Thread(target=lambda: space.lock("chess").unlock())
+        other.start()
+        other.join(60)
+        assert len(one.calls(calls.JoinSpace)) == 2
+
+
+def test_a_lockspace_that_was_left_stays_left() -> None:
+    table = Restarted()
+    with daemon(table) as one, ringfence.connect(one.path) as ring:
+        space, same = ring.lockspace("games"), ring.lockspace("games")
+        space.leave()
+        for it in (space, same):
+            with pytest.raises(errors.NotFound, match="not in it"):
+                it.lock("chess")
+        table.restart(one)
+        with pytest.raises(errors.NotFound, match="not in it"):
+            space.lock("chess")
+        assert len(one.calls(calls.JoinSpace)) == 2
+
+
 @pytest.mark.parametrize("how", ["connection", "node"])
 @pytest.mark.parametrize("listening", [False, True])
 def test_a_lost_lock(peer: Daemon, space: Lockspace, listening: bool, how: str) -> None:

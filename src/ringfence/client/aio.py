@@ -80,12 +80,16 @@ class Connection:
 
     async def lockspace(self, name: str | bytes, *, wait_ms: int | None = None) -> "Lockspace":
         """Join a lockspace; as the blocking `Connection.lockspace`."""
-        text = text_of(name)
+        return Lockspace(self, name, await self.join(text_of(name), wait_ms))
+
+    async def join(self, lockspace: str, wait_ms: int | None) -> AsyncLink:
+        """Used by Lockspace; as the blocking `Connection.join`."""
+        link = self._link
         try:
-            await self.call(calls.JoinSpace(text, wait_ms), timeout_ms=wait_ms or None)
+            await self.call(calls.JoinSpace(lockspace, wait_ms), timeout_ms=wait_ms or None)
         except TimedOut:
-            raise not_joined(text, wait_ms or 0) from None
-        return Lockspace(self, name)
+            raise not_joined(lockspace, wait_ms or 0) from None
+        return link
 
     async def call(self, call: Call, *, timeout_ms: int | None = None, id: str = "") -> Any:
         """As the blocking `Connection.call`: sent again under its id if the connection breaks."""
@@ -202,9 +206,11 @@ class Connection:
 class Lockspace:
     """A lockspace that this node has joined; see `ringfence.client.blocking.Lockspace`."""
 
-    def __init__(self, connection: Connection, name: str | bytes) -> None:
+    def __init__(self, connection: Connection, name: str | bytes, joined: AsyncLink) -> None:
         self.name = text_of(name)
         self._connection = connection
+        self._joined: AsyncLink | None = joined
+        """A link to the daemon that joined it; None: left."""
 
     async def lock(
         self,
@@ -233,14 +239,23 @@ class Lockspace:
             notices=on_blocking is not None or on_lost is not None,
             thread="" if cached else self._connection.names.own(),
         )  # fmt: skip
+        try:
+            return await self._take(lock, wanted, call)
+        except NotFound:
+            if self._joined is None or not self._joined.ended:
+                raise
+            self._joined = await self._connection.join(self.name, wait_ms)
+            return await self._take(lock, wanted, call)
+
+    async def _take(self, lock: "Lock", mode: Mode, call: calls.Lock) -> "Lock":
         for last in (False, True):
             link = await self._connection.link()
             entry = None
-            if cached:
+            if call.cached:
                 lock.link = link
-                if link.cache.take(self.name, resource, wanted, owner, lock):
+                if link.cache.take(self.name, call.resource, mode, call.owner, lock):
                     return lock
-                entry = link.cache.new(self.name, resource, wanted, owner, lock)
+                entry = link.cache.new(self.name, call.resource, mode, call.owner, lock)
             try:
                 await lock.acquire(link, call, entry)
             except Gone:  # nothing was sent: the daemon has been started anew
@@ -270,6 +285,7 @@ class Lockspace:
     async def leave(self, *, force: bool = False) -> None:
         """As the blocking `Lockspace.leave`: refused while locks are held in it, unless by force."""
         await self._connection.call(calls.LeaveSpace(self.name, force))
+        self._joined = None
 
 
 class Lock(HeldLock):
