@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from client_scripted import Daemon, LockTable, daemon
 
-from ringfence.client.aio import Connection, Lockspace, connect
+from ringfence.client.aio import Connection, Lock, Lockspace, connect
 from ringfence.core import errors
 from ringfence.core.ids import Token
 from ringfence.core.modes import Mode
@@ -254,6 +254,32 @@ def test_a_lockspace_is_joined_anew_after_a_restart_of_the_daemon() -> None:
 
     with daemon(script) as one:
         asyncio.run(main(one))
+
+
+def test_what_cannot_be_asked_leaves_the_lock_held(peer: Daemon) -> None:
+    async def main() -> None:
+        async with await connect(peer.path) as ring:
+            lock = await (await ring.lockspace("games")).lock("chess")
+            with pytest.raises(errors.BadInput, match="a value block"):
+                await lock.unlock(lvb="v" * 32)  # type: ignore[arg-type]
+            with pytest.raises(errors.BadInput, match="whole milliseconds"):
+                await lock.convert("PR", wait_ms=1.5)  # type: ignore[arg-type]
+            await peer_refuses(lock)
+            assert lock.held
+            await lock.unlock(wait=True)
+
+    async def peer_refuses(lock: Lock) -> None:
+        table = peer.script
+
+        def script(one: Daemon, client: int, request: Request) -> None:
+            one.reply(client, Reply(request.id, error=errors.BadInput("unknown request").as_dict()))
+
+        peer.script = script
+        with pytest.raises(errors.BadInput, match="unknown request"):
+            await lock.unlock(wait=True)
+        peer.script = table
+
+    asyncio.run(main())
 
 
 def test_a_task_s_locks_bear_its_name(peer: Daemon) -> None:

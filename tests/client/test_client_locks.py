@@ -85,6 +85,61 @@ def test_a_value_block_is_written_before_unlock_returns(peer: Daemon, space: Loc
     assert peer.calls(calls.Unlock)[1:] == [calls.Unlock(2)]
 
 
+@pytest.mark.parametrize("value", [b"short", "v" * 32, 5])
+def test_what_is_no_value_block_leaves_the_lock_held(peer: Daemon, space: Lockspace, value: object) -> None:
+    lock = space.lock("chess")
+    with pytest.raises(errors.BadInput, match="a value block"):
+        lock.unlock(lvb=value)  # type: ignore[arg-type]
+    with pytest.raises(errors.BadInput, match="a value block"):
+        lock.convert("NL", lvb=value)  # type: ignore[arg-type]
+    assert lock.held
+    lock.unlock(wait=True)
+    assert peer.calls(calls.Unlock) == [calls.Unlock(1)]
+
+
+def test_an_unlock_that_the_daemon_cannot_read_leaves_the_lock_held(
+    peer: Daemon, space: Lockspace
+) -> None:
+    table = peer.script
+
+    def script(one: Daemon, client: int, request: Request) -> None:
+        if isinstance(request.call, calls.Unlock) and len(peer.calls(calls.Unlock)) == 1:
+            one.reply(client, Reply(request.id, error=errors.BadInput("unknown request").as_dict()))
+        else:
+            table(one, client, request)
+
+    peer.script = script
+    told = threading.Event()
+    lock = space.lock("chess", on_lost=told.set)
+    with pytest.raises(errors.BadInput, match="unknown request"):
+        lock.unlock(wait=True)
+    assert lock.held
+    say(peer, {"lost": True, "lock": 1})
+    assert told.wait(60)
+
+
+@pytest.mark.parametrize("wait_ms", [1.5, float("nan"), "5", True])
+def test_a_wait_that_is_no_number_of_milliseconds_asks_nothing(
+    peer: Daemon, space: Lockspace, wait_ms: object
+) -> None:
+    lock = space.lock("chess", "PR")
+    with pytest.raises(errors.BadInput, match="whole milliseconds"):
+        space.lock("chess", wait_ms=wait_ms)  # type: ignore[arg-type]
+    with pytest.raises(errors.BadInput, match="whole milliseconds"):
+        lock.convert("EX", wait_ms=wait_ms)  # type: ignore[arg-type]
+    assert lock.held
+    assert len(peer.asked) == 2
+
+
+@pytest.mark.parametrize("name", [None, 5])
+def test_names_and_modes_of_another_type(peer: Daemon, space: Lockspace, name: object) -> None:
+    with pytest.raises(errors.BadInput, match="is no name"):
+        space.lock(name)  # type: ignore[arg-type]
+    with pytest.raises(errors.BadInput, match="is no lock mode"):
+        space.lock("chess", name and 7)  # type: ignore[arg-type]
+    assert len(peer.asked) == 1
+
+
 def test_many_locks_share_one_connection(peer: Daemon, space: Lockspace) -> None:
     locks = [space.lock(f"r{number}") for number in range(50)]
     for lock in locks:

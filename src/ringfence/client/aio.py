@@ -31,6 +31,7 @@ from ringfence.client.messages import (
     closed,
     forked,
     grant_of,
+    is_unread,
     lock_limit_ms,
     lock_lost,
     mode_of,
@@ -359,11 +360,11 @@ class Lock(HeldLock):
 
     async def acquire(self, link: AsyncLink, call: calls.Lock, entry: Entry | None) -> None:
         """Ask and wait.  Raises Gone: nothing was sent."""
+        limit_ms = lock_limit_ms(call.wait_ms)
         holder = entry or self
         request = Request(link.new_id(), call)
         replies = link.start(request, holder)
         self.link = link
-        limit_ms = lock_limit_ms(call.wait_ms)
         try:
             async with asyncio.timeout(None if limit_ms is None else limit_ms / 1000):
                 grant = grant_of(result_of(await next_of(replies)))
@@ -394,10 +395,10 @@ class Lock(HeldLock):
     # -- helpers ---------------------------------------------------------------------------
 
     async def _convert(self, call: calls.Convert) -> None:
+        limit_ms = lock_limit_ms(call.wait_ms)
         link = self.link
         assert link is not None
         request = Request(link.new_id(), call)
-        limit_ms = lock_limit_ms(call.wait_ms)
         try:
             replies = link.start(request)
             try:
@@ -435,7 +436,7 @@ class Lock(HeldLock):
         """What was sent is carried out, whatever happens to the wait for the answer."""
         link = self.link
         assert link is not None
-        self._grant = None
+        grant, self._grant = self._grant, None
         if self._lost:
             return
         request = Request(link.new_id(), calls.Unlock(lock, lvb=lvb, quiet=not wait))
@@ -444,8 +445,12 @@ class Lock(HeldLock):
             link.holders.pop(lock, None)
             if wait:
                 async with asyncio.timeout((lock_limit_ms(0) or 0) / 1000):
-                    if (await next_of(replies)).error is not None:
-                        self._lost = NODE_LOST
+                    result_of(await next_of(replies))
+        except RingfenceError as error:
+            if is_unread(error):
+                self._grant, link.holders[lock] = grant, self
+                raise
+            self._lost = NODE_LOST
         except Gone:
             self._lost = self._lost or link.ended
         except TimeoutError:
