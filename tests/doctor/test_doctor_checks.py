@@ -148,6 +148,7 @@ PLANTED: dict[str, tuple[str, Spoil]] = {
         lambda facts: with_host(facts, "n2", disks=(DISK, msgspec.structs.replace(DISK, path="/dev/sdx"))),
     ),
     "disk-unreadable": ("n2", disk(pv="", label="", text="", trouble="input/output error")),
+    "disk-shrunk": ("n2", disk(pv_bytes=(1 << 40) + 1)),
     "disk-none": ("n2", lambda facts: _everywhere(facts, disks=())),
     "disk-is-file": ("n2", disk(block=False)),
     "agent-missing": ("n1", device(agent_missing="it is not installed", power=Power.UNKNOWN)),
