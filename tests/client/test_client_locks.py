@@ -197,6 +197,26 @@ class Restarted(LockTable):
             peer.end(client)
 
 
+def test_a_wait_that_another_thread_s_close_ends_does_not_blame_the_daemon(peer: Daemon) -> None:
+    ring = ringfence.connect(peer.path)
+    space = ring.lockspace("games")
+    said: list[errors.RingfenceError] = []
+
+    def wait() -> None:
+        with pytest.raises(errors.LocksLost) as caught:
+            space.lock("busy")
+        said.append(caught.value)
+
+    waiting = threading.Thread(target=wait)
+    waiting.start()
+    peer.until(lambda: len(peer.calls(calls.Lock)) == 1)
+    ring.close()
+    waiting.join(60)
+    (error,) = said
+    assert str(error) == "the connection was closed here while games/busy was asked for; connect anew"
+    assert not error.retry
+
+
 @pytest.mark.parametrize("cached", [False, True])
 def test_a_lockspace_is_joined_anew_after_a_restart_of_the_daemon(cached: bool) -> None:
     table = Restarted()

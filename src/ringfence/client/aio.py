@@ -21,6 +21,7 @@ from ringfence.client.cache import Entry
 from ringfence.client.held import HeldLock, OnBlocking, OnLost
 from ringfence.client.link import Gone
 from ringfence.client.messages import (
+    CLOSED_HERE,
     INTERRUPTED,
     NODE_LOST,
     RETRY_MS,
@@ -53,7 +54,6 @@ from ringfence.wire.client import Call, Request
 PAUSE_S = 0.05
 SETTLE_S = 1.0
 """How long a cancelled conversion waits to learn which mode it ended with."""
-CLOSED_HERE = "its connection was closed"
 
 
 async def connect(
@@ -373,7 +373,7 @@ class Lock(HeldLock):
             else:
                 self._grant = grant
         except Gone:
-            raise not_granted(self.what) from None
+            raise not_granted(self.what, link.ended) from None
         except RingfenceError:
             raise
         except BaseException as error:  # the time limit, a cancelled task

@@ -30,6 +30,7 @@ from ringfence.client.cache import Cache
 from ringfence.client.link import Gone, Link, Silence, deadline
 from ringfence.client.lockspace import Lockspace
 from ringfence.client.messages import (
+    CLOSED_HERE,
     RETRY_MS,
     check_plain,
     closed,
@@ -50,7 +51,6 @@ PAUSE_S = 0.05
 """Between two attempts to reach a daemon that went away; it doubles, up to a second."""
 
 
-CLOSED_HERE = "its connection was closed"
 NOTHING = "0"
 """No request has this id: to cancel it only asks whether the daemon is there."""
 UNSEEN = 1000

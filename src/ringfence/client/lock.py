@@ -211,7 +211,7 @@ class Lock(HeldLock):
         except Gone:
             if not sent:
                 raise
-            raise not_granted(self.what) from None
+            raise not_granted(self.what, link.ended) from None
         except RingfenceError:
             raise
         except BaseException as error:  # Silence, Ctrl-C

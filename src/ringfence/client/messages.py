@@ -38,6 +38,7 @@ PATIENCE_MS = 30_000
 """How much longer than its own `wait_ms` a lock may take before the daemon counts as frozen."""
 
 CLOSED = "the connection to the daemon ended"
+CLOSED_HERE = "its connection was closed"
 INTERRUPTED = "the connection to the daemon was interrupted in the middle of a request"
 NODE_LOST = "this node's locks were lost"
 SILENT = "the daemon does not answer"
@@ -243,7 +244,10 @@ def lock_lost(what: str, why: str) -> LocksLost:
     )
 
 
-def not_granted(what: str) -> LocksLost:
+def not_granted(what: str, why: str = "") -> LocksLost:
+    """Args: why: the link ended."""
+    if why == CLOSED_HERE:
+        return LocksLost(f"the connection was closed here while {what} was asked for", next="connect anew")
     return LocksLost(
         f"the daemon ended while {what} was asked for",
         next="ask for the lock again once it is back",
