@@ -22,8 +22,9 @@ refused with the command of stock LVM2 that has it: so are `--config`, `--profil
 """
 REPORTS = """\
 Fields (`-o help`), their order and headings, sorting (-O) and selection (-S) are lvmreport(7)'s. `lv_holder`
-is ringfence's own: the hosts that hold an LV, the mode, since when. `lv_path` and `lv_uri` say where an
-active LV can be used here. One bug of LVM2's is not taken over: `lv_time!=2019` there passes LVs *of* 2019.
+is ringfence's own: the hosts that hold an LV, the mode, since when. `lv_path` says where an LV can be used
+here once it is active, `lv_uri` how, of those that are. One bug of LVM2's is not taken over: `lv_time!=2019`
+there passes LVs *of* 2019.
 """
 
 

@@ -74,6 +74,16 @@ def test_both_files_of_every_host_describe_the_same_cluster(run: Run, here: Path
         assert (loaded.cluster.ring, loaded.cluster.two_node, corosync.encrypted) == ("corosync", True, True)
 
 
+def test_of_two_hosts_that_fence_each_other_one_waits(run: Run, here: Path) -> None:
+    """Else one cable less could switch both off."""
+    third = ["n3=10.0.0.3", "--fence", "n3=fence_ipmilan,ip=10.9.0.3,username=admin"]
+    late = [word + ",delay=5" if word.startswith("n1=fence_") else word for word in FENCED]
+    for words, delay_ms in ((FENCED, 5000), ([*FENCED, *third], 0), (late, 0), (TWO, 0)):
+        assert run(*words, "--force").code == 0
+        loaded = load(Paths(), here / "alteeve/n1/ringfence.toml")
+        assert loaded.cluster.timing.priority_delay_ms == delay_ms, words
+
+
 def test_the_key_is_chance_and_the_same_on_all_hosts(run: Run, here: Path) -> None:
     keys = []
     for name in ("a", "b"):

@@ -33,6 +33,13 @@ def test_an_error_is_one_line(daemon: CannedDaemon, run: Run, name: str) -> None
                 assert "error" in ran.json
 
 
+@pytest.mark.parametrize("words", ["lvcreate -L8M vg0 -n", "lvs", "vgremove", "why"])
+def test_a_word_that_is_no_text_is_told_alone(daemon: CannedDaemon, run: Run, words: str) -> None:
+    ran = run(*words.split(), "x\udcff")
+    assert ran.code != 0
+    assert ran.err.split(": ")[-1].strip() == "'x\\udcff' is no text; give text that UTF-8 can write"
+
+
 def _refuses(odd: str) -> Callable[[Call], None]:
     def answer(call: Call) -> None:
         raise NotFound(f"no {odd} in {call}", next=f"look for {odd}")

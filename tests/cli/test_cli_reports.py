@@ -81,6 +81,17 @@ def _answers(daemon: CannedDaemon, monkeypatch: pytest.MonkeyPatch) -> Iterator[
     time.tzset()
 
 
+def test_the_path_of_what_is_not_active_is_where_it_will_be(
+    daemon: CannedDaemon, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As LVM2 has it: scripts ask for it before they activate."""
+    monkeypatch.setitem(ROWS[1], "lv_path", "/somewhere/vm1")
+    for fields in ("lv_path", "lv_path,lv_size"):
+        ran = run("lvs", "-o", fields, "-O", "lv_name", "--noheadings", "vg0")
+        paths = [line.split()[0] for line in ran.out.splitlines()]
+        assert paths == ["/somewhere/vm1", f"{daemon.path.parent}/dev/vg0/vm2"]
+
+
 def test_lvs_has_lvm2_s_columns_and_the_holder(run: Run) -> None:
     ran = run("lvs")
     assert (ran.code, ran.err) == (0, "")

@@ -14,7 +14,7 @@ from cli_run import Run
 from ringfence.cli.verbs import ROOMS, foreground, verb
 from ringfence.cli.verbs.words import _every, takes_value
 from ringfence.client.brief import UNKNOWN
-from ringfence.core.errors import BadInput, LockHeld, NotFound
+from ringfence.core.errors import BadInput, BadName, LockHeld, NotFound, RingfenceError
 from ringfence.lvm2.backup import pack, to_file
 from ringfence.wire import client as calls
 
@@ -42,6 +42,8 @@ HERE = str(Path.cwd())
         ("vgchange --lockstart", calls.VgChange("lockstart")),
         ("vgchange --lockstop vg0", calls.VgChange("lockstop", "vg0")),
         ("vgchange -an vg0", calls.LvChange("vg0", "", "n", 0, counted=True)),
+        ("vgchange -an --disconnect vg0", calls.LvChange("vg0", "", "n", disconnect=True, counted=True)),
+        ("lvchange -an --disconnect vg0/vm1", calls.LvChange("vg0", "vm1", "n", disconnect=True)),
         ("lvcreate -L 64M -n vm1 vg0", calls.LvCreate("vg0", "vm1", 64 * M)),
         ("lvcreate --size 64 -n vg0/vm1", calls.LvCreate("vg0", "vm1", 64 * M)),
         ("lvcreate -L64m vg0", calls.LvCreate("vg0", "", 64 * M)),
@@ -334,6 +336,22 @@ def test_verbs_can_be_told_what_by_a_selection(
     done = [call for call in daemon.calls if not isinstance(call, calls.Lvs | calls.Vgs)]
     assert (ran.code, ran.err) == (0, "")
     assert [f"{call.vg}/{getattr(call, 'lv', '')}" for call in done] == names
+
+
+@pytest.mark.parametrize(
+    ("kinds", "code"), [([BadName], 3), ([BadInput], 5), ([BadName, BadName], 3), ([BadName, LockHeld], 5)]
+)
+def test_a_name_that_cannot_be_is_a_bad_command_line(
+    daemon: CannedDaemon, run: Run, kinds: list[type[RingfenceError]], code: int
+) -> None:
+    """LVM2's exit codes: 3 for what the words alone show, 5 for what failed, the greatest of any."""
+    left = list(kinds)
+
+    def answer(call: calls.Call) -> Any:
+        raise left.pop(0)("no")
+
+    daemon.answer = answer
+    assert run("lvremove", *(f"vg0/vm{number}" for number in range(len(kinds)))).code == code
 
 
 def test_a_selection_that_cannot_be_changes_nothing(daemon: CannedDaemon, run: Run) -> None:

@@ -79,6 +79,7 @@ class Daemon:
         """Drop the connection, as a daemon that ends does."""
         self._loop.call_soon_threadsafe(self.drop, client)
         self.until(lambda: client in self.gone)
+        self._run(asyncio.sleep(0))  # the socket itself is closed after that was told
 
     def stop(self) -> None:
         assert self._server is not None

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from client_scripted import Daemon, LockTable, daemon
 
-from ringfence.client.aio import Connection, Lockspace, connect
+from ringfence.client.aio import Connection, Lock, Lockspace, connect
 from ringfence.core import errors
 from ringfence.core.ids import Token
 from ringfence.core.modes import Mode
@@ -224,6 +224,62 @@ def test_events(peer: Daemon) -> None:
 
     with daemon(script) as one:
         asyncio.run(main(one))
+
+
+def test_a_lockspace_is_joined_anew_after_a_restart_of_the_daemon() -> None:
+    joined: set[str] = set()
+    table = LockTable()
+
+    def script(one: Daemon, client: int, request: Request) -> None:
+        if isinstance(request.call, calls.JoinSpace):
+            joined.add(request.call.lockspace)
+        elif isinstance(request.call, calls.Lock) and not joined:
+            one.reply(client, Reply(request.id, error=errors.NotFound("not in it").as_dict()))
+            return
+        table(one, client, request)
+
+    async def main(one: Daemon) -> None:
+        async with await connect(one.path) as ring:
+            space = await ring.lockspace("games")
+            joined.clear()
+            with pytest.raises(errors.NotFound):  # left by another process
+                await space.lock("chess")
+            old = ring._link
+            await asyncio.to_thread(one.end, one.asked[-1][0])
+            await asyncio.wait({old._task}, timeout=60)
+            for cached in (False, True):
+                async with await space.lock("chess", cached=cached, wait_ms=5000):
+                    pass
+            assert one.calls(calls.JoinSpace) == [calls.JoinSpace("games"), calls.JoinSpace("games", 5000)]
+
+    with daemon(script) as one:
+        asyncio.run(main(one))
+
+
+def test_what_cannot_be_asked_leaves_the_lock_held(peer: Daemon) -> None:
+    async def main() -> None:
+        async with await connect(peer.path) as ring:
+            lock = await (await ring.lockspace("games")).lock("chess")
+            with pytest.raises(errors.BadInput, match="a value block"):
+                await lock.unlock(lvb="v" * 32)  # type: ignore[arg-type]
+            with pytest.raises(errors.BadInput, match="whole milliseconds"):
+                await lock.convert("PR", wait_ms=1.5)  # type: ignore[arg-type]
+            await peer_refuses(lock)
+            assert lock.held
+            await lock.unlock(wait=True)
+
+    async def peer_refuses(lock: Lock) -> None:
+        table = peer.script
+
+        def script(one: Daemon, client: int, request: Request) -> None:
+            one.reply(client, Reply(request.id, error=errors.BadInput("unknown request").as_dict()))
+
+        peer.script = script
+        with pytest.raises(errors.BadInput, match="unknown request"):
+            await lock.unlock(wait=True)
+        peer.script = table
+
+    asyncio.run(main())
 
 
 def test_a_task_s_locks_bear_its_name(peer: Daemon) -> None:

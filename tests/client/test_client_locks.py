@@ -85,6 +85,61 @@ def test_a_value_block_is_written_before_unlock_returns(peer: Daemon, space: Loc
     assert peer.calls(calls.Unlock)[1:] == [calls.Unlock(2)]
 
 
+@pytest.mark.parametrize("value", [b"short", "v" * 32, 5])
+def test_what_is_no_value_block_leaves_the_lock_held(peer: Daemon, space: Lockspace, value: object) -> None:
+    lock = space.lock("chess")
+    with pytest.raises(errors.BadInput, match="a value block"):
+        lock.unlock(lvb=value)  # type: ignore[arg-type]
+    with pytest.raises(errors.BadInput, match="a value block"):
+        lock.convert("NL", lvb=value)  # type: ignore[arg-type]
+    assert lock.held
+    lock.unlock(wait=True)
+    assert peer.calls(calls.Unlock) == [calls.Unlock(1)]
+
+
+def test_an_unlock_that_the_daemon_cannot_read_leaves_the_lock_held(
+    peer: Daemon, space: Lockspace
+) -> None:
+    table = peer.script
+
+    def script(one: Daemon, client: int, request: Request) -> None:
+        if isinstance(request.call, calls.Unlock) and len(peer.calls(calls.Unlock)) == 1:
+            one.reply(client, Reply(request.id, error=errors.BadInput("unknown request").as_dict()))
+        else:
+            table(one, client, request)
+
+    peer.script = script
+    told = threading.Event()
+    lock = space.lock("chess", on_lost=told.set)
+    with pytest.raises(errors.BadInput, match="unknown request"):
+        lock.unlock(wait=True)
+    assert lock.held
+    say(peer, {"lost": True, "lock": 1})
+    assert told.wait(60)
+
+
+@pytest.mark.parametrize("wait_ms", [1.5, float("nan"), "5", True])
+def test_a_wait_that_is_no_number_of_milliseconds_asks_nothing(
+    peer: Daemon, space: Lockspace, wait_ms: object
+) -> None:
+    lock = space.lock("chess", "PR")
+    with pytest.raises(errors.BadInput, match="whole milliseconds"):
+        space.lock("chess", wait_ms=wait_ms)  # type: ignore[arg-type]
+    with pytest.raises(errors.BadInput, match="whole milliseconds"):
+        lock.convert("EX", wait_ms=wait_ms)  # type: ignore[arg-type]
+    assert lock.held
+    assert len(peer.asked) == 2
+
+
+@pytest.mark.parametrize("name", [None, 5])
+def test_names_and_modes_of_another_type(peer: Daemon, space: Lockspace, name: object) -> None:
+    with pytest.raises(errors.BadInput, match="is no name"):
+        space.lock(name)  # type: ignore[arg-type]
+    with pytest.raises(errors.BadInput, match="is no lock mode"):
+        space.lock("chess", name and 7)  # type: ignore[arg-type]
+    assert len(peer.asked) == 1
+
+
 def test_many_locks_share_one_connection(peer: Daemon, space: Lockspace) -> None:
     locks = [space.lock(f"r{number}") for number in range(50)]
     for lock in locks:
@@ -116,6 +171,89 @@ def test_the_end_of_the_connection_ends_its_locks(peer: Daemon) -> None:
         lock = ring.lockspace("games").lock("chess")
     peer.until(lambda: len(peer.gone) == 1)
     assert not lock.held
+
+
+class Restarted(LockTable):
+    """A daemon that is in a lockspace only once it was told so since `restart`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.joined: set[str] = set()
+
+    def __call__(self, daemon: Daemon, client: int, request: Request) -> None:
+        call = request.call
+        if isinstance(call, calls.JoinSpace):
+            self.joined.add(call.lockspace)
+        elif isinstance(call, calls.LeaveSpace):
+            self.joined.discard(call.lockspace)
+        elif isinstance(call, calls.Lock) and call.lockspace not in self.joined:
+            daemon.reply(client, Reply(request.id, error=errors.NotFound("not in it").as_dict()))
+            return
+        super().__call__(daemon, client, request)
+
+    def restart(self, peer: Daemon) -> None:
+        self.joined.clear()
+        for client in {client for client, _ in peer.asked}.difference(peer.gone):
+            peer.end(client)
+
+
+def test_a_wait_that_another_thread_s_close_ends_does_not_blame_the_daemon(peer: Daemon) -> None:
+    ring = ringfence.connect(peer.path)
+    space = ring.lockspace("games")
+    said: list[errors.RingfenceError] = []
+
+    def wait() -> None:
+        with pytest.raises(errors.LocksLost) as caught:
+            space.lock("busy")
+        said.append(caught.value)
+
+    waiting = threading.Thread(target=wait)
+    waiting.start()
+    peer.until(lambda: len(peer.calls(calls.Lock)) == 1)
+    ring.close()
+    waiting.join(60)
+    (error,) = said
+    assert str(error) == "the connection was closed here while games/busy was asked for; connect anew"
+    assert not error.retry
+
+
+@pytest.mark.parametrize("cached", [False, True])
+def test_a_lockspace_is_joined_anew_after_a_restart_of_the_daemon(cached: bool) -> None:
+    table = Restarted()
+    with daemon(table) as one, ringfence.connect(one.path, retry_ms=60_000) as ring:
+        space = ring.lockspace("games")
+        table.restart(one)
+        space.lock("chess", cached=cached).unlock()
+        space.lock("go", wait_ms=5000).unlock()
+        assert one.calls(calls.JoinSpace) == [calls.JoinSpace("games")] * 2
+        table.restart(one)
+        space.lock("chess", cached=cached, wait_ms=5000).unlock()
+        assert one.calls(calls.JoinSpace)[2:] == [calls.JoinSpace("games", 5000)]
+
+
+def test_a_thread_that_slept_through_the_restart_does_not_hide_it() -> None:
+    table = Restarted()
+    with daemon(table) as one, ringfence.connect(one.path) as ring:
+        space = ring.lockspace("games")  # on this thread's link, which hears of nothing until it asks
+        table.restart(one)
+        other = threading.Thread(target=lambda: space.lock("chess").unlock())
+        other.start()
+        other.join(60)
+        assert len(one.calls(calls.JoinSpace)) == 2
+
+
+def test_a_lockspace_that_was_left_stays_left() -> None:
+    table = Restarted()
+    with daemon(table) as one, ringfence.connect(one.path) as ring:
+        space, same = ring.lockspace("games"), ring.lockspace("games")
+        space.leave()
+        for it in (space, same):
+            with pytest.raises(errors.NotFound, match="not in it"):
+                it.lock("chess")
+        table.restart(one)
+        with pytest.raises(errors.NotFound, match="not in it"):
+            space.lock("chess")
+        assert len(one.calls(calls.JoinSpace)) == 2
 
 
 @pytest.mark.parametrize("how", ["connection", "node"])

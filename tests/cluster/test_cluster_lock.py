@@ -162,6 +162,16 @@ def test_a_name_of_any_content_is_one_lock_on_all_hosts(two: Lab) -> None:
         holder.send_signal(signal.SIGINT)
 
 
+def test_a_name_is_told_as_utf_8_in_any_locale(two: Lab) -> None:
+    script = 'printf "%s" "$RINGFENCE_RESOURCE"'
+    plain = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    command = [sys.executable, "-m", "ringfence", "lock", "games", r"\xc3\xbc", "--", "sh", "-c", script]
+    ran = subprocess.run(
+        command, env={**os.environ, **two.env(ONE), **plain}, capture_output=True, timeout=60, check=False
+    )
+    assert (ran.returncode, ran.stdout) == (0, "ü".encode()), ran.stderr
+
+
 def test_leaving_a_lockspace_by_force_ends_the_command(two: Lab, tmp_path: Path) -> None:
     script = f"echo x >{tmp_path}/started; exec sleep 60"
     holder = start(two, ONE, "music", "organ", "--", "sh", "-c", script)

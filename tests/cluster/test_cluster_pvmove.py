@@ -128,7 +128,7 @@ def test_no_byte_is_lost_while_a_volume_moves_under_its_writer(lab: Lab) -> None
     assert ranges(lab, ONE, "vm1_moving") == []
     assert client.unsure is None
     assert read_all(lab, ONE, "vg0/vm1") == client.data
-    done(lab, ONE, "lvchange", "-an", "vg0/vm1")
+    done(lab, ONE, "lvchange", "-an", "--disconnect", "vg0/vm1")
     assert on_disk(lab, TWO, "vm1") == client.data
     assert "lv-moved" in done(lab, ONE, "events")
 

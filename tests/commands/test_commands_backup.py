@@ -350,6 +350,7 @@ def test_what_cannot_be_restored_is_refused_before_anything_is_written(three: Wo
         (old.replace(b'lock_type = "dlm"\n', b""), Refused, "not shared"),
         (old[: len(old) // 2], Damaged, "damaged in line"),
         (b"hello", Damaged, "damaged in line"),
+        (re.sub(rb"seqno = \d+", b"seqno = 4294967295", old), BadInput, "no VG was changed so often"),
         (old.replace(b"vg0 {", b"vg9 {"), BadInput, "is of VG vg9"),
         (old.replace(b"pe_count = 7", b"pe_count = 70"), Damaged, "run over the end"),
         (re.sub(rb"dev_size = \d+\npe_start = \d+\npe_count = 7", b"pe_start = 2048\npe_count = 70", old),

@@ -10,7 +10,7 @@ from command_world import MIB, Node, World
 from stock_lvm import Stock
 from test_commands_stock import committed_text, parse_area, rewrite_text
 
-from ringfence.core.errors import BadInput, Damaged, DeviceFailed, NotFound, Refused, RingfenceError
+from ringfence.core.errors import BadInput, BadName, Damaged, DeviceFailed, NotFound, Refused, RingfenceError
 from ringfence.engine.orders import Write, WriteBlocks, WriteVersion
 from ringfence.storage.driver import Moment
 from ringfence.wire.client import (
@@ -77,13 +77,14 @@ def edit(world: World, old: str, new: str) -> None:
 @pytest.mark.parametrize(
     ("call", "kind", "words"),
     [
-        (LvCreate("vg0", "-x", extents=1), BadInput, "hyphen"),
-        (LvCreate("vg0", "a b", extents=1), BadInput, "invalid character"),
-        (LvCreate("vg0", "x_rimage_0", extents=1), BadInput, "reserved"),
-        (LvCreate("vg0", "x_wiping", extents=1), BadInput, 'Names ending "_wiping" are reserved'),
-        (LvCreate("vg0", "x_growing12", extents=1), BadInput, 'Names ending "_growing" are reserved'),
-        (LvRename("vg0", "vm1", "x_moving"), BadInput, 'Names ending "_moving" are reserved'),
-        (LvRename("vg0", "vm1", "x_tmeta"), BadInput, 'Names including "_tmeta" are reserved'),
+        (LvCreate("vg0", "-x", extents=1), BadName, "hyphen"),
+        (LvCreate("vg0", "a b", extents=1), BadName, "invalid character"),
+        (LvCreate("vg0", "x_rimage_0", extents=1), BadName, "reserved"),
+        (LvCreate("vg0", "x_wiping", extents=1), BadName, 'Names ending "_wiping" are reserved'),
+        (LvCreate("vg0", "x_growing12", extents=1), BadName, 'Names ending "_growing" are reserved'),
+        (LvRename("vg0", "vm1", "x_moving"), BadName, 'Names ending "_moving" are reserved'),
+        (LvRename("vg0", "vm1", "x_tmeta"), BadName, 'Names including "_tmeta" are reserved'),
+        (LvRename("vg0", "vm1", "vm1"), BadName, "must differ"),
         (LvCreate("vg0", "vm1", extents=1), BadInput, "already exists"),
         (LvCreate("vg0", "big", size_bytes=1 << 40), Refused, "insufficient free space"),
         (LvCreate("vg0", "big", extents=29), Refused, r"insufficient free space \(28 extents\): 29 required"),
@@ -101,7 +102,7 @@ def edit(world: World, old: str, new: str) -> None:
         (VgCreate("vg1", ("/dev/none",), shared=True), NotFound, "Device /dev/none not found"),
         (VgCreate("vg1", (), shared=True), BadInput, "no device"),
         (VgCreate("vg1", ("/dev/none",)), BadInput, "vgcreate --shared vg1"),
-        (VgCreate("v/1", ("/dev/none",), shared=True), BadInput, "invalid character"),
+        (VgCreate("v/1", ("/dev/none",), shared=True), BadName, "invalid character"),
         (VgCreate("vg1", ("x",), shared=True, extent_size_bytes=3000), BadInput, "power of two"),
     ],
 )

@@ -571,3 +571,23 @@ def test_one_of_two_vgs_of_one_name_is_renamed_by_its_uuid(three: World) -> None
         ("vg0", False),
         ("vg1", True),
     ]
+
+
+# -- devices that shrink ----------------------------------------------------------------
+
+
+def test_a_disk_that_shrank_is_told_in_lvm2_s_words(three: World) -> None:
+    node, image = three.node(), three.images[0]
+    node.run(VgCreate("vg0", (image,), shared=True))  # one extent, from 1 MiB on
+    os.truncate(image, 8 * MIB - 512)  # behind the last extent
+    told = f"WARNING: Device {image} has size of 16383 sectors which is smaller than corresponding PV size of"
+    for call in (VgCk("vg0"), Pvs(), Vgs("vg0"), Lvs("vg0")):
+        assert node.run(call)["notes"] == [f"{told} 16384 sectors. Was device resized?"]
+    os.truncate(image, 4 * MIB)
+    ends = rf"{image} ends at {4 * MIB} bytes, and PV .* at {5 * MIB}; .*pvresize"
+    with pytest.raises(Damaged, match=ends):
+        node.run(VgCk("vg0"))
+    assert "8192 sectors" in node.run(Pvs())["notes"][0]
+    os.truncate(image, 8 * MIB)
+    assert node.run(VgCk("vg0"))["notes"] == []
+    assert "notes" not in node.run(Pvs())

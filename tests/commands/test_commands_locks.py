@@ -14,7 +14,7 @@ from ringfence.engine import orders
 from ringfence.engine.commands import autostart, command_for, report
 from ringfence.engine.commands.locking import Version, parse_lvb, print_lvb
 from ringfence.lvm2.backup import pack
-from ringfence.wire.block import Extent
+from ringfence.wire.block import Extent, Plane
 from ringfence.wire.client import (
     VOLUME_CALLS,
     LvChange,
@@ -247,6 +247,54 @@ def test_deactivation_needs_no_lock_and_works_while_frozen(world: World, first: 
         first.run(LvChange("vg0", "vm1", "ey"))
 
 
+# -- in use --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "call", [LvChange("vg0", "vm1", "n"), LvChange("vg0", "", "n"), LvChange("vg0", "vm1", "sy", force=True)]
+)
+def test_what_is_in_use_stays_active_as_it_is(world: World, first: Node, call: LvChange) -> None:
+    """As for LVM2, whose -an never takes a disk from under a running machine, with --force neither."""
+    made = first.run(LvCreate("vg0", "vm1", extents=1))
+    first.run(LvCreate("vg0", "vm2", extents=1))
+    first.clients[made["uuid"]] = 1
+    for asked in (call, msgspec.structs.replace(call, force=True)):
+        with pytest.raises(Refused, match=r"vg0/vm1 in use.*; .*lvchange -an --disconnect vg0/vm1"):
+            first.run(asked)
+    assert ("vg0", "vm1") in first.open
+    assert (("vg0", "vm2") in first.open) == (call.lv != "")
+    assert ("lvm_vg0", made["uuid"], Mode.EX) in world.locks_of(1)
+    first.run(msgspec.structs.replace(call, disconnect=True))
+    assert [mode for _, name, mode in world.locks_of(1) if name == made["uuid"]] == [
+        Mode.PR for _ in range(call.activate == "sy")
+    ]
+
+
+def test_who_has_just_gone_is_waited_for(
+    world: World, first: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = first.run(LvCreate("vg0", "vm1", extents=1))
+    first.clients[made["uuid"]] = 1
+    monkeypatch.setattr(first, "_do_Pause", lambda order: first.clients.clear())
+    assert first.run(LvChange("vg0", "vm1", "n"))["was_active"]
+
+
+def test_a_device_in_use_is_the_kernel_s_to_refuse(world: World, first: Node) -> None:
+    """A scanner that has it open for a moment is waited for there, too."""
+    made = first.run(LvCreate("vg0", "vm1", extents=1))
+    first.clients[made["uuid"]] = 1
+    first.plane = Plane.DM
+    assert first.run(LvChange("vg0", "vm1", "n"))["was_active"]
+
+
+def test_a_whole_vg_tells_of_those_that_became_active_too(world: World, first: Node) -> None:
+    for name in ("a", "b", "c"):
+        first.run(LvCreate("vg0", name, extents=1, activate="n"))
+    first.run(LvChange("vg0", "b", "ey"))
+    with pytest.raises(LockHeld, match=r'held EX by an-a01n01; 2 logical volume.* in volume group "vg0" now'):
+        world.node(2).run(LvChange("vg0", "", "ey"))
+
+
 # -- removal -------------------------------------------------------------------------
 
 
@@ -275,7 +323,7 @@ def test_what_is_in_use_here_is_not_removed_by_any_force(
     made = first.run(LvCreate("vg0", "vm1", extents=1))
     first.clients[made["uuid"]] = 1
     for call in (LvRemove("vg0", "vm1", force=True), VgRemove("vg0", force=True)):
-        with pytest.raises(Refused, match=r"Logical volume vg0/vm1 in use; .*lvchange -an vg0/vm1"):
+        with pytest.raises(Refused, match=r"vg0/vm1 in use; .*lvchange -an --disconnect vg0/vm1"):
             first.run(call)
     assert ("vg0", "vm1") in first.open
     assert [row["lv_attr"] for row in first.run(Lvs("vg0"))["rows"]] == ["-wi-ao----"]

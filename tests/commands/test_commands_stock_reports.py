@@ -45,7 +45,7 @@ def brief(node: Any) -> type:
 
     class Direct:
         def __init__(self, path: str | None, retry_ms: int) -> None:
-            pass
+            self.path = "/run/ringfence/socket"
 
         def __enter__(self) -> "Direct":
             return self

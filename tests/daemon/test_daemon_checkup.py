@@ -72,6 +72,7 @@ def test_a_host_told_whole(paths: Paths, tmp_path: Path) -> None:
         1 << 20,
         False,
     )
+    assert disk.pv_bytes == disk.size_bytes
     assert disk.label
     assert disk.text
     assert facts.state is not None

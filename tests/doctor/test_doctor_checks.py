@@ -88,8 +88,9 @@ def unused(facts: ClusterFacts) -> ClusterFacts:
     return facts
 
 
-def nodes(count: int, two_node: bool) -> Spoil:
-    return lambda facts: with_cluster(facts, nodes=CLUSTER.nodes[:count], two_node=two_node)
+def nodes(count: int, two_node: bool, times: Timing | None = None) -> Spoil:
+    times = times or Timing(priority_delay_ms=5000)
+    return lambda facts: with_cluster(facts, nodes=CLUSTER.nodes[:count], two_node=two_node, timing=times)
 
 
 def timing(**more: int) -> Spoil:
@@ -148,6 +149,7 @@ PLANTED: dict[str, tuple[str, Spoil]] = {
         lambda facts: with_host(facts, "n2", disks=(DISK, msgspec.structs.replace(DISK, path="/dev/sdx"))),
     ),
     "disk-unreadable": ("n2", disk(pv="", label="", text="", trouble="input/output error")),
+    "disk-shrunk": ("n2", disk(pv_bytes=(1 << 40) + 1)),
     "disk-none": ("n2", lambda facts: _everywhere(facts, disks=())),
     "disk-is-file": ("n2", disk(block=False)),
     "agent-missing": ("n1", device(agent_missing="it is not installed", power=Power.UNKNOWN)),
@@ -167,6 +169,7 @@ PLANTED: dict[str, tuple[str, Spoil]] = {
     "timing-hold": ("", timing(hold_ms=5000)),
     "timing-bound": ("", timing(write_ms=20_000)),
     "two-node-alone": ("", nodes(2, True)),
+    "two-nodes-at-once": ("", nodes(2, True, Timing())),
     "nbd-slow": ("n2", lambda facts: with_host(facts, "n2", slow_nbd="libfastpath.so was not built")),
     "slots-missing": ("", lambda facts: with_daemon(facts, slots=())),
     "slots-missing-two-node": ("", lambda facts: with_daemon(nodes(2, True)(facts), slots=())),
@@ -214,6 +217,7 @@ PLANTED: dict[str, tuple[str, Spoil]] = {
 BESIDE = {
     "fenced-by-hand": {"device-unused"},
     "two-node-alone": {"device-unused"},
+    "two-nodes-at-once": {"device-unused", "two-node-alone"},
     "slots-missing-two-node": {"device-unused", "two-node-alone"},
     "two-nodes-no-majority": {"device-unused"},
     "lockd-off": {"lvm-lockd-off"},

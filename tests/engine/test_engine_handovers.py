@@ -251,11 +251,26 @@ def test_a_block_service_that_was_started_anew_leaves_the_lock_and_no_path(world
     world.hosts[who].paths.clear()
     asked = world.hosts[1].ask(ABORT)
     world.pass_ms(3000)
-    assert world.hosts[1].reply(asked)["state"] == "taken back"
+    reply = world.hosts[1].reply(asked)
+    assert reply["state"] == "taken back"
+    assert ("its path was gone: lvchange -aey vg0/vm1 opens it" in reply["message"]) == (who == 1)
     if who == 1:
         assert (ends(world), mode(world, 1), mode(world, 2)) == ({}, Mode.EX, Mode.UN)
         world.hosts[1].do(calls.LvChange("vg0", "vm1", "ey"))
     settled(world, writer=1)
+
+
+def test_a_lock_without_a_path_is_told_of(world: World) -> None:
+    """The block service was started anew, and the other host ends what was prepared: nobody asked here."""
+    one = world.hosts[1]
+    one.ask(PREPARE)
+    world.pass_ms(100)
+    one.paths.clear()
+    world.hosts[2].do(calls.LvChange("vg0", "vm1", "n"))
+    world.pass_ms(3000)
+    assert (ends(world), mode(world, 1), mode(world, 2)) == ({}, Mode.EX, Mode.UN)
+    told = [event.what for event in one.events if event.kind == "handover-dropped"]
+    assert any("vg0/vm1 is held EX here and not open: its path was gone" in what for what in told), told
 
 
 # -- what is refused -------------------------------------------------------------------------

@@ -171,7 +171,7 @@ class Cluster:
         """Have the volume active on this host, wherever it was."""
         for other in self.numbers:
             if other != number and self.active(other):
-                self.call(other, calls.LvChange(VG, "vm1", "n"))
+                self.call(other, calls.LvChange(VG, "vm1", "n", disconnect=True))
         self.call(number, calls.LvChange(VG, "vm1", "ey", 10_000))
 
     def active(self, number: int) -> bool:

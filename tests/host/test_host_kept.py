@@ -22,21 +22,29 @@ def test_a_value_comes_back_and_can_be_replaced(tmp_path: Path) -> None:
     assert kept.load(path, DiskState) == STATE
     kept.keep(path, DiskState(incarnation=9))
     assert kept.load(path, DiskState) == DiskState(incarnation=9)
-    assert [one.name for one in tmp_path.iterdir()] == ["state"]
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["state", "state.new"]
 
 
-@pytest.mark.parametrize("step", ["open", "write", "fsync", "replace"])
+@pytest.mark.parametrize("first", [False, True])
+@pytest.mark.parametrize(
+    "step", ["os.open", "os.write", "os.ftruncate", "os.fsync", "os.replace", "_exchange"]
+)
 def test_a_failure_at_any_step_leaves_the_old_value(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str, first: bool
 ) -> None:
     path = tmp_path / "state"
     kept.keep(path, STATE)
+    if not first:
+        kept.keep(path, STATE)
 
     def fail(*args: object, **named: object) -> int:
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(kept.os, step, fail)
+        room, _, name = step.rpartition(".")
+        patch.setattr(kept.os if room else kept, name, fail)
+        if name == "replace":  # where the file system cannot exchange
+            patch.setattr(kept, "_exchange", lambda one, other: False)
         with pytest.raises(DeviceFailed, match=r"cannot keep .*No space left on device"):
             kept.keep(path, DiskState())
     assert kept.load(path, DiskState) == STATE
@@ -48,23 +56,42 @@ def test_the_new_file_is_flushed_before_it_takes_the_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     steps: list[str] = []
-    fsync, replace = os.fsync, os.replace
+    fsync, write, exchange = os.fsync, os.write, kept._exchange
     monkeypatch.setattr(kept.os, "fsync", lambda fd: (steps.append("fsync"), fsync(fd))[1])
-    monkeypatch.setattr(kept.os, "replace", lambda old, new: (steps.append("rename"), replace(old, new))[1])
+    monkeypatch.setattr(kept.os, "write", lambda fd, data: (steps.append("write"), write(fd, data))[1])
+    monkeypatch.setattr(kept, "_exchange", lambda old, new: (steps.append("rename"), exchange(old, new))[1])
+    # What this process has not flushed may be the other way round on the disk.
     kept.keep(tmp_path / "state", STATE)
-    assert steps == ["fsync", "rename", "fsync"]
+    assert steps == ["fsync", "write", "fsync", "rename", "fsync"]
+    del steps[:]
+    kept.keep(tmp_path / "state", STATE)
+    assert steps == ["write", "fsync", "rename", "fsync"]
+    monkeypatch.setattr(kept, "_exchange", lambda old, new: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        kept.keep(tmp_path / "state", STATE)
+    monkeypatch.setattr(kept, "_exchange", exchange)
+    del steps[:]
+    kept.keep(tmp_path / "state", STATE)
+    assert steps == ["fsync", "write", "fsync", "fsync"]
 
 
 def test_a_really_full_disk(tmp_path: Path) -> None:
     mount = tmp_path / "m"
     mount.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8k", "tmpfs", str(mount)], check=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16k", "tmpfs", str(mount)], check=True)
     try:
         kept.keep(mount / "state", STATE)
-        (mount / "filler").write_bytes(bytes(4096))
+        (mount / "filler").write_bytes(bytes(12288))
         with pytest.raises(DeviceFailed, match="No space left"):
             kept.keep(mount / "state", DiskState(incarnation=8))
         assert kept.load(mount / "state", DiskState) == STATE
+        (mount / "filler").unlink()
+        kept.keep(mount / "state", STATE)
+        (mount / "filler").write_bytes(bytes(8192))
+        for number in range(9):  # each is written where the one before the last was
+            full = DiskState(incarnation=number, victims=tuple(Life(id, "m", "b", 1) for id in range(1, 17)))
+            kept.keep(mount / "state", full)
+            assert kept.load(mount / "state", DiskState) == full
     finally:
         subprocess.run(["umount", str(mount)], check=True)
 

@@ -5,6 +5,7 @@ and a room that cannot be imported breaks no other command."""
 
 import difflib
 import importlib
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -142,6 +143,10 @@ def load(name: str, entry: Entry) -> click.Command:
             f"`ringfence {name}` is not in this installation", next=f"install a ringfence that has {module}"
         ) from None
     assert isinstance(command, click.Command)
+    if "_RINGFENCE_COMPLETE" in os.environ:
+        from ringfence.cli.verbs.completion import with_known_words
+
+        return with_known_words(command, name)
     return command
 
 

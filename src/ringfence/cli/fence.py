@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
 from ringfence.cli.answers import one_line, print_json
 from ringfence.cli.fence_agents import agents, describe
@@ -12,6 +13,7 @@ from ringfence.cli.fence_prove import drill, test_ways
 from ringfence.cli.fence_words import arm, disarm, order, status
 from ringfence.cli.observe import event_line
 from ringfence.cli.options import daemon_options, json_option, open_daemon, user
+from ringfence.cli.verbs.completion import Names
 from ringfence.client import Connection
 from ringfence.core.errors import BadInput, Refused
 from ringfence.core.moments import moment
@@ -33,6 +35,10 @@ class FenceGroup(click.Group):
         if args and not args[0].startswith("-") and self.get_command(ctx, args[0]) is None:
             args = ["node", *args]
         return super().resolve_command(ctx, args)
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        nodes = Names("node").complete(ctx, incomplete) if not incomplete.startswith("-") else []
+        return [*super().shell_complete(ctx, incomplete), *nodes]
 
 
 @click.group(cls=FenceGroup, subcommand_metavar="NODE | COMMAND [ARGS]...")

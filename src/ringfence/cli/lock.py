@@ -131,11 +131,12 @@ def _run(
 ) -> int:
     """The command's exit code, as a shell has it."""
     env = {
-        **os.environ,
-        "RINGFENCE_LOCKSPACE": held.lockspace,
-        "RINGFENCE_RESOURCE": held.resource,
-        "RINGFENCE_TOKEN": str(held.token),
-        "RINGFENCE_OWNER": owner,
+        **os.environb,
+        # As UTF-8, whatever the locale: it may have no way to write a name's characters.
+        b"RINGFENCE_LOCKSPACE": held.lockspace.encode(),
+        b"RINGFENCE_RESOURCE": held.resource.encode(),
+        b"RINGFENCE_TOKEN": str(held.token).encode(),
+        b"RINGFENCE_OWNER": os.fsencode(owner),
     }
 
     def forward(number: int) -> None:

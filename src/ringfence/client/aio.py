@@ -21,6 +21,7 @@ from ringfence.client.cache import Entry
 from ringfence.client.held import HeldLock, OnBlocking, OnLost
 from ringfence.client.link import Gone
 from ringfence.client.messages import (
+    CLOSED_HERE,
     INTERRUPTED,
     NODE_LOST,
     RETRY_MS,
@@ -31,6 +32,7 @@ from ringfence.client.messages import (
     closed,
     forked,
     grant_of,
+    is_unread,
     lock_limit_ms,
     lock_lost,
     mode_of,
@@ -52,7 +54,6 @@ from ringfence.wire.client import Call, Request
 PAUSE_S = 0.05
 SETTLE_S = 1.0
 """How long a cancelled conversion waits to learn which mode it ended with."""
-CLOSED_HERE = "its connection was closed"
 
 
 async def connect(
@@ -80,12 +81,16 @@ class Connection:
 
     async def lockspace(self, name: str | bytes, *, wait_ms: int | None = None) -> "Lockspace":
         """Join a lockspace; as the blocking `Connection.lockspace`."""
-        text = text_of(name)
+        return Lockspace(self, name, await self.join(text_of(name), wait_ms))
+
+    async def join(self, lockspace: str, wait_ms: int | None) -> AsyncLink:
+        """Used by Lockspace; as the blocking `Connection.join`."""
+        link = self._link
         try:
-            await self.call(calls.JoinSpace(text, wait_ms), timeout_ms=wait_ms or None)
+            await self.call(calls.JoinSpace(lockspace, wait_ms), timeout_ms=wait_ms or None)
         except TimedOut:
-            raise not_joined(text, wait_ms or 0) from None
-        return Lockspace(self, name)
+            raise not_joined(lockspace, wait_ms or 0) from None
+        return link
 
     async def call(self, call: Call, *, timeout_ms: int | None = None, id: str = "") -> Any:
         """As the blocking `Connection.call`: sent again under its id if the connection breaks."""
@@ -202,9 +207,11 @@ class Connection:
 class Lockspace:
     """A lockspace that this node has joined; see `ringfence.client.blocking.Lockspace`."""
 
-    def __init__(self, connection: Connection, name: str | bytes) -> None:
+    def __init__(self, connection: Connection, name: str | bytes, joined: AsyncLink) -> None:
         self.name = text_of(name)
         self._connection = connection
+        self._joined: AsyncLink | None = joined
+        """A link to the daemon that joined it; None: left."""
 
     async def lock(
         self,
@@ -233,14 +240,23 @@ class Lockspace:
             notices=on_blocking is not None or on_lost is not None,
             thread="" if cached else self._connection.names.own(),
         )  # fmt: skip
+        try:
+            return await self._take(lock, wanted, call)
+        except NotFound:
+            if self._joined is None or not self._joined.ended:
+                raise
+            self._joined = await self._connection.join(self.name, wait_ms)
+            return await self._take(lock, wanted, call)
+
+    async def _take(self, lock: "Lock", mode: Mode, call: calls.Lock) -> "Lock":
         for last in (False, True):
             link = await self._connection.link()
             entry = None
-            if cached:
+            if call.cached:
                 lock.link = link
-                if link.cache.take(self.name, resource, wanted, owner, lock):
+                if link.cache.take(self.name, call.resource, mode, call.owner, lock):
                     return lock
-                entry = link.cache.new(self.name, resource, wanted, owner, lock)
+                entry = link.cache.new(self.name, call.resource, mode, call.owner, lock)
             try:
                 await lock.acquire(link, call, entry)
             except Gone:  # nothing was sent: the daemon has been started anew
@@ -270,6 +286,7 @@ class Lockspace:
     async def leave(self, *, force: bool = False) -> None:
         """As the blocking `Lockspace.leave`: refused while locks are held in it, unless by force."""
         await self._connection.call(calls.LeaveSpace(self.name, force))
+        self._joined = None
 
 
 class Lock(HeldLock):
@@ -343,11 +360,11 @@ class Lock(HeldLock):
 
     async def acquire(self, link: AsyncLink, call: calls.Lock, entry: Entry | None) -> None:
         """Ask and wait.  Raises Gone: nothing was sent."""
+        limit_ms = lock_limit_ms(call.wait_ms)
         holder = entry or self
         request = Request(link.new_id(), call)
         replies = link.start(request, holder)
         self.link = link
-        limit_ms = lock_limit_ms(call.wait_ms)
         try:
             async with asyncio.timeout(None if limit_ms is None else limit_ms / 1000):
                 grant = grant_of(result_of(await next_of(replies)))
@@ -356,7 +373,7 @@ class Lock(HeldLock):
             else:
                 self._grant = grant
         except Gone:
-            raise not_granted(self.what) from None
+            raise not_granted(self.what, link.ended) from None
         except RingfenceError:
             raise
         except BaseException as error:  # the time limit, a cancelled task
@@ -378,10 +395,10 @@ class Lock(HeldLock):
     # -- helpers ---------------------------------------------------------------------------
 
     async def _convert(self, call: calls.Convert) -> None:
+        limit_ms = lock_limit_ms(call.wait_ms)
         link = self.link
         assert link is not None
         request = Request(link.new_id(), call)
-        limit_ms = lock_limit_ms(call.wait_ms)
         try:
             replies = link.start(request)
             try:
@@ -419,7 +436,7 @@ class Lock(HeldLock):
         """What was sent is carried out, whatever happens to the wait for the answer."""
         link = self.link
         assert link is not None
-        self._grant = None
+        grant, self._grant = self._grant, None
         if self._lost:
             return
         request = Request(link.new_id(), calls.Unlock(lock, lvb=lvb, quiet=not wait))
@@ -428,8 +445,12 @@ class Lock(HeldLock):
             link.holders.pop(lock, None)
             if wait:
                 async with asyncio.timeout((lock_limit_ms(0) or 0) / 1000):
-                    if (await next_of(replies)).error is not None:
-                        self._lost = NODE_LOST
+                    result_of(await next_of(replies))
+        except RingfenceError as error:
+            if is_unread(error):
+                self._grant, link.holders[lock] = grant, self
+                raise
+            self._lost = NODE_LOST
         except Gone:
             self._lost = self._lost or link.ended
         except TimeoutError:

@@ -30,6 +30,7 @@ from ringfence.client.cache import Cache
 from ringfence.client.link import Gone, Link, Silence, deadline
 from ringfence.client.lockspace import Lockspace
 from ringfence.client.messages import (
+    CLOSED_HERE,
     RETRY_MS,
     check_plain,
     closed,
@@ -50,7 +51,6 @@ PAUSE_S = 0.05
 """Between two attempts to reach a daemon that went away; it doubles, up to a second."""
 
 
-CLOSED_HERE = "its connection was closed"
 NOTHING = "0"
 """No request has this id: to cancel it only asks whether the daemon is there."""
 UNSEEN = 1000
@@ -114,12 +114,7 @@ class Connection:
             Unavailable: the daemon went away and did not come back within retry_ms.
 
         Source: Linux libdlm dlm_create_lockspace(3)."""
-        text = text_of(name)
-        try:
-            self.call(calls.JoinSpace(text, wait_ms), timeout_ms=wait_ms or None)
-        except TimedOut:
-            raise not_joined(text, wait_ms or 0) from None
-        return Lockspace(self, name)
+        return Lockspace(self, name, self.join(text_of(name), wait_ms))
 
     def call(self, call: Call, *, timeout_ms: int | None = None, id: str = "") -> Any:
         """Send any request of `wire.client` that has one answer, and return its result.
@@ -223,6 +218,15 @@ class Connection:
                     link.end(CLOSED_HERE)
 
     # -- used by Lockspace -----------------------------------------------------------
+
+    def join(self, lockspace: str, wait_ms: int | None) -> Link:
+        """Join it.  Returns: a link that has ended if the daemon that joined it has."""
+        link = self.link()  # before the question: which may be asked twice, of two daemons
+        try:
+            self.call(calls.JoinSpace(lockspace, wait_ms), timeout_ms=wait_ms or None)
+        except TimedOut:
+            raise not_joined(lockspace, wait_ms or 0) from None
+        return link
 
     def link(self) -> Link:
         """This thread's connection, made anew if it has ended.  Raises Unavailable, BadInput."""

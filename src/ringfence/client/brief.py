@@ -65,7 +65,8 @@ class Brief:
         try:
             data = line.encode()
         except UnicodeEncodeError as error:
-            raise BadInput(f"{error.object!r} is no text", next="give text that UTF-8 can write") from None
+            begin, end = line.rfind('"', 0, error.start) + 1, line.find('"', error.end)
+            raise BadInput(f"{line[begin:end]!r} is no text", next="give text that UTF-8 can write") from None
         if len(data) >= REQUEST_BYTES:
             raise BadInput(f"a request is longer than {REQUEST_BYTES} bytes", next="send less at once")
         return self._answer(data, name)

@@ -15,6 +15,7 @@ from ringfence.client.messages import (
     SILENT,
     check_lvb,
     grant_of,
+    is_unread,
     lock_limit_ms,
     lock_lost,
     mode_of,
@@ -192,6 +193,7 @@ class Lock(HeldLock):
         """Ask and wait.  Whatever interrupts it, the request is taken back and nothing else is touched.
 
         Raises Gone: nothing was sent; all else as `Lockspace.lock` says."""
+        limit_ms = lock_limit_ms(call.wait_ms)
         holder = entry or self
         request = Request(link.new_id(), call)
         sent = False
@@ -200,7 +202,7 @@ class Lock(HeldLock):
         try:
             link.send(request)
             sent = True
-            grant = grant_of(result_of(link.wait(answer, deadline(lock_limit_ms(call.wait_ms)))))
+            grant = grant_of(result_of(link.wait(answer, deadline(limit_ms))))
             link.answered = max(link.answered, int(request.id))
             if entry is not None:
                 entry.cache.granted(entry, grant, self)
@@ -209,7 +211,7 @@ class Lock(HeldLock):
         except Gone:
             if not sent:
                 raise
-            raise not_granted(self.what) from None
+            raise not_granted(self.what, link.ended) from None
         except RingfenceError:
             raise
         except BaseException as error:  # Silence, Ctrl-C
@@ -231,6 +233,7 @@ class Lock(HeldLock):
     # -- helpers ---------------------------------------------------------------------------
 
     def _convert(self, call: calls.Convert) -> None:
+        limit_ms = lock_limit_ms(call.wait_ms)
         link = self.link
         assert link is not None
         request = Request(link.new_id(), call)
@@ -238,7 +241,7 @@ class Lock(HeldLock):
         try:
             try:
                 link.send(request)
-                self._converted(link.wait(answer, deadline(lock_limit_ms(call.wait_ms))))
+                self._converted(link.wait(answer, deadline(limit_ms)))
             except (Gone, RingfenceError):
                 raise
             except BaseException as error:  # Silence, Ctrl-C
@@ -272,6 +275,7 @@ class Lock(HeldLock):
         """What was sent is carried out, whatever happens to the wait for the answer."""
         link = self.link
         assert link is not None
+        grant = self._grant
         if self._lost:
             self._grant = None
             return
@@ -286,7 +290,12 @@ class Lock(HeldLock):
                 self._let_go(link, lock, request.id)
                 return
             link.holders.pop(lock, None)
-            if link.wait(answer, deadline(lock_limit_ms(0))).error is not None:
+            try:
+                result_of(link.wait(answer, deadline(lock_limit_ms(0))))
+            except RingfenceError as error:
+                if is_unread(error):
+                    self._grant, link.holders[lock] = grant, self
+                    raise
                 self._lost = NODE_LOST
         except Gone:
             self._grant, self._lost = None, self._lost or link.ended

@@ -5,9 +5,10 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from ringfence.client.held import OnBlocking, OnLost
-from ringfence.client.link import Gone
+from ringfence.client.link import Gone, Link
 from ringfence.client.lock import Lock
 from ringfence.client.messages import check_cached, mode_of, not_granted
+from ringfence.core.errors import NotFound
 from ringfence.core.locknames import text_of
 from ringfence.core.modes import MODE_NAMES, Mode
 from ringfence.wire import client as calls
@@ -19,11 +20,16 @@ _text_of = lru_cache(4096)(text_of)  # a third of what a cached lock costs
 
 
 class Lockspace:
-    """A lockspace that this node has joined.  Made by `Connection.lockspace`; safe for several threads."""
+    """A lockspace that this node has joined.  Made by `Connection.lockspace`; safe for several threads.
 
-    def __init__(self, connection: "Connection", name: str | bytes) -> None:
+    A node that comes back is in no lockspace but those of its volumes.  So the first lock that is asked for
+    after a restart of the daemon joins anew; one that was left, here or by another process, stays left."""
+
+    def __init__(self, connection: "Connection", name: str | bytes, joined: Link | None = None) -> None:
         self.name = text_of(name)
         self._connection = connection
+        self._joined = joined
+        """A link to the daemon that joined it; None: it is left, or somebody else sees to that."""
 
     def lock(
         self,
@@ -69,7 +75,7 @@ class Lockspace:
             Refused: the lockspace is frozen and wait_ms is 0, or the cluster cannot act.
             LocksLost: the daemon ended meanwhile; ask again once it is back.
             Unavailable: no daemon, or one that does not answer.
-            BadInput, NotFound: names, modes or flags that cannot be; a lockspace that is not joined.
+            BadInput, NotFound: names, modes or flags that cannot be; a lockspace that was left.
 
         Source: Linux dlm_lock(3); Davis, VAXcluster Principles, ch. 6."""
         wanted, resource = mode_of(mode), _text_of(resource)
@@ -81,10 +87,12 @@ class Lockspace:
             thread="" if cached else self._connection.names.own(),
         )  # fmt: skip
         try:
-            if cached:
-                self._cached(lock, wanted, call)
-            else:
-                self._plain(lock, call)
+            try:
+                self._take(lock, wanted, call)
+            except NotFound:
+                if not self._rejoin(wait_ms):
+                    raise
+                self._take(lock, wanted, call)
         except BaseException:
             lock.abandon()  # Ctrl-C, just now
             raise
@@ -124,6 +132,23 @@ class Lockspace:
 
         Source: Linux libdlm dlm_release_lockspace(3)."""
         self._connection.call(calls.LeaveSpace(self.name, force))
+        self._joined = None
+
+    def _take(self, lock: Lock, mode: Mode, call: calls.Lock) -> None:
+        if call.cached:
+            self._cached(lock, mode, call)
+        else:
+            self._plain(lock, call)
+
+    def _rejoin(self, wait_ms: int | None) -> bool:
+        """Join it anew if the daemon that had joined it is gone.  Raises as `Connection.lockspace`."""
+        if self._joined is None:
+            return False
+        self._joined.look()  # it may be another thread's, who has asked nothing since
+        if not self._joined.ended:
+            return False
+        self._joined = self._connection.join(self.name, wait_ms)
+        return True
 
     def _plain(self, lock: Lock, call: calls.Lock) -> None:
         connection = self._connection

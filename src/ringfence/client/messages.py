@@ -15,6 +15,8 @@ import msgspec
 from ringfence.core.errors import (
     BadInput,
     LocksLost,
+    NotFound,
+    RingfenceError,
     TimedOut,
     Unavailable,
     from_dict,
@@ -36,6 +38,7 @@ PATIENCE_MS = 30_000
 """How much longer than its own `wait_ms` a lock may take before the daemon counts as frozen."""
 
 CLOSED = "the connection to the daemon ended"
+CLOSED_HERE = "its connection was closed"
 INTERRUPTED = "the connection to the daemon was interrupted in the middle of a request"
 NODE_LOST = "this node's locks were lost"
 SILENT = "the daemon does not answer"
@@ -170,7 +173,7 @@ def grant_of(result: Any) -> Grant:
 
 def mode_of(mode: Mode | str) -> Mode:
     """Raises BadInput.  The daemon would say so too, but later."""
-    known = mode if isinstance(mode, Mode) else MODES.get(mode) or MODES.get(mode.upper(), Mode.UN)
+    known = mode if isinstance(mode, Mode) else MODES.get(mode) or MODES.get(str(mode).upper(), Mode.UN)
     if known is Mode.UN:
         raise BadInput(f"{mode!r} is no lock mode", next="give NL, CR, CW, PR, PW or EX")
     return known
@@ -186,8 +189,17 @@ def check_cached(mode: Mode, flags: int) -> None:
 
 def check_lvb(lvb: bytes | None) -> None:
     """Raises BadInput for what is no value block."""
-    if lvb is not None and len(lvb) != LVB_BYTES:
+    if lvb is None:
+        return
+    if not isinstance(lvb, bytes | bytearray):  # a str would only be found out by the daemon
+        raise BadInput(f"a value block is bytes, not {type(lvb).__name__}", next=f"give {LVB_BYTES} bytes")
+    if len(lvb) != LVB_BYTES:
         raise BadInput(f"a value block has {LVB_BYTES} bytes, not {len(lvb)}")
+
+
+def is_unread(error: RingfenceError) -> bool:
+    """Whether the daemon could not even read what it was asked: nothing is another than before."""
+    return isinstance(error, BadInput) and not isinstance(error, NotFound)
 
 
 def check_plain(call: Call) -> None:
@@ -199,7 +211,14 @@ def check_plain(call: Call) -> None:
 
 
 def lock_limit_ms(wait_ms: int | None) -> int | None:
-    return None if wait_ms is None else wait_ms + PATIENCE_MS
+    """Raises BadInput for what is no number of milliseconds; call it before anything is asked."""
+    if wait_ms is None:
+        return None
+    if type(wait_ms) is not int:  # NaN would be sent as null: for ever
+        raise BadInput(
+            f"wait_ms is {wait_ms!r}", next="give whole milliseconds, 0 to try, or None to wait for ever"
+        )
+    return wait_ms + PATIENCE_MS
 
 
 # -- errors ------------------------------------------------------------------
@@ -225,7 +244,10 @@ def lock_lost(what: str, why: str) -> LocksLost:
     )
 
 
-def not_granted(what: str) -> LocksLost:
+def not_granted(what: str, why: str = "") -> LocksLost:
+    """Args: why: the link ended."""
+    if why == CLOSED_HERE:
+        return LocksLost(f"the connection was closed here while {what} was asked for", next="connect anew")
     return LocksLost(
         f"the daemon ended while {what} was asked for",
         next="ask for the lock again once it is back",

@@ -65,6 +65,13 @@ class BadInput(RingfenceError):
     code = "bad-input"
 
 
+class BadName(BadInput):
+    """A name that no VG or LV may be given, whatever there is: LVM2 finds that out from the words alone."""
+
+    code = "bad-name"
+    exit_code = EXIT_BAD_COMMAND
+
+
 class ConfigError(BadInput):
     code = "bad-config"
 
@@ -138,7 +145,7 @@ class InternalError(RingfenceError):
 KINDS: dict[str, type[RingfenceError]] = {
     kind.code: kind
     for kind in (
-        RingfenceError, BadInput, ConfigError, NotFound, Refused, LockHeld, Deadlock,
+        RingfenceError, BadInput, BadName, ConfigError, NotFound, Refused, LockHeld, Deadlock,
         TimedOut, LocksLost, NoAuthority, VgChanged, Unavailable, Damaged, DeviceFailed, InternalError,
     )
 }  # fmt: skip

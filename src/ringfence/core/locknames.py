@@ -66,7 +66,9 @@ def unescape(text: str) -> bytes:
 def text_of(name: str | bytes) -> str:
     """A program's name for something: its characters, or its bytes, as they are.
 
-    Raises BadInput for a str that holds what is neither text nor from os.fsdecode."""
+    Raises BadInput for a str that holds what is neither text nor from os.fsdecode, and for anything else."""
+    if not isinstance(name, bytes | str):
+        raise BadInput(f"{name!r} is no name", next="give str or bytes")
     try:
         return escape(name if isinstance(name, bytes) else name.encode("utf-8", "surrogateescape"))
     except UnicodeEncodeError:

@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from ringfence.core.ids import Epoch, Life
+from ringfence.core.locknames import vg_of
 from ringfence.core.modes import Mode
 from ringfence.engine import powering
 from ringfence.engine.adoption import adopt
-from ringfence.engine.commands.locking import GLOBAL_SPACE, VG_RESOURCE
+from ringfence.engine.commands.locking import VG_RESOURCE
 from ringfence.engine.facts import Fact, NotAdmitted, Noted
 from ringfence.engine.identity import enrol, why_not_this_machine
 from ringfence.engine.losses import (
@@ -125,7 +126,7 @@ def _volumes_in_use(state: ClusterState) -> Counter[int]:
     found: Counter[int] = Counter()
     alone = Mode.EX
     for name, space in state.lockspaces.items():
-        if not name.startswith("lvm_") or name == GLOBAL_SPACE:
+        if vg_of(name) is None:
             continue
         bodies = [body for resource, body in space.resources.items() if resource != VG_RESOURCE]
         found.update([lock.owner for body in bodies for lock in body.granted if lock.held is alone])

@@ -180,6 +180,10 @@ class Handovers:
         def finished(result: object, error: RingfenceError | None) -> None:
             self.busy.pop(uuid, None)
             self._again_ns.pop(uuid, None)
+            if result is True:
+                what = f"LV {vg}/{name} is held EX here and not open: its path was gone when its hand-over"
+                what += f" ended; to open it: lvchange -aey {vg}/{name}"
+                self._context.record("handover-dropped", what, vg=vg, lv=name)
             if error is not None and not isinstance(error, LocksLost):
                 self._again_ns[uuid] = self._context.now_ns + AGAIN_MS * 1_000_000
 

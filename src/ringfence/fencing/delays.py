@@ -17,6 +17,9 @@ import msgspec
 from ringfence.core.cluster import ClusterConfig
 from ringfence.core.ids import Life
 
+DECIDING_MS = 5000
+"""For who has no other wish: in this time the half that does not wait has called the other one off."""
+
 
 class Delay(msgspec.Struct, frozen=True):
     delay_ms: int
@@ -44,6 +47,16 @@ def favours_lost(
         return False
     theirs, ours = (sum(stakes.get(node, 0) for node in side) for side in (lost, left))
     return theirs > ours or (theirs == ours and min(lost) < min(left, default=0))
+
+
+def shoots_at_once(config: ClusterConfig) -> bool:
+    """Whether two nodes that lose each other fence one another at the same time: both may die of it."""
+    if not config.two_node or not all(node.levels for node in config.nodes):
+        return False
+    if config.timing.priority_delay_ms or len({node.fence_delay_ms for node in config.nodes}) > 1:
+        return False
+    first = [config.device(name) for node in config.nodes for name in node.levels[0].names]
+    return not any(device.parameters.get("delay", "").strip("0.") for device in first)  # the agent waits
 
 
 def delays_of(config: ClusterConfig, life: Life, favoured: Collection[Life]) -> tuple[Delay, ...]:

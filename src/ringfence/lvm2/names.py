@@ -5,7 +5,7 @@ validate_tag, apply_lvname_restrictions), lib/uuid/uuid.c; DLM_LOCKSPACE_LEN in 
 
 import re
 
-from ringfence.core.errors import BadInput
+from ringfence.core.errors import BadInput, BadName
 
 NAME_LENGTH = 127
 """Longest name of a VG or LV."""
@@ -32,20 +32,20 @@ _RESERVED_PARTS = (
 
 
 def check_name(name: str, kind: str = "VG") -> None:
-    """Raises BadInput unless LVM2 would accept the name.  kind: "VG" or "LV", for the message."""
+    """Raises BadName unless LVM2 would accept the name.  kind: "VG" or "LV", for the message."""
     if not name:
-        raise BadInput(f"{kind} name is empty", next="give a name")
+        raise BadName(f"{kind} name is empty", next="give a name")
     if name in (".", ".."):
-        raise BadInput(f'{kind} name "{name}" is invalid: "." and ".." are reserved')
+        raise BadName(f'{kind} name "{name}" is invalid: "." and ".." are reserved')
     if name.startswith("-"):
-        raise BadInput(f'{kind} name "{name}" is invalid: a name may not begin with a hyphen')
+        raise BadName(f'{kind} name "{name}" is invalid: a name may not begin with a hyphen')
     if not _NAME.match(name):
-        raise BadInput(
+        raise BadName(
             f"{kind} name {name!r} contains an invalid character",
             next="valid are: [a-zA-Z0-9.-_+]",
         )
     if len(name) > NAME_LENGTH:
-        raise BadInput(f"{kind} name is too long: {len(name)} characters, at most {NAME_LENGTH}")
+        raise BadName(f"{kind} name is too long: {len(name)} characters, at most {NAME_LENGTH}")
 
 
 def can_be_name(name: str) -> bool:
@@ -54,28 +54,28 @@ def can_be_name(name: str) -> bool:
 
 
 def check_vg_name(name: str) -> None:
-    """Raises BadInput unless this can be the name of a shared VG."""
+    """Raises BadName unless this can be the name of a shared VG."""
     check_name(name, "VG")
     if len(name) > VG_NAME_LENGTH:
-        raise BadInput(f"VG name is too long to be shared: {len(name)} characters, at most {VG_NAME_LENGTH}")
+        raise BadName(f"VG name is too long to be shared: {len(name)} characters, at most {VG_NAME_LENGTH}")
     if name == "global":
-        raise BadInput(
+        raise BadName(
             'a VG called "global" would share its lockspace, lvm_global, with the global lock',
             next="choose another name (vgrename)",
         )
 
 
 def check_lv_name(name: str, vg: str) -> None:
-    """Raises BadInput unless LVM2 would let a user create an LV of this name in `vg`."""
+    """Raises BadName unless LVM2 would let a user create an LV of this name in `vg`."""
     check_name(name, "LV")
     for start in _RESERVED_STARTS:
         if name.startswith(start):
-            raise BadInput(f'Names starting "{start}" are reserved', next="choose a different LV name")
+            raise BadName(f'Names starting "{start}" are reserved', next="choose a different LV name")
     for part in _RESERVED_PARTS:
         if part in name:
-            raise BadInput(f'Names including "{part}" are reserved', next="choose a different LV name")
+            raise BadName(f'Names including "{part}" are reserved', next="choose a different LV name")
     if len(mapper_name(vg, name)) > MAPPER_LENGTH:
-        raise BadInput(
+        raise BadName(
             f'VG and LV name together are too long for device-mapper: "{vg}" and "{name}"',
             next="choose a shorter LV name",
         )

@@ -4,7 +4,7 @@ Source: LVM2 lib/format_text/export.c (_print_lv), lib/metadata/lv_manip.c (lv_r
 
 from collections.abc import Sequence
 
-from ringfence.core.errors import BadInput, Refused
+from ringfence.core.errors import BadInput, BadName, Refused
 from ringfence.lvm2.names import check_lv_name, check_tag
 from ringfence.lvm2.text import Section, Value
 from ringfence.volumes.growth import GROWING_SUFFIX
@@ -29,11 +29,11 @@ def check_own_tags(tags: Sequence[str]) -> tuple[str, ...]:
 
 
 def check_own_name(name: str) -> None:
-    """Raises BadInput for a name that says of an LV what only ringfence makes one: that it is being wiped, or
+    """Raises BadName for a name that says of an LV what only ringfence makes one: that it is being wiped, or
     keeps extents for another one.  As LVM2 reserves those of the LVs that it makes itself."""
     for suffix in (WIPING_SUFFIX, GROWING_SUFFIX, MOVING_SUFFIX):
         if name.rstrip("0123456789").endswith(suffix):
-            raise BadInput(f'Names ending "{suffix}" are reserved', next="choose a different LV name")
+            raise BadName(f'Names ending "{suffix}" are reserved', next="choose a different LV name")
 
 
 def rename_lv(vg: Vg, name: str, new: str) -> Vg:
@@ -42,7 +42,7 @@ def rename_lv(vg: Vg, name: str, new: str) -> Vg:
     check_lv_name(new, vg.name)
     check_own_name(new)
     if new == name:
-        raise BadInput("Old and new logical volume names must differ")
+        raise BadName("Old and new logical volume names must differ")
     if vg.lv(new) is not None:
         raise BadInput(f'Logical Volume "{new}" already exists in volume group "{vg.name}"')
     return vg.with_renamed(name, new)

@@ -13,7 +13,7 @@ from ringfence.core.errors import Damaged, DeviceFailed, NotFound, RingfenceErro
 from ringfence.lvm2.area import MdaHeader
 from ringfence.lvm2.label import Area, PvLabel
 from ringfence.lvm2.names import without_dashes
-from ringfence.volumes.model import Pv, Vg
+from ringfence.volumes.model import SECTOR_BYTES, Pv, Vg
 
 
 class AreaOnDisk(msgspec.Struct, frozen=True):
@@ -193,6 +193,35 @@ def _bare(uuid: str) -> str:
         return without_dashes(uuid)
     except RingfenceError:
         return uuid
+
+
+def shrunk(found: VgOnDisk) -> list[str]:
+    """What LVM2 says of PVs whose device is smaller than it was.  Source: LVM2 lib/metadata/metadata.c
+    (check_pv_dev_sizes)."""
+    told = []
+    for name, have in found.pvs.items():
+        pv, sectors = found.vg.pv(name), have.device_bytes // SECTOR_BYTES
+        if pv is not None and sectors < pv.device_sectors:
+            told.append(
+                f"Device {have.path} has size of {sectors} sectors which is smaller than corresponding PV "
+                f"size of {pv.device_sectors} sectors. Was device resized?"
+            )
+    return told
+
+
+def check_ends(found: VgOnDisk) -> None:
+    """Raises Damaged if an extent of the VG lies behind the end of its device."""
+    for name, have in found.pvs.items():
+        pv = found.vg.pv(name)
+        if pv is None:
+            continue
+        end_bytes = (pv.start_sectors + pv.extent_count * found.vg.extent_sectors) * SECTOR_BYTES
+        if end_bytes > have.device_bytes:
+            raise Damaged(
+                f"{have.path} ends at {have.device_bytes} bytes, and PV {pv.uuid} of VG {found.vg.name} "
+                f"at {end_bytes}",
+                next=f"give the device its size back; if nothing lies behind its end: pvresize {have.path}",
+            )
 
 
 def check_complete(found: VgOnDisk, *, partial: bool = False) -> None:

@@ -53,6 +53,8 @@ class DiskFacts(_Part, frozen=True):
     trouble: str = ""
     vg: VgFacts | None = None
     """None: it is in no VG, or keeps no metadata that can be read."""
+    pv_bytes: int = 0
+    """How large the disk was when the PV was made, or resized; 0: the label does not tell."""
 
 
 class DirectoryFacts(_Part, frozen=True):

@@ -460,6 +460,8 @@ class LvChange(_Call, frozen=True):
     """Activate it shared whatever is on it."""
     partial: bool = False
     """Activate it though PVs of it are missing: what lies there fails."""
+    disconnect: bool = False
+    """Deactivate it, or change its mode, though NBD clients are connected: they are cut off."""
     counted: bool = False
     """Of every LV of a VG the result says how many, in "count", and not "lvs", which."""
 

@@ -4,7 +4,7 @@ _TEXT = """
 lv_uuid The LV's own identity, which no rename changes.
 lv_name Its name; hidden ones stand in brackets.
 lv_full_name VG/LV.
-lv_path Where it is used on this host, if it is active here.
+lv_path Where it is used on this host, once it is active here.
 lv_dm_path Where device-mapper would have it.
 lv_parent The LV that it is a part of.
 lv_layout How its extents are laid out: linear, striped, raid, thin and so on.

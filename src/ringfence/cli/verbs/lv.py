@@ -19,7 +19,7 @@ from ringfence.cli.verbs.lv_kinds import (
     split_lv,
 )
 from ringfence.cli.verbs.table import CHANGE, SELECT, Given, Option, Stock, Verb, Work, call, ignored
-from ringfence.cli.verbs.vg import ACTIVATE, BOOT, NO_EFFECT, NOW, PARTIAL, is_partial
+from ringfence.cli.verbs.vg import ACTIVATE, BOOT, DISCONNECT, NO_EFFECT, NOW, PARTIAL, is_partial
 from ringfence.cli.verbs.words import bare
 from ringfence.core.errors import BadInput
 
@@ -85,6 +85,7 @@ def _lvchange(given: Given) -> Work:
                 "LvChange", vg=vg, lv=lv, activate=given["activate"], add_tags=add, drop_tags=drop,
                 permission=given["permission"], alloc=policy_of(given), refresh=refresh,
                 force=bool(given["force"]) or None, partial=is_partial(given),
+                disconnect=bool(given["disconnect"]) or None,
             )
             | {"wait_ms": given["wait"]},
         )
@@ -162,15 +163,16 @@ VERBS = {
         (
             ACTIVATE, NOW, *PARTIAL, ADD_TAG, DROP_TAG, PERMISSION, ALLOC, CONTIGUOUS,
             Option("refresh", ("--refresh",), "Reload what is open here by what the metadata says."),
-            FORCE, SELECT, *BOOT, *CHANGE,
+            FORCE, DISCONNECT, SELECT, *BOOT, *CHANGE,
         ),
         _lvchange,
-        "VG stands for all of its LVs. Without --wait it is refused at once, and told who holds the LV. -an "
-        "cuts off who uses it over NBD, where LVM2 would refuse.",
+        "VG stands for all of its LVs. Without --wait it is refused at once, and told who holds the LV. What "
+        "is in use stays active, as for LVM2, with --force, too.",
         (
             ("lvchange -aey vg0/vm1", "this host alone may write"),
             ("lvchange -asy vg0/vm1", "shared: for a cluster file system"),
             ("lvchange -an vg0/vm1", "others may have it"),
+            ("lvchange -an --disconnect vg0/vm1", "though a machine here runs on it"),
             ("lvchange --addtag db vg0/vm1", "a tag, seen by all hosts at once"),
         ),
         least=1,

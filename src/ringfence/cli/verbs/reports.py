@@ -2,6 +2,7 @@
 
 Source: LVM2 tools/reporter.c; lvmreport(7)."""
 
+import os
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -207,6 +208,7 @@ def _lv_call(asked: Asked, vg: str, lv: str, given: Given, one_of_many: bool) ->
     Args: one_of_many: answers are to be joined, by the LVs' uuids."""
     wanted = {field.name for field in asked.needed} | {"vg_name"}
     wanted |= {"lv_uuid"} if one_of_many else set()
+    wanted |= {"lv_name"} if "lv_path" in wanted else set()
     wanted |= {source for name in wanted if name in DERIVED for source in DERIVED[name][0]}
     if any(name.startswith("@") for name in given.names):
         wanted.add("lv_tags")
@@ -236,8 +238,18 @@ def _hear(daemon: Brief, questions: Sequence[Call]) -> Heard:
         tables.append(Table.of_answer(answer))
         notes += [note for note in answer.get("notes") or [] if note not in notes]
     table = tables[0] if len(tables) == 1 else Table.joined(tables)
+    if "lv_path" in table.columns:
+        _complete_paths(table, os.path.join(os.path.dirname(daemon.path), "dev"))
     table.split("segments")
     return Heard(table, notes, errors)
+
+
+def _complete_paths(table: Table, directory: str) -> None:
+    """LVM2 has a path of an LV that is not active, too: where it will be."""
+    columns = (table.column(name) for name in ("lv_path", "vg_name", "lv_name"))
+    table.columns["lv_path"] = [
+        path or (f"{directory}/{vg}/{lv}" if lv else "") for path, vg, lv in zip(*columns, strict=True)
+    ]
 
 
 _NO_VG: Row = {

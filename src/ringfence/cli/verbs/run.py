@@ -1,7 +1,8 @@
 """A verb's command line carried out.
 
 Several names are done one after the other; one that fails does not stop the rest, and the exit code is then
-5, as LVM2 does.  Source: LVM2 tools/toollib.c (process_each_vg, process_each_lv)."""
+the greatest of any, as LVM2 does: 5, or 3 where a name cannot be.  Source: LVM2 tools/toollib.c
+(process_each_vg, process_each_lv)."""
 
 from __future__ import annotations
 
@@ -101,8 +102,9 @@ def _each(daemon: Brief, work: Work, entry: Verb, given: Given) -> int:
             answer["error"] = errors[0].as_dict()
             answer["errors"] = [error.as_dict() for error in errors]
         print_json(answer)
-    failed = errors or any(result.get("problems") for result in results)
-    return EXIT_FAILED if failed else EXIT_OK
+    if any(result.get("problems") for result in results):
+        return EXIT_FAILED
+    return max((error.exit_code for error in errors), default=EXIT_OK)
 
 
 def _asked(daemon: Brief, call: Call, entry: Verb, given: Given) -> Any:

@@ -33,6 +33,10 @@ PARTIAL = (
     Option("activationmode", ("--activationmode",), "partial: as --partial.", "MODE", activation_mode,
         "complete", choices=("complete", "degraded", "partial")),
 )  # fmt: skip
+DISCONNECT = Option(
+    "disconnect", ("--disconnect",), "With -a: what is in use here, too; its NBD clients are cut off.",
+    ours=True,
+)  # fmt: skip
 
 
 def is_partial(given: Given) -> bool | None:
@@ -99,7 +103,10 @@ def _vgchange(given: Given) -> Work:
     return [
         (
             vg,
-            call("LvChange", vg=vg, lv="", activate=given["activate"], partial=is_partial(given))
+            call(
+                "LvChange", vg=vg, lv="", activate=given["activate"], partial=is_partial(given),
+                disconnect=bool(given["disconnect"]) or None,
+            )
             | {"wait_ms": given["wait"]}
             | ({} if given["json"] else {"counted": True}),
         )
@@ -163,7 +170,7 @@ VERBS = {
         (
             Option("lockstart", ("--lockstart", "--lock-start"), "Start the VGs' lockspaces here."),
             Option("lockstop", ("--lockstop", "--lock-stop"), "Stop them here; no LV may be active."),
-            ACTIVATE, NOW, *PARTIAL,
+            ACTIVATE, NOW, *PARTIAL, DISCONNECT,
             Option("refresh", ("--refresh",), "Reload what is open here by what the metadata says."),
             *PROPERTIES, SELECT, *BOOT, ignored("-f", "--force"), *CHANGE,
         ),

@@ -12,6 +12,7 @@ from ringfence.config.setup.nodes import family
 from ringfence.core.cluster import ClusterConfig, Confirms, DeviceConfig, Level, Timing
 from ringfence.core.cluster import Use as LevelUse
 from ringfence.core.errors import BadInput
+from ringfence.fencing.delays import DECIDING_MS, shoots_at_once
 
 MOST_TRIED = 16
 RESERVED = ("secrets", "NEXT.txt")
@@ -88,7 +89,8 @@ def plan_of(
     Args:
         config: without devices and levels; nodes with addresses.
         levels: by node name; a node without any stays fenced by hand.
-        imported: the devices worked as they are described, so no secret is missing.
+        imported: the devices worked as they are described, so no secret is missing; and so did two that
+            fence each other.
 
     Raises:
         BadInput: the whole is no cluster that ringfence and corosync would run.
@@ -121,6 +123,9 @@ def plan_of(
     whole = msgspec.structs.replace(
         config, nodes=tuple(nodes), devices=tuple(devices[name] for name in sorted(devices))
     )
+    if not imported and shoots_at_once(whole):
+        timing = msgspec.structs.replace(whole.timing, priority_delay_ms=DECIDING_MS)
+        whole = msgspec.structs.replace(whole, timing=timing)
     check_cluster(whole, lab=False)
     render_corosync(whole)  # refuses what corosync would
     return Plan(whole, tuple(disks), tuple(secrets[name] for name in sorted(secrets)), imported)

@@ -41,7 +41,7 @@ def disk_facts(disk: DiskFacts, *, read: bool = True) -> DiskFacts:
     if disk.trouble or not read:
         return disk
     pv = label = text = trouble = ""
-    vg = None
+    vg, pv_bytes = None, 0
     with DirectFile(disk.path, write=False) as file:
         start = file.read(0, min(LABEL_SCAN_BYTES, file.size_bytes))
         label = _digest(start)
@@ -50,13 +50,13 @@ def disk_facts(disk: DiskFacts, *, read: bool = True) -> DiskFacts:
         except Damaged as error:
             trouble, found = error.message, None
         if found is not None:
-            pv = found.uuid
+            pv, pv_bytes = found.uuid, found.device_bytes
             headers = [file.read(area.offset_bytes, HEADER_BYTES) for area in found.metadata_areas]
             text = _digest(b"".join(headers))
             with contextlib.suppress(Damaged):  # whoever reads the VG tells
                 vg = _vg(file, found.metadata_areas, headers, disk.path)
     wwid = _wwid(disk.path) if disk.block else ""
-    return DiskFacts(disk.path, disk.size_bytes, disk.block, pv, label, text, wwid, trouble, vg)
+    return DiskFacts(disk.path, disk.size_bytes, disk.block, pv, label, text, wwid, trouble, vg, pv_bytes)
 
 
 def _vg(file: DirectFile, areas: Sequence[Area], headers: Sequence[bytes], path: str) -> VgFacts | None:

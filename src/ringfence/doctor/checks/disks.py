@@ -25,6 +25,11 @@ TWICE = error(
 UNREADABLE = error(
     "disk-unreadable", "a disk of [devices] cannot be read", "volumes on it fail on that host, or hang"
 )
+SHRUNK = error(
+    "disk-shrunk",
+    "a disk is smaller than the PV on it",
+    "what lies behind its end is gone: LVs there cannot be opened, or fail while a machine runs on them",
+)
 PARTIAL = error(
     "pv-missing",
     "a shared VG lacks a PV on this host",
@@ -37,7 +42,7 @@ IS_FILE = warning(
     "a file on a host's own disk is shared with nobody; on a network file system it may be cached",
     excused="a lab's hosts share one file",
 )
-KINDS = (MISSING, PARTIAL, DIFFERS, TWICE, UNREADABLE, NONE, IS_FILE)
+KINDS = (MISSING, PARTIAL, DIFFERS, TWICE, UNREADABLE, SHRUNK, NONE, IS_FILE)
 
 
 def check(facts: ClusterFacts) -> Iterator[Finding]:
@@ -71,6 +76,10 @@ def _host(host: HostFacts) -> Iterator[Finding]:
         elif not disk.block:
             what = f"{name}: {disk.path} is a file"
             yield IS_FILE.at(name, what, "name block devices in [devices] paths")
+        if disk.size_bytes < disk.pv_bytes:
+            what = f"{name}: {disk.path} has {disk.size_bytes} bytes, and the PV on it {disk.pv_bytes}"
+            mend = f"give it its size back; if nothing lies behind its end: ringfence pvresize {disk.path}"
+            yield SHRUNK.at(name, what, mend)
         other = seen.setdefault(disk.pv, disk) if disk.pv else disk
         if other is not disk:
             what = f"{name}: PV {disk.pv} is on {other.path} and on {disk.path}"

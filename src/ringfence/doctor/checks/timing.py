@@ -9,6 +9,7 @@ from ringfence.core.cluster import ClusterConfig
 from ringfence.core.errors import ConfigError
 from ringfence.doctor.facts import ClusterFacts
 from ringfence.doctor.findings import Finding, error, note, warning
+from ringfence.fencing.delays import DECIDING_MS, shoots_at_once
 
 LOOKS = 2
 """An off and its second look: about two status calls at least."""
@@ -36,12 +37,18 @@ TWO_NODE = note(
     "after a partition one fence decides who goes on; two fence devices that lie at once make two writers on "
     "every VG without disk slots. A third vote (a small host without volumes is enough) ends that",
 )
+AT_ONCE = warning(
+    "two-nodes-at-once",
+    "two nodes that lose each other fence one another at the same time",
+    "one cable less, and both may be off: nothing says which of them is to wait",
+    excused="a lab's hosts are made to die",
+)
 NO_MAJORITY = warning(
     "two-nodes-no-majority",
     "two nodes without two_node",
     "when one fails, the other has no majority and stops",
 )
-KINDS = (RULES, HOLD, BOUND, TWO_NODE, NO_MAJORITY)
+KINDS = (RULES, HOLD, BOUND, TWO_NODE, AT_ONCE, NO_MAJORITY)
 
 
 def check(facts: ClusterFacts) -> Iterator[Finding]:
@@ -66,6 +73,11 @@ def check(facts: ClusterFacts) -> Iterator[Finding]:
     if cluster.two_node:
         what = f"{cluster.name} has two nodes and no third vote"
         yield TWO_NODE.at("", what, "add a third node with a vote, and remove two_node")
+        if shoots_at_once(cluster):
+            what = f"{' and '.join(node.name for node in cluster.nodes)} fence each other at the same time"
+            mend = f"[timing] priority_delay_ms = {DECIDING_MS}: who has more volumes open wins; or "
+            mend += f"fence_delay_ms = {DECIDING_MS} of the node that is to win; then ringfence config apply"
+            yield AT_ONCE.at("", what, mend)
     elif len(cluster.nodes) == 2 and all(node.votes == cluster.nodes[0].votes for node in cluster.nodes):
         what = f"{cluster.name} has two nodes with equal votes, and not two_node"
         yield NO_MAJORITY.at("", what, "set [cluster] two_node = true, or add a third node")

@@ -43,7 +43,7 @@ from ringfence.engine.orders import (
 from ringfence.volumes.discovery import VgOnDisk, check_twins
 from ringfence.volumes.model import SECTOR_BYTES, Lv, Stripe, Vg
 from ringfence.volumes.plan import check_plain, find_lv
-from ringfence.wire.block import Extent, Hold, Place
+from ringfence.wire.block import Extent, Hold, Place, Plane
 
 _MODES = {"ey": Mode.EX, "sy": Mode.PR, "n": Mode.UN}
 VG_WAIT_MS = 5000
@@ -142,7 +142,14 @@ def _locate(
 
 
 def activate(
-    vg: str, name: str, mode: Mode, wait_ms: int | None, *, force: bool = False, partial: bool = False
+    vg: str,
+    name: str,
+    mode: Mode,
+    wait_ms: int | None,
+    *,
+    force: bool = False,
+    partial: bool = False,
+    disconnect: bool = False,
 ) -> Generator[Order, Any, dict[str, Any]]:
     """Lock and open.  An LV that is active in this mode already stays as it is,
     unless its path has failed: then it is opened anew.
@@ -151,9 +158,10 @@ def activate(
         wait_ms: also for one that is being zeroed.
         force: in shared mode, too, whatever is on it (`sharing`).
         partial: also if PVs of it are missing; what lies there fails.
+        disconnect: to another mode though it is in use: the path is closed between the two.
 
     Raises LockHeld (names the holder), TimedOut, NotFound, Refused (not a linear or striped LV; not
-    to be shared)."""
+    to be shared; in use in the other mode)."""
     if partial and mode is Mode.PR:
         raise BadInput("--partial is for one host alone", next=f"lvchange -aey --partial {vg}/{name}")
     locked, lv = yield from _locate(vg, name, wait_ms, partial, zeroing=wait_ms != 0)
@@ -175,6 +183,8 @@ def activate(
     if mine is not None:
         if shares:
             yield from check_shareable(vg, lv.name, extents_of(locked.found, lv))
+        if not disconnect and (volume := (yield from find_open(vg, lv.uuid))) is not None:
+            yield from check_unused(volume)
         return (yield from _change_mode(vg, lv, mine, mode, wait_ms, partial))
     held: Held = yield Acquire(space_of(vg), lv.uuid, mode, wait_ms, persistent=True, what=what)
     try:
@@ -277,13 +287,17 @@ def check_stays(vg: str, lv: Lv) -> Generator[Order, Any, None]:
         )
 
 
-def deactivate(vg: str, name: str) -> Generator[Order, Any, dict[str, Any]]:
+def deactivate(vg: str, name: str, *, disconnect: bool = False) -> Generator[Order, Any, dict[str, Any]]:
     """Close, then unlock.  Needs no VG lock: letting go must be possible while a lockspace is frozen.
 
-    Raises Refused if it is LVM2 that has it active."""
+    Args: disconnect: though it is in use; that is cut off.
+
+    Raises Refused if it is LVM2 that has it active, or it is in use."""
     volume, uuid = yield from _named(vg, name)
     mine: Held | None = yield FindLock(space_of(vg), uuid)
     check_ours_to_use(mine, vg, name)
+    if volume is not None and not disconnect:
+        yield from check_unused(volume)
     yield ClosePath(vg, volume.lv if volume is not None else name, uuid)
     if mine is not None:
         with contextlib.suppress(NotFound):  # another command has let go of it meanwhile
@@ -306,6 +320,26 @@ def _named(vg: str, name: str) -> Generator[Order, Any, tuple[OpenVolume | None,
             raise
         return volume, volume.uuid
     return next((one for one in volumes if (one.vg, one.uuid) == (vg, uuid)), None), uuid
+
+
+def is_connected(volume: OpenVolume) -> bool:
+    """Whether to close it would cut somebody off.  A device is guarded by the kernel: while it is open
+    it cannot be taken away."""
+    return volume.connections > 0 and volume.plane is Plane.NBD
+
+
+def check_unused(volume: OpenVolume) -> Generator[Order, Any, None]:
+    """Raises Refused while NBD clients are connected, as LVM2 does not deactivate what is open."""
+    if is_connected(volume) and (yield from used_here((volume.uuid,))):
+        raise in_use(volume.vg, volume.lv)
+
+
+def in_use(vg: str, name: str) -> Refused:
+    return Refused(
+        f"Logical volume {vg}/{name} in use",
+        next="end what uses it (ringfence status); or cut that off: "
+        f"lvchange -an --disconnect {vg}/{name}",
+    )
 
 
 def used_here(uuids: Collection[str]) -> Generator[Order, Any, frozenset[str]]:
@@ -350,10 +384,7 @@ def take_for_removal(
             next=f"lvchange -an {vg.name}/{lv.name}" + (", or use --force" if force is not None else ""),
         )
     if lv.uuid in used:
-        raise Refused(
-            f"Logical volume {vg.name}/{lv.name} in use",
-            next=f"end what uses it (ringfence status); or cut that off: lvchange -an {vg.name}/{lv.name}",
-        )
+        raise in_use(vg.name, lv.name)
     if mine.mode is not Mode.EX:
         yield Convert(mine.lock, Mode.EX, 0)
     return mine.lock

@@ -60,6 +60,8 @@ from ringfence.volumes.slots import place_of, slots_of
 from ringfence.volumes.unclean import forget_done
 from ringfence.wire.client import VgCfgBackup, VgCfgRestore
 
+MOST_SEQNO = 1 << 31
+"""LVM2 counts in 32 bits: the versions after one near their end would be old ones to it."""
 WAIT_MS = 10_000
 """For the VG's lock: changes are short, and a lockspace that is frozen is not waited for."""
 
@@ -85,6 +87,8 @@ def vgcfgrestore(call: VgCfgRestore) -> Command:
         raise BadInput(f"the file is of VG {wanted.name}, not of {call.vg}", next="give its own name")
     check_ours(wanted, me.cluster)
     check_vg(wanted)
+    if wanted.seqno > MOST_SEQNO:
+        raise BadInput(f"the file says seqno {wanted.seqno}: no VG was changed so often", next="correct it")
     wanted = forget_done(wanted)
     global_lock = yield from lock_global()
     existing = _existing((yield from read_disks()), wanted)

@@ -223,10 +223,11 @@ def _abort(call: LvHandover, me: Whoami, busy: MutableMapping[str, str]) -> Comm
         )
     _take_turn(call, lv, busy)
     try:
-        yield from take_back(call.vg, lv.uuid, way.taker)
+        gone = yield from take_back(call.vg, lv.uuid, way.taker)
     finally:
         busy.pop(lv.uuid, None)
-    return _answer(call, lv, "taken back", f"it stays with {giver}, and {taker} closes its end")
+    here = f"; its path was gone: lvchange -aey {call.vg}/{lv.name} opens it" if gone else ""
+    return _answer(call, lv, "taken back", f"it stays with {giver}, and {taker} closes its end{here}")
 
 
 def take_back(vg: str, uuid: str, taker: int) -> Command:
@@ -234,24 +235,29 @@ def take_back(vg: str, uuid: str, taker: int) -> Command:
 
     Args: taker: is told to drop it; 0: there is none any more.
 
+    Returns: as `_keep`.
+
     Raises Refused: it is decided; TimedOut, Deadlock: the taker has not let go yet."""
     volume = yield from find_open(vg, uuid)
     mine: Held | None = yield FindLock(space_of(vg), uuid)
     if taker:
         yield AskHandover(vg, _name(volume, uuid), uuid, taker, HandoverStep.DROP)
-    yield from _keep(vg, uuid, mine, BACK_MS)
+    return (yield from _keep(vg, uuid, mine, BACK_MS))
 
 
-def _keep(vg: str, uuid: str, mine: Held | None, wait_ms: int | None) -> Generator[Order, Any, None]:
+def _keep(vg: str, uuid: str, mine: Held | None, wait_ms: int | None) -> Generator[Order, Any, bool]:
     """The LV is this host's: EX, and writes go on.  Of a path that has failed, or is gone, what is left is
-    closed: to activate the LV once more opens it anew."""
+    closed: to activate the LV once more opens it anew.
+
+    Returns: whether that is so: the LV is locked here, and not open."""
     if mine is not None and mine.mode is not Mode.EX:
         mine = yield Convert(mine.lock, Mode.EX, wait_ms)
     volume = yield from find_open(vg, uuid)  # as it is by now: it may have grown, or have another name
     if mine is None or volume is None or volume.failed:
         yield ClosePath(vg, _name(volume, uuid), uuid)
-    else:
-        yield _reload(volume, Hold.NONE, mine)
+        return mine is not None
+    yield _reload(volume, Hold.NONE, mine)
+    return False
 
 
 def _name(volume: OpenVolume | None, uuid: str) -> str:
@@ -338,6 +344,8 @@ def _compare(ask: entries.AskHandover) -> Generator[Order, Any, tuple[VgOnDisk, 
 
 
 def take(vg: str, uuid: str) -> Command:
-    """It is decided: EX as soon as the giver's lock is gone, however long that takes; then writes go on."""
+    """It is decided: EX as soon as the giver's lock is gone, however long that takes; then writes go on.
+
+    Returns: as `_keep`."""
     mine: Held | None = yield FindLock(space_of(vg), uuid)
-    yield from _keep(vg, uuid, mine, None)
+    return (yield from _keep(vg, uuid, mine, None))

@@ -17,6 +17,7 @@ from typing import Any
 import msgspec
 
 from ringfence.core.errors import Damaged, LocksLost, RingfenceError
+from ringfence.core.locknames import GLOBAL_SPACE, VG_SPACE
 from ringfence.core.modes import Mode
 from ringfence.engine.commands.disks import find_vg
 from ringfence.engine.orders import (
@@ -35,7 +36,6 @@ from ringfence.volumes.access import check_ours
 from ringfence.volumes.discovery import Disks, VgOnDisk
 from ringfence.volumes.model import Vg
 
-GLOBAL_SPACE = "lvm_global"
 GLOBAL_RESOURCE = "GLLK"
 VG_RESOURCE = "VGLK"
 REMOVED = 1
@@ -47,7 +47,7 @@ _LVB_VERSION = 0x0101
 
 def space_of(vg: str) -> str:
     """A VG's lockspace."""
-    return f"lvm_{vg}"
+    return f"{VG_SPACE}{vg}"
 
 
 class Version(msgspec.Struct, frozen=True):

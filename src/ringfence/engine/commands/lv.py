@@ -240,17 +240,20 @@ def lvchange(call: LvChange) -> Command:
         return {"message": "", **(yield from _switch(call, call.lv, mode))}
     out = Outcome(told=not call.counted)
     if mode is Mode.UN:
-        yield from deactivate_all(call.vg, out)
+        yield from deactivate_all(call.vg, out, disconnect=call.disconnect)
     else:
         yield from activate_all(call.vg, mode, call.wait_ms, out, partial=call.partial)
         yield from _one_by_one(call, mode, out)
+    verb = "active" if mode is not Mode.UN else "inactive"
+    message = f'{out.count} logical volume(s) in volume group "{call.vg}" now {verb}'
     if out.refused:
         first = out.refused[0]
         more = f" (and {len(out.refused) - 1} more)" if len(out.refused) > 1 else ""
-        raise type(first)(f"{first.message}{more}", node=first.node, next=first.next, retry=first.retry)
-    verb = "active" if mode is not Mode.UN else "inactive"
+        raise type(first)(
+            f"{first.message}{more}; {message}", node=first.node, next=first.next, retry=first.retry
+        )
     return {
-        "message": f'{out.count} logical volume(s) in volume group "{call.vg}" now {verb}',
+        "message": message,
         "vg": call.vg,
         **({"count": out.count} if call.counted else {"lvs": out.done}),
     }
@@ -258,7 +261,8 @@ def lvchange(call: LvChange) -> Command:
 
 def _activate(call: LvChange, name: str, mode: Mode) -> Generator[Order, Any, dict[str, Any]]:
     return (yield from activate(
-        call.vg, name, mode, call.wait_ms, force=call.force, partial=call.partial
+        call.vg, name, mode, call.wait_ms, force=call.force, partial=call.partial,
+        disconnect=call.disconnect,
     ))  # fmt: skip
 
 
@@ -274,5 +278,5 @@ def _one_by_one(call: LvChange, mode: Mode, out: Outcome) -> Generator[Order, An
 
 def _switch(call: LvChange, name: str, mode: Mode) -> Generator[Order, Any, dict[str, Any]]:
     if mode is Mode.UN:
-        return (yield from deactivate(call.vg, name))
+        return (yield from deactivate(call.vg, name, disconnect=call.disconnect))
     return (yield from _activate(call, name, mode))

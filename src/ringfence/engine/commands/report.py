@@ -34,7 +34,7 @@ from ringfence.engine.orders import (
     Whoami,
 )
 from ringfence.volumes.access import is_ours
-from ringfence.volumes.discovery import Disks, VgOnDisk
+from ringfence.volumes.discovery import Disks, VgOnDisk, shrunk
 from ringfence.volumes.model import Vg
 from ringfence.volumes.parts import Lv
 from ringfence.volumes.plan import find_lv
@@ -171,6 +171,9 @@ def _answer(told: dict[str, Any], seen: _Seen, only: str) -> dict[str, Any]:
         for one in seen.disks.vgs
         if only in ("", one.vg.name)
         for pv in one.missing
+    ]
+    notes += [
+        f"WARNING: {line}" for one in seen.disks.vgs if only in ("", one.vg.name) for line in shrunk(one)
     ]
     notes += [f"WARNING: {why}" for _, why in sorted(seen.disks.problems.items())]
     notes += [f"WARNING: {area.problem}" for pv in seen.disks.pvs for area in pv.areas if area.problem]

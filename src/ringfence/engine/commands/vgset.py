@@ -12,7 +12,7 @@ from ringfence.engine.commands.locking import LockedVg, lock_vg
 from ringfence.engine.commands.members import clear
 from ringfence.engine.orders import Command, Release
 from ringfence.volumes.checks import check_vg
-from ringfence.volumes.discovery import PvOnDisk, check_complete
+from ringfence.volumes.discovery import PvOnDisk, check_complete, check_ends, shrunk
 from ringfence.volumes.groups import set_resizeable, tag, with_properties
 from ringfence.volumes.sizes import check_extent_size
 from ringfence.wire.client import VgCk, VgSet
@@ -55,6 +55,7 @@ def vgck(call: VgCk) -> Command:
         )
     check_complete(found)
     check_vg(found.vg)
+    check_ends(found)
     mend = f"vgck --updatemetadata {call.vg}"
     for area in found.lagging:
         raise Damaged(area.problem or f"{area.path} has old metadata of VG {call.vg}", next=mend)
@@ -63,7 +64,7 @@ def vgck(call: VgCk) -> Command:
     for pv in found.pvs.values():
         if pv.label.flags_offset_bytes and not pv.label.used:
             raise Damaged(f"PV {pv.path} of VG {call.vg} is not marked as in use", next=mend)
-    return {"message": "", "vg": call.vg}
+    return {"message": "", "vg": call.vg, "notes": [f"WARNING: {line}" for line in shrunk(found)]}
 
 
 def _update(name: str) -> Command:

@@ -16,7 +16,15 @@ import msgspec
 
 from ringfence.core.errors import LocksLost, NotFound, Refused, RingfenceError
 from ringfence.core.modes import Mode
-from ringfence.engine.commands.activation import Bases, answer_of, check_ours_to_use, open_order
+from ringfence.engine.commands.activation import (
+    Bases,
+    answer_of,
+    check_ours_to_use,
+    in_use,
+    is_connected,
+    open_order,
+    used_here,
+)
 from ringfence.engine.commands.disks import find_vg
 from ringfence.engine.commands.locking import check_newest, lock_vg, space_of, undo
 from ringfence.engine.orders import (
@@ -169,11 +177,17 @@ def _free(
     return [lv for lv in lvs if lv.uuid not in mine]
 
 
-def deactivate_all(vg: str, out: Outcome) -> Generator[Order, Any, None]:
-    """Deactivate what is open or locked here.  Needs no VG lock, as for one LV.
+def deactivate_all(
+    vg: str, out: Outcome, *, disconnect: bool = False
+) -> Generator[Order, Any, None]:
+    """Deactivate what is open or locked here, but what is in use.  Needs no VG lock, as for one LV.
 
-    While some are closed, those that are closed by now are unlocked."""
+    While some are closed, those that are closed by now are unlocked.
+
+    Args: disconnect: also what is in use; that is cut off."""
     volumes: tuple[OpenVolume, ...] = yield OpenPaths()
+    connected = {one.uuid for one in volumes if one.vg == vg and is_connected(one)}
+    used = (yield from used_here(connected)) if connected and not disconnect else frozenset()
     names = {one.uuid: one.lv for one in volumes if one.vg == vg}
     _, found = yield from find_vg(vg)
     mine: dict[str, Held] = yield FindLocks(space_of(vg))
@@ -187,6 +201,8 @@ def deactivate_all(vg: str, out: Outcome) -> Generator[Order, Any, None]:
         for uuid, name in some:
             try:
                 check_ours_to_use(mine.get(uuid), vg, name)
+                if uuid in used:
+                    raise in_use(vg, name)
                 ours.append(ClosePath(vg, name, uuid))
             except RingfenceError as error:
                 out.refused.append(error)

@@ -10,9 +10,9 @@ DUMP_BUF_SIZE)."""
 
 from collections.abc import Iterable, Iterator
 
-from ringfence.core.locknames import VG_SPACE
+from ringfence.core.locknames import GLOBAL_SPACE, VG_SPACE
 from ringfence.core.modes import Mode
-from ringfence.engine.commands.locking import GLOBAL_RESOURCE, GLOBAL_SPACE, VG_RESOURCE, parse_lvb
+from ringfence.engine.commands.locking import GLOBAL_RESOURCE, VG_RESOURCE, parse_lvb
 from ringfence.engine.context import Context
 from ringfence.engine.locker import Locker
 from ringfence.engine.lvmlockd.sessions import Session

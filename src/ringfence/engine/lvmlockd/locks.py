@@ -24,9 +24,9 @@ add_lock_action, client_send_result)."""
 import errno
 
 from ringfence.core.errors import BadInput, LocksLost, Refused, RingfenceError
-from ringfence.core.locknames import VG_SPACE
+from ringfence.core.locknames import GLOBAL_SPACE, VG_SPACE
 from ringfence.core.modes import Mode
-from ringfence.engine.commands.locking import GLOBAL_RESOURCE, GLOBAL_SPACE, VG_RESOURCE, space_of
+from ringfence.engine.commands.locking import GLOBAL_RESOURCE, VG_RESOURCE, space_of
 from ringfence.engine.context import Context
 from ringfence.engine.locker import TRY_MS, Locker
 from ringfence.engine.lvm_processes import LvmProcesses

@@ -10,8 +10,8 @@ import errno
 from collections.abc import Callable
 
 from ringfence.core.errors import BadInput, Refused, RingfenceError
-from ringfence.core.locknames import VG_SPACE, lockspace_name
-from ringfence.engine.commands.locking import GLOBAL_SPACE, VG_RESOURCE, space_of
+from ringfence.core.locknames import GLOBAL_SPACE, VG_SPACE, lockspace_name
+from ringfence.engine.commands.locking import VG_RESOURCE, space_of
 from ringfence.engine.context import Context
 from ringfence.engine.effects import LvmAnswer, Note
 from ringfence.engine.inputs import LvmGone

@@ -5,9 +5,9 @@ from contextlib import suppress
 from typing import NamedTuple
 
 from ringfence.core.errors import Refused, RingfenceError
-from ringfence.core.locknames import VG_SPACE
+from ringfence.core.locknames import GLOBAL_SPACE, VG_SPACE
 from ringfence.engine.commands.disks import find_vg
-from ringfence.engine.commands.locking import GLOBAL_SPACE, REMOVED_LVB, space_of
+from ringfence.engine.commands.locking import REMOVED_LVB, space_of
 from ringfence.engine.commands.slots import note_slots
 from ringfence.engine.orders import Command, Identity, JoinLockspace, LeaveLockspace, Release, Whoami
 

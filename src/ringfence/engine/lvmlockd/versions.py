@@ -1,10 +1,9 @@
 """A VG's versions, as stock commands announce them, and what becomes of them."""
 
-from ringfence.core.locknames import VG_SPACE
+from ringfence.core.locknames import GLOBAL_SPACE, VG_SPACE
 from ringfence.core.modes import Mode
 from ringfence.engine.commands.locking import (
     GLOBAL_RESOURCE,
-    GLOBAL_SPACE,
     VG_RESOURCE,
     Version,
     parse_lvb,

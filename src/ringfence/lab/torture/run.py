@@ -186,4 +186,4 @@ def _read(socket: Path, lv: str) -> tuple[Found, ...]:
             with NbdClient(uris[0], timeout_s=ASK_MS / 1000) as client:
                 return stamps.snapshot(client.read, SLOTS, BLOCK_BYTES)
         finally:
-            daemon.call(calls.LvChange(VG, lv, "n", 0), timeout_ms=ASK_MS)
+            daemon.call(calls.LvChange(VG, lv, "n", 0, disconnect=True), timeout_ms=ASK_MS)

@@ -86,7 +86,7 @@ class Vm:
     def _tidy(self, daemon: Connection) -> None:
         """What an earlier client of this host left open is nobody's."""
         with contextlib.suppress(RingfenceError):
-            daemon.call(calls.LvChange(VG, self._lv, "n", 0))
+            daemon.call(calls.LvChange(VG, self._lv, "n", 0, disconnect=True))
 
     def _stint(self, daemon: Connection) -> None:
         """Raises RingfenceError."""
@@ -101,13 +101,13 @@ class Vm:
             if isinstance(error, LockHeld | TimedOut):
                 return
             with contextlib.suppress(RingfenceError):
-                daemon.call(calls.LvChange(VG, lv, "n", 0))
+                daemon.call(calls.LvChange(VG, lv, "n", 0, disconnect=True))
             raise
         self._history.append(Granted(op, "EX", token, boottime_ns()))
         self._write(uri, token, f"{self._client}.{op}")
         self._history.append(Releasing(op, boottime_ns()))
         try:
-            daemon.call(calls.LvChange(VG, lv, "n", 0))
+            daemon.call(calls.LvChange(VG, lv, "n", 0, disconnect=True))
         except RingfenceError as error:
             self._history.append(Lost(op, error.code, boottime_ns()))
             raise
