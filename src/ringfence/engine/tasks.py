@@ -125,8 +125,8 @@ class Tasks:
         self.held: dict[tuple[str, str], Hold] = {}
         """Of these, paths that are held, or may be, with how: their LVs are being handed over."""
         self.path_locks = PathLocks(locker)
-        self.was_opened: Callable[[orders.OpenPath], None] = lambda order: None
-        """Told of each path that has been opened."""
+        self.was_opened: Callable[[Sequence[orders.OpenPath]], None] = lambda opened: None
+        """Told of paths that have been opened."""
         self.ask_reload: Callable[[str, str, str, Told], None] | None = None
         """`Refreshes.ask`."""
         self.ask_handover: Callable[[orders.AskHandover, Told], None] | None = None
@@ -191,8 +191,7 @@ class Tasks:
         if failed:
             return
         self._note_hold(done)
-        for one in _opened_by(done, answer):
-            self.was_opened(one)
+        self.was_opened(_opened_by(done, answer))
         if isinstance(done, orders.ReloadPath):
             if (done.vg, done.uuid) in self.opened:  # else it is being closed meanwhile
                 self.opened[done.vg, done.uuid] = done.name

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, TypeVar
 import msgspec
 
 from ringfence.core.errors import LocksLost, NotFound, Refused, RingfenceError
-from ringfence.core.modes import Mode
+from ringfence.core.modes import EX, Mode
 from ringfence.engine.commands.activation import Bases, answer_of, check_ours_to_use, open_order
 from ringfence.engine.commands.disks import find_vg
 from ringfence.engine.commands.locking import check_newest, lock_vg, space_of, undo
@@ -111,7 +111,8 @@ def _usable(vg: Vg, lvs: tuple[Lv, ...], wait_ms: int | None, out: Outcome) -> l
 def _lock_and_open(found: VgOnDisk, wait_ms: int | None, out: Outcome) -> Generator[Order, Any, None]:
     """While some are opened, the next ones are locked, and those after them."""
     vg = found.vg.name
-    mine: dict[str, Held] = yield FindLocks(space_of(vg))
+    space = space_of(vg)
+    mine: dict[str, Held] = yield FindLocks(space)
     volumes: tuple[OpenVolume, ...] = (yield OpenPaths()) if mine else ()
     opened = {one.uuid: one for one in volumes if one.vg == vg and not one.failed}
     had: list[_Had] = []
@@ -122,7 +123,7 @@ def _lock_and_open(found: VgOnDisk, wait_ms: int | None, out: Outcome) -> Genera
     for some in (*_batches(found.vg.lvs), (), ()):
         free = _free(vg, _usable(found.vg, some, wait_ms, out), mine, opened, out)
         wishes = [
-            Acquire(space_of(vg), lv.uuid, Mode.EX, 0, persistent=True, what=f"LV {vg}/{lv.name}")
+            Acquire(space, lv.uuid, EX, 0, persistent=True, what=f"LV {vg}/{lv.name}")
             for lv in free
         ]
         locks, paths = yield from _staggered(wishes, [one.path for one in had], len(opening))
