@@ -134,6 +134,8 @@ class Node:
         self.known_vgs = KnownVgs()
         self.unclean: dict[str, tuple[str, ...]] = {}
         self.progress: list[orders.NoteProgress] = []
+        self._begun: tuple[Any, ...] | RingfenceError = ()
+        """The answers to what was staggered last."""
         self.wanted = False
         """Whether somebody waits for whatever it holds."""
         self.now_wall_s = 1_700_000_000
@@ -322,8 +324,9 @@ class Node:
     def _do_LocksTogether(self, order: orders.LocksTogether) -> tuple[Any, ...]:
         return tuple(self._each(one) for one in order.orders)
 
-    def _do_Both(self, order: orders.Both) -> tuple[Any, Any]:
-        return self._each(order.locks), self._each(order.paths)
+    def _do_Staggered(self, order: orders.Staggered) -> tuple[Any, Any]:
+        before, self._begun = self._begun, self._each(order.paths) if order.paths.orders else ()
+        return self._each(order.locks) if order.locks.orders else (), before
 
     def _each(self, order: orders.Order) -> Any:
         try:

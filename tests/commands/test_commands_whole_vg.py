@@ -31,7 +31,12 @@ def locked_on(world: World, node: int) -> int:
 
 
 def kinds(node: Node) -> list[str]:
-    return [type(order).__name__ for order in node.trace]
+    """What it has ordered; of what is staggered the parts."""
+    names = []
+    for order in node.trace:
+        parts = [order.locks, order.paths] if isinstance(order, orders.Staggered) else [order]
+        names += [type(part).__name__ for part in parts if getattr(part, "orders", ...)]
+    return names
 
 
 def refuse(*, opens: str = "", closes: str = "", whole: bool = False) -> Any:

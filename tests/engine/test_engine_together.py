@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from engine_ring import Host, World
 
-from ringfence.core.errors import LocksLost, Refused, RingfenceError, TimedOut, Unavailable
+from ringfence.core.errors import InternalError, LocksLost, Refused, RingfenceError, TimedOut, Unavailable
 from ringfence.engine import effects, inputs, orders
 from ringfence.engine.commands import whole_vg
 from ringfence.wire import client as calls
@@ -111,8 +111,8 @@ class Held:
             self._order(effect)
 
     def answer(self, error: RingfenceError | None = None) -> None:
-        """The order that waits is carried out, or fails."""
-        (effect,), self.waiting = self.waiting, []
+        """The order that waits, the first of them, is carried out, or fails."""
+        effect = self.waiting.pop(0)
         if error is None:
             self._order(effect)
         else:
@@ -131,7 +131,7 @@ def lose(world: World) -> None:
 
 
 def test_what_is_open_is_locked_at_every_moment(batches: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """While a batch is opened the next one is locked; while one is closed, the one before is unlocked."""
+    """While batches are opened the next ones are locked; while some are closed, those before are unlocked."""
     first, _ = batches.hosts.values()
     block = Held(first, monkeypatch)
     seen = []
@@ -141,7 +141,7 @@ def test_what_is_open_is_locked_at_every_moment(batches: World, monkeypatch: pyt
             seen.append((persistent(first), len(first.paths)))
             block.answer()
     # The LV of the disk slots is in the first batch.
-    assert seen == [(5, 0), (8, 2), (8, 5), (8, 8), (5, 5), (2, 2)]
+    assert seen == [(8, 0), (8, 2), (8, 5), (8, 8), (5, 5), (2, 2)]
     assert (first.paths, persistent(first)) == ({}, 0)
 
 
@@ -150,22 +150,27 @@ def test_a_life_that_is_lost_while_some_are_opened(batches: World, monkeypatch: 
     block = Held(first, monkeypatch)
     asked = activate(first)
     lose(batches)
-    assert first.reply(asked) is None, "nobody knows yet what the block service does"
-    block.answer(Refused("all paths were dropped meanwhile", retry=True))
+    for _ in block.waiting[:]:
+        assert first.reply(asked) is None, "nobody knows yet what the block service does"
+        block.answer(Refused("all paths were dropped meanwhile", retry=True))
     with pytest.raises(LocksLost):
         first.reply(asked)
     assert (first.paths, persistent(first)) == ({}, 0)
+    assert first.node is not None
+    assert first.node._running is not None
+    assert first.node._running._tasks.opened == {}, "what an earlier life began is none of this one's"
 
 
 def test_a_life_that_is_lost_while_the_others_are_locked(
     batches: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(whole_vg, "AT_ONCE", 2)
     first, _ = batches.hosts.values()
     block = Held(first, monkeypatch)
     asked = activate(first)
     batches.stopped = True
-    block.answer()
-    block.answer()
+    while block.waiting:
+        block.answer()
     assert (first.reply(asked), len(first.paths), block.waiting) == (None, 5, []), "the ring stands still"
     lose(batches)
     with pytest.raises(LocksLost):
@@ -194,6 +199,38 @@ def test_a_life_that_is_lost_before_all_locks_are_asked_for(
         block.answer(Refused("all paths were dropped meanwhile", retry=True))
     with pytest.raises(LocksLost):
         first.reply(asked)
+    assert (first.paths, persistent(first)) == ({}, 0)
+
+
+def test_a_command_that_breaks_is_over_when_what_it_began_is(
+    batches: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Until then it has the VG; what may be open stays locked, and can be deactivated."""
+
+    def break_down(*_: object) -> None:
+        raise ZeroDivisionError
+
+    batches.faulty = True
+    first, second = batches.hosts.values()
+    block = Held(first, monkeypatch)
+    with monkeypatch.context() as patched:
+        patched.setattr(whole_vg.Outcome, "add_open", break_down)
+        asked = activate(first)
+        block.answer()
+    other = second.ask(calls.LvCreate("vg0", "another", extents=1, activate="n"))
+    batches.run()
+    while block.waiting:
+        assert (first.reply(asked), second.reply(other)) == (None, None)
+        block.answer()
+    with pytest.raises(InternalError, match="ZeroDivisionError"):
+        first.reply(asked)
+    assert second.reply(other) is not None
+    assert len(first.paths) == 5
+    assert persistent(first) == LVS
+    off = first.ask(calls.LvChange("vg0", "", activate="n"))
+    while block.waiting:
+        block.answer()
+    assert len(first.reply(off)["lvs"]) == LVS
     assert (first.paths, persistent(first)) == ({}, 0)
 
 

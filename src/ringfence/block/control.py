@@ -103,7 +103,7 @@ class BlockService:
             hold_ms=self._hold_ms,
             node=self._node,
             token=str(order.token),
-            plane=wire.Plane.NBD if order.hold is not wire.Hold.NONE else self._plane,
+            plane=wire.Plane.NBD if order.hold is not wire.NO_HOLD else self._plane,
             vg_uuid=order.vg_uuid,
             hold=order.hold,
         )

@@ -16,8 +16,9 @@ class Mode(enum.IntEnum):
 
 
 UN: Final = Mode.UN
-"""By its name alone: Python 3.11 takes ten times as long to find a member in its enum, and the rules of locks
-ask at every turn whether there is one."""
+EX: Final = Mode.EX
+"""By their names alone: Python 3.11 takes ten times as long to find a member in its enum, and the rules of
+locks ask at every turn whether there is one."""
 
 MODE_NAMES: dict[Mode, str] = {mode: mode.name for mode in Mode}
 MODES: dict[str, Mode] = {name: mode for mode, name in MODE_NAMES.items() if name != "UN"}

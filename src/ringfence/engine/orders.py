@@ -594,12 +594,17 @@ class PathsTogether(_Order, frozen=True):
     orders: tuple[OpenPath | ClosePath, ...]
 
 
-class Both(_Order, frozen=True):
-    """Carry out both at the same time.  Answer: the pair of their answers; for one that fails as a whole, the
-    RingfenceError that it would have raised."""
+class Staggered(_Order, frozen=True):
+    """Begin what is to be done with paths, and carry out meanwhile what is to be done with locks.
 
-    locks: LocksTogether
-    paths: PathsTogether
+    Answer: the pair of the answers to the locks and of those to the paths of the Staggered *before* this one,
+    or the RingfenceError that those would have raised as a whole.  So the paths of one are under way while
+    locks are asked for twice, and whoever carries out either has the next ones before he is done with these.
+    A command goes on until it was told of all that it began: at the end with a Staggered without paths.  One
+    that ends by an error is over when all that it began is."""
+
+    locks: LocksTogether = LocksTogether(())
+    paths: PathsTogether = PathsTogether(())
 
 
 class ReloadPath(_Order, frozen=True):
@@ -767,7 +772,7 @@ Order = (
     | JoinLockspace | GiveBack | HoldOff | LeaveLockspace | Joined | LockspaceMembers | Publish
     | AskReload | SayGoodbye | NoteSlots | EndSlots | NoteUnclean | NoteProgress | Wanted | Recall | Remember
     | LocksThere | Identity | CallAgent | Pause | GoOn | AskHandover | AwaitTaken
-    | Handovers | Both | DriverOrder
+    | Handovers | Staggered | DriverOrder
 )  # fmt: skip
 
 Command = Generator[Order, Any, Any]

@@ -17,17 +17,18 @@ carried out."""
 import msgspec
 
 from ringfence.core.errors import Refused, RingfenceError
-from ringfence.core.modes import Mode
+from ringfence.core.ids import Token
+from ringfence.core.modes import EX, UN, Mode
 from ringfence.engine.commands.locking import space_of
 from ringfence.engine.locker import Locker
 from ringfence.engine.orders import ClosePath, Convert, OpenPath, PathsTogether, Release, ReloadPath
-from ringfence.wire.block import Hold
+from ringfence.wire.block import NO_HOLD, Hold
 
 EARLIER = 0
 
 
 class _Path(msgspec.Struct, gc=False):
-    needs: Mode = Mode.UN
+    needs: Mode = UN
     """The least mode of its lock; UN: it is not open."""
     opening: int = 0
     closing: int = 0
@@ -58,12 +59,13 @@ class PathLocks:
         Args: by: which command, from 1."""
         match order:
             case OpenPath() | ClosePath():
-                if refused := self._refused(order, by):
+                if refused := self._begin(order, by):
                     raise refused
-                self._begins((space_of(order.vg), order.uuid), order, by)
             case ReloadPath(hold=Hold() as hold):
-                self._check(order, hold.least)
-                path = self._paths.get((space_of(order.vg), order.uuid))
+                key = space_of(order.vg), order.uuid
+                if not self._may_open(key, order.token, hold.least):
+                    raise _lock_changed(order)
+                path = self._paths.get(key)
                 if path is not None:
                     path.needs = max(path.needs, hold.least)
 
@@ -71,46 +73,42 @@ class PathLocks:
         """As `ordered`; returns those that must not be carried out, by their number."""
         refused: dict[int, RingfenceError] = {}
         for number, one in enumerate(order.orders):
-            if (why := self._refused(one, by)) is not None:
+            if (why := self._begin(one, by)) is not None:
                 refused[number] = why
-            else:
-                self._begins((space_of(one.vg), one.uuid), one, by)
         return refused
 
-    def _refused(self, order: OpenPath | ClosePath, by: int) -> Refused | None:
+    def _begin(self, order: OpenPath | ClosePath, by: int) -> Refused | None:
+        """Note that it is under way, unless it is refused; why, then."""
         key = space_of(order.vg), order.uuid
         path = self._paths.get(key)
         if isinstance(order, OpenPath):
-            if not self._may_open(key, order, _needed(order)):
+            needs = Mode.PR if order.shared else EX if order.hold is NO_HOLD else order.hold.least
+            if not self._may_open(key, order.token, needs):
                 return _lock_changed(order)
-            return _busy(order, "closed") if path is not None and path.closing else None
-        if path is None:
-            return None
-        if order.own and any(one != by for one in path.openers):
-            path.openers = tuple(one for one in path.openers if one != by)  # the last of them may close it
-            return Refused(f"{order.vg}/{order.lv} was opened here by another command, too", retry=True)
-        return _busy(order, "opened") if path.opening else None
-
-    def _check(self, order: OpenPath | ReloadPath, needs: Mode) -> None:
-        if not self._may_open((space_of(order.vg), order.uuid), order, needs):
-            raise _lock_changed(order)
-
-    def _may_open(self, key: tuple[str, str], order: OpenPath | ReloadPath, needs: Mode) -> bool:
-        use = self._locker.find(*key)
-        held = use.held if use is not None and use.done is None else None
-        return held is not None and held.token == order.token and held.mode >= needs
-
-    def _begins(self, key: tuple[str, str], order: OpenPath | ClosePath, by: int) -> None:
-        path = self._paths.get(key)
-        if path is None:
-            path = self._paths[key] = _Path()
-        if isinstance(order, OpenPath):
-            path.needs = max(path.needs, _needed(order))
+            if path is None:
+                self._paths[key] = _Path(needs, 1, 0, (by,))
+                return None
+            if path.closing:
+                return _busy(order, "closed")
+            path.needs = max(path.needs, needs)
             path.opening += 1
             if by not in path.openers:
                 path.openers = (*path.openers, by)
-        else:
-            path.closing += 1
+            return None
+        if path is None:
+            path = self._paths[key] = _Path()
+        elif order.own and any(one != by for one in path.openers):
+            path.openers = tuple(one for one in path.openers if one != by)  # the last of them may close it
+            return Refused(f"{order.vg}/{order.lv} was opened here by another command, too", retry=True)
+        elif path.opening:
+            return _busy(order, "opened")
+        path.closing += 1
+        return None
+
+    def _may_open(self, key: tuple[str, str], token: Token, needs: Mode) -> bool:
+        use = self._locker.find(*key)
+        held = use.held if use is not None and use.done is None else None
+        return held is not None and held.token == token and held.mode >= needs
 
     def done(self, order: object, answer: object, *, failed: bool) -> None:
         """What became of an order; answer: of many, that of each."""
@@ -135,12 +133,14 @@ class PathLocks:
         if path is None:
             return
         if isinstance(order, OpenPath):
-            path.opening = max(path.opening - 1, 0)
+            if path.opening:
+                path.opening -= 1
         else:
-            path.closing = max(path.closing - 1, 0)
+            if path.closing:
+                path.closing -= 1
             if not failed:
-                path.needs, path.openers = Mode.UN, ()
-        if path.needs is Mode.UN and not path.opening and not path.closing:
+                path.needs, path.openers = UN, ()
+        if path.needs is UN and not path.opening and not path.closing:
             del self._paths[key]
 
     # -- locks -----------------------------------------------------------------------------
@@ -151,7 +151,7 @@ class PathLocks:
         path = self._paths.get((use.lockspace, use.resource)) if use is not None else None
         if path is None or use is None or not self._locker.is_persistent(use.lock):
             return
-        left = order.mode if isinstance(order, Convert) else Mode.UN
+        left = order.mode if isinstance(order, Convert) else UN
         if left < path.needs:
             raise Refused(
                 f"{use.what} is being opened here by another command", next="try again", retry=True
@@ -166,7 +166,3 @@ def _lock_changed(order: OpenPath | ReloadPath) -> Refused:
 def _busy(order: OpenPath | ClosePath, what: str) -> Refused:
     words = f"Logical volume {order.vg}/{order.lv} is just being {what} here by another command"
     return Refused(words, next="try again", retry=True)
-
-
-def _needed(order: OpenPath) -> Mode:
-    return Mode.PR if order.shared else order.hold.least

@@ -5,6 +5,8 @@ Where the notice of a change says which LVs it touched, those alone are looked a
 none of them is open.  One look at a VG at a time; changes that come meanwhile are looked at together,
 after it.  What could not be reloaded goes on as it was, is shown as broken, and is tried again."""
 
+from collections.abc import Sequence
+
 import msgspec
 
 from ringfence.core.errors import RingfenceError
@@ -60,10 +62,12 @@ class Reloads:
         for vg in dict.fromkeys(vg for vg, _ in self._tasks.opened):
             self._due(vg)
 
-    def _opened(self, order: OpenPath) -> None:
-        """It may have changed between the look at its metadata and its opening."""
-        if self._seqno(order.vg) > order.seqno:
-            self._due(order.vg, {order.uuid: None})
+    def _opened(self, opened: Sequence[OpenPath]) -> None:
+        """They may have changed between the look at their metadata and their opening."""
+        seqnos = {vg: self._seqno(vg) for vg in dict.fromkeys(one.vg for one in opened)}
+        for one in opened:
+            if seqnos[one.vg] > one.seqno:
+                self._due(one.vg, {one.uuid: None})
 
     def _reloaded(self, order: ReloadPath, what: str) -> None:
         """Perhaps ahead of a change that is never committed (`commands.narrow`)."""

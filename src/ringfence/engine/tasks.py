@@ -46,6 +46,20 @@ Finished = Callable[[Any, RingfenceError | None], None]
 Told = Callable[[RingfenceError | None], None]
 
 
+class _Given(msgspec.Struct, eq=False):
+    """An order that the driver has got."""
+
+    task: "Task"
+    order: orders.DriverOrder
+    refusals: dict[int, RingfenceError] = {}
+    """Of many orders about paths, by their number, those that the driver has not got."""
+    staggered: bool = False
+    stale: bool = False
+    """It was given in a life that is lost."""
+    answer: Any = None
+    """Of what is staggered, once it is there."""
+
+
 class Task(msgspec.Struct):
     number: int
     what: str
@@ -77,10 +91,16 @@ class Task(msgspec.Struct):
     progress: orders.NoteProgress | None = None
     together: Together | None = None
     """Of the many lock orders that it waits for."""
-    halves: dict[str, Any] = {}
-    """Of orders.Both: what is answered of it by now, of "locks" and "paths"."""
-    refusals: dict[int, RingfenceError] = {}
-    """Of many orders about paths, by their number, those that were not given to the driver."""
+    locked: tuple[Any, ...] | None = None
+    """Of orders.Staggered: the answers to its locks, once they are there."""
+    begun: _Given | None = None
+    """The paths of the last one, which the next one is answered with; None: there were none."""
+    awaited: _Given | None = None
+    """Those of the one before, which the last one is answered with."""
+    over: tuple[Any, RingfenceError | None] | None = None
+    """How it has ended, while the driver has yet an order of it."""
+    broken: bool = False
+    """By a fault of its own."""
     warnings: list[str] = []
     """By whoever carried its orders out: they go with its result."""
 
@@ -96,7 +116,7 @@ class Tasks:
         self._calls = calls
         self._tasks: dict[int, Task] = {}
         self._last = 0
-        self._orders: dict[int, Task] = {}
+        self._orders: dict[int, _Given] = {}
         self._last_order = 0
         self._drawn = 0
         self.opened: dict[tuple[str, str], str] = {}
@@ -105,8 +125,8 @@ class Tasks:
         self.held: dict[tuple[str, str], Hold] = {}
         """Of these, paths that are held, or may be, with how: their LVs are being handed over."""
         self.path_locks = PathLocks(locker)
-        self.was_opened: Callable[[orders.OpenPath], None] = lambda order: None
-        """Told of each path that has been opened."""
+        self.was_opened: Callable[[Sequence[orders.OpenPath]], None] = lambda opened: None
+        """Told of paths that have been opened."""
         self.ask_reload: Callable[[str, str, str, Told], None] | None = None
         """`Refreshes.ask`."""
         self.ask_handover: Callable[[orders.AskHandover, Told], None] | None = None
@@ -144,35 +164,38 @@ class Tasks:
     # -- what happens -------------------------------------------------------------------
 
     def order_done(self, order: int, answer: Any, error: dict[str, Any] | None) -> None:
-        task = self._orders.pop(order, None)
-        if task is not None:
-            waited_for = task.waits_for
-            if both := isinstance(waited_for, orders.Both):
-                waited_for = waited_for.paths
-            if isinstance(waited_for, orders.PathsTogether):
-                waited_for = _without(waited_for, task.refusals)
-            if task.refused != "stale":
-                self.path_locks.done(waited_for, answer, failed=error is not None)
-            if isinstance(waited_for, WRITES) and answer and answer not in task.warnings:
-                task.warnings.append(answer)
-            if task.refused != "stale":
-                for one in _opens(waited_for):  # or not: what failed is closed next
-                    self.opened[one.vg, one.uuid] = one.lv
-            if error is None and task.refused != "stale":
-                self._note_hold(waited_for)
-                for one in _opened_by(waited_for, answer):
-                    self.was_opened(one)
-            if isinstance(waited_for, orders.ReloadPath) and error is None and task.refused != "stale":
-                if (waited_for.vg, waited_for.uuid) in self.opened:  # else it is being closed meanwhile
-                    self.opened[waited_for.vg, waited_for.uuid] = waited_for.name
-                self.was_reloaded(waited_for, task.what)
-            failed = from_dict(error) if error is not None else None
-            if task.refusals and failed is None:
-                answer = _woven(answer, task.refusals)
-            if both and task.refused != "stale":
-                self._half_done(task, "paths", failed or answer)
-            else:
-                self._advance(task, answer, failed)
+        given = self._orders.pop(order, None)
+        if given is None:
+            return
+        task, done = given.task, given.order
+        if isinstance(done, WRITES) and answer and answer not in task.warnings:
+            task.warnings.append(answer)
+        if not given.stale:
+            self._path_done(task, done, answer, failed=error is not None)
+        failed = from_dict(error) if error is not None else None
+        if given.refusals and failed is None:
+            answer = _woven(answer, given.refusals)
+        if given.staggered:
+            given.answer = answer if failed is None else failed
+            self._staggered_done(task)
+        elif task.over is None:
+            self._advance(task, answer, failed)
+        if task.over is not None:
+            self._end(task, *task.over)
+
+    def _path_done(self, task: Task, done: orders.DriverOrder, answer: Any, *, failed: bool) -> None:
+        """What has become of an order, if it was about paths."""
+        self.path_locks.done(done, answer, failed=failed)
+        for one in _opens(done):  # or not: what failed is closed next
+            self.opened[one.vg, one.uuid] = one.lv
+        if failed:
+            return
+        self._note_hold(done)
+        self.was_opened(_opened_by(done, answer))
+        if isinstance(done, orders.ReloadPath):
+            if (done.vg, done.uuid) in self.opened:  # else it is being closed meanwhile
+                self.opened[done.vg, done.uuid] = done.name
+            self.was_reloaded(done, task.what)
 
     def _note_hold(self, done: orders.Order | None) -> None:
         if isinstance(done, orders.ClosePath) or (
@@ -217,13 +240,15 @@ class Tasks:
         self.held.clear()
         self.path_locks.clear()
         for task in list(self._tasks.values()):
-            waits_here = isinstance(task.waits_for, orders.ENGINE_ORDERS) or "paths" in task.halves
+            waits_here = isinstance(task.waits_for, orders.ENGINE_ORDERS) or self._waits_for_locks_alone(task)
             if task.number in self._tasks and waits_here:
                 error = lost_error(task.what, self._context.name(self._context.me))
                 self._advance(task, None, error)
         for task in self._tasks.values():
             task.refused = "stale"  # its storage or block order is still out; it learns it with the answer
             task.together = None  # what it has not asked for yet is not asked for in another life
+        for given in self._orders.values():
+            given.stale = True
 
     def look(self) -> None:
         """Go on with what has become true."""
@@ -241,7 +266,7 @@ class Tasks:
                 error = lost_error(task.what, self._context.name(self._context.me))
             leaves = isinstance(task.waits_for, orders.LeaveLockspace)
             task.waits_for, task.lock, task.run, task.seq, task.refused = None, 0, 0, 0, ""
-            task.together, task.halves, task.refusals = None, {}, {}
+            task.together, task.locked = None, None
             if leaves:
                 self._locker.leaving = self._leaving()
             try:
@@ -271,10 +296,16 @@ class Tasks:
         return leaving + [name for task in self._tasks.values() for name in task.leaves]
 
     def _end(self, task: Task, result: Any, error: RingfenceError | None) -> None:
+        if self._is_out(task):
+            task.over = result, error
+            return
         del self._tasks[task.number]
         if task.leaves:
             self._locker.leaving = self._leaving()
-        self._locker.leave_behind(task.locks)
+        if task.broken:
+            self._locker.drop(task.locks)
+        else:
+            self._locker.leave_behind(task.locks)
         if task.warnings and isinstance(result, dict):
             result = {**result, "notes": [*(result.get("notes") or []), *task.warnings]}
         task.finished(result, error)
@@ -285,8 +316,7 @@ class Tasks:
         words = printable(f"{task.what} failed by a fault of ringfence itself: {fault!r}"[:FAULT_LENGTH])
         context.record("command-failed", words, command=task.what)
         context.out(Trace(fault))
-        locks, task.locks = task.locks, []
-        self._locker.drop(locks)
+        task.broken = True
         next = "see what it has left (ringfence locks, vgck), and report it with the daemon's log"
         self._end(task, None, InternalError(words, next=next))
 
@@ -297,18 +327,11 @@ class Tasks:
             call = Call(order.use, order.action, order.node, task.what, order.timeout_ms, patient=True)
             task.run = self._calls.start(call, lambda exit: self._advance(task, exit, None))
             return False, None
-        if isinstance(order, orders.Both):
-            refused = self._drive(task, order.paths)  # first: on its way while the locks are asked for
-            if refused is not None:
-                self._half_done(task, "paths", refused)
-            answered, answer = self._locks_together(task, order.locks)
-            if answered:
-                self._locks_answered(task, answer)
-            return False, None
+        if isinstance(order, orders.Staggered):
+            return self._stagger(task, order)
         if not isinstance(order, orders.ENGINE_ORDERS):
-            answer = self._drive(task, order)
+            answer = self._drive(task, order).answer
             return answer is not None, answer
-            return False, None
         match order:
             case orders.Acquire() | orders.Convert() | orders.Release():
                 return self._lock_order(task, order)
@@ -375,15 +398,17 @@ class Tasks:
             case _:
                 return self._ring_order(task, order)
 
-    def _drive(self, task: Task, order: orders.DriverOrder) -> tuple[RingfenceError, ...] | None:
-        """Have it carried out.  Returns the refusal of each, if there are many and all are refused.
+    def _drive(self, task: Task, order: orders.DriverOrder, *, staggered: bool = False) -> _Given:
+        """Have it carried out; of many, those that may be.  If none may, their refusals are the answer.
 
         Raises Refused."""
+        given = _Given(task, order, staggered=staggered)
         if isinstance(order, orders.PathsTogether):
-            task.refusals = self.path_locks.ordered_together(order, task.number)
-            order = _without(order, task.refusals)
+            given.refusals = self.path_locks.ordered_together(order, task.number)
+            given.order = order = _without(order, given.refusals)
             if not order.orders:
-                return tuple(task.refusals.values())
+                given.answer = tuple(given.refusals.values())
+                return given
         else:
             self.path_locks.ordered(order, task.number)
         for one in order.orders if isinstance(order, orders.PathsTogether) else (order,):
@@ -392,14 +417,44 @@ class Tasks:
         if isinstance(order, orders.OpenPath | orders.ReloadPath) and order.hold not in (None, Hold.NONE):
             self.held[order.vg, order.uuid] = order.hold  # whatever becomes of it
         self._last_order += 1
-        self._orders[self._last_order] = task
+        self._orders[self._last_order] = given
         self._context.out(DoOrder(self._last_order, order))
-        return None
+        return given
 
-    def _half_done(self, task: Task, half: str, answer: Any) -> None:
-        task.halves = {**task.halves, half: answer}
-        if len(task.halves) == 2:
-            self._advance(task, (task.halves["locks"], task.halves["paths"]), None)
+    def _stagger(self, task: Task, order: orders.Staggered) -> tuple[bool, Any]:
+        task.awaited, task.begun = task.begun, None
+        if order.paths.orders:  # first: they are on their way while the locks are asked for
+            task.begun = self._drive(task, order.paths, staggered=True)
+        answered, answer = self._locks_together(task, order.locks)
+        if answered:
+            task.together, task.locked = None, answer
+        return self._staggered(task)
+
+    @staticmethod
+    def _staggered(task: Task) -> tuple[bool, Any]:
+        """Whether all is there that the Staggered which it waits for is answered with; and that."""
+        before = () if task.awaited is None else task.awaited.answer
+        if task.locked is None or before is None:
+            return False, None
+        return True, (task.locked, before)
+
+    def _staggered_done(self, task: Task) -> None:
+        """One of the orders that were staggered is done."""
+        if task.over is not None or not isinstance(task.waits_for, orders.Staggered):
+            return
+        if task.refused == "stale":
+            answered, answer = not self._is_out(task), None
+        else:
+            answered, answer = self._staggered(task)
+        if answered:
+            self._advance(task, answer, None)
+
+    def _waits_for_locks_alone(self, task: Task) -> bool:
+        return isinstance(task.waits_for, orders.Staggered) and not self._is_out(task)
+
+    def _is_out(self, task: Task) -> bool:
+        """Whether the driver has an order of it."""
+        return any(given.task is task for given in self._orders.values())
 
     def _lock_order(
         self, task: Task, order: orders.Acquire | orders.Convert | orders.Release
@@ -474,10 +529,13 @@ class Tasks:
 
     def _locks_answered(self, task: Task, answers: tuple[Any, ...]) -> None:
         task.together = None
-        if isinstance(task.waits_for, orders.Both):
-            self._half_done(task, "locks", answers)
-        else:
+        if not isinstance(task.waits_for, orders.Staggered):
             self._advance(task, answers, None)
+            return
+        task.locked = answers
+        answered, both = self._staggered(task)
+        if answered:
+            self._advance(task, both, None)
 
     def _go_on_together(self, together: Together) -> tuple[bool, Any]:
         answers = together.go_on()

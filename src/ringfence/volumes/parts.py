@@ -105,7 +105,8 @@ class Lv(msgspec.Struct, frozen=True, gc=False):
     @property
     def plain(self) -> bool:
         """Linear or striped, on PVs alone."""
-        return all(map(_is_plain, self.segments))
+        segments = self.segments
+        return _is_plain(segments[0]) if len(segments) == 1 else all(map(_is_plain, segments))
 
 
 def _is_plain(segment: Segment) -> bool:

@@ -77,6 +77,8 @@ def done_extents(lv: Lv) -> int:
 
 def check_clean(vg: Vg, lv: Lv) -> None:
     """Raises Refused while the LV is being zeroed or wiped, or keeps extents for one that moves."""
+    if not lv.tags:
+        return  # each of these is said by a tag
     check_kept(vg, lv)
     if lv.wiping:
         raise Refused(
@@ -93,7 +95,7 @@ def check_clean(vg: Vg, lv: Lv) -> None:
 
 def check_kept(vg: Vg, lv: Lv) -> None:
     """Raises Refused if an open LV may be writing to this one, as to the place where it moves."""
-    if lv.keeps_for:
+    if lv.tags and lv.keeps_for:
         mover = by_uuid(vg, lv.keeps_for)
         what = f"{vg.name}/{mover.name}" if mover is not None else "an LV that was removed"
         raise Refused(

@@ -13,11 +13,11 @@ Pure: bytes in, values out."""
 
 from collections.abc import Iterable
 from enum import Enum
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
-from ringfence.core.modes import Mode
+from ringfence.core.modes import EX, Mode
 from ringfence.wire.entries import Incident
 
 MAX_LINE_BYTES = 16 << 20
@@ -88,9 +88,11 @@ class Hold(Enum):
         """What the LV's lock is at the least, while a path of one host alone has this hold.
 
         A hold is set before its lock is weakened, and made less after the lock has become stronger."""
-        return Mode.EX if self is Hold.NONE else _LEAST[self]
+        return EX if self is NO_HOLD else _LEAST[self]
 
 
+NO_HOLD: Final = Hold.NONE
+"""By its name alone, as `core.modes.UN`."""
 _LEAST = {
     Hold.LENDING: Mode.PW,
     Hold.GIVING: Mode.PR,

@@ -19,7 +19,7 @@ from typing import Any
 import msgspec
 
 from ringfence.core.errors import BadInput, LocksLost, NotFound, Refused, RingfenceError
-from ringfence.core.modes import Mode
+from ringfence.core.modes import EX, Mode
 from ringfence.engine.commands.disks import find_vg
 from ringfence.engine.commands.locking import LockedVg, check_newest, lock_vg, space_of, undo
 from ringfence.engine.commands.sharing import check_shareable
@@ -43,7 +43,7 @@ from ringfence.engine.orders import (
 from ringfence.volumes.discovery import VgOnDisk, check_twins
 from ringfence.volumes.model import SECTOR_BYTES, Lv, Stripe, Vg
 from ringfence.volumes.plan import check_plain, find_lv
-from ringfence.wire.block import Extent, Hold, Place, Plane
+from ringfence.wire.block import NO_HOLD, Extent, Hold, Place, Plane
 
 _MODES = {"ey": Mode.EX, "sy": Mode.PR, "n": Mode.UN}
 VG_WAIT_MS = 5000
@@ -82,25 +82,29 @@ def extents_of(found: VgOnDisk, lv: Lv, bases: Bases | None = None) -> tuple[Ext
     extent_bytes = found.vg.extent_bytes
     extents = []
     for segment in lv.segments:
-        length = segment.extent_count * extent_bytes
-        first = _place(found, lv, segment.stripes[0], extent_bytes, bases)
+        length, stripe = segment.extent_count * extent_bytes, segment.stripes[0]
+        base = bases.get(stripe.pv) or _base(found, lv, stripe.pv, bases)
+        start_bytes = base.start_bytes + stripe.start_extent * extent_bytes
         if len(segment.stripes) == 1:
-            extents.append(Extent(first.path, first.start_bytes, length))
+            extents.append(Extent(base.path, start_bytes, length))
             continue
         beside = [_place(found, lv, stripe, extent_bytes, bases) for stripe in segment.stripes[1:]]
         striped = segment.stripe_sectors * SECTOR_BYTES
-        extents.append(Extent(first.path, first.start_bytes, length, tuple(beside), striped))
+        extents.append(Extent(base.path, start_bytes, length, tuple(beside), striped))
     return tuple(extents)
 
 
 def _place(found: VgOnDisk, lv: Lv, stripe: Stripe, extent_bytes: int, bases: Bases) -> Place:
-    base = bases.get(stripe.pv)
-    if base is None:
-        base = bases[stripe.pv] = _base(found, lv, stripe.pv)
+    base = bases.get(stripe.pv) or _base(found, lv, stripe.pv, bases)
     return Place(base.path, base.start_bytes + stripe.start_extent * extent_bytes)
 
 
-def _base(found: VgOnDisk, lv: Lv, name: str) -> Place:
+def _base(found: VgOnDisk, lv: Lv, name: str, bases: Bases) -> Place:
+    bases[name] = base = _looked_up(found, lv, name)
+    return base
+
+
+def _looked_up(found: VgOnDisk, lv: Lv, name: str) -> Place:
     vg = found.vg
     pv, have = vg.pv(name), found.pvs.get(name)
     assert pv is not None
@@ -234,7 +238,7 @@ def open_order(
     found: VgOnDisk, lv: Lv, held: Held, hold: Hold = Hold.NONE, bases: Bases | None = None
 ) -> OpenPath:
     """Args and errors as of `extents_of`."""
-    shared = held.mode is not Mode.EX and hold is Hold.NONE
+    shared = held.mode is not EX and hold is NO_HOLD
     return OpenPath(
         found.vg.name, lv.name, lv.uuid, extents_of(found, lv, bases), shared=shared, token=held.token,
         readonly=not lv.writable, seqno=found.vg.seqno, vg_uuid=found.vg.uuid, hold=hold,

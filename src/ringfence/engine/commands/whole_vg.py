@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, TypeVar
 import msgspec
 
 from ringfence.core.errors import LocksLost, NotFound, Refused, RingfenceError
-from ringfence.core.modes import Mode
+from ringfence.core.modes import EX, Mode
 from ringfence.engine.commands.activation import (
     Bases,
     answer_of,
@@ -29,7 +29,6 @@ from ringfence.engine.commands.disks import find_vg
 from ringfence.engine.commands.locking import check_newest, lock_vg, space_of, undo
 from ringfence.engine.orders import (
     Acquire,
-    Both,
     ClosePath,
     FindLocks,
     GoOn,
@@ -42,6 +41,7 @@ from ringfence.engine.orders import (
     Order,
     PathsTogether,
     Release,
+    Staggered,
 )
 from ringfence.volumes.discovery import VgOnDisk
 from ringfence.volumes.model import Lv, Vg
@@ -117,29 +117,31 @@ def _usable(vg: Vg, lvs: tuple[Lv, ...], wait_ms: int | None, out: Outcome) -> l
 
 
 def _lock_and_open(found: VgOnDisk, wait_ms: int | None, out: Outcome) -> Generator[Order, Any, None]:
-    """While some are opened, the next ones are locked."""
+    """While some are opened, the next ones are locked, and those after them."""
     vg = found.vg.name
-    mine: dict[str, Held] = yield FindLocks(space_of(vg))
+    space = space_of(vg)
+    mine: dict[str, Held] = yield FindLocks(space)
     volumes: tuple[OpenVolume, ...] = (yield OpenPaths()) if mine else ()
     opened = {one.uuid: one for one in volumes if one.vg == vg and not one.failed}
     had: list[_Had] = []
+    opening: list[_Had] = []
     failed: list[_Had] = []
     useless: list[Release] = []
     bases: Bases = {}
-    for some in (*_batches(found.vg.lvs), ()):
+    for some in (*_batches(found.vg.lvs), (), ()):
         free = _free(vg, _usable(found.vg, some, wait_ms, out), mine, opened, out)
         wishes = [
-            Acquire(space_of(vg), lv.uuid, Mode.EX, 0, persistent=True, what=f"LV {vg}/{lv.name}")
+            Acquire(space, lv.uuid, EX, 0, persistent=True, what=f"LV {vg}/{lv.name}")
             for lv in free
         ]
-        locks, paths = yield from _at_once(wishes, [one.path for one in had])
-        for one, path in zip(had, paths, strict=True):
+        locks, paths = yield from _staggered(wishes, [one.path for one in had], len(opening))
+        for one, path in zip(opening, paths, strict=True):
             if isinstance(path, Opened):
                 out.add_open(vg, one.lv, one.held, path)
             else:
                 out.refused.append(path)
                 failed.append(one)
-        had = []
+        opening, had = had, []
         for lv, held in zip(free, locks, strict=True):
             if isinstance(held, Held):
                 try:
@@ -152,12 +154,12 @@ def _lock_and_open(found: VgOnDisk, wait_ms: int | None, out: Outcome) -> Genera
             else:
                 out.left.append(lv.name)
     for few in _batches(tuple(failed)):
-        shut = [ClosePath(vg, one.lv.name, one.lv.uuid, own=True) for one in few]
-        _, closed = yield from _at_once([], shut)
+        shut = tuple(ClosePath(vg, one.lv.name, one.lv.uuid, own=True) for one in few)
+        closed = yield from _paths(shut)
         # What may be open keeps its lock.
         useless += [Release(one.held.lock) for one, error in zip(few, closed, strict=True) if error is None]
     for releases in _batches(tuple(useless)):
-        yield from _at_once(releases, [])
+        _none_lost((yield LocksTogether(releases)))
 
 
 def _free(
@@ -182,7 +184,7 @@ def deactivate_all(
 ) -> Generator[Order, Any, None]:
     """Deactivate what is open or locked here, but what is in use.  Needs no VG lock, as for one LV.
 
-    While some are closed, those that are closed by now are unlocked.
+    While some are closed, and the next ones, those that are closed by now are unlocked.
 
     Args: disconnect: also what is in use; that is cut off."""
     volumes: tuple[OpenVolume, ...] = yield OpenPaths()
@@ -195,7 +197,8 @@ def deactivate_all(
     names |= {lv.uuid: lv.name for lv in found.vg.lvs if lv.uuid in mine and lv.uuid not in names}
     yield GoOn()
     shut: list[ClosePath] = []
-    for some in (*_batches(tuple(names.items())), ()):
+    closing: list[ClosePath] = []
+    for some in (*_batches(tuple(names.items())), (), ()):
         had = [one for one in shut if one.uuid in mine]
         ours: list[ClosePath] = []
         for uuid, name in some:
@@ -206,7 +209,8 @@ def deactivate_all(
                 ours.append(ClosePath(vg, name, uuid))
             except RingfenceError as error:
                 out.refused.append(error)
-        released, closed = yield from _at_once([Release(mine[one.uuid].lock) for one in had], ours)
+        releases = [Release(mine[one.uuid].lock) for one in had]
+        released, closed = yield from _staggered(releases, ours, len(closing))
         kept = {
             one.uuid: error
             for one, error in zip(had, released, strict=True)
@@ -219,32 +223,37 @@ def deactivate_all(
                 out.add(
                     {"vg": vg, "name": one.lv, "uuid": one.uuid, "mode": Mode.UN.name, "was_active": active}
                 )
-        shut = [one for one, failed in zip(ours, closed, strict=True) if failed is None]
+        shut = [one for one, failed in zip(closing, closed, strict=True) if failed is None]
+        closing = ours
 
 
-def _at_once(
-    locks: Sequence[Acquire | Release], paths: Sequence[OpenPath | ClosePath]
+def _staggered(
+    locks: Sequence[Acquire | Release], paths: Sequence[OpenPath | ClosePath], before: int
 ) -> Generator[Order, Any, tuple[tuple[Any, ...], tuple[Any, ...]]]:
-    """The answer, or error, to each; what fails as a whole (no block service) is each one's error.
+    """The answers, or errors, to the locks, and to the paths of the call before; what fails as a whole (no
+    block service) is each one's error.
+
+    Args: before: how many paths those are.
 
     Raises LocksLost if that is what became of any."""
-    together, others = LocksTogether(tuple(locks)), PathsTogether(tuple(paths))
-    locked: Any = ()
-    opened: Any = ()
-    if locks and paths:
-        locked, opened = yield Both(together, others)
-    elif locks:
-        locked = yield together
-    elif paths:
-        try:
-            opened = yield others
-        except RingfenceError as error:
-            opened = error
-    else:
+    if not (locks or paths or before):
         yield GoOn()
-    if isinstance(opened, RingfenceError):
-        opened = (opened,) * len(paths)
-    return _none_lost(locked), _none_lost(opened)
+        return (), ()
+    locked, opened = yield Staggered(LocksTogether(tuple(locks)), PathsTogether(tuple(paths)))
+    return _none_lost(locked), _none_lost(_each(opened, before))
+
+
+def _paths(paths: tuple[ClosePath, ...]) -> Generator[Order, Any, tuple[Any, ...]]:
+    """As of `_staggered`, each one's own answer."""
+    try:
+        answers = yield PathsTogether(paths)
+    except RingfenceError as error:
+        answers = error
+    return _none_lost(_each(answers, len(paths)))
+
+
+def _each(answers: tuple[Any, ...] | RingfenceError, count: int) -> tuple[Any, ...]:
+    return (answers,) * count if isinstance(answers, RingfenceError) else answers
 
 
 def _none_lost(answers: tuple[Any, ...]) -> tuple[Any, ...]:
