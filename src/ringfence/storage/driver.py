@@ -129,21 +129,14 @@ class Storage:
         return found.devices
 
     def _read_disks(self, order: ReadDisks) -> Disks:
-        """Each device is opened once for all steps: to open one costs more than to read a sector of it."""
-        steps = steps_of(order)
-        answer: Any = None
-        with ExitStack() as stack:
-            opened: dict[str, DirectFile | None] = {}
-            while True:
-                try:
-                    step = steps.send(answer)
-                except StopIteration as stop:
-                    disks: Disks = stop.value
-                    return disks
-                if isinstance(step, ReadBlocks):
-                    answer = self._read(stack, opened, step.reads)
-                else:
-                    answer = self._scan()
+        steps, answer = steps_of(order), None
+        while True:
+            try:
+                step = steps.send(answer)
+            except StopIteration as stop:
+                disks: Disks = stop.value
+                return disks
+            answer = self.do(step)
 
     def _save(self, order: SaveText) -> str:
         if self._keeper is None:
@@ -151,18 +144,13 @@ class Storage:
         return self._keeper.save(order)
 
     def read(self, reads: tuple[Read, ...]) -> tuple[bytes | None, ...]:
-        with ExitStack() as stack:
-            return self._read(stack, {}, reads)
-
-    def _read(
-        self, stack: ExitStack, opened: dict[str, DirectFile | None], reads: tuple[Read, ...]
-    ) -> tuple[bytes | None, ...]:
-        """Args: opened: what the stack has open by now; None: it cannot be opened."""
         answers: list[bytes | None] = []
-        for read in reads:
-            if read.path not in opened:
-                opened[read.path] = self._open_to_read(stack, read.path)
-            answers.append(_read_one(opened[read.path], read))
+        with ExitStack() as stack:
+            opened: dict[str, DirectFile | None] = {}
+            for read in reads:
+                if read.path not in opened:
+                    opened[read.path] = self._open_to_read(stack, read.path)
+                answers.append(_read_one(opened[read.path], read))
         return tuple(answers)
 
     def _open_to_read(self, stack: ExitStack, path: str) -> DirectFile | None:
