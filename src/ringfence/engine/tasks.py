@@ -305,10 +305,11 @@ class Tasks:
             if answered:
                 self._locks_answered(task, answer)
             return False, None
+        if isinstance(order, orders.ClosePath) and self.path_locks.is_closed(order):
+            return True, None
         if not isinstance(order, orders.ENGINE_ORDERS):
             answer = self._drive(task, order)
             return answer is not None, answer
-            return False, None
         match order:
             case orders.Acquire() | orders.Convert() | orders.Release():
                 return self._lock_order(task, order)
