@@ -169,6 +169,8 @@ class World:
         self._mended_ns = 0
         self._full = False
         """Moves met a metadata area with no room for their next version; those here are very small."""
+        self._upgraded = False
+        """Daemons were started anew because the story was over."""
         self._settled_ns = 0
         self.metadata = self._make_disks()
         self.hosts = [self._make_host(node, make_engine) for node in ids]
@@ -207,7 +209,7 @@ class World:
             self.metadata,
             self.workload.counters,
             COUNTERS,
-            lambda: all(self._only_quorum(fault) for fault in self.nemesis.struck),
+            lambda: not self._upgraded and all(map(self._only_quorum, self.nemesis.struck)),
             lambda: max(self.nemesis.struck_ns, self._mended_ns),
             is_promised=lambda space: not scenario.slots or space == slotted.SPACE,
             is_marked=self.is_marked,
@@ -464,7 +466,7 @@ class World:
             host.slots.suffer()
             host.thaw()
             if host.speaks != SPEAKS:
-                host.speaks = SPEAKS
+                host.speaks, self._upgraded = SPEAKS, True
                 host.kill_daemon()
             if host.daemon is not None and host.daemon.endpoint is not None:
                 self.ring.thaw(host.daemon.endpoint)
