@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from engine_ring import Host, World
 
-from ringfence.core.errors import DeviceFailed
+from ringfence.core.errors import DeviceFailed, NotFound, Unavailable
 from ringfence.core.modes import Mode
 from ringfence.engine import effects, inputs, orders
 from ringfence.wire import client as calls
@@ -153,3 +153,32 @@ def test_a_lock_whose_path_could_not_be_opened_is_told_of(world: World, monkeypa
     assert "its export is gone" in host.do(calls.Why("vg0/vm1"))["lines"][0]
     host.do(COMMANDS["alone"])
     assert not host.do(calls.Why("vg0/vm1"))["stuck"]
+
+
+def test_who_has_opened_nothing_keeps_no_lock_though_the_block_service_is_silent(
+    world: World, monkeypatch: Any
+) -> None:
+    """An LV is removed while another host waits for its lock, and what does not exist any more nobody can
+    deactivate there."""
+    host, carried_out = world.hosts[2], world.hosts[2]._order
+    world.hosts[1].do(calls.LvCreate("vg0", "gone", extents=1, activate="ey"))
+    ((_, path),) = ((key, path) for key, path in world.hosts[1].paths.items() if key[1] == "gone")
+    closes: list[effects.DoOrder] = []
+
+    def order(effect: effects.DoOrder) -> None:
+        if isinstance(effect.body, orders.ClosePath):
+            closes.append(effect)
+        else:
+            carried_out(effect)
+
+    monkeypatch.setattr(host, "_order", order)
+    asked = host.ask(calls.LvChange("vg0", "gone", "ey", 5000))
+    world.hosts[1].do(calls.LvRemove("vg0", "gone", force=True))
+    world.run()
+    for one in closes:
+        silent = Unavailable("the block service has not answered")
+        host.feed(inputs.OrderDone(one.order, error=silent.as_dict()))
+    world.run()
+    with pytest.raises(NotFound):
+        host.reply(asked)
+    assert lock_of(host, path.uuid) is Mode.UN

@@ -1,6 +1,7 @@
 """A simulated host: its clock, its disk, and the guests of its open volumes."""
 
 
+import msgspec
 import pytest
 
 from ringfence.core.cluster import ClusterConfig, NodeConfig
@@ -8,12 +9,16 @@ from ringfence.core.ids import Token
 from ringfence.engine import effects, inputs, orders
 from ringfence.engine.effects import Effect
 from ringfence.engine.inputs import DiskState, Input
+from ringfence.lvm2.label import SECTOR_BYTES
 from ringfence.sim.disk import blank_disks
 from ringfence.sim.host import Host, OwnDisk
+from ringfence.sim.mirrored import Mirrored
 from ringfence.sim.paths import Landed
 from ringfence.sim.power import PowerRoom
 from ringfence.sim.ring import SimRing
 from ringfence.sim.scheduler import Scheduler
+from ringfence.sim.storage import Trouble
+from ringfence.sim.turns import Giver
 from ringfence.wire.block import Extent
 from ringfence.wire.client import Reply
 
@@ -253,10 +258,171 @@ def test_a_worker_that_does_not_end_is_neither_closed_nor_dropped() -> None:
     assert any(isinstance(fact, inputs.PathsDropped) for fact in stage.engines[-1].facts)
 
 
-def test_a_life_that_has_lost_everything_opens_nothing() -> None:
+# -- orders that come late ----------------------------------------------------------------
+
+
+def late(stage: Stage, worst_ms: int = 500) -> list[str]:
+    """The block service is slow from now on.  Returns what it is at, as it comes."""
+    stage.host.block.late_ms = worst_ms
+    told: list[str] = []
+    stage.host.block.ordered = lambda order, when: told.append(f"{type(order).__name__} {when}")
+    return told
+
+
+def ordered(stage: Stage, *then: Effect) -> list[str]:
+    """A daemon has the LV opened, and the order has reached the block service, which is slow."""
+    stage.host.power_on()
+    told = late(stage)
+    stage.want(effects.SetDeadline(1, "vg/vg1", 9 * S), effects.DoOrder(1, OPEN), *then)
+    while not told:
+        stage.scheduler.step()
+    return told
+
+
+def test_what_a_life_has_ordered_is_refused_once_all_was_dropped() -> None:
+    stage = Stage()
+    ordered(stage, effects.DropPaths(1))
+    stage.run(2)
+    (answer,) = answers(stage)
+    assert answer.error is not None
+    assert "dropped meanwhile" in answer.error["message"]
+    assert stage.host.block.grips == []
+
+
+def test_what_a_daemon_has_ordered_is_done_though_it_is_gone() -> None:
+    stage = Stage()
+    ordered(stage)
+    stage.host.kill_daemon()
+    assert stage.host.block.grips == []
+    stage.run(2)
+    assert stage.host.block.grips
+    assert answers(stage) == []
+
+
+def test_what_a_daemon_has_ordered_is_refused_once_it_is_succeeded() -> None:
+    stage = Stage()
+    told = ordered(stage)
+    stage.host.kill_daemon()
+    stage.host.start_daemon()
+    stage.run(2)
+    assert told == ["OpenPath given", "OpenPath done"]
+    assert stage.host.block.grips == []
+
+
+def test_orders_about_one_lv_are_carried_out_in_their_order_however_late() -> None:
+    stage = Stage()
+    opened(stage)
+    late(stage, 1000)
+    done: list[tuple[str, str]] = []
+
+    def tell(order: orders.BlockOrder, when: str) -> None:
+        if when == "done":
+            assert isinstance(order, orders.OpenPath | orders.ClosePath)
+            done.append((order.lv, type(order).__name__))
+
+    stage.host.block.ordered = tell
+    close, other = orders.ClosePath("vg1", "lv0", "uuid"), msgspec.structs.replace(OPEN, lv="lv1", uuid="2")
+    for number, order in enumerate((close, OPEN, close, other), 2):
+        stage.want(effects.DoOrder(number, order))
+        stage.run(stage.scheduler.now_ns / S + 0.02)
+    stage.run(9)
+    assert [what for lv, what in done if lv == "lv0"] == ["ClosePath", "OpenPath", "ClosePath"]
+    assert ("lv1", "OpenPath") in done[:-1], "who has an LV for itself need not wait for others"
+    assert [answer.error for answer in answers(stage)] == [None] * 5
+
+
+def test_a_daemon_that_waits_in_vain_knows_nothing_and_hears_nothing_more() -> None:
     stage = Stage()
     stage.host.power_on()
-    stage.want(effects.SetDeadline(1, "vg/vg1", effects.LOST), effects.DoOrder(1, OPEN))
-    stage.run(1)
-    assert answers(stage)[0].error is not None
-    assert stage.host.block.grips == []
+    late(stage, 60_000)
+    stage.want(effects.SetDeadline(1, "vg/vg1", 200 * S), effects.DoOrder(1, OPEN))
+    stage.run(130)
+    (answer,) = answers(stage)
+    assert answer.error is not None
+    assert answer.error["message"] == "the block service has not answered"
+    assert stage.host.block.grips, "it was opened all the same"
+
+
+def test_nobody_takes_over_while_a_path_is_being_reloaded() -> None:
+    stage = Stage()
+    opened(stage)
+    while not any(path.in_flight for path in stage.host.block.open.values()):
+        stage.scheduler.step()
+    reload = orders.ReloadPath("vg1", "lv0", "uuid", OPEN.extents, "lv9", False, OPEN.token)
+    stage.host.block.do(reload, Giver(1, 1, stage.host.block.drops), lambda answer: None)
+    stage.host.kill_daemon()
+    stage.host.start_daemon()
+    assert stage.host.daemon is None
+    while stage.host.daemon is None:
+        stage.scheduler.step()
+    assert [one.lv for one in started(stage).left_open] == ["lv9"]
+
+
+# -- disks that fail under guests -----------------------------------------------------------
+
+
+MOVED = orders.MirrorPath("vg1", "lv0", "uuid", 0, (Extent("/dev/sim1", 8192, 4096),), OPEN.token)
+
+
+class Told:
+    """What the guests of a stage were told: how many writes have gone well, and of how many nobody knows."""
+
+    def __init__(self, stage: Stage) -> None:
+        self.well = self.unknown = 0
+        stage.host.block.drawn = lambda order, offset: b"signed".ljust(SECTOR_BYTES, b"\0")
+        stage.host.block.acknowledged = self._acknowledged
+
+    def _acknowledged(self, order: orders.OpenPath, offset: int, data: bytes) -> None:
+        self.well += bool(data)
+        self.unknown += not data
+
+
+def moving(stage: Stage) -> Mirrored:
+    mirror = stage.host.block.open["vg1", "lv0"].mirror
+    assert mirror is not None
+    return mirror
+
+
+def test_a_guest_is_told_that_a_write_has_failed() -> None:
+    stage = Stage()
+    opened(stage)
+    told = Told(stage)
+    stage.host.storage.suffer(Trouble.WRITES_FAIL, ("/dev/sim0",))
+    stage.run(3)
+    assert (told.well, told.unknown > 5) == (0, True)
+    stage.host.storage.suffer(Trouble.NONE, ())
+    stage.run(5)
+    assert told.well > 5
+
+
+@pytest.mark.parametrize("sealed", [True, False])
+def test_a_new_place_that_fails_fails_the_copy_or_once_it_is_sealed_the_write(sealed: bool) -> None:
+    stage = Stage()
+    opened(stage)
+    told = Told(stage)
+    stage.want(effects.DoOrder(2, MOVED))
+    stage.run(2)
+    moving(stage).go_on()
+    if sealed:
+        stage.want(effects.DoOrder(3, orders.SealPath("vg1", "lv0", "uuid")))
+        stage.run(3)
+    stage.host.storage.suffer(Trouble.WRITES_FAIL, ("/dev/sim1",))
+    before = told.well
+    stage.run(6)
+    assert (told.well == before) is sealed
+    assert bool(told.unknown) is sealed
+    assert bool(moving(stage).moving.failed) is not sealed
+
+
+@pytest.mark.parametrize(
+    ("how", "disk"), [(Trouble.READS_FAIL, "/dev/sim0"), (Trouble.WRITES_FAIL, "/dev/sim1")]
+)
+def test_a_copy_that_meets_an_error_has_failed(how: Trouble, disk: str) -> None:
+    stage = Stage()
+    opened(stage)
+    stage.want(effects.DoOrder(2, MOVED))
+    stage.run(2)
+    stage.host.storage.suffer(how, (disk,))
+    moving(stage).go_on()
+    assert "the copy failed" in moving(stage).moving.failed
+    assert not moving(stage).moving.copied_bytes

@@ -7,12 +7,25 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import FunctionType
 
+import msgspec
 import pytest
 from msgspec.structs import replace
 
 from ringfence.fencing.domain import Domain
-from ringfence.sim.hunt import RECORD, Found, fits, hunt, known, markdown, record
+from ringfence.sim.hunt import (
+    RECORD,
+    UNFINISHED,
+    Found,
+    done_by_now,
+    fits,
+    hunt,
+    known,
+    markdown,
+    record,
+    source_digest,
+)  # fmt: skip
 from ringfence.sim.mutants import MUTANTS, planted
 from ringfence.sim.mutants.table import Mutant
 from ringfence.sim.plans import Faults
@@ -62,6 +75,22 @@ def test_a_mutant_that_does_not_fit_the_engine_is_told_from_a_survivor(
     assert "**does not fit the engine: crash TypeError**" in markdown([found], "")
 
 
+def test_an_assertion_of_a_mutants_own_is_no_survivor_either(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if what stands in `sim.mutants` had met something that it does not know."""
+
+    def witness(*args: object, **how: object) -> bool:
+        raise AssertionError
+
+    own = witness.__code__.replace(co_filename=str(Path(str(RECORD)).with_name("evidence.py")))
+    for code, failure in ((own, "crash AssertionError"), (witness.__code__, "")):
+        raises = FunctionType(code, globals())
+        monkeypatch.setitem(
+            MUTANTS, "old", Mutant("a rule", "quick-lie", lambda raises=raises: [(Domain, "witness", raises)])
+        )
+        found = hunt("old", range(1, 2), None)
+        assert (found.recipe, found.failure, found.runs) == (None, failure, 1)
+
+
 def test_what_the_engine_itself_does_not_stand_proves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(MUTANTS, "whole", Mutant("none at all", "liar", list))
     with planted("no-freeze"):
@@ -93,6 +122,30 @@ def test_a_mutant_is_looked_for_and_survivors_are_an_error() -> None:
     assert ran.returncode == 0, ran.stderr
     assert "1 of 1 mutants found" in ran.stdout
     assert re.search(r"ringfence sim \d+ --\w+ [\w-]+ --mutant no-freeze", ran.stdout), ran.stdout
+
+
+def test_a_run_in_pieces_goes_on_where_it_was_and_believes_no_other_source(tmp_path: Path) -> None:
+    pieces, table = tmp_path / "pieces", tmp_path / "table.md"
+    command = [sys.executable, "-m", "ringfence.sim.hunt", "--jobs", "1", "--resume", pieces]
+    names = ["no-bound", "no-freeze"]
+
+    def piece(*options: object) -> tuple[int, str]:
+        whole = [*command, *options, *names]
+        ran = subprocess.run(whole, capture_output=True, text=True, timeout=60, check=False)
+        return ran.returncode, ran.stdout
+
+    assert piece("--within", "1", "--markdown", table)[0] == UNFINISHED
+    assert not table.exists()
+    (first,) = pieces.read_bytes().splitlines()
+    assert piece("--within", "50", "--markdown", table)[0] == 0
+    assert [line.split()[1] for line in table.read_text().splitlines() if line.startswith("| no-")] == names
+    assert len(pieces.read_bytes().splitlines()) == 2
+    code, said = piece("--markdown", table)
+    assert (code, "ringfence sim" in said) == (0, False)
+    found = done_by_now(pieces, source_digest(), 200)
+    assert list(found) == names
+    assert done_by_now(pieces, "another", 200) == done_by_now(pieces, source_digest(), 3) == {}
+    assert msgspec.json.decode(first)["found"][0] == "no-bound"
 
 
 def test_where_each_was_found_is_remembered() -> None:

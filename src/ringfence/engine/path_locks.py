@@ -9,7 +9,8 @@ in between; so one could let go of the very lock under which the other is about 
     a lock is not let go of, nor made weaker than its path needs, while a path is open under it, or may be
     nothing is closed while it is being opened, nor opened while it is being closed
 
-    who takes back an opening of his own that has failed closes nothing that another command has opened
+    who takes back an opening of his own that has failed closes nothing that another command has opened, and
+        has nothing to close, whatever the block service says or does not say, before he has ordered any
 
 Who comes second is refused, and may try again.  "May be": from the order to open it until one to close it was
 carried out."""
@@ -109,6 +110,10 @@ class PathLocks:
         use = self._locker.find(*key)
         held = use.held if use is not None and use.done is None else None
         return held is not None and held.token == token and held.mode >= needs
+
+    def is_closed(self, order: ClosePath) -> bool:
+        """Whether a command that takes back its own opening has come to none, nor has any other."""
+        return order.own and (space_of(order.vg), order.uuid) not in self._paths
 
     def done(self, order: object, answer: object, *, failed: bool) -> None:
         """What became of an order; answer: of many, that of each."""

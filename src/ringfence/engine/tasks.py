@@ -329,6 +329,8 @@ class Tasks:
             return False, None
         if isinstance(order, orders.Staggered):
             return self._stagger(task, order)
+        if isinstance(order, orders.ClosePath) and self.path_locks.is_closed(order):
+            return True, None
         if not isinstance(order, orders.ENGINE_ORDERS):
             answer = self._drive(task, order).answer
             return answer is not None, answer

@@ -20,10 +20,11 @@ use as little of the engine's own reasoning as they can: a planted bug must not 
                                                              fenced in bounded time (`_is_fenced_soon`)
     12  an opened LV has its own data, the last of them     `tenants`
 
-Volumes that a later life adopts have its authority (`_adopted_go_on`).  Where only quorum was lost and came
-back, nobody goes stale (`_nobody_stale`) nor must be fenced (`_note_victims`).  Nobody is called silent who
-is not (`_is_silent`), no try fails for want of a use (`workload`), and what a client leaves behind is there
-until somebody takes it (`workload`)."""
+In an older protocol nobody says what only a newer one has (`said`).  Volumes that a later life adopts have
+its authority (`_adopted_go_on`).  Where only quorum was lost and came back, nobody goes stale
+(`_nobody_stale`) nor must be fenced (`_note_victims`).  Nobody is called silent who is not (`_is_silent`),
+no try fails for want of a use (`workload`), and what a client leaves behind is there until somebody takes
+it (`workload`)."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -46,6 +47,17 @@ from ringfence.sim.power import Manner, PowerRoom
 from ringfence.sim.ring import SimRing
 from ringfence.sim.safety import LivenessViolation, SafetyViolation
 from ringfence.sim.scheduler import Scheduler
+from ringfence.wire import (
+    CHECKUPS,
+    DEADLOCKS,
+    HANDOVERS,
+    LEAVE_OUT,
+    MANY_LOCKS,
+    REFRESHES,
+    UNCLEAN,
+    entries,
+    ring,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -60,6 +72,16 @@ class Glimpse:
     """Its state is not in the middle of an entry."""
 
 
+NEWER: dict[type, int] = {
+    entries.SearchDeadlock: DEADLOCKS, entries.Waits: DEADLOCKS,
+    entries.AskHosts: CHECKUPS, entries.HostSays: CHECKUPS,
+    entries.AskRefresh: REFRESHES, entries.RefreshTold: REFRESHES,
+    entries.UncleanNoted: UNCLEAN,
+    entries.AskHandover: HANDOVERS, entries.HandoverTold: HANDOVERS,
+    entries.LockRequests: MANY_LOCKS, entries.LockUnlocks: MANY_LOCKS, entries.LocksBusy: MANY_LOCKS,
+    ring.LeaveOut: LEAVE_OUT,
+}  # fmt: skip
+"""Since which protocol there is what may be said (docs/formats/wire.md)."""
 DIGEST_EVERY = 4
 """States that differ once go on differing: not every position need be compared."""
 PLACES_KEPT = 50
@@ -178,6 +200,21 @@ class Checkers:
                     f"1: {one.lockspace}/{one.resource} is believed {one.mode.name} by {one.host.name} "
                     f"({one.token}) and {other.mode.name} by {other.host.name} ({other.token}), "
                     "both under valid authority"
+                )
+
+    def said(self, host: Host, payload: bytes) -> None:
+        """What is said in a protocol is of that protocol, for whoever speaks no newer one."""
+        frame = ring.decode(payload)
+        glimpse = self._look(host)
+        if glimpse is None or glimpse.running is None:
+            return
+        for item in frame.items:
+            what = item.entry if isinstance(item, ring.Submitted) else item
+            since = NEWER.get(type(what), 1)
+            if since > glimpse.running.protocol:
+                raise SafetyViolation(
+                    f"protocol: {host.name} says {type(what).__name__}, of protocol {since}, in protocol "
+                    f"{glimpse.running.protocol}"
                 )
 
     # -- after every step of an engine -----------------------------------------------

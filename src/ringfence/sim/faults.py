@@ -17,12 +17,14 @@ from typing import Any, Self, get_origin, get_type_hints
 
 import msgspec
 
+from ringfence.engine import orders
 from ringfence.sim import slotted
 from ringfence.sim.host import Host, OwnDisk
 from ringfence.sim.power import Manner, PowerRoom
 from ringfence.sim.ring import SimRing
 from ringfence.sim.scheduler import MS, Scheduler
 from ringfence.sim.storage import Trouble
+from ringfence.wire import SPEAKS
 from ringfence.wire.ring import Ready, decode
 
 
@@ -42,7 +44,9 @@ class Arena:
         type_there: an operator types a command about an LV at a host.
         replace: another machine takes a host's place, under its node id, for so many ms.
         tend: boot a host, or start its daemon, if that is what it lacks.
-        rot: damage what stands in the mark of a host."""
+        rot: damage what stands in the mark of a host.
+        await_writer: call once, with the node where a client is next told a lock under which it may write a
+            value."""
 
     scheduler: Scheduler
     ring: SimRing
@@ -59,11 +63,17 @@ class Arena:
     replace: Callable[[Host, int], None]
     tend: Callable[[Host], None]
     rot: Callable[[int], None]
+    await_writer: Callable[[Callable[[int], None]], None]
 
-    def part(self, parts: list[list[int]], for_ms: int) -> None:
+    def part(self, parts: list[list[int]], for_ms: int, ragged_ms: int = 0) -> None:
         """Cut the ring; it heals in the end, if it is not cut otherwise meanwhile."""
-        self.ring.cut(parts)
+        self.ring.cut(parts, ragged_ms)
         self.scheduler.after(for_ms, lambda: self.ring.heal() if self.ring.parts is parts else None)
+
+    def sicken(self, host: Host, how: Trouble, disk: str, for_ms: int) -> None:
+        """A host's way to a shared disk has trouble for so long."""
+        host.storage.suffer(how, (disk,))
+        self.scheduler.after(for_ms, lambda: host.storage.suffer(Trouble.NONE, ()))
 
     def neglect(self, host: Host, for_ms: int) -> None:
         """Nobody switches the host on, or starts its daemon, for so long; then somebody does at once.
@@ -76,6 +86,11 @@ class Arena:
 JUMP_EVERY_MS = 6000
 HANGS_ON_MS = 1500
 """A write that hangs in a disk does so for longer than its host is cut off."""
+ORDERS: dict[str, type[orders.BlockOrder]] = {
+    "open": orders.OpenPath, "reload": orders.ReloadPath, "close": orders.ClosePath,
+    "mirror": orders.MirrorPath, "seal": orders.SealPath, "unmirror": orders.UnmirrorPath,
+    "list": orders.OpenPaths,
+}  # fmt: skip
 HOSTS = ("node", "desk")
 """Fields that name a host."""
 
@@ -188,6 +203,21 @@ class KillDaemon(Fault, frozen=True, tag="kill-daemon"):
             host.kill_daemon()
 
 
+class Upgrade(Fault, frozen=True, tag="upgrade"):
+    """A host gets the newest ringfence: its daemon is started anew, and speaks all protocols from then on."""
+
+    node: int
+    for_ms: int = 0
+    """How long it stays away; 0: as it comes."""
+
+    def strike(self, arena: Arena) -> None:
+        host = arena.hosts[self.node]
+        host.speaks = SPEAKS
+        if host.daemon is not None and not host.frozen:
+            arena.neglect(host, self.for_ms)
+            host.kill_daemon()
+
+
 class PowerOff(Fault, frozen=True, tag="power-off"):
     nodes: tuple[int, ...]
     for_ms: int = 0
@@ -232,6 +262,8 @@ class FreezeReady(Fault, frozen=True, tag="freeze-ready"):
 
     node: int
     for_ms: int
+    forgets: bool = False
+    """As `FreezeHost`."""
 
     def strike(self, arena: Arena) -> None:
         host = arena.hosts[self.node]
@@ -240,6 +272,8 @@ class FreezeReady(Fault, frozen=True, tag="freeze-ready"):
             if any(isinstance(item, Ready) for item in decode(payload).items):
                 host.sent = lambda payload: None
                 host.freeze()
+                if host.daemon is not None and host.daemon.endpoint is not None:
+                    host.daemon.endpoint.forgets = self.forgets
                 arena.scheduler.after(self.for_ms, host.thaw)
 
         host.sent = sent
@@ -264,6 +298,29 @@ class FreezeRenewed(Fault, frozen=True, tag="freeze-renewed"):
                 arena.scheduler.after(self.for_ms, host.thaw)
 
         host.renewed = renewed
+
+
+class FreezeWriter(Fault, frozen=True, tag="freeze-writer"):
+    """Whatever daemon tells a client next that it may write a value stands still right after that, then its
+    host, too, and then all are apart: when it goes on it gives the lock back, and hears of that alone."""
+
+    for_ms: int
+    host_ms: int
+    """After so long its host freezes, until the end."""
+    apart_ms: int
+    """After so long all are apart."""
+    apart_for_ms: int
+
+    def strike(self, arena: Arena) -> None:
+        def told(node: int) -> None:
+            host = arena.hosts[node]
+            scheduler, alone = arena.scheduler, [[one] for one in arena.hosts]
+            scheduler.after(0, lambda: host.freeze(daemon_only=True))
+            scheduler.after(self.host_ms, host.freeze)
+            scheduler.after(self.apart_ms, lambda: arena.part(alone, self.apart_for_ms))
+            scheduler.after(self.for_ms, host.thaw)
+
+        arena.await_writer(told)
 
 
 class ClockRate(Fault, frozen=True, tag="clock-rate"):
@@ -337,9 +394,7 @@ class SharedDisk(Fault, frozen=True, tag="shared-disk"):
     for_ms: int
 
     def strike(self, arena: Arena) -> None:
-        storage = arena.hosts[self.node].storage
-        storage.suffer(self.how, (self.disk,))
-        arena.scheduler.after(self.for_ms, lambda: storage.suffer(Trouble.NONE, ()))
+        arena.sicken(arena.hosts[self.node], self.how, self.disk, self.for_ms)
 
 
 class SlotArray(Fault, frozen=True, tag="slot-array"):
@@ -349,10 +404,11 @@ class SlotArray(Fault, frozen=True, tag="slot-array"):
     how: str
     """dead or slow."""
     for_ms: int
+    disks: tuple[str, ...] = (slotted.PATH,)
 
     def strike(self, arena: Arena) -> None:
         port = arena.hosts[self.node].slots
-        port.suffer(dead=(slotted.PATH,) if self.how == "dead" else (), slow=self.how == "slow")
+        port.suffer(dead=self.disks if self.how == "dead" else (), slow=self.how == "slow")
         arena.scheduler.after(self.for_ms, port.suffer)
 
 
@@ -423,6 +479,72 @@ class StuckPaths(Fault, frozen=True, tag="stuck-paths"):
         arena.scheduler.after(self.for_ms, lambda: setattr(block, "stuck", False))
 
 
+class LateOrders(Fault, frozen=True, tag="late-orders"):
+    """A host's block service carries out each order, and answers it, up to so late."""
+
+    node: int
+    worst_ms: int
+    for_ms: int
+
+    def strike(self, arena: Arena) -> None:
+        block = arena.hosts[self.node].block
+        block.late_ms = self.worst_ms
+        arena.scheduler.after(self.for_ms, lambda: setattr(block, "late_ms", 0))
+
+
+class MidOrder(Fault, frozen=True, tag="mid-order"):
+    """While an order about a path is under way: once the block service has it, or has done it and not
+    answered."""
+
+    node: int
+    order: str
+    """open, reload, close, mirror, seal, unmirror or list."""
+    when: str
+    """given or done."""
+    how: str
+    """freeze, cut, kill, power, or the name of a disk, to which its host's writes fail."""
+    for_ms: int
+    """How long a freeze, a cut, or an error lasts, or the daemon or the host stays away."""
+    skip: int = 0
+    """So many orders of the kind are let pass first."""
+    within_ms: int = 0
+    """If it has not come to that by then, it does not strike at all; 0: it waits for ever."""
+
+    def strike(self, arena: Arena) -> None:
+        host, left, kind = arena.hosts[self.node], self.skip, ORDERS[self.order]
+
+        def forget() -> None:
+            if host.block.ordered is ordered:
+                host.block.ordered = lambda order, when: None
+
+        def ordered(order: orders.BlockOrder, when: str) -> None:
+            nonlocal left
+            left -= when == self.when and isinstance(order, kind) and not host.frozen
+            if left >= 0:
+                return
+            forget()
+            arena.scheduler.note(f"nemesis: {self.how} of {host.name}, an order to {self.order} is {when}")
+            match self.how:
+                case "freeze":
+                    host.freeze()
+                    arena.scheduler.after(self.for_ms, host.thaw)
+                case "cut":
+                    others = [node for node in arena.hosts if node != self.node]
+                    arena.part([[self.node], others], self.for_ms)
+                case "kill":
+                    arena.neglect(host, self.for_ms)
+                    host.kill_daemon()
+                case "power":
+                    arena.neglect(host, self.for_ms)
+                    arena.power.cut(self.node)
+                case disk:
+                    arena.sicken(host, Trouble.WRITES_FAIL, disk, self.for_ms)
+
+        host.block.ordered = ordered
+        if self.within_ms:
+            arena.scheduler.after(self.within_ms, forget)
+
+
 # -- the ring ---------------------------------------------------------------------------
 
 
@@ -431,21 +553,25 @@ class Cut(Fault, frozen=True, tag="cut"):
 
     nodes: tuple[int, ...]
     for_ms: int
+    ragged_ms: int = 0
+    """As `SimRing.cut`."""
 
     def strike(self, arena: Arena) -> None:
         here = [node for node in self.nodes if node in arena.hosts]
         there = [node for node in arena.hosts if node not in here]
         if here and there:
-            arena.part([here, there], self.for_ms)
+            arena.part([here, there], self.for_ms, self.ragged_ms)
 
 
 class SwitchOff(Fault, frozen=True, tag="switch-off"):
     """A switch reboots: everybody is alone for a while."""
 
     for_ms: int
+    ragged_ms: int = 0
+    """As `SimRing.cut`."""
 
     def strike(self, arena: Arena) -> None:
-        arena.part([[node] for node in arena.hosts], self.for_ms)
+        arena.part([[node] for node in arena.hosts], self.for_ms, self.ragged_ms)
 
 
 class Deaf(Fault, frozen=True, tag="deaf"):
@@ -615,7 +741,7 @@ class Typed(Fault, frozen=True, tag="typed"):
 
     node: int
     verb: str
-    """create, alone, shared, off or remove."""
+    """create, alone, shared, off, remove or move."""
     lv: str
 
     def strike(self, arena: Arena) -> None:

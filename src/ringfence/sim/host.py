@@ -29,10 +29,14 @@ from ringfence.sim.ring import Endpoint, SimRing
 from ringfence.sim.scheduler import MS, Scheduler, Timer
 from ringfence.sim.slots import SlotPort
 from ringfence.sim.storage import Storage
+from ringfence.sim.turns import Giver
+from ringfence.wire import SPEAKS
 from ringfence.wire.checkup import HostFacts
 from ringfence.wire.client import Reply
 from ringfence.wire.entries import Incident
 from ringfence.wire.ring import OpenLock
+
+TAKE_OVER_MS = 5
 
 
 class Engine(Protocol):
@@ -78,6 +82,8 @@ class Daemon:
     todo: deque[Effect] = field(default_factory=deque)
     """Effects that wait while it is frozen: it stopped in the middle of a step."""
     agents: dict[int, Timer] = field(default_factory=dict)
+    number: int = 0
+    """Of the daemons of its host."""
     incarnation: int = 0
     """Of its newest authority page."""
     steps: int = 0
@@ -116,12 +122,15 @@ class Host:
         """When it, or its daemon, went on last: what it heard meanwhile it learns from then on."""
         self.up = False
         self.boots = 0
+        self.daemons = 0
         self.neglected_until_ns = 0
         """Nobody switches it on, or starts its daemon, before that."""
         self.pages: dict[tuple[int, str], int] = {}
         self.fault: Callable[[], str] = lambda: ""
         """Asked between effects: "", "freeze", "kill" or "power"."""
         self.own_disk = OwnDisk.GOOD
+        self.speaks = SPEAKS
+        """What its daemon speaks when it is started next."""
         self.jumped_ns = -1 << 60
         """When its clock last jumped."""
         self.wall_off_ms = 0
@@ -129,6 +138,7 @@ class Host:
         self.storage = Storage(scheduler, disks, self.awake)
         self.slots = SlotPort(scheduler, disks, self.awake)
         self.block = BlockService(scheduler, self, watcher.landed, self.report_late, disks)
+        self.block.fails = self.storage.fails
         self.sent: Callable[[bytes], None] = lambda payload: None
         """Told what its daemon has just multicast."""
         self.renewed: Callable[[int], None] = lambda deadline_ns: None
@@ -177,7 +187,8 @@ class Host:
         self.slots.stop(power=True)
         self._end_daemon("nodedown", "its host lost power")
         self.pages = {}
-        self._reap()
+        self.block.lose_power()
+        self._watcher.reaped(self)
 
     # -- freezing --------------------------------------------------------------------
 
@@ -224,18 +235,22 @@ class Host:
         """Look at what an earlier daemon left, and reap it if it may not be adopted, then start."""
         if not self.up or self.daemon is not None:
             return
+        self.daemons += 1
+        if not self.block.take_over(self.daemons):
+            self._scheduler.after(TAKE_OVER_MS, lambda: self.awake(self.start_daemon))
+            return
         left_open = self._left_open()
         self._lose_pages([page for one in left_open for page in one.pages])
         if left_open:
             self._watcher.reaped(self)
         else:
             self._reap()
-        daemon = self.daemon = Daemon(self._make_engine())
+        daemon = self.daemon = Daemon(self._make_engine(), number=self.daemons)
         self.daemon_frozen = False
         self._scheduler.note(f"{self.name} daemon starts ({self.boot})")
         started = inputs.Started(
             self.config, self.node, self._machine, self.boot, self.disk, not left_open,
-            left_open=left_open,
+            left_open=left_open, speaks=self.speaks,
         )
         self.feed(daemon, started)
         self.feed(daemon, inputs.Wall(self._wall_ms()))
@@ -363,6 +378,7 @@ class Host:
                 gone = inputs.AgentExited(run, Power.UNKNOWN, "cancelled", 0, answered=False)
                 self._later(daemon, gone, 20)
             case effects.DropPaths(generation):
+                self.block.drop()
                 self._drop_paths(daemon, generation)
             case effects.DoOrder(order, body):
                 self._do(daemon, order, body)
@@ -390,6 +406,7 @@ class Host:
                 self.pages[key] = LOST
 
     def _reap(self) -> None:
+        self.block.drop()
         self.block.reap()
         self._watcher.reaped(self)
 
@@ -430,9 +447,10 @@ class Host:
             else:
                 self._later(daemon, inputs.OrderDone(order, answer=answer), 5)
 
-        def start() -> None:
-            if self.daemon is daemon:
-                self.block.do(body, incarnation, done)
+        giver = Giver(incarnation, daemon.number, self.block.drops)
+
+        def start() -> None:  # whether the daemon is still there or not: it has said it
+            self.block.do(body, giver, done)
 
         self._scheduler.after(self._scheduler.between(0, 10), lambda: self.awake(start))
 
@@ -461,7 +479,8 @@ class Host:
             if not self._can_be_closed():
                 self._drop_paths(daemon, generation)
                 return
-            self._reap()
+            self.block.reap()
+            self._watcher.reaped(self)
             self.feed(daemon, inputs.PathsDropped(generation))
 
         self._scheduler.after(self._scheduler.between(1, 200), lambda: self.awake(reap))

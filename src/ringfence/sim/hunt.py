@@ -7,12 +7,17 @@ place: a story that it fails proves nothing of the rule, and is a defect of its 
 
 With --record the file is written anew, with --markdown the table that `docs/mutants.md` keeps.  With --keep
 each mutant that was found is shrunk and written down, for the tests to replay: the same story under the
-mutant, and on the whole engine."""
+mutant, and on the whole engine.
 
+A run of all takes long; with --resume it may be made in pieces: what was found by this very source, and how
+long that took, is kept in a file, and not looked for again."""
+
+import hashlib
 import sys
 import time
-from collections.abc import Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from functools import partial
 from importlib.resources import files
 from pathlib import Path
@@ -31,6 +36,8 @@ from ringfence.sim.stories import STORIES
 from ringfence.sim.world import Outcome, Report, play
 
 SHRINK_S = 30
+UNFINISHED = 3
+"""Exit code: some are still to be looked for."""
 RECORD = files("ringfence.sim.mutants") / "found.txt"
 MARKDOWN_HEAD = """\
 # Planted bugs, and who finds them
@@ -96,8 +103,12 @@ def _recipe(name: str, seed: int, plan: str) -> Recipe:
 
 
 def fits(report: Report) -> bool:
-    """Whether a mutant ran at all: an assertion of the engine's may end it, any other error is its own."""
-    return report.outcome is not Outcome.CRASH or report.failure.endswith(AssertionError.__name__)
+    """Whether a mutant ran at all: an assertion of the engine's may end it, any other error is its own, and
+    so is one of its own assertions."""
+    if report.outcome is not Outcome.CRASH:
+        return True
+    own = Path(report.crashed_in).is_relative_to(Path(str(RECORD)).parent)
+    return report.failure.endswith(AssertionError.__name__) and not own
 
 
 def hunt(name: str, seeds: range, keep: Path | None) -> Found:
@@ -137,6 +148,32 @@ def _shrunk(report: Report, recipe: Recipe) -> str:
     return telling.kept(Shrinker(report, SHRINK_S, play_it).shrink(), recipe, recipe.mutant)
 
 
+class Piece(msgspec.Struct, frozen=True):
+    """What one piece of a run has come to, about one mutant."""
+
+    source: str
+    """`source_digest`: of another engine, or another hunt, it says nothing."""
+    seeds: int
+    found: Found
+
+
+def source_digest() -> str:
+    """Of all code of this ringfence, but for what is only found again (`found.txt` is no code)."""
+    digest = hashlib.blake2b(digest_size=12)
+    root = Path(str(files("ringfence")))
+    for path in sorted(root.rglob("*.py")):
+        digest.update(str(path.relative_to(root)).encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()
+
+
+def done_by_now(file: Path, source: str, seeds: int) -> dict[str, Found]:
+    """Of earlier pieces of the same run, by name."""
+    if not file.exists():
+        return {}
+    pieces = [msgspec.json.decode(line, type=Piece) for line in file.read_bytes().splitlines()]
+    return {one.found.name: one.found for one in pieces if (one.source, one.seeds) == (source, seeds)}
+
+
 def record(found: Iterable[Found]) -> str:
     """The text of `found.txt`."""
     lines = [f"{one.name} {one.recipe.seed} {one.plan}" for one in found if one.recipe is not None]
@@ -173,26 +210,75 @@ def markdown(found: Iterable[Found], summary: str) -> str:
     "--markdown", "table", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
     help="Write the table here.",
 )  # fmt: skip
+@click.option(
+    "--resume", "pieces", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
+    help="Keep here what was found; what this file has of the same source is not looked for again.",
+)  # fmt: skip
+@click.option(
+    "--within", "within_s", type=click.IntRange(1), metavar="SECONDS",
+    help="With --resume: begin with no mutant after so long; if there is one left, write nothing, and exit "
+    f"{UNFINISHED}.",
+)  # fmt: skip
 def main(
-    names: tuple[str, ...], seeds: int, jobs: int, keep: Path | None, records: bool, table: Path | None
+    names: tuple[str, ...],
+    seeds: int,
+    jobs: int,
+    keep: Path | None,
+    records: bool,
+    table: Path | None,
+    pieces: Path | None,
+    within_s: int | None,
 ) -> None:
     """Look for each mutant (default: all); exit 1 if one survives, or the engine itself fails on the way."""
     unknown = [name for name in names if name not in MUTANTS]
     if unknown:
         raise click.UsageError(f"no mutant is called {unknown[0]}; there are: {', '.join(MUTANTS)}")
-    began = time.monotonic()
-    all_found = []
+    if within_s is not None and pieces is None:
+        raise click.UsageError("--within is for a run that can be gone on with: give --resume, too")
+    wanted = names or tuple(MUTANTS)
+    source = source_digest()
+    done = done_by_now(pieces, source, seeds) if pieces is not None else {}
+    left = [name for name in wanted if name not in done]
+    until_s = time.monotonic() + within_s if within_s is not None else None
     click.echo(f"{'mutant':24} {'seed':>5} {'runs':>4} {'seconds':>8}  {'how':18} replay")
+    for found in _hunted(left, partial(hunt, seeds=range(1, seeds + 1), keep=keep), jobs, until_s):
+        done[found.name] = found
+        if pieces is not None:
+            with pieces.open("ab") as file:
+                file.write(msgspec.json.encode(Piece(source, seeds, found)) + b"\n")
+        sys.stdout.write(_line(found))
+        sys.stdout.flush()
+    left = [name for name in left if name not in done]
+    if left:
+        click.echo(f"{len(left)} are still to be looked for: the same command goes on with them", err=True)
+        sys.exit(UNFINISHED)
+    _conclude([done[name] for name in wanted], jobs, records, table)
+
+
+def _hunted(
+    names: list[str], hunts: Callable[[str], Found], jobs: int, until_s: float | None
+) -> Iterator[Found]:
+    """So many at a time, each as it ends; none is begun after that moment."""
     with ProcessPoolExecutor(jobs) as pool:
-        for found in pool.map(partial(hunt, seeds=range(1, seeds + 1), keep=keep), names or tuple(MUTANTS)):
-            all_found.append(found)
-            sys.stdout.write(_line(found))
-            sys.stdout.flush()
+        running: list[Future[Found]] = []
+        waiting = deque(names)
+        while running or waiting:
+            while waiting and len(running) < jobs and (until_s is None or time.monotonic() < until_s):
+                running.append(pool.submit(hunts, waiting.popleft()))
+            if not running:
+                return
+            wait(running, return_when=FIRST_COMPLETED)
+            ended = [one for one in running if one.done()]
+            running = [one for one in running if one not in ended]
+            yield from (one.result() for one in ended)
+
+
+def _conclude(all_found: list[Found], jobs: int, records: bool, table: Path | None) -> None:
     unfound = [found for found in all_found if found.recipe is None]
-    took_s = time.monotonic() - began
+    took_s = sum(found.seconds for found in all_found)
     summary = (
         f"{len(all_found) - len(unfound)} of {len(all_found)} mutants found, "
-        f"in {took_s / 60:.1f} minutes with {jobs} at a time"
+        f"after {took_s / 60:.1f} minutes, {jobs} at a time, added up"
     )
     click.echo(summary)
     if records:

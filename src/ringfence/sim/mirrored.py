@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
-from ringfence.core.errors import Refused
+from ringfence.core.errors import DeviceFailed, Refused
 from ringfence.engine.orders import MirrorPath
 from ringfence.lvm2.label import SECTOR_BYTES
 from ringfence.wire import block as wire
@@ -14,7 +14,7 @@ from ringfence.wire.block import Extent, Moving
 STEP_BYTES = 1 << 20
 
 Read = Callable[[str, int, int], bytes]
-"""(path, offset, bytes)."""
+"""(path, offset, bytes).  Raises DeviceFailed, as a write does."""
 Write = Callable[[str, int, bytes], None]
 """(path, offset, data)."""
 
@@ -69,7 +69,12 @@ class Mirrored:
             return
         at = now.copied_bytes
         count = min(STEP_BYTES, now.length_bytes - at)
-        write_lv(self.to, at, read_lv(self._extents, now.offset_bytes + at, count, self._read), self._write)
+        try:
+            data = read_lv(self._extents, now.offset_bytes + at, count, self._read)
+            write_lv(self.to, at, data, self._write)
+        except DeviceFailed as error:
+            self.fail(f"the copy failed: {error}")
+            return
         copied = at + count
         complete = copied == now.length_bytes
         self.moving = msgspec.structs.replace(now, copied_bytes=copied, complete=complete)
@@ -90,6 +95,9 @@ class Mirrored:
         return pieces(self.to, at, SECTOR_BYTES) if there else []
 
     def fail(self, why: str) -> None:
+        """The copy is of no use any more; one that is sealed cannot fail."""
+        if self.moving.sealed:
+            return
         self.moving = msgspec.structs.replace(self.moving, failed=why)
 
     def seal(self) -> Moving:

@@ -44,5 +44,6 @@ class Nemesis:
         for host in self._arena.hosts.values():
             host.fault = lambda: ""
             host.storage.fault = lambda: None
+            host.block.ordered = lambda order, when: None
             host.sent = lambda payload: None
             host.renewed = lambda deadline_ns: None

@@ -2,7 +2,8 @@
 
 As the real one it is older than any daemon: a path outlives the daemon that opened it, and holds,
 goes on or fails by the authority page of the life that opened it.  A write is checked, is in flight
-for a moment, lands, and is checked again."""
+for a moment, lands, and is checked again.  Orders wait for their turn (`turns`), and are carried out and
+answered late where it is slow."""
 
 import functools
 from collections.abc import Callable
@@ -10,7 +11,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from ringfence.core.errors import DeviceFailed, NotFound, Refused
+from ringfence.core.errors import DeviceFailed, NotFound, Refused, RingfenceError, Unavailable
 from ringfence.core.modes import Mode
 from ringfence.engine import orders
 from ringfence.lvm2.label import SECTOR_BYTES
@@ -18,11 +19,14 @@ from ringfence.sim.disk import Disks
 from ringfence.sim.grips import Grip, Holder
 from ringfence.sim.mirrored import Mirrored, pieces
 from ringfence.sim.scheduler import Scheduler
+from ringfence.sim.storage import Trouble
+from ringfence.sim.turns import Asked, Done, Giver, Turns
 from ringfence.wire.block import Hold
 
 UNIT_BYTES = 16 << 10
 """A guest writes at the beginning of one of these: an extent is no smaller."""
-Done = Callable[[object], None]
+PATIENCE_MS = 4000
+"""A daemon that has no answer for so long knows nothing of its order (`block.control`)."""
 
 
 @dataclass(eq=False)
@@ -77,40 +81,107 @@ class BlockService:
         self.drawn: Callable[[orders.OpenPath, int], bytes] = lambda order, offset: b""
         """What a guest writes at a byte of its LV."""
         self.acknowledged: Callable[[orders.OpenPath, int, bytes], None] = lambda order, offset, data: None
-        """Told what a guest was told that it has written."""
+        """Told what a guest was told that it has written; empty: it was told of an error."""
         self.open: dict[tuple[str, str], OpenLv] = {}
         self.opened: Callable[[orders.OpenPath], None] = lambda order: None
         """Told what a path is made of, when it is opened or reloaded."""
         self.stuck = False
         """Its workers do not end when they are told to, and go on."""
+        self.fails: Callable[[Trouble, str], bool] = lambda trouble, disk: False
+        """Whether this host's way to a disk has that trouble now."""
+        self.late_ms = 0
+        """Each order is carried out, and then answered, up to so late."""
+        self.ordered: Callable[[orders.BlockOrder, str], None] = lambda order, when: None
+        """Told what an order is at: given, or done and not answered."""
+        self._turns = Turns(self._begin)
 
     @property
     def grips(self) -> list[Grip]:
         return [path.grip for path in self.open.values()]
 
+    @property
+    def drops(self) -> int:
+        """How often all paths were dropped."""
+        return self._turns.drops
+
+    def drop(self) -> None:
+        """What was ordered before this, and has not begun, is refused."""
+        self._turns.drops += 1
+
     def reap(self) -> None:
         """Every path is closed, without flush; what was in flight is over, one way or the other."""
         self.open = {}
 
+    def lose_power(self) -> None:
+        self._turns.stop()
+        self.reap()
+
+    def take_over(self, daemon: int) -> bool:
+        """Nothing is begun for earlier daemons any more.  False: not all that they have begun is over."""
+        self._turns.floor = daemon
+        return not self._turns.reloads
+
     # -- orders --------------------------------------------------------------------
 
-    def do(self, body: orders.BlockOrder, incarnation: int, done: Done) -> None:
-        """`done` gets the answer, or the error."""
-        match body:
-            case orders.OpenPath():
-                self._open(body, incarnation, done)
-            case orders.ReloadPath():
+    def do(self, body: orders.BlockOrder, giver: Giver, done: Done) -> None:
+        """`done` gets the answer, or the error; it may be that of who waited in vain."""
+        if isinstance(body, orders.PathsTogether):
+            self._together(body, giver, done)
+            return
+        if self.late_ms:
+            done = self._patient(done)
+        asked = Asked(body, giver, done)
+        self._turns.add(asked)
+        self.ordered(body, "given")
+        self._late(lambda: self._turns.due(asked))
+
+    def _late(self, what: Callable[[], None]) -> None:
+        if not self.late_ms:
+            self._host.awake(what)
+            return
+        delay_ms = self._scheduler.between(0, self.late_ms)
+        self._scheduler.after(delay_ms, lambda: self._host.awake(what))
+
+    def _patient(self, done: Done) -> Done:
+        """Whoever gives up waiting hears nothing of what becomes of it."""
+        waits = [True]
+
+        def answer(answer: object) -> None:
+            if waits:
+                waits.clear()
+                done(answer)
+
+        words = "the block service has not answered"
+        give_up = Unavailable(words, next="look whether it is stopped", retry=True)
+        self._scheduler.after(PATIENCE_MS, lambda: self._host.awake(lambda: answer(give_up)))
+        return answer
+
+    def _begin(self, asked: Asked) -> None:
+        """In its turn, which may have come late."""
+
+        def done(answer: object) -> None:
+            self.ordered(asked.body, "done")
+            self._late(lambda: asked.done(answer))
+            self._turns.ended(asked)
+
+        try:
+            self._turns.check_still(asked.giver)
+        except RingfenceError as error:
+            done(error)
+            return
+        match asked.body:
+            case orders.OpenPath() as body:
+                self._open(body, asked.giver.incarnation, done)
+            case orders.ReloadPath() as body:
                 self._reload(body, done)
-            case orders.ClosePath():
+            case orders.ClosePath() as body:
                 self._close(body, done)
-            case orders.MirrorPath() | orders.SealPath() | orders.UnmirrorPath():
+            case orders.MirrorPath() | orders.SealPath() | orders.UnmirrorPath() as body:
                 self._move(body, done)
-            case orders.PathsTogether():
-                self._together(body, incarnation, done)
             case orders.OpenPaths():
                 done(tuple(self._looked_at(path) for path in self.open.values()))
 
-    def _together(self, order: orders.PathsTogether, incarnation: int, done: Done) -> None:
+    def _together(self, order: orders.PathsTogether, giver: Giver, done: Done) -> None:
         answers: dict[int, object] = {}
 
         def one_done(number: int, answer: object) -> None:
@@ -119,7 +190,7 @@ class BlockService:
                 done(tuple(answers[one] for one in range(len(answers))))
 
         for number, one in enumerate(order.orders):
-            self.do(one, incarnation, functools.partial(one_done, number))
+            self.do(one, giver, functools.partial(one_done, number))
 
     def _open(self, order: orders.OpenPath, incarnation: int, done: Done) -> None:
         key = order.vg, order.lv
@@ -128,9 +199,6 @@ class BlockService:
             return
         mode = Mode.PR if order.shared else order.hold.least
         grip = Grip(self._host, incarnation, 0, 0, f"lvm_{order.vg}", order.uuid, mode, order.token)
-        if self._host.lost(grip.incarnation, grip.page):
-            done(Refused(f"{order.vg}/{order.lv} was not opened: all paths were dropped meanwhile"))
-            return
         path = self.open[key] = OpenLv(order, grip)
         self._scheduler.note(f"{self._host.name} opens {order.vg}/{order.lv} {mode.name} {order.token}")
         self.opened(order)
@@ -209,11 +277,15 @@ class BlockService:
         done(path.mirror.moving if path.mirror is not None else None)
 
     def _read(self, path: str, offset: int, length: int) -> bytes:
+        if self.fails(Trouble.READS_FAIL, path):
+            raise DeviceFailed(f"cannot read {path}: I/O error")
         data = self._disks.disks[path].read(offset, length)
         assert data is not None, "beyond the end of a disk"
         return data
 
     def _copy(self, path: OpenLv, disk: str, offset: int, data: bytes) -> None:
+        if self.fails(Trouble.WRITES_FAIL, disk):
+            raise DeviceFailed(f"cannot write to {disk}: I/O error")
         self._landed(Landed(path, late=False, disk=disk, at_bytes=offset, copied=True))
         self._disks.disks[disk].write(offset, data)
 
@@ -284,7 +356,6 @@ class BlockService:
 
         self._soon(land, 0.5)
 
-
     def _lands(self, path: OpenLv, *, late: bool) -> None:
         """In all places that it belongs to; then its guest is told."""
         extents, rng = path.order.extents, self._scheduler.rng
@@ -293,16 +364,30 @@ class BlockService:
         if self.signs:
             offset += rng.randrange(extent.length_bytes // UNIT_BYTES) * UNIT_BYTES
         data = self.drawn(path.order, offset)
-        places = pieces(extents, offset, SECTOR_BYTES)
-        if path.mirror is not None:
-            places += path.mirror.beside(offset)
+        here = pieces(extents, offset, SECTOR_BYTES)
+        beside = path.mirror.beside(offset) if path.mirror is not None else []
         if late and not path.grip.valid:
             data = b""  # it may land in what is another LV's by now: it is reported, and not to be prevented
-        for disk, at_bytes, _ in places:
-            self._landed(Landed(path, late, disk, at_bytes))
-            if data:
-                self._disks.disks[disk].write(at_bytes, data)
-        self.acknowledged(path.order, offset, data)
+        whole = all(self._lands_at(path, late, place, data) for place in here)
+        if path.mirror is not None and not whole:
+            path.mirror.fail("a write to the old place has failed")
+        elif path.mirror is not None and not all(
+            self._lands_at(path, late, place, data) for place in beside
+        ):
+            path.mirror.fail("the new place failed")
+            whole = not path.mirror.moving.sealed
+        self.acknowledged(path.order, offset, data if whole else b"")
+
+    def _lands_at(self, path: OpenLv, late: bool, place: tuple[str, int, int], data: bytes) -> bool:
+        """False: an error; it may be there all the same."""
+        disk, at_bytes, _ = place
+        failed = self.fails(Trouble.WRITES_FAIL, disk)
+        if failed and self._scheduler.chance(0.5):
+            return False
+        self._landed(Landed(path, late, disk, at_bytes))
+        if data:
+            self._disks.disks[disk].write(at_bytes, data)
+        return not failed
 
 
 def _listed(order: orders.OpenPath) -> orders.OpenVolume:

@@ -22,7 +22,9 @@ from ringfence.sim.faults import (
     FreezeHost,
     FreezeRing,
     KillDaemon,
+    LateOrders,
     Leave,
+    MidOrder,
     MidStep,
     MidWrite,
     OwnDiskFault,
@@ -265,6 +267,21 @@ def _(chance: Chance, nodes: Nodes) -> list[Fault]:
 @_swarm("stuck-paths", 2)
 def _(chance: Chance, nodes: Nodes) -> list[Fault]:
     return [StuckPaths(node=chance.rng.choice(nodes), for_ms=chance.rng.randrange(100, 8000))]
+
+
+@_swarm("late-orders", 2)
+def _(chance: Chance, nodes: Nodes) -> list[Fault]:
+    worst_ms = chance.rng.choice([100, 1000, 6000])
+    node, for_ms = chance.rng.choice(nodes), chance.rng.randrange(500, 10000)
+    return [LateOrders(node=node, worst_ms=worst_ms, for_ms=for_ms)]
+
+
+@_swarm("mid-order", 3)
+def _(chance: Chance, nodes: Nodes) -> list[Fault]:
+    order = chance.rng.choice(["open", "open", "reload", "close", "list"])
+    when, how = chance.rng.choice(["given", "done"]), chance.rng.choice(["freeze", "cut", "kill", "power"])
+    node, for_ms = chance.rng.choice(nodes), chance.rng.randrange(10, 5000)
+    return [MidOrder(node=node, order=order, when=when, how=how, for_ms=for_ms, skip=chance.rng.randrange(4))]
 
 
 @_swarm("mid-write", 5)

@@ -363,10 +363,14 @@ class SimRing:
         if side.forming is None and side.members:
             self._announce(side)
 
-    def cut(self, groups: list[list[int]]) -> None:
-        """Part the nodes; each side finds out one detection time later."""
+    def cut(self, groups: list[list[int]], ragged_ms: int = 0) -> None:
+        """Part the nodes; each side finds out one detection time later.
+
+        Args: ragged_ms: how long a totem's token still passes; 0: as it comes."""
         self._regroup(groups, self.detection_ms)
-        if self.totem and self._scheduler.chance(0.5):
+        if self.totem and ragged_ms:
+            self._ragged_ns = self._scheduler.now_ns + ragged_ms * MS
+        elif self.totem and self._scheduler.chance(0.5):
             self._ragged_ns = self._scheduler.now_ns + int(self._scheduler.between(0, RAGGED_MS) * MS)
 
     def heal(self) -> None:

@@ -24,6 +24,7 @@ from ringfence.sim.faults import Fault, parse_fault
 from ringfence.sim.plans import Faults, draw_plan
 from ringfence.sim.power import TOPOLOGIES
 from ringfence.sim.stories import RINGS, STORIES, draw_story
+from ringfence.wire import SPEAKS
 
 STEPS = 4000
 NODES = (2, 2, 3, 3, 3, 4, 4, 5)
@@ -37,6 +38,7 @@ RESTARTS = 0.2
 AFTERMATH_MS = 4000
 BRISK_MS = 8000
 """With `strikes`, the last fault of a swarm strikes before that."""
+OLDER = SPEAKS.high - 1
 RULER = "----"
 
 
@@ -56,6 +58,8 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
     """Clients work under a VG with disk slots (`slotted`), and what strikes is beyond two nodes without."""
     volumes: bool = False
     """LVs are grown, renamed, and wiped in the background, and what guests write can be seen (`tenants`)."""
+    speaks: int = 0
+    """The newest protocol that hosts speak until they are upgraded; 0: they are."""
     faults: Faults = Faults.SWARM
     """What kind of plan to draw, where there is none."""
     topology: str = "plain"
@@ -119,7 +123,9 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True):
         if faults is not Faults.STORY and aside.random() < OTHER_TOPOLOGY:
             drawn = msgspec.structs.replace(drawn, topology="reboot")
         if faults is Faults.STORY:
-            drawn = msgspec.structs.replace(drawn, slots=story.slots, volumes=story.volumes)
+            drawn = msgspec.structs.replace(
+                drawn, slots=story.slots, volumes=story.volumes, speaks=OLDER if story.older else 0
+            )
             return _planned(drawn, draw_story(self.seed, drawn.nodes, story))
         if self.strikes:
             plan = tuple(islice(drawn.faults_to_come(), self.strikes))
@@ -194,6 +200,6 @@ def read(text: str) -> Kept:
 
 
 _PLAIN = Recipe(seed=0)
-_SELDOM = ("topology", "slots", "volumes")
+_SELDOM = ("topology", "slots", "volumes", "speaks")
 """Not written where they are as usual."""
 _PARAMETERS = ("seed", "nodes", "ring", "clients", "lasts_ms", *_SELDOM)

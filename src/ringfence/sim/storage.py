@@ -76,6 +76,10 @@ class Storage:
         """Trouble with these disks, or (NONE) the end of it."""
         self.trouble, self._sick, self.troubled_ns = trouble, disks, self._scheduler.now_ns
 
+    def fails(self, trouble: Trouble, path: str) -> bool:
+        """Whether this host's way to a disk has that trouble now."""
+        return self.trouble is trouble and path in self._sick
+
     def do(
         self,
         order: int,
@@ -156,7 +160,7 @@ class Storage:
             self._later(job, lambda job: self._next_step(job, steps, found))
 
     def _read(self, read: orders.Read) -> bytes | None:
-        if self.trouble is Trouble.READS_FAIL and read.path in self._sick:
+        if self.fails(Trouble.READS_FAIL, read.path):
             return None
         disk = self._disks.disks.get(read.path)
         return disk.read(read.offset_bytes, read.length_bytes) if disk else None
@@ -185,7 +189,7 @@ class Storage:
         if self._refused(job, body):
             return
         what, write = job.writes.popleft()
-        if self.trouble is Trouble.WRITES_FAIL and write.path in self._sick:
+        if self.fails(Trouble.WRITES_FAIL, write.path):
             self._fail_write(job, what, write)
             return
         self._in_flight = write

@@ -5,9 +5,12 @@ seed: what is too early or too late by a little is another story.  Whoever finds
 needs writes one; a mutant without that rule shows that it is reached."""
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+import msgspec
+
+from ringfence.sim.disk import DISKS
 from ringfence.sim.faults import (
     AnotherMachine,
     Calm,
@@ -20,24 +23,31 @@ from ringfence.sim.faults import (
     FreezeHost,
     FreezeReady,
     FreezeRenewed,
+    FreezeWriter,
     HandBack,
     HandOver,
     KillDaemon,
+    LateOrders,
     Leave,
     LockStop,
+    MidOrder,
     MidWrite,
     Order,
     PowerOff,
     RingStill,
+    SharedDisk,
     Sign,
     SlotArray,
     SlotRot,
     SlowRing,
     SwitchOff,
     Typed,
+    Upgrade,
 )
 from ringfence.sim.power import Manner
 from ringfence.sim.scheduler import Chance
+from ringfence.sim.storage import Trouble
+from ringfence.sim.volumes import LVS
 
 RINGS = ("hub", "totem")
 Draw = Callable[[Chance, list[int]], list[Fault]]
@@ -54,6 +64,8 @@ class Story:
     """It is told of a world with disk slots."""
     volumes: bool = False
     """It is told of a world in which LVs change much."""
+    older: bool = False
+    """It begins with hosts that speak an older protocol alone."""
 
 
 STORIES: dict[str, Story] = {}
@@ -66,10 +78,11 @@ def _story(
     *,
     slots: bool = False,
     volumes: bool = False,
+    older: bool = False,
 ) -> Callable[[Draw], Draw]:
     def add(draw: Draw) -> Draw:
         assert name not in STORIES
-        STORIES[name] = Story(draw, nodes, rings, slots, volumes)
+        STORIES[name] = Story(draw, nodes, rings, slots, volumes, older)
         return draw
 
     return add
@@ -89,6 +102,21 @@ def _all(node: int, manner: Manner) -> Devices:
     return Devices(node=node, bmc=manner, a=manner, b=manner)
 
 
+def _typed_alone(node: int, moments_ms: Iterable[int]) -> list[Fault]:
+    """At each of these moments somebody at a host wants every LV for it alone."""
+    return [Typed(at_ms=at_ms, node=node, verb="alone", lv=lv) for at_ms in moments_ms for lv in LVS]
+
+
+def _opened_by(node: int) -> list[Fault]:
+    """Within a second all LVs there are are open on a host, or most."""
+    made: list[Fault] = [Typed(at_ms=100 * at, node=node, verb="create", lv=lv) for at, lv in enumerate(LVS)]
+    return made + _typed_alone(node, (300, 600, 1000))
+
+
+OPENED_MS = 1200
+"""When `_opened_by` is over."""
+
+
 @_story("later-epoch", nodes=(3,))
 def _(chance: Chance, nodes: list[int]) -> list[Fault]:
     """A newcomer is let in by one who forgets it, in a view that the third never heard begin.
@@ -100,9 +128,9 @@ def _(chance: Chance, nodes: list[int]) -> list[Fault]:
     back_ms = rng.randrange(5000, 8000)
     return [
         PowerOff(nodes=(a,), for_ms=back_ms),
-        FreezeReady(at_ms=back_ms, node=c, for_ms=rng.randrange(950, 1300)),
-        KillDaemon(at_ms=back_ms + rng.randrange(300, 850), node=b, for_ms=rng.randrange(50, 400)),
-        Cut(at_ms=back_ms + rng.randrange(300, 850), nodes=(a,), for_ms=8000),
+        FreezeReady(at_ms=back_ms, node=c, for_ms=rng.randrange(1000, 1300), forgets=True),
+        KillDaemon(at_ms=back_ms + rng.randrange(600, 850), node=b, for_ms=rng.randrange(50, 400)),
+        Cut(at_ms=back_ms + rng.randrange(600, 850), nodes=(a,), for_ms=8000),
     ]
 
 
@@ -160,13 +188,18 @@ def _(chance: Chance, nodes: list[int]) -> list[Fault]:
 
 @_story("frozen-half", nodes=(2,), rings=("totem",))
 def _(chance: Chance, nodes: list[int]) -> list[Fault]:
-    """One of two was given up on a lie, and wakes in a view of itself alone."""
-    a, _ = nodes
+    """One of two was given up on a lie, and wakes in a view of itself alone; that it is marked it cannot
+    read."""
+    a, b = nodes
     away_ms = chance.rng.randrange(3800, 7000)
+    back_ms = OPENED_MS + away_ms
     return [
+        *_opened_by(a),
         _all(a, Manner.LIES),
-        FreezeHost(node=a, for_ms=away_ms),
-        Calm(at_ms=away_ms + chance.rng.randrange(1500)),
+        FreezeHost(at_ms=OPENED_MS, node=a, for_ms=away_ms),
+        *_typed_alone(b, range(OPENED_MS + 2500, back_ms + 500, 600)),
+        SlotArray(at_ms=back_ms - 100, node=a, how="dead", for_ms=3000, disks=DISKS),
+        Calm(at_ms=back_ms + chance.rng.randrange(1500)),
     ]
 
 
@@ -191,7 +224,10 @@ def _(chance: Chance, nodes: list[int]) -> list[Fault]:
     off_ms, back_ms = rng.randrange(100, 1500), rng.randrange(5000, 10000)
     cut_ms = off_ms + back_ms - rng.randrange(100, 1000)
     return [
-        Leave(node=a),
+        *(Typed(node=b, verb="create", lv=lv) for lv in LVS),
+        *_typed_alone(a, range(off_ms + 1500, cut_ms, 500)),
+        *_typed_alone(c, range(cut_ms + 1000, cut_ms + 3000, 300)),
+        Leave(at_ms=50, node=a),
         PowerOff(at_ms=off_ms, nodes=(c,), for_ms=back_ms),
         _all(a, Manner.UNREACHABLE).later(cut_ms),
         Cut(at_ms=cut_ms, nodes=(a,), for_ms=9000),
@@ -227,6 +263,49 @@ def _(chance: Chance, nodes: list[int]) -> list[Fault]:
     ]
 
 
+@_story("ragged-ends", nodes=(3,), rings=("totem",))
+def _(chance: Chance, nodes: list[int]) -> list[Fault]:
+    """All thaw while all are apart, again and again: each takes in words of its own that nobody else has
+    heard, and perhaps lacks what the others had ordered at the end."""
+    rng = chance.rng
+    faults: list[Fault] = []
+    for at_ms in range(0, 24_000, 4000):
+        host_ms = at_ms + rng.randrange(900, 1300)
+        apart_ms = host_ms + rng.randrange(30, 300)
+        thaws_ms = host_ms + rng.randrange(1000, 1400)
+        for node in nodes:
+            begins_ms = rng.randrange(at_ms, host_ms)
+            lv, other = rng.sample(LVS, 2)
+            faults += [
+                Typed(at_ms=begins_ms - 300, node=node, verb="create", lv=lv),
+                FreezeDaemon(at_ms=begins_ms, node=node, for_ms=thaws_ms - begins_ms + 20),
+                FreezeHost(at_ms=host_ms, node=node, for_ms=thaws_ms - host_ms),
+                Typed(at_ms=host_ms + 100, node=node, verb="alone", lv=lv),
+                Typed(at_ms=host_ms + 100, node=node, verb="off", lv=other),
+            ]
+        faults.append(SwitchOff(at_ms=apart_ms, for_ms=thaws_ms - apart_ms + rng.randrange(50, 200)))
+    return sorted((fault.later(300) for fault in faults), key=lambda fault: fault.at_ms)
+
+
+@_story("unheard-of", nodes=(3, 4), rings=("totem",))
+def _(chance: Chance, nodes: list[int]) -> list[Fault]:
+    """Who has just begun to write a value is frozen, again and again, and gives its lock back when all are
+    apart: nobody else hears of that, and it has not heard what the others had ordered at the end."""
+    rng = chance.rng
+    faults: list[Fault] = []
+    for at_ms in range(0, 30_000, 6000):
+        host_ms = rng.randrange(300, 900)
+        apart_ms = host_ms + rng.randrange(30, 300)
+        for_ms = host_ms + rng.randrange(890, 1300)
+        apart_for_ms = for_ms - apart_ms + rng.randrange(50, 400)
+        faults.append(
+            FreezeWriter(
+                at_ms=at_ms, for_ms=for_ms, host_ms=host_ms, apart_ms=apart_ms, apart_for_ms=apart_for_ms
+            )
+        )
+    return faults
+
+
 @_story("quorum-gone", nodes=(4,))
 def _(chance: Chance, nodes: list[int]) -> list[Fault]:
     """Two and two for a while, without any other change."""
@@ -255,27 +334,35 @@ def _(chance: Chance, nodes: list[int]) -> list[Fault]:
     when they last heard it."""
     a, b, c = nodes
     rng = chance.rng
-    gone_ms = rng.randrange(910, 960)
+    gone_ms = OPENED_MS + rng.randrange(910, 960)
     return [
+        *_opened_by(a),
         _all(a, Manner.LIES),
         ClockRate(node=a, off_ppm=-20_000),
-        FreezeRenewed(node=a, for_ms=rng.randrange(3000, 6000)),
+        FreezeRenewed(at_ms=OPENED_MS, node=a, for_ms=rng.randrange(3000, 6000)),
         *(KillDaemon(at_ms=gone_ms, node=one, for_ms=rng.randrange(10, 30)) for one in (b, c)),
-        Calm(at_ms=7000),
+        *_typed_alone(b, range(gone_ms + 200, gone_ms + 1800, 200)),
+        Calm(at_ms=8000),
     ]
 
 
 @_story("slow-barrier", nodes=(3,))
 def _(chance: Chance, nodes: list[int]) -> list[Fault]:
-    """One was given up on a lie and is back, and the barrier of the view in which it is takes long."""
-    a, _, c = nodes
+    """One was given up on a lie and is back, and the barrier of the view in which it is takes long.  What it
+    had open, another has opened since, and that it is marked it cannot read."""
+    a, b, c = nodes
     rng = chance.rng
+    gone_ms = rng.randrange(OPENED_MS, 1500)
     away_ms = rng.randrange(3800, 6000)
+    back_ms = gone_ms + away_ms
     return [
+        *_opened_by(a),
+        *_typed_alone(b, range(gone_ms + 2500, back_ms, 600)),
         _all(a, Manner.LIES),
-        FreezeHost(node=a, for_ms=away_ms),
-        FreezeDaemon(at_ms=away_ms - rng.randrange(20), node=c, for_ms=rng.randrange(600, 1300)),
-        Calm(at_ms=away_ms + 3000),
+        FreezeHost(at_ms=gone_ms, node=a, for_ms=away_ms),
+        SlotArray(at_ms=back_ms - 100, node=a, how="dead", for_ms=3000, disks=DISKS),
+        FreezeDaemon(at_ms=back_ms - rng.randrange(20), node=c, for_ms=rng.randrange(600, 1300)),
+        Calm(at_ms=back_ms + 3000),
     ]
 
 
@@ -633,6 +720,34 @@ def _(chance: Chance, nodes: list[int]) -> list[Fault]:
     return sorted(faults, key=lambda fault: fault.at_ms)
 
 
+@_story("moved-sick", nodes=(2, 3), volumes=True)
+def _(chance: Chance, nodes: list[int]) -> list[Fault]:
+    """LVs go from disk to disk under their guests, and now and then a disk fails a host on the way: while
+    it copies, when the copy is sealed, or when the metadata name the new place and the path is not there yet
+    (block services are slow).  Daemons end now and then, too."""
+    rng = chance.rng
+    faults: list[Fault] = [
+        LateOrders(node=node, worst_ms=rng.choice([100, 500, 1500]), for_ms=25_000) for node in nodes
+    ]
+    for at_ms in range(0, 20_000, 2500):
+        node, lv = rng.choice(nodes), rng.choice(LVS)
+        faults += [
+            Typed(at_ms=at_ms, node=node, verb="create", lv=lv),
+            Typed(at_ms=at_ms + 300, node=node, verb="alone", lv=lv),
+            *(Typed(at_ms=at_ms + late_ms, node=node, verb="move", lv=lv) for late_ms in (700, 900)),
+            MidOrder(
+                at_ms=at_ms + 600, node=node, order=rng.choice(["mirror", "seal", "reload", "reload"]),
+                when=rng.choice(["given", "given", "done"]), how=rng.choice([*DISKS, *DISKS, "kill"]),
+                for_ms=rng.randrange(300, 1500), within_ms=1800,
+            ),
+        ]  # fmt: skip
+        if rng.random() < 0.4:
+            how, for_ms = rng.choice([Trouble.WRITES_FAIL, Trouble.READS_FAIL]), rng.randrange(50, 900)
+            sick = SharedDisk(node=node, disk=rng.choice(DISKS), how=how, for_ms=for_ms)
+            faults.append(sick.later(at_ms + rng.randrange(700, 2500)))
+    return sorted(faults, key=lambda fault: fault.at_ms)
+
+
 @_story("met", nodes=(2, 3), volumes=True)
 def _(chance: Chance, nodes: list[int]) -> list[Fault]:
     """Commands of one host meet at one LV, and with what ends its hand-over."""
@@ -662,3 +777,77 @@ def _(chance: Chance, nodes: list[int]) -> list[Fault]:
         skip, for_ms = rng.randrange(20), rng.randrange(900, 3500)
         faults.append(MidWrite(at_ms=at_ms, node=a, skip=skip, how="hang", for_ms=for_ms))
     return faults
+
+
+@_story("late-orders", nodes=(2, 3), volumes=True)
+def _(chance: Chance, nodes: list[int]) -> list[Fault]:
+    """A host's block service is slow.  Its daemon ends, or all is lost, when it has just ordered something
+    of it, and is back at once: what it shows is adopted, what was still to be opened is given to others."""
+    a, *others = nodes
+    rng = chance.rng
+    faults: list[Fault] = [_all(a, Manner.UNREACHABLE)]
+    for at_ms in range(0, 20_000, 4000):
+        order = rng.choice(["open", "open", "open", "close", "reload"])
+        struck = MidOrder(
+            at_ms=at_ms, node=a, order=order, when="given", how=rng.choice(["kill", "cut"]),
+            for_ms=rng.randrange(20, 300), skip=rng.randrange(3), within_ms=3000,
+        )  # fmt: skip
+        worst_ms = rng.choice([400, 1500])
+        if struck.how == "cut":  # for so long that its life is over
+            struck = msgspec.structs.replace(struck, for_ms=rng.randrange(900, 1300))
+            worst_ms = rng.choice([3000, 6000])
+        faults += [LateOrders(at_ms=at_ms, node=a, worst_ms=worst_ms, for_ms=3900), struck]
+        for number, lv in enumerate(LVS):
+            faults.append(Typed(at_ms=at_ms + 50 * number, node=a, verb="create", lv=lv))
+            faults.append(Typed(at_ms=at_ms + 400 + rng.randrange(1200), node=a, verb="alone", lv=lv))
+            other = rng.choice(others)
+            faults.append(Typed(at_ms=at_ms + 2000 + rng.randrange(1500), node=other, verb="alone", lv=lv))
+        faults.append(HandOver(at_ms=at_ms + rng.randrange(4000), node=rng.choice(nodes)))
+    return sorted(faults, key=lambda fault: fault.at_ms)
+
+
+@_story("killed-opening", nodes=(2, 3), volumes=True)
+def _(chance: Chance, nodes: list[int]) -> list[Fault]:
+    """A daemon is killed, again and again, when it has a lock and the path under it is not open yet, or is
+    open and it does not know; on other hosts somebody waits for that very lock."""
+    a, *others = nodes
+    rng = chance.rng
+    faults: list[Fault] = []
+    for at_ms in range(0, 20_000, 2500):
+        lv = rng.choice(LVS)
+        faults += [
+            Typed(at_ms=at_ms, node=a, verb="create", lv=lv),
+            MidOrder(
+                at_ms=at_ms, node=a, order=rng.choice(["list", "open", "open", "open"]),
+                when=rng.choice(["given", "done"]), how=rng.choice(["kill", "kill", "kill", "power"]),
+                for_ms=rng.randrange(20, 1500), within_ms=2400,
+            ),
+            *(Typed(at_ms=at_ms + 200 + rng.randrange(300), node=a, verb="alone", lv=lv) for _ in range(2)),
+            Typed(at_ms=at_ms + 300 + rng.randrange(1500), node=rng.choice(others), verb="alone", lv=lv),
+        ]  # fmt: skip
+    return sorted(faults, key=lambda fault: fault.at_ms)
+
+
+@_story("upgraded", nodes=(2, 3, 4), volumes=True, older=True)
+def _(chance: Chance, nodes: list[int]) -> list[Fault]:
+    """One host after the other is upgraded, under open volumes, to what speaks a newer protocol; meanwhile
+    daemons and hosts end, stand still or are cut off, upgraded ones and others."""
+    rng = chance.rng
+    faults: list[Fault] = []
+    for number, node in enumerate(nodes):
+        at_ms = 4500 * number + rng.randrange(2500)
+        faults.append(Upgrade(at_ms=at_ms, node=node, for_ms=rng.randrange(20, 900)))
+        struck, for_ms = rng.choice(nodes), rng.randrange(20, rng.choice([900, 3000]))
+        drawn: list[Fault] = [
+            KillDaemon(node=struck, for_ms=for_ms),
+            FreezeHost(node=struck, for_ms=for_ms),
+            FreezeDaemon(node=struck, for_ms=for_ms),
+            PowerOff(nodes=(struck,), for_ms=for_ms),
+            Cut(nodes=(struck,), for_ms=for_ms),
+            MidOrder(node=struck, order="open", when="given", how="kill", for_ms=for_ms, within_ms=3000),
+        ]
+        faults.append(rng.choice(drawn).later(at_ms + rng.randrange(-500, 1500)))
+    for at_ms in range(0, 20_000, 1000):
+        verb, lv = rng.choice(("create", "alone", "alone", "shared", "off")), rng.choice(LVS)
+        faults.append(Typed(at_ms=at_ms + rng.randrange(900), node=rng.choice(nodes), verb=verb, lv=lv))
+    return sorted(faults, key=lambda fault: fault.at_ms)

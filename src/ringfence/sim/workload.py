@@ -98,6 +98,8 @@ class Workload:
         self._requests = 0
         self._sessions = 0
         self.counters = Counters()
+        self.told_writer: Callable[[int], None] = lambda node: None
+        """Told the node where a client has got a lock under which it may write a value that is followed."""
         self.clients: list[Client] = []
         self._numbered: dict[int, Client] = {}
         self.granted = self.refused = self.written = self.held_back = self.converted = self.deadlocks = 0
@@ -382,7 +384,10 @@ class Workload:
         name = f"{grip.lockspace}/{grip.resource}"
         self._scheduler.note(f"{grip.host.name} {name} {grip.mode.name} {grip.token}")
         writes = before >= Mode.PW and grip.mode <= before
-        if (grip.lockspace, grip.resource) in COUNTERS and grip.mode >= before and not writes:
+        counts = (grip.lockspace, grip.resource) in COUNTERS
+        if counts and grip.mode >= Mode.PW:
+            self.told_writer(grip.host.node)
+        if counts and grip.mode >= before and not writes:
             lvb = base64.b64decode(result["lvb"]) if result["lvb"] is not None else None
             self.counters.read(grip, grip.mode, asked_ns, self._scheduler.now_ns, lvb)
 

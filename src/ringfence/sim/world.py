@@ -26,8 +26,8 @@ from ringfence.engine.node import Node
 from ringfence.lvm2.label import SECTOR_BYTES
 from ringfence.sim import slotted
 from ringfence.sim.checkers import Checkers, Glimpse
-from ringfence.sim.disk import blank_disks, make_small_pvs
-from ringfence.sim.faults import Arena, Cut, Fault, SwitchOff
+from ringfence.sim.disk import DISKS, blank_disks, make_small_pvs
+from ringfence.sim.faults import Arena, Cut, Fault, SwitchOff, Typed
 from ringfence.sim.grips import Grip
 from ringfence.sim.host import Daemon, Engine, Host, OwnDisk
 from ringfence.sim.metadata import Metadata
@@ -44,6 +44,7 @@ from ringfence.sim.storage import Trouble
 from ringfence.sim.tenants import Tenants, small_slices
 from ringfence.sim.volumes import VG, Admins
 from ringfence.sim.workload import COUNTERS, Workload
+from ringfence.wire import SPEAKS, Speaks
 from ringfence.wire import client as calls
 from ringfence.wire.block import Hold
 from ringfence.wire.client import Reply, Request
@@ -87,6 +88,8 @@ class Report:
     """With the faults that have struck as its plan: that replays it."""
     outcome: Outcome = Outcome.OK
     what: str = ""
+    crashed_in: str = ""
+    """The file whose code raised."""
     steps: int = 0
     """Engine steps, all nodes together."""
     suffered_ms: int = 0
@@ -144,6 +147,7 @@ def play(scenario: Scenario, make_engine: Callable[[int], Engine] | None = None)
     except Exception as error:
         report.outcome = Outcome.CRASH
         last = traceback.extract_tb(error.__traceback__)[-1]
+        report.crashed_in = last.filename
         report.what = f"{error!r} in {last.name}, line {last.lineno} of {last.filename.rsplit('/', 1)[-1]}"
     world.describe(report)
     return report
@@ -165,6 +169,8 @@ class World:
         self._mended_ns = 0
         self._full = False
         """Moves met a metadata area with no room for their next version; those here are very small."""
+        self._upgraded = False
+        """Daemons were started anew because the story was over."""
         self._settled_ns = 0
         self.metadata = self._make_disks()
         self.hosts = [self._make_host(node, make_engine) for node in ids]
@@ -203,11 +209,14 @@ class World:
             self.metadata,
             self.workload.counters,
             COUNTERS,
-            lambda: all(self._only_quorum(fault) for fault in self.nemesis.struck),
+            lambda: not self._upgraded and all(map(self._only_quorum, self.nemesis.struck)),
             lambda: max(self.nemesis.struck_ns, self._mended_ns),
             is_promised=lambda space: not scenario.slots or space == slotted.SPACE,
             is_marked=self.is_marked,
         )
+        for host in self.hosts if scenario.speaks else ():
+            host.speaks = Speaks(SPEAKS.low, scenario.speaks)
+            host.sent = partial(checkers.said, host)
         self._init = {host: scheduler.stream(f"init {host.node}") for host in self.hosts}
         for host, init in self._init.items():
             init.after(init.between(0, 500), partial(self._boot, host))
@@ -218,6 +227,7 @@ class World:
             sign=self._sign, order=self._order_fenced, disarm=self._disarm, leave=self._leave,
             stop=self._stop, hand_over=self._hand_over, hand_back=self._hand_back, type_there=self._type,
             replace=self._replace, tend=self._revive, rot=self._rot,
+            await_writer=self._await_writer,
         )  # fmt: skip
         self.nemesis = Nemesis(arena, scenario.faults_to_come())
 
@@ -264,6 +274,14 @@ class World:
         if self._slots_start and block is not None and any(block):
             self.scheduler.note(f"the mark of n{node} rots")
             disk.write(at, bytes([0xFF]) * SECTOR_BYTES)
+
+    def _await_writer(self, told: Callable[[int], None]) -> None:
+        def once(node: int) -> None:
+            self.workload.told_writer = lambda node: None
+            if not self._mended_ns:
+                told(node)
+
+        self.workload.told_writer = once
 
     def is_marked(self, host: Host) -> bool:
         """Whether the disk says that this very boot of the host was given up."""
@@ -378,6 +396,7 @@ class World:
             "shared": calls.LvChange(VG, lv, "sy", 2000),
             "off": calls.LvChange(VG, lv, "n"),
             "remove": calls.LvRemove(VG, lv, force=True),
+            "move": calls.PvMove(self.scheduler.rng.choice(DISKS), lv=lv, background=True),
         }
         if host.daemon is not None:
             self._order(host, host.daemon, commands[verb])
@@ -442,9 +461,13 @@ class World:
         for host in self.hosts:
             host.own_disk = OwnDisk.GOOD
             host.block.stuck = False
+            host.block.late_ms = 0
             host.storage.suffer(Trouble.NONE, ())
             host.slots.suffer()
             host.thaw()
+            if host.speaks != SPEAKS:
+                host.speaks, self._upgraded = SPEAKS, True
+                host.kill_daemon()
             if host.daemon is not None and host.daemon.endpoint is not None:
                 self.ring.thaw(host.daemon.endpoint)
         self.scheduler.after(SETTLE_MS / 4, self._operator_helps)
@@ -453,6 +476,7 @@ class World:
         self.workload.let_go()
         self._until(lambda: not self.workload.unanswered() and not self._grips(), "locks are not given back")
         self._until(lambda: all(self._well(host) for host in self.hosts), "not every node is ready")
+        self._until(lambda: all(map(self._is_upgraded, self.hosts)), "an older protocol is spoken")
         self._until(lambda: not self._unclean(), "LVs are not zeroed, wiped or moved to the end")
         self.workload.quiet()
         for host in self.hosts:
@@ -463,10 +487,15 @@ class World:
 
     def _operator_helps(self) -> None:
         """Devices that lied are believed no more: what only they could fence, a person must clear.  And where
-        there is no room for another version of the metadata, a person gives up what is being moved."""
+        there is no room for another version of the metadata, a person gives up what is being moved; and what
+        somebody has typed to be activated, for which a host's own commands may wait, somebody deactivates."""
         here = next((host for host in self.hosts if host.daemon is not None), None)
         if self._full and here is not None and here.daemon is not None:
             self._order(here, here.daemon, calls.PvMove(abort=True))
+        if any(isinstance(fault, Typed) for fault in self.nemesis.struck):
+            for host in self.hosts:
+                if host.block.open and host.daemon is not None:
+                    self._order(host, host.daemon, calls.LvChange(VG, "", "n"))
         for host in self.hosts:
             glimpse = look(host)
             if glimpse is None or glimpse.running is None:
@@ -509,6 +538,10 @@ class World:
     def _well(self, host: Host) -> bool:
         glimpse = look(host)
         return glimpse is not None and glimpse.running is not None and not glimpse.running.domain.victims
+
+    def _is_upgraded(self, host: Host) -> bool:
+        glimpse = look(host)
+        return glimpse is not None and glimpse.running is not None and glimpse.running.protocol == SPEAKS.high
 
     def _why(self) -> str:
         parts = []

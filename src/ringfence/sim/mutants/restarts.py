@@ -4,14 +4,19 @@ begins afresh."""
 from collections.abc import Iterator
 from typing import Any
 
+import msgspec
+
 from ringfence.engine import adoption, losses, views
 from ringfence.engine import node as engine_node
 from ringfence.engine.deadlines import Deadlines
 from ringfence.engine.facts import Fact
 from ringfence.engine.inputs import PathsDropped
+from ringfence.engine.orders import OpenPath
 from ringfence.engine.state import ClusterState
 from ringfence.membership.barrier import Barrier
 from ringfence.sim.mutants.table import Change, mutant
+from ringfence.sim.paths import BlockService
+from ringfence.sim.turns import Done, Giver, Turns
 
 
 @mutant("adopt-unshown", "a life that comes back adopts all that the earlier one had, not what it shows")
@@ -68,6 +73,33 @@ def _() -> list[Change]:
         return tuple(sorted({life for _, ready in self._words.values() for life in ready.out}))
 
     return [(Barrier, "_out", out)]
+
+
+@mutant("succeeded-orders", "paths are opened and changed for a daemon that was succeeded", "late-orders")
+def _() -> list[Change]:
+    def check_still(self: Turns, giver: Giver) -> None:
+        check(self, msgspec.structs.replace(giver, daemon=self.floor))
+
+    check = Turns.check_still
+    return [(Turns, "check_still", check_still)]
+
+
+@mutant(
+    "dropped-orders",
+    "paths are opened for a life whose paths were all dropped, under the page of the life after it (either "
+    "rule would be enough)",
+    story="late-orders",
+)
+def _() -> list[Change]:
+    def check_still(self: Turns, giver: Giver) -> None:
+        check(self, msgspec.structs.replace(giver, drops=self.drops))
+
+    def opens(self: Any, order: OpenPath, incarnation: int, done: Done) -> None:
+        daemon = self._host.daemon
+        really_opens(self, order, incarnation if daemon is None else daemon.incarnation, done)
+
+    check, really_opens = Turns.check_still, BlockService._open
+    return [(Turns, "check_still", check_still), (BlockService, "_open", opens)]
 
 
 def _forget_volumes(self: Any, state: ClusterState) -> Iterator[list[Fact]]:

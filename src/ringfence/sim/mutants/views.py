@@ -6,7 +6,7 @@ import msgspec
 
 from ringfence.core.ids import Life
 from ringfence.engine import apply as engine_apply
-from ringfence.engine import arrivals, losses, views
+from ringfence.engine import arrivals, context, losses, views
 from ringfence.engine.context import Phase
 from ringfence.engine.state import ClusterState
 from ringfence.membership import barrier, quorum
@@ -23,7 +23,7 @@ def _() -> list[Change]:
 @mutant(
     "longest-state",
     "the longest state goes on, though it lacks what other members have heard",
-    story="thaws-apart",
+    story="unheard-of",
 )
 def _() -> list[Change]:
     return [(Barrier, "_begins", lambda self, ready, longer: ready.position <= longer.position)]
@@ -32,7 +32,7 @@ def _() -> list[Change]:
 @mutant(
     "all-ends-stand",
     "of states that each have heard what the others lack none goes on, if no majority agrees",
-    story="thaws-apart",
+    story="ragged-ends",
 )
 def _() -> list[Change]:
     return [(barrier, "RAGGED_ENDS", SPEAKS.high + 1)]
@@ -256,3 +256,8 @@ def old_frames(*kinds: type) -> Change:
 )
 def _() -> list[Change]:
     return [(views.Views, "_awaited", lambda self, members: "")]
+
+
+@mutant("newer-words", "what only a newer protocol has is said while an older one is spoken", "upgraded")
+def _() -> list[Change]:
+    return [(context, "MANY_LOCKS", 1)]

@@ -1,11 +1,7 @@
 """Without a rule about what is zeroed, wiped and opened.
 
 Two rules keep others' data out of an LV: what is removed is wiped, and what is new is zeroed.  Each is enough
-where the other was kept; so the story removes some LVs without a wipe.
-
-Not here, for no seed shows it: "what is noted as done was done before" (`wiping._note`).  Of what is wiped
-the rule stands twice, as above.  Of what is zeroed it stands alone, but the LVs here are zeroed within 50 ms,
-and nothing strikes in those; tests of `commands` end a command at each of its writes instead."""
+where the other was kept; so the story removes some LVs without a wipe."""
 
 from collections.abc import Generator
 from typing import Any
@@ -13,17 +9,18 @@ from typing import Any
 import msgspec
 
 from ringfence.engine import path_locks
-from ringfence.engine.commands import activation, growing, lv, moving
+from ringfence.engine.commands import activation, growing, lv, moving, wiping
 from ringfence.engine.commands.activation import extents_of
 from ringfence.engine.commands.moving import Use
-from ringfence.engine.orders import MirrorPath
+from ringfence.engine.orders import MirrorPath, OpenPaths
 from ringfence.sim.host import Host
 from ringfence.sim.mirrored import Mirrored
 from ringfence.sim.mutants.table import Change, mutant
-from ringfence.volumes import moves, plan
+from ringfence.volumes import moves, plan, unclean
 from ringfence.volumes.model import Lv, Vg
 from ringfence.volumes.moves import moved_segment
 from ringfence.volumes.unclean import by_uuid
+from ringfence.wire.block import Extent, begins_with
 
 
 @mutant("unzeroed", "a new LV is not zeroed before it is opened", story="volumes")
@@ -83,6 +80,29 @@ def _() -> list[Change]:
         return self.moving
 
     return [(moving, "_mirrored", mirrored), (Mirrored, "seal", seal)]
+
+
+@mutant("unsealed", "a copy may still fail when the metadata name it; its path lets it", story="moved-sick")
+def _() -> list[Change]:
+    def check_becomes(self: Mirrored, extents: tuple[Extent, ...]) -> None:
+        if not begins_with(tuple(extents), self._moved):
+            becomes(self, extents)
+
+    becomes = Mirrored.check_becomes
+    return [
+        (moving, "SealPath", lambda vg, lv, uuid: OpenPaths()),
+        (Mirrored, "check_becomes", check_becomes),
+    ]
+
+
+@mutant("noted-early", "a slice counts as zeroed or wiped, in what is noted, before it is", story="volumes")
+def _() -> list[Change]:
+    def note_done(vg: Vg, lv: str, extents: int) -> Vg:
+        found = next(one for one in vg.lvs if one.name == lv)
+        return noted(vg, lv, min(extents + 1, found.extent_count))
+
+    noted = unclean.note_done
+    return [(wiping, "note_done", note_done)]
 
 
 @mutant("uncopied", "a slice counts as copied before it is", story="moved")
