@@ -119,7 +119,7 @@ class Archive:
         Raises Damaged, DeviceFailed; Refused: the file cannot be written."""
         with self._writing:
             while self._keep_next():
-                self._files.clear()
+                pass
             text = self._text(order.path, order.header)
             said = heading(text[:HEADER_BYTES])
             if said is None:
