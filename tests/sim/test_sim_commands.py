@@ -89,10 +89,10 @@ def test_two_stories_have_their_exit_code(
 
 
 def test_values_for_programs(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["sim", "2", "--faults", "swarm", "--mutant", "no-freeze", "--json"]) == 10
+    assert main(["sim", "1", "--faults", "swarm", "--mutant", "no-freeze", "--json"]) == 10
     told = json.loads(capsys.readouterr().out)
     assert told["failure"].startswith("safety ")
-    assert told["replay"] == "ringfence sim 2 --faults swarm --mutant no-freeze"
+    assert told["replay"] == "ringfence sim 1 --faults swarm --mutant no-freeze"
     assert sum(told["faults"].values()) == len(told["plan"]) > 0
 
 
@@ -115,10 +115,10 @@ def test_many_seeds_add_up(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_the_first_seed_that_fails_ends_a_search_and_is_shrunk(capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["--seeds", "100", "--faults", "swarm", "--mutant", "no-freeze", "--processes", "1"]
+    words = ["--seeds", "100", "--faults", "swarm", "--mutant", "join-at-once", "--processes", "1"]
     assert main(["sim", "1", *words, "--limit", "5"]) == 10
     said = capsys.readouterr().out
-    assert "replay: ringfence sim 2 --faults swarm --mutant no-freeze" in said
+    assert "replay: ringfence sim 2 --faults swarm --mutant join-at-once" in said
     assert "shrunk to " in said
 
 

@@ -476,7 +476,8 @@ class World:
         self.workload.let_go()
         self._until(lambda: not self.workload.unanswered() and not self._grips(), "locks are not given back")
         self._until(lambda: all(self._well(host) for host in self.hosts), "not every node is ready")
-        self._until(lambda: all(map(self._is_upgraded, self.hosts)), "an older protocol is spoken")
+        if self.scenario.speaks:
+            self._until(lambda: all(map(self._is_upgraded, self.hosts)), "an older protocol is spoken")
         self._until(lambda: not self._unclean(), "LVs are not zeroed, wiped or moved to the end")
         self.workload.quiet()
         for host in self.hosts:
