@@ -405,7 +405,9 @@ def test_lockstart_and_lockstop(world: World, first: Node) -> None:
     assert world.members["lvm_vg0"] == []
     assert first.run(VgChange("lockstop"))["stopped"] == []
     assert first.run(VgChange("lockstart", "vg0"))["started"] == ["vg0"]
+    first.stopped.clear()
     assert first.run(VgChange("lockstop"))["stopped"] == ["vg0"]
+    assert first.stopped == ["vg0"], "all of them are meant"
     assert first.run(VgChange("lockstart"))["message"] == "VG vg0 starting dlm lockspace"
     with pytest.raises(BadInput, match="lockstart or --lockstop"):
         first.run(VgChange("other"))
