@@ -242,7 +242,7 @@ class Tasks:
         self.path_locks.clear()
         for task in list(self._tasks.values()):
             waits_here = isinstance(task.waits_for, orders.ENGINE_ORDERS) or self._waits_for_locks_alone(task)
-            if task.number in self._tasks and waits_here:
+            if waits_here:  # which no command does that has ended by what another was told
                 error = lost_error(task.what, self._context.name(self._context.me))
                 self._advance(task, None, error)
         for task in self._tasks.values():
