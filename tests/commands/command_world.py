@@ -132,6 +132,7 @@ class Node:
         self.slots: dict[str, orders.SlotsPlace] = {}
         self.without: dict[str, str] = {}
         self.known_vgs = KnownVgs()
+        self.stopped: list[str] = []
         self.unclean: dict[str, tuple[str, ...]] = {}
         self.progress: list[orders.NoteProgress] = []
         self._begun: tuple[Any, ...] | RingfenceError = ()
@@ -290,6 +291,9 @@ class Node:
             orders.Holder(node, f"an-a01n0{node}", mode, token, 1_700_000_000_000)
             for node, (_, mode, token, _) in (sorted(resource.held.items()) if resource else ())
         )
+
+    def _do_NoteStopped(self, order: orders.NoteStopped) -> None:
+        self.stopped.append(order.vg)
 
     def _do_NoteUnclean(self, order: orders.NoteUnclean) -> None:
         self.unclean[order.vg] = order.uuids

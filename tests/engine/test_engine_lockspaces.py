@@ -201,3 +201,89 @@ def test_a_removed_vgs_lockspace_is_left_by_all_who_do_not_use_it(world: World) 
     assert "lvm_vg0" not in spaces(one)
     two.do(make)
     world.until(lambda: members(one, "lvm_vg0") == names)
+
+
+# -- stopped by hand -------------------------------------------------------------------
+
+
+@pytest.fixture
+def sharing(tmp_path: Path) -> World:
+    """Two hosts that have started VG vg0."""
+    world = World(tmp_path, 2)
+    world.pass_ms(1000)
+    world.hosts[1].do(calls.PvCreate((str(world.image),)))
+    world.hosts[1].do(calls.VgCreate("vg0", (str(world.image),), shared=True))
+    world.pass_ms(1000)
+    assert all(host.node.context.is_in("lvm_vg0") for host in world.hosts.values())
+    return world
+
+
+def restart(world: World, id: int, *, boots: bool) -> None:
+    others = [one for one in world.hosts if one != id]
+    if boots:
+        world.cut(id)
+        world.view(*others)
+        world.pass_ms(1000)
+        world.boot(id, *others, id)
+    else:
+        world.hosts[id].kill()
+        world.view(*others, how="procdown")
+        world.pass_ms(200)
+        world.hosts[id].start()
+        world.view(*others, id)
+    world.pass_ms(3000)
+    assert world.hosts[id].running
+
+
+@pytest.mark.parametrize("vg", ["vg0", ""])
+def test_what_was_stopped_by_hand_stays_so_until_the_host_boots(sharing: World, vg: str) -> None:
+    """Whoever restores a VG with stock LVM2 asks each host once."""
+    one, two = sharing.hosts[1], sharing.hosts[2]
+    two.do(calls.VgChange("lockstop", vg))
+    restart(sharing, 2, boots=False)
+    one.do(calls.LvCreate("vg0", "vm1", extents=1))  # others' news of it do not start it either
+    sharing.pass_ms(1000)
+    assert not two.node.context.is_in("lvm_vg0")
+    for target in ("", "vg0"):
+        lines = two.do(calls.Why(target))["lines"]
+        assert "VG vg0 was stopped on an-a01n02 by hand" in lines[-1]
+    restart(sharing, 2, boots=True)
+    assert two.node.context.is_in("lvm_vg0")
+    assert not two.do(calls.Why("vg0"))["stuck"]
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        calls.VgChange("lockstart", "vg0"),
+        calls.VgChange("lockstart"),
+        calls.LvCreate("vg0", "vm2", extents=1),
+    ],
+)
+def test_who_starts_it_again_ends_that(sharing: World, call: Any) -> None:
+    two = sharing.hosts[2]
+    two.do(calls.VgChange("lockstop", "vg0"))
+    two.do(call)
+    if isinstance(call, calls.LvCreate):
+        two.do(calls.LvChange("vg0", "vm2", "n"))
+    restart(sharing, 2, boots=False)
+    assert two.node.context.is_in("lvm_vg0")
+    assert not any("by hand" in line for line in two.do(calls.Why())["lines"])
+
+
+def test_a_vg_that_nobody_has_started_is_explained_too(sharing: World) -> None:
+    for host in sharing.hosts.values():
+        host.do(calls.VgChange("lockstop", "vg0"))
+    said = sharing.hosts[1].do(calls.Why("vg0"))
+    assert "next: ringfence vgchange --lockstart vg0" in said["lines"][0]
+    assert not said["stuck"]
+
+
+def test_what_is_not_left_is_not_stopped(sharing: World) -> None:
+    """It is started, and the next daemon of this boot starts it, too."""
+    two = sharing.hosts[2]
+    sharing.view(2)  # with a victim nothing is left
+    asked = two.ask(calls.VgChange("lockstop", "vg0"))
+    sharing.pass_ms(300)
+    assert not two.replies.get(asked) or two.replies[asked][0].error
+    assert two.disk.stopped == ()

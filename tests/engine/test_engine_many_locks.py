@@ -63,6 +63,20 @@ def test_a_client_that_ends_with_many_locks_lets_go_of_all(world: World) -> None
     assert [second.reply(one)["mode"] for one in waiting] == ["EX"] * MANY
 
 
+@pytest.mark.parametrize("who", [1, 2])
+def test_what_a_gone_client_has_not_let_go_of_yet_refuses_no_try(world: World, who: int) -> None:
+    first, asks = world.hosts[1], world.hosts[who]
+    for name in names(MANY):
+        assert first.reply(take(first, name))["mode"] == "EX"
+    last = names(MANY)[-1]
+    first.held = []  # no step of its own
+    first.feed(inputs.ClientGone(1))
+    asked = take(asks, last, client=2, wait_ms=0)
+    assert asks.reply(asked)["mode"] == "EX"
+    first.go_on()
+    assert asks.do(calls.Locks(SPACE), client=2)["clients"][0]["resource"] == last
+
+
 def test_many_orphans_are_purged_but_not_one_that_is_taken_over_meanwhile(world: World) -> None:
     first, second = world.hosts.values()
     for name in names(MANY):

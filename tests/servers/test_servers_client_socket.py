@@ -89,6 +89,25 @@ def test_a_request_comes_with_the_kernels_word_on_who_asks(place: Path) -> None:
     run(body())
 
 
+def test_who_has_closed_is_gone_before_what_others_ask_after_that(place: Path) -> None:
+    async def body() -> None:
+        async with serving(place / "s") as echo:
+            one, other = (socket.socket(socket.AF_UNIX) for _ in range(2))
+            gone: list[list[int]] = []
+            echo.server.on_request = lambda client, request, who: gone.append(list(echo.gone))
+            with one, other:
+                one.connect(str(place / "s"))
+                await until(lambda: echo.server.clients == (1,))
+                other.connect(str(place / "s"))
+                await until(lambda: echo.server.clients == (1, 2))
+                one.close()
+                other.sendall(status("a"))
+                await until(lambda: bool(gone))
+            assert gone == [[1]]
+
+    run(body())
+
+
 def test_half_lines_and_several_in_one_packet(place: Path) -> None:
     async def body() -> None:
         async with serving(place / "s") as echo:

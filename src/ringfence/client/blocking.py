@@ -302,7 +302,8 @@ class Connection:
 
     def close(self) -> None:
         """End it: all locks taken with it are released (value blocks that they could have written are
-        no longer valid; to keep those, unlock first)."""
+        no longer valid; to keep those, unlock first).  Who asks for one of them after this has returned
+        does not meet it, however many there were."""
         with self._opening:
             self._closed = True
             links = list(self._links)

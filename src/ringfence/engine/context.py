@@ -4,6 +4,8 @@ import enum
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
+
 from ringfence.core.cluster import ClusterConfig
 from ringfence.core.errors import NotFound, Refused
 from ringfence.core.ids import Epoch, Life
@@ -117,8 +119,6 @@ class Context:
         """Tables that nobody needs any more, emptied little by little (`Locker.look`): to give back the
         memory of a hundred thousand locks takes a while, too."""
         self.effects: list[Effect] = []
-        self.stopped: list[str] = []
-        """VGs that somebody stopped here by hand: they do not start by themselves."""
         self.refused: dict[int, str] = {}
         """Members of the present view that are not admitted, and why."""
 
@@ -254,6 +254,25 @@ class Context:
         self.unclean_seen.pop(vg, None)
         if uuids:
             self.unclean_seen[vg] = tuple(uuids)
+
+    @property
+    def stopped(self) -> tuple[str, ...]:
+        """VGs that somebody stopped here by hand.  They do not start by themselves, whatever daemon of this
+        boot it is: LVM2's own comes back without them, too, and who works on their disks meanwhile (restores
+        a backup, say) has asked each host once.  A boot starts all."""
+        return self.disk.stopped
+
+    def note_stopped(self, vgs: Sequence[str]) -> None:
+        kept = tuple(vg for vg in self.disk.stopped if vg not in vgs)
+        self._keep_stopped((*kept, *dict.fromkeys(vgs)))
+
+    def note_started(self, vg: str) -> None:
+        """Whoever starts it: the next daemon then does, too."""
+        self._keep_stopped(tuple(one for one in self.disk.stopped if one != vg))
+
+    def _keep_stopped(self, stopped: tuple[str, ...]) -> None:
+        if stopped != self.disk.stopped:
+            self.disk, self.keep = msgspec.structs.replace(self.disk, stopped=stopped), True
 
     def must_act(self) -> ClusterState:
         """The state that this node may act on.  Raises Refused."""

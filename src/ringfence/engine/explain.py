@@ -72,7 +72,9 @@ class Explanation:
         Returns {"target", "stuck", "lines"}.  Raises NotFound."""
         if not target:
             lines = self._all()
-            return _answer(target, bool(lines), [*self._disarmed(), *(lines or ["nothing is stuck"])])
+            stuck = bool(lines)
+            lines = [*self._disarmed(), *(lines or ["nothing is stuck"]), *self._stopped()]
+            return _answer(target, stuck, lines)
         state = self._context.state
         known = [*(one.id for one in self._context.config.nodes), *self._victims_nodes()]
         node = next((one for one in known if self._context.name(one) == target), None)
@@ -82,6 +84,8 @@ class Explanation:
             return self._of_space(target, state.lockspaces[target])
         if resource is None and state is not None and space_of(target) in state.lockspaces:
             return self._of_vg(target, state.lockspaces[space_of(target)])
+        if resource is None and (stopped := self._stopped(target)):
+            return _answer(target, False, stopped)
         return self._of_resource(target, *(resource or self._named(target)))
 
     def _victims_nodes(self) -> list[int]:
@@ -175,7 +179,18 @@ class Explanation:
         """Its lockspace, and the lock that every command for it takes."""
         whole = self._of_space(space.name, space)
         lock = self._of_resource(f"VG {name}", space.name, VG_RESOURCE)
-        return _answer(name, whole["stuck"] or lock["stuck"], [*whole["lines"], *lock["lines"]])
+        lines = [*whole["lines"], *lock["lines"], *self._stopped(name)]
+        return _answer(name, whole["stuck"] or lock["stuck"], lines)
+
+    def _stopped(self, vg: str = "") -> list[str]:
+        """VGs, or that one, that somebody stopped here by hand."""
+        context = self._context
+        return [
+            f"VG {one} was stopped on {context.name(context.me)} by hand: it does not start by itself there "
+            f"until the host boots; next: ringfence vgchange --lockstart {one}"
+            for one in context.stopped
+            if vg in ("", one) and not context.is_in(space_of(one))
+        ]
 
     # -- a lock ----------------------------------------------------------------------------------
 

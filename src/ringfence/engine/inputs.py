@@ -39,6 +39,8 @@ class DiskState(msgspec.Struct, frozen=True):
     """What this node's own tests of fence devices came to."""
     enrolled: tuple[Enrolled, ...] = ()
     """Whose each node id is."""
+    stopped: tuple[str, ...] = ()
+    """VGs that somebody stopped here by hand in `boot`."""
 
 
 class LeftOpen(msgspec.Struct, frozen=True):

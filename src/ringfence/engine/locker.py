@@ -53,7 +53,7 @@ from ringfence.locks.node_locks import (
     Row,
 )
 from ringfence.locks.queues import BUSY, CONVERT, REQUEST, UNLOCK
-from ringfence.locks.resource import Lock, Resource
+from ringfence.locks.resource import Blocking, Lock, Resource
 from ringfence.wire import entries
 from ringfence.wire.lvmlockd import LvmLock
 from ringfence.wire.ring import OpenLock
@@ -171,6 +171,8 @@ class Locker:
         )  # fmt: skip
         if self._refuse_now(use, wait_ms):
             return use.lock
+        if self._dropped:
+            self._drop_first(lockspace, resource)
         if flags & Flag.ORPHAN:
             self._adopt(use, flags)
             return use.lock
@@ -422,6 +424,13 @@ class Locker:
         self._context.more = bool(self._dropped) or self._context.more
         self.take(self.node_locks.client_ended([lock for lock in some if self._forget(lock)]))
 
+    def _drop_first(self, lockspace: str, resource: str) -> None:
+        """Somebody asks for a lock whose holder may be gone already: what is over refuses no try."""
+        here = [row.lock_id for row in self.node_locks.rows(lockspace, resource)]
+        some = [lock for lock in here if lock is not None and lock in self._dropped and self._forget(lock)]
+        if some:
+            self.take(self.node_locks.client_ended(some))
+
     @property
     def dropping(self) -> bool:
         """Whether locks of clients that are gone are still to be let go of."""
@@ -556,6 +565,8 @@ class Locker:
     # -- the cluster -----------------------------------------------------------------
 
     def take_fact(self, fact: LockFact) -> None:
+        if self._dropped and isinstance(fact.effect, Blocking):
+            self._drop_first(fact.lockspace, fact.resource)
         outs = self.grants.take(fact)
         if outs:
             self.take(outs)

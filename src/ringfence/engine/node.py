@@ -124,7 +124,8 @@ class _Node:
         again = disk.boot == started.boot
         incarnation = disk.incarnation + 1 if again else 1
         life = Life(started.node, started.machine, started.boot, incarnation)
-        disk = msgspec.structs.replace(disk, incarnation=incarnation, boot=started.boot)
+        stopped = disk.stopped if again else ()
+        disk = msgspec.structs.replace(disk, incarnation=incarnation, boot=started.boot, stopped=stopped)
         context = self.context = Context(
             started.config, started.node, life, disk, started.speaks, at_once, started.hardware
         )
@@ -329,8 +330,9 @@ class _Node:
             out = tuple(life for _, life in sorted(state.out.items()))
             tested = state.tested.get(context.me, disk.tested)
             disk = DiskState(
-                state.epoch, disk.incarnation, disk.boot, victims, liars, fenced, out, tested, to_keep(state)
-            )
+                state.epoch, disk.incarnation, disk.boot, victims, liars, fenced, out, tested, to_keep(state),
+                disk.stopped,
+            )  # fmt: skip
         if disk != context.disk or context.keep:
             context.disk, context.keep = disk, False
             context.effects.insert(0, Keep(disk))
@@ -390,7 +392,7 @@ class _Node:
                 auto.failed = str(error)
                 context.record("autostart-failed", f"shared VGs were not started: {error}; trying again")
 
-        starts = autostart(tuple(context.stopped), dict(context.vg_uuids), removed)
+        starts = autostart(context.stopped, dict(context.vg_uuids), removed)
         self._tasks.start("autostart", starts, finished)
 
     def _look_for_slots(self) -> None:

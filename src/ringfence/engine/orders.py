@@ -291,6 +291,13 @@ class Wanted(_Order, frozen=True):
     lock: int
 
 
+class NoteStopped(_Order, frozen=True):
+    """Somebody has stopped a VG here by hand (`Context.stopped`); to join its lockspace starts it again.
+    Answer: None, at once."""
+
+    vg: str
+
+
 class NoteUnclean(_Order, frozen=True):
     """This host has seen which LVs of a VG are being zeroed or wiped.  Answer: None, at once.
 
@@ -754,7 +761,7 @@ ENGINE_ORDERS = (
     Acquire, Convert, Release, FindLock, FindLocks, LocksTogether, Holders, SeqnoHeard, JoinLockspace,
     GiveBack, HoldOff, LeaveLockspace, Joined, LockspaceMembers, Publish, AskReload, SayGoodbye, NoteSlots,
     EndSlots, NoteUnclean, NoteProgress, Wanted, Recall, Remember, LocksThere, Identity, Pause, GoOn,
-    AskHandover, AwaitTaken, Handovers,
+    AskHandover, AwaitTaken, Handovers, NoteStopped,
 )  # fmt: skip
 StorageOrder = (
     ScanDevices | ReadBlocks | ReadDisks | ReadText | SaveText | WriteBlocks | WriteVersion | ZeroBlocks
@@ -772,7 +779,7 @@ Order = (
     | JoinLockspace | GiveBack | HoldOff | LeaveLockspace | Joined | LockspaceMembers | Publish
     | AskReload | SayGoodbye | NoteSlots | EndSlots | NoteUnclean | NoteProgress | Wanted | Recall | Remember
     | LocksThere | Identity | CallAgent | Pause | GoOn | AskHandover | AwaitTaken
-    | Handovers | Staggered | DriverOrder
+    | Handovers | NoteStopped | Staggered | DriverOrder
 )  # fmt: skip
 
 Command = Generator[Order, Any, Any]

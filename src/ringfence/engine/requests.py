@@ -237,10 +237,6 @@ class Requests:
             self._must_run(space_of(call.vg))
         if isinstance(call, calls.PvMove) and not call.abort:
             self._context.must_speak(MOVES, "moves LVs")
-        if isinstance(call, calls.VgChange) and call.vg:
-            self._context.stopped = [vg for vg in self._context.stopped if vg != call.vg]
-            if call.action == "lockstop":
-                self._context.stopped.append(call.vg)
         # What a path's state is, only this node's tasks know; who else asks gets what the locks say.
         if isinstance(call, calls.Lvs):
             self._run(client, id, call, lvs(call, self._broken(), self._moved()))

@@ -19,6 +19,7 @@ import msgspec
 
 from ringfence.core.errors import InternalError, Refused, RingfenceError, TimedOut, from_dict, printable
 from ringfence.core.evidence import Power
+from ringfence.core.locknames import vg_of
 from ringfence.core.modes import Mode
 from ringfence.engine import orders
 from ringfence.engine.agent_calls import AgentCalls, Call
@@ -241,7 +242,7 @@ class Tasks:
         self.path_locks.clear()
         for task in list(self._tasks.values()):
             waits_here = isinstance(task.waits_for, orders.ENGINE_ORDERS) or self._waits_for_locks_alone(task)
-            if task.number in self._tasks and waits_here:
+            if waits_here:  # which no command does that has ended by what another was told
                 error = lost_error(task.what, self._context.name(self._context.me))
                 self._advance(task, None, error)
         for task in self._tasks.values():
@@ -365,6 +366,9 @@ class Tasks:
             case orders.NoteSlots():
                 self._context.vg_uuids |= order.uuids
                 self._slots.note(order.places, order.without, made=order.made)
+                return True, None
+            case orders.NoteStopped():
+                self._context.note_stopped([order.vg])
                 return True, None
             case orders.NoteUnclean():
                 self._context.see_unclean(order.vg, order.uuids)
@@ -570,6 +574,8 @@ class Tasks:
             task.until_ns = context.now_ns + END_SLOTS_MS * 1_000_000
             if context.state is not None and order.vg in context.state.slots:
                 context.submit(entries.SlotsEnd(order.vg, order.gone))
+        elif isinstance(order, orders.JoinLockspace):
+            context.note_started(vg_of(order.lockspace) or "")
         elif isinstance(order, orders.SayGoodbye):
             task.seq = context.submit(entries.Goodbye(context.life))
         elif isinstance(order, orders.GiveBack):

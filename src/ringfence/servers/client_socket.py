@@ -172,7 +172,10 @@ class _Connection(asyncio.Protocol):
         self._server._left(self._client)
 
     def eof_received(self) -> bool:
-        """The client sends no more and so is gone (half a line is nobody's request)."""
+        """The client sends no more and so is gone (half a line is nobody's request): now, before what others
+        have sent since, not a turn of the loop later as `connection_lost`.  Whoever knows that it has closed
+        is refused nothing for its sake."""
+        self._server._left(self._client)
         return False
 
     def data_received(self, data: bytes) -> None:

@@ -169,7 +169,10 @@ VERBS = {
         "vgchange", "A VG's lockspace, its LVs' activation, its properties.", "[VG...]",
         (
             Option("lockstart", ("--lockstart", "--lock-start"), "Start the VGs' lockspaces here."),
-            Option("lockstop", ("--lockstop", "--lock-stop"), "Stop them here; no LV may be active."),
+            Option(
+                "lockstop", ("--lockstop", "--lock-stop"),
+                "Stop them here, until --lockstart or a boot; no LV may be active.",
+            ),
             ACTIVATE, NOW, *PARTIAL, DISCONNECT,
             Option("refresh", ("--refresh",), "Reload what is open here by what the metadata says."),
             *PROPERTIES, SELECT, *BOOT, ignored("-f", "--force"), *CHANGE,

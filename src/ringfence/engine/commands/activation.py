@@ -46,6 +46,7 @@ from ringfence.volumes.plan import check_plain, find_lv
 from ringfence.wire.block import NO_HOLD, Extent, Hold, Place, Plane
 
 _MODES = {"ey": Mode.EX, "sy": Mode.PR, "n": Mode.UN}
+_NAMES = {mode: name for name, mode in _MODES.items()}
 VG_WAIT_MS = 5000
 """How long a command that must not wait for an LV still waits for its VG: changes are short."""
 
@@ -188,7 +189,8 @@ def activate(
         if shares:
             yield from check_shareable(vg, lv.name, extents_of(locked.found, lv))
         if not disconnect and (volume := (yield from find_open(vg, lv.uuid))) is not None:
-            yield from check_unused(volume)
+            asked = f"-a{_NAMES[mode]}" + " --force" * force + " --partial" * partial
+            yield from check_unused(volume, asked)
         return (yield from _change_mode(vg, lv, mine, mode, wait_ms, partial))
     held: Held = yield Acquire(space_of(vg), lv.uuid, mode, wait_ms, persistent=True, what=what)
     try:
@@ -332,17 +334,20 @@ def is_connected(volume: OpenVolume) -> bool:
     return volume.connections > 0 and volume.plane is Plane.NBD
 
 
-def check_unused(volume: OpenVolume) -> Generator[Order, Any, None]:
-    """Raises Refused while NBD clients are connected, as LVM2 does not deactivate what is open."""
+def check_unused(volume: OpenVolume, asked: str = "-an") -> Generator[Order, Any, None]:
+    """Raises Refused while NBD clients are connected, as LVM2 does not deactivate what is open.
+
+    Args: asked: as `in_use`."""
     if is_connected(volume) and (yield from used_here((volume.uuid,))):
-        raise in_use(volume.vg, volume.lv)
+        raise in_use(volume.vg, volume.lv, asked)
 
 
-def in_use(vg: str, name: str) -> Refused:
+def in_use(vg: str, name: str, asked: str = "-an") -> Refused:
+    """Args: asked: what lvchange was to do; what cuts the users off does that, too."""
     return Refused(
         f"Logical volume {vg}/{name} in use",
         next="end what uses it (ringfence status); or cut that off: "
-        f"lvchange -an --disconnect {vg}/{name}",
+        f"lvchange {asked} --disconnect {vg}/{name}",
     )
 
 

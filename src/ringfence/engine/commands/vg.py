@@ -56,6 +56,7 @@ from ringfence.engine.orders import (
     Joined,
     JoinLockspace,
     LeaveLockspace,
+    NoteStopped,
     NoteUnclean,
     OpenPaths,
     OpenVolume,
@@ -277,15 +278,18 @@ def _lockstop(name: str) -> Command:
     me: Whoami = yield Identity()
     joined: tuple[str, ...] = yield Joined()
     if name:
-        names = [name] if space_of(name) in joined else []
+        stopping = [name]
     else:
         disks = yield from read_disks()
         ours = dict.fromkeys(found.vg.name for found in disks.vgs if is_ours(found.vg, me.cluster))
-        names = [one for one in ours if space_of(one) in joined]
+        stopping = list(ours)
+    names = [one for one in stopping if space_of(one) in joined]
     for one in names:
         yield from _refuse_active(one)
-    for one in names:
-        yield LeaveLockspace(space_of(one))
+    for one in stopping:
+        if one in names:
+            yield LeaveLockspace(space_of(one))
+        yield NoteStopped(one)  # in one step with the leave: what others say of it starts it no more
     return {"message": "", "stopped": names}
 
 

@@ -226,7 +226,7 @@ class Lvmlockd:
                 "it is another cluster's",
             )
             return -EARGS
-        self._context.stopped = [vg for vg in self._context.stopped if vg != asked.vg_name]
+        self._context.note_started(asked.vg_name)
         if asked.vg_uuid:
             self._context.vg_uuids[space] = asked.vg_uuid
         made = session.made.pop(asked.vg_name, None)
@@ -314,7 +314,7 @@ class Lvmlockd:
 
     def _stopping(self, session: Session, vgs: list[str]) -> None:
         """They do not start by themselves again; what the command itself holds of them ends."""
-        self._context.stopped = [vg for vg in self._context.stopped if vg not in vgs] + vgs
+        self._context.note_stopped(vgs)
         for vg in vgs:
             self._turn_away(space_of(vg))
             self._locks.let_go(session, space_of(vg))
@@ -442,7 +442,7 @@ class Lvmlockd:
             del self._dropping[vg]
             if error is None:
                 self._context.killed = [one for one in self._context.killed if one != vg]
-                self._context.stopped = [one for one in self._context.stopped if one != vg] + [vg]
+                self._context.note_stopped([vg])
                 self._context.record("vg-dropped", f"{session.who} has dropped VG {vg} here", vg=vg)
 
         self._run(session, f"lvmlockctl --drop {vg}", killing.drop(vg, self._locker), over)

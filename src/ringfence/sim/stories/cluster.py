@@ -1,14 +1,4 @@
-"""Stories: the few faults, at the right moments, that reach a rule which chance alone seldom needs.
-
-Each is told once, in a world that is at work; then there is peace.  Moments and lengths vary with the
-seed: what is too early or too late by a little is another story.  Whoever finds a rule that no story
-needs writes one; a mutant without that rule shows that it is reached."""
-
-import random
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-
-import msgspec
+"""Stories of hosts, views, fences and people."""
 
 from ringfence.sim.disk import DISKS
 from ringfence.sim.faults import (
@@ -16,7 +6,6 @@ from ringfence.sim.faults import (
     Calm,
     ClockRate,
     Cut,
-    Devices,
     Disarm,
     Fault,
     FreezeDaemon,
@@ -27,97 +16,24 @@ from ringfence.sim.faults import (
     HandBack,
     HandOver,
     KillDaemon,
-    LateOrders,
     Leave,
     LockStop,
-    MidOrder,
-    MidWrite,
     Order,
     PowerOff,
     RingStill,
-    SharedDisk,
     Sign,
     SlotArray,
-    SlotRot,
     SlowRing,
     SwitchOff,
     Typed,
-    Upgrade,
 )
 from ringfence.sim.power import Manner
 from ringfence.sim.scheduler import Chance
-from ringfence.sim.storage import Trouble
+from ringfence.sim.stories.story import OPENED_MS, all_devices, opened_by, story, typed_alone
 from ringfence.sim.volumes import LVS
 
-RINGS = ("hub", "totem")
-Draw = Callable[[Chance, list[int]], list[Fault]]
 
-
-@dataclass(frozen=True)
-class Story:
-    draw: Draw
-    """From chance and the ids of the hosts, in an order by chance."""
-    nodes: tuple[int, ...]
-    """How many hosts it may be told of."""
-    rings: tuple[str, ...]
-    slots: bool = False
-    """It is told of a world with disk slots."""
-    volumes: bool = False
-    """It is told of a world in which LVs change much."""
-    older: bool = False
-    """It begins with hosts that speak an older protocol alone."""
-
-
-STORIES: dict[str, Story] = {}
-
-
-def _story(
-    name: str,
-    nodes: tuple[int, ...],
-    rings: tuple[str, ...] = RINGS,
-    *,
-    slots: bool = False,
-    volumes: bool = False,
-    older: bool = False,
-) -> Callable[[Draw], Draw]:
-    def add(draw: Draw) -> Draw:
-        assert name not in STORIES
-        STORIES[name] = Story(draw, nodes, rings, slots, volumes, older)
-        return draw
-
-    return add
-
-
-def draw_story(seed: int, nodes: int, story: Story) -> tuple[Fault, ...]:
-    """The plan of a seed: the story, once all hosts are at work."""
-    chance = Chance(random.Random(f"{seed}/story"))
-    ids = list(range(1, nodes + 1))
-    chance.rng.shuffle(ids)
-    begins_ms = chance.rng.randrange(4000, 8000)
-    faults = [fault.later(begins_ms) for fault in story.draw(chance, ids)]
-    return tuple(sorted(faults, key=lambda fault: fault.at_ms))
-
-
-def _all(node: int, manner: Manner) -> Devices:
-    return Devices(node=node, bmc=manner, a=manner, b=manner)
-
-
-def _typed_alone(node: int, moments_ms: Iterable[int]) -> list[Fault]:
-    """At each of these moments somebody at a host wants every LV for it alone."""
-    return [Typed(at_ms=at_ms, node=node, verb="alone", lv=lv) for at_ms in moments_ms for lv in LVS]
-
-
-def _opened_by(node: int) -> list[Fault]:
-    """Within a second all LVs there are are open on a host, or most."""
-    made: list[Fault] = [Typed(at_ms=100 * at, node=node, verb="create", lv=lv) for at, lv in enumerate(LVS)]
-    return made + _typed_alone(node, (300, 600, 1000))
-
-
-OPENED_MS = 1200
-"""When `_opened_by` is over."""
-
-
-@_story("later-epoch", nodes=(3,))
+@story("later-epoch", nodes=(3,))
 def _(chance: Chance, nodes: list[int]) -> list[Fault]:
     """A newcomer is let in by one who forgets it, in a view that the third never heard begin.
 
@@ -134,27 +50,27 @@ def _(chance: Chance, nodes: list[int]) -> list[Fault]:
     ]
 
 
-@_story("each-other", nodes=(2,))
+@story("each-other", nodes=(2,))
 def _(chance: Chance, nodes: list[int]) -> list[Fault]:
     """Two that were parted for just long enough to call each other victims."""
     return [
-        *(_all(node, Manner.UNREACHABLE) for node in nodes),
+        *(all_devices(node, Manner.UNREACHABLE) for node in nodes),
         Cut(nodes=(1,), for_ms=chance.rng.randrange(900, 2500)),
     ]
 
 
-@_story("lie-apart", nodes=(2,))
+@story("lie-apart", nodes=(2,))
 def _(chance: Chance, nodes: list[int]) -> list[Fault]:
     """Two are parted, and one half is given up on a lie; it cannot fence the other one."""
     a, b = nodes
     return [
-        _all(a, Manner.UNREACHABLE),
-        _all(b, Manner.LIES),
+        all_devices(a, Manner.UNREACHABLE),
+        all_devices(b, Manner.LIES),
         Cut(nodes=(a,), for_ms=chance.rng.randrange(5000, 8000)),
     ]
 
 
-@_story("slow-word", nodes=(3, 4))
+@story("slow-word", nodes=(3, 4))
 def _(chance: Chance, nodes: list[int]) -> list[Fault]:
     """A person's word about a loss reaches the daemon after the next loss of the same host."""
     a, b, *_ = nodes
@@ -162,14 +78,14 @@ def _(chance: Chance, nodes: list[int]) -> list[Fault]:
     off_ms, signed_ms = rng.randrange(2500, 5000), rng.randrange(1200, 2000)
     lost_ms = off_ms + rng.randrange(3500, 6000)
     return [
-        _all(a, Manner.UNREACHABLE),
+        all_devices(a, Manner.UNREACHABLE),
         PowerOff(nodes=(a,), for_ms=off_ms),
         Sign(at_ms=signed_ms, node=a, desk=b, slow_ms=lost_ms - signed_ms + rng.randrange(900, 2500)),
         FreezeHost(at_ms=lost_ms, node=a, for_ms=rng.randrange(4000, 8000)),
     ]
 
 
-@_story("suspected", nodes=(3,))
+@story("suspected", nodes=(3,))
 def _(chance: Chance, nodes: list[int]) -> list[Fault]:
     """One was called silent, and perhaps given up on a lie, in a view that goes on; all who know that are
     gone or have forgotten when it comes back."""
@@ -177,7 +93,7 @@ def _(chance: Chance, nodes: list[int]) -> list[Fault]:
     rng = chance.rng
     gone_ms = rng.randrange(6500, 9000)
     return [
-        _all(b, rng.choice([Manner.LIES, Manner.UNREACHABLE])),
+        all_devices(b, rng.choice([Manner.LIES, Manner.UNREACHABLE])),
         FreezeDaemon(node=b, for_ms=gone_ms + 1300),
         FreezeHost(at_ms=gone_ms, node=b, for_ms=rng.randrange(1000, 1400), forgets=True),
         KillDaemon(at_ms=gone_ms + rng.randrange(300, 700), node=a, for_ms=rng.randrange(50, 300)),
@@ -186,7 +102,7 @@ def _(chance: Chance, nodes: list[int]) -> list[Fault]:
     ]
 
 
-@_story("frozen-half", nodes=(2,), rings=("totem",))
+@story("frozen-half", nodes=(2,), rings=("totem",))
 def _(chance: Chance, nodes: list[int]) -> list[Fault]:
     """One of two was given up on a lie, and wakes in a view of itself alone; that it is marked it cannot
     read."""
@@ -194,28 +110,28 @@ def _(chance: Chance, nodes: list[int]) -> list[Fault]:
     away_ms = chance.rng.randrange(3800, 7000)
     back_ms = OPENED_MS + away_ms
     return [
-        *_opened_by(a),
-        _all(a, Manner.LIES),
+        *opened_by(a),
+        all_devices(a, Manner.LIES),
         FreezeHost(at_ms=OPENED_MS, node=a, for_ms=away_ms),
-        *_typed_alone(b, range(OPENED_MS + 2500, back_ms + 500, 600)),
+        *typed_alone(b, range(OPENED_MS + 2500, back_ms + 500, 600)),
         SlotArray(at_ms=back_ms - 100, node=a, how="dead", for_ms=3000, disks=DISKS),
         Calm(at_ms=back_ms + chance.rng.randrange(1500)),
     ]
 
 
-@_story("cold-start", nodes=(3, 4))
+@story("cold-start", nodes=(3, 4))
 def _(chance: Chance, nodes: list[int]) -> list[Fault]:
     """Most lose power; one of the others is cut off with its locks when the rest begins afresh."""
     a, *others = nodes
     rng = chance.rng
     return [
-        _all(a, Manner.UNREACHABLE),
+        all_devices(a, Manner.UNREACHABLE),
         Cut(nodes=(a,), for_ms=rng.randrange(4000, 9000)),
         PowerOff(nodes=tuple(others), for_ms=rng.randrange(50, 600)),
     ]
 
 
-@_story("left-and-back", nodes=(3,))
+@story("left-and-back", nodes=(3,))
 def _(chance: Chance, nodes: list[int]) -> list[Fault]:
     """One leaves cleanly, and comes back while another is off; then it is cut off with its locks, and that
     other one, whose disk remembers it as cleanly out, is among those who begin afresh."""
@@ -225,17 +141,17 @@ def _(chance: Chance, nodes: list[int]) -> list[Fault]:
     cut_ms = off_ms + back_ms - rng.randrange(100, 1000)
     return [
         *(Typed(node=b, verb="create", lv=lv) for lv in LVS),
-        *_typed_alone(a, range(off_ms + 1500, cut_ms, 500)),
-        *_typed_alone(c, range(cut_ms + 1000, cut_ms + 3000, 300)),
+        *typed_alone(a, range(off_ms + 1500, cut_ms, 500)),
+        *typed_alone(c, range(cut_ms + 1000, cut_ms + 3000, 300)),
         Leave(at_ms=50, node=a),
         PowerOff(at_ms=off_ms, nodes=(c,), for_ms=back_ms),
-        _all(a, Manner.UNREACHABLE).later(cut_ms),
+        all_devices(a, Manner.UNREACHABLE).later(cut_ms),
         Cut(at_ms=cut_ms, nodes=(a,), for_ms=9000),
         PowerOff(at_ms=cut_ms + rng.randrange(50, 600), nodes=(b,), for_ms=rng.randrange(300, 900)),
     ]
 
 
-@_story("all-apart", nodes=(3, 4), rings=("totem",))
+@story("all-apart", nodes=(3, 4), rings=("totem",))
 def _(chance: Chance, nodes: list[int]) -> list[Fault]:
     """No view is primary any more, nor any other, until all meet again; one has missed the end of the
     last primary one, and has heard itself alone instead."""
@@ -250,7 +166,7 @@ def _(chance: Chance, nodes: list[int]) -> list[Fault]:
     ]
 
 
-@_story("thaws-apart", nodes=(3, 4), rings=("totem",))
+@story("thaws-apart", nodes=(3, 4), rings=("totem",))
 def _(chance: Chance, nodes: list[int]) -> list[Fault]:
     """One is frozen, and thaws while all are apart, just when it hears fresh words of its own among the late
     ones: it takes in what it alone has heard, and what the others had ordered at the end it has not."""
@@ -263,7 +179,7 @@ def _(chance: Chance, nodes: list[int]) -> list[Fault]:
     ]
 
 
-@_story("ragged-ends", nodes=(3,), rings=("totem",))
+@story("ragged-ends", nodes=(3,), rings=("totem",))
 def _(chance: Chance, nodes: list[int]) -> list[Fault]:
     """All thaw while all are apart, again and again: each takes in words of its own that nobody else has
     heard, and perhaps lacks what the others had ordered at the end."""
@@ -287,7 +203,7 @@ def _(chance: Chance, nodes: list[int]) -> list[Fault]:
     return sorted((fault.later(300) for fault in faults), key=lambda fault: fault.at_ms)
 
 
-@_story("unheard-of", nodes=(3, 4), rings=("totem",))
+@story("unheard-of", nodes=(3, 4), rings=("totem",))
 def _(chance: Chance, nodes: list[int]) -> list[Fault]:
     """Who has just begun to write a value is frozen, again and again, and gives its lock back when all are
     apart: nobody else hears of that, and it has not heard what the others had ordered at the end."""
@@ -306,14 +222,14 @@ def _(chance: Chance, nodes: list[int]) -> list[Fault]:
     return faults
 
 
-@_story("quorum-gone", nodes=(4,))
+@story("quorum-gone", nodes=(4,))
 def _(chance: Chance, nodes: list[int]) -> list[Fault]:
     """Two and two for a while, without any other change."""
     a, b, *_ = nodes
     return [Cut(nodes=(a, b), for_ms=chance.rng.randrange(500, 3000))]
 
 
-@_story("parted-again", nodes=(3, 4), rings=("totem",))
+@story("parted-again", nodes=(3, 4), rings=("totem",))
 def _(chance: Chance, nodes: list[int]) -> list[Fault]:
     """Nobody has a majority, again and again; each time the last messages may be told to some alone."""
     a, b, *_ = nodes
@@ -328,7 +244,7 @@ def _(chance: Chance, nodes: list[int]) -> list[Fault]:
     return faults
 
 
-@_story("quick-return", nodes=(3,))
+@story("quick-return", nodes=(3,))
 def _(chance: Chance, nodes: list[int]) -> list[Fault]:
     """One is given up on a lie, and those who did that start anew right after: they remember whom, and not
     when they last heard it."""
@@ -336,17 +252,17 @@ def _(chance: Chance, nodes: list[int]) -> list[Fault]:
     rng = chance.rng
     gone_ms = OPENED_MS + rng.randrange(910, 960)
     return [
-        *_opened_by(a),
-        _all(a, Manner.LIES),
+        *opened_by(a),
+        all_devices(a, Manner.LIES),
         ClockRate(node=a, off_ppm=-20_000),
         FreezeRenewed(at_ms=OPENED_MS, node=a, for_ms=rng.randrange(3000, 6000)),
         *(KillDaemon(at_ms=gone_ms, node=one, for_ms=rng.randrange(10, 30)) for one in (b, c)),
-        *_typed_alone(b, range(gone_ms + 200, gone_ms + 1800, 200)),
+        *typed_alone(b, range(gone_ms + 200, gone_ms + 1800, 200)),
         Calm(at_ms=8000),
     ]
 
 
-@_story("slow-barrier", nodes=(3,))
+@story("slow-barrier", nodes=(3,))
 def _(chance: Chance, nodes: list[int]) -> list[Fault]:
     """One was given up on a lie and is back, and the barrier of the view in which it is takes long.  What it
     had open, another has opened since, and that it is marked it cannot read."""
@@ -356,9 +272,9 @@ def _(chance: Chance, nodes: list[int]) -> list[Fault]:
     away_ms = rng.randrange(3800, 6000)
     back_ms = gone_ms + away_ms
     return [
-        *_opened_by(a),
-        *_typed_alone(b, range(gone_ms + 2500, back_ms, 600)),
-        _all(a, Manner.LIES),
+        *opened_by(a),
+        *typed_alone(b, range(gone_ms + 2500, back_ms, 600)),
+        all_devices(a, Manner.LIES),
         FreezeHost(at_ms=gone_ms, node=a, for_ms=away_ms),
         SlotArray(at_ms=back_ms - 100, node=a, how="dead", for_ms=3000, disks=DISKS),
         FreezeDaemon(at_ms=back_ms - rng.randrange(20), node=c, for_ms=rng.randrange(600, 1300)),
@@ -366,7 +282,7 @@ def _(chance: Chance, nodes: list[int]) -> list[Fault]:
     ]
 
 
-@_story("left-out", nodes=(3, 4))
+@story("left-out", nodes=(3, 4))
 def _(chance: Chance, nodes: list[int]) -> list[Fault]:
     """A daemon stands still, and its host is in the ring, while views begin; it goes on late, and may have
     been given up on a lie by then."""
@@ -374,51 +290,54 @@ def _(chance: Chance, nodes: list[int]) -> list[Fault]:
     rng = chance.rng
     away_ms = rng.randrange(4000, 9000)
     return [
-        _all(a, rng.choice([Manner.LIES, Manner.UNREACHABLE, Manner.UNREACHABLE])),
+        all_devices(a, rng.choice([Manner.LIES, Manner.UNREACHABLE, Manner.UNREACHABLE])),
         FreezeDaemon(node=a, for_ms=away_ms),
         KillDaemon(at_ms=rng.randrange(20, 900), node=b, for_ms=rng.randrange(50, 400)),
         Calm(at_ms=away_ms + 2000),
     ]
 
 
-@_story("clocks", nodes=(2, 3))
+@story("clocks", nodes=(2, 3))
 def _(chance: Chance, nodes: list[int]) -> list[Fault]:
     """Clocks are as unequal as they may be, and one is given up on a lie."""
     a, *others = nodes
     return [
         ClockRate(node=a, off_ppm=-20_000),
         *(ClockRate(node=one, off_ppm=20_000) for one in others),
-        _all(a, Manner.LIES),
+        all_devices(a, Manner.LIES),
         FreezeRenewed(node=a, for_ms=chance.rng.randrange(3000, 5000)),
         Calm(at_ms=5000),
     ]
 
 
-@_story("newcomer-elsewhere", nodes=(3, 4))
+@story("newcomer-elsewhere", nodes=(3, 4))
 def _(chance: Chance, nodes: list[int]) -> list[Fault]:
     """A host hangs and cannot be fenced; somebody puts another machine in its place."""
     a, *_ = nodes
     rng = chance.rng
     off_ms, there_ms = rng.randrange(1200, 3000), rng.randrange(3000, 6000)
     return [
-        _all(a, Manner.UNREACHABLE),
+        all_devices(a, Manner.UNREACHABLE),
         FreezeHost(node=a, for_ms=off_ms + there_ms + rng.randrange(500, 3000)),
         AnotherMachine(at_ms=off_ms, node=a, for_ms=there_ms),
     ]
 
 
-@_story("stopped", nodes=(2, 3))
+@story("stopped", nodes=(2, 3))
 def _(chance: Chance, nodes: list[int]) -> list[Fault]:
     """A host cannot be fenced; on the others somebody stops the volume group, and starts it again."""
     a, *others = nodes
     rng = chance.rng
-    faults: list[Fault] = [_all(a, Manner.UNREACHABLE), FreezeHost(node=a, for_ms=rng.randrange(8000, 14000))]
+    faults: list[Fault] = [
+        all_devices(a, Manner.UNREACHABLE),
+        FreezeHost(node=a, for_ms=rng.randrange(8000, 14000)),
+    ]
     for at_ms in range(1500, 9000, 500):
         faults += [LockStop(at_ms=at_ms + rng.randrange(200), node=one) for one in others]
     return sorted(faults, key=lambda fault: fault.at_ms)
 
 
-@_story("handed-over", nodes=(2, 3))
+@story("handed-over", nodes=(2, 3))
 def _(chance: Chance, nodes: list[int]) -> list[Fault]:
     """LVs go to and fro, some of them prepared; giver or taker is struck in the middle."""
     a, b, *_ = nodes
@@ -444,7 +363,7 @@ def _(chance: Chance, nodes: list[int]) -> list[Fault]:
     return sorted(faults, key=lambda fault: fault.at_ms)
 
 
-@_story("majorities", nodes=(4,))
+@story("majorities", nodes=(4,))
 def _(chance: Chance, nodes: list[int]) -> list[Fault]:
     """Quorum is lost, and comes back with others: of the last who had it one is missing."""
     a, b, *others = nodes
@@ -452,39 +371,39 @@ def _(chance: Chance, nodes: list[int]) -> list[Fault]:
     apart_ms = rng.randrange(1500, 4000)
     alone_ms = rng.randrange(2000, 5000)
     return [
-        _all(a, Manner.UNREACHABLE),
+        all_devices(a, Manner.UNREACHABLE),
         Cut(nodes=(b, *others[:1]), for_ms=apart_ms),
         Cut(at_ms=apart_ms - 200, nodes=(a,), for_ms=alone_ms + 3000),
         FreezeHost(at_ms=apart_ms + alone_ms, node=others[1], for_ms=rng.randrange(20, 1500)),
     ]
 
 
-@_story("hub-stood-still", nodes=(2, 3, 4), rings=("hub",))
+@story("hub-stood-still", nodes=(2, 3, 4), rings=("hub",))
 def _(chance: Chance, nodes: list[int]) -> list[Fault]:
     """The hub stands still, again and again, and then delivers one member's backlog before another's."""
     rng = chance.rng
     return [RingStill(at_ms=at_ms, for_ms=rng.randrange(1400, 4000)) for at_ms in range(0, 30_000, 6000)]
 
 
-@_story("alone-for-long", nodes=(2,))
+@story("alone-for-long", nodes=(2,))
 def _(chance: Chance, nodes: list[int]) -> list[Fault]:
     """One of two loses power for good: the other has no authority, and must fence it all the same."""
     return [PowerOff(nodes=(nodes[0],), for_ms=40_000), Calm(at_ms=30_000)]
 
 
-@_story("others-come", nodes=(5,))
+@story("others-come", nodes=(5,))
 def _(chance: Chance, nodes: list[int]) -> list[Fault]:
     """A host cannot be fenced; meanwhile another one goes, and comes back."""
     a, b, *_ = nodes
     rng = chance.rng
     return [
-        _all(a, Manner.UNREACHABLE),
+        all_devices(a, Manner.UNREACHABLE),
         FreezeHost(node=a, for_ms=rng.randrange(6000, 9000)),
         KillDaemon(at_ms=rng.randrange(1000, 1500), node=b, for_ms=rng.randrange(200, 2500)),
     ]
 
 
-@_story("late-words", nodes=(3, 4))
+@story("late-words", nodes=(3, 4))
 def _(chance: Chance, nodes: list[int]) -> list[Fault]:
     """Views change again and again in a ring that is slow: much of what is said in one comes in another."""
     rng = chance.rng
@@ -496,7 +415,7 @@ def _(chance: Chance, nodes: list[int]) -> list[Fault]:
     return faults
 
 
-@_story("quick-boots", nodes=(3, 4), rings=("hub",))
+@story("quick-boots", nodes=(3, 4), rings=("hub",))
 def _(chance: Chance, nodes: list[int]) -> list[Fault]:
     """A host loses power, is back and loses it again, before its first life can be given up; a person's word
     is about that one."""
@@ -506,38 +425,38 @@ def _(chance: Chance, nodes: list[int]) -> list[Fault]:
     lost_ms = off_ms + rng.randrange(150, 500)
     signed_ms = rng.randrange(150, off_ms - 50)
     return [
-        _all(a, Manner.UNREACHABLE),
+        all_devices(a, Manner.UNREACHABLE),
         PowerOff(nodes=(a,), for_ms=off_ms),
         Sign(at_ms=signed_ms, node=a, desk=b, slow_ms=lost_ms - signed_ms + rng.randrange(100, 800)),
         PowerOff(at_ms=lost_ms, nodes=(a,), for_ms=rng.randrange(4000, 8000)),
     ]
 
 
-@_story("old-memory", nodes=(2,))
+@story("old-memory", nodes=(2,))
 def _(chance: Chance, nodes: list[int]) -> list[Fault]:
     """Two were parted and called each other victims; one goes on, and the other comes back with nothing but
     its memory of that."""
     _, b = nodes
     rng = chance.rng
     return [
-        *(_all(node, Manner.UNREACHABLE) for node in nodes),
+        *(all_devices(node, Manner.UNREACHABLE) for node in nodes),
         Cut(nodes=(1,), for_ms=rng.randrange(2500, 4000)),
         PowerOff(at_ms=rng.randrange(1200, 2400), nodes=(b,), for_ms=rng.randrange(1500, 4000)),
     ]
 
 
-@_story("contradicted", nodes=(2, 3))
+@story("contradicted", nodes=(2, 3))
 def _(chance: Chance, nodes: list[int]) -> list[Fault]:
     """Devices say that they have done it, and say themselves that they have not."""
     a, *_ = nodes
     return [
-        _all(a, Manner.CONTRADICTED),
+        all_devices(a, Manner.CONTRADICTED),
         FreezeHost(node=a, for_ms=chance.rng.randrange(2000, 8000)),
         Calm(at_ms=6000),
     ]
 
 
-@_story("quick-lie", nodes=(3, 4), rings=("hub",))
+@story("quick-lie", nodes=(3, 4), rings=("hub",))
 def _(chance: Chance, nodes: list[int]) -> list[Fault]:
     """A host lost power and is back; its next life is called fenced on a lie, and heard again, before the
     first can be given up."""
@@ -545,22 +464,22 @@ def _(chance: Chance, nodes: list[int]) -> list[Fault]:
     rng = chance.rng
     off_ms = rng.randrange(300, 500)
     return [
-        _all(a, Manner.LIES),
+        all_devices(a, Manner.LIES),
         PowerOff(nodes=(a,), for_ms=off_ms),
         FreezeHost(at_ms=off_ms + rng.randrange(80, 250), node=a, for_ms=rng.randrange(1200, 1700)),
         Calm(at_ms=6000),
     ]
 
 
-@_story("was-away", nodes=(3,))
+@story("was-away", nodes=(3,))
 def _(chance: Chance, nodes: list[int]) -> list[Fault]:
     """One was parted from the others; when it is back one of these is given up on a lie, and it has not
     heard that one for long."""
     a, _, c = nodes
     away_ms = chance.rng.randrange(4000, 6000)
     return [
-        _all(a, Manner.LIES),
-        _all(c, Manner.UNREACHABLE),
+        all_devices(a, Manner.LIES),
+        all_devices(c, Manner.UNREACHABLE),
         ClockRate(node=a, off_ppm=-20_000),
         Cut(nodes=(c,), for_ms=away_ms),
         FreezeRenewed(at_ms=away_ms - chance.rng.randrange(100, 700), node=a, for_ms=5000),
@@ -568,14 +487,14 @@ def _(chance: Chance, nodes: list[int]) -> list[Fault]:
     ]
 
 
-@_story("ordered", nodes=(3, 4))
+@story("ordered", nodes=(3, 4))
 def _(chance: Chance, nodes: list[int]) -> list[Fault]:
     """An operator has sound hosts fenced, one after the other, at their own or at others' daemons; one
     device lies, and one of those who could act stands still for a while."""
     a, b, c, *_ = nodes
     rng = chance.rng
     return [
-        _all(a, rng.choice([Manner.HONEST, Manner.LIES, Manner.CONTRADICTED, Manner.UNREACHABLE])),
+        all_devices(a, rng.choice([Manner.HONEST, Manner.LIES, Manner.CONTRADICTED, Manner.UNREACHABLE])),
         Order(node=a, desk=rng.choice([a, b])),
         FreezeHost(at_ms=rng.randrange(3000), node=c, for_ms=rng.randrange(200, 3000)),
         Calm(at_ms=6000),
@@ -583,7 +502,7 @@ def _(chance: Chance, nodes: list[int]) -> list[Fault]:
     ]
 
 
-@_story("disarmed", nodes=(3, 4))
+@story("disarmed", nodes=(3, 4))
 def _(chance: Chance, nodes: list[int]) -> list[Fault]:
     """Maintenance, in the middle of which a host is lost and somebody's daemon is started anew."""
     a, b, c, *_ = nodes
@@ -595,259 +514,3 @@ def _(chance: Chance, nodes: list[int]) -> list[Fault]:
         KillDaemon(at_ms=begins_ms + rng.randrange(300, 4000), node=c),
         Order(at_ms=begins_ms + rng.randrange(3000), node=a, desk=b),
     ]
-
-
-# -- with disk slots ---------------------------------------------------------------------------
-
-
-@_story("slots-lie", nodes=(2,), slots=True)
-def _(chance: Chance, nodes: list[int]) -> list[Fault]:
-    """Two are parted; one half is given up on a lie, by one whose array hangs for so long: it sees no slot
-    move, and cannot mark the other before its array is back."""
-    a, b = nodes
-    rng = chance.rng
-    return [
-        _all(a, Manner.UNREACHABLE),
-        _all(b, Manner.LIES),
-        SlotArray(node=a, how="dead", for_ms=rng.randrange(1500, 7000)),
-        Cut(nodes=(a,), for_ms=rng.randrange(9000, 13000)),
-    ]
-
-
-@_story("slots-two-lies", nodes=(2,), slots=True)
-def _(chance: Chance, nodes: list[int]) -> list[Fault]:
-    """Both halves are given up on a lie, each by one whose array hangs for a while, perhaps for long."""
-    a, b = nodes
-    rng = chance.rng
-    return [
-        *(_all(node, Manner.LIES) for node in nodes),
-        SlotArray(node=a, how="dead", for_ms=rng.randrange(1000, 3000)),
-        SlotArray(node=b, how="dead", for_ms=rng.randrange(1000, 9000)),
-        Cut(nodes=(a,), for_ms=rng.randrange(9000, 13000)),
-    ]
-
-
-@_story("slots-hang", nodes=(2,), slots=True)
-def _(chance: Chance, nodes: list[int]) -> list[Fault]:
-    """The array hangs for one half, which is given up on a lie, just when the other half's is back: it is
-    marked and cannot read so."""
-    a, b = nodes
-    rng = chance.rng
-    back_ms = rng.randrange(1500, 4000)
-    return [
-        _all(a, Manner.UNREACHABLE),
-        _all(b, Manner.LIES),
-        SlotArray(node=a, how="dead", for_ms=back_ms),
-        SlotArray(at_ms=back_ms - rng.randrange(300), node=b, how="dead", for_ms=5000),
-        Cut(nodes=(a,), for_ms=12000),
-    ]
-
-
-@_story("slots-slow", nodes=(2,), slots=True)
-def _(chance: Chance, nodes: list[int]) -> list[Fault]:
-    """One half is given up on a lie, marked, and followed by the other, while it is frozen in the middle of
-    reading its mark: when it thaws, the answer that it gets is of long ago."""
-    a, b = nodes
-    rng = chance.rng
-    frozen_ms, away_ms = rng.randrange(1200, 2500), rng.randrange(6000, 8500)
-    return [
-        _all(a, Manner.UNREACHABLE),
-        _all(b, Manner.LIES),
-        SlotArray(node=a, how="dead", for_ms=rng.randrange(900, 1600)),
-        SlotArray(node=b, how="slow", for_ms=frozen_ms + away_ms - 50),
-        Cut(nodes=(a,), for_ms=13000),
-        FreezeHost(at_ms=frozen_ms, node=b, for_ms=away_ms),
-        SlotArray(at_ms=frozen_ms + away_ms - 20, node=b, how="dead", for_ms=4000),
-    ]
-
-
-@_story("slots-wake-alone", nodes=(2,), slots=True)
-def _(chance: Chance, nodes: list[int]) -> list[Fault]:
-    """One is given up on a lie and marked while it is frozen; it wakes alone, and could shoot the other.
-    Perhaps its mark has rotted meanwhile."""
-    a, b = nodes
-    rng = chance.rng
-    away_ms = rng.randrange(6000, 8000)
-    story: list[Fault] = [
-        _all(b, Manner.LIES),
-        FreezeHost(node=b, for_ms=away_ms),
-        Cut(at_ms=away_ms - 500, nodes=(b,), for_ms=8000),
-    ]
-    if chance.chance(0.5):
-        story.append(SlotRot(at_ms=away_ms - 300, node=b))
-        story.append(_all(a, Manner.UNREACHABLE))
-    return story
-
-
-@_story("volumes", nodes=(2, 3), volumes=True)
-def _(chance: Chance, nodes: list[int]) -> list[Fault]:
-    """Daemons and hosts end, or stand still, while LVs are made, grown, renamed, moved, removed and wiped."""
-    rng = chance.rng
-    faults: list[Fault] = []
-    for number in range(5):
-        at_ms, node, for_ms = 4000 * number + rng.randrange(2500), rng.choice(nodes), rng.randrange(400, 3000)
-        drawn: list[Fault] = [
-            KillDaemon(node=node, for_ms=for_ms),
-            PowerOff(nodes=(node,), for_ms=for_ms),
-            FreezeDaemon(node=node, for_ms=for_ms),
-            FreezeHost(node=node, for_ms=for_ms),
-            MidWrite(node=node, skip=rng.randrange(40), how=rng.choice(("kill", "power"))),
-        ]
-        faults.append(rng.choice(drawn).later(at_ms))
-    return faults
-
-
-@_story("moved", nodes=(2, 3), volumes=True)
-def _(chance: Chance, nodes: list[int]) -> list[Fault]:
-    """LVs go to other extents and to other hosts; one host's devices lie, and whoever is at it is cut off,
-    stands still, or ends, in the middle of a write or after it."""
-    rng = chance.rng
-    faults: list[Fault] = [_all(nodes[0], rng.choice([Manner.HONEST, Manner.HONEST, Manner.LIES]))]
-    for at_ms in range(500, 20_000, 1500):
-        faults.append(HandOver(at_ms=at_ms, node=rng.choice(nodes), prepare=rng.random() < 0.5))
-        if rng.random() < 0.3:
-            faults.append(HandBack(at_ms=at_ms + 700))
-    for number in range(4):
-        at_ms, node, for_ms = 4500 * number + rng.randrange(3000), rng.choice(nodes), rng.randrange(300, 4000)
-        drawn: list[Fault] = [
-            KillDaemon(node=node, for_ms=for_ms),
-            PowerOff(nodes=(node,), for_ms=for_ms),
-            FreezeHost(node=node, for_ms=for_ms),
-            Cut(nodes=(node,), for_ms=for_ms),
-            MidWrite(node=node, skip=rng.randrange(30), how=rng.choice(("kill", "power", "freeze"))),
-        ]
-        faults.append(rng.choice(drawn).later(at_ms))
-    return sorted(faults, key=lambda fault: fault.at_ms)
-
-
-@_story("moved-sick", nodes=(2, 3), volumes=True)
-def _(chance: Chance, nodes: list[int]) -> list[Fault]:
-    """LVs go from disk to disk under their guests, and now and then a disk fails a host on the way: while
-    it copies, when the copy is sealed, or when the metadata name the new place and the path is not there yet
-    (block services are slow).  Daemons end now and then, too."""
-    rng = chance.rng
-    faults: list[Fault] = [
-        LateOrders(node=node, worst_ms=rng.choice([100, 500, 1500]), for_ms=25_000) for node in nodes
-    ]
-    for at_ms in range(0, 20_000, 2500):
-        node, lv = rng.choice(nodes), rng.choice(LVS)
-        faults += [
-            Typed(at_ms=at_ms, node=node, verb="create", lv=lv),
-            Typed(at_ms=at_ms + 300, node=node, verb="alone", lv=lv),
-            *(Typed(at_ms=at_ms + late_ms, node=node, verb="move", lv=lv) for late_ms in (700, 900)),
-            MidOrder(
-                at_ms=at_ms + 600, node=node, order=rng.choice(["mirror", "seal", "reload", "reload"]),
-                when=rng.choice(["given", "given", "done"]), how=rng.choice([*DISKS, *DISKS, "kill"]),
-                for_ms=rng.randrange(300, 1500), within_ms=1800,
-            ),
-        ]  # fmt: skip
-        if rng.random() < 0.4:
-            how, for_ms = rng.choice([Trouble.WRITES_FAIL, Trouble.READS_FAIL]), rng.randrange(50, 900)
-            sick = SharedDisk(node=node, disk=rng.choice(DISKS), how=how, for_ms=for_ms)
-            faults.append(sick.later(at_ms + rng.randrange(700, 2500)))
-    return sorted(faults, key=lambda fault: fault.at_ms)
-
-
-@_story("met", nodes=(2, 3), volumes=True)
-def _(chance: Chance, nodes: list[int]) -> list[Fault]:
-    """Commands of one host meet at one LV, and with what ends its hand-over."""
-    rng = chance.rng
-    faults: list[Fault] = []
-    for at_ms in range(0, 15_000, 300):
-        node, lv = rng.choice(nodes), rng.choice(("lv0", "lv1"))
-        first: list[Fault] = [
-            Typed(node=node, verb=rng.choice(("create", "alone", "shared")), lv=lv),
-            HandOver(node=node, prepare=True),
-            HandBack(),
-        ]
-        faults.append(rng.choice(first).later(at_ms))
-        for verb in rng.sample(("alone", "shared", "off", "off", "remove"), 2):
-            faults.append(Typed(at_ms=at_ms + rng.randrange(40), node=node, verb=verb, lv=lv))
-    return sorted(faults, key=lambda fault: fault.at_ms)
-
-
-@_story("slow-writes", nodes=(3,), volumes=True)
-def _(chance: Chance, nodes: list[int]) -> list[Fault]:
-    """A host is given up while a write of its commands hangs in its way to a disk; it is back at once, and
-    says that its volumes are closed."""
-    a, *_ = nodes
-    rng = chance.rng
-    faults: list[Fault] = [_all(a, Manner.UNREACHABLE)]
-    for at_ms in range(0, 20_000, 7000):
-        skip, for_ms = rng.randrange(20), rng.randrange(900, 3500)
-        faults.append(MidWrite(at_ms=at_ms, node=a, skip=skip, how="hang", for_ms=for_ms))
-    return faults
-
-
-@_story("late-orders", nodes=(2, 3), volumes=True)
-def _(chance: Chance, nodes: list[int]) -> list[Fault]:
-    """A host's block service is slow.  Its daemon ends, or all is lost, when it has just ordered something
-    of it, and is back at once: what it shows is adopted, what was still to be opened is given to others."""
-    a, *others = nodes
-    rng = chance.rng
-    faults: list[Fault] = [_all(a, Manner.UNREACHABLE)]
-    for at_ms in range(0, 20_000, 4000):
-        order = rng.choice(["open", "open", "open", "close", "reload"])
-        struck = MidOrder(
-            at_ms=at_ms, node=a, order=order, when="given", how=rng.choice(["kill", "cut"]),
-            for_ms=rng.randrange(20, 300), skip=rng.randrange(3), within_ms=3000,
-        )  # fmt: skip
-        worst_ms = rng.choice([400, 1500])
-        if struck.how == "cut":  # for so long that its life is over
-            struck = msgspec.structs.replace(struck, for_ms=rng.randrange(900, 1300))
-            worst_ms = rng.choice([3000, 6000])
-        faults += [LateOrders(at_ms=at_ms, node=a, worst_ms=worst_ms, for_ms=3900), struck]
-        for number, lv in enumerate(LVS):
-            faults.append(Typed(at_ms=at_ms + 50 * number, node=a, verb="create", lv=lv))
-            faults.append(Typed(at_ms=at_ms + 400 + rng.randrange(1200), node=a, verb="alone", lv=lv))
-            other = rng.choice(others)
-            faults.append(Typed(at_ms=at_ms + 2000 + rng.randrange(1500), node=other, verb="alone", lv=lv))
-        faults.append(HandOver(at_ms=at_ms + rng.randrange(4000), node=rng.choice(nodes)))
-    return sorted(faults, key=lambda fault: fault.at_ms)
-
-
-@_story("killed-opening", nodes=(2, 3), volumes=True)
-def _(chance: Chance, nodes: list[int]) -> list[Fault]:
-    """A daemon is killed, again and again, when it has a lock and the path under it is not open yet, or is
-    open and it does not know; on other hosts somebody waits for that very lock."""
-    a, *others = nodes
-    rng = chance.rng
-    faults: list[Fault] = []
-    for at_ms in range(0, 20_000, 2500):
-        lv = rng.choice(LVS)
-        faults += [
-            Typed(at_ms=at_ms, node=a, verb="create", lv=lv),
-            MidOrder(
-                at_ms=at_ms, node=a, order=rng.choice(["list", "open", "open", "open"]),
-                when=rng.choice(["given", "done"]), how=rng.choice(["kill", "kill", "kill", "power"]),
-                for_ms=rng.randrange(20, 1500), within_ms=2400,
-            ),
-            *(Typed(at_ms=at_ms + 200 + rng.randrange(300), node=a, verb="alone", lv=lv) for _ in range(2)),
-            Typed(at_ms=at_ms + 300 + rng.randrange(1500), node=rng.choice(others), verb="alone", lv=lv),
-        ]  # fmt: skip
-    return sorted(faults, key=lambda fault: fault.at_ms)
-
-
-@_story("upgraded", nodes=(2, 3, 4), volumes=True, older=True)
-def _(chance: Chance, nodes: list[int]) -> list[Fault]:
-    """One host after the other is upgraded, under open volumes, to what speaks a newer protocol; meanwhile
-    daemons and hosts end, stand still or are cut off, upgraded ones and others."""
-    rng = chance.rng
-    faults: list[Fault] = []
-    for number, node in enumerate(nodes):
-        at_ms = 4500 * number + rng.randrange(2500)
-        faults.append(Upgrade(at_ms=at_ms, node=node, for_ms=rng.randrange(20, 900)))
-        struck, for_ms = rng.choice(nodes), rng.randrange(20, rng.choice([900, 3000]))
-        drawn: list[Fault] = [
-            KillDaemon(node=struck, for_ms=for_ms),
-            FreezeHost(node=struck, for_ms=for_ms),
-            FreezeDaemon(node=struck, for_ms=for_ms),
-            PowerOff(nodes=(struck,), for_ms=for_ms),
-            Cut(nodes=(struck,), for_ms=for_ms),
-            MidOrder(node=struck, order="open", when="given", how="kill", for_ms=for_ms, within_ms=3000),
-        ]
-        faults.append(rng.choice(drawn).later(at_ms + rng.randrange(-500, 1500)))
-    for at_ms in range(0, 20_000, 1000):
-        verb, lv = rng.choice(("create", "alone", "alone", "shared", "off")), rng.choice(LVS)
-        faults.append(Typed(at_ms=at_ms + rng.randrange(900), node=rng.choice(nodes), verb=verb, lv=lv))
-    return sorted(faults, key=lambda fault: fault.at_ms)
