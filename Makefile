@@ -10,7 +10,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 # Tests start Python thousands of times: what is imported is compiled once, whatever the caller's habits are.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test check lint types unit unit-hosts unit-faults unit-parts unit-rooms unit-sim packages lock man clean mutants bench sim sim-soak fuzz install-files rig service-test faults-long volumes-long fence-long handover-long lvm2-versions
+.PHONY: help demo test check lint types unit unit-hosts unit-faults unit-parts unit-rooms unit-sim unit-seeds packages lock man clean mutants bench sim sim-soak fuzz install-files rig service-test faults-long volumes-long fence-long handover-long lvm2-versions
 
 help:  ## What can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -54,7 +54,7 @@ HOSTS := $(addprefix tests/,cluster lab lvmlockd)
 FAULTS := $(addprefix tests/,bench demo faults lies pacemaker torture lab/test_lab_torture.py)
 PARTS := $(addprefix tests/,agents block client daemon doctor host package ring servers service)
 ELSEWHERE := $(HOSTS) $(FAULTS) $(PARTS) tests/sim
-UNITS := unit-hosts unit-faults unit-parts unit-rooms unit-sim
+UNITS := unit-hosts unit-faults unit-parts unit-rooms unit-sim unit-seeds
 BESIDE = $(MAKE) --no-print-directory -j -k
 unit: $(VENV)/.dev
 	@$(BESIDE) $(UNITS)
@@ -71,10 +71,13 @@ unit-parts:
 unit-rooms:
 	nice $(BIN)/python -m pytest $(ELSEWHERE:%=--ignore=%) tests
 
-# The seeds last: they use as many cores as there are, when the others have ended.
 SEEDS_TEST := tests/sim/test_sim_budget.py
 unit-sim:
-	nice $(BIN)/python -m pytest $(filter-out $(SEEDS_TEST),$(wildcard tests/sim/test_*.py)) $(SEEDS_TEST)
+	nice $(BIN)/python -m pytest --ignore=$(SEEDS_TEST) tests/sim
+
+# A process for each core, which take what the others leave: so no core is idle from the first minute to the last.
+unit-seeds:
+	nice -n 15 $(BIN)/python -m pytest $(SEEDS_TEST)
 
 faults-long: $(VENV)/.dev packages  ## Faults beside very many locks; minutes; needs root
 	$(BIN)/python -m pytest -m long --timeout 900 tests/faults

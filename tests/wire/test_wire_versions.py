@@ -12,11 +12,12 @@ import msgspec
 import pytest
 
 from ringfence.core.cluster import ClusterConfig, NodeConfig, Timing
+from ringfence.core.digest import digest_of
 from ringfence.core.errors import RingfenceError, from_dict
 from ringfence.core.evidence import Evidence, EvidenceKind
 from ringfence.core.ids import Epoch, Life, Token
 from ringfence.core.modes import Mode
-from ringfence.engine.digest import digest_of, digest_of_state
+from ringfence.engine.digest import digest_of_state
 from ringfence.engine.state import ClusterState
 from ringfence.wire import (
     CHECKUPS,

@@ -9,7 +9,7 @@ from ringfence.config.load import Loaded, load, parse
 from ringfence.config.paths import Paths
 from ringfence.config.render import render
 from ringfence.config.secrets import read_secrets
-from ringfence.engine.digest import digest_of_config as digest
+from ringfence.core.digest import digest_of_config as digest
 
 __all__ = [
     "Loaded",

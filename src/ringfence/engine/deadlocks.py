@@ -134,6 +134,8 @@ class Deadlocks:
 
     def _due(self) -> bool:
         now_ns, seeking = self._context.now_ns, self._locker.seeking
+        if not seeking and not self._seekers:
+            return False
         for lock in [one for one in self._seekers if one not in seeking]:
             del self._seekers[lock]
         for lock in seeking:
@@ -141,6 +143,8 @@ class Deadlocks:
         return any(one.due_ns <= now_ns for one in self._seekers.values())
 
     def _expire(self) -> None:
+        if not self._asked:
+            return
         late = [one for one in self._asked if one.until_ns <= self._context.now_ns]
         self._asked = [one for one in self._asked if one not in late]
         search = self._search

@@ -22,13 +22,14 @@ def _spaces(state: ClusterState) -> list[str]:
             check_space(space, frozen=frozen)
         except AssertionError as error:
             found.append(f"lockspace {name}: {error or 'its queues are out of order'}")
-        lost = [victim.life.node for victim in state.victims() if name in victim.lockspaces]
-        found += [
-            f"lockspace {name}: {state.name(node)} is a member, but neither ready nor a victim"
-            for node in space.members
-            if node not in state.lives and node not in lost
-        ]
-        for resource in space.resources.values():
+        for node in space.members:
+            if node not in state.lives and not any(
+                victim.life.node == node and name in victim.lockspaces for victim in state.domain.victims
+            ):
+                found.append(
+                    f"lockspace {name}: {state.name(node)} is a member, but neither ready nor a victim"
+                )
+        for resource in space.resources.each():
             for lock in (*resource.granted, *resource.converting):
                 if lock.token is None:
                     found.append(f"{name}/{resource.name}: held by {state.name(lock.owner)} without a token")

@@ -390,6 +390,9 @@ class Locker:
 
     def let_go(self) -> None:
         """Give back all that is to be given back, in one frame."""
+        if not self._later:
+            self._let_go_step = 0
+            return
         later, self._later, self._let_go_step = list(self._later), {}, 0
         for lockspace, together in groupby(later, key=itemgetter(0)):
             names = [resource for _, resource in together]

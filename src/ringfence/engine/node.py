@@ -361,8 +361,10 @@ class _Node:
             for node, life in sorted(state.lives.items())
             if node != context.me and hearing.silent(life, now_ns, timing.silent_ms)
         ]
+        if not silent:
+            return
         speaking = [node for node in state.ready if state.lives[node] not in silent]
-        if not silent or speaking[0] != context.me or not is_primary(context.config, speaking, True):
+        if speaking[0] != context.me or not is_primary(context.config, speaking, True):
             return
         for life in silent:
             if self._suspected.get(life) != context.epoch.seq:

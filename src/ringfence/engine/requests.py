@@ -146,10 +146,11 @@ class Requests:
 
     def look(self) -> None:
         """Answer what was waiting for its entry."""
-        applied = [one for one in self._pending if not self._context.outbox.waits(one.seq)]
-        self._pending = [one for one in self._pending if self._context.outbox.waits(one.seq)]
-        for one in applied:
-            one.answer()
+        if self._pending:
+            applied = [one for one in self._pending if not self._context.outbox.waits(one.seq)]
+            self._pending = [one for one in self._pending if self._context.outbox.waits(one.seq)]
+            for one in applied:
+                one.answer()
         self.locks.look()
 
     def lost(self, error: RingfenceError) -> None:

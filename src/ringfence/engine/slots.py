@@ -299,6 +299,8 @@ class Slots:
 
     def _agree(self, state: ClusterState) -> None:
         """While others are ready, the slots are those that everybody finds; alone, the first found."""
+        if not self._slots:
+            return
         alone = state.ready == (self._context.me,)
         for vg, slot in self._slots.items():
             if not alone:
@@ -452,7 +454,7 @@ class Slots:
         """A life that was given up for cut off, and goes on writing its slot."""
         context = self._context
         for vg, node, life in self._watches.lives():
-            if not is_fenced(state, life) or node in state.lives:
+            if node in state.lives or not is_fenced(state, life):
                 self._fenced_ns.pop(life, None)
                 self._said.pop((life, MOVED), None)
                 continue

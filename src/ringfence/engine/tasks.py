@@ -827,5 +827,12 @@ def _woven(answers: tuple[Any, ...], refusals: dict[int, RingfenceError]) -> tup
 
 def joined(context: Context) -> list[str]:
     """Lockspaces that this node is fully in, sorted."""
-    names = context.state.lockspaces if context.state is not None else ()
-    return [name for name in sorted(names) if context.is_in(name)]
+    state, me = context.state, context.me
+    if state is None:
+        return []
+    names = [
+        name for name, space in state.lockspaces.items() if me in space.members and me not in space.joining
+    ]
+    if state.domain.victims:
+        names = [name for name in names if state.member(name, me)]
+    return sorted(names)

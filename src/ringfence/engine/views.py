@@ -26,11 +26,12 @@ from typing import Protocol
 
 import msgspec
 
+from ringfence.core.digest import digest_of_config
 from ringfence.core.ids import Epoch, Life
 from ringfence.engine.apply import apply
 from ringfence.engine.arrivals import admit, enter_view, heard_fenced
 from ringfence.engine.context import Context, Phase
-from ringfence.engine.digest import digest_of_config, digest_of_state
+from ringfence.engine.digest import digest_of_state
 from ringfence.engine.effects import DropPaths, Ended, Multicast
 from ringfence.engine.facts import Fact, Noted
 from ringfence.engine.identity import re_enrol, remembered

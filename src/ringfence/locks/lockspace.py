@@ -240,12 +240,12 @@ def _carry_out(resource: Resource, op: Op) -> list[Effect]:
 def check_space(space: Lockspace, *, frozen: bool) -> None:
     """Assert what must hold between entries.  A frozen lockspace may have grants pending."""
     assert space.members == sorted(space.members)
-    for name, resource in space.resources.items():
-        assert resource.name == name
-        assert not resource.empty, f"{name} has no lock and is kept"
-        for queue in (resource.granted, resource.converting, resource.waiting):
-            for lock in queue:
-                assert lock.owner in space.members, f"{lock.owner} has a lock of {name} and is no member"
+    for resource in space.resources.each():
+        assert not resource.empty, f"{resource.name} has no lock and is kept"
+        for lock in (*resource.granted, *resource.converting, *resource.waiting):
+            assert lock.owner in space.members, (
+                f"{lock.owner} has a lock of {resource.name} and is no member"
+            )
         if not frozen:
             check(resource)
     check_table(space.resources)

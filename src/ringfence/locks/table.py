@@ -123,6 +123,10 @@ class Resources(Mapping[str, Resource]):
         for name in self._shared_by.get(node, ()):
             yield self._shared.resources[name]
 
+    def each(self) -> Iterator[Resource]:
+        """All of them, faster than `values`.  None may be changed meanwhile."""
+        return chain(self._open.values(), *(part.resources.values() for part in self._parts()))
+
     def digest(self) -> str:
         """Equal where the resources are equal, whatever order they came in."""
         self._close_all()
@@ -288,12 +292,26 @@ def _locks(resource: Resource) -> int:
 
 def check_table(resources: Resources) -> None:
     """Assert that the sums and indexes say what a look at every resource says."""
-    anew = Resources(resources.values())
-    assert resources.digest() == anew.digest(), "the digest is not that of the resources"
-    assert resources.locks == anew.locks
-    assert set(resources._alone) >= set(anew._alone)
-    for node, part in resources._alone.items():
-        there = anew._alone.get(node, _Part()).resources
-        assert part.resources.keys() == there.keys(), f"not alone, or not all: node {node}"
-    assert resources._shared_by == anew._shared_by, "the index of shared resources is wrong"
-    assert anew._stirred.keys() <= resources._stirred.keys(), "stirred, and not noted"
+    digest = resources.digest()  # which closes them all
+    tables: list[tuple[int | None, _Part]] = [*resources._alone.items(), (None, resources._shared)]
+    seen: set[str] = set()
+    shared_by: dict[int, dict[str, None]] = {}
+    total = locks = 0
+    for node, part in tables:
+        for name, resource in part.resources.items():
+            owners = _owners(resource)
+            assert resource.name == name
+            assert name not in seen, f"{name} is in two tables"
+            seen.add(name)
+            if node is not None:
+                assert owners == [node], f"{name} is not node {node}'s alone"
+            else:
+                assert len(owners) != 1, f"{name} is one node's alone, and not in its table"
+                for owner in owners:
+                    shared_by.setdefault(owner, {})[name] = None
+            assert not resource.stirred or name in resources._stirred, f"{name} is stirred, and not noted"
+            total += _digest(resource)
+            locks += _locks(resource)
+    assert digest == f"{total % _SUM:032x}", "the digest is not that of the resources"
+    assert resources.locks == locks
+    assert resources._shared_by == shared_by, "the index of shared resources is wrong"

@@ -38,6 +38,8 @@ class Authority:
         """As last renewed."""
         self._answered_ns = 0
         """Send time of the newest own heartbeat that a majority has echoed, in any view."""
+        self._renewed: tuple[object, ...] = ()
+        """All that the deadlines follow from, as it was when they were renewed last."""
 
     @property
     def answered_deadlines_ns(self) -> tuple[int, int]:
@@ -119,6 +121,10 @@ class Authority:
 
     def deadlines(self, others_out: bool) -> tuple[int, int]:
         """Renew and return (grant, write) deadlines.  They never go back, until `lost`."""
+        from_what = (self._config, others_out, *self._echoed.items())
+        if from_what == self._renewed:  # as at most steps: the deadlines stand
+            return self.grant_deadline_ns, self.write_deadline_ns
+        self._renewed = from_what
         base_ns = self.base_ns(False)
         self._answered_ns = max(self._answered_ns, base_ns)
         if others_out:
@@ -133,6 +139,7 @@ class Authority:
         """This incarnation's authority is gone for ever; only a new one that `entered` has any."""
         self._forget()
         self.grant_deadline_ns = self.write_deadline_ns = self._answered_ns = 0
+        self._renewed = ()
 
     def _forget(self) -> None:
         self._ready = ()

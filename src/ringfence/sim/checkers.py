@@ -28,6 +28,7 @@ it (`workload`)."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from ringfence.core.evidence import CUTS, Evidence, EvidenceKind
 from ringfence.core.ids import Epoch, Life, Token
@@ -60,8 +61,7 @@ from ringfence.wire import (
 )  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Glimpse:
+class Glimpse(NamedTuple):
     """What a node's engine thinks."""
 
     life: Life
@@ -255,10 +255,10 @@ class Checkers:
 
     def _does_not_shoot(self, host: Host, todo: list[Effect]) -> None:
         """Who was marked, and had the time to read it, does not fence the one who went on."""
-        now_ns, boot = self._scheduler.now_ns, host.boot
         if not self._is_marked(host):
             self._marked_ns.pop(host.node, None)
             return
+        now_ns, boot = self._scheduler.now_ns, host.boot
         since = self._marked_ns.setdefault(host.node, (boot, now_ns))
         shoots = any(isinstance(one, RunAgent) and one.action == "off" for one in todo)
         known_ns = max(since[1], host.slots.troubled_ns)
@@ -307,7 +307,7 @@ class Checkers:
             for name, space in state.lockspaces.items():
                 if not _froze(state, victim, name):
                     continue
-                for resource in space.resources.values():
+                for resource in space.resources.each():
                     for lock in (*resource.granted, *resource.converting):
                         token = lock.token
                         # One that was not told in time gets a later token, and is no new grant.
@@ -428,7 +428,7 @@ class Checkers:
     def _victims_stay_out(self, host: Host, state: ClusterState) -> None:
         """10: a life that was a victim is no member of a later view.  (With two nodes each half may have
         called the other one a victim, and one of them is right.)"""
-        if len(self._hosts) == 2:
+        if len(self._hosts) == 2 or not self._called:
             return
         for life in state.lives.values():
             epoch = self._called.get(life)
@@ -482,6 +482,8 @@ class Checkers:
 
     def _note_strong(self, host: Host, glimpse: Glimpse, state: ClusterState) -> None:
         life = glimpse.life
+        if self._strong.get(host.node) == (life, state.epoch):
+            return
         if state.lives.get(host.node) == life and any(
             host.valid(incarnation, page)
             for incarnation, page in host.pages
@@ -498,7 +500,7 @@ class Checkers:
     def _nobody_forgotten(self, host: Host, state: ClusterState) -> None:
         """10: whoever had authority is in, out cleanly, a victim, fenced, or followed by a later life."""
         for node, (life, epoch) in self._strong.items():
-            if state.epoch <= epoch or node in state.lives or node in state.out:
+            if node in state.lives or node in state.out or state.epoch <= epoch:
                 continue
             if any(victim.life.node == node for victim in state.domain.victims):
                 continue
@@ -612,7 +614,7 @@ def _locks(state: ClusterState) -> dict[tuple[str, str, int], Mode]:
     return {
         (name, resource.name, lock.owner): lock.held
         for name, space in state.lockspaces.items()
-        for resource in space.resources.values()
+        for resource in space.resources.each()
         for lock in (*resource.granted, *resource.converting)
     }
 

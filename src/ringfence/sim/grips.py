@@ -3,7 +3,7 @@
 A grip is a belief, true or not: its user acts on it as long as the authority page lets it."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from ringfence.core.ids import Token
@@ -42,11 +42,11 @@ class Grip:
     token: Token
     session: int = 0
     """Counts the grants of a world, conversions too, in the order in which they were told."""
+    page: str = field(init=False)
 
-    @property
-    def page(self) -> str:
+    def __post_init__(self) -> None:
         vg = self.lockspace.removeprefix("lvm_")
-        return f"vg/{vg}" if vg != self.lockspace else "grant"
+        self.page = f"vg/{vg}" if vg != self.lockspace else "grant"
 
     @property
     def valid(self) -> bool:

@@ -144,6 +144,7 @@ class Host:
         self.renewed: Callable[[int], None] = lambda deadline_ns: None
         """Told what a page was set to."""
         self._scheduler, self._ring, self._power, self._watcher = scheduler, ring, power, watcher
+        self._timeline = scheduler.timeline
         self._make_engine = make_engine
         self._rate = rate
         self._clock_set = 0, 1
@@ -156,7 +157,7 @@ class Host:
     def clock_ns(self) -> int:
         """CLOCK_BOOTTIME: goes on while the host is frozen."""
         at_ns, read_ns = self._clock_set
-        return read_ns + int((self._scheduler.now_ns - at_ns) * self._rate)
+        return read_ns + int((self._timeline.now_ns - at_ns) * self._rate)
 
     def drift(self, rate: float = 0, ahead_ns: int = 0) -> None:
         """From now on its clock goes at another rate (0: the same), or is further ahead."""

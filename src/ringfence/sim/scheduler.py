@@ -7,10 +7,10 @@ Each part of a world has a stream of chance of its own: a fault more or less, or
 once more, does not change what the others draw."""
 
 import hashlib
-import heapq
 import random
 from collections import deque
 from collections.abc import Callable
+from heapq import heappop, heappush
 
 MS = 1_000_000
 TRACE_KEPT = 400
@@ -48,7 +48,7 @@ class Chance:
         return self.rng.uniform(typical_ms / 2, typical_ms * 2)
 
 
-class _Timeline:
+class Timeline:
     """Events in the order of time; the trace of what they did."""
 
     def __init__(self) -> None:
@@ -64,13 +64,13 @@ class _Timeline:
     def at(self, at_ns: int, run: Callable[[], None]) -> Timer:
         timer = Timer(run)
         self._planned += 1
-        heapq.heappush(self._heap, (max(at_ns, self.now_ns), self._planned, timer))
+        heappush(self._heap, (at_ns if at_ns > self.now_ns else self.now_ns, self._planned, timer))
         return timer
 
     def step(self) -> bool:
         """Let the next event happen.  False: there is none."""
         while self._heap:
-            at_ns, _, timer = heapq.heappop(self._heap)
+            at_ns, _, timer = heappop(self._heap)
             if not timer.cancelled:
                 self.now_ns = at_ns
                 timer.run()
@@ -95,27 +95,28 @@ class Scheduler(Chance):
     Args:
         timeline: shared by all parts; made by `stream`."""
 
-    def __init__(self, seed: int, name: str = "world", timeline: _Timeline | None = None) -> None:
+    def __init__(self, seed: int, name: str = "world", timeline: Timeline | None = None) -> None:
         super().__init__(random.Random(f"{seed}/{name}"))
         self._seed = seed
-        self._timeline = timeline or _Timeline()
-        self.after, self.at = self._timeline.after, self._timeline.at
-        self.note, self.step = self._timeline.note, self._timeline.step
+        self.timeline = timeline or Timeline()
+        """For who asks what time it is all the time."""
+        self.after, self.at = self.timeline.after, self.timeline.at
+        self.note, self.step = self.timeline.note, self.timeline.step
 
     def stream(self, name: str) -> "Scheduler":
         """For another part of the same world."""
-        return Scheduler(self._seed, name, self._timeline)
+        return Scheduler(self._seed, name, self.timeline)
 
     @property
     def now_ns(self) -> int:
-        return self._timeline.now_ns
+        return self.timeline.now_ns
 
     @property
     def trace(self) -> deque[str]:
         """Its last lines."""
-        return self._timeline.trace
+        return self.timeline.trace
 
     @property
     def digest(self) -> str:
         """Of the whole trace so far: equal for equal seeds, on any machine."""
-        return self._timeline.digest
+        return self.timeline.digest

@@ -285,6 +285,8 @@ class World:
 
     def is_marked(self, host: Host) -> bool:
         """Whether the disk says that this very boot of the host was given up."""
+        if not self.scenario.slots:
+            return False
         disk = self.metadata.disks.disks.get(slotted.PATH)
         data = disk.read(self._slots_start + mark_offset(host.node), BLOCK_BYTES) if disk else None
         try:
@@ -296,8 +298,9 @@ class World:
     def _grips(self) -> list[Grip]:
         grips = self.workload.grips
         for host in self.hosts:
-            if host.block.open:
-                grips += host.block.grips
+            open = host.block.open
+            if open:
+                grips += [path.grip for path in open.values()]
         return grips
 
     def _only_quorum(self, fault: Fault) -> bool:
@@ -415,8 +418,9 @@ class World:
     def stepped(self, host: Host, fact: Input, todo: list[Effect]) -> None:
         self.steps += 1
         self.checkers.stepped(host, todo)
-        failed = [one.what for one in todo if isinstance(one, Record) and one.kind == "move-failed"]
-        self._full = self._full or any("metadata area is full" in what for what in failed)
+        for one in todo:
+            if isinstance(one, Record) and one.kind == "move-failed" and "metadata area is full" in one.what:
+                self._full = True
 
     def answered(self, host: Host, client: int, reply: Reply) -> None:
         self.workload.answered(host, client, reply)
