@@ -315,6 +315,7 @@ WRONG_FENCES = {
     "n1": "--fence 'n1' is not understood; write NODE=AGENT",
     "n3=fence_ipmilan,ip=1": "--fence n3: no such node; one of n1, n2",
     "n1=fence_ipmilan": "fence_ipmilan (management controller) needs ip=...",
+    "n1=fence_ipmilan,ip=": "fence_ipmilan (management controller) needs ip=...",
     "n1=fence_apc,ip=1": "fence_apc (switched outlet) needs plug=...",
     "n1=fence_apc,ip=1,plug=5,6": "'6' is not KEY=VALUE; for another plug repeat the word",
     "n1=fence_ipmilan,ip=1,password=x": "password does not belong on a command line",

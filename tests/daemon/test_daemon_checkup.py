@@ -267,6 +267,7 @@ def test_a_devices_file() -> None:
     assert lvm.read_devices(text) == (PV,)
 
 
+UUID = "HlKQrc-vdrd-qx5M-F8OH-Jlr3-2Tdb-3yWyKW"
 HEAD = """\
 vg-0.a {
 id = "HlKQrc-vdrd-qx5M-F8OH-Jlr3-2Tdb-3yWyKW"
@@ -288,11 +289,11 @@ lock_type = "sanlock"
 
 def test_what_the_head_of_a_vgs_text_says() -> None:
     """Only what stands before its PVs, however much of the text was read."""
-    shared = VgFacts("vg-0.a", "dlm", "1.0.0:ring", autoactivated=False)
+    shared = VgFacts("vg-0.a", "dlm", "1.0.0:ring", autoactivated=False, uuid=UUID)
     assert disks.read_head(HEAD.encode()) == shared
     assert disks.read_head(HEAD.encode()[: HEAD.index("extent_size")]) == shared
     local = HEAD.replace('lock_type = "dlm"', 'lock_type = "none"').replace(', "NOAUTOACTIVATE"', "")
-    assert disks.read_head(local.encode()) == VgFacts("vg-0.a", "", "1.0.0:ring")
+    assert disks.read_head(local.encode()) == VgFacts("vg-0.a", "", "1.0.0:ring", uuid=UUID)
     assert disks.read_head(b"\0" * 512) is None
 
 

@@ -44,7 +44,7 @@ CLUSTER = ClusterConfig(
         for id in (1, 2, 3)
     ),
 )
-VG = VgFacts("vg0", "dlm", "1.0.0:ring")
+VG = VgFacts("vg0", "dlm", "1.0.0:ring", uuid="vg" * 16)
 
 
 def host(id: int) -> HostFacts:

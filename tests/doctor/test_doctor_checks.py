@@ -36,6 +36,12 @@ OTHER = DiskFacts("/dev/mapper/b", 1 << 30, True, "PV" * 16, "label2", "text2")
 KEY = "/etc/corosync/authkey"
 
 
+assert DISK.vg is not None
+NAMESAKE = msgspec.structs.replace(
+    DISK, path="/dev/mapper/c", pv="pw" * 16, vg=msgspec.structs.replace(DISK.vg, uuid="vh" * 16)
+)
+
+
 def place(path: str, kind: str, mode: int, group: int = 77) -> Spoil:
     return lambda facts: with_host(facts, "n2", places=(FileFacts(path, kind, mode, 0, group),))
 
@@ -148,6 +154,7 @@ PLANTED: dict[str, tuple[str, Spoil]] = {
         "n2",
         lambda facts: with_host(facts, "n2", disks=(DISK, msgspec.structs.replace(DISK, path="/dev/sdx"))),
     ),
+    "vg-twice": ("n2", lambda facts: _everywhere(facts, disks=(DISK, NAMESAKE))),
     "disk-unreadable": ("n2", disk(pv="", label="", text="", trouble="input/output error")),
     "disk-shrunk": ("n2", disk(pv_bytes=(1 << 40) + 1)),
     "disk-none": ("n2", lambda facts: _everywhere(facts, disks=())),

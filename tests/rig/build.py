@@ -90,8 +90,8 @@ def _run(*words: str | Path, cwd: Path | None = None) -> str:
 
 def _kernel_package() -> str:
     for line in _run("apt-cache", "depends", "linux-image-amd64").splitlines():
-        name = line.strip().removeprefix("Depends: ")
-        if name.startswith("linux-image-"):
+        relation, _, name = line.strip().partition(": ")  # the first line is the package's own name
+        if relation == "Depends" and name.startswith("linux-image-"):
             policy = _run("apt-cache", "policy", name)
             version = next(one.split()[1] for one in policy.splitlines() if "Candidate:" in one)
             return f"{name}={version}"
@@ -100,7 +100,7 @@ def _kernel_package() -> str:
 
 def _kernel(cache: Path, package: str) -> Path:
     """The package's files."""
-    there = cache / f"kernel-{package.partition('=')[2].replace(':', '_')}"
+    there = cache / f"kernel-{package.replace('=', '_').replace(':', '_')}"
     if not there.exists():
         new = there.with_name(there.name + ".new")
         shutil.rmtree(new, ignore_errors=True)

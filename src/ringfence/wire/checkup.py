@@ -33,6 +33,8 @@ class VgFacts(_Part, frozen=True):
     lock_args: str = ""
     autoactivated: bool = True
     """By stock LVM2, wherever its PVs appear."""
+    uuid: str = ""
+    """Empty: a host that does not tell it."""
 
 
 class DiskFacts(_Part, frozen=True):

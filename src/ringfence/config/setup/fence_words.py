@@ -110,7 +110,7 @@ def _confirms(head: str, agent: str, parameters: dict[str, str]) -> Confirms:
 def _check_needs(head: str, agent: str, parameters: dict[str, str]) -> None:
     stock = stock_agent(agent)
     for key in stock.needs if stock else ():
-        if not (parameters.keys() & {key, OLD_WORDS[key]}):
+        if not (parameters.get(key) or parameters.get(OLD_WORDS[key])):
             assert stock is not None
             raise BadInput(
                 f"--fence {head}: {base_name(agent)} ({stock.sort.value}) needs {key}=...",

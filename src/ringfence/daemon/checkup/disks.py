@@ -25,7 +25,7 @@ HEAD_BYTES = 4096
 """Of a VG's text: what it says of the VG itself.  The whole of it may be megabytes, and to parse those would
 hold up a daemon."""
 _NAME = re.compile(r"^([\w+.-]+) \{$", re.M)
-_STRING = re.compile(r'^(lock_type|lock_args) = "([^"]*)"$', re.M)
+_STRING = re.compile(r'^(id|lock_type|lock_args) = "([^"]*)"$', re.M)
 _FLAGS = re.compile(r"^flags = \[(.*)\]$", re.M)
 
 
@@ -85,6 +85,7 @@ def read_head(text: bytes) -> VgFacts | None:
         lock_type if lock_type != "none" else "",
         said.get("lock_args", ""),
         autoactivated=flags is None or '"NOAUTOACTIVATE"' not in flags[1],
+        uuid=said.get("id", ""),
     )
 
 

@@ -22,6 +22,11 @@ TWICE = error(
     "a host sees one PV on two disks",
     "one is a copy, or a path of a multipath device beside it: which one is written to is chance",
 )
+NAMESAKES = error(
+    "vg-twice",
+    "a host sees two VGs of one name",
+    "no command changes either of them, and none of their LVs is opened: which one is meant cannot be told",
+)
 UNREADABLE = error(
     "disk-unreadable", "a disk of [devices] cannot be read", "volumes on it fail on that host, or hang"
 )
@@ -42,7 +47,7 @@ IS_FILE = warning(
     "a file on a host's own disk is shared with nobody; on a network file system it may be cached",
     excused="a lab's hosts share one file",
 )
-KINDS = (MISSING, PARTIAL, DIFFERS, TWICE, UNREADABLE, SHRUNK, NONE, IS_FILE)
+KINDS = (MISSING, PARTIAL, DIFFERS, TWICE, NAMESAKES, UNREADABLE, SHRUNK, NONE, IS_FILE)
 
 
 def check(facts: ClusterFacts) -> Iterator[Finding]:
@@ -85,6 +90,19 @@ def _host(host: HostFacts) -> Iterator[Finding]:
             what = f"{name}: PV {disk.pv} is on {other.path} and on {disk.path}"
             mend = "name the multipath device only in [devices] paths; a copy: vgimportclone, or unmap it"
             yield TWICE.at(name, what, mend)
+    yield from _namesakes(host)
+
+
+def _namesakes(host: HostFacts) -> Iterator[Finding]:
+    where: dict[str, dict[str, str]] = {}
+    for disk in host.disks:
+        if disk.vg is not None and disk.vg.uuid:
+            where.setdefault(disk.vg.name, {}).setdefault(disk.vg.uuid, disk.path)
+    for vg, paths in where.items():
+        if len(paths) > 1:
+            what = f"{host.node}: VG {vg} is there {len(paths)} times, on {' and on '.join(paths.values())}"
+            mend = f"rename all but one: ringfence vgs -o +vg_uuid; ringfence vgrename UUID {vg}_other"
+            yield NAMESAKES.at(host.node, what, mend)
 
 
 def _missing(hosts: Sequence[HostFacts]) -> Iterator[Finding]:
