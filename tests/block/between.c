@@ -192,8 +192,8 @@ long syscall(long number, ...)
         really = (long (*)(long, ...))dlsym(RTLD_NEXT, "syscall");
     if (number == SYS_io_submit)
         return submit((aio_context_t)a[0], a[1], (struct iocb **)a[2]);
-    if (number == SYS_io_getevents && !a[4])
-        take_time();
     long result = really(number, a[0], a[1], a[2], a[3], a[4], a[5]);
+    if (number == SYS_io_getevents && result > 0)
+        take_time();
     return number == SYS_io_getevents ? damaged((struct io_event *)a[3], result) : result;
 }

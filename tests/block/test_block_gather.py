@@ -72,3 +72,32 @@ def test_however_many_stand_the_other_seats_serve(freezable: Rig, standing: int)
             assert other.read(MIB, 4096) == bytes(4096)
         Burst(other).send(*((one, Command.READ, MIB + 4096 * one, 4096, b"") for one in range(8)))
         other._receive(8 * (nbd.REPLY.size + 4096))
+
+
+def test_a_client_with_many_under_way_need_not_wake_another_lane(fast: Rig) -> None:
+    """The lane that waits for the disk takes what comes meanwhile itself, and all of it goes together."""
+    uri = fast.open()
+    issued = fast.between / "issued"
+    with NbdClient(uri, timeout_s=60) as client:
+        burst = Burst(client)
+        burst.send(*writes(*range(0, 16 * 4096, 4096)))
+        for _ in range(16):
+            assert burst.answer()[1] == 0
+        issued.touch()
+        before = _lanes(fast)
+        for _ in range(500):
+            burst.send(*writes(*range(0, 16 * 4096, 4096)))
+            for _ in range(16):
+                assert burst.answer()[1] == 0
+        slept = sorted(after - before.get(lane, 0) for lane, after in _lanes(fast).items())
+    assert sum(slept) < 6 * 500, slept  # three times as often, if each batch is left to a lane of its own
+    assert mean(issued.read_bytes()) > 4
+
+
+def _lanes(block: Rig) -> dict[str, int]:
+    """How often each thread of the worker has slept."""
+    found = {}
+    for thread in Path(f"/proc/{block.path().pid}/task").iterdir():
+        status = (thread / "status").read_text()
+        found[thread.name] = int(status.partition("\nvoluntary_ctxt_switches:")[2].split()[0])
+    return found

@@ -18,10 +18,13 @@
  * that stand behind one another are its batch: received, issued and answered with one system call each, for
  * one wake-up costs more than all else about a small transfer.  Each has a seat of its own, and whichever is
  * done, and well, is answered a moment later, however long the others stand.  Where there is enough to do
- * a lane takes its requests when it has seats for them, so that all come along that stand there by then.  A lane
- * that has its requests wakes another one to receive the next, for transfers may take long.  Only where the last
- * ones were quick it goes on alone, or where there is no seat for the next; a guard then looks now and then
- * whether somebody receives.
+ * a lane takes its requests when it has seats for them, so that all come along that stand there by then.
+ *
+ * Nor does a lane with such a batch wake another one to receive the next, while the disk does its work in less
+ * than a millisecond: it looks into the socket itself, whenever some are done, and now and then, and begins with
+ * what stands there.  Else, and with what is large, it does wake one, for transfers may take long.  With a single
+ * small request it goes on alone where the last ones were quick, or where there is no seat for the next; a guard
+ * then looks now and then whether somebody receives.
  *
  * It is Linux's own AIO that issues a batch, not io_uring: see rf_hold.
  *
@@ -32,6 +35,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/aio_abi.h>
+#include <poll.h>
 #include <pthread.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -68,7 +72,9 @@ enum { MAX_PAGES = 8, PAGE_BYTES = 4096 };
 #define GUARD_NS 2000000
 #define LARGE_BYTES (256u << 10) /* from here on huge pages are worth their memory */
 #define HUGE_BYTES (2u << 20)
-enum { BATCH = 8 }; /* requests that one lane carries out together */
+#define LOOK_NS 50000    /* after which a lane that waits for the disk looks into the socket, each time twice as long */
+#define PATIENCE_NS 800000 /* a wait that is not shorter: another lane receives meanwhile */
+enum { BATCH = 8, SLOTS = 16 }; /* small requests that begin together, and that one lane has under way */
 
 struct request {
     uint32_t magic;
@@ -124,7 +130,7 @@ struct export {
 
 /* A request, and where it is. */
 struct part {
-    enum { COME, LEFT, UNDER_WAY, DONE, WENT_WRONG, WENT_LATE, TOLD_LATE, ANSWERED } state;
+    enum { FREE, COME, LEFT, UNDER_WAY, DONE, WENT_WRONG, WENT_LATE, TOLD_LATE } state;
     int32_t error;
     uint64_t cookie, offset;
     uint32_t length;
@@ -140,10 +146,14 @@ struct batch {
     int huge;
     int quick; /* most of its last eight transfers were; a bit of `last` for each */
     uint32_t last;
-    int count, next, under_way; /* next: the first that has only come */
+    int receives; /* it is this lane's turn, and stays so while it has something under way */
+    int slow;     /* its last transfers took longer than that is good for */
+    uint64_t begun_ns; /* the last of them */
+    int64_t look_ns;   /* how long it waits until it looks into the socket again */
+    int come, under_way, left; /* left: to Python, or will be */
     int seats; /* which those that have come have already; at most as many */
-    struct part parts[BATCH];
-    struct iocb orders[BATCH];
+    struct part parts[SLOTS]; /* one that is large is the first, and alone */
+    struct iocb orders[SLOTS];
 };
 
 struct connection {
@@ -300,6 +310,17 @@ static int sit(struct export *export, int count, int most)
     pthread_mutex_unlock(&export->lock);
     pthread_cond_destroy(&waiter.given);
     return waiter.got;
+}
+
+/* Returns how many seats it has got, at once; perhaps none. */
+static int sit_now(struct export *export, int most)
+{
+    pthread_mutex_lock(&export->lock);
+    int free = export->emptied || export->first != NULL ? 0 : export->seats - export->taken;
+    int got = most < free ? most : free;
+    export->taken += got;
+    pthread_mutex_unlock(&export->lock);
+    return got;
 }
 
 /* As of now.  Then nobody can begin with anything before somebody is done, who can receive what comes next. */
@@ -568,11 +589,14 @@ static int take(struct connection *connection, void *into, size_t length)
     if (length >= SMALL_BYTES)
         return receive(connection->sock, into, length);
     connection->begin = connection->end = 0;
+    struct pollfd readable = {.fd = connection->sock, .events = POLLIN};
     while (connection->end < length) {
         ssize_t got = recv(connection->sock, connection->ahead + connection->end,
-                           AHEAD_BYTES - connection->end, 0);
-        if (got < 0 && errno == EINTR)
+                           AHEAD_BYTES - connection->end, MSG_DONTWAIT);
+        if (got < 0 && (errno == EAGAIN || errno == EINTR)) {
+            poll(&readable, 1, -1); /* a recv that waits is woken by each reply that the client takes, too */
             continue;
+        }
         if (got <= 0)
             return 0;
         connection->end += (size_t)got;
@@ -642,11 +666,25 @@ static void take_ahead(struct connection *connection)
     connection->end += got > 0 ? (size_t)got : 0; /* whoever receives next sees that it is over */
 }
 
-/* Of what was received ahead, what can go together with the first. */
+static struct part *one_that(struct batch *batch, int state)
+{
+    for (struct part *part = batch->parts; part < batch->parts + SLOTS; part++)
+        if ((int)part->state == state)
+            return part;
+    return NULL;
+}
+
+/* Of what was received ahead, what can go together with what has come. */
 static void take_more(struct connection *connection, struct batch *batch, int most)
 {
-    while (batch->count < most && take_small(connection, &batch->parts[batch->count]))
-        batch->count++;
+    struct part *part;
+    while (batch->come < most && (part = one_that(batch, FREE)) != NULL) {
+        if (!take_small(connection, part)) {
+            part->state = FREE;
+            return;
+        }
+        batch->come++;
+    }
 }
 
 /* There are more than what has come: some more may have, meanwhile. */
@@ -654,9 +692,30 @@ static void fill_seats(struct connection *connection, struct batch *batch)
 {
     take_ahead(connection);
     take_more(connection, batch, batch->seats);
-    if (batch->seats > batch->count)
-        leave(connection->export, batch->seats - batch->count);
-    batch->seats = batch->count;
+    if (batch->seats > batch->come)
+        leave(connection->export, batch->seats - batch->come);
+    batch->seats = batch->come < batch->seats ? batch->come : batch->seats;
+}
+
+/* While others are under way: what stands in the socket by now, as far as there are slots and seats.
+ *
+ * Returns 1, or 0: what comes next is for another lane. */
+static int take_meanwhile(struct connection *connection, struct batch *batch)
+{
+    struct request next;
+    struct part part;
+    if (!gate_is_open(connection->export, boottime_ns()))
+        return 0;
+    if (batch->come == 0) {
+        take_ahead(connection);
+        take_more(connection, batch, BATCH);
+    }
+    if (batch->come > 0)
+        batch->seats = sit_now(connection->export, batch->come);
+    if (connection->end - connection->begin < sizeof next)
+        return 1;
+    memcpy(&next, connection->ahead + connection->begin, sizeof next);
+    return parse(&next, &part) && may_go_together(connection->export, &part);
 }
 
 /* One at least, and what stands behind it where they can go together; such have seats then.
@@ -667,7 +726,6 @@ static int take_requests(struct connection *connection, struct lane *lane)
     struct batch *batch = lane->batch;
     struct request request;
     struct part *first = batch->parts;
-    batch->count = 0;
     if (!take(connection, &request, sizeof request) || !parse(&request, first) || first->command == DISC)
         return 0;
     if (first->length >= LARGE_BYTES && !batch->huge)
@@ -675,39 +733,53 @@ static int take_requests(struct connection *connection, struct lane *lane)
     if (first->command == WRITE && (first->length > MAX_PAYLOAD_BYTES ||
                                     !take(connection, first->payload, first->length)))
         return 0;
-    batch->count = 1;
-    batch->next = 0;
+    batch->come = 1;
     if (!batch->alone && may_go_together(connection->export, first) &&
         gate_is_open(connection->export, boottime_ns())) { /* or each waits by itself */
         take_more(connection, batch, BATCH);
-        int most = batch->quick ? batch->count : BATCH; /* a quick disk costs less than to wait for more */
-        batch->seats = sit(connection->export, batch->count, most);
-        if (batch->seats > batch->count)
+        int most = batch->quick ? batch->come : BATCH; /* a quick disk costs less than to wait for more */
+        batch->seats = sit(connection->export, batch->come, most);
+        if (batch->seats > batch->come)
             fill_seats(connection, batch);
     }
     return 1;
 }
 
-/* Returns 1, or 0: all is over. */
-static int receive_requests(struct connection *connection, struct lane *lane)
+/* wake: another one is to receive at once, not the guard after a while. */
+static void pass_turn(struct connection *connection, struct batch *batch, int wake)
 {
-    pthread_mutex_lock(&connection->lock);
-    int ours = take_turn(connection);
-    pthread_mutex_unlock(&connection->lock);
-    if (!ours)
-        return 0;
-    int received = take_requests(connection, lane);
+    if (!batch->receives)
+        return;
+    batch->receives = 0;
     pthread_mutex_lock(&connection->lock);
     connection->receiving = 0;
     connection->received++;
-    if (!received) {
-        connection->over = 1;
-        pthread_cond_broadcast(&connection->turn);
-    } else if (!(lane->batch->quick || is_full(connection->export)) ||
-               lane->batch->parts->length >= SMALL_BYTES || !connection->guarded)
+    if (wake || !connection->guarded)
         wake_one(connection);
     pthread_mutex_unlock(&connection->lock);
-    return received;
+}
+
+/* Returns 1, or 0: all is over. */
+static int receive_requests(struct connection *connection, struct lane *lane)
+{
+    struct batch *batch = lane->batch;
+    pthread_mutex_lock(&connection->lock);
+    if (batch->receives)
+        connection->receiving = batch->receives = !connection->over;
+    else
+        batch->receives = take_turn(connection);
+    pthread_mutex_unlock(&connection->lock);
+    if (!batch->receives)
+        return 0;
+    if (!take_requests(connection, lane)) {
+        rf_end(connection);
+        pass_turn(connection, batch, 1);
+        return 0;
+    }
+    if (batch->seats < 2 || batch->slow)
+        pass_turn(connection, batch,
+                  !(batch->quick || is_full(connection->export)) || batch->parts->length >= SMALL_BYTES);
+    return 1;
 }
 
 /* -- answers ---------------------------------------------------------------------- */
@@ -720,8 +792,8 @@ struct heads {
 /* Of these; all are done, and well.  Returns 1, or 0: the client is gone. */
 static int answer(struct connection *connection, struct part *const *parts, int count)
 {
-    struct heads heads[BATCH];
-    struct iovec data[2 * BATCH];
+    struct heads heads[SLOTS];
+    struct iovec data[2 * SLOTS];
     size_t pieces = 0;
     for (int i = 0; i < count; i++) {
         const struct part *part = parts[i];
@@ -742,20 +814,19 @@ static int answer(struct connection *connection, struct part *const *parts, int 
 
 /* -- carrying out ------------------------------------------------------------------- */
 
-/* Issue the first of these together, as far as they go.  Returns how many are under way. */
-static int issue(const struct export *export, struct batch *batch, struct part *first, int count)
+/* Issue these together, but for those that lie in more than one place.  Returns how many are under way then. */
+static int issue(const struct export *export, struct batch *batch, struct part *const *parts, int count)
 {
-    struct iocb *orders[BATCH];
+    struct iocb *orders[SLOTS];
     int ready = 0;
-    for (; ready < count; ready++) {
-        struct part *part = first + ready;
-        int fd;
+    for (int i = 0; i < count; i++) {
+        struct part *part = parts[i];
+        int fd, slot = (int)(part - batch->parts), writes = part->command == WRITE;
         int64_t room, at = place(export, (int64_t)part->offset, &fd, &room);
         if (room < part->length)
-            break;
-        int writes = part->command == WRITE;
-        batch->orders[ready] = (struct iocb){
-            .aio_data = (uint64_t)(part - batch->parts),
+            continue;
+        batch->orders[slot] = (struct iocb){
+            .aio_data = (uint64_t)slot,
             .aio_fildes = (uint32_t)fd,
             .aio_lio_opcode = writes ? IOCB_CMD_PWRITE : IOCB_CMD_PREAD,
             .aio_rw_flags = writes && part->flags & FLAG_FUA ? RWF_DSYNC : 0,
@@ -763,31 +834,33 @@ static int issue(const struct export *export, struct batch *batch, struct part *
             .aio_nbytes = part->length,
             .aio_offset = at,
         };
-        orders[ready] = &batch->orders[ready];
+        orders[ready++] = &batch->orders[slot];
     }
-    if (ready < 2 || batch->alone)
+    if (batch->alone || ready + batch->under_way < 2)
         return 0;
     long issued = syscall(SYS_io_submit, batch->aio, (long)ready, orders);
     for (long i = 0; i < issued; i++)
-        first[i].state = UNDER_WAY;
+        batch->parts[orders[i]->aio_data].state = UNDER_WAY;
     return issued < 0 ? 0 : (int)issued;
 }
 
-/* Wait until one of those under way is done, and a moment for the others.  Returns how many are. */
+/* Wait until one of those under way is done, and a moment for the others; where the lane receives, for all of
+ * them, or until it is time to look into the socket.  Returns how many are done. */
 static int await_some(const struct export *export, struct batch *batch)
 {
-    struct io_event done[BATCH];
-    struct timespec moment = {0, MOMENT_NS};
-    long count, rest = 0;
-    do
-        count = syscall(SYS_io_getevents, batch->aio, 1L, (long)batch->under_way, done, NULL);
-    while (count < 0 && errno == EINTR);
-    count = count < 0 ? 0 : count;
-    if (count < batch->under_way) {
-        rest = batch->under_way - count;
-        rest = syscall(SYS_io_getevents, batch->aio, rest, rest, done + count, &moment);
+    struct io_event done[SLOTS];
+    struct timespec moment = {0, batch->receives ? batch->look_ns : MOMENT_NS};
+    long all = batch->under_way, count = 0;
+    if (!batch->receives) {
+        do
+            count = syscall(SYS_io_getevents, batch->aio, 1L, all, done, NULL);
+        while (count < 0 && errno == EINTR);
+        count = count < 0 ? 0 : count;
     }
-    count += rest > 0 ? rest : 0;
+    if (count < all) {
+        long rest = syscall(SYS_io_getevents, batch->aio, all - count, all - count, done + count, &moment);
+        count += rest > 0 ? rest : 0;
+    }
     for (long i = 0; i < count; i++) {
         struct part *part = &batch->parts[done[i].data];
         part->state = DONE;
@@ -797,81 +870,110 @@ static int await_some(const struct export *export, struct batch *batch)
     return (int)count;
 }
 
+/* A bit for whether it took little time since they were begun. */
+static void note_quick(struct batch *batch)
+{
+    uint64_t took_ns = boottime_ns() - batch->begun_ns;
+    batch->last = batch->last << 1 | (took_ns < QUICK_NS);
+    batch->quick = __builtin_popcount(batch->last & 0xff) > 4;
+    batch->slow = took_ns >= PATIENCE_NS;
+}
+
 /* For those that are done, each on its seat: check again, leave the seat, answer. */
 static void finish(struct connection *connection, struct batch *batch, int done)
 {
     struct export *export = connection->export;
     int in_time = gate_is_open(export, boottime_ns()), count = 0;
     leave(export, done);
-    struct part *well[BATCH];
-    for (struct part *part = batch->parts; part < batch->parts + batch->next; part++) {
+    struct part *well[SLOTS];
+    for (struct part *part = batch->parts; part < batch->parts + SLOTS; part++) {
         if (part->state != DONE)
             continue;
         if (part->command == WRITE && !in_time)
             part->state = WENT_LATE;
         else
-            part->state = part->error ? WENT_WRONG : ANSWERED;
-        if (part->state == ANSWERED)
+            part->state = part->error ? WENT_WRONG : FREE;
+        if (part->state == FREE)
             well[count++] = part;
+        else
+            batch->left++;
     }
     if (count > 0 && !answer(connection, well, count))
         rf_end(connection);
+}
+
+static void leave_to_python(struct batch *batch, struct part *part)
+{
+    part->state = LEFT;
+    batch->come--;
+    batch->left++;
 }
 
 /* Of those that have come: begin with as many as there are seats for. */
 static void begin(struct connection *connection, struct batch *batch)
 {
     struct export *export = connection->export;
-    struct part *first = batch->parts + batch->next;
-    int seats = batch->seats, count = batch->count - batch->next, usual = 0;
+    struct part *usual[SLOTS], *part = one_that(batch, COME);
+    int seats = batch->seats, count = 0;
     batch->seats = 0;
     if (seats == 0) {
-        if ((first->command != READ && first->command != WRITE) || !gate_is_open(export, boottime_ns())) {
-            first->state = LEFT;
-            batch->next++;
+        if ((part->command != READ && part->command != WRITE) || !gate_is_open(export, boottime_ns())) {
+            leave_to_python(batch, part);
             return;
         }
-        seats = sit(export, count, count);
+        seats = sit(export, batch->come, batch->come);
     }
-    while (usual < seats && is_usual(export, first + usual))
-        usual++;
-    if (usual > 1 && !batch->aio && !batch->alone)
-        batch->alone = syscall(SYS_io_setup, (unsigned)BATCH, &batch->aio) < 0; /* fs.aio-max-nr is reached */
-    uint64_t begun_ns = boottime_ns();
-    if (usual == 0 || !gate_is_open(export, begun_ns)) { /* it may have waited for its seat */
-        first->state = LEFT;
-        batch->next++;
-        leave(export, seats);
-        return;
+    for (; part < batch->parts + SLOTS && count < seats; part++) {
+        if (part->state == COME && is_usual(export, part))
+            usual[count++] = part;
+        else if (part->state == COME)
+            leave_to_python(batch, part);
     }
-    batch->under_way = issue(export, batch, first, usual);
-    int begun = batch->under_way;
-    if (begun == 0) {
-        first->error = transfer(export, first, 0);
-        first->state = DONE;
+    if (count > 1 && !batch->aio && !batch->alone)
+        batch->alone = syscall(SYS_io_setup, (unsigned)SLOTS, &batch->aio) < 0; /* fs.aio-max-nr is reached */
+    batch->begun_ns = boottime_ns();
+    if (!gate_is_open(export, batch->begun_ns)) { /* it may have waited for its seat */
+        while (count > 0)
+            leave_to_python(batch, usual[--count]);
+    }
+    int begun = count > 0 ? issue(export, batch, usual, count) : 0;
+    batch->under_way += begun;
+    if (begun > 0)
+        batch->look_ns = LOOK_NS;
+    if (begun == 0 && count > 0 && batch->under_way == 0) {
+        pass_turn(connection, batch, !batch->quick);
+        usual[0]->error = transfer(export, usual[0], 0);
+        usual[0]->state = DONE;
         begun = 1;
+        note_quick(batch);
     }
-    batch->next += begun;
+    batch->come -= begun;
     if (seats > begun)
         leave(export, seats - begun);
-    int done = batch->under_way > 0 ? await_some(export, batch) : 1;
-    batch->last = batch->last << 1 | (boottime_ns() - begun_ns < QUICK_NS);
-    batch->quick = __builtin_popcount(batch->last & 0xff) > 4;
-    finish(connection, batch, done);
+    if (begun == 1 && batch->under_way == 0)
+        finish(connection, batch, 1);
 }
 
-static struct part *one_that(struct batch *batch, int state)
+/* There are some under way: see to those that are done, and to what stands in the socket. */
+static void go_on(struct connection *connection, struct batch *batch)
 {
-    for (struct part *part = batch->parts; part < batch->parts + batch->count; part++)
-        if ((int)part->state == state)
-            return part;
-    return NULL;
+    int done = await_some(connection->export, batch);
+    if (done > 0) {
+        note_quick(batch);
+        finish(connection, batch, done);
+    }
+    if (!batch->receives)
+        return;
+    batch->look_ns = done > 0 ? LOOK_NS : 2 * batch->look_ns;
+    if (batch->look_ns >= PATIENCE_NS || (batch->left == 0 && !take_meanwhile(connection, batch)))
+        pass_turn(connection, batch, 1);
 }
 
 static int hand_over(struct lane *lane, struct part *part, int state, int what)
 {
     if (part->state == LEFT && part->command == WRITE && part->payload != lane->payload)
         memcpy(lane->payload, part->payload, part->length); /* of the one there nothing is needed any more */
+    lane->batch->left -= state == FREE;
     lane->cookie = part->cookie;
     lane->offset = part->offset;
     lane->length = part->length;
@@ -889,22 +991,22 @@ static int carry_on(struct connection *connection, struct lane *lane)
     struct batch *batch = lane->batch;
     struct part *part;
     for (;;) {
-        if ((part = one_that(batch, WENT_LATE)) != NULL)
+        if (batch->left > 0 && (part = one_that(batch, WENT_LATE)) != NULL)
             return hand_over(lane, part, TOLD_LATE, LATE);
-        if (batch->under_way > 0)
-            finish(connection, batch, await_some(connection->export, batch));
-        else if (batch->next < batch->count)
+        if (batch->come > 0 && (batch->seats > 0 || batch->under_way == 0))
             begin(connection, batch);
+        else if (batch->under_way > 0)
+            go_on(connection, batch);
         else
             break;
     }
+    if (batch->left == 0)
+        return -1;
     if ((part = one_that(batch, LEFT)) != NULL)
-        return hand_over(lane, part, ANSWERED, ASKED);
+        return hand_over(lane, part, FREE, ASKED);
     if ((part = one_that(batch, WENT_WRONG)) != NULL)
-        return hand_over(lane, part, ANSWERED, FAILED);
-    if ((part = one_that(batch, TOLD_LATE)) != NULL)
-        return hand_over(lane, part, ANSWERED, TOLD);
-    return -1;
+        return hand_over(lane, part, FREE, FAILED);
+    return hand_over(lane, one_that(batch, TOLD_LATE), FREE, TOLD);
 }
 
 static int has_batch(struct connection *connection, struct lane *lane)
@@ -914,7 +1016,7 @@ static int has_batch(struct connection *connection, struct lane *lane)
     struct batch *batch = lane->batch = calloc(1, sizeof *batch);
     if (batch == NULL)
         return 0;
-    for (int i = 0; i < BATCH; i++)
+    for (int i = 0; i < SLOTS; i++)
         batch->parts[i].payload = lane->payload + i * SMALL_BYTES;
     pthread_mutex_lock(&connection->lock);
     batch->next_of_all = connection->batches;
@@ -934,8 +1036,13 @@ int rf_serve(struct connection *connection, struct lane *lane)
     while ((what = carry_on(connection, lane)) < 0)
         if (!receive_requests(connection, lane))
             return OVER;
+    /* What Python does may take long: somebody receives meanwhile. */
+    if (lane->batch->receives) {
+        pass_turn(connection, lane->batch, 1);
+        return what;
+    }
     pthread_mutex_lock(&connection->lock);
-    if (!connection->receiving) /* what Python does may take long: somebody receives meanwhile */
+    if (!connection->receiving)
         wake_one(connection);
     pthread_mutex_unlock(&connection->lock);
     return what;
