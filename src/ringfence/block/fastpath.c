@@ -20,11 +20,12 @@
  * done, and well, is answered a moment later, however long the others stand.  Where there is enough to do
  * a lane takes its requests when it has seats for them, so that all come along that stand there by then.
  *
- * Nor does a lane with such a batch wake another one to receive the next, while the disk does its work in less
- * than a millisecond: it looks into the socket itself, whenever some are done, and now and then, and begins with
- * what stands there.  Else, and with what is large, it does wake one, for transfers may take long.  With a single
- * small request it goes on alone where the last ones were quick, or where there is no seat for the next; a guard
- * then looks now and then whether somebody receives.
+ * Nor does a lane with such a batch wake another one to receive the next, where other connections are at work and
+ * the disk does its work in less than a millisecond: it looks into the socket itself, whenever some are done, and
+ * now and then, and begins with what stands there.  Else, and with what is large, it does wake one, for transfers
+ * may take long, and a connection that is the only one lets two lanes overlap on CPUs that nobody else wants.  Where
+ * the last ones were quick, or where there is no seat for the next, it goes on alone even so; a guard then looks now
+ * and then whether somebody receives.
  *
  * It is Linux's own AIO that issues a batch, not io_uring: see rf_hold.
  *
@@ -166,6 +167,7 @@ struct connection {
     int over, receiving, waiting, guarded;
     uint64_t received;
     struct batch *batches; /* with the lock */
+    int seated; /* seats that its batches have; atomic */
     /* Of the lane that receives: what it received ahead. */
     size_t begin, end;
     unsigned char ahead[AHEAD_BYTES];
@@ -338,6 +340,34 @@ static void leave(struct export *export, int count)
     else
         give_seats(export);
     pthread_mutex_unlock(&export->lock);
+}
+
+/* The same for a connection's batches. */
+static int sit_for(struct connection *connection, int count, int most)
+{
+    int got = sit(connection->export, count, most);
+    __atomic_add_fetch(&connection->seated, got, __ATOMIC_RELAXED);
+    return got;
+}
+
+static int sit_now_for(struct connection *connection, int most)
+{
+    int got = sit_now(connection->export, most);
+    __atomic_add_fetch(&connection->seated, got, __ATOMIC_RELAXED);
+    return got;
+}
+
+static void leave_for(struct connection *connection, int count)
+{
+    __atomic_sub_fetch(&connection->seated, count, __ATOMIC_RELAXED);
+    leave(connection->export, count);
+}
+
+/* As of now: nobody else has something under way. */
+static int is_only(struct connection *connection)
+{
+    return __atomic_load_n(&connection->export->taken, __ATOMIC_RELAXED) <=
+           __atomic_load_n(&connection->seated, __ATOMIC_RELAXED);
 }
 
 void rf_sit(struct export *export)
@@ -693,7 +723,7 @@ static void fill_seats(struct connection *connection, struct batch *batch)
     take_ahead(connection);
     take_more(connection, batch, batch->seats);
     if (batch->seats > batch->come)
-        leave(connection->export, batch->seats - batch->come);
+        leave_for(connection, batch->seats - batch->come);
     batch->seats = batch->come < batch->seats ? batch->come : batch->seats;
 }
 
@@ -711,7 +741,7 @@ static int take_meanwhile(struct connection *connection, struct batch *batch)
         take_more(connection, batch, BATCH);
     }
     if (batch->come > 0)
-        batch->seats = sit_now(connection->export, batch->come);
+        batch->seats = sit_now_for(connection, batch->come);
     if (connection->end - connection->begin < sizeof next)
         return 1;
     memcpy(&next, connection->ahead + connection->begin, sizeof next);
@@ -738,7 +768,7 @@ static int take_requests(struct connection *connection, struct lane *lane)
         gate_is_open(connection->export, boottime_ns())) { /* or each waits by itself */
         take_more(connection, batch, BATCH);
         int most = batch->quick ? batch->come : BATCH; /* a quick disk costs less than to wait for more */
-        batch->seats = sit(connection->export, batch->come, most);
+        batch->seats = sit_for(connection, batch->come, most);
         if (batch->seats > batch->come)
             fill_seats(connection, batch);
     }
@@ -776,7 +806,7 @@ static int receive_requests(struct connection *connection, struct lane *lane)
         pass_turn(connection, batch, 1);
         return 0;
     }
-    if (batch->seats < 2 || batch->slow)
+    if (batch->seats < 2 || batch->slow || is_only(connection))
         pass_turn(connection, batch,
                   !(batch->quick || is_full(connection->export)) || batch->parts->length >= SMALL_BYTES);
     return 1;
@@ -884,7 +914,7 @@ static void finish(struct connection *connection, struct batch *batch, int done)
 {
     struct export *export = connection->export;
     int in_time = gate_is_open(export, boottime_ns()), count = 0;
-    leave(export, done);
+    leave_for(connection, done);
     struct part *well[SLOTS];
     for (struct part *part = batch->parts; part < batch->parts + SLOTS; part++) {
         if (part->state != DONE)
@@ -921,7 +951,7 @@ static void begin(struct connection *connection, struct batch *batch)
             leave_to_python(batch, part);
             return;
         }
-        seats = sit(export, batch->come, batch->come);
+        seats = sit_for(connection, batch->come, batch->come);
     }
     for (; part < batch->parts + SLOTS && count < seats; part++) {
         if (part->state == COME && is_usual(export, part))
@@ -949,7 +979,7 @@ static void begin(struct connection *connection, struct batch *batch)
     }
     batch->come -= begun;
     if (seats > begun)
-        leave(export, seats - begun);
+        leave_for(connection, seats - begun);
     if (begun == 1 && batch->under_way == 0)
         finish(connection, batch, 1);
 }
