@@ -94,7 +94,7 @@ def test_clients_with_many_under_way_need_not_wake_other_lanes(fast: Rig) -> Non
         for _ in range(500):
             round_of_both()
         slept = sorted(after - before.get(lane, 0) for lane, after in _lanes(fast).items())
-    assert sum(slept) < 18 * 500, slept  # a round of both takes 26 where each batch wakes another lane, 11 else
+    assert sum(slept) < 18 * 500, slept  # a round takes 26 where each batch wakes another lane, 11 else
     assert mean(issued.read_bytes()) > 4
 
 
