@@ -827,12 +827,5 @@ def _woven(answers: tuple[Any, ...], refusals: dict[int, RingfenceError]) -> tup
 
 def joined(context: Context) -> list[str]:
     """Lockspaces that this node is fully in, sorted."""
-    state, me = context.state, context.me
-    if state is None:
-        return []
-    names = [
-        name for name, space in state.lockspaces.items() if me in space.members and me not in space.joining
-    ]
-    if state.domain.victims:
-        names = [name for name in names if state.member(name, me)]
-    return sorted(names)
+    names = context.state.lockspaces if context.state is not None else ()
+    return sorted(filter(context.is_in, names))
