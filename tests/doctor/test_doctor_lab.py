@@ -114,7 +114,9 @@ def test_a_sound_lab_has_no_finding(lab: Lab) -> None:
 def test_every_host_says_which_vg_is_on_the_disk(lab: Lab) -> None:
     facts = gather(paths(lab, ONE), os.fspath(lab.socket(ONE)))
     assert facts.cluster is not None
-    shared = VgFacts("vg0", "dlm", f"1.0.0:{facts.cluster.name}")
+    with connect(lab.socket(ONE)) as daemon:
+        [known] = daemon.call(calls.Vgs("vg0"))["rows"]
+    shared = VgFacts("vg0", "dlm", f"1.0.0:{facts.cluster.name}", uuid=known["vg_uuid"])
     assert [disk.vg for host in facts.hosts for disk in host.disks] == [shared] * 3
 
 
