@@ -298,9 +298,8 @@ class World:
     def _grips(self) -> list[Grip]:
         grips = self.workload.grips
         for host in self.hosts:
-            open = host.block.open
-            if open:
-                grips += [path.grip for path in open.values()]
+            if host.block.open:
+                grips += host.block.grips
         return grips
 
     def _only_quorum(self, fault: Fault) -> bool:
