@@ -6,14 +6,16 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
+import click
 import pytest
 from lab_watch import eventually
 
 from ringfence.core.errors import BadInput, Refused, Unavailable
-from ringfence.lab import cluster, trees
+from ringfence.lab import cluster, commands, trees
 from ringfence.lab.cluster import Lab
 from ringfence.lab.typed import Typed
 
@@ -93,6 +95,24 @@ def test_a_command_that_is_interrupted_ends_on_the_host(lab: Lab) -> None:
         waiting.terminate()
         assert waiting.wait(60) != 0
     assert not running(lab, "sleep 3333")
+
+
+def test_a_command_that_is_interrupted_while_it_starts_ends_too(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spawn = Lab.spawn
+
+    def interrupted(self: Lab, node: str, argv: Sequence[str], **more: Any) -> int:
+        pid = spawn(self, node, argv, **more)
+        signal.raise_signal(signal.SIGTERM)  # the host runs it, and nobody here has heard of it
+        return pid
+
+    monkeypatch.setattr(Lab, "spawn", interrupted)
+    with pytest.raises(click.Abort):
+        commands.execute.main(
+            ["--dir", str(lab.root(ONE).parent), ONE, "--", "sleep", "3335"], standalone_mode=False
+        )
+    assert not running(lab, "sleep 3335")
 
 
 def running(lab: Lab, words: str) -> list[int]:

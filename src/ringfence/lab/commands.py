@@ -1,5 +1,6 @@
 """`ringfence lab`: a cluster of real processes on this host, to test on."""
 
+import contextlib
 import shlex
 import sys
 from collections.abc import Callable
@@ -16,7 +17,7 @@ from ringfence.lab.cluster import MOST_DISKS, MOST_NODES, TIMING, Lab
 from ringfence.lab.devices.kinds import chosen_kinds
 from ringfence.lab.devices.model import PDUS
 from ringfence.lab.devices.options import devices_option
-from ringfence.lab.interrupts import ended_like_ctrl_c
+from ringfence.lab.interrupts import ended_like_ctrl_c, undisturbed
 from ringfence.lab.lies import DELAY_S, Lie
 from ringfence.lab.network import Way
 from ringfence.lab.parts import Part
@@ -141,9 +142,12 @@ def execute(directory: Path, node: str, command: tuple[str, ...]) -> None:
 
     It is frozen, and ends, with the host.  The exit code is the command's.  Stock LVM2 needs a lab with
     --loop; it activates nothing there, for the hosts share this kernel's device-mapper.  Needs root."""
-    with ended_like_ctrl_c():
-        typed = Typed(Lab.open(directory), node, command)
+    opened = Lab.open(directory)
+    with ended_like_ctrl_c(), contextlib.ExitStack() as until_it_runs:
+        until_it_runs.enter_context(undisturbed())  # who asks a host for a process and ends has lost its pid
+        typed = Typed(opened, node, command)
         try:
+            until_it_runs.close()
             code = typed.wait()
         except BaseException:
             typed.end()
