@@ -4,7 +4,7 @@
 
 It prints {"vg": [us, …], "lv": [us, …]}: of lock_vg sh and un, over and over, and of lock_lv ex for one LV
 after the other, then un, as LVM2 asks when it activates a VG and deactivates it.  The first tenth of each is
-not told: a warm host is what is asked for.
+not told: a warm host is what is asked for.  It exits with 3 if the server hangs up.
 
 Source: the requests of LVM2 lib/locking/lvmlockd.c, as seen on the socket."""
 
@@ -17,10 +17,12 @@ import time
 
 END = b"\n##\n"
 HELLO = 'request="hello"'
+HUNG_UP = 3
+"""The exit code."""
 
 
 class Refused(Exception):
-    """The daemon said no, or nothing."""
+    """The daemon said no."""
 
 
 def vg_request(mode: str, vg: str) -> str:
@@ -44,7 +46,7 @@ def ask(connection: socket.socket, request: bytes) -> bytes:
     while not reply.endswith(END):
         read = connection.recv(4096)
         if not read:
-            raise Refused("the daemon hung up")
+            raise ConnectionResetError("the end of the stream")
         reply += read
     if not re.search(rb"\b(op_)?result *= *0\n", reply):
         raise Refused(reply.decode(errors="replace"))
@@ -76,4 +78,8 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except ConnectionError as error:
+        print(f"the server hung up: {error}", file=sys.stderr)
+        sys.exit(HUNG_UP)

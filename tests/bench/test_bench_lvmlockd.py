@@ -1,8 +1,12 @@
 """The bench of lvmlockd: that it runs, on small VGs and for seconds; and that its goals are told honestly."""
 
+import contextlib
 import importlib.util
+import socket
+import threading
+from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import pytest
 from bench_runs import measures
@@ -32,6 +36,35 @@ def test_a_quick_look() -> None:
         assert sorted(found["request"][server]) == ["lv, 1", "lv, 4", "vg, 1", "vg, 4"]
         assert all(0 < us["p50"] <= us["p99"] for us in found["request"][server].values())
     assert found["create"][BARE]["lost"] > 0, "who grants everything loses LVs: the measure sees it"
+
+
+@pytest.mark.parametrize(("server", "tries"), [(REAL, 3), ("ringfence", 1)])
+def test_a_peer_that_hangs_up_is_asked_anew_and_ours_is_not(
+    bench: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, server: str, tries: int
+) -> None:
+    path = str(tmp_path / "socket")
+    with socket.create_server(path, family=socket.AF_UNIX) as listening:
+
+        def hang_up() -> None:
+            with contextlib.suppress(OSError):  # the test is over
+                while True:
+                    listening.accept()[0].close()
+
+        hanging = threading.Thread(target=hang_up, daemon=True)
+        hanging.start()
+        asked = []
+
+        @contextlib.contextmanager
+        def running(servers: list[str], *_: object) -> Iterator[dict[str, list[SimpleNamespace]]]:
+            asked.append(servers)
+            yield {server: [SimpleNamespace(socket=path)]}
+
+        monkeypatch.setattr(bench, "running", running)
+        with pytest.raises(bench.HungUp, match=f"{server} hung up"):
+            bench.requests(server, 1, lambda line: None)
+        assert asked == [[server]] * tries
+        listening.shutdown(socket.SHUT_RDWR)
+        hanging.join()
 
 
 def test_a_share_is_what_a_round_took_less_what_lvm2_took_in_that_round(bench: ModuleType) -> None:
