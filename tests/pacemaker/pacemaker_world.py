@@ -162,6 +162,16 @@ class PacemakerWorld:
         for host in self.hosts.values():
             eventually(lambda host=host: "Online: [ n1 n2 ]" in host.run("crm_mon", "-1").stdout, host)
 
+    def settle(self) -> None:
+        """Wait until Pacemaker's leader has carried out its first plan.  Its nodes are online before, but
+        until then it plans nothing for one that is lost."""
+        for host in self.hosts.values():
+            eventually(lambda host=host: self._has_planned(host), host)
+
+    def _has_planned(self, host: Host) -> bool:
+        told = host.run("crmadmin", "-S", host.name).stdout
+        return any(state in told for state in ("S_IDLE", "S_NOT_DC"))
+
     def join(self, config: ClusterConfig) -> None:
         """Start ringfence on both hosts, over their corosync; returns once both are ready."""
         config = msgspec.structs.replace(config, ring="corosync", two_node=True, timing=self.timing)

@@ -25,6 +25,7 @@ def asking() -> Iterator[PacemakerWorld]:
     world = PacemakerWorld(primitive("bmc", "fence_ipmilan", pcmk_host_map="n1:bmc1;n2:bmc2"))
     try:
         world.join(with_pacemaker(ClusterConfig("lab", fencing="pacemaker", nodes=hosts())))
+        world.settle()
         yield world
     finally:
         world.close()
