@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from engine_ring import Host, World
+from engine_ring import MS, TIMING, Host, World
 
 from ringfence.core.cluster import ClusterConfig
 from ringfence.core.errors import LocksLost, Refused
@@ -398,6 +398,51 @@ def test_the_state_comes_in_pieces_and_from_another_if_its_sender_is_lost(tmp_pa
     assert len(digests(world, 2, 3)) == 1
     assert len(host_state(third).lockspaces[SPACE].resources) == MANY + 1
     check_space(host_state(third).lockspaces[SPACE], frozen=True)
+
+
+def test_who_takes_a_large_state_for_long_is_not_given_up_for_silent(tmp_path: Path) -> None:
+    world = three(tmp_path, at_once=2)
+    first, third = world.hosts[1], world.hosts[3]
+    third.do(calls.Leave())
+    world.cut(3)
+    world.view(1, 2)
+    world.run()
+    world.pass_ms(300)
+    first.held = []
+    world.boot(3, 1, 2, 3)
+    life = third.node.context.life
+    began_ns = world.now_ns
+    for _ in range(MANY):
+        world.pass_ms(TIMING.silent_ms // 3)  # what a slow host may need for a piece
+        for again in first.held[:1]:
+            first.held.remove(again)
+            again()
+        world.run()
+    assert third.running
+    assert world.now_ns - began_ns > 3 * TIMING.silent_ms * MS
+    assert third.node.context.life == life, "it came in at its first try"
+    first.go_on()
+    world.pass_ms(300)
+    assert len(digests(world, 1, 2, 3)) == 1
+    assert not [one for host in world.hosts.values() for one in host.kinds() if one in ("victim", "stale")]
+
+
+def test_who_gets_no_more_of_the_state_is_given_up_for_silent(tmp_path: Path) -> None:
+    """It could be the one who has to say who else is silent."""
+    world = three(tmp_path, at_once=2)
+    first, third = world.hosts[1], world.hosts[3]
+    third.do(calls.Leave())
+    world.cut(3)
+    world.view(1, 2)
+    world.run()
+    world.pass_ms(300)
+    first.held = []
+    world.boot(3, 1, 2, 3)
+    life = third.node.context.life
+    world.pass_ms(2 * TIMING.silent_ms)
+    first.go_on()
+    world.pass_ms(300)
+    assert third.node.context.life != life
 
 
 def test_who_was_behind_takes_the_state_and_learns_what_it_missed(tmp_path: Path) -> None:

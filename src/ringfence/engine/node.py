@@ -340,7 +340,7 @@ class _Node:
     def _beat(self) -> None:
         context = self.context
         due_ns = self._sent_ns + context.config.timing.heartbeat_ms * 1_000_000
-        if context.running is not None and context.now_ns >= due_ns:
+        if context.now_ns >= due_ns and self._views.may_beat:
             self._sent_ns = context.now_ns
             context.outbox.say(context.authority.sent(context.now_ns))
 

@@ -49,6 +49,10 @@ class Gathering:
     def __init__(self) -> None:
         self._begun: dict[int, _Begun] = {}
 
+    def has_begun(self, sender: int) -> bool:
+        """Whether there is more to come of a snapshot of this sender's."""
+        return sender in self._begun
+
     def add(self, sender: int, piece: Snapshot) -> ClusterState | None:
         """Returns the state with its last piece.  Raises msgspec.MsgspecError: it is written otherwise."""
         if piece.state:

@@ -107,6 +107,8 @@ class Views:
         self._buffer: list[Event] = []
         """What was delivered since the point that the awaited snapshot stands for."""
         self._gathering = Gathering()
+        self._piece_in = 0
+        """The last step that took a piece of it with more to come."""
         self._work: Work | None = None
         self._behind: deque[Event] = deque()
         """What this view's members said, and waits for the work."""
@@ -122,6 +124,15 @@ class Views:
     def busy(self) -> bool:
         """Whether the state is between two entries, or behind what was delivered."""
         return self._work is not None or bool(self._behind or self._after)
+
+    @property
+    def may_beat(self) -> bool:
+        """Whether this node may say that it lives: it takes part, or the state for that is coming in.
+
+        The others count on it from its admission on.  A large state takes longer to come in than they wait for
+        a word; so who is given up for it would be given up in the next life again.  No piece, no word: it
+        can do nothing yet that a member is to do, so it must not seem able to for longer than it gets on."""
+        return self._context.running is not None or self._piece_in == self._context.step
 
     def from_ring(self, fact: ViewChanged | RingLost | Delivered) -> None:
         if not self.busy:
@@ -624,6 +635,8 @@ class Views:
         except msgspec.MsgspecError as error:
             self._unreadable(error)
             return
+        if self._gathering.has_begun(sender):
+            self._piece_in = context.step
         if state is None or state.lives.get(context.me) != context.life:
             return  # there is more to come, or it is for an earlier incarnation of this node
         before, context.state = context.state, state

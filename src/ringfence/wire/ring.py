@@ -13,7 +13,9 @@ from ringfence.wire.entries import Entry
 
 
 class Heartbeat(msgspec.Struct, frozen=True, tag=True):
-    """Sent every heartbeat_ms, only after the sender's barrier in this view is complete."""
+    """Sent every heartbeat_ms, only after the sender's barrier in this view is complete.
+
+    Without echoes by who has yet to take the state, while pieces of it come."""
 
     counter: int
     echoes: dict[int, int]
