@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
-from ringfence.core.cluster import ClusterConfig, Timing
-from ringfence.core.errors import DeviceFailed, NoAuthority, Refused, Unavailable
+from ringfence.core.cluster import ClusterConfig, NodeConfig, Timing
+from ringfence.core.errors import ConfigError, DeviceFailed, NoAuthority, Refused, Unavailable
 from ringfence.core.evidence import Power
 from ringfence.core.ids import Epoch
 from ringfence.daemon import driver as driver_module
@@ -617,6 +617,25 @@ def test_a_repeated_request_runs_once(place: Path) -> None:
             status = await one.ask("s", calls.Status())
             assert status["result"]["daemon"]["loop_lag_max_ms"] >= 0
             await until(lambda: len(one.engine.of(inputs.ClientGone)) == 3)
+
+    asyncio.run(body())
+
+
+def test_a_configuration_that_cannot_be_does_not_reach_the_engine(place: Path) -> None:
+    """`ringfence config apply` has judged its own; another program that writes to the socket has not."""
+    bad = [
+        ClusterConfig("lab", nodes=(NodeConfig(1, "a"),), version=2, timing=Timing(write_ms=10)),
+        ClusterConfig("lab", nodes=(NodeConfig(1, "a"),), version=2**64),
+        ClusterConfig("lab", nodes=(NodeConfig(1, "a", votes=2**64),), version=2),
+        ClusterConfig("lab", version=2),
+    ]
+
+    async def body() -> None:
+        async with running(place, on(inputs.RingLost)) as one:
+            for n, config in enumerate(bad):
+                reply = await one.ask(f"c{n}", calls.ConfigApply(config))
+                assert reply["error"]["code"] == ConfigError.code
+            assert not one.engine.of(inputs.Asked)
 
     asyncio.run(body())
 

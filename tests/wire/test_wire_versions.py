@@ -231,6 +231,29 @@ def test_what_a_newer_client_asks_for_and_we_do_not_have_is_an_error(call: Any, 
         calls.decode_request(msgspec.json.encode({"id": "i", "call": call}))
 
 
+@pytest.mark.parametrize(
+    "call",
+    [
+        {"type": "Events", "since": 2**63},
+        {"type": "Lock", "lockspace": "g", "resource": "r", "wait_ms": 2**70},
+        {"type": "LvCreate", "vg": "vg0", "lv": "vm1", "size_bytes": -(2**63) - 1},
+    ],
+)
+def test_a_number_that_no_frame_can_carry_is_refused_where_it_comes_in(call: Any) -> None:
+    with pytest.raises(msgspec.ValidationError, match="Expected `int`"):
+        calls.decode_request(msgspec.json.encode({"id": "i", "call": call}))
+
+
+def test_every_number_of_a_call_has_bounds() -> None:
+    bare = [
+        f"{call.__name__}.{field.name}"
+        for call in get_args(calls.Call)
+        for field in msgspec.structs.fields(call)
+        if field.type in (int, int | None)
+    ]
+    assert not bare, "give it the type Int"
+
+
 def test_a_newer_daemon_may_say_more() -> None:
     line = b'{"id": "i", "result": {"lock": 1, "mood": "fine"}, "final": true, "cost_us": 4}'
     assert calls.decode_reply(line) == Reply("i", result={"lock": 1, "mood": "fine"})

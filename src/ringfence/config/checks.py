@@ -30,6 +30,8 @@ FENCERS = ("ringfence", "pacemaker")
 MOST_LOOKS = 100
 MOST_SESSIONS = 16
 LARGEST_ID = 65535
+LARGEST_VERSION = 2**53
+"""Up to here every program reads the same number from JSON (RFC 8259, section 6)."""
 LARGEST_MS = 24 * 3600 * 1000
 FASTEST_MIB_S = 1 << 20
 LARGEST_HOLD_MS = 1000
@@ -67,7 +69,7 @@ def check_cluster(config: ClusterConfig, *, lab: bool) -> None:
 
 def _check_cluster_table(config: ClusterConfig) -> None:
     check_name("[cluster] name", config.name)
-    if config.version < 1:
+    if not 1 <= config.version <= LARGEST_VERSION:
         raise ConfigError(f"[cluster] version = {config.version} cannot be", next="begin with 1")
     if config.ring not in RINGS:
         raise ConfigError(
@@ -116,8 +118,10 @@ def _check_nodes(config: ClusterConfig) -> None:
                 next="give each node its own",
             )
         seen[node.id] = node.name
-        if node.votes < 0:
-            raise ConfigError(f"[node.{node.name}] votes = {node.votes} cannot be", next="give 0 or more")
+        if not 0 <= node.votes <= LARGEST_ID:
+            raise ConfigError(
+                f"[node.{node.name}] votes = {node.votes} cannot be", next=f"give 0 to {LARGEST_ID}"
+            )
         if not 0 <= node.fence_delay_ms <= LARGEST_MS:
             raise ConfigError(
                 f"[node.{node.name}] fence_delay_ms = {node.fence_delay_ms} cannot be",

@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from ringfence.config import check_cluster
 from ringfence.core.cluster import ClusterConfig
 from ringfence.core.errors import RingfenceError
 from ringfence.daemon.ports import History
@@ -35,7 +36,7 @@ class Queries:
         self._followers: list[_Follower] = []
 
     def answer(self, client: int, request: Request, config: ClusterConfig) -> bool:
-        """Answer if it is ours to answer."""
+        """Answer if it is ours to answer, or if it asks for a configuration that cannot be."""
         call = request.call
         result: Any
         try:
@@ -46,6 +47,9 @@ class Queries:
                 result = {"history": self._history.fences(call.node)}
             elif isinstance(call, calls.ConfigShow):
                 result = {"config": msgspec.to_builtins(config)}
+            elif isinstance(call, calls.ConfigApply):
+                check_cluster(call.config, lab=config.naive)  # whoever sent it: the engine believes it
+                return False
             else:
                 return False
         except RingfenceError as error:

@@ -7,7 +7,7 @@ unique within their connection: a counter will do.  The daemon answers each with
 notices) send earlier replies with `final` false.  Ending the connection releases its own locks."""
 
 import base64
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -15,6 +15,11 @@ from ringfence.core.cluster import ClusterConfig
 
 NO_VALUE = base64.b64encode(bytes(32)).decode()
 """How a grant tells a value block that nobody has written, as nearly all are."""
+
+
+Int = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
+"""JSON's numbers end nowhere; those of the ring's frames (msgpack) and of SQLite do.  One that is larger
+must be refused here: further in it would end the daemon, and with it this host's authority."""
 
 
 class _Call(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -55,9 +60,9 @@ class Events(_Call, frozen=True):
     """Recorded events, oldest first; with follow, then new ones until the client goes."""
 
     follow: bool = False
-    since: int = 0
+    since: Int = 0
     """Only events with a greater sequence number."""
-    limit: int = 1000
+    limit: Int = 1000
 
 
 class FenceHistory(_Call, frozen=True):
@@ -70,7 +75,7 @@ class FenceConfirm(_Call, frozen=True):
     node: str
     who: str
     why: str
-    signed_ns: int
+    signed_ns: Int
     """CLOCK_BOOTTIME of this host when the person said so.  A daemon that stood still may read it much
     later, and must not take it for word of a loss that came in between."""
 
@@ -93,7 +98,7 @@ class FenceNode(_Call, frozen=True):
     node: str
     who: str
     why: str
-    asked_ns: int
+    asked_ns: Int
     """CLOCK_BOOTTIME of this host when it was asked for: a daemon that stood still must not shoot for it."""
     action: str = ""
     """off | reboot; empty: as the configuration says."""
@@ -105,7 +110,7 @@ class FenceDisarm(_Call, frozen=True):
 
     Reply result: {"disarmed": {"who", "why", "left_ms"}}."""
 
-    for_ms: int
+    for_ms: Int
     who: str
     why: str = ""
 
@@ -151,7 +156,7 @@ class FenceDrill(_Call, frozen=True):
     who: str
     destructive: bool = False
     """Cut the power of a node that is in no lockspace; else: one outlet of two at a time."""
-    level: int = 1
+    level: Int = 1
     """Of a destructive drill, from 1."""
 
 
@@ -181,7 +186,7 @@ class JoinSpace(_Call, frozen=True):
     and the client gives up."""
 
     lockspace: str
-    wait_ms: int | None = None
+    wait_ms: Int | None = None
 
 
 class LeaveSpace(_Call, frozen=True):
@@ -212,8 +217,8 @@ class Lock(_Call, frozen=True):
     lockspace: str
     resource: str
     mode: str = "EX"
-    wait_ms: int | None = None
-    flags: int = 0
+    wait_ms: Int | None = None
+    flags: Int = 0
     lvb: bytes | None = None
     """Refused: a value block is written by `Convert` and `Unlock`."""
     notices: bool = False
@@ -236,18 +241,18 @@ class Lock(_Call, frozen=True):
 
 
 class Convert(_Call, frozen=True):
-    lock: int
+    lock: Int
     mode: str
-    wait_ms: int | None = None
-    flags: int = 0
+    wait_ms: Int | None = None
+    flags: Int = 0
     lvb: bytes | None = None
     deadlock: bool = False
     """As in `Lock`, and with the owner of that one; the old mode is kept."""
 
 
 class Unlock(_Call, frozen=True):
-    lock: int
-    flags: int = 0
+    lock: Int
+    flags: Int = 0
     lvb: bytes | None = None
     quiet: bool = False
     """No reply unless it fails.  What this connection asks for next comes after it all the same."""
@@ -266,7 +271,7 @@ class Cancel(_Call, frozen=True):
 class Busy(_Call, frozen=True):
     """This connection uses a cached lock: tries that it is in the way of are refused."""
 
-    lock: int
+    lock: Int
 
 
 # -- volumes: LVM2's verbs ---------------------------------------------------
@@ -275,7 +280,7 @@ class Busy(_Call, frozen=True):
 class PvCreate(_Call, frozen=True):
     devices: tuple[str, ...]
     force: bool = False
-    metadata_size_bytes: int = 0
+    metadata_size_bytes: Int = 0
 
 
 class Pvs(_Call, frozen=True):
@@ -287,13 +292,13 @@ class VgCreate(_Call, frozen=True):
     vg: str
     devices: tuple[str, ...]
     shared: bool = False
-    extent_size_bytes: int = 0
-    metadata_size_bytes: int = 0
+    extent_size_bytes: Int = 0
+    metadata_size_bytes: Int = 0
     force: bool = False
     tags: tuple[str, ...] = ()
     policy: str = ""
-    max_lv: int | None = None
-    max_pv: int | None = None
+    max_lv: Int | None = None
+    max_pv: Int | None = None
     autoactivation: bool | None = None
 
 
@@ -301,7 +306,7 @@ class VgExtend(_Call, frozen=True):
     vg: str
     devices: tuple[str, ...]
     force: bool = False
-    metadata_size_bytes: int = 0
+    metadata_size_bytes: Int = 0
     restore_missing: bool = False
     """They are PVs of the VG that are flagged as missing, and are to be trusted again."""
 
@@ -331,10 +336,10 @@ class VgSet(_Call, frozen=True):
     drop_tags: tuple[str, ...] = ()
     policy: str = ""
     resizeable: bool | None = None
-    max_lv: int | None = None
-    max_pv: int | None = None
+    max_lv: Int | None = None
+    max_pv: Int | None = None
     autoactivation: bool | None = None
-    extent_size_bytes: int = 0
+    extent_size_bytes: Int = 0
     """0: as it is."""
 
 
@@ -362,13 +367,13 @@ class VgCfgRestore(_Call, frozen=True):
 
 class PvRemove(_Call, frozen=True):
     devices: tuple[str, ...]
-    force: int = 0
+    force: Int = 0
     """2: though it belongs to a VG, or to nobody knows what."""
 
 
 class PvResize(_Call, frozen=True):
     devices: tuple[str, ...]
-    size_bytes: int = 0
+    size_bytes: Int = 0
     """0: the device's."""
     yes: bool = False
     """To a size larger than the device, or smaller, on purpose."""
@@ -406,14 +411,14 @@ class LvCreate(_Call, frozen=True):
     vg: str
     lv: str = ""
     """Empty: lvol0, lvol1, …"""
-    size_bytes: int = 0
-    extents: int = 0
+    size_bytes: Int = 0
+    extents: Int = 0
     percent: str = ""
     activate: str = "ey"
     """ey | sy | n."""
-    wait_ms: int | None = None
-    stripes: int = 1
-    stripe_size_bytes: int = 0
+    wait_ms: Int | None = None
+    stripes: Int = 1
+    stripe_size_bytes: Int = 0
     """0: LVM2's default, 64 KiB."""
     alloc: str = "inherit"
     """contiguous | cling | normal | anywhere | inherit (from the VG)."""
@@ -446,7 +451,7 @@ class LvChange(_Call, frozen=True):
     """Empty: every LV of the VG."""
     activate: str = ""
     """ey | sy | n; empty: as it is."""
-    wait_ms: int | None = 0
+    wait_ms: Int | None = 0
     """How long to queue behind a holder; 0 = refuse at once, None = for ever."""
     add_tags: tuple[str, ...] = ()
     drop_tags: tuple[str, ...] = ()
@@ -480,7 +485,7 @@ class LvHandover(_Call, frozen=True):
     """Only have it open its end, to read; the same call without this goes on."""
     abort: bool = False
     """Take back what is not decided, instead."""
-    wait_ms: int | None = None
+    wait_ms: Int | None = None
     """For the VG's lock."""
 
 
@@ -492,16 +497,16 @@ class LvResize(_Call, frozen=True):
 
     vg: str
     lv: str
-    size_bytes: int = 0
-    extents: int = 0
+    size_bytes: Int = 0
+    extents: Int = 0
     percent: str = ""
     sign: str = ""
     """+ | -: by so much; empty: to so much."""
     only: str = ""
     """extend | reduce: refused if it would be the other; empty: whichever it is."""
-    stripes: int = 0
+    stripes: Int = 0
     """Of what is added; 0: as the LV has."""
-    stripe_size_bytes: int = 0
+    stripe_size_bytes: Int = 0
     alloc: str = "inherit"
     pvs: tuple[str, ...] = ()
     """As in `LvCreate`."""
@@ -509,7 +514,7 @@ class LvResize(_Call, frozen=True):
     """Reduce it: what is at its end is lost."""
     wipe: bool = True
     """Zero what is added before it can be read, wipe what is given up before it is free."""
-    wait_ms: int | None = None
+    wait_ms: Int | None = None
     """For the VG's lock."""
 
 
@@ -519,7 +524,7 @@ class LvRename(_Call, frozen=True):
     vg: str
     lv: str
     new: str
-    wait_ms: int | None = None
+    wait_ms: Int | None = None
     """For the VG's lock."""
 
 
@@ -548,7 +553,7 @@ class PvMove(_Call, frozen=True):
     """Give up what is on its way, from the source or all; what has arrived stays there."""
     background: bool = False
     """Answer as soon as all is set apart: the hosts go on by themselves."""
-    wait_ms: int | None = None
+    wait_ms: Int | None = None
 
 
 class SlotsAdd(_Call, frozen=True):
