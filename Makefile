@@ -1,8 +1,8 @@
 # Everything below works from a clean clone with Python >= 3.11 and its venv module; nothing but
 # `make test` as root installs anything outside .venv.
 
-# The distribution's own Python first: it is what hosts run ringfence with, and compiled with its profile, which
-# one built by hand seldom is: everything here takes a seventh less CPU time.
+# The distribution's own Python first: it is what hosts run ringfence with, and compiled with a profile, which
+# one built by hand seldom is: the simulator takes a seventh less CPU time, a daemon's start a sixth.
 PYTHON ?= $(firstword $(call pythons,import ensurepip$(comma) venv) $(call pythons,pass))
 pythons = $(foreach v,/usr/bin/python3 python3 python3.13 python3.12 python3.11,$(shell \
 	$(v) -c '$(1); import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && command -v $(v)))

@@ -827,9 +827,5 @@ def _woven(answers: tuple[Any, ...], refusals: dict[int, RingfenceError]) -> tup
 
 def joined(context: Context) -> list[str]:
     """Lockspaces that this node is fully in, sorted."""
-    state, me = context.state, context.me
-    if state is None:
-        return []
-    spaces = state.lockspaces.items()
-    known = sorted(name for name, space in spaces if me in space.members and me not in space.joining)
-    return [name for name in known if state.member(name, me)] if state.domain.victims else known
+    names = context.state.lockspaces if context.state is not None else ()
+    return sorted(filter(context.is_in, names))

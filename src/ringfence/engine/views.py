@@ -129,8 +129,8 @@ class Views:
     def may_beat(self) -> bool:
         """Whether this node may say that it lives: it takes part, or the state for that is coming in.
 
-        The others count on it from its admission on.  A large state takes longer to come in than they wait for
-        a word; so who is given up for it would be given up in the next life again.  No piece, no word: it
+        The others count on it from its admission on.  A large state takes longer to come in than they wait
+        for a word; so who is given up for it would be given up in the next life again.  No piece, no word: it
         can do nothing yet that a member is to do, so it must not seem able to for longer than it gets on."""
         return self._context.running is not None or self._piece_in == self._context.step
 
