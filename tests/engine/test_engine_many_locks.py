@@ -378,8 +378,8 @@ def test_pieces_of_two_senders_do_not_mix() -> None:
     assert [gathering.add(2, one) for one in first[2:]] == [None] * 3, "begun by another"
 
 
-def test_the_state_comes_in_pieces_and_from_another_if_its_sender_is_lost(tmp_path: Path) -> None:
-    world = three(tmp_path)
+def third_comes_back(world: World) -> tuple[Host, Host]:
+    """n3 left, and is about to take the state of n1, which is held after its first piece; n1 and n3."""
     first, third = world.hosts[1], world.hosts[3]
     third.do(calls.Leave())
     world.cut(3)
@@ -388,6 +388,12 @@ def test_the_state_comes_in_pieces_and_from_another_if_its_sender_is_lost(tmp_pa
     world.pass_ms(300)
     first.held = []
     world.boot(3, 1, 2, 3)
+    return first, third
+
+
+def test_the_state_comes_in_pieces_and_from_another_if_its_sender_is_lost(tmp_path: Path) -> None:
+    world = three(tmp_path)
+    first, third = third_comes_back(world)
     assert first.held, "it has said a piece, and has more to say"
     assert not third.running
     world.cut(1)
@@ -402,14 +408,7 @@ def test_the_state_comes_in_pieces_and_from_another_if_its_sender_is_lost(tmp_pa
 
 def test_who_takes_a_large_state_for_long_is_not_given_up_for_silent(tmp_path: Path) -> None:
     world = three(tmp_path, at_once=2)
-    first, third = world.hosts[1], world.hosts[3]
-    third.do(calls.Leave())
-    world.cut(3)
-    world.view(1, 2)
-    world.run()
-    world.pass_ms(300)
-    first.held = []
-    world.boot(3, 1, 2, 3)
+    first, third = third_comes_back(world)
     life = third.node.context.life
     began_ns = world.now_ns
     for _ in range(MANY):
@@ -430,14 +429,7 @@ def test_who_takes_a_large_state_for_long_is_not_given_up_for_silent(tmp_path: P
 def test_who_gets_no_more_of_the_state_is_given_up_for_silent(tmp_path: Path) -> None:
     """It could be the one who has to say who else is silent."""
     world = three(tmp_path, at_once=2)
-    first, third = world.hosts[1], world.hosts[3]
-    third.do(calls.Leave())
-    world.cut(3)
-    world.view(1, 2)
-    world.run()
-    world.pass_ms(300)
-    first.held = []
-    world.boot(3, 1, 2, 3)
+    first, third = third_comes_back(world)
     life = third.node.context.life
     world.pass_ms(2 * TIMING.silent_ms)
     first.go_on()
