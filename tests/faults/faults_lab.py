@@ -113,6 +113,10 @@ class Cluster:
     def life(self, number: int) -> str:
         return str(self.status(number)["life"])
 
+    def standings(self, number: int) -> list[str]:
+        """Of each member, by its number, what this host says it is."""
+        return [str(one["state"]) for one in self.status(number)["members"]]
+
     def victims(self, number: int) -> list[str]:
         return [str(one["name"]) for one in self.status(number)["victims"]]
 
