@@ -1,16 +1,19 @@
 """The blocking client against the real client socket with scripted answers."""
 
+import asyncio
 import socket
 import subprocess
 import sys
 import tempfile
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from client_scripted import Daemon, LockTable, daemon
 
 import ringfence
+from ringfence.client import aio
 from ringfence.client.messages import REPLY_BYTES, Lines
 from ringfence.core import errors
 from ringfence.wire import client as calls
@@ -46,6 +49,29 @@ def test_nobody_listens() -> None:
 def test_impossible_path(path: str) -> None:
     with pytest.raises(errors.BadInput, match="cannot be a Unix socket's path"):
         ringfence.connect(path)
+
+
+@pytest.mark.parametrize("path", [1, ["s"], 1.5])
+def test_what_is_no_path(path: Any) -> None:
+    with pytest.raises(errors.BadInput, match="is no path; give the path"):
+        ringfence.connect(path)
+
+
+@pytest.mark.parametrize("limit", ["5", -1, 0.5, float("nan"), True])
+def test_what_is_no_number_of_milliseconds(peer: Daemon, limit: Any) -> None:
+    with pytest.raises(errors.BadInput, match=r"retry_ms is .*; give whole milliseconds"):
+        ringfence.connect(peer.path, retry_ms=limit)
+    with pytest.raises(errors.BadInput, match=r"retry_ms is .*; give whole milliseconds"):
+        asyncio.run(aio.connect(peer.path, retry_ms=limit))
+    said = r"timeout_ms is .*; give whole milliseconds"
+    with ringfence.connect(peer.path) as ring, pytest.raises(errors.BadInput, match=said):
+        ring.call(calls.Status(), timeout_ms=limit)
+    assert peer.asked == []
+
+
+def test_a_path_of_bytes(peer: Daemon) -> None:
+    with ringfence.connect(str(peer.path).encode()) as ring:  # type: ignore[arg-type]
+        assert ring.status() == {"call": "Status"}
 
 
 def test_path_from_the_environment(peer: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:

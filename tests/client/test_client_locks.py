@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 from client_scripted import Daemon, LockTable, daemon
@@ -95,6 +96,23 @@ def test_what_is_no_value_block_leaves_the_lock_held(peer: Daemon, space: Locksp
     assert lock.held
     lock.unlock(wait=True)
     assert peer.calls(calls.Unlock) == [calls.Unlock(1)]
+
+
+@pytest.mark.parametrize("name", [["chess"], {"a": 1}, None, 5])
+def test_what_is_no_name(peer: Daemon, space: Lockspace, name: Any) -> None:
+    with pytest.raises(errors.BadInput, match="is no name; give str or bytes"):
+        space.lock(name)
+    with pytest.raises(errors.BadInput, match="is no lock mode"):
+        space.lock("chess", name)
+    assert peer.calls(calls.Lock) == []
+
+
+def test_what_cannot_be_called_is_found_out_at_once(peer: Daemon, space: Lockspace) -> None:
+    nothing: Any = 1
+    for callbacks in ({"on_blocking": nothing}, {"on_lost": nothing}):
+        with pytest.raises(errors.BadInput, match="1 cannot be called"):
+            space.lock("chess", **callbacks)
+    assert peer.calls(calls.Lock) == []
 
 
 def test_an_unlock_that_the_daemon_cannot_read_leaves_the_lock_held(
@@ -365,13 +383,17 @@ def test_a_notice_may_convert_and_unlock(peer: Daemon, space: Lockspace) -> None
     assert peer.calls(calls.Unlock) == [calls.Unlock(1)]  # not quiet: what comes next comes after it
 
 
+@pytest.mark.parametrize("error", [ValueError("planted"), SystemExit(3)])
 def test_a_callback_that_fails_does_not_silence_the_next(
-    peer: Daemon, space: Lockspace, monkeypatch: pytest.MonkeyPatch
+    peer: Daemon, space: Lockspace, error: BaseException, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    def fails(wants: Mode) -> None:
+        raise error
+
     failed: list[object] = []
     monkeypatch.setattr(threading, "excepthook", failed.append)
     lost = threading.Event()
-    space.lock("chess", on_blocking=lambda wants: 1 // 0, on_lost=lost.set)
+    space.lock("chess", on_blocking=fails, on_lost=lost.set)
     say(peer, {"blocking": "PR", "lock": 1})
     say(peer, {"lost": True, "lock": 1})
     assert lost.wait(60)

@@ -238,7 +238,8 @@ def test_after_a_loss_of_all_who_is_absent_is_fenced_and_who_had_left_is_not(clu
         if leaves:
             cluster.stage.type(cluster.name(3), "leave")
             # It is answered when its host knows; each of the others has it on disk before it tells of it.
-            eventually(lambda: cluster.standings(1)[2] == cluster.standings(2)[2] == "left", what=cluster.tell)
+            for one in (1, 2):
+                eventually(lambda one=one: cluster.standings(one)[2] == "left", what=cluster.tell)
         for number in cluster.numbers:
             cluster.lab.power(cluster.name(number), "off")
         cluster.lab.lie(cluster.name(3), "bmc", "none")

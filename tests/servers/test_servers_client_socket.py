@@ -160,12 +160,16 @@ def test_an_unknown_call_is_refused_by_id_and_the_connection_lives(place: Path) 
         async with serving(place / "s"):
             reader, writer = await asyncio.open_unix_connection(place / "s")
             field = b'{"id": "f", "call": {"type": "Unlock", "lock": 4, "mood": "soft"}}\n'
-            writer.write(b'{"id": "n", "call": {"type": "Levitate"}}\n' + field + status("next"))
-            first, second, third = [json.loads(await reader.readline()) for _ in range(3)]
+            value = b'{"id": "v", "call": {"type": "Unlock", "lock": "four"}}\n'
+            writer.write(b'{"id": "n", "call": {"type": "Levitate"}}\n' + field + value + status("next"))
+            first, second, wrong, third = [json.loads(await reader.readline()) for _ in range(4)]
             assert (first["id"], first["error"]["code"]) == ("n", "bad-input")
             assert (second["id"], second["error"]["code"]) == ("f", "bad-input")
             assert "unknown field `mood`" in second["error"]["message"]
             assert second["error"]["next"].startswith("if ringfence was upgraded here: systemctl restart")
+            assert (wrong["id"], wrong["error"]["code"]) == ("v", "bad-input")
+            assert "Expected `int`, got `str` - at `$.call.lock`" in wrong["error"]["message"]
+            assert wrong["error"]["next"] == "give one of its type and in its range"
             assert third["id"] == "next"
             writer.close()
 

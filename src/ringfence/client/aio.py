@@ -27,6 +27,8 @@ from ringfence.client.messages import (
     RETRY_MS,
     SILENT,
     check_cached,
+    check_callbacks,
+    check_limit_ms,
     check_lvb,
     check_plain,
     closed,
@@ -60,6 +62,7 @@ async def connect(
     socket: str | os.PathLike[str] | None = None, *, retry_ms: int = RETRY_MS
 ) -> "Connection":
     """Connect to this host's daemon; arguments and errors as `ringfence.client.connect`."""
+    check_limit_ms("retry_ms", retry_ms)
     path = socket_path(socket, os.environ)
     return Connection(path, await AsyncLink.open(path), retry_ms)
 
@@ -95,6 +98,8 @@ class Connection:
     async def call(self, call: Call, *, timeout_ms: int | None = None, id: str = "") -> Any:
         """As the blocking `Connection.call`: sent again under its id if the connection breaks."""
         check_plain(call)
+        if timeout_ms is not None:
+            check_limit_ms("timeout_ms", timeout_ms)
         request = Request(id or new_id(), call)
         try:
             async with asyncio.timeout(None if timeout_ms is None else timeout_ms / 1000):
@@ -232,6 +237,7 @@ class Lockspace:
 
         To cancel the task that waits here gives the wait up."""
         wanted, resource = mode_of(mode), text_of(resource)
+        check_callbacks(on_blocking, on_lost)
         lock = Lock(self.name, resource, on_blocking, on_lost)
         if cached:
             check_cached(wanted, flags)

@@ -32,6 +32,7 @@ from ringfence.client.lockspace import Lockspace
 from ringfence.client.messages import (
     CLOSED_HERE,
     RETRY_MS,
+    check_limit_ms,
     check_plain,
     closed,
     forked,
@@ -69,7 +70,8 @@ def connect(socket: str | os.PathLike[str] | None = None, *, retry_ms: int = RET
     Raises:
         Unavailable: nobody listens there (start the daemon), or this user may not (join the group that
             owns the socket).
-        BadInput: no Unix socket can have this path."""
+        BadInput: no Unix socket can have this path; retry_ms is no number of milliseconds."""
+    check_limit_ms("retry_ms", retry_ms)
     return Connection(socket_path(socket, os.environ), retry_ms)
 
 
@@ -127,6 +129,8 @@ class Connection:
             Unavailable: the daemon went away and did not come back within retry_ms.
             any other RingfenceError: the daemon's answer."""
         check_plain(call)
+        if timeout_ms is not None:
+            check_limit_ms("timeout_ms", timeout_ms)
         request = Request(id or new_id(), call)
         limit = deadline(timeout_ms)
         try:
@@ -351,7 +355,7 @@ def _call_each(callbacks: "queue.SimpleQueue[Callable[[], object] | None]") -> N
     while (callback := callbacks.get()) is not None:
         try:
             callback()
-        except Exception:  # as an uncaught error in a thread is told, but the next one is called
+        except BaseException:  # told as it is of any thread (SystemExit never is), but the next one is called
             threading.excepthook(threading.ExceptHookArgs((*sys.exc_info(), threading.current_thread())))
 
 

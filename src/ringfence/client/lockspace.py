@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from ringfence.client.held import OnBlocking, OnLost
 from ringfence.client.link import Gone, Link
 from ringfence.client.lock import Lock
-from ringfence.client.messages import check_cached, mode_of, not_granted
+from ringfence.client.messages import check_cached, check_callbacks, mode_of, not_granted
 from ringfence.core.errors import NotFound
 from ringfence.core.locknames import text_of
 from ringfence.core.modes import MODE_NAMES, Mode
@@ -16,7 +16,15 @@ from ringfence.wire import client as calls
 if TYPE_CHECKING:
     from ringfence.client.blocking import Connection
 
-_text_of = lru_cache(4096)(text_of)  # a third of what a cached lock costs
+_known = lru_cache(4096)(text_of)  # a third of what a cached lock costs
+
+
+def _text_of(name: str | bytes) -> str:
+    """Raises as `text_of`, also for what is no name and cannot be looked up."""
+    try:
+        return _known(name)
+    except TypeError:
+        return text_of(name)
 
 
 class Lockspace:
@@ -79,6 +87,8 @@ class Lockspace:
 
         Source: Linux dlm_lock(3); Davis, VAXcluster Principles, ch. 6."""
         wanted, resource = mode_of(mode), _text_of(resource)
+        if on_blocking is not None or on_lost is not None:
+            check_callbacks(on_blocking, on_lost)
         lock = Lock(self.name, resource, on_blocking, on_lost, self._connection)
         call = calls.Lock(
             self.name, resource, MODE_NAMES[wanted], wait_ms, flags,

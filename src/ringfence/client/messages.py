@@ -173,7 +173,7 @@ def grant_of(result: Any) -> Grant:
 
 def mode_of(mode: Mode | str) -> Mode:
     """Raises BadInput.  The daemon would say so too, but later."""
-    known = mode if isinstance(mode, Mode) else MODES.get(mode) or MODES.get(str(mode).upper(), Mode.UN)
+    known = mode if isinstance(mode, Mode) else MODES.get(str(mode).upper(), Mode.UN)
     if known is Mode.UN:
         raise BadInput(f"{mode!r} is no lock mode", next="give NL, CR, CW, PR, PW or EX")
     return known
@@ -187,6 +187,13 @@ def check_cached(mode: Mode, flags: int) -> None:
         )
 
 
+def check_callbacks(*callbacks: object) -> None:
+    """Raises BadInput.  When one is to be called it is too late to say so."""
+    for one in callbacks:
+        if one is not None and not callable(one):
+            raise BadInput(f"{one!r} cannot be called", next="give on_blocking or on_lost a function")
+
+
 def check_lvb(lvb: bytes | None) -> None:
     """Raises BadInput for what is no value block."""
     if lvb is None:
@@ -194,7 +201,9 @@ def check_lvb(lvb: bytes | None) -> None:
     if not isinstance(lvb, bytes | bytearray):  # a str would only be found out by the daemon
         raise BadInput(f"a value block is bytes, not {type(lvb).__name__}", next=f"give {LVB_BYTES} bytes")
     if len(lvb) != LVB_BYTES:
-        raise BadInput(f"a value block has {LVB_BYTES} bytes, not {len(lvb)}")
+        raise BadInput(
+            f"a value block has {LVB_BYTES} bytes, not {len(lvb)}", next="fill it up, with zeros say"
+        )
 
 
 def is_unread(error: RingfenceError) -> bool:
@@ -208,6 +217,12 @@ def check_plain(call: Call) -> None:
         raise BadInput("locks are not taken by a plain call", next="use Lockspace.lock()")
     if isinstance(call, calls.Events) and call.follow:
         raise BadInput("a call has one answer, and followed events have many", next="use Connection.events()")
+
+
+def check_limit_ms(name: str, limit_ms: int) -> None:
+    """Raises BadInput for what is no number of milliseconds: NaN is neither before nor after any time."""
+    if type(limit_ms) is not int or limit_ms < 0:
+        raise BadInput(f"{name} is {limit_ms!r}", next="give whole milliseconds, 0 or more")
 
 
 def lock_limit_ms(wait_ms: int | None) -> int | None:

@@ -23,7 +23,13 @@ def socket_path(given: str | os.PathLike[str] | None, environment: Mapping[str, 
     """The argument, else RINGFENCE_SOCKET, else the usual place.
 
     Raises BadInput for a path that no Unix socket can have."""
-    path = os.fspath(given) if given is not None else environment.get(SOCKET_VARIABLE) or SOCKET
+    if given is None:
+        path = environment.get(SOCKET_VARIABLE) or SOCKET
+    else:
+        try:
+            path = os.fsdecode(given)
+        except TypeError:
+            raise BadInput(f"{given!r} is no path", next="give the path of the daemon's socket") from None
     if not path or "\0" in path or len(os.fsencode(path)) >= PATH_BYTES:
         raise BadInput(
             f"{path!r} cannot be a Unix socket's path (1 to {PATH_BYTES - 1} bytes)",

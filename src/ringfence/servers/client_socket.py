@@ -35,6 +35,8 @@ told, is none of them."""
 LETS_GO = (Unlock, Cancel, Busy)
 """Never refused for that: a client that is at the limit must be able to give back what others wait for, and
 believes that it has, for a quiet unlock is not answered."""
+NEWER = ("Object contains unknown field", "Object missing required field", "Invalid value")
+"""How msgspec begins to tell of a request that is not of this version; all else is a wrong value."""
 CONNECTIONS = 2000
 OWN_FILES = 256
 """Descriptors that are left to the daemon itself where its limit is too low for so many connections."""
@@ -229,11 +231,14 @@ class _Connection(asyncio.Protocol):
         except (msgspec.MsgspecError, UnicodeDecodeError):
             self._refuse("", BadInput(f"not a request: {reason}", next="send one JSON object a line"))
             return
-        unknown = BadInput(
-            f"unknown request: {reason}",
-            next="if ringfence was upgraded here: systemctl restart ringfence; volumes stay open",
-        )
-        self.send(Reply(id, error=unknown.as_dict()))
+        if reason.startswith(NEWER):
+            refused = BadInput(
+                f"unknown request: {reason}",
+                next="if ringfence was upgraded here: systemctl restart ringfence; volumes stay open",
+            )
+        else:
+            refused = BadInput(f"a wrong value: {reason}", next="give one of its type and in its range")
+        self.send(Reply(id, error=refused.as_dict()))
 
     def _refuse(self, id: str, error: RingfenceError) -> None:
         """One clear reply, then the end of the connection."""
