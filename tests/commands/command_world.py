@@ -133,6 +133,8 @@ class Node:
         self.without: dict[str, str] = {}
         self.known_vgs = KnownVgs()
         self.stopped: list[str] = []
+        self.renamed: dict[str, str] = {}
+        """Of those: what they were called then."""
         self.unclean: dict[str, tuple[str, ...]] = {}
         self.progress: list[orders.NoteProgress] = []
         self._begun: tuple[Any, ...] | RingfenceError = ()
@@ -294,6 +296,7 @@ class Node:
 
     def _do_NoteStopped(self, order: orders.NoteStopped) -> None:
         self.stopped.append(order.vg)
+        self.renamed |= {order.was: order.vg} if order.was else {}
 
     def _do_NoteUnclean(self, order: orders.NoteUnclean) -> None:
         self.unclean[order.vg] = order.uuids

@@ -538,7 +538,7 @@ def test_vgrename_moves_the_lockspace_and_the_slots(three: World) -> None:
     assert (place.path, place.start_bytes, place.header) == (old.path, old.start_bytes, old.header)
     assert [(one.vg, one.seqno) for one in three.published[-2:]] == [("vg0", 3), ("vg1", 3)]
     assert three.members["lvm_vg0"] == [2]
-    other.drive(autostart((), uuids))
+    other.drive(autostart({}, uuids))
     assert three.members["lvm_vg0"] == []
     assert three.members["lvm_vg1"] == [1, 2]
     assert list(other.slots) == ["vg1"]
@@ -548,13 +548,30 @@ def test_vgrename_moves_the_lockspace_and_the_slots(three: World) -> None:
     assert three.locks_of(2)[0][0::2] == ("lvm_vg1", Mode.EX)
 
 
-def test_a_vg_that_was_stopped_by_hand_stays_so_under_its_new_name(three: World) -> None:
+@pytest.mark.parametrize("known", ["kept", "seen"])
+def test_a_vg_that_was_stopped_by_hand_stays_so_under_its_new_name(three: World, known: str) -> None:
+    """By the uuid that was kept with the stop, or that this daemon has seen since."""
     node, other = on_two(three), three.node(2)
-    other.drive(autostart(("vg0",)))
-    uuids = {"lvm_vg0": node.run(Vgs())["rows"][0]["vg_uuid"]}
+    uuid = node.run(Vgs())["rows"][0]["vg_uuid"]
+    stopped, uuids = ({"vg0": uuid}, {}) if known == "kept" else ({"vg0": ""}, {"lvm_vg0": uuid})
+    other.drive(autostart(stopped, uuids))
+    assert three.members["lvm_vg0"] == [1]
     node.run(VgRename("vg0", "vg1"))
-    other.drive(autostart(("vg0",), uuids))
+    other.drive(autostart(stopped, uuids))
     assert three.members["lvm_vg1"] == [1]
+    assert other.renamed == {"vg0": "vg1"}
+    node.run(VgCreate("vg0", (three.images[2],), shared=True))
+    other.drive(autostart({"vg1": uuid}, uuids))  # what is called vg0 now was never stopped
+    assert (three.members["lvm_vg0"], three.members["lvm_vg1"]) == ([1, 2], [1])
+
+
+def test_a_vg_that_was_stopped_by_hand_is_left_alone_by_its_name_alone_too(three: World) -> None:
+    on_two(three)
+    other = three.node(2)
+    other.drive(autostart({"vg0": ""}))
+    assert three.members["lvm_vg0"] == [1]
+    other.drive(autostart({"vg0": "of-another"}))
+    assert three.members["lvm_vg0"] == [1, 2]
 
 
 def test_one_of_two_vgs_of_one_name_is_renamed_by_its_uuid(three: World) -> None:

@@ -264,6 +264,29 @@ def test_what_was_stopped_by_hand_stays_so_until_the_host_boots(sharing: World, 
     assert not two.do(calls.Why("vg0"))["stuck"]
 
 
+@pytest.mark.parametrize("restarts", [False, True])
+def test_a_vg_that_was_stopped_by_hand_stays_so_whatever_it_is_called(sharing: World, restarts: bool) -> None:
+    """Also if it got its new name while no daemon ran here."""
+    one, two = sharing.hosts[1], sharing.hosts[2]
+    two.do(calls.VgChange("lockstop", "vg0"))
+    if restarts:
+        two.kill()
+        sharing.view(1, how="procdown")
+        sharing.pass_ms(200)
+    one.do(calls.VgRename("vg0", "vg1"))
+    sharing.pass_ms(200)
+    if restarts:
+        two.start()
+        sharing.view(1, 2)
+    sharing.pass_ms(3000)
+    assert one.node.context.is_in("lvm_vg1")
+    assert not two.node.context.is_in("lvm_vg1")
+    assert "VG vg1 was stopped on an-a01n02 by hand" in two.do(calls.Why("vg1"))["lines"][-1]
+    two.do(calls.VgChange("lockstart", "vg1"))
+    restart(sharing, 2, boots=False)
+    assert two.node.context.is_in("lvm_vg1")
+
+
 @pytest.mark.parametrize(
     "call",
     [

@@ -2,6 +2,7 @@
 
 import enum
 from collections.abc import Sequence
+from itertools import zip_longest
 from typing import Any
 
 import msgspec
@@ -9,7 +10,7 @@ import msgspec
 from ringfence.core.cluster import ClusterConfig
 from ringfence.core.errors import NotFound, Refused
 from ringfence.core.ids import Epoch, Life
-from ringfence.core.locknames import is_literal
+from ringfence.core.locknames import VG_SPACE, is_literal
 from ringfence.engine.effects import Effect, Record
 from ringfence.engine.inputs import DiskState, LeftOpen
 from ringfence.engine.outbox import Outbox
@@ -256,23 +257,27 @@ class Context:
             self.unclean_seen[vg] = tuple(uuids)
 
     @property
-    def stopped(self) -> tuple[str, ...]:
-        """VGs that somebody stopped here by hand.  They do not start by themselves, whatever daemon of this
-        boot it is: LVM2's own comes back without them, too, and who works on their disks meanwhile (restores
-        a backup, say) has asked each host once.  A boot starts all."""
-        return self.disk.stopped
+    def stopped(self) -> dict[str, str]:
+        """VGs that somebody stopped here by hand, with uuids, "" if not known.  They do not start by
+        themselves, whatever daemon of this boot it is: LVM2's own comes back without them, too, and who works
+        on their disks meanwhile (restores a backup, say) has asked each host once.  A boot starts all."""
+        return dict(zip_longest(self.disk.stopped, self.disk.stopped_uuids, fillvalue=""))
 
-    def note_stopped(self, vgs: Sequence[str]) -> None:
-        kept = tuple(vg for vg in self.disk.stopped if vg not in vgs)
-        self._keep_stopped((*kept, *dict.fromkeys(vgs)))
+    def note_stopped(self, vgs: Sequence[str], *, was: str = "") -> None:
+        """Args: was: what the one VG was called when it was stopped."""
+        kept = self.stopped
+        uuids = {vg: self.vg_uuid(f"{VG_SPACE}{was or vg}") or kept.get(was or vg, "") for vg in vgs}
+        self._keep_stopped({vg: uuid for vg, uuid in kept.items() if vg not in (*vgs, was)} | uuids)
 
     def note_started(self, vg: str) -> None:
         """Whoever starts it: the next daemon then does, too."""
-        self._keep_stopped(tuple(one for one in self.disk.stopped if one != vg))
+        self._keep_stopped({one: uuid for one, uuid in self.stopped.items() if one != vg})
 
-    def _keep_stopped(self, stopped: tuple[str, ...]) -> None:
-        if stopped != self.disk.stopped:
-            self.disk, self.keep = msgspec.structs.replace(self.disk, stopped=stopped), True
+    def _keep_stopped(self, stopped: dict[str, str]) -> None:
+        if stopped != self.stopped:
+            names, uuids = tuple(stopped), tuple(stopped.values())
+            self.disk = msgspec.structs.replace(self.disk, stopped=names, stopped_uuids=uuids)
+            self.keep = True
 
     def must_act(self) -> ClusterState:
         """The state that this node may act on.  Raises Refused."""

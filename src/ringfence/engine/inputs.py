@@ -41,6 +41,9 @@ class DiskState(msgspec.Struct, frozen=True):
     """Whose each node id is."""
     stopped: tuple[str, ...] = ()
     """VGs that somebody stopped here by hand in `boot`."""
+    stopped_uuids: tuple[str, ...] = ()
+    """Theirs, in the same order, "" where it was not known: a VG is stopped whatever it is called by now.
+    (Fewer, as an older version kept none: not known.)"""
 
 
 class LeftOpen(msgspec.Struct, frozen=True):

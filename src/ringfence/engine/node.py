@@ -124,8 +124,9 @@ class _Node:
         again = disk.boot == started.boot
         incarnation = disk.incarnation + 1 if again else 1
         life = Life(started.node, started.machine, started.boot, incarnation)
-        stopped = disk.stopped if again else ()
-        disk = msgspec.structs.replace(disk, incarnation=incarnation, boot=started.boot, stopped=stopped)
+        disk = msgspec.structs.replace(disk, incarnation=incarnation, boot=started.boot)
+        if not again:
+            disk = msgspec.structs.replace(disk, stopped=(), stopped_uuids=())
         context = self.context = Context(
             started.config, started.node, life, disk, started.speaks, at_once, started.hardware
         )
@@ -331,7 +332,7 @@ class _Node:
             tested = state.tested.get(context.me, disk.tested)
             disk = DiskState(
                 state.epoch, disk.incarnation, disk.boot, victims, liars, fenced, out, tested, to_keep(state),
-                disk.stopped,
+                disk.stopped, disk.stopped_uuids,
             )  # fmt: skip
         if disk != context.disk or context.keep:
             context.disk, context.keep = disk, False

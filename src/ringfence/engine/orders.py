@@ -296,6 +296,8 @@ class NoteStopped(_Order, frozen=True):
     Answer: None, at once."""
 
     vg: str
+    was: str = ""
+    """What it was called then; "": that."""
 
 
 class NoteUnclean(_Order, frozen=True):

@@ -368,7 +368,7 @@ class Tasks:
                 self._slots.note(order.places, order.without, made=order.made)
                 return True, None
             case orders.NoteStopped():
-                self._context.note_stopped([order.vg])
+                self._context.note_stopped([order.vg], was=order.was)
                 return True, None
             case orders.NoteUnclean():
                 self._context.see_unclean(order.vg, order.uuids)

@@ -239,21 +239,26 @@ def _lockstart(name: str) -> Command:
 
 
 def autostart(
-    stopped: tuple[str, ...] = (), uuids: dict[str, str] | None = None, removed: tuple[str, ...] = ()
+    stopped: dict[str, str] | None = None, uuids: dict[str, str] | None = None, removed: tuple[str, ...] = ()
 ) -> Command:
     """Join the lockspace of every VG that this cluster shares, and leave those of names that a VG bears no
     more.  Run when the node becomes ready, and when a VG is made, renamed or removed.
 
     Args:
-        stopped: VGs that were stopped here by hand; they are left alone, whatever they are called by now.
+        stopped: VGs that were stopped here by hand, with uuids, "" if not known.  They are left alone,
+            whatever they are called by now; another one that bears such a name is not meant.
         uuids: which VG each lockspace is of, as this node last saw it.
         removed: VGs of which that was said; there may be new ones of their names by now."""
     me: Whoami = yield Identity()
     disks = yield from read_disks()
     known = uuids or {}
-    left_alone = {known[space_of(name)]: True for name in stopped if space_of(name) in known}
+    by_hand = {name: uuid or known.get(space_of(name), "") for name, uuid in (stopped or {}).items()}
+    named = {uuid: name for name, uuid in by_hand.items() if uuid}
     ours = {found.vg.name: found.vg.uuid for found in disks.vgs if is_ours(found.vg, me.cluster)}
-    names = [name for name, uuid in ours.items() if name not in stopped and uuid not in left_alone]
+    for name, uuid in ours.items():
+        if named.get(uuid, name) != name:
+            yield NoteStopped(name, was=named[uuid])
+    names = [name for name, uuid in ours.items() if uuid not in named and by_hand.get(name) != ""]
     for name in names:
         yield from join(space_of(name))
     for found in disks.vgs:
