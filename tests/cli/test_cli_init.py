@@ -247,6 +247,21 @@ def test_hosts_that_stay_keep_their_ids(run: Run, here: Path) -> None:
     assert ids(*start, "--out", "b", "n3=10.0.0.3", "n2=10.0.0.2") == {"n3": 1, "n2": 2}
 
 
+def test_what_is_written_anew_is_a_newer_version(run: Run, here: Path) -> None:
+    """Hosts go by the newer one, and one of them may have been edited by hand."""
+
+    def versions() -> set[int]:
+        files = (here / "alteeve").glob("*/ringfence.toml")
+        return {load(Paths(), file).cluster.version for file in files}
+
+    assert run(*TWO).code == 0
+    assert versions() == {1}
+    file = here / "alteeve/n2/ringfence.toml"
+    file.write_text(file.read_text().replace("version = 1\n", "version = 7\n"))
+    assert run(*TWO, "n3=10.0.0.3", "--force").code == 0
+    assert versions() == {8}
+
+
 def test_what_is_something_else_is_never_replaced(run: Run, here: Path) -> None:
     (here / "alteeve").mkdir()
     (here / "alteeve/thesis.tex").write_text("years")

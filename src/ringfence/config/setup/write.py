@@ -17,6 +17,7 @@ from ringfence.config.load import parse
 from ringfence.config.secrets import parse_secrets
 from ringfence.config.setup.files import CLOSED, File
 from ringfence.config.setup.plan import Plan
+from ringfence.core.cluster import ClusterConfig
 from ringfence.core.errors import BadInput, ConfigError, Refused
 
 MARK = "NEXT.txt"
@@ -30,6 +31,8 @@ class Kept(msgspec.Struct, frozen=True):
     ids: dict[str, int] = {}
     """By node name."""
     secrets: dict[str, dict[str, str]] = {}
+    version: int = 0
+    """The highest of any host's file; 0: there is none."""
 
     def into(self, plan: Plan) -> Plan:
         """With what was filled in; what the plan says itself wins.
@@ -41,7 +44,10 @@ class Kept(msgspec.Struct, frozen=True):
             values = {**self.secrets.get(secret.device, {}), **secret.values}
             missing = () if values else secret.missing
             filled.append(msgspec.structs.replace(secret, values=values, missing=missing))
-        plan = msgspec.structs.replace(plan, secrets=tuple(filled))
+        # Hosts go by the newer version: a changed file with an old one would be taken for what it replaces.
+        version = max(plan.config.version, self.version + 1)
+        config = msgspec.structs.replace(plan.config, version=version)
+        plan = msgspec.structs.replace(plan, config=config, secrets=tuple(filled))
         if plan.imported:  # there the ids are those of the cluster that runs
             return plan
         fresh = itertools.count(max(self.ids.values(), default=0) + 1)
@@ -84,17 +90,21 @@ def _kept_from(out: Path, force: bool) -> Kept:
         )
     keys = [path.read_bytes() for path in sorted(out.glob("*/authkey"))]
     secrets = {path.name: parse_secrets(path) for path in sorted((out / "secrets").glob("*"))}
-    return Kept(next((key for key in keys if len(key) in KEY_SIZES), b""), _ids(out), secrets)
+    found = _configs(out)
+    ids = {node.name: node.id for node in found[0].nodes} if found else {}
+    version = max((one.version for one in found), default=0)
+    return Kept(next((key for key in keys if len(key) in KEY_SIZES), b""), ids, secrets, version)
 
 
-def _ids(out: Path) -> dict[str, int]:
-    """Of the first host's file that can be read; a person may have edited them."""
+def _configs(out: Path) -> list[ClusterConfig]:
+    """Of each host's file that can be read; a person may have edited them."""
+    found = []
     for path in sorted(out.glob("*/ringfence.toml")):
         try:
-            return {node.name: node.id for node in parse(path.read_text(encoding="utf-8")).cluster.nodes}
+            found.append(parse(path.read_text(encoding="utf-8")).cluster)
         except (ConfigError, UnicodeDecodeError):
             continue
-    return {}
+    return found
 
 
 def write(files: Sequence[File], out: Path) -> None:
