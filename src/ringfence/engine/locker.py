@@ -8,7 +8,6 @@ a kept cluster lock) and `Grants` (which holds a cluster grant back until it may
 A local grant, too, is told only under grant authority: a node that was frozen wakes with a kept
 lock that may be somebody else's by now."""
 
-import errno
 import functools
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
@@ -20,9 +19,6 @@ import msgspec
 
 from ringfence.core.errors import (
     BadInput,
-    Deadlock,
-    LockHeld,
-    LocksLost,
     NotFound,
     Refused,
     RingfenceError,
@@ -32,12 +28,13 @@ from ringfence.core.locknames import VG_SPACE
 from ringfence.core.modes import UN, Mode
 from ringfence.engine.commands.locking import GLOBAL_RESOURCE, VG_RESOURCE
 from ringfence.engine.context import Context
+from ringfence.engine.denials import Denials, lost_error, no_orphan, not_waited_for, wrong_flags
 from ringfence.engine.facts import LockFact, LockFacts
 from ringfence.engine.grants import Grants
 from ringfence.engine.lvm_notes import LvmNotes
 from ringfence.engine.orders import Acquire, Held
 from ringfence.engine.uses import Done, Owner, Use
-from ringfence.locks.compat import compatible, covers
+from ringfence.locks.compat import covers
 from ringfence.locks.flags import Flag, valid_unlock
 from ringfence.locks.node_locks import (
     AskCluster,
@@ -50,10 +47,9 @@ from ringfence.locks.node_locks import (
     ClientReleased,
     NodeLocks,
     Out,
-    Row,
 )
 from ringfence.locks.queues import BUSY, CONVERT, REQUEST, UNLOCK
-from ringfence.locks.resource import Blocking, Lock, Resource
+from ringfence.locks.resource import Blocking, Lock
 from ringfence.wire import entries
 from ringfence.wire.lvmlockd import LvmLock
 from ringfence.wire.ring import OpenLock
@@ -101,6 +97,7 @@ class Locker:
         self._context = context
         self.node_locks = NodeLocks()
         self.grants = Grants(context, self.node_locks)
+        self._denials = Denials(context, self.node_locks)
         self.on_blocking: OnBlocking = _unheard
         """Called with a client, its lock and the mode that somebody wants."""
         self._uses: dict[int, Use] = {}
@@ -213,7 +210,7 @@ class Locker:
             for lock, (order, done) in enumerate(zip(orders, dones, strict=True), last + 1)
         ]  # fmt: skip
         self._last += len(uses)
-        refused = space in self.leaving or (wait_ms == 0 and bool(self._frozen(uses[0])))
+        refused = space in self.leaving or (wait_ms == 0 and bool(self._denials.frozen(uses[0].lockspace)))
         flags = Flag.NOQUEUE if wait_ms == 0 else 0
         wishes: list[tuple[int, str]] = []
         for use in uses:
@@ -303,7 +300,7 @@ class Locker:
             done(NotFound(f"lock {lock} is not held here", next="ringfence locks"))
             return
         if (flags or lvb is not None) and not valid_unlock(flags, lvb):
-            done(_wrong_flags(use))
+            done(wrong_flags(use))
             return
         waits = use.done is not None and use.wanted is not UN
         if flags & Flag.CANCEL and waits:
@@ -548,8 +545,8 @@ class Locker:
         use = self._uses.get(lock)
         if use is None or use.lockspace in self.leaving:
             return True
-        here = any(row.wanted is not UN for row in self._others_here(use))
-        return here or bool(self._others_waiting(use))
+        here = any(row.wanted is not UN for row in self._denials.others_here(use))
+        return here or bool(self._denials.others_waiting(use))
 
     def use(self, lock: int) -> Use | None:
         return self._uses.get(lock)
@@ -600,7 +597,7 @@ class Locker:
             use = self._uses.get(lock)
             if use is not None and use.deadline_ns == deadline_ns:
                 use.deadline_ns = None
-                self._give_up(use, self._too_late(use))
+                self._give_up(use, self._denials.too_late(use))
 
     def _may_report(self, lock: int) -> bool:
         use = self._uses.get(lock)
@@ -702,7 +699,7 @@ class Locker:
         if use is None:
             return  # dropped meanwhile
         if isinstance(out, ClientRefused):
-            self._ended(use, self._refusal(use, out))
+            self._ended(use, self._denials.of(use, out))
         elif isinstance(out, ClientReleased):
             use.held = None
             self._ended(use, None)
@@ -712,7 +709,7 @@ class Locker:
             if use.held is not None and use.held.mode is not out.held:
                 # While it waited its mode was given up (CONVDEADLK), and does not come back.
                 use.held = msgspec.structs.replace(use.held, mode=out.held, lvb=None, demoted=True)
-            self._ended(use, self._too_late(use))
+            self._ended(use, self._denials.too_late(use))
         elif isinstance(out, ClientLost):
             use.held = None
             self._ended(use, lost_error(use.what, self._context.name(self._context.me)))
@@ -738,13 +735,12 @@ class Locker:
     def _adopt(self, use: Use, flags: int) -> None:
         """The answer is at once: nobody else can have what an orphan holds."""
         if not self._context.may_report_in(use.lockspace):
-            me = self._context.name(self._context.me)
-            self._ended(use, Refused(f"{use.what}: {me} has no authority now", next=_why(use), retry=True))
+            self._ended(use, self._denials.lapsed(use))
             return
         outs = self.node_locks.adopt(use.lockspace, use.resource, use.wanted, flags=flags)
         first = outs[0]
         if isinstance(first, ClientRefused):
-            self._ended(use, _no_orphan(use, first.errno))
+            self._ended(use, no_orphan(use, first.errno))
             return
         assert isinstance(first, ClientGranted)
         use.lock = first.lock_id
@@ -832,18 +828,12 @@ class Locker:
     def _refuse_now(self, use: Use, wait_ms: int | None) -> bool:
         """Nobody is kept waiting by a node that leaves, nor a try-lock for a cluster that cannot answer."""
         if use.lockspace in self.leaving and use.held is None:
-            me = self._context.name(self._context.me)
-            left = Refused(f"{use.what}: {me} leaves the lockspace", next=_join(use.lockspace), retry=True)
-            self._ended(use, left)
+            self._ended(use, self._denials.leaves(use))
             return True
-        if wait_ms != 0:
-            return False
-        frozen = self._frozen(use)
-        if frozen:
-            error = Refused(f"{use.what}: {frozen}", next=_why(use), retry=True)
+        error = self._denials.now(use) if wait_ms == 0 else None
+        if error is not None:
             self._ended(use, error)
-            return True
-        return False
+        return error is not None
 
     def _give_up(self, use: Use, why: RingfenceError) -> None:
         """Cancel; the answer comes at once, or the operation's own answer is on its way."""
@@ -880,135 +870,12 @@ class Locker:
             use.held = msgspec.structs.replace(held, mode=back, lvb=None, demoted=True)
         self.take(self.node_locks.convert(use.lock, back))
 
-    def _frozen(self, use: Use) -> str:
-        """Why nothing is granted in this lockspace now, or empty."""
-        context = self._context
-        state = context.running
-        if state is None:
-            return f"{context.name(context.me)} cannot act now: {context.phase.value}"
-        blocking = state.blocking(use.lockspace)
-        if blocking:
-            names = ", ".join(dict.fromkeys(context.name(victim.life.node) for victim in blocking))
-            return f"lockspace {use.lockspace} is frozen until {names} is fenced"
-        return ""
-
-    def _refusal(self, use: Use, out: ClientRefused) -> RingfenceError:
-        if out.errno == errno.EAGAIN:
-            return self._held_by(use, out.holders, LockHeld)
-        if out.errno == errno.EDEADLK:
-            return Deadlock(
-                f"{use.what}: to wait for it would be a deadlock", next="release a lock, then try again"
-            )
-        if out.errno == errno.ENOENT:
-            return NotFound(
-                f"{use.what}: {self._context.name(self._context.me)} is not in lockspace {use.lockspace}",
-                next=_join(use.lockspace),
-            )
-        if out.errno == errno.EINVAL:
-            return _wrong_flags(use)
-        return Refused(f"{use.what}: {errno.errorcode.get(out.errno, out.errno)}", retry=True)
-
-    def _held_by(
-        self, use: Use, holders: tuple[tuple[int, Mode], ...], kind: type[RingfenceError]
-    ) -> RingfenceError:
-        if not holders and not self._in_the_way_here(use):
-            holders = self._others_waiting(use)
-            if not holders and kind is TimedOut:
-                words = f"{use.what}: the cluster has not answered yet"
-                return kind(words, next=_why(use), retry=True)
-        if not holders:
-            others = self._others_here(use)
-            conflict = any(not compatible(row.held, use.wanted) for row in others)
-            if not conflict and any(row.wanted is not UN for row in others):
-                words = f"{use.what}: another client of this node waits for it, and comes first"
-            else:
-                words = f"{use.what} is in use here, by another client of this node"
-            return kind(words, next=_why(use), retry=True)
-        first = self._context.name(holders[0][0])
-        return kind(self._told_of(use, holders), node=first, next=_why(use), retry=True)
-
-    def _told_of(self, use: Use, holders: tuple[tuple[int, Mode], ...]) -> str:
-        """Each holder under its own mode; who has nothing worth the name merely comes first."""
-        names: dict[Mode, list[str]] = {}
-        for node, mode in holders:
-            names.setdefault(mode if mode > Mode.NL else UN, []).append(self._context.name(node))
-        waiting = names.pop(UN, [])
-        wait = f"{', '.join(waiting)} {'waits' if len(waiting) == 1 else 'wait'} for it" if waiting else ""
-        if not names:
-            return f"{use.what}: {wait}"
-        held = ", ".join(f"{mode.name} by {', '.join(some)}" for mode, some in names.items())
-        return f"{use.what} is held {held}{'; ' if wait else ''}{wait}"
-
-    def _too_late(self, use: Use) -> RingfenceError:
-        frozen = self._frozen(use)
-        if frozen:
-            kind = Refused if use.trying else TimedOut
-            return kind(f"{use.what}: {frozen}", next=_why(use), retry=True, code=TimedOut.code)
-        holders = self._in_the_way(use)
-        if use.trying and holders:
-            names = ", ".join(self._context.name(node) for node, _ in holders)
-            node = self._context.name(holders[0][0])
-            words = f"{use.what}: {names} does not answer whether it needs its lock"
-            return Refused(words, node=node, next=_why(use), retry=True, code=TimedOut.code)
-        return self._held_by(use, holders, TimedOut)
-
-    def _in_the_way(self, use: Use) -> tuple[tuple[int, Mode], ...]:
-        resource = self._resource(use)
-        if resource is None:
-            return ()
-        return tuple(
-            (lock.owner, lock.held)
-            for lock in (*resource.granted, *resource.converting)
-            if lock.owner != self._context.me and not compatible(lock.held, use.wanted)
-        )
-
-    def _in_the_way_here(self, use: Use) -> bool:
-        """Whether a client of this node holds what conflicts, or waits where no other node does."""
-        others = self._others_here(use)
-        if any(not compatible(row.held, use.wanted) for row in others):
-            return True
-        return not self._others_waiting(use) and any(row.wanted is not UN for row in others)
-
-    def _others_here(self, use: Use) -> list[Row]:
-        """What other clients of this node hold of it, and wait for."""
-        rows = self.node_locks.rows(use.lockspace, use.resource)
-        return [row for row in rows if row.lock_id not in (None, use.lock)]
-
-    def _others_waiting(self, use: Use) -> tuple[tuple[int, Mode], ...]:
-        """Other nodes that may come before it, though nobody's lock is in its way."""
-        resource = self._resource(use)
-        if resource is None:
-            return ()
-        queued = (*resource.converting, *resource.waiting)
-        return tuple((lock.owner, UN) for lock in queued if lock.owner != self._context.me)
-
-    def _resource(self, use: Use) -> Resource | None:
-        state = self._context.state
-        space = state.lockspaces.get(use.lockspace) if state else None
-        return space.resources.get(use.resource) if space else None
-
 
 def _gives_up(use: Use, mode: Mode) -> bool:
     """To tell of less than its user believes to hold needs no authority, and may not be put off: if that user
     stopped waiting it would go on believing in the old mode, and another node be granted what agrees with
     the new one."""
     return use.held is not None and use.held.mode is not mode and covers(use.held.mode, mode)
-
-
-def not_waited_for(use: Use) -> Refused:
-    return Refused(f"{use.what} is not waited for any more")
-
-
-def _wrong_flags(use: Use) -> BadInput:
-    return BadInput(f"{use.what}: these flags and modes do not go together", next="see dlm_lock(3)")
-
-
-def lost_error(what: str, node: str) -> LocksLost:
-    return LocksLost(
-        f"{what}: {node} was given up by the cluster: its locks are lost and its volumes closed",
-        node=node,
-        next="ringfence status",
-    )
 
 
 def _entry(ask: AskCluster) -> entries.Entry:
@@ -1031,27 +898,6 @@ def _entry_of_many(ask: AskMany) -> entries.LockRequests | entries.LockUnlocks:
         return entries.LockRequests(ask.lockspace, ask.resources, ask.mode, ask.flags)
     assert ask.kind is UNLOCK
     return entries.LockUnlocks(ask.lockspace, ask.resources)
-
-
-def _no_orphan(use: Use, number: int) -> RingfenceError:
-    if number == errno.EAGAIN:
-        return LockHeld(
-            f"{use.what}: no orphan here is {use.wanted.name}, those there are have other modes",
-            next=f"ringfence locks {use.lockspace}",
-        )
-    return NotFound(f"{use.what}: there is no orphan of it here", next=f"ringfence locks {use.lockspace}")
-
-
-def _why(use: Use) -> str:
-    """`why` takes VG/LV as well as LOCKSPACE/RESOURCE."""
-    kind, _, name = use.what.partition(" ")
-    return f"ringfence why {name if kind == 'LV' else f'{use.lockspace}/{use.resource}'}"
-
-
-def _join(lockspace: str) -> str:
-    if lockspace.startswith(VG_SPACE):
-        return f"vgchange --lockstart {lockspace.removeprefix(VG_SPACE)}"
-    return f"join lockspace {lockspace} first"
 
 
 def _unheard(client: int, lock: int, wants: Mode, tries: bool) -> None:

@@ -31,6 +31,7 @@ from ringfence.engine.commands.locking import space_of
 from ringfence.engine.context import AT_ONCE, Context, Phase
 from ringfence.engine.deadlines import Deadlines
 from ringfence.engine.deadlocks import Deadlocks
+from ringfence.engine.denials import lost_error
 from ringfence.engine.drills import Drills
 from ringfence.engine.effects import CallAgain, Effect, Ended, Keep, KeepConfig, Multicast, Record
 from ringfence.engine.facts import (
@@ -68,7 +69,7 @@ from ringfence.engine.fencer import Fencer
 from ringfence.engine.handovers import Handovers
 from ringfence.engine.identity import to_keep
 from ringfence.engine.inputs import DiskState, Input
-from ringfence.engine.locker import Locker, lost_error
+from ringfence.engine.locker import Locker
 from ringfence.engine.lvm_processes import LvmProcesses
 from ringfence.engine.lvmlockd.server import Lvmlockd
 from ringfence.engine.mover import Mover

@@ -25,11 +25,12 @@ from ringfence.engine import orders
 from ringfence.engine.agent_calls import AgentCalls, Call
 from ringfence.engine.client_locks import ClientLocks, Recall, in_use
 from ringfence.engine.context import Context
+from ringfence.engine.denials import lost_error
 from ringfence.engine.effects import DoOrder, Trace
 from ringfence.engine.facts import SpaceLeft
 from ringfence.engine.handover_entries import under_way
 from ringfence.engine.inputs import AgentExited
-from ringfence.engine.locker import Locker, lost_error
+from ringfence.engine.locker import Locker
 from ringfence.engine.path_locks import PathLocks
 from ringfence.engine.slots import Slots
 from ringfence.engine.together import Done, Together

@@ -10,9 +10,9 @@ from ringfence.core.ids import Life, Token
 from ringfence.core.modes import Mode
 from ringfence.engine import apply as engine_apply
 from ringfence.engine import losses, spaces, views
+from ringfence.engine.denials import Denials
 from ringfence.engine.facts import Fact, JoinDone, LockFact
 from ringfence.engine.grants import Grants
-from ringfence.engine.locker import Locker
 from ringfence.engine.state import ClusterState
 from ringfence.fencing.domain import Domain, Victim
 from ringfence.locks.flags import Flag
@@ -152,4 +152,4 @@ def _() -> list[Change]:
 def _() -> list[Change]:
     """The rule stands twice: whole VGs are tried for, and a node tries for nothing in a frozen lockspace."""
     runs = (spaces, "_runs", lambda state, space, node: state.member(space.name, node))
-    return [runs, (Locker, "_frozen", lambda self, use: "")]
+    return [runs, (Denials, "frozen", lambda self, lockspace: "")]
