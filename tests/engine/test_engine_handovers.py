@@ -401,7 +401,7 @@ def quiet(world: World) -> bool:
     running = [host.node for host in world.hosts.values() if host.running]
     return not any(
         node.context.state.victims()
-        or node._running._tasks.busy
+        or node._running._tasks.running()
         or any(way.step is not HandoverStep.LEND for way in node._running._tasks._handovers("vg0").values())
         for node in running
     )
