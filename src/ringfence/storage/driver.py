@@ -171,8 +171,10 @@ class Storage:
 
     def _write_version(self, order: WriteVersion) -> str:
         with ExitStack() as stack:
-            opened = self._open_all(stack, (*order.texts, *order.precommits, *order.commits))
+            opened = self._open_all(stack, (*order.zeros, *order.texts, *order.precommits, *order.commits))
             with _flushed(opened):
+                for one in order.zeros:
+                    self._zero_all(opened[one.path], one)
                 for what, writes in order.steps:
                     if what == "commit":
                         _flush(opened)
@@ -181,7 +183,7 @@ class Storage:
             return ""
         return self._keeper.committed(order.commits, self._keeper.headers_in(order.precommits))
 
-    def _open_all(self, stack: ExitStack, writes: Sequence[Write]) -> dict[str, DirectFile]:
+    def _open_all(self, stack: ExitStack, writes: Sequence[Write | ZeroBlocks]) -> dict[str, DirectFile]:
         paths = dict.fromkeys(write.path for write in writes)
         return {path: stack.enter_context(self._open(path, write=True)) for path in paths}
 
@@ -196,17 +198,20 @@ class Storage:
             self._guard(guard)
 
     def _zero(self, order: ZeroBlocks) -> None:
+        with self._open(order.path, write=True) as file:
+            self._zero_all(file, order)
+            file.flush()
+
+    def _zero_all(self, file: DirectFile, order: ZeroBlocks) -> None:
         """To crash points each piece is a write without bytes."""
         end = order.offset_bytes + order.length_bytes
-        with self._open(order.path, write=True) as file:
-            for index, start in enumerate(range(order.offset_bytes, end, ZERO_STEP_BYTES)):
-                piece = Write(order.path, start, b"")
-                self._guard(order.guard)
-                self._hook(Moment.BEFORE, "zero", index, piece)
-                file.zero(start, min(ZERO_STEP_BYTES, end - start))
-                self._hook(Moment.AFTER, "zero", index, piece)
-                self._guard(order.guard)
-            file.flush()
+        for index, start in enumerate(range(order.offset_bytes, end, ZERO_STEP_BYTES)):
+            piece = Write(order.path, start, b"")
+            self._guard(order.guard)
+            self._hook(Moment.BEFORE, "zero", index, piece)
+            file.zero(start, min(ZERO_STEP_BYTES, end - start))
+            self._hook(Moment.AFTER, "zero", index, piece)
+            self._guard(order.guard)
 
     def _copy(self, order: CopyBlocks) -> None:
         """To crash points each piece is a write."""
