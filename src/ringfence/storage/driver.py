@@ -129,14 +129,16 @@ class Storage:
         return found.devices
 
     def _read_disks(self, order: ReadDisks) -> Disks:
+        """Each device is opened once for all steps."""
         steps, answer = steps_of(order), None
-        while True:
-            try:
-                step = steps.send(answer)
-            except StopIteration as stop:
-                disks: Disks = stop.value
-                return disks
-            answer = self.do(step)
+        with self._reading() as read:
+            while True:
+                try:
+                    step = steps.send(answer)
+                except StopIteration as stop:
+                    disks: Disks = stop.value
+                    return disks
+                answer = read(step.reads) if isinstance(step, ReadBlocks) else self._scan()
 
     def _save(self, order: SaveText) -> str:
         if self._keeper is None:
@@ -144,14 +146,22 @@ class Storage:
         return self._keeper.save(order)
 
     def read(self, reads: tuple[Read, ...]) -> tuple[bytes | None, ...]:
-        answers: list[bytes | None] = []
+        with self._reading() as read:
+            return read(reads)
+
+    @contextmanager
+    def _reading(self) -> Iterator[Callable[[tuple[Read, ...]], tuple[bytes | None, ...]]]:
+        """What answers ReadBlocks: within, each device is opened once."""
         with ExitStack() as stack:
             opened: dict[str, DirectFile | None] = {}
-            for read in reads:
-                if read.path not in opened:
-                    opened[read.path] = self._open_to_read(stack, read.path)
-                answers.append(_read_one(opened[read.path], read))
-        return tuple(answers)
+
+            def read(reads: tuple[Read, ...]) -> tuple[bytes | None, ...]:
+                for path in dict.fromkeys(one.path for one in reads):
+                    if path not in opened:
+                        opened[path] = self._open_to_read(stack, path)
+                return tuple(_read_one(opened[one.path], one) for one in reads)
+
+            yield read
 
     def _open_to_read(self, stack: ExitStack, path: str) -> DirectFile | None:
         try:
