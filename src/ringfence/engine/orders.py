@@ -495,6 +495,9 @@ class WriteVersion(_Order, frozen=True):
     guard: str
     zeros: tuple[ZeroBlocks, ...] = ()
     """Carried out first of all: a little, for all other storage orders wait for this one."""
+    history: tuple[bytes, bytes] = (b"", b"")
+    """The texts before and after it, NUL and all, for whoever keeps them, who reads what the headers name if
+    it is not this."""
 
     @property
     def steps(self) -> tuple[tuple[str, tuple[Write, ...]], ...]:

@@ -57,8 +57,15 @@ class Keeper(Protocol):
     def headers_in(self, writes: Sequence[Write]) -> list[tuple[str, MdaHeader]]:
         """These stand there by now."""
 
-    def committed(self, writes: Sequence[Write], before: list[tuple[str, MdaHeader]]) -> str:
-        """They were.  Returns a warning for whoever changed it; empty: none."""
+    def committed(
+        self,
+        writes: Sequence[Write],
+        before: list[tuple[str, MdaHeader]],
+        texts: tuple[bytes, bytes] = (b"", b""),
+    ) -> str:
+        """They were.  Returns a warning for whoever changed it; empty: none.
+
+        Args: texts: what headers named before, and name now, or so it is said (`WriteVersion.history`)."""
 
     def save(self, order: SaveText) -> str:
         """As `SaveText` says."""
@@ -191,7 +198,8 @@ class Storage:
                     self._write_all(opened, what, writes, order.guard)
         if self._keeper is None:
             return ""
-        return self._keeper.committed(order.commits, self._keeper.headers_in(order.precommits))
+        before = self._keeper.headers_in(order.precommits)
+        return self._keeper.committed(order.commits, before, order.history)
 
     def _open_all(self, stack: ExitStack, writes: Sequence[Write | ZeroBlocks]) -> dict[str, DirectFile]:
         paths = dict.fromkeys(write.path for write in writes)

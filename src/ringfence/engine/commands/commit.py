@@ -171,8 +171,11 @@ def commit(prepared: Prepared, zeros: tuple[ZeroBlocks, ...] = ()) -> Generator[
 
 def write(prepared: Prepared, zeros: tuple[ZeroBlocks, ...] = ()) -> Generator[Order, Any, None]:
     """The first half of `commit`: it is on disk, and nobody was told."""
-    renames = prepared.vg.name != prepared.change.vg.name
-    yield from write_version(prepared.placed, prepared.text, prepared.vg.name, zeros, alone=renames)
+    before = prepared.change.vg
+    yield from write_version(
+        prepared.placed, prepared.text, prepared.vg.name, zeros, before.text,
+        alone=prepared.vg.name != before.name,
+    )  # fmt: skip
     if prepared.change.doubtful:
         yield from _read_back(prepared.placed, prepared.text)
     # A crash between commit and labels leaves PVs without the flag that says they are in a VG.
@@ -204,6 +207,7 @@ def write_version(
     text: bytes,
     vg: str,
     zeros: tuple[ZeroBlocks, ...] = (),
+    before: bytes = b"",
     *,
     alone: bool = False,
 ) -> Generator[Order, Any, None]:
@@ -211,6 +215,7 @@ def write_version(
 
     Args:
         zeros: before all of them.
+        before: the text that was committed, where there was one.
         alone: before the commit the old version is taken out of all areas but one.  For a VG that gets
             another name: where areas disagree about it, stock LVM2 goes by the old one, and by its locks."""
     pieces = [
@@ -224,7 +229,9 @@ def write_version(
     emptied = [_header_write(one, RawLocn(), one.slot) for one in order[1:]] if alone else []
     commits = [_header_write(one, one.slot, RawLocn()) for one in order]
     try:
-        yield WriteVersion(tuple(pieces), tuple(precommits), (*emptied, *commits), vg, zeros)
+        yield WriteVersion(
+            tuple(pieces), tuple(precommits), (*emptied, *commits), vg, zeros, (before, text)
+        )
     except DeviceFailed as error:
         # One area that names the new text is enough: it is committed, and the others lag.
         if not (yield from _committed_anywhere(placed)):
