@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 import subprocess
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from test_commands_groups import SIZES, blank, hide, on_two, with_slots
 from ringfence.core.errors import BadInput, Damaged, NotFound, Refused, TimedOut
 from ringfence.daemon.archive import Archive, archived, obstacle
 from ringfence.engine.orders import EndSlots, WriteVersion
+from ringfence.host.kept import keep_bytes
 from ringfence.lvm2.backup import KEEP_BYTES, Archived, archive_name, expired, of_vg, pack, read_head
 from ringfence.storage import Moment, Storage
 from ringfence.wire.client import (
@@ -153,28 +155,68 @@ def test_what_was_before_each_change_is_kept_and_what_is_now(three: World) -> No
     assert read_head((three.directory / "backup/vg1").read_bytes()).seqno == 4
 
 
-def test_a_burst_is_kept_by_its_ends(directory: Path) -> None:
-    """The thread is slower than the changes: what waits is joined, and nobody waits for it."""
-    import threading
-
+def gated(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    """The archive's thread writes no file before this is set."""
     gate = threading.Event()
-    world = World(directory, SIZES)
-    storage = Storage([str(directory / "*.img")], lambda vg: None)
 
-    def slow(reads: Any) -> Any:
-        if threading.current_thread().name == "archive":
-            gate.wait(60)
-        return storage.read(reads)
+    def slow(path: Path, data: bytes, mode: int) -> None:
+        gate.wait(60)
+        keep_bytes(path, data, mode)
 
-    world.keeper = Archive(directory / "archive", directory / "backup", "h", slow)
-    node = on_two(world)
+    monkeypatch.setattr("ringfence.daemon.archive.keep_bytes", slow)
+    return gate
+
+
+def test_a_burst_is_kept_by_its_ends(three: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The thread is slower than the changes: what waits is joined, and nobody waits for it."""
+    gate, node = gated(monkeypatch), on_two(three)
     for number in range(14):
         node.run(VgSet("vg0", add_tags=(f"t{number}",)))
     gate.set()
-    world.keeper.close()
-    files = of_vg(archived(directory / "archive"), "vg0")
-    assert len(files) <= 9
-    assert read_head((directory / "backup/vg0").read_bytes()).seqno == 16
+    three.keeper.close()
+    heads = [
+        read_head((three.directory / "archive" / one.name).read_bytes()).seqno
+        for one in of_vg(archived(three.directory / "archive"), "vg0")
+    ]
+    assert len(heads) <= 9
+    assert heads[:8] == list(range(1, 9))
+    assert read_head((three.directory / "backup/vg0").read_bytes()).seqno == 16
+
+
+def test_what_was_committed_is_kept_though_it_was_written_over(
+    three: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Short texts are not read again; longer ones are, and what is not there any more is left out."""
+    gate, node = gated(monkeypatch), on_two(three)
+    for number in range(4):
+        node.run(VgSet("vg0", add_tags=(f"t{number}",)))
+    for image in three.directory.glob("*.img"):
+        image.write_bytes(bytes(image.stat().st_size))
+    gate.set()
+    three.keeper.close()
+    place = three.directory / "archive"
+    texts = [(place / one.name).read_bytes() for one in of_vg(archived(place), "vg0")]
+    assert [read_head(text).seqno for text in texts] == [1, 2, 3, 4, 5]
+    assert [text.count(b'"t2"') for text in texts] == [0, 0, 0, 0, 1]
+    assert (three.directory / "backup/vg0").read_bytes().count(b'"t3"') == 1
+
+
+@pytest.mark.parametrize("trouble", ["long", "wrong"])
+def test_a_text_that_nobody_has_at_hand_is_read(
+    three: World, monkeypatch: pytest.MonkeyPatch, trouble: str
+) -> None:
+    if trouble == "long":
+        monkeypatch.setattr("ringfence.daemon.archive.SHORT_BYTES", 100)
+    else:
+        monkeypatch.setattr(
+            "ringfence.engine.commands.commit.WriteVersion",
+            lambda *args: WriteVersion(*args[:-1], (b"another\0", b"text\0")),
+        )
+    node = on_two(three)
+    node.run(VgSet("vg0", add_tags=("t0",)))
+    assert backup(node).count(b'"t0"') == 1
+    kept = of_vg(archived(three.directory / "archive"), "vg0")
+    assert [one.number for one in kept] == [0, 1]
 
 
 def test_the_archive_is_listed_again_only_when_somebody_else_changed_it(

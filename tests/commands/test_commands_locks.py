@@ -65,6 +65,7 @@ def sketch(node: Node) -> list[str]:
             case orders.WriteBlocks():
                 lines.append(f"write {order.what}")
             case orders.WriteVersion():
+                lines += [f"zero {zeros.length_bytes >> 20} MiB with" for zeros in order.zeros]
                 lines.append("write version")
             case orders.ZeroBlocks():
                 lines.append(f"zero {order.length_bytes >> 20} MiB")
@@ -113,7 +114,7 @@ def test_lvcreate_in_order(world: World, first: Node) -> None:
     assert sketch(first) == [
         "lock lvm_vg0 VGLK EX",
         "lock lvm_vg0 LV EX persistent",
-        "zero 8 MiB",
+        "zero 8 MiB with",
         "write version",
         "Publish",
         "unlock with value",

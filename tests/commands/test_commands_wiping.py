@@ -53,6 +53,7 @@ SECRET = b"another tenant's"
 def scaled(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(zeroing, "SLICE_BYTES", zeroing.SLICE_BYTES // 16)
     monkeypatch.setattr(zeroing, "AT_ONCE_BYTES", zeroing.AT_ONCE_BYTES // 16)
+    monkeypatch.setattr(zeroing, "ALONG_BYTES", zeroing.ALONG_BYTES // 16)
     monkeypatch.setattr(wiping, "STEP_LEAST_BYTES", zeroing.SLICE_BYTES)  # progress is committed, too
     monkeypatch.setattr(driver, "ZERO_STEP_BYTES", driver.ZERO_STEP_BYTES // 16)
 
@@ -121,6 +122,16 @@ def test_a_small_lv_is_zeroed_before_its_commit(world: World, first: Node) -> No
     assert kinds == ["ZeroBlocks", "ZeroBlocks", "WriteVersion"]
     first.run(LvCreate("vg0", "vm2", extents=8, activate="n"))
     assert secrets(world, 8, SMALL) == 0
+
+
+def test_a_little_is_zeroed_in_the_order_that_commits_it(world: World, first: Node) -> None:
+    soil(world)
+    first.run(LvCreate("vg0", "vm1", extents=1))
+    assert secrets(world, 1) == 0
+    assert secrets(world, 8, 1) == 8, "and nothing else"
+    assert not any(isinstance(one, orders.ZeroBlocks) for one in first.trace)
+    (written,) = [one for one in first.trace if isinstance(one, orders.WriteVersion)]
+    assert [(zero.length_bytes, zero.guard) for zero in written.zeros] == [(1 << 20, "vg0")]
 
 
 def test_without_wipe_nothing_is_zeroed(world: World, first: Node) -> None:

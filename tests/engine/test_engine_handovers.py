@@ -15,6 +15,7 @@ from ringfence.core.ids import Token
 from ringfence.core.modes import Mode
 from ringfence.engine import inputs, orders
 from ringfence.engine.commands.handover import take, take_back
+from ringfence.storage.direct import DirectFile
 from ringfence.wire import HANDOVERS, Speaks
 from ringfence.wire import client as calls
 from ringfence.wire.block import Extent, Hold
@@ -314,22 +315,26 @@ def test_what_cannot_be_handed_over_is_refused_and_stays(world: World) -> None:
     assert one.reply(asked)["state"] == "handed over", "once nothing is in the way"
 
 
-def test_a_taker_that_reads_other_metadata_is_refused_before_anything_waits(world: World) -> None:
+def test_a_taker_that_reads_other_metadata_is_refused_before_anything_waits(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     two = world.hosts[2]
-    read, stale = two.storage.read, world.image.read_bytes()
+    do, stale = two.storage.do, world.image.read_bytes()
     world.hosts[3].do(calls.LvCreate("vg0", "other", extents=1, activate="n"))
 
-    def reads_old(reads: tuple[orders.Read, ...]) -> tuple[bytes | None, ...]:
-        return tuple(stale[one.offset_bytes :][: one.length_bytes] for one in reads)
+    def reads_old(order: orders.StorageOrder) -> Any:
+        with monkeypatch.context() as patched:
+            patched.setattr(DirectFile, "read", lambda file, at, length: stale[at:][:length])
+            return do(order)
 
-    two.storage.read = reads_old  # type: ignore[method-assign]
+    two.storage.do = reads_old  # type: ignore[method-assign]
     world.hosts[1].reloads.clear()
     asked = world.hosts[1].ask(GIVE)
     world.pass_ms(200)
     with pytest.raises(Refused, match="VG vg0 is version 2 on an-a01n02, and 3 where it is given"):
         world.hosts[1].reply(asked)
     assert world.hosts[1].reloads == []
-    two.storage.read = read  # type: ignore[method-assign]
+    two.storage.do = do  # type: ignore[method-assign]
     settled(world, writer=1)
 
 
@@ -401,7 +406,7 @@ def quiet(world: World) -> bool:
     running = [host.node for host in world.hosts.values() if host.running]
     return not any(
         node.context.state.victims()
-        or node._running._tasks.busy
+        or node._running._tasks.running()
         or any(way.step is not HandoverStep.LEND for way in node._running._tasks._handovers("vg0").values())
         for node in running
     )

@@ -11,6 +11,7 @@ from ringfence.core.modes import Mode
 from ringfence.engine import orders
 from ringfence.engine.locker import Locker
 from ringfence.engine.tasks import Tasks
+from ringfence.wire import UNCLEAN
 
 UUID = "0" * 32
 
@@ -45,7 +46,7 @@ def test_a_command_that_ends_by_what_another_is_told_is_told_once(parts: tuple[T
     tasks.start("second", waits(orders.JoinLockspace("games")), second, client=7)
     tasks.lost()
     assert told == [("first", LocksLost), ("second", TimedOut)]
-    assert not tasks.busy
+    assert not tasks.running()
 
 
 def test_locks_that_are_not_asked_for_yet_are_not_asked_for_in_another_life(
@@ -67,3 +68,40 @@ def test_locks_that_are_not_asked_for_yet_are_not_asked_for_in_another_life(
     assert (locker.persistent(), told) == ([], [])
     tasks.order_done(tasks._last_order, (None,), None)
     assert (locker.persistent(), told) == ([], [LocksLost])
+
+
+QUIETLY = (orders.Identity(), orders.ReadDisks(()))
+LOUDLY = (orders.NoteStopped("vg0"), orders.ReadDisks(()))
+
+
+@pytest.mark.parametrize(
+    ("asks", "client", "all_round"), [(QUIETLY, 7, False), (QUIETLY, None, True), (LOUDLY, 7, True)]
+)
+def test_who_may_wait_for_the_end_of_a_command_looks_then(
+    parts: tuple[Tasks, Locker], asks: tuple[orders.Order, ...], client: int | None, all_round: bool
+) -> None:
+    """A client is answered; whoever runs a command of this node's own, or after one that has touched more
+    than locks, may have something left to do."""
+    tasks, _ = parts
+
+    def command() -> orders.Command:
+        for order in asks:
+            yield from waits(order)
+
+    tasks.start("one", command(), lambda result, error: None, client)
+    context = tasks._context
+    context.only_locks = True  # in another step
+    tasks.order_done(tasks._last_order, None, None)
+    assert not tasks.running()
+    assert context.only_locks is not all_round
+
+
+def test_unclean_lvs_that_only_this_host_knows_of_are_looked_at(parts: tuple[Tasks, Locker]) -> None:
+    """The protocol is too old for an entry about them, which would say so."""
+    tasks, _ = parts
+    context = tasks._context
+    assert context.state is not None
+    context.state.protocol, context.only_locks = UNCLEAN - 1, True
+    tasks.start("one", waits(orders.Publish("vg0", 3, 1, "", unclean=(UUID,))), lambda *_: None, client=7)
+    assert context.unclean("vg0") == (UUID,)
+    assert not context.only_locks

@@ -215,3 +215,25 @@ def test_blocks_of_4096_bytes_are_respected(image: str, monkeypatch: pytest.Monk
     before = Path(image).read_bytes()
     Storage([image], allow).do(one(image, 4608, b"\xee" * 512))
     assert Path(image).read_bytes() == before[:4608] + b"\xee" * 512 + before[5120:]
+
+
+def test_memory_that_is_used_again_shows_nothing_of_what_was_in_it(tmp_path: Path) -> None:
+    """Neither where a file ends early nor where blocks are filled up; and what is long has its own."""
+    long, short = tmp_path / "long.img", tmp_path / "short.img"
+    long.write_bytes(b"s" * (1 << 20))
+    short.write_bytes(b"a" * 1000 + b"b" * 524)
+    with direct.DirectFile(str(long), write=False) as file:
+        assert file.read(0, 1 << 20) == b"s" * (1 << 20)
+        assert file.read(0, 8192) == b"s" * 8192
+    with direct.DirectFile(str(short), write=True) as file:
+        with pytest.raises(DeviceFailed):
+            file.read(1000, 1000)
+        assert file.read(999, 3) == b"abb"
+        file.write(1000, b"c" * 24)
+        assert file.read(0, 1524) == b"a" * 1000 + b"c" * 24 + b"b" * 500
+
+
+def test_memory_that_is_in_use_is_not_given_to_another(tmp_path: Path) -> None:
+    with direct._aligned(4096) as one, direct._aligned(4096) as other:
+        one[:], other[:] = b"1" * 4096, b"2" * 4096
+        assert bytes(one) == b"1" * 4096

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from ringfence.core.errors import DeviceFailed, NoAuthority
-from ringfence.engine.orders import Probe, ZeroBlocks
+from ringfence.engine.orders import Probe, Write, WriteVersion, ZeroBlocks
 from ringfence.storage import Storage, direct, driver
 from ringfence.storage import probe as probing
 from ringfence.volumes.signatures import Probed, Prober, Signature, Use
@@ -125,3 +125,23 @@ def test_where_libblkid_cannot_tell_the_own_table_does(
     monkeypatch.setattr(probing, "_PATH", f"{tools}:/bin" if trouble != "absent" else str(tools))
     monkeypatch.setattr(probing, "LIMIT_S", 0.2)
     assert probe(image) == Probed((Signature("xfs", Use.SINGLE_HOST, 0),), Prober.OWN_TABLE)
+
+
+def test_what_is_zeroed_along_with_a_version_comes_before_all_of_it(image: str) -> None:
+    """Without authority for it nothing of the version is written."""
+    text, commit = Write(image, MIB, b"t" * 512), Write(image, MIB + 512, b"c" * 512)
+    order = WriteVersion((text,), (), (commit,), "vg0", (ZeroBlocks(image, 0, 1024, "vg0"),))
+    seen = []
+    Storage([image], allow, lambda moment, what, index, write: seen.append((moment, what))).do(order)
+    assert [what for moment, what in seen if moment is driver.Moment.BEFORE] == ["zero", "text", "commit"]
+    written = bytes(1024) + b"\xaa" * (MIB - 1024) + b"t" * 512 + b"c" * 512
+    assert Path(image).read_bytes()[: len(written)] == written
+
+    Path(image).write_bytes(b"\xaa" * SIZE)
+
+    def guard(vg: str) -> None:
+        raise NoAuthority("lapsed")
+
+    with pytest.raises(NoAuthority):
+        Storage([image], guard).do(order)
+    assert Path(image).read_bytes() == b"\xaa" * SIZE

@@ -1,6 +1,7 @@
 """The history of VGs' metadata on this host: ARCHIVE/VG_NNNNN-CRC.vg before each change, BACKUP/VG after it.
 
-A thread of its own reads the texts where they stand on the disks and writes the files: nobody waits for it.
+A thread of its own writes the files: nobody waits for it.  Short texts it has from whoever wrote them, if
+they are what the headers name; the others it reads where they stand on the disks.
 A text is in its ring until the change after the next; one that was written over by then has another checksum,
 and is left out.  So are versions in the middle of a burst that is faster than the thread: of each device some
 changes wait, and those that come are joined to the latest one.  Between long texts the thread rests.
@@ -30,6 +31,8 @@ _WAITING = 8
 _MODE = 0o600
 _CLOSE_S = 5.0
 _LONG_S = 0.05
+SHORT_BYTES = 1 << 20
+"""Texts are not read again; longer ones do not wait in memory."""
 FULL_BYTES = 64 << 10
 _REST = 4.0
 """So many times as long as it works for a long text the thread rests."""
@@ -42,6 +45,8 @@ class Change(msgspec.Struct, frozen=True):
     path: str
     old: MdaHeader | None
     new: MdaHeader | None
+    texts: tuple[bytes, bytes] = (b"", b"")
+    """Perhaps those, NUL and all."""
 
 
 class Archive:
@@ -88,13 +93,20 @@ class Archive:
         """What they say of committed texts."""
         return _headers([(one, one.data) for one in writes])
 
-    def committed(self, writes: Sequence[Write], before: list[tuple[str, MdaHeader]]) -> str:
+    def committed(
+        self,
+        writes: Sequence[Write],
+        before: list[tuple[str, MdaHeader]],
+        texts: tuple[bytes, bytes] = (b"", b""),
+    ) -> str:
         """Those headers were written.  Returns a warning: no history is kept of it; or nothing."""
-        self._note(writes, before)
+        self._note(writes, before, texts)
         why = self._failed or obstacle(self._archive) or obstacle(self._backup)
         return f"WARNING: the history of VGs' metadata is not kept on {self._host}: {why}" if why else ""
 
-    def _note(self, writes: Sequence[Write], before: list[tuple[str, MdaHeader]]) -> None:
+    def _note(
+        self, writes: Sequence[Write], before: list[tuple[str, MdaHeader]], texts: tuple[bytes, bytes]
+    ) -> None:
         after = self.headers_in(writes)
         if not before and not after:
             return
@@ -102,14 +114,15 @@ class Archive:
         old = next((header for where, header in before if where == path), None)
         path, old = (path, old) if old is not None or not before else before[0]
         new = next((header for where, header in after if where == path), None)
-        self._put(Change(path, old, new))
+        was, now = (text if len(text) <= SHORT_BYTES else b"" for text in texts)
+        self._put(Change(path, old, new, (was, now)))
 
     def _put(self, change: Change) -> None:
         with self._lock:
             mine = [at for at, one in enumerate(self._waiting) if one.path == change.path]
             if len(mine) >= _WAITING:
                 last = self._waiting.pop(mine[-1])
-                change = Change(change.path, last.old, change.new)
+                change = Change(change.path, last.old, change.new, (last.texts[0], change.texts[1]))
             self._waiting.append(change)
         self._wake.put(True)
 
@@ -120,7 +133,7 @@ class Archive:
         with self._writing:
             while self._keep_next():
                 pass
-            text = self._text(order.path, order.header)
+            text = self._text(order.path, order.header, b"")
             said = heading(text[:HEADER_BYTES])
             if said is None:
                 raise Damaged(f"{order.path}: the metadata text does not begin with a VG")
@@ -171,21 +184,25 @@ class Archive:
         what = ""
         if change.new is not None:
             with suppress(Damaged):  # written over meanwhile: a later change has it
-                text = self._text(change.path, change.new)
+                text = self._text(change.path, change.new, change.texts[1])
                 what = description_of(text)
                 said = heading(text[:HEADER_BYTES])
                 if said is not None:
                     self._write_backup(said[0], text, f"Created *after* executing '{what}'")
         if change.old is not None:
             with suppress(Damaged):
-                text = self._text(change.path, change.old)
+                text = self._text(change.path, change.old, change.texts[0])
                 said = heading(text[:HEADER_BYTES])
                 if said is not None:
                     what = what or "ringfence vgremove" if change.new is None else what
                     self._write_archive(said[0], text, change.old.committed.crc, what)
 
-    def _text(self, path: str, header: MdaHeader) -> bytes:
-        """Raises Damaged: it is not there (any more); DeviceFailed."""
+    def _text(self, path: str, header: MdaHeader, said: bytes) -> bytes:
+        """The text that a header names, without its NUL: what is said to be it, or what is there.
+
+        Raises Damaged: it is not there (any more); DeviceFailed."""
+        with suppress(Damaged):
+            return check_text(header.committed, said, path)
         pieces = text_ranges(header, header.committed)
         blocks = self._read(tuple(Read(path, piece.offset_bytes, piece.size_bytes) for piece in pieces))
         if any(data is None for data in blocks):
@@ -238,11 +255,11 @@ def _headers(blocks: list[tuple[Write, bytes | None]]) -> list[tuple[str, MdaHea
 
 def obstacle(directory: Path) -> str:
     """Why no file can be kept there, as far as that shows without one; empty: nothing is in the way."""
-    place = directory
+    place = os.fspath(directory)
     try:
-        while not place.exists():
-            place = place.parent
-        if not place.is_dir():
+        while not os.path.exists(place):  # each change asks: half as long as by pathlib
+            place = os.path.dirname(place)
+        if not os.path.isdir(place):
             return f"{place} is not a directory"
         space = os.statvfs(place)
     except OSError as error:

@@ -187,11 +187,11 @@ class _Node:
         context.only_locks, context.more, context.more_locks = True, False, False
         context.budget = context.at_once
         self._take(input)
-        if context.only_locks and not self._tasks.busy and not self._requests.busy:
+        if self._touched_only_locks:
             self.locker.look()
             if self._lvmlockd.used:
                 self._lvmlockd.look()
-        else:
+        if not self._touched_only_locks:  # perhaps by what was seen there
             self.locker.let_go()
             self._look_round()
         if not context.left:
@@ -207,6 +207,16 @@ class _Node:
         effects, context.effects = context.effects, []
         return effects
 
+    @property
+    def _touched_only_locks(self) -> bool:
+        """Whether nobody has to look at more than locks after this step."""
+        return (
+            self.context.only_locks
+            and not self._tasks.waits
+            and not self._requests.busy
+            and not self._handovers.follows_locks
+        )
+
     def _take(self, input: Input) -> None:
         if isinstance(input, inputs.Asked):
             self._requests.asked(input)
@@ -221,6 +231,9 @@ class _Node:
             self._called = False
             self.context.only_locks, self._called_for_all = not self._called_for_all, False
             self._views.go_on()
+            return
+        if isinstance(input, inputs.OrderDone) and input.order >= 0:
+            self._tasks.order_done(input.order, input.answer, input.error)
             return
         self.context.only_locks = False
         match input:
@@ -239,10 +252,7 @@ class _Node:
             case inputs.AgentExited():
                 self._calls.exited(input)
             case inputs.OrderDone():
-                if input.order < 0:
-                    self._slots.done(input.order, input.answer, input.error)
-                else:
-                    self._tasks.order_done(input.order, input.answer, input.error)
+                self._slots.done(input.order, input.answer, input.error)
             case inputs.PathsDropped():
                 self._views.paths_dropped(input)
             case inputs.ProcessEnded():
@@ -536,10 +546,14 @@ class _Node:
     def _fact(self, fact: Fact) -> None:
         context = self.context
         me = context.me
+        if isinstance(fact, Noted):
+            context.out(Record(fact.kind, fact.what, fact.fields))
+            return
+        if isinstance(fact, VgChanged):
+            self._vg_changed(fact)
+            return
         context.only_locks = False
         match fact:
-            case Noted():
-                context.out(Record(fact.kind, fact.what, fact.fields))
             case Retokened():
                 if fact.node == me:
                     self.locker.grants.retokened(fact)
@@ -589,8 +603,6 @@ class _Node:
                     self._views.go_stale(fact.why)
             case NotAdmitted():
                 context.refused[fact.node] = fact.why
-            case VgChanged():
-                self._vg_changed(fact)
             case ConfigAccepted():
                 context.config = fact.config
                 self._configured()
@@ -608,12 +620,13 @@ class _Node:
         """A VG that another node shares or changes starts here too, unless it was stopped by hand; the
         lockspace of one that it removes is left."""
         self._follow(fact)
-        self.refreshes.changed(fact)
+        if self.refreshes.changed(fact):
+            self.context.only_locks = False
         if fact.by != self.context.me and fact.seqno <= self._seqnos.get(fact.vg, 0):
             self.context.vg_uuids.pop(space_of(fact.vg), None)  # removed, or made anew: another VG
         self._seqnos[fact.vg] = fact.seqno
         if fact.by != self.context.me and (fact.removed or not self.context.is_in(space_of(fact.vg))):
-            self._autostart.due = True
+            self._autostart.due, self.context.only_locks = True, False
         if fact.removed:
             self._autostart.removed[fact.vg] = True
         else:

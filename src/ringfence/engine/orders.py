@@ -471,24 +471,6 @@ class WriteBlocks(_Order, frozen=True):
     """Names the step for crash points: "pv-header", "text", "precommit", "commit"."""
 
 
-class WriteVersion(_Order, frozen=True):
-    """Write a VG's next version: the steps that `lvm2.area` names, each on all areas before the next.  Answer
-    and guard as of WriteBlocks.
-
-    Flushed before the commit, and before the answer: of what is there before the commit nobody believes more
-    than its checksum says, in whatever order a power cut leaves it."""
-
-    texts: tuple[Write, ...]
-    precommits: tuple[Write, ...]
-    commits: tuple[Write, ...]
-    guard: str
-
-    @property
-    def steps(self) -> tuple[tuple[str, tuple[Write, ...]], ...]:
-        """Each with its name for crash points."""
-        return ("text", self.texts), ("precommit", self.precommits), ("commit", self.commits)
-
-
 class ZeroBlocks(_Order, frozen=True):
     """Make a range read as zeros, flushed before the answer.  Answer: None.
 
@@ -500,6 +482,29 @@ class ZeroBlocks(_Order, frozen=True):
     offset_bytes: int
     length_bytes: int
     guard: str
+
+
+class WriteVersion(_Order, frozen=True):
+    """Write a VG's next version: the steps that `lvm2.area` names, each on all areas before the next.  Answer
+    and guard as of WriteBlocks.
+
+    Flushed before the commit, and before the answer: of what is there before the commit nobody believes more
+    than its checksum says, in whatever order a power cut leaves it; and what is zeroed along is nobody's."""
+
+    texts: tuple[Write, ...]
+    precommits: tuple[Write, ...]
+    commits: tuple[Write, ...]
+    guard: str
+    zeros: tuple[ZeroBlocks, ...] = ()
+    """Carried out first of all: a little, for all other storage orders wait for this one."""
+    history: tuple[bytes, bytes] = (b"", b"")
+    """The texts before and after it, NUL and all, for whoever keeps them, who reads what the headers name if
+    it is not this."""
+
+    @property
+    def steps(self) -> tuple[tuple[str, tuple[Write, ...]], ...]:
+        """Behind the zeros; each with its name for crash points."""
+        return ("text", self.texts), ("precommit", self.precommits), ("commit", self.commits)
 
 
 class CopyBlocks(_Order, frozen=True):

@@ -163,12 +163,13 @@ class Refreshes:
                 one = self._vgs.setdefault(vg, _Vg())
                 one.due_ns = one.due_ns or self._context.now_ns
 
-    def changed(self, fact: VgChanged) -> None:
-        """A VG's metadata was changed, by whomever."""
-        self.own.changed(fact)
+    def changed(self, fact: VgChanged) -> bool:
+        """A VG's metadata was changed, by whomever.  Returns whether something here may have to follow."""
+        due = self.own.changed(fact)
         one = self._vgs.get(fact.vg)
         if one is not None and one.due_ns == 0:
             one.due_ns = max(self._context.now_ns, one.began_ns + SPACING_MS * 1_000_000)
+        return due or one is not None
 
     def asked(self, fact: RefreshAsked) -> None:
         context, state = self._context, self._context.running

@@ -47,15 +47,14 @@ class Reloads:
 
     # -- reasons to look -------------------------------------------------------------------
 
-    def changed(self, fact: VgChanged) -> None:
+    def changed(self, fact: VgChanged) -> bool:
+        """Returns whether there is something to look at."""
         if fact.delta is None:
-            self._due(fact.vg)
-            return
+            return self._due(fact.vg)
         opened = self._tasks.opened
         uuids = (section_uuid(section) for splice in fact.delta.splices for section in splice.lvs)
         lvs = dict.fromkeys(uuid for uuid in uuids if (fact.vg, uuid) in opened)
-        if lvs:
-            self._due(fact.vg, lvs)
+        return self._due(fact.vg, lvs) if lvs else False
 
     def entered(self) -> None:
         """This node runs in a new epoch: it may have missed changes, or taken paths over."""
@@ -75,13 +74,15 @@ class Reloads:
             return
         self._due(order.vg, {order.uuid: None})
 
-    def _due(self, vg: str, lvs: dict[str, None] | None = None) -> None:
-        """Args: lvs: these, by uuid; None: all that are open."""
-        if any(opened == vg for opened, _ in self._tasks.opened):
-            one = self._vgs.setdefault(vg, _Vg())
-            one.due_ns = self._context.now_ns
-            one.all |= lvs is None
-            one.lvs |= lvs or {}
+    def _due(self, vg: str, lvs: dict[str, None] | None = None) -> bool:
+        """Args: lvs: these, by uuid; None: all that are open.  Returns whether any is open."""
+        if not any(opened == vg for opened, _ in self._tasks.opened):
+            return False
+        one = self._vgs.setdefault(vg, _Vg())
+        one.due_ns = self._context.now_ns
+        one.all |= lvs is None
+        one.lvs |= lvs or {}
+        return True
 
     def lost(self) -> None:
         """This life is stale."""

@@ -127,7 +127,8 @@ class Requests:
             if isinstance(call, calls.LOCK_CALLS):
                 self.locks.asked(client, id, call, asked.who)
                 return
-            self._context.only_locks = False
+            if not isinstance(call, calls.VOLUME_CALLS):  # of those it is their orders that say so
+                self._context.only_locks = False
             self._dispatch(client, id, call, asked.who)
         except RingfenceError as error:
             self._send(client, Reply(id, error=error.as_dict()))

@@ -44,6 +44,17 @@ UUIDS = 4
 END_SLOTS_MS = 5000
 FAULT_LENGTH = 300
 WRITES = orders.WriteBlocks, orders.WriteVersion
+QUIET = (
+    orders.Acquire, orders.Convert, orders.Release, orders.FindLock, orders.FindLocks, orders.Holders,
+    orders.Identity, orders.Joined, orders.SeqnoHeard, orders.Recall, orders.Remember, orders.Publish,
+    orders.ReadDisks, orders.ReadBlocks, orders.WriteBlocks, orders.WriteVersion, orders.ZeroBlocks,
+)  # fmt: skip
+"""What commands ask for of which nothing follows, on this node, but what becomes of their locks and entries
+(`Context.only_locks`): `Tasks.look` waits for none of them, and no part that looks round reads what they
+change.  They ask the locker, which is looked at in each step; or read the ordered state, this node's name, or
+the VGs that it knows, which no part looks at; or submit a notice, whose facts say what follows of it wherever
+it is applied; or have a thread read or write disks, of which the command alone learns.
+(tests/sim/test_sim_quiet_steps.py looks round after each such step, and finds nothing.)"""
 Finished = Callable[[Any, RingfenceError | None], None]
 Told = Callable[[RingfenceError | None], None]
 
@@ -103,6 +114,8 @@ class Task(msgspec.Struct):
     """How it has ended, while the driver has yet an order of it."""
     broken: bool = False
     """By a fault of its own."""
+    loud: bool = False
+    """It has asked for something that is not `QUIET`."""
     warnings: list[str] = []
     """By whoever carried its orders out: they go with its result."""
 
@@ -156,9 +169,9 @@ class Tasks:
         self._advance(task, None, None)
 
     @property
-    def busy(self) -> bool:
-        """Whether a command runs, and may wait for something."""
-        return bool(self._tasks)
+    def waits(self) -> bool:
+        """Whether a command waits for something that is looked at (`look`)."""
+        return any(not isinstance(task.waits_for, QUIET) for task in self._tasks.values())
 
     def running(self) -> list[Task]:
         return list(self._tasks.values())
@@ -170,6 +183,8 @@ class Tasks:
         if given is None:
             return
         task, done = given.task, given.order
+        if not isinstance(done, QUIET):
+            self._context.only_locks = False
         if isinstance(done, WRITES) and answer and answer not in task.warnings:
             task.warnings.append(answer)
         if not given.stale:
@@ -283,6 +298,8 @@ class Tasks:
                 self._broken(task, fault)
                 return
             task.waits_for = order
+            if not isinstance(order, QUIET):
+                task.loud, self._context.only_locks = True, False
             try:
                 answered, answer = self._order(task, order)
                 error = None
@@ -302,6 +319,8 @@ class Tasks:
             task.over = result, error
             return
         del self._tasks[task.number]
+        if task.loud or task.client is None:  # another part of this node may wait for its end
+            self._context.only_locks = False
         if task.leaves:
             self._locker.leaving = self._leaving()
         if task.broken:
@@ -599,6 +618,7 @@ class Tasks:
     def _publish(self, order: orders.Publish) -> None:
         context, vg = self._context, order.vg
         if context.state is None or context.protocol < UNCLEAN:
+            context.only_locks = False  # for those who go on with them
             context.see_unclean(vg, order.unclean)
         elif (
             tuple(context.state.unclean.get(vg, ())) != order.unclean

@@ -44,11 +44,12 @@ from ringfence.membership.authority import Authority
 from ringfence.membership.barrier import Barrier, Verdict
 from ringfence.membership.quorum import is_primary
 from ringfence.wire import FENCING, LEAVE_OUT, ring
-from ringfence.wire.entries import LOCK_ENTRIES, Goodbye, weight
+from ringfence.wire.entries import LOCK_ENTRIES, Goodbye, VolumeNotice, weight
 from ringfence.wire.ring import Heartbeat, LeaveOut, Ready, Snapshot, Submitted
 
 Event = tuple[int, Life, ring.Item | None]
 """(sender, its life, what it said), in the total order; None: the frame itself was heard."""
+_QUIET_ENTRIES = (*LOCK_ENTRIES, VolumeNotice)
 LOSS_DETECTIONS = 2
 """A ring that has delivered nothing for longer than so many detection times has not just lost a member."""
 Work = Iterator[list[Fact]]
@@ -286,7 +287,7 @@ class Views:
             return
         if frame.epoch != context.epoch or frame.life.node != sender:
             return
-        context.only_locks = nothing_else and all(map(_of_locks, frame.items))
+        context.only_locks = nothing_else and all(map(_is_quiet, frame.items))
         context.hearing.heard(frame.life, context.now_ns)
         if context.only_locks and not self._unsure and self._all_are_heard and self._moves:
             for item in frame.items:  # as `_event` would
@@ -728,5 +729,6 @@ def _extra(item: ring.Item | None) -> int:
     return weight(item.entry) - 1 if isinstance(item, Submitted) else 0
 
 
-def _of_locks(item: ring.Item) -> bool:
-    return isinstance(item, Submitted) and isinstance(item.entry, LOCK_ENTRIES)
+def _is_quiet(item: ring.Item) -> bool:
+    """Whether nothing follows of it but what its facts say: it is of locks, or of a VG that has changed."""
+    return isinstance(item, Submitted) and isinstance(item.entry, _QUIET_ENTRIES)

@@ -18,6 +18,7 @@ import contextlib
 import ctypes
 import enum
 import errno
+import functools
 import mmap
 import os
 import sys
@@ -45,6 +46,7 @@ class _Page(ctypes.LittleEndianStructure):
     _fields_ = [("deadline_ns", ctypes.c_uint64)]
 
 
+@functools.lru_cache(maxsize=256)  # it is asked before and after each write
 def page_path(directory: Path, incarnation: int, page: str) -> Path:
     """Where `page` ("grant" or "vg/NAME") of an incarnation lies under RUN/authority.
 

@@ -88,9 +88,10 @@ class Storage:
         done: Callable[[inputs.OrderDone], None],
     ) -> None:
         if isinstance(body, orders.ZeroBlocks):
-            zeros = orders.Write(body.path, body.offset_bytes, bytes(body.length_bytes))
-            body = orders.WriteBlocks((zeros,), body.guard, "zero")
-        steps = body.steps if isinstance(body, orders.WriteVersion) else ()
+            body = orders.WriteBlocks((_zeros(body),), body.guard, "zero")
+        steps: tuple[tuple[str, tuple[orders.Write, ...]], ...] = ()
+        if isinstance(body, orders.WriteVersion):
+            steps = (("zero", tuple(map(_zeros, body.zeros))), *body.steps)
         if isinstance(body, orders.WriteBlocks):
             steps = ((body.what, body.writes),)
         writes = deque((what, one) for what, some in steps for one in some)
@@ -240,3 +241,7 @@ class Storage:
 
     def _disk(self, write: orders.Write) -> Disk:
         return self._disks.disks[write.path]
+
+
+def _zeros(order: orders.ZeroBlocks) -> orders.Write:
+    return orders.Write(order.path, order.offset_bytes, bytes(order.length_bytes))

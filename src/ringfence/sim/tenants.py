@@ -25,6 +25,7 @@ EXTENT_BYTES = 16 << 10
 _SMALL: tuple[tuple[Any, str, int], ...] = (
     (zeroing, "SLICE_BYTES", EXTENT_BYTES),
     (zeroing, "AT_ONCE_BYTES", 2 * EXTENT_BYTES),
+    (zeroing, "ALONG_BYTES", EXTENT_BYTES),
     (wiping, "STEP_LEAST_BYTES", EXTENT_BYTES),
     (wiping, "STEP_MOST_BYTES", EXTENT_BYTES),
     (moving, "SLICE_BYTES", EXTENT_BYTES),

@@ -17,6 +17,9 @@ import mmap
 import os
 import stat
 import struct
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import TracebackType
 
 from ringfence.core.errors import DeviceFailed
@@ -30,8 +33,36 @@ _ZEROS_BYTES = 1 << 20
 _CANNOT = (errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.ENODEV)
 """What fallocate says where a device or a file system does not know a mode, or not for this range."""
 
+_SCRATCH_BYTES = 256 << 10
+
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
+
+
+class _Scratch(threading.local):
+    """Aligned memory of a thread, for what is short: pages of its own for each read cost more than that."""
+
+    memory: memoryview | None = None
+
+
+_scratch = _Scratch()
+
+
+@contextmanager
+def _aligned(length: int) -> Iterator[memoryview]:
+    """So much memory, of whatever content."""
+    if length > _SCRATCH_BYTES:
+        with mmap.mmap(-1, length) as buffer, memoryview(buffer) as whole:
+            yield whole
+        return
+    memory, _scratch.memory = _scratch.memory, None  # nobody else's meanwhile
+    if memory is None:
+        memory = memoryview(mmap.mmap(-1, _SCRATCH_BYTES))
+    try:
+        with memory[:length] as part:
+            yield part
+    finally:
+        _scratch.memory = memory
 
 
 def _fallocate(fd: int, mode: int, offset_bytes: int, length_bytes: int) -> bool:
@@ -102,7 +133,7 @@ class DirectFile:
     def _working_block(self) -> int:
         """A file on a disk with 4 KiB blocks refuses smaller ones; its size does not tell."""
         try:
-            with mmap.mmap(-1, _LARGEST_BLOCK) as buffer, memoryview(buffer)[: self._block] as view:
+            with _aligned(self._block) as view:
                 os.preadv(self._fd, [view], 0)
         except OSError as error:
             if error.errno != errno.EINVAL:
@@ -164,7 +195,7 @@ class DirectFile:
         """Whole blocks, or a part of them; fewer only if the file ends behind what is needed."""
         if length == 0:
             return b""
-        with mmap.mmap(-1, length) as buffer, memoryview(buffer) as memory:
+        with _aligned(length) as memory:
             done = 0
             while done < needed:
                 with memory[done:] as view:
@@ -178,7 +209,7 @@ class DirectFile:
     def _write_blocks(self, first: int, data: bytes) -> None:
         if not data:
             return
-        with mmap.mmap(-1, len(data)) as buffer, memoryview(buffer) as memory:
+        with _aligned(len(data)) as memory:
             memory[:] = data
             done = 0
             while done < len(data):

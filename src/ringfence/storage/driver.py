@@ -57,8 +57,15 @@ class Keeper(Protocol):
     def headers_in(self, writes: Sequence[Write]) -> list[tuple[str, MdaHeader]]:
         """These stand there by now."""
 
-    def committed(self, writes: Sequence[Write], before: list[tuple[str, MdaHeader]]) -> str:
-        """They were.  Returns a warning for whoever changed it; empty: none."""
+    def committed(
+        self,
+        writes: Sequence[Write],
+        before: list[tuple[str, MdaHeader]],
+        texts: tuple[bytes, bytes] = (b"", b""),
+    ) -> str:
+        """They were.  Returns a warning for whoever changed it; empty: none.
+
+        Args: texts: what headers named before, and name now, or so it is said (`WriteVersion.history`)."""
 
     def save(self, order: SaveText) -> str:
         """As `SaveText` says."""
@@ -129,14 +136,16 @@ class Storage:
         return found.devices
 
     def _read_disks(self, order: ReadDisks) -> Disks:
+        """Each device is opened once for all steps."""
         steps, answer = steps_of(order), None
-        while True:
-            try:
-                step = steps.send(answer)
-            except StopIteration as stop:
-                disks: Disks = stop.value
-                return disks
-            answer = self.do(step)
+        with self._reading() as read:
+            while True:
+                try:
+                    step = steps.send(answer)
+                except StopIteration as stop:
+                    disks: Disks = stop.value
+                    return disks
+                answer = read(step.reads) if isinstance(step, ReadBlocks) else self._scan()
 
     def _save(self, order: SaveText) -> str:
         if self._keeper is None:
@@ -144,14 +153,22 @@ class Storage:
         return self._keeper.save(order)
 
     def read(self, reads: tuple[Read, ...]) -> tuple[bytes | None, ...]:
-        answers: list[bytes | None] = []
+        with self._reading() as read:
+            return read(reads)
+
+    @contextmanager
+    def _reading(self) -> Iterator[Callable[[tuple[Read, ...]], tuple[bytes | None, ...]]]:
+        """What answers ReadBlocks: within, each device is opened once."""
         with ExitStack() as stack:
             opened: dict[str, DirectFile | None] = {}
-            for read in reads:
-                if read.path not in opened:
-                    opened[read.path] = self._open_to_read(stack, read.path)
-                answers.append(_read_one(opened[read.path], read))
-        return tuple(answers)
+
+            def read(reads: tuple[Read, ...]) -> tuple[bytes | None, ...]:
+                for path in dict.fromkeys(one.path for one in reads):
+                    if path not in opened:
+                        opened[path] = self._open_to_read(stack, path)
+                return tuple(_read_one(opened[one.path], one) for one in reads)
+
+            yield read
 
     def _open_to_read(self, stack: ExitStack, path: str) -> DirectFile | None:
         try:
@@ -171,17 +188,20 @@ class Storage:
 
     def _write_version(self, order: WriteVersion) -> str:
         with ExitStack() as stack:
-            opened = self._open_all(stack, (*order.texts, *order.precommits, *order.commits))
+            opened = self._open_all(stack, (*order.zeros, *order.texts, *order.precommits, *order.commits))
             with _flushed(opened):
+                for one in order.zeros:
+                    self._zero_all(opened[one.path], one)
                 for what, writes in order.steps:
                     if what == "commit":
                         _flush(opened)
                     self._write_all(opened, what, writes, order.guard)
         if self._keeper is None:
             return ""
-        return self._keeper.committed(order.commits, self._keeper.headers_in(order.precommits))
+        before = self._keeper.headers_in(order.precommits)
+        return self._keeper.committed(order.commits, before, order.history)
 
-    def _open_all(self, stack: ExitStack, writes: Sequence[Write]) -> dict[str, DirectFile]:
+    def _open_all(self, stack: ExitStack, writes: Sequence[Write | ZeroBlocks]) -> dict[str, DirectFile]:
         paths = dict.fromkeys(write.path for write in writes)
         return {path: stack.enter_context(self._open(path, write=True)) for path in paths}
 
@@ -196,17 +216,20 @@ class Storage:
             self._guard(guard)
 
     def _zero(self, order: ZeroBlocks) -> None:
+        with self._open(order.path, write=True) as file:
+            self._zero_all(file, order)
+            file.flush()
+
+    def _zero_all(self, file: DirectFile, order: ZeroBlocks) -> None:
         """To crash points each piece is a write without bytes."""
         end = order.offset_bytes + order.length_bytes
-        with self._open(order.path, write=True) as file:
-            for index, start in enumerate(range(order.offset_bytes, end, ZERO_STEP_BYTES)):
-                piece = Write(order.path, start, b"")
-                self._guard(order.guard)
-                self._hook(Moment.BEFORE, "zero", index, piece)
-                file.zero(start, min(ZERO_STEP_BYTES, end - start))
-                self._hook(Moment.AFTER, "zero", index, piece)
-                self._guard(order.guard)
-            file.flush()
+        for index, start in enumerate(range(order.offset_bytes, end, ZERO_STEP_BYTES)):
+            piece = Write(order.path, start, b"")
+            self._guard(order.guard)
+            self._hook(Moment.BEFORE, "zero", index, piece)
+            file.zero(start, min(ZERO_STEP_BYTES, end - start))
+            self._hook(Moment.AFTER, "zero", index, piece)
+            self._guard(order.guard)
 
     def _copy(self, order: CopyBlocks) -> None:
         """To crash points each piece is a write."""

@@ -25,6 +25,7 @@ from ringfence.engine.orders import (
     Write,
     WriteBlocks,
     WriteVersion,
+    ZeroBlocks,
 )
 from ringfence.lvm2.area import (
     HEADER_BYTES,
@@ -153,23 +154,28 @@ def prepare(change: Change, planned: Vg, what: str, found: VgOnDisk | None = Non
     return Prepared(change, new, text, place(found.areas, text, avoid=avoid), what, found)
 
 
-def commit(prepared: Prepared) -> Generator[Order, Any, Vg]:
+def commit(prepared: Prepared, zeros: tuple[ZeroBlocks, ...] = ()) -> Generator[Order, Any, Vg]:
     """Write the VG, publish it, and release the VG's lock with its new value.
+
+    Args: zeros: what must read as zeros by then.
 
     Returns: the VG as it is on disk now.
 
     Raises:
         DeviceFailed, NoAuthority: old version or new, as the disks say."""
-    yield from write(prepared)
+    yield from write(prepared, zeros)
     locked, after = prepared.change.locked, prepared.known
     yield from finish(locked, after, prepared.what, delta_between(known_as(locked.found), after))
     return prepared.vg
 
 
-def write(prepared: Prepared) -> Generator[Order, Any, None]:
+def write(prepared: Prepared, zeros: tuple[ZeroBlocks, ...] = ()) -> Generator[Order, Any, None]:
     """The first half of `commit`: it is on disk, and nobody was told."""
-    renames = prepared.vg.name != prepared.change.vg.name
-    yield from write_version(prepared.placed, prepared.text, prepared.vg.name, alone=renames)
+    before = prepared.change.vg
+    yield from write_version(
+        prepared.placed, prepared.text, prepared.vg.name, zeros, before.text,
+        alone=prepared.vg.name != before.name,
+    )  # fmt: skip
     if prepared.change.doubtful:
         yield from _read_back(prepared.placed, prepared.text)
     # A crash between commit and labels leaves PVs without the flag that says they are in a VG.
@@ -197,12 +203,21 @@ def place(areas: tuple[AreaOnDisk, ...], text: bytes, *, avoid: int | None) -> t
 
 
 def write_version(
-    placed: tuple[_Placed, ...], text: bytes, vg: str, *, alone: bool = False
+    placed: tuple[_Placed, ...],
+    text: bytes,
+    vg: str,
+    zeros: tuple[ZeroBlocks, ...] = (),
+    before: bytes = b"",
+    *,
+    alone: bool = False,
 ) -> Generator[Order, Any, None]:
     """Text, pre-commit, commit.
 
-    Args: alone: before the commit the old version is taken out of all areas but one.  For a VG that gets
-        another name: where areas disagree about it, stock LVM2 goes by the old one, and by its locks."""
+    Args:
+        zeros: before all of them.
+        before: the text that was committed, where there was one.
+        alone: before the commit the old version is taken out of all areas but one.  For a VG that gets
+            another name: where areas disagree about it, stock LVM2 goes by the old one, and by its locks."""
     pieces = [
         Write(one.area.path, offset, data)
         for one in placed
@@ -214,7 +229,9 @@ def write_version(
     emptied = [_header_write(one, RawLocn(), one.slot) for one in order[1:]] if alone else []
     commits = [_header_write(one, one.slot, RawLocn()) for one in order]
     try:
-        yield WriteVersion(tuple(pieces), tuple(precommits), (*emptied, *commits), vg)
+        yield WriteVersion(
+            tuple(pieces), tuple(precommits), (*emptied, *commits), vg, zeros, (before, text)
+        )
     except DeviceFailed as error:
         # One area that names the new text is enough: it is committed, and the others lag.
         if not (yield from _committed_anywhere(placed)):

@@ -18,7 +18,7 @@ from ringfence.engine.commands.activation import (
 from ringfence.engine.commands.alter import alter
 from ringfence.engine.commands.beside import beside, holes
 from ringfence.engine.commands.commit import Prepared, begin, commit, prepare
-from ringfence.engine.commands.locking import LockedVg, fresh_uuids, lock_vg, space_of, undo
+from ringfence.engine.commands.locking import LockedVg, lock_vg, space_of, undo
 from ringfence.engine.commands.whole_vg import Outcome, activate_all, deactivate_all
 from ringfence.engine.commands.wiping import cleanse, explain_lack
 from ringfence.engine.commands.zeroing import fits_at_once, zero_lv
@@ -56,9 +56,8 @@ def lvcreate(call: LvCreate) -> Command:
         )
     locked = yield from lock_vg(call.vg, Mode.EX, call.wait_ms)
     change = yield from begin(locked)
-    _, uuids = yield from fresh_uuids(1)
     try:
-        plan = partial(_plan, locked, call, with_dashes(uuids[0]))
+        plan = partial(_plan, locked, call, with_dashes(locked.me.uuid_seeds[0]))
         planned, lv, notes = yield from beside(holes(change.vg), plan)
     except LocksLost:
         raise
@@ -78,9 +77,10 @@ def lvcreate(call: LvCreate) -> Command:
         yield from commit(prepare(change, marked, f"lvcreate {call.vg}/{lv.name}"))
         return {**(yield from _zeroed(call, lv, mode)), **result}
     prepared = prepare(change, planned, f"lvcreate {call.vg}/{lv.name}")
+    # Zeroed before the commit: the extents are still free, and a crash leaves them so.
     if mode is Mode.UN:
-        yield from _zero(found, lv, call.wipe)
-        yield from commit(prepared)
+        zeros = (yield from zero_lv(found, lv)) if call.wipe else ()
+        yield from commit(prepared, zeros)
         return result
     opened = yield from _create_active(prepared, found, lv, call.wipe)
     return {**opened, **result}
@@ -119,12 +119,6 @@ def is_writable(permission: str) -> bool:
     return permission == "rw"
 
 
-def _zero(found: VgOnDisk, lv: Lv, wipe: bool) -> Generator[Order, Any, None]:
-    """Before the commit: the extents are still free, and a crash leaves them so."""
-    if wipe:
-        yield from zero_lv(found, lv)
-
-
 def _zeroed(call: LvCreate, lv: Lv, mode: Mode) -> Generator[Order, Any, dict[str, Any]]:
     """It is committed, and nobody opens it before it is zeroed; who wants it active waits for that."""
     name = f"{call.vg}/{lv.name}"
@@ -148,8 +142,8 @@ def _create_active(
     vg = found.vg.name
     held: Held = yield Acquire(space_of(vg), lv.uuid, Mode.EX, 0, persistent=True, what=f"LV {vg}/{lv.name}")
     try:
-        yield from _zero(found, lv, wipe)
-        committed = yield from commit(prepared)
+        zeros = (yield from zero_lv(found, lv)) if wipe else ()
+        committed = yield from commit(prepared, zeros)
     except RingfenceError as error:
         yield from undo(error, Release(held.lock))
         raise
@@ -205,9 +199,8 @@ def lvremove(call: LvRemove) -> Command:
     lock = yield from take_for_removal(change.vg, lv, force=call.force, used=used)
     try:
         yield from close_path(call.vg, lv)
-        if wipes and not later:
-            yield from zero_lv(locked.found, lv)
-        yield from commit(prepared)
+        zeros = (yield from zero_lv(locked.found, lv)) if wipes and not later else ()
+        yield from commit(prepared, zeros)
     except RingfenceError as error:
         yield from undo(error, ClosePath(call.vg, lv.name, lv.uuid), Release(lock))
         raise

@@ -17,6 +17,7 @@ from ringfence.sim.host import Host
 from ringfence.sim.mirrored import Mirrored
 from ringfence.sim.mutants.table import Change, mutant
 from ringfence.volumes import moves, plan, unclean
+from ringfence.volumes.discovery import VgOnDisk
 from ringfence.volumes.model import Lv, Vg
 from ringfence.volumes.moves import moved_segment
 from ringfence.volumes.unclean import by_uuid
@@ -25,7 +26,11 @@ from ringfence.wire.block import Extent, begins_with
 
 @mutant("unzeroed", "a new LV is not zeroed before it is opened", story="volumes")
 def _() -> list[Change]:
-    return [(lv, "zero_lv", lambda found, lv: iter(()))]
+    def nothing(found: VgOnDisk, lv: Lv) -> Generator[None, None, tuple[()]]:
+        yield from ()
+        return ()
+
+    return [(lv, "zero_lv", nothing)]
 
 
 @mutant("grown-unzeroed", "what a little growth adds is not zeroed", story="volumes")
