@@ -81,7 +81,7 @@ def test_two_stories_have_their_exit_code(
 
     def differs(self: Host, *arguments: object, **more: object) -> None:
         real(self, *arguments, **more)  # type: ignore[arg-type]
-        self._rate = 1 + next(rates) / 1e4
+        self._rate = 1 + next(rates) / 1e3
 
     monkeypatch.setattr(Host, "__init__", differs)
     assert main(["sim", "1", *SHORT, "--twice"]) == 13
@@ -118,7 +118,7 @@ def test_the_first_seed_that_fails_ends_a_search_and_is_shrunk(capsys: pytest.Ca
     words = ["--seeds", "100", "--faults", "swarm", "--mutant", "join-at-once", "--processes", "1"]
     assert main(["sim", "1", *words, "--limit", "5"]) == 10
     said = capsys.readouterr().out
-    assert "replay: ringfence sim 2 --faults swarm --mutant join-at-once" in said
+    assert "replay: ringfence sim 1 --faults swarm --mutant join-at-once" in said
     assert "shrunk to " in said
 
 
