@@ -134,7 +134,7 @@ $(VENV)/bin/python:
 		echo "$(PYTHON) has no venv module; on Debian and Ubuntu: apt-get install python3-venv" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 
-BUILT = hatch_build.py src/ringfence/block/fastpath.c packaging/bin/ringfence
+BUILT = hatch_build.py src/ringfence/block/fastpath.c src/ringfence/client/exchange.c packaging/bin/ringfence
 $(VENV)/.runtime: requirements.lock pyproject.toml $(BUILT) | $(VENV)/bin/python
 	$(PIP) install --require-hashes -r requirements.lock
 	$(PIP) install --no-build-isolation --no-deps -e .

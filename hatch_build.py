@@ -1,5 +1,7 @@
-"""Builds `block/fastpath.c` where there is a C compiler; without one the package is whole, and its NBD
-path slower.  Python's headers are not needed, so one build serves every Python."""
+"""Builds what is written in C where there is a C compiler; without one the package is whole, and slower.
+
+`block/fastpath.c` needs nothing else.  `client/exchange.c` needs Python's headers, and keeps to the stable ABI:
+so one build serves every Python."""
 
 import os
 import shutil
@@ -10,27 +12,38 @@ from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
-SOURCE = "src/ringfence/block/fastpath.c"
+EXCHANGE = "src/ringfence/client/exchange.c"
+FLAGS = ["-O2", "-Wall", "-shared", "-fPIC", "-pthread"]
+SOURCES = {
+    "src/ringfence/block/fastpath.c": ("libfastpath.so", "NBD is slower"),
+    EXCHANGE: ("_exchange.abi3.so", "a lock takes a client longer"),
+}
+"""Each with what is built of it, and what is so without it."""
 
 
-class FastPath(BuildHookInterface):
+class InC(BuildHookInterface):
     PLUGIN_NAME = "custom"
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         compiler = os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc")
-        if compiler is None:
-            self.app.display_warning(f"no C compiler: {SOURCE} is not built, and NBD is slower")
-            return
-        source = Path(self.root) / SOURCE
-        built = source.with_name("libfastpath.so")
-        flags = ["-O2", "-Wall", "-shared", "-fPIC", "-pthread"]
-        made = subprocess.run([*compiler.split(), *flags, "-o", f"{built}.new", str(source)], check=False)
-        if made.returncode:
-            self.app.display_warning(f"{compiler} fails: {SOURCE} is not built, and NBD is slower")
-            built.unlink(missing_ok=True)  # what an older build left fits nothing
-            return
-        os.replace(f"{built}.new", built)  # a worker may have the old one mapped
-        build_data["artifacts"].append(str(built.relative_to(self.root)))
-        build_data["pure_python"] = False
-        platform = sysconfig.get_platform().replace("-", "_").replace(".", "_")
-        build_data["tag"] = f"py3-none-{platform}"
+        headers = Path(sysconfig.get_path("include"))
+        for source, (name, otherwise) in SOURCES.items():
+            path = Path(self.root) / source
+            built = path.with_name(name)
+            if compiler is None:
+                self.app.display_warning(f"no C compiler: {source} is not built, and {otherwise}")
+                continue
+            if source == EXCHANGE and not (headers / "Python.h").exists():
+                self.app.display_warning(f"no {headers}/Python.h: {source} is not built, and {otherwise}")
+                built.unlink(missing_ok=True)
+                continue
+            command = [*compiler.split(), *FLAGS, f"-I{headers}", "-o", f"{built}.new", str(path)]
+            if subprocess.run(command, check=False).returncode:
+                self.app.display_warning(f"{compiler} fails: {source} is not built, and {otherwise}")
+                built.unlink(missing_ok=True)  # what an older build left fits nothing
+                continue
+            os.replace(f"{built}.new", built)  # who runs may have the old one mapped
+            build_data["artifacts"].append(str(built.relative_to(self.root)))
+            build_data["pure_python"] = False
+            platform = sysconfig.get_platform().replace("-", "_").replace(".", "_")
+            build_data["tag"] = f"py3-none-{platform}"

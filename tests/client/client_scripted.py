@@ -17,6 +17,9 @@ from ringfence.wire.client import Reply, Request
 
 Script = Callable[["Daemon", int, Request], None]
 
+IN_PYTHON = "from ringfence.client import link; link.say = link.hear = link.peek = None"
+"""Does without `exchange.c`."""
+
 
 class Daemon:
     """`script` runs in the socket's own thread for each request; it may answer, drop or stay silent."""
@@ -92,6 +95,9 @@ class Daemon:
 class LockTable:
     """Grants everything at once, but for resources named `busy`, which nobody ever gets."""
 
+    lvb = "QUFB"
+    """b"AAA": a value that somebody has written; `exchange.c` leaves such a grant to the link."""
+
     def __init__(self) -> None:
         self.last = 0
         self.taken: dict[int, calls.Lock] = {}
@@ -142,8 +148,10 @@ class LockTable:
             daemon.reply(client, Reply(request.id, {"call": type(call).__name__}))
 
     def grant(self, lock: int, mode: str) -> dict[str, Any]:
-        lvb = "QUFB"  # b"AAA"
-        return {"lock": lock, "mode": mode, "token": f"3.1.{lock}", "lvb": lvb, "lvb_valid": True}
+        return {
+            "lock": lock, "mode": mode, "token": f"3.1.{lock}", "lvb": self.lvb, "lvb_valid": True,
+            "demoted": False, "altmode": False,
+        }  # fmt: skip
 
 
 @contextlib.contextmanager

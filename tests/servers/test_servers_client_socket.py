@@ -336,6 +336,131 @@ def test_one_reply_may_be_longer_than_what_may_stay_unread(place: Path) -> None:
     run(body())
 
 
+# -- answers that wait for the end of a turn ---------------------------------------------------
+
+
+@contextlib.asynccontextmanager
+async def connected(echo: Echo, path: Path, count: int) -> AsyncIterator[list[asyncio.StreamReader]]:
+    """So many clients, numbered from 1."""
+    ends = []
+    for number in range(1, count + 1):
+        ends.append(await asyncio.open_unix_connection(path))
+        await until(lambda: number in echo.server.clients)  # noqa: B023
+    yield [reader for reader, _ in ends]
+    for _, writer in ends:
+        writer.close()
+
+
+async def ids(reader: asyncio.StreamReader, count: int) -> list[str]:
+    async with asyncio.timeout(60):
+        return [json.loads(await reader.readline())["id"] for _ in range(count)]
+
+
+def test_what_is_answered_in_one_turn_comes_in_order_with_one_write_for_each_client(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """But for the very first answer, which is written at once."""
+    writes: list[int] = []
+    kept = client_socket._Connection._write
+
+    def write(self: client_socket._Connection, lines: bytes) -> None:
+        writes.append(self._client)
+        kept(self, lines)
+
+    monkeypatch.setattr(client_socket._Connection, "_write", write)
+
+    async def body() -> None:
+        async with serving(place / "s") as echo, connected(echo, place / "s", 3) as readers:
+            for turn in range(3):
+                del writes[:]
+                for number in range(12):
+                    assert echo.server.send(number % 3 + 1, Reply(f"{turn}-{number}"))
+                assert writes == [1]
+                for first, reader in enumerate(readers):
+                    assert await ids(reader, 4) == [f"{turn}-{number}" for number in range(first, 12, 3)]
+                assert writes == [1, 2, 3, 1]
+
+    run(body())
+
+
+def test_an_answer_does_not_overtake_one_that_waits(place: Path) -> None:
+    """Each turn begins with an answer that is written at once, to whom one of the turn before is owed."""
+
+    async def body() -> None:
+        async with serving(place / "s") as echo, connected(echo, place / "s", 2) as readers:
+            for number in range(50):
+                echo.server.send(number % 2 + 1, Reply(f"{number}a"))
+                echo.server.send((number + 1) % 2 + 1, Reply(f"{number}b"))
+                await asyncio.sleep(0)
+            for client, reader in enumerate(readers):
+                wanted = [f"{number}{'a' if number % 2 == client else 'b'}" for number in range(50)]
+                assert await ids(reader, 50) == wanted
+
+    run(body())
+
+
+@pytest.mark.parametrize("how", ["refused", "closed"])
+def test_the_end_of_a_connection_loses_no_answer_that_waits(place: Path, how: str) -> None:
+    async def body() -> None:
+        async with serving(place / "s") as echo:
+            reader, writer = await asyncio.open_unix_connection(place / "s")
+            await until(lambda: bool(echo.server.clients))
+            if how == "refused":
+                writer.write(status("a") + status("b") + status("c") + b"noise\n")
+            else:
+                for id in "abc":
+                    echo.server.send(1, Reply(id))
+                await echo.server.close()
+            async with asyncio.timeout(60):
+                told = [json.loads(line)["id"] for line in (await reader.read()).splitlines()]
+            assert told == ["a", "b", "c"] + [""] * (how == "refused")
+            writer.close()
+
+    run(body())
+
+
+def test_what_waits_counts_as_unread(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client_socket, "UNSENT_BYTES", 10_000)
+
+    async def body() -> None:
+        async with serving(place / "s") as echo, connected(echo, place / "s", 2) as (other, reader):
+            for turn in range(4):  # what was written counts no more
+                echo.server.send(1, Reply("first"))
+                for number in range(5):
+                    assert echo.server.send(2, Reply(str(number), result="x" * 1000))
+                assert (await ids(other, 1), len(await ids(reader, 5))) == (["first"], 5), turn
+            echo.server.send(1, Reply("first"))
+            sent = [echo.server.send(2, Reply(str(number), result="x" * 1000)) for number in range(20)]
+            assert sent == [True] * 10 + [False] * 10
+            await until(lambda: echo.gone == [2])
+            assert await ids(other, 1) == ["first"]
+
+    run(body())
+
+
+@pytest.mark.parametrize("how", ["dropped", "closed"])
+def test_one_that_is_gone_before_its_turn_is_over_harms_nobody(place: Path, how: str) -> None:
+    async def body() -> None:
+        failed: list[dict[str, Any]] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: failed.append(context))
+        async with serving(place / "s") as echo, connected(echo, place / "s", 2) as readers:
+            gone = socket.socket(socket.AF_UNIX)
+            gone.connect(os.fspath(place / "s"))
+            await until(lambda: 3 in echo.server.clients)
+            for client in (1, 3, 2, 3):
+                assert echo.server.send(client, Reply("x"))
+            if how == "dropped":
+                echo.server.drop(3)
+            gone.close()
+            for reader in readers:
+                assert await ids(reader, 1) == ["x"]
+            await until(lambda: echo.gone == [3])
+            assert not echo.server.send(3, Reply("y"))
+        assert failed == []
+
+    run(body())
+
+
 def test_at_its_limit_a_client_can_still_let_go(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client_socket, "UNANSWERED", 2)
 

@@ -255,9 +255,9 @@ class Connection:
             self._unlocked.pop((lockspace, resource), None)
         return self.link()
 
-    def unlocked(self, lockspace: str, resource: str, link: Link, id: str) -> None:
+    def unlocked(self, lockspace: str, resource: str, link: Link, id: int) -> None:
         """Remember an unlock that is not answered."""
-        self._unlocked[lockspace, resource] = link, int(id)
+        self._unlocked[lockspace, resource] = link, id
         if len(self._unlocked) > UNSEEN:
             for where, (link, sent) in list(self._unlocked.items()):
                 if link.answered > sent or link.ended:

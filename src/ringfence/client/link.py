@@ -20,20 +20,21 @@ import struct
 import threading
 import time
 import weakref
-from collections import deque
 from typing import Any, Protocol
 
-from ringfence.client.messages import CLOSED, INTERRUPTED, Lines, forked, line_of
+from ringfence.client.exchange import hear, peek, say
+from ringfence.client.messages import CLOSED, INTERRUPTED, Grant, Lines, forked, grant_of, line_of, result_of
 from ringfence.client.place import cannot_connect
 from ringfence.core.errors import Unavailable
-from ringfence.wire.client import Call, Reply, Request
+from ringfence.wire.client import Call, Lock, Reply, Request
 
 CONNECT_S = 10.0
 STUCK_S = 30
 CHUNK_BYTES = 16 << 10
 """Small enough for malloc to have it at hand: each read makes a buffer of this size first."""
-POLL_MS = 24 * 3_600_000
-"""poll(2) takes an int: who waits longer asks again."""
+AWAKE_MS = 1000
+"""Who waits longer asks again: a signal that comes after Python has looked for one, and before the system
+call is entered, wakes nobody.  (Any call of Python's that waits has this gap.)"""
 _TIMEVAL = struct.Struct("@ll")
 
 
@@ -43,6 +44,10 @@ class Silence(Exception):
 
 class Gone(Exception):
     """The link has ended."""
+
+
+class Unsent(Gone):
+    """It had ended before, and nothing was asked."""
 
 
 class Holder(Protocol):
@@ -61,7 +66,7 @@ class Answer:
     __slots__ = ("holder", "replies", "wake")
 
     def __init__(self, holder: Holder | None) -> None:
-        self.replies: deque[Reply] = deque()
+        self.replies: list[Reply] = []
         self.holder = holder
         self.wake = threading.Lock()
         self.wake.acquire()
@@ -82,24 +87,58 @@ class Link:
         self.answered = 0
         """The highest id for which a lock was granted: the daemon has seen all that was sent before."""
         self._answers: dict[str, Answer] = {}
-        self._ids = itertools.count(1)
+        self.ids = itertools.count(1)
+        """Requests are numbered."""
         self._lines = Lines()
-        self._undigested = False
-        """Something may have been read and not handed out: an interrupt came in between."""
         self._sending = threading.Lock()
         self._reading = threading.RLock()
         self._socket = _connected(path)
         self._poll = select.poll()
         self._poll.register(self._socket, select.POLLIN)
+        self._way = self._socket, self._sending, self._reading, self._lines, self.holders
+        """For `exchange`."""
         _links.add(self)
-        if listens:
+        if not listens:  # nor is a thread of its own ever told of a signal
+            awake = _TIMEVAL.pack(AWAKE_MS // 1000, 0)
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, awake)
+        else:
             threading.Thread(target=self._listen, name="ringfence notices", daemon=True).start()
 
     # -- asking ----------------------------------------------------------------------
 
+    def lock(self, number: int, call: Lock, holder: Holder, limit_ms: int | None) -> Grant:
+        """Ask for a lock and wait for it, as `expect`, `send` and `wait` would.
+
+        Args: number: of `ids`.  Raises the reply's error, Unsent, Gone, Silence."""
+        id = str(number)
+        until = None if limit_ms is None else deadline(limit_ms)
+        answer = Answer(holder)
+        try:
+            self._answers[id] = answer
+            line = line_of(Request(id, call))
+            if say is None or not say(self._way, line):
+                try:
+                    self._send(line)
+                except Gone:
+                    raise Unsent from None
+            found = None
+            if hear is not None and not self.listens:
+                found = hear(self._way, id, answer, -1 if limit_ms is None else limit_ms)
+            if found is None:
+                found = grant_of(result_of(self.wait(answer, until)))
+            if self.answered < number:
+                self.answered = number
+            return found
+        finally:
+            try:
+                self.forget(id)
+            except BaseException:  # Ctrl-C, just now
+                self.forget(id)
+                raise
+
     def new_id(self) -> str:
         """For calls that belong to this connection: a number is enough."""
-        return str(next(self._ids))
+        return str(next(self.ids))
 
     def ask(self, request: Request, deadline_s: float | None = None) -> Reply:
         """Send, and wait for the one reply.  Raises Gone, Silence, BadInput (too long)."""
@@ -119,15 +158,19 @@ class Link:
 
     def send(self, request: Request) -> None:
         """Raises Gone, BadInput (too long)."""
-        self._send(line_of(request))
+        line = line_of(request)
+        if say is None or not say(self._way, line):
+            self._send(line)
 
     def tell(self, call: Call) -> None:
         """Send what nobody waits for the answer of.  Raises Gone."""
-        self._send(line_of(Request(self.new_id(), call)))
+        self.send(Request(self.new_id(), call))
 
     def forget(self, id: str) -> None:
-        """Nobody waits for this one's replies any more."""
+        """Nobody waits for this one's replies any more; if it was to lead, or `hear` did, another one may."""
         self._answers.pop(id, None)
+        if self._answers or self.ended:
+            self._hand_over()
 
     def wait(self, answer: Answer, deadline_s: float | None = None) -> Reply:
         """The next reply; one that is here already is returned even after the deadline.
@@ -147,22 +190,26 @@ class Link:
                     self._let_go()
                 except BaseException:
                     self._let_go()
+                    self._hand_over()
                     raise
             if not leads:
                 self._follow(answer, deadline_s)
-        return answer.replies.popleft()
+        return answer.replies.pop(0)
 
     def look(self) -> None:
         """Read what the daemon has said meanwhile, without waiting."""
+        if peek is not None and not peek(self._way):
+            return
         try:
             if self._reading.acquire(blocking=False):
-                while not self.ended and (self._undigested or self._poll.poll(0)):
+                while not self.ended and (self._lines.undigested or self._poll.poll(0)):
                     self._read_now()
         finally:
             try:
                 self._let_go()
             except BaseException:
                 self._let_go()
+                self._hand_over()
                 raise
 
     # -- its end -----------------------------------------------------------------------
@@ -212,10 +259,10 @@ class Link:
 
     def _read(self, deadline_s: float | None) -> None:
         """Wait for bytes and hand out what they say.  Raises Silence."""
-        if deadline_s is not None and not self._undigested:
+        if deadline_s is not None and not self._lines.undigested:
             left_ms = max(0.0, deadline_s - time.monotonic()) * 1000
-            if not self._poll.poll(min(left_ms, POLL_MS)):
-                if left_ms > POLL_MS:
+            if not self._poll.poll(min(left_ms, AWAKE_MS)):
+                if left_ms > AWAKE_MS:
                     return  # and ask again
                 raise Silence
         self._read_now()
@@ -224,8 +271,8 @@ class Link:
         """The reader's lock is held."""
         lines = self._lines
         try:
-            if not self._undigested and not lines.over:
-                self._undigested = True
+            if not lines.undigested and not lines.over:
+                lines.undigested = True
                 lines.chunks.extend(
                     zip(lines.numbers, map(self._socket.recv, (CHUNK_BYTES,)), strict=False)
                 )
@@ -233,7 +280,9 @@ class Link:
                 self._hand_out(reply)
                 if not lines.seen():
                     break
-            self._undigested = False
+            lines.undigested = False
+        except BlockingIOError:  # after AWAKE_MS
+            lines.undigested = False
         except OSError:
             self.end(CLOSED)
         except Unavailable as error:
@@ -259,11 +308,12 @@ class Link:
             _wake(waiting)
 
     def _let_go(self) -> None:
-        """Lead no more, if this one did."""
-        try:  # noqa: SIM105 - a suppress() costs more than all the rest here, twice a lock
+        """Lead no more, if this one did.  If not, it wakes nobody: two who follow would never
+        sleep."""
+        try:
             self._reading.release()
         except RuntimeError:
-            pass
+            return
         self._hand_over()
 
     def _hand_over(self, leaving: Answer | None = None) -> None:

@@ -1,20 +1,19 @@
 """A lock that a blocking client holds."""
 
 import contextlib
-import threading
+from _thread import RLock
 from collections.abc import Callable
 from types import TracebackType
 from typing import Protocol, Self
 
 from ringfence.client.cache import Entry
 from ringfence.client.held import HeldLock, OnBlocking, OnLost
-from ringfence.client.link import Answer, Gone, Link, Silence, deadline
+from ringfence.client.link import Answer, Gone, Link, Silence, Unsent, deadline
 from ringfence.client.messages import (
     INTERRUPTED,
     NODE_LOST,
     SILENT,
     check_lvb,
-    grant_of,
     is_unread,
     lock_limit_ms,
     lock_lost,
@@ -39,7 +38,7 @@ class Keeper(Protocol):
     def later(self, callback: Callable[[], object]) -> None:
         """Have it called in a thread that may wait."""
 
-    def unlocked(self, lockspace: str, resource: str, link: Link, id: str) -> None:
+    def unlocked(self, lockspace: str, resource: str, link: Link, id: int) -> None:
         """An unlock was sent that is not answered."""
 
 
@@ -59,7 +58,7 @@ class Lock(HeldLock):
     ) -> None:
         super().__init__(lockspace, resource, on_blocking, on_lost)
         self._keeper = keeper
-        self._one_at_a_time = threading.RLock()
+        self._one_at_a_time = RLock()
         self.link: Link | None = None
         """Through which it is held."""
 
@@ -192,25 +191,20 @@ class Lock(HeldLock):
     def acquire(self, link: Link, call: calls.Lock, entry: Entry | None = None) -> None:
         """Ask and wait.  Whatever interrupts it, the request is taken back and nothing else is touched.
 
-        Raises Gone: nothing was sent; all else as `Lockspace.lock` says."""
-        limit_ms = lock_limit_ms(call.wait_ms)
+        Raises Unsent; all else as `Lockspace.lock` says."""
+        limit_ms = None if call.wait_ms is None else lock_limit_ms(call.wait_ms)
         holder = entry or self
-        request = Request(link.new_id(), call)
-        sent = False
+        number = next(link.ids)
         self.link = link
-        answer = link.expect(request.id, holder)
         try:
-            link.send(request)
-            sent = True
-            grant = grant_of(result_of(link.wait(answer, deadline(limit_ms))))
-            link.answered = max(link.answered, int(request.id))
+            grant = link.lock(number, call, holder, limit_ms)
             if entry is not None:
                 entry.cache.granted(entry, grant, self)
             else:
                 self._grant = grant
+        except Unsent:
+            raise
         except Gone:
-            if not sent:
-                raise
             raise not_granted(self.what, link.ended) from None
         except RingfenceError:
             raise
@@ -221,12 +215,10 @@ class Lock(HeldLock):
             for lock in [lock for lock, one in list(link.holders.items()) if one is holder]:
                 link.holders.pop(lock, None)
             with contextlib.suppress(Gone):
-                link.tell(calls.Cancel(request.id))
+                link.tell(calls.Cancel(str(number)))
             if isinstance(error, Silence):
                 raise silent(self.what) from None
             raise
-        finally:
-            link.forget(request.id)
         if self._lost:
             raise lock_lost(self.what, self._lost)
 
@@ -281,13 +273,18 @@ class Lock(HeldLock):
             return
         # A listening link is not where the next request for the resource goes.
         quiet = not wait and not link.listens
-        request = Request(link.new_id(), calls.Unlock(lock, lvb=lvb, quiet=quiet))
+        number = next(link.ids)
+        request = Request(str(number), calls.Unlock(lock, lvb=lvb, quiet=quiet))
         answer = None if quiet else link.expect(request.id)
         try:
             link.send(request)
             self._grant = None
             if answer is None:
-                self._let_go(link, lock, request.id)
+                try:
+                    link.look()  # was it still ours?  After it was sent, as somebody may be waiting for it
+                finally:
+                    link.holders.pop(lock, None)
+                    self._keeper.unlocked(self.lockspace, self.resource, link, number)
                 return
             link.holders.pop(lock, None)
             try:
@@ -303,15 +300,8 @@ class Lock(HeldLock):
             link.end(SILENT)
             raise silent(self.what) from None
         finally:
-            link.forget(request.id)
-
-    def _let_go(self, link: Link, lock: int, id: str) -> None:
-        """After what is not answered was sent, which somebody may be waiting for: was it still ours?"""
-        try:
-            self._look()
-        finally:
-            link.holders.pop(lock, None)
-            self._keeper.unlocked(self.lockspace, self.resource, link, id)
+            if answer is not None:
+                link.forget(request.id)
 
     def _look(self) -> None:
         """Learn what the daemon has said meanwhile."""

@@ -1,6 +1,5 @@
 """A lockspace, as the blocking client has it."""
 
-from collections.abc import Callable
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -86,7 +85,7 @@ class Lockspace:
             BadInput, NotFound: names, modes or flags that cannot be; a lockspace that was left.
 
         Source: Linux dlm_lock(3); Davis, VAXcluster Principles, ch. 6."""
-        wanted, resource = mode_of(mode), _text_of(resource)
+        wanted, resource = mode if type(mode) is Mode else mode_of(mode), _text_of(resource)
         if on_blocking is not None or on_lost is not None:
             check_callbacks(on_blocking, on_lost)
         lock = Lock(self.name, resource, on_blocking, on_lost, self._connection)
@@ -145,10 +144,27 @@ class Lockspace:
         self._joined = None
 
     def _take(self, lock: Lock, mode: Mode, call: calls.Lock) -> None:
-        if call.cached:
-            self._cached(lock, mode, call)
-        else:
-            self._plain(lock, call)
+        connection = self._connection
+        for again in (False, True):
+            try:
+                if call.cached or call.notices:
+                    self._take_listening(lock, mode, call)
+                else:
+                    lock.acquire(connection.link_for(self.name, lock.resource), call)
+                return
+            except Gone:  # the daemon was started anew, and the old connection could not even carry it
+                if again:
+                    raise not_granted(lock.what) from None
+
+    def _take_listening(self, lock: Lock, mode: Mode, call: calls.Lock) -> None:
+        link, cache = self._connection.listening()
+        if not call.cached:
+            lock.acquire(link, call)
+            return
+        lock.link = link
+        if not cache.take(self.name, lock.resource, mode, call.owner, lock):
+            check_cached(mode, call.flags)
+            lock.acquire(link, call, cache.new(self.name, lock.resource, mode, call.owner, lock))
 
     def _rejoin(self, wait_ms: int | None) -> bool:
         """Join it anew if the daemon that had joined it is gone.  Raises as `Connection.lockspace`."""
@@ -159,37 +175,3 @@ class Lockspace:
             return False
         self._joined = self._connection.join(self.name, wait_ms)
         return True
-
-    def _plain(self, lock: Lock, call: calls.Lock) -> None:
-        connection = self._connection
-
-        def ask() -> None:
-            if call.notices:
-                lock.acquire(connection.listening()[0], call)
-            else:
-                lock.acquire(connection.link_for(self.name, lock.resource), call)
-
-        _twice(ask, lock)
-
-    def _cached(self, lock: Lock, mode: Mode, call: calls.Lock) -> None:
-        lock.link, cache = self._connection.listening()
-        if cache.take(self.name, lock.resource, mode, call.owner, lock):
-            return
-        check_cached(mode, call.flags)
-
-        def ask() -> None:
-            link, cache = self._connection.listening()
-            lock.acquire(link, call, cache.new(self.name, lock.resource, mode, call.owner, lock))
-
-        _twice(ask, lock)
-
-
-def _twice(ask: Callable[[], None], lock: Lock) -> None:
-    """Again on a new connection, if the daemon was started anew and the old one could not even carry it."""
-    try:
-        ask()
-    except Gone:
-        try:
-            ask()
-        except Gone:
-            raise not_granted(lock.what) from None

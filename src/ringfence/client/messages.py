@@ -79,6 +79,8 @@ class Lines:
         self.chunks: list[tuple[int, bytes]] = []
         """What arrived, numbered upward.  An empty one is the end."""
         self.numbers = itertools.count(1)
+        self.undigested = False
+        """Something may have been read and not handed out, as an interrupt came in between.  The link's."""
         self._state = (b"", 0, 0)
         """Bytes with whole lines in them, where the next one begins, the number of their last chunk."""
         self._scanned = 0

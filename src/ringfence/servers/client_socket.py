@@ -72,6 +72,8 @@ class ClientSocket:
         self._on_gone = on_gone
         self._group = group
         self._connections: dict[int, _Connection] = {}
+        self._late: list[_Connection] | None = None
+        """Whose answers wait for the end of this turn of the loop; None: nothing was answered in it yet."""
         self._last = 0  # client numbers are never reused within a daemon's run
         self._listener = Listener(path)
         self._server: asyncio.Server | None = None
@@ -124,6 +126,22 @@ class ClientSocket:
 
     # -- called by connections ----------------------------------------------------
 
+    def _late_in_turn(self) -> "list[_Connection] | None":
+        """None for the first answer of a turn of the loop: it is written at once, as it may be all there is.
+
+        The others are written when all that the turn has read is dealt with: each write wakes a client that
+        takes the CPU, and when it is ours again nothing here is in its caches."""
+        late = self._late
+        if late is None:
+            self._late = []
+            asyncio.get_running_loop().call_soon(self._turn_over)
+        return late
+
+    def _turn_over(self) -> None:
+        late, self._late = self._late, None
+        for connection in late or ():
+            connection.write_late()
+
     def _joined(self, connection: "_Connection") -> int:
         self._last += 1
         self._connections[self._last] = connection
@@ -153,6 +171,8 @@ class _Connection(asyncio.Protocol):
         self._partial = bytearray()
         self._open: set[str] = set()  # request ids without a final reply; never iterated
         self._asking: set[str] = set()  # those of them that end with their first reply: locks with notices
+        self._late: list[bytes] = []  # what is to be written when this turn of the loop is over
+        self._late_bytes = 0
         self._queued_bytes = 0  # ever, so that what was taken is known while more is added
         self._stall: asyncio.TimerHandle | None = None
         self._ending = False
@@ -251,19 +271,37 @@ class _Connection(asyncio.Protocol):
         if reply.final or (self._asking and reply.id in self._asking):
             self._open.discard(reply.id)
             self._asking.discard(reply.id)
-        if not self._caches and self._transport.get_write_buffer_size() > UNSENT_BYTES:
+        if not self._caches and self._unsent_bytes > UNSENT_BYTES:
             self.abort()
             return False
         line = encode(reply)
         self._queued_bytes += len(line)
-        self._transport.write(line)
+        late = self._server._late_in_turn()
+        if late is None:
+            self._write(line)
+            return True
+        if not self._late:
+            late.append(self)
+        self._late.append(line)
+        self._late_bytes += len(line)
+        return True
+
+    def write_late(self) -> None:
+        """What waits for the end of the turn, now."""
+        if self._late:
+            lines, self._late, self._late_bytes = self._late, [], 0
+            if not self._transport.is_closing():
+                self._write(lines[0] if len(lines) == 1 else b"".join(lines))
+
+    def _write(self, lines: bytes) -> None:
+        self._transport.write(lines)
         if self._caches and self._transport.get_write_buffer_size() > UNSENT_BYTES:
             self._transport.pause_reading()
-        return True
 
     def end(self) -> None:
         """Close after what is queued; one that does not read is cut off by the stall timer."""
         self._ending = True
+        self.write_late()
         if not self._transport.is_closing():
             self._transport.close()
             if self._stall is None and self._transport.get_write_buffer_size():
@@ -290,8 +328,12 @@ class _Connection(asyncio.Protocol):
             self._stall = None
 
     @property
+    def _unsent_bytes(self) -> int:
+        return self._late_bytes + self._transport.get_write_buffer_size()
+
+    @property
     def _taken_bytes(self) -> int:
-        return self._queued_bytes - self._transport.get_write_buffer_size()
+        return self._queued_bytes - self._unsent_bytes
 
     def _watch(self) -> None:
         loop = asyncio.get_running_loop()
