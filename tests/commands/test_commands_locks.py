@@ -8,7 +8,16 @@ import pytest
 from command_world import MIB, Node, World
 from test_commands_backup import kept
 
-from ringfence.core.errors import BadInput, Damaged, LockHeld, NotFound, Refused, TimedOut
+from ringfence.core.errors import (
+    BadInput,
+    Damaged,
+    DeviceFailed,
+    LockHeld,
+    NotFound,
+    Refused,
+    RingfenceError,
+    TimedOut,
+)
 from ringfence.core.modes import Mode
 from ringfence.engine import orders
 from ringfence.engine.commands import autostart, command_for, report
@@ -246,6 +255,24 @@ def test_deactivation_needs_no_lock_and_works_while_frozen(world: World, first: 
     assert world.locks_of(1) == []
     with pytest.raises(TimedOut, match="frozen"):
         first.run(LvChange("vg0", "vm1", "ey"))
+
+
+@pytest.mark.parametrize("opens", [True, False])
+def test_what_cannot_be_shared_now_stays_as_it_was(world: World, first: Node, opens: bool) -> None:
+    """Its path is closed by then: it is opened again, or its lock goes with it."""
+    made = first.run(LvCreate("vg0", "vm1", extents=1))
+    before = first.open["vg0", "vm1"]
+
+    def fail(order: orders.Order) -> RingfenceError | None:
+        if isinstance(order, orders.Convert):
+            return TimedOut("LV vg0/vm1: lockspace lvm_vg0 is frozen until an-a01n02 is fenced")
+        return DeviceFailed("no path") if isinstance(order, orders.OpenPath) and not opens else None
+
+    first.fail = fail
+    with pytest.raises(TimedOut, match="frozen"):
+        first.run(LvChange("vg0", "vm1", "sy", wait_ms=10, force=True))
+    assert first.open.get(("vg0", "vm1")) == (before if opens else None)
+    assert world.locks_of(1) == [("lvm_vg0", made["uuid"], Mode.EX)] * opens
 
 
 # -- in use --------------------------------------------------------------------------
