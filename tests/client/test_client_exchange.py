@@ -162,6 +162,42 @@ def test_whatever_bytes_come_no_other_grant_is_read_and_none_is_lost(end: End) -
     assert end.nobody_reads()
 
 
+@pytest.mark.parametrize("reply", [LINE, encode(Reply("12", TOLD))])
+def test_a_finalizer_that_uses_the_link_does_not_get_in_between(end: End, reply: bytes) -> None:
+    """Python 3.11 collects garbage at any allocation, those between arrival and registration among them."""
+
+    class Ring:
+        def __init__(self) -> None:
+            self.itself = self
+
+        def __del__(self) -> None:
+            end.other.send(b"second\n")
+            peek(way)
+
+    hear, peek = exchange.hear, exchange.peek
+    assert hear is not None
+    assert peek is not None
+    way, before = end.way, gc.get_threshold()
+    end.other.send(reply)
+    gc.collect()
+    gc.disable()
+    try:
+        Ring()
+        gc.set_threshold(1)
+        gc.enable()
+        found = hear(way, "12", end.answer, 5000)
+    finally:
+        gc.enable()
+        gc.set_threshold(*before)
+    gc.collect()
+    assert (found is None) == (reply == LINE)
+    end.mine.setblocking(False)
+    with contextlib.suppress(BlockingIOError):  # it was left to who reads what came first
+        end.lines.feed(end.mine.recv(100))
+    said = b"".join(chunk for _, chunk in sorted(end.lines.chunks))
+    assert said == (b"second\n" if found else LINE + b"second\n") == end.left()
+
+
 def test_nothing_is_kept_of_what_was_heard(end: End) -> None:
     """No reference is left behind, whatever came."""
     for reply in (encode(Reply("12", TOLD)), b"noise\n"):

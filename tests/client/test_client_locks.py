@@ -125,6 +125,17 @@ def test_what_is_no_name(peer: Daemon, space: Lockspace, name: Any) -> None:
     assert peer.calls(calls.Lock) == []
 
 
+def test_a_lock_that_is_none_is_found_out_here(peer: Daemon, space: Lockspace) -> None:
+    with pytest.raises(errors.BadInput, match="is no lock mode"):
+        space.lock("chess", Mode.UN)
+    assert peer.calls(calls.Lock) == []
+
+
+def test_a_wait_as_long_as_can_be_written(peer: Daemon, space: Lockspace) -> None:
+    with space.lock("chess", wait_ms=sys.maxsize) as lock:
+        assert lock.held
+
+
 def test_what_cannot_be_called_is_found_out_at_once(peer: Daemon, space: Lockspace) -> None:
     nothing: Any = 1
     for callbacks in ({"on_blocking": nothing}, {"on_lost": nothing}):

@@ -134,7 +134,7 @@ class Node:
         self.known_vgs = KnownVgs()
         self.stopped: list[str] = []
         self.renamed: dict[str, str] = {}
-        """Of those: what they were called then."""
+        """Of those: name now -> what they were called then."""
         self.unclean: dict[str, tuple[str, ...]] = {}
         self.progress: list[orders.NoteProgress] = []
         self._begun: tuple[Any, ...] | RingfenceError = ()
@@ -296,7 +296,9 @@ class Node:
 
     def _do_NoteStopped(self, order: orders.NoteStopped) -> None:
         self.stopped.append(order.vg)
-        self.renamed |= {order.was: order.vg} if order.was else {}
+
+    def _do_NoteRenamed(self, order: orders.NoteRenamed) -> None:
+        self.renamed |= order.names
 
     def _do_NoteUnclean(self, order: orders.NoteUnclean) -> None:
         self.unclean[order.vg] = order.uuids

@@ -559,7 +559,7 @@ def test_a_vg_that_was_stopped_by_hand_stays_so_under_its_new_name(three: World,
     node.run(VgRename("vg0", "vg1"))
     other.drive(autostart(stopped, uuids))
     assert three.members["lvm_vg1"] == [1]
-    assert other.renamed == {"vg0": "vg1"}
+    assert other.renamed == {"vg1": "vg0"}
     node.run(VgCreate("vg0", (three.images[2],), shared=True))
     other.drive(autostart({"vg1": uuid}, uuids))  # what is called vg0 now was never stopped
     assert (three.members["lvm_vg0"], three.members["lvm_vg1"]) == ([1, 2], [1])

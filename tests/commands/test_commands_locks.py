@@ -11,7 +11,6 @@ from test_commands_backup import kept
 from ringfence.core.errors import (
     BadInput,
     Damaged,
-    DeviceFailed,
     LockHeld,
     NotFound,
     Refused,
@@ -257,22 +256,24 @@ def test_deactivation_needs_no_lock_and_works_while_frozen(world: World, first: 
         first.run(LvChange("vg0", "vm1", "ey"))
 
 
-@pytest.mark.parametrize("opens", [True, False])
-def test_what_cannot_be_shared_now_stays_as_it_was(world: World, first: Node, opens: bool) -> None:
-    """Its path is closed by then: it is opened again, or its lock goes with it."""
-    made = first.run(LvCreate("vg0", "vm1", extents=1))
-    before = first.open["vg0", "vm1"]
+def test_what_cannot_be_shared_now_is_let_go_of(world: World, first: Node) -> None:
+    """Its path is closed by then, and where it is could only be read under the VG's lock: whoever has changed
+    it meanwhile saw no path here."""
+    made = first.run(LvCreate("vg0", "vm1", extents=4))
 
     def fail(order: orders.Order) -> RingfenceError | None:
-        if isinstance(order, orders.Convert):
-            return TimedOut("LV vg0/vm1: lockspace lvm_vg0 is frozen until an-a01n02 is fenced")
-        return DeviceFailed("no path") if isinstance(order, orders.OpenPath) and not opens else None
+        if not isinstance(order, orders.Convert):
+            return None
+        first.fail = None
+        first.run(LvResize("vg0", "vm1", extents=1, force=True, only="reduce"))
+        return TimedOut("LV vg0/vm1: lockspace lvm_vg0 is frozen", node="an-a01n02", next="ringfence why")
 
     first.fail = fail
-    with pytest.raises(TimedOut, match="frozen"):
+    with pytest.raises(TimedOut, match="frozen; vg0/vm1 is not active here any more; ring") as caught:
         first.run(LvChange("vg0", "vm1", "sy", wait_ms=10, force=True))
-    assert first.open.get(("vg0", "vm1")) == (before if opens else None)
-    assert world.locks_of(1) == [("lvm_vg0", made["uuid"], Mode.EX)] * opens
+    assert (caught.value.code, caught.value.node) == (TimedOut.code, "an-a01n02")
+    assert first.open == {}
+    assert world.locks_of(1) == [], made["uuid"]
 
 
 # -- in use --------------------------------------------------------------------------

@@ -287,6 +287,17 @@ def test_a_vg_that_was_stopped_by_hand_stays_so_whatever_it_is_called(sharing: W
     assert two.node.context.is_in("lvm_vg1")
 
 
+def test_vgs_that_were_stopped_and_go_by_each_other_s_names_stay_so(sharing: World) -> None:
+    context = sharing.hosts[2].node.context
+    context.vg_uuids |= {"lvm_a": "A", "lvm_b": "B"}
+    context.note_stopped(["a", "b"])
+    context.vg_uuids.clear()
+    context.note_renamed({"a": "b", "c": "a"})
+    assert context.stopped == {"a": "B", "c": "A"}
+    context.note_started("c")
+    assert context.stopped == {"a": "B"}
+
+
 @pytest.mark.parametrize(
     "call",
     [

@@ -174,6 +174,13 @@ def test_what_is_read_line_by_line_is_what_the_grammar_says(changes: list[tuple[
         assert tree == _Parser(text, "x").file()
 
 
+@pytest.mark.parametrize("line", ["a", 'a = "a', "a = 1, ", "#", "a = [1, "])
+def test_a_long_line_that_is_none_takes_no_longer_than_it_is_long(line: str) -> None:
+    """A search for a line would take hours for it, without letting another thread run."""
+    with contextlib.suppress(Damaged):
+        parse_text((line * 500_000).encode(), "vg0")
+
+
 def test_sections_nest_no_deeper_line_by_line() -> None:
     deep = "x {\n" * 25 + "}\n" * 25
     assert _laid_out(deep) is None

@@ -4,7 +4,7 @@
    Decides nothing.  What is not the usual case is left to `link.Link`, with nothing lost: bytes that came in and are
    not the one grant that is waited for are put where `Link` finds them (`messages.Lines`).  From the bytes' arrival
    until they are there, or the lock's holder is registered, no line of Python is run, so that no interrupt strikes in
-   between; where one strikes while a thread waits here, nothing has happened, and the caller meets it.
+   between (Python 3.11 collects garbage, whose finalizers are Python, at any allocation: it is kept from that); where one strikes while a thread waits here, nothing has happened, and the caller meets it.
 
    A "way" is what these functions need of a link: (socket, sending, reading, lines, holders).  Each function may be
    called by any thread, and gives up at once where another one sends or reads.
@@ -229,7 +229,7 @@ static PyObject *hear(PyObject *module, PyObject *const *args, Py_ssize_t count)
     Py_ssize_t id_size;
     long long limit_ms;
     ssize_t size = -1;
-    int fd, go, ready = 1, why;
+    int fd, go, ready = 1, why, collects;
 
     (void)module;
     if (!are_words(count, args, 4))
@@ -256,13 +256,16 @@ static PyObject *hear(PyObject *module, PyObject *const *args, Py_ssize_t count)
     why = errno;
     Py_END_ALLOW_THREADS
 
-    if (ready == 0 || (size < 0 && (why == EINTR || why == EAGAIN)))
+    if (ready <= 0 || (size < 0 && (why == EINTR || why == EAGAIN))) /* poll(2) that fails is Link's to tell */
         return let_go_of_reading(way, Py_NewRef(Py_None));
+    collects = PyGC_Disable();
     if (size > 0 && is_grant(chunk, chunk + size, id, id_size, &grant) &&
         (mode = PyDict_GetItemString(modes, grant.mode)) != NULL)
         found = registered(&grant, mode, PyTuple_GetItem(way, HOLDERS), args[2]);
     else if (!PyErr_Occurred() && leave(lines, chunk, size > 0 ? size : 0) == 0)
         found = Py_NewRef(Py_None);
+    if (collects)
+        PyGC_Enable();
     return let_go_of_reading(way, found);
 }
 
@@ -274,7 +277,7 @@ static PyObject *peek(PyObject *module, PyObject *const *args, Py_ssize_t count)
 {
     char chunk[CHUNK_BYTES];
     ssize_t size;
-    int fd = -1, go, said = 1;
+    int fd = -1, go, said = 1, collects;
 
     (void)module;
     if (!are_words(count, args, 1) || (go = take_reading(args[0])) < 0)
@@ -285,8 +288,12 @@ static PyObject *peek(PyObject *module, PyObject *const *args, Py_ssize_t count)
         size = recv(fd, chunk, sizeof chunk, MSG_DONTWAIT);
         if (size < 0 && errno == EAGAIN)
             said = 0;
-        else if (size >= 0 || errno != EINTR)
+        else if (size >= 0 || errno != EINTR) {
+            collects = PyGC_Disable();
             leave(PyTuple_GetItem(args[0], LINES), chunk, size > 0 ? size : 0);
+            if (collects)
+                PyGC_Enable();
+        }
     }
     return let_go_of_reading(args[0], PyErr_Occurred() ? NULL : PyBool_FromLong(said));
 }

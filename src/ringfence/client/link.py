@@ -123,7 +123,8 @@ class Link:
                     raise Unsent from None
             found = None
             if hear is not None and not self.listens:
-                found = hear(self._way, id, answer, -1 if limit_ms is None else limit_ms)
+                at_most_ms = -1 if limit_ms is None else max(0, min(limit_ms, AWAKE_MS))
+                found = hear(self._way, id, answer, at_most_ms)
             if found is None:
                 found = grant_of(result_of(self.wait(answer, until)))
             if self.answered < number:

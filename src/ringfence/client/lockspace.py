@@ -9,7 +9,7 @@ from ringfence.client.lock import Lock
 from ringfence.client.messages import check_cached, check_callbacks, mode_of, not_granted
 from ringfence.core.errors import NotFound
 from ringfence.core.locknames import text_of
-from ringfence.core.modes import MODE_NAMES, Mode
+from ringfence.core.modes import MODE_NAMES, UN, Mode
 from ringfence.wire import client as calls
 
 if TYPE_CHECKING:
@@ -85,7 +85,8 @@ class Lockspace:
             BadInput, NotFound: names, modes or flags that cannot be; a lockspace that was left.
 
         Source: Linux dlm_lock(3); Davis, VAXcluster Principles, ch. 6."""
-        wanted, resource = mode if type(mode) is Mode else mode_of(mode), _text_of(resource)
+        wanted = mode if type(mode) is Mode and mode is not UN else mode_of(mode)
+        resource = _text_of(resource)
         if on_blocking is not None or on_lost is not None:
             check_callbacks(on_blocking, on_lost)
         lock = Lock(self.name, resource, on_blocking, on_lost, self._connection)

@@ -263,11 +263,18 @@ class Context:
         on their disks meanwhile (restores a backup, say) has asked each host once.  A boot starts all."""
         return dict(zip_longest(self.disk.stopped, self.disk.stopped_uuids, fillvalue=""))
 
-    def note_stopped(self, vgs: Sequence[str], *, was: str = "") -> None:
-        """Args: was: what the one VG was called when it was stopped."""
+    def note_stopped(self, vgs: Sequence[str]) -> None:
         kept = self.stopped
-        uuids = {vg: self.vg_uuid(f"{VG_SPACE}{was or vg}") or kept.get(was or vg, "") for vg in vgs}
-        self._keep_stopped({vg: uuid for vg, uuid in kept.items() if vg not in (*vgs, was)} | uuids)
+        uuids = {vg: self.vg_uuid(f"{VG_SPACE}{vg}") or kept.get(vg, "") for vg in vgs}
+        self._keep_stopped({vg: uuid for vg, uuid in kept.items() if vg not in vgs} | uuids)
+
+    def note_renamed(self, names: dict[str, str]) -> None:
+        """Args: names: of VGs that are stopped: name now -> name that they were stopped under.  All of them
+        at once, for one may have got the name of another."""
+        kept = self.stopped
+        uuids = {vg: kept.get(was) or self.vg_uuid(f"{VG_SPACE}{was}") for vg, was in names.items()}
+        others = {vg: uuid for vg, uuid in kept.items() if vg not in names and vg not in names.values()}
+        self._keep_stopped(others | uuids)
 
     def note_started(self, vg: str) -> None:
         """Whoever starts it: the next daemon then does, too."""

@@ -296,8 +296,13 @@ class NoteStopped(_Order, frozen=True):
     Answer: None, at once."""
 
     vg: str
-    was: str = ""
-    """What it was called then; "": that."""
+
+
+class NoteRenamed(_Order, frozen=True):
+    """VGs that were stopped here by hand are called otherwise by now.  Answer: None, at once."""
+
+    names: dict[str, str]
+    """Name now -> name that it was stopped under."""
 
 
 class NoteUnclean(_Order, frozen=True):
@@ -768,7 +773,7 @@ ENGINE_ORDERS = (
     Acquire, Convert, Release, FindLock, FindLocks, LocksTogether, Holders, SeqnoHeard, JoinLockspace,
     GiveBack, HoldOff, LeaveLockspace, Joined, LockspaceMembers, Publish, AskReload, SayGoodbye, NoteSlots,
     EndSlots, NoteUnclean, NoteProgress, Wanted, Recall, Remember, LocksThere, Identity, Pause, GoOn,
-    AskHandover, AwaitTaken, Handovers, NoteStopped,
+    AskHandover, AwaitTaken, Handovers, NoteStopped, NoteRenamed,
 )  # fmt: skip
 StorageOrder = (
     ScanDevices | ReadBlocks | ReadDisks | ReadText | SaveText | WriteBlocks | WriteVersion | ZeroBlocks
@@ -786,7 +791,7 @@ Order = (
     | JoinLockspace | GiveBack | HoldOff | LeaveLockspace | Joined | LockspaceMembers | Publish
     | AskReload | SayGoodbye | NoteSlots | EndSlots | NoteUnclean | NoteProgress | Wanted | Recall | Remember
     | LocksThere | Identity | CallAgent | Pause | GoOn | AskHandover | AwaitTaken
-    | Handovers | NoteStopped | Staggered | DriverOrder
+    | Handovers | NoteStopped | NoteRenamed | Staggered | DriverOrder
 )  # fmt: skip
 
 Command = Generator[Order, Any, Any]

@@ -388,7 +388,10 @@ class Tasks:
                 self._slots.note(order.places, order.without, made=order.made)
                 return True, None
             case orders.NoteStopped():
-                self._context.note_stopped([order.vg], was=order.was)
+                self._context.note_stopped([order.vg])
+                return True, None
+            case orders.NoteRenamed():
+                self._context.note_renamed(order.names)
                 return True, None
             case orders.NoteUnclean():
                 self._context.see_unclean(order.vg, order.uuids)

@@ -132,8 +132,9 @@ def _laid_out(text: str) -> Section | None:
     items: list[tuple[str, Value | Section]] = []
     above: list[tuple[str, list[tuple[str, Value | Section]]]] = []
     at = 0
-    for line in _LINE.finditer(text):
-        if line.start() != at:
+    while at < len(text):
+        line = _LINE.match(text, at)  # no search: that would try at each place of a long line that is none
+        if line is None:
             return None
         at, kind = line.end(), line.lastgroup
         if kind == "number":

@@ -191,7 +191,7 @@ def activate(
         if not disconnect and (volume := (yield from find_open(vg, lv.uuid))) is not None:
             asked = f"-a{_NAMES[mode]}" + " --force" * force + " --partial" * partial
             yield from check_unused(volume, asked)
-        return (yield from _change_mode(locked.found, lv, mine, mode, wait_ms, partial))
+        return (yield from _change_mode(vg, lv, mine, mode, wait_ms, partial))
     held: Held = yield Acquire(space_of(vg), lv.uuid, mode, wait_ms, persistent=True, what=what)
     try:
         if shares:  # under the lock: nobody who may write it alone has it open
@@ -203,12 +203,12 @@ def activate(
 
 
 def _change_mode(
-    found: VgOnDisk, lv: Lv, mine: Held, mode: Mode, wait_ms: int | None, partial: bool
+    vg: str, lv: Lv, mine: Held, mode: Mode, wait_ms: int | None, partial: bool
 ) -> Generator[Order, Any, dict[str, Any]]:
     """Between EX and PR.  The path is closed while its lock is the weaker of the two.
 
-    Args: found: as the holder of the LV's lock may trust it."""
-    vg = found.vg.name
+    Raises what Convert raises; on the way from EX to PR the LV is not active any more then, so that nobody
+    waits for what nobody here can use."""
     if mode > mine.mode:
         held: Held = yield Convert(mine.lock, mode, wait_ms)
         yield from close_path(vg, lv)
@@ -219,23 +219,17 @@ def _change_mode(
         except LocksLost:
             raise
         except RingfenceError as error:  # a frozen lockspace, say, in which the lock stays as it was
-            yield from _open_again(error, found, lv, mine)
-            raise
+            # Not opened again: where the LV is may only be read under the VG's lock, which is frozen, too.
+            yield from undo(error, Release(mine.lock))
+            raise type(error)(
+                f"{error.message}; {vg}/{lv.name} is not active here any more", node=error.node,
+                next=error.next, retry=error.retry, code=error.code,
+            ) from None  # fmt: skip
     try:
         return (yield from _open(vg, lv, held, wait_ms, partial))
     except RingfenceError as error:
         yield from undo(error, ClosePath(vg, lv.name, lv.uuid, own=True), Release(held.lock))
         raise
-
-
-def _open_again(
-    error: RingfenceError, found: VgOnDisk, lv: Lv, held: Held
-) -> Generator[Order, Any, None]:
-    """Active as before; or not at all, so that nobody waits for what nobody here can use."""
-    try:
-        yield from open_path(found, lv, held)
-    except RingfenceError:
-        yield from undo(error, ClosePath(found.vg.name, lv.name, lv.uuid, own=True), Release(held.lock))
 
 
 def _open(

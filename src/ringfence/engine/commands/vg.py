@@ -56,6 +56,7 @@ from ringfence.engine.orders import (
     Joined,
     JoinLockspace,
     LeaveLockspace,
+    NoteRenamed,
     NoteStopped,
     NoteUnclean,
     OpenPaths,
@@ -255,9 +256,9 @@ def autostart(
     by_hand = {name: uuid or known.get(space_of(name), "") for name, uuid in (stopped or {}).items()}
     named = {uuid: name for name, uuid in by_hand.items() if uuid}
     ours = {found.vg.name: found.vg.uuid for found in disks.vgs if is_ours(found.vg, me.cluster)}
-    for name, uuid in ours.items():
-        if named.get(uuid, name) != name:
-            yield NoteStopped(name, was=named[uuid])
+    renamed = {name: named[uuid] for name, uuid in ours.items() if named.get(uuid, name) != name}
+    if renamed:
+        yield NoteRenamed(renamed)
     names = [name for name, uuid in ours.items() if uuid not in named and by_hand.get(name) != ""]
     for name in names:
         yield from join(space_of(name))
