@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import Coroutine, Iterator
+from collections.abc import Coroutine
 from typing import Any
 
 import pytest
@@ -15,12 +15,6 @@ from ringfence.core.modes import Mode
 from ringfence.locks.flags import Flag
 from ringfence.wire import client as calls
 from ringfence.wire.client import Reply, Request
-
-
-@pytest.fixture
-def peer() -> Iterator[Daemon]:
-    with daemon(LockTable()) as one:
-        yield one
 
 
 def test_nobody_listens() -> None:

@@ -6,11 +6,10 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from client_scripted import Daemon, LockTable, daemon
+from client_scripted import Daemon, daemon
 
 import ringfence
 from ringfence.client import aio
@@ -18,12 +17,6 @@ from ringfence.client.messages import REPLY_BYTES, Lines
 from ringfence.core import errors
 from ringfence.wire import client as calls
 from ringfence.wire.client import Reply, Request, encode
-
-
-@pytest.fixture
-def peer() -> Iterator[Daemon]:
-    with daemon(LockTable()) as one:
-        yield one
 
 
 def silent(one: Daemon, client: int, request: Request) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from client_scripted import Daemon, LockTable, daemon
+from client_scripted import Daemon, LockTable
 
 import ringfence
 from ringfence.client import Lockspace, aio
@@ -18,12 +18,6 @@ from ringfence.wire import client as calls
 from ringfence.wire.client import Reply
 
 FAR_NS = 3600 * 1_000_000_000
-
-
-@pytest.fixture
-def peer() -> Iterator[Daemon]:
-    with daemon(LockTable()) as one:
-        yield one
 
 
 @pytest.fixture

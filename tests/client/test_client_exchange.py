@@ -5,6 +5,7 @@ The tests of locks (test_client_locks.py) run with it and without."""
 import contextlib
 import gc
 import random
+import resource
 import signal
 import socket
 import threading
@@ -13,9 +14,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from client_scripted import Daemon, LockTable, daemon
+from client_scripted import Daemon, LockTable
 
-import ringfence
 from ringfence.client import Lockspace, exchange, link
 from ringfence.client.link import Answer
 from ringfence.client.messages import Grant, Lines, grant_of
@@ -288,6 +288,18 @@ def test_a_word_is_heard_without_waiting(end: End) -> None:
     assert end.lines.over
 
 
+def test_a_wait_that_cannot_begin_is_left_to_the_link(end: End) -> None:
+    """poll(2) fails while it may look at no descriptor: that is no end of the connection."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+    try:
+        assert end.hear(b"") is None
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert end.nobody_reads()
+    assert (end.lines.chunks, end.lines.undigested) == ([], False)
+
+
 def test_what_is_no_way_is_refused(end: End) -> None:
     assert exchange.say is not None
     assert exchange.hear is not None
@@ -311,16 +323,10 @@ def test_what_is_no_way_is_refused(end: End) -> None:
 
 
 @pytest.fixture
-def peer(monkeypatch: pytest.MonkeyPatch) -> Iterator[Daemon]:
+def peer(peer: Daemon, monkeypatch: pytest.MonkeyPatch) -> Daemon:
+    """Its grants are those that are read in C."""
     monkeypatch.setattr(LockTable, "lvb", calls.NO_VALUE)
-    with daemon(LockTable()) as one:
-        yield one
-
-
-@pytest.fixture
-def space(peer: Daemon) -> Iterator[Lockspace]:
-    with ringfence.connect(peer.path) as ring:
-        yield ring.lockspace("games")
+    return peer
 
 
 def wrapped(monkeypatch: pytest.MonkeyPatch, name: str, before: Any = None, after: Any = None) -> list[Any]:

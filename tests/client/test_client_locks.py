@@ -9,7 +9,7 @@ import struct
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -37,18 +37,6 @@ def spoken(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> s
     for name in ("say", "hear", "peek"):
         monkeypatch.setattr(links, name, None)
     return IN_PYTHON
-
-
-@pytest.fixture
-def peer() -> Iterator[Daemon]:
-    with daemon(LockTable()) as one:
-        yield one
-
-
-@pytest.fixture
-def space(peer: Daemon) -> Iterator[Lockspace]:
-    with ringfence.connect(peer.path) as ring:
-        yield ring.lockspace("games")
 
 
 def asked(peer: Daemon) -> tuple[int, Request]:
