@@ -70,7 +70,10 @@ def check_cluster(config: ClusterConfig, *, lab: bool) -> None:
 def _check_cluster_table(config: ClusterConfig) -> None:
     check_name("[cluster] name", config.name)
     if not 1 <= config.version <= LARGEST_VERSION:
-        raise ConfigError(f"[cluster] version = {config.version} cannot be", next="begin with 1")
+        raise ConfigError(
+            f"[cluster] version = {config.version} cannot be",
+            next="begin with 1, and count on by 1 with each change",
+        )
     if config.ring not in RINGS:
         raise ConfigError(
             f'[cluster] ring = "{config.ring}" is not served by this version', next=_one_of(RINGS)

@@ -66,9 +66,9 @@ from ringfence.storage.driver import Keeper, Storage
 from ringfence.wire.entries import Incident
 
 FILES = 65536
+"""Descriptors that a daemon asks for, where its hard limit allows so many."""
 SWITCH_S = 0.001
 """How long a thread may keep the interpreter to itself while another wants it; Python's own is 5 ms."""
-"""Descriptors that a daemon asks for, where its hard limit allows so many."""
 
 
 class Current:
