@@ -11,7 +11,7 @@ SEEDS = 500
 STRIKES = 10
 
 
-@pytest.mark.timeout(1800)  # beside all the other jobs, and after them
+@pytest.mark.timeout(3600)  # beside all the other jobs, and after them
 def test_many_seeds_hold(capsys: pytest.CaptureFixture[str]) -> None:
     recipes = (Recipe(seed=seed, strikes=STRIKES) for seed in range(1, SEEDS + 1))
     totals, failed = run_all(recipes, processes_here())

@@ -105,7 +105,7 @@ def test_one_seed_is_one_story_whatever_the_hash_seed() -> None:
             capture_output=True,
             text=True,
             check=True,
-            timeout=60,
+            timeout=250,
         ).stdout
         for seed in ("0", "1")
     ]
