@@ -6,6 +6,7 @@ from typing import Any
 import msgspec
 import pytest
 from engine_ring import Host, World
+from test_engine_slots_moved import commit
 
 from ringfence.core.errors import LockHeld, NotFound
 from ringfence.core.evidence import Power
@@ -157,6 +158,23 @@ def test_what_nobody_knows_is_not_found(world: World) -> None:
         id = world.hosts[2].ask(calls.Why(target))
         with pytest.raises(NotFound, match="no node, no volume"):
             world.hosts[2].reply(id)
+
+
+def test_a_vg_that_has_no_locks_is_told_apart_from_what_nobody_knows(world: World) -> None:
+    """`vgs` shows it: "no such name" would be a lie."""
+    one = world.hosts[1]
+    one.do(calls.LvChange("vg0", "vm1", "n"))
+    one.do(calls.VgChange("lockstop", "vg0"))
+    for id in (2, 3):
+        world.hosts[id].do(calls.VgChange("lockstop", "vg0"))
+    world.pass_ms(200)
+    assert "VG vg0 was stopped on an-a01n01 by hand" in why(one, "vg0")
+    assert one.node is not None
+    one.node.context.note_started("vg0")
+    assert why(one, "vg0").startswith("no node is in the lockspace of VG vg0; next: ringfence vgchange")
+    commit(world.image, r'lock_type = "dlm"\nlock_args = "[^"]*"\n', "")
+    said = why(one, "vg0")
+    assert said.startswith("VG vg0 is not shared: no lock of it is known here; next: make it so with stock")
 
 
 def test_a_lock_of_a_program_is_explained_by_its_own_name(world: World) -> None:
