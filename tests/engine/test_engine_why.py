@@ -8,7 +8,7 @@ import pytest
 from engine_ring import Host, World
 from test_engine_slots_moved import commit
 
-from ringfence.core.errors import LockHeld, NotFound
+from ringfence.core.errors import LockHeld, NotFound, Refused
 from ringfence.core.evidence import Power
 from ringfence.core.ids import Life
 from ringfence.engine.inputs import ClientGone, RingLost, Wall
@@ -150,6 +150,8 @@ def test_a_stale_node_says_what_it_waits_for(world: World) -> None:
     world.until(lambda: "purged" in world.hosts[2].kinds())
     world.thaw(1, 1, 2, 3)
     assert why(one).startswith("STUCK\nan-a01n01 cannot act (shut out): the cluster did not admit this node")
+    assert "next: on a ready member: ringfence why an-a01n01;" in why(one)
+    assert "the fence lied" in why(world.hosts[2], "an-a01n01")
     assert "the fence lied" in why(world.hosts[2])
 
 
@@ -400,6 +402,18 @@ def test_a_node_that_was_taken_out_of_the_configuration_can_be_confirmed(tmp_pat
     assert "no fence devices" in why(one, "node-2")
     assert one.do(calls.FenceConfirm("node-2", "ann", "it burnt down", world.now_ns))["waiting"] == 0
     world.until(lambda: not one.node.context.state.victims())
+
+
+def test_a_configuration_with_other_nodes_is_refused_with_the_way_to_get_it(world: World) -> None:
+    one, config = world.hosts[1], world.config
+    fewer = msgspec.structs.replace(config, version=config.version + 1, nodes=config.nodes[:2])
+    with pytest.raises(Refused, match="the set of nodes cannot change") as caught:
+        one.do(calls.ConfigApply(fewer))
+    assert caught.value.next.startswith("stop ringfence on all hosts, give all of them the new file")
+    other = msgspec.structs.replace(config, version=config.version + 1, name="other")
+    with pytest.raises(Refused, match="name, ring and naive") as caught:
+        one.do(calls.ConfigApply(other))
+    assert caught.value.next == "ringfence config show"
 
 
 def test_what_waits_without_quorum_is_not_said_to_be_held(world: World) -> None:
