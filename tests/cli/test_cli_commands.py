@@ -122,6 +122,14 @@ def test_a_wrong_line_is_3_and_one_line(run: Run, words: list[str], expected: st
     assert as_json.json["error"]["code"] == "bad-command"
 
 
+@pytest.mark.parametrize("path", ["events --kind", "fence disarm --for", "fence --who"])
+def test_who_leaves_out_an_option_s_value_is_sent_to_the_command_s_own_help(run: Run, path: str) -> None:
+    *words, option = path.split()
+    named = " ".join(["ringfence", *words])
+    told = f"  {named}: Option '{option}' requires an argument; see `{named} --help`\n"
+    assert run(*words, option) == (3, "", told)
+
+
 @pytest.mark.parametrize("words", [[], ["fence"], ["config"]])
 def test_a_group_alone_is_3_and_shows_its_help(run: Run, words: list[str]) -> None:
     ran = run(*words)
