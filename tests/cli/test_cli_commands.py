@@ -80,6 +80,9 @@ def test_after_ctrl_c_a_change_may_have_been_made(daemon: CannedDaemon, run: Run
     told = "  The hosts go on with it; wait: pvmove; give it up: pvmove --abort\n"
     assert run("pvmove", "/x") == (130, "", told)
     assert run("lvs") == (130, "", "")
+    told = "  Interrupted; the hosts may go on with it: ringfence why vg0/vm1; take it back: "
+    told += "ringfence handover vg0/vm1 --abort\n"
+    assert run("handover", "vg0/vm1", "--to", "n2") == (130, "", told)
 
 
 @pytest.mark.parametrize("loaded", ["ringfence.cli", "ringfence.cli.verbs.run", "ringfence.cli.tree"])
@@ -117,6 +120,14 @@ def test_a_wrong_line_is_3_and_one_line(run: Run, words: list[str], expected: st
     as_json = run(*words, "--json")
     assert as_json.code == 3
     assert as_json.json["error"]["code"] == "bad-command"
+
+
+@pytest.mark.parametrize("path", ["events --kind", "fence disarm --for", "fence --who"])
+def test_who_leaves_out_an_option_s_value_is_sent_to_the_command_s_own_help(run: Run, path: str) -> None:
+    *words, option = path.split()
+    named = " ".join(["ringfence", *words])
+    told = f"  {named}: Option '{option}' requires an argument; see `{named} --help`\n"
+    assert run(*words, option) == (3, "", told)
 
 
 @pytest.mark.parametrize("words", [[], ["fence"], ["config"]])

@@ -280,7 +280,8 @@ def test_files_that_do_not_go_together(run: Run, here: Path) -> None:
     assert "describes a whole cluster; give it alone" in run("import", CMAN, DLM).err
     assert "are both a cluster.conf; give one" in run("import", CMAN, SAN).err
     assert "one file is given twice" in run("import", CMAN, CMAN).err
-    assert "cannot read nowhere: No such file" in run("import", "nowhere").err
+    nowhere = "  cannot read nowhere: No such file or directory; check its name and mode\n"
+    assert run("import", "nowhere").err == nowhere
 
 
 def test_utf_16_is_read(run: Run, here: Path) -> None:

@@ -405,6 +405,9 @@ def test_what_cannot_be_restored_is_refused_before_anything_is_written(three: Wo
     for data, kind, words in bad:
         with pytest.raises(kind, match=words):
             restore(node, data)
+    with pytest.raises(Damaged) as caught:
+        restore(node, b"root:x:0:0:root:/root:/bin/bash")
+    assert caught.value.next == "give a file that is in order; see: vgcfgrestore --list vg0"
     with pytest.raises(Damaged, match="is not what was sent"):
         node.run(VgCfgRestore("vg0", '"'))
     path = hide(three, 1)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from lvm_story import Story
 
-from ringfence.engine.inputs import LvmRequest
+from ringfence.engine.inputs import LvmGone, LvmRequest
 from ringfence.locks.outs import ClientLost
 
 
@@ -58,3 +58,17 @@ def test_who_has_lost_its_lock_alone_is_not_let_go_on_to_commit(story: Story) ->
     (use,) = locker.uses()
     locker.take([ClientLost(use.lock)])
     assert story.do("n1.1 vg_update vg0 version=3")[-1] == "n1.1 vg_update waits"
+
+
+def test_a_process_that_ended_with_one_lock_twice_is_told_of_it_once(story: Story) -> None:
+    """It had two connections, say, and the daemon ended both."""
+    host = story.hosts["n1"]
+    asked = story.asked(8, "lock_gl", ["sh"])
+    for client in (8, 9):
+        host.processes[asked.pid] = asked.started
+        host.feed(LvmRequest(client, asked))
+        story.world.run()
+        host.feed(LvmGone(client, unread=False, hung_up=True))
+    story.do("n1 exits 8")
+    (said,) = [event.what for event in host.events if event.kind == "lvm-ended"]
+    assert said == "LVM2's process 8 has ended: the global lock is let go of, its value not valid"

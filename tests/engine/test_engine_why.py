@@ -6,8 +6,9 @@ from typing import Any
 import msgspec
 import pytest
 from engine_ring import Host, World
+from test_engine_slots_moved import commit
 
-from ringfence.core.errors import LockHeld, NotFound
+from ringfence.core.errors import LockHeld, NotFound, Refused
 from ringfence.core.evidence import Power
 from ringfence.core.ids import Life
 from ringfence.engine.inputs import ClientGone, RingLost, Wall
@@ -149,6 +150,8 @@ def test_a_stale_node_says_what_it_waits_for(world: World) -> None:
     world.until(lambda: "purged" in world.hosts[2].kinds())
     world.thaw(1, 1, 2, 3)
     assert why(one).startswith("STUCK\nan-a01n01 cannot act (shut out): the cluster did not admit this node")
+    assert "next: on a ready member: ringfence why an-a01n01;" in why(one)
+    assert "the fence lied" in why(world.hosts[2], "an-a01n01")
     assert "the fence lied" in why(world.hosts[2])
 
 
@@ -157,6 +160,23 @@ def test_what_nobody_knows_is_not_found(world: World) -> None:
         id = world.hosts[2].ask(calls.Why(target))
         with pytest.raises(NotFound, match="no node, no volume"):
             world.hosts[2].reply(id)
+
+
+def test_a_vg_that_has_no_locks_is_told_apart_from_what_nobody_knows(world: World) -> None:
+    """`vgs` shows it: "no such name" would be a lie."""
+    one = world.hosts[1]
+    one.do(calls.LvChange("vg0", "vm1", "n"))
+    one.do(calls.VgChange("lockstop", "vg0"))
+    for id in (2, 3):
+        world.hosts[id].do(calls.VgChange("lockstop", "vg0"))
+    world.pass_ms(200)
+    assert "VG vg0 was stopped on an-a01n01 by hand" in why(one, "vg0")
+    assert one.node is not None
+    one.node.context.note_started("vg0")
+    assert why(one, "vg0").startswith("no node is in the lockspace of VG vg0; next: ringfence vgchange")
+    commit(world.image, r'lock_type = "dlm"\nlock_args = "[^"]*"\n', "")
+    said = why(one, "vg0")
+    assert said.startswith("VG vg0 is not shared: no lock of it is known here; next: make it so with stock")
 
 
 def test_a_lock_of_a_program_is_explained_by_its_own_name(world: World) -> None:
@@ -382,6 +402,18 @@ def test_a_node_that_was_taken_out_of_the_configuration_can_be_confirmed(tmp_pat
     assert "no fence devices" in why(one, "node-2")
     assert one.do(calls.FenceConfirm("node-2", "ann", "it burnt down", world.now_ns))["waiting"] == 0
     world.until(lambda: not one.node.context.state.victims())
+
+
+def test_a_configuration_with_other_nodes_is_refused_with_the_way_to_get_it(world: World) -> None:
+    one, config = world.hosts[1], world.config
+    fewer = msgspec.structs.replace(config, version=config.version + 1, nodes=config.nodes[:2])
+    with pytest.raises(Refused, match="the set of nodes cannot change") as caught:
+        one.do(calls.ConfigApply(fewer))
+    assert caught.value.next.startswith("stop ringfence on all hosts, give all of them the new file")
+    other = msgspec.structs.replace(config, version=config.version + 1, name="other")
+    with pytest.raises(Refused, match="name, ring and naive") as caught:
+        one.do(calls.ConfigApply(other))
+    assert caught.value.next == "ringfence config show"
 
 
 def test_what_waits_without_quorum_is_not_said_to_be_held(world: World) -> None:

@@ -168,7 +168,7 @@ def test_an_unknown_call_is_refused_by_id_and_the_connection_lives(place: Path) 
             assert "unknown field `mood`" in second["error"]["message"]
             assert second["error"]["next"].startswith("if ringfence was upgraded here: systemctl restart")
             assert (wrong["id"], wrong["error"]["code"]) == ("v", "bad-input")
-            assert "Expected `int`, got `str` - at `$.call.lock`" in wrong["error"]["message"]
+            assert wrong["error"]["message"] == "lock: expected int, got str"
             assert wrong["error"]["next"] == "give one of its type and in its range"
             assert third["id"] == "next"
             writer.close()

@@ -48,6 +48,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         room = ROOMS.get(words[0] if words else "", "reports")
         if room == "pvmove":
             print("  The hosts go on with it; wait: pvmove; give it up: pvmove --abort", file=sys.stderr)
+        elif room == "handover":
+            volume = next((word for word in words[1:] if "/" in word), "VG/LV")
+            told = f"the hosts may go on with it: ringfence why {volume}; take it back: "
+            told += f"ringfence handover {volume} --abort"
+            print(f"  Interrupted; {told}", file=sys.stderr)
         elif room != "reports":
             print("  Interrupted; what the daemon had begun may be done: see lvs -a, vgs", file=sys.stderr)
         return EXIT_INTERRUPTED

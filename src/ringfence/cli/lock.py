@@ -1,6 +1,5 @@
 """`ringfence lock`: hold a lock of the cluster while a command runs, in the manner of flock(1)."""
 
-import math
 import os
 import signal
 import subprocess
@@ -26,6 +25,8 @@ MODES = [mode.name for mode in Mode if mode is not Mode.UN]
 NOT_IN_TIME = (LockHeld.code, TimedOut.code, Deadlock.code)
 EXIT_CANNOT_RUN = 126
 EXIT_NOT_FOUND = 127
+MOST_WAIT_S = 1e9
+"""Thirty years; beyond, milliseconds would not fit what carries them."""
 FORWARDED = (signal.SIGTERM, signal.SIGHUP)
 
 
@@ -67,7 +68,7 @@ def lock(
     Names have 1 to 64 bytes of any content; write \\xHH for a byte and \\\\ for a backslash."""
     if nonblock and wait is not None:
         raise click.UsageError("-n and -w do not go together")
-    if wait is not None and not math.isfinite(wait):
+    if wait is not None and not wait <= MOST_WAIT_S:  # nor is nan
         raise click.UsageError(f"-w {wait}: no number of seconds; to wait for ever leave it out")
     wait_ms = 0 if nonblock else None if wait is None else round(wait * 1000)
     owner = owner or f"lock-{uuid.uuid4().hex[:16]}"
@@ -149,7 +150,8 @@ def _run(
             process = subprocess.Popen(command, env=env, pass_fds=(held.fileno(),))
         except OSError as error:
             not_there = isinstance(error, FileNotFoundError)
-            words = RingfenceError(f"cannot run {command[0]}: {error.strerror}", next="check its name")
+            cure = "check its name" if not_there or not command[0] else "make it a file that may be executed"
+            words = RingfenceError(f"cannot run {command[0] or repr('')}: {error.strerror}", next=cure)
             print_error(words, as_json)
             return EXIT_NOT_FOUND if not_there else EXIT_CANNOT_RUN
         running.append(process)

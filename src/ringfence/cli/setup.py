@@ -170,7 +170,7 @@ def _read(file: Path) -> bytes:
         with file.open("rb") as open_file:
             return open_file.read(LARGEST_BYTES + 1)
     except OSError as error:
-        raise ConfigError(f"cannot read {file}: {error.strerror}") from None
+        raise ConfigError(f"cannot read {file}: {error.strerror}", next="check its name and mode") from None
 
 
 # -- what comes of it ---------------------------------------------------------------

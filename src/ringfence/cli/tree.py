@@ -16,7 +16,7 @@ def run_tree(words: list[str], as_json: bool) -> int:
         click.echo(error.format_message(), err=True)
         return EXIT_BAD_COMMAND
     except click.UsageError as error:
-        print_error(_usage(error), as_json)
+        print_error(_usage(error, words), as_json)
         return EXIT_BAD_COMMAND
     except click.ClickException as error:
         print_error(RingfenceError(one_line(error.format_message())), as_json)
@@ -26,7 +26,21 @@ def run_tree(words: list[str], as_json: bool) -> int:
     return code if isinstance(code, int) else EXIT_OK
 
 
-def _usage(error: click.UsageError) -> RingfenceError:
-    path = error.ctx.command_path if error.ctx is not None else "ringfence"
+def _usage(error: click.UsageError, words: list[str]) -> RingfenceError:
+    path = error.ctx.command_path if error.ctx is not None else _named(words)
     message = one_line(error.format_message()).rstrip(".")
     return BadInput(f"{path}: {message}", next=f"see `{path} --help`", code="bad-command")
+
+
+def _named(words: list[str]) -> str:
+    """The command that they begin with: click leaves it out where an option's value is missing."""
+    path: str = "ringfence"
+    command: click.Command = root
+    for word in words:
+        if not isinstance(command, click.Group):
+            break
+        found = command.get_command(click.Context(command), word)
+        if found is None:
+            break
+        path, command = f"{path} {word}", found
+    return path

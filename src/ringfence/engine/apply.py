@@ -183,13 +183,16 @@ def _trust(state: ClusterState, life: Life, entry: entries.QuarantineLifted) -> 
     return [Noted("quarantine-lifted", what, {"device": entry.device, "who": entry.who})]
 
 
+NODES_STAY = "the set of nodes cannot change while the cluster runs"
+
+
 def _config(state: ClusterState, life: Life, entry: entries.ConfigProposed) -> list[Fact]:
     new, old = entry.config, state.config
     why = ""
     if new.version != old.version + 1:
         why = f"version {new.version} offered, {old.version + 1} expected"
     elif [(n.id, n.name) for n in new.nodes] != [(n.id, n.name) for n in old.nodes]:
-        why = "the set of nodes cannot change while the cluster runs"
+        why = NODES_STAY
     elif (new.name, new.ring, new.naive) != (old.name, old.ring, old.naive):
         why = "name, ring and naive cannot change while the cluster runs"
     elif state.ready != tuple(node.id for node in old.nodes):

@@ -73,7 +73,7 @@ class Explanation:
         if not target:
             lines = self._all()
             stuck = bool(lines)
-            lines = [*self._disarmed(), *(lines or ["nothing is stuck"]), *self._stopped()]
+            lines = [*self._disarmed(), *(lines or ["nothing is stuck"]), *self._by_hand()]
             return _answer(target, stuck, lines)
         state = self._context.state
         known = [*(one.id for one in self._context.config.nodes), *self._victims_nodes()]
@@ -84,8 +84,8 @@ class Explanation:
             return self._of_space(target, state.lockspaces[target])
         if resource is None and state is not None and space_of(target) in state.lockspaces:
             return self._of_vg(target, state.lockspaces[space_of(target)])
-        if resource is None and (stopped := self._stopped(target)):
-            return _answer(target, False, stopped)
+        if resource is None and (by_hand := self._by_hand(target)):
+            return _answer(target, False, by_hand)
         return self._of_resource(target, *(resource or self._named(target)))
 
     def _victims_nodes(self) -> list[int]:
@@ -179,18 +179,28 @@ class Explanation:
         """Its lockspace, and the lock that every command for it takes."""
         whole = self._of_space(space.name, space)
         lock = self._of_resource(f"VG {name}", space.name, VG_RESOURCE)
-        lines = [*whole["lines"], *lock["lines"], *self._stopped(name)]
+        lines = [*whole["lines"], *lock["lines"], *self._by_hand(name)]
         return _answer(name, whole["stuck"] or lock["stuck"], lines)
 
-    def _stopped(self, vg: str = "") -> list[str]:
-        """VGs, or that one, that somebody stopped here by hand."""
+    def _by_hand(self, vg: str = "") -> list[str]:
+        """VGs, or that one, that somebody killed or stopped here by hand.
+
+        Stock LVM2's own words for a killed one ("storage failed for sanlock leases") help nobody here."""
         context = self._context
-        return [
-            f"VG {one} was stopped on {context.name(context.me)} by hand: it does not start by itself there "
+        me = context.name(context.me)
+        killed = [
+            f"VG {one} was killed on {me} (lvmlockctl --kill): stock LVM2 gets no lock of it there; "
+            f"next, when none of its LVs is active there: lvmlockctl --drop {one}"
+            for one in context.killed
+            if vg in ("", one)
+        ]
+        stopped = [
+            f"VG {one} was stopped on {me} by hand: it does not start by itself there "
             f"until the host boots; next: ringfence vgchange --lockstart {one}"
             for one in context.stopped
             if vg in ("", one) and not context.is_in(space_of(one))
         ]
+        return [*killed, *stopped]
 
     # -- a lock ----------------------------------------------------------------------------------
 
@@ -227,7 +237,10 @@ class Explanation:
         if victims:
             lines += self._disarmed()
             lines.append(self._frozen_line(lockspace))
-        lines += self._slots.lines(vg=vg_of(lockspace) or "")
+        vg = vg_of(lockspace) or ""
+        lines += self._slots.lines(vg=vg)
+        if vg in self._context.killed and resource != VG_RESOURCE:
+            lines += self._by_hand(vg)
         for victim in victims:
             lines += self._victim_lines(victim)
         if waiting and not victims and not standing:

@@ -193,7 +193,7 @@ class Handovers:
             if error is not None and not isinstance(error, LocksLost):
                 self._again_ns[uuid] = self._context.now_ns + AGAIN_MS * 1_000_000
 
-        self.busy[uuid] = f"the end of a hand-over ({what} it)"
+        self.busy[uuid] = "the end of an earlier hand-over"
         self._tasks.start(f"handover: {what} {vg}/{name}", command, finished)
 
     def _say_rest(self, uuid: str, one: Handover) -> None:

@@ -35,7 +35,7 @@ class LvmProcesses:
         locks = self._locks.pop((fact.pid, fact.started), [])
         uses = [use for use in map(self._locker.use, locks) if use is not None]
         if uses:
-            words = ", ".join(use.what for use in uses)
+            words = ", ".join(dict.fromkeys(use.what for use in uses))
             what = f"LVM2's process {fact.pid} has ended: {words} is let go of, its value not valid"
             self._context.record("lvm-ended", what)
             self._locker.drop([use.lock for use in uses])

@@ -14,6 +14,7 @@ from ringfence.core.listed import listed
 from ringfence.core.locknames import VG_SPACE, lockspace_name, resource_name, vg_of
 from ringfence.core.modes import Mode
 from ringfence.engine import deadlocks, reports
+from ringfence.engine.apply import NODES_STAY
 from ringfence.engine.arming import Arming
 from ringfence.engine.checkups import Checkups
 from ringfence.engine.client_locks import ClientLocks
@@ -54,6 +55,7 @@ from ringfence.engine.views import Views
 from ringfence.engine.wiper import Wiper
 from ringfence.fencing.power_on import explain
 from ringfence.locks.deadlock import Ring
+from ringfence.volumes.access import check_ours
 from ringfence.volumes.model import Lv, Vg
 from ringfence.volumes.plan import find_lv
 from ringfence.volumes.report import percent_of
@@ -62,6 +64,7 @@ from ringfence.wire import client as calls
 from ringfence.wire.checkup import Checkup
 from ringfence.wire.client import Reply
 
+CHANGE_NODES = "stop ringfence on all hosts, give all of them the new file, start it (docs/SETUP.md, Later)"
 STANDING = (Phase.SUSPENDED, Phase.NO_RING, Phase.SHUT_OUT, Phase.STALE)
 """Phases that do not pass by themselves within moments."""
 
@@ -385,7 +388,12 @@ class Requests:
             self._context, self._locker, self.locks, self._views.barrier, self._views.why, self._fencer.doing,
             self._slots, self._lvmlockd.waits(),
         )  # fmt: skip
-        answer = explanation.of(target, where)
+        try:
+            answer = explanation.of(target, where)
+        except NotFound as error:
+            if self._context.state is None:
+                raise
+            answer = yield from _without_locks(target, self._context.config.name, error)
         about_all = target in ("", self._context.name(self._context.me))
         lines = [line for name, line in broken.items() if about_all or name == target]
         if trouble and (about_all or "/" in target):
@@ -533,7 +541,8 @@ class Requests:
         def answer() -> None:
             why, self._config_refused = self._config_refused, ""
             if why:
-                error = Refused(f"configuration not applied: {why}", next="ringfence config show")
+                cure = CHANGE_NODES if why == NODES_STAY else "ringfence config show"
+                error = Refused(f"configuration not applied: {why}", next=cure)
                 self._send(client, Reply(id, error=error.as_dict()))
             else:
                 self._send(client, Reply(id, result={"version": call.config.version}))
@@ -552,6 +561,20 @@ def _resolve(target: str) -> Generator[Order, Any, tuple[Vg, Lv] | None]:
         return found.vg, find_lv(found.vg, lv)
     except RingfenceError:
         return None
+
+
+def _without_locks(target: str, cluster: str, unknown: NotFound) -> Generator[Order, Any, dict[str, Any]]:
+    """Of a VG that stands on the disks and has no lockspace: why not.  Raises `unknown`: there is none."""
+    try:
+        _, found = yield from find_vg(target)
+    except RingfenceError:
+        raise unknown from None
+    line = f"no node is in the lockspace of VG {target}; next: ringfence vgchange --lockstart {target}"
+    try:
+        check_ours(found.vg, cluster)
+    except RingfenceError as error:
+        line = f"{error.message}: no lock of it is known here; next: {error.next}"
+    return {"target": target, "stuck": False, "lines": [line]}
 
 
 def _join(lockspace: str) -> Command:

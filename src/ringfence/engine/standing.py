@@ -152,7 +152,9 @@ def _next_step(context: Context, barrier: Barrier | None) -> str:
         case Phase.STALE:
             return "it starts again by itself when its volumes are closed; is `ringfence block` running?"
         case _:
-            return "see `ringfence events`; what was not admitted must be put right and restarted"
+            name = context.name(context.me)
+            where = f"on a ready member: ringfence why {name}"
+            return f"{where}; what was not admitted must be put right and restarted"
 
 
 def _how_quorum_comes_back(context: Context, barrier: Barrier | None) -> str:

@@ -622,7 +622,7 @@ class Views:
             self.go_stale("the cluster does not let it go on with the open volumes")
             return
         if not snapshot.state and not snapshot.piece:
-            generic = "the cluster did not admit this node: see its events"
+            generic = "the cluster did not admit this node: a member can say why"
             context.refused |= snapshot.why
             was = self.why
             context.phase, self.why = Phase.SHUT_OUT, context.refused.get(context.me, generic)

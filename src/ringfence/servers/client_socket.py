@@ -10,6 +10,7 @@ Decides nothing about requests: it hands each one to `on_request` and sends what
 import asyncio
 import grp
 import pwd
+import re
 import resource
 import socket
 from collections.abc import Callable
@@ -40,6 +41,10 @@ NEWER = ("Object contains unknown field", "Object missing required field", "Inva
 CONNECTIONS = 2000
 OWN_FILES = 256
 """Descriptors that are left to the daemon itself where its limit is too low for so many connections."""
+
+
+_OF_A_FIELD = re.compile(r"Expected (?P<what>.+) - at `\$\.call\.(?P<field>[^`]+)`")
+"""How msgspec tells of what is in a call."""
 
 
 class _IdOnly(msgspec.Struct, frozen=True):
@@ -257,7 +262,7 @@ class _Connection(asyncio.Protocol):
                 next="if ringfence was upgraded here: systemctl restart ringfence; volumes stay open",
             )
         else:
-            refused = BadInput(f"a wrong value: {reason}", next="give one of its type and in its range")
+            refused = BadInput(_wrong_value(reason), next="give one of its type and in its range")
         self.send(Reply(id, error=refused.as_dict()))
 
     def _refuse(self, id: str, error: RingfenceError) -> None:
@@ -345,6 +350,14 @@ class _Connection(asyncio.Protocol):
             self.abort()
         else:
             self._watch()
+
+
+def _wrong_value(reason: str) -> str:
+    """For people: "wait_ms: expected int, got str"."""
+    found = _OF_A_FIELD.fullmatch(reason)
+    if found is None:
+        return f"a wrong value: {reason}"
+    return f"{found['field']}: expected {found['what'].replace('`', '')}"
 
 
 def _credentials(sock: socket.socket) -> str:

@@ -82,7 +82,11 @@ def vgcfgbackup(call: VgCfgBackup) -> Command:
 
 def vgcfgrestore(call: VgCfgRestore) -> Command:
     me: Whoami = yield Identity()
-    wanted: Vg = yield ReadText(call.text.encode(), f"the backup of VG {call.vg}", packed=True)
+    try:
+        wanted: Vg = yield ReadText(call.text.encode(), f"the backup of VG {call.vg}", packed=True)
+    except Damaged as error:
+        choose = f"give a file that is in order; see: vgcfgrestore --list {call.vg}"
+        raise Damaged(error.message, next=choose) from None
     if wanted.name != call.vg:
         raise BadInput(f"the file is of VG {wanted.name}, not of {call.vg}", next="give its own name")
     check_ours(wanted, me.cluster)

@@ -111,7 +111,7 @@ def handover(call: LvHandover, busy: MutableMapping[str, str]) -> Command:
 def _take_turn(call: LvHandover, lv: Lv, busy: MutableMapping[str, str]) -> None:
     if lv.uuid in busy:
         words = f"Logical volume {call.vg}/{lv.name} is busy here with {busy[lv.uuid]}"
-        raise Refused(words, next="wait until that is over", retry=True)
+        raise Refused(words, next=f"wait until that is over; ringfence why {call.vg}/{lv.name}", retry=True)
     busy[lv.uuid] = "another hand-over"
 
 
@@ -148,7 +148,9 @@ def _open_here(call: LvHandover, lv: Lv) -> Generator[Order, Any, tuple[Held, Op
     check_ours_to_use(mine, call.vg, lv.name)
     volume = yield from find_open(call.vg, lv.uuid)
     if mine is None or volume is None:
-        raise Refused(f"{name} is not active here", next="ask the host that has it: ringfence lvs")
+        raise Refused(
+            f"{name} is not active here", next=f"ask the host that has it: ringfence lvs {call.vg}/{lv.name}"
+        )
     if volume.failed:
         words = f"{name}: its path has failed: {volume.failed}"
         raise Refused(words, next=f"lvchange -an {call.vg}/{lv.name}")
