@@ -435,7 +435,7 @@ class Driver:
         self._queries.recorded(seq)
 
     def _answer(self, client: int, reply: Reply) -> None:
-        if client != SELF and not self._book.expects(client, reply.id):
+        if client != SELF and not (self._book.running and self._book.expects(client, reply.id)):
             if self._socket is not None:
                 self._socket.send(client, reply)
             return

@@ -47,7 +47,7 @@ Key = tuple[int, str]
 class ReplyBook:
     def __init__(self, kept: int = KEPT) -> None:
         self._kept = kept
-        self._running: dict[Key, _Running] = {}
+        self.running: dict[Key, _Running] = {}
         self._finished: OrderedDict[Key, tuple[Call, Reply]] = OrderedDict()
 
     def asked(self, client: int, request: Request) -> tuple[Step, Reply | None]:
@@ -57,13 +57,13 @@ class ReplyBook:
         if finished is not None:
             call, reply = finished
             return Step.DONE, reply if call == request.call else _reused(request)
-        running = self._running.get(key)
+        running = self.running.get(key)
         if running is not None:
             if running.call != request.call:
                 return Step.DONE, _reused(request)
             running.clients.append(client)
             return Step.WAIT, None
-        self._running[key] = _Running(request.call, client, [client])
+        self.running[key] = _Running(request.call, client, [client])
         return Step.RUN, None
 
     def call(self, client: int, id: str) -> Call | None:
@@ -73,7 +73,7 @@ class ReplyBook:
 
     def expects(self, client: int, id: str) -> bool:
         """Whether a reply to (client, id) is to go through `answered`."""
-        return bool(self._running) and self._find(client, id) is not None
+        return self._find(client, id) is not None
 
     def answered(self, client: int, reply: Reply) -> list[int]:
         """A reply for the request that runs under `client`.  Returns whom to send it to."""
@@ -82,7 +82,7 @@ class ReplyBook:
             return [client]
         key, running = found
         if reply.final:
-            del self._running[key]
+            del self.running[key]
             if not isinstance(running.call, REPORTS + CONNECTION_CALLS):
                 self._finished[key] = (running.call, reply)
                 if len(self._finished) > self._kept:
@@ -91,15 +91,15 @@ class ReplyBook:
 
     def gone(self, client: int) -> None:
         """The connection ended.  What runs under it goes on being known until it is answered."""
-        for key in [key for key in self._running if key[0] == client]:
-            del self._running[key]
-        for running in self._running.values():
+        for key in [key for key in self.running if key[0] == client]:
+            del self.running[key]
+        for running in self.running.values():
             if client in running.clients and (client != running.asker or len(running.clients) > 1):
                 running.clients.remove(client)
 
     def _find(self, client: int, id: str) -> tuple[Key, _Running] | None:
         for key in ((client, id), (0, id)):
-            running = self._running.get(key)
+            running = self.running.get(key)
             if running is not None and running.asker == client:
                 return key, running
         return None

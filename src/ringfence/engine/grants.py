@@ -26,18 +26,19 @@ class Grants:
     def __init__(self, context: Context, locks: NodeLocks) -> None:
         self._context = context
         self._locks = locks
-        self._waiting: dict[tuple[str, str], _Waiting] = {}
-        self._just_now: list[LockFacts] = []
+        self.held_back: dict[tuple[str, str], _Waiting] = {}
+        """Grants by (lockspace, resource)."""
+        self.just_now: list[LockFacts] = []
         """Grants of many locks that came in this step, and wait besides: most may be told at once."""
 
     def take(self, fact: LockFact) -> list[Out]:
         """An effect of the ordered state for this node."""
-        if self._just_now:
+        if self.just_now:
             self._unfold()
         effect, where = fact.effect, (fact.lockspace, fact.resource)
         if isinstance(effect, Granted):
             assert fact.token is not None
-            self._waiting[where] = _Waiting(effect, fact.token)
+            self.held_back[where] = _Waiting(effect, fact.token)
             return []
         if isinstance(effect, Queued):
             self._locks.on_queued(*where)
@@ -45,7 +46,7 @@ class Grants:
         if isinstance(effect, Refused):
             return self._locks.on_refused(*where, effect.errno, effect.blockers)
         if isinstance(effect, Released):
-            self._waiting.pop(where, None)
+            self.held_back.pop(where, None)
             return self._locks.on_released(*where)
         if isinstance(effect, Cancelled):
             return self._locks.on_cancelled(*where, effect.held)
@@ -56,38 +57,38 @@ class Grants:
     def take_many(self, fact: LockFacts) -> list[Out]:
         """The same effect of many resources."""
         if isinstance(fact.effect, Granted):
-            self._just_now.append(fact)
+            self.just_now.append(fact)
             return []
         self._unfold()
-        if self._waiting:
+        if self.held_back:
             for resource in fact.resources:
-                self._waiting.pop((fact.lockspace, resource), None)
+                self.held_back.pop((fact.lockspace, resource), None)
         return self._locks.on_released_many(fact.lockspace, fact.resources)
 
     def _unfold(self) -> None:
         """Each of them waits by itself."""
-        for fact in self._just_now:
+        for fact in self.just_now:
             assert isinstance(fact.effect, Granted)
             for resource, token in zip(fact.resources, fact.tokens, strict=True):
-                self._waiting[fact.lockspace, resource] = _Waiting(fact.effect, token)
-        self._just_now = []
+                self.held_back[fact.lockspace, resource] = _Waiting(fact.effect, token)
+        self.just_now = []
 
     def retokened(self, fact: Retokened) -> None:
         self._unfold()
-        waiting = self._waiting.get((fact.lockspace, fact.resource))
+        waiting = self.held_back.get((fact.lockspace, fact.resource))
         if waiting is not None:
             waiting.token = fact.token
 
     def tell(self) -> list[Out]:
-        """Report what may be reported now."""
+        """Report what may be reported now; `held_back` or `just_now` say that there is something."""
         state = self._context.running
         outs: list[Out] = []
-        if self._just_now:
+        if self.just_now:
             outs = self._tell_just_now(state) if state is not None else []
             self._unfold()
-        if state is None or not self._waiting:
+        if state is None or not self.held_back:
             return outs
-        for where, waiting in list(self._waiting.items()):
+        for where, waiting in list(self.held_back.items()):
             if state.domain.victims and state.blocking(where[0]):
                 continue
             token, epoch = waiting.token, state.epoch
@@ -98,7 +99,7 @@ class Grants:
                 continue
             if not self._context.may_report_in(where[0]):
                 continue
-            del self._waiting[where]
+            del self.held_back[where]
             effect = waiting.effect
             outs += self._locks.on_granted(
                 *where, effect.mode, token, effect.lvb, effect.lvb_valid, effect.demoted,
@@ -109,7 +110,7 @@ class Grants:
     def _tell_just_now(self, state: ClusterState) -> list[Out]:
         outs: list[Out] = []
         untold: list[LockFacts] = []
-        for fact in self._just_now:
+        for fact in self.just_now:
             effect, where = fact.effect, fact.lockspace
             assert isinstance(effect, Granted)
             in_time = fact.tokens[0].epoch == state.epoch and not state.blocking(where)
@@ -120,7 +121,7 @@ class Grants:
                 )  # fmt: skip
             else:
                 untold.append(fact)
-        self._just_now = untold
+        self.just_now = untold
         return outs
 
     def _hold_until_ms(self) -> int:
@@ -131,7 +132,7 @@ class Grants:
     def waiting(self) -> list[tuple[str, str]]:
         """(lockspace, resource) of grants that are not told yet, for `why`."""
         self._unfold()
-        return list(self._waiting)
+        return list(self.held_back)
 
     def clear(self) -> None:
-        self._waiting, self._just_now = {}, []
+        self.held_back, self.just_now = {}, []

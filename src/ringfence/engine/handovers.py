@@ -122,12 +122,6 @@ class Handovers:
 
     # -- time -------------------------------------------------------------------------------
 
-    @property
-    def follows_locks(self) -> bool:
-        """Whether who holds an LV's lock may say what to do next."""
-        state = self._context.state
-        return bool(self._tasks.held) or (state is not None and bool(state.handovers))
-
     def look(self) -> None:
         if self._questions or self._awaited:
             self._answer()

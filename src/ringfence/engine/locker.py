@@ -176,14 +176,16 @@ class Locker:
         self._uses[use.lock] = use
         if persistent:
             self._persist(use)
-        self._limit(use, wait_ms)
-        self._seek(use, deadlock)
+        use.trying, use.deadline_ns = self._limits_of(wait_ms)
+        if deadlock:
+            self._seek(use, True)
         try:
             self._ask(use, self._flags(flags, wait_ms), cached)
         except BadInput:
             self._forget(use.lock)
             raise
-        self._watch(use)
+        if use.done is not None:
+            self._watch(use)
         return use.lock
 
     def _ask(self, use: Use, flags: int, cached: bool = False) -> None:
@@ -279,7 +281,7 @@ class Locker:
         use.owner, use.operation = owner or use.owner, 0
         if self._refuse_now(use, wait_ms):
             return
-        self._limit(use, wait_ms)
+        use.trying, use.deadline_ns = self._limits_of(wait_ms)
         self._seek(use, deadlock)
         if use.by_lvm2:
             self.lvm_notes.lowers(lock, mode)
@@ -316,7 +318,8 @@ class Locker:
             broken_off(not_waited_for(use))
         self._lets_go(use, done)
         self.take(self.node_locks.unlock(lock, flags=flags, lvb=lvb, keep=later))
-        self._watch(use)
+        if use.done is not None:
+            self._watch(use)
         if later:
             self.give_back(use.lockspace, use.resource)
 
@@ -576,8 +579,8 @@ class Locker:
 
     def look(self) -> None:
         """Tell what may be told now; end what has waited too long."""
-        outs = self.grants.tell()
-        if outs:
+        grants = self.grants
+        if (grants.held_back or grants.just_now) and (outs := grants.tell()):
             self.take(outs)
         if self._untold and self._context.may_report:
             told = [lock for lock in self._untold if self._may_report(lock)]
@@ -794,9 +797,6 @@ class Locker:
         if wait_ms:
             flags &= ~Flag.TIMEOUT
         return flags | Flag.VALBLK | (Flag.NOQUEUE if wait_ms == 0 else 0)
-
-    def _limit(self, use: Use, wait_ms: int | None) -> None:
-        use.trying, use.deadline_ns = self._limits_of(wait_ms)
 
     def _limits_of(self, wait_ms: int | None) -> tuple[bool, int | None]:
         """Whether it is a try, and until when it waits."""

@@ -187,11 +187,13 @@ class _Node:
         context.only_locks, context.more, context.more_locks = True, False, False
         context.budget = context.at_once
         self._take(input)
-        if self._touched_only_locks:
+        quiet = self._touched_only_locks()
+        if quiet:
             self.locker.look()
             if self._lvmlockd.used:
                 self._lvmlockd.look()
-        if not self._touched_only_locks:  # perhaps by what was seen there
+            quiet = self._touched_only_locks()
+        if not quiet:  # perhaps for what was seen there
             self.locker.let_go()
             self._look_round()
         if not context.left:
@@ -207,14 +209,16 @@ class _Node:
         effects, context.effects = context.effects, []
         return effects
 
-    @property
     def _touched_only_locks(self) -> bool:
-        """Whether nobody has to look at more than locks after this step."""
+        """Whether nobody has to look at more than locks after this step.
+
+        Asked at every step: mostly it is the first look at each of these that tells."""
+        tasks, state = self._tasks, self.context.running
         return (
             self.context.only_locks
-            and not self._tasks.waits
-            and not self._requests.busy
-            and not self._handovers.follows_locks
+            and not (tasks.by_number and tasks.waits)
+            and not self._requests.pending  # somebody waits until an entry was applied
+            and not (tasks.held or (state is not None and state.handovers))  # those follow LVs' locks
         )
 
     def _take(self, input: Input) -> None:

@@ -54,6 +54,8 @@ class Outbox:
         """The last number of this life that the state has applied."""
         self._items: list[ring.Item] = []
         self._open = False
+        self.more = False
+        """Whether there is more to say than went into the last frame."""
         self.just_applied: list[Entry] = []
         """Entries that turned out to be applied when the outbox was opened last."""
 
@@ -117,11 +119,6 @@ class Outbox:
         first = self._first()
         return first is not None and first.seq <= seq <= self._seq
 
-    @property
-    def more(self) -> bool:
-        """Whether there is more to say than went into this step's frame."""
-        return bool(self._unsent) and self._open and self._due()
-
     def close(self) -> None:
         """The view ended: entries wait, and all unapplied ones will be sent again."""
         self._open = False
@@ -155,6 +152,7 @@ class Outbox:
             while self._unsent and room > 0:
                 room -= weight(self._unsent[0].entry)
                 items.append(self._send())
+        self.more = bool(self._unsent) and self._open and self._due()
         return tuple(items)
 
     def _due(self) -> bool:

@@ -118,7 +118,8 @@ class Requests:
         self._fence_tests = fence_tests
         self._drills = drills
         self.locks = locks
-        self._pending: list[_Pending] = []
+        self.pending: list[_Pending] = []
+        """Who waits until an entry was applied."""
         self._config_refused = ""
         self._operator = Operator(context, arming, fencer.doing, self._await, self._send, self._must_act)
 
@@ -143,23 +144,18 @@ class Requests:
     def config_refused(self, fact: ConfigRefused) -> None:
         self._config_refused = fact.why
 
-    @property
-    def busy(self) -> bool:
-        """Whether somebody waits until an entry was applied."""
-        return bool(self._pending)
-
     def look(self) -> None:
         """Answer what was waiting for its entry."""
-        if self._pending:
-            applied = [one for one in self._pending if not self._context.outbox.waits(one.seq)]
-            self._pending = [one for one in self._pending if self._context.outbox.waits(one.seq)]
+        if self.pending:
+            applied = [one for one in self.pending if not self._context.outbox.waits(one.seq)]
+            self.pending = [one for one in self.pending if self._context.outbox.waits(one.seq)]
             for one in applied:
                 one.answer()
         self.locks.look()
 
     def lost(self, error: RingfenceError) -> None:
         """This life is stale; its entries will not be applied any more."""
-        pending, self._pending = self._pending, []
+        pending, self.pending = self.pending, []
         self._config_refused = error.message
         for one in pending:
             one.answer()
@@ -491,7 +487,7 @@ class Requests:
     # -- entries ------------------------------------------------------------------------------------
 
     def _await(self, entry: entries.Entry, answer: Callable[[], None]) -> None:
-        self._pending.append(_Pending(self._context.submit(entry), answer))
+        self.pending.append(_Pending(self._context.submit(entry), answer))
 
     def _confirm(self, client: int, id: str, call: calls.FenceConfirm, who: str) -> None:
         context = self._context

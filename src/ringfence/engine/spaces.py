@@ -52,7 +52,8 @@ def stamp(state: ClusterState, space: Lockspace, effects: list[tuple[str, LockEf
 
 
 def _next_token(state: ClusterState) -> Token:
-    return _next_tokens(state, 1)[0]
+    state.position += 1
+    return Token(state.epoch.seq, state.epoch.rep, state.position)
 
 
 def _next_tokens(state: ClusterState, count: int) -> list[Token]:

@@ -129,7 +129,8 @@ class Tasks:
         self._locker = locker
         self._clients = clients
         self._calls = calls
-        self._tasks: dict[int, Task] = {}
+        self.by_number: dict[int, Task] = {}
+        """Commands that run."""
         self._last = 0
         self._orders: dict[int, _Given] = {}
         self._last_order = 0
@@ -165,16 +166,16 @@ class Tasks:
         self._last += 1
         owner = Owner(f"command {self._last}", what)
         task = Task(self._last, what, command, finished, client, owner, gives_way=gives_way)
-        self._tasks[task.number] = task
+        self.by_number[task.number] = task
         self._advance(task, None, None)
 
     @property
     def waits(self) -> bool:
         """Whether a command waits for something that is looked at (`look`)."""
-        return any(not isinstance(task.waits_for, QUIET) for task in self._tasks.values())
+        return any(not isinstance(task.waits_for, QUIET) for task in self.by_number.values())
 
     def running(self) -> list[Task]:
-        return list(self._tasks.values())
+        return list(self.by_number.values())
 
     # -- what happens -------------------------------------------------------------------
 
@@ -222,7 +223,7 @@ class Tasks:
 
     def cancel_calls(self, devices: Collection[str]) -> None:
         """End what commands run on these devices; each learns it as an answer that says nothing."""
-        for task in list(self._tasks.values()):
+        for task in list(self.by_number.values()):
             order = task.waits_for
             if isinstance(order, orders.CallAgent) and order.use.device in devices:
                 self._calls.cancel(task.run)
@@ -231,14 +232,14 @@ class Tasks:
 
     def space_left(self, fact: SpaceLeft) -> None:
         """The ordered state's answer to this node's wish to leave a lockspace."""
-        for task in self._tasks.values():
+        for task in self.by_number.values():
             order = task.waits_for
             if isinstance(order, orders.LeaveLockspace) and order.lockspace == fact.lockspace and task.seq:
                 task.refused = fact.refused
 
     def client_gone(self, client: int) -> None:
         """Its commands go on, but none of them waits for a lock on behalf of nobody."""
-        for task in list(self._tasks.values()):
+        for task in list(self.by_number.values()):
             if task.client != client:
                 continue
             task.client = None
@@ -256,12 +257,12 @@ class Tasks:
         self.opened.clear()
         self.held.clear()
         self.path_locks.clear()
-        for task in list(self._tasks.values()):
+        for task in list(self.by_number.values()):
             waits_here = isinstance(task.waits_for, orders.ENGINE_ORDERS) or self._waits_for_locks_alone(task)
             if waits_here:  # which no command does that has ended by what another was told
                 error = lost_error(task.what, self._context.name(self._context.me))
                 self._advance(task, None, error)
-        for task in self._tasks.values():
+        for task in self.by_number.values():
             task.refused = "stale"  # its storage or block order is still out; it learns it with the answer
             task.together = None  # what it has not asked for yet is not asked for in another life
         for given in self._orders.values():
@@ -269,8 +270,8 @@ class Tasks:
 
     def look(self) -> None:
         """Go on with what has become true."""
-        for task in list(self._tasks.values()):
-            if task.number in self._tasks:
+        for task in list(self.by_number.values()):
+            if task.number in self.by_number:
                 self._look(task)
 
     # -- one command ----------------------------------------------------------------------
@@ -310,15 +311,15 @@ class Tasks:
 
     def _leaving(self) -> list[str]:
         """Lockspaces that some command is about to leave."""
-        waits_for = [task.waits_for for task in self._tasks.values()]
+        waits_for = [task.waits_for for task in self.by_number.values()]
         leaving = [order.lockspace for order in waits_for if isinstance(order, orders.LeaveLockspace)]
-        return leaving + [name for task in self._tasks.values() for name in task.leaves]
+        return leaving + [name for task in self.by_number.values() for name in task.leaves]
 
     def _end(self, task: Task, result: Any, error: RingfenceError | None) -> None:
         if self._is_out(task):
             task.over = result, error
             return
-        del self._tasks[task.number]
+        del self.by_number[task.number]
         if task.loud or task.client is None:  # another part of this node may wait for its end
             self._context.only_locks = False
         if task.leaves:
@@ -550,7 +551,7 @@ class Tasks:
             return self._locker.acquire_many(wanted, answers, task.owner) if wanted else releases
 
         def finished(answers: tuple[Any, ...]) -> None:
-            if self._tasks.get(task.number) is task and task.together is together:
+            if self.by_number.get(task.number) is task and task.together is together:
                 self._locks_answered(task, answers)
 
         task.together = together = Together(order, self._context.at_once, ask, finished)
@@ -575,7 +576,7 @@ class Tasks:
         self, task: Task, order: orders.Order, error: RingfenceError | None, answer: Any = None
     ) -> None:
         """The answer to an order that somebody else carries out, if the command still waits for it."""
-        if self._tasks.get(task.number) is task and task.waits_for is order:
+        if self.by_number.get(task.number) is task and task.waits_for is order:
             self._advance(task, answer, error)
 
     def _check_not_lvm2(self, order: orders.Acquire) -> None:
@@ -666,7 +667,7 @@ class Tasks:
 
     def _given_way(self, lockspace: str) -> list[int]:
         """Locks of commands that let go of them by themselves, now that the node leaves."""
-        locks = [lock for task in self._tasks.values() if task.gives_way for lock in task.locks]
+        locks = [lock for task in self.by_number.values() if task.gives_way for lock in task.locks]
         return [lock for lock in locks if (use := self._locker.use(lock)) and use.lockspace == lockspace]
 
     def _look(self, task: Task) -> None:

@@ -136,12 +136,13 @@ class Views:
         return self._context.running is not None or self._piece_in == self._context.step
 
     def from_ring(self, fact: ViewChanged | RingLost | Delivered) -> None:
-        if not self.busy:
+        if not (self._work is not None or self._behind or self._after):  # not busy
             if isinstance(fact, Delivered):
                 self._delivered(fact.sender, fact.payload)
             else:
                 self._take(fact)
-            self.go_on()
+            if self._work is not None or self._behind or self._after:  # busy
+                self.go_on()
         elif self._after or not isinstance(fact, Delivered):
             self._after.append(fact)
         else:
@@ -274,7 +275,7 @@ class Views:
 
     def _delivered(self, sender: int, payload: bytes) -> None:
         context = self._context
-        nothing_else = context.only_locks and context.running is not None and not self.busy
+        quiet = context.only_locks and context.running is not None
         context.only_locks = False
         if self.barrier is None:
             return
@@ -287,9 +288,12 @@ class Views:
             return
         if frame.epoch != context.epoch or frame.life.node != sender:
             return
-        context.only_locks = nothing_else and all(map(_is_quiet, frame.items))
+        quiet = quiet and not (self._work is not None or self._behind or self._after)  # busy
+        for item in frame.items:  # whether nothing follows of it but what its facts say
+            quiet = quiet and isinstance(item, Submitted) and isinstance(item.entry, _QUIET_ENTRIES)
+        context.only_locks = quiet
         context.hearing.heard(frame.life, context.now_ns)
-        if context.only_locks and not self._unsure and self._all_are_heard and self._moves:
+        if quiet and not self._unsure and self._all_are_heard and self._moves:
             for item in frame.items:  # as `_event` would
                 if self._work is None and isinstance(item, Submitted):
                     self._submitted(frame.life, item)
@@ -727,8 +731,3 @@ class Views:
 def _extra(item: ring.Item | None) -> int:
     """What it costs more to apply than an entry that is about one thing."""
     return weight(item.entry) - 1 if isinstance(item, Submitted) else 0
-
-
-def _is_quiet(item: ring.Item) -> bool:
-    """Whether nothing follows of it but what its facts say: it is of locks, or of a VG that has changed."""
-    return isinstance(item, Submitted) and isinstance(item.entry, _QUIET_ENTRIES)

@@ -5,6 +5,7 @@ it, so a host that was suspended or frozen finds its deadlines passed when it wa
 is for people's eyes only."""
 
 import time
+from functools import partial
 
 
 def boottime_ns() -> int:
@@ -18,8 +19,8 @@ def wall_ms() -> int:
 class HostClock:
     """Both clocks as one object, for callers that take their clock as an argument."""
 
-    def boottime_ns(self) -> int:
-        return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+    boottime_ns = staticmethod(partial(time.clock_gettime_ns, time.CLOCK_BOOTTIME))
+    """As the function of that name; read at every step, and so without one."""
 
     def wall_ms(self) -> int:
         return wall_ms()

@@ -112,7 +112,7 @@ class NodeLock(Holding):
         if not keep:
             self.keep = NEVER
         if granted is not None and (keep or self.held is mode):
-            return [self._stamp(granted), *self._say_used()]
+            return [self._stamp(granted), *self._say_used()] if self.ahead else [self._stamp(granted)]
         if granted is not None:
             return [self._stamp(granted), *self._step()]
         if alone and nothing and lvb is None:
@@ -152,15 +152,18 @@ class NodeLock(Holding):
     def unlock(self, lock_id: int, flags: int, lvb: bytes | None, keep: bool = False) -> list[Out]:
         if keep and self.keep is NEVER:
             self.keep = UNTIL_ASKED
-        if self._at_rest and lvb is None and not flags and self.local.leave_alone(lock_id):
-            return [ClientReleased(lock_id)]
-        if lvb is None and not flags and self._ends_alone() and self.local.leave_alone(lock_id):
-            self._withheld = (ClientReleased(lock_id),)
-            self._ask_unlock()
-            return [AskCluster(self.lockspace, self.local.name, UNLOCK)]
-        if lvb is None and not flags and self._goes_on() and self.local.leave_alone(lock_id):
-            self._ask_unlock()
-            return [ClientReleased(lock_id), AskCluster(self.lockspace, self.local.name, UNLOCK)]
+        if lvb is None and not flags:
+            if self.keep is NEVER:
+                if self._ends_alone() and self.local.leave_alone(lock_id):
+                    self._withheld = (ClientReleased(lock_id),)
+                    self._ask_unlock()
+                    return [AskCluster(self.lockspace, self.local.name, UNLOCK)]
+            elif self.local.asked is UN:
+                if self._at_rest and self.local.leave_alone(lock_id):
+                    return [ClientReleased(lock_id)]
+            elif self._goes_on() and self.local.leave_alone(lock_id):
+                self._ask_unlock()
+                return [ClientReleased(lock_id), AskCluster(self.lockspace, self.local.name, UNLOCK)]
         if not valid_unlock(flags, lvb):
             return [ClientRefused(lock_id, errno.EINVAL)]
         if flags & Flag.CANCEL:
@@ -256,26 +259,20 @@ class NodeLock(Holding):
 
     def _ends_alone(self) -> bool:
         """Whether nothing is to be done when the last client has gone but to give the cluster lock back."""
-        return (
-            self.keep is NEVER
-            and self.local.outstanding is None
-            and not (self._unwritten or self._withheld or self._encumbered)
-        )
+        return self.keep is NEVER and self.local.outstanding is None and self._unburdened
 
     def _goes_on(self) -> bool:
         """The same of a lock that may be kept, and will not be: others ask for it."""
-        return (
-            self.keep is not NEVER
-            and self.local.outstanding is None
-            and not compatible(self.held, self.local.asked)
-            and not (self._unwritten or self._withheld or self._encumbered)
-        )
+        local = self.local
+        lasts = self.keep is NEVER or local.outstanding is not None or compatible(self.held, local.asked)
+        return not lasts and self._unburdened
 
     @property
-    def _encumbered(self) -> bool:
-        """Something is remembered of clients that come and go."""
+    def _unburdened(self) -> bool:
+        """Nobody is yet to be told or to be written anything, nor is anything remembered of clients that come
+        and go."""
         local = self.local
-        return bool(local.caching or local.settled or local.nudged)
+        return not (self._unwritten or self._withheld or local.caching or local.settled or local.nudged)
 
     def _interrupt(self, lock_id: int) -> list[Out]:
         """The client's operation in flight counts no more; one that is done but for its answer is said
@@ -335,7 +332,8 @@ class NodeLock(Holding):
             and self.keep is UNTIL_ASKED
             and local.asked is UN
             and done.refused_early is UN
-            and not (done.queued or self._unwritten or self._withheld or self._encumbered)
+            and not done.queued
+            and self._unburdened
         )
 
     def keep_ahead(
@@ -428,8 +426,8 @@ class NodeLock(Holding):
     def on_released(self) -> list[Out]:
         self.local.outstanding = None
         self.held, self.token, self.ahead = UN, None, False
+        self.local.ceiling = UN
         self._nobody_asks()
-        self._settle_held()
         if self._is_over():
             withheld, self._withheld = self._withheld, ()
             return list(withheld)
@@ -445,7 +443,8 @@ class NodeLock(Holding):
 
     def _is_over(self) -> bool:
         """Whether, now that the cluster lock is given back, all there is to tell is to who waits for that."""
-        return self.local.empty and not (self._unwritten or self._encumbered)
+        local = self.local
+        return local.empty and not (self._unwritten or local.caching or local.settled or local.nudged)
 
     def on_cancelled(self, held: Mode) -> list[Out]:
         done = self._answered()

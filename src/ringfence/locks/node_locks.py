@@ -290,7 +290,8 @@ class NodeLocks:
         """A grant to this node may be used now.  (`demoted` is never so: nodes do not offer it.)
 
         hold_until_ms: until when this node may serve its own clients before others, see `time_passes`."""
-        lock = self._find(lockspace, resource)
+        space = self._spaces.get(lockspace)
+        lock = space.get(resource) if space is not None else None
         if lock is None:
             lock = self._new(lockspace, resource)
             return self._done(lock, lock.adopt(mode, token))

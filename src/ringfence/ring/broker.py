@@ -180,7 +180,7 @@ class Broker:
                 self._daemon_ended(host, "it spoke out of turn")
 
     def _submit(self, host: Host, payloads: tuple[bytes, ...]) -> None:
-        partition = self._partitions[self._group_of(host.node)]
+        partition = self._partitions[self._group_of(host.node) if self._cut else 0]
         for payload in payloads:
             partition.pending.append((host.node, payload))
             partition.pending_bytes += len(payload)
@@ -207,12 +207,16 @@ class Broker:
         items, partition.pending, partition.pending_bytes = partition.pending, [], 0
         partition.delivered += len(items)
         sender = items[-1][0]
-        links = [one.daemon for node, one in partition.members.items() if one.daemon and node != sender]
-        if sender in partition.members and (own := partition.members[sender].daemon) is not None:
-            links.append(own)
-        for frame in _frames(items):
-            for link in links:
-                link.send_now(frame)
+        frames = _frames(items) if len(items) > 1 else (wire.encode(wire.Deliver((items[0],))),)
+        for frame in frames:
+            own = None
+            for node, member in partition.members.items():
+                if node == sender:
+                    own = member.daemon
+                elif member.daemon is not None:
+                    member.daemon.send_now(frame)
+            if own is not None:
+                own.send_now(frame)
         self._mind_slow(partition)
 
     def _mind_slow(self, partition: Partition) -> None:
@@ -497,9 +501,6 @@ class Broker:
 
 def _frames(items: list[tuple[int, bytes]]) -> Iterator[bytes]:
     """What delivers them, in one frame or a few."""
-    if len(items) == 1:
-        yield wire.encode(wire.Deliver((items[0],)))
-        return
     start = 0
     for run in wire.batches([payload for _, payload in items]):
         yield wire.encode(wire.Deliver(tuple(items[start : start + len(run)])))

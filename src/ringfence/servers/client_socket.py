@@ -77,7 +77,7 @@ class ClientSocket:
         self._on_gone = on_gone
         self._group = group
         self._connections: dict[int, _Connection] = {}
-        self._late: list[_Connection] | None = None
+        self.late: list[_Connection] | None = None
         """Whose answers wait for the end of this turn of the loop; None: nothing was answered in it yet."""
         self._last = 0  # client numbers are never reused within a daemon's run
         self._listener = Listener(path)
@@ -131,19 +131,16 @@ class ClientSocket:
 
     # -- called by connections ----------------------------------------------------
 
-    def _late_in_turn(self) -> "list[_Connection] | None":
-        """None for the first answer of a turn of the loop: it is written at once, as it may be all there is.
+    def first_of_turn(self) -> None:
+        """The first answer of a turn of the loop was written, at once, as it may be all there is.
 
         The others are written when all that the turn has read is dealt with: each write wakes a client that
         takes the CPU, and when it is ours again nothing here is in its caches."""
-        late = self._late
-        if late is None:
-            self._late = []
-            asyncio.get_running_loop().call_soon(self._turn_over)
-        return late
+        self.late = []
+        asyncio.get_running_loop().call_soon(self._turn_over)
 
     def _turn_over(self) -> None:
-        late, self._late = self._late, None
+        late, self.late = self.late, None
         for connection in late or ():
             connection.write_late()
 
@@ -276,14 +273,15 @@ class _Connection(asyncio.Protocol):
         if reply.final or (self._asking and reply.id in self._asking):
             self._open.discard(reply.id)
             self._asking.discard(reply.id)
-        if not self._caches and self._unsent_bytes > UNSENT_BYTES:
+        if not self._caches and self._late_bytes + self._transport.get_write_buffer_size() > UNSENT_BYTES:
             self.abort()
             return False
         line = encode(reply)
         self._queued_bytes += len(line)
-        late = self._server._late_in_turn()
+        late = self._server.late
         if late is None:
             self._write(line)
+            self._server.first_of_turn()
             return True
         if not self._late:
             late.append(self)

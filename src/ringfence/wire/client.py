@@ -623,8 +623,6 @@ class Reply(msgspec.Struct, frozen=True, omit_defaults=True):
     final: bool = True
 
 
-_request = msgspec.json.Decoder(Request)
-_reply = msgspec.json.Decoder(Reply)
 _encoder = msgspec.json.Encoder()
 
 
@@ -633,11 +631,7 @@ def encode(message: Request | Reply) -> bytes:
     return _encoder.encode(message) + b"\n"
 
 
-def decode_request(line: bytes) -> Request:
-    """Raises msgspec.MsgspecError."""
-    return _request.decode(line)
-
-
-def decode_reply(line: bytes) -> Reply:
-    """Raises msgspec.MsgspecError."""
-    return _reply.decode(line)
+decode_request = msgspec.json.Decoder(Request).decode
+"""A line's request.  Raises msgspec.MsgspecError."""
+decode_reply = msgspec.json.Decoder(Reply).decode
+"""A line's reply.  Raises msgspec.MsgspecError."""
