@@ -74,6 +74,28 @@ def test_however_many_stand_the_other_seats_serve(freezable: Rig, standing: int)
         other._receive(8 * (nbd.REPLY.size + 4096))
 
 
+def test_a_lone_client_with_many_under_way_needs_one_lane(fast: Rig) -> None:
+    """It waits for the disk and for the socket at once."""
+    uri = fast.open()
+    issued = fast.between / "issued"
+    with NbdClient(uri, timeout_s=60) as one:
+        burst = Burst(one)
+
+        def round_of_it() -> None:
+            burst.send(*writes(*range(0, 16 * 4096, 4096)))
+            for _ in range(16):
+                assert burst.answer()[1] == 0
+
+        round_of_it()
+        issued.touch()
+        before = _lanes(fast)
+        for _ in range(500):
+            round_of_it()
+        slept = sorted(after - before.get(lane, 0) for lane, after in _lanes(fast).items())
+    assert sum(slept) < 4 * 500, slept  # a round takes 6 where a lane that waits for the disk wakes another, 2 else
+    assert mean(issued.read_bytes()) > 4
+
+
 def test_clients_with_many_under_way_need_not_wake_other_lanes(fast: Rig) -> None:
     """A lane that waits for the disk takes what comes meanwhile itself, and all of it goes together."""
     uri = fast.open()

@@ -20,10 +20,10 @@
  * done, and well, is answered a moment later, however long the others stand.  Where there is enough to do
  * a lane takes its requests when it has seats for them, so that all come along that stand there by then.
  *
- * Nor does a lane with such a batch wake another one to receive the next, where other connections are at work and
- * the disk does its work in less than a millisecond: it looks into the socket itself, whenever some are done, and
- * now and then, and begins with what stands there.  Else, and with what is large, it does wake one, for transfers
- * may take long, and a connection that is the only one lets two lanes overlap on CPUs that nobody else wants.  Where
+ * Nor does a lane with such a batch wake another one to receive the next, where the disk does its work in less than
+ * a millisecond.  Where other connections are at work it looks into the socket itself, whenever some are done, and
+ * now and then, and begins with what stands there; a connection that is the only one waits for the disk and for the
+ * socket at once.  Else, and with what is large, it does wake one, for transfers may take long.  Where
  * the last ones were quick, or where there is no seat for the next, it goes on alone even so; a guard then looks now
  * and then whether somebody receives.
  *
@@ -41,6 +41,7 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -75,7 +76,9 @@ enum { MAX_PAGES = 8, PAGE_BYTES = 4096 };
 #define HUGE_BYTES (2u << 20)
 #define LOOK_NS 50000    /* after which a lane that waits for the disk looks into the socket, each time twice as long */
 #define PATIENCE_NS 800000 /* a wait that is not shorter: another lane receives meanwhile */
-enum { BATCH = 8, SLOTS = 16 }; /* small requests that begin together, and that one lane has under way */
+#define BURST_NS 10000 /* in which the next one of a burst comes */
+enum { FEW = 4, BATCH = 8, SLOTS = 16 }; /* small requests: too few of a burst to begin with, as many as are better
+                                            waited for where seats are few, and what one lane has under way at most */
 
 struct request {
     uint32_t magic;
@@ -149,8 +152,10 @@ struct batch {
     uint32_t last;
     int receives; /* it is this lane's turn, and stays so while it has something under way */
     int slow;     /* its last transfers took longer than that is good for */
+    int lone;     /* no other connection has something under way; all that is, of this lane, tells `news` */
+    int answered; /* since it last took what stood in the socket */
     uint64_t begun_ns; /* the last of them */
-    int64_t look_ns;   /* how long it waits until it looks into the socket again */
+    int64_t look_ns;   /* how long it waits until it looks into the socket again; where it is not lone */
     int come, under_way, left; /* left: to Python, or will be */
     int seats; /* which those that have come have already; at most as many */
     struct part parts[SLOTS]; /* one that is large is the first, and alone */
@@ -168,8 +173,10 @@ struct connection {
     uint64_t received;
     struct batch *batches; /* with the lock */
     int seated; /* seats that its batches have; atomic */
-    /* Of the lane that receives: what it received ahead. */
+    int news; /* an eventfd, for the lane that receives: something that was issued is done; -1: there is none */
+    /* Of the lane that receives: what it received ahead, and whether no more comes. */
     size_t begin, end;
+    int ended;
     unsigned char ahead[AHEAD_BYTES];
 };
 
@@ -493,6 +500,7 @@ struct connection *rf_connection_new(struct export *export, int sock, int struct
     pthread_mutex_init(&connection->sending, NULL);
     pthread_mutex_init(&connection->lock, NULL);
     pthread_cond_init(&connection->turn, &monotonic);
+    connection->news = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     return connection;
 }
 
@@ -512,6 +520,8 @@ void rf_connection_free(struct connection *connection)
             syscall(SYS_io_destroy, batch->aio);
         free(batch);
     }
+    if (connection->news >= 0)
+        close(connection->news);
     free(connection);
 }
 
@@ -666,22 +676,30 @@ static int may_go_together(const struct export *export, const struct part *part)
     return usual && part->length <= SMALL_BYTES;
 }
 
+/* Returns 1: the head of the next request was received ahead, and it is small. */
+static int is_small_next(const struct connection *connection, struct part *part)
+{
+    struct request request;
+    if (connection->end - connection->begin < sizeof request)
+        return 0;
+    memcpy(&request, connection->ahead + connection->begin, sizeof request);
+    return parse(&request, part) && may_go_together(connection->export, part);
+}
+
+/* In the socket. */
+static size_t bytes_of(const struct part *part)
+{
+    return sizeof(struct request) + (part->command == WRITE ? part->length : 0);
+}
+
 /* Returns 1: the next request was received ahead, is whole, and small. */
 static int take_small(struct connection *connection, struct part *part)
 {
-    struct request request;
-    size_t there = connection->end - connection->begin, length = sizeof request;
-    if (there < length)
+    if (!is_small_next(connection, part) || connection->end - connection->begin < bytes_of(part))
         return 0;
-    memcpy(&request, connection->ahead + connection->begin, sizeof request);
-    if (!parse(&request, part) || !may_go_together(connection->export, part))
-        return 0;
-    if (part->command == WRITE)
-        length += part->length;
-    if (there < length)
-        return 0;
-    memcpy(part->payload, connection->ahead + connection->begin + sizeof request, length - sizeof request);
-    connection->begin += length;
+    memcpy(part->payload, connection->ahead + connection->begin + sizeof(struct request),
+           bytes_of(part) - sizeof(struct request));
+    connection->begin += bytes_of(part);
     return 1;
 }
 
@@ -691,9 +709,32 @@ static void take_ahead(struct connection *connection)
     connection->end -= connection->begin;
     memmove(connection->ahead, connection->ahead + connection->begin, connection->end);
     connection->begin = 0;
+    if (connection->end == AHEAD_BYTES)
+        return;
     ssize_t got = recv(connection->sock, connection->ahead + connection->end,
                        AHEAD_BYTES - connection->end, MSG_DONTWAIT);
-    connection->end += got > 0 ? (size_t)got : 0; /* whoever receives next sees that it is over */
+    connection->end += got > 0 ? (size_t)got : 0;
+    /* Whoever receives next sees that it is over; until then nobody waits for more. */
+    connection->ended = got == 0 || (got < 0 && errno != EAGAIN && errno != EINTR);
+}
+
+/* Whose queue is deep sends several behind one another, and the first of them is seen before the others are there:
+ * those are waited for, for less than it takes to wake a thread, and as long as they come. */
+static void take_burst(struct connection *connection, struct batch *batch, size_t request_bytes)
+{
+    int deep = batch->under_way + batch->answered >= FEW;
+    batch->answered = 0;
+    for (int i = 0; deep && i < FEW; i++) {
+        size_t there = connection->end - connection->begin;
+        if (there >= FEW * request_bytes)
+            return;
+        uint64_t until_ns = boottime_ns() + BURST_NS;
+        while (boottime_ns() < until_ns)
+            ;
+        take_ahead(connection);
+        if (connection->end - connection->begin == there)
+            return;
+    }
 }
 
 static struct part *one_that(struct batch *batch, int state)
@@ -732,20 +773,18 @@ static void fill_seats(struct connection *connection, struct batch *batch)
  * Returns 1, or 0: what comes next is for another lane. */
 static int take_meanwhile(struct connection *connection, struct batch *batch)
 {
-    struct request next;
     struct part part;
     if (!gate_is_open(connection->export, boottime_ns()))
         return 0;
     if (batch->come == 0) {
         take_ahead(connection);
-        take_more(connection, batch, BATCH);
+        if (batch->lone && is_small_next(connection, &part))
+            take_burst(connection, batch, bytes_of(&part));
+        take_more(connection, batch, batch->lone ? SLOTS : BATCH);
     }
     if (batch->come > 0)
         batch->seats = sit_now_for(connection, batch->come);
-    if (connection->end - connection->begin < sizeof next)
-        return 1;
-    memcpy(&next, connection->ahead + connection->begin, sizeof next);
-    return parse(&next, &part) && may_go_together(connection->export, &part);
+    return connection->end - connection->begin < sizeof(struct request) || is_small_next(connection, &part);
 }
 
 /* One at least, and what stands behind it where they can go together; such have seats then.
@@ -766,8 +805,12 @@ static int take_requests(struct connection *connection, struct lane *lane)
     batch->come = 1;
     if (!batch->alone && may_go_together(connection->export, first) &&
         gate_is_open(connection->export, boottime_ns())) { /* or each waits by itself */
-        take_more(connection, batch, BATCH);
-        int most = batch->quick ? batch->come : BATCH; /* a quick disk costs less than to wait for more */
+        batch->lone = connection->news >= 0 && is_only(connection);
+        if (batch->lone)
+            take_burst(connection, batch, bytes_of(first));
+        take_more(connection, batch, batch->lone ? SLOTS : BATCH);
+        /* A quick disk costs less than to wait for more. */
+        int most = batch->quick || batch->come > BATCH ? batch->come : BATCH;
         batch->seats = sit_for(connection, batch->come, most);
         if (batch->seats > batch->come)
             fill_seats(connection, batch);
@@ -806,7 +849,7 @@ static int receive_requests(struct connection *connection, struct lane *lane)
         pass_turn(connection, batch, 1);
         return 0;
     }
-    if (batch->seats < 2 || batch->slow || is_only(connection))
+    if (batch->seats < 2 || batch->slow)
         pass_turn(connection, batch,
                   !(batch->quick || is_full(connection->export)) || batch->parts->length >= SMALL_BYTES);
     return 1;
@@ -845,8 +888,9 @@ static int answer(struct connection *connection, struct part *const *parts, int 
 /* -- carrying out ------------------------------------------------------------------- */
 
 /* Issue these together, but for those that lie in more than one place.  Returns how many are under way then. */
-static int issue(const struct export *export, struct batch *batch, struct part *const *parts, int count)
+static int issue(const struct connection *connection, struct batch *batch, struct part *const *parts, int count)
 {
+    const struct export *export = connection->export;
     struct iocb *orders[SLOTS];
     int ready = 0;
     for (int i = 0; i < count; i++) {
@@ -863,6 +907,8 @@ static int issue(const struct export *export, struct batch *batch, struct part *
             .aio_buf = (uint64_t)part->payload,
             .aio_nbytes = part->length,
             .aio_offset = at,
+            .aio_flags = batch->lone ? IOCB_FLAG_RESFD : 0,
+            .aio_resfd = batch->lone ? (uint32_t)connection->news : 0,
         };
         orders[ready++] = &batch->orders[slot];
     }
@@ -874,21 +920,36 @@ static int issue(const struct export *export, struct batch *batch, struct part *
     return issued < 0 ? 0 : (int)issued;
 }
 
-/* Wait until one of those under way is done, and a moment for the others; where the lane receives, for all of
- * them, or until it is time to look into the socket.  Returns how many are done. */
-static int await_some(const struct export *export, struct batch *batch)
+/* For the lane that receives, and is lone: wait until something that was issued is done, or something stands in the
+ * socket that it could begin with.  Returns 0: nothing of the kind for long. */
+static int look_out(struct connection *connection, struct batch *batch)
+{
+    struct pollfd either[] = {{.fd = connection->news, .events = POLLIN}, {.fd = connection->sock, .events = POLLIN}};
+    int room = batch->come == 0 && batch->left == 0 && !connection->ended && one_that(batch, FREE) != NULL &&
+               connection->end - connection->begin < AHEAD_BYTES;
+    struct timespec patience = {0, PATIENCE_NS};
+    uint64_t times;
+    int found = ppoll(either, room ? 2 : 1, &patience, NULL);
+    if (either[0].revents)
+        found += read(connection->news, &times, sizeof times) < 0;
+    return found != 0;
+}
+
+/* Take those that are done.  least: wait for so many.  for_ns: and so long for the others; 0: not at all.  Returns
+ * how many they are. */
+static int await_some(const struct export *export, struct batch *batch, long least, int64_t for_ns)
 {
     struct io_event done[SLOTS];
-    struct timespec moment = {0, batch->receives ? batch->look_ns : MOMENT_NS};
+    struct timespec moment = {0, for_ns};
     long all = batch->under_way, count = 0;
-    if (!batch->receives) {
+    if (least > 0) {
         do
-            count = syscall(SYS_io_getevents, batch->aio, 1L, all, done, NULL);
+            count = syscall(SYS_io_getevents, batch->aio, least, all, done, NULL);
         while (count < 0 && errno == EINTR);
         count = count < 0 ? 0 : count;
     }
     if (count < all) {
-        long rest = syscall(SYS_io_getevents, batch->aio, all - count, all - count, done + count, &moment);
+        long rest = syscall(SYS_io_getevents, batch->aio, for_ns ? all - count : 0, all - count, done + count, &moment);
         count += rest > 0 ? rest : 0;
     }
     for (long i = 0; i < count; i++) {
@@ -928,6 +989,7 @@ static void finish(struct connection *connection, struct batch *batch, int done)
         else
             batch->left++;
     }
+    batch->answered += count;
     if (count > 0 && !answer(connection, well, count))
         rf_end(connection);
 }
@@ -966,7 +1028,7 @@ static void begin(struct connection *connection, struct batch *batch)
         while (count > 0)
             leave_to_python(batch, usual[--count]);
     }
-    int begun = count > 0 ? issue(export, batch, usual, count) : 0;
+    int begun = count > 0 ? issue(connection, batch, usual, count) : 0;
     batch->under_way += begun;
     if (begun > 0)
         batch->look_ns = LOOK_NS;
@@ -984,18 +1046,34 @@ static void begin(struct connection *connection, struct batch *batch)
         finish(connection, batch, 1);
 }
 
-/* There are some under way: see to those that are done, and to what stands in the socket. */
-static void go_on(struct connection *connection, struct batch *batch)
+/* Those that are done; as `await_some`. */
+static int take_done(struct connection *connection, struct batch *batch, long least, int64_t for_ns)
 {
-    int done = await_some(connection->export, batch);
+    int done = await_some(connection->export, batch, least, for_ns);
     if (done > 0) {
         note_quick(batch);
         finish(connection, batch, done);
     }
-    if (!batch->receives)
+    return done;
+}
+
+/* There are some under way: see to those that are done, and to what stands in the socket. */
+static void go_on(struct connection *connection, struct batch *batch)
+{
+    if (!batch->receives) {
+        take_done(connection, batch, 1, MOMENT_NS);
         return;
-    batch->look_ns = done > 0 ? LOOK_NS : 2 * batch->look_ns;
-    if (batch->look_ns >= PATIENCE_NS || (batch->left == 0 && !take_meanwhile(connection, batch)))
+    }
+    batch->lone = batch->lone && is_only(connection); /* what is under way may not tell: it does not become so here */
+    if (!batch->lone)
+        batch->look_ns = take_done(connection, batch, 0, batch->look_ns) > 0 ? LOOK_NS : 2 * batch->look_ns;
+    int goes_on = (batch->lone || batch->look_ns < PATIENCE_NS) &&
+                  (batch->left > 0 || take_meanwhile(connection, batch));
+    if (goes_on && batch->lone && !(batch->come > 0 && batch->seats > 0)) {
+        goes_on = look_out(connection, batch);
+        take_done(connection, batch, 0, 0);
+    }
+    if (!goes_on)
         pass_turn(connection, batch, 1);
 }
 
