@@ -92,7 +92,7 @@ def test_a_lone_client_with_many_under_way_needs_one_lane(fast: Rig) -> None:
         for _ in range(500):
             round_of_it()
         slept = sorted(after - before.get(lane, 0) for lane, after in _lanes(fast).items())
-    assert sum(slept) < 4 * 500, slept  # a round takes 6 where a lane that waits for the disk wakes another, 2 else
+    assert sum(slept) < 4 * 500, slept  # a round takes 6 where it wakes another to receive meanwhile, 2 else
     assert mean(issued.read_bytes()) > 4
 
 
