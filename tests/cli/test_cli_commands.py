@@ -83,6 +83,7 @@ def test_after_ctrl_c_a_change_may_have_been_made(daemon: CannedDaemon, run: Run
     told = "  Interrupted; the hosts may go on with it: ringfence why vg0/vm1; take it back: "
     told += "ringfence handover vg0/vm1 --abort\n"
     assert run("handover", "vg0/vm1", "--to", "n2") == (130, "", told)
+    assert run("handover", "--socket", str(daemon.path), "/dev/vg0/vm1", "--to", "n2") == (130, "", told)
 
 
 @pytest.mark.parametrize("loaded", ["ringfence.cli", "ringfence.cli.verbs.run", "ringfence.cli.tree"])

@@ -49,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if room == "pvmove":
             print("  The hosts go on with it; wait: pvmove; give it up: pvmove --abort", file=sys.stderr)
         elif room == "handover":
-            volume = next((word for word in words[1:] if "/" in word), "VG/LV")
+            volume = _volume(words)
             told = f"the hosts may go on with it: ringfence why {volume}; take it back: "
             told += f"ringfence handover {volume} --abort"
             print(f"  Interrupted; {told}", file=sys.stderr)
@@ -80,6 +80,18 @@ def _run(words: list[str], as_json: bool) -> int:
     from ringfence.cli.tree import run_tree
 
     return run_tree(words, as_json)
+
+
+def _volume(words: Sequence[str]) -> str:
+    """The VG/LV that a verb's line is about: an option's value may have a slash as well."""
+    from ringfence.cli.verbs import verb
+    from ringfence.cli.verbs.words import understand
+
+    try:
+        names = understand(verb(words[0]), words[1:]).names
+    except RingfenceError:
+        names = ()
+    return names[0] if names else "VG/LV"
 
 
 def _write_no_more() -> None:
