@@ -69,7 +69,7 @@ def lock(
     if nonblock and wait is not None:
         raise click.UsageError("-n and -w do not go together")
     if wait is not None and not wait <= MOST_WAIT_S:  # nor is nan
-        raise click.UsageError(f"-w {wait}: no number of seconds; to wait for ever leave it out")
+        raise click.UsageError(f"-w {wait}: at most {MOST_WAIT_S:.0f} s; to wait for ever leave it out")
     wait_ms = 0 if nonblock else None if wait is None else round(wait * 1000)
     owner = owner or f"lock-{uuid.uuid4().hex[:16]}"
     lost, over = threading.Event(), threading.Event()

@@ -387,7 +387,7 @@ class Requests:
         try:
             answer = explanation.of(target, where)
         except NotFound as error:
-            if self._context.state is None:
+            if self._context.state is None or "/" in target:  # no VG's name: the disks know no more of it
                 raise
             answer = yield from _without_locks(target, self._context.config.name, error)
         about_all = target in ("", self._context.name(self._context.me))
