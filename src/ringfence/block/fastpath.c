@@ -931,7 +931,7 @@ static int look_out(struct connection *connection, struct batch *batch)
     uint64_t times;
     int found = ppoll(either, room ? 2 : 1, &patience, NULL);
     if (either[0].revents)
-        found += read(connection->news, &times, sizeof times) < 0;
+        found += read(connection->news, &times, sizeof times) < 0; /* read by another lane: one look too many */
     return found != 0;
 }
 

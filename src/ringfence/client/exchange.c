@@ -4,7 +4,8 @@
    Decides nothing.  What is not the usual case is left to `link.Link`, with nothing lost: bytes that came in and are
    not the one grant that is waited for are put where `Link` finds them (`messages.Lines`).  From the bytes' arrival
    until they are there, or the lock's holder is registered, no line of Python is run, so that no interrupt strikes in
-   between (Python 3.11 collects garbage, whose finalizers are Python, at any allocation: it is kept from that); where one strikes while a thread waits here, nothing has happened, and the caller meets it.
+   between (Python 3.11 collects garbage, whose finalizers are Python, at any allocation: it is kept from that); where
+   one strikes while a thread waits here, nothing has happened, and the caller meets it.
 
    A "way" is what these functions need of a link: (socket, sending, reading, lines, holders).  Each function may be
    called by any thread, and gives up at once where another one sends or reads.
