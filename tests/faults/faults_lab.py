@@ -229,7 +229,8 @@ class Cluster:
                 continue
             for service, state in self.lab.parts(node).items():
                 if state == "frozen":
-                    self.lab.thaw(node, Part(service))
+                    with contextlib.suppress(Unavailable):  # its host was fenced meanwhile
+                        self.lab.thaw(node, Part(service))
 
     def tell(self) -> str:
         """What all hosts say, for whoever looks into a failure: in few lines, for logs are cut."""

@@ -10,6 +10,10 @@ import msgspec
 STOPPED = "tT"
 """States of a process that stands still until it gets SIGCONT."""
 GONE = "ZXx"
+ENDING = "D"
+"""Of a process whose threads are ending: not gone, and no signal changes that."""
+_THREADS = 17
+"""How many threads it still has, itself among them: a field of its stat, counted from its state."""
 
 
 class Process(msgspec.Struct, frozen=True):
@@ -26,7 +30,9 @@ def process(pid: int) -> Process | None:
         fields = _stat(f"/proc/{pid}/stat")
     except OSError:
         return None
-    state = fields[0] if fields[0] not in GONE else _state_of_threads(pid, fields[0])
+    state = fields[0]
+    if state in GONE and int(fields[_THREADS]) > 1:
+        state = _state_of_threads(pid)
     return Process(pid, int(fields[19]), int(fields[1]), state, int(fields[2]))
 
 
@@ -53,12 +59,16 @@ def _stat(path: str) -> list[str]:
     return text[text.rindex(")") + 2 :].split()
 
 
-def _state_of_threads(pid: int, state: str) -> str:
-    """A process whose first thread has ended reads as a zombie while its other threads write on."""
-    found = []
+def _state_of_threads(pid: int) -> str:
+    """A process whose first thread has ended reads as a zombie while its other threads write on.
+
+    The list of its threads may end early where one ends while it is read (the kernel goes from each to the
+    next): so how many there are decides whether there are any, and the list only what they do."""
+    living = []
     with contextlib.suppress(OSError):
         for thread in os.listdir(f"/proc/{pid}/task"):
             with contextlib.suppress(OSError):
-                found.append(_stat(f"/proc/{pid}/task/{thread}/stat")[0])
-    living = [one for one in found if one not in GONE]
-    return next((one for one in living if one not in STOPPED), living[0] if living else state)
+                state = _stat(f"/proc/{pid}/task/{thread}/stat")[0]
+                if state not in GONE:
+                    living.append(state)
+    return next((one for one in living if one not in STOPPED), living[0] if living else ENDING)

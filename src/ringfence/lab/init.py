@@ -17,7 +17,7 @@ from types import MappingProxyType
 
 from ringfence.config import load
 from ringfence.core.errors import Refused, Unavailable
-from ringfence.host.processes import GONE, process
+from ringfence.host.processes import GONE, Process, process
 from ringfence.lab.corosync import remove_leftovers
 from ringfence.lab.layout import Layout
 from ringfence.lab.line_socket import Json, LineServer
@@ -71,14 +71,16 @@ class _Programs:
 
     def asked(self, request: Json) -> Json:
         argv, out = list(request["argv"]), Path(request["out"]) if request.get("out") else Path(os.devnull)
-        if request.get("once") and self._runs(shlex.join(argv)):
-            raise Refused(f"{request['once']} runs already", next="ringfence lab status")
+        running = self._running(shlex.join(argv)) if request.get("once") else None
+        if running is not None:
+            said = f"{request['once']} runs already (process {running.pid}, state {running.state})"
+            raise Refused(said, next="ringfence lab status")
         return {"pid": self.start(argv, out, dict(request.get("env") or {}), request["files"])}
 
-    def _runs(self, words: str) -> bool:
+    def _running(self, words: str) -> Process | None:
         with self._starting:
             found = [process(pid) for pid, one in self._words.items() if one == words]
-        return any(one is not None and one.state not in GONE for one in found)
+        return next((one for one in found if one is not None and one.state not in GONE), None)
 
     def start(
         self,
