@@ -1,10 +1,12 @@
 """What stock LVM2 has through a daemon (`daemon.lvm`): the next one adopts it, or it is ended."""
 
 import asyncio
+import resource
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -236,6 +238,43 @@ def test_the_end_of_a_process_is_told(
 
     asyncio.run(watched())
     assert told == [ProcessEnded(lock.pid, lock.started)]
+
+
+def test_a_process_of_which_nothing_can_be_told_has_not_ended(
+    fake: FakeMapper, command: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A daemon that can open no more files: who changes a VG keeps the lock of it."""
+    lock = changes(command)
+    told: list[Input] = []
+    over = asyncio.Event()
+
+    def feed(*facts: Input) -> None:
+        told.extend(facts)
+        over.set()
+
+    monkeypatch.setattr(lvm, "POLL_S", 0.02)
+
+    async def watched() -> None:
+        one = host(fake, lock)
+        with no_more_files():
+            one.watch(lock.pid, lock.started, feed)
+            await asyncio.sleep(0.1)
+        assert told == []
+        command.stdin.close()  # type: ignore[union-attr]
+        await asyncio.wait_for(over.wait(), 60)
+
+    asyncio.run(watched())
+    assert told == [ProcessEnded(lock.pid, lock.started)]
+
+
+@contextmanager
+def no_more_files() -> Iterator[None]:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def test_a_process_that_is_over_is_told_at_once(fake: FakeMapper) -> None:

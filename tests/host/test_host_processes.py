@@ -1,6 +1,7 @@
 """What /proc tells of a process that is ending: as long as one thread of it is left, it is not gone."""
 
 import os
+import resource
 import subprocess
 import sys
 import time
@@ -9,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from ringfence.host.processes import ENDING, GONE, process
+from ringfence.host.processes import ENDING, GONE, group_lives, process
 
 HEADLESS = """
 import ctypes, os, sys, threading
@@ -63,3 +64,15 @@ def test_a_list_of_threads_that_ends_early_does_not_make_it_gone(
     one = process(headless.pid)
     assert one is not None
     assert one.state == ENDING
+
+
+def test_what_cannot_be_told_is_not_gone() -> None:
+    """Nor is it another process's: a group may live as long as nobody can say that it does not."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+    try:
+        with pytest.raises(OSError, match="Too many open files"):
+            process(os.getpid())
+        assert group_lives(os.getpgid(0))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

@@ -7,6 +7,7 @@ somebody was looking into that memory just then.  So it counts as reaped when it
 file that is mapped there is locked as long."""
 
 import asyncio
+import contextlib
 import fcntl
 import os
 import signal
@@ -154,7 +155,10 @@ class Handle:
 
     async def look(self) -> wire.Path:
         """As it is at this moment."""
-        seen = process(self._process.pid) if self._process is not None and not self.gone else None
+        seen = None
+        if self._process is not None and not self.gone:
+            with contextlib.suppress(OSError):  # then it is not told whether it is stopped
+                seen = process(self._process.pid)
         if seen is None or seen.state not in STOPPED:
             return self.path
         said = f"its worker, process {self.path.pid}, is stopped; next: kill -CONT {self.path.pid}"

@@ -160,7 +160,11 @@ def _runs(lock: LvmLock) -> bool:
 
 
 def _alive(pid: int, started: int) -> bool:
-    found = process(pid)
+    """Also where it cannot be told: what it holds is let go of when it has ended, and that is not known."""
+    try:
+        found = process(pid)
+    except OSError:
+        return True
     return found is not None and found.start == started and found.state not in GONE
 
 

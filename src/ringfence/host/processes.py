@@ -26,9 +26,12 @@ class Process(msgspec.Struct, frozen=True):
 
 
 def process(pid: int) -> Process | None:
+    """None: there is none of this number.
+
+    Raises OSError: whether there is cannot be told now (no file can be opened any more, say)."""
     try:
         fields = _stat(f"/proc/{pid}/stat")
-    except OSError:
+    except (FileNotFoundError, ProcessLookupError):
         return None
     state = fields[0]
     if state in GONE and int(fields[_THREADS]) > 1:
@@ -37,7 +40,7 @@ def process(pid: int) -> Process | None:
 
 
 def group_lives(group: int) -> bool:
-    """Whether anybody of this process group still runs.  A zombie does not, though it bears the number.
+    """Whether anybody of this process group still runs, or may.  A zombie does not, for all its number.
 
     Cheap where the group is gone; where it is not, all of /proc is read."""
     with contextlib.suppress(PermissionError):
@@ -45,7 +48,10 @@ def group_lives(group: int) -> bool:
             os.killpg(group, 0)
         except ProcessLookupError:
             return False
-    everybody = (process(int(name)) for name in os.listdir("/proc") if name.isdigit())
+    try:
+        everybody = [process(int(name)) for name in os.listdir("/proc") if name.isdigit()]
+    except OSError:
+        return True
     return any(one is not None and one.group == group and one.state not in GONE for one in everybody)
 
 

@@ -9,6 +9,7 @@ a connection whose peer closes it over unread bytes.
 Decides nothing about requests: it hands each one on and sends what it is given."""
 
 import asyncio
+import contextlib
 import errno
 import socket
 from pathlib import Path
@@ -154,7 +155,9 @@ class _Connection(asyncio.Protocol):
         if len(self._server.connections) >= self._server.most:
             self._hang_up(f"{self._server.most} processes are connected already")
             return
-        peer = process(self._pid)
+        peer = None
+        with contextlib.suppress(OSError):
+            peer = process(self._pid)
         if peer is None:
             self._hang_up("a process that cannot be told from others cannot have locks")
             return
