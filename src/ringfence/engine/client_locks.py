@@ -82,13 +82,15 @@ class ClientLocks:
         owned = Owned(id, call.notices or call.cached, cached=call.cached)
         owner = self._owner(client, call, who)
 
+        if not (call.flags or call.cached or call.wait_ms == 0):
+            held = self._locker.take_kept(call.lockspace, call.resource, mode, client, owner)
+            if held is not None:
+                self._granted(client, owned, held)
+                return
+
         def done(result: Held | RingfenceError | None) -> None:
             if isinstance(result, Held):
-                self._own(client, result.lock, owned)
-                told = _told(result)
-                if call.cached:
-                    told["incarnation"] = self._context.life.incarnation
-                self._send(client, Reply(id, result=told, final=not owned.notices))
+                self._granted(client, owned, result)
             elif isinstance(result, RingfenceError):
                 self._disown(client, owned.lock)
                 self._send(client, Reply(id, error=result.as_dict()))
@@ -103,6 +105,13 @@ class ClientLocks:
         )  # fmt: skip
         if not owned.lock and self._locker.use(lock) is not None:
             self._own(client, lock, owned)
+
+    def _granted(self, client: int, owned: Owned, held: Held) -> None:
+        self._own(client, held.lock, owned)
+        told = _told(held)
+        if owned.cached:
+            told["incarnation"] = self._context.life.incarnation
+        self._send(client, Reply(owned.request, told, final=not owned.notices))
 
     def convert(self, client: int, id: str, call: calls.Convert) -> None:
         owned = self._mine(client, call.lock)
@@ -136,7 +145,10 @@ class ClientLocks:
             if result is not None or not call.quiet:
                 self._answer(client, id, call.lock)(result)
 
-        self._locker.release(call.lock, done, flags=call.flags, lvb=call.lvb)
+        if not call.flags and call.lvb is None and self._locker.leave_kept(call.lock):
+            done(None)
+        else:
+            self._locker.release(call.lock, done, flags=call.flags, lvb=call.lvb)
 
     def cancel(self, client: int, id: str, call: calls.Cancel) -> None:
         """An operation that waits ends with an error; what a Lock got meanwhile is released."""

@@ -183,12 +183,16 @@ class _Node:
         context.now_ns = now_ns
         context.step += 1
         context.hearing.ticked(now_ns)
-        self.locker.node_locks.time_passes(now_ns // 1_000_000)
+        if self.locker.node_locks.holding:
+            self.locker.node_locks.time_passes(now_ns // 1_000_000)
         context.only_locks, context.more, context.more_locks = True, False, False
         context.budget = context.at_once
-        self._take(input)
+        if isinstance(input, inputs.Asked):  # by far the most frequent
+            self._requests.asked(input)
+        else:
+            self._take(input)
         quiet = self._touched_only_locks()
-        if quiet:
+        if quiet and (self._lvmlockd.used or self.locker.has_to_look):
             self.locker.look()
             if self._lvmlockd.used:
                 self._lvmlockd.look()
@@ -222,9 +226,6 @@ class _Node:
         )
 
     def _take(self, input: Input) -> None:
-        if isinstance(input, inputs.Asked):
-            self._requests.asked(input)
-            return
         if isinstance(input, inputs.Delivered):
             self._views.from_ring(input)
             return
