@@ -351,9 +351,11 @@ class Locker:
 
         False: it is not so, and nothing was done."""
         use = self._uses.get(lock)
-        if use is None or use.done is not None or not self.node_locks.leave_kept(lock):
+        if use is None or use.done is not None or lock in self._persistent:
             return False
-        self._forget(lock)
+        if not self.node_locks.leave_kept(lock):
+            return False
+        del self._uses[lock]  # what else there was about it has ended with its grant
         return True
 
     def _lets_go(self, use: Use, done: Done) -> None:

@@ -107,11 +107,11 @@ class Node:
 
         Args:
             now_ns: CLOCK_BOOTTIME; never goes back."""
-        if isinstance(input, inputs.Started):
-            assert self._running is None, "started twice"
-            self._running = _Node(now_ns, input, self._at_once)
-        assert self._running is not None, "Started comes first"
-        return self._running.step(now_ns, input)
+        running = self._running
+        if running is None:
+            assert isinstance(input, inputs.Started), "Started comes first"
+            running = self._running = _Node(now_ns, input, self._at_once)
+        return running.step(now_ns, input)
 
     @property
     def context(self) -> Context | None:
@@ -271,6 +271,7 @@ class _Node:
 
     def _started(self, started: inputs.Started) -> None:
         context = self.context
+        assert context.phase is Phase.STARTING, "started twice"
         context.phase = Phase.NO_RING
         context.record(
             "started", f"{context.name(context.me)} starts as {context.life}", life=str(context.life)
