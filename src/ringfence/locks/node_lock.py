@@ -152,7 +152,7 @@ class NodeLock(Holding):
         """`unlock`, without flags, of the only client there is, after whom the cluster lock is kept.
 
         False: it is not so, and nothing was done."""
-        return self._at_rest and self.local.leave_alone(lock_id)
+        return self.keep is UNTIL_ASKED and self._at_rest and self.local.leave_alone(lock_id)
 
     def _request_alone(self, lock_id: int, mode: Mode, flags: int, now_ms: int) -> list[Out]:
         """`request` where there is nothing yet and nothing can be in the way: all is up to the cluster.
