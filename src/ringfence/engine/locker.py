@@ -347,7 +347,7 @@ class Locker:
             self.give_back(use.lockspace, use.resource)
 
     def leave_kept(self, lock: int) -> bool:
-        """`release`, without flags or value, of what this node keeps after its only user.
+        """`release`, without flags or value, of a client's lock that this node keeps after it, its only user.
 
         False: it is not so, and nothing was done."""
         use = self._uses.get(lock)
