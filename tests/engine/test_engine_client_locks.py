@@ -1,12 +1,16 @@
 """Locks of connections: waits that are taken back, silent unlocks, locks that clients cache."""
 
+import random
 from pathlib import Path
+from typing import Any
 
 import pytest
 from engine_ring import World
 
 from ringfence.core.errors import BadInput, LockHeld, NotFound, Refused, RingfenceError, TimedOut
 from ringfence.core.evidence import Power
+from ringfence.engine import inputs
+from ringfence.engine.locker import Locker
 from ringfence.wire import client as calls
 
 
@@ -205,3 +209,65 @@ def test_the_time_limit_of_a_conversion_that_was_never_told_ends_with_it(world: 
     world.go_on()
     world.pass_ms(500)
     assert one.do(calls.Unlock(held)) == {"released": True}
+
+
+def _story(directory: Path, seed: int) -> list[str]:
+    """What clients of two hosts are told, who ask for some locks at random, and what each host knows."""
+    directory.mkdir()
+    world, choose = World(directory, 2), random.Random(seed)
+    world.pass_ms(1000)
+    for host in world.hosts.values():
+        host.do(calls.JoinSpace("games"))
+        host.do(calls.JoinSpace("lvm_vg0"))
+    held: list[tuple[int, int, int]] = []
+    told: list[str] = []
+    names = (("games", "chess"), ("games", "go"), ("lvm_vg0", "an-lv-of-it"), ("lvm_vg0", "VGLK"))
+    for _ in range(150):
+        id, number = choose.choice((1, 2)), choose.choice((7, 8))
+        host, deed = world.hosts[id], choose.randrange(12)
+        if deed < 6:
+            mode, wait_ms = choose.choice(("EX", "EX", "PR", "CR")), choose.choice((None, None, 0, 200))
+            cached = mode != "CR" and choose.randrange(8) == 0
+            call = calls.Lock(*choose.choice(names), mode, wait_ms, cached=cached, thread=f"t{number}")
+            asked = host.ask(call, number)
+            if (reply := host.replies.get(asked)) and reply[-1].error is None:
+                held.append((id, number, reply[-1].result["lock"]))
+        elif deed < 10 and held:
+            of, number, lock = held.pop(choose.randrange(len(held)))
+            lvb = b"x" * 32 if choose.randrange(6) == 0 else None
+            world.hosts[of].ask(calls.Unlock(lock, lvb=lvb, quiet=choose.randrange(2) == 0), number)
+        elif deed == 10:
+            world.stopped = not world.stopped and choose.randrange(3) == 0
+            world.pass_ms(choose.choice((100, 300, 1000)))
+            if not world.stopped:
+                world.go_on()
+        else:
+            host.feed(inputs.ClientGone(number))
+            world.run()
+            held = [one for one in held if one[:2] != (id, number)]
+        for one in world.hosts.values():
+            told.append(f"{one.replies} {one.do(calls.Locks())}")
+    return told
+
+
+def test_what_a_node_keeps_is_given_and_taken_back_as_any_lock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cuts = {name: getattr(Locker, name) for name in ("take_kept", "leave_kept")}
+    counts = dict.fromkeys(cuts, 0)
+    for name in cuts:
+
+        def counted(self: Locker, *given: Any, name: str = name) -> Any:
+            told = cuts[name](self, *given)
+            counts[name] += bool(told)
+            return told
+
+        monkeypatch.setattr(Locker, name, counted)
+    stories = [_story(tmp_path / f"cut-{seed}", seed) for seed in range(8)]
+    assert all(count > 40 for count in counts.values()), counts
+    for name in cuts:
+        monkeypatch.setattr(Locker, name, lambda *given: None)
+    for seed, story in enumerate(stories):
+        ruled = _story(tmp_path / f"rules-{seed}", seed)
+        for number, (one, other) in enumerate(zip(story, ruled, strict=True)):
+            assert one == other, f"seed {seed}, step {number}"

@@ -16,7 +16,7 @@ from ringfence.locks.holdings import Keep
 from ringfence.locks.local import Local
 from ringfence.locks.lockspace import Lockspace
 from ringfence.locks.node_lock import NodeLock
-from ringfence.locks.node_locks import AskMany, NodeLocks, Out
+from ringfence.locks.node_locks import AskMany, ClientReleased, NodeLocks, Out
 from ringfence.locks.resource import Resource
 
 STEPS = 120
@@ -62,13 +62,16 @@ class Told(World):
 
     def take_ahead(self, node: int, mode: Mode) -> None:
         """As for a stock vgchange: once who can lets go, a node asks ahead of its client."""
-        for lock_id in [key for key, one in self.clients.items() if one.wanted is Mode.UN]:
-            if lock_id in self.clients and not self.clients[lock_id].releasing:
-                self.unlock(lock_id, None)
+        self.all_let_go()
         self.give_back_all()
         self.ask_ahead(node, mode)
         self.deliver_all()
         super().request(node, mode, 0, keep=False)
+
+    def all_let_go(self) -> None:
+        for lock_id in [key for key, one in self.clients.items() if one.wanted is Mode.UN]:
+            if lock_id in self.clients and not self.clients[lock_id].releasing:
+                self.unlock(lock_id, None)
 
     def carry(self, node: int, outs: list[Out]) -> None:
         locks = self.nodes[node]
@@ -77,8 +80,24 @@ class Told(World):
         super().carry(node, outs)
 
 
-def tell(seed: int) -> list[str]:
-    world = Told(random.Random(seed).randrange, seed % 2 == 0, seed % 3 == 0, seed % 5 < 2)
+class ComesBack(Told):
+    """Now and then all let go, and one comes that comes back to what its node has kept."""
+
+    def step(self) -> None:
+        super().step()
+        if self.frozen or self.choose(4):
+            return
+        self.all_let_go()
+        self.deliver_all()
+        node, flags = NODES[self.choose(3)], self.choose(2) * Flag.NOQUEUE
+        for mode in (Mode.EX, (Mode.PR, Mode.EX)[self.choose(2)]):
+            self.request(node, mode, flags, keep=True)
+            self.deliver_all()
+            self.all_let_go()
+
+
+def tell(seed: int, kind: type[Told] = Told) -> list[str]:
+    world = kind(random.Random(seed).randrange, seed % 2 == 0, seed % 3 == 0, seed % 5 < 2)
     for _ in range(STEPS):
         world.step()
     world.drain()
@@ -187,3 +206,36 @@ def test_what_is_done_by_the_list_is_done_as_one_by_one(base: int, monkeypatch: 
             assert single == listed, f"seed {seed}, step {number}"
     assert len(ByTheList.counts) == 4
     assert all(count > 30 for count in ByTheList.counts.values()), ByTheList.counts
+
+
+class WhatIsKept(NodeLocks):
+    """Whoever may be served at once under what the node keeps is, and leaves so."""
+
+    counts: ClassVar[dict[str, int]] = {}
+
+    def request(self, lock_id: int, lockspace: str, resource: str, mode: Mode, **how: Any) -> list[Out]:
+        plain = how.get("keep", True) and not (how["flags"] & ~node_lock.PLAIN or how["cached"])
+        taken = self.take_kept(lock_id, lockspace, resource, mode, 0) if plain else None
+        if taken is None:
+            return super().request(lock_id, lockspace, resource, mode, **how)
+        self.counts["taken"] = self.counts.get("taken", 0) + 1
+        return [taken]
+
+    def unlock(self, lock_id: int, **how: Any) -> list[Out]:
+        if how != {"flags": 0, "lvb": None} or not self.leave_kept(lock_id):
+            return super().unlock(lock_id, **how)
+        self.counts["left"] = self.counts.get("left", 0) + 1
+        return [ClientReleased(lock_id)]
+
+
+@pytest.mark.parametrize("base", [0, 40, 740])
+def test_what_is_kept_is_taken_and_left_as_anything_else(base: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    seeds = range(base, base + 40)
+    stories = {seed: tell(seed, ComesBack) for seed in seeds}
+    monkeypatch.setattr(test_locks_nodes_random, "NodeLocks", WhatIsKept)
+    monkeypatch.setattr(WhatIsKept, "counts", {})
+    for seed in seeds:
+        for number, (ruled, cut) in enumerate(zip(stories[seed], tell(seed, ComesBack), strict=True)):
+            assert cut == ruled, f"seed {seed}, step {number}"
+    assert len(WhatIsKept.counts) == 2
+    assert all(count > 30 for count in WhatIsKept.counts.values()), WhatIsKept.counts

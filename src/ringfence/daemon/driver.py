@@ -337,7 +337,11 @@ class Driver:
 
     def _carry_out(self, effect: Effect, now_ns: int) -> None:
         if isinstance(effect, effects.Answer):  # by far the most frequent
-            self._answer(effect.client, effect.reply)
+            client = effect.client
+            if client == SELF or self._book.running or self._socket is None:
+                self._answer(client, effect.reply)
+            else:  # to a lock's request, mostly: of those there is no book
+                self._socket.send(client, effect.reply)
             return
         if isinstance(effect, effects.LvmAnswer):
             if self._lvm_socket is not None:

@@ -3,7 +3,7 @@
 import base64
 import itertools
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -51,24 +51,20 @@ class ClientLocks:
         self._owners: dict[int, dict[tuple[str, str], Owner]] = {}
         """Connection -> on whose behalf it takes locks, by the owner or the thread that its requests name."""
         self._cached = itertools.count(1)
+        self.answers: dict[type, Callable[[int, str, Any, str], None]] = {
+            calls.Lock: self.lock,
+            calls.Unlock: self.unlock,
+            calls.Convert: self.convert,
+            calls.Cancel: self.cancel,
+            calls.Busy: self.busy,
+        }
+        """Of each of LOCK_CALLS: called with (connection, request, call, who is asking).  It raises
+        RingfenceError for what is refused at once."""
         locker.on_blocking = self._blocking
-
-    def asked(self, client: int, id: str, call: calls.LockCall, who: str) -> None:
-        """Raises RingfenceError for what is refused at once."""
-        if isinstance(call, calls.Lock):
-            self.lock(client, id, call, who)
-        elif isinstance(call, calls.Unlock):
-            self.unlock(client, id, call)
-        elif isinstance(call, calls.Convert):
-            self.convert(client, id, call)
-        elif isinstance(call, calls.Cancel):
-            self.cancel(client, id, call)
-        else:
-            self.busy(client, id, call)
 
     def lock(self, client: int, id: str, call: calls.Lock, who: str) -> None:
         """Raises BadInput for a mode, flags or a name that cannot be."""
-        mode = _mode(call.mode)
+        mode = MODES.get(call.mode) or _mode(call.mode)
         if call.wait_ms is not None:
             _check_wait(call.wait_ms)
         if call.flags:
@@ -82,13 +78,15 @@ class ClientLocks:
         owned = Owned(id, call.notices or call.cached, cached=call.cached)
         owner = self._owner(client, call, who)
 
+        if not (call.flags or call.cached or call.wait_ms == 0):
+            held = self._locker.take_kept(call.lockspace, call.resource, mode, client, owner)
+            if held is not None:
+                self._granted(client, owned, held)
+                return
+
         def done(result: Held | RingfenceError | None) -> None:
             if isinstance(result, Held):
-                self._own(client, result.lock, owned)
-                told = _told(result)
-                if call.cached:
-                    told["incarnation"] = self._context.life.incarnation
-                self._send(client, Reply(id, result=told, final=not owned.notices))
+                self._granted(client, owned, result)
             elif isinstance(result, RingfenceError):
                 self._disown(client, owned.lock)
                 self._send(client, Reply(id, error=result.as_dict()))
@@ -104,7 +102,14 @@ class ClientLocks:
         if not owned.lock and self._locker.use(lock) is not None:
             self._own(client, lock, owned)
 
-    def convert(self, client: int, id: str, call: calls.Convert) -> None:
+    def _granted(self, client: int, owned: Owned, held: Held) -> None:
+        self._own(client, held.lock, owned)
+        told = _told(held)
+        if owned.cached:
+            told["incarnation"] = self._context.life.incarnation
+        self._send(client, Reply(owned.request, told, final=not owned.notices))
+
+    def convert(self, client: int, id: str, call: calls.Convert, who: str) -> None:
         owned = self._mine(client, call.lock)
         answer = self._answer(client, id, call.lock)
         mode = _mode(call.mode)
@@ -123,22 +128,30 @@ class ClientLocks:
             call.lock, mode, call.wait_ms, done, flags=call.flags, lvb=call.lvb, deadlock=call.deadlock
         )
 
-    def unlock(self, client: int, id: str, call: calls.Unlock) -> None:
+    def unlock(self, client: int, id: str, call: calls.Unlock, who: str) -> None:
         owned = self._mine(client, call.lock)
         if call.flags:
             _check_flags(call.flags)
+        elif call.lvb is None and self._locker.leave_kept(call.lock):
+            self._released(client, id, call, owned)
+            return
 
         def done(result: Held | RingfenceError | None) -> None:
             if result is None:
-                self._disown(client, call.lock)
-                if owned.notices:
-                    self._send(client, Reply(owned.request, result={"released": True, "lock": call.lock}))
-            if result is not None or not call.quiet:
+                self._released(client, id, call, owned)
+            else:
                 self._answer(client, id, call.lock)(result)
 
         self._locker.release(call.lock, done, flags=call.flags, lvb=call.lvb)
 
-    def cancel(self, client: int, id: str, call: calls.Cancel) -> None:
+    def _released(self, client: int, id: str, call: calls.Unlock, owned: Owned) -> None:
+        self._disown(client, call.lock)
+        if owned.notices:
+            self._send(client, Reply(owned.request, result={"released": True, "lock": call.lock}))
+        if not call.quiet:
+            self._send(client, Reply(id, result={"released": True}))
+
+    def cancel(self, client: int, id: str, call: calls.Cancel, who: str) -> None:
         """An operation that waits ends with an error; what a Lock got meanwhile is released."""
         cancelled = False
         for lock, owned in reversed(self._clients.get(client, {}).items()):
@@ -159,7 +172,7 @@ class ClientLocks:
         if owned.notices:
             self._send(client, Reply(owned.request, result={"released": True, "lock": lock}))
 
-    def busy(self, client: int, id: str, call: calls.Busy) -> None:
+    def busy(self, client: int, id: str, call: calls.Busy, who: str) -> None:
         owned = self._mine(client, call.lock)
         owned.unanswered &= ~TRIED
         owned.needed = True

@@ -195,6 +195,29 @@ class Locker:
         )  # fmt: skip
         self.take(outs)
 
+    def take_kept(
+        self, lockspace: str, resource: str, mode: Mode, client: int, owner: Owner
+    ) -> Held | None:
+        """`acquire` for a client, without flags, of what this node keeps and nobody has or wants.
+
+        None: it is not so, and nothing was done; also for names that cannot be."""
+        context = self._context
+        if self._dropped or lockspace in self.leaving or not is_kept(lockspace, resource):
+            return None
+        if not context.may_report_in(lockspace):
+            return None
+        lock, wall_ms = self._last + 1, context.wall_ms
+        out = self.node_locks.take_kept(lock, lockspace, resource, mode, wall_ms)
+        if out is None:
+            return None
+        self._last = lock
+        held = Held(lock, mode, out.token, out.lvb if out.lvb_valid else None)
+        self._uses[lock] = Use(
+            lock, lockspace, resource, "", mode, None, held=held, since_wall_ms=wall_ms, client=client,
+            owner=owner,
+        )  # fmt: skip
+        return held
+
     def acquire_many(self, orders: Sequence[Acquire], dones: Sequence[Done], owner: Owner) -> list[int]:
         """`acquire` of persistent locks of LVs, of one lockspace, in one mode and with one wait.
 
@@ -322,6 +345,18 @@ class Locker:
             self._watch(use)
         if later:
             self.give_back(use.lockspace, use.resource)
+
+    def leave_kept(self, lock: int) -> bool:
+        """`release`, without flags or value, of a client's lock that this node keeps after it, its only user.
+
+        False: it is not so, and nothing was done."""
+        use = self._uses.get(lock)
+        if use is None or use.done is not None or lock in self._persistent:
+            return False
+        if not self.node_locks.leave_kept(lock):
+            return False
+        del self._uses[lock]  # what else there was about it has ended with its grant
+        return True
 
     def _lets_go(self, use: Use, done: Done) -> None:
         use.done, use.wanted, use.deadline_ns = done, UN, None
@@ -576,6 +611,22 @@ class Locker:
 
     def take_facts(self, fact: LockFacts) -> None:
         self.take(self.grants.take_many(fact))
+
+    @property
+    def has_to_look(self) -> bool:
+        """Whether `look` would find anything to do, or to ask for once more."""
+        grants, limits = self.grants, self._limits
+        return bool(
+            grants.held_back
+            or grants.just_now
+            or self._untold
+            or self._used
+            or self._let_go_step
+            or self._dropped
+            or self._endings
+            or self._context.discarded
+            or (limits and limits[0][0] <= self._context.now_ns)
+        )
 
     def look(self) -> None:
         """Tell what may be told now; end what has waited too long."""

@@ -107,11 +107,11 @@ class Node:
 
         Args:
             now_ns: CLOCK_BOOTTIME; never goes back."""
-        if isinstance(input, inputs.Started):
-            assert self._running is None, "started twice"
-            self._running = _Node(now_ns, input, self._at_once)
-        assert self._running is not None, "Started comes first"
-        return self._running.step(now_ns, input)
+        running = self._running
+        if running is None:
+            assert isinstance(input, inputs.Started), "Started comes first"
+            running = self._running = _Node(now_ns, input, self._at_once)
+        return running.step(now_ns, input)
 
     @property
     def context(self) -> Context | None:
@@ -183,12 +183,16 @@ class _Node:
         context.now_ns = now_ns
         context.step += 1
         context.hearing.ticked(now_ns)
-        self.locker.node_locks.time_passes(now_ns // 1_000_000)
+        if self.locker.node_locks.holding:
+            self.locker.node_locks.time_passes(now_ns // 1_000_000)
         context.only_locks, context.more, context.more_locks = True, False, False
         context.budget = context.at_once
-        self._take(input)
+        if isinstance(input, inputs.Asked):  # by far the most frequent
+            self._requests.asked(input)
+        else:
+            self._take(input)
         quiet = self._touched_only_locks()
-        if quiet:
+        if quiet and (self._lvmlockd.used or self.locker.has_to_look):
             self.locker.look()
             if self._lvmlockd.used:
                 self._lvmlockd.look()
@@ -222,9 +226,6 @@ class _Node:
         )
 
     def _take(self, input: Input) -> None:
-        if isinstance(input, inputs.Asked):
-            self._requests.asked(input)
-            return
         if isinstance(input, inputs.Delivered):
             self._views.from_ring(input)
             return
@@ -270,6 +271,7 @@ class _Node:
 
     def _started(self, started: inputs.Started) -> None:
         context = self.context
+        assert context.phase is Phase.STARTING, "started twice"
         context.phase = Phase.NO_RING
         context.record(
             "started", f"{context.name(context.me)} starts as {context.life}", life=str(context.life)

@@ -128,8 +128,9 @@ class Requests:
     def asked(self, asked: Asked) -> None:
         client, id, call = asked.client, asked.request.id, asked.request.call
         try:
-            if isinstance(call, calls.LOCK_CALLS):
-                self.locks.asked(client, id, call, asked.who)
+            do = self.locks.answers.get(type(call))
+            if do is not None:
+                do(client, id, call, asked.who)
                 return
             if not isinstance(call, calls.VOLUME_CALLS):  # of those it is their orders that say so
                 self._context.only_locks = False

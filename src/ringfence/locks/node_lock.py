@@ -134,6 +134,26 @@ class NodeLock(Holding):
         self.keep, self.ahead = NEVER, False
         return self._stamp(granted)
 
+    def take_kept(self, lock_id: int, mode: Mode, now_ms: int) -> ClientGranted | None:
+        """`request`, without flags, of what is kept here and is to be kept after this client, too.
+
+        None: it is not so, and nothing was done."""
+        local = self.local
+        if self.ahead or local.granted or local.converting or local.waiting or not self._at_rest:
+            return None
+        granted = local.take_alone(lock_id, mode, now_ms)
+        if granted is None:
+            return None
+        assert self.token is not None
+        local.granted[0].token = self.token
+        return ClientGranted(lock_id, mode, self.token, granted.lvb, granted.lvb_valid)
+
+    def leave_kept(self, lock_id: int) -> bool:
+        """`unlock`, without flags, of the only client there is, after whom the cluster lock is kept.
+
+        False: it is not so, and nothing was done."""
+        return self.keep is UNTIL_ASKED and self._at_rest and self.local.leave_alone(lock_id)
+
     def _request_alone(self, lock_id: int, mode: Mode, flags: int, now_ms: int) -> list[Out]:
         """`request` where there is nothing yet and nothing can be in the way: all is up to the cluster.
 
@@ -159,7 +179,7 @@ class NodeLock(Holding):
                     self._ask_unlock()
                     return [AskCluster(self.lockspace, self.local.name, UNLOCK)]
             elif self.local.asked is UN:
-                if self._at_rest and self.local.leave_alone(lock_id):
+                if self.leave_kept(lock_id):
                     return [ClientReleased(lock_id)]
             elif self._goes_on() and self.local.leave_alone(lock_id):
                 self._ask_unlock()

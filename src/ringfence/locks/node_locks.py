@@ -60,7 +60,7 @@ class NodeLocks:
         """Lock id -> what it is a lock of."""
         self._persistent: dict[int, bool] = {}
         """Lock ids that bear PERSISTENT -> whether they are orphans; in the order of their becoming one."""
-        self._holding: deque[tuple[int, NodeLock]] = deque()
+        self.holding: deque[tuple[int, NodeLock]] = deque()
         """(end, lock) of the minimum hold times that run, the next to end first."""
 
     # -- clients -----------------------------------------------------------------------
@@ -155,6 +155,31 @@ class NodeLocks:
         if lock is not None and taken is not None:
             self._of[lock_id] = lock
         return taken
+
+    def take_kept(
+        self, lock_id: int, lockspace: str, resource: str, mode: Mode, now_ms: int
+    ) -> ClientGranted | None:
+        """`request`, with `keep` and without flags, of what this node keeps and no client has or wants.
+
+        None: it is not so, and nothing was done; also for names that cannot be."""
+        space = self._spaces.get(lockspace)
+        lock = space.get(resource) if space is not None else None
+        taken = lock.take_kept(lock_id, mode, now_ms) if lock is not None else None
+        if lock is not None and taken is not None:
+            self._of[lock_id] = lock
+        return taken
+
+    def leave_kept(self, lock_id: int) -> bool:
+        """`unlock`, without flags, of the only client of a resource, of which the cluster lock is kept.
+
+        False: it is not so, and nothing was done."""
+        lock = self._of.get(lock_id)
+        if lock is None or not lock.leave_kept(lock_id):
+            return False
+        del self._of[lock_id]
+        if self._persistent:
+            self._persistent.pop(lock_id, None)
+        return True
 
     def adopt(self, lockspace: str, resource: str, mode: Mode, *, flags: int = 0) -> list[Out]:
         """Take over an orphan (ORPHAN), PERSISTENT again or not; its lock id stands in the first answer.
@@ -385,8 +410,8 @@ class NodeLocks:
     def time_passes(self, now_ms: int) -> None:
         """End the minimum hold times that are over.  Call it before anything else that happens at `now_ms`;
         nothing becomes due by it, so it need not be called for its own sake."""
-        while self._holding and self._holding[0][0] <= now_ms:
-            end_ms, lock = self._holding.popleft()
+        while self.holding and self.holding[0][0] <= now_ms:
+            end_ms, lock = self.holding.popleft()
             if lock.local.hold_until_ms == end_ms:
                 lock.hold_ends()
 
@@ -404,7 +429,7 @@ class NodeLocks:
         """Forget everything.  Returns the tables, to be emptied by whoever has the time."""
         tables: list[dict[Any, Any]] = [self._of, *self._spaces.values()]
         self._spaces, self._of, self._persistent = {}, {}, {}
-        self._holding.clear()
+        self.holding.clear()
         return tables
 
     def give_back(self, lockspace: str, resource: str) -> list[Out]:
@@ -516,10 +541,10 @@ class NodeLocks:
 
     def _hold(self, end_ms: int, lock: NodeLock) -> None:
         """It ends last; but not for a moment after the configured time was made shorter."""
-        if self._holding and end_ms < self._holding[-1][0]:
-            insort(self._holding, (end_ms, lock), key=itemgetter(0))
+        if self.holding and end_ms < self.holding[-1][0]:
+            insort(self.holding, (end_ms, lock), key=itemgetter(0))
         else:
-            self._holding.append((end_ms, lock))
+            self.holding.append((end_ms, lock))
 
     def _done(self, lock: NodeLock, outs: list[Out]) -> list[Out]:
         """Forget what has ended."""
