@@ -195,8 +195,13 @@ class Explanation:
             if vg in ("", one)
         ]
         stopped = [
-            f"VG {one} was stopped on {me} by hand: it does not start by itself there "
-            f"until the host boots; next: ringfence vgchange --lockstart {one}"
+            f"VG {one} was stopped on {me} by hand: it does not start by itself there until the host boots; "
+            + (
+                "and no disk had it when that host last looked: it was removed, or its disks are missing; "
+                "next: ringfence vgs"
+                if one in context.unseen
+                else f"next: ringfence vgchange --lockstart {one}"
+            )
             for one in context.stopped
             if vg in ("", one) and not context.is_in(space_of(one))
         ]

@@ -394,6 +394,9 @@ class Tasks:
             case orders.NoteRenamed():
                 self._context.note_renamed(order.names)
                 return True, None
+            case orders.NoteUnseen():
+                self._context.note_unseen(order.vgs, order.removed)
+                return True, None
             case orders.NoteUnclean():
                 self._context.see_unclean(order.vg, order.uuids)
                 return True, None
