@@ -128,6 +128,29 @@ def test_why(daemon: CannedDaemon, run: Run) -> None:
     assert run("why").out == "nothing is stuck\n" or "not stuck" in run("why").out
 
 
+@pytest.mark.parametrize(
+    ("word", "asked"),
+    [
+        ("/dev/vg0/vm1", "vg0/vm1"),
+        ("/dev/mapper/vg--a-vm--1", "vg-a/vm-1"),
+        ("/dev/vg0", "vg0"),
+        ("games/dev", "games/dev"),
+    ],
+)
+def test_why_of_a_device_is_of_its_lv(daemon: CannedDaemon, run: Run, word: str, asked: str) -> None:
+    daemon.answer = lambda call: {"target": "", "stuck": False, "lines": []}
+    assert run("why", word).out == f"{asked} is not stuck\n"
+    assert daemon.calls == [calls.Why(asked)]
+
+
+@pytest.mark.parametrize("verb", ["why", "locks"])
+def test_an_empty_name_does_not_stand_for_everything(daemon: CannedDaemon, run: Run, verb: str) -> None:
+    ran = run(verb, "")
+    assert (ran.code, ran.err.count("\n")) == (3, 1)
+    assert " is empty: leave it out to be told of " in ran.err
+    assert not daemon.calls
+
+
 # -- the daemon that is not there ------------------------------------------------
 
 
