@@ -80,6 +80,10 @@ def test_after_ctrl_c_a_change_may_have_been_made(daemon: CannedDaemon, run: Run
     told = "  The hosts go on with it; wait: pvmove; give it up: pvmove --abort\n"
     assert run("pvmove", "/x") == (130, "", told)
     assert run("lvs") == (130, "", "")
+    for words in (["lvcreate", "-L4m", "vg0"], ["lvs"], ["status"], ["lock", "games", "chess"]):
+        ran = run(*words, "--json")
+        assert (ran.code, ran.err.strip()) == (130, "")
+        assert ran.json["error"]["code"] == "interrupted"
     told = "  Interrupted; the hosts may go on with it: ringfence why vg0/vm1; take it back: "
     told += "ringfence handover vg0/vm1 --abort\n"
     assert run("handover", "vg0/vm1", "--to", "n2") == (130, "", told)
