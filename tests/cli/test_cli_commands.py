@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import threading
+from importlib.metadata import version
 from pathlib import Path
 
 import click
@@ -13,8 +14,10 @@ from cli_daemon import CannedDaemon
 from cli_run import Run
 
 import ringfence
+from ringfence.block import fastpath
 from ringfence.cli import commands, main
 from ringfence.cli.commands import COMMANDS, Entry, load
+from ringfence.client import exchange
 
 ROOMS = ("ring", "engine", "daemon", "block", "sim", "lab", "client.blocking", "config", "wire")
 
@@ -68,6 +71,17 @@ def test_a_bug_in_a_room_is_not_hidden(
     monkeypatch.syspath_prepend(str(tmp_path))
     with pytest.raises(ModuleNotFoundError, match="nosuchmodule"):
         load("x", Entry("", "rf_broken_room:x", ""))
+
+
+def test_the_version_tells_what_runs_in_c(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    first, second = run("--version").out.splitlines()
+    assert first == f"ringfence, version {version('ringfence')}"
+    assert second == "in C: client/exchange yes, block/fastpath yes"
+    monkeypatch.setattr(fastpath, "LIBRARY", tmp_path / "fastpath.so")
+    monkeypatch.setattr(exchange, "IN_C", False)
+    second = run("--version").out.splitlines()[1]
+    assert second.startswith("in C: client/exchange no (it was not built, ")
+    assert f", block/fastpath no ({tmp_path}/fastpath.so was not built " in second
 
 
 def test_after_ctrl_c_a_change_may_have_been_made(daemon: CannedDaemon, run: Run) -> None:
