@@ -488,6 +488,17 @@ def running(daemon: CannedDaemon, version: int, write_ms: int = 6000) -> Cluster
     return now
 
 
+def test_one_address_for_two_nodes_is_told(daemon: CannedDaemon, run: Run, tmp_path: Path) -> None:
+    file = tmp_path / "new.toml"
+    text = CONFIG.format(version=4, write_ms=5000).replace("id =", 'addresses = ["10.0.0.1"]\nid =')
+    for ring, told in (("corosync", True), ("hub", False)):
+        file.write_text(text.replace('name = "c"', f'name = "c"\nring = "{ring}"'))
+        line = "note: address 10.0.0.1 is given to n1 and n2: each link of each node needs its own"
+        assert (line in run("config", "check", str(file)).out) is told
+        running(daemon, version=3)
+        assert (line in run("config", "apply", str(file)).err) is told
+
+
 def test_config_check(run: Run, file: Path) -> None:
     ran = run("config", "check", str(file))
     assert ran.code == 0
